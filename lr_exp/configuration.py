@@ -1,0 +1,121 @@
+"""The border to Hydra: where the YAML lives, checked overrides, typed settings.
+
+Knows Hydra and OmegaConf, so that nothing behind it has to; imports no torch, for a fast start.
+"""
+
+import dataclasses
+import typing
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from hydra.core.config_store import ConfigStore
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override
+from hydra.errors import HydraException
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from lr_exp.errors import UserError, nearest
+from lr_exp.settings import Settings
+
+
+def conf_dir() -> Path:
+    """The folder of YAML groups: inside an installed package, else beside it in a checkout."""
+    package = Path(__file__).resolve().parent
+    installed = package / "conf"
+    return installed if installed.is_dir() else package.parent / "conf"
+
+
+def register() -> None:
+    """Makes the dataclasses the schema that every YAML and override is held to."""
+    ConfigStore.instance().store(name="settings", node=Settings)
+
+
+def check_overrides(overrides: Sequence[str]) -> None:
+    """Fails on a mistyped key or option, naming the nearest valid one.
+
+    Args:
+        overrides: the command line's words that are not flags.
+
+    Raises:
+        UserError: a word is no override, or its key or option does not exist.
+    """
+    groups = _groups()
+    keys = dict(_keys(Settings))
+    for word in overrides:
+        try:
+            override = OverridesParser.create().parse_override(word)
+        except HydraException as error:
+            raise UserError(
+                f"{word!r} is not an override: write key=value ({str(error).splitlines()[0]})."
+            ) from error
+        key = override.key_or_group
+        if key == "hydra" or key.startswith(("hydra.", "hydra/")):
+            continue
+        if key in groups and override.package is None:
+            for option in _options(override):
+                if isinstance(option, str) and option not in groups[key]:
+                    raise UserError(
+                        f"{key}={option}: no such option.{nearest(option, groups[key])}"
+                    )
+        elif not _is_key(key, keys):
+            raise UserError(f"{key!r} is not a setting.{nearest(key, [*keys, *groups])}")
+
+
+def to_settings(config: DictConfig, overrides: Sequence[str]) -> Settings:
+    """The composed configuration as typed settings, ranges checked.
+
+    A model or data set whose `path` was given by hand loses the preset's name: results are shown
+    under what was really used.
+
+    Raises:
+        UserError: a required value is missing, or one is out of range.
+    """
+    try:
+        missing = OmegaConf.missing_keys(config)
+        if missing:
+            key = sorted(missing)[0]
+            raise UserError(f"{key} is required: add {key}=... to the command.")
+        settings = OmegaConf.to_object(config)
+    except OmegaConfBaseException as error:
+        raise UserError(str(error).splitlines()[0]) from error
+    if not isinstance(settings, Settings):
+        raise TypeError(f"the composed configuration became {type(settings).__name__}")
+    given = {override.partition("=")[0].lstrip("+") for override in overrides}
+    for role, part in (("expert", settings.expert), ("amateur", settings.amateur)):
+        if f"{role}.path" in given and f"{role}.name" not in given and part.path:
+            part.name = Path(part.path).name or part.path
+    return settings
+
+
+def _groups() -> dict[str, list[str]]:
+    """Every config group with its options."""
+    return {
+        folder.name: sorted(path.stem for path in folder.glob("*.yaml"))
+        for folder in sorted(conf_dir().iterdir())
+        if folder.is_dir() and folder.name != "benchmark"  # chosen by name in `benchmarks`
+    }
+
+
+def _keys(schema: type, prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Every dotted key of a settings class with its type, nested ones included."""
+    hints = typing.get_type_hints(schema)
+    for field in dataclasses.fields(schema):
+        kind = hints[field.name]
+        yield prefix + field.name, kind
+        if dataclasses.is_dataclass(kind) and isinstance(kind, type):
+            yield from _keys(kind, f"{prefix}{field.name}.")
+
+
+def _is_key(key: str, keys: dict[str, Any]) -> bool:
+    parent = key.rpartition(".")[0]
+    return key in keys or typing.get_origin(keys.get(parent)) is dict
+
+
+def _options(override: Override) -> list[Any]:
+    """The option or, of a sweep or a list, the options that an override names."""
+    if override.is_sweep_override():
+        return list(override.sweep_iterator())
+    value = override.value()
+    return list(value) if isinstance(value, list) else [value]

@@ -1,0 +1,1 @@
+"""Supervision to an adapter: batches of kept steps, and LoRA tuning on them."""

@@ -1,0 +1,125 @@
+"""Which kept steps each optimizer step takes, and the packed passes that serve them.
+
+Knows supervision and seeds; knows no model. An optimizer step takes exactly `batch_size` kept
+steps, as the paper counts them.
+"""
+
+import random
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import groupby
+
+import torch
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from lr_exp.packing import groups_within, pack
+from lr_exp.supervision import Supervision
+
+
+@dataclass(frozen=True)
+class KeptStep:
+    """One kept step by its place in the supervision."""
+
+    trajectory: int
+    kept: int
+
+
+def plan_batches(
+    supervision: Supervision, *, batch_size: int, steps: int, order: str, seed: int
+) -> list[list[KeptStep]]:
+    """The kept steps of every optimizer step, fixed by the seed before training starts.
+
+    All kept steps are gone through in one shuffled stream, again and again in new orders until
+    `steps` batches are full, so each is used equally often (to within one). With `order`
+    "trajectories" answers are shuffled and a batch takes neighbouring steps, which share prefixes;
+    with "steps" the kept steps themselves are shuffled.
+    """
+    stream = _stream(supervision, order, random.Random(seed))
+    return [[next(stream) for _ in range(batch_size)] for _ in range(steps)]
+
+
+def _stream(supervision: Supervision, order: str, rng: random.Random) -> Iterator[KeptStep]:
+    answers = [
+        [KeptStep(index, kept) for kept in range(len(trajectory.steps))]
+        for index, trajectory in enumerate(supervision.trajectories)
+    ]
+    units = (
+        answers if order == "trajectories" else [[step] for answer in answers for step in answer]
+    )
+    while True:
+        rng.shuffle(units)
+        for unit in units:
+            yield from unit
+
+
+class BatchDataset(Dataset[dict[str, object]]):
+    """Item i is optimizer step i: packed passes with their sparse targets.
+
+    An item is `{"passes": [...], "kept_steps": int}`; each pass holds `input_ids` and
+    `position_ids` `(1, tokens)`, `read_at` `(kept,)`, `target_ids` int64 and `target_weights`
+    fp32 `(kept, support)`.
+    """
+
+    def __init__(
+        self, supervision: Supervision, plan: list[list[KeptStep]], *, tokens_per_pass: int
+    ) -> None:
+        self._supervision = supervision
+        self._plan = plan
+        self._tokens_per_pass = tokens_per_pass
+
+    def __len__(self) -> int:
+        return len(self._plan)
+
+    def __getitem__(self, index: int) -> dict[str, object]:
+        return build_batch(self._supervision, self._plan[index], self._tokens_per_pass)
+
+
+def build_batch(
+    supervision: Supervision, steps: list[KeptStep], tokens_per_pass: int
+) -> dict[str, object]:
+    """The packed passes that compute the loss of these kept steps, each exactly once."""
+    rows = []  # (trajectory, its kept steps of this batch)
+    # Neighbours of one answer share its prefix; a step that comes again (a small supervision wraps
+    # around inside a batch) reads the same place twice.
+    for index, group in groupby(sorted(steps, key=lambda s: (s.trajectory, s.kept)), _trajectory):
+        rows.append((supervision.trajectories[index], [step.kept for step in group]))
+    lengths = [max(t.read_at(k) for k in kept) + 1 for t, kept in rows]
+    passes = []
+    for chosen in groups_within(lengths, tokens_per_pass):
+        packed = pack(
+            [rows[i][0].input_ids[: lengths[i]] for i in chosen],
+            [[rows[i][0].read_at(k) for k in rows[i][1]] for i in chosen],
+        )
+        ids, weights = _padded_targets(
+            [
+                (rows[i][0].target_ids[k], rows[i][0].target_weights[k])
+                for i in chosen
+                for k in rows[i][1]
+            ]
+        )
+        passes.append(
+            {
+                "input_ids": packed.input_ids,
+                "position_ids": packed.position_ids,
+                "read_at": packed.read_at,
+                "target_ids": ids,
+                "target_weights": weights,
+            }
+        )
+    return {"passes": passes, "kept_steps": len(steps)}
+
+
+def _trajectory(step: KeptStep) -> int:
+    return step.trajectory
+
+
+def _padded_targets(labels: list[tuple[list[int], list[float]]]) -> tuple[Tensor, Tensor]:
+    """Sparse labels as `(kept, support)` tensors; padding entries are id 0 with weight 0."""
+    width = max(len(ids) for ids, _ in labels)
+    ids = torch.zeros(len(labels), width, dtype=torch.int64)
+    weights = torch.zeros(len(labels), width)
+    for row, (row_ids, row_weights) in enumerate(labels):
+        ids[row, : len(row_ids)] = torch.tensor(row_ids)
+        weights[row, : len(row_weights)] = torch.tensor(row_weights)
+    return ids, weights

@@ -1,0 +1,216 @@
+"""Distilling: LoRA tuning of the expert on supervision, to an adapter folder.
+
+Knows the expert, supervision and its own settings; knows nothing of amateurs, alpha or beta.
+"""
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from peft import LoraConfig, PeftModel, TaskType, get_peft_model
+from tqdm import tqdm
+from transformers import (
+    GenerationConfig,
+    PrinterCallback,
+    TrainerCallback,
+    TrainingArguments,
+    set_seed,
+)
+from transformers.trainer_utils import get_last_checkpoint
+
+from lr_exp.distiller.batches import BatchDataset, plan_batches
+from lr_exp.distiller.trainer import ContrastTrainer
+from lr_exp.errors import UserError
+from lr_exp.models import LanguageModel
+from lr_exp.settings import DistillerSettings
+from lr_exp.store import write_atomically
+from lr_exp.supervision import Supervision
+
+VERSION = 1
+
+ADAPTER = "adapter"
+HISTORY = "history.jsonl"
+_CHECKPOINTS = "checkpoints"
+
+
+def distill(
+    supervision: Supervision,
+    expert: LanguageModel,
+    folder: Path,
+    settings: DistillerSettings,
+    *,
+    seed: int,
+    device: str,
+    base_name: str,
+    base_revision: str | None,
+    on_log: Callable[[int, dict[str, float]], None],
+) -> dict[str, Any]:
+    """Tunes the expert and writes `adapter/` (PEFT) and `history.jsonl` into `folder`.
+
+    Goes on from the last checkpoint in `folder`. The expert is left as it was.
+
+    Args:
+        base_name, base_revision: what the adapter's config names as its base model.
+        on_log: called with the optimizer step and its metrics.
+
+    Returns:
+        Facts: `optimizer_steps`, `tuned_tokens` (kept steps trained, repeats counted),
+        `kept_steps` (different ones there were), `final_loss`.
+    """
+    set_seed(seed)
+    model = _with_lora(expert, settings, base_name, base_revision)
+    try:
+        plan = plan_batches(
+            supervision,
+            batch_size=settings.batch_size,
+            steps=settings.steps,
+            order=settings.order,
+            seed=seed,
+        )
+        checkpoints = folder / _CHECKPOINTS
+        trainer = ContrastTrainer(
+            model=model,
+            args=_arguments(settings, checkpoints, seed, device),
+            train_dataset=BatchDataset(supervision, plan, tokens_per_pass=settings.tokens_per_pass),
+            callbacks=[_Report(on_log)],
+            vocabulary_size=expert.vocabulary_size,
+        )
+        trainer.remove_callback(PrinterCallback)  # our own bar and log say the same, once
+        last = get_last_checkpoint(str(checkpoints)) if checkpoints.is_dir() else None
+        trainer.train(resume_from_checkpoint=last)
+        history = [_kept_metrics(entry) for entry in trainer.state.log_history if "loss" in entry]
+        model.save_pretrained(str(folder / ADAPTER))
+    finally:
+        model.unload()
+    (folder / ADAPTER / "README.md").unlink(missing_ok=True)  # a template full of placeholders
+    write_atomically(folder / HISTORY, "".join(json.dumps(entry) + "\n" for entry in history))
+    shutil.rmtree(checkpoints, ignore_errors=True)
+    return {
+        "optimizer_steps": settings.steps,
+        "tuned_tokens": settings.steps * settings.batch_size,
+        "kept_steps": supervision.kept,
+        "final_loss": history[-1]["loss"] if history else None,
+    }
+
+
+def read_history(folder: Path) -> list[dict[str, float]]:
+    """The training metrics of a finished artifact, one entry a log, each with its `step`."""
+    lines = (folder / HISTORY).read_text("utf-8").splitlines()
+    return [json.loads(line) for line in lines]
+
+
+def attach_adapter(expert: LanguageModel, adapter: Path) -> PeftModel:
+    """The expert with a saved adapter, as plain `peft` loads it. `unload()` takes it off again."""
+    model = PeftModel.from_pretrained(expert.model, str(adapter), is_trainable=False)
+    return model.eval()
+
+
+def merge(expert: LanguageModel, adapter: Path, folder: Path) -> None:
+    """Writes the expert with the adapter merged in, as a model folder plain `transformers` loads.
+
+    The expert's weights are changed: load it for this alone.
+    """
+    merged = attach_adapter(expert, adapter).merge_and_unload()
+    merged.generation_config = GenerationConfig(
+        eos_token_id=list(expert.stop_ids), pad_token_id=expert.tokenizer.pad_token_id
+    )
+    merged.save_pretrained(folder)
+    expert.tokenizer.save_pretrained(folder)
+
+
+def _with_lora(
+    expert: LanguageModel, settings: DistillerSettings, base_name: str, base_revision: str | None
+) -> PeftModel:
+    names = {name.rpartition(".")[2] for name, _ in expert.model.named_modules()}
+    absent = [name for name in settings.target_modules if name not in names]
+    if absent:
+        linear = sorted(
+            {
+                name.rpartition(".")[2]
+                for name, module in expert.model.named_modules()
+                if isinstance(module, torch.nn.Linear)
+            }
+        )
+        raise UserError(
+            f"distiller.target_modules names {absent[0]!r}, which {expert.name} does not have; its "
+            f"linear layers are {', '.join(linear)}."
+        )
+    config = LoraConfig(
+        task_type=TaskType.CAUSAL_LM,
+        r=settings.lora_r,
+        lora_alpha=settings.lora_alpha,
+        lora_dropout=settings.lora_dropout,
+        target_modules=list(settings.target_modules),
+        bias="none",
+    )
+    model = get_peft_model(expert.model, config)
+    model.peft_config["default"].base_model_name_or_path = base_name
+    model.peft_config["default"].revision = base_revision
+    return model  # type: ignore[return-value]
+
+
+def _arguments(
+    settings: DistillerSettings, checkpoints: Path, seed: int, device: str
+) -> TrainingArguments:
+    return TrainingArguments(
+        output_dir=str(checkpoints),
+        max_steps=settings.steps,
+        per_device_train_batch_size=1,  # one item of the dataset is one optimizer step
+        learning_rate=settings.learning_rate,
+        lr_scheduler_type=settings.schedule,
+        warmup_steps=settings.warmup_steps,
+        weight_decay=settings.weight_decay,
+        max_grad_norm=settings.max_grad_norm,
+        logging_steps=settings.log_every,
+        logging_first_step=True,
+        logging_nan_inf_filter=False,  # a loss that is not finite ends the run, see the trainer
+        save_strategy="steps",
+        save_steps=settings.checkpoint_every,
+        save_total_limit=1,
+        seed=seed,
+        use_cpu=torch.device(device).type == "cpu",
+        remove_unused_columns=False,
+        report_to="none",  # metrics go through on_log to the run's own sinks
+        dataloader_pin_memory=False,
+        disable_tqdm=True,
+    )
+
+
+class _Report(TrainerCallback):
+    """Hands metrics on, those of an interrupted try first, and draws one progress bar."""
+
+    def __init__(self, on_log: Callable[[int, dict[str, float]], None]) -> None:
+        self._on_log = on_log
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        self._bar = tqdm(
+            total=state.max_steps,
+            initial=state.global_step,
+            desc="distill",
+            unit="step",
+            dynamic_ncols=True,
+        )
+        for entry in state.log_history:
+            if "loss" in entry:
+                self._on_log(entry["step"], _kept_metrics(entry))
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        self._bar.update()
+
+    def on_log(
+        self, args: Any, state: Any, control: Any, logs: dict[str, float] | None = None, **_: Any
+    ) -> None:
+        if logs and "loss" in logs:
+            self._bar.set_postfix(loss=f"{logs['loss']:.4f}", refresh=False)
+            self._on_log(state.global_step, _kept_metrics({**logs, "step": state.global_step}))
+
+    def on_train_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        self._bar.close()
+
+
+def _kept_metrics(entry: dict[str, float]) -> dict[str, float]:
+    names = ("step", "loss", "entropy", "grad_norm", "learning_rate")
+    return {name: entry[name] for name in names if name in entry}

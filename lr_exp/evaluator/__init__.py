@@ -1,0 +1,1 @@
+"""Evaluation: prompts, greedy answers, and grading in three steps (extract, verify, aggregate)."""

@@ -1,0 +1,381 @@
+"""Language models from the hub, folders, GGUF files and installed packages, safetensors only.
+
+Knows files, weights and tokenizers; knows nothing of what the models are used for. Finding a model
+(`locate`) is separate from loading it, so that a run whose artifacts are all there loads none.
+"""
+
+import copy
+import importlib.util
+import json
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from lr_exp.errors import UserError
+from lr_exp.prompts import stop_token_ids
+from lr_exp.settings import AmateurSettings, ModelSettings
+from lr_exp.store import digest, file_digest
+from lr_exp.vocabulary import tokens_by_id
+
+if TYPE_CHECKING:
+    import torch
+
+_HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
+_HUB_FILES = ["*.json", "*.safetensors", "*.txt", "*.model", "*.jinja"]
+_TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "vocab.json", "vocab.txt")
+
+
+@dataclass(frozen=True)
+class ModelSource:
+    """Where a model's files are, and the fingerprint of what they hold."""
+
+    role: str  # expert | amateur: for messages
+    name: str
+    folder: Path
+    gguf_file: str | None
+    trust_remote_code: bool
+    fingerprint: str  # of weights, config, tokenizer and template; or hub id and commit
+    revision: str | None = None  # hub commit
+    drop_layers: tuple[int, ...] = ()
+
+
+@dataclass
+class LanguageModel:
+    """A loaded model with its tokenizer and what decoding it needs to know."""
+
+    name: str
+    model: Any  # transformers.PreTrainedModel
+    tokenizer: Any  # transformers.PreTrainedTokenizerBase
+    stop_ids: tuple[int, ...]
+    vocabulary_size: int  # ids below it have tokens
+    context: int | None  # most tokens in one sequence, if the config says so
+
+
+def locate(settings: ModelSettings, role: str) -> ModelSource:
+    """Finds a model's files without loading them.
+
+    Raises:
+        UserError: nothing is there, or it lacks weights, a config or a tokenizer, or its weights
+            are pickles.
+    """
+    path = settings.path
+    packaged = _in_package(settings) if path is None else None
+    if packaged is None and path is None:
+        path = settings.fallback_path
+    if packaged is not None:
+        folder, gguf_file, revision = packaged
+    elif path is not None:
+        folder, gguf_file, revision = _on_disk(path, role) or _on_hub(path, settings, role)
+    else:
+        raise UserError(
+            f"{role}={settings.name}: there is no {role}.path, and the package "
+            f"{settings.package!r} does not hold {settings.package_path!r}; set {role}.path."
+        )
+    if gguf_file is None:
+        _check_folder(folder, role)
+    if revision is not None:
+        fingerprint = digest(["hub", path, revision])
+    else:
+        fingerprint = _fingerprint(folder, gguf_file)
+    return ModelSource(
+        role=role,
+        name=settings.name,
+        folder=folder,
+        gguf_file=gguf_file,
+        trust_remote_code=settings.trust_remote_code,
+        fingerprint=fingerprint,
+        revision=revision,
+    )
+
+
+def locate_amateur(settings: AmateurSettings, expert: ModelSource) -> ModelSource:
+    """Finds the amateur; with `drop_layers` it is the expert itself without those layers."""
+    if settings.drop_layers is None:
+        return locate(settings, "amateur")
+    if settings.path is not None:
+        raise UserError(
+            f"amateur.path={settings.path} and amateur.drop_layers contradict each other: early "
+            "exit drops layers of the expert. Leave one out."
+        )
+    dropped = tuple(sorted(set(settings.drop_layers)))
+    if not dropped or dropped[0] < 0:
+        raise UserError(
+            f"amateur.drop_layers={list(settings.drop_layers)}: give one layer number or more, "
+            "counted from 0."
+        )
+    return ModelSource(
+        role="amateur",
+        name=settings.name,
+        folder=expert.folder,
+        gguf_file=expert.gguf_file,
+        trust_remote_code=expert.trust_remote_code,
+        fingerprint=digest(["early_exit", expert.fingerprint, dropped]),
+        revision=expert.revision,
+        drop_layers=dropped,
+    )
+
+
+def load_tokenizer(source: ModelSource) -> Any:
+    """The model's own tokenizer."""
+    from transformers import AutoTokenizer
+
+    try:
+        return AutoTokenizer.from_pretrained(
+            source.folder,
+            trust_remote_code=source.trust_remote_code,
+            **({"gguf_file": source.gguf_file} if source.gguf_file else {}),
+        )
+    except Exception as error:  # tokenizer files fail in as many ways as there are formats
+        raise UserError(
+            f"{source.role}: the tokenizer in {source.folder} cannot be loaded "
+            f"({_first_line(error)}); check {source.role}.path."
+        ) from error
+
+
+def load(source: ModelSource, *, device: str, dtype: str) -> LanguageModel:
+    """Loads a model for inference and checks that its numbers can be trusted.
+
+    Args:
+        source: what `locate` found (without `drop_layers`: see `early_exit`).
+        device: a torch device.
+        dtype: float32, bfloat16 or float16.
+
+    Raises:
+        UserError: damaged or missing weights, an unsupported architecture, NaN.
+    """
+    import torch
+    from transformers import AutoModelForCausalLM, GenerationConfig
+
+    from lr_exp.packing import check_packing
+
+    tokenizer = load_tokenizer(source)
+    try:
+        model, info = AutoModelForCausalLM.from_pretrained(  # pyright: ignore[reportGeneralTypeIssues]
+            source.folder,
+            dtype=getattr(torch, dtype),
+            use_safetensors=None if source.gguf_file else True,
+            trust_remote_code=source.trust_remote_code,
+            output_loading_info=True,
+            **({"gguf_file": source.gguf_file} if source.gguf_file else {}),
+        )
+    except Exception as error:
+        raise UserError(
+            f"{source.role}: the weights in {source.folder} cannot be loaded "
+            f"({_first_line(error)}); check {source.role}.path."
+        ) from error
+    missing = sorted(info["missing_keys"])
+    if missing:
+        raise UserError(
+            f"{source.role}: {source.folder} lacks {len(missing)} weights (first {missing[0]}); "
+            "they would have been filled with random numbers. Fetch the model again."
+        )
+    eos = model.generation_config.eos_token_id if model.generation_config else None
+    stop_ids = stop_token_ids(tokenizer, eos if eos is not None else model.config.eos_token_id)
+    # The repository's temperature, top-p and penalties must not reach any call.
+    model.generation_config = GenerationConfig()
+    if source.gguf_file:
+        _forget_quantization(model)
+    model.to(device).eval().requires_grad_(False)
+    check_packing(model, f"{source.role} {source.name}")
+    return LanguageModel(
+        name=source.name,
+        model=model,
+        tokenizer=tokenizer,
+        stop_ids=stop_ids,
+        vocabulary_size=min(max(tokens_by_id(tokenizer)) + 1, output_rows(model)),
+        context=getattr(model.config, "max_position_embeddings", None),
+    )
+
+
+def early_exit(expert: LanguageModel, drop_layers: tuple[int, ...], name: str) -> LanguageModel:
+    """The expert without some layers, as a model of its own that shares the expert's weights.
+
+    Raises:
+        UserError: a layer number that the expert does not have, or none left.
+    """
+    import torch
+
+    total = expert.model.config.num_hidden_layers
+    outside = [layer for layer in drop_layers if layer >= total]
+    if outside or len(drop_layers) >= total:
+        raise UserError(
+            f"amateur.drop_layers={list(drop_layers)}: {expert.name} has layers 0 to {total - 1}, "
+            "and one must remain."
+        )
+    kept = [layer for layer in range(total) if layer not in drop_layers]
+    model = _shallow(expert.model)
+    model.config = copy.deepcopy(expert.model.config)
+    model.config.num_hidden_layers = len(kept)
+    if getattr(model.config, "layer_types", None):
+        model.config.layer_types = [model.config.layer_types[layer] for layer in kept]
+    whole = expert.model.get_decoder()
+    places = [name for name, child in expert.model._modules.items() if child is whole]
+    if not places or not hasattr(whole, "layers"):
+        raise UserError(
+            f"amateur=early_exit: the layers of {type(expert.model).__name__} are not where "
+            "decoder-only models keep them; choose an amateur of its own."
+        )
+    decoder = _shallow(whole)
+    decoder.config = model.config
+    decoder.layers = torch.nn.ModuleList(
+        _renumbered(decoder.layers[layer], index) for index, layer in enumerate(kept)
+    )
+    model._modules[places[0]] = decoder
+    return LanguageModel(
+        name=name,
+        model=model,
+        tokenizer=expert.tokenizer,
+        stop_ids=expert.stop_ids,
+        vocabulary_size=expert.vocabulary_size,
+        context=expert.context,
+    )
+
+
+def output_rows(model: Any) -> int:
+    """Rows of the output embedding: the length of a logit vector."""
+    return int(model.get_output_embeddings().weight.shape[0])
+
+
+def config_rows(source: ModelSource) -> int | None:
+    """Rows of the output embedding as the config says, without loading weights (None: not said)."""
+    if source.gguf_file:
+        return None
+    try:
+        config = json.loads((source.folder / "config.json").read_text("utf-8"))
+        return int(config["vocab_size"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return None  # loading the model will say what is wrong
+
+
+def resolve_device(device: str) -> str:
+    """`auto` becomes the first GPU where there is one, else the CPU."""
+    import torch
+
+    if device == "auto":
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        resolved = torch.device(device)
+    except RuntimeError as error:
+        raise UserError(
+            f"device={device} is not a device: use auto, cpu, cuda or cuda:N."
+        ) from error
+    if resolved.type == "cuda" and not torch.cuda.is_available():
+        raise UserError(f"device={device}: torch sees no GPU here; use device=cpu or auto.")
+    return device
+
+
+def resolve_dtype(dtype: str, device: str) -> str:
+    """`auto` becomes bfloat16 on a GPU that computes in it, else float32."""
+    import torch
+
+    if dtype != "auto":
+        return dtype
+    on_gpu = torch.device(device).type == "cuda"
+    return "bfloat16" if on_gpu and torch.cuda.is_bf16_supported() else "float32"
+
+
+def _in_package(settings: ModelSettings) -> tuple[Path, str | None, None] | None:
+    if settings.package is None or settings.package_path is None:
+        return None
+    spec = importlib.util.find_spec(settings.package)
+    if spec is None or spec.origin is None:
+        return None
+    place = Path(spec.origin).parent / settings.package_path
+    if place.is_file():
+        return place.parent, place.name, None
+    return (place, None, None) if place.is_dir() else None
+
+
+def _on_disk(path: str, role: str) -> tuple[Path, str | None, None] | None:
+    place = Path(path).expanduser()
+    if place.is_dir():
+        return place, None, None
+    if place.is_file():
+        if place.suffix.lower() != ".gguf":
+            raise UserError(
+                f"{role}.path={path} is a file but not a .gguf file: give a model's folder."
+            )
+        return place.parent, place.name, None
+    return None
+
+
+def _on_hub(path: str, settings: ModelSettings, role: str) -> tuple[Path, None, str]:
+    if not _HUB_ID.fullmatch(path):
+        raise UserError(f"{role}.path={path}: there is no such folder or file.")
+    from huggingface_hub import snapshot_download
+
+    patterns = _HUB_FILES + (["*.py"] if settings.trust_remote_code else [])
+    try:
+        folder = Path(
+            snapshot_download(
+                path,
+                revision=settings.revision,
+                allow_patterns=patterns,
+                ignore_patterns=["original/*", "consolidated*"],
+            )
+        )
+    except Exception as error:  # network, permission and name errors of several libraries
+        raise UserError(
+            f"{role}.path={path}: there is no such folder here, and the hub did not give a "
+            f"model of that name ({_first_line(error)}). Check the name, the network and the login."
+        ) from error
+    return folder, None, folder.name
+
+
+def _check_folder(folder: Path, role: str) -> None:
+    where = f"{role}.path={folder}"
+    if not (folder / "config.json").is_file():
+        raise UserError(f"{where} is not a model folder: it has no config.json.")
+    if not any(folder.glob("*.safetensors")):
+        if any(folder.glob("*.bin")) or any(folder.glob("*.pt*")):
+            raise UserError(
+                f"{where} has its weights as pickles only, which are not loaded: convert them to "
+                "safetensors (model.save_pretrained does)."
+            )
+        raise UserError(f"{where} has no weights: it lacks *.safetensors files.")
+    if not any((folder / name).is_file() for name in _TOKENIZER_FILES):
+        raise UserError(f"{where} has no tokenizer: it lacks {' or '.join(_TOKENIZER_FILES)}.")
+
+
+def _fingerprint(folder: Path, gguf_file: str | None) -> str:
+    """Contents of all that makes the model what it is; the folder's name and dates do not."""
+    if gguf_file:
+        return digest(["gguf", file_digest(folder / gguf_file)])
+    suffixes = {".json", ".safetensors", ".txt", ".model", ".jinja", ".py"}
+    files = sorted(p for p in folder.iterdir() if p.is_file() and p.suffix in suffixes)
+    return digest(["folder", {path.name: file_digest(path) for path in files}])
+
+
+def _forget_quantization(model: Any) -> None:
+    """A model read from GGUF is plain floating point now; its old mark would forbid saving it."""
+    if hasattr(model.config, "quantization_config"):
+        del model.config.quantization_config
+    model.is_quantized = False
+    model.hf_quantizer = None
+    model.quantization_method = None
+
+
+def _shallow(module: "torch.nn.Module") -> Any:
+    """A module that shares parameters and children, whose own attributes can be replaced."""
+    twin = copy.copy(module)
+    twin.__dict__ = dict(module.__dict__)
+    twin._modules = dict(module._modules)
+    return twin
+
+
+def _renumbered(layer: "torch.nn.Module", index: int) -> Any:
+    """A decoder layer in another place: attention finds its cache by `layer_idx`."""
+    twin = _shallow(layer)
+    for name, child in layer._modules.items():
+        if child is not None and hasattr(child, "layer_idx"):
+            twin._modules[name] = _shallow(child)
+            twin._modules[name].layer_idx = index
+    if hasattr(twin, "layer_idx"):
+        twin.layer_idx = index
+    return twin
+
+
+def _first_line(error: Exception) -> str:
+    lines = str(error).strip().splitlines()
+    return lines[0] if lines else type(error).__name__

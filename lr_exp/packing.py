@@ -1,0 +1,110 @@
+"""Sequences laid end to end in one row, so that one causal pass serves many and nothing is padded.
+
+Knows token ids and causal models; knows neither experts nor losses. Each sequence starts again at
+position 0, which is how `transformers` tells packed sequences apart: a token attends to its own
+sequence only. Where there is no padding, no pad id, padding side or mask can be wrong.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from lr_exp.errors import UserError
+
+
+@dataclass(frozen=True)
+class Pack:
+    """Several sequences as one row, and the places in it whose logits are wanted."""
+
+    input_ids: Tensor  # (1, tokens) int64
+    position_ids: Tensor  # (1, tokens) int64, from 0 in each sequence
+    read_at: Tensor  # (reads,) int64, indices into the row, ascending
+
+    def to(self, device: torch.device | str) -> "Pack":
+        """The same pack on another device."""
+        return Pack(
+            self.input_ids.to(device), self.position_ids.to(device), self.read_at.to(device)
+        )
+
+
+def pack(sequences: Sequence[Sequence[int]], reads: Sequence[Sequence[int]]) -> Pack:
+    """Lays sequences end to end.
+
+    Args:
+        sequences: token ids of each sequence, one or more each.
+        reads: for each sequence the indices into it whose next-token logits are wanted.
+    """
+    starts, total = [], 0
+    for sequence in sequences:
+        starts.append(total)
+        total += len(sequence)
+    row = [token for sequence in sequences for token in sequence]
+    positions = [index for sequence in sequences for index in range(len(sequence))]
+    read_at = [
+        start + index for start, indices in zip(starts, reads, strict=True) for index in indices
+    ]
+    return Pack(torch.tensor([row]), torch.tensor([positions]), torch.tensor(read_at))
+
+
+def read_logits(model: torch.nn.Module, packed: Pack) -> Tensor:
+    """Logits `(reads, rows)` at the wanted places; no other position meets the vocabulary."""
+    logits = model(
+        input_ids=packed.input_ids,
+        position_ids=packed.position_ids,
+        logits_to_keep=packed.read_at,
+        use_cache=False,
+    ).logits
+    return logits[0]
+
+
+def groups_within(lengths: Sequence[int], budget: int) -> Iterator[list[int]]:
+    """Consecutive indices whose lengths sum to at most `budget`; a longer one goes alone."""
+    group: list[int] = []
+    used = 0
+    for index, length in enumerate(lengths):
+        if group and used + length > budget:
+            yield group
+            group, used = [], 0
+        group.append(index)
+        used += length
+    if group:
+        yield group
+
+
+@torch.inference_mode()
+def check_packing(model: torch.nn.Module, name: str) -> None:
+    """Raises unless this model keeps packed sequences apart and honours `logits_to_keep`.
+
+    Run once after loading: an architecture that ignores either would give plausible wrong numbers.
+    """
+    device = next(model.parameters()).device
+    first, second = [3, 1, 4, 1, 5], [2, 7, 1, 8]
+    try:
+        together = read_logits(model, pack([first, second], [[4], [1, 3]]).to(device))
+        apart = torch.cat(
+            [
+                model(input_ids=torch.tensor([first], device=device)).logits[0, [4]],
+                model(input_ids=torch.tensor([second], device=device)).logits[0, [1, 3]],
+            ]
+        )
+    except TypeError as error:
+        raise UserError(
+            f"{name}: this architecture does not take position_ids and logits_to_keep ({error}); "
+            "choose a decoder-only causal language model."
+        ) from error
+    together, apart = together.float(), apart.float()
+    # Half precision rounds differently in differently shaped passes; a leak between sequences
+    # moves logits by the order of their own spread.
+    tolerance = 0.1 if next(model.parameters()).dtype.itemsize < 4 else 1e-3
+    if not torch.isfinite(apart).all():
+        raise UserError(
+            f"{name}: the model gives logits that are not finite (NaN or infinite); "
+            "its weights are damaged, or try dtype=float32."
+        )
+    if (together - apart).abs().max() > tolerance * apart.std().clamp(min=1.0):
+        raise UserError(
+            f"{name}: this architecture does not keep packed sequences apart, so its numbers could "
+            "not be trusted; choose a model with sdpa or eager attention."
+        )

@@ -1,0 +1,59 @@
+"""The table at the end of a run, as text. Knows `summary.json`'s form and nothing else."""
+
+from typing import Any
+
+
+def summary_table(summary: dict[str, Any]) -> str:
+    """A short report: what ran, what was kept, what it cost, accuracy before and after."""
+    lines = [
+        "",
+        f"{summary['method']}: expert {summary['expert']}, amateur {summary['amateur']}, "
+        f"alpha {summary['alpha']:g}, beta {summary['beta']:g}, seed {summary['seed']}",
+    ]
+    if "sample" in summary:
+        lines.append(_sample_line(summary["sample"]))
+    if "distill" in summary:
+        distill = summary["distill"]
+        lines.append(
+            f"distilled  {distill['optimizer_steps']} optimizer steps, {distill['tuned_tokens']:,} "
+            f"tuned tokens, final loss {distill['final_loss']:.4f}{_cost(distill)}"
+        )
+    if "evaluate" in summary:
+        lines += ["", *_accuracies(summary["evaluate"])]
+    return "\n".join([*lines, ""])
+
+
+def _sample_line(sample: dict[str, Any]) -> str:
+    steps = sample["steps"]
+    of = f" of {steps:,} steps ({sample['kept'] / steps:.1%})" if steps else " steps"
+    mean = f", mean KL {sample['kl_mean']:.3f} nats" if sample["kl_mean"] is not None else ""
+    return (
+        f"sampled    {sample['questions']:,} questions, kept {sample['kept']:,}{of}{mean}"
+        f"{_cost(sample)}"
+    )
+
+
+def _cost(part: dict[str, Any]) -> str:
+    return f", {part['seconds']:.1f} s{' (from the store)' if part['reused'] else ''}"
+
+
+def _accuracies(evaluate: dict[str, Any]) -> list[str]:
+    tuned = evaluate.get("tuned")
+    names = list(evaluate["expert"])
+    width = max([len(name) for name in names] + [len("benchmark")])
+    head = f"{'benchmark':<{width}}  {'n':>5}  {'expert':>13}"
+    lines = [head + (f"  {'tuned':>13}  {'gain':>6}" if tuned else "")]
+    lines.append("-" * len(lines[0]))
+    for name in names:
+        before = evaluate["expert"][name]
+        line = f"{name:<{width}}  {before['total']:>5}  {_percent(before)}"
+        if tuned:
+            gain = 100 * (tuned[name]["accuracy"] - before["accuracy"])
+            line += f"  {_percent(tuned[name])}  {gain:>+6.1f}"
+        lines.append(line)
+    lines.append(f"pass@1 in % ± one standard error; {evaluate['seconds']:.1f} s")
+    return lines
+
+
+def _percent(result: dict[str, Any]) -> str:
+    return f"{100 * result['accuracy']:>6.1f} ± {100 * result['stderr']:>4.1f}"

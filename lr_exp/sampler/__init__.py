@@ -1,0 +1,1 @@
+"""Questions to supervision: rollout, scoring, selection, and the published record form."""

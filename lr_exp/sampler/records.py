@@ -1,0 +1,219 @@
+"""The published record form of kept steps, written and read.
+
+One JSON object a line: `prompt_id` (the question's text), `step`, `prefix` (the generated text
+before it), `tokens`, `token_ids`, `weights`, `kl_divergence`. An export adds the ids themselves
+(`prompt_token_ids`, `prefix_token_ids`, `question_id`), which the published reader ignores and ours
+prefers: text does not always tokenize back to what was generated.
+"""
+
+import itertools
+import json
+import math
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from lr_exp.errors import UserError
+from lr_exp.prompts import render_prompt
+from lr_exp.store import write_atomically
+from lr_exp.supervision import SupervisedTrajectory, Supervision
+
+VERSION = 1
+
+_FIELDS = {
+    "prompt_id": str,
+    "step": int,
+    "prefix": str,
+    "token_ids": list,
+    "weights": list,
+    "kl_divergence": (int, float),
+}
+
+
+def export_records(supervision: Supervision, tokenizer: Any, path: Path) -> int:
+    """Writes every kept step as one line; returns how many."""
+    lines = [json.dumps(record, ensure_ascii=False) for record in _records(supervision, tokenizer)]
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_atomically(path, "".join(line + "\n" for line in lines))
+    return len(lines)
+
+
+def import_records(
+    path: Path, tokenizer: Any, *, system_prompt: str, vocabulary_size: int
+) -> Supervision:
+    """Reads kept steps in the published form.
+
+    Args:
+        path: JSON Lines file.
+        tokenizer: the expert's; renders prompts and tokenizes prefixes of records without ids.
+        system_prompt: for those records, what the expert is asked with.
+        vocabulary_size: target ids must be below it.
+
+    Raises:
+        UserError: the file is missing, empty, or a line is not such a record.
+    """
+    records = list(_read(path, vocabulary_size))
+    if not records:
+        raise UserError(f"data.path={path} is empty: it needs one kept step a line.")
+    by_question: dict[str, list[dict[str, Any]]] = {}
+    for number, record in records:
+        if "prefix_token_ids" in record and "prompt_token_ids" in record:
+            prompt, prefix = record["prompt_token_ids"], record["prefix_token_ids"]
+        else:
+            prompt, prefix = _tokenized(record, tokenizer, system_prompt)
+        step = {**record, "prompt": prompt, "prefix_ids": prefix, "line": number}
+        by_question.setdefault(record["prompt_id"], []).append(step)
+    return Supervision(
+        [
+            trajectory
+            for number, steps in enumerate(by_question.values())
+            for trajectory in _trajectories(steps, f"{path.stem}/{number}")
+        ]
+    )
+
+
+def labelled_steps(supervision: Supervision, tokenizer: Any, count: int) -> list[list[Any]]:
+    """The first `count` kept steps for a person: question, step, prefix, label, KL in nats."""
+    rows = []
+    for record in itertools.islice(_records(supervision, tokenizer), count):
+        pairs = sorted(zip(record["weights"], record["tokens"], strict=True), reverse=True)
+        label = ", ".join(f"{token!r} {weight:.3f}" for weight, token in pairs)
+        rows.append(
+            [record["prompt_id"], record["step"], record["prefix"], label, record["kl_divergence"]]
+        )
+    return rows
+
+
+def profile(supervision: Supervision) -> dict[str, Any]:
+    """What is known of imported supervision, under the names of a sampled one's profile.
+
+    Records hold kept steps only, so means and shares over all steps are not known.
+    """
+    kl = [value for trajectory in supervision.trajectories for value in trajectory.kl]
+    return {
+        "questions": len({trajectory.question for trajectory in supervision.trajectories}),
+        "steps": None,
+        "kept": supervision.kept,
+        "kl_mean": None,
+        "kl_max": max(kl),
+    }
+
+
+def _records(supervision: Supervision, tokenizer: Any) -> Iterator[dict[str, Any]]:
+    for trajectory in supervision.trajectories:
+        prompt = trajectory.input_ids[: trajectory.prompt_length]
+        for kept, step in enumerate(trajectory.steps):
+            prefix = trajectory.input_ids[
+                trajectory.prompt_length : trajectory.prompt_length + step
+            ]
+            ids = trajectory.target_ids[kept]
+            yield {
+                "prompt_id": trajectory.question,
+                "step": step,
+                "prefix": tokenizer.decode(prefix) if prefix else "",
+                "tokens": [tokenizer.decode([token]) for token in ids],
+                "token_ids": ids,
+                "weights": trajectory.target_weights[kept],
+                "kl_divergence": trajectory.kl[kept],
+                "question_id": trajectory.question_id,
+                "prompt_token_ids": prompt,
+                "prefix_token_ids": prefix,
+            }
+
+
+def _read(path: Path, vocabulary_size: int) -> Iterator[tuple[int, dict[str, Any]]]:
+    try:
+        file = path.open(encoding="utf-8")
+    except OSError as error:
+        raise UserError(f"data.path={path} cannot be read ({error.strerror}).") from error
+    with file:
+        try:
+            for number, line in enumerate(file, start=1):
+                if line.strip():
+                    yield number, _checked(line, f"{path}, line {number}", vocabulary_size)
+        except UnicodeDecodeError as error:
+            raise UserError(f"data.path={path} is not UTF-8 text ({error.reason}).") from error
+
+
+def _checked(line: str, where: str, vocabulary_size: int) -> dict[str, Any]:
+    try:
+        record = json.loads(line)
+    except (ValueError, RecursionError) as error:
+        raise UserError(f"{where} is not JSON ({error}).") from error
+    if not isinstance(record, dict):
+        raise UserError(f"{where} is not a JSON object with {', '.join(_FIELDS)}.")
+    for name, kind in _FIELDS.items():
+        if name not in record:
+            raise UserError(f"{where} lacks {name!r}; a record has {', '.join(_FIELDS)}.")
+        if not isinstance(record[name], kind) or isinstance(record[name], bool):
+            raise UserError(f"{where}: {name!r} is {type(record[name]).__name__}.")
+    ids, weights = record["token_ids"], record["weights"]
+    if not ids or len(ids) != len(weights):
+        raise UserError(f"{where} has {len(ids)} token_ids and {len(weights)} weights.")
+    for name in ("token_ids", "prompt_token_ids", "prefix_token_ids"):
+        wrong = [i for i in record.get(name, []) if not _is_id(i, vocabulary_size)]
+        if wrong:
+            raise UserError(
+                f"{where}: {name} holds {wrong[0]!r}, and the expert's ids go from 0 to "
+                f"{vocabulary_size - 1}: the records were made with another tokenizer."
+            )
+    if len(set(ids)) != len(ids):
+        raise UserError(f"{where}: token_ids name a token twice.")
+    good = all(isinstance(w, int | float) and math.isfinite(w) and w >= 0 for w in weights)
+    if not good or abs(sum(weights) - 1) > 1e-3:
+        raise UserError(
+            f"{where}: weights must be 0 or more and sum to 1, not {sum_text(weights)}."
+        )
+    if record["step"] < 0 or not math.isfinite(record["kl_divergence"]):
+        raise UserError(f"{where}: step must be 0 or more and kl_divergence finite.")
+    return record
+
+
+def sum_text(weights: list[Any]) -> str:
+    """The sum of weights for a message, or their first bad value."""
+    bad = [w for w in weights if not isinstance(w, int | float) or not math.isfinite(w) or w < 0]
+    return repr(bad[0]) if bad else f"{sum(weights):.4f}"
+
+
+def _is_id(value: Any, vocabulary_size: int) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and 0 <= value < vocabulary_size
+
+
+def _tokenized(
+    record: dict[str, Any], tokenizer: Any, system_prompt: str
+) -> tuple[list[int], list[int]]:
+    prompt = render_prompt(tokenizer, record["prompt_id"], system_prompt)
+    prefix = tokenizer(record["prefix"], add_special_tokens=False)["input_ids"]
+    return prompt, list(prefix)
+
+
+def _trajectories(steps: list[dict[str, Any]], name: str) -> Iterator[SupervisedTrajectory]:
+    """Gathers a question's kept steps into as few rows as their prefixes allow.
+
+    Steps share a row where the shorter one's ids begin the longer one's; re-tokenized text does not
+    always, and then stands in a row of its own.
+    """
+    chains: list[list[dict[str, Any]]] = []
+    for step in sorted(steps, key=lambda s: len(s["prefix_ids"])):
+        for chain in chains:
+            last = chain[-1]
+            if (
+                last["prompt"] == step["prompt"]
+                and len(last["prefix_ids"]) < len(step["prefix_ids"])
+                and step["prefix_ids"][: len(last["prefix_ids"])] == last["prefix_ids"]
+            ):
+                chain.append(step)
+                break
+        else:
+            chains.append([step])
+    for chain in chains:
+        yield SupervisedTrajectory(
+            question_id=chain[0].get("question_id", name),
+            question=chain[0]["prompt_id"],
+            input_ids=[*chain[-1]["prompt"], *chain[-1]["prefix_ids"]],
+            prompt_length=len(chain[0]["prompt"]),
+            steps=[len(step["prefix_ids"]) for step in chain],
+            kl=[float(step["kl_divergence"]) for step in chain],
+            target_ids=[step["token_ids"] for step in chain],
+            target_weights=[[float(w) for w in step["weights"]] for step in chain],
+        )

@@ -1,0 +1,292 @@
+"""Every setting, typed, with its default and its range. Imports neither Hydra nor torch.
+
+The YAML groups under `conf/` fill these dataclasses; stages receive them as plain objects. Each
+class checks its own ranges when it is built, so a value that cannot work fails before any model
+loads and the message names the key to change.
+"""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from lr_exp.errors import UserError, nearest
+
+STAGES = ("sample", "distill", "evaluate")
+DTYPES = ("auto", "float32", "bfloat16", "float16")
+TRAJECTORIES = ("expert_greedy",)
+STEPS = ("kl_above_beta", "all")
+TARGETS = ("contrast", "token")
+LOSSES = ("kl",)
+ORDERS = ("trajectories", "steps")
+SCHEDULES = ("linear", "cosine", "constant")
+WANDB_MODES = ("auto", "online", "offline", "disabled")
+ANSWER_KINDS = ("number", "math", "choice")
+
+REQUIRED: Any = "???"  # Hydra's mark of a value that the user or a preset must give
+
+
+def _require(condition: bool, key: str, value: object, expected: str) -> None:
+    if not condition:
+        raise UserError(f"{key}={value} is out of range: expected {expected}.")
+
+
+def _one_of(key: str, value: str, options: tuple[str, ...]) -> None:
+    if value not in options:
+        raise UserError(f"{key}={value!r} is not known.{nearest(str(value), options)}")
+
+
+@dataclass
+class ModelSettings:
+    """Where a model comes from: `path` if given, else the package, else `fallback_path`."""
+
+    name: str = REQUIRED
+    path: str | None = None  # hub id, local folder or GGUF file
+    revision: str | None = None  # hub branch, tag or commit
+    package: str | None = None  # an installed Python package that may carry the weights ...
+    package_path: str | None = None  # ... at this path inside it
+    fallback_path: str | None = None  # used as `path` where the package is not installed
+    trust_remote_code: bool = False  # run code from the model repository
+    # Ids that this model gives to other tokens than the family it shares a vocabulary with. They
+    # leave both distributions, and a trajectory is scored only up to the first of them.
+    reused_ids: list[int] = field(default_factory=list)
+
+
+@dataclass
+class ExpertSettings(ModelSettings):
+    """The model that answers, is tuned, and is evaluated."""
+
+
+@dataclass
+class AmateurSettings(ModelSettings):
+    """The weaker model that scores the expert's prefixes and is never trained."""
+
+    drop_layers: list[int] | None = None  # early exit: the expert without these layers (from 0)
+
+
+@dataclass
+class SourceSettings:
+    """A set of questions: which repository or file, and how its rows are read (`format`)."""
+
+    name: str = REQUIRED
+    format: str = REQUIRED  # a reader in lr_exp.data.FORMATS
+    path: str | None = None  # hub id, folder in hub layout, or a JSON Lines file
+    configs: list[str] = field(default_factory=list)  # hub configurations, concatenated
+    split: str | None = None
+    revision: str | None = None
+    # Only for questions that a generator makes (`format: micro`): how many, and from which seed.
+    count: int | None = None
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if self.count is not None:
+            _require(self.count >= 1, f"{self.name}: count", self.count, "1 or more, or null")
+
+
+@dataclass
+class DataSettings(SourceSettings):
+    """The unlabelled questions that the expert answers while sampling."""
+
+    max_questions: int | None = None  # the first N of a seeded shuffle; null takes all, in order
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.max_questions is not None:
+            _require(
+                self.max_questions >= 1,
+                "data.max_questions",
+                self.max_questions,
+                "1 or more, or null",
+            )
+
+
+@dataclass
+class BenchmarkSettings(SourceSettings):
+    """Questions with reference answers. `version` grows when the prompt or the grading changes."""
+
+    version: int = 1
+    answer: str = "math"  # number | math | choice
+    shots_split: str | None = None  # where worked examples are taken from, if any are asked for
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        _one_of(f"benchmark {self.name}: answer", self.answer, ANSWER_KINDS)
+
+
+@dataclass
+class MethodSettings:
+    """A method is four choices; see `conf/method/`."""
+
+    name: str = REQUIRED
+    trajectories: str = "expert_greedy"
+    steps: str = "kl_above_beta"
+    target: str = "contrast"
+    loss: str = "kl"
+
+    def __post_init__(self) -> None:
+        _one_of("method.trajectories", self.trajectories, TRAJECTORIES)
+        _one_of("method.steps", self.steps, STEPS)
+        _one_of("method.target", self.target, TARGETS)
+        _one_of("method.loss", self.loss, LOSSES)
+
+
+@dataclass
+class SamplerSettings:
+    """How trajectories are rolled out and scored."""
+
+    system_prompt: str = "Please reason step by step."
+    max_new_tokens: int = 128
+    batch_size: int = 16  # questions per rollout batch; a batch is what a crash can lose
+    tokens_per_pass: int = 1024  # tokens packed into one teacher-forced pass (memory)
+    # The step table keeps tokens down to this share of the expert's most probable one; any alpha
+    # at or above it can be selected later without a model.
+    support_floor: float = 0.001
+    export: str | None = None  # also write the kept steps in the published record form
+
+    def __post_init__(self) -> None:
+        _require(
+            self.max_new_tokens >= 1, "sampler.max_new_tokens", self.max_new_tokens, "1 or more"
+        )
+        _require(self.batch_size >= 1, "sampler.batch_size", self.batch_size, "1 or more")
+        _require(
+            self.tokens_per_pass >= 1, "sampler.tokens_per_pass", self.tokens_per_pass, "1 or more"
+        )
+        _require(
+            0 < self.support_floor <= 1,
+            "sampler.support_floor",
+            self.support_floor,
+            "a number in (0, 1]",
+        )
+
+
+@dataclass
+class DistillerSettings:
+    """LoRA tuning of the expert on the supervision (defaults: the published code's)."""
+
+    steps: int = 1000  # optimizer steps
+    batch_size: int = 16  # kept steps per optimizer step
+    learning_rate: float = 5e-5
+    schedule: str = "linear"
+    warmup_steps: int = 0
+    weight_decay: float = 0.0
+    max_grad_norm: float = 1.0
+    lora_r: int = 8
+    lora_alpha: int = 16
+    lora_dropout: float = 0.05
+    target_modules: list[str] = field(default_factory=lambda: ["q_proj", "v_proj"])
+    # trajectories: a batch takes kept steps that share prefixes (one pass serves many);
+    # steps: every kept step is drawn on its own, as the published loop does (slower).
+    order: str = "trajectories"
+    tokens_per_pass: int = 1024  # tokens packed into one forward pass (memory)
+    log_every: int = 10  # optimizer steps between logged metrics
+    checkpoint_every: int = 100  # optimizer steps between checkpoints
+    merge: bool = False  # also save the expert with the adapter merged in
+
+    def __post_init__(self) -> None:
+        _require(self.steps >= 1, "distiller.steps", self.steps, "1 or more")
+        _require(self.batch_size >= 1, "distiller.batch_size", self.batch_size, "1 or more")
+        _require(self.learning_rate > 0, "distiller.learning_rate", self.learning_rate, "above 0")
+        _require(self.warmup_steps >= 0, "distiller.warmup_steps", self.warmup_steps, "0 or more")
+        _require(self.weight_decay >= 0, "distiller.weight_decay", self.weight_decay, "0 or more")
+        _require(self.max_grad_norm > 0, "distiller.max_grad_norm", self.max_grad_norm, "above 0")
+        _require(self.lora_r >= 1, "distiller.lora_r", self.lora_r, "1 or more")
+        _require(self.lora_alpha >= 1, "distiller.lora_alpha", self.lora_alpha, "1 or more")
+        _require(
+            0 <= self.lora_dropout < 1, "distiller.lora_dropout", self.lora_dropout, "in [0, 1)"
+        )
+        _require(
+            bool(self.target_modules), "distiller.target_modules", "[]", "one module name or more"
+        )
+        _require(
+            self.tokens_per_pass >= 1,
+            "distiller.tokens_per_pass",
+            self.tokens_per_pass,
+            "1 or more",
+        )
+        _require(self.log_every >= 1, "distiller.log_every", self.log_every, "1 or more")
+        _require(
+            self.checkpoint_every >= 1,
+            "distiller.checkpoint_every",
+            self.checkpoint_every,
+            "1 or more",
+        )
+        _one_of("distiller.order", self.order, ORDERS)
+        _one_of("distiller.schedule", self.schedule, SCHEDULES)
+
+
+@dataclass
+class EvaluatorSettings:
+    """Greedy pass@1 with the Qwen2.5-Math toolkit's prompt."""
+
+    system_prompt: str = "Please reason step by step, and put your final answer within \\boxed{}."
+    max_examples: int | None = None  # the first N of each benchmark; null takes all
+    max_new_tokens: int = 2048
+    batch_size: int = 32
+    # Worked examples put before each question, by benchmark (the toolkit's own MMLU-STEM: 5).
+    shots: dict[str, int] = field(default_factory=lambda: {"mmlu_stem": 0})
+
+    def __post_init__(self) -> None:
+        if self.max_examples is not None:
+            _require(
+                self.max_examples >= 1,
+                "evaluator.max_examples",
+                self.max_examples,
+                "1 or more, or null",
+            )
+        _require(
+            self.max_new_tokens >= 1, "evaluator.max_new_tokens", self.max_new_tokens, "1 or more"
+        )
+        _require(self.batch_size >= 1, "evaluator.batch_size", self.batch_size, "1 or more")
+        for name, count in self.shots.items():
+            _require(count >= 0, f"evaluator.shots.{name}", count, "0 or more")
+
+
+@dataclass
+class WandbSettings:
+    """Weights & Biases. `auto` is online where there is a login and offline elsewhere."""
+
+    mode: str = "auto"
+    project: str = "lr_exp"
+    entity: str | None = None
+    group: str | None = None
+    name: str | None = None
+    tags: list[str] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        _one_of("wandb.mode", self.mode, WANDB_MODES)
+
+
+@dataclass
+class Settings:
+    """The whole run: what is written after `python -m lr_exp`."""
+
+    expert: ExpertSettings = field(default_factory=ExpertSettings)
+    amateur: AmateurSettings = field(default_factory=AmateurSettings)
+    data: DataSettings = field(default_factory=DataSettings)
+    method: MethodSettings = field(default_factory=MethodSettings)
+    sampler: SamplerSettings = field(default_factory=SamplerSettings)
+    distiller: DistillerSettings = field(default_factory=DistillerSettings)
+    evaluator: EvaluatorSettings = field(default_factory=EvaluatorSettings)
+    wandb: WandbSettings = field(default_factory=WandbSettings)
+    benchmarks: list[str] = field(default_factory=list)
+    stages: list[str] = field(default_factory=lambda: list(STAGES))
+    alpha: float = 0.2
+    beta: float = 0.4
+    seed: int = 0
+    device: str = "auto"  # auto | cpu | cuda | cuda:N
+    dtype: str = "auto"  # auto: bfloat16 on a GPU that has it, float32 elsewhere
+    hub_root: str | None = None  # a folder that mirrors hub data sets by their ids
+    store: str = "runs/store"
+
+    def __post_init__(self) -> None:
+        _require(0 < self.alpha <= 1, "alpha", self.alpha, "a number in (0, 1]")
+        _require(self.beta >= 0, "beta", self.beta, "a number of nats, 0 or more")
+        _require(0 <= self.seed < 2**32, "seed", self.seed, "an integer in [0, 2**32)")
+        _one_of("dtype", self.dtype, DTYPES)
+        if not self.stages:
+            raise UserError(f"stages=[] asks for nothing: give one or more of {', '.join(STAGES)}.")
+        for stage in self.stages:
+            _one_of("stages", stage, STAGES)
+        if self.alpha < self.sampler.support_floor:
+            raise UserError(
+                f"alpha={self.alpha} is below sampler.support_floor={self.sampler.support_floor}: "
+                "the step table would not hold the whole mask. Lower sampler.support_floor."
+            )

@@ -1,0 +1,41 @@
+"""Tables in numbered Parquet shards, each written whole or not at all.
+
+Knows files and columns, not what they mean. A stage that finds a shard there does not make it
+again: that is how it goes on after a crash, losing at most the batch in flight.
+"""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+
+def shard_path(folder: Path, number: int) -> Path:
+    """Where the shard of this number is or will be."""
+    return folder / f"shard-{number:06d}.parquet"
+
+
+def write_shard(folder: Path, number: int, rows: list[dict[str, Any]], schema: pa.Schema) -> None:
+    """Writes rows as one shard, by a temporary name."""
+    path = shard_path(folder, number)
+    temporary = path.with_suffix(".tmp")
+    pq.write_table(pa.Table.from_pylist(rows, schema=schema), temporary)
+    temporary.replace(path)
+
+
+def read_shard(path: Path) -> list[dict[str, Any]]:
+    """The rows of one shard."""
+    return pq.ParquetFile(path).read().to_pylist()
+
+
+def shard_paths(folder: Path) -> list[Path]:
+    """All shards of a folder, in the order of their numbers."""
+    return sorted(folder.glob("shard-*.parquet"))
+
+
+def read_shards(folder: Path) -> Iterator[dict[str, Any]]:
+    """The rows of all shards, one shard in memory at a time."""
+    for path in shard_paths(folder):
+        yield from read_shard(path)

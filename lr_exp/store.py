@@ -1,0 +1,204 @@
+"""The artifact store: finished results of stages, addressed by all that determines them.
+
+Knows files, hashes and locks; knows nothing of models or methods. An artifact is a folder
+`<store>/<stage>/<address>/`. It is built beside its place in `<address>.part/`, which survives a
+crash so that a stage can go on, and is renamed only after its manifest was written; the manifest's
+presence means complete.
+"""
+
+import fcntl
+import hashlib
+import json
+import logging
+import os
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from lr_exp.errors import UserError
+
+log = logging.getLogger(__name__)
+
+MANIFEST = "manifest.json"
+
+
+def digest(value: Any) -> str:
+    """sha256 of a JSON-like value in canonical form (sorted keys, no spaces)."""
+    text = json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+    return hashlib.sha256(text.encode("utf-8")).hexdigest()
+
+
+def file_digest(path: Path) -> str:
+    """sha256 of a file's bytes."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def write_atomically(path: Path, content: bytes | str) -> None:
+    """Writes a whole file or nothing: a temporary name in the same folder, then a rename."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    data = content.encode("utf-8") if isinstance(content, str) else content
+    try:
+        with temporary.open("wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """All that determines an artifact. Two equal recipes have one address.
+
+    `version` is the stage's code version: it grows when the stage's output would change.
+    `inputs` are addresses and fingerprints of what goes in, `settings` what the stage was told.
+    """
+
+    stage: str
+    version: int
+    inputs: dict[str, Any]
+    settings: dict[str, Any]
+
+    @property
+    def address(self) -> str:
+        """The first 24 hexadecimal digits of the recipe's sha256."""
+        whole = [self.stage, self.version, self.inputs, self.settings]
+        return digest(whole)[:24]
+
+
+@dataclass(frozen=True)
+class Artifact:
+    """A finished artifact: its folder, and what its builder reported about it."""
+
+    address: str
+    folder: Path
+    facts: dict[str, Any]  # the builder's own numbers, e.g. counts
+    seconds: float  # what making it took, over all its interruptions
+    reused: bool  # it was there before this run asked for it
+
+
+class Store:
+    """A folder of artifacts that several runs, also at the same time, may share."""
+
+    def __init__(self, root: str | Path) -> None:
+        self.root = Path(root)
+        try:
+            self.root.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise UserError(
+                f"the store {self.root} cannot be made ({error.strerror}): set store= to a folder "
+                "that can be written."
+            ) from error
+
+    def find(self, recipe: Recipe) -> Artifact | None:
+        """The finished artifact of a recipe, or None. One that is damaged is set aside."""
+        folder = self._folder(recipe)
+        if not folder.exists():
+            return None
+        problem = _problem(folder, recipe)
+        if problem is None:
+            manifest = json.loads((folder / MANIFEST).read_text("utf-8"))
+            return Artifact(
+                recipe.address, folder, manifest["facts"], manifest["seconds"], reused=True
+            )
+        aside = folder.with_name(f"{folder.name}.damaged-{time.time_ns()}")
+        folder.rename(aside)
+        log.warning("%s: %s; set aside as %s and made again", folder, problem, aside.name)
+        return None
+
+    def make(self, recipe: Recipe, build: Callable[[Path], dict[str, Any]]) -> Artifact:
+        """The artifact of a recipe, built only if it is not there.
+
+        Args:
+            recipe: what determines the artifact.
+            build: fills the folder that it is given and returns JSON-like facts. After a crash it
+                is given the same folder again, with what it had finished in it.
+        """
+        folder = self._folder(recipe)
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        with _only_one(folder.with_suffix(".lock")):
+            found = self.find(recipe)
+            if found is not None:
+                return found
+            part = folder.with_suffix(".part")
+            part.mkdir(exist_ok=True)
+            clock = _Clock(part / ".seconds")
+            with clock:
+                facts = build(part)
+            clock.path.unlink()
+            files = {
+                str(path.relative_to(part)): {
+                    "sha256": file_digest(path),
+                    "bytes": path.stat().st_size,
+                }
+                for path in sorted(part.rglob("*"))
+                if path.is_file()
+            }
+            manifest = {
+                "stage": recipe.stage,
+                "version": recipe.version,
+                "address": recipe.address,
+                "inputs": recipe.inputs,
+                "settings": recipe.settings,
+                "facts": facts,
+                "seconds": clock.seconds,
+                "files": files,
+            }
+            write_atomically(part / MANIFEST, json.dumps(manifest, indent=1, ensure_ascii=False))
+            part.rename(folder)
+            return Artifact(recipe.address, folder, facts, clock.seconds, reused=False)
+
+    def _folder(self, recipe: Recipe) -> Path:
+        return self.root / recipe.stage / recipe.address
+
+
+class _Clock:
+    """Seconds spent building, summed over interrupted tries (kept in a file beside the work)."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        try:
+            self.seconds = float(path.read_text("utf-8"))
+        except (OSError, ValueError):
+            self.seconds = 0.0
+
+    def __enter__(self) -> None:
+        self._start = time.perf_counter()
+
+    def __exit__(self, *_: object) -> None:
+        self.seconds += time.perf_counter() - self._start
+        write_atomically(self.path, str(self.seconds))
+
+
+def _problem(folder: Path, recipe: Recipe) -> str | None:
+    """Why a folder is not the artifact of a recipe, or None if it is."""
+    try:
+        manifest = json.loads((folder / MANIFEST).read_text("utf-8"))
+        if manifest["address"] != recipe.address:
+            return f"its manifest is of {manifest['address']}"
+        for name, entry in manifest["files"].items():
+            path = folder / name
+            if not path.is_file():
+                return f"{name} is missing"
+            if path.stat().st_size != entry["bytes"] or file_digest(path) != entry["sha256"]:
+                return f"{name} is damaged"
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        return f"its manifest cannot be read ({error})"
+    return None
+
+
+@contextmanager
+def _only_one(path: Path) -> Iterator[None]:
+    """Waits for an advisory lock on a file; the system drops it when its owner dies."""
+    with path.open("a") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            log.info("another process is making %s; waiting for it", path.stem)
+            fcntl.flock(file, fcntl.LOCK_EX)
+        yield

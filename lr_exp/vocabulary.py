@@ -1,0 +1,94 @@
+"""Which token ids two models may be compared on. Knows tokenizers and sizes, no weights."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from lr_exp.errors import UserError
+
+
+@dataclass(frozen=True)
+class SharedVocabulary:
+    """The ids `0 .. size-1` without `excluded`: the tokens that both models know by the same id."""
+
+    size: int
+    excluded: tuple[int, ...] = ()
+
+    def __contains__(self, token_id: int) -> bool:
+        return 0 <= token_id < self.size and token_id not in self.excluded
+
+    def restrict(self, logits: Tensor) -> Tensor:
+        """Logits `(..., rows)` of the shared ids only, `(..., shared)`, in the order of the ids.
+
+        Rows beyond the tokenizers are padding of the embedding matrix; they and the excluded ids
+        leave the distribution before it is normalized.
+        """
+        logits = logits[..., : self.size]
+        if self.excluded:
+            logits = logits.index_select(-1, self.ids(logits.device))
+        return logits
+
+    def ids(self, device: torch.device | str = "cpu") -> Tensor:
+        """The shared ids, int64 `(shared,)`: column j of `restrict` belongs to id `ids()[j]`."""
+        keep = torch.ones(self.size, dtype=torch.bool, device=device)
+        if self.excluded:
+            keep[torch.tensor(self.excluded, device=device)] = False
+        return keep.nonzero().squeeze(-1)
+
+
+def tokens_by_id(tokenizer: Any) -> dict[int, str]:
+    """Every id that the tokenizer gives a token, added and special ones included."""
+    return {index: token for token, index in tokenizer.get_vocab().items()}
+
+
+def shared_vocabulary(
+    expert: Any,
+    amateur: Any,
+    *,
+    expert_rows: int | None,
+    amateur_rows: int | None,
+    reused_ids: tuple[int, ...] = (),
+) -> SharedVocabulary:
+    """Checks two tokenizers id by id and returns the ids that both models can be compared on.
+
+    Args:
+        expert, amateur: the tokenizers.
+        expert_rows, amateur_rows: rows of each model's output embedding, where known.
+        reused_ids: ids known to mean different tokens; they are left out, not checked.
+
+    Raises:
+        UserError: an id below both tokenizers' ends means different tokens, or a tokenizer has ids
+            that its model has no row for.
+    """
+    expert_tokens, amateur_tokens = tokens_by_id(expert), tokens_by_id(amateur)
+    for role, tokens, rows in (
+        ("expert", expert_tokens, expert_rows),
+        ("amateur", amateur_tokens, amateur_rows),
+    ):
+        if rows is not None and max(tokens) >= rows:
+            raise UserError(
+                f"the {role}'s tokenizer has id {max(tokens)} ({tokens[max(tokens)]!r}) but its "
+                f"model has {rows} rows: these weights and this tokenizer do not belong together; "
+                f"check {role}.path."
+            )
+    size = min(max(expert_tokens), max(amateur_tokens)) + 1
+    differing = [
+        i
+        for i in range(size)
+        if expert_tokens.get(i) != amateur_tokens.get(i) and i not in reused_ids
+    ]
+    if differing:
+        shown = "; ".join(
+            f"{i}: {expert_tokens.get(i)!r} against {amateur_tokens.get(i)!r}"
+            for i in differing[:3]
+        )
+        raise UserError(
+            f"expert and amateur do not share a vocabulary: {len(differing)} of {size} ids differ, "
+            f"first {shown} (expert against amateur). Choose two models of one family, or list ids "
+            "that only name other control tokens in expert.reused_ids."
+        )
+    holes = {i for i in range(size) if i not in expert_tokens}
+    excluded = sorted(holes | {i for i in reused_ids if i < size})
+    return SharedVocabulary(size, tuple(excluded))

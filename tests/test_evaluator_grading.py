@@ -1,0 +1,545 @@
+"""Prompts and the three grading steps: answers as models write them, and hostile ones."""
+
+import json
+import math
+import threading
+import time
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from lr_exp.data import Question
+from lr_exp.errors import UserError
+from lr_exp.evaluator import grade
+from lr_exp.evaluator.aggregate import aggregate
+from lr_exp.evaluator.extract import extract
+from lr_exp.evaluator.prompts import user_message
+from lr_exp.evaluator.verify import check_reference, matches, normalize, verify
+
+FOUR = ("2", "4 m", "x + 1", "None of the above")
+
+# Prompts
+
+
+def test_a_question_stands_alone():
+    assert user_message(Question("a", "What is 1+1?")) == "What is 1+1?"
+
+
+def test_options_are_listed_and_a_letter_is_asked_for():
+    message = user_message(Question("a", "Which?", "B", choices=("one", "two")))
+    assert message == (
+        "Which?\nAnswer Choices: (A) one (B) two\nPut the letter of the right choice within "
+        "\\boxed{}."
+    )
+
+
+def test_worked_examples_come_first_and_end_in_a_box():
+    shots = [
+        Question("s/1", "1+1?", "2", "One and one."),
+        Question("s/2", "2+2?", "4", "It is $\\boxed{4}$."),
+        Question("s/3", "Which?", "B", choices=("one", "two")),
+    ]
+    parts = user_message(Question("a", "3+3?"), shots).split("\n\n")
+    assert parts[0] == "1+1?\nOne and one.\nThe answer is \\boxed{2}."
+    assert parts[1] == "2+2?\nIt is $\\boxed{4}$."
+    assert parts[2].endswith("\nThe answer is \\boxed{B}.")
+    assert parts[3] == "3+3?"
+
+
+def test_an_example_needs_an_answer():
+    with pytest.raises(ValueError, match="s/1 has no answer"):
+        user_message(Question("a", "Q"), [Question("s/1", "Q")])
+
+
+# Extract
+
+EXTRACTED = [
+    ("number", "So he has $\\boxed{18}$ eggs.", "18"),
+    ("number", "\\boxed{\\boxed{3}}", "3"),
+    ("number", "First \\boxed{1}. No, \\boxed{2}.", "2"),
+    ("number", "\\boxed{5} and then \\boxed{6", "5"),
+    ("number", "\\boxed{\\text{18 dollars}}", "\\text{18 dollars}"),
+    ("number", "The answer is 42.", "42"),
+    ("number", "The answer is: $1,234.50 per day.", "$1,234.50"),
+    ("number", "**Answer:** 7 apples, of 9", "7"),
+    ("number", "Final answer: 6 * 7 = 42", "42"),
+    ("number", "The answer is $\\frac{3}{4}$.", "\\frac{3}{4}"),
+    ("number", "The answer to the question is 12%.", "12%"),
+    ("number", "The answer is clear. He pays 3 + 4 = 7 dollars.", "7"),
+    ("number", "the answer is 5, no: the answer is 6", "6"),
+    ("number", "10-3 = 7", "7"),
+    ("number", "it fell to -5", "-5"),
+    ("number", "12-5", "5"),  # a difference, no minus five
+    ("number", "They get 3/4", "3/4"),
+    ("number", "He has 1,234, and more.", "1,234"),
+    ("number", "It costs .50", ".50"),
+    ("number", "I do not know.", None),
+    ("number", "", None),
+    ("math", "The final answer is $x^2 + 1$. I hope it is correct.", "x^2 + 1"),
+    ("math", "The answer is \\(\\frac{1}{2}\\).", "\\frac{1}{2}"),
+    ("math", "The answer is Bryan.", "Bryan"),
+    ("math", "Answer: 3:30 p.m.", "3:30 p.m"),
+    ("math", "x is then 4", "4"),  # the toolkit's last resort, for every kind but choices
+    ("choice", "\\boxed{B}", "B"),
+    ("choice", "\\boxed{\\text{(B)}}", "B"),
+    ("choice", "\\boxed{b}", "B"),
+    ("choice", "\\boxed{B. 4 m}", "B"),
+    ("choice", "\\boxed{4 m}", "4 m"),
+    ("choice", "The answer is (C).", "C"),
+    ("choice", "Answer: D", "D"),
+    ("choice", "The correct answer is C because A is too small.", "C"),
+    ("choice", "(A) is wrong, so B.", "B"),
+    ("choice", "Hence B. A bird flies.", "B"),  # an article, no option
+    ("choice", "Choose E or F.", None),  # there are four options
+    ("choice", "no letter", None),
+]
+
+
+@pytest.mark.parametrize(("kind", "output", "expected"), EXTRACTED)
+def test_extract(kind, output, expected):
+    assert extract(output, kind, FOUR if kind == "choice" else ()) == expected
+
+
+# Verify
+
+RIGHT_NUMBERS = [
+    ("1,234", "1234"),
+    ("1234.0", "1234"),
+    ("\\$1234", "1234"),
+    ("$1,234$", "1234"),
+    ("1{,}234", "1234"),
+    ("1,\\!234", "1234"),
+    ("1234 dollars", "1234"),
+    ("€1234", "1234"),
+    ("-5", "-5"),
+    ("\u22125", "-5"),
+    ("x = 5", "5"),
+    ("x \\approx 5.0", "5"),
+    ("5 (apples)", "5"),
+    ("5 m", "5"),
+    ("12 square feet", "12"),
+    ("18\\text{ cm}^2", "18"),
+    ("18\\,\\mathrm{km/h}", "18"),
+    ("6th", "6"),
+    ("1 4/5", "1.8"),
+    ("1\\frac{4}{5}", "9/5"),
+    ("137 \\frac{1}{2}", "137.5"),
+    ("\\dfrac{3}{4}", "0.75"),
+    ("\\frac34", "0.75"),
+    ("-\\frac13", "-(1/3)"),
+    ("-1./3", "-1/3"),
+    ("4.4999e33", "4.5e33"),
+    ("0.667", "2/3"),  # rounded, three digits; math-verify says no
+    ("\\frac{2}{3}", "0.667"),
+    ("3.33", "3.333"),
+    ("33.3\\%", "1/3"),
+    ("9", "9\\%"),  # the toolkit's leniency; math-verify says no
+    ("9\\%", "9"),
+    ("0.09", "9\\%"),
+    ("45 percent", "0.45"),
+    ("4.5 \\times 10^{33}", "4.5e33"),
+    ("4.5\\cdot10^{33}", "4.5e33"),
+    ("10^{-8}", "1e-8"),
+    ("6.72 \\times 10^{-5}", ".0000672"),
+    ("90^\\circ", "90"),
+    ("30^{\\circ} C", "30"),
+    ("\\boxed{3}", "3"),
+    ("**3**", "3"),
+    ("3.", "3"),
+    ("2\\sqrt{4}", "4"),
+    ("3^2", "9"),
+    ("½", "0.5"),
+]
+WRONG_NUMBERS = [
+    ("0.67", "2/3"),  # two digits
+    ("0.666", "2/3"),  # cut off, not rounded
+    ("1235", "1234"),
+    ("10001", "10000"),  # within 1e-4, but both are integers
+    ("4.49e33", "4.5e33"),
+    ("1.07e16", "7.6e-20"),
+    ("900", "9"),  # the toolkit accepts it
+    ("0.09", "9"),
+    ("12 apples and 5 pears", "12"),
+    ("5:45", "5"),
+    ("2^3", "2"),
+    ("(1,2)", "12"),
+    ("1,23", "123"),
+    ("abc", "12"),
+    ("1/0", "1"),
+    ("-5", "5"),
+    ("1/2 + 1/3", "1/2"),  # read as 1 without an anchor
+    ("", "5"),
+    (" ", "5"),
+    (None, "5"),
+    ("\x00", "5"),
+    ("5" * 3000, "5"),
+]
+RIGHT_MATH = [
+    ("1/2", "\\frac{1}{2}"),
+    ("\\dfrac12", "\\frac{1}{2}"),
+    ("(3,4]", "(3, 4]"),
+    ("\\left(3,4\\right]", "(3,4]"),
+    ("{1,2,5}", "5,2,1"),
+    ("1, 2 and 5", "1,2,5"),
+    ("[-2,7]", "x \\in [-2,7]"),
+    ("x \\ge 3", "[3, \\infty)"),
+    ("3 \\leq x", "x \\ge 3"),
+    ("(-\\infty,2)\u222a(3,\u221e)", "(-\\infty, 2) \\cup (3, \\infty)"),
+    ("1", "k=1"),
+    ("2x+3", "y = 2x + 3"),
+    ("x^2-1", "(x-1)(x+1)"),
+    ("\\frac{\\sqrt3}{3}", "\\frac{1}{\\sqrt{3}}"),
+    ("sqrt(2)/2", "\\frac{1}{\\sqrt 2}"),
+    ("1.414213562", "\\sqrt{2}"),
+    ("6-5i", "-5i+6"),
+    ("\\frac{1}{2}ab", "\\frac{a b}{2}"),
+    ("cot(x)", "\\cot x"),
+    ("\u03c0/2", "\\frac{\\pi}{2}"),
+    ("1+\\sqrt{19},1-\\sqrt{19}", "1 \\pm \\sqrt{19}"),
+    ("1000, 10", "10^{3},10"),
+    (
+        "\\begin{bmatrix}-1/3\\\\2/3\\end{bmatrix}",
+        "\\begin{pmatrix} -\\frac13 \\\\ \\frac23 \\end{pmatrix}",
+    ),
+    ("4210_5", "4210_{5}"),
+    ("11111111100", "11,\\! 111,\\! 111,\\! 100"),
+    ("32348", "\\$32,\\!348"),
+    ("\\frac{270}{7}", "\\frac{270}7\\text{ degrees}"),
+    ("864\\text{ in}^2", "864 \\mbox{ inches}^2"),
+    ("5.4", "5.4 \\text{ cents}"),
+    ("5/8", "62.5%"),
+    ("\\frac{100!}{2^{50}}", "100!/2^{50}"),
+    ("east", "\\text{east}"),
+    ("The Cooper wedding", "Cooper Wedding."),
+    ("C", "\\text{(C)}"),
+    ("3:30 PM", "3:30 p.m."),
+    ("5 : 6", "5:6"),
+]
+WRONG_MATH = [
+    ("2x", "2"),
+    ("2ab", "2"),
+    ("6m", "6"),
+    ("7.6", "7.6 Z"),
+    ("3,4", "(3,4]"),
+    ("[3,4]", "(3,4)"),
+    ("2,1", "1,2,3"),
+    ("5 or 6", "5"),
+    ("x^2+1", "x^2-1"),
+    ("\\sqrt{3}", "\\sqrt{2}"),
+    ("y = 3", "x = 4"),
+    ("west", "\\text{east}"),
+    ("B", "\\text{(C)}"),
+    ("3:45", "3:30"),
+    ("6:5", "5:6"),
+    ("\\frac{1}{", "\\frac{1}{2}"),
+]
+CHOICES = [
+    ("A", "A", True),
+    ("(a)", "A", True),
+    ("\\text{B}", "B", True),
+    ("B", "A", False),
+    ("4 m", "B", True),
+    ("4", "B", True),
+    ("$x+1$", "C", True),
+    ("none of the above.", "D", True),
+    ("2", "B", False),
+    ("5", "B", False),
+    (None, "A", False),
+]
+
+
+@pytest.mark.parametrize(("answer", "reference"), RIGHT_NUMBERS)
+def test_right_numbers(answer, reference):
+    assert verify(answer, reference, "number")
+
+
+@pytest.mark.parametrize(("answer", "reference"), WRONG_NUMBERS)
+def test_wrong_numbers(answer, reference):
+    assert not verify(answer, reference, "number")
+
+
+@pytest.mark.parametrize(("answer", "reference"), RIGHT_MATH)
+def test_right_math(answer, reference):
+    assert verify(answer, reference, "math")
+
+
+@pytest.mark.parametrize(("answer", "reference"), WRONG_MATH)
+def test_wrong_math(answer, reference):
+    assert not verify(answer, reference, "math")
+
+
+@pytest.mark.parametrize(("answer", "letter", "right"), CHOICES)
+def test_choices(answer, letter, right):
+    assert verify(answer, letter, "choice", FOUR) is right
+
+
+def test_an_option_that_is_itself_a_letter_and_a_text_two_options_share():
+    assert verify("A", "A", "choice", ("C", "A"))  # the letter counts, not the text
+    assert not verify("yes", "A", "choice", ("yes", "yes"))
+
+
+BROKEN = [
+    ("", "number"),
+    ("  ", "math"),
+    ("many", "number"),
+    ("\\frac{1}{", "math"),
+    ("}{", "math"),
+    ("E", "choice"),
+    ("AB", "choice"),
+]
+
+
+@pytest.mark.parametrize(("reference", "kind"), BROKEN)
+@pytest.mark.parametrize("answer", ["1", None])
+def test_a_broken_reference_raises_whatever_the_answer(answer, reference, kind):
+    with pytest.raises(UserError, match="the reference"):
+        verify(answer, reference, kind, FOUR)
+
+
+def test_an_unknown_kind_is_a_mistake_of_the_caller():
+    with pytest.raises(ValueError, match="essay"):
+        check_reference("1", "essay")
+
+
+# Hostile answers
+
+EXPLOSIVE = [
+    "9**9**9**9",
+    "10^{10^{10}}",
+    "9^{9^{9^9}}",
+    "((9^{999})^{999})^{999}",
+    "2^{999*999*999}",
+    "10^{99999999}",
+    "1E999999999",
+    "(((9!)!)!)!",
+    "(9^9)!",
+    "100000000!",
+    "\\binom{10^9}{10^8}",
+    "\\Gamma(10^9)",
+    "e^{e^{e^{e^{10}}}}",
+    "eye(100000)",
+    "zeros(99999,99999)",
+    "\\sum_{k=1}^{10^9} k^k",
+    "(" * 399,
+    "{" * 399,
+    "\\frac{" * 60,
+    "1/" * 190,
+    "x^{" * 100,
+    "\x00\ud800\x1b[31m",
+]
+
+
+def _grade_all_hostile():
+    for answer in EXPLOSIVE:
+        assert not verify(answer, "\\sqrt{x} + 7", "math"), answer
+        assert not verify(answer, "7", "number"), answer
+
+
+def test_explosive_answers_are_wrong_at_once():
+    _grade_all_hostile()  # a tower that is evaluated never returns
+
+
+def test_explosive_answers_off_the_main_thread():
+    """math-verify's own time-out needs the main thread and raises elsewhere."""
+    failures = []
+
+    def work():
+        try:
+            _grade_all_hostile()
+            assert verify("(x-1)(x+1)", "x^2-1", "math")
+        except BaseException as error:
+            failures.append(error)
+
+    thread = threading.Thread(target=work, daemon=True)
+    thread.start()
+    thread.join(60)
+    assert not thread.is_alive()
+    assert failures == []
+
+
+@pytest.mark.parametrize("on_main_thread", [True, False])
+def test_a_slow_comparison_meets_its_deadline(monkeypatch, on_main_thread):
+    monkeypatch.setattr("lr_exp.evaluator.verify._SECONDS", 1)
+    seconds = []
+
+    def work():
+        start = time.monotonic()
+        assert not verify("\\prod_{k=1}^{2999}(x+k)", "\\sqrt{x} + 7", "math")
+        seconds.append(time.monotonic() - start)
+
+    if on_main_thread:
+        work()
+    else:
+        thread = threading.Thread(target=work, daemon=True)
+        thread.start()
+        thread.join(30)
+    assert len(seconds) == 1
+    assert seconds[0] < 15
+
+
+MEGABYTES = [
+    "\\boxed{" * 150_000,
+    "\\boxed{" * 50_000 + "}" * 50_000,
+    "{" * 1_000_000,
+    "\\" * 1_000_001,
+    "1" * 1_000_000,
+    "1," * 500_000,
+    "answer to x" * 90_000,
+    "answer" + " " * 1_000_000,
+    "(A" * 500_000,
+    "\\frac{1" * 140_000,
+]
+
+
+@pytest.mark.parametrize("output", MEGABYTES, ids=lambda text: text[:12])
+@pytest.mark.parametrize("kind", ["number", "choice"])
+def test_a_megabyte_takes_seconds_at_most(output, kind):
+    start = time.monotonic()
+    grade.grade_answer(output, "A" if kind == "choice" else "12", kind, FOUR)
+    assert time.monotonic() - start < 10
+
+
+_MARKS = [*"{}()[]^_$%!,.=+-*/:;|&~ 019xeiABC\n\x00\\"]
+_COMMANDS = ["\\frac", "\\sqrt", "\\boxed", "\\text", "\\left", "\\infty", "\\pm", "\\cup", "\\pi"]
+_WORDS = ["answer is", "answer:", "\\begin{pmatrix}", "\\%", "**"]
+LATEX = st.lists(st.sampled_from([*_MARKS, *_COMMANDS, *_WORDS]), max_size=25).map("".join)
+
+
+@settings(max_examples=150, deadline=5_000)
+@given(st.one_of(LATEX, st.text(max_size=60)), st.sampled_from(["number", "math", "choice"]))
+def test_no_output_breaks_the_grader(output, kind):
+    result = grade.grade_answer(output, "A" if kind == "choice" else "17", kind, FOUR)
+    assert isinstance(result.correct, bool)
+    if result.extracted is None:
+        assert not result.correct
+    else:  # nor does it raise and only look wrong
+        matches(result.extracted, "A" if kind == "choice" else "17", kind, FOUR)
+
+
+@settings(max_examples=150)
+@given(LATEX)
+def test_normalizing_ends_and_is_a_text(text):
+    assert isinstance(normalize(text), str)
+
+
+@given(st.integers(-(10**12), 10**12))
+def test_integers_in_any_notation(number):
+    assert verify(f"{number:,}", str(number), "number")
+    assert verify(f"\\boxed{{{number}.00}}", str(number), "number")
+    assert not verify(str(number + 1), str(number), "number")
+
+
+@given(st.fractions(max_denominator=1000).filter(lambda value: abs(value) < 1000))
+def test_fractions_equal_their_decimals(value):
+    written = f"\\frac{{{value.numerator}}}{{{value.denominator}}}"
+    assert verify(f"{float(value):.12f}", written, "number")
+    assert verify(written, f"{value.numerator}/{value.denominator}", "number")
+
+
+NUMBERS = st.from_regex(
+    r"-?[0-9]{1,40}(\.[0-9]{0,40})?(e-?[0-9]{1,4}|/[0-9]{1,9}| ?%)?", fullmatch=True
+)
+
+
+@given(NUMBERS, NUMBERS)
+def test_any_two_numbers_compare_either_way_round(first, second):
+    """Decimals of any length and exponent, as 4.5e33 against 1.07e16."""
+    assert matches(first, second, "math") == matches(second, first, "math")
+
+
+# Aggregate
+
+
+def test_aggregate():
+    result = aggregate([True, False, True, True])
+    assert result == {
+        "accuracy": 0.75,
+        "correct": 3,
+        "total": 4,
+        "stderr": pytest.approx(math.sqrt(0.75 * 0.25 / 4)),
+    }
+    assert aggregate([True])["stderr"] == 0
+
+
+def test_nothing_has_no_accuracy():
+    with pytest.raises(ValueError, match="no graded answers"):
+        aggregate([])
+
+
+# Grading a file again
+
+RECORD = {
+    "id": "g/test/0",
+    "question": "Q",
+    "reference": "18",
+    "kind": "number",
+    "choices": [],
+    "output": "\\boxed{18}",
+    "correct": False,
+    "tokens": 5,
+}
+
+
+def write(tmp_path, *records):
+    path = tmp_path / "answers.jsonl"
+    lines = [record if isinstance(record, str) else json.dumps(record) for record in records]
+    path.write_text("\n".join(lines) + "\n")
+    return path
+
+
+def test_grading_again(tmp_path, capsys):
+    path = write(tmp_path, RECORD, RECORD | {"output": "\\boxed{19}"})
+    before = path.read_bytes()
+    assert grade.main([str(path)]) == 0
+    assert capsys.readouterr().out == "50.0 % ± 35.4 (1 of 2 right)\n"
+    assert path.read_bytes() == before
+    assert [file.name for file in tmp_path.iterdir()] == ["answers.jsonl"]
+
+
+def test_grading_again_into_a_file(tmp_path, capsys):
+    path, out = write(tmp_path, RECORD), tmp_path / "new.jsonl"
+    assert grade.main([str(path), "--out", str(out)]) == 0
+    assert json.loads(out.read_text()) == RECORD | {"extracted": "18", "correct": True}
+
+
+BAD_RECORDS = [
+    ("nonsense", "line 1: not JSON"),
+    ("[1]", "line 1: not an object"),
+    ({"id": "a"}, "line 1: 'reference' is missing"),
+    (RECORD | {"output": None}, "line 1: 'output' is missing or not a text"),
+    (RECORD | {"kind": "essay"}, "line 1: kind 'essay'"),
+    (RECORD | {"choices": [1]}, "line 1: 'choices'"),
+    (RECORD | {"reference": "many"}, "line 1: the reference 'many' is not a number"),
+    ("", "no answers in it"),
+]
+
+
+@pytest.mark.parametrize(("record", "message"), BAD_RECORDS)
+def test_a_bad_file_is_one_line_on_stderr(tmp_path, capsys, record, message):
+    assert grade.main([str(write(tmp_path, record))]) == 2
+    captured = capsys.readouterr()
+    assert message in captured.err
+    assert captured.err.count("\n") == 1
+    assert captured.out == ""
+
+
+def test_a_missing_file(tmp_path, capsys):
+    assert grade.main([str(tmp_path / "none.jsonl")]) == 2
+    assert "cannot be read" in capsys.readouterr().err
+
+
+def test_records_of_a_benchmark_can_be_graded_again(tmp_path):
+    question = Question("m/test/0", "Which?", "B", choices=FOUR)
+    outputs = [{"output": "\\boxed{4 m}", "tokens": 3, "finished": True}]
+    (record,) = grade.grade_all([question], outputs, "choice")
+    assert record["correct"]
+    assert grade.regrade(write(tmp_path, record)) == [record]
+
+
+def test_a_broken_reference_is_named_by_its_question():
+    outputs = [{"output": "1", "tokens": 1, "finished": True}]
+    with pytest.raises(UserError, match="m/test/0"):
+        grade.grade_all([Question("m/test/0", "Q")], outputs, "number")
+    with pytest.raises(UserError, match="m/test/0"):
+        grade.grade_all([Question("m/test/0", "Q", "many")], outputs, "number")
