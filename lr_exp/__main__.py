@@ -8,12 +8,15 @@ from pathlib import Path
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
+from hydra.errors import HydraException
+from hydra.types import RunMode
 from omegaconf import DictConfig
+from omegaconf.errors import OmegaConfBaseException
 
-from lr_exp.configuration import check_overrides, conf_dir, register, to_settings
+from lr_exp.configuration import check_overrides, conf_dir, in_one_line, register, to_settings
 from lr_exp.errors import UserError
 
-_failures: list[str] = []  # of a multirun's cells: the others go on
+_printed: list[str] = []  # errors of this call
 
 
 @hydra.main(version_base="1.3", config_path=str(conf_dir()), config_name="config")
@@ -27,21 +30,31 @@ def _job(config: DictConfig) -> None:
     except UserError as error:
         if os.environ.get("LR_EXP_DEBUG") == "1":
             raise
-        print(f"error: {error}", file=sys.stderr, flush=True)
-        _failures.append(str(error))
+        _print_error(error)
+        if hydra_config.mode is RunMode.MULTIRUN:
+            raise  # Hydra runs the other cells first, be it in other processes
 
 
 def main() -> int:
     """Runs the program; returns the exit status: 0, or 1 after an error that was printed."""
     register()
     _quiet_start()
+    _printed.clear()
     try:
         check_overrides([word for word in sys.argv[1:] if _is_override(word)])
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
-    _job()
-    return 1 if _failures else 0
+        _job()
+    except (UserError, HydraException, OmegaConfBaseException) as error:
+        if os.environ.get("LR_EXP_DEBUG") == "1":
+            raise
+        _print_error(error)
+    return 1 if _printed else 0
+
+
+def _print_error(error: Exception) -> None:
+    message = in_one_line(error)
+    if message not in _printed:
+        print(f"error: {message}", file=sys.stderr, flush=True)
+        _printed.append(message)
 
 
 def _is_override(word: str) -> bool:
@@ -55,6 +68,8 @@ def _quiet_start() -> None:
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     warnings.filterwarnings("ignore", category=FutureWarning, module="transformers")
     os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
+    # Hydra then raises what it would print over several lines and exit with.
+    os.environ.setdefault("HYDRA_FULL_ERROR", "1")
 
 
 if __name__ == "__main__":

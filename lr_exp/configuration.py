@@ -42,7 +42,7 @@ def check_overrides(overrides: Sequence[str]) -> None:
         UserError: a word is no override, or its key or option does not exist.
     """
     groups = _groups()
-    keys = dict(_keys(Settings))
+    keys = [*_keys(Settings), *(f"evaluator.shots.{name}" for name in _options_of("benchmark"))]
     for word in overrides:
         try:
             override = OverridesParser.create().parse_override(word)
@@ -59,8 +59,18 @@ def check_overrides(overrides: Sequence[str]) -> None:
                     raise UserError(
                         f"{key}={option}: no such option.{nearest(option, groups[key])}"
                     )
-        elif not _is_key(key, keys):
+        elif key not in keys:
             raise UserError(f"{key!r} is not a setting.{nearest(key, [*keys, *groups])}")
+
+
+def in_one_line(error: Exception) -> str:
+    """What an error says; Hydra and OmegaConf write the reason below what it is the reason of."""
+    lines = str(error).removeprefix("Error merging override ").splitlines()
+    if isinstance(error, OmegaConfBaseException):
+        lines = lines[:1]  # then come its own type names
+    elif isinstance(error.__cause__, OmegaConfBaseException):
+        lines.append(f"({in_one_line(error.__cause__)})")
+    return " ".join(line.strip() for line in lines if line.strip())
 
 
 def to_settings(config: DictConfig, overrides: Sequence[str]) -> Settings:
@@ -79,9 +89,11 @@ def to_settings(config: DictConfig, overrides: Sequence[str]) -> Settings:
             raise UserError(f"{key} is required: add {key}=... to the command.")
         settings = OmegaConf.to_object(config)
     except OmegaConfBaseException as error:
-        raise UserError(str(error).splitlines()[0]) from error
+        raise UserError(in_one_line(error)) from error
     if not isinstance(settings, Settings):
         raise TypeError(f"the composed configuration became {type(settings).__name__}")
+    if settings.data.format in ("jsonl", "lr_samples") and not settings.data.path:
+        raise UserError("data.path is required: add data.path=... to the command.")
     given = {override.partition("=")[0].lstrip("+") for override in overrides}
     for role, part in (("expert", settings.expert), ("amateur", settings.amateur)):
         if f"{role}.path" in given and f"{role}.name" not in given and part.path:
@@ -92,25 +104,24 @@ def to_settings(config: DictConfig, overrides: Sequence[str]) -> Settings:
 def _groups() -> dict[str, list[str]]:
     """Every config group with its options."""
     return {
-        folder.name: sorted(path.stem for path in folder.glob("*.yaml"))
+        folder.name: _options_of(folder.name)
         for folder in sorted(conf_dir().iterdir())
         if folder.is_dir() and folder.name != "benchmark"  # chosen by name in `benchmarks`
     }
 
 
-def _keys(schema: type, prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """Every dotted key of a settings class with its type, nested ones included."""
+def _options_of(group: str) -> list[str]:
+    return sorted(path.stem for path in (conf_dir() / group).glob("*.yaml"))
+
+
+def _keys(schema: type, prefix: str = "") -> Iterator[str]:
+    """Every dotted key of a settings class, nested ones included."""
     hints = typing.get_type_hints(schema)
     for field in dataclasses.fields(schema):
         kind = hints[field.name]
-        yield prefix + field.name, kind
+        yield prefix + field.name
         if dataclasses.is_dataclass(kind) and isinstance(kind, type):
             yield from _keys(kind, f"{prefix}{field.name}.")
-
-
-def _is_key(key: str, keys: dict[str, Any]) -> bool:
-    parent = key.rpartition(".")[0]
-    return key in keys or typing.get_origin(keys.get(parent)) is dict
 
 
 def _options(override: Override) -> list[Any]:

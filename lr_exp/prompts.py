@@ -42,7 +42,8 @@ def render_prompt(tokenizer: Any, question: str, system: str = "") -> list[int]:
     except Exception as error:  # Jinja raises its own family, templates raise at will
         raise UserError(
             f"the chat template of {tokenizer.name_or_path} refuses the prompt ({error}): "
-            "if it takes no system turn, set sampler.system_prompt='' and evaluator.system_prompt=''."
+            "if it takes no system turn, set sampler.system_prompt='' and "
+            "evaluator.system_prompt=''."
         ) from error
     return list(encoded["input_ids"])
 

@@ -34,6 +34,7 @@ def run(settings: Settings, folder: Path, conf_dir: Path) -> dict[str, Any]:
         UserError: something in the settings or the inputs cannot work.
     """
     folder.mkdir(parents=True, exist_ok=True)
+    (folder / SUMMARY).unlink(missing_ok=True)  # of an earlier run in this folder
     store = Store(settings.store)
     experiment = Experiment(settings, store, conf_dir)
     experiment.check_inputs()
@@ -184,12 +185,15 @@ def _headlines(summary: dict[str, Any]) -> dict[str, Any]:
 
 def _link(place: Path, target: Path) -> None:
     """A relative link into the store, or a copy where the file system has no links."""
-    if place.is_symlink() or place.exists():
-        return
+    if place.is_symlink():
+        place.unlink()  # of an earlier run in this folder
     try:
         place.symlink_to(os.path.relpath(target.resolve(), place.parent.resolve()))
     except OSError:
-        (shutil.copytree if target.is_dir() else shutil.copy)(target, place)
+        if target.is_dir():
+            shutil.copytree(target, place, dirs_exist_ok=True)
+        else:
+            shutil.copy(target, place)
 
 
 def _peak_memory_bytes(device: str) -> dict[str, int] | int:

@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 from lr_exp.errors import UserError
 
@@ -90,10 +90,7 @@ class Store:
         try:
             self.root.mkdir(parents=True, exist_ok=True)
         except OSError as error:
-            raise UserError(
-                f"the store {self.root} cannot be made ({error.strerror}): set store= to a folder "
-                "that can be written."
-            ) from error
+            raise self._unwritable(error) from error
 
     def find(self, recipe: Recipe) -> Artifact | None:
         """The finished artifact of a recipe, or None. One that is damaged is set aside."""
@@ -120,16 +117,23 @@ class Store:
                 is given the same folder again, with what it had finished in it.
         """
         folder = self._folder(recipe)
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        with _only_one(folder.with_suffix(".lock")):
+        part = folder.with_suffix(".part")
+        try:
+            part.parent.mkdir(parents=True, exist_ok=True)
+            lock = folder.with_suffix(".lock").open("a")
+        except OSError as error:
+            raise self._unwritable(error) from error
+        with _only_one(lock):
+            if not folder.exists() and _problem(part, recipe) is None:
+                part.rename(folder)  # an earlier try was stopped just before this line
             found = self.find(recipe)
             if found is not None:
                 return found
-            part = folder.with_suffix(".part")
             part.mkdir(exist_ok=True)
+            (part / MANIFEST).unlink(missing_ok=True)
             clock = _Clock(part / ".seconds")
             with clock:
-                facts = build(part)
+                facts = json.loads(json.dumps(build(part)))  # as a later run will read them
             clock.path.unlink()
             files = {
                 str(path.relative_to(part)): {
@@ -156,9 +160,18 @@ class Store:
     def _folder(self, recipe: Recipe) -> Path:
         return self.root / recipe.stage / recipe.address
 
+    def _unwritable(self, error: OSError) -> UserError:
+        return UserError(
+            f"the store {self.root} cannot be written ({error.strerror}: {error.filename}): set "
+            "store= to a folder that can be."
+        )
+
 
 class _Clock:
-    """Seconds spent building, summed over interrupted tries (kept in a file beside the work)."""
+    """Seconds spent building, summed over interrupted tries (kept in a file beside the work).
+
+    A try that was killed could not write its end: it counts up to the last file that it wrote.
+    """
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -166,8 +179,12 @@ class _Clock:
             self.seconds = float(path.read_text("utf-8"))
         except (OSError, ValueError):
             self.seconds = 0.0
+        else:
+            newest = max(entry.stat().st_mtime for entry in path.parent.rglob("*"))
+            self.seconds += newest - path.stat().st_mtime
 
     def __enter__(self) -> None:
+        write_atomically(self.path, str(self.seconds))
         self._start = time.perf_counter()
 
     def __exit__(self, *_: object) -> None:
@@ -181,6 +198,7 @@ def _problem(folder: Path, recipe: Recipe) -> str | None:
         manifest = json.loads((folder / MANIFEST).read_text("utf-8"))
         if manifest["address"] != recipe.address:
             return f"its manifest is of {manifest['address']}"
+        _ = manifest["facts"], manifest["seconds"]
         for name, entry in manifest["files"].items():
             path = folder / name
             if not path.is_file():
@@ -188,17 +206,17 @@ def _problem(folder: Path, recipe: Recipe) -> str | None:
             if path.stat().st_size != entry["bytes"] or file_digest(path) != entry["sha256"]:
                 return f"{name} is damaged"
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        return f"its manifest cannot be read ({error})"
+        return f"its manifest cannot be read ({error!r})"
     return None
 
 
 @contextmanager
-def _only_one(path: Path) -> Iterator[None]:
+def _only_one(file: TextIO) -> Iterator[None]:
     """Waits for an advisory lock on a file; the system drops it when its owner dies."""
-    with path.open("a") as file:
+    with file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            log.info("another process is making %s; waiting for it", path.stem)
+            log.info("another process is making %s; waiting for it", Path(file.name).stem)
             fcntl.flock(file, fcntl.LOCK_EX)
         yield

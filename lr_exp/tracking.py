@@ -7,11 +7,13 @@ the first error turns W&B off for the rest of it, the file goes on.
 import json
 import logging
 import math
+import netrc
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any
+from urllib.parse import urlsplit
 
 from lr_exp.settings import WandbSettings
 
@@ -27,7 +29,8 @@ class Tracker:
     """Writes metrics to the run's folder and to W&B. Use as a context manager."""
 
     def __init__(self, folder: Path, settings: WandbSettings, config: dict[str, Any]) -> None:
-        self._file = (folder / METRICS).open("a", encoding="utf-8")
+        # A folder that is used again starts anew: numbers of two runs must not mix.
+        self._file = (folder / METRICS).open("w", encoding="utf-8")
         self._run = _start_wandb(folder, settings, config)
 
     @property
@@ -41,39 +44,38 @@ class Tracker:
         self._file.write(json.dumps({"family": family, "step": step, **clean}) + "\n")
         self._file.flush()
         known = {f"{family}/{name}": value for name, value in clean.items() if value is not None}
-        self._wandb("log", {f"{family}/step": step, **known})
+        self._send(lambda run: run.log({f"{family}/step": step, **known}))
 
     def histogram(self, name: str, counts: Sequence[int], edges: Sequence[float]) -> None:
-        """Shows a histogram in W&B (its counts are in `summary.json`); edges: counts + 1 of them."""
-        if self._run is None:
-            return
-        import numpy as np
-        import wandb
+        """Shows a histogram in W&B; the counts themselves are in `summary.json`."""
 
-        bins = (np.asarray(counts), np.asarray(edges))
-        self._wandb("log", {name: wandb.Histogram(np_histogram=bins)})
+        def show(run: Any) -> None:
+            import numpy as np
+            import wandb
+
+            bins = (np.asarray(counts), np.asarray(edges))
+            run.log({name: wandb.Histogram(np_histogram=bins)})
+
+        self._send(show)
 
     def table(self, name: str, columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
         """Shows a table in W&B (its rows are in the run's own files)."""
-        if self._run is None:
-            return
-        import wandb
 
-        self._wandb("log", {name: wandb.Table(columns=list(columns), data=[list(r) for r in rows])})
+        def show(run: Any) -> None:
+            import wandb
+
+            run.log({name: wandb.Table(columns=list(columns), data=[list(r) for r in rows])})
+
+        self._send(show)
 
     def summarize(self, values: dict[str, Any]) -> None:
         """Sets the headline numbers that W&B shows in its run table."""
-        if self._run is None:
-            return
-        try:
-            self._run.summary.update(values)
-        except Exception as error:  # a sink must not fail the run
-            self._give_up(error)
+        self._send(lambda run: run.summary.update(values))
 
     def close(self, failed: bool = False) -> None:
         """Ends both sinks; to be called once, also after an error."""
         self._file.close()
-        self._wandb("finish", exit_code=1 if failed else 0)
+        self._send(lambda run: run.finish(exit_code=1 if failed else 0))
         self._run = None
 
     def __enter__(self) -> "Tracker":
@@ -87,17 +89,14 @@ class Tracker:
     ) -> None:
         self.close(failed=kind is not None)
 
-    def _wandb(self, call: str, *args: Any, **kwargs: Any) -> None:
+    def _send(self, act: Callable[[Any], object]) -> None:
         if self._run is None:
             return
         try:
-            getattr(self._run, call)(*args, **kwargs)
+            act(self._run)
         except Exception as error:  # a sink must not fail the run
-            self._give_up(error)
-
-    def _give_up(self, error: Exception) -> None:
-        log.warning("W&B stopped taking metrics (%s); they go on in %s", error, METRICS)
-        self._run = None
+            log.warning("W&B stopped taking metrics (%s); they go on in %s", error, METRICS)
+            self._run = None
 
 
 def _start_wandb(folder: Path, settings: WandbSettings, config: dict[str, Any]) -> Any:
@@ -113,8 +112,11 @@ def _start_wandb(folder: Path, settings: WandbSettings, config: dict[str, Any]) 
                 "wandb.mode=%s, but wandb is not installed: pip install wandb", settings.mode
             )
         return None
+    except Exception as error:  # an installation can be broken in any way
+        log.warning("W&B cannot be imported (%s)", error)
+        return None
     if mode is None:
-        mode = "online" if _logged_in(wandb) else "offline"
+        mode = "online" if _logged_in() else "offline"
     for attempt in dict.fromkeys((mode, "offline")):  # away? then for later `wandb sync`
         try:
             return _init(wandb, attempt, folder, settings, config)
@@ -144,22 +146,16 @@ def _init(
     return run
 
 
-def _logged_in(wandb: Any) -> bool:
-    """Whether a key is at hand, asked without a prompt and without the network."""
-    if os.environ.get("WANDB_API_KEY"):
+def _logged_in() -> bool:
+    """Whether a key is at hand. Read where W&B keeps it: its own functions ask for one."""
+    if os.environ.get("WANDB_API_KEY") or os.environ.get("WANDB_IDENTITY_TOKEN_FILE"):
         return True
+    host = urlsplit(os.environ.get("WANDB_BASE_URL", "https://api.wandb.ai")).netloc
     try:
-        return bool(wandb.Api(timeout=1).api_key) if _has_netrc() else False
-    except Exception:  # any trouble with the login means: not logged in
-        return False
-
-
-def _has_netrc() -> bool:
-    path = Path(os.environ.get("NETRC", "~/.netrc")).expanduser()
-    try:
-        return "wandb" in path.read_text("utf-8")
-    except (OSError, UnicodeDecodeError):
-        return False
+        path = Path(os.environ.get("NETRC", "~/.netrc")).expanduser()
+        return netrc.netrc(path).authenticators(host) is not None
+    except (OSError, ValueError, RuntimeError, netrc.NetrcParseError):
+        return False  # no such file, not text, no home, not in its format
 
 
 def _finite(value: float) -> float | None:

@@ -61,7 +61,7 @@ def distill(
         `kept_steps` (different ones there were), `final_loss`.
     """
     set_seed(seed)
-    model = _with_lora(expert, settings, base_name, base_revision)
+    model = _with_lora(expert, settings)
     try:
         plan = plan_batches(
             supervision,
@@ -82,7 +82,11 @@ def distill(
         last = get_last_checkpoint(str(checkpoints)) if checkpoints.is_dir() else None
         trainer.train(resume_from_checkpoint=last)
         history = [_kept_metrics(entry) for entry in trainer.state.log_history if "loss" in entry]
-        model.save_pretrained(str(folder / ADAPTER))
+        # Named only now: checkpoints would look the name up at the hub each time.
+        config = model.peft_config["default"]
+        config.base_model_name_or_path, config.revision = base_name, base_revision
+        # Embeddings are not tuned; to look whether they were, peft would ask the hub.
+        model.save_pretrained(str(folder / ADAPTER), save_embedding_layers=False)
     finally:
         model.unload()
     (folder / ADAPTER / "README.md").unlink(missing_ok=True)  # a template full of placeholders
@@ -121,9 +125,7 @@ def merge(expert: LanguageModel, adapter: Path, folder: Path) -> None:
     expert.tokenizer.save_pretrained(folder)
 
 
-def _with_lora(
-    expert: LanguageModel, settings: DistillerSettings, base_name: str, base_revision: str | None
-) -> PeftModel:
+def _with_lora(expert: LanguageModel, settings: DistillerSettings) -> PeftModel:
     names = {name.rpartition(".")[2] for name, _ in expert.model.named_modules()}
     absent = [name for name in settings.target_modules if name not in names]
     if absent:
@@ -146,10 +148,7 @@ def _with_lora(
         target_modules=list(settings.target_modules),
         bias="none",
     )
-    model = get_peft_model(expert.model, config)
-    model.peft_config["default"].base_model_name_or_path = base_name
-    model.peft_config["default"].revision = base_revision
-    return model  # type: ignore[return-value]
+    return get_peft_model(expert.model, config)  # type: ignore[return-value]
 
 
 def _arguments(

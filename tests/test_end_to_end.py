@@ -1,0 +1,219 @@
+"""The whole line on the micro pair: results, reuse, resuming, records, and the empty selection."""
+
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from hydra import compose, initialize_config_dir
+
+from lr_exp import sampler
+from lr_exp.configuration import conf_dir, register, to_settings
+from lr_exp.errors import UserError
+from lr_exp.run import run
+from lr_exp.store import MANIFEST
+from lr_exp.supervision import Supervision
+
+SMALL = [
+    "experiment=demo",
+    "data.max_questions=40",
+    "sampler.batch_size=16",
+    "distiller.steps=8",
+    "distiller.batch_size=16",
+    "distiller.log_every=2",
+    "benchmarks=[micro_add,micro_plain]",
+    "evaluator.max_examples=24",
+    "evaluator.batch_size=12",
+    "wandb.mode=disabled",
+]
+
+
+def settings_for(tmp_path: Path, *overrides: str):
+    register()
+    words = [*SMALL, f"store={tmp_path / 'store'}", *overrides]
+    with initialize_config_dir(version_base="1.3", config_dir=str(conf_dir())):
+        return to_settings(compose("config", words), words)
+
+
+def go(tmp_path: Path, folder: str, *overrides: str) -> dict:
+    return run(settings_for(tmp_path, *overrides), tmp_path / folder, conf_dir())
+
+
+@pytest.fixture(scope="module")
+def first(tmp_path_factory):
+    """One finished run that the tests look at; (its folder, its summary)."""
+    tmp_path = tmp_path_factory.mktemp("first")
+    return tmp_path, go(tmp_path, "run")
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    """Every artifact's files but the manifest, which holds seconds."""
+    return {
+        str(path.relative_to(folder)): path.read_bytes()
+        for path in sorted(folder.rglob("*"))
+        if path.is_file() and path.name != MANIFEST and path.suffix != ".lock"
+    }
+
+
+def test_the_summary_is_complete_and_true_to_the_files(first):
+    tmp_path, summary = first
+    assert summary == json.loads((tmp_path / "run" / "summary.json").read_text("utf-8"))
+    for key in ("method", "expert", "amateur", "alpha", "beta", "seed", "versions"):
+        assert key in summary
+    sample, distill, evaluate = (summary[name] for name in ("sample", "distill", "evaluate"))
+    assert sample["questions"] == 40
+    assert 0 < sample["kept"] < sample["steps"]
+    assert sample["seconds"] > 0
+    assert (distill["optimizer_steps"], distill["tuned_tokens"]) == (8, 128)
+    assert summary["peak_memory_bytes"] > 10**7
+    for who in ("expert", "tuned"):
+        for name in ("micro_add", "micro_plain"):
+            result = evaluate[who][name]
+            answers = tmp_path / "run" / "answers" / who / f"{name}.jsonl"
+            records = [json.loads(line) for line in answers.read_text("utf-8").splitlines()]
+            assert result["total"] == len(records) == 24
+            assert result["correct"] == sum(record["correct"] for record in records)
+            assert result["accuracy"] == result["correct"] / 24
+    assert (tmp_path / "run" / "adapter" / "adapter_model.safetensors").is_file()
+
+
+def test_metrics_are_logged_for_every_stage(first):
+    tmp_path, _ = first
+    lines = (tmp_path / "run" / "metrics.jsonl").read_text("utf-8").splitlines()
+    metrics = [json.loads(line) for line in lines]
+    assert [m["step"] for m in metrics if m["family"] == "distill"] == [1, 2, 4, 6, 8]
+    assert {"sample", "eval/micro_add", "eval/micro_plain"} <= {m["family"] for m in metrics}
+
+
+def test_the_answers_can_be_graded_again_without_a_model(first, capsys):
+    from lr_exp.evaluator.grade import main
+
+    tmp_path, summary = first
+    assert main([str(tmp_path / "run" / "answers" / "expert" / "micro_plain.jsonl")]) == 0
+    result = summary["evaluate"]["expert"]["micro_plain"]
+    assert f"({result['correct']} of 24 right)" in capsys.readouterr().out
+
+
+def test_a_second_run_makes_nothing_again_and_says_the_same(first, monkeypatch):
+    tmp_path, summary = first
+    monkeypatch.setattr("lr_exp.models.load", lambda *_, **__: pytest.fail("a model was loaded"))
+    again = go(tmp_path, "again")
+    assert again["sample"]["reused"]
+    assert again["distill"]["reused"]
+    assert again["evaluate"] == summary["evaluate"]
+    lines = [(tmp_path / name / "metrics.jsonl").read_text() for name in ("run", "again")]
+    assert lines[0] == lines[1]  # the record is whole although nothing was trained
+
+
+def test_another_beta_or_method_samples_nothing_again(first, monkeypatch):
+    tmp_path, summary = first
+    for stage in (sampler.rollout, sampler.score):
+        monkeypatch.setattr(stage, "VERSION", stage.VERSION)  # the modules that would run
+    monkeypatch.setattr(sampler.rollout, "roll_out", lambda *_, **__: pytest.fail("rolled out"))
+    monkeypatch.setattr(sampler.score, "score", lambda *_, **__: pytest.fail("scored"))
+    lower = go(tmp_path, "lower", "beta=0.1", "stages=[sample]")
+    everything = go(tmp_path, "all", "method=no_selection", "stages=[sample]")
+    assert summary["sample"]["kept"] <= lower["sample"]["kept"]
+    assert everything["sample"]["kept"] == summary["sample"]["steps"]
+
+
+def test_the_same_settings_in_a_new_store_give_the_same_bytes(first, tmp_path):
+    other, _ = first
+    go(tmp_path, "run")
+    again, before = contents(tmp_path / "store"), contents(other / "store")
+    assert len(again) > 10
+    assert again == {name: before[name] for name in again}
+
+
+def test_no_step_above_beta_stops_before_training_and_is_an_answer(first, caplog):
+    tmp_path, summary = first
+    stopped = go(tmp_path, "stopped", "beta=1000")
+    assert stopped["sample"]["kept"] == 0
+    assert "distill" not in stopped
+    assert f"{summary['sample']['kl_max']:.4g} nats" in stopped["stopped"]
+    assert (tmp_path / "stopped" / "summary.json").is_file()
+
+
+def test_exported_records_distil_like_the_run_they_came_from(first):
+    tmp_path, _ = first
+    file = tmp_path / "records.jsonl"
+    exported = go(tmp_path, "export", f"sampler.export={file}", "stages=[sample]")
+    assert len(file.read_text("utf-8").splitlines()) == exported["sample"]["kept"]
+    imported = go(tmp_path, "import", "data=lr_samples", f"data.path={file}")
+    assert imported["sample"]["supervision"] == exported["sample"]["supervision"]
+    assert imported["distill"]["reused"]  # the same supervision: the same adapter
+
+
+def test_stages_that_were_not_asked_for_are_found_or_missed_with_a_word(first):
+    tmp_path, summary = first
+    later = go(tmp_path, "later", "stages=[distill,evaluate]")
+    assert later["evaluate"] == summary["evaluate"]
+    baseline = go(tmp_path, "baseline", "stages=[evaluate]")
+    assert "tuned" not in baseline["evaluate"]
+    with pytest.raises(UserError, match="add sample to stages"):
+        go(tmp_path, "missing", "stages=[distill]", "sampler.max_new_tokens=17")
+
+
+def test_your_own_questions(tmp_path):
+    file = tmp_path / "mine.jsonl"
+    file.write_text('{"question": "Tom has 47 pens . Tom buys 38 more ."}\n', "utf-8")
+    summary = go(tmp_path, "run", "data=jsonl", f"data.path={file}", "stages=[sample]")
+    assert summary["sample"]["questions"] == 1
+    assert summary["data"] == "jsonl"
+
+
+def test_merging_on_request_leaves_a_model_folder(first):
+    tmp_path, _ = first
+    summary = go(tmp_path, "merge", "distiller.merge=true", "stages=[distill]")
+    assert (tmp_path / "merge" / "merged" / "model.safetensors").is_file()
+    assert summary["distill"]["merged"]
+
+
+def test_early_exit_is_an_amateur_without_files_of_its_own(tmp_path):
+    summary = go(
+        tmp_path,
+        "run",
+        "amateur=early_exit",
+        "amateur.drop_layers=[2]",
+        "data.max_questions=6",
+        "stages=[sample]",
+    )
+    assert summary["amateur"] == "early_exit"
+    assert summary["sample"]["kl_max"] > 0
+
+
+def test_killed_anywhere_the_same_command_ends_with_the_same_bytes(first, tmp_path):
+    """kill -9 at random moments, the same command again, until it comes through."""
+    other, _ = first
+    command = [sys.executable, "-m", "lr_exp", *SMALL, f"store={tmp_path / 'store'}"]
+    command += [f"hydra.run.dir={tmp_path / 'run'}", "distiller.checkpoint_every=2"]
+    environment = {**os.environ, "OMP_NUM_THREADS": str(torch.get_num_threads())}
+    rng = random.Random(0)
+    # Starting takes some seconds, the rest about as many: each kill falls into another stage.
+    for patience in [rng.uniform(4, 9) for _ in range(3)] + [240]:
+        with (tmp_path / "output").open("w") as output:
+            process = subprocess.Popen(  # noqa: S603 - our own command
+                command, env=environment, cwd=tmp_path, stdout=output, stderr=output
+            )
+            try:
+                process.wait(patience)
+            except subprocess.TimeoutExpired:
+                process.send_signal(signal.SIGKILL)
+                process.wait()
+            else:
+                break
+    assert process.returncode == 0, (tmp_path / "output").read_text()
+    broken, whole = contents(tmp_path / "store"), contents(other / "store")
+    assert len(broken) > 10
+    assert broken == {name: whole[name] for name in broken}
+
+
+def test_supervision_is_readable_by_the_package(first):
+    _, summary = first
+    supervision = Supervision.load(Path(summary["sample"]["artifact"]))
+    assert supervision.digest() == summary["sample"]["supervision"]

@@ -1,0 +1,351 @@
+"""The fast path against the published loop, written plainly; selection; the record form."""
+
+import json
+import math
+
+import pytest
+import torch
+
+from lr_exp import models
+from lr_exp.data import Question, load_questions
+from lr_exp.errors import UserError
+from lr_exp.prompts import render_prompt
+from lr_exp.sampler import records, rollout, score, select
+from lr_exp.settings import DataSettings, MethodSettings, ModelSettings
+from lr_exp.shards import read_shards, shard_paths
+from lr_exp.supervision import SupervisedTrajectory, Supervision
+from lr_exp.vocabulary import SharedVocabulary, shared_vocabulary
+
+SYSTEM = "Please reason step by step."
+ALPHA, BETA = 0.2, 0.4
+METHOD = MethodSettings(name="lightreasoner")
+NEW_TOKENS = 64  # enough to meet kept steps, short enough for the plain loop
+
+
+def load_micro(name: str) -> models.LanguageModel:
+    path = f"micro/models/{name}"
+    source = models.locate(
+        ModelSettings(name=name, package="lr_exp", package_path=path), role="expert"
+    )
+    return models.load(source, device="cpu", dtype="float32")
+
+
+@pytest.fixture(scope="module")
+def pair():
+    return load_micro("expert"), load_micro("micro")
+
+
+@pytest.fixture(scope="module")
+def shared(pair):
+    expert, amateur = pair
+    return shared_vocabulary(
+        expert.tokenizer, amateur.tokenizer, expert_rows=None, amateur_rows=None
+    )
+
+
+@pytest.fixture(scope="module")
+def questions():
+    source = DataSettings(
+        name="micro", format="micro", configs=["micro_add"], split="train", count=12
+    )
+    return load_questions(source, hub_root=None)
+
+
+def sample(folder, pair, shared, questions, *, batch_size=4, tokens_per_pass=256, floor=1e-3):
+    expert, amateur = pair
+    trajectories, steps = folder / "trajectories", folder / "steps"
+    trajectories.mkdir(parents=True)
+    steps.mkdir()
+    rollout.roll_out(
+        questions,
+        expert,
+        trajectories,
+        system_prompt=SYSTEM,
+        max_new_tokens=NEW_TOKENS,
+        batch_size=batch_size,
+    )
+    score.score(
+        trajectories,
+        expert,
+        amateur,
+        shared,
+        steps,
+        system_prompt=SYSTEM,
+        support_floor=floor,
+        tokens_per_pass=tokens_per_pass,
+    )
+    return trajectories, steps
+
+
+def kept_steps(supervision: Supervision) -> dict:
+    """{(question, step): (kl, {token: weight})}."""
+    return {
+        (t.question, step): (
+            t.kl[i],
+            dict(zip(t.target_ids[i], t.target_weights[i], strict=True)),
+        )
+        for t in supervision.trajectories
+        for i, step in enumerate(t.steps)
+    }
+
+
+@torch.no_grad()
+def plain_loop(expert, amateur, texts: list[str]) -> dict:
+    """The published sampling, as plainly as it can be said; every step, also the first."""
+    kept = {}
+    for text in texts:
+        prompt = render_prompt(expert.tokenizer, text, SYSTEM)
+        amateur_prompt = render_prompt(amateur.tokenizer, text, SYSTEM)
+        answer: list[int] = []
+        while len(answer) < NEW_TOKENS:
+            p = expert.model(torch.tensor([prompt + answer])).logits[0, -1].softmax(-1)
+            q = amateur.model(torch.tensor([amateur_prompt + answer])).logits[0, -1].softmax(-1)
+            kl = (p * (p.log() - q.log())).sum().item()
+            if kl > BETA:
+                mask = p >= ALPHA * p.max()
+                weights = (p[mask].log() - q[mask].log()).softmax(-1)
+                ids = mask.nonzero().squeeze(-1).tolist()
+                kept[text, len(answer)] = (kl, dict(zip(ids, weights.tolist(), strict=True)))
+            answer.append(int(p.argmax()))
+            if answer[-1] in expert.stop_ids:
+                break
+    return kept
+
+
+@pytest.mark.parametrize(("batch_size", "tokens_per_pass"), [(1, 1), (5, 300), (12, 4096)])
+def test_kept_steps_are_the_published_loops(
+    tmp_path, pair, shared, questions, batch_size, tokens_per_pass
+):
+    folders = sample(
+        tmp_path,
+        pair,
+        shared,
+        questions,
+        batch_size=batch_size,
+        tokens_per_pass=tokens_per_pass,
+    )
+    ours = kept_steps(select.select(*folders, METHOD, alpha=ALPHA, beta=BETA).supervision)
+    theirs = plain_loop(*pair, [question.text for question in questions])
+    assert len(theirs) >= 5
+    assert ours.keys() == theirs.keys()
+    for place, (kl, weights) in theirs.items():
+        our_kl, our_weights = ours[place]
+        assert our_kl == pytest.approx(kl, rel=1e-4)
+        assert our_weights == pytest.approx(weights, abs=1e-5)
+
+
+def test_every_generated_token_is_a_step_the_first_one_and_the_stop_included(
+    tmp_path, pair, shared, questions
+):
+    trajectories, steps = sample(tmp_path, pair, shared, questions[:3])
+    table = list(read_shards(steps))
+    for answer in read_shards(trajectories):
+        rows = [row for row in table if row["index"] == answer["index"]]
+        assert [row["step"] for row in rows] == list(range(len(answer["token_ids"])))
+        assert [row["token_id"] for row in rows] == answer["token_ids"]
+        # Greedy, so the expert's top token is the one that it chose: an off-by-one breaks this.
+        assert [row["expert_top1"] for row in rows] == answer["token_ids"]
+
+
+def test_a_smaller_table_floor_and_any_alpha_above_it_select_the_same(
+    tmp_path, pair, shared, questions
+):
+    wide = sample(tmp_path / "wide", pair, shared, questions[:4], floor=1e-6)
+    tight = sample(tmp_path / "tight", pair, shared, questions[:4], floor=0.2)
+    for alpha in (0.2, 0.5, 1.0):
+        one = select.select(*wide, METHOD, alpha=alpha, beta=BETA).supervision
+        two = select.select(*tight, METHOD, alpha=alpha, beta=BETA).supervision
+        assert one.digest() == two.digest()
+
+
+def test_sampling_goes_on_after_a_crash_and_ends_the_same(tmp_path, pair, shared, questions):
+    whole = sample(tmp_path / "whole", pair, shared, questions)
+    broken = sample(tmp_path / "broken", pair, shared, questions)
+    for folder in broken:
+        shard_paths(folder)[1].unlink()  # as if it had not come that far
+        expert, amateur = pair
+    rollout.roll_out(
+        questions,
+        expert,
+        broken[0],
+        system_prompt=SYSTEM,
+        max_new_tokens=NEW_TOKENS,
+        batch_size=4,
+    )
+    score.score(
+        broken[0],
+        expert,
+        amateur,
+        shared,
+        broken[1],
+        system_prompt=SYSTEM,
+        support_floor=1e-3,
+        tokens_per_pass=256,
+    )
+    for one, two in zip(whole, broken, strict=True):
+        names = [path.name for path in shard_paths(one)]
+        assert names == [path.name for path in shard_paths(two)]
+        for name in names:
+            assert (one / name).read_bytes() == (two / name).read_bytes()
+
+
+def test_the_four_ablations_are_choices_of_data(tmp_path, pair, shared, questions):
+    folders = sample(tmp_path, pair, shared, questions[:4])
+    total = sum(1 for _ in read_shards(folders[1]))
+
+    def supervision(steps, target):
+        method = MethodSettings(name="any", steps=steps, target=target)
+        return select.select(*folders, method, alpha=ALPHA, beta=BETA).supervision
+
+    full, everything = supervision("kl_above_beta", "contrast"), supervision("all", "contrast")
+    assert 0 < full.kept < everything.kept == total
+    hard = supervision("kl_above_beta", "token")
+    assert hard.kept == full.kept
+    answers = {row["question"]: row["token_ids"] for row in read_shards(folders[0])}
+    for trajectory in hard.trajectories:
+        for step, ids, weights in zip(
+            trajectory.steps, trajectory.target_ids, trajectory.target_weights, strict=True
+        ):
+            assert (ids, weights) == ([answers[trajectory.question][step]], [1.0])
+    assert supervision("all", "token").kept == total
+
+
+def test_profile_counts_every_step_once(tmp_path, pair, shared, questions):
+    folders = sample(tmp_path, pair, shared, questions[:4])
+    selection = select.select(*folders, METHOD, alpha=ALPHA, beta=BETA)
+    profile = select.profile(selection)
+    kl = [row["kl"] for row in read_shards(folders[1])]
+    assert profile["questions"] == 4
+    assert profile["steps"] == len(kl) == sum(profile["histogram"]["counts"])
+    assert profile["kl_mean"] == pytest.approx(math.fsum(kl) / len(kl), rel=1e-6)
+    assert profile["kl_max"] == max(kl)
+    assert profile["kept"] == sum(value > BETA for value in kl)
+    assert profile["share_below_0.1"] == sum(value < 0.1 for value in kl) / len(kl)
+
+
+def test_no_step_above_beta_is_an_empty_supervision_that_knows_the_highest_kl(
+    tmp_path, pair, shared, questions
+):
+    folders = sample(tmp_path, pair, shared, questions[:2])
+    selection = select.select(*folders, METHOD, alpha=ALPHA, beta=1e6)
+    assert selection.supervision.kept == 0
+    assert select.profile(selection)["kl_max"] > 0
+
+
+def test_an_id_that_the_models_do_not_share_ends_the_scored_part():
+    shared = SharedVocabulary(size=10, excluded=(7,))
+    assert score.scored_length([1, 2, 3], shared) == 3
+    assert score.scored_length([1, 7, 3], shared) == 2  # the step that chose 7 had a shared prefix
+    assert score.scored_length([12, 1], shared) == 1
+
+
+def test_excluded_ids_and_padding_rows_leave_both_distributions():
+    """A model's rows without tokens hold whatever training left there."""
+    torch.manual_seed(0)
+    expert, amateur = torch.randn(4, 12), torch.randn(4, 16)
+    scores = score.score_steps(expert, amateur, SharedVocabulary(10, (3,)), floor=1e-9)
+    columns = [0, 1, 2, 4, 5, 6, 7, 8, 9]
+    p, q = expert[:, columns].softmax(-1), amateur[:, columns].softmax(-1)
+    assert torch.allclose(scores.kl, (p * (p / q).log()).sum(-1), atol=1e-6)
+    assert scores.support_ids.tolist() == columns * 4
+    assert torch.allclose(scores.support_expert, p.log().flatten(), atol=1e-6)
+    assert torch.equal(scores.expert_top1, torch.tensor(columns)[p.argmax(-1)])
+
+
+def test_nan_names_the_model_and_the_question(tmp_path, pair, shared, questions):
+    expert, _ = pair
+    broken = load_micro("micro")
+    broken.model.lm_head.weight.data[3] = float("nan")
+    with pytest.raises(UserError, match=r"amateur micro .* question micro/train/"):
+        sample(tmp_path, (expert, broken), shared, questions[:2])
+
+
+def test_a_prompt_longer_than_the_context_names_the_question(tmp_path, pair, shared):
+    long = Question(id="mine/7", text="Tom has 4 pens . " * 5000)
+    with pytest.raises(UserError, match=r"question mine/7: its prompt has \d+ tokens"):
+        sample(tmp_path, pair, shared, [long])
+
+
+# The record form -------------------------------------------------------------------------------
+
+
+def test_export_and_import_give_the_same_supervision(tmp_path, pair, shared, questions):
+    folders = sample(tmp_path, pair, shared, questions)
+    supervision = select.select(*folders, METHOD, alpha=ALPHA, beta=BETA).supervision
+    tokenizer = pair[0].tokenizer
+    file = tmp_path / "export" / "records.jsonl"
+    count = records.export_records(supervision, tokenizer, file)
+    assert count == supervision.kept == len(file.read_text("utf-8").splitlines())
+    again = records.import_records(
+        file, tokenizer, system_prompt="not used", vocabulary_size=len(tokenizer)
+    )
+    assert again.digest() == supervision.digest()
+
+
+def test_records_without_ids_are_read_as_the_published_reader_does(
+    tmp_path, pair, shared, questions
+):
+    """A published file has text only; where it tokenizes back, nothing is lost."""
+    folders = sample(tmp_path, pair, shared, questions[:5])
+    supervision = select.select(*folders, METHOD, alpha=ALPHA, beta=BETA).supervision
+    tokenizer = pair[0].tokenizer
+    file = tmp_path / "records.jsonl"
+    records.export_records(supervision, tokenizer, file)
+    published = []
+    for line in file.read_text("utf-8").splitlines():
+        record = json.loads(line)
+        for name in ("question_id", "prompt_token_ids", "prefix_token_ids"):
+            del record[name]
+        assert list(record) == [
+            "prompt_id",
+            "step",
+            "prefix",
+            "tokens",
+            "token_ids",
+            "weights",
+            "kl_divergence",
+        ]
+        published.append(json.dumps(record))
+    file.write_text("\n".join(published), "utf-8")
+    again = records.import_records(
+        file, tokenizer, system_prompt=SYSTEM, vocabulary_size=len(tokenizer)
+    )
+    assert kept_steps(again) == kept_steps(supervision)
+
+
+def test_prefixes_that_do_not_nest_get_rows_of_their_own(tmp_path, pair):
+    def record(step, prefix):
+        return {
+            "prompt_id": "q",
+            "step": step,
+            "prefix": "",
+            "tokens": ["x"],
+            "token_ids": [5],
+            "weights": [1.0],
+            "kl_divergence": 1.0,
+            "prompt_token_ids": [1, 2],
+            "prefix_token_ids": prefix,
+        }
+
+    file = tmp_path / "records.jsonl"
+    lines = [record(1, [3]), record(2, [3, 4]), record(2, [9, 9]), record(3, [9, 9, 4])]
+    file.write_text("".join(json.dumps(line) + "\n" for line in lines), "utf-8")
+    supervision = records.import_records(
+        file, pair[0].tokenizer, system_prompt="", vocabulary_size=30
+    )
+    rows = [(t.input_ids, t.steps) for t in supervision.trajectories]
+    assert rows == [([1, 2, 3, 4], [1, 2]), ([1, 2, 9, 9, 4], [2, 3])]
+
+
+def test_supervision_survives_the_disk(tmp_path):
+    supervision = Supervision(
+        [
+            SupervisedTrajectory(
+                "a/1", "q", [1, 2, 3], 2, [0, 1], [0.5, 0.7], [[4], [5, 6]], [[1.0], [0.25, 0.75]]
+            )
+        ]
+    )
+    supervision.save(tmp_path)
+    assert Supervision.load(tmp_path) == Supervision.load(tmp_path)
+    assert Supervision.load(tmp_path).digest() == supervision.digest()
+    assert supervision.trajectories[0].read_at(0) == 1  # the prompt's last token predicts step 0

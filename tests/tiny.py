@@ -1,0 +1,108 @@
+"""Random tiny language models on disk, in the shapes that real ones come in.
+
+Knows transformers and tokenizers; knows nothing of `lr_exp`.
+"""
+
+from pathlib import Path
+
+import torch
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+from transformers import (
+    LlamaConfig,
+    LlamaForCausalLM,
+    PreTrainedTokenizerFast,
+    Qwen2Config,
+    Qwen2ForCausalLM,
+)
+
+END_OF_TEXT, TURN_START, TURN_END, PAD = "<|endoftext|>", "<|im_start|>", "<|im_end|>", "<|pad|>"
+SPECIAL = (END_OF_TEXT, TURN_START, TURN_END, PAD)
+TOKENS = 256 + len(SPECIAL)  # ids with a token: every byte, then the special ones
+
+# As Qwen2.5's: turns end with <|im_end|>, which a base model's config does not know as its end.
+CHAT_TEMPLATE = (
+    "{%- for message in messages -%}"
+    "{{- '<|im_start|>' + message['role'] + '\n' + message['content'] + '<|im_end|>\n' -}}"
+    "{%- endfor -%}"
+    "{%- if add_generation_prompt -%}{{- '<|im_start|>assistant\n' -}}{%- endif -%}"
+)
+
+_ARCHITECTURES = {
+    "qwen2": (Qwen2Config, Qwen2ForCausalLM),
+    "llama": (LlamaConfig, LlamaForCausalLM),
+}
+
+
+def tiny_tokenizer(
+    *,
+    chat_template: str | None = CHAT_TEMPLATE,
+    pad_is_eos: bool = False,
+    special: tuple[str, ...] = SPECIAL,
+) -> PreTrainedTokenizerFast:
+    """One token a byte, so that every text is read back as it was; then the special tokens."""
+    vocabulary = {
+        byte: index for index, byte in enumerate(sorted(pre_tokenizers.ByteLevel.alphabet()))
+    }
+    tokenizer = Tokenizer(models.BPE(vocabulary, []))
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    tokenizer.add_special_tokens(list(special))
+    wrapped = PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer,
+        eos_token=special[0],
+        pad_token=special[0] if pad_is_eos else special[-1],
+        extra_special_tokens=list(special[1:3]),
+        clean_up_tokenization_spaces=False,
+    )
+    wrapped.chat_template = chat_template
+    return wrapped
+
+
+def tiny_model(
+    tmp_path: Path,
+    name: str = "model",
+    *,
+    architecture: str = "qwen2",
+    rows: int = TOKENS,
+    seed: int = 0,
+    chat_template: str | None = CHAT_TEMPLATE,
+    pad_is_eos: bool = False,
+    special: tuple[str, ...] = SPECIAL,
+    dtype: torch.dtype = torch.float32,
+    hidden_size: int = 32,
+    layers: int = 2,
+    max_position_embeddings: int = 512,
+    spread: float = 0.2,
+) -> Path:
+    """Saves a random model with its tokenizer to `tmp_path/name`; returns that folder.
+
+    Args:
+        rows: of both embeddings; those from `TOKENS` on have no token, as a Qwen model's padding.
+        chat_template: None for a base model that was never given one.
+        special: the special tokens' texts, ids from 256: the model's and tokenizer's end, the
+            start and the end of a turn, the pad token (unused with `pad_is_eos`).
+        spread: standard deviation of the weights; a small one makes near-uniform distributions.
+    """
+    config_class, model_class = _ARCHITECTURES[architecture]
+    config = config_class(
+        vocab_size=rows,
+        hidden_size=hidden_size,
+        intermediate_size=2 * hidden_size,
+        num_hidden_layers=layers,
+        num_attention_heads=2,
+        num_key_value_heads=1,
+        max_position_embeddings=max_position_embeddings,
+        initializer_range=spread,
+        tie_word_embeddings=False,
+        bos_token_id=None,
+        eos_token_id=256,
+        pad_token_id=256 if pad_is_eos else 255 + len(special),
+    )
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        model = model_class(config).to(dtype)
+    folder = tmp_path / name
+    model.save_pretrained(folder)
+    tokenizer = tiny_tokenizer(chat_template=chat_template, pad_is_eos=pad_is_eos, special=special)
+    tokenizer.save_pretrained(folder)
+    return folder
