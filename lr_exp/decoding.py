@@ -7,6 +7,7 @@ the arguments decides.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -29,7 +30,7 @@ class Decoded:
 
 @torch.inference_mode()
 def decode_greedily(
-    model: torch.nn.Module,
+    model: Any,
     prompts: Sequence[Sequence[int]],
     *,
     max_new_tokens: int,
@@ -70,7 +71,7 @@ def decode_greedily(
     finished = [False] * len(prompts)
     rows = list(range(len(prompts)))  # which prompt each row of the batch belongs to
     alive = torch.ones(len(prompts), dtype=torch.bool)
-    cache = DynamicCache()
+    cache = DynamicCache(config=model.config)
     while True:
         logits = model(
             input_ids=ids,

@@ -16,7 +16,7 @@ from lr_exp.errors import UserError
 from lr_exp.prompts import stop_token_ids
 from lr_exp.settings import AmateurSettings, ModelSettings
 from lr_exp.store import digest, file_digest
-from lr_exp.vocabulary import tokens_by_id
+from lr_exp.vocabulary import check_rows, tokens_by_id
 
 if TYPE_CHECKING:
     import torch
@@ -142,13 +142,16 @@ def load(source: ModelSource, *, device: str, dtype: str) -> LanguageModel:
         dtype: float32, bfloat16 or float16.
 
     Raises:
-        UserError: damaged or missing weights, an unsupported architecture, NaN.
+        UserError: damaged or missing weights, an unsupported architecture, NaN, a tokenizer with
+            ids that the model has no row for.
     """
     import torch
     from transformers import AutoModelForCausalLM, GenerationConfig
+    from transformers.utils import logging
 
     from lr_exp.packing import check_packing
 
+    logging.disable_progress_bar()  # a bar for each file of weights hides those of the stages
     tokenizer = load_tokenizer(source)
     try:
         model, info = AutoModelForCausalLM.from_pretrained(  # pyright: ignore[reportGeneralTypeIssues]
@@ -170,6 +173,8 @@ def load(source: ModelSource, *, device: str, dtype: str) -> LanguageModel:
             f"{source.role}: {source.folder} lacks {len(missing)} weights (first {missing[0]}); "
             "they would have been filled with random numbers. Fetch the model again."
         )
+    tokens = tokens_by_id(tokenizer)
+    check_rows(source.role, tokens, output_rows(model))
     eos = model.generation_config.eos_token_id if model.generation_config else None
     stop_ids = stop_token_ids(tokenizer, eos if eos is not None else model.config.eos_token_id)
     # The repository's temperature, top-p and penalties must not reach any call.
@@ -183,7 +188,7 @@ def load(source: ModelSource, *, device: str, dtype: str) -> LanguageModel:
         model=model,
         tokenizer=tokenizer,
         stop_ids=stop_ids,
-        vocabulary_size=min(max(tokens_by_id(tokenizer)) + 1, output_rows(model)),
+        vocabulary_size=max(tokens) + 1,
         context=getattr(model.config, "max_position_embeddings", None),
     )
 
@@ -262,6 +267,8 @@ def resolve_device(device: str) -> str:
         ) from error
     if resolved.type == "cuda" and not torch.cuda.is_available():
         raise UserError(f"device={device}: torch sees no GPU here; use device=cpu or auto.")
+    if resolved.type == "cuda" and resolved.index is not None:
+        torch.cuda.set_device(resolved)  # libraries that say `cuda` mean the current one
     return device
 
 
@@ -278,7 +285,10 @@ def resolve_dtype(dtype: str, device: str) -> str:
 def _in_package(settings: ModelSettings) -> tuple[Path, str | None, None] | None:
     if settings.package is None or settings.package_path is None:
         return None
-    spec = importlib.util.find_spec(settings.package)
+    try:
+        spec = importlib.util.find_spec(settings.package)
+    except ModuleNotFoundError:  # of a dotted name's parent
+        return None
     if spec is None or spec.origin is None:
         return None
     place = Path(spec.origin).parent / settings.package_path

@@ -67,10 +67,17 @@ def stop_token_ids(tokenizer: Any, model_eos: int | list[int] | None) -> tuple[i
 
 def _end_of_turn(tokenizer: Any) -> list[int]:
     """The special token with which the chat template closes an assistant's turn, if it has one."""
-    text = tokenizer.apply_chat_template(
-        [{"role": "user", "content": "probe question"}, {"role": "assistant", "content": _PROBE}],
-        tokenize=False,
-    )
+    turns = [
+        {"role": "user", "content": "probe question"},
+        {"role": "assistant", "content": _PROBE},
+    ]
+    try:
+        text = tokenizer.apply_chat_template(turns, tokenize=False)
+    except Exception as error:  # Jinja raises its own family, templates raise at will
+        raise UserError(
+            f"the chat template of {tokenizer.name_or_path} cannot render a question and its "
+            f"answer ({error}): mend the template in the model's folder."
+        ) from error
     _, found, tail = text.rpartition(_PROBE)
     if not found:
         return []

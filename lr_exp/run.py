@@ -56,7 +56,7 @@ def run(settings: Settings, folder: Path, conf_dir: Path) -> dict[str, Any]:
         tracker.summarize(_headlines(summary))
     write_atomically(folder / SUMMARY, json.dumps(summary, indent=2, ensure_ascii=False) + "\n")
     print(summary_table(summary), flush=True)
-    print(f"Results: {folder}", flush=True)
+    print(f"Results: {os.path.relpath(folder)}", flush=True)
     return summary
 
 

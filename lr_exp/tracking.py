@@ -44,7 +44,8 @@ class Tracker:
         self._file.write(json.dumps({"family": family, "step": step, **clean}) + "\n")
         self._file.flush()
         known = {f"{family}/{name}": value for name, value in clean.items() if value is not None}
-        self._send(lambda run: run.log({f"{family}/step": step, **known}))
+        axis = f"{family.partition('/')[0]}/step"  # of eval/gsm8k: eval/step
+        self._send(lambda run: run.log({axis: step, **known}))
 
     def histogram(self, name: str, counts: Sequence[int], edges: Sequence[float]) -> None:
         """Shows a histogram in W&B; the counts themselves are in `summary.json`."""

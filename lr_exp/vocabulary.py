@@ -43,6 +43,17 @@ def tokens_by_id(tokenizer: Any) -> dict[int, str]:
     return {index: token for token, index in tokenizer.get_vocab().items()}
 
 
+def check_rows(role: str, tokens: dict[int, str], rows: int | None) -> None:
+    """Raises UserError where a tokenizer has ids beyond its model's rows (None: not known)."""
+    last = max(tokens)
+    if rows is not None and last >= rows:
+        raise UserError(
+            f"the {role}'s tokenizer has id {last} ({tokens[last]!r}) but its model has {rows} "
+            "rows: these weights and this tokenizer do not belong together; "
+            f"check {role}.path."
+        )
+
+
 def shared_vocabulary(
     expert: Any,
     amateur: Any,
@@ -67,12 +78,7 @@ def shared_vocabulary(
         ("expert", expert_tokens, expert_rows),
         ("amateur", amateur_tokens, amateur_rows),
     ):
-        if rows is not None and max(tokens) >= rows:
-            raise UserError(
-                f"the {role}'s tokenizer has id {max(tokens)} ({tokens[max(tokens)]!r}) but its "
-                f"model has {rows} rows: these weights and this tokenizer do not belong together; "
-                f"check {role}.path."
-            )
+        check_rows(role, tokens, rows)
     size = min(max(expert_tokens), max(amateur_tokens)) + 1
     differing = [
         i

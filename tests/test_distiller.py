@@ -332,3 +332,19 @@ def test_a_loss_that_is_not_finite_ends_the_training(tmp_path):
     expert.model.lm_head.weight.data[0] = float("inf")
     with pytest.raises(UserError, match="the loss is"):
         train(tmp_path, expert)
+
+
+def test_a_checkpoint_that_was_cut_off_while_written_is_not_used(tmp_path):
+    def stop(step, metrics):
+        if step == 5:
+            raise KilledError
+
+    train(tmp_path / "whole")
+    with pytest.raises(KilledError):
+        train(tmp_path / "broken", on_log=stop)
+    cut = tmp_path / "broken" / "checkpoints" / "checkpoint-999"
+    cut.mkdir()
+    (cut / "trainer_state.json").write_text('{"epoch": 0.', "utf-8")
+    train(tmp_path / "broken")
+    name = "adapter/adapter_model.safetensors"
+    assert (tmp_path / "whole" / name).read_bytes() == (tmp_path / "broken" / name).read_bytes()

@@ -19,7 +19,7 @@ from transformers import (
     TrainingArguments,
     set_seed,
 )
-from transformers.trainer_utils import get_last_checkpoint
+from transformers.trainer_callback import TrainerState
 
 from lr_exp.distiller.batches import BatchDataset, plan_batches
 from lr_exp.distiller.trainer import ContrastTrainer
@@ -79,8 +79,7 @@ def distill(
             vocabulary_size=expert.vocabulary_size,
         )
         trainer.remove_callback(PrinterCallback)  # our own bar and log say the same, once
-        last = get_last_checkpoint(str(checkpoints)) if checkpoints.is_dir() else None
-        trainer.train(resume_from_checkpoint=last)
+        trainer.train(resume_from_checkpoint=_last_whole(checkpoints))
         history = [_kept_metrics(entry) for entry in trainer.state.log_history if "loss" in entry]
         # Named only now: checkpoints would look the name up at the hub each time.
         config = model.peft_config["default"]
@@ -176,6 +175,22 @@ def _arguments(
         dataloader_pin_memory=False,
         disable_tqdm=True,
     )
+
+
+def _last_whole(checkpoints: Path) -> str | None:
+    """The newest checkpoint that was written to its end; broken ones are removed.
+
+    The Trainer writes its state last, straight into the checkpoint's folder.
+    """
+    by_step = sorted(checkpoints.glob("checkpoint-*"), key=lambda p: int(p.name.split("-")[1]))
+    for folder in reversed(by_step):
+        try:
+            TrainerState.load_from_json(str(folder / "trainer_state.json"))
+        except (OSError, ValueError, TypeError):
+            shutil.rmtree(folder)
+        else:
+            return str(folder)
+    return None
 
 
 class _Report(TrainerCallback):

@@ -84,6 +84,7 @@ def profile(selection: Selection) -> dict[str, Any]:
         "questions": selection.questions,
         "steps": len(kl),
         "kept": selection.supervision.kept,
+        "kept_share": selection.supervision.kept / len(kl) if len(kl) else None,
         "kl_mean": _mean(kl),
         "kl_max": float(kl.max()) if len(kl) else None,
         "kl_mean_same_top1": _mean(kl[same]),

@@ -1,0 +1,71 @@
+"""What several test files share: the program, called in this process."""
+
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a call of the program left: its exit status and what it said."""
+
+    status: int
+    out: str
+    err: str
+    folder: Path  # the run's; the store lies beside it
+
+    @property
+    def error(self) -> str:
+        """The one line that a failed run says; fails where there is none or more than one."""
+        lines = [line for line in self.err.splitlines() if line.startswith("error:")]
+        assert len(lines) == 1, self.err
+        assert self.status == 1
+        assert "Traceback" not in self.err
+        return lines[0]
+
+    @property
+    def finished(self) -> list[str]:
+        """Stages whose artifact the store holds as complete."""
+        store = self.folder.parent / "store"
+        return sorted(path.parent.parent.name for path in store.rglob("manifest.json"))
+
+    @property
+    def has_summary(self) -> bool:
+        return (self.folder / "summary.json").exists()
+
+
+@pytest.fixture
+def program(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> Callable[..., Outcome]:
+    """Calls `python -m lr_exp` with words, in this process and below the test's folder."""
+    from lr_exp.__main__ import main
+
+    for name in ("HYDRA_FULL_ERROR", "TRANSFORMERS_VERBOSITY", "HF_HUB_DISABLE_TELEMETRY"):
+        monkeypatch.setenv(name, "1" if name != "TRANSFORMERS_VERBOSITY" else "error")
+    monkeypatch.delenv("LR_EXP_DEBUG", raising=False)
+    monkeypatch.chdir(tmp_path)
+    folder = tmp_path / "run"
+    fixed = (
+        f"hydra.run.dir={folder}",
+        f"hydra.sweep.dir={folder}",
+        f"store={tmp_path / 'store'}",
+        "wandb.mode=disabled",
+        "device=cpu",
+        "dtype=float32",
+    )
+
+    def call(*words: object) -> Outcome:
+        monkeypatch.setattr(sys, "argv", ["lr_exp", *fixed, *map(str, words)])
+        capsys.readouterr()
+        try:
+            status = main()
+        except SystemExit as error:
+            status = error.code if isinstance(error.code, int) else 1
+        said = capsys.readouterr()
+        return Outcome(status, said.out, said.err, folder)
+
+    return call

