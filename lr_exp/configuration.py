@@ -76,8 +76,8 @@ def in_one_line(error: Exception) -> str:
 def to_settings(config: DictConfig, overrides: Sequence[str]) -> Settings:
     """The composed configuration as typed settings, ranges checked.
 
-    A model or data set whose `path` was given by hand loses the preset's name: results are shown
-    under what was really used.
+    A model whose `path` was given by hand loses the preset's name: results are shown under what was
+    really used.
 
     Raises:
         UserError: a required value is missing, or one is out of range.

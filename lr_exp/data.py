@@ -1,64 +1,20 @@
 """Questions from hub data sets, their local mirrors, JSON Lines files and the micro world.
 
-Knows rows and columns; knows neither models nor prompts.
+Knows where rows come from and which are taken; knows neither their columns, nor models or prompts.
 """
 
 import hashlib
 import json
 import random
-import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
 from lr_exp.errors import UserError, nearest
+from lr_exp.formats import FORMATS, Question, read_jsonl
 from lr_exp.settings import DataSettings, SourceSettings
-
-MMLU_STEM_SUBJECTS = frozenset(
-    [
-        "abstract_algebra",
-        "astronomy",
-        "college_biology",
-        "college_chemistry",
-        "college_computer_science",
-        "college_mathematics",
-        "college_physics",
-        "computer_security",
-        "conceptual_physics",
-        "electrical_engineering",
-        "elementary_mathematics",
-        "high_school_biology",
-        "high_school_chemistry",
-        "high_school_computer_science",
-        "high_school_mathematics",
-        "high_school_physics",
-        "high_school_statistics",
-        "machine_learning",
-    ]
-)
-LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
-
-_BRACES = re.compile(r"\\(?:boxed|fbox)\s{0,8}\{|\\.|[{}]", re.DOTALL)
-_BRACELESS_BOX = re.compile(r"\\boxed\s{1,8}([^\s{}$\\]{1,40})")
-_CALCULATION = re.compile(r"<<[^<>]*>>")
-_UNIT_IN_PARENTHESES = re.compile(r"\s\([^()]*\)$")
-
-
-@dataclass(frozen=True)
-class Question:
-    """One question, as every stage sees it."""
-
-    id: str  # stable within its source, e.g. `gsm8k/test/17`
-    text: str
-    answer: str | None = None  # the reference, canonical: `1234`, `\\frac{1}{2}`, `B`
-    solution: str | None = None  # a human's worked solution, where the source has one
-    choices: tuple[str, ...] = ()  # the options of a multiple-choice question, in order
-
-
-Reader = Callable[[Mapping[str, Any], int, str], Question | None]
 
 
 def load_questions(source: SourceSettings, *, hub_root: str | None) -> list[Question]:
@@ -86,7 +42,7 @@ def load_questions(source: SourceSettings, *, hub_root: str | None) -> list[Ques
     reader = FORMATS[source.format]
     questions: list[Question] = []
     for row in rows:
-        question = reader(row, len(questions), f"{source.name}/{source.split}")
+        question = reader(row, f"{source.name}/{source.split}/{len(questions)}")
         if question is not None:
             questions.append(question)
     if not questions:
@@ -124,173 +80,6 @@ def fingerprint(questions: Sequence[Question]) -> str:
         ]
         digest.update(json.dumps(fields).encode("ascii") + b"\n")
     return digest.hexdigest()
-
-
-def last_boxed(text: str) -> str | None:
-    r"""The content of the last balanced, non-empty `\boxed{...}` or `\fbox{...}`, else None.
-
-    The box that opens last wins, so `\boxed{\boxed{3}}` gives `3`. A box without braces, as some
-    MATH solutions have (`\boxed 3`), counts where there is none with braces. Linear in the length.
-    """
-    open_braces: list[int | None] = []  # where a box's content starts; None for any other brace
-    best: tuple[int, int] | None = None
-    for token in _BRACES.finditer(text):
-        mark = token.group()
-        if mark == "}":
-            start = open_braces.pop() if open_braces else None
-            if start is None or (best is not None and start < best[0]):
-                continue
-            if text[start : token.start()].strip():
-                best = start, token.start()
-        elif mark == "{":
-            open_braces.append(None)
-        elif mark.endswith("{") and len(mark) > 2:  # not the escaped brace `\{`
-            open_braces.append(token.end())
-    if best is not None:
-        return text[best[0] : best[1]].strip()
-    braceless = _BRACELESS_BOX.findall(text)
-    return braceless[-1].rstrip(".,;:") or None if braceless else None
-
-
-# Readers: one row to one question.
-
-
-def _column(row: Mapping[str, Any], name: str, where: str) -> Any:
-    if name not in row:
-        raise UserError(
-            f"{where}: no column {name!r}; the columns there are: {', '.join(sorted(row))}. Set "
-            "`path` and `format` to a pair that fits."
-        )
-    return row[name]
-
-
-def _text(row: Mapping[str, Any], name: str, where: str) -> str:
-    return str(_column(row, name, where)).strip()
-
-
-def _sentence(body: str, question: str) -> str:
-    """The story and its question; many SVAMP stories lack their full stop."""
-    if body and not body.endswith((".", "?", "!")):
-        body += "."
-    return f"{body} {question}".strip()
-
-
-def _plain_number(value: str) -> str:
-    """`145.0` as `145`; anything else as it is."""
-    return value[:-2] if value.endswith(".0") and value[:-2].lstrip("-").isdigit() else value
-
-
-def _read_gsm8k(row: Mapping[str, Any], index: int, prefix: str) -> Question:
-    where = f"{prefix}/{index}"
-    solution, mark, answer = _text(row, "answer", where).rpartition("####")
-    if not mark:
-        raise UserError(f"{where}: no `####` before the answer in column 'answer'.")
-    return Question(
-        where,
-        _text(row, "question", where),
-        answer.strip().replace(",", ""),
-        _CALCULATION.sub("", solution).strip(),
-    )
-
-
-def _read_math(row: Mapping[str, Any], index: int, prefix: str) -> Question:
-    """The answer is the last box of the solution (None where there is none)."""
-    where = f"{prefix}/{index}"
-    solution = _text(row, "solution", where)
-    return Question(where, _text(row, "problem", where), last_boxed(solution), solution)
-
-
-def _read_math500(row: Mapping[str, Any], index: int, prefix: str) -> Question:
-    where = f"{prefix}/{index}"
-    return Question(
-        where,
-        _text(row, "problem", where),
-        _text(row, "answer", where),
-        _text(row, "solution", where),
-    )
-
-
-def _read_svamp(row: Mapping[str, Any], index: int, prefix: str) -> Question:
-    where = f"{prefix}/{index}"
-    text = _sentence(_text(row, "Body", where), _text(row, "Question", where))
-    return Question(where, text, _plain_number(_text(row, "Answer", where)))
-
-
-def _read_asdiv(row: Mapping[str, Any], index: int, prefix: str) -> Question | None:
-    """`9 (apples)` becomes `9`; rows with several answers (`;`) are dropped, as the toolkit does.
-
-    Only a unit after a space goes: `-(1/3)` is an answer of this data set.
-    """
-    where = f"{prefix}/{index}"
-    answer = _text(row, "answer", where)
-    if ";" in answer:
-        return None
-    text = _sentence(_text(row, "body", where), _text(row, "question", where))
-    return Question(where, text, _plain_number(_UNIT_IN_PARENTHESES.sub("", answer).strip()))
-
-
-def _read_minerva_math(row: Mapping[str, Any], index: int, prefix: str) -> Question:
-    where = f"{prefix}/{index}"
-    return Question(where, _text(row, "question", where), _text(row, "answer", where))
-
-
-def _read_olympiadbench(row: Mapping[str, Any], index: int, prefix: str) -> Question:
-    """The toolkit's rule: the first of `final_answer`, without `$`."""
-    where = f"{prefix}/{index}"
-    answers = _column(row, "final_answer", where)
-    if not answers:
-        raise UserError(f"{where}: column 'final_answer' is empty.")
-    answer = str(answers[0]).replace("$", "").strip().rstrip(".")
-    return Question(where, _text(row, "question", where), answer)
-
-
-def _read_mmlu_stem(row: Mapping[str, Any], index: int, prefix: str) -> Question | None:
-    """Rows of other subjects are dropped; the answer's index becomes its letter."""
-    where = f"{prefix}/{index}"
-    if _column(row, "subject", where) not in MMLU_STEM_SUBJECTS:
-        return None
-    choices = tuple(str(choice).strip() for choice in _column(row, "choices", where))
-    answer = _column(row, "answer", where)
-    letter = answer if isinstance(answer, str) else LETTERS[answer]
-    return Question(where, _text(row, "question", where), letter, choices=choices)
-
-
-def _read_jsonl(row: Mapping[str, Any], index: int, prefix: str) -> Question:
-    """`question`, and optional `answer` (text or number) and `solution`."""
-    where = f"{prefix}/{index}"
-    question, answer, solution = (row.get(key) for key in ("question", "answer", "solution"))
-    if "question" not in row:
-        columns = ", ".join(sorted(row)) or "none"
-        raise UserError(f"no `question`; the keys there are: {columns}.")
-    if not isinstance(question, str) or not question.strip():
-        raise UserError("`question` must be a text that is not empty.")
-    if isinstance(answer, bool) or not isinstance(answer, str | int | Decimal | None):
-        raise UserError("`answer` must be a text or a number.")
-    if not isinstance(solution, str | None):
-        raise UserError("`solution` must be a text.")
-    for key, value in (("question", question), ("answer", answer), ("solution", solution)):
-        if isinstance(value, str) and any("\ud800" <= letter <= "\udfff" for letter in value):
-            raise UserError(f"`{key}` has half of a surrogate pair, which no tokenizer can read.")
-    return Question(where, question.strip(), None if answer is None else str(answer), solution)
-
-
-def _read_micro(row: Mapping[str, Any], index: int, prefix: str) -> Question:
-    return Question(f"{prefix}/{index}", row["question"], row["answer"], row["solution"])
-
-
-FORMATS: dict[str, Reader] = {
-    "gsm8k": _read_gsm8k,
-    "math": _read_math,
-    "math500": _read_math500,
-    "svamp": _read_svamp,
-    "asdiv": _read_asdiv,
-    "minerva_math": _read_minerva_math,
-    "olympiadbench": _read_olympiadbench,
-    "mmlu_stem": _read_mmlu_stem,
-    "jsonl": _read_jsonl,
-    "micro": _read_micro,
-}
-"""Format name to reader: (row, index, id prefix) to a Question, or None for a dropped row."""
 
 
 # Where rows come from.
@@ -417,7 +206,7 @@ def _jsonl_question(number: int, line: str, source: SourceSettings) -> Question:
             'Write {"question": "..."}, with an optional "answer" and "solution".'
         )
     try:
-        return _read_jsonl(row, number, source.name)
+        return read_jsonl(row, f"{source.name}/{number}")
     except UserError as error:
         raise UserError(f"{source.path}, line {number}: {error}") from error
 

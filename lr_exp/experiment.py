@@ -223,7 +223,8 @@ class Experiment:
             supervision.save(folder)
             return {**records.profile(supervision), "digest": supervision.digest()}
 
-        return self._make("sample", Recipe("records", records.VERSION, inputs, told), build)
+        # Reading a file is no sampling: it is done whichever stages were asked for.
+        return self.store.make(Recipe("records", records.VERSION, inputs, told), build)
 
     def export(self, supervision: Artifact) -> Path | None:
         """Writes the kept steps in the published form, if the settings ask for it."""

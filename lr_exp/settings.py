@@ -5,6 +5,7 @@ class checks its own ranges when it is built, so a value that cannot work fails 
 loads and the message names the key to change.
 """
 
+import math
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -67,7 +68,7 @@ class SourceSettings:
     """A set of questions: which repository or file, and how its rows are read (`format`)."""
 
     name: str = REQUIRED
-    format: str = REQUIRED  # a reader in lr_exp.data.FORMATS
+    format: str = REQUIRED  # a reader in lr_exp.formats.FORMATS
     path: str | None = None  # hub id, folder in hub layout, or a JSON Lines file
     configs: list[str] = field(default_factory=list)  # hub configurations, concatenated
     split: str | None = None
@@ -183,7 +184,12 @@ class DistillerSettings:
     def __post_init__(self) -> None:
         _require(self.steps >= 1, "distiller.steps", self.steps, "1 or more")
         _require(self.batch_size >= 1, "distiller.batch_size", self.batch_size, "1 or more")
-        _require(self.learning_rate > 0, "distiller.learning_rate", self.learning_rate, "above 0")
+        _require(
+            0 < self.learning_rate < math.inf,
+            "distiller.learning_rate",
+            self.learning_rate,
+            "a number above 0",
+        )
         _require(self.warmup_steps >= 0, "distiller.warmup_steps", self.warmup_steps, "0 or more")
         _require(self.weight_decay >= 0, "distiller.weight_decay", self.weight_decay, "0 or more")
         _require(self.max_grad_norm > 0, "distiller.max_grad_norm", self.max_grad_norm, "above 0")
@@ -278,7 +284,7 @@ class Settings:
 
     def __post_init__(self) -> None:
         _require(0 < self.alpha <= 1, "alpha", self.alpha, "a number in (0, 1]")
-        _require(self.beta >= 0, "beta", self.beta, "a number of nats, 0 or more")
+        _require(0 <= self.beta < math.inf, "beta", self.beta, "a number of nats, 0 or more")
         _require(0 <= self.seed < 2**32, "seed", self.seed, "an integer in [0, 2**32)")
         _one_of("dtype", self.dtype, DTYPES)
         if not self.stages:

@@ -116,6 +116,9 @@ def _start_wandb(folder: Path, settings: WandbSettings, config: dict[str, Any]) 
     except Exception as error:  # an installation can be broken in any way
         log.warning("W&B cannot be imported (%s)", error)
         return None
+    if mode == "online" and not _logged_in():
+        log.warning("wandb.mode=online, but there is no login (`wandb login`): going on offline")
+        mode = "offline"
     if mode is None:
         mode = "online" if _logged_in() else "offline"
     for attempt in dict.fromkeys((mode, "offline")):  # away? then for later `wandb sync`

@@ -1,7 +1,7 @@
 """What several test files share: the program, called in this process."""
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -44,8 +44,10 @@ def program(
     """Calls `python -m lr_exp` with words, in this process and below the test's folder."""
     from lr_exp.__main__ import main
 
-    for name in ("HYDRA_FULL_ERROR", "TRANSFORMERS_VERBOSITY", "HF_HUB_DISABLE_TELEMETRY"):
-        monkeypatch.setenv(name, "1" if name != "TRANSFORMERS_VERBOSITY" else "error")
+    # What the program sets for its process must not outlive the test.
+    monkeypatch.setenv("HYDRA_FULL_ERROR", "1")
+    monkeypatch.setenv("HF_HUB_DISABLE_TELEMETRY", "1")
+    monkeypatch.setenv("TRANSFORMERS_VERBOSITY", "error")
     monkeypatch.delenv("LR_EXP_DEBUG", raising=False)
     monkeypatch.chdir(tmp_path)
     folder = tmp_path / "run"
@@ -58,8 +60,8 @@ def program(
         "dtype=float32",
     )
 
-    def call(*words: object) -> Outcome:
-        monkeypatch.setattr(sys, "argv", ["lr_exp", *fixed, *map(str, words)])
+    def call(*words: object, flags: Sequence[str] = ()) -> Outcome:
+        monkeypatch.setattr(sys, "argv", ["lr_exp", *flags, *fixed, *map(str, words)])
         capsys.readouterr()
         try:
             status = main()

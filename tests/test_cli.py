@@ -70,7 +70,7 @@ def test_help_and_cfg_import_nothing_heavy(words, tmp_path):
 
 def test_a_mistake_in_a_process_of_its_own(tmp_path):
     """Exit status and streams as a shell sees them."""
-    done = subprocess.run(  # noqa: S603
+    done = subprocess.run(
         [sys.executable, "-m", "lr_exp", "betta=0.4"],
         cwd=tmp_path,
         env={"PYTHONPATH": str(ROOT), "PATH": ""},
@@ -97,8 +97,8 @@ def mistaken(program, monkeypatch):
     monkeypatch.setattr(models, "load", refuse)
     monkeypatch.setattr(models, "load_tokenizer", refuse)
 
-    def call(*words):
-        outcome = program(*words)
+    def call(*words, **kwargs):
+        outcome = program(*words, **kwargs)
         assert outcome.err.splitlines() == [outcome.error]
         assert not outcome.has_summary
         return outcome.error
@@ -159,12 +159,12 @@ def test_a_value_that_cannot_be_is_one_line(mistaken, word, says):
 
 
 def test_cfg_is_held_to_the_same_types(mistaken):
-    assert "alpha=abc" in mistaken("--cfg", "job", "alpha=abc")
+    assert "alpha=abc" in mistaken("alpha=abc", flags=["--cfg", "job"])
 
 
 def test_a_sweeps_bad_cell_fails_the_sweep_and_is_named(program):
     """The other cells run; an exit status of 0 would hide the failure."""
-    outcome = program("-m", "alpha=0,2", "stages=[sample]")
+    outcome = program("alpha=0,2", "stages=[sample]", flags=["-m"])
     assert outcome.status == 1
     lines = outcome.err.splitlines()
     assert lines[:2] == [
@@ -172,7 +172,7 @@ def test_a_sweeps_bad_cell_fails_the_sweep_and_is_named(program):
         "error: alpha=2.0 is out of range: expected a number in (0, 1].",
     ]
     assert "Traceback" not in outcome.err
-    assert program("--cfg", "job").status == 0  # an earlier failure is not this call's
+    assert program(flags=["--cfg", "job"]).status == 0  # an earlier failure is not this call's
 
 
 def test_an_error_of_the_program_itself_is_not_shortened(program, monkeypatch):

@@ -10,16 +10,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lr_exp.data import (
-    FORMATS,
-    Question,
-    fingerprint,
-    last_boxed,
-    load_questions,
-    select_questions,
-)
+from lr_exp.data import Question, fingerprint, load_questions, select_questions
 from lr_exp.errors import UserError
 from lr_exp.evaluator.benchmarks import benchmark_names, load_benchmark, load_shots
+from lr_exp.formats import FORMATS, last_boxed
 from lr_exp.settings import BenchmarkSettings, DataSettings
 
 ROOT = Path(__file__).parents[1]
@@ -38,7 +32,7 @@ def _own_cache(tmp_path, monkeypatch):
 
 
 def read(name, row):
-    return FORMATS[name](row, 7, "x/test")
+    return FORMATS[name](row, "x/test/7")
 
 
 ROWS = [

@@ -134,13 +134,13 @@ def test_a_fingerprint_is_of_contents_not_of_places(whole, tmp_path):
 def test_truncated_weights(folder):
     data = (folder / "model.safetensors").read_bytes()
     (folder / "model.safetensors").write_bytes(data[: len(data) // 2])
-    with pytest.raises(UserError, match="weights in .* cannot be loaded"):
+    with pytest.raises(UserError, match=r"weights in .* cannot be loaded"):
         load(folder)
 
 
 def test_weights_that_are_no_safetensors(folder):
     (folder / "model.safetensors").write_bytes(b"version https://git-lfs.github.com/spec/v1\n")
-    with pytest.raises(UserError, match="weights in .* cannot be loaded"):
+    with pytest.raises(UserError, match=r"weights in .* cannot be loaded"):
         load(folder)
 
 
@@ -162,7 +162,7 @@ def test_weights_of_another_shape(folder):
         weights["lm_head.weight"] = weights["lm_head.weight"][:-1].contiguous()
 
     change_weights(folder, shorten)
-    with pytest.raises(UserError, match="weights in .* cannot be loaded"):
+    with pytest.raises(UserError, match=r"weights in .* cannot be loaded"):
         load(folder)
 
 
@@ -187,7 +187,7 @@ def test_a_config_of_no_known_architecture(folder):
 
 def test_a_tokenizer_that_is_broken(folder):
     (folder / "tokenizer.json").write_text("{}")
-    with pytest.raises(UserError, match="tokenizer in .* cannot be loaded"):
+    with pytest.raises(UserError, match=r"tokenizer in .* cannot be loaded"):
         load(folder)
 
 
@@ -196,7 +196,9 @@ def test_a_tokenizer_larger_than_the_model_is_refused_without_an_amateur_too(fol
     tokenizer = tiny_tokenizer()
     tokenizer.add_tokens(["<new>"])
     tokenizer.save_pretrained(folder)
-    with pytest.raises(UserError, match=rf"id {TOKENS} \('<new>'\) but its model has {TOKENS} rows"):
+    with pytest.raises(
+        UserError, match=rf"id {TOKENS} \('<new>'\) but its model has {TOKENS} rows"
+    ):
         load(folder)
 
 

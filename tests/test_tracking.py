@@ -155,7 +155,14 @@ def test_a_key_in_the_environment_is_a_login(tmp_path, service, monkeypatch):
     assert [call["mode"] for call in service.calls] == ["online"]
 
 
-def test_online_that_cannot_start_goes_on_offline(tmp_path, service, caplog):
+def test_online_without_a_login_goes_on_offline_instead_of_prompting(tmp_path, service, caplog):
+    tracker(tmp_path, "online").close()
+    assert [call["mode"] for call in service.calls] == ["offline"]
+    assert "there is no login" in caplog.text
+
+
+def test_online_that_cannot_start_goes_on_offline(tmp_path, service, caplog, monkeypatch):
+    monkeypatch.setenv("WANDB_API_KEY", "x" * 40)
     service.refuses = ("online",)
     with tracker(tmp_path, "online") as sink:
         sink.log("distill", 1, {"loss": 0.5})

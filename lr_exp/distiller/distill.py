@@ -60,6 +60,7 @@ def distill(
         Facts: `optimizer_steps`, `tuned_tokens` (kept steps trained, repeats counted),
         `kept_steps` (different ones there were), `final_loss`.
     """
+    _check_lengths(supervision, expert)
     set_seed(seed)
     model = _with_lora(expert, settings)
     try:
@@ -84,6 +85,7 @@ def distill(
         # Named only now: checkpoints would look the name up at the hub each time.
         config = model.peft_config["default"]
         config.base_model_name_or_path, config.revision = base_name, base_revision
+        config.target_modules = sorted(settings.target_modules)  # peft's set has no fixed order
         # Embeddings are not tuned; to look whether they were, peft would ask the hub.
         model.save_pretrained(str(folder / ADAPTER), save_embedding_layers=False)
     finally:
@@ -122,6 +124,16 @@ def merge(expert: LanguageModel, adapter: Path, folder: Path) -> None:
     )
     merged.save_pretrained(folder)
     expert.tokenizer.save_pretrained(folder)
+
+
+def _check_lengths(supervision: Supervision, expert: LanguageModel) -> None:
+    for trajectory in supervision.trajectories:
+        if expert.context is not None and len(trajectory.input_ids) > expert.context:
+            raise UserError(
+                f"question {trajectory.question_id}: its prompt and prefix have "
+                f"{len(trajectory.input_ids)} tokens, and {expert.name} reads {expert.context} at "
+                "most: remove its records."
+            )
 
 
 def _with_lora(expert: LanguageModel, settings: DistillerSettings) -> PeftModel:

@@ -150,6 +150,9 @@ def _checked(line: str, where: str, vocabulary_size: int) -> dict[str, Any]:
     ids, weights = record["token_ids"], record["weights"]
     if not ids or len(ids) != len(weights):
         raise UserError(f"{where} has {len(ids)} token_ids and {len(weights)} weights.")
+    for name in ("prompt_token_ids", "prefix_token_ids"):
+        if name in record and not isinstance(record[name], list):
+            raise UserError(f"{where}: {name!r} is {type(record[name]).__name__}.")
     for name in ("token_ids", "prompt_token_ids", "prefix_token_ids"):
         wrong = [i for i in record.get(name, []) if not _is_id(i, vocabulary_size)]
         if wrong:
@@ -166,6 +169,11 @@ def _checked(line: str, where: str, vocabulary_size: int) -> dict[str, Any]:
         )
     if record["step"] < 0 or not math.isfinite(record["kl_divergence"]):
         raise UserError(f"{where}: step must be 0 or more and kl_divergence finite.")
+    if "prefix_token_ids" in record and len(record["prefix_token_ids"]) != record["step"]:
+        raise UserError(
+            f"{where}: step is {record['step']} but {len(record['prefix_token_ids'])} "
+            "prefix_token_ids come before it."
+        )
     return record
 
 

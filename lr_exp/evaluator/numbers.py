@@ -1,0 +1,196 @@
+"""Numbers as people write them: parsed as exact fractions, and compared with tolerance.
+
+Knows the notations that `normalize` leaves, units and percent signs; knows no algebra.
+"""
+
+import math
+import re
+from dataclasses import dataclass
+from fractions import Fraction
+
+RELATIVE_TOLERANCE = Fraction(1, 10_000)
+"""Between a decimal and another number: the toolkit's tolerance."""
+ROUNDED_DIGITS = 3
+"""A decimal also equals what rounds to it, if it shows this many significant digits or more."""
+
+
+@dataclass(frozen=True)
+class WrittenNumber:
+    """A number and what its notation says. value: without the percent sign applied."""
+
+    value: Fraction
+    # Digits after the point, trailing zeros aside (below 0 for 4.5e33); None for what is exact:
+    # integers and fractions.
+    places: int | None = None
+    percent: bool = False
+
+
+_DIGITS = r"(?:\d{1,3}(?:,\d{3})+(?!\d)|\d{1,300})"
+_DECIMAL = rf"(?:{_DIGITS}(?:\.\d{{0,300}})?|\.\d{{1,300}})"
+_POWER = r"10\s*(?:\^|\*\*)\s*(?:\{\s*(?P<power>[+-]?\s?\d{1,4})\s*\}|(?P<power_digits>-?\d{1,4}))"
+_NUMBER = re.compile(
+    rf"""(?P<sign>[+-]?)\s*[€£¥]?\s*(?:
+      (?:(?P<whole>{_DIGITS})\s*)?\\frac\{{\s*(?P<top>-?{_DECIMAL})\s*\}}\{{\s*(?P<bottom>{_DECIMAL})\s*\}}
+    | (?P<mixed>{_DIGITS})\s+(?P<mixed_top>\d{{1,9}})\s?/\s?(?P<mixed_bottom>\d{{1,9}})(?![\d./])
+    | (?P<left>{_DECIMAL})\s*/\s*(?P<right>{_DECIMAL})(?![\d./^])
+    | {_POWER}
+    | (?P<decimal>{_DECIMAL})
+      (?:\s*(?:\\times|\\cdot|\*|x)\s*{_POWER.replace("power", "scale")}
+        |[eE](?P<exponent>[+-]?\d{{1,4}})(?!\d))?
+    )""",
+    re.VERBOSE,
+)
+_LENGTHS = ("cm", "mm", "km", "dm", "nm", "ft", "in", "yd", "mi")
+_MASSES = ("kg", "mg", "lb", "lbs", "oz", "ml", "cl", "dl")
+_TIMES = ("hr", "hrs", "min", "sec", "ms", "mph", "kph", "hz", "am", "pm")
+_ORDINALS = ("st", "nd", "rd", "th")
+_SHORT_UNITS = frozenset([*_LENGTHS, *_MASSES, *_TIMES, *_ORDINALS, "ev", "usd", "eur"])
+_CONJUNCTIONS = ("and", "or")  # `3 and x` are two answers
+_UNIT_PART = re.compile(r"\\text\{[^{}]*\}|[A-Za-z]+|\^\s*\{?\s*-?\d\s*\}?|\S")
+
+
+def parse_number(text: str, *, strict_units: bool) -> WrittenNumber | None:
+    r"""A number with an optional currency, percent sign and unit, else None. Expects `normalize`d.
+
+    Integers, decimals, fractions (`2/3`, `\frac{2}{3}`), mixed numbers, `4.5e33`,
+    `4.5 \times 10^{33}`, `10^{-8}`; commas between thousands.
+
+    strict_units: a lone letter after the number is then no unit, for `2x` and `6m` are products.
+    """
+    text = text.strip()
+    negative = False
+    for _ in range(2):  # (5), -(1/3)
+        inner = re.fullmatch(r"(-?)\s*\(([^(),]*)\)", text)
+        if inner:
+            negative ^= inner[1] == "-"
+            text = inner[2].strip()
+    match = _NUMBER.match(text)
+    if match is None:
+        return None
+    percent = _percent_of_unit(text[match.end() :], strict_units)
+    if percent is None:
+        return None
+    number = _value(match)
+    if number is None:
+        return None
+    value, places = number
+    return WrittenNumber(-value if negative ^ (match["sign"] == "-") else value, places, percent)
+
+
+def _value(match: re.Match[str]) -> tuple[Fraction, int | None] | None:
+    """The unsigned value and its `places`; None for a denominator of zero."""
+
+    def number(name: str) -> Fraction:
+        return Fraction(_point(match[name]))
+
+    if match["top"]:
+        whole, top, bottom = match["whole"], number("top"), number("bottom")
+    elif match["mixed"]:
+        whole, top, bottom = match["mixed"], number("mixed_top"), number("mixed_bottom")
+    elif match["left"]:
+        whole, top, bottom = None, number("left"), number("right")
+    else:
+        scale = match["power"] or match["power_digits"] or match["exponent"]
+        scale = scale or match["scale"] or match["scale_digits"] or "0"
+        exponent = int(scale.replace(" ", ""))
+        written = _point(match["decimal"] or "1")
+        places = len(written.partition(".")[2].rstrip("0")) - exponent
+        measured = match["exponent"] or match["scale"] or match["scale_digits"]
+        exact = places <= 0 and not measured
+        return Fraction(written) * Fraction(10) ** exponent, None if exact else places
+    if bottom == 0:
+        return None
+    return (Fraction(_point(whole)) if whole else 0) + top / bottom, None
+
+
+def _point(digits: str) -> str:
+    """`1,234.` as `1234.0`, which Fraction reads."""
+    plain = digits.replace(",", "")
+    return plain + "0" if plain.endswith(".") else plain
+
+
+def _percent_of_unit(rest: str, strict: bool) -> bool | None:
+    r"""Whether the unit has a percent sign; None where `rest` is more than a unit.
+
+    After a `\text{...}` letters are strict, except below a `/`: the unit of `3 \text{ m}/s` ends in
+    a second, but `3 \text{ if } x` is no 3.
+    """
+    spaced = rest[:1] in (" ", "(")
+    rest = rest.strip()
+    percent = rest.startswith("%")
+    if percent:
+        rest = rest[1:].strip()
+    first, after_text = True, False
+    for part in _UNIT_PART.findall(rest):
+        if part.startswith("\\text"):
+            content = part[6:-1].casefold().split()
+            if not content:
+                spaced = True
+                continue
+            if (first and content[0] in _CONJUNCTIONS) or re.search(r"\d", part):
+                return None
+            percent = percent or "percent" in part.casefold()
+            after_text = True
+        elif part.isalpha():
+            if first and not _unit_word(part, spaced, strict):
+                return None
+            if after_text and not _unit_word(part, True, True):
+                return None
+            percent = percent or part.casefold() == "percent"
+        elif part[0] == "^":
+            if first:
+                return None  # 2^3 is a power
+        elif part == "/" and not first:
+            after_text = False
+            continue
+        elif part in "().":
+            continue
+        else:
+            return None
+        first = False
+    return percent
+
+
+def _unit_word(word: str, spaced: bool, strict: bool) -> bool:
+    word = word.casefold()
+    if word in _SHORT_UNITS:
+        return True
+    return spaced and len(word) >= (3 if strict else 1) and word not in _CONJUNCTIONS
+
+
+def numbers_equal(first: WrittenNumber, second: WrittenNumber) -> bool:
+    """Equal as `verify` describes; symmetric."""
+    if first.percent == second.percent:
+        return _close(first, second)
+    percent, plain = (first, second) if first.percent else (second, first)
+    return _close(percent, plain) or _close(_hundredth(percent), plain)
+
+
+def _hundredth(number: WrittenNumber) -> WrittenNumber:
+    """Of 45 the decimal 0.45; fractions stay exact."""
+    places = number.places
+    if places is None and number.value.denominator == 1:
+        places = 0
+    return WrittenNumber(number.value / 100, None if places is None else places + 2)
+
+
+def _close(first: WrittenNumber, second: WrittenNumber) -> bool:
+    if first.value == second.value:
+        return True
+    if first.places is None and second.places is None:
+        return False  # both are exact
+    largest = max(abs(first.value), abs(second.value))
+    if abs(first.value - second.value) <= RELATIVE_TOLERANCE * largest:
+        return True
+    return _rounds_to(first.value, second) or _rounds_to(second.value, first)
+
+
+def _rounds_to(value: Fraction, decimal: WrittenNumber) -> bool:
+    """Whether `value`, rounded half away from zero, is the decimal with all its digits."""
+    if decimal.places is None or decimal.places <= 0:
+        return False
+    scale = 10**decimal.places
+    digits = abs(decimal.value) * scale
+    if digits < 10 ** (ROUNDED_DIGITS - 1) or value * decimal.value < 0:
+        return False
+    return math.floor(abs(value) * scale + Fraction(1, 2)) == digits
