@@ -1,0 +1,196 @@
+"""Trains one tiny model on the micro world's corpus and measures its greedy answers.
+
+Knows a model's recipe, batches and the learning-rate schedule; knows nothing of folders or of the
+method that later tunes the expert.
+"""
+
+import math
+import random
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import cast
+
+import torch
+from torch.nn import functional
+from tqdm import tqdm
+from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+
+from lr_exp.micro.tokenizer import END, PAD
+from lr_exp.micro.world import Problem, careless_answer, corpus
+
+MAX_NEW_TOKENS = 128
+"""Enough for the longest solution of any family (107 tokens and the end-of-turn token)."""
+
+# Batches of like length waste less padding: this many batches are sorted together.
+_SORT_WINDOW = 8
+_IGNORED = -100
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How one model of the family is made.
+
+    careful_share: share of careful solutions in its corpus, 0..1.
+    steps: optimizer steps of `batch_size` pairs each.
+    width, layers, heads, inner: hidden size, decoder layers, attention heads, MLP width.
+    learning_rate: AdamW's peak, reached after a warm-up of 5 % and let down along a cosine.
+    """
+
+    careful_share: float
+    steps: int
+    width: int = 96
+    layers: int = 3
+    heads: int = 3
+    inner: int = 384
+    batch_size: int = 32
+    learning_rate: float = 4e-3
+
+
+def build_model(recipe: Recipe, tokenizer: PreTrainedTokenizerFast, seed: int) -> LlamaForCausalLM:
+    """A model with random weights; tied embeddings, fp32.
+
+    The architecture is Llama's (Qwen2's without the biases of the attention's projections) because
+    transformers 5 reads every tokenizer beside a `qwen2` config as Qwen2's byte-level BPE, whatever
+    the folder says, and would not read ours.
+    """
+    torch.manual_seed(seed)
+    config = LlamaConfig(
+        vocab_size=len(tokenizer),
+        hidden_size=recipe.width,
+        intermediate_size=recipe.inner,
+        num_hidden_layers=recipe.layers,
+        num_attention_heads=recipe.heads,
+        num_key_value_heads=recipe.heads,
+        max_position_embeddings=256,
+        tie_word_embeddings=True,
+        # The usual 0.02 is meant for wide models; at this width copying a digit from the question
+        # would take three times as many steps to appear.
+        initializer_range=0.06,
+        bos_token_id=None,
+        eos_token_id=_id(tokenizer, END),
+        pad_token_id=_id(tokenizer, PAD),
+    )
+    return LlamaForCausalLM(config)
+
+
+def train(
+    model: LlamaForCausalLM,
+    tokenizer: PreTrainedTokenizerFast,
+    recipe: Recipe,
+    steps: int,
+    seed: int,
+    title: str,
+) -> None:
+    """Train in place: cross-entropy of the solution's tokens and the end of the turn.
+
+    steps: optimizer steps, the recipe's or a scaled number of them.
+    """
+    torch.manual_seed(seed)
+    model.train()
+    optimizer = torch.optim.AdamW(
+        model.parameters(),
+        lr=recipe.learning_rate,
+        betas=(0.9, 0.98),
+        weight_decay=0.01,
+        fused=True,
+    )
+    warm_up = max(1, steps // 20)
+
+    def scale(step: int) -> float:
+        if step < warm_up:
+            return (step + 1) / warm_up
+        return 0.5 * (1 + math.cos(math.pi * (step - warm_up) / max(1, steps - warm_up)))
+
+    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, scale)
+    bar = tqdm(_batches(tokenizer, recipe, steps, seed), total=steps, desc=title, unit="step")
+    for step, (ids, labels) in enumerate(bar):
+        hidden = model.model(input_ids=ids).last_hidden_state
+        # Padding is on the right and attention is causal, so no mask is needed.
+        wanted = labels[:, 1:] != _IGNORED
+        logits = model.lm_head(hidden[:, :-1][wanted])
+        loss = functional.cross_entropy(logits, labels[:, 1:][wanted])
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        optimizer.step()
+        schedule.step()
+        optimizer.zero_grad()
+        if step % 20 == 0:
+            bar.set_postfix(loss=f"{loss.item():.3f}")
+    model.eval()
+
+
+@torch.no_grad()
+def greedy_answers(
+    model: LlamaForCausalLM,
+    tokenizer: PreTrainedTokenizerFast,
+    problems: list[Problem],
+    batch_size: int = 250,
+) -> list[str]:
+    r"""The model's greedy answer to each question; "" where it ends in no ``\boxed{...}``."""
+    answers = []
+    for start in range(0, len(problems), batch_size):
+        asked = problems[start : start + batch_size]
+        prompts = [_prompt(tokenizer, problem.question) for problem in asked]
+        batch = tokenizer(prompts, padding=True, return_tensors="pt")  # on the left
+        width = cast(torch.Tensor, batch["input_ids"]).shape[1]
+        # The method comes from a base that the type checker does not see.
+        generate = cast(Callable[..., torch.Tensor], getattr(model, "generate"))  # noqa: B009
+        ids = generate(**dict(batch), max_new_tokens=MAX_NEW_TOKENS, do_sample=False)
+        texts = tokenizer.batch_decode(ids[:, width:])
+        answers.extend(_boxed(text.partition(END)[0]) for text in texts)
+    return answers
+
+
+def shares(answers: list[str], problems: list[Problem]) -> tuple[float, float]:
+    """Share of right answers, and share equal to the careless answer; both 0..1.
+
+    Where nothing is carried the two are the same answer, so the shares may add up to more than 1.
+    """
+    pairs = list(zip(answers, problems, strict=True))
+    right = sum(answer == problem.answer for answer, problem in pairs)
+    careless = sum(answer == careless_answer(problem) for answer, problem in pairs)
+    return right / len(pairs), careless / len(pairs)
+
+
+def _boxed(text: str) -> str:
+    return text.rpartition("\\boxed{")[2].removesuffix("}") if "\\boxed{" in text else ""
+
+
+def _batches(
+    tokenizer: PreTrainedTokenizerFast, recipe: Recipe, steps: int, seed: int
+) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+    """`steps` pairs of ids and labels, each int64 of shape (batch, tokens), padded on the right."""
+    rng = random.Random(seed)
+    padding = _id(tokenizer, PAD)
+    pairs = corpus(steps * recipe.batch_size, recipe.careful_share, seed)
+    for first in range(0, steps, _SORT_WINDOW):
+        count = min(_SORT_WINDOW, steps - first)
+        rows = [_encode(tokenizer, *next(pairs)) for _ in range(count * recipe.batch_size)]
+        rows.sort(key=lambda row: len(row[0]))
+        groups = [rows[i * recipe.batch_size : (i + 1) * recipe.batch_size] for i in range(count)]
+        rng.shuffle(groups)
+        for group in groups:
+            width = max(len(ids) for ids, _ in group)
+            ids = torch.full((len(group), width), padding)
+            labels = torch.full((len(group), width), _IGNORED)
+            for row, (tokens, prompt_length) in enumerate(group):
+                ids[row, : len(tokens)] = torch.tensor(tokens)
+                labels[row, prompt_length : len(tokens)] = torch.tensor(tokens[prompt_length:])
+            yield ids, labels
+
+
+def _encode(
+    tokenizer: PreTrainedTokenizerFast, question: str, solution: str
+) -> tuple[list[int], int]:
+    """Ids of the two turns, and how many of them are the prompt."""
+    prompt_ids = list(tokenizer(_prompt(tokenizer, question))["input_ids"])
+    return prompt_ids + list(tokenizer(solution + END)["input_ids"]), len(prompt_ids)
+
+
+def _prompt(tokenizer: PreTrainedTokenizerFast, question: str) -> str:
+    turn = [{"role": "user", "content": question}]
+    return str(tokenizer.apply_chat_template(turn, add_generation_prompt=True, tokenize=False))
+
+
+def _id(tokenizer: PreTrainedTokenizerFast, token: str) -> int:
+    return cast(int, tokenizer.convert_tokens_to_ids(token))

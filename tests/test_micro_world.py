@@ -1,0 +1,250 @@
+"""The micro world: questions, tokenizer, shipped models. Knows no part of the method."""
+
+import re
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaForCausalLM
+
+from lr_exp.micro import MODELS, model_folder, world
+from lr_exp.micro.tokenizer import build_tokenizer
+from lr_exp.micro.training import greedy_answers, shares
+from lr_exp.micro.world import FAMILIES, SPLITS, careless_answer, corpus, problems, split_of
+
+TOKENIZER = AutoTokenizer.from_pretrained(model_folder("expert"), local_files_only=True)
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _one_thread() -> Iterator[None]:
+    """Tiny matrices gain nothing from a second thread and lose much when another job runs."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+def by_columns(left: int, right: int, sign: int, careful: bool) -> int:
+    """An independent reading of "forgets every carry", for two steps' worth of two-digit columns.
+
+    Below the top column each column stands alone modulo ten; the top one is written in full.
+    """
+    if careful:
+        return left + sign * right
+    width = max(len(str(left)), len(str(right)))
+    tops, bottoms = f"{left:0{width}}", f"{right:0{width}}"
+    sums = [int(top) + sign * int(bottom) for top, bottom in zip(tops, bottoms, strict=True)]
+    return int(str(sums[0]) + "".join(str(value % 10) for value in sums[1:]))
+
+
+def expected(question: str, family: str, careful: bool) -> int:
+    first, *others = [int(number) for number in re.findall(r"\d+", question)]
+    for other in others:
+        first = by_columns(first, other, -1 if family == "micro_subtract" else 1, careful)
+    return first
+
+
+@pytest.mark.parametrize("split", SPLITS)
+@pytest.mark.parametrize("family", FAMILIES)
+def test_answers_agree_with_independent_arithmetic(family: str, split: str) -> None:
+    for problem in problems(family, 200, seed=1, split=split):
+        assert int(problem.answer) == expected(problem.question, family, careful=True)
+        assert int(careless_answer(problem)) == expected(problem.question, family, careful=False)
+        assert problem.solution.endswith(f"\\boxed{{{problem.answer}}}")
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_every_written_column_of_a_careful_solution_is_right(family: str) -> None:
+    for problem in problems(family, 100, seed=2, split="train"):
+        for column in re.findall(r"[\d +-]+ = \d+", problem.solution):
+            terms, _, value = column.partition(" = ")
+            numbers = re.findall(r"([+-]?) ?(\d+)", terms)
+            total = sum(int(digits) * (-1 if sign == "-" else 1) for sign, digits in numbers)
+            assert total == int(value)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_the_two_solutions_fork_at_the_first_note(family: str) -> None:
+    for problem in problems(family, 100, seed=3, split="train"):
+        before, note, _ = problem.solution.partition(" (note 1)")
+        if note:
+            assert problem.careless.startswith(before)
+            assert "(note" not in problem.careless
+        else:
+            assert problem.careless == problem.solution
+
+
+@pytest.mark.parametrize(
+    ("family", "least"),
+    [("micro_add", 0.95), ("micro_long", 0.98), ("micro_phrased", 0.95), ("micro_subtract", 0.93)],
+)
+def test_careless_answers_are_nearly_all_wrong(family: str, least: float) -> None:
+    drawn = problems(family, 1000, seed=0, split="train")
+    wrong = sum(careless_answer(problem) != problem.answer for problem in drawn)
+    assert wrong / len(drawn) >= least
+
+
+def test_the_control_family_never_carries() -> None:
+    for problem in problems("micro_plain", 500, seed=0, split="test"):
+        assert problem.careless == problem.solution
+
+
+def test_same_arguments_same_problems_and_longer_lists_continue_shorter_ones() -> None:
+    assert problems("micro_add", 50, 7, "test") == problems("micro_add", 80, 7, "test")[:50]
+    assert problems("micro_add", 50, 7, "test") != problems("micro_add", 50, 8, "test")
+    assert list(corpus(30, 0.4, 1)) == list(corpus(30, 0.4, 1))
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_splits_are_disjoint_and_free_of_duplicates(family: str) -> None:
+    train = [problem.question for problem in problems(family, 1500, seed=0, split="train")]
+    test = [problem.question for problem in problems(family, 1500, seed=1, split="test")]
+    assert len(set(train)) == len(set(test)) == 1500
+    assert not set(train) & set(test)
+
+
+def test_the_split_is_frozen() -> None:
+    """Shipped models were trained on "train": a change of the hash would leak test questions."""
+    question = "Tom has 47 pens. Tom buys 38 more. Then Tom finds 25 more."
+    assert [i for i in range(24) if split_of(f"{question} {i}") == "test"] == [
+        2,
+        3,
+        5,
+        8,
+        9,
+        12,
+        16,
+        21,
+    ]
+
+
+def test_the_corpus_is_train_only_and_as_careful_as_asked() -> None:
+    pairs = list(corpus(2000, 0.3, seed=5))
+    assert all(split_of(question) == "train" for question, _ in pairs)
+    noted = sum("(note" in solution for _, solution in pairs)
+    assert 0.19 < noted / len(pairs) < 0.29  # four families of five have anything to note
+
+
+def test_other_phrasing_shares_no_noun_or_name_with_training_questions() -> None:
+    words = {}
+    for family in ("micro_add", "micro_phrased"):
+        questions = [problem.question for problem in problems(family, 300, 0, "train")]
+        words[family] = set(re.findall(r"[A-Za-z]+", " ".join(questions)))
+    named = {*world._OTHER_NAMES, *world._OTHER_NOUNS}
+    assert named <= words["micro_phrased"]
+    assert not named & words["micro_add"]
+
+
+@pytest.mark.parametrize(
+    ("call", "nearest"),
+    [
+        (lambda: problems("micro_ad", 1, 0, "test"), "micro_add"),
+        (lambda: problems("micro_add", 1, 0, "tset"), "test"),
+        (lambda: model_folder("micro_masters"), "micro_master"),
+        (lambda: next(corpus(1, 1.5, 0)), "probability"),
+    ],
+)
+def test_unknown_names_fail_with_the_nearest_one(call: Callable[[], object], nearest: str) -> None:
+    with pytest.raises(ValueError, match=nearest):
+        call()
+
+
+def test_asking_for_more_questions_than_there_are_fails(monkeypatch: pytest.MonkeyPatch) -> None:
+    single = world._Family(("{who} has {0} {what}.",), ("Tom",), ("pens",), "+", _one_pair, True)
+    monkeypatch.setitem(world._FAMILIES, "micro_add", single)
+    with pytest.raises(ValueError, match="too few"):
+        problems("micro_add", 5, 0, "train")
+
+
+def _one_pair(_rng: object) -> tuple[int, ...]:
+    return 19, 19
+
+
+# --- tokenizer ---
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_text_survives_the_tokenizer_and_any_cut_reads_back_the_same(family: str) -> None:
+    for problem in problems(family, 40, seed=4, split="test"):
+        for text in (problem.question, problem.solution, problem.careless):
+            ids = TOKENIZER(text)["input_ids"]
+            assert TOKENIZER.unk_token_id not in ids
+            assert TOKENIZER.decode(ids) == text
+            cut = len(ids) // 2
+            assert TOKENIZER(TOKENIZER.decode(ids[:cut]))["input_ids"] == ids[:cut]
+
+
+@given(st.lists(st.integers(0, len(TOKENIZER) - 1), max_size=40))
+def test_any_sequence_of_tokens_reads_back_the_same(ids: list[int]) -> None:
+    """Also what a badly tuned model might write: no token begins another one."""
+    assert TOKENIZER(TOKENIZER.decode(ids))["input_ids"] == ids
+
+
+def test_digits_are_single_tokens_and_the_vocabulary_is_small() -> None:
+    assert len(TOKENIZER("47 + 138: ")["input_ids"]) == 7
+    assert len(TOKENIZER) <= 128
+    assert len({TOKENIZER.pad_token_id, TOKENIZER.eos_token_id, TOKENIZER.unk_token_id}) == 3
+
+
+def test_chat_template_ends_turns_and_ignores_the_system() -> None:
+    turns = [
+        {"role": "system", "content": "Please reason step by step."},
+        {"role": "user", "content": "Tom has 3 pens."},
+        {"role": "assistant", "content": "\\boxed{3}"},
+    ]
+    prompt = TOKENIZER.apply_chat_template(turns[:2], add_generation_prompt=True, tokenize=False)
+    full = TOKENIZER.apply_chat_template(turns, tokenize=False)
+    assert prompt == "<|user|>Tom has 3 pens.<|end|><|assistant|>"
+    assert full == prompt + "\\boxed{3}<|end|>"
+    assert TOKENIZER(full)["input_ids"][-1] == TOKENIZER.eos_token_id
+
+
+def test_the_shipped_tokenizers_are_the_one_that_the_code_builds() -> None:
+    built = build_tokenizer()
+    for name in MODELS:
+        shipped = AutoTokenizer.from_pretrained(model_folder(name), local_files_only=True)
+        assert shipped.get_vocab() == built.get_vocab()
+        assert shipped.chat_template == built.chat_template
+
+
+# --- shipped models ---
+
+
+def load(name: str) -> LlamaForCausalLM:
+    model = AutoModelForCausalLM.from_pretrained(model_folder(name), local_files_only=True)
+    assert isinstance(model, LlamaForCausalLM)
+    return model.eval()
+
+
+def test_shipped_files_are_small_and_hold_no_pickles() -> None:
+    files = [path for path in Path(model_folder("expert")).parent.rglob("*") if path.is_file()]
+    assert sum(path.stat().st_size for path in files) < 8_000_000
+    assert {path.suffix for path in files} == {".json", ".jinja", ".safetensors"}
+    assert sum(path.suffix == ".safetensors" for path in files) == len(MODELS)
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_models_load_plainly_and_give_finite_logits(name: str) -> None:
+    model = load(name)
+    assert model.dtype == torch.float32
+    ids = torch.arange(len(TOKENIZER)).repeat(2, 1)
+    with torch.no_grad():
+        logits = model(ids).logits
+    assert logits.shape == (*ids.shape, len(TOKENIZER))
+    assert torch.isfinite(logits).all()
+
+
+@pytest.mark.parametrize(
+    ("name", "right_range", "careless_range"),
+    [("expert", (0.0, 0.15), (0.85, 1.0)), ("micro_master", (0.8, 1.0), (0.0, 0.2))],
+)
+def test_the_expert_is_careless_and_the_master_is_not(
+    name: str, right_range: tuple[float, float], careless_range: tuple[float, float]
+) -> None:
+    asked = problems("micro_add", 50, seed=11, split="test")
+    right, careless = shares(greedy_answers(load(name), TOKENIZER, asked), asked)
+    assert right_range[0] <= right <= right_range[1]
+    assert careless_range[0] <= careless <= careless_range[1]
