@@ -15,6 +15,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from lr_exp.configuration import check_overrides, conf_dir, in_one_line, register, to_settings
 from lr_exp.errors import UserError
+from lr_exp.settings import Settings
 
 _printed: list[str] = []  # errors of this call
 
@@ -24,6 +25,7 @@ def _job(config: DictConfig) -> None:
     hydra_config = HydraConfig.get()
     try:
         settings = to_settings(config, list(hydra_config.overrides.task))
+        _choose_gpu(settings)
         from lr_exp.run import run
 
         run(settings, Path(hydra_config.runtime.output_dir), conf_dir())
@@ -50,6 +52,17 @@ def main() -> int:
     return 1 if _printed else 0
 
 
+def _choose_gpu(settings: Settings) -> None:
+    """Makes `device=cuda:N` the only GPU this process sees: libraries that say `cuda` mean it.
+
+    Takes effect before torch is imported, so in a multirun all cells use the first one's GPU.
+    """
+    kind, _, number = settings.device.partition(":")
+    if kind == "cuda" and number.isdigit():
+        os.environ.setdefault("CUDA_VISIBLE_DEVICES", number)
+        settings.device = "cuda"
+
+
 def _print_error(error: Exception) -> None:
     message = in_one_line(error)
     if message not in _printed:
@@ -68,7 +81,7 @@ def _quiet_start() -> None:
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     warnings.filterwarnings("ignore", category=FutureWarning, module="transformers")
     os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
-    # Threads that spin at barriers slow a shared machine down tenfold; waiting costs next to nothing.
+    # Threads that spin at barriers slow a shared machine down tenfold; waiting costs little.
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")
     # Hydra then raises what it would print over several lines and exit with.
     os.environ.setdefault("HYDRA_FULL_ERROR", "1")

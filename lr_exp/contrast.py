@@ -74,21 +74,23 @@ def soft_label(score: Tensor, mask: Tensor) -> Tensor:
     return score.masked_fill(~mask, -math.inf).softmax(-1)
 
 
-def distillation_loss(student_logits: Tensor, target_ids: Tensor, target_weights: Tensor) -> Tensor:
+def distillation_loss(
+    student_log_probs: Tensor, target_ids: Tensor, target_weights: Tensor
+) -> Tensor:
     """Loss of each kept step, Eq. 7-8: KL(v_C || pi_E), from sparse soft labels.
 
     The label's entropy is part of it, so that 0 means that the student equals the label; the
     gradient is that of the cross-entropy - sum_a v_C(a) log pi_E(a).
 
     Args:
-        student_logits: `(steps, vocabulary)` of the model being tuned.
+        student_log_probs: `(steps, vocabulary)` of the model being tuned, normalized.
         target_ids: `(steps, support)` int64; ids of padding entries are any valid id.
         target_weights: `(steps, support)` summing to 1 in each row; padding entries weigh 0.
 
     Returns:
         `(steps,)` in nats, 0 or more but for rounding.
     """
-    student = log_probs(student_logits).gather(-1, target_ids)
+    student = student_log_probs.gather(-1, target_ids)
     weights = target_weights.to(student.dtype)
     # xlogy(0, 0) is 0: a padding entry adds nothing to the label's negative entropy.
     return (torch.xlogy(weights, weights) - weights * student).sum(-1)

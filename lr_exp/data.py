@@ -67,6 +67,11 @@ def select_questions(
     return shuffled[:max_questions]
 
 
+def prompts_fingerprint(questions: Sequence[Question]) -> str:
+    """SHA-256 (hex) of what a model is asked, in order; references and solutions do not show."""
+    return fingerprint([Question(id=q.id, text=q.text, choices=q.choices) for q in questions])
+
+
 def fingerprint(questions: Sequence[Question]) -> str:
     """SHA-256 (hex) over ids and contents, in order: the same for a hub data set and its mirror."""
     digest = hashlib.sha256()

@@ -11,9 +11,9 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from transformers import DynamicCache
 
 from lr_exp.errors import UserError
+from lr_exp.kv_cache import roomy_cache
 
 # Rows that ended are taken out of the batch once they are this share of it: each removal copies
 # the cache, each row left in costs a row of every further pass.
@@ -51,6 +51,8 @@ def decode_greedily(
     Raises:
         UserError: the model gave NaN.
     """
+    if model.training:
+        raise ValueError("the model is in training mode: its dropout would decide the answers")
     device = next(model.parameters()).device
     width = max(len(prompt) for prompt in prompts)
     # Left padding, so that every row's next token stands in the same column. The pad id never
@@ -71,7 +73,7 @@ def decode_greedily(
     finished = [False] * len(prompts)
     rows = list(range(len(prompts)))  # which prompt each row of the batch belongs to
     alive = torch.ones(len(prompts), dtype=torch.bool)
-    cache = DynamicCache(config=model.config)
+    cache = roomy_cache(model.config, width + max(room))
     while True:
         logits = model(
             input_ids=ids,

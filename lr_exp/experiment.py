@@ -1,4 +1,4 @@
-"""One run: the stages in order, each made from artifacts and kept in the store.
+"""The stages of a run, each made from artifacts and kept in the store.
 
 Knows settings, the store and every room; knows neither Hydra nor W&B. Each method of `Experiment`
 writes down what determines its stage (the recipe) and hands the work to the room that does it.
@@ -13,8 +13,14 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from lr_exp import models
-from lr_exp.data import Question, fingerprint, load_questions, select_questions
+from lr_exp import __version__, models
+from lr_exp.data import (
+    Question,
+    fingerprint,
+    load_questions,
+    prompts_fingerprint,
+    select_questions,
+)
 from lr_exp.errors import UserError
 from lr_exp.evaluator import answer, grade
 from lr_exp.evaluator.aggregate import Aggregate, aggregate
@@ -29,6 +35,7 @@ from lr_exp.vocabulary import SharedVocabulary, shared_vocabulary
 # Kept out of a recipe: they do not change what the stage makes.
 _NOT_IN_DISTILL = ("merge", "checkpoint_every")
 _MODEL_PACKAGES = ("torch", "transformers", "tokenizers")
+_GRADING_PACKAGES = ("math-verify", "latex2sympy2_extended", "sympy")
 
 ANSWERS = "answers.jsonl"
 
@@ -49,7 +56,8 @@ class Evaluation:
     """A benchmark's result for one model, and where its graded answers are."""
 
     result: Aggregate
-    seconds: float
+    seconds: float  # of answering and grading, whenever they were done
+    reused: bool  # the answers were in the store
     answers: Path
 
 
@@ -61,12 +69,10 @@ class Experiment:
         self.store = store
         self.on_log: OnLog = lambda family, step, metrics: None
         self._loaded: dict[str, LanguageModel] = {}
-        # All that can be wrong with the words of the settings fails here, before any model loads.
+        # A benchmark that does not exist fails here; what it reads, in `check_inputs`.
         self.benchmarks = [load_benchmark(name, conf_dir) for name in settings.benchmarks]
-        shots = settings.evaluator.shots
-        for name in shots:
+        for name in settings.evaluator.shots:
             load_benchmark(name, conf_dir)
-        self._shot_counts = {b.name: shots.get(b.name, 0) for b in self.benchmarks}
         self.device = models.resolve_device(settings.device)
         self.dtype = models.resolve_dtype(settings.dtype, self.device)
 
@@ -97,6 +103,15 @@ class Experiment:
         }
 
     @cached_property
+    def _shots(self) -> dict[str, list[Question]]:
+        """Each benchmark's worked examples."""
+        counts, hub_root = self.settings.evaluator.shots, self.settings.hub_root
+        return {
+            benchmark.name: load_shots(benchmark, counts.get(benchmark.name, 0), hub_root=hub_root)
+            for benchmark in self.benchmarks
+        }
+
+    @cached_property
     def shared(self) -> SharedVocabulary:
         """The ids that the pair is compared on; checked before any weights load."""
         reused = {*self.settings.expert.reused_ids, *self.settings.amateur.reused_ids}
@@ -115,14 +130,45 @@ class Experiment:
         stages = self.settings.stages
         _ = self.expert
         if "evaluate" in stages:
-            _ = self.benchmark_questions
+            for benchmark in self.benchmarks:
+                _ = self._shots[benchmark.name]
+                grade.check_references(self.benchmark_questions[benchmark.name], benchmark.answer)
         if "sample" in stages and not self.imports_records:
-            _ = self.questions, self.amateur, self.shared
+            _ = self.questions, self.shared
+            models.check_drop_layers(self.amateur)
 
     @property
     def imports_records(self) -> bool:
         """Whether supervision is read from a file instead of sampled."""
         return self.settings.data.format == "lr_samples"
+
+    def provenance(self) -> dict[str, Any]:
+        """Which models, questions and machine the results are of."""
+        stages = self.settings.stages
+        sampled = "sample" in stages and not self.imports_records
+        return {
+            "expert": {
+                "path": self._base_name,
+                "revision": self.expert.revision,
+                "fingerprint": self.expert.fingerprint,
+            },
+            "amateur": {
+                "path": self.settings.amateur.path,
+                "revision": self.amateur.revision,
+                "fingerprint": self.amateur.fingerprint,
+            }
+            if sampled
+            else None,
+            "questions": fingerprint(self.questions) if sampled else None,
+            "benchmarks": {
+                name: fingerprint(questions) for name, questions in self.benchmark_questions.items()
+            }
+            if "evaluate" in stages
+            else {},
+            "device": self.device,
+            "device_name": models.device_name(self.device),
+            "dtype": self.dtype,
+        }
 
     # Stages ----------------------------------------------------------------------------------
 
@@ -137,7 +183,7 @@ class Experiment:
         recipe = Recipe(
             "rollout",
             rollout.VERSION,
-            {"questions": fingerprint(self.questions), "expert": self.expert.fingerprint},
+            {"questions": prompts_fingerprint(self.questions), "expert": self.expert.fingerprint},
             {**told, **self._machine},
         )
         return self._make(
@@ -206,7 +252,10 @@ class Experiment:
     def import_records(self) -> Artifact:
         """A file of kept steps in the published form to supervision."""
         path = Path(self.settings.data.path or "")
-        told = {"system_prompt": self.settings.sampler.system_prompt}
+        told = {
+            "system_prompt": self.settings.sampler.system_prompt,
+            "tokenizers": version("tokenizers"),
+        }
         inputs = {
             "records": file_digest(path) if path.is_file() else None,
             "expert": self.expert.fingerprint,  # its tokenizer reads prefixes without ids
@@ -245,7 +294,13 @@ class Experiment:
             "adapter",
             distill.VERSION,
             {"supervision": supervision.facts["digest"], "expert": self.expert.fingerprint},
-            {**told, "seed": self.settings.seed, **self._machine, "peft": version("peft")},
+            {
+                **told,
+                "seed": self.settings.seed,
+                "base": [self._base_name, self.expert.revision],  # named in the adapter's config
+                **self._machine,
+                "peft": version("peft"),
+            },
         )
         made_now = False
 
@@ -283,8 +338,8 @@ class Experiment:
         )
 
         def build(folder: Path) -> dict[str, Any]:
-            # Merging changes weights in place: on a copy of its own.
-            alone = models.load(self.expert, device=self.device, dtype=self.dtype)
+            # Merging changes weights in place: on a copy of its own, where memory is cheap.
+            alone = models.load(self.expert, device="cpu", dtype=self.dtype)
             distill.merge(alone, tuned.adapter, folder)
             return {}
 
@@ -297,7 +352,11 @@ class Experiment:
         recipe = Recipe(
             "grades",
             grade.VERSION,
-            {"answers": answers.address, "math-verify": version("math-verify")},
+            {
+                "answers": answers.address,
+                "questions": fingerprint(questions),  # their references
+                **{name: version(name) for name in _GRADING_PACKAGES},
+            },
             {"kind": benchmark.answer, "version": benchmark.version},
         )
 
@@ -314,17 +373,22 @@ class Experiment:
         self.on_log(
             f"eval/{benchmark.name}",
             0 if tuned is None else self.settings.distiller.steps,
-            {"accuracy": result["accuracy"], "stderr": result["stderr"]},
+            {
+                "accuracy": result["accuracy"],
+                "stderr": result["stderr"],
+                "correct": result["correct"],
+                "total": result["total"],
+            },
         )
-        return Evaluation(result, answers.seconds + grades.seconds, grades.folder / ANSWERS)
+        return Evaluation(
+            result, answers.seconds + grades.seconds, answers.reused, grades.folder / ANSWERS
+        )
 
     def _answers(
         self, benchmark: BenchmarkSettings, questions: Sequence[Question], tuned: Tuned | None
     ) -> Artifact:
         evaluator = self.settings.evaluator
-        shots = load_shots(
-            benchmark, self._shot_counts[benchmark.name], hub_root=self.settings.hub_root
-        )
+        shots = self._shots[benchmark.name]
         told = {
             "system_prompt": evaluator.system_prompt,
             "max_new_tokens": evaluator.max_new_tokens,
@@ -334,7 +398,7 @@ class Experiment:
             "answers",
             answer.VERSION,
             {
-                "questions": fingerprint(questions),
+                "questions": prompts_fingerprint(questions),
                 "shots": fingerprint(shots),
                 "expert": self.expert.fingerprint,
                 "adapter": tuned.artifact.address if tuned else None,
@@ -420,5 +484,9 @@ def versions() -> dict[str, str]:
     """Versions that a result depends on, this package's first."""
     import platform
 
-    packages = ("lr_exp", *_MODEL_PACKAGES, "peft", "accelerate", "datasets", "math-verify")
-    return {"python": platform.python_version(), **{name: version(name) for name in packages}}
+    packages = (*_MODEL_PACKAGES, "peft", "accelerate", "datasets", *_GRADING_PACKAGES)
+    return {
+        "lr_exp": __version__,
+        "python": platform.python_version(),
+        **{name: version(name) for name in packages},
+    }

@@ -202,12 +202,7 @@ def early_exit(expert: LanguageModel, drop_layers: tuple[int, ...], name: str) -
     import torch
 
     total = expert.model.config.num_hidden_layers
-    outside = [layer for layer in drop_layers if layer >= total]
-    if outside or len(drop_layers) >= total:
-        raise UserError(
-            f"amateur.drop_layers={list(drop_layers)}: {expert.name} has layers 0 to {total - 1}, "
-            "and one must remain."
-        )
+    _check_layers(tuple(sorted(drop_layers)), total)
     kept = [layer for layer in range(total) if layer not in drop_layers]
     model = _shallow(expert.model)
     model.config = copy.deepcopy(expert.model.config)
@@ -237,6 +232,31 @@ def early_exit(expert: LanguageModel, drop_layers: tuple[int, ...], name: str) -
     )
 
 
+def check_drop_layers(source: ModelSource) -> None:
+    """Raises UserError where `drop_layers` names layers that the config does not have."""
+    if source.drop_layers and source.gguf_file is None:
+        total = _config(source).get("num_hidden_layers")
+        if isinstance(total, int):
+            _check_layers(source.drop_layers, total)
+
+
+def _check_layers(drop_layers: tuple[int, ...], total: int) -> None:
+    if drop_layers[-1] >= total or len(drop_layers) >= total:
+        raise UserError(
+            f"amateur.drop_layers={list(drop_layers)}: the expert has layers 0 to {total - 1}, "
+            "and one must remain."
+        )
+
+
+def _config(source: ModelSource) -> dict[str, Any]:
+    """The model's config as written; empty where loading the model will say what is wrong."""
+    try:
+        config = json.loads((source.folder / "config.json").read_text("utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return config if isinstance(config, dict) else {}
+
+
 def output_rows(model: Any) -> int:
     """Rows of the output embedding: the length of a logit vector."""
     return int(model.get_output_embeddings().weight.shape[0])
@@ -246,11 +266,8 @@ def config_rows(source: ModelSource) -> int | None:
     """Rows of the output embedding as the config says, without loading weights (None: not said)."""
     if source.gguf_file:
         return None
-    try:
-        config = json.loads((source.folder / "config.json").read_text("utf-8"))
-        return int(config["vocab_size"])
-    except (OSError, ValueError, KeyError, TypeError):
-        return None  # loading the model will say what is wrong
+    rows = _config(source).get("vocab_size")
+    return rows if isinstance(rows, int) else None
 
 
 def resolve_device(device: str) -> str:
@@ -280,6 +297,17 @@ def resolve_dtype(dtype: str, device: str) -> str:
         return dtype
     on_gpu = torch.device(device).type == "cuda"
     return "bfloat16" if on_gpu and torch.cuda.is_bf16_supported() else "float32"
+
+
+def device_name(device: str) -> str:
+    """The machine that computed, for the record."""
+    import platform
+
+    import torch
+
+    if torch.device(device).type == "cuda":
+        return torch.cuda.get_device_name(device)
+    return f"{platform.machine()} CPU, {torch.get_num_threads()} threads"
 
 
 def _in_package(settings: ModelSettings) -> tuple[Path, str | None, None] | None:

@@ -6,15 +6,13 @@ Knows the run's folder, the experiment and the sinks; knows nothing of how a sta
 import json
 import logging
 import os
-import resource
 import shutil
-import sys
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from lr_exp.errors import UserError
 from lr_exp.experiment import Experiment, Tuned, versions
+from lr_exp.memory import peak_memory_bytes, reset_peak_memory
 from lr_exp.report.terminal import summary_table
 from lr_exp.settings import Settings
 from lr_exp.store import Artifact, Store, write_atomically
@@ -35,12 +33,14 @@ def run(settings: Settings, folder: Path, conf_dir: Path) -> dict[str, Any]:
     """
     folder.mkdir(parents=True, exist_ok=True)
     (folder / SUMMARY).unlink(missing_ok=True)  # of an earlier run in this folder
+    reset_peak_memory()
     store = Store(settings.store)
     experiment = Experiment(settings, store, conf_dir)
     experiment.check_inputs()
     with Tracker(folder, settings.wandb, asdict(settings)) as tracker:
         experiment.on_log = tracker.log
-        summary = _head(settings)
+        summary = _head(settings, experiment)
+        summary["versions"] = versions()
         supervision = tuned = None
         if "sample" in settings.stages or "distill" in settings.stages:
             supervision, summary["sample"] = _sample(experiment, tracker)
@@ -51,8 +51,7 @@ def run(settings: Settings, folder: Path, conf_dir: Path) -> dict[str, Any]:
             tuned, summary["distill"] = _distill(experiment, supervision, folder)
         if "evaluate" in settings.stages and "stopped" not in summary:
             summary["evaluate"] = _evaluate(experiment, tuned, tracker, folder)
-        summary["peak_memory_bytes"] = _peak_memory_bytes(experiment.device)
-        summary["versions"] = versions()
+        summary["peak_memory_bytes"] = peak_memory_bytes(experiment.device)
         tracker.summarize(_headlines(summary))
     write_atomically(folder / SUMMARY, json.dumps(summary, indent=2, ensure_ascii=False) + "\n")
     print(summary_table(summary), flush=True)
@@ -60,16 +59,20 @@ def run(settings: Settings, folder: Path, conf_dir: Path) -> dict[str, Any]:
     return summary
 
 
-def _head(settings: Settings) -> dict[str, Any]:
+def _head(settings: Settings, experiment: Experiment) -> dict[str, Any]:
+    """What ran. A choice that no stage read is null: its value would claim what is not so."""
+    sampled = not experiment.imports_records
+    method = settings.method
     return {
-        "method": settings.method.name,
+        "method": method.name if sampled else None,
         "expert": settings.expert.name,
-        "amateur": settings.amateur.name,
+        "amateur": settings.amateur.name if sampled else None,
         "data": settings.data.name,
-        "alpha": settings.alpha,
-        "beta": settings.beta,
+        "alpha": settings.alpha if sampled and method.target == "contrast" else None,
+        "beta": settings.beta if sampled and method.steps == "kl_above_beta" else None,
         "seed": settings.seed,
         "stages": list(settings.stages),
+        "provenance": experiment.provenance(),
         "settings": asdict(settings),
     }
 
@@ -83,12 +86,15 @@ def _sample(experiment: Experiment, tracker: Tracker) -> tuple[Artifact, dict[st
         supervision, made = experiment.select(trajectories, steps), [trajectories, steps]
     exported = experiment.export(supervision)
     facts = {key: value for key, value in supervision.facts.items() if key != "digest"}
-    seconds = sum(artifact.seconds for artifact in (*made, supervision))
     sampled = {
         **facts,
         "generated_tokens": made[0].facts["tokens"] if made else None,
-        "seconds": seconds,
-        "reused": all(artifact.reused for artifact in (*made, supervision)),
+        "seconds": sum(artifact.seconds for artifact in (*made, supervision)),
+        "seconds_by_stage": {
+            name: artifact.seconds
+            for name, artifact in zip(("rollout", "score"), made, strict=False)
+        },
+        "reused": bool(made) and all(artifact.reused for artifact in made),  # the models' part
         "artifact": str(supervision.folder),
         "supervision": supervision.facts["digest"],
         "export": str(exported) if exported else None,
@@ -135,7 +141,7 @@ def _distill(
 def _evaluate(
     experiment: Experiment, tuned: Tuned | None, tracker: Tracker, folder: Path
 ) -> dict[str, Any]:
-    summary: dict[str, Any] = {"expert": {}, "seconds": 0.0}
+    summary: dict[str, Any] = {"expert": {}, "seconds": 0.0, "reused": True}
     variants: dict[str, Tuned | None] = {"expert": None}
     if tuned is not None:
         summary["tuned"] = {}
@@ -145,15 +151,22 @@ def _evaluate(
             evaluation = experiment.evaluate(benchmark, adapter)
             summary[who][benchmark.name] = dict(evaluation.result)
             summary["seconds"] += evaluation.seconds
+            summary["reused"] &= evaluation.reused
             place = folder / "answers" / who
             place.mkdir(parents=True, exist_ok=True)
             _link(place / f"{benchmark.name}.jsonl", evaluation.answers)
     if tuned is not None:
-        columns = ("benchmark", "before", "after", "gain", "questions")
+        columns = ("benchmark", "before", "stderr before", "after", "stderr after", "questions")
         rows = [
-            (name, before["accuracy"], after["accuracy"], after["accuracy"] - before["accuracy"], n)
+            (
+                name,
+                before["accuracy"],
+                before["stderr"],
+                summary["tuned"][name]["accuracy"],
+                summary["tuned"][name]["stderr"],
+                before["total"],
+            )
             for name, before in summary["expert"].items()
-            for after, n in [(summary["tuned"][name], before["total"])]
         ]
         tracker.table("eval/before_after", columns, rows)
     return summary
@@ -194,16 +207,3 @@ def _link(place: Path, target: Path) -> None:
             shutil.copytree(target, place, dirs_exist_ok=True)
         else:
             shutil.copy(target, place)
-
-
-def _peak_memory_bytes(device: str) -> dict[str, int] | int:
-    """The process's largest resident set, or on a GPU the most memory ever allocated there."""
-    import torch
-
-    if torch.device(device).type == "cuda":
-        return torch.cuda.max_memory_allocated(device)
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak if sys.platform == "darwin" else peak * 1024  # kilobytes elsewhere
-
-
-__all__ = ["SUMMARY", "UserError", "run"]

@@ -4,6 +4,7 @@ Knows files and columns, not what they mean. A stage that finds a shard there do
 again: that is how it goes on after a crash, losing at most the batch in flight.
 """
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -21,13 +22,21 @@ def write_shard(folder: Path, number: int, rows: list[dict[str, Any]], schema: p
     """Writes rows as one shard, by a temporary name."""
     path = shard_path(folder, number)
     temporary = path.with_suffix(".tmp")
-    pq.write_table(pa.Table.from_pylist(rows, schema=schema), temporary)
+    with temporary.open("wb") as file:
+        pq.write_table(pa.Table.from_pylist(rows, schema=schema), file)
+        file.flush()
+        os.fsync(file.fileno())  # a shard's name promises that its rows are on the disk
     temporary.replace(path)
 
 
 def read_shard(path: Path) -> list[dict[str, Any]]:
     """The rows of one shard."""
     return pq.ParquetFile(path).read().to_pylist()
+
+
+def count_rows(path: Path) -> int:
+    """How many rows a shard has, without reading them."""
+    return pq.ParquetFile(path).metadata.num_rows
 
 
 def shard_paths(folder: Path) -> list[Path]:

@@ -107,10 +107,9 @@ def test_weights_cut_short(refused, tmp_path):
 
 
 def test_a_layer_that_the_expert_does_not_have(program):
-    """What was sampled before stays; the run itself has no result."""
     outcome = program(*MICRO, "amateur=early_exit", "data.max_questions=2", "sampler.batch_size=2")
-    assert "amateur.drop_layers=[22]: micro has layers 0 to" in outcome.error
-    assert outcome.finished == ["rollout"]
+    assert "amateur.drop_layers=[22]: the expert has layers 0 to" in outcome.error
+    assert outcome.finished == []  # said before anything was sampled
     assert not outcome.has_summary
 
 

@@ -18,7 +18,7 @@ from transformers.models.qwen2.modeling_qwen2 import Qwen2RMSNorm
 from lr_exp import models
 from lr_exp.distiller import distill
 from lr_exp.distiller.batches import BatchDataset, KeptStep, build_batch, plan_batches
-from lr_exp.distiller.trainer import pass_losses
+from lr_exp.distiller.trainer import ContrastTrainer, pass_losses
 from lr_exp.errors import UserError
 from lr_exp.settings import DistillerSettings, ModelSettings
 from lr_exp.supervision import SupervisedTrajectory, Supervision
@@ -257,6 +257,7 @@ def test_the_expert_is_left_as_it_was(tmp_path):
     names = [name for name, _ in expert.model.named_modules()]
     train(tmp_path, expert)
     assert torch.equal(logits_of(expert.model), before)
+    assert not expert.model.training  # or a model with dropout would be evaluated with it on
     assert [name for name, _ in expert.model.named_modules()] == names
 
 
@@ -290,7 +291,9 @@ class KilledError(Exception):
 
 
 @pytest.mark.parametrize("last", [1, 2, 3, 5])
-def test_a_training_that_was_stopped_goes_on_and_ends_with_the_same_bytes(tmp_path, last):
+def test_a_training_that_was_stopped_goes_on_and_ends_with_the_same_bytes(
+    tmp_path, last, monkeypatch
+):
     train(tmp_path / "whole")
 
     def stop(step, metrics):
@@ -299,9 +302,16 @@ def test_a_training_that_was_stopped_goes_on_and_ends_with_the_same_bytes(tmp_pa
 
     with pytest.raises(KilledError):
         train(tmp_path / "broken", on_log=stop)
-    seen = []
+    seen, done = [], []
+    step = ContrastTrainer.training_step
+    monkeypatch.setattr(
+        ContrastTrainer, "training_step", lambda *a, **k: done.append(1) or step(*a, **k)
+    )
     train(tmp_path / "broken", on_log=lambda step, metrics: seen.append(step))
     assert seen == [1, 2, 3, 4, 5, 6]  # the interrupted try's metrics are told again
+    assert (
+        len(done) == 6 - (last - 1) // 2 * 2
+    )  # what the last checkpoint held is not trained again
     for name in (
         "adapter/adapter_model.safetensors",
         "adapter/adapter_config.json",
@@ -348,3 +358,72 @@ def test_a_checkpoint_that_was_cut_off_while_written_is_not_used(tmp_path):
     train(tmp_path / "broken")
     name = "adapter/adapter_model.safetensors"
     assert (tmp_path / "whole" / name).read_bytes() == (tmp_path / "broken" / name).read_bytes()
+
+
+def test_logs_between_checkpoints_are_whole_after_a_stop(tmp_path):
+    """A mean that straddles a checkpoint would lose its first half."""
+    uneven = replace(SETTINGS, steps=12, log_every=4, checkpoint_every=3)
+
+    def stop(step, metrics):
+        if step == 8:
+            raise KilledError
+
+    train(tmp_path / "whole", settings=uneven)
+    with pytest.raises(KilledError):
+        train(tmp_path / "broken", settings=uneven, on_log=stop)
+    train(tmp_path / "broken", settings=uneven)
+    whole, broken = (distill.read_history(tmp_path / name) for name in ("whole", "broken"))
+    assert whole == broken
+    assert [entry["step"] for entry in whole] == [1, 4, 8, 12]
+
+
+def test_the_last_steps_are_logged_whatever_the_interval(tmp_path):
+    facts = train(tmp_path, settings=replace(SETTINGS, steps=5, log_every=4))
+    history = distill.read_history(tmp_path)
+    assert [entry["step"] for entry in history] == [1, 4, 5]
+    assert facts["final_loss"] == history[-1]["loss"]
+
+
+def test_learning_rate_schedule_and_dropout_are_what_was_asked_for(tmp_path):
+    linear = [entry["learning_rate"] for entry in _history(tmp_path / "linear")]
+    assert linear == pytest.approx([1e-2 * (6 - step) / 6 for step in range(6)])
+    constant = _history(tmp_path / "constant", schedule="constant")
+    assert {entry["learning_rate"] for entry in constant} == {1e-2}
+    # The first loss is before any update: only dropout can tell the two apart, and LoRA starts at
+    # zero, so it shows from the second on.
+    dry = _history(tmp_path / "dry", lora_dropout=0.0)
+    wet = _history(tmp_path / "wet", lora_dropout=0.5)
+    assert dry[0]["loss"] == wet[0]["loss"]
+    assert dry[1]["loss"] != wet[1]["loss"]
+
+
+def _history(folder, **changes):
+    train(folder, settings=replace(SETTINGS, **changes))
+    return distill.read_history(folder)
+
+
+def test_the_logged_entropy_is_a_mean_in_nats(tmp_path):
+    settings = replace(SETTINGS, steps=1, batch_size=a_supervision().kept, lora_dropout=0.0)
+    (entry,) = _history(tmp_path, **vars(settings))
+    expert = load_expert()
+    entropies = []
+    for t in a_supervision().trajectories:
+        for step in t.steps:
+            prefix = torch.tensor([t.input_ids[: t.prompt_length + step]])
+            with torch.no_grad():
+                log_p = expert.model(prefix).logits[0, -1].log_softmax(-1)
+            entropies.append(-(log_p.exp() * log_p).sum().item())
+    assert entry["entropy"] == pytest.approx(sum(entropies) / len(entropies), rel=1e-4)
+
+
+def test_another_seed_takes_the_steps_in_another_order():
+    one, two = (
+        plan_batches(a_supervision(), batch_size=4, steps=5, order="steps", seed=seed)
+        for seed in (0, 1)
+    )
+    assert one != two
+
+
+def test_an_empty_supervision_is_an_error_not_an_endless_loop():
+    with pytest.raises(ValueError, match="without a kept step"):
+        plan_batches(Supervision([]), batch_size=1, steps=1, order="steps", seed=0)

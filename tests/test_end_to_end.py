@@ -6,17 +6,22 @@ import random
 import signal
 import subprocess
 import sys
+from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
 import torch
 from hydra import compose, initialize_config_dir
 
-from lr_exp import sampler
 from lr_exp.configuration import conf_dir, register, to_settings
+from lr_exp.decoding import decode_greedily
+from lr_exp.distiller import distill
 from lr_exp.errors import UserError
+from lr_exp.experiment import Experiment
+from lr_exp.prompts import render_prompt
 from lr_exp.run import run
-from lr_exp.store import MANIFEST
+from lr_exp.sampler import rollout, score
+from lr_exp.store import MANIFEST, Artifact, Store
 from lr_exp.supervision import Supervision
 
 SMALL = [
@@ -25,6 +30,7 @@ SMALL = [
     "sampler.batch_size=16",
     "distiller.steps=8",
     "distiller.batch_size=16",
+    "distiller.learning_rate=2e-3",
     "distiller.log_every=2",
     "benchmarks=[micro_add,micro_plain]",
     "evaluator.max_examples=24",
@@ -49,6 +55,10 @@ def first(tmp_path_factory):
     """One finished run that the tests look at; (its folder, its summary)."""
     tmp_path = tmp_path_factory.mktemp("first")
     return tmp_path, go(tmp_path, "run")
+
+
+def results(summary: dict) -> dict:
+    return {who: summary["evaluate"][who] for who in ("expert", "tuned")}
 
 
 def contents(folder: Path) -> dict[str, bytes]:
@@ -105,17 +115,15 @@ def test_a_second_run_makes_nothing_again_and_says_the_same(first, monkeypatch):
     again = go(tmp_path, "again")
     assert again["sample"]["reused"]
     assert again["distill"]["reused"]
-    assert again["evaluate"] == summary["evaluate"]
+    assert results(again) == results(summary)
     lines = [(tmp_path / name / "metrics.jsonl").read_text() for name in ("run", "again")]
     assert lines[0] == lines[1]  # the record is whole although nothing was trained
 
 
 def test_another_beta_or_method_samples_nothing_again(first, monkeypatch):
     tmp_path, summary = first
-    for stage in (sampler.rollout, sampler.score):
-        monkeypatch.setattr(stage, "VERSION", stage.VERSION)  # the modules that would run
-    monkeypatch.setattr(sampler.rollout, "roll_out", lambda *_, **__: pytest.fail("rolled out"))
-    monkeypatch.setattr(sampler.score, "score", lambda *_, **__: pytest.fail("scored"))
+    monkeypatch.setattr(rollout, "roll_out", lambda *_, **__: pytest.fail("rolled out"))
+    monkeypatch.setattr(score, "score", lambda *_, **__: pytest.fail("scored"))
     lower = go(tmp_path, "lower", "beta=0.1", "stages=[sample]")
     everything = go(tmp_path, "all", "method=no_selection", "stages=[sample]")
     assert summary["sample"]["kept"] <= lower["sample"]["kept"]
@@ -147,12 +155,15 @@ def test_exported_records_distil_like_the_run_they_came_from(first):
     imported = go(tmp_path, "import", "data=lr_samples", f"data.path={file}")
     assert imported["sample"]["supervision"] == exported["sample"]["supervision"]
     assert imported["distill"]["reused"]  # the same supervision: the same adapter
+    # What made the records is not known, so nothing is claimed of it.
+    for name in ("method", "amateur", "alpha", "beta"):
+        assert imported[name] is None
 
 
 def test_stages_that_were_not_asked_for_are_found_or_missed_with_a_word(first):
     tmp_path, summary = first
     later = go(tmp_path, "later", "stages=[distill,evaluate]")
-    assert later["evaluate"] == summary["evaluate"]
+    assert results(later) == results(summary)
     baseline = go(tmp_path, "baseline", "stages=[evaluate]")
     assert "tuned" not in baseline["evaluate"]
     with pytest.raises(UserError, match="add sample to stages"):
@@ -217,3 +228,123 @@ def test_supervision_is_readable_by_the_package(first):
     _, summary = first
     supervision = Supervision.load(Path(summary["sample"]["artifact"]))
     assert supervision.digest() == summary["sample"]["supervision"]
+
+
+def test_tuned_answers_are_those_of_plain_peft_and_stand_with_their_questions(first):
+    """The bare expert evaluated as tuned, or answers graded against other questions, show here."""
+    tmp_path, _ = first
+    experiment = Experiment(settings_for(tmp_path), Store(tmp_path / "store"), conf_dir())
+    questions = {q.id: q for q in experiment.benchmark_questions["micro_add"]}
+    expert = experiment.load_expert()
+    tuned = distill.attach_adapter(expert, tmp_path / "run" / "adapter")
+    system = experiment.settings.evaluator.system_prompt
+    outputs: dict[str, list[str]] = {"tuned": [], "expert": []}
+    for who, model in (("tuned", tuned), ("expert", None)):
+        file = tmp_path / "run" / "answers" / who / "micro_add.jsonl"
+        records = [json.loads(line) for line in file.read_text("utf-8").splitlines()]
+        assert [record["id"] for record in records] == list(questions)
+        for record in records[:6]:
+            question = questions[record["id"]]
+            assert record["question"] == question.text
+            assert record["reference"] == question.answer
+            prompt = render_prompt(expert.tokenizer, question.text, system)
+            context = tuned.disable_adapter() if model is None else nullcontext()
+            with context:
+                (plain,) = decode_greedily(
+                    tuned,
+                    [prompt],
+                    max_new_tokens=128,
+                    stop_ids=expert.stop_ids,
+                    vocabulary_size=expert.vocabulary_size,
+                )
+            text = expert.tokenizer.decode(plain.token_ids, skip_special_tokens=True)
+            assert record["output"] == text
+            outputs[who].append(record["output"])
+    assert outputs["tuned"] != outputs["expert"]  # tuning shows
+
+
+def addresses(tmp_path: Path, *overrides: str) -> dict[str, str]:
+    """The address of every stage, from the recipes alone: the building is left out."""
+    made: dict[str, str] = {}
+
+    class Recorder(Store):
+        def make(self, recipe, build):
+            name = recipe.stage
+            if name == "answers":
+                name += ", tuned" if recipe.inputs["adapter"] else ", expert"
+            made[name] = recipe.address
+            facts = {"digest": recipe.address, "accuracy": 0, "correct": 0, "total": 1, "stderr": 0}
+            return Artifact(recipe.address, tmp_path, facts, 0.0, reused=False)
+
+    settings = settings_for(tmp_path, *overrides)
+    experiment = Experiment(settings, Recorder(tmp_path / "unused"), conf_dir())
+    (tmp_path / distill.HISTORY).write_text("")
+    trajectories = experiment.roll_out()
+    supervision = experiment.select(trajectories, experiment.score(trajectories))
+    tuned = experiment.distill(supervision)
+    experiment.evaluate(experiment.benchmarks[0], None)
+    experiment.evaluate(experiment.benchmarks[0], tuned)
+    made.pop("grades")  # follow from the answers
+    return made
+
+
+DOWNSTREAM = {
+    "rollout": {"rollout", "score", "supervision", "adapter", "answers, tuned"},
+    "score": {"score", "supervision", "adapter", "answers, tuned"},
+    "supervision": {"supervision", "adapter", "answers, tuned"},
+    "adapter": {"adapter", "answers, tuned"},
+    "answers": {"answers, expert", "answers, tuned"},
+    "nothing": set(),
+}
+
+
+@pytest.mark.parametrize(
+    ("override", "first_changed"),
+    [
+        ("sampler.max_new_tokens=17", "rollout"),
+        ("sampler.system_prompt=Think.", "rollout"),
+        ("sampler.batch_size=3", "rollout"),
+        ("data.max_questions=9", "rollout"),
+        ("amateur=micro_near", "score"),
+        ("sampler.support_floor=0.01", "score"),
+        ("sampler.tokens_per_pass=99", "score"),
+        ("alpha=0.5", "supervision"),
+        ("beta=0.1", "supervision"),
+        ("method=no_selection", "supervision"),
+        ("method=no_contrast", "supervision"),
+        ("distiller.steps=9", "adapter"),
+        ("distiller.batch_size=9", "adapter"),
+        ("distiller.learning_rate=1e-5", "adapter"),
+        ("distiller.schedule=cosine", "adapter"),
+        ("distiller.lora_r=4", "adapter"),
+        ("distiller.order=steps", "adapter"),
+        ("evaluator.system_prompt=Think.", "answers"),
+        ("evaluator.max_new_tokens=17", "answers"),
+        ("evaluator.max_examples=9", "answers"),
+        ("distiller.checkpoint_every=7", "nothing"),
+        ("distiller.merge=true", "nothing"),
+        ("wandb.project=other", "nothing"),
+        ("store=elsewhere", "nothing"),
+    ],
+)
+def test_a_setting_changes_the_addresses_of_what_it_determines_and_no_others(
+    tmp_path, override, first_changed
+):
+    """An address that forgets a setting shows one run's numbers as another's."""
+    before, after = addresses(tmp_path), addresses(tmp_path, override)
+    changed = {name for name in before if before[name] != after[name]}
+    assert changed == DOWNSTREAM[first_changed]
+
+
+def test_hard_labels_do_not_depend_on_alpha_nor_all_steps_on_beta(tmp_path):
+    base = ["method=neither"]
+    assert addresses(tmp_path, *base) == addresses(tmp_path, *base, "alpha=0.5", "beta=3")
+
+
+def test_a_mended_reference_asks_no_model_again(tmp_path):
+    file = tmp_path / "mine.jsonl"
+    words = ["data=jsonl", f"data.path={file}"]
+    file.write_text('{"question": "What?", "answer": "1"}', "utf-8")
+    before = addresses(tmp_path, *words)
+    file.write_text('{"question": "What?", "answer": "2"}', "utf-8")
+    assert addresses(tmp_path, *words) == before

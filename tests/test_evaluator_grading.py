@@ -547,14 +547,16 @@ def test_a_missing_file(tmp_path, capsys):
 
 def test_records_of_a_benchmark_can_be_graded_again(tmp_path):
     question = Question("m/test/0", "Which?", "B", choices=FOUR)
-    outputs = [{"output": "\\boxed{4 m}", "tokens": 3, "finished": True}]
+    outputs = [
+        {"question_id": question.id, "output": "\\boxed{4 m}", "tokens": 3, "finished": True}
+    ]
     (record,) = grade.grade_all([question], outputs, "choice")
     assert record["correct"]
     assert grade.regrade(write(tmp_path, record)) == [record]
 
 
 def test_a_broken_reference_is_named_by_its_question():
-    outputs = [{"output": "1", "tokens": 1, "finished": True}]
+    outputs = [{"question_id": "m/test/0", "output": "1", "tokens": 1, "finished": True}]
     with pytest.raises(UserError, match="m/test/0"):
         grade.grade_all([Question("m/test/0", "Q")], outputs, "number")
     with pytest.raises(UserError, match="m/test/0"):

@@ -61,6 +61,13 @@ def test_a_model_that_lets_sequences_see_each_other_is_refused():
         check_packing(model, "leaky")
 
 
+def test_a_place_outside_its_own_sequence_is_refused():
+    """An empty prompt's first step would read the end of the sequence packed before it."""
+    for sequences, reads in (([[1, 2], [3]], [[0], [-1]]), ([[1]], [[1]]), ([[]], [[]])):
+        with pytest.raises(ValueError, match="cannot be read"):
+            pack(sequences, reads)
+
+
 def test_a_model_with_nan_weights_is_refused():
     model = tiny()
     next(model.parameters()).data[:] = float("nan")

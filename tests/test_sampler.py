@@ -223,6 +223,44 @@ def test_profile_counts_every_step_once(tmp_path, pair, shared, questions):
     assert profile["share_below_0.1"] == sum(value < 0.1 for value in kl) / len(kl)
 
 
+def test_profile_means_are_over_the_steps_that_they_name(tmp_path, pair, shared, questions):
+    folders = sample(tmp_path, pair, shared, questions[:4])
+    answers = {row["index"]: row for row in read_shards(folders[0])}
+    same, other, entropies = [], [], []
+    for row in read_shards(folders[1]):
+        answer = answers[row["index"]]
+        prefix = answer["prompt_ids"] + answer["token_ids"][: row["step"]]
+        with torch.no_grad():
+            p, q = (m.model(torch.tensor([prefix])).logits[0, -1].log_softmax(-1) for m in pair)
+        assert (row["expert_top1"], row["amateur_top1"]) == (int(p.argmax()), int(q.argmax()))
+        entropies.append((row["expert_entropy"], -(p.exp() * p).sum().item()))
+        entropies.append((row["amateur_entropy"], -(q.exp() * q).sum().item()))
+        (same if p.argmax() == q.argmax() else other).append(row["kl"])
+    for ours, plain in entropies:
+        assert ours == pytest.approx(plain, abs=1e-4)
+    profile = select.profile(select.select(*folders, METHOD, alpha=ALPHA, beta=BETA))
+    assert profile["kl_mean_same_top1"] == pytest.approx(sum(same) / len(same), rel=1e-5)
+    assert profile["kl_mean_other_top1"] == pytest.approx(sum(other) / len(other), rel=1e-5)
+
+
+def test_each_model_is_asked_in_its_own_template(tmp_path, pair, shared, questions):
+    """One tokenizer for both models would feed the amateur control tokens of another model."""
+    expert, amateur = pair
+    foreign = load_micro("micro")
+    foreign.tokenizer.chat_template = (
+        "{% for m in messages %}{{ m['content'] }}{% endfor %}<|assistant|>"
+    )
+    folders = sample(tmp_path, (expert, foreign), shared, questions[:2])
+    row = next(iter(read_shards(folders[1])))
+    answer = next(a for a in read_shards(folders[0]) if a["index"] == row["index"])
+    prompt = render_prompt(foreign.tokenizer, answer["question"], SYSTEM)
+    assert prompt != answer["prompt_ids"]
+    with torch.no_grad():
+        p = expert.model(torch.tensor([answer["prompt_ids"]])).logits[0, -1].log_softmax(-1)
+        q = amateur.model(torch.tensor([prompt])).logits[0, -1].log_softmax(-1)
+    assert row["kl"] == pytest.approx((p.exp() * (p - q)).sum().item(), rel=1e-3, abs=1e-6)
+
+
 def test_no_step_above_beta_is_an_empty_supervision_that_knows_the_highest_kl(
     tmp_path, pair, shared, questions
 ):
@@ -235,8 +273,10 @@ def test_no_step_above_beta_is_an_empty_supervision_that_knows_the_highest_kl(
 def test_an_id_that_the_models_do_not_share_ends_the_scored_part():
     shared = SharedVocabulary(size=10, excluded=(7,))
     assert score.scored_length([1, 2, 3], shared) == 3
-    assert score.scored_length([1, 7, 3], shared) == 2  # the step that chose 7 had a shared prefix
-    assert score.scored_length([12, 1], shared) == 1
+    # What the expert wanted at the step that chose 7 has left the distribution: the rest of it,
+    # normalized, is noise, and a label made of it would train against ending.
+    assert score.scored_length([1, 7, 3], shared) == 1
+    assert score.scored_length([12, 1], shared) == 0
 
 
 def test_excluded_ids_and_padding_rows_leave_both_distributions():
@@ -341,11 +381,12 @@ def test_supervision_survives_the_disk(tmp_path):
     supervision = Supervision(
         [
             SupervisedTrajectory(
-                "a/1", "q", [1, 2, 3], 2, [0, 1], [0.5, 0.7], [[4], [5, 6]], [[1.0], [0.25, 0.75]]
+                "a/1", "q", [1, 2, 3], 2, [0, 1], [0.5, 0.75], [[4], [5, 6]], [[1.0], [0.25, 0.75]]
             )
         ]
     )
     supervision.save(tmp_path)
-    assert Supervision.load(tmp_path) == Supervision.load(tmp_path)
+    (again,) = Supervision.load(tmp_path).trajectories
+    assert again == supervision.trajectories[0]
     assert Supervision.load(tmp_path).digest() == supervision.digest()
     assert supervision.trajectories[0].read_at(0) == 1  # the prompt's last token predicts step 0

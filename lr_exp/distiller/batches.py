@@ -35,6 +35,8 @@ def plan_batches(
     "trajectories" answers are shuffled and a batch takes neighbouring steps, which share prefixes;
     with "steps" the kept steps themselves are shuffled.
     """
+    if supervision.kept == 0:
+        raise ValueError("a supervision without a kept step cannot fill a batch")
     stream = _stream(supervision, order, random.Random(seed))
     return [[next(stream) for _ in range(batch_size)] for _ in range(steps)]
 

@@ -7,7 +7,7 @@ import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from peft import LoraConfig, PeftModel, TaskType, get_peft_model
@@ -83,13 +83,13 @@ def distill(
         trainer.train(resume_from_checkpoint=_last_whole(checkpoints))
         history = [_kept_metrics(entry) for entry in trainer.state.log_history if "loss" in entry]
         # Named only now: checkpoints would look the name up at the hub each time.
-        config = model.peft_config["default"]
+        config = cast(LoraConfig, model.peft_config["default"])
         config.base_model_name_or_path, config.revision = base_name, base_revision
         config.target_modules = sorted(settings.target_modules)  # peft's set has no fixed order
         # Embeddings are not tuned; to look whether they were, peft would ask the hub.
         model.save_pretrained(str(folder / ADAPTER), save_embedding_layers=False)
     finally:
-        model.unload()
+        model.unload().eval()  # training left it with its dropout on
     (folder / ADAPTER / "README.md").unlink(missing_ok=True)  # a template full of placeholders
     write_atomically(folder / HISTORY, "".join(json.dumps(entry) + "\n" for entry in history))
     shutil.rmtree(checkpoints, ignore_errors=True)
@@ -97,7 +97,7 @@ def distill(
         "optimizer_steps": settings.steps,
         "tuned_tokens": settings.steps * settings.batch_size,
         "kept_steps": supervision.kept,
-        "final_loss": history[-1]["loss"] if history else None,
+        "final_loss": history[-1]["loss"],  # mean of the steps since the log before it
     }
 
 
@@ -165,7 +165,9 @@ def _with_lora(expert: LanguageModel, settings: DistillerSettings) -> PeftModel:
 def _arguments(
     settings: DistillerSettings, checkpoints: Path, seed: int, device: str
 ) -> TrainingArguments:
-    return TrainingArguments(
+    # A checkpoint falls on a logged step, so that no half-filled mean is lost with a stop.
+    logs_between = max(1, round(settings.checkpoint_every / settings.log_every))
+    arguments = TrainingArguments(
         output_dir=str(checkpoints),
         max_steps=settings.steps,
         per_device_train_batch_size=1,  # one item of the dataset is one optimizer step
@@ -178,7 +180,7 @@ def _arguments(
         logging_first_step=True,
         logging_nan_inf_filter=False,  # a loss that is not finite ends the run, see the trainer
         save_strategy="steps",
-        save_steps=settings.checkpoint_every,
+        save_steps=logs_between * settings.log_every,
         save_total_limit=1,
         seed=seed,
         use_cpu=torch.device(device).type == "cpu",
@@ -187,6 +189,10 @@ def _arguments(
         dataloader_pin_memory=False,
         disable_tqdm=True,
     )
+    # One process is one device: without this the Trainer would split a pass over all GPUs it sees.
+    _ = arguments.device
+    arguments._n_gpu = min(arguments.n_gpu, 1)
+    return arguments
 
 
 def _last_whole(checkpoints: Path) -> str | None:
@@ -225,6 +231,8 @@ class _Report(TrainerCallback):
 
     def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         self._bar.update()
+        if state.global_step == state.max_steps:
+            control.should_log = True  # the last steps too, whatever log_every
 
     def on_log(
         self, args: Any, state: Any, control: Any, logs: dict[str, float] | None = None, **_: Any

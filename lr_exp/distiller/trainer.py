@@ -28,10 +28,10 @@ def pass_losses(
         `(kept,)` losses and `(kept,)` entropies (no gradient), both in nats.
     """
     packed = Pack(batch["input_ids"], batch["position_ids"], batch["read_at"])
-    logits = read_logits(model, packed)[:, :vocabulary_size]
-    losses = contrast.distillation_loss(logits, batch["target_ids"], batch["target_weights"])
+    student = contrast.log_probs(read_logits(model, packed)[:, :vocabulary_size])
+    losses = contrast.distillation_loss(student, batch["target_ids"], batch["target_weights"])
     with torch.no_grad():
-        entropies = contrast.entropy_nats(contrast.log_probs(logits))
+        entropies = contrast.entropy_nats(student)
     return losses, entropies
 
 

@@ -19,7 +19,10 @@ from lr_exp.shards import read_shards
 
 VERSION = 1
 
-COLUMNS = [("output", pa.string())]  # the answer as text, without special tokens
+COLUMNS = [
+    ("question_id", pa.string()),
+    ("output", pa.string()),  # the answer as text, without special tokens
+]
 
 
 def answer(
@@ -50,8 +53,10 @@ def answer(
     )
 
     def row(index: int, decoded: Decoded) -> dict[str, Any]:
-        tokenizer = language_model.tokenizer
-        return {"output": tokenizer.decode(decoded.token_ids, skip_special_tokens=True)}
+        text = language_model.tokenizer.decode(
+            decoded.token_ids, skip_special_tokens=True, clean_up_tokenization_spaces=False
+        )
+        return {"question_id": questions[index].id, "output": text}
 
     return decode_into_shards(
         language_model,

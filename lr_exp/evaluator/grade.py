@@ -17,7 +17,7 @@ from lr_exp.data import Question
 from lr_exp.errors import UserError
 from lr_exp.evaluator.aggregate import aggregate
 from lr_exp.evaluator.extract import extract
-from lr_exp.evaluator.verify import verify
+from lr_exp.evaluator.verify import check_reference, verify
 from lr_exp.settings import ANSWER_KINDS
 
 VERSION = 1
@@ -41,6 +41,17 @@ def grade_answer(output: str, reference: str, kind: str, choices: Sequence[str] 
     return Grade(extracted, verify(extracted, reference, kind, choices))
 
 
+def check_references(questions: Sequence[Question], kind: str) -> None:
+    """Raises UserError for the first missing or broken reference, before a model has answered."""
+    for question in questions:
+        if question.answer is None:
+            raise UserError(f"question {question.id} has no reference answer to grade against.")
+        try:
+            check_reference(question.answer, kind, question.choices)
+        except UserError as error:
+            raise UserError(f"question {question.id}: {error}") from error
+
+
 def grade_all(
     questions: Sequence[Question], outputs: Sequence[dict[str, Any]], kind: str
 ) -> list[dict[str, Any]]:
@@ -48,13 +59,16 @@ def grade_all(
 
     Args:
         questions: the benchmark's, with references.
-        outputs: in the same order, each with `output`, `tokens` and `finished`.
+        outputs: in the same order, each with `question_id`, `output`, `tokens`, `finished`.
         kind: how answers are read and compared (`settings.ANSWER_KINDS`).
 
-    Raises UserError for a missing or broken reference, naming the question.
+    Raises UserError for a missing or broken reference, naming the question, and ValueError for
+    an output of another question.
     """
     graded = []
     for question, output in zip(questions, outputs, strict=True):
+        if output["question_id"] != question.id:
+            raise ValueError(f"the output of {output['question_id']} stands at {question.id}")
         if question.answer is None:
             raise UserError(f"question {question.id} has no reference answer to grade against.")
         try:

@@ -5,11 +5,7 @@ from typing import Any
 
 def summary_table(summary: dict[str, Any]) -> str:
     """A short report: what ran, what was kept, what it cost, accuracy before and after."""
-    lines = [
-        "",
-        f"{summary['method']}: expert {summary['expert']}, amateur {summary['amateur']}, "
-        f"alpha {summary['alpha']:g}, beta {summary['beta']:g}, seed {summary['seed']}",
-    ]
+    lines = ["", _headline(summary)]
     if "sample" in summary:
         lines.append(_sample_line(summary["sample"]))
     if "distill" in summary:
@@ -21,6 +17,17 @@ def summary_table(summary: dict[str, Any]) -> str:
     if "evaluate" in summary:
         lines += ["", *_accuracies(summary["evaluate"])]
     return "\n".join([*lines, ""])
+
+
+def _headline(summary: dict[str, Any]) -> str:
+    parts = [f"expert {summary['expert']}"]
+    if summary["amateur"] is not None:
+        parts.append(f"amateur {summary['amateur']}")
+    parts += [
+        f"{name} {summary[name]:g}" for name in ("alpha", "beta") if summary[name] is not None
+    ]
+    method = summary["method"] or f"supervision from {summary['data']}"
+    return f"{method}: {', '.join(parts)}, seed {summary['seed']}"
 
 
 def _sample_line(sample: dict[str, Any]) -> str:
@@ -51,7 +58,7 @@ def _accuracies(evaluate: dict[str, Any]) -> list[str]:
             gain = 100 * (tuned[name]["accuracy"] - before["accuracy"])
             line += f"  {_percent(tuned[name])}  {gain:>+6.1f}"
         lines.append(line)
-    lines.append(f"pass@1 in % ± one standard error; {evaluate['seconds']:.1f} s")
+    lines.append(f"pass@1 in % ± one standard error; {_cost(evaluate)[2:]}")
     return lines
 
 

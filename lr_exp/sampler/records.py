@@ -110,8 +110,8 @@ def _records(supervision: Supervision, tokenizer: Any) -> Iterator[dict[str, Any
             yield {
                 "prompt_id": trajectory.question,
                 "step": step,
-                "prefix": tokenizer.decode(prefix) if prefix else "",
-                "tokens": [tokenizer.decode([token]) for token in ids],
+                "prefix": _text(tokenizer, prefix),
+                "tokens": [_text(tokenizer, [token]) for token in ids],
                 "token_ids": ids,
                 "weights": trajectory.target_weights[kept],
                 "kl_divergence": trajectory.kl[kept],
@@ -165,8 +165,10 @@ def _checked(line: str, where: str, vocabulary_size: int) -> dict[str, Any]:
     good = all(isinstance(w, int | float) and math.isfinite(w) and w >= 0 for w in weights)
     if not good or abs(sum(weights) - 1) > 1e-3:
         raise UserError(
-            f"{where}: weights must be 0 or more and sum to 1, not {sum_text(weights)}."
+            f"{where}: weights must be 0 or more and sum to 1, not {_sum_text(weights)}."
         )
+    if record.get("prompt_token_ids") == []:
+        raise UserError(f"{where}: prompt_token_ids is empty; a prompt has one token or more.")
     if record["step"] < 0 or not math.isfinite(record["kl_divergence"]):
         raise UserError(f"{where}: step must be 0 or more and kl_divergence finite.")
     if "prefix_token_ids" in record and len(record["prefix_token_ids"]) != record["step"]:
@@ -177,10 +179,14 @@ def _checked(line: str, where: str, vocabulary_size: int) -> dict[str, Any]:
     return record
 
 
-def sum_text(weights: list[Any]) -> str:
+def _sum_text(weights: list[Any]) -> str:
     """The sum of weights for a message, or their first bad value."""
     bad = [w for w in weights if not isinstance(w, int | float) or not math.isfinite(w) or w < 0]
     return repr(bad[0]) if bad else f"{sum(weights):.4f}"
+
+
+def _text(tokenizer: Any, ids: list[int]) -> str:
+    return tokenizer.decode(ids, clean_up_tokenization_spaces=False) if ids else ""
 
 
 def _is_id(value: Any, vocabulary_size: int) -> bool:

@@ -20,7 +20,7 @@ from lr_exp.errors import UserError
 from lr_exp.models import LanguageModel
 from lr_exp.packing import groups_within, pack, read_logits
 from lr_exp.prompts import render_prompt
-from lr_exp.shards import read_shard, shard_path, shard_paths, write_shard
+from lr_exp.shards import count_rows, read_shard, shard_path, shard_paths, write_shard
 from lr_exp.vocabulary import SharedVocabulary
 
 VERSION = 1
@@ -42,8 +42,8 @@ SCHEMA = pa.schema(
     ]
 )
 
-# Steps whose full distributions are alive at once: the working set is a few such (rows, vocabulary)
-# matrices in fp32, whatever the length of a pass.
+# Steps that are measured at once: beside a pass's raw logits, the working set is a few such
+# (steps, vocabulary) matrices in fp32.
 _CHUNK = 256
 
 
@@ -116,17 +116,18 @@ def score(
                 )
                 write_shard(folder, number, rows, SCHEMA)
             progress.update()
-    return {"steps": sum(len(read_shard(path)) for path in shard_paths(folder))}
+    return {"steps": sum(count_rows(path) for path in shard_paths(folder))}
 
 
 def scored_length(token_ids: list[int], shared: SharedVocabulary) -> int:
-    """Steps of an answer that both models read alike: all up to the first id they do not share.
+    """Steps of an answer that both models read alike: all before the first id they do not share.
 
-    The step that chose that id still has a shared prefix, so it counts.
+    The step that chose that id has a shared prefix, but what the expert wanted there has left the
+    distribution: the rest, normalized, would be noise.
     """
     for step, token in enumerate(token_ids):
         if token not in shared:
-            return step + 1
+            return step
     return len(token_ids)
 
 
@@ -146,6 +147,9 @@ def _score_shard(
         for row, prompt, length in zip(trajectories, amateur_prompts, lengths, strict=True)
     ]
     for group in groups_within(sizes, tokens_per_pass):
+        group = [i for i in group if lengths[i]]
+        if not group:
+            continue
         logits = [
             _next_token_logits(
                 model,
@@ -162,6 +166,7 @@ def _score_shard(
             chunk = slice(start, start + _CHUNK)
             scores = score_steps(logits[0][chunk], logits[1][chunk], shared, floor)
             yield from _rows(places[chunk], scores, expert, amateur)
+        del logits  # before the next pass makes its own
 
 
 def _amateur_prompt(amateur: LanguageModel, row: dict[str, Any], system_prompt: str) -> list[int]:
