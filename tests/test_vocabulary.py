@@ -1,0 +1,44 @@
+"""Which ids two models are compared on, with tokenizers that are nothing but a table."""
+
+import pytest
+import torch
+
+from lr_exp.errors import UserError
+from lr_exp.vocabulary import shared_vocabulary
+
+
+class Table:
+    def __init__(self, *tokens: str | None) -> None:
+        self._tokens = tokens
+
+    def get_vocab(self) -> dict[str, int]:
+        return {token: index for index, token in enumerate(self._tokens) if token is not None}
+
+
+def shared(expert: Table, amateur: Table, **changes):
+    rows = {"expert_rows": 9, "amateur_rows": 9, **changes}
+    return shared_vocabulary(expert, amateur, **rows)
+
+
+def test_ids_without_a_token_leave_the_distribution():
+    """Rows that no token was ever trained for hold anything; the published code keeps them."""
+    vocabulary = shared(Table("a", None, "c", None, "e"), Table("a", None, "c", None, "e"))
+    assert vocabulary.ids().tolist() == [0, 2, 4]
+    assert vocabulary.restrict(torch.arange(9.0)).tolist() == [0, 2, 4]
+    assert [index for index in range(9) if index in vocabulary] == [0, 2, 4]
+
+
+def test_the_shorter_tokenizer_ends_the_shared_range():
+    assert shared(Table("a", "b", "c"), Table("a", "b")).ids().tolist() == [0, 1]
+
+
+def test_a_token_that_one_of_them_lacks_is_a_difference():
+    with pytest.raises(UserError, match=r"1 of 3 ids differ, first 1: 'b' against None"):
+        shared(Table("a", "b", "c"), Table("a", None, "c"))
+
+
+def test_reused_ids_are_left_out_not_checked():
+    pair = Table("a", "<end>", "c"), Table("a", "<think>", "c")
+    with pytest.raises(UserError, match="'<end>' against '<think>'"):
+        shared(*pair)
+    assert shared(*pair, reused_ids=(1, 77)).ids().tolist() == [0, 2]
