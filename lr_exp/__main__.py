@@ -2,6 +2,7 @@
 
 import logging
 import os
+import signal
 import sys
 import warnings
 from pathlib import Path
@@ -42,6 +43,7 @@ def main() -> int:
     register()
     _quiet_start()
     _printed.clear()
+    signal.signal(signal.SIGTERM, _stop)
     try:
         check_overrides([word for word in sys.argv[1:] if _is_override(word)])
         _job()
@@ -49,7 +51,18 @@ def main() -> int:
         if os.environ.get("LR_EXP_DEBUG") == "1":
             raise
         _print_error(error)
+    except OSError as error:  # a folder that cannot be made, a disk that is full
+        if os.environ.get("LR_EXP_DEBUG") == "1":
+            raise
+        _print_error(error)
+    except KeyboardInterrupt:
+        print("stopped: the same command goes on where it was", file=sys.stderr, flush=True)
+        return 130
     return 1 if _printed else 0
+
+
+def _stop(signal_number: int, frame: object) -> None:
+    raise KeyboardInterrupt  # SIGTERM, as queues send it, ends like Ctrl-C
 
 
 def _choose_gpu(settings: Settings) -> None:

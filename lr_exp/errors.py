@@ -3,6 +3,8 @@
 import difflib
 from collections.abc import Iterable
 
+_MOST_LISTED = 20
+
 
 class UserError(ValueError):
     """Something the user gave is wrong; the message says what, where, and what to change."""
@@ -14,4 +16,6 @@ def nearest(name: str, known: Iterable[str]) -> str:
     close = difflib.get_close_matches(name, names, n=1, cutoff=0.5)
     if close:
         return f" Did you mean {close[0]!r}?"
+    if len(names) > _MOST_LISTED:
+        return " `python -m lr_exp --help` lists what there is."
     return f" Known: {', '.join(names)}." if names else ""

@@ -58,6 +58,7 @@ class Evaluation:
     result: Aggregate
     seconds: float  # of answering and grading, whenever they were done
     reused: bool  # the answers were in the store
+    cut_off: int  # answers that a limit ended
     answers: Path
 
 
@@ -128,6 +129,9 @@ class Experiment:
     def check_inputs(self) -> None:
         """Reads every input once, so that a bad one fails before the first model loads."""
         stages = self.settings.stages
+        export = self.settings.sampler.export
+        if export is not None and Path(export).is_dir():
+            raise UserError(f"sampler.export={export} is a folder: give the name of a file.")
         _ = self.expert
         if "evaluate" in stages:
             for benchmark in self.benchmarks:
@@ -381,7 +385,11 @@ class Experiment:
             },
         )
         return Evaluation(
-            result, answers.seconds + grades.seconds, answers.reused, grades.folder / ANSWERS
+            result=result,
+            seconds=answers.seconds + grades.seconds,
+            reused=answers.reused,
+            cut_off=answers.facts["questions"] - answers.facts["finished"],
+            answers=grades.folder / ANSWERS,
         )
 
     def _answers(

@@ -32,7 +32,7 @@ def run(settings: Settings, folder: Path, conf_dir: Path) -> dict[str, Any]:
         UserError: something in the settings or the inputs cannot work.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / SUMMARY).unlink(missing_ok=True)  # of an earlier run in this folder
+    _clear(folder)
     reset_peak_memory()
     store = Store(settings.store)
     experiment = Experiment(settings, store, conf_dir)
@@ -49,14 +49,23 @@ def run(settings: Settings, folder: Path, conf_dir: Path) -> dict[str, Any]:
                 log.warning(summary["stopped"])
         if "distill" in settings.stages and supervision and supervision.facts["kept"]:
             tuned, summary["distill"] = _distill(experiment, supervision, folder)
-        if "evaluate" in settings.stages and "stopped" not in summary:
+        if "evaluate" in settings.stages:
             summary["evaluate"] = _evaluate(experiment, tuned, tracker, folder)
         summary["peak_memory_bytes"] = peak_memory_bytes(experiment.device)
         tracker.summarize(_headlines(summary))
     write_atomically(folder / SUMMARY, json.dumps(summary, indent=2, ensure_ascii=False) + "\n")
     print(summary_table(summary), flush=True)
-    print(f"Results: {os.path.relpath(folder)}", flush=True)
+    print(f"Results: {min(str(folder), os.path.relpath(folder), key=len)}", flush=True)
     return summary
+
+
+def _clear(folder: Path) -> None:
+    """Removes what an earlier run in this folder would show as this one's: summary and links."""
+    (folder / SUMMARY).unlink(missing_ok=True)
+    links = [folder / "adapter", folder / "merged", *(folder / "answers").glob("*/*.jsonl")]
+    for link in links:
+        if link.is_symlink():
+            link.unlink()
 
 
 def _head(settings: Settings, experiment: Experiment) -> dict[str, Any]:
@@ -149,7 +158,7 @@ def _evaluate(
     for who, adapter in variants.items():
         for benchmark in experiment.benchmarks:
             evaluation = experiment.evaluate(benchmark, adapter)
-            summary[who][benchmark.name] = dict(evaluation.result)
+            summary[who][benchmark.name] = {**evaluation.result, "cut_off": evaluation.cut_off}
             summary["seconds"] += evaluation.seconds
             summary["reused"] &= evaluation.reused
             place = folder / "answers" / who

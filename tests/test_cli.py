@@ -362,3 +362,25 @@ def test_the_wheel_carries_the_yaml_where_the_program_looks_for_it(tmp_path, mon
     (installed / "conf").mkdir(parents=True)
     monkeypatch.setattr(configuration, "__file__", str(installed / "configuration.py"))
     assert conf_dir() == installed / "conf"
+
+
+def test_an_interrupt_ends_in_one_line_that_says_how_to_go_on(program, monkeypatch):
+    def interrupted(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("lr_exp.run.run", interrupted)
+    outcome = program("experiment=demo")
+    assert outcome.status == 130
+    assert outcome.err == "stopped: the same command goes on where it was\n"
+
+
+def test_a_run_folder_that_cannot_be_made_is_one_line(program):
+    outcome = program("experiment=demo", "hydra.run.dir=/proc/none")
+    assert outcome.status == 1
+    assert "/proc/none" in outcome.error
+
+
+def test_an_export_that_is_a_folder_fails_before_sampling(program, tmp_path):
+    outcome = program("experiment=demo", f"sampler.export={tmp_path}")
+    assert "is a folder" in outcome.error
+    assert outcome.finished == []

@@ -143,6 +143,8 @@ def test_no_step_above_beta_stops_before_training_and_is_an_answer(first, caplog
     stopped = go(tmp_path, "stopped", "beta=1000")
     assert stopped["sample"]["kept"] == 0
     assert "distill" not in stopped
+    assert stopped["evaluate"]["expert"] == summary["evaluate"]["expert"]
+    assert "tuned" not in stopped["evaluate"]
     assert f"{summary['sample']['kl_max']:.4g} nats" in stopped["stopped"]
     assert (tmp_path / "stopped" / "summary.json").is_file()
 
@@ -273,7 +275,11 @@ def addresses(tmp_path: Path, *overrides: str) -> dict[str, str]:
             if name == "answers":
                 name += ", tuned" if recipe.inputs["adapter"] else ", expert"
             made[name] = recipe.address
-            facts = {"digest": recipe.address, "accuracy": 0, "correct": 0, "total": 1, "stderr": 0}
+            facts = {
+                "adapter": {"digest": recipe.address},
+                "answers": {"questions": 1, "finished": 1},
+                "grades": {"accuracy": 0, "correct": 0, "total": 1, "stderr": 0},
+            }.get(recipe.stage, {"digest": recipe.address})
             return Artifact(recipe.address, tmp_path, facts, 0.0, reused=False)
 
     settings = settings_for(tmp_path, *overrides)
@@ -348,3 +354,19 @@ def test_a_mended_reference_asks_no_model_again(tmp_path):
     before = addresses(tmp_path, *words)
     file.write_text('{"question": "What?", "answer": "2"}', "utf-8")
     assert addresses(tmp_path, *words) == before
+
+
+def test_a_folder_used_again_shows_nothing_of_the_run_before(first):
+    tmp_path, _ = first
+    go(tmp_path, "used")
+    go(tmp_path, "used", "stages=[evaluate]")
+    assert not (tmp_path / "used" / "adapter").exists()
+    assert not list((tmp_path / "used" / "answers" / "tuned").glob("*"))
+    assert len(list((tmp_path / "used" / "answers" / "expert").glob("*"))) == 2
+
+
+def test_answers_that_a_limit_ended_are_counted(first):
+    tmp_path, summary = first
+    short = go(tmp_path, "short", "stages=[evaluate]", "evaluator.max_new_tokens=3")
+    assert short["evaluate"]["expert"]["micro_add"]["cut_off"] == 24
+    assert summary["evaluate"]["expert"]["micro_add"]["cut_off"] == 0

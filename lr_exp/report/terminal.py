@@ -2,6 +2,8 @@
 
 from typing import Any
 
+_WHO = ("expert", "tuned")
+
 
 def summary_table(summary: dict[str, Any]) -> str:
     """A short report: what ran, what was kept, what it cost, accuracy before and after."""
@@ -14,7 +16,7 @@ def summary_table(summary: dict[str, Any]) -> str:
             f"distilled  {distill['optimizer_steps']} optimizer steps, {distill['tuned_tokens']:,} "
             f"tuned tokens, final loss {distill['final_loss']:.4f}{_cost(distill)}"
         )
-    if "evaluate" in summary:
+    if summary.get("evaluate", {}).get("expert"):
         lines += ["", *_accuracies(summary["evaluate"])]
     return "\n".join([*lines, ""])
 
@@ -58,6 +60,10 @@ def _accuracies(evaluate: dict[str, Any]) -> list[str]:
             gain = 100 * (tuned[name]["accuracy"] - before["accuracy"])
             line += f"  {_percent(tuned[name])}  {gain:>+6.1f}"
         lines.append(line)
+    cut_off = {who: sum(r["cut_off"] for r in evaluate.get(who, {}).values()) for who in _WHO}
+    if any(cut_off.values()):
+        told = ", ".join(f"{count:,} of the {who}'s" for who, count in cut_off.items() if count)
+        lines.append(f"answers ended by a limit (evaluator.max_new_tokens): {told}")
     lines.append(f"pass@1 in % ± one standard error; {_cost(evaluate)[2:]}")
     return lines
 
