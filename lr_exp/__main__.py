@@ -47,11 +47,8 @@ def main() -> int:
     try:
         check_overrides([word for word in sys.argv[1:] if _is_override(word)])
         _job()
-    except (UserError, HydraException, OmegaConfBaseException) as error:
-        if os.environ.get("LR_EXP_DEBUG") == "1":
-            raise
-        _print_error(error)
-    except OSError as error:  # a folder that cannot be made, a disk that is full
+    # OSError: a folder that cannot be made, a disk that is full.
+    except (UserError, HydraException, OmegaConfBaseException, OSError) as error:
         if os.environ.get("LR_EXP_DEBUG") == "1":
             raise
         _print_error(error)

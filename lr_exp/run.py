@@ -13,7 +13,9 @@ from typing import Any
 
 from lr_exp.experiment import Experiment, Tuned, versions
 from lr_exp.memory import peak_memory_bytes, reset_peak_memory
+from lr_exp.models import load_tokenizer
 from lr_exp.report.terminal import summary_table
+from lr_exp.sampler.records import labelled_steps
 from lr_exp.settings import Settings
 from lr_exp.store import Artifact, Store, write_atomically
 from lr_exp.supervision import Supervision
@@ -120,9 +122,6 @@ def _show_samples(experiment: Experiment, supervision: Artifact, tracker: Tracke
     """The first kept steps as a W&B table: question, prefix, label, divergence."""
     if not tracker.has_service:
         return
-    from lr_exp.models import load_tokenizer
-    from lr_exp.sampler.records import labelled_steps
-
     tokenizer = load_tokenizer(experiment.expert)
     columns = ("question", "step", "prefix", "label", "kl (nats)")
     rows = labelled_steps(Supervision.load(supervision.folder), tokenizer, _SHOWN_STEPS)

@@ -50,18 +50,23 @@ except SystemExit as end:
 """
 
 
-@pytest.mark.parametrize("words", [["--help"], ["--cfg", "job", "experiment=demo"]])
-def test_help_and_cfg_import_nothing_heavy(words, tmp_path):
-    """Importing torch makes `--help` take seconds."""
-    done = subprocess.run(  # noqa: S603
-        [sys.executable, "-c", START, *words],
-        cwd=tmp_path,
+def alone(folder: Path, *words: str) -> subprocess.CompletedProcess[str]:
+    """Python in a process of its own, with nothing of this one's environment."""
+    return subprocess.run(  # noqa: S603
+        [sys.executable, *words],
+        cwd=folder,
         env={"PYTHONPATH": str(ROOT), "PATH": ""},
         capture_output=True,
         text=True,
         timeout=60,
         check=False,
     )
+
+
+@pytest.mark.parametrize("words", [["--help"], ["--cfg", "job", "experiment=demo"]])
+def test_help_and_cfg_import_nothing_heavy(words, tmp_path):
+    """Importing torch makes `--help` take seconds."""
+    done = alone(tmp_path, "-c", START, *words)
     assert done.returncode == 0, done.stderr
     assert done.stdout.splitlines()[-1] == "heavy: []"
     assert "distiller:" in done.stdout
@@ -70,15 +75,7 @@ def test_help_and_cfg_import_nothing_heavy(words, tmp_path):
 
 def test_a_mistake_in_a_process_of_its_own(tmp_path):
     """Exit status and streams as a shell sees them."""
-    done = subprocess.run(
-        [sys.executable, "-m", "lr_exp", "betta=0.4"],
-        cwd=tmp_path,
-        env={"PYTHONPATH": str(ROOT), "PATH": ""},
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
+    done = alone(tmp_path, "-m", "lr_exp", "betta=0.4")
     assert done.returncode == 1
     assert done.stdout == ""
     assert done.stderr == "error: 'betta' is not a setting. Did you mean 'beta'?\n"

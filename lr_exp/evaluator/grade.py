@@ -8,7 +8,8 @@ Joins extract, verify and aggregate; knows nothing of models.
 import argparse
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -44,12 +45,8 @@ def grade_answer(output: str, reference: str, kind: str, choices: Sequence[str] 
 def check_references(questions: Sequence[Question], kind: str) -> None:
     """Raises UserError for the first missing or broken reference, before a model has answered."""
     for question in questions:
-        if question.answer is None:
-            raise UserError(f"question {question.id} has no reference answer to grade against.")
-        try:
-            check_reference(question.answer, kind, question.choices)
-        except UserError as error:
-            raise UserError(f"question {question.id}: {error}") from error
+        with _naming(question) as reference:
+            check_reference(reference, kind, question.choices)
 
 
 def grade_all(
@@ -69,18 +66,14 @@ def grade_all(
     for question, output in zip(questions, outputs, strict=True):
         if output["question_id"] != question.id:
             raise ValueError(f"the output of {output['question_id']} stands at {question.id}")
-        if question.answer is None:
-            raise UserError(f"question {question.id} has no reference answer to grade against.")
-        try:
-            one = grade_answer(output["output"], question.answer, kind, question.choices)
-        except UserError as error:
-            raise UserError(f"question {question.id}: {error}") from error
+        with _naming(question) as reference:
+            one = grade_answer(output["output"], reference, kind, question.choices)
         graded.append(
             {
                 "id": question.id,
                 "question": question.text,
                 "choices": list(question.choices),
-                "reference": question.answer,
+                "reference": reference,
                 "kind": kind,
                 "output": output["output"],
                 "tokens": output["tokens"],
@@ -90,6 +83,17 @@ def grade_all(
             }
         )
     return graded
+
+
+@contextmanager
+def _naming(question: Question) -> Iterator[str]:
+    """The question's reference; an error about it names the question."""
+    if question.answer is None:
+        raise UserError(f"question {question.id} has no reference answer to grade against.")
+    try:
+        yield question.answer
+    except UserError as error:
+        raise UserError(f"question {question.id}: {error}") from error
 
 
 def regrade(path: Path) -> list[dict[str, Any]]:
