@@ -1,6 +1,7 @@
-"""A model answers many prompts: batched by length, one shard a batch, resumable.
+"""Many prompts are answered: batched by length, one shard a batch, resumable.
 
-Knows prompts, batches and shards; what a row of a shard holds is its caller's business.
+Knows prompts, batches, shards and the ways to decode a batch (`greedily`, `by_sampling`,
+`by_contrast`); what a row of a shard holds is its caller's business.
 """
 
 from collections.abc import Callable, Sequence
@@ -9,17 +10,24 @@ from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
+import torch
 from tqdm import tqdm
 
-from lr_exp.decoding import Decoded, decode_greedily
+from lr_exp.choosing import contrastive, sampled
+from lr_exp.decoding import Decoded, Reader, decode, decode_greedily
 from lr_exp.errors import UserError
 from lr_exp.models import LanguageModel
 from lr_exp.prompts import render_prompt
 from lr_exp.shards import shard_path, shard_paths, write_shard
+from lr_exp.store import digest
+from lr_exp.vocabulary import SharedVocabulary
 
 # Prompts are sorted by length inside windows of this many, so that a batch pads little while its
 # composition depends on its own window only.
 WINDOW = 1024
+
+# Answers one batch, from its shard's number and the indices of its prompts, in their order.
+DecodeBatch = Callable[[int, Sequence[int]], list[Decoded]]
 
 _COLUMNS = [("index", pa.int32()), ("tokens", pa.int32()), ("finished", pa.bool_())]
 
@@ -51,20 +59,99 @@ def render_prompts(
     return prompts
 
 
-def decode_into_shards(
+def greedily(
+    language_model: LanguageModel, prompts: Sequence[Sequence[int]], *, max_new_tokens: int
+) -> DecodeBatch:
+    """The model's most probable token at every step."""
+
+    def decode_batch(number: int, batch: Sequence[int]) -> list[Decoded]:
+        return decode_greedily(
+            language_model.model,
+            [prompts[index] for index in batch],
+            max_new_tokens=max_new_tokens,
+            stop_ids=language_model.stop_ids,
+            vocabulary_size=language_model.vocabulary_size,
+            context=language_model.context,
+        )
+
+    return decode_batch
+
+
+def by_sampling(
     language_model: LanguageModel,
     prompts: Sequence[Sequence[int]],
+    *,
+    max_new_tokens: int,
+    temperature: float,
+    top_p: float,
+    seed: int,
+) -> DecodeBatch:
+    """Tokens drawn from the model's distribution (see `choosing.sampled`).
+
+    Each batch draws by itself, from `seed` and its number: a run that was stopped goes on as if it
+    had not been. Another batch size gives other draws.
+    """
+    device = next(language_model.model.parameters()).device
+
+    def decode_batch(number: int, batch: Sequence[int]) -> list[Decoded]:
+        # Hashed because a CPU generator reads the low 32 bits of its seed only, which neighbouring
+        # numbers and seeds must not share.
+        generator = torch.Generator(device).manual_seed(int(digest([seed, number])[:16], 16))
+        return decode(
+            [_reader(language_model, prompts, batch)],
+            sampled(temperature, top_p, generator),
+            max_new_tokens=max_new_tokens,
+            stop_ids=language_model.stop_ids,
+        )
+
+    return decode_batch
+
+
+def by_contrast(
+    expert: LanguageModel,
+    amateur: LanguageModel,
+    prompts: Sequence[Sequence[int]],
+    amateur_prompts: Sequence[Sequence[int]],
+    *,
+    shared: SharedVocabulary,
+    alpha: float,
+    max_new_tokens: int,
+) -> DecodeBatch:
+    """The expert's plausible token that the amateur falls behind at (see `choosing.contrastive`).
+
+    Each model is asked through prompts of its own; the amateur reads the shared ids of an answer
+    only, for the others name something else to it or nothing. The expert's stop tokens end it.
+    """
+
+    def decode_batch(number: int, batch: Sequence[int]) -> list[Decoded]:
+        return decode(
+            [
+                _reader(expert, prompts, batch),
+                _reader(amateur, amateur_prompts, batch, reads=shared),
+            ],
+            contrastive(shared, alpha),
+            max_new_tokens=max_new_tokens,
+            stop_ids=expert.stop_ids,
+        )
+
+    return decode_batch
+
+
+def decode_into_shards(
+    prompts: Sequence[Sequence[int]],
+    decode_batch: DecodeBatch,
     folder: Path,
     columns: Sequence[tuple[str, pa.DataType]],
     row: Callable[[int, Decoded], dict[str, Any]],
     *,
     name: str,
-    max_new_tokens: int,
     batch_size: int,
 ) -> dict[str, Any]:
-    """Answers every prompt greedily and writes one shard a batch; shards that are there stay.
+    """Answers every prompt and writes one shard a batch; shards that are there stay.
 
     Args:
+        prompts: of the model that answers; their lengths make the batches.
+        decode_batch: how a batch is answered; the same batch must get the same answers again.
         columns, row: what a row holds beside `index`, `tokens` (generated, stop token included) and
             `finished` (ended by a stop token), and its values from a prompt's index and answer.
         name: what the progress bar shows.
@@ -77,14 +164,7 @@ def decode_into_shards(
     with tqdm(total=len(prompts), desc=name, unit="question", dynamic_ncols=True) as progress:
         for number, batch in enumerate(batches):
             if not shard_path(folder, number).exists():
-                decoded = decode_greedily(
-                    language_model.model,
-                    [prompts[index] for index in batch],
-                    max_new_tokens=max_new_tokens,
-                    stop_ids=language_model.stop_ids,
-                    vocabulary_size=language_model.vocabulary_size,
-                    context=language_model.context,
-                )
+                decoded = decode_batch(number, batch)
                 rows = [
                     {
                         **row(index, one),
@@ -104,3 +184,19 @@ def decode_into_shards(
         "tokens": sum(counts["tokens"].to_pylist()),
         "finished": sum(counts["finished"].to_pylist()),
     }
+
+
+def _reader(
+    language_model: LanguageModel,
+    prompts: Sequence[Sequence[int]],
+    batch: Sequence[int],
+    reads: SharedVocabulary | None = None,
+) -> Reader:
+    return Reader(
+        language_model.model,
+        [prompts[index] for index in batch],
+        language_model.vocabulary_size,
+        language_model.context,
+        reads,
+        language_model.name,
+    )

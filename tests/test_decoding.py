@@ -1,10 +1,12 @@
-"""Greedy decoding in batches equals one prompt at a time and `generate` on a clean config."""
+"""Decoding in batches equals one prompt at a time and `generate` on a clean config."""
 
 import pytest
 import torch
-from transformers import GenerationConfig
+from transformers import GenerationConfig, GPT2Config, GPT2LMHeadModel
 
-from lr_exp.decoding import decode_greedily
+from lr_exp.choosing import sampled
+from lr_exp.decoding import Reader, decode_greedily
+from lr_exp.decoding import decode as decode_with
 from lr_exp.errors import UserError
 
 from .test_packing import tiny
@@ -76,3 +78,52 @@ def test_nan_is_an_error_not_an_answer():
     model.lm_head.weight.data[0] = float("nan")
     with pytest.raises(UserError, match="not finite"):
         decode(model, PROMPTS)
+
+
+def test_nan_after_a_rows_end_is_nobodys_answer():
+    """A stop token with a damaged embedding is read while the rest of its batch goes on; a draw
+    from its NaN would end the run."""
+    model = tiny()
+    prompts = [[n, n + 1] for n in range(12)]
+    stop = decode(model, prompts)[7].token_ids[1]
+    ends = [one.finished for one in decode(model, prompts, stop_ids=(stop,))]
+    assert 1 <= sum(ends) < 3  # few enough to stay in the batch
+    assert not any(stop in prompt for prompt in prompts)
+    stopped = decode(model, prompts, stop_ids=(stop,))
+    model.model.embed_tokens.weight.data[stop] = float("nan")
+    assert decode(model, prompts, stop_ids=(stop,)) == stopped
+    drawn = decode_with(
+        [Reader(model, prompts, 50)],
+        sampled(1e-6, 0.9, torch.Generator()),
+        max_new_tokens=12,
+        stop_ids=(stop,),
+    )
+    assert drawn == stopped
+
+
+def test_rows_at_the_end_of_their_context_are_not_read_beyond_it():
+    """A model with a table of positions has no row for them: the batch failed."""
+    torch.manual_seed(0)
+    sizes = {"n_embd": 32, "n_layer": 2, "n_head": 2, "n_positions": 8}
+    config = GPT2Config(vocab_size=50, bos_token_id=0, eos_token_id=0, **sizes)
+    model = GPT2LMHeadModel(config).double().eval()
+    answers = decode(model, [*PROMPTS, [5], [6]], context=8)
+    assert [len(one.token_ids) for one in answers] == [2, 5, 7, 4, 7, 7]
+    assert answers == [decode(model, [p], context=8)[0] for p in [*PROMPTS, [5], [6]]]
+
+
+def test_a_prompt_that_fills_the_context_is_refused():
+    with pytest.raises(ValueError, match="no room"):
+        decode(tiny(), PROMPTS, context=6)
+
+
+def test_a_model_in_training_mode_is_refused():
+    with pytest.raises(ValueError, match="training mode"):
+        decode(tiny().train(), PROMPTS)
+
+
+def test_readers_with_different_numbers_of_prompts_are_refused():
+    model = tiny()
+    readers = [Reader(model, PROMPTS, 50), Reader(model, PROMPTS[1:], 50)]
+    with pytest.raises(ValueError, match="3 prompts for 4 rows"):
+        decode_with(readers, lambda logits: logits[0].argmax(-1), max_new_tokens=2, stop_ids=())

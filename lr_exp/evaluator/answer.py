@@ -1,7 +1,7 @@
-"""The model answers a benchmark's questions, greedily, in batches of similar length.
+"""The model answers a benchmark's questions, in batches of similar length.
 
-Knows one model and prompts; knows no reference answers. What it writes can be graded again and
-again without the model.
+Knows one model (contrastive decoding: and its amateur) and prompts; knows no reference answers.
+What it writes can be graded again and again without the model.
 """
 
 from collections.abc import Sequence
@@ -13,9 +13,17 @@ import pyarrow as pa
 from lr_exp.data import Question
 from lr_exp.decoding import Decoded
 from lr_exp.evaluator.prompts import user_message
-from lr_exp.generation import decode_into_shards, render_prompts
+from lr_exp.generation import (
+    DecodeBatch,
+    by_contrast,
+    by_sampling,
+    decode_into_shards,
+    greedily,
+    render_prompts,
+)
 from lr_exp.models import LanguageModel
 from lr_exp.shards import read_shards
+from lr_exp.vocabulary import SharedVocabulary
 
 VERSION = 1
 
@@ -35,22 +43,61 @@ def answer(
     shots: Sequence[Question],
     max_new_tokens: int,
     batch_size: int,
+    decoder: str = "greedy",
+    amateur: LanguageModel | None = None,
+    shared: SharedVocabulary | None = None,
+    alpha: float = 0.2,
+    temperature: float = 1.0,
+    seed: int = 0,
 ) -> dict[str, Any]:
     """Writes one shard of outputs a batch into `folder`; goes on where it was stopped.
 
     Args:
         name: what the progress bar shows.
         shots: worked examples put before every question.
+        decoder: `greedy`; `contrastive` (with `amateur`, `shared` and `alpha`; the amateur is asked
+            the same through its own template); or `sampled` (with `temperature` and `seed`), one
+            draw a question.
 
     Returns:
         Facts: `questions`, `tokens` generated, `finished`.
     """
-    prompts = render_prompts(
-        language_model,
-        [question.id for question in questions],
-        [user_message(question, shots) for question in questions],
-        system_prompt,
-    )
+
+    def rendered(reader: LanguageModel) -> list[list[int]]:
+        return render_prompts(
+            reader,
+            [question.id for question in questions],
+            [user_message(question, shots) for question in questions],
+            system_prompt,
+        )
+
+    prompts = rendered(language_model)
+    decode_batch: DecodeBatch
+    if decoder == "greedy":
+        decode_batch = greedily(language_model, prompts, max_new_tokens=max_new_tokens)
+    elif decoder == "sampled":
+        decode_batch = by_sampling(
+            language_model,
+            prompts,
+            max_new_tokens=max_new_tokens,
+            temperature=temperature,
+            top_p=1.0,
+            seed=seed,
+        )
+    elif decoder == "contrastive":
+        if amateur is None or shared is None:
+            raise ValueError("contrastive decoding needs an amateur and the shared vocabulary")
+        decode_batch = by_contrast(
+            language_model,
+            amateur,
+            prompts,
+            rendered(amateur),
+            shared=shared,
+            alpha=alpha,
+            max_new_tokens=max_new_tokens,
+        )
+    else:
+        raise ValueError(f"decoder {decoder!r} is none of greedy, contrastive, sampled")
 
     def row(index: int, decoded: Decoded) -> dict[str, Any]:
         text = language_model.tokenizer.decode(
@@ -59,14 +106,7 @@ def answer(
         return {"question_id": questions[index].id, "output": text}
 
     return decode_into_shards(
-        language_model,
-        prompts,
-        folder,
-        COLUMNS,
-        row,
-        name=name,
-        max_new_tokens=max_new_tokens,
-        batch_size=batch_size,
+        prompts, decode_batch, folder, COLUMNS, row, name=name, batch_size=batch_size
     )
 
 

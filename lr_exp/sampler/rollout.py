@@ -1,4 +1,4 @@
-"""Rollout: the expert answers the questions, greedily, in batches of similar length.
+"""Rollout: the expert answers the questions, greedily or sampled, in batches of similar length.
 
 Knows the expert only. What it writes does not depend on any amateur, on alpha or on beta.
 """
@@ -11,7 +11,13 @@ import pyarrow as pa
 
 from lr_exp.data import Question
 from lr_exp.decoding import Decoded
-from lr_exp.generation import decode_into_shards, render_prompts
+from lr_exp.generation import (
+    DecodeBatch,
+    by_sampling,
+    decode_into_shards,
+    greedily,
+    render_prompts,
+)
 from lr_exp.models import LanguageModel
 
 VERSION = 1
@@ -38,10 +44,74 @@ def roll_out(
     Returns:
         Facts: `questions`, `tokens` generated, `finished` (ended by a stop token).
     """
-    prompts = render_prompts(
+    prompts = _prompts(questions, expert, system_prompt)
+    decode_batch = greedily(expert, prompts, max_new_tokens=max_new_tokens)
+    return _write(questions, prompts, decode_batch, folder, name="rollout", batch_size=batch_size)
+
+
+def sample_answers(
+    questions: Sequence[Question],
+    expert: LanguageModel,
+    folder: Path,
+    *,
+    system_prompt: str,
+    max_new_tokens: int,
+    batch_size: int,
+    samples: int,
+    temperature: float,
+    top_p: float,
+    seed: int,
+) -> dict[str, Any]:
+    """Writes `samples` drawn answers a question, as `roll_out` writes one; goes on as it does.
+
+    Args:
+        batch_size: answers in a batch; another one gives other draws.
+        samples: a row's index is its question's index * samples + the sample's number.
+        temperature, top_p: see `choosing.sampled`.
+        seed: with the other arguments it determines every answer.
+
+    Returns:
+        Facts: `questions`, `answers` (all their samples), and of those `tokens` generated and
+        `finished`.
+    """
+    prompts = _prompts(questions, expert, system_prompt)
+    repeated = [prompt for prompt in prompts for _ in range(samples)]
+    decode_batch = by_sampling(
+        expert,
+        repeated,
+        max_new_tokens=max_new_tokens,
+        temperature=temperature,
+        top_p=top_p,
+        seed=seed,
+    )
+    facts = _write(
+        [question for question in questions for _ in range(samples)],
+        repeated,
+        decode_batch,
+        folder,
+        name="sampling",
+        batch_size=batch_size,
+    )
+    return {**facts, "questions": len(questions), "answers": facts["questions"]}
+
+
+def _prompts(
+    questions: Sequence[Question], expert: LanguageModel, system_prompt: str
+) -> list[list[int]]:
+    return render_prompts(
         expert, [question.id for question in questions], [q.text for q in questions], system_prompt
     )
 
+
+def _write(
+    questions: Sequence[Question],
+    prompts: Sequence[Sequence[int]],
+    decode_batch: DecodeBatch,
+    folder: Path,
+    *,
+    name: str,
+    batch_size: int,
+) -> dict[str, Any]:
     def row(index: int, decoded: Decoded) -> dict[str, Any]:
         return {
             "question_id": questions[index].id,
@@ -51,12 +121,5 @@ def roll_out(
         }
 
     return decode_into_shards(
-        expert,
-        prompts,
-        folder,
-        COLUMNS,
-        row,
-        name="rollout",
-        max_new_tokens=max_new_tokens,
-        batch_size=batch_size,
+        prompts, decode_batch, folder, COLUMNS, row, name=name, batch_size=batch_size
     )

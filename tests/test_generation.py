@@ -1,0 +1,346 @@
+"""Contrastive decoding against a plain loop without cache; drawn answers are reproducible."""
+
+from dataclasses import replace
+from itertools import pairwise
+
+import pytest
+import torch
+from transformers import Qwen2Config, Qwen2ForCausalLM
+
+from lr_exp import models
+from lr_exp.data import Question
+from lr_exp.decoding import Decoded
+from lr_exp.evaluator import answer
+from lr_exp.evaluator.prompts import user_message
+from lr_exp.generation import by_contrast, by_sampling, greedily
+from lr_exp.prompts import render_prompt
+from lr_exp.sampler import rollout
+from lr_exp.settings import ModelSettings
+from lr_exp.shards import read_shards, shard_paths
+from lr_exp.vocabulary import SharedVocabulary
+
+from .tiny import CHAT_TEMPLATE, TOKENS, tiny_model
+
+PROMPTS = [[7, 8, 9, 10, 11, 12], [0, 0, 3], [42], [1, 2, 3, 4], [5, 5]]
+AMATEUR_PROMPTS = [[9, 9], [1, 2, 3, 4, 5, 6, 7], [42, 0], [8], [6, 5]]  # another template
+ALL = SharedVocabulary(50)
+ALPHA, LIMIT = 0.2, 16
+
+
+def a_model(seed: int, *, rows: int = 50, layers: int = 2, context: int | None = None):
+    """A random model that is sure of some tokens and not of others, in fp64."""
+    config = Qwen2Config(
+        vocab_size=rows,
+        hidden_size=32,
+        intermediate_size=64,
+        num_hidden_layers=layers,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        initializer_range=0.1,
+    )
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        model = Qwen2ForCausalLM(config).double().eval()
+    return models.LanguageModel(f"seed {seed}", model, None, (), rows, context)
+
+
+@pytest.fixture(scope="module")
+def pair():
+    return a_model(0), a_model(1, layers=3)
+
+
+def contrast(
+    expert, amateur, shared=ALL, *, prompts=PROMPTS, amateur_prompts=AMATEUR_PROMPTS, **changes
+) -> list[Decoded]:
+    batch_size = changes.pop("batch_size", len(prompts))
+    arguments = {"shared": shared, "alpha": ALPHA, "max_new_tokens": LIMIT, **changes}
+    decode_batch = by_contrast(expert, amateur, prompts, amateur_prompts, **arguments)
+    batches = [
+        range(start, min(start + batch_size, len(prompts)))
+        for start in range(0, len(prompts), batch_size)
+    ]
+    return [one for number, batch in enumerate(batches) for one in decode_batch(number, batch)]
+
+
+@torch.no_grad()
+def plain_contrast(
+    expert, amateur, shared, prompt, amateur_prompt, *, alpha=ALPHA, limit=LIMIT
+) -> Decoded:
+    """Both models read everything again at each token; the amateur what it shares."""
+    ids = [i for i in range(shared.size) if i in shared]
+    output: list[int] = []
+    while len(output) < limit:
+        logits = expert.model(torch.tensor([prompt + output])).logits[0, -1]
+        logits = logits[: expert.vocabulary_size]
+        token = int(logits.argmax())
+        if token in shared:
+            known = [token for token in output if token in shared]
+            other = amateur.model(torch.tensor([amateur_prompt + known])).logits[0, -1]
+            p, q = logits[ids].softmax(-1).tolist(), other[ids].softmax(-1).tolist()
+            plausible = [place for place in range(len(ids)) if p[place] >= alpha * max(p)]
+            token = ids[max(plausible, key=lambda place: (p[place] / q[place], p[place]))]
+        output.append(token)
+        if token in expert.stop_ids:
+            return Decoded(output, finished=True)
+    return Decoded(output, finished=False)
+
+
+def plainly(expert, amateur, shared=ALL, **changes) -> list[Decoded]:
+    return [
+        plain_contrast(expert, amateur, shared, prompt, other, **changes)
+        for prompt, other in zip(PROMPTS, AMATEUR_PROMPTS, strict=True)
+    ]
+
+
+def greedy(expert, **changes) -> list[Decoded]:
+    arguments = {"max_new_tokens": LIMIT, **changes}
+    return greedily(expert, PROMPTS, **arguments)(0, range(len(PROMPTS)))
+
+
+@pytest.mark.parametrize("batch_size", [1, 4, 5])
+def test_contrast_is_the_plain_loops(pair, batch_size):
+    expected = plainly(*pair)
+    assert expected != greedy(pair[0])  # or there would be nothing to see
+    assert contrast(*pair, batch_size=batch_size) == expected
+
+
+@pytest.mark.parametrize("batch_size", [1, 4, 5])
+def test_rows_that_end_leave_the_others_unchanged(pair, batch_size):
+    """Both models' caches lose the same rows, more than once."""
+    expert, amateur = pair
+    free = contrast(expert, amateur)
+    stops = (free[0].token_ids[2], free[1].token_ids[5], free[2].token_ids[9])
+    expert = replace(expert, stop_ids=stops)
+    ended = contrast(expert, amateur, batch_size=batch_size)
+    assert ended == plainly(expert, amateur)
+    assert len({len(one.token_ids) for one in ended}) >= 3
+    assert sum(one.finished for one in ended) >= 3
+    assert all(one.token_ids[-1] in stops for one in ended if one.finished)
+
+
+def test_with_alpha_1_contrast_is_greedy(pair):
+    assert contrast(*pair, alpha=1.0) == greedy(pair[0])
+
+
+def test_an_amateur_that_equals_the_expert_changes_nothing(pair):
+    expert, _ = pair
+    assert contrast(expert, expert, amateur_prompts=PROMPTS) == greedy(expert)
+
+
+@pytest.mark.parametrize("batch_size", [1, 5])
+@pytest.mark.parametrize("ends", [False, True])
+def test_the_amateur_passes_over_ids_that_it_does_not_share(pair, batch_size, ends):
+    """Reused control ids inside an answer (R1's end of thought) name other tokens to it."""
+    expert, amateur = pair
+    said = [token for one in greedy(expert) for token in one.token_ids]
+    shared = SharedVocabulary(50, excluded=tuple(sorted(set(said))[::2]))
+    if ends:  # rows leave while others pass over a token
+        free = plainly(expert, amateur, shared)
+        expert = replace(expert, stop_ids=(free[1].token_ids[1], free[0].token_ids[10]))
+    expected = plainly(expert, amateur, shared)
+    pairs = [pair for one in expected for pair in pairwise(one.token_ids)]
+    assert any(first not in shared and second in shared for first, second in pairs)
+    assert any(one.finished for one in expected) == ends
+    assert contrast(expert, amateur, shared, batch_size=batch_size) == expected
+
+
+def test_an_amateur_with_fewer_rows_never_reads_beyond_them(pair):
+    expert, _ = pair
+    amateur, shared = a_model(2, rows=25), SharedVocabulary(25)
+    prompts = [[token % 25 for token in prompt] for prompt in AMATEUR_PROMPTS]
+    expected = [
+        plain_contrast(expert, amateur, shared, prompt, other)
+        for prompt, other in zip(PROMPTS, prompts, strict=True)
+    ]
+    assert any(token >= 25 for one in expected for token in one.token_ids)
+    assert contrast(expert, amateur, shared, amateur_prompts=prompts) == expected
+
+
+def test_an_end_token_that_is_not_shared_ends_the_answer(pair):
+    expert, amateur = pair
+    end = greedy(expert)[0].token_ids[0]
+    expert = replace(expert, stop_ids=(end,))
+    outputs = contrast(expert, amateur, SharedVocabulary(50, excluded=(end,)))
+    assert outputs[0] == Decoded([end], finished=True)
+
+
+def test_the_context_of_either_model_is_a_limit(pair):
+    expert, amateur = pair
+    free = contrast(expert, amateur)
+    for contexts in ((9, None), (None, 9), (9, 10)):
+        first, second = (replace(m, context=c) for m, c in zip(pair, contexts, strict=True))
+        outputs = contrast(first, second)
+        for row, (one, other) in enumerate(zip(outputs, free, strict=True)):
+            room = min(
+                LIMIT if context is None else context - len(prompts[row])
+                for context, prompts in zip(contexts, (PROMPTS, AMATEUR_PROMPTS), strict=True)
+            )
+            assert one == Decoded(other.token_ids[:room], finished=False)
+
+
+@pytest.mark.parametrize("drop", [(1,), (0, 2)])
+def test_an_early_exit_amateur_has_a_cache_of_its_own(drop):
+    """It shares the expert's weights; entries in the expert's cache would be of other layers."""
+    expert = a_model(3, layers=4)
+    amateur = models.early_exit(expert, drop, "early")
+    expected = plainly(expert, amateur)
+    assert expected != greedy(expert)
+    assert contrast(expert, amateur) == expected
+    assert greedy(expert) == greedy(a_model(3, layers=4))  # and the expert is left as it was
+
+
+def sample(language_model, seed, *, number=0, **changes):
+    arguments = {"max_new_tokens": LIMIT, "temperature": 1.0, "top_p": 1.0, **changes}
+    decode_batch = by_sampling(language_model, PROMPTS, seed=seed, **arguments)
+    return decode_batch(number, range(len(PROMPTS)))
+
+
+def test_draws_at_a_tiny_temperature_are_greedy(pair):
+    assert sample(pair[0], 0, temperature=1e-6) == greedy(pair[0])
+
+
+def test_seed_and_shard_decide_the_draws(pair):
+    """A CPU generator reads the low 32 bits of its seed: a sum or a shift would repeat draws."""
+    expert, _ = pair
+    assert sample(expert, 5, number=7) == sample(expert, 5, number=7)
+    places = [(0, 0), (0, 1), (1, 0), (1, 1), (2**31, 0), (2**32 - 1, 1)]
+    drawn = [str(sample(expert, seed, number=number)) for seed, number in places]
+    assert len(set(drawn)) == len(places)
+
+
+# Through folders, with tokenizers and templates.
+
+QUESTIONS = [Question(f"q/{n}", "Tom has 12 pens. " * (n % 3 + 1)) for n in range(7)]
+SYSTEM = "Count."
+OTHER_TEMPLATE = "{%- for m in messages -%}{{- '# ' + m['content'] + '\n' -}}{%- endfor -%}"
+
+
+def load(folder) -> models.LanguageModel:
+    source = models.locate(ModelSettings(name=folder.name, path=str(folder)), role="expert")
+    return models.load(source, device="cpu", dtype="float64")
+
+
+@pytest.fixture(scope="module")
+def on_disk(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("models")
+    return (
+        load(tiny_model(folder, "expert", chat_template=CHAT_TEMPLATE)),
+        load(tiny_model(folder, "amateur", seed=1, chat_template=OTHER_TEMPLATE)),
+    )
+
+
+def ask(language_model, folder, **changes):
+    folder.mkdir(exist_ok=True)
+    arguments = {
+        "name": "test",
+        "system_prompt": SYSTEM,
+        "shots": [],
+        "max_new_tokens": 8,
+        "batch_size": 3,
+        **changes,
+    }
+    facts = answer.answer(QUESTIONS, language_model, folder, **arguments)
+    return facts, answer.read_outputs(folder)
+
+
+def test_the_amateur_is_asked_the_same_through_its_own_template(tmp_path, on_disk):
+    expert, amateur = on_disk
+    shared = SharedVocabulary(TOKENS)
+    facts, outputs = ask(expert, tmp_path, decoder="contrastive", amateur=amateur, shared=shared)
+    assert facts["questions"] == len(QUESTIONS)
+    for question, row in zip(QUESTIONS, outputs, strict=True):
+        message = user_message(question)
+        plain = plain_contrast(
+            expert,
+            amateur,
+            shared,
+            render_prompt(expert.tokenizer, message, SYSTEM),
+            amateur.tokenizer(f"# {SYSTEM}\n# {message}\n")["input_ids"],
+            limit=8,
+        )
+        assert row["tokens"] == len(plain.token_ids)
+        assert row["output"] == expert.tokenizer.decode(plain.token_ids, skip_special_tokens=True)
+
+
+def test_the_amateurs_context_is_checked_before_anything_is_decoded(tmp_path, on_disk):
+    expert, amateur = on_disk
+    small = replace(amateur, context=20, name="small")
+    with pytest.raises(ValueError, match="small reads 20 at most"):
+        ask(
+            expert,
+            tmp_path,
+            decoder="contrastive",
+            amateur=small,
+            shared=SharedVocabulary(TOKENS),
+        )
+
+
+def test_decoders_are_told_apart(tmp_path, on_disk):
+    expert, _ = on_disk
+    plain = ask(expert, tmp_path / "greedy")
+    assert ask(expert, tmp_path / "cold", decoder="sampled", temperature=1e-6) == plain
+    drawn = ask(expert, tmp_path / "drawn", decoder="sampled", seed=1)
+    assert drawn[1] != plain[1]
+    assert ask(expert, tmp_path / "again", decoder="sampled", seed=1) == drawn
+    assert ask(expert, tmp_path / "other", decoder="sampled", seed=2)[1] != drawn[1]
+    with pytest.raises(ValueError, match="needs an amateur"):
+        ask(expert, tmp_path / "none", decoder="contrastive")
+    with pytest.raises(ValueError, match="beam"):
+        ask(expert, tmp_path / "none", decoder="beam")
+
+
+def draw(expert, folder, **changes):
+    folder.mkdir(exist_ok=True)
+    arguments = {
+        "system_prompt": SYSTEM,
+        "max_new_tokens": 8,
+        "batch_size": 4,
+        "samples": 3,
+        "temperature": 1.0,
+        "top_p": 0.9,
+        "seed": 0,
+        **changes,
+    }
+    return rollout.sample_answers(QUESTIONS, expert, folder, **arguments)
+
+
+def test_several_answers_a_question_each_with_its_number(tmp_path, on_disk):
+    expert, _ = on_disk
+    facts = draw(expert, tmp_path)
+    rows = sorted(read_shards(tmp_path), key=lambda row: row["index"])
+    assert facts == {
+        "questions": len(QUESTIONS),
+        "answers": 3 * len(QUESTIONS),
+        "tokens": sum(len(row["token_ids"]) for row in rows),
+        "finished": sum(row["finished"] for row in rows),
+    }
+    for index, row in enumerate(rows):
+        question = QUESTIONS[index // 3]
+        assert (row["index"], row["question_id"]) == (index, question.id)
+        assert row["question"] == question.text
+        assert row["prompt_ids"] == render_prompt(expert.tokenizer, question.text, SYSTEM)
+    answers = {(row["question"], tuple(row["token_ids"])) for row in rows}
+    assert len(answers) > len(rows) // 2
+    (tmp_path / "greedy").mkdir()
+    rollout.roll_out(
+        QUESTIONS,
+        expert,
+        tmp_path / "greedy",
+        system_prompt=SYSTEM,
+        max_new_tokens=8,
+        batch_size=4,
+    )
+    assert next(read_shards(tmp_path / "greedy")).keys() == rows[0].keys()
+
+
+def test_a_sampled_run_that_was_stopped_goes_on_as_if_it_had_not_been(tmp_path, on_disk):
+    expert, _ = on_disk
+    facts = draw(expert, tmp_path)
+    before = [path.read_bytes() for path in shard_paths(tmp_path)]
+    for lost in (shard_paths(tmp_path)[-1:], shard_paths(tmp_path)[1:3]):
+        for path in lost:
+            path.unlink()
+        assert draw(expert, tmp_path) == facts
+        assert [path.read_bytes() for path in shard_paths(tmp_path)] == before
+    draw(expert, tmp_path / "other", seed=1)
+    assert [path.read_bytes() for path in shard_paths(tmp_path / "other")] != before
