@@ -1,5 +1,7 @@
 """The program: `python -m lr_exp [overrides]`, multirun with `-m`. Imports no torch by itself."""
 
+import contextlib
+import json
 import logging
 import os
 import signal
@@ -11,10 +13,17 @@ import hydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.errors import HydraException
 from hydra.types import RunMode
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from lr_exp.configuration import check_overrides, conf_dir, in_one_line, register, to_settings
+from lr_exp.configuration import (
+    check_overrides,
+    conf_dir,
+    in_one_line,
+    narrow_sweep,
+    register,
+    to_settings,
+)
 from lr_exp.errors import UserError
 from lr_exp.settings import Settings
 
@@ -24,17 +33,26 @@ _printed: list[str] = []  # errors of this call
 @hydra.main(version_base="1.3", config_path=str(conf_dir()), config_name="config")
 def _job(config: DictConfig) -> None:
     hydra_config = HydraConfig.get()
+    folder = Path(hydra_config.runtime.output_dir)
+    multirun = hydra_config.mode is RunMode.MULTIRUN
     try:
         settings = to_settings(config, list(hydra_config.overrides.task))
+        if settings.sweep is not None and not multirun:
+            raise UserError(
+                f"+sweep={settings.sweep} is many runs: write python -m lr_exp -m "
+                f"+sweep={settings.sweep}."
+            )
         _choose_gpu(settings)
         from lr_exp.run import run
 
-        run(settings, Path(hydra_config.runtime.output_dir), conf_dir())
-    except UserError as error:
-        if os.environ.get("LR_EXP_DEBUG") == "1":
+        run(settings, folder, conf_dir())
+    except Exception as error:
+        if multirun:
+            _record_failure(error, config, folder)
+        if not isinstance(error, UserError) or os.environ.get("LR_EXP_DEBUG") == "1":
             raise
         _print_error(error)
-        if hydra_config.mode is RunMode.MULTIRUN:
+        if multirun:
             raise  # Hydra runs the other cells first, be it in other processes
 
 
@@ -46,6 +64,7 @@ def main() -> int:
     signal.signal(signal.SIGTERM, _stop)
     try:
         check_overrides([word for word in sys.argv[1:] if _is_override(word)])
+        sys.argv[1:] = narrow_sweep(sys.argv[1:])
         _job()
     # OSError: a folder that cannot be made, a disk that is full.
     except (UserError, HydraException, OmegaConfBaseException, OSError) as error:
@@ -60,6 +79,26 @@ def main() -> int:
 
 def _stop(signal_number: int, frame: object) -> None:
     raise KeyboardInterrupt  # SIGTERM, as queues send it, ends like Ctrl-C
+
+
+def _record_failure(error: Exception, config: DictConfig, folder: Path) -> None:
+    """Leaves the reason where the results would be, for the table that this cell belongs to."""
+    from lr_exp.run import FAILED
+    from lr_exp.store import write_atomically
+
+    def named(key: str) -> object:
+        return OmegaConf.select(config, key, throw_on_missing=False)
+
+    record = {
+        "error": in_one_line(error) or type(error).__name__,
+        "kind": type(error).__name__,
+        **{group: named(f"{group}.name") for group in ("expert", "amateur", "method")},
+        **{key: named(key) for key in ("alpha", "beta", "seed", "sweep")},
+        "overrides": list(HydraConfig.get().overrides.task),
+    }
+    with contextlib.suppress(OSError):  # the error itself is what matters
+        folder.mkdir(parents=True, exist_ok=True)
+        write_atomically(folder / FAILED, json.dumps(record, indent=2, ensure_ascii=False) + "\n")
 
 
 def _choose_gpu(settings: Settings) -> None:

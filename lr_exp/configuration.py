@@ -63,6 +63,26 @@ def check_overrides(overrides: Sequence[str]) -> None:
             raise UserError(f"{key!r} is not a setting.{nearest(key, [*keys, *groups])}")
 
 
+def narrow_sweep(words: Sequence[str]) -> list[str]:
+    """The command line with each axis of its `+sweep=` that is also given by hand narrowed to that.
+
+    Hydra would run every value of the sweep once for each value given by hand.
+    """
+    chosen = [w.partition("=")[2] for w in words if w.startswith(("+sweep=", "sweep="))]
+    if len(chosen) != 1 or chosen[0] not in _options_of("sweep"):
+        return list(words)  # check_overrides says what is wrong
+    sweep = OmegaConf.load(conf_dir() / "sweep" / f"{chosen[0]}.yaml")
+    axes = OmegaConf.select(sweep, "hydra.sweeper.params") or {}
+    narrowed = []
+    for word in words:
+        key, given, value = word.partition("=")
+        if given and key in axes:
+            quoted = value.replace("\\", "\\\\").replace("'", "\\'")
+            word = f"hydra.sweeper.params.{key}='{quoted}'"
+        narrowed.append(word)
+    return narrowed
+
+
 def in_one_line(error: Exception) -> str:
     """What an error says; Hydra and OmegaConf write the reason below what it is the reason of."""
     lines = str(error).removeprefix("Error merging override ").splitlines()

@@ -270,6 +270,14 @@ def config_rows(source: ModelSource) -> int | None:
     return rows if isinstance(rows, int) else None
 
 
+def config_context(source: ModelSource) -> int | None:
+    """Most tokens in one sequence as the config says, without loading weights (None: not said)."""
+    if source.gguf_file:
+        return None
+    context = _config(source).get("max_position_embeddings")
+    return context if isinstance(context, int) else None
+
+
 def resolve_device(device: str) -> str:
     """`auto` becomes the first GPU where there is one, else the CPU."""
     import torch

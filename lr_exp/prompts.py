@@ -48,6 +48,20 @@ def render_prompt(tokenizer: Any, question: str, system: str = "") -> list[int]:
     return list(encoded["input_ids"])
 
 
+def answer_ids(tokenizer: Any, text: str) -> list[int]:
+    """Token ids of a given answer as this model would write it after `render_prompt`, its end too.
+
+    After `PLAIN_TEMPLATE`'s colon an answer begins with a blank.
+    """
+    plain = not has_chat_template(tokenizer)
+    given = f" {text}" if plain and not text.startswith((" ", "\n")) else text
+    ids = list(tokenizer(given, add_special_tokens=False, verbose=False)["input_ids"])
+    ends = [] if plain else _end_of_turn(tokenizer)
+    if not ends and tokenizer.eos_token_id is not None:
+        ends = [tokenizer.eos_token_id]
+    return ids + ends
+
+
 def stop_token_ids(tokenizer: Any, model_eos: int | list[int] | None) -> tuple[int, ...]:
     """Ids that end an answer: the model's and the tokenizer's, and the template's end of turn.
 

@@ -7,12 +7,14 @@ import json
 import logging
 import os
 import shutil
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
-from lr_exp.experiment import Experiment, Tuned, versions
-from lr_exp.memory import peak_memory_bytes, reset_peak_memory
+from lr_exp.distiller.stages import Tuned
+from lr_exp.evaluator.stages import Evaluation
+from lr_exp.experiment import Experiment
+from lr_exp.inputs import versions
 from lr_exp.models import load_tokenizer
 from lr_exp.report.terminal import summary_table
 from lr_exp.sampler.records import labelled_steps
@@ -24,6 +26,9 @@ from lr_exp.tracking import Tracker
 log = logging.getLogger(__name__)
 
 SUMMARY = "summary.json"
+FAILED = "failed.json"  # in its place where a cell of a sweep ended in an error
+_GENERATING = ("rollout", "sampled")  # stages in which the expert writes
+_MODEL_STAGES = (*_GENERATING, "score")  # stages that take a model
 _SHOWN_STEPS = 200  # rows of the sample table sent to W&B
 
 
@@ -35,25 +40,25 @@ def run(settings: Settings, folder: Path, conf_dir: Path) -> dict[str, Any]:
     """
     folder.mkdir(parents=True, exist_ok=True)
     _clear(folder)
-    reset_peak_memory()
     store = Store(settings.store)
     experiment = Experiment(settings, store, conf_dir)
-    experiment.check_inputs()
-    with Tracker(folder, settings.wandb, asdict(settings)) as tracker:
-        experiment.on_log = tracker.log
+    experiment.inputs.check()
+    wandb = replace(settings.wandb, group=settings.wandb.group or settings.sweep)
+    with Tracker(folder, wandb, asdict(settings)) as tracker:
+        experiment.bench.on_log = tracker.log
         summary = _head(settings, experiment)
         summary["versions"] = versions()
         supervision = tuned = None
         if "sample" in settings.stages or "distill" in settings.stages:
             supervision, summary["sample"] = _sample(experiment, tracker)
             if supervision.facts["kept"] == 0:
-                summary["stopped"] = _nothing_kept(settings, supervision)
+                summary["stopped"] = _nothing_kept(settings, summary["sample"])
                 log.warning(summary["stopped"])
         if "distill" in settings.stages and supervision and supervision.facts["kept"]:
             tuned, summary["distill"] = _distill(experiment, supervision, folder)
         if "evaluate" in settings.stages:
             summary["evaluate"] = _evaluate(experiment, tuned, tracker, folder)
-        summary["peak_memory_bytes"] = peak_memory_bytes(experiment.device)
+        summary["peak_memory_bytes"] = experiment.bench.peak_memory_bytes
         tracker.summarize(_headlines(summary))
     write_atomically(folder / SUMMARY, json.dumps(summary, indent=2, ensure_ascii=False) + "\n")
     print(summary_table(summary), flush=True)
@@ -62,8 +67,9 @@ def run(settings: Settings, folder: Path, conf_dir: Path) -> dict[str, Any]:
 
 
 def _clear(folder: Path) -> None:
-    """Removes what an earlier run in this folder would show as this one's: summary and links."""
+    """Removes what an earlier run in this folder would show as this one's: results and links."""
     (folder / SUMMARY).unlink(missing_ok=True)
+    (folder / FAILED).unlink(missing_ok=True)
     links = [folder / "adapter", folder / "merged", *(folder / "answers").glob("*/*.jsonl")]
     for link in links:
         if link.is_symlink():
@@ -72,44 +78,62 @@ def _clear(folder: Path) -> None:
 
 def _head(settings: Settings, experiment: Experiment) -> dict[str, Any]:
     """What ran. A choice that no stage read is null: its value would claim what is not so."""
-    sampled = not experiment.imports_records
-    method = settings.method
+    method, stages = settings.method, settings.stages
+    trains = "sample" in stages or "distill" in stages
+    learns = trains and not experiment.inputs.imports_records
+    compared = experiment.inputs.asks_amateur or (learns and method.needs_amateur)
+    contrasts = "evaluate" in stages and settings.evaluator.decoder == "contrastive"
     return {
-        "method": method.name if sampled else None,
+        "method": method.name if learns else None,
         "expert": settings.expert.name,
-        "amateur": settings.amateur.name if sampled else None,
+        "amateur": settings.amateur.name if compared else None,
         "data": settings.data.name,
-        "alpha": settings.alpha if sampled and method.target == "contrast" else None,
-        "beta": settings.beta if sampled and method.steps == "kl_above_beta" else None,
+        "alpha": settings.alpha if (learns and method.reads_alpha) or contrasts else None,
+        "beta": settings.beta if learns and method.reads_beta else None,
         "seed": settings.seed,
+        "sweep": settings.sweep,
         "stages": list(settings.stages),
-        "provenance": experiment.provenance(),
+        "provenance": experiment.inputs.provenance(),
         "settings": asdict(settings),
     }
 
 
 def _sample(experiment: Experiment, tracker: Tracker) -> tuple[Artifact, dict[str, Any]]:
-    if experiment.imports_records:
-        supervision, made = experiment.import_records(), []
+    made: dict[str, Artifact] = {}
+    if experiment.inputs.imports_records:
+        supervision = experiment.sampler.import_records()
     else:
-        trajectories = experiment.roll_out()
-        steps = experiment.score(trajectories)
-        supervision, made = experiment.select(trajectories, steps), [trajectories, steps]
-    exported = experiment.export(supervision)
-    facts = {key: value for key, value in supervision.facts.items() if key != "digest"}
+        trajectories = experiment.sampler.trajectories()
+        made = {artifact.stage: artifact for artifact in trajectories}
+        steps = None
+        if experiment.settings.method.needs_amateur:
+            made["score"] = steps = experiment.sampler.score(trajectories[-1])
+        supervision = experiment.sampler.select(trajectories[-1], steps)
+    exported = experiment.sampler.export(supervision)
+    own = ("digest", "peak_memory_bytes")
+    facts = {key: value for key, value in supervision.facts.items() if key not in own}
+    if made:
+        facts = {"questions": len(experiment.inputs.questions), **facts}
+    models_part = [made[name] for name in _MODEL_STAGES if name in made]
     sampled = {
         **facts,
-        "generated_tokens": made[0].facts["tokens"] if made else None,
-        "seconds": sum(artifact.seconds for artifact in (*made, supervision)),
-        "seconds_by_stage": {
-            name: artifact.seconds
-            for name, artifact in zip(("rollout", "score"), made, strict=False)
-        },
-        "reused": bool(made) and all(artifact.reused for artifact in made),  # the models' part
+        "generated_tokens": sum(
+            artifact.facts["tokens"] for name, artifact in made.items() if name in _GENERATING
+        )
+        if made
+        else None,
+        "seconds": sum(artifact.seconds for artifact in (*made.values(), supervision)),
+        "seconds_by_stage": {name: artifact.seconds for name, artifact in made.items()},
+        "peak_memory_bytes": max(
+            (artifact.facts.get("peak_memory_bytes", 0) for artifact in made.values()), default=None
+        ),
+        "reused": bool(models_part) and all(artifact.reused for artifact in models_part),
         "artifact": str(supervision.folder),
         "supervision": supervision.facts["digest"],
         "export": str(exported) if exported else None,
     }
+    if "verified" in made:
+        sampled["verified"] = made["verified"].facts
     tracker.log("sample", 0, {k: v for k, v in facts.items() if isinstance(v, int | float)})
     if "histogram" in facts:
         counts, width = facts["histogram"]["counts"], facts["histogram"]["bin_nats"]
@@ -122,7 +146,7 @@ def _show_samples(experiment: Experiment, supervision: Artifact, tracker: Tracke
     """The first kept steps as a W&B table: question, prefix, label, divergence."""
     if not tracker.has_service:
         return
-    tokenizer = load_tokenizer(experiment.expert)
+    tokenizer = load_tokenizer(experiment.inputs.expert)
     columns = ("question", "step", "prefix", "label", "kl (nats)")
     rows = labelled_steps(Supervision.load(supervision.folder), tokenizer, _SHOWN_STEPS)
     tracker.table("sample/kept_steps", columns, rows)
@@ -131,7 +155,7 @@ def _show_samples(experiment: Experiment, supervision: Artifact, tracker: Tracke
 def _distill(
     experiment: Experiment, supervision: Artifact, folder: Path
 ) -> tuple[Tuned, dict[str, Any]]:
-    tuned = experiment.distill(supervision)
+    tuned = experiment.distiller.distill(supervision)
     _link(folder / "adapter", tuned.adapter)
     summary = {
         **tuned.artifact.facts,
@@ -140,7 +164,7 @@ def _distill(
         "artifact": str(tuned.artifact.folder),
     }
     if experiment.settings.distiller.merge:
-        merged = experiment.merge(tuned)
+        merged = experiment.distiller.merge(tuned)
         _link(folder / "merged", merged.folder)
         summary["merged"] = str(merged.folder)
     return tuned, summary
@@ -149,39 +173,75 @@ def _distill(
 def _evaluate(
     experiment: Experiment, tuned: Tuned | None, tracker: Tracker, folder: Path
 ) -> dict[str, Any]:
-    summary: dict[str, Any] = {"expert": {}, "seconds": 0.0, "reused": True}
-    variants: dict[str, Tuned | None] = {"expert": None}
-    if tuned is not None:
-        summary["tuned"] = {}
-        variants["tuned"] = tuned
+    evaluator, benchmarks = experiment.settings.evaluator, experiment.inputs.benchmarks
+    variants: dict[str, Tuned | None] = {"expert": None} | ({"tuned": tuned} if tuned else {})
+    done: list[Evaluation] = []
+    summary: dict[str, Any] = {"decoder": evaluator.decoder}
     for who, adapter in variants.items():
-        for benchmark in experiment.benchmarks:
-            evaluation = experiment.evaluate(benchmark, adapter)
-            summary[who][benchmark.name] = {**evaluation.result, "cut_off": evaluation.cut_off}
-            summary["seconds"] += evaluation.seconds
-            summary["reused"] &= evaluation.reused
+        summary[who] = {}
+        for benchmark in benchmarks:
+            evaluation = experiment.evaluator.evaluate(benchmark, adapter)
+            done.append(evaluation)
+            summary[who][benchmark.name] = _shown(evaluation)
             place = folder / "answers" / who
             place.mkdir(parents=True, exist_ok=True)
             _link(place / f"{benchmark.name}.jsonl", evaluation.answers)
+    if tuned is not None and tuned.snapshots():
+        summary["curve"] = []
+        for snapshot in tuned.snapshots():
+            point = {b.name: experiment.evaluator.evaluate(b, snapshot) for b in benchmarks}
+            done += point.values()
+            results = {name: _shown(evaluation) for name, evaluation in point.items()}
+            summary["curve"].append({"step": snapshot.step, "results": results})
+    if evaluator.gap is not None:
+        gap: dict[str, Any] = {"decoder": evaluator.gap}
+        for who in ("expert", "amateur"):
+            pair = {
+                b.name: experiment.evaluator.evaluate(b, who=who, decoder=evaluator.gap)
+                for b in benchmarks
+            }
+            done += pair.values()
+            gap[who] = {name: _shown(evaluation) for name, evaluation in pair.items()}
+        summary["gap"] = gap
+    summary["seconds"] = sum(evaluation.seconds for evaluation in done)
+    summary["reused"] = all(evaluation.reused for evaluation in done)
     if tuned is not None:
-        columns = ("benchmark", "before", "stderr before", "after", "stderr after", "questions")
-        rows = [
-            (
-                name,
-                before["accuracy"],
-                before["stderr"],
-                summary["tuned"][name]["accuracy"],
-                summary["tuned"][name]["stderr"],
-                before["total"],
-            )
-            for name, before in summary["expert"].items()
-        ]
-        tracker.table("eval/before_after", columns, rows)
+        _show_gains(summary, tracker)
     return summary
 
 
-def _nothing_kept(settings: Settings, supervision: Artifact) -> str:
-    highest = supervision.facts["kl_max"]
+def _shown(evaluation: Evaluation) -> dict[str, Any]:
+    return {**evaluation.result, "cut_off": evaluation.cut_off}
+
+
+def _show_gains(evaluate: dict[str, Any], tracker: Tracker) -> None:
+    """Accuracy before and after as a W&B table."""
+    columns = ("benchmark", "before", "stderr before", "after", "stderr after", "questions")
+    rows = [
+        (
+            name,
+            before["accuracy"],
+            before["stderr"],
+            evaluate["tuned"][name]["accuracy"],
+            evaluate["tuned"][name]["stderr"],
+            before["total"],
+        )
+        for name, before in evaluate["expert"].items()
+    ]
+    tracker.table("eval/before_after", columns, rows)
+
+
+def _nothing_kept(settings: Settings, sample: dict[str, Any]) -> str:
+    method = settings.method
+    if method.trajectories == "expert_verified":
+        drawn = sample["verified"]["drawn"]
+        return (
+            f"None of the {drawn} answers drawn from the expert is right. Nothing was trained; "
+            "raise method.samples or method.max_new_tokens, or choose easier questions."
+        )
+    if not method.reads_beta:
+        return "The method kept no step. Nothing was trained; give it more questions or steps."
+    highest = sample["kl_max"]
     seen = (
         f"the highest KL seen is {highest:.4g} nats" if highest is not None else "no step was seen"
     )

@@ -13,10 +13,16 @@ from lr_exp.errors import UserError, nearest
 
 STAGES = ("sample", "distill", "evaluate")
 DTYPES = ("auto", "float32", "bfloat16", "float16")
-TRAJECTORIES = ("expert_greedy",)
-STEPS = ("kl_above_beta", "all")
+TRAJECTORIES = ("expert_greedy", "expert_verified", "human_solution")
+STEPS = ("kl_above_beta", "all", "first", "kl_top", "random", "entropy_top")
 TARGETS = ("contrast", "token")
 LOSSES = ("kl",)
+# Steps that are chosen by measures which take both models.
+_SCORED_STEPS = ("kl_above_beta", "kl_top", "random", "entropy_top")
+# Steps whose number is that of the steps above beta.
+_BETA_STEPS = ("kl_above_beta", "random", "entropy_top")
+DECODERS = ("greedy", "contrastive")
+GAP_DECODERS = ("greedy", "sampled")
 ORDERS = ("trajectories", "steps")
 SCHEDULES = ("linear", "cosine", "constant")
 WANDB_MODES = ("auto", "online", "offline", "disabled")
@@ -73,11 +79,13 @@ class SourceSettings:
     configs: list[str] = field(default_factory=list)  # hub configurations, concatenated
     split: str | None = None
     revision: str | None = None
+    answer: str = "math"  # how references are compared: number | math | choice
     # Only for questions that a generator makes (`format: micro`): how many, and from which seed.
     count: int | None = None
     seed: int = 0
 
     def __post_init__(self) -> None:
+        _one_of(f"{self.name}: answer", self.answer, ANSWER_KINDS)
         if self.count is not None:
             _require(self.count >= 1, f"{self.name}: count", self.count, "1 or more, or null")
 
@@ -104,29 +112,68 @@ class BenchmarkSettings(SourceSettings):
     """Questions with reference answers. `version` grows when the prompt or the grading changes."""
 
     version: int = 1
-    answer: str = "math"  # number | math | choice
     shots_split: str | None = None  # where worked examples are taken from, if any are asked for
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        _one_of(f"benchmark {self.name}: answer", self.answer, ANSWER_KINDS)
 
 
 @dataclass
 class MethodSettings:
-    """A method is four choices; see `conf/method/`."""
+    """A method is four choices, and the numbers that some of them need; see `conf/method/`."""
 
     name: str = REQUIRED
+    # expert_greedy: the expert's own answers, their first sampler.max_new_tokens tokens;
+    # expert_verified: full sampled answers, of which those that equal the reference stay;
+    # human_solution: the data set's worked solutions.
     trajectories: str = "expert_greedy"
+    # kl_above_beta; all; first: the first tokens; kl_top: a share of all; and, as many as are above
+    # beta, random or entropy_top (where the expert is least sure).
     steps: str = "kl_above_beta"
-    target: str = "contrast"
-    loss: str = "kl"
+    target: str = "contrast"  # contrast: the soft label; token: the trajectory's own token
+    loss: str = "kl"  # of a hard label it is the cross-entropy
+    samples: int = 4  # expert_verified: answers drawn for each question
+    temperature: float = 1.0  # expert_verified
+    top_p: float = 1.0  # expert_verified
+    max_new_tokens: int = 2048  # expert_verified: full answers, unlike sampler.max_new_tokens
+    first: int = 8  # first: tokens of each answer
+    share: float = 0.2  # kl_top: of all steps
+    # Passes over all kept steps. distiller.batch_size then grows until distiller.steps optimizer
+    # steps hold them all; null leaves it as it is.
+    epochs: float | None = None
 
     def __post_init__(self) -> None:
         _one_of("method.trajectories", self.trajectories, TRAJECTORIES)
         _one_of("method.steps", self.steps, STEPS)
         _one_of("method.target", self.target, TARGETS)
         _one_of("method.loss", self.loss, LOSSES)
+        _require(self.samples >= 1, "method.samples", self.samples, "1 or more")
+        _require(
+            0 < self.temperature < math.inf,
+            "method.temperature",
+            self.temperature,
+            "a number above 0",
+        )
+        _require(0 < self.top_p <= 1, "method.top_p", self.top_p, "a number in (0, 1]")
+        _require(
+            self.max_new_tokens >= 1, "method.max_new_tokens", self.max_new_tokens, "1 or more"
+        )
+        _require(self.first >= 1, "method.first", self.first, "1 or more")
+        _require(0 < self.share <= 1, "method.share", self.share, "a number in (0, 1]")
+        if self.epochs is not None:
+            _require(0 < self.epochs < math.inf, "method.epochs", self.epochs, "above 0, or null")
+
+    @property
+    def needs_amateur(self) -> bool:
+        """Whether steps or labels come from comparing two models."""
+        return self.steps in _SCORED_STEPS or self.target == "contrast"
+
+    @property
+    def reads_alpha(self) -> bool:
+        """Whether labels depend on alpha."""
+        return self.target == "contrast"
+
+    @property
+    def reads_beta(self) -> bool:
+        """Whether the kept steps, or their number, depend on beta."""
+        return self.steps in _BETA_STEPS
 
 
 @dataclass
@@ -165,6 +212,8 @@ class DistillerSettings:
     steps: int = 1000  # optimizer steps
     batch_size: int = 16  # kept steps per optimizer step
     learning_rate: float = 5e-5
+    # Also keep the adapter every so many optimizer steps, to evaluate each on the way.
+    snapshot_every: int | None = None
     schedule: str = "linear"
     warmup_steps: int = 0
     weight_decay: float = 0.0
@@ -214,18 +263,31 @@ class DistillerSettings:
             self.checkpoint_every,
             "1 or more",
         )
+        if self.snapshot_every is not None:
+            _require(
+                self.snapshot_every >= 1,
+                "distiller.snapshot_every",
+                self.snapshot_every,
+                "1 or more, or null",
+            )
         _one_of("distiller.order", self.order, ORDERS)
         _one_of("distiller.schedule", self.schedule, SCHEDULES)
 
 
 @dataclass
 class EvaluatorSettings:
-    """Greedy pass@1 with the Qwen2.5-Math toolkit's prompt."""
+    """Pass@1 with the Qwen2.5-Math toolkit's prompt."""
 
     system_prompt: str = "Please reason step by step, and put your final answer within \\boxed{}."
     max_examples: int | None = None  # the first N of each benchmark; null takes all
     max_new_tokens: int = 2048
     batch_size: int = 32
+    # greedy; contrastive: at every token the amateur is asked too, and among the expert's plausible
+    # tokens (alpha) the one with the greatest log-ratio is taken (no training needed).
+    decoder: str = "greedy"
+    # Also measure expert and amateur against each other, the paper's expertise gap: greedy, or
+    # sampled (one answer a question at temperature 1: what a model can do, not what it prefers).
+    gap: str | None = None
     # Worked examples put before each question, by benchmark (the toolkit's own MMLU-STEM: 5).
     shots: dict[str, int] = field(default_factory=lambda: {"mmlu_stem": 0})
 
@@ -241,6 +303,9 @@ class EvaluatorSettings:
             self.max_new_tokens >= 1, "evaluator.max_new_tokens", self.max_new_tokens, "1 or more"
         )
         _require(self.batch_size >= 1, "evaluator.batch_size", self.batch_size, "1 or more")
+        _one_of("evaluator.decoder", self.decoder, DECODERS)
+        if self.gap is not None:
+            _one_of("evaluator.gap", self.gap, GAP_DECODERS)
         for name, count in self.shots.items():
             _require(count >= 0, f"evaluator.shots.{name}", count, "0 or more")
 
@@ -274,6 +339,7 @@ class Settings:
     wandb: WandbSettings = field(default_factory=WandbSettings)
     benchmarks: list[str] = field(default_factory=list)
     stages: list[str] = field(default_factory=lambda: list(STAGES))
+    sweep: str | None = None  # the table that this run is a cell of; set by `sweeps/*.yaml`
     alpha: float = 0.2
     beta: float = 0.4
     seed: int = 0

@@ -82,6 +82,7 @@ class Recipe:
 class Artifact:
     """A finished artifact: its folder, and what its builder reported about it."""
 
+    stage: str
     address: str
     folder: Path
     facts: dict[str, Any]  # the builder's own numbers, e.g. counts
@@ -108,7 +109,12 @@ class Store:
         if problem is None:
             manifest = json.loads((folder / MANIFEST).read_text("utf-8"))
             return Artifact(
-                recipe.address, folder, manifest["facts"], manifest["seconds"], reused=True
+                recipe.stage,
+                recipe.address,
+                folder,
+                manifest["facts"],
+                manifest["seconds"],
+                reused=True,
             )
         aside = folder.with_name(f"{folder.name}.damaged-{time.time_ns()}")
         folder.rename(aside)
@@ -162,7 +168,9 @@ class Store:
             }
             write_atomically(part / MANIFEST, json.dumps(manifest, indent=1, ensure_ascii=False))
             part.rename(folder)
-            return Artifact(recipe.address, folder, facts, clock.seconds, reused=False)
+            return Artifact(
+                recipe.stage, recipe.address, folder, facts, clock.seconds, reused=False
+            )
 
     def _folder(self, recipe: Recipe) -> Path:
         return self.root / recipe.stage / recipe.address

@@ -236,8 +236,8 @@ def test_tuned_answers_are_those_of_plain_peft_and_stand_with_their_questions(fi
     """The bare expert evaluated as tuned, or answers graded against other questions, show here."""
     tmp_path, _ = first
     experiment = Experiment(settings_for(tmp_path), Store(tmp_path / "store"), conf_dir())
-    questions = {q.id: q for q in experiment.benchmark_questions["micro_add"]}
-    expert = experiment.load_expert()
+    questions = {q.id: q for q in experiment.inputs.benchmark_questions["micro_add"]}
+    expert = experiment.bench.expert()
     tuned = distill.attach_adapter(expert, tmp_path / "run" / "adapter")
     system = experiment.settings.evaluator.system_prompt
     outputs: dict[str, list[str]] = {"tuned": [], "expert": []}
@@ -280,16 +280,16 @@ def addresses(tmp_path: Path, *overrides: str) -> dict[str, str]:
                 "answers": {"questions": 1, "finished": 1},
                 "grades": {"accuracy": 0, "correct": 0, "total": 1, "stderr": 0},
             }.get(recipe.stage, {"digest": recipe.address})
-            return Artifact(recipe.address, tmp_path, facts, 0.0, reused=False)
+            return Artifact(recipe.stage, recipe.address, tmp_path, facts, 0.0, reused=False)
 
     settings = settings_for(tmp_path, *overrides)
     experiment = Experiment(settings, Recorder(tmp_path / "unused"), conf_dir())
     (tmp_path / distill.HISTORY).write_text("")
-    trajectories = experiment.roll_out()
-    supervision = experiment.select(trajectories, experiment.score(trajectories))
-    tuned = experiment.distill(supervision)
-    experiment.evaluate(experiment.benchmarks[0], None)
-    experiment.evaluate(experiment.benchmarks[0], tuned)
+    trajectories = experiment.sampler.trajectories()[-1]
+    supervision = experiment.sampler.select(trajectories, experiment.sampler.score(trajectories))
+    tuned = experiment.distiller.distill(supervision)
+    experiment.evaluator.evaluate(experiment.inputs.benchmarks[0], None)
+    experiment.evaluator.evaluate(experiment.inputs.benchmarks[0], tuned)
     made.pop("grades")  # follow from the answers
     return made
 

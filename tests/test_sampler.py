@@ -215,7 +215,7 @@ def test_profile_counts_every_step_once(tmp_path, pair, shared, questions):
     selection = select.select(*folders, METHOD, alpha=ALPHA, beta=BETA)
     profile = select.profile(selection)
     kl = [row["kl"] for row in read_shards(folders[1])]
-    assert profile["questions"] == 4
+    assert profile["answers"] == 4
     assert profile["steps"] == len(kl) == sum(profile["histogram"]["counts"])
     assert profile["kl_mean"] == pytest.approx(math.fsum(kl) / len(kl), rel=1e-6)
     assert profile["kl_max"] == max(kl)

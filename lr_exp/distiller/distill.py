@@ -33,6 +33,7 @@ VERSION = 1
 
 ADAPTER = "adapter"
 HISTORY = "history.jsonl"
+_SNAPSHOTS = "snapshots"
 _CHECKPOINTS = "checkpoints"
 
 
@@ -50,7 +51,8 @@ def distill(
 ) -> dict[str, Any]:
     """Tunes the expert and writes `adapter/` (PEFT) and `history.jsonl` into `folder`.
 
-    Goes on from the last checkpoint in `folder`. The expert is left as it was.
+    With `snapshot_every` the adapter at those optimizer steps is kept, too (`read_snapshots`). Goes
+    on from the last checkpoint in `folder`. The expert is left as it was.
 
     Args:
         base_name, base_revision: what the adapter's config names as its base model.
@@ -76,7 +78,7 @@ def distill(
             model=model,
             args=_arguments(settings, checkpoints, seed, device),
             train_dataset=BatchDataset(supervision, plan, tokens_per_pass=settings.tokens_per_pass),
-            callbacks=[_Report(on_log)],
+            callbacks=[_Report(on_log), _Snapshots(folder / _SNAPSHOTS, settings.snapshot_every)],
             vocabulary_size=expert.vocabulary_size,
         )
         trainer.remove_callback(PrinterCallback)  # our own bar and log say the same, once
@@ -91,6 +93,9 @@ def distill(
     finally:
         model.unload().eval()  # training left it with its dropout on
     (folder / ADAPTER / "README.md").unlink(missing_ok=True)  # a template full of placeholders
+    for _, snapshot in read_snapshots(folder):  # their base model has its name only now
+        shutil.copy(folder / ADAPTER / "adapter_config.json", snapshot)
+        (snapshot / "README.md").unlink(missing_ok=True)
     write_atomically(folder / HISTORY, "".join(json.dumps(entry) + "\n" for entry in history))
     shutil.rmtree(checkpoints, ignore_errors=True)
     return {
@@ -105,6 +110,12 @@ def read_history(folder: Path) -> list[dict[str, float]]:
     """The training metrics of a finished artifact, one entry a log, each with its `step`."""
     lines = (folder / HISTORY).read_text("utf-8").splitlines()
     return [json.loads(line) for line in lines]
+
+
+def read_snapshots(folder: Path) -> list[tuple[int, Path]]:
+    """Optimizer steps and adapter folders of the snapshots of an artifact, in order."""
+    folders = sorted((folder / _SNAPSHOTS).glob("step-*"))
+    return [(int(place.name.removeprefix("step-")), place) for place in folders]
 
 
 def attach_adapter(expert: LanguageModel, adapter: Path) -> PeftModel:
@@ -243,6 +254,20 @@ class _Report(TrainerCallback):
 
     def on_train_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         self._bar.close()
+
+
+class _Snapshots(TrainerCallback):
+    """Keeps the adapter as it is every so many optimizer steps, but for the last, kept anyway."""
+
+    def __init__(self, folder: Path, every: int | None) -> None:
+        self._folder = folder
+        self._every = every
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **given: Any) -> None:
+        step = state.global_step
+        if self._every and step % self._every == 0 and step < state.max_steps:
+            place = self._folder / f"step-{step:08d}"
+            given["model"].save_pretrained(str(place), save_embedding_layers=False)
 
 
 def _kept_metrics(entry: dict[str, float]) -> dict[str, float]:

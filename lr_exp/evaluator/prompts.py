@@ -18,7 +18,7 @@ def user_message(question: Question, shots: Sequence[Question] = ()) -> str:
 
     Raises ValueError for an example without an answer.
     """
-    examples = [f"{_ask(shot)}\n{_worked_answer(shot)}" for shot in shots]
+    examples = [f"{_ask(shot)}\n{worked_answer(shot)}" for shot in shots]
     return "\n\n".join([*examples, _ask(question)])
 
 
@@ -34,7 +34,11 @@ def _ask(question: Question) -> str:
     )
 
 
-def _worked_answer(shot: Question) -> str:
+def worked_answer(shot: Question) -> str:
+    r"""A question's solution as text that ends in the answer in a `\boxed{}`.
+
+    Raises ValueError for a question without an answer.
+    """
     if shot.answer is None:
         raise ValueError(f"{shot.id} has no answer and cannot be a worked example")
     solution = shot.solution or ""

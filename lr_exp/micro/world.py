@@ -26,6 +26,7 @@ import hashlib
 import random
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import lru_cache
 
 SPLITS = ("train", "test")
 
@@ -139,13 +140,18 @@ def problems(family: str, count: int, seed: int, split: str) -> list[Problem]:
 
     Raises ValueError for an unknown family or split, and where the family has too few questions.
     """
+    return list(_problems(family, count, seed, split))
+
+
+@lru_cache(maxsize=32)  # the cells of a sweep ask for the same questions again and again
+def _problems(family: str, count: int, seed: int, split: str) -> tuple[Problem, ...]:
     _check_name("family", family, FAMILIES)
     _check_name("split", split, SPLITS)
     rng = random.Random(f"{family}/{split}/{seed}")
     found: dict[str, Problem] = {}
     for _ in range(100 * count + 1000):
         if len(found) >= count:
-            return list(found.values())
+            return tuple(found.values())
         problem = _draw(_FAMILIES[family], rng)
         if split_of(problem.question) == split:
             found.setdefault(problem.question, problem)

@@ -28,7 +28,8 @@ def _headline(summary: dict[str, Any]) -> str:
     parts += [
         f"{name} {summary[name]:g}" for name in ("alpha", "beta") if summary[name] is not None
     ]
-    method = summary["method"] or f"supervision from {summary['data']}"
+    trained = "sample" in summary or "distill" in summary
+    method = summary["method"] or (f"supervision from {summary['data']}" if trained else "as it is")
     return f"{method}: {', '.join(parts)}, seed {summary['seed']}"
 
 
@@ -64,7 +65,8 @@ def _accuracies(evaluate: dict[str, Any]) -> list[str]:
     if any(cut_off.values()):
         told = ", ".join(f"{count:,} of the {who}'s" for who, count in cut_off.items() if count)
         lines.append(f"answers ended by a limit (evaluator.max_new_tokens): {told}")
-    lines.append(f"pass@1 in % ± one standard error; {_cost(evaluate)[2:]}")
+    decoded = "" if evaluate["decoder"] == "greedy" else f" {evaluate['decoder']} decoding,"
+    lines.append(f"pass@1 in % ± one standard error;{decoded} {_cost(evaluate)[2:]}")
     return lines
 
 

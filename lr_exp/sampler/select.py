@@ -1,4 +1,4 @@
-"""Selection: from the step table to supervision, by arithmetic alone.
+"""Selection: from trajectories and the step table to supervision, by arithmetic alone.
 
 Knows alpha, beta and the method; needs no model. A sweep over them re-runs nothing else.
 """
@@ -10,33 +10,43 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import torch
 from numpy.typing import NDArray
 
 from lr_exp import contrast
+from lr_exp.sampler.choose import Measures, choose_steps, read_measures
 from lr_exp.settings import MethodSettings
 from lr_exp.shards import read_shard, shard_paths
 from lr_exp.supervision import SupervisedTrajectory, Supervision
 
-VERSION = 1
+VERSION = 2
 
 _EDGES = np.linspace(0, 5, 51)  # nats
+_NO_AMATEUR = math.nan  # the divergence of a step that no amateur was asked about
 
 Label = tuple[list[int], list[float]]  # token ids and their weights
 
 
 @dataclass(frozen=True)
 class Selection:
-    """Supervision, and the divergences of all steps it was chosen from."""
+    """Supervision, and the measures of all steps it was chosen from."""
 
     supervision: Supervision
-    kl: NDArray[np.float32]  # (steps,) nats, every scored step
-    questions: int  # answered
-    same_top1: NDArray[np.bool_]  # (steps,) both models' top tokens agree
+    answers: int
+    steps: int
+    measures: Measures | None  # None where no amateur was asked
 
 
 def select(
-    trajectories: Path, steps: Path, method: MethodSettings, *, alpha: float, beta: float
+    trajectories: Path,
+    steps: Path,
+    method: MethodSettings,
+    *,
+    alpha: float,
+    beta: float,
+    seed: int = 0,
 ) -> Selection:
     """Keeps the method's steps (Eq. 3) and labels them (Eq. 4-6).
 
@@ -45,46 +55,72 @@ def select(
         method: which steps and which target.
         alpha: plausibility threshold, at or above the table's floor.
         beta: divergence threshold in nats.
+        seed: of the steps that are drawn at random.
     """
+    measures = read_measures(steps)
+    keep = choose_steps(measures, method, beta=beta, seed=seed)
+    columns = ["index", "step", "token_id", "kl"]
+    if method.target == "contrast":
+        columns += ["support_ids", "support_expert", "support_amateur"]
     kept: list[tuple[int, SupervisedTrajectory]] = []
-    all_kl: list[float] = []
-    questions = 0
-    same_top1: list[bool] = []
+    answers = start = 0
     for trajectory_shard, step_shard in zip(
         shard_paths(trajectories), shard_paths(steps), strict=True
     ):
-        answers = {row["index"]: row for row in read_shard(trajectory_shard)}
-        rows = read_shard(step_shard)
-        questions += len(answers)
-        all_kl += [row["kl"] for row in rows]
-        same_top1 += [row["expert_top1"] == row["amateur_top1"] for row in rows]
-        by_answer: dict[int, list[dict[str, Any]]] = {}
-        for row in _kept_rows(rows, method.steps, beta):
-            by_answer.setdefault(row["index"], []).append(row)
-        for index, chosen in by_answer.items():
-            kept.append((index, _supervise(answers[index], chosen, method.target, alpha)))
-    kept.sort(key=lambda pair: pair[0])  # the questions' order, not the batches'
-    return Selection(
-        Supervision([trajectory for _, trajectory in kept]),
-        np.array(all_kl, dtype=np.float32),
-        questions,
-        np.array(same_top1, dtype=bool),
-    )
+        by_index = {row["index"]: row for row in read_shard(trajectory_shard)}
+        answers += len(by_index)
+        table = pq.ParquetFile(step_shard).read(columns)
+        chosen = table.filter(pa.array(keep[start : start + len(table)])).to_pylist()
+        start += len(table)
+        for index, rows in _by_answer(chosen):
+            kept.append((index, _supervise(by_index[index], rows, method.target, alpha)))
+    return Selection(_in_order(kept), answers, len(measures), measures)
+
+
+def select_tokens(trajectories: Path, method: MethodSettings) -> Selection:
+    """Keeps the method's steps with their own tokens as labels: no amateur is asked.
+
+    For methods whose choices compare no two models (`MethodSettings.needs_amateur`).
+    """
+    kept: list[tuple[int, SupervisedTrajectory]] = []
+    answers = steps = 0
+    for shard in shard_paths(trajectories):
+        for answer in read_shard(shard):
+            length = len(answer["token_ids"])
+            answers, steps = answers + 1, steps + length
+            count = min(length, method.first) if method.steps == "first" else length
+            if count == 0:
+                continue
+            rows = [
+                {"step": step, "token_id": answer["token_ids"][step], "kl": _NO_AMATEUR}
+                for step in range(count)
+            ]
+            kept.append((answer["index"], _supervise(answer, rows, "token", alpha=1.0)))
+    return Selection(_in_order(kept), answers, steps, None)
 
 
 def profile(selection: Selection) -> dict[str, Any]:
     """Headline numbers of a selection and of the divergences behind it, for tables and plots.
 
-    `kl_mean` and its fellows are over all scored steps, in nats; a mean over no step is None. The
-    histogram has bins of 0.1 nat from 0, the last one open.
+    `kl_mean` and its fellows are over all scored steps, in nats; a mean over no step is None, and
+    so is all that an amateur would be needed for. The histogram has bins of 0.1 nat from 0, the
+    last one open.
     """
-    kl, same = selection.kl, selection.same_top1
+    kept, steps, measures = selection.supervision.kept, selection.steps, selection.measures
+    facts: dict[str, Any] = {
+        "answers": selection.answers,
+        "steps": steps,
+        "kept": kept,
+        "kept_share": kept / steps if steps else None,
+        "kl_mean": None,
+        "kl_max": None,
+    }
+    if measures is None:
+        return facts
+    kl, same = measures.kl, measures.expert_top1 == measures.amateur_top1
     counts, _ = np.histogram(np.clip(kl, 0, _EDGES[-1] - 1e-6), bins=_EDGES)
     return {
-        "questions": selection.questions,
-        "steps": len(kl),
-        "kept": selection.supervision.kept,
-        "kept_share": selection.supervision.kept / len(kl) if len(kl) else None,
+        **facts,
         "kl_mean": _mean(kl),
         "kl_max": float(kl.max()) if len(kl) else None,
         "kl_mean_same_top1": _mean(kl[same]),
@@ -92,6 +128,8 @@ def profile(selection: Selection) -> dict[str, Any]:
         "share_same_top1": _mean(same),
         "share_below_0.1": _mean(kl < 0.1),
         "share_above_0.4": _mean(kl > 0.4),
+        "expert_entropy_mean": _mean(measures.expert_entropy),
+        "amateur_entropy_mean": _mean(measures.amateur_entropy),
         "histogram": {"bin_nats": 0.1, "counts": counts.tolist()},
     }
 
@@ -100,11 +138,16 @@ def _mean(values: NDArray[Any]) -> float | None:
     return float(values.mean(dtype=np.float64)) if len(values) else None
 
 
-def _kept_rows(rows: list[dict[str, Any]], which: str, beta: float) -> Iterable[dict[str, Any]]:
-    if which == "all" or not rows:
-        return rows
-    keep = contrast.informative(torch.tensor([row["kl"] for row in rows]), beta)
-    return [row for row, kept in zip(rows, keep.tolist(), strict=True) if kept]
+def _by_answer(rows: list[dict[str, Any]]) -> Iterable[tuple[int, list[dict[str, Any]]]]:
+    by_answer: dict[int, list[dict[str, Any]]] = {}
+    for row in rows:
+        by_answer.setdefault(row["index"], []).append(row)
+    return by_answer.items()
+
+
+def _in_order(kept: list[tuple[int, SupervisedTrajectory]]) -> Supervision:
+    kept.sort(key=lambda pair: pair[0])  # the questions' order, not the batches'
+    return Supervision([trajectory for _, trajectory in kept])
 
 
 def _supervise(

@@ -1,0 +1,120 @@
+"""The distiller's stages as recipes: what determines an adapter, and which function makes it.
+
+Knows inputs, the workbench and the distiller's functions; torch is imported only to train.
+"""
+
+import math
+from dataclasses import asdict, dataclass, replace
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from lr_exp import models
+from lr_exp.inputs import Inputs
+from lr_exp.settings import DistillerSettings
+from lr_exp.store import Artifact, Recipe
+from lr_exp.supervision import Supervision
+from lr_exp.workbench import Workbench
+
+_NOT_IN_RECIPE = ("merge", "checkpoint_every")  # they do not change what the stage makes
+
+
+@dataclass(frozen=True)
+class Tuned:
+    """An adapter and how its training went."""
+
+    artifact: Artifact
+    adapter: Path  # the folder that plain `peft` loads
+    history: list[dict[str, float]]  # one entry a log, each with its `step`
+    step: int | None = None  # of a snapshot: optimizer steps until then; None at the end
+
+    def snapshots(self) -> list["Tuned"]:
+        """The adapters that were kept along the way, in the order of their steps."""
+        from lr_exp.distiller import distill
+
+        return [
+            Tuned(self.artifact, adapter, self.history, step)
+            for step, adapter in distill.read_snapshots(self.artifact.folder)
+        ]
+
+
+class DistillerStages:
+    """Supervision to an adapter."""
+
+    def __init__(self, inputs: Inputs, bench: Workbench) -> None:
+        self._inputs = inputs
+        self._bench = bench
+
+    def distill(self, supervision: Artifact) -> Tuned:
+        """Supervision to an adapter."""
+        from lr_exp.distiller import distill
+
+        source, settings = self._inputs, self._distiller(supervision)
+        told = {k: v for k, v in asdict(settings).items() if k not in _NOT_IN_RECIPE}
+        if settings.snapshot_every is None:
+            del told["snapshot_every"]  # its address is that of the versions that knew none
+        recipe = Recipe(
+            "adapter",
+            distill.VERSION,
+            {"supervision": supervision.facts["digest"], "expert": source.expert.fingerprint},
+            {
+                **told,
+                "seed": source.settings.seed,
+                "base": [
+                    source.base_name,
+                    source.expert.revision,
+                ],  # named in the adapter's config
+                **source.machine,
+                "peft": version("peft"),
+            },
+        )
+        made_now = False
+
+        def build(folder: Path) -> dict[str, Any]:
+            nonlocal made_now
+            made_now = True
+            return distill.distill(
+                Supervision.load(supervision.folder),
+                self._bench.expert(),
+                folder,
+                settings,
+                seed=source.settings.seed,
+                device=source.device,
+                base_name=source.base_name,
+                base_revision=source.expert.revision,
+                on_log=lambda step, metrics: self._bench.on_log("distill", step, metrics),
+            )
+
+        artifact = self._bench.make_if_asked("distill", recipe, build)
+        history = distill.read_history(artifact.folder)
+        if not made_now:  # the record of a run is whole also where the work was done before
+            for entry in history:
+                self._bench.on_log("distill", int(entry["step"]), entry)
+        return Tuned(artifact, artifact.folder / distill.ADAPTER, history)
+
+    def _distiller(self, supervision: Artifact) -> DistillerSettings:
+        """The distiller's settings, with batches that hold the method's passes over all steps."""
+        settings, epochs = self._inputs.settings.distiller, self._inputs.settings.method.epochs
+        if epochs is None or self._inputs.imports_records:
+            return settings
+        needed = math.ceil(epochs * supervision.facts["kept"] / settings.steps)
+        return replace(settings, batch_size=max(settings.batch_size, needed))
+
+    def merge(self, tuned: Tuned) -> Artifact:
+        """The adapter merged into the expert, as a model folder of its own."""
+        from lr_exp.distiller import distill
+
+        recipe = Recipe(
+            "merged",
+            distill.VERSION,
+            {"adapter": tuned.artifact.address, "expert": self._inputs.expert.fingerprint},
+            self._inputs.machine,
+        )
+
+        def build(folder: Path) -> dict[str, Any]:
+            # Merging changes weights in place: on a copy of its own, where memory is cheap.
+            alone = models.load(self._inputs.expert, device="cpu", dtype=self._inputs.dtype)
+            distill.merge(alone, tuned.adapter, folder)
+            return {}
+
+        return self._bench.store.make(recipe, build)

@@ -1,0 +1,190 @@
+"""What goes into a run: models, questions, benchmarks, and whether they fit together.
+
+Knows settings and where things are found; loads no weights and makes no artifact.
+"""
+
+from functools import cached_property
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from lr_exp import __version__, models
+from lr_exp.data import Question, fingerprint, load_questions, select_questions
+from lr_exp.errors import UserError
+from lr_exp.evaluator import grade
+from lr_exp.evaluator.benchmarks import load_benchmark, load_shots
+from lr_exp.settings import Settings
+from lr_exp.vocabulary import SharedVocabulary, shared_vocabulary
+
+MODEL_PACKAGES = ("torch", "transformers", "tokenizers")
+GRADING_PACKAGES = ("math-verify", "latex2sympy2_extended", "sympy")
+
+
+class Inputs:
+    """A run's inputs, each read once, when it is first asked for."""
+
+    def __init__(self, settings: Settings, conf_dir: Path) -> None:
+        self.settings = settings
+        # A benchmark that does not exist fails here; what it reads, in `check`.
+        self.benchmarks = [load_benchmark(name, conf_dir) for name in settings.benchmarks]
+        for name in settings.evaluator.shots:
+            load_benchmark(name, conf_dir)
+        self.device = models.resolve_device(settings.device)
+        self.dtype = models.resolve_dtype(settings.dtype, self.device)
+
+    @cached_property
+    def expert(self) -> models.ModelSource:
+        return models.locate(self.settings.expert, "expert")
+
+    @cached_property
+    def amateur(self) -> models.ModelSource:
+        return models.locate_amateur(self.settings.amateur, self.expert)
+
+    @cached_property
+    def _data_source(self) -> list[Question]:
+        return load_questions(self.settings.data, hub_root=self.settings.hub_root)
+
+    @cached_property
+    def questions(self) -> list[Question]:
+        """The questions to learn from, chosen by the seed; only some methods read the answers."""
+        return select_questions(
+            self._data_source, self.settings.data.max_questions, self.settings.seed
+        )
+
+    @cached_property
+    def benchmark_questions(self) -> dict[str, list[Question]]:
+        """Each benchmark's first questions."""
+        count = self.settings.evaluator.max_examples
+        return {
+            benchmark.name: load_questions(benchmark, hub_root=self.settings.hub_root)[:count]
+            for benchmark in self.benchmarks
+        }
+
+    @cached_property
+    def shots(self) -> dict[str, list[Question]]:
+        """Each benchmark's worked examples."""
+        counts, hub_root = self.settings.evaluator.shots, self.settings.hub_root
+        return {
+            benchmark.name: load_shots(benchmark, counts.get(benchmark.name, 0), hub_root=hub_root)
+            for benchmark in self.benchmarks
+        }
+
+    @cached_property
+    def shared(self) -> SharedVocabulary:
+        """The ids that the pair is compared on; checked before any weights load."""
+        reused = {*self.settings.expert.reused_ids, *self.settings.amateur.reused_ids}
+        expert = models.load_tokenizer(self.expert)
+        amateur = expert if self.amateur.drop_layers else models.load_tokenizer(self.amateur)
+        return shared_vocabulary(
+            expert,
+            amateur,
+            expert_rows=models.config_rows(self.expert),
+            amateur_rows=models.config_rows(self.amateur),
+            reused_ids=tuple(sorted(reused)),
+        )
+
+    def check(self) -> None:
+        """Reads every input once, so that a bad one fails before the first model loads."""
+        stages = self.settings.stages
+        export = self.settings.sampler.export
+        if export is not None and Path(export).is_dir():
+            raise UserError(f"sampler.export={export} is a folder: give the name of a file.")
+        _ = self.expert
+        if "evaluate" in stages:
+            for benchmark in self.benchmarks:
+                _ = self.shots[benchmark.name]
+                grade.check_references(self.benchmark_questions[benchmark.name], benchmark.answer)
+        if "sample" in stages and not self.imports_records:
+            self._check_method()
+        if self.asks_amateur:
+            _ = self.shared
+            models.check_drop_layers(self.amateur)
+
+    def _check_method(self) -> None:
+        method, data = self.settings.method, self.settings.data
+        if method.trajectories == "expert_verified":
+            grade.check_references(self.questions, data.answer)
+        elif method.trajectories == "human_solution":
+            for question in self.questions:
+                if not question.solution:
+                    raise UserError(
+                        f"method={method.name} tunes on human solutions, and question "
+                        f"{question.id} of data={data.name} has none; choose other data or another "
+                        "method."
+                    )
+        if self.settings.sampler.export is not None and not method.needs_amateur:
+            raise UserError(
+                f"sampler.export: method={method.name} measures no divergence, which the record "
+                "form needs; leave sampler.export out or choose another method."
+            )
+
+    @property
+    def asks_amateur(self) -> bool:
+        """Whether any stage of this run reads the amateur."""
+        stages, evaluator = self.settings.stages, self.settings.evaluator
+        samples = "sample" in stages and not self.imports_records
+        compares = evaluator.decoder == "contrastive" or evaluator.gap is not None
+        return (samples and self.settings.method.needs_amateur) or (
+            "evaluate" in stages and compares
+        )
+
+    @property
+    def imports_records(self) -> bool:
+        """Whether supervision is read from a file instead of sampled."""
+        return self.settings.data.format == "lr_samples"
+
+    def provenance(self) -> dict[str, Any]:
+        """Which models, questions and machine the results are of."""
+        stages = self.settings.stages
+        sampled = "sample" in stages and not self.imports_records
+        return {
+            "expert": {
+                "path": self.base_name,
+                "revision": self.expert.revision,
+                "fingerprint": self.expert.fingerprint,
+            },
+            "amateur": {
+                "path": self.settings.amateur.path,
+                "revision": self.amateur.revision,
+                "fingerprint": self.amateur.fingerprint,
+            }
+            if self.asks_amateur
+            else None,
+            "data": fingerprint(self._data_source) if sampled else None,
+            "questions": fingerprint(self.questions) if sampled else None,
+            "benchmarks": {
+                name: fingerprint(questions) for name, questions in self.benchmark_questions.items()
+            }
+            if "evaluate" in stages
+            else {},
+            "device": self.device,
+            "device_name": models.device_name(self.device),
+            "dtype": self.dtype,
+        }
+
+    @property
+    def base_name(self) -> str:
+        """What an adapter's config names as its base: the hub id or path, not a cache's folder."""
+        expert = self.settings.expert
+        return expert.path or expert.fallback_path or f"{expert.package}/{expert.package_path}"
+
+    @cached_property
+    def machine(self) -> dict[str, str]:
+        """What the same settings may compute differently on."""
+        return {
+            "device": self.device.partition(":")[0],
+            "dtype": self.dtype,
+            **{name: version(name) for name in MODEL_PACKAGES},
+        }
+
+
+def versions() -> dict[str, str]:
+    """Versions that a result depends on, this package's first."""
+    import platform
+
+    packages = (*MODEL_PACKAGES, "peft", "accelerate", "datasets", *GRADING_PACKAGES)
+    return {
+        "lr_exp": __version__,
+        "python": platform.python_version(),
+        **{name: version(name) for name in packages},
+    }

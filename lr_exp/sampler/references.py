@@ -1,0 +1,105 @@
+"""Trajectories that need references: human solutions, and sampled answers that were verified.
+
+Knows questions, token ids and shards; how an answer is verified is its caller's business. Both
+write the rollout's columns, so that what follows treats them alike.
+"""
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+
+from lr_exp.data import Question
+from lr_exp.errors import UserError
+from lr_exp.prompts import answer_ids, render_prompt
+from lr_exp.sampler.rollout import COLUMNS
+from lr_exp.shards import read_shard, shard_paths, write_shard
+
+VERSION = 1
+
+_SHARD = 1024  # rows
+
+_SCHEMA = pa.schema([("index", pa.int32()), *COLUMNS])
+
+
+def write_solutions(
+    questions: Sequence[Question],
+    texts: Sequence[str],
+    tokenizer: Any,
+    folder: Path,
+    *,
+    system_prompt: str,
+    context: int | None,
+) -> dict[str, Any]:
+    """Writes each question's worked solution as the answer the expert should have given.
+
+    Args:
+        texts: the solutions, one a question.
+        context: the expert's limit on prompt and answer together, if it has one.
+
+    Returns:
+        Facts: `answers`, `tokens` (none of them generated), `cut_off` (solutions cut at the limit).
+
+    Raises:
+        UserError: a solution that the tokenizer has no tokens for.
+    """
+    rows, cut_off = [], 0
+    for index, (question, text) in enumerate(zip(questions, texts, strict=True)):
+        prompt = render_prompt(tokenizer, question.text, system_prompt)
+        ids = answer_ids(tokenizer, text)
+        if tokenizer.unk_token_id is not None and tokenizer.unk_token_id in ids:
+            raise UserError(
+                f"question {question.id}: its solution has text that the expert's tokenizer has no "
+                "token for; remove the question or choose another method than one that tunes on "
+                "human solutions."
+            )
+        room = len(ids) if context is None else max(context - len(prompt), 0)
+        cut_off += len(ids) > room
+        rows.append(
+            {
+                "index": index,
+                "question_id": question.id,
+                "question": question.text,
+                "prompt_ids": prompt,
+                "token_ids": ids[:room],
+            }
+        )
+    for number, start in enumerate(range(0, len(rows), _SHARD)):
+        write_shard(folder, number, rows[start : start + _SHARD], _SCHEMA)
+    tokens = sum(len(row["token_ids"]) for row in rows)
+    return {"answers": len(rows), "tokens": tokens, "cut_off": cut_off}
+
+
+def keep_verified(
+    answers: Path, tokenizer: Any, is_right: Callable[[int, str], bool], folder: Path
+) -> dict[str, Any]:
+    """Copies the answers that ended by themselves and are right; each text counts once a question.
+
+    Args:
+        answers: folder of `rollout.sample_answers`.
+        is_right: told an answer's index and its text.
+
+    Returns:
+        Facts: `answers` (kept), `drawn`, `right` (with repeats), `solved` questions.
+    """
+    drawn = right = kept = 0
+    seen: dict[str, set[tuple[int, ...]]] = {}
+    for number, path in enumerate(shard_paths(answers)):
+        rows = []
+        for row in read_shard(path):
+            drawn += 1
+            text = tokenizer.decode(
+                row["token_ids"], skip_special_tokens=True, clean_up_tokenization_spaces=False
+            )
+            if not row["finished"] or not is_right(row["index"], text):
+                continue
+            right += 1
+            known, ids = seen.setdefault(row["question_id"], set()), tuple(row["token_ids"])
+            if ids in known:
+                continue
+            known.add(ids)
+            kept += 1
+            rows.append({name: row[name] for name in _SCHEMA.names})
+        write_shard(folder, number, rows, _SCHEMA)
+    return {"answers": kept, "drawn": drawn, "right": right, "solved": len(seen)}

@@ -1,0 +1,254 @@
+"""The sampler's stages as recipes: what determines each, and which function makes it.
+
+Knows inputs, the workbench and the rooms' functions; knows neither Hydra nor W&B.
+"""
+
+from dataclasses import asdict
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from lr_exp import models
+from lr_exp.data import fingerprint, prompts_fingerprint
+from lr_exp.evaluator import grade
+from lr_exp.evaluator.prompts import worked_answer
+from lr_exp.inputs import GRADING_PACKAGES, Inputs
+from lr_exp.sampler import records, references, rollout, score, select
+from lr_exp.store import Artifact, Recipe, file_digest
+from lr_exp.supervision import Supervision
+from lr_exp.workbench import Workbench
+
+
+class SamplerStages:
+    """Questions to supervision."""
+
+    def __init__(self, inputs: Inputs, bench: Workbench) -> None:
+        self._inputs = inputs
+        self._bench = bench
+
+    def trajectories(self) -> list[Artifact]:
+        """What the method learns from, last; before it, what that was made from."""
+        kind = self._inputs.settings.method.trajectories
+        if kind == "expert_greedy":
+            return [self._roll_out()]
+        if kind == "human_solution":
+            return [self._write_solutions()]
+        answers = self._sample_answers()
+        return [answers, self._keep_verified(answers)]
+
+    def _roll_out(self) -> Artifact:
+        """Questions to the expert's own answers."""
+        source = self._inputs
+        sampler = source.settings.sampler
+        told = {
+            "system_prompt": sampler.system_prompt,
+            "max_new_tokens": sampler.max_new_tokens,
+            "batch_size": sampler.batch_size,
+        }
+        recipe = Recipe(
+            "rollout",
+            rollout.VERSION,
+            {
+                "questions": prompts_fingerprint(source.questions),
+                "expert": source.expert.fingerprint,
+            },
+            {**told, **source.machine},
+        )
+        return self._bench.make_if_asked(
+            "sample",
+            recipe,
+            lambda folder: rollout.roll_out(source.questions, self._bench.expert(), folder, **told),
+        )
+
+    def _sample_answers(self) -> Artifact:
+        """Questions to several full answers each, drawn from the expert."""
+        source = self._inputs
+        sampler, method = source.settings.sampler, source.settings.method
+        told = {
+            "system_prompt": sampler.system_prompt,
+            "batch_size": sampler.batch_size,
+            "max_new_tokens": method.max_new_tokens,
+            "samples": method.samples,
+            "temperature": method.temperature,
+            "top_p": method.top_p,
+            "seed": source.settings.seed,
+        }
+        recipe = Recipe(
+            "sampled",
+            rollout.VERSION,
+            {
+                "questions": prompts_fingerprint(source.questions),
+                "expert": source.expert.fingerprint,
+            },
+            {**told, **source.machine},
+        )
+        return self._bench.make_if_asked(
+            "sample",
+            recipe,
+            lambda folder: rollout.sample_answers(
+                source.questions, self._bench.expert(), folder, **told
+            ),
+        )
+
+    def _keep_verified(self, answers: Artifact) -> Artifact:
+        """Sampled answers to those that equal the reference."""
+        source = self._inputs
+        kind, samples = source.settings.data.answer, source.settings.method.samples
+        recipe = Recipe(
+            "verified",
+            references.VERSION,
+            {
+                "answers": answers.address,
+                "questions": fingerprint(source.questions),  # their references
+                **{name: version(name) for name in GRADING_PACKAGES},
+            },
+            {"kind": kind, "grading": grade.VERSION},
+        )
+
+        def is_right(index: int, text: str) -> bool:
+            question = source.questions[index // samples]
+            return grade.grade_answer(text, question.answer or "", kind, question.choices).correct
+
+        return self._bench.make_if_asked(
+            "sample",
+            recipe,
+            lambda folder: references.keep_verified(
+                answers.folder, models.load_tokenizer(source.expert), is_right, folder
+            ),
+        )
+
+    def _write_solutions(self) -> Artifact:
+        """Questions to their human solutions, as the expert's tokens."""
+        source = self._inputs
+        told = {"system_prompt": source.settings.sampler.system_prompt}
+        recipe = Recipe(
+            "solutions",
+            references.VERSION,
+            {
+                "questions": fingerprint(source.questions),
+                "expert": source.expert.fingerprint,
+            },
+            {**told, "tokenizers": version("tokenizers")},
+        )
+
+        def build(folder: Path) -> dict[str, Any]:
+            texts = [worked_answer(q) if q.answer else q.solution or "" for q in source.questions]
+            return references.write_solutions(
+                source.questions,
+                texts,
+                models.load_tokenizer(source.expert),
+                folder,
+                context=models.config_context(source.expert),
+                **told,
+            )
+
+        return self._bench.make_if_asked("sample", recipe, build)
+
+    def score(self, trajectories: Artifact) -> Artifact:
+        """Trajectories to the step table."""
+        source = self._inputs
+        sampler = source.settings.sampler
+        told = {
+            "system_prompt": sampler.system_prompt,
+            "support_floor": sampler.support_floor,
+            "tokens_per_pass": sampler.tokens_per_pass,
+        }
+        recipe = Recipe(
+            "score",
+            score.VERSION,
+            {
+                "trajectories": trajectories.address,
+                "expert": source.expert.fingerprint,
+                "amateur": source.amateur.fingerprint,
+                "shared": asdict(source.shared),
+            },
+            {**told, **source.machine},
+        )
+        return self._bench.make_if_asked(
+            "sample",
+            recipe,
+            lambda folder: score.score(
+                trajectories.folder, *self._bench.pair(), source.shared, folder, **told
+            ),
+        )
+
+    def select(self, trajectories: Artifact, steps: Artifact | None) -> Artifact:
+        """The step table to supervision, and what is known of the divergences.
+
+        Without a step table, for methods that ask no amateur, the trajectories' own tokens.
+        """
+        source = self._inputs
+        method, settings = source.settings.method, source.settings
+        # A choice that does not read a number has one address for all of its values.
+        told = {
+            "steps": method.steps,
+            "target": method.target,
+            "alpha": settings.alpha if method.reads_alpha else None,
+            "beta": settings.beta if method.reads_beta else None,
+            "first": method.first if method.steps == "first" else None,
+            "share": method.share if method.steps == "kl_top" else None,
+            "seed": settings.seed if method.steps == "random" else None,
+        }
+        recipe = Recipe(
+            "supervision",
+            select.VERSION,
+            {
+                "trajectories": trajectories.address,
+                "steps": steps.address if steps else None,
+            },
+            told,
+        )
+
+        def build(folder: Path) -> dict[str, Any]:
+            if steps is None:
+                selection = select.select_tokens(trajectories.folder, method)
+            else:
+                selection = select.select(
+                    trajectories.folder,
+                    steps.folder,
+                    method,
+                    alpha=settings.alpha,
+                    beta=settings.beta,
+                    seed=settings.seed,
+                )
+            selection.supervision.save(folder)
+            return {**select.profile(selection), "digest": selection.supervision.digest()}
+
+        return self._bench.make_if_asked("sample", recipe, build)
+
+    def import_records(self) -> Artifact:
+        """A file of kept steps in the published form to supervision."""
+        source = self._inputs
+        path = Path(source.settings.data.path or "")
+        told = {
+            "system_prompt": source.settings.sampler.system_prompt,
+            "tokenizers": version("tokenizers"),
+        }
+        inputs = {
+            "records": file_digest(path) if path.is_file() else None,
+            "expert": source.expert.fingerprint,  # its tokenizer reads prefixes without ids
+        }
+        tokenizer = models.load_tokenizer(source.expert)
+
+        def build(folder: Path) -> dict[str, Any]:
+            supervision = records.import_records(
+                path,
+                tokenizer,
+                system_prompt=told["system_prompt"],
+                vocabulary_size=len(models.tokens_by_id(tokenizer)),
+            )
+            supervision.save(folder)
+            return {**records.profile(supervision), "digest": supervision.digest()}
+
+        # Reading a file is no sampling: it is done whichever stages were asked for.
+        return self._bench.store.make(Recipe("records", records.VERSION, inputs, told), build)
+
+    def export(self, supervision: Artifact) -> Path | None:
+        """Writes the kept steps in the published form, if the settings ask for it."""
+        source = self._inputs
+        if source.settings.sampler.export is None:
+            return None
+        path = Path(source.settings.sampler.export)
+        tokenizer = models.load_tokenizer(source.expert)
+        records.export_records(Supervision.load(supervision.folder), tokenizer, path)
+        return path

@@ -1,0 +1,116 @@
+"""Where stages work: artifacts made or found, and models loaded once.
+
+Knows the store, inputs and memory; knows nothing of what a stage does.
+"""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from lr_exp import models
+from lr_exp.errors import UserError
+from lr_exp.inputs import Inputs
+from lr_exp.memory import peak_memory_bytes, reset_peak_memory
+from lr_exp.models import LanguageModel
+from lr_exp.store import Artifact, Recipe, Store
+
+Build = Callable[[Path], dict[str, Any]]  # fills a folder, returns facts
+OnLog = Callable[[str, int, dict[str, float]], None]  # family, step, metrics
+
+
+class Workbench:
+    """A run's store, its loaded models, and its record of memory."""
+
+    def __init__(self, inputs: Inputs, store: Store) -> None:
+        self._inputs = inputs
+        self.store = store
+        self.on_log: OnLog = lambda family, step, metrics: None
+        self._loaded: dict[str, LanguageModel] = {}
+        self._peaks: list[int] = []
+
+    def make(self, recipe: Recipe, build: Build) -> Artifact:
+        """The artifact, made by models if it is not there; how much memory that took is kept."""
+        return self._noted(self.store.make(recipe, self._measured(build)))
+
+    def make_if_asked(self, stage: str, recipe: Recipe, build: Build) -> Artifact:
+        """The artifact, made only if its stage is among those asked for."""
+        if stage in self._inputs.settings.stages:
+            return self.make(recipe, build)
+        found = self.store.find(recipe)
+        if found is None:
+            asked = list(self._inputs.settings.stages)
+            raise UserError(
+                f"stages={asked}: the {recipe.stage} of these settings is not in the store "
+                f"{self.store.root}; add {stage} to stages."
+            )
+        return self._noted(found)
+
+    def _measured(self, build: Build) -> Build:
+        """The builder, with the most memory that it took among its facts."""
+
+        def measured(folder: Path) -> dict[str, Any]:
+            reset_peak_memory()
+            facts = build(folder)
+            return {**facts, "peak_memory_bytes": peak_memory_bytes(self._inputs.device)}
+
+        return measured
+
+    def _noted(self, artifact: Artifact) -> Artifact:
+        self._peaks.append(artifact.facts.get("peak_memory_bytes", 0))
+        return artifact
+
+    @property
+    def peak_memory_bytes(self) -> int:
+        """The most memory that making any of this run's artifacts took, whenever that was."""
+        return max(self._peaks, default=0) or peak_memory_bytes(self._inputs.device)
+
+    def expert(self) -> LanguageModel:
+        """The expert, loaded once."""
+        if "expert" not in self._loaded:
+            self._loaded["expert"] = self._load(self._inputs.expert)
+        return self._loaded["expert"]
+
+    def pair(self) -> tuple[LanguageModel, LanguageModel]:
+        """Expert and amateur to score with; the amateur goes when the caller lets it go."""
+        expert, amateur = self.expert(), self._inputs.amateur
+        if amateur.drop_layers:
+            return expert, models.early_exit(expert, amateur.drop_layers, amateur.name)
+        return expert, self._load(amateur)
+
+    def amateur(self) -> LanguageModel:
+        """The amateur for evaluation, loaded once.
+
+        An early exit has weights of its own here: the expert's may carry an adapter at the time.
+        """
+        if "amateur" not in self._loaded:
+            amateur = self._inputs.amateur
+            model = self._load(replace(amateur, drop_layers=()))
+            if amateur.drop_layers:
+                model = models.early_exit(model, amateur.drop_layers, amateur.name)
+            self._loaded["amateur"] = model
+        return self._loaded["amateur"]
+
+    def _load(self, source: models.ModelSource) -> LanguageModel:
+        return models.load(source, device=self._inputs.device, dtype=self._inputs.dtype)
+
+    @contextmanager
+    def evaluated(self, adapter: Path | None, who: str) -> Iterator[LanguageModel]:
+        """A model to evaluate: the expert, the expert with an adapter (taken off again at the end),
+        or, with `who` "amateur", the amateur.
+        """
+        if who == "amateur":
+            yield self.amateur()
+            return
+        expert = self.expert()
+        if adapter is None:
+            yield expert
+            return
+        from lr_exp.distiller import distill
+
+        attached = distill.attach_adapter(expert, adapter)
+        try:
+            yield replace(expert, model=attached, name="tuned")
+        finally:
+            attached.unload()

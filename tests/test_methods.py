@@ -1,0 +1,378 @@
+"""Methods as four choices: which steps, which trajectories, and what they cost."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hydra import compose, initialize_config_dir
+
+from lr_exp.configuration import conf_dir, register, to_settings
+from lr_exp.data import Question
+from lr_exp.errors import UserError
+from lr_exp.inputs import Inputs
+from lr_exp.sampler.choose import Measures, choose_steps
+from lr_exp.sampler.references import keep_verified, write_solutions
+from lr_exp.sampler.rollout import COLUMNS
+from lr_exp.sampler.select import profile, select_tokens
+from lr_exp.settings import MethodSettings
+from lr_exp.shards import read_shards, write_shard
+from lr_exp.store import Store
+from lr_exp.workbench import Workbench
+from tests.tiny import tiny_tokenizer
+
+# Two answers of three steps. Above 0.4 nats: (0, 1), (1, 0) and (1, 2).
+KL = [0.1, 0.5, 0.0, 2.0, 0.3, 0.9]
+ENTROPY = [1.0, 0.2, 0.9, 0.1, 1.0, 0.3]
+METHOD = MethodSettings(name="test")
+
+
+def measures(order: list[int] | None = None) -> Measures:
+    order = list(range(6)) if order is None else order
+
+    def column(values, kind):
+        return np.array(values, dtype=kind)[order]
+
+    return Measures(
+        index=column([0, 0, 0, 1, 1, 1], np.int32),
+        step=column([0, 1, 2, 0, 1, 2], np.int32),
+        kl=column(KL, np.float32),
+        expert_entropy=column(ENTROPY, np.float32),
+        amateur_entropy=column(ENTROPY, np.float32),
+        expert_top1=column([0] * 6, np.int32),
+        amateur_top1=column([0] * 6, np.int32),
+    )
+
+
+def chosen(method: MethodSettings, table: Measures | None = None, **told) -> set[tuple[int, int]]:
+    table = measures() if table is None else table
+    keep = choose_steps(table, method, **{"beta": 0.4, "seed": 0, **told})
+    return set(zip(table.index[keep].tolist(), table.step[keep].tolist(), strict=True))
+
+
+@pytest.mark.parametrize(
+    ("choice", "expected"),
+    [
+        ({"steps": "kl_above_beta"}, {(0, 1), (1, 0), (1, 2)}),
+        ({"steps": "all"}, {(i, s) for i in (0, 1) for s in (0, 1, 2)}),
+        ({"steps": "first", "first": 2}, {(0, 0), (0, 1), (1, 0), (1, 1)}),
+        ({"steps": "kl_top", "share": 0.34}, {(1, 0), (1, 2)}),
+        # Three, as many as are above beta; the tie at 1.0 does not matter here.
+        ({"steps": "entropy_top"}, {(0, 0), (1, 1), (0, 2)}),
+    ],
+)
+def test_steps_are_chosen_as_worked_by_hand(choice, expected):
+    assert chosen(replace(METHOD, **choice)) == expected
+
+
+def test_of_equal_entropies_the_earlier_question_is_kept():
+    # One step is above 1 nat, and two share the highest entropy.
+    assert chosen(replace(METHOD, steps="entropy_top"), beta=1.0) == {(0, 0)}
+
+
+def test_random_steps_have_betas_budget_and_follow_the_seed():
+    method = replace(METHOD, steps="random")
+    draws = {frozenset(chosen(method, seed=seed)) for seed in range(20)}
+    assert {len(draw) for draw in draws} == {3}
+    assert len(draws) > 5
+    assert chosen(method, seed=3) == chosen(method, seed=3)
+    assert len(chosen(method, beta=0.05)) == 5
+
+
+@pytest.mark.parametrize("steps", ["kl_above_beta", "kl_top", "random", "entropy_top"])
+def test_the_order_of_the_table_does_not_show(steps):
+    """Batches are sorted by length, so the table's order depends on the batch size."""
+    method = replace(METHOD, steps=steps)
+    assert chosen(method, measures([3, 4, 5, 0, 1, 2])) == chosen(method)
+
+
+def test_an_unknown_choice_is_refused():
+    with pytest.raises(UserError, match="kl_top"):
+        replace(METHOD, steps="kl_tops")
+    with pytest.raises(UserError, match=r"method\.share"):
+        replace(METHOD, share=0)
+
+
+# Trajectories with references ------------------------------------------------------------------
+
+END = 258  # of a turn, in the tiny tokenizer
+
+
+def test_solutions_are_what_the_expert_would_have_written(tmp_path):
+    tokenizer = tiny_tokenizer()
+    questions = [Question("q/0", "1+1?", "2"), Question("q/1", "2+2?", "4")]
+    facts = write_solutions(
+        questions, ["two", "four"], tokenizer, tmp_path, system_prompt="", context=None
+    )
+    rows = list(read_shards(tmp_path))
+    assert facts == {"answers": 2, "tokens": 9, "cut_off": 0}
+    assert [row["question_id"] for row in rows] == ["q/0", "q/1"]
+    assert [row["token_ids"][-1] for row in rows] == [END, END]
+    assert tokenizer.decode(rows[1]["token_ids"][:-1]) == "four"
+    assert tokenizer.decode(rows[0]["prompt_ids"]).endswith("<|im_start|>assistant\n")
+
+
+def test_a_solution_is_cut_where_the_context_ends(tmp_path):
+    tokenizer = tiny_tokenizer()
+    prompt = len(tokenizer("<|im_start|>user\nq<|im_end|>\n<|im_start|>assistant\n")["input_ids"])
+    facts = write_solutions(
+        [Question("q/0", "q")],
+        ["abcdef"],
+        tokenizer,
+        tmp_path,
+        system_prompt="",
+        context=prompt + 3,
+    )
+    (row,) = read_shards(tmp_path)
+    assert tokenizer.decode(row["token_ids"]) == "abc"
+    assert facts["cut_off"] == 1
+
+
+def test_without_a_template_an_answer_begins_with_a_blank_and_ends_the_document(tmp_path):
+    tokenizer = tiny_tokenizer(chat_template=None)
+    write_solutions(
+        [Question("q/0", "q")], ["two"], tokenizer, tmp_path, system_prompt="", context=None
+    )
+    (row,) = read_shards(tmp_path)
+    assert tokenizer.decode(row["token_ids"]) == " two<|endoftext|>"
+
+
+def test_text_without_tokens_is_refused(tmp_path):
+    from lr_exp.micro.tokenizer import build_tokenizer
+
+    with pytest.raises(UserError, match=r"q/0.*no token"):
+        write_solutions(
+            [Question("q/0", "Tom has 1 pens.")],
+            ["forty-two"],
+            build_tokenizer(),
+            tmp_path,
+            system_prompt="",
+            context=None,
+        )
+
+
+def write_answers(folder: Path, answers: list[tuple[str, str, bool]]) -> None:
+    """A rollout's shard: (question id, text, finished) of each answer."""
+    import pyarrow as pa
+
+    tokenizer = tiny_tokenizer()
+    rows = [
+        {
+            "index": index,
+            "tokens": len(text) + finished,
+            "finished": finished,
+            "question_id": question,
+            "question": question,
+            "prompt_ids": [1, 2],
+            "token_ids": tokenizer(text)["input_ids"] + [END] * finished,
+        }
+        for index, (question, text, finished) in enumerate(answers)
+    ]
+    schema = pa.schema(
+        [("index", pa.int32()), ("tokens", pa.int32()), ("finished", pa.bool_()), *COLUMNS]
+    )
+    write_shard(folder, 0, rows, schema)
+
+
+def test_right_finished_answers_are_kept_once(tmp_path):
+    source, out = tmp_path / "in", tmp_path / "out"
+    source.mkdir()
+    out.mkdir()
+    write_answers(
+        source,
+        [
+            ("a", "2", True),
+            ("a", "2", True),  # the same text again
+            ("a", "two: 2", True),  # another way
+            ("b", "2", False),  # right, but cut off
+            ("b", "3", True),  # wrong
+            ("c", "2", True),  # the same text, of another question
+        ],
+    )
+    asked = []
+
+    def is_right(index: int, text: str) -> bool:
+        asked.append(index)
+        return text.endswith("2")
+
+    facts = keep_verified(source, tiny_tokenizer(), is_right, out)
+    assert [row["index"] for row in read_shards(out)] == [0, 2, 5]
+    assert facts == {"answers": 3, "drawn": 6, "right": 4, "solved": 2}
+    assert asked == [0, 1, 2, 4, 5]  # an answer that was cut off is not even graded
+
+
+def test_hard_labels_are_the_tokens_themselves_to_the_end(tmp_path):
+    write_answers(tmp_path, [("a", "xy", True), ("b", "z", True)])
+    everything = select_tokens(tmp_path, replace(METHOD, steps="all", target="token"))
+    first = everything.supervision.trajectories[0]
+    assert first.steps == [0, 1, 2]
+    assert [ids for (ids,) in first.target_ids] == [
+        *tiny_tokenizer()("xy")["input_ids"],
+        END,
+    ]
+    assert [first.read_at(kept) for kept in range(3)] == [1, 2, 3]
+    assert (everything.steps, everything.supervision.kept) == (5, 5)
+    assert profile(everything)["kl_mean"] is None
+    start = select_tokens(tmp_path, replace(METHOD, steps="first", first=2, target="token"))
+    assert [t.steps for t in start.supervision.trajectories] == [[0, 1], [0, 1]]
+
+
+# The whole line --------------------------------------------------------------------------------
+
+SMALL = (
+    "experiment=micro_tables",
+    "data.max_questions=24",
+    "sampler.batch_size=12",
+    "distiller.steps=4",
+    "distiller.batch_size=8",
+    "benchmarks=[micro_add]",
+    "evaluator.max_examples=16",
+)
+
+
+def summary_of(outcome) -> dict:
+    assert outcome.status == 0, outcome.err
+    return json.loads((outcome.folder / "summary.json").read_text("utf-8"))
+
+
+@pytest.mark.parametrize("method", ["gt_sft", "rejection_sft", "upft"])
+def test_methods_without_a_contrast_ask_no_amateur(program, method):
+    summary = summary_of(program(*SMALL, f"method={method}", "amateur.path=nowhere"))
+    assert (summary["amateur"], summary["alpha"], summary["beta"]) == (None, None, None)
+    assert summary["provenance"]["amateur"] is None
+    assert "score" not in summary["sample"]["seconds_by_stage"]
+    assert summary["sample"]["questions"] == 24
+
+
+def test_every_step_of_every_right_answer_is_tuned_on_once(program):
+    summary = summary_of(program(*SMALL, "method=rejection_sft"))
+    sample, distill = summary["sample"], summary["distill"]
+    verified = sample["verified"]
+    assert verified["drawn"] == 4 * 24
+    assert 0 < verified["answers"] <= verified["right"] < verified["drawn"]
+    assert sample["answers"] == verified["answers"]
+    assert sample["kept"] == sample["steps"] < sample["generated_tokens"]
+    # One pass in four optimizer steps: nothing is left out, and less than a batch comes twice.
+    assert 0 <= distill["tuned_tokens"] - sample["kept"] < 4
+    assert distill["optimizer_steps"] == 4
+
+
+def test_a_mended_reference_draws_no_answer_again(program, tmp_path):
+    questions = tmp_path / "questions.jsonl"
+    asked = (
+        "Tom has {} pens. Tom buys 12 more. Then Tom finds 13 more. How many pens does Tom have?"
+    )
+    rows = [
+        {"question": asked.format(11), "answer": "36"},  # nothing to carry: never wrong
+        {"question": asked.format(21), "answer": "1"},
+    ]
+    words = [*SMALL, "method=rejection_sft", "data=jsonl", f"data.path={questions}"]
+    words += ["stages=[sample]", "data.max_questions=null", "data.answer=number"]
+    questions.write_text("".join(json.dumps(row) + "\n" for row in rows), "utf-8")
+    before = summary_of(program(*words))["sample"]
+    rows[1]["answer"] = "46"
+    questions.write_text("".join(json.dumps(row) + "\n" for row in rows), "utf-8")
+    after = summary_of(program(*words))["sample"]
+    assert after["reused"]  # the models' part
+    assert before["verified"]["drawn"] == after["verified"]["drawn"] == 8
+    assert (before["verified"]["right"], after["verified"]["right"]) == (4, 8)
+
+
+def test_where_no_answer_is_right_nothing_is_trained(program, tmp_path):
+    questions = tmp_path / "questions.jsonl"
+    questions.write_text('{"question": "Tom has 11 pens.", "answer": "-7"}\n', "utf-8")
+    outcome = program(
+        *SMALL,
+        "method=rejection_sft",
+        "data=jsonl",
+        f"data.path={questions}",
+        "data.max_questions=null",
+    )
+    summary = summary_of(outcome)
+    assert "None of the 4 answers" in summary["stopped"]
+    assert "distill" not in summary
+    assert "tuned" not in summary["evaluate"]
+
+
+@pytest.mark.parametrize(
+    ("method", "row", "expected"),
+    [
+        ("gt_sft", {"question": "q"}, "has none"),
+        ("rejection_sft", {"question": "q"}, "no reference answer"),
+    ],
+)
+def test_data_without_what_a_method_needs_is_refused(program, tmp_path, method, row, expected):
+    questions = tmp_path / "questions.jsonl"
+    questions.write_text(json.dumps(row) + "\n", "utf-8")
+    words = (f"method={method}", "data=jsonl", f"data.path={questions}", "data.max_questions=null")
+    outcome = program(*SMALL, *words)
+    assert expected in outcome.error
+    assert "jsonl/1" in outcome.error
+    assert outcome.finished == []
+
+
+def test_an_export_of_steps_without_divergences_is_refused(program, tmp_path):
+    outcome = program(*SMALL, "method=upft", f"sampler.export={tmp_path / 'out.jsonl'}")
+    assert "measures no divergence" in outcome.error
+    assert not (tmp_path / "out.jsonl").exists()
+
+
+def test_a_snapshot_is_the_adapter_of_a_shorter_training(program, tmp_path):
+    words = (*SMALL, "distiller.schedule=constant", "stages=[sample,distill]")
+    whole = summary_of(program(*words, "distiller.steps=6", "distiller.snapshot_every=2"))
+    folders = sorted(Path(whole["distill"]["artifact"]).glob("snapshots/*"))
+    assert [folder.name for folder in folders] == ["step-00000002", "step-00000004"]
+    short = summary_of(program(*words, "distiller.steps=4"))
+    adapter = Path(short["distill"]["artifact"]) / "adapter"
+    for name in ("adapter_model.safetensors", "adapter_config.json"):
+        assert (folders[1] / name).read_bytes() == (adapter / name).read_bytes()
+
+
+def test_accuracy_along_the_training_is_measured(program):
+    words = ("distiller.steps=6", "distiller.snapshot_every=3")
+    outcome = program(*SMALL, *words)
+    evaluate = summary_of(outcome)["evaluate"]
+    (point,) = evaluate["curve"]
+    assert point["step"] == 3
+    assert point["results"]["micro_add"]["total"] == 16
+    lines = (outcome.folder / "metrics.jsonl").read_text("utf-8").splitlines()
+    steps = [e["step"] for e in map(json.loads, lines) if e["family"] == "eval/micro_add"]
+    assert sorted(steps) == [0, 3, 6]
+
+
+def test_the_gap_measures_both_models_and_once_for_all_seeds(program):
+    words = (*SMALL, "stages=[evaluate]", "evaluator.gap=sampled", "evaluator.max_examples=100")
+    first = summary_of(program(*words))["evaluate"]
+    gap = first["gap"]
+    # Sampled, the expert takes care in about 40 % of its answers, the amateur in 5 %.
+    assert gap["decoder"] == "sampled"
+    assert gap["expert"]["micro_add"]["accuracy"] > gap["amateur"]["micro_add"]["accuracy"] + 0.15
+    assert first["expert"]["micro_add"]["accuracy"] < 0.1
+    again = summary_of(program(*words, "seed=5"))
+    assert again["evaluate"]["reused"]
+    assert again["amateur"] == "micro"
+
+
+def test_contrast_at_inference_needs_no_training(program):
+    words = (*SMALL, "stages=[evaluate]", "evaluator.max_examples=50")
+    greedy = summary_of(program(*words))
+    contrastive = summary_of(program(*words, "evaluator.decoder=contrastive"))
+    assert contrastive["evaluate"]["decoder"] == "contrastive"
+    assert (contrastive["amateur"], contrastive["alpha"]) == ("micro", 0.2)
+    assert (greedy["amateur"], greedy["alpha"]) == (None, None)
+    before = greedy["evaluate"]["expert"]["micro_add"]["accuracy"]
+    assert contrastive["evaluate"]["expert"]["micro_add"]["accuracy"] > before + 0.2
+
+
+def test_an_early_exit_that_is_asked_at_inference_has_weights_of_its_own(tmp_path):
+    """The expert may carry an adapter at the time, which must not reach the amateur."""
+    register()
+    words = ["experiment=demo", "amateur=micro_early_exit", "evaluator.decoder=contrastive"]
+    with initialize_config_dir(version_base="1.3", config_dir=str(conf_dir())):
+        settings = to_settings(compose("config", words), words)
+    bench = Workbench(Inputs(settings, conf_dir()), Store(tmp_path))
+    expert = {weight.data_ptr() for weight in bench.expert().model.parameters()}
+    amateur = {weight.data_ptr() for weight in bench.amateur().model.parameters()}
+    assert not expert & amateur
+    assert len(bench.amateur().model.model.layers) == len(bench.expert().model.model.layers) - 1
