@@ -1,0 +1,141 @@
+"""The words around tables and figures: `report.md`. Knows what was run and what was made of it."""
+
+from collections.abc import Sequence
+
+from lr_exp.report.check import machine
+from lr_exp.report.figures import Figure
+from lr_exp.report.names import is_micro
+from lr_exp.report.rows import Sweep
+from lr_exp.report.runs import Found, Run
+from lr_exp.report.tables.table import PUBLISHED, Table
+from lr_exp.report.write import markdown_table, markdown_text
+
+_PLUS_MINUS = (
+    "± is one standard error of accuracy (pass@1 in %): the spread over questions, "
+    "Var(correctness, averaged over seeds) / n, and over seeds, Var(accuracy) / number of seeds, "
+    "added as squares; with one seed it is the binomial error of the questions alone, and the "
+    "error of an average takes benchmarks as independent."
+)
+_GAIN = (
+    "AVG is the unweighted mean over the benchmarks shown. Gain is that of AVG over the untuned "
+    "expert decoded greedily, in points; its error is paired by question where the answers are at "
+    "hand. The untuned expert depends on no seed and is counted once."
+)
+_PUBLISHED = (
+    "Columns called published repeat arXiv 2510.07962 for the paper's own models, method and "
+    "settings; everything else was measured in the runs below. A published average is shown only "
+    "where it is over the same benchmarks."
+)
+_MICRO = (
+    "Numbers of the micro world (names with micro) are the micro world's own: they show the "
+    "mechanism on tiny models, and the paper has none to compare with."
+)
+
+
+def document(
+    title: str, found: Found, sections: Sequence[tuple[Sweep, list[Table], list[Figure], list[str]]]
+) -> str:
+    """The whole report as Markdown; figures and tables lie beside it."""
+    parts = [f"# Report: {markdown_text(title)}", *_counts(found), _reading(found, sections)]
+    for sweep, tables, figures, notes in sections:
+        parts += _section(sweep, tables, figures, notes)
+    return "\n\n".join(parts) + "\n"
+
+
+def _counts(found: Found) -> list[str]:
+    told = f"{len(found.runs)} finished, {len(found.failed)} failed"
+    told += f" and {len(found.unfinished)} unfinished runs."
+    parts = [told]
+    if found.unfinished:
+        parts.append(
+            "Unfinished (neither a summary nor an error; the same command goes on): "
+            + ", ".join(map(markdown_text, found.unfinished))
+            + "."
+        )
+    return parts + [markdown_text(note) for note in found.notes]
+
+
+def _reading(found: Found, sections: Sequence[tuple]) -> str:
+    lines = [_PLUS_MINUS, _GAIN]
+    tables = [table for _, tables, _, _ in sections for table in tables]
+    if any(column.title == PUBLISHED for table in tables for column in table.columns):
+        lines.append(_PUBLISHED)
+    if any(is_micro(run.expert, run.amateur, *run.benchmarks) for run in found.runs):
+        lines.append(_MICRO)
+    lines.append("CSV files have accuracies in percent and gains in points, unrounded.")
+    return "## How to read it\n\n" + "\n".join(f"- {line}" for line in lines)
+
+
+def _section(
+    sweep: Sweep, tables: list[Table], figures: list[Figure], notes: list[str]
+) -> list[str]:
+    parts = [f"## {markdown_text(sweep.name or 'Runs of no sweep')}", _what_ran(sweep)]
+    if sweep.notes:
+        parts.append("\n".join(f"- {markdown_text(note)}" for note in dict.fromkeys(sweep.notes)))
+    for table in tables:
+        parts += [f"### {table.title}"]
+        if table.rows:
+            parts.append(markdown_table(table))
+        parts += [markdown_text(note) for note in table.notes]
+        parts.append(
+            f"Files: [{table.name}.csv]({table.name}.csv), [{table.name}.tex]({table.name}.tex)"
+        )
+    parts += [markdown_text(note) for note in notes]
+    if sweep.failed:
+        cells = "\n".join(
+            f"- {markdown_text(failed.name)}: {markdown_text(failed.error)}"
+            for failed in sweep.failed
+        )
+        parts += ["### Failed cells", cells]
+    stopped = dict.fromkeys(
+        f"- {markdown_text(row.label)}: {markdown_text(row.status or '')}"
+        for row in sweep.rows
+        if row.status and row.runs
+    )
+    if stopped:
+        parts += ["### Cells in which nothing was trained", "\n".join(stopped)]
+    if figures:
+        parts.append("### Figures")
+        for figure in figures:
+            parts += [f"![{figure.name}]({figure.name}.png)", markdown_text(figure.caption)]
+    return parts
+
+
+def _what_ran(sweep: Sweep) -> str:
+    """Models, data, seeds and machine, one line each."""
+    runs = sweep.runs
+    seeds = sorted({run.seed for run in runs})
+    facts = {
+        "runs": f"{len(runs)} finished, {len(sweep.failed)} failed",
+        "experts": ", ".join(dict.fromkeys(_model(run, "expert") for run in runs)),
+        "amateurs": ", ".join(dict.fromkeys(_model(run, "amateur") for run in runs if run.amateur)),
+        "questions": ", ".join(dict.fromkeys(run.data for run in runs if run.data)),
+        "benchmarks": ", ".join(sweep.benchmarks),
+        "seeds": ", ".join(map(str, seeds)),
+        "machine": _each(runs, "device_name"),
+        "numbers": _each(runs, "dtype"),
+        "versions": ", ".join(
+            f"{key.removesuffix(' version')} {_each(runs, key)}"
+            for key in machine(runs[0])
+            if key.endswith(" version")
+        )
+        if runs
+        else "",
+    }
+    return "\n".join(f"- {key}: {markdown_text(value)}" for key, value in facts.items() if value)
+
+
+def _model(run: Run, role: str) -> str:
+    """A model's name with where it came from and the beginning of its fingerprint."""
+    name = run.expert if role == "expert" else str(run.amateur)
+    told = run.provenance(role) or {}
+    path, revision = told.get("path"), told.get("revision")
+    place = f"{path}@{revision}" if path and revision else path
+    fingerprint = (told.get("fingerprint") or "")[:12]
+    details = ", ".join(part for part in (place, fingerprint) if part)
+    return f"{name} ({details})" if details else name
+
+
+def _each(runs: Sequence[Run], key: str) -> str:
+    """All values that the runs have, which is one unless a note says otherwise."""
+    return " / ".join(dict.fromkeys(machine(run)[key] for run in runs if key in machine(run)))

@@ -1,0 +1,129 @@
+"""What was gained against the expertise gap: one point a pair, with its label."""
+
+from dataclasses import dataclass
+from typing import Any
+
+from lr_exp.report.figures.style import BLACK, GREY, SINGLE, of_method
+from lr_exp.report.gaps import Gap, measured_gap
+from lr_exp.report.names import benchmark_label
+from lr_exp.report.paired import Estimate
+from lr_exp.report.rows import Row, Sweep
+from lr_exp.report.tables.table import method_label
+
+CAPTION = (
+    "Gain of the average accuracy over the expert alone (the horizontal line) against the "
+    "expertise gap of the pair; bars are one standard error."
+)
+_MARKERS = "osD^vP"  # one an expert
+
+
+@dataclass(frozen=True)
+class _Point:
+    row: Row
+    gap: Gap
+    gain: Estimate
+
+    @property
+    def place(self) -> tuple[float, float]:
+        """In points."""
+        return 100 * self.gap.difference.mean, 100 * self.gain.mean
+
+
+def gain_against_gap(new_figure: Any, sweep: Sweep) -> Any | None:
+    points = [
+        _Point(row, gap, row.gain)
+        for row in sweep.rows
+        if row.gain and not row.is_baseline and (gap := measured_gap(row.runs))
+    ]
+    # One axis is one quantity: gaps on another benchmark or decoder have no place on it.
+    points = [point for point in points if _way(point.gap) == _way(points[0].gap)]
+    if len(points) < 2:
+        return None
+    benchmark, decoder = _way(points[0].gap)
+    figure = new_figure(figsize=(SINGLE, 2.7))
+    axes = figure.subplots()
+    axes.axhline(0, color=GREY, linewidth=0.8, linestyle="--", zorder=0)
+    experts = list(dict.fromkeys(point.row.setup.expert for point in points))
+    methods = list(dict.fromkeys(point.row.setup.method for point in points))
+    for point in points:
+        axes.errorbar(
+            *point.place,
+            xerr=100 * point.gap.difference.stderr,
+            yerr=100 * point.gain.stderr,
+            color=of_method(point.row.setup.method)[0],
+            marker=_MARKERS[experts.index(point.row.setup.expert) % len(_MARKERS)],
+            linewidth=0.8,
+        )
+    axes.margins(x=0.22, y=0.2)
+    several = len(experts) > 1 or len(methods) > 1
+    if several:
+        for expert, method in dict.fromkeys(
+            (p.row.setup.expert, p.row.setup.method) for p in points
+        ):
+            label = ", ".join(
+                ([expert] if len(experts) > 1 else [])
+                + ([method_label(method)] if len(methods) > 1 else [])
+            )
+            marker = _MARKERS[experts.index(expert) % len(_MARKERS)]
+            axes.plot([], [], color=of_method(method)[0], marker=marker, ls="", label=label)
+        axes.legend(loc="lower center", bbox_to_anchor=(0.5, 1), ncols=2)
+    line = axes.annotate(
+        "expert only",
+        (1, 0),
+        xycoords=("axes fraction", "data"),
+        xytext=(0, -8),
+        textcoords="offset points",
+        ha="right",
+        fontsize=7,
+        color=GREY,
+    )
+    axes.set_xlabel(f"expertise gap on {benchmark_label(benchmark)}, {decoder} (points)")
+    axes.set_ylabel("gain of the average (points)")
+    _label_points(axes, points, line)
+    return figure
+
+
+def _way(gap: Gap) -> tuple[str, str]:
+    return gap.benchmark, gap.decoder
+
+
+def _label_points(axes: Any, points: list[_Point], line: Any) -> None:
+    """The amateur's name beside its point, on the side where it covers the least."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+
+    renderer = FigureCanvasAgg(axes.figure).get_renderer()
+    axes.figure.draw_without_rendering()  # the axes' limits are set by then
+    taken = [line.get_window_extent(renderer)]
+    frame = axes.get_window_extent(renderer)
+    marks = [axes.transData.transform(point.place) for point in points]
+    # Above and below, beside the point first, then farther off, where points lie close together.
+    sides = [
+        (x, y + sign * 9 * away, where)
+        for away in range(5)
+        for sign, y in ((1, 4), (-1, -10))
+        for x, where in ((5, "left"), (-5, "right"))
+    ]
+    for point in points:
+        best = None
+        for x, y, where in sides:
+            text = axes.annotate(
+                point.row.setup.amateur or "",
+                point.place,
+                xytext=(x, y),
+                textcoords="offset points",
+                ha=where,
+                fontsize=7,
+                color=BLACK,
+            )
+            box = text.get_window_extent(renderer)
+            hits = sum(box.overlaps(other) for other in taken)
+            hits += sum(bool(box.contains(*mark)) for mark in marks)
+            hits += box.x0 < frame.x0 or box.x1 > frame.x1
+            if best is None or hits < best[0]:
+                if best:
+                    best[1].remove()
+                best = (hits, text, box)
+            else:
+                text.remove()
+        if best:
+            taken.append(best[2])

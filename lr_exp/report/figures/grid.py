@@ -1,0 +1,69 @@
+"""The average accuracy over alpha and beta, as a map."""
+
+import math
+from typing import Any
+
+from lr_exp.report.figures.style import DOUBLE, SINGLE
+from lr_exp.report.rows import Row, Sweep
+from lr_exp.report.tables.alpha_beta import grid_rows, values_of
+from lr_exp.report.tables.table import method_label, number
+
+CAPTION = "Average accuracy in % over α (rows) and β (columns)."  # noqa: RUF001
+
+
+def alpha_beta_map(new_figure: Any, sweep: Sweep) -> Any | None:
+    """One panel a pair and method that has two values or more of each."""
+    grids = {key: _measured(rows) for key, rows in grid_rows(sweep).items()}
+    grids = {
+        key: rows
+        for key, rows in grids.items()
+        if min(len(values_of(rows, "alpha")), len(values_of(rows, "beta"))) > 1
+    }
+    if not grids:
+        return None
+    shown = list(grids.items())
+    across = min(len(shown), 2)
+    down = math.ceil(len(shown) / across)
+    size = (SINGLE if across == 1 else DOUBLE, 2.6 * down)
+    figure = new_figure(figsize=size, layout="constrained")
+    panels = figure.subplots(down, across, squeeze=False).flatten()
+    for empty in panels[len(shown) :]:
+        empty.set_visible(False)
+    panels = panels[: len(shown)]
+    values = [value for _, rows in shown for value in _averages(rows)]
+    limits = (min(values), max(values))
+    image = None
+    for axes, ((expert, amateur, method), rows) in zip(panels, shown, strict=True):
+        image = _panel(axes, rows, limits)
+        axes.set_title(f"{method_label(method)}\n{expert} / {amateur}", fontsize=7)
+    figure.colorbar(image, ax=list(panels), label="average accuracy (%)")
+    return figure
+
+
+def _panel(axes: Any, rows: list[Row], limits: tuple[float, float]) -> Any:
+    alphas, betas = values_of(rows, "alpha"), values_of(rows, "beta")
+    grid = [[float("nan")] * len(betas) for _ in alphas]
+    for row, value in zip(rows, _averages(rows), strict=True):
+        i, j = alphas.index(row.setup.alpha), betas.index(row.setup.beta)
+        grid[i][j] = value
+        colour = "white" if value < sum(limits) / 2 else "black"
+        axes.text(j, i, f"{value:.1f}", ha="center", va="center", color=colour)
+    image = axes.imshow(
+        grid, cmap="cividis", vmin=limits[0], vmax=limits[1], origin="lower", aspect="auto"
+    )
+    axes.set_xticks(range(len(betas)), [number(beta, "g") for beta in betas])
+    axes.set_yticks(range(len(alphas)), [number(alpha, "g") for alpha in alphas])
+    axes.tick_params(length=0)
+    axes.spines[:].set_visible(False)
+    axes.set_xlabel("β (nats)")
+    axes.set_ylabel("α")  # noqa: RUF001
+    return image
+
+
+def _measured(rows: list[Row]) -> list[Row]:
+    return [row for row in rows if row.average and None not in (row.setup.alpha, row.setup.beta)]
+
+
+def _averages(rows: list[Row]) -> list[float]:
+    """In percent; rows without an average are left out before."""
+    return [100 * row.average.mean for row in rows if row.average]

@@ -1,0 +1,79 @@
+"""The variants on all benchmarks at once: benchmarks as spokes."""
+
+import math
+from typing import Any
+
+from lr_exp.report.figures.style import DOUBLE, SINGLE, of_method
+from lr_exp.report.names import benchmark_label
+from lr_exp.report.rows import Row, Sweep
+
+CAPTION = "Accuracy in % on each benchmark (spokes); bars are one standard error."
+_TABLES = ("ablation", "main_results", "results", "baselines")
+_FEWEST_SPOKES = 3
+
+
+def ablation_radar(new_figure: Any, sweep: Sweep) -> Any | None:
+    """One panel an expert; only where each method has one row, so that a colour is one row."""
+    if sweep.table not in _TABLES or len(sweep.benchmarks) < _FEWEST_SPOKES:
+        return None
+    panels = {}
+    for expert in dict.fromkeys(row.setup.expert for row in sweep.rows):
+        rows = [
+            row
+            for row in sweep.rows
+            if row.setup.expert == expert and row.average and row.setup.decoder == "greedy"
+        ]
+        methods = [row.setup.method for row in rows]
+        if len(rows) >= 2 and len(set(methods)) == len(methods):
+            panels[expert] = rows
+    if not panels:
+        return None
+    across = min(len(panels), 2)
+    down = math.ceil(len(panels) / across)
+    width = SINGLE if across == 1 else DOUBLE
+    figure = new_figure(figsize=(width, (3.1 if across == 1 else 2.6) * down + 0.5))
+    drawn = {}
+    for i, (expert, rows) in enumerate(panels.items()):
+        axes = figure.add_subplot(down, across, i + 1, projection="polar")
+        drawn |= _panel(axes, rows, sweep.benchmarks)
+        if len(panels) > 1:
+            axes.set_title(expert, pad=22)
+    figure.subplots_adjust(hspace=0.45, wspace=0.9, left=0.14, right=0.86)
+    figure.legend(
+        drawn.values(),
+        drawn.keys(),
+        loc="upper center",
+        bbox_to_anchor=(0.5, 0.04),
+        ncols=across + 1,
+    )
+    return figure
+
+
+def _panel(axes: Any, rows: list[Row], benchmarks: list[str]) -> dict[str, Any]:
+    angles = [2 * math.pi * i / len(benchmarks) for i in range(len(benchmarks))]
+    closed = [*angles, angles[0]]
+    drawn = {}
+    for row in rows:
+        colour, line, marker = of_method(row.setup.method)
+        estimates = [row.results.accuracies[name] for name in benchmarks]
+        values = [100 * estimate.mean for estimate in estimates]
+        (drawn[row.label],) = axes.plot(
+            closed, [*values, values[0]], color=colour, linestyle=line, marker=marker, markersize=3
+        )
+        errors = [100 * estimate.stderr for estimate in estimates]
+        axes.errorbar(angles, values, yerr=errors, fmt="none", ecolor=colour, elinewidth=0.8)
+    axes.set_theta_offset(math.pi / 2)
+    axes.set_theta_direction(-1)
+    axes.set_ylim(0, 100)
+    axes.set_yticks([25, 50, 75, 100], ["25", "50", "75", "100 %"], fontsize=6)
+    axes.set_rlabel_position(180 / len(benchmarks))
+    axes.set_xticks(angles, [benchmark_label(name) for name in benchmarks])
+    for text, angle in zip(axes.get_xticklabels(), angles, strict=True):
+        side = math.sin(angle)
+        text.set_horizontalalignment(
+            "center" if abs(side) < 0.1 else "left" if side > 0 else "right"
+        )
+    axes.tick_params(axis="x", pad=1)
+    axes.grid(linewidth=0.4)
+    axes.spines["polar"].set_linewidth(0.4)
+    return drawn

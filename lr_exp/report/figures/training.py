@@ -1,0 +1,137 @@
+"""What happens while the expert is tuned: accuracy and policy entropy over the steps."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from lr_exp.report import paired
+from lr_exp.report.figures.style import DOUBLE, SINGLE, legend_columns, of_variant
+from lr_exp.report.paired import Estimate
+from lr_exp.report.repeats import grouped
+from lr_exp.report.rows import Row, Sweep, baseline_of
+from lr_exp.report.runs import Run
+
+ACCURACY_CAPTION = (
+    "Average accuracy over optimizer steps; step 0 is the untuned expert. The band is one standard "
+    "error (questions and seeds)."
+)
+ENTROPY_CAPTION = (
+    "Entropy of the policy at the tuned steps; with several seeds their mean, and a band of one "
+    "standard deviation over them."
+)
+_MOST_LINES = 12  # in a panel; more are no picture
+
+Look = tuple[Any, str, str]  # colour, line, marker
+
+
+def accuracy_by_step(new_figure: Any, sweep: Sweep) -> Any | None:
+    lines = [
+        (row, curve) for row in sweep.rows if not row.is_baseline and (curve := _curve(row, sweep))
+    ]
+
+    def draw(axes: Any, label: str, look: Look, curve: dict[int, Estimate]) -> None:
+        colour, line, marker = look
+        steps = list(curve)
+        mean = np.array([100 * estimate.mean for estimate in curve.values()])
+        error = np.array([100 * estimate.stderr for estimate in curve.values()])
+        axes.fill_between(steps, mean - error, mean + error, color=colour, alpha=0.15, linewidth=0)
+        axes.plot(steps, mean, color=colour, linestyle=line, marker=marker, label=label)
+
+    return _panels(new_figure, lines, draw, "average accuracy (%)")
+
+
+def _curve(row: Row, sweep: Sweep) -> dict[int, Estimate]:
+    """The average at each step that all seeds have."""
+    runs = [run for run in row.runs if run.part("evaluate").get("curve")]
+    baseline = baseline_of(row, sweep.rows)
+    if not runs or baseline is None or baseline.average is None:
+        return {}
+    by_run = [_points(run) for run in runs]
+    steps = sorted(set.intersection(*(set(points) for points in by_run)))
+    found = {0: baseline.average}
+    for step in steps:
+        results = [points[step] for points in by_run]
+        if all(name in result for name in sweep.benchmarks for result in results):
+            found[step] = paired.average(
+                [
+                    paired.accuracy_from_counts(
+                        [result[name]["correct"] / result[name]["total"] for result in results],
+                        results[0][name]["total"],
+                    )
+                    for name in sweep.benchmarks
+                ]
+            )
+    return found if len(found) > 2 else {}
+
+
+def _points(run: Run) -> dict[int, dict[str, dict[str, Any]]]:
+    """A run's results by step, the finished adapter's among them."""
+    points = {int(one["step"]): one["results"] for one in run.part("evaluate")["curve"]}
+    last = run.part("distill").get("optimizer_steps")
+    if last and run.results("tuned"):
+        points[int(last)] = run.results("tuned")
+    return {step: results for step, results in points.items() if step > 0}
+
+
+def entropy_by_step(new_figure: Any, sweep: Sweep) -> Any | None:
+    lines = [
+        (row, table)
+        for row in sweep.rows
+        if not row.is_baseline and (table := _entropies(row.runs)) is not None
+    ]
+
+    def draw(axes: Any, label: str, look: Look, table: np.ndarray) -> None:
+        colour, line, _ = look
+        steps, values = table[0], table[1:]
+        mean = values.mean(axis=0)
+        if len(values) > 1:
+            spread = values.std(axis=0, ddof=1)
+            axes.fill_between(
+                steps, mean - spread, mean + spread, color=colour, alpha=0.15, linewidth=0
+            )
+        axes.plot(steps, mean, color=colour, linestyle=line, label=label)
+
+    figure = _panels(new_figure, lines, draw, "policy entropy (nats)")
+    for axes in figure.axes if figure else []:
+        axes.set_ylim(bottom=0)
+    return figure
+
+
+def _entropies(runs: Sequence[Run]) -> np.ndarray | None:
+    """(1 + seeds, steps): the logged steps that all seeds have, then each seed's entropy."""
+    by_seed = []
+    for run in runs:
+        known = {e["step"]: e["entropy"] for e in run.training() if e.get("entropy") is not None}
+        if known:
+            by_seed.append(known)
+    steps = sorted(set.intersection(*(set(known) for known in by_seed))) if by_seed else []
+    if len(steps) < 2:
+        return None
+    return np.array([steps, *([known[step] for step in steps] for known in by_seed)], dtype=float)
+
+
+def _panels(new_figure: Any, lines: list[tuple[Row, Any]], draw: Any, what: str) -> Any | None:
+    """One panel an expert, one legend below; None where there is nothing, or too much, to draw."""
+    by_expert = grouped(lines, lambda line: line[0].setup.expert)
+    if not lines or max(map(len, by_expert.values())) > _MOST_LINES:
+        return None
+    count = len(by_expert)
+    figure = new_figure(figsize=(SINGLE if count == 1 else DOUBLE, 2.4), layout="constrained")
+    panels = figure.subplots(1, count, squeeze=False, sharey=True)[0]
+    labels: dict[str, Any] = {}
+    for axes, (expert, own) in zip(panels, by_expert.items(), strict=True):
+        for alike in grouped(own, lambda line: line[0].setup.method).values():
+            for number, (row, data) in enumerate(alike):
+                look = of_variant(row.setup.method, number, len(alike))
+                draw(axes, row.label, look, data)
+        handles, names = axes.get_legend_handles_labels()
+        labels |= dict(zip(names, handles, strict=True))
+        axes.set_xlabel("optimizer step")
+        axes.set_xlim(left=0)
+        if count > 1:
+            axes.set_title(expert)
+    panels[0].set_ylabel(what)
+    columns = legend_columns(labels, 2 if count == 1 else 4)
+    figure.legend(labels.values(), labels.keys(), loc="outside lower center", ncols=columns)
+    return figure

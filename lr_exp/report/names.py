@@ -1,0 +1,100 @@
+"""What methods, decoders and benchmarks are called in print, and in which order they stand.
+
+Knows names only; a name that is not listed stands for itself.
+"""
+
+from dataclasses import dataclass
+
+BASELINE = "baseline"
+
+# In the order of the paper's tables; the methods that the paper does not have follow.
+METHODS = {
+    BASELINE: "baseline",
+    "rejection_sft": "rejection SFT",
+    "gt_sft": "ground-truth SFT",
+    "lightreasoner": "LightReasoner",
+    "no_selection": "without step selection",
+    "no_contrast": "without contrast",
+    "neither": "both removed",
+    "upft": "UPFT (first tokens)",
+    "selective_ce": "selective CE (top KL)",
+    "random_steps": "random steps",
+    "entropy_steps": "entropy steps",
+}
+BENCHMARKS = {
+    "gsm8k": "GSM8K",
+    "math": "MATH",
+    "math500": "MATH-500",
+    "svamp": "SVAMP",
+    "asdiv": "ASDiv",
+    "minerva_math": "Minerva",
+    "olympiadbench": "OlympiadBench",
+    "mmlu_stem": "MMLU-STEM",
+}
+EXPERTS = (
+    "qwen_math_1_5b",
+    "qwen_math_1_5b_instruct",
+    "deepseek_r1_distill_qwen_1_5b",
+    "qwen_math_7b",
+    "qwen_math_7b_instruct",
+)
+AMATEURS = ("qwen_0_5b", "qwen_1_5b", "qwen_math_1_5b", "qwen_math_1_5b_instruct")
+DECODERS = ("greedy", "sampled", "contrastive")
+
+AVERAGE = "AVG"
+ABSENT = "–"  # noqa: RUF001  a cell without a number
+
+
+@dataclass(frozen=True)
+class Setup:
+    """What a row of a table is of. None is a choice that no stage read."""
+
+    expert: str
+    method: str | None  # `baseline` for the expert itself; None for imported records
+    amateur: str | None = None
+    data: str | None = None
+    alpha: float | None = None
+    beta: float | None = None
+    decoder: str = "greedy"
+
+    @property
+    def label(self) -> str:
+        """What the row is called: `LightReasoner`, `contrastive decoding`, ..."""
+        if self.decoder == "contrastive" and self.method == BASELINE:
+            return "contrastive decoding"
+        method = self.method
+        label = METHODS.get(method, method) if method else f"supervision from {self.data}"
+        if self.decoder == "greedy":
+            return label
+        return f"{label} + {self.decoder} decoding"
+
+    @property
+    def order(self) -> tuple[object, ...]:
+        """A sorting key: the order of the paper's tables."""
+        return (
+            rank(self.expert, EXPERTS),
+            rank(self.decoder, DECODERS),
+            rank(self.method, tuple(METHODS)),
+            rank(self.data, ()),
+            rank(self.amateur, AMATEURS),
+            self.alpha is not None,
+            self.alpha or 0.0,
+            self.beta is not None,
+            self.beta or 0.0,
+        )
+
+
+def rank(name: str | None, order: tuple[str, ...]) -> tuple[int, str]:
+    """A sorting key: listed names in their order, then the others by the alphabet, None last."""
+    if name is None:
+        return len(order) + 1, ""
+    return (order.index(name), "") if name in order else (len(order), name)
+
+
+def benchmark_label(name: str) -> str:
+    return BENCHMARKS.get(name, name)
+
+
+def is_micro(*names: str | None) -> bool:
+    """Whether one of the models or benchmarks is the micro world's."""
+    return any(name is not None and name.startswith("micro") for name in names)

@@ -1,0 +1,102 @@
+"""The grid of alpha and beta: average accuracy, gain and kept share, one grid a pair and method."""
+
+from collections.abc import Sequence
+
+from lr_exp.report.names import ABSENT
+from lr_exp.report.repeats import grouped
+from lr_exp.report.rows import Row, Sweep
+from lr_exp.report.tables.table import (
+    Column,
+    Table,
+    mean,
+    method_label,
+    number,
+    percent,
+    scaled,
+    setup_record,
+    signed,
+    without_empty,
+)
+
+
+def grid_rows(sweep: Sweep) -> dict[tuple[str, str | None, str | None], list[Row]]:
+    """Rows with an alpha or a beta, by expert, amateur and method."""
+    rows = [
+        row
+        for row in sweep.rows
+        if not row.is_baseline and (row.setup.alpha is not None or row.setup.beta is not None)
+    ]
+    return grouped(rows, lambda row: (row.setup.expert, row.setup.amateur, row.setup.method))
+
+
+def kept_share(row: Row) -> float | None:
+    """The share of scored steps that were kept, over the row's seeds."""
+    return mean([run.part("sample").get("kept_share") for run in row.runs])
+
+
+def values_of(rows: Sequence[Row], key: str) -> list[float | None]:
+    """The different alphas or betas, rising; a method that reads none has None."""
+    found = {getattr(row.setup, key) for row in rows}
+    return sorted(found, key=lambda value: (value is None, value or 0.0))
+
+
+def alpha_beta_table(sweep: Sweep, name: str) -> Table | None:
+    """Rows are alphas, columns betas."""
+    grids = grid_rows(sweep)
+    everything = [row for rows in grids.values() for row in rows]
+    if not everything:
+        return None
+    betas = values_of(everything, "beta")
+    columns = [
+        *(Column(title, is_text=True) for title in ("expert", "amateur", "method")),
+        Column("alpha"),
+        *(Column(f"beta {number(beta, 'g')}") for beta in betas),
+    ]
+    cells = []
+    for (expert, amateur, method), rows in grids.items():
+        for alpha in values_of(rows, "alpha"):
+            line = [expert, amateur or ABSENT, method_label(method), number(alpha, "g")]
+            line += [_cell(rows, alpha, beta) for beta in betas]
+            cells.append(line)
+    table = Table(
+        name,
+        "Alpha and beta",
+        columns,
+        cells,
+        [_record(row) for row in everything],
+        [
+            "Each cell: accuracy averaged over benchmarks in % ± one standard error, the gain over "
+            "the expert in points, and the share of scored steps that was kept."
+        ],
+    )
+    constant = [
+        column for i, column in enumerate(columns[:3]) if len({line[i] for line in cells}) == 1
+    ]
+    return without_empty(table.without(constant))
+
+
+def _cell(rows: Sequence[Row], alpha: float | None, beta: float | None) -> str:
+    here = [row for row in rows if (row.setup.alpha, row.setup.beta) == (alpha, beta)]
+    measured = [row for row in here if row.average]
+    if not measured:
+        return here[0].status.partition(":")[0] if here and here[0].status else ABSENT
+    row = measured[0]
+    told = percent(row.average)
+    if row.gain:
+        told += f" ({signed(100 * row.gain.mean)})"
+    share = kept_share(row)
+    return told if share is None else f"{told}, kept {share:.1%}"
+
+
+def _record(row: Row) -> dict[str, object]:
+    return {
+        **setup_record(row.setup, row.label),
+        "average": scaled(row.average.mean) if row.average else None,
+        "stderr": scaled(row.average.stderr) if row.average else None,
+        "gain": scaled(row.gain.mean) if row.gain else None,
+        "gain_stderr": scaled(row.gain.stderr) if row.gain else None,
+        "kept_share": kept_share(row),
+        "n": row.average.questions if row.average else None,
+        "seeds": len(row.seeds),
+        "status": row.status,
+    }

@@ -1,0 +1,184 @@
+"""What a method costs: time by stage, problems, tokens and memory, beside its gain."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from lr_exp.report import published
+from lr_exp.report.names import BENCHMARKS
+from lr_exp.report.rows import Row, Sweep
+from lr_exp.report.runs import Run
+from lr_exp.report.tables.accuracy import seeds_cell
+from lr_exp.report.tables.table import (
+    PUBLISHED,
+    Column,
+    Table,
+    mean,
+    number,
+    points,
+    remark,
+    scaled,
+    setup_record,
+    without_empty,
+    without_lone_expert,
+)
+
+_GIB = 2**30
+_HOUR = 3600.0
+_PAPERS_MACHINE = "Published times are of one H200 GPU without an inference engine."
+_PUBLISHED_BENCHMARKS = set(BENCHMARKS) - {"math500"}  # that the published gain is over
+
+
+@dataclass(frozen=True)
+class Cost:
+    """Means over the seeds of a row; None is what no run tells."""
+
+    by_stage: dict[str, float]  # seconds of each part of sampling
+    sampling: float | None  # seconds
+    tuning: float | None  # seconds
+    evaluation: float | None  # seconds, of expert and tuned expert
+    problems: float | None
+    generated_tokens: float | None
+    tuned_tokens: float | None
+    memory: float | None  # bytes, the highest of all seeds
+
+    @property
+    def total(self) -> float | None:
+        """Seconds of sampling and tuning."""
+        if self.sampling is None or self.tuning is None:
+            return None
+        return self.sampling + self.tuning
+
+
+def cost(runs: Sequence[Run]) -> Cost:
+    """What the runs of a row took, whenever the work was done."""
+
+    def over(read: Callable[[Run], Any]) -> float | None:
+        return mean([read(run) for run in runs])
+
+    stages = dict.fromkeys(
+        s for run in runs for s in run.part("sample").get("seconds_by_stage") or {}
+    )
+    by_stage = {
+        stage: over(lambda run, s=stage: (run.part("sample").get("seconds_by_stage") or {}).get(s))
+        for stage in stages
+    }
+    memory = [_memory(run) for run in runs]
+    return Cost(
+        {stage: seconds for stage, seconds in by_stage.items() if seconds is not None},
+        over(lambda run: run.part("sample").get("seconds")),
+        over(lambda run: run.part("distill").get("seconds")),
+        over(lambda run: run.part("evaluate").get("seconds")),
+        over(lambda run: run.part("sample").get("questions")),
+        over(lambda run: run.part("sample").get("generated_tokens")),
+        over(lambda run: run.part("distill").get("tuned_tokens")),
+        max((value for value in memory if value is not None), default=None),
+    )
+
+
+def _memory(run: Run) -> float | None:
+    """The most bytes that sampling or tuning held; of older runs, that any stage held."""
+    parts = [run.part(name).get("peak_memory_bytes") for name in ("sample", "distill")]
+    known = [value for value in parts if value]
+    return max(known) if known else run.summary.get("peak_memory_bytes")
+
+
+def efficiency_table(sweep: Sweep, name: str) -> Table | None:
+    """One row a variant that was tuned; None where none was."""
+    rows = [row for row in sweep.rows if not row.is_baseline and (row.runs or row.status)]
+    costs = {id(row): cost(row.runs) for row in rows}
+    if all(costs[id(row)].total is None for row in rows):
+        return None
+    stages = list(dict.fromkeys(stage for one in costs.values() for stage in one.by_stage))
+    columns = [
+        Column("expert", is_text=True),
+        Column("variant", is_text=True),
+        *(Column(f"{stage} (s)") for stage in stages),
+        Column("sampling (s)"),
+        Column("tuning (s)"),
+        Column("sampling + tuning (h)"),
+        Column(PUBLISHED, under="sampling + tuning (h)"),
+        Column("evaluation (s)"),
+        Column("problems"),
+        Column(PUBLISHED, under="problems"),
+        Column("tokens generated"),
+        Column("tokens tuned"),
+        Column(PUBLISHED, under="tokens tuned"),
+        Column("peak memory (GiB)"),
+        Column("gain"),
+        Column(PUBLISHED, under="gain"),
+        Column("seeds"),
+        Column("remark", is_text=True),
+    ]
+    table = Table(
+        name,
+        "Efficiency",
+        columns,
+        [_cells(row, costs[id(row)], stages, sweep) for row in rows],
+        [_record(row, costs[id(row)], stages, sweep) for row in rows],
+        [
+            "Seconds, tokens and problems are means over seeds, of the run that did the work "
+            "(what came from the store took its time earlier). Evaluation counts expert and tuned "
+            "expert and is not part of the total. Peak memory is the highest of sampling and "
+            "tuning in any run. Times of different machines do not compare.",
+            *([_PAPERS_MACHINE] if any(_paper(row, sweep) for row in rows) else []),
+        ],
+    )
+    return without_lone_expert(without_empty(table))
+
+
+def _paper(row: Row, sweep: Sweep) -> dict[str, float]:
+    found = published.efficiency(row.setup)
+    if set(sweep.benchmarks) != _PUBLISHED_BENCHMARKS:
+        found = {key: value for key, value in found.items() if key != "gain"}
+    return found
+
+
+def _cells(row: Row, spent: Cost, stages: list[str], sweep: Sweep) -> list[str]:
+    paper = _paper(row, sweep)
+    hours = None if spent.total is None else spent.total / _HOUR
+    memory = None if spent.memory is None else spent.memory / _GIB
+    return [
+        row.setup.expert,
+        row.label,
+        *(number(spent.by_stage.get(stage)) for stage in stages),
+        number(spent.sampling),
+        number(spent.tuning),
+        number(hours, ".2g" if hours is not None and hours < 0.1 else ".2f"),
+        number(paper.get("hours"), "g"),
+        number(spent.evaluation),
+        number(spent.problems, ",.0f"),
+        number(paper.get("problems"), ",.0f"),
+        number(spent.generated_tokens, ",.0f"),
+        number(spent.tuned_tokens, ",.0f"),
+        number(paper.get("tuned_tokens"), ",.0f"),
+        number(memory, ".2f"),
+        points(row.gain),
+        number(paper.get("gain"), "+.1f"),
+        seeds_cell(row),
+        remark(row.status),
+    ]
+
+
+def _record(row: Row, spent: Cost, stages: list[str], sweep: Sweep) -> dict[str, Any]:
+    paper = _paper(row, sweep)
+    return {
+        **setup_record(row.setup, row.label),
+        **{f"{stage}_seconds": spent.by_stage.get(stage) for stage in stages},
+        "sampling_seconds": spent.sampling,
+        "tuning_seconds": spent.tuning,
+        "total_seconds": spent.total,
+        "published_hours": paper.get("hours"),
+        "evaluation_seconds": spent.evaluation,
+        "problems": spent.problems,
+        "published_problems": paper.get("problems"),
+        "generated_tokens": spent.generated_tokens,
+        "tuned_tokens": spent.tuned_tokens,
+        "published_tuned_tokens": paper.get("tuned_tokens"),
+        "peak_memory_bytes": spent.memory,
+        "gain": scaled(row.gain.mean) if row.gain else None,
+        "gain_stderr": scaled(row.gain.stderr) if row.gain else None,
+        "published_gain": paper.get("gain"),
+        "seeds": len(row.seeds),
+        "status": row.status,
+    }

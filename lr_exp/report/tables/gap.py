@@ -1,0 +1,90 @@
+"""The expertise gap: one row a pair, the amateur's strength beside what was gained."""
+
+from typing import Any
+
+from lr_exp.report import published
+from lr_exp.report.gaps import Gap, measured_gap
+from lr_exp.report.names import ABSENT, benchmark_label
+from lr_exp.report.rows import Row, Sweep
+from lr_exp.report.tables.accuracy import questions_note, records, result_cells, result_columns
+from lr_exp.report.tables.table import (
+    PUBLISHED,
+    Column,
+    Table,
+    number,
+    percent,
+    points,
+    scaled,
+    without_empty,
+)
+
+
+def gap_table(sweep: Sweep, name: str) -> Table | None:
+    """Pairs by falling gap, then the expert alone, as the paper has it."""
+    rows = [row for row in sweep.rows if row.results.accuracies or row.status]
+    if not rows:
+        return None
+    gaps = {id(row): measured_gap(row.runs) for row in rows if not row.is_baseline}
+    experts = list(dict.fromkeys(row.setup.expert for row in rows))
+
+    def order(row: Row) -> tuple[int, bool, float]:
+        gap = gaps.get(id(row))
+        fallen = -gap.difference.mean if gap else 0.0
+        return experts.index(row.setup.expert), row.is_baseline, fallen
+
+    rows.sort(key=order)
+    columns = [
+        Column("expert", is_text=True),
+        Column("amateur", is_text=True),
+        Column("variant", is_text=True),
+        Column("amateur alone"),
+        Column("gap"),
+        Column(PUBLISHED, under="gap"),
+        *result_columns(sweep.benchmarks),
+    ]
+    cells = [
+        [*_pair_cells(row, gaps.get(id(row))), *result_cells(row, sweep.benchmarks)] for row in rows
+    ]
+    made = [
+        _pair_record(row, gaps.get(id(row))) | record
+        for row in rows
+        for record in records(row, sweep.benchmarks)
+    ]
+    table = Table(name, "Expertise gap", columns, cells, made, _notes(rows, gaps, sweep))
+    if len({row.setup.method for row in rows if not row.is_baseline}) == 1:
+        table = table.without([Column("variant", is_text=True)])
+    return without_empty(table)
+
+
+def _pair_cells(row: Row, gap: Gap | None) -> list[str]:
+    amateur = "none (expert only)" if row.is_baseline else row.setup.amateur or ABSENT
+    if gap is None:
+        return [row.setup.expert, amateur, row.label, ABSENT, ABSENT, ABSENT]
+    paper = published.gap(row.setup, gap.benchmark)
+    ours = [percent(gap.amateur), points(gap.difference), number(paper, "+.1f")]
+    return [row.setup.expert, amateur, row.label, *ours]
+
+
+def _pair_record(row: Row, gap: Gap | None) -> dict[str, Any]:
+    return {
+        "gap_benchmark": gap.benchmark if gap else None,
+        "gap_decoder": gap.decoder if gap else None,
+        "amateur_accuracy": scaled(gap.amateur.mean) if gap else None,
+        "amateur_stderr": scaled(gap.amateur.stderr) if gap else None,
+        "gap": scaled(gap.difference.mean) if gap else None,
+        "gap_stderr": scaled(gap.difference.stderr) if gap else None,
+        "gap_published": published.gap(row.setup, gap.benchmark) if gap else None,
+    }
+
+
+def _notes(rows: list[Row], gaps: dict[int, Gap | None], sweep: Sweep) -> list[str]:
+    ways = {(gap.benchmark, gap.decoder) for gap in gaps.values() if gap}
+    told = [
+        f"Gap: the expert's accuracy minus the amateur's on {benchmark_label(name)}, {decoder} "
+        "decoding, in points."
+        for name, decoder in sorted(ways)
+    ]
+    if not ways:
+        told = ["The expertise gap itself was not measured (evaluator.gap)."]
+    told += dict.fromkeys(gap.note for gap in gaps.values() if gap and gap.note)
+    return [*told, questions_note(rows, sweep.benchmarks)]

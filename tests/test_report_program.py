@@ -1,0 +1,218 @@
+"""`python -m lr_exp.report`: its files, figures, messages and exit status."""
+
+import re
+import subprocess
+import sys
+import xml.etree.ElementTree as ET
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from lr_exp.report.__main__ import main
+from lr_exp.report.build import build
+from lr_exp.report.figures.style import of_method, of_variant
+from tests.test_report_runs import write_failed, write_metrics, write_run
+
+Call = Callable[..., tuple[int, str, str]]
+
+THREE = {name: [0, 0, 1, 1] for name in ("micro_add", "micro_long", "micro_plain")}
+BETTER = {name: [1, 0, 1, 1] for name in THREE}
+
+
+@pytest.fixture
+def call(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Call:
+    """Calls the program with words; gives its status and what it said."""
+    monkeypatch.delenv("LR_EXP_DEBUG", raising=False)
+
+    def run(*words: object) -> tuple[int, str, str]:
+        capsys.readouterr()
+        status = main([str(word) for word in words])
+        said = capsys.readouterr()
+        return status, said.out, said.err
+
+    return run
+
+
+def _everything(folder: Path) -> Path:
+    """Runs with the data for every figure."""
+    for method, seconds in (("lightreasoner", 5.0), ("no_contrast", 500.0)):
+        for seed in (0, 1):
+            run = write_run(
+                folder / f"{method} {seed}",
+                method=method,
+                seed=seed,
+                sweep="micro_ablation",
+                before=THREE,
+                after=BETTER,
+                distill__seconds=seconds,
+                evaluate__curve=[
+                    {"step": 50, "results": {name: {"correct": 2, "total": 4} for name in THREE}}
+                ],
+            )
+            write_metrics(run, {1: 0.5, 50: 0.4 + 0.1 * seed, 100: 0.3})
+    for alpha in (0.1, 0.2):
+        for beta in (0.4, 0.8):
+            run = folder / f"{alpha} {beta}"
+            write_run(run, alpha=alpha, beta=beta, sweep="alpha_beta")
+    for amateur, correct in (("micro", 1), ("micro_master", 4)):
+        gap = {
+            "decoder": "greedy",
+            "expert": {"micro_add": {"correct": 2, "total": 4}},
+            "amateur": {"micro_add": {"correct": correct, "total": 4}},
+        }
+        write_run(folder / amateur, amateur=amateur, sweep="micro_expertise_gap", evaluate__gap=gap)
+    return folder
+
+
+def test_makes_all_files_and_says_where(tmp_path: Path, call: Call) -> None:
+    status, out, err = call(_everything(tmp_path / "runs"))
+    assert (status, err) == (0, "")
+    made = tmp_path / "runs" / "report"
+    assert str(made / "report.md") in out
+    assert "LightReasoner" in out
+    names = {path.name for path in made.iterdir()}
+    for table in ("micro_ablation", "alpha_beta", "micro_expertise_gap"):
+        for part in ("", "_significance", "_efficiency", "_kl_profile"):
+            assert {f"{table}{part}.csv", f"{table}{part}.tex"} <= names
+    drawn = {
+        "micro_ablation_kl_histogram",
+        "micro_ablation_radar",
+        "micro_ablation_accuracy_by_step",
+        "micro_ablation_entropy_by_step",
+        "micro_ablation_cost_bars",
+        "alpha_beta_map",
+        "alpha_beta_kl_histogram",
+        "micro_expertise_gap_gain_against_gap",
+        "micro_expertise_gap_kl_histogram",
+    }
+    assert {name.removesuffix(".png") for name in names if name.endswith(".png")} == drawn
+    assert {name.removesuffix(".svg") for name in names if name.endswith(".svg")} == drawn
+    text = (made / "report.md").read_text()
+    linked = re.findall(r"\]\(([^)]+)\)", text)
+    assert set(linked) <= names
+    assert {f"{name}.png" for name in drawn} <= set(linked)
+    for name in drawn:
+        assert (made / f"{name}.png").read_bytes().startswith(b"\x89PNG")
+        # Axes are labelled, and text is text.
+        svg = ET.fromstring((made / f"{name}.svg").read_text())  # noqa: S314  made right here
+        assert any(element.text for element in svg.iter("{http://www.w3.org/2000/svg}text"))
+
+
+def test_a_second_report_is_the_same_and_reads_no_report_as_a_run(
+    tmp_path: Path, call: Call
+) -> None:
+    folder = _everything(tmp_path / "runs")
+    first = build(folder).files
+    assert call(folder)[0] == 0
+    second = build(folder).files
+    assert first.keys() == second.keys()
+    assert [name for name in first if first[name] != second[name]] == []
+
+
+def test_report_can_be_read_alone(tmp_path: Path, call: Call) -> None:
+    write_run(tmp_path / "runs" / "0", sweep="micro_ablation")
+    write_run(tmp_path / "runs" / "1", seed=1, sweep="micro_ablation")
+    failed = {"expert": "micro", "method": "neither", "sweep": "micro_ablation"}
+    write_failed(tmp_path / "runs" / "2", "CUDA <b>out</b> of memory", **failed)
+    (tmp_path / "runs" / "3").mkdir()
+    write_metrics(tmp_path / "runs" / "3", {1: 0.5})
+    assert call(tmp_path / "runs", "--out", tmp_path / "out")[0] == 0
+    text = (tmp_path / "out" / "report.md").read_text()
+    for told in (
+        "# Report: runs",
+        "2 finished, 1 failed and 1 unfinished runs.",
+        "± is one standard error",
+        "seeds: 0, 1",
+        "machine: a CPU",
+        "torch 2.13.0",
+        "micro world's own",
+        "Questions: micro_add 4.",
+        "2: CUDA &lt;b>out&lt;/b> of memory",
+        "exact two-sided McNemar",
+    ):
+        assert told in text, told
+    assert "<b>" not in text
+    assert "published" not in text.lower()
+
+
+def test_several_sweeps_have_a_heading_and_files_each(tmp_path: Path, call: Call) -> None:
+    write_run(tmp_path / "a", sweep="ablation")
+    write_run(tmp_path / "b", sweep="my sweep/../x", after={"micro_add": [1, 1, 1, 1]})
+    write_run(tmp_path / "c", sweep=None)
+    assert call(tmp_path)[0] == 0
+    text = (tmp_path / "report" / "report.md").read_text()
+    headings = [line for line in text.splitlines() if line.startswith("## ")]
+    assert headings[1:] == ["## Runs of no sweep", "## ablation", "## my sweep/../x"]
+    names = {path.name for path in (tmp_path / "report").iterdir()}
+    assert {"ablation.csv", "my_sweep_x.csv", "results.csv"} <= names
+    assert "100" in (tmp_path / "report" / "my_sweep_x.csv").read_text()
+
+
+def test_errors_are_one_line_and_nothing_is_written(tmp_path: Path, call: Call) -> None:
+    def fails(folder: Path) -> str:
+        status, out, err = call(folder)
+        assert (status, out) == (1, "")
+        assert re.fullmatch(r"error: [^\n]+\n", err)
+        assert not (folder / "report").exists()
+        return err
+
+    assert "not a folder" in fails(tmp_path / "nowhere")
+    write_failed(tmp_path / "failed" / "0", "no\nmemory")
+    assert "1 failed, 0 unfinished; the first failure, 0: no memory" in fails(tmp_path / "failed")
+    write_run(tmp_path / "mixed" / "0")
+    write_run(tmp_path / "mixed" / "1", seed=1, settings__distiller__steps=7)
+    assert "distiller.steps is 100 in 0 and 7 in 1" in fails(tmp_path / "mixed")
+    write_run(tmp_path / "cut" / "0")
+    (tmp_path / "cut" / "0" / "summary.json").write_text('{"method": ')
+    assert "summary.json cannot be read" in fails(tmp_path / "cut")
+
+
+def test_an_out_that_is_a_file_is_told(tmp_path: Path, call: Call) -> None:
+    write_run(tmp_path / "runs" / "0")
+    (tmp_path / "file").write_text("mine")
+    status, _, err = call(tmp_path / "runs", "--out", tmp_path / "file")
+    assert status == 1
+    assert err.startswith("error: --out")
+    assert (tmp_path / "file").read_text() == "mine"
+
+
+def test_runs_that_only_sampled_are_reported_without_accuracies(tmp_path: Path, call: Call) -> None:
+    write_run(tmp_path / "0", evaluate=None, distill=None, sweep="kl_profile")
+    status, out, _ = call(tmp_path)
+    assert status == 0
+    assert "steps below 0.1 nat" in out
+    names = {path.name for path in (tmp_path / "report").iterdir()}
+    assert {"kl_profile.csv", "kl_profile_kl_histogram.png"} <= names
+    assert "kl_profile_results.csv" not in names
+
+
+def test_summaries_of_older_runs_without_the_new_keys_are_read(tmp_path: Path, call: Call) -> None:
+    write_run(tmp_path / "0", provenance=None, versions=None, sample={}, peak_memory_bytes=None)
+    status, out, _ = call(tmp_path)
+    assert status == 0
+    assert "75.0 ±" in out
+
+
+def test_figures_keep_a_methods_colour_and_pale_it_for_variants() -> None:
+    colour, line, marker = of_method("lightreasoner")
+    assert of_variant("lightreasoner", 0, 3) == (colour, line, marker)
+    looks = {of_variant("lightreasoner", number, 4) for number in range(4)}
+    assert len(looks) == 4
+    assert of_method("my_own") == of_method("my_own")
+
+
+def test_the_program_imports_neither_torch_nor_matplotlib_before_it_draws(tmp_path: Path) -> None:
+    write_run(tmp_path / "runs" / "0")
+    code = (
+        "import sys, lr_exp.report, lr_exp.report.build; assert 'matplotlib' not in sys.modules;"
+        "from lr_exp.report.__main__ import main; status = main([sys.argv[1]]);"
+        "assert 'matplotlib' in sys.modules; assert 'torch' not in sys.modules; sys.exit(status)"
+    )
+    done = subprocess.run(  # noqa: S603
+        [sys.executable, "-c", code, str(tmp_path / "runs")],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr

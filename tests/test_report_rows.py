@@ -1,0 +1,330 @@
+"""Which runs make a row, and which the report refuses to put together."""
+
+import math
+from pathlib import Path
+
+import pytest
+
+from lr_exp.errors import UserError
+from lr_exp.report.compare import compare
+from lr_exp.report.gaps import measured_gap
+from lr_exp.report.profiles import profiles
+from lr_exp.report.rows import Row, Sweep, sweeps
+from lr_exp.report.runs import find_runs
+from tests.test_report_runs import write_failed, write_run
+
+
+def _sweep(folder: Path) -> Sweep:
+    (sweep,) = sweeps(find_runs(folder))
+    return sweep
+
+
+def _row(sweep: Sweep, label: str) -> Row:
+    (row,) = [row for row in sweep.rows if row.label == label]
+    return row
+
+
+def test_seeds_are_one_row_and_the_baseline_is_counted_once(tmp_path: Path) -> None:
+    write_run(tmp_path / "0", seed=0, after={"micro_add": [1, 1, 1, 0]})
+    write_run(tmp_path / "1", seed=1, after={"micro_add": [1, 0, 0, 0]})
+    sweep = _sweep(tmp_path)
+    assert [row.label for row in sweep.rows] == ["baseline", "LightReasoner"]
+    baseline, tuned = sweep.rows
+    assert baseline.average is not None
+    assert (baseline.average.mean, baseline.average.seeds) == (0.25, 1)
+    assert tuned.seeds == (0, 1)
+    assert tuned.average is not None
+    assert tuned.average.mean == 0.5
+    assert tuned.average.stderr == pytest.approx(math.sqrt(0.125 / 4 + 0.125 / 2))
+    # Before: 0 0 0 1. Differences of the seeds' means: 1, 0.5, 0.5, -1: mean 0.25, variance 0.5625.
+    assert tuned.gain is not None
+    assert tuned.gain.mean == 0.25
+    assert tuned.gain.stderr == pytest.approx(math.sqrt(0.5625 / 4 + 0.125 / 2))
+
+
+def test_rows_stand_in_the_papers_order_with_their_names(tmp_path: Path) -> None:
+    names = ("neither", "entropy_steps", "no_selection", "lightreasoner", "gt_sft", "my_own")
+    for name in names:
+        write_run(tmp_path / name, method=name)
+    assert [row.label for row in _sweep(tmp_path).rows] == [
+        "baseline",
+        "ground-truth SFT",
+        "LightReasoner",
+        "without step selection",
+        "both removed",
+        "entropy steps",
+        "my_own",
+    ]
+
+
+def test_rows_tell_the_choices_they_differ_in(tmp_path: Path) -> None:
+    write_run(tmp_path / "0", beta=0.4)
+    write_run(tmp_path / "1", beta=0.8)
+    write_run(tmp_path / "2", method="no_selection", beta=None)
+    labels = [row.label for row in _sweep(tmp_path).rows]
+    assert labels == [
+        "baseline",
+        "LightReasoner, β 0.4",
+        "LightReasoner, β 0.8",
+        "without step selection",
+    ]
+
+
+def test_contrastive_decoding_has_rows_of_its_own(tmp_path: Path) -> None:
+    write_run(tmp_path / "0")
+    right = {"micro_add": [0, 1, 1, 1]}
+    write_run(tmp_path / "1", decoder="contrastive", before=right, after=right)
+    sweep = _sweep(tmp_path)
+    assert [row.label for row in sweep.rows] == [
+        "baseline",
+        "LightReasoner",
+        "contrastive decoding",
+        "LightReasoner + contrastive decoding",
+    ]
+    # Its gain is over the expert decoded greedily.
+    gain = _row(sweep, "contrastive decoding").gain
+    assert gain is not None
+    assert gain.mean == 0.5
+
+
+def test_failed_and_stopped_cells_are_rows_with_their_reason(tmp_path: Path) -> None:
+    write_run(tmp_path / "0")
+    write_run(tmp_path / "1", seed=1, after={}, stopped="No step is above beta=0.4.")
+    write_failed(tmp_path / "2", "out of memory", expert="micro", method="neither", seed=2)
+    write_failed(tmp_path / "3", "no such model", overrides=["expert=typo", "seed=3"])
+    sweep = _sweep(tmp_path)
+    told = [(row.label, row.status) for row in sweep.rows if row.status]
+    assert told == [
+        ("LightReasoner", "nothing trained: No step is above beta=0.4."),
+        ("both removed", "failed: out of memory"),
+        ("expert=typo seed=3", "failed: no such model"),
+    ]
+    measured = [row for row in sweep.rows if row.label == "LightReasoner" and not row.status]
+    assert measured[0].seeds == (0,)
+
+
+def test_sweeps_are_told_apart_and_recognized(tmp_path: Path) -> None:
+    for i, name in enumerate((None, "ablation", "micro_ablation", "my_own")):
+        write_run(tmp_path / str(i), sweep=name)
+    found = [(sweep.name, sweep.table) for sweep in sweeps(find_runs(tmp_path))]
+    assert found == [
+        (None, "results"),
+        ("ablation", "ablation"),
+        ("micro_ablation", "ablation"),
+        ("my_own", "results"),
+    ]
+
+
+def test_an_average_needs_all_benchmarks_of_the_table(tmp_path: Path) -> None:
+    both = {"micro_add": [0, 1], "micro_plain": [1, 1]}
+    write_run(tmp_path / "0", before=both, after=both)
+    one = {"micro_add": [0, 1]}
+    write_run(tmp_path / "1", method="neither", before=one, after={"micro_add": [1, 1]})
+    sweep = _sweep(tmp_path)
+    assert sweep.benchmarks == ["micro_add", "micro_plain"]
+    assert _row(sweep, "both removed").average is None
+    assert _row(sweep, "both removed").gain is None
+    assert _row(sweep, "LightReasoner").average is not None
+
+
+@pytest.mark.parametrize(
+    ("changed", "told"),
+    [
+        ({"settings__distiller__steps": 50}, "distiller.steps is 100 in 0 and 50 in 1"),
+        ({"provenance__data": "other"}, "provenance.data is of micro in 0 and other in 1"),
+        (
+            {"provenance__amateur": {"fingerprint": "new"}},
+            "model of the amateur is of micro in 0 and new in 1",
+        ),
+        ({"settings__data__max_questions": 30}, "data.max_questions is 20 in 0 and 30 in 1"),
+        (
+            {"after": {"micro_add": [1, 1, 1, 1], "micro_plain": [1]}},
+            "evaluated benchmarks is ['micro_add'] in 0 and ['micro_add', 'micro_plain'] in 1",
+        ),
+    ],
+)
+def test_a_row_of_unlike_runs_is_refused(tmp_path: Path, changed: dict, told: str) -> None:
+    write_run(tmp_path / "0", seed=0)
+    write_run(tmp_path / "1", seed=1, **changed)
+    with pytest.raises(UserError) as error:
+        _sweep(tmp_path)
+    assert told in str(error.value)
+    assert "LightReasoner" in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("changed", "told"),
+    [
+        ({"provenance__expert": {"fingerprint": "new"}}, "model of the expert is of micro"),
+        ({"settings__evaluator__max_new_tokens": 9}, "evaluator.max_new_tokens is 256 in 0 and 9"),
+        ({"provenance__dtype": "bfloat16"}, "dtype is float32 in 0 and bfloat16 in 1"),
+    ],
+)
+def test_one_expert_evaluated_in_two_ways_is_refused(
+    tmp_path: Path, changed: dict, told: str
+) -> None:
+    write_run(tmp_path / "0")
+    write_run(tmp_path / "1", method="neither", **changed)
+    with pytest.raises(UserError) as error:
+        _sweep(tmp_path)
+    assert told in str(error.value)
+
+
+def test_other_questions_of_a_benchmark_are_refused(tmp_path: Path) -> None:
+    write_run(tmp_path / "0")
+    write_run(tmp_path / "1", method="neither", provenance__benchmarks={"micro_add": "another"})
+    with pytest.raises(UserError, match=r"benchmark micro_add has other questions in 1 .* in 0"):
+        _sweep(tmp_path)
+
+
+def test_what_does_not_change_results_does_not_part_seeds(tmp_path: Path) -> None:
+    write_run(tmp_path / "0", settings__store="a", settings__hub_root="x", settings__device="cpu")
+    moved = {"path": "/elsewhere", "revision": None, "fingerprint": "of micro"}
+    write_run(
+        tmp_path / "1",
+        seed=1,
+        settings__store="b",
+        settings__wandb={"name": "other", "tags": ["t"]},
+        settings__expert={"name": "micro", "path": "/elsewhere"},
+        provenance__expert=moved,
+        settings__sampler={"max_new_tokens": 128, "batch_size": 4, "export": "file"},
+    )
+    sweep = _sweep(tmp_path)
+    assert _row(sweep, "LightReasoner").seeds == (0, 1)
+    assert any(
+        "sampler.batch_size differs between runs (16 in 0, 4 in 1)" in n for n in sweep.notes
+    )
+
+
+def test_a_repeated_run_counts_once_if_it_agrees(tmp_path: Path) -> None:
+    write_run(tmp_path / "0")
+    write_run(tmp_path / "again")
+    sweep = _sweep(tmp_path)
+    assert _row(sweep, "LightReasoner").seeds == (0,)
+    assert any("seed 0 was run twice (0, again); 0 is counted" in note for note in sweep.notes)
+
+
+def test_a_repeated_run_with_another_result_is_refused(tmp_path: Path) -> None:
+    write_run(tmp_path / "0")
+    write_run(tmp_path / "again", after={"micro_add": [0, 0, 0, 1]})
+    with pytest.raises(
+        UserError, match=r"seed 0 was run twice .* micro_add 3/4 in 0, 1/4 in again"
+    ):
+        _sweep(tmp_path)
+
+
+def test_the_experts_results_must_agree_on_one_machine(tmp_path: Path) -> None:
+    write_run(tmp_path / "0")
+    other = {"micro_add": [1, 1, 1, 1]}
+    write_run(tmp_path / "1", method="neither", before=other)
+    with pytest.raises(UserError, match=r"baseline of micro: .* micro_add 1/4 in 0, 4/4 in 1"):
+        _sweep(tmp_path)
+
+
+def test_another_machine_explains_another_result_but_is_told(tmp_path: Path) -> None:
+    write_run(tmp_path / "0")
+    write_run(
+        tmp_path / "1",
+        method="neither",
+        before={"micro_add": [1, 1, 1, 1]},
+        provenance__device_name="a GPU",
+        versions={"lr_exp": "0.1.0", "torch": "2.99.0", "transformers": "5.23.0"},
+    )
+    sweep = _sweep(tmp_path)
+    notes = "\n".join(sweep.notes)
+    assert "torch version differs within this table: 2.13.0 (as in 0), 2.99.0 (as in 1)" in notes
+    assert "device_name differs within this table: a CPU (as in 0), a GPU (as in 1)" in notes
+    assert "different results: micro_add 1/4 in 0, 4/4 in 1. The result of 0 is shown" in notes
+    assert _row(sweep, "baseline").results.accuracies["micro_add"].mean == 0.25
+
+
+def test_missing_answers_widen_errors_and_forbid_pairing_only(tmp_path: Path) -> None:
+    write_run(tmp_path / "0")
+    write_run(tmp_path / "1", method="neither", answers=False)
+    sweep = _sweep(tmp_path)
+    assert _row(sweep, "both removed").average is not None
+    pairs = compare(sweep)
+    assert [(pair.ours.label, pair.theirs.label) for pair in pairs.pairs] == [
+        ("LightReasoner", "baseline")
+    ]
+    assert pairs.refused == [
+        "both removed of micro is not compared: 1/answers/tuned/micro_add.jsonl is missing."
+    ]
+
+
+def test_pairs_count_won_and_lost_questions(tmp_path: Path) -> None:
+    before = {"micro_add": [0] * 8 + [1] * 2, "micro_plain": [1, 1]}
+    after = {"micro_add": [1] * 8 + [0, 1], "micro_plain": [1, 1]}
+    write_run(tmp_path / "0", before=before, after=after)
+    (pair,) = compare(_sweep(tmp_path)).pairs
+    assert [one.benchmark for one in pair.comparisons] == ["micro_add", "micro_plain", "AVG"]
+    overall = pair.overall
+    assert (overall.questions, overall.won, overall.lost) == (12, 8, 1)
+    assert overall.p == 0.0390625
+    assert overall.difference == pytest.approx((0.9 - 0.2) / 2)
+    assert 0 < overall.low < overall.difference < overall.high <= 0.5
+
+
+def test_rows_on_other_questions_are_not_compared(tmp_path: Path) -> None:
+    write_run(tmp_path / "0")
+    right = {"micro_plain": [0, 1]}
+    write_run(tmp_path / "1", expert="other", before=right, after=right)
+    pairs = compare(_sweep(tmp_path))
+    assert {(p.ours.setup.expert, p.theirs.setup.expert) for p in pairs.pairs} == {
+        ("micro", "micro"),
+        ("other", "other"),
+    }
+    assert "answered other questions" in pairs.refused[0]
+
+
+def _gap(expert: int, amateur: int, decoder: str = "greedy") -> dict:
+    return {
+        "decoder": decoder,
+        "expert": {"micro_add": {"correct": expert, "total": 10}},
+        "amateur": {"micro_add": {"correct": amateur, "total": 10}},
+    }
+
+
+def test_the_gap_is_counted_once(tmp_path: Path) -> None:
+    for seed in (0, 1):
+        write_run(tmp_path / str(seed), seed=seed, evaluate__gap=_gap(6, 2, "sampled"))
+    gap = measured_gap(find_runs(tmp_path).runs)
+    assert gap is not None
+    assert (gap.benchmark, gap.decoder) == ("micro_add", "sampled")
+    assert gap.difference.by_seed == pytest.approx((0.4,))
+    assert gap.difference.stderr == pytest.approx(math.sqrt((0.24 + 0.16) / 10))
+
+
+def test_gaps_that_disagree_are_refused_unless_a_machine_explains_it(tmp_path: Path) -> None:
+    write_run(tmp_path / "0", evaluate__gap=_gap(6, 2))
+    write_run(tmp_path / "1", seed=1, evaluate__gap=_gap(6, 3))
+    with pytest.raises(UserError, match=r"amateur .* differs between runs: 0\.2000 in 0, 0\.3000"):
+        measured_gap(find_runs(tmp_path).runs)
+    other = {"provenance__device_name": "a GPU", "evaluate__gap": _gap(6, 3)}
+    write_run(tmp_path / "apart" / "1", seed=1, **other)
+    runs = [run for run in find_runs(tmp_path).runs if run.name != "1"]
+    gap = measured_gap(runs)
+    assert gap is not None
+    assert gap.difference.mean == pytest.approx(0.4)
+    assert "0.3000 in apart/1, on another machine" in str(gap.note)
+
+
+def test_gaps_measured_in_two_ways_are_refused(tmp_path: Path) -> None:
+    write_run(tmp_path / "0", evaluate__gap=_gap(6, 2))
+    write_run(tmp_path / "1", seed=1, evaluate__gap=_gap(6, 2, "sampled"))
+    with pytest.raises(UserError, match="greedy on micro_add and sampled on micro_add"):
+        measured_gap(find_runs(tmp_path).runs)
+
+
+def test_profiles_pool_the_seeds_by_their_steps(tmp_path: Path) -> None:
+    few = {"bin_nats": 0.1, "counts": [10, 0]}
+    many = {"bin_nats": 0.1, "counts": [20, 10]}
+    for method in ("lightreasoner", "no_contrast"):
+        told = {"sample__steps": 10, "sample__kl_mean": 0.1, "sample__histogram": few}
+        write_run(tmp_path / f"{method}0", method=method, seed=0, **told)
+        told = {"sample__steps": 30, "sample__kl_mean": 0.5, "sample__histogram": many}
+        write_run(tmp_path / f"{method}1", method=method, seed=1, **told)
+    (profile,) = profiles(_sweep(tmp_path))
+    assert (profile.steps, profile.seeds, profile.counts) == (40, 2, (30, 10))
+    assert profile.means["kl_mean"] == pytest.approx((10 * 0.1 + 30 * 0.5) / 40)
+    assert profile.methods == ("lightreasoner", "no_contrast")

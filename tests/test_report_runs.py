@@ -1,0 +1,230 @@
+"""Reading runs for a report; and the small run folders that all tests of the report build."""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from lr_exp.errors import UserError
+from lr_exp.report.runs import AnswersMissingError, find_runs
+
+Right = dict[str, Sequence[int]]  # benchmark: each question's grade, 0 or 1
+
+
+def write_run(
+    folder: Path,
+    *,
+    method: str | None = "lightreasoner",
+    expert: str = "micro",
+    amateur: str | None = "micro",
+    data: str = "micro",
+    alpha: float | None = 0.2,
+    beta: float | None = 0.4,
+    seed: int = 0,
+    sweep: str | None = None,
+    decoder: str = "greedy",
+    before: Right | None = None,
+    after: Right | None = None,
+    answers: bool = True,
+    **changed: Any,
+) -> Path:
+    """A finished run's folder. `changed` replaces keys: `settings__seed=3` is settings.seed."""
+    before = {"micro_add": [0, 0, 0, 1]} if before is None else before
+    after = {"micro_add": [1, 1, 0, 1]} if after is None else after
+    model = {"path": None, "revision": None}
+    summary: dict[str, Any] = {
+        "method": method,
+        "expert": expert,
+        "amateur": amateur,
+        "data": data,
+        "alpha": alpha,
+        "beta": beta,
+        "seed": seed,
+        "sweep": sweep,
+        "stages": ["sample", "distill", "evaluate"],
+        "provenance": {
+            "expert": {**model, "fingerprint": f"of {expert}"},
+            "amateur": {**model, "fingerprint": f"of {amateur}"} if amateur else None,
+            "data": f"of {data}",
+            "questions": f"{data} drawn by {seed}",
+            "benchmarks": {name: f"of {name}" for name in before},
+            "device": "cpu",
+            "device_name": "a CPU",
+            "dtype": "float32",
+        },
+        "settings": {
+            "expert": {"name": expert, "path": None},
+            "amateur": {"name": amateur or "micro", "path": None},
+            "data": {"name": data, "path": None, "max_questions": 20},
+            "method": {"name": method, "steps": "all"},
+            "sampler": {"max_new_tokens": 128, "batch_size": 16, "export": None},
+            "distiller": {"steps": 100, "learning_rate": 1e-4},
+            "evaluator": {"max_new_tokens": 256, "batch_size": 32, "decoder": decoder},
+            "wandb": {"name": f"run {seed}"},
+            "benchmarks": list(before),
+            "alpha": alpha or 0.2,
+            "beta": beta or 0.4,
+            "seed": seed,
+            "store": str(folder / "store"),
+        },
+        "versions": {"lr_exp": "0.1.0", "torch": "2.13.0", "transformers": "5.23.0"},
+        "sample": {
+            "questions": 20,
+            "steps": 1000,
+            "kept": 200,
+            "kept_share": 0.2,
+            "kl_mean": 0.3,
+            "kl_mean_same_top1": 0.1,
+            "kl_mean_other_top1": 2.0,
+            "share_same_top1": 0.9,
+            "share_below_0.1": 0.7,
+            "share_above_0.4": 0.2,
+            "expert_entropy_mean": 0.3,
+            "amateur_entropy_mean": 0.6,
+            "histogram": {"bin_nats": 0.1, "counts": [700, 50, 30, 20, *[4] * 40, *[40, 0] * 3]},
+            "generated_tokens": 1000,
+            "seconds": 3.0,
+            "seconds_by_stage": {"rollout": 2.0, "score": 1.0},
+        },
+        "distill": {
+            "optimizer_steps": 100,
+            "tuned_tokens": 1600,
+            "kept_steps": 200,
+            "final_loss": 0.1,
+            "seconds": 5.0,
+        },
+        "evaluate": {
+            "decoder": decoder,
+            "expert": {name: _result(right) for name, right in before.items()},
+            "tuned": {name: _result(right) for name, right in after.items()},
+            "seconds": 2.0,
+        },
+        "peak_memory_bytes": 2**30,
+    }
+    for path, value in changed.items():
+        *above, key = path.split("__")
+        inner = summary
+        for name in above:
+            inner = inner[name]
+        inner[key] = value
+    folder.mkdir(parents=True)
+    (folder / "summary.json").write_text(json.dumps(summary), encoding="utf-8")
+    if answers:
+        for who, results in (("expert", before), ("tuned", after)):
+            place = folder / "answers" / who
+            place.mkdir(parents=True)
+            for name, right in results.items():
+                lines = [{"id": f"{name}/{i}", "correct": bool(r)} for i, r in enumerate(right)]
+                text = "".join(json.dumps(line) + "\n" for line in lines)
+                (place / f"{name}.jsonl").write_text(text, encoding="utf-8")
+    return folder
+
+
+def write_metrics(folder: Path, entropies: dict[int, float]) -> None:
+    lines = [
+        {"family": "distill", "step": step, "loss": 0.1, "entropy": entropy}
+        for step, entropy in entropies.items()
+    ]
+    text = "".join(json.dumps(line) + "\n" for line in lines)
+    (folder / "metrics.jsonl").write_text(text, encoding="utf-8")
+
+
+def write_failed(folder: Path, error: str, **told: Any) -> Path:
+    names = ("expert", "amateur", "method", "alpha", "beta", "seed", "sweep")
+    folder.mkdir(parents=True)
+    record = {"error": error, **dict.fromkeys(names), "overrides": [], **told}
+    (folder / "failed.json").write_text(json.dumps(record), encoding="utf-8")
+    return folder
+
+
+def _result(right: Sequence[int]) -> dict[str, Any]:
+    correct, total = sum(right), len(right)
+    p = correct / total
+    return {
+        "accuracy": p,
+        "correct": correct,
+        "total": total,
+        "stderr": (p * (1 - p) / total) ** 0.5,
+        "cut_off": 0,
+    }
+
+
+def test_finds_runs_failures_and_unfinished_folders_but_not_the_store(tmp_path: Path) -> None:
+    write_run(tmp_path / "sweep" / "0")
+    for name in ("store", "report", "wandb", ".hydra"):
+        write_run(tmp_path / "sweep" / name / "inside")
+    write_failed(tmp_path / "sweep" / "1", "no\nmemory", seed=1, alpha=0.2)
+    unfinished = tmp_path / "sweep" / "2"
+    unfinished.mkdir()
+    write_metrics(unfinished, {1: 0.5})
+    found = find_runs(tmp_path)
+    assert [run.name for run in found.runs] == ["sweep/0"]
+    assert [(one.name, one.error, one.seed) for one in found.failed] == [
+        ("sweep/1", "no memory", 1)
+    ]
+    assert found.unfinished == ["sweep/2"]
+
+
+def test_a_run_that_finished_after_it_had_failed_counts_with_a_note(tmp_path: Path) -> None:
+    write_run(tmp_path / "0")
+    (tmp_path / "0" / "failed.json").write_text('{"error": "earlier"}')
+    found = find_runs(tmp_path)
+    assert len(found.runs) == 1
+    assert not found.failed
+    assert "0 holds failed.json beside summary.json" in found.notes[0]
+
+
+def test_an_unreadable_failure_is_told_as_a_failure(tmp_path: Path) -> None:
+    write_run(tmp_path / "0")
+    (tmp_path / "1").mkdir()
+    (tmp_path / "1" / "failed.json").write_text('{"error": "cut o')
+    assert "cannot be read" in find_runs(tmp_path).failed[0].error
+
+
+@pytest.mark.parametrize("text", ['{"method": "light', "", "[1, 2]", '{"method": null}'])
+def test_a_broken_summary_is_named_with_what_to_do(tmp_path: Path, text: str) -> None:
+    write_run(tmp_path / "0")
+    (tmp_path / "1").mkdir()
+    (tmp_path / "1" / "summary.json").write_text(text)
+    with pytest.raises(UserError, match=r"1/summary\.json .*Run the same command again"):
+        find_runs(tmp_path)
+
+
+def test_a_result_without_its_counts_is_refused(tmp_path: Path) -> None:
+    write_run(tmp_path / "0", evaluate__tuned={"micro_add": {"accuracy": 0.5}})
+    with pytest.raises(UserError, match="tuned on micro_add lacks"):
+        find_runs(tmp_path)
+
+
+def test_nothing_finished_says_what_was_seen(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="holds no run"):
+        find_runs(tmp_path)
+    write_failed(tmp_path / "a", "out of memory.")
+    (tmp_path / "b").mkdir()
+    write_metrics(tmp_path / "b", {1: 0.5})
+    with pytest.raises(UserError, match=r"1 failed, 1 unfinished; .* a: out of memory"):
+        find_runs(tmp_path)
+    with pytest.raises(UserError, match="not a folder"):
+        find_runs(tmp_path / "nowhere")
+
+
+def test_answers_are_read_by_id_and_held_to_the_summary(tmp_path: Path) -> None:
+    folder = write_run(tmp_path / "0", after={"micro_add": [1, 0, 1]})
+    run = find_runs(tmp_path).runs[0]
+    assert run.answers("tuned", "micro_add") == {
+        "micro_add/0": 1.0,
+        "micro_add/1": 0.0,
+        "micro_add/2": 1.0,
+    }
+    path = folder / "answers" / "tuned" / "micro_add.jsonl"
+    path.write_text('{"id": "micro_add/0", "correct": true}\n')
+    with pytest.raises(AnswersMissingError, match=r"1 of 1 right, summary.json 2 of 3"):
+        run.answers("tuned", "micro_add")
+    path.write_text("not json\n")
+    with pytest.raises(AnswersMissingError, match="cannot be read"):
+        run.answers("tuned", "micro_add")
+    path.unlink()
+    with pytest.raises(AnswersMissingError, match=r"0/answers/tuned/micro_add\.jsonl is missing"):
+        run.answers("tuned", "micro_add")

@@ -1,0 +1,282 @@
+"""The report's tables: published numbers where they belong, layouts, escaping."""
+
+import csv
+import io
+from pathlib import Path
+
+import pytest
+
+from lr_exp.report import published
+from lr_exp.report.names import ABSENT, Setup
+from lr_exp.report.rows import sweeps
+from lr_exp.report.runs import find_runs
+from lr_exp.report.tables.accuracy import accuracy_table
+from lr_exp.report.tables.alpha_beta import alpha_beta_table
+from lr_exp.report.tables.efficiency import efficiency_table
+from lr_exp.report.tables.gap import gap_table
+from lr_exp.report.tables.kl_profile import kl_profile_table
+from lr_exp.report.tables.table import Column, Table, signed
+from lr_exp.report.write import csv_text, latex_table, markdown_table, markdown_text, plain_table
+from tests.test_report_runs import write_failed, write_run
+
+SEVEN = ["gsm8k", "math", "svamp", "asdiv", "minerva_math", "olympiadbench", "mmlu_stem"]
+FULL = Setup("qwen_math_1_5b", "lightreasoner", "qwen_0_5b", "gsm8k", 0.2, 0.4)
+
+
+def _papers(method: str, amateur: str | None = "qwen_0_5b", **told: object) -> dict:
+    return {
+        "expert": "qwen_math_1_5b",
+        "amateur": amateur,
+        "method": method,
+        "data": "gsm8k",
+        "before": {name: [0, 1] for name in SEVEN},
+        "after": {name: [1, 1] for name in SEVEN},
+        **told,
+    }
+
+
+def _make(folder: Path, layout):
+    (sweep,) = sweeps(find_runs(folder))
+    table = layout(sweep, "name")
+    assert table is not None
+    return table
+
+
+def _column(table: Table, title: str) -> list[str]:
+    (place,) = [i for i, column in enumerate(table.columns) if column.full_title == title]
+    return [row[place] for row in table.rows]
+
+
+def test_published_numbers_are_the_papers() -> None:
+    assert published.accuracies(FULL)["svamp"] == 76.0
+    assert published.average(FULL, SEVEN) == 54.2
+    assert published.average(FULL, SEVEN[:6]) == 54.0  # the ablation's
+    assert published.average(FULL, [*SEVEN[:4], "mmlu_stem"]) == 68.1  # the expertise gap's
+    seven_b = Setup("qwen_math_7b", "rejection_sft", None, "gsm8k")
+    assert published.accuracies(seven_b)["math"] == 63.3
+    r1 = Setup("deepseek_r1_distill_qwen_1_5b", "baseline")
+    assert (published.accuracies(r1)["minerva_math"], published.average(r1, SEVEN)) == (16.2, 50.3)
+    assert published.average(Setup("qwen_math_7b_instruct", "baseline"), SEVEN) == 73.2
+    without = Setup("qwen_math_1_5b", "no_contrast", "qwen_0_5b", "gsm8k", None, 0.4)
+    assert published.accuracies(without)["asdiv"] == 61.0
+    human = Setup("qwen_math_1_5b", "gt_sft", None, "gsm8k")
+    assert published.accuracies(human)["olympiadbench"] == 19.8
+    master = Setup("qwen_math_7b", "lightreasoner", "qwen_math_1_5b_instruct", "gsm8k", 0.2, 0.4)
+    assert published.gap(master, "gsm8k") == -27.3
+    assert published.accuracies(master)["gsm8k"] == 59.4
+    assert published.efficiency(seven_b) == {
+        "hours": 9.5,
+        "problems": 6029,
+        "tuned_tokens": 2_200_000,
+        "gain": 4.5,
+    }
+
+
+@pytest.mark.parametrize(
+    "setup",
+    [
+        Setup("micro", "lightreasoner", "micro", "micro", 0.2, 0.4),
+        Setup("smollm2_135m", "baseline"),
+        Setup("qwen_math_1_5b", "lightreasoner", "early_exit", "gsm8k", 0.2, 0.4),
+        Setup("qwen_math_1_5b", "lightreasoner", "qwen_0_5b", "math", 0.2, 0.4),
+        Setup("qwen_math_1_5b", "lightreasoner", "qwen_0_5b", "gsm8k", 0.2, 0.8),
+        Setup("qwen_math_1_5b", "lightreasoner", "qwen_0_5b", "gsm8k", 0.1, 0.4),
+        Setup("qwen_math_1_5b", "lightreasoner", "qwen_0_5b", "gsm8k", 0.2, 0.4, "contrastive"),
+        Setup("qwen_math_1_5b", "upft", None, "gsm8k"),
+    ],
+)
+def test_what_the_paper_did_not_run_has_no_published_number(setup: Setup) -> None:
+    assert published.accuracies(setup) == {}
+    assert published.average(setup, SEVEN) is None
+    assert published.gap(setup, "gsm8k") is None
+    assert published.efficiency(setup) == {}
+
+
+def test_every_published_table_agrees_with_the_others() -> None:
+    seen: dict[tuple[str, ...], str] = {}
+    for path in sorted((Path(published.__file__).parent / "published").glob("*.csv")):
+        if path.stem == "efficiency":
+            continue
+        with path.open(encoding="utf-8") as lines:
+            for row in csv.DictReader(lines):
+                for name in SEVEN:
+                    if row.get(name):
+                        key = (row["expert"], row["amateur"], row["method"], name)
+                        assert seen.setdefault(key, row[name]) == row[name], (path.stem, key)
+    assert len(seen) > 100
+
+
+def test_published_stands_in_its_own_column(tmp_path: Path) -> None:
+    write_run(tmp_path / "0", **_papers("lightreasoner"))
+    write_run(tmp_path / "1", **_papers("upft", amateur=None, alpha=None, beta=None))
+    table = _make(tmp_path, accuracy_table)
+    assert _column(table, "variant") == ["baseline", "LightReasoner", "UPFT (first tokens)"]
+    assert _column(table, "GSM8K published") == ["42.5", "70.6", ABSENT]
+    assert _column(table, "AVG published") == ["42.4", "54.2", ABSENT]
+    assert _column(table, "GSM8K") == ["50.0 ± 35.4", "100.0 ± 0.0", "100.0 ± 0.0"]
+    assert _column(table, "gain")[1] == "+50.0 ± 13.4"  # 7 benchmarks of variance 0.25 / 2
+    assert _column(table, "n") == ["14"] * 3
+
+
+def test_the_micro_world_has_no_published_column(tmp_path: Path) -> None:
+    write_run(tmp_path / "0")
+    for layout in (accuracy_table, gap_table, efficiency_table, kl_profile_table):
+        table = _make(tmp_path, layout)
+        assert "published" not in markdown_table(table), layout
+
+
+def test_raw_numbers_have_columns_of_their_own(tmp_path: Path) -> None:
+    for seed in (0, 1):
+        write_run(tmp_path / str(seed), seed=seed, **_papers("lightreasoner"))
+    text = csv_text(_make(tmp_path, accuracy_table))
+    rows = list(csv.DictReader(io.StringIO(text)))
+    tuned = [row for row in rows if row["method"] == "lightreasoner"]
+    assert [row["benchmark"] for row in tuned] == [*SEVEN, "AVG"]
+    wanted = {"accuracy": "100.0", "stderr": "0.0", "published": "54.2", "n": "14", "seeds": "2"}
+    assert {key: tuned[-1][key] for key in wanted} == wanted
+    assert tuned[-1]["gain"] == "50.0"
+    assert rows[0]["seeds"] == ""  # the expert's evaluation has none
+
+
+def test_failed_cells_are_marked_and_have_no_numbers(tmp_path: Path) -> None:
+    write_run(tmp_path / "0")
+    write_failed(tmp_path / "1", "out of memory", expert="micro", method="neither", seed=3)
+    table = _make(tmp_path, accuracy_table)
+    assert _column(table, "remark") == ["", "", "failed: out of memory"]
+    assert _column(table, "AVG")[-1] == ABSENT
+    assert _column(table, "seeds")[-1] == "seed 3"
+    rows = list(csv.DictReader(io.StringIO(csv_text(table))))
+    assert (rows[-1]["accuracy"], rows[-1]["status"]) == ("", "failed: out of memory")
+
+
+def test_the_gap_table_puts_the_expert_alone_last(tmp_path: Path) -> None:
+    def result(correct: int) -> dict:
+        return {"gsm8k": {"correct": correct, "total": 10}}
+
+    right = {name: [0, 1] for name in [*SEVEN[:4], "mmlu_stem"]}
+    for amateur, correct in (("qwen_math_1_5b_instruct", 9), ("qwen_0_5b", 1)):
+        told = _papers("lightreasoner", amateur, before=right, after=right)
+        gap = {"decoder": "greedy", "expert": result(4), "amateur": result(correct)}
+        write_run(tmp_path / amateur, **told, evaluate__gap=gap)
+    table = _make(tmp_path, gap_table)
+    assert _column(table, "amateur") == [
+        "qwen_0_5b",
+        "qwen_math_1_5b_instruct",
+        "none (expert only)",
+    ]
+    assert [cell.split(" ")[0] for cell in _column(table, "gap")] == ["+30.0", "-50.0", ABSENT]
+    assert _column(table, "gap published") == ["+38.2", "-42.3", ABSENT]
+    assert _column(table, "AVG published") == ["68.1", "53.2", "52.7"]
+    assert table.notes[0].startswith("Gap: the expert's accuracy minus the amateur's on GSM8K")
+    assert "greedy" in table.notes[0]
+
+
+def test_efficiency_averages_seeds_and_adds_sampling_to_tuning(tmp_path: Path) -> None:
+    told = _papers("lightreasoner")
+    write_run(tmp_path / "0", seed=0, **told, distill__seconds=1797.0)
+    memory = {"sample__peak_memory_bytes": 2**31, "distill__peak_memory_bytes": 3 * 2**30}
+    most = {"peak_memory_bytes": 2**40}  # of the evaluation
+    write_run(tmp_path / "1", seed=1, **told, distill__seconds=1797.0, **memory, **most)
+    table = _make(tmp_path, efficiency_table)
+    assert _column(table, "sampling + tuning (h)") == ["0.50"]  # 3 s and 1797 s
+    assert _column(table, "sampling + tuning (h) published") == ["0.5"]
+    assert _column(table, "rollout (s)") == ["2.0"]
+    assert _column(table, "problems published") == ["1,000"]
+    assert _column(table, "tokens tuned") == ["1,600"]
+    assert _column(table, "gain published") == ["+11.8"]
+    assert _column(table, "peak memory (GiB)") == ["3.00"]
+
+
+def test_alpha_and_beta_are_a_grid(tmp_path: Path) -> None:
+    for alpha in (0.1, 0.2):
+        for beta in (0.4, 0.8):
+            told = {"after": {"micro_add": [1, 1, 1, 1]}} if alpha == beta / 4 else {}
+            write_run(tmp_path / f"{alpha} {beta}", alpha=alpha, beta=beta, **told)
+    table = _make(tmp_path, alpha_beta_table)
+    assert _column(table, "alpha") == ["0.1", "0.2"]
+    best = "100.0 ± 0.0 (+75.0), kept 20.0%"
+    assert _column(table, "beta 0.4")[0] == best
+    assert _column(table, "beta 0.8")[1] == best
+    assert _column(table, "beta 0.8")[0].startswith("75.0 ± ")
+
+
+def test_the_profile_says_about_where_the_paper_does(tmp_path: Path) -> None:
+    write_run(tmp_path / "0", **_papers("lightreasoner"))
+    table = _make(tmp_path, kl_profile_table)
+    told = dict(zip(_column(table, ""), _column(table, "published"), strict=True))
+    assert told["steps below 0.1 nat"] == "about 60.0%"
+    assert told["mean KL, different top-1 (nats)"] == "1.99"
+    assert _column(table, "qwen_math_1_5b / qwen_0_5b")[0] == "1,000"
+
+
+NASTY = "=cmd|' /C calc'!A1 <script>x</script> [a](http://b) $x_1$ 100% \\input{a} \x1b[31m_b_\nnew"
+
+
+def _nasty_table() -> Table:
+    columns = [Column("variant", is_text=True), Column("AVG")]
+    return Table("t", "T", columns, [[NASTY, "1.0 ± 0.5"]], [{"variant": NASTY, "gain": -1.5}])
+
+
+def test_csv_holds_no_formula_but_negative_numbers() -> None:
+    (row,) = csv.DictReader(io.StringIO(csv_text(_nasty_table())))
+    assert row["variant"].startswith("'=cmd")
+    assert row["gain"] == "-1.5"
+    for start in ("+1", "-1", "@x", "\t=1"):
+        table = Table("t", "T", [], [], [{"variant": start}])
+        (row,) = csv.DictReader(io.StringIO(csv_text(table)))
+        assert row["variant"].startswith("'"), start
+
+
+def test_markdown_shows_markup_as_text_on_one_line() -> None:
+    lines = markdown_table(_nasty_table()).splitlines()
+    assert len(lines) == 3
+    assert "<script" not in lines[2]
+    assert "&lt;script" in lines[2]
+    assert r"\[a\](http" in lines[2]
+    assert r"\$x_1\$" in lines[2]
+    assert r"=cmd\|" in lines[2]
+    assert "\x1b" not in lines[2]
+    assert markdown_text("# no heading") == r"\# no heading"
+    assert markdown_text("1. no list") == r"1\. no list"
+    assert markdown_text("micro_add 1.5") == "micro_add 1.5"
+
+
+def test_latex_escapes_what_it_would_obey() -> None:
+    line = latex_table(_nasty_table()).splitlines()[5]
+    assert r"\textbackslash{}input\{a\}" in line
+    assert r"100\%" in line
+    assert r"\$x\_1\$" in line
+    assert r"$<$script$>$" in line
+    assert line.endswith(r"& 1.0 $\pm$ 0.5 \\")
+    assert line.isascii()
+
+
+def test_latex_puts_published_beside_ours_under_one_heading() -> None:
+    columns = [Column("variant", is_text=True), Column("AVG"), Column("published", under="AVG")]
+    table = Table("t", "T", columns, [["[x]", "1", "2"]], [])
+    assert latex_table(table).splitlines() == [
+        r"% \usepackage{booktabs}",
+        r"\begin{tabular}{lrr}",
+        r"\toprule",
+        r"variant & \multicolumn{2}{c}{AVG} \\",
+        r"\cmidrule(lr){2-3}",
+        r" & ours & published \\",
+        r"\midrule",
+        r"{[x]} & 1 & 2 \\",  # bare, the bracket would be an argument of \midrule's line end
+        r"\bottomrule",
+        r"\end{tabular}",
+    ]
+
+
+def test_a_terminal_gets_wide_tables_in_parts() -> None:
+    columns = [Column("variant", is_text=True), *(Column(f"benchmark {i}") for i in range(12))]
+    row = ["LightReasoner", *(f"{i}.0 ± 0.5" for i in range(12))]
+    shown = plain_table(Table("t", "T", columns, [row], []))
+    assert max(map(len, shown.splitlines())) <= 100
+    assert all(f" {i}.0 ± 0.5" in shown for i in range(12))
+    assert shown.count("LightReasoner") == 2
+    assert "\x1b" not in plain_table(_nasty_table())
+
+
+def test_nothing_is_never_negative() -> None:
+    assert (signed(-0.04), signed(0.04), signed(-0.06)) == ("+0.0", "+0.0", "-0.1")
