@@ -1,0 +1,48 @@
+"""PAPER.md says what is there: its paths, functions, tests, settings, options and commands."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+from lr_exp.configuration import check_overrides, conf_dir
+
+ROOT = Path(__file__).resolve().parents[1]
+PAGE = (ROOT / "PAPER.md").read_text("utf-8")
+QUOTED = sorted(set(re.findall(r"`([^`\n]+)`", PAGE)))
+
+
+def quoted(pattern: str) -> list[str]:
+    return [text for text in QUOTED if re.fullmatch(pattern, text)]
+
+
+@pytest.mark.parametrize("name", quoted(r"[\w/]+\.(py|yaml)(::\w+)?"))
+def test_what_it_names_exists(name):
+    path, _, inside = name.partition("::")
+    assert (ROOT / path).is_file()
+    if inside:
+        assert f"\ndef {inside}(" in (ROOT / path).read_text("utf-8")
+
+
+@pytest.mark.parametrize("name", quoted(r"(alpha|beta|method|\w+\.[\w.]+)(=\w+)?"))
+def test_its_settings_exist(name):
+    key, _, value = name.partition("=")
+    check_overrides([f"{key}={value or 1}" if key != "method" else "method=lightreasoner"])
+
+
+@pytest.mark.parametrize("command", quoted(r"python -m lr_exp( .*)?"))
+def test_its_commands_are_sound(command):
+    words = [word for word in command.split()[3:] if "=" in word and "NAME" not in word]
+    check_overrides(words)
+
+
+def test_every_sweep_and_method_has_its_place():
+    for group in ("sweep", "method"):
+        folder = "sweeps" if group == "sweep" else "conf/method"
+        for path in (conf_dir() / group).glob("*.yaml"):
+            assert f"`{folder}/{path.name}`" in PAGE, path.name
+
+
+def test_every_equation_has_its_function():
+    rows = re.findall(r"^\| (\d(?:-\d)?) \|", PAGE, re.MULTILINE)
+    assert rows == ["1-2", "3", "4", "5", "6", "7-8"]
