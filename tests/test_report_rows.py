@@ -101,6 +101,15 @@ def test_failed_and_stopped_cells_are_rows_with_their_reason(tmp_path: Path) -> 
     ]
     measured = [row for row in sweep.rows if row.label == "LightReasoner" and not row.status]
     assert measured[0].seeds == (0,)
+    # Where nothing was trained the expert stays what it was, and that is the method's result.
+    (stopped,) = [row for row in sweep.rows if row.status and row.label == "LightReasoner"]
+    (baseline,) = [row for row in sweep.rows if row.is_baseline]
+    assert stopped.average is not None
+    assert baseline.average is not None
+    assert stopped.average.mean == baseline.average.mean
+    assert stopped.gain is not None
+    assert stopped.gain.mean == 0
+    assert stopped.gain.stderr == 0
 
 
 def test_sweeps_are_told_apart_and_recognized(tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ Knows the expert, supervision and its own settings; knows nothing of amateurs, a
 
 import json
 import shutil
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, cast
@@ -82,7 +83,11 @@ def distill(
             vocabulary_size=expert.vocabulary_size,
         )
         trainer.remove_callback(PrinterCallback)  # our own bar and log say the same, once
-        trainer.train(resume_from_checkpoint=_last_whole(checkpoints))
+        with warnings.catch_warnings():
+            # peft looks for a config beside the weights, which a GGUF file's folder does not have;
+            # it would only want to know whether embeddings were resized, and none are.
+            warnings.filterwarnings("ignore", message="Could not find a config file")
+            trainer.train(resume_from_checkpoint=_last_whole(checkpoints))
         history = [_kept_metrics(entry) for entry in trainer.state.log_history if "loss" in entry]
         # Named only now: checkpoints would look the name up at the hub each time.
         config = cast(LoraConfig, model.peft_config["default"])

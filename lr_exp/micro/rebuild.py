@@ -28,19 +28,20 @@ from lr_exp.micro.tokenizer import build_tokenizer
 from lr_exp.micro.training import Recipe, build_model, greedy_answers, shares, train
 from lr_exp.micro.world import FAMILIES, problems
 
-# The expert has learned the arithmetic; what it lacks is the habit of care. The amateurs but the
-# master are smaller and trained for a short time, so they are unsure of some digits besides: there,
-# too, expert and amateur disagree, and the expert's own way is what the contrast confirms. When the
-# amateur was unsure of little but care, nearly only forks were kept, and the tuned expert took to
-# carrying where there was nothing to carry. `micro_near`'s share was chosen by trying: tuning gains
-# about as much as with `micro` at 0.10, and nothing at 0.20, where the forks fall below beta = 0.4.
+# The expert has learned the arithmetic; what it lacks is the habit of care. All amateurs are
+# smaller. `micro` and `micro_near` were trained for a short time, so they are unsure of some digits
+# besides: there, too, expert and amateur disagree, and the expert's own way is what the contrast
+# confirms. When the amateur was unsure of little but care, nearly only forks were kept, and the
+# tuned expert took to carrying where there was nothing to carry. `micro_near`'s share was chosen by
+# trying: tuning gains about as much as with `micro` at 0.10, and nothing at 0.20, where the forks
+# fall below beta = 0.4. `micro_peer` is as able and as careful as the expert, `micro_master` better.
 RECIPES: dict[str, Recipe] = {
     "expert": Recipe(
         careful_share=0.4, steps=900, width=128, layers=4, heads=4, inner=512, learning_rate=3e-3
     ),
     "micro": Recipe(careful_share=0.05, steps=300),
     "micro_near": Recipe(careful_share=0.14, steps=300),
-    "micro_peer": Recipe(careful_share=0.4, steps=300),
+    "micro_peer": Recipe(careful_share=0.4, steps=900),
     "micro_master": Recipe(careful_share=0.9, steps=1000),
 }
 

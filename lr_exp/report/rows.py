@@ -34,7 +34,7 @@ class Row:
     average: Estimate | None = None  # over the table's benchmarks
     gain: Estimate | None = None  # of the average over the baseline's
     label: str = ""
-    status: str | None = None  # why there are no numbers
+    status: str | None = None  # why there are no numbers, or why they are the expert's
     seeds: tuple[int, ...] = ()
 
     @property
@@ -149,7 +149,9 @@ def _variants(runs: Sequence[Run], notes: list[str]) -> list[Row]:
         if stopped:
             status = f"nothing trained: {_stopped(stopped[0])}"
             seeds = tuple(run.seed for run in stopped)
-            rows.append(Row(setup, tuple(stopped), status=status, seeds=seeds))
+            # What the method leaves is the expert as it was, and that was measured.
+            got = results.read_results(stopped, "expert")
+            rows.append(Row(setup, tuple(stopped), got, status=status, seeds=seeds))
     return rows
 
 
