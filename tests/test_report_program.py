@@ -12,6 +12,9 @@ import pytest
 from lr_exp.report.__main__ import main
 from lr_exp.report.build import build
 from lr_exp.report.figures.style import of_method, of_variant
+from lr_exp.report.figures.training import accuracy_curve
+from lr_exp.report.rows import sweeps
+from lr_exp.report.runs import find_runs
 from tests.test_report_runs import write_failed, write_metrics, write_run
 
 Call = Callable[..., tuple[int, str, str]]
@@ -175,6 +178,66 @@ def test_an_out_that_is_a_file_is_told(tmp_path: Path, call: Call) -> None:
     assert status == 1
     assert err.startswith("error: --out")
     assert (tmp_path / "file").read_text() == "mine"
+
+
+def test_a_reader_who_has_enough_ends_it_quietly(tmp_path: Path) -> None:
+    write_run(tmp_path / "runs" / "0")
+    code = (
+        "import os, sys; from lr_exp.report.__main__ import main; read, write = os.pipe();"
+        "os.close(read); os.dup2(write, 1); sys.exit(main([sys.argv[1]]))"
+    )
+    done = subprocess.run(  # noqa: S603
+        [sys.executable, "-c", code, str(tmp_path / "runs")],
+        stderr=subprocess.PIPE,
+        text=True,
+        check=False,
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    assert (tmp_path / "runs" / "report" / "report.md").exists()
+
+
+def test_a_pair_without_a_scored_step_has_no_histogram(tmp_path: Path, call: Call) -> None:
+    none = {"sample__histogram": {"bin_nats": 0.1, "counts": [0] * 50}, "sample__steps": 0}
+    write_run(tmp_path / "0", sweep="one", **none)
+    write_run(tmp_path / "1", sweep="two", **none)
+    write_run(tmp_path / "2", sweep="two", amateur="micro_near")
+    assert call(tmp_path)[0] == 0
+    made = {path.name for path in (tmp_path / "report").glob("*_kl_histogram.png")}
+    assert made == {"two_kl_histogram.png"}
+
+
+def test_a_sweep_of_failures_alone_has_a_section(tmp_path: Path, call: Call) -> None:
+    write_run(tmp_path / "0", sweep="micro_ablation")
+    failed = {"expert": "micro", "method": "neither", "sweep": "micro_baselines", "seed": 1}
+    write_failed(tmp_path / "1", "no memory", **failed)
+    for sweep in ("micro_alpha_beta", "micro_expertise_gap"):
+        write_failed(tmp_path / sweep, "no memory", **{**failed, "sweep": sweep, "beta": 0.4})
+    assert call(tmp_path)[0] == 0
+    text = (tmp_path / "report" / "report.md").read_text()
+    section = text[text.index("## micro_baselines") :]
+    assert "| both removed | seed 1 | failed: no memory |" in section
+    assert "Questions: ." not in text
+    assert "was not measured" not in text
+
+
+def test_seeds_in_which_nothing_was_trained_are_in_curves_and_lists(
+    tmp_path: Path, call: Call
+) -> None:
+    curve = [{"step": 50, "results": {name: {"correct": 4, "total": 4} for name in THREE}}]
+    told = {"before": THREE, "sweep": "micro_training_curve"}
+    write_run(tmp_path / "0", after=BETTER, evaluate__curve=curve, **told)
+    write_run(tmp_path / "1", seed=1, after={}, distill=None, stopped="No step.", **told)
+    (section,) = sweeps(find_runs(tmp_path))
+    (row,) = [row for row in section.rows if not row.is_baseline]
+    means = {step: one.mean for step, one in accuracy_curve(row, section.benchmarks).items()}
+    assert means == {0: 0.5, 50: 0.75, 100: 0.625}  # the second seed stays at 0.5
+    assert call(tmp_path)[0] == 0
+    text = (tmp_path / "report" / "report.md").read_text()
+    assert "- LightReasoner, seed 1: No step." in text
+    assert "1 of 2 seeds: nothing trained: No step." in text
+    # A row whose seeds did not all train is drawn and compared like any other.
+    made = {path.name for path in (tmp_path / "report").glob("*.png")}
+    assert "micro_training_curve_radar.png" in made
 
 
 def test_runs_that_only_sampled_are_reported_without_accuracies(tmp_path: Path, call: Call) -> None:

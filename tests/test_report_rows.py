@@ -87,29 +87,96 @@ def test_contrastive_decoding_has_rows_of_its_own(tmp_path: Path) -> None:
     assert gain.mean == 0.5
 
 
-def test_failed_and_stopped_cells_are_rows_with_their_reason(tmp_path: Path) -> None:
-    write_run(tmp_path / "0")
-    write_run(tmp_path / "1", seed=1, after={}, stopped="No step is above beta=0.4.")
-    write_failed(tmp_path / "2", "out of memory", expert="micro", method="neither", seed=2)
-    write_failed(tmp_path / "3", "no such model", overrides=["expert=typo", "seed=3"])
+STOPPED = {"after": {}, "distill": None, "stopped": "No step is above beta=0.4."}
+
+
+def test_a_seed_in_which_nothing_was_trained_counts_as_the_expert_it_left(tmp_path: Path) -> None:
+    """Averaging over those seeds alone in which something was trained flatters the method."""
+    write_run(tmp_path / "0", seed=0)  # 3 of 4 right
+    write_run(tmp_path / "1", seed=1)
+    write_run(tmp_path / "2", seed=2, **STOPPED)  # the expert: 1 of 4
+    row = _row(_sweep(tmp_path), "LightReasoner")
+    assert row.remark == "1 of 3 seeds: nothing trained: No step is above beta=0.4."
+    assert (row.seeds, row.lost, row.asked, row.trained) == ((0, 1, 2), (), 3, 2)
+    assert row.average is not None
+    assert row.average.mean == pytest.approx((0.75 + 0.75 + 0.25) / 3)
+    assert row.gain is not None
+    assert row.gain.by_seed == pytest.approx((0.5, 0.5, 0.0))
+
+
+def test_where_no_seed_trained_anything_the_row_is_the_experts(tmp_path: Path) -> None:
+    write_run(tmp_path / "0", seed=0, **STOPPED)
+    write_run(tmp_path / "1", seed=1, **STOPPED)
+    row = _row(_sweep(tmp_path), "LightReasoner")
+    assert row.remark == "nothing trained: No step is above beta=0.4."
+    assert row.gain is not None
+    assert (row.gain.mean, row.gain.stderr) == (0, 0)
+
+
+def test_failed_and_unmeasured_seeds_are_told_with_the_row_of_the_others(tmp_path: Path) -> None:
+    write_run(tmp_path / "0", seed=0)
+    write_run(tmp_path / "1", seed=1, evaluate=None, answers=False)
+    told = {"expert": "micro", "method": "lightreasoner", "amateur": "micro", "data": "micro"}
+    write_failed(tmp_path / "2", "out of memory", seed=2, alpha=0.2, beta=0.4, **told)
+    write_failed(tmp_path / "3", "no luck", seed=3, alpha=0.2, beta=0.4, **told)
+    write_failed(tmp_path / "4", "at first", seed=0, alpha=0.2, beta=0.4, **told)
+    write_failed(tmp_path / "5", "another beta", seed=0, alpha=0.2, beta=0.8, **told)
     sweep = _sweep(tmp_path)
-    told = [(row.label, row.status) for row in sweep.rows if row.status]
-    assert told == [
-        ("LightReasoner", "nothing trained: No step is above beta=0.4."),
-        ("both removed", "failed: out of memory"),
-        ("expert=typo seed=3", "failed: no such model"),
+    row = _row(sweep, "LightReasoner, β 0.4")
+    # Seed 0 failed at first and then finished: it is there.
+    assert row.remark == (
+        "1 of 4 seeds not evaluated; 2 of 4 seeds failed: out of memory / no luck"
+    )
+    assert (row.seeds, row.lost) == ((0,), (1, 2, 3))
+    assert row.average is not None
+    assert row.average.mean == 0.75
+    assert _row(sweep, "LightReasoner, β 0.8").remark == "failed: another beta"
+
+
+def test_setups_of_which_all_seeds_failed_are_one_row_without_numbers(tmp_path: Path) -> None:
+    write_run(tmp_path / "0")
+    told = {"expert": "micro", "method": "neither", "data": "micro"}
+    write_failed(tmp_path / "2", "out of memory", seed=2, **told)
+    write_failed(tmp_path / "3", "out of memory", seed=3, **told)
+    write_failed(tmp_path / "4", "no such model", overrides=["expert=typo", "seed=3"])
+    found = [(row.label, row.remark, row.lost) for row in _sweep(tmp_path).rows if row.remark]
+    assert found == [
+        ("both removed", "failed: out of memory", (2, 3)),
+        ("expert=typo seed=3", "failed: no such model", (None,)),
     ]
-    measured = [row for row in sweep.rows if row.label == "LightReasoner" and not row.status]
-    assert measured[0].seeds == (0,)
-    # Where nothing was trained the expert stays what it was, and that is the method's result.
-    (stopped,) = [row for row in sweep.rows if row.status and row.label == "LightReasoner"]
-    (baseline,) = [row for row in sweep.rows if row.is_baseline]
-    assert stopped.average is not None
-    assert baseline.average is not None
-    assert stopped.average.mean == baseline.average.mean
-    assert stopped.gain is not None
-    assert stopped.gain.mean == 0
-    assert stopped.gain.stderr == 0
+
+
+def test_a_seed_that_trained_something_once_and_nothing_once_is_refused(tmp_path: Path) -> None:
+    write_run(tmp_path / "0")
+    write_run(tmp_path / "1", **STOPPED)
+    with pytest.raises(UserError, match="nothing was trained in 1, and something in 0"):
+        _sweep(tmp_path)
+
+
+def test_rows_with_stopped_seeds_are_references_and_points_like_any_other(tmp_path: Path) -> None:
+    for amateur in ("micro", "micro_near"):
+        for seed, told in enumerate(({}, STOPPED)):
+            gap = {"evaluate__gap": _gap(6, 2 if amateur == "micro" else 4)}
+            write_run(tmp_path / f"{amateur} {seed}", amateur=amateur, seed=seed, **gap, **told)
+    sweep = _sweep(tmp_path)
+    measured = [measured_gap(row.runs) for row in sweep.rows if row.gain]
+    assert [gap.difference.mean for gap in measured if gap] == pytest.approx([0.4, 0.2])
+    pairs = [(p.ours.label, p.theirs.label) for p in compare(sweep).pairs]
+    assert ("LightReasoner, amateur micro", "baseline") in pairs
+    assert len(pairs) == 3
+
+
+def test_without_the_greedy_expert_there_is_no_gain(tmp_path: Path) -> None:
+    """Its contrastive decoding asks an amateur: no untuned expert to be compared with."""
+    write_run(tmp_path / "0", decoder="contrastive")
+    assert [row.gain for row in _sweep(tmp_path).rows] == [None, None]
+
+
+def test_sweeps_of_failures_alone_are_told(tmp_path: Path) -> None:
+    write_run(tmp_path / "0", sweep="ablation")
+    write_failed(tmp_path / "1", "no memory", expert="micro", method="neither", sweep="baselines")
+    found = {sweep.name: sweep for sweep in sweeps(find_runs(tmp_path))}
+    assert [row.remark for row in found["baselines"].rows] == ["failed: no memory"]
 
 
 def test_sweeps_are_told_apart_and_recognized(tmp_path: Path) -> None:
@@ -159,6 +226,28 @@ def test_a_row_of_unlike_runs_is_refused(tmp_path: Path, changed: dict, told: st
         _sweep(tmp_path)
     assert told in str(error.value)
     assert "LightReasoner" in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "told"),
+    [
+        ({"evaluate": None}, {}, "['micro_add', 'micro_plain'] in 1 and ['micro_add'] in 2"),
+        (STOPPED, {}, "['micro_add', 'micro_plain'] in 0 and ['micro_add'] in 2"),
+        ({"provenance__data": None}, {"provenance__data": "new"}, "new in 1 and of micro in 2"),
+    ],
+)
+def test_a_run_that_was_not_asked_does_not_hide_what_later_ones_differ_in(
+    tmp_path: Path, first: dict, second: dict, told: str
+) -> None:
+    both = {"micro_add": [0, 1], "micro_plain": [1, 1]}
+    asked = both if "provenance__data" not in second else {"micro_add": [0, 1]}
+    write_run(tmp_path / "0", seed=0, before=asked, answers=False, **first)
+    write_run(tmp_path / "1", seed=1, before=asked, after=asked, answers=False, **second)
+    one = {"micro_add": [0, 1]}
+    write_run(tmp_path / "2", seed=2, before=one, after=one, answers=False)
+    with pytest.raises(UserError, match="mixes runs") as error:
+        _sweep(tmp_path)
+    assert told in str(error.value)
 
 
 @pytest.mark.parametrize(
@@ -269,7 +358,9 @@ def test_pairs_count_won_and_lost_questions(tmp_path: Path) -> None:
     assert [one.benchmark for one in pair.comparisons] == ["micro_add", "micro_plain", "AVG"]
     overall = pair.overall
     assert (overall.questions, overall.won, overall.lost) == (12, 8, 1)
-    assert overall.p == 0.0390625
+    assert overall.p_majority == 0.0390625
+    # Of plain's two questions none differs, add's ten weigh alike: 8 signs against 1, as above.
+    assert overall.p_mean == pytest.approx(0.0390625, abs=0.006)
     assert overall.difference == pytest.approx((0.9 - 0.2) / 2)
     assert 0 < overall.low < overall.difference < overall.high <= 0.5
 

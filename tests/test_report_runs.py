@@ -1,6 +1,7 @@
 """Reading runs for a report; and the small run folders that all tests of the report build."""
 
 import json
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -8,6 +9,7 @@ from typing import Any
 import pytest
 
 from lr_exp.errors import UserError
+from lr_exp.report.published import HUB_IDS
 from lr_exp.report.runs import AnswersMissingError, find_runs
 
 Right = dict[str, Sequence[int]]  # benchmark: each question's grade, 0 or 1
@@ -55,8 +57,8 @@ def write_run(
             "dtype": "float32",
         },
         "settings": {
-            "expert": {"name": expert, "path": None},
-            "amateur": {"name": amateur or "micro", "path": None},
+            "expert": {"name": expert, "path": HUB_IDS.get(expert)},
+            "amateur": {"name": amateur or "micro", "path": HUB_IDS.get(amateur or "micro")},
             "data": {"name": data, "path": None, "max_questions": 20},
             "method": {"name": method, "steps": "all"},
             "sampler": {"max_new_tokens": 128, "batch_size": 16, "export": None},
@@ -132,7 +134,7 @@ def write_metrics(folder: Path, entropies: dict[int, float]) -> None:
 
 
 def write_failed(folder: Path, error: str, **told: Any) -> Path:
-    names = ("expert", "amateur", "method", "alpha", "beta", "seed", "sweep")
+    names = ("expert", "amateur", "method", "data", "alpha", "beta", "seed", "sweep")
     folder.mkdir(parents=True)
     record = {"error": error, **dict.fromkeys(names), "overrides": [], **told}
     (folder / "failed.json").write_text(json.dumps(record), encoding="utf-8")
@@ -167,13 +169,19 @@ def test_finds_runs_failures_and_unfinished_folders_but_not_the_store(tmp_path: 
     assert found.unfinished == ["sweep/2"]
 
 
-def test_a_run_that_finished_after_it_had_failed_counts_with_a_note(tmp_path: Path) -> None:
+@pytest.mark.parametrize("newer", ["summary.json", "failed.json"])
+def test_of_a_summary_and_a_failure_the_newer_counts_with_a_note(
+    tmp_path: Path, newer: str
+) -> None:
     write_run(tmp_path / "0")
-    (tmp_path / "0" / "failed.json").write_text('{"error": "earlier"}')
+    write_run(tmp_path / "1", seed=1)
+    (tmp_path / "0" / "failed.json").write_text('{"error": "no memory"}')
+    for name in ("summary.json", "failed.json"):
+        os.utime(tmp_path / "0" / name, (2000.0 if name == newer else 1000.0,) * 2)
     found = find_runs(tmp_path)
-    assert len(found.runs) == 1
-    assert not found.failed
-    assert "0 holds failed.json beside summary.json" in found.notes[0]
+    assert len(found.runs) == (2 if newer == "summary.json" else 1)
+    assert len(found.failed) == (0 if newer == "summary.json" else 1)
+    assert found.notes == [f"0 holds summary.json and failed.json: {newer}, the newer, counts."]
 
 
 def test_an_unreadable_failure_is_told_as_a_failure(tmp_path: Path) -> None:

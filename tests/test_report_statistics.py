@@ -97,6 +97,38 @@ def test_majority_needs_more_than_half_of_the_seeds() -> None:
     assert paired.won_and_lost(_of("110", "100", "010"), _of("011")) == (1, 1)
 
 
+def test_sign_flips_of_equal_differences_are_the_sign_test() -> None:
+    # 8 questions up, 1 down, 20 unchanged: of 2^9 signs, 2 (1 + 9) are as far from even.
+    differences = np.array([1.0] * 8 + [-1.0] + [0.0] * 20)
+    assert paired.sign_flips(differences) == pytest.approx(2 * 10 / 2**9, abs=0.006)
+    assert paired.sign_flips(-differences) == paired.sign_flips(differences)
+    # How large a difference is in points does not matter, nor does how it is rounded.
+    assert paired.sign_flips(differences / 3) == paired.sign_flips(differences)
+
+
+def test_sign_flips_are_those_of_every_sign_drawn_on_its_own() -> None:
+    rng = np.random.default_rng(3)
+    ours, theirs = rng.random((3, 40)) < 0.6, rng.random((2, 40)) < 0.4
+    differences = ours.mean(axis=0) - theirs.mean(axis=0)
+    signs = rng.choice([-1, 1], size=(20_000, 40))
+    plain = (np.abs(signs @ differences) >= abs(differences.sum()) - 1e-9).mean()
+    assert paired.sign_flips(differences) == pytest.approx(plain, abs=0.01)
+
+
+def test_sign_flips_see_what_the_majority_of_seeds_hides() -> None:
+    # One of three seeds learned all questions, two nothing: no majority anywhere.
+    ours, theirs = _of("1" * 30, "0" * 30, "0" * 30), _of("0" * 30)
+    assert paired.mcnemar(*paired.won_and_lost(ours, theirs)) == 1.0
+    assert paired.sign_flips(ours.mean(axis=0) - theirs.mean(axis=0)) == 1 / 10_001
+
+
+def test_sign_flips_of_nothing_are_chance_and_the_same_every_time() -> None:
+    assert paired.sign_flips(np.zeros(5)) == 1.0
+    mixed = np.array([0.5, -0.25, 1.0, 0.25, 0.75])
+    assert paired.sign_flips(mixed) == paired.sign_flips(mixed)
+    assert paired.sign_flips(mixed) != paired.sign_flips(mixed, seed=1)
+
+
 def test_bootstrap_interval_is_that_of_the_paired_difference() -> None:
     rng = np.random.default_rng(7)
     theirs = (rng.random((1, 400)) < 0.5).astype(float)

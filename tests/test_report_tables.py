@@ -2,9 +2,11 @@
 
 import csv
 import io
+from dataclasses import asdict
 from pathlib import Path
 
 import pytest
+from omegaconf import OmegaConf
 
 from lr_exp.report import published
 from lr_exp.report.names import ABSENT, Setup
@@ -17,7 +19,16 @@ from lr_exp.report.tables.gap import gap_table
 from lr_exp.report.tables.kl_profile import kl_profile_table
 from lr_exp.report.tables.table import Column, Table, signed
 from lr_exp.report.write import csv_text, latex_table, markdown_table, markdown_text, plain_table
+from lr_exp.settings import (
+    AmateurSettings,
+    DataSettings,
+    ExpertSettings,
+    MethodSettings,
+    Settings,
+)
 from tests.test_report_runs import write_failed, write_run
+
+CONF = Path(__file__).parents[1] / "conf"
 
 SEVEN = ["gsm8k", "math", "svamp", "asdiv", "minerva_math", "olympiadbench", "mmlu_stem"]
 FULL = Setup("qwen_math_1_5b", "lightreasoner", "qwen_0_5b", "gsm8k", 0.2, 0.4)
@@ -31,6 +42,8 @@ def _papers(method: str, amateur: str | None = "qwen_0_5b", **told: object) -> d
         "data": "gsm8k",
         "before": {name: [0, 1] for name in SEVEN},
         "after": {name: [1, 1] for name in SEVEN},
+        "settings__data": {"name": "gsm8k", "path": "openai/gsm8k", "max_questions": 1000},
+        "settings__distiller": {"steps": 1000, "batch_size": 16, "learning_rate": 5e-5},
         **told,
     }
 
@@ -70,6 +83,102 @@ def test_published_numbers_are_the_papers() -> None:
         "tuned_tokens": 2_200_000,
         "gain": 4.5,
     }
+
+
+def test_hub_ids_are_the_presets() -> None:
+    for name, path in published.HUB_IDS.items():
+        presets = [CONF / role / f"{name}.yaml" for role in ("expert", "amateur")]
+        found = {OmegaConf.load(preset).path for preset in presets if preset.exists()}
+        assert found == {path}, name
+
+
+@pytest.mark.parametrize(
+    ("method", "changed", "told"),
+    [
+        ("lightreasoner", {}, ()),
+        (
+            "lightreasoner",
+            {"data.max_questions": 8, "distiller.learning_rate": 1e-4},
+            ("data.max_questions 8, paper 1000", "distiller.learning_rate 0.0001, paper 5e-05"),
+        ),
+        (
+            "neither",
+            {"distiller.target_modules": ["q_proj"], "evaluator.max_examples": 50},
+            (
+                "evaluator.max_examples 50, paper all",
+                "distiller.target_modules q_proj, paper q_proj+v_proj",
+            ),
+        ),
+        ("baseline", {"data.max_questions": 8}, ()),
+        ("baseline", {"evaluator.max_examples": 8}, ("evaluator.max_examples 8, paper all",)),
+        ("gt_sft", {"sampler.max_new_tokens": 8}, ()),  # nothing is rolled out
+        # The main results' SFT and the ablation's.
+        ("rejection_sft", {"data.max_questions": None, "method.samples": 1}, ()),
+        (
+            "rejection_sft",
+            {},
+            ("data.max_questions 1000, paper all", "method.samples 4, paper 1"),
+        ),
+    ],
+)
+def test_settings_that_the_paper_has_otherwise_are_told(
+    method: str, changed: dict, told: tuple[str, ...]
+) -> None:
+    """Against the program's own defaults: what it does unasked is what the paper did."""
+    amateur = AmateurSettings(name="qwen_0_5b", path="Qwen/Qwen2.5-0.5B")
+    expert = ExpertSettings(name="qwen_math_1_5b", path="Qwen/Qwen2.5-Math-1.5B")
+    data = DataSettings(name="gsm8k", format="gsm8k", max_questions=1000)
+    own = Settings(expert, amateur, data, MethodSettings(name=method))
+    settings = asdict(own)
+    for path, value in changed.items():
+        group, key = path.split(".")
+        settings[group][key] = value
+    setup = Setup("qwen_math_1_5b", method, "qwen_0_5b", "gsm8k", 0.2, 0.4)
+    assert published.differences(setup, settings) == told
+    assert published.papers_own(setup, settings) == setup
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        {"settings__expert": {"name": "qwen_math_1_5b", "path": "other/model"}},
+        {"settings__expert": {"name": "qwen_math_1_5b", "path": "Qwen/Qwen2.5-Math-7B"}},
+        {
+            "settings__expert": {
+                "name": "qwen_math_1_5b",
+                "path": "Qwen/Qwen2.5-Math-1.5B",
+                "init": "random",
+            }
+        },
+    ],
+)
+def test_another_model_under_a_papers_name_has_no_published_number(
+    tmp_path: Path, changed: dict
+) -> None:
+    write_run(tmp_path / "0", **_papers("lightreasoner", **changed))
+    for layout in (accuracy_table, efficiency_table, kl_profile_table):
+        assert "published" not in markdown_table(_make(tmp_path, layout)), layout
+
+
+def test_published_numbers_beside_other_settings_have_an_asterisk_and_a_note(
+    tmp_path: Path,
+) -> None:
+    few = {"name": "gsm8k", "path": "openai/gsm8k", "max_questions": 8}
+    write_run(tmp_path / "0", **_papers("lightreasoner", settings__data=few))
+    write_run(tmp_path / "1", **_papers("no_contrast", alpha=None))
+    note = "* LightReasoner of qwen_math_1_5b: ours data.max_questions 8, paper 1000."
+    table = _make(tmp_path, accuracy_table)
+    assert _column(table, "GSM8K published") == ["42.5", "70.6*", "62.0"]
+    assert table.notes[1:] == [note]
+    csv_rows = list(csv.DictReader(io.StringIO(csv_text(table))))
+    tuned = [row for row in csv_rows if row["method"] == "lightreasoner"]
+    assert {row["published_differs"] for row in tuned} == {"data.max_questions 8, paper 1000"}
+    assert tuned[0]["published"] == "70.6"
+    costs = _make(tmp_path, efficiency_table)
+    assert _column(costs, "problems published") == ["1,000*", ABSENT]
+    assert costs.notes[-1] == note
+    profile = _make(tmp_path, kl_profile_table)
+    assert profile.notes[-1].endswith("ours data.max_questions 8, paper 1000.")
 
 
 @pytest.mark.parametrize(
@@ -146,7 +255,7 @@ def test_failed_cells_are_marked_and_have_no_numbers(tmp_path: Path) -> None:
     assert _column(table, "AVG")[-1] == ABSENT
     assert _column(table, "seeds")[-1] == "seed 3"
     rows = list(csv.DictReader(io.StringIO(csv_text(table))))
-    assert (rows[-1]["accuracy"], rows[-1]["status"]) == ("", "failed: out of memory")
+    assert (rows[-1]["accuracy"], rows[-1]["remark"]) == ("", "failed: out of memory")
 
 
 def test_the_gap_table_puts_the_expert_alone_last(tmp_path: Path) -> None:
@@ -185,6 +294,52 @@ def test_efficiency_averages_seeds_and_adds_sampling_to_tuning(tmp_path: Path) -
     assert _column(table, "tokens tuned") == ["1,600"]
     assert _column(table, "gain published") == ["+11.8"]
     assert _column(table, "peak memory (GiB)") == ["3.00"]
+
+
+def test_the_published_problems_of_sft_stand_beside_the_solved(tmp_path: Path) -> None:
+    told = _papers("rejection_sft", amateur=None, alpha=None, beta=None)
+    verified = {"drawn": 7473, "right": 4000, "answers": 4000, "solved": 3900}
+    every = {"name": "gsm8k", "path": "openai/gsm8k", "max_questions": None}
+    told |= {"settings__data": every, "sample__verified": verified, "sample__questions": 7473}
+    write_run(tmp_path / "0", **told)
+    write_run(tmp_path / "1", **_papers("lightreasoner"))
+    table = _make(tmp_path, efficiency_table)
+    assert _column(table, "problems") == ["7,473", "20"]
+    assert _column(table, "problems published") == [ABSENT, "1,000"]
+    assert _column(table, "solved") == ["3,900", ABSENT]
+    assert _column(table, "solved published") == ["3,952", ABSENT]
+    assert any("our reading" in note for note in table.notes)
+
+
+def test_tuning_that_did_not_happen_took_nothing(tmp_path: Path) -> None:
+    write_run(tmp_path / "0", seed=0, distill__seconds=6.0)
+    stopped = {"after": {}, "distill": None, "stopped": "No step."}
+    write_run(tmp_path / "1", seed=1, **stopped)
+    table = _make(tmp_path, efficiency_table)
+    assert _column(table, "tuning (s)") == ["3.0"]
+    assert _column(table, "tokens tuned") == ["800"]
+    assert _column(table, "remark") == ["1 of 2 seeds: nothing trained: No step."]
+
+
+def test_grid_cells_that_lack_seeds_say_so(tmp_path: Path) -> None:
+    stopped = {"after": {}, "distill": None, "stopped": "No step.", "sample__kept_share": 0.0}
+    told = {"expert": "micro", "method": "lightreasoner", "amateur": "micro", "alpha": 0.2}
+    told |= {"data": "micro"}
+    for seed in (0, 1, 2):
+        write_run(tmp_path / f"whole {seed}", seed=seed, beta=0.1)
+        write_run(tmp_path / f"some {seed}", seed=seed, beta=0.4, **(stopped if seed else {}))
+        write_run(tmp_path / f"none {seed}", seed=seed, beta=0.8, **stopped)
+        write_failed(tmp_path / f"failed {seed}", "no memory", seed=seed, beta=1.6, **told)
+    write_failed(tmp_path / "failed", "no memory", seed=3, beta=0.1, **told)
+    table = _make(tmp_path, alpha_beta_table)
+    cells = {title: _column(table, f"beta {title}")[0] for title in ("0.1", "0.4", "0.8", "1.6")}
+    assert cells["0.1"].endswith("kept 20.0%, 3/4 seeds")
+    assert cells["0.4"].startswith("41.7 ± ")  # 0.75, 0.25, 0.25
+    assert cells["0.4"].endswith("kept 6.7%, 1/3 seeds trained")
+    assert cells["0.8"].endswith("(+0.0), kept 0.0%, nothing trained")
+    assert cells["1.6"] == "failed"
+    failed = "seed 0, seed 1, seed 2"
+    assert _column(_make(tmp_path, accuracy_table), "seeds") == [ABSENT, "3/4", "3", "3", failed]
 
 
 def test_alpha_and_beta_are_a_grid(tmp_path: Path) -> None:

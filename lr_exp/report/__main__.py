@@ -31,8 +31,11 @@ def main(words: list[str] | None = None) -> int:
             raise
         print(f"error: {' '.join(str(error).split())}", file=sys.stderr, flush=True)
         return 1
-    print(report.shown)
-    print(f"Report: {out / 'report.md'} ({len(report.files)} files in {out})")
+    try:
+        print(report.shown)
+        print(f"Report: {out / 'report.md'} ({len(report.files)} files in {out})", flush=True)
+    except BrokenPipeError:  # whoever reads has enough, as `head` does; the files are there
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for what is buffered still
     return 0
 
 

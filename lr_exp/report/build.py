@@ -1,23 +1,24 @@
 """From a folder of runs to the files of its report. Nothing is written before all is made."""
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from lr_exp.errors import UserError
 from lr_exp.report.compare import compare
 from lr_exp.report.document import document
-from lr_exp.report.figures import Figure, draw_all
-from lr_exp.report.rows import Sweep, sweeps
+from lr_exp.report.figures import draw_all
+from lr_exp.report.rows import Row, Sweep, sweeps
 from lr_exp.report.runs import Found, find_runs
+from lr_exp.report.section import Section
 from lr_exp.report.tables.accuracy import accuracy_table
 from lr_exp.report.tables.alpha_beta import alpha_beta_table
 from lr_exp.report.tables.efficiency import efficiency_table
 from lr_exp.report.tables.gap import gap_table
 from lr_exp.report.tables.kl_profile import kl_profile_table
 from lr_exp.report.tables.significance import significance_table
-from lr_exp.report.tables.table import Table
+from lr_exp.report.tables.table import Table, remark
 from lr_exp.report.write import csv_text, latex_table, one_line, plain_table
 
 # A sweep's own table has the sweep's name; the others follow, named after it.
@@ -48,11 +49,11 @@ def build(folder: Path) -> Report:
     taken: set[str] = set()
     sections = [_section(sweep, taken) for sweep in sweeps(found)]
     files: dict[str, bytes] = {}
-    for _, tables, figures, _ in sections:
-        for table in tables:
+    for section in sections:
+        for table in section.tables:
             files[f"{table.name}.csv"] = csv_text(table).encode()
             files[f"{table.name}.tex"] = latex_table(table).encode()
-        for figure in figures:
+        for figure in section.figures:
             files |= {f"{figure.name}.{kind}": made for kind, made in figure.files.items()}
     title = folder.resolve().name
     files["report.md"] = document(title, found, sections).encode()
@@ -74,7 +75,7 @@ def write(report: Report, out: Path) -> None:
         raise UserError(f"--out {out} cannot be written to ({reason}).") from error
 
 
-def _section(sweep: Sweep, taken: set[str]) -> tuple[Sweep, list[Table], list[Figure], list[str]]:
+def _section(sweep: Sweep, taken: set[str]) -> Section:
     prefix = _prefix(sweep.name, taken)
     kind = sweep.table if sweep.table in _LAYOUTS else "results"
     order = [kind, *(name for name in _LAYOUTS if name != kind)]
@@ -96,7 +97,7 @@ def _section(sweep: Sweep, taken: set[str]) -> tuple[Sweep, list[Table], list[Fi
         # What is claimed is read beside what supports it.
         tables.insert(min(1, len(tables)), significance)
     figures = draw_all(sweep, lambda figure: f"{prefix}_{figure}")
-    return sweep, tables, figures, pairs.refused
+    return Section(sweep, tables, figures, pairs.refused)
 
 
 def _prefix(name: str | None, taken: set[str]) -> str:
@@ -110,13 +111,21 @@ def _prefix(name: str | None, taken: set[str]) -> str:
     return prefix
 
 
-def _shown(found: Found, sections: list[tuple[Sweep, list[Table], list[Figure], list[str]]]) -> str:
+def _partial(section: Section) -> list[Row]:
+    """Rows of which some seeds are not what the others are."""
+    return [row for row in section.sweep.rows if row.runs and row.remarks]
+
+
+def _shown(found: Found, sections: Sequence[Section]) -> str:
     parts = []
-    for sweep, tables, _, _ in sections:
-        if tables:
-            title = f"{one_line(sweep.name or 'results')}: {tables[0].title}"
-            parts += [title, "", plain_table(tables[0]), *map(one_line, tables[0].notes[:1]), ""]
-        parts += [one_line(note) for note in dict.fromkeys(sweep.notes)]
+    for section in sections:
+        for table in section.tables[:1]:
+            title = f"{one_line(section.sweep.name or 'results')}: {table.title}"
+            parts += [title, "", plain_table(table), *map(one_line, table.notes[:1]), ""]
+        notes = [*dict.fromkeys(section.sweep.notes)]
+        # A table that is too wide has lost its remarks.
+        notes += [f"{row.label}: {remark(row.remarks)}" for row in _partial(section)]
+        parts += [*map(one_line, notes), *([""] if notes else [])]
     parts += [
         f"failed: {one_line(failed.name)}: {one_line(failed.error)}" for failed in found.failed
     ]

@@ -4,7 +4,8 @@ Knows runs and their settings; computes no number. Whatever does not belong toge
 UserError that names the key, the values and the folders.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from lr_exp.errors import UserError
@@ -58,39 +59,32 @@ def check_benchmarks(runs: Sequence[Run]) -> None:
 
 def check_row(label: str, runs: Sequence[Run]) -> list[str]:
     """All runs of a row differ in the seed alone. Returns notes on what differs harmlessly."""
+    for told in _differences((run, _identity(run)) for run in runs):
+        raise UserError(
+            f"row {label!r} mixes runs that differ in more than the seed: {_tell(told)}. {_APART}"
+        )
     notes: dict[str, str] = {}
-    first = runs[0]
-    for run in runs[1:]:
-        told = _difference(_identity(first), _identity(run))
-        if told:
-            raise UserError(
-                f"row {label!r} mixes runs that differ in more than the seed: "
-                f"{_tell(told, first, run)}. {_APART}"
-            )
-        harmless = _difference(_resources(first), _resources(run))
+    for told in _differences((run, _resources(run)) for run in runs):
         notes |= {
-            key: f"{label}: {key} differs between runs ({a} in {first.name}, {b} in {run.name}); "
-            "results can differ by rounding."
-            for key, a, b in harmless
+            one.key: f"{label}: {one.key} differs between runs ({one.value} in {one.run.name}, "
+            f"{one.other_value} in {one.other.name}); results can differ by rounding."
+            for one in told
         }
     return list(notes.values())
 
 
 def check_expert(runs: Sequence[Run]) -> None:
     """All runs of one expert have the same model, and asked it in the same way."""
-    first = runs[0]
     parts = ("expert.", "evaluator.", "model of the expert", "dtype")
-    for run in runs[1:]:
-        told = [
-            entry
-            for entry in _difference(_identity(first), _identity(run))
-            if entry[0].startswith(parts)
-        ]
-        if told:
-            raise UserError(
-                f"expert {run.expert!r} is not the same, or not evaluated in the same way, in all "
-                f"runs: {_tell(told, first, run)}. Report their folders apart."
-            )
+    read = (
+        (run, {key: value for key, value in _identity(run).items() if key.startswith(parts)})
+        for run in runs
+    )
+    for told in _differences(read):
+        raise UserError(
+            f"expert {runs[0].expert!r} is not the same, or not evaluated in the same way, in all "
+            f"runs: {_tell(told)}. Report their folders apart."
+        )
 
 
 def machine(run: Run) -> dict[str, str]:
@@ -147,7 +141,7 @@ def _identity(run: Run) -> dict[str, Any]:
         "model of the amateur": _fingerprint(run, "amateur"),
         "provenance.data": run.provenance("data"),
         "dtype": run.provenance("dtype"),
-        "evaluated benchmarks": sorted(run.results("tuned")) or None,
+        "evaluated benchmarks": sorted(run.results(run.outcome)) or None,
     }
 
 
@@ -168,21 +162,41 @@ _OPTIONAL = {
 }
 
 
-def _difference(ours: dict[str, Any], theirs: dict[str, Any]) -> list[tuple[str, Any, Any]]:
-    """Keys that both have with other values. A key that an older version lacks tells nothing."""
-    return [
-        (key, value, theirs[key])
-        for key, value in ours.items()
-        if key in theirs
-        and theirs[key] != value
-        and not (key in _OPTIONAL and None in (value, theirs[key]))
-    ]
+@dataclass(frozen=True)
+class _Difference:
+    """A key with one value in the first run that tells it, and another in a later run."""
+
+    key: str
+    value: Any
+    run: Run
+    other_value: Any
+    other: Run
 
 
-def _tell(told: Iterable[tuple[str, Any, Any]], first: Run, other: Run) -> str:
+def _differences(read: Iterable[tuple[Run, dict[str, Any]]]) -> Iterator[list[_Difference]]:
+    """Of each run that differs from those before it, in what.
+
+    A key that an older version lacks tells nothing, nor does a fact that a run was not asked for:
+    each is compared with the first run that has it.
+    """
+    first: dict[str, tuple[Any, Run]] = {}
+    for run, values in read:
+        told = []
+        for key, value in values.items():
+            if key in _OPTIONAL and value is None:
+                continue
+            known, other = first.setdefault(key, (value, run))
+            if known != value:
+                told.append(_Difference(key, known, other, value, run))
+        if told:
+            yield told
+
+
+def _tell(told: Iterable[_Difference]) -> str:
     return "; ".join(
-        f"{key} is {_short(a)} in {first.name} and {_short(b)} in {other.name}"
-        for key, a, b in told
+        f"{one.key} is {_short(one.value)} in {one.run.name} and {_short(one.other_value)} in "
+        f"{one.other.name}"
+        for one in told
     )
 
 

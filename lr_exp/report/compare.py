@@ -22,7 +22,8 @@ class Comparison:
     questions: int
     won: int  # questions that ours alone has right
     lost: int
-    p: float  # exact McNemar, two-sided
+    p_majority: float  # exact McNemar on the majority vote over seeds, two-sided
+    p_mean: float  # sign flips of the difference below, each question's mean over seeds; two-sided
     difference: float  # accuracy of ours minus theirs, in [-1, 1]
     low: float  # of the 95 % bootstrap interval of the difference
     high: float
@@ -75,13 +76,16 @@ def _pairs(rows: list[Row]) -> list[Pair]:
         )
         for number, name in enumerate(benchmarks)  # benchmarks are drawn independently
     }
+    questions = sum(len(rows[0].results.graded[name].ids) for name in benchmarks)
     pairs = []
     for j in range(len(rows)):
         for i in range(j):
-            found = []
+            found, by_question = [], []
             for name in benchmarks:
                 ours, theirs = (rows[k].results.graded[name].correct for k in (j, i))
                 won, lost = paired.won_and_lost(ours, theirs)
+                shifts = ours.mean(axis=0) - theirs.mean(axis=0)
+                by_question.append(shifts / len(shifts))  # their sum is the difference
                 found.append(
                     Comparison(
                         name,
@@ -89,6 +93,7 @@ def _pairs(rows: list[Row]) -> list[Pair]:
                         won,
                         lost,
                         paired.mcnemar(won, lost),
+                        paired.sign_flips(shifts),
                         float(ours.mean() - theirs.mean()),
                         *paired.interval(drawn[name][:, j] - drawn[name][:, i]),
                     )
@@ -102,6 +107,8 @@ def _pairs(rows: list[Row]) -> list[Pair]:
                     won,
                     lost,
                     paired.mcnemar(won, lost),
+                    # Scaled, so that rounding to a fixed digit loses nothing.
+                    paired.sign_flips(np.concatenate(by_question) * questions),
                     math.fsum(one.difference for one in found) / len(found),
                     *paired.interval(averages),
                 )

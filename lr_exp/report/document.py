@@ -3,11 +3,11 @@
 from collections.abc import Sequence
 
 from lr_exp.report.check import machine
-from lr_exp.report.figures import Figure
 from lr_exp.report.names import is_micro
 from lr_exp.report.rows import Sweep
 from lr_exp.report.runs import Found, Run
-from lr_exp.report.tables.table import PUBLISHED, Table
+from lr_exp.report.section import Section
+from lr_exp.report.tables.table import PUBLISHED
 from lr_exp.report.write import markdown_table, markdown_text
 
 _PLUS_MINUS = (
@@ -18,13 +18,19 @@ _PLUS_MINUS = (
 )
 _GAIN = (
     "AVG is the unweighted mean over the benchmarks shown. Gain is that of AVG over the untuned "
-    "expert decoded greedily, in points; its error is paired by question where the answers are at "
-    "hand. The untuned expert depends on no seed and is counted once."
+    "expert decoded greedily, in points, and is told only where that was measured; its error is "
+    "paired by question where the answers are at hand. The untuned expert depends on no seed and "
+    "is counted once. A seed in which a method trained nothing counts with the expert's own "
+    "results: that is what the method leaves."
 )
 _PUBLISHED = (
-    "Columns called published repeat arXiv 2510.07962 for the paper's own models, method and "
-    "settings; everything else was measured in the runs below. A published average is shown only "
-    "where it is over the same benchmarks."
+    "Columns called published repeat arXiv 2510.07962 in rows with the paper's own models, method, "
+    "data and thresholds; everything else was measured in the runs below. Where another setting "
+    "that is known of the paper differs (questions and answers learned from, rollout length, "
+    "optimizer steps, batch, learning rate, LoRA, a limit on evaluated questions), the number has "
+    "an asterisk, and a note under its table lists what differs; how many questions and answers "
+    "the paper's SFT learned from is our reading. A published average is shown only where it is "
+    "over the same benchmarks."
 )
 _MICRO = (
     "Numbers of the micro world (names with micro) are the micro world's own: they show the "
@@ -32,13 +38,11 @@ _MICRO = (
 )
 
 
-def document(
-    title: str, found: Found, sections: Sequence[tuple[Sweep, list[Table], list[Figure], list[str]]]
-) -> str:
+def document(title: str, found: Found, sections: Sequence[Section]) -> str:
     """The whole report as Markdown; figures and tables lie beside it."""
     parts = [f"# Report: {markdown_text(title)}", *_counts(found), _reading(found, sections)]
-    for sweep, tables, figures, notes in sections:
-        parts += _section(sweep, tables, figures, notes)
+    for section in sections:
+        parts += _section(section)
     return "\n\n".join(parts) + "\n"
 
 
@@ -55,9 +59,9 @@ def _counts(found: Found) -> list[str]:
     return parts + [markdown_text(note) for note in found.notes]
 
 
-def _reading(found: Found, sections: Sequence[tuple]) -> str:
+def _reading(found: Found, sections: Sequence[Section]) -> str:
     lines = [_PLUS_MINUS, _GAIN]
-    tables = [table for _, tables, _, _ in sections for table in tables]
+    tables = [table for section in sections for table in section.tables]
     if any(column.title == PUBLISHED for table in tables for column in table.columns):
         lines.append(_PUBLISHED)
     if any(is_micro(run.expert, run.amateur, *run.benchmarks) for run in found.runs):
@@ -66,13 +70,12 @@ def _reading(found: Found, sections: Sequence[tuple]) -> str:
     return "## How to read it\n\n" + "\n".join(f"- {line}" for line in lines)
 
 
-def _section(
-    sweep: Sweep, tables: list[Table], figures: list[Figure], notes: list[str]
-) -> list[str]:
+def _section(section: Section) -> list[str]:
+    sweep = section.sweep
     parts = [f"## {markdown_text(sweep.name or 'Runs of no sweep')}", _what_ran(sweep)]
     if sweep.notes:
         parts.append("\n".join(f"- {markdown_text(note)}" for note in dict.fromkeys(sweep.notes)))
-    for table in tables:
+    for table in section.tables:
         parts += [f"### {table.title}"]
         if table.rows:
             parts.append(markdown_table(table))
@@ -80,7 +83,7 @@ def _section(
         parts.append(
             f"Files: [{table.name}.csv]({table.name}.csv), [{table.name}.tex]({table.name}.tex)"
         )
-    parts += [markdown_text(note) for note in notes]
+    parts += [markdown_text(note) for note in section.refused]
     if sweep.failed:
         cells = "\n".join(
             f"- {markdown_text(failed.name)}: {markdown_text(failed.error)}"
@@ -88,15 +91,16 @@ def _section(
         )
         parts += ["### Failed cells", cells]
     stopped = dict.fromkeys(
-        f"- {markdown_text(row.label)}: {markdown_text(row.status or '')}"
+        f"- {markdown_text(f'{row.label}, seed {run.seed}')}: {markdown_text(run.stopped)}"
         for row in sweep.rows
-        if row.status and row.runs
+        for run in row.runs
+        if run.stopped and not row.is_baseline
     )
     if stopped:
         parts += ["### Cells in which nothing was trained", "\n".join(stopped)]
-    if figures:
+    if section.figures:
         parts.append("### Figures")
-        for figure in figures:
+        for figure in section.figures:
             parts += [f"![{figure.name}]({figure.name}.png)", markdown_text(figure.caption)]
     return parts
 

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 RESAMPLES = 5000
+FLIPS = 10_000
 _CHUNK = 100  # resamples drawn at once: bounds memory to _CHUNK times the number of questions
 _LEVEL = 0.95
 
@@ -123,6 +124,25 @@ def won_and_lost(ours: Correct, theirs: Correct) -> tuple[int, int]:
     """Questions that ours alone has right, and that theirs alone has right."""
     mine, other = majority(ours), majority(theirs)
     return int((mine & ~other).sum()), int((other & ~mine).sum())
+
+
+def sign_flips(differences: NDArray[np.float64], seed: int = 0, flips: int = FLIPS) -> float:
+    """The two-sided p of the paired permutation test: is the sum of the differences chance?
+
+    If neither variant is better, each question's difference has either sign alike:
+    p = (1 + #{|sum of flipped| >= |sum|}) / (1 + flips). Differences of one size are flipped at
+    once, since only how many of them come out positive matters.
+
+    Args:
+        differences: (questions,), ours minus theirs, each the mean over seeds, weighted or not.
+        seed: of the flips.
+        flips: how often all signs are drawn.
+    """
+    sizes, counts = np.unique(np.abs(differences).round(12), return_counts=True)
+    positive = np.random.default_rng(seed).binomial(counts, 0.5, size=(flips, len(counts)))
+    sums = np.abs((2 * positive - counts) @ sizes)
+    observed = abs(math.fsum(differences)) * (1 - 1e-9)  # sums of the same size differ by rounding
+    return float((1 + (sums >= observed).sum()) / (1 + flips))
 
 
 def resampled_accuracies(

@@ -6,7 +6,8 @@ Knows runs; knows nothing of layouts.
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from lr_exp.report.names import AMATEURS, EXPERTS, rank
+from lr_exp.report import published
+from lr_exp.report.names import AMATEURS, EXPERTS, Setup, rank
 from lr_exp.report.repeats import grouped
 from lr_exp.report.rows import Sweep
 from lr_exp.report.runs import Run
@@ -36,6 +37,8 @@ class Profile:
     means: dict[str, float | None]  # of MEANS, weighted by the steps they are over
     counts: tuple[int, ...]  # steps in each bin; the last one is open
     bin_nats: float
+    is_papers: bool  # whether the paper observed this pair, on this data
+    differs: tuple[str, ...]  # settings of sampling that the paper has otherwise
 
     @property
     def label(self) -> str:
@@ -71,6 +74,8 @@ def _same_steps(ours: Sequence[Run], theirs: Sequence[Run]) -> bool:
 def _profile(runs: Sequence[Run]) -> Profile:
     seeds = [own[0].part("sample") for own in grouped(runs, lambda run: run.seed).values()]
     histograms = [sample["histogram"] for sample in seeds]
+    settings = runs[0].summary["settings"]
+    setup = Setup(runs[0].expert, runs[0].method, runs[0].amateur, runs[0].data)
     betas = {beta for run in runs if (beta := run.number("beta")) is not None}
     return Profile(
         runs[0].expert,
@@ -82,6 +87,8 @@ def _profile(runs: Sequence[Run]) -> Profile:
         {key: _pooled(seeds, key) for key in MEANS},
         tuple(map(sum, zip(*(histogram["counts"] for histogram in histograms), strict=True))),
         histograms[0]["bin_nats"],
+        published.has_pair(published.papers_own(setup, settings)),
+        published.sampling_differences(settings),
     )
 
 

@@ -30,11 +30,11 @@ def one_a_seed(label: str, runs: Sequence[Run], notes: list[str]) -> list[Run]:
     """
     kept = []
     for seed, own in sorted(grouped(runs, lambda run: run.seed).items()):
-        fullest = max(own, key=lambda run: len(run.results("tuned")))
+        fullest = max(own, key=lambda run: len(run.results(run.outcome)))
         for other in own:
             if other is fullest:
                 continue
-            told = _disagreement(fullest, other, "tuned")
+            told = _trained_once(fullest, other) or _disagreement(fullest, other, fullest.outcome)
             if told:
                 raise UserError(
                     f"{label}: seed {seed} was run twice with different results: {told}. Remove "
@@ -66,6 +66,13 @@ def check_agree(label: str, first: Run, runs: Sequence[Run], notes: list[str]) -
                 f"Warning: {label} was measured on different machines or versions with different "
                 f"results: {told}. The result of {first.name} is shown."
             )
+
+
+def _trained_once(first: Run, other: Run) -> str | None:
+    if bool(first.stopped) == bool(other.stopped):
+        return None
+    stopped, trained = (first, other) if first.stopped else (other, first)
+    return f"nothing was trained in {stopped.name}, and something in {trained.name}"
 
 
 def _disagreement(first: Run, other: Run, who: str) -> str | None:

@@ -30,16 +30,20 @@ class Results:
     missing: tuple[str, ...] = ()  # why a benchmark has no answers to pair
 
 
-def read_results(runs: Sequence[Run], who: str) -> Results:
-    """The results of `who` in runs that differ in their seed alone."""
+def read_results(sources: Sequence[tuple[Run, str]]) -> Results:
+    """The results of runs that differ in their seed alone, each with whose results count.
+
+    All have results on the same benchmarks.
+    """
     results = Results()
     missing: list[str] = []
-    for benchmark in runs[0].results(who):
+    first, whose = sources[0]
+    for benchmark in first.results(whose):
         try:
-            graded = _graded(runs, who, benchmark)
+            graded = _graded(sources, benchmark)
         except AnswersMissingError as reason:
             missing.append(str(reason))
-            found = [run.results(who)[benchmark] for run in runs]
+            found = [run.results(who)[benchmark] for run, who in sources]
             shares = [result["correct"] / result["total"] for result in found]
             results.accuracies[benchmark] = paired.accuracy_from_counts(shares, found[0]["total"])
         else:
@@ -71,15 +75,15 @@ def _difference(ours: Results, theirs: Results, benchmark: str) -> Estimate:
     return paired.independent_difference(ours.accuracies[benchmark], theirs.accuracies[benchmark])
 
 
-def _graded(runs: Sequence[Run], who: str, benchmark: str) -> Graded:
+def _graded(sources: Sequence[tuple[Run, str]], benchmark: str) -> Graded:
     rows = []
     ids: tuple[str, ...] = ()
-    for run in runs:
+    for run, who in sources:
         answers = run.answers(who, benchmark)
         own = tuple(sorted(answers))
         if rows and own != ids:
             raise AnswersMissingError(
-                f"{run.name} and {runs[0].name} answered other questions of {benchmark}"
+                f"{run.name} and {sources[0][0].name} answered other questions of {benchmark}"
             )
         ids = own
         rows.append([answers[key] for key in ids])

@@ -3,10 +3,10 @@
 Knows which runs belong together and what makes them disagree; knows nothing of layouts.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Container, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 
-from lr_exp.report import check, repeats, results
+from lr_exp.report import check, published, repeats, results
 from lr_exp.report.names import BASELINE, Setup
 from lr_exp.report.paired import Estimate
 from lr_exp.report.results import Results
@@ -22,24 +22,47 @@ _TABLES = (
     "alpha_beta",
     "kl_profile",
 )
+_CHOICES = ("amateur", "data", "alpha", "beta")  # that rows of one variant can differ in
 
 
 @dataclass(frozen=True)
 class Row:
-    """One variant: what it is, the runs it was measured in, what came."""
+    """One variant: what it is, the runs it was measured in, what came.
+
+    A seed in which nothing was trained counts with the expert's own results: that is what the
+    method leaves.
+    """
 
     setup: Setup
-    runs: tuple[Run, ...] = ()  # one a seed; of the baseline, the first that measured it
+    runs: tuple[Run, ...] = ()  # one a seed; of the baseline, the fullest that measured it
     results: Results = field(default_factory=Results)
     average: Estimate | None = None  # over the table's benchmarks
     gain: Estimate | None = None  # of the average over the baseline's
     label: str = ""
-    status: str | None = None  # why there are no numbers, or why they are the expert's
-    seeds: tuple[int, ...] = ()
+    remarks: tuple[str, ...] = ()  # on seeds that failed, or in which nothing was trained
+    seeds: tuple[int, ...] = ()  # that the numbers are over
+    lost: tuple[int | None, ...] = ()  # seeds without results, as far as they are known
+    papers: Setup | None = None  # what published numbers are asked for; None for other models
+    differs: tuple[str, ...] = ()  # settings that the paper has otherwise
 
     @property
     def is_baseline(self) -> bool:
         return self.setup.method == BASELINE
+
+    @property
+    def remark(self) -> str | None:
+        """All remarks, in full."""
+        return "; ".join(self.remarks) or None
+
+    @property
+    def asked(self) -> int:
+        """How many seeds were run, whatever came of them."""
+        return len(self.seeds) + len(self.lost)
+
+    @property
+    def trained(self) -> int:
+        """How many seeds left a tuned expert."""
+        return sum(not run.stopped for run in self.runs)
 
 
 @dataclass(frozen=True)
@@ -61,7 +84,7 @@ class Sweep:
 
 
 def sweeps(found: Found) -> list[Sweep]:
-    """All sweeps that have a finished run, by name; runs of none come first.
+    """All sweeps that have a finished or a failed run, by name; runs of none come first.
 
     Raises:
         UserError: runs of one table do not belong together.
@@ -86,21 +109,19 @@ def _sweep(name: str | None, runs: list[Run], failed: list[Failed]) -> Sweep:
     notes = check.machine_notes(runs)
     benchmarks = list(dict.fromkeys(b for run in runs for b in run.benchmarks))
     benchmarks = [b for b in benchmarks if any(b in run.results("expert") for run in runs)]
-    rows = [*_baselines(runs, notes), *_variants(runs, notes), *map(_failed_row, failed)]
+    rows = [*_baselines(runs, notes), *_variants(runs, failed, notes)]
     rows = _labelled(sorted(rows, key=lambda row: row.setup.order))
     rows = [replace(row, average=results.average(row.results, benchmarks)) for row in rows]
     rows = [replace(row, gain=_gain(row, rows, benchmarks)) for row in rows]
+    rows = [_beside_the_paper(row) for row in rows]
     return Sweep(name, runs, failed, rows, benchmarks, notes)
 
 
 def baseline_of(row: Row, rows: Iterable[Row]) -> Row | None:
-    """The untuned expert, decoded greedily, else as the row is."""
-    own = [one for one in rows if one.is_baseline and one.setup.expert == row.setup.expert]
-    for decoder in ("greedy", row.setup.decoder):
-        for one in own:
-            if one.setup.decoder == decoder:
-                return one
-    return None
+    """The untuned expert, decoded greedily, however the row is decoded."""
+    wanted = (True, row.setup.expert, "greedy")
+    own = (one for one in rows if (one.is_baseline, one.setup.expert, one.setup.decoder) == wanted)
+    return next(own, None)
 
 
 def _gain(row: Row, rows: Sequence[Row], benchmarks: Sequence[str]) -> Estimate | None:
@@ -110,6 +131,14 @@ def _gain(row: Row, rows: Sequence[Row], benchmarks: Sequence[str]) -> Estimate 
     return results.gain(row.results, baseline.results, benchmarks)
 
 
+def _beside_the_paper(row: Row) -> Row:
+    if not row.runs:  # nothing tells which models and settings it would have had
+        return row
+    settings = row.runs[0].summary["settings"]
+    papers = published.papers_own(row.setup, settings)
+    return replace(row, papers=papers, differs=published.differences(row.setup, settings))
+
+
 def _baselines(runs: Sequence[Run], notes: list[str]) -> list[Row]:
     """One row an expert and decoder: the same evaluation stands in each cell's summary."""
     measured = [run for run in runs if run.results("expert")]
@@ -117,7 +146,7 @@ def _baselines(runs: Sequence[Run], notes: list[str]) -> list[Row]:
     for setup, own in repeats.grouped(measured, _baseline_setup).items():
         fullest = max(own, key=lambda run: len(run.results("expert")))
         repeats.check_agree(f"{setup.label} of {setup.expert}", fullest, own, notes)
-        rows.append(Row(setup, (fullest,), results.read_results([fullest], "expert")))
+        rows.append(Row(setup, (fullest,), results.read_results([(fullest, "expert")])))
     return rows
 
 
@@ -131,32 +160,68 @@ def _baseline_setup(run: Run) -> Setup:
     return Setup(run.expert, BASELINE, amateur=amateur, alpha=alpha, decoder=run.decoder)
 
 
-def _variants(runs: Sequence[Run], notes: list[str]) -> list[Row]:
-    """One row a setup, and one more for its seeds in which nothing was trained."""
+def _variants(runs: Sequence[Run], failed: Sequence[Failed], notes: list[str]) -> list[Row]:
+    """One row a setup, of all its seeds."""
+    tuning = [run for run in runs if run.results("tuned") or run.part("distill") or run.stopped]
+    groups = repeats.grouped(tuning, _setup)
+    failures: dict[Setup, list[Failed]] = {}
     rows = []
-    tuning = [run for run in runs if run.results("tuned") or run.part("distill") or _stopped(run)]
-    for setup, own in repeats.grouped(tuning, _setup).items():
-        check_label = f"{setup.label}, {_choices(setup)}"
-        notes += check.check_row(check_label, own)
-        finished = repeats.one_a_seed(check_label, [run for run in own if not _stopped(run)], notes)
-        if finished:
-            # A seed without an evaluation has nothing to average.
-            evaluated = [run for run in finished if run.results("tuned")]
-            got = results.read_results(evaluated, "tuned") if evaluated else Results()
-            seeds = tuple(run.seed for run in evaluated or finished)
-            rows.append(Row(setup, tuple(finished), got, seeds=seeds))
-        stopped = repeats.one_a_seed(check_label, [run for run in own if _stopped(run)], notes)
-        if stopped:
-            status = f"nothing trained: {_stopped(stopped[0])}"
-            seeds = tuple(run.seed for run in stopped)
-            # What the method leaves is the expert as it was, and that was measured.
-            got = results.read_results(stopped, "expert")
-            rows.append(Row(setup, tuple(stopped), got, status=status, seeds=seeds))
+    for one in failed:
+        setup = _setup_of_failed(one, groups)
+        if setup is None:
+            rows.append(_row_of_unknown(one))
+        else:
+            failures.setdefault(setup, []).append(one)
+    for setup in dict.fromkeys([*groups, *failures]):
+        own = groups.get(setup, [])
+        kept = []
+        if own:
+            check_label = f"{setup.label}, {_choices(setup)}"
+            notes += check.check_row(check_label, own)
+            kept = repeats.one_a_seed(check_label, own, notes)
+        rows.append(_variant(setup, kept, failures.get(setup, [])))
     return rows
 
 
-def _stopped(run: Run) -> str | None:
-    return None if run.results("tuned") else run.summary.get("stopped")
+def _variant(setup: Setup, runs: Sequence[Run], failed: Sequence[Failed]) -> Row:
+    """The row of one setup.
+
+    Args:
+        setup: what it is of.
+        runs: one a seed.
+        failed: its cells that ended in an error; of a seed that also finished, they do not count.
+    """
+    measured = [run for run in runs if run.results(run.outcome)]
+    counted = measured or runs  # where none was evaluated, a row tells costs alone
+    missing = [run for run in runs if run not in counted]
+    finished = {run.seed for run in runs}
+    failures = {one.seed: one for one in failed if one.seed not in finished}
+    asked = len(runs) + len(failures)
+    stops = [run.stopped for run in runs if run.stopped]
+    told = [
+        _told_of_seeds(len(stops), asked, "nothing trained", stops, colon=True),
+        _told_of_seeds(len(missing), asked, "not evaluated", []),
+        _told_of_seeds(len(failures), asked, "failed", [one.error for one in failures.values()]),
+    ]
+    return Row(
+        setup,
+        tuple(runs),
+        results.read_results([(run, run.outcome) for run in measured]) if measured else Results(),
+        remarks=tuple(filter(None, told)),
+        seeds=tuple(run.seed for run in counted),
+        lost=(*(run.seed for run in missing), *failures),
+    )
+
+
+def _told_of_seeds(
+    count: int, asked: int, what: str, reasons: Sequence[str], colon: bool = False
+) -> str | None:
+    """`1 of 3 seeds failed: out of memory`; of all seeds, `failed: out of memory`."""
+    if not count:
+        return None
+    if count < asked:
+        what = f"{count} of {asked} seeds{':' if colon else ''} {what}"
+    return ": ".join([what, *([" / ".join(dict.fromkeys(reasons))] if reasons else [])])
 
 
 def _setup(run: Run) -> Setup:
@@ -164,20 +229,33 @@ def _setup(run: Run) -> Setup:
     return Setup(run.expert, run.method, run.amateur, run.data, decoder=run.decoder, **numbers)
 
 
-def _failed_row(failed: Failed) -> Row:
+def _setup_of_failed(failed: Failed, known: Container[Setup]) -> Setup | None:
+    """The setup that a failed cell was to be of.
+
+    None where it failed before that was known, or where it names no method and nobody finished it.
+    """
+    if failed.expert is None:
+        return None
     told = dict(word.split("=", 1) for word in failed.overrides if "=" in word)
     setup = Setup(
-        failed.expert or "unknown expert",
-        failed.method or "unknown method",
+        failed.expert,
+        failed.method,
         failed.amateur,
         failed.data,
         failed.alpha,
         failed.beta,
         told.get("evaluator.decoder", "greedy"),
     )
-    label = "" if failed.method else (" ".join(failed.overrides) or failed.name)
-    seeds = () if failed.seed is None else (failed.seed,)
-    return Row(setup, label=label, status=f"failed: {failed.error}", seeds=seeds)
+    return setup if failed.method or setup in known else None
+
+
+def _row_of_unknown(failed: Failed) -> Row:
+    return Row(
+        Setup(failed.expert or "unknown expert", failed.method or "unknown method"),
+        label=" ".join(failed.overrides) or failed.name,
+        remarks=(f"failed: {failed.error}",),
+        lost=(failed.seed,),
+    )
 
 
 def _labelled(rows: Sequence[Row]) -> list[Row]:
@@ -190,9 +268,7 @@ def _labelled(rows: Sequence[Row]) -> list[Row]:
             if (one.setup.expert, one.setup.label) == (row.setup.expert, row.setup.label)
         ]
         apart = {
-            key
-            for key in ("amateur", "data", "alpha", "beta")
-            if len({getattr(setup, key) for setup in alike} - {None}) > 1
+            key for key in _CHOICES if len({getattr(setup, key) for setup in alike} - {None}) > 1
         }
         label = ", ".join([row.setup.label, *_told(row.setup, apart)])
         made.append(row if row.label else replace(row, label=label))
@@ -200,7 +276,7 @@ def _labelled(rows: Sequence[Row]) -> list[Row]:
 
 
 def _choices(setup: Setup) -> str:
-    return ", ".join([setup.expert, *_told(setup, {"amateur", "data", "alpha", "beta"})])
+    return ", ".join([setup.expert, *_told(setup, set(_CHOICES))])
 
 
 def _told(setup: Setup, keys: set[str]) -> list[str]:

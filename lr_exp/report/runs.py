@@ -59,6 +59,16 @@ class Run:
         return self.summary.get("sweep")
 
     @property
+    def stopped(self) -> str | None:
+        """Why nothing was trained, where that is so."""
+        return None if self.results("tuned") else self.summary.get("stopped")
+
+    @property
+    def outcome(self) -> str:
+        """Whose results are the method's: `tuned`, or the expert that it left as it was."""
+        return "expert" if self.stopped else "tuned"
+
+    @property
     def decoder(self) -> str:
         return self.part("evaluate").get("decoder") or "greedy"
 
@@ -163,16 +173,15 @@ def find_runs(folder: Path) -> Found:
     found = Found([], [], [], [])
     for place, files in _folders(folder):
         name = str(place.relative_to(folder)) if place != folder else folder.resolve().name
-        if SUMMARY in files:
+        counts = _which_counts(place, files)
+        if counts == SUMMARY:
             found.runs.append(_read_run(place, name))
-            if FAILED in files:
-                found.notes.append(
-                    f"{name} holds {FAILED} beside {SUMMARY}: the finished run counts."
-                )
-        elif FAILED in files:
+        elif counts == FAILED:
             found.failed.append(_read_failed(place / FAILED, name))
         elif METRICS in files:
             found.unfinished.append(name)
+        if SUMMARY in files and FAILED in files:
+            found.notes.append(f"{name} holds {SUMMARY} and {FAILED}: {counts}, the newer, counts.")
     if not found.runs:
         raise UserError(_nothing_finished(folder, found))
     return found
@@ -182,6 +191,12 @@ def _folders(folder: Path) -> Iterator[tuple[Path, list[str]]]:
     for place, below, files in os.walk(folder):
         below[:] = sorted(name for name in below if name not in _NOT_RUNS)
         yield Path(place), files
+
+
+def _which_counts(folder: Path, files: list[str]) -> str | None:
+    """What ended the folder's last run; a run removes the other file, so both are an accident."""
+    ends = [name for name in (SUMMARY, FAILED) if name in files]
+    return max(ends, key=lambda name: (folder / name).stat().st_mtime_ns, default=None)
 
 
 def _read_run(folder: Path, name: str) -> Run:

@@ -14,7 +14,7 @@ _MOST_BARS = 30  # more are no picture; the table has them
 
 
 def cost_bars(new_figure: Any, sweep: Sweep) -> Any | None:
-    rows = [(row, cost(row.runs)) for row in sweep.rows if not row.is_baseline and not row.status]
+    rows = [(row, cost(row.runs)) for row in sweep.rows if not row.is_baseline and row.runs]
     rows = [(row, spent) for row, spent in rows if spent.total is not None]
     # Decoding is no cost of a method: one decoder's rows are enough.
     rows = [(row, spent) for row, spent in rows if row.setup.decoder == rows[0][0].setup.decoder]

@@ -33,9 +33,17 @@ def alpha_beta_map(new_figure: Any, sweep: Sweep) -> Any | None:
     values = [value for _, rows in shown for value in _averages(rows)]
     limits = (min(values), max(values))
     image = None
-    for axes, ((expert, amateur, method), rows) in zip(panels, shown, strict=True):
+    for axes, (names, rows) in zip(panels, shown, strict=True):
+        expert, amateur, method, data, decoder = names
         image = _panel(axes, rows, limits)
-        axes.set_title(f"{method_label(method)}\n{expert} / {amateur}", fontsize=7)
+        # What is the same everywhere needs no telling.
+        told = [
+            name
+            for place, name in ((3, data), (4, decoder))
+            if name and len({key[place] for key in grids}) > 1
+        ]
+        title = ", ".join([method_label(method), *told])
+        axes.set_title(f"{title}\n{expert} / {amateur}", fontsize=7)
     figure.colorbar(image, ax=list(panels), label="average accuracy (%)")
     return figure
 
@@ -47,7 +55,8 @@ def _panel(axes: Any, rows: list[Row], limits: tuple[float, float]) -> Any:
         i, j = alphas.index(row.setup.alpha), betas.index(row.setup.beta)
         grid[i][j] = value
         colour = "white" if value < sum(limits) / 2 else "black"
-        axes.text(j, i, f"{value:.1f}", ha="center", va="center", color=colour)
+        told = f"{value:.1f}\n{len(row.seeds)}/{row.asked} seeds" if row.lost else f"{value:.1f}"
+        axes.text(j, i, told, ha="center", va="center", color=colour)
     image = axes.imshow(
         grid, cmap="cividis", vmin=limits[0], vmax=limits[1], origin="lower", aspect="auto"
     )

@@ -13,7 +13,7 @@ CAPTION = (
 
 
 def kl_histogram(new_figure: Any, sweep: Sweep) -> Any | None:
-    found = profiles(sweep)
+    found = [one for one in profiles(sweep) if any(one.counts)]
     if not found:
         return None
     height = 2.1 + 0.14 * len(found)  # a line of the legend each
@@ -26,7 +26,7 @@ def kl_histogram(new_figure: Any, sweep: Sweep) -> Any | None:
         total = sum(one.counts)
         shares = [count / total for count in one.counts]
         edges = [one.bin_nats * i for i in range(len(shares) + 1)]
-        lowest = min(lowest, *(share for share in shares if share))
+        lowest = min(lowest, min(share for share in shares if share))
         label = one.label
         if labels.count(label) > 1:
             label = f"{label} ({one.methods[0]})"

@@ -1,33 +1,39 @@
 """What happens while the expert is tuned: accuracy and policy entropy over the steps."""
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
-from lr_exp.report import paired
+from lr_exp.report import paired, results
 from lr_exp.report.figures.style import DOUBLE, SINGLE, legend_columns, of_variant
 from lr_exp.report.paired import Estimate
 from lr_exp.report.repeats import grouped
-from lr_exp.report.rows import Row, Sweep, baseline_of
+from lr_exp.report.rows import Row, Sweep
 from lr_exp.report.runs import Run
 
 ACCURACY_CAPTION = (
-    "Average accuracy over optimizer steps; step 0 is the untuned expert. The band is one standard "
-    "error (questions and seeds)."
+    "Average accuracy over optimizer steps; step 0 is the untuned expert, which a seed in which "
+    "nothing was trained stays. The band is one standard error (questions and seeds)."
 )
 ENTROPY_CAPTION = (
-    "Entropy of the policy at the tuned steps; with several seeds their mean, and a band of one "
-    "standard deviation over them."
+    "Entropy of the policy at the steps that the method tunes on; with several seeds their mean, "
+    "and a band of one standard deviation over them. Each method tunes on steps of its own, so its "
+    "line differs from the others from step 0 on for that reason alone: a line's course compares, "
+    "its height does not. Seeds in which nothing was trained have none."
 )
 _MOST_LINES = 12  # in a panel; more are no picture
+_PANEL, _LEGEND_LINE = 2.1, 0.15  # inches of height
 
 Look = tuple[Any, str, str]  # colour, line, marker
 
 
 def accuracy_by_step(new_figure: Any, sweep: Sweep) -> Any | None:
     lines = [
-        (row, curve) for row in sweep.rows if not row.is_baseline and (curve := _curve(row, sweep))
+        (row, curve)
+        for row in sweep.rows
+        if not row.is_baseline and (curve := accuracy_curve(row, sweep.benchmarks))
     ]
 
     def draw(axes: Any, label: str, look: Look, curve: dict[int, Estimate]) -> None:
@@ -41,25 +47,28 @@ def accuracy_by_step(new_figure: Any, sweep: Sweep) -> Any | None:
     return _panels(new_figure, lines, draw, "average accuracy (%)")
 
 
-def _curve(row: Row, sweep: Sweep) -> dict[int, Estimate]:
-    """The average at each step that all seeds have."""
-    runs = [run for run in row.runs if run.part("evaluate").get("curve")]
-    baseline = baseline_of(row, sweep.rows)
-    if not runs or baseline is None or baseline.average is None:
+def accuracy_curve(row: Row, benchmarks: Sequence[str]) -> dict[int, Estimate]:
+    """The average at each step that all seeds have, decoded as the row is."""
+    trained = [run for run in row.runs if run.part("evaluate").get("curve")]
+    stopped = [run for run in row.runs if run.stopped and run.results("expert")]
+    untuned = [(run, "expert") for run in trained if run.results("expert")][
+        :1
+    ]  # no seed changes it
+    start = results.average(results.read_results(untuned), benchmarks) if untuned else None
+    if start is None:
         return {}
-    by_run = [_points(run) for run in runs]
-    steps = sorted(set.intersection(*(set(points) for points in by_run)))
-    found = {0: baseline.average}
-    for step in steps:
-        results = [points[step] for points in by_run]
-        if all(name in result for name in sweep.benchmarks for result in results):
+    by_run = [_points(run) for run in trained]
+    found = {0: start}
+    for step in sorted(set.intersection(*(set(points) for points in by_run))):
+        here = [points[step] for points in by_run] + [run.results("expert") for run in stopped]
+        if all(name in one for name in benchmarks for one in here):
             found[step] = paired.average(
                 [
                     paired.accuracy_from_counts(
-                        [result[name]["correct"] / result[name]["total"] for result in results],
-                        results[0][name]["total"],
+                        [one[name]["correct"] / one[name]["total"] for one in here],
+                        here[0][name]["total"],
                     )
-                    for name in sweep.benchmarks
+                    for name in benchmarks
                 ]
             )
     return found if len(found) > 2 else {}
@@ -71,7 +80,7 @@ def _points(run: Run) -> dict[int, dict[str, dict[str, Any]]]:
     last = run.part("distill").get("optimizer_steps")
     if last and run.results("tuned"):
         points[int(last)] = run.results("tuned")
-    return {step: results for step, results in points.items() if step > 0}
+    return {step: here for step, here in points.items() if step > 0}
 
 
 def entropy_by_step(new_figure: Any, sweep: Sweep) -> Any | None:
@@ -117,7 +126,7 @@ def _panels(new_figure: Any, lines: list[tuple[Row, Any]], draw: Any, what: str)
     if not lines or max(map(len, by_expert.values())) > _MOST_LINES:
         return None
     count = len(by_expert)
-    figure = new_figure(figsize=(SINGLE if count == 1 else DOUBLE, 2.4), layout="constrained")
+    figure = new_figure(figsize=(SINGLE if count == 1 else DOUBLE, _PANEL), layout="constrained")
     panels = figure.subplots(1, count, squeeze=False, sharey=True)[0]
     labels: dict[str, Any] = {}
     for axes, (expert, own) in zip(panels, by_expert.items(), strict=True):
@@ -133,5 +142,7 @@ def _panels(new_figure: Any, lines: list[tuple[Row, Any]], draw: Any, what: str)
             axes.set_title(expert)
     panels[0].set_ylabel(what)
     columns = legend_columns(labels, 2 if count == 1 else 4)
+    # A long legend takes its own room, not the panels'.
+    figure.set_figheight(_PANEL + _LEGEND_LINE * math.ceil(len(labels) / columns))
     figure.legend(labels.values(), labels.keys(), loc="outside lower center", ncols=columns)
     return figure

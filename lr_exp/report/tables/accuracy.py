@@ -9,6 +9,7 @@ from typing import Any
 from lr_exp.report import published
 from lr_exp.report.names import ABSENT, AVERAGE, benchmark_label
 from lr_exp.report.rows import Row, Sweep
+from lr_exp.report.tables.beside import asterisked, differing_rows
 from lr_exp.report.tables.table import (
     PUBLISHED,
     Column,
@@ -33,7 +34,7 @@ _TITLES = {
 
 def accuracy_table(sweep: Sweep, name: str) -> Table | None:
     """Rows are variants, columns benchmarks; None where nothing was evaluated."""
-    rows = [row for row in sweep.rows if row.results.accuracies or row.status]
+    rows = [row for row in sweep.rows if row.results.accuracies or row.remark]
     if not rows:
         return None
     columns = [
@@ -48,7 +49,7 @@ def accuracy_table(sweep: Sweep, name: str) -> Table | None:
         columns,
         cells,
         [record for row in rows for record in records(row, sweep.benchmarks)],
-        [questions_note(rows, sweep.benchmarks)],
+        notes(rows, sweep.benchmarks),
     )
     return without_lone_expert(without_empty(table))
 
@@ -64,60 +65,67 @@ def result_columns(benchmarks: Sequence[str]) -> list[Column]:
 def result_cells(row: Row, benchmarks: Sequence[str]) -> list[str]:
     """Accuracies and published ones, average, gain, n, seeds, remark."""
     cells = []
-    known = published.accuracies(row.setup)
+    known = published.accuracies(row.papers)
     for name in benchmarks:
-        cells += [percent(row.results.accuracies.get(name)), number(known.get(name))]
-    cells += [percent(row.average), number(published.average(row.setup, list(benchmarks)))]
+        cells += [percent(row.results.accuracies.get(name)), _beside(row, known.get(name))]
+    cells += [percent(row.average), _beside(row, published.average(row.papers, list(benchmarks)))]
     total = sum(one.questions for one in row.results.accuracies.values())
-    return [*cells, points(row.gain), str(total or ABSENT), seeds_cell(row), remark(row.status)]
+    return [*cells, points(row.gain), str(total or ABSENT), seeds_cell(row), remark(row.remarks)]
+
+
+def _beside(row: Row, value: float | None) -> str:
+    return asterisked(number(value), row.differs)
 
 
 def seeds_cell(row: Row) -> str:
-    """How many seeds are averaged; of a row without numbers, which ones failed."""
+    """How many seeds are averaged, of how many; of a row without numbers, which ones failed."""
     if row.is_baseline:
         return ABSENT  # nothing of it depends on a seed
-    if row.status:
-        return ", ".join(f"seed {seed}" for seed in row.seeds) or ABSENT
-    return str(len(row.seeds))
+    if not row.seeds:
+        return ", ".join(f"seed {seed}" for seed in row.lost if seed is not None) or ABSENT
+    return f"{len(row.seeds)}/{row.asked}" if row.lost else str(len(row.seeds))
 
 
 def records(row: Row, benchmarks: Sequence[str]) -> list[dict[str, Any]]:
     """One line a benchmark and one for the average, in percent and points."""
     setup = setup_record(row.setup, row.label)
     if not row.results.accuracies:
-        return [setup | {"benchmark": None, "status": row.status}]
-    known = published.accuracies(row.setup)
+        return [setup | {"benchmark": None, "remark": row.remark}]
+    known = published.accuracies(row.papers)
+    differs = "; ".join(row.differs)
     estimates = {name: row.results.accuracies.get(name) for name in benchmarks}
     made = []
     for name, estimate in {**estimates, AVERAGE: row.average}.items():
         if estimate is None:
             continue
         ours = name == AVERAGE
+        paper = published.average(row.papers, list(benchmarks)) if ours else known.get(name)
         made.append(
             setup
             | {
                 "benchmark": name,
                 "accuracy": scaled(estimate.mean),
                 "stderr": scaled(estimate.stderr),
-                "published": published.average(row.setup, list(benchmarks))
-                if ours
-                else known.get(name),
+                "published": paper,
+                "published_differs": None if paper is None else differs,
                 "n": estimate.questions,
                 "seeds": None if row.is_baseline else estimate.seeds,
+                "seeds_asked": None if row.is_baseline else row.asked,
                 "gain": scaled(row.gain.mean) if ours and row.gain else None,
                 "gain_stderr": scaled(row.gain.stderr) if ours and row.gain else None,
-                "status": row.status,
+                "remark": row.remark,
             }
         )
     return made
 
 
-def questions_note(rows: Sequence[Row], benchmarks: Sequence[str]) -> str:
-    """How many questions each benchmark has; the same for all rows of a table."""
+def notes(rows: Sequence[Row], benchmarks: Sequence[str]) -> list[str]:
+    """How many questions each benchmark has, the same for all rows; whose settings differ."""
     told = []
     for name in benchmarks:
         counts = {
             row.results.accuracies[name].questions for row in rows if name in row.results.accuracies
         }
         told += [f"{benchmark_label(name)} {count}" for count in sorted(counts)]
-    return f"Questions: {', '.join(told)}."
+    beside = [row for row in rows if published.accuracies(row.papers).keys() & set(benchmarks)]
+    return [*([f"Questions: {', '.join(told)}."] if told else []), *differing_rows(beside)]

@@ -18,15 +18,24 @@ from lr_exp.report.tables.table import (
     without_empty,
 )
 
+_NAMES = ("expert", "amateur", "method", "data", "decoder")
 
-def grid_rows(sweep: Sweep) -> dict[tuple[str, str | None, str | None], list[Row]]:
-    """Rows with an alpha or a beta, by expert, amateur and method."""
+Grid = tuple[str, str | None, str | None, str | None, str]  # of _NAMES
+
+
+def grid_rows(sweep: Sweep) -> dict[Grid, list[Row]]:
+    """Rows with an alpha or a beta, by all else that they are of: a cell is one row."""
     rows = [
         row
         for row in sweep.rows
         if not row.is_baseline and (row.setup.alpha is not None or row.setup.beta is not None)
     ]
-    return grouped(rows, lambda row: (row.setup.expert, row.setup.amateur, row.setup.method))
+
+    def grid(row: Row) -> Grid:
+        setup = row.setup
+        return setup.expert, setup.amateur, setup.method, setup.data, setup.decoder
+
+    return grouped(rows, grid)
 
 
 def kept_share(row: Row) -> float | None:
@@ -48,16 +57,16 @@ def alpha_beta_table(sweep: Sweep, name: str) -> Table | None:
         return None
     betas = values_of(everything, "beta")
     columns = [
-        *(Column(title, is_text=True) for title in ("expert", "amateur", "method")),
+        *(Column(title, is_text=True) for title in _NAMES),
         Column("alpha"),
         *(Column(f"beta {number(beta, 'g')}") for beta in betas),
     ]
     cells = []
-    for (expert, amateur, method), rows in grids.items():
+    for (expert, amateur, method, data, decoder), rows in grids.items():
+        names = [expert, amateur or ABSENT, method_label(method), data or ABSENT, decoder]
         for alpha in values_of(rows, "alpha"):
-            line = [expert, amateur or ABSENT, method_label(method), number(alpha, "g")]
-            line += [_cell(rows, alpha, beta) for beta in betas]
-            cells.append(line)
+            line = [_cell(rows, alpha, beta) for beta in betas]
+            cells.append([*names, number(alpha, "g"), *line])
     table = Table(
         name,
         "Alpha and beta",
@@ -66,26 +75,36 @@ def alpha_beta_table(sweep: Sweep, name: str) -> Table | None:
         [_record(row) for row in everything],
         [
             "Each cell: accuracy averaged over benchmarks in % ± one standard error, the gain over "
-            "the expert in points, and the share of scored steps that was kept."
+            "the expert in points, and the share of scored steps that was kept. Cells that lack "
+            "seeds, or seeds in which something was trained, say how many there are."
         ],
     )
     constant = [
-        column for i, column in enumerate(columns[:3]) if len({line[i] for line in cells}) == 1
+        column
+        for i, column in enumerate(columns[: len(_NAMES)])
+        if len({line[i] for line in cells}) == 1
     ]
     return without_empty(table.without(constant))
 
 
 def _cell(rows: Sequence[Row], alpha: float | None, beta: float | None) -> str:
-    here = [row for row in rows if (row.setup.alpha, row.setup.beta) == (alpha, beta)]
-    measured = [row for row in here if row.average]
-    if not measured:
-        return here[0].status.partition(":")[0] if here and here[0].status else ABSENT
-    row = measured[0]
+    here = (row for row in rows if (row.setup.alpha, row.setup.beta) == (alpha, beta))
+    row = next(here, None)
+    if row is None:
+        return ABSENT
+    if row.average is None:
+        return ABSENT if row.runs else "failed"
     told = percent(row.average)
     if row.gain:
         told += f" ({signed(100 * row.gain.mean)})"
     share = kept_share(row)
-    return told if share is None else f"{told}, kept {share:.1%}"
+    parts = [told, *([] if share is None else [f"kept {share:.1%}"])]
+    if row.lost:
+        parts.append(f"{len(row.seeds)}/{row.asked} seeds")
+    if row.trained < len(row.runs):
+        some = f"{row.trained}/{len(row.runs)} seeds trained"
+        parts.append(some if row.trained else "nothing trained")
+    return ", ".join(parts)
 
 
 def _record(row: Row) -> dict[str, object]:
@@ -98,5 +117,6 @@ def _record(row: Row) -> dict[str, object]:
         "kept_share": kept_share(row),
         "n": row.average.questions if row.average else None,
         "seeds": len(row.seeds),
-        "status": row.status,
+        "seeds_asked": row.asked,
+        "remark": row.remark,
     }

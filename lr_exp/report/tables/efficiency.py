@@ -5,10 +5,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from lr_exp.report import published
-from lr_exp.report.names import BENCHMARKS
+from lr_exp.report.names import ABSENT, BENCHMARKS
 from lr_exp.report.rows import Row, Sweep
 from lr_exp.report.runs import Run
 from lr_exp.report.tables.accuracy import seeds_cell
+from lr_exp.report.tables.beside import asterisked, differing_rows
 from lr_exp.report.tables.table import (
     PUBLISHED,
     Column,
@@ -26,6 +27,10 @@ from lr_exp.report.tables.table import (
 _GIB = 2**30
 _HOUR = 3600.0
 _PAPERS_MACHINE = "Published times are of one H200 GPU without an inference engine."
+_PAPERS_PROBLEMS = (
+    "The published problems of rejection SFT are those that were solved (our reading): they stand "
+    "beside our column solved, not beside the problems that were sampled."
+)
 _PUBLISHED_BENCHMARKS = set(BENCHMARKS) - {"math500"}  # that the published gain is over
 
 
@@ -38,6 +43,7 @@ class Cost:
     tuning: float | None  # seconds
     evaluation: float | None  # seconds, of expert and tuned expert
     problems: float | None
+    solved: float | None  # problems with a right answer, where answers are verified
     generated_tokens: float | None
     tuned_tokens: float | None
     memory: float | None  # bytes, the highest of all seeds
@@ -67,13 +73,19 @@ def cost(runs: Sequence[Run]) -> Cost:
     return Cost(
         {stage: seconds for stage, seconds in by_stage.items() if seconds is not None},
         over(lambda run: run.part("sample").get("seconds")),
-        over(lambda run: run.part("distill").get("seconds")),
+        over(lambda run: _tuning(run, "seconds")),
         over(lambda run: run.part("evaluate").get("seconds")),
         over(lambda run: run.part("sample").get("questions")),
+        over(lambda run: (run.part("sample").get("verified") or {}).get("solved")),
         over(lambda run: run.part("sample").get("generated_tokens")),
-        over(lambda run: run.part("distill").get("tuned_tokens")),
+        over(lambda run: _tuning(run, "tuned_tokens")),
         max((value for value in memory if value is not None), default=None),
     )
+
+
+def _tuning(run: Run, key: str) -> float | None:
+    """Where nothing was trained, tuning took nothing: leaving the seed out would hide that."""
+    return 0 if run.stopped else run.part("distill").get(key)
 
 
 def _memory(run: Run) -> float | None:
@@ -85,10 +97,11 @@ def _memory(run: Run) -> float | None:
 
 def efficiency_table(sweep: Sweep, name: str) -> Table | None:
     """One row a variant that was tuned; None where none was."""
-    rows = [row for row in sweep.rows if not row.is_baseline and (row.runs or row.status)]
+    rows = [row for row in sweep.rows if not row.is_baseline and (row.runs or row.remark)]
     costs = {id(row): cost(row.runs) for row in rows}
-    if all(costs[id(row)].total is None for row in rows):
+    if not any(run.part("distill") for row in rows for run in row.runs):
         return None
+    beside = [row for row in rows if _paper(row, sweep)]
     stages = list(dict.fromkeys(stage for one in costs.values() for stage in one.by_stage))
     columns = [
         Column("expert", is_text=True),
@@ -101,6 +114,8 @@ def efficiency_table(sweep: Sweep, name: str) -> Table | None:
         Column("evaluation (s)"),
         Column("problems"),
         Column(PUBLISHED, under="problems"),
+        Column("solved"),
+        Column(PUBLISHED, under="solved"),
         Column("tokens generated"),
         Column("tokens tuned"),
         Column(PUBLISHED, under="tokens tuned"),
@@ -121,21 +136,31 @@ def efficiency_table(sweep: Sweep, name: str) -> Table | None:
             "(what came from the store took its time earlier). Evaluation counts expert and tuned "
             "expert and is not part of the total. Peak memory is the highest of sampling and "
             "tuning in any run. Times of different machines do not compare.",
-            *([_PAPERS_MACHINE] if any(_paper(row, sweep) for row in rows) else []),
+            *([_PAPERS_MACHINE] if beside else []),
+            *([_PAPERS_PROBLEMS] if any(_draws_answers(row) for row in beside) else []),
+            *differing_rows(beside),
         ],
     )
     return without_lone_expert(without_empty(table))
 
 
 def _paper(row: Row, sweep: Sweep) -> dict[str, float]:
-    found = published.efficiency(row.setup)
+    found = published.efficiency(row.papers)
     if set(sweep.benchmarks) != _PUBLISHED_BENCHMARKS:
         found = {key: value for key, value in found.items() if key != "gain"}
     return found
 
 
+def _draws_answers(row: Row) -> bool:
+    return row.setup.method == "rejection_sft"
+
+
 def _cells(row: Row, spent: Cost, stages: list[str], sweep: Sweep) -> list[str]:
     paper = _paper(row, sweep)
+
+    def beside(key: str, form: str) -> str:
+        return asterisked(number(paper.get(key), form), row.differs)
+
     hours = None if spent.total is None else spent.total / _HOUR
     memory = None if spent.memory is None else spent.memory / _GIB
     return [
@@ -145,18 +170,20 @@ def _cells(row: Row, spent: Cost, stages: list[str], sweep: Sweep) -> list[str]:
         number(spent.sampling),
         number(spent.tuning),
         number(hours, ".2g" if hours is not None and hours < 0.1 else ".2f"),
-        number(paper.get("hours"), "g"),
+        beside("hours", "g"),
         number(spent.evaluation),
         number(spent.problems, ",.0f"),
-        number(paper.get("problems"), ",.0f"),
+        ABSENT if _draws_answers(row) else beside("problems", ",.0f"),
+        number(spent.solved, ",.0f"),
+        beside("problems", ",.0f") if _draws_answers(row) else ABSENT,
         number(spent.generated_tokens, ",.0f"),
         number(spent.tuned_tokens, ",.0f"),
-        number(paper.get("tuned_tokens"), ",.0f"),
+        beside("tuned_tokens", ",.0f"),
         number(memory, ".2f"),
         points(row.gain),
-        number(paper.get("gain"), "+.1f"),
+        beside("gain", "+.1f"),
         seeds_cell(row),
-        remark(row.status),
+        remark(row.remarks),
     ]
 
 
@@ -171,7 +198,9 @@ def _record(row: Row, spent: Cost, stages: list[str], sweep: Sweep) -> dict[str,
         "published_hours": paper.get("hours"),
         "evaluation_seconds": spent.evaluation,
         "problems": spent.problems,
-        "published_problems": paper.get("problems"),
+        "solved": spent.solved,
+        "published_problems": None if _draws_answers(row) else paper.get("problems"),
+        "published_solved": paper.get("problems") if _draws_answers(row) else None,
         "generated_tokens": spent.generated_tokens,
         "tuned_tokens": spent.tuned_tokens,
         "published_tuned_tokens": paper.get("tuned_tokens"),
@@ -179,6 +208,8 @@ def _record(row: Row, spent: Cost, stages: list[str], sweep: Sweep) -> dict[str,
         "gain": scaled(row.gain.mean) if row.gain else None,
         "gain_stderr": scaled(row.gain.stderr) if row.gain else None,
         "published_gain": paper.get("gain"),
+        "published_differs": "; ".join(row.differs) if paper else None,
         "seeds": len(row.seeds),
-        "status": row.status,
+        "seeds_asked": row.asked,
+        "remark": row.remark,
     }

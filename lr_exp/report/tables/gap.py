@@ -6,7 +6,8 @@ from lr_exp.report import published
 from lr_exp.report.gaps import Gap, measured_gap
 from lr_exp.report.names import ABSENT, benchmark_label
 from lr_exp.report.rows import Row, Sweep
-from lr_exp.report.tables.accuracy import questions_note, records, result_cells, result_columns
+from lr_exp.report.tables.accuracy import notes, records, result_cells, result_columns
+from lr_exp.report.tables.beside import asterisked
 from lr_exp.report.tables.table import (
     PUBLISHED,
     Column,
@@ -21,7 +22,7 @@ from lr_exp.report.tables.table import (
 
 def gap_table(sweep: Sweep, name: str) -> Table | None:
     """Pairs by falling gap, then the expert alone, as the paper has it."""
-    rows = [row for row in sweep.rows if row.results.accuracies or row.status]
+    rows = [row for row in sweep.rows if row.results.accuracies or row.remark]
     if not rows:
         return None
     gaps = {id(row): measured_gap(row.runs) for row in rows if not row.is_baseline}
@@ -60,9 +61,15 @@ def _pair_cells(row: Row, gap: Gap | None) -> list[str]:
     amateur = "none (expert only)" if row.is_baseline else row.setup.amateur or ABSENT
     if gap is None:
         return [row.setup.expert, amateur, row.label, ABSENT, ABSENT, ABSENT]
-    paper = published.gap(row.setup, gap.benchmark)
-    ours = [percent(gap.amateur), points(gap.difference), number(paper, "+.1f")]
-    return [row.setup.expert, amateur, row.label, *ours]
+    paper = asterisked(number(published.gap(row.papers, gap.benchmark), "+.1f"), row.differs)
+    return [
+        row.setup.expert,
+        amateur,
+        row.label,
+        percent(gap.amateur),
+        points(gap.difference),
+        paper,
+    ]
 
 
 def _pair_record(row: Row, gap: Gap | None) -> dict[str, Any]:
@@ -73,7 +80,7 @@ def _pair_record(row: Row, gap: Gap | None) -> dict[str, Any]:
         "amateur_stderr": scaled(gap.amateur.stderr) if gap else None,
         "gap": scaled(gap.difference.mean) if gap else None,
         "gap_stderr": scaled(gap.difference.stderr) if gap else None,
-        "gap_published": published.gap(row.setup, gap.benchmark) if gap else None,
+        "gap_published": published.gap(row.papers, gap.benchmark) if gap else None,
     }
 
 
@@ -84,7 +91,7 @@ def _notes(rows: list[Row], gaps: dict[int, Gap | None], sweep: Sweep) -> list[s
         "decoding, in points."
         for name, decoder in sorted(ways)
     ]
-    if not ways:
+    if not ways and any(row.runs for row in rows):
         told = ["The expertise gap itself was not measured (evaluator.gap)."]
     told += dict.fromkeys(gap.note for gap in gaps.values() if gap and gap.note)
-    return [*told, questions_note(rows, sweep.benchmarks)]
+    return [*told, *notes(rows, sweep.benchmarks)]

@@ -4,6 +4,7 @@ from lr_exp.report import published
 from lr_exp.report.names import ABSENT
 from lr_exp.report.profiles import MEANS, profiles
 from lr_exp.report.rows import Sweep
+from lr_exp.report.tables.beside import asterisked, differing
 from lr_exp.report.tables.table import PUBLISHED, Column, Table, method_label, without_empty
 
 _TITLES = {
@@ -31,7 +32,7 @@ def kl_profile_table(sweep: Sweep, name: str) -> Table | None:
         else f"{label} ({', '.join(map(method_label, one.methods))})"
         for one, label in zip(found, labels, strict=True)
     ]
-    papers = any(published.has_pair(one.expert, one.amateur) for one in found)
+    papers = any(one.is_papers for one in found)
     rows = [
         ["scored steps", *(f"{one.steps:,}" for one in found), ABSENT],
         ["seeds", *(str(one.seeds) for one in found), ABSENT],
@@ -49,15 +50,19 @@ def kl_profile_table(sweep: Sweep, name: str) -> Table | None:
             "methods": " ".join(one.methods),
             "quantity": key,
             "value": value,
-            "published": published.KL_PROFILE.get(key)
-            if published.has_pair(one.expert, one.amateur)
-            else None,
+            "published": published.KL_PROFILE.get(key) if one.is_papers else None,
+            "published_differs": "; ".join(one.differs) if one.is_papers else None,
             "seeds": one.seeds,
         }
         for one in found
         for key, value in {"steps": one.steps, **one.means}.items()
     ]
     notes = ["Over all scored steps of all seeds together; expert / amateur."]
+    labelled = zip(titles, found, strict=True)
+    notes += differing([(title, one.differs) for title, one in labelled if one.is_papers])
+    if len(notes) > 1:
+        for row in rows:
+            row[-1] = asterisked(row[-1], [True])
     return without_empty(Table(name, "Divergence of the pairs", columns, rows, records, notes))
 
 

@@ -1,6 +1,7 @@
 """Each variant against the baseline and against LightReasoner; the CSV file has every pair."""
 
 from lr_exp.report.compare import Pair, Pairs
+from lr_exp.report.paired import FLIPS
 from lr_exp.report.rows import Row
 from lr_exp.report.tables.table import Column, Table, scaled, signed, without_lone_expert
 
@@ -9,10 +10,13 @@ _MOST_PRECISE = 1e-4
 EXPLANATION = (
     "Difference of the averages in points with its 95 % bootstrap interval (questions resampled "
     "within benchmarks, seeds averaged: it holds for these seeds). Won and lost: questions of all "
-    "benchmarks together that only the variant, or only the other, has right; p is the exact "
-    "two-sided McNemar test of the two counts. With several seeds a question counts as right if "
-    "more than half of the seeds have it right. The test counts every question alike and AVG every "
-    "benchmark alike, so the two can disagree. No correction for the number of tests."
+    "benchmarks together that only the variant, or only the other, has right, where a question "
+    "counts as right if more than half of the seeds have it right; p (majority of seeds) is the "
+    "exact two-sided McNemar test of the two counts. It counts every question alike and AVG every "
+    "benchmark alike, so the two can disagree. p (mean of seeds) tests the shown difference "
+    f"itself: a paired permutation test, two-sided, in which {FLIPS:,} times each question's "
+    "difference, averaged over seeds, gets a random sign. Neither says what other seeds would "
+    "give. No correction for the number of tests."
 )
 
 
@@ -32,7 +36,8 @@ def significance_table(pairs: Pairs, name: str) -> Table | None:
             shown.append(_line(pair, pair.theirs, pair.ours, turned=True))
     columns = [
         *(Column(title, is_text=True) for title in ("expert", "variant", "against")),
-        *map(Column, ("difference", "95 % interval", "won", "lost", "p")),
+        *map(Column, ("difference", "95 % interval", "won", "lost")),
+        *map(Column, ("p (majority of seeds)", "p (mean of seeds)")),
     ]
     records = [
         {
@@ -44,7 +49,8 @@ def significance_table(pairs: Pairs, name: str) -> Table | None:
             "n": one.questions,
             "won": one.won,
             "lost": one.lost,
-            "p": one.p,
+            "p_majority": one.p_majority,
+            "p_mean": one.p_mean,
             "difference": scaled(one.difference),
             "low": scaled(one.low),
             "high": scaled(one.high),
@@ -83,5 +89,10 @@ def _line(pair: Pair, ours: Row, theirs: Row, turned: bool = False) -> list[str]
         f"{signed(100 * low)} to {signed(100 * high)}",
         str(won),
         str(lost),
-        f"< {_MOST_PRECISE}" if one.p < _MOST_PRECISE else f"{one.p:.2g}",
+        _p(one.p_majority),
+        _p(one.p_mean),
     ]
+
+
+def _p(value: float) -> str:
+    return f"< {_MOST_PRECISE}" if value < _MOST_PRECISE else f"{value:.2g}"

@@ -11,7 +11,7 @@ from lr_exp.report.names import ABSENT, METHODS, Setup
 from lr_exp.report.paired import Estimate
 
 PUBLISHED = "published"
-_REMARK_LENGTH = 70  # characters of a reason that stand in a table; the list of failures has all
+_REMARK_LENGTH = 70  # characters of a remark that stand in a table; the lists of cells have all
 
 
 @dataclass(frozen=True)
@@ -92,10 +92,12 @@ def number(value: float | None, form: str = ".1f") -> str:
     return ABSENT if value is None else format(value, form)
 
 
-def remark(status: str | None) -> str:
-    """Why a row has no numbers, cut to what a table can hold."""
-    text = status or ""
-    return text if len(text) <= _REMARK_LENGTH else f"{text[: _REMARK_LENGTH - 1]}…"
+def remark(remarks: Iterable[str]) -> str:
+    """What is to be said of a row's seeds, each remark cut to what a table can hold."""
+    return "; ".join(
+        text if len(text) <= _REMARK_LENGTH else f"{text[: _REMARK_LENGTH - 1]}…"
+        for text in remarks
+    )
 
 
 def scaled(value: float | None, factor: float = 100.0) -> float | None:

@@ -1,0 +1,17 @@
+"""What the report says about one sweep."""
+
+from dataclasses import dataclass
+
+from lr_exp.report.figures import Figure
+from lr_exp.report.rows import Sweep
+from lr_exp.report.tables.table import Table
+
+
+@dataclass(frozen=True)
+class Section:
+    """A sweep with all that was made of it."""
+
+    sweep: Sweep
+    tables: list[Table]  # the sweep's own first
+    figures: list[Figure]
+    refused: list[str]  # why rows are not compared
