@@ -7,7 +7,7 @@ STAMP := $(VENV)/.installed
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/pytest -n 2
 
 .DEFAULT_GOAL := help
-.PHONY: help setup smollm2 demo test test-slow lint type format micro clean
+.PHONY: help setup smollm2 demo test test-slow bench lint type format micro clean
 
 help: ## Show this list
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -32,6 +32,9 @@ test: $(STAMP) ## Run the tests
 
 test-slow: smollm2 ## Run all tests, the long ones and those of the small real model too
 	$(PYTEST) $(ARGS)
+
+bench: $(STAMP) ## Measure speed and memory against the published loops (about an hour; ARGS=--quick)
+	$(BIN)/python -m bench $(ARGS)
 
 lint: $(STAMP) type ## Check style, formatting and types
 	$(BIN)/ruff check

@@ -1,11 +1,10 @@
 """The program: `python -m lr_exp [overrides]`, multirun with `-m`. Imports no torch by itself."""
 
-import contextlib
-import json
 import logging
 import os
 import signal
 import sys
+import traceback
 import warnings
 from pathlib import Path
 
@@ -13,7 +12,7 @@ import hydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.errors import HydraException
 from hydra.types import RunMode
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
 from lr_exp.configuration import (
@@ -35,6 +34,7 @@ def _job(config: DictConfig) -> None:
     hydra_config = HydraConfig.get()
     folder = Path(hydra_config.runtime.output_dir)
     multirun = hydra_config.mode is RunMode.MULTIRUN
+    settings = None
     try:
         settings = to_settings(config, list(hydra_config.overrides.task))
         if settings.sweep is not None and not multirun:
@@ -48,12 +48,19 @@ def _job(config: DictConfig) -> None:
         run(settings, folder, conf_dir())
     except Exception as error:
         if multirun:
-            _record_failure(error, config, folder)
-        if not isinstance(error, UserError) or os.environ.get("LR_EXP_DEBUG") == "1":
+            from lr_exp.run import record_failure
+
+            task = list(hydra_config.overrides.task)
+            record_failure(in_one_line(error) or type(error).__name__, settings, task, folder)
+        if os.environ.get("LR_EXP_DEBUG") == "1":
             raise
+        if not isinstance(error, UserError):
+            if not multirun:
+                raise
+            traceback.print_exc()  # a fault of the program: its place matters
         _print_error(error)
-        if multirun:
-            raise  # Hydra runs the other cells first, be it in other processes
+        if multirun and not hydra_config.launcher._target_.endswith("BasicLauncher"):
+            raise  # cells in other processes: their errors end the program's status, too
 
 
 def main() -> int:
@@ -79,26 +86,6 @@ def main() -> int:
 
 def _stop(signal_number: int, frame: object) -> None:
     raise KeyboardInterrupt  # SIGTERM, as queues send it, ends like Ctrl-C
-
-
-def _record_failure(error: Exception, config: DictConfig, folder: Path) -> None:
-    """Leaves the reason where the results would be, for the table that this cell belongs to."""
-    from lr_exp.run import FAILED
-    from lr_exp.store import write_atomically
-
-    def named(key: str) -> object:
-        return OmegaConf.select(config, key, throw_on_missing=False)
-
-    record = {
-        "error": in_one_line(error) or type(error).__name__,
-        "kind": type(error).__name__,
-        **{group: named(f"{group}.name") for group in ("expert", "amateur", "method")},
-        **{key: named(key) for key in ("alpha", "beta", "seed", "sweep")},
-        "overrides": list(HydraConfig.get().overrides.task),
-    }
-    with contextlib.suppress(OSError):  # the error itself is what matters
-        folder.mkdir(parents=True, exist_ok=True)
-        write_atomically(folder / FAILED, json.dumps(record, indent=2, ensure_ascii=False) + "\n")
 
 
 def _choose_gpu(settings: Settings) -> None:

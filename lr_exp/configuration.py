@@ -4,6 +4,7 @@ Knows Hydra and OmegaConf, so that nothing behind it has to; imports no torch, f
 """
 
 import dataclasses
+import re
 import typing
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -18,6 +19,11 @@ from omegaconf.errors import OmegaConfBaseException
 
 from lr_exp.errors import UserError, nearest
 from lr_exp.settings import Settings
+from lr_exp.store import digest
+
+# Where things are, and who is told: they do not tell cells apart.
+_NOT_IN_FOLDER = ("sweep=", "store=", "hub_root=", "device=", "wandb.", "hydra.")
+_LONGEST_FOLDER = 120  # characters; file systems allow 255 bytes
 
 
 def conf_dir() -> Path:
@@ -30,6 +36,21 @@ def conf_dir() -> Path:
 def register() -> None:
     """Makes the dataclasses the schema that every YAML and override is held to."""
     ConfigStore.instance().store(name="settings", node=Settings)
+    OmegaConf.register_new_resolver("cell_folder", cell_folder, replace=True)
+
+
+def cell_folder(overrides: Sequence[str]) -> str:
+    """The folder of a multirun's cell, named by what it was told; `conf/config.yaml` asks for it.
+
+    Named by its choices and not by its number, so that the same command with fewer cells or more
+    never puts one cell's results in another's place.
+    """
+    told = [word.lstrip("+") for word in overrides]
+    told = [word for word in told if not word.startswith(_NOT_IN_FOLDER)]
+    name = re.sub(r"[^\w.,=+-]+", "_", ",".join(told)) or "cell"
+    if len(name) > _LONGEST_FOLDER:
+        name = f"{name[:_LONGEST_FOLDER]}-{digest(told)[:12]}"
+    return name
 
 
 def check_overrides(overrides: Sequence[str]) -> None:
@@ -78,7 +99,8 @@ def narrow_sweep(words: Sequence[str]) -> list[str]:
         key, given, value = word.partition("=")
         if given and key in axes:
             quoted = value.replace("\\", "\\\\").replace("'", "\\'")
-            word = f"hydra.sweeper.params.{key}='{quoted}'"
+            # As a dictionary that is merged: of a dotted key alone Hydra would make a path.
+            word = f"hydra.sweeper.params={{{key}: '{quoted}'}}"
         narrowed.append(word)
     return narrowed
 

@@ -5,6 +5,7 @@ Knows prompts, batches, shards and the ways to decode a batch (`greedily`, `by_s
 """
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +15,10 @@ import torch
 from tqdm import tqdm
 
 from lr_exp.choosing import contrastive, sampled
+from lr_exp.cpu_linear import arranged
 from lr_exp.decoding import Decoded, Reader, decode, decode_greedily
 from lr_exp.errors import UserError
+from lr_exp.memory_limits import Portion, free_memory, ran_out_of_memory
 from lr_exp.models import LanguageModel
 from lr_exp.prompts import render_prompt
 from lr_exp.shards import shard_path, shard_paths, write_shard
@@ -26,9 +29,28 @@ from lr_exp.vocabulary import SharedVocabulary
 # composition depends on its own window only.
 WINDOW = 1024
 
-# Answers one batch, from its shard's number and the indices of its prompts, in their order.
-DecodeBatch = Callable[[int, Sequence[int]], list[Decoded]]
 
+@dataclass(frozen=True)
+class DecodeBatch:
+    """A way to answer a batch, and the models that it asks."""
+
+    models: tuple[Any, ...]
+    decode: Callable[[int, Sequence[int], int], list[Decoded]]
+
+    def __call__(self, number: int, batch: Sequence[int], start: int = 0) -> list[Decoded]:
+        """Answers the prompts of these indices, in their order.
+
+        Args:
+            number: of the batch's shard.
+            start: where in the shard this part of it begins, if memory does not hold it all.
+        """
+        return self.decode(number, batch, start)
+
+
+_ADVICE = (
+    "lower the stage's max_new_tokens (sampler.max_new_tokens, evaluator.max_new_tokens), or take "
+    "a smaller model or dtype=bfloat16"
+)
 _COLUMNS = [("index", pa.int32()), ("tokens", pa.int32()), ("finished", pa.bool_())]
 
 
@@ -64,7 +86,7 @@ def greedily(
 ) -> DecodeBatch:
     """The model's most probable token at every step."""
 
-    def decode_batch(number: int, batch: Sequence[int]) -> list[Decoded]:
+    def decode_batch(number: int, batch: Sequence[int], start: int) -> list[Decoded]:
         return decode_greedily(
             language_model.model,
             [prompts[index] for index in batch],
@@ -74,7 +96,7 @@ def greedily(
             context=language_model.context,
         )
 
-    return decode_batch
+    return DecodeBatch((language_model.model,), decode_batch)
 
 
 def by_sampling(
@@ -89,14 +111,15 @@ def by_sampling(
     """Tokens drawn from the model's distribution (see `choosing.sampled`).
 
     Each batch draws by itself, from `seed` and its number: a run that was stopped goes on as if it
-    had not been. Another batch size gives other draws.
+    had not been. Another batch size gives other draws, and so does a batch taken in parts.
     """
     device = next(language_model.model.parameters()).device
 
-    def decode_batch(number: int, batch: Sequence[int]) -> list[Decoded]:
+    def decode_batch(number: int, batch: Sequence[int], start: int) -> list[Decoded]:
         # Hashed because a CPU generator reads the low 32 bits of its seed only, which neighbouring
         # numbers and seeds must not share.
-        generator = torch.Generator(device).manual_seed(int(digest([seed, number])[:16], 16))
+        place = [seed, number, start] if start else [seed, number]
+        generator = torch.Generator(device).manual_seed(int(digest(place)[:16], 16))
         return decode(
             [_reader(language_model, prompts, batch)],
             sampled(temperature, top_p, generator),
@@ -104,7 +127,7 @@ def by_sampling(
             stop_ids=language_model.stop_ids,
         )
 
-    return decode_batch
+    return DecodeBatch((language_model.model,), decode_batch)
 
 
 def by_contrast(
@@ -123,7 +146,7 @@ def by_contrast(
     only, for the others name something else to it or nothing. The expert's stop tokens end it.
     """
 
-    def decode_batch(number: int, batch: Sequence[int]) -> list[Decoded]:
+    def decode_batch(number: int, batch: Sequence[int], start: int) -> list[Decoded]:
         return decode(
             [
                 _reader(expert, prompts, batch),
@@ -134,7 +157,7 @@ def by_contrast(
             stop_ids=expert.stop_ids,
         )
 
-    return decode_batch
+    return DecodeBatch((expert.model, amateur.model), decode_batch)
 
 
 def decode_into_shards(
@@ -149,6 +172,9 @@ def decode_into_shards(
 ) -> dict[str, Any]:
     """Answers every prompt and writes one shard a batch; shards that are there stay.
 
+    A batch that does not fit in memory is answered in halves, and so are those after it; its shard
+    is the same one.
+
     Args:
         prompts: of the model that answers; their lengths make the batches.
         decode_batch: how a batch is answered; the same batch must get the same answers again.
@@ -158,13 +184,20 @@ def decode_into_shards(
 
     Returns:
         Facts: `questions`, `tokens` generated, `finished` (ended by a stop token).
+
+    Raises:
+        UserError: a single prompt does not fit in memory.
     """
     schema = pa.schema([*_COLUMNS, *columns])
     batches = batches_by_length([len(prompt) for prompt in prompts], batch_size)
-    with tqdm(total=len(prompts), desc=name, unit="question", dynamic_ncols=True) as progress:
+    portion = Portion(batch_size, f"{name}: questions", _ADVICE)
+    with (
+        tqdm(total=len(prompts), desc=name, unit="question", dynamic_ncols=True) as progress,
+        arranged(*decode_batch.models),
+    ):
         for number, batch in enumerate(batches):
             if not shard_path(folder, number).exists():
-                decoded = decode_batch(number, batch)
+                decoded = _in_portions(decode_batch, number, batch, portion)
                 rows = [
                     {
                         **row(index, one),
@@ -184,6 +217,24 @@ def decode_into_shards(
         "tokens": sum(counts["tokens"].to_pylist()),
         "finished": sum(counts["finished"].to_pylist()),
     }
+
+
+def _in_portions(
+    decode_batch: DecodeBatch, number: int, batch: Sequence[int], portion: Portion
+) -> list[Decoded]:
+    """The batch's answers, of as many prompts at once as memory holds."""
+    decoded: list[Decoded] = []
+    while len(decoded) < len(batch):
+        part = batch[len(decoded) : len(decoded) + portion.size]
+        try:
+            decoded += decode_batch(number, part, len(decoded))
+            continue
+        except (RuntimeError, MemoryError) as error:
+            if not ran_out_of_memory(error):
+                raise
+            portion.halve(len(part), error)
+        free_memory()
+    return decoded
 
 
 def _reader(

@@ -3,6 +3,7 @@
 Knows settings and where things are found; loads no weights and makes no artifact.
 """
 
+from dataclasses import replace
 from functools import cached_property
 from importlib.metadata import version
 from pathlib import Path
@@ -34,11 +35,13 @@ class Inputs:
 
     @cached_property
     def expert(self) -> models.ModelSource:
-        return models.locate(self.settings.expert, "expert")
+        source = models.locate(self.settings.expert, "expert")
+        return replace(source, attention=self.settings.attention)
 
     @cached_property
     def amateur(self) -> models.ModelSource:
-        return models.locate_amateur(self.settings.amateur, self.expert)
+        source = models.locate_amateur(self.settings.amateur, self.expert)
+        return replace(source, attention=self.settings.attention)
 
     @cached_property
     def _data_source(self) -> list[Question]:
@@ -94,9 +97,9 @@ class Inputs:
             for benchmark in self.benchmarks:
                 _ = self.shots[benchmark.name]
                 grade.check_references(self.benchmark_questions[benchmark.name], benchmark.answer)
-        if "sample" in stages and not self.imports_records:
+        if "sample" in stages and not self.settings.imports_records:
             self._check_method()
-        if self.asks_amateur:
+        if self.settings.asks_amateur:
             _ = self.shared
             models.check_drop_layers(self.amateur)
 
@@ -118,25 +121,10 @@ class Inputs:
                 "form needs; leave sampler.export out or choose another method."
             )
 
-    @property
-    def asks_amateur(self) -> bool:
-        """Whether any stage of this run reads the amateur."""
-        stages, evaluator = self.settings.stages, self.settings.evaluator
-        samples = "sample" in stages and not self.imports_records
-        compares = evaluator.decoder == "contrastive" or evaluator.gap is not None
-        return (samples and self.settings.method.needs_amateur) or (
-            "evaluate" in stages and compares
-        )
-
-    @property
-    def imports_records(self) -> bool:
-        """Whether supervision is read from a file instead of sampled."""
-        return self.settings.data.format == "lr_samples"
-
     def provenance(self) -> dict[str, Any]:
         """Which models, questions and machine the results are of."""
         stages = self.settings.stages
-        sampled = "sample" in stages and not self.imports_records
+        sampled = "sample" in stages and not self.settings.imports_records
         return {
             "expert": {
                 "path": self.base_name,
@@ -148,7 +136,7 @@ class Inputs:
                 "revision": self.amateur.revision,
                 "fingerprint": self.amateur.fingerprint,
             }
-            if self.asks_amateur
+            if self.settings.asks_amateur
             else None,
             "data": fingerprint(self._data_source) if sampled else None,
             "questions": fingerprint(self.questions) if sampled else None,
@@ -171,9 +159,12 @@ class Inputs:
     @cached_property
     def machine(self) -> dict[str, str]:
         """What the same settings may compute differently on."""
+        chosen = self.settings.attention
         return {
             "device": self.device.partition(":")[0],
             "dtype": self.dtype,
+            # Left to the library, its version says it; addresses stay what they were.
+            **({"attention": chosen} if chosen else {}),
             **{name: version(name) for name in MODEL_PACKAGES},
         }
 

@@ -7,19 +7,23 @@ Knows files, weights and tokenizers; knows nothing of what the models are used f
 import copy
 import importlib.util
 import json
+import logging
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lr_exp.errors import UserError
 from lr_exp.prompts import stop_token_ids
-from lr_exp.settings import AmateurSettings, ModelSettings
+from lr_exp.settings import ATTENTIONS, AmateurSettings, ModelSettings
 from lr_exp.store import digest, file_digest
 from lr_exp.vocabulary import check_rows, tokens_by_id
 
 if TYPE_CHECKING:
     import torch
+
+log = logging.getLogger(__name__)
 
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 _HUB_FILES = ["*.json", "*.safetensors", "*.txt", "*.model", "*.jinja"]
@@ -38,6 +42,8 @@ class ModelSource:
     fingerprint: str  # of weights, config, tokenizer and template; or hub id and commit
     revision: str | None = None  # hub commit
     drop_layers: tuple[int, ...] = ()
+    init: str = "pretrained"
+    attention: str | None = None  # None: the library's own choice
 
 
 @dataclass
@@ -50,6 +56,8 @@ class LanguageModel:
     stop_ids: tuple[int, ...]
     vocabulary_size: int  # ids below it have tokens
     context: int | None  # most tokens in one sequence, if the config says so
+    shared_with: Any = None  # early exit: the model whose first layers these are, too ...
+    shared_layers: int = 0  # ... and how many
 
 
 def locate(settings: ModelSettings, role: str) -> ModelSource:
@@ -73,8 +81,12 @@ def locate(settings: ModelSettings, role: str) -> ModelSource:
             f"{settings.package!r} does not hold {settings.package_path!r}; set {role}.path."
         )
     if gguf_file is None:
-        _check_folder(folder, role)
-    if revision is not None:
+        _check_folder(folder, role, settings.init)
+    if settings.init == "random":
+        if gguf_file is not None:
+            raise UserError(f"{role}.init=random takes a folder with a config.json, no GGUF file.")
+        fingerprint = digest(["random", role, _fingerprint(folder, None)])
+    elif revision is not None:
         fingerprint = digest(["hub", path, revision])
     else:
         fingerprint = _fingerprint(folder, gguf_file)
@@ -86,6 +98,7 @@ def locate(settings: ModelSettings, role: str) -> ModelSource:
         trust_remote_code=settings.trust_remote_code,
         fingerprint=fingerprint,
         revision=revision,
+        init=settings.init,
     )
 
 
@@ -113,13 +126,18 @@ def locate_amateur(settings: AmateurSettings, expert: ModelSource) -> ModelSourc
         fingerprint=digest(["early_exit", expert.fingerprint, dropped]),
         revision=expert.revision,
         drop_layers=dropped,
+        init=expert.init,
     )
 
 
 def load_tokenizer(source: ModelSource) -> Any:
-    """The model's own tokenizer."""
+    """The model's own tokenizer; a random model without one reads bytes."""
     from transformers import AutoTokenizer
 
+    if source.init == "random" and not _has_tokenizer(source.folder):
+        from lr_exp.random_models import byte_tokenizer
+
+        return byte_tokenizer()
     try:
         return AutoTokenizer.from_pretrained(
             source.folder,
@@ -145,34 +163,21 @@ def load(source: ModelSource, *, device: str, dtype: str) -> LanguageModel:
         UserError: damaged or missing weights, an unsupported architecture, NaN, a tokenizer with
             ids that the model has no row for.
     """
-    import torch
-    from transformers import AutoModelForCausalLM, GenerationConfig
-    from transformers.utils import logging
+    from transformers import GenerationConfig
+    from transformers.utils.logging import disable_progress_bar
 
     from lr_exp.packing import check_packing
 
-    logging.disable_progress_bar()  # a bar for each file of weights hides those of the stages
+    disable_progress_bar()  # a bar for each file of weights hides those of the stages
     tokenizer = load_tokenizer(source)
-    try:
-        model, info = AutoModelForCausalLM.from_pretrained(  # pyright: ignore[reportGeneralTypeIssues]
-            source.folder,
-            dtype=getattr(torch, dtype),
-            use_safetensors=None if source.gguf_file else True,
-            trust_remote_code=source.trust_remote_code,
-            output_loading_info=True,
-            **({"gguf_file": source.gguf_file} if source.gguf_file else {}),
-        )
-    except Exception as error:
-        raise UserError(
-            f"{source.role}: the weights in {source.folder} cannot be loaded "
-            f"({_first_line(error)}); check {source.role}.path."
-        ) from error
-    missing = sorted(info["missing_keys"])
-    if missing:
-        raise UserError(
-            f"{source.role}: {source.folder} lacks {len(missing)} weights (first {missing[0]}); "
-            "they would have been filled with random numbers. Fetch the model again."
-        )
+    if source.init == "random":
+        from lr_exp.random_models import random_model
+
+        # Of one geometry, too, expert and amateur differ.
+        seed = 0 if source.role == "expert" else 1
+        model = random_model(source.folder, device, dtype, source.attention, seed=seed)
+    else:
+        model = _pretrained(source, dtype)
     tokens = tokens_by_id(tokenizer)
     check_rows(source.role, tokens, output_rows(model))
     eos = model.generation_config.eos_token_id if model.generation_config else None
@@ -193,43 +198,125 @@ def load(source: ModelSource, *, device: str, dtype: str) -> LanguageModel:
     )
 
 
+def _pretrained(source: ModelSource, dtype: str) -> Any:
+    """The model with its weights, on the CPU."""
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    try:
+        model, info = AutoModelForCausalLM.from_pretrained(  # pyright: ignore[reportGeneralTypeIssues]
+            source.folder,
+            dtype=getattr(torch, dtype),
+            use_safetensors=None if source.gguf_file else True,
+            trust_remote_code=source.trust_remote_code,
+            output_loading_info=True,
+            **({"gguf_file": source.gguf_file} if source.gguf_file else {}),
+            **({"attn_implementation": source.attention} if source.attention else {}),
+        )
+    except Exception as error:
+        if source.attention:
+            check_attention(source, error)
+        raise UserError(
+            f"{source.role}: the weights in {source.folder} cannot be loaded "
+            f"({_first_line(error)}); check {source.role}.path."
+        ) from error
+    missing = sorted(info["missing_keys"])
+    if missing:
+        raise UserError(
+            f"{source.role}: {source.folder} lacks {len(missing)} weights (first {missing[0]}); "
+            "they would have been filled with random numbers. Fetch the model again."
+        )
+    return model
+
+
+def check_attention(source: ModelSource, error: Exception) -> None:
+    """Raises UserError, naming those there are, where the error is about the attention asked for.
+
+    The library refuses an implementation in many words, before any weight is read: whether it was
+    that is found by making the model of its config alone, without memory, both ways.
+    """
+    import torch
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    def works(attention: str | None) -> bool:
+        try:
+            config = AutoConfig.from_pretrained(
+                source.folder,
+                trust_remote_code=source.trust_remote_code,
+                **({"gguf_file": source.gguf_file} if source.gguf_file else {}),
+            )
+            with torch.device("meta"):
+                AutoModelForCausalLM.from_config(
+                    config,
+                    trust_remote_code=source.trust_remote_code,
+                    **({"attn_implementation": attention} if attention else {}),
+                )
+        except Exception:  # libraries that are not installed, each in its own words
+            return False
+        return True
+
+    if not works(source.attention) and works(None):
+        there = [name for name in ATTENTIONS if works(name)]
+        raise UserError(
+            f"attention={source.attention}: {source.role} {source.name} does not have it here "
+            f"({_first_line(error)}); it has {', '.join(there)}."
+        ) from error
+
+
 def early_exit(expert: LanguageModel, drop_layers: tuple[int, ...], name: str) -> LanguageModel:
     """The expert without some layers, as a model of its own that shares the expert's weights.
 
     Raises:
         UserError: a layer number that the expert does not have, or none left.
     """
-    import torch
-
     total = expert.model.config.num_hidden_layers
     _check_layers(tuple(sorted(drop_layers)), total)
     kept = [layer for layer in range(total) if layer not in drop_layers]
-    model = _shallow(expert.model)
-    model.config = copy.deepcopy(expert.model.config)
-    model.config.num_hidden_layers = len(kept)
-    if getattr(model.config, "layer_types", None):
-        model.config.layer_types = [model.config.layer_types[layer] for layer in kept]
-    whole = expert.model.get_decoder()
-    places = [name for name, child in expert.model._modules.items() if child is whole]
-    if not places or not hasattr(whole, "layers"):
-        raise UserError(
-            f"amateur=early_exit: the layers of {type(expert.model).__name__} are not where "
-            "decoder-only models keep them; choose an amateur of its own."
-        )
-    decoder = _shallow(whole)
-    decoder.config = model.config
-    decoder.layers = torch.nn.ModuleList(
-        _renumbered(decoder.layers[layer], index) for index, layer in enumerate(kept)
-    )
-    model._modules[places[0]] = decoder
+    _, decoder = _decoder(expert.model)
+    layers = [_renumbered(decoder.layers[place], index) for index, place in enumerate(kept)]
     return LanguageModel(
         name=name,
-        model=model,
+        model=with_layers(expert.model, layers, kept),
         tokenizer=expert.tokenizer,
         stop_ids=expert.stop_ids,
         vocabulary_size=expert.vocabulary_size,
         context=expert.context,
+        shared_with=expert.model,
+        shared_layers=min(drop_layers),
     )
+
+
+def with_layers(model: Any, layers: Sequence[Any], places: Sequence[int]) -> Any:
+    """The model with other decoder layers, as a model of its own that shares all else.
+
+    Args:
+        places: whose place in `model` each layer takes: what kind of attention it has.
+    """
+    import torch
+
+    twin = _shallow(model)
+    twin.config = copy.deepcopy(model.config)
+    twin.config.num_hidden_layers = len(layers)
+    if getattr(twin.config, "layer_types", None):
+        twin.config.layer_types = [twin.config.layer_types[place] for place in places]
+    name, whole = _decoder(model)
+    decoder = _shallow(whole)
+    decoder.config = twin.config
+    decoder.layers = torch.nn.ModuleList(layers)
+    twin._modules[name] = decoder
+    return twin
+
+
+def _decoder(model: Any) -> tuple[str, Any]:
+    """The part of a causal model that holds the layers, and its name there."""
+    decoder = model.get_decoder()
+    names = [name for name, child in model._modules.items() if child is decoder]
+    if not names or not hasattr(decoder, "layers"):
+        raise UserError(
+            f"amateur=early_exit: the layers of {type(model).__name__} are not where "
+            "decoder-only models keep them; choose an amateur of its own."
+        )
+    return names[0], decoder
 
 
 def check_drop_layers(source: ModelSource) -> None:
@@ -298,13 +385,25 @@ def resolve_device(device: str) -> str:
 
 
 def resolve_dtype(dtype: str, device: str) -> str:
-    """`auto` becomes bfloat16 on a GPU that computes in it, else float32."""
+    """`auto` becomes bfloat16 on a GPU that computes in it, else float32.
+
+    A GPU without it gets float32, whoever asked: float16 reaches only to 65504 and rounds what is
+    below 6e-8 to 0, which adapters' gradients and some models' hidden states do not survive.
+    """
     import torch
 
-    if dtype != "auto":
-        return dtype
     on_gpu = torch.device(device).type == "cuda"
-    return "bfloat16" if on_gpu and torch.cuda.is_bf16_supported() else "float32"
+    if dtype not in ("auto", "bfloat16") or not on_gpu:
+        return "float32" if dtype == "auto" else dtype
+    # Emulated bfloat16 is slower than float32.
+    if torch.cuda.is_bf16_supported(including_emulation=False):
+        return "bfloat16"
+    log.warning(
+        "%s has no bfloat16: float32 is taken, which needs twice the memory (dtype=float16 fits, "
+        "but may overflow).",
+        torch.cuda.get_device_name(device),
+    )
+    return "float32"
 
 
 def device_name(device: str) -> str:
@@ -369,10 +468,16 @@ def _on_hub(path: str, settings: ModelSettings, role: str) -> tuple[Path, None, 
     return folder, None, folder.name
 
 
-def _check_folder(folder: Path, role: str) -> None:
+def _has_tokenizer(folder: Path) -> bool:
+    return any((folder / name).is_file() for name in _TOKENIZER_FILES)
+
+
+def _check_folder(folder: Path, role: str, init: str) -> None:
     where = f"{role}.path={folder}"
     if not (folder / "config.json").is_file():
         raise UserError(f"{where} is not a model folder: it has no config.json.")
+    if init == "random":
+        return
     if not any(folder.glob("*.safetensors")):
         if any(folder.glob("*.bin")) or any(folder.glob("*.pt*")):
             raise UserError(
@@ -380,7 +485,7 @@ def _check_folder(folder: Path, role: str) -> None:
                 "safetensors (model.save_pretrained does)."
             )
         raise UserError(f"{where} has no weights: it lacks *.safetensors files.")
-    if not any((folder / name).is_file() for name in _TOKENIZER_FILES):
+    if not _has_tokenizer(folder):
         raise UserError(f"{where} has no tokenizer: it lacks {' or '.join(_TOKENIZER_FILES)}.")
 
 

@@ -14,6 +14,8 @@ from torch import Tensor
 from lr_exp import contrast
 from lr_exp.errors import UserError
 
+_CPU_PASS = 256  # tokens
+
 
 @dataclass(frozen=True)
 class Pack:
@@ -80,6 +82,16 @@ def groups_within(lengths: Sequence[int], budget: int) -> Iterator[list[int]]:
         used += length
     if group:
         yield group
+
+
+def pass_size(tokens_per_pass: int, device: str) -> int:
+    """How many tokens a pass should have on this kind of device: `tokens_per_pass` at most.
+
+    Keeping packed sequences apart takes a mask over the whole row, so attention costs its square,
+    and a GPU needs long rows to be busy. A CPU does not: SmolLM2-135M scores at 1.9 s a question in
+    passes of 1024 tokens, at 1.6 s in passes of 256 (one core).
+    """
+    return min(tokens_per_pass, _CPU_PASS) if device == "cpu" else tokens_per_pass
 
 
 @torch.inference_mode()

@@ -49,9 +49,10 @@ def render_prompt(tokenizer: Any, question: str, system: str = "") -> list[int]:
 
 
 def answer_ids(tokenizer: Any, text: str) -> list[int]:
-    """Token ids of a given answer as this model would write it after `render_prompt`, its end too.
+    """Token ids of a given answer, to stand after `render_prompt`, with the id that ends it.
 
-    After `PLAIN_TEMPLATE`'s colon an answer begins with a blank.
+    After `PLAIN_TEMPLATE`'s colon an answer begins with a blank. Where a template opens a thought
+    (R1-Distill's `<think>`), the answer stands in it as it is.
     """
     plain = not has_chat_template(tokenizer)
     given = f" {text}" if plain and not text.startswith((" ", "\n")) else text

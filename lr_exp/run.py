@@ -3,6 +3,7 @@
 Knows the run's folder, the experiment and the sinks; knows nothing of how a stage works.
 """
 
+import contextlib
 import json
 import logging
 import os
@@ -51,7 +52,7 @@ def run(settings: Settings, folder: Path, conf_dir: Path) -> dict[str, Any]:
         supervision = tuned = None
         if "sample" in settings.stages or "distill" in settings.stages:
             supervision, summary["sample"] = _sample(experiment, tracker)
-            if supervision.facts["kept"] == 0:
+            if supervision.facts["kept"] == 0 and "distill" in settings.stages:
                 summary["stopped"] = _nothing_kept(settings, summary["sample"])
                 log.warning(summary["stopped"])
         if "distill" in settings.stages and supervision and supervision.facts["kept"]:
@@ -66,6 +67,25 @@ def run(settings: Settings, folder: Path, conf_dir: Path) -> dict[str, Any]:
     return summary
 
 
+def record_failure(
+    error: str, settings: Settings | None, overrides: list[str], folder: Path
+) -> None:
+    """Leaves the reason where the results would be, for the table that the cell belongs to.
+
+    Args:
+        error: one line.
+        settings: None where they were what was wrong.
+        overrides: what the cell was told.
+    """
+    record: dict[str, Any] = {"error": error, "overrides": overrides}
+    if settings is not None:
+        record |= _choices(settings)
+    with contextlib.suppress(OSError):  # the error itself is what matters
+        folder.mkdir(parents=True, exist_ok=True)
+        _clear(folder)
+        write_atomically(folder / FAILED, json.dumps(record, indent=2, ensure_ascii=False) + "\n")
+
+
 def _clear(folder: Path) -> None:
     """Removes what an earlier run in this folder would show as this one's: results and links."""
     (folder / SUMMARY).unlink(missing_ok=True)
@@ -77,12 +97,25 @@ def _clear(folder: Path) -> None:
 
 
 def _head(settings: Settings, experiment: Experiment) -> dict[str, Any]:
-    """What ran. A choice that no stage read is null: its value would claim what is not so."""
+    """What ran."""
+    return {
+        **_choices(settings),
+        "stages": list(settings.stages),
+        "provenance": experiment.inputs.provenance(),
+        "settings": asdict(settings),
+    }
+
+
+def _choices(settings: Settings) -> dict[str, Any]:
+    """The choices that results are shown under.
+
+    One that no stage reads is null: its value would claim what is not so.
+    """
     method, stages = settings.method, settings.stages
     trains = "sample" in stages or "distill" in stages
-    learns = trains and not experiment.inputs.imports_records
-    compared = experiment.inputs.asks_amateur or (learns and method.needs_amateur)
+    learns = trains and not settings.imports_records
     contrasts = "evaluate" in stages and settings.evaluator.decoder == "contrastive"
+    compared = settings.asks_amateur or (learns and method.needs_amateur)
     return {
         "method": method.name if learns else None,
         "expert": settings.expert.name,
@@ -92,15 +125,12 @@ def _head(settings: Settings, experiment: Experiment) -> dict[str, Any]:
         "beta": settings.beta if learns and method.reads_beta else None,
         "seed": settings.seed,
         "sweep": settings.sweep,
-        "stages": list(settings.stages),
-        "provenance": experiment.inputs.provenance(),
-        "settings": asdict(settings),
     }
 
 
 def _sample(experiment: Experiment, tracker: Tracker) -> tuple[Artifact, dict[str, Any]]:
     made: dict[str, Artifact] = {}
-    if experiment.inputs.imports_records:
+    if experiment.settings.imports_records:
         supervision = experiment.sampler.import_records()
     else:
         trajectories = experiment.sampler.trajectories()
@@ -123,7 +153,10 @@ def _sample(experiment: Experiment, tracker: Tracker) -> tuple[Artifact, dict[st
         if made
         else None,
         "seconds": sum(artifact.seconds for artifact in (*made.values(), supervision)),
-        "seconds_by_stage": {name: artifact.seconds for name, artifact in made.items()},
+        "seconds_by_stage": {
+            name: artifact.seconds
+            for name, artifact in {**made, "supervision": supervision}.items()
+        },
         "peak_memory_bytes": max(
             (artifact.facts.get("peak_memory_bytes", 0) for artifact in made.values()), default=None
         ),
@@ -186,28 +219,39 @@ def _evaluate(
             place = folder / "answers" / who
             place.mkdir(parents=True, exist_ok=True)
             _link(place / f"{benchmark.name}.jsonl", evaluation.answers)
-    if tuned is not None and tuned.snapshots():
-        summary["curve"] = []
-        for snapshot in tuned.snapshots():
-            point = {b.name: experiment.evaluator.evaluate(b, snapshot) for b in benchmarks}
-            done += point.values()
-            results = {name: _shown(evaluation) for name, evaluation in point.items()}
-            summary["curve"].append({"step": snapshot.step, "results": results})
-    if evaluator.gap is not None:
-        gap: dict[str, Any] = {"decoder": evaluator.gap}
-        for who in ("expert", "amateur"):
-            pair = {
-                b.name: experiment.evaluator.evaluate(b, who=who, decoder=evaluator.gap)
-                for b in benchmarks
-            }
-            done += pair.values()
-            gap[who] = {name: _shown(evaluation) for name, evaluation in pair.items()}
-        summary["gap"] = gap
     summary["seconds"] = sum(evaluation.seconds for evaluation in done)
     summary["reused"] = all(evaluation.reused for evaluation in done)
+    if tuned is not None and tuned.snapshots():
+        summary["curve"], summary["curve_seconds"] = _curve(experiment, tuned)
+    if evaluator.gap is not None and benchmarks:
+        summary["gap"], summary["gap_seconds"] = _gap(experiment, evaluator.gap)
     if tuned is not None:
         _show_gains(summary, tracker)
     return summary
+
+
+def _curve(experiment: Experiment, tuned: Tuned) -> tuple[list[dict[str, Any]], float]:
+    """Accuracy along the training, and the seconds of measuring it."""
+    points, seconds = [], 0.0
+    for snapshot in tuned.snapshots():
+        results = {}
+        for benchmark in experiment.inputs.benchmarks:
+            evaluation = experiment.evaluator.evaluate(benchmark, snapshot)
+            results[benchmark.name] = _shown(evaluation)
+            seconds += evaluation.seconds
+        points.append({"step": snapshot.step, "results": results})
+    return points, seconds
+
+
+def _gap(experiment: Experiment, decoder: str) -> tuple[dict[str, Any], float]:
+    """Expert and amateur on the first benchmark, and the seconds of measuring them."""
+    benchmark = experiment.inputs.benchmarks[0]
+    measured = {
+        who: experiment.evaluator.evaluate(benchmark, who=who, decoder=decoder)
+        for who in ("expert", "amateur")
+    }
+    gap = {who: {benchmark.name: _shown(one)} for who, one in measured.items()}
+    return {"decoder": decoder, **gap}, sum(one.seconds for one in measured.values())
 
 
 def _shown(evaluation: Evaluation) -> dict[str, Any]:

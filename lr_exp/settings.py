@@ -13,6 +13,8 @@ from lr_exp.errors import UserError, nearest
 
 STAGES = ("sample", "distill", "evaluate")
 DTYPES = ("auto", "float32", "bfloat16", "float16")
+INITS = ("pretrained", "random")
+ATTENTIONS = ("eager", "sdpa", "flash_attention_2", "flash_attention_3", "flex_attention")
 TRAJECTORIES = ("expert_greedy", "expert_verified", "human_solution")
 STEPS = ("kl_above_beta", "all", "first", "kl_top", "random", "entropy_top")
 TARGETS = ("contrast", "token")
@@ -52,9 +54,14 @@ class ModelSettings:
     package_path: str | None = None  # ... at this path inside it
     fallback_path: str | None = None  # used as `path` where the package is not installed
     trust_remote_code: bool = False  # run code from the model repository
+    # random: a config.json is enough; weights are drawn from a fixed seed. For measuring speed.
+    init: str = "pretrained"
     # Ids that this model gives to other tokens than the family it shares a vocabulary with. They
     # leave both distributions, and a trajectory is scored only up to the first of them.
     reused_ids: list[int] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        _one_of(f"{self.name}: init", self.init, INITS)
 
 
 @dataclass
@@ -92,7 +99,7 @@ class SourceSettings:
 
 @dataclass
 class DataSettings(SourceSettings):
-    """The unlabelled questions that the expert answers while sampling."""
+    """The questions to learn from; only methods that verify or imitate read their answers."""
 
     max_questions: int | None = None  # the first N of a seeded shuffle; null takes all, in order
 
@@ -135,8 +142,8 @@ class MethodSettings:
     max_new_tokens: int = 2048  # expert_verified: full answers, unlike sampler.max_new_tokens
     first: int = 8  # first: tokens of each answer
     share: float = 0.2  # kl_top: of all steps
-    # Passes over all kept steps. distiller.batch_size then grows until distiller.steps optimizer
-    # steps hold them all; null leaves it as it is.
+    # At least so many passes over all kept steps: distiller.batch_size grows until distiller.steps
+    # optimizer steps hold them; null leaves it as it is.
     epochs: float | None = None
 
     def __post_init__(self) -> None:
@@ -285,7 +292,7 @@ class EvaluatorSettings:
     # greedy; contrastive: at every token the amateur is asked too, and among the expert's plausible
     # tokens (alpha) the one with the greatest log-ratio is taken (no training needed).
     decoder: str = "greedy"
-    # Also measure expert and amateur against each other, the paper's expertise gap: greedy, or
+    # Also measure expert and amateur on the first benchmark, the paper's expertise gap: greedy, or
     # sampled (one answer a question at temperature 1: what a model can do, not what it prefers).
     gap: str | None = None
     # Worked examples put before each question, by benchmark (the toolkit's own MMLU-STEM: 5).
@@ -345,6 +352,7 @@ class Settings:
     seed: int = 0
     device: str = "auto"  # auto | cpu | cuda | cuda:N
     dtype: str = "auto"  # auto: bfloat16 on a GPU that has it, float32 elsewhere
+    attention: str | None = None  # how attention is computed; null leaves it to transformers
     hub_root: str | None = None  # a folder that mirrors hub data sets by their ids
     store: str = "runs/store"
 
@@ -353,6 +361,8 @@ class Settings:
         _require(0 <= self.beta < math.inf, "beta", self.beta, "a number of nats, 0 or more")
         _require(0 <= self.seed < 2**32, "seed", self.seed, "an integer in [0, 2**32)")
         _one_of("dtype", self.dtype, DTYPES)
+        if self.attention is not None:
+            _one_of("attention", self.attention, ATTENTIONS)
         if not self.stages:
             raise UserError(f"stages=[] asks for nothing: give one or more of {', '.join(STAGES)}.")
         for stage in self.stages:
@@ -362,3 +372,15 @@ class Settings:
                 f"alpha={self.alpha} is below sampler.support_floor={self.sampler.support_floor}: "
                 "the step table would not hold the whole mask. Lower sampler.support_floor."
             )
+
+    @property
+    def imports_records(self) -> bool:
+        """Whether supervision is read from a file instead of sampled."""
+        return self.data.format == "lr_samples"
+
+    @property
+    def asks_amateur(self) -> bool:
+        """Whether any stage of this run reads the amateur."""
+        samples = "sample" in self.stages and not self.imports_records
+        compares = self.evaluator.decoder == "contrastive" or self.evaluator.gap is not None
+        return (samples and self.method.needs_amateur) or ("evaluate" in self.stages and compares)

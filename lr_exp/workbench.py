@@ -1,6 +1,6 @@
-"""Where stages work: artifacts made or found, and models loaded once.
+"""Where stages work: artifacts made or found, models loaded once, adapters put on and taken off.
 
-Knows the store, inputs and memory; knows nothing of what a stage does.
+Knows the store, inputs and memory; what a stage makes of them is its own business.
 """
 
 from collections.abc import Callable, Iterator

@@ -15,6 +15,7 @@ from torch.nn import functional
 from transformers import AutoModelForCausalLM, AutoTokenizer, Qwen2Config, Qwen2ForCausalLM
 from transformers.models.qwen2.modeling_qwen2 import Qwen2RMSNorm
 
+from bench import plain
 from lr_exp import models
 from lr_exp.distiller import distill
 from lr_exp.distiller.batches import BatchDataset, KeptStep, build_batch, plan_batches
@@ -52,8 +53,8 @@ def every_step(supervision: Supervision) -> list[KeptStep]:
     ]
 
 
-@pytest.fixture(scope="module")
-def model():
+def precise_model():
+    """A random model that computes in fp64 throughout."""
     torch.manual_seed(0)
     config = Qwen2Config(
         vocab_size=ROWS,
@@ -74,20 +75,15 @@ def model():
     return model
 
 
+@pytest.fixture(scope="module")
+def model():
+    return precise_model()
+
+
 def plain_losses(model, supervision: Supervision) -> torch.Tensor:
     """One forward pass per kept step over its own prefix, dense labels, no packing, no padding."""
-    losses = []
-    for trajectory in supervision.trajectories:
-        for kept, step in enumerate(trajectory.steps):
-            prefix = trajectory.input_ids[: trajectory.prompt_length + step]
-            logits = model(torch.tensor([prefix])).logits[0, -1, :TOKENS]
-            label = torch.zeros(TOKENS, dtype=torch.float64)
-            label[trajectory.target_ids[kept]] = torch.tensor(
-                trajectory.target_weights[kept], dtype=torch.float64
-            )
-            student = logits.log_softmax(-1)
-            losses.append(functional.kl_div(student, label, reduction="sum"))
-    return torch.stack(losses)
+    samples = plain.samples_of(supervision)
+    return torch.cat([plain.losses(model, [sample], TOKENS) for sample in samples])
 
 
 def packed_losses(model, batch) -> torch.Tensor:
@@ -99,12 +95,12 @@ def test_loss_and_gradient_equal_one_pass_per_kept_step(model, tokens_per_pass):
     """For every packing; padding, its side and its id have no place where they could matter."""
     supervision = a_supervision()
     batch = build_batch(supervision, every_step(supervision), tokens_per_pass)
-    ours, plain = packed_losses(model, batch), plain_losses(model, supervision)
+    ours, theirs = packed_losses(model, batch), plain_losses(model, supervision)
     assert len(ours) == supervision.kept
-    assert torch.allclose(ours, plain, rtol=0, atol=1e-9)
+    assert torch.allclose(ours, theirs, rtol=0, atol=1e-9)
     parameters = list(model.parameters())
     gradients = torch.autograd.grad(ours.mean(), parameters)
-    expected = torch.autograd.grad(plain.mean(), parameters)
+    expected = torch.autograd.grad(theirs.mean(), parameters)
     for one, other in zip(gradients, expected, strict=True):
         assert torch.allclose(one, other, rtol=0, atol=1e-9)
 
@@ -159,8 +155,8 @@ def test_a_batch_never_reads_beyond_its_own_steps(model):
     (one,) = build_batch(supervision, steps, 1000)["passes"]
     trajectory = supervision.trajectories[0]
     assert one["input_ids"].shape[1] == trajectory.prompt_length + trajectory.steps[1]
-    plain = plain_losses(model, supervision)[:2]
-    assert torch.allclose(packed_losses(model, {"passes": [one]}), plain, atol=1e-7)
+    theirs = plain_losses(model, supervision)[:2]
+    assert torch.allclose(packed_losses(model, {"passes": [one]}), theirs, atol=1e-7)
 
 
 def test_a_step_that_comes_twice_in_a_batch_counts_twice(model):

@@ -280,6 +280,9 @@ def addresses(tmp_path: Path, *overrides: str) -> dict[str, str]:
                 "answers": {"questions": 1, "finished": 1},
                 "grades": {"accuracy": 0, "correct": 0, "total": 1, "stderr": 0},
             }.get(recipe.stage, {"digest": recipe.address})
+            if recipe.stage == "adapter":  # answers are addressed by what is in its files
+                (tmp_path / distill.ADAPTER).mkdir(exist_ok=True)
+                (tmp_path / distill.ADAPTER / "weights").write_text(recipe.address)
             return Artifact(recipe.stage, recipe.address, tmp_path, facts, 0.0, reused=False)
 
     settings = settings_for(tmp_path, *overrides)

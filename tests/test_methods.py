@@ -256,6 +256,14 @@ def test_every_step_of_every_right_answer_is_tuned_on_once(program):
     # One pass in four optimizer steps: nothing is left out, and less than a batch comes twice.
     assert 0 <= distill["tuned_tokens"] - sample["kept"] < 4
     assert distill["optimizer_steps"] == 4
+    assert distill["batch_size"] == distill["tuned_tokens"] // 4
+
+
+def test_a_batch_never_shrinks_for_a_small_supervision(program):
+    words = ("method=gt_sft", "data.max_questions=1", "distiller.batch_size=100")
+    summary = summary_of(program(*SMALL, *words, "stages=[sample,distill]"))
+    assert summary["sample"]["kept"] < 100
+    assert summary["distill"]["batch_size"] == 100
 
 
 def test_a_mended_reference_draws_no_answer_again(program, tmp_path):
@@ -336,6 +344,7 @@ def test_accuracy_along_the_training_is_measured(program):
     (point,) = evaluate["curve"]
     assert point["step"] == 3
     assert point["results"]["micro_add"]["total"] == 16
+    assert evaluate["curve_seconds"] > 0
     lines = (outcome.folder / "metrics.jsonl").read_text("utf-8").splitlines()
     steps = [e["step"] for e in map(json.loads, lines) if e["family"] == "eval/micro_add"]
     assert sorted(steps) == [0, 3, 6]
@@ -345,6 +354,7 @@ def test_the_gap_measures_both_models_and_once_for_all_seeds(program):
     words = (*SMALL, "stages=[evaluate]", "evaluator.gap=sampled", "evaluator.max_examples=100")
     first = summary_of(program(*words))["evaluate"]
     gap = first["gap"]
+    assert first["gap_seconds"] > 0
     # Sampled, the expert takes care in about 40 % of its answers, the amateur in 5 %.
     assert gap["decoder"] == "sampled"
     assert gap["expert"]["micro_add"]["accuracy"] > gap["amateur"]["micro_add"]["accuracy"] + 0.15

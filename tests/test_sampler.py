@@ -1,4 +1,4 @@
-"""The fast path against the published loop, written plainly; selection; the record form."""
+"""Scoring, selection and the record form, on the micro pair."""
 
 import json
 import math
@@ -87,51 +87,6 @@ def kept_steps(supervision: Supervision) -> dict:
         for t in supervision.trajectories
         for i, step in enumerate(t.steps)
     }
-
-
-@torch.no_grad()
-def plain_loop(expert, amateur, texts: list[str]) -> dict:
-    """The published sampling, as plainly as it can be said; every step, also the first."""
-    kept = {}
-    for text in texts:
-        prompt = render_prompt(expert.tokenizer, text, SYSTEM)
-        amateur_prompt = render_prompt(amateur.tokenizer, text, SYSTEM)
-        answer: list[int] = []
-        while len(answer) < NEW_TOKENS:
-            p = expert.model(torch.tensor([prompt + answer])).logits[0, -1].softmax(-1)
-            q = amateur.model(torch.tensor([amateur_prompt + answer])).logits[0, -1].softmax(-1)
-            kl = (p * (p.log() - q.log())).sum().item()
-            if kl > BETA:
-                mask = p >= ALPHA * p.max()
-                weights = (p[mask].log() - q[mask].log()).softmax(-1)
-                ids = mask.nonzero().squeeze(-1).tolist()
-                kept[text, len(answer)] = (kl, dict(zip(ids, weights.tolist(), strict=True)))
-            answer.append(int(p.argmax()))
-            if answer[-1] in expert.stop_ids:
-                break
-    return kept
-
-
-@pytest.mark.parametrize(("batch_size", "tokens_per_pass"), [(1, 1), (5, 300), (12, 4096)])
-def test_kept_steps_are_the_published_loops(
-    tmp_path, pair, shared, questions, batch_size, tokens_per_pass
-):
-    folders = sample(
-        tmp_path,
-        pair,
-        shared,
-        questions,
-        batch_size=batch_size,
-        tokens_per_pass=tokens_per_pass,
-    )
-    ours = kept_steps(select.select(*folders, METHOD, alpha=ALPHA, beta=BETA).supervision)
-    theirs = plain_loop(*pair, [question.text for question in questions])
-    assert len(theirs) >= 5
-    assert ours.keys() == theirs.keys()
-    for place, (kl, weights) in theirs.items():
-        our_kl, our_weights = ours[place]
-        assert our_kl == pytest.approx(kl, rel=1e-4)
-        assert our_weights == pytest.approx(weights, abs=1e-5)
 
 
 def test_every_generated_token_is_a_step_the_first_one_and_the_stop_included(

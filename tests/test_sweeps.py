@@ -9,13 +9,29 @@ import pytest
 from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
-from lr_exp.configuration import conf_dir, narrow_sweep, register, to_settings
+from lr_exp.configuration import cell_folder, conf_dir, narrow_sweep, register, to_settings
 from lr_exp.evaluator.benchmarks import load_benchmark
 from tests.test_data import HUB, needs_hub
 from tests.tiny import tiny_model
 
 SWEEPS = sorted((conf_dir() / "sweep").glob("*.yaml"))
 PAPER = ["main_results", "ablation", "expertise_gap", "efficiency", "alpha_beta", "kl_profile"]
+
+
+SMALL = (
+    "data.max_questions=12",
+    "distiller.steps=2",
+    "benchmarks=[micro_add]",
+    "evaluator.max_examples=8",
+)
+
+
+def finished_cells(outcome) -> list[dict]:
+    return [json.loads(p.read_text("utf-8")) for p in sorted(outcome.folder.glob("*/summary.json"))]
+
+
+def failed_cells(outcome) -> list[dict]:
+    return [json.loads(p.read_text("utf-8")) for p in sorted(outcome.folder.glob("*/failed.json"))]
 
 
 def cells(name: str) -> list[list[str]]:
@@ -89,30 +105,49 @@ def test_the_expertise_gap_has_the_papers_pairs_and_leaves_its_empty_cell_out():
     }
 
 
-def test_an_axis_given_by_hand_narrows_the_sweep():
-    words = ["-m", "+sweep=micro_ablation", "seed=7", "method=lightreasoner,neither", "beta=0.1"]
-    assert narrow_sweep(words) == [
-        "-m",
-        "+sweep=micro_ablation",
-        "hydra.sweeper.params.seed='7'",
-        "hydra.sweeper.params.method='lightreasoner,neither'",
-        "beta=0.1",
-    ]
+def test_an_axis_given_by_hand_narrows_the_sweep(program):
+    """Dotted axes too, and what is no axis holds for all cells."""
     assert narrow_sweep(["seed=7"]) == ["seed=7"]
+    words = ["+sweep=micro_contrastive_decoding", "evaluator.decoder=greedy", "seed=7,8", *SMALL]
+    outcome = program(*words, "stages=[evaluate]", flags=["-m"])
+    assert outcome.status == 0, outcome.err
+    assert len(finished_cells(outcome)) == 2
+    for seed, summary in zip((7, 8), finished_cells(outcome), strict=True):
+        assert summary["seed"] == seed
+        assert summary["evaluate"]["decoder"] == "greedy"
+        assert summary["evaluate"]["expert"]["micro_add"]["total"] == 8
+
+
+def test_the_same_sweep_with_fewer_cells_keeps_the_others_results(program):
+    words = ["+sweep=micro_ablation", "seed=0", "stages=[sample]", *SMALL]
+    program(*words, "method=gt_sft,lightreasoner", flags=["-m"])
+    outcome = program(*words, "method=lightreasoner", flags=["-m"])
+    assert [cell["method"] for cell in finished_cells(outcome)] == ["gt_sft", "lightreasoner"]
+
+
+@pytest.mark.parametrize(
+    ("overrides", "name"),
+    [
+        (["+sweep=ablation", "method=neither", "seed=1", "store=/a/b"], "method=neither,seed=1"),
+        (["expert.path=a/b c", "benchmarks=[x,y]"], "expert.path=a_b_c,benchmarks=_x,y_"),
+        (["+sweep=ablation"], "cell"),
+        (["../../up"], ".._.._up"),
+    ],
+)
+def test_a_cells_folder_is_named_by_its_choices(overrides, name):
+    assert cell_folder(overrides) == name
+
+
+def test_long_choices_make_short_names_that_differ():
+    names = {cell_folder([f"data.path={'x' * 300}{end}"]) for end in "ab"}
+    assert len(names) == 2
+    assert max(map(len, names)) < 200
 
 
 def test_a_sweep_without_multirun_says_what_to_write(program):
     outcome = program("+sweep=micro_ablation", "experiment=micro_tables")
     assert "python -m lr_exp -m +sweep=micro_ablation" in outcome.error
     assert not outcome.has_summary
-
-
-SMALL = (
-    "data.max_questions=12",
-    "distiller.steps=2",
-    "benchmarks=[micro_add]",
-    "evaluator.max_examples=8",
-)
 
 
 def test_a_cell_that_fails_leaves_its_reason_and_the_others_go_on(program, tmp_path):
@@ -128,12 +163,14 @@ def test_a_cell_that_fails_leaves_its_reason_and_the_others_go_on(program, tmp_p
     )
     assert outcome.status == 1
     assert "do not share a vocabulary" in outcome.error
-    failed = json.loads((outcome.folder / "0" / "failed.json").read_text("utf-8"))
+    assert "Error executing job" not in outcome.err  # one line is enough
+    (failed,) = failed_cells(outcome)
     assert failed["error"] == outcome.error.removeprefix("error: ")
     assert (failed["expert"], failed["method"], failed["seed"]) == ("micro", "lightreasoner", 0)
+    # Shown under what was really asked for, not under the preset's name.
+    assert (failed["amateur"], failed["data"]) == ("stranger", "micro")
     assert failed["sweep"] == "micro_ablation"
-    assert not (outcome.folder / "0" / "summary.json").exists()
-    finished = json.loads((outcome.folder / "1" / "summary.json").read_text("utf-8"))
+    (finished,) = finished_cells(outcome)
     assert finished["evaluate"]["tuned"]["micro_add"]["total"] == 8
 
 
@@ -141,11 +178,49 @@ def test_a_failure_that_was_mended_leaves_no_trace(program):
     words = ["+sweep=micro_ablation", "method=lightreasoner", "seed=0", *SMALL]
     outcome = program(*words, "expert.path=nowhere", flags=["-m"])
     assert "nowhere" in outcome.error
-    assert (outcome.folder / "0" / "failed.json").exists()
+    (failed,) = failed_cells(outcome)
+    assert failed["expert"] == "nowhere"
     outcome = program(*words, flags=["-m"])
     assert outcome.status == 0
-    assert not (outcome.folder / "0" / "failed.json").exists()
-    assert (outcome.folder / "0" / "summary.json").exists()
+    assert len(finished_cells(outcome)) == 1
+    # The same cell again, now with a fault: its earlier result does not stand for it.
+    unreadable = program(*words, "store=/proc/none", flags=["-m"])
+    assert "cannot be written" in unreadable.error
+    assert finished_cells(unreadable) == []
+    assert len(failed_cells(unreadable)) == 2
+
+
+def test_settings_that_are_out_of_range_leave_their_reason_too(program):
+    outcome = program("+sweep=micro_ablation", "method=neither", "seed=0", "alpha=7", flags=["-m"])
+    assert "alpha=7" in outcome.error
+    (failed,) = failed_cells(outcome)
+    assert failed["error"] == outcome.error.removeprefix("error: ")
+    assert "alpha=7" in failed["overrides"]
+
+
+def test_the_tables_are_of_the_cells_that_their_headers_claim():
+    def told(name, *keys):
+        return {tuple(key(s) for key in keys) for s in map(settings_of, cells(name))}
+
+    def expert(settings):
+        return settings.expert.name
+
+    def method(settings):
+        return settings.method.name
+
+    main = told("main_results", expert, method)
+    assert len({pair[0] for pair in main}) == 5
+    assert {pair[1] for pair in main} == {"lightreasoner", "rejection_sft"}
+    assert len(main) == 10
+    assert told("efficiency", label) < told("main_results", label)
+    assert told("micro_efficiency", label) < told("micro_ablation", label)
+    assert len(told("ablation", method)) == len(told("micro_ablation", method)) == 6
+    gap = [settings_of(cell) for cell in cells("micro_expertise_gap")]
+    assert {s.evaluator.gap for s in gap} == {"sampled"}
+    assert len({s.amateur.name for s in gap}) == 5
+    assert all(s.stages == ["sample"] for s in map(settings_of, cells("kl_profile")))
+    curve = settings_of(cells("training_curve")[0])
+    assert curve.distiller.steps / curve.distiller.snapshot_every == 10
 
 
 REAL = [name for name in (path.stem for path in SWEEPS) if not name.startswith("micro_")]
@@ -173,8 +248,8 @@ def test_the_first_cell_runs_with_a_small_real_model(name, program):
     ]
     experiment = [word for word in first if word.startswith("experiment=")]
     outcome = program(f"+sweep={name}", *experiment, *axes, *small, flags=["-m"])
-    summary = json.loads((outcome.folder / "0" / "summary.json").read_text("utf-8"))
     assert outcome.status == 0, outcome.err
+    (summary,) = finished_cells(outcome)
     assert summary["sweep"] == name
     assert summary["sample"]["questions"] == 8
     assert summary["expert"] == "smollm2_135m"

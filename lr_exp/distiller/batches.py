@@ -112,6 +112,41 @@ def build_batch(
     return {"passes": passes, "kept_steps": len(steps)}
 
 
+def halves(one_pass: dict[str, Tensor]) -> list[dict[str, Tensor]]:
+    """A pass as two that need less memory each, for the same losses in the same order.
+
+    Between two of its sequences where there are several, else between two kept steps of the one;
+    a pass with a single kept step stays whole.
+    """
+    starts = (one_pass["position_ids"][0] == 0).nonzero().squeeze(-1).tolist()
+    reads = one_pass["read_at"]
+    if len(starts) > 1:
+        border = starts[len(starts) // 2]
+        kept = int((reads < border).sum())
+        return [
+            _part(one_pass, slice(0, border), slice(0, kept)),
+            _part(one_pass, slice(border, None), slice(kept, None)),
+        ]
+    if len(reads) > 1:
+        kept = len(reads) // 2
+        border = int(reads[kept - 1]) + 1  # nothing after the last kept step is needed
+        return [
+            _part(one_pass, slice(0, border), slice(0, kept)),
+            _part(one_pass, slice(0, None), slice(kept, None)),
+        ]
+    return [one_pass]
+
+
+def _part(one_pass: dict[str, Tensor], tokens: slice, kept: slice) -> dict[str, Tensor]:
+    return {
+        "input_ids": one_pass["input_ids"][:, tokens],
+        "position_ids": one_pass["position_ids"][:, tokens],
+        "read_at": one_pass["read_at"][kept] - (tokens.start or 0),
+        "target_ids": one_pass["target_ids"][kept],
+        "target_weights": one_pass["target_weights"][kept],
+    }
+
+
 def _trajectory(step: KeptStep) -> int:
     return step.trajectory
 

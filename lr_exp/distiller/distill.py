@@ -26,6 +26,7 @@ from lr_exp.distiller.batches import BatchDataset, plan_batches
 from lr_exp.distiller.trainer import ContrastTrainer
 from lr_exp.errors import UserError
 from lr_exp.models import LanguageModel
+from lr_exp.packing import pass_size
 from lr_exp.settings import DistillerSettings
 from lr_exp.store import write_atomically
 from lr_exp.supervision import Supervision
@@ -60,8 +61,8 @@ def distill(
         on_log: called with the optimizer step and its metrics.
 
     Returns:
-        Facts: `optimizer_steps`, `tuned_tokens` (kept steps trained, repeats counted),
-        `kept_steps` (different ones there were), `final_loss`.
+        Facts: `optimizer_steps`, `batch_size`, `tuned_tokens` (kept steps trained, repeats
+        counted), `kept_steps` (different ones there were), `final_loss`.
     """
     _check_lengths(supervision, expert)
     set_seed(seed)
@@ -78,7 +79,11 @@ def distill(
         trainer = ContrastTrainer(
             model=model,
             args=_arguments(settings, checkpoints, seed, device),
-            train_dataset=BatchDataset(supervision, plan, tokens_per_pass=settings.tokens_per_pass),
+            train_dataset=BatchDataset(
+                supervision,
+                plan,
+                tokens_per_pass=pass_size(settings.tokens_per_pass, torch.device(device).type),
+            ),
             callbacks=[_Report(on_log), _Snapshots(folder / _SNAPSHOTS, settings.snapshot_every)],
             vocabulary_size=expert.vocabulary_size,
         )
@@ -105,6 +110,7 @@ def distill(
     shutil.rmtree(checkpoints, ignore_errors=True)
     return {
         "optimizer_steps": settings.steps,
+        "batch_size": settings.batch_size,
         "tuned_tokens": settings.steps * settings.batch_size,
         "kept_steps": supervision.kept,
         "final_loss": history[-1]["loss"],  # mean of the steps since the log before it

@@ -12,7 +12,7 @@ from typing import Any
 from lr_exp import models
 from lr_exp.inputs import Inputs
 from lr_exp.settings import DistillerSettings
-from lr_exp.store import Artifact, Recipe
+from lr_exp.store import Artifact, Recipe, digest, file_digest
 from lr_exp.supervision import Supervision
 from lr_exp.workbench import Workbench
 
@@ -27,6 +27,12 @@ class Tuned:
     adapter: Path  # the folder that plain `peft` loads
     history: list[dict[str, float]]  # one entry a log, each with its `step`
     step: int | None = None  # of a snapshot: optimizer steps until then; None at the end
+
+    @property
+    def digest(self) -> str:
+        """Of the adapter's files: two equal ones answer alike, however they were come by."""
+        files = sorted(path for path in self.adapter.iterdir() if path.is_file())
+        return digest({path.name: file_digest(path) for path in files})
 
     def snapshots(self) -> list["Tuned"]:
         """The adapters that were kept along the way, in the order of their steps."""
@@ -49,7 +55,7 @@ class DistillerStages:
         """Supervision to an adapter."""
         from lr_exp.distiller import distill
 
-        source, settings = self._inputs, self._distiller(supervision)
+        source, settings = self._inputs, self._batches_grown(supervision)
         told = {k: v for k, v in asdict(settings).items() if k not in _NOT_IN_RECIPE}
         if settings.snapshot_every is None:
             del told["snapshot_every"]  # its address is that of the versions that knew none
@@ -60,10 +66,8 @@ class DistillerStages:
             {
                 **told,
                 "seed": source.settings.seed,
-                "base": [
-                    source.base_name,
-                    source.expert.revision,
-                ],  # named in the adapter's config
+                # Named in the adapter's config.
+                "base": [source.base_name, source.expert.revision],
                 **source.machine,
                 "peft": version("peft"),
             },
@@ -92,10 +96,10 @@ class DistillerStages:
                 self._bench.on_log("distill", int(entry["step"]), entry)
         return Tuned(artifact, artifact.folder / distill.ADAPTER, history)
 
-    def _distiller(self, supervision: Artifact) -> DistillerSettings:
+    def _batches_grown(self, supervision: Artifact) -> DistillerSettings:
         """The distiller's settings, with batches that hold the method's passes over all steps."""
         settings, epochs = self._inputs.settings.distiller, self._inputs.settings.method.epochs
-        if epochs is None or self._inputs.imports_records:
+        if epochs is None or self._inputs.settings.imports_records:
             return settings
         needed = math.ceil(epochs * supervision.facts["kept"] / settings.steps)
         return replace(settings, batch_size=max(settings.batch_size, needed))

@@ -4,6 +4,7 @@ Knows the loss and the passes of a batch; knows neither where labels come from n
 go. Checkpoints, resuming, schedules and devices are the Trainer's.
 """
 
+import logging
 from typing import Any
 
 import torch
@@ -12,8 +13,12 @@ from torch.utils.data import Dataset, Sampler, SequentialSampler
 from transformers import Trainer
 
 from lr_exp import contrast
+from lr_exp.distiller.batches import halves
 from lr_exp.errors import UserError
+from lr_exp.memory_limits import free_memory, ran_out_of_memory
 from lr_exp.packing import Pack, read_logits
+
+log = logging.getLogger(__name__)
 
 
 def pass_losses(
@@ -47,6 +52,7 @@ class ContrastTrainer(Trainer):
         super().__init__(*args, data_collator=_only, **kwargs)
         self._vocabulary_size = vocabulary_size
         self._entropy_sum, self._entropy_count = 0.0, 0
+        self._halvings = 0  # how often every pass is split, because memory ran out
 
     def _get_train_sampler(self, train_dataset: Dataset[Any] | None = None) -> Sampler[int]:
         dataset = self.train_dataset if train_dataset is None else train_dataset
@@ -60,22 +66,64 @@ class ContrastTrainer(Trainer):
     ) -> Tensor:
         model.train()
         batch: dict[str, Any] = self._prepare_inputs(inputs)  # on the device
-        total = torch.zeros((), device=self.args.device)
-        for one_pass in batch["passes"]:
-            losses, entropies = pass_losses(model, one_pass, self._vocabulary_size)
-            # Summed over passes and divided by the batch's own count: how the steps fell into
-            # passes does not show.
-            loss = losses.sum() / batch["kept_steps"]
-            self.accelerator.backward(loss)
-            total += loss.detach()
-            self._entropy_sum += float(entropies.sum())
-            self._entropy_count += len(entropies)
+        total = self._summed_up(model, batch["passes"], batch["kept_steps"])
         if not torch.isfinite(total):
             raise UserError(
                 f"the loss is {total.item()} at optimizer step {self.state.global_step + 1}: lower "
                 "distiller.learning_rate, or try dtype=float32."
             )
         return total
+
+    def _summed_up(
+        self, model: torch.nn.Module, passes: list[dict[str, Tensor]], kept_steps: int
+    ) -> Tensor:
+        """The loss of an optimizer step, its gradients left in the model.
+
+        Where memory runs out the step begins anew in halves; its loss and gradients are the same.
+        """
+        for _ in range(self._halvings):
+            passes = [half for one in passes for half in halves(one)]
+        while True:
+            try:
+                losses, entropies = self._accumulate(model, passes, kept_steps)
+                break
+            except (RuntimeError, MemoryError) as error:
+                if not ran_out_of_memory(error):
+                    raise
+                smaller = [half for one in passes for half in halves(one)]
+                if len(smaller) == len(passes):
+                    raise UserError(
+                        "distill: not even one kept step fits in memory; lower "
+                        "sampler.max_new_tokens (a step's whole prefix is read), or take a smaller "
+                        "model or dtype=bfloat16."
+                    ) from error
+                if not self._halvings:
+                    log.warning(
+                        "distill: a pass does not fit in memory and is split; lower "
+                        "distiller.tokens_per_pass to spare the failed tries."
+                    )
+            self._halvings += 1
+            passes = smaller
+            model.zero_grad()  # what the failed try has left
+            free_memory()
+        self._entropy_sum += entropies
+        self._entropy_count += kept_steps
+        return losses
+
+    def _accumulate(
+        self, model: torch.nn.Module, passes: list[dict[str, Tensor]], kept_steps: int
+    ) -> tuple[Tensor, float]:
+        """Mean loss over the kept steps and the sum of their entropies, pass by pass."""
+        total, entropy = torch.zeros((), device=self.args.device), 0.0
+        for one_pass in passes:
+            losses, entropies = pass_losses(model, one_pass, self._vocabulary_size)
+            # Summed over passes and divided by the batch's own count: how the steps fell into
+            # passes does not show.
+            loss = losses.sum() / kept_steps
+            self.accelerator.backward(loss)
+            total += loss.detach()
+            entropy += float(entropies.sum())
+        return total, entropy
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         if "loss" in logs and self._entropy_count:

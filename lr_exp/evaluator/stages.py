@@ -127,11 +127,9 @@ class EvaluatorStages:
             "questions": prompts_fingerprint(questions),
             "shots": fingerprint(shots),
             "expert": asked.fingerprint,
-            "adapter": tuned.artifact.address if tuned else None,
+            "adapter": tuned.digest if tuned else None,
             "benchmark": [benchmark.name, benchmark.version],
         }
-        if tuned is not None and tuned.step is not None:
-            inputs["snapshot"] = tuned.step
         # Greedy answers keep the address that they had before there were other decoders.
         if decoder == "contrastive":
             inputs |= {

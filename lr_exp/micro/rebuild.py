@@ -34,7 +34,7 @@ from lr_exp.micro.world import FAMILIES, problems
 # confirms. When the amateur was unsure of little but care, nearly only forks were kept, and the
 # tuned expert took to carrying where there was nothing to carry. `micro_near`'s share was chosen by
 # trying: tuning gains about as much as with `micro` at 0.10, and nothing at 0.20, where the forks
-# fall below beta = 0.4. `micro_peer` is as able and as careful as the expert, `micro_master` better.
+# fall below beta = 0.4. `micro_peer` is as able and as careful as the expert, `micro_master` more.
 RECIPES: dict[str, Recipe] = {
     "expert": Recipe(
         careful_share=0.4, steps=900, width=128, layers=4, heads=4, inner=512, learning_rate=3e-3

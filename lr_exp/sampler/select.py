@@ -24,6 +24,8 @@ from lr_exp.supervision import SupervisedTrajectory, Supervision
 VERSION = 2
 
 _EDGES = np.linspace(0, 5, 51)  # nats
+# The shares that the paper tells of its divergences, in nats.
+_QUIET, _LOUD = 0.1, 0.4
 _NO_AMATEUR = math.nan  # the divergence of a step that no amateur was asked about
 
 Label = tuple[list[int], list[float]]  # token ids and their weights
@@ -126,8 +128,8 @@ def profile(selection: Selection) -> dict[str, Any]:
         "kl_mean_same_top1": _mean(kl[same]),
         "kl_mean_other_top1": _mean(kl[~same]),
         "share_same_top1": _mean(same),
-        "share_below_0.1": _mean(kl < 0.1),
-        "share_above_0.4": _mean(kl > 0.4),
+        "share_below_0.1": _mean(kl < _QUIET),
+        "share_above_0.4": _mean(kl > _LOUD),
         "expert_entropy_mean": _mean(measures.expert_entropy),
         "amateur_entropy_mean": _mean(measures.amateur_entropy),
         "histogram": {"bin_nats": 0.1, "counts": counts.tolist()},

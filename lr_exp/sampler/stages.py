@@ -18,6 +18,8 @@ from lr_exp.store import Artifact, Recipe, file_digest
 from lr_exp.supervision import Supervision
 from lr_exp.workbench import Workbench
 
+_RENDERING = ("transformers", "tokenizers")  # they turn a question into token ids
+
 
 class SamplerStages:
     """Questions to supervision."""
@@ -128,7 +130,7 @@ class SamplerStages:
                 "questions": fingerprint(source.questions),
                 "expert": source.expert.fingerprint,
             },
-            {**told, "tokenizers": version("tokenizers")},
+            {**told, **{name: version(name) for name in _RENDERING}},
         )
 
         def build(folder: Path) -> dict[str, Any]:
@@ -222,7 +224,7 @@ class SamplerStages:
         path = Path(source.settings.data.path or "")
         told = {
             "system_prompt": source.settings.sampler.system_prompt,
-            "tokenizers": version("tokenizers"),
+            **{name: version(name) for name in _RENDERING},
         }
         inputs = {
             "records": file_digest(path) if path.is_file() else None,

@@ -1,0 +1,107 @@
+"""The machine: what it is, and what it can do at most.
+
+Knows the operating system and torch. Peaks of known GPUs are those of the maker's data sheets
+(dense, without sparsity); what is not in the table is measured.
+"""
+
+import os
+import platform
+import time
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import torch
+import transformers
+
+
+@dataclass(frozen=True)
+class Peaks:
+    """What a device can do at most."""
+
+    flops: float  # floating point operations a second, in the precision that is used
+    bytes: float  # of memory, a second
+    source: str  # data sheet | measured
+
+
+# bf16 tensor-core FLOP/s and bytes/s.
+_GPUS = {
+    "H200": (989e12, 4.8e12),
+    "H100 PCIe": (756e12, 2.0e12),
+    "H100 NVL": (835e12, 3.9e12),
+    "H100": (989e12, 3.35e12),
+    "A100-SXM4-80GB": (312e12, 2.04e12),
+    "A100": (312e12, 1.55e12),
+    "L40S": (362e12, 0.864e12),
+    "RTX 4090": (165e12, 1.01e12),
+}
+
+
+def describe(device: str = "cpu") -> dict[str, Any]:
+    """What a figure depends on beside the code."""
+    told = {
+        "cpu": _cpu_name(),
+        "cores": len(os.sched_getaffinity(0))
+        if hasattr(os, "sched_getaffinity")
+        else os.cpu_count(),
+        "ram_gib": round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30, 1),
+        "torch": torch.__version__,
+        "transformers": transformers.__version__,
+        "threads": torch.get_num_threads(),
+        "date": datetime.now(UTC).strftime("%Y-%m-%d"),
+    }
+    if torch.device(device).type == "cuda":
+        told["gpu"] = torch.cuda.get_device_name(device)
+    return told
+
+
+def peaks(device: str, dtype: str, *, size: int = 1536) -> Peaks:
+    """The device's limits: of a known GPU in half precision as published, else measured."""
+    if torch.device(device).type == "cuda" and dtype != "float32":
+        name = torch.cuda.get_device_name(device)
+        for known, (flops, rate) in _GPUS.items():
+            if all(part in name for part in known.split()):
+                return Peaks(flops, rate, "data sheet")
+    return Peaks(_matrix_rate(device, dtype, size), _read_rate(device, size), "measured")
+
+
+def _matrix_rate(device: str, dtype: str, size: int) -> float:
+    """Operations a second of a product of two square matrices: the best of three tries."""
+    a = torch.randn(size, size, device=device, dtype=getattr(torch, dtype))
+    return 2 * size**3 / min(_seconds(lambda: a @ a, device) for _ in range(4))
+
+
+def _read_rate(device: str, size: int) -> float:
+    """Bytes a second that a sum reads: the best of three tries."""
+    a = torch.ones(64 * size * size // 4, device=device)
+    return 4 * len(a) / min(_seconds(a.sum, device) for _ in range(4))
+
+
+def _seconds(work: Any, device: str) -> float:
+    synchronize(device)
+    start = time.perf_counter()
+    work()
+    synchronize(device)
+    return time.perf_counter() - start
+
+
+def synchronize(device: str) -> None:
+    """Waits until a GPU has done what it was given."""
+    if torch.device(device).type == "cuda":
+        torch.cuda.synchronize(device)
+
+
+def _cpu_name() -> str:
+    try:
+        for line in Path("/proc/cpuinfo").read_text("utf-8").splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    except OSError:
+        pass
+    return platform.processor() or platform.machine()
+
+
+def as_dict(limits: Peaks) -> dict[str, Any]:
+    """For the record."""
+    return asdict(limits)

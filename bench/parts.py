@@ -1,0 +1,274 @@
+"""The parts of the benchmark: each measures one thing on both sides and returns plain figures.
+
+Knows what is compared with what and at which sizes; knows nothing of tables.
+"""
+
+import logging
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from bench import cost, stages
+from bench.machine import Peaks
+from bench.measure import alternate, comparison, in_child, spread, timed
+from bench.pairs import Pair, load_pair
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """How much is measured."""
+
+    questions: int = 32  # ours, a repeat
+    plain_questions: int = 1  # of the plain loop, a repeat
+    batch_size: int = 32  # questions of a batch, in sampling and in evaluation
+    new_tokens: int = 128
+    kept: int = 20  # kept steps a trajectory
+    optimizer_steps: int = 4  # ours, a repeat
+    plain_optimizer_steps: int = 1
+    step_size: int = 16  # kept steps of an optimizer step
+    memory_rows: int = 16  # rows of a pass on both sides
+    scaling: tuple[int, ...] = (100, 1_000, 10_000)
+    repeats: int = 3
+
+
+QUICK = Sizes(
+    questions=4,
+    batch_size=4,
+    new_tokens=6,
+    kept=3,
+    optimizer_steps=2,
+    step_size=4,
+    memory_rows=4,
+    scaling=(4, 8),
+    repeats=2,
+)
+
+
+@dataclass(frozen=True)
+class Bench:
+    """What every part is given."""
+
+    sizes: Sizes
+    limits: Peaks
+    data: str | None
+    threads: int | None
+
+    def pair(self, name: str) -> Pair:
+        return load_pair(name, self.sizes.questions, self.data)
+
+
+def sampling(bench: Bench, pair: Pair) -> dict[str, Any]:
+    """Seconds a question: rollout and scoring, against the plain loop."""
+    sizes, parts = bench.sizes, []
+
+    def ours(_: int) -> float:
+        told: dict[str, float] = {}
+        with tempfile.TemporaryDirectory() as folder:
+            stages.sample(
+                pair,
+                Path(folder),
+                new_tokens=sizes.new_tokens,
+                batch_size=sizes.batch_size,
+                parts=told,
+            )
+        parts.append(told)
+        return sum(told.values()) / len(pair.questions)
+
+    places = pair.typical(sizes.repeats * sizes.plain_questions)
+
+    def plain(repeat: int) -> float:
+        start = repeat * sizes.plain_questions % len(places)
+        chosen = places[start : start + sizes.plain_questions]
+        work = timed(lambda: stages.plain_sample(pair, chosen, new_tokens=sizes.new_tokens))
+        return work / len(chosen)
+
+    compared = comparison(*alternate(ours, plain, sizes.repeats), unit="s/question")
+    count = len(pair.questions)
+    lengths = [len(prompt) for prompt in pair.prompts()]
+    whole = [length + sizes.new_tokens for length in lengths]
+    floors = {
+        "rollout": cost.decoding(
+            cost.shape(pair.expert), lengths, sizes.new_tokens, sizes.batch_size
+        ),
+        "score": cost.scoring(
+            pair.expert, pair.amateur, whole, count * sizes.new_tokens, passes=count
+        ),
+    }
+    taken = {name: statistics.median(told[name] for told in parts) for name in floors}
+    return {**compared, "floor": _floors(floors, taken, count, bench.limits)}
+
+
+def training(bench: Bench, pair: Pair) -> dict[str, Any]:
+    """Seconds a kept step, against right-padded rows with full logits and dense labels."""
+    sizes = bench.sizes
+    supervision = stages.synthetic(pair, new_tokens=sizes.new_tokens, kept=sizes.kept)
+
+    def ours(_: int) -> float:
+        return stages.train(
+            pair, supervision, steps=sizes.optimizer_steps, batch_size=sizes.step_size
+        )
+
+    def plain(repeat: int) -> float:
+        return stages.plain_train(
+            pair,
+            supervision,
+            steps=sizes.plain_optimizer_steps,
+            batch_size=sizes.step_size,
+            seed=repeat,
+        )
+
+    compared = comparison(*alternate(ours, plain, sizes.repeats), unit="s/kept step")
+    # At best every trajectory is read once for all of its kept steps.
+    lengths = [len(t.input_ids) for t in supervision.trajectories]
+    floor = cost.training(
+        cost.shape(pair.expert), lengths, supervision.kept, supervision.kept / sizes.step_size
+    )
+    taken = {"training": compared["ours"]["median"] * supervision.kept}
+    floors = _floors({"training": floor}, taken, supervision.kept, bench.limits)
+    return {**compared, "floor": floors}
+
+
+def memory(bench: Bench, pair_name: str) -> dict[str, Any]:
+    """Peak memory over the loaded models in child processes, at the same rows a pass."""
+    sizes, found = bench.sizes, {}
+    tasks: dict[str, dict[str, Any]] = {
+        "sampling": {"rows": sizes.memory_rows, "new_tokens": sizes.new_tokens},
+        "training": {
+            "batch_size": sizes.step_size,
+            "new_tokens": sizes.new_tokens,
+            "kept": sizes.kept,
+        },
+    }
+    for task, told in tasks.items():
+
+        def side(name: str, task: str = task, told: dict[str, Any] = told) -> Callable[..., float]:
+            return lambda _: in_child(
+                task, pair=pair_name, side=name, data=bench.data, threads=bench.threads, **told
+            )["bytes"]
+
+        sides = alternate(side("ours"), side("plain"), max(1, sizes.repeats - 1))
+        found[task] = comparison(*sides, unit="bytes")
+    return found
+
+
+def evaluation(bench: Bench, pair: Pair) -> dict[str, Any]:
+    """Seconds a question of the expert's evaluation, against `generate` one at a time."""
+    sizes = bench.sizes
+
+    def ours(_: int) -> float:
+        with tempfile.TemporaryDirectory() as folder:
+            work = timed(
+                lambda: stages.evaluate(
+                    pair, Path(folder), new_tokens=sizes.new_tokens, batch_size=sizes.batch_size
+                )
+            )
+        return work / len(pair.questions)
+
+    places = pair.typical(4)
+
+    def plain(_: int) -> float:
+        work = timed(lambda: stages.plain_evaluate(pair, places, new_tokens=sizes.new_tokens))
+        return work / len(places)
+
+    return comparison(*alternate(ours, plain, sizes.repeats), unit="s/question")
+
+
+def scaling(bench: Bench, pair_name: str) -> list[dict[str, float]]:
+    """Seconds a question and memory at growing numbers of questions."""
+    sizes = bench.sizes
+    return [
+        {
+            "questions": count,
+            **in_child(
+                "scaling",
+                pair=pair_name,
+                count=count,
+                new_tokens=sizes.new_tokens,
+                batch_size=sizes.batch_size,
+                data=bench.data,
+                threads=bench.threads,
+            ),
+        }
+        for count in sizes.scaling
+    ]
+
+
+def startup(bench: Bench) -> dict[str, Any]:
+    """Seconds from calling the program until the first answer of the micro pair is on the disk."""
+
+    def once() -> float:
+        with tempfile.TemporaryDirectory() as folder:
+            words = [
+                *("expert=micro", "amateur=micro", "data=micro", "data.max_questions=1"),
+                *("sampler.max_new_tokens=1", "stages=[sample]", "wandb.mode=disabled"),
+                *("device=cpu", f"store={folder}/store", f"hydra.run.dir={folder}/run"),
+            ]
+            start = time.perf_counter()
+            program = subprocess.Popen(  # noqa: S603 - this interpreter and this project
+                [sys.executable, "-m", "lr_exp", *words],
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.DEVNULL,
+            )
+            while not any(Path(folder, "store").rglob("shard-*.parquet")):
+                if program.poll() is not None:
+                    raise RuntimeError(f"python -m lr_exp {' '.join(words)} sampled nothing")
+                time.sleep(0.01)
+            seconds = time.perf_counter() - start
+            program.wait()
+            return seconds
+
+    return {"unit": "s", **spread([once() for _ in range(bench.sizes.repeats)])}
+
+
+def _floors(
+    floors: dict[str, cost.Cost], taken: dict[str, float], count: int, limits: Peaks
+) -> dict[str, dict[str, float]]:
+    """What each stage needs at least and takes, for each of `count` questions or kept steps."""
+    return {
+        name: {
+            "gflop": floor.flops / count / 1e9,
+            "gigabytes": floor.bytes / count / 1e9,
+            "floor_seconds": floor.floor_seconds(limits) / count,
+            "seconds": taken[name] / count,
+            "share": floor.floor_seconds(limits) / taken[name],
+        }
+        for name, floor in floors.items()
+    }
+
+
+PARTS: Sequence[str] = ("sampling", "training", "memory", "evaluation", "scaling", "startup")
+
+
+def run(bench: Bench, pair_names: Sequence[str], only: Sequence[str]) -> dict[str, Any]:
+    """The parts asked for, on each pair: `{part: {pair: figures}}`, and what has no pair."""
+    found: dict[str, Any] = {}
+    for name in pair_names:
+        loaded: Pair | None = None
+        for part, work in (
+            ("sampling", sampling),
+            ("training", training),
+            ("evaluation", evaluation),
+        ):
+            if part in only:
+                loaded = loaded or bench.pair(name)
+                log.info("%s of %s", part, name)
+                found.setdefault(part, {})[name] = work(bench, loaded)
+        del loaded
+        if "memory" in only:
+            log.info("memory of %s", name)
+            found.setdefault("memory", {})[name] = memory(bench, name)
+    if "scaling" in only:
+        log.info("scaling")
+        found["scaling"] = {"micro": scaling(bench, "micro")}
+    if "startup" in only:
+        log.info("start-up")
+        found["startup"] = startup(bench)
+    return found

@@ -1,0 +1,195 @@
+"""The benchmark's arithmetic and its form, at sizes that take seconds. No time is asserted."""
+
+import json
+import statistics
+import subprocess
+
+import pytest
+import torch
+
+from bench import child, cost, machine, measure, pairs, parts, stages, tables
+from bench.__main__ import main
+from lr_exp.errors import UserError
+
+from .test_sampler import load_micro
+
+
+def test_sides_take_turns_and_every_other_repeat_begins_with_the_second():
+    calls = []
+
+    def side(name):
+        return lambda repeat: calls.append((name, repeat)) or len(calls)
+
+    ours, plain = measure.alternate(side("a"), side("b"), 3)
+    assert calls == [("a", 0), ("b", 0), ("b", 1), ("a", 1), ("a", 2), ("b", 2)]
+    assert (ours, plain) == ([1, 4, 5], [2, 3, 6])
+
+
+def test_ratios_are_of_the_same_repeat():
+    compared = measure.comparison([1.0, 2.0, 4.0], [10.0, 30.0, 20.0], "s")
+    assert compared["ratio"] == {"min": 5.0, "median": 10.0, "max": 15.0}
+    assert compared["ours"] == {"min": 1.0, "median": 2.0, "max": 4.0}
+    assert compared["repeats"] == 3
+
+
+def test_a_child_that_fails_says_why(monkeypatch):
+    failed = subprocess.CompletedProcess([], 1, "", "Traceback ...\nKeyError: 'task'")
+    monkeypatch.setattr(subprocess, "run", lambda *_, **__: failed)
+    with pytest.raises(RuntimeError, match="KeyError"):
+        measure.in_child("task", threads=1)
+
+
+def test_shapes_count_the_models_matrices():
+    model = load_micro("expert")
+    one = cost.shape(model)
+    matrices = sum(p.numel() for p in model.model.get_decoder().layers.parameters() if p.dim() > 1)
+    assert one.layers * one.layer_weights == matrices
+    assert one.head_weights == model.model.lm_head.weight.numel()
+    config = model.model.config
+    width = config.hidden_size // config.num_attention_heads
+    assert one.cache_width == 2 * config.num_key_value_heads * width
+
+
+def test_cost_of_reading_and_decoding_by_hand():
+    one = cost.Shape(
+        layers=2, layer_weights=100, head_weights=50, attention_width=4, cache_width=6, item_bytes=4
+    )
+    read = cost.reading(one, [3, 5], reads=2, passes=1)
+    attention = 2 * 4 * 4 * (9 / 2 + 25 / 2)
+    assert read.flops == 2 * 200 * 8 + attention + 2 * 50 * 2
+    assert read.bytes == 4 * 250
+    # Two batches of 2 new tokens each read the weights; a token reads its row's cache.
+    wrote = cost.decoding(one, [3, 5], new_tokens=2, batch=1)
+    assert wrote.bytes == 4 * 4 * 250 + 2 * 6 * 4 * ((3 * 2 + 2) + (5 * 2 + 2))
+    assert cost.training(one, [3], 1, 1).flops == 2 * cost.reading(one, [3], 1, 1).flops
+
+
+def test_layers_that_two_models_share_cost_once():
+    pair = pairs.load_pair("micro", 1, None)
+    apart = cost.scoring(pair.expert, pair.amateur, [10], 5, 1)
+    expert, amateur = (cost.reading(cost.shape(m), [10], 5, 1) for m in (pair.expert, pair.amateur))
+    assert apart == expert + amateur
+    early = pairs.lr_models.early_exit(pair.expert, (2,), "early")
+    rest = cost.Shape(**{**vars(cost.shape(early)), "layers": 1})
+    expected = expert + cost.reading(rest, [10], 5, 1)
+    assert cost.scoring(pair.expert, early, [10], 5, 1).flops == pytest.approx(expected.flops)
+
+
+def test_the_floor_is_the_slower_of_computing_and_moving():
+    work, limits = cost.Cost(100.0, 10.0), machine.Peaks(10.0, 5.0, "measured")
+    assert work.floor_seconds(limits) == 10
+    assert (work / 100).floor_seconds(machine.Peaks(10.0, 0.01, "measured")) == 10
+
+
+def test_peaks_are_the_data_sheets_or_measured(monkeypatch):
+    measured = machine.peaks("cpu", "float32", size=64)
+    assert measured.source == "measured"
+    assert measured.flops > 0 < measured.bytes
+    for name, flops, rate in (
+        ("NVIDIA H200", 989e12, 4.8e12),
+        ("NVIDIA H100 80GB HBM3", 989e12, 3.35e12),
+        ("NVIDIA H100 PCIe", 756e12, 2.0e12),
+        ("NVIDIA A100-SXM4-80GB", 312e12, 2.04e12),
+    ):
+        monkeypatch.setattr(torch.cuda, "get_device_name", lambda *_, name=name: name)
+        assert machine.peaks("cuda", "bfloat16") == machine.Peaks(flops, rate, "data sheet")
+
+
+@pytest.mark.parametrize("name", ["qwen_math_1_5b", "qwen_math_7b", "qwen_0_5b"])
+def test_geometries_have_the_published_numbers_of_weights(name):
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    weights = {"qwen_math_1_5b": 1.54e9, "qwen_math_7b": 7.62e9, "qwen_0_5b": 0.494e9}[name]
+    with torch.device("meta"):
+        model = AutoModelForCausalLM.from_config(AutoConfig.from_pretrained(pairs.GEOMETRY / name))
+    assert sum(p.numel() for p in model.parameters()) == pytest.approx(weights, rel=5e-3)
+
+
+def test_synthetic_supervision_has_the_sizes_asked_for():
+    pair = pairs.load_pair("micro", 3, None)
+    supervision = stages.synthetic(pair, new_tokens=64, kept=20)
+    for prompt, trajectory in zip(pair.prompts(), supervision.trajectories, strict=True):
+        assert (len(trajectory.steps), trajectory.steps[0], trajectory.steps[-1]) == (20, 0, 63)
+        assert len(trajectory.input_ids) == len(prompt) + 63
+
+
+def test_typical_questions_are_those_in_the_middle():
+    pair = pairs.load_pair("micro", 9, None)
+    lengths = sorted(len(prompt) for prompt in pair.prompts())
+    (place,) = pair.typical(1)
+    assert len(pair.prompts()[place]) == statistics.median(lengths)
+    assert len(set(pair.typical(20))) == 9
+
+
+# The program -------------------------------------------------------------------------------------
+
+
+@pytest.fixture(autouse=True)
+def restored(monkeypatch):
+    """The program sets torch's threads and silences bars: not for the other tests."""
+    from tqdm import tqdm
+
+    monkeypatch.setattr(tqdm, "__init__", tqdm.__init__)
+    threads = torch.get_num_threads()
+    yield
+    torch.set_num_threads(threads)
+
+
+def test_a_quick_run_measures_every_comparison_and_fills_the_document(tmp_path):
+    document = tmp_path / "README.md"
+    document.write_text("before\n<!-- bench -->\nold\n<!-- /bench -->\nafter\n", "utf-8")
+    words = ["--quick", "--pairs", "micro", "--out", str(tmp_path), "--readme", str(document)]
+    assert main([*words, "--only", "sampling", "training", "evaluation"]) == 0
+    found = json.loads((tmp_path / "bench.json").read_text("utf-8"))
+    assert found["sizes"]["repeats"] == 2
+    assert {"cpu", "cores", "ram_gib", "torch", "threads", "date"} <= found["machine"].keys()
+    for part in ("sampling", "training", "evaluation"):
+        figures = found["parts"][part]["micro"]
+        assert figures["repeats"] == 2
+        for side in ("ours", "plain", "ratio"):
+            spread = figures[side]
+            assert 0 < spread["min"] <= spread["median"] <= spread["max"]
+    for part in ("sampling", "training"):
+        for floor in found["parts"][part]["micro"]["floor"].values():
+            assert floor["share"] == pytest.approx(floor["floor_seconds"] / floor["seconds"])
+    text = document.read_text("utf-8")
+    assert text.startswith("before\n<!-- bench -->\n")
+    assert text.endswith("<!-- /bench -->\nafter\n")
+    assert "old" not in text
+    assert "| sampling, time a question | micro |" in text
+    assert (tmp_path / "bench.md").read_text("utf-8") in text
+
+
+def test_a_document_without_a_place_is_refused(tmp_path):
+    document = tmp_path / "README.md"
+    document.write_text("nothing here", "utf-8")
+    with pytest.raises(UserError, match="has no place for the table"):
+        tables.into_document(document, "table")
+    document.write_text("a <!-- bench --> old <!-- bench --> b", "utf-8")
+    tables.into_document(document, "new")
+    assert document.read_text("utf-8") == "a <!-- bench -->\n\nnew\n<!-- bench --> b"
+
+
+def test_memory_and_scaling_are_measured_in_children():
+    sizes = parts.Sizes(**{**vars(parts.QUICK), "scaling": (2,), "repeats": 1})
+    bench = parts.Bench(sizes, machine.Peaks(1.0, 1.0, "measured"), None, 1)
+    (row,) = parts.scaling(bench, "micro")
+    assert row["questions"] == 2
+    assert row["seconds"] > 0 <= row["bytes"]
+    for side in ("ours", "plain"):
+        told = {"pair": "micro", "side": side, "data": None, "new_tokens": 4}
+        assert child.sampling(**told, rows=2)["bytes"] >= 0
+        assert child.training(**told, batch_size=2, kept=2)["bytes"] >= 0
+
+
+def test_the_papers_run_with_random_weights_of_a_tiny_geometry(tmp_path, capsys):
+    words = ["--geometry", "tiny", "--device", "cpu", "--questions", "6", "--steps", "3"]
+    more = ["--new-tokens", "24", "--batch-size", "3", "--out", str(tmp_path)]
+    assert main([*words, *more]) == 0
+    found = json.loads((tmp_path / "tiny.json").read_text("utf-8"))
+    assert found["stages"].keys() == {"rollout", "score", "training"}
+    assert found["kept_per_answer"] == pytest.approx(20, abs=1)
+    for one in found["stages"].values():
+        assert one["seconds"] > 0 < one["tokens_per_second"]
+        assert one["share_of_flops"] > 0 < one["share_of_bandwidth"]
+    assert "tiny on" in capsys.readouterr().out

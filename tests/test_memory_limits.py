@@ -1,0 +1,366 @@
+"""Memory that runs out, GPUs without bfloat16, attention that a model does not have."""
+
+import itertools
+import json
+import logging
+from dataclasses import replace
+
+import pytest
+import torch
+
+from lr_exp import models
+from lr_exp.data import Question
+from lr_exp.decoding import decode_greedily
+from lr_exp.distiller import distill, trainer
+from lr_exp.distiller.batches import build_batch, halves
+from lr_exp.errors import UserError
+from lr_exp.generation import by_sampling
+from lr_exp.inputs import Inputs
+from lr_exp.memory_limits import ran_out_of_memory
+from lr_exp.sampler import rollout, score
+from lr_exp.settings import EvaluatorSettings, ModelSettings, Settings
+from lr_exp.shards import read_shards, shard_paths
+from lr_exp.vocabulary import SharedVocabulary
+
+from .test_distiller import SETTINGS, a_supervision, every_step, packed_losses, precise_model, train
+from .test_sampler import load_micro
+from .tiny import TOKENS, tiny_model
+
+SYSTEM = "Count."
+QUESTIONS = [Question(f"q/{n}", "Tom has 12 pens. " * (n % 3 + 1)) for n in range(7)]
+ALLOCATOR = "[enforce fail at alloc_cpu.cpp:124] DefaultCPUAllocator: can't allocate memory"
+ERRORS = [torch.OutOfMemoryError("CUDA out of memory. Tried"), RuntimeError(ALLOCATOR)]
+
+
+def warnings_of(caplog) -> list[str]:
+    return [record.getMessage() for record in caplog.records if record.levelno == logging.WARNING]
+
+
+@pytest.fixture(scope="module")
+def pair(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("models")
+
+    def load(name, seed):
+        made = tiny_model(folder, name, seed=seed)
+        source = models.locate(ModelSettings(name=name, path=str(made)), "expert")
+        return models.load(source, device="cpu", dtype="float32")
+
+    return load("expert", 0), load("amateur", 1)
+
+
+# Which errors mean it ----------------------------------------------------------------------------
+
+
+def test_the_cpus_own_error_is_known():
+    with pytest.raises(RuntimeError) as caught:
+        torch.empty(2**59)
+    assert ran_out_of_memory(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("error", "means_it"),
+    [
+        *((error, True) for error in ERRORS),
+        (MemoryError(), True),
+        (RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling cublasCreate"), True),
+        (RuntimeError("mat1 and mat2 shapes cannot be multiplied"), False),
+        (ValueError("out of memory"), False),
+    ],
+)
+def test_other_errors_are_not_taken_for_it(error, means_it):
+    assert ran_out_of_memory(error) is means_it
+
+
+# Rollout and evaluation --------------------------------------------------------------------------
+
+
+def roll_out(expert, folder, batch_size):
+    folder.mkdir()
+    facts = rollout.roll_out(
+        QUESTIONS,
+        expert,
+        folder,
+        system_prompt=SYSTEM,
+        max_new_tokens=5,
+        batch_size=batch_size,
+    )
+    return facts, [
+        row["token_ids"] for row in sorted(read_shards(folder), key=lambda r: r["index"])
+    ]
+
+
+def tight_decoder(limit, error, tried):
+    def decode(model, prompts, **told):
+        tried.append(len(prompts))
+        if len(prompts) > limit:
+            raise error
+        return decode_greedily(model, prompts, **told)
+
+    return decode
+
+
+@pytest.mark.parametrize("error", ERRORS)
+def test_a_batch_that_does_not_fit_is_halved_and_said_once(
+    tmp_path, pair, monkeypatch, caplog, error
+):
+    expected = roll_out(pair[0], tmp_path / "small", 1)
+    tried = []
+    monkeypatch.setattr("lr_exp.generation.decode_greedily", tight_decoder(1, error, tried))
+    found = roll_out(pair[0], tmp_path / "tight", 5)
+    assert found == expected
+    assert tried == [5, 2, *[1] * 7]  # once halved it stays so
+    assert len(shard_paths(tmp_path / "tight")) == 2  # shards are those of the batch size
+    (said,) = warnings_of(caplog)
+    assert "rollout: questions: 5 at once do not fit in memory" in said
+
+
+def test_a_question_that_does_not_fit_alone_names_what_to_change(tmp_path, pair, monkeypatch):
+    monkeypatch.setattr("lr_exp.generation.decode_greedily", tight_decoder(0, ERRORS[0], []))
+    with pytest.raises(
+        UserError, match=r"the smallest part does not fit in memory.*max_new_tokens"
+    ):
+        roll_out(pair[0], tmp_path / "none", 4)
+
+
+def test_other_errors_of_a_batch_go_through(tmp_path, pair, monkeypatch):
+    broken = tight_decoder(0, RuntimeError("a bug"), [])
+    monkeypatch.setattr("lr_exp.generation.decode_greedily", broken)
+    with pytest.raises(RuntimeError, match="a bug"):
+        roll_out(pair[0], tmp_path / "none", 4)
+
+
+def test_parts_of_a_sampled_batch_draw_apart(pair):
+    """Two halves with one seed would draw the same numbers."""
+    decode = by_sampling(
+        pair[0], [[3, 1, 4]] * 4, max_new_tokens=8, temperature=1.0, top_p=1.0, seed=0
+    )
+    first, second = decode(7, [0, 1]), decode(7, [2, 3], 2)
+    assert first != second
+    assert decode(7, [2, 3], 2) == second
+
+
+# Scoring -----------------------------------------------------------------------------------------
+
+
+def score_all(pair, trajectories, folder):
+    folder.mkdir()
+    score.score(
+        trajectories,
+        *pair,
+        SharedVocabulary(TOKENS),
+        folder,
+        system_prompt=SYSTEM,
+        support_floor=1e-3,
+        tokens_per_pass=10_000,
+    )
+    return list(read_shards(folder))
+
+
+@pytest.mark.parametrize("error", ERRORS)
+def test_a_pass_that_does_not_fit_is_scored_in_smaller_ones(
+    tmp_path, pair, monkeypatch, caplog, error
+):
+    roll_out(pair[0], tmp_path / "answers", 7)
+    expected = score_all(pair, tmp_path / "answers", tmp_path / "whole")
+    tried = []
+
+    def tight(model, packed):
+        tried.append(packed.input_ids.shape[1])
+        if tried[-1] > 140:
+            raise error
+        return read_logits(model, packed)
+
+    read_logits = score.read_logits
+    monkeypatch.setattr(score, "read_logits", tight)
+    found = score_all(pair, tmp_path / "answers", tmp_path / "tight")
+    assert max(tried) > 140
+    key = ("index", "step")
+    assert sorted([row[k] for k in key] for row in found) == sorted(
+        [row[k] for k in key] for row in expected
+    )
+    by_place = {tuple(row[k] for k in key): row["kl"] for row in expected}
+    for row in found:
+        assert row["kl"] == pytest.approx(by_place[row["index"], row["step"]], rel=1e-4, abs=1e-6)
+    (said,) = warnings_of(caplog)
+    assert said.startswith("score: tokens of a pass: ")
+
+
+def test_a_trajectory_that_does_not_fit_alone_names_what_to_change(tmp_path, pair, monkeypatch):
+    roll_out(pair[0], tmp_path / "answers", 7)
+
+    def never(model, packed):
+        raise ERRORS[1]
+
+    monkeypatch.setattr(score, "read_logits", never)
+    with pytest.raises(UserError, match=r"score: .*sampler\.max_new_tokens"):
+        score_all(pair, tmp_path / "answers", tmp_path / "none")
+
+
+# Training ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_halves_of_a_pass_have_its_losses(seed):
+    model, supervision = precise_model(), a_supervision(seed=seed)
+    (whole,) = build_batch(supervision, every_step(supervision), 10_000)["passes"]
+    expected = packed_losses(model, {"passes": [whole]})
+    passes = [whole]
+    while True:
+        smaller = [half for one in passes for half in halves(one)]
+        if len(smaller) == len(passes):
+            break
+        passes = smaller
+        losses = packed_losses(model, {"passes": passes})
+        assert torch.allclose(losses, expected, rtol=0, atol=1e-9)
+    assert len(passes) == supervision.kept  # at the end one kept step each
+
+
+@pytest.mark.parametrize("error", ERRORS)
+def test_training_that_runs_out_of_memory_goes_on_in_smaller_passes(
+    tmp_path, monkeypatch, caplog, error
+):
+    """Also where the error comes after other passes have left their gradients."""
+    without_dropout = replace(SETTINGS, lora_dropout=0.0)
+    train(tmp_path / "whole", settings=without_dropout)
+    pass_losses, tried = trainer.pass_losses, []
+
+    def tight(model, batch, rows):
+        tried.append(len(batch["read_at"]))
+        if tried[-1] > 3:
+            raise error
+        return pass_losses(model, batch, rows)
+
+    monkeypatch.setattr(trainer, "pass_losses", tight)
+    train(tmp_path / "tight", settings=without_dropout)
+    assert max(tried) > 3
+    assert any(small <= 3 < large for small, large in itertools.pairwise(tried))
+    whole, found = (distill.read_history(tmp_path / name) for name in ("whole", "tight"))
+    for one, other in zip(whole, found, strict=True):
+        assert one["loss"] == pytest.approx(other["loss"], rel=1e-4)
+        assert one["grad_norm"] == pytest.approx(other["grad_norm"], rel=1e-3)
+        assert one["entropy"] == pytest.approx(other["entropy"], rel=1e-3)
+    (said,) = [line for line in warnings_of(caplog) if "memory" in line]
+    assert "distiller.tokens_per_pass" in said
+
+
+def test_a_kept_step_that_does_not_fit_alone_names_what_to_change(tmp_path, monkeypatch):
+    def never(model, batch, rows):
+        raise ERRORS[0]
+
+    monkeypatch.setattr(trainer, "pass_losses", never)
+    with pytest.raises(UserError, match=r"distill: .*sampler\.max_new_tokens"):
+        train(tmp_path)
+
+
+# GPUs without bfloat16 ---------------------------------------------------------------------------
+
+
+@pytest.fixture
+def old_gpu(monkeypatch):
+    """It emulates bfloat16, which torch counts as support unless asked."""
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda *_: "Old GPU")
+    monkeypatch.setattr(
+        torch.cuda, "is_bf16_supported", lambda including_emulation=True: including_emulation
+    )
+
+
+@pytest.mark.parametrize(
+    ("dtype", "becomes", "warned"),
+    [
+        ("auto", "float32", True),
+        ("bfloat16", "float32", True),
+        ("float16", "float16", False),
+        ("float32", "float32", False),
+    ],
+)
+def test_a_gpu_without_bfloat16_computes_in_float32(old_gpu, caplog, dtype, becomes, warned):
+    assert models.resolve_dtype(dtype, "cuda") == becomes
+    assert ["Old GPU has no bfloat16" in line for line in warnings_of(caplog)] == [True] * warned
+
+
+def test_a_gpu_with_bfloat16_says_nothing(monkeypatch, caplog):
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation=True: True)
+    for dtype in ("auto", "bfloat16"):
+        assert models.resolve_dtype(dtype, "cuda") == "bfloat16"
+    assert models.resolve_dtype("bfloat16", "cpu") == "bfloat16"
+    assert warnings_of(caplog) == []
+
+
+# Attention ---------------------------------------------------------------------------------------
+
+
+def test_attention_that_a_model_does_not_have_lists_those_it_has(tmp_path):
+    source = models.locate(ModelSettings(name="m", path=str(tiny_model(tmp_path))), "expert")
+    absent = replace(source, attention="flash_attention_3")
+    with pytest.raises(UserError, match=r"attention=flash_attention_3: .* it has eager, sdpa"):
+        models.load(absent, device="cpu", dtype="float32")
+    damaged = replace(source, attention="eager")
+    (source.folder / "model.safetensors").write_bytes(b"broken")
+    with pytest.raises(UserError, match=r"the weights in .* cannot be loaded"):
+        models.load(damaged, device="cpu", dtype="float32")
+
+
+def test_every_attention_gives_the_same(tmp_path):
+    source = models.locate(ModelSettings(name="m", path=str(tiny_model(tmp_path))), "expert")
+    ids = torch.tensor([[3, 1, 4, 1, 5]])
+    found = []
+    for attention in (None, "eager", "sdpa"):
+        loaded = models.load(replace(source, attention=attention), device="cpu", dtype="float32")
+        assert attention in (None, loaded.model.config._attn_implementation)
+        with torch.inference_mode():
+            found.append(loaded.model(ids).logits)
+    assert torch.allclose(found[1], found[2], atol=1e-5)
+    assert torch.equal(found[0], found[2])
+
+
+def test_attention_is_part_of_an_address_only_where_it_is_chosen(tmp_path):
+    def machine(**told):
+        told = {"device": "cpu", "evaluator": EvaluatorSettings(shots={}), **told}
+        return Inputs(Settings(**told), tmp_path).machine
+
+    assert "attention" not in machine()
+    assert machine(attention="eager") == {**machine(), "attention": "eager"}
+    with pytest.raises(UserError, match="attention='flash' is not known"):
+        Settings(attention="flash")
+
+
+# Random weights ----------------------------------------------------------------------------------
+
+
+def test_a_random_model_needs_a_config_alone(tmp_path):
+    folder = tiny_model(tmp_path)
+    for path in folder.iterdir():
+        if path.name != "config.json":
+            path.unlink()
+    settings = ModelSettings(name="m", path=str(folder), init="random")
+    state = torch.random.get_rng_state()
+    loaded = [
+        models.load(models.locate(settings, role), device="cpu", dtype="float32")
+        for role in ("expert", "expert", "amateur")
+    ]
+    assert torch.equal(torch.random.get_rng_state(), state)
+    first, again, amateur = (one.model.lm_head.weight for one in loaded)
+    assert torch.equal(first, again)
+    assert not torch.equal(first, amateur)
+    ids = loaded[0].tokenizer("Tom has 4 péns.")["input_ids"]
+    assert loaded[0].tokenizer.decode(ids) == "Tom has 4 péns."
+    with pytest.raises(UserError, match="no weights"):
+        models.locate(replace(settings, init="pretrained"), "expert")
+    with pytest.raises(UserError, match="init='zero' is not known"):
+        ModelSettings(name="m", init="zero")
+
+
+def test_a_random_model_of_no_language_model_says_so(tmp_path):
+    (tmp_path / "config.json").write_text(json.dumps({"model_type": "no_such"}), "utf-8")
+    settings = ModelSettings(name="m", path=str(tmp_path), init="random")
+    with pytest.raises(UserError, match="init=random: no model"):
+        models.load(models.locate(settings, "expert"), device="cpu", dtype="float32")
+
+
+def test_the_micro_experts_address_is_what_it_was():
+    source = models.locate(
+        ModelSettings(name="micro", package="lr_exp", package_path="micro/models/expert"), "expert"
+    )
+    assert (source.init, source.attention) == ("pretrained", None)
+    assert load_micro("expert").shared_layers == 0
