@@ -22,11 +22,13 @@ from lr_exp.configuration import (
     narrow_sweep,
     register,
     to_settings,
+    written_choices,
 )
 from lr_exp.errors import UserError
 from lr_exp.settings import Settings
 
 _printed: list[str] = []  # errors of this call
+_ended = {True: 0, False: 0}  # cells of this call that finished, and that failed
 
 
 @hydra.main(version_base="1.3", config_path=str(conf_dir()), config_name="config")
@@ -35,6 +37,8 @@ def _job(config: DictConfig) -> None:
     folder = Path(hydra_config.runtime.output_dir)
     multirun = hydra_config.mode is RunMode.MULTIRUN
     settings = None
+    if multirun:
+        print(f"\ncell {int(hydra_config.job.num) + 1}: {folder.name}", flush=True)
     try:
         settings = to_settings(config, list(hydra_config.overrides.task))
         if settings.sweep is not None and not multirun:
@@ -46,19 +50,25 @@ def _job(config: DictConfig) -> None:
         from lr_exp.run import run
 
         run(settings, folder, conf_dir())
+        _ended[True] += 1
     except Exception as error:
         if multirun:
-            from lr_exp.run import record_failure
+            from lr_exp.run import choices, record_failure
 
-            task = list(hydra_config.overrides.task)
-            record_failure(in_one_line(error) or type(error).__name__, settings, task, folder)
+            record_failure(
+                in_one_line(error) or type(error).__name__,
+                choices(settings) if settings else written_choices(config),
+                list(hydra_config.overrides.task),
+                folder,
+            )
+            _ended[False] += 1
         if os.environ.get("LR_EXP_DEBUG") == "1":
             raise
         if not isinstance(error, UserError):
             if not multirun:
                 raise
             traceback.print_exc()  # a fault of the program: its place matters
-        _print_error(error)
+        _print_error(error, again=multirun)  # each cell says its own
         if multirun and not hydra_config.launcher._target_.endswith("BasicLauncher"):
             raise  # cells in other processes: their errors end the program's status, too
 
@@ -68,6 +78,7 @@ def main() -> int:
     register()
     _quiet_start()
     _printed.clear()
+    _ended.update({True: 0, False: 0})
     signal.signal(signal.SIGTERM, _stop)
     try:
         check_overrides([word for word in sys.argv[1:] if _is_override(word)])
@@ -81,6 +92,8 @@ def main() -> int:
     except KeyboardInterrupt:
         print("stopped: the same command goes on where it was", file=sys.stderr, flush=True)
         return 130
+    if sum(_ended.values()) > 1:
+        print(f"\ncells: {_ended[True]} finished, {_ended[False]} failed", flush=True)
     return 1 if _printed else 0
 
 
@@ -99,9 +112,9 @@ def _choose_gpu(settings: Settings) -> None:
         settings.device = "cuda"
 
 
-def _print_error(error: Exception) -> None:
+def _print_error(error: Exception, again: bool = False) -> None:
     message = in_one_line(error)
-    if message not in _printed:
+    if again or message not in _printed:
         print(f"error: {message}", file=sys.stderr, flush=True)
         _printed.append(message)
 

@@ -143,6 +143,16 @@ def to_settings(config: DictConfig, overrides: Sequence[str]) -> Settings:
     return settings
 
 
+def written_choices(config: DictConfig) -> dict[str, Any]:
+    """What a run was to be, as far as it was written: for settings that are not valid ones."""
+
+    def written(key: str) -> Any:
+        return OmegaConf.select(config, key, throw_on_missing=False)
+
+    groups = {group: written(f"{group}.name") for group in ("expert", "amateur", "method", "data")}
+    return groups | {key: written(key) for key in ("alpha", "beta", "seed", "sweep")}
+
+
 def _groups() -> dict[str, list[str]]:
     """Every config group with its options."""
     return {

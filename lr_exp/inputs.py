@@ -106,7 +106,13 @@ class Inputs:
     def _check_method(self) -> None:
         method, data = self.settings.method, self.settings.data
         if method.trajectories == "expert_verified":
-            grade.check_references(self.questions, data.answer)
+            try:
+                grade.check_references(self.questions, data.answer)
+            except UserError as error:
+                raise UserError(
+                    f"method={method.name} verifies answers, and data={data.name} has not one for "
+                    f"each question: {error}"
+                ) from error
         elif method.trajectories == "human_solution":
             for question in self.questions:
                 if not question.solution:

@@ -67,19 +67,15 @@ def run(settings: Settings, folder: Path, conf_dir: Path) -> dict[str, Any]:
     return summary
 
 
-def record_failure(
-    error: str, settings: Settings | None, overrides: list[str], folder: Path
-) -> None:
+def record_failure(error: str, choices: dict[str, Any], overrides: list[str], folder: Path) -> None:
     """Leaves the reason where the results would be, for the table that the cell belongs to.
 
     Args:
         error: one line.
-        settings: None where they were what was wrong.
+        choices: what the results would have been shown under, as far as it is known.
         overrides: what the cell was told.
     """
-    record: dict[str, Any] = {"error": error, "overrides": overrides}
-    if settings is not None:
-        record |= _choices(settings)
+    record = {"error": error, **choices, "overrides": overrides}
     with contextlib.suppress(OSError):  # the error itself is what matters
         folder.mkdir(parents=True, exist_ok=True)
         _clear(folder)
@@ -99,14 +95,14 @@ def _clear(folder: Path) -> None:
 def _head(settings: Settings, experiment: Experiment) -> dict[str, Any]:
     """What ran."""
     return {
-        **_choices(settings),
+        **choices(settings),
         "stages": list(settings.stages),
         "provenance": experiment.inputs.provenance(),
         "settings": asdict(settings),
     }
 
 
-def _choices(settings: Settings) -> dict[str, Any]:
+def choices(settings: Settings) -> dict[str, Any]:
     """The choices that results are shown under.
 
     One that no stage reads is null: its value would claim what is not so.
@@ -160,7 +156,7 @@ def _sample(experiment: Experiment, tracker: Tracker) -> tuple[Artifact, dict[st
         "peak_memory_bytes": max(
             (artifact.facts.get("peak_memory_bytes", 0) for artifact in made.values()), default=None
         ),
-        "reused": bool(models_part) and all(artifact.reused for artifact in models_part),
+        "reused": bool(made) and all(one.reused for one in models_part or made.values()),
         "artifact": str(supervision.folder),
         "supervision": supervision.facts["digest"],
         "export": str(exported) if exported else None,

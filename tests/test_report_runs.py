@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -236,3 +237,39 @@ def test_answers_are_read_by_id_and_held_to_the_summary(tmp_path: Path) -> None:
     path.unlink()
     with pytest.raises(AnswersMissingError, match=r"0/answers/tuned/micro_add\.jsonl is missing"):
         run.answers("tuned", "micro_add")
+
+
+@pytest.mark.parametrize(
+    ("part", "value", "told"),
+    [
+        ("seed", "zero", "seed is no whole number"),
+        ("settings", None, "settings is no JSON object"),
+        ("sample", {"seconds_by_stage": 3}, "sample.seconds_by_stage is no JSON object"),
+        ("evaluate", [1], "evaluate is no JSON object"),
+        (
+            "evaluate",
+            {"expert": {"micro_add": {"accuracy": "high", "correct": 1, "total": 2}}},
+            "lacks its accuracy",
+        ),
+        (
+            "evaluate",
+            {"expert": {"micro_add": {"accuracy": float("nan"), "correct": 1, "total": 2}}},
+            "lacks its accuracy",
+        ),
+        (
+            "evaluate",
+            {"expert": {"micro_add": {"accuracy": 0.5, "correct": 3, "total": 2}}},
+            "lacks its accuracy",
+        ),
+    ],
+)
+def test_a_summary_of_another_shape_is_named(
+    tmp_path: Path, part: str, value: object, told: str
+) -> None:
+    write_run(tmp_path / "0")
+    path = tmp_path / "0" / "summary.json"
+    summary = json.loads(path.read_text("utf-8"))
+    path.write_text(json.dumps({**summary, part: value}), "utf-8")
+    with pytest.raises(UserError, match=re.escape(told)) as error:
+        find_runs(tmp_path)
+    assert str(path) in str(error.value)

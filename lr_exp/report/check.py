@@ -39,7 +39,10 @@ _RESOURCES = {
     "sampler.tokens_per_pass",
 }
 _MODEL_PLACE = {"path", "revision", "package", "package_path", "fallback_path"}
-_APART = "They do not belong in one row; report their folders apart."
+_APART = (
+    "They do not belong in one row: remove the folder of the one that was a trial, or report a "
+    "folder that holds one of them (hydra.sweep.dir=FOLDER keeps a trial's runs apart)."
+)
 
 
 def check_benchmarks(runs: Sequence[Run]) -> None:

@@ -109,7 +109,9 @@ class Run:
                     answer = json.loads(line)
                     graded.setdefault(str(answer["id"]), []).append(bool(answer["correct"]))
         except FileNotFoundError as error:
-            raise AnswersMissingError(f"{name} is missing") from error
+            raise AnswersMissingError(
+                f"{name} is missing, or is a link into a store that is not there"
+            ) from error
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise AnswersMissingError(f"{name} cannot be read") from error
         result = self.results(who)[benchmark]
@@ -212,15 +214,45 @@ def _read_run(folder: Path, name: str) -> Run:
     missing = [key for key in _NEEDED if key not in summary]
     if missing:
         raise UserError(f"{path} is not a run's summary: it lacks {', '.join(missing)}. {again}")
+    for key, value in _shaped(summary):
+        if not isinstance(value, dict):
+            raise UserError(f"{path} is not a run's summary: {key} is no JSON object. {again}")
+    if not isinstance(summary["seed"], int):
+        raise UserError(f"{path} is not a run's summary: seed is no whole number. {again}")
     run = Run(folder, name, summary)
     for who in WHO:
         for benchmark, result in run.results(who).items():
-            if not {"accuracy", "correct", "total"} <= set(result) or not result["total"]:
+            if not _is_result(result):
                 raise UserError(
                     f"{path}: the result of {who} on {benchmark} lacks its accuracy or its counts. "
                     f"{again}"
                 )
     return run
+
+
+def _shaped(summary: dict[str, Any]) -> Iterator[tuple[str, Any]]:
+    """The parts that must be objects where they are there, by their keys."""
+    yield "settings", summary["settings"]
+    for key in ("provenance", "versions", "sample", "distill", "evaluate"):
+        if summary.get(key) is not None:
+            yield key, summary[key]
+    for part, key in (
+        ("sample", "seconds_by_stage"),
+        ("evaluate", "expert"),
+        ("evaluate", "tuned"),
+    ):
+        inside = summary.get(part)
+        if isinstance(inside, dict) and inside.get(key) is not None:
+            yield f"{part}.{key}", inside[key]
+
+
+def _is_result(result: Any) -> bool:
+    """Whether it has an accuracy and the whole counts that it is the share of."""
+    if not isinstance(result, dict):
+        return False
+    accuracy, correct, total = (result.get(key) for key in ("accuracy", "correct", "total"))
+    whole = isinstance(correct, int) and isinstance(total, int) and 0 <= correct <= total != 0
+    return whole and isinstance(accuracy, int | float) and 0 <= accuracy <= 1
 
 
 def _read_failed(path: Path, name: str) -> Failed:
