@@ -16,6 +16,8 @@ from lr_exp.models import resolve_device
 
 log = logging.getLogger("bench")
 
+_SIZES = ("repeats", "questions", "batch_size", "step_size")  # that words may change
+
 
 def main(words: list[str] | None = None) -> int:
     """Measures what the words ask for; returns the exit status."""
@@ -37,7 +39,7 @@ def main(words: list[str] | None = None) -> int:
 
 def _compare(asked: argparse.Namespace) -> None:
     sizes = parts.QUICK if asked.quick else parts.Sizes()
-    given = {name: getattr(asked, name) for name in ("repeats", "questions", "batch_size")}
+    given = {name: getattr(asked, name) for name in _SIZES}
     sizes = replace(sizes, **{name: value for name, value in given.items() if value is not None})
     names = [name for name in asked.pairs if is_installed(name)]
     for name in set(asked.pairs) - set(names):
@@ -71,6 +73,7 @@ def _geometry(asked: argparse.Namespace) -> None:
         tokens_per_pass=asked.tokens_per_pass,
         new_tokens=asked.new_tokens,
         data=asked.data,
+        step_size=asked.step_size or 16,
     )
     asked.out.mkdir(parents=True, exist_ok=True)
     place = asked.out / f"{asked.geometry}.json"
@@ -87,6 +90,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--repeats", type=int, help="of each comparison")
     add("--questions", type=int, help="of our side in a repeat; with --geometry, all (1000)")
     add("--batch-size", type=int, help="questions of a batch (with --geometry 500)")
+    add("--step-size", type=int, help="kept steps of an optimizer step (16)")
     add("--threads", type=int, help="that torch computes with")
     add("--data", metavar="FOLDER", help="hub data sets; GSM8K's questions are then asked")
     add("--out", type=Path, default=Path("runs/bench"), help="folder of bench.json and bench.md")

@@ -193,7 +193,7 @@ def decode_into_shards(
     portion = Portion(batch_size, f"{name}: questions", _ADVICE)
     with (
         tqdm(total=len(prompts), desc=name, unit="question", dynamic_ncols=True) as progress,
-        arranged(*decode_batch.models),
+        arranged(*decode_batch.models, copy_shared=True),
     ):
         for number, batch in enumerate(batches):
             if not shard_path(folder, number).exists():

@@ -309,8 +309,10 @@ def test_nothing_is_shared_where_models_or_ids_differ(tmp_path):
     assert read_both(expert, amateur, apart, borders) is None
 
 
-@pytest.mark.parametrize("tied", [False, True])
-def test_rearranged_weights_give_the_same_and_come_back_bit_for_bit(tmp_path, monkeypatch, tied):
+@pytest.mark.parametrize(("tied", "copied"), [(False, False), (True, False), (True, True)])
+def test_rearranged_weights_give_the_same_and_come_back_bit_for_bit(
+    tmp_path, monkeypatch, tied, copied
+):
     monkeypatch.setattr(cpu_linear, "_WORTH", 0)
     expert = random_expert(tmp_path)
     model = expert.model
@@ -329,7 +331,8 @@ def test_rearranged_weights_give_the_same_and_come_back_bit_for_bit(tmp_path, mo
             assert torch.allclose(amateur(ids).logits, expected[1], atol=1e-5)
         raise KeyboardInterrupt  # a run that is stopped
 
-    with pytest.raises(KeyboardInterrupt), cpu_linear.arranged(model, amateur):
+    arranged = cpu_linear.arranged(model, amateur, copy_shared=copied)
+    with pytest.raises(KeyboardInterrupt), arranged:
         use()
     for parameter, old in zip(model.parameters(), before, strict=True):
         assert torch.equal(parameter, old)
