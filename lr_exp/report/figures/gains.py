@@ -87,8 +87,15 @@ def _way(gap: Gap) -> tuple[str, str]:
     return gap.benchmark, gap.decoder
 
 
+_NEAR = 12  # pixels
+_BESIDE = 10  # points: a name farther off gets a line
+
+
 def _label_points(axes: Any, points: list[_Point], line: Any) -> None:
-    """The amateur's name beside its point, on the side where it covers the least."""
+    """The amateur's name beside its point, on the side where it covers the least.
+
+    A name that stands farther off has a line to its point.
+    """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
 
     renderer = FigureCanvasAgg(axes.figure).get_renderer()
@@ -117,7 +124,10 @@ def _label_points(axes: Any, points: list[_Point], line: Any) -> None:
             )
             box = text.get_window_extent(renderer)
             hits = sum(box.overlaps(other) for other in taken)
-            hits += sum(bool(box.contains(*mark)) for mark in marks)
+            # Nor right above or below another point, whose name it would seem to be.
+            near = box.padded(0, _NEAR)
+            own = axes.transData.transform(point.place)
+            hits += sum(near.contains(*mark) for mark in marks if tuple(mark) != tuple(own))
             hits += box.x0 < frame.x0 or box.x1 > frame.x1
             if best is None or hits < best[0]:
                 if best:
@@ -127,3 +137,12 @@ def _label_points(axes: Any, points: list[_Point], line: Any) -> None:
                 text.remove()
         if best:
             taken.append(best[2])
+            offset = best[1].get_position()
+            if abs(offset[1]) > _BESIDE:
+                axes.annotate(
+                    "",
+                    point.place,
+                    xytext=(offset[0], offset[1] + (0 if offset[1] > 0 else 6)),
+                    textcoords="offset points",
+                    arrowprops={"arrowstyle": "-", "color": GREY, "lw": 0.5, "shrinkB": 3},
+                )
