@@ -346,8 +346,8 @@ def test_missing_answers_widen_errors_and_forbid_pairing_only(tmp_path: Path) ->
         ("LightReasoner", "baseline")
     ]
     assert pairs.refused == [
-        "both removed of micro is not compared: 1/answers/tuned/micro_add.jsonl is missing, or is a "
-        "link into a store that is not there."
+        "both removed of micro is not compared: 1/answers/tuned/micro_add.jsonl is missing, or is "
+        "a link into a store that is not there."
     ]
 
 
