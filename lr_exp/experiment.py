@@ -2,11 +2,11 @@
 
 from pathlib import Path
 
-from lr_exp.distiller.stages import DistillerStages
-from lr_exp.evaluator.stages import EvaluatorStages
 from lr_exp.inputs import Inputs
-from lr_exp.sampler.stages import SamplerStages
 from lr_exp.settings import Settings
+from lr_exp.stages.distilling import DistillerStages
+from lr_exp.stages.evaluating import EvaluatorStages
+from lr_exp.stages.sampling import SamplerStages
 from lr_exp.store import Store
 from lr_exp.workbench import Workbench
 

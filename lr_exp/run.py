@@ -12,14 +12,14 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
-from lr_exp.distiller.stages import Tuned
-from lr_exp.evaluator.stages import Evaluation
 from lr_exp.experiment import Experiment
 from lr_exp.inputs import versions
 from lr_exp.models import load_tokenizer
 from lr_exp.report.terminal import summary_table
 from lr_exp.sampler.records import labelled_steps
 from lr_exp.settings import Settings
+from lr_exp.stages.distilling import Tuned
+from lr_exp.stages.evaluating import Evaluation
 from lr_exp.store import Artifact, Store, write_atomically
 from lr_exp.supervision import Supervision
 from lr_exp.tracking import Tracker

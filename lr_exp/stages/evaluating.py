@@ -12,11 +12,11 @@ from pathlib import Path
 from typing import Any
 
 from lr_exp.data import Question, fingerprint, prompts_fingerprint
-from lr_exp.distiller.stages import Tuned
 from lr_exp.evaluator import answer, grade
 from lr_exp.evaluator.aggregate import Aggregate, aggregate
 from lr_exp.inputs import GRADING_PACKAGES, Inputs
 from lr_exp.settings import BenchmarkSettings
+from lr_exp.stages.distilling import Tuned
 from lr_exp.store import Artifact, Recipe, write_atomically
 from lr_exp.workbench import Workbench
 
