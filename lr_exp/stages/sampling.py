@@ -3,6 +3,7 @@
 Knows inputs, the workbench and the rooms' functions; knows neither Hydra nor W&B.
 """
 
+from collections.abc import Callable
 from dataclasses import asdict
 from importlib.metadata import version
 from pathlib import Path
@@ -40,27 +41,13 @@ class SamplerStages:
 
     def _roll_out(self) -> Artifact:
         """Questions to the expert's own answers."""
-        source = self._inputs
-        sampler = source.settings.sampler
+        sampler = self._inputs.settings.sampler
         told = {
             "system_prompt": sampler.system_prompt,
             "max_new_tokens": sampler.max_new_tokens,
             "batch_size": sampler.batch_size,
         }
-        recipe = Recipe(
-            "rollout",
-            rollout.VERSION,
-            {
-                "questions": prompts_fingerprint(source.questions),
-                "expert": source.expert.fingerprint,
-            },
-            {**told, **source.machine},
-        )
-        return self._bench.make_if_asked(
-            "sample",
-            recipe,
-            lambda folder: rollout.roll_out(source.questions, self._bench.expert(), folder, **told),
-        )
+        return self._written_by_expert("rollout", rollout.roll_out, told)
 
     def _sample_answers(self) -> Artifact:
         """Questions to several full answers each, drawn from the expert."""
@@ -75,8 +62,15 @@ class SamplerStages:
             "top_p": method.top_p,
             "seed": source.settings.seed,
         }
+        return self._written_by_expert("sampled", rollout.sample_answers, told)
+
+    def _written_by_expert(
+        self, stage: str, write: Callable[..., dict[str, Any]], told: dict[str, Any]
+    ) -> Artifact:
+        """The expert's answers to the questions, `write` being told how."""
+        source = self._inputs
         recipe = Recipe(
-            "sampled",
+            stage,
             rollout.VERSION,
             {
                 "questions": prompts_fingerprint(source.questions),
@@ -87,9 +81,7 @@ class SamplerStages:
         return self._bench.make_if_asked(
             "sample",
             recipe,
-            lambda folder: rollout.sample_answers(
-                source.questions, self._bench.expert(), folder, **told
-            ),
+            lambda folder: write(source.questions, self._bench.expert(), folder, **told),
         )
 
     def _keep_verified(self, answers: Artifact) -> Artifact:
