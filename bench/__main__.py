@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from bench import on_device, parts, stages, tables
-from bench.machine import as_dict, describe, peaks
+from bench.machine import as_dict, describe, highest, peaks
 from bench.pairs import device_dtype, is_installed
 from lr_exp.errors import UserError
 from lr_exp.models import resolve_device
@@ -44,13 +44,16 @@ def _compare(asked: argparse.Namespace) -> None:
     names = [name for name in asked.pairs if is_installed(name)]
     for name in set(asked.pairs) - set(names):
         log.warning("%s is not installed and left out (make smollm2)", name)
-    limits = peaks("cpu", "float32", size=256 if asked.quick else 1536)
-    bench = parts.Bench(sizes, limits, asked.data, asked.threads)
+    size = 256 if asked.quick else 1536
+    before = peaks("cpu", "float32", size=size)
+    figures = parts.run(parts.Bench(sizes, asked.data, asked.threads), names, asked.only)
+    limits = highest(before, peaks("cpu", "float32", size=size))
+    parts.with_floors(figures, limits)
     found: dict[str, Any] = {
         "machine": describe(),
         "limits": as_dict(limits),
         "sizes": asdict(sizes),
-        "parts": parts.run(bench, names, asked.only),
+        "parts": figures,
     }
     text = tables.markdown(found)
     asked.out.mkdir(parents=True, exist_ok=True)

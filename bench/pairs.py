@@ -60,8 +60,8 @@ def is_installed(name: str) -> bool:
     return all(importlib.util.find_spec(package) is not None for package in needed)
 
 
-def load_pair(name: str, count: int, data: str | None) -> Pair:
-    """The pair of this name in fp32 on the CPU, with `count` questions.
+def load_pair(name: str, count: int, data: str | None, dtype: str = "float32") -> Pair:
+    """The pair of this name on the CPU, with `count` questions.
 
     Args:
         name: `micro`, or `smollm2`: SmolLM2-135M and itself without layer 22.
@@ -70,10 +70,11 @@ def load_pair(name: str, count: int, data: str | None) -> Pair:
     """
     if name == "micro":
         expert, amateur = (
-            _load({k: v.format(which) for k, v in _MICRO.items()}) for which in ("expert", "micro")
+            _load({k: v.format(which) for k, v in _MICRO.items()}, dtype)
+            for which in ("expert", "micro")
         )
     elif name == "smollm2":
-        expert = _load(_SMOLLM2)
+        expert = _load(_SMOLLM2, dtype)
         amateur = lr_models.early_exit(expert, (22,), "early_exit")
     else:
         raise ValueError(f"there is no pair called {name!r}")
@@ -115,11 +116,11 @@ def load_geometry(name: str, count: int, data: str | None, *, device: str, dtype
     return Pair(name, expert, amateur, SharedVocabulary(size), asked)
 
 
-def _load(where: dict[str, str]) -> LanguageModel:
+def _load(where: dict[str, str], dtype: str) -> LanguageModel:
     package, path = where["package"], where["package_path"]
     settings = ModelSettings(name="bench", package=package, package_path=path)
     source = lr_models.locate(settings, "expert")
-    return lr_models.load(source, device="cpu", dtype="float32")
+    return lr_models.load(source, device="cpu", dtype=dtype)
 
 
 def _load_random(name: str, role: str, device: str, dtype: str) -> LanguageModel:

@@ -11,13 +11,17 @@ import tempfile
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from bench import cost, stages
 from bench.machine import Peaks
 from bench.measure import alternate, comparison, in_child, spread, timed
 from bench.pairs import Pair, load_pair
+from lr_exp.sampler.choose import read_measures
 
 log = logging.getLogger(__name__)
 
@@ -36,7 +40,7 @@ class Sizes:
     step_size: int = 16  # kept steps of an optimizer step
     memory_rows: int = 16  # rows of a pass on both sides
     scaling: tuple[int, ...] = (100, 1_000, 10_000)
-    repeats: int = 3
+    repeats: int = 5
 
 
 QUICK = Sizes(
@@ -57,7 +61,6 @@ class Bench:
     """What every part is given."""
 
     sizes: Sizes
-    limits: Peaks
     data: str | None
     threads: int | None
 
@@ -103,25 +106,27 @@ def sampling(bench: Bench, pair: Pair) -> dict[str, Any]:
         ),
     }
     taken = {name: statistics.median(told[name] for told in parts) for name in floors}
-    return {**compared, "floor": _floors(floors, taken, count, bench.limits)}
+    return {**compared, "work": _work(floors, taken, count)}
 
 
-def training(bench: Bench, pair: Pair) -> dict[str, Any]:
-    """Seconds a kept step, against right-padded rows with full logits and dense labels."""
+def training(bench: Bench, pair: Pair, step_size: int) -> dict[str, Any]:
+    """Seconds a kept step, against right-padded rows with full logits and dense labels.
+
+    Args:
+        step_size: kept steps of an optimizer step.
+    """
     sizes = bench.sizes
     supervision = stages.synthetic(pair, new_tokens=sizes.new_tokens, kept=sizes.kept)
 
     def ours(_: int) -> float:
-        return stages.train(
-            pair, supervision, steps=sizes.optimizer_steps, batch_size=sizes.step_size
-        )
+        return stages.train(pair, supervision, steps=sizes.optimizer_steps, batch_size=step_size)
 
     def plain(repeat: int) -> float:
         return stages.plain_train(
             pair,
             supervision,
             steps=sizes.plain_optimizer_steps,
-            batch_size=sizes.step_size,
+            batch_size=step_size,
             seed=repeat,
         )
 
@@ -129,11 +134,11 @@ def training(bench: Bench, pair: Pair) -> dict[str, Any]:
     # At best every trajectory is read once for all of its kept steps.
     lengths = [len(t.input_ids) for t in supervision.trajectories]
     floor = cost.training(
-        cost.shape(pair.expert), lengths, supervision.kept, supervision.kept / sizes.step_size
+        cost.shape(pair.expert), lengths, supervision.kept, supervision.kept / step_size
     )
     taken = {"training": compared["ours"]["median"] * supervision.kept}
-    floors = _floors({"training": floor}, taken, supervision.kept, bench.limits)
-    return {**compared, "floor": floors}
+    work = _work({"training": floor}, taken, supervision.kept)
+    return {**compared, "step_size": step_size, "work": work}
 
 
 def memory(bench: Bench, pair_name: str) -> dict[str, Any]:
@@ -228,40 +233,97 @@ def startup(bench: Bench) -> dict[str, Any]:
     return {"unit": "s", **spread([once() for _ in range(bench.sizes.repeats)])}
 
 
-def _floors(
-    floors: dict[str, cost.Cost], taken: dict[str, float], count: int, limits: Peaks
+def precision(bench: Bench, pair: Pair) -> dict[str, float]:
+    """What bf16 weights change in the scores of the same answers, log-softmax in fp32 both times.
+
+    Returns:
+        `steps`, `kept_otherwise` (share of steps that one of both keeps), `kl_error` (nats: median
+        and 99th percentile of the difference), `ratio` (fp32's seconds to bf16's).
+    """
+    rounded = load_pair(pair.name, bench.sizes.questions, bench.data, dtype="bfloat16")
+    with tempfile.TemporaryDirectory() as name:
+        folder, told = Path(name), {}
+        answers, exact = stages.sample(
+            pair,
+            folder,
+            new_tokens=bench.sizes.new_tokens,
+            batch_size=bench.sizes.batch_size,
+            parts=told,
+        )
+        seconds = timed(lambda: stages.score_again(rounded, answers, folder / "rounded"))
+        one, other = read_measures(exact).kl, read_measures(folder / "rounded").kl
+    error = np.abs(one - other)
+    return {
+        "steps": len(one),
+        "kept_otherwise": float(((one > stages.BETA) != (other > stages.BETA)).mean()),
+        "kl_error_median": float(np.median(error)),
+        "kl_error_p99": float(np.quantile(error, 0.99)),
+        "ratio": told["score"] / seconds,
+    }
+
+
+def with_floors(found: dict[str, Any], limits: Peaks) -> None:
+    """Adds to the work of every stage the least time that it needs, and the share reached."""
+    for part in COMPARED:
+        for figures in found.get(part, {}).values():
+            for one in figures.get("work", {}).values():
+                need = cost.Cost(one["gflop"] * 1e9, one["gigabytes"] * 1e9)
+                one["floor_seconds"] = need.floor_seconds(limits)
+                one["share"] = one["floor_seconds"] / one["seconds"]
+
+
+def _work(
+    floors: dict[str, cost.Cost], taken: dict[str, float], count: int
 ) -> dict[str, dict[str, float]]:
-    """What each stage needs at least and takes, for each of `count` questions or kept steps."""
+    """What each stage must do and the time it takes, for each of `count` questions or steps."""
     return {
         name: {
             "gflop": floor.flops / count / 1e9,
             "gigabytes": floor.bytes / count / 1e9,
-            "floor_seconds": floor.floor_seconds(limits) / count,
             "seconds": taken[name] / count,
-            "share": floor.floor_seconds(limits) / taken[name],
         }
         for name, floor in floors.items()
     }
 
 
-PARTS: Sequence[str] = ("sampling", "training", "memory", "evaluation", "scaling", "startup")
+PARTS: Sequence[str] = (
+    *("sampling", "training", "evaluation", "precision", "memory", "scaling", "startup"),
+)
+# Parts that have a pair, in the order in which they are measured and shown.
+COMPARED: Sequence[str] = ("sampling", "training", "training_whole", "evaluation")
+
+
+def _of_pair(bench: Bench) -> dict[str, Callable[[Pair], dict[str, Any]]]:
+    """What is measured on a loaded pair.
+
+    Training twice: the second time an optimizer step has as many kept steps as a trajectory, so
+    that each is read once.
+    """
+    sizes = bench.sizes
+    return {
+        "sampling": partial(sampling, bench),
+        "training": partial(training, bench, step_size=sizes.step_size),
+        "training_whole": partial(training, bench, step_size=sizes.kept),
+        "evaluation": partial(evaluation, bench),
+        "precision": partial(precision, bench),
+    }
+
+
+def _named(part: str) -> str:
+    return part.partition("_")[0]
 
 
 def run(bench: Bench, pair_names: Sequence[str], only: Sequence[str]) -> dict[str, Any]:
     """The parts asked for, on each pair: `{part: {pair: figures}}`, and what has no pair."""
     found: dict[str, Any] = {}
     for name in pair_names:
-        loaded: Pair | None = None
-        for part, work in (
-            ("sampling", sampling),
-            ("training", training),
-            ("evaluation", evaluation),
-        ):
-            if part in only:
-                loaded = loaded or bench.pair(name)
+        asked = {part: work for part, work in _of_pair(bench).items() if _named(part) in only}
+        if asked:
+            loaded = bench.pair(name)
+            for part, work in asked.items():
                 log.info("%s of %s", part, name)
-                found.setdefault(part, {})[name] = work(bench, loaded)
-        del loaded
+                found.setdefault(part, {})[name] = work(loaded)
+            del loaded
         if "memory" in only:
             log.info("memory of %s", name)
             found.setdefault("memory", {})[name] = memory(bench, name)

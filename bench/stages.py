@@ -44,7 +44,6 @@ def sample(
     """Rollout and scoring of all questions, into two new folders; seconds of each into `parts`."""
     trajectories, steps = folder / "trajectories", folder / "steps"
     trajectories.mkdir()
-    steps.mkdir()
     start = time.perf_counter()
     rollout.roll_out(
         pair.questions,
@@ -55,6 +54,17 @@ def sample(
         batch_size=batch_size,
     )
     middle = time.perf_counter()
+    score_again(pair, trajectories, steps, tokens_per_pass=tokens_per_pass)
+    if parts is not None:
+        parts.update(rollout=middle - start, score=time.perf_counter() - middle)
+    return trajectories, steps
+
+
+def score_again(
+    pair: Pair, trajectories: Path, steps: Path, *, tokens_per_pass: int = 1024
+) -> None:
+    """Scoring of these answers by this pair, into a new folder."""
+    steps.mkdir()
     score.score(
         trajectories,
         pair.expert,
@@ -65,9 +75,6 @@ def sample(
         support_floor=FLOOR,
         tokens_per_pass=tokens_per_pass,
     )
-    if parts is not None:
-        parts.update(rollout=middle - start, score=time.perf_counter() - middle)
-    return trajectories, steps
 
 
 def plain_sample(

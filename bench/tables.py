@@ -10,14 +10,16 @@ START, END = "<!-- bench -->", "<!-- /bench -->"
 
 _WHAT = {
     "sampling": "sampling, time a question",
-    "training": "training, time a kept step",
+    "training": "training, time a kept step, {step_size} an optimizer step",
+    "training_whole": "training, time a kept step, {step_size} an optimizer step",
     "evaluation": "evaluation, time a question",
 }
 
 
 def markdown(found: dict[str, Any]) -> str:
     """The tables of a benchmark's figures, with the machine they are of."""
-    blocks = [_compared(found), _scaling(found), _startup(found), _floors(found), _machine(found)]
+    said = (_compared, _scaling, _startup, _precision, _floors, _machine)
+    blocks = [block(found) for block in said]
     return "\n\n".join(block for block in blocks if block) + "\n"
 
 
@@ -41,7 +43,7 @@ def _compared(found: dict[str, Any]) -> str:
     rows = []
     for part, what in _WHAT.items():
         for pair, figures in found["parts"].get(part, {}).items():
-            rows.append((what, pair, figures))
+            rows.append((what.format(**figures), pair, figures))
     for pair, tasks in found["parts"].get("memory", {}).items():
         rows += [(f"{task}, peak memory", pair, figures) for task, figures in tasks.items()]
     if not rows:
@@ -84,11 +86,25 @@ def _startup(found: dict[str, Any]) -> str:
     )
 
 
+def _precision(found: dict[str, Any]) -> str:
+    said = [
+        f"bf16 weights on this CPU ({pair}, log-softmax in fp32 as always): the same answers are "
+        f"scored {_times(one['ratio'])} as fast; the step KL is off by "
+        f"{one['kl_error_median']:.2g} nats in the median and {one['kl_error_p99']:.2g} at the "
+        f"99th percentile, and "
+        f"{one['kept_otherwise']:.2%} of {one['steps']:,} steps cross β."
+        for pair, one in found["parts"].get("precision", {}).items()
+    ]
+    return "\n\n".join(said)
+
+
 def _floors(found: dict[str, Any]) -> str:
     lines = []
-    for part in ("sampling", "training"):
+    for part in _WHAT:
         for pair, figures in found["parts"].get(part, {}).items():
-            for stage, floor in figures["floor"].items():
+            for stage, floor in figures.get("work", {}).items():
+                if "step_size" in figures:
+                    stage = f"{stage}, {figures['step_size']} a step"
                 lines.append(
                     f"| {stage} | {pair} | {floor['gflop']:.3g} | {floor['gigabytes']:.3g} | "
                     f"{_amount(floor['floor_seconds'], 's')} | {_amount(floor['seconds'], 's')} | "
@@ -117,9 +133,9 @@ def _machine(found: dict[str, Any]) -> str:
         f"{told['threads']} threads, {told['date']}. Medians of {sizes['repeats']} repeats taken "
         f"in turns; {sizes['questions']} questions here and {sizes['plain_questions']} of median "
         f"length in the plain loop, {sizes['new_tokens']} new tokens, batches of "
-        f"{sizes['batch_size']}; {sizes['kept']} kept steps a trajectory, {sizes['step_size']} an "
-        f"optimizer step. Memory: growth of the resident set over the loaded models, in a process "
-        f"of its own, {sizes['memory_rows']} rows a pass in sampling."
+        f"{sizes['batch_size']}; {sizes['kept']} kept steps a trajectory. Memory: growth of "
+        f"the resident set over the loaded models, in a process of its own, "
+        f"{sizes['memory_rows']} rows a pass in sampling."
     )
 
 

@@ -85,6 +85,10 @@ def test_peaks_are_the_data_sheets_or_measured(monkeypatch):
     measured = machine.peaks("cpu", "float32", size=64)
     assert measured.source == "measured"
     assert measured.flops > 0 < measured.bytes
+    faster = machine.Peaks(2 * measured.flops, measured.bytes / 2, "measured")
+    assert machine.highest(measured, faster) == machine.Peaks(
+        2 * measured.flops, measured.bytes, "measured"
+    )
     for name, flops, rate in (
         ("NVIDIA H200", 989e12, 4.8e12),
         ("NVIDIA H100 80GB HBM3", 989e12, 3.35e12),
@@ -139,7 +143,7 @@ def test_a_quick_run_measures_every_comparison_and_fills_the_document(tmp_path):
     document = tmp_path / "README.md"
     document.write_text("before\n<!-- bench -->\nold\n<!-- /bench -->\nafter\n", "utf-8")
     words = ["--quick", "--pairs", "micro", "--out", str(tmp_path), "--readme", str(document)]
-    assert main([*words, "--only", "sampling", "training", "evaluation"]) == 0
+    assert main([*words, "--only", "sampling", "training", "evaluation", "precision"]) == 0
     found = json.loads((tmp_path / "bench.json").read_text("utf-8"))
     assert found["sizes"]["repeats"] == 2
     assert {"cpu", "cores", "ram_gib", "torch", "threads", "date"} <= found["machine"].keys()
@@ -149,14 +153,23 @@ def test_a_quick_run_measures_every_comparison_and_fills_the_document(tmp_path):
         for side in ("ours", "plain", "ratio"):
             spread = figures[side]
             assert 0 < spread["min"] <= spread["median"] <= spread["max"]
-    for part in ("sampling", "training"):
-        for floor in found["parts"][part]["micro"]["floor"].values():
+    for part in ("sampling", "training", "training_whole"):
+        for floor in found["parts"][part]["micro"]["work"].values():
             assert floor["share"] == pytest.approx(floor["floor_seconds"] / floor["seconds"])
+    assert [found["parts"][p]["micro"]["step_size"] for p in ("training", "training_whole")] == [
+        4,
+        3,
+    ]
+    precision = found["parts"]["precision"]["micro"]
+    assert precision["steps"] > 0 < precision["kl_error_median"] <= precision["kl_error_p99"] < 0.5
+    assert 0 <= precision["kept_otherwise"] < 0.1
     text = document.read_text("utf-8")
     assert text.startswith("before\n<!-- bench -->\n")
     assert text.endswith("<!-- /bench -->\nafter\n")
     assert "old" not in text
     assert "| sampling, time a question | micro |" in text
+    assert "| training, time a kept step, 3 an optimizer step | micro |" in text
+    assert "bf16 weights on this CPU (micro" in text
     assert (tmp_path / "bench.md").read_text("utf-8") in text
 
 
@@ -172,7 +185,7 @@ def test_a_document_without_a_place_is_refused(tmp_path):
 
 def test_memory_and_scaling_are_measured_in_children():
     sizes = parts.Sizes(**{**vars(parts.QUICK), "scaling": (2,), "repeats": 1})
-    bench = parts.Bench(sizes, machine.Peaks(1.0, 1.0, "measured"), None, 1)
+    bench = parts.Bench(sizes, None, 1)
     (row,) = parts.scaling(bench, "micro")
     assert row["questions"] == 2
     assert row["seconds"] > 0 <= row["bytes"]

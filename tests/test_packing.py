@@ -52,9 +52,11 @@ def test_groups_keep_the_order_and_the_budget(lengths, budget):
         assert len(group) == 1 or sum(lengths[i] for i in group) <= budget
 
 
-def test_a_model_that_lets_sequences_see_each_other_is_refused():
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_a_model_that_lets_sequences_see_each_other_is_refused(dtype):
     """Guards against an architecture that ignores restarted positions: plausible, wrong numbers."""
-    model = tiny()
+    model = load_micro("expert").model.to(dtype)
+    check_packing(model, "sound")
     forward = model.forward
     model.forward = lambda position_ids=None, **kwargs: forward(**kwargs)
     with pytest.raises(UserError, match="packed sequences apart"):
