@@ -9,6 +9,8 @@ from transformers import LlamaConfig, LlamaForCausalLM, Qwen2Config, Qwen2ForCau
 from lr_exp.errors import UserError
 from lr_exp.packing import check_packing, groups_within, pack, read_logits
 
+from .test_sampler import load_micro
+
 
 def tiny(kind: str = "qwen2") -> torch.nn.Module:
     torch.manual_seed(0)
