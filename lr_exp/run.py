@@ -9,6 +9,7 @@ import logging
 import os
 import shutil
 from dataclasses import asdict, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from lr_exp.settings import Settings
 from lr_exp.stages.distilling import Tuned
 from lr_exp.stages.evaluating import Evaluation
 from lr_exp.store import Artifact, Store, write_atomically
+from lr_exp.store.inventory import note_reference
 from lr_exp.supervision import Supervision
 from lr_exp.tracking import Tracker
 
@@ -41,7 +43,7 @@ def run(settings: Settings, folder: Path, conf_dir: Path) -> dict[str, Any]:
     """
     folder.mkdir(parents=True, exist_ok=True)
     _clear(folder)
-    store = Store(settings.store)
+    store = Store(settings.store, on_use=partial(note_reference, folder))
     experiment = Experiment(settings, store, conf_dir)
     experiment.inputs.check()
     wandb = replace(settings.wandb, group=settings.wandb.group or settings.sweep)

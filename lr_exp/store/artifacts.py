@@ -7,55 +7,27 @@ presence means complete.
 """
 
 import fcntl
-import hashlib
 import json
 import logging
-import os
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass
-from functools import lru_cache
 from pathlib import Path
 from typing import Any, TextIO
 
 from lr_exp.errors import UserError
+from lr_exp.store.files import (
+    digest,
+    file_digest,
+    is_disk_full,
+    remove_unfinished,
+    write_atomically,
+)
 
 log = logging.getLogger(__name__)
 
 MANIFEST = "manifest.json"
-
-
-def digest(value: Any) -> str:
-    """sha256 of a JSON-like value in canonical form (sorted keys, no spaces)."""
-    text = json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
-    return hashlib.sha256(text.encode("utf-8")).hexdigest()
-
-
-def file_digest(path: Path) -> str:
-    """sha256 of a file's bytes. Within a process a file that did not change is read once."""
-    status = path.stat()
-    return _file_digest(str(path), status.st_ino, status.st_size, status.st_mtime_ns)
-
-
-@lru_cache(maxsize=4096)
-def _file_digest(path: str, inode: int, size: int, mtime_ns: int) -> str:
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def write_atomically(path: Path, content: bytes | str) -> None:
-    """Writes a whole file or nothing: a temporary name in the same folder, then a rename."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    data = content.encode("utf-8") if isinstance(content, str) else content
-    try:
-        with temporary.open("wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 @dataclass(frozen=True)
@@ -93,8 +65,18 @@ class Artifact:
 class Store:
     """A folder of artifacts that several runs, also at the same time, may share."""
 
-    def __init__(self, root: str | Path) -> None:
+    def __init__(self, root: str | Path, on_use: Callable[[str], None] = lambda name: None) -> None:
+        """Opens the store, making its folder.
+
+        Args:
+            root: its folder.
+            on_use: called with `stage/address` of every artifact before it is found or made.
+
+        Raises:
+            UserError: the folder cannot be made.
+        """
         self.root = Path(root)
+        self._on_use = on_use
         try:
             self.root.mkdir(parents=True, exist_ok=True)
         except OSError as error:
@@ -102,10 +84,11 @@ class Store:
 
     def find(self, recipe: Recipe) -> Artifact | None:
         """The finished artifact of a recipe, or None. One that is damaged is set aside."""
+        self._on_use(f"{recipe.stage}/{recipe.address}")
         folder = self._folder(recipe)
         if not folder.exists():
             return None
-        problem = _problem(folder, recipe)
+        problem = problem_of(folder, recipe.address)
         if problem is None:
             manifest = json.loads((folder / MANIFEST).read_text("utf-8"))
             return Artifact(
@@ -117,7 +100,13 @@ class Store:
                 reused=True,
             )
         aside = folder.with_name(f"{folder.name}.damaged-{time.time_ns()}")
-        folder.rename(aside)
+        try:
+            folder.rename(aside)
+        except OSError as error:
+            raise UserError(
+                f"{folder}: {problem}, and it cannot be set aside ({error.strerror}): set store= "
+                "to a folder that can be written."
+            ) from error
         log.warning("%s: %s; set aside as %s and made again", folder, problem, aside.name)
         return None
 
@@ -128,7 +117,13 @@ class Store:
             recipe: what determines the artifact.
             build: fills the folder that it is given and returns JSON-like facts. After a crash it
                 is given the same folder again, with what it had finished in it.
+
+        Raises:
+            UserError: the store cannot be written, or its disk is full. What was finished stays.
         """
+        found = self.find(recipe)  # before any lock: a store that can only be read serves, too
+        if found is not None:
+            return found
         folder = self._folder(recipe)
         part = folder.with_suffix(".part")
         try:
@@ -137,40 +132,54 @@ class Store:
         except OSError as error:
             raise self._unwritable(error) from error
         with _only_one(lock):
-            if not folder.exists() and _problem(part, recipe) is None:
+            if not folder.exists() and problem_of(part, recipe.address) is None:
                 part.rename(folder)  # an earlier try was stopped just before this line
             found = self.find(recipe)
             if found is not None:
                 return found
-            part.mkdir(exist_ok=True)
-            (part / MANIFEST).unlink(missing_ok=True)
-            clock = _Clock(part / ".seconds")
-            with clock:
-                facts = json.loads(json.dumps(build(part)))  # as a later run will read them
-            clock.path.unlink()
-            files = {
-                str(path.relative_to(part)): {
-                    "sha256": file_digest(path),
-                    "bytes": path.stat().st_size,
-                }
-                for path in sorted(part.rglob("*"))
-                if path.is_file()
+            try:
+                return self._build(recipe, build, part, folder)
+            except Exception as error:
+                if isinstance(error, UserError) or not is_disk_full(error, self.root):
+                    raise
+                raise UserError(
+                    f"the disk of the store {self.root} is full ({recipe.stage} could not be "
+                    "written): free some space (python -m lr_exp.store prune) or set store= to "
+                    "another disk. What was finished is kept: the same command goes on."
+                ) from error
+
+    def _build(
+        self, recipe: Recipe, build: Callable[[Path], dict[str, Any]], part: Path, folder: Path
+    ) -> Artifact:
+        """Makes the artifact in `part` and gives it its name; to be called under the lock."""
+        part.mkdir(exist_ok=True)
+        (part / MANIFEST).unlink(missing_ok=True)
+        remove_unfinished(part)
+        clock = _Clock(part / ".seconds")
+        with clock:
+            facts = json.loads(json.dumps(build(part)))  # as a later run will read them
+        clock.path.unlink()
+        files = {
+            str(path.relative_to(part)): {
+                "sha256": file_digest(path),
+                "bytes": path.stat().st_size,
             }
-            manifest = {
-                "stage": recipe.stage,
-                "version": recipe.version,
-                "address": recipe.address,
-                "inputs": recipe.inputs,
-                "settings": recipe.settings,
-                "facts": facts,
-                "seconds": clock.seconds,
-                "files": files,
-            }
-            write_atomically(part / MANIFEST, json.dumps(manifest, indent=1, ensure_ascii=False))
-            part.rename(folder)
-            return Artifact(
-                recipe.stage, recipe.address, folder, facts, clock.seconds, reused=False
-            )
+            for path in sorted(part.rglob("*"))
+            if path.is_file()
+        }
+        manifest = {
+            "stage": recipe.stage,
+            "version": recipe.version,
+            "address": recipe.address,
+            "inputs": recipe.inputs,
+            "settings": recipe.settings,
+            "facts": facts,
+            "seconds": clock.seconds,
+            "files": files,
+        }
+        write_atomically(part / MANIFEST, json.dumps(manifest, indent=1, ensure_ascii=False))
+        part.rename(folder)
+        return Artifact(recipe.stage, recipe.address, folder, facts, clock.seconds, reused=False)
 
     def _folder(self, recipe: Recipe) -> Path:
         return self.root / recipe.stage / recipe.address
@@ -202,16 +211,18 @@ class _Clock:
         write_atomically(self.path, str(self.seconds))
         self._start = time.perf_counter()
 
-    def __exit__(self, *_: object) -> None:
+    def __exit__(self, kind: object, *_: object) -> None:
         self.seconds += time.perf_counter() - self._start
-        write_atomically(self.path, str(self.seconds))
+        # Where the builder failed, for want of space perhaps, its own error is the one to show.
+        with suppress(OSError) if kind else nullcontext():
+            write_atomically(self.path, str(self.seconds))
 
 
-def _problem(folder: Path, recipe: Recipe) -> str | None:
-    """Why a folder is not the artifact of a recipe, or None if it is."""
+def problem_of(folder: Path, address: str) -> str | None:
+    """Why a folder is not the whole artifact of this address, or None if it is."""
     try:
         manifest = json.loads((folder / MANIFEST).read_text("utf-8"))
-        if manifest["address"] != recipe.address:
+        if manifest["address"] != address:
             return f"its manifest is of {manifest['address']}"
         _ = manifest["facts"], manifest["seconds"]
         for name, entry in manifest["files"].items():

@@ -1,0 +1,106 @@
+"""The store's keeper: `python -m lr_exp.store list|verify|prune`.
+
+    python -m lr_exp.store list                 what is there, with sizes
+    python -m lr_exp.store verify               every file against its checksum
+    python -m lr_exp.store prune RUNS …         what no run below these folders refers to
+    python -m lr_exp.store prune RUNS … --yes   the same, removed
+
+Knows words and the terminal.
+"""
+
+import argparse
+import os
+import sys
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+
+from lr_exp.errors import UserError
+from lr_exp.store.inventory import Entry, entries, problems, references, remove, unreferenced
+
+
+def main(words: Sequence[str] | None = None) -> int:
+    """Does what the words ask for; 1 after an error or where something is damaged."""
+    parser = argparse.ArgumentParser(
+        prog="python -m lr_exp.store",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--store", type=Path, default=Path("runs/store"), help="(%(default)s)")
+    commands = parser.add_subparsers(dest="command", required=True)
+    commands.add_parser("list", help="what is there, with sizes")
+    commands.add_parser("verify", help="every file against its checksum")
+    prune = commands.add_parser("prune", help="remove what no run refers to")
+    prune.add_argument("runs", type=Path, nargs="+", help="folders of runs whose artifacts stay")
+    prune.add_argument("--yes", action="store_true", help="remove; else it is only shown")
+    asked = parser.parse_args(words)
+    try:
+        if asked.command == "list":
+            return _list(asked.store)
+        if asked.command == "verify":
+            return _verify(asked.store)
+        return _prune(asked.store, asked.runs, asked.yes)
+    except (UserError, OSError) as error:
+        if os.environ.get("LR_EXP_DEBUG") == "1":
+            raise
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+
+
+def _list(root: Path) -> int:
+    found = entries(root)
+    _print_table(found)
+    _print_total(found)
+    return 0
+
+
+def _verify(root: Path) -> int:
+    found = entries(root)
+    damaged = problems(root)
+    for entry, problem in damaged:
+        print(f"{entry.name}: {problem}")
+    finished = sum(entry.state == "finished" for entry in found)
+    print(f"{finished:,} finished artifacts, {len(damaged):,} damaged")
+    if damaged:
+        print("The next run that needs a damaged one sets it aside and makes it again.")
+    return 1 if damaged else 0
+
+
+def _prune(root: Path, runs: Sequence[Path], really: bool) -> int:
+    names = references(runs)
+    going = unreferenced(root, names)
+    _print_table(going)
+    if really:
+        for entry in going:
+            remove(entry)
+    size = _size(sum(entry.bytes for entry in going))
+    kept = len(entries(root)) - (0 if really else len(going))
+    done = "removed" if really else "would be removed (--yes removes them)"
+    print(f"{len(going):,} artifacts, {size}: {done}; {kept:,} stay")
+    return 0
+
+
+def _print_table(found: Sequence[Entry]) -> None:
+    for entry in found:
+        when = entry.modified.astimezone().strftime("%Y-%m-%d %H:%M")
+        print(
+            f"{entry.stage:<12} {entry.address}  {_size(entry.bytes):>10}  {when}  {entry.state}"
+        )
+
+
+def _print_total(found: Sequence[Entry]) -> None:
+    counts = Counter(entry.state for entry in found)
+    told = ", ".join(f"{count:,} {state}" for state, count in sorted(counts.items()))
+    print(f"{_size(sum(entry.bytes for entry in found))} in {told or 'no artifacts'}")
+
+
+def _size(count: float) -> str:
+    for unit in ("B", "KiB", "MiB", "GiB"):
+        if count < 1024:
+            return f"{count:.0f} {unit}" if unit == "B" else f"{count:.1f} {unit}"
+        count /= 1024
+    return f"{count:.1f} TiB"
+
+
+if __name__ == "__main__":
+    sys.exit(main())
