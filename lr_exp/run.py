@@ -7,11 +7,15 @@ import contextlib
 import json
 import logging
 import os
+import random
 import shutil
 from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
+
+import numpy as np
+import torch
 
 from lr_exp.experiment import Experiment
 from lr_exp.inputs import versions
@@ -43,6 +47,7 @@ def run(settings: Settings, folder: Path, conf_dir: Path) -> dict[str, Any]:
     """
     folder.mkdir(parents=True, exist_ok=True)
     _clear(folder)
+    _start_chance(settings.seed)
     store = Store(settings.store, on_use=partial(note_reference, folder))
     experiment = Experiment(settings, store, conf_dir)
     experiment.inputs.check()
@@ -99,6 +104,7 @@ def _head(settings: Settings, experiment: Experiment) -> dict[str, Any]:
     return {
         **choices(settings),
         "stages": list(settings.stages),
+        "seeds": _seeds(settings),
         "provenance": experiment.inputs.provenance(),
         "settings": asdict(settings),
     }
@@ -124,6 +130,18 @@ def choices(settings: Settings) -> dict[str, Any]:
         "seed": settings.seed,
         "sweep": settings.sweep,
     }
+
+
+def _start_chance(seed: int) -> None:
+    """Starts every generator that a library could draw from unasked; ours have their own."""
+    random.seed(seed)
+    np.random.seed(seed)  # the one that libraries share
+    torch.manual_seed(seed)
+
+
+def _seeds(settings: Settings) -> dict[str, int]:
+    """What every source of chance was started with."""
+    return dict.fromkeys(("python", "numpy", "torch", "questions", "data_order"), settings.seed)
 
 
 def _sample(experiment: Experiment, tracker: Tracker) -> tuple[Artifact, dict[str, Any]]:

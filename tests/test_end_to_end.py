@@ -1,16 +1,10 @@
 """The whole line on the micro pair: results, reuse, resuming, records, and the empty selection."""
 
 import json
-import os
-import random
-import signal
-import subprocess
-import sys
 from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
-import torch
 from hydra import compose, initialize_config_dir
 
 from lr_exp.configuration import conf_dir, register, to_settings
@@ -198,32 +192,6 @@ def test_early_exit_is_an_amateur_without_files_of_its_own(tmp_path):
     )
     assert summary["amateur"] == "early_exit"
     assert summary["sample"]["kl_max"] > 0
-
-
-def test_killed_anywhere_the_same_command_ends_with_the_same_bytes(first, tmp_path):
-    """kill -9 at random moments, the same command again, until it comes through."""
-    other, _ = first
-    command = [sys.executable, "-m", "lr_exp", *SMALL, f"store={tmp_path / 'store'}"]
-    command += [f"hydra.run.dir={tmp_path / 'run'}", "distiller.checkpoint_every=2"]
-    environment = {**os.environ, "OMP_NUM_THREADS": str(torch.get_num_threads())}
-    rng = random.Random(0)
-    # Starting takes some seconds, the rest about as many: each kill falls into another stage.
-    for patience in [rng.uniform(4, 9) for _ in range(3)] + [240]:
-        with (tmp_path / "output").open("w") as output:
-            process = subprocess.Popen(  # noqa: S603 - our own command
-                command, env=environment, cwd=tmp_path, stdout=output, stderr=output
-            )
-            try:
-                process.wait(patience)
-            except subprocess.TimeoutExpired:
-                process.send_signal(signal.SIGKILL)
-                process.wait()
-            else:
-                break
-    assert process.returncode == 0, (tmp_path / "output").read_text()
-    broken, whole = contents(tmp_path / "store"), contents(other / "store")
-    assert len(broken) > 10
-    assert broken == {name: whole[name] for name in broken}
 
 
 def test_supervision_is_readable_by_the_package(first):

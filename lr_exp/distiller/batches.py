@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import groupby
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.utils.data import Dataset
@@ -42,17 +43,19 @@ def plan_batches(
 
 
 def _stream(supervision: Supervision, order: str, rng: random.Random) -> Iterator[KeptStep]:
-    answers = [
-        [KeptStep(index, kept) for kept in range(len(trajectory.steps))]
-        for index, trajectory in enumerate(supervision.trajectories)
-    ]
-    units = (
-        answers if order == "trajectories" else [[step] for answer in answers for step in answer]
-    )
+    counts = supervision.kept_counts
+    ends = np.cumsum(counts)
+    # Numbers of answers or of kept steps: there can be millions.
+    units = list(range(len(counts) if order == "trajectories" else supervision.kept))
     while True:
         rng.shuffle(units)
         for unit in units:
-            yield from unit
+            if order == "trajectories":
+                for kept in range(int(counts[unit])):
+                    yield KeptStep(unit, kept)
+            else:
+                index = int(np.searchsorted(ends, unit, side="right"))
+                yield KeptStep(index, unit - int(ends[index] - counts[index]))
 
 
 class BatchDataset(Dataset[dict[str, object]]):

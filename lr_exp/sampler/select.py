@@ -19,7 +19,7 @@ from lr_exp import contrast
 from lr_exp.sampler.choose import Measures, choose_steps, read_measures
 from lr_exp.settings import MethodSettings
 from lr_exp.shards import read_shard, shard_paths
-from lr_exp.supervision import SupervisedTrajectory, Supervision
+from lr_exp.supervision import SCHEMA, SupervisedTrajectory, Supervision
 
 VERSION = 2
 
@@ -64,7 +64,7 @@ def select(
     columns = ["index", "step", "token_id", "kl"]
     if method.target == "contrast":
         columns += ["support_ids", "support_expert", "support_amateur"]
-    kept: list[tuple[int, SupervisedTrajectory]] = []
+    kept = _Collected()
     answers = start = 0
     for trajectory_shard, step_shard in zip(
         shard_paths(trajectories), shard_paths(steps), strict=True
@@ -74,9 +74,11 @@ def select(
         table = pq.ParquetFile(step_shard).read(columns)
         chosen = table.filter(pa.array(keep[start : start + len(table)])).to_pylist()
         start += len(table)
-        for index, rows in _by_answer(chosen):
-            kept.append((index, _supervise(by_index[index], rows, method.target, alpha)))
-    return Selection(_in_order(kept), answers, len(measures), measures)
+        kept.add(
+            (index, _supervise(by_index[index], rows, method.target, alpha))
+            for index, rows in _by_answer(chosen)
+        )
+    return Selection(kept.in_order(), answers, len(measures), measures)
 
 
 def select_tokens(trajectories: Path, method: MethodSettings) -> Selection:
@@ -84,9 +86,10 @@ def select_tokens(trajectories: Path, method: MethodSettings) -> Selection:
 
     For methods whose choices compare no two models (`MethodSettings.needs_amateur`).
     """
-    kept: list[tuple[int, SupervisedTrajectory]] = []
+    kept = _Collected()
     answers = steps = 0
     for shard in shard_paths(trajectories):
+        chosen = []
         for answer in read_shard(shard):
             length = len(answer["token_ids"])
             answers, steps = answers + 1, steps + length
@@ -97,8 +100,9 @@ def select_tokens(trajectories: Path, method: MethodSettings) -> Selection:
                 {"step": step, "token_id": answer["token_ids"][step], "kl": _NO_AMATEUR}
                 for step in range(count)
             ]
-            kept.append((answer["index"], _supervise(answer, rows, "token", alpha=1.0)))
-    return Selection(_in_order(kept), answers, steps, None)
+            chosen.append((answer["index"], _supervise(answer, rows, "token", alpha=1.0)))
+        kept.add(chosen)
+    return Selection(kept.in_order(), answers, steps, None)
 
 
 def profile(selection: Selection) -> dict[str, Any]:
@@ -147,9 +151,27 @@ def _by_answer(rows: list[dict[str, Any]]) -> Iterable[tuple[int, list[dict[str,
     return by_answer.items()
 
 
-def _in_order(kept: list[tuple[int, SupervisedTrajectory]]) -> Supervision:
-    kept.sort(key=lambda pair: pair[0])  # the questions' order, not the batches'
-    return Supervision([trajectory for _, trajectory in kept])
+class _Collected:
+    """Supervised answers, a shard at a time, as tables: as Python's objects they would fill memory.
+
+    Shards hold answers in the batches' order; supervision has them in the questions'.
+    """
+
+    def __init__(self) -> None:
+        self._indices: list[int] = []
+        self._tables = [SCHEMA.empty_table()]
+
+    def add(self, answers: Iterable[tuple[int, SupervisedTrajectory]]) -> None:
+        """Takes a shard's answers, each with its question's index."""
+        pairs = list(answers)
+        self._indices += [index for index, _ in pairs]
+        rows = [vars(trajectory) for _, trajectory in pairs]
+        self._tables.append(pa.Table.from_pylist(rows, schema=SCHEMA))
+
+    def in_order(self) -> Supervision:
+        """All of them."""
+        order = np.argsort(self._indices, kind="stable")
+        return Supervision(pa.concat_tables(self._tables).take(pa.array(order)))
 
 
 def _supervise(

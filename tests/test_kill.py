@@ -1,0 +1,96 @@
+"""A run that is killed at any moment ends, with the same command, in the bytes of a whole one."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from lr_exp.report.__main__ import main as report
+
+from .test_end_to_end import SMALL, contents, go
+
+WORDS = [*SMALL, "distiller.checkpoint_every=2"]
+ROOT = Path(__file__).parents[1]
+
+
+def killed(folder: Path, kills: int, number: int, *, seed: int = 0, longest: float = 3.0) -> dict:
+    """What `tests.killing` tells; runs and stores lie in `folder`."""
+    environment = {
+        **os.environ,
+        "OMP_NUM_THREADS": str(torch.get_num_threads()),
+        "PYTHONPATH": str(ROOT),
+    }
+    words = [str(word) for word in (kills, seed, int(number), 0.05, longest)]
+    done = subprocess.run(  # noqa: S603 - our own program
+        [sys.executable, "-m", "tests.killing", *words, *WORDS],
+        cwd=folder,
+        env=environment,
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr + done.stdout
+    return json.loads(done.stdout)
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    """The folder of a run that was never stopped, and of its report."""
+    folder = tmp_path_factory.mktemp("whole")
+    go(folder, "run", "distiller.checkpoint_every=2")
+    return folder
+
+
+def tables(folder: Path) -> dict[str, bytes]:
+    """The report's tables; that of costs holds seconds."""
+    assert report([str(folder)]) == 0
+    found = {path.name: path.read_bytes() for path in (folder / "report").glob("*.csv")}
+    assert "results.csv" in found
+    return {name: table for name, table in found.items() if "efficiency" not in name}
+
+
+def results(folder: Path) -> dict:
+    summary = json.loads((folder / "summary.json").read_text("utf-8"))
+    return {
+        "supervision": summary["sample"]["supervision"],
+        "kept": summary["sample"]["kept"],
+        "loss": summary["distill"]["final_loss"],
+        "expert": summary["evaluate"]["expert"],
+        "tuned": summary["evaluate"]["tuned"],
+    }
+
+
+def compare(folder: Path, told: dict, whole: Path) -> None:
+    """Every run that came through left the artifacts, results and tables of the whole one."""
+    expected = contents(whole / "store")
+    for number in range(told["finished"]):
+        found = contents(folder / str(number) / "store")
+        assert found.keys() == expected.keys()
+        assert [name for name in found if found[name] != expected[name]] == []
+        assert results(folder / str(number) / "run") == results(whole / "run")
+        assert tables(folder / str(number) / "run") == tables(whole / "run")
+
+
+def test_killed_anywhere_the_same_command_ends_with_the_same_bytes(whole, tmp_path):
+    told = killed(tmp_path, 8, signal.SIGKILL)
+    assert told["kills"] == 8
+    compare(tmp_path, told, whole)
+
+
+@pytest.mark.slow
+def test_a_hundred_kills(whole, tmp_path):
+    told = killed(tmp_path, 100, signal.SIGKILL, seed=1)
+    assert told["kills"] == 100
+    compare(tmp_path, told, whole)
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_ends_cleanly_and_says_how_to_go_on(whole, tmp_path, number):
+    told = killed(tmp_path, 4, number, seed=2)
+    assert told["kills"] == 4
+    assert [os.waitstatus_to_exitcode(end) for end in told["ends"][:-1]].count(130) == 4
+    compare(tmp_path, told, whole)

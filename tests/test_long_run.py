@@ -1,0 +1,107 @@
+"""Ten thousand questions: memory and files stay flat, and they are kept as by ten shorter runs."""
+
+import json
+import os
+import subprocess
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from lr_exp.data import load_questions
+from lr_exp.settings import DataSettings
+from lr_exp.supervision import SupervisedTrajectory, Supervision
+
+COUNT, RUNS = 10_000, 10
+WORDS = [
+    "experiment=demo",
+    "sampler.batch_size=100",
+    "distiller.steps=200",
+    "distiller.checkpoint_every=50",
+    "wandb.mode=disabled",
+]
+
+
+@dataclass
+class Sample:
+    """The process at one moment."""
+
+    stage: str
+    bytes: int  # resident
+    files: int  # open
+
+
+def watched(words: list[str], folder: Path) -> list[Sample]:
+    """Runs the program and looks at it twice a second."""
+    process = subprocess.Popen(  # noqa: S603 - our own program
+        [sys.executable, "-m", "lr_exp", *words, f"store={folder}/store"],
+        cwd=folder,
+        stdout=(folder / "output").open("w"),
+        stderr=subprocess.STDOUT,
+    )
+    samples = []
+    while process.poll() is None:
+        try:
+            pages = int(Path(f"/proc/{process.pid}/statm").read_text().split()[1])
+            files = len(os.listdir(f"/proc/{process.pid}/fd"))
+        except OSError:
+            break  # it has just ended
+        stages = [path.parent.name for path in (folder / "store").glob("*/*.part")]
+        size = pages * os.sysconf("SC_PAGE_SIZE")
+        samples.append(Sample(stages[0] if stages else "", size, files))
+        time.sleep(0.5)
+    assert process.wait() == 0, (folder / "output").read_text()[-3000:]
+    return samples
+
+
+def flat(samples: list[Sample], stage: str) -> tuple[float, int]:
+    """How much memory (as a share) and how many files a stage grew by after its first tenth."""
+    of_stage = [sample for sample in samples if sample.stage == stage]
+    start = of_stage[: max(2, len(of_stage) // 10)]
+    grown = max(s.bytes for s in of_stage) / max(s.bytes for s in start) - 1
+    return grown, max(s.files for s in of_stage) - max(s.files for s in start)
+
+
+def kept(summary: Path) -> dict[str, SupervisedTrajectory]:
+    folder = json.loads(summary.read_text("utf-8"))["sample"]["artifact"]
+    supervision = Supervision.load(summary.parent.parent / folder)
+    return {trajectory.question: trajectory for trajectory in supervision.trajectories}
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not os.path.exists("/proc/self/statm"), reason="reads Linux's /proc")
+def test_ten_thousand_questions(tmp_path):
+    long = [f"data.count={COUNT}", "data.max_questions=null", "hydra.run.dir=long"]
+    samples = watched([*WORDS, *long, f"store={tmp_path}/store"], tmp_path)
+    for stage in ("rollout", "score", "answers"):
+        grown, files = flat(samples, stage)
+        print(f"{stage}: memory +{grown:.1%}, open files +{files}")
+        assert grown < 0.1
+        assert files <= 2
+    whole = kept(tmp_path / "long" / "summary.json")
+
+    source = DataSettings(
+        name="micro", format="micro", configs=["micro_add"], split="train", count=COUNT
+    )
+    questions = load_questions(source, hub_root=None)
+    assert len(questions) == COUNT
+    parts: dict[str, SupervisedTrajectory] = {}
+    for number in range(RUNS):
+        part = questions[number * COUNT // RUNS : (number + 1) * COUNT // RUNS]
+        path = tmp_path / f"part-{number}.jsonl"
+        path.write_text("".join(json.dumps({"question": q.text}) + "\n" for q in part), "utf-8")
+        words = ["data=jsonl", f"data.path={path}", "stages=[sample]", f"hydra.run.dir=p{number}"]
+        watched([*WORDS, *words], tmp_path)
+        parts |= kept(tmp_path / f"p{number}" / "summary.json")
+
+    assert parts.keys() == whole.keys()
+    for question, one in whole.items():
+        other = parts[question]
+        assert (one.input_ids, one.steps, one.target_ids) == (
+            other.input_ids,
+            other.steps,
+            other.target_ids,
+        )
+        assert one.kl == pytest.approx(other.kl, rel=1e-3)

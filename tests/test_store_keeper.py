@@ -1,0 +1,250 @@
+"""`python -m lr_exp.store`: what it lists, finds damaged and removes; what it never removes."""
+
+import errno
+import os
+from pathlib import Path
+
+import pytest
+
+from lr_exp.errors import UserError
+from lr_exp.store import MANIFEST, Recipe, Store
+from lr_exp.store.__main__ import main
+from lr_exp.store.inventory import REFERENCES, entries, note_reference
+
+
+def recipe(number: int, stage: str = "rollout") -> Recipe:
+    return Recipe(stage, 1, {}, {"number": number})
+
+
+def put(store: Store, number: int, text: str = "x" * 2048) -> str:
+    """Makes an artifact of one file; its name."""
+    one = recipe(number)
+
+    def build(folder: Path) -> dict:
+        (folder / "data.txt").write_text(text)
+        return {}
+
+    store.make(one, build)
+    return f"{one.stage}/{one.address}"
+
+
+@pytest.fixture
+def call(capsys):
+    def called(root: Path, *words: object) -> tuple[int, str, str]:
+        status = main(["--store", str(root), *map(str, words)])
+        out, err = capsys.readouterr()
+        return status, out, err
+
+    return called
+
+
+@pytest.fixture
+def filled(tmp_path):
+    """A store of three artifacts; a run refers to the first."""
+    root, run = tmp_path / "store", tmp_path / "runs" / "one"
+    run.mkdir(parents=True)
+    store = Store(root, on_use=lambda name: note_reference(run, name))
+    first = put(store, 1)
+    store = Store(root)
+    return root, run, [first, put(store, 2), put(store, 3)]
+
+
+def test_a_run_notes_what_it_asks_for_before_it_is_made(tmp_path):
+    """A run that is stopped in the middle of an artifact refers to it, too."""
+    store = Store(tmp_path / "store", on_use=lambda name: note_reference(tmp_path, name))
+
+    def stopped(folder: Path) -> dict:
+        (folder / "half").write_text("a")
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        store.make(recipe(1), stopped)
+    put(store, 1)
+    put(store, 2)
+    noted = (tmp_path / REFERENCES).read_text().split()
+    assert noted == [f"rollout/{recipe(n).address}" for n in (1, 2)]
+
+
+def test_the_list_has_every_artifact_with_its_size_and_state(filled, call):
+    root, _, names = filled
+    part = root / "score" / f"{recipe(9, 'score').address}.part"
+    part.mkdir(parents=True)
+    (part / "half").write_text("a")
+    (root / "notes").mkdir()  # not ours
+    status, out, _ = call(root, "list")
+    assert status == 0
+    for name in names:
+        stage, address = name.split("/")
+        (line,) = [line for line in out.splitlines() if address in line]
+        assert line.startswith(stage)
+        assert line.endswith("finished")
+        assert "2.3 KiB" in line or "2.4 KiB" in line
+    assert "unfinished" in out
+    assert "3 finished, 1 unfinished" in out.splitlines()[-1]
+
+
+def test_verifying_names_what_is_damaged(filled, call):
+    root, _, names = filled
+    status, out, _ = call(root, "verify")
+    assert (status, out) == (0, "3 finished artifacts, 0 damaged\n")
+    (root / names[1] / "data.txt").write_text("y" * 2048)
+    (root / names[2] / MANIFEST).unlink()
+    status, out, _ = call(root, "verify")
+    assert status == 1
+    assert f"{names[1]}: data.txt is damaged" in out
+    assert f"{names[2]}: its manifest cannot be read" in out
+    assert "3 finished artifacts, 2 damaged" in out
+
+
+def test_pruning_keeps_what_a_run_refers_to(filled, call):
+    root, run, names = filled
+    status, out, _ = call(root, "prune", run.parent)
+    assert status == 0
+    assert "2 artifacts" in out
+    assert "would be removed" in out
+    assert all((root / name).exists() for name in names)  # only shown
+    status, out, _ = call(root, "prune", run.parent, "--yes")
+    assert status == 0
+    assert "2 artifacts" in out
+    assert [(root / name).exists() for name in names] == [True, False, False]
+    assert "; 1 stay" in out
+
+
+def test_pruning_keeps_a_referred_artifact_that_is_unfinished(filled, call):
+    root, run, names = filled
+    (root / names[1]).rename(root / f"{names[1]}.part")
+    (root / names[2]).rename(root / f"{names[2]}.part")
+    note_reference(run, names[1])
+    assert call(root, "prune", run, "--yes")[0] == 0
+    assert {entry.name for entry in entries(root)} == set(names[:2])
+
+
+def test_pruning_removes_what_was_set_aside(filled, call):
+    root, run, names = filled
+    aside = root / f"{names[0]}.damaged-17"
+    (root / names[1]).rename(aside)
+    assert call(root, "prune", run, "--yes")[0] == 0
+    assert not aside.exists()
+    assert (root / names[0]).exists()
+
+
+def test_what_is_being_made_is_left_alone(filled, call):
+    """Of a run in another folder, for instance, that was not listed."""
+    import fcntl
+
+    root, run, names = filled
+    with (root / f"{names[1]}.lock").open("a") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        assert call(root, "prune", run, "--yes")[0] == 0
+    assert [(root / name).exists() for name in names] == [True, True, False]
+
+
+def test_a_run_that_does_not_say_what_it_refers_to_stops_the_pruning(filled, call, tmp_path):
+    root, run, names = filled
+    old = run.parent / "old"
+    old.mkdir()
+    (old / "summary.json").write_text("{}")
+    status, _, err = call(root, "prune", run.parent, "--yes")
+    assert status == 1
+    assert str(old) in err
+    assert "run its command again" in err
+    assert all((root / name).exists() for name in names)
+
+
+def test_pruning_for_no_run_is_refused(filled, call, tmp_path):
+    """An empty or mistyped folder must not mean that nothing is needed."""
+    root, _, names = filled
+    (tmp_path / "empty").mkdir()
+    for folder in (tmp_path / "empty", tmp_path / "missing"):
+        status, _, err = call(root, "prune", folder, "--yes")
+        assert (status, err.count("\n")) == (1, 1)
+        assert "no run" in err
+    assert all((root / name).exists() for name in names)
+
+
+def test_a_store_that_is_not_there(tmp_path, call):
+    status, _, err = call(tmp_path / "nowhere", "list")
+    assert status == 1
+    assert "--store" in err
+
+
+# A disk without space, and one that can only be read ---------------------------------------------
+
+
+def full(kind: str) -> BaseException:
+    return {
+        "system": OSError(errno.ENOSPC, "No space left on device", "shard-000001.tmp"),
+        "quota": OSError(errno.EDQUOT, "Disk quota exceeded", "shard-000001.tmp"),
+        "safetensors": RuntimeError("I/O error: No space left on device (os error 28)"),
+    }[kind]
+
+
+@pytest.mark.parametrize("kind", ["system", "quota", "safetensors"])
+def test_a_full_disk_is_one_clear_error_and_what_was_done_stays(tmp_path, kind):
+    store = Store(tmp_path)
+    whole = put(store, 1)
+
+    def build(folder: Path) -> dict:
+        if not (folder / "first").exists():
+            (folder / "first").write_text("done")
+            raise full(kind)
+        return {"found": (folder / "first").read_text()}
+
+    with pytest.raises(UserError, match=r"full.*store=") as caught:
+        store.make(recipe(2), build)
+    assert caught.value.__cause__ is not None
+    assert not (tmp_path / "rollout" / recipe(2).address).exists()
+    assert (tmp_path / whole / "data.txt").exists()
+    assert store.make(recipe(2), build).facts == {"found": "done"}  # it goes on
+
+
+def test_a_device_that_is_really_full(tmp_path):
+    if not os.path.exists("/dev/full"):
+        pytest.skip("needs /dev/full")
+
+    def build(folder: Path) -> dict:
+        (folder / "data").symlink_to("/dev/full")
+        (folder / "data").write_text("x")
+        return {}
+
+    with pytest.raises(UserError, match="is full"):
+        Store(tmp_path).make(recipe(1), build)
+
+
+def test_another_fault_is_not_taken_for_a_full_disk(tmp_path):
+    def build(folder: Path) -> dict:
+        raise OSError(errno.EIO, "Input/output error")
+
+    with pytest.raises(OSError, match="Input/output"):
+        Store(tmp_path).make(recipe(1), build)
+
+
+def test_a_finished_artifact_is_found_without_writing(tmp_path):
+    """So a store on a read-only disk serves whoever needs nothing new."""
+    name = put(Store(tmp_path), 1)
+    (tmp_path / f"{name}.lock").unlink()
+    before = sorted(tmp_path.rglob("*"))
+    put(Store(tmp_path), 1)
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_a_damaged_artifact_that_cannot_be_set_aside(tmp_path, monkeypatch):
+    name = put(Store(tmp_path), 1)
+    (tmp_path / name / "data.txt").write_text("y")
+
+    def refused(self: Path, target: Path) -> None:
+        raise OSError(errno.EROFS, "Read-only file system")
+
+    monkeypatch.setattr(Path, "rename", refused)
+    with pytest.raises(UserError, match=r"data.txt is damaged.*Read-only.*store="):
+        put(Store(tmp_path), 1)
+
+
+def test_what_a_killed_process_was_writing_is_no_part_of_the_artifact(tmp_path):
+    store, one = Store(tmp_path), recipe(1)
+    part = tmp_path / one.stage / f"{one.address}.part"
+    (part / "deeper").mkdir(parents=True)
+    (part / "deeper" / ".data.txt.123.tmp").write_text("half")
+    name = put(store, 1)
+    files = {path.name for path in (tmp_path / name).rglob("*") if path.is_file()}
+    assert files == {"data.txt", MANIFEST}
