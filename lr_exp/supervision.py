@@ -84,12 +84,11 @@ class Supervision:
         Args:
             trajectories: objects, or a table with the columns of `SCHEMA`.
         """
-        if isinstance(trajectories, pa.Table):
-            table = trajectories
-        else:
+        table: Any = trajectories
+        if not isinstance(trajectories, pa.Table):
             rows = [vars(trajectory) for trajectory in trajectories]
             table = pa.Table.from_pylist(rows, schema=SCHEMA)
-        self._table: Any = table.combine_chunks()  # in one chunk a row is found at once
+        self._table = table.combine_chunks()  # in one chunk a row is found at once
         self.trajectories: Sequence[SupervisedTrajectory] = _Rows(self._table)
 
     @cached_property
