@@ -4,8 +4,8 @@ import logging
 import os
 import signal
 import sys
-import traceback
 import warnings
+from dataclasses import asdict
 from pathlib import Path
 
 import hydra
@@ -15,6 +15,7 @@ from hydra.types import RunMode
 from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
+from lr_exp.command_line import check_settings, check_words, guard_environment
 from lr_exp.configuration import (
     check_overrides,
     conf_dir,
@@ -25,6 +26,14 @@ from lr_exp.configuration import (
     written_choices,
 )
 from lr_exp.errors import UserError
+from lr_exp.hygiene import (
+    each_text,
+    guard_logging,
+    guard_tracebacks,
+    printable,
+    redact,
+    show_exception,
+)
 from lr_exp.settings import Settings
 
 _printed: list[str] = []  # errors of this call
@@ -38,7 +47,7 @@ def _job(config: DictConfig) -> None:
     multirun = hydra_config.mode is RunMode.MULTIRUN
     settings = None
     if multirun:
-        print(f"\ncell {int(hydra_config.job.num) + 1}: {folder.name}", flush=True)
+        print(f"\ncell {int(hydra_config.job.num) + 1}: {printable(folder.name)}", flush=True)
     try:
         settings = to_settings(config, list(hydra_config.overrides.task))
         if settings.sweep is not None and not multirun:
@@ -46,6 +55,7 @@ def _job(config: DictConfig) -> None:
                 f"+sweep={settings.sweep} is many runs: write python -m lr_exp -m "
                 f"+sweep={settings.sweep}."
             )
+        check_settings(asdict(settings))
         _choose_gpu(settings)
         from lr_exp.run import run
 
@@ -56,9 +66,9 @@ def _job(config: DictConfig) -> None:
             from lr_exp.run import choices, record_failure
 
             record_failure(
-                in_one_line(error) or type(error).__name__,
-                choices(settings) if settings else written_choices(config),
-                list(hydra_config.overrides.task),
+                redact(in_one_line(error) or type(error).__name__),
+                each_text(choices(settings) if settings else written_choices(config), redact),
+                each_text(list(hydra_config.overrides.task), redact),
                 folder,
             )
             _ended[False] += 1
@@ -67,7 +77,7 @@ def _job(config: DictConfig) -> None:
         if not isinstance(error, UserError):
             if not multirun:
                 raise
-            traceback.print_exc()  # a fault of the program: its place matters
+            show_exception(*sys.exc_info())  # a fault of the program: its place matters
         _print_error(error, again=multirun)  # each cell says its own
         if multirun and not hydra_config.launcher._target_.endswith("BasicLauncher"):
             raise  # cells in other processes: their errors end the program's status, too
@@ -76,11 +86,13 @@ def _job(config: DictConfig) -> None:
 def main() -> int:
     """Runs the program; returns the exit status: 0, or 1 after an error that was printed."""
     register()
+    guard_environment()
     _quiet_start()
     _printed.clear()
     _ended.update({True: 0, False: 0})
     signal.signal(signal.SIGTERM, _stop)
     try:
+        check_words(sys.argv[1:])
         check_overrides([word for word in sys.argv[1:] if _is_override(word)])
         sys.argv[1:] = narrow_sweep(sys.argv[1:])
         _job()
@@ -113,7 +125,7 @@ def _choose_gpu(settings: Settings) -> None:
 
 
 def _print_error(error: Exception, again: bool = False) -> None:
-    message = in_one_line(error)
+    message = printable(redact(in_one_line(error)))
     if again or message not in _printed:
         print(f"error: {message}", file=sys.stderr, flush=True)
         _printed.append(message)
@@ -124,7 +136,8 @@ def _is_override(word: str) -> bool:
 
 
 def _quiet_start() -> None:
-    """One format for our lines; libraries speak only of what goes wrong."""
+    """One format for our lines, no secret in them; libraries speak only of what goes wrong."""
+    guard_logging()
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s: %(message)s")
     logging.getLogger("lr_exp").setLevel(logging.INFO)
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
@@ -132,9 +145,10 @@ def _quiet_start() -> None:
     os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
     # Threads that spin at barriers slow a shared machine down tenfold; waiting costs little.
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")
-    # Hydra then raises what it would print over several lines and exit with.
-    os.environ.setdefault("HYDRA_FULL_ERROR", "1")
+    # Hydra then raises what it would print over several lines, secrets and all, and exit with.
+    os.environ["HYDRA_FULL_ERROR"] = "1"
 
 
 if __name__ == "__main__":
+    guard_tracebacks()
     sys.exit(main())

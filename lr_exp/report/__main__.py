@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 from lr_exp.errors import UserError
+from lr_exp.hygiene import guard_logging, guard_tracebacks, printable, redact
 
 
 def main(words: list[str] | None = None) -> int:
@@ -20,6 +21,7 @@ def main(words: list[str] | None = None) -> int:
     parser.add_argument("folder", type=Path, metavar="DIR", help="a run's folder, or a sweep's")
     parser.add_argument("--out", type=Path, help="where the report goes (default: DIR/report)")
     chosen = parser.parse_args(words)
+    guard_logging()
     out = chosen.out or chosen.folder / "report"
     try:
         from lr_exp.report.build import build, write
@@ -29,15 +31,18 @@ def main(words: list[str] | None = None) -> int:
     except UserError as error:
         if os.environ.get("LR_EXP_DEBUG") == "1":
             raise
-        print(f"error: {' '.join(str(error).split())}", file=sys.stderr, flush=True)
+        message = printable(redact(" ".join(str(error).split())))
+        print(f"error: {message}", file=sys.stderr, flush=True)
         return 1
     try:
-        print(report.shown)
-        print(f"Report: {out / 'report.md'} ({len(report.files)} files in {out})", flush=True)
+        print(printable(redact(report.shown)))
+        told = f"Report: {out / 'report.md'} ({len(report.files)} files in {out})"
+        print(printable(redact(told)), flush=True)
     except BrokenPipeError:  # whoever reads has enough, as `head` does; the files are there
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for what is buffered still
     return 0
 
 
 if __name__ == "__main__":
+    guard_tracebacks()
     sys.exit(main())

@@ -2,6 +2,8 @@
 
 from typing import Any
 
+from lr_exp.hygiene import printable
+
 _WHO = ("expert", "tuned")
 
 
@@ -22,15 +24,15 @@ def summary_table(summary: dict[str, Any]) -> str:
 
 
 def _headline(summary: dict[str, Any]) -> str:
-    parts = [f"expert {summary['expert']}"]
+    parts = [f"expert {_name(summary['expert'])}"]
     if summary["amateur"] is not None:
-        parts.append(f"amateur {summary['amateur']}")
+        parts.append(f"amateur {_name(summary['amateur'])}")
     parts += [
         f"{name} {summary[name]:g}" for name in ("alpha", "beta") if summary[name] is not None
     ]
     trained = "sample" in summary or "distill" in summary
     method = summary["method"] or (f"supervision from {summary['data']}" if trained else "as it is")
-    return f"{method}: {', '.join(parts)}, seed {summary['seed']}"
+    return f"{_name(method)}: {', '.join(parts)}, seed {summary['seed']}"
 
 
 def _sample_line(sample: dict[str, Any]) -> str:
@@ -50,13 +52,13 @@ def _cost(part: dict[str, Any]) -> str:
 def _accuracies(evaluate: dict[str, Any]) -> list[str]:
     tuned = evaluate.get("tuned")
     names = list(evaluate["expert"])
-    width = max([len(name) for name in names] + [len("benchmark")])
+    width = max(len(_name(name)) for name in ["benchmark", *names])
     head = f"{'benchmark':<{width}}  {'n':>5}  {'expert':>13}"
     lines = [head + (f"  {'tuned':>13}  {'gain':>6}" if tuned else "")]
     lines.append("-" * len(lines[0]))
     for name in names:
         before = evaluate["expert"][name]
-        line = f"{name:<{width}}  {before['total']:>5}  {_percent(before)}"
+        line = f"{_name(name):<{width}}  {before['total']:>5}  {_percent(before)}"
         if tuned:
             gain = 100 * (tuned[name]["accuracy"] - before["accuracy"])
             line += f"  {_percent(tuned[name])}  {gain:>+6.1f}"
@@ -72,3 +74,8 @@ def _accuracies(evaluate: dict[str, Any]) -> list[str]:
 
 def _percent(result: dict[str, Any]) -> str:
     return f"{100 * result['accuracy']:>6.1f} ± {100 * result['stderr']:>4.1f}"
+
+
+def _name(text: str) -> str:
+    """A name on one line that no terminal obeys: users and model folders choose them."""
+    return printable(" ".join(text.split()))

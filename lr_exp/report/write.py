@@ -17,7 +17,8 @@ WIDTH = 100  # columns of a terminal that a table should fit
 _INLINE = re.compile(r"[\\`*\[\]|~$]|(?<![A-Za-z0-9])_|_(?![A-Za-z0-9])")
 # What opens a heading, quotation, list or rule at the beginning of a line.
 _BLOCK = re.compile(r"^((?:\d+(?=[.)](?:\s|$)))?)([#>=.)]|[-+](?![0-9]))")
-_FORMULA = ("=", "+", "-", "@", "\t", "\r")
+# The last four are the wide forms of the first, which some spreadsheets take for them.
+_FORMULA = ("=", "+", "-", "@", "\t", "\r", "\uff1d", "\uff0b", "\uff0d", "\uff20")
 _LATEX = {
     "\\": r"\textbackslash{}",
     "&": r"\&",
@@ -43,9 +44,19 @@ _LATEX = {
 
 
 def one_line(text: str) -> str:
-    """Text without line ends and control characters, which a terminal would obey."""
-    shown = "".join(" " if unicodedata.category(c) in ("Cc", "Cf", "Zl", "Zp") else c for c in text)
+    """Text without line ends and control characters, which a terminal would obey.
+
+    Halves of surrogate pairs, which no file can hold, become the replacement character.
+    """
+    shown = "".join(_plain(letter) for letter in text)
     return " ".join(shown.split())
+
+
+def _plain(letter: str) -> str:
+    kind = unicodedata.category(letter)
+    if kind == "Cs":
+        return "\ufffd"
+    return " " if kind in ("Cc", "Cf", "Zl", "Zp") else letter
 
 
 def markdown_text(text: str) -> str:

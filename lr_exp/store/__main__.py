@@ -83,9 +83,7 @@ def _prune(root: Path, runs: Sequence[Path], really: bool) -> int:
 def _print_table(found: Sequence[Entry]) -> None:
     for entry in found:
         when = entry.modified.astimezone().strftime("%Y-%m-%d %H:%M")
-        print(
-            f"{entry.stage:<12} {entry.address}  {_size(entry.bytes):>10}  {when}  {entry.state}"
-        )
+        print(f"{entry.stage:<12} {entry.address}  {_size(entry.bytes):>10}  {when}  {entry.state}")
 
 
 def _print_total(found: Sequence[Entry]) -> None:

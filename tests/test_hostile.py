@@ -1,0 +1,794 @@
+"""Hostile input: text stays text, secrets stay secret, no code runs, nothing is written elsewhere.
+
+Where a payload could be dead by mistake (a pickle, a snippet), the test shows that it is not.
+"""
+
+import ast
+import contextlib
+import csv
+import io
+import json
+import logging
+import os
+import pickle
+import shutil
+import subprocess
+import sys
+import unicodedata
+import warnings
+import xml.etree.ElementTree as ET
+from pathlib import Path
+
+import pytest
+import torch
+
+from lr_exp import hygiene
+from lr_exp.command_line import check_settings, check_words
+from lr_exp.configuration import cell_folder
+from lr_exp.errors import UserError
+from lr_exp.evaluator.grade import grade_answer
+from lr_exp.hygiene import MASK, known_secrets, printable, redact, secret_in
+from lr_exp.report.__main__ import main as report
+from lr_exp.report.tables.table import Table
+from lr_exp.report.terminal import summary_table
+from lr_exp.report.write import csv_text, latex_text, markdown_text, one_line
+
+from .test_distiller import KilledError, train
+from .test_report_runs import write_failed, write_run
+from .tiny import tiny_model
+
+ROOT = Path(__file__).parents[1]
+PRIVATE = "3f9c0e1dwandb77a2"  # stands for a key; made up
+TOKEN_FORM = "hf_" + 24 * "A"
+CLEAR_SCREEN = "\x1b[2J\x1b]0;owned\x07\x9b31m"
+
+
+@pytest.fixture(autouse=True)
+def _logins(monkeypatch, tmp_path):
+    """No login but those that a test makes."""
+    for name in list(os.environ):
+        if hygiene.is_secret_name(name):
+            monkeypatch.delenv(name)
+    monkeypatch.setenv("HF_TOKEN_PATH", str(tmp_path / "no-token"))
+    monkeypatch.setenv("NETRC", str(tmp_path / "no-netrc"))
+
+
+# Were an input not refused, the run would be short.
+SHORT = ("experiment=demo", "stages=[sample]", "data.max_questions=2", "sampler.max_new_tokens=2")
+
+
+def everything_below(folder):
+    return "\n".join(
+        f"{path}\n{path.read_bytes().decode('utf-8', 'replace')}"
+        for path in sorted(folder.rglob("*"))
+        if path.is_file()
+    )
+
+
+# The terminal ----------------------------------------------------------------------------------
+
+
+def test_every_character_that_a_terminal_obeys_is_spelt():
+    turning = {*"\u061c\u200e\u200f", *map(chr, [*range(0x202A, 0x202F), *range(0x2066, 0x206A)])}
+    for number in range(sys.maxunicode + 1):
+        letter = chr(number)
+        obeyed = unicodedata.category(letter) in ("Cc", "Cs", "Zl", "Zp") or letter in turning
+        if letter in "\n\t":
+            obeyed = False
+        shown = printable(letter)
+        if obeyed:
+            assert shown.isascii(), hex(number)
+            assert shown.startswith("\\"), hex(number)
+        else:
+            assert shown == letter or unicodedata.category(letter) in ("Cf", "Cn"), hex(number)
+
+
+def test_ordinary_text_is_shown_as_it_is():
+    text = "naïve ± é 日本\u3000🙂 👩\u200d🔬 \\x1b\tand\nso on"
+    assert printable(text) == text
+    assert printable("a\x1b[31mb\r\u202ec\ud800") == "a\\x1b[31mb\\r\\u202ec\\ud800"
+
+
+def test_the_table_at_the_end_shows_names_and_obeys_none():
+    name = f"{CLEAR_SCREEN}\r\nerror: forged\u202e"
+    result = {"accuracy": 0.5, "stderr": 0.1, "total": 4, "cut_off": 0}
+    summary = {
+        **dict.fromkeys(("expert", "amateur", "method", "data"), name),
+        "alpha": 0.2,
+        "beta": 0.4,
+        "seed": 0,
+        "evaluate": {
+            "expert": {name: result},
+            "tuned": {name: result},
+            "decoder": "greedy",
+            "seconds": 1.0,
+            "reused": False,
+        },
+    }
+    shown = summary_table(summary)
+    assert printable(shown) == shown
+    assert "\\x1b[2J" in shown
+    assert "\nerror: forged" not in shown
+    summary["method"] = None
+    assert printable(summary_table(summary)) == summary_table(summary)
+    widths = {len(line) for line in shown.splitlines() if line.startswith(("\\x1b", "---"))}
+    assert len(widths) == 2  # the headline's, and that of the table's rule and row
+
+
+# Secrets ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "name", ["WANDB_API_KEY", "HF_TOKEN", "HUGGING_FACE_HUB_TOKEN", "MY_SECRET", "pgpassword"]
+)
+def test_the_environments_secrets_are_hidden(monkeypatch, name):
+    monkeypatch.setenv(name, PRIVATE)
+    assert redact(f"401 for {PRIVATE}: no") == f"401 for {MASK}: no"
+    assert secret_in(f"x{PRIVATE}") == f"the value of ${name}"
+    monkeypatch.delenv(name)
+    assert redact(PRIVATE) == PRIVATE  # no memory of a login that is gone
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("TOKENIZERS_PARALLELISM", "disabled"),
+        ("HF_TOKEN_PATH", "/somewhere/token"),
+        ("KEYBOARD", "lightreasoner"),
+        ("WANDB_API_KEY", "short"),
+        ("SSH_KEY", sys.executable),
+        ("HOME_DIRECTORY", PRIVATE),
+    ],
+)
+def test_what_is_no_secret_is_shown(monkeypatch, name, value):
+    monkeypatch.setenv(name, value)
+    assert redact(f"say {value}") == f"say {value}"
+
+
+def test_a_key_of_many_lines_is_hidden_on_one(monkeypatch):
+    monkeypatch.setenv("DEPLOY_KEY", f"-----BEGIN-----\n{PRIVATE}\nAbCdEfGhIj\n-----END-----\n")
+    assert redact(f"-----BEGIN----- {PRIVATE} AbCdEfGhIj -----END-----").split() == 4 * [MASK]
+
+
+def test_logins_in_files_are_hidden(monkeypatch, tmp_path):
+    (tmp_path / "token").write_text(f"{PRIVATE}\n")
+    monkeypatch.setenv("HF_TOKEN_PATH", str(tmp_path / "token"))
+    (tmp_path / "netrc").write_text(
+        "machine api.wandb.ai\n  login user\n  password 0123456789abc\n"
+    )
+    monkeypatch.setenv("NETRC", str(tmp_path / "netrc"))
+    assert redact(f"{PRIVATE} 0123456789abc user") == f"{MASK} {MASK} user"
+    (tmp_path / "token").write_text("another-token-than-before\n")
+    assert redact("another-token-than-before") == MASK
+
+
+def test_the_hubs_token_is_looked_for_where_the_hub_does(monkeypatch, tmp_path):
+    monkeypatch.delenv("HF_TOKEN_PATH")
+    for name, place in (("HF_HOME", "home"), ("XDG_CACHE_HOME", "cache/huggingface")):
+        (tmp_path / place).mkdir(parents=True)
+        (tmp_path / place / "token").write_text(f"{PRIVATE}-{name}")
+        monkeypatch.delenv("HF_HOME", raising=False)
+        monkeypatch.setenv(name, str(tmp_path / place.split("/")[0]))
+        assert redact(f"{PRIVATE}-{name}") == MASK
+
+
+@pytest.mark.parametrize("content", [b"\xff\xfe\x00", b"machine", b""])
+def test_login_files_that_cannot_be_read_are_none(monkeypatch, tmp_path, content):
+    for name in ("HF_TOKEN_PATH", "NETRC"):
+        (tmp_path / name).write_bytes(content)
+        monkeypatch.setenv(name, str(tmp_path / name))
+    assert redact("plain") == "plain"
+    monkeypatch.setenv("NETRC", str(tmp_path))  # a folder
+    monkeypatch.setenv("HF_TOKEN_PATH", str(tmp_path))
+    assert known_secrets() == {}
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("https://user:secret@host/x", "https://***@host/x"),
+        ("git+https://abc123@host", "git+https://***@host"),
+        ("https://u:p@ss@host/a@b", "https://***@host/a@b"),
+        ("see https://host/a?token=abc&n=1", "see https://host/a?token=***&n=1"),
+        ("https://host/a?n=1&api_key=abc", "https://host/a?n=1&api_key=***"),
+        (f"token {TOKEN_FORM}.", "token ***."),
+        ("wandb_v1_" + 30 * "x", "***"),
+        ("https://host/a@b and me@host", "https://host/a@b and me@host"),
+        ("hf_model", "hf_model"),
+        ("commit 0123456789abcdef0123456789abcdef01234567", None),
+    ],
+)
+def test_logins_and_keys_are_known_by_their_form(text, shown):
+    assert redact(text) == (shown or text)
+    assert redact(redact(text)) == redact(text)
+    assert (secret_in(text) is None) == (redact(text) == text)
+    assert secret_in(redact(text)) is None
+
+
+def test_redacting_long_text_takes_linear_time(monkeypatch):
+    monkeypatch.setenv("HF_TOKEN", PRIVATE)
+    for text in (400_000 * "a", 200_000 * "a.", 100_000 * "a://", 100_000 * "?key=", 400_000 * "@"):
+        redact(text)  # a quadratic pattern would take hours
+
+
+def test_no_record_of_a_log_has_a_secret_whoever_writes_it(monkeypatch):
+    monkeypatch.setenv("HF_TOKEN", PRIVATE)
+    before = logging.getLogRecordFactory()
+    stream = io.StringIO()
+    handler = logging.StreamHandler(stream)
+    log = logging.getLogger("hostile")
+    log.addHandler(handler)
+    log.propagate = False
+    try:
+        hygiene.guard_logging()
+        log.warning("sent %s to %s", PRIVATE, CLEAR_SCREEN)
+        try:
+            raise ValueError(PRIVATE)
+        except ValueError:
+            log.exception("failed with %d%%", 100)
+    finally:
+        logging.setLogRecordFactory(before)
+        log.removeHandler(handler)
+    said = stream.getvalue()
+    assert PRIVATE not in said
+    assert said.startswith(f"sent {MASK} to \\x1b[2J")
+    assert "failed with 100%\nTraceback" in said
+    assert f"ValueError: {MASK}" in said
+    assert printable(said) == said
+
+
+@pytest.mark.parametrize(
+    ("word", "says"),
+    [
+        (f"wandb.name={PRIVATE}", "wandb.name holds the value of $WANDB_API_KEY"),
+        (f"wandb.tags=[a,run-{PRIVATE}]", "wandb.tags holds the value of"),
+        ("wandb.name=${oc.env:WANDB_API_KEY}", "wandb.name asks for $WANDB_API_KEY"),
+        ("wandb.name=${oc.env:NOT_SET_TOKEN,x}", "wandb.name asks for $NOT_SET_TOKEN"),
+        (f"hydra.run.dir=runs/{PRIVATE}", "hydra.run.dir holds"),
+        (f"hydra.job.env_set.X={PRIVATE}", "hydra.job.env_set.X holds"),
+        ("hydra.job.env_set.HF_TOKEN=other", "hydra.job.env_set.HF_TOKEN: settings are"),
+        ("hydra.job.env_set={HF_TOKEN:other}", "hydra.job.env_set.HF_TOKEN: settings are"),
+        ("data.path=https://user:pw@host/x", "data.path holds a URL with a login"),
+        (f"expert.path={TOKEN_FORM}", "expert.path holds what looks like a key"),
+        (f"--config-name={PRIVATE}", "--config-name holds"),
+    ],
+)
+def test_a_secret_on_the_command_line_is_refused_before_anything_is_written(
+    program, tmp_path, monkeypatch, word, says
+):
+    """Hydra writes overrides to three files before the program sees them."""
+    monkeypatch.setenv("WANDB_API_KEY", PRIVATE)
+    outcome = program(*SHORT, word)
+    assert outcome.err.splitlines() == [outcome.error]
+    assert says in outcome.error
+    assert PRIVATE not in outcome.error
+    assert ":pw@" not in outcome.error
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_settings_of_the_usual_kind_are_not_taken_for_secrets(monkeypatch):
+    monkeypatch.setenv("TOKENIZERS_PARALLELISM", "disabled")
+    monkeypatch.setenv("HOME", "/home/someone")
+    check_words(["wandb.mode=disabled", "data.path=${oc.env:HOME}/q.jsonl", "sampler.export=a@b"])
+    check_settings({"expert": {"path": "Qwen/Qwen2.5-Math-1.5B", "revision": 40 * "a"}, "seed": 1})
+
+
+@pytest.mark.parametrize("value", ["${oc.env:WANDB_API_KEY}", "${oc.env:HARMLESS}", PRIVATE])
+def test_a_secret_from_a_file_of_settings_is_written_nowhere(program, tmp_path, monkeypatch, value):
+    """Also where it goes by a harmless name: the settings that came out are looked through."""
+    monkeypatch.setenv("WANDB_API_KEY", PRIVATE)
+    monkeypatch.setenv("HARMLESS", PRIVATE)
+    preset = tmp_path / "mine" / "mine.yaml"
+    preset.parent.mkdir()
+    preset.write_text(f"defaults: [config, _self_]\nwandb: {{name: '{value}'}}\n", "utf-8")
+    flags = ["--config-dir", str(preset.parent), "--config-name", "mine"]
+    outcome = program(*SHORT, flags=flags)
+    assert "wandb.name" in outcome.error
+    assert not outcome.has_summary
+    preset.unlink()
+    assert PRIVATE not in everything_below(tmp_path) + outcome.out + outcome.err
+
+
+def test_the_environment_gives_no_secret_to_any_file(program, tmp_path, monkeypatch):
+    """The variable's name may be put together where no look at the text finds it."""
+    monkeypatch.setenv("WANDB_API_KEY", PRIVATE)
+    preset = tmp_path / "mine" / "mine.yaml"
+    preset.parent.mkdir()
+    name, entity = "${oc.env:${wandb.entity}}", "WANDB_API_KEY"
+    preset.write_text(
+        f"defaults: [config, _self_]\nwandb: {{name: '{name}', entity: {entity}}}\n", "utf-8"
+    )
+    flags = ["--config-dir", str(preset.parent), "--config-name", "mine"]
+    for more in ([], ["--cfg", "job", "--resolve"]):
+        outcome = program(*SHORT, flags=[*flags, *more])
+        assert "${oc.env:WANDB_API_KEY}" in outcome.error
+        assert PRIVATE not in everything_below(tmp_path) + outcome.out + outcome.err
+
+
+def test_a_failing_cell_tells_no_secret(program, tmp_path, monkeypatch):
+    monkeypatch.setenv("HF_TOKEN", PRIVATE)
+
+    def broken(*_, **__):
+        raise RuntimeError(f"401 for {PRIVATE} {CLEAR_SCREEN}")
+
+    monkeypatch.setattr("lr_exp.run.run", broken)
+    outcome = program("experiment=demo", "seed=0,1", flags=["-m"])
+    assert outcome.status == 1
+    assert outcome.err.count(f"401 for {MASK} \\x1b[2J") >= 2
+    assert PRIVATE not in outcome.out + outcome.err
+    assert printable(outcome.err) == outcome.err
+    failed = list(tmp_path.rglob("failed.json"))
+    assert len(failed) == 2
+    assert json.loads(failed[0].read_text("utf-8"))["error"].startswith(f"401 for {MASK}")
+    assert PRIVATE not in everything_below(tmp_path)
+
+
+FAULT = """
+import logging, os, runpy, sys, types
+
+def run(*_):
+    log = logging.getLogger("lr_exp.fault")
+    key = os.environ["WANDB_API_KEY"]
+    log.warning("about to fail with %s", key)
+    try:
+        raise ValueError(key)
+    except ValueError as error:
+        log.exception("it did")
+        raise RuntimeError("401 for " + key + " \\x1b[2J") from error
+
+sys.modules["lr_exp.run"] = types.SimpleNamespace(run=run)
+sys.argv = ["lr_exp", *sys.argv[1:]]
+runpy.run_module("lr_exp", run_name="__main__")
+"""
+
+
+@pytest.mark.parametrize("environment", [{}, {"LR_EXP_DEBUG": "1"}, {"HYDRA_FULL_ERROR": "0"}])
+def test_a_traceback_and_a_log_file_tell_no_secret(tmp_path, environment):
+    """In a process of its own, whose last words Python prints; with a log that Hydra configures."""
+    folder = tmp_path / "run"
+    words = [f"hydra.run.dir={folder}", "experiment=demo", "hydra/job_logging=default"]
+    done = subprocess.run(  # noqa: S603
+        [sys.executable, "-c", FAULT, *words],
+        cwd=tmp_path,
+        env={"PYTHONPATH": str(ROOT), "PATH": "", "WANDB_API_KEY": PRIVATE, **environment},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert done.returncode == 1, done.stderr
+    assert f"RuntimeError: 401 for {MASK} \\x1b[2J" in done.stderr
+    assert "Traceback" in done.stderr
+    (log,) = folder.glob("*.log")
+    said = log.read_text("utf-8")
+    assert f"about to fail with {MASK}" in said
+    assert f"ValueError: {MASK}" in said
+    assert PRIVATE not in done.stdout + done.stderr + everything_below(tmp_path)
+
+
+# Code ------------------------------------------------------------------------------------------
+
+OPENED = "{_target_:io.open,file:opened,mode:w}"
+
+
+@pytest.mark.parametrize(
+    "word",
+    [
+        f"+hydra.callbacks.x={OPENED}",
+        "+hydra.callbacks.x._target_=io.open",
+        "hydra.launcher._target_=io.open",
+        "hydra.launcher._target_=hydra._internal.core_plugins_of_mine.X",
+        "hydra.sweeper._target_=os.system",
+        "hydra.sweeper.params={hydra.launcher._target_:os.system}",
+        "+anything._target_=os.system",
+        f"+expert.x=[{OPENED}]",
+        "expert={_target_:os.system}",
+        "evaluator.shots={_target_:3}",
+        "expert._target_=a,b",
+        "hydra.job_logging={handlers:{x:{class:subprocess.Popen,args:[touch,opened]}}}",
+        "+hydra.job_logging.handlers.x.class=subprocess.Popen",
+        "+hydra.job_logging.x=ext://os.system",
+    ],
+)
+def test_settings_that_name_code_are_refused(program, tmp_path, word):
+    outcome = program(*SHORT, word)
+    assert outcome.err.splitlines() == [outcome.error]
+    assert "names code to run" in outcome.error
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_hydras_own_plugins_can_be_chosen():
+    check_words(
+        [
+            "hydra.launcher._target_=hydra._internal.core_plugins.basic_launcher.BasicLauncher",
+            "hydra.sweeper._target_=hydra_plugins.some.Sweeper",
+            "hydra/launcher=basic",
+            "sampler.system_prompt='The _target_ is ext://me; class: ()'",
+        ]
+    )
+
+
+@pytest.mark.parametrize(
+    ("place", "text"),
+    [
+        ("hydra/callbacks/x.yaml", "x:\n  _target_: io.open\n  file: opened\n  mode: w\n"),
+        ("hydra/callbacks/x.yaml", 'x: {"\\x5ftarget_": io.open, file: opened, mode: w}\n'),
+        ("hydra/callbacks/x.yaml", "x: !!python/object/apply:io.open [opened, w]\n"),
+        (
+            "hydra/job_logging/x.yaml",
+            "version: 1\nroot: {handlers: [x]}\n"
+            "handlers: {x: {class: subprocess.Popen, args: [touch, opened]}}\n",
+        ),
+        (
+            "hydra/job_logging/x.yaml",
+            "version: 1\nroot: {handlers: [x]}\nhandlers: {x: {(): io.open, file: o, mode: w}}\n",
+        ),
+        ("experiment/x.yaml", "# @package _global_\nhydra: {searchpath: [file:///tmp]}\n"),
+    ],
+)
+@pytest.mark.parametrize("how", ["--config-dir", "hydra.searchpath"])
+def test_a_file_of_settings_that_names_code_is_refused(program, tmp_path, place, text, how):
+    file = tmp_path / "mine" / place
+    file.parent.mkdir(parents=True)
+    file.write_text(text, "utf-8")
+    group = place.rpartition("/")[0]
+    words = [f"+{group}=x" if group == "hydra/callbacks" else f"{group}=x"]
+    flags = ["--config-dir", str(tmp_path / "mine")] if how == "--config-dir" else []
+    if not flags:
+        words.append(f"hydra.searchpath=[file://{tmp_path / 'mine'}]")
+    outcome = program(*words, flags=flags)
+    assert str(file) in outcome.error
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["mine"]
+
+
+class Bomb:
+    """Makes a file when it is unpickled."""
+
+    def __init__(self, marker):
+        self.marker = marker
+
+    def __reduce__(self):
+        return Path.touch, (self.marker,)
+
+
+@pytest.mark.parametrize("flag", ["--experimental-rerun", "--experimental-re"])
+def test_a_run_is_not_started_from_a_pickle(program, tmp_path, flag):
+    """Hydra would load it; its parser also takes the beginning of a flag for the whole."""
+    (tmp_path / "config.pickle").write_bytes(pickle.dumps(Bomb(tmp_path / "marker")))
+    outcome = program(flags=[flag, str(tmp_path / "config.pickle")])
+    assert "reads a pickle" in outcome.error
+    assert [path.name for path in tmp_path.iterdir()] == ["config.pickle"]
+    pickle.loads((tmp_path / "config.pickle").read_bytes())  # noqa: S301
+    assert (tmp_path / "marker").exists()
+
+
+def test_a_model_of_pickles_alone_is_refused(program, tmp_path):
+    folder = tiny_model(tmp_path)
+    (folder / "model.safetensors").unlink()
+    (folder / "pytorch_model.bin").write_bytes(pickle.dumps(Bomb(tmp_path / "marker")))
+    outcome = program("experiment=demo", f"expert.path={folder}")
+    assert "pickles only" in outcome.error
+    assert not (tmp_path / "marker").exists()
+
+
+@pytest.mark.parametrize("kind", ["qwen2", "of_its_own"])
+def test_a_models_own_code_is_not_run(program, tmp_path, kind):
+    """A config may name Python files of its folder, for a known architecture, too."""
+    folder, marker = tiny_model(tmp_path), tmp_path / "marker"
+    (folder / "own.py").write_text(f"open({str(marker)!r}, 'w')\n", "utf-8")
+    for name, classes in (
+        ("config.json", {"AutoConfig": "own.Config", "AutoModelForCausalLM": "own.Model"}),
+        ("tokenizer_config.json", {"AutoTokenizer": [None, "own.Tokenizer"]}),
+    ):
+        config = json.loads((folder / name).read_text("utf-8")) | {"auto_map": classes}
+        if name == "config.json":
+            config["model_type"] = kind
+        (folder / name).write_text(json.dumps(config), "utf-8")
+    words = ("amateur=early_exit", "amateur.drop_layers=[1]", f"expert.path={folder}")
+    outcome = program(*SHORT, *words)
+    if kind == "qwen2":  # the library's own class serves
+        assert outcome.status == 0, outcome.err
+    else:
+        assert "cannot be loaded" in outcome.error
+    assert not marker.exists()
+
+
+@pytest.fixture(scope="module")
+def stopped_training(tmp_path_factory):
+    """A stage's folder as a killed training leaves it, with a checkpoint at step 4."""
+
+    def stop(step, metrics):
+        if step == 5:
+            raise KilledError
+
+    folder = tmp_path_factory.mktemp("stopped") / "address.part"
+    with pytest.raises(KilledError):
+        train(folder, on_log=stop)
+    return folder
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["optimizer.pt", "scheduler.pt", "rng_state.pth", "training_args.bin", "adapter_model.bin"],
+)
+def test_a_checkpoint_that_holds_code_is_not_run(stopped_training, tmp_path, name):
+    """The Trainer keeps its state in pickles; they are read as tensors and numbers alone."""
+    folder, marker = tmp_path / "address.part", tmp_path / "marker"
+    shutil.copytree(stopped_training, folder)
+    (checkpoint,) = (folder / "checkpoints").glob("checkpoint-*")
+    assert name == "adapter_model.bin" or (checkpoint / name).exists()
+    if name == "adapter_model.bin":  # it would be looked for where the other is not
+        (checkpoint / "adapter_model.safetensors").unlink()
+    torch.save(Bomb(marker), checkpoint / name)
+    shutil.copy(checkpoint / name, tmp_path / "copy")
+    with contextlib.suppress(pickle.UnpicklingError):
+        train(folder)
+    assert not marker.exists()
+    torch.load(tmp_path / "copy", weights_only=False)
+    assert marker.exists()
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        "__import__('pathlib').Path('marker').touch()",
+        "\\mathrm{__import__('pathlib').Path('marker').touch()}",
+        "open('marker','w')",
+        "\\operatorname{open}('marker','w')",
+        "3 + open('marker','w').write('x')",
+        "eval(\"open('marker','w')\")",
+        "\\{open('marker','w'), 3\\}",
+        "x = open('marker','w')",
+        "(lambda: open('marker','w'))()",
+    ],
+)
+def test_an_answer_is_never_run(tmp_path, monkeypatch, answer):
+    monkeypatch.chdir(tmp_path)
+    for output in (f"\\boxed{{{answer}}}", f"The answer is {answer}", answer):
+        assert grade_answer(output, "\\frac{3}{x}", "math").correct is False
+        grade_answer("\\boxed{\\frac{3}{x}}", answer, "math")  # as a reference
+        assert list(tmp_path.iterdir()) == []
+
+
+# What no module of ours does: names called, modules imported, keywords given.
+_CALLS = {
+    *("eval", "exec", "compile", "__import__"),
+    *("os.system", "os.popen", "importlib.import_module", "runpy.run_path", "runpy.run_module"),
+    *("yaml.load", "yaml.unsafe_load", "yaml.full_load", "yaml.load_all"),
+    *("instantiate", "hydra.utils.instantiate", "hydra.utils.call", "hydra.utils.get_object"),
+    *("pd.read_pickle", "pandas.read_pickle", "torch.hub.load"),
+}
+_MODULES = {"pickle", "marshal", "shelve", "dill", "cloudpickle", "joblib", "jsonpickle", "code"}
+_KEYWORDS = {
+    **{"weights_only": False, "allow_pickle": True, "shell": True},
+    **{"trust_remote_code": True, "use_safetensors": False},
+}
+
+
+def unsafe(source):
+    """What a module does that could run its input, each with its line."""
+    found = []
+    for node in ast.walk(ast.parse(source)):
+        names, line = [], getattr(node, "lineno", 0)
+        if isinstance(node, ast.Import):
+            names = [one.name for one in node.names if one.name.split(".")[0] in _MODULES]
+        elif isinstance(node, ast.ImportFrom):
+            module = node.module or ""
+            names = [module] if module.split(".")[0] in _MODULES else []
+            names += [one.name for one in node.names if f"{module}.{one.name}" in _CALLS]
+        elif isinstance(node, ast.Call):
+            called = ast.unparse(node.func)
+            given = {one.arg: getattr(one.value, "value", None) for one in node.keywords}
+            names = [called] if called in _CALLS else []
+            if called == "torch.load" and given.get("weights_only") is not True:
+                names.append(called)
+            names += [key for key, value in _KEYWORDS.items() if given.get(key) is value]
+        found += [f"{line}: {name}" for name in names]
+    return found
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        "eval('1')",
+        "x = __import__(name)",
+        "import pickle",
+        "import numpy, joblib.externals",
+        "from dill import loads",
+        "from hydra.utils import instantiate",
+        "torch.load(path)",
+        "load(path, weights_only=False)",
+        "load(path, trust_remote_code=True)",
+        "np.load(path, allow_pickle=True)",
+        "yaml.load(text, Loader=yaml.Loader)",
+        "subprocess.run(word, shell=True)",
+        "os.system(word)",
+        "importlib.import_module(name)",
+    ],
+)
+def test_what_could_run_its_input_is_found(source):
+    assert len(unsafe(source)) == 1
+
+
+def test_no_module_of_ours_could_run_its_input():
+    modules = [*ROOT.glob("lr_exp/**/*.py"), *ROOT.glob("bench/**/*.py")]
+    assert len(modules) > 70
+    found = {str(path.relative_to(ROOT)): unsafe(path.read_text("utf-8")) for path in modules}
+    assert {path: lines for path, lines in found.items() if lines} == {}
+    assert unsafe("torch.load(path, weights_only=True); model.eval(); re.compile('a')") == []
+
+
+# Files and reports -----------------------------------------------------------------------------
+
+NAMES = [
+    "../../../outside",
+    "/outside",
+    "-rf",
+    "..",
+    "a\x00b",
+    300 * "x",
+    "~/x",
+    "a\nb",
+    "$(touch x)",
+    CLEAR_SCREEN,
+]
+
+
+@pytest.mark.parametrize("name", NAMES, ids=ascii)
+def test_a_cells_folder_is_one_plain_name(name):
+    for told in ([f"expert.path={name}"], [f"+data.name={name}", "seed=0"]):
+        folder = cell_folder(told)
+        assert Path(folder).name == folder
+        assert folder not in (".", "..")
+        assert not folder.startswith("-")
+        assert printable(folder) == folder
+        assert len(folder.encode()) <= 255
+
+
+def test_a_run_with_hostile_names_writes_into_its_folder_and_store_alone(program, tmp_path):
+    question = {"question": f"{CLEAR_SCREEN}../../x\u202e How many is 1 + 1?", "answer": "2"}
+    path = tmp_path / "in" / "-q=..;rm.jsonl"
+    path.parent.mkdir()
+    path.write_text(json.dumps(question) + "\n", "utf-8")
+    before = set(os.listdir(tmp_path.parent))
+    outcome = program(
+        *("experiment=demo", "benchmarks=[micro_add]", "evaluator.max_examples=2", "beta=0"),
+        *("data=jsonl", f"data.path='{path}'", "data.name='../../../outside'"),
+        *(f"expert.name='../{CLEAR_SCREEN}/outside'", f"amateur.name='{300 * 'y'}'"),
+        *("sampler.max_new_tokens=4", "evaluator.max_new_tokens=4"),
+        *("distiller.steps=2", "distiller.batch_size=2"),
+    )
+    assert outcome.status == 0, outcome.err
+    assert set(os.listdir(tmp_path.parent)) == before
+    assert {one.name for one in tmp_path.iterdir()} == {"in", "run", "store"}
+    assert [one.name for one in (tmp_path / "in").iterdir()] == [path.name]
+    made = [
+        one.relative_to(tmp_path)
+        for one in (*tmp_path.glob("run/**/*"), *tmp_path.glob("store/**/*"))
+    ]
+    assert not [one for one in made if "outside" in str(one) or "yyy" in str(one)]
+    assert "\x1b" not in outcome.out + outcome.err
+    assert "../\\x1b[2J" in outcome.out
+    assert json.loads((outcome.folder / "summary.json").read_text("utf-8"))["expert"].startswith(
+        "../"
+    )
+
+
+NASTY = (
+    "=cmd|' /C calc'!A1 <img src=x onerror=alert(1)> &amp; [a](javascript:b) ![i](http://b) `c` "
+    "$x_1$ 100% \\input{/etc/passwd} \\write18{ls} ^^5c @b #c"
+)
+
+
+@pytest.fixture(scope="module")
+def hostile_report(tmp_path_factory):
+    """A report on runs whose every name is hostile: its folder, and what a terminal showed."""
+    place = tmp_path_factory.mktemp("hostile")
+    runs, out = place / "in" / "runs", place / "in" / "report"
+    right = {f"../../../outside{i}": [0, 1, 1, 0] for i in range(3)}
+    sweep = NASTY + CLEAR_SCREEN + "\u202e\n# forged"
+    names = dict.fromkeys(("expert", "amateur", "data"), NASTY)
+    told = {"before": right, "after": right, "answers": False, **names}
+    for number, (method, of) in enumerate(
+        [(NASTY, None), ("x", None), (NASTY, sweep), ("x", sweep), ("x", "../../../outside")]
+    ):
+        write_run(runs / f"{number}", method=method, sweep=of, **told)
+    write_failed(runs / "9", sweep, method=sweep, sweep=sweep, **names)
+    shown = io.StringIO()
+    with warnings.catch_warnings(), contextlib.redirect_stdout(shown):
+        # Names of such a length leave no room for the figure itself.
+        warnings.filterwarnings("ignore", message="constrained_layout not applied")
+        assert report([str(runs), "--out", str(out)]) == 0
+    assert [path.name for path in place.iterdir()] == ["in"]
+    assert sorted(path.name for path in (place / "in").iterdir()) == ["report", "runs"]
+    return out, shown.getvalue()
+
+
+def test_a_report_is_plain_files_in_its_folder(hostile_report):
+    folder, shown = hostile_report
+    for path in folder.iterdir():
+        assert path.is_file()
+        assert path.name.replace("_", "").replace(".", "").replace("-", "").isalnum()
+        assert path.name.isascii()
+    assert printable(shown) == shown
+    assert "cmd|" in shown
+
+
+def test_a_reports_csv_has_no_formula(hostile_report):
+    folder, _ = hostile_report
+    cells = []
+    for path in folder.glob("*.csv"):
+        text = path.read_text("utf-8")
+        assert printable(text) == text
+        for row in csv.reader(io.StringIO(text)):
+            cells += row
+    assert any(cell.startswith("'=cmd") for cell in cells)
+    for cell in cells:
+        with contextlib.suppress(ValueError):
+            float(cell)  # a negative number is one
+            continue
+        assert not cell.startswith(("=", "+", "-", "@", "\t", "\r")), cell
+
+
+def test_a_reports_markdown_and_latex_show_names_as_text(hostile_report):
+    folder, _ = hostile_report
+    text = (folder / "report.md").read_text("utf-8")
+    assert printable(text) == text
+    assert "<img" not in text
+    assert "&lt;img" in text
+    assert "](javascript" not in text.replace("\\](javascript", "")
+    assert "![i](http" not in text
+    assert not [line for line in text.splitlines() if line.startswith("# forged")]
+    for path in folder.glob("*.tex"):
+        latex = path.read_text("utf-8")
+        assert "\\input{" not in latex.replace("\\textbackslash{}input", "")
+        assert "\\write18" not in latex
+        assert "^^" not in latex
+        assert latex.isascii()
+
+
+def test_a_reports_figures_are_whole_xml_without_markup_from_names(hostile_report):
+    folder, _ = hostile_report
+    figures = list(folder.glob("*.svg"))
+    assert figures
+    for path in figures:
+        tags = {one.tag.rpartition("}")[2] for one in ET.fromstring(path.read_bytes()).iter()}  # noqa: S314
+        assert not tags & {"img", "script", "image", "foreignObject", "a"}
+
+
+@pytest.mark.parametrize("start", ["=", "+", "-", "@", "\t=", "\r=", "\x00=", " =", "\uff1d"])
+def test_no_cell_of_a_csv_is_a_formula(start):
+    table = Table("t", "T", [], [], [{"variant": f"{start}cmd"}])
+    _, (cell,) = csv.reader(io.StringIO(csv_text(table)))
+    assert cell.startswith("'")
+
+
+def test_half_a_surrogate_pair_is_shown_in_no_file_as_such():
+    """A file could not be written: UTF-8 has no such letter."""
+    for show in (one_line, markdown_text, latex_text):
+        show("a\ud800b").encode()
+    assert one_line("a\ud800b") == "a\ufffdb"
+
+
+def test_a_report_says_its_errors_on_one_plain_line(tmp_path, capsys, monkeypatch):
+    monkeypatch.setenv("HF_TOKEN", PRIVATE)
+    folder = tmp_path / f"{CLEAR_SCREEN}\n{PRIVATE}"
+    assert report([str(folder)]) == 1
+    said = capsys.readouterr().err
+    assert said.count("\n") == 1
+    assert "\\x1b[2J" in said
+    assert MASK in said
+    assert PRIVATE not in said
+
+
+def test_names_that_are_not_utf_8_are_refused(program, tmp_path):
+    """The summary could not be written, after all the work."""
+    outcome = program(*SHORT, "expert.name='caf\udce9'")
+    assert "is not UTF-8" in outcome.error
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_settings_that_came_out_with_a_secret_name_the_key(monkeypatch):
+    monkeypatch.setenv("HF_TOKEN", PRIVATE)
+    with pytest.raises(UserError, match=r"^wandb\.tags holds the value of \$HF_TOKEN"):
+        check_settings({"wandb": {"tags": ["a", f"b {PRIVATE}"]}})
