@@ -7,7 +7,7 @@ STAMP := $(VENV)/.installed
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/pytest -n 2
 
 .DEFAULT_GOAL := help
-.PHONY: help setup smollm2 demo test test-slow bench lint type format micro clean
+.PHONY: help setup smollm2 demo test test-slow bench lint type audit format micro clean
 
 help: ## Show this list
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -42,6 +42,11 @@ lint: $(STAMP) type ## Check style, formatting and types
 
 type: $(STAMP) ## Check types
 	$(BIN)/pyright --pythonpath $(BIN)/python
+
+# --strict: an index without advisories must not look like a clean bill.
+audit: $(STAMP) ## Look the pinned dependencies up among known vulnerabilities (needs a network)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check pip-audit
+	$(BIN)/pip-audit --strict --no-deps --disable-pip -r constraints.txt
 
 format: $(STAMP) ## Format the code
 	$(BIN)/ruff check --fix

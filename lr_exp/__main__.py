@@ -102,7 +102,8 @@ def main() -> int:
             raise
         _print_error(error)
     except KeyboardInterrupt:
-        print("stopped: the same command goes on where it was", file=sys.stderr, flush=True)
+        line = "\n" if sys.stderr.isatty() else ""  # a progress bar may stand in this one
+        print(f"{line}stopped: the same command goes on where it was", file=sys.stderr, flush=True)
         return 130
     if sum(_ended.values()) > 1:
         print(f"\ncells: {_ended[True]} finished, {_ended[False]} failed", flush=True)

@@ -10,6 +10,12 @@ class UserError(ValueError):
     """Something the user gave is wrong; the message says what, where, and what to change."""
 
 
+def first_line(error: Exception) -> str:
+    """What a library's error says first; its kind, where it says nothing."""
+    lines = str(error).strip().splitlines()
+    return lines[0] if lines else type(error).__name__
+
+
 def nearest(name: str, known: Iterable[str]) -> str:
     """` Did you mean 'x'?` for the known name closest to `name`, else the list of known names."""
     names = sorted(known)

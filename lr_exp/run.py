@@ -18,6 +18,7 @@ import numpy as np
 import torch
 
 from lr_exp.experiment import Experiment
+from lr_exp.hygiene import printable
 from lr_exp.inputs import versions
 from lr_exp.models import load_tokenizer
 from lr_exp.report.terminal import summary_table
@@ -70,7 +71,8 @@ def run(settings: Settings, folder: Path, conf_dir: Path) -> dict[str, Any]:
         tracker.summarize(_headlines(summary))
     write_atomically(folder / SUMMARY, json.dumps(summary, indent=2, ensure_ascii=False) + "\n")
     print(summary_table(summary), flush=True)
-    print(f"Results: {min(str(folder), os.path.relpath(folder), key=len)}", flush=True)
+    shown = min(str(folder), os.path.relpath(folder), key=len)
+    print(f"Results: {printable(shown)}", flush=True)
     return summary
 
 

@@ -356,6 +356,34 @@ def test_a_checkpoint_that_was_cut_off_while_written_is_not_used(tmp_path):
     assert (tmp_path / "whole" / name).read_bytes() == (tmp_path / "broken" / name).read_bytes()
 
 
+@pytest.mark.parametrize(
+    "name", ["adapter_model.safetensors", "optimizer.pt", "scheduler.pt", "rng_state.pth"]
+)
+@pytest.mark.parametrize("damage", ["cut", "gone"])
+def test_a_damaged_checkpoint_is_left_out(tmp_path, name, damage, caplog):
+    """It would end every later try of the same command."""
+
+    def stop(step, metrics):
+        if step == 5:
+            raise KilledError
+
+    train(tmp_path / "whole")
+    with pytest.raises(KilledError):
+        train(tmp_path / "broken", on_log=stop)
+    (checkpoint,) = (tmp_path / "broken" / "checkpoints").iterdir()
+    path = checkpoint / name
+    if damage == "cut":
+        path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+    else:
+        path.unlink()
+    train(tmp_path / "broken")
+    assert "is damaged and left out" in caplog.text
+    adapter = "adapter/adapter_model.safetensors"
+    assert (tmp_path / "whole" / adapter).read_bytes() == (
+        tmp_path / "broken" / adapter
+    ).read_bytes()
+
+
 def test_logs_between_checkpoints_are_whole_after_a_stop(tmp_path):
     """A mean that straddles a checkpoint would lose its first half."""
     uneven = replace(SETTINGS, steps=12, log_every=4, checkpoint_every=3)

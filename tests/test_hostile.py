@@ -521,8 +521,7 @@ def test_a_checkpoint_that_holds_code_is_not_run(stopped_training, tmp_path, nam
         (checkpoint / "adapter_model.safetensors").unlink()
     torch.save(Bomb(marker), checkpoint / name)
     shutil.copy(checkpoint / name, tmp_path / "copy")
-    with contextlib.suppress(pickle.UnpicklingError):
-        train(folder)
+    train(folder)  # without the checkpoint, or without that file
     assert not marker.exists()
     torch.load(tmp_path / "copy", weights_only=False)
     assert marker.exists()

@@ -4,6 +4,7 @@ Knows the expert, supervision and its own settings; knows nothing of amateurs, a
 """
 
 import json
+import logging
 import shutil
 import warnings
 from collections.abc import Callable
@@ -12,6 +13,7 @@ from typing import Any, cast
 
 import torch
 from peft import LoraConfig, PeftModel, TaskType, get_peft_model
+from safetensors.torch import load_file
 from tqdm import tqdm
 from transformers import (
     GenerationConfig,
@@ -21,15 +23,18 @@ from transformers import (
     set_seed,
 )
 from transformers.trainer_callback import TrainerState
+from transformers.trainer_pt_utils import safe_globals
 
 from lr_exp.distiller.batches import BatchDataset, plan_batches
 from lr_exp.distiller.trainer import ContrastTrainer
-from lr_exp.errors import UserError
+from lr_exp.errors import UserError, first_line
 from lr_exp.models import LanguageModel
 from lr_exp.packing import pass_size
 from lr_exp.settings import DistillerSettings
 from lr_exp.store import write_atomically
 from lr_exp.supervision import Supervision
+
+log = logging.getLogger(__name__)
 
 VERSION = 1
 
@@ -37,6 +42,8 @@ ADAPTER = "adapter"
 HISTORY = "history.jsonl"
 _SNAPSHOTS = "snapshots"
 _CHECKPOINTS = "checkpoints"
+_WEIGHTS = "adapter_model.safetensors"  # of a checkpoint
+_TORCH_FILES = ("optimizer.pt", "scheduler.pt", "rng_state.pth")  # of a checkpoint
 
 
 def distill(
@@ -218,15 +225,21 @@ def _arguments(
 
 
 def _last_whole(checkpoints: Path) -> str | None:
-    """The newest checkpoint that was written to its end; broken ones are removed.
+    """The newest checkpoint that was written to its end and is whole; broken ones are removed.
 
-    The Trainer writes its state last, straight into the checkpoint's folder.
+    The Trainer writes its state last, straight into the checkpoint's folder. What it would fail on
+    later is read here first: a damaged file would end every try.
     """
     by_step = sorted(checkpoints.glob("checkpoint-*"), key=lambda p: int(p.name.split("-")[1]))
     for folder in reversed(by_step):
         try:
             TrainerState.load_from_json(str(folder / "trainer_state.json"))
-        except (OSError, ValueError, TypeError):
+            load_file(folder / _WEIGHTS)
+            with safe_globals():  # of numpy, whose generator's state is among them
+                for name in _TORCH_FILES:
+                    torch.load(folder / name, map_location="cpu", weights_only=True)
+        except Exception as error:  # every library has its own for a damaged file
+            log.warning("distill: %s is damaged and left out (%s)", folder.name, first_line(error))
             shutil.rmtree(folder)
         else:
             return str(folder)

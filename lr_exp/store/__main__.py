@@ -16,6 +16,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from lr_exp.errors import UserError
+from lr_exp.hygiene import guard_tracebacks, printable, redact
 from lr_exp.store.inventory import Entry, entries, problems, references, remove, unreferenced
 
 
@@ -43,7 +44,7 @@ def main(words: Sequence[str] | None = None) -> int:
     except (UserError, OSError) as error:
         if os.environ.get("LR_EXP_DEBUG") == "1":
             raise
-        print(f"error: {error}", file=sys.stderr)
+        print(f"error: {printable(redact(' '.join(str(error).split())))}", file=sys.stderr)
         return 1
 
 
@@ -58,7 +59,7 @@ def _verify(root: Path) -> int:
     found = entries(root)
     damaged = problems(root)
     for entry, problem in damaged:
-        print(f"{entry.name}: {problem}")
+        print(printable(f"{entry.name}: {problem}"))
     finished = sum(entry.state == "finished" for entry in found)
     print(f"{finished:,} finished artifacts, {len(damaged):,} damaged")
     if damaged:
@@ -83,7 +84,8 @@ def _prune(root: Path, runs: Sequence[Path], really: bool) -> int:
 def _print_table(found: Sequence[Entry]) -> None:
     for entry in found:
         when = entry.modified.astimezone().strftime("%Y-%m-%d %H:%M")
-        print(f"{entry.stage:<12} {entry.address}  {_size(entry.bytes):>10}  {when}  {entry.state}")
+        stage, size = printable(entry.stage), _size(entry.bytes)
+        print(f"{stage:<12} {entry.address}  {size:>10}  {when}  {entry.state}")
 
 
 def _print_total(found: Sequence[Entry]) -> None:
@@ -101,4 +103,5 @@ def _size(count: float) -> str:
 
 
 if __name__ == "__main__":
+    guard_tracebacks()
     sys.exit(main())
