@@ -1,5 +1,6 @@
 """The program: `python -m lr_exp [overrides]`, multirun with `-m`. Imports no torch by itself."""
 
+import errno
 import logging
 import os
 import signal
@@ -7,12 +8,13 @@ import sys
 import warnings
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.errors import HydraException
 from hydra.types import RunMode
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from lr_exp.command_line import check_settings, check_words, guard_environment
@@ -36,6 +38,13 @@ from lr_exp.hygiene import (
 )
 from lr_exp.settings import Settings
 
+# Errors that a user can mend. OSError: a folder that cannot be made, a disk that is full.
+_USERS = (UserError, HydraException, OmegaConfBaseException, OSError)
+_UNWRITABLE = (
+    *(errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM),
+    *(errno.EEXIST, errno.ENOTDIR, errno.EISDIR, errno.ENAMETOOLONG),
+)
+
 _printed: list[str] = []  # errors of this call
 _ended = {True: 0, False: 0}  # cells of this call that finished, and that failed
 
@@ -49,7 +58,7 @@ def _job(config: DictConfig) -> None:
     if multirun:
         print(f"\ncell {int(hydra_config.job.num) + 1}: {printable(folder.name)}", flush=True)
     try:
-        settings = to_settings(config, list(hydra_config.overrides.task))
+        settings = to_settings(config, _told(hydra_config))
         if settings.sweep is not None and not multirun:
             raise UserError(
                 f"+sweep={settings.sweep} is many runs: write python -m lr_exp -m "
@@ -68,13 +77,13 @@ def _job(config: DictConfig) -> None:
             record_failure(
                 redact(in_one_line(error) or type(error).__name__),
                 each_text(choices(settings) if settings else written_choices(config), redact),
-                each_text(list(hydra_config.overrides.task), redact),
+                each_text(_told(hydra_config), redact),
                 folder,
             )
             _ended[False] += 1
         if os.environ.get("LR_EXP_DEBUG") == "1":
             raise
-        if not isinstance(error, UserError):
+        if not isinstance(error, _USERS):
             if not multirun:
                 raise
             show_exception(*sys.exc_info())  # a fault of the program: its place matters
@@ -96,8 +105,7 @@ def main() -> int:
         check_overrides([word for word in sys.argv[1:] if _is_override(word)])
         sys.argv[1:] = narrow_sweep(sys.argv[1:])
         _job()
-    # OSError: a folder that cannot be made, a disk that is full.
-    except (UserError, HydraException, OmegaConfBaseException, OSError) as error:
+    except _USERS as error:
         if os.environ.get("LR_EXP_DEBUG") == "1":
             raise
         _print_error(error)
@@ -125,8 +133,16 @@ def _choose_gpu(settings: Settings) -> None:
         settings.device = "cuda"
 
 
+def _told(hydra_config: Any) -> list[str]:
+    """The command line's words for this run, as they were written: `${...}` is not looked up."""
+    words = OmegaConf.to_container(hydra_config.overrides.task, resolve=False)
+    return [str(word) for word in words] if isinstance(words, list) else []
+
+
 def _print_error(error: Exception, again: bool = False) -> None:
     message = printable(redact(in_one_line(error)))
+    if isinstance(error, OSError) and error.errno in _UNWRITABLE:
+        message += "; set hydra.run.dir= to a folder that can be written, on a disk with space"
     if again or message not in _printed:
         print(f"error: {message}", file=sys.stderr, flush=True)
         _printed.append(message)

@@ -12,10 +12,10 @@ from typing import Any
 
 from hydra.core.config_store import ConfigStore
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.core.override_parser.types import Override
+from hydra.core.override_parser.types import Override, RangeSweep, ValueType
 from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
-from omegaconf.errors import OmegaConfBaseException
+from omegaconf.errors import InterpolationResolutionError, OmegaConfBaseException
 
 from lr_exp.errors import UserError, nearest
 from lr_exp.settings import Settings
@@ -23,7 +23,8 @@ from lr_exp.store import digest
 
 # Where things are, and who is told: they do not tell cells apart.
 _NOT_IN_FOLDER = ("sweep=", "store=", "hub_root=", "device=", "wandb.", "hydra.")
-_LONGEST_FOLDER = 120  # characters; file systems allow 255 bytes
+_LONGEST_FOLDER = 120  # bytes; file systems allow 255
+_MOST_VALUES = 10_000  # that one word of the command line may sweep over
 
 
 def conf_dir() -> Path:
@@ -47,9 +48,12 @@ def cell_folder(overrides: Sequence[str]) -> str:
     """
     told = [word.lstrip("+") for word in overrides]
     told = [word for word in told if not word.startswith(_NOT_IN_FOLDER)]
-    name = re.sub(r"[^\w.,=+-]+", "_", ",".join(told)) or "cell"
-    if len(name) > _LONGEST_FOLDER:
-        name = f"{name[:_LONGEST_FOLDER]}-{digest(told)[:12]}"
+    exact = ",".join(told)
+    name = re.sub(r"[^\w.,=+-]+", "_", exact) or "cell"
+    # What was replaced or cut off may be all that tells two cells apart.
+    if (exact and name != exact) or len(name.encode()) > _LONGEST_FOLDER:
+        start = name.encode()[:_LONGEST_FOLDER].decode(errors="ignore")
+        name = f"{start}-{digest(told)[:12]}"
     return name
 
 
@@ -65,23 +69,40 @@ def check_overrides(overrides: Sequence[str]) -> None:
     groups = _groups()
     keys = [*_keys(Settings), *(f"evaluator.shots.{name}" for name in _options_of("benchmark"))]
     for word in overrides:
-        try:
-            override = OverridesParser.create().parse_override(word)
-        except HydraException as error:
-            raise UserError(
-                f"{word!r} is not an override: write key=value ({str(error).splitlines()[0]})."
-            ) from error
+        override = _parsed(word)
         key = override.key_or_group
         if key == "hydra" or key.startswith(("hydra.", "hydra/")):
             continue
         if key in groups and override.package is None:
             for option in _options(override):
-                if isinstance(option, str) and option not in groups[key]:
-                    raise UserError(
-                        f"{key}={option}: no such option.{nearest(option, groups[key])}"
-                    )
+                if isinstance(option, dict) or option in groups[key]:  # Hydra merges a mapping
+                    continue
+                name = "null" if option is None else str(option)
+                raise UserError(f"{key}={name}: no such option.{nearest(name, groups[key])}")
         elif key not in keys:
             raise UserError(f"{key!r} is not a setting.{nearest(key, [*keys, *groups])}")
+
+
+def _parsed(word: str) -> Override:
+    shown = repr(word) if len(word) <= _LONGEST_FOLDER else f"{word[:_LONGEST_FOLDER]!r}..."
+    try:
+        override = OverridesParser.create().parse_override(word)
+    except HydraException as error:
+        reason = next(iter(str(error).splitlines()), type(error).__name__)
+        raise UserError(f"{shown} is not an override: write key=value ({reason}).") from error
+    except RecursionError as error:
+        raise UserError(
+            f"{shown} is not an override: its brackets are too deep; write key=value."
+        ) from error
+    swept = override.value()
+    if isinstance(swept, RangeSweep):
+        # Hydra makes a list of them, and a run of each.
+        start, stop, step = (float(end or 0) for end in (swept.start, swept.stop, swept.step))
+        if abs(stop - start) > _MOST_VALUES * abs(step):
+            raise UserError(
+                f"{shown} sweeps over more than {_MOST_VALUES:,} values: make the range shorter."
+            )
+    return override
 
 
 def narrow_sweep(words: Sequence[str]) -> list[str]:
@@ -130,6 +151,11 @@ def to_settings(config: DictConfig, overrides: Sequence[str]) -> Settings:
             key = sorted(missing)[0]
             raise UserError(f"{key} is required: add {key}=... to the command.")
         settings = OmegaConf.to_object(config)
+    except InterpolationResolutionError as error:
+        key = error.full_key or "a setting"
+        raise UserError(
+            f"{key}: {in_one_line(error)}; write a value in place of the ${{...}}."
+        ) from error
     except OmegaConfBaseException as error:
         raise UserError(in_one_line(error)) from error
     if not isinstance(settings, Settings):
@@ -147,7 +173,10 @@ def written_choices(config: DictConfig) -> dict[str, Any]:
     """What a run was to be, as far as it was written: for settings that are not valid ones."""
 
     def written(key: str) -> Any:
-        return OmegaConf.select(config, key, throw_on_missing=False)
+        try:
+            return OmegaConf.select(config, key, throw_on_missing=False)
+        except OmegaConfBaseException:  # it refers to what is not there
+            return None
 
     groups = {group: written(f"{group}.name") for group in ("expert", "amateur", "method", "data")}
     return groups | {key: written(key) for key in ("alpha", "beta", "seed", "sweep")}
@@ -178,6 +207,8 @@ def _keys(schema: type, prefix: str = "") -> Iterator[str]:
 
 def _options(override: Override) -> list[Any]:
     """The option or, of a sweep or a list, the options that an override names."""
+    if override.value_type is ValueType.GLOB_CHOICE_SWEEP:
+        return []  # Hydra looks up what there is
     if override.is_sweep_override():
         return list(override.sweep_iterator())
     value = override.value()

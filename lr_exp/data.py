@@ -8,13 +8,15 @@ import json
 import random
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from decimal import Decimal
+from decimal import Decimal, DecimalException
 from pathlib import Path
 from typing import Any
 
 from lr_exp.errors import UserError, nearest
 from lr_exp.formats import FORMATS, Question, read_jsonl
 from lr_exp.settings import DataSettings, SourceSettings
+
+_MOST_MICRO = 100_000  # questions; a family with fewer different ones would be searched for hours
 
 
 def load_questions(source: SourceSettings, *, hub_root: str | None) -> list[Question]:
@@ -42,7 +44,15 @@ def load_questions(source: SourceSettings, *, hub_root: str | None) -> list[Ques
     reader = FORMATS[source.format]
     questions: list[Question] = []
     for row in rows:
-        question = reader(row, f"{source.name}/{source.split}/{len(questions)}")
+        where = f"{source.name}/{source.split}/{len(questions)}"
+        try:
+            question = reader(row, where)
+        # A cell is not what the format's rows have: no list, an index beyond the options.
+        except (TypeError, IndexError, KeyError, AttributeError) as error:
+            raise UserError(
+                f"{where}: format {source.format} cannot read this row "
+                f"({type(error).__name__}: {error}). Set `path` and `format` to a pair that fits."
+            ) from error
         if question is not None:
             questions.append(question)
     if not questions:
@@ -169,6 +179,11 @@ def _micro_rows(source: SourceSettings) -> Iterator[Mapping[str, Any]]:
             f"{_where(source)}: format micro needs one family in {_key(source, 'configs')}, and "
             f"{_key(source, 'split')} and {_key(source, 'count')}."
         )
+    if source.count > _MOST_MICRO:
+        raise UserError(
+            f"{_key(source, 'count')}={source.count}: the generator makes {_MOST_MICRO:,} "
+            "questions at most; ask for fewer."
+        )
     try:
         found = problems(source.configs[0], source.count, source.seed, source.split)
     except ValueError as error:
@@ -203,8 +218,10 @@ def _jsonl_lines(source: SourceSettings) -> list[tuple[int, str]]:
 def _jsonl_question(number: int, line: str, source: SourceSettings) -> Question:
     try:
         row = json.loads(line, parse_float=Decimal, parse_constant=_refuse_constant)
-    except (ValueError, RecursionError) as error:
-        raise UserError(f"{source.path}, line {number}: not JSON ({error}).") from error
+    except (ValueError, RecursionError, DecimalException) as error:
+        raise UserError(
+            f"{source.path}, line {number}: not JSON ({error}). Write one object a line."
+        ) from error
     if not isinstance(row, dict):
         raise UserError(
             f"{source.path}, line {number}: not an object. "

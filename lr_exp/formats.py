@@ -95,7 +95,10 @@ def _column(row: Mapping[str, Any], name: str, where: str) -> Any:
 
 
 def _text(row: Mapping[str, Any], name: str, where: str) -> str:
-    return str(_column(row, name, where)).strip()
+    value = _column(row, name, where)
+    if value is None:
+        raise UserError(f"{where}: column {name!r} is empty; mend or leave out the row.")
+    return str(value).strip()
 
 
 def _sentence(body: str, question: str) -> str:

@@ -90,8 +90,8 @@ class Inputs:
         """Reads every input once, so that a bad one fails before the first model loads."""
         stages = self.settings.stages
         export = self.settings.sampler.export
-        if export is not None and Path(export).is_dir():
-            raise UserError(f"sampler.export={export} is a folder: give the name of a file.")
+        if export is not None:
+            _check_export(export)
         _ = self.expert
         if "evaluate" in stages:
             for benchmark in self.benchmarks:
@@ -173,6 +173,20 @@ class Inputs:
             **({"attention": chosen} if chosen else {}),
             **{name: version(name) for name in MODEL_PACKAGES},
         }
+
+
+def _check_export(export: str) -> None:
+    """Raises UserError where no file can be written, before hours of sampling."""
+    path = Path(export)
+    if path.is_dir():
+        raise UserError(f"sampler.export={export} is a folder: give the name of a file.")
+    for above in path.parents:
+        if above.exists():
+            if not above.is_dir():
+                raise UserError(
+                    f"sampler.export={export}: {above} is a file and no folder: give another name."
+                )
+            return
 
 
 def versions() -> dict[str, str]:

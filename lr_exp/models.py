@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from lr_exp.errors import UserError
+from lr_exp.errors import UserError, first_line
 from lr_exp.prompts import stop_token_ids
 from lr_exp.settings import ATTENTIONS, AmateurSettings, ModelSettings
 from lr_exp.store import digest, file_digest
@@ -77,8 +77,13 @@ def locate(settings: ModelSettings, role: str) -> ModelSource:
         folder, gguf_file, revision = _on_disk(path, role) or _on_hub(path, settings, role)
     else:
         raise UserError(
-            f"{role}={settings.name}: there is no {role}.path, and the package "
-            f"{settings.package!r} does not hold {settings.package_path!r}; set {role}.path."
+            f"{role}={settings.name}: there is no {role}.path"
+            + (
+                f", and the package {settings.package!r} does not hold {settings.package_path!r}"
+                if settings.package
+                else ""
+            )
+            + f"; set {role}.path."
         )
     if gguf_file is None:
         _check_folder(folder, role, settings.init)
@@ -147,7 +152,7 @@ def load_tokenizer(source: ModelSource) -> Any:
     except Exception as error:  # tokenizer files fail in as many ways as there are formats
         raise UserError(
             f"{source.role}: the tokenizer in {source.folder} cannot be loaded "
-            f"({_first_line(error)}); check {source.role}.path."
+            f"({first_line(error)}); {_remedy(source, error)}."
         ) from error
 
 
@@ -218,7 +223,7 @@ def _pretrained(source: ModelSource, dtype: str) -> Any:
             check_attention(source, error)
         raise UserError(
             f"{source.role}: the weights in {source.folder} cannot be loaded "
-            f"({_first_line(error)}); check {source.role}.path."
+            f"({first_line(error)}); {_remedy(source, error)}."
         ) from error
     missing = sorted(info["missing_keys"])
     if missing:
@@ -259,7 +264,7 @@ def check_attention(source: ModelSource, error: Exception) -> None:
         there = [name for name in ATTENTIONS if works(name)]
         raise UserError(
             f"attention={source.attention}: {source.role} {source.name} does not have it here "
-            f"({_first_line(error)}); it has {', '.join(there)}."
+            f"({first_line(error)}); it has {', '.join(there)}."
         ) from error
 
 
@@ -371,15 +376,18 @@ def resolve_device(device: str) -> str:
 
     if device == "auto":
         return "cuda" if torch.cuda.is_available() else "cpu"
-    try:
-        resolved = torch.device(device)
-    except RuntimeError as error:
-        raise UserError(
-            f"device={device} is not a device: use auto, cpu, cuda or cuda:N."
-        ) from error
+    # Of torch's other kinds some compute nothing (meta), none has been tried.
+    if not re.fullmatch(r"cpu|cuda(:[0-9]{1,3})?", device):
+        raise UserError(f"device={device} is not a device: use auto, cpu, cuda or cuda:N.")
+    resolved = torch.device(device)
     if resolved.type == "cuda" and not torch.cuda.is_available():
         raise UserError(f"device={device}: torch sees no GPU here; use device=cpu or auto.")
     if resolved.type == "cuda" and resolved.index is not None:
+        count = torch.cuda.device_count()
+        if resolved.index >= count:
+            raise UserError(
+                f"device={device}: torch sees GPUs 0 to {count - 1} here; use one of them."
+            )
         torch.cuda.set_device(resolved)  # libraries that say `cuda` mean the current one
     return device
 
@@ -422,7 +430,7 @@ def _in_package(settings: ModelSettings) -> tuple[Path, str | None, None] | None
         return None
     try:
         spec = importlib.util.find_spec(settings.package)
-    except ModuleNotFoundError:  # of a dotted name's parent
+    except (ImportError, ValueError):  # a dotted name's parent is not there; no name of a package
         return None
     if spec is None or spec.origin is None:
         return None
@@ -433,10 +441,16 @@ def _in_package(settings: ModelSettings) -> tuple[Path, str | None, None] | None
 
 
 def _on_disk(path: str, role: str) -> tuple[Path, str | None, None] | None:
-    place = Path(path).expanduser()
-    if place.is_dir():
+    try:
+        place = Path(path).expanduser()
+        is_folder, is_file = place.is_dir(), place.is_file()
+    except (OSError, RuntimeError) as error:  # too long a name; the home of nobody
+        raise UserError(
+            f"{role}.path={path[:200]} cannot be looked up ({error}): give a model's folder."
+        ) from error
+    if is_folder:
         return place, None, None
-    if place.is_file():
+    if is_file:
         if place.suffix.lower() != ".gguf":
             raise UserError(
                 f"{role}.path={path} is a file but not a .gguf file: give a model's folder."
@@ -463,7 +477,7 @@ def _on_hub(path: str, settings: ModelSettings, role: str) -> tuple[Path, None, 
     except Exception as error:  # network, permission and name errors of several libraries
         raise UserError(
             f"{role}.path={path}: there is no such folder here, and the hub did not give a "
-            f"model of that name ({_first_line(error)}). Check the name, the network and the login."
+            f"model of that name ({first_line(error)}). Check the name, the network and the login."
         ) from error
     return folder, None, folder.name
 
@@ -475,7 +489,18 @@ def _has_tokenizer(folder: Path) -> bool:
 def _check_folder(folder: Path, role: str, init: str) -> None:
     where = f"{role}.path={folder}"
     if not (folder / "config.json").is_file():
-        raise UserError(f"{where} is not a model folder: it has no config.json.")
+        raise UserError(
+            f"{where} is not a model folder: it has no config.json. Give the folder that has it."
+        )
+    try:
+        config = json.loads((folder / "config.json").read_text("utf-8"))
+        reason = "it holds no JSON object"
+    except (OSError, ValueError, RecursionError) as error:
+        config, reason = None, first_line(error)
+    if not isinstance(config, dict):
+        raise UserError(
+            f"{where}: its config.json cannot be loaded ({reason}). Fetch the model again."
+        )
     if init == "random":
         return
     if not any(folder.glob("*.safetensors")):
@@ -484,9 +509,14 @@ def _check_folder(folder: Path, role: str, init: str) -> None:
                 f"{where} has its weights as pickles only, which are not loaded: convert them to "
                 "safetensors (model.save_pretrained does)."
             )
-        raise UserError(f"{where} has no weights: it lacks *.safetensors files.")
+        raise UserError(
+            f"{where} has no weights: it lacks *.safetensors files. Fetch the model again."
+        )
     if not _has_tokenizer(folder):
-        raise UserError(f"{where} has no tokenizer: it lacks {' or '.join(_TOKENIZER_FILES)}.")
+        raise UserError(
+            f"{where} has no tokenizer: it lacks {' or '.join(_TOKENIZER_FILES)}. Copy the "
+            "tokenizer's files into it."
+        )
 
 
 def _fingerprint(folder: Path, gguf_file: str | None) -> str:
@@ -527,6 +557,10 @@ def _renumbered(layer: "torch.nn.Module", index: int) -> Any:
     return twin
 
 
-def _first_line(error: Exception) -> str:
-    lines = str(error).strip().splitlines()
-    return lines[0] if lines else type(error).__name__
+def _remedy(source: ModelSource, error: Exception) -> str:
+    if "trust_remote_code" in str(error) and not source.trust_remote_code:
+        return (
+            "it needs code of its own: read that code, and set "
+            f"{source.role}.trust_remote_code=true if you trust it"
+        )
+    return f"check {source.role}.path"

@@ -30,12 +30,31 @@ SCHEDULES = ("linear", "cosine", "constant")
 WANDB_MODES = ("auto", "online", "offline", "disabled")
 ANSWER_KINDS = ("number", "math", "choice")
 
+_MOST = 2**31  # of any count: libraries below take no larger integer
+_MOST_KEPT_STEPS = 10**8  # planned before training, at some 100 bytes each
+_MOST_RANKS = 2**16  # of an adapter; no model's layers are wider
+
 REQUIRED: Any = "???"  # Hydra's mark of a value that the user or a preset must give
 
 
 def _require(condition: bool, key: str, value: object, expected: str) -> None:
     if not condition:
         raise UserError(f"{key}={value} is out of range: expected {expected}.")
+
+
+def _require_count(key: str, value: int | None, least: int = 1, *, optional: bool = False) -> None:
+    if value is None and optional:
+        return
+    expected = f"{least} or more{', or null' if optional else ''}"
+    if value is not None and value >= _MOST:
+        expected = "a number below 2**31"
+    _require(value is not None and least <= value < _MOST, key, value, expected)
+
+
+def _no_duplicate(key: str, values: list[str]) -> None:
+    twice = sorted({value for value in values if values.count(value) > 1})
+    if twice:
+        raise UserError(f"{key} names {twice[0]!r} twice: leave one of the two out.")
 
 
 def _one_of(key: str, value: str, options: tuple[str, ...]) -> None:
@@ -93,8 +112,7 @@ class SourceSettings:
 
     def __post_init__(self) -> None:
         _one_of(f"{self.name}: answer", self.answer, ANSWER_KINDS)
-        if self.count is not None:
-            _require(self.count >= 1, f"{self.name}: count", self.count, "1 or more, or null")
+        _require_count(f"{self.name}: count", self.count, optional=True)
 
 
 @dataclass
@@ -105,13 +123,7 @@ class DataSettings(SourceSettings):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.max_questions is not None:
-            _require(
-                self.max_questions >= 1,
-                "data.max_questions",
-                self.max_questions,
-                "1 or more, or null",
-            )
+        _require_count("data.max_questions", self.max_questions, optional=True)
 
 
 @dataclass
@@ -151,7 +163,7 @@ class MethodSettings:
         _one_of("method.steps", self.steps, STEPS)
         _one_of("method.target", self.target, TARGETS)
         _one_of("method.loss", self.loss, LOSSES)
-        _require(self.samples >= 1, "method.samples", self.samples, "1 or more")
+        _require_count("method.samples", self.samples)
         _require(
             0 < self.temperature < math.inf,
             "method.temperature",
@@ -159,10 +171,8 @@ class MethodSettings:
             "a number above 0",
         )
         _require(0 < self.top_p <= 1, "method.top_p", self.top_p, "a number in (0, 1]")
-        _require(
-            self.max_new_tokens >= 1, "method.max_new_tokens", self.max_new_tokens, "1 or more"
-        )
-        _require(self.first >= 1, "method.first", self.first, "1 or more")
+        _require_count("method.max_new_tokens", self.max_new_tokens)
+        _require_count("method.first", self.first)
         _require(0 < self.share <= 1, "method.share", self.share, "a number in (0, 1]")
         if self.epochs is not None:
             _require(0 < self.epochs < math.inf, "method.epochs", self.epochs, "above 0, or null")
@@ -197,13 +207,9 @@ class SamplerSettings:
     export: str | None = None  # also write the kept steps in the published record form
 
     def __post_init__(self) -> None:
-        _require(
-            self.max_new_tokens >= 1, "sampler.max_new_tokens", self.max_new_tokens, "1 or more"
-        )
-        _require(self.batch_size >= 1, "sampler.batch_size", self.batch_size, "1 or more")
-        _require(
-            self.tokens_per_pass >= 1, "sampler.tokens_per_pass", self.tokens_per_pass, "1 or more"
-        )
+        _require_count("sampler.max_new_tokens", self.max_new_tokens)
+        _require_count("sampler.batch_size", self.batch_size)
+        _require_count("sampler.tokens_per_pass", self.tokens_per_pass)
         _require(
             0 < self.support_floor <= 1,
             "sampler.support_floor",
@@ -234,48 +240,51 @@ class DistillerSettings:
     order: str = "trajectories"
     tokens_per_pass: int = 1024  # tokens packed into one forward pass (memory)
     log_every: int = 10  # optimizer steps between logged metrics
-    checkpoint_every: int = 100  # optimizer steps between checkpoints
+    checkpoint_every: int = 10  # optimizer steps between checkpoints
     merge: bool = False  # also save the expert with the adapter merged in
 
     def __post_init__(self) -> None:
-        _require(self.steps >= 1, "distiller.steps", self.steps, "1 or more")
-        _require(self.batch_size >= 1, "distiller.batch_size", self.batch_size, "1 or more")
+        _require_count("distiller.steps", self.steps)
+        _require_count("distiller.batch_size", self.batch_size)
         _require(
             0 < self.learning_rate < math.inf,
             "distiller.learning_rate",
             self.learning_rate,
             "a number above 0",
         )
-        _require(self.warmup_steps >= 0, "distiller.warmup_steps", self.warmup_steps, "0 or more")
-        _require(self.weight_decay >= 0, "distiller.weight_decay", self.weight_decay, "0 or more")
+        _require_count("distiller.warmup_steps", self.warmup_steps, 0)
+        _require(
+            0 <= self.weight_decay < math.inf,
+            "distiller.weight_decay",
+            self.weight_decay,
+            "0 or more",
+        )
         _require(self.max_grad_norm > 0, "distiller.max_grad_norm", self.max_grad_norm, "above 0")
-        _require(self.lora_r >= 1, "distiller.lora_r", self.lora_r, "1 or more")
-        _require(self.lora_alpha >= 1, "distiller.lora_alpha", self.lora_alpha, "1 or more")
+        _require(
+            1 <= self.lora_r <= _MOST_RANKS,
+            "distiller.lora_r",
+            self.lora_r,
+            f"1 to {_MOST_RANKS}",
+        )
+        _require_count("distiller.lora_alpha", self.lora_alpha)
         _require(
             0 <= self.lora_dropout < 1, "distiller.lora_dropout", self.lora_dropout, "in [0, 1)"
         )
         _require(
-            bool(self.target_modules), "distiller.target_modules", "[]", "one module name or more"
+            bool(self.target_modules) and all(name.strip() for name in self.target_modules),
+            "distiller.target_modules",
+            self.target_modules,
+            "one module name or more",
         )
-        _require(
-            self.tokens_per_pass >= 1,
-            "distiller.tokens_per_pass",
-            self.tokens_per_pass,
-            "1 or more",
-        )
-        _require(self.log_every >= 1, "distiller.log_every", self.log_every, "1 or more")
-        _require(
-            self.checkpoint_every >= 1,
-            "distiller.checkpoint_every",
-            self.checkpoint_every,
-            "1 or more",
-        )
-        if self.snapshot_every is not None:
-            _require(
-                self.snapshot_every >= 1,
-                "distiller.snapshot_every",
-                self.snapshot_every,
-                "1 or more, or null",
+        _require_count("distiller.tokens_per_pass", self.tokens_per_pass)
+        _require_count("distiller.log_every", self.log_every)
+        _require_count("distiller.checkpoint_every", self.checkpoint_every)
+        _require_count("distiller.snapshot_every", self.snapshot_every, optional=True)
+        tuned = self.steps * self.batch_size
+        if tuned > _MOST_KEPT_STEPS:
+            raise UserError(
+                f"distiller.steps={self.steps} of distiller.batch_size={self.batch_size} are "
+                f"{tuned:,} kept steps, and {_MOST_KEPT_STEPS:,} are the most: lower one of them."
             )
         _one_of("distiller.order", self.order, ORDERS)
         _one_of("distiller.schedule", self.schedule, SCHEDULES)
@@ -299,22 +308,14 @@ class EvaluatorSettings:
     shots: dict[str, int] = field(default_factory=lambda: {"mmlu_stem": 0})
 
     def __post_init__(self) -> None:
-        if self.max_examples is not None:
-            _require(
-                self.max_examples >= 1,
-                "evaluator.max_examples",
-                self.max_examples,
-                "1 or more, or null",
-            )
-        _require(
-            self.max_new_tokens >= 1, "evaluator.max_new_tokens", self.max_new_tokens, "1 or more"
-        )
-        _require(self.batch_size >= 1, "evaluator.batch_size", self.batch_size, "1 or more")
+        _require_count("evaluator.max_examples", self.max_examples, optional=True)
+        _require_count("evaluator.max_new_tokens", self.max_new_tokens)
+        _require_count("evaluator.batch_size", self.batch_size)
         _one_of("evaluator.decoder", self.decoder, DECODERS)
         if self.gap is not None:
             _one_of("evaluator.gap", self.gap, GAP_DECODERS)
         for name, count in self.shots.items():
-            _require(count >= 0, f"evaluator.shots.{name}", count, "0 or more")
+            _require_count(f"evaluator.shots.{name}", count, 0)
 
 
 @dataclass
@@ -367,6 +368,10 @@ class Settings:
             raise UserError(f"stages=[] asks for nothing: give one or more of {', '.join(STAGES)}.")
         for stage in self.stages:
             _one_of("stages", stage, STAGES)
+        _no_duplicate("stages", self.stages)
+        _no_duplicate("benchmarks", self.benchmarks)  # each would count its seconds twice
+        if not self.store.strip():
+            raise UserError("store is empty: give the folder where finished stages are kept.")
         if self.alpha < self.sampler.support_floor:
             raise UserError(
                 f"alpha={self.alpha} is below sampler.support_floor={self.sampler.support_floor}: "

@@ -45,6 +45,8 @@ def tokens_by_id(tokenizer: Any) -> dict[int, str]:
 
 def check_rows(role: str, tokens: dict[int, str], rows: int | None) -> None:
     """Raises UserError where a tokenizer has ids beyond its model's rows (None: not known)."""
+    if not tokens:
+        raise UserError(f"the {role}'s tokenizer has no token: check {role}.path.")
     last = max(tokens)
     if rows is not None and last >= rows:
         raise UserError(
@@ -97,4 +99,9 @@ def shared_vocabulary(
         )
     holes = {i for i in range(size) if i not in expert_tokens}
     excluded = sorted(holes | {i for i in reused_ids if i < size})
+    if len(excluded) == size:
+        raise UserError(
+            f"expert and amateur share no id: all {size} are listed in reused_ids. Shorten "
+            "expert.reused_ids and amateur.reused_ids."
+        )
     return SharedVocabulary(size, tuple(excluded))

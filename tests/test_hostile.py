@@ -29,6 +29,7 @@ from lr_exp.errors import UserError
 from lr_exp.evaluator.grade import grade_answer
 from lr_exp.hygiene import MASK, known_secrets, printable, redact, secret_in
 from lr_exp.report.__main__ import main as report
+from lr_exp.report.runs import AnswersMissingError, find_runs
 from lr_exp.report.tables.table import Table
 from lr_exp.report.terminal import summary_table
 from lr_exp.report.write import csv_text, latex_text, markdown_text, one_line
@@ -686,7 +687,7 @@ def hostile_report(tmp_path_factory):
     runs, out = place / "in" / "runs", place / "in" / "report"
     right = {f"../../../outside{i}": [0, 1, 1, 0] for i in range(3)}
     sweep = NASTY + CLEAR_SCREEN + "\u202e\n# forged"
-    names = dict.fromkeys(("expert", "amateur", "data"), NASTY)
+    names = dict.fromkeys(("expert", "amateur", "data"), NASTY + CLEAR_SCREEN)
     told = {"before": right, "after": right, "answers": False, **names}
     for number, (method, of) in enumerate(
         [(NASTY, None), ("x", None), (NASTY, sweep), ("x", sweep), ("x", "../../../outside")]
@@ -791,3 +792,12 @@ def test_settings_that_came_out_with_a_secret_name_the_key(monkeypatch):
     monkeypatch.setenv("HF_TOKEN", PRIVATE)
     with pytest.raises(UserError, match=r"^wandb\.tags holds the value of \$HF_TOKEN"):
         check_settings({"wandb": {"tags": ["a", f"b {PRIVATE}"]}})
+
+
+@pytest.mark.parametrize("name", ["../../../../outside/answers", "/outside", "../tuned/x", ".x"])
+def test_a_summary_cannot_have_a_report_read_elsewhere(tmp_path, name):
+    folder = write_run(tmp_path / "run", before={name: [1, 0]}, after={name: [1, 1]}, answers=False)
+    (run,) = find_runs(folder).runs
+    for who in ("expert", "tuned"):
+        with pytest.raises(AnswersMissingError, match="is no name of a file"):
+            run.answers(who, name)

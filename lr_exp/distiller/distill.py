@@ -166,19 +166,16 @@ def _check_lengths(supervision: Supervision, expert: LanguageModel) -> None:
 
 
 def _with_lora(expert: LanguageModel, settings: DistillerSettings) -> PeftModel:
-    names = {name.rpartition(".")[2] for name, _ in expert.model.named_modules()}
-    absent = [name for name in settings.target_modules if name not in names]
+    linear = {
+        name.rpartition(".")[2]
+        for name, module in expert.model.named_modules()
+        if isinstance(module, torch.nn.Linear)
+    }
+    absent = [name for name in settings.target_modules if name not in linear]
     if absent:
-        linear = sorted(
-            {
-                name.rpartition(".")[2]
-                for name, module in expert.model.named_modules()
-                if isinstance(module, torch.nn.Linear)
-            }
-        )
         raise UserError(
             f"distiller.target_modules names {absent[0]!r}, which {expert.name} does not have; its "
-            f"linear layers are {', '.join(linear)}."
+            f"linear layers are {', '.join(sorted(linear))}."
         )
     config = LoraConfig(
         task_type=TaskType.CAUSAL_LM,

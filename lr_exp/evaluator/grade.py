@@ -7,6 +7,7 @@ Joins extract, verify and aggregate; knows nothing of models.
 
 import argparse
 import json
+import os
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -20,6 +21,7 @@ from lr_exp.evaluator.aggregate import aggregate
 from lr_exp.evaluator.extract import extract
 from lr_exp.evaluator.verify import check_reference, verify
 from lr_exp.settings import ANSWER_KINDS
+from lr_exp.store import write_atomically
 
 VERSION = 1
 """Grows when extracting or verifying changes, so that recorded answers are graded anew."""
@@ -104,38 +106,62 @@ def regrade(path: Path) -> list[dict[str, Any]]:
     """
     try:
         content = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"{path}: cannot be read: {error}.") from error
+    except OSError as error:
+        raise UserError(
+            f"{path}: cannot be read ({error.strerror}): give a JSON Lines file of answers."
+        ) from error
+    except UnicodeDecodeError as error:
+        raise UserError(f"{path}: not UTF-8 ({error.reason}): save the file as UTF-8.") from error
     records = [
         _regrade_line(line, f"{path}, line {number}")
         for number, line in enumerate(content.split("\n"), 1)
         if line.strip()
     ]
     if not records:
-        raise UserError(f"{path}: no answers in it.")
+        raise UserError(f"{path}: no answers in it: give the answers.jsonl of an evaluation.")
     return records
+
+
+_TEXTS = ("id", "reference", "kind", "output")
 
 
 def _regrade_line(line: str, where: str) -> dict[str, Any]:
     try:
         record = json.loads(line)
     except (ValueError, RecursionError) as error:
-        raise UserError(f"{where}: not JSON ({error}).") from error
+        raise UserError(f"{where}: not JSON ({error}). Write one object a line.") from error
     if not isinstance(record, dict):
-        raise UserError(f"{where}: not an object.")
-    for key in ("id", "reference", "kind", "output"):
+        raise UserError(f"{where}: not an object with {', '.join(_TEXTS)}.")
+    for key in _TEXTS:
         if not isinstance(record.get(key), str):
-            raise UserError(f"{where}: {key!r} is missing or not a text.")
+            raise UserError(
+                f"{where}: {key!r} is missing or not a text; a line has {', '.join(_TEXTS)}."
+            )
     if record["kind"] not in ANSWER_KINDS:
-        raise UserError(f"{where}: kind {record['kind']!r} is none of {', '.join(ANSWER_KINDS)}.")
+        raise UserError(
+            f"{where}: kind {record['kind'][:80]!r} is none of {', '.join(ANSWER_KINDS)}."
+        )
     choices = record.get("choices") or []
     if not isinstance(choices, list) or not all(isinstance(choice, str) for choice in choices):
-        raise UserError(f"{where}: 'choices' is not a list of texts.")
+        raise UserError(f"{where}: 'choices' is not a list of texts; write [] for none.")
     try:
         grade = grade_answer(record["output"], record["reference"], record["kind"], choices)
     except UserError as error:
         raise UserError(f"{where}: {error}") from error
     return {**record, "extracted": grade.extracted, "correct": grade.correct}
+
+
+def _write(records: Sequence[dict[str, Any]], path: Path) -> None:
+    lines = [json.dumps(record, ensure_ascii=False) + "\n" for record in records]
+    # Half of a surrogate pair, as an output cut in the middle has it, is no UTF-8.
+    content = "".join(lines).encode("utf-8", "backslashreplace")
+    try:
+        write_atomically(path, content)
+    except OSError as error:
+        raise UserError(
+            f"--out {path} cannot be written ({error.strerror}): give a file in a folder that is "
+            "there and can be written."
+        ) from error
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -147,10 +173,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         records = regrade(options.answers)
         if options.out:
-            lines = (json.dumps(record, ensure_ascii=False) for record in records)
-            options.out.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
-    except (UserError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
+            _write(records, options.out)
+    except UserError as error:
+        if os.environ.get("LR_EXP_DEBUG") == "1":
+            raise
+        print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
         return 2
     result = aggregate([record["correct"] for record in records])
     print(

@@ -5,15 +5,14 @@ Answers are hostile data, so what reaches math-verify is short, passed a screen 
 that explode, and has a deadline on every thread.
 """
 
+import ctypes
 import logging
 import math
 import re
 import signal
-import sys
 import threading
-import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 
 _MAX_SYMBOLIC_CHARACTERS = 400  # handed to math-verify; the longest reference known has 230
@@ -93,36 +92,66 @@ class _OutOfTime(BaseException):
 
 @contextmanager
 def _deadline(seconds: float) -> Iterator[None]:
-    """Raise _OutOfTime in this thread after `seconds`.
+    """Raise _OutOfTime in this thread after `seconds`, and again every second until it is over.
 
-    The alarm signal reaches the main thread only. Elsewhere a profile hook looks at the clock at
-    every call, which slows sympy about threefold.
+    Again, because Python drops what is raised while it runs a finalizer.
     """
-    end = time.monotonic() + seconds
+    main = threading.current_thread() is threading.main_thread()
+    by_alarm = hasattr(signal, "SIGALRM") and main
+    with _alarm(seconds) if by_alarm else _watch(seconds):
+        yield
 
-    def check(*_: object) -> None:
-        if time.monotonic() > end:
+
+@contextmanager
+def _alarm(seconds: float) -> Iterator[None]:
+    """The deadline by a signal, which reaches the main thread only."""
+    over = False
+
+    def ring(*_: object) -> None:
+        if not over:
             raise _OutOfTime
 
-    if hasattr(signal, "SIGALRM") and threading.current_thread() is threading.main_thread():
-        handler = signal.signal(signal.SIGALRM, check)
-        try:
-            # Again every second: Python drops what is raised while it runs a finalizer.
-            signal.setitimer(signal.ITIMER_REAL, seconds, 1)
-            try:
-                yield
-            finally:
-                end = math.inf  # from here on an alarm is late, and must not raise
-        finally:
-            signal.setitimer(signal.ITIMER_REAL, 0)
-            signal.signal(signal.SIGALRM, handler)
-    else:
-        hook = sys.getprofile()
-        sys.setprofile(check)
+    handler = signal.signal(signal.SIGALRM, ring)
+    try:
+        signal.setitimer(signal.ITIMER_REAL, seconds, 1)
         try:
             yield
         finally:
-            sys.setprofile(hook)
+            over = True  # from here on an alarm is late, and must not raise
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, handler)
+
+
+@contextmanager
+def _watch(seconds: float) -> Iterator[None]:
+    """The deadline by a second thread, which has the interpreter raise in this one.
+
+    A hook on calls (`sys.setprofile`) slows sympy threefold, and never sees a loop without calls.
+    """
+    watched = ctypes.c_ulong(threading.get_ident())
+    over = threading.Event()
+    lock = threading.Lock()  # what is raised, is raised before `over`
+
+    def watch() -> None:
+        wait = seconds
+        while not over.wait(wait):
+            with lock:
+                if not over.is_set():
+                    _raise_in_thread(watched, ctypes.py_object(_OutOfTime))
+            wait = 1
+
+    threading.Thread(target=watch, daemon=True).start()
+    try:
+        yield
+    finally:
+        while not over.is_set():
+            with suppress(_OutOfTime), lock:  # late: what it would have ended has ended
+                over.set()
+        _raise_in_thread(watched, None)  # takes back what has not arrived yet
+
+
+_raise_in_thread = ctypes.pythonapi.PyThreadState_SetAsyncExc
 
 
 def _may_explode(text: str) -> bool:

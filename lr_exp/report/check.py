@@ -60,6 +60,23 @@ def check_benchmarks(runs: Sequence[Run]) -> None:
                 )
 
 
+def check_histograms(runs: Sequence[Run]) -> None:
+    """Divergences that are added up were counted in the same bins."""
+    first: tuple[tuple[float, int], Run] | None = None
+    for run in runs:
+        histogram = run.part("sample").get("histogram")
+        if not histogram:
+            continue
+        bins = histogram["bin_nats"], len(histogram["counts"])
+        first = first or (bins, run)
+        if first[0] != bins:
+            raise UserError(
+                f"the divergences of {run.name} are counted in {bins[1]} bins of {bins[0]} nats, "
+                f"those of {first[1].name} in {first[0][1]} of {first[0][0]}: they cannot be added "
+                "up. Report their folders apart, or run one of them again."
+            )
+
+
 def check_row(label: str, runs: Sequence[Run]) -> list[str]:
     """All runs of a row differ in the seed alone. Returns notes on what differs harmlessly."""
     for told in _differences((run, _identity(run)) for run in runs):

@@ -104,6 +104,7 @@ def _no(name: str | None) -> str:
 
 def _sweep(name: str | None, runs: list[Run], failed: list[Failed]) -> Sweep:
     check.check_benchmarks(runs)
+    check.check_histograms(runs)
     for of_expert in repeats.grouped(runs, lambda run: run.expert).values():
         check.check_expert(of_expert)
     notes = check.machine_notes(runs)

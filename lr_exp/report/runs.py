@@ -12,6 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from lr_exp.errors import UserError
+from lr_exp.hygiene import each_text, printable
+from lr_exp.report import shape
 
 SUMMARY = "summary.json"
 FAILED = "failed.json"
@@ -101,6 +103,8 @@ class Run:
             AnswersMissingError: there is no such file, or it is not of this result.
         """
         path = self.folder / "answers" / who / f"{benchmark}.jsonl"
+        if path.name != f"{benchmark}.jsonl" or benchmark.startswith("."):
+            raise AnswersMissingError(f"{benchmark!r} is no name of a file of answers")
         name = f"{self.name}/answers/{who}/{benchmark}.jsonl"
         graded: dict[str, list[bool]] = {}
         try:
@@ -112,7 +116,7 @@ class Run:
             raise AnswersMissingError(
                 f"{name} is missing, or is a link into a store that is not there"
             ) from error
-        except (OSError, ValueError, KeyError, TypeError) as error:
+        except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
             raise AnswersMissingError(f"{name} cannot be read") from error
         result = self.results(who)[benchmark]
         told = (result["correct"], result["total"])
@@ -130,9 +134,9 @@ class Run:
             with (self.folder / METRICS).open(encoding="utf-8") as lines:
                 for line in lines:
                     entry = json.loads(line)
-                    if entry.get("family") == "distill":
+                    if _is_training(entry):
                         found.append(entry)
-        except (OSError, ValueError):  # a curve is drawn from what can be read
+        except (OSError, ValueError, RecursionError):  # a curve is drawn from what can be read
             return found
         return found
 
@@ -198,15 +202,15 @@ def _folders(folder: Path) -> Iterator[tuple[Path, list[str]]]:
 def _which_counts(folder: Path, files: list[str]) -> str | None:
     """What ended the folder's last run; a run removes the other file, so both are an accident."""
     ends = [name for name in (SUMMARY, FAILED) if name in files]
-    return max(ends, key=lambda name: (folder / name).stat().st_mtime_ns, default=None)
+    return max(ends, key=lambda name: (folder / name).lstat().st_mtime_ns, default=None)
 
 
 def _read_run(folder: Path, name: str) -> Run:
     path = folder / SUMMARY
     again = "Run the same command again: it rewrites the file."
     try:
-        summary = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+        summary = _read_json(path)
+    except (OSError, ValueError, RecursionError) as error:
         reason = " ".join(str(error).split())
         raise UserError(f"{path} cannot be read ({reason}). {again}") from error
     if not isinstance(summary, dict):
@@ -214,15 +218,13 @@ def _read_run(folder: Path, name: str) -> Run:
     missing = [key for key in _NEEDED if key not in summary]
     if missing:
         raise UserError(f"{path} is not a run's summary: it lacks {', '.join(missing)}. {again}")
-    for key, value in _shaped(summary):
-        if not isinstance(value, dict):
-            raise UserError(f"{path} is not a run's summary: {key} is no JSON object. {again}")
-    if not isinstance(summary["seed"], int):
-        raise UserError(f"{path} is not a run's summary: seed is no whole number. {again}")
+    wrong = shape.first_wrong(summary)
+    if wrong:
+        raise UserError(f"{path} is not a run's summary: {wrong}. {again}")
     run = Run(folder, name, summary)
     for who in WHO:
         for benchmark, result in run.results(who).items():
-            if not _is_result(result):
+            if not shape.is_result(result):
                 raise UserError(
                     f"{path}: the result of {who} on {benchmark} lacks its accuracy or its counts. "
                     f"{again}"
@@ -230,37 +232,29 @@ def _read_run(folder: Path, name: str) -> Run:
     return run
 
 
-def _shaped(summary: dict[str, Any]) -> Iterator[tuple[str, Any]]:
-    """The parts that must be objects where they are there, by their keys."""
-    yield "settings", summary["settings"]
-    for key in ("provenance", "versions", "sample", "distill", "evaluate"):
-        if summary.get(key) is not None:
-            yield key, summary[key]
-    for part, key in (
-        ("sample", "seconds_by_stage"),
-        ("evaluate", "expert"),
-        ("evaluate", "tuned"),
-    ):
-        inside = summary.get(part)
-        if isinstance(inside, dict) and inside.get(key) is not None:
-            yield f"{part}.{key}", inside[key]
+def _read_json(path: Path) -> Any:
+    """What a file holds, if it can be written to a report, too: half of a surrogate pair cannot."""
+    value = json.loads(path.read_text(encoding="utf-8"))
+    if shape.is_too_deep(value):
+        raise ValueError("its objects lie too deep in one another")
+    json.dumps(value, ensure_ascii=False).encode()
+    return each_text(value, printable)  # names reach figures and the terminal
 
 
-def _is_result(result: Any) -> bool:
-    """Whether it has an accuracy and the whole counts that it is the share of."""
-    if not isinstance(result, dict):
+def _is_training(entry: Any) -> bool:
+    """Whether a line of the metrics is of the tuning, and its numbers can be drawn."""
+    if not isinstance(entry, dict) or entry.get("family") != "distill":
         return False
-    accuracy, correct, total = (result.get(key) for key in ("accuracy", "correct", "total"))
-    whole = isinstance(correct, int) and isinstance(total, int) and 0 <= correct <= total != 0
-    return whole and isinstance(accuracy, int | float) and 0 <= accuracy <= 1
+    step, entropy = entry.get("step"), entry.get("entropy")
+    return shape.is_number(step) and (entropy is None or shape.is_number(entropy))
 
 
 def _read_failed(path: Path, name: str) -> Failed:
     """A record of a failure that cannot be read is itself told as the failure."""
     try:
-        told = json.loads(path.read_text(encoding="utf-8"))
+        told = _read_json(path)
         error = " ".join(str(told["error"]).split())
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
         return Failed(name, f"failed, and its {FAILED} cannot be read")
     words = {
         key: told[key]
@@ -268,11 +262,10 @@ def _read_failed(path: Path, name: str) -> Failed:
         if isinstance(told.get(key), str)
     }
     numbers = {
-        key: told[key]
-        for key in ("alpha", "beta", "seed")
-        if isinstance(told.get(key), int | float)
+        key: told[key] for key in ("alpha", "beta", "seed") if shape.is_number(told.get(key))
     }
-    overrides = tuple(map(str, told.get("overrides") or ()))
+    overrides = told.get("overrides")
+    overrides = tuple(map(str, overrides)) if isinstance(overrides, list) else ()
     return Failed(name, error, **words, **numbers, overrides=overrides)
 
 

@@ -8,7 +8,6 @@ prefers: text does not always tokenize back to what was generated.
 
 import itertools
 import json
-import math
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -28,6 +27,10 @@ _FIELDS = {
     "weights": list,
     "kl_divergence": (int, float),
 }
+_KINDS = {str: "a text", int: "a whole number", list: "a list", (int, float): "a number"}
+_OUR_LISTS = ("prompt_token_ids", "prefix_token_ids")
+_ROUNDING = 1e-3  # nats below 0 that a divergence of equal distributions can come to
+_LARGEST = 1e30  # of a weight or a divergence; larger ones leave 32-bit floats
 
 
 def export_records(supervision: Supervision, tokenizer: Any, path: Path) -> int:
@@ -54,7 +57,7 @@ def import_records(
     """
     records = list(_read(path, vocabulary_size))
     if not records:
-        raise UserError(f"data.path={path} is empty: it needs one kept step a line.")
+        raise UserError(f"data.path={path} is empty: write one kept step a line.")
     by_question: dict[str, list[dict[str, Any]]] = {}
     for number, record in records:
         if "prefix_token_ids" in record and "prompt_token_ids" in record:
@@ -123,66 +126,95 @@ def _records(supervision: Supervision, tokenizer: Any) -> Iterator[dict[str, Any
 
 def _read(path: Path, vocabulary_size: int) -> Iterator[tuple[int, dict[str, Any]]]:
     try:
-        file = path.open(encoding="utf-8")
+        file = path.open(encoding="utf-8-sig")
     except OSError as error:
-        raise UserError(f"data.path={path} cannot be read ({error.strerror}).") from error
+        raise UserError(
+            f"data.path={path} cannot be read ({error.strerror}): set data.path to a JSON Lines "
+            "file of records."
+        ) from error
     with file:
         try:
             for number, line in enumerate(file, start=1):
                 if line.strip():
                     yield number, _checked(line, f"{path}, line {number}", vocabulary_size)
         except UnicodeDecodeError as error:
-            raise UserError(f"data.path={path} is not UTF-8 text ({error.reason}).") from error
+            raise UserError(
+                f"data.path={path} is not UTF-8 text ({error.reason}): save the file as UTF-8."
+            ) from error
 
 
 def _checked(line: str, where: str, vocabulary_size: int) -> dict[str, Any]:
     try:
         record = json.loads(line)
     except (ValueError, RecursionError) as error:
-        raise UserError(f"{where} is not JSON ({error}).") from error
+        raise UserError(f"{where} is not JSON ({error}): write one object a line.") from error
     if not isinstance(record, dict):
         raise UserError(f"{where} is not a JSON object with {', '.join(_FIELDS)}.")
     for name, kind in _FIELDS.items():
         if name not in record:
             raise UserError(f"{where} lacks {name!r}; a record has {', '.join(_FIELDS)}.")
-        if not isinstance(record[name], kind) or isinstance(record[name], bool):
-            raise UserError(f"{where}: {name!r} is {type(record[name]).__name__}.")
+        _check_kind(record, name, kind, where)
+    if "question_id" in record:
+        _check_kind(record, "question_id", str, where)
+    if not record["prompt_id"].strip():
+        raise UserError(f"{where}: prompt_id is empty; it must be the question's text.")
+    for name in ("prompt_id", "prefix", "question_id"):
+        if any("\ud800" <= letter <= "\udfff" for letter in record.get(name, "")):
+            raise UserError(
+                f"{where}: {name} has half of a surrogate pair, which no tokenizer can read: "
+                "write the whole character."
+            )
     ids, weights = record["token_ids"], record["weights"]
     if not ids or len(ids) != len(weights):
-        raise UserError(f"{where} has {len(ids)} token_ids and {len(weights)} weights.")
-    for name in ("prompt_token_ids", "prefix_token_ids"):
-        if name in record and not isinstance(record[name], list):
-            raise UserError(f"{where}: {name!r} is {type(record[name]).__name__}.")
-    for name in ("token_ids", "prompt_token_ids", "prefix_token_ids"):
+        raise UserError(
+            f"{where} has {len(ids)} token_ids and {len(weights)} weights: each id, one or more, "
+            "needs one weight."
+        )
+    for name in _OUR_LISTS:
+        if name in record:
+            _check_kind(record, name, list, where)
+    for name in ("token_ids", *_OUR_LISTS):
         wrong = [i for i in record.get(name, []) if not _is_id(i, vocabulary_size)]
         if wrong:
             raise UserError(
-                f"{where}: {name} holds {wrong[0]!r}, and the expert's ids go from 0 to "
+                f"{where}: {name} holds {_shown(wrong[0])}, and the expert's ids go from 0 to "
                 f"{vocabulary_size - 1}: the records were made with another tokenizer."
             )
     if len(set(ids)) != len(ids):
-        raise UserError(f"{where}: token_ids name a token twice.")
-    good = all(isinstance(w, int | float) and math.isfinite(w) and w >= 0 for w in weights)
-    if not good or abs(sum(weights) - 1) > 1e-3:
-        raise UserError(
-            f"{where}: weights must be 0 or more and sum to 1, not {_sum_text(weights)}."
-        )
+        raise UserError(f"{where}: token_ids name a token twice; add up its weights.")
+    bad = [weight for weight in weights if not _is_number(weight) or weight < 0]
+    if bad or abs(sum(weights) - 1) > 1e-3:
+        found = _shown(bad[0]) if bad else f"{sum(weights):.4f}"
+        raise UserError(f"{where}: weights must be 0 or more and sum to 1, not {found}.")
     if record.get("prompt_token_ids") == []:
         raise UserError(f"{where}: prompt_token_ids is empty; a prompt has one token or more.")
-    if record["step"] < 0 or not math.isfinite(record["kl_divergence"]):
-        raise UserError(f"{where}: step must be 0 or more and kl_divergence finite.")
+    divergence = record["kl_divergence"]
+    if record["step"] < 0 or not _is_number(divergence) or divergence < -_ROUNDING:
+        raise UserError(f"{where}: step must be 0 or more and kl_divergence finite and 0 or more.")
     if "prefix_token_ids" in record and len(record["prefix_token_ids"]) != record["step"]:
         raise UserError(
-            f"{where}: step is {record['step']} but {len(record['prefix_token_ids'])} "
-            "prefix_token_ids come before it."
+            f"{where}: step is {_shown(record['step'])} but {len(record['prefix_token_ids'])} "
+            "prefix_token_ids come before it; it must be their number."
         )
     return record
 
 
-def _sum_text(weights: list[Any]) -> str:
-    """The sum of weights for a message, or their first bad value."""
-    bad = [w for w in weights if not isinstance(w, int | float) or not math.isfinite(w) or w < 0]
-    return repr(bad[0]) if bad else f"{sum(weights):.4f}"
+def _check_kind(record: dict[str, Any], name: str, kind: Any, where: str) -> None:
+    value = record[name]
+    if not isinstance(value, kind) or isinstance(value, bool):
+        raise UserError(f"{where}: {name!r} is {type(value).__name__}; it must be {_KINDS[kind]}.")
+
+
+def _is_number(value: Any) -> bool:
+    """Whether it is a finite number of a size that the supervision can hold."""
+    number = isinstance(value, int | float) and not isinstance(value, bool)
+    return number and -_LARGEST < value < _LARGEST
+
+
+def _shown(value: Any) -> str:
+    """A value for a message, which stays short."""
+    text = repr(value)
+    return text if len(text) <= 80 else f"{text[:80]}..."
 
 
 def _text(tokenizer: Any, ids: list[int]) -> str:

@@ -213,7 +213,7 @@ class SamplerStages:
     def import_records(self) -> Artifact:
         """A file of kept steps in the published form to supervision."""
         source = self._inputs
-        path = Path(source.settings.data.path or "")
+        path = Path(source.settings.data.path or "").expanduser()
         told = {
             "system_prompt": source.settings.sampler.system_prompt,
             **{name: version(name) for name in _RENDERING},

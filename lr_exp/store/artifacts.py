@@ -231,7 +231,7 @@ def problem_of(folder: Path, address: str) -> str | None:
                 return f"{name} is missing"
             if path.stat().st_size != entry["bytes"] or file_digest(path) != entry["sha256"]:
                 return f"{name} is damaged"
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         return f"its manifest cannot be read ({error!r})"
     return None
 
