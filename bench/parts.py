@@ -38,7 +38,6 @@ class Sizes:
     optimizer_steps: int = 4  # ours, a repeat
     plain_optimizer_steps: int = 1
     step_size: int = 16  # kept steps of an optimizer step
-    memory_rows: int = 16  # rows of a pass on both sides
     scaling: tuple[int, ...] = (100, 1_000, 10_000)
     repeats: int = 5
 
@@ -50,7 +49,6 @@ QUICK = Sizes(
     kept=3,
     optimizer_steps=2,
     step_size=4,
-    memory_rows=4,
     scaling=(4, 8),
     repeats=2,
 )
@@ -145,7 +143,7 @@ def memory(bench: Bench, pair_name: str) -> dict[str, Any]:
     """Peak memory over the loaded models in child processes, at the same rows a pass."""
     sizes, found = bench.sizes, {}
     tasks: dict[str, dict[str, Any]] = {
-        "sampling": {"rows": sizes.memory_rows, "new_tokens": sizes.new_tokens},
+        "sampling": {"rows": sizes.batch_size, "new_tokens": sizes.new_tokens},
         "training": {
             "batch_size": sizes.step_size,
             "new_tokens": sizes.new_tokens,

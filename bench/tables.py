@@ -134,8 +134,8 @@ def _machine(found: dict[str, Any]) -> str:
         f"in turns; {sizes['questions']} questions here and {sizes['plain_questions']} of median "
         f"length in the plain loop, {sizes['new_tokens']} new tokens, batches of "
         f"{sizes['batch_size']}; {sizes['kept']} kept steps a trajectory. Memory: growth of "
-        f"the resident set over the loaded models, in a process of its own, "
-        f"{sizes['memory_rows']} rows a pass in sampling."
+        f"the resident set over the loaded models, in a process of its own, both sides with as "
+        f"many rows a pass as a batch has."
     )
 
 
