@@ -71,13 +71,18 @@ def reading(one: Shape, lengths: Sequence[int], reads: int, passes: float) -> Co
     )
 
 
-def decoding(one: Shape, prompts: Sequence[int], new_tokens: int, batch: int) -> Cost:
-    """Batches that read their prompts and then write `new_tokens` a row, a token at a time."""
-    batches = -(-len(prompts) // batch)
-    whole = [n + new_tokens for n in prompts]
-    ops = reading(one, whole, len(prompts) * new_tokens, batches * new_tokens)
+def decoding(one: Shape, batches: Sequence[Sequence[tuple[int, int]]]) -> Cost:
+    """Batches that read their prompts and then write, a token of every row at a time.
+
+    Args:
+        batches: of each the rows' lengths: of the prompt, and of what was written.
+    """
+    rows = [row for batch in batches for row in batch]
+    passes = sum(max(written for _, written in batch) for batch in batches)
+    written = sum(written for _, written in rows)
+    ops = reading(one, [prompt + new for prompt, new in rows], written, passes)
     per_token = one.layers * one.cache_width * one.item_bytes
-    cache = sum(per_token * (n * new_tokens + new_tokens**2 / 2) for n in prompts)
+    cache = sum(per_token * (prompt * new + new**2 / 2) for prompt, new in rows)
     return ops + Cost(0.0, cache)
 
 

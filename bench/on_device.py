@@ -91,7 +91,13 @@ def _work(
     return {
         "rollout": (
             len(lengths) * new_tokens,
-            cost.decoding(expert, lengths, new_tokens, batch_size),
+            cost.decoding(
+                expert,
+                [
+                    [(prompt, new_tokens) for prompt in lengths[start : start + batch_size]]
+                    for start in range(0, len(lengths), batch_size)
+                ],
+            ),
         ),
         "score": (
             2 * sum(whole),

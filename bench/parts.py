@@ -69,17 +69,19 @@ class Bench:
 def sampling(bench: Bench, pair: Pair) -> dict[str, Any]:
     """Seconds a question: rollout and scoring, against the plain loop."""
     sizes, parts = bench.sizes, []
+    batches: list[list[tuple[int, int]]] = []
 
     def ours(_: int) -> float:
         told: dict[str, float] = {}
         with tempfile.TemporaryDirectory() as folder:
-            stages.sample(
+            answers, _steps = stages.sample(
                 pair,
                 Path(folder),
                 new_tokens=sizes.new_tokens,
                 batch_size=sizes.batch_size,
                 parts=told,
             )
+            batches[:] = stages.lengths(answers)  # the same in every repeat
         parts.append(told)
         return sum(told.values()) / len(pair.questions)
 
@@ -93,15 +95,12 @@ def sampling(bench: Bench, pair: Pair) -> dict[str, Any]:
 
     compared = comparison(*alternate(ours, plain, sizes.repeats), unit="s/question")
     count = len(pair.questions)
-    lengths = [len(prompt) for prompt in pair.prompts()]
-    whole = [length + sizes.new_tokens for length in lengths]
+    whole = [prompt + written for batch in batches for prompt, written in batch]
+    steps = sum(written for batch in batches for _, written in batch)
     floors = {
-        "rollout": cost.decoding(
-            cost.shape(pair.expert), lengths, sizes.new_tokens, sizes.batch_size
-        ),
-        "score": cost.scoring(
-            pair.expert, pair.amateur, whole, count * sizes.new_tokens, passes=count
-        ),
+        "rollout": cost.decoding(cost.shape(pair.expert), batches),
+        # A pass could hold all: weights must be read once.
+        "score": cost.scoring(pair.expert, pair.amateur, whole, steps, passes=1),
     }
     taken = {name: statistics.median(told[name] for told in parts) for name in floors}
     return {**compared, "work": _work(floors, taken, count)}

@@ -131,11 +131,11 @@ def _machine(found: dict[str, Any]) -> str:
     return (
         f"{told['cpu']}, {told['cores']} cores, {told['ram_gib']} GiB, torch {told['torch']} with "
         f"{told['threads']} threads, {told['date']}. Medians of {sizes['repeats']} repeats taken "
-        f"in turns; {sizes['questions']} questions here and {sizes['plain_questions']} of median "
-        f"length in the plain loop, {sizes['new_tokens']} new tokens, batches of "
-        f"{sizes['batch_size']}; {sizes['kept']} kept steps a trajectory. Memory: growth of "
-        f"the resident set over the loaded models, in a process of its own, both sides with as "
-        f"many rows a pass as a batch has."
+        f"in turns (memory: fewer by one; scaling, bf16: one); {sizes['questions']} questions "
+        f"here and some of median length in the plain loop, {sizes['new_tokens']} new tokens at "
+        f"most, batches of {sizes['batch_size']}; {sizes['kept']} kept steps a trajectory. Memory: "
+        f"growth of the resident set over the loaded models, in a process of its own; in sampling "
+        f"both sides have as many rows a pass as a batch has."
     )
 
 

@@ -100,6 +100,8 @@ def main() -> int:
     _printed.clear()
     _ended.update({True: 0, False: 0})
     signal.signal(signal.SIGTERM, _stop)
+    if hasattr(signal, "SIGHUP") and signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:
+        signal.signal(signal.SIGHUP, _stop)  # the terminal was closed, and there is no nohup
     try:
         check_words(sys.argv[1:])
         check_overrides([word for word in sys.argv[1:] if _is_override(word)])

@@ -52,7 +52,9 @@ def check_words(words: Sequence[str]) -> None:
     for key, value in _given(words):
         _check_code(key, value, key)
         if key == "hydra.searchpath":
-            folders.append(value)
+            if not isinstance(value, str | list):
+                raise UserError(f"{key}={value}: give folders, as [FOLDER,FOLDER].")
+            folders += value if isinstance(value, list) else [value]
         if key.startswith("hydra.job.env_set.") and is_secret_name(key.rpartition(".")[2]):
             raise UserError(f"{key}: {_NO_SECRETS}")
     for folder in folders:
@@ -164,8 +166,10 @@ def _check_folder(given: str | None) -> None:
     places = {path.absolute(), Path(__file__).parent / path}
     for place in sorted(folder for folder in places if folder.is_dir()):
         for file in sorted(place.rglob("*")):
-            if file.suffix in (".yaml", ".yml") and file.is_file():
-                _check_file(file, file.relative_to(place))
+            below = file.relative_to(place)
+            hidden = any(part.startswith(".") for part in below.parts)  # Hydra reads none there
+            if file.suffix in (".yaml", ".yml") and file.is_file() and not hidden:
+                _check_file(file, below)
 
 
 def _check_file(file: Path, below: Path) -> None:

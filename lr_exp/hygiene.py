@@ -18,6 +18,7 @@ from typing import Any
 
 MASK = "***"
 
+_SHORTEST_KEY = 16  # characters of what no setting is by chance
 _SHORTEST = 8  # characters: what is shorter is a word that text may hold by chance
 
 # What a terminal obeys or hides instead of showing it: controls but newline and tab, marks that
@@ -28,7 +29,10 @@ _OBEYED = re.compile(
     r"\ufff9-\ufffb\ud800-\udfff\U000e0000-\U000e007f]"
 )
 
-_SECRET_NAME = re.compile(r"KEY(?!BOARD)|TOKEN(?!IZERS)|SECRET|PASSWORD|PASSWD|PASSPHRASE", re.I)
+_SECRET_NAME = re.compile(
+    r"(?<![A-Z])(?:API|ACCESS|AUTH)?(?:KEYS?|TOKENS?)(?![A-Z])|SECRET|PASSWORD|PASSWD|PASSPHRASE",
+    re.IGNORECASE,
+)
 _PLACE_NAME = re.compile(r"_(?:PATH|FILE|DIR)$", re.I)  # where a secret is, not what it is
 
 # Repetitions are bounded: a long text must not take quadratic time.
@@ -76,7 +80,7 @@ def each_text(value: Any, change: Callable[[str], str]) -> Any:
 def secret_in(text: str) -> str | None:
     """What kind of secret a text holds, in words that do not tell it; None where it has none."""
     for secret, place in known_secrets().items():
-        if secret in text:
+        if secret in text and _is_like_a_key(secret):
             return f"the value of {place}"
     # What is hidden already (`https://***@host`) is none.
     if any(MASK not in found.group() for found in _URL_LOGIN.finditer(text)):
@@ -84,6 +88,11 @@ def secret_in(text: str) -> str | None:
     if any(MASK not in found.group() for found in _URL_QUERY.finditer(text)):
         return "a URL with a key in it"
     return "what looks like a key" if _SHAPES.search(text) else None
+
+
+def _is_like_a_key(secret: str) -> bool:
+    """Whether a text that holds it is refused: a word such as a model's name is only masked."""
+    return len(secret) >= _SHORTEST_KEY and bool(re.search(r"\d", secret))
 
 
 def is_secret_name(name: str) -> bool:

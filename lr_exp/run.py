@@ -29,7 +29,7 @@ from lr_exp.stages.evaluating import Evaluation
 from lr_exp.store import Artifact, Store, write_atomically
 from lr_exp.store.inventory import note_reference
 from lr_exp.supervision import Supervision
-from lr_exp.tracking import Tracker
+from lr_exp.tracking import METRICS, Tracker
 
 log = logging.getLogger(__name__)
 
@@ -92,8 +92,14 @@ def record_failure(error: str, choices: dict[str, Any], overrides: list[str], fo
 
 
 def _clear(folder: Path) -> None:
-    """Removes what an earlier run in this folder would show as this one's: results and links."""
-    (folder / SUMMARY).unlink(missing_ok=True)
+    """Takes away what an earlier run in this folder would show as this one's: results and links.
+
+    Its numbers stay beside, under other names: this run may be a mistake.
+    """
+    if (folder / SUMMARY).exists():
+        for name in (SUMMARY, METRICS):
+            if (folder / name).exists():
+                (folder / name).replace(folder / f"previous.{name}")
     (folder / FAILED).unlink(missing_ok=True)
     links = [folder / "adapter", folder / "merged", *(folder / "answers").glob("*/*.jsonl")]
     for link in links:

@@ -240,7 +240,8 @@ class DistillerSettings:
     order: str = "trajectories"
     tokens_per_pass: int = 1024  # tokens packed into one forward pass (memory)
     log_every: int = 10  # optimizer steps between logged metrics
-    checkpoint_every: int = 10  # optimizer steps between checkpoints
+    # Optimizer steps between checkpoints, made a multiple of log_every so that no mean is lost.
+    checkpoint_every: int = 10
     merge: bool = False  # also save the expert with the adapter merged in
 
     def __post_init__(self) -> None:

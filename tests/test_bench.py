@@ -59,8 +59,12 @@ def test_cost_of_reading_and_decoding_by_hand():
     assert read.flops == 2 * 200 * 8 + attention + 2 * 50 * 2
     assert read.bytes == 4 * 250
     # Two batches of 2 new tokens each read the weights; a token reads its row's cache.
-    wrote = cost.decoding(one, [3, 5], new_tokens=2, batch=1)
+    wrote = cost.decoding(one, [[(3, 2)], [(5, 2)]])
     assert wrote.bytes == 4 * 4 * 250 + 2 * 6 * 4 * ((3 * 2 + 2) + (5 * 2 + 2))
+    # A batch goes on until its longest row has ended; the other row works no longer than it writes.
+    uneven = cost.decoding(one, [[(3, 2), (5, 4)]])
+    assert uneven.bytes == 4 * 4 * 250 + 2 * 6 * 4 * ((3 * 2 + 2) + (5 * 4 + 8))
+    assert uneven.flops == cost.reading(one, [5, 9], reads=6, passes=0).flops
     assert cost.training(one, [3], 1, 1).flops == 2 * cost.reading(one, [3], 1, 1).flops
 
 

@@ -1,10 +1,13 @@
 """The whole line on the micro pair: results, reuse, resuming, records, and the empty selection."""
 
 import json
+import random
 from contextlib import nullcontext
 from pathlib import Path
 
+import numpy as np
 import pytest
+import torch
 from hydra import compose, initialize_config_dir
 
 from lr_exp.configuration import conf_dir, register, to_settings
@@ -84,6 +87,43 @@ def test_the_summary_is_complete_and_true_to_the_files(first):
             assert result["correct"] == sum(record["correct"] for record in records)
             assert result["accuracy"] == result["correct"] / 24
     assert (tmp_path / "run" / "adapter" / "adapter_model.safetensors").is_file()
+
+
+def test_the_summary_names_what_every_source_of_chance_was_started_with(first):
+    _, summary = first
+    names = {"python", "numpy", "torch", "questions", "data_order"}
+    assert summary["seeds"] == dict.fromkeys(names, summary["seed"])
+
+
+def test_every_source_of_chance_is_started(tmp_path, monkeypatch):
+    """A library that draws unasked must draw the same in a second run."""
+    drawn = []
+
+    class StoppedError(Exception):
+        pass
+
+    def draw(*_: object, **__: object) -> None:
+        drawn.append((random.random(), np.random.rand(), torch.rand(1).item()))
+        raise StoppedError
+
+    monkeypatch.setattr("lr_exp.run.Experiment", draw)
+    for _ in range(2):
+        with pytest.raises(StoppedError):
+            go(tmp_path, "run")
+    assert drawn[0] == drawn[1]
+
+
+def test_numbers_of_the_run_before_stay_beside(tmp_path):
+    """A mistake in the next command must not cost the record of the last one."""
+    folder = tmp_path / "run"
+    go(tmp_path, "run", "stages=[sample]", "data.max_questions=4")
+    numbers = (folder / "summary.json").read_text("utf-8")
+    metrics = (folder / "metrics.jsonl").read_text("utf-8")
+    with pytest.raises(UserError):
+        go(tmp_path, "run", "expert.path=/nowhere")
+    assert not (folder / "summary.json").exists()
+    assert (folder / "previous.summary.json").read_text("utf-8") == numbers
+    assert (folder / "previous.metrics.jsonl").read_text("utf-8") == metrics
 
 
 def test_metrics_are_logged_for_every_stage(first):

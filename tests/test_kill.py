@@ -18,14 +18,14 @@ WORDS = [*SMALL, "distiller.checkpoint_every=2"]
 ROOT = Path(__file__).parents[1]
 
 
-def killed(folder: Path, kills: int, number: int, *, seed: int = 0, longest: float = 3.0) -> dict:
+def killed(folder: Path, kills: int, number: int, *, seed: int = 0, shortest: float = 0.05) -> dict:
     """What `tests.killing` tells; runs and stores lie in `folder`."""
     environment = {
         **os.environ,
         "OMP_NUM_THREADS": str(torch.get_num_threads()),
         "PYTHONPATH": str(ROOT),
     }
-    words = [str(word) for word in (kills, seed, int(number), 0.05, longest)]
+    words = [str(word) for word in (kills, seed, int(number), shortest, 3.0)]
     done = subprocess.run(  # noqa: S603 - our own program
         [sys.executable, "-m", "tests.killing", *words, *WORDS],
         cwd=folder,
@@ -78,6 +78,7 @@ def compare(folder: Path, told: dict, whole: Path) -> None:
 def test_killed_anywhere_the_same_command_ends_with_the_same_bytes(whole, tmp_path):
     told = killed(tmp_path, 8, signal.SIGKILL)
     assert told["kills"] == 8
+    assert told["stages"]  # some fell into work, not only into the start
     compare(tmp_path, told, whole)
 
 
@@ -85,12 +86,13 @@ def test_killed_anywhere_the_same_command_ends_with_the_same_bytes(whole, tmp_pa
 def test_a_hundred_kills(whole, tmp_path):
     told = killed(tmp_path, 100, signal.SIGKILL, seed=1)
     assert told["kills"] == 100
+    assert {"rollout", "score", "adapter", "answers"} <= set(told["stages"])
     compare(tmp_path, told, whole)
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_signal_ends_cleanly_and_says_how_to_go_on(whole, tmp_path, number):
-    told = killed(tmp_path, 4, number, seed=2)
+    told = killed(tmp_path, 4, number, seed=2, shortest=1.0)  # the program has begun
     assert told["kills"] == 4
     assert [os.waitstatus_to_exitcode(end) for end in told["ends"][:-1]].count(130) == 4
     compare(tmp_path, told, whole)

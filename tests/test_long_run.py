@@ -35,12 +35,13 @@ class Sample:
 
 def watched(words: list[str], folder: Path) -> list[Sample]:
     """Runs the program and looks at it twice a second."""
-    process = subprocess.Popen(  # noqa: S603 - our own program
-        [sys.executable, "-m", "lr_exp", *words, f"store={folder}/store"],
-        cwd=folder,
-        stdout=(folder / "output").open("w"),
-        stderr=subprocess.STDOUT,
-    )
+    with (folder / "output").open("w") as output:
+        process = subprocess.Popen(  # noqa: S603 - our own program
+            [sys.executable, "-m", "lr_exp", *words, f"store={folder}/store"],
+            cwd=folder,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+        )
     samples = []
     while process.poll() is None:
         try:
@@ -74,11 +75,12 @@ def kept(summary: Path) -> dict[str, SupervisedTrajectory]:
 @pytest.mark.skipif(not os.path.exists("/proc/self/statm"), reason="reads Linux's /proc")
 def test_ten_thousand_questions(tmp_path):
     long = [f"data.count={COUNT}", "data.max_questions=null", "hydra.run.dir=long"]
-    samples = watched([*WORDS, *long, f"store={tmp_path}/store"], tmp_path)
-    for stage in ("rollout", "score", "answers"):
+    samples = watched([*WORDS, *long], tmp_path)
+    # Evaluation is five benchmarks by two models, which differ a little in what they need.
+    for stage, most in (("rollout", 0.1), ("score", 0.1), ("answers", 0.25)):
         grown, files = flat(samples, stage)
         print(f"{stage}: memory +{grown:.1%}, open files +{files}")
-        assert grown < 0.1
+        assert grown < most
         assert files <= 2
     whole = kept(tmp_path / "long" / "summary.json")
 

@@ -2,6 +2,7 @@
 
 import json
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -163,6 +164,22 @@ def test_the_four_ablations_are_choices_of_data(tmp_path, pair, shared, question
         ):
             assert (ids, weights) == ([answers[trajectory.question][step]], [1.0])
     assert supervision("all", "token").kept == total
+
+
+def test_supervision_is_in_the_questions_order_not_the_batches(tmp_path, pair, shared, questions):
+    """The order in which batches were made must not reach the training."""
+    uneven = [  # shorter ones first: batches take the longest first
+        replace(question, text=" ".join([question.text] * (1 + number // 6)))
+        for number, question in enumerate(questions)
+    ]
+    folders = sample(tmp_path, pair, shared, uneven)
+    written = [row["question_id"] for row in read_shards(folders[0])]
+    asked = [question.id for question in questions]
+    assert written != asked
+    supervision = select.select(*folders, METHOD, alpha=ALPHA, beta=BETA).supervision
+    kept = [trajectory.question_id for trajectory in supervision.trajectories]
+    assert len(kept) > 1
+    assert kept == [one for one in asked if one in kept]
 
 
 def test_profile_counts_every_step_once(tmp_path, pair, shared, questions):

@@ -7,9 +7,15 @@ from pathlib import Path
 import pytest
 
 from lr_exp.errors import UserError
-from lr_exp.store import MANIFEST, Recipe, Store
+from lr_exp.store import MANIFEST, Recipe, Store, write_atomically
 from lr_exp.store.__main__ import main
-from lr_exp.store.inventory import REFERENCES, entries, note_reference
+from lr_exp.store.inventory import (
+    REFERENCES,
+    entries,
+    note_reference,
+    prune,
+    unreferenced,
+)
 
 
 def recipe(number: int, stage: str = "rollout") -> Recipe:
@@ -86,14 +92,14 @@ def test_the_list_has_every_artifact_with_its_size_and_state(filled, call):
 def test_verifying_names_what_is_damaged(filled, call):
     root, _, names = filled
     status, out, _ = call(root, "verify")
-    assert (status, out) == (0, "3 finished artifacts, 0 damaged\n")
+    assert (status, out) == (0, "3 whole artifacts, 0 damaged\n")
     (root / names[1] / "data.txt").write_text("y" * 2048)
     (root / names[2] / MANIFEST).unlink()
     status, out, _ = call(root, "verify")
     assert status == 1
     assert f"{names[1]}: data.txt is damaged" in out
     assert f"{names[2]}: its manifest cannot be read" in out
-    assert "3 finished artifacts, 2 damaged" in out
+    assert "1 whole artifacts, 2 damaged" in out
 
 
 def test_pruning_keeps_what_a_run_refers_to(filled, call):
@@ -248,3 +254,83 @@ def test_what_a_killed_process_was_writing_is_no_part_of_the_artifact(tmp_path):
     name = put(store, 1)
     files = {path.name for path in (tmp_path / name).rglob("*") if path.is_file()}
     assert files == {"data.txt", MANIFEST}
+
+
+def test_the_manifest_is_there_before_the_artifact_has_its_name(tmp_path, monkeypatch):
+    """The name alone tells other processes that there is something whole."""
+    seen, rename = [], Path.rename
+
+    def watched(self: Path, target: Path) -> Path:
+        seen.append((self / MANIFEST).exists())
+        return rename(self, target)
+
+    monkeypatch.setattr(Path, "rename", watched)
+    put(Store(tmp_path), 1)
+    assert seen == [True]
+
+
+def test_a_file_is_replaced_at_once(tmp_path, monkeypatch):
+    """Who reads while it is written finds the old content or the new, never half."""
+    path = tmp_path / "file"
+    path.write_text("old")
+
+    def stopped(self: Path, target: Path) -> None:
+        assert path.read_text() == "old"
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Path, "replace", stopped)
+    with pytest.raises(KeyboardInterrupt):
+        write_atomically(path, "new")
+    assert path.read_text() == "old"
+
+
+def test_what_cannot_be_read_now_is_not_called_damaged(tmp_path, monkeypatch):
+    """Too many open files, for instance: whole work must not be set aside for that."""
+    name = put(Store(tmp_path), 1)
+
+    def refused(path: Path) -> str:
+        raise OSError(errno.EMFILE, "Too many open files")
+
+    monkeypatch.setattr("lr_exp.store.artifacts.file_digest", refused)
+    with pytest.raises(OSError, match="Too many"):
+        Store(tmp_path).find(recipe(1))
+    assert (tmp_path / name / MANIFEST).exists()
+
+
+def test_looking_sets_nothing_aside(tmp_path):
+    """Only who holds the lock may: another process could just have made it again."""
+    name = put(Store(tmp_path), 1)
+    (tmp_path / name / "data.txt").write_text("y")
+    before = sorted(tmp_path.rglob("*"))
+    assert Store(tmp_path).find(recipe(1)) is None
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+@pytest.mark.parametrize("content", [b"garbage\n", b"\xff\xfe\x00", b"rollout/0123", b""])
+def test_references_that_are_damaged_stop_the_pruning(filled, call, content):
+    root, run, names = filled
+    (run / REFERENCES).write_bytes(content)
+    status, _, err = call(root, "prune", run, "--yes")
+    assert status == 1
+    assert "is damaged" in err
+    assert all((root / name).exists() for name in names)
+    note_reference(run, names[0])  # the same command again mends them
+    assert (run / REFERENCES).read_text() == f"{names[0]}\n"
+
+
+def test_what_a_run_asked_for_meanwhile_stays(filled):
+    root, run, names = filled
+    going = unreferenced(root, [run])
+    assert {entry.name for entry in going} == set(names[1:])
+    note_reference(run, names[1])
+    assert [entry.name for entry in prune(going, [run])] == [names[2]]
+    assert (root / names[1]).exists()
+
+
+def test_the_store_is_named_before_or_after_the_command(filled, capsys):
+    root, _, _ = filled
+    assert main(["list", "--store", str(root)]) == 0
+    after = capsys.readouterr().out
+    assert main(["--store", str(root), "list"]) == 0
+    assert capsys.readouterr().out == after
+    assert "3 finished" in after

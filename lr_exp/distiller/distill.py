@@ -3,6 +3,7 @@
 Knows the expert, supervision and its own settings; knows nothing of amateurs, alpha or beta.
 """
 
+import errno
 import json
 import logging
 import shutil
@@ -43,6 +44,7 @@ HISTORY = "history.jsonl"
 _SNAPSHOTS = "snapshots"
 _CHECKPOINTS = "checkpoints"
 _WEIGHTS = "adapter_model.safetensors"  # of a checkpoint
+_NOT_NOW = (errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EACCES, errno.EIO, errno.ESTALE)
 _TORCH_FILES = ("optimizer.pt", "scheduler.pt", "rng_state.pth")  # of a checkpoint
 
 
@@ -73,7 +75,7 @@ def distill(
     """
     _check_lengths(supervision, expert)
     set_seed(seed)
-    model = _with_lora(expert, settings)
+    model, report = _with_lora(expert, settings), _Report(on_log)
     try:
         plan = plan_batches(
             supervision,
@@ -91,7 +93,7 @@ def distill(
                 plan,
                 tokens_per_pass=pass_size(settings.tokens_per_pass, torch.device(device).type),
             ),
-            callbacks=[_Report(on_log), _Snapshots(folder / _SNAPSHOTS, settings.snapshot_every)],
+            callbacks=[report, _Snapshots(folder / _SNAPSHOTS, settings.snapshot_every)],
             vocabulary_size=expert.vocabulary_size,
         )
         trainer.remove_callback(PrinterCallback)  # our own bar and log say the same, once
@@ -108,6 +110,7 @@ def distill(
         # Embeddings are not tuned; to look whether they were, peft would ask the hub.
         model.save_pretrained(str(folder / ADAPTER), save_embedding_layers=False)
     finally:
+        report.close()
         model.unload().eval()  # training left it with its dropout on
     (folder / ADAPTER / "README.md").unlink(missing_ok=True)  # a template full of placeholders
     for _, snapshot in read_snapshots(folder):  # their base model has its name only now
@@ -207,7 +210,7 @@ def _arguments(
         logging_nan_inf_filter=False,  # a loss that is not finite ends the run, see the trainer
         save_strategy="steps",
         save_steps=logs_between * settings.log_every,
-        save_total_limit=1,
+        save_total_limit=2,  # the newest is the one that a power cut damages
         seed=seed,
         use_cpu=torch.device(device).type == "cpu",
         remove_unused_columns=False,
@@ -236,6 +239,8 @@ def _last_whole(checkpoints: Path) -> str | None:
                 for name in _TORCH_FILES:
                     torch.load(folder / name, map_location="cpu", weights_only=True)
         except Exception as error:  # every library has its own for a damaged file
+            if isinstance(error, MemoryError) or getattr(error, "errno", None) in _NOT_NOW:
+                raise  # it cannot be read at the moment, which says nothing about it
             log.warning("distill: %s is damaged and left out (%s)", folder.name, first_line(error))
             shutil.rmtree(folder)
         else:
@@ -248,6 +253,12 @@ class _Report(TrainerCallback):
 
     def __init__(self, on_log: Callable[[int, dict[str, float]], None]) -> None:
         self._on_log = on_log
+        self._bar: tqdm[Any] | None = None
+
+    def close(self) -> None:
+        """Ends the bar's line, also where training was stopped."""
+        if self._bar is not None:
+            self._bar.close()
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         self._bar = tqdm(
@@ -262,7 +273,8 @@ class _Report(TrainerCallback):
                 self._on_log(entry["step"], _kept_metrics(entry))
 
     def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        self._bar.update()
+        if self._bar is not None:
+            self._bar.update()
         if state.global_step == state.max_steps:
             control.should_log = True  # the last steps too, whatever log_every
 
@@ -270,11 +282,9 @@ class _Report(TrainerCallback):
         self, args: Any, state: Any, control: Any, logs: dict[str, float] | None = None, **_: Any
     ) -> None:
         if logs and "loss" in logs:
-            self._bar.set_postfix(loss=f"{logs['loss']:.4f}", refresh=False)
+            if self._bar is not None:
+                self._bar.set_postfix(loss=f"{logs['loss']:.4f}", refresh=False)
             self._on_log(state.global_step, _kept_metrics({**logs, "step": state.global_step}))
-
-    def on_train_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        self._bar.close()
 
 
 class _Snapshots(TrainerCallback):

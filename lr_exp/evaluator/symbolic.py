@@ -12,7 +12,7 @@ import re
 import signal
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from typing import Any
 
 _MAX_SYMBOLIC_CHARACTERS = 400  # handed to math-verify; the longest reference known has 230
@@ -141,14 +141,20 @@ def _watch(seconds: float) -> Iterator[None]:
                     _raise_in_thread(watched, ctypes.py_object(_OutOfTime))
             wait = 1
 
-    threading.Thread(target=watch, daemon=True).start()
+    def stop() -> None:
+        with lock:
+            over.set()
+        _raise_in_thread(watched, None)  # takes back what has not arrived yet
+
     try:
+        threading.Thread(target=watch, daemon=True).start()
         yield
     finally:
-        while not over.is_set():
-            with suppress(_OutOfTime), lock:  # late: what it would have ended has ended
-                over.set()
-        _raise_in_thread(watched, None)  # takes back what has not arrived yet
+        # What is raised comes a second apart: if the first clean-up is hit, the second is not.
+        try:
+            stop()
+        finally:
+            stop()
 
 
 _raise_in_thread = ctypes.pythonapi.PyThreadState_SetAsyncExc

@@ -17,7 +17,7 @@ from pathlib import Path
 
 from lr_exp.errors import UserError
 from lr_exp.hygiene import guard_tracebacks, printable, redact
-from lr_exp.store.inventory import Entry, entries, problems, references, remove, unreferenced
+from lr_exp.store.inventory import Entry, entries, problems, prune, unreferenced
 
 
 def main(words: Sequence[str] | None = None) -> int:
@@ -29,11 +29,16 @@ def main(words: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("--store", type=Path, default=Path("runs/store"), help="(%(default)s)")
     commands = parser.add_subparsers(dest="command", required=True)
-    commands.add_parser("list", help="what is there, with sizes")
-    commands.add_parser("verify", help="every file against its checksum")
-    prune = commands.add_parser("prune", help="remove what no run refers to")
-    prune.add_argument("runs", type=Path, nargs="+", help="folders of runs whose artifacts stay")
-    prune.add_argument("--yes", action="store_true", help="remove; else it is only shown")
+    for command, what in (
+        ("list", "what is there, with sizes"),
+        ("verify", "every file against its checksum"),
+        ("prune", "remove what no run refers to"),
+    ):
+        add = commands.add_parser(command, help=what).add_argument
+        add("--store", type=Path, default=argparse.SUPPRESS, help="before or after the command")
+        if command == "prune":
+            add("runs", type=Path, nargs="+", help="folders of runs whose artifacts stay")
+            add("--yes", action="store_true", help="remove; else it is only shown")
     asked = parser.parse_args(words)
     try:
         if asked.command == "list":
@@ -60,20 +65,18 @@ def _verify(root: Path) -> int:
     damaged = problems(root)
     for entry, problem in damaged:
         print(printable(f"{entry.name}: {problem}"))
-    finished = sum(entry.state == "finished" for entry in found)
-    print(f"{finished:,} finished artifacts, {len(damaged):,} damaged")
+    ended = sum(entry.state in ("finished", "damaged") for entry in found)
+    print(f"{ended - len(damaged):,} whole artifacts, {len(damaged):,} damaged")
     if damaged:
         print("The next run that needs a damaged one sets it aside and makes it again.")
     return 1 if damaged else 0
 
 
 def _prune(root: Path, runs: Sequence[Path], really: bool) -> int:
-    names = references(runs)
-    going = unreferenced(root, names)
-    _print_table(going)
+    going = unreferenced(root, runs)
     if really:
-        for entry in going:
-            remove(entry)
+        going = prune(going, runs)
+    _print_table(going)
     size = _size(sum(entry.bytes for entry in going))
     kept = len(entries(root)) - (0 if really else len(going))
     done = "removed" if really else "would be removed (--yes removes them)"

@@ -29,6 +29,13 @@ log = logging.getLogger(__name__)
 
 MANIFEST = "manifest.json"
 
+# What reading a damaged artifact ends in. Other errors of the system (too many open files, a disk
+# that does not answer) pass.
+_DAMAGE = (
+    *(FileNotFoundError, NotADirectoryError, IsADirectoryError),
+    *(ValueError, KeyError, TypeError, AttributeError, RecursionError),
+)
+
 
 @dataclass(frozen=True)
 class Recipe:
@@ -83,32 +90,20 @@ class Store:
             raise self._unwritable(error) from error
 
     def find(self, recipe: Recipe) -> Artifact | None:
-        """The finished artifact of a recipe, or None. One that is damaged is set aside."""
+        """The finished artifact of a recipe, or None where it is not there or damaged."""
         self._on_use(f"{recipe.stage}/{recipe.address}")
         folder = self._folder(recipe)
-        if not folder.exists():
+        if not folder.exists() or problem_of(folder, recipe.address) is not None:
             return None
-        problem = problem_of(folder, recipe.address)
-        if problem is None:
-            manifest = json.loads((folder / MANIFEST).read_text("utf-8"))
-            return Artifact(
-                recipe.stage,
-                recipe.address,
-                folder,
-                manifest["facts"],
-                manifest["seconds"],
-                reused=True,
-            )
-        aside = folder.with_name(f"{folder.name}.damaged-{time.time_ns()}")
-        try:
-            folder.rename(aside)
-        except OSError as error:
-            raise UserError(
-                f"{folder}: {problem}, and it cannot be set aside ({error.strerror}): set store= "
-                "to a folder that can be written."
-            ) from error
-        log.warning("%s: %s; set aside as %s and made again", folder, problem, aside.name)
-        return None
+        manifest = json.loads((folder / MANIFEST).read_text("utf-8"))
+        return Artifact(
+            recipe.stage,
+            recipe.address,
+            folder,
+            manifest["facts"],
+            manifest["seconds"],
+            reused=True,
+        )
 
     def make(self, recipe: Recipe, build: Callable[[Path], dict[str, Any]]) -> Artifact:
         """The artifact of a recipe, built only if it is not there.
@@ -134,9 +129,10 @@ class Store:
         with _only_one(lock):
             if not folder.exists() and problem_of(part, recipe.address) is None:
                 part.rename(folder)  # an earlier try was stopped just before this line
-            found = self.find(recipe)
+            found = self.find(recipe)  # another process may have made it meanwhile
             if found is not None:
                 return found
+            _set_aside(folder, problem_of(folder, recipe.address))
             try:
                 return self._build(recipe, build, part, folder)
             except Exception as error:
@@ -144,8 +140,8 @@ class Store:
                     raise
                 raise UserError(
                     f"the disk of the store {self.root} is full ({recipe.stage} could not be "
-                    "written): free some space (python -m lr_exp.store prune) or set store= to "
-                    "another disk. What was finished is kept: the same command goes on."
+                    "written): free some space (see python -m lr_exp.store --help) or set "
+                    "store= to another disk. What was finished is kept: the same command goes on."
                 ) from error
 
     def _build(
@@ -218,8 +214,27 @@ class _Clock:
             write_atomically(self.path, str(self.seconds))
 
 
+def _set_aside(folder: Path, problem: str | None) -> None:
+    """Moves a damaged artifact out of the way; to be called under its lock."""
+    if not folder.exists():
+        return
+    aside = folder.with_name(f"{folder.name}.damaged-{time.time_ns()}")
+    try:
+        folder.rename(aside)
+    except OSError as error:
+        raise UserError(
+            f"{folder}: {problem}, and it cannot be set aside ({error.strerror}): set store= to a "
+            "folder that can be written."
+        ) from error
+    log.warning("%s: %s; set aside as %s and made again", folder, problem, aside.name)
+
+
 def problem_of(folder: Path, address: str) -> str | None:
-    """Why a folder is not the whole artifact of this address, or None if it is."""
+    """Why a folder is not the whole artifact of this address, or None if it is.
+
+    Raises:
+        OSError: it cannot be read at the moment, which says nothing about it.
+    """
     try:
         manifest = json.loads((folder / MANIFEST).read_text("utf-8"))
         if manifest["address"] != address:
@@ -231,7 +246,7 @@ def problem_of(folder: Path, address: str) -> str | None:
                 return f"{name} is missing"
             if path.stat().st_size != entry["bytes"] or file_digest(path) != entry["sha256"]:
                 return f"{name} is damaged"
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+    except _DAMAGE as error:
         return f"its manifest cannot be read ({error!r})"
     return None
 
@@ -243,6 +258,8 @@ def _only_one(file: TextIO) -> Iterator[None]:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            log.info("another process is making %s; waiting for it", Path(file.name).stem)
+            place = Path(file.name)
+            name = f"{place.parent.name}/{place.stem}"
+            log.info("another process is making %s; waiting for it", name)
             fcntl.flock(file, fcntl.LOCK_EX)
         yield

@@ -3,17 +3,20 @@
 import fcntl
 import re
 import shutil
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
 from lr_exp.errors import UserError
 from lr_exp.store.artifacts import MANIFEST, problem_of
+from lr_exp.store.files import write_atomically
 
 REFERENCES = "artifacts.txt"  # in a run's folder: each artifact it asked for, one a line
 _RESULTS = ("summary.json", "failed.json")
 _ADDRESS = re.compile(r"[0-9a-f]{24}")
+_NAME = re.compile(r"[a-z_]+/[0-9a-f]{24}")
 
 
 @dataclass(frozen=True)
@@ -23,7 +26,8 @@ class Entry:
     stage: str
     address: str
     folder: Path
-    state: str  # finished | unfinished (a run was stopped) | set aside (it was damaged)
+    # finished | unfinished (a run was stopped) | damaged (without a manifest) | set aside (it was)
+    state: str
     bytes: int
     modified: datetime
 
@@ -47,7 +51,7 @@ def entries(root: Path) -> list[Entry]:
         if not _ADDRESS.fullmatch(address) or folder.is_symlink():
             continue
         if not ending:
-            state = "finished"
+            state = "finished" if (folder / MANIFEST).exists() else "damaged"
         elif ending == "part":
             state = "unfinished"
         elif ending.startswith("damaged-"):
@@ -71,7 +75,7 @@ def entries(root: Path) -> list[Entry]:
 
 def problems(root: Path) -> list[tuple[Entry, str]]:
     """The finished artifacts whose files are not what their manifest says, and how."""
-    finished = [entry for entry in entries(root) if entry.state == "finished"]
+    finished = [entry for entry in entries(root) if entry.state in ("finished", "damaged")]
     found = [(entry, problem_of(entry.folder, entry.address)) for entry in finished]
     return [(entry, problem) for entry, problem in found if problem is not None]
 
@@ -79,9 +83,12 @@ def problems(root: Path) -> list[tuple[Entry, str]]:
 def note_reference(run_folder: Path, name: str) -> None:
     """Writes down that a run asks for an artifact, before it is made: prune leaves it alone."""
     path = run_folder / REFERENCES
-    if not path.exists() or name not in path.read_text("utf-8").splitlines():
-        with path.open("a", encoding="utf-8") as file:
-            file.write(f"{name}\n")
+    try:
+        noted = [line for line in path.read_text("utf-8").splitlines() if _NAME.fullmatch(line)]
+    except (FileNotFoundError, UnicodeDecodeError):
+        noted = []
+    if name not in noted:
+        write_atomically(path, "".join(f"{line}\n" for line in (*noted, name)))
 
 
 def references(run_folders: Iterable[Path]) -> set[str]:
@@ -108,32 +115,59 @@ def references(run_folders: Iterable[Path]) -> set[str]:
         if not noted:
             raise UserError(f"{given}: no run in it or below it.")
         for path in noted:
-            names.update(path.read_text("utf-8").split())
+            names |= _read_references(path)
     return names
 
 
-def unreferenced(root: Path, names: set[str]) -> list[Entry]:
-    """What no run refers to, and what was set aside as damaged; nothing that is being made."""
-    return [
-        entry
-        for entry in entries(root)
-        if (entry.state == "set aside" or entry.name not in names) and not _is_being_made(entry)
-    ]
+def _read_references(path: Path) -> set[str]:
+    lines = path.read_bytes().decode("utf-8", "replace").splitlines()
+    wrong = [line for line in lines if not _NAME.fullmatch(line)]
+    if wrong or not lines:
+        raise UserError(
+            f"{path} is damaged: which artifacts this run refers to is not known. Run its command "
+            "again, which makes nothing twice, or prune without it."
+        )
+    return set(lines)
 
 
-def remove(entry: Entry) -> None:
-    """Deletes an artifact: its manifest first, so that half of it is never taken for whole."""
-    (entry.folder / MANIFEST).unlink(missing_ok=True)
-    shutil.rmtree(entry.folder)  # its lock stays: another process may be waiting for it
+def unreferenced(root: Path, run_folders: Sequence[Path]) -> list[Entry]:
+    """What no run below these folders refers to, and what was set aside as damaged.
+
+    Raises:
+        UserError: see `references`.
+    """
+    names = references(run_folders)
+    return [e for e in entries(root) if e.state == "set aside" or e.name not in names]
 
 
-def _is_being_made(entry: Entry) -> bool:
-    lock = entry.folder.with_suffix(".lock")
-    if entry.state == "set aside" or not lock.exists():
-        return False
-    with lock.open("a") as file:
+def prune(going: Iterable[Entry], run_folders: Sequence[Path]) -> list[Entry]:
+    """Deletes what is still `unreferenced`, each under its lock; returns what is gone.
+
+    An artifact that is being made stays, and so does one that a run has asked for since.
+    """
+    gone = []
+    for entry in going:
+        with _locked(entry) as free:
+            if free and (entry.state == "set aside" or entry.name not in references(run_folders)):
+                # The manifest first, so that half of an artifact is never taken for whole. Its
+                # lock's file stays: another process may be waiting for it.
+                (entry.folder / MANIFEST).unlink(missing_ok=True)
+                shutil.rmtree(entry.folder)
+                gone.append(entry)
+    return gone
+
+
+@contextmanager
+def _locked(entry: Entry) -> Iterator[bool]:
+    """Holds the artifact's lock, if nobody else does."""
+    path = entry.folder.parent / f"{entry.address}.lock"
+    if not path.exists():
+        yield True
+        return
+    with path.open() as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            return True
-    return False
+            yield False
+        else:
+            yield True

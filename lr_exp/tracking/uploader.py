@@ -27,7 +27,8 @@ SHORTEST_WAIT_SECONDS = 3.0
 _LONGEST_WAIT_SECONDS = 30.0
 
 _ANSWER_SECONDS = 5.0  # the time that a service has to answer
-_ASK_AGAIN_SECONDS = 30.0
+_ASK_AGAIN_SECONDS = 30.0  # and then twice as long, and so on
+_LONGEST_PAUSE_SECONDS = 600.0
 _SCRIPT = Path(__file__).with_name("live_sync.py")
 _NOT_PASSED_ON = (
     "WANDB_SERVICE",  # the run's own wandb-core: ending the sending must not end that
@@ -81,7 +82,7 @@ class Uploader:
     def _work(self) -> None:
         pause = _ASK_AGAIN_SECONDS
         while not self._send() and not self._ended.wait(pause):
-            pause *= 2
+            pause = min(2 * pause, _LONGEST_PAUSE_SECONDS)
 
     def _send(self) -> bool:
         """Sends while the run goes on; False where the service did not take the run.
