@@ -129,13 +129,23 @@ def test_the_same_sweep_with_fewer_cells_keeps_the_others_results(program):
     ("overrides", "name"),
     [
         (["+sweep=ablation", "method=neither", "seed=1", "store=/a/b"], "method=neither,seed=1"),
-        (["expert.path=a/b c", "benchmarks=[x,y]"], "expert.path=a_b_c,benchmarks=_x,y_"),
+        # What was replaced may be all that tells two cells apart: then a digest does.
+        (
+            ["expert.path=a/b c", "benchmarks=[x,y]"],
+            "expert.path=a_b_c,benchmarks=_x,y_-8aa842916f57",
+        ),
         (["+sweep=ablation"], "cell"),
-        (["../../up"], ".._.._up"),
+        (["../../up"], ".._.._up-b8e0bcb52326"),
     ],
 )
 def test_a_cells_folder_is_named_by_its_choices(overrides, name):
     assert cell_folder(overrides) == name
+
+
+def test_choices_that_look_alike_have_folders_of_their_own():
+    names = {cell_folder([f"data.path={path}"]) for path in ("a/b", "a b", "a_b", "日/本", "日 本")}
+    assert len(names) == 5
+    assert len(cell_folder([f"data.path={'日' * 200}"]).encode()) < 200
 
 
 def test_long_choices_make_short_names_that_differ():
