@@ -340,14 +340,15 @@ def test_a_loss_that_is_not_finite_ends_the_training(tmp_path):
         train(tmp_path, expert)
 
 
-def test_a_checkpoint_that_was_cut_off_while_written_is_not_used(tmp_path):
-    def stop(step, metrics):
-        if step == 5:
-            raise KilledError
+def stop_at_five(step, metrics):
+    if step == 5:
+        raise KilledError
 
+
+def test_a_checkpoint_that_was_cut_off_while_written_is_not_used(tmp_path):
     train(tmp_path / "whole")
     with pytest.raises(KilledError):
-        train(tmp_path / "broken", on_log=stop)
+        train(tmp_path / "broken", on_log=stop_at_five)
     cut = tmp_path / "broken" / "checkpoints" / "checkpoint-999"
     cut.mkdir()
     (cut / "trainer_state.json").write_text('{"epoch": 0.', "utf-8")
@@ -362,14 +363,9 @@ def test_a_checkpoint_that_was_cut_off_while_written_is_not_used(tmp_path):
 @pytest.mark.parametrize("damage", ["cut", "gone"])
 def test_a_damaged_checkpoint_is_left_out(tmp_path, name, damage, caplog):
     """It would end every later try of the same command."""
-
-    def stop(step, metrics):
-        if step == 5:
-            raise KilledError
-
     train(tmp_path / "whole")
     with pytest.raises(KilledError):
-        train(tmp_path / "broken", on_log=stop)
+        train(tmp_path / "broken", on_log=stop_at_five)
     checkpoint = max((tmp_path / "broken" / "checkpoints").iterdir())
     path = checkpoint / name
     if damage == "cut":
