@@ -7,7 +7,7 @@ by one.
 """
 
 import hashlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -101,6 +101,14 @@ class Supervision:
     def kept(self) -> int:
         """Number of kept steps."""
         return int(self.kept_counts.sum())
+
+    def about(self, questions: Iterable[str]) -> Iterator[SupervisedTrajectory]:
+        """The trajectories of these questions, by their ids."""
+        wanted = pa.array(questions, type=pa.string())
+        mask = pc.call_function(
+            "is_in", [self._table["question_id"]], pc.SetLookupOptions(value_set=wanted)
+        )
+        yield from _Rows(self._table.filter(mask))
 
     def digest(self) -> str:
         """sha256 of what is trained: prefixes, places, labels. Two equal ones train alike."""

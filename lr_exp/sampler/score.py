@@ -13,7 +13,6 @@ from typing import Any
 import pyarrow as pa
 import torch
 from torch import Tensor
-from tqdm import tqdm
 
 from lr_exp import contrast
 from lr_exp.cpu_linear import arranged
@@ -21,12 +20,13 @@ from lr_exp.errors import UserError
 from lr_exp.memory_limits import Portion, free_memory, ran_out_of_memory
 from lr_exp.models import LanguageModel
 from lr_exp.packing import Pack, groups_within, pack, pass_size, read_logits
+from lr_exp.progress import Progress
 from lr_exp.prompts import render_prompt
 from lr_exp.shards import count_rows, read_shard, shard_path, shard_paths, write_shard
 from lr_exp.shared_layers import read_both
 from lr_exp.vocabulary import SharedVocabulary
 
-VERSION = 1
+VERSION = 2
 
 SCHEMA = pa.schema(
     [
@@ -42,8 +42,15 @@ SCHEMA = pa.schema(
         ("support_ids", pa.list_(pa.int32())),
         ("support_expert", pa.list_(pa.float32())),  # log-probabilities
         ("support_amateur", pa.list_(pa.float32())),
+        # The amateur's first choices, most probable first: the support is the expert's, and what
+        # the amateur would have said instead may lie outside it.
+        ("amateur_top_ids", pa.list_(pa.int32())),
+        ("amateur_top_expert", pa.list_(pa.float32())),  # log-probabilities
+        ("amateur_top_amateur", pa.list_(pa.float32())),
     ]
 )
+
+_AMATEUR_TOP = 4  # for a reader; no stage trains on them
 
 # Steps that are measured at once: beside a pass's raw logits, the working set is a few such
 # (steps, vocabulary) matrices in fp32. On a CPU fewer stay in its cache (49,152 ids, one core: 0.17
@@ -69,6 +76,9 @@ class StepScores:
     support_ids: Tensor  # (entries,) int64
     support_expert: Tensor  # (entries,) fp32
     support_amateur: Tensor  # (entries,) fp32
+    amateur_top_ids: Tensor  # (steps, at most 4) int64, most probable first
+    amateur_top_expert: Tensor  # the same shape, fp32
+    amateur_top_amateur: Tensor  # the same shape, fp32
 
 
 def score_steps(
@@ -79,6 +89,7 @@ def score_steps(
     expert = contrast.log_probs(shared.restrict(expert_logits))
     amateur = contrast.log_probs(shared.restrict(amateur_logits))
     rows, columns = contrast.plausible(expert, floor).nonzero(as_tuple=True)
+    amateur_top, places = amateur.topk(min(_AMATEUR_TOP, amateur.shape[-1]), dim=-1)
     return StepScores(
         kl=contrast.kl_nats(expert, amateur),
         expert_entropy=contrast.entropy_nats(expert),
@@ -89,6 +100,9 @@ def score_steps(
         support_ids=ids[columns],
         support_expert=expert[rows, columns],
         support_amateur=amateur[rows, columns],
+        amateur_top_ids=ids[places],
+        amateur_top_expert=expert.gather(-1, places),
+        amateur_top_amateur=amateur_top,
     )
 
 
@@ -114,25 +128,28 @@ def score(
     shards = shard_paths(trajectories)
     device = next(expert.model.parameters()).device.type
     portion = Portion(pass_size(tokens_per_pass, device), "score: tokens of a pass", _ADVICE)
+    sizes = [count_rows(path) for path in shards]
+    found = sum(n for number, n in enumerate(sizes) if shard_path(folder, number).exists())
     with (
-        tqdm(total=len(shards), desc="score", unit="shard", dynamic_ncols=True) as progress,
+        Progress("score", sum(sizes), "answer", found=found, also="token") as progress,
         arranged(expert.model, amateur.model),
     ):
         for number, path in enumerate(shards):
-            if not shard_path(folder, number).exists():
-                rows = list(
-                    _score_shard(
-                        read_shard(path),
-                        expert,
-                        amateur,
-                        shared,
-                        system_prompt,
-                        support_floor,
-                        portion,
-                    )
+            if shard_path(folder, number).exists():
+                continue
+            rows = list(
+                _score_shard(
+                    read_shard(path),
+                    expert,
+                    amateur,
+                    shared,
+                    system_prompt,
+                    support_floor,
+                    portion,
                 )
-                write_shard(folder, number, rows, SCHEMA)
-            progress.update()
+            )
+            write_shard(folder, number, rows, SCHEMA)
+            progress.add(sizes[number], also=len(rows))
     return {"steps": sum(count_rows(path) for path in shard_paths(folder))}
 
 
@@ -274,6 +291,9 @@ def _rows(
         "amateur_entropy": scores.amateur_entropy.tolist(),
         "expert_top1": scores.expert_top1.tolist(),
         "amateur_top1": scores.amateur_top1.tolist(),
+        "amateur_top_ids": scores.amateur_top_ids.tolist(),
+        "amateur_top_expert": scores.amateur_top_expert.tolist(),
+        "amateur_top_amateur": scores.amateur_top_amateur.tolist(),
     }
     support = {
         "support_ids": scores.support_ids.tolist(),

@@ -21,11 +21,12 @@ from lr_exp.settings import MethodSettings
 from lr_exp.shards import read_shard, shard_paths
 from lr_exp.supervision import SCHEMA, SupervisedTrajectory, Supervision
 
-VERSION = 2
+VERSION = 3
 
 _EDGES = np.linspace(0, 5, 51)  # nats
 # The shares that the paper tells of its divergences, in nats.
 _QUIET, _LOUD = 0.1, 0.4
+_POSITION_BIN, _POSITION_BINS = 8, 32  # tokens, and how many bins at most
 _NO_AMATEUR = math.nan  # the divergence of a step that no amateur was asked about
 
 Label = tuple[list[int], list[float]]  # token ids and their weights
@@ -39,6 +40,8 @@ class Selection:
     answers: int
     steps: int
     measures: Measures | None  # None where no amateur was asked
+    steps_at: NDArray[np.int64]  # number of steps by position, see `_by_position`
+    kept_at: NDArray[np.int64]  # of them kept
 
 
 def select(
@@ -78,7 +81,14 @@ def select(
             (index, _supervise(by_index[index], rows, method.target, alpha))
             for index, rows in _by_answer(chosen)
         )
-    return Selection(kept.in_order(), answers, len(measures), measures)
+    return Selection(
+        kept.in_order(),
+        answers,
+        len(measures),
+        measures,
+        _by_position(measures.step),
+        _by_position(measures.step[keep]),
+    )
 
 
 def select_tokens(trajectories: Path, method: MethodSettings) -> Selection:
@@ -88,12 +98,15 @@ def select_tokens(trajectories: Path, method: MethodSettings) -> Selection:
     """
     kept = _Collected()
     answers = steps = 0
+    steps_at, kept_at = _by_position(np.empty(0)), _by_position(np.empty(0))
     for shard in shard_paths(trajectories):
         chosen = []
         for answer in read_shard(shard):
             length = len(answer["token_ids"])
             answers, steps = answers + 1, steps + length
             count = min(length, method.first) if method.steps == "first" else length
+            steps_at += _by_position(np.arange(length))
+            kept_at += _by_position(np.arange(count))
             if count == 0:
                 continue
             rows = [
@@ -102,7 +115,7 @@ def select_tokens(trajectories: Path, method: MethodSettings) -> Selection:
             ]
             chosen.append((answer["index"], _supervise(answer, rows, "token", alpha=1.0)))
         kept.add(chosen)
-    return Selection(kept.in_order(), answers, steps, None)
+    return Selection(kept.in_order(), answers, steps, None, steps_at, kept_at)
 
 
 def profile(selection: Selection) -> dict[str, Any]:
@@ -110,14 +123,21 @@ def profile(selection: Selection) -> dict[str, Any]:
 
     `kl_mean` and its fellows are over all scored steps, in nats; a mean over no step is None, and
     so is all that an amateur would be needed for. The histogram has bins of 0.1 nat from 0, the
-    last one open.
+    last one open; `by_position` has bins of 8 generated tokens, as many as there are steps for, and
+    at most 32, the last one then open.
     """
     kept, steps, measures = selection.supervision.kept, selection.steps, selection.measures
+    steps_at = np.trim_zeros(selection.steps_at, "b").tolist()
     facts: dict[str, Any] = {
         "answers": selection.answers,
         "steps": steps,
         "kept": kept,
         "kept_share": kept / steps if steps else None,
+        "by_position": {
+            "bin_tokens": _POSITION_BIN,
+            "steps": steps_at,
+            "kept": selection.kept_at[: len(steps_at)].tolist(),
+        },
         "kl_mean": None,
         "kl_max": None,
     }
@@ -138,6 +158,12 @@ def profile(selection: Selection) -> dict[str, Any]:
         "amateur_entropy_mean": _mean(measures.amateur_entropy),
         "histogram": {"bin_nats": 0.1, "counts": counts.tolist()},
     }
+
+
+def _by_position(steps: NDArray[Any]) -> NDArray[np.int64]:
+    """How many of these steps (tokens generated before each) fall into each bin."""
+    bins = np.minimum(steps.astype(np.int64) // _POSITION_BIN, _POSITION_BINS - 1)
+    return np.bincount(bins, minlength=_POSITION_BINS)
 
 
 def _mean(values: NDArray[Any]) -> float | None:

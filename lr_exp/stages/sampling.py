@@ -11,10 +11,11 @@ from typing import Any
 
 from lr_exp import models
 from lr_exp.data import fingerprint, prompts_fingerprint
+from lr_exp.errors import UserError
 from lr_exp.evaluator import grade
 from lr_exp.evaluator.prompts import worked_answer
 from lr_exp.inputs import GRADING_PACKAGES, Inputs
-from lr_exp.sampler import records, references, rollout, score, select
+from lr_exp.sampler import reading, records, references, rollout, score, select
 from lr_exp.store import Artifact, Recipe, file_digest
 from lr_exp.supervision import Supervision
 from lr_exp.workbench import Workbench
@@ -236,6 +237,42 @@ class SamplerStages:
 
         # Reading a file is no sampling: it is done whichever stages were asked for.
         return self._bench.store.make(Recipe("records", records.VERSION, inputs, told), build)
+
+    def read(
+        self, trajectories: Artifact, steps: Artifact | None, supervision: Artifact
+    ) -> dict[str, Any]:
+        """Some of the answers for a person, see `reading.readable`."""
+        source = self._inputs
+        method, settings = source.settings.method, source.settings
+        samples = method.samples if method.trajectories == "expert_verified" else 1
+
+        def verdict(index: int, text: str) -> reading.Verdict | None:
+            question = source.questions[index // samples]
+            # A human's solution is no answer of the expert's.
+            if question.answer is None or method.trajectories == "human_solution":
+                return None
+            try:
+                graded = grade.grade_answer(
+                    text, question.answer, settings.data.answer, question.choices
+                )
+            except UserError:  # a broken reference: nothing is known
+                return None
+            return reading.Verdict(question.answer, graded.extracted, graded.correct)
+
+        names = {
+            "method": method.name,
+            "expert": settings.expert.name,
+            "amateur": settings.amateur.name if steps else None,
+            "beta": settings.beta if method.reads_beta else None,
+        }
+        return names | reading.readable(
+            trajectories.folder,
+            steps.folder if steps else None,
+            Supervision.load(supervision.folder),
+            models.load_tokenizer(source.expert),
+            alpha=settings.alpha if steps and method.reads_alpha else None,
+            verdict=verdict,
+        )
 
     def export(self, supervision: Artifact) -> Path | None:
         """Writes the kept steps in the published form, if the settings ask for it."""

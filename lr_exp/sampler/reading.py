@@ -1,0 +1,303 @@
+"""A few answers for a person to read: every token with what both models would have said there.
+
+Knows shards of answers and steps, supervision, and the expert's tokenizer; knows nothing of pages.
+Nothing is trained on what is written here.
+"""
+
+import json
+import math
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+import torch
+
+from lr_exp import contrast
+from lr_exp.shards import shard_paths
+from lr_exp.supervision import SupervisedTrajectory, Supervision
+
+FILE = "trajectories.json"
+FORM = 1  # grows with the file's form
+
+_CANDIDATES = 160  # answers that the shown ones are chosen from, the first in the questions' order
+_SHOWN = 48  # answers at most,
+_MISSED = 24  # of which this many may have missed their reference
+_LONGEST = 1024  # tokens of an answer
+_MOST_BYTES = 1_000_000  # of the file
+_EXPERTS_TOP = 5  # tokens of the expert's shown at a step; the amateur's are in the step table
+_MASK_SHOWN = 8  # tokens of the alpha-mask, should it hold more than the expert's first ones
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What was read from an answer, and whether that is the reference."""
+
+    reference: str
+    predicted: str | None
+    correct: bool
+
+
+def readable(
+    trajectories: Path,
+    steps: Path | None,
+    supervision: Supervision,
+    tokenizer: Any,
+    *,
+    alpha: float | None,
+    verdict: Callable[[int, str], Verdict | None],
+) -> dict[str, Any]:
+    """Some answers with all their steps, as JSON that `report.html` and W&B show.
+
+    Args:
+        trajectories: folder of the answers' shards.
+        steps: folder of the step table; None for a method that asks no amateur.
+        supervision: what was kept of these answers, in their order.
+        tokenizer: the expert's, for the tokens' texts.
+        alpha: the mask's threshold; None for a method that reads none.
+        verdict: told an answer's index and text; None where no reference is known.
+
+    Returns:
+        `answers_total` and `chosen` (which of them are here, in words), `tokens` (distinct texts,
+        which steps refer to by their place) and `answers`. An answer has one entry a generated
+        token in each of `token`, `kl`, `expert_entropy`, `amateur_entropy` (nats), `kept`,
+        `same_top1` (0 or 1), `mask_size` (tokens) and `candidates`; a step that was not scored has
+        None there. A candidate is `[token, expert's probability, amateur's probability, in the mask
+        (0 or 1), weight in the soft label]`, the weight at kept steps only.
+    """
+    total, chosen = _choose(trajectories, tokenizer, verdict)
+    kept = _kept_steps(supervision, [row for row, _ in chosen])
+    table = _StepTable(steps, [row["index"] for row, _ in chosen])
+    texts = _Texts(tokenizer)
+    answers: list[dict[str, Any]] = []
+    size = 0
+    for row, graded in chosen:
+        labels = kept.get(row["index"], {})
+        answer = _answer(row, graded, table.of(row["index"]), labels, alpha, texts)
+        size += len(json.dumps(answer))
+        if answers and size > _MOST_BYTES:
+            break
+        answers.append(answer)
+    return {
+        "version": FORM,
+        "alpha": alpha,
+        "answers_total": total,
+        "chosen": _told(answers, total),
+        "tokens": texts.distinct,
+        "answers": answers,
+    }
+
+
+def _choose(
+    trajectories: Path, tokenizer: Any, verdict: Callable[[int, str], Verdict | None]
+) -> tuple[int, list[tuple[dict[str, Any], Verdict | None]]]:
+    """How many answers there are, and the rows to show with their verdicts, in their order."""
+    paths = shard_paths(trajectories)
+    indices = sorted(i for path in paths for i in _column(path, "index"))
+    rows = _rows(paths, indices[:_CANDIDATES])
+    graded = []
+    for row in sorted(rows, key=lambda row: row["index"]):
+        text = tokenizer.decode(
+            row["token_ids"], skip_special_tokens=True, clean_up_tokenization_spaces=False
+        )
+        graded.append((row, verdict(row["index"], text)))
+    missed = [i for i, (_, one) in enumerate(graded) if one is not None and not one.correct]
+    others = [i for i in range(len(graded)) if i not in set(missed)]
+    # Both kinds, as far as there are both: a page of right answers alone would hide half.
+    few = missed[: max(_MISSED, _SHOWN - len(others))]
+    shown = sorted([*few, *others[: _SHOWN - len(few)]])
+    return len(indices), [graded[i] for i in shown]
+
+
+def _told(answers: list[dict[str, Any]], total: int) -> str:
+    if len(answers) == total:
+        return f"all {total:,} answers"
+    missed = sum(answer["correct"] is False for answer in answers)
+    if not missed:
+        return f"the first {len(answers):,} of {total:,} answers"
+    others = len(answers) - missed
+    parts = [f"{missed:,} of the first that missed their reference"]
+    parts += [f"{others:,} of the first others"] if others else []
+    return f"{' and '.join(parts)}, of {total:,} answers"
+
+
+def _column(path: Path, name: str) -> list[Any]:
+    return pq.ParquetFile(path).read([name])[name].to_pylist()
+
+
+def _rows(paths: list[Path], indices: list[int]) -> list[dict[str, Any]]:
+    """The rows of these answers."""
+    wanted = pa.array(indices, type=pa.int32())
+    found: list[dict[str, Any]] = []
+    for path in paths:
+        file = pq.ParquetFile(path)
+        mask = pc.is_in(file.read(["index"])["index"], value_set=wanted)
+        if pc.any(mask).as_py():
+            found += file.read().filter(mask).to_pylist()
+    return found
+
+
+Label = dict[int, float]  # weight by token id
+
+
+def _kept_steps(
+    supervision: Supervision, rows: list[dict[str, Any]]
+) -> dict[int, dict[int, Label]]:
+    """By answer and step, the soft label of each kept step."""
+    waiting = list(supervision.about({row["question_id"] for row in rows}))
+    found: dict[int, dict[int, Label]] = {}
+    for row in rows:
+        place = next((i for i, one in enumerate(waiting) if _is_of(one, row)), None)
+        if place is None:
+            continue  # nothing of this answer was kept
+        supervised = waiting.pop(place)
+        labels = zip(supervised.target_ids, supervised.target_weights, strict=True)
+        found[row["index"]] = {
+            step: dict(zip(*label, strict=True))
+            for step, label in zip(supervised.steps, labels, strict=True)
+        }
+    return found
+
+
+def _is_of(supervised: SupervisedTrajectory, row: dict[str, Any]) -> bool:
+    ids = [*row["prompt_ids"], *row["token_ids"]]
+    return (
+        supervised.question_id == row["question_id"]
+        and supervised.prompt_length == len(row["prompt_ids"])
+        and supervised.input_ids == ids[: len(supervised.input_ids)]
+    )
+
+
+class _StepTable:
+    """The scored steps of the shown answers; of an answer that has none, nothing."""
+
+    def __init__(self, folder: Path | None, indices: list[int]) -> None:
+        self._by_answer: dict[int, dict[int, dict[str, Any]]] = {}
+        if folder is not None:
+            for row in _rows(shard_paths(folder), indices):
+                self._by_answer.setdefault(row["index"], {})[row["step"]] = row
+
+    def of(self, index: int) -> dict[int, dict[str, Any]]:
+        return self._by_answer.get(index, {})
+
+
+class _Texts:
+    """Tokens' texts, each distinct one once."""
+
+    def __init__(self, tokenizer: Any) -> None:
+        self._places: dict[str, int] = {}
+        self._decode = lru_cache(maxsize=100_000)(
+            lambda *ids: tokenizer.decode(list(ids), clean_up_tokenization_spaces=False)
+        )
+
+    @property
+    def distinct(self) -> list[str]:
+        return list(self._places)
+
+    def place(self, before: int, token: int) -> int:
+        """Place of a token's text after another token: alone, some lose the space before them."""
+        both, first = self._decode(before, token), self._decode(before)
+        text = both[len(first) :] if both.startswith(first) else self._decode(token)
+        return self._places.setdefault(text, len(self._places))
+
+
+def _answer(
+    row: dict[str, Any],
+    verdict: Verdict | None,
+    scored: dict[int, dict[str, Any]],
+    kept: dict[int, Label],
+    alpha: float | None,
+    texts: _Texts,
+) -> dict[str, Any]:
+    ids = row["token_ids"][:_LONGEST]
+    answer: dict[str, Any] = {
+        "id": row["question_id"],
+        "question": row["question"],
+        "reference": verdict.reference if verdict else None,
+        "predicted": verdict.predicted if verdict else None,
+        "correct": verdict.correct if verdict else None,
+        "finished": row.get("finished"),
+        "tokens_total": len(row["token_ids"]),
+    }
+    steps = [
+        _step(step, row, scored.get(step), kept.get(step), alpha, texts)
+        for step, _ in enumerate(ids)
+    ]
+    return answer | {name: [step[name] for step in steps] for name in _COLUMNS}
+
+
+_COLUMNS = (
+    *("token", "kl", "kept", "expert_entropy", "amateur_entropy"),
+    *("same_top1", "mask_size", "candidates"),
+)
+
+
+def _step(
+    step: int,
+    row: dict[str, Any],
+    scores: dict[str, Any] | None,
+    label: Label | None,
+    alpha: float | None,
+    texts: _Texts,
+) -> dict[str, Any]:
+    before = row["token_ids"][step - 1] if step else row["prompt_ids"][-1]
+    token = row["token_ids"][step]
+    shown: dict[str, Any] = dict.fromkeys(_COLUMNS)
+    shown |= {"token": texts.place(before, token), "kept": int(label is not None)}
+    if scores is None:
+        weight = _rounded(label.get(token)) if label else None
+        shown["candidates"] = [[shown["token"], None, None, 0, weight]] if label else []
+        return shown
+    mask = _mask(scores, alpha)
+    shown["candidates"] = [
+        [
+            texts.place(before, one),
+            _rounded(math.exp(expert)),
+            _rounded(math.exp(amateur)),
+            int(one in mask),
+            _rounded(label.get(one, 0.0)) if label is not None else None,
+        ]
+        for one, expert, amateur in _candidates(scores, mask)
+    ]
+    return shown | {
+        "kl": _rounded(max(scores["kl"], 0.0)),
+        "expert_entropy": _rounded(scores["expert_entropy"]),
+        "amateur_entropy": _rounded(scores["amateur_entropy"]),
+        "same_top1": int(scores["expert_top1"] == scores["amateur_top1"]),
+        "mask_size": len(mask) if alpha is not None else None,
+    }
+
+
+def _mask(scores: dict[str, Any], alpha: float | None) -> set[int]:
+    """The alpha-mask's ids (Eq. 4); without alpha, none."""
+    if alpha is None:
+        return set()
+    plausible = contrast.plausible(torch.tensor(scores["support_expert"]), alpha).tolist()
+    return {token for token, keep in zip(scores["support_ids"], plausible, strict=True) if keep}
+
+
+def _candidates(scores: dict[str, Any], mask: set[int]) -> Iterator[tuple[int, float, float]]:
+    """Both models' first tokens and the mask's: id and log-probabilities, the expert's order."""
+    support = list(
+        zip(scores["support_ids"], scores["support_expert"], scores["support_amateur"], strict=True)
+    )
+    support.sort(key=lambda one: -one[1])
+    shown = support[:_EXPERTS_TOP]
+    shown += [one for one in support[_EXPERTS_TOP:_MASK_SHOWN] if one[0] in mask]
+    known = {token for token, _, _ in shown}
+    amateurs = zip(
+        scores["amateur_top_ids"],
+        scores["amateur_top_expert"],
+        scores["amateur_top_amateur"],
+        strict=True,
+    )
+    shown += [one for one in amateurs if one[0] not in known]
+    yield from sorted(shown, key=lambda one: -one[1])
+
+
+def _rounded(value: float | None) -> float | None:
+    return None if value is None else round(value, 4)

@@ -1,0 +1,180 @@
+"""What a person reads of the sampled answers is what the stages saw."""
+
+import json
+import math
+
+import pytest
+import torch
+
+from lr_exp import contrast
+from lr_exp.sampler import reading, select
+from lr_exp.settings import MethodSettings
+from lr_exp.shards import read_shards
+from lr_exp.supervision import Supervision
+from tests.test_sampler import (
+    ALPHA,
+    BETA,
+    METHOD,
+    pair,
+    questions,
+    sample,
+    shared,
+)
+
+__all__ = ["pair", "questions", "shared"]  # fixtures
+
+MASKED = 1  # places in a candidate: token, expert, amateur, mask, weight
+
+
+@pytest.fixture(scope="module")
+def folders(tmp_path_factory, pair, shared, questions):
+    return sample(tmp_path_factory.mktemp("reading"), pair, shared, questions)
+
+
+def read(
+    folders, tokenizer, *, method=METHOD, alpha=ALPHA, beta=BETA, verdict=lambda i, text: None
+):
+    selection = select.select(*folders, method, alpha=alpha, beta=beta)
+    shown = reading.readable(
+        *folders, selection.supervision, tokenizer, alpha=alpha, verdict=verdict
+    )
+    return json.loads(json.dumps(shown, allow_nan=False)), selection.supervision
+
+
+def test_an_answers_tokens_are_its_text(folders, pair):
+    tokenizer = pair[0].tokenizer
+    shown, _ = read(folders, tokenizer)
+    rows = sorted(read_shards(folders[0]), key=lambda row: row["index"])
+    assert [answer["id"] for answer in shown["answers"]] == [row["question_id"] for row in rows]
+    for answer, row in zip(shown["answers"], rows, strict=True):
+        prompt = tokenizer.decode(row["prompt_ids"])
+        whole = tokenizer.decode([*row["prompt_ids"], *row["token_ids"]])
+        text = "".join(shown["tokens"][place] for place in answer["token"])
+        assert prompt + text == whole
+
+
+def test_kept_steps_and_labels_are_the_supervisions(folders, pair):
+    """An answer without a kept step must not hand its neighbour's marks on."""
+    shown, supervision = read(folders, pair[0].tokenizer, beta=2.5)
+    kept = {
+        (trajectory.question_id, step): dict(zip(ids, weights, strict=True))
+        for trajectory in supervision.trajectories
+        for step, ids, weights in zip(
+            trajectory.steps, trajectory.target_ids, trajectory.target_weights, strict=True
+        )
+    }
+    marked = {
+        (answer["id"], step)
+        for answer in shown["answers"]
+        for step, is_kept in enumerate(answer["kept"])
+        if is_kept
+    }
+    assert marked == set(kept)
+    assert 0 < len({question for question, _ in kept}) < len(shown["answers"])
+    for answer in shown["answers"]:
+        for step, candidates in enumerate(answer["candidates"]):
+            weights = sorted(c[4] for c in candidates if c[4])
+            expected = sorted(kept.get((answer["id"], step), {}).values())
+            assert weights == pytest.approx([w for w in expected if w >= 5e-5], abs=1e-4)
+            assert (answer["kept"][step] == 1) == all(c[4] is not None for c in candidates)
+
+
+def test_measures_and_candidates_are_the_models_own(folders, pair):
+    shown, _ = read(folders, pair[0].tokenizer)
+    row = min(read_shards(folders[0]), key=lambda row: row["index"])
+    answer = shown["answers"][0]
+    step = answer["kept"].index(1)
+    prefix = row["prompt_ids"] + row["token_ids"][:step]
+    with torch.no_grad():
+        p, q = (m.model(torch.tensor([prefix])).logits[0, -1].log_softmax(-1) for m in pair)
+    assert answer["kl"][step] == pytest.approx(float(contrast.kl_nats(p, q)), abs=2e-4)
+    assert answer["expert_entropy"][step] == pytest.approx(
+        float(contrast.entropy_nats(p)), abs=2e-4
+    )
+    assert answer["same_top1"][step] == int(p.argmax() == q.argmax())
+    assert answer["mask_size"][step] == int(contrast.plausible(p, ALPHA).sum())
+    candidates = answer["candidates"][step]
+    by_probability = sorted(candidates, key=lambda one: -one[1])
+    assert by_probability[0][1] == pytest.approx(float(p.max().exp()), abs=1e-4)
+    best = sorted(candidates, key=lambda one: -one[2])[:4]
+    assert [one[2] for one in best] == pytest.approx(q.exp().topk(4).values.tolist(), abs=1e-4)
+    assert sum(one[3] for one in candidates) == answer["mask_size"][step]
+    # Each pair of probabilities is of one token.
+    pairs = {(round(math.exp(a), 3), round(math.exp(b), 3)) for a, b in zip(p, q, strict=True)}
+    assert {(round(one[1], 3), round(one[2], 3)) for one in candidates} <= {
+        (round(a + da, 3), round(b + db, 3))
+        for a, b in pairs
+        for da in (-0.001, 0, 0.001)
+        for db in (-0.001, 0, 0.001)
+    }
+
+
+def test_answers_that_missed_their_reference_are_there_but_never_alone(monkeypatch, folders, pair):
+    monkeypatch.setattr(reading, "_SHOWN", 4)
+    monkeypatch.setattr(reading, "_MISSED", 2)
+
+    def verdict(index, text):
+        return reading.Verdict("7", "8" if index >= 6 else "7", correct=index < 6)
+
+    shown, _ = read(folders, pair[0].tokenizer, verdict=verdict)
+    assert [answer["correct"] for answer in shown["answers"]] == [True, True, False, False]
+    assert shown["answers"][-1]["reference"] == "7"
+    assert shown["answers"][-1]["predicted"] == "8"
+    assert shown["answers_total"] == 12
+    assert shown["chosen"] == (
+        "2 of the first that missed their reference and 2 of the first others, of 12 answers"
+    )
+
+
+def test_the_file_has_a_limit(monkeypatch, folders, pair):
+    whole, _ = read(folders, pair[0].tokenizer)
+    assert whole["chosen"] == "all 12 answers"
+    monkeypatch.setattr(reading, "_MOST_BYTES", len(json.dumps(whole)) // 2)
+    monkeypatch.setattr(reading, "_LONGEST", 40)
+    part, _ = read(folders, pair[0].tokenizer)
+    assert 1 <= len(part["answers"]) < 12
+    answer = part["answers"][0]
+    assert len(answer["token"]) == len(answer["candidates"]) == 40 < answer["tokens_total"]
+
+
+def test_a_method_without_an_amateur_shows_its_own_tokens(folders, pair):
+    method = MethodSettings(name="upft", steps="first", target="token", first=3)
+    selection = select.select_tokens(folders[0], method)
+    shown = reading.readable(
+        folders[0],
+        None,
+        selection.supervision,
+        pair[0].tokenizer,
+        alpha=None,
+        verdict=lambda i, text: None,
+    )
+    for answer in shown["answers"]:
+        assert answer["kept"] == [1, 1, 1] + [0] * (len(answer["token"]) - 3)
+        assert set(answer["kl"]) == {None}
+        assert [c[0][4] for c in answer["candidates"][:3]] == [1.0, 1.0, 1.0]
+
+
+def test_steps_by_position_are_all_steps(folders):
+    selection = select.select(*folders, METHOD, alpha=ALPHA, beta=BETA)
+    shown = select.profile(selection)["by_position"]
+    steps, kept = [0] * len(shown["steps"]), [0] * len(shown["steps"])
+    for row in read_shards(folders[1]):
+        steps[row["step"] // 8] += 1
+        kept[row["step"] // 8] += row["kl"] > BETA
+    assert (shown["bin_tokens"], shown["steps"], shown["kept"]) == (8, steps, kept)
+
+
+def test_positions_end_in_an_open_bin(monkeypatch, folders):
+    monkeypatch.setattr(select, "_POSITION_BINS", 3)
+    method = MethodSettings(name="upft", steps="first", target="token", first=20)
+    shown = select.profile(select.select_tokens(folders[0], method))["by_position"]
+    lengths = [len(row["token_ids"]) for row in read_shards(folders[0])]
+    assert shown["steps"] == [8 * 12, 8 * 12, sum(lengths) - 16 * 12]
+    assert shown["kept"] == [8 * 12, 8 * 12, 4 * 12]
+
+
+def test_supervision_about_some_questions(folders):
+    supervision = select.select(*folders, METHOD, alpha=ALPHA, beta=BETA).supervision
+    wanted = {supervision.trajectories[1].question_id}
+    assert [one.question_id for one in supervision.about(wanted)] == list(wanted)
+    assert list(Supervision([]).about(wanted)) == []
