@@ -12,7 +12,7 @@ from bench import on_device, parts, stages, tables
 from bench.machine import as_dict, describe, highest, peaks
 from bench.pairs import device_dtype, is_installed
 from lr_exp.errors import UserError
-from lr_exp.hygiene import printable, redact
+from lr_exp.hygiene import guard_tracebacks, say_error
 from lr_exp.models import resolve_device
 
 log = logging.getLogger("bench")
@@ -33,7 +33,7 @@ def main(words: list[str] | None = None) -> int:
         else:
             _compare(asked)
     except UserError as error:
-        print(f"error: {printable(redact(str(error)))}", file=sys.stderr)
+        say_error(error)
         return 1
     return 0
 
@@ -113,4 +113,5 @@ def _parser() -> argparse.ArgumentParser:
 
 
 if __name__ == "__main__":
+    guard_tracebacks()
     sys.exit(main())

@@ -20,6 +20,7 @@ from peft import LoraConfig, TaskType, get_peft_model
 
 from bench import plain
 from bench.pairs import SYSTEM, Pair
+from lr_exp import progress
 from lr_exp.distiller import distill
 from lr_exp.evaluator import answer
 from lr_exp.sampler import rollout, score, select
@@ -244,11 +245,7 @@ def plain_evaluate(pair: Pair, places: Sequence[int], *, new_tokens: int) -> Non
 
 def quiet() -> None:
     """No progress bars and no advice about threads between the figures."""
-    from functools import partialmethod
-
-    from tqdm import tqdm
-
-    tqdm.__init__ = partialmethod(tqdm.__init__, disable=True)  # type: ignore[method-assign]
+    progress.choose(progress.NONE)
     logging.getLogger("transformers").setLevel(logging.ERROR)
     warnings.filterwarnings("ignore", category=FutureWarning, module="transformers")
 

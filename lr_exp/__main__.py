@@ -17,10 +17,12 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from lr_exp import progress
 from lr_exp.command_line import check_settings, check_words, guard_environment
 from lr_exp.configuration import (
     check_overrides,
     conf_dir,
+    count_cells,
     in_one_line,
     narrow_sweep,
     register,
@@ -28,14 +30,17 @@ from lr_exp.configuration import (
     written_choices,
 )
 from lr_exp.errors import UserError
+from lr_exp.help_page import version_line
 from lr_exp.hygiene import (
     each_text,
     guard_logging,
     guard_tracebacks,
     printable,
     redact,
+    say_error,
     show_exception,
 )
+from lr_exp.report.terminal import results_lines, summary_table
 from lr_exp.settings import Settings
 
 # Errors that a user can mend. OSError: a folder that cannot be made, a disk that is full.
@@ -46,6 +51,7 @@ _UNWRITABLE = (
 )
 
 _printed: list[str] = []  # errors of this call
+_stopped: list[int] = []  # signals that asked this call to stop
 _ended = {True: 0, False: 0}  # cells of this call that finished, and that failed
 
 
@@ -54,9 +60,9 @@ def _job(config: DictConfig) -> None:
     hydra_config = HydraConfig.get()
     folder = Path(hydra_config.runtime.output_dir)
     multirun = hydra_config.mode is RunMode.MULTIRUN
-    settings = None
+    settings, began = None, False
     if multirun:
-        print(f"\ncell {int(hydra_config.job.num) + 1}: {printable(folder.name)}", flush=True)
+        _announce(hydra_config, folder)
     try:
         settings = to_settings(config, _told(hydra_config))
         if settings.sweep is not None and not multirun:
@@ -68,7 +74,9 @@ def _job(config: DictConfig) -> None:
         _choose_gpu(settings)
         from lr_exp.run import run
 
-        run(settings, folder, conf_dir())
+        began = True
+        summary = run(settings, folder, conf_dir())
+        print(f"{summary_table(summary)}\n{results_lines(folder)}", flush=True)
         _ended[True] += 1
     except Exception as error:
         if multirun:
@@ -79,6 +87,7 @@ def _job(config: DictConfig) -> None:
                 each_text(choices(settings) if settings else written_choices(config), redact),
                 each_text(_told(hydra_config), redact),
                 folder,
+                began=began,
             )
             _ended[False] += 1
         if os.environ.get("LR_EXP_DEBUG") == "1":
@@ -88,17 +97,24 @@ def _job(config: DictConfig) -> None:
                 raise
             show_exception(*sys.exc_info())  # a fault of the program: its place matters
         _print_error(error, again=multirun)  # each cell says its own
-        if multirun and not hydra_config.launcher._target_.endswith("BasicLauncher"):
+        if multirun and not _one_by_one(hydra_config):
             raise  # cells in other processes: their errors end the program's status, too
 
 
 def main() -> int:
-    """Runs the program; returns the exit status: 0, or 1 after an error that was printed."""
+    """Runs the program; returns the exit status: 0, 1 after an error that was printed, or 128 and
+    the signal's number after one that stopped it.
+    """
     register()
     guard_environment()
+    if "--version" in sys.argv[1:]:
+        print(version_line())
+        return 0
     _quiet_start()
     _printed.clear()
+    _stopped.clear()
     _ended.update({True: 0, False: 0})
+    signal.signal(signal.SIGINT, _stop)
     signal.signal(signal.SIGTERM, _stop)
     if hasattr(signal, "SIGHUP") and signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:
         signal.signal(signal.SIGHUP, _stop)  # the terminal was closed, and there is no nohup
@@ -107,21 +123,49 @@ def main() -> int:
         check_overrides([word for word in sys.argv[1:] if _is_override(word)])
         sys.argv[1:] = narrow_sweep(sys.argv[1:])
         _job()
-    except _USERS as error:
-        if os.environ.get("LR_EXP_DEBUG") == "1":
+    except Exception as error:
+        if _stopped:  # libraries that were stopped half-way fail while they tidy up
+            return _say_stopped(_stopped[0])
+        if os.environ.get("LR_EXP_DEBUG") == "1" or not isinstance(error, _USERS):
             raise
         _print_error(error)
-    except KeyboardInterrupt:
-        line = "\n" if sys.stderr.isatty() else ""  # a progress bar may stand in this one
-        print(f"{line}stopped: the same command goes on where it was", file=sys.stderr, flush=True)
-        return 130
+    except KeyboardInterrupt as stop:
+        return _say_stopped(stop.number if isinstance(stop, _Stopped) else signal.SIGINT)
     if sum(_ended.values()) > 1:
         print(f"\ncells: {_ended[True]} finished, {_ended[False]} failed", flush=True)
     return 1 if _printed else 0
 
 
+class _Stopped(KeyboardInterrupt):
+    """SIGTERM, as queues send it, ends like Ctrl-C; its number is told by the exit status."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__()
+        self.number = number
+
+
 def _stop(signal_number: int, frame: object) -> None:
-    raise KeyboardInterrupt  # SIGTERM, as queues send it, ends like Ctrl-C
+    _stopped.append(signal_number)
+    raise _Stopped(signal_number)
+
+
+def _say_stopped(number: int) -> int:
+    """Says how to go on; the exit status that tells the signal."""
+    line = "\r\x1b[K" if sys.stderr.isatty() else ""  # over the terminal's ^C
+    print(f"{line}stopped: the same command goes on where it was", file=sys.stderr, flush=True)
+    return 128 + number
+
+
+def _announce(hydra_config: Any, folder: Path) -> None:
+    """A cell's headline; from then on progress is shown as in a sweep."""
+    progress.choose_for_cells(side_by_side=not _one_by_one(hydra_config))
+    count = count_cells(sys.argv[1:], hydra_config.sweeper.get("params") or {})
+    of = f" of {count}" if count else ""
+    print(f"\ncell {int(hydra_config.job.num) + 1}{of}: {printable(folder.name)}", flush=True)
+
+
+def _one_by_one(hydra_config: Any) -> bool:
+    return str(hydra_config.launcher._target_).endswith("BasicLauncher")
 
 
 def _choose_gpu(settings: Settings) -> None:
@@ -142,11 +186,11 @@ def _told(hydra_config: Any) -> list[str]:
 
 
 def _print_error(error: Exception, again: bool = False) -> None:
-    message = printable(redact(in_one_line(error)))
+    message = in_one_line(error)
     if isinstance(error, OSError) and error.errno in _UNWRITABLE:
         message += "; set hydra.run.dir= to a folder that can be written, on a disk with space"
     if again or message not in _printed:
-        print(f"error: {message}", file=sys.stderr, flush=True)
+        say_error(message)
         _printed.append(message)
 
 
@@ -157,11 +201,18 @@ def _is_override(word: str) -> bool:
 def _quiet_start() -> None:
     """One format for our lines, no secret in them; libraries speak only of what goes wrong."""
     guard_logging()
-    logging.basicConfig(level=logging.WARNING, format="%(levelname)s: %(message)s")
+    progress.choose(None)
+    handler = progress.LogHandler()
+    logging.basicConfig(
+        level=logging.WARNING, format="%(levelname)s: %(message)s", handlers=[handler]
+    )
+    logging.captureWarnings(True)  # Python's, which would be written into a progress bar
     logging.getLogger("lr_exp").setLevel(logging.INFO)
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     warnings.filterwarnings("ignore", category=FutureWarning, module="transformers")
     os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
+    if not progress.on_terminal():
+        os.environ.setdefault("TQDM_DISABLE", "1")  # bars of libraries, of downloads too
     # Threads that spin at barriers slow a shared machine down tenfold; waiting costs little.
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")
     # Hydra then raises what it would print over several lines, secrets and all, and exit with.

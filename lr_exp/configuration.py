@@ -4,9 +4,11 @@ Knows Hydra and OmegaConf, so that nothing behind it has to; imports no torch, f
 """
 
 import dataclasses
+import math
 import re
+import sys
 import typing
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,12 +20,20 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import InterpolationResolutionError, OmegaConfBaseException
 
 from lr_exp.errors import UserError, nearest
+from lr_exp.help_page import help_page
 from lr_exp.settings import Settings
 from lr_exp.store import digest
 
 # Where things are, and who is told: they do not tell cells apart.
 _NOT_IN_FOLDER = ("sweep=", "store=", "hub_root=", "device=", "wandb.", "hydra.")
 _LONGEST_FOLDER = 120  # bytes; file systems allow 255
+# What OmegaConf could not make of a value, and what that is in plain words.
+_KINDS = {
+    "converted to Float": "a number",
+    "converted to Integer": "an integer",
+    "valid bool": "true or false",
+    "is not a ListConfig": "a list, as [a,b]",
+}
 _MOST_VALUES = 10_000  # that one word of the command line may sweep over
 
 
@@ -37,18 +47,35 @@ def conf_dir() -> Path:
 def register() -> None:
     """Makes the dataclasses the schema that every YAML and override is held to."""
     ConfigStore.instance().store(name="settings", node=Settings)
-    OmegaConf.register_new_resolver("cell_folder", cell_folder, replace=True)
+    OmegaConf.register_new_resolver("cell_folder", _cell_folder, replace=True)
+    OmegaConf.register_new_resolver("help_page", _help_page, replace=True)
 
 
-def cell_folder(overrides: Sequence[str]) -> str:
+def _cell_folder(overrides: Sequence[str]) -> str:
+    return cell_folder(overrides, shared=sys.argv[1:])
+
+
+def _help_page(*, _root_: DictConfig) -> str:
+    page = help_page(_root_, {name: _options_of(name) for name in (*_groups(), "benchmark")})
+    return page.replace("$", "$$")  # Hydra puts its own parts in the place of $NAMES
+
+
+def cell_folder(overrides: Sequence[str], shared: Sequence[str] = ()) -> str:
     """The folder of a multirun's cell, named by what it was told; `conf/config.yaml` asks for it.
 
     Named by its choices and not by its number, so that the same command with fewer cells or more
     never puts one cell's results in another's place.
+
+    Args:
+        overrides: the cell's.
+        shared: words of all cells; in a name that is too long they come last, to be cut off first.
     """
     told = [word.lstrip("+") for word in overrides]
     told = [word for word in told if not word.startswith(_NOT_IN_FOLDER)]
     exact = ",".join(told)
+    if len(exact.encode()) > _LONGEST_FOLDER:
+        told.sort(key=lambda word: word in shared)
+        exact = ",".join(told)
     name = re.sub(r"[^\w.,=+-]+", "_", exact) or "cell"
     # What was replaced or cut off may be all that tells two cells apart.
     if (exact and name != exact) or len(name.encode()) > _LONGEST_FOLDER:
@@ -126,14 +153,50 @@ def narrow_sweep(words: Sequence[str]) -> list[str]:
     return narrowed
 
 
+def count_cells(words: Sequence[str], params: Mapping[str, Any]) -> int | None:
+    """How many runs a multirun of these words is, with the axes of its sweep; None: not known."""
+    count = 1
+    given = [word for word in words if "=" in word and not word.startswith(("-", "hydra."))]
+    for word in (*given, *(f"{key}={values}" for key, values in params.items())):
+        override = _parsed(word)
+        if override.value_type is ValueType.GLOB_CHOICE_SWEEP:
+            return None  # Hydra looks up what there is
+        if override.is_sweep_override():
+            count *= sum(1 for _ in override.sweep_iterator())
+    return count
+
+
 def in_one_line(error: Exception) -> str:
     """What an error says; Hydra and OmegaConf write the reason below what it is the reason of."""
     lines = str(error).removeprefix("Error merging override ").splitlines()
     if isinstance(error, OmegaConfBaseException):
         lines = lines[:1]  # then come its own type names
     elif isinstance(error.__cause__, OmegaConfBaseException):
-        lines.append(f"({in_one_line(error.__cause__)})")
+        lines.append(f"({in_one_line(error.__cause__)}){_expectation(lines, error.__cause__)}")
     return " ".join(line.strip() for line in lines if line.strip())
+
+
+def _expectation(lines: Sequence[str], reason: Exception) -> str:
+    """`: expected a number in (0, 1]` for a value of the wrong kind; "" where that is not known."""
+    key = (lines[0] if lines else "").partition("=")[0].lstrip("+")
+    kind = next((kind for word, kind in _KINDS.items() if word in str(reason)), None)
+    if kind is None:
+        return ""
+    *groups, field = key.split(".")
+    schema: type = Settings
+    for group in groups:
+        schema = typing.get_type_hints(schema).get(group, str)
+        if not dataclasses.is_dataclass(schema):
+            return f": expected {kind}"
+    try:  # what is no number is in no range, and then the class itself says what is
+        schema(**{field: math.nan})
+    except UserError as error:
+        told = str(error).partition("expected ")[2].removesuffix(".")
+        is_whole = "number" in told or "integer" in told
+        return f": expected {told if is_whole else f'{kind}, {told}'}"
+    except TypeError:
+        return f": expected {kind}"
+    return f": expected {kind}"
 
 
 def to_settings(config: DictConfig, overrides: Sequence[str]) -> Settings:

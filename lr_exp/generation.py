@@ -12,7 +12,6 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
-from tqdm import tqdm
 
 from lr_exp.choosing import contrastive, sampled
 from lr_exp.cpu_linear import arranged
@@ -20,6 +19,7 @@ from lr_exp.decoding import Decoded, Reader, decode, decode_greedily
 from lr_exp.errors import UserError
 from lr_exp.memory_limits import Portion, free_memory, ran_out_of_memory
 from lr_exp.models import LanguageModel
+from lr_exp.progress import Progress
 from lr_exp.prompts import render_prompt
 from lr_exp.shards import shard_path, shard_paths, write_shard
 from lr_exp.store import digest
@@ -180,7 +180,7 @@ def decode_into_shards(
         decode_batch: how a batch is answered; the same batch must get the same answers again.
         columns, row: what a row holds beside `index`, `tokens` (generated, stop token included) and
             `finished` (ended by a stop token), and its values from a prompt's index and answer.
-        name: what the progress bar shows.
+        name: what the progress shows.
 
     Returns:
         Facts: `questions`, `tokens` generated, `finished` (ended by a stop token).
@@ -191,24 +191,26 @@ def decode_into_shards(
     schema = pa.schema([*_COLUMNS, *columns])
     batches = batches_by_length([len(prompt) for prompt in prompts], batch_size)
     portion = Portion(batch_size, f"{name}: questions", _ADVICE)
+    found = sum(len(b) for number, b in enumerate(batches) if shard_path(folder, number).exists())
     with (
-        tqdm(total=len(prompts), desc=name, unit="question", dynamic_ncols=True) as progress,
+        Progress(name, len(prompts), "question", found=found, also="token") as progress,
         arranged(*decode_batch.models, copy_shared=True),
     ):
         for number, batch in enumerate(batches):
-            if not shard_path(folder, number).exists():
-                decoded = _in_portions(decode_batch, number, batch, portion)
-                rows = [
-                    {
-                        **row(index, one),
-                        "index": index,
-                        "tokens": len(one.token_ids),
-                        "finished": one.finished,
-                    }
-                    for index, one in zip(batch, decoded, strict=True)
-                ]
-                write_shard(folder, number, rows, schema)
-            progress.update(len(batch))
+            if shard_path(folder, number).exists():
+                continue
+            decoded = _in_portions(decode_batch, number, batch, portion)
+            rows = [
+                {
+                    **row(index, one),
+                    "index": index,
+                    "tokens": len(one.token_ids),
+                    "finished": one.finished,
+                }
+                for index, one in zip(batch, decoded, strict=True)
+            ]
+            write_shard(folder, number, rows, schema)
+            progress.add(len(batch), also=sum(len(one.token_ids) for one in decoded))
     counts = pa.concat_tables(
         pq.ParquetFile(path).read(["tokens", "finished"]) for path in shard_paths(folder)
     )

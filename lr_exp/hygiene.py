@@ -125,6 +125,13 @@ def show_exception(
     sys.stderr.flush()
 
 
+def say_error(error: BaseException | str) -> str:
+    """Prints an error as the one line `error: …` on stderr, clean; returns what stands after it."""
+    text = printable(redact(" ".join(str(error).split())))
+    print(f"error: {text}", file=sys.stderr, flush=True)
+    return text
+
+
 def guard_logging() -> None:
     """From now on no record holds a secret or a control sequence, whichever handler writes it."""
     logging.setLogRecordFactory(_Record)

@@ -18,9 +18,11 @@ from typing import Self
 BAR, LINES, FEW, NONE = "bar", "lines", "few", "none"
 
 _REDRAW = 0.1  # seconds between two drawings of a bar
+_LINE_AFTER = 5.0  # seconds until a plain line says that a stage has begun
 _LINE_EVERY = 30.0  # seconds between two plain lines of a stage
 _FEW_EVERY = 600.0  # the same in a sweep: a sign of life in stages that take hours
 _WIDEST = 120  # columns; a longer bar says no more
+_SHORTEST = 5  # marks; a shorter bar is left out
 _CLEAR = "\r\x1b[K"  # to the line's start, and all of it erased
 
 _chosen: tuple[str, bool] | None = None  # way and whether the bar leaves its last state
@@ -32,7 +34,8 @@ def choose(way: str | None, *, leave: bool = True) -> None:
     """How progress is shown from now on in this process.
 
     Args:
-        way: BAR: a bar; LINES: a line where a stage begins and ends, and one each 30 s between;
+        way: BAR: a bar; LINES: a line where a stage ends, of a longer one where it began (after
+            5 s) and one each 30 s between;
             FEW: a line for a stage that took more than 30 s, and one each 10 min; NONE: nothing.
             None is a bar on a terminal, else lines.
         leave: whether a bar stays on the screen when its stage is done.
@@ -73,6 +76,8 @@ class Progress:
         self._done = self._found = found
         self._also = 0
         self._note = ""
+        self._timer: threading.Timer | None = None
+        self._ended = False
         self._way, self._leave = _chosen or (BAR if on_terminal() else LINES, True)
         self._began = self._said = time.monotonic()
 
@@ -83,8 +88,9 @@ class Progress:
             _current = self
             self._draw()
         elif self._way == LINES:
-            found = f", {self._found:,} of them found" if self._found else ""
-            self._say(f"{self._name}: {_count(self._total, self._unit)}{found}")
+            self._timer = threading.Timer(_LINE_AFTER, self._say_begun)
+            self._timer.daemon = True
+            self._timer.start()
         return self
 
     def add(self, count: int = 1, *, also: int = 0, note: str | None = None) -> None:
@@ -115,7 +121,10 @@ class Progress:
         trace: TracebackType | None,
     ) -> None:
         global _current
+        if self._timer is not None:
+            self._timer.cancel()
         with _lock:
+            self._ended = True
             if self._way == BAR:
                 _current = None
                 sys.stderr.write(f"{self._bar()}\n" if self._leave else _CLEAR)
@@ -132,9 +141,9 @@ class Progress:
     def _seconds(self) -> float:
         return time.monotonic() - self._began
 
-    def _state(self) -> str:
+    def _state(self, *, shorter: bool = False) -> str:
         """Counts, rates and the time that is left."""
-        told = f"{self._done:,}/{_count(self._total, self._unit)}{self._rates()}"
+        told = f"{self._done:,}/{_count(self._total, self._unit)}{self._rates(shorter=shorter)}"
         new = self._done - self._found
         if self._done >= self._total:
             told += f", {duration(self._seconds)}"
@@ -142,14 +151,19 @@ class Progress:
             told += f", {duration(self._seconds / new * (self._total - self._done))} left"
         return told + self._noted()
 
-    def _rates(self) -> str:
-        told = rate(self._done - self._found, self._seconds, self._unit)
-        if self._also_unit is not None:
+    def _rates(self, *, shorter: bool = False) -> str:
+        told = rate(self._done - self._found, self._seconds, "" if shorter else self._unit)
+        if self._also_unit is not None and not shorter:
             told += rate(self._also, self._seconds, self._also_unit)
         return told
 
     def _noted(self) -> str:
         return f", {self._note}" if self._note else ""
+
+    def _say_begun(self) -> None:
+        with _lock:
+            if not self._ended:
+                self._say(f"{self._name}: {self._state()}")
 
     def _say(self, line: str) -> None:
         self._said = time.monotonic()
@@ -161,15 +175,19 @@ class Progress:
         sys.stderr.flush()
 
     def _bar(self) -> str:
-        # One column stays free: a character in the last one would begin a new line.
-        width = min(shutil.get_terminal_size().columns - 1, _WIDEST)
+        # A character in the last column would begin a new line, and so would a ^C after the bar.
+        width = min(shutil.get_terminal_size().columns - 3, _WIDEST)
         share = self._done / self._total if self._total else 1.0
-        ends = f"{self._name} {share:4.0%} ", f" {self._state()}"
-        room = width - sum(map(len, ends))
-        filled, empty = _marks(sys.stderr.encoding)
-        length = round(share * max(room, 0))
-        line = f"{ends[0]}{filled * length}{empty * (max(room, 0) - length)}{ends[1]}"
-        return f"{_CLEAR}{line[:width]}"
+        start, state = f"{self._name} {share:4.0%} ", self._state()
+        if width - len(start) - len(state) <= _SHORTEST:
+            state = self._state(shorter=True)
+        room = width - len(start) - len(state) - 1
+        bar = ""
+        if room >= _SHORTEST:
+            filled, empty = _marks(sys.stderr.encoding)
+            length = round(share * room)
+            bar = f"{filled * length}{empty * (room - length)} "
+        return f"{_CLEAR}{f'{start}{bar}{state}'[:width]}"
 
 
 @contextmanager
@@ -208,13 +226,16 @@ def duration(seconds: float) -> str:
 
 
 def rate(count: int, seconds: float, unit: str) -> str:
-    """`, 38.2 questions/s`, or `, 4.1 s a question` for what is slow; "" before the first."""
+    """`, 38.2 questions/s`, or `, 4.1 s a question` for what is slow; "" before the first.
+
+    Without a unit it is `, 38.2/s` and `, 4.1 s each`.
+    """
     if not count or seconds <= 0:
         return ""
     a_second = count / seconds
     if a_second < 1:
-        return f", {duration(1 / a_second)} a {unit}"
-    return f", {a_second:,.{0 if a_second >= 100 else 1}f} {unit}s/s"
+        return f", {duration(1 / a_second)} {f'a {unit}' if unit else 'each'}"
+    return f", {a_second:,.{0 if a_second >= 99.95 else 1}f}{f' {unit}s' if unit else ''}/s"
 
 
 def _count(count: int, unit: str) -> str:

@@ -1,4 +1,4 @@
-"""One run from settings to `summary.json`: the order of stages, the record, the table at the end.
+"""One run from settings to `summary.json`: the order of stages, and the record.
 
 Knows the run's folder, the experiment and the sinks; knows nothing of how a stage works.
 """
@@ -9,6 +9,7 @@ import logging
 import os
 import random
 import shutil
+from collections.abc import Sequence
 from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
@@ -17,27 +18,26 @@ from typing import Any
 import numpy as np
 import torch
 
+from lr_exp.errors import first_line
 from lr_exp.experiment import Experiment
-from lr_exp.hygiene import printable
 from lr_exp.inputs import versions
-from lr_exp.models import load_tokenizer
-from lr_exp.report.terminal import summary_table
-from lr_exp.sampler.records import labelled_steps
+from lr_exp.pair import odd_pair
+from lr_exp.report.page import write_run_page
 from lr_exp.settings import Settings
 from lr_exp.stages.distilling import Tuned
 from lr_exp.stages.evaluating import Evaluation
 from lr_exp.store import Artifact, Store, write_atomically
 from lr_exp.store.inventory import note_reference
-from lr_exp.supervision import Supervision
-from lr_exp.tracking import METRICS, Tracker
+from lr_exp.tracking import METRICS, Tracker, cell_of, config_of, show
 
 log = logging.getLogger(__name__)
 
 SUMMARY = "summary.json"
+TRAJECTORIES = "trajectories.json"  # some sampled answers, token by token, for a person
+PAGE = "report.html"
 FAILED = "failed.json"  # in its place where a cell of a sweep ended in an error
 _GENERATING = ("rollout", "sampled")  # stages in which the expert writes
 _MODEL_STAGES = (*_GENERATING, "score")  # stages that take a model
-_SHOWN_STEPS = 200  # rows of the sample table sent to W&B
 
 
 def run(settings: Settings, folder: Path, conf_dir: Path) -> dict[str, Any]:
@@ -53,42 +53,72 @@ def run(settings: Settings, folder: Path, conf_dir: Path) -> dict[str, Any]:
     experiment = Experiment(settings, store, conf_dir)
     experiment.inputs.check()
     wandb = replace(settings.wandb, group=settings.wandb.group or settings.sweep)
-    with Tracker(folder, wandb, asdict(settings)) as tracker:
+    cell = cell_of(settings, experiment.inputs, choices(settings))
+    store.maker = cell.id
+    config = config_of(settings, experiment.inputs, choices(settings), versions())
+    with Tracker(folder, wandb, config, cell) as tracker:
         experiment.bench.on_log = tracker.log
         summary = _head(settings, experiment)
         summary["versions"] = versions()
         supervision = tuned = None
         if "sample" in settings.stages or "distill" in settings.stages:
-            supervision, summary["sample"] = _sample(experiment, tracker)
+            supervision, summary["sample"] = _sample(experiment, folder)
+            show.sample(tracker, summary["sample"], supervision, experiment.inputs.expert)
+            show.trajectories(tracker, folder / TRAJECTORIES)
+            summary["warnings"] = _warn(odd_pair(summary["sample"]))
             if supervision.facts["kept"] == 0 and "distill" in settings.stages:
                 summary["stopped"] = _nothing_kept(settings, summary["sample"])
                 log.warning(summary["stopped"])
         if "distill" in settings.stages and supervision and supervision.facts["kept"]:
             tuned, summary["distill"] = _distill(experiment, supervision, folder)
+            tracker.artifact(tuned.artifact)
         if "evaluate" in settings.stages:
             summary["evaluate"] = _evaluate(experiment, tuned, tracker, folder)
+            show.evaluate(tracker, summary["evaluate"])
+            if "gap" in summary["evaluate"]:
+                told = odd_pair(summary.get("sample", {}), summary["evaluate"]["gap"])
+                summary["warnings"] = _warn(told, summary.get("warnings", []))
         summary["peak_memory_bytes"] = experiment.bench.peak_memory_bytes
-        tracker.summarize(_headlines(summary))
+        show.headlines(tracker, summary)
     write_atomically(folder / SUMMARY, json.dumps(summary, indent=2, ensure_ascii=False) + "\n")
-    print(summary_table(summary), flush=True)
-    shown = min(str(folder), os.path.relpath(folder), key=len)
-    print(f"Results: {printable(shown)}", flush=True)
+    _write_page(folder)
     return summary
 
 
-def record_failure(error: str, choices: dict[str, Any], overrides: list[str], folder: Path) -> None:
+def record_failure(
+    error: str, choices: dict[str, Any], overrides: list[str], folder: Path, *, began: bool
+) -> None:
     """Leaves the reason where the results would be, for the table that the cell belongs to.
 
     Args:
         error: one line.
         choices: what the results would have been shown under, as far as it is known.
         overrides: what the cell was told.
+        began: whether `run` was called; what lies in the folder is then this run's.
     """
     record = {"error": error, **choices, "overrides": overrides}
     with contextlib.suppress(OSError):  # the error itself is what matters
         folder.mkdir(parents=True, exist_ok=True)
-        _clear(folder)
+        if not began:
+            _clear(folder)
         write_atomically(folder / FAILED, json.dumps(record, indent=2, ensure_ascii=False) + "\n")
+        _write_page(folder)
+
+
+def _warn(told: list[str], before: Sequence[str] = ()) -> list[str]:
+    """Says what was not said before; returns what holds."""
+    for warning in told:
+        if warning not in before:
+            log.warning(warning)
+    return told
+
+
+def _write_page(folder: Path) -> None:
+    """The run as a page; the numbers are safe by then, and no fault of a page may take them."""
+    try:
+        write_run_page(folder)
+    except Exception as error:
+        log.warning("report.html was not written: %s", first_line(error))
 
 
 def _clear(folder: Path) -> None:
@@ -101,6 +131,8 @@ def _clear(folder: Path) -> None:
             if (folder / name).exists():
                 (folder / name).replace(folder / f"previous.{name}")
     (folder / FAILED).unlink(missing_ok=True)
+    for name in (TRAJECTORIES, PAGE):
+        (folder / name).unlink(missing_ok=True)
     links = [folder / "adapter", folder / "merged", *(folder / "answers").glob("*/*.jsonl")]
     for link in links:
         if link.is_symlink():
@@ -152,7 +184,7 @@ def _seeds(settings: Settings) -> dict[str, int]:
     return dict.fromkeys(("python", "numpy", "torch", "questions", "data_order"), settings.seed)
 
 
-def _sample(experiment: Experiment, tracker: Tracker) -> tuple[Artifact, dict[str, Any]]:
+def _sample(experiment: Experiment, folder: Path) -> tuple[Artifact, dict[str, Any]]:
     made: dict[str, Artifact] = {}
     if experiment.settings.imports_records:
         supervision = experiment.sampler.import_records()
@@ -163,6 +195,8 @@ def _sample(experiment: Experiment, tracker: Tracker) -> tuple[Artifact, dict[st
         if experiment.settings.method.needs_amateur:
             made["score"] = steps = experiment.sampler.score(trajectories[-1])
         supervision = experiment.sampler.select(trajectories[-1], steps)
+        shown = experiment.sampler.read(trajectories[-1], steps, supervision)
+        write_atomically(folder / TRAJECTORIES, json.dumps(shown, ensure_ascii=True))
     exported = experiment.sampler.export(supervision)
     own = ("digest", "peak_memory_bytes")
     facts = {key: value for key, value in supervision.facts.items() if key not in own}
@@ -191,22 +225,7 @@ def _sample(experiment: Experiment, tracker: Tracker) -> tuple[Artifact, dict[st
     }
     if "verified" in made:
         sampled["verified"] = made["verified"].facts
-    tracker.log("sample", 0, {k: v for k, v in facts.items() if isinstance(v, int | float)})
-    if "histogram" in facts:
-        counts, width = facts["histogram"]["counts"], facts["histogram"]["bin_nats"]
-        tracker.histogram("sample/kl", counts, [i * width for i in range(len(counts) + 1)])
-    _show_samples(experiment, supervision, tracker)
     return supervision, sampled
-
-
-def _show_samples(experiment: Experiment, supervision: Artifact, tracker: Tracker) -> None:
-    """The first kept steps as a W&B table: question, prefix, label, divergence."""
-    if not tracker.has_service:
-        return
-    tokenizer = load_tokenizer(experiment.inputs.expert)
-    columns = ("question", "step", "prefix", "label", "kl (nats)")
-    rows = labelled_steps(Supervision.load(supervision.folder), tokenizer, _SHOWN_STEPS)
-    tracker.table("sample/kept_steps", columns, rows)
 
 
 def _distill(
@@ -240,6 +259,7 @@ def _evaluate(
             evaluation = experiment.evaluator.evaluate(benchmark, adapter)
             done.append(evaluation)
             summary[who][benchmark.name] = _shown(evaluation)
+            tracker.artifact(evaluation.graded, benchmark=benchmark.name, who=who)
             place = folder / "answers" / who
             place.mkdir(parents=True, exist_ok=True)
             _link(place / f"{benchmark.name}.jsonl", evaluation.answers)
@@ -249,8 +269,6 @@ def _evaluate(
         summary["curve"], summary["curve_seconds"] = _curve(experiment, tuned)
     if evaluator.gap is not None and benchmarks:
         summary["gap"], summary["gap_seconds"] = _gap(experiment, evaluator.gap)
-    if tuned is not None:
-        _show_gains(summary, tracker)
     return summary
 
 
@@ -282,23 +300,6 @@ def _shown(evaluation: Evaluation) -> dict[str, Any]:
     return {**evaluation.result, "cut_off": evaluation.cut_off}
 
 
-def _show_gains(evaluate: dict[str, Any], tracker: Tracker) -> None:
-    """Accuracy before and after as a W&B table."""
-    columns = ("benchmark", "before", "stderr before", "after", "stderr after", "questions")
-    rows = [
-        (
-            name,
-            before["accuracy"],
-            before["stderr"],
-            evaluate["tuned"][name]["accuracy"],
-            evaluate["tuned"][name]["stderr"],
-            before["total"],
-        )
-        for name, before in evaluate["expert"].items()
-    ]
-    tracker.table("eval/before_after", columns, rows)
-
-
 def _nothing_kept(settings: Settings, sample: dict[str, Any]) -> str:
     method = settings.method
     if method.trajectories == "expert_verified":
@@ -317,19 +318,6 @@ def _nothing_kept(settings: Settings, sample: dict[str, Any]) -> str:
         f"No step has a divergence above beta={settings.beta}: {seen}. Nothing was trained; lower "
         "beta, or choose an amateur that differs more from the expert."
     )
-
-
-def _headlines(summary: dict[str, Any]) -> dict[str, Any]:
-    """Flat numbers for W&B's run table."""
-    flat: dict[str, Any] = {
-        f"sample/{key}": value
-        for key, value in summary.get("sample", {}).items()
-        if isinstance(value, int | float) and not isinstance(value, bool)
-    }
-    for who in ("expert", "tuned"):
-        for name, result in summary.get("evaluate", {}).get(who, {}).items():
-            flat[f"eval/{name}/{who}"] = result["accuracy"]
-    return flat
 
 
 def _link(place: Path, target: Path) -> None:

@@ -327,8 +327,11 @@ class WandbSettings:
     project: str = "lr_exp"
     entity: str | None = None
     group: str | None = None
-    name: str | None = None
+    name: str | None = None  # null: the method, the models and what else tells cells apart
     tags: list[str] = field(default_factory=list)
+    # Record supervision, adapter and graded answers as artifacts. What is sent then holds the texts
+    # of questions and answers, and the adapter's weights.
+    artifacts: bool = True
 
     def __post_init__(self) -> None:
         _one_of("wandb.mode", self.mode, WANDB_MODES)

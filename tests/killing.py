@@ -44,7 +44,7 @@ def main() -> None:
             if kills >= kills_wanted:
                 break
             _enter(start / str(finished))
-        elif os.WIFSIGNALED(status) or os.waitstatus_to_exitcode(status) == 130:
+        elif os.WIFSIGNALED(status) or os.waitstatus_to_exitcode(status) == 128 + number:
             kills += 1
             stages |= {path.parent.name for path in Path(STORE).glob("*/*.part")}
         else:

@@ -9,6 +9,7 @@ import torch
 
 from bench import child, cost, machine, measure, pairs, parts, stages, tables
 from bench.__main__ import main
+from lr_exp import progress
 from lr_exp.errors import UserError
 
 from .test_sampler import load_micro
@@ -135,9 +136,7 @@ def test_typical_questions_are_those_in_the_middle():
 @pytest.fixture(autouse=True)
 def restored(monkeypatch):
     """The program sets torch's threads and silences bars: not for the other tests."""
-    from tqdm import tqdm
-
-    monkeypatch.setattr(tqdm, "__init__", tqdm.__init__)
+    monkeypatch.setattr(progress, "_chosen", None)
     threads = torch.get_num_threads()
     yield
     torch.set_num_threads(threads)

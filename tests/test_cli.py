@@ -1,7 +1,9 @@
 """The command line: a fast start, every mistake in one line, every preset sound."""
 
 import dataclasses
+import importlib
 import math
+import signal
 import subprocess
 import sys
 import tomllib
@@ -10,8 +12,8 @@ from pathlib import Path
 import pytest
 from hydra import compose, initialize_config_dir
 
-from lr_exp import configuration, models
-from lr_exp.configuration import conf_dir, register, to_settings
+from lr_exp import __version__, configuration, help_page, models
+from lr_exp.configuration import cell_folder, conf_dir, register, to_settings
 from lr_exp.errors import UserError
 from lr_exp.evaluator.benchmarks import benchmark_names, load_benchmark
 from lr_exp.settings import (
@@ -26,6 +28,7 @@ from lr_exp.settings import (
     Settings,
     WandbSettings,
 )
+from lr_exp.store.__main__ import main as keeper
 
 ROOT = Path(__file__).parents[1]
 
@@ -63,14 +66,68 @@ def alone(folder: Path, *words: str) -> subprocess.CompletedProcess[str]:
     )
 
 
-@pytest.mark.parametrize("words", [["--help"], ["--cfg", "job", "experiment=demo"]])
-def test_help_and_cfg_import_nothing_heavy(words, tmp_path):
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (["--help"], "usage: python -m lr_exp"),
+        (["--version"], "lr_exp "),
+        (["--cfg", "job", "experiment=demo"], "distiller:"),
+        (["--hydra-help"], "Hydra"),
+    ],
+)
+def test_what_only_tells_imports_nothing_heavy(words, says, tmp_path):
     """Importing torch makes `--help` take seconds."""
     done = alone(tmp_path, "-c", START, *words)
     assert done.returncode == 0, done.stderr
     assert done.stdout.splitlines()[-1] == "heavy: []"
-    assert "distiller:" in done.stdout
+    assert says in done.stdout
     assert list(tmp_path.iterdir()) == []  # and no folder is left behind
+
+
+def test_help_shows_the_program_and_not_its_framework(program):
+    outcome = program(flags=["--help"])
+    assert outcome.status == 0
+    page = outcome.out
+    assert page.startswith("LightReasoner: ")
+    assert "powered by Hydra" not in page
+    assert max(map(len, page.splitlines())) <= 100
+    words = set(page.split())
+    for group, options in configuration._groups().items():
+        assert group in words
+        assert set(options) <= words
+    assert set(benchmark_names(conf_dir())) <= words
+    examples = [line for line in page.splitlines() if line.startswith("  python -m lr_exp ")]
+    assert len(examples) == 3
+    for module in ("list", "report", "store", "dashboard", "evaluator.grade"):
+        assert f"python -m lr_exp.{module} " in page
+    assert "summary.json" in page
+
+
+def test_helps_examples_and_settings_are_sound():
+    for words in (["experiment=demo"], ["expert=qwen_math_7b", "beta=0.4"]):
+        compose_settings(*words)
+    known = {*configuration._keys(Settings), "hydra.run.dir"}
+    assert set(help_page._SETTINGS) <= known
+    assert set(help_page._GROUPS) == {*configuration._groups(), "benchmark"}
+
+
+def test_help_shows_the_values_of_the_command(program):
+    page = program("experiment=demo", "beta=0.7", flags=["--help"]).out
+    assert "  beta=0.7 " in page
+    assert "  distiller.learning_rate=0.0003 " in page
+    assert "  data.path=null " in page
+
+
+def test_help_answers_a_mistyped_setting(program):
+    assert "Did you mean 'beta'?" in program("betta=1", flags=["--help"]).error
+
+
+def test_version_names_what_results_depend_on(program):
+    line = program(flags=["--version"]).out
+    assert line.startswith(f"lr_exp {__version__}, torch ")
+    assert line.count("\n") == 1
+    assert "transformers " in line
+    assert "Python 3." in line
 
 
 def test_a_mistake_in_a_process_of_its_own(tmp_path):
@@ -134,7 +191,13 @@ def test_a_mistyped_name_is_answered_with_the_nearest_one(mistaken, word, meant)
     ("word", "says"),
     [
         ("alpha=abc", "error: alpha=abc (Value 'abc' of type 'str' could not be converted"),
+        ("alpha=abc", ": expected a number in (0, 1]"),
+        ("beta=abc", ": expected a number of nats, 0 or more"),
         ("distiller.steps=many", "error: distiller.steps=many (Value 'many'"),
+        ("distiller.steps=many", ": expected an integer, 1 or more"),
+        ("evaluator.max_examples=all", ": expected an integer, 1 or more, or null"),
+        ("distiller.merge=ja", ": expected true or false"),
+        ("stages=sample", ": expected a list, as [a,b]"),
         ("distiller.steps=1.5", "error: distiller.steps=1.5 (Value '1.5'"),
         ("stages=sample", "error: stages=sample ("),
         ("sampler=3", "error: sampler=3 ("),
@@ -361,14 +424,38 @@ def test_the_wheel_carries_the_yaml_where_the_program_looks_for_it(tmp_path, mon
     assert conf_dir() == installed / "conf"
 
 
-def test_an_interrupt_ends_in_one_line_that_says_how_to_go_on(program, monkeypatch):
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_an_interrupt_ends_in_one_line_that_says_how_to_go_on(program, monkeypatch, number, status):
     def interrupted(*_: object) -> None:
-        raise KeyboardInterrupt
+        signal.raise_signal(number)
 
     monkeypatch.setattr("lr_exp.run.run", interrupted)
     outcome = program("experiment=demo")
-    assert outcome.status == 130
+    assert outcome.status == status
     assert outcome.err == "stopped: the same command goes on where it was\n"
+
+
+def test_a_cells_folder_is_cut_where_all_cells_are_alike():
+    """Cut at its end, a long command's cells had all the same name but for a digest."""
+    shared = [f"evaluator.shots.mmlu_stem={'5' * 30}", f"data.path={'x' * 90}"]
+    names = [cell_folder([*shared, f"seed={seed}"], [*shared, "seed=0,1"]) for seed in (0, 1)]
+    assert [name.partition(",")[0] for name in names] == ["seed=0", "seed=1"]
+    short = ["method=neither", "seed=1"]
+    assert cell_folder(short, short) == "method=neither,seed=1"
+
+
+@pytest.mark.parametrize(
+    ("words", "params", "count"),
+    [
+        (["-m", "seed=0,1,2", "beta=0.2,0.4", "benchmarks=[a,b]"], {}, 6),
+        (["+sweep=x", "seed=range(0,5)"], {"method": "a,b"}, 10),
+        (["hydra.sweeper.params={seed: '0,1'}"], {"seed": "0,1"}, 2),
+        (["experiment=glob(micro*)"], {}, None),
+        ([], {}, 1),
+    ],
+)
+def test_the_cells_of_a_sweep_are_counted_before_the_first(words, params, count):
+    assert configuration.count_cells(words, params) == count
 
 
 def test_a_run_folder_that_cannot_be_made_is_one_line(program):
@@ -381,3 +468,39 @@ def test_an_export_that_is_a_folder_fails_before_sampling(program, tmp_path):
     outcome = program("experiment=demo", f"sampler.export={tmp_path}")
     assert "is a folder" in outcome.error
     assert outcome.finished == []
+
+
+# The other programs ----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("module", "words", "status"),
+    [
+        ("lr_exp.evaluator.grade", ["{}.jsonl"], 2),
+        ("lr_exp.store.__main__", ["list", "--store", "{}"], 1),
+        ("lr_exp.list", ["{}"], 1),
+    ],
+)
+def test_every_program_says_its_errors_clean_and_in_one_line(
+    module, words, status, monkeypatch, capsys
+):
+    """A file's name may hold what a terminal obeys, and a secret."""
+    monkeypatch.setenv("MY_API_KEY", "s3cret-s3cret-s3cret-1")
+    hostile = "no\x1b[2J\nsuch s3cret-s3cret-s3cret-1"
+    main = importlib.import_module(module).main
+    assert main([word.format(hostile) for word in words]) == status
+    said = capsys.readouterr()
+    assert said.out == ""
+    (line,) = said.err.splitlines()
+    assert line.startswith("error: ")
+    assert "\x1b" not in line
+    assert "s3cret" not in line
+
+
+def test_a_folder_of_other_things_is_no_store(tmp_path, capsys):
+    (tmp_path / "photos").mkdir()
+    assert keeper(["list", "--store", str(tmp_path)]) == 1
+    assert "is no store" in capsys.readouterr().err
+    (tmp_path / "photos").rmdir()
+    assert keeper(["list", "--store", str(tmp_path)]) == 0  # nothing was made yet
+    assert capsys.readouterr().out == "0 B in no artifacts\n"

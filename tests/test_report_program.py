@@ -15,7 +15,7 @@ from lr_exp.report.figures.style import of_method, of_variant
 from lr_exp.report.figures.training import accuracy_curve
 from lr_exp.report.rows import sweeps
 from lr_exp.report.runs import find_runs
-from tests.test_report_runs import write_failed, write_metrics, write_run
+from tests.test_report_runs import write_failed, write_hydra, write_metrics, write_run
 
 Call = Callable[..., tuple[int, str, str]]
 
@@ -37,7 +37,7 @@ def call(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) ->
     return run
 
 
-def _everything(folder: Path) -> Path:
+def everything(folder: Path) -> Path:
     """Runs with the data for every figure."""
     for method, seconds in (("lightreasoner", 5.0), ("no_contrast", 500.0)):
         for seed in (0, 1):
@@ -69,7 +69,7 @@ def _everything(folder: Path) -> Path:
 
 
 def test_makes_all_files_and_says_where(tmp_path: Path, call: Call) -> None:
-    status, out, err = call(_everything(tmp_path / "runs"))
+    status, out, err = call(everything(tmp_path / "runs"))
     assert (status, err) == (0, "")
     made = tmp_path / "runs" / "report"
     assert str(made / "report.md") in out
@@ -105,7 +105,7 @@ def test_makes_all_files_and_says_where(tmp_path: Path, call: Call) -> None:
 def test_a_second_report_is_the_same_and_reads_no_report_as_a_run(
     tmp_path: Path, call: Call
 ) -> None:
-    folder = _everything(tmp_path / "runs")
+    folder = everything(tmp_path / "runs")
     first = build(folder).files
     assert call(folder)[0] == 0
     second = build(folder).files
@@ -161,14 +161,54 @@ def test_errors_are_one_line_and_nothing_is_written(tmp_path: Path, call: Call) 
         return err
 
     assert "not a folder" in fails(tmp_path / "nowhere")
-    write_failed(tmp_path / "failed" / "0", "no\nmemory")
-    assert "1 failed, 0 unfinished; the first failure, 0: no memory" in fails(tmp_path / "failed")
+    (tmp_path / "empty").mkdir()
+    assert "holds no run" in fails(tmp_path / "empty")
     write_run(tmp_path / "mixed" / "0")
     write_run(tmp_path / "mixed" / "1", seed=1, settings__distiller__steps=7)
     assert "distiller.steps is 100 in 0 and 7 in 1" in fails(tmp_path / "mixed")
-    write_run(tmp_path / "cut" / "0")
+    write_run(tmp_path / "cut" / "0", answers=False)
     (tmp_path / "cut" / "0" / "summary.json").write_text('{"method": ')
-    assert "summary.json cannot be read" in fails(tmp_path / "cut")
+    assert "cut/0/summary.json: cannot be read" in fails(tmp_path / "cut")
+
+
+def test_what_there_is_is_reported_where_nothing_finished(tmp_path: Path, call: Call) -> None:
+    failed = {"expert": "micro", "method": "neither", "sweep": "mine", "seed": 1}
+    write_failed(tmp_path / "0", "no\nmemory", **failed)
+    (tmp_path / "1").mkdir()
+    write_metrics(tmp_path / "1", {1: 0.5, 2: 0.4})
+    write_hydra(tmp_path / "2<b>", **{"overrides.yaml": "- seed=7\n"})
+    status, out, err = call(tmp_path)
+    assert (status, err) == (0, "")
+    assert "failed: 0: no memory" in out
+    assert "runs: 0 finished, 1 failed, 2 unfinished" in out
+    text = (tmp_path / "report" / "report.md").read_text()
+    assert "0 finished, 1 failed and 2 unfinished runs." in text
+    assert "- 1: has metrics.jsonl\n- 2&lt;b>: has no results; seed=7\n" in text
+    assert "| both removed | seed 1 | failed: no memory |" in text.replace("  ", " ")
+
+
+def test_a_folder_of_unfinished_runs_alone_is_reported(tmp_path: Path, call: Call) -> None:
+    for name in "01":
+        (tmp_path / name).mkdir()
+        write_metrics(tmp_path / name, {1: 0.5})
+    status, out, _ = call(tmp_path)
+    assert (status, "runs: 0 finished, 0 failed, 2 unfinished" in out) == (0, True)
+    text = (tmp_path / "report" / "report.md").read_text()
+    assert "- 0: has metrics.jsonl\n- 1: has metrics.jsonl\n" in text
+
+
+def test_one_damaged_summary_does_not_stop_the_report(tmp_path: Path, call: Call) -> None:
+    for seed in (0, 1):
+        write_run(tmp_path / str(seed), seed=seed, sweep="micro_ablation")
+    (tmp_path / "1" / "summary.json").write_text('{"method": NaN')
+    status, out, _ = call(tmp_path)
+    assert status == 0
+    assert "failed: 1: summary.json cannot be read (Expecting" in out
+    assert "runs: 1 finished, 1 failed" in out
+    text = (tmp_path / "report" / "report.md").read_text()
+    assert "- 1: summary.json cannot be read (Expecting" in text
+    assert "unknown" not in text
+    assert "micro_ablation.csv" in text
 
 
 def test_an_out_that_is_a_file_is_told(tmp_path: Path, call: Call) -> None:
@@ -257,11 +297,10 @@ def test_summaries_of_older_runs_without_the_new_keys_are_read(tmp_path: Path, c
     assert "75.0 ±" in out
 
 
-def test_figures_keep_a_methods_colour_and_pale_it_for_variants() -> None:
-    colour, line, marker = of_method("lightreasoner")
-    assert of_variant("lightreasoner", 0, 3) == (colour, line, marker)
-    looks = {of_variant("lightreasoner", number, 4) for number in range(4)}
-    assert len(looks) == 4
+def test_figures_keep_a_methods_colour_and_darken_it_for_variants() -> None:
+    assert of_variant("lightreasoner", 0) == of_method("lightreasoner")
+    looks = [of_variant("lightreasoner", number) for number in range(6)]
+    assert len({look.line for look in looks}) == len({look.marker for look in looks}) == 6
     assert of_method("my_own") == of_method("my_own")
 
 

@@ -11,6 +11,7 @@ import pytest
 
 from lr_exp.errors import UserError
 from lr_exp.report.published import HUB_IDS
+from lr_exp.report.rows import sweeps
 from lr_exp.report.runs import AnswersMissingError, find_runs
 
 Right = dict[str, Sequence[int]]  # benchmark: each question's grade, 0 or 1
@@ -167,7 +168,8 @@ def test_finds_runs_failures_and_unfinished_folders_but_not_the_store(tmp_path: 
     assert [(one.name, one.error, one.seed) for one in found.failed] == [
         ("sweep/1", "no memory", 1)
     ]
-    assert found.unfinished == ["sweep/2"]
+    assert [(one.name, one.left) for one in found.unfinished] == [("sweep/2", ("metrics.jsonl",))]
+    assert [one.folder for one in found.failed] == [tmp_path / "sweep" / "1"]
 
 
 @pytest.mark.parametrize("newer", ["summary.json", "failed.json"])
@@ -189,22 +191,137 @@ def test_an_unreadable_failure_is_told_as_a_failure(tmp_path: Path) -> None:
     write_run(tmp_path / "0")
     (tmp_path / "1").mkdir()
     (tmp_path / "1" / "failed.json").write_text('{"error": "cut o')
-    assert "cannot be read" in find_runs(tmp_path).failed[0].error
+    (failed,) = find_runs(tmp_path).failed
+    assert failed.error.startswith("failed, and its failed.json cannot be read (Unterminated")
+    assert failed.is_damaged
+    assert failed.expert is None
 
 
-@pytest.mark.parametrize("text", ['{"method": "light', "", "[1, 2]", '{"method": null}'])
-def test_a_broken_summary_is_named_with_what_to_do(tmp_path: Path, text: str) -> None:
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        ('{"method": "light', r"cannot be read \(Unterminated string"),
+        ("", r"cannot be read \(Expecting value"),
+        ("\xff", r"cannot be read \(it is no UTF-8: byte 0 is not\)"),
+        ("[1, 2]", "is not a run's summary: it holds no JSON object"),
+        ('{"method": null}', "is not a run's summary: it lacks expert, amateur"),
+        (f'{{"seed": {"9" * 10_000}}}', r"cannot be read \(it has a number of 10,000 digits\)"),
+        ("[" * 100_000, r"cannot be read \(its objects lie too deep in one another\)"),
+        ("[" * 200 + "]" * 200, r"cannot be read \(its objects lie too deep in one another\)"),
+        (r'"\ud800"', r"cannot be read \("),
+    ],
+)
+def test_a_damaged_summary_stands_as_a_failure_with_its_reason(
+    tmp_path: Path, text: str, reason: str
+) -> None:
     write_run(tmp_path / "0")
     (tmp_path / "1").mkdir()
-    (tmp_path / "1" / "summary.json").write_text(text)
-    with pytest.raises(UserError, match=r"1/summary\.json .*Run the same command again"):
-        find_runs(tmp_path)
+    (tmp_path / "1" / "summary.json").write_bytes(text.encode("latin-1"))
+    found = find_runs(tmp_path)
+    assert [run.name for run in found.runs] == ["0"]
+    (failed,) = found.failed
+    assert re.match(f"summary.json {reason}", failed.error)
+    assert failed.error.endswith("Run the same command again: it rewrites the file.")
+    assert len(failed.error) < 250
+    assert (failed.name, failed.folder, failed.is_damaged) == ("1", tmp_path / "1", True)
 
 
-def test_a_result_without_its_counts_is_refused(tmp_path: Path) -> None:
+def test_a_result_without_its_counts_is_damage(tmp_path: Path) -> None:
     write_run(tmp_path / "0", evaluate__tuned={"micro_add": {"accuracy": 0.5}})
-    with pytest.raises(UserError, match="tuned on micro_add lacks"):
-        find_runs(tmp_path)
+    (failed,) = find_runs(tmp_path, finished=False).failed
+    assert "tuned on micro_add lacks" in failed.error
+
+
+def test_a_damaged_summary_that_is_all_there_is_is_an_error(tmp_path: Path) -> None:
+    write_run(tmp_path / "0", answers=False)
+    path = tmp_path / "0" / "summary.json"
+    path.write_text("{")
+    for finished in (True, False):
+        with pytest.raises(UserError, match=re.escape(f"{path}: cannot be read (Expecting")):
+            find_runs(tmp_path, finished=finished)
+    write_metrics(tmp_path / "0", {1: 0.5})  # now there is something to show
+    (failed,) = find_runs(tmp_path, finished=False).failed
+    assert failed.left == ("metrics.jsonl",)
+
+
+def test_a_summary_that_is_a_link_to_nothing_or_a_pipe_is_damage(tmp_path: Path) -> None:
+    """A pipe would be waited for without an end."""
+    for name in "012":
+        write_run(tmp_path / name)
+    for name in "12":
+        (tmp_path / name / "summary.json").unlink()
+    (tmp_path / "1" / "summary.json").symlink_to(tmp_path / "nowhere")
+    os.mkfifo(tmp_path / "2" / "summary.json")
+    found = find_runs(tmp_path)
+    assert [run.name for run in found.runs] == ["0"]
+    assert ["no plain file" in one.error for one in found.failed] == [True, True]
+
+
+HYDRA = {
+    "config.yaml": (
+        "expert: {name: micro, path: null}\namateur: {name: micro}\ndata: {name: micro}\n"
+        "method: {name: lightreasoner}\nalpha: 0.2\nbeta: 0.4\nseed: 3\nsweep: mine\n"
+    ),
+    "overrides.yaml": "- seed=3\n- +sweep=mine\n",
+}
+
+
+def write_hydra(folder: Path, **files: str) -> Path:
+    (folder / ".hydra").mkdir(parents=True)
+    for name, text in {**HYDRA, **files}.items():
+        (folder / ".hydra" / name).write_text(text, encoding="utf-8")
+    return folder
+
+
+def test_what_an_unfinished_run_was_to_be_is_read_from_hydras_files(tmp_path: Path) -> None:
+    write_hydra(tmp_path / "0")
+    (one,) = find_runs(tmp_path, finished=False).unfinished
+    assert (one.expert, one.method, one.seed, one.sweep) == ("micro", "lightreasoner", 3, "mine")
+    assert (one.overrides, one.left) == (("seed=3", "+sweep=mine"), ())
+    (tmp_path / "0" / "trajectories.json").write_text("{}")
+    (one,) = find_runs(tmp_path, finished=False).unfinished
+    assert one.left == ("trajectories.json",)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "expert: [",
+        "- a",
+        "a: &a [*a]\nexpert: *a\nseed: 2000-99-99",
+        "x: &x [1, 1]\ny: &y [*x, *x]\nexpert: {name: *y}",
+        "[" * 10_000,
+        "expert: {name: 3}\nseed: .nan",
+        "!!python/object/apply:os.abort []",
+    ],
+)
+def test_hydras_files_that_cannot_be_read_are_nothing(tmp_path: Path, text: str) -> None:
+    folder = write_hydra(tmp_path / "0", **{"config.yaml": text, "overrides.yaml": text})
+    write_metrics(folder, {1: 0.5})
+    (one,) = find_runs(tmp_path, finished=False).unfinished
+    assert (one.expert, one.seed, [*filter(None, one.overrides)][1:]) == (None, None, [])
+
+
+def test_a_damaged_seed_is_lost_from_the_row_that_it_belongs_to(tmp_path: Path) -> None:
+    for seed in (0, 1, 3):
+        write_run(tmp_path / str(seed), seed=seed, beta=None, sweep="mine")
+    write_hydra(tmp_path / "3")
+    (tmp_path / "3" / "summary.json").write_text("{")
+    (sweep,) = sweeps(find_runs(tmp_path))
+    baseline, row = sweep.rows
+    assert (row.seeds, row.lost) == ((0, 1), (3,))
+    assert str(row.remark).startswith("1 of 3 seeds failed: summary.json cannot be read")
+    assert baseline.is_baseline
+
+
+@pytest.mark.parametrize("name", ["summary.json", "failed.json"])
+def test_of_a_cell_that_nothing_is_known_of_there_is_no_row(tmp_path: Path, name: str) -> None:
+    write_run(tmp_path / "0")
+    (tmp_path / "1").mkdir()
+    (tmp_path / "1" / name).write_text("{")
+    (sweep,) = sweeps(find_runs(tmp_path))
+    assert {row.setup.expert for row in sweep.rows} == {"micro"}
+    assert [one.name for one in sweep.failed] == ["1"]
 
 
 def test_nothing_finished_says_what_was_seen(tmp_path: Path) -> None:
@@ -273,3 +390,31 @@ def test_a_summary_of_another_shape_is_named(
     with pytest.raises(UserError, match=re.escape(told)) as error:
         find_runs(tmp_path)
     assert str(path) in str(error.value)
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        [],
+        {"bin_tokens": 0, "steps": [1], "kept": [1]},
+        {"bin_tokens": 8, "steps": [1], "kept": [2]},
+        {"bin_tokens": 8, "steps": [1, 2], "kept": [1]},
+        {"bin_tokens": 8, "steps": 3, "kept": 1},
+        {"bin_tokens": 8, "steps": [1.5], "kept": [1]},
+        {"bin_tokens": 8},
+    ],
+)
+def test_counts_by_position_of_another_shape_are_named(tmp_path: Path, value: object) -> None:
+    write_run(tmp_path / "0", sample__by_position=value)
+    with pytest.raises(UserError, match=r"sample\.by_position is no counts"):
+        find_runs(tmp_path)
+
+
+def test_keys_that_older_summaries_lack_may_be_there(tmp_path: Path) -> None:
+    by_position = {"bin_tokens": 8, "steps": [9, 3], "kept": [2, 0]}
+    write_run(tmp_path / "0", sample__by_position=by_position, warnings=["The gap is tiny."])
+    write_run(tmp_path / "1", sample__by_position={}, warnings=[])
+    assert len(find_runs(tmp_path).runs) == 2
+    write_run(tmp_path / "2", warnings=[3])
+    (failed,) = find_runs(tmp_path).failed
+    assert "warnings[0] is no text" in failed.error

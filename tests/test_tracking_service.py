@@ -37,11 +37,19 @@ PROGRAM = """
 import logging, sys, time
 from pathlib import Path
 from lr_exp.settings import WandbSettings
-from lr_exp.tracking import Tracker
+from lr_exp.store import Recipe, Store
+from lr_exp.tracking import Cell, Tracker
+
+def build(place):
+    (place / "adapter.bin").write_text("weights")
+    return {"kept": 3}
 
 logging.basicConfig(level=logging.INFO, format="%(levelname)s: %(message)s")
 folder, mode, seconds, waits_for = Path(sys.argv[1]), sys.argv[2], float(sys.argv[3]), sys.argv[4]
-with Tracker(folder, WandbSettings(mode=mode), {"alpha": 0.2}) as sink:
+store, cell = Store(folder.parent / "store"), Cell("0123456789abcdef", "a cell", "distill")
+store.maker = cell.id
+with Tracker(folder, WandbSettings(mode=mode), {"alpha": 0.2}, cell) as sink:
+    sink.artifact(store.make(Recipe("adapter", 1, {"supervision": "s"}, {}), build))
     for step in range(ROWS):
         sink.log("distill", step, {"loss": 1.0 / (step + 1)})
         time.sleep(seconds / ROWS)
@@ -71,6 +79,10 @@ class Service(ThreadingHTTPServer):
         self.rows: dict[int, dict[str, int]] = {}  # by their place in the run's history
         self.has_rows: Path | None = None  # made when the first ones arrive
         self.complete = False
+        self.runs: set[str] = set()  # their ids
+        # Whose output, if it is one, and name of each that was logged.
+        self.artifacts: list[tuple[str | None, str]] = []
+        self.used: list[tuple[str, str]] = []  # of them, those that the run used
         self.unknown: list[str] = []
 
     @property
@@ -133,6 +145,7 @@ class _Answers(BaseHTTPRequestHandler):
         given = asked.get("variables") or {}
         assert isinstance(given, dict)
         if name == "UpsertBucket":
+            self.server.runs.add(str(given.get("name")))
             entity = {"id": "e", "name": "someone"}
             project = {"id": "p", "name": given.get("project"), "entity": entity}
             bucket = {"id": "b", "name": given.get("name"), "displayName": "a run"}
@@ -145,10 +158,15 @@ class _Answers(BaseHTTPRequestHandler):
                 for file in given["files"]
             ]
             return {"createRunFiles": {"runID": "b", "uploadHeaders": [], "files": files}}
-        if name == "CreateArtifact":  # of a table; one that the service has is not sent again
+        if name == "CreateArtifact":  # one that the service has is not sent again
+            told = given["input"]
+            self.server.artifacts.append((told.get("runName"), told["artifactCollectionName"]))
             sequence = {"id": "s", "latestArtifact": None}
-            artifact = {"id": "a", "state": "COMMITTED", "artifactSequence": sequence}
-            return {"createArtifact": {"artifact": artifact}}
+            artifact = {"id": told["artifactCollectionName"], "state": "COMMITTED"}
+            return {"createArtifact": {"artifact": artifact | {"artifactSequence": sequence}}}
+        if name == "UseArtifact":
+            self.server.used.append((given["input"]["runName"], given["input"]["artifactID"]))
+            return {"useArtifact": {"artifact": {"id": given["input"]["artifactID"]}}}
         if name == "ServerFeaturesQuery":
             return {"serverInfo": {"features": []}}
         self.server.unknown.append(name)
@@ -249,6 +267,7 @@ def environment(home: Path, url: str) -> dict[str, str]:
         "PYTHONPATH": str(Path(__file__).parent.parent),
         "WANDB_API_KEY": "0123456789" * 4,
         "WANDB_BASE_URL": url,
+        "WANDB_RESUME": "allow",  # of a user's shell: it must not reach the sending
         "WANDB_ERROR_REPORTING": "false",
         # Seconds, 15 otherwise: a short run, too, is sent while it goes on.
         "WANDB__FILE_STREAM_TRANSMIT_INTERVAL": "1",
@@ -266,9 +285,11 @@ def until(condition: Callable[[], object]) -> None:
 
 def send(home: Path, url: str, *words: str) -> int:
     """Runs `wandb` with the words; returns its exit status."""
+    told = environment(home, url)
+    del told["WANDB_RESUME"]  # here it would be obeyed
     return subprocess.run(  # noqa: S603 - wandb's own program
         [sys.executable, "-m", "wandb", *words],
-        env={**_kept(), **environment(home, url)},
+        env={**_kept(), **told},
         cwd=home,
         capture_output=True,
         timeout=60,
@@ -404,6 +425,27 @@ def test_a_service_that_breaks_off_costs_a_bounded_wait(tmp_path, service):
 
 
 @pytest.mark.parametrize("service", ["well"], indirect=True)
+def test_two_tries_are_one_run_with_each_point_once(tmp_path, service):
+    """A second try's rows are sent to the first one's places: they are its rows, and then some."""
+    how = ("offline", service.url, None, 0.2)
+    for name in ("one", "two"):
+        one = run(tmp_path / name, *how)
+        (record,) = one.folder.glob("wandb/offline-run-*")
+        assert send(tmp_path, service.url, "sync", str(record)) == 0
+        assert service.runs == {"0123456789abcdef"}
+        assert steps(service) == list(range(ROWS))
+    assert "RunResumeStatus" not in service.unknown  # nothing is appended to what is there
+
+    # The second try found the first one's work, which is still the run's own; another cell used it.
+    run(tmp_path / "three", *how, PROGRAM.replace("0123456789abcdef", "fedcba9876543210"))
+    (record,) = (tmp_path / "three").glob("wandb/offline-run-*")
+    assert send(tmp_path, service.url, "sync", str(record)) == 0
+    own = [(who, name) for who, name in service.artifacts if name.startswith("adapter-")]
+    assert [who for who, _ in own] == ["0123456789abcdef", "0123456789abcdef", None]  # outputs
+    assert service.used == [("fedcba9876543210", own[0][1])]
+
+
+@pytest.mark.parametrize("service", ["well"], indirect=True)
 def test_a_service_that_is_well_shows_the_run_while_it_goes_on(tmp_path, service):
     service.has_rows = tmp_path / "has rows"
     one = run(tmp_path / "run", "auto", service.url, service.has_rows)
@@ -413,6 +455,7 @@ def test_a_service_that_is_well_shows_the_run_while_it_goes_on(tmp_path, service
     written = one.folder / "written"
     assert service.has_rows.stat().st_mtime < written.stat().st_mtime
     assert steps(service) == list(range(ROWS))
+    assert "RunResumeStatus" not in service.unknown
     assert service.complete
     assert list(one.folder.glob("wandb/offline-run-*/*.wandb.synced"))  # not sent again
 

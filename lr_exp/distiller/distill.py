@@ -7,6 +7,7 @@ import errno
 import json
 import logging
 import shutil
+import sys
 import warnings
 from collections.abc import Callable
 from pathlib import Path
@@ -15,7 +16,6 @@ from typing import Any, cast
 import torch
 from peft import LoraConfig, PeftModel, TaskType, get_peft_model
 from safetensors.torch import load_file
-from tqdm import tqdm
 from transformers import (
     GenerationConfig,
     PrinterCallback,
@@ -31,6 +31,7 @@ from lr_exp.distiller.trainer import ContrastTrainer
 from lr_exp.errors import UserError, first_line
 from lr_exp.models import LanguageModel
 from lr_exp.packing import pass_size
+from lr_exp.progress import Progress
 from lr_exp.settings import DistillerSettings
 from lr_exp.store import write_atomically
 from lr_exp.supervision import Supervision
@@ -75,7 +76,7 @@ def distill(
     """
     _check_lengths(supervision, expert)
     set_seed(seed)
-    model, report = _with_lora(expert, settings), _Report(on_log)
+    model, report = _with_lora(expert, settings), _Report(on_log, settings.batch_size)
     try:
         plan = plan_batches(
             supervision,
@@ -249,32 +250,34 @@ def _last_whole(checkpoints: Path) -> str | None:
 
 
 class _Report(TrainerCallback):
-    """Hands metrics on, those of an interrupted try first, and draws one progress bar."""
+    """Hands metrics on, those of an interrupted try first, and shows the progress."""
 
-    def __init__(self, on_log: Callable[[int, dict[str, float]], None]) -> None:
+    def __init__(self, on_log: Callable[[int, dict[str, float]], None], batch_size: int) -> None:
         self._on_log = on_log
-        self._bar: tqdm[Any] | None = None
+        self._batch_size = batch_size
+        self._progress: Progress | None = None
 
     def close(self) -> None:
-        """Ends the bar's line, also where training was stopped."""
-        if self._bar is not None:
-            self._bar.close()
+        """Ends the progress, also where training was stopped."""
+        if self._progress is not None:
+            self._progress.__exit__(*sys.exc_info())
+            self._progress = None
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        self._bar = tqdm(
-            total=state.max_steps,
-            initial=state.global_step,
-            desc="distill",
-            unit="step",
-            dynamic_ncols=True,
-        )
+        self._progress = Progress(
+            "distill",
+            state.max_steps,
+            "optimizer step",
+            found=state.global_step,
+            also="kept step",
+        ).__enter__()
         for entry in state.log_history:
             if "loss" in entry:
                 self._on_log(entry["step"], _kept_metrics(entry))
 
     def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        if self._bar is not None:
-            self._bar.update()
+        if self._progress is not None:
+            self._progress.add(also=self._batch_size)
         if state.global_step == state.max_steps:
             control.should_log = True  # the last steps too, whatever log_every
 
@@ -282,8 +285,8 @@ class _Report(TrainerCallback):
         self, args: Any, state: Any, control: Any, logs: dict[str, float] | None = None, **_: Any
     ) -> None:
         if logs and "loss" in logs:
-            if self._bar is not None:
-                self._bar.set_postfix(loss=f"{logs['loss']:.4f}", refresh=False)
+            if self._progress is not None:
+                self._progress.add(0, note=f"loss {logs['loss']:.4f}")
             self._on_log(state.global_step, _kept_metrics({**logs, "step": state.global_step}))
 
 

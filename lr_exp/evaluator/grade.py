@@ -20,6 +20,7 @@ from lr_exp.errors import UserError
 from lr_exp.evaluator.aggregate import aggregate
 from lr_exp.evaluator.extract import extract
 from lr_exp.evaluator.verify import check_reference, verify
+from lr_exp.hygiene import guard_tracebacks, say_error
 from lr_exp.settings import ANSWER_KINDS
 from lr_exp.store import write_atomically
 
@@ -177,7 +178,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except UserError as error:
         if os.environ.get("LR_EXP_DEBUG") == "1":
             raise
-        print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
+        say_error(error)
         return 2
     result = aggregate([record["correct"] for record in records])
     print(
@@ -188,4 +189,5 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
+    guard_tracebacks()
     sys.exit(main())

@@ -12,11 +12,11 @@ from typing import cast
 
 import torch
 from torch.nn import functional
-from tqdm import tqdm
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from lr_exp.micro.tokenizer import END, PAD
 from lr_exp.micro.world import Problem, careless_answer, corpus
+from lr_exp.progress import Progress
 
 MAX_NEW_TOKENS = 128
 """Enough for the longest solution of any family (107 tokens and the end-of-turn token)."""
@@ -102,20 +102,19 @@ def train(
         return 0.5 * (1 + math.cos(math.pi * (step - warm_up) / max(1, steps - warm_up)))
 
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, scale)
-    bar = tqdm(_batches(tokenizer, recipe, steps, seed), total=steps, desc=title, unit="step")
-    for step, (ids, labels) in enumerate(bar):
-        hidden = model.model(input_ids=ids).last_hidden_state
-        # Padding is on the right and attention is causal, so no mask is needed.
-        wanted = labels[:, 1:] != _IGNORED
-        logits = model.lm_head(hidden[:, :-1][wanted])
-        loss = functional.cross_entropy(logits, labels[:, 1:][wanted])
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-        optimizer.step()
-        schedule.step()
-        optimizer.zero_grad()
-        if step % 20 == 0:
-            bar.set_postfix(loss=f"{loss.item():.3f}")
+    with Progress(title, steps, "step") as progress:
+        for step, (ids, labels) in enumerate(_batches(tokenizer, recipe, steps, seed)):
+            hidden = model.model(input_ids=ids).last_hidden_state
+            # Padding is on the right and attention is causal, so no mask is needed.
+            wanted = labels[:, 1:] != _IGNORED
+            logits = model.lm_head(hidden[:, :-1][wanted])
+            loss = functional.cross_entropy(logits, labels[:, 1:][wanted])
+            loss.backward()
+            torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+            optimizer.step()
+            schedule.step()
+            optimizer.zero_grad()
+            progress.add(note=f"loss {loss.item():.3f}" if step % 20 == 0 else None)
     model.eval()
 
 

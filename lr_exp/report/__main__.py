@@ -26,7 +26,7 @@ def main(words: list[str] | None = None) -> int:
     try:
         from lr_exp.report.build import build, write
 
-        report = build(chosen.folder)
+        report = build(chosen.folder, out)
         write(report, out)
     except UserError as error:
         if os.environ.get("LR_EXP_DEBUG") == "1":
@@ -36,7 +36,7 @@ def main(words: list[str] | None = None) -> int:
         return 1
     try:
         print(printable(redact(report.shown)))
-        told = f"Report: {out / 'report.md'} ({len(report.files)} files in {out})"
+        told = f"Report: {out / 'report.md'} and report.html ({len(report.files)} files in {out})"
         print(printable(redact(told)), flush=True)
     except BrokenPipeError:  # whoever reads has enough, as `head` does; the files are there
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for what is buffered still

@@ -1,34 +1,19 @@
 """From a folder of runs to the files of its report. Nothing is written before all is made."""
 
-import re
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from lr_exp.errors import UserError
-from lr_exp.report.compare import compare
 from lr_exp.report.document import document
 from lr_exp.report.figures import draw_all
+from lr_exp.report.layout import prefix_of, tables_of
+from lr_exp.report.page import page_of
 from lr_exp.report.rows import Row, Sweep, sweeps
 from lr_exp.report.runs import Found, find_runs
 from lr_exp.report.section import Section
-from lr_exp.report.tables.accuracy import accuracy_table
-from lr_exp.report.tables.alpha_beta import alpha_beta_table
-from lr_exp.report.tables.efficiency import efficiency_table
-from lr_exp.report.tables.gap import gap_table
-from lr_exp.report.tables.kl_profile import kl_profile_table
-from lr_exp.report.tables.significance import significance_table
-from lr_exp.report.tables.table import Table, remark
+from lr_exp.report.tables.table import remark
 from lr_exp.report.write import csv_text, latex_table, one_line, plain_table
-
-# A sweep's own table has the sweep's name; the others follow, named after it.
-_LAYOUTS: dict[str, Callable[[Sweep, str], Table | None]] = {
-    "expertise_gap": gap_table,
-    "alpha_beta": alpha_beta_table,
-    "results": accuracy_table,
-    "efficiency": efficiency_table,
-    "kl_profile": kl_profile_table,
-}
 
 
 @dataclass(frozen=True)
@@ -39,13 +24,17 @@ class Report:
     shown: str
 
 
-def build(folder: Path) -> Report:
-    """Reads all runs below `folder` and makes everything of them.
+def build(folder: Path, out: Path | None = None) -> Report:
+    """Reads all runs below `folder` and makes everything of them, finished or not.
+
+    Args:
+        folder: a run's, or a sweep's.
+        out: where the report will lie; by default in the folder's `report`.
 
     Raises:
         UserError: the folder or its runs cannot be reported.
     """
-    found = find_runs(folder)
+    found = find_runs(folder, finished=False)
     taken: set[str] = set()
     sections = [_section(sweep, taken) for sweep in sweeps(found)]
     files: dict[str, bytes] = {}
@@ -57,6 +46,8 @@ def build(folder: Path) -> Report:
             files |= {f"{figure.name}.{kind}": made for kind, made in figure.files.items()}
     title = folder.resolve().name
     files["report.md"] = document(title, found, sections).encode()
+    page = page_of(folder, found, sections, out or folder / "report")
+    files["report.html"] = page.encode()
     return Report(files, _shown(found, sections))
 
 
@@ -76,39 +67,10 @@ def write(report: Report, out: Path) -> None:
 
 
 def _section(sweep: Sweep, taken: set[str]) -> Section:
-    prefix = _prefix(sweep.name, taken)
-    kind = sweep.table if sweep.table in _LAYOUTS else "results"
-    order = [kind, *(name for name in _LAYOUTS if name != kind)]
-    # Accuracies stand in one table; a grid is of a sweep over alpha and beta alone.
-    unwanted = {"results" if kind == "expertise_gap" else "expertise_gap"}
-    if kind != "alpha_beta":
-        unwanted.add("alpha_beta")
-    tables = []
-    for layout in order:
-        if layout in unwanted:
-            continue
-        name = prefix if layout == kind else f"{prefix}_{layout}"
-        table = _LAYOUTS[layout](sweep, name)
-        if table is not None:
-            tables.append(table)
-    pairs = compare(sweep)
-    significance = significance_table(pairs, f"{prefix}_significance")
-    if significance is not None:
-        # What is claimed is read beside what supports it.
-        tables.insert(min(1, len(tables)), significance)
+    prefix = prefix_of(sweep.name, taken)
+    made = tables_of(sweep, prefix)
     figures = draw_all(sweep, lambda figure: f"{prefix}_{figure}")
-    return Section(sweep, tables, figures, pairs.refused)
-
-
-def _prefix(name: str | None, taken: set[str]) -> str:
-    """The sweep's name as a file name that no other sweep of the report has."""
-    plain = re.sub(r"[^A-Za-z0-9_-]+", "_", name or "results").strip("_-")[:80] or "results"
-    prefix, number = plain, 1
-    while prefix in taken:
-        number += 1
-        prefix = f"{plain}_{number}"
-    taken.add(prefix)
-    return prefix
+    return Section(sweep, made.tables, figures, made.pairs.refused)
 
 
 def _partial(section: Section) -> list[Row]:

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from lr_exp.report.check import machine
 from lr_exp.report.names import is_micro
 from lr_exp.report.rows import Sweep
-from lr_exp.report.runs import Found, Run
+from lr_exp.report.runs import Found, Run, Unfinished
 from lr_exp.report.section import Section
 from lr_exp.report.tables.table import PUBLISHED
 from lr_exp.report.write import markdown_table, markdown_text
@@ -32,7 +32,7 @@ _PUBLISHED = (
     "the paper's SFT learned from is our reading. A published average is shown only where it is "
     "over the same benchmarks."
 )
-_MICRO = (
+MICRO = (
     "Numbers of the micro world (names with micro) are the micro world's own: they show the "
     "mechanism on tiny models, and the paper has none to compare with."
 )
@@ -52,20 +52,31 @@ def _counts(found: Found) -> list[str]:
     parts = [told]
     if found.unfinished:
         parts.append(
-            "Unfinished (neither a summary nor an error; the same command goes on): "
-            + ", ".join(map(markdown_text, found.unfinished))
-            + "."
+            "Unfinished (neither a summary nor an error; the same command goes on):\n\n"
+            + "\n".join(f"- {_unfinished(one)}" for one in found.unfinished)
         )
     return parts + [markdown_text(note) for note in found.notes]
 
 
-def _reading(found: Found, sections: Sequence[Section]) -> str:
+def _unfinished(one: Unfinished) -> str:
+    """A run that goes on, or was ended: what it was told, and what it has left."""
+    told = f"{one.name}: " + (f"has {', '.join(one.left)}" if one.left else "has no results")
+    return markdown_text(told + (f"; {' '.join(one.overrides)}" if one.overrides else ""))
+
+
+def reading_notes(found: Found, sections: Sequence[Section]) -> list[str]:
+    """How the tables are to be read, as far as there is something to say."""
     lines = [_PLUS_MINUS, _GAIN]
     tables = [table for section in sections for table in section.tables]
     if any(column.title == PUBLISHED for table in tables for column in table.columns):
         lines.append(_PUBLISHED)
     if any(is_micro(run.expert, run.amateur, *run.benchmarks) for run in found.runs):
-        lines.append(_MICRO)
+        lines.append(MICRO)
+    return lines
+
+
+def _reading(found: Found, sections: Sequence[Section]) -> str:
+    lines = reading_notes(found, sections)
     lines.append("CSV files have accuracies in percent and gains in points, unrounded.")
     return "## How to read it\n\n" + "\n".join(f"- {line}" for line in lines)
 

@@ -3,7 +3,7 @@
 Knows which runs belong together and what makes them disagree; knows nothing of layouts.
 """
 
-from collections.abc import Container, Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 
 from lr_exp.report import check, published, repeats, results
@@ -169,10 +169,10 @@ def _variants(runs: Sequence[Run], failed: Sequence[Failed], notes: list[str]) -
     rows = []
     for one in failed:
         setup = _setup_of_failed(one, groups)
-        if setup is None:
-            rows.append(_row_of_unknown(one))
-        else:
+        if setup is not None:
             failures.setdefault(setup, []).append(one)
+        elif one.expert or one.overrides:
+            rows.append(_row_of_unknown(one))
     for setup in dict.fromkeys([*groups, *failures]):
         own = groups.get(setup, [])
         kept = []
@@ -230,10 +230,12 @@ def _setup(run: Run) -> Setup:
     return Setup(run.expert, run.method, run.amateur, run.data, decoder=run.decoder, **numbers)
 
 
-def _setup_of_failed(failed: Failed, known: Container[Setup]) -> Setup | None:
+def _setup_of_failed(failed: Failed, known: Collection[Setup]) -> Setup | None:
     """The setup that a failed cell was to be of.
 
     None where it failed before that was known, or where it names no method and nobody finished it.
+    A cell without a summary is known by its settings, in which stands a beta that its method may
+    not read: it is of the one finished setup that it agrees with, if there is one.
     """
     if failed.expert is None:
         return None
@@ -247,12 +249,27 @@ def _setup_of_failed(failed: Failed, known: Container[Setup]) -> Setup | None:
         failed.beta,
         told.get("evaluator.decoder", "greedy"),
     )
+    if failed.is_damaged and setup not in known:
+        alike = [one for one in known if _agrees(one, setup)]
+        setup = alike[0] if len(alike) == 1 else setup
     return setup if failed.method or setup in known else None
 
 
+def _agrees(known: Setup, asked: Setup) -> bool:
+    """Whether a setup may be what settings asked for: it has no choice that they have otherwise."""
+    same = (known.expert, known.method, known.decoder) == (
+        asked.expert,
+        asked.method,
+        asked.decoder,
+    )
+    return same and all(getattr(known, key) in (None, getattr(asked, key)) for key in _CHOICES)
+
+
 def _row_of_unknown(failed: Failed) -> Row:
+    told = dict(word.split("=", 1) for word in failed.overrides if "=" in word)
+    expert = failed.expert or told.get("expert") or "unknown expert"
     return Row(
-        Setup(failed.expert or "unknown expert", failed.method or "unknown method"),
+        Setup(expert, failed.method or "unknown method"),
         label=" ".join(failed.overrides) or failed.name,
         remarks=(f"failed: {failed.error}",),
         lost=(failed.seed,),

@@ -12,12 +12,21 @@ from pathlib import Path
 from typing import Any
 
 from lr_exp.errors import UserError
-from lr_exp.hygiene import each_text, printable
 from lr_exp.report import shape
+from lr_exp.report.incomplete import (
+    FAILED,
+    METRICS,
+    SUMMARY,
+    Failed,
+    Unfinished,
+    damaged,
+    is_begun,
+    read_failed,
+    read_json,
+    read_unfinished,
+    reason_of,
+)
 
-SUMMARY = "summary.json"
-FAILED = "failed.json"
-METRICS = "metrics.jsonl"
 WHO = ("expert", "tuned")
 
 _NOT_RUNS = {"store", "report", "wandb", ".hydra"}  # folders that hold no run of their own
@@ -108,6 +117,8 @@ class Run:
         name = f"{self.name}/answers/{who}/{benchmark}.jsonl"
         graded: dict[str, list[bool]] = {}
         try:
+            if path.exists() and not path.is_file():  # a pipe would be waited for
+                raise OSError
             with path.open(encoding="utf-8") as lines:
                 for line in lines:
                     answer = json.loads(line)
@@ -130,6 +141,8 @@ class Run:
     def training(self) -> list[dict[str, Any]]:
         """The logged metrics of the tuning, by step; nothing where there is no such file."""
         found = []
+        if not (self.folder / METRICS).is_file():
+            return found
         try:
             with (self.folder / METRICS).open(encoding="utf-8") as lines:
                 for line in lines:
@@ -142,54 +155,58 @@ class Run:
 
 
 @dataclass(frozen=True)
-class Failed:
-    """A cell that ended in an error: what it was to be, as far as it is known, and why."""
-
-    name: str
-    error: str
-    expert: str | None = None
-    amateur: str | None = None
-    method: str | None = None
-    data: str | None = None
-    alpha: float | None = None
-    beta: float | None = None
-    seed: int | None = None
-    sweep: str | None = None
-    overrides: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True)
 class Found:
     """All that lies below a folder."""
 
     runs: list[Run]
     failed: list[Failed]
-    unfinished: list[str]  # folders with metrics but neither a summary nor an error
+    unfinished: list[Unfinished]
     notes: list[str]
 
 
-def find_runs(folder: Path) -> Found:
+def find_runs(folder: Path, *, finished: bool = True) -> Found:
     """Every run below `folder`, in the order of their folders' names.
 
+    Args:
+        folder: where to look.
+        finished: whether one of them must have finished.
+
     Raises:
-        UserError: there is no such folder, no finished run in it, or a summary cannot be read.
+        UserError: there is no such folder, or no (finished) run in it.
     """
     if not folder.is_dir():
         raise UserError(f"{folder} is not a folder: give the folder of a run or of a sweep.")
+    found = look(folder)
+    others = found.unfinished or any(map(_shows_something, found.failed))
+    if not found.runs and (finished or not others):
+        raise UserError(_nothing_finished(folder, found))
+    return found
+
+
+def look(folder: Path, *, below: bool = True) -> Found:
+    """What lies in a folder, which may be nothing.
+
+    Args:
+        folder: where to look.
+        below: whether to look into the folders inside it, too.
+    """
     found = Found([], [], [], [])
     for place, files in _folders(folder):
+        if place != folder and not below:
+            break
         name = str(place.relative_to(folder)) if place != folder else folder.resolve().name
         counts = _which_counts(place, files)
         if counts == SUMMARY:
-            found.runs.append(_read_run(place, name))
+            try:
+                found.runs.append(_read_run(place, name))
+            except _DamagedError as reason:
+                found.failed.append(damaged(place, name, str(reason)))
         elif counts == FAILED:
-            found.failed.append(_read_failed(place / FAILED, name))
-        elif METRICS in files:
-            found.unfinished.append(name)
+            found.failed.append(read_failed(place, name))
+        elif is_begun(place, files):
+            found.unfinished.append(read_unfinished(place, name))
         if SUMMARY in files and FAILED in files:
             found.notes.append(f"{name} holds {SUMMARY} and {FAILED}: {counts}, the newer, counts.")
-    if not found.runs:
-        raise UserError(_nothing_finished(folder, found))
     return found
 
 
@@ -205,40 +222,34 @@ def _which_counts(folder: Path, files: list[str]) -> str | None:
     return max(ends, key=lambda name: (folder / name).lstat().st_mtime_ns, default=None)
 
 
+class _DamagedError(Exception):
+    """A summary cannot be used; the message says why, and what to do."""
+
+
 def _read_run(folder: Path, name: str) -> Run:
-    path = folder / SUMMARY
     again = "Run the same command again: it rewrites the file."
     try:
-        summary = _read_json(path)
-    except (OSError, ValueError, RecursionError) as error:
-        reason = " ".join(str(error).split())
-        raise UserError(f"{path} cannot be read ({reason}). {again}") from error
-    if not isinstance(summary, dict):
-        raise UserError(f"{path} is not a run's summary: it holds no JSON object. {again}")
-    missing = [key for key in _NEEDED if key not in summary]
-    if missing:
-        raise UserError(f"{path} is not a run's summary: it lacks {', '.join(missing)}. {again}")
-    wrong = shape.first_wrong(summary)
+        summary = read_json(folder / SUMMARY)
+    except (OSError, ValueError) as error:
+        told = f"{SUMMARY} cannot be read ({reason_of(error)}). {again}"
+        raise _DamagedError(told) from error
+    wrong = _wrong(summary)
     if wrong:
-        raise UserError(f"{path} is not a run's summary: {wrong}. {again}")
+        raise _DamagedError(f"{SUMMARY} is not a run's summary: {wrong}. {again}")
     run = Run(folder, name, summary)
     for who in WHO:
         for benchmark, result in run.results(who).items():
             if not shape.is_result(result):
-                raise UserError(
-                    f"{path}: the result of {who} on {benchmark} lacks its accuracy or its counts. "
-                    f"{again}"
-                )
+                told = f"the result of {who} on {benchmark} lacks its accuracy or its counts"
+                raise _DamagedError(f"{SUMMARY} is not a run's summary: {told}. {again}")
     return run
 
 
-def _read_json(path: Path) -> Any:
-    """What a file holds, if it can be written to a report, too: half of a surrogate pair cannot."""
-    value = json.loads(path.read_text(encoding="utf-8"))
-    if shape.is_too_deep(value):
-        raise ValueError("its objects lie too deep in one another")
-    json.dumps(value, ensure_ascii=False).encode()
-    return each_text(value, printable)  # names reach figures and the terminal
+def _wrong(summary: Any) -> str | None:
+    if not isinstance(summary, dict):
+        return "it holds no JSON object"
+    missing = [key for key in _NEEDED if key not in summary]
+    return f"it lacks {', '.join(missing)}" if missing else shape.first_wrong(summary)
 
 
 def _is_training(entry: Any) -> bool:
@@ -249,24 +260,9 @@ def _is_training(entry: Any) -> bool:
     return shape.is_number(step) and (entropy is None or shape.is_number(entropy))
 
 
-def _read_failed(path: Path, name: str) -> Failed:
-    """A record of a failure that cannot be read is itself told as the failure."""
-    try:
-        told = _read_json(path)
-        error = " ".join(str(told["error"]).split())
-    except (OSError, ValueError, KeyError, TypeError, RecursionError):
-        return Failed(name, f"failed, and its {FAILED} cannot be read")
-    words = {
-        key: told[key]
-        for key in ("expert", "amateur", "method", "data", "sweep")
-        if isinstance(told.get(key), str)
-    }
-    numbers = {
-        key: told[key] for key in ("alpha", "beta", "seed") if shape.is_number(told.get(key))
-    }
-    overrides = told.get("overrides")
-    overrides = tuple(map(str, overrides)) if isinstance(overrides, list) else ()
-    return Failed(name, error, **words, **numbers, overrides=overrides)
+def _shows_something(failed: Failed) -> bool:
+    """A damaged summary alone is no report, but an error to mend."""
+    return not failed.is_damaged or bool(failed.left)
 
 
 def _nothing_finished(folder: Path, found: Found) -> str:
@@ -276,5 +272,7 @@ def _nothing_finished(folder: Path, found: Found) -> str:
     told = f"{folder} holds no finished run: {failed} failed, {unfinished} unfinished"
     if found.failed:
         first = found.failed[0]
-        told += f"; the first failure, {first.name}: {first.error.rstrip('.')}"
+        place = f"{first.folder / SUMMARY}" if first.error.startswith(SUMMARY) else first.name
+        error = first.error.removeprefix(SUMMARY).strip().rstrip(".")
+        told += f"; the first failure, {place}: {error}"
     return f"{told}."

@@ -109,7 +109,7 @@ def _is_object(value: Any) -> bool:
     return isinstance(value, dict)
 
 
-def _is_list(value: Any) -> bool:
+def _is_list(value: Any) -> TypeGuard[list[Any]]:
     return isinstance(value, list)
 
 
@@ -134,6 +134,21 @@ def _is_histogram(value: Any) -> bool:
         and width > 0
         and bool(counts)
         and all(_is_whole(n) and n >= 0 for n in counts)
+    )
+
+
+def _is_by_position(value: Any) -> bool:
+    """An empty one is none."""
+    if value == {}:
+        return True
+    if not isinstance(value, dict) or not _is_whole(value.get("bin_tokens")):
+        return False
+    steps, kept = value.get("steps"), value.get("kept")
+    if not (_is_list(steps) and _is_list(kept) and len(steps) == len(kept)):
+        return False
+    return value["bin_tokens"] > 0 and all(
+        _is_whole(some) and _is_whole(of) and 0 <= some <= of
+        for some, of in zip(kept, steps, strict=True)
     )
 
 
@@ -166,6 +181,8 @@ _KINDS: dict[str, Kind] = {
     "data": _TEXT,
     "sweep": _TEXT,
     "stopped": _TEXT,
+    "warnings": _LIST,
+    "warnings/[]": _required(_TEXT),
     "alpha": _NUMBER,
     "beta": ("no number of nats, 0 or more", _is_divergence, False),
     "peak_memory_bytes": _NUMBER,
@@ -213,6 +230,11 @@ _KINDS: dict[str, Kind] = {
         )
     },
     "sample/histogram": ("no histogram with counts and bin_nats", _is_histogram, False),
+    "sample/by_position": (
+        "no counts with bin_tokens, steps and, of them, kept",
+        _is_by_position,
+        False,
+    ),
     "distill/seconds": _NUMBER,
     "distill/tuned_tokens": _NUMBER,
     "distill/optimizer_steps": _NUMBER,

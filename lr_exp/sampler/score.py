@@ -165,6 +165,23 @@ def scored_length(token_ids: list[int], shared: SharedVocabulary) -> int:
     return len(token_ids)
 
 
+def answer_logits(
+    row: dict[str, Any],
+    expert: LanguageModel,
+    amateur: LanguageModel,
+    shared: SharedVocabulary,
+    system_prompt: str,
+) -> tuple[Tensor, Tensor]:
+    """Both models' logits `(steps, shared)` at every scored step of one trajectory.
+
+    Of these `score` keeps the measures. For a person to look at; no stage reads them.
+    """
+    steps = scored_length(row["token_ids"], shared)
+    answer = _Answer(row, _amateur_prompt(amateur, row, system_prompt), steps)
+    expert_logits, amateur_logits = _next_token_logits([answer], expert, amateur)
+    return shared.restrict(expert_logits), shared.restrict(amateur_logits)
+
+
 def _score_shard(
     trajectories: list[dict[str, Any]],
     expert: LanguageModel,

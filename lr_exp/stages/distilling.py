@@ -74,6 +74,10 @@ class DistillerStages:
         )
         made_now = False
 
+        def log(step: int, metrics: dict[str, float]) -> None:
+            tuned = {"tuned_tokens": step * settings.batch_size}
+            self._bench.on_log("distill", step, {**metrics, **tuned})
+
         def build(folder: Path) -> dict[str, Any]:
             nonlocal made_now
             made_now = True
@@ -86,14 +90,14 @@ class DistillerStages:
                 device=source.device,
                 base_name=source.base_name,
                 base_revision=source.expert.revision,
-                on_log=lambda step, metrics: self._bench.on_log("distill", step, metrics),
+                on_log=log,
             )
 
         artifact = self._bench.make_if_asked("distill", recipe, build)
         history = distill.read_history(artifact.folder)
         if not made_now:  # the record of a run is whole also where the work was done before
             for entry in history:
-                self._bench.on_log("distill", int(entry["step"]), entry)
+                log(int(entry["step"]), entry)
         return Tuned(artifact, artifact.folder / distill.ADAPTER, history)
 
     def _batches_grown(self, supervision: Artifact) -> DistillerSettings:

@@ -32,6 +32,7 @@ class Evaluation:
     reused: bool  # the answers were in the store
     cut_off: int  # answers that a limit ended
     answers: Path
+    graded: Artifact  # what `answers` is a file of
 
 
 class EvaluatorStages:
@@ -89,6 +90,7 @@ class EvaluatorStages:
             reused=answers.reused,
             cut_off=answers.facts["questions"] - answers.facts["finished"],
             answers=grades.folder / ANSWERS,
+            graded=grades,
         )
 
     def _log_evaluation(self, name: str, tuned: Tuned | None, result: Aggregate) -> None:
@@ -141,6 +143,9 @@ class EvaluatorStages:
             told |= {"decoder": decoder, "temperature": 1.0, "seed": 0}  # one draw for all runs
         recipe = Recipe("answers", answer.VERSION, inputs, {**told, **source.machine})
         name = who if tuned is None else "tuned"
+        if tuned is not None and tuned.step is not None:
+            name = f"tuned, step {tuned.step}"
+        told_apart = "" if decoder == "greedy" else f", {decoder}"
 
         def build(folder: Path) -> dict[str, Any]:
             pair = {}
@@ -151,7 +156,7 @@ class EvaluatorStages:
                     questions,
                     language_model,
                     folder,
-                    name=f"{benchmark.name} ({name})",
+                    name=f"{benchmark.name} ({name}{told_apart})",
                     shots=shots,
                     **told,
                     **pair,

@@ -16,7 +16,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from lr_exp.errors import UserError
-from lr_exp.hygiene import guard_tracebacks, printable, redact
+from lr_exp.hygiene import guard_tracebacks, printable, say_error
 from lr_exp.store.inventory import Entry, entries, problems, prune, unreferenced
 
 
@@ -49,19 +49,30 @@ def main(words: Sequence[str] | None = None) -> int:
     except (UserError, OSError) as error:
         if os.environ.get("LR_EXP_DEBUG") == "1":
             raise
-        print(f"error: {printable(redact(' '.join(str(error).split())))}", file=sys.stderr)
+        say_error(error)
         return 1
 
 
-def _list(root: Path) -> int:
+def _entries(root: Path) -> list[Entry]:
+    """The store's; a folder of other things must not look like an empty store."""
     found = entries(root)
+    if not found and any(root.iterdir()) and not any(root.glob("*/*.lock")):
+        raise UserError(
+            f"{root} is no store: nothing in it is an artifact (STAGE/ADDRESS). Give the store "
+            "with --store."
+        )
+    return found
+
+
+def _list(root: Path) -> int:
+    found = _entries(root)
     _print_table(found)
     _print_total(found)
     return 0
 
 
 def _verify(root: Path) -> int:
-    found = entries(root)
+    found = _entries(root)
     damaged = problems(root)
     for entry, problem in damaged:
         print(printable(f"{entry.name}: {problem}"))
@@ -73,6 +84,7 @@ def _verify(root: Path) -> int:
 
 
 def _prune(root: Path, runs: Sequence[Path], really: bool) -> int:
+    _entries(root)
     going = unreferenced(root, runs)
     if really:
         going = prune(going, runs)

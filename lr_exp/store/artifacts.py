@@ -67,6 +67,7 @@ class Artifact:
     facts: dict[str, Any]  # the builder's own numbers, e.g. counts
     seconds: float  # what making it took, over all its interruptions
     reused: bool  # it was there before this run asked for it
+    made_by: str | None = None  # the `maker` of the store that made it
 
 
 class Store:
@@ -83,6 +84,7 @@ class Store:
             UserError: the folder cannot be made.
         """
         self.root = Path(root)
+        self.maker: str | None = None  # noted in what this store makes from now on
         self._on_use = on_use
         try:
             self.root.mkdir(parents=True, exist_ok=True)
@@ -103,6 +105,7 @@ class Store:
             manifest["facts"],
             manifest["seconds"],
             reused=True,
+            made_by=manifest.get("made_by"),
         )
 
     def make(self, recipe: Recipe, build: Callable[[Path], dict[str, Any]]) -> Artifact:
@@ -171,11 +174,20 @@ class Store:
             "settings": recipe.settings,
             "facts": facts,
             "seconds": clock.seconds,
+            "made_by": self.maker,
             "files": files,
         }
         write_atomically(part / MANIFEST, json.dumps(manifest, indent=1, ensure_ascii=False))
         part.rename(folder)
-        return Artifact(recipe.stage, recipe.address, folder, facts, clock.seconds, reused=False)
+        return Artifact(
+            recipe.stage,
+            recipe.address,
+            folder,
+            facts,
+            clock.seconds,
+            reused=False,
+            made_by=self.maker,
+        )
 
     def _folder(self, recipe: Recipe) -> Path:
         return self.root / recipe.stage / recipe.address

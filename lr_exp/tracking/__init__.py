@@ -7,6 +7,7 @@ The alternative, W&B's online mode, waits for the service at the start, at the e
 interpreter exits, and each of these waits would need a guard of its own.
 """
 
+from lr_exp.tracking.cell import Cell, cell_of, config_of
 from lr_exp.tracking.tracker import METRICS, Tracker
 
-__all__ = ["METRICS", "Tracker"]
+__all__ = ["METRICS", "Cell", "Tracker", "cell_of", "config_of"]

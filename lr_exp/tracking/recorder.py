@@ -1,26 +1,23 @@
 """A W&B run on disk, written by a thread of its own, so that no call of the run waits for W&B.
 
-Knows W&B's run and where its login is kept; leaves sending to the uploader.
+Knows W&B's run; leaves sending to the uploader.
 """
 
 import contextlib
 import logging
-import netrc
-import os
 import queue
 import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 
 from lr_exp.settings import WandbSettings
+from lr_exp.tracking.cell import Cell
+from lr_exp.tracking.families import AXES, CURVES, SUMMARIES, axis_of
+from lr_exp.tracking.login import logged_in
 from lr_exp.tracking.uploader import Uploader
 
 log = logging.getLogger(__name__)
-
-# Metrics come in families `<family>/<metric>`; each is drawn over its own counter.
-_AXES = {"distill/*": "distill/step", "sample/*": "sample/step", "eval/*": "eval/step"}
 
 # Seconds for W&B's own process to write what is queued. It needs less than one; more than this
 # means that it hangs, and what it wrote so far is all that it will.
@@ -43,6 +40,7 @@ class Recorder:
         folder: Path,
         settings: WandbSettings,
         config: dict[str, Any],
+        cell: Cell,
     ) -> None:
         """Starts recording.
 
@@ -52,6 +50,7 @@ class Recorder:
             folder: the run's; W&B makes its own below.
             settings: names and tags.
             config: shown with the run.
+            cell: which run it is.
         """
         self.failed = False
         self._wandb = wandb
@@ -59,6 +58,7 @@ class Recorder:
         self._folder = folder
         self._settings = settings
         self._config = config
+        self._cell = cell
         self._exit_code = 0
         self._uploader: Uploader | None = None
         self._calls: queue.SimpleQueue[Callable[[Any], object] | None] = queue.SimpleQueue()
@@ -136,38 +136,48 @@ class Recorder:
         # and tells the service so when the interpreter exits, which hangs if the service does.
         session = self._wandb.setup(self._wandb.Settings(mode="offline", silent=True))
         base_url = session.settings.base_url
-        online = self._mode == "online" or (self._mode is None and _logged_in(base_url))
-        if self._mode == "online" and not _logged_in(base_url):
+        online = self._mode == "online" or (self._mode is None and logged_in(base_url))
+        if self._mode == "online" and not logged_in(base_url):
             log.warning(
                 "wandb.mode=online, but there is no login (`wandb login`): going on offline"
             )
             online = False
+        # One run per cell: the id is the cell's own, and it is not resumed. Resuming appends to
+        # what the service has of an earlier try. But each try's record is whole from its first step
+        # on, since what was done before is logged again; sent as a new run of the same id, its
+        # lines are written from the service's first one on and so take the places of the earlier
+        # try's. There is never a second run, nor a point twice. `never` counts for this record only
+        # (offline nobody asks whether the run is there); it is given since WANDB_RESUME of a user's
+        # shell would be written into the record and obeyed when that is sent. (A run that was
+        # deleted on the service keeps its id blocked: `wandb beta sync --id` sends the record under
+        # another.)
         run = self._wandb.init(
             mode="offline",
+            id=self._cell.id,
+            resume="never",
+            job_type=self._cell.job_type,
             project=self._settings.project,
             entity=self._settings.entity,
             group=self._settings.group,
-            name=self._settings.name,
+            name=self._settings.name or self._cell.name,
             tags=list(self._settings.tags),
             dir=str(self._folder),
             config=self._config,
             reinit="finish_previous",  # the cells of a multirun share a process
             settings=self._wandb.Settings(silent=True, console="off"),
         )
-        for metrics, axis in _AXES.items():
-            run.define_metric(axis, hidden=True)
-            run.define_metric(metrics, step_metric=axis)
+        _define_metrics(run)
         if online:
             self._uploader = Uploader(Path(run.settings.sync_file), base_url)
         return run
 
 
-def _logged_in(base_url: str) -> bool:
-    """Whether a key is at hand. Read where W&B keeps it: its own functions ask for one."""
-    if os.environ.get("WANDB_API_KEY") or os.environ.get("WANDB_IDENTITY_TOKEN_FILE"):
-        return True
-    try:
-        path = Path(os.environ.get("NETRC", "~/.netrc")).expanduser()
-        return netrc.netrc(path).authenticators(urlsplit(base_url).netloc) is not None
-    except (OSError, ValueError, RuntimeError, netrc.NetrcParseError):
-        return False  # no such file, not text, no home, not in its format
+def _define_metrics(run: Any) -> None:
+    """Over what each metric is drawn, and what of it stands in the table of runs."""
+    for axis in (*AXES.values(), *CURVES.values()):
+        run.define_metric(axis, hidden=True, summary="none")
+    for family, axis in AXES.items():
+        run.define_metric(f"{family}/*", step_metric=axis)
+    for name, summary in SUMMARIES.items():
+        axis = CURVES.get(name) or axis_of(name)
+        run.define_metric(name, step_metric=axis, summary=summary)

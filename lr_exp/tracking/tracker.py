@@ -1,6 +1,6 @@
 """The sink that the program writes to: the file first, then W&B.
 
-Knows the form of a line and of a W&B call; knows nothing of threads, processes and networks.
+Knows the form of a line and of W&B's calls; knows nothing of threads, processes and networks.
 """
 
 import json
@@ -14,6 +14,10 @@ from types import TracebackType
 from typing import Any
 
 from lr_exp.settings import WandbSettings
+from lr_exp.store import Artifact
+from lr_exp.tracking import lineage
+from lr_exp.tracking.cell import Cell
+from lr_exp.tracking.families import axis_of
 from lr_exp.tracking.recorder import Recorder
 
 log = logging.getLogger(__name__)
@@ -24,11 +28,27 @@ METRICS = "metrics.jsonl"
 class Tracker:
     """Writes metrics to the run's folder and to W&B. Use as a context manager."""
 
-    def __init__(self, folder: Path, settings: WandbSettings, config: dict[str, Any]) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        settings: WandbSettings,
+        config: dict[str, Any],
+        cell: Cell | None = None,
+    ) -> None:
+        """Starts both sinks.
+
+        Args:
+            folder: the run's.
+            settings: whether and where W&B records.
+            config: shown with the run in W&B.
+            cell: which run it is in W&B; None makes a new one.
+        """
+        self._cell = cell or Cell()
+        self._takes_artifacts = settings.artifacts
         # A folder that is used again starts anew: numbers of two runs must not mix.
         self._file = (folder / METRICS).open("w", encoding="utf-8")
         self._began = time.monotonic()
-        self._recorder = _start_wandb(folder, settings, config)
+        self._recorder = _start_wandb(folder, settings, config, self._cell)
 
     @property
     def has_service(self) -> bool:
@@ -43,8 +63,19 @@ class Tracker:
         if self._recorder is None:
             return
         known = {f"{family}/{name}": value for name, value in clean.items() if value is not None}
-        axis = f"{family.partition('/')[0]}/step"  # of eval/gsm8k: eval/step
-        self._recorder.send(lambda run: run.log({axis: step, **known}))
+        self._recorder.send(lambda run: run.log({axis_of(family): step, **known}))
+
+    def curve(self, name: str, axis: str, points: Sequence[tuple[float, float]]) -> None:
+        """Draws a curve in W&B, its points with x first; the numbers are in `summary.json`."""
+        if self._recorder is None:
+            return
+        pairs = list(points)
+
+        def show(run: Any) -> None:
+            for x, y in pairs:
+                run.log({axis: x, name: y})
+
+        self._recorder.send(show)
 
     def histogram(self, name: str, counts: Sequence[int], edges: Sequence[float]) -> None:
         """Shows a histogram in W&B; the counts themselves are in `summary.json`."""
@@ -81,6 +112,24 @@ class Tracker:
             known = dict(values)
             self._recorder.send(lambda run: run.summary.update(known))
 
+    def artifact(self, artifact: Artifact, **metadata: Any) -> None:
+        """Records a finished stage in W&B: as what the run made, in whichever try, or what it used.
+
+        Reading it is W&B's work, in the background. What goes wrong costs the artifact alone.
+        """
+        if self._recorder is None or not self._takes_artifacts:
+            return
+        made_here = not artifact.reused or artifact.made_by == self._cell.id is not None
+
+        def show(run: Any) -> None:
+            try:
+                lineage.record(run, artifact, made_here, metadata)
+            except Exception as error:  # a file that is gone, a version of W&B that has changed
+                name = lineage.name_of(artifact)
+                log.warning("W&B: %s is not recorded as an artifact (%s)", name, error)
+
+        self._recorder.send(show)
+
     def close(self, failed: bool = False) -> None:
         """Ends both sinks; to be called once, also after an error."""
         self._file.close()
@@ -99,7 +148,9 @@ class Tracker:
         self.close(failed=kind is not None)
 
 
-def _start_wandb(folder: Path, settings: WandbSettings, config: dict[str, Any]) -> Recorder | None:
+def _start_wandb(
+    folder: Path, settings: WandbSettings, config: dict[str, Any], cell: Cell
+) -> Recorder | None:
     """A W&B run, or None where it is not wanted, not installed or cannot be imported."""
     mode = os.environ.get("WANDB_MODE") if settings.mode == "auto" else settings.mode
     if mode == "disabled":
@@ -115,7 +166,7 @@ def _start_wandb(folder: Path, settings: WandbSettings, config: dict[str, Any]) 
     except Exception as error:  # an installation can be broken in any way
         log.warning("W&B cannot be imported (%s)", error)
         return None
-    return Recorder(wandb, mode, folder, settings, config)
+    return Recorder(wandb, mode, folder, settings, config, cell)
 
 
 def _finite(value: float) -> float | None:

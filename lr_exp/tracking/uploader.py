@@ -33,6 +33,7 @@ _SCRIPT = Path(__file__).with_name("live_sync.py")
 _NOT_PASSED_ON = (
     "WANDB_SERVICE",  # the run's own wandb-core: ending the sending must not end that
     "WANDB_MODE",
+    "WANDB_RESUME",  # would append to what the service has of an earlier try
     "WANDB_SILENT",  # its output goes to a file
     "WANDB_QUIET",
 )

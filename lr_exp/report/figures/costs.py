@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from lr_exp.report.figures.style import DOUBLE, of_method
+from lr_exp.report.figures.style import DOUBLE, Look, of_method
 from lr_exp.report.names import ABSENT
 from lr_exp.report.rows import Sweep
 from lr_exp.report.tables.efficiency import Cost, cost
@@ -22,32 +22,42 @@ def cost_bars(new_figure: Any, sweep: Sweep) -> Any | None:
         return None
     several = len({row.setup.expert for row, _ in rows}) > 1
     names = [f"{row.setup.expert}: {row.label}" if several else row.label for row, _ in rows]
-    colours = [of_method(row.setup.method)[0] for row, _ in rows]
-    figure = new_figure(figsize=(DOUBLE, 0.22 * len(rows) + 0.9), layout="constrained")
+    looks = [of_method(row.setup.method) for row, _ in rows]
+    figure = new_figure(figsize=(DOUBLE, 0.22 * len(rows) + 0.9))
     panels = figure.subplots(1, 3, sharey=True)
     for axes, (title, values) in zip(panels, _panels([spent for _, spent in rows]), strict=True):
-        shown = [value or 0.0 for value in values]
-        known = [value for value in shown if value > 0]
-        logs = bool(known) and max(known) / min(known) > _LOG_FROM
-        if logs:
-            axes.set_xscale("log")
-            axes.xaxis.set_minor_formatter(lambda value, _: "")
-            axes.set_xlim(min(known) / 3, max(known) * 6)
-        else:
-            axes.set_xlim(0, 1.3 * max(known, default=1.0))
-        axes.xaxis.set_major_formatter(lambda value, _: _short(value))
-        axes.barh(range(len(rows)), shown, color=colours, height=0.7)
-        for i, value in enumerate(values):
-            text = _short(value)
-            x = value if value else axes.get_xlim()[0]
-            axes.annotate(
-                text, (x, i), xytext=(2, 0), textcoords="offset points", va="center", fontsize=6
-            )
-        axes.set_xlabel(title + (", log scale" if logs else ""))
-        axes.tick_params(axis="y", length=0)
+        _panel(axes, title, values, looks)
     panels[0].set_yticks(range(len(rows)), names)
-    panels[0].invert_yaxis()
+    panels[0].set_ylim(len(rows) - 0.5, -0.5)
     return figure
+
+
+def _panel(axes: Any, title: str, values: list[float | None], looks: list[Look]) -> None:
+    known = [value for value in values if value]
+    logs = bool(known) and max(known) / min(known) > _LOG_FROM
+    if logs:
+        axes.set_xscale("log")
+        axes.xaxis.set_minor_formatter(lambda value, _: "")
+        axes.set_xlim(min(known) / 3, max(known) * 6)
+        axes.grid(axis="x")
+    else:
+        axes.set_xlim(0, 1.3 * max(known, default=1.0))
+    axes.xaxis.set_major_formatter(lambda value, _: _tick(value))
+    for i, (value, look) in enumerate(zip(values, looks, strict=True)):
+        if value and logs:  # where an axis does not begin at 0, a bar's length means nothing
+            axes.plot(value, i, color=look.colour, marker=look.marker, markersize=5)
+        elif value:
+            axes.barh(i, value, color=look.colour, height=0.7)
+        axes.annotate(
+            _short(value),
+            (value or axes.get_xlim()[0], i),
+            xytext=(5 if logs else 2, 0),
+            textcoords="offset points",
+            va="center",
+            fontsize=7,
+        )
+    axes.set_xlabel(title + (" (log)" if logs else ""))
+    axes.tick_params(axis="y", length=0)
 
 
 def _panels(costs: list[Cost]) -> list[tuple[str, list[float | None]]]:
@@ -59,16 +69,21 @@ def _panels(costs: list[Cost]) -> list[tuple[str, list[float | None]]]:
             "sampling + tuning (h)" if hours else "sampling + tuning (s)",
             [None if total is None else total / unit for total in totals],
         ),
-        ("problems", [spent.problems for spent in costs]),
+        ("problems sampled", [spent.problems for spent in costs]),
         ("tuned tokens", [spent.tuned_tokens for spent in costs]),
     ]
 
 
+def _tick(value: float) -> str:
+    """A round number without the zeros that say how well a measured one is known."""
+    return f"{value:.3g}" if value < 1000 else _short(value)
+
+
 def _short(value: float | None) -> str:
-    """A number in three digits: 0.5, 16.8k, 1.77M."""
+    """A number in three digits: 0.500, 12.0, 300, 16.8k, 1.77M."""
     if value is None:
         return ABSENT
     for size, sign in ((1e6, "M"), (1e3, "k")):
         if value >= size:
             return f"{value / size:.3g}{sign}"
-    return f"{value:.3g}"
+    return f"{value:.3g}" if float(value).is_integer() else f"{value:#.3g}".rstrip(".")

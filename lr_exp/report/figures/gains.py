@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Any
 
-from lr_exp.report.figures.style import BLACK, GREY, SINGLE, of_method
+from lr_exp.report.figures.style import INK, MUTED, SINGLE, of_method
 from lr_exp.report.gaps import Gap, measured_gap
 from lr_exp.report.names import benchmark_label
 from lr_exp.report.paired import Estimate
@@ -42,7 +42,7 @@ def gain_against_gap(new_figure: Any, sweep: Sweep) -> Any | None:
     benchmark, decoder = _way(points[0].gap)
     figure = new_figure(figsize=(SINGLE, 2.7))
     axes = figure.subplots()
-    axes.axhline(0, color=GREY, linewidth=0.8, linestyle="--", zorder=0)
+    axes.axhline(0, color=MUTED.light, linewidth=0.8, linestyle="--", zorder=0)
     experts = list(dict.fromkeys(point.row.setup.expert for point in points))
     methods = list(dict.fromkeys(point.row.setup.method for point in points))
     for point in points:
@@ -50,7 +50,7 @@ def gain_against_gap(new_figure: Any, sweep: Sweep) -> Any | None:
             *point.place,
             xerr=100 * point.gap.difference.stderr,
             yerr=100 * point.gain.stderr,
-            color=of_method(point.row.setup.method)[0],
+            color=of_method(point.row.setup.method).colour,
             marker=_MARKERS[experts.index(point.row.setup.expert) % len(_MARKERS)],
             linewidth=0.8,
         )
@@ -65,7 +65,7 @@ def gain_against_gap(new_figure: Any, sweep: Sweep) -> Any | None:
                 + ([method_label(method)] if len(methods) > 1 else [])
             )
             marker = _MARKERS[experts.index(expert) % len(_MARKERS)]
-            axes.plot([], [], color=of_method(method)[0], marker=marker, ls="", label=label)
+            axes.plot([], [], color=of_method(method).colour, marker=marker, ls="", label=label)
         axes.legend(loc="lower center", bbox_to_anchor=(0.5, 1), ncols=2)
     line = axes.annotate(
         "expert only",
@@ -75,7 +75,7 @@ def gain_against_gap(new_figure: Any, sweep: Sweep) -> Any | None:
         textcoords="offset points",
         ha="right",
         fontsize=7,
-        color=GREY,
+        color=MUTED.light,
     )
     axes.set_xlabel(f"expertise gap on {benchmark_label(benchmark)}, {decoder} (points)")
     axes.set_ylabel("gain of the average (points)")
@@ -120,7 +120,7 @@ def _label_points(axes: Any, points: list[_Point], line: Any) -> None:
                 textcoords="offset points",
                 ha=where,
                 fontsize=7,
-                color=BLACK,
+                color=INK.light,
             )
             box = text.get_window_extent(renderer)
             hits = sum(box.overlaps(other) for other in taken)
@@ -144,5 +144,5 @@ def _label_points(axes: Any, points: list[_Point], line: Any) -> None:
                     point.place,
                     xytext=(offset[0], offset[1] + (0 if offset[1] > 0 else 6)),
                     textcoords="offset points",
-                    arrowprops={"arrowstyle": "-", "color": GREY, "lw": 0.5, "shrinkB": 3},
+                    arrowprops={"arrowstyle": "-", "color": MUTED.light, "lw": 0.5, "shrinkB": 3},
                 )

@@ -3,12 +3,16 @@
 import math
 from typing import Any
 
-from lr_exp.report.figures.style import DOUBLE, SINGLE
+from lr_exp.report.figures.style import DOUBLE, ON_DARK_CELL, ON_PALE_CELL, SINGLE
 from lr_exp.report.rows import Row, Sweep
 from lr_exp.report.tables.alpha_beta import grid_rows, values_of
 from lr_exp.report.tables.table import method_label, number
 
 CAPTION = "Average accuracy in % over α (rows) and β (columns)."  # noqa: RUF001
+
+
+_LEVELS = 32  # of colour
+_FLAT = 1.0  # points between the ends of the scale, at the least: noise shall not look like a peak
 
 
 def alpha_beta_map(new_figure: Any, sweep: Sweep) -> Any | None:
@@ -25,13 +29,15 @@ def alpha_beta_map(new_figure: Any, sweep: Sweep) -> Any | None:
     across = min(len(shown), 2)
     down = math.ceil(len(shown) / across)
     size = (SINGLE if across == 1 else DOUBLE, 2.6 * down)
-    figure = new_figure(figsize=size, layout="constrained")
+    figure = new_figure(figsize=size)
     panels = figure.subplots(down, across, squeeze=False).flatten()
     for empty in panels[len(shown) :]:
         empty.set_visible(False)
     panels = panels[: len(shown)]
     values = [value for _, rows in shown for value in _averages(rows)]
     limits = (min(values), max(values))
+    if limits[1] - limits[0] < _FLAT:
+        limits = (limits[0] - _FLAT / 2, limits[1] + _FLAT / 2)
     image = None
     for axes, (names, rows) in zip(panels, shown, strict=True):
         expert, amateur, method, data, decoder = names
@@ -54,19 +60,27 @@ def _panel(axes: Any, rows: list[Row], limits: tuple[float, float]) -> Any:
     for row, value in zip(rows, _averages(rows), strict=True):
         i, j = alphas.index(row.setup.alpha), betas.index(row.setup.beta)
         grid[i][j] = value
-        colour = "white" if value < sum(limits) / 2 else "black"
+        colour = (
+            ON_DARK_CELL if value < limits[0] + 0.45 * (limits[1] - limits[0]) else ON_PALE_CELL
+        )
         told = f"{value:.1f}\n{len(row.seeds)}/{row.asked} seeds" if row.lost else f"{value:.1f}"
-        axes.text(j, i, told, ha="center", va="center", color=colour)
-    image = axes.imshow(
-        grid, cmap="cividis", vmin=limits[0], vmax=limits[1], origin="lower", aspect="auto"
-    )
-    axes.set_xticks(range(len(betas)), [number(beta, "g") for beta in betas])
-    axes.set_yticks(range(len(alphas)), [number(alpha, "g") for alpha in alphas])
+        axes.text(j + 0.5, i + 0.5, told, ha="center", va="center", color=colour)
+    # Cells that are drawn, not an image of them: an SVG stays sharp, and holds no bitmap.
+    image = axes.pcolormesh(grid, cmap=_map(), vmin=limits[0], vmax=limits[1], edgecolors="face")
+    axes.set_xticks([j + 0.5 for j in range(len(betas))], [number(beta, "g") for beta in betas])
+    axes.set_yticks([i + 0.5 for i in range(len(alphas))], [number(alpha, "g") for alpha in alphas])
     axes.tick_params(length=0)
     axes.spines[:].set_visible(False)
     axes.set_xlabel("β (nats)")
     axes.set_ylabel("α")  # noqa: RUF001
     return image
+
+
+def _map() -> Any:
+    """From dark to pale in steps, which colour-blind readers see alike."""
+    import matplotlib
+
+    return matplotlib.colormaps["cividis"].resampled(_LEVELS)
 
 
 def _measured(rows: list[Row]) -> list[Row]:

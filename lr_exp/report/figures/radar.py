@@ -3,7 +3,7 @@
 import math
 from typing import Any
 
-from lr_exp.report.figures.style import DOUBLE, SINGLE, of_method
+from lr_exp.report.figures.style import DOUBLE, SINGLE, legend_columns, of_method
 from lr_exp.report.names import benchmark_label
 from lr_exp.report.rows import Row, Sweep
 
@@ -31,21 +31,16 @@ def ablation_radar(new_figure: Any, sweep: Sweep) -> Any | None:
     across = min(len(panels), 2)
     down = math.ceil(len(panels) / across)
     width = SINGLE if across == 1 else DOUBLE
-    figure = new_figure(figsize=(width, (3.1 if across == 1 else 2.6) * down + 0.5))
+    lines = max(map(len, panels.values())) / (2 if across == 1 else 4)
+    figure = new_figure(figsize=(width, 2.35 * down + 0.2 * math.ceil(lines)))
     drawn = {}
     for i, (expert, rows) in enumerate(panels.items()):
         axes = figure.add_subplot(down, across, i + 1, projection="polar")
         drawn |= _panel(axes, rows, sweep.benchmarks)
         if len(panels) > 1:
-            axes.set_title(expert, pad=22)
-    figure.subplots_adjust(hspace=0.45, wspace=0.9, left=0.14, right=0.86)
-    figure.legend(
-        drawn.values(),
-        drawn.keys(),
-        loc="upper center",
-        bbox_to_anchor=(0.5, 0.04),
-        ncols=across + 1,
-    )
+            axes.set_title(expert)
+    columns = legend_columns(drawn, 2 if across == 1 else 4)
+    figure.legend(drawn.values(), drawn.keys(), loc="outside lower center", ncols=columns)
     return figure
 
 
@@ -54,18 +49,23 @@ def _panel(axes: Any, rows: list[Row], benchmarks: list[str]) -> dict[str, Any]:
     closed = [*angles, angles[0]]
     drawn = {}
     for row in rows:
-        colour, line, marker = of_method(row.setup.method)
+        look = of_method(row.setup.method)
         estimates = [row.results.accuracies[name] for name in benchmarks]
         values = [100 * estimate.mean for estimate in estimates]
         (drawn[row.label],) = axes.plot(
-            closed, [*values, values[0]], color=colour, linestyle=line, marker=marker, markersize=3
+            closed,
+            [*values, values[0]],
+            color=look.colour,
+            linestyle=look.line,
+            marker=look.marker,
+            markersize=3,
         )
         errors = [100 * estimate.stderr for estimate in estimates]
-        axes.errorbar(angles, values, yerr=errors, fmt="none", ecolor=colour, elinewidth=0.8)
+        axes.errorbar(angles, values, yerr=errors, fmt="none", ecolor=look.colour, elinewidth=0.8)
     axes.set_theta_offset(math.pi / 2)
     axes.set_theta_direction(-1)
     axes.set_ylim(0, 100)
-    axes.set_yticks([25, 50, 75, 100], ["25", "50", "75", "100 %"], fontsize=6)
+    axes.set_yticks([25, 50, 75, 100], ["25", "50", "75", "100 %"], fontsize=7)
     axes.set_rlabel_position(180 / len(benchmarks))
     axes.set_xticks(angles, [benchmark_label(name) for name in benchmarks])
     for text, angle in zip(axes.get_xticklabels(), angles, strict=True):

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from lr_exp.report import paired, results
-from lr_exp.report.figures.style import DOUBLE, SINGLE, legend_columns, of_variant
+from lr_exp.report.figures.style import DOUBLE, SINGLE, Look, legend_columns, of_variant
 from lr_exp.report.paired import Estimate
 from lr_exp.report.repeats import grouped
 from lr_exp.report.rows import Row, Sweep
@@ -23,26 +23,30 @@ ENTROPY_CAPTION = (
     "line differs from the others from step 0 on for that reason alone: a line's course compares, "
     "its height does not. Seeds in which nothing was trained have none."
 )
-_MOST_LINES = 12  # in a panel; more are no picture
+_CROWD = 6  # lines in a panel, beyond which each alpha has its own
+_MOST_LINES, _MOST_PANELS = 10, 9  # more are no picture
+_ACROSS = 3  # panels side by side
+Line = tuple[str, Row, Any]  # label, what it is of, its numbers
 _PANEL, _LEGEND_LINE = 2.1, 0.15  # inches of height
-
-Look = tuple[Any, str, str]  # colour, line, marker
 
 
 def accuracy_by_step(new_figure: Any, sweep: Sweep) -> Any | None:
     lines = [
-        (row, curve)
+        (row.label, row, curve)
         for row in sweep.rows
         if not row.is_baseline and (curve := accuracy_curve(row, sweep.benchmarks))
     ]
 
     def draw(axes: Any, label: str, look: Look, curve: dict[int, Estimate]) -> None:
-        colour, line, marker = look
         steps = list(curve)
         mean = np.array([100 * estimate.mean for estimate in curve.values()])
         error = np.array([100 * estimate.stderr for estimate in curve.values()])
-        axes.fill_between(steps, mean - error, mean + error, color=colour, alpha=0.15, linewidth=0)
-        axes.plot(steps, mean, color=colour, linestyle=line, marker=marker, label=label)
+        axes.fill_between(
+            steps, mean - error, mean + error, color=look.colour, alpha=0.15, linewidth=0
+        )
+        axes.plot(
+            steps, mean, color=look.colour, linestyle=look.line, marker=look.marker, label=label
+        )
 
     return _panels(new_figure, lines, draw, "average accuracy (%)")
 
@@ -85,21 +89,20 @@ def _points(run: Run) -> dict[int, dict[str, dict[str, Any]]]:
 
 def entropy_by_step(new_figure: Any, sweep: Sweep) -> Any | None:
     lines = [
-        (row, table)
+        (row.label, row, table)
         for row in sweep.rows
         if not row.is_baseline and (table := _entropies(row.runs)) is not None
     ]
 
     def draw(axes: Any, label: str, look: Look, table: np.ndarray) -> None:
-        colour, line, _ = look
         steps, values = table[0], table[1:]
         mean = values.mean(axis=0)
         if len(values) > 1:
             spread = values.std(axis=0, ddof=1)
             axes.fill_between(
-                steps, mean - spread, mean + spread, color=colour, alpha=0.15, linewidth=0
+                steps, mean - spread, mean + spread, color=look.colour, alpha=0.15, linewidth=0
             )
-        axes.plot(steps, mean, color=colour, linestyle=line, label=label)
+        axes.plot(steps, mean, color=look.colour, linestyle=look.line, label=label)
 
     figure = _panels(new_figure, lines, draw, "policy entropy (nats)")
     for axes in figure.axes if figure else []:
@@ -120,29 +123,48 @@ def _entropies(runs: Sequence[Run]) -> np.ndarray | None:
     return np.array([steps, *([known[step] for step in steps] for known in by_seed)], dtype=float)
 
 
-def _panels(new_figure: Any, lines: list[tuple[Row, Any]], draw: Any, what: str) -> Any | None:
+def _panels(new_figure: Any, lines: list[Line], draw: Any, what: str) -> Any | None:
     """One panel an expert, one legend below; None where there is nothing, or too much, to draw."""
-    by_expert = grouped(lines, lambda line: line[0].setup.expert)
-    if not lines or max(map(len, by_expert.values())) > _MOST_LINES:
+    by_panel = _apart(lines)
+    if not lines or len(by_panel) > _MOST_PANELS or max(map(len, by_panel.values())) > _MOST_LINES:
         return None
-    count = len(by_expert)
-    figure = new_figure(figsize=(SINGLE if count == 1 else DOUBLE, _PANEL), layout="constrained")
-    panels = figure.subplots(1, count, squeeze=False, sharey=True)[0]
+    count = len(by_panel)
+    across = min(count, _ACROSS)
+    down = math.ceil(count / across)
+    figure = new_figure(figsize=(SINGLE if count == 1 else DOUBLE, _PANEL))
+    panels = figure.subplots(down, across, squeeze=False, sharey=True).flatten()
+    for empty in panels[count:]:
+        empty.set_visible(False)
     labels: dict[str, Any] = {}
-    for axes, (expert, own) in zip(panels, by_expert.items(), strict=True):
-        for alike in grouped(own, lambda line: line[0].setup.method).values():
-            for number, (row, data) in enumerate(alike):
-                look = of_variant(row.setup.method, number, len(alike))
-                draw(axes, row.label, look, data)
+    for axes, (title, own) in zip(panels, by_panel.items(), strict=False):
+        for alike in grouped(own, lambda line: line[1].setup.method).values():
+            for number, (label, row, data) in enumerate(alike):
+                draw(axes, label, of_variant(row.setup.method, number), data)
         handles, names = axes.get_legend_handles_labels()
         labels |= dict(zip(names, handles, strict=True))
         axes.set_xlabel("optimizer step")
         axes.set_xlim(left=0)
         if count > 1:
-            axes.set_title(expert)
-    panels[0].set_ylabel(what)
+            axes.set_title(title)
+    for axes in panels[:count:across]:
+        axes.set_ylabel(what)
     columns = legend_columns(labels, 2 if count == 1 else 4)
     # A long legend takes its own room, not the panels'.
-    figure.set_figheight(_PANEL + _LEGEND_LINE * math.ceil(len(labels) / columns))
+    figure.set_figheight(_PANEL * down + _LEGEND_LINE * math.ceil(len(labels) / columns))
     figure.legend(labels.values(), labels.keys(), loc="outside lower center", ncols=columns)
     return figure
+
+
+def _apart(lines: list[Line]) -> dict[str, list[Line]]:
+    """The lines of each panel, by its title: one an expert, or more where alphas crowd it."""
+    by_expert = grouped(lines, lambda line: line[1].setup.expert)
+    if not lines or max(map(len, by_expert.values())) <= _CROWD:
+        return by_expert
+    found: dict[str, list[Line]] = {}
+    for label, row, data in lines:
+        title, alpha = row.setup.expert, row.setup.alpha
+        told = f", α {alpha:g}" if alpha is not None else ""  # noqa: RUF001
+        if told and told in label:
+            title, label = f"{title}{told}", label.replace(told, "")
+        found.setdefault(title, []).append((label, row, data))
+    return found

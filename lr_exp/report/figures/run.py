@@ -1,0 +1,229 @@
+"""What one run did: its divergences, where it kept steps, its training, and what it gained.
+
+Each function draws one figure, or gives None where the run has no numbers for it.
+"""
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+from lr_exp.report import shape
+from lr_exp.report.figures.style import FAINT, GREY, INK, MUTED, SINGLE, of_method
+from lr_exp.report.names import benchmark_label
+from lr_exp.report.runs import Run
+
+POSITION_CAPTION = (
+    "Share of scored steps that were kept, by the place of the token in its answer; whiskers are "
+    "one standard error (Wilson). Below: how many steps each share is of. The last place is open: "
+    "it holds all later tokens, too."
+)
+TRAINING_CAPTION = (
+    "Training of the adapter by optimizer step. Policy entropy is that of the tuned model at the "
+    "steps it is tuned on: where it falls towards 0, the model has collapsed to one answer."
+)
+GAIN_CAPTION = (
+    "Accuracy (pass@1 in %) on each benchmark before and after; whiskers are one standard error of "
+    "the questions, n is how many there are."
+)
+_BY_DIVERGENCE = "kl_above_beta"  # the method's choice of steps that is one threshold
+_MOST_PLACES = 40  # more whiskers are no picture: neighbours are taken together
+_LEAST = 0.7  # of a log scale of counts, so that one step is seen
+_CURVES = {  # in metrics.jsonl
+    "loss": "loss\n(nats)",
+    "entropy": "policy entropy\n(nats)",
+    "grad_norm": "gradient norm",
+    "learning_rate": "learning rate",
+}
+_MOST_MARKED = 30  # steps of a curve whose points are marked
+
+
+def histogram_caption(run: Run) -> str:
+    beta, width = _threshold(run), (run.part("sample").get("histogram") or {}).get("bin_nats", 0.1)
+    told = f"Scored steps by their divergence D, in bins of {width:g} nat, on a log scale. "
+    if beta is None:
+        return told + "The method keeps steps by another rule than a threshold of D."
+    return told + f"Steps above the threshold β = {beta:g}, hatched, are kept."
+
+
+def kl_histogram(new_figure: Any, run: Run) -> Any | None:
+    histogram = run.part("sample").get("histogram")
+    if not histogram or not any(histogram["counts"]):
+        return None
+    width, counts, beta = histogram["bin_nats"], histogram["counts"], _threshold(run)
+    last = max(i for i, count in enumerate(counts) if count)
+    shown = min(len(counts), max(last + 2, math.ceil(((beta or 0) + 0.5) / width)))
+    edges = [round(width * i, 9) for i in range(shown + 1)]
+    figure = new_figure(figsize=(SINGLE, 2.3))
+    axes = figure.subplots()
+    axes.set_yscale("log")
+    split = edges[-1] if beta is None else min(beta, edges[-1])
+    below = [edge for edge in edges if edge < split] + [split]
+    above = [split] + [edge for edge in edges if edge > split]
+    heights = [max(count, _LEAST) for count in counts]
+    # A bin that the threshold divides stands on both of its sides.
+    for part, look in (
+        (below, {"facecolor": GREY.light, "label": "steps" if beta is None else "not kept"}),
+        (
+            above,
+            {
+                "facecolor": "none",
+                "edgecolor": of_method(run.method).colour,
+                "hatch": "//////",
+                "label": "kept",
+            },
+        ),
+    ):
+        if len(part) > 1:
+            values = [heights[min(int(edge / width + 1e-6), shown - 1)] for edge in part[:-1]]
+            axes.stairs(values, part, baseline=_LEAST, fill=True, linewidth=0.6, **look)
+    axes.set_ylim(_LEAST, 2.2 * max(counts))
+    axes.set_xlim(0, edges[-1])
+    axes.yaxis.set_major_formatter(lambda count, _: f"{count:,.0f}")
+    axes.yaxis.set_minor_formatter(lambda count, _: "")
+    axes.set_xlabel("divergence D (nats)")
+    axes.set_ylabel("scored steps")
+    if beta is not None and split < edges[-1]:
+        axes.axvline(beta, color=INK.light, linewidth=0.9, linestyle="--")
+        axes.annotate(
+            f"β = {beta:g}",
+            (beta, 1),
+            xycoords=("data", "axes fraction"),
+            xytext=(3, -2),
+            textcoords="offset points",
+            va="top",
+        )
+        axes.legend(loc="upper right", ncols=1)
+    return figure
+
+
+def _threshold(run: Run) -> float | None:
+    """Beta, where it alone decides which steps are kept."""
+    method = run.summary["settings"].get("method") or {}
+    return run.number("beta") if method.get("steps") == _BY_DIVERGENCE else None
+
+
+def kept_by_position(new_figure: Any, run: Run) -> Any | None:
+    told = run.part("sample").get("by_position")
+    if not told or not any(told["steps"]):
+        return None
+    together = math.ceil(len(told["steps"]) / _MOST_PLACES)
+    width = told["bin_tokens"] * together
+    steps, kept = (_summed(told[key], together) for key in ("steps", "kept"))
+    places = [i for i, count in enumerate(steps) if count]
+    centres = [width * (i + 0.5) for i in places]
+    low, share, high = zip(*(_wilson(kept[i], steps[i]) for i in places), strict=True)
+    look = of_method(run.method)
+    figure = new_figure(figsize=(SINGLE, 2.7))
+    upper, lower = figure.subplots(2, 1, sharex=True, height_ratios=(2.2, 1))
+    upper.errorbar(
+        centres,
+        [100 * value for value in share],
+        yerr=[
+            [100 * (value - end) for value, end in zip(share, low, strict=True)],
+            [100 * (end - value) for value, end in zip(share, high, strict=True)],
+        ],
+        color=look.colour,
+        marker=look.marker,
+        linewidth=1,
+        elinewidth=0.8,
+        clip_on=False,  # a share of 0 is a whole point, too
+    )
+    upper.set_ylim(bottom=0)
+    upper.set_ylabel("kept steps (%)")
+    edges = [width * i for i in range(len(steps) + 1)]
+    lower.stairs(steps, edges, color=GREY.light, fill=True)
+    lower.set_ylim(bottom=0)
+    lower.set_xlim(0, edges[-1])
+    lower.yaxis.set_major_formatter(lambda count, _: f"{count:,.0f}")
+    lower.yaxis.get_major_locator().set_params(nbins=3)
+    lower.set_ylabel("scored\nsteps")
+    lower.set_xlabel("place in the answer (tokens)")
+    figure.align_ylabels()
+    return figure
+
+
+def _summed(counts: Sequence[int], together: int) -> list[int]:
+    return [sum(counts[i : i + together]) for i in range(0, len(counts), together)]
+
+
+def _wilson(kept: int, steps: int) -> tuple[float, float, float]:
+    """The share between the ends of its interval of one standard error, in [0, 1].
+
+    Wilson's has a width where all or none of a few steps were kept; the share's own error is 0.
+    """
+    share = kept / steps
+    middle = (share + 0.5 / steps) / (1 + 1 / steps)
+    half = math.sqrt(share * (1 - share) / steps + 0.25 / steps**2) / (1 + 1 / steps)
+    return max(0.0, min(share, middle - half)), share, min(1.0, max(share, middle + half))
+
+
+def training_curves(new_figure: Any, run: Run) -> Any | None:
+    curves = {}
+    entries = run.training()
+    for key in _CURVES:
+        known = {one["step"]: one[key] for one in entries if shape.is_number(one.get(key))}
+        if len(known) > 1:
+            curves[key] = dict(sorted(known.items()))
+    if not curves:
+        return None
+    figure = new_figure(figsize=(SINGLE, 0.95 * len(curves) + 0.35))
+    panels = figure.subplots(len(curves), 1, sharex=True, squeeze=False)[:, 0]
+    colour = of_method(run.method).colour
+    for axes, (key, values) in zip(panels, curves.items(), strict=True):
+        marker = "." if len(values) <= _MOST_MARKED else ""
+        axes.plot(list(values), list(values.values()), color=colour, marker=marker)
+        lowest, highest = min(0.0, *values.values()), max(values.values())
+        if lowest < highest:
+            axes.set_ylim(lowest, highest + 0.08 * (highest - lowest))
+        axes.set_ylabel(_CURVES[key])
+        axes.yaxis.get_major_locator().set_params(nbins=4)
+        axes.ticklabel_format(axis="y", scilimits=(-3, 4), useMathText=False)
+    panels[-1].set_xlim(left=0)
+    panels[-1].set_xlabel("optimizer step")
+    figure.align_ylabels()
+    return figure
+
+
+def gain_by_benchmark(new_figure: Any, run: Run) -> Any | None:
+    before, after = run.results("expert"), run.results("tuned")
+    names = [name for name in run.benchmarks if name in before and name in after]
+    if not names:
+        return None
+    figure = new_figure(figsize=(SINGLE, 0.34 * len(names) + 0.95))
+    axes = figure.subplots()
+    looks = ((before, GREY.light, "w", "before", -0.13), (after, None, None, "after", 0.13))
+    for results, colour, inside, label, shift in looks:
+        colour = colour or of_method(run.method).colour
+        values = [100 * results[name]["accuracy"] for name in names]
+        errors = [100 * _stderr(results[name]) for name in names]
+        axes.errorbar(
+            values,
+            [place + shift for place in range(len(names))],
+            xerr=errors,
+            color=colour,
+            marker="o" if label == "before" else of_method(run.method).marker,
+            markerfacecolor=inside or colour,
+            linestyle="",
+            elinewidth=1,
+            label=label,
+            zorder=3,
+        )
+    for place, name in enumerate(names):
+        ends = [100 * results[name]["accuracy"] for results in (before, after)]
+        axes.plot(ends, [place - 0.13, place + 0.13], color=MUTED.light, linewidth=0.8, zorder=2)
+    axes.set_yticks(
+        range(len(names)),
+        [f"{benchmark_label(name)}\n(n = {after[name]['total']:,})" for name in names],
+    )
+    axes.set_ylim(len(names) - 0.5, -0.5)
+    axes.set_xlim(-3, 103)
+    axes.grid(axis="x", color=FAINT.light)
+    axes.tick_params(axis="y", length=0)
+    axes.set_xlabel("accuracy (%)")
+    figure.legend(loc="outside lower center", ncols=2)
+    return figure
+
+
+def _stderr(result: dict[str, Any]) -> float:
+    share, total = result["correct"] / result["total"], result["total"]
+    return math.sqrt(share * (1 - share) / total)

@@ -1,0 +1,158 @@
+"""What ran, what it cost and under which settings, as lists of a page.
+
+Knows a run's summary; knows nothing of its answers.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from lr_exp.report.check import flat
+from lr_exp.report.names import METHODS
+from lr_exp.report.page.markup import Child, Html, tag
+from lr_exp.report.page.tables import scrolling
+from lr_exp.report.runs import Run
+
+Fact = tuple[str, str | None]
+
+_MOST_ROWS = 400
+_LONGEST = 600  # characters of a value
+
+
+def method_label(run: Run) -> str:
+    if run.method:
+        return METHODS.get(run.method, run.method)
+    trained = run.part("sample") or run.part("distill")
+    return f"supervision from {run.data}" if trained else "The expert as it is"
+
+
+def title(run: Run) -> str:
+    """`LightReasoner: expert micro, amateur micro`."""
+    names = [f"expert {run.expert}", *([f"amateur {run.amateur}"] if run.amateur else [])]
+    return f"{method_label(run)}: {', '.join(names)}"
+
+
+def choices(run: Run) -> list[Fact]:
+    """The choices that the results are shown under."""
+    return [
+        ("method", method_label(run)),
+        ("expert", run.expert),
+        ("amateur", run.amateur),
+        ("α", _number(run.number("alpha"))),  # noqa: RUF001
+        ("β", _with_unit(run.number("beta"), "nats")),
+        ("seed", _number(run.seed)),
+        ("questions", run.data),
+        ("decoding", None if run.decoder == "greedy" else run.decoder),
+        ("sweep", run.sweep),
+        ("machine", run.provenance("device_name")),
+        ("numbers", run.provenance("dtype")),
+        ("versions", _versions(run)),
+    ]
+
+
+def _versions(run: Run) -> str | None:
+    told = run.part("versions")
+    words = [f"{name} {told[name]}" for name in ("lr_exp", "torch", "transformers") if name in told]
+    return ", ".join(words) or None
+
+
+def _number(value: float | None) -> str | None:
+    return None if value is None else f"{value:g}"
+
+
+def _with_unit(value: float | None, unit: str) -> str | None:
+    return None if value is None else f"{value:g} {unit}"
+
+
+def fact_list(facts: Iterable[Fact]) -> Html:
+    """Names and values, those that are known."""
+    return tag(
+        "dl",
+        [
+            tag("div", tag("dt", name), tag("dd", tag("bdi", _cut(value))))
+            for name, value in facts
+            if value
+        ],
+        class_="facts",
+    )
+
+
+def tiles(entries: Iterable[tuple[str, Child, str]]) -> Html | None:
+    """Large numbers with what they are of: label, value, detail."""
+    shown = [
+        tag(
+            "div",
+            tag("dt", label),
+            tag("dd", value, class_="value"),
+            tag("dd", detail, class_="detail") if detail else None,
+        )
+        for label, value, detail in entries
+    ]
+    return tag("dl", shown, class_="tiles") if shown else None
+
+
+def settings_list(settings: Mapping[str, Any]) -> Html:
+    """Every setting by its dotted key, as the command line takes it, folded up."""
+    values = flat(dict(settings))
+    rows = [(key, _word(value)) for key, value in list(values.items())[:_MOST_ROWS]]
+    left = len(values) - len(rows)
+    return folded(
+        f"All {len(values):,} settings",
+        [
+            _table("Settings", ("setting", "value"), rows),
+            tag("p", f"{left:,} more are in summary.json.", class_="note") if left else None,
+        ],
+    )
+
+
+def provenance_list(run: Run) -> Html:
+    """Which weights, questions and packages, by their fingerprints."""
+    told = flat(run.part("provenance")) | {
+        f"{name} version": value for name, value in run.part("versions").items()
+    }
+    told |= {
+        f"{part}.artifact": run.part(part)["artifact"]
+        for part in ("sample", "distill")
+        if isinstance(run.part(part).get("artifact"), str)
+    }
+    rows = [(key, _word(value)) for key, value in list(told.items())[:_MOST_ROWS] if value]
+    table = _table("Provenance", ("of", "value"), rows)
+    return folded("Provenance: models, data, packages", [table])
+
+
+def folded(title: str, content: Sequence[Child]) -> Html:
+    return tag("details", tag("summary", title), list(content))
+
+
+def _table(name: str, head: tuple[str, str], rows: Sequence[tuple[str, str]]) -> Html:
+    return scrolling(
+        tag(
+            "table",
+            tag("caption", name, class_="unseen"),
+            tag(
+                "thead", tag("tr", [tag("th", word, scope="col", class_="words") for word in head])
+            ),
+            tag(
+                "tbody",
+                [
+                    tag("tr", tag("th", _cut(key), scope="row"), tag("td", _code(value)))
+                    for key, value in rows
+                ],
+            ),
+            class_="plain",
+        ),
+        name,
+    )
+
+
+def _code(value: str) -> Html:
+    return tag("code", tag("bdi", _cut(value)))
+
+
+def _word(value: Any) -> str:
+    if isinstance(value, list):
+        return f"[{', '.join(map(_word, value))}]"
+    return "null" if value is None else str(value)
+
+
+def _cut(value: str) -> str:
+    return value if len(value) <= _LONGEST else f"{value[: _LONGEST - 1]}…"

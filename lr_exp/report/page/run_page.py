@@ -1,0 +1,322 @@
+"""The page of one run, finished, failed or not: what there is, and what is missing.
+
+Knows a run's folder; knows nothing of other runs. A file that is damaged or not there costs its own
+section, which says so in a line.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from lr_exp.report.document import MICRO, reading_notes
+from lr_exp.report.figures import Figure, draw_run
+from lr_exp.report.incomplete import Failed, Unfinished
+from lr_exp.report.layout import Tables, tables_of
+from lr_exp.report.names import is_micro
+from lr_exp.report.page import answers, facts, reader, shell, trajectories
+from lr_exp.report.page.figures import Drawings, notes
+from lr_exp.report.page.headline import baseline_row, headline_table, tuned_row
+from lr_exp.report.page.markup import Child, Html, join, tag
+from lr_exp.report.page.metrics import damaged_metrics, training_table
+from lr_exp.report.page.shell import Part
+from lr_exp.report.page.tables import html_table, turned
+from lr_exp.report.rows import Sweep, sweeps
+from lr_exp.report.runs import Found, Run
+from lr_exp.report.section import Section
+from lr_exp.report.tables.table import PUBLISHED, Table, signed
+
+# Bytes of a page's parts; together they stay under `shell.MOST_BYTES`.
+_READER, _ANSWERS, _DRAWINGS = 1_300_000, 500_000, 700_000
+_MOST_WARNINGS, _LONGEST = 20, 2_000  # characters of one
+
+
+@dataclass(frozen=True)
+class _State:
+    """Of what folder the page is, and how its run ended."""
+
+    folder: Path
+    run: Run  # of one without a summary, with what little is known
+    ended: Failed | Unfinished | None  # how, if not with a summary
+    sweep: Sweep | None  # of this run alone, once it is finished
+    tables: Tables | None
+
+    @property
+    def is_finished(self) -> bool:
+        return self.sweep is not None
+
+
+def run_page(folder: Path, found: Found) -> str:
+    """The page of the one run that `found` holds.
+
+    Args:
+        folder: the run's.
+        found: what lies in this folder alone.
+    """
+    state = _state(folder, found)
+    drawings = Drawings(_DRAWINGS)
+    drawn = _by_section(_draw(state))
+    parts = [
+        _results(state, drawings, drawn["results"]),
+        _reader(state),
+        _divergence(state, drawings, drawn["divergence"]),
+        _training(state, drawings, drawn["training"]),
+        _answers(state),
+        _cost(state),
+        _settings(state),
+    ]
+    head = [
+        _status(state),
+        facts.fact_list(facts.choices(state.run)),
+        facts.tiles(_tiles(state)),
+    ]
+    shown = [part for part in parts if part is not None]
+    return shell.page(
+        facts.title(state.run),
+        "Run report",
+        head,
+        shown,
+        _foot(state, found, drawings),
+        drawings.style(),
+    )
+
+
+def _state(folder: Path, found: Found) -> _State:
+    if found.runs:
+        (sweep,) = sweeps(found)
+        return _State(folder, found.runs[0], None, sweep, tables_of(sweep, "results"))
+    ended = next(iter([*found.failed, *found.unfinished]), None)
+    known: dict[str, Any] = {"method": None, "amateur": None, "alpha": None, "beta": None}
+    known |= {"expert": "not known yet", "seed": None, "settings": {}}
+    known |= trajectories.head(folder)
+    keys = ("expert", "amateur", "method", "data", "alpha", "beta", "seed", "sweep")
+    told = {key: getattr(ended, key, None) for key in keys}
+    known |= {key: value for key, value in told.items() if value is not None}
+    run = Run(folder, folder.resolve().name, known)
+    return _State(folder, run, ended, None, None)
+
+
+def _draw(state: _State) -> list[Figure]:
+    return draw_run(state.run)
+
+
+def _by_section(figures: Sequence[Figure]) -> dict[str, list[Figure]]:
+    """Figures by the section that they belong to."""
+    sections: dict[str, list[Figure]] = {"results": [], "divergence": [], "training": []}
+    for figure in figures:
+        name = figure.name
+        if "kl" in name or "position" in name:
+            sections["divergence"].append(figure)
+        elif any(word in name for word in ("loss", "entropy", "grad", "step", "training")):
+            sections["training"].append(figure)
+        else:
+            sections["results"].append(figure)
+    return sections
+
+
+def _status(state: _State) -> Html:
+    """How the run ended, and all that a reader should know before the numbers."""
+    run = state.run
+    told: list[Child] = []
+    ended = state.ended
+    if isinstance(ended, Failed):
+        what = "Its record cannot be used: " if ended.is_damaged else "This run failed: "
+        told.append(tag("p", tag("strong", what), ended.error))
+    elif not state.is_finished:
+        told.append(
+            tag(
+                "p",
+                tag("strong", "This run is not finished. "),
+                "It has left neither a summary nor an error; the same command goes on with it.",
+            )
+        )
+    if ended is not None and ended.overrides:
+        words = " ".join(ended.overrides)
+        told.append(tag("p", "It was started with ", tag("code", tag("bdi", words)), "."))
+    if run.stopped:
+        told.append(tag("p", tag("strong", "Nothing was trained: "), run.stopped))
+    told += [tag("p", tag("strong", "Warning: "), one) for one in _warnings(run)]
+    missing = _missing(state)
+    if missing:
+        told.append(tag("p", tag("strong", "Missing: "), "; ".join(missing), "."))
+    return tag("div", told, class_="status", role="note") if told else join()
+
+
+def _warnings(run: Run) -> list[str]:
+    told = run.summary.get("warnings")
+    words = [one for one in told if isinstance(one, str)] if isinstance(told, list) else []
+    return [one[:_LONGEST] for one in words[:_MOST_WARNINGS]]
+
+
+def _missing(state: _State) -> list[str]:
+    """What a page of a whole run would have, and why this one has not."""
+    run = state.run
+    if not state.is_finished:
+        return ["all that the summary tells (accuracies, costs, settings)"]
+    asked = run.summary.get("stages")
+    parts = {
+        "sample": "sampling (no divergences)",
+        "distill": "tuning (no training curves)",
+        "evaluate": "evaluation (no accuracies)",
+    }
+    left = [
+        told
+        for name, told in parts.items()
+        if not run.part(name) and not (name == "distill" and run.stopped)
+    ]
+    if not left:
+        return []
+    stages = ", ".join(map(str, asked)) if isinstance(asked, list) else "not known"
+    return [*left, f"the stages asked for were: {stages}"]
+
+
+def _tiles(state: _State) -> list[tuple[str, Child, str]]:
+    entries: list[tuple[str, Child, str]] = []
+    run, sweep = state.run, state.sweep
+    if sweep is not None:
+        entries += _accuracy_tiles(sweep, state.tables)
+    sample, distill = run.part("sample"), run.part("distill")
+    if sample.get("steps"):
+        share = _percent(sample.get("kept", 0) / sample["steps"])
+        detail = f"{sample.get('kept', 0):,} of {sample['steps']:,} steps"
+        entries.append(("Steps kept", share, detail))
+    if distill.get("tuned_tokens"):
+        steps = distill.get("optimizer_steps")
+        detail = f"in {steps:,} optimizer steps" if steps else ""
+        entries.append(("Tokens tuned on", f"{distill['tuned_tokens']:,}", detail))
+    seconds = [part["seconds"] for part in (sample, distill) if part.get("seconds") is not None]
+    if len(seconds) == 2:
+        entries.append(("Sampling and tuning", _duration(sum(seconds)), _reused(sample, distill)))
+    return entries
+
+
+def _accuracy_tiles(sweep: Sweep, tables: Tables | None) -> list[tuple[str, Child, str]]:
+    before, after = baseline_row(sweep), tuned_row(sweep)
+    names = len(sweep.benchmarks)
+    over = f"average of {names} benchmarks" if names > 1 else "".join(sweep.benchmarks)
+    if before is None or before.average is None:
+        return []
+    first = f"{100 * before.average.mean:.1f}"
+    if after is None or after.average is None:
+        return [("Accuracy", _percent(before.average.mean), over)]
+    arrow = [first, tag("span", " → ", class_="arrow"), _percent(after.average.mean)]
+    entries: list[tuple[str, Child, str]] = [("Accuracy", join(arrow), over)]
+    if after.gain is not None:
+        error = f" ± {100 * after.gain.stderr:.1f} points"
+        gain = [signed(100 * after.gain.mean), tag("span", error, class_="unit")]
+        entries.append(("Gain", join(gain), _interval(tables)))
+    return entries
+
+
+def _interval(tables: Tables | None) -> str:
+    if tables is None or not tables.pairs.pairs:
+        return ""
+    one = tables.pairs.pairs[0].overall
+    return f"95 %: {signed(100 * one.low)} to {signed(100 * one.high)}"
+
+
+def _percent(share: float) -> Html:
+    return join(f"{100 * share:.1f}", tag("span", " %", class_="unit"))
+
+
+def _reused(*parts: dict[str, Any]) -> str:
+    return "from the store" if all(part.get("reused") for part in parts) else ""
+
+
+def _duration(seconds: float) -> str:
+    if seconds < 120:
+        return f"{seconds:.1f} s"
+    return f"{seconds / 60:.1f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"
+
+
+def _results(state: _State, drawings: Drawings, figures: list[Figure]) -> Part | None:
+    if state.sweep is None or state.tables is None:
+        return None
+    table = headline_table(state.sweep, state.tables.pairs)
+    beside = [one for one in state.tables.tables if _has_published(one)]
+    content = join(
+        html_table(table, strong_last=len(table.rows) > 1) if table else None,
+        None if table else tag("p", "Nothing was evaluated.", class_="note"),
+        drawings.html(figures),
+        [html_table(one) for one in beside if one.name == "results"],
+        [tag("p", one, class_="note") for one in state.tables.pairs.refused],
+        [tag("p", one, class_="note") for one in dict.fromkeys(state.sweep.notes)],
+    )
+    return Part("results", "Results", content)
+
+
+def _has_published(table: Table) -> bool:
+    return any(column.title == PUBLISHED for column in table.columns)
+
+
+def _reader(state: _State) -> Part | None:
+    title = "Trajectory reader"
+    try:
+        reading = trajectories.read(state.folder, _READER)
+    except trajectories.DamagedError as reason:
+        return Part("reader", title, tag("p", str(reason), class_="note damaged"))
+    if reading is not None and reading.answers:
+        return reader.reader_part(reading)
+    if reading is not None:
+        return Part("reader", title, tag("p", "No answer was sampled.", class_="note"))
+    if state.is_finished and not state.run.part("sample"):
+        return None  # nothing was sampled: it is told above
+    told = f"There is no {trajectories.FILE} in the run's folder"
+    told += ": it is written after sampling." if not state.is_finished else "."
+    return Part("reader", title, tag("p", told, class_="note"))
+
+
+def _divergence(state: _State, drawings: Drawings, figures: list[Figure]) -> Part | None:
+    tables = state.tables.tables if state.tables else []
+    profile = [html_table(one) for one in tables if one.name.endswith("kl_profile")]
+    shown = drawings.html(figures)
+    if not profile and shown is None:
+        return None
+    return Part("divergence", "Where the models diverge", join(shown, profile))
+
+
+def _training(state: _State, drawings: Drawings, figures: list[Figure]) -> Part | None:
+    damaged = damaged_metrics(state.folder)
+    shown = drawings.html(figures)
+    table = training_table(state.run)
+    if not damaged and shown is None and table is None:
+        return None
+    told = html_table(table) if table else None
+    content = join(
+        tag("p", damaged, class_="note damaged") if damaged else None,
+        tag("div", shown, tag("div", told), class_="beside") if shown and told else [shown, told],
+    )
+    return Part("training", "Training", content)
+
+
+def _answers(state: _State) -> Part | None:
+    if not state.run.results("tuned"):
+        return None
+    found = answers.read(state.run, _ANSWERS)
+    if found.compared:
+        return reader.answers_part(found)
+    told = " ".join(found.missing) or "No benchmark was answered by both."
+    return Part("answers", "Answers before and after", tag("p", told, class_="note damaged"))
+
+
+def _cost(state: _State) -> Part | None:
+    tables = state.tables.tables if state.tables else []
+    shown = [html_table(turned(one)) for one in tables if one.name.endswith("efficiency")]
+    return Part("cost", "Cost", join(shown)) if shown else None
+
+
+def _settings(state: _State) -> Part | None:
+    if not state.is_finished:
+        return None
+    lists = join(
+        facts.settings_list(state.run.summary["settings"]), facts.provenance_list(state.run)
+    )
+    return Part("settings", "Settings and provenance", lists)
+
+
+def _foot(state: _State, found: Found, drawings: Drawings) -> list[Child]:
+    run = state.run
+    told = [MICRO] if not state.is_finished and is_micro(run.expert, run.amateur) else []
+    if state.sweep is not None and state.tables is not None:
+        told = reading_notes(found, [Section(state.sweep, state.tables.tables, [], [])])
+    return [notes(drawings), tag("ul", [tag("li", line) for line in told]) if told else None]

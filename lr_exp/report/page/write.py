@@ -1,0 +1,31 @@
+"""Writes a run's `report.html`, and says which page a folder gets. Knows files alone."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from lr_exp.report.page.run_page import run_page
+from lr_exp.report.page.sweep_page import PAGE, sweep_page
+from lr_exp.report.runs import Found, look
+from lr_exp.report.section import Section
+from lr_exp.store.files import write_atomically
+
+
+def write_run_page(folder: Path) -> Path:
+    """Makes `folder/report.html` from what the run has left there; returns its place.
+
+    Raises:
+        UserError: the run's summary cannot be read.
+        OSError: the page cannot be written.
+    """
+    path = folder / PAGE
+    write_atomically(path, run_page(folder, look(folder, below=False)))
+    return path
+
+
+def page_of(folder: Path, found: Found, sections: Sequence[Section], out: Path) -> str:
+    """The page of a folder: a run's where there is one and it is the folder's own."""
+    own = look(folder, below=False)
+    alone = len(own.runs) + len(own.failed) + len(own.unfinished) == 1
+    if alone and len(found.runs) + len(found.failed) + len(found.unfinished) == 1:
+        return run_page(folder, own)
+    return sweep_page(folder.resolve().name, found, sections, out)

@@ -1,0 +1,101 @@
+"""Which run of a tracker a cell is: its id, its name, what it does and what is told of it.
+
+Knows settings and inputs; knows nothing of W&B.
+"""
+
+import contextlib
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from lr_exp.data import fingerprint
+from lr_exp.settings import Settings
+from lr_exp.store import digest, file_digest
+
+if TYPE_CHECKING:  # torch comes with them
+    from lr_exp.inputs import Inputs
+
+_ID_LENGTH = 24  # hexadecimal digits, as of the store's addresses
+
+# Settings that say where something is, and not what it is. Device and number format are in what
+# the machine computes differently; of models and data the fingerprints are in the id.
+_PLACES = ("wandb", "store", "hub_root", "device", "dtype", "attention")
+_PLACES_IN = {
+    "expert": ("path", "fallback_path", "package", "package_path", "revision"),
+    "amateur": ("path", "fallback_path", "package", "package_path", "revision"),
+    "data": ("path", "revision"),
+    "sampler": ("export",),
+    "distiller": ("checkpoint_every", "merge"),  # they change no result
+}
+
+
+@dataclass(frozen=True)
+class Cell:
+    """A run as a tracker knows it."""
+
+    id: str | None = None  # None: one of the tracker's own
+    name: str | None = None
+    job_type: str | None = None
+
+
+def cell_of(settings: Settings, inputs: "Inputs", choices: Mapping[str, Any]) -> Cell:
+    """The cell of these settings and inputs.
+
+    Its id is the address of all that determines the results: the settings without places, the
+    fingerprints of models, questions and benchmarks, and what the machine computes differently.
+    So a command that is given again, after a stop or at another place, is the same run, and a cell
+    that differs in anything is another. The sweep counts, since a run belongs to one group.
+
+    Args:
+        settings: of the run.
+        inputs: of the run, which read them already.
+        choices: what results are shown under.
+    """
+    whole = [_without_places(settings), _fingerprints(settings, inputs), inputs.machine]
+    name = settings.wandb.name or _name(choices)
+    return Cell(digest(whole)[:_ID_LENGTH], name, "+".join(settings.stages))
+
+
+def config_of(
+    settings: Settings, inputs: "Inputs", choices: Mapping[str, Any], versions: Mapping[str, str]
+) -> dict[str, Any]:
+    """What is shown with the run: the composed settings, nested as they are, and what they met.
+
+    `cell` holds the choices that results are shown under; one that no stage read is null there.
+    """
+    return {
+        **asdict(settings),
+        "cell": dict(choices),
+        "provenance": inputs.provenance(),
+        "versions": dict(versions),
+    }
+
+
+def _without_places(settings: Settings) -> dict[str, Any]:
+    told = {name: value for name, value in asdict(settings).items() if name not in _PLACES}
+    for group, places in _PLACES_IN.items():
+        told[group] = {name: value for name, value in told[group].items() if name not in places}
+    return told
+
+
+def _fingerprints(settings: Settings, inputs: "Inputs") -> dict[str, Any]:
+    found = inputs.provenance()
+    prints = {name: found[name] for name in ("data", "questions", "benchmarks")}
+    for role in ("expert", "amateur"):
+        prints[role] = found[role]["fingerprint"] if found[role] else None
+    if settings.imports_records:
+        prints["records"] = None
+        with contextlib.suppress(OSError, TypeError):  # reading them says what is wrong
+            prints["records"] = file_digest(Path(settings.data.path or ""))
+    elif "distill" in settings.stages and "sample" not in settings.stages:
+        prints["questions"] = fingerprint(inputs.questions)  # of what is found in the store
+    return prints
+
+
+def _name(choices: Mapping[str, Any]) -> str:
+    """`lightreasoner micro/micro_near alpha=0.2 beta=0.4 seed=0`, of choices that were made."""
+    models = "/".join(str(choices[role]) for role in ("expert", "amateur") if choices[role])
+    numbers = [f"{name}={choices[name]}" for name in ("alpha", "beta") if choices[name] is not None]
+    parts = [choices["method"], models, *numbers, f"seed={choices['seed']}"]
+    return " ".join(part for part in parts if part)

@@ -1,0 +1,122 @@
+"""What a run tells the tracker beside its metrics: curves, pictures, tables and headline numbers.
+
+Knows the form of `summary.json`, `trajectories.json` and supervision; knows neither W&B nor where
+sinks write.
+"""
+
+import json
+import logging
+from pathlib import Path
+from typing import Any
+
+from lr_exp.errors import first_line
+from lr_exp.models import ModelSource, load_tokenizer
+from lr_exp.sampler.records import labelled_steps
+from lr_exp.store import Artifact
+from lr_exp.supervision import Supervision
+from lr_exp.tracking.families import KEPT_PROFILE, KL_AXIS, KL_PROFILE, POSITION_AXIS
+from lr_exp.tracking.tracker import Tracker
+from lr_exp.tracking.trajectories import COLUMNS, entropy_histogram, rows
+
+log = logging.getLogger(__name__)
+
+_SHOWN_STEPS = 200  # rows of the table of kept steps
+
+
+def sample(
+    tracker: Tracker, sampled: dict[str, Any], supervision: Artifact, expert: ModelSource
+) -> None:
+    """The numbers of sampling, KL as histogram and curve, kept steps by place and as a table."""
+    tracker.log("sample", 0, _numbers(sampled))
+    tracker.artifact(supervision)
+    if "histogram" in sampled:
+        counts, width = sampled["histogram"]["counts"], sampled["histogram"]["bin_nats"]
+        tracker.histogram("sample/kl", counts, [i * width for i in range(len(counts) + 1)])
+        shares = _shares(counts, [sum(counts)] * len(counts))
+        tracker.curve(KL_PROFILE, KL_AXIS, [(i * width, y) for i, y in shares])
+    if "by_position" in sampled:
+        told = sampled["by_position"]
+        shares = _shares(told["kept"], told["steps"])
+        points = [(i * told["bin_tokens"], y) for i, y in shares]
+        tracker.curve(KEPT_PROFILE, POSITION_AXIS, points)
+    if tracker.has_service:
+        columns = ("question", "step", "prefix", "label", "kl (nats)")
+        loaded, tokenizer = Supervision.load(supervision.folder), load_tokenizer(expert)
+        tracker.table("sample/kept_steps", columns, labelled_steps(loaded, tokenizer, _SHOWN_STEPS))
+
+
+def trajectories(tracker: Tracker, path: Path) -> None:
+    """Sampled answers, one row a token, and the expert's entropy over their tokens."""
+    if not tracker.has_service or not path.exists():
+        return
+    try:
+        told = json.loads(path.read_text("utf-8"))
+        shown, (counts, edges) = rows(told), entropy_histogram(told)
+    except Exception as error:  # a picture must not cost the training that comes next
+        log.warning("W&B: %s is not shown (%s)", path.name, first_line(error))
+        return
+    tracker.table("sample/trajectories", COLUMNS, shown)
+    if counts:
+        tracker.histogram("sample/expert_entropy", counts, edges)
+
+
+def evaluate(tracker: Tracker, evaluated: dict[str, Any]) -> None:
+    """Accuracy before and after as a table, where something was trained."""
+    if "tuned" not in evaluated:
+        return
+    columns = ("benchmark", "before", "stderr before", "after", "stderr after", "questions")
+    before_after = [
+        (
+            name,
+            before["accuracy"],
+            before["stderr"],
+            evaluated["tuned"][name]["accuracy"],
+            evaluated["tuned"][name]["stderr"],
+            before["total"],
+        )
+        for name, before in evaluated["expert"].items()
+    ]
+    tracker.table("eval/before_after", columns, before_after)
+
+
+def headlines(tracker: Tracker, summary: dict[str, Any]) -> None:
+    """Flat numbers for the run's row in a table of runs, and for what is drawn of many runs.
+
+    `eval/<benchmark>/expert` and `/tuned` are accuracies, `/gain` their difference (all in [0, 1]);
+    `/accuracy` is that of the run's outcome, whichever was measured last. `eval/gap` is the
+    expert's accuracy less the amateur's.
+    """
+    flat: dict[str, Any] = {}
+    evaluated = summary.get("evaluate", {})
+    for who in ("expert", "tuned"):
+        for name, result in evaluated.get(who, {}).items():
+            flat[f"eval/{name}/{who}"] = flat[f"eval/{name}/accuracy"] = result["accuracy"]
+            flat[f"eval/{name}/{who}_stderr"] = flat[f"eval/{name}/stderr"] = result["stderr"]
+    for name, after in evaluated.get("tuned", {}).items():
+        flat[f"eval/{name}/gain"] = after["accuracy"] - evaluated["expert"][name]["accuracy"]
+    if "gap" in evaluated:
+        able = [next(iter(evaluated["gap"][who].values())) for who in ("expert", "amateur")]
+        flat["eval/gap"] = able[0]["accuracy"] - able[1]["accuracy"]
+    gains = [value for name, value in flat.items() if name.endswith("/gain")]
+    if gains:
+        flat["eval/mean_gain"] = sum(gains) / len(gains)  # every benchmark counts alike
+    for stage in ("sample", "distill", "evaluate"):
+        if "seconds" in summary.get(stage, {}):
+            family = "eval" if stage == "evaluate" else stage
+            flat[f"{family}/seconds"] = summary[stage]["seconds"]
+    flat["peak_memory_bytes"] = summary["peak_memory_bytes"]
+    tracker.summarize(flat)
+
+
+def _shares(parts: list[int], wholes: list[int]) -> list[tuple[int, float]]:
+    """Place and share of each part whose whole is not empty."""
+    pairs = enumerate(zip(parts, wholes, strict=True))
+    return [(i, part / whole) for i, (part, whole) in pairs if whole]
+
+
+def _numbers(facts: dict[str, Any]) -> dict[str, Any]:
+    return {
+        name: value
+        for name, value in facts.items()
+        if isinstance(value, int | float) and not isinstance(value, bool)
+    }

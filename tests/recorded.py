@@ -1,0 +1,134 @@
+"""A small run of the micro pair recorded by W&B offline, and its record read by wandb's own reader.
+
+Knows wandb's command line, the form in which it prints a record, and the program's settings.
+"""
+
+import json
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hydra import compose, initialize_config_dir
+
+from lr_exp.configuration import conf_dir, register, to_settings
+from lr_exp.run import run
+from lr_exp.settings import Settings
+
+SMALL = (
+    *("experiment=demo", "data.max_questions=16", "sampler.batch_size=16"),
+    *("distiller.steps=8", "distiller.batch_size=8", "distiller.learning_rate=5e-3"),
+    *("distiller.log_every=2", "distiller.checkpoint_every=2"),
+    *("benchmarks=[micro_add,micro_plain]", "evaluator.max_examples=12", "evaluator.batch_size=12"),
+    *("device=cpu", "dtype=float32", "wandb.mode=offline"),
+)
+
+
+def settings_for(store: Path, *overrides: str, sweep: str = "a_sweep") -> Settings:
+    register()
+    words = [*SMALL, f"store={store}", *overrides]
+    with initialize_config_dir(version_base="1.3", config_dir=str(conf_dir())):
+        return replace(to_settings(compose("config", words), words), sweep=sweep)
+
+
+def go(folder: Path, store: Path, *overrides: str) -> dict[str, Any]:
+    return run(settings_for(store, *overrides), folder, conf_dir())
+
+
+@contextmanager
+def alone(place: Path) -> Iterator[None]:
+    """Without the login, the address and the folders of whoever runs the tests."""
+    with pytest.MonkeyPatch.context() as patch:
+        for name in ("MODE", "API_KEY", "IDENTITY_TOKEN_FILE", "RUN_ID", "RESUME", "RUN_GROUP"):
+            patch.delenv(f"WANDB_{name}", raising=False)
+        patch.setenv("NETRC", str(place / "netrc"))
+        for name in ("CACHE_DIR", "DATA_DIR", "CONFIG_DIR"):
+            patch.setenv(f"WANDB_{name}", str(place / name.lower()))
+        patch.setenv("WANDB_BASE_URL", "http://127.0.0.1:9")  # where nobody answers
+        yield
+
+
+class Record:
+    """What one `.wandb` file holds."""
+
+    def __init__(self, folder: Path) -> None:
+        """Reads the newest record of a run's folder."""
+        from wandb.util import get_core_path
+
+        path = max(folder.glob("wandb/offline-run-*/*.wandb"), key=lambda p: p.stat().st_mtime_ns)
+        command = [get_core_path(), "leet", "inspect", "--no-observability", "--json"]
+        read = subprocess.run(  # noqa: S603 - wandb's own program
+            [*command, "--run-file", str(path), str(path.parent.parent)],
+            capture_output=True,
+            text=True,
+            check=True,
+            timeout=60,
+        )
+        self.rows = [json.loads(line) for line in read.stdout.splitlines()]
+        self.files = path.parent / "files"
+
+    def of(self, kind: str) -> list[dict[str, Any]]:
+        return [row[kind] for row in self.rows if row["type"] == kind]
+
+    @cached_property
+    def run(self) -> dict[str, Any]:
+        (one,) = self.of("run")
+        return one
+
+    @property
+    def config(self) -> dict[str, Any]:
+        return self.run["config"]["update"]
+
+    @cached_property
+    def history(self) -> list[dict[str, Any]]:
+        return [row["item"] for row in self.of("history")]
+
+    @cached_property
+    def summary(self) -> dict[str, Any]:
+        """As it is at the end; what lies in it as objects is flat, its names joined by dots."""
+        flat: dict[str, Any] = {}
+        for row in self.of("summary"):
+            for name, value in row.get("update", {}).items():
+                inner = value if isinstance(value, dict) else None
+                flat |= {f"{name}.{k}": v for k, v in inner.items()} if inner else {name: value}
+        return flat
+
+    def curve(self, name: str, axis: str) -> list[tuple[float, float]]:
+        return [(row[axis], row[name]) for row in self.history if name in row]
+
+    def in_history(self, name: str) -> set[str]:
+        """What is under a name of the history: `number`, `histogram`, `table-file`."""
+        return {kind for row in self.history if (kind := _kind(row, name))}
+
+    def in_summary(self, name: str) -> str | None:
+        return _kind(self.summary, name)
+
+    @property
+    def machine(self) -> set[str]:
+        """Names of W&B's own metrics, as its pages name them."""
+        return {f"system/{name}" for row in self.of("stats") for name in row["item"]}
+
+    @property
+    def artifacts(self) -> dict[str, dict[str, Any]]:
+        """The finished stages by their names; the ones that W&B makes of tables are left out."""
+        own = [one for one in self.of("artifact") if one["type"] != "run_table"]
+        return {one["name"]: one for one in own}
+
+    @property
+    def made(self) -> set[str]:
+        """Stages of the run's outputs."""
+        return {name for name, one in self.artifacts.items() if not one.get("use_after_commit")}
+
+    @property
+    def used(self) -> set[str]:
+        return set(self.artifacts) - self.made
+
+
+def _kind(row: dict[str, Any], name: str) -> str | None:
+    if isinstance(row.get(name), int | float):
+        return "number"
+    return row.get(f"{name}._type")

@@ -1,0 +1,283 @@
+"""The public face: what it exports, that it is light, and that it says what the rooms say."""
+
+import ast
+import json
+import subprocess
+import sys
+from dataclasses import asdict
+from importlib.util import find_spec
+from pathlib import Path
+
+import pandas as pd
+import pytest
+import torch
+
+import lr_exp
+
+SMALL = (
+    "experiment=demo",
+    "data.max_questions=12",
+    "sampler.batch_size=6",
+    "distiller.steps=3",
+    "distiller.batch_size=8",
+    "benchmarks=[micro_add,micro_plain]",
+    "evaluator.max_examples=6",
+    "wandb.mode=disabled",
+    "device=cpu",
+    "dtype=float32",
+)
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory):
+    return tmp_path_factory.mktemp("api")
+
+
+@pytest.fixture(scope="module")
+def settings(place):
+    return lr_exp.compose(*SMALL, f"store={place / 'store'}")
+
+
+@pytest.fixture(scope="module")
+def sample(settings):
+    return lr_exp.sample(settings)
+
+
+@pytest.fixture(scope="module")
+def finished(settings, sample, place):
+    """A run after `sample` with the same settings; (its folder, what was returned)."""
+    return place / "runs" / "one", lr_exp.run_experiment(settings, place / "runs" / "one")
+
+
+def in_a_new_process(code: str) -> str:
+    return subprocess.run(  # noqa: S603  our own words
+        [sys.executable, "-c", code], check=True, capture_output=True, text=True, timeout=120
+    ).stdout
+
+
+def test_importing_the_package_imports_nothing_heavy():
+    heavy = "torch", "transformers", "pandas", "hydra", "matplotlib", "datasets", "wandb"
+    told = in_a_new_process(f"import sys, lr_exp; print([n for n in {heavy} if n in sys.modules])")
+    assert told.strip() == "[]"
+
+
+def test_composing_and_reading_runs_import_no_torch(finished):
+    folder, _ = finished
+    code = (
+        "import sys, lr_exp; lr_exp.compose('experiment=demo');"
+        f"lr_exp.read_runs({str(folder)!r}); lr_exp.read_answers({str(folder)!r});"
+        "lr_exp.style, lr_exp.paired; print('torch' in sys.modules)"
+    )
+    assert in_a_new_process(code).strip() == "False"
+
+
+def test_every_exported_name_is_there_and_described():
+    for name in lr_exp.__all__:
+        assert getattr(lr_exp, name).__doc__, name
+    assert {*lr_exp.__all__} <= {*dir(lr_exp)}
+    assert sorted(lr_exp.__all__) == lr_exp.__all__
+
+
+def test_no_function_has_a_submodules_name():
+    """Importing the submodule would put it in the function's place, at some later moment."""
+    for name in lr_exp.__all__:
+        if not isinstance(getattr(lr_exp, name), type(lr_exp)):
+            assert find_spec(f"lr_exp.{name}") is None, name
+
+
+def test_type_checkers_see_every_name():
+    tree = ast.parse(Path(lr_exp.__file__).read_text("utf-8"))
+    (block,) = (node for node in tree.body if isinstance(node, ast.If))
+    imports = [node for node in block.body if isinstance(node, ast.ImportFrom)]
+    seen = {alias.name for node in imports for alias in node.names}
+    assert seen == {*lr_exp.__all__}
+
+
+def test_a_name_that_is_not_there_is_an_attribute_error():
+    with pytest.raises(AttributeError, match="'lr_exp' has no attribute 'runs'"):
+        _ = lr_exp.runs
+
+
+def test_composed_settings_are_the_programs(program, settings):
+    """The program writes the settings it ran with into its summary."""
+    outcome = program(*SMALL, "stages=[sample]")
+    ran = json.loads((outcome.folder / "summary.json").read_text("utf-8"))["settings"]
+    ours = asdict(lr_exp.compose(*SMALL, "stages=[sample]", f"store={ran['store']}"))
+    assert json.loads(json.dumps(ours)) == ran
+
+
+def test_without_overrides_it_is_the_papers_run():
+    settings = lr_exp.compose()
+    assert (settings.expert.name, settings.alpha, settings.beta) == ("qwen_math_1_5b", 0.2, 0.4)
+
+
+@pytest.mark.parametrize(
+    ("word", "told"),
+    [
+        ("bta=0.3", "'bta' is not a setting. Did you mean 'beta'?"),
+        ("expert=micr", "expert=micr: no such option. Did you mean 'micro'?"),
+        ("beta=-1", "beta=-1.0 is out of range: expected a number of nats, 0 or more."),
+        ("beta=high", "beta=high (Value 'high' of type 'str' could not be converted to Float)"),
+        ("data=jsonl", "data.path is required: add data.path=... to the command."),
+        ("beta=0.2,0.4", "beta=0.2,0.4 is several runs: compose the settings of each."),
+        (
+            "+sweep=ablation",
+            "+sweep=ablation is many runs: write python -m lr_exp -m +sweep=ablation.",
+        ),
+        ("hydra.run.dir=x", "hydra.run.dir=x: Hydra's own settings do nothing here"),
+        ("-m", "'-m' is not an override"),
+    ],
+)
+def test_what_is_wrong_is_told_in_one_line_as_by_the_program(word, told):
+    with pytest.raises(lr_exp.UserError) as caught:
+        lr_exp.compose(word)
+    assert told in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_secret_is_refused_and_not_repeated(monkeypatch):
+    secret = "0123456789abcdef0123"  # noqa: S105
+    monkeypatch.setenv("SOME_API_KEY", secret)
+    with pytest.raises(lr_exp.UserError) as caught:
+        lr_exp.compose(f"wandb.name={secret}")
+    assert secret not in str(caught.value)
+
+
+def test_it_composes_inside_another_hydra_program(tmp_path):
+    code = (
+        "import hydra, lr_exp\n"
+        f"with hydra.initialize_config_dir(version_base='1.3', config_dir={str(tmp_path)!r}):\n"
+        "    print(lr_exp.compose('experiment=demo').expert.name)\n"
+        "    print(hydra.compose('config').mine)\n"  # the caller's program is as it was
+    )
+    (tmp_path / "config.yaml").write_text("mine: 7\n")
+    assert in_a_new_process(code).split() == ["micro", "7"]
+
+
+def test_questions_are_those_of_the_run(settings, sample):
+    questions = lr_exp.read_questions(settings)
+    assert [one.id for one in questions] == [one.question_id for one in sample.answers]
+    assert len(questions) == 12
+
+
+def test_a_run_finds_what_was_sampled_and_prints_nothing(finished, sample, capsys):
+    folder, summary = finished
+    assert summary == json.loads((folder / "summary.json").read_text("utf-8"))
+    assert summary["sample"]["reused"]
+    assert summary["sample"]["kept"] == sample.facts["kept"] == len(sample.labels)
+    lr_exp.run_experiment(lr_exp.compose(*SMALL, f"store={folder.parents[1] / 'store'}"), folder)
+    assert capsys.readouterr().out == ""
+
+
+def test_a_pair_says_what_the_stages_say(settings, sample):
+    pair = lr_exp.load_pair(settings)
+    answer = pair.roll_out(lr_exp.read_questions(settings)[:1])[0]
+    assert answer == sample.answers[0]
+    expert, amateur = (lr_exp.contrast.log_probs(one) for one in pair.logits(answer))
+    steps = sample.steps[sample.steps.answer == 0]
+    assert expert.shape == amateur.shape == (len(answer.token_ids), pair.shared.size)
+    kl = lr_exp.contrast.kl_nats(expert, amateur)
+    torch.testing.assert_close(kl, torch.tensor(steps.kl_nats.to_numpy()), atol=1e-4, rtol=1e-3)
+    # The row of a step predicts the token at that step.
+    assert pair.texts(expert.argmax(-1).tolist()) == steps.expert_top1.tolist() == answer.tokens
+
+
+def test_own_questions_are_answered_in_their_order(settings):
+    pair = lr_exp.load_pair(settings)
+    long = "Tom has 12 pens. Tom buys 11 more. Then Tom finds 13 more. How many pens does Tom have?"
+    short = "A box holds 11 keys. Kim puts in 12 and then 13 extra. What is the total?"
+    answers = pair.roll_out([long, short, long])
+    assert [one.question for one in answers] == [long, short, long]
+    assert answers[0].token_ids == answers[2].token_ids
+    assert all(one.text.endswith("<|end|>") for one in answers)
+
+
+def test_the_steps_frame_holds_the_whole_table(sample, settings):
+    steps = sample.steps
+    assert len(steps) == sample.facts["steps"] == sum(len(a.tokens) for a in sample.answers)
+    tokens = [token for answer in sample.answers for token in answer.tokens]
+    assert steps.token.tolist() == tokens
+    assert steps.kept.tolist() == (steps.kl_nats > settings.beta).tolist()
+    assert steps.kl_nats.mean() == pytest.approx(sample.facts["kl_mean"], rel=1e-5)
+    assert all(
+        top in support for top, support in zip(steps.expert_top1, steps.support, strict=True)
+    )
+    kept = steps[steps.kept]
+    assert [*zip(kept.question_id, kept.step, strict=True)] == [
+        *zip(sample.labels.question_id, sample.labels.step, strict=True)
+    ]
+    assert sample.labels.weights.map(sum).tolist() == pytest.approx([1.0] * len(kept))
+
+
+def test_a_pair_without_a_kept_step_has_empty_labels_of_the_same_columns(settings, sample, place):
+    peers = lr_exp.sample(lr_exp.compose(*SMALL, "beta=50", f"store={place / 'store'}"))
+    assert peers.facts["kept"] == len(peers.labels) == 0
+    assert [*peers.labels.columns] == [*sample.labels.columns]
+    merged = peers.steps.merge(peers.labels, on=["question_id", "step"])
+    assert len(merged) == 0
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (["method=no_contrast", "method.steps=all"], "asks no amateur"),
+        (["data=lr_samples", "data.path=x.jsonl", "stages=[distill]"], "holds kept steps"),
+    ],
+)
+def test_there_is_no_sample_without_two_models(words, told, place):
+    settings = lr_exp.compose(*SMALL[:1], *words, f"store={place / 'store'}")
+    with pytest.raises(lr_exp.UserError, match=told):
+        lr_exp.sample(settings)
+
+
+def test_runs_and_answers_as_tables(finished):
+    folder, summary = finished
+    runs = lr_exp.read_runs(folder.parent)
+    assert runs[["run", "benchmark"]].to_numpy().tolist() == [
+        ["one", "micro_add"],
+        ["one", "micro_plain"],
+    ]
+    told = runs.set_index("benchmark").loc["micro_plain"]
+    evaluate = summary["evaluate"]
+    assert told.accuracy_before == evaluate["expert"]["micro_plain"]["accuracy"]
+    assert told.accuracy_after == evaluate["tuned"]["micro_plain"]["accuracy"]
+    assert told.gain == pytest.approx(told.accuracy_after - told.accuracy_before)
+    assert (told.beta, told.kept, told.trained, told.error) == (
+        0.4,
+        summary["sample"]["kept"],
+        True,
+        None,
+    )
+    answers = lr_exp.read_answers(folder.parent)
+    assert len(answers) == 2 * 2 * 6
+    shares = answers.groupby(["who", "benchmark"]).correct.mean()
+    for who in ("expert", "tuned"):
+        for name in ("micro_add", "micro_plain"):
+            assert shares[who, name] == evaluate[who][name]["accuracy"]
+    assert answers.output.str.contains("boxed").any()
+    # What a failure left stands in the table, with its reason.
+    failed = folder.parent / "two"
+    failed.mkdir()
+    record = {"error": "no such model", "beta": 0.8, "seed": 1, "method": "lightreasoner"}
+    (failed / "failed.json").write_text(json.dumps(record))
+    last = lr_exp.read_runs(folder.parent).iloc[-1]
+    assert (last.run, last.error, last.beta) == ("two", "no such model", 0.8)
+    assert pd.isna(last.accuracy_after)
+
+
+def test_answers_of_another_result_are_no_table(finished, place):
+    folder, _ = finished
+    copy = place / "copied"
+    copy.mkdir()
+    (copy / "summary.json").write_bytes((folder / "summary.json").read_bytes())
+    with pytest.raises(FileNotFoundError, match="is missing"):
+        lr_exp.read_answers(copy)
+
+
+def test_a_run_that_trained_nothing_stays_where_it_was(place):
+    words = (*SMALL, "beta=50", "benchmarks=[micro_plain]", f"store={place / 'store'}")
+    lr_exp.run_experiment(lr_exp.compose(*words), place / "nothing")
+    (row,) = lr_exp.read_runs(place / "nothing").to_dict("records")
+    assert not row["trained"]
+    assert row["accuracy_after"] == row["accuracy_before"]
+    assert row["gain"] == 0

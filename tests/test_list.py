@@ -1,0 +1,183 @@
+"""The list of what there is to choose from: complete, true to the YAML, narrow, and fast."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from hydra import compose, initialize_config_dir
+from safetensors import safe_open
+
+from lr_exp.catalogue.cells import cells_of, choice_of, published_hours
+from lr_exp.catalogue.files import entries
+from lr_exp.catalogue.kinds import KINDS
+from lr_exp.configuration import conf_dir, register
+from lr_exp.list import main
+from tests.test_data import COUNTS
+
+ROOT = Path(__file__).parents[1]
+CONF = conf_dir()
+FOLDERS = {"data": "data"} | {kind: kind.removesuffix("s") for kind in KINDS if kind != "data"}
+
+
+def rows(kind):
+    return {row["name"]: row for row in KINDS[kind](CONF)}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_every_option_is_there_with_a_sentence(kind):
+    found = rows(kind)
+    assert found.keys() == {path.stem for path in (CONF / FOLDERS[kind]).glob("*.yaml")}
+    for name, row in found.items():
+        assert row["what"].endswith("."), name
+        assert 10 < len(row["what"]) < 240, name
+        assert "python -m" not in row["what"]
+
+
+@pytest.mark.parametrize("columns", [50, 72, 100, 200])
+def test_no_line_is_wider_than_the_terminal(columns, monkeypatch, capsys):
+    monkeypatch.setenv("COLUMNS", str(columns))
+    assert main([]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert max(map(len, lines)) <= min(columns, 100)
+    for kind in KINDS:
+        assert any(line.startswith(f"{kind} (") for line in lines)
+
+
+def test_a_pipe_gets_a_hundred_columns_at_most(capsys, monkeypatch):
+    monkeypatch.delenv("COLUMNS", raising=False)
+    assert main(["experts"]) == 0
+    out = capsys.readouterr().out
+    assert "qwen_math_7b                       7.62 B  14.2 GiB  Qwen/Qwen2.5-Math-7B\n" in out
+    assert "  early_exit" not in out
+
+
+def test_json_is_for_scripts(capsys):
+    assert main(["experts", "sweeps", "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert list(found) == ["experts", "sweeps"]
+    by_name = {row["name"]: row for row in found["experts"]}
+    assert by_name["qwen_math_7b"] == {
+        "name": "qwen_math_7b",
+        "parameters": 7_615_616_512,
+        "bf16_bytes": 15_231_233_024,
+        "from": "Qwen/Qwen2.5-Math-7B",
+        "what": by_name["qwen_math_7b"]["what"],
+    }
+
+
+def test_an_unknown_kind_is_one_line(capsys):
+    assert main(["expert"]) == 1
+    said = capsys.readouterr()
+    assert said.out == ""
+    assert said.err == "error: 'expert' is no kind of thing to list. Did you mean 'experts'?\n"
+
+
+def test_it_imports_nothing_heavy(tmp_path):
+    code = (
+        "import sys; from lr_exp.list import main; main([]);"
+        "print(sorted({'torch', 'transformers', 'datasets', 'pandas', 'wandb'} & set(sys.modules)))"
+    )
+    done = subprocess.run(  # noqa: S603
+        [sys.executable, "-c", code],
+        cwd=tmp_path,
+        env={"PYTHONPATH": str(ROOT), "PATH": ""},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=True,
+    )
+    assert done.stdout.splitlines()[-1] == "[]"
+
+
+# The facts ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", ["experts", "amateurs"])
+def test_the_micro_models_have_the_weights_that_the_headers_say(kind):
+    for entry in entries(CONF / FOLDERS[kind]):
+        if entry.content.get("package") != "lr_exp":
+            continue
+        path = ROOT / "lr_exp" / entry.content["package_path"] / "model.safetensors"
+        with safe_open(path, "np") as file:
+            count = sum(file.get_tensor(name).size for name in file.keys())  # noqa: SIM118
+        assert rows(kind)[entry.name]["parameters"] == count
+
+
+@pytest.mark.parametrize(
+    ("kind", "name", "geometry"),
+    [
+        ("experts", "qwen_math_1_5b", "qwen_math_1_5b"),
+        ("experts", "qwen_math_7b", "qwen_math_7b"),
+        ("amateurs", "qwen_0_5b", "qwen_0_5b"),
+    ],
+)
+def test_the_real_models_have_what_their_geometry_gives(kind, name, geometry):
+    path = ROOT / "bench" / "geometry" / geometry / "config.json"
+    shape = json.loads(path.read_text("utf-8"))
+    width, inner = shape["hidden_size"], shape["intermediate_size"]
+    keys = width // shape["num_attention_heads"] * shape["num_key_value_heads"]
+    attention = width * width + width + 2 * (width * keys + keys) + width * width
+    layer = attention + 3 * width * inner + 2 * width
+    embeddings = shape["vocab_size"] * width * (1 if shape["tie_word_embeddings"] else 2)
+    count = shape["num_hidden_layers"] * layer + embeddings + width
+    assert rows(kind)[name]["parameters"] == count
+
+
+def test_a_model_has_one_size_in_both_roles():
+    sizes = {row["from"]: row["parameters"] for row in KINDS["experts"](CONF)}
+    for row in KINDS["amateurs"](CONF):
+        if row["from"] in sizes and "/" in row["from"]:
+            assert row["parameters"] == sizes[row["from"]]
+    assert rows("amateurs")["early_exit"]["bf16_bytes"] == 0
+
+
+def test_benchmarks_have_the_sizes_that_they_are_tested_with():
+    found = rows("benchmarks")
+    assert {name: found[name]["questions"] for name in COUNTS} == COUNTS
+    assert found["micro_add"]["questions"] == 500
+    assert (found["gsm8k"]["answer"], found["gsm8k"]["examples_from"]) == ("number", "train")
+
+
+def test_data_tells_what_there_is_and_what_is_taken():
+    found = rows("data")
+    assert (found["gsm8k"]["questions"], found["gsm8k"]["taken"]) == (7473, 1000)
+    assert (found["svamp"]["questions"], found["svamp"]["taken"]) == (700, 700)
+    assert (found["jsonl"]["questions"], found["jsonl"]["from"]) == (None, "your file")
+
+
+@pytest.mark.parametrize("entry", entries(CONF / "sweep"), ids=lambda entry: entry.name)
+def test_a_sweeps_runs_are_those_that_its_header_counts(entry):
+    assert f"{rows('sweeps')[entry.name]['runs']} runs" in (
+        CONF / "sweep" / f"{entry.name}.yaml"
+    ).read_text("utf-8")
+
+
+@pytest.mark.parametrize("name", [None, *(entry.name for entry in entries(CONF / "experiment"))])
+def test_experiments_choose_what_hydra_composes(name):
+    register()
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        composed = compose("config", [f"experiment={name}"] if name else [])
+    chosen = choice_of(CONF, name)
+    for group in ("expert", "amateur", "data", "method"):
+        assert chosen[group] == composed[group].name
+
+
+def test_published_costs_are_those_of_the_papers_own_runs_only():
+    def hours(name):
+        entry = next(entry for entry in entries(CONF / "sweep") if entry.name == name)
+        return published_hours(cells_of(CONF, entry.content))
+
+    assert sum(hours("efficiency")) == pytest.approx(22.65)
+    assert len(hours("main_results")) == 8  # the 7B instruct model has none
+    assert hours("ablation") == [0.5]  # its SFT sees fewer questions than theirs
+    assert hours("expertise_gap") == [0.5, 0.75]  # with their amateur
+    assert hours("alpha_beta") == []  # settings of our own
+    assert hours("micro_ablation") == []
+    costs = {name: row["cost"] for name, row in rows("experiments").items()}
+    assert costs["qwen_math_7b"] == "published: 0.75 h on one H200, without evaluation"
+    assert costs["sft_qwen_math_7b"] == "published: 9.5 h on one H200, without evaluation"
+    assert costs["gap_7b_qwen_1_5b"] is None
+    assert costs["demo"].startswith("measured: ")
+    assert rows("sweeps")["kl_profile"]["cost"] is None  # nothing is trained

@@ -1,0 +1,592 @@
+"""`report.html`: what it says, that nothing of it can run or load, and that it stays small."""
+
+import base64
+import hashlib
+import json
+import os
+import re
+import shutil
+import time
+from collections.abc import Callable
+from html.parser import HTMLParser
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from lr_exp.report.__main__ import main
+from lr_exp.report.figures.style import INK, MUTED, PAPER
+from lr_exp.report.page import answers, trajectories, write_run_page
+from lr_exp.report.page.markup import embedded_json, tag, text
+from lr_exp.report.page.shell import MOST_BYTES, read_file
+from lr_exp.report.runs import find_runs
+from tests.test_report_runs import write_failed, write_metrics, write_run
+
+# Three tokens: the expert misses its reference, the first step is kept, the last was not scored.
+ANSWER: dict[str, Any] = {
+    "id": "q/0",
+    "question": "How many?",
+    "reference": "12",
+    "correct": False,
+    "predicted": "13",
+    "finished": True,
+    "tokens_total": 3,
+    "token": [0, 1, 2],
+    "kl": [1.25, 0.01, None],
+    "kept": [1, 0, 0],
+    "expert_entropy": [0.5, 0.02, None],
+    "amateur_entropy": [0.75, 0.03, None],
+    "mask_size": [2, 1, None],
+    "same_top1": [0, 1, None],
+    "candidates": [
+        [[0, 0.6, 0.1, 1, 0.9], [3, 0.3, 0.2, 1, 0.1], [1, 0.05, 0.5, 0, 0.0]],
+        [[1, 0.95, 0.9, 1, None]],
+        [],
+    ],
+}
+TOKENS = ["1", "3", "\n", " 2"]
+
+# What must not come through: markup, an end of the script, controls, marks that turn the direction
+# of writing, half of a surrogate pair, an unknown byte.
+NASTY = (
+    "</script><script>document.title='taken'</script><img src=x onerror=alert(1)>"
+    "&amp;\x1b[31m\x00\u202eright\u2066\u2028\u2029\ud800\ufffd'\"`{{x}}שלום"
+)
+
+
+def write_trajectories(folder: Path, *found: dict[str, Any], **changed: Any) -> Path:
+    """A run's `trajectories.json`, with two answers where none are given."""
+    right = ANSWER | {"id": "q/1", "correct": True, "predicted": "12", "kept": [0, 0, 0]}
+    told = {
+        "version": 1,
+        "method": "lightreasoner",
+        "expert": "micro",
+        "amateur": "micro",
+        "alpha": 0.2,
+        "beta": 0.4,
+        "answers_total": 300,
+        "chosen": "the first ones",
+        "tokens": TOKENS,
+        "answers": list(found) or [ANSWER, right],
+        **changed,
+    }
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / "trajectories.json"
+    path.write_text(json.dumps(told), encoding="utf-8")
+    return path
+
+
+class Page(HTMLParser):
+    """A page's elements with their attributes and texts."""
+
+    def __init__(self, source: str) -> None:
+        super().__init__()
+        self.source = source
+        self.elements: list[tuple[str, dict[str, str | None]]] = []
+        self.texts: list[tuple[str, str]] = []  # (innermost element, text)
+        self._open: list[str] = []
+        self.feed(source)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.elements.append((tag, dict(attrs)))
+        if tag not in ("meta", "br", "input", "link"):
+            self._open.append(tag)
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self._open, tag
+        assert self._open.pop() == tag  # every element is closed, in order
+
+    def handle_data(self, data: str) -> None:
+        self.texts.append((self._open[-1] if self._open else "", data))
+
+    def all(self, name: str) -> list[dict[str, str | None]]:
+        return [attributes for tag, attributes in self.elements if tag == name]
+
+    def inside(self, name: str) -> list[str]:
+        return [data for tag, data in self.texts if tag == name]
+
+    @property
+    def words(self) -> str:
+        """What a person reads before any script runs."""
+        kept = (data for tag, data in self.texts if tag not in ("script", "style"))
+        return " ".join(" ".join(kept).split())
+
+    def data(self, identifier: str) -> Any:
+        found = re.search(rf'id="{identifier}">(.*?)</script>', self.source, re.DOTALL)
+        assert found, identifier
+        return json.loads(found.group(1))
+
+
+def page_of_run(folder: Path) -> Page:
+    return Page(write_run_page(folder).read_text(encoding="utf-8"))
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Path:
+    """A finished run with everything."""
+    benchmarks = {"micro_add": [0, 0, 0, 1], "micro_plain": [1, 1, 1, 0]}
+    after = {"micro_add": [1, 1, 0, 1], "micro_plain": [1, 1, 0, 0]}
+    told = {"warnings": ["The gap is tiny."]}
+    folder = write_run(tmp_path / "run", before=benchmarks, after=after, **told)
+    write_metrics(folder, {1: 0.5, 50: 0.4, 100: 0.3})
+    write_trajectories(folder)
+    return folder
+
+
+def test_shows_what_the_summary_has(run: Path) -> None:
+    page = page_of_run(run)
+    for told in (
+        "LightReasoner: expert micro, amateur micro",
+        "50.0 → 62.5 %",  # micro_add 25 to 75, micro_plain 75 to 50
+        "+12.5 ± 16.5 points",
+        "20.0 % 200 of 1,000 steps",
+        "micro_add 25.0 ± 21.7 75.0 ± 21.7 +50.0 ± 25.0",
+        "micro_plain 75.0 ± 21.7 50.0 ± 25.0 -25.0 ± 21.7",
+        "Warning: The gap is tiny.",
+        "2 answers are shown: the first ones.",
+        "Kept steps are underlined.",
+        "micro world's own",
+        "distiller.learning_rate 0.0001",
+        "of micro_plain",  # a fingerprint
+        "torch 2.13.0",
+    ):
+        assert told in page.words, told
+    assert page.inside("h2") == [
+        "Results",
+        "Trajectory reader",
+        "Where the models diverge",
+        "Training",
+        "Answers before and after",
+        "Cost",
+        "Settings and provenance",
+    ]
+    assert "published" not in page.words.lower()
+    shown = page.data("reader-data")
+    assert shown["answers"][0]["kl"] == [1.25, 0.01, None]
+    assert shown["beta"] == 0.4
+    assert [shown["tokens"][token] for token in shown["answers"][0]["token"]] == ["1", "3", "\n"]
+
+
+def test_is_built_for_those_who_listen_and_those_who_type(run: Path) -> None:
+    page = page_of_run(run)
+    assert len(page.all("h1")) == len(page.all("main")) == 1
+    levels = [int(tag[1]) for tag, _ in page.elements if re.fullmatch(r"h[1-6]", tag)]
+    assert all(after - before <= 1 for before, after in pairwise(levels))
+    identifiers = [a["id"] for _, a in page.elements if a.get("id")]
+    assert len(identifiers) == len(set(identifiers))
+    for _, attributes in page.elements:
+        for name in ("aria-labelledby", "aria-describedby"):
+            assert attributes.get(name) is None or attributes[name] in identifiers
+    for link in page.all("a"):
+        assert (link["href"] or "").removeprefix("#") in identifiers
+    assert len(page.all("table")) == len(page.all("caption")) > 5
+    assert all(heading.get("scope") for heading in page.all("th"))
+    assert all(button.get("type") == "button" for button in page.all("button"))
+    frames = [a for _, a in page.elements if "scroll" in (a.get("class") or "").split()]
+    assert frames
+    assert all(a["tabindex"] == "0" and a["aria-label"] for a in frames)
+    assert [a.get("lang") for a in page.all("html")] == ["en"]
+    assert any(a.get("aria-live") == "polite" for _, a in page.elements)
+
+
+def test_nothing_is_loaded_and_only_its_own_code_runs(run: Path) -> None:
+    page = page_of_run(run)
+    (policy,) = [
+        a["content"] or ""
+        for a in page.all("meta")
+        if a.get("http-equiv") == "Content-Security-Policy"
+    ]
+    assert "default-src 'none'" in policy
+    assert "unsafe" not in policy
+
+    def allowed(kind: str, content: str) -> bool:
+        digest = base64.b64encode(hashlib.sha256(content.encode()).digest()).decode()
+        return f"{kind} 'sha256-{digest}'" in policy
+
+    (style,) = re.findall(r"<style>(.*?)</style>", page.source, re.DOTALL)
+    (script,) = re.findall(r"<script>(.*?)</script>", page.source, re.DOTALL)
+    assert allowed("style-src", style)
+    assert allowed("script-src", script)
+    assert "innerHTML" not in script
+    assert "eval(" not in script
+    others = [a for a in page.all("script") if a.get("type") != "application/json"]
+    assert len(others) == 1  # the one above
+    for name, attributes in page.elements:
+        assert name not in ("img", "iframe", "object", "embed", "link", "base", "form")
+        assert not {"src", "style", "srcset"} & attributes.keys(), (name, attributes)
+        assert not [key for key in attributes if key.startswith("on")]
+        assert (attributes.get("href") or "#").startswith("#")
+    assert "url(" not in re.sub(r"url\(#[\w-]+\)", "", style)
+    addresses = set(re.findall(r"https?://[^\s\"'<]+", page.source))
+    assert addresses <= {"http://www.w3.org/2000/svg"}  # a name, which nothing loads
+
+
+def test_hostile_text_is_shown_harmlessly(tmp_path: Path) -> None:
+    plain = NASTY.replace("\ud800", "")  # which no summary can hold
+    run = write_run(tmp_path / "run", expert=plain, sweep=plain, warnings=[plain])
+    settings = json.loads((run / "summary.json").read_text())
+    settings["settings"]["sampler"]["system_prompt"] = plain
+    (run / "summary.json").write_text(json.dumps(settings))
+    nasty = ANSWER | {"id": NASTY, "question": NASTY, "reference": NASTY, "predicted": NASTY}
+    write_trajectories(run, nasty, tokens=[NASTY, "3", "\u202e", " 2"], chosen=NASTY)
+    for who in ("expert", "tuned"):
+        place = run / "answers" / who / "micro_add.jsonl"
+        told = [json.loads(line) for line in place.read_text().splitlines()]
+        lines = [json.dumps({**one, "question": NASTY, "output": NASTY * 9}) for one in told]
+        place.write_text("\n".join(lines) + "\n")
+    page = page_of_run(run)
+    assert not page.all("img")
+    assert len(page.all("script")) == 3  # two of data, one of ours
+    assert not re.search("[\x00-\x08\x0b-\x1f\u202a-\u202e\u2066-\u2069\u2028\u2029]", page.source)
+    assert "<img src=x onerror=alert(1)>" in page.words  # as text
+    assert r"\u202e" in page.words
+    shown = page.data("reader-data")
+    assert shown["tokens"][0].startswith("</script>")
+    assert r"\x1b[31m\x00\u202eright" in shown["tokens"][0]
+    assert r"\ud800" in shown["tokens"][0]
+    assert shown["tokens"][2] == r"\u202e"
+    assert "taken" in page.data("answers-data")["pairs"][0]["before"]["output"]
+    for blob in re.findall(r"<script type=[^>]*>(.*?)</script>", page.source, re.DOTALL):
+        assert not set(blob) & set("<>&\u2028\u2029")
+
+
+def test_a_failure_s_text_is_text(tmp_path: Path) -> None:
+    plain = NASTY.replace("\ud800", "")
+    write_failed(tmp_path / "run", plain, expert=plain, overrides=[f"expert.path={plain}"])
+    page = page_of_run(tmp_path / "run")
+    assert not page.all("img")
+    assert len(page.all("script")) == 1
+    assert "This run failed: </script>" in page.words
+
+
+@pytest.mark.parametrize("method", [None, "lightreasoner"])
+def test_a_run_of_some_stages_says_what_is_missing(tmp_path: Path, method: str | None) -> None:
+    run = write_run(
+        tmp_path / "run", method=method, amateur=None, evaluate__tuned={}, answers=False
+    )
+    summary = json.loads((run / "summary.json").read_text())
+    del summary["distill"], summary["sample"]
+    summary["stages"] = ["evaluate"]
+    (run / "summary.json").write_text(json.dumps(summary))
+    page = page_of_run(run)
+    assert "Missing: sampling (no divergences); tuning (no training curves)" in page.words
+    assert "the stages asked for were: evaluate" in page.words
+    assert "25.0 ± 21.7" in page.words
+    assert "after" not in page.inside("th")
+    assert 'id="reader-data"' not in page.source
+    del summary["evaluate"]
+    (run / "summary.json").write_text(json.dumps(summary))
+    assert "Nothing was evaluated." in page_of_run(run).words
+
+
+def test_a_run_that_trained_nothing_says_why(tmp_path: Path) -> None:
+    run = write_run(tmp_path / "run", evaluate__tuned={}, stopped="No step is above beta.")
+    page = page_of_run(run)
+    assert "Nothing was trained: No step is above beta." in page.words
+    assert "tuning (no training curves)" not in page.words
+    assert "25.0 ± 21.7" in page.words
+
+
+def test_an_unfinished_run_shows_what_it_has(tmp_path: Path) -> None:
+    write_trajectories(tmp_path / "run")
+    write_metrics(tmp_path / "run", {1: 0.5, 10: 0.25})
+    page = page_of_run(tmp_path / "run")
+    assert "This run is not finished." in page.words
+    assert "Missing: all that the summary tells" in page.words
+    assert page.inside("h2") == ["Trajectory reader", "Training"]
+    assert "0.2500" in page.inside("td")
+    assert len(page.data("reader-data")["answers"]) == 2
+    (tmp_path / "run" / "trajectories.json").unlink()
+    assert "no trajectories.json" in page_of_run(tmp_path / "run").words
+
+
+def test_a_failed_run_says_why(tmp_path: Path) -> None:
+    told = {"expert": "micro", "method": "gt_sft", "seed": 3, "overrides": ["seed=3", "beta=0.4"]}
+    write_failed(tmp_path / "run", "CUDA out of memory", **told)
+    page = page_of_run(tmp_path / "run")
+    assert "This run failed: CUDA out of memory" in page.words
+    assert "It was started with seed=3 beta=0.4" in page.words
+    assert page.inside("h1") == [] or "ground-truth SFT: expert micro" in page.words
+
+
+def test_the_program_makes_a_page_of_what_did_not_finish(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_metrics(_made(tmp_path / "unfinished"), {1: 0.5, 10: 0.25})
+    write_failed(tmp_path / "failed", "no memory", expert="micro", method="gt_sft")
+    for name, told in (("unfinished", "not finished"), ("failed", "no memory")):
+        assert main([str(tmp_path / name)]) == 0
+        page = Page((tmp_path / name / "report" / "report.html").read_text())
+        assert told in page.words
+        assert "report.html" in capsys.readouterr().out
+
+
+def _made(folder: Path) -> Path:
+    folder.mkdir(parents=True)
+    return folder
+
+
+DAMAGES: dict[str, tuple[Callable[[str], str], str]] = {
+    "cut": (lambda whole: whole[: len(whole) // 2], "trajectories.json is damaged"),
+    "empty": (lambda _: "", "trajectories.json is damaged"),
+    "another kind": (lambda _: "[1, 2]", "trajectories.json is damaged"),
+    "too deep": (lambda _: "[" * 100_000, "trajectories.json is damaged"),
+    "no tokens": (lambda whole: whole.replace('"tokens": [', '"words": ['), "no list of token"),
+    "no answers": (lambda whole: whole.replace('"answers": [', '"x": ['), "no list of answers"),
+    "columns": (lambda whole: whole.replace('"kl": [', '"kl": [0.5, '), "None of the answers"),
+    "kinds": (lambda whole: whole.replace("1.25", '"<b>"'), "None of the answers"),
+    "not a number": (lambda whole: whole.replace("1.25", "NaN"), "None of the answers"),
+    "shares": (lambda whole: whole.replace("0.6,", "6.0,"), "None of the answers"),
+    "tokens": (lambda whole: whole.replace('"token": [0', '"token": [99'), "None of the answers"),
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_damaged_trajectories_are_one_line(run: Path, damage: str) -> None:
+    change, told = DAMAGES[damage]
+    path = run / "trajectories.json"
+    path.write_text(change(path.read_text()))
+    page = page_of_run(run)
+    assert told in page.words
+    assert "+50.0 ± 25.0" in page.words  # the rest stands
+    assert 'id="reader-data"' not in page.source
+
+
+def test_one_damaged_answer_is_left_out_and_counted(run: Path) -> None:
+    write_trajectories(run, ANSWER, ANSWER | {"kept": [1]}, {"id": "not an answer"})
+    page = page_of_run(run)
+    assert "2 of 3 answers in trajectories.json are damaged and left out." in page.words
+    assert len(page.data("reader-data")["answers"]) == 1
+
+
+def test_damaged_metrics_are_one_line(run: Path) -> None:
+    with (run / "metrics.jsonl").open("a") as file:
+        file.write('{"family": "dist\n')
+    page = page_of_run(run)
+    assert "metrics.jsonl is damaged at line 4: what stands before it is shown." in page.words
+    assert "0.3000" in page.inside("td")
+
+
+def test_outcomes_are_counted_over_all_answers(tmp_path: Path) -> None:
+    before = {"micro_add": [0] * 60 + [1] * 40, "micro_plain": [1, 1]}
+    after = {"micro_add": [1] * 50 + [0] * 10 + [1] * 30 + [0] * 10, "micro_plain": [1, 0]}
+    run = write_run(tmp_path / "run", before=before, after=after)
+    page = page_of_run(run)
+    told = page.data("answers-data")
+    assert told["counts"] == {
+        "micro_add": {"won": 50, "lost": 10, "both right": 30, "both wrong": 10},
+        "micro_plain": {"won": 0, "lost": 1, "both right": 1, "both wrong": 0},
+    }
+    assert "all 102 50 11 31 10" in page.words
+    shown = [pair["outcome"] for pair in told["pairs"] if pair["benchmark"] == "micro_add"]
+    assert {one: shown.count(one) for one in answers.OUTCOMES} == {
+        "won": 12,
+        "lost": 10,
+        "both right": 12,
+        "both wrong": 10,
+    }
+    for pair in told["pairs"]:
+        number = int(pair["id"].split("/")[1])
+        assert pair["before"]["correct"] == bool(before[pair["benchmark"]][number])
+        assert pair["after"]["correct"] == bool(after[pair["benchmark"]][number])
+    assert f"Counts are over all 102 questions; {len(told['pairs'])} of them" in page.words
+
+
+def test_answers_that_are_not_the_summary_s_are_not_shown(run: Path) -> None:
+    place = run / "answers" / "tuned" / "micro_add.jsonl"
+    place.write_text(place.read_text().replace("true", "false"))
+    (run / "answers" / "expert" / "micro_plain.jsonl").unlink()
+    page = page_of_run(run)
+    assert "has 0 of 4 right, summary.json 3 of 4" in page.words
+    assert "micro_plain.jsonl is missing" in page.words
+    assert "+50.0" in page.words  # what the summary tells is still there
+
+
+def test_stays_small_whatever_the_run(tmp_path: Path) -> None:
+    names = [f"bench_{i}" for i in range(8)]
+    grades = {name: [0, 1] * 60 for name in names}
+    turned = {name: [1, 0] * 60 for name in names}
+    prompts = {f"setting_{i}": "x" * 5_000 for i in range(2_000)}
+    run = write_run(
+        tmp_path / "run",
+        before=grades,
+        after=turned,
+        settings__sampler=prompts,
+        warnings=["w" * 100_000] * 30,
+        stopped=None,
+    )
+    for who in ("expert", "tuned"):
+        for name in names:
+            place = run / "answers" / who / f"{name}.jsonl"
+            told = [json.loads(line) for line in place.read_text().splitlines()]
+            lines = [json.dumps({**one, "output": "é" * 6_000}) for one in told]
+            place.write_text("\n".join(lines) + "\n")
+    length = 1_500
+    candidates = [[i, 0.1234, 0.2345, 1, 0.3456] for i in range(8)]
+    columns = {name: ANSWER[name][:1] * length for name in ANSWER if isinstance(ANSWER[name], list)}
+    long = {**ANSWER, **columns, "tokens_total": 9_000, "candidates": [candidates] * length}
+    long["question"] = "q" * 100_000
+    write_trajectories(run, *[long] * 12, tokens=["tokeñ" * 100] * 8)
+    write_metrics(run, dict.fromkeys(range(5_000), 0.5))
+    started = time.process_time()
+    page = write_run_page(run)
+    assert time.process_time() - started < 20
+    assert MOST_BYTES == 3_000_000
+    assert page.stat().st_size < MOST_BYTES
+    shown = Page(page.read_text(encoding="utf-8"))
+    answered = shown.data("reader-data")["answers"]
+    assert 4 <= len(answered) < 12
+    assert all(len(one["token"]) <= length for one in answered)
+    assert f"{len(answered)} of the 12 answers in trajectories.json are on it" in shown.words
+    assert f"Of {len(answered)} long answers the beginning is shown." in shown.words
+    pairs = shown.data("answers-data")["pairs"]
+    assert 0 < len(pairs) < 8 * 2 * 12
+    assert all(len(pair["before"]["output"]) <= 3_000 for pair in pairs)
+    assert "more are in summary.json" in shown.words
+
+
+def test_a_large_sweep_stays_small_and_links_its_runs(tmp_path: Path) -> None:
+    folder = tmp_path / "a sweep"
+    for seed in range(3):
+        write_run(folder / f"beta=0.4,seed={seed} #1?", seed=seed, sweep="micro_ablation")
+    write_run(folder / "javascript:alert(1)", method="neither", sweep="micro_ablation")
+    for place in ("beta=0.4,seed=1 #1?", "javascript:alert(1)"):
+        write_run_page(folder / place)
+    for number in range(520):
+        told = {"expert": "micro", "method": f"mine {number}", "sweep": "micro_ablation"}
+        write_failed(folder / f"failed {number:03}", "no memory " * 200, **told)
+    write_metrics(_made(folder / "unfinished"), {1: 0.5})
+    assert main([str(folder)]) == 0
+    path = folder / "report" / "report.html"
+    assert path.stat().st_size < MOST_BYTES
+    page = Page(path.read_text(encoding="utf-8"))
+    assert "4 finished, 520 failed and 1 unfinished runs." in page.words
+    links = {link["href"] or "" for link in page.all("a")} - {"#content"}
+    links = {link for link in links if not link.startswith("#")}
+    assert links == {
+        "./../beta%3D0.4%2Cseed%3D1%20%231%3F/report.html",
+        "./../javascript%3Aalert%281%29/report.html",
+    }
+    assert "no memory no memory" in page.words
+    assert "more runs are not listed" in page.words
+    assert "more rows are in micro_ablation.csv" in page.words
+
+
+def test_a_sweep_lists_what_failed_and_what_is_unfinished(tmp_path: Path) -> None:
+    for seed in (0, 1):
+        write_run(tmp_path / str(seed), seed=seed, sweep="main_results", **_PAPERS)
+    write_failed(tmp_path / "2", "CUDA <b>out</b> of memory", expert="micro", method="neither")
+    write_metrics(_made(tmp_path / "3"), {1: 0.5})
+    assert main([str(tmp_path)]) == 0
+    page = Page((tmp_path / "report" / "report.html").read_text())
+    assert "CUDA <b>out</b> of memory" in page.words
+    assert "neither a summary nor an error" in page.words
+    # Published numbers are labelled as such, beside ours.
+    assert {"ours", "published"} <= set(page.inside("th"))
+    assert "70.6*" in page.inside("td")
+    assert "Columns called published repeat arXiv 2510.07962" in page.words
+    assert len(page.all("figure")) >= 1
+
+
+_PAPERS: dict[str, Any] = {
+    "expert": "qwen_math_1_5b",
+    "amateur": "qwen_0_5b",
+    "data": "gsm8k",
+    "before": {"gsm8k": [0, 0, 1, 1]},
+    "after": {"gsm8k": [0, 1, 1, 1]},
+}
+
+
+def test_a_folder_of_one_run_gets_that_run_s_page(run: Path) -> None:
+    assert main([str(run)]) == 0
+    page = Page((run / "report" / "report.html").read_text())
+    assert "LightReasoner: expert micro, amateur micro" in page.words
+    assert page.data("reader-data")["answers"]
+    # The report's own folder is no run, and a second time gives the same page.
+    first = page.source
+    assert main([str(run)]) == 0
+    assert (run / "report" / "report.html").read_text() == first
+
+
+def test_a_page_is_written_whole(run: Path) -> None:
+    place = write_run_page(run)
+    assert place == run / "report.html"
+    assert sorted(path.name for path in run.iterdir() if "report" in path.name) == ["report.html"]
+    if os.geteuid() != 0:
+        shutil.rmtree(run / "answers")
+        run.chmod(0o500)
+        with pytest.raises(OSError):
+            write_run_page(run)
+        run.chmod(0o700)
+
+
+def test_markup_escapes_all_that_is_no_markup() -> None:
+    assert text("<&>\"'") == "&lt;&amp;&gt;&quot;&#x27;"
+    assert tag(
+        "p", "<b>", tag("i", "x"), None, class_="a", data_is='"', hidden=True, lang=None
+    ) == ('<p class="a" data-is="&quot;" hidden>&lt;b&gt;<i>x</i></p>')
+    made = embedded_json("x", {"</script>": "\u2028\ud800&é"})
+    assert made == (
+        '<script type="application/json" id="x">'
+        '{"\\u003c/script\\u003e":"\\u2028\\ud800\\u0026é"}</script>'
+    )
+
+
+def test_answers_are_taken_evenly_and_tokens_renumbered(tmp_path: Path) -> None:
+    many = [ANSWER | {"id": f"q/{i}"} for i in range(100)]
+    write_trajectories(tmp_path, *many, tokens=[*TOKENS, "never used"])
+    size = len(json.dumps(ANSWER, separators=(",", ":")))
+    reading = trajectories.read(tmp_path, 10 * size)
+    assert reading is not None
+    numbers = [int(one["id"].split("/")[1]) for one in reading.answers]
+    assert 5 <= len(numbers) <= 11
+    assert numbers[0] == 0
+    assert numbers[-1] > 80
+    assert "never used" not in reading.data["tokens"]
+
+
+def _luminance(colour: str) -> float:
+    parts = [int(colour[i : i + 2], 16) / 255 for i in (1, 3, 5)]
+    linear = [p / 12.92 if p <= 0.04045 else ((p + 0.055) / 1.055) ** 2.4 for p in parts]
+    return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
+
+
+def _contrast(one: str, other: str) -> float:
+    low, high = sorted((_luminance(one), _luminance(other)))
+    return (high + 0.05) / (low + 0.05)
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_words_can_be_read_on_every_shade(scheme: str) -> None:
+    """WCAG 2.2, 1.4.3: 4.5 to 1; and each shade of divergence is darker or paler than the last."""
+    style = read_file("page.css")
+    light, dark = re.findall(r":root \{(.*?)\n\s*\}", style, re.DOTALL)[:2]
+    values = dict(re.findall(r"--([\w-]+): (#[0-9a-f]{6}|var\(--lr-ink\));", light))
+    if scheme == "dark":
+        values |= dict(re.findall(r"--([\w-]+): (#[0-9a-f]{6}|var\(--lr-ink\));", dark))
+    ink, muted, paper = (getattr(colour, scheme) for colour in (INK, MUTED, PAPER))
+    shades = [paper, *(values[f"s{level}"] for level in range(1, 8))]
+    words = [ink, *(values[f"on{level}"] for level in range(1, 8))]
+    for shade, word in zip(shades, words, strict=True):
+        assert _contrast(shade, ink if word.startswith("var") else word) >= 4.5, shade
+    steps = [_luminance(shade) for shade in shades]
+    assert steps == sorted(steps, reverse=scheme == "light")
+    for name in ("accent", "good", "bad"):
+        assert _contrast(values[name], paper) >= 4.5, name
+    assert _contrast(muted, paper) >= 4.5
+    assert _contrast(muted, values["wash"]) >= 4.5
+    assert _contrast(ink, values["changed"]) >= 4.5
+
+
+def test_the_page_imports_no_torch(tmp_path: Path) -> None:
+    import subprocess
+    import sys
+
+    write_run(tmp_path / "run")
+    code = (
+        "import sys; from pathlib import Path; from lr_exp.report.page import write_run_page;"
+        "write_run_page(Path(sys.argv[1])); assert 'torch' not in sys.modules"
+    )
+    subprocess.run([sys.executable, "-c", code, str(tmp_path / "run")], check=True)  # noqa: S603
+    assert len(find_runs(tmp_path).runs) == 1

@@ -1,0 +1,120 @@
+"""Odd pairs: those that cannot teach are told of with their numbers, those that can are not."""
+
+import pytest
+
+from lr_exp.pair import odd_pair
+from lr_exp.report.published import KL_PROFILE
+
+
+def profile(quiet, loud, *, mean=0.3, steps=16818, expert=0.015, amateur=0.3):
+    return {
+        "steps": steps,
+        "kl_mean": mean,
+        "share_below_0.1": quiet,
+        "share_above_0.4": loud,
+        "expert_entropy_mean": expert,
+        "amateur_entropy_mean": amateur,
+    }
+
+
+def gap(expert, amateur, total=100, decoder="sampled"):
+    def measured(correct):
+        share = correct / total
+        error = (share * (1 - share) / (total - 1)) ** 0.5
+        return {"g": {"accuracy": share, "correct": correct, "total": total, "stderr": error}}
+
+    return {"decoder": decoder, "expert": measured(expert), "amateur": measured(amateur)}
+
+
+# Profiles as they were measured: of the micro pairs, and of SmolLM2-135M with layers left out.
+GOOD = {
+    "micro": profile(0.832, 0.151, mean=0.290, expert=0.0148, amateur=0.3373),
+    "micro, longer answers": profile(0.91, 0.08),
+    "micro_near": profile(0.9075, 0.0578, mean=0.107, expert=0.0148, amateur=0.1736),
+    "smollm2, layer 22 out": profile(0.469, 0.181, steps=2043, expert=1.01, amateur=1.236),
+    "smollm2, layer 26 out": profile(0.601, 0.108, steps=2043, expert=1.01, amateur=1.074),
+    "smollm2, tuned first": profile(0.44, 0.34),
+    "the paper's": profile(KL_PROFILE["share_below_0.1"], KL_PROFILE["share_above_0.4"]),
+}
+NEAR = {
+    "micro_peer": profile(0.9992, 0.0, mean=0.0008, expert=0.0148, amateur=0.0156),
+    "micro_early_exit": profile(0.9753, 0.0128, mean=0.0322, expert=0.0148, amateur=0.0431),
+}
+FAR = {
+    "smollm2, layers 22 and 23 out": profile(0.265, 0.436, mean=0.678, steps=2043),
+    "two layers out": profile(0.24, 0.50, steps=2043),
+    "three layers out": profile(0.20, 0.67, steps=2043),
+}
+MASTER = profile(0.9815, 0.0177, mean=0.0176, expert=0.0148, amateur=0.0082)
+
+
+@pytest.mark.parametrize("name", GOOD)
+def test_pairs_that_teach_are_not_accused(name):
+    assert odd_pair(GOOD[name]) == []
+
+
+@pytest.mark.parametrize("name", NEAR)
+def test_an_amateur_like_the_expert_is_told_of(name):
+    (told,) = odd_pair(NEAR[name])
+    assert "hardly differs" in told
+    assert f"{100 * NEAR[name]['share_above_0.4']:.1f} % of the steps" in told
+    assert "choose a weaker amateur" in told
+
+
+@pytest.mark.parametrize("name", FAR)
+def test_an_amateur_that_babbles_is_told_of(name):
+    (told,) = odd_pair(FAR[name])
+    assert "nearly everywhere" in told
+    assert "amateur.drop_layers" in told
+
+
+def test_an_amateur_that_is_surer_than_the_expert_is_told_of_without_any_benchmark():
+    near, sure = odd_pair(MASTER)
+    assert "hardly differs" in near
+    assert "0.008 against 0.015 nats" in sure
+    assert "evaluator.gap=sampled" in sure
+
+
+def test_a_stronger_amateur_is_told_of_once():
+    """The measured gap says it; the sign of it would say it again."""
+    stronger, near = odd_pair(MASTER, gap(24, 85))
+    assert "stronger than the expert: 85.0 % of g right against 24.0 %" in stronger
+    assert "hardly differs" in near
+
+
+@pytest.mark.parametrize("numbers", [(24, 0), (24, 8), (3, 0, 3)])
+def test_a_gap_beyond_its_error_is_silent(numbers):
+    assert odd_pair(GOOD["micro"], gap(*numbers)) == []
+
+
+@pytest.mark.parametrize("numbers", [(24, 19), (24, 24), (24, 29), (1, 0, 2), (0, 1, 2)])
+def test_a_gap_within_its_error_says_nothing_of_either(numbers):
+    (told,) = odd_pair(GOOD["micro"], gap(*numbers))
+    assert "cannot be told from the expert" in told
+    assert "evaluator.max_examples" in told
+
+
+def test_no_right_answer_of_either_asks_for_sampled_answers():
+    """Greedily the micro expert is always wrong, and so is its amateur."""
+    (told,) = odd_pair(GOOD["micro"], gap(0, 0, decoder="greedy"))
+    assert "evaluator.gap=sampled" in told
+
+
+def test_a_handful_of_steps_accuses_nobody():
+    assert odd_pair(profile(1.0, 0.0, steps=60)) == []
+    assert odd_pair(profile(0.3, 0.5, steps=20)) == []
+    assert len(odd_pair(profile(1.0, 0.0, steps=600))) == 1
+
+
+@pytest.mark.parametrize(
+    "empty",
+    [
+        {},
+        {"steps": 0, "kl_mean": None, "kl_max": None},
+        {"steps": 100, "kept": 100, "kl_mean": None},  # a method that asks no amateur
+        profile(0.9, 0.0, mean=None),
+        profile(None, None, expert=None, amateur=None),
+    ],
+)
+def test_where_no_amateur_was_asked_nothing_is_said(empty):
+    assert odd_pair(empty) == []
