@@ -226,7 +226,7 @@ def duration(seconds: float) -> str:
 
 
 def rate(count: int, seconds: float, unit: str) -> str:
-    """`, 38.2 questions/s`, or `, 4.1 s a question` for what is slow; "" before the first.
+    """`, 38.2 questions/s`, or `, 4.1 s per question` for what is slow; "" before the first.
 
     Without a unit it is `, 38.2/s` and `, 4.1 s each`.
     """

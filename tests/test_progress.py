@@ -108,10 +108,10 @@ def test_what_was_found_is_in_no_rate(capsys, clock):
     with Progress("rollout", 100, "question", found=80) as shown:
         clock.now += 40
         shown.add(10)
-        assert "90/100 questions, 4.0 s a question, 40 s left" in capsys.readouterr().err
+        assert "90/100 questions, 4.0 s per question, 40 s left" in capsys.readouterr().err
         clock.now += 40
         shown.add(10)
-    assert "100 questions in 1 min 20 s, 4.0 s a question\n" in capsys.readouterr().err
+    assert "100 questions in 1 min 20 s, 4.0 s per question\n" in capsys.readouterr().err
 
 
 def test_a_failed_stage_claims_no_end(capsys):
@@ -253,7 +253,7 @@ def test_rates():
     assert rate(10, 0.0, "token") == ""
     assert rate(10, 2.0, "token") == ", 5.0 tokens/s"
     assert rate(2_000_000, 2.0, "token") == ", 1,000,000 tokens/s"
-    assert rate(1, 90.0, "question") == ", 1 min 30 s a question"
+    assert rate(1, 90.0, "question") == ", 1 min 30 s per question"
 
 
 # The program -------------------------------------------------------------------------------------

@@ -12,8 +12,8 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import torch
 
@@ -131,13 +131,11 @@ def _column(path: Path, name: str) -> list[Any]:
 
 def _rows(paths: list[Path], indices: list[int]) -> list[dict[str, Any]]:
     """The rows of these answers."""
-    wanted = pa.array(indices, type=pa.int32())
     found: list[dict[str, Any]] = []
     for path in paths:
-        file = pq.ParquetFile(path)
-        mask = pc.is_in(file.read(["index"])["index"], value_set=wanted)
-        if pc.any(mask).as_py():
-            found += file.read().filter(mask).to_pylist()
+        table = pq.ParquetFile(path).read()
+        mask = np.isin(table["index"].to_numpy(), indices)
+        found += table.filter(pa.array(mask)).to_pylist()
     return found
 
 
