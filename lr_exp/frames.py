@@ -10,7 +10,7 @@ from typing import Any
 
 import pandas as pd
 
-from lr_exp.report.runs import WHO, AnswersMissingError, Failed, Run, find_runs
+from lr_exp.report.runs import WHO, AnswersMissingError, Failed, Run, Unfinished, find_runs
 
 _CHOICES = ("sweep", "method", "expert", "amateur", "data", "alpha", "beta", "seed")
 
@@ -33,8 +33,8 @@ def read_runs(folder: str | Path) -> pd.DataFrame:
     """
     found = find_runs(Path(folder))
     rows = [row for run in found.runs for row in _rows(run)]
-    rows += [_failed_row(one) for one in found.failed]
-    rows += [{"run": one.name, "error": "not finished"} for one in found.unfinished]
+    rows += [_row_without_results(one, one.error) for one in found.failed]
+    rows += [_row_without_results(one, "not finished") for one in found.unfinished]
     return pd.DataFrame(rows, columns=[*rows[0]])
 
 
@@ -94,8 +94,8 @@ def _result(run: Run, benchmark: str | None) -> dict[str, Any]:
     }
 
 
-def _failed_row(one: Failed) -> dict[str, Any]:
-    return {"run": one.name, **{name: getattr(one, name) for name in _CHOICES}, "error": one.error}
+def _row_without_results(one: Failed | Unfinished, error: str) -> dict[str, Any]:
+    return {"run": one.name, **{name: getattr(one, name) for name in _CHOICES}, "error": error}
 
 
 # Ours, and what the file of answers calls it.
@@ -118,9 +118,10 @@ def _answer_rows(run: Run, who: str, benchmark: str) -> list[dict[str, Any]]:
         run.answers(who, benchmark)  # checks that the file is of this result
     except AnswersMissingError as reason:
         raise FileNotFoundError(str(reason)) from reason
-    lines = (run.folder / "answers" / who / f"{benchmark}.jsonl").read_text("utf-8").splitlines()
     place = {"run": run.name, "who": who, "benchmark": benchmark}
-    return [
-        place | {ours: told.get(theirs) for ours, theirs in _ANSWER_COLUMNS.items() if theirs}
-        for told in map(json.loads, lines)
-    ]
+    # Not splitlines(): it also breaks at U+2028 and others, which a model's output may hold.
+    with run.answers_file(who, benchmark).open(encoding="utf-8") as lines:
+        return [
+            place | {ours: told.get(theirs) for ours, theirs in _ANSWER_COLUMNS.items() if theirs}
+            for told in map(json.loads, lines)
+        ]

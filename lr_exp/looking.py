@@ -109,8 +109,9 @@ class Sample:
     `sampler.support_floor` times the expert's top probability: `support` (texts), `support_expert`
     and `support_amateur` (log-probabilities).
 
-    `labels` has one row a kept step: `question_id`, `step`, `kl_nats`, and the label's `tokens`
-    (texts), `token_ids` and `weights`, which sum to 1.
+    `labels` has one row a kept step: `answer`, `question_id`, `step`, `kl_nats`, and the label's
+    `tokens` (texts), `token_ids` and `weights`, which sum to 1. Join the two on `answer` and
+    `step`: a method may draw several answers to a question.
     """
 
     answers: list[Answer]
@@ -156,10 +157,14 @@ def sample(settings: Settings) -> Sample:
     selected = experiment.sampler.select(trajectories, steps)
     tokenizer = models.load_tokenizer(experiment.inputs.expert)
     rows = _rows(trajectories.folder)
+    frame = _step_frame(steps.folder, rows, settings, tokenizer)
+    labels = _label_frame(Supervision.load(selected.folder), tokenizer)
+    # Supervision has the kept steps in this order, too.
+    labels.insert(0, "answer", frame.answer[frame.kept].to_numpy())
     return Sample(
         [_answer(row, tokenizer) for row in rows],
-        _step_frame(steps.folder, rows, settings, tokenizer),
-        _label_frame(Supervision.load(selected.folder), tokenizer),
+        frame,
+        labels,
         {name: fact for name, fact in selected.facts.items() if name not in _STORES_OWN},
     )
 

@@ -234,7 +234,7 @@ def rate(count: int, seconds: float, unit: str) -> str:
         return ""
     a_second = count / seconds
     if a_second < 1:
-        return f", {duration(1 / a_second)} {f'a {unit}' if unit else 'each'}"
+        return f", {duration(1 / a_second)} {f'per {unit}' if unit else 'each'}"
     return f", {a_second:,.{0 if a_second >= 99.95 else 1}f}{f' {unit}s' if unit else ''}/s"
 
 

@@ -23,19 +23,16 @@ from lr_exp.experiment import Experiment
 from lr_exp.inputs import versions
 from lr_exp.pair import odd_pair
 from lr_exp.report.page import write_run_page
+from lr_exp.run_folder import ANSWERS, FAILED, METRICS, PAGE, SUMMARY, TRAJECTORIES
 from lr_exp.settings import Settings
 from lr_exp.stages.distilling import Tuned
 from lr_exp.stages.evaluating import Evaluation
 from lr_exp.store import Artifact, Store, write_atomically
 from lr_exp.store.inventory import note_reference
-from lr_exp.tracking import METRICS, Tracker, cell_of, config_of, show
+from lr_exp.tracking import Tracker, cell_of, config_of, show
 
 log = logging.getLogger(__name__)
 
-SUMMARY = "summary.json"
-TRAJECTORIES = "trajectories.json"  # some sampled answers, token by token, for a person
-PAGE = "report.html"
-FAILED = "failed.json"  # in its place where a cell of a sweep ended in an error
 _GENERATING = ("rollout", "sampled")  # stages in which the expert writes
 _MODEL_STAGES = (*_GENERATING, "score")  # stages that take a model
 
@@ -118,7 +115,7 @@ def _write_page(folder: Path) -> None:
     try:
         write_run_page(folder)
     except Exception as error:
-        log.warning("report.html was not written: %s", first_line(error))
+        log.warning("%s was not written: %s", PAGE, first_line(error))
 
 
 def _clear(folder: Path) -> None:
@@ -133,7 +130,7 @@ def _clear(folder: Path) -> None:
     (folder / FAILED).unlink(missing_ok=True)
     for name in (TRAJECTORIES, PAGE):
         (folder / name).unlink(missing_ok=True)
-    links = [folder / "adapter", folder / "merged", *(folder / "answers").glob("*/*.jsonl")]
+    links = [folder / "adapter", folder / "merged", *(folder / ANSWERS).glob("*/*.jsonl")]
     for link in links:
         if link.is_symlink():
             link.unlink()
@@ -260,7 +257,7 @@ def _evaluate(
             done.append(evaluation)
             summary[who][benchmark.name] = _shown(evaluation)
             tracker.artifact(evaluation.graded, benchmark=benchmark.name, who=who)
-            place = folder / "answers" / who
+            place = folder / ANSWERS / who
             place.mkdir(parents=True, exist_ok=True)
             _link(place / f"{benchmark.name}.jsonl", evaluation.answers)
     summary["seconds"] = sum(evaluation.seconds for evaluation in done)

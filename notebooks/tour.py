@@ -290,13 +290,15 @@ first.map(repr).value_counts().to_frame("kept steps").head(5)
 # ## Then train, and measure
 #
 # `run_experiment` is `python -m lr_exp experiment=demo` with the settings above. What was sampled
-# lies in the store and is not sampled again; the training is 100 optimizer steps of 32 kept steps.
+# lies in the store and is not sampled again.
 # `micro_add` has new questions of the same kind; `micro_phrased` shares no name, noun or sentence
 # with what was tuned on; in `micro_plain` nothing ever carries, so a model that carries everywhere
 # would lose there.
 
 # %%
 summary = lr_exp.run_experiment(settings, "runs/tour")
+tuning = summary["distill"]
+print(f"{tuning['optimizer_steps']} optimizer steps of {tuning['batch_size']} kept steps each")
 results = lr_exp.read_runs("runs/tour").set_index("benchmark")
 shown = ["questions", "accuracy_before", "stderr_before", "accuracy_after", "stderr_after", "gain"]
 results[shown].round(3)

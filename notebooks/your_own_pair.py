@@ -98,10 +98,9 @@ with lr_exp.style.styled():
 # - **Mostly silence, and a tail.** Most steps below 0.1 nat: the two speak the same language and
 #   differ in few places. A clear share above 0.4: there are such places. `micro` looks like this.
 # - **No tail** (`micro_peer`): two equals. Nothing is above β, nothing would be trained.
-# - **Little silence**: the amateur is not weaker but *foreign*: broken, or trained for something
-#   else. The label then says "be yourself" at every step, and the few steps that matter drown. A
-#   layer left out in the wrong place does this; so do chat templates or tokenizers that do not
-#   match.
+# - **Little silence** (none of these five): the amateur would not be weaker but *foreign*: broken,
+#   trained for something else, or asked in a form that it does not know. The label then says "be
+#   yourself" at every step, and the few steps that matter drown.
 #
 # ## β: how many steps are kept?
 #
@@ -167,15 +166,17 @@ pd.DataFrame(
 #
 # ## Read the labels
 #
-# Numbers do not say *which* choices. Twenty labels with more than one token, read by a person, do.
-# The first of each amateur, and what the label prefers there overall:
+# Numbers do not say *which* choices. Labels with more than one token, read by a person, do. Here
+# they are counted: what the expert would say, what the label prefers, and how often, if three times
+# or more:
 
 
 # %%
 def forks(name: str) -> pd.DataFrame:
     """Kept steps whose label has a choice: the label's first token against the expert's."""
     sample = samples[name]
-    both = sample.steps.merge(sample.labels.drop(columns="kl_nats"), on=["question_id", "step"])
+    labels = sample.labels[["answer", "step", "tokens", "weights"]]
+    both = sample.steps.merge(labels, on=["answer", "step"])
     both = both[both.tokens.map(len) > 1]
     pairs = zip(both.tokens, both.weights, strict=True)
     label = [repr(tokens[weights.index(max(weights))]) for tokens, weights in pairs]

@@ -1,4 +1,4 @@
-"""What several test files share: the program, called in this process."""
+"""What several test files share: the program, called in this process; a run as W&B recorded it."""
 
 import sys
 from collections.abc import Callable, Sequence
@@ -35,6 +35,17 @@ class Outcome:
     @property
     def has_summary(self) -> bool:
         return (self.folder / "summary.json").exists()
+
+
+@pytest.fixture(scope="session")
+def recorded_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with `runs/one`, recorded by W&B offline, and its `store`."""
+    from .recorded import alone, go  # Hydra and torch, which few files need
+
+    place = tmp_path_factory.mktemp("recorded")
+    with alone(place):
+        go(place / "runs" / "one", place / "store")
+    return place
 
 
 @pytest.fixture

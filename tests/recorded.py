@@ -24,6 +24,7 @@ SMALL = (
     *("distiller.steps=8", "distiller.batch_size=8", "distiller.learning_rate=5e-3"),
     *("distiller.log_every=2", "distiller.checkpoint_every=2"),
     *("benchmarks=[micro_add,micro_plain]", "evaluator.max_examples=12", "evaluator.batch_size=12"),
+    "evaluator.gap=greedy",
     *("device=cpu", "dtype=float32", "wandb.mode=offline"),
 )
 

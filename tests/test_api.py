@@ -2,6 +2,9 @@
 
 import ast
 import json
+import math
+import re
+import shutil
 import subprocess
 import sys
 from dataclasses import asdict
@@ -206,7 +209,57 @@ def test_the_steps_frame_holds_the_whole_table(sample, settings):
     assert [*zip(kept.question_id, kept.step, strict=True)] == [
         *zip(sample.labels.question_id, sample.labels.step, strict=True)
     ]
+    assert [*zip(kept.answer, kept.step, strict=True)] == [
+        *zip(sample.labels.answer, sample.labels.step, strict=True)
+    ]
     assert sample.labels.weights.map(sum).tolist() == pytest.approx([1.0] * len(kept))
+
+
+def test_steps_that_are_drawn_are_those_of_the_labels(place):
+    words = (*SMALL, "method=random_steps", "seed=1", f"store={place / 'store'}")
+    sample = lr_exp.sample(lr_exp.compose(*words))
+    kept = sample.steps[sample.steps.kept]
+    assert 0 < len(kept) < len(sample.steps)
+    for column in ("answer", "question_id", "step", "kl_nats"):
+        assert kept[column].tolist() == sample.labels[column].tolist()
+
+
+@pytest.mark.parametrize("alpha", [0.2, 0.9])
+def test_labels_are_of_the_tokens_that_alpha_leaves(sample, place, alpha):
+    """By hand from the table of steps: Eq. 4-6 without the package's own functions."""
+    words = (*SMALL, f"alpha={alpha}", f"store={place / 'store'}")
+    other = lr_exp.sample(lr_exp.compose(*words))
+    pd.testing.assert_frame_equal(other.steps, sample.steps)  # scores know no alpha
+    joined = other.labels.merge(other.steps, on=["answer", "step"])
+    assert len(joined) == len(other.labels) > 0
+    for _, row in joined.iterrows():
+        log_ratios = {
+            text: expert - amateur
+            for text, expert, amateur in zip(
+                row.support, row.support_expert, row.support_amateur, strict=True
+            )
+            if expert >= max(row.support_expert) + math.log(alpha)
+        }
+        assert {*row.tokens} == {*log_ratios}
+        total = sum(map(math.exp, log_ratios.values()))
+        for text, weight in zip(row.tokens, row.weights, strict=True):
+            assert weight == pytest.approx(math.exp(log_ratios[text]) / total, abs=1e-5)
+    widths, papers = (one.labels.tokens.map(len).sum() for one in (other, sample))
+    assert widths == papers if alpha == 0.2 else widths < papers
+
+
+def test_what_is_sampled_is_what_the_run_trains_on(place):
+    """The supervision of a run with the same settings is found, not made again."""
+    settings = lr_exp.compose(
+        *SMALL, "alpha=0.5", "beta=0.8", "stages=[sample]", f"store={place / 'store'}"
+    )
+    sample = lr_exp.sample(settings)
+    made = {path.name for path in (place / "store" / "supervision").iterdir()}
+    summary = lr_exp.run_experiment(settings, place / "sampled")
+    assert {path.name for path in (place / "store" / "supervision").iterdir()} == made
+    assert Path(summary["sample"]["artifact"]).name in made
+    assert {name: summary["sample"][name] for name in sample.facts} == sample.facts
+    assert (sample.labels.kl_nats > 0.8).all()
 
 
 def test_a_pair_without_a_kept_step_has_empty_labels_of_the_same_columns(settings, sample, place):
@@ -231,17 +284,29 @@ def test_there_is_no_sample_without_two_models(words, told, place):
 
 
 def test_runs_and_answers_as_tables(finished):
-    folder, summary = finished
+    folder, _ = finished
     runs = lr_exp.read_runs(folder.parent)
     assert runs[["run", "benchmark"]].to_numpy().tolist() == [
         ["one", "micro_add"],
         ["one", "micro_plain"],
     ]
     told = runs.set_index("benchmark").loc["micro_plain"]
+    summary = json.loads((folder / "summary.json").read_text("utf-8"))  # of its latest run
     evaluate = summary["evaluate"]
     assert told.accuracy_before == evaluate["expert"]["micro_plain"]["accuracy"]
     assert told.accuracy_after == evaluate["tuned"]["micro_plain"]["accuracy"]
     assert told.gain == pytest.approx(told.accuracy_after - told.accuracy_before)
+    assert runs.questions.tolist() == [6, 6]
+    assert told.stderr_before == evaluate["expert"]["micro_plain"]["stderr"]
+    assert told.stderr_after == evaluate["tuned"]["micro_plain"]["stderr"]
+    assert told.steps == summary["sample"]["steps"]
+    assert told.kl_mean_nats == summary["sample"]["kl_mean"]
+    assert told.tuned_tokens == 3 * 8
+    assert told.peak_memory_bytes == summary["peak_memory_bytes"]
+    for stage in ("sample", "distill", "evaluate"):
+        assert told[f"{stage}_seconds"] == summary[stage]["seconds"]
+        assert told[f"{stage}_reused"] == summary[stage]["reused"]
+    assert {*runs.columns} >= described_in(lr_exp.read_runs)
     assert (told.beta, told.kept, told.trained, told.error) == (
         0.4,
         summary["sample"]["kept"],
@@ -255,14 +320,44 @@ def test_runs_and_answers_as_tables(finished):
         for name in ("micro_add", "micro_plain"):
             assert shares[who, name] == evaluate[who][name]["accuracy"]
     assert answers.output.str.contains("boxed").any()
+    assert {*answers.columns} == described_in(lr_exp.read_answers)
     # What a failure left stands in the table, with its reason.
     failed = folder.parent / "two"
     failed.mkdir()
     record = {"error": "no such model", "beta": 0.8, "seed": 1, "method": "lightreasoner"}
     (failed / "failed.json").write_text(json.dumps(record))
-    last = lr_exp.read_runs(folder.parent).iloc[-1]
+    # And a run that still goes on, or was ended, with what it was to be.
+    going_on = folder.parent / "three" / ".hydra"
+    going_on.mkdir(parents=True)
+    composed = {"expert": {"name": "micro"}, "method": {"name": "lightreasoner"}, "seed": 3}
+    (going_on / "config.yaml").write_text(json.dumps(composed))
+    table = lr_exp.read_runs(folder.parent)
+    last, unfinished = table.iloc[-2], table.iloc[-1]
     assert (last.run, last.error, last.beta) == ("two", "no such model", 0.8)
+    assert (unfinished.run, unfinished.error) == ("three", "not finished")
+    assert (unfinished.expert, unfinished.method, unfinished.seed) == ("micro", "lightreasoner", 3)
     assert pd.isna(last.accuracy_after)
+    assert pd.isna(unfinished.accuracy_after)
+
+
+def described_in(function) -> set[str]:
+    """What a reader's own words call its columns; and values of `who`, and another reader."""
+    named = re.findall(r"`(\w+)`", function.__doc__.partition("Raises:")[0])
+    return {*named} - {"expert", "tuned", "read_runs"}
+
+
+def test_an_output_with_any_line_separator_is_one_answer(finished, place):
+    """A model may write U+2028 or U+0085, which Python's splitlines takes for an end of line."""
+    folder, _ = finished
+    copy = place / "separators"
+    shutil.copytree(folder, copy)
+    path = copy / "answers" / "expert" / "micro_add.jsonl"
+    lines = [json.loads(line) for line in path.read_text("utf-8").split("\n") if line]
+    lines[0]["output"] = "one\u2028two\x85three"
+    path.write_text("".join(json.dumps(one, ensure_ascii=False) + "\n" for one in lines), "utf-8")
+    answers = lr_exp.read_answers(copy)
+    assert len(answers) == 2 * 2 * 6
+    assert answers.output[0] == "one\u2028two\x85three"
 
 
 def test_answers_of_another_result_are_no_table(finished, place):

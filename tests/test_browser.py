@@ -535,6 +535,25 @@ def test_hostile_text_runs_nothing(open_page: Open, tmp_path: Path) -> None:
     assert tab.page.locator('.tokens [data-step="1"]').text_content() == r"\u202eabc"
 
 
+def test_without_a_mask_no_token_is_outside_it(open_page: Open, tmp_path: Path) -> None:
+    """Methods whose target is the expert's own token read no alpha."""
+    candidates = [
+        [[0, 0.6, 0.1, 0, 1.0], [3, 0.3, 0.2, 0, 0.0]],
+        [[1, 0.95, 0.9, 0, None]],
+        [],
+    ]
+    unmasked = ANSWER | {"mask_size": [None] * 3, "candidates": candidates}
+    run = write_run(tmp_path / "run", method="no_contrast")
+    write_trajectories(run, unmasked, alpha=None)
+    tab = open_page(write_run_page(run))
+    heads = tab.page.locator(".panel thead th").all_inner_texts()
+    assert heads == ["token", "expert", "amateur", "label"]
+    cells = tab.page.locator(".panel tbody tr").first.locator("td").all_inner_texts()
+    assert [cell.strip() for cell in cells] == ["0.600", "0.100", "1.000"]
+    assert tab.page.locator(".panel tr.outside").count() == 0
+    assert "mask" not in tab.text(".panel [data-is=panel]")
+
+
 def test_without_references_a_filter_that_is_empty_says_so(open_page: Open, tmp_path: Path) -> None:
     unknown = ANSWER | {"reference": None, "predicted": None, "correct": None, "kept": [0, 0, 0]}
     silent = {

@@ -15,6 +15,7 @@ with warnings.catch_warnings():  # it writes for pydantic 1
     import wandb_workspaces.reports.v2
     import wandb_workspaces.workspaces  # noqa: F401
 
+from lr_exp.configuration import conf_dir
 from lr_exp.dashboard import contents, panels, report, workspace
 from lr_exp.dashboard.__main__ import main
 from lr_exp.dashboard.published import markdown
@@ -22,23 +23,21 @@ from lr_exp.errors import UserError
 from lr_exp.report.figures.style import of_method
 from lr_exp.report.names import METHODS
 
-from .recorded import Record, alone, go
+from .recorded import Record, alone
 
 BENCHMARKS = ("micro_add", "micro_plain")
 SWEEPS = (*contents.SWEEPS, *(f"micro_{name}" for name in contents.SWEEPS), None)
 
 
 @pytest.fixture(scope="module")
-def place(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("dashboard")
-    with alone(folder):
-        yield folder
+def place(recorded_run):
+    with alone(recorded_run):
+        yield recorded_run
 
 
 @pytest.fixture(scope="module")
 def record(place):
     """Of a run that measures all that a page shows."""
-    go(place / "runs" / "one", place / "store", "evaluator.gap=greedy")
     return Record(place / "runs" / "one")
 
 
@@ -93,6 +92,19 @@ def test_every_curve_is_drawn_over_its_familys_axis(record):
         for key in panel.keys if panel.form == panels.LINES else ():
             axis = (defined.get(key) or defined[f"{key.partition('/')[0]}/*"])["step_metric"]
             assert panel.x in (axis, "distill/tuned_tokens")
+
+
+def test_what_is_measured_beside_the_training_is_no_point_of_its_curve(record):
+    """The gap asks the expert again, and its point came after the tuned model's as the last."""
+    for name in BENCHMARKS:
+        assert [x for x, _ in record.curve(f"eval/{name}/accuracy", "eval/step")] == [0, 8]
+    assert record.in_summary("eval/gap") == "number"
+
+
+def test_every_sweep_that_is_told_of_exists():
+    known = {path.stem for path in (conf_dir() / "sweep").glob("*.yaml")}
+    assert {sweep.removeprefix("micro_") for sweep in known} >= {*contents.SWEEPS}
+    assert [*report._QUESTIONS] == [*contents.SWEEPS]
 
 
 def strings(value: Any) -> Iterator[tuple[str, str]]:

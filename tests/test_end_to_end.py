@@ -89,6 +89,37 @@ def test_the_summary_is_complete_and_true_to_the_files(first):
     assert (tmp_path / "run" / "adapter" / "adapter_model.safetensors").is_file()
 
 
+def test_the_answers_for_a_person_are_the_ones_that_were_counted(first):
+    """All 40 are shown, so their tokens are the summary's steps, and their marks what it kept."""
+    tmp_path, summary = first
+    shown = json.loads((tmp_path / "run" / "trajectories.json").read_text("utf-8"))
+    assert (shown["answers_total"], shown["chosen"]) == (40, "all 40 answers")
+    assert [shown[key] for key in ("method", "expert", "amateur", "alpha", "beta")] == [
+        summary[key] for key in ("method", "expert", "amateur", "alpha", "beta")
+    ]
+    answers, sample = shown["answers"], summary["sample"]
+    assert sum(len(answer["token"]) for answer in answers) == sample["steps"]
+    assert sum(sum(answer["kept"]) for answer in answers) == sample["kept"]
+    divergences = [kl for answer in answers for kl in answer["kl"]]
+    assert np.mean(divergences) == pytest.approx(sample["kl_mean"], abs=1e-4)
+    same = [flag for answer in answers for flag in answer["same_top1"]]
+    assert np.mean(same) == pytest.approx(sample["share_same_top1"])
+    by_position = sample["by_position"]
+    assert sum(by_position["steps"]) == sample["steps"]
+    assert sum(by_position["kept"]) == sample["kept"]
+    page = (tmp_path / "run" / "report.html").read_text("utf-8")
+    assert f"{sample['kept']:,} of {sample['steps']:,} steps" in page
+
+
+def test_an_odd_pair_is_told_of_in_the_log_the_summary_and_the_page(tmp_path, first, caplog):
+    assert first[1]["warnings"] == []
+    summary = go(tmp_path, "run", "amateur=micro_peer", "stages=[sample]")
+    (warning,) = summary["warnings"]
+    assert "hardly differs from the expert" in warning
+    assert [one.getMessage() for one in caplog.records].count(warning) == 1
+    assert "hardly differs from the expert" in (tmp_path / "run" / "report.html").read_text("utf-8")
+
+
 def test_the_summary_names_what_every_source_of_chance_was_started_with(first):
     _, summary = first
     names = {"python", "numpy", "torch", "questions", "data_order"}
@@ -119,9 +150,12 @@ def test_numbers_of_the_run_before_stay_beside(tmp_path):
     go(tmp_path, "run", "stages=[sample]", "data.max_questions=4")
     numbers = (folder / "summary.json").read_text("utf-8")
     metrics = (folder / "metrics.jsonl").read_text("utf-8")
+    shown = [folder / "report.html", folder / "trajectories.json"]
+    assert all(path.exists() for path in shown)
     with pytest.raises(UserError):
         go(tmp_path, "run", "expert.path=/nowhere")
     assert not (folder / "summary.json").exists()
+    assert not any(path.exists() for path in shown)  # they would be taken for this run's
     assert (folder / "previous.summary.json").read_text("utf-8") == numbers
     assert (folder / "previous.metrics.jsonl").read_text("utf-8") == metrics
 

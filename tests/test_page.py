@@ -127,7 +127,8 @@ def run(tmp_path: Path) -> Path:
     """A finished run with everything."""
     benchmarks = {"micro_add": [0, 0, 0, 1], "micro_plain": [1, 1, 1, 0]}
     after = {"micro_add": [1, 1, 0, 1], "micro_plain": [1, 1, 0, 0]}
-    told = {"warnings": ["The gap is tiny."]}
+    by_position = {"bin_tokens": 8, "steps": [600, 400], "kept": [150, 50]}
+    told = {"warnings": ["The gap is tiny."], "sample__by_position": by_position}
     folder = write_run(tmp_path / "run", before=benchmarks, after=after, **told)
     write_metrics(folder, {1: 0.5, 50: 0.4, 100: 0.3})
     write_trajectories(folder)
@@ -145,6 +146,7 @@ def test_shows_what_the_summary_has(run: Path) -> None:
         "micro_plain 75.0 ± 21.7 50.0 ± 25.0 -25.0 ± 21.7",
         "Warning: The gap is tiny.",
         "2 answers are shown: the first ones.",
+        "Steps are counted from 1 here",
         "Kept steps are underlined.",
         "micro world's own",
         "distiller.learning_rate 0.0001",
@@ -162,6 +164,14 @@ def test_shows_what_the_summary_has(run: Path) -> None:
         "Settings and provenance",
     ]
     assert "published" not in page.words.lower()
+    sections = dict(re.findall(r'<section id="(\w+)"(.*?)</section>', page.source, re.DOTALL))
+    for section, figure in (
+        ("results", "Gain by benchmark"),
+        ("divergence", "Divergence of the scored steps"),
+        ("divergence", "Kept steps by place in the answer"),
+        ("training", "Training"),
+    ):
+        assert f"<strong>{figure}</strong>" in sections[section], figure
     shown = page.data("reader-data")
     assert shown["answers"][0]["kl"] == [1.25, 0.01, None]
     assert shown["beta"] == 0.4
@@ -337,6 +347,16 @@ DAMAGES: dict[str, tuple[Callable[[str], str], str]] = {
     "columns": (lambda whole: whole.replace('"kl": [', '"kl": [0.5, '), "None of the answers"),
     "kinds": (lambda whole: whole.replace("1.25", '"<b>"'), "None of the answers"),
     "not a number": (lambda whole: whole.replace("1.25", "NaN"), "None of the answers"),
+    "flags": (
+        lambda whole: whole.replace('"kept": [1', '"kept": [true').replace(
+            '"kept": [0', '"kept": [false'
+        ),
+        "None of the answers",
+    ),
+    "a mask of shares": (
+        lambda whole: whole.replace("0.1, 1, 0.9", "0.1, 0.5, 0.9"),
+        "None of the answers",
+    ),
     "shares": (lambda whole: whole.replace("0.6,", "6.0,"), "None of the answers"),
     "tokens": (lambda whole: whole.replace('"token": [0', '"token": [99'), "None of the answers"),
 }
@@ -360,6 +380,22 @@ def test_one_damaged_answer_is_left_out_and_counted(run: Path) -> None:
     assert len(page.data("reader-data")["answers"]) == 1
 
 
+def test_the_rule_is_told_where_the_file_shows_it(run: Path) -> None:
+    write_trajectories(run, ANSWER)
+    assert "Steps with D > β = 0.4 nats are kept, and underlined." in page_of_run(run).words
+    for kept in ([1, 1, 0], [0, 0, 0]):  # another rule keeps more, or less
+        write_trajectories(run, ANSWER | {"kept": kept})
+        words = page_of_run(run).words
+        assert "Kept steps are underlined." in words
+        assert "D > β" not in words
+
+
+def test_a_pipe_in_place_of_a_file_is_not_waited_for(tmp_path: Path) -> None:
+    write_metrics(_made(tmp_path / "run"), {1: 0.5, 10: 0.25})
+    os.mkfifo(tmp_path / "run" / "trajectories.json")
+    assert "This run is not finished." in page_of_run(tmp_path / "run").words
+
+
 def test_damaged_metrics_are_one_line(run: Path) -> None:
     with (run / "metrics.jsonl").open("a") as file:
         file.write('{"family": "dist\n')
@@ -379,6 +415,23 @@ def test_outcomes_are_counted_over_all_answers(tmp_path: Path) -> None:
         "micro_plain": {"won": 0, "lost": 1, "both right": 1, "both wrong": 0},
     }
     assert "all 102 50 11 31 10" in page.words
+    # The first table counts the same, and tests it.
+    line = r"([-+][\d.]+) ± [\d.]+ ([-+][\d.]+) to ([-+][\d.]+) (\d+) (\d+) (< 0.0001|[\d.]+) (\d+)"
+    found = {
+        name: re.search(rf"{name} [\d.]+ ± [\d.]+ [\d.]+ ± [\d.]+ {line}", page.words)
+        for name in ("micro_add", "micro_plain", "AVG")
+    }
+    lines = {name: one.groups() for name, one in found.items() if one}
+    assert {name: (one[0], *one[3:]) for name, one in lines.items()} == {
+        "micro_add": ("+40.0", "50", "10", "< 0.0001", "100"),
+        "micro_plain": ("-50.0", "0", "1", "1", "2"),
+        "AVG": ("-5.0", "50", "11", "< 0.0001", "102"),
+    }
+    for gain, low, high, *_ in lines.values():
+        assert float(low) <= float(gain) <= float(high)
+    _, low, high, *_ = lines["AVG"]
+    assert f"95 %: {low} to {high}" in page.words  # the tile's
+
     shown = [pair["outcome"] for pair in told["pairs"] if pair["benchmark"] == "micro_add"]
     assert {one: shown.count(one) for one in answers.OUTCOMES} == {
         "won": 12,
@@ -391,6 +444,14 @@ def test_outcomes_are_counted_over_all_answers(tmp_path: Path) -> None:
         assert pair["before"]["correct"] == bool(before[pair["benchmark"]][number])
         assert pair["after"]["correct"] == bool(after[pair["benchmark"]][number])
     assert f"Counts are over all 102 questions; {len(told['pairs'])} of them" in page.words
+
+
+def test_gains_of_another_decoder_are_over_the_expert_decoded_alike(tmp_path: Path) -> None:
+    both = {"micro_add": [0, 0, 0, 1], "micro_plain": [1, 1, 1, 0]}
+    after = {"micro_add": [1, 1, 0, 1], "micro_plain": [1, 1, 0, 0]}
+    page = page_of_run(write_run(tmp_path / "run", decoder="sampled", before=both, after=after))
+    assert "+12.5 ± 16.5 points" in page.words
+    assert re.search(r"AVG 50.0 ± [\d.]+ 62.5 ± [\d.]+ \+12.5 ± 16.5", page.words)
 
 
 def test_answers_that_are_not_the_summary_s_are_not_shown(run: Path) -> None:
@@ -509,6 +570,15 @@ def test_a_folder_of_one_run_gets_that_run_s_page(run: Path) -> None:
     assert (run / "report" / "report.html").read_text() == first
 
 
+def test_a_folder_around_one_run_lists_it(tmp_path: Path) -> None:
+    """It has no answers or curves of its own: they are on the run's page, to which it leads."""
+    write_run_page(write_run(tmp_path / "sweep" / "cell"))
+    assert main([str(tmp_path / "sweep")]) == 0
+    page = Page((tmp_path / "sweep" / "report" / "report.html").read_text())
+    assert "1 finished, 0 failed and 0 unfinished runs." in page.words
+    assert "./../cell/report.html" in {link["href"] for link in page.all("a")}
+
+
 def test_a_page_is_written_whole(run: Path) -> None:
     place = write_run_page(run)
     assert place == run / "report.html"
@@ -544,6 +614,27 @@ def test_answers_are_taken_evenly_and_tokens_renumbered(tmp_path: Path) -> None:
     assert numbers[0] == 0
     assert numbers[-1] > 80
     assert "never used" not in reading.data["tokens"]
+
+
+def test_candidates_keep_their_texts_when_tokens_are_renumbered(tmp_path: Path) -> None:
+    write_trajectories(tmp_path, ANSWER, tokens=["unused", *TOKENS], answers=[_moved(ANSWER, by=1)])
+    reading = trajectories.read(tmp_path, 100_000)
+    assert reading is not None
+    (answer,), tokens = reading.answers, reading.data["tokens"]
+    assert "unused" not in tokens
+    assert [tokens[i] for i in answer["token"]] == ["1", "3", "\n"]
+    assert [tokens[one[0]] for one in answer["candidates"][0]] == ["1", " 2", "3"]
+    assert [one[1:] for one in answer["candidates"][0]] == [
+        one[1:] for one in ANSWER["candidates"][0]
+    ]
+
+
+def _moved(answer: dict[str, Any], by: int) -> dict[str, Any]:
+    """The same answer, its tokens listed later."""
+    return answer | {
+        "token": [token + by for token in answer["token"]],
+        "candidates": [[[one[0] + by, *one[1:]] for one in step] for step in answer["candidates"]],
+    }
 
 
 def _luminance(colour: str) -> float:

@@ -95,6 +95,7 @@ def test_measures_and_candidates_are_the_models_own(folders, pair):
     assert answer["mask_size"][step] == int(contrast.plausible(p, ALPHA).sum())
     candidates = answer["candidates"][step]
     by_probability = sorted(candidates, key=lambda one: -one[1])
+    assert candidates == by_probability
     assert by_probability[0][1] == pytest.approx(float(p.max().exp()), abs=1e-4)
     best = sorted(candidates, key=lambda one: -one[2])[:4]
     assert [one[2] for one in best] == pytest.approx(q.exp().topk(4).values.tolist(), abs=1e-4)
@@ -107,6 +108,47 @@ def test_measures_and_candidates_are_the_models_own(folders, pair):
         for da in (-0.001, 0, 0.001)
         for db in (-0.001, 0, 0.001)
     }
+
+
+def test_the_experts_first_tokens_the_masks_and_the_amateurs_are_shown():
+    """Log-probabilities of ten tokens, listed by their ids: what is shown is by probability."""
+    expert = [
+        math.log(share) for share in (0.05, 0.3, 0.02, 0.2, 0.01, 0.15, 0.1, 0.07, 0.06, 0.04)
+    ]
+    scores = {
+        "support_ids": list(range(10)),
+        "support_expert": expert,
+        "support_amateur": [0.0] * 10,
+        "amateur_top_ids": [4, 1, 77],
+        "amateur_top_expert": [expert[4], expert[1], math.log(1e-6)],
+        "amateur_top_amateur": [0.0] * 3,
+    }
+
+    def shown(mask):
+        return [token for token, _, _ in reading._candidates(scores, mask)]
+
+    assert shown({1}) == [1, 3, 5, 6, 7, 4, 77]
+    assert shown({1, 3, 5, 6, 7, 8, 0}) == [1, 3, 5, 6, 7, 8, 0, 4, 77]
+    assert shown(set(range(10))) == [1, 3, 5, 6, 7, 8, 0, 9, 4, 77]  # at most eight of the mask
+
+
+class Pairing:
+    """Tells each token with the one before it, as tokenizers do whose texts depend on that."""
+
+    def decode(self, ids, **_):
+        return "".join(f"[{a}-{b}]" for a, b in zip(["", *ids], ids, strict=False))
+
+
+def test_a_tokens_text_is_what_it_adds_to_the_one_before_it(folders):
+    shown, _ = read(folders, Pairing())
+    row = min(read_shards(folders[0]), key=lambda row: row["index"])
+    answer = shown["answers"][0]
+    before = [row["prompt_ids"][-1], *row["token_ids"]]
+    assert [shown["tokens"][place] for place in answer["token"]] == [
+        f"[{a}-{b}]" for a, b in zip(before, row["token_ids"], strict=False)
+    ]
+    for step, candidates in enumerate(answer["candidates"]):
+        assert all(shown["tokens"][one[0]].startswith(f"[{before[step]}-") for one in candidates)
 
 
 def test_answers_that_missed_their_reference_are_there_but_never_alone(monkeypatch, folders, pair):

@@ -295,6 +295,7 @@ def test_the_histogram_marks_beta_and_hatches_what_was_kept(tmp_path: Path) -> N
     assert [text.get_text() for text in axes.get_legend().get_texts()] == ["not kept", "kept"]
     (figure,) = [one for one in draw_run(run) if "kl" in one.name]
     assert "β = 0.25, hatched, are kept" in figure.caption
+    assert "the last bin is open" in figure.caption  # and something is in it
 
 
 def test_steps_chosen_by_another_rule_are_not_marked_by_beta(tmp_path: Path) -> None:
@@ -336,8 +337,13 @@ def test_gains_stand_in_the_order_of_the_settings_with_their_counts(tmp_path: Pa
     assert told == ["SVAMP\n(n = 4)", "GSM8K\n(n = 4)", "MATH-500\n(n = 4)"]
     top, bottom = axes.get_ylim()
     assert top > bottom  # the first is above
-    after = [line for line in axes.lines if line.get_marker() == of_method("lightreasoner").marker]
-    assert any(line.get_xdata().tolist() == [75, 100, 75] for line in after)
+    drawn = {one.get_label(): one for one in axes.containers}
+    assert drawn["before"][0].get_xdata().tolist() == [75, 75, 75]
+    assert drawn["after"][0].get_xdata().tolist() == [75, 100, 75]
+    assert drawn["after"][0].get_color() == of_method("lightreasoner").colour
+    whiskers = [end[0] - start[0] for start, end in drawn["after"][2][0].get_segments()]
+    error = 100 * math.sqrt(0.75 * 0.25 / 4)
+    assert whiskers == pytest.approx([2 * error, 0, 2 * error])
 
 
 def test_every_figure_is_of_a_journals_size_in_words_of_7_points_and_whole(tmp_path: Path) -> None:

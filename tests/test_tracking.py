@@ -10,8 +10,9 @@ from typing import ClassVar
 
 import pytest
 
+from lr_exp.run_folder import METRICS
 from lr_exp.settings import WandbSettings
-from lr_exp.tracking import METRICS, Tracker, recorder
+from lr_exp.tracking import Tracker, recorder
 
 
 class FakeRun:
@@ -144,6 +145,15 @@ def test_numbers_that_are_not_finite_become_null(tmp_path, service):
         {"family": "distill", "step": 1, "loss": None, "grad": None, "rate": 1e-5}
     ]
     assert service.run.logged == [{"distill/step": 1, "distill/rate": 1e-5}]
+
+
+def test_texts_of_a_table_are_not_obeyed_by_a_terminal(tmp_path, service):
+    service.Table = lambda columns, data: (columns, data)
+    with tracker(tmp_path) as sink:
+        sink.table("sample/kept_steps", ["prefix", "kl"], [["a\x1b[31m\u202eb\n", 0.5], [None, 1]])
+    ((told, data),) = (one["sample/kept_steps"] for one in service.run.logged)
+    assert told == ["prefix", "kl"]
+    assert data == [["a\\x1b[31m\\u202eb\n", 0.5], [None, 1]]
 
 
 def test_a_folder_used_again_does_not_mix_two_runs(tmp_path):

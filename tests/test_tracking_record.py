@@ -8,28 +8,33 @@ from types import SimpleNamespace
 
 import pytest
 
+import lr_exp
 from lr_exp.configuration import conf_dir
+from lr_exp.distiller import distill
 from lr_exp.distiller.trainer import ContrastTrainer
+from lr_exp.evaluator import answer, grade
 from lr_exp.inputs import Inputs
 from lr_exp.run import choices
+from lr_exp.sampler import rollout, score, select
 from lr_exp.tracking import cell_of, config_of, show
 from lr_exp.tracking.trajectories import COLUMNS, entropy_histogram, rows
 
 from .recorded import Record, alone, go, settings_for
 
+MODELS = Path(lr_exp.__file__).parent / "micro" / "models"
+
 
 @pytest.fixture(scope="module")
-def place(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("recorded")
-    with alone(folder):
-        yield folder
+def place(recorded_run):
+    with alone(recorded_run):
+        yield recorded_run
 
 
 @pytest.fixture(scope="module")
 def first(place):
-    """A run, its record and its summary."""
-    summary = go(place / "first", place / "store")
-    return Record(place / "first"), summary
+    """The record and the summary of a run."""
+    folder = place / "runs" / "one"
+    return Record(folder), json.loads((folder / "summary.json").read_text("utf-8"))
 
 
 @pytest.fixture(scope="module")
@@ -84,20 +89,20 @@ def test_a_record_is_whole_although_nothing_was_done_again(first, again):
 
 def test_a_training_that_was_stopped_shows_its_curve_once_and_whole(place, first, monkeypatch):
     """On the service a record takes the place of an earlier try's: it must begin with its lines."""
-    train = ContrastTrainer.training_step
+    train, words = ContrastTrainer.training_step, ("seed=1", "stages=[sample,distill]")
 
-    def stop(self, *words, **named):
+    def stop(self, *given, **named):
         if self.state.global_step == 5:
             raise RuntimeError("stopped")
-        return train(self, *words, **named)
+        return train(self, *given, **named)
 
     with monkeypatch.context() as patch:
         patch.setattr(ContrastTrainer, "training_step", stop)
         with pytest.raises(RuntimeError, match="stopped"):
-            go(place / "stopped", place / "store", "seed=1")
+            go(place / "stopped", place / "store", *words)
     half = Record(place / "stopped")
     assert half.of("exit")[0]["exit_code"] == 1
-    go(place / "stopped", place / "store", "seed=1")
+    go(place / "stopped", place / "store", *words)
     whole = Record(place / "stopped")
     assert half.run["run_id"] == whole.run["run_id"]
     steps = [step for step, _ in whole.curve("distill/loss", "distill/step")]
@@ -128,6 +133,9 @@ def test_summaries_are_what_a_table_of_runs_should_show(first):
         assert record.summary[f"eval/{name}/expert"] == before
         assert record.summary[f"eval/{name}/tuned"] == after
         assert record.summary[f"eval/{name}/accuracy"] == after
+        for key in ("correct", "total", "stderr"):  # of the same outcome
+            told = summary["evaluate"]["tuned"][name][key]
+            assert record.summary[f"eval/{name}/{key}"] == told
         assert record.summary[f"eval/{name}/gain"] == pytest.approx(after - before)
     assert "sample/kl_profile" not in record.summary  # the last point of a curve says nothing
 
@@ -200,7 +208,7 @@ def test_artifacts_can_be_left_out(place, first):
 
 
 def test_only_what_was_done_is_in_the_job_type(place, first):
-    go(place / "evaluated", place / "store", "stages=[evaluate]")
+    go(place / "evaluated", place / "store", "stages=[evaluate]", "evaluator.gap=null")
     record = Record(place / "evaluated")
     assert record.run["job_type"] == "evaluate"
     assert record.config["cell"]["beta"] is None
@@ -215,7 +223,7 @@ def test_the_machine_is_watched(first):
 
 def test_the_table_of_answers_has_a_row_a_token(place, first):
     record, _ = first
-    told = json.loads((place / "first" / "trajectories.json").read_text("utf-8"))
+    told = json.loads((place / "runs" / "one" / "trajectories.json").read_text("utf-8"))
     (path,) = record.files.glob("media/table/sample/trajectories_*.table.json")
     table = json.loads(path.read_text("utf-8"))
     assert tuple(table["columns"]) == COLUMNS
@@ -249,12 +257,56 @@ def test_where_things_are_does_not_make_another_run(place, tmp_path):
     "override",
     [
         *("seed=1", "alpha=0.3", "method=random_steps", "amateur=micro_near"),
-        *("stages=[sample]", "benchmarks=[micro_add]", "evaluator.max_examples=11"),
+        *("beta=0.5", "stages=[sample]", "benchmarks=[micro_add]", "evaluator.max_examples=11"),
         *("data.seed=1", "distiller.learning_rate=1e-3", "dtype=bfloat16", "attention=eager"),
+        "data.max_questions=15",
     ],
 )
 def test_what_changes_results_makes_another_run(place, override):
     assert cell(place, override).id != cell(place).id
+
+
+@pytest.mark.parametrize("module", [rollout, score, select, distill, answer, grade])
+def test_a_mended_stage_makes_another_run(place, module, monkeypatch):
+    """Its results are others, and would have taken the place of those that are there."""
+    own = cell(place)
+    monkeypatch.setattr(module, "VERSION", module.VERSION + 1)
+    assert cell(place).id != own.id
+
+
+def test_what_no_asked_stage_reads_makes_no_other_run(place, monkeypatch):
+    """An evaluation of the expert alone is the same after a change of the sampler."""
+    words = ("stages=[evaluate]", "evaluator.gap=null")
+    own = cell(place, *words)
+    for module in (rollout, score, select, distill):
+        monkeypatch.setattr(module, "VERSION", module.VERSION + 1)
+    assert cell(place, *words).id == own.id
+
+
+def test_another_prompt_makes_another_run(place):
+    """By its version, or by the examples in it."""
+    settings = settings_for(place / "store")
+    inputs = Inputs(settings, conf_dir())
+    inputs.benchmarks[0].version += 1
+    ids = {cell(place).id, cell_of(settings, inputs, choices(settings)).id}
+    inputs.shots["micro_add"].append(inputs.benchmark_questions["micro_add"][0])
+    assert len(ids | {cell_of(settings, inputs, choices(settings)).id}) == 3
+
+
+def test_a_training_on_what_is_in_the_store_is_told_apart_by_all_that_made_it(place, tmp_path):
+    """Another amateur below the same name is another supervision, which this run only finds."""
+    there, ids = tmp_path / "amateur", set()
+    for name in ("micro", "micro_near"):
+        there.unlink(missing_ok=True)
+        there.symlink_to(MODELS / name)
+        ids.add(cell(place, "stages=[distill]", f"amateur.path={there}").id)
+    assert len(ids) == 2
+
+
+def test_the_order_of_stages_is_the_programs(place):
+    own = cell(place, "stages=[sample,distill]")
+    turned = cell(place, "stages=[distill,sample]")
+    assert (turned.id, turned.job_type) == (own.id, "sample+distill")
 
 
 def test_a_run_belongs_to_one_sweep(place):
@@ -263,9 +315,11 @@ def test_a_run_belongs_to_one_sweep(place):
     assert other.id != cell(place).id
 
 
-def test_imported_records_are_told_apart_by_what_they_hold(place, tmp_path):
+@pytest.mark.parametrize("folder", ["", "~/"])
+def test_imported_records_are_told_apart_by_what_they_hold(place, tmp_path, monkeypatch, folder):
+    monkeypatch.setenv("HOME", str(tmp_path))
     path, ids = tmp_path / "records.jsonl", []
-    words = ("data=lr_samples", f"data.path={path}")
+    words = ("data=lr_samples", f"data.path='{folder or f'{tmp_path}/'}records.jsonl'")
     for text in ("{}", "[]"):
         path.write_text(text)
         ids.append(cell(place, *words).id)
@@ -345,7 +399,7 @@ def test_entropies_above_the_last_bin_are_in_it():
 
 
 def test_a_choice_that_was_not_made_is_not_in_the_name(place):
-    settings = settings_for(place / "store", "stages=[evaluate]")
+    settings = settings_for(place / "store", "stages=[evaluate]", "evaluator.gap=null")
     inputs = Inputs(settings, conf_dir())
     assert cell_of(settings, inputs, choices(settings)).name == "micro seed=0"
     named = replace(settings, wandb=replace(settings.wandb, name="mine"))

@@ -4,23 +4,24 @@ Knows the form of `defaults` lists and of sweeps' axes, as far as our own files 
 composes the same runs, which takes a second each; the tests hold the two together.
 """
 
-import csv
 import itertools
 import re
 from collections.abc import Iterable, Mapping
-from functools import cache
 from pathlib import Path
 from typing import Any
 
 from lr_exp.catalogue.files import load
+from lr_exp.report import published
+from lr_exp.report.names import Setup
 
 # Group to option, with the `experiment` that chose it; other axes of a sweep by their keys.
 Choice = dict[str, str]
 
 _GROUPS = ("expert", "amateur", "data", "method")
-_PUBLISHED = Path(__file__).parents[1] / "report" / "published" / "efficiency.csv"
-_PUBLISHED_AMATEUR = "qwen_0_5b"  # of every run in that table that has one
-_LEARNING = "lightreasoner"  # the method of theirs that has one
+_OWN = {*_GROUPS, "experiment"}  # a cell that chooses more than these is none of the paper's
+# The one method that is the paper's without an experiment: theirs of the others learned from more
+# questions than the method's own settings ask for.
+_BY_ITSELF = "lightreasoner"
 
 
 def choice_of(conf: Path, experiment: str | None = None) -> Choice:
@@ -47,18 +48,16 @@ def cells_of(conf: Path, sweep: Mapping[str, Any]) -> list[Choice]:
 
 def published_hours(cells: Iterable[Choice]) -> list[float]:
     """The paper's hours, without evaluation, of those of the runs that it tells them of."""
-    known = _hours()
-    found = []
-    for cell in cells:
-        own = cell.keys() <= {*_GROUPS, "experiment"} and cell["data"] == "gsm8k"
-        if cell["method"] == _LEARNING:
-            own = own and cell["amateur"] == _PUBLISHED_AMATEUR
-        else:  # theirs saw more questions than the method by itself does
-            own = own and "experiment" in cell
-        hours = known.get((cell["expert"], cell["method"]))
-        if own and hours is not None:
-            found.append(hours)
-    return found
+    told = [published.efficiency(_setup(cell)) for cell in cells if _is_papers(cell)]
+    return [one["hours"] for one in told if one]
+
+
+def _is_papers(cell: Choice) -> bool:
+    return cell.keys() <= _OWN and (cell["method"] == _BY_ITSELF or "experiment" in cell)
+
+
+def _setup(cell: Choice) -> Setup:
+    return Setup(cell["expert"], cell["method"], cell["amateur"], cell["data"])
 
 
 def _overridden(conf: Path, experiment: str) -> Choice:
@@ -80,9 +79,3 @@ def _defaults(path: Path) -> Choice:
         if isinstance(item, Mapping):
             chosen |= item
     return chosen
-
-
-@cache
-def _hours() -> dict[tuple[str, str], float]:
-    with _PUBLISHED.open(encoding="utf-8", newline="") as file:
-        return {(row["expert"], row["method"]): float(row["hours"]) for row in csv.DictReader(file)}

@@ -26,7 +26,7 @@ _NOT_THE_PAPERS = ("math500",)
 
 @dataclass(frozen=True)
 class Contents:
-    """Names, each in the order in which it is shown. A sweep None is of runs without one."""
+    """Names, each in the order in which it is shown. A sweep None stands for all runs."""
 
     benchmarks: tuple[str, ...]
     methods: tuple[str, ...]

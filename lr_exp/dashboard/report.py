@@ -91,7 +91,7 @@ def shown_in(sweep: str | None, benchmarks: tuple[str, ...]) -> tuple[Panel, ...
 
 def _part(sweep: str | None, contents: Contents, place: dict[str, str]) -> list[Any]:
     name = (sweep or "").removeprefix(_MICRO)
-    title, question = _QUESTIONS.get(name, (sweep or "Single runs", ""))
+    title, question = _QUESTIONS.get(name, (sweep or "All runs", ""))
     if sweep and sweep.startswith(_MICRO):
         title += ", in the micro world"
     blocks: list[Any] = [wr.H2(title)]
@@ -99,7 +99,7 @@ def _part(sweep: str | None, contents: Contents, place: dict[str, str]) -> list[
     published = markdown(sweep)
     blocks += [wr.MarkdownBlock(published)] if published else []
     own = shown_in(sweep, contents.benchmarks)
-    return [*blocks, _grid(sweep or "single runs", sweep, own, contents, place)]
+    return [*blocks, _grid(sweep or "all runs", sweep, own, contents, place)]
 
 
 def _grid(

@@ -14,6 +14,7 @@ from lr_exp.report.runs import Found, find_runs
 from lr_exp.report.section import Section
 from lr_exp.report.tables.table import remark
 from lr_exp.report.write import csv_text, latex_table, one_line, plain_table
+from lr_exp.run_folder import PAGE
 
 
 @dataclass(frozen=True)
@@ -47,7 +48,7 @@ def build(folder: Path, out: Path | None = None) -> Report:
     title = folder.resolve().name
     files["report.md"] = document(title, found, sections).encode()
     page = page_of(folder, found, sections, out or folder / "report")
-    files["report.html"] = page.encode()
+    files[PAGE] = page.encode()
     return Report(files, _shown(found, sections))
 
 

@@ -60,8 +60,8 @@ def _counts(found: Found) -> list[str]:
 
 def _unfinished(one: Unfinished) -> str:
     """A run that goes on, or was ended: what it was told, and what it has left."""
-    told = f"{one.name}: " + (f"has {', '.join(one.left)}" if one.left else "has no results")
-    return markdown_text(told + (f"; {' '.join(one.overrides)}" if one.overrides else ""))
+    overrides = f"; {' '.join(one.overrides)}" if one.overrides else ""
+    return markdown_text(f"{one.name}: {one.has}{overrides}")
 
 
 def reading_notes(found: Found, sections: Sequence[Section]) -> list[str]:

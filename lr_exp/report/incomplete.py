@@ -11,12 +11,7 @@ from typing import Any
 
 from lr_exp.hygiene import each_text, printable
 from lr_exp.report import shape
-
-SUMMARY = "summary.json"
-FAILED = "failed.json"
-METRICS = "metrics.jsonl"
-TRAJECTORIES = "trajectories.json"
-ANSWERS = "answers"
+from lr_exp.run_folder import ANSWERS, FAILED, METRICS, TRAJECTORIES
 
 _HYDRA = ".hydra"
 _CONFIG = "config.yaml"  # the composed settings
@@ -47,6 +42,11 @@ class _Cell:
         """Which of the files that a page can show are there."""
         shown = (METRICS, TRAJECTORIES, ANSWERS)
         return tuple(name for name in shown if (self.folder / name).exists())
+
+    @property
+    def has(self) -> str:
+        """`has metrics.jsonl, answers`, for a list of such runs."""
+        return f"has {', '.join(self.left) or 'no results'}"
 
 
 @dataclass(frozen=True)

@@ -63,7 +63,7 @@ class Setup:
         if self.decoder == "contrastive" and self.method == BASELINE:
             return "contrastive decoding"
         method = self.method
-        label = METHODS.get(method, method) if method else f"supervision from {self.data}"
+        label = method_label(method) if method else f"supervision from {self.data}"
         if self.decoder == "greedy":
             return label
         return f"{label} + {self.decoder} decoding"
@@ -89,6 +89,11 @@ def rank(name: str | None, order: tuple[str, ...]) -> tuple[int, str]:
     if name is None:
         return len(order) + 1, ""
     return (order.index(name), "") if name in order else (len(order), name)
+
+
+def method_label(method: str | None) -> str:
+    """What a method is called; None is that of records from elsewhere."""
+    return METHODS.get(method, method) if method else "imported records"
 
 
 def benchmark_label(name: str) -> str:

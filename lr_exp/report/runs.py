@@ -14,9 +14,6 @@ from typing import Any
 from lr_exp.errors import UserError
 from lr_exp.report import shape
 from lr_exp.report.incomplete import (
-    FAILED,
-    METRICS,
-    SUMMARY,
     Failed,
     Unfinished,
     damaged,
@@ -26,6 +23,7 @@ from lr_exp.report.incomplete import (
     read_unfinished,
     reason_of,
 )
+from lr_exp.run_folder import ANSWERS, FAILED, METRICS, SUMMARY
 
 WHO = ("expert", "tuned")
 
@@ -105,16 +103,20 @@ class Run:
         asked = self.summary["settings"].get("benchmarks") or []
         return list(dict.fromkeys([*asked, *self.results("expert"), *self.results("tuned")]))
 
+    def answers_file(self, who: str, benchmark: str) -> Path:
+        """Where the graded answers of `expert` or `tuned` are, if they are there."""
+        return self.folder / ANSWERS / who / f"{benchmark}.jsonl"
+
     def answers(self, who: str, benchmark: str) -> dict[str, float]:
         """Each question's correctness, in [0, 1], by its id.
 
         Raises:
             AnswersMissingError: there is no such file, or it is not of this result.
         """
-        path = self.folder / "answers" / who / f"{benchmark}.jsonl"
+        path = self.answers_file(who, benchmark)
         if path.name != f"{benchmark}.jsonl" or benchmark.startswith("."):
             raise AnswersMissingError(f"{benchmark!r} is no name of a file of answers")
-        name = f"{self.name}/answers/{who}/{benchmark}.jsonl"
+        name = f"{self.name}/{ANSWERS}/{who}/{benchmark}.jsonl"
         graded: dict[str, list[bool]] = {}
         try:
             if path.exists() and not path.is_file():  # a pipe would be waited for
@@ -162,6 +164,11 @@ class Found:
     failed: list[Failed]
     unfinished: list[Unfinished]
     notes: list[str]
+
+    @property
+    def total(self) -> int:
+        """How many runs there are, whatever became of them."""
+        return len(self.runs) + len(self.failed) + len(self.unfinished)
 
 
 def find_runs(folder: Path, *, finished: bool = True) -> Found:

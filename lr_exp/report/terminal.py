@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from lr_exp.hygiene import printable
+from lr_exp.run_folder import PAGE
 
 _WHO = ("expert", "tuned")
 _WIDTH = 80  # columns of sentences
@@ -38,7 +39,7 @@ def summary_table(summary: dict[str, Any]) -> str:
 def results_lines(folder: Path) -> str:
     """Where the results of a run are, and its page if there is one."""
     shown = printable(min(str(folder), os.path.relpath(folder), key=len))
-    page = f"\nReport:  {shown}/report.html" if (folder / "report.html").exists() else ""
+    page = f"\nReport:  {shown}/{PAGE}" if (folder / PAGE).exists() else ""
     return f"Results: {shown}{page}"
 
 

@@ -21,7 +21,6 @@ from lr_exp import contrast
 from lr_exp.shards import shard_paths
 from lr_exp.supervision import SupervisedTrajectory, Supervision
 
-FILE = "trajectories.json"
 FORM = 1  # grows with the file's form
 
 _CANDIDATES = 160  # answers that the shown ones are chosen from, the first in the questions' order
@@ -133,9 +132,10 @@ def _rows(paths: list[Path], indices: list[int]) -> list[dict[str, Any]]:
     """The rows of these answers."""
     found: list[dict[str, Any]] = []
     for path in paths:
-        table = pq.ParquetFile(path).read()
-        mask = np.isin(table["index"].to_numpy(), indices)
-        found += table.filter(pa.array(mask)).to_pylist()
+        file = pq.ParquetFile(path)
+        mask = np.isin(file.read(["index"])["index"].to_numpy(), indices)
+        if mask.any():  # a shard of other answers' steps is large, and is not read
+            found += file.read().filter(pa.array(mask)).to_pylist()
     return found
 
 

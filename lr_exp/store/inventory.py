@@ -10,11 +10,11 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from lr_exp.errors import UserError
+from lr_exp.run_folder import FAILED, SUMMARY
 from lr_exp.store.artifacts import MANIFEST, problem_of
 from lr_exp.store.files import write_atomically
 
 REFERENCES = "artifacts.txt"  # in a run's folder: each artifact it asked for, one a line
-_RESULTS = ("summary.json", "failed.json")
 _ADDRESS = re.compile(r"[0-9a-f]{24}")
 _NAME = re.compile(r"[a-z_]+/[0-9a-f]{24}")
 
@@ -101,11 +101,11 @@ def references(run_folders: Iterable[Path]) -> set[str]:
     names: set[str] = set()
     for given in run_folders:
         noted = list(given.rglob(REFERENCES))
-        results = {path.parent for name in _RESULTS for path in given.rglob(name)}
+        results = {path.parent for name in (SUMMARY, FAILED) for path in given.rglob(name)}
         silent = sorted(
             folder
             for folder in results - {path.parent for path in noted}
-            if (folder / _RESULTS[0]).exists()
+            if (folder / SUMMARY).exists()
         )
         if silent:
             raise UserError(

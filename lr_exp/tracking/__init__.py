@@ -8,6 +8,6 @@ interpreter exits, and each of these waits would need a guard of its own.
 """
 
 from lr_exp.tracking.cell import Cell, cell_of, config_of
-from lr_exp.tracking.tracker import METRICS, Tracker
+from lr_exp.tracking.tracker import Tracker
 
-__all__ = ["METRICS", "Cell", "Tracker", "cell_of", "config_of"]
+__all__ = ["Cell", "Tracker", "cell_of", "config_of"]

@@ -6,11 +6,12 @@ Knows settings and inputs; knows nothing of W&B.
 import contextlib
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
+from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lr_exp.data import fingerprint
-from lr_exp.settings import Settings
+from lr_exp.settings import STAGES, Settings
 from lr_exp.store import digest, file_digest
 
 if TYPE_CHECKING:  # torch comes with them
@@ -43,18 +44,26 @@ def cell_of(settings: Settings, inputs: "Inputs", choices: Mapping[str, Any]) ->
     """The cell of these settings and inputs.
 
     Its id is the address of all that determines the results: the settings without places, the
-    fingerprints of models, questions and benchmarks, and what the machine computes differently.
-    So a command that is given again, after a stop or at another place, is the same run, and a cell
-    that differs in anything is another. The sweep counts, since a run belongs to one group.
+    fingerprints of models, questions and benchmarks, the versions of the stages' code, and what the
+    machine computes differently. So a command that is given again, after a stop or at another
+    place, is the same run, and a cell that differs in anything is another. The sweep counts, since
+    a run belongs to one group; so does a number that its method does not read, since each cell of a
+    sweep is a run.
 
     Args:
         settings: of the run.
         inputs: of the run, which read them already.
         choices: what results are shown under.
     """
-    whole = [_without_places(settings), _fingerprints(settings, inputs), inputs.machine]
+    stages = [stage for stage in STAGES if stage in settings.stages]  # the order in which they run
+    whole = [
+        {**_without_places(settings), "stages": stages},
+        _fingerprints(settings, inputs, choices),
+        _code(settings, inputs),
+        inputs.machine,
+    ]
     name = settings.wandb.name or _name(choices)
-    return Cell(digest(whole)[:_ID_LENGTH], name, "+".join(settings.stages))
+    return Cell(digest(whole)[:_ID_LENGTH], name, "+".join(stages))
 
 
 def config_of(
@@ -79,18 +88,50 @@ def _without_places(settings: Settings) -> dict[str, Any]:
     return told
 
 
-def _fingerprints(settings: Settings, inputs: "Inputs") -> dict[str, Any]:
-    found = inputs.provenance()
-    prints = {name: found[name] for name in ("data", "questions", "benchmarks")}
-    for role in ("expert", "amateur"):
-        prints[role] = found[role]["fingerprint"] if found[role] else None
-    if settings.imports_records:
-        prints["records"] = None
-        with contextlib.suppress(OSError, TypeError):  # reading them says what is wrong
-            prints["records"] = file_digest(Path(settings.data.path or ""))
-    elif "distill" in settings.stages and "sample" not in settings.stages:
-        prints["questions"] = fingerprint(inputs.questions)  # of what is found in the store
-    return prints
+def _fingerprints(
+    settings: Settings, inputs: "Inputs", choices: Mapping[str, Any]
+) -> dict[str, Any]:
+    """What the asked stages read, also where they only find in the store what was made of it."""
+    found: dict[str, Any] = {"expert": inputs.expert.fingerprint}
+    if choices["amateur"] is not None:
+        found["amateur"] = inputs.amateur.fingerprint
+    if _learns(settings) and settings.imports_records:
+        with contextlib.suppress(OSError):  # reading them says what is wrong
+            found["records"] = file_digest(Path(settings.data.path or "").expanduser())
+    elif _learns(settings):
+        found["questions"] = fingerprint(inputs.questions)
+    if "evaluate" in settings.stages:
+        for what, by_name in (("benchmarks", inputs.benchmark_questions), ("shots", inputs.shots)):
+            found[what] = {name: fingerprint(questions) for name, questions in by_name.items()}
+    return found
+
+
+def _learns(settings: Settings) -> bool:
+    return "sample" in settings.stages or "distill" in settings.stages
+
+
+def _code(settings: Settings, inputs: "Inputs") -> dict[str, Any]:
+    """Versions of what computes, as the recipes of the asked stages name them."""
+    # Here, since torch comes with them.
+    from lr_exp.evaluator import answer, grade
+    from lr_exp.inputs import GRADING_PACKAGES
+    from lr_exp.sampler import records, references, rollout, score, select
+
+    found: dict[str, Any] = {}
+    learns, grades = _learns(settings), "evaluate" in settings.stages
+    if learns:
+        made = (records,) if settings.imports_records else (rollout, references, score, select)
+        found |= {module.__name__: module.VERSION for module in made}
+    if "distill" in settings.stages:
+        from lr_exp.distiller import distill
+
+        found |= {distill.__name__: distill.VERSION, "peft": version("peft")}
+    if grades or (learns and settings.method.trajectories == "expert_verified"):
+        found |= {name: version(name) for name in GRADING_PACKAGES}
+    if grades:
+        found |= {module.__name__: module.VERSION for module in (answer, grade)}
+        found["benchmarks"] = {one.name: [one.version, one.answer] for one in inputs.benchmarks}
+    return found
 
 
 def _name(choices: Mapping[str, Any]) -> str:

@@ -11,6 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from lr_exp.run_folder import METRICS
 from lr_exp.settings import WandbSettings
 from lr_exp.tracking.cell import Cell
 from lr_exp.tracking.families import AXES, CURVES, SUMMARIES, axis_of
@@ -23,7 +24,7 @@ log = logging.getLogger(__name__)
 # means that it hangs, and what it wrote so far is all that it will.
 LOCAL_SECONDS = 20.0
 
-_STOPPED = "W&B stopped taking metrics (%s); they go on in metrics.jsonl"
+_STOPPED = f"W&B stopped taking metrics (%s); they go on in {METRICS}"
 
 
 class Recorder:
@@ -81,7 +82,7 @@ class Recorder:
         self._calls.put(None)
         self._thread.join(LOCAL_SECONDS)
         if self._thread.is_alive():
-            self._fail("W&B's own process hangs and is ended; all numbers are in metrics.jsonl")
+            self._fail("W&B's own process hangs and is ended; all numbers are in %s", METRICS)
             self._kill_wandb_core()
             self._thread.join(1.0)
         if self._uploader is not None:

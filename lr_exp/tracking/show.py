@@ -21,6 +21,7 @@ from lr_exp.tracking.trajectories import COLUMNS, entropy_histogram, rows
 log = logging.getLogger(__name__)
 
 _SHOWN_STEPS = 200  # rows of the table of kept steps
+_OF_RESULT = ("accuracy", "stderr", "correct", "total")
 
 
 def sample(
@@ -83,15 +84,16 @@ def headlines(tracker: Tracker, summary: dict[str, Any]) -> None:
     """Flat numbers for the run's row in a table of runs, and for what is drawn of many runs.
 
     `eval/<benchmark>/expert` and `/tuned` are accuracies, `/gain` their difference (all in [0, 1]);
-    `/accuracy` is that of the run's outcome, whichever was measured last. `eval/gap` is the
-    expert's accuracy less the amateur's.
+    `/accuracy` with `/stderr`, `/correct` and `/total` is that of the run's outcome, whichever was
+    measured last. `eval/gap` is the expert's accuracy less the amateur's.
     """
     flat: dict[str, Any] = {}
     evaluated = summary.get("evaluate", {})
     for who in ("expert", "tuned"):
         for name, result in evaluated.get(who, {}).items():
-            flat[f"eval/{name}/{who}"] = flat[f"eval/{name}/accuracy"] = result["accuracy"]
-            flat[f"eval/{name}/{who}_stderr"] = flat[f"eval/{name}/stderr"] = result["stderr"]
+            flat |= {f"eval/{name}/{key}": result[key] for key in _OF_RESULT}
+            flat[f"eval/{name}/{who}"] = result["accuracy"]
+            flat[f"eval/{name}/{who}_stderr"] = result["stderr"]
     for name, after in evaluated.get("tuned", {}).items():
         flat[f"eval/{name}/gain"] = after["accuracy"] - evaluated["expert"][name]["accuracy"]
     if "gap" in evaluated:

@@ -13,6 +13,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
+from lr_exp.hygiene import each_text, printable
+from lr_exp.run_folder import METRICS
 from lr_exp.settings import WandbSettings
 from lr_exp.store import Artifact
 from lr_exp.tracking import lineage
@@ -21,8 +23,6 @@ from lr_exp.tracking.families import axis_of
 from lr_exp.tracking.recorder import Recorder
 
 log = logging.getLogger(__name__)
-
-METRICS = "metrics.jsonl"
 
 
 class Tracker:
@@ -93,11 +93,14 @@ class Tracker:
         self._recorder.send(show)
 
     def table(self, name: str, columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
-        """Shows a table in W&B (its rows are in the run's own files)."""
+        """Shows a table in W&B (its rows are in the run's own files).
+
+        What a terminal would obey is spelt in its texts: models and users wrote them.
+        """
         if self._recorder is None:
             return
         head: list[Any] = list(columns)  # the caller's may change before they are read
-        body: list[Any] = [list(row) for row in rows]
+        body: list[Any] = [[each_text(cell, printable) for cell in row] for row in rows]
 
         def show(run: Any) -> None:
             import wandb
@@ -119,7 +122,8 @@ class Tracker:
         """
         if self._recorder is None or not self._takes_artifacts:
             return
-        made_here = not artifact.reused or artifact.made_by == self._cell.id is not None
+        cell = self._cell.id
+        made_here = not artifact.reused or (cell is not None and artifact.made_by == cell)
 
         def show(run: Any) -> None:
             try:

@@ -5,10 +5,9 @@ from typing import Any
 
 from lr_exp.report.figures.style import INK, MUTED, SINGLE, of_method
 from lr_exp.report.gaps import Gap, measured_gap
-from lr_exp.report.names import benchmark_label
+from lr_exp.report.names import benchmark_label, method_label
 from lr_exp.report.paired import Estimate
 from lr_exp.report.rows import Row, Sweep
-from lr_exp.report.tables.table import method_label
 
 CAPTION = (
     "Gain of the average accuracy over the expert alone (the horizontal line) against the "

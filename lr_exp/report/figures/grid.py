@@ -4,9 +4,10 @@ import math
 from typing import Any
 
 from lr_exp.report.figures.style import DOUBLE, ON_DARK_CELL, ON_PALE_CELL, SINGLE
+from lr_exp.report.names import method_label
 from lr_exp.report.rows import Row, Sweep
 from lr_exp.report.tables.alpha_beta import grid_rows, values_of
-from lr_exp.report.tables.table import method_label, number
+from lr_exp.report.tables.table import number
 
 CAPTION = "Average accuracy in % over α (rows) and β (columns)."  # noqa: RUF001
 

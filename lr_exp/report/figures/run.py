@@ -7,7 +7,7 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
-from lr_exp.report import shape
+from lr_exp.report import paired, shape
 from lr_exp.report.figures.style import FAINT, GREY, INK, MUTED, SINGLE, of_method
 from lr_exp.report.names import benchmark_label
 from lr_exp.report.runs import Run
@@ -38,8 +38,10 @@ _MOST_MARKED = 30  # steps of a curve whose points are marked
 
 
 def histogram_caption(run: Run) -> str:
-    beta, width = _threshold(run), (run.part("sample").get("histogram") or {}).get("bin_nats", 0.1)
-    told = f"Scored steps by their divergence D, in bins of {width:g} nat, on a log scale. "
+    beta, histogram = _threshold(run), run.part("sample").get("histogram") or {}
+    width, counts = histogram.get("bin_nats", 0.1), histogram.get("counts", [0])
+    told = f"Scored steps by their divergence D, in bins of {width:g} nat, on a log scale"
+    told += " (the last bin is open). " if counts[-1] else ". "
     if beta is None:
         return told + "The method keeps steps by another rule than a threshold of D."
     return told + f"Steps above the threshold β = {beta:g}, hatched, are kept."
@@ -226,4 +228,4 @@ def gain_by_benchmark(new_figure: Any, run: Run) -> Any | None:
 
 def _stderr(result: dict[str, Any]) -> float:
     share, total = result["correct"] / result["total"], result["total"]
-    return math.sqrt(share * (1 - share) / total)
+    return paired.accuracy_from_counts([share], total).stderr

@@ -55,10 +55,11 @@ def accuracy_curve(row: Row, benchmarks: Sequence[str]) -> dict[int, Estimate]:
     """The average at each step that all seeds have, decoded as the row is."""
     trained = [run for run in row.runs if run.part("evaluate").get("curve")]
     stopped = [run for run in row.runs if run.stopped and run.results("expert")]
-    untuned = [(run, "expert") for run in trained if run.results("expert")][
-        :1
-    ]  # no seed changes it
-    start = results.average(results.read_results(untuned), benchmarks) if untuned else None
+    measured = next((run for run in trained if run.results("expert")), None)
+    if measured is None:
+        return {}
+    untuned = results.read_results([(measured, "expert")])  # no seed changes it
+    start = results.average(untuned, benchmarks)
     if start is None:
         return {}
     by_run = [_points(run) for run in trained]

@@ -12,7 +12,7 @@ from string import ascii_uppercase
 from typing import Any, TypeVar
 
 from lr_exp.hygiene import printable
-from lr_exp.report.runs import AnswersMissingError, Run
+from lr_exp.report.runs import WHO, AnswersMissingError, Run
 
 T = TypeVar("T")
 
@@ -68,7 +68,7 @@ def read(run: Run, most_bytes: int) -> BeforeAfter:
 
 def _outcomes(run: Run, benchmark: str) -> dict[str, str]:
     """Each question's outcome by its id."""
-    before, after = (run.answers(who, benchmark) for who in ("expert", "tuned"))
+    before, after = (run.answers(who, benchmark) for who in WHO)
     if before.keys() != after.keys():
         raise AnswersMissingError("expert and tuned expert answered other questions")
     named = {
@@ -85,7 +85,7 @@ def _compared(run: Run, benchmark: str, outcomes: dict[str, str]) -> Compared:
     chosen = {
         key: outcome for outcome, keys in by_outcome.items() for key in _evenly(keys, _MOST_SHOWN)
     }
-    before, after = (_texts(run.folder, who, benchmark, chosen) for who in ("expert", "tuned"))
+    before, after = (_texts(run.answers_file(who, benchmark), chosen) for who in WHO)
     shown = [
         {
             "benchmark": benchmark,
@@ -114,12 +114,10 @@ def _evenly(things: list[T], most: int) -> list[T]:
     return [things[number * len(things) // count] for number in range(count)]
 
 
-def _texts(
-    folder: Path, who: str, benchmark: str, wanted: dict[str, str]
-) -> dict[str, dict[str, Any]]:
+def _texts(path: Path, wanted: dict[str, str]) -> dict[str, dict[str, Any]]:
     """The chosen answers' records; the whole file is never in memory."""
     found: dict[str, dict[str, Any]] = {}
-    for record in _records(folder / "answers" / who / f"{benchmark}.jsonl"):
+    for record in _records(path):
         key = str(record["id"])
         if key in wanted:
             found.setdefault(key, record)

@@ -6,8 +6,8 @@ Knows a run's summary; knows nothing of its answers.
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+from lr_exp.report import names
 from lr_exp.report.check import flat
-from lr_exp.report.names import METHODS
 from lr_exp.report.page.markup import Child, Html, tag
 from lr_exp.report.page.tables import scrolling
 from lr_exp.report.runs import Run
@@ -19,16 +19,17 @@ _LONGEST = 600  # characters of a value
 
 
 def method_label(run: Run) -> str:
+    """What was done to the expert; nothing is that, too."""
     if run.method:
-        return METHODS.get(run.method, run.method)
+        return names.method_label(run.method)
     trained = run.part("sample") or run.part("distill")
     return f"supervision from {run.data}" if trained else "The expert as it is"
 
 
 def title(run: Run) -> str:
     """`LightReasoner: expert micro, amateur micro`."""
-    names = [f"expert {run.expert}", *([f"amateur {run.amateur}"] if run.amateur else [])]
-    return f"{method_label(run)}: {', '.join(names)}"
+    models = [f"expert {run.expert}", *([f"amateur {run.amateur}"] if run.amateur else [])]
+    return f"{method_label(run)}: {', '.join(models)}"
 
 
 def choices(run: Run) -> list[Fact]:

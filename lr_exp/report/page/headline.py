@@ -3,22 +3,31 @@
 Knows a sweep of one run; knows nothing of HTML.
 """
 
-from lr_exp.report import paired
+from collections.abc import Sequence
+
+from lr_exp.report import results
 from lr_exp.report.compare import Comparison, Pairs
 from lr_exp.report.names import ABSENT, AVERAGE, benchmark_label
 from lr_exp.report.paired import Estimate
-from lr_exp.report.rows import Row, Sweep, baseline_of
-from lr_exp.report.tables.table import Column, Table, percent, points, signed, without_empty
+from lr_exp.report.rows import Row, Sweep
+from lr_exp.report.tables.table import (
+    Column,
+    Table,
+    between,
+    p_value,
+    percent,
+    points,
+    without_empty,
+)
 
 _PAIRED = (
-    "pass@1 in % ± one standard error, over this run's questions and its one seed. The gain is in "
-    "points; its 95 % interval is a bootstrap over questions, won and lost are questions that only "
-    "the tuned expert, or only the expert, has right, and p is the exact two-sided McNemar test of "
-    "the two, without a correction for the number of tests. AVG is the unweighted mean over the "
-    "benchmarks."
+    "pass@1 in % ± one standard error, over this run's questions and its one seed; before is the "
+    "untuned expert, decoded as the tuned one. The gain is in points; its 95 % interval is a "
+    "bootstrap over questions, won and lost are questions that only the tuned expert, or only the "
+    "expert, has right, and p is the exact two-sided McNemar test of the two, without a correction "
+    "for the number of tests. AVG is the unweighted mean over the benchmarks."
 )
 _ALONE = "pass@1 in % ± one standard error over the questions."
-_LEAST_P = 1e-4
 
 
 def baseline_row(sweep: Sweep) -> Row | None:
@@ -32,10 +41,16 @@ def tuned_row(sweep: Sweep) -> Row | None:
     return next((row for row in rows if not row.runs[0].stopped), None)
 
 
+def gain_of(before: Row | None, after: Row | None, benchmarks: Sequence[str]) -> Estimate | None:
+    """The difference of the averages over some benchmarks; None where one of them is not known."""
+    if before is None or after is None:
+        return None
+    return results.gain(after.results, before.results, benchmarks)
+
+
 def headline_table(sweep: Sweep, pairs: Pairs) -> Table | None:
     """Benchmarks are rows; None where nothing was evaluated."""
-    tuned = tuned_row(sweep)
-    before = (baseline_of(tuned, sweep.rows) if tuned else None) or baseline_row(sweep)
+    before, tuned = baseline_row(sweep), tuned_row(sweep)
     after = tuned if tuned and tuned.results.accuracies else None
     if before is None and after is None:
         return None
@@ -47,14 +62,14 @@ def headline_table(sweep: Sweep, pairs: Pairs) -> Table | None:
             benchmark_label(name),
             before.results.accuracies.get(name) if before else None,
             after.results.accuracies.get(name) if after else None,
-            _difference(before, after, name),
+            gain_of(before, after, [name]),
             by_benchmark.get(name),
         )
         for name in names
     ]
     if len(names) > 1:
         first, second = (row.average if row else None for row in (before, after))
-        gain = after.gain if after else None
+        gain = gain_of(before, after, sweep.benchmarks)
         rows.append(_line(AVERAGE, first, second, gain, by_benchmark.get(AVERAGE)))
     columns = [Column("benchmark", is_text=True), *map(Column, ("before", "after", "gain"))]
     columns += map(Column, ("95 % interval", "won", "lost", "p", "questions"))
@@ -69,16 +84,6 @@ def _comparisons(pairs: Pairs, before: Row | None, after: Row | None) -> dict[st
     return {}
 
 
-def _difference(before: Row | None, after: Row | None, name: str) -> Estimate | None:
-    if before is None or after is None:
-        return None
-    ours, theirs = (row.results.graded.get(name) for row in (after, before))
-    if ours and theirs and ours.ids == theirs.ids:
-        return paired.difference(ours.correct, theirs.correct)
-    mine, other = (row.results.accuracies.get(name) for row in (after, before))
-    return paired.independent_difference(mine, other) if mine and other else None
-
-
 def _line(
     label: str,
     before: Estimate | None,
@@ -91,10 +96,5 @@ def _line(
     cells = [label, percent(before), percent(after), points(gain)]
     if compared is None:
         return [*cells, ABSENT, ABSENT, ABSENT, ABSENT, questions]
-    interval = f"{signed(100 * compared.low)} to {signed(100 * compared.high)}"
-    cells += [interval, f"{compared.won:,}", f"{compared.lost:,}", _p(compared.p_majority)]
-    return [*cells, questions]
-
-
-def _p(value: float) -> str:
-    return f"< {_LEAST_P}" if value < _LEAST_P else f"{value:.2g}"
+    cells += [between(compared.low, compared.high), f"{compared.won:,}", f"{compared.lost:,}"]
+    return [*cells, p_value(compared.p_majority), questions]

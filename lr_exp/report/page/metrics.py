@@ -3,9 +3,10 @@
 import json
 from pathlib import Path
 
-from lr_exp.report.runs import METRICS, Run
+from lr_exp.report.runs import Run
 from lr_exp.report.shape import is_number
 from lr_exp.report.tables.table import Column, Table, number, without_empty
+from lr_exp.run_folder import METRICS
 
 _COLUMNS = {
     "loss": ("loss (nats)", ".4f"),

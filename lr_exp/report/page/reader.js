@@ -7,6 +7,7 @@ const startReader = () => {
   const places = placesOf(root);
   const panel = places.close.parentElement;
   const { answers, tokens, shades } = data;
+  const hasMask = data.alpha !== null; // some methods read none: then no token is outside it
   let answer = null; // the one that is shown
   let pinned = 0; // its token that the panel returns to
 
@@ -174,11 +175,11 @@ const startReader = () => {
     name.title = spelt(tokens[token]);
     return make(
       'tr',
-      `${isGenerated ? 'generated' : ''} ${isInMask ? '' : 'outside'}`.trim(),
+      `${isGenerated ? 'generated' : ''} ${isInMask || !hasMask ? '' : 'outside'}`.trim(),
       name,
       bar(expert, 'expert', share),
       bar(amateur, 'amateur', share),
-      make('td', '', isInMask ? '✓' : '–'),
+      hasMask ? make('td', '', isInMask ? '✓' : '–') : null,
       hasLabel ? bar(label, 'label', weight) : null,
     );
   };
@@ -187,7 +188,9 @@ const startReader = () => {
     const candidates = candidatesAt(answer, step);
     if (candidates.length === 0) return make('p', 'hint', 'No probabilities were recorded here.');
     const hasLabel = isKept(answer, step) && candidates.some((one) => one[4] !== null);
-    const titles = ['token', 'expert', 'amateur', 'mask', ...(hasLabel ? ['label'] : [])];
+    const titles = ['token', 'expert', 'amateur'];
+    if (hasMask) titles.push('mask');
+    if (hasLabel) titles.push('label');
     const head = titles.map((title) => {
       const cell = make('th', '', title);
       cell.scope = 'col';
@@ -214,8 +217,7 @@ const startReader = () => {
     }
     if (answer.mask_size[step] !== null) {
       const size = answer.mask_size[step];
-      const alpha = data.alpha === null ? '' : ` (α = ${data.alpha})`;
-      say('tokens in the mask', `${count(size)}${alpha}`);
+      say('tokens in the mask', `${count(size)}${hasMask ? ` (α = ${data.alpha})` : ''}`);
     }
     return list;
   };
@@ -237,7 +239,7 @@ const startReader = () => {
       badges(step),
       facts(step),
       candidateTable(step),
-      make('p', 'hint', '◂ was generated; grey: outside the mask'),
+      make('p', 'hint', `◂ was generated${hasMask ? '; grey: outside the mask' : ''}`),
     );
   };
 

@@ -18,6 +18,9 @@ CONFIDENT = 0.9  # of the expert's top probability
 
 _ROUNDING = 1e-4  # nats
 
+_STEPS = (
+    "Steps are counted from 1 here; in the run's files, the step table and error messages, from 0."
+)
 _FILTERS = (("all", "All"), ("kept", "Kept"), ("differ", "Top-1 differ"), ("wrong", "Expert wrong"))
 
 
@@ -26,7 +29,7 @@ def reader_part(reading: Reading) -> Part:
     data = {**reading.data, "shades": SHADES, "confident": CONFIDENT}
     content = join(
         tag("p", _about(reading), class_="lede"),
-        [tag("p", note, class_="note") for note in (_shown(reading), *reading.notes)],
+        [tag("p", note, class_="note") for note in (_shown(reading), _STEPS, *reading.notes)],
         tag("noscript", tag("p", "The reader needs this page's own script to run.", class_="note")),
         tag(
             "div",

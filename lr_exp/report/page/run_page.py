@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from lr_exp.progress import duration
 from lr_exp.report.document import MICRO, reading_notes
 from lr_exp.report.figures import Figure, draw_run
 from lr_exp.report.incomplete import Failed, Unfinished
@@ -16,7 +17,7 @@ from lr_exp.report.layout import Tables, tables_of
 from lr_exp.report.names import is_micro
 from lr_exp.report.page import answers, facts, reader, shell, trajectories
 from lr_exp.report.page.figures import Drawings, notes
-from lr_exp.report.page.headline import baseline_row, headline_table, tuned_row
+from lr_exp.report.page.headline import baseline_row, gain_of, headline_table, tuned_row
 from lr_exp.report.page.markup import Child, Html, join, tag
 from lr_exp.report.page.metrics import damaged_metrics, training_table
 from lr_exp.report.page.shell import Part
@@ -24,10 +25,17 @@ from lr_exp.report.page.tables import html_table, turned
 from lr_exp.report.rows import Sweep, sweeps
 from lr_exp.report.runs import Found, Run
 from lr_exp.report.section import Section
-from lr_exp.report.tables.table import PUBLISHED, Table, signed
+from lr_exp.report.tables.table import PUBLISHED, Table, between, signed
+from lr_exp.run_folder import TRAJECTORIES
 
 # Bytes of a page's parts; together they stay under `shell.MOST_BYTES`.
 _READER, _ANSWERS, _DRAWINGS = 1_300_000, 500_000, 700_000
+_SECTIONS = {  # that the figures of a run belong to
+    "run_gain_by_benchmark": "results",
+    "run_kl_histogram": "divergence",
+    "run_kept_by_position": "divergence",
+    "run_training_curves": "training",
+}
 _MOST_WARNINGS, _LONGEST = 20, 2_000  # characters of one
 
 
@@ -55,7 +63,7 @@ def run_page(folder: Path, found: Found) -> str:
     """
     state = _state(folder, found)
     drawings = Drawings(_DRAWINGS)
-    drawn = _by_section(_draw(state))
+    drawn = _by_section(draw_run(state.run))
     parts = [
         _results(state, drawings, drawn["results"]),
         _reader(state),
@@ -96,21 +104,11 @@ def _state(folder: Path, found: Found) -> _State:
     return _State(folder, run, ended, None, None)
 
 
-def _draw(state: _State) -> list[Figure]:
-    return draw_run(state.run)
-
-
 def _by_section(figures: Sequence[Figure]) -> dict[str, list[Figure]]:
     """Figures by the section that they belong to."""
-    sections: dict[str, list[Figure]] = {"results": [], "divergence": [], "training": []}
+    sections: dict[str, list[Figure]] = {name: [] for name in _SECTIONS.values()}
     for figure in figures:
-        name = figure.name
-        if "kl" in name or "position" in name:
-            sections["divergence"].append(figure)
-        elif any(word in name for word in ("loss", "entropy", "grad", "step", "training")):
-            sections["training"].append(figure)
-        else:
-            sections["results"].append(figure)
+        sections[_SECTIONS[figure.name]].append(figure)
     return sections
 
 
@@ -186,7 +184,7 @@ def _tiles(state: _State) -> list[tuple[str, Child, str]]:
         entries.append(("Tokens tuned on", f"{distill['tuned_tokens']:,}", detail))
     seconds = [part["seconds"] for part in (sample, distill) if part.get("seconds") is not None]
     if len(seconds) == 2:
-        entries.append(("Sampling and tuning", _duration(sum(seconds)), _reused(sample, distill)))
+        entries.append(("Sampling and tuning", duration(sum(seconds)), _reused(sample, distill)))
     return entries
 
 
@@ -201,10 +199,11 @@ def _accuracy_tiles(sweep: Sweep, tables: Tables | None) -> list[tuple[str, Chil
         return [("Accuracy", _percent(before.average.mean), over)]
     arrow = [first, tag("span", " → ", class_="arrow"), _percent(after.average.mean)]
     entries: list[tuple[str, Child, str]] = [("Accuracy", join(arrow), over)]
-    if after.gain is not None:
-        error = f" ± {100 * after.gain.stderr:.1f} points"
-        gain = [signed(100 * after.gain.mean), tag("span", error, class_="unit")]
-        entries.append(("Gain", join(gain), _interval(tables)))
+    gain = gain_of(before, after, sweep.benchmarks)
+    if gain is not None:
+        error = f" ± {100 * gain.stderr:.1f} points"
+        told = join(signed(100 * gain.mean), tag("span", error, class_="unit"))
+        entries.append(("Gain", told, _interval(tables)))
     return entries
 
 
@@ -212,7 +211,7 @@ def _interval(tables: Tables | None) -> str:
     if tables is None or not tables.pairs.pairs:
         return ""
     one = tables.pairs.pairs[0].overall
-    return f"95 %: {signed(100 * one.low)} to {signed(100 * one.high)}"
+    return f"95 %: {between(one.low, one.high)}"
 
 
 def _percent(share: float) -> Html:
@@ -223,22 +222,16 @@ def _reused(*parts: dict[str, Any]) -> str:
     return "from the store" if all(part.get("reused") for part in parts) else ""
 
 
-def _duration(seconds: float) -> str:
-    if seconds < 120:
-        return f"{seconds:.1f} s"
-    return f"{seconds / 60:.1f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"
-
-
 def _results(state: _State, drawings: Drawings, figures: list[Figure]) -> Part | None:
     if state.sweep is None or state.tables is None:
         return None
     table = headline_table(state.sweep, state.tables.pairs)
-    beside = [one for one in state.tables.tables if _has_published(one)]
+    beside = [one for one in state.tables.tables if one.name == "results" and _has_published(one)]
     content = join(
         html_table(table, strong_last=len(table.rows) > 1) if table else None,
         None if table else tag("p", "Nothing was evaluated.", class_="note"),
         drawings.html(figures),
-        [html_table(one) for one in beside if one.name == "results"],
+        list(map(html_table, beside)),
         [tag("p", one, class_="note") for one in state.tables.pairs.refused],
         [tag("p", one, class_="note") for one in dict.fromkeys(state.sweep.notes)],
     )
@@ -261,7 +254,7 @@ def _reader(state: _State) -> Part | None:
         return Part("reader", title, tag("p", "No answer was sampled.", class_="note"))
     if state.is_finished and not state.run.part("sample"):
         return None  # nothing was sampled: it is told above
-    told = f"There is no {trajectories.FILE} in the run's folder"
+    told = f"There is no {TRAJECTORIES} in the run's folder"
     told += ": it is written after sampling." if not state.is_finished else "."
     return Part("reader", title, tag("p", told, class_="note"))
 

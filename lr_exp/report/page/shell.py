@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from importlib.resources import files
 
 from lr_exp.report.figures.style import CSS
-from lr_exp.report.page.markup import Child, Html, join, raw, tag
+from lr_exp.report.page.markup import Child, Html, join, tag
 
 MOST_BYTES = 3_000_000  # of a page; what is shown is cut until it fits, and that is said
 
@@ -112,7 +112,7 @@ def _digest(content: str) -> str:
 def _script() -> str:
     """All scripts in one scope of their own."""
     whole = "\n".join(map(read_file, _SCRIPTS))
-    return raw(f"(() => {{\n'use strict';\n{whole}\n}})();")
+    return f"(() => {{\n'use strict';\n{whole}\n}})();"
 
 
 def read_file(name: str) -> str:

@@ -10,7 +10,7 @@ from urllib.parse import quote
 
 from lr_exp.report.document import reading_notes
 from lr_exp.report.incomplete import Unfinished
-from lr_exp.report.names import METHODS
+from lr_exp.report.names import method_label
 from lr_exp.report.page import shell
 from lr_exp.report.page.figures import Drawings, notes
 from lr_exp.report.page.markup import Child, Html, join, tag
@@ -18,8 +18,7 @@ from lr_exp.report.page.shell import Part
 from lr_exp.report.page.tables import html_table, scrolling
 from lr_exp.report.runs import Found, Run
 from lr_exp.report.section import Section
-
-PAGE = "report.html"
+from lr_exp.run_folder import PAGE
 
 _DRAWINGS = 1_600_000  # bytes
 _MOST_CELLS = 500
@@ -87,7 +86,7 @@ def _cells(found: Found, out: Path) -> Part:
 
 
 def _finished(run: Run, out: Path) -> Html:
-    words = [METHODS.get(run.method, run.method) if run.method else None, run.expert, run.amateur]
+    words = [method_label(run.method) if run.method else None, run.expert, run.amateur]
     told = ", ".join(word for word in words if word)
     what = f"{told}, seed {run.seed}" + (f"; nothing trained: {run.stopped}" if run.stopped else "")
     place = run.folder / PAGE
@@ -96,8 +95,7 @@ def _finished(run: Run, out: Path) -> Html:
 
 
 def _begun(one: Unfinished) -> str:
-    left = f"has {', '.join(one.left)}" if one.left else "has no results"
-    told = f"neither a summary nor an error: {left}; the same command goes on"
+    told = f"neither a summary nor an error: {one.has}; the same command goes on"
     return f"{told} ({' '.join(one.overrides)})" if one.overrides else told
 
 

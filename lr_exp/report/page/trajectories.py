@@ -13,8 +13,7 @@ from typing import Any
 
 from lr_exp.hygiene import printable
 from lr_exp.report.shape import is_number, is_too_deep
-
-FILE = "trajectories.json"
+from lr_exp.run_folder import TRAJECTORIES as FILE
 
 _MOST_READ = 64_000_000  # bytes of a file that is read at all
 _LONGEST_TOKEN = 200  # characters
@@ -70,7 +69,7 @@ def read(folder: Path, most_bytes: int) -> Reading | None:
             f"To keep this page small, {len(fitting):,} of the {len(answers):,} answers in {FILE} "
             "are on it, taken evenly."
         )
-    short = sum(len(one["token"]) < (one["tokens_total"] or 0) for one in fitting)
+    short = sum(len(one["token"]) < one["tokens_total"] for one in fitting)
     if short:
         notes.append(f"Of {short:,} long answers the beginning is shown.")
     data = {
@@ -96,6 +95,8 @@ def head(folder: Path) -> dict[str, Any]:
 
 def _parsed(path: Path) -> dict[str, Any]:
     try:
+        if not path.is_file():  # a pipe would be waited for
+            raise OSError
         if path.stat().st_size > _MOST_READ:
             raise DamagedError(f"{FILE} has more than {_MOST_READ:,} bytes and is not read.")
         told = json.loads(path.read_text(encoding="utf-8", errors="replace"))
@@ -115,7 +116,8 @@ def _is_place(value: Any) -> bool:
 
 
 def _is_flag(value: Any) -> bool:
-    return value in (0, 1) or value is None
+    """0 or 1, or nothing; the script knows no true and false here."""
+    return value is None or (_is_place(value) and value in (0, 1))
 
 
 def _is_measure(value: Any) -> bool:
@@ -134,7 +136,8 @@ def _is_candidates(value: Any) -> bool:
             isinstance(one, list)
             and len(one) == 5
             and _is_place(one[0])
-            and all(map(_is_share, one[1:]))
+            and _is_flag(one[3])
+            and all(map(_is_share, (one[1], one[2], one[4])))
             for one in value
         )
     )
@@ -173,7 +176,7 @@ def _whole(one: Answer) -> Answer:
     facts = {
         "correct": one.get("correct") if isinstance(one.get("correct"), bool) else None,
         "finished": one.get("finished") if isinstance(one.get("finished"), bool) else None,
-        "tokens_total": total if isinstance(total, int) else len(one["token"]),
+        "tokens_total": total if _is_place(total) else len(one["token"]),
     }
     return {**texts, **facts, **{name: one[name] for name in _COLUMNS}}
 

@@ -4,9 +4,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from lr_exp.report.page.run_page import run_page
-from lr_exp.report.page.sweep_page import PAGE, sweep_page
+from lr_exp.report.page.sweep_page import sweep_page
 from lr_exp.report.runs import Found, look
 from lr_exp.report.section import Section
+from lr_exp.run_folder import PAGE
 from lr_exp.store.files import write_atomically
 
 
@@ -25,7 +26,6 @@ def write_run_page(folder: Path) -> Path:
 def page_of(folder: Path, found: Found, sections: Sequence[Section], out: Path) -> str:
     """The page of a folder: a run's where there is one and it is the folder's own."""
     own = look(folder, below=False)
-    alone = len(own.runs) + len(own.failed) + len(own.unfinished) == 1
-    if alone and len(found.runs) + len(found.failed) + len(found.unfinished) == 1:
+    if own.total == found.total == 1:
         return run_page(folder, own)
     return sweep_page(folder.resolve().name, found, sections, out)

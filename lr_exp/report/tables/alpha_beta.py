@@ -2,14 +2,13 @@
 
 from collections.abc import Sequence
 
-from lr_exp.report.names import ABSENT
+from lr_exp.report.names import ABSENT, method_label
 from lr_exp.report.repeats import grouped
 from lr_exp.report.rows import Row, Sweep
 from lr_exp.report.tables.table import (
     Column,
     Table,
     mean,
-    method_label,
     number,
     percent,
     scaled,

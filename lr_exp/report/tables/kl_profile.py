@@ -1,11 +1,11 @@
 """Where two models diverge: one column a pair, the published observations beside them."""
 
 from lr_exp.report import published
-from lr_exp.report.names import ABSENT
+from lr_exp.report.names import ABSENT, method_label
 from lr_exp.report.profiles import MEANS, profiles
 from lr_exp.report.rows import Sweep
 from lr_exp.report.tables.beside import asterisked, differing
-from lr_exp.report.tables.table import PUBLISHED, Column, Table, method_label, without_empty
+from lr_exp.report.tables.table import PUBLISHED, Column, Table, without_empty
 
 _TITLES = {
     "share_below_0.1": "steps below 0.1 nat",

@@ -3,9 +3,15 @@
 from lr_exp.report.compare import Pair, Pairs
 from lr_exp.report.paired import FLIPS
 from lr_exp.report.rows import Row
-from lr_exp.report.tables.table import Column, Table, scaled, signed, without_lone_expert
-
-_MOST_PRECISE = 1e-4
+from lr_exp.report.tables.table import (
+    Column,
+    Table,
+    between,
+    p_value,
+    scaled,
+    signed,
+    without_lone_expert,
+)
 
 EXPLANATION = (
     "Difference of the averages in points with its 95 % bootstrap interval (questions resampled "
@@ -86,13 +92,9 @@ def _line(pair: Pair, ours: Row, theirs: Row, turned: bool = False) -> list[str]
         ours.label,
         theirs.label,
         signed(100 * sign * one.difference),
-        f"{signed(100 * low)} to {signed(100 * high)}",
-        str(won),
-        str(lost),
-        _p(one.p_majority),
-        _p(one.p_mean),
+        between(low, high),
+        f"{won:,}",
+        f"{lost:,}",
+        p_value(one.p_majority),
+        p_value(one.p_mean),
     ]
-
-
-def _p(value: float) -> str:
-    return f"< {_MOST_PRECISE}" if value < _MOST_PRECISE else f"{value:.2g}"

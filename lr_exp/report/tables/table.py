@@ -7,10 +7,11 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from lr_exp.report.names import ABSENT, METHODS, Setup
+from lr_exp.report.names import ABSENT, Setup
 from lr_exp.report.paired import Estimate
 
 PUBLISHED = "published"
+_LEAST_P = 1e-4
 _REMARK_LENGTH = 70  # characters of a remark that stand in a table; the lists of cells have all
 
 
@@ -88,6 +89,16 @@ def signed(value: float) -> str:
     return f"{round(value, 1) + 0.0:+.1f}"
 
 
+def between(low: float, high: float) -> str:
+    """`+2.1 to +9.8`, the ends of an interval of shares, in points."""
+    return f"{signed(100 * low)} to {signed(100 * high)}"
+
+
+def p_value(value: float) -> str:
+    """`0.031`; what no reader needs to the last digit is `< 0.0001`."""
+    return f"< {_LEAST_P}" if value < _LEAST_P else f"{value:.2g}"
+
+
 def number(value: float | None, form: str = ".1f") -> str:
     return ABSENT if value is None else format(value, form)
 
@@ -117,10 +128,6 @@ def setup_record(setup: Setup, label: str) -> dict[str, Any]:
         "beta": setup.beta,
         "decoder": setup.decoder,
     }
-
-
-def method_label(method: str | None) -> str:
-    return METHODS.get(method, method) if method else "imported records"
 
 
 def mean(values: Sequence[float | None]) -> float | None:
