@@ -17,6 +17,7 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from lr_exp import cells
 from lr_exp.command_line import check_settings, check_words, guard_environment
 from lr_exp.configuration import (
     check_overrides,
@@ -36,6 +37,7 @@ from lr_exp.hygiene import (
     redact,
     show_exception,
 )
+from lr_exp.launchers import check_launcher, explained, stop_jobs
 from lr_exp.settings import Settings
 
 # Errors that a user can mend. OSError: a folder that cannot be made, a disk that is full.
@@ -46,17 +48,18 @@ _UNWRITABLE = (
 )
 
 _printed: list[str] = []  # errors of this call
-_ended = {True: 0, False: 0}  # cells of this call that finished, and that failed
 
 
 @hydra.main(version_base="1.3", config_path=str(conf_dir()), config_name="config")
-def _job(config: DictConfig) -> None:
+@cells.Portable
+def _job(config: DictConfig) -> cells.Outcome | None:
     hydra_config = HydraConfig.get()
     folder = Path(hydra_config.runtime.output_dir)
     multirun = hydra_config.mode is RunMode.MULTIRUN
+    number = int(hydra_config.job.num) + 1 if multirun else 1
     settings = None
     if multirun:
-        print(f"\ncell {int(hydra_config.job.num) + 1}: {printable(folder.name)}", flush=True)
+        print(f"\ncell {number}: {printable(folder.name)}", flush=True)
     try:
         settings = to_settings(config, _told(hydra_config))
         if settings.sweep is not None and not multirun:
@@ -69,18 +72,18 @@ def _job(config: DictConfig) -> None:
         from lr_exp.run import run
 
         run(settings, folder, conf_dir())
-        _ended[True] += 1
+        return cells.note(number, folder.name, None)
     except Exception as error:
+        reason = redact(in_one_line(error) or type(error).__name__)
         if multirun:
             from lr_exp.run import choices, record_failure
 
             record_failure(
-                redact(in_one_line(error) or type(error).__name__),
+                reason,
                 each_text(choices(settings) if settings else written_choices(config), redact),
                 each_text(_told(hydra_config), redact),
                 folder,
             )
-            _ended[False] += 1
         if os.environ.get("LR_EXP_DEBUG") == "1":
             raise
         if not isinstance(error, _USERS):
@@ -88,23 +91,21 @@ def _job(config: DictConfig) -> None:
                 raise
             show_exception(*sys.exc_info())  # a fault of the program: its place matters
         _print_error(error, again=multirun)  # each cell says its own
-        if multirun and not hydra_config.launcher._target_.endswith("BasicLauncher"):
-            raise  # cells in other processes: their errors end the program's status, too
+        return cells.note(number, folder.name, reason)
 
 
 def main() -> int:
     """Runs the program; returns the exit status: 0, or 1 after an error that was printed."""
-    register()
-    guard_environment()
-    _quiet_start()
+    prepare()
     _printed.clear()
-    _ended.update({True: 0, False: 0})
+    cells.forget()
     signal.signal(signal.SIGTERM, _stop)
     if hasattr(signal, "SIGHUP") and signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:
         signal.signal(signal.SIGHUP, _stop)  # the terminal was closed, and there is no nohup
     try:
         check_words(sys.argv[1:])
         check_overrides([word for word in sys.argv[1:] if _is_override(word)])
+        check_launcher(sys.argv[1:])
         sys.argv[1:] = narrow_sweep(sys.argv[1:])
         _job()
     except _USERS as error:
@@ -113,11 +114,35 @@ def main() -> int:
         _print_error(error)
     except KeyboardInterrupt:
         line = "\n" if sys.stderr.isatty() else ""  # a progress bar may stand in this one
-        print(f"{line}stopped: the same command goes on where it was", file=sys.stderr, flush=True)
+        told = f"{line}stopped: the same command goes on where it was{stop_jobs(sys.argv[1:])}"
+        print(told, file=sys.stderr, flush=True)
         return 130
-    if sum(_ended.values()) > 1:
-        print(f"\ncells: {_ended[True]} finished, {_ended[False]} failed", flush=True)
-    return 1 if _printed else 0
+    except Exception as error:
+        told = explained(error)
+        if told is None or os.environ.get("LR_EXP_DEBUG") == "1":
+            raise
+        _print_error(UserError(told))
+    return _sum_up()
+
+
+def prepare() -> None:
+    """Makes this process ready for runs; each other one that a cell runs in is made so, too."""
+    register()
+    guard_environment()
+    _quiet_start()
+
+
+def _sum_up() -> int:
+    """Says how a sweep's cells ended; returns the exit status."""
+    ended = cells.outcomes()
+    failed = [cell for cell in ended if cell.error is not None]
+    if len(ended) > 1:
+        print(f"\ncells: {len(ended) - len(failed)} finished, {len(failed)} failed", flush=True)
+    for cell in failed:
+        if cell.came_back:  # its own line stands among others, or in a job's log
+            line = printable(f"failed: {cell.cell}: {cell.error}")
+            print(line, file=sys.stderr, flush=True)
+    return 1 if _printed or failed else 0
 
 
 def _stop(signal_number: int, frame: object) -> None:
@@ -161,6 +186,8 @@ def _quiet_start() -> None:
     logging.getLogger("lr_exp").setLevel(logging.INFO)
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     warnings.filterwarnings("ignore", category=FutureWarning, module="transformers")
+    # conf/hydra/launcher's files have the names of the plug-ins' schemas, which is what we want.
+    warnings.filterwarnings("ignore", r"(?s).*hydra/launcher/.* validated against ConfigStore")
     os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
     # Threads that spin at barriers slow a shared machine down tenfold; waiting costs little.
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")
