@@ -12,7 +12,9 @@ from contextlib import suppress
 from importlib.metadata import PackageNotFoundError, distribution
 from traceback import walk_tb
 
-from lr_exp.errors import UserError, first_line
+from hydra._internal.utils import get_args_parser
+
+from lr_exp.errors import UserError
 
 # Of each launcher, the extra that installs it and its package; see conf/hydra/launcher.
 _PACKAGES = {
@@ -23,7 +25,6 @@ _PACKAGES = {
 }
 _SLURM = ("sbatch", "srun", "sacct", "scontrol")  # submit, start, ask, requeue
 _PATIENCE = 10  # seconds for a Ray cluster to answer
-_SINGLE = ("--help", "-h", "--hydra-help", "--cfg", "-c", "--info", "-i", "--version")
 
 
 def check_launcher(words: Sequence[str]) -> None:
@@ -39,10 +40,10 @@ def check_launcher(words: Sequence[str]) -> None:
     name = launcher_of(words)
     if name not in _PACKAGES:
         return
-    flags = {word.partition("=")[0] for word in words if word.startswith("-")}
-    if flags & set(_SINGLE):
+    asked, _ = get_args_parser().parse_known_args(list(words))
+    if asked.help or asked.hydra_help or asked.cfg or asked.info:
         return
-    many = flags & {"-m", "--multirun"} or any(word.startswith("hydra.mode=") for word in words)
+    many = asked.multirun or any(word.startswith("hydra.mode=") for word in words)
     if not many:
         raise UserError(
             f"hydra/launcher={name} is for many runs, and this command is one: add -m, or leave "
@@ -64,7 +65,7 @@ def check_launcher(words: Sequence[str]) -> None:
                 "hydra/launcher=joblib for this machine."
             )
     if name == "ray":
-        _check_ray(_last(words, "hydra.launcher.ray.init.address=", "null"))
+        _check_ray(_last(words, "hydra.launcher.ray.init.address=", "local"))
 
 
 def launcher_of(words: Sequence[str]) -> str:
@@ -96,16 +97,16 @@ def stop_jobs(words: Sequence[str]) -> str:
 
 def explained(error: Exception) -> str | None:
     """What an error of a launcher's library means and what to do; None for all others."""
-    # Its class, or where it was raised: Ray and submitit also raise plain ones.
     libraries = {kind.__module__.partition(".")[0] for kind in type(error).__mro__}
+    if "joblib" in libraries:
+        return (
+            f"a process of the sweep died ({type(error).__name__}): killed, perhaps for want of "
+            "memory, or crashed. Run fewer cells at a time (hydra.launcher.n_jobs=); the same "
+            "command goes on where it was."
+        )
+    # Submitit and Ray also raise plain ones; then the place tells.
     frames = [frame for frame, _ in walk_tb(error.__traceback__)]
     libraries |= {str(frame.f_globals.get("__name__")).partition(".")[0] for frame in frames[-1:]}
-    if {"joblib", "loky"} & libraries:
-        return (
-            f"a process of the sweep died ({first_line(error)}): it was killed, perhaps for want "
-            "of memory. Run fewer cells at a time (hydra.launcher.n_jobs=); the same command goes "
-            "on where it was."
-        )
     if "submitit" in libraries:
         return (
             f"a job of the queue left no result ({_last_line(error)}): its logs are in .submitit/ "
@@ -114,7 +115,7 @@ def explained(error: Exception) -> str | None:
         )
     if "ray" in libraries:
         return (
-            f"Ray could not run the cells ({first_line(error).rstrip('.')}): its logs are in "
+            f"Ray could not run the cells ({_last_line(error).rstrip('.')}): its logs are in "
             "its session_latest/logs. The same command goes on where it was."
         )
     return None
@@ -123,7 +124,7 @@ def explained(error: Exception) -> str | None:
 def _check_ray(address: str) -> None:
     """A cluster that does not answer makes Ray wait for minutes, then end the whole process."""
     told = "hydra.launcher.ray.init.address"
-    if address in ("null", ""):
+    if address in ("auto", "null"):
         address, told = os.environ.get("RAY_ADDRESS", ""), "RAY_ADDRESS"
     host, _, port = address.removeprefix("ray://").rpartition(":")
     if not host or not port.isdigit():
@@ -133,7 +134,7 @@ def _check_ray(address: str) -> None:
     except (OSError, OverflowError) as error:
         raise UserError(
             f"{told}={address}: no Ray cluster answers there ({error}): start one with `ray start "
-            "--head`, or leave the address out for one on this machine."
+            "--head`, or leave the address out for one that is started on this machine."
         ) from error
 
 

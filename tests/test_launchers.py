@@ -278,6 +278,7 @@ def test_a_cluster_that_does_not_answer_is_said_at_once(given, program, monkeypa
     if given == "word":
         words.append(f"hydra.launcher.ray.init.address={address}")
     else:
+        words.append("hydra.launcher.ray.init.address=auto")
         monkeypatch.setenv("RAY_ADDRESS", address)
     outcome = program(*words, flags=["-m"])
     assert address in outcome.error
