@@ -207,6 +207,7 @@ def test_a_preempted_job_requeues_and_goes_on_from_the_store(name, one_by_one, t
         assert summary["evaluate"][key] == whole["evaluate"][key]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", [launcher("joblib"), launcher("submitit_local")])
 def test_a_sweep_that_is_stopped_leaves_no_process_behind(name, tmp_path):
     process = begin(tmp_path, "alpha=0.2", f"hydra/launcher={name}")
