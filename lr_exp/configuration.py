@@ -250,7 +250,8 @@ def _groups() -> dict[str, list[str]]:
     return {
         folder.name: _options_of(folder.name)
         for folder in sorted(conf_dir().iterdir())
-        if folder.is_dir() and folder.name != "benchmark"  # chosen by name in `benchmarks`
+        # Benchmarks are chosen by name in `benchmarks`; `hydra` holds options of Hydra's groups.
+        if folder.is_dir() and folder.name not in ("benchmark", "hydra")
     }
 
 
