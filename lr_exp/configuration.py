@@ -22,7 +22,7 @@ from lr_exp.settings import Settings
 from lr_exp.store import digest
 
 # Where things are, and who is told: they do not tell cells apart.
-_NOT_IN_FOLDER = ("sweep=", "store=", "hub_root=", "device=", "wandb.", "hydra.")
+_NOT_IN_FOLDER = ("sweep=", "store=", "hub_root=", "device=", "server.url=", "wandb.", "hydra.")
 _LONGEST_FOLDER = 120  # bytes; file systems allow 255
 _MOST_VALUES = 10_000  # that one word of the command line may sweep over
 

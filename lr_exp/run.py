@@ -67,6 +67,8 @@ def run(settings: Settings, folder: Path, conf_dir: Path) -> dict[str, Any]:
             tuned, summary["distill"] = _distill(experiment, supervision, folder)
         if "evaluate" in settings.stages:
             summary["evaluate"] = _evaluate(experiment, tuned, tracker, folder)
+        if experiment.bench.identities:
+            summary["engines"] = experiment.bench.identities
         summary["peak_memory_bytes"] = experiment.bench.peak_memory_bytes
         tracker.summarize(_headlines(summary))
     write_atomically(folder / SUMMARY, json.dumps(summary, indent=2, ensure_ascii=False) + "\n")

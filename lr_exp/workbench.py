@@ -32,6 +32,7 @@ class Workbench:
         self.on_log: OnLog = lambda family, step, metrics: None
         self._loaded: dict[str, LanguageModel] = {}
         self._engines: dict[str, Engine] = {}
+        self.identities: dict[str, dict[str, Any]] = {}  # of engines, by the part that asked them
         self._peaks: list[int] = []
 
     def make(self, recipe: Recipe, build: Build) -> Artifact:
@@ -120,6 +121,7 @@ class Workbench:
         server = self._inputs.settings.server
         place = digest([self._inputs.settings.engines[part], server.url, server.model])[:24]
         identity = remembered_identity(engine, self.store.root / ".engines" / f"{place}.json")
+        self.identities[part] = identity
         # The prompts are rendered here, whatever answers them.
         return {**identity, **{name: version(name) for name in RENDERING_PACKAGES}}
 

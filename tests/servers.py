@@ -99,10 +99,9 @@ class FakeServer:
 
     def post(self, path: str, body: dict[str, Any]) -> tuple[int, Any]:
         """Status and reply to a POST."""
-        if path == "/detokenize" and self.detokenizes:
-            if self.kind in ("vllm", "sglang", "llamacpp"):
-                key = {"vllm": "prompt", "sglang": "text", "llamacpp": "content"}[self.kind]
-                return 200, {key: self.text(body["tokens"])}
+        says = {"vllm": "prompt", "sglang": "text", "llamacpp": "content"}
+        if path == "/detokenize" and self.detokenizes and self.kind in says:
+            return 200, {says[self.kind]: self.text(body["tokens"])}
         if path == "/tokenize" and self.kind == "tgi":
             ids = self.ids(body["inputs"])
             return 200, [{"id": one, "text": "", "start": 0, "stop": 0} for one in ids]

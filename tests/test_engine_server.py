@@ -302,9 +302,10 @@ def test_text_that_has_two_readings_is_counted(caplog):
 
     with serving(Counting("text", tiny_tokenizer(), brain, (STOP,))) as server:
         assert ask(server, requests(40, 42)) == expected(40, 42)
-        assert "gives text only" not in caplog.text
+        assert "takes and gives text" in caplog.text
+        assert "were read from their text" not in caplog.text
         ask(server, requests(40, 41, room=3))
-    assert "the ids of 1 answers were read from it" in caplog.text
+    assert "the ids of 1 answers were read from their text" in caplog.text
 
 
 def test_a_prompt_that_is_not_its_text_is_refused_where_text_is_all():

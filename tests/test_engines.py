@@ -15,7 +15,6 @@ from lr_exp.engines.in_process import VllmEngine
 from lr_exp.errors import UserError
 from lr_exp.sampler import rollout, score
 from lr_exp.settings import ModelSettings
-from lr_exp.shards import read_shards
 
 from .servers import FakeServer, serving
 from .test_distiller import load_expert
@@ -112,6 +111,8 @@ def test_an_engine_gives_the_supervision_that_the_expert_itself_gives(
         assert len(server.completions()) >= 12
     assert summary["sample"]["supervision"] == plain[1]["sample"]["supervision"]
     assert loads == ["expert", "amateur"]  # to score with
+    assert summary["engines"]["sampler"]["engine"] == "server"
+    assert "engines" not in plain[1]
 
 
 def test_the_tuned_expert_is_evaluated_on_a_server_that_is_given_its_adapter(plain, micro):
@@ -183,15 +184,11 @@ def test_drawn_answers_depend_on_the_seed_alone(tmp_path, micro):
 
 
 def test_another_model_with_the_same_tokenizer_is_found_by_its_tokens(tmp_path, micro, caplog):
-    """The amateur instead of the expert: ids cannot tell, what it writes does."""
-    source = models.locate(
-        ModelSettings(name="other", package="lr_exp", package_path="micro/models/micro_master"),
-        "expert",
-    )
-    other = Micro()
-    other.expert = models.load(source, device="cpu", dtype="float32")
-    with a_server(other) as server:
-        go(tmp_path, "run", *SAMPLE, *on(server))
+    """Ids cannot tell it from the expert, what it writes does."""
+    nine = micro.expert.tokenizer("9")["input_ids"][0]
+    server = FakeServer("vllm", micro.expert.tokenizer, lambda *told: [nine] * told[1], [1])
+    with serving(server):
+        go(tmp_path, "run", *SAMPLE, "data.max_questions=2", *on(server))
     assert "would have chosen only" in caplog.text
 
 
@@ -322,14 +319,3 @@ def test_vllm_is_loaded_again_for_adapters_and_let_go(stub, micro, tmp_path):
 def test_vllm_that_is_not_installed_names_its_extra(tmp_path):
     with pytest.raises(UserError, match=r"lr_exp\[vllm\]"):
         go(tmp_path, "run", *SAMPLE, "sampler.engine=vllm")
-
-
-def test_shards_of_an_engine_have_the_columns_of_a_rollout(tmp_path, plain, micro):
-    with a_server(micro) as server:
-        go(tmp_path, "run", *SAMPLE, *on(server))
-
-    def rows(root):
-        (folder,) = (path for path in (root / "store" / "rollout").iterdir() if path.is_dir())
-        return list(read_shards(folder))
-
-    assert rows(tmp_path) == rows(plain[0])

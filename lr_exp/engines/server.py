@@ -109,8 +109,8 @@ class ServerEngine:
             yield generate
         if unproven:
             log.warning(
-                "server.url=%s gives text only: the ids of %d answers were read from it and may "
-                "not be those that the expert wrote (both models are compared at the same ones all "
+                "server.url=%s: the ids of %d answers were read from their text and may not be "
+                "those that the expert wrote (both models are compared at the same ones all "
                 "the same). vLLM, SGLang and llama.cpp give ids.",
                 endpoint.url,
                 unproven,
@@ -138,6 +138,11 @@ class ServerEngine:
         probe = probe_ids(expert.tokenizer)[:8]
         if with_ids.offered(self._connected(), self.identity["model"], probe):
             return with_ids
+        log.warning(
+            "server.url=%s takes and gives text, no token ids: an answer's ids are read from its "
+            "text, and those that are not proven by it are counted.",
+            self._connected().url,
+        )
         return PlainText(expert.tokenizer, expert.stop_ids)
 
     def _check(self, dialect: Dialect, expert: LanguageModel) -> None:
