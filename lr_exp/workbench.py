@@ -118,12 +118,14 @@ class Workbench:
         engine = self.engine(part)
         if engine is None:
             return self._inputs.machine
-        server = self._inputs.settings.server
-        place = digest([self._inputs.settings.engines[part], server.url, server.model])[:24]
-        identity = remembered_identity(engine, self.store.root / ".engines" / f"{place}.json")
-        self.identities[part] = identity
+        if part not in self.identities:  # asked once: a server that is away takes its time
+            server = self._inputs.settings.server
+            place = digest([self._inputs.settings.engines[part], server.url, server.model])[:24]
+            self.identities[part] = remembered_identity(
+                engine, self.store.root / ".engines" / f"{place}.json"
+            )
         # The prompts are rendered here, whatever answers them.
-        return {**identity, **{name: version(name) for name in RENDERING_PACKAGES}}
+        return {**self.identities[part], **{name: version(name) for name in RENDERING_PACKAGES}}
 
     @contextmanager
     def answering(
