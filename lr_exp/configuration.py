@@ -25,7 +25,7 @@ from lr_exp.settings import Settings
 from lr_exp.store import digest
 
 # Where things are, and who is told: they do not tell cells apart.
-_NOT_IN_FOLDER = ("sweep=", "store=", "hub_root=", "device=", "wandb.", "hydra.")
+_NOT_IN_FOLDER = ("sweep=", "store=", "hub_root=", "device=", "server.url=", "wandb.", "hydra.")
 _LONGEST_FOLDER = 120  # bytes; file systems allow 255
 # What OmegaConf could not make of a value, and what that is in plain words.
 _KINDS = {
