@@ -17,7 +17,7 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from lr_exp import progress
+from lr_exp import cells, progress
 from lr_exp.command_line import check_settings, check_words, guard_environment
 from lr_exp.configuration import (
     check_overrides,
@@ -40,6 +40,7 @@ from lr_exp.hygiene import (
     say_error,
     show_exception,
 )
+from lr_exp.launchers import check_launcher, explained, stop_jobs
 from lr_exp.report.terminal import results_lines, summary_table
 from lr_exp.settings import Settings
 
@@ -52,17 +53,18 @@ _UNWRITABLE = (
 
 _printed: list[str] = []  # errors of this call
 _stopped: list[int] = []  # signals that asked this call to stop
-_ended = {True: 0, False: 0}  # cells of this call that finished, and that failed
 
 
 @hydra.main(version_base="1.3", config_path=str(conf_dir()), config_name="config")
-def _job(config: DictConfig) -> None:
+@cells.Portable
+def _job(config: DictConfig) -> cells.Outcome | None:
     hydra_config = HydraConfig.get()
     folder = Path(hydra_config.runtime.output_dir)
     multirun = hydra_config.mode is RunMode.MULTIRUN
+    number = int(hydra_config.job.num) + 1 if multirun else 1
     settings, began = None, False
     if multirun:
-        _announce(hydra_config, folder)
+        _announce(hydra_config, number, folder)
     try:
         settings = to_settings(config, _told(hydra_config))
         if settings.sweep is not None and not multirun:
@@ -77,19 +79,19 @@ def _job(config: DictConfig) -> None:
         began = True
         summary = run(settings, folder, conf_dir())
         print(f"{summary_table(summary)}\n{results_lines(folder)}", flush=True)
-        _ended[True] += 1
+        return cells.note(number, folder.name, None)
     except Exception as error:
+        reason = redact(in_one_line(error) or type(error).__name__)
         if multirun:
             from lr_exp.run import choices, record_failure
 
             record_failure(
-                redact(in_one_line(error) or type(error).__name__),
+                reason,
                 each_text(choices(settings) if settings else written_choices(config), redact),
                 each_text(_told(hydra_config), redact),
                 folder,
                 began=began,
             )
-            _ended[False] += 1
         if os.environ.get("LR_EXP_DEBUG") == "1":
             raise
         if not isinstance(error, _USERS):
@@ -97,23 +99,20 @@ def _job(config: DictConfig) -> None:
                 raise
             show_exception(*sys.exc_info())  # a fault of the program: its place matters
         _print_error(error, again=multirun)  # each cell says its own
-        if multirun and not _one_by_one(hydra_config):
-            raise  # cells in other processes: their errors end the program's status, too
+        return cells.note(number, folder.name, reason)
 
 
 def main() -> int:
     """Runs the program; returns the exit status: 0, 1 after an error that was printed, or 128 and
     the signal's number after one that stopped it.
     """
-    register()
-    guard_environment()
     if "--version" in sys.argv[1:]:
         print(version_line())
         return 0
-    _quiet_start()
+    prepare()
     _printed.clear()
     _stopped.clear()
-    _ended.update({True: 0, False: 0})
+    cells.forget()
     signal.signal(signal.SIGINT, _stop)
     signal.signal(signal.SIGTERM, _stop)
     if hasattr(signal, "SIGHUP") and signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:
@@ -121,19 +120,39 @@ def main() -> int:
     try:
         check_words(sys.argv[1:])
         check_overrides([word for word in sys.argv[1:] if _is_override(word)])
+        check_launcher(sys.argv[1:])
         sys.argv[1:] = narrow_sweep(sys.argv[1:])
         _job()
     except Exception as error:
         if _stopped:  # libraries that were stopped half-way fail while they tidy up
             return _say_stopped(_stopped[0])
-        if os.environ.get("LR_EXP_DEBUG") == "1" or not isinstance(error, _USERS):
+        told = explained(error)
+        if os.environ.get("LR_EXP_DEBUG") == "1" or not (told or isinstance(error, _USERS)):
             raise
-        _print_error(error)
+        _print_error(UserError(told) if told else error)
     except KeyboardInterrupt as stop:
         return _say_stopped(stop.number if isinstance(stop, _Stopped) else signal.SIGINT)
-    if sum(_ended.values()) > 1:
-        print(f"\ncells: {_ended[True]} finished, {_ended[False]} failed", flush=True)
-    return 1 if _printed else 0
+    return _sum_up()
+
+
+def prepare() -> None:
+    """Makes this process ready for runs; each other one that a cell runs in is made so, too."""
+    register()
+    guard_environment()
+    _quiet_start()
+
+
+def _sum_up() -> int:
+    """Says how a sweep's cells ended; returns the exit status."""
+    ended = cells.outcomes()
+    failed = [cell for cell in ended if cell.error is not None]
+    if len(ended) > 1:
+        print(f"\ncells: {len(ended) - len(failed)} finished, {len(failed)} failed", flush=True)
+    for cell in failed:
+        if cell.came_back:  # its own line stands among others, or in a job's log
+            line = printable(f"failed: {cell.cell}: {cell.error}")
+            print(line, file=sys.stderr, flush=True)
+    return 1 if _printed or failed else 0
 
 
 class _Stopped(KeyboardInterrupt):
@@ -152,16 +171,20 @@ def _stop(signal_number: int, frame: object) -> None:
 def _say_stopped(number: int) -> int:
     """Says how to go on; the exit status that tells the signal."""
     line = "\r\x1b[K" if sys.stderr.isatty() else ""  # over the terminal's ^C
-    print(f"{line}stopped: the same command goes on where it was", file=sys.stderr, flush=True)
+    print(
+        f"{line}stopped: the same command goes on where it was{stop_jobs(sys.argv[1:])}",
+        file=sys.stderr,
+        flush=True,
+    )
     return 128 + number
 
 
-def _announce(hydra_config: Any, folder: Path) -> None:
+def _announce(hydra_config: Any, number: int, folder: Path) -> None:
     """A cell's headline; from then on progress is shown as in a sweep."""
     progress.choose_for_cells(side_by_side=not _one_by_one(hydra_config))
     count = count_cells(sys.argv[1:], hydra_config.sweeper.get("params") or {})
     of = f" of {count}" if count else ""
-    print(f"\ncell {int(hydra_config.job.num) + 1}{of}: {printable(folder.name)}", flush=True)
+    print(f"\ncell {number}{of}: {printable(folder.name)}", flush=True)
 
 
 def _one_by_one(hydra_config: Any) -> bool:
@@ -210,6 +233,8 @@ def _quiet_start() -> None:
     logging.getLogger("lr_exp").setLevel(logging.INFO)
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     warnings.filterwarnings("ignore", category=FutureWarning, module="transformers")
+    # conf/hydra/launcher's files have the names of the plug-ins' schemas, which is what we want.
+    warnings.filterwarnings("ignore", r"(?s).*hydra/launcher/.* validated against ConfigStore")
     os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
     if not progress.on_terminal():
         os.environ.setdefault("TQDM_DISABLE", "1")  # bars of libraries, of downloads too

@@ -21,6 +21,13 @@ from lr_exp.hygiene import is_secret_name, secret_in
 
 _PLUGINS = re.compile(r"(?:hydra\._internal\.core_plugins|hydra_plugins)(?:\.\w+)+")
 _PLUGIN_KEYS = re.compile(r"hydra\.(?:launcher|sweeper|callbacks\.[^.]+)\._target_")
+# Of launchers' settings, those that are run as commands, set up code or say where jobs go; then
+# those that become lines of a shell script. Their names count wherever they stand in a file: its
+# header or another file's defaults may put it under hydra.launcher.
+_JOB_COMMANDS = re.compile(r"setup|runtime_env|_system_config|address|\w*commands")
+_JOB_LINES = re.compile(
+    r"name|partition|account|qos|constraint|exclude|comment|gres|mem_per_\w+|additional_parameters"
+)
 _STREAMS = ("ext://sys.stdout", "ext://sys.stderr")
 _ENVIRONMENT = re.compile(r"\$\{\s*oc\.env\s*:\s*['\"]?(\w+)")
 _NO_SECRETS = (
@@ -124,6 +131,22 @@ def _check_code(key: str, value: Any, where: str) -> None:
         )
 
 
+def _check_job(key: str, value: Any, where: str) -> None:
+    """Refuses what a launcher would run or write into a job's script; for files, not words.
+
+    A command line shows a job's commands to whoever runs it; a file that came along does not.
+    """
+    parts = key.split(".")
+    # Ray's address is `local` in our own file, of which others are copies.
+    is_command = value not in (None, "local") and any(map(_JOB_COMMANDS.fullmatch, parts))
+    is_line = "\n" in str(value) and any(map(_JOB_LINES.fullmatch, parts))
+    if is_command or is_line:
+        raise UserError(
+            f"{where} would run commands in jobs, or say where they go, which files may not: give "
+            "it on the command line, as hydra.launcher.KEY=VALUE."
+        )
+
+
 def _given(words: Sequence[str]) -> Iterator[tuple[str, Any]]:
     """Every key with its value, of sweeps every value; what is no override is left to Hydra."""
     for word in words:
@@ -185,5 +208,6 @@ def _check_file(file: Path, below: Path) -> None:
         if whole.endswith("searchpath"):
             raise UserError(f"{file}: give hydra.searchpath on the command line.")
         _check_code(whole, value, f"{file}: {key}")
+        _check_job(whole, value, f"{file}: {key}")
         if isinstance(value, str):
             _check_secret(f"{file}: {key}", value)

@@ -25,7 +25,7 @@ from lr_exp.settings import Settings
 from lr_exp.store import digest
 
 # Where things are, and who is told: they do not tell cells apart.
-_NOT_IN_FOLDER = ("sweep=", "store=", "hub_root=", "device=", "wandb.", "hydra.")
+_NOT_IN_FOLDER = ("sweep=", "store=", "hub_root=", "device=", "server.url=", "wandb.", "hydra.")
 _LONGEST_FOLDER = 120  # bytes; file systems allow 255
 # What OmegaConf could not make of a value, and what that is in plain words.
 _KINDS = {
@@ -250,7 +250,8 @@ def _groups() -> dict[str, list[str]]:
     return {
         folder.name: _options_of(folder.name)
         for folder in sorted(conf_dir().iterdir())
-        if folder.is_dir() and folder.name != "benchmark"  # chosen by name in `benchmarks`
+        # Benchmarks are chosen by name in `benchmarks`; `hydra` holds options of Hydra's groups.
+        if folder.is_dir() and folder.name not in ("benchmark", "hydra")
     }
 
 

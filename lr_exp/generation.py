@@ -1,7 +1,7 @@
 """Many prompts are answered: batched by length, one shard a batch, resumable.
 
 Knows prompts, batches, shards and the ways to decode a batch (`greedily`, `by_sampling`,
-`by_contrast`); what a row of a shard holds is its caller's business.
+`by_contrast`, `by_engine`); what a row of a shard holds is its caller's business.
 """
 
 from collections.abc import Callable, Sequence
@@ -16,6 +16,7 @@ import torch
 from lr_exp.choosing import contrastive, sampled
 from lr_exp.cpu_linear import arranged
 from lr_exp.decoding import Decoded, Reader, decode, decode_greedily
+from lr_exp.engines import Generate, Request, Sampling
 from lr_exp.errors import UserError
 from lr_exp.memory_limits import Portion, free_memory, ran_out_of_memory
 from lr_exp.models import LanguageModel
@@ -128,6 +129,34 @@ def by_sampling(
         )
 
     return DecodeBatch((language_model.model,), decode_batch)
+
+
+def by_engine(
+    generate: Generate,
+    language_model: LanguageModel,
+    prompts: Sequence[Sequence[int]],
+    *,
+    max_new_tokens: int,
+    temperature: float = 0.0,
+    top_p: float = 1.0,
+    seed: int = 0,
+) -> DecodeBatch:
+    """What an engine writes in the model's place: greedily at temperature 0, else drawn.
+
+    Each answer draws from a seed of its own, so that batches do not matter.
+    """
+    room = language_model.context
+    sampling = Sampling(temperature, top_p)
+
+    def request(index: int) -> Request:
+        left = max_new_tokens if room is None else min(max_new_tokens, room - len(prompts[index]))
+        drawn = int(digest([seed, index])[:7], 16) if temperature else 0
+        return Request(prompts[index], left, drawn)
+
+    def decode_batch(number: int, batch: Sequence[int], start: int) -> list[Decoded]:
+        return generate([request(index) for index in batch], sampling)
+
+    return DecodeBatch((), decode_batch)
 
 
 def by_contrast(

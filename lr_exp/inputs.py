@@ -18,6 +18,7 @@ from lr_exp.settings import Settings
 from lr_exp.vocabulary import SharedVocabulary, shared_vocabulary
 
 MODEL_PACKAGES = ("torch", "transformers", "tokenizers")
+RENDERING_PACKAGES = ("transformers", "tokenizers")  # they turn a question into token ids
 GRADING_PACKAGES = ("math-verify", "latex2sympy2_extended", "sympy")
 
 

@@ -185,8 +185,7 @@ def load(source: ModelSource, *, device: str, dtype: str) -> LanguageModel:
         model = _pretrained(source, dtype)
     tokens = tokens_by_id(tokenizer)
     check_rows(source.role, tokens, output_rows(model))
-    eos = model.generation_config.eos_token_id if model.generation_config else None
-    stop_ids = stop_token_ids(tokenizer, eos if eos is not None else model.config.eos_token_id)
+    stop_ids = _stop_ids(tokenizer, model.generation_config, model.config)
     # The repository's temperature, top-p and penalties must not reach any call.
     model.generation_config = GenerationConfig()
     if source.gguf_file:
@@ -201,6 +200,47 @@ def load(source: ModelSource, *, device: str, dtype: str) -> LanguageModel:
         vocabulary_size=max(tokens) + 1,
         context=getattr(model.config, "max_position_embeddings", None),
     )
+
+
+def without_weights(source: ModelSource) -> LanguageModel:
+    """The model as `load` describes it, for prompts that an engine answers: `model` is None.
+
+    Raises:
+        UserError: its config or its tokenizer cannot be loaded.
+    """
+    from transformers import AutoConfig, GenerationConfig
+
+    tokenizer = load_tokenizer(source)
+    try:
+        config = AutoConfig.from_pretrained(
+            source.folder,
+            trust_remote_code=source.trust_remote_code,
+            **({"gguf_file": source.gguf_file} if source.gguf_file else {}),
+        )
+    except Exception as error:  # as many kinds as there are formats
+        raise UserError(
+            f"{source.role}: the config in {source.folder} cannot be loaded "
+            f"({first_line(error)}); {_remedy(source, error)}."
+        ) from error
+    try:
+        generation = GenerationConfig.from_pretrained(source.folder)
+    except (OSError, ValueError):  # a folder without one
+        generation = None
+    tokens = tokens_by_id(tokenizer)
+    check_rows(source.role, tokens, config_rows(source))
+    return LanguageModel(
+        name=source.name,
+        model=None,
+        tokenizer=tokenizer,
+        stop_ids=_stop_ids(tokenizer, generation, config),
+        vocabulary_size=max(tokens) + 1,
+        context=getattr(config, "max_position_embeddings", None),
+    )
+
+
+def _stop_ids(tokenizer: Any, generation: Any, config: Any) -> tuple[int, ...]:
+    eos = generation.eos_token_id if generation else None
+    return stop_token_ids(tokenizer, eos if eos is not None else config.eos_token_id)
 
 
 def _pretrained(source: ModelSource, dtype: str) -> Any:

@@ -75,6 +75,8 @@ def run(settings: Settings, folder: Path, conf_dir: Path) -> dict[str, Any]:
             if "gap" in summary["evaluate"]:
                 told = odd_pair(summary.get("sample", {}), summary["evaluate"]["gap"])
                 summary["warnings"] = _warn(told, summary.get("warnings", []))
+        if experiment.bench.identities:
+            summary["engines"] = experiment.bench.identities
         summary["peak_memory_bytes"] = experiment.bench.peak_memory_bytes
         show.headlines(tracker, summary)
     write_atomically(folder / SUMMARY, json.dumps(summary, indent=2, ensure_ascii=False) + "\n")

@@ -6,6 +6,7 @@ loads and the message names the key to change.
 """
 
 import math
+import re
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -25,11 +26,13 @@ _SCORED_STEPS = ("kl_above_beta", "kl_top", "random", "entropy_top")
 _BETA_STEPS = ("kl_above_beta", "random", "entropy_top")
 DECODERS = ("greedy", "contrastive")
 GAP_DECODERS = ("greedy", "sampled")
+ENGINES = ("transformers", "server", "vllm")
 ORDERS = ("trajectories", "steps")
 SCHEDULES = ("linear", "cosine", "constant")
 WANDB_MODES = ("auto", "online", "offline", "disabled")
 ANSWER_KINDS = ("number", "math", "choice")
 
+_HTTP_URL = re.compile(r"https?://[^\s/?#@]+(/[^\s?#@]*)?")
 _MOST = 2**31  # of any count: libraries below take no larger integer
 _MOST_KEPT_STEPS = 10**8  # planned before training, at some 100 bytes each
 _MOST_RANKS = 2**16  # of an adapter; no model's layers are wider
@@ -194,8 +197,33 @@ class MethodSettings:
 
 
 @dataclass
+class ServerSettings:
+    """The server that answers in the expert's place where an engine is `server`.
+
+    A key that it wants is read from the environment (LR_EXP_API_KEY), never from here.
+    """
+
+    url: str | None = None  # http://HOST:PORT, with or without /v1
+    model: str | None = None  # what it calls the expert; null: the only model that it lists
+    concurrency: int = 32  # requests at once
+    timeout: float = 600.0  # seconds that one request may be silent
+    attempts: int = 6  # at one request; the waits between them double, from a second to a minute
+
+    def __post_init__(self) -> None:
+        if self.url is not None and not _HTTP_URL.fullmatch(self.url):
+            raise UserError(f"server.url={self.url!r} is no address: write http://HOST:PORT.")
+        _require(1 <= self.concurrency <= 4096, "server.concurrency", self.concurrency, "1 to 4096")
+        _require(0 < self.timeout <= 86400, "server.timeout", self.timeout, "seconds in (0, 86400]")
+        _require(1 <= self.attempts <= 100, "server.attempts", self.attempts, "1 to 100")
+
+
+@dataclass
 class SamplerSettings:
     """How trajectories are rolled out and scored."""
+
+    # What the expert answers on: transformers, a server (`server.url`), or vLLM in this process.
+    # Both models score its ids here, whatever it was.
+    engine: str = "transformers"
 
     system_prompt: str = "Please reason step by step."
     max_new_tokens: int = 128
@@ -207,6 +235,7 @@ class SamplerSettings:
     export: str | None = None  # also write the kept steps in the published record form
 
     def __post_init__(self) -> None:
+        _one_of("sampler.engine", self.engine, ENGINES)
         _require_count("sampler.max_new_tokens", self.max_new_tokens)
         _require_count("sampler.batch_size", self.batch_size)
         _require_count("sampler.tokens_per_pass", self.tokens_per_pass)
@@ -295,6 +324,8 @@ class DistillerSettings:
 class EvaluatorSettings:
     """Pass@1 with the Qwen2.5-Math toolkit's prompt."""
 
+    engine: str = "transformers"  # what answers, as `sampler.engine`
+
     system_prompt: str = "Please reason step by step, and put your final answer within \\boxed{}."
     max_examples: int | None = None  # the first N of each benchmark; null takes all
     max_new_tokens: int = 2048
@@ -310,6 +341,14 @@ class EvaluatorSettings:
 
     def __post_init__(self) -> None:
         _require_count("evaluator.max_examples", self.max_examples, optional=True)
+        _one_of("evaluator.engine", self.engine, ENGINES)
+        if self.engine != "transformers" and (self.decoder != "greedy" or self.gap is not None):
+            asked = "gap" if self.gap is not None else "decoder"
+            raise UserError(
+                f"evaluator.engine={self.engine} answers for the expert alone, and evaluator."
+                f"{asked}={getattr(self, asked)} asks the amateur, too: set "
+                "evaluator.engine=transformers."
+            )
         _require_count("evaluator.max_new_tokens", self.max_new_tokens)
         _require_count("evaluator.batch_size", self.batch_size)
         _one_of("evaluator.decoder", self.decoder, DECODERS)
@@ -348,6 +387,7 @@ class Settings:
     sampler: SamplerSettings = field(default_factory=SamplerSettings)
     distiller: DistillerSettings = field(default_factory=DistillerSettings)
     evaluator: EvaluatorSettings = field(default_factory=EvaluatorSettings)
+    server: ServerSettings = field(default_factory=ServerSettings)
     wandb: WandbSettings = field(default_factory=WandbSettings)
     benchmarks: list[str] = field(default_factory=list)
     stages: list[str] = field(default_factory=lambda: list(STAGES))
@@ -374,6 +414,11 @@ class Settings:
             _one_of("stages", stage, STAGES)
         _no_duplicate("stages", self.stages)
         _no_duplicate("benchmarks", self.benchmarks)  # each would count its seconds twice
+        for stage, engine in self.engines.items():
+            if engine == "server" and self.server.url is None:
+                raise UserError(
+                    f"{stage}.engine=server needs to know where: add server.url=http://HOST:PORT."
+                )
         if not self.store.strip():
             raise UserError("store is empty: give the folder where finished stages are kept.")
         if self.alpha < self.sampler.support_floor:
@@ -381,6 +426,11 @@ class Settings:
                 f"alpha={self.alpha} is below sampler.support_floor={self.sampler.support_floor}: "
                 "the step table would not hold the whole mask. Lower sampler.support_floor."
             )
+
+    @property
+    def engines(self) -> dict[str, str]:
+        """What the expert answers on, by the part of the settings that says so."""
+        return {"sampler": self.sampler.engine, "evaluator": self.evaluator.engine}
 
     @property
     def imports_records(self) -> bool:

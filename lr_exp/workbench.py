@@ -6,15 +6,18 @@ Knows the store, inputs and memory; what a stage makes of them is its own busine
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 from lr_exp import models
+from lr_exp.engines import Engine, Generate, remembered_identity
 from lr_exp.errors import UserError
-from lr_exp.inputs import Inputs
+from lr_exp.inputs import RENDERING_PACKAGES, Inputs
 from lr_exp.memory import peak_memory_bytes, reset_peak_memory
+from lr_exp.memory_limits import free_memory
 from lr_exp.models import LanguageModel
-from lr_exp.store import Artifact, Recipe, Store
+from lr_exp.store import Artifact, Recipe, Store, digest
 
 Build = Callable[[Path], dict[str, Any]]  # fills a folder, returns facts
 OnLog = Callable[[str, int, dict[str, float]], None]  # family, step, metrics
@@ -28,6 +31,8 @@ class Workbench:
         self.store = store
         self.on_log: OnLog = lambda family, step, metrics: None
         self._loaded: dict[str, LanguageModel] = {}
+        self._engines: dict[str, Engine] = {}
+        self.identities: dict[str, dict[str, Any]] = {}  # of engines, by the part that asked them
         self._peaks: list[int] = []
 
     def make(self, recipe: Recipe, build: Build) -> Artifact:
@@ -92,7 +97,58 @@ class Workbench:
             self._loaded["amateur"] = model
         return self._loaded["amateur"]
 
+    def engine(self, part: str) -> Engine | None:
+        """What answers in the expert's place in a part of the settings; None: the expert itself."""
+        name = self._inputs.settings.engines[part]
+        if name == "transformers":
+            return None
+        if name not in self._engines:
+            if name == "server":
+                from lr_exp.engines.server import ServerEngine
+
+                self._engines[name] = ServerEngine(self._inputs.settings.server)
+            else:
+                from lr_exp.engines.in_process import VllmEngine
+
+                self._engines[name] = VllmEngine(self._inputs.expert, self._inputs.dtype)
+        return self._engines[name]
+
+    def machine(self, part: str) -> dict[str, Any]:
+        """What the same settings may be answered differently on, in a part of them."""
+        engine = self.engine(part)
+        if engine is None:
+            return self._inputs.machine
+        if part not in self.identities:  # asked once: a server that is away takes its time
+            server = self._inputs.settings.server
+            place = digest([self._inputs.settings.engines[part], server.url, server.model])[:24]
+            self.identities[part] = remembered_identity(
+                engine, self.store.root / ".engines" / f"{place}.json"
+            )
+        # The prompts are rendered here, whatever answers them.
+        return {**self.identities[part], **{name: version(name) for name in RENDERING_PACKAGES}}
+
+    @contextmanager
+    def answering(
+        self, part: str, adapter: Path | None = None, who: str = "expert"
+    ) -> Iterator[tuple[LanguageModel, Generate | None]]:
+        """What `evaluated` gives, and the engine, if any, that answers in its place.
+
+        With an engine, the model has no weights; the amateur has no engine.
+        """
+        engine = self.engine(part) if who == "expert" else None
+        if engine is None:
+            with self.evaluated(adapter, who) as language_model:
+                yield language_model, None
+            return
+        expert = models.without_weights(self._inputs.expert)
+        self._loaded.clear()  # an engine in this process needs their memory
+        free_memory()
+        with engine.open(expert, adapter) as generate:
+            yield expert, generate
+
     def _load(self, source: models.ModelSource) -> LanguageModel:
+        for engine in self._engines.values():
+            engine.close()  # what is loaded here may need its memory
         return models.load(source, device=self._inputs.device, dtype=self._inputs.dtype)
 
     @contextmanager

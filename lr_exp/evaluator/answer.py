@@ -12,10 +12,12 @@ import pyarrow as pa
 
 from lr_exp.data import Question
 from lr_exp.decoding import Decoded
+from lr_exp.engines import Generate
 from lr_exp.evaluator.prompts import user_message
 from lr_exp.generation import (
     DecodeBatch,
     by_contrast,
+    by_engine,
     by_sampling,
     decode_into_shards,
     greedily,
@@ -49,6 +51,7 @@ def answer(
     alpha: float = 0.2,
     temperature: float = 1.0,
     seed: int = 0,
+    generate: Generate | None = None,
 ) -> dict[str, Any]:
     """Writes one shard of outputs a batch into `folder`; goes on where it was stopped.
 
@@ -58,6 +61,7 @@ def answer(
         decoder: `greedy`; `contrastive` (with `amateur`, `shared` and `alpha`; the amateur is asked
             the same through its own template); or `sampled` (with `temperature` and `seed`), one
             draw a question.
+        generate: an engine that answers greedily in the model's place; None: the model itself.
 
     Returns:
         Facts: `questions`, `tokens` generated, `finished`.
@@ -73,7 +77,11 @@ def answer(
 
     prompts = rendered(language_model)
     decode_batch: DecodeBatch
-    if decoder == "greedy":
+    if generate is not None:
+        if decoder != "greedy":
+            raise ValueError(f"an engine answers greedily, not by decoder {decoder!r}")
+        decode_batch = by_engine(generate, language_model, prompts, max_new_tokens=max_new_tokens)
+    elif decoder == "greedy":
         decode_batch = greedily(language_model, prompts, max_new_tokens=max_new_tokens)
     elif decoder == "sampled":
         decode_batch = by_sampling(

@@ -1,6 +1,7 @@
 """Rollout: the expert answers the questions, greedily or sampled, in batches of similar length.
 
-Knows the expert only. What it writes does not depend on any amateur, on alpha or on beta.
+Knows the expert only, or the engine that answers in its place. What it writes does not depend on
+any amateur, on alpha or on beta.
 """
 
 from collections.abc import Sequence
@@ -11,8 +12,10 @@ import pyarrow as pa
 
 from lr_exp.data import Question
 from lr_exp.decoding import Decoded
+from lr_exp.engines import Generate
 from lr_exp.generation import (
     DecodeBatch,
+    by_engine,
     by_sampling,
     decode_into_shards,
     greedily,
@@ -38,14 +41,22 @@ def roll_out(
     system_prompt: str,
     max_new_tokens: int,
     batch_size: int,
+    generate: Generate | None = None,
 ) -> dict[str, Any]:
     """Writes one shard of trajectories a batch into `folder`; goes on where it was stopped.
+
+    Args:
+        expert: its weights are not read where an engine answers.
+        generate: the engine that does; None: the expert itself.
 
     Returns:
         Facts: `questions`, `tokens` generated, `finished` (ended by a stop token).
     """
     prompts = _prompts(questions, expert, system_prompt)
-    decode_batch = greedily(expert, prompts, max_new_tokens=max_new_tokens)
+    if generate is None:
+        decode_batch = greedily(expert, prompts, max_new_tokens=max_new_tokens)
+    else:
+        decode_batch = by_engine(generate, expert, prompts, max_new_tokens=max_new_tokens)
     return _write(questions, prompts, decode_batch, folder, name="rollout", batch_size=batch_size)
 
 
@@ -61,6 +72,7 @@ def sample_answers(
     temperature: float,
     top_p: float,
     seed: int,
+    generate: Generate | None = None,
 ) -> dict[str, Any]:
     """Writes `samples` drawn answers a question, as `roll_out` writes one; goes on as it does.
 
@@ -69,6 +81,7 @@ def sample_answers(
         samples: a row's index is its question's index * samples + the sample's number.
         temperature, top_p: see `choosing.sampled`.
         seed: with the other arguments it determines every answer.
+        generate: as in `roll_out`; an engine's draws are its own.
 
     Returns:
         Facts: `questions`, `answers` (all their samples), and of those `tokens` generated and
@@ -76,14 +89,16 @@ def sample_answers(
     """
     prompts = _prompts(questions, expert, system_prompt)
     repeated = [prompt for prompt in prompts for _ in range(samples)]
-    decode_batch = by_sampling(
-        expert,
-        repeated,
-        max_new_tokens=max_new_tokens,
-        temperature=temperature,
-        top_p=top_p,
-        seed=seed,
-    )
+    chosen = {
+        "max_new_tokens": max_new_tokens,
+        "temperature": temperature,
+        "top_p": top_p,
+        "seed": seed,
+    }
+    if generate is None:
+        decode_batch = by_sampling(expert, repeated, **chosen)
+    else:
+        decode_batch = by_engine(generate, expert, repeated, **chosen)
     facts = _write(
         [question for question in questions for _ in range(samples)],
         repeated,

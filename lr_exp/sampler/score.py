@@ -10,7 +10,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
+import pyarrow.parquet as pq
 import torch
 from torch import Tensor
 
@@ -104,6 +106,16 @@ def score_steps(
         amateur_top_expert=expert.gather(-1, places),
         amateur_top_amateur=amateur_top,
     )
+
+
+def own_share(folder: Path) -> float:
+    """The share of a step table's tokens that the expert itself would have chosen greedily."""
+    own = steps = 0
+    for path in shard_paths(folder):
+        table = pq.ParquetFile(path).read(["token_id", "expert_top1"])
+        own += int(np.equal(table["token_id"].to_numpy(), table["expert_top1"].to_numpy()).sum())
+        steps += table.num_rows
+    return own / steps if steps else 1.0
 
 
 def score(

@@ -143,7 +143,8 @@ class EvaluatorStages:
             told |= {"decoder": decoder, "alpha": source.settings.alpha}
         elif decoder == "sampled":
             told |= {"decoder": decoder, "temperature": 1.0, "seed": 0}  # one draw for all runs
-        recipe = Recipe("answers", answer.VERSION, inputs, {**told, **source.machine})
+        machine = source.machine if who == "amateur" else self._bench.machine("evaluator")
+        recipe = Recipe("answers", answer.VERSION, inputs, {**told, **machine})
         name = who if tuned is None else "tuned"
         if tuned is not None and tuned.step is not None:
             name = f"tuned, step {tuned.step}"
@@ -153,11 +154,13 @@ class EvaluatorStages:
             pair = {}
             if decoder == "contrastive":
                 pair = {"amateur": self._bench.amateur(), "shared": source.shared}
-            with self._bench.evaluated(tuned.adapter if tuned else None, who) as language_model:
+            adapter = tuned.adapter if tuned else None
+            with self._bench.answering("evaluator", adapter, who) as (language_model, generate):
                 return answer.answer(
                     questions,
                     language_model,
                     folder,
+                    generate=generate,
                     name=f"{benchmark.name} ({name}{told_apart})",
                     shots=shots,
                     **told,

@@ -3,6 +3,7 @@
 Knows inputs, the workbench and the rooms' functions; knows neither Hydra nor W&B.
 """
 
+import logging
 from collections.abc import Callable
 from dataclasses import asdict
 from importlib.metadata import version
@@ -14,13 +15,16 @@ from lr_exp.data import fingerprint, prompts_fingerprint
 from lr_exp.errors import UserError
 from lr_exp.evaluator import grade
 from lr_exp.evaluator.prompts import worked_answer
-from lr_exp.inputs import GRADING_PACKAGES, Inputs
+from lr_exp.inputs import GRADING_PACKAGES, RENDERING_PACKAGES, Inputs
 from lr_exp.sampler import reading, records, references, rollout, score, select
+from lr_exp.settings import Settings
 from lr_exp.store import Artifact, Recipe, file_digest
 from lr_exp.supervision import Supervision
 from lr_exp.workbench import Workbench
 
-_RENDERING = ("transformers", "tokenizers")  # they turn a question into token ids
+log = logging.getLogger(__name__)
+
+_LEAST_OWN_SHARE = 0.95
 
 
 class SamplerStages:
@@ -77,13 +81,14 @@ class SamplerStages:
                 "questions": prompts_fingerprint(source.questions),
                 "expert": source.expert.fingerprint,
             },
-            {**told, **source.machine},
+            {**told, **self._bench.machine("sampler")},
         )
-        return self._bench.make_if_asked(
-            "sample",
-            recipe,
-            lambda folder: write(source.questions, self._bench.expert(), folder, **told),
-        )
+
+        def build(folder: Path) -> dict[str, Any]:
+            with self._bench.answering("sampler") as (expert, generate):
+                return write(source.questions, expert, folder, **told, generate=generate)
+
+        return self._bench.make_if_asked("sample", recipe, build)
 
     def _keep_verified(self, answers: Artifact) -> Artifact:
         """Sampled answers to those that equal the reference."""
@@ -123,7 +128,7 @@ class SamplerStages:
                 "questions": fingerprint(source.questions),
                 "expert": source.expert.fingerprint,
             },
-            {**told, **{name: version(name) for name in _RENDERING}},
+            {**told, **{name: version(name) for name in RENDERING_PACKAGES}},
         )
 
         def build(folder: Path) -> dict[str, Any]:
@@ -159,13 +164,16 @@ class SamplerStages:
             },
             {**told, **source.machine},
         )
-        return self._bench.make_if_asked(
+        steps = self._bench.make_if_asked(
             "sample",
             recipe,
             lambda folder: score.score(
                 trajectories.folder, *self._bench.pair(), source.shared, folder, **told
             ),
         )
+        if source.settings.sampler.engine != "transformers" and trajectories.stage == "rollout":
+            _check_writer(score.own_share(steps.folder), source.settings)
+        return steps
 
     def select(self, trajectories: Artifact, steps: Artifact | None) -> Artifact:
         """The step table to supervision, and what is known of the divergences.
@@ -217,7 +225,7 @@ class SamplerStages:
         path = Path(source.settings.data.path or "").expanduser()
         told = {
             "system_prompt": source.settings.sampler.system_prompt,
-            **{name: version(name) for name in _RENDERING},
+            **{name: version(name) for name in RENDERING_PACKAGES},
         }
         inputs = {
             "records": file_digest(path) if path.is_file() else None,
@@ -283,3 +291,20 @@ class SamplerStages:
         tokenizer = models.load_tokenizer(source.expert)
         records.export_records(Supervision.load(supervision.folder), tokenizer, path)
         return path
+
+
+def _check_writer(own_share: float, settings: Settings) -> None:
+    """Warns where an engine's greedy answers are not what the expert would have written.
+
+    Rounding alone makes another token of one in a hundred at most; a quantized copy, another model
+    with the same tokenizer or an adapter that was left on makes many.
+    """
+    if own_share < _LEAST_OWN_SHARE:
+        log.warning(
+            "sampler.engine=%s: the expert %s itself would have chosen only %.1f%% of the tokens "
+            "that were written for it. Does the engine serve another model, another precision or "
+            "an adapter?",
+            settings.sampler.engine,
+            settings.expert.name,
+            100 * own_share,
+        )

@@ -3,18 +3,21 @@
 Knows files, hashes and locks; knows nothing of models or methods. An artifact is a folder
 `<store>/<stage>/<address>/`. It is built beside its place in `<address>.part/`, which survives a
 crash so that a stage can go on, and is renamed only after its manifest was written; the manifest's
-presence means complete.
+presence means complete. Of processes that want the same artifact, a lock lets one make it; where
+locks do not reach, they may all make it, and the first one's stays.
 """
 
-import fcntl
 import json
 import logging
+import os
+import shutil
+import socket
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext, suppress
+from collections.abc import Callable
+from contextlib import nullcontext, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any
 
 from lr_exp.errors import UserError
 from lr_exp.store.files import (
@@ -24,6 +27,7 @@ from lr_exp.store.files import (
     remove_unfinished,
     write_atomically,
 )
+from lr_exp.store.locks import locked
 
 log = logging.getLogger(__name__)
 
@@ -86,6 +90,7 @@ class Store:
         self.root = Path(root)
         self.maker: str | None = None  # noted in what this store makes from now on
         self._on_use = on_use
+        self._told_lockless = False
         try:
             self.root.mkdir(parents=True, exist_ok=True)
         except OSError as error:
@@ -124,12 +129,15 @@ class Store:
             return found
         folder = self._folder(recipe)
         part = folder.with_suffix(".part")
+        lock = folder.with_suffix(".lock")
         try:
             part.parent.mkdir(parents=True, exist_ok=True)
-            lock = folder.with_suffix(".lock").open("a")
+            lock.open("a").close()
         except OSError as error:
             raise self._unwritable(error) from error
-        with _only_one(lock):
+        with locked(lock, on_wait=lambda: _say_waiting(recipe)) as alone:
+            if alone is None:
+                part = self._own_part(folder)
             if not folder.exists() and problem_of(part, recipe.address) is None:
                 part.rename(folder)  # an earlier try was stopped just before this line
             found = self.find(recipe)  # another process may have made it meanwhile
@@ -178,7 +186,16 @@ class Store:
             "files": files,
         }
         write_atomically(part / MANIFEST, json.dumps(manifest, indent=1, ensure_ascii=False))
-        part.rename(folder)
+        try:
+            part.rename(folder)
+        except OSError:
+            # Made meanwhile by a process that the lock did not stop: on a file system without
+            # locks, with locks that other hosts do not see, or that shows new folders late.
+            found = self.find(recipe)
+            if found is None:
+                raise
+            shutil.rmtree(part, ignore_errors=True)
+            return found
         return Artifact(
             recipe.stage,
             recipe.address,
@@ -188,6 +205,18 @@ class Store:
             reused=False,
             made_by=self.maker,
         )
+
+    def _own_part(self, folder: Path) -> Path:
+        """Where this process alone builds, for want of locks; no other one goes on with it."""
+        if not self._told_lockless:
+            self._told_lockless = True
+            log.warning(
+                "the file system of the store %s has no locks: what two runs need at the same time "
+                "is made twice, and what a stopped run had not finished is not gone on with (see "
+                "docs/queues.md)",
+                self.root,
+            )
+        return folder.with_suffix(f".{socket.gethostname()}-{os.getpid()}.part")
 
     def _folder(self, recipe: Recipe) -> Path:
         return self.root / recipe.stage / recipe.address
@@ -263,15 +292,5 @@ def problem_of(folder: Path, address: str) -> str | None:
     return None
 
 
-@contextmanager
-def _only_one(file: TextIO) -> Iterator[None]:
-    """Waits for an advisory lock on a file; the system drops it when its owner dies."""
-    with file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            place = Path(file.name)
-            name = f"{place.parent.name}/{place.stem}"
-            log.info("another process is making %s; waiting for it", name)
-            fcntl.flock(file, fcntl.LOCK_EX)
-        yield
+def _say_waiting(recipe: Recipe) -> None:
+    log.info("another process is making %s/%s; waiting for it", recipe.stage, recipe.address)

@@ -1,6 +1,5 @@
 """What is in a store: listed, verified, pruned. Knows artifacts' folders, not what made them."""
 
-import fcntl
 import re
 import shutil
 from collections.abc import Iterable, Iterator, Sequence
@@ -13,6 +12,7 @@ from lr_exp.errors import UserError
 from lr_exp.run_folder import FAILED, SUMMARY
 from lr_exp.store.artifacts import MANIFEST, problem_of
 from lr_exp.store.files import write_atomically
+from lr_exp.store.locks import locked
 
 REFERENCES = "artifacts.txt"  # in a run's folder: each artifact it asked for, one a line
 _ADDRESS = re.compile(r"[0-9a-f]{24}")
@@ -52,7 +52,7 @@ def entries(root: Path) -> list[Entry]:
             continue
         if not ending:
             state = "finished" if (folder / MANIFEST).exists() else "damaged"
-        elif ending == "part":
+        elif ending.endswith("part"):
             state = "unfinished"
         elif ending.startswith("damaged-"):
             state = "set aside"
@@ -164,10 +164,6 @@ def _locked(entry: Entry) -> Iterator[bool]:
     if not path.exists():
         yield True
         return
-    with path.open() as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            yield False
-        else:
-            yield True
+    with locked(path, on_wait=None) as held:
+        # Without locks nobody knows whether what is unfinished is being made.
+        yield entry.state != "unfinished" if held is None else held

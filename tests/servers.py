@@ -1,0 +1,233 @@
+"""Servers on the loopback that speak as vLLM, SGLang, llama.cpp, TGI and plain completions do.
+
+Their replies have the shapes of the real ones; what they write comes from a function of token ids.
+Each can be told to misbehave.
+"""
+
+import json
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+
+# (prompt, most new ids, name of what is asked) to new ids, the stop token included
+Brain = Callable[[Sequence[int], int, str], list[int]]
+
+GENERATING = ("/v1/completions", "/completion", "/generate")
+_TEXT_FIELDS = {
+    *("model", "prompt", "max_tokens", "temperature", "top_p", "n", "frequency_penalty"),
+    *("presence_penalty", "seed", "stream"),
+}
+
+
+class FakeServer:
+    """What a server knows, and a record of what it was asked."""
+
+    def __init__(
+        self,
+        kind: str,
+        tokenizer: Any,
+        brain: Brain,
+        stop_ids: Sequence[int],
+        *,
+        misbehave: Sequence[str] = (),
+        detokenizes: bool = True,
+        model: str = "served",
+    ) -> None:
+        """Args:
+        kind: vllm | sglang | llamacpp | tgi | text.
+        misbehave: what happens to the first completions, one word each: 500, 429, cut, garbage,
+            few, stall, ok. The word `*` repeats the one before it for ever.
+        """
+        self.kind, self.tokenizer, self.brain, self.stop_ids = kind, tokenizer, brain, stop_ids
+        self.misbehave = list(misbehave)
+        self.detokenizes, self.model = detokenizes, model
+        self.asked: list[tuple[str, dict[str, Any]]] = []
+        self.headers: list[dict[str, str]] = []
+        self.adapters: dict[str, str] = {}
+        self.at_once = self.most_at_once = 0
+        self.released = threading.Event()
+        self.url = ""
+        self._lock = threading.Lock()
+
+    def completions(self) -> list[dict[str, Any]]:
+        return [body for path, body in self.asked if path in GENERATING]
+
+    def deed(self) -> str:
+        """What happens to this completion."""
+        with self._lock:
+            if not self.misbehave:
+                return "ok"
+            if len(self.misbehave) > 1 and self.misbehave[1] == "*":
+                return self.misbehave[0]
+            return self.misbehave.pop(0)
+
+    @contextmanager
+    def counted(self) -> Iterator[None]:
+        with self._lock:
+            self.at_once += 1
+            self.most_at_once = max(self.most_at_once, self.at_once)
+        try:
+            yield
+        finally:
+            with self._lock:
+                self.at_once -= 1
+
+    def text(self, ids: Sequence[int], *, special: bool = True) -> str:
+        return self.tokenizer.decode(
+            list(ids), skip_special_tokens=not special, clean_up_tokenization_spaces=False
+        )
+
+    def ids(self, text: str) -> list[int]:
+        return list(self.tokenizer(text, add_special_tokens=False)["input_ids"])
+
+    def get(self, path: str) -> Any:
+        """The reply to a GET, None for 404."""
+        owner = self.kind if self.kind in ("vllm", "sglang", "llamacpp") else "someone"
+        if path == "/v1/models" and self.kind != "tgi":
+            cards = [{"id": self.model, "owned_by": owner, "parent": None}]
+            cards += [{"id": n, "owned_by": owner, "parent": self.model} for n in self.adapters]
+            return {"object": "list", "data": cards}
+        return {
+            ("vllm", "/version"): {"version": "0.33.0"},
+            ("sglang", "/get_server_info"): {"version": "0.6.1"},
+            ("llamacpp", "/props"): {"build_info": "b11434-0", "model_path": "/m.gguf"},
+            ("tgi", "/info"): {"model_id": self.model, "version": "3.3.5", "router": "tgi"},
+        }.get((self.kind, path))
+
+    def post(self, path: str, body: dict[str, Any]) -> tuple[int, Any]:
+        """Status and reply to a POST."""
+        says = {"vllm": "prompt", "sglang": "text", "llamacpp": "content"}
+        if path == "/detokenize" and self.detokenizes and self.kind in says:
+            return 200, {says[self.kind]: self.text(body["tokens"])}
+        if path == "/tokenize" and self.kind == "tgi":
+            ids = self.ids(body["inputs"])
+            return 200, [{"id": one, "text": "", "start": 0, "stop": 0} for one in ids]
+        loads = {"vllm": "/v1/", "sglang": "/"}.get(self.kind)
+        if loads and path == f"{loads}load_lora_adapter":
+            self.adapters[body["lora_name"]] = body["lora_path"]
+            return 200, "Success: LoRA adapter added successfully."
+        if loads and path == f"{loads}unload_lora_adapter":
+            del self.adapters[body["lora_name"]]
+            return 200, "Success: LoRA adapter removed successfully."
+        if path == "/v1/completions" and self.kind in ("vllm", "sglang", "text", "llamacpp"):
+            return self._completion(body)
+        if path == "/completion" and self.kind == "llamacpp":
+            ids = self.brain(body["prompt"], body["n_predict"], self.model)
+            stop = "eos" if ids[-1] in self.stop_ids else "limit"
+            return 200, {
+                "content": self.text(ids, special=False),
+                "tokens": ids if body.get("return_tokens") else [],
+                "tokens_evaluated": len(body["prompt"]),
+                "stop_type": stop,
+            }
+        if path == "/generate" and self.kind == "tgi":
+            told = body["parameters"]
+            ids = self.brain(self.ids(body["inputs"]), told["max_new_tokens"], self.model)
+            stop = "eos_token" if ids[-1] in self.stop_ids else "length"
+            tokens = [{"id": i, "text": self.text([i]), "logprob": 0.0} for i in ids]
+            return 200, {
+                "generated_text": self.text(ids, special=False),
+                "details": {"finish_reason": stop, "tokens": tokens, "prefill": []},
+            }
+        return 404, {"detail": "Not Found"}
+
+    def _completion(self, body: dict[str, Any]) -> tuple[int, Any]:
+        if body["model"] not in (self.model, *self.adapters):
+            return 404, {"error": {"message": f"The model `{body['model']}` does not exist."}}
+        unknown = set(body) - _TEXT_FIELDS
+        if self.kind == "text" and (unknown or not isinstance(body["prompt"], str)):
+            return 422, {"detail": "Unexpected fields in the request"}
+        prompt = body["prompt"]
+        prompt = self.ids(prompt) if isinstance(prompt, str) else prompt
+        ids = self.brain(prompt, body["max_tokens"], body["model"])
+        stopped = ids[-1] in self.stop_ids
+        choice: dict[str, Any] = {
+            "index": 0,
+            "text": self.text(ids[:-1] if stopped else ids, special=True),
+            "finish_reason": "stop" if stopped else "length",
+        }
+        if body.get("return_token_ids") and self.kind in ("vllm", "sglang"):
+            choice |= {"token_ids": ids, "prompt_token_ids": prompt}
+        usage = {"prompt_tokens": len(prompt), "completion_tokens": len(ids)}
+        return 200, {"object": "text_completion", "choices": [choice], "usage": usage}
+
+
+class _Handler(BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+    fake: FakeServer
+
+    def log_message(self, *_: Any) -> None: ...
+
+    def do_GET(self) -> None:
+        reply = self.fake.get(self.path)
+        self._send(404 if reply is None else 200, {} if reply is None else reply)
+
+    def do_POST(self) -> None:
+        fake = self.fake
+        body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+        fake.asked.append((self.path, body))
+        fake.headers.append(dict(self.headers))
+        with fake.counted():
+            deed = fake.deed() if self.path in GENERATING else "ok"
+            if deed == "stall":
+                fake.released.wait(30)
+            if deed == "slow":
+                time.sleep(0.05)
+            if deed in ("500", "429", "503"):
+                self._send(int(deed), {"error": {"message": "try later"}}, {"Retry-After": "0"})
+                return
+            if deed in ("400", "401"):
+                self._send(int(deed), {"error": {"message": "no"}})
+                return
+            status, reply = fake.post(self.path, body)
+            if deed == "few":
+                reply = _emptied(reply)
+            data = b"<html>busy</html>" if deed == "garbage" else json.dumps(reply).encode()
+            self._send_bytes(status, data, {}, cut=deed == "cut")
+
+    def _send(self, status: int, reply: Any, headers: dict[str, str] | None = None) -> None:
+        self._send_bytes(status, json.dumps(reply).encode(), headers or {})
+
+    def _send_bytes(
+        self, status: int, data: bytes, headers: dict[str, str], *, cut: bool = False
+    ) -> None:
+        try:
+            self.send_response(status)
+            self.send_header("Content-Length", str(len(data)))
+            for name, value in headers.items():
+                self.send_header(name, value)
+            self.end_headers()
+            self.wfile.write(data[: len(data) // 2] if cut else data)
+        except OSError:  # the other side has given up
+            self.close_connection = True
+        if cut:
+            self.close_connection = True
+
+
+def _emptied(reply: Any) -> Any:
+    """A reply with nothing in any of its lists."""
+    if isinstance(reply, dict):
+        return {key: _emptied(value) for key, value in reply.items()}
+    return [] if isinstance(reply, list) else reply
+
+
+@contextmanager
+def serving(fake: FakeServer, port: int = 0) -> Iterator[FakeServer]:
+    """Runs a server on the loopback and sets its `url`."""
+    handler = type("Handler", (_Handler,), {"fake": fake})
+    server = ThreadingHTTPServer(("127.0.0.1", port), handler)
+    server.daemon_threads = True
+    server.block_on_close = False  # what stalls is not waited for
+    thread = threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True)
+    thread.start()
+    fake.url = f"http://127.0.0.1:{server.server_address[1]}"
+    try:
+        yield fake
+    finally:
+        fake.released.set()
+        server.shutdown()
+        server.server_close()
+        thread.join()

@@ -1,0 +1,380 @@
+"""A sweep in several processes, a queue, a cluster: the table and artifacts of one process."""
+
+import json
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import time
+from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, distribution
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+from omegaconf import OmegaConf
+
+from lr_exp import cells, launchers
+from lr_exp.configuration import conf_dir
+from lr_exp.report.__main__ import main as report
+
+from . import slurm
+from .test_end_to_end import contents
+
+ROOT = Path(__file__).parents[1]
+YAML = sorted((conf_dir() / "hydra" / "launcher").glob("*.yaml"))
+
+# Two cells that share all but the labels, and one that fails.
+WORDS = (
+    "+sweep=micro_ablation",
+    "hydra.sweep.dir=runs",
+    "store=store",
+    "method=lightreasoner",
+    "seed=0",
+    "data.max_questions=12",
+    "distiller.steps=2",
+    "benchmarks=[micro_add]",
+    "evaluator.max_examples=8",
+    "evaluator.max_new_tokens=32",
+    "wandb.mode=disabled",
+)
+CELLS = "alpha=0.2,0.3,7"
+LAUNCHERS = {
+    "joblib": ["hydra.launcher.n_jobs=2"],
+    "submitit_local": [],
+    "submitit_slurm": [],
+    "ray": [
+        "hydra.launcher.ray.init.num_cpus=2",
+        f"hydra.launcher.ray.init.object_store_memory={80 << 20}",
+    ],
+}
+
+
+def is_there(name: str) -> bool:
+    try:
+        distribution(launchers._PACKAGES[name][1])
+    except PackageNotFoundError:
+        return False
+    return True
+
+
+def launcher(name: str, *marks: pytest.MarkDecorator) -> Any:
+    extra, _ = launchers._PACKAGES[name]
+    skip = pytest.mark.skipif(not is_there(name), reason=f"needs pip install 'lr_exp[{extra}]'")
+    return pytest.param(name, marks=[skip, *marks])
+
+
+@dataclass(frozen=True)
+class Sweep:
+    """A sweep that ended."""
+
+    folder: Path
+    status: int
+    out: str
+    err: str
+
+    @property
+    def summaries(self) -> list[dict]:
+        found = sorted((self.folder / "runs").glob("*/summary.json"))
+        return [json.loads(path.read_text("utf-8")) for path in found]
+
+    @property
+    def tables(self) -> dict[str, bytes]:
+        """The report's tables; that of costs holds seconds."""
+        assert report([str(self.folder / "runs")]) == 0
+        found = {path.name: path.read_bytes() for path in self.folder.glob("runs/report/*.csv")}
+        assert "micro_ablation.csv" in found
+        return {name: table for name, table in found.items() if "efficiency" not in name}
+
+
+def begin(folder: Path, *words: str) -> subprocess.Popen[str]:
+    """The program in a process of its own, as users start it."""
+    queue = folder / "slurm"
+    if "hydra/launcher=submitit_slurm" in words:
+        slurm.install(queue)
+    environment = {
+        **os.environ,
+        "PYTHONPATH": str(ROOT),
+        "OMP_NUM_THREADS": "1",
+        "PATH": f"{queue}{os.pathsep}{os.environ['PATH']}",
+        "HOME": str(folder),  # Ray keeps files there
+        "RAY_USAGE_STATS_ENABLED": "0",
+    }
+    return subprocess.Popen(  # noqa: S603 - our own program
+        [sys.executable, "-m", "lr_exp", "-m", *WORDS, *words],
+        cwd=folder,
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def ended(process: subprocess.Popen[str], folder: Path) -> Sweep:
+    out, err = process.communicate(timeout=300)
+    return Sweep(folder, process.returncode, out, err)
+
+
+@pytest.fixture(scope="module")
+def one_by_one(tmp_path_factory):
+    """The sweep with Hydra's own launcher."""
+    folder = tmp_path_factory.mktemp("basic")
+    return ended(begin(folder, CELLS), folder)
+
+
+def test_one_process_counts_its_cells_and_fails_if_one_did(one_by_one):
+    assert one_by_one.status == 1
+    assert "cells: 2 finished, 1 failed" in one_by_one.out
+    assert {s["alpha"] for s in one_by_one.summaries} == {0.2, 0.3}
+    assert len(re.findall("^error: alpha=7", one_by_one.err, re.MULTILINE)) == 1
+    assert "failed:" not in one_by_one.err  # its error line says it
+
+
+# Ray's own processes take up to a minute to start on a busy machine, and fail if it takes longer.
+@pytest.mark.parametrize(
+    "name",
+    [
+        launcher("joblib"),
+        launcher("submitit_local"),
+        launcher("submitit_slurm", pytest.mark.slow),
+        launcher("ray", pytest.mark.slow),
+    ],
+)
+def test_a_launcher_gives_the_same_table_and_artifacts(name, one_by_one, tmp_path):
+    words = [CELLS, f"hydra/launcher={name}", *LAUNCHERS[name]]
+    sweep = ended(begin(tmp_path, *words), tmp_path)
+    assert sweep.status == 1, sweep.err  # the cell that fails is told across processes
+    assert "cells: 2 finished, 1 failed" in sweep.out
+    (failed,) = [line for line in sweep.err.splitlines() if line.startswith("failed:")]
+    assert "alpha=7" in failed
+    assert "Traceback" not in sweep.out + sweep.err
+    assert contents(tmp_path / "store") == contents(one_by_one.folder / "store")
+    assert sweep.tables == one_by_one.tables
+    (record,) = tmp_path.glob("runs/*/failed.json")
+    assert "alpha=7" in json.loads(record.read_text("utf-8"))["error"]
+
+
+# A queue --------------------------------------------------------------------------------------
+
+
+def cell_of(folder: Path) -> psutil.Process | None:
+    """The process of submitit's that runs a cell of the sweep in this folder, if one does."""
+    for process in psutil.process_iter(["cmdline"]):
+        words = process.info["cmdline"] or []
+        if "submitit.core._submit" in words and any(str(folder) in word for word in words):
+            return process
+    return None
+
+
+def wait_for(condition, seconds: float = 120) -> Any:
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        found = condition()
+        if found:
+            return found
+        time.sleep(0.02)
+    raise AssertionError("waited in vain")
+
+
+@pytest.mark.parametrize(
+    "name", [launcher("submitit_local"), launcher("submitit_slurm", pytest.mark.slow)]
+)
+def test_a_preempted_job_requeues_and_goes_on_from_the_store(name, one_by_one, tmp_path):
+    """SIGTERM comes first and must not end the job; then the signal that queues send."""
+    process = begin(tmp_path, "alpha=0.2", f"hydra/launcher={name}")
+    store = tmp_path / "store"
+    wait_for(lambda: list(store.glob("score/*.part")) or list(store.glob("score/*/manifest.json")))
+    cell = cell_of(tmp_path)
+    assert cell is not None
+    rollout = next(store.glob("rollout/*/manifest.json")).read_bytes()
+    cell.send_signal(signal.SIGTERM)
+    cell.send_signal(signal.SIGUSR2)
+    sweep = ended(process, tmp_path)
+    (log,) = tmp_path.glob("runs/.submitit/*/*_log.err")
+    told = log.read_text("utf-8")
+    assert "Requeued job" in told
+    assert sweep.status == 0, sweep.err + told
+    (summary,) = sweep.summaries
+    assert next(store.glob("rollout/*/manifest.json")).read_bytes() == rollout  # not made again
+    expected = contents(one_by_one.folder / "store")
+    found = contents(store)
+    assert {name: expected[name] for name in found} == found
+    (whole,) = [s for s in one_by_one.summaries if s["alpha"] == 0.2]
+    for key in ("tuned", "expert"):
+        assert summary["evaluate"][key] == whole["evaluate"][key]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", [launcher("joblib"), launcher("submitit_local")])
+def test_a_sweep_that_is_stopped_leaves_no_process_behind(name, tmp_path):
+    process = begin(tmp_path, "alpha=0.2", f"hydra/launcher={name}")
+    wait_for(lambda: list((tmp_path / "store").glob("rollout/*")))
+    children = psutil.Process(process.pid).children(recursive=True)
+    assert children
+    process.send_signal(signal.SIGTERM)
+    sweep = ended(process, tmp_path)
+    assert sweep.status in (130, 143)
+    assert "stopped: the same command goes on where it was" in sweep.err
+    _, alive = psutil.wait_procs(children, timeout=20)
+    assert alive == []
+    assert "Traceback" not in sweep.err
+
+
+# Configs --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("path", YAML, ids=lambda path: path.stem)
+def test_a_launchers_file_sets_what_its_package_knows(path):
+    assert path.stem in launchers._PACKAGES
+    if not is_there(path.stem):
+        pytest.skip("its package is not installed")
+    from hydra.core.config_store import ConfigStore
+    from hydra.core.plugins import Plugins
+
+    Plugins.instance()  # packages register what they know
+    schema = ConfigStore.instance().load(f"hydra/launcher/{path.stem}.yaml").node
+    merged = OmegaConf.merge(schema, OmegaConf.load(path))  # of other keys or types: an error
+    assert OmegaConf.to_container(merged)["_target_"] == schema._target_
+
+
+def test_there_is_a_file_for_every_launcher():
+    assert {path.stem for path in YAML} == set(launchers._PACKAGES)
+
+
+# What cannot work -----------------------------------------------------------------------------
+
+
+def test_a_launcher_of_a_single_run_is_refused(program):
+    outcome = program("experiment=demo", "hydra/launcher=submitit_slurm")
+    assert "add -m" in outcome.error
+
+
+def test_a_launcher_that_is_not_installed_says_how_to(program, monkeypatch):
+    def missing(name: str) -> None:
+        raise PackageNotFoundError(name)
+
+    monkeypatch.setattr(launchers, "distribution", missing)
+    outcome = program("experiment=demo", "hydra/launcher=joblib", flags=["-m"])
+    assert "pip install 'lr_exp[joblib]'" in outcome.error
+
+
+def test_a_queue_that_is_not_there_is_said_before_anything_is_launched(program, monkeypatch):
+    monkeypatch.setattr(launchers, "distribution", lambda name: name)
+    monkeypatch.setenv("PATH", "")
+    outcome = program("experiment=demo", "hydra/launcher=submitit_slurm", flags=["-m"])
+    assert "no Slurm queue here (sbatch, srun" in outcome.error
+    assert not outcome.folder.exists()
+
+
+@pytest.mark.parametrize("given", ["word", "environment"])
+def test_a_cluster_that_does_not_answer_is_said_at_once(given, program, monkeypatch):
+    monkeypatch.setattr(launchers, "distribution", lambda name: name)
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        address = f"127.0.0.1:{free.getsockname()[1]}"
+    words = ["experiment=demo", "hydra/launcher=ray"]
+    if given == "word":
+        words.append(f"hydra.launcher.ray.init.address={address}")
+    else:
+        words.append("hydra.launcher.ray.init.address=auto")
+        monkeypatch.setenv("RAY_ADDRESS", address)
+    outcome = program(*words, flags=["-m"])
+    assert address in outcome.error
+    assert "no Ray cluster answers there" in outcome.error
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("hydra/launcher/mine.yaml", "setup: [touch made]\n"),
+        ("hydra/launcher/mine.yaml", "ray: {init: {address: 'there:6379'}}\n"),
+        ("hydra/launcher/mine.yaml", "ray: {remote: {runtime_env: {pip: [x]}}}\n"),
+        ("hydra/launcher/mine.yaml", 'partition: "a\\ntouch made"\n'),
+        ("experiment/x.yaml", "# @package hydra.launcher\nsetup: [touch made]\n"),
+        ("x.yaml", "hydra: {launcher: {env_setup: {commands: [touch made]}}}\n"),
+    ],
+)
+def test_a_file_that_came_along_runs_no_commands_in_jobs(name, content, program, tmp_path):
+    file = tmp_path / "mine" / name
+    file.parent.mkdir(parents=True)
+    file.write_text(content, "utf-8")
+    outcome = program("experiment=demo", flags=["-m", "--config-dir", str(tmp_path / "mine")])
+    assert "give it on the command line" in outcome.error
+
+
+def test_a_copy_of_our_own_launcher_files_is_allowed(tmp_path):
+    from lr_exp.command_line import check_words
+
+    place = tmp_path / "hydra" / "launcher"
+    place.mkdir(parents=True)
+    for path in YAML:
+        (place / path.name).write_text(path.read_text("utf-8"), "utf-8")
+    check_words(["--config-dir", str(tmp_path), "hydra.launcher.setup=[module load cuda]"])
+
+
+# Failures of the libraries ----------------------------------------------------------------------
+
+
+def named(module: str, message: str = "killed") -> Exception:
+    return type("Broken", (RuntimeError,), {"__module__": module})(message)
+
+
+@pytest.mark.parametrize(
+    ("module", "told"),
+    [
+        ("joblib.externals.loky.process_executor", "n_jobs="),
+        ("submitit.core.utils", ".submitit/"),
+        ("ray.exceptions", "Ray could not run the cells (killed)"),
+    ],
+)
+def test_a_launchers_failure_is_one_line(module, told, program, monkeypatch):
+    def fail() -> None:
+        raise named(module)
+
+    monkeypatch.setattr("lr_exp.__main__._job", fail)
+    outcome = program("experiment=demo", flags=["-m"])
+    assert told in outcome.error
+    assert "same command goes on" in outcome.error
+
+
+def test_another_failure_keeps_its_traceback(program, monkeypatch):
+    def fail() -> None:
+        raise named("elsewhere")
+
+    monkeypatch.setattr("lr_exp.__main__._job", fail)
+    with pytest.raises(RuntimeError, match="killed"):
+        program("experiment=demo", flags=["-m"])
+
+
+# The way there and back -------------------------------------------------------------------------
+
+
+def test_an_outcome_counts_where_it_arrives():
+    cells.forget()
+    rebuild, parts = cells.Outcome(2, "alpha=7", "out of range").__reduce__()
+    cells.note(1, "alpha=0.2", None)
+    assert len(cells.outcomes()) == 1
+    rebuild(*parts)
+    rebuild(*parts)  # read twice, it counts once
+    told = [(one.cell, one.error, one.came_back) for one in cells.outcomes()]
+    assert told == [("alpha=0.2", None, False), ("alpha=7", "out of range", True)]
+    cells.forget()
+    assert cells.outcomes() == []
+
+
+def test_a_cell_finds_its_folder_and_words_in_another_process(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "argv", ["lr_exp", "-m", "alpha=0.2"])
+    rebuild, parts = cells.Portable(lambda config: config).__reduce__()
+    monkeypatch.chdir("/")
+    monkeypatch.setattr(sys, "argv", ["worker", "--node=1"])
+    monkeypatch.setattr("lr_exp.__main__.prepare", lambda: None)
+    monkeypatch.setattr(sys, "excepthook", sys.excepthook)
+    monkeypatch.setattr("threading.excepthook", sys.excepthook)
+    arrived = rebuild(*parts)
+    assert Path.cwd() == tmp_path
+    assert sys.argv == ["worker", "-m", "alpha=0.2"]
+    assert arrived(7) == 7
