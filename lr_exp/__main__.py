@@ -41,6 +41,7 @@ from lr_exp.hygiene import (
     show_exception,
 )
 from lr_exp.launchers import check_launcher, explained, stop_jobs
+from lr_exp.outcome import choices, record_failure
 from lr_exp.report.terminal import results_lines, summary_table
 from lr_exp.settings import Settings
 
@@ -78,20 +79,17 @@ def _job(config: DictConfig) -> cells.Outcome | None:
 
         began = True
         summary = run(settings, folder, conf_dir())
-        print(f"{summary_table(summary)}\n{results_lines(folder)}", flush=True)
+        _show(f"{summary_table(summary)}\n{results_lines(folder)}")
         return cells.note(number, folder.name, None)
     except Exception as error:
         reason = redact(in_one_line(error) or type(error).__name__)
-        if multirun:
-            from lr_exp.run import choices, record_failure
-
-            record_failure(
-                reason,
-                each_text(choices(settings) if settings else written_choices(config), redact),
-                each_text(_told(hydra_config), redact),
-                folder,
-                began=began,
-            )
+        record_failure(
+            reason,
+            each_text(choices(settings) if settings else written_choices(config), redact),
+            each_text(_told(hydra_config), redact),
+            folder,
+            began=began,
+        )
         if os.environ.get("LR_EXP_DEBUG") == "1":
             raise
         if not isinstance(error, _USERS):
@@ -123,6 +121,8 @@ def main() -> int:
         check_launcher(sys.argv[1:])
         sys.argv[1:] = narrow_sweep(sys.argv[1:])
         _job()
+    except BrokenPipeError:
+        _drop_output()
     except Exception as error:
         if _stopped:  # libraries that were stopped half-way fail while they tidy up
             return _say_stopped(_stopped[0])
@@ -147,7 +147,7 @@ def _sum_up() -> int:
     ended = cells.outcomes()
     failed = [cell for cell in ended if cell.error is not None]
     if len(ended) > 1:
-        print(f"\ncells: {len(ended) - len(failed)} finished, {len(failed)} failed", flush=True)
+        _show(f"\ncells: {len(ended) - len(failed)} finished, {len(failed)} failed")
     for cell in failed:
         if cell.came_back:  # its own line stands among others, or in a job's log
             line = printable(f"failed: {cell.cell}: {cell.error}")
@@ -184,7 +184,19 @@ def _announce(hydra_config: Any, number: int, folder: Path) -> None:
     progress.choose_for_cells(side_by_side=not _one_by_one(hydra_config))
     count = count_cells(sys.argv[1:], hydra_config.sweeper.get("params") or {})
     of = f" of {count}" if count else ""
-    print(f"\ncell {number}{of}: {printable(folder.name)}", flush=True)
+    _show(f"\ncell {number}{of}: {printable(folder.name)}")
+
+
+def _show(text: str) -> None:
+    """Prints; a reader who has enough, as `head` has, ends neither a run nor a sweep."""
+    try:
+        print(text, flush=True)
+    except BrokenPipeError:
+        _drop_output()
+
+
+def _drop_output() -> None:
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # what is buffered, too
 
 
 def _one_by_one(hydra_config: Any) -> bool:

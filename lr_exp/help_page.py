@@ -3,6 +3,7 @@
 Knows the program's words; values come from the composed settings, options from the folders.
 """
 
+import shutil
 import sys
 import textwrap
 from collections.abc import Mapping, Sequence
@@ -12,7 +13,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from lr_exp import __version__
 
-_WIDTH = 88  # columns of the options
+_NARROWEST, _WIDEST = 72, 100  # columns of the page
 _VALUES = 40  # columns of the settings and their values
 
 _OPENING = """\
@@ -82,12 +83,13 @@ def help_page(config: DictConfig, options: Mapping[str, Sequence[str]]) -> str:
         config: the composed settings, `hydra` included: their values are shown.
         options: group to the names there are.
     """
+    width = min(max(shutil.get_terminal_size((_WIDEST, 24)).columns, _NARROWEST), _WIDEST)
     lines = [_OPENING, "", "choose (python -m lr_exp.list tells of each):"]
     for group, what in _GROUPS.items():
         lines.append(f"  {group:<12}{what}")
         names = " ".join(options[group])
         indent = " " * 14
-        lines += textwrap.wrap(names, _WIDTH, initial_indent=indent, subsequent_indent=indent)
+        lines += textwrap.wrap(names, width, initial_indent=indent, subsequent_indent=indent)
     lines += ["", "set (here with the values of this command):"]
     shown = {key: _value(config, key) for key in _SETTINGS}
     for key, what in _SETTINGS.items():
@@ -95,7 +97,10 @@ def help_page(config: DictConfig, options: Mapping[str, Sequence[str]]) -> str:
         if len(start) > _VALUES - 2:  # a long value, of a path for example
             lines.append(start)
             start = ""
-        lines.append(f"{start:<{_VALUES}}{what}")
+        after = " " * _VALUES
+        lines += textwrap.wrap(
+            what, width, initial_indent=f"{start:<{_VALUES}}", subsequent_indent=after
+        )
     return "\n".join([*lines, "", _CLOSING])
 
 

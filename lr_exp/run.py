@@ -3,7 +3,6 @@
 Knows the run's folder, the experiment and the sinks; knows nothing of how a stage works.
 """
 
-import contextlib
 import json
 import logging
 import os
@@ -18,12 +17,11 @@ from typing import Any
 import numpy as np
 import torch
 
-from lr_exp.errors import first_line
 from lr_exp.experiment import Experiment
 from lr_exp.inputs import versions
+from lr_exp.outcome import choices, clear, write_page
 from lr_exp.pair import odd_pair
-from lr_exp.report.page import write_run_page
-from lr_exp.run_folder import ANSWERS, FAILED, METRICS, PAGE, SUMMARY, TRAJECTORIES
+from lr_exp.run_folder import ANSWERS, SUMMARY, TRAJECTORIES
 from lr_exp.settings import Settings
 from lr_exp.stages.distilling import Tuned
 from lr_exp.stages.evaluating import Evaluation
@@ -44,7 +42,7 @@ def run(settings: Settings, folder: Path, conf_dir: Path) -> dict[str, Any]:
         UserError: something in the settings or the inputs cannot work.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    _clear(folder)
+    clear(folder)
     _start_chance(settings.seed)
     store = Store(settings.store, on_use=partial(note_reference, folder))
     experiment = Experiment(settings, store, conf_dir)
@@ -80,28 +78,8 @@ def run(settings: Settings, folder: Path, conf_dir: Path) -> dict[str, Any]:
         summary["peak_memory_bytes"] = experiment.bench.peak_memory_bytes
         show.headlines(tracker, summary)
     write_atomically(folder / SUMMARY, json.dumps(summary, indent=2, ensure_ascii=False) + "\n")
-    _write_page(folder)
+    write_page(folder)
     return summary
-
-
-def record_failure(
-    error: str, choices: dict[str, Any], overrides: list[str], folder: Path, *, began: bool
-) -> None:
-    """Leaves the reason where the results would be, for the table that the cell belongs to.
-
-    Args:
-        error: one line.
-        choices: what the results would have been shown under, as far as it is known.
-        overrides: what the cell was told.
-        began: whether `run` was called; what lies in the folder is then this run's.
-    """
-    record = {"error": error, **choices, "overrides": overrides}
-    with contextlib.suppress(OSError):  # the error itself is what matters
-        folder.mkdir(parents=True, exist_ok=True)
-        if not began:
-            _clear(folder)
-        write_atomically(folder / FAILED, json.dumps(record, indent=2, ensure_ascii=False) + "\n")
-        _write_page(folder)
 
 
 def _warn(told: list[str], before: Sequence[str] = ()) -> list[str]:
@@ -112,32 +90,6 @@ def _warn(told: list[str], before: Sequence[str] = ()) -> list[str]:
     return told
 
 
-def _write_page(folder: Path) -> None:
-    """The run as a page; the numbers are safe by then, and no fault of a page may take them."""
-    try:
-        write_run_page(folder)
-    except Exception as error:
-        log.warning("%s was not written: %s", PAGE, first_line(error))
-
-
-def _clear(folder: Path) -> None:
-    """Takes away what an earlier run in this folder would show as this one's: results and links.
-
-    Its numbers stay beside, under other names: this run may be a mistake.
-    """
-    if (folder / SUMMARY).exists():
-        for name in (SUMMARY, METRICS):
-            if (folder / name).exists():
-                (folder / name).replace(folder / f"previous.{name}")
-    (folder / FAILED).unlink(missing_ok=True)
-    for name in (TRAJECTORIES, PAGE):
-        (folder / name).unlink(missing_ok=True)
-    links = [folder / "adapter", folder / "merged", *(folder / ANSWERS).glob("*/*.jsonl")]
-    for link in links:
-        if link.is_symlink():
-            link.unlink()
-
-
 def _head(settings: Settings, experiment: Experiment) -> dict[str, Any]:
     """What ran."""
     return {
@@ -146,28 +98,6 @@ def _head(settings: Settings, experiment: Experiment) -> dict[str, Any]:
         "seeds": _seeds(settings),
         "provenance": experiment.inputs.provenance(),
         "settings": asdict(settings),
-    }
-
-
-def choices(settings: Settings) -> dict[str, Any]:
-    """The choices that results are shown under.
-
-    One that no stage reads is null: its value would claim what is not so.
-    """
-    method, stages = settings.method, settings.stages
-    trains = "sample" in stages or "distill" in stages
-    learns = trains and not settings.imports_records
-    contrasts = "evaluate" in stages and settings.evaluator.decoder == "contrastive"
-    compared = settings.asks_amateur or (learns and method.needs_amateur)
-    return {
-        "method": method.name if learns else None,
-        "expert": settings.expert.name,
-        "amateur": settings.amateur.name if compared else None,
-        "data": settings.data.name,
-        "alpha": settings.alpha if (learns and method.reads_alpha) or contrasts else None,
-        "beta": settings.beta if learns and method.reads_beta else None,
-        "seed": settings.seed,
-        "sweep": settings.sweep,
     }
 
 

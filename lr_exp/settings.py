@@ -369,7 +369,7 @@ class WandbSettings:
     name: str | None = None  # null: the method, the models and what else tells cells apart
     tags: list[str] = field(default_factory=list)
     # Record supervision, adapter and graded answers as artifacts. What is sent then holds the texts
-    # of questions and answers, and the adapter's weights.
+    # of questions and answers, and the adapter's weights. Tables hold texts of some either way.
     artifacts: bool = True
 
     def __post_init__(self) -> None:

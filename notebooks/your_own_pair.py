@@ -116,7 +116,7 @@ with lr_exp.style.styled():
         shares = [100 * (one.steps.kl_nats > beta).mean() for beta in betas]
         axes.plot(betas, shares, color=colour, linestyle=line, label=name)
     axes.axvline(0.4, color="black", linestyle="--", linewidth=0.8)
-    axes.annotate("the paper's β", (0.42, 30), size=7)
+    axes.annotate("the paper's β", (0.42, 0.92), xycoords=("data", "axes fraction"), size=7)
     axes.set(xscale="log", xlabel="β (nats)", ylabel="kept steps (%)")
     axes.xaxis.set_major_formatter("{x:g}")
     figure.legend(loc="outside right upper")

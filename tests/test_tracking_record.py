@@ -14,7 +14,7 @@ from lr_exp.distiller import distill
 from lr_exp.distiller.trainer import ContrastTrainer
 from lr_exp.evaluator import answer, grade
 from lr_exp.inputs import Inputs
-from lr_exp.run import choices
+from lr_exp.outcome import choices
 from lr_exp.sampler import rollout, score, select
 from lr_exp.tracking import cell_of, config_of, show
 from lr_exp.tracking.trajectories import COLUMNS, entropy_histogram, rows
@@ -249,6 +249,7 @@ def test_where_things_are_does_not_make_another_run(place, tmp_path):
         "sampler.export=there.jsonl",
         "distiller.checkpoint_every=4",
         "distiller.merge=true",
+        *("server.url=http://localhost:1", "server.concurrency=2", "server.attempts=2"),
     ):
         assert cell(place, same).id == own.id, same
 

@@ -2,6 +2,7 @@
 
 import math
 import os
+import re
 import textwrap
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,6 +13,7 @@ from lr_exp.run_folder import PAGE
 
 _WHO = ("expert", "tuned")
 _WIDTH = 80  # columns of sentences
+_UNIT = re.compile(r"(?<=\d) (?=(?:s|nats)\b)|(?<=\d s) (?=\(from)")
 
 
 def summary_table(summary: dict[str, Any]) -> str:
@@ -46,7 +48,9 @@ def results_lines(folder: Path) -> str:
 def _sentence(start: str, text: str) -> str:
     indent = " " * len(start)
     told = printable(" ".join(text.split()))
-    return textwrap.fill(told, _WIDTH, initial_indent=start, subsequent_indent=indent)
+    told = _UNIT.sub("\xa0", told)  # no line ends between a number and its unit
+    filled = textwrap.fill(told, _WIDTH, initial_indent=start, subsequent_indent=indent)
+    return filled.replace("\xa0", " ")
 
 
 def _headline(summary: dict[str, Any]) -> str:

@@ -27,6 +27,7 @@ _PLACES_IN = {
     "amateur": ("path", "fallback_path", "package", "package_path", "revision"),
     "data": ("path", "revision"),
     "sampler": ("export",),
+    "server": ("url", "concurrency", "timeout", "attempts"),
     "distiller": ("checkpoint_every", "merge"),  # they change no result
 }
 
