@@ -8,6 +8,8 @@ first asked for.
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from lr_exp.version import __version__ as __version__
+
 if TYPE_CHECKING:
     from lr_exp import contrast, progress
     from lr_exp.api import compose, read_questions, run_experiment
@@ -17,8 +19,6 @@ if TYPE_CHECKING:
     from lr_exp.report import paired
     from lr_exp.report.figures import style
     from lr_exp.settings import Settings
-
-__version__ = "0.1.0"
 
 __all__ = [
     "Answer",

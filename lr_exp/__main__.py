@@ -1,11 +1,9 @@
 """The program: `python -m lr_exp [overrides]`, multirun with `-m`. Imports no torch by itself."""
 
 import errno
-import logging
 import os
 import signal
 import sys
-import warnings
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -18,14 +16,13 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from lr_exp import cells, progress
-from lr_exp.command_line import check_settings, check_words, guard_environment
+from lr_exp.command_line import check_settings, check_words
 from lr_exp.configuration import (
     check_overrides,
     conf_dir,
     count_cells,
     in_one_line,
     narrow_sweep,
-    register,
     to_settings,
     written_choices,
 )
@@ -33,7 +30,6 @@ from lr_exp.errors import UserError
 from lr_exp.help_page import version_line
 from lr_exp.hygiene import (
     each_text,
-    guard_logging,
     guard_tracebacks,
     printable,
     redact,
@@ -44,6 +40,7 @@ from lr_exp.launchers import check_launcher, explained, stop_jobs
 from lr_exp.outcome import choices, record_failure
 from lr_exp.report.terminal import results_lines, summary_table
 from lr_exp.settings import Settings
+from lr_exp.start import prepare
 
 # Errors that a user can mend. OSError: a folder that cannot be made, a disk that is full.
 _USERS = (UserError, HydraException, OmegaConfBaseException, OSError)
@@ -135,13 +132,6 @@ def main() -> int:
     return _sum_up()
 
 
-def prepare() -> None:
-    """Makes this process ready for runs; each other one that a cell runs in is made so, too."""
-    register()
-    guard_environment()
-    _quiet_start()
-
-
 def _sum_up() -> int:
     """Says how a sweep's cells ended; returns the exit status."""
     ended = cells.outcomes()
@@ -231,29 +221,6 @@ def _print_error(error: Exception, again: bool = False) -> None:
 
 def _is_override(word: str) -> bool:
     return not word.startswith("-") and "=" in word
-
-
-def _quiet_start() -> None:
-    """One format for our lines, no secret in them; libraries speak only of what goes wrong."""
-    guard_logging()
-    progress.choose(None)
-    handler = progress.LogHandler()
-    logging.basicConfig(
-        level=logging.WARNING, format="%(levelname)s: %(message)s", handlers=[handler]
-    )
-    logging.captureWarnings(True)  # Python's, which would be written into a progress bar
-    logging.getLogger("lr_exp").setLevel(logging.INFO)
-    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
-    warnings.filterwarnings("ignore", category=FutureWarning, module="transformers")
-    # conf/hydra/launcher's files have the names of the plug-ins' schemas, which is what we want.
-    warnings.filterwarnings("ignore", r"(?s).*hydra/launcher/.* validated against ConfigStore")
-    os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
-    if not progress.on_terminal():
-        os.environ.setdefault("TQDM_DISABLE", "1")  # bars of libraries, of downloads too
-    # Threads that spin at barriers slow a shared machine down tenfold; waiting costs little.
-    os.environ.setdefault("OMP_WAIT_POLICY", "passive")
-    # Hydra then raises what it would print over several lines, secrets and all, and exit with.
-    os.environ["HYDRA_FULL_ERROR"] = "1"
 
 
 if __name__ == "__main__":

@@ -15,6 +15,7 @@ from typing import Any
 from omegaconf import DictConfig
 
 from lr_exp.hygiene import guard_tracebacks
+from lr_exp.start import prepare
 
 _ended: dict[int, "Outcome"] = {}  # of this call, by the cell's number
 
@@ -76,8 +77,6 @@ def _arrive(folder: str, words: Sequence[str], function: Callable[[DictConfig], 
     Those are the launcher's: submitit's requeue a job, Ray's and joblib's end a worker. Ended at
     any moment, a cell loses nothing that the store held.
     """
-    from lr_exp.__main__ import prepare
-
     os.chdir(folder)  # paths in settings are relative to it
     cores = os.environ.get("SLURM_CPUS_PER_TASK")
     if cores:  # not every Slurm keeps a job to its own; joblib and Ray set this themselves

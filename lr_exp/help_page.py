@@ -11,7 +11,7 @@ from importlib.metadata import PackageNotFoundError, version
 
 from omegaconf import DictConfig, OmegaConf
 
-from lr_exp import __version__
+from lr_exp.version import __version__
 
 _NARROWEST, _WIDEST = 72, 100  # columns of the page
 _VALUES = 40  # columns of the settings and their values

@@ -9,12 +9,13 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from lr_exp import __version__, models
+from lr_exp import models
 from lr_exp.data import Question, fingerprint, load_questions, select_questions
 from lr_exp.errors import UserError
 from lr_exp.evaluator import grade
 from lr_exp.evaluator.benchmarks import load_benchmark, load_shots
 from lr_exp.settings import Settings
+from lr_exp.version import __version__
 from lr_exp.vocabulary import SharedVocabulary, shared_vocabulary
 
 MODEL_PACKAGES = ("torch", "transformers", "tokenizers")

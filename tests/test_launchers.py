@@ -371,7 +371,7 @@ def test_a_cell_finds_its_folder_and_words_in_another_process(tmp_path, monkeypa
     rebuild, parts = cells.Portable(lambda config: config).__reduce__()
     monkeypatch.chdir("/")
     monkeypatch.setattr(sys, "argv", ["worker", "--node=1"])
-    monkeypatch.setattr("lr_exp.__main__.prepare", lambda: None)
+    monkeypatch.setattr("lr_exp.cells.prepare", lambda: None)
     monkeypatch.setattr(sys, "excepthook", sys.excepthook)
     monkeypatch.setattr("threading.excepthook", sys.excepthook)
     arrived = rebuild(*parts)
