@@ -21,7 +21,7 @@ from lr_exp.report.__main__ import main
 from lr_exp.report.names import ABSENT
 from lr_exp.report.page import write_run_page
 from tests.test_page import ANSWER, NASTY, TOKENS, write_trajectories
-from tests.test_report_runs import write_run
+from tests.test_report_runs import write_failed, write_run
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 MISSING = [
@@ -486,7 +486,50 @@ def test_prints_the_current_answer_without_controls(demo: Path, open_page: Open)
     )
     assert not any(one.is_visible() for one in tab.page.locator("button, select, nav").all())
     assert tab.page.locator(".tokens .t").first.is_visible()
+    assert not tab.page.locator("#settings table").first.is_visible()  # pages of settings
     assert tab.page.pdf().startswith(b"%PDF")
+    assert tab.page.locator("details[open]").count() == 0
+
+
+def test_a_long_question_has_a_bounded_place(open_page: Open, tmp_path: Path) -> None:
+    run = write_run(tmp_path / "run")
+    write_trajectories(run, ANSWER | {"question": "How many?\n" * 1_900}, ANSWER)
+    tab = open_page(write_run_page(run))
+    question = tab.page.locator("#the-reader .question")
+    assert question.bounding_box()["height"] <= 320
+    assert question.evaluate("one => one.scrollHeight") > 10_000  # all of it is there
+    assert question.get_attribute("tabindex") == "0"
+    tab.page.locator("#the-reader [data-go='1']").click()
+    assert question.inner_text() == ANSWER["question"]
+    assert question.get_attribute("tabindex") is None
+
+
+def test_answers_open_on_the_first_outcome_that_has_some(open_page: Open, tmp_path: Path) -> None:
+    graded: dict[str, Any] = {"before": {"micro_add": [1, 0]}, "after": {"micro_add": [0, 0]}}
+    tab = open_page(write_run_page(write_run(tmp_path / "run", **graded)))
+    pressed = tab.page.locator("#the-pairs [data-filter][aria-pressed=true]")
+    assert pressed.get_attribute("data-filter") == "lost"
+    assert "micro_add/0" in tab.text("#the-pairs [data-is=verdict]")
+    assert "Shaded: from where the two outputs differ on." in tab.text("#the-pairs .note")
+
+
+@pytest.mark.parametrize("size", [DESKTOP, PHONE])
+def test_the_runs_of_a_sweep_can_be_read_without_scrolling(
+    open_page: Open, tmp_path: Path, size: tuple[int, int]
+) -> None:
+    folder, shared = tmp_path / "sweep", ",".join(f"key_{i}.value={i}" for i in range(8))
+    for beta in (0.2, 0.4):
+        write_run(folder / f"beta={beta},{shared}", beta=beta, sweep="mine")
+    write_failed(folder / f"beta=0.8,{shared}", "no_memory_" * 30, expert="micro", sweep="mine")
+    assert main([str(folder)]) == 0
+    tab = open_page(folder / "report" / "report.html", size)
+    frame = tab.page.locator("#runs .scroll")
+    assert frame.evaluate("one => one.scrollWidth - one.clientWidth") <= 0
+    assert tab.text("#runs tbody tr th bdi") == "beta=0.2"
+    tab.page.locator("#runs details summary").first.click()
+    assert tab.text("#runs details bdi") == f"beta=0.2,{shared}"
+    assert frame.evaluate("one => one.scrollWidth - one.clientWidth") <= 0
+    assert tab.overflow == 0
 
 
 def test_a_narrow_window_is_never_scrolled_sideways(open_page: Open, tmp_path: Path) -> None:
@@ -567,14 +610,16 @@ def test_without_references_a_filter_that_is_empty_says_so(open_page: Open, tmp_
     run = write_run(tmp_path / "run", amateur=None)
     write_trajectories(run, unknown | silent, alpha=None, beta=None, amateur=None)
     tab = open_page(write_run_page(run))
-    assert tab.count("wrong") == "0"
-    assert tab.page.locator(".tokens .unscored").count() == 3
-    assert "not scored" in tab.text(".panel [data-is=panel]")
+    assert tab.page.locator(".tokens .t").count() == 3
+    assert tab.page.locator(".tokens .unscored").count() == 0  # where nothing was, none stands out
+    assert "scored" not in tab.text(".panel [data-is=panel]")
+    assert "divergence" not in tab.text(".panel [data-is=panel]")
+    assert "top-1" not in tab.text("#the-reader [data-is=counts]")
     assert "No probabilities were recorded here." in tab.text(".panel [data-is=panel]")
-    for name in ("kept", "differ", "wrong"):
-        tab.filter(name)
-        assert tab.text("#the-reader [data-is=empty]") == "Nothing here passes this filter."
-        assert tab.page.locator(".tokens .t").first.is_hidden()
+    assert tab.page.locator("#the-reader [data-filter]").count() == 2
+    tab.filter("kept")
+    assert tab.text("#the-reader [data-is=empty]") == "Nothing here passes this filter."
+    assert tab.page.locator(".tokens .t").first.is_hidden()
     tab.page.keyboard.press("j")  # nothing to page through
     tab.filter("all")
     assert tab.page.locator(".tokens .t").first.is_visible()

@@ -18,6 +18,7 @@ import pytest
 from lr_exp.report.__main__ import main
 from lr_exp.report.figures.style import INK, MUTED, PAPER
 from lr_exp.report.page import answers, trajectories, write_run_page
+from lr_exp.report.page.cell_names import short_names
 from lr_exp.report.page.markup import embedded_json, tag, text
 from lr_exp.report.page.shell import MOST_BYTES, read_file
 from lr_exp.report.runs import find_runs
@@ -166,7 +167,7 @@ def test_shows_what_the_summary_has(run: Path) -> None:
     assert "published" not in page.words.lower()
     sections = dict(re.findall(r'<section id="(\w+)"(.*?)</section>', page.source, re.DOTALL))
     for section, figure in (
-        ("results", "Gain by benchmark"),
+        ("results", "Before and after, by benchmark"),
         ("divergence", "Divergence of the scored steps"),
         ("divergence", "Kept steps by place in the answer"),
         ("training", "Training"),
@@ -302,13 +303,161 @@ def test_an_unfinished_run_shows_what_it_has(tmp_path: Path) -> None:
     write_trajectories(tmp_path / "run")
     write_metrics(tmp_path / "run", {1: 0.5, 10: 0.25})
     page = page_of_run(tmp_path / "run")
-    assert "This run is not finished." in page.words
+    assert "This run is not finished. It was stopped or is still running" in page.words
     assert "Missing: all that the summary tells" in page.words
     assert page.inside("h2") == ["Trajectory reader", "Training"]
     assert "0.2500" in page.inside("td")
     assert len(page.data("reader-data")["answers"]) == 2
     (tmp_path / "run" / "trajectories.json").unlink()
     assert "no trajectories.json" in page_of_run(tmp_path / "run").words
+
+
+def _as_imported(folder: Path) -> None:
+    summary = json.loads((folder / "summary.json").read_text())
+    summary["settings"]["data"] = {"name": "lr_samples", "format": "lr_samples"}
+    summary["sample"] = {"questions": 3, "steps": None, "kept": 9, "kl_mean": None, "kl_max": 2.0}
+    (folder / "summary.json").write_text(json.dumps(summary))
+
+
+def test_imported_records_are_not_called_missing(tmp_path: Path) -> None:
+    run = write_run(tmp_path / "run", method=None, amateur=None)
+    assert "There is no trajectories.json in the run's folder." in page_of_run(run).words
+    _as_imported(run)
+    words = page_of_run(run).words
+    assert "records were imported and nothing was sampled" in words
+    assert "There is no" not in words
+
+
+# Of a method that asks no amateur: nothing is scored, every step is kept.
+UNSCORED = ANSWER | {
+    "correct": None,
+    "predicted": None,
+    "kept": [1, 1, 1],
+    **dict.fromkeys(
+        ("kl", "expert_entropy", "amateur_entropy", "mask_size", "same_top1"), [None] * 3
+    ),
+    "candidates": [[]] * 3,
+}
+
+
+def test_a_method_without_an_amateur_has_no_words_of_divergences(tmp_path: Path) -> None:
+    all_kept = {"bin_tokens": 8, "steps": [600, 400], "kept": [600, 400]}
+    sample = {"questions": 20, "steps": 1000, "kept": 1000, "by_position": all_kept}
+    alone = {"method": "gt_sft", "amateur": None, "alpha": None, "beta": None}
+    run = write_run(tmp_path / "run", **alone, sample=sample)
+    write_trajectories(run, UNSCORED, alpha=None, beta=None, amateur=None, method="gt_sft")
+    page = page_of_run(run)
+    assert "Where the models diverge" not in page.words
+    assert "Kept steps by place in the answer" not in page.words  # a flat line at 100 %
+    for wrong in ("scored", "D in nats", "Top-1 differ", "Expert wrong"):
+        assert wrong not in page.words, wrong
+    filters = [a["data-filter"] for a in page.all("button") if a.get("data-filter")]
+    assert filters[:2] == ["all", "kept"]
+    assert (page.data("reader-data")["scored"], page.data("reader-data")["amateur"]) == (0, 0)
+    # Where the expert's answers were graded, its wrong ones can be looked for.
+    write_trajectories(run, UNSCORED | {"correct": True}, alpha=None, beta=None)
+    page = page_of_run(run)
+    assert "Expert wrong" in page.words
+    assert "Top-1 differ" not in page.words
+    # Where some steps are left out, the place tells something, though nothing was scored.
+    (run / "summary.json").write_text(
+        (run / "summary.json").read_text().replace('"kept": [600, 400]', '"kept": [600, 100]')
+    )
+    words = page_of_run(run).words
+    assert "Which steps were kept" in words
+    assert "Share of steps that were kept" in words
+
+
+def test_the_gap_of_the_pair_is_with_the_results(tmp_path: Path) -> None:
+    result = {"accuracy": 0.0, "total": 10, "stderr": 0.0}
+    gap = {
+        "decoder": "sampled",
+        "expert": {"micro_add": {**result, "correct": 6, "accuracy": 0.6}},
+        "amateur": {"micro_add": {**result, "correct": 2, "accuracy": 0.2}},
+    }
+    line = "micro micro micro_add sampled 60.0 ± 15.5 20.0 ± 12.6 +40.0 ± 20.0 10"
+    for sweep in (None, "expertise_gap", "micro_baselines"):
+        folder = tmp_path / str(sweep)
+        page = page_of_run(write_run(folder / "0", sweep=sweep, evaluate__gap=gap))
+        results = re.search(r'<section id="results".*?</section>', page.source, re.DOTALL)
+        assert results
+        assert line in Page(results.group()).words
+        write_run(folder / "1", seed=1, sweep=sweep, evaluate__gap=gap)
+        assert main([str(folder)]) == 0
+        report = Page((folder / "report" / "report.html").read_text())
+        assert (line in report.words) == (sweep != "expertise_gap")  # whose own table has it
+        assert "+40.0 ± 20.0" in report.words
+    assert "Expertise gap" not in page_of_run(write_run(tmp_path / "none")).words
+
+
+def test_warnings_and_their_rows_are_on_a_sweep_s_page(tmp_path: Path) -> None:
+    for seed in (0, 1):
+        write_run(tmp_path / str(seed), seed=seed, sweep="mine", warnings=["<b>Tiny</b> gap."])
+    write_run(tmp_path / "2", method="neither", sweep="mine", warnings=["<b>Tiny</b> gap."])
+    write_run(tmp_path / "3", method="gt_sft", amateur=None, sweep="mine")
+    assert main([str(tmp_path)]) == 0
+    told = "Warning: <b>Tiny</b> gap. (LightReasoner of micro; both removed of micro)"
+    page = Page((tmp_path / "report" / "report.html").read_text())
+    assert page.words.count(told) == 1
+    assert (tmp_path / "report" / "report.md").read_text().count("Warning: ") == 1
+
+
+def test_a_sweep_s_runs_are_called_what_they_differ_in(tmp_path: Path) -> None:
+    shared = "data.max_questions=40,benchmarks=_micro_add,micro_plain_,distiller.steps=10"
+    for number, beta in enumerate((0.2, 0.4)):
+        name = f"beta={beta},{shared}"
+        write_run(tmp_path / name, beta=beta, sweep="mine", seed=number)
+    (tmp_path / f"beta=0.4,{shared}" / "summary.json").write_text("{")
+    assert main([str(tmp_path)]) == 0
+    page = Page((tmp_path / "report" / "report.html").read_text())
+    (runs,) = re.findall(r'<section id="runs".*?</section>', page.source, re.DOTALL)
+    table = Page(runs)
+    assert table.inside("th") == ["state", "run", "what"]
+    assert table.inside("td")[0] == "finished"
+    whole = [f"beta={beta},{shared}" for beta in (0.2, 0.4)]
+    assert [cell["title"] for cell in table.all("th") if cell.get("scope") == "row"] == whole
+    shown = table.inside("bdi")
+    assert shown[:2] == ["beta=0.2", whole[0]]
+    # What cannot be read has not failed.
+    assert "1 finished, 0 failed, 1 damaged and 0 unfinished runs." in page.words
+    assert table.inside("td")[1:].count("damaged") == 1
+    assert "failed" not in table.inside("td")
+
+
+_LONG = "b=" + "long" * 25
+
+
+@pytest.mark.parametrize(
+    ("names", "short"),
+    [
+        (["a=1,b=_2,3_,c=4", "a=2,b=_2,3_,c=4"], ["a=1", "a=2"]),
+        # Long ones were cut, each in another place.
+        ([f"m=x,{_LONG},c=4,d=-{'0' * 12}", f"m=xyz,{_LONG},c-{'1' * 12}"], ["m=x", "m=xyz"]),
+        ([f"m=x,d=_-{'0' * 12}", f"m=x,d=_-{'1' * 12}"], None),  # the digest alone differs
+        (["x/a=1,b=2", "y/a=1,b=2", "y/a=2,b=2"], ["x/a=1", "y/a=1", "y/a=2"]),
+        (["x/a=1", "y/a=1"], ["x", "y"]),
+        (["a=1,b=2"], ["a=1,b=2"]),
+        (["a=1", "a=1,b=2"], ["a=1", "a=1,b=2"]),  # nothing would be left of the first
+        (["a,b", "b,a"], ["a,b", "b,a"]),
+        ([], []),
+    ],
+)
+def test_short_names(names: list[str], short: list[str] | None) -> None:
+    assert short_names(names) == (names if short is None else short)
+
+
+def test_one_thread_and_one_word_of_what_was_not_trained(tmp_path: Path) -> None:
+    why = "The method kept no step. Nothing was trained; give it more questions or steps."
+    run = write_run(
+        tmp_path / "run",
+        evaluate__tuned={},
+        stopped=why,
+        provenance__device_name="x86_64 CPU, 1 threads",
+    )
+    words = page_of_run(run).words
+    assert words.split("method LightReasoner")[0].count("Nothing was trained") == 1
+    assert f"Stopped after sampling: {why}" in words
+    assert "x86_64 CPU, 1 thread numbers float32" in words
 
 
 def test_a_failed_run_says_why(tmp_path: Path) -> None:

@@ -146,7 +146,7 @@ def test_several_sweeps_have_a_heading_and_files_each(tmp_path: Path, call: Call
     assert call(tmp_path)[0] == 0
     text = (tmp_path / "report" / "report.md").read_text()
     headings = [line for line in text.splitlines() if line.startswith("## ")]
-    assert headings[1:] == ["## Runs of no sweep", "## ablation", "## my sweep/../x"]
+    assert headings[1:] == ["## Results", "## ablation", "## my sweep/../x"]
     names = {path.name for path in (tmp_path / "report").iterdir()}
     assert {"ablation.csv", "my_sweep_x.csv", "results.csv"} <= names
     assert "100" in (tmp_path / "report" / "my_sweep_x.csv").read_text()
@@ -197,14 +197,26 @@ def test_a_folder_of_unfinished_runs_alone_is_reported(tmp_path: Path, call: Cal
     assert "- 0: has metrics.jsonl\n- 1: has metrics.jsonl\n" in text
 
 
+def test_gaps_that_disagree_cost_their_table_not_the_report(tmp_path: Path, call: Call) -> None:
+    for seed, method in enumerate(("lightreasoner", "neither")):
+        right = {"expert": 3, "amateur": 1 + seed}
+        gap = {who: {"micro_add": {"correct": n, "total": 4}} for who, n in right.items()}
+        write_run(tmp_path / method, method=method, sweep="micro_ablation", evaluate__gap=gap)
+    assert call(tmp_path)[0] == 0
+    text = (tmp_path / "report" / "report.md").read_text()
+    (section,) = re.findall(r"### Expertise gap\n(.*?)\nFiles:", text, re.DOTALL)
+    assert "Not shown: the greedy accuracy of the amateur" in section
+    assert "| micro" not in section
+
+
 def test_one_damaged_summary_does_not_stop_the_report(tmp_path: Path, call: Call) -> None:
     for seed in (0, 1):
         write_run(tmp_path / str(seed), seed=seed, sweep="micro_ablation")
     (tmp_path / "1" / "summary.json").write_text('{"method": NaN')
     status, out, _ = call(tmp_path)
     assert status == 0
-    assert "failed: 1: summary.json cannot be read (Expecting" in out
-    assert "runs: 1 finished, 1 failed" in out
+    assert "damaged: 1: summary.json cannot be read (Expecting" in out
+    assert "runs: 1 finished, 0 failed, 1 damaged" in out
     text = (tmp_path / "report" / "report.md").read_text()
     assert "- 1: summary.json cannot be read (Expecting" in text
     assert "unknown" not in text

@@ -310,7 +310,7 @@ def test_a_damaged_seed_is_lost_from_the_row_that_it_belongs_to(tmp_path: Path) 
     (sweep,) = sweeps(find_runs(tmp_path))
     baseline, row = sweep.rows
     assert (row.seeds, row.lost) == ((0, 1), (3,))
-    assert str(row.remark).startswith("1 of 3 seeds failed: summary.json cannot be read")
+    assert str(row.remark).startswith("1 of 3 seeds damaged: summary.json cannot be read")
     assert baseline.is_baseline
 
 

@@ -85,14 +85,15 @@ def _shown(found: Found, sections: Sequence[Section]) -> str:
         for table in section.tables[:1]:
             title = f"{one_line(section.sweep.name or 'results')}: {table.title}"
             parts += [title, "", plain_table(table), *map(one_line, table.notes[:1]), ""]
-        notes = [*dict.fromkeys(section.sweep.notes)]
+        notes = [*section.sweep.warnings, *dict.fromkeys(section.sweep.notes)]
         # A table that is too wide has lost its remarks.
         notes += [f"{row.label}: {remark(row.remarks)}" for row in _partial(section)]
         parts += [*map(one_line, notes), *([""] if notes else [])]
     parts += [
-        f"failed: {one_line(failed.name)}: {one_line(failed.error)}" for failed in found.failed
+        f"{'damaged' if one.is_damaged else 'failed'}: {one_line(one.name)}: {one_line(one.error)}"
+        for one in found.failed
     ]
-    told = f"runs: {len(found.runs)} finished, {len(found.failed)} failed"
+    told = f"runs: {found.told}"
     if found.unfinished:
         told += f", {len(found.unfinished)} unfinished"
     return "\n".join([*parts, told])

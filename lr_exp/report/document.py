@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 from lr_exp.report.check import machine
-from lr_exp.report.names import is_micro
+from lr_exp.report.names import NO_SWEEP, is_micro, machine_name
 from lr_exp.report.rows import Sweep
 from lr_exp.report.runs import Found, Run, Unfinished
 from lr_exp.report.section import Section
@@ -47,8 +47,7 @@ def document(title: str, found: Found, sections: Sequence[Section]) -> str:
 
 
 def _counts(found: Found) -> list[str]:
-    told = f"{len(found.runs)} finished, {len(found.failed)} failed"
-    told += f" and {len(found.unfinished)} unfinished runs."
+    told = f"{found.told} and {len(found.unfinished)} unfinished runs."
     parts = [told]
     if found.unfinished:
         parts.append(
@@ -83,9 +82,10 @@ def _reading(found: Found, sections: Sequence[Section]) -> str:
 
 def _section(section: Section) -> list[str]:
     sweep = section.sweep
-    parts = [f"## {markdown_text(sweep.name or 'Runs of no sweep')}", _what_ran(sweep)]
-    if sweep.notes:
-        parts.append("\n".join(f"- {markdown_text(note)}" for note in dict.fromkeys(sweep.notes)))
+    parts = [f"## {markdown_text(sweep.name or NO_SWEEP)}", _what_ran(sweep)]
+    told = [*sweep.warnings, *dict.fromkeys(sweep.notes)]
+    if told:
+        parts.append("\n".join(f"- {markdown_text(note)}" for note in told))
     for table in section.tables:
         parts += [f"### {table.title}"]
         if table.rows:
@@ -127,7 +127,7 @@ def _what_ran(sweep: Sweep) -> str:
         "questions": ", ".join(dict.fromkeys(run.data for run in runs if run.data)),
         "benchmarks": ", ".join(sweep.benchmarks),
         "seeds": ", ".join(map(str, seeds)),
-        "machine": _each(runs, "device_name"),
+        "machine": machine_name(_each(runs, "device_name")),
         "numbers": _each(runs, "dtype"),
         "versions": ", ".join(
             f"{key.removesuffix(' version')} {_each(runs, key)}"

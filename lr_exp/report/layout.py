@@ -9,7 +9,7 @@ from lr_exp.report.rows import Sweep
 from lr_exp.report.tables.accuracy import accuracy_table
 from lr_exp.report.tables.alpha_beta import alpha_beta_table
 from lr_exp.report.tables.efficiency import efficiency_table
-from lr_exp.report.tables.gap import gap_table
+from lr_exp.report.tables.gap import gap_table, pair_gap_table
 from lr_exp.report.tables.kl_profile import kl_profile_table
 from lr_exp.report.tables.significance import significance_table
 from lr_exp.report.tables.table import Table
@@ -47,6 +47,9 @@ def tables_of(sweep: Sweep, prefix: str) -> Tables:
         table = _LAYOUTS[layout](sweep, prefix if layout == kind else f"{prefix}_{layout}")
         if table is not None:
             tables.append(table)
+    if kind != "expertise_gap":
+        gaps = pair_gap_table(sweep, f"{prefix}_pair_gap")
+        tables += [gaps] if gaps is not None else []
     pairs = compare(sweep)
     significance = significance_table(pairs, f"{prefix}_significance")
     if significance is not None:

@@ -3,6 +3,7 @@
 Knows names only; a name that is not listed stands for itself.
 """
 
+import re
 from dataclasses import dataclass
 
 BASELINE = "baseline"
@@ -42,6 +43,7 @@ AMATEURS = ("qwen_0_5b", "qwen_1_5b", "qwen_math_1_5b", "qwen_math_1_5b_instruct
 DECODERS = ("greedy", "sampled", "contrastive")
 
 AVERAGE = "AVG"
+NO_SWEEP = "Results"  # the title of runs that no sweep made
 ABSENT = "–"  # noqa: RUF001  a cell without a number
 
 
@@ -94,6 +96,11 @@ def rank(name: str | None, order: tuple[str, ...]) -> tuple[int, str]:
 def method_label(method: str | None) -> str:
     """What a method is called; None is that of records from elsewhere."""
     return METHODS.get(method, method) if method else "imported records"
+
+
+def machine_name(told: str) -> str:
+    """What a run noted of its machine, `x86_64 CPU, 1 threads`, in English."""
+    return re.sub(r"\b1 threads\b", "1 thread", told)
 
 
 def benchmark_label(name: str) -> str:

@@ -55,6 +55,12 @@ class Row:
         return "; ".join(self.remarks) or None
 
     @property
+    def warnings(self) -> list[str]:
+        """What its runs had to say about an odd pair of models, each once."""
+        own = () if self.is_baseline else self.runs
+        return list(dict.fromkeys(text for run in own for text in run.warnings))
+
+    @property
     def asked(self) -> int:
         """How many seeds were run, whatever came of them."""
         return len(self.seeds) + len(self.lost)
@@ -75,6 +81,15 @@ class Sweep:
     rows: list[Row]
     benchmarks: list[str]
     notes: list[str]
+
+    @property
+    def warnings(self) -> list[str]:
+        """What runs had to say about odd pairs, with the rows that it is about."""
+        about: dict[str, list[str]] = {}
+        for row in self.rows:
+            for text in row.warnings:
+                about.setdefault(text, []).append(f"{row.label} of {row.setup.expert}")
+        return [f"Warning: {text} ({'; '.join(rows)})" for text, rows in about.items()]
 
     @property
     def table(self) -> str:
@@ -202,7 +217,12 @@ def _variant(setup: Setup, runs: Sequence[Run], failed: Sequence[Failed]) -> Row
     told = [
         _told_of_seeds(len(stops), asked, "nothing trained", stops, colon=True),
         _told_of_seeds(len(missing), asked, "not evaluated", []),
-        _told_of_seeds(len(failures), asked, "failed", [one.error for one in failures.values()]),
+        _told_of_seeds(
+            len(failures),
+            asked,
+            "damaged" if all(one.is_damaged for one in failures.values()) else "failed",
+            [one.error for one in failures.values()],
+        ),
     ]
     return Row(
         setup,
@@ -271,7 +291,7 @@ def _row_of_unknown(failed: Failed) -> Row:
     return Row(
         Setup(expert, failed.method or "unknown method"),
         label=" ".join(failed.overrides) or failed.name,
-        remarks=(f"failed: {failed.error}",),
+        remarks=(f"{'damaged' if failed.is_damaged else 'failed'}: {failed.error}",),
         lost=(failed.seed,),
     )
 

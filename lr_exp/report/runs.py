@@ -26,6 +26,7 @@ from lr_exp.report.incomplete import (
 from lr_exp.run_folder import ANSWERS, FAILED, METRICS, SUMMARY
 
 WHO = ("expert", "tuned")
+_RECORDS = "lr_samples"  # the form of data that is no questions
 
 _NOT_RUNS = {"store", "report", "wandb", ".hydra"}  # folders that hold no run of their own
 _NEEDED = ("method", "expert", "amateur", "alpha", "beta", "seed", "settings")
@@ -71,6 +72,18 @@ class Run:
     def stopped(self) -> str | None:
         """Why nothing was trained, where that is so."""
         return None if self.results("tuned") else self.summary.get("stopped")
+
+    @property
+    def warnings(self) -> list[str]:
+        """What the run had to say about an odd pair of models."""
+        told = self.summary.get("warnings")
+        return [one for one in told if isinstance(one, str)] if isinstance(told, list) else []
+
+    @property
+    def is_imported(self) -> bool:
+        """Whether what it learned from is records that were made elsewhere."""
+        data = self.summary["settings"].get("data")
+        return isinstance(data, dict) and data.get("format") == _RECORDS
 
     @property
     def outcome(self) -> str:
@@ -164,6 +177,13 @@ class Found:
     failed: list[Failed]
     unfinished: list[Unfinished]
     notes: list[str]
+
+    @property
+    def told(self) -> str:
+        """`6 finished, 1 failed`, and those that were damaged later, if there are any."""
+        damaged = sum(one.is_damaged for one in self.failed)
+        told = f"{len(self.runs):,} finished, {len(self.failed) - damaged:,} failed"
+        return f"{told}, {damaged:,} damaged" if damaged else told
 
     @property
     def total(self) -> int:

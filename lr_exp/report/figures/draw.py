@@ -57,7 +57,7 @@ def draw_run(run: Run, name: Callable[[str], str] = "run_{}".format) -> list[Fig
     made: dict[str, tuple[Callable[[Any, Run], Any], str, str]] = {
         "gain_by_benchmark": (
             drawers.gain_by_benchmark,
-            "Gain by benchmark",
+            "Before and after, by benchmark",
             drawers.GAIN_CAPTION,
         ),
         "kl_histogram": (
@@ -68,7 +68,7 @@ def draw_run(run: Run, name: Callable[[str], str] = "run_{}".format) -> list[Fig
         "kept_by_position": (
             drawers.kept_by_position,
             "Kept steps by place in the answer",
-            drawers.POSITION_CAPTION,
+            drawers.position_caption(run),
         ),
         "training_curves": (drawers.training_curves, "Training", drawers.TRAINING_CAPTION),
     }

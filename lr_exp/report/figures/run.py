@@ -12,11 +12,6 @@ from lr_exp.report.figures.style import FAINT, GREY, INK, MUTED, SINGLE, of_meth
 from lr_exp.report.names import benchmark_label
 from lr_exp.report.runs import Run
 
-POSITION_CAPTION = (
-    "Share of scored steps that were kept, by the place of the token in its answer; whiskers are "
-    "one standard error (Wilson). Below: how many steps each share is of. The last place is open: "
-    "it holds all later tokens, too."
-)
 TRAINING_CAPTION = (
     "Training of the adapter by optimizer step. Policy entropy is that of the tuned model at the "
     "steps it is tuned on: where it falls towards 0, the model has collapsed to one answer."
@@ -104,10 +99,24 @@ def _threshold(run: Run) -> float | None:
     return run.number("beta") if method.get("steps") == _BY_DIVERGENCE else None
 
 
+def position_caption(run: Run) -> str:
+    steps = "scored steps" if _is_scored(run) else "steps"
+    return (
+        f"Share of {steps} that were kept, by the place of the token in its answer; whiskers are "
+        "one standard error (Wilson). Below: how many steps each share is of. The last place is "
+        "open: it holds all later tokens, too."
+    )
+
+
+def _is_scored(run: Run) -> bool:
+    """Whether an amateur was asked about the steps."""
+    return bool(run.part("sample").get("histogram"))
+
+
 def kept_by_position(new_figure: Any, run: Run) -> Any | None:
     told = run.part("sample").get("by_position")
-    if not told or not any(told["steps"]):
-        return None
+    if not told or not any(told["steps"]) or told["kept"] == told["steps"]:
+        return None  # where all are kept, there is nothing to see
     together = math.ceil(len(told["steps"]) / _MOST_PLACES)
     width = told["bin_tokens"] * together
     steps, kept = (_summed(told[key], together) for key in ("steps", "kept"))
@@ -138,7 +147,7 @@ def kept_by_position(new_figure: Any, run: Run) -> Any | None:
     lower.set_xlim(0, edges[-1])
     lower.yaxis.set_major_formatter(lambda count, _: f"{count:,.0f}")
     lower.yaxis.get_major_locator().set_params(nbins=3)
-    lower.set_ylabel("scored\nsteps")
+    lower.set_ylabel("scored\nsteps" if _is_scored(run) else "steps")
     lower.set_xlabel("place in the answer (tokens)")
     figure.align_ylabels()
     return figure

@@ -40,7 +40,7 @@ const startAnswers = () => {
   };
 
   const show = (pair) => {
-    places.question.textContent = pair.question ?? '';
+    fillBounded(places.question, pair.question ?? '');
     fill(
       places.verdict,
       'reference ',
@@ -70,7 +70,8 @@ const startAnswers = () => {
     browser.choose(browser.filter);
   });
   fillCounts();
-  browser.choose('won');
+  // On what there is to see.
+  browser.choose(browser.filters.find((one) => entriesOf(one).length > 0) ?? browser.filter);
   pageByKeys(browser);
 };
 

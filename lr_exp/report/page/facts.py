@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from lr_exp.report import names
-from lr_exp.report.check import flat
+from lr_exp.report.check import flat, machine
 from lr_exp.report.page.markup import Child, Html, tag
 from lr_exp.report.page.tables import scrolling
 from lr_exp.report.runs import Run
@@ -44,7 +44,7 @@ def choices(run: Run) -> list[Fact]:
         ("questions", run.data),
         ("decoding", None if run.decoder == "greedy" else run.decoder),
         ("sweep", run.sweep),
-        ("machine", run.provenance("device_name")),
+        ("machine", names.machine_name(machine(run).get("device_name", ""))),
         ("numbers", run.provenance("dtype")),
         ("versions", _versions(run)),
     ]

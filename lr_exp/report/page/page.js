@@ -32,6 +32,15 @@ const fill = (element, ...children) => {
   element.replaceChildren(...children.filter((child) => child !== null && child !== undefined));
 };
 
+// A text that may be very long, in a place that scrolls: by keys, too, where there is more of it.
+// The place must be seen already, or it has no height.
+const fillBounded = (element, text) => {
+  element.textContent = text;
+  element.scrollTop = 0;
+  if (element.scrollHeight > element.clientHeight + 1) element.tabIndex = 0;
+  else element.removeAttribute('tabindex');
+};
+
 const outcomeOf = (correct) =>
   make('span', correct ? 'right' : 'wrong', correct ? '✓ right' : '✗ wrong');
 
@@ -45,7 +54,8 @@ class Browser {
     this.show = show;
     this.buttons = [...root.querySelectorAll('[data-filter]')];
     this.goers = [...root.querySelectorAll('[data-go]')];
-    this.filter = this.buttons[0].dataset.filter;
+    this.filters = this.buttons.map((button) => button.dataset.filter);
+    [this.filter] = this.filters;
     this.place = 0;
     this.buttons.forEach((button) => {
       button.addEventListener('click', () => this.choose(button.dataset.filter));
@@ -111,17 +121,3 @@ const onPagingKey = (event) => {
 };
 
 document.addEventListener('keydown', onPagingKey);
-
-// On paper nothing can be unfolded.
-const unfolded = [];
-window.addEventListener('beforeprint', () => {
-  document.querySelectorAll('details:not([open])').forEach((element) => {
-    element.open = true;
-    unfolded.push(element);
-  });
-});
-window.addEventListener('afterprint', () => {
-  unfolded.splice(0).forEach((element) => {
-    element.open = false;
-  });
-});

@@ -37,6 +37,7 @@ const startReader = () => {
   const stands = (filter, step) => !tests[filter] || tests[filter](answer, step);
 
   const shadeOf = (kl) => {
+    if (!data.scored) return 's0'; // of an answer of which no step was, none stands out
     if (kl === null) return 'unscored';
     return `s${shades.filter((edge) => kl >= edge).length}`;
   };
@@ -103,8 +104,8 @@ const startReader = () => {
     const other = stepsWhere(answer, differs);
     const shown = answer.token.length;
     const cut = shown < answer.tokens_total ? ` (the first of ${count(answer.tokens_total)})` : '';
-    places.counts.textContent =
-      `${count(shown)} tokens${cut}, ${count(kept)} kept, top-1 differ at ${count(other)}.`;
+    const differing = data.amateur ? `, top-1 differ at ${count(other)}` : '';
+    places.counts.textContent = `${count(shown)} tokens${cut}, ${count(kept)} kept${differing}.`;
   };
 
   // ── the strip: every step of the answer as a bar, as high as its divergence ──
@@ -178,7 +179,7 @@ const startReader = () => {
       `${isGenerated ? 'generated' : ''} ${isInMask || !hasMask ? '' : 'outside'}`.trim(),
       name,
       bar(expert, 'expert', share),
-      bar(amateur, 'amateur', share),
+      data.amateur ? bar(amateur, 'amateur', share) : null,
       hasMask ? make('td', '', isInMask ? '✓' : '–') : null,
       hasLabel ? bar(label, 'label', weight) : null,
     );
@@ -188,7 +189,7 @@ const startReader = () => {
     const candidates = candidatesAt(answer, step);
     if (candidates.length === 0) return make('p', 'hint', 'No probabilities were recorded here.');
     const hasLabel = isKept(answer, step) && candidates.some((one) => one[4] !== null);
-    const titles = ['token', 'expert', 'amateur'];
+    const titles = data.amateur ? ['token', 'expert', 'amateur'] : ['token', 'expert'];
     if (hasMask) titles.push('mask');
     if (hasLabel) titles.push('label');
     const head = titles.map((title) => {
@@ -196,7 +197,8 @@ const startReader = () => {
       cell.scope = 'col';
       return cell;
     });
-    const caption = make('caption', 'unseen', "Both models' top tokens with their probabilities");
+    const whose = data.amateur ? "Both models'" : "The expert's";
+    const caption = make('caption', 'unseen', `${whose} top tokens with their probabilities`);
     const rows = candidates.map((one) => candidateRow(one, answer.token[step], hasLabel));
     return make(
       'table',
@@ -210,10 +212,10 @@ const startReader = () => {
   const facts = (step) => {
     const list = make('dl', '');
     const say = (name, value) => list.append(make('dt', '', name), make('dd', '', value));
-    say('divergence D', nats(answer.kl[step]));
+    if (data.scored) say('divergence D', nats(answer.kl[step]));
     if (answer.expert_entropy[step] !== null) {
       say('entropy of the expert', nats(answer.expert_entropy[step]));
-      say('entropy of the amateur', nats(answer.amateur_entropy[step]));
+      if (data.amateur) say('entropy of the amateur', nats(answer.amateur_entropy[step]));
     }
     if (answer.mask_size[step] !== null) {
       const size = answer.mask_size[step];
@@ -247,14 +249,14 @@ const startReader = () => {
     const [first] = candidatesAt(answer, step);
     const words = [
       `Step ${step + 1}, ${spelt(tokens[answer.token[step]])}:`,
-      `divergence ${nats(answer.kl[step])},`,
+      data.scored ? `divergence ${nats(answer.kl[step])},` : '',
       isKept(answer, step) ? 'kept.' : 'not kept.',
       first && first[1] !== null
-        ? `The expert's first choice is ${spelt(tokens[first[0]])} with ${share(first[1])}; ` +
-          `the amateur gives it ${share(first[2])}.`
+        ? `The expert's first choice is ${spelt(tokens[first[0]])} with ${share(first[1])}` +
+          (data.amateur ? `; the amateur gives it ${share(first[2])}.` : '.')
         : '',
     ];
-    places.spoken.textContent = words.join(' ');
+    places.spoken.textContent = words.filter((word) => word !== '').join(' ');
   };
 
   // ── choosing a token ──
@@ -361,13 +363,13 @@ const startReader = () => {
     const hadFocus = places.tokens.contains(document.activeElement);
     answer = one;
     pinned = first(filter);
-    places.question.textContent = answer.question ?? '';
+    fillBounded(places.question, answer.question ?? '');
     fillVerdict();
     fillStrip();
     fillTokens(filter);
     fillCounts();
     showStep(pinned);
-    places.blind.closest('label').hidden = filter !== 'wrong';
+    places.blind.closest('label').hidden = filter !== 'wrong' || !data.scored;
     if (hadFocus) elementOf(pinned)?.focus({ preventScroll: true });
   };
 

@@ -26,15 +26,17 @@ _FILTERS = (("all", "All"), ("kept", "Kept"), ("differ", "Top-1 differ"), ("wron
 
 def reader_part(reading: Reading) -> Part:
     """The section with sampled answers token by token."""
+    scored, asked = reading.is_scored, reading.has_amateur
     data = {**reading.data, "shades": SHADES, "confident": CONFIDENT}
+    data |= {"scored": scored, "amateur": asked}
     content = join(
         tag("p", _about(reading), class_="lede"),
         [tag("p", note, class_="note") for note in (_shown(reading), _STEPS, *reading.notes)],
         tag("noscript", tag("p", "The reader needs this page's own script to run.", class_="note")),
         tag(
             "div",
-            tag("div", _filters(_FILTERS), _pager("answer"), class_="bar"),
-            _legend(reading.data["beta"]),
+            tag("div", _filters(_known(reading)), _pager("answer"), class_="bar"),
+            _legend(reading.data["beta"], scored),
             tag(
                 "div",
                 tag(
@@ -82,6 +84,14 @@ def reader_part(reading: Reading) -> Part:
     return Part("reader", "Trajectory reader", content, (embedded_json("reader-data", data),))
 
 
+def _known(reading: Reading) -> list[tuple[str, str]]:
+    """The filters that can find anything in answers of this kind."""
+    unknown = set() if reading.has_amateur else {"differ"}
+    if all(one["correct"] is None for one in reading.answers):
+        unknown.add("wrong")
+    return [(key, label) for key, label in _FILTERS if key not in unknown]
+
+
 def _shown(reading: Reading) -> str:
     count = len(reading.answers)
     return f"{count:,} {'answers are' if count != 1 else 'answer is'} shown: {reading.chosen}."
@@ -94,7 +104,7 @@ def _about(reading: Reading) -> str:
         for one in reading.answers
         for kl, kept in zip(one["kl"], one["kept"], strict=True)
     ]
-    if all(kl is None for kl, _ in steps):
+    if not reading.is_scored:
         return "No amateur was asked, so no step has a divergence. Kept steps are underlined."
     shaded = (
         "Each token of an answer is shaded by the divergence D = KL(expert ‖ amateur) at its step."
@@ -135,8 +145,8 @@ def _pager(what: str) -> Html:
     )
 
 
-def _legend(beta: float | None) -> Html:
-    """The shades with the nats at their borders, and the marks."""
+def _legend(beta: float | None, scored: bool) -> Html:
+    """The shades with the nats at their borders, where there are any, and the marks."""
     shades = [
         tag(
             "span",
@@ -147,16 +157,19 @@ def _legend(beta: float | None) -> Html:
         for level in range(len(SHADES) + 1)
     ]
     bound = "" if beta is None else f" (β = {beta:g})"
+    scale = tag(
+        "div",
+        tag("span", "D in nats, from", class_="label"),
+        tag("span", shades, class_="scale", role="img", aria_label=_scale_told()),
+        class_="shades",
+    )
+    kept = tag("span", "token", class_="t s5 kept" if scored else "t kept")
+    unscored = tag("span", tag("span", "token", class_="t unscored"), " not scored", class_="mark")
     return tag(
         "div",
-        tag(
-            "div",
-            tag("span", "D in nats, from", class_="label"),
-            tag("span", shades, class_="scale", role="img", aria_label=_scale_told()),
-            class_="shades",
-        ),
-        tag("span", tag("span", "token", class_="t s5 kept"), f" kept{bound}", class_="mark"),
-        tag("span", tag("span", "token", class_="t unscored"), " not scored", class_="mark"),
+        scale if scored else None,
+        tag("span", kept, f" kept{bound if scored else ''}", class_="mark"),
+        unscored if scored else None,
         tag(
             "label",
             tag("input", type="checkbox", data_is="blind"),
@@ -253,6 +266,12 @@ def _pairs_frame(found: BeforeAfter) -> Html:
                 _side("before", "Before: the expert"),
                 _side("after", "After: the tuned expert"),
                 class_="sides",
+            ),
+            tag(
+                "p",
+                tag("span", "Shaded", class_="differs"),
+                ": from where the two outputs differ on. Grey: the beginning that they share.",
+                class_="note",
             ),
             data_is="columns",
         ),

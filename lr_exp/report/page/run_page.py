@@ -25,6 +25,7 @@ from lr_exp.report.page.tables import html_table, turned
 from lr_exp.report.rows import Sweep, sweeps
 from lr_exp.report.runs import Found, Run
 from lr_exp.report.section import Section
+from lr_exp.report.tables.gap import pair_gap_table
 from lr_exp.report.tables.table import PUBLISHED, Table, between, signed
 from lr_exp.run_folder import TRAJECTORIES
 
@@ -125,25 +126,25 @@ def _status(state: _State) -> Html:
             tag(
                 "p",
                 tag("strong", "This run is not finished. "),
-                "It has left neither a summary nor an error; the same command goes on with it.",
+                "It was stopped or is still running: it has left neither a summary nor an error. "
+                "The same command goes on with it.",
             )
         )
     if ended is not None and ended.overrides:
         words = " ".join(ended.overrides)
         told.append(tag("p", "It was started with ", tag("code", tag("bdi", words)), "."))
     if run.stopped:
-        told.append(tag("p", tag("strong", "Nothing was trained: "), run.stopped))
-    told += [tag("p", tag("strong", "Warning: "), one) for one in _warnings(run)]
+        says_so = "nothing was trained" in run.stopped.lower()
+        heading = "Stopped after sampling: " if says_so else "Nothing was trained: "
+        told.append(tag("p", tag("strong", heading), run.stopped))
+    told += [
+        tag("p", tag("strong", "Warning: "), one[:_LONGEST])
+        for one in run.warnings[:_MOST_WARNINGS]
+    ]
     missing = _missing(state)
     if missing:
         told.append(tag("p", tag("strong", "Missing: "), "; ".join(missing), "."))
     return tag("div", told, class_="status", role="note") if told else join()
-
-
-def _warnings(run: Run) -> list[str]:
-    told = run.summary.get("warnings")
-    words = [one for one in told if isinstance(one, str)] if isinstance(told, list) else []
-    return [one[:_LONGEST] for one in words[:_MOST_WARNINGS]]
 
 
 def _missing(state: _State) -> list[str]:
@@ -227,10 +228,12 @@ def _results(state: _State, drawings: Drawings, figures: list[Figure]) -> Part |
         return None
     table = headline_table(state.sweep, state.tables.pairs)
     beside = [one for one in state.tables.tables if one.name == "results" and _has_published(one)]
+    gap = pair_gap_table(state.sweep, "gap")
     content = join(
         html_table(table, strong_last=len(table.rows) > 1) if table else None,
         None if table else tag("p", "Nothing was evaluated.", class_="note"),
         drawings.html(figures),
+        html_table(gap) if gap else None,
         list(map(html_table, beside)),
         [tag("p", one, class_="note") for one in state.tables.pairs.refused],
         [tag("p", one, class_="note") for one in dict.fromkeys(state.sweep.notes)],
@@ -254,6 +257,9 @@ def _reader(state: _State) -> Part | None:
         return Part("reader", title, tag("p", "No answer was sampled.", class_="note"))
     if state.is_finished and not state.run.part("sample"):
         return None  # nothing was sampled: it is told above
+    if state.is_finished and state.run.is_imported:
+        told = "Its records were imported and nothing was sampled, so there are no answers to read."
+        return Part("reader", title, tag("p", told, class_="note"))
     told = f"There is no {TRAJECTORIES} in the run's folder"
     told += ": it is written after sampling." if not state.is_finished else "."
     return Part("reader", title, tag("p", told, class_="note"))
@@ -265,7 +271,9 @@ def _divergence(state: _State, drawings: Drawings, figures: list[Figure]) -> Par
     shown = drawings.html(figures)
     if not profile and shown is None:
         return None
-    return Part("divergence", "Where the models diverge", join(shown, profile))
+    scored = profile or state.run.part("sample").get("histogram")
+    heading = "Where the models diverge" if scored else "Which steps were kept"
+    return Part("divergence", heading, join(shown, profile))
 
 
 def _training(state: _State, drawings: Drawings, figures: list[Figure]) -> Part | None:

@@ -10,8 +10,9 @@ from urllib.parse import quote
 
 from lr_exp.report.document import reading_notes
 from lr_exp.report.incomplete import Unfinished
-from lr_exp.report.names import method_label
+from lr_exp.report.names import NO_SWEEP, method_label
 from lr_exp.report.page import shell
+from lr_exp.report.page.cell_names import short_names
 from lr_exp.report.page.figures import Drawings, notes
 from lr_exp.report.page.markup import Child, Html, join, tag
 from lr_exp.report.page.shell import Part
@@ -46,8 +47,7 @@ def sweep_page(title: str, found: Found, sections: Sequence[Section], out: Path)
 
 
 def _counts(found: Found) -> str:
-    told = f"{len(found.runs):,} finished, {len(found.failed):,} failed"
-    return f"{told} and {len(found.unfinished):,} unfinished runs."
+    return f"{found.told} and {len(found.unfinished):,} unfinished runs."
 
 
 def _warning(found: Found) -> Html:
@@ -57,41 +57,46 @@ def _warning(found: Found) -> Html:
 
 def _part(number: int, section: Section, drawings: Drawings) -> Part:
     sweep = section.sweep
-    remarks = [*dict.fromkeys(sweep.notes), *section.refused]
+    remarks = [*sweep.warnings, *dict.fromkeys(sweep.notes), *section.refused]
     content = join(
         [html_table(table) for table in section.tables[:2]],
         drawings.html(section.figures),
         [html_table(table) for table in section.tables[2:]],
         [tag("p", remark, class_="note") for remark in remarks],
     )
-    return Part(f"sweep-{number}", sweep.name or "Runs of no sweep", content)
+    return Part(f"sweep-{number}", sweep.name or NO_SWEEP, content)
 
 
 def _cells(found: Found, out: Path) -> Part:
     """Every run with the way to its own page; failed ones with the reason."""
-    rows = [_finished(run, out) for run in found.runs]
-    rows += [_row(one.name, "failed", one.error) for one in found.failed]
-    rows += [_row(one.name, "unfinished", _begun(one)) for one in found.unfinished]
+    names = [one.name for some in (found.runs, found.failed, found.unfinished) for one in some]
+    short = dict(zip(names, short_names(names), strict=True))
+    rows = [_finished(run, short[run.name], out) for run in found.runs]
+    rows += [
+        _row(one.name, short[one.name], "damaged" if one.is_damaged else "failed", one.error)
+        for one in found.failed
+    ]
+    rows += [_row(one.name, short[one.name], "unfinished", _begun(one)) for one in found.unfinished]
     shown, left = rows[:_MOST_CELLS], max(0, len(rows) - _MOST_CELLS)
-    head = [tag("th", word, scope="col", class_="words") for word in ("run", "state", "what")]
+    head = [tag("th", word, scope="col", class_="words") for word in ("state", "run", "what")]
     table = tag(
         "table",
         tag("caption", "Runs", class_="unseen"),
         tag("thead", tag("tr", head)),
         tag("tbody", shown),
-        class_="plain",
+        class_="plain cells",
     )
     more = tag("p", f"{left:,} more runs are not listed.", class_="note") if left else None
     return Part("runs", "Runs", join(scrolling(table, "Runs"), more))
 
 
-def _finished(run: Run, out: Path) -> Html:
+def _finished(run: Run, short: str, out: Path) -> Html:
     words = [method_label(run.method) if run.method else None, run.expert, run.amateur]
     told = ", ".join(word for word in words if word)
-    what = f"{told}, seed {run.seed}" + (f"; nothing trained: {run.stopped}" if run.stopped else "")
+    what = f"{told}, seed {run.seed}" + (f"; stopped: {run.stopped}" if run.stopped else "")
     place = run.folder / PAGE
     link = _relative(place, out) if place.is_file() else None
-    return _row(run.name, "finished", what, link)
+    return _row(run.name, short, "finished", what, link)
 
 
 def _begun(one: Unfinished) -> str:
@@ -99,12 +104,16 @@ def _begun(one: Unfinished) -> str:
     return f"{told} ({' '.join(one.overrides)})" if one.overrides else told
 
 
-def _row(name: str, state: str, what: str, link: str | None = None) -> Html:
-    shown: Child = tag("bdi", name)
+def _row(name: str, short: str, state: str, what: str, link: str | None = None) -> Html:
+    """A run under its short name; the whole one is there for those who point, touch or type."""
+    shown: Child = tag("bdi", short)
+    whole = (
+        tag("details", tag("summary", "whole name"), tag("bdi", name)) if short != name else None
+    )
     return tag(
         "tr",
-        tag("th", tag("a", shown, href=link) if link else shown, scope="row"),
         tag("td", state, class_=state),
+        tag("th", tag("a", shown, href=link) if link else shown, whole, scope="row", title=name),
         tag("td", tag("bdi", what if len(what) <= _LONGEST else f"{what[: _LONGEST - 1]}…")),
     )
 

@@ -39,6 +39,19 @@ class Reading:
     def answers(self) -> list[Answer]:
         return self.data["answers"]
 
+    @property
+    def is_scored(self) -> bool:
+        """Whether any step has a divergence."""
+        return self._has("kl")
+
+    @property
+    def has_amateur(self) -> bool:
+        """Whether it is known of any step if both models would have gone on alike."""
+        return self._has("same_top1")
+
+    def _has(self, column: str) -> bool:
+        return any(value is not None for one in self.answers for value in one[column])
+
 
 def read(folder: Path, most_bytes: int) -> Reading | None:
     """The answers of a run's folder in at most so many bytes of JSON; None without such a file.

@@ -1,11 +1,14 @@
-"""The expertise gap: one row a pair, the amateur's strength beside what was gained."""
+"""The expertise gap: one row a pair, the amateur's strength beside what was gained, or alone."""
 
 from typing import Any
 
+from lr_exp.errors import UserError
 from lr_exp.report import published
 from lr_exp.report.gaps import Gap, measured_gap
 from lr_exp.report.names import ABSENT, benchmark_label
+from lr_exp.report.repeats import grouped
 from lr_exp.report.rows import Row, Sweep
+from lr_exp.report.runs import Run
 from lr_exp.report.tables.accuracy import notes, records, result_cells, result_columns
 from lr_exp.report.tables.beside import asterisked
 from lr_exp.report.tables.table import (
@@ -17,6 +20,11 @@ from lr_exp.report.tables.table import (
     points,
     scaled,
     without_empty,
+)
+
+_ABOUT = (
+    "Accuracy in % ± one standard error of each model by itself, over the same n questions; gap is "
+    "the expert's minus the amateur's, in points, its error of two independent measurements."
 )
 
 
@@ -57,6 +65,50 @@ def gap_table(sweep: Sweep, name: str) -> Table | None:
     return without_empty(table)
 
 
+def pair_gap_table(sweep: Sweep, name: str) -> Table | None:
+    """Each pair's gap by itself, in a sweep that is about something else.
+
+    None where no run measured it. Runs that disagree cost their pair its row, not the report.
+    """
+    measured = [run for run in sweep.runs if run.part("evaluate").get("gap")]
+    found, notes = [], [_ABOUT]
+    for (expert, amateur), own in grouped(measured, _models).items():
+        try:
+            gap = measured_gap(own)
+        except UserError as reason:
+            notes.append(f"Not shown: {reason}")
+            continue
+        if gap is not None:
+            found.append((expert, amateur, gap))
+            notes += [gap.note] if gap.note else []
+    if not measured:
+        return None
+    columns = [Column(title, is_text=True) for title in ("expert", "amateur", "benchmark")]
+    columns += [Column("decoding", is_text=True), *map(Column, ("expert alone", "amateur alone"))]
+    columns += map(Column, ("gap", "n"))
+    rows = [
+        [
+            *(expert, amateur, benchmark_label(gap.benchmark), gap.decoder),
+            *(percent(gap.expert), percent(gap.amateur), points(gap.difference)),
+            f"{gap.expert.questions:,}",
+        ]
+        for expert, amateur, gap in found
+    ]
+    made = [
+        {"expert": expert, "amateur": amateur, "n": gap.expert.questions}
+        | {"expert_accuracy": scaled(gap.expert.mean), "expert_stderr": scaled(gap.expert.stderr)}
+        | _gap_record(gap)
+        for expert, amateur, gap in found
+    ]
+    return Table(name, "Expertise gap", columns, rows, made, notes)
+
+
+def _models(run: Run) -> tuple[str, str]:
+    """The pair that was measured: a method without an amateur has one in its settings, too."""
+    asked = run.summary["settings"].get("amateur") or {}
+    return run.expert, run.amateur or str(asked.get("name") or ABSENT)
+
+
 def _pair_cells(row: Row, gap: Gap | None) -> list[str]:
     amateur = "none (expert only)" if row.is_baseline else row.setup.amateur or ABSENT
     if gap is None:
@@ -73,6 +125,12 @@ def _pair_cells(row: Row, gap: Gap | None) -> list[str]:
 
 
 def _pair_record(row: Row, gap: Gap | None) -> dict[str, Any]:
+    return _gap_record(gap) | {
+        "gap_published": published.gap(row.papers, gap.benchmark) if gap else None,
+    }
+
+
+def _gap_record(gap: Gap | None) -> dict[str, Any]:
     return {
         "gap_benchmark": gap.benchmark if gap else None,
         "gap_decoder": gap.decoder if gap else None,
@@ -80,7 +138,6 @@ def _pair_record(row: Row, gap: Gap | None) -> dict[str, Any]:
         "amateur_stderr": scaled(gap.amateur.stderr) if gap else None,
         "gap": scaled(gap.difference.mean) if gap else None,
         "gap_stderr": scaled(gap.difference.stderr) if gap else None,
-        "gap_published": published.gap(row.papers, gap.benchmark) if gap else None,
     }
 
 
