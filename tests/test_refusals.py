@@ -935,7 +935,7 @@ SUMMARIES = [
     ),
     changed(
         "seconds beyond all",
-        " is not a run's summary: distill.seconds is no number",
+        " cannot be read (it has a number of 401 digits)",
         distill={"seconds": 10**400},
     ),
     changed(
@@ -950,17 +950,17 @@ SUMMARIES = [
     ),
     changed(
         "more right than asked",
-        ": the result of expert on micro_add lacks",
+        " is not a run's summary: the result of expert on micro_add lacks",
         evaluate=evaluated(correct=3),
     ),
     changed(
         "a count beyond all",
-        ": the result of expert on micro_add lacks",
+        " cannot be read (it has a number of 401 digits)",
         evaluate=evaluated(total=10**400),
     ),
     changed(
         "an accuracy that is a text",
-        ": the result of expert on micro_add lacks",
+        " is not a run's summary: the result of expert on micro_add lacks",
         evaluate=evaluated(accuracy="high"),
     ),
     changed(

@@ -295,11 +295,16 @@ def _shows_something(failed: Failed) -> bool:
 def _nothing_finished(folder: Path, found: Found) -> str:
     if not found.failed and not found.unfinished:
         return f"{folder} holds no run: no {SUMMARY} lies in it or below it."
-    failed, unfinished = len(found.failed), len(found.unfinished)
-    told = f"{folder} holds no finished run: {failed} failed, {unfinished} unfinished"
+    damaged = sum(one.is_damaged for one in found.failed)
+    told = (
+        f"{folder} holds no finished run: {len(found.failed) - damaged} failed, {damaged} damaged, "
+        f"{len(found.unfinished)} unfinished"
+    )
     if found.failed:
         first = found.failed[0]
-        place = f"{first.folder / SUMMARY}" if first.error.startswith(SUMMARY) else first.name
-        error = first.error.removeprefix(SUMMARY).strip().rstrip(".")
-        told += f"; the first failure, {place}: {error}"
+        error = first.error.rstrip(".")
+        if error.startswith(SUMMARY):  # it names the file, and what is wrong with it
+            told += f"; the first, {first.folder}/{error}"
+        else:
+            told += f"; the first, {first.name}: {error}"
     return f"{told}."
