@@ -168,7 +168,7 @@ def test_errors_are_one_line_and_nothing_is_written(tmp_path: Path, call: Call) 
     assert "distiller.steps is 100 in 0 and 7 in 1" in fails(tmp_path / "mixed")
     write_run(tmp_path / "cut" / "0", answers=False)
     (tmp_path / "cut" / "0" / "summary.json").write_text('{"method": ')
-    assert "cut/0/summary.json: cannot be read" in fails(tmp_path / "cut")
+    assert "cut/0/summary.json cannot be read" in fails(tmp_path / "cut")
 
 
 def test_what_there_is_is_reported_where_nothing_finished(tmp_path: Path, call: Call) -> None:

@@ -330,7 +330,7 @@ def test_nothing_finished_says_what_was_seen(tmp_path: Path) -> None:
     write_failed(tmp_path / "a", "out of memory.")
     (tmp_path / "b").mkdir()
     write_metrics(tmp_path / "b", {1: 0.5})
-    with pytest.raises(UserError, match=r"1 failed, 1 unfinished; .* a: out of memory"):
+    with pytest.raises(UserError, match=r"1 failed, 0 damaged, 1 unfinished; .* a: out of memory"):
         find_runs(tmp_path)
     with pytest.raises(UserError, match="not a folder"):
         find_runs(tmp_path / "nowhere")
