@@ -237,7 +237,7 @@ def test_a_damaged_summary_that_is_all_there_is_is_an_error(tmp_path: Path) -> N
     path = tmp_path / "0" / "summary.json"
     path.write_text("{")
     for finished in (True, False):
-        with pytest.raises(UserError, match=re.escape(f"{path}: cannot be read (Expecting")):
+        with pytest.raises(UserError, match=re.escape(f"{path} cannot be read (Expecting")):
             find_runs(tmp_path, finished=finished)
     write_metrics(tmp_path / "0", {1: 0.5})  # now there is something to show
     (failed,) = find_runs(tmp_path, finished=False).failed
