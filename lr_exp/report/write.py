@@ -9,7 +9,7 @@ import unicodedata
 
 import pandas as pd
 
-from lr_exp.report.tables.table import PUBLISHED, Column, Table
+from lr_exp.report.tables.table import PUBLISHED, REMARK, Column, Table
 
 WIDTH = 100  # columns of a terminal that a table should fit
 
@@ -152,7 +152,7 @@ def plain_table(table: Table) -> str:
     whole = _aligned(table)
     if max(map(len, whole)) <= WIDTH:
         return "\n".join(whole)
-    table = table.without([c for c in table.columns if c.title in (PUBLISHED, "remark")])
+    table = table.without([c for c in table.columns if c.title in (PUBLISHED, REMARK)])
     names = [column for column in table.columns if column.is_text]
     parts: list[list[str]] = []
     taken: list[Column] = []

@@ -2,7 +2,7 @@
 
 from lr_exp.report.names import ABSENT
 from lr_exp.report.page.markup import Child, Html, join, tag
-from lr_exp.report.tables.table import PUBLISHED, Column, Table
+from lr_exp.report.tables.table import PUBLISHED, REMARK, Column, Table
 
 _MOST_ROWS = 300
 _LONGEST = 240  # characters of a cell
@@ -77,7 +77,7 @@ def _cell(cell: str, column: Column, names_the_row: bool) -> Html:
 
 def _look(column: Column) -> str:
     if column.is_text:
-        return "words"
+        return "words long" if column.title == REMARK else "words"
     return "published" if column.title == PUBLISHED else ""
 
 

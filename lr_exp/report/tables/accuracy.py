@@ -12,6 +12,7 @@ from lr_exp.report.rows import Row, Sweep
 from lr_exp.report.tables.beside import asterisked, differing_rows
 from lr_exp.report.tables.table import (
     PUBLISHED,
+    REMARK,
     Column,
     Table,
     number,
@@ -59,7 +60,7 @@ def result_columns(benchmarks: Sequence[str]) -> list[Column]:
     columns = []
     for label in [*map(benchmark_label, benchmarks), AVERAGE]:
         columns += [Column(label), Column(PUBLISHED, under=label)]
-    return [*columns, Column("gain"), Column("n"), Column("seeds"), Column("remark", is_text=True)]
+    return [*columns, Column("gain"), Column("n"), Column("seeds"), Column(REMARK, is_text=True)]
 
 
 def result_cells(row: Row, benchmarks: Sequence[str]) -> list[str]:

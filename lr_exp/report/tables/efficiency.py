@@ -12,6 +12,7 @@ from lr_exp.report.tables.accuracy import seeds_cell
 from lr_exp.report.tables.beside import asterisked, differing_rows
 from lr_exp.report.tables.table import (
     PUBLISHED,
+    REMARK,
     Column,
     Table,
     mean,
@@ -123,7 +124,7 @@ def efficiency_table(sweep: Sweep, name: str) -> Table | None:
         Column("gain"),
         Column(PUBLISHED, under="gain"),
         Column("seeds"),
-        Column("remark", is_text=True),
+        Column(REMARK, is_text=True),
     ]
     table = Table(
         name,

@@ -11,6 +11,7 @@ from lr_exp.report.names import ABSENT, Setup
 from lr_exp.report.paired import Estimate
 
 PUBLISHED = "published"
+REMARK = "remark"  # of a column of sentences
 _LEAST_P = 1e-4
 _REMARK_LENGTH = 70  # characters of a remark that stand in a table; the lists of cells have all
 
