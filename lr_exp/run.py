@@ -48,13 +48,14 @@ def run(settings: Settings, folder: Path, conf_dir: Path) -> dict[str, Any]:
     experiment = Experiment(settings, store, conf_dir)
     experiment.inputs.check()
     wandb = replace(settings.wandb, group=settings.wandb.group or settings.sweep)
-    cell = cell_of(settings, experiment.inputs, choices(settings))
+    shown_under, installed = choices(settings), versions()
+    cell = cell_of(settings, experiment.inputs, shown_under)
     store.maker = cell.id
-    config = config_of(settings, experiment.inputs, choices(settings), versions())
+    config = config_of(settings, experiment.inputs, shown_under, installed)
     with Tracker(folder, wandb, config, cell) as tracker:
         experiment.bench.on_log = tracker.log
         summary = _head(settings, experiment)
-        summary["versions"] = versions()
+        summary["versions"] = installed
         supervision = tuned = None
         if "sample" in settings.stages or "distill" in settings.stages:
             supervision, summary["sample"] = _sample(experiment, folder)

@@ -53,23 +53,28 @@ def alone(place: Path) -> Iterator[None]:
         yield
 
 
+def read_rows(path: Path) -> list[dict[str, Any]]:
+    """The rows of a `.wandb` file, read by wandb's own reader."""
+    from wandb.util import get_core_path
+
+    command = [get_core_path(), "leet", "inspect", "--no-observability", "--json"]
+    read = subprocess.run(  # noqa: S603 - wandb's own program
+        [*command, "--run-file", str(path), str(path.parent.parent)],
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=60,
+    )
+    return [json.loads(line) for line in read.stdout.splitlines()]
+
+
 class Record:
     """What one `.wandb` file holds."""
 
     def __init__(self, folder: Path) -> None:
         """Reads the newest record of a run's folder."""
-        from wandb.util import get_core_path
-
         path = max(folder.glob("wandb/offline-run-*/*.wandb"), key=lambda p: p.stat().st_mtime_ns)
-        command = [get_core_path(), "leet", "inspect", "--no-observability", "--json"]
-        read = subprocess.run(  # noqa: S603 - wandb's own program
-            [*command, "--run-file", str(path), str(path.parent.parent)],
-            capture_output=True,
-            text=True,
-            check=True,
-            timeout=60,
-        )
-        self.rows = [json.loads(line) for line in read.stdout.splitlines()]
+        self.rows = read_rows(path)
         self.files = path.parent / "files"
 
     def of(self, kind: str) -> list[dict[str, Any]]:

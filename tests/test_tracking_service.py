@@ -30,6 +30,7 @@ import pytest
 
 from lr_exp.run_folder import METRICS
 from lr_exp.tracking import uploader
+from tests.recorded import read_rows
 
 ROWS = 200
 JITTER_SECONDS = 3.0  # of two processes that start and import wandb on a busy machine
@@ -215,16 +216,7 @@ class Run:
     def recorded(self) -> list[int]:
         """Steps in the `.wandb` file, read by wandb's own reader."""
         (record,) = self.folder.glob("wandb/offline-run-*/*.wandb")
-        from wandb.util import get_core_path
-
-        command = [get_core_path(), "leet", "inspect", "--no-observability", "--json"]
-        read = subprocess.run(  # noqa: S603 - wandb's own program
-            [*command, "--run-file", str(record), str(record.parent.parent)],
-            capture_output=True,
-            text=True,
-            check=True,
-        )
-        rows = [json.loads(line) for line in read.stdout.splitlines()]
+        rows = read_rows(record)
         items = [row["history"]["item"] for row in rows if row["type"] == "history"]
         return [item["distill/step"] for item in items if "distill/step" in item]
 

@@ -104,8 +104,9 @@ def _choose(
             row["token_ids"], skip_special_tokens=True, clean_up_tokenization_spaces=False
         )
         graded.append((row, verdict(row["index"], text)))
-    missed = [i for i, (_, one) in enumerate(graded) if one is not None and not one.correct]
-    others = [i for i in range(len(graded)) if i not in set(missed)]
+    missed, others = [], []
+    for i, (_, one) in enumerate(graded):
+        (others if one is None or one.correct else missed).append(i)
     # Both kinds, as far as there are both: a page of right answers alone would hide half.
     few = missed[: max(_MISSED, _SHOWN - len(others))]
     shown = sorted([*few, *others[: _SHOWN - len(few)]])
