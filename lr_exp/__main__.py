@@ -4,8 +4,12 @@ import errno
 import os
 import signal
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict
+from functools import cache
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import hydra
@@ -15,7 +19,7 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from lr_exp import cells, progress
+from lr_exp import cells, progress, ranks
 from lr_exp.command_line import check_settings, check_words
 from lr_exp.configuration import (
     check_overrides,
@@ -78,22 +82,36 @@ def _job(config: DictConfig) -> cells.Outcome | None:
         summary = run(settings, folder, conf_dir())
         _show(f"{summary_table(summary)}\n{results_lines(folder)}")
         return cells.note(number, folder.name, None)
-    except Exception as error:
-        reason = redact(in_one_line(error) or type(error).__name__)
-        record_failure(
-            reason,
-            each_text(choices(settings) if settings else written_choices(config), redact),
-            each_text(_told(hydra_config), redact),
-            folder,
-            began=began,
-        )
-        if os.environ.get("LR_EXP_DEBUG") == "1":
+    except (Exception, _Stopped) as error:
+        shown = error.lost if isinstance(error, _Stopped) else error
+        if shown is None:
+            raise
+        reason = redact(in_one_line(shown) or type(shown).__name__)
+        # What all ranks raise; before a run begins, each has read the same command alone.
+        in_step = isinstance(error, ranks.SharedError) or (multirun and not began)
+        ends_alone = ranks.several() and not in_step
+        if ends_alone:
+            ranks.tell_failure(shown, reason)
+        if ranks.is_first():
+            record_failure(
+                reason,
+                each_text(choices(settings) if settings else written_choices(config), redact),
+                each_text(_told(hydra_config), redact),
+                folder,
+                began=began,
+            )
+        if isinstance(error, _Stopped):
+            raise  # what was lost is told where the program ends
+        if os.environ.get("LR_EXP_DEBUG") == "1" and (ranks.is_first() or ends_alone):
             raise
         if not isinstance(error, _USERS):
-            if not multirun:
+            if not multirun or ends_alone:
                 raise
             show_exception(*sys.exc_info())  # a fault of the program: its place matters
-        _print_error(error, again=multirun)  # each cell says its own
+        if ranks.is_first() or ends_alone:
+            _print_error(error, again=multirun)  # each cell says its own
+        if ends_alone:
+            raise SystemExit(1) from error  # and torchrun ends the others
         return cells.note(number, folder.name, reason)
 
 
@@ -117,19 +135,24 @@ def main() -> int:
         check_overrides([word for word in sys.argv[1:] if _is_override(word)])
         check_launcher(sys.argv[1:])
         sys.argv[1:] = narrow_sweep(sys.argv[1:])
-        _job()
+        with _folder_of_rank():
+            _job()
     except BrokenPipeError:
         _drop_output()
     except Exception as error:
         if _stopped:  # libraries that were stopped half-way fail while they tidy up
-            return _say_stopped(_stopped[0])
+            return _say_stopped(_Stopped(_stopped[0], ranks.lost_peer()))
         told = explained(error)
         if os.environ.get("LR_EXP_DEBUG") == "1" or not (told or isinstance(error, _USERS)):
             raise
+        if not ranks.is_first():
+            ranks.tell_failure(error, in_one_line(error))
         _print_error(UserError(told) if told else error)
     except KeyboardInterrupt as stop:
-        return _say_stopped(stop.number if isinstance(stop, _Stopped) else signal.SIGINT)
-    return _sum_up()
+        return _say_stopped(stop)
+    ranks.leave()
+    # After an exit with 1 torchrun ends the others, the first rank with its results perhaps.
+    return _sum_up() if ranks.is_first() or _printed else 0
 
 
 def _sum_up() -> int:
@@ -148,18 +171,39 @@ def _sum_up() -> int:
 class _Stopped(KeyboardInterrupt):
     """SIGTERM, as queues send it, ends like Ctrl-C; its number is told by the exit status."""
 
-    def __init__(self, number: int) -> None:
-        super().__init__()
+    def __init__(self, number: int, lost: ranks.PeerLostError | None = None) -> None:
+        super().__init__(*([str(lost)] if lost else []))
         self.number = number
+        self.lost = lost  # why torchrun stops this rank, if another one has failed
 
 
 def _stop(signal_number: int, frame: object) -> None:
     _stopped.append(signal_number)
-    raise _Stopped(signal_number)
+    lost = ranks.lost_peer()
+    if lost is None:
+        ranks.tell_end()
+    raise _Stopped(signal_number, lost)
 
 
-def _say_stopped(number: int) -> int:
+@contextmanager
+def _folder_of_rank() -> Iterator[None]:
+    """Has Hydra write to a folder that goes again, but for the first rank."""
+    if ranks.is_first():
+        yield
+        return
+    with TemporaryDirectory() as own:
+        sys.argv += [f"hydra.run.dir={own}", f"hydra.sweep.dir={own}", "hydra.output_subdir=null"]
+        yield
+
+
+def _say_stopped(stop: KeyboardInterrupt) -> int:
     """Says how to go on; the exit status that tells the signal."""
+    number = stop.number if isinstance(stop, _Stopped) else signal.SIGINT
+    if not ranks.is_first():
+        return 128 + number
+    if isinstance(stop, _Stopped) and stop.lost is not None:
+        _print_error(stop.lost)
+        return 1
     line = "\r\x1b[K" if sys.stderr.isatty() else ""  # over the terminal's ^C
     print(
         f"{line}stopped: the same command goes on where it was{stop_jobs(sys.argv[1:])}",
@@ -171,6 +215,8 @@ def _say_stopped(number: int) -> int:
 
 def _announce(hydra_config: Any, number: int, folder: Path) -> None:
     """A cell's headline; from then on progress is shown as in a sweep."""
+    if not ranks.is_first():
+        return
     progress.choose_for_cells(side_by_side=not _one_by_one(hydra_config))
     count = count_cells(sys.argv[1:], hydra_config.sweeper.get("params") or {})
     of = f" of {count}" if count else ""
@@ -179,6 +225,8 @@ def _announce(hydra_config: Any, number: int, folder: Path) -> None:
 
 def _show(text: str) -> None:
     """Prints; a reader who has enough, as `head` has, ends neither a run nor a sweep."""
+    if not ranks.is_first():
+        return
     try:
         print(text, flush=True)
     except BrokenPipeError:
@@ -196,12 +244,37 @@ def _one_by_one(hydra_config: Any) -> bool:
 def _choose_gpu(settings: Settings) -> None:
     """Makes `device=cuda:N` the only GPU this process sees: libraries that say `cuda` mean it.
 
-    Takes effect before torch is imported, so in a multirun all cells use the first one's GPU.
+    Of several ranks on a host each sees one of its own. Takes effect before torch is imported, so
+    in a multirun all cells use the first one's GPU.
     """
     kind, _, number = settings.device.partition(":")
     if kind == "cuda" and number.isdigit():
+        if ranks.local_count() > 1:
+            raise UserError(
+                f"device={settings.device} is one GPU, and this host has {ranks.local_count()} "
+                "processes of this run: write device=cuda, and each takes one."
+            )
         os.environ.setdefault("CUDA_VISIBLE_DEVICES", number)
         settings.device = "cuda"
+    elif kind in ("auto", "cuda") and ranks.local_count() > 1:
+        _take_own_gpu()
+
+
+@cache
+def _take_own_gpu() -> None:
+    """Leaves this rank one of its host's GPUs; once a process."""
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    names = visible.split(",") if visible is not None else []
+    if names == [""]:
+        return  # none is to be used
+    if names and len(names) < ranks.local_count():
+        raise UserError(
+            f"{ranks.local_count()} processes of this run are on one host, where "
+            f"CUDA_VISIBLE_DEVICES={visible} shows {len(names)} GPUs: start as many as there are "
+            "(torchrun --nproc-per-node)."
+        )
+    own = names[ranks.local_rank()] if names else str(ranks.local_rank())
+    os.environ["CUDA_VISIBLE_DEVICES"] = own
 
 
 def _told(hydra_config: Any) -> list[str]:
@@ -212,6 +285,10 @@ def _told(hydra_config: Any) -> list[str]:
 
 def _print_error(error: Exception, again: bool = False) -> None:
     message = in_one_line(error)
+    if isinstance(error, ranks.PeerLostError) and (error.is_told or not ranks.is_first()):
+        return
+    if not ranks.is_first():
+        message = f"{ranks.where()}: {message}"
     if isinstance(error, OSError) and error.errno in _UNWRITABLE:
         message += "; set hydra.run.dir= to a folder that can be written, on a disk with space"
     if again or message not in _printed:

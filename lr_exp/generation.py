@@ -1,10 +1,10 @@
-"""Many prompts are answered: batched by length, one shard a batch, resumable.
+"""Many prompts are answered: batched by length, one shard a batch, resumable, on all ranks.
 
 Knows prompts, batches, shards and the ways to decode a batch (`greedily`, `by_sampling`,
 `by_contrast`, `by_engine`); what a row of a shard holds is its caller's business.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,6 +13,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
 
+from lr_exp import ranks
 from lr_exp.choosing import contrastive, sampled
 from lr_exp.cpu_linear import arranged
 from lr_exp.decoding import Decoded, Reader, decode, decode_greedily
@@ -22,7 +23,7 @@ from lr_exp.memory_limits import Portion, free_memory, ran_out_of_memory
 from lr_exp.models import LanguageModel
 from lr_exp.progress import Progress
 from lr_exp.prompts import render_prompt
-from lr_exp.shards import shard_path, shard_paths, write_shard
+from lr_exp.shards import count_rows, encoded, shard_number, shard_paths, write_encoded
 from lr_exp.store import digest
 from lr_exp.vocabulary import SharedVocabulary
 
@@ -55,14 +56,15 @@ _ADVICE = (
 _COLUMNS = [("index", pa.int32()), ("tokens", pa.int32()), ("finished", pa.bool_())]
 
 
-def batches_by_length(lengths: Sequence[int], batch_size: int) -> list[list[int]]:
-    """Indices in batches of similar length: sorted (longest first) inside consecutive windows."""
-    batches = []
-    for start in range(0, len(lengths), WINDOW):
-        window = range(start, min(start + WINDOW, len(lengths)))
-        ordered = sorted(window, key=lambda index: (-lengths[index], index))
-        batches += [ordered[i : i + batch_size] for i in range(0, len(ordered), batch_size)]
-    return batches
+def batches_by_length(prompts: Sequence[Sequence[int]], batch_size: int) -> Iterator[list[int]]:
+    """Indices in batches of similar length: sorted (longest first) inside consecutive windows.
+
+    Prompts are asked for window by window: they may be made only then.
+    """
+    for start in range(0, len(prompts), WINDOW):
+        lengths = {i: len(prompts[i]) for i in range(start, min(start + WINDOW, len(prompts)))}
+        ordered = sorted(lengths, key=lambda index: (-lengths[index], index))
+        yield from (ordered[i : i + batch_size] for i in range(0, len(ordered), batch_size))
 
 
 def render_prompts(
@@ -201,11 +203,13 @@ def decode_into_shards(
 ) -> dict[str, Any]:
     """Answers every prompt and writes one shard a batch; shards that are there stay.
 
-    A batch that does not fit in memory is answered in halves, and so are those after it; its shard
-    is the same one.
+    Batches are shared out among the ranks, and the first one writes: what is in a shard does not
+    depend on how many there are. A batch that does not fit in memory is answered in halves, and so
+    are those after it; its shard is the same one.
 
     Args:
-        prompts: of the model that answers; their lengths make the batches.
+        prompts: of the model that answers; their lengths make the batches. They are looked up a
+            window at a time, and again when their batch is answered.
         decode_batch: how a batch is answered; the same batch must get the same answers again.
         columns, row: what a row holds beside `index`, `tokens` (generated, stop token included) and
             `finished` (ended by a stop token), and its values from a prompt's index and answer.
@@ -218,36 +222,53 @@ def decode_into_shards(
         UserError: a single prompt does not fit in memory.
     """
     schema = pa.schema([*_COLUMNS, *columns])
-    batches = batches_by_length([len(prompt) for prompt in prompts], batch_size)
     portion = Portion(batch_size, f"{name}: questions", _ADVICE)
-    found = sum(len(b) for number, b in enumerate(batches) if shard_path(folder, number).exists())
+    there, found = ranks.from_first(lambda: _finished(folder))
+
+    def answer(job: tuple[int, list[int]]) -> tuple[bytes, int]:
+        number, batch = job
+        decoded = _in_portions(decode_batch, number, batch, portion)
+        rows = [
+            {
+                **row(index, one),
+                "index": index,
+                "tokens": len(one.token_ids),
+                "finished": one.finished,
+            }
+            for index, one in zip(batch, decoded, strict=True)
+        ]
+        return encoded(rows, schema), sum(len(one.token_ids) for one in decoded)
+
     with (
         Progress(name, len(prompts), "question", found=found, also="token") as progress,
         arranged(*decode_batch.models, copy_shared=True),
     ):
-        for number, batch in enumerate(batches):
-            if shard_path(folder, number).exists():
-                continue
-            decoded = _in_portions(decode_batch, number, batch, portion)
-            rows = [
-                {
-                    **row(index, one),
-                    "index": index,
-                    "tokens": len(one.token_ids),
-                    "finished": one.finished,
-                }
-                for index, one in zip(batch, decoded, strict=True)
-            ]
-            write_shard(folder, number, rows, schema)
-            progress.add(len(batch), also=sum(len(one.token_ids) for one in decoded))
-    counts = pa.concat_tables(
-        pq.ParquetFile(path).read(["tokens", "finished"]) for path in shard_paths(folder)
-    )
-    return {
-        "questions": counts.num_rows,
-        "tokens": sum(counts["tokens"].to_pylist()),
-        "finished": sum(counts["finished"].to_pylist()),
-    }
+
+        def keep(job: tuple[int, list[int]], answered: tuple[bytes, int]) -> None:
+            number, batch = job
+            content, tokens = answered
+            write_encoded(folder, number, content)
+            progress.add(len(batch), also=tokens)
+
+        batches = enumerate(batches_by_length(prompts, batch_size))
+        ranks.share_out((job for job in batches if job[0] not in there), answer, keep)
+    return ranks.from_first(lambda: _counted(folder))
+
+
+def _finished(folder: Path) -> tuple[set[int], int]:
+    """The numbers of the shards that are there, and their rows."""
+    paths = shard_paths(folder)
+    return {shard_number(path) for path in paths}, sum(count_rows(path) for path in paths)
+
+
+def _counted(folder: Path) -> dict[str, int]:
+    questions = tokens = finished = 0
+    for path in shard_paths(folder):
+        columns = pq.ParquetFile(path).read(["tokens", "finished"])
+        questions += columns.num_rows
+        tokens += int(columns["tokens"].to_numpy().sum())
+        finished += int(columns["finished"].to_numpy().sum())
+    return {"questions": questions, "tokens": tokens, "finished": finished}
 
 
 def _in_portions(

@@ -14,6 +14,7 @@ from traceback import walk_tb
 
 from hydra._internal.utils import get_args_parser
 
+from lr_exp import ranks
 from lr_exp.errors import UserError
 
 # Of each launcher, the extra that installs it and its package; see conf/hydra/launcher.
@@ -40,6 +41,11 @@ def check_launcher(words: Sequence[str]) -> None:
     name = launcher_of(words)
     if name not in _PACKAGES:
         return
+    if ranks.several():
+        raise UserError(
+            f"hydra/launcher={name} starts processes of its own, and torchrun has started "
+            f"{ranks.count()}: leave one of the two out."
+        )
     asked, _ = get_args_parser().parse_known_args(list(words))
     if asked.help or asked.hydra_help or asked.cfg or asked.info:
         return

@@ -12,8 +12,10 @@ import os
 import socket
 import time
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import timedelta
+from functools import partial
 from itertools import islice
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -21,7 +23,6 @@ from lr_exp.errors import UserError, first_line
 
 if TYPE_CHECKING:
     from torch import Tensor
-    from torch.distributed import ProcessGroup, Store
 
 T = TypeVar("T")
 J = TypeVar("J")
@@ -29,7 +30,10 @@ J = TypeVar("J")
 # Ranks wait for each other as long as one works, or waits for another run's lock; one that died is
 # noticed by its connections, which break.
 _PATIENCE = timedelta(days=30)
-_COURTESY = 2.0  # seconds in which torchrun ends the others if the first rank failed, too
+# Seconds in which torchrun ends this rank if the first one fails in the same way and has said so;
+# before the ranks are connected, each starts when it can.
+_COURTESY = 2.0
+_COURTESY_ALONE = 10.0
 
 _FAILURE = "failure"  # what the first rank to fail alone leaves for the others
 _LAUNCHER = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "GROUP_RANK", "ROLE_RANK")
@@ -41,6 +45,8 @@ class SharedError(UserError):
 
 class PeerLostError(UserError):
     """Another rank is gone, so this one cannot go on."""
+
+    is_told = False  # that rank has said the reason itself
 
 
 @dataclass(frozen=True)
@@ -63,8 +69,8 @@ def _read_place() -> _Place:
 class _Group:
     """The connection to the others."""
 
-    objects: "ProcessGroup"  # on the CPU, whatever the models are on
-    notes: "Store"  # held by the launcher: it outlives a rank
+    objects: Any  # the group on the CPU, whatever the models are on
+    notes: Any  # held by the launcher: it outlives a rank
     peers: list[tuple[int, str, int]]  # rank, host, process id
 
 
@@ -73,7 +79,7 @@ _group: _Group | None = None
 
 
 def rank() -> int:
-    """This process's number, from 0; 0 in a run of one process."""
+    """The number of this process, from 0; 0 in a run of one process."""
     return _place.rank
 
 
@@ -83,7 +89,7 @@ def count() -> int:
 
 
 def local_rank() -> int:
-    """This process's number on its host, from 0."""
+    """The number of this process on its host, from 0."""
     return _place.local_rank
 
 
@@ -94,6 +100,11 @@ def local_count() -> int:
 
 def several() -> bool:
     return _place.count > 1
+
+
+def where() -> str:
+    """The process, for a person: `rank 1 on HOST`."""
+    return f"rank {rank()} on {socket.gethostname()}"
 
 
 def is_first() -> bool:
@@ -117,13 +128,15 @@ def join(device: str) -> None:
     if not several() or _group is not None:
         return
     import torch.distributed as dist
+    from torch.distributed import distributed_c10d as c10d
+    from torch.distributed.rendezvous import rendezvous
 
     backend = "cpu:gloo,cuda:nccl" if device.startswith("cuda") else "gloo"
     try:
-        notes, _, _ = next(dist.rendezvous("env://", rank(), count(), timeout=_PATIENCE))
+        notes, _, _ = next(rendezvous("env://", rank(), count(), timeout=_PATIENCE))
         dist.init_process_group(
             backend,
-            store=dist.PrefixStore("groups", notes),
+            store=c10d.PrefixStore("groups", notes),
             rank=rank(),
             world_size=count(),
             timeout=_PATIENCE,
@@ -136,7 +149,7 @@ def join(device: str) -> None:
         ) from error
     for name in _LAUNCHER:
         os.environ.pop(name, None)
-    _group = _Group(objects, dist.PrefixStore("notes", notes), [])
+    _group = _Group(objects, c10d.PrefixStore("notes", notes), [])
     _group.peers = all_gathered((rank(), socket.gethostname(), os.getpid()))
 
 
@@ -146,6 +159,7 @@ def leave() -> None:
     if _group is not None:
         import torch.distributed as dist
 
+        tell_end()
         dist.destroy_process_group()
         _group = None
 
@@ -208,9 +222,8 @@ def share_out(jobs: Iterable[J], work: Callable[[J], T], take: Callable[[J, T], 
         return
     waiting = iter(jobs)
     while batch := list(islice(waiting, count())):
-        outcome = _tried(lambda: work(batch[rank()])) if rank() < len(batch) else None
-        outcomes = _gathered(outcome)
-        _unwrapped(_broadcast(_tried(lambda: _take_all(batch, outcomes, take))))
+        own = _tried(partial(work, batch[rank()])) if rank() < len(batch) else None
+        _unwrapped(_broadcast(_tried(partial(_take_all, batch, _gathered(own), take))))
 
 
 def together(make: Callable[[Callable[..., T]], Any], work: Callable[..., T]) -> Any:
@@ -290,35 +303,42 @@ def check_same(what: dict[str, Any]) -> None:
 # When a rank fails alone.
 
 
-def tell_failure(error: str) -> None:
+def tell_failure(error: BaseException, message: str) -> None:
     """Leaves this rank's reason for the others, and gives the first rank time to speak first.
 
     To be called before this rank ends with an error that the others do not know of.
     """
+    if isinstance(error, PeerLostError):
+        tell_end()  # not because of this rank
+        return
     if _group is not None:
-        _group.notes.compare_set(_FAILURE, "", f"rank {rank()} on {socket.gethostname()}: {error}")
+        with suppress(RuntimeError):  # the launcher is gone
+            _group.notes.compare_set(_FAILURE, "", f"{where()}: {message}")
     if not is_first():
-        time.sleep(_COURTESY)
+        time.sleep(_COURTESY if _group is not None else _COURTESY_ALONE)
 
 
-def tell_stopped() -> None:
-    """Leaves word that this rank ends because it was told to."""
+def tell_end() -> None:
+    """Leaves word that this rank ends as it should."""
     if _group is not None:
-        _group.notes.set(f"stopped/{rank()}", "1")
+        with suppress(RuntimeError):  # the launcher is gone
+            _group.notes.set(f"ended/{rank()}", "1")
 
 
-def lost_peer() -> str | None:
+def lost_peer() -> PeerLostError | None:
     """Why the run cannot go on, if another rank has failed or is gone; None if none has."""
     if _group is None:
         return None
     try:
         if _group.notes.check([_FAILURE]):
-            return _group.notes.get(_FAILURE).decode("utf-8", "replace")
+            lost = PeerLostError(_group.notes.get(_FAILURE).decode("utf-8", "replace"))
+            lost.is_told = True
+            return lost
         for number, host, process in _group.peers:
-            if host != socket.gethostname() or _group.notes.check([f"stopped/{number}"]):
+            if host != socket.gethostname() or _group.notes.check([f"ended/{number}"]):
                 continue
             if _is_gone(process):
-                return (
+                return PeerLostError(
                     f"rank {number} (process {process} on {host}) died: killed, perhaps for want "
                     "of memory, or crashed. The same command goes on where it was."
                 )
@@ -360,11 +380,13 @@ def _tried(work: Callable[[], Any]) -> _Outcome:
     """What came of it. Errors that nobody expected are not caught: this rank ends with them."""
     try:
         return _Outcome(value=work())
+    except PeerLostError:
+        raise
     except SharedError as error:
         return _Outcome(failed=str(error), error=error)
     except (UserError, OSError) as error:
-        where = "" if is_first() else f"rank {rank()} on {socket.gethostname()}: "
-        return _Outcome(failed=where + str(error), error=error)
+        prefix = "" if is_first() else f"{where()}: "
+        return _Outcome(failed=prefix + str(error), error=error)
 
 
 def _unwrapped(outcome: _Outcome) -> Any:
@@ -399,18 +421,17 @@ def _gathered(value: Any) -> list[Any]:
     return values or []
 
 
-def _connected(exchange: Callable[["ProcessGroup"], object]) -> None:
+def _connected(exchange: Callable[[Any], object]) -> None:
     if _group is None:
         raise ValueError("the ranks are not connected: call join first")
     try:
         exchange(_group.objects)
     except RuntimeError as error:
         deadline = time.monotonic() + 2 * _COURTESY  # the one that failed is telling why
-        while (reason := lost_peer()) is None and time.monotonic() < deadline:
+        while (lost := lost_peer()) is None and time.monotonic() < deadline:
             time.sleep(0.1)
-        raise PeerLostError(
-            reason
-            or f"another rank of this run is gone ({first_line(error)}). The same command goes on "
+        raise lost or PeerLostError(
+            f"another rank of this run is gone ({first_line(error)}). The same command goes on "
             "where it was."
         ) from error
 

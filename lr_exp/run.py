@@ -12,16 +12,19 @@ from collections.abc import Sequence
 from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
 import torch
 
+from lr_exp import models, ranks
 from lr_exp.experiment import Experiment
 from lr_exp.inputs import versions
 from lr_exp.outcome import choices, clear, write_page
 from lr_exp.pair import odd_pair
 from lr_exp.run_folder import ANSWERS, SUMMARY, TRAJECTORIES
+from lr_exp.same import check_ranks
 from lr_exp.settings import Settings
 from lr_exp.stages.distilling import Tuned
 from lr_exp.stages.evaluating import Evaluation
@@ -38,17 +41,30 @@ _MODEL_STAGES = (*_GENERATING, "score")  # stages that take a model
 def run(settings: Settings, folder: Path, conf_dir: Path) -> dict[str, Any]:
     """Runs the stages asked for and leaves `summary.json`, written last, in `folder`.
 
+    Each rank of a run calls this, and all return the same; the first one alone leaves anything.
+
     Raises:
         UserError: something in the settings or the inputs cannot work.
     """
+    ranks.join(models.resolve_device(settings.device))
+    if ranks.is_first():
+        return _run(settings, folder, conf_dir)
+    settings = replace(settings, wandb=replace(settings.wandb, mode="disabled"))
+    with TemporaryDirectory() as own:  # its record of the run goes with it
+        return _run(settings, Path(own), conf_dir)
+
+
+def _run(settings: Settings, folder: Path, conf_dir: Path) -> dict[str, Any]:
     folder.mkdir(parents=True, exist_ok=True)
     clear(folder)
     _start_chance(settings.seed)
     store = Store(settings.store, on_use=partial(note_reference, folder))
     experiment = Experiment(settings, store, conf_dir)
-    experiment.inputs.check()
+    installed = versions()
+    ranks.alike(experiment.inputs.check)
+    check_ranks(experiment.inputs, store, installed)
     wandb = replace(settings.wandb, group=settings.wandb.group or settings.sweep)
-    shown_under, installed = choices(settings), versions()
+    shown_under = choices(settings)
     cell = cell_of(settings, experiment.inputs, shown_under)
     store.maker = cell.id
     config = config_of(settings, experiment.inputs, shown_under, installed)
@@ -60,7 +76,8 @@ def run(settings: Settings, folder: Path, conf_dir: Path) -> dict[str, Any]:
         if "sample" in settings.stages or "distill" in settings.stages:
             supervision, summary["sample"] = _sample(experiment, folder)
             show.sample(tracker, summary["sample"], supervision, experiment.inputs.expert)
-            show.trajectories(tracker, folder / TRAJECTORIES)
+            if ranks.is_first():
+                show.trajectories(tracker, folder / TRAJECTORIES)
             summary["warnings"] = _warn(odd_pair(summary["sample"]))
             if supervision.facts["kept"] == 0 and "distill" in settings.stages:
                 summary["stopped"] = _nothing_kept(settings, summary["sample"])
@@ -78,8 +95,11 @@ def run(settings: Settings, folder: Path, conf_dir: Path) -> dict[str, Any]:
             summary["engines"] = experiment.bench.identities
         summary["peak_memory_bytes"] = experiment.bench.peak_memory_bytes
         show.headlines(tracker, summary)
+        if ranks.several():
+            summary["ranks"] = ranks.count()
     write_atomically(folder / SUMMARY, json.dumps(summary, indent=2, ensure_ascii=False) + "\n")
-    write_page(folder)
+    if ranks.is_first():
+        write_page(folder)
     return summary
 
 
@@ -125,8 +145,9 @@ def _sample(experiment: Experiment, folder: Path) -> tuple[Artifact, dict[str, A
         if experiment.settings.method.needs_amateur:
             made["score"] = steps = experiment.sampler.score(trajectories[-1])
         supervision = experiment.sampler.select(trajectories[-1], steps)
-        shown = experiment.sampler.read(trajectories[-1], steps, supervision)
-        write_atomically(folder / TRAJECTORIES, json.dumps(shown, ensure_ascii=True))
+        if ranks.is_first():
+            shown = experiment.sampler.read(trajectories[-1], steps, supervision)
+            write_atomically(folder / TRAJECTORIES, json.dumps(shown, ensure_ascii=True))
     exported = experiment.sampler.export(supervision)
     own = ("digest", "peak_memory_bytes")
     facts = {key: value for key, value in supervision.facts.items() if key not in own}

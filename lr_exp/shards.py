@@ -18,12 +18,29 @@ def shard_path(folder: Path, number: int) -> Path:
     return folder / f"shard-{number:06d}.parquet"
 
 
+def shard_number(path: Path) -> int:
+    """The number of the shard at this path."""
+    return int(path.stem.rpartition("-")[2])
+
+
 def write_shard(folder: Path, number: int, rows: list[dict[str, Any]], schema: pa.Schema) -> None:
     """Writes rows as one shard, by a temporary name."""
+    write_encoded(folder, number, encoded(rows, schema))
+
+
+def encoded(rows: list[dict[str, Any]], schema: pa.Schema) -> bytes:
+    """Rows as a shard's bytes, for another process to write."""
+    buffer = pa.BufferOutputStream()
+    pq.write_table(pa.Table.from_pylist(rows, schema=schema), buffer)
+    return buffer.getvalue().to_pybytes()
+
+
+def write_encoded(folder: Path, number: int, content: bytes) -> None:
+    """Writes what `encoded` returned as one shard."""
     path = shard_path(folder, number)
     temporary = path.with_suffix(".tmp")
     with temporary.open("wb") as file:
-        pq.write_table(pa.Table.from_pylist(rows, schema=schema), file)
+        file.write(content)
         file.flush()
         os.fsync(file.fileno())  # a shard's name promises that its rows are on the disk
     temporary.replace(path)

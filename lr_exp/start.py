@@ -7,7 +7,7 @@ import logging
 import os
 import warnings
 
-from lr_exp import progress
+from lr_exp import progress, ranks
 from lr_exp.command_line import guard_environment
 from lr_exp.configuration import register
 from lr_exp.hygiene import guard_logging
@@ -23,8 +23,10 @@ def prepare() -> None:
 def _quiet_start() -> None:
     """One format for our lines, no secret in them; libraries speak only of what goes wrong."""
     guard_logging()
-    progress.choose(None)
+    progress.choose(None if ranks.is_first() else progress.NONE)
     handler = progress.LogHandler()
+    if not ranks.is_first():
+        handler.setLevel(logging.CRITICAL)  # the first rank speaks for all
     logging.basicConfig(
         level=logging.WARNING, format="%(levelname)s: %(message)s", handlers=[handler]
     )

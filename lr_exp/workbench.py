@@ -10,7 +10,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from lr_exp import models
+from lr_exp import models, ranks
 from lr_exp.engines import Engine, Generate, remembered_identity
 from lr_exp.errors import UserError
 from lr_exp.inputs import RENDERING_PACKAGES, Inputs
@@ -35,14 +35,20 @@ class Workbench:
         self.identities: dict[str, dict[str, Any]] = {}  # of engines, by the part that asked them
         self._peaks: list[int] = []
 
-    def make(self, recipe: Recipe, build: Build) -> Artifact:
-        """The artifact, made by models if it is not there; how much memory that took is kept."""
-        return self._noted(self.store.make(recipe, self._measured(build)))
+    def make(self, recipe: Recipe, build: Build, *, together: bool = False) -> Artifact:
+        """The artifact, made if it is not there; how much memory that took is kept.
 
-    def make_if_asked(self, stage: str, recipe: Recipe, build: Build) -> Artifact:
+        together: on all ranks, see `Store.make`; for what models do.
+        """
+        made = self.store.make(recipe, self._measured(build), together=together)
+        return self._noted(made)
+
+    def make_if_asked(
+        self, stage: str, recipe: Recipe, build: Build, *, together: bool = False
+    ) -> Artifact:
         """The artifact, made only if its stage is among those asked for."""
         if stage in self._inputs.settings.stages:
-            return self.make(recipe, build)
+            return self.make(recipe, build, together=together)
         found = self.store.find(recipe)
         if found is None:
             asked = list(self._inputs.settings.stages)
@@ -110,6 +116,13 @@ class Workbench:
             else:
                 from lr_exp.engines.in_process import VllmEngine
 
+                if ranks.several():
+                    raise UserError(
+                        f"{part}.engine=vllm runs in one process, and this run has {ranks.count()}"
+                        ": start it without torchrun, or serve the expert (vllm serve) and set "
+                        f"{part}.engine=server."
+                    )
+
                 self._engines[name] = VllmEngine(self._inputs.expert, self._inputs.dtype)
         return self._engines[name]
 
@@ -121,8 +134,9 @@ class Workbench:
         if part not in self.identities:  # asked once: a server that is away takes its time
             server = self._inputs.settings.server
             place = digest([self._inputs.settings.engines[part], server.url, server.model])[:24]
-            self.identities[part] = remembered_identity(
-                engine, self.store.root / ".engines" / f"{place}.json"
+            remembered = self.store.root / ".engines" / f"{place}.json"
+            self.identities[part] = ranks.from_first(
+                lambda: remembered_identity(engine, remembered)
             )
         # The prompts are rendered here, whatever answers them.
         return {**self.identities[part], **{name: version(name) for name in RENDERING_PACKAGES}}
@@ -149,7 +163,9 @@ class Workbench:
     def _load(self, source: models.ModelSource) -> LanguageModel:
         for engine in self._engines.values():
             engine.close()  # what is loaded here may need its memory
-        return models.load(source, device=self._inputs.device, dtype=self._inputs.dtype)
+        return ranks.alike(
+            lambda: models.load(source, device=self._inputs.device, dtype=self._inputs.dtype)
+        )
 
     @contextmanager
     def evaluated(self, adapter: Path | None, who: str) -> Iterator[LanguageModel]:

@@ -14,6 +14,7 @@ from queue import Empty, SimpleQueue
 from threading import Thread
 from typing import Any
 
+from lr_exp import ranks
 from lr_exp.decoding import Decoded
 from lr_exp.engines import Generate, Request, Sampling, adapter_name, ended
 from lr_exp.engines.dialects import (
@@ -178,24 +179,31 @@ class ServerEngine:
             )
         load, unload = _ADAPTERS[kind]
         name = adapter_name(adapter)
-        if name not in {card.get("id") for card in _cards(endpoint)}:
-            try:
-                # A word, not JSON, says that it went well.
-                endpoint.tell(load, {"lora_name": name, "lora_path": str(adapter.resolve())})
-            except UserError as error:
-                raise UserError(
-                    f"{error} To evaluate the tuned expert there, the server must read "
-                    f"{adapter.resolve()} and take adapters (vLLM: --enable-lora, and "
-                    "VLLM_ALLOW_RUNTIME_LORA_UPDATING=True in its environment; SGLang: "
-                    "--enable-lora), or set evaluator.engine=transformers."
-                ) from error
+        ranks.from_first(lambda: _give(endpoint, load, name, adapter))
         try:
             yield name
         finally:
-            try:
-                endpoint.tell(unload, {"lora_name": name})
-            except UserError as error:
-                log.warning("The adapter %s stays on the server: %s", name, error)
+            if ranks.is_first():  # no other one asks any more
+                try:
+                    endpoint.tell(unload, {"lora_name": name})
+                except UserError as error:
+                    log.warning("The adapter %s stays on the server: %s", name, error)
+
+
+def _give(endpoint: Endpoint, load: str, name: str, adapter: Path) -> None:
+    """Gives the server an adapter that it does not have."""
+    if name in {card.get("id") for card in _cards(endpoint)}:
+        return
+    try:
+        # A word, not JSON, says that it went well.
+        endpoint.tell(load, {"lora_name": name, "lora_path": str(adapter.resolve())})
+    except UserError as error:
+        raise UserError(
+            f"{error} To evaluate the tuned expert there, the server must read "
+            f"{adapter.resolve()} and take adapters (vLLM: --enable-lora, and "
+            "VLLM_ALLOW_RUNTIME_LORA_UPDATING=True in its environment; SGLang: "
+            "--enable-lora), or set evaluator.engine=transformers."
+        ) from error
 
 
 def _at_once(

@@ -16,7 +16,7 @@ import pyarrow.parquet as pq
 import torch
 from torch import Tensor
 
-from lr_exp import contrast
+from lr_exp import contrast, ranks
 from lr_exp.cpu_linear import arranged
 from lr_exp.errors import UserError
 from lr_exp.memory_limits import Portion, free_memory, ran_out_of_memory
@@ -24,7 +24,14 @@ from lr_exp.models import LanguageModel
 from lr_exp.packing import Pack, groups_within, pack, pass_size, read_logits
 from lr_exp.progress import Progress
 from lr_exp.prompts import render_prompt
-from lr_exp.shards import count_rows, read_shard, shard_path, shard_paths, write_shard
+from lr_exp.shards import (
+    count_rows,
+    encoded,
+    read_shard,
+    shard_number,
+    shard_paths,
+    write_encoded,
+)
 from lr_exp.shared_layers import read_both
 from lr_exp.vocabulary import SharedVocabulary
 
@@ -131,38 +138,45 @@ def score(
 ) -> dict[str, Any]:
     """Writes one shard of steps for each shard of trajectories; goes on where it was stopped.
 
+    Shards are shared out among the ranks; the first one writes.
+
     Returns:
         Facts: `steps`.
 
     Raises:
         UserError: logits that are not finite, or a trajectory that does not fit in memory.
     """
-    shards = shard_paths(trajectories)
     device = next(expert.model.parameters()).device.type
     portion = Portion(pass_size(tokens_per_pass, device), "score: tokens of a pass", _ADVICE)
-    sizes = [count_rows(path) for path in shards]
-    found = sum(n for number, n in enumerate(sizes) if shard_path(folder, number).exists())
+    shards, there = ranks.from_first(lambda: (shard_paths(trajectories), shard_paths(folder)))
+    sizes = {path.name: count_rows(path) for path in shards}
+    done = {path.name for path in there}
+
+    def measure(path: Path) -> tuple[bytes, int]:
+        rows = _score_shard(
+            read_shard(path), expert, amateur, shared, system_prompt, support_floor, portion
+        )
+        measured = list(rows)
+        return encoded(measured, SCHEMA), len(measured)
+
     with (
-        Progress("score", sum(sizes), "answer", found=found, also="token") as progress,
+        Progress(
+            "score",
+            sum(sizes.values()),
+            "answer",
+            found=sum(sizes[name] for name in done),
+            also="token",
+        ) as progress,
         arranged(expert.model, amateur.model),
     ):
-        for number, path in enumerate(shards):
-            if shard_path(folder, number).exists():
-                continue
-            rows = list(
-                _score_shard(
-                    read_shard(path),
-                    expert,
-                    amateur,
-                    shared,
-                    system_prompt,
-                    support_floor,
-                    portion,
-                )
-            )
-            write_shard(folder, number, rows, SCHEMA)
-            progress.add(sizes[number], also=len(rows))
-    return {"steps": sum(count_rows(path) for path in shard_paths(folder))}
+
+        def keep(path: Path, measured: tuple[bytes, int]) -> None:
+            content, tokens = measured
+            write_encoded(folder, shard_number(path), content)
+            progress.add(sizes[path.name], also=tokens)
+
+        ranks.share_out((path for path in shards if path.name not in done), measure, keep)
+    return {"steps": ranks.from_first(lambda: sum(map(count_rows, shard_paths(folder))))}
 
 
 def scored_length(token_ids: list[int], shared: SharedVocabulary) -> int:

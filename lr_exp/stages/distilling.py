@@ -93,7 +93,7 @@ class DistillerStages:
                 on_log=log,
             )
 
-        artifact = self._bench.make_if_asked("distill", recipe, build)
+        artifact = self._bench.make_if_asked("distill", recipe, build, together=True)
         history = distill.read_history(artifact.folder)
         if not made_now:  # the record of a run is whole also where the work was done before
             for entry in history:

@@ -167,4 +167,4 @@ class EvaluatorStages:
                     **pair,
                 )
 
-        return self._bench.make(recipe, build)
+        return self._bench.make(recipe, build, together=True)

@@ -10,7 +10,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from lr_exp import models
+from lr_exp import models, ranks
 from lr_exp.data import fingerprint, prompts_fingerprint
 from lr_exp.errors import UserError
 from lr_exp.evaluator import grade
@@ -88,7 +88,7 @@ class SamplerStages:
             with self._bench.answering("sampler") as (expert, generate):
                 return write(source.questions, expert, folder, **told, generate=generate)
 
-        return self._bench.make_if_asked("sample", recipe, build)
+        return self._bench.make_if_asked("sample", recipe, build, together=True)
 
     def _keep_verified(self, answers: Artifact) -> Artifact:
         """Sampled answers to those that equal the reference."""
@@ -170,7 +170,10 @@ class SamplerStages:
             lambda folder: score.score(
                 trajectories.folder, *self._bench.pair(), source.shared, folder, **told
             ),
+            together=True,
         )
+        if not ranks.is_first():
+            return steps  # one warning is enough
         if source.settings.sampler.engine != "transformers" and trajectories.stage == "rollout":
             _check_writer(score.own_share(steps.folder), source.settings)
         return steps
@@ -289,7 +292,9 @@ class SamplerStages:
             return None
         path = Path(source.settings.sampler.export)
         tokenizer = models.load_tokenizer(source.expert)
-        records.export_records(Supervision.load(supervision.folder), tokenizer, path)
+        ranks.from_first(
+            lambda: records.export_records(Supervision.load(supervision.folder), tokenizer, path)
+        )
         return path
 
 

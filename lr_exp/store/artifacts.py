@@ -4,7 +4,8 @@ Knows files, hashes and locks; knows nothing of models or methods. An artifact i
 `<store>/<stage>/<address>/`. It is built beside its place in `<address>.part/`, which survives a
 crash so that a stage can go on, and is renamed only after its manifest was written; the manifest's
 presence means complete. Of processes that want the same artifact, a lock lets one make it; where
-locks do not reach, they may all make it, and the first one's stays.
+locks do not reach, they may all make it, and the first one's stays. Of a run's ranks the first one
+finds, locks and writes for all.
 """
 
 import json
@@ -19,6 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from lr_exp import ranks
 from lr_exp.errors import UserError
 from lr_exp.store.files import (
     digest,
@@ -91,6 +93,8 @@ class Store:
         self.maker: str | None = None  # noted in what this store makes from now on
         self._on_use = on_use
         self._told_lockless = False
+        if not ranks.is_first():
+            return
         try:
             self.root.mkdir(parents=True, exist_ok=True)
         except OSError as error:
@@ -98,6 +102,9 @@ class Store:
 
     def find(self, recipe: Recipe) -> Artifact | None:
         """The finished artifact of a recipe, or None where it is not there or damaged."""
+        return ranks.from_first(lambda: self._find(recipe))
+
+    def _find(self, recipe: Recipe) -> Artifact | None:
         self._on_use(f"{recipe.stage}/{recipe.address}")
         folder = self._folder(recipe)
         if not folder.exists() or problem_of(folder, recipe.address) is not None:
@@ -113,18 +120,27 @@ class Store:
             made_by=manifest.get("made_by"),
         )
 
-    def make(self, recipe: Recipe, build: Callable[[Path], dict[str, Any]]) -> Artifact:
+    def make(
+        self, recipe: Recipe, build: Callable[[Path], dict[str, Any]], *, together: bool = False
+    ) -> Artifact:
         """The artifact of a recipe, built only if it is not there.
 
         Args:
             recipe: what determines the artifact.
             build: fills the folder that it is given and returns JSON-like facts. After a crash it
                 is given the same folder again, with what it had finished in it.
+            together: every rank of the run calls `build` with the same folder, and the first one
+                alone may write to it. Otherwise the first one builds and the others wait.
 
         Raises:
             UserError: the store cannot be written, or its disk is full. What was finished stays.
         """
-        found = self.find(recipe)  # before any lock: a store that can only be read serves, too
+        if together:
+            return ranks.together(lambda build: self._make(recipe, build), build)
+        return ranks.from_first(lambda: self._make(recipe, build))
+
+    def _make(self, recipe: Recipe, build: Callable[[Path], dict[str, Any]]) -> Artifact:
+        found = self._find(recipe)  # before any lock: a store that can only be read serves, too
         if found is not None:
             return found
         folder = self._folder(recipe)
@@ -140,7 +156,7 @@ class Store:
                 part = self._own_part(folder)
             if not folder.exists() and problem_of(part, recipe.address) is None:
                 part.rename(folder)  # an earlier try was stopped just before this line
-            found = self.find(recipe)  # another process may have made it meanwhile
+            found = self._find(recipe)  # another process may have made it meanwhile
             if found is not None:
                 return found
             _set_aside(folder, problem_of(folder, recipe.address))
@@ -191,7 +207,7 @@ class Store:
         except OSError:
             # Made meanwhile by a process that the lock did not stop: on a file system without
             # locks, with locks that other hosts do not see, or that shows new folders late.
-            found = self.find(recipe)
+            found = self._find(recipe)
             if found is None:
                 raise
             shutil.rmtree(part, ignore_errors=True)

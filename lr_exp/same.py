@@ -1,0 +1,98 @@
+"""What every rank of a run must see alike, compared by hash before anything is made.
+
+Knows inputs, the store's folder and the package's own files; loads no weights.
+"""
+
+import hashlib
+import os
+from pathlib import Path
+from typing import Any
+
+from lr_exp import ranks
+from lr_exp.errors import UserError
+from lr_exp.inputs import Inputs
+from lr_exp.store import Store, digest
+
+
+def check_ranks(inputs: Inputs, store: Store, installed: dict[str, str]) -> None:
+    """Raises UserError where a rank sees other files or versions, or has nothing to do.
+
+    Args:
+        inputs: checked.
+        store: must be the same folder for all.
+        installed: versions that results depend on.
+    """
+    if not ranks.several():
+        return
+    ranks.check_same(_seen(inputs, installed))
+    _check_store(store)
+    ranks.alike(lambda: _check_enough(inputs))
+
+
+def _seen(inputs: Inputs, installed: dict[str, str]) -> dict[str, Any]:
+    found = inputs.provenance()
+    seen: dict[str, Any] = {f"version of {name}": value for name, value in installed.items()}
+    seen["code of lr_exp"] = _code_digest()
+    seen["device"] = inputs.device.partition(":")[0]
+    seen["dtype"] = inputs.dtype
+    for who in ("expert", "amateur"):
+        seen[who] = (found[who] or {}).get("fingerprint")
+    seen["data"] = found["data"]
+    seen["choice of questions"] = found["questions"]
+    for name, fingerprint in found["benchmarks"].items():
+        seen[f"benchmark {name}"] = fingerprint
+    return seen
+
+
+def _code_digest() -> str:
+    """Of this package's files: two checkouts may have one version number."""
+    package = Path(__file__).resolve().parent
+    files = {
+        str(path.relative_to(package)): hashlib.sha256(path.read_bytes()).hexdigest()
+        for path in package.rglob("*.py")
+    }
+    return digest(files)
+
+
+def _check_store(store: Store) -> None:
+    """Raises UserError where a rank does not see the first one's store."""
+    name = ranks.from_first(lambda: _left_in(store.root))
+    try:
+        ranks.alike(lambda: _found_in(store.root, name))
+    finally:
+        if name is not None and ranks.is_first():
+            (store.root / name).unlink(missing_ok=True)
+
+
+def _left_in(root: Path) -> str | None:
+    """The name of a new file there; None for a store that can only be read, which serves, too."""
+    name = f".seen-{os.urandom(8).hex()}"
+    try:
+        (root / name).touch()
+    except OSError:
+        return None
+    return name
+
+
+def _found_in(root: Path, name: str | None) -> None:
+    if name is not None and not (root / name).exists():
+        raise UserError(
+            f"the store {root} is not the one that rank 0 has: set store= to a folder that all "
+            "hosts see."
+        )
+
+
+def _check_enough(inputs: Inputs) -> None:
+    """Raises UserError where there are fewer questions than ranks."""
+    settings, count = inputs.settings, ranks.count()
+    asked = {}
+    if "sample" in settings.stages and not settings.imports_records:
+        asked[f"data={settings.data.name}"] = len(inputs.questions)
+    if "evaluate" in settings.stages:
+        asked |= {f"benchmark {n}": len(found) for n, found in inputs.benchmark_questions.items()}
+    for name, questions in asked.items():
+        if questions < count:
+            raise UserError(
+                f"{name}: {questions} questions for {count} processes: start {questions} at most "
+                "(torchrun --nproc-per-node), or give it more questions."
+            )

@@ -1,0 +1,152 @@
+"""Starts a run of several processes as a user does, and what its processes do in some tests.
+
+    python -m torch.distributed.run … -m tests.ranked NAME WORDS…
+
+runs one of the functions below on every rank. Knows torchrun and the program.
+"""
+
+import json
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+ROOT = Path(__file__).parents[1]
+
+
+def torchrun(
+    words: list[str], folder: Path, *, ranks: int = 2, module: str = "lr_exp"
+) -> subprocess.Popen[str]:
+    """The started command, in `folder`; its stderr goes where its stdout goes."""
+    launcher = ["torch.distributed.run", "--standalone", "--nproc-per-node", str(ranks)]
+    return subprocess.Popen(  # noqa: S603 - our own program
+        [sys.executable, "-m", *launcher, "-m", module, *words],
+        cwd=folder,
+        env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+
+
+def ended(process: subprocess.Popen[str], patience: float = 240) -> tuple[int, str]:
+    """Exit status and output."""
+    try:
+        out, _ = process.communicate(timeout=patience)
+    finally:
+        process.kill()
+    return process.returncode, out
+
+
+def primitives(folder: Path) -> None:
+    """Each way in which ranks speak, and its result on each rank, as JSON in `folder`."""
+    import torch
+
+    from lr_exp import ranks, same
+    from lr_exp.errors import UserError
+    from lr_exp.store import Store
+
+    ranks.join("cpu")
+    told: dict[str, object] = {"environment": "WORLD_SIZE" in os.environ}
+
+    def fails_at(number: int, job: int) -> int:
+        if job == number:
+            raise UserError(f"job {job} cannot be done")
+        return 10 * job + ranks.rank()
+
+    def error_of(call) -> str | None:
+        try:
+            call()
+        except ranks.SharedError as error:
+            return str(error)
+        return None
+
+    taken: list[list[int]] = []
+    ranks.share_out(range(5), lambda job: fails_at(-1, job), lambda *pair: taken.append([*pair]))
+    told["share_out"] = taken
+    told["from_first"] = ranks.from_first(lambda: ranks.rank())
+    told["all_gathered"] = ranks.all_gathered(ranks.rank())
+    told["alike"] = ranks.alike(lambda: ranks.rank())
+    told["together"] = ranks.together(lambda work: work(1) + work(2), lambda n: n + ranks.rank())
+    tensors = [torch.full((2, 2), 1.0 + ranks.rank()), torch.full((3,), 10.0 * ranks.rank())]
+    ranks.sum_up(tensors)
+    told["sum_up"] = [tensor.tolist() for tensor in tensors]
+    ranks.check_same({"a": 1})
+
+    reached: list[int] = []
+    told["errors"] = {
+        "work of rank 1": error_of(
+            lambda: ranks.share_out(
+                range(9), lambda job: fails_at(3, job), lambda job, _: reached.append(job)
+            )
+        ),
+        "take": error_of(
+            lambda: ranks.share_out(range(4), lambda job: job, lambda job, _: fails_at(2, job))
+        ),
+        "first": error_of(lambda: ranks.from_first(lambda: fails_at(0, ranks.rank()))),
+        "alike, all": error_of(lambda: ranks.alike(lambda: fails_at(7, 7))),
+        "alike, rank 1": error_of(lambda: ranks.alike(lambda: fails_at(1, ranks.rank()))),
+        "together": error_of(
+            lambda: ranks.together(
+                lambda work: work(),
+                lambda: ranks.share_out([3], lambda job: fails_at(3, job), lambda *_: None),
+            )
+        ),
+        "same": error_of(lambda: ranks.check_same({"a": 1, "questions": ranks.rank()})),
+        "store": error_of(lambda: same._check_store(Store(folder / f"store-{ranks.rank()}"))),
+    }
+    same._check_store(Store(folder / "store"))
+    told["left in stores"] = [str(path) for path in folder.glob("store*/*")]
+    told["reached"] = reached
+    told["in step"] = ranks.all_gathered(ranks.rank())  # after all those errors
+    (folder / f"{ranks.rank()}.json").write_text(json.dumps(told), "utf-8")
+    ranks.leave()
+
+
+def elsewhere(folder: Path) -> None:
+    """The program, rank 1 in another folder: as on a host with other files."""
+    if os.environ["RANK"] == "1":
+        os.chdir(folder)
+    _run_program()
+
+
+def fails_alone(folder: Path) -> None:
+    """The program, rank 1 failing where no other one does."""
+    from lr_exp.errors import UserError
+    from lr_exp.stages import sampling
+
+    if os.environ["RANK"] == "1":
+
+        def roll_out(*_, **__):
+            raise UserError("the rollout cannot be written")
+
+        sampling.rollout.roll_out = roll_out
+    _run_program()
+
+
+def slow(folder: Path) -> None:
+    """The program, taking its time for each rollout; process ids in `folder`."""
+    from lr_exp import generation
+
+    (folder / f"pid-{os.environ['RANK']}").write_text(str(os.getpid()), "utf-8")
+    answer = generation._in_portions
+
+    def slowly(*given):
+        time.sleep(1.0)
+        return answer(*given)
+
+    generation._in_portions = slowly
+    _run_program()
+
+
+def _run_program() -> None:
+    from lr_exp.__main__ import main
+
+    sys.argv = ["lr_exp", *sys.argv[3:]]
+    sys.exit(main())
+
+
+if __name__ == "__main__":
+    here = {f.__name__: f for f in (primitives, elsewhere, fails_alone, slow)}
+    here[sys.argv[1]](Path(sys.argv[2]))

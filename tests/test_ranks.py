@@ -1,0 +1,236 @@
+"""A run of several processes: the same results, one voice, and an end when one of them dies."""
+
+import json
+import os
+import signal
+import socket
+import time
+from pathlib import Path
+
+import pytest
+
+from lr_exp import ranks, same
+from lr_exp.configuration import conf_dir
+from lr_exp.inputs import Inputs
+
+from .ranked import ended, torchrun
+from .test_end_to_end import SMALL, contents, go, settings_for
+
+HOST = socket.gethostname()
+# Questions of several lengths, and more shards than ranks, the last round not full.
+WORDS = [*SMALL, "sampler.batch_size=9", "evaluator.batch_size=7", "sampler.max_new_tokens=64"]
+PLACES = ["store=store", "hydra.run.dir=run"]
+
+
+def error_of(out: str) -> str:
+    """The one line that the run says, whatever torchrun adds."""
+    lines = [line for line in out.splitlines() if line.startswith("error:")]
+    assert len(lines) == 1, out
+    return lines[0]
+
+
+def losses(folder: Path) -> list[float]:
+    (path,) = folder.glob("store/adapter/*/history.jsonl")
+    return [json.loads(line)["loss"] for line in path.read_text("utf-8").splitlines()]
+
+
+def sampled(store: Path) -> dict[str, bytes]:
+    """What questions become before anything is trained, file by file."""
+    found = contents(store)
+    return {
+        name: content
+        for name, content in found.items()
+        if name.startswith(("rollout/", "score/", "supervision/"))
+    }
+
+
+@pytest.fixture(scope="module")
+def alone(tmp_path_factory):
+    """A run of one process: its folder and its summary."""
+    folder = tmp_path_factory.mktemp("alone")
+    return folder, go(folder, "run", *WORDS[len(SMALL) :])
+
+
+@pytest.fixture(scope="module")
+def spoken(tmp_path_factory) -> list[dict]:
+    """What each of three ranks saw in `ranked.primitives`."""
+    folder = tmp_path_factory.mktemp("spoken")
+    words = ["primitives", str(folder)]
+    status, out = ended(torchrun(words, folder, ranks=3, module="tests.ranked"))
+    assert status == 0, out
+    return [json.loads((folder / f"{number}.json").read_text("utf-8")) for number in range(3)]
+
+
+def test_each_job_is_done_once_by_its_rank_and_taken_in_order_by_the_first(spoken):
+    assert spoken[0]["share_out"] == [[0, 0], [1, 11], [2, 22], [3, 30], [4, 41]]
+    assert spoken[1]["share_out"] == spoken[2]["share_out"] == []
+
+
+def test_what_ranks_tell_each_other(spoken):
+    for number, told in enumerate(spoken):
+        assert told["from_first"] == 0
+        assert told["all_gathered"] == told["in step"] == [0, 1, 2]
+        assert told["alike"] == number
+        assert told["together"] == 3  # the first rank's own two results
+        assert told["sum_up"] == [[[6.0, 6.0], [6.0, 6.0]], [30.0, 30.0, 30.0]]
+        assert told["environment"] is False  # no library splits the work a second time
+
+
+def test_an_error_of_one_rank_is_raised_on_all_and_they_stay_in_step(spoken):
+    for told in spoken:
+        errors = told["errors"]
+        assert errors["work of rank 1"] == "job 3 cannot be done"  # the first rank's in round two
+        assert errors["take"] == "job 2 cannot be done"
+        assert errors["first"] == "job 0 cannot be done"
+        assert errors["alike, all"] == "job 7 cannot be done"
+        assert errors["alike, rank 1"] == f"rank 1 on {HOST}: job 1 cannot be done"
+        assert errors["together"] == "job 3 cannot be done"
+        assert errors["same"].startswith(f"rank 1 on {HOST} has another questions than rank 0")
+        assert "1 and 0" in errors["same"]
+        assert errors["store"].startswith(f"rank 1 on {HOST}: the store ")
+        assert errors["store"].endswith("set store= to a folder that all hosts see.")
+    assert spoken[0]["reached"] == [0, 1, 2]
+    assert spoken[0]["left in stores"] == []
+
+
+def test_two_ranks_leave_what_one_process_leaves(alone, tmp_path):
+    one_folder, one = alone
+    status, out = ended(torchrun([*WORDS, *PLACES], tmp_path))
+    assert status == 0, out
+    two = json.loads((tmp_path / "run" / "summary.json").read_text("utf-8"))
+
+    assert two["ranks"] == 2
+    assert sampled(tmp_path / "store") == sampled(one_folder / "store")  # byte by byte
+    assert two["sample"]["supervision"] == one["sample"]["supervision"]
+    assert losses(tmp_path) == pytest.approx(losses(one_folder), rel=1e-5)
+    for name in ("micro_add", "micro_plain"):
+        texts = [
+            [json.loads(line)["output"] for line in path.read_text("utf-8").splitlines()]
+            for path in (
+                one_folder / "run" / "answers" / "expert" / f"{name}.jsonl",
+                tmp_path / "run" / "answers" / "expert" / f"{name}.jsonl",
+            )
+        ]
+        assert texts[0] == texts[1]
+        for who in ("expert", "tuned"):
+            assert two["evaluate"][who][name] == one["evaluate"][who][name]
+
+    # One voice, one record: what the first rank leaves is all that there is.
+    assert out.count("micro_add (expert): 24 questions") == 1
+    assert out.count("Results: run") == 1
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["run", "store"]
+    assert sorted(path.name for path in (tmp_path / "run").iterdir()) == sorted(
+        [*(path.name for path in (one_folder / "run").iterdir()), ".hydra"]
+    )
+    assert not list((tmp_path / "store").rglob(".seen-*"))
+    metrics = (tmp_path / "run" / "metrics.jsonl").read_text("utf-8")
+    assert metrics.count('"family": "distill"') == len(losses(tmp_path))
+
+
+def test_a_killed_rank_ends_the_run_and_the_same_command_goes_on_with_any_number(alone, tmp_path):
+    process = torchrun(
+        ["slow", str(tmp_path), *WORDS, *PLACES], tmp_path, module="tests.ranked", ranks=3
+    )
+    deadline = time.monotonic() + 120
+    while not (made := list(tmp_path.glob("store/rollout/*.part/shard-*.parquet"))):
+        assert time.monotonic() < deadline, ended(process, 1)
+        time.sleep(0.05)
+    os.kill(int((tmp_path / "pid-1").read_text("utf-8")), signal.SIGKILL)
+    killed_at = time.monotonic()
+    status, out = ended(process, 60)
+    assert status != 0
+    assert time.monotonic() - killed_at < 60
+    assert error_of(out).startswith("error: rank 1 (process ")
+    assert "died" in error_of(out)
+    failed = json.loads((tmp_path / "run" / "failed.json").read_text("utf-8"))
+    assert failed["error"] in error_of(out)
+
+    was = {path.name: path.stat().st_mtime_ns for path in made}
+    go(tmp_path, "run", *WORDS[len(SMALL) :])
+    assert sampled(tmp_path / "store") == sampled(alone[0] / "store")
+    again = {p.name: p.stat().st_mtime_ns for p in tmp_path.glob("store/rollout/*/shard-*.parquet")}
+    assert was.items() <= again.items()  # what was finished was not made again
+
+
+def test_a_rank_that_fails_alone_ends_the_run_with_its_reason(tmp_path):
+    words = ["fails_alone", str(tmp_path), *WORDS, *PLACES]
+    status, out = ended(torchrun(words, tmp_path, module="tests.ranked"), 90)
+    assert status != 0
+    assert error_of(out) == f"error: rank 1 on {HOST}: the rollout cannot be written"
+    failed = json.loads((tmp_path / "run" / "failed.json").read_text("utf-8"))
+    assert failed["error"] == f"rank 1 on {HOST}: the rollout cannot be written"
+
+
+def test_a_sweep_whose_cells_fail_on_all_ranks_goes_on(tmp_path):
+    other = tmp_path / "other"  # what rank 1 sees: as on a host with other files
+    other.mkdir()
+    for name, here, there in (
+        ("differs", ["1 + 1", "2 + 2"], ["1 + 1", "2 + 3"]),
+        ("few", ["1 + 1"], ["1 + 1"]),
+        ("good", ["1 + 1", "2 + 2", "3 + 3"], ["1 + 1", "2 + 2", "3 + 3"]),
+    ):
+        for folder, texts in ((tmp_path, here), (other, there)):
+            lines = [json.dumps({"question": text}) for text in texts]
+            (folder / f"{name}.jsonl").write_text("\n".join(lines), "utf-8")
+    places = [f"store={tmp_path / 'store'}", f"hydra.sweep.dir={tmp_path / 'sweep'}"]
+    data = ["data=jsonl", "data.path=differs.jsonl,few.jsonl,good.jsonl", "stages=[sample]"]
+    words = ["-m", *WORDS, *places, "data.max_questions=null", *data]
+    process = torchrun(["elsewhere", str(other), *words], tmp_path, module="tests.ranked")
+    status, out = ended(process)
+    assert status != 0
+    assert "cells: 1 finished, 2 failed" in out
+    errors = [line for line in out.splitlines() if line.startswith("error:")]
+    assert len(errors) == 2
+    assert errors[0].startswith(f"error: rank 1 on {HOST} has another data than rank 0 on {HOST}")
+    assert "Give every process the same files" in errors[0]
+    assert errors[1] == (
+        "error: data=jsonl: 1 questions for 2 processes: start 1 at most (torchrun "
+        "--nproc-per-node), or give it more questions."
+    )
+    (finished,) = tmp_path.glob("sweep/*/summary.json")
+    assert "good" in finished.parent.name
+    assert len(list(tmp_path.glob("sweep/*/failed.json"))) == 2
+    assert [path.name for path in other.iterdir() if path.suffix != ".jsonl"] == []
+
+
+def test_what_ranks_are_compared_by(tmp_path):
+    settings = settings_for(tmp_path)
+    seen = same._seen(Inputs(settings, conf_dir()), {"peft": "1.0"})
+    assert seen["version of peft"] == "1.0"
+    assert {"expert", "amateur", "data", "code of lr_exp", "device", "dtype"} <= {*seen}
+    assert {"benchmark micro_add", "benchmark micro_plain"} <= {*seen}
+    assert len({seen["expert"], seen["amateur"], seen["data"], seen["code of lr_exp"]}) == 4
+    assert None not in seen.values()
+
+
+def test_one_process_needs_no_group():
+    assert (ranks.rank(), ranks.count(), ranks.is_first(), ranks.several()) == (0, 1, True, False)
+    taken = []
+    ranks.share_out([1, 2], lambda job: 2 * job, lambda *pair: taken.append(pair))
+    assert taken == [(1, 2), (2, 4)]
+    assert ranks.lost_peer() is None
+
+
+def test_a_launcher_and_torchrun_exclude_each_other(program, monkeypatch):
+    monkeypatch.setattr(ranks, "_place", ranks._Place(0, 2, 0, 2))
+    outcome = program("-m", "experiment=demo", "hydra/launcher=joblib")
+    assert "hydra/launcher=joblib starts processes of its own, and torchrun" in outcome.error
+
+
+def test_each_rank_takes_a_gpu_of_its_own(monkeypatch):
+    from lr_exp import __main__ as program
+
+    for visible, local_rank, own in ((None, 3, "3"), ("4,6", 1, "6"), ("", 1, "")):
+        program._take_own_gpu.cache_clear()
+        monkeypatch.setattr(ranks, "_place", ranks._Place(5, 8, local_rank, local_rank + 1))
+        monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+        if visible is not None:
+            monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
+        program._take_own_gpu()
+        assert os.environ["CUDA_VISIBLE_DEVICES"] == own
+    program._take_own_gpu.cache_clear()
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "4,6")
+    monkeypatch.setattr(ranks, "_place", ranks._Place(2, 4, 2, 4))
+    with pytest.raises(program.UserError, match="4 processes of this run are on one host"):
+        program._take_own_gpu()
+    program._take_own_gpu.cache_clear()
