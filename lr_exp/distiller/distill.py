@@ -24,7 +24,6 @@ from transformers import (
     set_seed,
 )
 from transformers.trainer_callback import TrainerState
-from transformers.trainer_pt_utils import safe_globals
 
 from lr_exp.distiller.batches import BatchDataset, plan_batches
 from lr_exp.distiller.trainer import ContrastTrainer
@@ -38,7 +37,7 @@ from lr_exp.supervision import Supervision
 
 log = logging.getLogger(__name__)
 
-VERSION = 1
+VERSION = 2
 
 ADAPTER = "adapter"
 HISTORY = "history.jsonl"
@@ -46,7 +45,7 @@ _SNAPSHOTS = "snapshots"
 _CHECKPOINTS = "checkpoints"
 _WEIGHTS = "adapter_model.safetensors"  # of a checkpoint
 _NOT_NOW = (errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EACCES, errno.EIO, errno.ESTALE)
-_TORCH_FILES = ("optimizer.pt", "scheduler.pt", "rng_state.pth")  # of a checkpoint
+_TORCH_FILES = ("optimizer.pt", "scheduler.pt")  # of a checkpoint
 
 
 def distill(
@@ -236,9 +235,8 @@ def _last_whole(checkpoints: Path) -> str | None:
         try:
             TrainerState.load_from_json(str(folder / "trainer_state.json"))
             load_file(folder / _WEIGHTS)
-            with safe_globals():  # of numpy, whose generator's state is among them
-                for name in _TORCH_FILES:
-                    torch.load(folder / name, map_location="cpu", weights_only=True)
+            for name in _TORCH_FILES:
+                torch.load(folder / name, map_location="cpu", weights_only=True)
         except Exception as error:  # every library has its own for a damaged file
             if isinstance(error, MemoryError) or getattr(error, "errno", None) in _NOT_NOW:
                 raise  # it cannot be read at the moment, which says nothing about it

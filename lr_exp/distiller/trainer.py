@@ -2,6 +2,9 @@
 
 Knows the loss and the passes of a batch; knows neither where labels come from nor where adapters
 go. Checkpoints, resuming, schedules and devices are the Trainer's.
+
+Each pass draws its dropout by itself, from the seed, the optimizer step and its own number: so it
+depends neither on what was computed before it nor on where, and no checkpoint keeps a generator.
 """
 
 import logging
@@ -17,6 +20,7 @@ from lr_exp.distiller.batches import halves
 from lr_exp.errors import UserError
 from lr_exp.memory_limits import free_memory, ran_out_of_memory
 from lr_exp.packing import Pack, read_logits
+from lr_exp.store import digest
 
 log = logging.getLogger(__name__)
 
@@ -79,7 +83,8 @@ class ContrastTrainer(Trainer):
     ) -> Tensor:
         """The loss of an optimizer step, its gradients left in the model.
 
-        Where memory runs out the step begins anew in halves; its loss and gradients are the same.
+        Where memory runs out the step begins anew in halves, which are numbered as passes: but for
+        their dropout, its loss and gradients are the same.
         """
         for _ in range(self._halvings):
             passes = [half for one in passes for half in halves(one)]
@@ -115,7 +120,8 @@ class ContrastTrainer(Trainer):
     ) -> tuple[Tensor, float]:
         """Mean loss over the kept steps and the sum of their entropies, pass by pass."""
         total, entropy = torch.zeros((), device=self.args.device), 0.0
-        for one_pass in passes:
+        for number, one_pass in enumerate(passes):
+            self._seed_dropout(number)
             losses, entropies = pass_losses(model, one_pass, self._vocabulary_size)
             # Summed over passes and divided by the batch's own count: how the steps fell into
             # passes does not show.
@@ -124,6 +130,19 @@ class ContrastTrainer(Trainer):
             total += loss.detach()
             entropy += float(entropies.sum())
         return total, entropy
+
+    def _seed_dropout(self, number: int) -> None:
+        """Seeds torch for a pass of this optimizer step, on every device."""
+        # Hashed because a CPU generator reads the low 32 bits of its seed only, which neighbouring
+        # steps and seeds must not share.
+        place = [self.args.seed, self.state.global_step, number]
+        torch.manual_seed(int(digest(place)[:16], 16))
+
+    def _save_rng_state(self, output_dir: str) -> None:
+        pass  # every pass is seeded
+
+    def _load_rng_state(self, checkpoint: str | None) -> None:
+        pass
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         if "loss" in logs and self._entropy_count:
