@@ -1,0 +1,81 @@
+"""What `test_distiller_ranks` has two processes do, in one start of them.
+
+    torchrun --nproc-per-node 2 -m tests.distilling_on_ranks FOLDER
+
+Each rank has a folder of its own, so that what a follower writes shows; it tells what it has seen
+in `told-RANK.json`.
+"""
+
+import json
+import sys
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from lr_exp import ranks
+from lr_exp.distiller.trainer import ContrastTrainer
+from lr_exp.settings import DistillerSettings
+
+from .test_distiller import SETTINGS, load_expert, train
+
+MANY = replace(SETTINGS, tokens_per_pass=24, lora_dropout=0.3, snapshot_every=3)
+CASES: dict[str, DistillerSettings] = {
+    "ddp": MANY,
+    "fsdp": replace(MANY, parallel="fsdp"),
+    "ddp-one-pass": replace(MANY, tokens_per_pass=10_000),
+    "fsdp-one-pass": replace(MANY, tokens_per_pass=10_000, parallel="fsdp"),
+}
+STOPPED_AT = 5  # with a checkpoint at step 4
+
+
+class StoppedError(Exception):
+    pass
+
+
+def stop(step: int, metrics: dict[str, float]) -> None:
+    if step == STOPPED_AT:
+        raise StoppedError
+
+
+def main() -> None:
+    ranks.join("cpu")
+    folder = Path(sys.argv[1])
+    told: dict[str, Any] = {}
+    computed: list[int] = []
+    step = ContrastTrainer.training_step
+    ContrastTrainer.training_step = lambda *given: computed.append(1) or step(*given)
+
+    def go(name: str, settings: DistillerSettings, **given: Any) -> dict[str, Any]:
+        """What the run returned, what it logged, and how many optimizer steps it computed."""
+        place = folder / f"rank-{ranks.rank()}" / name
+        place.parent.mkdir(exist_ok=True)
+        seen: list[tuple[int, dict[str, float]]] = []
+        given.setdefault("on_log", lambda step, metrics: seen.append((step, metrics)))
+        computed.clear()
+        facts = train(place, settings=settings, **given)
+        return {"facts": facts, "seen": seen, "computed": len(computed)}
+
+    for name, settings in CASES.items():
+        told[name] = go(name, settings)
+    for name in ("two-then-one", "two-then-two"):
+        try:
+            go(name, MANY, on_log=stop)
+        except StoppedError:
+            told[name] = "stopped"
+    for name in ("two-then-two", "one-then-two"):
+        told[name] = go(name, MANY)
+    expert = load_expert()
+    if not ranks.is_first():  # one rank's part is enough
+        expert.model.lm_head.weight.data = torch.full_like(expert.model.lm_head.weight, torch.inf)
+    try:
+        go("infinite", MANY, expert=expert)
+    except ranks.SharedError as error:
+        told["infinite"] = str(error)
+    (folder / f"told-{ranks.rank()}.json").write_text(json.dumps(told), "utf-8")
+    ranks.leave()
+
+
+if __name__ == "__main__":
+    main()
