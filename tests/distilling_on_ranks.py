@@ -11,11 +11,14 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import torch
 
 from lr_exp import ranks
-from lr_exp.distiller.trainer import ContrastTrainer
+from lr_exp.distiller import trainer
+from lr_exp.distiller.trainer import ContrastTrainer, pass_losses
+from lr_exp.errors import UserError
 from lr_exp.settings import DistillerSettings
 
 from .test_distiller import SETTINGS, load_expert, train
@@ -26,6 +29,7 @@ CASES: dict[str, DistillerSettings] = {
     "fsdp": replace(MANY, parallel="fsdp"),
     "ddp-one-pass": replace(MANY, tokens_per_pass=10_000),
     "fsdp-one-pass": replace(MANY, tokens_per_pass=10_000, parallel="fsdp"),
+    "tight": replace(MANY, lora_dropout=0.0),
 }
 STOPPED_AT = 5  # with a checkpoint at step 4
 
@@ -57,15 +61,36 @@ def main() -> None:
         facts = train(place, settings=settings, **given)
         return {"facts": facts, "seen": seen, "computed": len(computed)}
 
+    def runs_out_of_memory(kept_steps: int) -> Any:
+        """Lets this rank compute passes of so many kept steps at most."""
+
+        def tight(model: Any, batch: Any, rows: int) -> Any:
+            if len(batch["read_at"]) > kept_steps:
+                raise MemoryError
+            return pass_losses(model, batch, rows)
+
+        return patch.object(trainer, "pass_losses", tight)
+
     for name, settings in CASES.items():
-        told[name] = go(name, settings)
-    for name in ("two-then-one", "two-then-two"):
+        with runs_out_of_memory(1 if name == "tight" and not ranks.is_first() else 100):
+            told[name] = go(name, settings)
+    for name in ("two-then-one", "two-then-sharded"):
         try:
             go(name, MANY, on_log=stop)
         except StoppedError:
             told[name] = "stopped"
-    for name in ("two-then-two", "one-then-two"):
-        told[name] = go(name, MANY)
+    told["two-then-sharded"] = go("two-then-sharded", CASES["fsdp"])
+    told["one-then-two"] = go("one-then-two", MANY)
+    try:
+        with runs_out_of_memory(100 if ranks.is_first() else 0):
+            go("no-memory", MANY)
+    except ranks.SharedError as error:
+        told["no-memory"] = str(error)
+    try:
+        with runs_out_of_memory(0):
+            go("no-memory", CASES["fsdp"])
+    except UserError as error:
+        told["no-memory-sharded"] = str(error)
     expert = load_expert()
     if not ranks.is_first():  # one rank's part is enough
         expert.model.lm_head.weight.data = torch.full_like(expert.model.lm_head.weight, torch.inf)

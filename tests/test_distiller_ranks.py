@@ -1,7 +1,7 @@
 """Training on two processes (over gloo) against training on one: the numbers are the same.
 
-Sums come in another order on two ranks: losses may differ by 1e-5 of themselves, weights (0.01 to
-0.1 large) by 1e-5.
+Sums come in another order on two ranks: losses may differ by 1e-5 of themselves. So may weights
+(up to 0.1 large, moved by 0.01 a step), where Adam divides gradients near 0 by themselves: by 1e-4.
 """
 
 import json
@@ -46,6 +46,7 @@ def place(tmp_path_factory):
         timeout=300,
     )
     assert done.returncode == 0, done.stderr + done.stdout
+    (folder / "said").write_text(done.stderr, "utf-8")
     train(folder / "rank-0" / "two-then-one", settings=MANY)
     return folder
 
@@ -60,7 +61,7 @@ def assert_same_adapter(one: Path, other: Path) -> None:
     mine, theirs = load_file(one / name), load_file(other / name)
     assert mine.keys() == theirs.keys()
     for key, weight in mine.items():
-        assert (weight - theirs[key]).abs().max() < 1e-5, key
+        assert (weight - theirs[key]).abs().max() < 1e-4, key
     config = "adapter_config.json"
     assert (one / config).read_bytes() == (other / config).read_bytes()
 
@@ -93,11 +94,14 @@ def test_the_cases_are_what_they_should_be():
 
 @pytest.mark.parametrize("name", CASES)
 def test_two_ranks_train_as_one(place, name):
-    """Shared out and summed up, with dropout on; also where a rank has nothing to do."""
+    """Shared out and summed up, with dropout on; also where a rank has nothing to do.
+
+    In "tight", which has no dropout, memory lets one of them compute single kept steps only.
+    """
     assert_same_training(place / "rank-0" / name, place / "alone" / name)
 
 
-@pytest.mark.parametrize("name", ["two-then-one", "two-then-two", "one-then-two"])
+@pytest.mark.parametrize("name", ["two-then-one", "two-then-sharded", "one-then-two"])
 def test_a_training_goes_on_with_another_number_of_ranks(place, told, name):
     assert_same_training(place / "rank-0" / name, place / "alone" / "ddp")
     for one in told:
@@ -123,6 +127,23 @@ def test_every_rank_gives_the_same_facts_and_metrics(told):
 def test_a_loss_that_is_not_finite_ends_the_training_on_every_rank(told):
     assert "the loss is" in told[0]["infinite"]
     assert told[0]["infinite"] == told[1]["infinite"]
+
+
+def test_a_rank_that_lacks_memory_is_named_by_all(told):
+    assert "sampler.max_new_tokens" in told[0]["no-memory"]
+    assert "rank 1" in told[0]["no-memory"]
+    assert told[0]["no-memory"] == told[1]["no-memory"]
+
+
+def test_a_sharded_pass_that_does_not_fit_names_what_to_lower(told):
+    """It cannot be split: the other ranks would wait where this one is not."""
+    assert all("distiller.tokens_per_pass" in one["no-memory-sharded"] for one in told)
+
+
+def test_ranks_that_have_nothing_to_do_are_told_of_once(place):
+    said = (place / "said").read_text("utf-8")
+    assert said.count("an optimizer step has 1.0 passes for 2 ranks") == 2  # of ddp and of fsdp
+    assert said.count("passes for 2 ranks") == 2
 
 
 @given(lengths=st.lists(st.integers(1, 50), max_size=12), count=st.integers(1, 5))

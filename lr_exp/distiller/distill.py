@@ -93,7 +93,7 @@ def distill(
         plan,
         tokens_per_pass=pass_size(settings.tokens_per_pass, torch.device(device).type),
     )
-    if ranks.is_first():
+    if ranks.several() and ranks.is_first():
         _check_shares(batches)
     set_seed(seed)
     model, report = _with_lora(expert, settings), _Report(on_log, settings.batch_size)
@@ -186,7 +186,11 @@ def _tidy(folder: Path, history: list[dict[str, float]]) -> None:
 
 
 def _check_shares(batches: BatchDataset) -> None:
-    """Warns where some ranks would have nothing to do in many optimizer steps."""
+    """Warns where some ranks would have nothing to do in many optimizer steps.
+
+    That batches are not split further for them has its reason: dropout is drawn for each pass, so
+    that passes have to be the same for any number of ranks.
+    """
     first = range(min(_FIRST, len(batches)))
     passes = sum(len(batches[index]["passes"]) for index in first) / len(first)
     if passes < ranks.count():

@@ -16,11 +16,8 @@ from lr_exp.store import Artifact, Recipe, digest, file_digest
 from lr_exp.supervision import Supervision
 from lr_exp.workbench import Workbench
 
-_NOT_IN_RECIPE = (
-    "merge",
-    "checkpoint_every",
-    "parallel",
-)  # they do not change what the stage makes
+# They do not change what the stage makes.
+_NOT_IN_RECIPE = ("merge", "checkpoint_every", "parallel")
 
 
 @dataclass(frozen=True)
