@@ -14,9 +14,11 @@ from typing import Any
 from unittest.mock import patch
 
 import torch
+from torch.distributed.tensor import DTensor
 
 from lr_exp import ranks
-from lr_exp.distiller import trainer
+from lr_exp.distiller import distill, trainer
+from lr_exp.distiller.sharding import shard
 from lr_exp.distiller.trainer import ContrastTrainer, pass_losses
 from lr_exp.errors import UserError
 from lr_exp.settings import DistillerSettings
@@ -71,6 +73,14 @@ def main() -> None:
 
         return patch.object(trainer, "pass_losses", tight)
 
+    def measured(model: Any, device: str) -> None:
+        """Notes which part of the model's numbers this rank has after they were spread."""
+        whole = sum(parameter.numel() for parameter in model.parameters())
+        shard(model, device)
+        parts = [p.to_local() if isinstance(p, DTensor) else p for p in model.parameters()]
+        told["held"] = sum(part.numel() for part in parts) / whole
+
+    distill.shard = measured
     for name, settings in CASES.items():
         with runs_out_of_memory(1 if name == "tight" and not ranks.is_first() else 100):
             told[name] = go(name, settings)

@@ -119,6 +119,11 @@ def test_the_first_rank_alone_writes(place, told):
     assert [path.name for path in (place / "rank-1" / "ddp").iterdir()] == []
 
 
+def test_sharded_weights_lie_on_one_rank_each(told):
+    for one in told:  # half of them, and the adapter, which every rank has
+        assert 0.45 < one["held"] < 0.6
+
+
 def test_every_rank_gives_the_same_facts_and_metrics(told):
     for name in CASES:
         assert told[0][name] == told[1][name]
