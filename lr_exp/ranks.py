@@ -243,9 +243,18 @@ def together(make: Callable[[Callable[..., T]], Any], work: Callable[..., T]) ->
 
         def call(*given: Any) -> T:
             _broadcast(_Call(given))
-            return work(*given)
+            try:
+                return work(*given)
+            except SharedError:
+                raise
+            except (UserError, OSError) as error:
+                raise _AloneError(error) from error
 
-        outcome = _tried(lambda: make(call))
+        try:
+            outcome = _tried(lambda: make(call))
+        except _AloneError as alone:
+            # The others may be waiting inside the work, where they hear nothing but its end.
+            raise alone.error from alone.error.__cause__
         try:
             _broadcast(outcome)
         except PeerLostError:
@@ -357,6 +366,14 @@ def _is_gone(process: int) -> bool:
 
 
 # How they speak.
+
+
+class _AloneError(Exception):
+    """The first rank has failed, alone, in what all ranks do."""
+
+    def __init__(self, error: Exception) -> None:
+        super().__init__(error)
+        self.error = error
 
 
 @dataclass(frozen=True)

@@ -28,6 +28,7 @@ DECODERS = ("greedy", "contrastive")
 GAP_DECODERS = ("greedy", "sampled")
 ENGINES = ("transformers", "server", "vllm")
 ORDERS = ("trajectories", "steps")
+PARALLELS = ("ddp", "fsdp")
 SCHEDULES = ("linear", "cosine", "constant")
 WANDB_MODES = ("auto", "online", "offline", "disabled")
 ANSWER_KINDS = ("number", "math", "choice")
@@ -267,7 +268,12 @@ class DistillerSettings:
     # trajectories: a batch takes kept steps that share prefixes (one pass serves many);
     # steps: every kept step is drawn on its own, as the published loop does (slower).
     order: str = "trajectories"
-    tokens_per_pass: int = 1024  # tokens packed into one forward pass (memory)
+    # Tokens packed into one forward pass (memory). On several devices each takes some of a step's
+    # passes: where a step has fewer passes than there are devices, lower it or raise batch_size.
+    tokens_per_pass: int = 1024
+    # On several devices: ddp, each has the whole expert; fsdp, they hold its weights together, for
+    # one that does not fit (slower). The adapter is the same.
+    parallel: str = "ddp"
     log_every: int = 10  # optimizer steps between logged metrics
     # Optimizer steps between checkpoints, made a multiple of log_every so that no mean is lost.
     checkpoint_every: int = 10
@@ -317,6 +323,7 @@ class DistillerSettings:
                 f"{tuned:,} kept steps, and {_MOST_KEPT_STEPS:,} are the most: lower one of them."
             )
         _one_of("distiller.order", self.order, ORDERS)
+        _one_of("distiller.parallel", self.parallel, PARALLELS)
         _one_of("distiller.schedule", self.schedule, SCHEDULES)
 
 

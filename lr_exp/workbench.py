@@ -83,6 +83,12 @@ class Workbench:
             self._loaded["expert"] = self._load(self._inputs.expert)
         return self._loaded["expert"]
 
+    def expert_to_shard(self) -> LanguageModel:
+        """A copy of the expert in the CPU's memory, to be spread over devices and then dropped."""
+        self._loaded.clear()  # the devices need their memory for their shares
+        free_memory()
+        return models.load(self._inputs.expert, device="cpu", dtype=self._inputs.dtype)
+
     def pair(self) -> tuple[LanguageModel, LanguageModel]:
         """Expert and amateur to score with; the amateur goes when the caller lets it go."""
         expert, amateur = self.expert(), self._inputs.amateur

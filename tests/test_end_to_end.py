@@ -374,6 +374,7 @@ DOWNSTREAM = {
         ("evaluator.max_examples=9", "answers"),
         ("distiller.checkpoint_every=7", "nothing"),
         ("distiller.merge=true", "nothing"),
+        ("distiller.parallel=fsdp", "nothing"),
         ("wandb.project=other", "nothing"),
         ("store=elsewhere", "nothing"),
     ],

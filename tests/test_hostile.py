@@ -510,7 +510,7 @@ def stopped_training(tmp_path_factory):
 
 @pytest.mark.parametrize(
     "name",
-    ["optimizer.pt", "scheduler.pt", "rng_state.pth", "training_args.bin", "adapter_model.bin"],
+    ["optimizer.pt", "scheduler.pt", "training_args.bin", "adapter_model.bin"],
 )
 def test_a_checkpoint_that_holds_code_is_not_run(stopped_training, tmp_path, name):
     """The Trainer keeps its state in pickles; they are read as tensors and numbers alone."""

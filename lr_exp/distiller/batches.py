@@ -5,9 +5,10 @@ steps, as the paper counts them.
 """
 
 import random
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import groupby
+from typing import Any
 
 import numpy as np
 import torch
@@ -58,7 +59,7 @@ def _stream(supervision: Supervision, order: str, rng: random.Random) -> Iterato
                 yield KeptStep(index, unit - int(ends[index] - counts[index]))
 
 
-class BatchDataset(Dataset[dict[str, object]]):
+class BatchDataset(Dataset[dict[str, Any]]):
     """Item i is optimizer step i: packed passes with their sparse targets.
 
     An item is `{"passes": [...], "kept_steps": int}`; each pass holds `input_ids` and
@@ -76,13 +77,13 @@ class BatchDataset(Dataset[dict[str, object]]):
     def __len__(self) -> int:
         return len(self._plan)
 
-    def __getitem__(self, index: int) -> dict[str, object]:
+    def __getitem__(self, index: int) -> dict[str, Any]:
         return build_batch(self._supervision, self._plan[index], self._tokens_per_pass)
 
 
 def build_batch(
     supervision: Supervision, steps: list[KeptStep], tokens_per_pass: int
-) -> dict[str, object]:
+) -> dict[str, Any]:
     """The packed passes that compute the loss of these kept steps, each exactly once."""
     rows = []  # (trajectory, its kept steps of this batch)
     # Neighbours of one answer share its prefix; a step that comes again (a small supervision wraps
@@ -113,6 +114,20 @@ def build_batch(
             }
         )
     return {"passes": passes, "kept_steps": len(steps)}
+
+
+def shares(lengths: Sequence[int], count: int) -> list[list[int]]:
+    """Indices of the passes that each of `count` ranks takes; some may take none.
+
+    The longest first, each to the rank that has the fewest tokens so far.
+    """
+    shared: list[list[int]] = [[] for _ in range(count)]
+    tokens = [0] * count
+    for index in sorted(range(len(lengths)), key=lambda i: -lengths[i]):
+        rank = tokens.index(min(tokens))
+        shared[rank].append(index)
+        tokens[rank] += lengths[index]
+    return [sorted(share) for share in shared]
 
 
 def halves(one_pass: dict[str, Tensor]) -> list[dict[str, Tensor]]:

@@ -24,9 +24,10 @@ from transformers import (
     set_seed,
 )
 from transformers.trainer_callback import TrainerState
-from transformers.trainer_pt_utils import safe_globals
 
+from lr_exp import ranks
 from lr_exp.distiller.batches import BatchDataset, plan_batches
+from lr_exp.distiller.sharding import shard
 from lr_exp.distiller.trainer import ContrastTrainer
 from lr_exp.errors import UserError, first_line
 from lr_exp.models import LanguageModel
@@ -38,15 +39,16 @@ from lr_exp.supervision import Supervision
 
 log = logging.getLogger(__name__)
 
-VERSION = 1
+VERSION = 2
 
 ADAPTER = "adapter"
 HISTORY = "history.jsonl"
 _SNAPSHOTS = "snapshots"
 _CHECKPOINTS = "checkpoints"
 _WEIGHTS = "adapter_model.safetensors"  # of a checkpoint
+_FIRST = 10  # optimizer steps by which the others are judged
 _NOT_NOW = (errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EACCES, errno.EIO, errno.ESTALE)
-_TORCH_FILES = ("optimizer.pt", "scheduler.pt", "rng_state.pth")  # of a checkpoint
+_TORCH_FILES = ("optimizer.pt", "scheduler.pt")  # of a checkpoint
 
 
 def distill(
@@ -64,9 +66,13 @@ def distill(
     """Tunes the expert and writes `adapter/` (PEFT) and `history.jsonl` into `folder`.
 
     With `snapshot_every` the adapter at those optimizer steps is kept, too (`read_snapshots`). Goes
-    on from the last checkpoint in `folder`. The expert is left as it was.
+    on from the last checkpoint in `folder`. The expert is left as it was, unless it `is_sharded`.
+
+    Of several ranks, all of which call it, the first one writes; a checkpoint says nothing of how
+    many there were.
 
     Args:
+        expert: on `device`; on the CPU, and for this alone, where it `is_sharded`.
         base_name, base_revision: what the adapter's config names as its base model.
         on_log: called with the optimizer step and its metrics.
 
@@ -75,50 +81,55 @@ def distill(
         counted), `kept_steps` (different ones there were), `final_loss`.
     """
     _check_lengths(supervision, expert)
+    plan = plan_batches(
+        supervision,
+        batch_size=settings.batch_size,
+        steps=settings.steps,
+        order=settings.order,
+        seed=seed,
+    )
+    batches = BatchDataset(
+        supervision,
+        plan,
+        tokens_per_pass=pass_size(settings.tokens_per_pass, torch.device(device).type),
+    )
+    if ranks.several() and ranks.is_first():
+        _check_shares(batches)
     set_seed(seed)
     model, report = _with_lora(expert, settings), _Report(on_log, settings.batch_size)
     try:
-        plan = plan_batches(
-            supervision,
-            batch_size=settings.batch_size,
-            steps=settings.steps,
-            order=settings.order,
-            seed=seed,
-        )
+        if is_sharded(settings):
+            shard(model, device)
         checkpoints = folder / _CHECKPOINTS
         trainer = ContrastTrainer(
             model=model,
             args=_arguments(settings, checkpoints, seed, device),
-            train_dataset=BatchDataset(
-                supervision,
-                plan,
-                tokens_per_pass=pass_size(settings.tokens_per_pass, torch.device(device).type),
-            ),
+            train_dataset=batches,
             callbacks=[report, _Snapshots(folder / _SNAPSHOTS, settings.snapshot_every)],
             vocabulary_size=expert.vocabulary_size,
+            sharded=is_sharded(settings),
         )
         trainer.remove_callback(PrinterCallback)  # our own bar and log say the same, once
         with warnings.catch_warnings():
             # peft looks for a config beside the weights, which a GGUF file's folder does not have;
             # it would only want to know whether embeddings were resized, and none are.
             warnings.filterwarnings("ignore", message="Could not find a config file")
-            trainer.train(resume_from_checkpoint=_last_whole(checkpoints))
+            trainer.train(resume_from_checkpoint=ranks.from_first(lambda: _last_whole(checkpoints)))
         history = [_kept_metrics(entry) for entry in trainer.state.log_history if "loss" in entry]
-        # Named only now: checkpoints would look the name up at the hub each time.
-        config = cast(LoraConfig, model.peft_config["default"])
-        config.base_model_name_or_path, config.revision = base_name, base_revision
-        config.target_modules = sorted(settings.target_modules)  # peft's set has no fixed order
-        # Embeddings are not tuned; to look whether they were, peft would ask the hub.
-        model.save_pretrained(str(folder / ADAPTER), save_embedding_layers=False)
+        ranks.all_gathered(None)  # none looks for checkpoints any more
+        if ranks.is_first():
+            # Named only now: checkpoints would look the name up at the hub each time.
+            config = cast(LoraConfig, model.peft_config["default"])
+            config.base_model_name_or_path, config.revision = base_name, base_revision
+            config.target_modules = sorted(settings.target_modules)  # peft's set has no fixed order
+            # Embeddings are not tuned; to look whether they were, peft would ask the hub.
+            model.save_pretrained(str(folder / ADAPTER), save_embedding_layers=False)
     finally:
         report.close()
-        model.unload().eval()  # training left it with its dropout on
-    (folder / ADAPTER / "README.md").unlink(missing_ok=True)  # a template full of placeholders
-    for _, snapshot in read_snapshots(folder):  # their base model has its name only now
-        shutil.copy(folder / ADAPTER / "adapter_config.json", snapshot)
-        (snapshot / "README.md").unlink(missing_ok=True)
-    write_atomically(folder / HISTORY, "".join(json.dumps(entry) + "\n" for entry in history))
-    shutil.rmtree(checkpoints, ignore_errors=True)
+        if not is_sharded(settings):  # else the whole model goes
+            model.unload().eval()  # training left it with its dropout on
+    if ranks.is_first():
+        _tidy(folder, history)
     return {
         "optimizer_steps": settings.steps,
         "batch_size": settings.batch_size,
@@ -126,6 +137,11 @@ def distill(
         "kept_steps": supervision.kept,
         "final_loss": history[-1]["loss"],  # mean of the steps since the log before it
     }
+
+
+def is_sharded(settings: DistillerSettings) -> bool:
+    """Whether the ranks of this run hold the expert together while it is tuned."""
+    return settings.parallel == "fsdp" and ranks.several()
 
 
 def read_history(folder: Path) -> list[dict[str, float]]:
@@ -157,6 +173,33 @@ def merge(expert: LanguageModel, adapter: Path, folder: Path) -> None:
     )
     merged.save_pretrained(folder)
     expert.tokenizer.save_pretrained(folder)
+
+
+def _tidy(folder: Path, history: list[dict[str, float]]) -> None:
+    """Completes what lies beside the adapter; the checkpoints have had their day."""
+    (folder / ADAPTER / "README.md").unlink(missing_ok=True)  # a template full of placeholders
+    for _, snapshot in read_snapshots(folder):  # their base model has its name only now
+        shutil.copy(folder / ADAPTER / "adapter_config.json", snapshot)
+        (snapshot / "README.md").unlink(missing_ok=True)
+    write_atomically(folder / HISTORY, "".join(json.dumps(entry) + "\n" for entry in history))
+    shutil.rmtree(folder / _CHECKPOINTS, ignore_errors=True)
+
+
+def _check_shares(batches: BatchDataset) -> None:
+    """Warns where some ranks would have nothing to do in many optimizer steps.
+
+    That batches are not split further for them has its reason: dropout is drawn for each pass, so
+    that passes have to be the same for any number of ranks.
+    """
+    first = range(min(_FIRST, len(batches)))
+    passes = sum(len(batches[index]["passes"]) for index in first) / len(first)
+    if passes < ranks.count():
+        log.warning(
+            "distill: an optimizer step has %.1f passes for %d ranks, so that some wait for the "
+            "others; lower distiller.tokens_per_pass or raise distiller.batch_size.",
+            passes,
+            ranks.count(),
+        )
 
 
 def _check_lengths(supervision: Supervision, expert: LanguageModel) -> None:
@@ -192,12 +235,20 @@ def _with_lora(expert: LanguageModel, settings: DistillerSettings) -> PeftModel:
     return get_peft_model(expert.model, config)  # type: ignore[return-value]
 
 
+class _FollowersArguments(TrainingArguments):
+    """Of a rank that writes nothing."""
+
+    @property
+    def should_save(self) -> bool:
+        return False
+
+
 def _arguments(
     settings: DistillerSettings, checkpoints: Path, seed: int, device: str
 ) -> TrainingArguments:
     # A checkpoint falls on a logged step, so that no half-filled mean is lost with a stop.
     logs_between = max(1, round(settings.checkpoint_every / settings.log_every))
-    arguments = TrainingArguments(
+    arguments = (TrainingArguments if ranks.is_first() else _FollowersArguments)(
         output_dir=str(checkpoints),
         max_steps=settings.steps,
         per_device_train_batch_size=1,  # one item of the dataset is one optimizer step
@@ -209,7 +260,7 @@ def _arguments(
         logging_steps=settings.log_every,
         logging_first_step=True,
         logging_nan_inf_filter=False,  # a loss that is not finite ends the run, see the trainer
-        save_strategy="steps",
+        save_strategy="steps" if ranks.is_first() else "no",
         save_steps=logs_between * settings.log_every,
         save_total_limit=2,  # the newest is the one that a power cut damages
         seed=seed,
@@ -236,9 +287,8 @@ def _last_whole(checkpoints: Path) -> str | None:
         try:
             TrainerState.load_from_json(str(folder / "trainer_state.json"))
             load_file(folder / _WEIGHTS)
-            with safe_globals():  # of numpy, whose generator's state is among them
-                for name in _TORCH_FILES:
-                    torch.load(folder / name, map_location="cpu", weights_only=True)
+            for name in _TORCH_FILES:
+                torch.load(folder / name, map_location="cpu", weights_only=True)
         except Exception as error:  # every library has its own for a damaged file
             if isinstance(error, MemoryError) or getattr(error, "errno", None) in _NOT_NOW:
                 raise  # it cannot be read at the moment, which says nothing about it
@@ -299,7 +349,8 @@ class _Snapshots(TrainerCallback):
 
     def on_step_end(self, args: Any, state: Any, control: Any, **given: Any) -> None:
         step = state.global_step
-        if self._every and step % self._every == 0 and step < state.max_steps:
+        is_due = self._every and step % self._every == 0 and step < state.max_steps
+        if is_due and ranks.is_first():
             place = self._folder / f"step-{step:08d}"
             given["model"].save_pretrained(str(place), save_embedding_layers=False)
 

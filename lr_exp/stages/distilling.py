@@ -16,7 +16,8 @@ from lr_exp.store import Artifact, Recipe, digest, file_digest
 from lr_exp.supervision import Supervision
 from lr_exp.workbench import Workbench
 
-_NOT_IN_RECIPE = ("merge", "checkpoint_every")  # they do not change what the stage makes
+# They do not change what the stage makes.
+_NOT_IN_RECIPE = ("merge", "checkpoint_every", "parallel")
 
 
 @dataclass(frozen=True)
@@ -81,9 +82,10 @@ class DistillerStages:
         def build(folder: Path) -> dict[str, Any]:
             nonlocal made_now
             made_now = True
+            sharded = distill.is_sharded(settings)
             return distill.distill(
                 Supervision.load(supervision.folder),
-                self._bench.expert(),
+                self._bench.expert_to_shard() if sharded else self._bench.expert(),
                 folder,
                 settings,
                 seed=source.settings.seed,

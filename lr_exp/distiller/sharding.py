@@ -1,0 +1,52 @@
+"""A model's frozen weights spread over the ranks (FSDP), for an expert that no single device holds.
+
+Knows adapters and torch's sharding; knows nothing of training. What is tuned stays whole on every
+rank, as if nothing were sharded: so optimizers, gradients and checkpoints are what they always are,
+while the weights that need the memory are put together layer by layer when a pass comes there.
+"""
+
+import torch
+from peft import PeftModel
+from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.fsdp import fully_shard
+
+from lr_exp import ranks
+from lr_exp.errors import UserError
+
+
+def shard(model: PeftModel, device: str) -> None:
+    """Spreads the weights that need no gradient over the devices of all ranks.
+
+    Every forward and backward pass is from then on one that all ranks do together.
+
+    Args:
+        model: on the CPU, the same on every rank. Its layers move to the device one by one.
+        device: this rank's.
+
+    Raises:
+        UserError: the architecture does not name its layers.
+    """
+    layers = _layers(model)
+    mesh = init_device_mesh(torch.device(device).type, (ranks.count(),))
+    for layer in layers:
+        fully_shard(layer, mesh=mesh, ignored_params=_tuned(layer))
+    # The root holds embeddings, the last norm and the head, and is the module that is called.
+    fully_shard(model, mesh=mesh, ignored_params=_tuned(model))
+    for parameter in _tuned(model):  # ignored there, so not moved either
+        parameter.data = parameter.data.to(device)
+
+
+def _layers(model: PeftModel) -> list[torch.nn.Module]:
+    base = model.get_base_model()
+    names = set(getattr(base, "_no_split_modules", None) or ())
+    layers = [module for module in base.modules() if type(module).__name__ in names]
+    if not layers:
+        raise UserError(
+            f"distiller.parallel=fsdp: {type(base).__name__} does not name its layers, which are "
+            "what is spread over devices; set distiller.parallel=ddp."
+        )
+    return layers
+
+
+def _tuned(module: torch.nn.Module) -> set[torch.nn.Parameter]:
+    return {parameter for parameter in module.parameters() if parameter.requires_grad}
