@@ -334,6 +334,16 @@ def tell_end() -> None:
             _group.notes.set(f"ended/{rank()}", "1")
 
 
+def check_peers() -> None:
+    """Raises `PeerLostError` if another rank is gone; to be called where a connection broke."""
+    deadline = time.monotonic() + 2 * _COURTESY  # the one that failed is telling why
+    while _group is not None and time.monotonic() < deadline:
+        lost = lost_peer()
+        if lost is not None:
+            raise lost
+        time.sleep(0.1)
+
+
 def lost_peer() -> PeerLostError | None:
     """Why the run cannot go on, if another rank has failed or is gone; None if none has."""
     if _group is None:
@@ -444,10 +454,8 @@ def _connected(exchange: Callable[[Any], object]) -> None:
     try:
         exchange(_group.objects)
     except RuntimeError as error:
-        deadline = time.monotonic() + 2 * _COURTESY  # the one that failed is telling why
-        while (lost := lost_peer()) is None and time.monotonic() < deadline:
-            time.sleep(0.1)
-        raise lost or PeerLostError(
+        check_peers()
+        raise PeerLostError(
             f"another rank of this run is gone ({first_line(error)}). The same command goes on "
             "where it was."
         ) from error

@@ -100,8 +100,18 @@ def primitives(folder: Path) -> None:
     told["left in stores"] = [str(path) for path in folder.glob("store*/*")]
     told["reached"] = reached
     told["in step"] = ranks.all_gathered(ranks.rank())  # after all those errors
+
+    def fails_on_first() -> None:
+        if ranks.is_first():
+            raise OSError("the disk is full")
+        ranks.all_gathered("what the others wait in")
+
+    try:
+        ranks.together(lambda work: work(), fails_on_first)
+    except Exception as error:
+        told["first alone"] = [type(error).__name__, str(error)]
     (folder / f"{ranks.rank()}.json").write_text(json.dumps(told), "utf-8")
-    ranks.leave()
+    os._exit(0)  # the first rank's end is what the others notice
 
 
 def elsewhere(folder: Path) -> None:

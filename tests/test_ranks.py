@@ -93,6 +93,14 @@ def test_an_error_of_one_rank_is_raised_on_all_and_they_stay_in_step(spoken):
     assert spoken[0]["left in stores"] == []
 
 
+def test_a_first_rank_that_fails_alone_leaves_nobody_waiting(spoken):
+    assert spoken[0]["first alone"] == ["OSError", "the disk is full"]
+    for told in spoken[1:]:
+        kind, message = told["first alone"]
+        assert kind == "PeerLostError"
+        assert message.endswith("The same command goes on where it was.")
+
+
 def test_two_ranks_leave_what_one_process_leaves(alone, tmp_path):
     one_folder, one = alone
     status, out = ended(torchrun([*WORDS, *PLACES], tmp_path))

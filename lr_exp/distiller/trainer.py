@@ -175,6 +175,7 @@ class ContrastTrainer(Trainer):
             return self._accumulate(model, mine, kept_steps)
         except (RuntimeError, MemoryError) as error:
             if not ran_out_of_memory(error):
+                ranks.check_peers()  # the layers' own exchange may have broken
                 raise
             raise UserError(
                 "distill: a pass does not fit in memory, and with distiller.parallel=fsdp it "
