@@ -4,6 +4,7 @@ Knows sources and the store; knows nothing of models. What was read before is no
 this run or another, and a source of millions never is in memory as a whole.
 """
 
+import logging
 import re
 from contextlib import closing
 from dataclasses import asdict, replace
@@ -16,6 +17,8 @@ from lr_exp.errors import UserError
 from lr_exp.settings import DataSettings
 from lr_exp.store import Recipe, Store, file_digest
 from lr_exp.stored_questions import VERSION, StoredQuestions, write_questions
+
+log = logging.getLogger(__name__)
 
 _READ = ("name", "format", "configs", "split", "max_questions")  # what says what is read
 _GENERATED = ("count", "seed")  # by the micro world
@@ -46,6 +49,7 @@ def streamed_questions(
         told |= {name: getattr(data, name) for name in _GENERATED}
 
     def build(folder: Path) -> dict[str, Any]:
+        log.info("data=%s: the questions are read into the store", data.name)
         # Closed here: what is left of a stream holds files, and the hub's client threads.
         with closing(stream_questions(data, hub_root=hub_root)) as questions:
             return write_questions(islice(questions, data.max_questions), folder)
