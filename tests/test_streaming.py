@@ -9,7 +9,9 @@ import pyarrow.parquet as pq
 import pytest
 
 from lr_exp import stored_questions
+from lr_exp.api import compose, read_questions
 from lr_exp.blocks import Blocks, Repeated
+from lr_exp.configuration import conf_dir
 from lr_exp.data import (
     Question,
     fingerprint,
@@ -18,16 +20,21 @@ from lr_exp.data import (
     stream_questions,
 )
 from lr_exp.errors import UserError
-from lr_exp.sampler import rollout, select
+from lr_exp.inputs import Inputs
+from lr_exp.outcome import choices
+from lr_exp.sampler import references, rollout, select
 from lr_exp.settings import DataSettings, MethodSettings
-from lr_exp.shards import shard_path, shard_paths
+from lr_exp.shards import read_shards, shard_path, shard_paths
 from lr_exp.stages import streaming
 from lr_exp.stages.streaming import streamed_questions
 from lr_exp.store import Store
 from lr_exp.stored_questions import StoredQuestions, write_questions
 from lr_exp.supervision import StoredSupervision, Supervision, SupervisionWriter
+from lr_exp.tracking import cell_of
 from tests.test_data import mirror
+from tests.test_methods import write_answers
 from tests.test_sampler import pair, questions, sample, shared
+from tests.tiny import tiny_tokenizer
 
 __all__ = ["pair", "questions", "shared"]  # fixtures
 
@@ -534,6 +541,41 @@ def test_selection_holds_a_window_of_rows(tmp_path, monkeypatch, pair, shared, q
     assert parts == [(4, 3), (4, 5), (4, 6)]
 
 
+def test_a_right_answer_is_known_again_in_the_next_window(tmp_path, monkeypatch):
+    """What is behind the window is forgotten, but for a question that reaches into it."""
+    monkeypatch.setattr(references, "WINDOW", 4)
+    (tmp_path / "in").mkdir()
+    (tmp_path / "out").mkdir()
+    one, other = ("a", "2", True), ("b", "2", True)
+    write_answers(tmp_path / "in", [one, one, one, other, other, other, one])
+    facts = references.keep_verified(
+        tmp_path / "in", tiny_tokenizer(), lambda *_: True, tmp_path / "out", samples=3
+    )
+    # Question 1 has answers 3 to 5, in two windows; question 2 is another one, whatever its text.
+    assert [row["index"] for row in read_shards(tmp_path / "out")] == [0, 3, 6]
+    assert facts == {"answers": 3, "drawn": 7, "right": 7, "solved": 3}
+
+
+@pytest.mark.parametrize("count", [1, 2, 4, 5])
+def test_solutions_are_written_shard_by_shard(tmp_path, monkeypatch, count):
+    asked = [Question(f"q/{i}", "Q", solution="abcd"[:i]) for i in range(count)]
+    told = {"system_prompt": "", "context": None}
+    facts, rows = [], []
+    for size in (2, 1024):
+        monkeypatch.setattr(references, "_SHARD", size)
+        folder = tmp_path / str(size)
+        folder.mkdir()
+        texts = (question.solution for question in asked)
+        facts.append(
+            references.write_solutions(iter(asked), texts, tiny_tokenizer(), folder, **told)
+        )
+        rows.append(list(read_shards(folder)))
+    assert len(shard_paths(tmp_path / "2")) == (count + 1) // 2
+    assert facts[0] == facts[1]
+    assert facts[0]["answers"] == len(rows[0]) == count
+    assert rows[0] == rows[1]
+
+
 def test_shards_out_of_order_are_refused(tmp_path):
     kept = select._InOrder()
     one = select.SupervisedTrajectory("a", "q", [1, 2], 1, [0], [0.5], [[4]], [[1.0]])
@@ -592,6 +634,20 @@ def test_a_streamed_run_is_the_listed_one(tmp_path, program, method):
     assert not again["sample"]["reused"]
     assert again["sample"]["supervision"] == listed["sample"]["supervision"]
     assert again["sample"]["questions"] == 30
+
+
+def test_a_run_is_the_same_cell_however_it_reads(tmp_path):
+    """A tracker takes up a run that was stopped, and the same questions are read as a list now."""
+    words = ("experiment=demo", f"store={tmp_path / 'store'}", "data.count=30")
+    words = (*words, "data.max_questions=null", "stages=[sample]", "device=cpu")
+    ids = set()
+    for word in ("data.streaming=false", "data.streaming=true"):
+        settings = compose(*words, word)
+        ids.add(cell_of(settings, Inputs(settings, conf_dir()), choices(settings)).id)
+    assert len(ids) == 1
+    assert isinstance(read_questions(settings), StoredQuestions)
+    fewer = compose(*words, "data.streaming=true", "data.max_questions=29")
+    assert cell_of(fewer, Inputs(fewer, conf_dir()), choices(fewer)).id not in ids
 
 
 def test_a_stream_takes_the_first_questions(program):

@@ -303,7 +303,7 @@ class _InOrder:
         if not self._indices:
             return
         order = np.argsort(self._indices, kind="stable")
-        table = pa.concat_tables(self._tables).take(pa.array(order))
+        table = pa.concat_tables(self._tables).combine_chunks().take(pa.array(order))
         self._left = max(self._indices)
         self._indices, self._tables = [], []
         yield table
