@@ -7,7 +7,7 @@ STAMP := $(VENV)/.installed
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/pytest -n 2
 
 .DEFAULT_GOAL := help
-.PHONY: help setup smollm2 ray serving demo test test-slow bench notebooks lint type audit format micro clean
+.PHONY: help setup smollm2 ray serving demo test test-slow bench stream notebooks lint type audit format micro clean
 
 help: ## Show this list
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -41,6 +41,9 @@ test-slow: smollm2 ray serving ## Run all tests, the long ones and those of the 
 
 bench: $(STAMP) ## Measure speed and memory against the published loops (about an hour; ARGS=--quick)
 	$(BIN)/python -m bench $(ARGS)
+
+stream: $(STAMP) ## Measure sampling on 100,000 questions: time, memory, disk (about an hour)
+	$(BIN)/python -m bench.stream $(ARGS)
 
 notebooks: $(STAMP) ## Execute the notebooks' sources and write notebooks/executed/ (some minutes)
 	OMP_NUM_THREADS=1 $(BIN)/python -m notebooks $(ARGS)

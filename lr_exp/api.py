@@ -75,8 +75,11 @@ def run_experiment(settings: Settings, folder: str | Path) -> dict[str, Any]:
         return run(settings, Path(folder), conf_dir())
 
 
-def read_questions(settings: Settings) -> list["Question"]:
-    """The questions that a run with these settings learns from: `id`, `text`, perhaps `answer`."""
+def read_questions(settings: Settings) -> Sequence["Question"]:
+    """The questions that a run with these settings learns from: `id`, `text`, perhaps `answer`.
+
+    With `data.streaming` they are read from the store as they are asked for, a shard at a time.
+    """
     from lr_exp.inputs import Inputs
 
     return Inputs(settings, conf_dir()).questions

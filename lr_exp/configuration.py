@@ -223,7 +223,7 @@ def to_settings(config: DictConfig, overrides: Sequence[str]) -> Settings:
         raise UserError(in_one_line(error)) from error
     if not isinstance(settings, Settings):
         raise TypeError(f"the composed configuration became {type(settings).__name__}")
-    if settings.data.format in ("jsonl", "lr_samples") and not settings.data.path:
+    if settings.data.format in ("jsonl", "parquet", "lr_samples") and not settings.data.path:
         raise UserError("data.path is required: add data.path=... to the command.")
     given = {override.partition("=")[0].lstrip("+") for override in overrides}
     for role, part in (("expert", settings.expert), ("amateur", settings.amateur)):

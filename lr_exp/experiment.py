@@ -16,7 +16,7 @@ class Experiment:
 
     def __init__(self, settings: Settings, store: Store, conf_dir: Path) -> None:
         self.settings = settings
-        self.inputs = Inputs(settings, conf_dir)
+        self.inputs = Inputs(settings, conf_dir, store)
         self.bench = Workbench(self.inputs, store)
         self.sampler = SamplerStages(self.inputs, self.bench)
         self.distiller = DistillerStages(self.inputs, self.bench)

@@ -212,6 +212,7 @@ FORMATS: dict[str, Reader] = {
     "olympiadbench": _read_olympiadbench,
     "mmlu_stem": _read_mmlu_stem,
     "jsonl": read_jsonl,
+    "parquet": read_jsonl,
     "micro": _read_micro,
 }
 """Format name to reader: (row, question id) to a Question, or None for a dropped row."""

@@ -48,7 +48,7 @@ _SETTINGS = {
     "hub_root": "a folder that mirrors hub data sets by their ids",
     "store": "finished work, shared by all runs",
     "expert.path": "any model: hub id, folder or GGUF file (amateur.path too)",
-    "data.path": "with data=jsonl: your file of questions",
+    "data.path": "with data=jsonl or parquet: your file of questions",
     "data.max_questions": "how many are drawn",
     "sampler.max_new_tokens": "of each answer that is learned from",
     "sampler.batch_size": "questions at once",

@@ -1,8 +1,10 @@
 """What goes into a run: models, questions, benchmarks, and whether they fit together.
 
-Knows settings and where things are found; loads no weights and makes no artifact.
+Knows settings and where things are found; loads no weights, and makes no artifact but that of a
+streamed source's questions.
 """
 
+from collections.abc import Sequence
 from dataclasses import replace
 from functools import cached_property
 from importlib.metadata import version
@@ -15,6 +17,8 @@ from lr_exp.errors import UserError
 from lr_exp.evaluator import grade
 from lr_exp.evaluator.benchmarks import load_benchmark, load_shots
 from lr_exp.settings import Settings
+from lr_exp.stages.streaming import streamed_questions
+from lr_exp.store import Store
 from lr_exp.version import __version__
 from lr_exp.vocabulary import SharedVocabulary, shared_vocabulary
 
@@ -26,8 +30,16 @@ GRADING_PACKAGES = ("math-verify", "latex2sympy2_extended", "sympy")
 class Inputs:
     """A run's inputs, each read once, when it is first asked for."""
 
-    def __init__(self, settings: Settings, conf_dir: Path) -> None:
+    def __init__(self, settings: Settings, conf_dir: Path, store: Store | None = None) -> None:
+        """Inputs of these settings.
+
+        Args:
+            settings: of the run.
+            conf_dir: where the YAML groups are.
+            store: where a streamed source's questions go; None: the settings' own.
+        """
         self.settings = settings
+        self._store = store
         # A benchmark that does not exist fails here; what it reads, in `check`.
         self.benchmarks = [load_benchmark(name, conf_dir) for name in settings.benchmarks]
         for name in settings.evaluator.shots:
@@ -46,12 +58,23 @@ class Inputs:
         return replace(source, attention=self.settings.attention)
 
     @cached_property
-    def _data_source(self) -> list[Question]:
+    def _data_source(self) -> Sequence[Question]:
+        """What the questions are chosen from; of a stream, which is read no further, they alone."""
+        if self.settings.data.streaming:
+            return self.questions
         return load_questions(self.settings.data, hub_root=self.settings.hub_root)
 
     @cached_property
-    def questions(self) -> list[Question]:
-        """The questions to learn from, chosen by the seed; only some methods read the answers."""
+    def questions(self) -> Sequence[Question]:
+        """The questions to learn from; only some methods read the answers.
+
+        Chosen by the seed, in a list; with `data.streaming` the first ones, read from the store a
+        shard at a time: to be gone through, never to be made a list of.
+        """
+        settings = self.settings
+        if settings.data.streaming:
+            store = self._store or Store(settings.store)
+            return streamed_questions(settings.data, hub_root=settings.hub_root, store=store)
         return select_questions(
             self._data_source, self.settings.data.max_questions, self.settings.seed
         )

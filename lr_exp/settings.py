@@ -105,7 +105,7 @@ class SourceSettings:
 
     name: str = REQUIRED
     format: str = REQUIRED  # a reader in lr_exp.formats.FORMATS
-    path: str | None = None  # hub id, folder in hub layout, or a JSON Lines file
+    path: str | None = None  # hub id, folder in hub layout, or a JSON Lines or Parquet file
     configs: list[str] = field(default_factory=list)  # hub configurations, concatenated
     split: str | None = None
     revision: str | None = None
@@ -123,11 +123,21 @@ class SourceSettings:
 class DataSettings(SourceSettings):
     """The questions to learn from; only methods that verify or imitate read their answers."""
 
-    max_questions: int | None = None  # the first N of a seeded shuffle; null takes all, in order
+    # The first N of a seeded shuffle; null takes all, in order. A streamed source is never there as
+    # a whole to be shuffled: of it the first N are taken as they come, whatever the seed.
+    max_questions: int | None = None
+    # Read the source once, as a stream, into shards in the store, and the questions from there, a
+    # shard at a time: for millions of them. The same questions make the same results either way.
+    streaming: bool = False
 
     def __post_init__(self) -> None:
         super().__post_init__()
         _require_count("data.max_questions", self.max_questions, optional=True)
+        if self.streaming and self.format == "lr_samples":
+            raise UserError(
+                "data.streaming=true reads questions, and data=lr_samples holds kept steps, which "
+                "are read whole: leave data.streaming out."
+            )
 
 
 @dataclass

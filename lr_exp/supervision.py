@@ -3,7 +3,8 @@
 Knows token ids and weights; knows neither how they were chosen nor what is trained on them. All
 kept steps of one answer share one row of token ids, cut after the last prefix that is needed. Rows
 lie in columns of plain numbers, about thirty times smaller than as Python's, and become objects one
-by one.
+by one. The distiller shuffles them and holds them all (`Supervision`); the rest writes and reads
+them part by part (`SupervisionWriter`, `StoredSupervision`).
 """
 
 import hashlib
@@ -11,7 +12,8 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, overload
+from types import TracebackType
+from typing import Any, Self, overload
 
 import numpy as np
 import pyarrow as pa
@@ -104,21 +106,14 @@ class Supervision:
 
     def about(self, questions: Iterable[str]) -> Iterator[SupervisedTrajectory]:
         """The trajectories of these questions, by their ids."""
-        wanted = pa.array(questions, type=pa.string())
-        mask = pc.call_function(
-            "is_in", [self._table["question_id"]], pc.SetLookupOptions(value_set=wanted)
-        )
-        yield from _Rows(self._table.filter(mask))
+        yield from _Rows(self._table.filter(_is_about(self._table, questions)))
 
     def digest(self) -> str:
         """sha256 of what is trained: prefixes, places, labels. Two equal ones train alike."""
-        hasher = hashlib.sha256()
-        for t in self.trajectories:
-            for part in (t.input_ids, [t.prompt_length], t.steps, *t.target_ids):
-                _update(hasher, np.asarray(part, dtype=np.int32))
-            for weights in t.target_weights:
-                _update(hasher, np.asarray(weights, dtype=np.float32))
-        return hasher.hexdigest()
+        found = _Digest()
+        for trajectory in self.trajectories:
+            found.add(trajectory)
+        return found.hex()
 
     def save(self, folder: Path) -> None:
         """Writes the supervision as one Parquet file."""
@@ -126,8 +121,87 @@ class Supervision:
 
     @staticmethod
     def load(folder: Path) -> "Supervision":
-        """Reads what `save` wrote."""
+        """Reads what `save` or a `SupervisionWriter` wrote."""
         return Supervision(pq.ParquetFile(folder / FILE).read())
+
+
+class SupervisionWriter:
+    """Writes supervision part by part, each a row group of the file; none of them stays in memory.
+
+    A context manager: the file is whole when it ends.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.kept = 0  # steps written so far
+        self._digest = _Digest()
+        self._file = pq.ParquetWriter(folder / FILE, SCHEMA)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._file.close()
+
+    def add(self, part: pa.Table) -> None:
+        """Writes the next rows, with the columns of `SCHEMA`."""
+        if part.num_rows:
+            self._file.write_table(part)
+        for trajectory in _Rows(part):
+            self.kept += len(trajectory.steps)
+            self._digest.add(trajectory)
+
+    def digest(self) -> str:
+        """`Supervision.digest` of all that was written."""
+        return self._digest.hex()
+
+
+class StoredSupervision:
+    """A folder's supervision, one row group of it in memory at a time."""
+
+    def __init__(self, folder: Path) -> None:
+        self._path = folder / FILE
+
+    @property
+    def trajectories(self) -> Iterator[SupervisedTrajectory]:
+        """All of them, from the first."""
+        with pq.ParquetFile(self._path) as file:
+            for group in range(file.num_row_groups):
+                yield from _Rows(file.read_row_group(group))
+
+    def about(self, questions: Iterable[str]) -> Iterator[SupervisedTrajectory]:
+        """The trajectories of these questions, by their ids."""
+        wanted = list(questions)
+        with pq.ParquetFile(self._path) as file:
+            for group in range(file.num_row_groups):
+                mask = _is_about(file.read_row_group(group, ["question_id"]), wanted)
+                if pc.call_function("any", [mask]).as_py():
+                    yield from _Rows(file.read_row_group(group).filter(mask))
+
+
+def _is_about(table: pa.Table, questions: Iterable[str]) -> Any:
+    wanted = pa.array(questions, type=pa.string())
+    return pc.call_function("is_in", [table["question_id"]], pc.SetLookupOptions(value_set=wanted))
+
+
+class _Digest:
+    """sha256 of trajectories that are shown one by one."""
+
+    def __init__(self) -> None:
+        self._hasher = hashlib.sha256()
+
+    def add(self, t: SupervisedTrajectory) -> None:
+        for part in (t.input_ids, [t.prompt_length], t.steps, *t.target_ids):
+            _update(self._hasher, np.asarray(part, dtype=np.int32))
+        for weights in t.target_weights:
+            _update(self._hasher, np.asarray(weights, dtype=np.float32))
+
+    def hex(self) -> str:
+        return self._hasher.hexdigest()
 
 
 def _update(hasher: "hashlib._Hash", array: NDArray[np.generic]) -> None:

@@ -7,7 +7,7 @@ import subprocess
 import pytest
 import torch
 
-from bench import child, cost, machine, measure, pairs, parts, stages, tables
+from bench import child, cost, machine, measure, pairs, parts, stages, stream, tables
 from bench.__main__ import main
 from lr_exp import progress
 from lr_exp.errors import UserError
@@ -209,3 +209,24 @@ def test_the_papers_run_with_random_weights_of_a_tiny_geometry(tmp_path, capsys)
         assert one["seconds"] > 0 < one["tokens_per_second"]
         assert one["share_of_flops"] > 0 < one["share_of_bandwidth"]
     assert "tiny on" in capsys.readouterr().out
+
+
+def test_a_streamed_run_is_watched_to_its_end(tmp_path, capsys):
+    words = ["--questions", "24", "--max-new-tokens", "4", "--batch-size", "4", "--threads", "1"]
+    out = tmp_path / "tables" / "stream.md"
+    assert (
+        stream.main([*words, "--every", "0.1", "--folder", str(tmp_path), "--out", str(out)]) == 0
+    )
+    text = out.read_text("utf-8")
+    assert capsys.readouterr().out.strip() == text.strip()
+    rows = [line.strip("| ").split(" | ") for line in text.splitlines() if line.startswith("| ")]
+    for stage in stream.STAGES:
+        reached = [row for row in rows if row[0] == stage and len(row) == 5]
+        assert [row[1] for row in reached] == ["3", "6", "12", "24"]
+        seconds = [float(row[2]) for row in reached]
+        assert seconds == sorted(seconds)
+        assert all(int(row[4].removesuffix(" MiB")) > 10 for row in reached)
+        ((_, size, files, _),) = (row for row in rows if row[0] == stage and len(row) == 4)
+        assert int(size.replace(",", "")) > 0
+        assert int(files) >= (6 if stage in ("rollout", "score") else 1)
+    assert [path.name for path in tmp_path.iterdir()] == ["tables"]  # nothing else stays

@@ -187,6 +187,7 @@ def test_right_finished_answers_are_kept_once(tmp_path):
             ("a", "two: 2", True),  # another way
             ("b", "2", False),  # right, but cut off
             ("b", "3", True),  # wrong
+            ("b", "4", True),
             ("c", "2", True),  # the same text, of another question
         ],
     )
@@ -196,10 +197,10 @@ def test_right_finished_answers_are_kept_once(tmp_path):
         asked.append(index)
         return text.endswith("2")
 
-    facts = keep_verified(source, tiny_tokenizer(), is_right, out)
-    assert [row["index"] for row in read_shards(out)] == [0, 2, 5]
-    assert facts == {"answers": 3, "drawn": 6, "right": 4, "solved": 2}
-    assert asked == [0, 1, 2, 4, 5]  # an answer that was cut off is not even graded
+    facts = keep_verified(source, tiny_tokenizer(), is_right, out, samples=3)
+    assert [row["index"] for row in read_shards(out)] == [0, 2, 6]
+    assert facts == {"answers": 3, "drawn": 7, "right": 4, "solved": 2}
+    assert asked == [0, 1, 2, 4, 5, 6]  # an answer that was cut off is not even graded
 
 
 def test_hard_labels_are_the_tokens_themselves_to_the_end(tmp_path):
@@ -212,7 +213,7 @@ def test_hard_labels_are_the_tokens_themselves_to_the_end(tmp_path):
         END,
     ]
     assert [first.read_at(kept) for kept in range(3)] == [1, 2, 3]
-    assert (everything.steps, everything.supervision.kept) == (5, 5)
+    assert (everything.counts.steps, everything.supervision.kept) == (5, 5)
     assert profile(everything)["kl_mean"] is None
     start = select_tokens(tmp_path, replace(METHOD, steps="first", first=2, target="token"))
     assert [t.steps for t in start.supervision.trajectories] == [[0, 1], [0, 1]]

@@ -145,16 +145,25 @@ def problems(family: str, count: int, seed: int, split: str) -> list[Problem]:
 
 @lru_cache(maxsize=32)  # the cells of a sweep ask for the same questions again and again
 def _problems(family: str, count: int, seed: int, split: str) -> tuple[Problem, ...]:
+    return tuple(drawn(family, count, seed, split))
+
+
+def drawn(family: str, count: int, seed: int, split: str) -> Iterator[Problem]:
+    """The problems of `problems` one by one; of those before, a short digest is remembered."""
     _check_name("family", family, FAMILIES)
     _check_name("split", split, SPLITS)
     rng = random.Random(f"{family}/{split}/{seed}")
-    found: dict[str, Problem] = {}
+    # Of 100,000 questions two have the same 64 bits once in four thousand million lists; the
+    # second would be left out, nothing worse.
+    found: set[bytes] = set()
     for _ in range(100 * count + 1000):
         if len(found) >= count:
-            return tuple(found.values())
+            return
         problem = _draw(_FAMILIES[family], rng)
-        if split_of(problem.question) == split:
-            found.setdefault(problem.question, problem)
+        digest = hashlib.sha256(problem.question.encode()).digest()[:8]
+        if split_of(problem.question) == split and digest not in found:
+            found.add(digest)
+            yield problem
     raise ValueError(
         f"{family} has too few different {split} questions: {count} asked for, "
         f"{len(found)} found; ask for fewer"

@@ -16,6 +16,7 @@ _IGNORED = {
     "alpha",
     "benchmarks",  # what was evaluated is compared itself
     "beta",
+    "data.streaming",  # provenance says which questions came of it
     "device",  # told by provenance, with a note
     "distiller.merge",
     "distiller.snapshot_every",

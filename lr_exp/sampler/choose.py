@@ -3,8 +3,10 @@
 Knows the step table's measures and the method; knows neither labels, prefixes nor models.
 """
 
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -26,10 +28,21 @@ _MEASURES = (
     "amateur_top1",
 )
 
+# Choices that compare every step with every other, and what they read of each: these numbers of all
+# steps are in memory at once, with an order of the steps some 40 bytes each.
+_AMONG_ALL = {
+    "random": ("index", "step", "kl"),
+    "entropy_top": ("index", "step", "kl", "expert_entropy"),
+    "kl_top": ("index", "step", "kl"),
+}
+
 
 @dataclass(frozen=True)
 class Measures:
-    """Every scored step's numbers, shard after shard in the table's order; all `(steps,)`."""
+    """Scored steps' numbers, shard after shard in the table's order.
+
+    All `(steps,)`, or empty where they were not read.
+    """
 
     index: NDArray[np.int32]  # the trajectory's place among the questions
     step: NDArray[np.int32]  # tokens generated before it
@@ -44,10 +57,40 @@ class Measures:
 
 
 def read_measures(steps: Path) -> Measures:
-    """The step table without its supports, which are most of its size."""
-    tables = [pq.ParquetFile(path).read(list(_MEASURES)) for path in shard_paths(steps)]
-    table = pa.concat_tables(tables)
-    return Measures(**{name: table[name].to_numpy() for name in _MEASURES})
+    """The whole step table without its supports, which are most of its size."""
+    return _read(shard_paths(steps), _MEASURES)
+
+
+def chosen_by_shard(
+    steps: Path, method: MethodSettings, *, beta: float, seed: int
+) -> Iterator[tuple[Measures, NDArray[np.bool_]]]:
+    """Each shard's measures, and of its steps what `choose_steps` gives for the whole table.
+
+    Only a choice among all steps reads all of them before the first shard's are told.
+    """
+    paths = shard_paths(steps)
+    if method.steps not in _AMONG_ALL:
+        for path in paths:
+            measures = _read([path], _MEASURES)
+            yield measures, choose_steps(measures, method, beta=beta, seed=seed)
+        return
+    whole = _read(paths, _AMONG_ALL[method.steps])
+    keep = choose_steps(whole, method, beta=beta, seed=seed)
+    del whole
+    start = 0
+    for path in paths:
+        measures = _read([path], _MEASURES)
+        yield measures, keep[start : start + len(measures)]
+        start += len(measures)
+
+
+def _read(paths: Sequence[Path], names: Collection[str]) -> Measures:
+    wanted = [name for name in _MEASURES if name in names]
+    table = pa.concat_tables(pq.ParquetFile(path).read(wanted) for path in paths)
+    unread: Any = np.empty(0)
+    return Measures(
+        **{name: table[name].to_numpy() if name in wanted else unread for name in _MEASURES}
+    )
 
 
 def choose_steps(

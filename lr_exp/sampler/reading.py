@@ -4,6 +4,7 @@ Knows shards of answers and steps, supervision, and the expert's tokenizer; know
 Nothing is trained on what is written here.
 """
 
+import heapq
 import json
 import math
 from collections.abc import Callable, Iterator
@@ -18,8 +19,8 @@ import pyarrow.parquet as pq
 import torch
 
 from lr_exp import contrast
-from lr_exp.shards import shard_paths
-from lr_exp.supervision import SupervisedTrajectory, Supervision
+from lr_exp.shards import count_rows, shard_paths
+from lr_exp.supervision import StoredSupervision, SupervisedTrajectory, Supervision
 
 FORM = 1  # grows with the file's form
 
@@ -44,7 +45,7 @@ class Verdict:
 def readable(
     trajectories: Path,
     steps: Path | None,
-    supervision: Supervision,
+    supervision: Supervision | StoredSupervision,
     tokenizer: Any,
     *,
     alpha: float | None,
@@ -96,8 +97,8 @@ def _choose(
 ) -> tuple[int, list[tuple[dict[str, Any], Verdict | None]]]:
     """How many answers there are, and the rows to show with their verdicts, in their order."""
     paths = shard_paths(trajectories)
-    indices = sorted(i for path in paths for i in _column(path, "index"))
-    rows = _rows(paths, indices[:_CANDIDATES])
+    indices = heapq.nsmallest(_CANDIDATES, (i for path in paths for i in _column(path, "index")))
+    rows = _rows(paths, indices)
     graded = []
     for row in sorted(rows, key=lambda row: row["index"]):
         text = tokenizer.decode(
@@ -110,7 +111,7 @@ def _choose(
     # Both kinds, as far as there are both: a page of right answers alone would hide half.
     few = missed[: max(_MISSED, _SHOWN - len(others))]
     shown = sorted([*few, *others[: _SHOWN - len(few)]])
-    return len(indices), [graded[i] for i in shown]
+    return sum(map(count_rows, paths)), [graded[i] for i in shown]
 
 
 def _told(answers: list[dict[str, Any]], total: int) -> str:
@@ -144,7 +145,7 @@ Label = dict[int, float]  # weight by token id
 
 
 def _kept_steps(
-    supervision: Supervision, rows: list[dict[str, Any]]
+    supervision: Supervision | StoredSupervision, rows: list[dict[str, Any]]
 ) -> dict[int, dict[int, Label]]:
     """By answer and step, the soft label of each kept step."""
     waiting = list(supervision.about({row["question_id"] for row in rows}))

@@ -14,8 +14,8 @@ from typing import Any
 
 from lr_exp.errors import UserError
 from lr_exp.prompts import render_prompt
-from lr_exp.store import write_atomically
-from lr_exp.supervision import SupervisedTrajectory, Supervision
+from lr_exp.store import open_atomically
+from lr_exp.supervision import StoredSupervision, SupervisedTrajectory, Supervision
 
 VERSION = 1
 
@@ -33,12 +33,15 @@ _ROUNDING = 1e-3  # nats below 0 that a divergence of equal distributions can co
 _LARGEST = 1e30  # of a weight or a divergence; larger ones leave 32-bit floats
 
 
-def export_records(supervision: Supervision, tokenizer: Any, path: Path) -> int:
+def export_records(supervision: Supervision | StoredSupervision, tokenizer: Any, path: Path) -> int:
     """Writes every kept step as one line; returns how many."""
-    lines = [json.dumps(record, ensure_ascii=False) for record in _records(supervision, tokenizer)]
     path.parent.mkdir(parents=True, exist_ok=True)
-    write_atomically(path, "".join(line + "\n" for line in lines))
-    return len(lines)
+    count = 0
+    with open_atomically(path) as file:
+        for record in _records(supervision, tokenizer):
+            file.write((json.dumps(record, ensure_ascii=False) + "\n").encode("utf-8"))
+            count += 1
+    return count
 
 
 def import_records(
@@ -75,7 +78,9 @@ def import_records(
     )
 
 
-def labelled_steps(supervision: Supervision, tokenizer: Any, count: int) -> list[list[Any]]:
+def labelled_steps(
+    supervision: Supervision | StoredSupervision, tokenizer: Any, count: int
+) -> list[list[Any]]:
     """The first `count` kept steps for a person: question, step, prefix, label, KL in nats."""
     rows = []
     for record in itertools.islice(_records(supervision, tokenizer), count):
@@ -102,7 +107,9 @@ def profile(supervision: Supervision) -> dict[str, Any]:
     }
 
 
-def _records(supervision: Supervision, tokenizer: Any) -> Iterator[dict[str, Any]]:
+def _records(
+    supervision: Supervision | StoredSupervision, tokenizer: Any
+) -> Iterator[dict[str, Any]]:
     for trajectory in supervision.trajectories:
         prompt = trajectory.input_ids[: trajectory.prompt_length]
         for kept, step in enumerate(trajectory.steps):

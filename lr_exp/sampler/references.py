@@ -4,7 +4,7 @@ Knows questions, token ids and shards; how an answer is verified is its caller's
 write the rollout's columns, so that what follows treats them alike.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +12,7 @@ import pyarrow as pa
 
 from lr_exp.data import Question
 from lr_exp.errors import UserError
+from lr_exp.generation import WINDOW
 from lr_exp.prompts import answer_ids, render_prompt
 from lr_exp.sampler.rollout import COLUMNS
 from lr_exp.shards import read_shard, shard_paths, write_shard
@@ -24,8 +25,8 @@ _SCHEMA = pa.schema([("index", pa.int32()), *COLUMNS])
 
 
 def write_solutions(
-    questions: Sequence[Question],
-    texts: Sequence[str],
+    questions: Iterable[Question],
+    texts: Iterable[str],
     tokenizer: Any,
     folder: Path,
     *,
@@ -44,7 +45,8 @@ def write_solutions(
     Raises:
         UserError: a solution that the tokenizer has no tokens for.
     """
-    rows, cut_off = [], 0
+    rows: list[dict[str, Any]] = []
+    answers = tokens = cut_off = number = 0
     for index, (question, text) in enumerate(zip(questions, texts, strict=True)):
         prompt = render_prompt(tokenizer, question.text, system_prompt)
         ids = answer_ids(tokenizer, text)
@@ -65,26 +67,35 @@ def write_solutions(
                 "token_ids": ids[:room],
             }
         )
-    for number, start in enumerate(range(0, len(rows), _SHARD)):
-        write_shard(folder, number, rows[start : start + _SHARD], _SCHEMA)
-    tokens = sum(len(row["token_ids"]) for row in rows)
-    return {"answers": len(rows), "tokens": tokens, "cut_off": cut_off}
+        answers, tokens = answers + 1, tokens + len(ids[:room])
+        if len(rows) == _SHARD:
+            write_shard(folder, number, rows, _SCHEMA)
+            rows, number = [], number + 1
+    if rows:
+        write_shard(folder, number, rows, _SCHEMA)
+    return {"answers": answers, "tokens": tokens, "cut_off": cut_off}
 
 
 def keep_verified(
-    answers: Path, tokenizer: Any, is_right: Callable[[int, str], bool], folder: Path
+    answers: Path,
+    tokenizer: Any,
+    is_right: Callable[[int, str], bool],
+    folder: Path,
+    *,
+    samples: int,
 ) -> dict[str, Any]:
     """Copies the answers that ended by themselves and are right; each text counts once a question.
 
     Args:
         answers: folder of `rollout.sample_answers`.
         is_right: told an answer's index and its text.
+        samples: answers that were drawn for each question.
 
     Returns:
         Facts: `answers` (kept), `drawn`, `right` (with repeats), `solved` questions.
     """
-    drawn = right = kept = 0
-    seen: dict[str, set[tuple[int, ...]]] = {}
+    drawn = right = kept = solved = begun = 0
+    seen: dict[int, set[tuple[int, ...]]] = {}  # by question: its right answers so far
     for number, path in enumerate(shard_paths(answers)):
         rows = []
         for row in read_shard(path):
@@ -95,11 +106,17 @@ def keep_verified(
             if not row["finished"] or not is_right(row["index"], text):
                 continue
             right += 1
-            known, ids = seen.setdefault(row["question_id"], set()), tuple(row["token_ids"])
+            question, ids = row["index"] // samples, tuple(row["token_ids"])
+            # Shards hold one window after another: no more comes to questions that end before it.
+            first = row["index"] // WINDOW * WINDOW // samples
+            if first != begun:
+                seen, begun = {one: known for one, known in seen.items() if one >= first}, first
+            solved += question not in seen
+            known = seen.setdefault(question, set())
             if ids in known:
                 continue
             known.add(ids)
             kept += 1
             rows.append({name: row[name] for name in _SCHEMA.names})
         write_shard(folder, number, rows, _SCHEMA)
-    return {"answers": kept, "drawn": drawn, "right": right, "solved": len(seen)}
+    return {"answers": kept, "drawn": drawn, "right": right, "solved": solved}

@@ -10,10 +10,12 @@ from typing import Any
 
 import pyarrow as pa
 
+from lr_exp.blocks import Blocks, Repeated
 from lr_exp.data import Question
 from lr_exp.decoding import Decoded
 from lr_exp.engines import Generate
 from lr_exp.generation import (
+    WINDOW,
     DecodeBatch,
     by_engine,
     by_sampling,
@@ -22,6 +24,7 @@ from lr_exp.generation import (
     render_prompts,
 )
 from lr_exp.models import LanguageModel
+from lr_exp.stored_questions import StoredQuestions
 
 VERSION = 1
 
@@ -88,7 +91,7 @@ def sample_answers(
         `finished`.
     """
     prompts = _prompts(questions, expert, system_prompt)
-    repeated = [prompt for prompt in prompts for _ in range(samples)]
+    repeated = Repeated(prompts, samples)
     chosen = {
         "max_new_tokens": max_new_tokens,
         "temperature": temperature,
@@ -100,7 +103,7 @@ def sample_answers(
     else:
         decode_batch = by_engine(generate, expert, repeated, **chosen)
     facts = _write(
-        [question for question in questions for _ in range(samples)],
+        Repeated(questions, samples),
         repeated,
         decode_batch,
         folder,
@@ -112,9 +115,21 @@ def sample_answers(
 
 def _prompts(
     questions: Sequence[Question], expert: LanguageModel, system_prompt: str
-) -> list[list[int]]:
-    return render_prompts(
-        expert, [question.id for question in questions], [q.text for q in questions], system_prompt
+) -> Sequence[list[int]]:
+    """Each question's prompt; raises UserError where one leaves no room in the context.
+
+    Of a list's questions, before any is answered. Stored ones' prompts are made when they are asked
+    for, a window at a time, so that millions are never there at once: a question that is too long
+    stops the run when its window comes, and what was answered before it stays.
+    """
+
+    def rendered(part: Sequence[Question]) -> list[list[int]]:
+        return render_prompts(expert, [q.id for q in part], [q.text for q in part], system_prompt)
+
+    if not isinstance(questions, StoredQuestions):
+        return rendered(questions)
+    return Blocks(
+        len(questions), WINDOW, lambda n: rendered(questions[n * WINDOW : (n + 1) * WINDOW])
     )
 
 

@@ -1,11 +1,13 @@
 """Selection: from trajectories and the step table to supervision, by arithmetic alone.
 
-Knows alpha, beta and the method; needs no model. A sweep over them re-runs nothing else.
+Knows alpha, beta and the method; needs no model. A sweep over them re-runs nothing else. Shards are
+gone through one by one, and what is kept leaves window by window: a few hundred answers are in
+memory, whether there are a thousand or millions.
 """
 
 import math
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -16,10 +18,11 @@ import torch
 from numpy.typing import NDArray
 
 from lr_exp import contrast
-from lr_exp.sampler.choose import Measures, choose_steps, read_measures
+from lr_exp.generation import WINDOW
+from lr_exp.sampler.choose import Measures, chosen_by_shard
 from lr_exp.settings import MethodSettings
 from lr_exp.shards import read_shard, shard_paths
-from lr_exp.supervision import SCHEMA, SupervisedTrajectory, Supervision
+from lr_exp.supervision import SCHEMA, SupervisedTrajectory, Supervision, SupervisionWriter
 
 VERSION = 3
 
@@ -32,16 +35,92 @@ _NO_AMATEUR = math.nan  # the divergence of a step that no amateur was asked abo
 Label = tuple[list[int], list[float]]  # token ids and their weights
 
 
+def _no_positions() -> NDArray[np.int64]:
+    return np.zeros(_POSITION_BINS, dtype=np.int64)
+
+
+class Divergences:
+    """Sums over the measures of steps that are shown a shard at a time."""
+
+    def __init__(self) -> None:
+        self.steps = self.same = self.quiet = self.loud = 0
+        self.kl = self.kl_same = self.kl_other = 0.0  # nats
+        self.expert_entropy = self.amateur_entropy = 0.0  # nats
+        self.highest = -math.inf  # nats
+        self.counts = np.zeros(len(_EDGES) - 1, dtype=np.int64)
+
+    def add(self, measures: Measures) -> None:
+        """Takes a shard's steps."""
+        kl, same = measures.kl, measures.expert_top1 == measures.amateur_top1
+        self.steps += len(kl)
+        self.same += int(same.sum())
+        self.quiet += int((kl < _QUIET).sum())
+        self.loud += int((kl > _LOUD).sum())
+        self.kl += _sum(kl)
+        self.kl_same += _sum(kl[same])
+        self.kl_other += _sum(kl[~same])
+        self.expert_entropy += _sum(measures.expert_entropy)
+        self.amateur_entropy += _sum(measures.amateur_entropy)
+        self.highest = max(self.highest, float(kl.max(initial=-math.inf)))
+        self.counts += np.histogram(np.clip(kl, 0, _EDGES[-1] - 1e-6), bins=_EDGES)[0]
+
+    def facts(self) -> dict[str, Any]:
+        """Means and shares, as `profile` tells them."""
+        return {
+            "kl_mean": _share(self.kl, self.steps),
+            "kl_max": self.highest if self.steps else None,
+            "kl_mean_same_top1": _share(self.kl_same, self.same),
+            "kl_mean_other_top1": _share(self.kl_other, self.steps - self.same),
+            "share_same_top1": _share(self.same, self.steps),
+            "share_below_0.1": _share(self.quiet, self.steps),
+            "share_above_0.4": _share(self.loud, self.steps),
+            "expert_entropy_mean": _share(self.expert_entropy, self.steps),
+            "amateur_entropy_mean": _share(self.amateur_entropy, self.steps),
+            "histogram": {"bin_nats": 0.1, "counts": self.counts.tolist()},
+        }
+
+
+@dataclass
+class Counts:
+    """What is counted while steps are chosen."""
+
+    answers: int = 0
+    steps: int = 0
+    kept: int = 0
+    steps_at: NDArray[np.int64] = field(default_factory=_no_positions)  # see `_by_position`
+    kept_at: NDArray[np.int64] = field(default_factory=_no_positions)  # of them kept
+    divergences: Divergences | None = None  # None where no amateur was asked
+
+    def profile(self) -> dict[str, Any]:
+        """Headline numbers of a selection and of the divergences behind it, for tables and plots.
+
+        `kl_mean` and its fellows are over all scored steps, in nats; a mean over no step is None,
+        and so is all that an amateur would be needed for. The histogram has bins of 0.1 nat from 0,
+        the last one open; `by_position` has bins of 8 generated tokens, as many as there are steps
+        for, and at most 32, the last one then open.
+        """
+        steps_at = np.trim_zeros(self.steps_at, "b").tolist()
+        measured = {"kl_mean": None, "kl_max": None}
+        return {
+            "answers": self.answers,
+            "steps": self.steps,
+            "kept": self.kept,
+            "kept_share": _share(self.kept, self.steps),
+            "by_position": {
+                "bin_tokens": _POSITION_BIN,
+                "steps": steps_at,
+                "kept": self.kept_at[: len(steps_at)].tolist(),
+            },
+            **(measured if self.divergences is None else self.divergences.facts()),
+        }
+
+
 @dataclass(frozen=True)
 class Selection:
-    """Supervision, and the measures of all steps it was chosen from."""
+    """Supervision in memory, and what was counted on the way."""
 
     supervision: Supervision
-    answers: int
-    steps: int
-    measures: Measures | None  # None where no amateur was asked
-    steps_at: NDArray[np.int64]  # number of steps by position, see `_by_position`
-    kept_at: NDArray[np.int64]  # of them kept
+    counts: Counts
 
 
 def select(
@@ -53,60 +132,113 @@ def select(
     beta: float,
     seed: int = 0,
 ) -> Selection:
-    """Keeps the method's steps (Eq. 3) and labels them (Eq. 4-6).
-
-    Args:
-        trajectories, steps: folders of the rollout's and the scoring's shards, number by number.
-        method: which steps and which target.
-        alpha: plausibility threshold, at or above the table's floor.
-        beta: divergence threshold in nats.
-        seed: of the steps that are drawn at random.
-    """
-    measures = read_measures(steps)
-    keep = choose_steps(measures, method, beta=beta, seed=seed)
-    columns = ["index", "step", "token_id", "kl"]
-    if method.target == "contrast":
-        columns += ["support_ids", "support_expert", "support_amateur"]
-    kept = _Collected()
-    answers = start = 0
-    for trajectory_shard, step_shard in zip(
-        shard_paths(trajectories), shard_paths(steps), strict=True
-    ):
-        by_index = {row["index"]: row for row in read_shard(trajectory_shard)}
-        answers += len(by_index)
-        table = pq.ParquetFile(step_shard).read(columns)
-        chosen = table.filter(pa.array(keep[start : start + len(table)])).to_pylist()
-        start += len(table)
-        kept.add(
-            (index, _supervise(by_index[index], rows, method.target, alpha))
-            for index, rows in _by_answer(chosen)
-        )
-    return Selection(
-        kept.in_order(),
-        answers,
-        len(measures),
-        measures,
-        _by_position(measures.step),
-        _by_position(measures.step[keep]),
-    )
+    """What `write` writes, in memory: for a few answers, to look at or to try something on."""
+    counts = Counts(divergences=Divergences())
+    parts = _scored(trajectories, steps, method, counts, alpha=alpha, beta=beta, seed=seed)
+    return _in_memory(parts, counts)
 
 
 def select_tokens(trajectories: Path, method: MethodSettings) -> Selection:
-    """Keeps the method's steps with their own tokens as labels: no amateur is asked.
+    """As `select`, for methods whose choices compare no two models."""
+    counts = Counts()
+    return _in_memory(_unscored(trajectories, method, counts), counts)
 
-    For methods whose choices compare no two models (`MethodSettings.needs_amateur`).
+
+def write(
+    trajectories: Path,
+    steps: Path | None,
+    method: MethodSettings,
+    folder: Path,
+    *,
+    alpha: float,
+    beta: float,
+    seed: int = 0,
+) -> dict[str, Any]:
+    """Keeps the method's steps (Eq. 3), labels them (Eq. 4-6) and writes them as supervision.
+
+    Args:
+        trajectories, steps: folders of the rollout's and the scoring's shards, number by number.
+            Without steps, for methods whose choices compare no two models
+            (`MethodSettings.needs_amateur`), labels are the kept steps' own tokens.
+        method: which steps and which target.
+        folder: gets the supervision's file.
+        alpha: plausibility threshold, at or above the table's floor.
+        beta: divergence threshold in nats.
+        seed: of the steps that are drawn at random.
+
+    Returns:
+        Facts: those of `Counts.profile`, and the supervision's `digest`.
     """
-    kept = _Collected()
-    answers = steps = 0
-    steps_at, kept_at = _by_position(np.empty(0)), _by_position(np.empty(0))
+    counts = Counts(divergences=Divergences() if steps is not None else None)
+    if steps is None:
+        parts = _unscored(trajectories, method, counts)
+    else:
+        parts = _scored(trajectories, steps, method, counts, alpha=alpha, beta=beta, seed=seed)
+    with SupervisionWriter(folder) as writer:
+        for part in parts:
+            writer.add(part)
+    return {**counts.profile(), "digest": writer.digest()}
+
+
+def _in_memory(parts: Iterator[pa.Table], counts: Counts) -> Selection:
+    supervision = Supervision(pa.concat_tables([SCHEMA.empty_table(), *parts]))
+    return Selection(supervision, counts)
+
+
+def profile(selection: Selection) -> dict[str, Any]:
+    """See `Counts.profile`."""
+    return selection.counts.profile()
+
+
+def _scored(
+    trajectories: Path,
+    steps: Path,
+    method: MethodSettings,
+    counts: Counts,
+    *,
+    alpha: float,
+    beta: float,
+    seed: int,
+) -> Iterator[pa.Table]:
+    columns = ["index", "step", "token_id", "kl"]
+    if method.target == "contrast":
+        columns += ["support_ids", "support_expert", "support_amateur"]
+    kept = _InOrder()
+    for trajectory_shard, step_shard, (measures, keep) in zip(
+        shard_paths(trajectories),
+        shard_paths(steps),
+        chosen_by_shard(steps, method, beta=beta, seed=seed),
+        strict=True,
+    ):
+        by_index = {row["index"]: row for row in read_shard(trajectory_shard)}
+        counts.answers += len(by_index)
+        counts.steps += len(measures)
+        counts.kept += int(keep.sum())
+        counts.steps_at += _by_position(measures.step)
+        counts.kept_at += _by_position(measures.step[keep])
+        if counts.divergences is not None:
+            counts.divergences.add(measures)
+        if keep.any():
+            table = pq.ParquetFile(step_shard).read(columns)
+            chosen = table.filter(pa.array(keep)).to_pylist()
+            yield from kept.add(
+                (index, _supervise(by_index[index], rows, method.target, alpha))
+                for index, rows in _by_answer(chosen)
+            )
+    yield from kept.rest()
+
+
+def _unscored(trajectories: Path, method: MethodSettings, counts: Counts) -> Iterator[pa.Table]:
+    kept = _InOrder()
     for shard in shard_paths(trajectories):
         chosen = []
         for answer in read_shard(shard):
             length = len(answer["token_ids"])
-            answers, steps = answers + 1, steps + length
             count = min(length, method.first) if method.steps == "first" else length
-            steps_at += _by_position(np.arange(length))
-            kept_at += _by_position(np.arange(count))
+            counts.answers, counts.steps = counts.answers + 1, counts.steps + length
+            counts.kept += count
+            counts.steps_at += _by_position(np.arange(length))
+            counts.kept_at += _by_position(np.arange(count))
             if count == 0:
                 continue
             rows = [
@@ -114,50 +246,8 @@ def select_tokens(trajectories: Path, method: MethodSettings) -> Selection:
                 for step in range(count)
             ]
             chosen.append((answer["index"], _supervise(answer, rows, "token", alpha=1.0)))
-        kept.add(chosen)
-    return Selection(kept.in_order(), answers, steps, None, steps_at, kept_at)
-
-
-def profile(selection: Selection) -> dict[str, Any]:
-    """Headline numbers of a selection and of the divergences behind it, for tables and plots.
-
-    `kl_mean` and its fellows are over all scored steps, in nats; a mean over no step is None, and
-    so is all that an amateur would be needed for. The histogram has bins of 0.1 nat from 0, the
-    last one open; `by_position` has bins of 8 generated tokens, as many as there are steps for, and
-    at most 32, the last one then open.
-    """
-    kept, steps, measures = selection.supervision.kept, selection.steps, selection.measures
-    steps_at = np.trim_zeros(selection.steps_at, "b").tolist()
-    facts: dict[str, Any] = {
-        "answers": selection.answers,
-        "steps": steps,
-        "kept": kept,
-        "kept_share": kept / steps if steps else None,
-        "by_position": {
-            "bin_tokens": _POSITION_BIN,
-            "steps": steps_at,
-            "kept": selection.kept_at[: len(steps_at)].tolist(),
-        },
-        "kl_mean": None,
-        "kl_max": None,
-    }
-    if measures is None:
-        return facts
-    kl, same = measures.kl, measures.expert_top1 == measures.amateur_top1
-    counts, _ = np.histogram(np.clip(kl, 0, _EDGES[-1] - 1e-6), bins=_EDGES)
-    return {
-        **facts,
-        "kl_mean": _mean(kl),
-        "kl_max": float(kl.max()) if len(kl) else None,
-        "kl_mean_same_top1": _mean(kl[same]),
-        "kl_mean_other_top1": _mean(kl[~same]),
-        "share_same_top1": _mean(same),
-        "share_below_0.1": _mean(kl < _QUIET),
-        "share_above_0.4": _mean(kl > _LOUD),
-        "expert_entropy_mean": _mean(measures.expert_entropy),
-        "amateur_entropy_mean": _mean(measures.amateur_entropy),
-        "histogram": {"bin_nats": 0.1, "counts": counts.tolist()},
-    }
+        yield from kept.add(chosen)
+    yield from kept.rest()
 
 
 def _by_position(steps: NDArray[Any]) -> NDArray[np.int64]:
@@ -166,8 +256,12 @@ def _by_position(steps: NDArray[Any]) -> NDArray[np.int64]:
     return np.bincount(bins, minlength=_POSITION_BINS)
 
 
-def _mean(values: NDArray[Any]) -> float | None:
-    return float(values.mean(dtype=np.float64)) if len(values) else None
+def _sum(values: NDArray[Any]) -> float:
+    return float(values.sum(dtype=np.float64))
+
+
+def _share(part: float, whole: int) -> float | None:
+    return part / whole if whole else None
 
 
 def _by_answer(rows: list[dict[str, Any]]) -> Iterable[tuple[int, list[dict[str, Any]]]]:
@@ -177,27 +271,42 @@ def _by_answer(rows: list[dict[str, Any]]) -> Iterable[tuple[int, list[dict[str,
     return by_answer.items()
 
 
-class _Collected:
-    """Supervised answers, a shard at a time, as tables: as Python's objects they would fill memory.
+class _InOrder:
+    """Supervised answers on their way from the batches' order into the questions'.
 
-    Shards hold answers in the batches' order; supervision has them in the questions'.
+    A batch takes its answers from one window, and one window's batches follow the other's
+    (`generation.batches_by_length`): what was gathered of a window leaves when the next one begins.
+    It is held as tables: as Python's objects it would fill memory.
     """
 
     def __init__(self) -> None:
         self._indices: list[int] = []
-        self._tables = [SCHEMA.empty_table()]
+        self._tables: list[pa.Table] = []
+        self._left = -1  # the highest index that has left
 
-    def add(self, answers: Iterable[tuple[int, SupervisedTrajectory]]) -> None:
-        """Takes a shard's answers, each with its question's index."""
+    def add(self, answers: Iterable[tuple[int, SupervisedTrajectory]]) -> Iterator[pa.Table]:
+        """Takes a shard's answers, each with its question's index; gives what is complete."""
         pairs = list(answers)
+        if not pairs:
+            return
+        first = min(index for index, _ in pairs)
+        if self._indices and first // WINDOW > max(self._indices) // WINDOW:
+            yield from self.rest()
+        if first <= self._left:
+            raise ValueError(f"the shard of answer {first} comes after that of {self._left}")
         self._indices += [index for index, _ in pairs]
         rows = [vars(trajectory) for _, trajectory in pairs]
         self._tables.append(pa.Table.from_pylist(rows, schema=SCHEMA))
 
-    def in_order(self) -> Supervision:
-        """All of them."""
+    def rest(self) -> Iterator[pa.Table]:
+        """What is still held."""
+        if not self._indices:
+            return
         order = np.argsort(self._indices, kind="stable")
-        return Supervision(pa.concat_tables(self._tables).take(pa.array(order)))
+        table = pa.concat_tables(self._tables).combine_chunks().take(pa.array(order))
+        self._left = max(self._indices)
+        self._indices, self._tables = [], []
+        yield table
 
 
 def _supervise(

@@ -19,7 +19,7 @@ from lr_exp.inputs import GRADING_PACKAGES, RENDERING_PACKAGES, Inputs
 from lr_exp.sampler import reading, records, references, rollout, score, select
 from lr_exp.settings import Settings
 from lr_exp.store import Artifact, Recipe, file_digest
-from lr_exp.supervision import Supervision
+from lr_exp.supervision import StoredSupervision
 from lr_exp.workbench import Workbench
 
 log = logging.getLogger(__name__)
@@ -113,7 +113,11 @@ class SamplerStages:
             "sample",
             recipe,
             lambda folder: references.keep_verified(
-                answers.folder, models.load_tokenizer(source.expert), is_right, folder
+                answers.folder,
+                models.load_tokenizer(source.expert),
+                is_right,
+                folder,
+                samples=samples,
             ),
         )
 
@@ -132,10 +136,9 @@ class SamplerStages:
         )
 
         def build(folder: Path) -> dict[str, Any]:
-            texts = [worked_answer(q) if q.answer else q.solution or "" for q in source.questions]
             return references.write_solutions(
                 source.questions,
-                texts,
+                (worked_answer(q) if q.answer else q.solution or "" for q in source.questions),
                 models.load_tokenizer(source.expert),
                 folder,
                 context=models.config_context(source.expert),
@@ -206,19 +209,15 @@ class SamplerStages:
         )
 
         def build(folder: Path) -> dict[str, Any]:
-            if steps is None:
-                selection = select.select_tokens(trajectories.folder, method)
-            else:
-                selection = select.select(
-                    trajectories.folder,
-                    steps.folder,
-                    method,
-                    alpha=settings.alpha,
-                    beta=settings.beta,
-                    seed=settings.seed,
-                )
-            selection.supervision.save(folder)
-            return {**select.profile(selection), "digest": selection.supervision.digest()}
+            return select.write(
+                trajectories.folder,
+                steps.folder if steps else None,
+                method,
+                folder,
+                alpha=settings.alpha,
+                beta=settings.beta,
+                seed=settings.seed,
+            )
 
         return self._bench.make_if_asked("sample", recipe, build)
 
@@ -279,7 +278,7 @@ class SamplerStages:
         return names | reading.readable(
             trajectories.folder,
             steps.folder if steps else None,
-            Supervision.load(supervision.folder),
+            StoredSupervision(supervision.folder),
             models.load_tokenizer(source.expert),
             alpha=settings.alpha if steps and method.reads_alpha else None,
             verdict=verdict,
@@ -293,7 +292,7 @@ class SamplerStages:
         path = Path(source.settings.sampler.export)
         tokenizer = models.load_tokenizer(source.expert)
         ranks.from_first(
-            lambda: records.export_records(Supervision.load(supervision.folder), tokenizer, path)
+            lambda: records.export_records(StoredSupervision(supervision.folder), tokenizer, path)
         )
         return path
 

@@ -5,6 +5,15 @@ what is in it.
 """
 
 from lr_exp.store.artifacts import MANIFEST, Artifact, Recipe, Store
-from lr_exp.store.files import digest, file_digest, write_atomically
+from lr_exp.store.files import digest, file_digest, open_atomically, write_atomically
 
-__all__ = ["MANIFEST", "Artifact", "Recipe", "Store", "digest", "file_digest", "write_atomically"]
+__all__ = [
+    "MANIFEST",
+    "Artifact",
+    "Recipe",
+    "Store",
+    "digest",
+    "file_digest",
+    "open_atomically",
+    "write_atomically",
+]

@@ -25,7 +25,7 @@ _PLACES = ("wandb", "store", "hub_root", "device", "dtype", "attention")
 _PLACES_IN = {
     "expert": ("path", "fallback_path", "package", "package_path", "revision"),
     "amateur": ("path", "fallback_path", "package", "package_path", "revision"),
-    "data": ("path", "revision"),
+    "data": ("path", "revision", "streaming"),  # of the same questions, however they were read
     "sampler": ("export",),
     "server": ("url", "concurrency", "timeout", "attempts"),
     "distiller": ("checkpoint_every", "merge"),  # they change no result

@@ -13,7 +13,7 @@ from lr_exp.errors import first_line
 from lr_exp.models import ModelSource, load_tokenizer
 from lr_exp.sampler.records import labelled_steps
 from lr_exp.store import Artifact
-from lr_exp.supervision import Supervision
+from lr_exp.supervision import StoredSupervision
 from lr_exp.tracking.families import KEPT_PROFILE, KL_AXIS, KL_PROFILE, POSITION_AXIS
 from lr_exp.tracking.tracker import Tracker
 from lr_exp.tracking.trajectories import COLUMNS, entropy_histogram, rows
@@ -42,7 +42,7 @@ def sample(
         tracker.curve(KEPT_PROFILE, POSITION_AXIS, points)
     if tracker.has_service:
         columns = ("question", "step", "prefix", "label", "kl (nats)")
-        loaded, tokenizer = Supervision.load(supervision.folder), load_tokenizer(expert)
+        loaded, tokenizer = StoredSupervision(supervision.folder), load_tokenizer(expert)
         tracker.table("sample/kept_steps", columns, labelled_steps(loaded, tokenizer, _SHOWN_STEPS))
 
 
