@@ -61,6 +61,8 @@ def _run(settings: Settings, folder: Path, conf_dir: Path) -> dict[str, Any]:
     store = Store(settings.store, on_use=partial(note_reference, folder))
     experiment = Experiment(settings, store, conf_dir)
     installed = versions()
+    if ranks.several() and settings.reads_stream:
+        _ = experiment.inputs.questions  # all ranks make them together: not within `alike`
     ranks.alike(experiment.inputs.check)
     check_ranks(experiment.inputs, store, installed)
     wandb = replace(settings.wandb, group=settings.wandb.group or settings.sweep)

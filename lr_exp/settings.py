@@ -455,6 +455,11 @@ class Settings:
         return self.data.format == "lr_samples"
 
     @property
+    def reads_stream(self) -> bool:
+        """Whether questions to learn from are read as a stream."""
+        return "sample" in self.stages and not self.imports_records and self.data.streaming
+
+    @property
     def asks_amateur(self) -> bool:
         """Whether any stage of this run reads the amateur."""
         samples = "sample" in self.stages and not self.imports_records

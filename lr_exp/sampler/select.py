@@ -24,7 +24,7 @@ from lr_exp.settings import MethodSettings
 from lr_exp.shards import read_shard, shard_paths
 from lr_exp.supervision import SCHEMA, SupervisedTrajectory, Supervision, SupervisionWriter
 
-VERSION = 3
+VERSION = 4
 
 _EDGES = np.linspace(0, 5, 51)  # nats
 # The shares that the paper tells of its divergences, in nats.

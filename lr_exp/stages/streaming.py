@@ -12,6 +12,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
+from lr_exp import ranks
 from lr_exp.data import local_files, stream_questions
 from lr_exp.errors import UserError
 from lr_exp.settings import DataSettings
@@ -33,6 +34,21 @@ def streamed_questions(
     Raises:
         UserError: the source cannot be read; the message has the setting to change.
     """
+    data, recipe = ranks.alike(lambda: _identified(data, hub_root))
+    ranks.check_same({"data": recipe.inputs})
+
+    def build(folder: Path) -> dict[str, Any]:
+        log.info("data=%s: the questions are read into the store", data.name)
+        # Closed here: what is left of a stream holds files, and the hub's client threads.
+        with closing(stream_questions(data, hub_root=hub_root)) as questions:
+            return write_questions(islice(questions, data.max_questions), folder)
+
+    artifact = store.make(recipe, build)
+    return StoredQuestions(artifact.folder, artifact.facts)
+
+
+def _identified(data: DataSettings, hub_root: str | None) -> tuple[DataSettings, Recipe]:
+    """The source, at one commit if it is the hub's, and what tells its questions from others."""
     inputs: dict[str, Any] = {}
     if data.format != "micro":
         files = local_files(data, hub_root=hub_root)
@@ -47,15 +63,7 @@ def streamed_questions(
     told = {name: value for name, value in asdict(data).items() if name in _READ}
     if data.format == "micro":
         told |= {name: getattr(data, name) for name in _GENERATED}
-
-    def build(folder: Path) -> dict[str, Any]:
-        log.info("data=%s: the questions are read into the store", data.name)
-        # Closed here: what is left of a stream holds files, and the hub's client threads.
-        with closing(stream_questions(data, hub_root=hub_root)) as questions:
-            return write_questions(islice(questions, data.max_questions), folder)
-
-    artifact = store.make(Recipe("questions", VERSION, inputs, told), build)
-    return StoredQuestions(artifact.folder, artifact.facts)
+    return data, Recipe("questions", VERSION, inputs, told)
 
 
 def _name(path: Path, place: Path) -> str:
