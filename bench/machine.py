@@ -61,11 +61,25 @@ def describe(device: str = "cpu") -> dict[str, Any]:
 def peaks(device: str, dtype: str, *, size: int = 1536) -> Peaks:
     """The device's limits: of a known GPU in half precision as published, else measured."""
     if torch.device(device).type == "cuda" and dtype != "float32":
-        name = torch.cuda.get_device_name(device)
-        for known, (flops, rate) in _GPUS.items():
-            if all(part in name for part in known.split()):
-                return Peaks(flops, rate, "data sheet")
+        known = _of_data_sheet(torch.cuda.get_device_name(device))
+        if known is not None:
+            return known
     return Peaks(_matrix_rate(device, dtype, size), _read_rate(device, size), "measured")
+
+
+def data_sheet(name: str) -> Peaks:
+    """A GPU's peaks in bfloat16, as its maker gives them; ValueError for one that is not known."""
+    found = _of_data_sheet(name)
+    if found is None:
+        raise ValueError(f"no data sheet of {name!r} here; there are {', '.join(_GPUS)}")
+    return found
+
+
+def _of_data_sheet(name: str) -> Peaks | None:
+    for known, (flops, rate) in _GPUS.items():
+        if all(part in name for part in known.split()):
+            return Peaks(flops, rate, "data sheet")
+    return None
 
 
 def highest(*measured: Peaks) -> Peaks:

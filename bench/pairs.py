@@ -23,7 +23,7 @@ SYSTEM = "Please reason step by step."
 GEOMETRY = Path(__file__).parent / "geometry"
 
 # The amateur of each geometry, by the paper's pairing.
-_AMATEURS = {"qwen_math_1_5b": "qwen_0_5b", "qwen_math_7b": "qwen_0_5b", "tiny": "tiny"}
+AMATEURS = {"qwen_math_1_5b": "qwen_0_5b", "qwen_math_7b": "qwen_0_5b", "tiny": "tiny"}
 
 _MICRO = {"package": "lr_exp", "package_path": "micro/models/{}"}
 _SMOLLM2 = {
@@ -108,7 +108,7 @@ def load_geometry(name: str, count: int, data: str | None, *, device: str, dtype
     tokenizer = _word_tokenizer(asked)
     expert, amateur = (
         replace(_load_random(which, role, device, dtype), tokenizer=tokenizer, stop_ids=())
-        for which, role in ((name, "expert"), (_AMATEURS[name], "amateur"))
+        for which, role in ((name, "expert"), (AMATEURS[name], "amateur"))
     )
     for model in (expert, amateur):
         model.vocabulary_size = lr_models.output_rows(model.model)
