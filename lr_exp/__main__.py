@@ -7,7 +7,6 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
-from functools import cache
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -31,6 +30,7 @@ from lr_exp.configuration import (
     written_choices,
 )
 from lr_exp.errors import UserError
+from lr_exp.gpus import choose_gpu
 from lr_exp.help_page import version_line
 from lr_exp.hygiene import (
     each_text,
@@ -43,7 +43,6 @@ from lr_exp.hygiene import (
 from lr_exp.launchers import check_launcher, explained, stop_jobs
 from lr_exp.outcome import choices, record_failure
 from lr_exp.report.terminal import results_lines, summary_table
-from lr_exp.settings import Settings
 from lr_exp.start import prepare
 
 # Errors that a user can mend. OSError: a folder that cannot be made, a disk that is full.
@@ -64,7 +63,7 @@ def _job(config: DictConfig) -> cells.Outcome | None:
     folder = Path(hydra_config.runtime.output_dir)
     multirun = hydra_config.mode is RunMode.MULTIRUN
     number = int(hydra_config.job.num) + 1 if multirun else 1
-    settings, began = None, False
+    settings, checked, began = None, False, False
     if multirun:
         _announce(hydra_config, number, folder)
     try:
@@ -75,7 +74,8 @@ def _job(config: DictConfig) -> cells.Outcome | None:
                 f"+sweep={settings.sweep}."
             )
         check_settings(asdict(settings))
-        _choose_gpu(settings)
+        checked = True
+        choose_gpu(settings)
         from lr_exp.run import run
 
         began = True
@@ -87,8 +87,8 @@ def _job(config: DictConfig) -> cells.Outcome | None:
         if shown is None:
             raise
         reason = redact(in_one_line(shown) or type(shown).__name__)
-        # What all ranks raise; before a run begins, each has read the same command alone.
-        in_step = isinstance(error, ranks.SharedError) or (multirun and not began)
+        # What all ranks raise; what is wrong with the command, each has found by itself.
+        in_step = isinstance(error, ranks.SharedError) or (multirun and not checked)
         ends_alone = ranks.several() and not in_step
         if ends_alone:
             ranks.tell_failure(shown, reason)
@@ -239,42 +239,6 @@ def _drop_output() -> None:
 
 def _one_by_one(hydra_config: Any) -> bool:
     return str(hydra_config.launcher._target_).endswith("BasicLauncher")
-
-
-def _choose_gpu(settings: Settings) -> None:
-    """Makes `device=cuda:N` the only GPU this process sees: libraries that say `cuda` mean it.
-
-    Of several ranks on a host each sees one of its own. Takes effect before torch is imported, so
-    in a multirun all cells use the first one's GPU.
-    """
-    kind, _, number = settings.device.partition(":")
-    if kind == "cuda" and number.isdigit():
-        if ranks.local_count() > 1:
-            raise UserError(
-                f"device={settings.device} is one GPU, and this host has {ranks.local_count()} "
-                "processes of this run: write device=cuda, and each takes one."
-            )
-        os.environ.setdefault("CUDA_VISIBLE_DEVICES", number)
-        settings.device = "cuda"
-    elif kind in ("auto", "cuda") and ranks.local_count() > 1:
-        _take_own_gpu()
-
-
-@cache
-def _take_own_gpu() -> None:
-    """Leaves this rank one of its host's GPUs; once a process."""
-    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
-    names = visible.split(",") if visible is not None else []
-    if names == [""]:
-        return  # none is to be used
-    if names and len(names) < ranks.local_count():
-        raise UserError(
-            f"{ranks.local_count()} processes of this run are on one host, where "
-            f"CUDA_VISIBLE_DEVICES={visible} shows {len(names)} GPUs: start as many as there are "
-            "(torchrun --nproc-per-node)."
-        )
-    own = names[ranks.local_rank()] if names else str(ranks.local_rank())
-    os.environ["CUDA_VISIBLE_DEVICES"] = own
 
 
 def _told(hydra_config: Any) -> list[str]:

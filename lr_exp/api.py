@@ -17,9 +17,11 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException
 from omegaconf.errors import OmegaConfBaseException
 
+from lr_exp import ranks
 from lr_exp.command_line import check_settings, check_words, guard_environment
 from lr_exp.configuration import check_overrides, conf_dir, in_one_line, register, to_settings
 from lr_exp.errors import UserError
+from lr_exp.gpus import choose_gpu
 from lr_exp.hygiene import redact
 from lr_exp.settings import Settings
 
@@ -70,6 +72,8 @@ def run_experiment(settings: Settings, folder: str | Path) -> dict[str, Any]:
     """
     from lr_exp.run import run  # imports torch
 
+    if ranks.several():  # a script that torchrun started
+        choose_gpu(settings)
     with warnings.catch_warnings():  # as in the program
         warnings.filterwarnings("ignore", category=FutureWarning, module="transformers")
         return run(settings, Path(folder), conf_dir())

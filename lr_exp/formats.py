@@ -12,6 +12,10 @@ from typing import Any
 
 from lr_exp.errors import UserError
 
+# Grows when a reader, or the micro world's generator, makes another question than before: what was
+# read as a stream is then read again.
+READERS_VERSION = 1
+
 MMLU_STEM_SUBJECTS = frozenset(
     [
         "abstract_algebra",

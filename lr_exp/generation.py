@@ -4,7 +4,8 @@ Knows prompts, batches, shards and the ways to decode a batch (`greedily`, `by_s
 `by_contrast`, `by_engine`); what a row of a shard holds is its caller's business.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+import logging
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -26,6 +27,8 @@ from lr_exp.prompts import render_prompt
 from lr_exp.shards import count_rows, encoded, shard_number, shard_paths, write_encoded
 from lr_exp.store import digest
 from lr_exp.vocabulary import SharedVocabulary
+
+log = logging.getLogger(__name__)
 
 # Prompts are sorted by length inside windows of this many, so that a batch pads little while its
 # composition depends on its own window only.
@@ -56,15 +59,29 @@ _ADVICE = (
 _COLUMNS = [("index", pa.int32()), ("tokens", pa.int32()), ("finished", pa.bool_())]
 
 
-def batches_by_length(prompts: Sequence[Sequence[int]], batch_size: int) -> Iterator[list[int]]:
-    """Indices in batches of similar length: sorted (longest first) inside consecutive windows.
+def batches_by_length(
+    prompts: Sequence[Sequence[int]], batch_size: int, without: Collection[int] = ()
+) -> Iterator[tuple[int, list[int]]]:
+    """Numbered batches of indices of similar length: sorted (longest first) inside windows.
 
-    Prompts are asked for window by window: they may be made only then.
+    Prompts are asked for window by window: they may be made only then, and those of a window whose
+    batches are all left out are not made at all.
+
+    Args:
+        without: numbers of batches that are left out.
     """
+    number = 0
     for start in range(0, len(prompts), WINDOW):
-        lengths = {i: len(prompts[i]) for i in range(start, min(start + WINDOW, len(prompts)))}
-        ordered = sorted(lengths, key=lambda index: (-lengths[index], index))
-        yield from (ordered[i : i + batch_size] for i in range(0, len(ordered), batch_size))
+        window = range(start, min(start + WINDOW, len(prompts)))
+        numbers = range(number, number + -(-len(window) // batch_size))
+        number = numbers.stop
+        if all(one in without for one in numbers):
+            continue
+        lengths = {index: len(prompts[index]) for index in window}
+        ordered = sorted(window, key=lambda index: (-lengths[index], index))
+        for place, one in enumerate(numbers):
+            if one not in without:
+                yield one, ordered[place * batch_size : (place + 1) * batch_size]
 
 
 def render_prompts(
@@ -224,6 +241,15 @@ def decode_into_shards(
     schema = pa.schema([*_COLUMNS, *columns])
     portion = Portion(batch_size, f"{name}: questions", _ADVICE)
     there, found = ranks.from_first(lambda: _finished(folder))
+    if len(prompts) / batch_size <= ranks.count() - 1:
+        log.warning(
+            "%s: %d questions in batches of %d are fewer batches than the %d processes, so that "
+            "some have nothing to do; lower the batch size.",
+            name,
+            len(prompts),
+            batch_size,
+            ranks.count(),
+        )
 
     def answer(job: tuple[int, list[int]]) -> tuple[bytes, int]:
         number, batch = job
@@ -250,8 +276,7 @@ def decode_into_shards(
             write_encoded(folder, number, content)
             progress.add(len(batch), also=tokens)
 
-        batches = enumerate(batches_by_length(prompts, batch_size))
-        ranks.share_out((job for job in batches if job[0] not in there), answer, keep)
+        ranks.share_out(batches_by_length(prompts, batch_size, there), answer, keep)
     return ranks.from_first(lambda: _counted(folder))
 
 

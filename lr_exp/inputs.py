@@ -17,8 +17,8 @@ from lr_exp.errors import UserError
 from lr_exp.evaluator import grade
 from lr_exp.evaluator.benchmarks import load_benchmark, load_shots
 from lr_exp.settings import Settings
-from lr_exp.stages.streaming import streamed_questions
 from lr_exp.store import Store
+from lr_exp.streaming import streamed_questions
 from lr_exp.version import __version__
 from lr_exp.vocabulary import SharedVocabulary, shared_vocabulary
 

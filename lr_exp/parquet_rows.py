@@ -16,6 +16,7 @@ import pyarrow.parquet as pq
 from lr_exp.errors import UserError
 
 COLUMNS = ("question", "answer", "solution")
+_NARROW = (pa.float16(), pa.float32())
 _ROWS = 1024  # read at once
 
 
@@ -62,10 +63,22 @@ def parquet_rows(files: list[Path]) -> Iterator[tuple[str, Mapping[str, Any]]]:
                 )
             columns = [name for name in COLUMNS if name in names]
             for batch in file.iter_batches(_ROWS, columns=columns):
-                for one in batch.to_pylist():
+                for one in _with_short_floats(batch):
                     row += 1
                     where = f"{path}, row {row}"
                     yield where, {name: _plain(value, where) for name, value in one.items()}
+
+
+def _with_short_floats(batch: pa.RecordBatch) -> list[dict[str, Any]]:
+    """The rows; numbers of 16 and 32 bits have their own digits: 0.1, not 0.10000000149011612."""
+    narrow = [field.name for field in batch.schema if field.type in _NARROW]
+    texts = pa.schema(
+        [field.with_type(pa.string()) if field.name in narrow else field for field in batch.schema]
+    )
+    rows = batch.cast(texts).to_pylist()
+    for row in rows:
+        row |= {name: float(row[name]) for name in narrow if row[name] is not None}
+    return rows
 
 
 def _plain(value: Any, where: str) -> Any:

@@ -46,7 +46,9 @@ class SharedError(UserError):
 class PeerLostError(UserError):
     """Another rank is gone, so this one cannot go on."""
 
-    is_told = False  # that rank has said the reason itself
+    def __init__(self, message: str, *, is_told: bool = False) -> None:
+        super().__init__(message)
+        self.is_told = is_told  # that rank has said the reason itself
 
 
 @dataclass(frozen=True)
@@ -204,12 +206,28 @@ def alike(work: Callable[[], T]) -> T:
     return outcome.value
 
 
+def in_step(work: Callable[[], T]) -> T:
+    """The call's result, where it fails on every rank or on none; nothing is exchanged.
+
+    Raises:
+        SharedError: a `UserError` of the call's.
+    """
+    if _group is None:
+        return work()
+    try:
+        return work()
+    except PeerLostError:
+        raise
+    except UserError as error:
+        raise SharedError(str(error)) from error
+
+
 def share_out(jobs: Iterable[J], work: Callable[[J], T], take: Callable[[J, T], None]) -> None:
     """Each job is worked on by one rank; the first rank takes the results, in the jobs' order.
 
     Args:
-        jobs: the same on every rank. They are handed out in rounds, so that what a stop loses is a
-            round: give jobs of similar size.
+        jobs: the same on every rank, and so are the errors of making them. They are handed out in
+            rounds, so that what a stop loses is a round: give jobs of similar size.
         work: called on the job's rank.
         take: called on the first rank.
 
@@ -221,7 +239,7 @@ def share_out(jobs: Iterable[J], work: Callable[[J], T], take: Callable[[J, T], 
             take(job, work(job))
         return
     waiting = iter(jobs)
-    while batch := list(islice(waiting, count())):
+    while batch := in_step(lambda: list(islice(waiting, count()))):
         own = _tried(partial(work, batch[rank()])) if rank() < len(batch) else None
         _unwrapped(_broadcast(_tried(partial(_take_all, batch, _gathered(own), take))))
 
@@ -240,27 +258,22 @@ def together(make: Callable[[Callable[..., T]], Any], work: Callable[..., T]) ->
     if _group is None:
         return make(work)
     if is_first():
+        failed_alone = False
 
         def call(*given: Any) -> T:
+            nonlocal failed_alone
             _broadcast(_Call(given))
             try:
                 return work(*given)
-            except SharedError:
+            except Exception as error:
+                failed_alone = not isinstance(error, SharedError)
                 raise
-            except (UserError, OSError) as error:
-                raise _AloneError(error) from error
 
-        try:
-            outcome = _tried(lambda: make(call))
-        except _AloneError as alone:
+        outcome = _tried(lambda: make(call))
+        if failed_alone and outcome.error is not None:
             # The others may be waiting inside the work, where they hear nothing but its end.
-            raise alone.error from alone.error.__cause__
-        try:
-            _broadcast(outcome)
-        except PeerLostError:
-            if outcome.failed is None:
-                raise
-            # The others failed in the same way, each alone: this rank's reason says it for all.
+            raise outcome.error
+        _broadcast(outcome)
         return _unwrapped(outcome)
     while True:
         said = _broadcast(None)
@@ -350,9 +363,8 @@ def lost_peer() -> PeerLostError | None:
         return None
     try:
         if _group.notes.check([_FAILURE]):
-            lost = PeerLostError(_group.notes.get(_FAILURE).decode("utf-8", "replace"))
-            lost.is_told = True
-            return lost
+            reason = _group.notes.get(_FAILURE).decode("utf-8", "replace")
+            return PeerLostError(reason, is_told=True)
         for number, host, process in _group.peers:
             if host != socket.gethostname() or _group.notes.check([f"ended/{number}"]):
                 continue
@@ -376,14 +388,6 @@ def _is_gone(process: int) -> bool:
 
 
 # How they speak.
-
-
-class _AloneError(Exception):
-    """The first rank has failed, alone, in what all ranks do."""
-
-    def __init__(self, error: Exception) -> None:
-        super().__init__(error)
-        self.error = error
 
 
 @dataclass(frozen=True)

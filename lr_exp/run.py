@@ -23,8 +23,8 @@ from lr_exp.experiment import Experiment
 from lr_exp.inputs import versions
 from lr_exp.outcome import choices, clear, write_page
 from lr_exp.pair import odd_pair
+from lr_exp.rank_checks import check_files, check_machines
 from lr_exp.run_folder import ANSWERS, SUMMARY, TRAJECTORIES
-from lr_exp.same import check_ranks
 from lr_exp.settings import Settings
 from lr_exp.stages.distilling import Tuned
 from lr_exp.stages.evaluating import Evaluation
@@ -61,10 +61,11 @@ def _run(settings: Settings, folder: Path, conf_dir: Path) -> dict[str, Any]:
     store = Store(settings.store, on_use=partial(note_reference, folder))
     experiment = Experiment(settings, store, conf_dir)
     installed = versions()
+    check_machines(experiment.inputs, store, installed)
     if ranks.several() and settings.reads_stream:
         _ = experiment.inputs.questions  # all ranks make them together: not within `alike`
     ranks.alike(experiment.inputs.check)
-    check_ranks(experiment.inputs, store, installed)
+    check_files(experiment.inputs)
     wandb = replace(settings.wandb, group=settings.wandb.group or settings.sweep)
     shown_under = choices(settings)
     cell = cell_of(settings, experiment.inputs, shown_under)

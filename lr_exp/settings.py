@@ -281,8 +281,8 @@ class DistillerSettings:
     # Tokens packed into one forward pass (memory). On several devices each takes some of a step's
     # passes: where a step has fewer passes than there are devices, lower it or raise batch_size.
     tokens_per_pass: int = 1024
-    # On several devices: ddp, each has the whole expert; fsdp, they hold its weights together, for
-    # one that does not fit (slower). The adapter is the same.
+    # On several devices: ddp, each has the whole expert; fsdp, they hold its weights together while
+    # it is tuned (slower; sampling and evaluating still need one device that holds it).
     parallel: str = "ddp"
     log_every: int = 10  # optimizer steps between logged metrics
     # Optimizer steps between checkpoints, made a multiple of log_every so that no mean is lost.
@@ -457,7 +457,8 @@ class Settings:
     @property
     def reads_stream(self) -> bool:
         """Whether questions to learn from are read as a stream."""
-        return "sample" in self.stages and not self.imports_records and self.data.streaming
+        learns = "sample" in self.stages or "distill" in self.stages
+        return learns and not self.imports_records and self.data.streaming
 
     @property
     def asks_amateur(self) -> bool:

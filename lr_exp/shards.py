@@ -58,7 +58,7 @@ def count_rows(path: Path) -> int:
 
 def shard_paths(folder: Path) -> list[Path]:
     """All shards of a folder, in the order of their numbers."""
-    return sorted(folder.glob("shard-*.parquet"))
+    return sorted(folder.glob("shard-*.parquet"), key=shard_number)
 
 
 def read_shards(folder: Path) -> Iterator[dict[str, Any]]:

@@ -90,7 +90,7 @@ class Supervision:
         if not isinstance(trajectories, pa.Table):
             rows = [vars(trajectory) for trajectory in trajectories]
             table = pa.Table.from_pylist(rows, schema=SCHEMA)
-        self._table = table.combine_chunks()  # in one chunk a row is found at once
+        self._table = _in_one_chunk(table)  # there a row is found at once
         self.trajectories: Sequence[SupervisedTrajectory] = _Rows(self._table)
 
     @cached_property
@@ -132,7 +132,6 @@ class SupervisionWriter:
     """
 
     def __init__(self, folder: Path) -> None:
-        self.kept = 0  # steps written so far
         self._digest = _Digest()
         self._file = pq.ParquetWriter(folder / FILE, SCHEMA)
 
@@ -152,7 +151,6 @@ class SupervisionWriter:
         if part.num_rows:
             self._file.write_table(part)
         for trajectory in _Rows(part):
-            self.kept += len(trajectory.steps)
             self._digest.add(trajectory)
 
     def digest(self) -> str:
@@ -202,6 +200,19 @@ class _Digest:
 
     def hex(self) -> str:
         return self._hasher.hexdigest()
+
+
+def _in_one_chunk(table: pa.Table) -> pa.Table:
+    """The same table; its lists with 64-bit offsets where 32 bits do not reach (2**31 ids)."""
+    try:
+        return table.combine_chunks()
+    except pa.ArrowInvalid:
+        large = [field.with_type(_large(field.type)) for field in table.schema]
+        return table.cast(pa.schema(large)).combine_chunks()
+
+
+def _large(kind: Any) -> Any:
+    return pa.large_list(_large(kind.value_type)) if pa.types.is_list(kind) else kind
 
 
 def _update(hasher: "hashlib._Hash", array: NDArray[np.generic]) -> None:

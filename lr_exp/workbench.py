@@ -12,7 +12,6 @@ from typing import Any
 
 from lr_exp import models, ranks
 from lr_exp.engines import Engine, Generate, remembered_identity
-from lr_exp.errors import UserError
 from lr_exp.inputs import RENDERING_PACKAGES, Inputs
 from lr_exp.memory import peak_memory_bytes, reset_peak_memory
 from lr_exp.memory_limits import free_memory
@@ -52,7 +51,7 @@ class Workbench:
         found = self.store.find(recipe)
         if found is None:
             asked = list(self._inputs.settings.stages)
-            raise UserError(
+            raise ranks.SharedError(
                 f"stages={asked}: the {recipe.stage} of these settings is not in the store "
                 f"{self.store.root}; add {stage} to stages."
             )
@@ -123,7 +122,7 @@ class Workbench:
                 from lr_exp.engines.in_process import VllmEngine
 
                 if ranks.several():
-                    raise UserError(
+                    raise ranks.SharedError(
                         f"{part}.engine=vllm runs in one process, and this run has {ranks.count()}"
                         ": start it without torchrun, or serve the expert (vllm serve) and set "
                         f"{part}.engine=server."

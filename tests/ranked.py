@@ -5,6 +5,7 @@
 runs one of the functions below on every rank. Knows torchrun and the program.
 """
 
+import errno
 import json
 import os
 import subprocess
@@ -43,9 +44,9 @@ def primitives(folder: Path) -> None:
     """Each way in which ranks speak, and its result on each rank, as JSON in `folder`."""
     import torch
 
-    from lr_exp import ranks, same
+    from lr_exp import rank_checks, ranks
     from lr_exp.errors import UserError
-    from lr_exp.store import Store
+    from lr_exp.store import Recipe, Store
 
     ranks.join("cpu")
     told: dict[str, object] = {"environment": "WORLD_SIZE" in os.environ}
@@ -74,6 +75,14 @@ def primitives(folder: Path) -> None:
     told["sum_up"] = [tensor.tolist() for tensor in tensors]
     ranks.check_same({"a": 1})
 
+    def disk_is_full(*_) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    def broken_jobs():
+        yield from []
+        raise UserError("no prompt fits")
+
+    own_store = Store(folder / f"store-{ranks.rank()}")
     reached: list[int] = []
     told["errors"] = {
         "work of rank 1": error_of(
@@ -94,20 +103,29 @@ def primitives(folder: Path) -> None:
             )
         ),
         "same": error_of(lambda: ranks.check_same({"a": 1, "questions": ranks.rank()})),
-        "store": error_of(lambda: same._check_store(Store(folder / f"store-{ranks.rank()}"))),
+        "disk": error_of(
+            lambda: Store(folder / "store").make(
+                Recipe("disk", 1, {}, {}),
+                lambda _: ranks.share_out([1], lambda job: job, disk_is_full) or {},
+                together=True,
+            )
+        ),
+        "jobs": error_of(lambda: ranks.share_out(broken_jobs(), print, print)),
+        "store": error_of(lambda: rank_checks._check_store(own_store)),
     }
-    same._check_store(Store(folder / "store"))
-    told["left in stores"] = [str(path) for path in folder.glob("store*/*")]
+    rank_checks._check_store(Store(folder / "store"))
+    told["left in stores"] = [str(path) for path in folder.glob("store*/.seen-*")]
     told["reached"] = reached
     told["in step"] = ranks.all_gathered(ranks.rank())  # after all those errors
 
-    def fails_on_first() -> None:
+    def fails_on_first(_: Path) -> dict[str, object]:
         if ranks.is_first():
-            raise OSError("the disk is full")
+            raise RuntimeError("write failed: No space left on device")  # as torch says it
         ranks.all_gathered("what the others wait in")
+        return {}
 
     try:
-        ranks.together(lambda work: work(), fails_on_first)
+        Store(folder / "store").make(Recipe("last", 1, {}, {}), fails_on_first, together=True)
     except Exception as error:
         told["first alone"] = [type(error).__name__, str(error)]
     (folder / f"{ranks.rank()}.json").write_text(json.dumps(told), "utf-8")

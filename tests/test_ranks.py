@@ -6,11 +6,15 @@ import signal
 import socket
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
+import torch
+from safetensors.torch import load_file
 
-from lr_exp import ranks, same
+from lr_exp import gpus, rank_checks, ranks
 from lr_exp.configuration import conf_dir
+from lr_exp.errors import UserError
 from lr_exp.inputs import Inputs
 
 from .ranked import ended, torchrun
@@ -20,6 +24,14 @@ HOST = socket.gethostname()
 # Questions of several lengths, and more shards than ranks, the last round not full.
 WORDS = [*SMALL, "sampler.batch_size=9", "evaluator.batch_size=7", "sampler.max_new_tokens=64"]
 PLACES = ["store=store", "hydra.run.dir=run"]
+# Whatever else a run does, so that every stage is taken through.
+ALL = [
+    *WORDS,
+    "data.streaming=true",
+    "distiller.snapshot_every=4",
+    "distiller.merge=true",
+    "evaluator.gap=sampled",
+]
 
 
 def error_of(out: str) -> str:
@@ -40,7 +52,7 @@ def sampled(store: Path) -> dict[str, bytes]:
     return {
         name: content
         for name, content in found.items()
-        if name.startswith(("rollout/", "score/", "supervision/"))
+        if name.startswith(("questions/", "rollout/", "score/", "supervision/"))
     }
 
 
@@ -48,7 +60,8 @@ def sampled(store: Path) -> dict[str, bytes]:
 def alone(tmp_path_factory):
     """A run of one process: its folder and its summary."""
     folder = tmp_path_factory.mktemp("alone")
-    return folder, go(folder, "run", *WORDS[len(SMALL) :])
+    export = f"sampler.export={folder / 'kept.jsonl'}"
+    return folder, go(folder, "run", *ALL[len(SMALL) :], export)
 
 
 @pytest.fixture(scope="module")
@@ -87,6 +100,9 @@ def test_an_error_of_one_rank_is_raised_on_all_and_they_stay_in_step(spoken):
         assert errors["together"] == "job 3 cannot be done"
         assert errors["same"].startswith(f"rank 1 on {HOST} has another questions than rank 0")
         assert "1 and 0" in errors["same"]
+        assert errors["disk"].startswith("the disk of the store ")
+        assert "What was finished is kept" in errors["disk"]
+        assert errors["jobs"] == "no prompt fits"
         assert errors["store"].startswith(f"rank 1 on {HOST}: the store ")
         assert errors["store"].endswith("set store= to a folder that all hosts see.")
     assert spoken[0]["reached"] == [0, 1, 2]
@@ -94,7 +110,9 @@ def test_an_error_of_one_rank_is_raised_on_all_and_they_stay_in_step(spoken):
 
 
 def test_a_first_rank_that_fails_alone_leaves_nobody_waiting(spoken):
-    assert spoken[0]["first alone"] == ["OSError", "the disk is full"]
+    kind, message = spoken[0]["first alone"]
+    assert kind == "UserError"
+    assert message.startswith("the disk of the store ")
     for told in spoken[1:]:
         kind, message = told["first alone"]
         assert kind == "PeerLostError"
@@ -103,7 +121,8 @@ def test_a_first_rank_that_fails_alone_leaves_nobody_waiting(spoken):
 
 def test_two_ranks_leave_what_one_process_leaves(alone, tmp_path):
     one_folder, one = alone
-    status, out = ended(torchrun([*WORDS, *PLACES], tmp_path))
+    words = [*ALL, *PLACES, "sampler.export=kept.jsonl", "distiller.parallel=fsdp"]
+    status, out = ended(torchrun(words, tmp_path))
     assert status == 0, out
     two = json.loads((tmp_path / "run" / "summary.json").read_text("utf-8"))
 
@@ -122,11 +141,17 @@ def test_two_ranks_leave_what_one_process_leaves(alone, tmp_path):
         assert texts[0] == texts[1]
         for who in ("expert", "tuned"):
             assert two["evaluate"][who][name] == one["evaluate"][who][name]
+    assert two["evaluate"]["curve"] == one["evaluate"]["curve"]
+    assert two["evaluate"]["gap"] == one["evaluate"]["gap"]
+    assert (tmp_path / "kept.jsonl").read_bytes() == (one_folder / "kept.jsonl").read_bytes()
+    merged = [load_file(f / "run" / "merged" / "model.safetensors") for f in (one_folder, tmp_path)]
+    for name, weight in merged[0].items():
+        torch.testing.assert_close(merged[1][name], weight, rtol=1e-4, atol=1e-5)
 
     # One voice, one record: what the first rank leaves is all that there is.
     assert out.count("micro_add (expert): 24 questions") == 1
     assert out.count("Results: run") == 1
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["run", "store"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["kept.jsonl", "run", "store"]
     assert sorted(path.name for path in (tmp_path / "run").iterdir()) == sorted(
         [*(path.name for path in (one_folder / "run").iterdir()), ".hydra"]
     )
@@ -137,7 +162,7 @@ def test_two_ranks_leave_what_one_process_leaves(alone, tmp_path):
 
 def test_a_killed_rank_ends_the_run_and_the_same_command_goes_on_with_any_number(alone, tmp_path):
     process = torchrun(
-        ["slow", str(tmp_path), *WORDS, *PLACES], tmp_path, module="tests.ranked", ranks=3
+        ["slow", str(tmp_path), *ALL, *PLACES], tmp_path, module="tests.ranked", ranks=3
     )
     deadline = time.monotonic() + 120
     while not (made := list(tmp_path.glob("store/rollout/*.part/shard-*.parquet"))):
@@ -147,14 +172,15 @@ def test_a_killed_rank_ends_the_run_and_the_same_command_goes_on_with_any_number
     killed_at = time.monotonic()
     status, out = ended(process, 60)
     assert status != 0
-    assert time.monotonic() - killed_at < 60
+    # Before torchrun would kill what does not listen, 30 seconds after its first word.
+    assert time.monotonic() - killed_at < 25
     assert error_of(out).startswith("error: rank 1 (process ")
     assert "died" in error_of(out)
     failed = json.loads((tmp_path / "run" / "failed.json").read_text("utf-8"))
     assert failed["error"] in error_of(out)
 
     was = {path.name: path.stat().st_mtime_ns for path in made}
-    go(tmp_path, "run", *WORDS[len(SMALL) :])
+    go(tmp_path, "run", *ALL[len(SMALL) :])
     assert sampled(tmp_path / "store") == sampled(alone[0] / "store")
     again = {p.name: p.stat().st_mtime_ns for p in tmp_path.glob("store/rollout/*/shard-*.parquet")}
     assert was.items() <= again.items()  # what was finished was not made again
@@ -201,14 +227,33 @@ def test_a_sweep_whose_cells_fail_on_all_ranks_goes_on(tmp_path):
     assert [path.name for path in other.iterdir() if path.suffix != ".jsonl"] == []
 
 
+def test_other_ways_through_a_run_on_two_ranks(tmp_path):
+    methods = "method=lightreasoner,rejection_sft"
+    words = ["-m", *WORDS, methods, "beta=50", "evaluator.decoder=contrastive", "method.samples=2"]
+    places = [f"store={tmp_path / 'store'}", "hydra.sweep.dir=sweep"]
+    status, out = ended(torchrun([*words, *places], tmp_path))
+    assert status == 0, out
+    assert "No step has a divergence above beta=50" in out  # the first cell: nothing was trained
+    for path in tmp_path.glob("sweep/*/summary.json"):
+        two = json.loads(path.read_text("utf-8"))
+        told = [f"method={two['method']}", "beta=50", "method.samples=2"]
+        one = go(tmp_path, "alone", *WORDS[len(SMALL) :], *told, "evaluator.decoder=contrastive")
+        assert one["sample"]["reused"]
+        assert one["evaluate"]["reused"]
+        assert one["sample"]["supervision"] == two["sample"]["supervision"]
+        assert ("stopped" in one) == ("stopped" in two) == (two["method"] == "lightreasoner")
+    assert len(list(tmp_path.glob("sweep/*/summary.json"))) == 2
+
+
 def test_what_ranks_are_compared_by(tmp_path):
     settings = settings_for(tmp_path)
-    seen = same._seen(Inputs(settings, conf_dir()), {"peft": "1.0"})
-    assert seen["version of peft"] == "1.0"
-    assert {"expert", "amateur", "data", "code of lr_exp", "device", "dtype"} <= {*seen}
-    assert {"benchmark micro_add", "benchmark micro_plain"} <= {*seen}
-    assert len({seen["expert"], seen["amateur"], seen["data"], seen["code of lr_exp"]}) == 4
-    assert None not in seen.values()
+    machine = rank_checks._machine(Inputs(settings, conf_dir()), {"peft": "1.0"})
+    assert machine["version of peft"] == "1.0"
+    files = rank_checks._files(Inputs(settings, conf_dir()))
+    assert {"benchmark micro_add", "benchmark micro_plain"} <= {*files}
+    told = [files[name] for name in ("expert", "amateur", "data", "choice of questions")]
+    assert len({*told, machine["code of lr_exp"]}) == 5
+    assert None not in {*machine.values(), *files.values()}
 
 
 def test_one_process_needs_no_group():
@@ -226,19 +271,21 @@ def test_a_launcher_and_torchrun_exclude_each_other(program, monkeypatch):
 
 
 def test_each_rank_takes_a_gpu_of_its_own(monkeypatch):
-    from lr_exp import __main__ as program
-
     for visible, local_rank, own in ((None, 3, "3"), ("4,6", 1, "6"), ("", 1, "")):
-        program._take_own_gpu.cache_clear()
+        gpus._take_own.cache_clear()
         monkeypatch.setattr(ranks, "_place", ranks._Place(5, 8, local_rank, local_rank + 1))
         monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
         if visible is not None:
             monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
-        program._take_own_gpu()
+        gpus.choose_gpu(SimpleNamespace(device="auto"))
         assert os.environ["CUDA_VISIBLE_DEVICES"] == own
-    program._take_own_gpu.cache_clear()
+    gpus._take_own.cache_clear()
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "4,6")
     monkeypatch.setattr(ranks, "_place", ranks._Place(2, 4, 2, 4))
-    with pytest.raises(program.UserError, match="4 processes of this run are on one host"):
-        program._take_own_gpu()
-    program._take_own_gpu.cache_clear()
+    with pytest.raises(UserError, match="4 processes of this run are on one host"):
+        gpus.choose_gpu(SimpleNamespace(device="cuda"))
+    with pytest.raises(UserError, match="device=cuda:1 is one GPU, and this host has 4"):
+        gpus.choose_gpu(SimpleNamespace(device="cuda:1"))
+    gpus.choose_gpu(SimpleNamespace(device="cpu"))
+    assert os.environ["CUDA_VISIBLE_DEVICES"] == "4,6"
+    gpus._take_own.cache_clear()

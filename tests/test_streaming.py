@@ -8,7 +8,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from lr_exp import stored_questions
+from lr_exp import stored_questions, streaming
 from lr_exp.api import compose, read_questions
 from lr_exp.blocks import Blocks, Repeated
 from lr_exp.configuration import conf_dir
@@ -25,10 +25,9 @@ from lr_exp.outcome import choices
 from lr_exp.sampler import references, rollout, select
 from lr_exp.settings import DataSettings, MethodSettings
 from lr_exp.shards import read_shards, shard_path, shard_paths
-from lr_exp.stages import streaming
-from lr_exp.stages.streaming import streamed_questions
 from lr_exp.store import Store
 from lr_exp.stored_questions import StoredQuestions, write_questions
+from lr_exp.streaming import streamed_questions
 from lr_exp.supervision import StoredSupervision, Supervision, SupervisionWriter
 from lr_exp.tracking import cell_of
 from tests.test_data import mirror

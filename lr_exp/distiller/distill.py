@@ -80,7 +80,7 @@ def distill(
         Facts: `optimizer_steps`, `batch_size`, `tuned_tokens` (kept steps trained, repeats
         counted), `kept_steps` (different ones there were), `final_loss`.
     """
-    _check_lengths(supervision, expert)
+    ranks.in_step(lambda: _check_lengths(supervision, expert))
     plan = plan_batches(
         supervision,
         batch_size=settings.batch_size,
@@ -96,7 +96,8 @@ def distill(
     if ranks.several() and ranks.is_first():
         _check_shares(batches)
     set_seed(seed)
-    model, report = _with_lora(expert, settings), _Report(on_log, settings.batch_size)
+    model = ranks.in_step(lambda: _with_lora(expert, settings))
+    report = _Report(on_log, settings.batch_size)
     try:
         if is_sharded(settings):
             shard(model, device)

@@ -10,6 +10,7 @@ from typing import Any
 
 import pyarrow as pa
 
+from lr_exp import ranks
 from lr_exp.data import Question
 from lr_exp.decoding import Decoded
 from lr_exp.engines import Generate
@@ -68,11 +69,13 @@ def answer(
     """
 
     def rendered(reader: LanguageModel) -> list[list[int]]:
-        return render_prompts(
-            reader,
-            [question.id for question in questions],
-            [user_message(question, shots) for question in questions],
-            system_prompt,
+        return ranks.in_step(
+            lambda: render_prompts(
+                reader,
+                [question.id for question in questions],
+                [user_message(question, shots) for question in questions],
+                system_prompt,
+            )
         )
 
     prompts = rendered(language_model)

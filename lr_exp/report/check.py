@@ -38,6 +38,7 @@ _IGNORED = {
 _RESOURCES = {
     "distiller.checkpoint_every",
     "distiller.log_every",
+    "distiller.parallel",
     "distiller.tokens_per_pass",
     "evaluator.batch_size",
     "sampler.batch_size",

@@ -19,6 +19,7 @@ import pyarrow.parquet as pq
 import torch
 
 from lr_exp import contrast
+from lr_exp.generation import WINDOW
 from lr_exp.shards import count_rows, shard_paths
 from lr_exp.supervision import StoredSupervision, SupervisedTrajectory, Supervision
 
@@ -97,8 +98,9 @@ def _choose(
 ) -> tuple[int, list[tuple[dict[str, Any], Verdict | None]]]:
     """How many answers there are, and the rows to show with their verdicts, in their order."""
     paths = shard_paths(trajectories)
-    indices = heapq.nsmallest(_CANDIDATES, (i for path in paths for i in _column(path, "index")))
-    rows = _rows(paths, indices)
+    first = _first(paths)
+    indices = heapq.nsmallest(_CANDIDATES, (i for path in first for i in _column(path, "index")))
+    rows = _rows(first, indices)
     graded = []
     for row in sorted(rows, key=lambda row: row["index"]):
         text = tokenizer.decode(
@@ -112,6 +114,19 @@ def _choose(
     few = missed[: max(_MISSED, _SHOWN - len(others))]
     shown = sorted([*few, *others[: _SHOWN - len(few)]])
     return sum(map(count_rows, paths)), [graded[i] for i in shown]
+
+
+def _first(paths: list[Path]) -> list[Path]:
+    """The shards that hold the first answers: one window's shards follow the other's."""
+    found, window = 0, 0
+    for place, path in enumerate(paths):
+        indices = _column(path, "index")
+        if not indices:
+            continue
+        if found >= _CANDIDATES and min(indices) // WINDOW > window:
+            return paths[:place]
+        found, window = found + len(indices), max(indices) // WINDOW
+    return paths
 
 
 def _told(answers: list[dict[str, Any]], total: int) -> str:
@@ -135,7 +150,10 @@ def _rows(paths: list[Path], indices: list[int]) -> list[dict[str, Any]]:
     found: list[dict[str, Any]] = []
     for path in paths:
         file = pq.ParquetFile(path)
-        mask = np.isin(file.read(["index"])["index"].to_numpy(), indices)
+        there = file.read(["index"])["index"].to_numpy()
+        if len(there) and indices and there.min() // WINDOW > max(indices) // WINDOW:
+            break  # one window's shards follow the other's
+        mask = np.isin(there, indices)
         if mask.any():  # a shard of other answers' steps is large, and is not read
             found += file.read().filter(pa.array(mask)).to_pylist()
     return found

@@ -19,7 +19,7 @@ from lr_exp.shards import read_shard, shard_paths, write_shard
 
 VERSION = 1
 
-_SHARD = 1024  # rows
+_SHARD = WINDOW  # rows; a shard's answers are of one window, as a rollout's are
 
 _SCHEMA = pa.schema([("index", pa.int32()), *COLUMNS])
 

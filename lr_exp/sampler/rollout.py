@@ -10,6 +10,7 @@ from typing import Any
 
 import pyarrow as pa
 
+from lr_exp import ranks
 from lr_exp.blocks import Blocks, Repeated
 from lr_exp.data import Question
 from lr_exp.decoding import Decoded
@@ -124,7 +125,8 @@ def _prompts(
     """
 
     def rendered(part: Sequence[Question]) -> list[list[int]]:
-        return render_prompts(expert, [q.id for q in part], [q.text for q in part], system_prompt)
+        ids, texts = [q.id for q in part], [q.text for q in part]
+        return ranks.in_step(lambda: render_prompts(expert, ids, texts, system_prompt))
 
     if not isinstance(questions, StoredQuestions):
         return rendered(questions)

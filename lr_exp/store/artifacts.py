@@ -163,7 +163,9 @@ class Store:
             try:
                 return self._build(recipe, build, part, folder)
             except Exception as error:
-                if isinstance(error, UserError) or not is_disk_full(error, self.root):
+                # What a rank's error was before all of them shared it.
+                own = error.__cause__ if isinstance(error, ranks.SharedError) else error
+                if own is None or isinstance(own, UserError) or not is_disk_full(own, self.root):
                     raise
                 raise UserError(
                     f"the disk of the store {self.root} is full ({recipe.stage} could not be "

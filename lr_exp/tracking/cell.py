@@ -28,7 +28,7 @@ _PLACES_IN = {
     "data": ("path", "revision", "streaming"),  # of the same questions, however they were read
     "sampler": ("export",),
     "server": ("url", "concurrency", "timeout", "attempts"),
-    "distiller": ("checkpoint_every", "merge"),  # they change no result
+    "distiller": ("checkpoint_every", "merge", "parallel"),  # they change no result
 }
 
 

@@ -14,34 +14,49 @@ from lr_exp.inputs import Inputs
 from lr_exp.store import Store, digest
 
 
-def check_ranks(inputs: Inputs, store: Store, installed: dict[str, str]) -> None:
-    """Raises UserError where a rank sees other files or versions, or has nothing to do.
+def check_machines(inputs: Inputs, store: Store, installed: dict[str, str]) -> None:
+    """Raises UserError where a rank has other versions, another device or another store.
 
     Args:
-        inputs: checked.
+        inputs: of which nothing is read yet.
         store: must be the same folder for all.
         installed: versions that results depend on.
     """
     if not ranks.several():
         return
-    ranks.check_same(_seen(inputs, installed))
+    ranks.check_same(_machine(inputs, installed))
     _check_store(store)
+
+
+def check_files(inputs: Inputs) -> None:
+    """Raises UserError where a rank sees other models or questions, or has nothing to do.
+
+    Args:
+        inputs: checked.
+    """
+    if not ranks.several():
+        return
+    ranks.check_same(_files(inputs))
     ranks.alike(lambda: _check_enough(inputs))
 
 
-def _seen(inputs: Inputs, installed: dict[str, str]) -> dict[str, Any]:
+def _machine(inputs: Inputs, installed: dict[str, str]) -> dict[str, Any]:
+    return {
+        "kind of device (are there as many GPUs as processes?)": inputs.device.partition(":")[0],
+        "precision": inputs.dtype,
+        "code of lr_exp": _code_digest(),
+        **{f"version of {name}": value for name, value in installed.items()},
+    }
+
+
+def _files(inputs: Inputs) -> dict[str, Any]:
     found = inputs.provenance()
-    seen: dict[str, Any] = {f"version of {name}": value for name, value in installed.items()}
-    seen["code of lr_exp"] = _code_digest()
-    seen["device"] = inputs.device.partition(":")[0]
-    seen["dtype"] = inputs.dtype
-    for who in ("expert", "amateur"):
-        seen[who] = (found[who] or {}).get("fingerprint")
-    seen["data"] = found["data"]
-    seen["choice of questions"] = found["questions"]
-    for name, fingerprint in found["benchmarks"].items():
-        seen[f"benchmark {name}"] = fingerprint
-    return seen
+    return {
+        **{who: (found[who] or {}).get("fingerprint") for who in ("expert", "amateur")},
+        "data": found["data"],
+        "choice of questions": found["questions"],
+        **{f"benchmark {name}": value for name, value in found["benchmarks"].items()},
+    }
 
 
 def _code_digest() -> str:
@@ -83,16 +98,16 @@ def _found_in(root: Path, name: str | None) -> None:
 
 
 def _check_enough(inputs: Inputs) -> None:
-    """Raises UserError where there are fewer questions than ranks."""
+    """Raises UserError where there are fewer questions to learn from than ranks.
+
+    A benchmark may have fewer: it is not what the processes were started for.
+    """
     settings, count = inputs.settings, ranks.count()
-    asked = {}
-    if "sample" in settings.stages and not settings.imports_records:
-        asked[f"data={settings.data.name}"] = len(inputs.questions)
-    if "evaluate" in settings.stages:
-        asked |= {f"benchmark {n}": len(found) for n, found in inputs.benchmark_questions.items()}
-    for name, questions in asked.items():
-        if questions < count:
-            raise UserError(
-                f"{name}: {questions} questions for {count} processes: start {questions} at most "
-                "(torchrun --nproc-per-node), or give it more questions."
-            )
+    if "sample" not in settings.stages or settings.imports_records:
+        return
+    questions = len(inputs.questions)
+    if questions < count:
+        raise UserError(
+            f"data={settings.data.name}: {questions} questions for {count} processes: start "
+            f"{questions} at most (torchrun --nproc-per-node), or give it more questions."
+        )

@@ -15,9 +15,10 @@ from typing import Any
 from lr_exp import ranks
 from lr_exp.data import local_files, stream_questions
 from lr_exp.errors import UserError
+from lr_exp.formats import READERS_VERSION
 from lr_exp.settings import DataSettings
 from lr_exp.store import Recipe, Store, file_digest
-from lr_exp.stored_questions import VERSION, StoredQuestions, write_questions
+from lr_exp.stored_questions import SHARD, VERSION, StoredQuestions, write_questions
 
 log = logging.getLogger(__name__)
 
@@ -34,8 +35,20 @@ def streamed_questions(
     Raises:
         UserError: the source cannot be read; the message has the setting to change.
     """
-    data, recipe = ranks.alike(lambda: _identified(data, hub_root))
-    ranks.check_same({"data": recipe.inputs})
+    told = {name: value for name, value in asdict(data).items() if name in _READ}
+    told |= {"readers": READERS_VERSION, "shard": SHARD}
+    inputs: dict[str, Any] = {}
+    if data.format == "micro":
+        told |= {name: getattr(data, name) for name in _GENERATED}
+    else:
+        files = ranks.alike(lambda: _digests(data, hub_root))
+        ranks.check_same({"data": files})
+        if files is None:  # the hub's: the commit that is read now, whatever comes meanwhile
+            data = replace(data, revision=ranks.from_first(lambda: _commit(data)))
+            inputs = {"path": data.path, "commit": data.revision}
+        else:
+            inputs = {"files": files}
+    recipe = Recipe("questions", VERSION, inputs, told)
 
     def build(folder: Path) -> dict[str, Any]:
         log.info("data=%s: the questions are read into the store", data.name)
@@ -47,23 +60,15 @@ def streamed_questions(
     return StoredQuestions(artifact.folder, artifact.facts)
 
 
-def _identified(data: DataSettings, hub_root: str | None) -> tuple[DataSettings, Recipe]:
-    """The source, at one commit if it is the hub's, and what tells its questions from others."""
-    inputs: dict[str, Any] = {}
-    if data.format != "micro":
-        files = local_files(data, hub_root=hub_root)
-        if files is None:  # the hub's: the commit that is read now, whatever comes meanwhile
-            data = replace(data, revision=_commit(data))
-            inputs = {"path": data.path, "commit": data.revision}
-        else:
-            place = Path(data.path or "").expanduser()
-            if hub_root is not None and data.format not in ("jsonl", "parquet"):
-                place = Path(hub_root).expanduser() / place
-            inputs = {"files": [[_name(path, place), file_digest(path)] for path in files]}
-    told = {name: value for name, value in asdict(data).items() if name in _READ}
-    if data.format == "micro":
-        told |= {name: getattr(data, name) for name in _GENERATED}
-    return data, Recipe("questions", VERSION, inputs, told)
+def _digests(data: DataSettings, hub_root: str | None) -> list[list[str]] | None:
+    """Names and digests of the files that hold the source; None where the hub has it."""
+    files = local_files(data, hub_root=hub_root)
+    if files is None:
+        return None
+    place = Path(data.path or "").expanduser()
+    if hub_root is not None and data.format not in ("jsonl", "parquet"):
+        place = Path(hub_root).expanduser() / place
+    return [[_name(path, place), file_digest(path)] for path in files]
 
 
 def _name(path: Path, place: Path) -> str:
