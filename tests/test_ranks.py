@@ -16,6 +16,7 @@ from lr_exp import gpus, rank_checks, ranks
 from lr_exp.configuration import conf_dir
 from lr_exp.errors import UserError
 from lr_exp.inputs import Inputs
+from lr_exp.ranks import place
 
 from .ranked import ended, torchrun
 from .test_end_to_end import SMALL, contents, go, settings_for
@@ -265,7 +266,7 @@ def test_one_process_needs_no_group():
 
 
 def test_a_launcher_and_torchrun_exclude_each_other(program, monkeypatch):
-    monkeypatch.setattr(ranks, "_place", ranks._Place(0, 2, 0, 2))
+    monkeypatch.setattr(place, "_place", place._Place(0, 2, 0, 2))
     outcome = program("-m", "experiment=demo", "hydra/launcher=joblib")
     assert "hydra/launcher=joblib starts processes of its own, and torchrun" in outcome.error
 
@@ -273,7 +274,7 @@ def test_a_launcher_and_torchrun_exclude_each_other(program, monkeypatch):
 def test_each_rank_takes_a_gpu_of_its_own(monkeypatch):
     for visible, local_rank, own in ((None, 3, "3"), ("4,6", 1, "6"), ("", 1, "")):
         gpus._take_own.cache_clear()
-        monkeypatch.setattr(ranks, "_place", ranks._Place(5, 8, local_rank, local_rank + 1))
+        monkeypatch.setattr(place, "_place", place._Place(5, 8, local_rank, local_rank + 1))
         monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
         if visible is not None:
             monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
@@ -281,7 +282,7 @@ def test_each_rank_takes_a_gpu_of_its_own(monkeypatch):
         assert os.environ["CUDA_VISIBLE_DEVICES"] == own
     gpus._take_own.cache_clear()
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "4,6")
-    monkeypatch.setattr(ranks, "_place", ranks._Place(2, 4, 2, 4))
+    monkeypatch.setattr(place, "_place", place._Place(2, 4, 2, 4))
     with pytest.raises(UserError, match="4 processes of this run are on one host"):
         gpus.choose_gpu(SimpleNamespace(device="cuda"))
     with pytest.raises(UserError, match="device=cuda:1 is one GPU, and this host has 4"):
