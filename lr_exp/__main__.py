@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from threading import Timer
 from typing import Any
 
 import hydra
@@ -52,6 +53,9 @@ _UNWRITABLE = (
     *(errno.EEXIST, errno.ENOTDIR, errno.EISDIR, errno.ENAMETOOLONG),
 )
 
+# Options that only show something.
+_SHOWING = ("--help", "-h", "--hydra-help", "--version", "--cfg", "-c", "--info", "-i")
+
 _printed: list[str] = []  # errors of this call
 _stopped: list[int] = []  # signals that asked this call to stop
 
@@ -83,9 +87,12 @@ def _job(config: DictConfig) -> cells.Outcome | None:
         _show(f"{summary_table(summary)}\n{results_lines(folder)}")
         return cells.note(number, folder.name, None)
     except (Exception, _Stopped) as error:
+        if _stopped and not isinstance(error, _Stopped):
+            # A library has made an error of its own of the stop.
+            error = _Stopped(_stopped[0], ranks.lost_peer())
         shown = error.lost if isinstance(error, _Stopped) else error
         if shown is None:
-            raise
+            raise error
         reason = redact(in_one_line(shown) or type(shown).__name__)
         # What all ranks raise; what is wrong with the command, each has found by itself.
         in_step = isinstance(error, ranks.SharedError) or (multirun and not checked)
@@ -101,7 +108,7 @@ def _job(config: DictConfig) -> cells.Outcome | None:
                 began=began,
             )
         if isinstance(error, _Stopped):
-            raise  # what was lost is told where the program ends
+            raise error  # what was lost is told where the program ends
         if os.environ.get("LR_EXP_DEBUG") == "1" and (ranks.is_first() or ends_alone):
             raise
         if not isinstance(error, _USERS):
@@ -119,6 +126,8 @@ def main() -> int:
     """Runs the program; returns the exit status: 0, 1 after an error that was printed, or 128 and
     the signal's number after one that stopped it.
     """
+    if not ranks.is_first() and any(word.startswith(_SHOWING) for word in sys.argv[1:]):
+        return 0  # the first rank shows it
     if "--version" in sys.argv[1:]:
         print(version_line())
         return 0
@@ -130,6 +139,15 @@ def main() -> int:
     signal.signal(signal.SIGTERM, _stop)
     if hasattr(signal, "SIGHUP") and signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:
         signal.signal(signal.SIGHUP, _stop)  # the terminal was closed, and there is no nohup
+    try:
+        with _no_stop_lost():
+            return _run_words()
+    except KeyboardInterrupt as stop:
+        return _say_stopped(stop)
+
+
+def _run_words() -> int:
+    """Runs what the command line says; returns the exit status."""
     try:
         check_words(sys.argv[1:])
         check_overrides([word for word in sys.argv[1:] if _is_override(word)])
@@ -148,8 +166,6 @@ def main() -> int:
         if not ranks.is_first():
             ranks.tell_failure(error, in_one_line(error))
         _print_error(UserError(told) if told else error)
-    except KeyboardInterrupt as stop:
-        return _say_stopped(stop)
     ranks.leave()
     # After an exit with 1 torchrun ends the others, the first rank with its results perhaps.
     return _sum_up() if ranks.is_first() or _printed else 0
@@ -186,6 +202,26 @@ def _stop(signal_number: int, frame: object) -> None:
 
 
 @contextmanager
+def _no_stop_lost() -> Iterator[None]:
+    """A stop that Python drops comes again: what is raised in a weak reference's callback is."""
+    before = sys.unraisablehook
+
+    def hook(dropped: Any) -> None:
+        if isinstance(dropped.exc_value, _Stopped):
+            again = Timer(0.1, os.kill, (os.getpid(), dropped.exc_value.number))
+            again.daemon = True
+            again.start()
+        else:
+            before(dropped)
+
+    sys.unraisablehook = hook
+    try:
+        yield
+    finally:
+        sys.unraisablehook = before
+
+
+@contextmanager
 def _folder_of_rank() -> Iterator[None]:
     """Has Hydra write to a folder that goes again, but for the first rank."""
     if ranks.is_first():
@@ -199,11 +235,11 @@ def _folder_of_rank() -> Iterator[None]:
 def _say_stopped(stop: KeyboardInterrupt) -> int:
     """Says how to go on; the exit status that tells the signal."""
     number = stop.number if isinstance(stop, _Stopped) else signal.SIGINT
-    if not ranks.is_first():
-        return 128 + number
     if isinstance(stop, _Stopped) and stop.lost is not None:
         _print_error(stop.lost)
         return 1
+    if not ranks.is_first():
+        return 128 + number
     line = "\r\x1b[K" if sys.stderr.isatty() else ""  # over the terminal's ^C
     print(
         f"{line}stopped: the same command goes on where it was{stop_jobs(sys.argv[1:])}",
@@ -249,9 +285,11 @@ def _told(hydra_config: Any) -> list[str]:
 
 def _print_error(error: Exception, again: bool = False) -> None:
     message = in_one_line(error)
-    if isinstance(error, ranks.PeerLostError) and (error.is_told or not ranks.is_first()):
-        return
-    if not ranks.is_first():
+    if isinstance(error, ranks.PeerLostError):
+        speaks = ranks.is_first() or (error.rank == 0 and ranks.rank() == 1)
+        if error.is_told or not speaks:
+            return
+    elif not ranks.is_first():
         message = f"{ranks.where()}: {message}"
     if isinstance(error, OSError) and error.errno in _UNWRITABLE:
         message += "; set hydra.run.dir= to a folder that can be written, on a disk with space"

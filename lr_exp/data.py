@@ -297,8 +297,10 @@ def _jsonl_question(number: int, line: str, source: SourceSettings) -> Question:
     try:
         row = json.loads(line, parse_float=Decimal, parse_constant=_refuse_constant)
     except (ValueError, RecursionError, DecimalException) as error:
+        # Its own place would be one within the line.
+        reason = error.msg if isinstance(error, json.JSONDecodeError) else error
         raise UserError(
-            f"{source.path}, line {number}: not JSON ({error}). Write one object a line."
+            f"{source.path}, line {number}: not JSON ({reason}). Write one object a line."
         ) from error
     if not isinstance(row, dict):
         raise UserError(

@@ -7,6 +7,7 @@ Knows prompts, batches, shards and the ways to decode a batch (`greedily`, `by_s
 import logging
 from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -242,14 +243,7 @@ def decode_into_shards(
     portion = Portion(batch_size, f"{name}: questions", _ADVICE)
     there, found = ranks.from_first(lambda: _finished(folder))
     if len(prompts) / batch_size <= ranks.count() - 1:
-        log.warning(
-            "%s: %d questions in batches of %d are fewer batches than the %d processes, so that "
-            "some have nothing to do; lower the batch size.",
-            name,
-            len(prompts),
-            batch_size,
-            ranks.count(),
-        )
+        _say_idle(len(prompts), batch_size)
 
     def answer(job: tuple[int, list[int]]) -> tuple[bytes, int]:
         number, batch = job
@@ -278,6 +272,18 @@ def decode_into_shards(
 
         ranks.share_out(batches_by_length(prompts, batch_size, there), answer, keep)
     return ranks.from_first(lambda: _counted(folder))
+
+
+@cache
+def _say_idle(questions: int, batch_size: int) -> None:
+    """Once for as many questions: a run has many benchmarks."""
+    log.warning(
+        "%d questions in batches of %d are fewer batches than the %d processes, so that some have "
+        "nothing to do; lower sampler.batch_size or evaluator.batch_size.",
+        questions,
+        batch_size,
+        ranks.count(),
+    )
 
 
 def _finished(folder: Path) -> tuple[set[int], int]:

@@ -21,7 +21,7 @@ _ROWS = 1024  # read at once
 
 
 def parquet_files(path: Path, key: str) -> list[Path]:
-    """The file, or the folder's `*.parquet` files in the order of their names.
+    """The file, or the `*.parquet` files in and below the folder, in the order of their paths.
 
     Args:
         path: of a file or a folder.
@@ -31,7 +31,11 @@ def parquet_files(path: Path, key: str) -> list[Path]:
         UserError: there is none.
     """
     if path.is_dir():
-        files = sorted(one for one in path.glob("*.parquet") if not one.name.startswith("."))
+        files = sorted(
+            one
+            for one in path.rglob("*.parquet")
+            if not any(part.startswith(".") for part in one.relative_to(path).parts)
+        )
         if not files:
             raise UserError(
                 f"{path}: no file in this folder ends in .parquet. Set {key} to a Parquet file or "

@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from lr_exp import models, ranks
+from lr_exp import models, progress, ranks
 from lr_exp.experiment import Experiment
 from lr_exp.inputs import versions
 from lr_exp.outcome import choices, clear, write_page
@@ -49,6 +49,7 @@ def run(settings: Settings, folder: Path, conf_dir: Path) -> dict[str, Any]:
     ranks.join(models.resolve_device(settings.device))
     if ranks.is_first():
         return _run(settings, folder, conf_dir)
+    progress.choose(progress.NONE)
     settings = replace(settings, wandb=replace(settings.wandb, mode="disabled"))
     with TemporaryDirectory() as own:  # its record of the run goes with it
         return _run(settings, Path(own), conf_dir)

@@ -51,7 +51,7 @@ def streamed_questions(
     recipe = Recipe("questions", VERSION, inputs, told)
 
     def build(folder: Path) -> dict[str, Any]:
-        log.info("data=%s: the questions are read into the store", data.name)
+        log.info("data=%s: reading the questions into the store", data.name)
         # Closed here: what is left of a stream holds files, and the hub's client threads.
         with closing(stream_questions(data, hub_root=hub_root)) as questions:
             return write_questions(islice(questions, data.max_questions), folder)

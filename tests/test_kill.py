@@ -5,11 +5,14 @@ import os
 import signal
 import subprocess
 import sys
+import time
+import weakref
 from pathlib import Path
 
 import pytest
 import torch
 
+from lr_exp import __main__ as program
 from lr_exp.report.__main__ import main as report
 
 from .test_end_to_end import SMALL, contents, go
@@ -96,3 +99,26 @@ def test_a_signal_ends_cleanly_and_says_how_to_go_on(whole, tmp_path, number):
     assert told["kills"] == 4
     assert [os.waitstatus_to_exitcode(end) for end in told["ends"][:-1]].count(128 + number) == 4
     compare(tmp_path, told, whole)
+
+
+def test_a_stop_that_python_drops_comes_again():
+    class Thing:
+        pass
+
+    def callback(_):
+        raise program._Stopped(signal.SIGTERM)  # where an exception is only reported, and ignored
+
+    things = [Thing()]
+    _reference = weakref.ref(things[0], callback)
+
+    def work():
+        things.clear()
+        time.sleep(10)
+
+    before = signal.signal(signal.SIGTERM, program._stop)
+    try:
+        with program._no_stop_lost(), pytest.raises(program._Stopped):
+            work()
+    finally:
+        signal.signal(signal.SIGTERM, before)
+        program._stopped.clear()

@@ -187,6 +187,26 @@ def test_a_killed_rank_ends_the_run_and_the_same_command_goes_on_with_any_number
     assert was.items() <= again.items()  # what was finished was not made again
 
 
+def test_a_killed_first_rank_is_told_by_the_next_one(tmp_path):
+    process = torchrun(["slow", str(tmp_path), *WORDS, *PLACES], tmp_path, module="tests.ranked")
+    deadline = time.monotonic() + 120
+    while not list(tmp_path.glob("store/rollout/*.part/shard-*.parquet")):
+        assert time.monotonic() < deadline, ended(process, 1)
+        time.sleep(0.05)
+    os.kill(int((tmp_path / "pid-0").read_text("utf-8")), signal.SIGKILL)
+    status, out = ended(process, 60)
+    assert status != 0
+    assert error_of(out).startswith("error: rank 0 (process ")
+
+
+def test_an_error_before_the_ranks_meet_is_one_line(tmp_path):
+    status, out = ended(torchrun([*WORDS, *PLACES, "nosuch.key=1"], tmp_path))
+    assert status != 0
+    assert "'nosuch.key'" in error_of(out)
+    before, _, _ = out.partition("torch/distributed/elastic")  # from there on it is torchrun's
+    assert "Traceback" not in before
+
+
 def test_a_rank_that_fails_alone_ends_the_run_with_its_reason(tmp_path):
     words = ["fails_alone", str(tmp_path), *WORDS, *PLACES]
     status, out = ended(torchrun(words, tmp_path, module="tests.ranked"), 90)

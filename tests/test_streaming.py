@@ -24,11 +24,16 @@ from lr_exp.inputs import Inputs
 from lr_exp.outcome import choices
 from lr_exp.sampler import references, rollout, select
 from lr_exp.settings import DataSettings, MethodSettings
-from lr_exp.shards import read_shards, shard_path, shard_paths
+from lr_exp.shards import read_shards, shard_number, shard_path, shard_paths
 from lr_exp.store import Store
 from lr_exp.stored_questions import StoredQuestions, write_questions
 from lr_exp.streaming import streamed_questions
-from lr_exp.supervision import StoredSupervision, Supervision, SupervisionWriter
+from lr_exp.supervision import (
+    StoredSupervision,
+    SupervisedTrajectory,
+    Supervision,
+    SupervisionWriter,
+)
 from lr_exp.tracking import cell_of
 from tests.test_data import mirror
 from tests.test_methods import write_answers
@@ -353,12 +358,14 @@ def test_a_folders_files_are_read_in_the_order_of_their_names(tmp_path):
     write_parquet(tmp_path / "b.parquet", question=["3"], answer=["c"])
     write_parquet(tmp_path / "a.parquet", question=["1", " 2 "], solution=["s", None], x=[1, 2])
     write_parquet(tmp_path / ".hidden.parquet", question=["no"])
-    write_parquet(tmp_path / "below" / "c.parquet", question=["no"])
+    write_parquet(tmp_path / "below" / "a.parquet", question=["4"])
+    write_parquet(tmp_path / ".cache" / "d.parquet", question=["no"])
     (tmp_path / "notes.txt").write_text("no")
     assert load_questions(parquet(tmp_path), hub_root=None) == [
         Question("parquet/1", "1", None, "s"),
         Question("parquet/2", "2", None, None),
         Question("parquet/3", "3", "c", None),
+        Question("parquet/4", "4", None, None),
     ]
 
 
@@ -367,6 +374,7 @@ def test_a_folders_files_are_read_in_the_order_of_their_names(tmp_path):
     [
         (pa.array([5, None]), ["5", None]),
         (pa.array([12.5, 4.0]), ["12.5", "4.0"]),
+        (pa.array([0.1, 12.3], pa.float32()), ["0.1", "12.3"]),
         (pa.array(["1/2", None]), ["1/2", None]),
         (pa.array(["x", "y"]).dictionary_encode(), ["x", "y"]),
     ],
@@ -484,6 +492,7 @@ def test_a_prompt_that_is_too_long_stops_a_list_before_the_first_answer(
     assert shard_paths(folder) == []
     with pytest.raises(UserError, match="mine/7"):
         rollout.roll_out(stored(tmp_path / "q", [*questions, long]), pair[0], folder, **told)
+    assert len(shard_paths(folder)) == len(questions) // 4
 
 
 @pytest.mark.parametrize(
@@ -661,3 +670,26 @@ def test_records_of_a_stream_are_exported_whole(tmp_path, program):
     file = tmp_path / "records.jsonl"
     told = summary(program(*SMALL, "data.streaming=true", f"sampler.export={file}"))
     assert len(file.read_text("utf-8").splitlines()) == told["sample"]["kept"] > 0
+
+
+def test_the_millionth_shard_comes_last(tmp_path):
+    for number in (999_999, 1_000_000, 2):
+        shard_path(tmp_path, number).touch()
+    assert [shard_number(path) for path in shard_paths(tmp_path)] == [2, 999_999, 1_000_000]
+
+
+def test_supervision_may_have_lists_with_wide_offsets():
+    """Beyond 2**31 ids; nobody holds so many in a test."""
+    from lr_exp import supervision
+
+    narrow = Supervision([trajectory()])
+    fields = [field.with_type(supervision._large(field.type)) for field in supervision.SCHEMA]
+    wide = Supervision(narrow._table.cast(pa.schema(fields)))
+    assert wide.kept == narrow.kept == 1
+    assert wide.digest() == narrow.digest()
+    assert wide.trajectories[0] == narrow.trajectories[0]
+    assert [one.question_id for one in wide.about(["q"])] == ["q"]
+
+
+def trajectory() -> SupervisedTrajectory:
+    return SupervisedTrajectory("q", "1 + 1", [1, 2, 3], 2, [1], [0.5], [[7, 8]], [[0.25, 0.75]])

@@ -29,8 +29,9 @@ class SharedError(UserError):
 class PeerLostError(UserError):
     """Another rank is gone, so this one cannot go on."""
 
-    def __init__(self, message: str, *, is_told: bool = False) -> None:
+    def __init__(self, message: str, *, rank: int | None = None, is_told: bool = False) -> None:
         super().__init__(message)
+        self.rank = rank  # of the one that died, if that is known
         self.is_told = is_told  # that rank has said the reason itself
 
 
@@ -107,7 +108,8 @@ def lost_peer() -> PeerLostError | None:
             if _is_gone(process):
                 return PeerLostError(
                     f"rank {number} (process {process} on {host}) died: killed, perhaps for want "
-                    "of memory, or crashed. The same command goes on where it was."
+                    "of memory, or crashed. The same command goes on where it was.",
+                    rank=number,
                 )
     except (RuntimeError, OSError):  # the launcher is gone, too
         return None

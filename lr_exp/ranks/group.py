@@ -135,6 +135,5 @@ def _exchange(exchange: Callable[[Any], object]) -> None:
     except RuntimeError as error:
         check_peers()
         raise PeerLostError(
-            f"another rank of this run is gone ({first_line(error)}). The same command goes on "
-            "where it was."
+            "another rank of this run is gone. The same command goes on where it was."
         ) from error
