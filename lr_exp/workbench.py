@@ -86,7 +86,8 @@ class Workbench:
         """A copy of the expert in the CPU's memory, to be spread over devices and then dropped."""
         self._loaded.clear()  # the devices need their memory for their shares
         free_memory()
-        return models.load(self._inputs.expert, device="cpu", dtype=self._inputs.dtype)
+        source, dtype = self._inputs.expert, self._inputs.dtype
+        return ranks.alike(lambda: models.load(source, device="cpu", dtype=dtype))
 
     def pair(self) -> tuple[LanguageModel, LanguageModel]:
         """Expert and amateur to score with; the amateur goes when the caller lets it go."""
