@@ -312,7 +312,7 @@ def addresses(tmp_path: Path, *overrides: str) -> dict[str, str]:
     made: dict[str, str] = {}
 
     class Recorder(Store):
-        def make(self, recipe, build):
+        def make(self, recipe, build, *, together=False):
             name = recipe.stage
             if name == "answers":
                 name += ", tuned" if recipe.inputs["adapter"] else ", expert"
