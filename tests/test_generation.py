@@ -12,11 +12,17 @@ from lr_exp.data import Question
 from lr_exp.decoding import Decoded
 from lr_exp.evaluator import answer
 from lr_exp.evaluator.prompts import user_message
-from lr_exp.generation import by_contrast, by_sampling, greedily
+from lr_exp.generation import (
+    DecodeBatch,
+    by_contrast,
+    by_sampling,
+    decode_into_shards,
+    greedily,
+)
 from lr_exp.prompts import render_prompt
 from lr_exp.sampler import rollout
 from lr_exp.settings import ModelSettings
-from lr_exp.shards import read_shards, shard_paths
+from lr_exp.shards import read_shards, shard_path, shard_paths
 from lr_exp.vocabulary import SharedVocabulary
 
 from .tiny import CHAT_TEMPLATE, TOKENS, tiny_model
@@ -344,3 +350,25 @@ def test_a_sampled_run_that_was_stopped_goes_on_as_if_it_had_not_been(tmp_path, 
         assert [path.read_bytes() for path in shard_paths(tmp_path)] == before
     draw(expert, tmp_path / "other", seed=1)
     assert [path.read_bytes() for path in shard_paths(tmp_path / "other")] != before
+
+
+def test_finished_shards_are_not_answered_again(tmp_path):
+    prompts = [[1] * length for length in (3, 1, 2, 5, 4)]
+    asked = []
+
+    def answers(number, batch, start):
+        asked.append(number)
+        return [Decoded([7], finished=True) for _ in batch]
+
+    def go():
+        batches = DecodeBatch((), answers)
+        return decode_into_shards(
+            prompts, batches, tmp_path, [], lambda index, decoded: {}, name="x", batch_size=2
+        )
+
+    whole = go()
+    assert asked == [0, 1, 2]
+    shard_path(tmp_path, 1).unlink()
+    asked.clear()
+    assert go() == whole == {"questions": 5, "tokens": 5, "finished": 5}
+    assert asked == [1]

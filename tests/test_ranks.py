@@ -227,24 +227,25 @@ def test_a_sweep_whose_cells_fail_on_all_ranks_goes_on(tmp_path):
         for folder, texts in ((tmp_path, here), (other, there)):
             lines = [json.dumps({"question": text}) for text in texts]
             (folder / f"{name}.jsonl").write_text("\n".join(lines), "utf-8")
-    places = [f"store={tmp_path / 'store'}", f"hydra.sweep.dir={tmp_path / 'sweep'}"]
+    # A relative store is another one for rank 1, as on a host's own disk.
+    places = [f"store=own,{tmp_path / 'store'}", f"hydra.sweep.dir={tmp_path / 'sweep'}"]
     data = ["data=jsonl", "data.path=differs.jsonl,few.jsonl,good.jsonl", "stages=[sample]"]
-    words = ["-m", *WORDS, *places, "data.max_questions=null", *data]
+    ways = ["data.streaming=false,true", "hydra.sweep.subdir=${hydra.job.num}"]
+    words = ["-m", *WORDS, *places, "data.max_questions=null", *data, *ways]
     process = torchrun(["elsewhere", str(other), *words], tmp_path, module="tests.ranked")
     status, out = ended(process)
     assert status != 0
-    assert "cells: 1 finished, 2 failed" in out
+    assert "cells: 2 finished, 10 failed" in out
     errors = [line for line in out.splitlines() if line.startswith("error:")]
-    assert len(errors) == 2
-    assert errors[0].startswith(f"error: rank 1 on {HOST} has another data than rank 0 on {HOST}")
-    assert "Give every process the same files" in errors[0]
-    assert errors[1] == (
-        "error: data=jsonl: 1 questions for 2 processes: start 1 at most (torchrun "
-        "--nproc-per-node), or give it more questions."
-    )
-    (finished,) = tmp_path.glob("sweep/*/summary.json")
-    assert "good" in finished.parent.name
-    assert len(list(tmp_path.glob("sweep/*/failed.json"))) == 2
+    of_store = [line for line in errors if "the store own is not the one that rank 0 has" in line]
+    of_data = [line for line in errors if f"rank 1 on {HOST} has another data than rank 0" in line]
+    of_count = [line for line in errors if line.startswith("error: data=jsonl: 1 questions for 2")]
+    assert [len(of_store), len(of_data), len(of_count)] == [6, 2, 2]  # both ways of reading
+    assert "Give every process the same files" in of_data[0]
+    assert "start 1 at most (torchrun --nproc-per-node), or give it more" in of_count[0]
+    finished = [json.loads(path.read_text()) for path in tmp_path.glob("sweep/*/summary.json")]
+    assert [one["sample"]["questions"] for one in finished] == [3, 3]
+    assert len(list(tmp_path.glob("sweep/*/failed.json"))) == 10
     assert [path.name for path in other.iterdir() if path.suffix != ".jsonl"] == []
 
 
