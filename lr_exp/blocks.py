@@ -10,7 +10,26 @@ from typing import Generic, TypeVar, overload
 T = TypeVar("T")
 
 
-class Blocks(Sequence[T], Generic[T]):
+class Lazy(Sequence[T], Generic[T]):
+    """A sequence whose items are made when they are asked for."""
+
+    @overload
+    def __getitem__(self, index: int) -> T: ...
+    @overload
+    def __getitem__(self, index: slice) -> list[T]: ...
+    def __getitem__(self, index: int | slice) -> T | list[T]:
+        if isinstance(index, slice):
+            return [self[i] for i in range(*index.indices(len(self)))]
+        if not -len(self) <= index < len(self):
+            raise IndexError(index)
+        return self._at(index % len(self))
+
+    def _at(self, index: int) -> T:
+        """The item at an index from 0, which there is."""
+        raise NotImplementedError
+
+
+class Blocks(Lazy[T]):
     """A sequence that is made block by block; the last few blocks that were read stay.
 
     Gone through in order, or out of order among neighbours, each block is made once.
@@ -32,20 +51,12 @@ class Blocks(Sequence[T], Generic[T]):
     def __len__(self) -> int:
         return self._count
 
-    @overload
-    def __getitem__(self, index: int) -> T: ...
-    @overload
-    def __getitem__(self, index: slice) -> list[T]: ...
-    def __getitem__(self, index: int | slice) -> T | list[T]:
-        if isinstance(index, slice):
-            return [self[i] for i in range(*index.indices(self._count))]
-        if not -self._count <= index < self._count:
-            raise IndexError(index)
-        number, place = divmod(index % self._count, self._size)
+    def _at(self, index: int) -> T:
+        number, place = divmod(index, self._size)
         return self._block(number)[place]
 
 
-class Repeated(Sequence[T], Generic[T]):
+class Repeated(Lazy[T]):
     """Every item of a sequence so many times in a row, none of them copied."""
 
     def __init__(self, items: Sequence[T], times: int) -> None:
@@ -54,13 +65,5 @@ class Repeated(Sequence[T], Generic[T]):
     def __len__(self) -> int:
         return len(self._items) * self._times
 
-    @overload
-    def __getitem__(self, index: int) -> T: ...
-    @overload
-    def __getitem__(self, index: slice) -> list[T]: ...
-    def __getitem__(self, index: int | slice) -> T | list[T]:
-        if isinstance(index, slice):
-            return [self[i] for i in range(*index.indices(len(self)))]
-        if not -len(self) <= index < len(self):
-            raise IndexError(index)
-        return self._items[index % len(self) // self._times]
+    def _at(self, index: int) -> T:
+        return self._items[index // self._times]

@@ -13,13 +13,15 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self, overload
+from typing import Any, Self
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
+
+from lr_exp.blocks import Lazy
 
 FILE = "supervision.parquet"
 
@@ -55,7 +57,7 @@ class SupervisedTrajectory:
         return self.prompt_length + self.steps[kept] - 1
 
 
-class _Rows(Sequence[SupervisedTrajectory]):
+class _Rows(Lazy[SupervisedTrajectory]):
     """A table's rows, made into objects when they are asked for."""
 
     def __init__(self, table: pa.Table) -> None:
@@ -64,16 +66,8 @@ class _Rows(Sequence[SupervisedTrajectory]):
     def __len__(self) -> int:
         return self._table.num_rows
 
-    @overload
-    def __getitem__(self, index: int) -> SupervisedTrajectory: ...
-    @overload
-    def __getitem__(self, index: slice) -> list[SupervisedTrajectory]: ...
-    def __getitem__(self, index: int | slice) -> SupervisedTrajectory | list[SupervisedTrajectory]:
-        if isinstance(index, slice):
-            return [self[i] for i in range(*index.indices(len(self)))]
-        if not -len(self) <= index < len(self):
-            raise IndexError(index)
-        (row,) = self._table.slice(index % len(self), 1).to_pylist()
+    def _at(self, index: int) -> SupervisedTrajectory:
+        (row,) = self._table.slice(index, 1).to_pylist()
         return SupervisedTrajectory(**row)
 
 
