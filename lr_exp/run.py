@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from lr_exp import models, progress, ranks
+from lr_exp import progress, ranks
 from lr_exp.experiment import Experiment
 from lr_exp.inputs import versions
 from lr_exp.outcome import choices, clear, write_page
@@ -46,7 +46,6 @@ def run(settings: Settings, folder: Path, conf_dir: Path) -> dict[str, Any]:
     Raises:
         UserError: something in the settings or the inputs cannot work.
     """
-    ranks.join(models.resolve_device(settings.device))
     if ranks.is_first():
         return _run(settings, folder, conf_dir)
     progress.choose(progress.NONE)
@@ -61,6 +60,7 @@ def _run(settings: Settings, folder: Path, conf_dir: Path) -> dict[str, Any]:
     _start_chance(settings.seed)
     store = Store(settings.store, on_use=partial(note_reference, folder))
     experiment = Experiment(settings, store, conf_dir)
+    ranks.join(experiment.inputs.device)
     installed = versions()
     check_machines(experiment.inputs, store, installed)
     if ranks.several() and settings.reads_stream:

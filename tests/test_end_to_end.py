@@ -416,3 +416,13 @@ def test_answers_that_a_limit_ended_are_counted(first):
     short = go(tmp_path, "short", "stages=[evaluate]", "evaluator.max_new_tokens=3")
     assert short["evaluate"]["expert"]["micro_add"]["cut_off"] == 24
     assert summary["evaluate"]["expert"]["micro_add"]["cut_off"] == 0
+
+
+def test_a_device_that_is_not_there_leaves_no_earlier_results_as_this_runs(tmp_path):
+    folder = tmp_path / "run"
+    folder.mkdir()
+    (folder / "summary.json").write_text("{}", "utf-8")
+    with pytest.raises(UserError, match="device="):
+        go(tmp_path, "run", "device=tpu")
+    assert not (folder / "summary.json").exists()
+    assert (folder / "previous.summary.json").exists()
