@@ -4,13 +4,14 @@ Knows files and columns, not what they mean. A stage that finds a shard there do
 again: that is how it goes on after a crash, losing at most the batch in flight.
 """
 
-import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
+
+from lr_exp.store import write_atomically
 
 
 def shard_path(folder: Path, number: int) -> Path:
@@ -37,13 +38,8 @@ def encoded(rows: list[dict[str, Any]], schema: pa.Schema) -> bytes:
 
 def write_encoded(folder: Path, number: int, content: bytes) -> None:
     """Writes what `encoded` returned as one shard."""
-    path = shard_path(folder, number)
-    temporary = path.with_suffix(".tmp")
-    with temporary.open("wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())  # a shard's name promises that its rows are on the disk
-    temporary.replace(path)
+    # A shard's name promises that its rows are on the disk.
+    write_atomically(shard_path(folder, number), content)
 
 
 def read_shard(path: Path) -> list[dict[str, Any]]:

@@ -15,7 +15,7 @@ from lr_exp.inputs import Inputs
 from lr_exp.sampler.choose import Measures, choose_steps
 from lr_exp.sampler.references import keep_verified, write_solutions
 from lr_exp.sampler.rollout import COLUMNS
-from lr_exp.sampler.select import profile, select_tokens
+from lr_exp.sampler.select import select_tokens
 from lr_exp.settings import MethodSettings
 from lr_exp.shards import read_shards, write_shard
 from lr_exp.store import Store
@@ -214,7 +214,7 @@ def test_hard_labels_are_the_tokens_themselves_to_the_end(tmp_path):
     ]
     assert [first.read_at(kept) for kept in range(3)] == [1, 2, 3]
     assert (everything.counts.steps, everything.supervision.kept) == (5, 5)
-    assert profile(everything)["kl_mean"] is None
+    assert everything.counts.profile()["kl_mean"] is None
     start = select_tokens(tmp_path, replace(METHOD, steps="first", first=2, target="token"))
     assert [t.steps for t in start.supervision.trajectories] == [[0, 1], [0, 1]]
 

@@ -198,7 +198,7 @@ def test_a_method_without_an_amateur_shows_its_own_tokens(folders, pair):
 
 def test_steps_by_position_are_all_steps(folders):
     selection = select.select(*folders, METHOD, alpha=ALPHA, beta=BETA)
-    shown = select.profile(selection)["by_position"]
+    shown = selection.counts.profile()["by_position"]
     steps, kept = [0] * len(shown["steps"]), [0] * len(shown["steps"])
     for row in read_shards(folders[1]):
         steps[row["step"] // 8] += 1
@@ -209,7 +209,7 @@ def test_steps_by_position_are_all_steps(folders):
 def test_positions_end_in_an_open_bin(monkeypatch, folders):
     monkeypatch.setattr(select, "_POSITION_BINS", 3)
     method = MethodSettings(name="upft", steps="first", target="token", first=20)
-    shown = select.profile(select.select_tokens(folders[0], method))["by_position"]
+    shown = select.select_tokens(folders[0], method).counts.profile()["by_position"]
     lengths = [len(row["token_ids"]) for row in read_shards(folders[0])]
     assert shown["steps"] == [8 * 12, 8 * 12, sum(lengths) - 16 * 12]
     assert shown["kept"] == [8 * 12, 8 * 12, 4 * 12]

@@ -185,7 +185,7 @@ def test_supervision_is_in_the_questions_order_not_the_batches(tmp_path, pair, s
 def test_profile_counts_every_step_once(tmp_path, pair, shared, questions):
     folders = sample(tmp_path, pair, shared, questions[:4])
     selection = select.select(*folders, METHOD, alpha=ALPHA, beta=BETA)
-    profile = select.profile(selection)
+    profile = selection.counts.profile()
     kl = [row["kl"] for row in read_shards(folders[1])]
     assert profile["answers"] == 4
     assert profile["steps"] == len(kl) == sum(profile["histogram"]["counts"])
@@ -210,7 +210,7 @@ def test_profile_means_are_over_the_steps_that_they_name(tmp_path, pair, shared,
         (same if p.argmax() == q.argmax() else other).append(row["kl"])
     for ours, plain in entropies:
         assert ours == pytest.approx(plain, abs=1e-4)
-    profile = select.profile(select.select(*folders, METHOD, alpha=ALPHA, beta=BETA))
+    profile = select.select(*folders, METHOD, alpha=ALPHA, beta=BETA).counts.profile()
     assert profile["kl_mean_same_top1"] == pytest.approx(sum(same) / len(same), rel=1e-5)
     assert profile["kl_mean_other_top1"] == pytest.approx(sum(other) / len(other), rel=1e-5)
 
@@ -239,7 +239,7 @@ def test_no_step_above_beta_is_an_empty_supervision_that_knows_the_highest_kl(
     folders = sample(tmp_path, pair, shared, questions[:2])
     selection = select.select(*folders, METHOD, alpha=ALPHA, beta=1e6)
     assert selection.supervision.kept == 0
-    assert select.profile(selection)["kl_max"] > 0
+    assert selection.counts.profile()["kl_max"] > 0
 
 
 def test_an_id_that_the_models_do_not_share_ends_the_scored_part():

@@ -511,7 +511,7 @@ def test_written_supervision_is_the_selected_one(
     listed = select.select(*folders, method, **told)
     monkeypatch.setattr(select, "WINDOW", 6)
     facts = select.write(*folders, method, tmp_path, **told)
-    assert facts == {**select.profile(listed), "digest": listed.supervision.digest()}
+    assert facts == {**listed.counts.profile(), "digest": listed.supervision.digest()}
     assert facts["kept"] == listed.supervision.kept > 0
     found = StoredSupervision(tmp_path)
     assert list(found.trajectories) == list(listed.supervision.trajectories)

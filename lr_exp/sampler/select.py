@@ -185,11 +185,6 @@ def _in_memory(parts: Iterator[pa.Table], counts: Counts) -> Selection:
     return Selection(supervision, counts)
 
 
-def profile(selection: Selection) -> dict[str, Any]:
-    """See `Counts.profile`."""
-    return selection.counts.profile()
-
-
 def _scored(
     trajectories: Path,
     steps: Path,
