@@ -48,9 +48,10 @@ stream: $(STAMP) ## Measure sampling on 100,000 questions: time, memory, disk (a
 notebooks: $(STAMP) ## Execute the notebooks' sources and write notebooks/executed/ (some minutes)
 	OMP_NUM_THREADS=1 $(BIN)/python -m notebooks $(ARGS)
 
-lint: $(STAMP) type ## Check style, formatting and types
+lint: $(STAMP) type ## Check style, formatting, types and the direction of imports
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
+	$(BIN)/pytest tests/test_imports.py
 
 type: $(STAMP) ## Check types
 	$(BIN)/pyright --pythonpath $(BIN)/python

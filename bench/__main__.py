@@ -11,9 +11,8 @@ from typing import Any
 from bench import on_device, parts, stages, tables
 from bench.machine import as_dict, describe, highest, peaks
 from bench.pairs import device_dtype, is_installed
-from lr_exp.errors import UserError
-from lr_exp.hygiene import guard_tracebacks, say_error
-from lr_exp.models import resolve_device
+from lr_exp.errors import UserError, guard_tracebacks, print_error
+from lr_exp.models.devices import resolve_device
 
 log = logging.getLogger("bench")
 
@@ -33,7 +32,7 @@ def main(words: list[str] | None = None) -> int:
         else:
             _compare(asked)
     except UserError as error:
-        say_error(error)
+        print_error(error)
         return 1
     return 0
 

@@ -14,7 +14,7 @@ from typing import Any
 
 from bench import stages
 from bench.pairs import load_pair
-from lr_exp.memory import peak_memory_bytes, reset_peak_memory
+from lr_exp.inference.memory import peak_memory_bytes, reset_peak_memory
 
 
 def sampling(

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from bench.machine import Peaks
-from lr_exp.models import LanguageModel
+from lr_exp.models.loading import LanguageModel
 
 
 @dataclass(frozen=True)

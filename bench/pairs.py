@@ -12,12 +12,12 @@ import torch
 from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
-from lr_exp import models as lr_models
-from lr_exp.data import Question, load_questions, select_questions
-from lr_exp.models import LanguageModel
-from lr_exp.prompts import render_prompt
-from lr_exp.settings import AmateurSettings, DataSettings, ModelSettings
-from lr_exp.vocabulary import SharedVocabulary, shared_vocabulary
+from lr_exp.config.settings import AmateurSettings, DataSettings, ModelSettings
+from lr_exp.data.questions import Question, load_questions, select_questions
+from lr_exp.models import devices, early_exit, loading, locating
+from lr_exp.models.loading import LanguageModel
+from lr_exp.models.prompts import render_prompt
+from lr_exp.models.vocabulary import SharedVocabulary, shared_vocabulary
 
 SYSTEM = "Please reason step by step."
 GEOMETRY = Path(__file__).parent / "geometry"
@@ -75,7 +75,7 @@ def load_pair(name: str, count: int, data: str | None, dtype: str = "float32") -
         )
     elif name == "smollm2":
         expert = _load(_SMOLLM2, dtype)
-        amateur = lr_models.early_exit(expert, (22,), "early_exit")
+        amateur = early_exit.early_exit(expert, (22,), "early_exit")
     else:
         raise ValueError(f"there is no pair called {name!r}")
     shared = shared_vocabulary(
@@ -111,7 +111,7 @@ def load_geometry(name: str, count: int, data: str | None, *, device: str, dtype
         for which, role in ((name, "expert"), (AMATEURS[name], "amateur"))
     )
     for model in (expert, amateur):
-        model.vocabulary_size = lr_models.output_rows(model.model)
+        model.vocabulary_size = loading.output_rows(model.model)
     size = min(expert.vocabulary_size, amateur.vocabulary_size)
     return Pair(name, expert, amateur, SharedVocabulary(size), asked)
 
@@ -119,13 +119,13 @@ def load_geometry(name: str, count: int, data: str | None, *, device: str, dtype
 def _load(where: dict[str, str], dtype: str) -> LanguageModel:
     package, path = where["package"], where["package_path"]
     settings = ModelSettings(name="bench", package=package, package_path=path)
-    source = lr_models.locate(settings, "expert")
-    return lr_models.load(source, device="cpu", dtype=dtype)
+    source = locating.locate(settings, "expert")
+    return loading.load(source, device="cpu", dtype=dtype)
 
 
 def _load_random(name: str, role: str, device: str, dtype: str) -> LanguageModel:
     settings = AmateurSettings(name=name, path=str(GEOMETRY / name), init="random")
-    return lr_models.load(lr_models.locate(settings, role), device=device, dtype=dtype)
+    return loading.load(locating.locate(settings, role), device=device, dtype=dtype)
 
 
 def _word_tokenizer(asked: list[Question]) -> PreTrainedTokenizerFast:
@@ -152,4 +152,4 @@ def _word_tokenizer(asked: list[Question]) -> PreTrainedTokenizerFast:
 
 def device_dtype(device: str) -> str:
     """What these models are computed in on this device."""
-    return lr_models.resolve_dtype("auto", str(torch.device(device)))
+    return devices.resolve_dtype("auto", str(torch.device(device)))

@@ -19,8 +19,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from bench.machine import describe
-from lr_exp import ranks
-from lr_exp.shards import write_encoded
+from lr_exp import distributed
+from lr_exp.store.shards import write_encoded
 
 _STAGES = ("rollout", "score", "distill", "evaluate")
 _SHARD = 4_000_000  # bytes
@@ -29,7 +29,7 @@ _SHARDS = 100
 
 def main(words: Sequence[str] | None = None) -> int:
     """Prints Markdown; returns the exit status."""
-    if ranks.several():
+    if distributed.is_distributed():
         _send()
         return 0
     parser = argparse.ArgumentParser(prog="python -m bench.ranks", description=__doc__)
@@ -95,18 +95,18 @@ def _start(count: int, module: str, words: list[str], folder: Path) -> None:
 
 def _send() -> None:
     """On every rank: shards of random bytes to the first one, which writes how fast they came."""
-    ranks.join("cpu")
+    distributed.join("cpu")
     folder, content = Path.cwd(), os.urandom(_SHARD)
     start = time.perf_counter()
-    ranks.share_out(
+    distributed.distribute_jobs(
         range(_SHARDS),
         lambda number: content,
         lambda number, shard: write_encoded(folder, number, shard),
     )
     seconds = time.perf_counter() - start
-    if ranks.is_first():
+    if distributed.is_rank0():
         (folder / "rate").write_text(str(_SHARDS * _SHARD / seconds), "ascii")
-    ranks.leave()
+    distributed.leave()
 
 
 def _markdown(

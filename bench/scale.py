@@ -24,9 +24,9 @@ from transformers import AutoConfig, AutoModelForCausalLM
 from bench import cost
 from bench.machine import data_sheet
 from bench.pairs import AMATEURS, GEOMETRY
-from lr_exp.shards import shard_paths
 from lr_exp.store import MANIFEST
 from lr_exp.store.inventory import REFERENCES
+from lr_exp.store.shards import shard_paths
 
 SHARED = ("rollout", "score")  # stages that the devices share
 SERIAL = ("questions", "supervision")  # one process's

@@ -21,13 +21,13 @@ from peft import LoraConfig, TaskType, get_peft_model
 from bench import plain
 from bench.pairs import SYSTEM, Pair
 from lr_exp import progress
+from lr_exp.config.settings import DistillerSettings, MethodSettings
 from lr_exp.distiller import distill
 from lr_exp.evaluator import answer
 from lr_exp.sampler import rollout, score, select
 from lr_exp.sampler.choose import read_measures
-from lr_exp.settings import DistillerSettings, MethodSettings
-from lr_exp.shards import read_shard, shard_paths
-from lr_exp.supervision import SupervisedTrajectory, Supervision
+from lr_exp.sampler.supervision import SupervisedTrajectory, Supervision
+from lr_exp.store.shards import read_shard, shard_paths
 
 ALPHA, BETA = 0.2, 0.4
 METHOD = MethodSettings(name="lightreasoner")

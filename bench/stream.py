@@ -24,8 +24,8 @@ import pyarrow.parquet as pq
 
 from bench.machine import describe
 from lr_exp.micro.world import drawn
-from lr_exp.shards import count_rows, shard_paths
-from lr_exp.supervision import FILE
+from lr_exp.sampler.supervision import FILE
+from lr_exp.store.shards import count_rows, shard_paths
 
 STAGES = ("questions", "rollout", "score", "supervision")
 _POINTS = (1 / 8, 1 / 4, 1 / 2, 1)  # of all questions

@@ -19,32 +19,33 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from lr_exp import cells, progress, ranks
-from lr_exp.command_line import check_settings, check_words
-from lr_exp.configuration import (
+from lr_exp import distributed, progress
+from lr_exp.config import cells
+from lr_exp.config.command_line import check_arguments, check_settings
+from lr_exp.config.composition import (
     check_overrides,
     conf_dir,
     count_cells,
-    in_one_line,
     narrow_sweep,
+    one_line_message,
+    raw_choices,
     to_settings,
-    written_choices,
 )
-from lr_exp.errors import UserError
-from lr_exp.gpus import choose_gpu
-from lr_exp.help_page import version_line
-from lr_exp.hygiene import (
-    each_text,
+from lr_exp.config.help_page import version_line
+from lr_exp.config.launchers import check_launcher, explain_launcher_error, stop_jobs
+from lr_exp.config.start import prepare
+from lr_exp.errors import (
+    UserError,
     guard_tracebacks,
+    map_strings,
+    print_error,
+    print_exception,
     printable,
     redact,
-    say_error,
-    show_exception,
 )
-from lr_exp.launchers import check_launcher, explained, stop_jobs
-from lr_exp.outcome import choices, record_failure
+from lr_exp.models.devices import choose_gpu
+from lr_exp.pipeline.outcome import choices, record_failure
 from lr_exp.report.terminal import results_lines, summary_table
-from lr_exp.start import prepare
 
 # Errors that a user can mend. OSError: a folder that cannot be made, a disk that is full.
 _USERS = (UserError, HydraException, OmegaConfBaseException, OSError)
@@ -80,7 +81,7 @@ def _job(config: DictConfig) -> cells.Outcome | None:
         check_settings(asdict(settings))
         checked = True
         choose_gpu(settings)
-        from lr_exp.run import run
+        from lr_exp.pipeline.run import run
 
         began = True
         summary = run(settings, folder, conf_dir())
@@ -89,33 +90,33 @@ def _job(config: DictConfig) -> cells.Outcome | None:
     except (Exception, _Stopped) as error:
         if _stopped and not isinstance(error, _Stopped):
             # A library has made an error of its own of the stop.
-            error = _Stopped(_stopped[0], ranks.lost_peer())
+            error = _Stopped(_stopped[0], distributed.lost_peer())
         shown = error.lost if isinstance(error, _Stopped) else error
         if shown is None:
             raise error
-        reason = redact(in_one_line(shown) or type(shown).__name__)
+        reason = redact(one_line_message(shown) or type(shown).__name__)
         # What all ranks raise; what is wrong with the command, each has found by itself.
-        in_step = isinstance(error, ranks.SharedError) or (multirun and not checked)
-        ends_alone = ranks.several() and not in_step
+        in_step = isinstance(error, distributed.SharedError) or (multirun and not checked)
+        ends_alone = distributed.is_distributed() and not in_step
         if ends_alone:
-            ranks.tell_failure(shown, reason)
-        if ranks.is_first():
+            distributed.report_failure(shown, reason)
+        if distributed.is_rank0():
             record_failure(
                 reason,
-                each_text(choices(settings) if settings else written_choices(config), redact),
-                each_text(_told(hydra_config), redact),
+                map_strings(choices(settings) if settings else raw_choices(config), redact),
+                map_strings(_told(hydra_config), redact),
                 folder,
                 began=began,
             )
         if isinstance(error, _Stopped):
             raise error  # what was lost is told where the program ends
-        if os.environ.get("LR_EXP_DEBUG") == "1" and (ranks.is_first() or ends_alone):
+        if os.environ.get("LR_EXP_DEBUG") == "1" and (distributed.is_rank0() or ends_alone):
             raise
         if not isinstance(error, _USERS):
             if not multirun or ends_alone:
                 raise
-            show_exception(*sys.exc_info())  # a fault of the program: its place matters
-        if ranks.is_first() or ends_alone:
+            print_exception(*sys.exc_info())  # a fault of the program: its place matters
+        if distributed.is_rank0() or ends_alone:
             _print_error(error, again=multirun)  # each cell says its own
         if ends_alone:
             raise SystemExit(1) from error  # and torchrun ends the others
@@ -126,7 +127,7 @@ def main() -> int:
     """Runs the program; returns the exit status: 0, 1 after an error that was printed, or 128 and
     the signal's number after one that stopped it.
     """
-    if not ranks.is_first() and any(word.startswith(_SHOWING) for word in sys.argv[1:]):
+    if not distributed.is_rank0() and any(word.startswith(_SHOWING) for word in sys.argv[1:]):
         return 0  # the first rank shows it
     if "--version" in sys.argv[1:]:
         print(version_line())
@@ -149,7 +150,7 @@ def main() -> int:
 def _run_words() -> int:
     """Runs what the command line says; returns the exit status."""
     try:
-        check_words(sys.argv[1:])
+        check_arguments(sys.argv[1:])
         check_overrides([word for word in sys.argv[1:] if _is_override(word)])
         check_launcher(sys.argv[1:])
         sys.argv[1:] = narrow_sweep(sys.argv[1:])
@@ -159,16 +160,16 @@ def _run_words() -> int:
         _drop_output()
     except Exception as error:
         if _stopped:  # libraries that were stopped half-way fail while they tidy up
-            return _say_stopped(_Stopped(_stopped[0], ranks.lost_peer()))
-        told = explained(error)
+            return _say_stopped(_Stopped(_stopped[0], distributed.lost_peer()))
+        told = explain_launcher_error(error)
         if os.environ.get("LR_EXP_DEBUG") == "1" or not (told or isinstance(error, _USERS)):
             raise
-        if not ranks.is_first():
-            ranks.tell_failure(error, in_one_line(error))
+        if not distributed.is_rank0():
+            distributed.report_failure(error, one_line_message(error))
         _print_error(UserError(told) if told else error)
-    ranks.leave()
+    distributed.leave()
     # After an exit with 1 torchrun ends the others, the first rank with its results perhaps.
-    return _sum_up() if ranks.is_first() or _printed else 0
+    return _sum_up() if distributed.is_rank0() or _printed else 0
 
 
 def _sum_up() -> int:
@@ -187,7 +188,7 @@ def _sum_up() -> int:
 class _Stopped(KeyboardInterrupt):
     """SIGTERM, as queues send it, ends like Ctrl-C; its number is told by the exit status."""
 
-    def __init__(self, number: int, lost: ranks.PeerLostError | None = None) -> None:
+    def __init__(self, number: int, lost: distributed.PeerLostError | None = None) -> None:
         super().__init__(*([str(lost)] if lost else []))
         self.number = number
         self.lost = lost  # why torchrun stops this rank, if another one has failed
@@ -195,9 +196,9 @@ class _Stopped(KeyboardInterrupt):
 
 def _stop(signal_number: int, frame: object) -> None:
     _stopped.append(signal_number)
-    lost = ranks.lost_peer()
+    lost = distributed.lost_peer()
     if lost is None:
-        ranks.tell_end()
+        distributed.report_end()
     raise _Stopped(signal_number, lost)
 
 
@@ -224,7 +225,7 @@ def _no_stop_lost() -> Iterator[None]:
 @contextmanager
 def _folder_of_rank() -> Iterator[None]:
     """Has Hydra write to a folder that goes again, but for the first rank."""
-    if ranks.is_first():
+    if distributed.is_rank0():
         yield
         return
     with TemporaryDirectory() as own:
@@ -238,7 +239,7 @@ def _say_stopped(stop: KeyboardInterrupt) -> int:
     if isinstance(stop, _Stopped) and stop.lost is not None:
         _print_error(stop.lost)
         return 1
-    if not ranks.is_first():
+    if not distributed.is_rank0():
         return 128 + number
     line = "\r\x1b[K" if sys.stderr.isatty() else ""  # over the terminal's ^C
     print(
@@ -251,7 +252,7 @@ def _say_stopped(stop: KeyboardInterrupt) -> int:
 
 def _announce(hydra_config: Any, number: int, folder: Path) -> None:
     """A cell's headline; from then on progress is shown as in a sweep."""
-    if not ranks.is_first():
+    if not distributed.is_rank0():
         return
     progress.choose_for_cells(side_by_side=not _one_by_one(hydra_config))
     count = count_cells(sys.argv[1:], hydra_config.sweeper.get("params") or {})
@@ -261,7 +262,7 @@ def _announce(hydra_config: Any, number: int, folder: Path) -> None:
 
 def _show(text: str) -> None:
     """Prints; a reader who has enough, as `head` has, ends neither a run nor a sweep."""
-    if not ranks.is_first():
+    if not distributed.is_rank0():
         return
     try:
         print(text, flush=True)
@@ -284,17 +285,17 @@ def _told(hydra_config: Any) -> list[str]:
 
 
 def _print_error(error: Exception, again: bool = False) -> None:
-    message = in_one_line(error)
-    if isinstance(error, ranks.PeerLostError):
-        speaks = ranks.is_first() or (error.rank == 0 and ranks.rank() == 1)
+    message = one_line_message(error)
+    if isinstance(error, distributed.PeerLostError):
+        speaks = distributed.is_rank0() or (error.rank == 0 and distributed.rank() == 1)
         if error.is_told or not speaks:
             return
-    elif not ranks.is_first():
-        message = f"{ranks.where()}: {message}"
+    elif not distributed.is_rank0():
+        message = f"{distributed.rank_label()}: {message}"
     if isinstance(error, OSError) and error.errno in _UNWRITABLE:
         message += "; set hydra.run.dir= to a folder that can be written, on a disk with space"
     if again or message not in _printed:
-        say_error(message)
+        print_error(message)
         _printed.append(message)
 
 

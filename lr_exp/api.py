@@ -17,16 +17,21 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException
 from omegaconf.errors import OmegaConfBaseException
 
-from lr_exp import ranks
-from lr_exp.command_line import check_settings, check_words, guard_environment
-from lr_exp.configuration import check_overrides, conf_dir, in_one_line, register, to_settings
-from lr_exp.errors import UserError
-from lr_exp.gpus import choose_gpu
-from lr_exp.hygiene import redact
-from lr_exp.settings import Settings
+from lr_exp import distributed
+from lr_exp.config.command_line import check_arguments, check_settings, guard_environment
+from lr_exp.config.composition import (
+    check_overrides,
+    conf_dir,
+    one_line_message,
+    register,
+    to_settings,
+)
+from lr_exp.config.settings import Settings
+from lr_exp.errors import UserError, redact
+from lr_exp.models.devices import choose_gpu
 
 if TYPE_CHECKING:
-    from lr_exp.data import Question
+    from lr_exp.data.questions import Question
 
 
 def compose(*overrides: str) -> Settings:
@@ -41,7 +46,7 @@ def compose(*overrides: str) -> Settings:
     """
     register()
     guard_environment()
-    check_words(overrides)
+    check_arguments(overrides)
     check_overrides(overrides)
     _check_is_one_run(overrides)
     try:
@@ -52,7 +57,7 @@ def compose(*overrides: str) -> Settings:
             config = hydra.compose("config", list(overrides))
         settings = to_settings(config, overrides)
     except (HydraException, OmegaConfBaseException) as error:
-        raise UserError(redact(in_one_line(error))) from error
+        raise UserError(redact(one_line_message(error))) from error
     check_settings(asdict(settings))
     return settings
 
@@ -70,9 +75,9 @@ def run_experiment(settings: Settings, folder: str | Path) -> dict[str, Any]:
     Raises:
         UserError: something in the settings or the inputs cannot work.
     """
-    from lr_exp.run import run  # imports torch
+    from lr_exp.pipeline.run import run  # imports torch
 
-    if ranks.several():  # a script that torchrun started
+    if distributed.is_distributed():  # a script that torchrun started
         choose_gpu(settings)
     with warnings.catch_warnings():  # as in the program
         warnings.filterwarnings("ignore", category=FutureWarning, module="transformers")
@@ -84,7 +89,7 @@ def read_questions(settings: Settings) -> Sequence["Question"]:
 
     With `data.streaming` they are read from the store as they are asked for, a shard at a time.
     """
-    from lr_exp.inputs import Inputs
+    from lr_exp.pipeline.inputs import Inputs
 
     return Inputs(settings, conf_dir()).questions
 

@@ -16,12 +16,12 @@ from unittest.mock import patch
 import torch
 from torch.distributed.tensor import DTensor
 
-from lr_exp import ranks
+from lr_exp import distributed
+from lr_exp.config.settings import DistillerSettings
 from lr_exp.distiller import distill, trainer
 from lr_exp.distiller.sharding import shard
 from lr_exp.distiller.trainer import ContrastTrainer, pass_losses
 from lr_exp.errors import UserError
-from lr_exp.settings import DistillerSettings
 
 from .test_distiller import SETTINGS, load_expert, train
 
@@ -46,7 +46,7 @@ def stop(step: int, metrics: dict[str, float]) -> None:
 
 
 def main() -> None:
-    ranks.join("cpu")
+    distributed.join("cpu")
     folder = Path(sys.argv[1])
     told: dict[str, Any] = {}
     computed: list[int] = []
@@ -55,7 +55,7 @@ def main() -> None:
 
     def go(name: str, settings: DistillerSettings, **given: Any) -> dict[str, Any]:
         """What the run returned, what it logged, and how many optimizer steps it computed."""
-        place = folder / f"rank-{ranks.rank()}" / name
+        place = folder / f"rank-{distributed.rank()}" / name
         place.parent.mkdir(exist_ok=True)
         seen: list[tuple[int, dict[str, float]]] = []
         given.setdefault("on_log", lambda step, metrics: seen.append((step, metrics)))
@@ -82,7 +82,7 @@ def main() -> None:
 
     distill.shard = measured
     for name, settings in CASES.items():
-        with runs_out_of_memory(1 if name == "tight" and not ranks.is_first() else 100):
+        with runs_out_of_memory(1 if name == "tight" and not distributed.is_rank0() else 100):
             told[name] = go(name, settings)
     for name in ("two-then-one", "two-then-sharded"):
         try:
@@ -92,9 +92,9 @@ def main() -> None:
     told["two-then-sharded"] = go("two-then-sharded", CASES["fsdp"])
     told["one-then-two"] = go("one-then-two", MANY)
     try:
-        with runs_out_of_memory(100 if ranks.is_first() else 0):
+        with runs_out_of_memory(100 if distributed.is_rank0() else 0):
             go("no-memory", MANY)
-    except ranks.SharedError as error:
+    except distributed.SharedError as error:
         told["no-memory"] = str(error)
     try:
         with runs_out_of_memory(0):
@@ -102,14 +102,14 @@ def main() -> None:
     except UserError as error:
         told["no-memory-sharded"] = str(error)
     expert = load_expert()
-    if not ranks.is_first():  # one rank's part is enough
+    if not distributed.is_rank0():  # one rank's part is enough
         expert.model.lm_head.weight.data = torch.full_like(expert.model.lm_head.weight, torch.inf)
     try:
         go("infinite", MANY, expert=expert)
-    except ranks.SharedError as error:
+    except distributed.SharedError as error:
         told["infinite"] = str(error)
-    (folder / f"told-{ranks.rank()}.json").write_text(json.dumps(told), "utf-8")
-    ranks.leave()
+    (folder / f"told-{distributed.rank()}.json").write_text(json.dumps(told), "utf-8")
+    distributed.leave()
 
 
 if __name__ == "__main__":

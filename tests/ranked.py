@@ -44,36 +44,44 @@ def primitives(folder: Path) -> None:
     """Each way in which ranks speak, and its result on each rank, as JSON in `folder`."""
     import torch
 
-    from lr_exp import rank_checks, ranks
+    from lr_exp import distributed
     from lr_exp.errors import UserError
+    from lr_exp.pipeline import rank_checks
     from lr_exp.store import Recipe, Store
 
-    ranks.join("cpu")
+    distributed.join("cpu")
     told: dict[str, object] = {"environment": "WORLD_SIZE" in os.environ}
 
     def fails_at(number: int, job: int) -> int:
         if job == number:
             raise UserError(f"job {job} cannot be done")
-        return 10 * job + ranks.rank()
+        return 10 * job + distributed.rank()
 
     def error_of(call) -> str | None:
         try:
             call()
-        except ranks.SharedError as error:
+        except distributed.SharedError as error:
             return str(error)
         return None
 
     taken: list[list[int]] = []
-    ranks.share_out(range(5), lambda job: fails_at(-1, job), lambda *pair: taken.append([*pair]))
+    distributed.distribute_jobs(
+        range(5), lambda job: fails_at(-1, job), lambda *pair: taken.append([*pair])
+    )
     told["share_out"] = taken
-    told["from_first"] = ranks.from_first(lambda: ranks.rank())
-    told["all_gathered"] = ranks.all_gathered(ranks.rank())
-    told["alike"] = ranks.alike(lambda: ranks.rank())
-    told["together"] = ranks.together(lambda work: work(1) + work(2), lambda n: n + ranks.rank())
-    tensors = [torch.full((2, 2), 1.0 + ranks.rank()), torch.full((3,), 10.0 * ranks.rank())]
-    ranks.sum_up(tensors)
+    told["from_first"] = distributed.run_on_rank0(lambda: distributed.rank())
+    told["all_gathered"] = distributed.all_gather(distributed.rank())
+    told["alike"] = distributed.run_on_all_ranks(lambda: distributed.rank())
+    told["together"] = distributed.run_collectively(
+        lambda work: work(1) + work(2), lambda n: n + distributed.rank()
+    )
+    tensors = [
+        torch.full((2, 2), 1.0 + distributed.rank()),
+        torch.full((3,), 10.0 * distributed.rank()),
+    ]
+    distributed.all_reduce(tensors)
     told["sum_up"] = [tensor.tolist() for tensor in tensors]
-    ranks.check_same({"a": 1})
+    distributed.check_same({"a": 1})
 
     def disk_is_full(*_) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
@@ -82,53 +90,61 @@ def primitives(folder: Path) -> None:
         yield from []
         raise UserError("no prompt fits")
 
-    own_store = Store(folder / f"store-{ranks.rank()}")
+    own_store = Store(folder / f"store-{distributed.rank()}")
     reached: list[int] = []
     told["errors"] = {
         "work of rank 1": error_of(
-            lambda: ranks.share_out(
+            lambda: distributed.distribute_jobs(
                 range(9), lambda job: fails_at(3, job), lambda job, _: reached.append(job)
             )
         ),
         "take": error_of(
-            lambda: ranks.share_out(range(4), lambda job: job, lambda job, _: fails_at(2, job))
-        ),
-        "first": error_of(lambda: ranks.from_first(lambda: fails_at(0, ranks.rank()))),
-        "alike, all": error_of(lambda: ranks.alike(lambda: fails_at(7, 7))),
-        "alike, rank 1": error_of(lambda: ranks.alike(lambda: fails_at(1, ranks.rank()))),
-        "together": error_of(
-            lambda: ranks.together(
-                lambda work: work(),
-                lambda: ranks.share_out([3], lambda job: fails_at(3, job), lambda *_: None),
+            lambda: distributed.distribute_jobs(
+                range(4), lambda job: job, lambda job, _: fails_at(2, job)
             )
         ),
-        "same": error_of(lambda: ranks.check_same({"a": 1, "questions": ranks.rank()})),
+        "first": error_of(
+            lambda: distributed.run_on_rank0(lambda: fails_at(0, distributed.rank()))
+        ),
+        "alike, all": error_of(lambda: distributed.run_on_all_ranks(lambda: fails_at(7, 7))),
+        "alike, rank 1": error_of(
+            lambda: distributed.run_on_all_ranks(lambda: fails_at(1, distributed.rank()))
+        ),
+        "together": error_of(
+            lambda: distributed.run_collectively(
+                lambda work: work(),
+                lambda: distributed.distribute_jobs(
+                    [3], lambda job: fails_at(3, job), lambda *_: None
+                ),
+            )
+        ),
+        "same": error_of(lambda: distributed.check_same({"a": 1, "questions": distributed.rank()})),
         "disk": error_of(
             lambda: Store(folder / "store").make(
                 Recipe("disk", 1, {}, {}),
-                lambda _: ranks.share_out([1], lambda job: job, disk_is_full) or {},
+                lambda _: distributed.distribute_jobs([1], lambda job: job, disk_is_full) or {},
                 together=True,
             )
         ),
-        "jobs": error_of(lambda: ranks.share_out(broken_jobs(), print, print)),
+        "jobs": error_of(lambda: distributed.distribute_jobs(broken_jobs(), print, print)),
         "store": error_of(lambda: rank_checks._check_store(own_store)),
     }
     rank_checks._check_store(Store(folder / "store"))
     told["left in stores"] = [str(path) for path in folder.glob("store*/.seen-*")]
     told["reached"] = reached
-    told["in step"] = ranks.all_gathered(ranks.rank())  # after all those errors
+    told["in step"] = distributed.all_gather(distributed.rank())  # after all those errors
 
     def fails_on_first(_: Path) -> dict[str, object]:
-        if ranks.is_first():
+        if distributed.is_rank0():
             raise RuntimeError("write failed: No space left on device")  # as torch says it
-        ranks.all_gathered("what the others wait in")
+        distributed.all_gather("what the others wait in")
         return {}
 
     try:
         Store(folder / "store").make(Recipe("last", 1, {}, {}), fails_on_first, together=True)
     except Exception as error:
         told["first alone"] = [type(error).__name__, str(error)]
-    (folder / f"{ranks.rank()}.json").write_text(json.dumps(told), "utf-8")
+    (folder / f"{distributed.rank()}.json").write_text(json.dumps(told), "utf-8")
     os._exit(0)  # the first rank's end is what the others notice
 
 
@@ -142,7 +158,7 @@ def elsewhere(folder: Path) -> None:
 def fails_alone(folder: Path) -> None:
     """The program, rank 1 failing where no other one does."""
     from lr_exp.errors import UserError
-    from lr_exp.stages import sampling
+    from lr_exp.pipeline import sampling
 
     if os.environ["RANK"] == "1":
 
@@ -155,7 +171,7 @@ def fails_alone(folder: Path) -> None:
 
 def slow(folder: Path) -> None:
     """The program, taking its time for each rollout; process ids in `folder`."""
-    from lr_exp import generation
+    from lr_exp.inference import generation
 
     (folder / f"pid-{os.environ['RANK']}").write_text(str(os.getpid()), "utf-8")
     answer = generation._in_portions

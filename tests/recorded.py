@@ -15,9 +15,9 @@ from typing import Any
 import pytest
 from hydra import compose, initialize_config_dir
 
-from lr_exp.configuration import conf_dir, register, to_settings
-from lr_exp.run import run
-from lr_exp.settings import Settings
+from lr_exp.config.composition import conf_dir, register, to_settings
+from lr_exp.config.settings import Settings
+from lr_exp.pipeline.run import run
 
 SMALL = (
     *("experiment=demo", "data.max_questions=16", "sampler.batch_size=16"),

@@ -1,8 +1,8 @@
 """What a benchmark's model is asked, and that answers keep to their questions."""
 
-from lr_exp.data import Question
-from lr_exp.decoding import Decoded
+from lr_exp.data.questions import Question
 from lr_exp.evaluator import answer
+from lr_exp.inference.decoding import Decoded
 
 from .test_distiller import load_expert
 
@@ -15,7 +15,7 @@ def test_worked_examples_and_the_system_prompt_reach_the_model(tmp_path, monkeyp
         asked.extend(prompts)
         return [Decoded([5], finished=False) for _ in prompts]
 
-    monkeypatch.setattr("lr_exp.generation.decode_greedily", decode)
+    monkeypatch.setattr("lr_exp.inference.generation.decode_greedily", decode)
     expert = load_expert()
     expert.tokenizer.chat_template = (
         "{% for m in messages %}<|user|>{{ m['content'] }}{% endfor %}<|assistant|>"
@@ -39,7 +39,7 @@ def test_worked_examples_and_the_system_prompt_reach_the_model(tmp_path, monkeyp
 def test_outputs_come_back_in_the_benchmarks_order(tmp_path, monkeypatch):
     """Batches are sorted by length; grading them in that order would compare strangers."""
     monkeypatch.setattr(
-        "lr_exp.generation.decode_greedily",
+        "lr_exp.inference.generation.decode_greedily",
         lambda model, prompts, **_: [Decoded([len(prompt)], finished=True) for prompt in prompts],
     )
     questions = [Question(f"q/{n}", "Tom has 12 pens. " * (n % 4 + 1)) for n in range(7)]

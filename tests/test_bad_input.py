@@ -7,7 +7,7 @@ import json
 
 import pytest
 
-from lr_exp.configuration import conf_dir
+from lr_exp.config.composition import conf_dir
 from lr_exp.errors import UserError
 from lr_exp.sampler.records import import_records
 

@@ -11,6 +11,7 @@ from bench import child, cost, machine, measure, pairs, parts, stages, stream, t
 from bench.__main__ import main
 from lr_exp import progress
 from lr_exp.errors import UserError
+from lr_exp.models import early_exit
 
 from .test_sampler import load_micro
 
@@ -74,7 +75,7 @@ def test_layers_that_two_models_share_cost_once():
     apart = cost.scoring(pair.expert, pair.amateur, [10], 5, 1)
     expert, amateur = (cost.reading(cost.shape(m), [10], 5, 1) for m in (pair.expert, pair.amateur))
     assert apart == expert + amateur
-    early = pairs.lr_models.early_exit(pair.expert, (2,), "early")
+    early = early_exit.early_exit(pair.expert, (2,), "early")
     rest = cost.Shape(**{**vars(cost.shape(early)), "layers": 1})
     expected = expert + cost.reading(rest, [10], 5, 1)
     assert cost.scoring(pair.expert, early, [10], 5, 1).flops == pytest.approx(expected.flops)

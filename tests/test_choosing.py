@@ -5,8 +5,8 @@ import math
 import pytest
 import torch
 
-from lr_exp.choosing import contrastive, greedy, sampled
-from lr_exp.vocabulary import SharedVocabulary
+from lr_exp.inference.strategies import contrastive, greedy, sampled
+from lr_exp.models.vocabulary import SharedVocabulary
 
 FOUR = SharedVocabulary(4)
 EXPERT = torch.tensor([[0.50, 0.30, 0.15, 0.05]]).log()

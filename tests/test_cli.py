@@ -12,11 +12,10 @@ from pathlib import Path
 import pytest
 from hydra import compose, initialize_config_dir
 
-from lr_exp import __version__, configuration, help_page, models
-from lr_exp.configuration import cell_folder, conf_dir, register, to_settings
-from lr_exp.errors import UserError
-from lr_exp.evaluator.benchmarks import benchmark_names, load_benchmark
-from lr_exp.settings import (
+from lr_exp import __version__
+from lr_exp.config import composition, help_page
+from lr_exp.config.composition import cell_folder, conf_dir, register, to_settings
+from lr_exp.config.settings import (
     AmateurSettings,
     BenchmarkSettings,
     DataSettings,
@@ -28,6 +27,9 @@ from lr_exp.settings import (
     Settings,
     WandbSettings,
 )
+from lr_exp.data.benchmarks import benchmark_names, load_benchmark
+from lr_exp.errors import UserError
+from lr_exp.models import loading
 from lr_exp.store.__main__ import main as keeper
 
 ROOT = Path(__file__).parents[1]
@@ -92,7 +94,7 @@ def test_help_shows_the_program_and_not_its_framework(program):
     assert "powered by Hydra" not in page
     assert max(map(len, page.splitlines())) <= 100
     words = set(page.split())
-    for group, options in configuration._groups().items():
+    for group, options in composition._groups().items():
         assert group in words
         assert set(options) <= words
     assert set(benchmark_names(conf_dir())) <= words
@@ -106,9 +108,9 @@ def test_help_shows_the_program_and_not_its_framework(program):
 def test_helps_examples_and_settings_are_sound():
     for words in (["experiment=demo"], ["expert=qwen_math_7b", "beta=0.4"]):
         compose_settings(*words)
-    known = {*configuration._keys(Settings), "hydra.run.dir"}
+    known = {*composition._keys(Settings), "hydra.run.dir"}
     assert set(help_page._SETTINGS) <= known
-    assert set(help_page._GROUPS) == {*configuration._groups(), "benchmark"}
+    assert set(help_page._GROUPS) == {*composition._groups(), "benchmark"}
 
 
 def test_help_shows_the_values_of_the_command(program):
@@ -148,8 +150,8 @@ def mistaken(program, monkeypatch):
     def refuse(*_, **__):
         raise AssertionError("a model was loaded")
 
-    monkeypatch.setattr(models, "load", refuse)
-    monkeypatch.setattr(models, "load_tokenizer", refuse)
+    monkeypatch.setattr(loading, "load", refuse)
+    monkeypatch.setattr(loading, "load_tokenizer", refuse)
 
     def call(*words, **kwargs):
         outcome = program(*words, **kwargs)
@@ -239,7 +241,7 @@ def test_an_error_of_the_program_itself_is_not_shortened(program, monkeypatch):
     def broken(*_, **__):
         raise RuntimeError("a defect")
 
-    monkeypatch.setattr("lr_exp.run.run", broken)
+    monkeypatch.setattr("lr_exp.pipeline.run.run", broken)
     with pytest.raises(RuntimeError, match="a defect"):
         program("expert=micro", "amateur=micro")
 
@@ -420,7 +422,7 @@ def test_the_wheel_carries_the_yaml_where_the_program_looks_for_it(tmp_path, mon
     assert conf_dir() == ROOT / "conf"
     installed = tmp_path / "lr_exp"
     (installed / "conf").mkdir(parents=True)
-    monkeypatch.setattr(configuration, "__file__", str(installed / "configuration.py"))
+    monkeypatch.setattr(composition, "__file__", str(installed / "config" / "composition.py"))
     assert conf_dir() == installed / "conf"
 
 
@@ -429,7 +431,7 @@ def test_an_interrupt_ends_in_one_line_that_says_how_to_go_on(program, monkeypat
     def interrupted(*_: object) -> None:
         signal.raise_signal(number)
 
-    monkeypatch.setattr("lr_exp.run.run", interrupted)
+    monkeypatch.setattr("lr_exp.pipeline.run.run", interrupted)
     outcome = program("experiment=demo")
     assert outcome.status == status
     assert outcome.err == "stopped: the same command goes on where it was\n"
@@ -455,7 +457,7 @@ def test_a_cells_folder_is_cut_where_all_cells_are_alike():
     ],
 )
 def test_the_cells_of_a_sweep_are_counted_before_the_first(words, params, count):
-    assert configuration.count_cells(words, params) == count
+    assert composition.count_cells(words, params) == count
 
 
 def test_a_run_folder_that_cannot_be_made_is_one_line(program):
@@ -478,7 +480,7 @@ def test_an_export_that_is_a_folder_fails_before_sampling(program, tmp_path):
     [
         ("lr_exp.evaluator.grade", ["{}.jsonl"], 2),
         ("lr_exp.store.__main__", ["list", "--store", "{}"], 1),
-        ("lr_exp.list", ["{}"], 1),
+        ("lr_exp.config.listing", ["{}"], 1),
     ],
 )
 def test_every_program_says_its_errors_clean_and_in_one_line(

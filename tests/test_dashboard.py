@@ -15,13 +15,13 @@ with warnings.catch_warnings():  # it writes for pydantic 1
     import wandb_workspaces.reports.v2
     import wandb_workspaces.workspaces  # noqa: F401
 
-from lr_exp.configuration import conf_dir
-from lr_exp.dashboard import contents, panels, report, workspace
-from lr_exp.dashboard.__main__ import main
-from lr_exp.dashboard.published import markdown
+from lr_exp.config.composition import conf_dir
 from lr_exp.errors import UserError
 from lr_exp.report.figures.style import of_method
 from lr_exp.report.names import METHODS
+from lr_exp.tracking.dashboard import contents, panels, report, workspace
+from lr_exp.tracking.dashboard.__main__ import main
+from lr_exp.tracking.dashboard.published import markdown
 
 from .recorded import Record, alone
 

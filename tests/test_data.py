@@ -10,11 +10,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lr_exp.data import Question, fingerprint, load_questions, select_questions
+from lr_exp.config.settings import BenchmarkSettings, DataSettings
+from lr_exp.data.benchmarks import benchmark_names, load_benchmark, load_shots
+from lr_exp.data.formats import FORMATS, last_boxed
+from lr_exp.data.questions import Question, fingerprint, load_questions, select_questions
 from lr_exp.errors import UserError
-from lr_exp.evaluator.benchmarks import benchmark_names, load_benchmark, load_shots
-from lr_exp.formats import FORMATS, last_boxed
-from lr_exp.settings import BenchmarkSettings, DataSettings
 
 ROOT = Path(__file__).parents[1]
 CONF = ROOT / "conf"

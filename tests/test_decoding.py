@@ -4,10 +4,10 @@ import pytest
 import torch
 from transformers import GenerationConfig, GPT2Config, GPT2LMHeadModel
 
-from lr_exp.choosing import sampled
-from lr_exp.decoding import Reader, decode_greedily
-from lr_exp.decoding import decode as decode_with
 from lr_exp.errors import UserError
+from lr_exp.inference.decoding import Reader, decode_greedily
+from lr_exp.inference.decoding import decode as decode_with
+from lr_exp.inference.strategies import sampled
 
 from .test_packing import tiny
 

@@ -16,13 +16,13 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, Qwen2Config, Qwen2
 from transformers.models.qwen2.modeling_qwen2 import Qwen2RMSNorm
 
 from bench import plain
-from lr_exp import models
+from lr_exp.config.settings import DistillerSettings, ModelSettings
 from lr_exp.distiller import distill, trainer
 from lr_exp.distiller.batches import BatchDataset, KeptStep, build_batch, plan_batches
 from lr_exp.distiller.trainer import ContrastTrainer, pass_losses
 from lr_exp.errors import UserError
-from lr_exp.settings import DistillerSettings, ModelSettings
-from lr_exp.supervision import SupervisedTrajectory, Supervision
+from lr_exp.models import loading, locating
+from lr_exp.sampler.supervision import SupervisedTrajectory, Supervision
 
 ROWS, TOKENS = 40, 33  # the model's rows, and the ids that have tokens
 
@@ -204,11 +204,11 @@ SETTINGS = DistillerSettings(
 )
 
 
-def load_expert() -> models.LanguageModel:
-    source = models.locate(
+def load_expert() -> loading.LanguageModel:
+    source = locating.locate(
         ModelSettings(name="micro", package="lr_exp", package_path="micro/models/expert"), "expert"
     )
-    return models.load(source, device="cpu", dtype="float32")
+    return loading.load(source, device="cpu", dtype="float32")
 
 
 def train(folder: Path, expert=None, settings=SETTINGS, on_log=lambda step, metrics: None):
@@ -260,7 +260,7 @@ def test_the_expert_is_left_as_it_was(tmp_path):
 def test_plain_peft_loads_the_adapter_and_plain_transformers_the_merged_model(tmp_path):
     train(tmp_path)
     base = AutoModelForCausalLM.from_pretrained(
-        models.locate(
+        locating.locate(
             ModelSettings(name="m", package="lr_exp", package_path="micro/models/expert"), "expert"
         ).folder,
         dtype=torch.float32,

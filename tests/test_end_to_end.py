@@ -10,16 +10,16 @@ import pytest
 import torch
 from hydra import compose, initialize_config_dir
 
-from lr_exp.configuration import conf_dir, register, to_settings
-from lr_exp.decoding import decode_greedily
+from lr_exp.config.composition import conf_dir, register, to_settings
 from lr_exp.distiller import distill
 from lr_exp.errors import UserError
-from lr_exp.experiment import Experiment
-from lr_exp.prompts import render_prompt
-from lr_exp.run import run
+from lr_exp.inference.decoding import decode_greedily
+from lr_exp.models.prompts import render_prompt
+from lr_exp.pipeline.experiment import Experiment
+from lr_exp.pipeline.run import run
 from lr_exp.sampler import rollout, score
+from lr_exp.sampler.supervision import Supervision
 from lr_exp.store import MANIFEST, Artifact, Store
-from lr_exp.supervision import Supervision
 
 SMALL = [
     "experiment=demo",
@@ -137,7 +137,7 @@ def test_every_source_of_chance_is_started(tmp_path, monkeypatch):
         drawn.append((random.random(), np.random.rand(), torch.rand(1).item()))
         raise StoppedError
 
-    monkeypatch.setattr("lr_exp.run.Experiment", draw)
+    monkeypatch.setattr("lr_exp.pipeline.run.Experiment", draw)
     for _ in range(2):
         with pytest.raises(StoppedError):
             go(tmp_path, "run")
@@ -179,7 +179,9 @@ def test_the_answers_can_be_graded_again_without_a_model(first, capsys):
 
 def test_a_second_run_makes_nothing_again_and_says_the_same(first, monkeypatch):
     tmp_path, summary = first
-    monkeypatch.setattr("lr_exp.models.load", lambda *_, **__: pytest.fail("a model was loaded"))
+    monkeypatch.setattr(
+        "lr_exp.models.loading.load", lambda *_, **__: pytest.fail("a model was loaded")
+    )
     again = go(tmp_path, "again")
     assert again["sample"]["reused"]
     assert again["distill"]["reused"]

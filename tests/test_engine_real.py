@@ -19,13 +19,13 @@ import pytest
 import torch
 import urllib3
 
-from lr_exp import models
-from lr_exp.decoding import decode_greedily
-from lr_exp.engines import Request, Sampling
-from lr_exp.engines.server import ServerEngine
+from lr_exp.config.settings import ModelSettings, ServerSettings
 from lr_exp.errors import UserError
-from lr_exp.prompts import render_prompt
-from lr_exp.settings import ModelSettings, ServerSettings
+from lr_exp.inference.decoding import decode_greedily
+from lr_exp.inference.engines import Request, Sampling
+from lr_exp.inference.engines.server import ServerEngine
+from lr_exp.models import loading, locating
+from lr_exp.models.prompts import render_prompt
 
 from .test_distiller import load_expert
 from .test_end_to_end import go
@@ -92,10 +92,10 @@ def smollm2():
     if LLAMA_SERVER is None:
         pytest.skip("there is no llama-server here")
     try:
-        source = models.locate(SMOLLM2, "expert")
+        source = locating.locate(SMOLLM2, "expert")
     except UserError as error:
         pytest.skip(str(error))
-    expert = models.load(source, device="cpu", dtype="float32")
+    expert = loading.load(source, device="cpu", dtype="float32")
     prompts = [
         render_prompt(
             expert.tokenizer,
@@ -140,7 +140,7 @@ def answered(address: str, source, prompts):
     engine = ServerEngine(ServerSettings(url=address, concurrency=4))
     assert engine.identity["kind"] == "llamacpp"
     assert engine.identity["version"]
-    with engine.open(models.without_weights(source)) as generate:
+    with engine.open(loading.without_weights(source)) as generate:
         return generate([Request(prompt, ROOM, 0) for prompt in prompts], Sampling())
 
 
@@ -192,7 +192,7 @@ def test_transformers_serve_gives_the_supervision_that_the_expert_itself_gives(t
     """It speaks text only: here, where a text has one reading, its ids are proven by it."""
     if not all(importlib.util.find_spec(name) for name in ("fastapi", "uvicorn", "openai")):
         pytest.skip("needs `make serving`")
-    folder = str(Path(models.__file__).parent / "micro" / "models" / "expert")
+    folder = str(Path(loading.__file__).parent / "micro" / "models" / "expert")
     (tmp_path / "cache").mkdir()
     port = free_port()
     words = [str(Path(sys.executable).with_name("transformers")), "serve", folder]

@@ -6,12 +6,12 @@ from dataclasses import replace
 
 import pytest
 
-from lr_exp.decoding import Decoded
-from lr_exp.engines import Request, Sampling, Unreachable, http, remembered_identity
-from lr_exp.engines.server import ServerEngine
+from lr_exp.config.settings import ServerSettings
 from lr_exp.errors import UserError
-from lr_exp.models import LanguageModel
-from lr_exp.settings import ServerSettings
+from lr_exp.inference.decoding import Decoded
+from lr_exp.inference.engines import Request, Sampling, Unreachable, http, remembered_identity
+from lr_exp.inference.engines.server import ServerEngine
+from lr_exp.models.loading import LanguageModel
 
 from .servers import FakeServer, serving
 from .tiny import tiny_tokenizer

@@ -8,13 +8,13 @@ from typing import Any, ClassVar
 
 import pytest
 
-from lr_exp import models
-from lr_exp.decoding import decode_greedily
-from lr_exp.engines import Request, Sampling, http
-from lr_exp.engines.in_process import VllmEngine
+from lr_exp.config.settings import ModelSettings
 from lr_exp.errors import UserError
+from lr_exp.inference.decoding import decode_greedily
+from lr_exp.inference.engines import Request, Sampling, http
+from lr_exp.inference.engines.in_process import VllmEngine
+from lr_exp.models import loading, locating
 from lr_exp.sampler import rollout, score
-from lr_exp.settings import ModelSettings
 
 from .servers import FakeServer, serving
 from .test_distiller import load_expert
@@ -96,9 +96,11 @@ def test_an_engine_gives_the_supervision_that_the_expert_itself_gives(
 ):
     with a_server(micro, kind) as server:
         loads = []
-        load = models.load
+        load = loading.load
         monkeypatch.setattr(
-            models, "load", lambda source, **told: loads.append(source.role) or load(source, **told)
+            loading,
+            "load",
+            lambda source, **kw: loads.append(source.role) or load(source, **kw),
         )
         roll_out = rollout.roll_out
 
@@ -207,9 +209,9 @@ def test_a_model_without_weights_is_described_as_with_them(kind, tmp_path):
             told = json.loads(config.read_text("utf-8")) | {"eos_token_id": [256, 259]}
             config.write_text(json.dumps(told), "utf-8")
         settings = ModelSettings(name="m", path=str(folder))
-    source = models.locate(settings, "expert")
-    bare = models.without_weights(source)
-    loaded = models.load(source, device="cpu", dtype="float32")
+    source = locating.locate(settings, "expert")
+    bare = loading.without_weights(source)
+    loaded = loading.load(source, device="cpu", dtype="float32")
     assert bare.model is None
     for field in ("name", "stop_ids", "vocabulary_size", "context"):
         assert getattr(bare, field) == getattr(loaded, field)
@@ -296,7 +298,7 @@ def test_vllm_gives_the_supervision_that_the_expert_itself_gives(tmp_path, plain
 
 
 def test_vllm_is_loaded_again_for_adapters_and_let_go(stub, micro, tmp_path):
-    source = models.locate(
+    source = locating.locate(
         ModelSettings(name="m", package="lr_exp", package_path="micro/models/expert"), "expert"
     )
     engine = VllmEngine(source, "float32")

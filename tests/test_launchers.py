@@ -17,8 +17,8 @@ import psutil
 import pytest
 from omegaconf import OmegaConf
 
-from lr_exp import cells, launchers
-from lr_exp.configuration import conf_dir
+from lr_exp.config import cells, launchers
+from lr_exp.config.composition import conf_dir
 from lr_exp.report.__main__ import main as report
 
 from . import slurm
@@ -306,13 +306,13 @@ def test_a_file_that_came_along_runs_no_commands_in_jobs(name, content, program,
 
 
 def test_a_copy_of_our_own_launcher_files_is_allowed(tmp_path):
-    from lr_exp.command_line import check_words
+    from lr_exp.config.command_line import check_arguments
 
     place = tmp_path / "hydra" / "launcher"
     place.mkdir(parents=True)
     for path in YAML:
         (place / path.name).write_text(path.read_text("utf-8"), "utf-8")
-    check_words(["--config-dir", str(tmp_path), "hydra.launcher.setup=[module load cuda]"])
+    check_arguments(["--config-dir", str(tmp_path), "hydra.launcher.setup=[module load cuda]"])
 
 
 # Failures of the libraries ----------------------------------------------------------------------
@@ -371,7 +371,7 @@ def test_a_cell_finds_its_folder_and_words_in_another_process(tmp_path, monkeypa
     rebuild, parts = cells.Portable(lambda config: config).__reduce__()
     monkeypatch.chdir("/")
     monkeypatch.setattr(sys, "argv", ["worker", "--node=1"])
-    monkeypatch.setattr("lr_exp.cells.prepare", lambda: None)
+    monkeypatch.setattr("lr_exp.config.cells.prepare", lambda: None)
     monkeypatch.setattr(sys, "excepthook", sys.excepthook)
     monkeypatch.setattr("threading.excepthook", sys.excepthook)
     arrived = rebuild(*parts)

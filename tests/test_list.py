@@ -1,5 +1,6 @@
 """The list of what there is to choose from: complete, true to the YAML, narrow, and fast."""
 
+import csv
 import json
 import subprocess
 import sys
@@ -9,11 +10,10 @@ import pytest
 from hydra import compose, initialize_config_dir
 from safetensors import safe_open
 
-from lr_exp.catalogue.cells import cells_of, choice_of, published_hours
-from lr_exp.catalogue.files import entries
-from lr_exp.catalogue.kinds import KINDS
-from lr_exp.configuration import conf_dir, register
-from lr_exp.list import main
+from lr_exp.config.catalogue import KINDS, cells_of, choice_of, entries, published_hours
+from lr_exp.config.composition import conf_dir, register
+from lr_exp.config.listing import main
+from lr_exp.report import published
 from tests.test_data import COUNTS
 
 ROOT = Path(__file__).parents[1]
@@ -76,7 +76,7 @@ def test_an_unknown_kind_is_one_line(capsys):
 
 def test_it_imports_nothing_heavy(tmp_path):
     code = (
-        "import sys; from lr_exp.list import main; main([]);"
+        "import sys; from lr_exp.config.listing import main; main([]);"
         "print(sorted({'torch', 'transformers', 'datasets', 'pandas', 'wandb'} & set(sys.modules)))"
     )
     done = subprocess.run(  # noqa: S603
@@ -167,8 +167,11 @@ def test_experiments_choose_what_hydra_composes(name):
 def test_published_costs_are_those_of_the_papers_own_runs_only():
     def hours(name):
         entry = next(entry for entry in entries(CONF / "sweep") if entry.name == name)
-        return published_hours(cells_of(CONF, entry.content))
+        return published_hours(CONF, cells_of(CONF, entry.content))
 
+    with (Path(published.__file__).parent / "published" / "efficiency.csv").open() as file:
+        expected = [float(row["hours"]) for row in csv.DictReader(file)]
+    assert sorted(hours("efficiency")) == sorted(expected)
     assert sum(hours("efficiency")) == pytest.approx(22.65)
     assert len(hours("main_results")) == 8  # the 7B instruct model has none
     assert hours("ablation") == [0.5]  # its SFT sees fewer questions than theirs

@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from lr_exp.data import load_questions
-from lr_exp.settings import DataSettings
-from lr_exp.supervision import SupervisedTrajectory, Supervision
+from lr_exp.config.settings import DataSettings
+from lr_exp.data.questions import load_questions
+from lr_exp.sampler.supervision import SupervisedTrajectory, Supervision
 
 COUNT, RUNS = 10_000, 10
 WORDS = [

@@ -8,19 +8,19 @@ from dataclasses import replace
 import pytest
 import torch
 
-from lr_exp import models
-from lr_exp.data import Question
-from lr_exp.decoding import decode_greedily
+from lr_exp.config.settings import EvaluatorSettings, ModelSettings, Settings
+from lr_exp.data.questions import Question
 from lr_exp.distiller import distill, trainer
 from lr_exp.distiller.batches import build_batch, halves
 from lr_exp.errors import UserError
-from lr_exp.generation import by_sampling
-from lr_exp.inputs import Inputs
-from lr_exp.memory_limits import ran_out_of_memory
+from lr_exp.inference.decoding import decode_greedily
+from lr_exp.inference.generation import sampled_decoding
+from lr_exp.inference.out_of_memory import is_out_of_memory
+from lr_exp.models import devices, loading, locating
+from lr_exp.models.vocabulary import SharedVocabulary
+from lr_exp.pipeline.inputs import Inputs
 from lr_exp.sampler import rollout, score
-from lr_exp.settings import EvaluatorSettings, ModelSettings, Settings
-from lr_exp.shards import read_shards, shard_paths
-from lr_exp.vocabulary import SharedVocabulary
+from lr_exp.store.shards import read_shards, shard_paths
 
 from .test_distiller import SETTINGS, a_supervision, every_step, packed_losses, precise_model, train
 from .test_sampler import load_micro
@@ -42,8 +42,8 @@ def pair(tmp_path_factory):
 
     def load(name, seed):
         made = tiny_model(folder, name, seed=seed)
-        source = models.locate(ModelSettings(name=name, path=str(made)), "expert")
-        return models.load(source, device="cpu", dtype="float32")
+        source = locating.locate(ModelSettings(name=name, path=str(made)), "expert")
+        return loading.load(source, device="cpu", dtype="float32")
 
     return load("expert", 0), load("amateur", 1)
 
@@ -54,7 +54,7 @@ def pair(tmp_path_factory):
 def test_the_cpus_own_error_is_known():
     with pytest.raises(RuntimeError) as caught:
         torch.empty(2**59)
-    assert ran_out_of_memory(caught.value)
+    assert is_out_of_memory(caught.value)
 
 
 @pytest.mark.parametrize(
@@ -68,7 +68,7 @@ def test_the_cpus_own_error_is_known():
     ],
 )
 def test_other_errors_are_not_taken_for_it(error, means_it):
-    assert ran_out_of_memory(error) is means_it
+    assert is_out_of_memory(error) is means_it
 
 
 # Rollout and evaluation --------------------------------------------------------------------------
@@ -105,7 +105,9 @@ def test_a_batch_that_does_not_fit_is_halved_and_said_once(
 ):
     expected = roll_out(pair[0], tmp_path / "small", 1)
     tried = []
-    monkeypatch.setattr("lr_exp.generation.decode_greedily", tight_decoder(1, error, tried))
+    monkeypatch.setattr(
+        "lr_exp.inference.generation.decode_greedily", tight_decoder(1, error, tried)
+    )
     found = roll_out(pair[0], tmp_path / "tight", 5)
     assert found == expected
     assert tried == [5, 2, *[1] * 7]  # once halved it stays so
@@ -115,7 +117,9 @@ def test_a_batch_that_does_not_fit_is_halved_and_said_once(
 
 
 def test_a_question_that_does_not_fit_alone_names_what_to_change(tmp_path, pair, monkeypatch):
-    monkeypatch.setattr("lr_exp.generation.decode_greedily", tight_decoder(0, ERRORS[0], []))
+    monkeypatch.setattr(
+        "lr_exp.inference.generation.decode_greedily", tight_decoder(0, ERRORS[0], [])
+    )
     with pytest.raises(
         UserError, match=r"the smallest part does not fit in memory.*max_new_tokens"
     ):
@@ -124,14 +128,14 @@ def test_a_question_that_does_not_fit_alone_names_what_to_change(tmp_path, pair,
 
 def test_other_errors_of_a_batch_go_through(tmp_path, pair, monkeypatch):
     broken = tight_decoder(0, RuntimeError("a bug"), [])
-    monkeypatch.setattr("lr_exp.generation.decode_greedily", broken)
+    monkeypatch.setattr("lr_exp.inference.generation.decode_greedily", broken)
     with pytest.raises(RuntimeError, match="a bug"):
         roll_out(pair[0], tmp_path / "none", 4)
 
 
 def test_parts_of_a_sampled_batch_draw_apart(pair):
     """Two halves with one seed would draw the same numbers."""
-    decode = by_sampling(
+    decode = sampled_decoding(
         pair[0], [[3, 1, 4]] * 4, max_new_tokens=8, temperature=1.0, top_p=1.0, seed=0
     )
     first, second = decode(7, [0, 1]), decode(7, [2, 3], 2)
@@ -275,15 +279,15 @@ def old_gpu(monkeypatch):
     ],
 )
 def test_a_gpu_without_bfloat16_computes_in_float32(old_gpu, caplog, dtype, becomes, warned):
-    assert models.resolve_dtype(dtype, "cuda") == becomes
+    assert devices.resolve_dtype(dtype, "cuda") == becomes
     assert ["Old GPU has no bfloat16" in line for line in warnings_of(caplog)] == [True] * warned
 
 
 def test_a_gpu_with_bfloat16_says_nothing(monkeypatch, caplog):
     monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation=True: True)
     for dtype in ("auto", "bfloat16"):
-        assert models.resolve_dtype(dtype, "cuda") == "bfloat16"
-    assert models.resolve_dtype("bfloat16", "cpu") == "bfloat16"
+        assert devices.resolve_dtype(dtype, "cuda") == "bfloat16"
+    assert devices.resolve_dtype("bfloat16", "cpu") == "bfloat16"
     assert warnings_of(caplog) == []
 
 
@@ -291,22 +295,22 @@ def test_a_gpu_with_bfloat16_says_nothing(monkeypatch, caplog):
 
 
 def test_attention_that_a_model_does_not_have_lists_those_it_has(tmp_path):
-    source = models.locate(ModelSettings(name="m", path=str(tiny_model(tmp_path))), "expert")
+    source = locating.locate(ModelSettings(name="m", path=str(tiny_model(tmp_path))), "expert")
     absent = replace(source, attention="flash_attention_3")
     with pytest.raises(UserError, match=r"attention=flash_attention_3: .* it has eager, sdpa"):
-        models.load(absent, device="cpu", dtype="float32")
+        loading.load(absent, device="cpu", dtype="float32")
     damaged = replace(source, attention="eager")
     (source.folder / "model.safetensors").write_bytes(b"broken")
     with pytest.raises(UserError, match=r"the weights in .* cannot be loaded"):
-        models.load(damaged, device="cpu", dtype="float32")
+        loading.load(damaged, device="cpu", dtype="float32")
 
 
 def test_every_attention_gives_the_same(tmp_path):
-    source = models.locate(ModelSettings(name="m", path=str(tiny_model(tmp_path))), "expert")
+    source = locating.locate(ModelSettings(name="m", path=str(tiny_model(tmp_path))), "expert")
     ids = torch.tensor([[3, 1, 4, 1, 5]])
     found = []
     for attention in (None, "eager", "sdpa"):
-        loaded = models.load(replace(source, attention=attention), device="cpu", dtype="float32")
+        loaded = loading.load(replace(source, attention=attention), device="cpu", dtype="float32")
         assert attention in (None, loaded.model.config._attn_implementation)
         with torch.inference_mode():
             found.append(loaded.model(ids).logits)
@@ -336,7 +340,7 @@ def test_a_random_model_needs_a_config_alone(tmp_path):
     settings = ModelSettings(name="m", path=str(folder), init="random")
     state = torch.random.get_rng_state()
     loaded = [
-        models.load(models.locate(settings, role), device="cpu", dtype="float32")
+        loading.load(locating.locate(settings, role), device="cpu", dtype="float32")
         for role in ("expert", "expert", "amateur")
     ]
     assert torch.equal(torch.random.get_rng_state(), state)
@@ -346,7 +350,7 @@ def test_a_random_model_needs_a_config_alone(tmp_path):
     ids = loaded[0].tokenizer("Tom has 4 péns.")["input_ids"]
     assert loaded[0].tokenizer.decode(ids) == "Tom has 4 péns."
     with pytest.raises(UserError, match="no weights"):
-        models.locate(replace(settings, init="pretrained"), "expert")
+        locating.locate(replace(settings, init="pretrained"), "expert")
     with pytest.raises(UserError, match="init='zero' is not known"):
         ModelSettings(name="m", init="zero")
 
@@ -355,11 +359,11 @@ def test_a_random_model_of_no_language_model_says_so(tmp_path):
     (tmp_path / "config.json").write_text(json.dumps({"model_type": "no_such"}), "utf-8")
     settings = ModelSettings(name="m", path=str(tmp_path), init="random")
     with pytest.raises(UserError, match="init=random: no model"):
-        models.load(models.locate(settings, "expert"), device="cpu", dtype="float32")
+        loading.load(locating.locate(settings, "expert"), device="cpu", dtype="float32")
 
 
 def test_the_micro_experts_address_is_what_it_was():
-    source = models.locate(
+    source = locating.locate(
         ModelSettings(name="micro", package="lr_exp", package_path="micro/models/expert"), "expert"
     )
     assert (source.init, source.attention) == ("pretrained", None)

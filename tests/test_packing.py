@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from transformers import LlamaConfig, LlamaForCausalLM, Qwen2Config, Qwen2ForCausalLM
 
 from lr_exp.errors import UserError
-from lr_exp.packing import check_packing, groups_within, pack, read_logits
+from lr_exp.models.packing import check_packing, groups_within, pack, read_logits
 
 from .test_sampler import load_micro
 

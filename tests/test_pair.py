@@ -2,8 +2,8 @@
 
 import pytest
 
-from lr_exp.pair import odd_pair
 from lr_exp.report.published import KL_PROFILE
+from lr_exp.sampler.diagnostics import diagnose_pair
 
 
 def profile(quiet, loud, *, mean=0.3, steps=16818, expert=0.015, amateur=0.3):
@@ -50,12 +50,12 @@ MASTER = profile(0.9815, 0.0177, mean=0.0176, expert=0.0148, amateur=0.0082)
 
 @pytest.mark.parametrize("name", GOOD)
 def test_pairs_that_teach_are_not_accused(name):
-    assert odd_pair(GOOD[name]) == []
+    assert diagnose_pair(GOOD[name]) == []
 
 
 @pytest.mark.parametrize("name", NEAR)
 def test_an_amateur_like_the_expert_is_told_of(name):
-    (told,) = odd_pair(NEAR[name])
+    (told,) = diagnose_pair(NEAR[name])
     assert "hardly differs" in told
     assert f"{100 * NEAR[name]['share_above_0.4']:.1f} % of the steps" in told
     assert "choose a weaker amateur" in told
@@ -63,13 +63,13 @@ def test_an_amateur_like_the_expert_is_told_of(name):
 
 @pytest.mark.parametrize("name", FAR)
 def test_an_amateur_that_babbles_is_told_of(name):
-    (told,) = odd_pair(FAR[name])
+    (told,) = diagnose_pair(FAR[name])
     assert "nearly everywhere" in told
     assert "amateur.drop_layers" in told
 
 
 def test_an_amateur_that_is_surer_than_the_expert_is_told_of_without_any_benchmark():
-    near, sure = odd_pair(MASTER)
+    near, sure = diagnose_pair(MASTER)
     assert "hardly differs" in near
     assert "0.008 against 0.015 nats" in sure
     assert "evaluator.gap=sampled" in sure
@@ -77,33 +77,33 @@ def test_an_amateur_that_is_surer_than_the_expert_is_told_of_without_any_benchma
 
 def test_a_stronger_amateur_is_told_of_once():
     """The measured gap says it; the sign of it would say it again."""
-    stronger, near = odd_pair(MASTER, gap(24, 85))
+    stronger, near = diagnose_pair(MASTER, gap(24, 85))
     assert "stronger than the expert: 85.0 % of g right against 24.0 %" in stronger
     assert "hardly differs" in near
 
 
 @pytest.mark.parametrize("numbers", [(24, 0), (24, 8), (3, 0, 3)])
 def test_a_gap_beyond_its_error_is_silent(numbers):
-    assert odd_pair(GOOD["micro"], gap(*numbers)) == []
+    assert diagnose_pair(GOOD["micro"], gap(*numbers)) == []
 
 
 @pytest.mark.parametrize("numbers", [(24, 19), (24, 24), (24, 29), (1, 0, 2), (0, 1, 2)])
 def test_a_gap_within_its_error_says_nothing_of_either(numbers):
-    (told,) = odd_pair(GOOD["micro"], gap(*numbers))
+    (told,) = diagnose_pair(GOOD["micro"], gap(*numbers))
     assert "cannot be told from the expert" in told
     assert "evaluator.max_examples" in told
 
 
 def test_no_right_answer_of_either_asks_for_sampled_answers():
     """Greedily the micro expert is always wrong, and so is its amateur."""
-    (told,) = odd_pair(GOOD["micro"], gap(0, 0, decoder="greedy"))
+    (told,) = diagnose_pair(GOOD["micro"], gap(0, 0, decoder="greedy"))
     assert "evaluator.gap=sampled" in told
 
 
 def test_a_handful_of_steps_accuses_nobody():
-    assert odd_pair(profile(1.0, 0.0, steps=60)) == []
-    assert odd_pair(profile(0.3, 0.5, steps=20)) == []
-    assert len(odd_pair(profile(1.0, 0.0, steps=600))) == 1
+    assert diagnose_pair(profile(1.0, 0.0, steps=60)) == []
+    assert diagnose_pair(profile(0.3, 0.5, steps=20)) == []
+    assert len(diagnose_pair(profile(1.0, 0.0, steps=600))) == 1
 
 
 @pytest.mark.parametrize(
@@ -117,4 +117,4 @@ def test_a_handful_of_steps_accuses_nobody():
     ],
 )
 def test_where_no_amateur_was_asked_nothing_is_said(empty):
-    assert odd_pair(empty) == []
+    assert diagnose_pair(empty) == []

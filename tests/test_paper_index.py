@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from lr_exp.configuration import check_overrides, conf_dir
+from lr_exp.config.composition import check_overrides, conf_dir
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGE = (ROOT / "PAPER.md").read_text("utf-8")

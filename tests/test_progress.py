@@ -294,10 +294,10 @@ def test_a_piped_sweep_says_a_headline_and_a_table_a_cell(program):
 def test_on_a_terminal_an_error_stands_on_a_line_of_its_own(tmp_path):
     """A real one: the bar of a stage that fails is ended before the error is said."""
     code = (
-        "import sys; from lr_exp.progress import Progress; from lr_exp.hygiene import say_error\n"
+        "import sys; from lr_exp.progress import Progress; from lr_exp.errors import print_error\n"
         "try:\n"
         "    with Progress('score', 2, 'answer') as shown: shown.add(); raise ValueError('odd')\n"
-        "except ValueError as error: say_error(error)"
+        "except ValueError as error: print_error(error)"
     )
     ours, theirs = pty.openpty()
     environment = {k: v for k, v in os.environ.items() if k != "CI"} | {"TERM": "xterm"}

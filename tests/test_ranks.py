@@ -12,11 +12,13 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from lr_exp import gpus, rank_checks, ranks
-from lr_exp.configuration import conf_dir
+from lr_exp import distributed
+from lr_exp.config.composition import conf_dir
+from lr_exp.distributed import place
 from lr_exp.errors import UserError
-from lr_exp.inputs import Inputs
-from lr_exp.ranks import place
+from lr_exp.models import devices
+from lr_exp.pipeline import rank_checks
+from lr_exp.pipeline.inputs import Inputs
 
 from .ranked import ended, torchrun
 from .test_end_to_end import SMALL, contents, go, settings_for
@@ -279,11 +281,16 @@ def test_what_ranks_are_compared_by(tmp_path):
 
 
 def test_one_process_needs_no_group():
-    assert (ranks.rank(), ranks.count(), ranks.is_first(), ranks.several()) == (0, 1, True, False)
+    assert (
+        distributed.rank(),
+        distributed.world_size(),
+        distributed.is_rank0(),
+        distributed.is_distributed(),
+    ) == (0, 1, True, False)
     taken = []
-    ranks.share_out([1, 2], lambda job: 2 * job, lambda *pair: taken.append(pair))
+    distributed.distribute_jobs([1, 2], lambda job: 2 * job, lambda *pair: taken.append(pair))
     assert taken == [(1, 2), (2, 4)]
-    assert ranks.lost_peer() is None
+    assert distributed.lost_peer() is None
 
 
 def test_a_launcher_and_torchrun_exclude_each_other(program, monkeypatch):
@@ -294,20 +301,20 @@ def test_a_launcher_and_torchrun_exclude_each_other(program, monkeypatch):
 
 def test_each_rank_takes_a_gpu_of_its_own(monkeypatch):
     for visible, local_rank, own in ((None, 3, "3"), ("4,6", 1, "6"), ("", 1, "")):
-        gpus._take_own.cache_clear()
+        devices._take_own.cache_clear()
         monkeypatch.setattr(place, "_place", place._Place(5, 8, local_rank, local_rank + 1))
         monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
         if visible is not None:
             monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
-        gpus.choose_gpu(SimpleNamespace(device="auto"))
+        devices.choose_gpu(SimpleNamespace(device="auto"))
         assert os.environ["CUDA_VISIBLE_DEVICES"] == own
-    gpus._take_own.cache_clear()
+    devices._take_own.cache_clear()
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "4,6")
     monkeypatch.setattr(place, "_place", place._Place(2, 4, 2, 4))
     with pytest.raises(UserError, match="4 processes of this run are on one host"):
-        gpus.choose_gpu(SimpleNamespace(device="cuda"))
-    with pytest.raises(UserError, match="device=cuda:1 is one GPU, and this host has 4"):
-        gpus.choose_gpu(SimpleNamespace(device="cuda:1"))
-    gpus.choose_gpu(SimpleNamespace(device="cpu"))
+        devices.choose_gpu(SimpleNamespace(device="cuda"))
+    with pytest.raises(UserError, match="device=cuda:1 is one GPU, but this host runs 4"):
+        devices.choose_gpu(SimpleNamespace(device="cuda:1"))
+    devices.choose_gpu(SimpleNamespace(device="cpu"))
     assert os.environ["CUDA_VISIBLE_DEVICES"] == "4,6"
-    gpus._take_own.cache_clear()
+    devices._take_own.cache_clear()

@@ -7,10 +7,10 @@ import pytest
 import torch
 
 from lr_exp import contrast
+from lr_exp.config.settings import MethodSettings
 from lr_exp.sampler import reading, select
-from lr_exp.settings import MethodSettings
-from lr_exp.shards import read_shards
-from lr_exp.supervision import Supervision
+from lr_exp.sampler.supervision import Supervision
+from lr_exp.store.shards import read_shards
 from tests.test_sampler import (
     ALPHA,
     BETA,

@@ -8,6 +8,13 @@ from pathlib import Path
 import pytest
 from omegaconf import OmegaConf
 
+from lr_exp.config.settings import (
+    AmateurSettings,
+    DataSettings,
+    ExpertSettings,
+    MethodSettings,
+    Settings,
+)
 from lr_exp.report import published
 from lr_exp.report.names import ABSENT, Setup
 from lr_exp.report.rows import sweeps
@@ -19,13 +26,6 @@ from lr_exp.report.tables.gap import gap_table
 from lr_exp.report.tables.kl_profile import kl_profile_table
 from lr_exp.report.tables.table import Column, Table, signed
 from lr_exp.report.write import csv_text, latex_table, markdown_table, markdown_text, plain_table
-from lr_exp.settings import (
-    AmateurSettings,
-    DataSettings,
-    ExpertSettings,
-    MethodSettings,
-    Settings,
-)
 from tests.test_report_runs import write_failed, write_run
 
 CONF = Path(__file__).parents[1] / "conf"

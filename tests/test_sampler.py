@@ -7,15 +7,15 @@ from dataclasses import replace
 import pytest
 import torch
 
-from lr_exp import models
-from lr_exp.data import Question, load_questions
+from lr_exp.config.settings import DataSettings, MethodSettings, ModelSettings
+from lr_exp.data.questions import Question, load_questions
 from lr_exp.errors import UserError
-from lr_exp.prompts import render_prompt
+from lr_exp.models import loading, locating
+from lr_exp.models.prompts import render_prompt
+from lr_exp.models.vocabulary import SharedVocabulary, shared_vocabulary
 from lr_exp.sampler import records, rollout, score, select
-from lr_exp.settings import DataSettings, MethodSettings, ModelSettings
-from lr_exp.shards import read_shards, shard_paths
-from lr_exp.supervision import SupervisedTrajectory, Supervision
-from lr_exp.vocabulary import SharedVocabulary, shared_vocabulary
+from lr_exp.sampler.supervision import SupervisedTrajectory, Supervision
+from lr_exp.store.shards import read_shards, shard_paths
 
 SYSTEM = "Please reason step by step."
 ALPHA, BETA = 0.2, 0.4
@@ -23,12 +23,12 @@ METHOD = MethodSettings(name="lightreasoner")
 NEW_TOKENS = 64  # enough to meet kept steps, short enough for the plain loop
 
 
-def load_micro(name: str) -> models.LanguageModel:
+def load_micro(name: str) -> loading.LanguageModel:
     path = f"micro/models/{name}"
-    source = models.locate(
+    source = locating.locate(
         ModelSettings(name=name, package="lr_exp", package_path=path), role="expert"
     )
-    return models.load(source, device="cpu", dtype="float32")
+    return loading.load(source, device="cpu", dtype="float32")
 
 
 @pytest.fixture(scope="module")

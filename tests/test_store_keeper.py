@@ -9,13 +9,7 @@ import pytest
 from lr_exp.errors import UserError
 from lr_exp.store import MANIFEST, Recipe, Store, write_atomically
 from lr_exp.store.__main__ import main
-from lr_exp.store.inventory import (
-    REFERENCES,
-    entries,
-    note_reference,
-    prune,
-    unreferenced,
-)
+from lr_exp.store.inventory import REFERENCES, entries, prune, record_reference, unreferenced
 
 
 def recipe(number: int, stage: str = "rollout") -> Recipe:
@@ -49,7 +43,7 @@ def filled(tmp_path):
     """A store of three artifacts; a run refers to the first."""
     root, run = tmp_path / "store", tmp_path / "runs" / "one"
     run.mkdir(parents=True)
-    store = Store(root, on_use=lambda name: note_reference(run, name))
+    store = Store(root, on_use=lambda name: record_reference(run, name))
     first = put(store, 1)
     store = Store(root)
     return root, run, [first, put(store, 2), put(store, 3)]
@@ -57,7 +51,7 @@ def filled(tmp_path):
 
 def test_a_run_notes_what_it_asks_for_before_it_is_made(tmp_path):
     """A run that is stopped in the middle of an artifact refers to it, too."""
-    store = Store(tmp_path / "store", on_use=lambda name: note_reference(tmp_path, name))
+    store = Store(tmp_path / "store", on_use=lambda name: record_reference(tmp_path, name))
 
     def stopped(folder: Path) -> dict:
         (folder / "half").write_text("a")
@@ -120,7 +114,7 @@ def test_pruning_keeps_a_referred_artifact_that_is_unfinished(filled, call):
     root, run, names = filled
     (root / names[1]).rename(root / f"{names[1]}.part")
     (root / names[2]).rename(root / f"{names[2]}.part")
-    note_reference(run, names[1])
+    record_reference(run, names[1])
     assert call(root, "prune", run, "--yes")[0] == 0
     assert {entry.name for entry in entries(root)} == set(names[:2])
 
@@ -314,7 +308,7 @@ def test_references_that_are_damaged_stop_the_pruning(filled, call, content):
     assert status == 1
     assert "is damaged" in err
     assert all((root / name).exists() for name in names)
-    note_reference(run, names[0])  # the same command again mends them
+    record_reference(run, names[0])  # the same command again mends them
     assert (run / REFERENCES).read_text() == f"{names[0]}\n"
 
 
@@ -322,7 +316,7 @@ def test_what_a_run_asked_for_meanwhile_stays(filled):
     root, run, names = filled
     going = unreferenced(root, [run])
     assert {entry.name for entry in going} == set(names[1:])
-    note_reference(run, names[1])
+    record_reference(run, names[1])
     assert [entry.name for entry in prune(going, [run])] == [names[2]]
     assert (root / names[1]).exists()
 

@@ -8,33 +8,33 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from lr_exp import stored_questions, streaming
 from lr_exp.api import compose, read_questions
-from lr_exp.blocks import Blocks, Repeated
-from lr_exp.configuration import conf_dir
-from lr_exp.data import (
+from lr_exp.config.composition import conf_dir
+from lr_exp.config.settings import DataSettings, MethodSettings
+from lr_exp.data import stored_questions, streaming
+from lr_exp.data.lazy import Blocks, Repeated
+from lr_exp.data.questions import (
     Question,
     fingerprint,
     load_questions,
     prompts_fingerprint,
     stream_questions,
 )
+from lr_exp.data.stored_questions import StoredQuestions, write_questions
+from lr_exp.data.streaming import streamed_questions
 from lr_exp.errors import UserError
-from lr_exp.inputs import Inputs
-from lr_exp.outcome import choices
+from lr_exp.pipeline.identity import cell_of
+from lr_exp.pipeline.inputs import Inputs
+from lr_exp.pipeline.outcome import choices
 from lr_exp.sampler import references, rollout, select
-from lr_exp.settings import DataSettings, MethodSettings
-from lr_exp.shards import read_shards, shard_number, shard_path, shard_paths
-from lr_exp.store import Store
-from lr_exp.stored_questions import StoredQuestions, write_questions
-from lr_exp.streaming import streamed_questions
-from lr_exp.supervision import (
+from lr_exp.sampler.supervision import (
     StoredSupervision,
     SupervisedTrajectory,
     Supervision,
     SupervisionWriter,
 )
-from lr_exp.tracking import cell_of
+from lr_exp.store import Store
+from lr_exp.store.shards import read_shards, shard_number, shard_path, shard_paths
 from tests.test_data import mirror
 from tests.test_methods import write_answers
 from tests.test_sampler import pair, questions, sample, shared
@@ -479,7 +479,7 @@ def test_a_prompt_that_is_too_long_stops_a_list_before_the_first_answer(
     tmp_path, monkeypatch, pair, questions
 ):
     """A stream is stopped at its window, and what was answered before it stays."""
-    from lr_exp import generation
+    from lr_exp.inference import generation
 
     monkeypatch.setattr(rollout, "WINDOW", 4)
     monkeypatch.setattr(generation, "WINDOW", 4)
@@ -502,7 +502,7 @@ def test_written_supervision_is_the_selected_one(
     tmp_path, monkeypatch, pair, shared, questions, steps
 ):
     """Window by window, with as few answers in memory, and yet in the questions' order."""
-    from lr_exp import generation
+    from lr_exp.inference import generation
 
     monkeypatch.setattr(generation, "WINDOW", 6)
     folders = sample(tmp_path, pair, shared, questions, batch_size=2)
@@ -524,7 +524,7 @@ def test_written_supervision_is_the_selected_one(
 
 
 def test_selection_holds_a_window_of_rows(tmp_path, monkeypatch, pair, shared, questions):
-    from lr_exp import generation
+    from lr_exp.inference import generation
 
     monkeypatch.setattr(generation, "WINDOW", 4)
     monkeypatch.setattr(select, "WINDOW", 4)
@@ -680,7 +680,7 @@ def test_the_millionth_shard_comes_last(tmp_path):
 
 def test_supervision_may_have_lists_with_wide_offsets():
     """Beyond 2**31 ids; nobody holds so many in a test."""
-    from lr_exp import supervision
+    from lr_exp.sampler import supervision
 
     narrow = Supervision([trajectory()])
     fields = [field.with_type(supervision._large(field.type)) for field in supervision.SCHEMA]

@@ -9,8 +9,8 @@ import pytest
 from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
-from lr_exp.configuration import cell_folder, conf_dir, narrow_sweep, register, to_settings
-from lr_exp.evaluator.benchmarks import load_benchmark
+from lr_exp.config.composition import cell_folder, conf_dir, narrow_sweep, register, to_settings
+from lr_exp.data.benchmarks import load_benchmark
 from tests.test_data import HUB, needs_hub
 from tests.tiny import tiny_model
 

@@ -10,8 +10,8 @@ from typing import ClassVar
 
 import pytest
 
-from lr_exp.run_folder import METRICS
-from lr_exp.settings import WandbSettings
+from lr_exp.config.settings import WandbSettings
+from lr_exp.store.run_folder import METRICS
 from lr_exp.tracking import Tracker, recorder
 
 

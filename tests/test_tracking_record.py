@@ -9,14 +9,15 @@ from types import SimpleNamespace
 import pytest
 
 import lr_exp
-from lr_exp.configuration import conf_dir
+from lr_exp.config.composition import conf_dir
 from lr_exp.distiller import distill
 from lr_exp.distiller.trainer import ContrastTrainer
 from lr_exp.evaluator import answer, grade
-from lr_exp.inputs import Inputs
-from lr_exp.outcome import choices
+from lr_exp.pipeline.identity import cell_of, config_of
+from lr_exp.pipeline.inputs import Inputs
+from lr_exp.pipeline.outcome import choices
 from lr_exp.sampler import rollout, score, select
-from lr_exp.tracking import cell_of, config_of, show
+from lr_exp.tracking import show
 from lr_exp.tracking.trajectories import COLUMNS, entropy_histogram, rows
 
 from .recorded import Record, alone, go, settings_for

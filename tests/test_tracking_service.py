@@ -28,7 +28,7 @@ from typing import Any
 import psutil
 import pytest
 
-from lr_exp.run_folder import METRICS
+from lr_exp.store.run_folder import METRICS
 from lr_exp.tracking import uploader
 from tests.recorded import read_rows
 
@@ -38,7 +38,7 @@ JITTER_SECONDS = 3.0  # of two processes that start and import wandb on a busy m
 PROGRAM = """
 import logging, sys, time
 from pathlib import Path
-from lr_exp.settings import WandbSettings
+from lr_exp.config.settings import WandbSettings
 from lr_exp.store import Recipe, Store
 from lr_exp.tracking import Cell, Tracker
 

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from lr_exp.errors import UserError
-from lr_exp.vocabulary import shared_vocabulary
+from lr_exp.models.vocabulary import shared_vocabulary
 
 
 class Table:

@@ -15,8 +15,8 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from lr_exp.packing import groups_within, pack
-from lr_exp.supervision import Supervision
+from lr_exp.models.packing import groups_within, pack
+from lr_exp.sampler.supervision import Supervision
 
 
 @dataclass(frozen=True)

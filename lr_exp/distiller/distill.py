@@ -25,17 +25,17 @@ from transformers import (
 )
 from transformers.trainer_callback import TrainerState
 
-from lr_exp import ranks
+from lr_exp import distributed
+from lr_exp.config.settings import DistillerSettings
 from lr_exp.distiller.batches import BatchDataset, plan_batches
 from lr_exp.distiller.sharding import shard
 from lr_exp.distiller.trainer import ContrastTrainer
 from lr_exp.errors import UserError, first_line
-from lr_exp.models import LanguageModel
-from lr_exp.packing import pass_size
+from lr_exp.models.loading import LanguageModel
+from lr_exp.models.packing import pass_size
 from lr_exp.progress import Progress
-from lr_exp.settings import DistillerSettings
+from lr_exp.sampler.supervision import Supervision
 from lr_exp.store import write_atomically
-from lr_exp.supervision import Supervision
 
 log = logging.getLogger(__name__)
 
@@ -80,7 +80,7 @@ def distill(
         Facts: `optimizer_steps`, `batch_size`, `tuned_tokens` (kept steps trained, repeats
         counted), `kept_steps` (different ones there were), `final_loss`.
     """
-    ranks.in_step(lambda: _check_lengths(supervision, expert))
+    distributed.run_identically(lambda: _check_lengths(supervision, expert))
     plan = plan_batches(
         supervision,
         batch_size=settings.batch_size,
@@ -93,10 +93,10 @@ def distill(
         plan,
         tokens_per_pass=pass_size(settings.tokens_per_pass, torch.device(device).type),
     )
-    if ranks.several() and ranks.is_first():
+    if distributed.is_distributed() and distributed.is_rank0():
         _check_shares(batches)
     set_seed(seed)
-    model = ranks.in_step(lambda: _with_lora(expert, settings))
+    model = distributed.run_identically(lambda: _with_lora(expert, settings))
     report = _Report(on_log, settings.batch_size)
     try:
         if is_sharded(settings):
@@ -115,10 +115,12 @@ def distill(
             # peft looks for a config beside the weights, which a GGUF file's folder does not have;
             # it would only want to know whether embeddings were resized, and none are.
             warnings.filterwarnings("ignore", message="Could not find a config file")
-            trainer.train(resume_from_checkpoint=ranks.from_first(lambda: _last_whole(checkpoints)))
+            trainer.train(
+                resume_from_checkpoint=distributed.run_on_rank0(lambda: _last_whole(checkpoints))
+            )
         history = [_kept_metrics(entry) for entry in trainer.state.log_history if "loss" in entry]
-        ranks.all_gathered(None)  # none looks for checkpoints any more
-        if ranks.is_first():
+        distributed.all_gather(None)  # none looks for checkpoints any more
+        if distributed.is_rank0():
             # Named only now: checkpoints would look the name up at the hub each time.
             config = cast(LoraConfig, model.peft_config["default"])
             config.base_model_name_or_path, config.revision = base_name, base_revision
@@ -129,7 +131,7 @@ def distill(
         report.close()
         if not is_sharded(settings):  # else the whole model goes
             model.unload().eval()  # training left it with its dropout on
-    if ranks.is_first():
+    if distributed.is_rank0():
         _tidy(folder, history)
     return {
         "optimizer_steps": settings.steps,
@@ -142,7 +144,7 @@ def distill(
 
 def is_sharded(settings: DistillerSettings) -> bool:
     """Whether the ranks of this run hold the expert together while it is tuned."""
-    return settings.parallel == "fsdp" and ranks.several()
+    return settings.parallel == "fsdp" and distributed.is_distributed()
 
 
 def read_history(folder: Path) -> list[dict[str, float]]:
@@ -194,12 +196,12 @@ def _check_shares(batches: BatchDataset) -> None:
     """
     first = range(min(_FIRST, len(batches)))
     passes = sum(len(batches[index]["passes"]) for index in first) / len(first)
-    if passes < ranks.count():
+    if passes < distributed.world_size():
         log.warning(
             "distill: an optimizer step has %.1f passes for %d ranks, so that some wait for the "
             "others; lower distiller.tokens_per_pass or raise distiller.batch_size.",
             passes,
-            ranks.count(),
+            distributed.world_size(),
         )
 
 
@@ -249,7 +251,7 @@ def _arguments(
 ) -> TrainingArguments:
     # A checkpoint falls on a logged step, so that no half-filled mean is lost with a stop.
     logs_between = max(1, round(settings.checkpoint_every / settings.log_every))
-    arguments = (TrainingArguments if ranks.is_first() else _FollowersArguments)(
+    arguments = (TrainingArguments if distributed.is_rank0() else _FollowersArguments)(
         output_dir=str(checkpoints),
         max_steps=settings.steps,
         per_device_train_batch_size=1,  # one item of the dataset is one optimizer step
@@ -261,7 +263,7 @@ def _arguments(
         logging_steps=settings.log_every,
         logging_first_step=True,
         logging_nan_inf_filter=False,  # a loss that is not finite ends the run, see the trainer
-        save_strategy="steps" if ranks.is_first() else "no",
+        save_strategy="steps" if distributed.is_rank0() else "no",
         save_steps=logs_between * settings.log_every,
         save_total_limit=2,  # the newest is the one that a power cut damages
         seed=seed,
@@ -351,7 +353,7 @@ class _Snapshots(TrainerCallback):
     def on_step_end(self, args: Any, state: Any, control: Any, **given: Any) -> None:
         step = state.global_step
         is_due = self._every and step % self._every == 0 and step < state.max_steps
-        if is_due and ranks.is_first():
+        if is_due and distributed.is_rank0():
             place = self._folder / f"step-{step:08d}"
             given["model"].save_pretrained(str(place), save_embedding_layers=False)
 

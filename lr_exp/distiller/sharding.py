@@ -10,7 +10,7 @@ from peft import PeftModel
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import fully_shard
 
-from lr_exp import ranks
+from lr_exp import distributed
 from lr_exp.errors import UserError
 
 
@@ -27,7 +27,7 @@ def shard(model: PeftModel, device: str) -> None:
         UserError: the architecture does not name its layers.
     """
     layers = _layers(model)
-    mesh = init_device_mesh(torch.device(device).type, (ranks.count(),))
+    mesh = init_device_mesh(torch.device(device).type, (distributed.world_size(),))
     for layer in layers:
         fully_shard(layer, mesh=mesh, ignored_params=_tuned(layer))
     # The root holds embeddings, the last norm and the head, and is the module that is called.

@@ -21,11 +21,11 @@ from torch import Tensor
 from torch.utils.data import Dataset, Sampler, SequentialSampler
 from transformers import Trainer
 
-from lr_exp import contrast, ranks
+from lr_exp import contrast, distributed
 from lr_exp.distiller.batches import halves, shares
 from lr_exp.errors import UserError
-from lr_exp.memory_limits import free_memory, ran_out_of_memory
-from lr_exp.packing import Pack, read_logits
+from lr_exp.inference.out_of_memory import free_memory, is_out_of_memory
+from lr_exp.models.packing import Pack, read_logits
 from lr_exp.store import digest
 
 log = logging.getLogger(__name__)
@@ -108,14 +108,14 @@ class ContrastTrainer(Trainer):
         if self._sharded:
             found = self._in_step(model, passes, kept_steps)
         else:
-            mine = self._share(passes)[ranks.rank()]
+            mine = self._share(passes)[distributed.rank()]
             # Where one fails, all of them have to know: the others would wait for its gradients.
-            found = ranks.alike(lambda: self._as_fits(model, mine, kept_steps))
+            found = distributed.run_on_all_ranks(lambda: self._as_fits(model, mine, kept_steps))
         total, entropies = _added_up(model, *found)
         self._entropy_sum += entropies
         self._entropy_count += kept_steps
         if not torch.isfinite(total):
-            raise ranks.SharedError(
+            raise distributed.SharedError(
                 f"the loss is {total.item()} at optimizer step {self.state.global_step + 1}: lower "
                 "distiller.learning_rate, or try dtype=float32."
             )
@@ -123,7 +123,7 @@ class ContrastTrainer(Trainer):
 
     def _share(self, passes: list[_Pass]) -> list[list[_Pass]]:
         """Each rank's passes."""
-        shared = shares([one.tokens for one in passes], ranks.count())
+        shared = shares([one.tokens for one in passes], distributed.world_size())
         return [[passes[index] for index in share] for share in shared]
 
     def _as_fits(
@@ -140,7 +140,7 @@ class ContrastTrainer(Trainer):
             try:
                 return self._accumulate(model, passes, kept_steps)
             except (RuntimeError, MemoryError) as error:
-                if not ran_out_of_memory(error):
+                if not is_out_of_memory(error):
                     raise
                 smaller = [half for one in passes for half in one.split()]
                 if len(smaller) == len(passes):
@@ -169,13 +169,13 @@ class ContrastTrainer(Trainer):
         """
         shared = self._share(passes)
         spare = replace(min(passes, key=lambda one: one.tokens), weight=0.0)
-        mine = shared[ranks.rank()]
+        mine = shared[distributed.rank()]
         mine = mine + [spare] * (max(map(len, shared)) - len(mine))
         try:
             return self._accumulate(model, mine, kept_steps)
         except (RuntimeError, MemoryError) as error:
-            if not ran_out_of_memory(error):
-                ranks.check_peers()  # the layers' own exchange may have broken
+            if not is_out_of_memory(error):
+                distributed.check_peers()  # the layers' own exchange may have broken
                 raise
             raise UserError(
                 "distill: a pass does not fit in memory, and with distiller.parallel=fsdp it "
@@ -223,7 +223,7 @@ class ContrastTrainer(Trainer):
 
 def _added_up(model: torch.nn.Module, total: Tensor, entropies: float) -> tuple[Tensor, float]:
     """Both summed over the ranks, and the gradients that each has left in the model as well."""
-    if not ranks.several():
+    if not distributed.is_distributed():
         return total, entropies
     tuned = [parameter for parameter in model.parameters() if parameter.requires_grad]
     has_one = total.new_tensor([float(parameter.grad is not None) for parameter in tuned])
@@ -231,8 +231,8 @@ def _added_up(model: torch.nn.Module, total: Tensor, entropies: float) -> tuple[
         if parameter.grad is None:  # this rank had no pass, or none that came through here
             parameter.grad = torch.zeros_like(parameter)
     sums = torch.stack([total, total.new_tensor(entropies)])
-    ranks.sum_up([sums, has_one])
-    ranks.sum_up([parameter.grad for parameter in tuned if parameter.grad is not None])
+    distributed.all_reduce([sums, has_one])
+    distributed.all_reduce([parameter.grad for parameter in tuned if parameter.grad is not None])
     for parameter, anywhere in zip(tuned, has_one.tolist(), strict=True):
         if not anywhere:
             parameter.grad = None  # as with one rank: the optimizer leaves it alone

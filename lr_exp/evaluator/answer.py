@@ -10,23 +10,23 @@ from typing import Any
 
 import pyarrow as pa
 
-from lr_exp import ranks
-from lr_exp.data import Question
-from lr_exp.decoding import Decoded
-from lr_exp.engines import Generate
+from lr_exp import distributed
+from lr_exp.data.questions import Question
 from lr_exp.evaluator.prompts import user_message
-from lr_exp.generation import (
+from lr_exp.inference.decoding import Decoded
+from lr_exp.inference.engines import Generate
+from lr_exp.inference.generation import (
     DecodeBatch,
-    by_contrast,
-    by_engine,
-    by_sampling,
+    contrastive_decoding,
     decode_into_shards,
-    greedily,
+    engine_decoding,
+    greedy_decoding,
     render_prompts,
+    sampled_decoding,
 )
-from lr_exp.models import LanguageModel
-from lr_exp.shards import read_shards
-from lr_exp.vocabulary import SharedVocabulary
+from lr_exp.models.loading import LanguageModel
+from lr_exp.models.vocabulary import SharedVocabulary
+from lr_exp.store.shards import read_shards
 
 VERSION = 1
 
@@ -69,7 +69,7 @@ def answer(
     """
 
     def rendered(reader: LanguageModel) -> list[list[int]]:
-        return ranks.in_step(
+        return distributed.run_identically(
             lambda: render_prompts(
                 reader,
                 [question.id for question in questions],
@@ -83,11 +83,13 @@ def answer(
     if generate is not None:
         if decoder != "greedy":
             raise ValueError(f"an engine answers greedily, not by decoder {decoder!r}")
-        decode_batch = by_engine(generate, language_model, prompts, max_new_tokens=max_new_tokens)
+        decode_batch = engine_decoding(
+            generate, language_model, prompts, max_new_tokens=max_new_tokens
+        )
     elif decoder == "greedy":
-        decode_batch = greedily(language_model, prompts, max_new_tokens=max_new_tokens)
+        decode_batch = greedy_decoding(language_model, prompts, max_new_tokens=max_new_tokens)
     elif decoder == "sampled":
-        decode_batch = by_sampling(
+        decode_batch = sampled_decoding(
             language_model,
             prompts,
             max_new_tokens=max_new_tokens,
@@ -98,7 +100,7 @@ def answer(
     elif decoder == "contrastive":
         if amateur is None or shared is None:
             raise ValueError("contrastive decoding needs an amateur and the shared vocabulary")
-        decode_batch = by_contrast(
+        decode_batch = contrastive_decoding(
             language_model,
             amateur,
             prompts,

@@ -7,7 +7,7 @@ data: every pattern is bounded or consumes what it scans, so the time is linear 
 import re
 from collections.abc import Sequence
 
-from lr_exp.formats import LETTERS, last_boxed
+from lr_exp.data.formats import LETTERS, last_boxed
 
 _PHRASE = re.compile(
     r"answer(?:\s(?:to|of|for)\s[^.\n:=]{1,80}?)?\**\s{1,3}(?:is|are)\b\s{0,3}:?|answer\**\s{0,3}[:=]",

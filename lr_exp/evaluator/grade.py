@@ -15,13 +15,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from lr_exp.data import Question
-from lr_exp.errors import UserError
+from lr_exp.config.settings import ANSWER_KINDS
+from lr_exp.data.questions import Question
+from lr_exp.errors import UserError, guard_tracebacks, print_error
 from lr_exp.evaluator.aggregate import aggregate
 from lr_exp.evaluator.extract import extract
 from lr_exp.evaluator.verify import check_reference, verify
-from lr_exp.hygiene import guard_tracebacks, say_error
-from lr_exp.settings import ANSWER_KINDS
 from lr_exp.store import write_atomically
 
 VERSION = 1
@@ -178,7 +177,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except UserError as error:
         if os.environ.get("LR_EXP_DEBUG") == "1":
             raise
-        say_error(error)
+        print_error(error)
         return 2
     result = aggregate([record["correct"] for record in records])
     print(

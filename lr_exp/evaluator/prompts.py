@@ -6,7 +6,7 @@ A change here changes results: raise `version` of the benchmarks it touches.
 
 from collections.abc import Sequence
 
-from lr_exp.formats import LETTERS, Question
+from lr_exp.data.formats import LETTERS, Question
 
 
 def user_message(question: Question, shots: Sequence[Question] = ()) -> str:

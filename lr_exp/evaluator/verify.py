@@ -7,6 +7,7 @@ comparison is made.
 
 from collections.abc import Sequence
 
+from lr_exp.data.formats import LETTERS
 from lr_exp.errors import UserError
 from lr_exp.evaluator.extract import choice_letter
 from lr_exp.evaluator.normalize import (
@@ -19,7 +20,6 @@ from lr_exp.evaluator.normalize import (
 )
 from lr_exp.evaluator.numbers import numbers_equal, parse_number
 from lr_exp.evaluator.symbolic import symbolically_equal
-from lr_exp.formats import LETTERS
 
 _MAX_CHARACTERS = 2_000  # of an answer; a longer one is compared as text only
 

@@ -1,1 +1,3 @@
-"""What a person looks at: the table at the end of a run, and the report of many runs."""
+"""Tables, figures and pages from the folders of finished runs."""
+
+from lr_exp.report import paired as paired

@@ -8,8 +8,7 @@ import os
 import sys
 from pathlib import Path
 
-from lr_exp.errors import UserError
-from lr_exp.hygiene import guard_logging, guard_tracebacks, printable, redact
+from lr_exp.errors import UserError, guard_logging, guard_tracebacks, printable, redact
 
 
 def main(words: list[str] | None = None) -> int:

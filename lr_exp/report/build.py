@@ -14,7 +14,7 @@ from lr_exp.report.runs import Found, find_runs
 from lr_exp.report.section import Section
 from lr_exp.report.tables.table import remark
 from lr_exp.report.write import csv_text, latex_table, one_line, plain_table
-from lr_exp.run_folder import PAGE
+from lr_exp.store.run_folder import PAGE
 
 
 @dataclass(frozen=True)

@@ -9,9 +9,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from lr_exp.hygiene import each_text, printable
+from lr_exp.errors import map_strings, printable
 from lr_exp.report import shape
-from lr_exp.run_folder import ANSWERS, FAILED, METRICS, TRAJECTORIES
+from lr_exp.store.run_folder import ANSWERS, FAILED, METRICS, TRAJECTORIES
 
 _HYDRA = ".hydra"
 _CONFIG = "config.yaml"  # the composed settings
@@ -107,7 +107,7 @@ def read_json(path: Path) -> Any:
     if shape.is_too_deep(value):
         raise ValueError("its objects lie too deep in one another")
     json.dumps(value, ensure_ascii=False).encode()
-    return each_text(value, printable)  # names reach figures and the terminal
+    return map_strings(value, printable)  # names reach figures and the terminal
 
 
 def reason_of(error: Exception) -> str:
@@ -136,7 +136,7 @@ def _asked(folder: Path) -> dict[str, Any]:
         found |= {
             key: group.get("name") for key, group in groups.items() if isinstance(group, dict)
         }
-    asked = each_text(_choices(found), printable)
+    asked = map_strings(_choices(found), printable)
     return {**asked, "overrides": tuple(asked.get("overrides", ()))}
 
 

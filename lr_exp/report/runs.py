@@ -23,7 +23,7 @@ from lr_exp.report.incomplete import (
     read_unfinished,
     reason_of,
 )
-from lr_exp.run_folder import ANSWERS, FAILED, METRICS, SUMMARY
+from lr_exp.store.run_folder import ANSWERS, FAILED, METRICS, SUMMARY
 
 WHO = ("expert", "tuned")
 _RECORDS = "lr_samples"  # the form of data that is no questions

@@ -8,8 +8,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from lr_exp.hygiene import printable
-from lr_exp.run_folder import PAGE
+from lr_exp.errors import printable
+from lr_exp.store.run_folder import PAGE
 
 _WHO = ("expert", "tuned")
 _WIDTH = 80  # columns of sentences

@@ -15,8 +15,8 @@ import torch
 from numpy.typing import NDArray
 
 from lr_exp import contrast
-from lr_exp.settings import MethodSettings
-from lr_exp.shards import shard_paths
+from lr_exp.config.settings import MethodSettings
+from lr_exp.store.shards import shard_paths
 
 _MEASURES = (
     "index",

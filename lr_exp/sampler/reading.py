@@ -19,9 +19,9 @@ import pyarrow.parquet as pq
 import torch
 
 from lr_exp import contrast
-from lr_exp.generation import WINDOW
-from lr_exp.shards import count_rows, shard_paths
-from lr_exp.supervision import StoredSupervision, SupervisedTrajectory, Supervision
+from lr_exp.inference.generation import WINDOW
+from lr_exp.sampler.supervision import StoredSupervision, SupervisedTrajectory, Supervision
+from lr_exp.store.shards import count_rows, shard_paths
 
 FORM = 1  # grows with the file's form
 

@@ -13,9 +13,9 @@ from pathlib import Path
 from typing import Any
 
 from lr_exp.errors import UserError
-from lr_exp.prompts import render_prompt
+from lr_exp.models.prompts import render_prompt
+from lr_exp.sampler.supervision import StoredSupervision, SupervisedTrajectory, Supervision
 from lr_exp.store import open_atomically
-from lr_exp.supervision import StoredSupervision, SupervisedTrajectory, Supervision
 
 VERSION = 1
 

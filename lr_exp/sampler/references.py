@@ -10,12 +10,12 @@ from typing import Any
 
 import pyarrow as pa
 
-from lr_exp.data import Question
+from lr_exp.data.questions import Question
 from lr_exp.errors import UserError
-from lr_exp.generation import WINDOW
-from lr_exp.prompts import answer_ids, render_prompt
+from lr_exp.inference.generation import WINDOW
+from lr_exp.models.prompts import answer_ids, render_prompt
 from lr_exp.sampler.rollout import COLUMNS
-from lr_exp.shards import read_shard, shard_paths, write_shard
+from lr_exp.store.shards import read_shard, shard_paths, write_shard
 
 VERSION = 1
 

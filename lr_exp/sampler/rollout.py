@@ -10,22 +10,22 @@ from typing import Any
 
 import pyarrow as pa
 
-from lr_exp import ranks
-from lr_exp.blocks import Blocks, Repeated
-from lr_exp.data import Question
-from lr_exp.decoding import Decoded
-from lr_exp.engines import Generate
-from lr_exp.generation import (
+from lr_exp import distributed
+from lr_exp.data.lazy import Blocks, Repeated
+from lr_exp.data.questions import Question
+from lr_exp.data.stored_questions import StoredQuestions
+from lr_exp.inference.decoding import Decoded
+from lr_exp.inference.engines import Generate
+from lr_exp.inference.generation import (
     WINDOW,
     DecodeBatch,
-    by_engine,
-    by_sampling,
     decode_into_shards,
-    greedily,
+    engine_decoding,
+    greedy_decoding,
     render_prompts,
+    sampled_decoding,
 )
-from lr_exp.models import LanguageModel
-from lr_exp.stored_questions import StoredQuestions
+from lr_exp.models.loading import LanguageModel
 
 VERSION = 1
 
@@ -58,9 +58,9 @@ def roll_out(
     """
     prompts = _prompts(questions, expert, system_prompt)
     if generate is None:
-        decode_batch = greedily(expert, prompts, max_new_tokens=max_new_tokens)
+        decode_batch = greedy_decoding(expert, prompts, max_new_tokens=max_new_tokens)
     else:
-        decode_batch = by_engine(generate, expert, prompts, max_new_tokens=max_new_tokens)
+        decode_batch = engine_decoding(generate, expert, prompts, max_new_tokens=max_new_tokens)
     return _write(questions, prompts, decode_batch, folder, name="rollout", batch_size=batch_size)
 
 
@@ -100,9 +100,9 @@ def sample_answers(
         "seed": seed,
     }
     if generate is None:
-        decode_batch = by_sampling(expert, repeated, **chosen)
+        decode_batch = sampled_decoding(expert, repeated, **chosen)
     else:
-        decode_batch = by_engine(generate, expert, repeated, **chosen)
+        decode_batch = engine_decoding(generate, expert, repeated, **chosen)
     facts = _write(
         Repeated(questions, samples),
         repeated,
@@ -126,7 +126,9 @@ def _prompts(
 
     def rendered(part: Sequence[Question]) -> list[list[int]]:
         ids, texts = [q.id for q in part], [q.text for q in part]
-        return ranks.in_step(lambda: render_prompts(expert, ids, texts, system_prompt))
+        return distributed.run_identically(
+            lambda: render_prompts(expert, ids, texts, system_prompt)
+        )
 
     if not isinstance(questions, StoredQuestions):
         return rendered(questions)

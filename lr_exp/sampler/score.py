@@ -16,15 +16,17 @@ import pyarrow.parquet as pq
 import torch
 from torch import Tensor
 
-from lr_exp import contrast, ranks
-from lr_exp.cpu_linear import arranged
+from lr_exp import contrast, distributed
 from lr_exp.errors import UserError
-from lr_exp.memory_limits import Portion, free_memory, ran_out_of_memory
-from lr_exp.models import LanguageModel
-from lr_exp.packing import Pack, groups_within, pack, pass_size, read_logits
+from lr_exp.inference.cpu_linear import prepacked_linear
+from lr_exp.inference.out_of_memory import AdaptiveBatch, free_memory, is_out_of_memory
+from lr_exp.models.early_exit import read_pair_logits
+from lr_exp.models.loading import LanguageModel
+from lr_exp.models.packing import Pack, groups_within, pack, pass_size, read_logits
+from lr_exp.models.prompts import render_prompt
+from lr_exp.models.vocabulary import SharedVocabulary
 from lr_exp.progress import Progress
-from lr_exp.prompts import render_prompt
-from lr_exp.shards import (
+from lr_exp.store.shards import (
     count_rows,
     encoded,
     read_shard,
@@ -32,8 +34,6 @@ from lr_exp.shards import (
     shard_paths,
     write_encoded,
 )
-from lr_exp.shared_layers import read_both
-from lr_exp.vocabulary import SharedVocabulary
 
 VERSION = 2
 
@@ -147,8 +147,10 @@ def score(
         UserError: logits that are not finite, or a trajectory that does not fit in memory.
     """
     device = next(expert.model.parameters()).device.type
-    portion = Portion(pass_size(tokens_per_pass, device), "score: tokens of a pass", _ADVICE)
-    shards, there = ranks.from_first(lambda: (shard_paths(trajectories), shard_paths(folder)))
+    portion = AdaptiveBatch(pass_size(tokens_per_pass, device), "score: tokens of a pass", _ADVICE)
+    shards, there = distributed.run_on_rank0(
+        lambda: (shard_paths(trajectories), shard_paths(folder))
+    )
     sizes = {path.name: count_rows(path) for path in shards}
     done = {path.name for path in there}
 
@@ -167,7 +169,7 @@ def score(
             found=sum(sizes[name] for name in done),
             also="token",
         ) as progress,
-        arranged(expert.model, amateur.model),
+        prepacked_linear(expert.model, amateur.model),
     ):
 
         def keep(path: Path, measured: tuple[bytes, int]) -> None:
@@ -175,8 +177,10 @@ def score(
             write_encoded(folder, shard_number(path), content)
             progress.add(sizes[path.name], also=tokens)
 
-        ranks.share_out((path for path in shards if path.name not in done), measure, keep)
-    return {"steps": ranks.from_first(lambda: sum(map(count_rows, shard_paths(folder))))}
+        distributed.distribute_jobs(
+            (path for path in shards if path.name not in done), measure, keep
+        )
+    return {"steps": distributed.run_on_rank0(lambda: sum(map(count_rows, shard_paths(folder))))}
 
 
 def scored_length(token_ids: list[int], shared: SharedVocabulary) -> int:
@@ -215,7 +219,7 @@ def _score_shard(
     shared: SharedVocabulary,
     system_prompt: str,
     floor: float,
-    portion: Portion,
+    portion: AdaptiveBatch,
 ) -> Iterator[dict[str, Any]]:
     lengths = [scored_length(row["token_ids"], shared) for row in trajectories]
     amateur_prompts = [_amateur_prompt(amateur, row, system_prompt) for row in trajectories]
@@ -233,7 +237,7 @@ def _score_shard(
             place += len(group)
             continue
         except (RuntimeError, MemoryError) as error:
-            if not ran_out_of_memory(error):
+            if not is_out_of_memory(error):
                 raise
             # A trajectory is never cut: of one alone there is no half.
             tokens = sum(answer.size for answer in group)
@@ -293,7 +297,7 @@ def _next_token_logits(
     device = next(expert.model.parameters()).device
     own = _packed([answer.row["prompt_ids"] for answer in group], group).to(device)
     foreign = _packed([answer.amateur_prompt for answer in group], group).to(device)
-    both = read_both(expert, amateur, own, foreign)
+    both = read_pair_logits(expert, amateur, own, foreign)
     if both is not None:
         return both
     return read_logits(expert.model, own), read_logits(amateur.model, foreign)

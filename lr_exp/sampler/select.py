@@ -18,11 +18,11 @@ import torch
 from numpy.typing import NDArray
 
 from lr_exp import contrast
-from lr_exp.generation import WINDOW
+from lr_exp.config.settings import MethodSettings
+from lr_exp.inference.generation import WINDOW
 from lr_exp.sampler.choose import Measures, chosen_by_shard
-from lr_exp.settings import MethodSettings
-from lr_exp.shards import read_shard, shard_paths
-from lr_exp.supervision import SCHEMA, SupervisedTrajectory, Supervision, SupervisionWriter
+from lr_exp.sampler.supervision import SCHEMA, SupervisedTrajectory, Supervision, SupervisionWriter
+from lr_exp.store.shards import read_shard, shard_paths
 
 VERSION = 4
 

@@ -15,8 +15,7 @@ from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
-from lr_exp.errors import UserError
-from lr_exp.hygiene import guard_tracebacks, printable, say_error
+from lr_exp.errors import UserError, guard_tracebacks, print_error, printable
 from lr_exp.store.inventory import Entry, entries, problems, prune, unreferenced
 
 
@@ -49,7 +48,7 @@ def main(words: Sequence[str] | None = None) -> int:
     except (UserError, OSError) as error:
         if os.environ.get("LR_EXP_DEBUG") == "1":
             raise
-        say_error(error)
+        print_error(error)
         return 1
 
 

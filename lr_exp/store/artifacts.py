@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from lr_exp import ranks
+from lr_exp import distributed
 from lr_exp.errors import UserError
 from lr_exp.store.files import (
     digest,
@@ -93,7 +93,7 @@ class Store:
         self.maker: str | None = None  # noted in what this store makes from now on
         self._on_use = on_use
         self._told_lockless = False
-        if not ranks.is_first():
+        if not distributed.is_rank0():
             return
         try:
             self.root.mkdir(parents=True, exist_ok=True)
@@ -102,7 +102,7 @@ class Store:
 
     def find(self, recipe: Recipe) -> Artifact | None:
         """The finished artifact of a recipe, or None where it is not there or damaged."""
-        return ranks.from_first(lambda: self._find(recipe))
+        return distributed.run_on_rank0(lambda: self._find(recipe))
 
     def _find(self, recipe: Recipe) -> Artifact | None:
         self._on_use(f"{recipe.stage}/{recipe.address}")
@@ -136,8 +136,8 @@ class Store:
             UserError: the store cannot be written, or its disk is full. What was finished stays.
         """
         if together:
-            return ranks.together(lambda build: self._make(recipe, build), build)
-        return ranks.from_first(lambda: self._make(recipe, build))
+            return distributed.run_collectively(lambda build: self._make(recipe, build), build)
+        return distributed.run_on_rank0(lambda: self._make(recipe, build))
 
     def _make(self, recipe: Recipe, build: Callable[[Path], dict[str, Any]]) -> Artifact:
         found = self._find(recipe)  # before any lock: a store that can only be read serves, too
@@ -164,7 +164,7 @@ class Store:
                 return self._build(recipe, build, part, folder)
             except Exception as error:
                 # What a rank's error was before all of them shared it.
-                own = error.__cause__ if isinstance(error, ranks.SharedError) else error
+                own = error.__cause__ if isinstance(error, distributed.SharedError) else error
                 if own is None or isinstance(own, UserError) or not is_disk_full(own, self.root):
                     raise
                 raise UserError(

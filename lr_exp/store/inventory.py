@@ -9,10 +9,10 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from lr_exp.errors import UserError
-from lr_exp.run_folder import FAILED, SUMMARY
 from lr_exp.store.artifacts import MANIFEST, problem_of
 from lr_exp.store.files import write_atomically
 from lr_exp.store.locks import locked
+from lr_exp.store.run_folder import FAILED, SUMMARY
 
 REFERENCES = "artifacts.txt"  # in a run's folder: each artifact it asked for, one a line
 _ADDRESS = re.compile(r"[0-9a-f]{24}")
@@ -80,7 +80,7 @@ def problems(root: Path) -> list[tuple[Entry, str]]:
     return [(entry, problem) for entry, problem in found if problem is not None]
 
 
-def note_reference(run_folder: Path, name: str) -> None:
+def record_reference(run_folder: Path, name: str) -> None:
     """Writes down that a run asks for an artifact, before it is made: prune leaves it alone."""
     path = run_folder / REFERENCES
     try:

@@ -7,7 +7,7 @@ The alternative, W&B's online mode, waits for the service at the start, at the e
 interpreter exits, and each of these waits would need a guard of its own.
 """
 
-from lr_exp.tracking.cell import Cell, cell_of, config_of
+from lr_exp.tracking.recorder import Cell
 from lr_exp.tracking.tracker import Tracker
 
-__all__ = ["Cell", "Tracker", "cell_of", "config_of"]
+__all__ = ["Cell", "Tracker"]

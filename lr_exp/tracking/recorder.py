@@ -8,12 +8,12 @@ import logging
 import queue
 import threading
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from lr_exp.run_folder import METRICS
-from lr_exp.settings import WandbSettings
-from lr_exp.tracking.cell import Cell
+from lr_exp.config.settings import WandbSettings
+from lr_exp.store.run_folder import METRICS
 from lr_exp.tracking.families import AXES, CURVES, SUMMARIES, axis_of
 from lr_exp.tracking.login import logged_in
 from lr_exp.tracking.uploader import Uploader
@@ -25,6 +25,15 @@ log = logging.getLogger(__name__)
 LOCAL_SECONDS = 20.0
 
 _STOPPED = f"W&B stopped taking metrics (%s); they go on in {METRICS}"
+
+
+@dataclass(frozen=True)
+class Cell:
+    """How W&B identifies a run."""
+
+    id: str | None = None  # None: W&B chooses one
+    name: str | None = None
+    job_type: str | None = None
 
 
 class Recorder:

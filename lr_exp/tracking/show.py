@@ -10,10 +10,11 @@ from pathlib import Path
 from typing import Any
 
 from lr_exp.errors import first_line
-from lr_exp.models import ModelSource, load_tokenizer
+from lr_exp.models.loading import load_tokenizer
+from lr_exp.models.locating import ModelSource
 from lr_exp.sampler.records import labelled_steps
+from lr_exp.sampler.supervision import StoredSupervision
 from lr_exp.store import Artifact
-from lr_exp.supervision import StoredSupervision
 from lr_exp.tracking.families import KEPT_PROFILE, KL_AXIS, KL_PROFILE, POSITION_AXIS
 from lr_exp.tracking.tracker import Tracker
 from lr_exp.tracking.trajectories import COLUMNS, entropy_histogram, rows

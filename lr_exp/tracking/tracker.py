@@ -13,14 +13,13 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from lr_exp.hygiene import each_text, printable
-from lr_exp.run_folder import METRICS
-from lr_exp.settings import WandbSettings
+from lr_exp.config.settings import WandbSettings
+from lr_exp.errors import map_strings, printable
 from lr_exp.store import Artifact
+from lr_exp.store.run_folder import METRICS
 from lr_exp.tracking import lineage
-from lr_exp.tracking.cell import Cell
 from lr_exp.tracking.families import axis_of
-from lr_exp.tracking.recorder import Recorder
+from lr_exp.tracking.recorder import Cell, Recorder
 
 log = logging.getLogger(__name__)
 
@@ -100,7 +99,7 @@ class Tracker:
         if self._recorder is None:
             return
         head: list[Any] = list(columns)  # the caller's may change before they are read
-        body: list[Any] = [[each_text(cell, printable) for cell in row] for row in rows]
+        body: list[Any] = [[map_strings(cell, printable) for cell in row] for row in rows]
 
         def show(run: Any) -> None:
             import wandb

@@ -6,7 +6,7 @@ Texts are spelt where a terminal or a page would obey them; nothing else is chan
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from lr_exp.hygiene import printable
+from lr_exp.errors import printable
 
 COLUMNS = (
     "question",

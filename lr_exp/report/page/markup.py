@@ -9,7 +9,7 @@ import re
 from collections.abc import Iterable
 from typing import Any
 
-from lr_exp.hygiene import printable
+from lr_exp.errors import printable
 
 # What could end a script element or be a line end to an older reader of JavaScript; and halves of
 # surrogate pairs, which no file can hold.

@@ -6,7 +6,7 @@ from pathlib import Path
 from lr_exp.report.runs import Run
 from lr_exp.report.shape import is_number
 from lr_exp.report.tables.table import Column, Table, number, without_empty
-from lr_exp.run_folder import METRICS
+from lr_exp.store.run_folder import METRICS
 
 _COLUMNS = {
     "loss": ("loss (nats)", ".4f"),

@@ -27,7 +27,7 @@ from lr_exp.report.runs import Found, Run
 from lr_exp.report.section import Section
 from lr_exp.report.tables.gap import pair_gap_table
 from lr_exp.report.tables.table import PUBLISHED, Table, between, signed
-from lr_exp.run_folder import TRAJECTORIES
+from lr_exp.store.run_folder import TRAJECTORIES
 
 # Bytes of a page's parts; together they stay under `shell.MOST_BYTES`.
 _READER, _ANSWERS, _DRAWINGS = 1_300_000, 500_000, 700_000

@@ -19,7 +19,7 @@ from lr_exp.report.page.shell import Part
 from lr_exp.report.page.tables import html_table, scrolling
 from lr_exp.report.runs import Found, Run
 from lr_exp.report.section import Section
-from lr_exp.run_folder import PAGE
+from lr_exp.store.run_folder import PAGE
 
 _DRAWINGS = 1_600_000  # bytes
 _MOST_CELLS = 500

@@ -11,9 +11,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from lr_exp.hygiene import printable
+from lr_exp.errors import printable
 from lr_exp.report.shape import is_number, is_too_deep
-from lr_exp.run_folder import TRAJECTORIES as FILE
+from lr_exp.store.run_folder import TRAJECTORIES as FILE
 
 _MOST_READ = 64_000_000  # bytes of a file that is read at all
 _LONGEST_TOKEN = 200  # characters

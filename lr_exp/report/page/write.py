@@ -7,8 +7,8 @@ from lr_exp.report.page.run_page import run_page
 from lr_exp.report.page.sweep_page import sweep_page
 from lr_exp.report.runs import Found, look
 from lr_exp.report.section import Section
-from lr_exp.run_folder import PAGE
 from lr_exp.store.files import write_atomically
+from lr_exp.store.run_folder import PAGE
 
 
 def write_run_page(folder: Path) -> Path:

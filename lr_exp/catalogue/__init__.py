@@ -1,1 +1,0 @@
-"""What there is to choose from, told by the YAML files themselves. Imports no torch."""

@@ -1,0 +1,279 @@
+"""The border to Hydra: where the YAML lives, checked overrides, typed settings.
+
+Knows Hydra and OmegaConf, so that nothing behind it has to; imports no torch, for a fast start.
+"""
+
+import dataclasses
+import math
+import re
+import sys
+import typing
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from hydra.core.config_store import ConfigStore
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override, RangeSweep, ValueType
+from hydra.errors import HydraException
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import InterpolationResolutionError, OmegaConfBaseException
+
+from lr_exp.config.help_page import help_page
+from lr_exp.config.settings import Settings
+from lr_exp.errors import UserError, did_you_mean
+from lr_exp.store import digest
+
+# Where things are, and who is told: they do not tell cells apart.
+_NOT_IN_FOLDER = ("sweep=", "store=", "hub_root=", "device=", "server.url=", "wandb.", "hydra.")
+_LONGEST_FOLDER = 120  # bytes; file systems allow 255
+# What OmegaConf could not make of a value, and what that is in plain words.
+_KINDS = {
+    "converted to Float": "a number",
+    "converted to Integer": "an integer",
+    "valid bool": "true or false",
+    "is not a ListConfig": "a list, as [a,b]",
+}
+_MOST_VALUES = 10_000  # that one word of the command line may sweep over
+
+
+def conf_dir() -> Path:
+    """The folder of YAML groups: inside an installed package, else beside it in a checkout."""
+    package = Path(__file__).resolve().parents[1]
+    installed = package / "conf"
+    return installed if installed.is_dir() else package.parent / "conf"
+
+
+def register() -> None:
+    """Makes the dataclasses the schema that every YAML and override is held to."""
+    ConfigStore.instance().store(name="settings", node=Settings)
+    OmegaConf.register_new_resolver("cell_folder", _cell_folder, replace=True)
+    OmegaConf.register_new_resolver("help_page", _help_page, replace=True)
+
+
+def _cell_folder(overrides: Sequence[str]) -> str:
+    return cell_folder(overrides, shared=sys.argv[1:])
+
+
+def _help_page(*, _root_: DictConfig) -> str:
+    page = help_page(_root_, {name: _options_of(name) for name in (*_groups(), "benchmark")})
+    return page.replace("$", "$$")  # Hydra puts its own parts in the place of $NAMES
+
+
+def cell_folder(overrides: Sequence[str], shared: Sequence[str] = ()) -> str:
+    """The folder of a multirun's cell, named by what it was told; `conf/config.yaml` asks for it.
+
+    Named by its choices and not by its number, so that the same command with fewer cells or more
+    never puts one cell's results in another's place.
+
+    Args:
+        overrides: the cell's.
+        shared: words of all cells; in a name that is too long they come last, to be cut off first.
+    """
+    told = [word.lstrip("+") for word in overrides]
+    told = [word for word in told if not word.startswith(_NOT_IN_FOLDER)]
+    exact = ",".join(told)
+    if len(exact.encode()) > _LONGEST_FOLDER:
+        told.sort(key=lambda word: word in shared)
+        exact = ",".join(told)
+    name = re.sub(r"[^\w.,=+-]+", "_", exact) or "cell"
+    # What was replaced or cut off may be all that tells two cells apart.
+    if (exact and name != exact) or len(name.encode()) > _LONGEST_FOLDER:
+        start = name.encode()[:_LONGEST_FOLDER].decode(errors="ignore")
+        name = f"{start}-{digest(told)[:12]}"
+    return name
+
+
+def check_overrides(overrides: Sequence[str]) -> None:
+    """Fails on a mistyped key or option, naming the nearest valid one.
+
+    Args:
+        overrides: the command line's words that are not flags.
+
+    Raises:
+        UserError: a word is no override, or its key or option does not exist.
+    """
+    groups = _groups()
+    keys = [*_keys(Settings), *(f"evaluator.shots.{name}" for name in _options_of("benchmark"))]
+    for word in overrides:
+        override = _parsed(word)
+        key = override.key_or_group
+        if key == "hydra" or key.startswith(("hydra.", "hydra/")):
+            continue
+        if key in groups and override.package is None:
+            for option in _options(override):
+                if isinstance(option, dict) or option in groups[key]:  # Hydra merges a mapping
+                    continue
+                name = "null" if option is None else str(option)
+                raise UserError(f"{key}={name}: no such option.{did_you_mean(name, groups[key])}")
+        elif key not in keys:
+            raise UserError(f"{key!r} is not a setting.{did_you_mean(key, [*keys, *groups])}")
+
+
+def _parsed(word: str) -> Override:
+    shown = repr(word) if len(word) <= _LONGEST_FOLDER else f"{word[:_LONGEST_FOLDER]!r}..."
+    try:
+        override = OverridesParser.create().parse_override(word)
+    except HydraException as error:
+        reason = next(iter(str(error).splitlines()), type(error).__name__)
+        raise UserError(f"{shown} is not an override: write key=value ({reason}).") from error
+    except RecursionError as error:
+        raise UserError(
+            f"{shown} is not an override: its brackets are too deep; write key=value."
+        ) from error
+    swept = override.value()
+    if isinstance(swept, RangeSweep):
+        # Hydra makes a list of them, and a run of each.
+        start, stop, step = (float(end or 0) for end in (swept.start, swept.stop, swept.step))
+        if abs(stop - start) > _MOST_VALUES * abs(step):
+            raise UserError(
+                f"{shown} sweeps over more than {_MOST_VALUES:,} values: make the range shorter."
+            )
+    return override
+
+
+def narrow_sweep(words: Sequence[str]) -> list[str]:
+    """The command line with each axis of its `+sweep=` that is also given by hand narrowed to that.
+
+    Hydra would run every value of the sweep once for each value given by hand.
+    """
+    chosen = [w.partition("=")[2] for w in words if w.startswith(("+sweep=", "sweep="))]
+    if len(chosen) != 1 or chosen[0] not in _options_of("sweep"):
+        return list(words)  # check_overrides says what is wrong
+    sweep = OmegaConf.load(conf_dir() / "sweep" / f"{chosen[0]}.yaml")
+    axes = OmegaConf.select(sweep, "hydra.sweeper.params") or {}
+    narrowed = []
+    for word in words:
+        key, given, value = word.partition("=")
+        if given and key in axes:
+            quoted = value.replace("\\", "\\\\").replace("'", "\\'")
+            # As a dictionary that is merged: of a dotted key alone Hydra would make a path.
+            word = f"hydra.sweeper.params={{{key}: '{quoted}'}}"
+        narrowed.append(word)
+    return narrowed
+
+
+def count_cells(words: Sequence[str], params: Mapping[str, Any]) -> int | None:
+    """How many runs a multirun of these words is, with the axes of its sweep; None: not known."""
+    count = 1
+    given = [word for word in words if "=" in word and not word.startswith(("-", "hydra."))]
+    for word in (*given, *(f"{key}={values}" for key, values in params.items())):
+        override = _parsed(word)
+        if override.value_type is ValueType.GLOB_CHOICE_SWEEP:
+            return None  # Hydra looks up what there is
+        if override.is_sweep_override():
+            count *= sum(1 for _ in override.sweep_iterator())
+    return count
+
+
+def one_line_message(error: Exception) -> str:
+    """What an error says; Hydra and OmegaConf write the reason below what it is the reason of."""
+    lines = str(error).removeprefix("Error merging override ").splitlines()
+    if isinstance(error, OmegaConfBaseException):
+        lines = lines[:1]  # then come its own type names
+    elif isinstance(error.__cause__, OmegaConfBaseException):
+        lines.append(f"({one_line_message(error.__cause__)}){_expectation(lines, error.__cause__)}")
+    return " ".join(line.strip() for line in lines if line.strip())
+
+
+def _expectation(lines: Sequence[str], reason: Exception) -> str:
+    """`: expected a number in (0, 1]` for a value of the wrong kind; "" where that is not known."""
+    key = (lines[0] if lines else "").partition("=")[0].lstrip("+")
+    kind = next((kind for word, kind in _KINDS.items() if word in str(reason)), None)
+    if kind is None:
+        return ""
+    *groups, field = key.split(".")
+    schema: type = Settings
+    for group in groups:
+        schema = typing.get_type_hints(schema).get(group, str)
+        if not dataclasses.is_dataclass(schema):
+            return f": expected {kind}"
+    try:  # what is no number is in no range, and then the class itself says what is
+        schema(**{field: math.nan})
+    except UserError as error:
+        told = str(error).partition("expected ")[2].removesuffix(".")
+        is_whole = "number" in told or "integer" in told
+        return f": expected {told if is_whole else f'{kind}, {told}'}"
+    except TypeError:
+        return f": expected {kind}"
+    return f": expected {kind}"
+
+
+def to_settings(config: DictConfig, overrides: Sequence[str]) -> Settings:
+    """The composed configuration as typed settings, ranges checked.
+
+    A model whose `path` was given by hand loses the preset's name: results are shown under what was
+    really used.
+
+    Raises:
+        UserError: a required value is missing, or one is out of range.
+    """
+    try:
+        missing = OmegaConf.missing_keys(config)
+        if missing:
+            key = sorted(missing)[0]
+            raise UserError(f"{key} is required: add {key}=... to the command.")
+        settings = OmegaConf.to_object(config)
+    except InterpolationResolutionError as error:
+        key = error.full_key or "a setting"
+        raise UserError(
+            f"{key}: {one_line_message(error)}; write a value in place of the ${{...}}."
+        ) from error
+    except OmegaConfBaseException as error:
+        raise UserError(one_line_message(error)) from error
+    if not isinstance(settings, Settings):
+        raise TypeError(f"the composed configuration became {type(settings).__name__}")
+    if settings.data.format in ("jsonl", "parquet", "lr_samples") and not settings.data.path:
+        raise UserError("data.path is required: add data.path=... to the command.")
+    given = {override.partition("=")[0].lstrip("+") for override in overrides}
+    for role, part in (("expert", settings.expert), ("amateur", settings.amateur)):
+        if f"{role}.path" in given and f"{role}.name" not in given and part.path:
+            part.name = Path(part.path).name or part.path
+    return settings
+
+
+def raw_choices(config: DictConfig) -> dict[str, Any]:
+    """What a run was to be, as far as it was written: for settings that are not valid ones."""
+
+    def written(key: str) -> Any:
+        try:
+            return OmegaConf.select(config, key, throw_on_missing=False)
+        except OmegaConfBaseException:  # it refers to what is not there
+            return None
+
+    groups = {group: written(f"{group}.name") for group in ("expert", "amateur", "method", "data")}
+    return groups | {key: written(key) for key in ("alpha", "beta", "seed", "sweep")}
+
+
+def _groups() -> dict[str, list[str]]:
+    """Every config group with its options."""
+    return {
+        folder.name: _options_of(folder.name)
+        for folder in sorted(conf_dir().iterdir())
+        # Benchmarks are chosen by name in `benchmarks`; `hydra` holds options of Hydra's groups.
+        if folder.is_dir() and folder.name not in ("benchmark", "hydra")
+    }
+
+
+def _options_of(group: str) -> list[str]:
+    return sorted(path.stem for path in (conf_dir() / group).glob("*.yaml"))
+
+
+def _keys(schema: type, prefix: str = "") -> Iterator[str]:
+    """Every dotted key of a settings class, nested ones included."""
+    hints = typing.get_type_hints(schema)
+    for field in dataclasses.fields(schema):
+        kind = hints[field.name]
+        yield prefix + field.name
+        if dataclasses.is_dataclass(kind) and isinstance(kind, type):
+            yield from _keys(kind, f"{prefix}{field.name}.")
+
+
+def _options(override: Override) -> list[Any]:
+    """The option or, of a sweep or a list, the options that an override names."""
+    if override.value_type is ValueType.GLOB_CHOICE_SWEEP:
+        return []  # Hydra looks up what there is
+    if override.is_sweep_override():
+        return list(override.sweep_iterator())
+    value = override.value()
+    return list(value) if isinstance(value, list) else [value]

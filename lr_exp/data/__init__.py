@@ -1,0 +1,1 @@
+"""Questions in: sources, formats and benchmarks."""

@@ -1,0 +1,1 @@
+"""Expert and amateur over one vocabulary: loading, tokenizers, prompts, packing, devices."""

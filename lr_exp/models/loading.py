@@ -1,0 +1,223 @@
+"""Loads models and tokenizers, and checks that their outputs can be trusted."""
+
+import logging
+from dataclasses import dataclass
+from typing import Any
+
+from lr_exp.config.settings import ATTENTIONS
+from lr_exp.errors import UserError, first_line
+from lr_exp.models.locating import ModelSource, config_rows, has_tokenizer
+from lr_exp.models.prompts import stop_token_ids
+from lr_exp.models.vocabulary import check_rows, tokens_by_id
+
+log = logging.getLogger(__name__)
+
+
+@dataclass
+class LanguageModel:
+    """A loaded model with its tokenizer and what decoding it needs to know."""
+
+    name: str
+    model: Any  # transformers.PreTrainedModel
+    tokenizer: Any  # transformers.PreTrainedTokenizerBase
+    stop_ids: tuple[int, ...]
+    vocabulary_size: int  # ids below it have tokens
+    context: int | None  # most tokens in one sequence, if the config says so
+    shared_with: Any = None  # early exit: the model whose first layers these are, too ...
+    shared_layers: int = 0  # ... and how many
+
+
+def load_tokenizer(source: ModelSource) -> Any:
+    """The model's own tokenizer; a random model without one reads bytes."""
+    from transformers import AutoTokenizer
+
+    if source.init == "random" and not has_tokenizer(source.folder):
+        from lr_exp.models.random_models import byte_tokenizer
+
+        return byte_tokenizer()
+    try:
+        return AutoTokenizer.from_pretrained(
+            source.folder,
+            trust_remote_code=source.trust_remote_code,
+            **({"gguf_file": source.gguf_file} if source.gguf_file else {}),
+        )
+    except Exception as error:  # tokenizer files fail in as many ways as there are formats
+        raise UserError(
+            f"{source.role}: the tokenizer in {source.folder} cannot be loaded "
+            f"({first_line(error)}); {_remedy(source, error)}."
+        ) from error
+
+
+def load(source: ModelSource, *, device: str, dtype: str) -> LanguageModel:
+    """Loads a model for inference and checks that its numbers can be trusted.
+
+    Args:
+        source: what `locate` found (without `drop_layers`: see `early_exit`).
+        device: a torch device.
+        dtype: float32, bfloat16 or float16.
+
+    Raises:
+        UserError: damaged or missing weights, an unsupported architecture, NaN, a tokenizer with
+            ids that the model has no row for.
+    """
+    from transformers import GenerationConfig
+    from transformers.utils.logging import disable_progress_bar
+
+    from lr_exp.models.packing import check_packing
+
+    disable_progress_bar()  # a bar for each file of weights hides those of the stages
+    tokenizer = load_tokenizer(source)
+    if source.init == "random":
+        from lr_exp.models.random_models import random_model
+
+        # Of one geometry, too, expert and amateur differ.
+        seed = 0 if source.role == "expert" else 1
+        model = random_model(source.folder, device, dtype, source.attention, seed=seed)
+    else:
+        model = _pretrained(source, dtype)
+    tokens = tokens_by_id(tokenizer)
+    check_rows(source.role, tokens, output_rows(model))
+    stop_ids = _stop_ids(tokenizer, model.generation_config, model.config)
+    # The repository's temperature, top-p and penalties must not reach any call.
+    model.generation_config = GenerationConfig()
+    if source.gguf_file:
+        _forget_quantization(model)
+    model.to(device).eval().requires_grad_(False)
+    check_packing(model, f"{source.role} {source.name}")
+    return LanguageModel(
+        name=source.name,
+        model=model,
+        tokenizer=tokenizer,
+        stop_ids=stop_ids,
+        vocabulary_size=max(tokens) + 1,
+        context=getattr(model.config, "max_position_embeddings", None),
+    )
+
+
+def without_weights(source: ModelSource) -> LanguageModel:
+    """The model as `load` describes it, for prompts that an engine answers: `model` is None.
+
+    Raises:
+        UserError: its config or its tokenizer cannot be loaded.
+    """
+    from transformers import AutoConfig, GenerationConfig
+
+    tokenizer = load_tokenizer(source)
+    try:
+        config = AutoConfig.from_pretrained(
+            source.folder,
+            trust_remote_code=source.trust_remote_code,
+            **({"gguf_file": source.gguf_file} if source.gguf_file else {}),
+        )
+    except Exception as error:  # as many kinds as there are formats
+        raise UserError(
+            f"{source.role}: the config in {source.folder} cannot be loaded "
+            f"({first_line(error)}); {_remedy(source, error)}."
+        ) from error
+    try:
+        generation = GenerationConfig.from_pretrained(source.folder)
+    except (OSError, ValueError):  # a folder without one
+        generation = None
+    tokens = tokens_by_id(tokenizer)
+    check_rows(source.role, tokens, config_rows(source))
+    return LanguageModel(
+        name=source.name,
+        model=None,
+        tokenizer=tokenizer,
+        stop_ids=_stop_ids(tokenizer, generation, config),
+        vocabulary_size=max(tokens) + 1,
+        context=getattr(config, "max_position_embeddings", None),
+    )
+
+
+def _stop_ids(tokenizer: Any, generation: Any, config: Any) -> tuple[int, ...]:
+    eos = generation.eos_token_id if generation else None
+    return stop_token_ids(tokenizer, eos if eos is not None else config.eos_token_id)
+
+
+def _pretrained(source: ModelSource, dtype: str) -> Any:
+    """The model with its weights, on the CPU."""
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    try:
+        model, info = AutoModelForCausalLM.from_pretrained(  # pyright: ignore[reportGeneralTypeIssues]
+            source.folder,
+            dtype=getattr(torch, dtype),
+            use_safetensors=None if source.gguf_file else True,
+            trust_remote_code=source.trust_remote_code,
+            output_loading_info=True,
+            **({"gguf_file": source.gguf_file} if source.gguf_file else {}),
+            **({"attn_implementation": source.attention} if source.attention else {}),
+        )
+    except Exception as error:
+        if source.attention:
+            check_attention(source, error)
+        raise UserError(
+            f"{source.role}: the weights in {source.folder} cannot be loaded "
+            f"({first_line(error)}); {_remedy(source, error)}."
+        ) from error
+    missing = sorted(info["missing_keys"])
+    if missing:
+        raise UserError(
+            f"{source.role}: {source.folder} lacks {len(missing)} weights (first {missing[0]}); "
+            "they would have been filled with random numbers. Fetch the model again."
+        )
+    return model
+
+
+def check_attention(source: ModelSource, error: Exception) -> None:
+    """Raises UserError, naming those there are, where the error is about the attention asked for.
+
+    The library refuses an implementation in many words, before any weight is read: whether it was
+    that is found by making the model of its config alone, without memory, both ways.
+    """
+    import torch
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    def works(attention: str | None) -> bool:
+        try:
+            config = AutoConfig.from_pretrained(
+                source.folder,
+                trust_remote_code=source.trust_remote_code,
+                **({"gguf_file": source.gguf_file} if source.gguf_file else {}),
+            )
+            with torch.device("meta"):
+                AutoModelForCausalLM.from_config(
+                    config,
+                    trust_remote_code=source.trust_remote_code,
+                    **({"attn_implementation": attention} if attention else {}),
+                )
+        except Exception:  # libraries that are not installed, each in its own words
+            return False
+        return True
+
+    if not works(source.attention) and works(None):
+        there = [name for name in ATTENTIONS if works(name)]
+        raise UserError(
+            f"attention={source.attention}: {source.role} {source.name} does not have it here "
+            f"({first_line(error)}); it has {', '.join(there)}."
+        ) from error
+
+
+def output_rows(model: Any) -> int:
+    """Rows of the output embedding: the length of a logit vector."""
+    return int(model.get_output_embeddings().weight.shape[0])
+
+
+def _forget_quantization(model: Any) -> None:
+    """A model read from GGUF is plain floating point now; its old mark would forbid saving it."""
+    if hasattr(model.config, "quantization_config"):
+        del model.config.quantization_config
+    model.is_quantized = False
+    model.hf_quantizer = None
+    model.quantization_method = None
+
+
+def _remedy(source: ModelSource, error: Exception) -> str:
+    if "trust_remote_code" in str(error) and not source.trust_remote_code:
+        return (
+            "it needs code of its own: read that code, and set "
+            f"{source.role}.trust_remote_code=true if you trust it"
+        )
+    return f"check {source.role}.path"

@@ -1,0 +1,241 @@
+"""Locates a model's files on the hub, in a folder, a GGUF file or an installed package.
+
+Locating is separate from loading, so that a run whose artifacts all exist loads no weights.
+Only safetensors and GGUF are accepted; pickled weights are refused.
+"""
+
+import importlib.util
+import json
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from lr_exp.config.settings import AmateurSettings, ModelSettings
+from lr_exp.errors import UserError, first_line
+from lr_exp.store import digest, file_digest
+
+_HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
+
+_HUB_FILES = ["*.json", "*.safetensors", "*.txt", "*.model", "*.jinja"]
+
+_TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "vocab.json", "vocab.txt")
+
+
+@dataclass(frozen=True)
+class ModelSource:
+    """Where a model's files are, and the fingerprint of what they hold."""
+
+    role: str  # expert | amateur: for messages
+    name: str
+    folder: Path
+    gguf_file: str | None
+    trust_remote_code: bool
+    fingerprint: str  # of weights, config, tokenizer and template; or hub id and commit
+    revision: str | None = None  # hub commit
+    drop_layers: tuple[int, ...] = ()
+    init: str = "pretrained"
+    attention: str | None = None  # None: the library's own choice
+
+
+def locate(settings: ModelSettings, role: str) -> ModelSource:
+    """Finds a model's files without loading them.
+
+    Raises:
+        UserError: nothing is there, or it lacks weights, a config or a tokenizer, or its weights
+            are pickles.
+    """
+    path = settings.path
+    packaged = _in_package(settings) if path is None else None
+    if packaged is None and path is None:
+        path = settings.fallback_path
+    if packaged is not None:
+        folder, gguf_file, revision = packaged
+    elif path is not None:
+        folder, gguf_file, revision = _on_disk(path, role) or _on_hub(path, settings, role)
+    else:
+        raise UserError(
+            f"{role}={settings.name}: there is no {role}.path"
+            + (
+                f", and the package {settings.package!r} does not hold {settings.package_path!r}"
+                if settings.package
+                else ""
+            )
+            + f"; set {role}.path."
+        )
+    if gguf_file is None:
+        _check_folder(folder, role, settings.init)
+    if settings.init == "random":
+        if gguf_file is not None:
+            raise UserError(f"{role}.init=random takes a folder with a config.json, no GGUF file.")
+        fingerprint = digest(["random", role, _fingerprint(folder, None)])
+    elif revision is not None:
+        fingerprint = digest(["hub", path, revision])
+    else:
+        fingerprint = _fingerprint(folder, gguf_file)
+    return ModelSource(
+        role=role,
+        name=settings.name,
+        folder=folder,
+        gguf_file=gguf_file,
+        trust_remote_code=settings.trust_remote_code,
+        fingerprint=fingerprint,
+        revision=revision,
+        init=settings.init,
+    )
+
+
+def locate_amateur(settings: AmateurSettings, expert: ModelSource) -> ModelSource:
+    """Finds the amateur; with `drop_layers` it is the expert itself without those layers."""
+    if settings.drop_layers is None:
+        return locate(settings, "amateur")
+    if settings.path is not None:
+        raise UserError(
+            f"amateur.path={settings.path} and amateur.drop_layers contradict each other: early "
+            "exit drops layers of the expert. Leave one out."
+        )
+    dropped = tuple(sorted(set(settings.drop_layers)))
+    if not dropped or dropped[0] < 0:
+        raise UserError(
+            f"amateur.drop_layers={list(settings.drop_layers)}: give one layer number or more, "
+            "counted from 0."
+        )
+    return ModelSource(
+        role="amateur",
+        name=settings.name,
+        folder=expert.folder,
+        gguf_file=expert.gguf_file,
+        trust_remote_code=expert.trust_remote_code,
+        fingerprint=digest(["early_exit", expert.fingerprint, dropped]),
+        revision=expert.revision,
+        drop_layers=dropped,
+        init=expert.init,
+    )
+
+
+def config_rows(source: ModelSource) -> int | None:
+    """Rows of the output embedding as the config says, without loading weights (None: not said)."""
+    if source.gguf_file:
+        return None
+    rows = read_config(source).get("vocab_size")
+    return rows if isinstance(rows, int) else None
+
+
+def config_context(source: ModelSource) -> int | None:
+    """Most tokens in one sequence as the config says, without loading weights (None: not said)."""
+    if source.gguf_file:
+        return None
+    context = read_config(source).get("max_position_embeddings")
+    return context if isinstance(context, int) else None
+
+
+def has_tokenizer(folder: Path) -> bool:
+    return any((folder / name).is_file() for name in _TOKENIZER_FILES)
+
+
+def read_config(source: ModelSource) -> dict[str, Any]:
+    """The model's config as written; empty where loading the model will say what is wrong."""
+    try:
+        config = json.loads((source.folder / "config.json").read_text("utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return config if isinstance(config, dict) else {}
+
+
+def _in_package(settings: ModelSettings) -> tuple[Path, str | None, None] | None:
+    if settings.package is None or settings.package_path is None:
+        return None
+    try:
+        spec = importlib.util.find_spec(settings.package)
+    except (ImportError, ValueError):  # a dotted name's parent is not there; no name of a package
+        return None
+    if spec is None or spec.origin is None:
+        return None
+    place = Path(spec.origin).parent / settings.package_path
+    if place.is_file():
+        return place.parent, place.name, None
+    return (place, None, None) if place.is_dir() else None
+
+
+def _on_disk(path: str, role: str) -> tuple[Path, str | None, None] | None:
+    try:
+        place = Path(path).expanduser()
+        is_folder, is_file = place.is_dir(), place.is_file()
+    except (OSError, RuntimeError) as error:  # too long a name; the home of nobody
+        raise UserError(
+            f"{role}.path={path[:200]} cannot be looked up ({error}): give a model's folder."
+        ) from error
+    if is_folder:
+        return place, None, None
+    if is_file:
+        if place.suffix.lower() != ".gguf":
+            raise UserError(
+                f"{role}.path={path} is a file but not a .gguf file: give a model's folder."
+            )
+        return place.parent, place.name, None
+    return None
+
+
+def _on_hub(path: str, settings: ModelSettings, role: str) -> tuple[Path, None, str]:
+    if not _HUB_ID.fullmatch(path):
+        raise UserError(f"{role}.path={path}: there is no such folder or file.")
+    from huggingface_hub import snapshot_download
+
+    patterns = _HUB_FILES + (["*.py"] if settings.trust_remote_code else [])
+    try:
+        folder = Path(
+            snapshot_download(
+                path,
+                revision=settings.revision,
+                allow_patterns=patterns,
+                ignore_patterns=["original/*", "consolidated*"],
+            )
+        )
+    except Exception as error:  # network, permission and name errors of several libraries
+        raise UserError(
+            f"{role}.path={path}: there is no such folder here, and the hub did not give a "
+            f"model of that name ({first_line(error)}). Check the name, the network and the login."
+        ) from error
+    return folder, None, folder.name
+
+
+def _check_folder(folder: Path, role: str, init: str) -> None:
+    where = f"{role}.path={folder}"
+    if not (folder / "config.json").is_file():
+        raise UserError(
+            f"{where} is not a model folder: it has no config.json. Give the folder that has it."
+        )
+    try:
+        config = json.loads((folder / "config.json").read_text("utf-8"))
+        reason = "it holds no JSON object"
+    except (OSError, ValueError, RecursionError) as error:
+        config, reason = None, first_line(error)
+    if not isinstance(config, dict):
+        raise UserError(
+            f"{where}: its config.json cannot be loaded ({reason}). Fetch the model again."
+        )
+    if init == "random":
+        return
+    if not any(folder.glob("*.safetensors")):
+        if any(folder.glob("*.bin")) or any(folder.glob("*.pt*")):
+            raise UserError(
+                f"{where} has its weights as pickles only, which are not loaded: convert them to "
+                "safetensors (model.save_pretrained does)."
+            )
+        raise UserError(
+            f"{where} has no weights: it lacks *.safetensors files. Fetch the model again."
+        )
+    if not has_tokenizer(folder):
+        raise UserError(
+            f"{where} has no tokenizer: it lacks {' or '.join(_TOKENIZER_FILES)}. Copy the "
+            "tokenizer's files into it."
+        )
+
+
+def _fingerprint(folder: Path, gguf_file: str | None) -> str:
+    """Contents of all that makes the model what it is; the folder's name and dates do not."""
+    if gguf_file:
+        return digest(["gguf", file_digest(folder / gguf_file)])
+    suffixes = {".json", ".safetensors", ".txt", ".model", ".jinja", ".py"}
+    files = sorted(p for p in folder.iterdir() if p.is_file() and p.suffix in suffixes)
+    return digest(["folder", {path.name: file_digest(path) for path in files}])

@@ -1,0 +1,233 @@
+"""A pair of models and what the sampler made of them, for a person to look into.
+
+Knows the sampler's stages and hands their tables back; nothing is computed here, and what is looked
+at stays in the store, where a run with the same settings finds it.
+"""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+from torch import Tensor
+
+from lr_exp.config.composition import conf_dir
+from lr_exp.config.settings import Settings
+from lr_exp.data.questions import Question
+from lr_exp.errors import UserError
+from lr_exp.models import loading
+from lr_exp.models.loading import LanguageModel
+from lr_exp.models.vocabulary import SharedVocabulary
+from lr_exp.pipeline.experiment import Experiment
+from lr_exp.sampler import rollout, score
+from lr_exp.sampler.choose import choose_steps, read_measures
+from lr_exp.sampler.supervision import Supervision
+from lr_exp.store import Store
+from lr_exp.store.shards import read_shards, shard_paths
+
+_STORES_OWN = ("digest", "peak_memory_bytes")  # facts of an artifact that are not of the sample
+
+
+@dataclass(frozen=True)
+class Answer:
+    """One answer of the expert, as it was generated; the field's word is trajectory."""
+
+    question_id: str
+    question: str
+    prompt_ids: list[int]  # the question as the expert was asked
+    token_ids: list[int]  # what it answered, the stop token included
+    tokens: list[str]  # the same as texts, each decoded alone
+
+    @property
+    def text(self) -> str:
+        return "".join(self.tokens)
+
+
+@dataclass(frozen=True)
+class Pair:
+    """Expert and amateur, loaded; `expert.model` and `expert.tokenizer` are those of transformers.
+
+    An early-exit amateur shares the expert's weights.
+    """
+
+    expert: LanguageModel
+    amateur: LanguageModel
+    shared: SharedVocabulary  # the ids that the two are compared on
+    settings: Settings
+
+    def roll_out(self, questions: Sequence[Question | str]) -> list[Answer]:
+        """The expert's greedy answers, of at most `sampler.max_new_tokens` tokens."""
+        asked = [
+            Question(id=f"question {number}", text=one) if isinstance(one, str) else one
+            for number, one in enumerate(questions)
+        ]
+        sampler = self.settings.sampler
+        with TemporaryDirectory() as folder:
+            rollout.roll_out(
+                asked,
+                self.expert,
+                Path(folder),
+                system_prompt=sampler.system_prompt,
+                max_new_tokens=sampler.max_new_tokens,
+                batch_size=sampler.batch_size,
+            )
+            rows = _rows(Path(folder))
+        return [_answer(row, self.expert.tokenizer) for row in rows]
+
+    def logits(self, answer: Answer) -> tuple[Tensor, Tensor]:
+        """What both models would say next at every step of an answer, read by both in one pass.
+
+        Returns:
+            The expert's and the amateur's raw logits, `(steps, shared ids)` each; row t is the
+            distribution after t generated tokens.
+        """
+        row = {
+            "question_id": answer.question_id,
+            "question": answer.question,
+            "prompt_ids": answer.prompt_ids,
+            "token_ids": answer.token_ids,
+        }
+        prompt = self.settings.sampler.system_prompt
+        return score.answer_logits(row, self.expert, self.amateur, self.shared, prompt)
+
+    def texts(self, token_ids: Iterable[int]) -> list[str]:
+        """Each token's text, decoded alone."""
+        return _texts(self.expert.tokenizer, token_ids)
+
+
+@dataclass(frozen=True)
+class Sample:
+    """What the sampler made of a run's questions.
+
+    `steps` has one row a scored step: `answer` (place in `answers`), `question_id`, `step` (tokens
+    generated before it), `token`, `kl_nats`, `kept`, `expert_entropy_nats`, `amateur_entropy_nats`,
+    `expert_top1`, `amateur_top1` (texts), and the support, the tokens with at least
+    `sampler.support_floor` times the expert's top probability: `support` (texts), `support_expert`
+    and `support_amateur` (log-probabilities).
+
+    `labels` has one row a kept step: `answer`, `question_id`, `step`, `kl_nats`, and the label's
+    `tokens` (texts), `token_ids` and `weights`, which sum to 1. Join the two on `answer` and
+    `step`: a method may draw several answers to a question.
+    """
+
+    answers: list[Answer]
+    steps: pd.DataFrame
+    labels: pd.DataFrame
+    facts: dict[str, Any]  # as in `summary.json`: counts, means in nats, shares, a histogram
+
+
+def load_pair(settings: Settings) -> Pair:
+    """Loads expert and amateur, after the check that they share a vocabulary.
+
+    Raises:
+        UserError: a model is not there or is damaged, or the two do not fit together.
+    """
+    experiment = _experiment(settings)
+    shared = experiment.inputs.shared
+    expert, amateur = experiment.bench.pair()
+    return Pair(expert, amateur, shared, settings)
+
+
+def sample(settings: Settings) -> Sample:
+    """Rolls out, scores and selects as a run with these settings does, and in the same store.
+
+    Settings that differ in alpha, beta or the steps that the method keeps share rollout and scores.
+
+    Raises:
+        UserError: the method compares no two models, or something in the inputs cannot work.
+    """
+    if settings.imports_records:
+        raise UserError(
+            f"data={settings.data.name} holds kept steps, of which no other tokens are known: "
+            "choose a data set of questions."
+        )
+    if not settings.method.needs_amateur:
+        raise UserError(
+            f"method={settings.method.name} asks no amateur, so there is no divergence to look at: "
+            "choose another method."
+        )
+    experiment = _experiment(replace(settings, stages=["sample"]))
+    experiment.inputs.check()
+    trajectories = experiment.sampler.trajectories()[-1]
+    steps = experiment.sampler.score(trajectories)
+    selected = experiment.sampler.select(trajectories, steps)
+    tokenizer = loading.load_tokenizer(experiment.inputs.expert)
+    rows = _rows(trajectories.folder)
+    frame = _step_frame(steps.folder, rows, settings, tokenizer)
+    labels = _label_frame(Supervision.load(selected.folder), tokenizer)
+    # Supervision has the kept steps in this order, too.
+    labels.insert(0, "answer", frame.answer[frame.kept].to_numpy())
+    return Sample(
+        [_answer(row, tokenizer) for row in rows],
+        frame,
+        labels,
+        {name: fact for name, fact in selected.facts.items() if name not in _STORES_OWN},
+    )
+
+
+def _experiment(settings: Settings) -> Experiment:
+    return Experiment(settings, Store(settings.store), conf_dir())
+
+
+def _rows(trajectories: Path) -> list[dict[str, Any]]:
+    """All answers of a folder of shards, in the questions' order."""
+    return sorted(read_shards(trajectories), key=lambda row: row["index"])
+
+
+def _answer(row: dict[str, Any], tokenizer: Any) -> Answer:
+    texts = _texts(tokenizer, row["token_ids"])
+    return Answer(row["question_id"], row["question"], row["prompt_ids"], row["token_ids"], texts)
+
+
+def _step_frame(
+    folder: Path, rows: list[dict[str, Any]], settings: Settings, tokenizer: Any
+) -> pd.DataFrame:
+    table = pa.concat_tables(pq.ParquetFile(path).read() for path in shard_paths(folder))
+    kept = choose_steps(
+        read_measures(folder), settings.method, beta=settings.beta, seed=settings.seed
+    )
+    scores = table.to_pandas()
+    places = {row["index"]: place for place, row in enumerate(rows)}
+    answers = scores["index"].map(places)
+    frame = pd.DataFrame(
+        {
+            "answer": answers,
+            "question_id": [rows[place]["question_id"] for place in answers],
+            "step": scores["step"],
+            "token": _texts(tokenizer, scores["token_id"]),
+            "kl_nats": scores["kl"],
+            "kept": kept,
+            "expert_entropy_nats": scores["expert_entropy"],
+            "amateur_entropy_nats": scores["amateur_entropy"],
+            "expert_top1": _texts(tokenizer, scores["expert_top1"]),
+            "amateur_top1": _texts(tokenizer, scores["amateur_top1"]),
+            "support": [_texts(tokenizer, ids) for ids in scores["support_ids"]],
+            "support_expert": scores["support_expert"],
+            "support_amateur": scores["support_amateur"],
+        }
+    )
+    return frame.sort_values(["answer", "step"], ignore_index=True)
+
+
+def _label_frame(supervision: Supervision, tokenizer: Any) -> pd.DataFrame:
+    rows = [
+        (one.question_id, step, kl, _texts(tokenizer, ids), ids, weights)
+        for one in supervision.trajectories
+        for step, kl, ids, weights in zip(
+            one.steps, one.kl, one.target_ids, one.target_weights, strict=True
+        )
+    ]
+    columns = ["question_id", "step", "kl_nats", "tokens", "token_ids", "weights"]
+    return pd.DataFrame(rows, columns=columns)
+
+
+def _texts(tokenizer: Any, token_ids: Iterable[int]) -> list[str]:
+    ids = [int(token) for token in token_ids]
+    known = {
+        token: tokenizer.decode([token], clean_up_tokenization_spaces=False) for token in {*ids}
+    }
+    return [known[token] for token in ids]

@@ -1,0 +1,87 @@
+"""A run's folder before and after the run: cleared, and a failure recorded where results would be.
+
+Knows settings and the files of a run; imports no torch, so that a mistake is told at once.
+"""
+
+import contextlib
+import json
+import logging
+from pathlib import Path
+from typing import Any
+
+from lr_exp.config.settings import Settings
+from lr_exp.errors import first_line
+from lr_exp.store import write_atomically
+from lr_exp.store.run_folder import ANSWERS, FAILED, METRICS, PAGE, SUMMARY, TRAJECTORIES
+
+log = logging.getLogger(__name__)
+
+
+def choices(settings: Settings) -> dict[str, Any]:
+    """The choices that results are shown under.
+
+    One that no stage reads is null: its value would claim what is not so.
+    """
+    method, stages = settings.method, settings.stages
+    trains = "sample" in stages or "distill" in stages
+    learns = trains and not settings.imports_records
+    contrasts = "evaluate" in stages and settings.evaluator.decoder == "contrastive"
+    compared = settings.asks_amateur or (learns and method.needs_amateur)
+    return {
+        "method": method.name if learns else None,
+        "expert": settings.expert.name,
+        "amateur": settings.amateur.name if compared else None,
+        "data": settings.data.name,
+        "alpha": settings.alpha if (learns and method.reads_alpha) or contrasts else None,
+        "beta": settings.beta if learns and method.reads_beta else None,
+        "seed": settings.seed,
+        "sweep": settings.sweep,
+    }
+
+
+def clear(folder: Path) -> None:
+    """Takes away what an earlier run in this folder would show as this one's: results and links.
+
+    Its numbers stay beside, under other names: this run may be a mistake.
+    """
+    if (folder / SUMMARY).exists():
+        for name in (SUMMARY, METRICS):
+            if (folder / name).exists():
+                (folder / name).replace(folder / f"previous.{name}")
+    (folder / FAILED).unlink(missing_ok=True)
+    for name in (TRAJECTORIES, PAGE):
+        (folder / name).unlink(missing_ok=True)
+    links = [folder / "adapter", folder / "merged", *(folder / ANSWERS).glob("*/*.jsonl")]
+    for link in links:
+        if link.is_symlink():
+            link.unlink()
+
+
+def record_failure(
+    error: str, choices: dict[str, Any], overrides: list[str], folder: Path, *, began: bool
+) -> None:
+    """Leaves the reason where the results would be, for the table that the cell belongs to.
+
+    Args:
+        error: one line.
+        choices: what the results would have been shown under, as far as it is known.
+        overrides: what the cell was told.
+        began: whether `run` was called; what lies in the folder is then this run's.
+    """
+    record = {"error": error, **choices, "overrides": overrides}
+    with contextlib.suppress(OSError):  # the error itself is what matters
+        folder.mkdir(parents=True, exist_ok=True)
+        if not began:
+            clear(folder)
+        write_atomically(folder / FAILED, json.dumps(record, indent=2, ensure_ascii=False) + "\n")
+        write_page(folder)
+
+
+def write_page(folder: Path) -> None:
+    """The run as a page; the numbers are safe by then, and no fault of a page may take them."""
+    from lr_exp.report.page import write_run_page
+
+    try:
+        write_run_page(folder)
+    except Exception as error:
+        log.warning("%s was not written: %s", PAGE, first_line(error))

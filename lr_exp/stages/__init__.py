@@ -1,1 +1,0 @@
-"""Each stage as a recipe: what determines its artifact, and which room makes it."""

@@ -1,0 +1,54 @@
+"""The saved workspace: every panel, the runs grouped by method in the figures' colours."""
+
+from typing import Any
+
+import wandb_workspaces.workspaces as ws
+
+from lr_exp.report.figures.style import of_method
+from lr_exp.tracking.dashboard.contents import Contents
+from lr_exp.tracking.dashboard.draw import drawn
+from lr_exp.tracking.dashboard.panels import METHOD, TABLE, sections
+
+NAME = "LightReasoner"
+_COLUMNS = (
+    "run:displayName",
+    "run:jobType",
+    "config:cell.value.method",
+    "config:cell.value.beta",
+    "config:cell.value.seed",
+    "summary:sample/kept_share",
+    "summary:distill/entropy.min",
+    "summary:eval/mean_gain",
+)
+
+
+def build(contents: Contents, entity: str, project: str) -> Any:
+    """The workspace, not yet saved; asks nobody.
+
+    Args:
+        contents: what the runs hold.
+        entity: whose it will be.
+        project: where the runs are.
+    """
+    return ws.Workspace(
+        entity=entity,
+        project=project,
+        name=NAME,
+        sections=[
+            ws.Section(
+                name=section.name,
+                panels=[drawn(panel) for panel in section.panels],
+                is_open=True,
+                layout_settings=ws.SectionLayoutSettings(
+                    columns=1 if all(panel.form == TABLE for panel in section.panels) else 3, rows=2
+                ),
+            )
+            for section in sections(contents.benchmarks)
+        ],
+        settings=ws.WorkspaceSettings(max_runs=50, group_by_prefix="first"),
+        runset_settings=ws.RunsetSettings(
+            groupby=[ws.Config(METHOD)],
+            group_colors={name: of_method(name).colour for name in contents.methods},
+            pinned_columns=list(_COLUMNS),
+        ),
+    )

@@ -1,0 +1,75 @@
+"""Imports run one way through the packages, and the root stays small."""
+
+import ast
+from pathlib import Path
+
+import pytest
+
+import lr_exp
+
+ROOT = Path(lr_exp.__file__).parent
+
+# From the bottom up: a module may import from its own line and from lines above it in this list.
+# Packages on one line do not import each other.
+LAYERS = (
+    ("errors", "contrast", "progress"),
+    ("distributed", "micro"),
+    ("store",),
+    ("config", "report"),
+    ("data", "models"),
+    ("inference",),
+    ("sampler", "evaluator"),
+    ("distiller", "tracking"),
+    ("pipeline",),
+    ("api", "__main__"),
+)
+LEVEL = {name: level for level, names in enumerate(LAYERS) for name in names}
+ALIASES = {"__init__", "list", "dashboard"}  # public names and commands, each of one other module
+
+
+def imported(path: Path) -> set[str]:
+    """The parts of the package that a file imports, inside functions too."""
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+        if isinstance(node, ast.ImportFrom) and node.module:
+            base = node.module.split(".")
+            if base == ["lr_exp"]:
+                found |= {alias.name for alias in node.names}
+            elif base[0] == "lr_exp":
+                found.add(base[1])
+        elif isinstance(node, ast.Import):
+            names = [alias.name.split(".") for alias in node.names]
+            found |= {name[1] for name in names if name[0] == "lr_exp" and len(name) > 1}
+    return found - {"__version__"}
+
+
+def part(path: Path) -> str:
+    return path.relative_to(ROOT).parts[0].removesuffix(".py")
+
+
+@pytest.mark.parametrize("path", sorted(ROOT.rglob("*.py")), ids=lambda path: path.stem)
+def test_a_module_imports_only_from_layers_below_its_own(path):
+    name = part(path)
+    if name in ALIASES:
+        return
+    above = {
+        other for other in imported(path) - {name} if LEVEL.get(other, len(LAYERS)) >= LEVEL[name]
+    }
+    assert not above, f"{path.relative_to(ROOT)} imports {sorted(above)}"
+
+
+def test_every_package_has_a_layer_and_the_root_has_at_most_nine_files():
+    folders = {path.name for path in ROOT.iterdir() if (path / "__init__.py").exists()}
+    files = {path.stem for path in ROOT.glob("*.py")}
+    assert folders | files == set(LEVEL) | ALIASES
+    assert len([*ROOT.glob("*.py*")]) <= 9
+
+
+def test_the_equations_import_no_library_but_torch():
+    nodes = ast.walk(ast.parse((ROOT / "contrast.py").read_text("utf-8")))
+    roots = {
+        (node.module or "") if isinstance(node, ast.ImportFrom) else node.names[0].name
+        for node in nodes
+        if isinstance(node, ast.Import | ast.ImportFrom)
+    }
+    assert {root.split(".")[0] for root in roots} == {"torch", "math"}
