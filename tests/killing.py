@@ -27,6 +27,8 @@ def main() -> None:
     shortest, longest = map(float, sys.argv[4:6])
     words = sys.argv[6:]
     # What a try needs is imported here; torch starts no thread before it computes.
+    import lr_exp.distiller.distill
+    import lr_exp.pipeline.run  # noqa: F401
 
     rng, start = random.Random(seed), Path.cwd()
     _enter(start / "0")
