@@ -21,7 +21,8 @@ from bench import cost, stages
 from bench.machine import Peaks
 from bench.measure import alternate, comparison, in_child, spread, timed
 from bench.pairs import Pair, load_pair
-from lr_exp.sampler.choose import read_measures
+from lr_exp.sampler.step_table import read_columns
+from lr_exp.store.shards import shard_paths
 
 log = logging.getLogger(__name__)
 
@@ -248,7 +249,9 @@ def precision(bench: Bench, pair: Pair) -> dict[str, float]:
             parts=told,
         )
         seconds = timed(lambda: stages.score_again(rounded, answers, folder / "rounded"))
-        one, other = read_measures(exact).kl, read_measures(folder / "rounded").kl
+        one, other = (
+            read_columns(shard_paths(place), ["kl"])["kl"] for place in (exact, folder / "rounded")
+        )
     error = np.abs(one - other)
     return {
         "steps": len(one),

@@ -21,16 +21,17 @@ from peft import LoraConfig, TaskType, get_peft_model
 from bench import plain
 from bench.pairs import SYSTEM, Pair
 from lr_exp import progress
+from lr_exp.config.method import Method
 from lr_exp.config.settings import DistillerSettings, MethodSettings
 from lr_exp.distiller import distill
 from lr_exp.evaluator import answer
+from lr_exp.pipeline.method import build_method
 from lr_exp.sampler import rollout, score, select
-from lr_exp.sampler.choose import read_measures
+from lr_exp.sampler.step_table import read_columns
 from lr_exp.sampler.supervision import SupervisedTrajectory, Supervision
 from lr_exp.store.shards import read_shard, shard_paths
 
 ALPHA, BETA = 0.2, 0.4
-METHOD = MethodSettings(name="lightreasoner")
 FLOOR = 1e-3
 
 
@@ -112,11 +113,16 @@ def supervise(folders: tuple[Path, Path], kept_per_answer: float | None = None) 
     """The kept steps; with a number of them wanted, beta is set to what keeps as many."""
     beta = BETA
     if kept_per_answer is not None:
-        measures = read_measures(folders[1])
-        answers = len(np.unique(measures.index))
-        share = min(1.0, kept_per_answer * answers / len(measures))
-        beta = max(0.0, float(np.quantile(measures.kl, 1 - share)))
-    return select.select(*folders, METHOD, alpha=ALPHA, beta=beta).supervision
+        scores = read_columns(shard_paths(folders[1]), ["index", "kl"])
+        answers = len(np.unique(scores["index"]))
+        share = min(1.0, kept_per_answer * answers / len(scores["kl"]))
+        beta = max(0.0, float(np.quantile(scores["kl"], 1 - share)))
+    return select.select(*folders, _lightreasoner(beta)).supervision
+
+
+def _lightreasoner(beta: float) -> Method:
+    settings = MethodSettings(name="lightreasoner")
+    return build_method(settings, alpha=ALPHA, beta=beta, seed=0)
 
 
 def synthetic(pair: Pair, *, new_tokens: int, kept: int) -> Supervision:
@@ -166,11 +172,14 @@ def train(
                 checkpoint_every=steps + 1,
                 tokens_per_pass=tokens_per_pass,
             ),
-            seed=0,
-            device=device,
-            base_name="bench",
-            base_revision=None,
-            on_log=lambda *_: ticks.append(time.perf_counter()),
+            distill.Training(
+                loss=_lightreasoner(BETA).loss,
+                seed=0,
+                device=device,
+                base_name="bench",
+                base_revision=None,
+                on_log=lambda *_: ticks.append(time.perf_counter()),
+            ),
         )
     return (ticks[steps] - ticks[0]) / (steps * batch_size)
 

@@ -66,10 +66,10 @@ def main() -> None:
     def runs_out_of_memory(kept_steps: int) -> Any:
         """Lets this rank compute passes of so many kept steps at most."""
 
-        def tight(model: Any, batch: Any, rows: int) -> Any:
+        def tight(model: Any, batch: Any, *given: Any) -> Any:
             if len(batch["read_at"]) > kept_steps:
                 raise MemoryError
-            return pass_losses(model, batch, rows)
+            return pass_losses(model, batch, *given)
 
         return patch.object(trainer, "pass_losses", tight)
 

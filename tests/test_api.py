@@ -272,7 +272,7 @@ def test_a_pair_without_a_kept_step_has_empty_labels_of_the_same_columns(setting
 @pytest.mark.parametrize(
     ("words", "told"),
     [
-        (["method=no_contrast", "method.steps=all"], "asks no amateur"),
+        (["method=no_contrast", "method.select=all"], "uses no amateur"),
         (["data=lr_samples", "data.path=x.jsonl", "stages=[distill]"], "holds kept steps"),
     ],
 )

@@ -17,7 +17,7 @@ from transformers.models.qwen2.modeling_qwen2 import Qwen2RMSNorm
 
 from bench import plain
 from lr_exp.config.settings import DistillerSettings, ModelSettings
-from lr_exp.distiller import distill, trainer
+from lr_exp.distiller import distill, losses, trainer
 from lr_exp.distiller.batches import BatchDataset, KeptStep, build_batch, plan_batches
 from lr_exp.distiller.trainer import ContrastTrainer, pass_losses
 from lr_exp.errors import UserError
@@ -87,7 +87,7 @@ def plain_losses(model, supervision: Supervision) -> torch.Tensor:
 
 
 def packed_losses(model, batch) -> torch.Tensor:
-    return torch.cat([pass_losses(model, one, TOKENS)[0] for one in batch["passes"]])
+    return torch.cat([pass_losses(model, one, TOKENS, losses.kl)[0] for one in batch["passes"]])
 
 
 @pytest.mark.parametrize("tokens_per_pass", [1, 17, 40, 10_000])
@@ -218,11 +218,14 @@ def train(folder: Path, expert=None, settings=SETTINGS, on_log=lambda step, metr
         expert or load_expert(),
         folder,
         settings,
-        seed=0,
-        device="cpu",
-        base_name="lr_exp/micro/models/expert",
-        base_revision=None,
-        on_log=on_log,
+        distill.Training(
+            loss=losses.kl,
+            seed=0,
+            device="cpu",
+            base_name="lr_exp/micro/models/expert",
+            base_revision=None,
+            on_log=on_log,
+        ),
     )
 
 
@@ -330,11 +333,11 @@ def test_how_steps_fall_into_passes_does_not_change_the_training(tmp_path):
 
 def test_every_pass_draws_its_own_dropout_whatever_was_drawn_before(tmp_path, monkeypatch):
     """Then it does not depend on which process computes a pass, nor on where a run was resumed."""
-    losses, seeds = trainer.pass_losses, []
+    pass_losses, seeds = trainer.pass_losses, []
 
     def drawing(*given):
         seeds.append(torch.initial_seed())
-        found = losses(*given)
+        found = pass_losses(*given)
         torch.rand(len(seeds))
         return found
 

@@ -16,6 +16,7 @@ from lr_exp.errors import UserError
 from lr_exp.inference.decoding import decode_greedily
 from lr_exp.models.prompts import render_prompt
 from lr_exp.pipeline.experiment import Experiment
+from lr_exp.pipeline.inputs import Inputs
 from lr_exp.pipeline.run import run
 from lr_exp.sampler import rollout, score
 from lr_exp.sampler.supervision import Supervision
@@ -238,7 +239,7 @@ def test_stages_that_were_not_asked_for_are_found_or_missed_with_a_word(first):
     assert results(later) == results(summary)
     baseline = go(tmp_path, "baseline", "stages=[evaluate]")
     assert "tuned" not in baseline["evaluate"]
-    with pytest.raises(UserError, match="add sample to stages"):
+    with pytest.raises(UserError, match="Add sample to stages"):
         go(tmp_path, "missing", "stages=[distill]", "sampler.max_new_tokens=17")
 
 
@@ -279,11 +280,12 @@ def test_supervision_is_readable_by_the_package(first):
 def test_tuned_answers_are_those_of_plain_peft_and_stand_with_their_questions(first):
     """The bare expert evaluated as tuned, or answers graded against other questions, show here."""
     tmp_path, _ = first
-    experiment = Experiment(settings_for(tmp_path), Store(tmp_path / "store"), conf_dir())
+    inputs = Inputs(settings_for(tmp_path), conf_dir())
+    experiment = Experiment(inputs, Store(tmp_path / "store"))
     questions = {q.id: q for q in experiment.inputs.benchmark_questions["micro_add"]}
-    expert = experiment.bench.expert()
+    expert = experiment.models.expert()
     tuned = distill.attach_adapter(expert, tmp_path / "run" / "adapter")
-    system = experiment.settings.evaluator.system_prompt
+    system = experiment.inputs.settings.evaluator.system_prompt
     outputs: dict[str, list[str]] = {"tuned": [], "expert": []}
     for who, model in (("tuned", tuned), ("expert", None)):
         file = tmp_path / "run" / "answers" / who / "micro_add.jsonl"
@@ -330,9 +332,9 @@ def addresses(tmp_path: Path, *overrides: str) -> dict[str, str]:
             return Artifact(recipe.stage, recipe.address, tmp_path, facts, 0.0, reused=False)
 
     settings = settings_for(tmp_path, *overrides)
-    experiment = Experiment(settings, Recorder(tmp_path / "unused"), conf_dir())
+    experiment = Experiment(Inputs(settings, conf_dir()), Recorder(tmp_path / "unused"))
     (tmp_path / distill.HISTORY).write_text("")
-    trajectories = experiment.sampler.trajectories()[-1]
+    trajectories = experiment.sampler.trajectories().artifact
     supervision = experiment.sampler.select(trajectories, experiment.sampler.score(trajectories))
     tuned = experiment.distiller.distill(supervision)
     experiment.evaluator.evaluate(experiment.inputs.benchmarks[0], None)

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from peft import LoraConfig, get_peft_model
 
 from bench import plain
-from lr_exp.config.settings import DataSettings, MethodSettings, ModelSettings
+from lr_exp.config.settings import DataSettings, ModelSettings
 from lr_exp.data.questions import Question
 from lr_exp.distiller.batches import build_batch, plan_batches
 from lr_exp.inference import cpu_linear
@@ -21,6 +21,7 @@ from lr_exp.models.vocabulary import shared_vocabulary
 from lr_exp.sampler import rollout, score, select
 from lr_exp.store.shards import read_shards
 
+from .methods import method
 from .test_distiller import TOKENS, a_supervision, packed_losses, precise_model
 from .test_sampler import load_micro
 from .tiny import tiny_model
@@ -77,8 +78,7 @@ def fast(folder, pair, texts, *, new_tokens, beta, batch_size, tokens_per_pass=1
         support_floor=1e-3,
         tokens_per_pass=tokens_per_pass,
     )
-    method = MethodSettings(name="lightreasoner")
-    supervision = select.select(trajectories, steps, method, alpha=ALPHA, beta=beta).supervision
+    supervision = select.select(trajectories, steps, method(alpha=ALPHA, beta=beta)).supervision
     kept = {
         (int(t.question_id.removeprefix("q/")), step): (
             t.kl[i],

@@ -228,11 +228,11 @@ def test_training_that_runs_out_of_memory_goes_on_in_smaller_passes(
     train(tmp_path / "whole", settings=without_dropout)
     pass_losses, tried = trainer.pass_losses, []
 
-    def tight(model, batch, rows):
+    def tight(model, batch, *given):
         tried.append(len(batch["read_at"]))
         if tried[-1] > 3:
             raise error
-        return pass_losses(model, batch, rows)
+        return pass_losses(model, batch, *given)
 
     monkeypatch.setattr(trainer, "pass_losses", tight)
     train(tmp_path / "tight", settings=without_dropout)
@@ -248,7 +248,7 @@ def test_training_that_runs_out_of_memory_goes_on_in_smaller_passes(
 
 
 def test_a_kept_step_that_does_not_fit_alone_names_what_to_change(tmp_path, monkeypatch):
-    def never(model, batch, rows):
+    def never(*_):
         raise ERRORS[0]
 
     monkeypatch.setattr(trainer, "pass_losses", never)

@@ -1,7 +1,7 @@
-"""Methods as four choices: which steps, which trajectories, and what they cost."""
+"""Methods as registered choices: trajectories, step rules and targets."""
 
 import json
-from dataclasses import replace
+import math
 from pathlib import Path
 
 import numpy as np
@@ -9,89 +9,119 @@ import pytest
 from hydra import compose, initialize_config_dir
 
 from lr_exp.config.composition import conf_dir, register, to_settings
-from lr_exp.config.settings import MethodSettings
 from lr_exp.data.questions import Question
 from lr_exp.errors import UserError
 from lr_exp.pipeline.inputs import Inputs
-from lr_exp.pipeline.workbench import Workbench
-from lr_exp.sampler.choose import Measures, choose_steps
+from lr_exp.pipeline.loaded_models import LoadedModels
+from lr_exp.sampler import select
 from lr_exp.sampler.references import keep_verified, write_solutions
 from lr_exp.sampler.rollout import COLUMNS
-from lr_exp.sampler.select import select_tokens
-from lr_exp.store import Store
 from lr_exp.store.shards import read_shards, write_shard
+from tests.methods import method
 from tests.tiny import tiny_tokenizer
 
-# Two answers of three steps. Above 0.4 nats: (0, 1), (1, 0) and (1, 2).
+# Two answers of three positions. Above 0.4 nats: (0, 1), (1, 0) and (1, 2).
 KL = [0.1, 0.5, 0.0, 2.0, 0.3, 0.9]
 ENTROPY = [1.0, 0.2, 0.9, 0.1, 1.0, 0.3]
-METHOD = MethodSettings(name="test")
 
 
-def measures(order: list[int] | None = None) -> Measures:
+def columns(order: list[int] | None = None) -> dict[str, np.ndarray]:
     order = list(range(6)) if order is None else order
-
-    def column(values, kind):
-        return np.array(values, dtype=kind)[order]
-
-    return Measures(
-        index=column([0, 0, 0, 1, 1, 1], np.int32),
-        step=column([0, 1, 2, 0, 1, 2], np.int32),
-        kl=column(KL, np.float32),
-        expert_entropy=column(ENTROPY, np.float32),
-        amateur_entropy=column(ENTROPY, np.float32),
-        expert_top1=column([0] * 6, np.int32),
-        amateur_top1=column([0] * 6, np.int32),
-    )
+    values = {
+        "index": np.array([0, 0, 0, 1, 1, 1], np.int32),
+        "step": np.array([0, 1, 2, 0, 1, 2], np.int32),
+        "kl": np.array(KL, np.float32),
+        "expert_entropy": np.array(ENTROPY, np.float32),
+    }
+    return {name: column[order] for name, column in values.items()}
 
 
-def chosen(method: MethodSettings, table: Measures | None = None, **told) -> set[tuple[int, int]]:
-    table = measures() if table is None else table
-    keep = choose_steps(table, method, **{"beta": 0.4, "seed": 0, **told})
-    return set(zip(table.index[keep].tolist(), table.step[keep].tolist(), strict=True))
+def kept(rule: str, table: dict | None = None, **settings) -> set[tuple[int, int]]:
+    """The positions that a rule keeps; it sees no column that it does not declare."""
+    table = columns() if table is None else table
+    bound = method(select=rule, **settings).select
+    keep = bound({name: table[name] for name in ("index", "step", *bound.choice.columns)})
+    return set(zip(table["index"][keep].tolist(), table["step"][keep].tolist(), strict=True))
 
 
 @pytest.mark.parametrize(
-    ("choice", "expected"),
+    ("rule", "parameters", "expected"),
     [
-        ({"steps": "kl_above_beta"}, {(0, 1), (1, 0), (1, 2)}),
-        ({"steps": "all"}, {(i, s) for i in (0, 1) for s in (0, 1, 2)}),
-        ({"steps": "first", "first": 2}, {(0, 0), (0, 1), (1, 0), (1, 1)}),
-        ({"steps": "kl_top", "share": 0.34}, {(1, 0), (1, 2)}),
+        ("kl_above_beta", {}, {(0, 1), (1, 0), (1, 2)}),
+        ("all", {}, {(i, s) for i in (0, 1) for s in (0, 1, 2)}),
+        ("first", {"first": 2}, {(0, 0), (0, 1), (1, 0), (1, 1)}),
+        ("kl_top", {"share": 0.34}, {(1, 0), (1, 2)}),
         # Three, as many as are above beta; the tie at 1.0 does not matter here.
-        ({"steps": "entropy_top"}, {(0, 0), (1, 1), (0, 2)}),
+        ("entropy_top", {}, {(0, 0), (1, 1), (0, 2)}),
     ],
 )
-def test_steps_are_chosen_as_worked_by_hand(choice, expected):
-    assert chosen(replace(METHOD, **choice)) == expected
+def test_steps_are_chosen_as_worked_by_hand(rule, parameters, expected):
+    assert kept(rule, parameters=parameters) == expected
 
 
 def test_of_equal_entropies_the_earlier_question_is_kept():
-    # One step is above 1 nat, and two share the highest entropy.
-    assert chosen(replace(METHOD, steps="entropy_top"), beta=1.0) == {(0, 0)}
+    # One position is above 1 nat, and two share the highest entropy.
+    assert kept("entropy_top", beta=1.0) == {(0, 0)}
 
 
 def test_random_steps_have_betas_budget_and_follow_the_seed():
-    method = replace(METHOD, steps="random")
-    draws = {frozenset(chosen(method, seed=seed)) for seed in range(20)}
+    draws = {frozenset(kept("random", seed=seed)) for seed in range(20)}
     assert {len(draw) for draw in draws} == {3}
     assert len(draws) > 5
-    assert chosen(method, seed=3) == chosen(method, seed=3)
-    assert len(chosen(method, beta=0.05)) == 5
+    assert kept("random", seed=3) == kept("random", seed=3)
+    assert len(kept("random", beta=0.05)) == 5
 
 
-@pytest.mark.parametrize("steps", ["kl_above_beta", "kl_top", "random", "entropy_top"])
-def test_the_order_of_the_table_does_not_show(steps):
+@pytest.mark.parametrize("rule", ["kl_above_beta", "kl_top", "random", "entropy_top"])
+def test_the_order_of_the_table_does_not_show(rule):
     """Batches are sorted by length, so the table's order depends on the batch size."""
-    method = replace(METHOD, steps=steps)
-    assert chosen(method, measures([3, 4, 5, 0, 1, 2])) == chosen(method)
+    assert kept(rule, columns([3, 4, 5, 0, 1, 2])) == kept(rule)
 
 
-def test_an_unknown_choice_is_refused():
-    with pytest.raises(UserError, match="kl_top"):
-        replace(METHOD, steps="kl_tops")
-    with pytest.raises(UserError, match=r"method\.share"):
-        replace(METHOD, share=0)
+@pytest.mark.parametrize(
+    ("choices", "message"),
+    [
+        ({"select": "kl_tops"}, r"method\.select='kl_tops' is not registered.*'kl_top'"),
+        ({"trajectories": "expert_gredy"}, "'expert_greedy'"),
+        ({"target": "contrst"}, "'contrast'"),
+        ({"loss": "klx"}, "'kl'"),
+        ({"target": "none"}, r"method\.loss=kl needs a target"),
+        ({"parameters": {"frist": 3}}, r"method\.frist is not a setting.*'first'"),
+        ({"parameters": {"beta": 3}}, r"method\.beta is not a setting"),
+        ({"select": "kl_top", "parameters": {"share": 0}}, r"method\.share=0 .* in \(0, 1\]"),
+        ({"select": "first", "parameters": {"first": 1.5}}, r"method\.first=1\.5 .* an integer"),
+        ({"select": "first", "parameters": {"first": True}}, r"method\.first=True .* an integer"),
+        ({"select": "kl_top", "parameters": {"share": "x"}}, r"method\.share=x .* a number"),
+        ({"select": "kl_top", "parameters": {"share": math.nan}}, r"method\.share=nan "),
+        ({"module": "nowhere_at_all"}, r"method\.module=nowhere_at_all cannot be imported"),
+        ({"module": "nowhere.py"}, r"method\.module=nowhere\.py cannot be imported"),
+    ],
+)
+def test_an_invalid_choice_names_its_key(choices, message):
+    with pytest.raises(UserError, match=message):
+        method(**choices)
+
+
+def test_a_parameter_of_another_choice_is_ignored():
+    """A sweep over methods may set one that only some of them read."""
+    assert not method(parameters={"first": 3}).reads("first")
+    assert method(select="first", parameters={"first": 3}).reads("first")
+
+
+@pytest.mark.parametrize(
+    ("choices", "expected"),
+    [
+        ({}, (True, True, True)),
+        ({"target": "token"}, (True, False, True)),
+        ({"select": "all"}, (True, True, False)),
+        ({"select": "all", "target": "token"}, (False, False, False)),
+        ({"select": "entropy_top", "target": "token"}, (True, False, True)),
+        ({"select": "kl_top"}, (True, True, False)),
+    ],
+)
+def test_what_a_method_needs_follows_from_its_choices(choices, expected):
+    found = method(**choices)
+    assert (found.needs_amateur, found.reads("alpha"), found.reads("beta")) == expected
 
 
 # Trajectories with references ------------------------------------------------------------------
@@ -205,7 +235,7 @@ def test_right_finished_answers_are_kept_once(tmp_path):
 
 def test_hard_labels_are_the_tokens_themselves_to_the_end(tmp_path):
     write_answers(tmp_path, [("a", "xy", True), ("b", "z", True)])
-    everything = select_tokens(tmp_path, replace(METHOD, steps="all", target="token"))
+    everything = select.select(tmp_path, None, method(select="all", target="token"))
     first = everything.supervision.trajectories[0]
     assert first.steps == [0, 1, 2]
     assert [ids for (ids,) in first.target_ids] == [
@@ -215,7 +245,8 @@ def test_hard_labels_are_the_tokens_themselves_to_the_end(tmp_path):
     assert [first.read_at(kept) for kept in range(3)] == [1, 2, 3]
     assert (everything.counts.steps, everything.supervision.kept) == (5, 5)
     assert everything.counts.profile()["kl_mean"] is None
-    start = select_tokens(tmp_path, replace(METHOD, steps="first", first=2, target="token"))
+    upft = method(select="first", target="token", parameters={"first": 2})
+    start = select.select(tmp_path, None, upft)
     assert [t.steps for t in start.supervision.trajectories] == [[0, 1], [0, 1]]
 
 
@@ -237,9 +268,9 @@ def summary_of(outcome) -> dict:
     return json.loads((outcome.folder / "summary.json").read_text("utf-8"))
 
 
-@pytest.mark.parametrize("method", ["gt_sft", "rejection_sft", "upft"])
-def test_methods_without_a_contrast_ask_no_amateur(program, method):
-    summary = summary_of(program(*SMALL, f"method={method}", "amateur.path=nowhere"))
+@pytest.mark.parametrize("name", ["gt_sft", "rejection_sft", "upft"])
+def test_methods_without_a_contrast_ask_no_amateur(program, name):
+    summary = summary_of(program(*SMALL, f"method={name}", "amateur.path=nowhere"))
     assert (summary["amateur"], summary["alpha"], summary["beta"]) == (None, None, None)
     assert summary["provenance"]["amateur"] is None
     assert "score" not in summary["sample"]["seconds_by_stage"]
@@ -305,16 +336,16 @@ def test_where_no_answer_is_right_nothing_is_trained(program, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("method", "row", "expected"),
+    ("name", "row", "expected"),
     [
         ("gt_sft", {"question": "q"}, "has none"),
         ("rejection_sft", {"question": "q"}, "no reference answer"),
     ],
 )
-def test_data_without_what_a_method_needs_is_refused(program, tmp_path, method, row, expected):
+def test_data_without_what_a_method_needs_is_refused(program, tmp_path, name, row, expected):
     questions = tmp_path / "questions.jsonl"
     questions.write_text(json.dumps(row) + "\n", "utf-8")
-    words = (f"method={method}", "data=jsonl", f"data.path={questions}", "data.max_questions=null")
+    words = (f"method={name}", "data=jsonl", f"data.path={questions}", "data.max_questions=null")
     outcome = program(*SMALL, *words)
     assert expected in outcome.error
     assert "jsonl/1" in outcome.error
@@ -382,8 +413,8 @@ def test_an_early_exit_that_is_asked_at_inference_has_weights_of_its_own(tmp_pat
     words = ["experiment=demo", "amateur=micro_early_exit", "evaluator.decoder=contrastive"]
     with initialize_config_dir(version_base="1.3", config_dir=str(conf_dir())):
         settings = to_settings(compose("config", words), words)
-    bench = Workbench(Inputs(settings, conf_dir()), Store(tmp_path))
-    expert = {weight.data_ptr() for weight in bench.expert().model.parameters()}
-    amateur = {weight.data_ptr() for weight in bench.amateur().model.parameters()}
+    models = LoadedModels(Inputs(settings, conf_dir()), tmp_path)
+    expert = {weight.data_ptr() for weight in models.expert().model.parameters()}
+    amateur = {weight.data_ptr() for weight in models.amateur().model.parameters()}
     assert not expert & amateur
-    assert len(bench.amateur().model.model.layers) == len(bench.expert().model.model.layers) - 1
+    assert len(models.amateur().model.model.layers) == len(models.expert().model.model.layers) - 1

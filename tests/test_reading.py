@@ -7,19 +7,19 @@ import pytest
 import torch
 
 from lr_exp import contrast
-from lr_exp.config.settings import MethodSettings
-from lr_exp.sampler import reading, select
+from lr_exp.sampler import profile, reading, select
 from lr_exp.sampler.supervision import Supervision
 from lr_exp.store.shards import read_shards
 from tests.test_sampler import (
     ALPHA,
     BETA,
-    METHOD,
     pair,
     questions,
     sample,
     shared,
 )
+
+from .methods import method
 
 __all__ = ["pair", "questions", "shared"]  # fixtures
 
@@ -31,10 +31,8 @@ def folders(tmp_path_factory, pair, shared, questions):
     return sample(tmp_path_factory.mktemp("reading"), pair, shared, questions)
 
 
-def read(
-    folders, tokenizer, *, method=METHOD, alpha=ALPHA, beta=BETA, verdict=lambda i, text: None
-):
-    selection = select.select(*folders, method, alpha=alpha, beta=beta)
+def read(folders, tokenizer, *, alpha=ALPHA, beta=BETA, verdict=lambda i, text: None):
+    selection = select.select(*folders, method(alpha=alpha, beta=beta))
     shown = reading.readable(
         *folders, selection.supervision, tokenizer, alpha=alpha, verdict=verdict
     )
@@ -180,8 +178,8 @@ def test_the_file_has_a_limit(monkeypatch, folders, pair):
 
 
 def test_a_method_without_an_amateur_shows_its_own_tokens(folders, pair):
-    method = MethodSettings(name="upft", steps="first", target="token", first=3)
-    selection = select.select_tokens(folders[0], method)
+    upft = method(select="first", target="token", parameters={"first": 3})
+    selection = select.select(folders[0], None, upft)
     shown = reading.readable(
         folders[0],
         None,
@@ -197,7 +195,7 @@ def test_a_method_without_an_amateur_shows_its_own_tokens(folders, pair):
 
 
 def test_steps_by_position_are_all_steps(folders):
-    selection = select.select(*folders, METHOD, alpha=ALPHA, beta=BETA)
+    selection = select.select(*folders, method(alpha=ALPHA, beta=BETA))
     shown = selection.counts.profile()["by_position"]
     steps, kept = [0] * len(shown["steps"]), [0] * len(shown["steps"])
     for row in read_shards(folders[1]):
@@ -207,16 +205,16 @@ def test_steps_by_position_are_all_steps(folders):
 
 
 def test_positions_end_in_an_open_bin(monkeypatch, folders):
-    monkeypatch.setattr(select, "_POSITION_BINS", 3)
-    method = MethodSettings(name="upft", steps="first", target="token", first=20)
-    shown = select.select_tokens(folders[0], method).counts.profile()["by_position"]
+    monkeypatch.setattr(profile, "_MAX_BINS", 3)
+    upft = method(select="first", target="token", parameters={"first": 20})
+    shown = select.select(folders[0], None, upft).counts.profile()["by_position"]
     lengths = [len(row["token_ids"]) for row in read_shards(folders[0])]
     assert shown["steps"] == [8 * 12, 8 * 12, sum(lengths) - 16 * 12]
     assert shown["kept"] == [8 * 12, 8 * 12, 4 * 12]
 
 
 def test_supervision_about_some_questions(folders):
-    supervision = select.select(*folders, METHOD, alpha=ALPHA, beta=BETA).supervision
+    supervision = select.select(*folders, method(alpha=ALPHA, beta=BETA)).supervision
     wanted = {supervision.trajectories[1].question_id}
     assert [one.question_id for one in supervision.about(wanted)] == list(wanted)
     assert list(Supervision([]).about(wanted)) == []

@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from lr_exp.config.settings import DataSettings, MethodSettings, ModelSettings
+from lr_exp.config.settings import DataSettings, ModelSettings
 from lr_exp.data.questions import Question, load_questions
 from lr_exp.errors import UserError
 from lr_exp.models import loading, locating
@@ -17,9 +17,10 @@ from lr_exp.sampler import records, rollout, score, select
 from lr_exp.sampler.supervision import SupervisedTrajectory, Supervision
 from lr_exp.store.shards import read_shards, shard_paths
 
+from .methods import method
+
 SYSTEM = "Please reason step by step."
 ALPHA, BETA = 0.2, 0.4
-METHOD = MethodSettings(name="lightreasoner")
 NEW_TOKENS = 64  # enough to meet kept steps, short enough for the plain loop
 
 
@@ -109,8 +110,8 @@ def test_a_smaller_table_floor_and_any_alpha_above_it_select_the_same(
     wide = sample(tmp_path / "wide", pair, shared, questions[:4], floor=1e-6)
     tight = sample(tmp_path / "tight", pair, shared, questions[:4], floor=0.2)
     for alpha in (0.2, 0.5, 1.0):
-        one = select.select(*wide, METHOD, alpha=alpha, beta=BETA).supervision
-        two = select.select(*tight, METHOD, alpha=alpha, beta=BETA).supervision
+        one = select.select(*wide, method(alpha=alpha, beta=BETA)).supervision
+        two = select.select(*tight, method(alpha=alpha, beta=BETA)).supervision
         assert one.digest() == two.digest()
 
 
@@ -149,9 +150,9 @@ def test_the_four_ablations_are_choices_of_data(tmp_path, pair, shared, question
     folders = sample(tmp_path, pair, shared, questions[:4])
     total = sum(1 for _ in read_shards(folders[1]))
 
-    def supervision(steps, target):
-        method = MethodSettings(name="any", steps=steps, target=target)
-        return select.select(*folders, method, alpha=ALPHA, beta=BETA).supervision
+    def supervision(rule, target):
+        chosen = method(select=rule, target=target, alpha=ALPHA, beta=BETA)
+        return select.select(*folders, chosen).supervision
 
     full, everything = supervision("kl_above_beta", "contrast"), supervision("all", "contrast")
     assert 0 < full.kept < everything.kept == total
@@ -176,7 +177,7 @@ def test_supervision_is_in_the_questions_order_not_the_batches(tmp_path, pair, s
     written = [row["question_id"] for row in read_shards(folders[0])]
     asked = [question.id for question in questions]
     assert written != asked
-    supervision = select.select(*folders, METHOD, alpha=ALPHA, beta=BETA).supervision
+    supervision = select.select(*folders, method(alpha=ALPHA, beta=BETA)).supervision
     kept = [trajectory.question_id for trajectory in supervision.trajectories]
     assert len(kept) > 1
     assert kept == [one for one in asked if one in kept]
@@ -184,7 +185,7 @@ def test_supervision_is_in_the_questions_order_not_the_batches(tmp_path, pair, s
 
 def test_profile_counts_every_step_once(tmp_path, pair, shared, questions):
     folders = sample(tmp_path, pair, shared, questions[:4])
-    selection = select.select(*folders, METHOD, alpha=ALPHA, beta=BETA)
+    selection = select.select(*folders, method(alpha=ALPHA, beta=BETA))
     profile = selection.counts.profile()
     kl = [row["kl"] for row in read_shards(folders[1])]
     assert profile["answers"] == 4
@@ -210,7 +211,7 @@ def test_profile_means_are_over_the_steps_that_they_name(tmp_path, pair, shared,
         (same if p.argmax() == q.argmax() else other).append(row["kl"])
     for ours, plain in entropies:
         assert ours == pytest.approx(plain, abs=1e-4)
-    profile = select.select(*folders, METHOD, alpha=ALPHA, beta=BETA).counts.profile()
+    profile = select.select(*folders, method(alpha=ALPHA, beta=BETA)).counts.profile()
     assert profile["kl_mean_same_top1"] == pytest.approx(sum(same) / len(same), rel=1e-5)
     assert profile["kl_mean_other_top1"] == pytest.approx(sum(other) / len(other), rel=1e-5)
 
@@ -237,7 +238,7 @@ def test_no_step_above_beta_is_an_empty_supervision_that_knows_the_highest_kl(
     tmp_path, pair, shared, questions
 ):
     folders = sample(tmp_path, pair, shared, questions[:2])
-    selection = select.select(*folders, METHOD, alpha=ALPHA, beta=1e6)
+    selection = select.select(*folders, method(alpha=ALPHA, beta=1e6))
     assert selection.supervision.kept == 0
     assert selection.counts.profile()["kl_max"] > 0
 
@@ -283,7 +284,7 @@ def test_a_prompt_longer_than_the_context_names_the_question(tmp_path, pair, sha
 
 def test_export_and_import_give_the_same_supervision(tmp_path, pair, shared, questions):
     folders = sample(tmp_path, pair, shared, questions)
-    supervision = select.select(*folders, METHOD, alpha=ALPHA, beta=BETA).supervision
+    supervision = select.select(*folders, method(alpha=ALPHA, beta=BETA)).supervision
     tokenizer = pair[0].tokenizer
     file = tmp_path / "export" / "records.jsonl"
     count = records.export_records(supervision, tokenizer, file)
@@ -299,7 +300,7 @@ def test_records_without_ids_are_read_as_the_published_reader_does(
 ):
     """A published file has text only; where it tokenizes back, nothing is lost."""
     folders = sample(tmp_path, pair, shared, questions[:5])
-    supervision = select.select(*folders, METHOD, alpha=ALPHA, beta=BETA).supervision
+    supervision = select.select(*folders, method(alpha=ALPHA, beta=BETA)).supervision
     tokenizer = pair[0].tokenizer
     file = tmp_path / "records.jsonl"
     records.export_records(supervision, tokenizer, file)

@@ -10,7 +10,7 @@ import pytest
 
 from lr_exp.api import compose, read_questions
 from lr_exp.config.composition import conf_dir
-from lr_exp.config.settings import DataSettings, MethodSettings
+from lr_exp.config.settings import DataSettings
 from lr_exp.data import stored_questions, streaming
 from lr_exp.data.lazy import Blocks, Repeated
 from lr_exp.data.questions import (
@@ -39,6 +39,8 @@ from tests.test_data import mirror
 from tests.test_methods import write_answers
 from tests.test_sampler import pair, questions, sample, shared
 from tests.tiny import tiny_tokenizer
+
+from .methods import method
 
 __all__ = ["pair", "questions", "shared"]  # fixtures
 
@@ -506,11 +508,10 @@ def test_written_supervision_is_the_selected_one(
 
     monkeypatch.setattr(generation, "WINDOW", 6)
     folders = sample(tmp_path, pair, shared, questions, batch_size=2)
-    method = MethodSettings(name="any", steps=steps)
-    told = {"alpha": 0.2, "beta": 0.4, "seed": 3}
-    listed = select.select(*folders, method, **told)
+    chosen = method(select=steps, alpha=0.2, beta=0.4, seed=3)
+    listed = select.select(*folders, chosen)
     monkeypatch.setattr(select, "WINDOW", 6)
-    facts = select.write(*folders, method, tmp_path, **told)
+    facts = select.write(*folders, chosen, tmp_path)
     assert facts == {**listed.counts.profile(), "digest": listed.supervision.digest()}
     assert facts["kept"] == listed.supervision.kept > 0
     found = StoredSupervision(tmp_path)
@@ -539,13 +540,13 @@ def test_selection_holds_a_window_of_rows(tmp_path, monkeypatch, pair, shared, q
     read = []
     read_shard = select.read_shard
     monkeypatch.setattr(select, "read_shard", lambda path: (read.append(path), read_shard(path))[1])
-    method = MethodSettings(name="any", steps="all", target="token")
-    select.write(*folders, method, tmp_path, alpha=0.2, beta=0.4)
+    chosen = method(select="all", target="token")
+    select.write(*folders, chosen, tmp_path)
     # Of six shards: a window is written as soon as a shard of the next one is read.
     assert parts == [(4, 3), (4, 5), (4, 6)]
     read.clear()
     parts.clear()
-    select.write(folders[0], None, method, tmp_path, alpha=0.2, beta=0.4)
+    select.write(folders[0], None, chosen, tmp_path)
     assert parts == [(4, 3), (4, 5), (4, 6)]
 
 

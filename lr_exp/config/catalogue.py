@@ -156,7 +156,7 @@ def methods(conf: Path) -> list[Row]:
         {
             "name": entry.name,
             "trajectories": entry.content["trajectories"],
-            "steps": entry.content["steps"],
+            "select": entry.content["select"],
             "target": entry.content["target"],
             "what": entry.what,
         }

@@ -3,6 +3,7 @@
 Knows Hydra and OmegaConf, so that nothing behind it has to; imports no torch, for a fast start.
 """
 
+import copy
 import dataclasses
 import math
 import re
@@ -20,7 +21,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import InterpolationResolutionError, OmegaConfBaseException
 
 from lr_exp.config.help_page import help_page
-from lr_exp.config.settings import Settings
+from lr_exp.config.settings import MethodSettings, Settings
 from lr_exp.errors import UserError, did_you_mean
 from lr_exp.store import digest
 
@@ -46,7 +47,9 @@ def conf_dir() -> Path:
 
 def register() -> None:
     """Makes the dataclasses the schema that every YAML and override is held to."""
-    ConfigStore.instance().store(name="settings", node=Settings)
+    schema = OmegaConf.structured(Settings)
+    OmegaConf.set_struct(schema.method, False)  # parameters of choices are further keys
+    ConfigStore.instance().store(name="settings", node=schema)
     OmegaConf.register_new_resolver("cell_folder", _cell_folder, replace=True)
     OmegaConf.register_new_resolver("help_page", _help_page, replace=True)
 
@@ -106,7 +109,7 @@ def check_overrides(overrides: Sequence[str]) -> None:
                     continue
                 name = "null" if option is None else str(option)
                 raise UserError(f"{key}={name}: no such option.{did_you_mean(name, groups[key])}")
-        elif key not in keys:
+        elif key not in keys and not key.startswith("method."):  # see `method.build_method`
             raise UserError(f"{key!r} is not a setting.{did_you_mean(key, [*keys, *groups])}")
 
 
@@ -213,7 +216,7 @@ def to_settings(config: DictConfig, overrides: Sequence[str]) -> Settings:
         if missing:
             key = sorted(missing)[0]
             raise UserError(f"{key} is required: add {key}=... to the command.")
-        settings = OmegaConf.to_object(config)
+        settings = OmegaConf.to_object(_with_parameters(config))
     except InterpolationResolutionError as error:
         key = error.full_key or "a setting"
         raise UserError(
@@ -230,6 +233,15 @@ def to_settings(config: DictConfig, overrides: Sequence[str]) -> Settings:
         if f"{role}.path" in given and f"{role}.name" not in given and part.path:
             part.name = Path(part.path).name or part.path
     return settings
+
+
+def _with_parameters(config: DictConfig) -> DictConfig:
+    """The configuration with the further keys of `method` moved to `method.parameters`."""
+    names = {field.name for field in dataclasses.fields(MethodSettings)}
+    config = copy.deepcopy(config)
+    for key in [key for key in config.method if key not in names]:
+        config.method.parameters[key] = config.method.pop(key)
+    return config
 
 
 def raw_choices(config: DictConfig) -> dict[str, Any]:

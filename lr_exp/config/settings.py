@@ -7,7 +7,7 @@ loads and the message names the key to change.
 
 import math
 import re
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from lr_exp.errors import UserError, did_you_mean
@@ -16,14 +16,6 @@ STAGES = ("sample", "distill", "evaluate")
 DTYPES = ("auto", "float32", "bfloat16", "float16")
 INITS = ("pretrained", "random")
 ATTENTIONS = ("eager", "sdpa", "flash_attention_2", "flash_attention_3", "flex_attention")
-TRAJECTORIES = ("expert_greedy", "expert_verified", "human_solution")
-STEPS = ("kl_above_beta", "all", "first", "kl_top", "random", "entropy_top")
-TARGETS = ("contrast", "token")
-LOSSES = ("kl",)
-# Steps that are chosen by measures which take both models.
-_SCORED_STEPS = ("kl_above_beta", "kl_top", "random", "entropy_top")
-# Steps whose number is that of the steps above beta.
-_BETA_STEPS = ("kl_above_beta", "random", "entropy_top")
 DECODERS = ("greedy", "contrastive")
 GAP_DECODERS = ("greedy", "sampled")
 ENGINES = ("transformers", "server", "vllm")
@@ -150,61 +142,28 @@ class BenchmarkSettings(SourceSettings):
 
 @dataclass
 class MethodSettings:
-    """A method is four choices, and the numbers that some of them need; see `conf/method/`."""
+    """A method: four registered choices and their parameters; see `conf/method/`.
+
+    The names of the choices and the parameters are checked by `method.build_method`, where the
+    choices are registered.
+    """
 
     name: str = REQUIRED
-    # expert_greedy: the expert's own answers, their first sampler.max_new_tokens tokens;
-    # expert_verified: full sampled answers, of which those that equal the reference stay;
-    # human_solution: the data set's worked solutions.
-    trajectories: str = "expert_greedy"
-    # kl_above_beta; all; first: the first tokens; kl_top: a share of all; and, as many as are above
-    # beta, random or entropy_top (where the expert is least sure).
-    steps: str = "kl_above_beta"
-    target: str = "contrast"  # contrast: the soft label; token: the trajectory's own token
-    loss: str = "kl"  # of a hard label it is the cross-entropy
-    samples: int = 4  # expert_verified: answers drawn for each question
-    temperature: float = 1.0  # expert_verified
-    top_p: float = 1.0  # expert_verified
-    max_new_tokens: int = 2048  # expert_verified: full answers, unlike sampler.max_new_tokens
-    first: int = 8  # first: tokens of each answer
-    share: float = 0.2  # kl_top: of all steps
-    # At least so many passes over all kept steps: distiller.batch_size grows until distiller.steps
-    # optimizer steps hold them; null leaves it as it is.
+    trajectories: str = "expert_greedy"  # the answers to learn from
+    select: str = "kl_above_beta"  # the token positions to keep: a step rule
+    target: str = "contrast"  # what the student learns at a kept position
+    loss: str = "kl"
+    # At least so many passes over all kept positions: distiller.batch_size grows until
+    # distiller.steps optimizer steps hold them; null leaves it as it is.
     epochs: float | None = None
+    # A Python module (dotted name or .py file) that registers choices of your own.
+    module: str | None = None
+    # Every other key of the method's YAML, as `first: 8`: parameters of the choices.
+    parameters: dict[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        _one_of("method.trajectories", self.trajectories, TRAJECTORIES)
-        _one_of("method.steps", self.steps, STEPS)
-        _one_of("method.target", self.target, TARGETS)
-        _one_of("method.loss", self.loss, LOSSES)
-        _require_count("method.samples", self.samples)
-        _require(
-            0 < self.temperature < math.inf,
-            "method.temperature",
-            self.temperature,
-            "a number above 0",
-        )
-        _require(0 < self.top_p <= 1, "method.top_p", self.top_p, "a number in (0, 1]")
-        _require_count("method.max_new_tokens", self.max_new_tokens)
-        _require_count("method.first", self.first)
-        _require(0 < self.share <= 1, "method.share", self.share, "a number in (0, 1]")
         if self.epochs is not None:
             _require(0 < self.epochs < math.inf, "method.epochs", self.epochs, "above 0, or null")
-
-    @property
-    def needs_amateur(self) -> bool:
-        """Whether steps or labels come from comparing two models."""
-        return self.steps in _SCORED_STEPS or self.target == "contrast"
-
-    @property
-    def reads_alpha(self) -> bool:
-        """Whether labels depend on alpha."""
-        return self.target == "contrast"
-
-    @property
-    def reads_beta(self) -> bool:
-        """Whether the kept steps, or their number, depend on beta."""
-        return self.steps in _BETA_STEPS
 
 
 @dataclass
@@ -460,9 +419,9 @@ class Settings:
         learns = "sample" in self.stages or "distill" in self.stages
         return learns and not self.imports_records and self.data.streaming
 
-    @property
-    def asks_amateur(self) -> bool:
-        """Whether any stage of this run reads the amateur."""
-        samples = "sample" in self.stages and not self.imports_records
-        compares = self.evaluator.decoder == "contrastive" or self.evaluator.gap is not None
-        return (samples and self.method.needs_amateur) or ("evaluate" in self.stages and compares)
+    def to_dict(self) -> dict[str, Any]:
+        """The settings as they are written in YAML, the method's parameters beside its choices."""
+        settings = asdict(self)
+        method = settings["method"]
+        method |= method.pop("parameters")
+        return settings

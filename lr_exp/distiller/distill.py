@@ -1,7 +1,4 @@
-"""Distilling: LoRA tuning of the expert on supervision, to an adapter folder.
-
-Knows the expert, supervision and its own settings; knows nothing of amateurs, alpha or beta.
-"""
+"""LoRA tuning of the expert on supervision, to an adapter folder."""
 
 import errno
 import json
@@ -10,12 +7,14 @@ import shutil
 import sys
 import warnings
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
 import torch
 from peft import LoraConfig, PeftModel, TaskType, get_peft_model
 from safetensors.torch import load_file
+from torch import Tensor
 from transformers import (
     GenerationConfig,
     PrinterCallback,
@@ -46,9 +45,21 @@ HISTORY = "history.jsonl"
 _SNAPSHOTS = "snapshots"
 _CHECKPOINTS = "checkpoints"
 _WEIGHTS = "adapter_model.safetensors"  # of a checkpoint
-_FIRST = 10  # optimizer steps by which the others are judged
+_CHECKED_STEPS = 10  # optimizer steps whose passes are counted
 _NOT_NOW = (errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EACCES, errno.EIO, errno.ESTALE)
 _TORCH_FILES = ("optimizer.pt", "scheduler.pt")  # of a checkpoint
+
+
+@dataclass(frozen=True)
+class Training:
+    """What a training needs besides supervision, expert and settings."""
+
+    loss: Callable[[Tensor, Tensor, Tensor], Tensor]  # see `losses`
+    seed: int
+    device: str
+    base_name: str  # the base model that the adapter's config names ...
+    base_revision: str | None  # ... and its revision
+    on_log: Callable[[int, dict[str, float]], None]  # optimizer step, metrics
 
 
 def distill(
@@ -56,30 +67,22 @@ def distill(
     expert: LanguageModel,
     folder: Path,
     settings: DistillerSettings,
-    *,
-    seed: int,
-    device: str,
-    base_name: str,
-    base_revision: str | None,
-    on_log: Callable[[int, dict[str, float]], None],
+    training: Training,
 ) -> dict[str, Any]:
     """Tunes the expert and writes `adapter/` (PEFT) and `history.jsonl` into `folder`.
 
-    With `snapshot_every` the adapter at those optimizer steps is kept, too (`read_snapshots`). Goes
-    on from the last checkpoint in `folder`. The expert is left as it was, unless it `is_sharded`.
-
-    Of several ranks, all of which call it, the first one writes; a checkpoint says nothing of how
-    many there were.
+    Resumes from the last checkpoint in `folder`, written by any number of ranks. Leaves the expert
+    unchanged unless it `is_sharded`. All ranks call it; rank 0 writes. With `snapshot_every` it
+    also saves the adapter at those optimizer steps (`read_snapshots`).
 
     Args:
-        expert: on `device`; on the CPU, and for this alone, where it `is_sharded`.
-        base_name, base_revision: what the adapter's config names as its base model.
-        on_log: called with the optimizer step and its metrics.
+        expert: on the training's device; where it `is_sharded`, a copy of its own on the CPU.
 
     Returns:
         Facts: `optimizer_steps`, `batch_size`, `tuned_tokens` (kept steps trained, repeats
-        counted), `kept_steps` (different ones there were), `final_loss`.
+        counted), `kept_steps` (distinct ones), `final_loss`.
     """
+    seed, device = training.seed, training.device
     distributed.run_identically(lambda: _check_lengths(supervision, expert))
     plan = plan_batches(
         supervision,
@@ -97,7 +100,7 @@ def distill(
         _check_shares(batches)
     set_seed(seed)
     model = distributed.run_identically(lambda: _with_lora(expert, settings))
-    report = _Report(on_log, settings.batch_size)
+    report = _Report(training.on_log, settings.batch_size)
     try:
         if is_sharded(settings):
             shard(model, device)
@@ -107,6 +110,7 @@ def distill(
             args=_arguments(settings, checkpoints, seed, device),
             train_dataset=batches,
             callbacks=[report, _Snapshots(folder / _SNAPSHOTS, settings.snapshot_every)],
+            loss=training.loss,
             vocabulary_size=expert.vocabulary_size,
             sharded=is_sharded(settings),
         )
@@ -119,13 +123,14 @@ def distill(
                 resume_from_checkpoint=distributed.run_on_rank0(lambda: _last_whole(checkpoints))
             )
         history = [_kept_metrics(entry) for entry in trainer.state.log_history if "loss" in entry]
-        distributed.all_gather(None)  # none looks for checkpoints any more
+        distributed.all_gather(None)  # every rank is done reading checkpoints
         if distributed.is_rank0():
-            # Named only now: checkpoints would look the name up at the hub each time.
+            # Set only now: each checkpoint would look the name up on the hub.
             config = cast(LoraConfig, model.peft_config["default"])
-            config.base_model_name_or_path, config.revision = base_name, base_revision
+            config.base_model_name_or_path = training.base_name
+            config.revision = training.base_revision
             config.target_modules = sorted(settings.target_modules)  # peft's set has no fixed order
-            # Embeddings are not tuned; to look whether they were, peft would ask the hub.
+            # Embeddings are not tuned, and peft would query the hub to find out.
             model.save_pretrained(str(folder / ADAPTER), save_embedding_layers=False)
     finally:
         report.close()
@@ -179,9 +184,9 @@ def merge(expert: LanguageModel, adapter: Path, folder: Path) -> None:
 
 
 def _tidy(folder: Path, history: list[dict[str, float]]) -> None:
-    """Completes what lies beside the adapter; the checkpoints have had their day."""
-    (folder / ADAPTER / "README.md").unlink(missing_ok=True)  # a template full of placeholders
-    for _, snapshot in read_snapshots(folder):  # their base model has its name only now
+    """Writes the history, completes the snapshots and deletes the checkpoints."""
+    (folder / ADAPTER / "README.md").unlink(missing_ok=True)  # a template of placeholders
+    for _, snapshot in read_snapshots(folder):  # with the base model's name
         shutil.copy(folder / ADAPTER / "adapter_config.json", snapshot)
         (snapshot / "README.md").unlink(missing_ok=True)
     write_atomically(folder / HISTORY, "".join(json.dumps(entry) + "\n" for entry in history))
@@ -189,12 +194,12 @@ def _tidy(folder: Path, history: list[dict[str, float]]) -> None:
 
 
 def _check_shares(batches: BatchDataset) -> None:
-    """Warns where some ranks would have nothing to do in many optimizer steps.
+    """Warns where some ranks would idle in many optimizer steps.
 
-    That batches are not split further for them has its reason: dropout is drawn for each pass, so
-    that passes have to be the same for any number of ranks.
+    Passes are not split further, because dropout is drawn for each pass and must not depend on the
+    number of ranks.
     """
-    first = range(min(_FIRST, len(batches)))
+    first = range(min(_CHECKED_STEPS, len(batches)))
     passes = sum(len(batches[index]["passes"]) for index in first) / len(first)
     if passes < distributed.world_size():
         log.warning(

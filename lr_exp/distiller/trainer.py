@@ -1,18 +1,16 @@
-"""The Hugging Face Trainer, taught to take packed passes with sparse targets.
+"""A Hugging Face Trainer that trains on packed passes with sparse targets.
 
-Knows the loss and the passes of a batch; knows neither where labels come from nor where adapters
-go. Checkpoints, resuming, schedules and devices are the Trainer's.
+Each pass seeds its own dropout from the run's seed, the optimizer step and the pass's number, so
+that dropout depends neither on earlier passes nor on ranks, and checkpoints store no generator.
 
-Each pass draws its dropout by itself, from the seed, the optimizer step and its own number: so it
-depends neither on what was computed before it nor on where, and no checkpoint keeps a generator.
-
-Ranks share out a step's passes and add up gradients and loss, and then all take the same step. That
-is not torch's DDP wrapper, which wants as many passes on each rank (here a rank may have none),
-gives the mean over ranks (the loss is a sum over passes), and would bring the Trainer's own notion
-of ranks with it. All that travels is the adapter's gradient, a few MB a step.
+Ranks divide an optimizer step's passes, sum gradients and losses, and take the same step. torch's
+DDP is not used: it expects as many passes on each rank (here a rank may have none) and averages
+over ranks, where this loss is a sum over passes. Only the adapter's gradient is exchanged, a few MB
+a step.
 """
 
 import logging
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -30,21 +28,27 @@ from lr_exp.store import digest
 
 log = logging.getLogger(__name__)
 
+Loss = Callable[[Tensor, Tensor, Tensor], Tensor]
+
 
 def pass_losses(
-    model: torch.nn.Module, batch: dict[str, Tensor], vocabulary_size: int
+    model: torch.nn.Module, batch: dict[str, Tensor], vocabulary_size: int, loss: Loss
 ) -> tuple[Tensor, Tensor]:
-    """Loss of every kept step of one packed pass (Eq. 7-8), and the policy's entropy there.
+    """Loss of every kept step of one packed pass, and the policy's entropy there.
 
-    Only the kept positions' hidden states meet the vocabulary. Rows at and above `vocabulary_size`
-    have no token and stay out of the distribution, as they do in scoring.
+    Only the kept positions' hidden states are projected to the vocabulary. Rows at and above
+    `vocabulary_size` have no token and stay out of the distribution, as in scoring.
+
+    Args:
+        loss: maps log-probabilities `(kept, vocabulary)` and sparse targets to `(kept,)` losses,
+            see `losses`.
 
     Returns:
         `(kept,)` losses and `(kept,)` entropies (no gradient), both in nats.
     """
     packed = Pack(batch["input_ids"], batch["position_ids"], batch["read_at"])
     student = contrast.log_probs(read_logits(model, packed)[:, :vocabulary_size])
-    losses = contrast.distillation_loss(student, batch["target_ids"], batch["target_weights"])
+    losses = loss(student, batch["target_ids"], batch["target_weights"])
     with torch.no_grad():
         entropies = contrast.entropy_nats(student)
     return losses, entropies
@@ -79,13 +83,15 @@ class ContrastTrainer(Trainer):
     """
 
     def __init__(
-        self, *args: Any, vocabulary_size: int, sharded: bool = False, **kwargs: Any
+        self, *args: Any, loss: Loss, vocabulary_size: int, sharded: bool = False, **kwargs: Any
     ) -> None:
         """Args:
+        loss: see `losses`.
         vocabulary_size: how many of the model's rows have a token.
-        sharded: the ranks hold the model together (see `sharding`).
+        sharded: whether the model is sharded over the ranks (see `sharding`).
         """
         super().__init__(*args, data_collator=_only, **kwargs)
+        self._loss = loss
         self._vocabulary_size = vocabulary_size
         self._sharded = sharded
         self._entropy_sum, self._entropy_count = 0.0, 0
@@ -189,7 +195,7 @@ class ContrastTrainer(Trainer):
         total, entropy = torch.zeros((), device=self.args.device), 0.0
         for one in passes:
             self._seed_dropout(one.number)
-            losses, entropies = pass_losses(model, one.content, self._vocabulary_size)
+            losses, entropies = pass_losses(model, one.content, self._vocabulary_size, self._loss)
             # Summed over passes and divided by the batch's own count: how the steps fell into
             # passes does not show.
             loss = one.weight * losses.sum() / kept_steps

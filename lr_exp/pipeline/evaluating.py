@@ -1,7 +1,7 @@
-"""The evaluator's stages as recipes: what determines answers and grades, and what makes them.
+"""The evaluator's stages as recipes: from a model and a benchmark to graded answers.
 
-Knows inputs, the workbench and the evaluator's functions. Answers are kept apart from their grades,
-so that a mended reference or grader asks no model again.
+Answers and grades are separate artifacts, so that a corrected reference or grader regenerates no
+answer.
 """
 
 import json
@@ -15,9 +15,9 @@ from lr_exp.config.settings import BenchmarkSettings
 from lr_exp.data.questions import Question, fingerprint, prompts_fingerprint
 from lr_exp.evaluator import answer, grade
 from lr_exp.evaluator.aggregate import Aggregate, aggregate
+from lr_exp.pipeline.context import RunContext
 from lr_exp.pipeline.distilling import Tuned
-from lr_exp.pipeline.inputs import GRADING_PACKAGES, Inputs
-from lr_exp.pipeline.workbench import Workbench
+from lr_exp.pipeline.versions import GRADING_PACKAGES
 from lr_exp.store import Artifact, Recipe, write_atomically
 
 ANSWERS = "answers.jsonl"
@@ -25,22 +25,22 @@ ANSWERS = "answers.jsonl"
 
 @dataclass(frozen=True)
 class Evaluation:
-    """A benchmark's result for one model, and where its graded answers are."""
+    """A benchmark's result for one model."""
 
     result: Aggregate
-    seconds: float  # of answering and grading, whenever they were done
+    seconds: float  # of generating and grading, even where they were reused
     reused: bool  # the answers were in the store
-    cut_off: int  # answers that a limit ended
-    answers: Path
-    graded: Artifact  # what `answers` is a file of
+    cut_off: int  # answers that reached a length limit
+    answers: Path  # the file of graded answers
+    graded: Artifact  # the artifact that holds it
 
 
 class EvaluatorStages:
     """A model and a benchmark to graded answers."""
 
-    def __init__(self, inputs: Inputs, bench: Workbench) -> None:
-        self._inputs = inputs
-        self._bench = bench
+    def __init__(self, context: RunContext) -> None:
+        self._context = context
+        self._inputs = context.inputs
 
     def evaluate(
         self,
@@ -50,17 +50,17 @@ class EvaluatorStages:
         who: str = "expert",
         decoder: str | None = None,
     ) -> Evaluation:
-        """One benchmark, by one model.
+        """Evaluates one model on one benchmark.
 
         Args:
             benchmark: one of `benchmarks`.
-            tuned: the expert with this adapter; None for a model as it came.
+            tuned: the adapter of the expert; None for an untuned model.
             who: "expert" or, without an adapter, "amateur".
-            decoder: greedy, contrastive or sampled; None is `evaluator.decoder`. Only with that is
-                it a point of the accuracy over training.
+            decoder: greedy, contrastive or sampled; None is `evaluator.decoder`, and only then is
+                the result logged as a point of the accuracy curve.
         """
         questions = self._inputs.benchmark_questions[benchmark.name]
-        is_of_curve = who == "expert" and decoder is None  # otherwise the gap would be a second one
+        on_curve = who == "expert" and decoder is None  # the gap is not a point of the curve
         decoder = decoder or self._inputs.settings.evaluator.decoder
         answers = self._answers(benchmark, questions, tuned, who, decoder)
         recipe = Recipe(
@@ -82,9 +82,9 @@ class EvaluatorStages:
             write_atomically(folder / ANSWERS, "".join(lines))
             return dict(aggregate([line["correct"] for line in graded]))
 
-        grades = self._bench.store.make(recipe, build)
+        grades = self._context.artifacts.make(recipe, build, measured=False)
         result = Aggregate(**grades.facts)
-        if is_of_curve:
+        if on_curve:
             self._log_evaluation(benchmark.name, tuned, result)
         return Evaluation(
             result=result,
@@ -96,10 +96,10 @@ class EvaluatorStages:
         )
 
     def _log_evaluation(self, name: str, tuned: Tuned | None, result: Aggregate) -> None:
-        """One point of the accuracy over training: the expert's is at step 0."""
+        """Logs a point of the accuracy curve; the untuned expert is at optimizer step 0."""
         trained = self._inputs.settings.distiller.steps if tuned else 0
         step = trained if tuned is None or tuned.step is None else tuned.step
-        self._bench.on_log(
+        self._context.log(
             f"eval/{name}",
             step,
             {
@@ -118,11 +118,11 @@ class EvaluatorStages:
         who: str,
         decoder: str,
     ) -> Artifact:
-        source = self._inputs
-        evaluator = source.settings.evaluator
-        asked = source.amateur if who == "amateur" else source.expert
-        shots = source.shots[benchmark.name]
-        told: dict[str, Any] = {
+        run = self._inputs
+        evaluator = run.settings.evaluator
+        model = run.amateur if who == "amateur" else run.expert
+        shots = run.shots[benchmark.name]
+        settings: dict[str, Any] = {
             "system_prompt": evaluator.system_prompt,
             "max_new_tokens": evaluator.max_new_tokens,
             "batch_size": evaluator.batch_size,
@@ -130,41 +130,44 @@ class EvaluatorStages:
         inputs: dict[str, Any] = {
             "questions": prompts_fingerprint(questions),
             "shots": fingerprint(shots),
-            "expert": asked.fingerprint,
+            "expert": model.fingerprint,
             "adapter": tuned.digest if tuned else None,
             "benchmark": [benchmark.name, benchmark.version],
         }
-        # Greedy answers keep the address that they had before there were other decoders.
+        # Greedy answers keep the addresses of versions without other decoders.
         if decoder == "contrastive":
             inputs |= {
-                "amateur": source.amateur.fingerprint,
-                "shared": asdict(source.shared),
+                "amateur": run.amateur.fingerprint,
+                "shared": asdict(run.shared),
             }
-            told |= {"decoder": decoder, "alpha": source.settings.alpha}
+            settings |= {"decoder": decoder, "alpha": run.settings.alpha}
         elif decoder == "sampled":
-            told |= {"decoder": decoder, "temperature": 1.0, "seed": 0}  # one draw for all runs
-        machine = source.machine if who == "amateur" else self._bench.machine("evaluator")
-        recipe = Recipe("answers", answer.VERSION, inputs, {**told, **machine})
+            settings |= {"decoder": decoder, "temperature": 1.0, "seed": 0}  # one draw for all runs
+        machine = run.machine if who == "amateur" else self._context.models.numerics("evaluator")
+        recipe = Recipe("answers", answer.VERSION, inputs, {**settings, **machine})
         name = who if tuned is None else "tuned"
         if tuned is not None and tuned.step is not None:
             name = f"tuned, step {tuned.step}"
-        told_apart = "" if decoder == "greedy" else f", {decoder}"
+        suffix = "" if decoder == "greedy" else f", {decoder}"
 
         def build(folder: Path) -> dict[str, Any]:
             pair = {}
             if decoder == "contrastive":
-                pair = {"amateur": self._bench.amateur(), "shared": source.shared}
+                pair = {"amateur": self._context.models.amateur(), "shared": run.shared}
             adapter = tuned.adapter if tuned else None
-            with self._bench.answering("evaluator", adapter, who) as (language_model, generate):
+            with self._context.models.generating("evaluator", adapter, who) as (
+                language_model,
+                generate,
+            ):
                 return answer.answer(
                     questions,
                     language_model,
                     folder,
                     generate=generate,
-                    name=f"{benchmark.name} ({name}{told_apart})",
+                    name=f"{benchmark.name} ({name}{suffix})",
                     shots=shots,
-                    **told,
+                    **settings,
                     **pair,
                 )
 
-        return self._bench.make(recipe, build, together=True)
+        return self._context.artifacts.make(recipe, build, together=True)

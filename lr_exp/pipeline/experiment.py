@@ -1,23 +1,22 @@
-"""A run's stages, put together from settings and a store. Knows who needs whom, nothing else."""
+"""The stages of a run, built from its inputs and a store."""
 
-from pathlib import Path
-
-from lr_exp.config.settings import Settings
+from lr_exp.pipeline.context import ArtifactMaker, Log, RunContext, no_log
 from lr_exp.pipeline.distilling import DistillerStages
 from lr_exp.pipeline.evaluating import EvaluatorStages
 from lr_exp.pipeline.inputs import Inputs
+from lr_exp.pipeline.loaded_models import LoadedModels
 from lr_exp.pipeline.sampling import SamplerStages
-from lr_exp.pipeline.workbench import Workbench
 from lr_exp.store import Store
 
 
 class Experiment:
-    """The rooms of one run around its inputs and its workbench."""
+    """Sampler, distiller and evaluator stages over one shared context."""
 
-    def __init__(self, settings: Settings, store: Store, conf_dir: Path) -> None:
-        self.settings = settings
-        self.inputs = Inputs(settings, conf_dir, store)
-        self.bench = Workbench(self.inputs, store)
-        self.sampler = SamplerStages(self.inputs, self.bench)
-        self.distiller = DistillerStages(self.inputs, self.bench)
-        self.evaluator = EvaluatorStages(self.inputs, self.bench)
+    def __init__(self, inputs: Inputs, store: Store, log: Log = no_log) -> None:
+        self.inputs = inputs
+        self.models = LoadedModels(inputs, store.root)
+        self.artifacts = ArtifactMaker(inputs, store)
+        context = RunContext(inputs, self.models, self.artifacts, log)
+        self.sampler = SamplerStages(context)
+        self.distiller = DistillerStages(context)
+        self.evaluator = EvaluatorStages(context)

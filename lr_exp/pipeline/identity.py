@@ -5,7 +5,6 @@ Knows settings and inputs; knows nothing of W&B.
 
 import contextlib
 from collections.abc import Mapping
-from dataclasses import asdict
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -67,7 +66,7 @@ def config_of(
     `cell` holds the choices that results are shown under; one that no stage read is null there.
     """
     return {
-        **asdict(settings),
+        **settings.to_dict(),
         "cell": dict(choices),
         "provenance": inputs.provenance(),
         "versions": dict(versions),
@@ -75,7 +74,7 @@ def config_of(
 
 
 def _without_places(settings: Settings) -> dict[str, Any]:
-    told = {name: value for name, value in asdict(settings).items() if name not in _PLACES}
+    told = {name: value for name, value in settings.to_dict().items() if name not in _PLACES}
     for group, places in _PLACES_IN.items():
         told[group] = {name: value for name, value in told[group].items() if name not in places}
     return told
@@ -107,7 +106,7 @@ def _code(settings: Settings, inputs: "Inputs") -> dict[str, Any]:
     """Versions of what computes, as the recipes of the asked stages name them."""
     # Here, since torch comes with them.
     from lr_exp.evaluator import answer, grade
-    from lr_exp.pipeline.inputs import GRADING_PACKAGES
+    from lr_exp.pipeline.versions import GRADING_PACKAGES
     from lr_exp.sampler import records, references, rollout, score, select
 
     found: dict[str, Any] = {}
@@ -119,7 +118,7 @@ def _code(settings: Settings, inputs: "Inputs") -> dict[str, Any]:
         from lr_exp.distiller import distill
 
         found |= {"distill": distill.VERSION, "peft": version("peft")}
-    if grades or (learns and settings.method.trajectories == "expert_verified"):
+    if grades or (learns and inputs.method.needs("references")):
         found |= {name: version(name) for name in GRADING_PACKAGES}
     if grades:
         found |= {"answer": answer.VERSION, "grade": grade.VERSION}

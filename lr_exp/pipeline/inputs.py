@@ -1,7 +1,6 @@
-"""What goes into a run: models, questions, benchmarks, and whether they fit together.
+"""The inputs of a run: method, models, questions and benchmarks, found and checked.
 
-Knows settings and where things are found; loads no weights, and makes no artifact but that of a
-streamed source's questions.
+No weights are loaded here.
 """
 
 from collections.abc import Sequence
@@ -11,7 +10,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from lr_exp import __version__
+from lr_exp.config.method import Method
 from lr_exp.config.settings import Settings
 from lr_exp.data.benchmarks import load_benchmark, load_shots
 from lr_exp.data.questions import Question, fingerprint, load_questions, select_questions
@@ -20,32 +19,45 @@ from lr_exp.errors import UserError
 from lr_exp.evaluator import grade
 from lr_exp.models import devices, early_exit, loading, locating
 from lr_exp.models.vocabulary import SharedVocabulary, shared_vocabulary
+from lr_exp.pipeline.method import method_of
+from lr_exp.pipeline.versions import MODEL_PACKAGES
 from lr_exp.store import Store
-
-MODEL_PACKAGES = ("torch", "transformers", "tokenizers")
-RENDERING_PACKAGES = ("transformers", "tokenizers")  # they turn a question into token ids
-GRADING_PACKAGES = ("math-verify", "latex2sympy2_extended", "sympy")
 
 
 class Inputs:
-    """A run's inputs, each read once, when it is first asked for."""
+    """A run's inputs, each read on first use."""
 
     def __init__(self, settings: Settings, conf_dir: Path, store: Store | None = None) -> None:
-        """Inputs of these settings.
+        """Reads the benchmarks' settings; everything else on first use.
 
         Args:
             settings: of the run.
             conf_dir: where the YAML groups are.
-            store: where a streamed source's questions go; None: the settings' own.
+            store: where a streamed source's questions go; None for the settings' own.
         """
         self.settings = settings
         self._store = store
-        # A benchmark that does not exist fails here; what it reads, in `check`.
         self.benchmarks = [load_benchmark(name, conf_dir) for name in settings.benchmarks]
         for name in settings.evaluator.shots:
             load_benchmark(name, conf_dir)
         self.device = devices.resolve_device(settings.device)
         self.dtype = devices.resolve_dtype(settings.dtype, self.device)
+
+    @cached_property
+    def method(self) -> Method:
+        """The method's choices with their settings."""
+        return method_of(self.settings)
+
+    @property
+    def needs_amateur(self) -> bool:
+        """Whether any stage of this run uses the amateur."""
+        settings = self.settings
+        samples = "sample" in settings.stages and not settings.imports_records
+        evaluator = settings.evaluator
+        compares = evaluator.decoder == "contrastive" or evaluator.gap is not None
+        return (samples and self.method.needs_amateur) or (
+            "evaluate" in settings.stages and compares
+        )
 
     @cached_property
     def expert(self) -> locating.ModelSource:
@@ -59,17 +71,17 @@ class Inputs:
 
     @cached_property
     def _data_source(self) -> Sequence[Question]:
-        """What the questions are chosen from; of a stream, which is read no further, they alone."""
+        """All questions of the source; of a stream only those that are used."""
         if self.settings.data.streaming:
             return self.questions
         return load_questions(self.settings.data, hub_root=self.settings.hub_root)
 
     @cached_property
     def questions(self) -> Sequence[Question]:
-        """The questions to learn from; only some methods read the answers.
+        """The questions to learn from, chosen by the seed.
 
-        Chosen by the seed, in a list; with `data.streaming` the first ones, read from the store a
-        shard at a time: to be gone through, never to be made a list of.
+        With `data.streaming` they are the first ones, read from the store one shard at a time:
+        iterate over them and never make a list.
         """
         settings = self.settings
         if settings.data.streaming:
@@ -90,7 +102,7 @@ class Inputs:
 
     @cached_property
     def shots(self) -> dict[str, list[Question]]:
-        """Each benchmark's worked examples."""
+        """Each benchmark's few-shot examples."""
         counts, hub_root = self.settings.evaluator.shots, self.settings.hub_root
         return {
             benchmark.name: load_shots(benchmark, counts.get(benchmark.name, 0), hub_root=hub_root)
@@ -99,7 +111,7 @@ class Inputs:
 
     @cached_property
     def shared(self) -> SharedVocabulary:
-        """The ids that the pair is compared on; checked before any weights load."""
+        """The token ids that both models share, checked before weights are loaded."""
         reused = {*self.settings.expert.reused_ids, *self.settings.amateur.reused_ids}
         expert = loading.load_tokenizer(self.expert)
         amateur = expert if self.amateur.drop_layers else loading.load_tokenizer(self.amateur)
@@ -112,48 +124,48 @@ class Inputs:
         )
 
     def check(self) -> None:
-        """Reads every input once, so that a bad one fails before the first model loads."""
+        """Reads every input, so that a bad one fails before a model is loaded."""
         stages = self.settings.stages
         export = self.settings.sampler.export
         if export is not None:
             _check_export(export)
-        _ = self.expert
+        _ = self.expert, self.method
         if "evaluate" in stages:
             for benchmark in self.benchmarks:
                 _ = self.shots[benchmark.name]
                 grade.check_references(self.benchmark_questions[benchmark.name], benchmark.answer)
         if "sample" in stages and not self.settings.imports_records:
             self._check_method()
-        if self.settings.asks_amateur:
+        if self.needs_amateur:
             _ = self.shared
             early_exit.check_drop_layers(self.amateur)
 
     def _check_method(self) -> None:
-        method, data = self.settings.method, self.settings.data
-        if method.trajectories == "expert_verified":
+        method, data = self.method, self.settings.data
+        if method.needs("references"):
             try:
                 grade.check_references(self.questions, data.answer)
             except UserError as error:
                 raise UserError(
-                    f"method={method.name} verifies answers, and data={data.name} has not one for "
-                    f"each question: {error}"
+                    f"method={method.name} verifies answers, but data={data.name} lacks "
+                    f"references: {error}"
                 ) from error
-        elif method.trajectories == "human_solution":
+        if method.needs("solutions"):
             for question in self.questions:
                 if not question.solution:
                     raise UserError(
-                        f"method={method.name} tunes on human solutions, and question "
-                        f"{question.id} of data={data.name} has none; choose other data or another "
+                        f"method={method.name} trains on human solutions, but question "
+                        f"{question.id} of data={data.name} has none: choose other data or another "
                         "method."
                     )
         if self.settings.sampler.export is not None and not method.needs_amateur:
             raise UserError(
                 f"sampler.export: method={method.name} measures no divergence, which the record "
-                "form needs; leave sampler.export out or choose another method."
+                "form needs: remove sampler.export or choose another method."
             )
 
     def provenance(self) -> dict[str, Any]:
-        """Which models, questions and machine the results are of."""
+        """The models, questions and machine behind the results."""
         stages = self.settings.stages
         sampled = "sample" in stages and not self.settings.imports_records
         return {
@@ -167,7 +179,7 @@ class Inputs:
                 "revision": self.amateur.revision,
                 "fingerprint": self.amateur.fingerprint,
             }
-            if self.settings.asks_amateur
+            if self.needs_amateur
             else None,
             "data": fingerprint(self._data_source) if sampled else None,
             "questions": fingerprint(self.questions) if sampled else None,
@@ -183,44 +195,33 @@ class Inputs:
 
     @property
     def base_name(self) -> str:
-        """What an adapter's config names as its base: the hub id or path, not a cache's folder."""
+        """The base model that the adapter's config names: a hub id or path, not a cache folder."""
         expert = self.settings.expert
         return expert.path or expert.fallback_path or f"{expert.package}/{expert.package_path}"
 
     @cached_property
     def machine(self) -> dict[str, str]:
-        """What the same settings may compute differently on."""
+        """What numbers depend on besides settings: device, precision and versions."""
         chosen = self.settings.attention
         return {
             "device": self.device.partition(":")[0],
             "dtype": self.dtype,
-            # Left to the library, its version says it; addresses stay what they were.
+            # Only where it is set, so that other addresses stay the same.
             **({"attention": chosen} if chosen else {}),
             **{name: version(name) for name in MODEL_PACKAGES},
         }
 
 
 def _check_export(export: str) -> None:
-    """Raises UserError where no file can be written, before hours of sampling."""
+    """Raises UserError where the export cannot be written, before anything is sampled."""
     path = Path(export)
     if path.is_dir():
-        raise UserError(f"sampler.export={export} is a folder: give the name of a file.")
+        raise UserError(f"sampler.export={export} is a folder: give a file name.")
     for above in path.parents:
         if above.exists():
             if not above.is_dir():
                 raise UserError(
-                    f"sampler.export={export}: {above} is a file and no folder: give another name."
+                    f"sampler.export={export}: {above} is a file, not a folder; choose another "
+                    "path."
                 )
             return
-
-
-def versions() -> dict[str, str]:
-    """Versions that a result depends on, this package's first."""
-    import platform
-
-    packages = (*MODEL_PACKAGES, "peft", "accelerate", "datasets", *GRADING_PACKAGES)
-    return {
-        "lr_exp": __version__,
-        "python": platform.python_version(),
-        **{name: version(name) for name in packages},
-    }

@@ -1,7 +1,6 @@
-"""A pair of models and what the sampler made of them, for a person to look into.
+"""A loaded pair of models, and a sample of its answers, scores and labels, for notebooks.
 
-Knows the sampler's stages and hands their tables back; nothing is computed here, and what is looked
-at stays in the store, where a run with the same settings finds it.
+Results go to the store, where a run with the same settings reuses them.
 """
 
 from collections.abc import Iterable, Sequence
@@ -10,9 +9,11 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
+from numpy.typing import NDArray
 from torch import Tensor
 
 from lr_exp.config.composition import conf_dir
@@ -23,24 +24,25 @@ from lr_exp.models import loading
 from lr_exp.models.loading import LanguageModel
 from lr_exp.models.vocabulary import SharedVocabulary
 from lr_exp.pipeline.experiment import Experiment
+from lr_exp.pipeline.inputs import Inputs
 from lr_exp.sampler import rollout, score
-from lr_exp.sampler.choose import choose_steps, read_measures
+from lr_exp.sampler.step_table import kept_by_shard
 from lr_exp.sampler.supervision import Supervision
 from lr_exp.store import Store
 from lr_exp.store.shards import read_shards, shard_paths
 
-_STORES_OWN = ("digest", "peak_memory_bytes")  # facts of an artifact that are not of the sample
+_ARTIFACT_FACTS = ("digest", "peak_memory_bytes")  # facts that describe no sample
 
 
 @dataclass(frozen=True)
 class Answer:
-    """One answer of the expert, as it was generated; the field's word is trajectory."""
+    """One answer that the expert generated (a trajectory)."""
 
     question_id: str
     question: str
-    prompt_ids: list[int]  # the question as the expert was asked
-    token_ids: list[int]  # what it answered, the stop token included
-    tokens: list[str]  # the same as texts, each decoded alone
+    prompt_ids: list[int]  # the rendered question
+    token_ids: list[int]  # with the stop token
+    tokens: list[str]  # their texts, each decoded alone
 
     @property
     def text(self) -> str:
@@ -56,7 +58,7 @@ class Pair:
 
     expert: LanguageModel
     amateur: LanguageModel
-    shared: SharedVocabulary  # the ids that the two are compared on
+    shared: SharedVocabulary  # the token ids that both have
     settings: Settings
 
     def roll_out(self, questions: Sequence[Question | str]) -> list[Answer]:
@@ -79,7 +81,7 @@ class Pair:
         return [_answer(row, self.expert.tokenizer) for row in rows]
 
     def logits(self, answer: Answer) -> tuple[Tensor, Tensor]:
-        """What both models would say next at every step of an answer, read by both in one pass.
+        """Both models' next-token logits at every position of an answer, from one pass each.
 
         Returns:
             The expert's and the amateur's raw logits, `(steps, shared ids)` each; row t is the
@@ -101,7 +103,7 @@ class Pair:
 
 @dataclass(frozen=True)
 class Sample:
-    """What the sampler made of a run's questions.
+    """The sampler's results for a run's questions.
 
     `steps` has one row a scored step: `answer` (place in `answers`), `question_id`, `step` (tokens
     generated before it), `token`, `kl_nats`, `kept`, `expert_entropy_nats`, `amateur_entropy_nats`,
@@ -121,43 +123,45 @@ class Sample:
 
 
 def load_pair(settings: Settings) -> Pair:
-    """Loads expert and amateur, after the check that they share a vocabulary.
+    """Loads expert and amateur and checks that they share a vocabulary.
 
     Raises:
-        UserError: a model is not there or is damaged, or the two do not fit together.
+        UserError: a model is missing or damaged, or the vocabularies do not match.
     """
     experiment = _experiment(settings)
     shared = experiment.inputs.shared
-    expert, amateur = experiment.bench.pair()
+    expert, amateur = experiment.models.pair()
     return Pair(expert, amateur, shared, settings)
 
 
 def sample(settings: Settings) -> Sample:
-    """Rolls out, scores and selects as a run with these settings does, and in the same store.
+    """Rolls out, scores and selects as a run with these settings does, in the same store.
 
-    Settings that differ in alpha, beta or the steps that the method keeps share rollout and scores.
+    Settings that differ only in alpha, beta or the step rule share rollout and scores.
 
     Raises:
-        UserError: the method compares no two models, or something in the inputs cannot work.
+        UserError: the method uses no amateur, or an input is invalid.
     """
     if settings.imports_records:
         raise UserError(
-            f"data={settings.data.name} holds kept steps, of which no other tokens are known: "
-            "choose a data set of questions."
-        )
-    if not settings.method.needs_amateur:
-        raise UserError(
-            f"method={settings.method.name} asks no amateur, so there is no divergence to look at: "
-            "choose another method."
+            f"data={settings.data.name} holds kept steps only, without the other tokens: choose a "
+            "data set of questions."
         )
     experiment = _experiment(replace(settings, stages=["sample"]))
+    if not experiment.inputs.method.needs_amateur:
+        raise UserError(
+            f"method={settings.method.name} uses no amateur, so it measures no divergence: choose "
+            "another method."
+        )
     experiment.inputs.check()
-    trajectories = experiment.sampler.trajectories()[-1]
+    trajectories = experiment.sampler.trajectories().artifact
     steps = experiment.sampler.score(trajectories)
     selected = experiment.sampler.select(trajectories, steps)
     tokenizer = loading.load_tokenizer(experiment.inputs.expert)
     rows = _rows(trajectories.folder)
-    frame = _step_frame(steps.folder, rows, settings, tokenizer)
+    rule = experiment.inputs.method.select
+    kept = np.concatenate([*kept_by_shard(trajectories.folder, steps.folder, rule)])
+    frame = _step_frame(steps.folder, kept, rows, tokenizer)
     labels = _label_frame(Supervision.load(selected.folder), tokenizer)
     # Supervision has the kept steps in this order, too.
     labels.insert(0, "answer", frame.answer[frame.kept].to_numpy())
@@ -165,12 +169,13 @@ def sample(settings: Settings) -> Sample:
         [_answer(row, tokenizer) for row in rows],
         frame,
         labels,
-        {name: fact for name, fact in selected.facts.items() if name not in _STORES_OWN},
+        {name: fact for name, fact in selected.facts.items() if name not in _ARTIFACT_FACTS},
     )
 
 
 def _experiment(settings: Settings) -> Experiment:
-    return Experiment(settings, Store(settings.store), conf_dir())
+    store = Store(settings.store)
+    return Experiment(Inputs(settings, conf_dir(), store), store)
 
 
 def _rows(trajectories: Path) -> list[dict[str, Any]]:
@@ -184,12 +189,9 @@ def _answer(row: dict[str, Any], tokenizer: Any) -> Answer:
 
 
 def _step_frame(
-    folder: Path, rows: list[dict[str, Any]], settings: Settings, tokenizer: Any
+    folder: Path, kept: NDArray[np.bool_], rows: list[dict[str, Any]], tokenizer: Any
 ) -> pd.DataFrame:
     table = pa.concat_tables(pq.ParquetFile(path).read() for path in shard_paths(folder))
-    kept = choose_steps(
-        read_measures(folder), settings.method, beta=settings.beta, seed=settings.seed
-    )
     scores = table.to_pandas()
     places = {row["index"]: place for place, row in enumerate(rows)}
     answers = scores["index"].map(places)

@@ -1,7 +1,4 @@
-"""A run's folder before and after the run: cleared, and a failure recorded where results would be.
-
-Knows settings and the files of a run; imports no torch, so that a mistake is told at once.
-"""
+"""The run's folder before and after the run: clearing it, recording a failure, writing the page."""
 
 import contextlib
 import json
@@ -18,22 +15,28 @@ log = logging.getLogger(__name__)
 
 
 def choices(settings: Settings) -> dict[str, Any]:
-    """The choices that results are shown under.
+    """The choices that results are reported under; None where no stage reads one.
 
-    One that no stage reads is null: its value would claim what is not so.
+    Raises:
+        UserError: the method's choices are not valid.
     """
-    method, stages = settings.method, settings.stages
+    from lr_exp.pipeline.method import method_of  # imports torch
+
+    method, stages = method_of(settings), settings.stages
     trains = "sample" in stages or "distill" in stages
     learns = trains and not settings.imports_records
     contrasts = "evaluate" in stages and settings.evaluator.decoder == "contrastive"
-    compared = settings.asks_amateur or (learns and method.needs_amateur)
+    evaluates = "evaluate" in stages
+    compared = (learns and method.needs_amateur) or (
+        evaluates and (contrasts or settings.evaluator.gap is not None)
+    )
     return {
         "method": method.name if learns else None,
         "expert": settings.expert.name,
         "amateur": settings.amateur.name if compared else None,
         "data": settings.data.name,
-        "alpha": settings.alpha if (learns and method.reads_alpha) or contrasts else None,
-        "beta": settings.beta if learns and method.reads_beta else None,
+        "alpha": settings.alpha if (learns and method.reads("alpha")) or contrasts else None,
+        "beta": settings.beta if learns and method.reads("beta") else None,
         "seed": settings.seed,
         "sweep": settings.sweep,
     }

@@ -9,7 +9,7 @@ import os
 import random
 import shutil
 from collections.abc import Sequence
-from dataclasses import asdict, replace
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -24,9 +24,10 @@ from lr_exp.pipeline.distilling import Tuned
 from lr_exp.pipeline.evaluating import Evaluation
 from lr_exp.pipeline.experiment import Experiment
 from lr_exp.pipeline.identity import cell_of, config_of
-from lr_exp.pipeline.inputs import versions
+from lr_exp.pipeline.inputs import Inputs
 from lr_exp.pipeline.outcome import choices, clear, write_page
 from lr_exp.pipeline.rank_checks import check_files, check_machines
+from lr_exp.pipeline.versions import versions
 from lr_exp.sampler.diagnostics import diagnose_pair
 from lr_exp.store import Artifact, Store, write_atomically
 from lr_exp.store.inventory import record_reference
@@ -60,21 +61,21 @@ def _run(settings: Settings, folder: Path, conf_dir: Path) -> dict[str, Any]:
     clear(folder)
     _start_chance(settings.seed)
     store = Store(settings.store, on_use=partial(record_reference, folder))
-    experiment = Experiment(settings, store, conf_dir)
-    distributed.join(experiment.inputs.device)
+    inputs = Inputs(settings, conf_dir, store)
+    distributed.join(inputs.device)
     installed = versions()
-    check_machines(experiment.inputs, store, installed)
+    check_machines(inputs, store, installed)
     if distributed.is_distributed() and settings.reads_stream:
-        _ = experiment.inputs.questions  # all ranks make them together: not within `alike`
-    distributed.run_on_all_ranks(experiment.inputs.check)
-    check_files(experiment.inputs)
+        _ = inputs.questions  # a collective call, which must not run inside `run_on_all_ranks`
+    distributed.run_on_all_ranks(inputs.check)
+    check_files(inputs)
     wandb = replace(settings.wandb, group=settings.wandb.group or settings.sweep)
     shown_under = choices(settings)
-    cell = cell_of(settings, experiment.inputs, shown_under)
+    cell = cell_of(settings, inputs, shown_under)
     store.maker = cell.id
-    config = config_of(settings, experiment.inputs, shown_under, installed)
+    config = config_of(settings, inputs, shown_under, installed)
     with Tracker(folder, wandb, config, cell) as tracker:
-        experiment.bench.on_log = tracker.log
+        experiment = Experiment(inputs, store, tracker.log)
         summary = _head(settings, experiment)
         summary["versions"] = installed
         supervision = tuned = None
@@ -85,7 +86,7 @@ def _run(settings: Settings, folder: Path, conf_dir: Path) -> dict[str, Any]:
                 show.trajectories(tracker, folder / TRAJECTORIES)
             summary["warnings"] = _warn(diagnose_pair(summary["sample"]))
             if supervision.facts["kept"] == 0 and "distill" in settings.stages:
-                summary["stopped"] = _nothing_kept(settings, summary["sample"])
+                summary["stopped"] = _nothing_kept(experiment.inputs, summary["sample"])
                 log.warning(summary["stopped"])
         if "distill" in settings.stages and supervision and supervision.facts["kept"]:
             tuned, summary["distill"] = _distill(experiment, supervision, folder)
@@ -96,9 +97,9 @@ def _run(settings: Settings, folder: Path, conf_dir: Path) -> dict[str, Any]:
             if "gap" in summary["evaluate"]:
                 told = diagnose_pair(summary.get("sample", {}), summary["evaluate"]["gap"])
                 summary["warnings"] = _warn(told, summary.get("warnings", []))
-        if experiment.bench.identities:
-            summary["engines"] = experiment.bench.identities
-        summary["peak_memory_bytes"] = experiment.bench.peak_memory_bytes
+        if experiment.models.engine_identities:
+            summary["engines"] = experiment.models.engine_identities
+        summary["peak_memory_bytes"] = experiment.artifacts.peak_memory_bytes
         show.headlines(tracker, summary)
         if distributed.is_distributed():
             summary["ranks"] = distributed.world_size()
@@ -123,7 +124,7 @@ def _head(settings: Settings, experiment: Experiment) -> dict[str, Any]:
         "stages": list(settings.stages),
         "seeds": _seeds(settings),
         "provenance": experiment.inputs.provenance(),
-        "settings": asdict(settings),
+        "settings": settings.to_dict(),
     }
 
 
@@ -141,17 +142,17 @@ def _seeds(settings: Settings) -> dict[str, int]:
 
 def _sample(experiment: Experiment, folder: Path) -> tuple[Artifact, dict[str, Any]]:
     made: dict[str, Artifact] = {}
-    if experiment.settings.imports_records:
+    if experiment.inputs.settings.imports_records:
         supervision = experiment.sampler.import_records()
     else:
         trajectories = experiment.sampler.trajectories()
-        made = {artifact.stage: artifact for artifact in trajectories}
+        made = {artifact.stage: artifact for artifact in trajectories.artifacts}
         steps = None
-        if experiment.settings.method.needs_amateur:
-            made["score"] = steps = experiment.sampler.score(trajectories[-1])
-        supervision = experiment.sampler.select(trajectories[-1], steps)
+        if experiment.inputs.method.needs_amateur:
+            made["score"] = steps = experiment.sampler.score(trajectories.artifact)
+        supervision = experiment.sampler.select(trajectories.artifact, steps)
         if distributed.is_rank0():
-            shown = experiment.sampler.read(trajectories[-1], steps, supervision)
+            shown = experiment.sampler.read(trajectories, steps, supervision)
             write_atomically(folder / TRAJECTORIES, json.dumps(shown, ensure_ascii=True))
     exported = experiment.sampler.export(supervision)
     own = ("digest", "peak_memory_bytes")
@@ -195,7 +196,7 @@ def _distill(
         "reused": tuned.artifact.reused,
         "artifact": str(tuned.artifact.folder),
     }
-    if experiment.settings.distiller.merge:
+    if experiment.inputs.settings.distiller.merge:
         merged = experiment.distiller.merge(tuned)
         _link(folder / "merged", merged.folder)
         summary["merged"] = str(merged.folder)
@@ -205,7 +206,7 @@ def _distill(
 def _evaluate(
     experiment: Experiment, tuned: Tuned | None, tracker: Tracker, folder: Path
 ) -> dict[str, Any]:
-    evaluator, benchmarks = experiment.settings.evaluator, experiment.inputs.benchmarks
+    evaluator, benchmarks = experiment.inputs.settings.evaluator, experiment.inputs.benchmarks
     variants: dict[str, Tuned | None] = {"expert": None} | ({"tuned": tuned} if tuned else {})
     done: list[Evaluation] = []
     summary: dict[str, Any] = {"decoder": evaluator.decoder}
@@ -256,22 +257,22 @@ def _shown(evaluation: Evaluation) -> dict[str, Any]:
     return {**evaluation.result, "cut_off": evaluation.cut_off}
 
 
-def _nothing_kept(settings: Settings, sample: dict[str, Any]) -> str:
-    method = settings.method
-    if method.trajectories == "expert_verified":
+def _nothing_kept(inputs: Inputs, sample: dict[str, Any]) -> str:
+    method, beta = inputs.method, inputs.settings.beta
+    if "verified" in sample:
         drawn = sample["verified"]["drawn"]
         return (
             f"None of the {drawn} answers drawn from the expert is right. Nothing was trained; "
             "raise method.samples or method.max_new_tokens, or choose easier questions."
         )
-    if not method.reads_beta:
+    if not method.reads("beta"):
         return "The method kept no step. Nothing was trained; give it more questions or steps."
     highest = sample["kl_max"]
     seen = (
         f"the highest KL seen is {highest:.4g} nats" if highest is not None else "no step was seen"
     )
     return (
-        f"No step has a divergence above beta={settings.beta}: {seen}. Nothing was trained; lower "
+        f"No step has a divergence above beta={beta}: {seen}. Nothing was trained; lower "
         "beta, or choose an amateur that differs more from the expert."
     )
 

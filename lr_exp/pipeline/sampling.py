@@ -1,10 +1,6 @@
-"""The sampler's stages as recipes: what determines each, and which function makes it.
-
-Knows inputs, the workbench and the rooms' functions; knows neither Hydra nor W&B.
-"""
+"""The sampler's stages as recipes: from questions to supervision."""
 
 import logging
-from collections.abc import Callable
 from dataclasses import asdict
 from importlib.metadata import version
 from pathlib import Path
@@ -12,147 +8,37 @@ from typing import Any
 
 from lr_exp import distributed
 from lr_exp.config.settings import Settings
-from lr_exp.data.questions import fingerprint, prompts_fingerprint
 from lr_exp.errors import UserError
 from lr_exp.evaluator import grade
-from lr_exp.evaluator.prompts import worked_answer
-from lr_exp.models import loading, locating
-from lr_exp.pipeline.inputs import GRADING_PACKAGES, RENDERING_PACKAGES, Inputs
-from lr_exp.pipeline.workbench import Workbench
-from lr_exp.sampler import reading, records, references, rollout, score, select
+from lr_exp.models import loading
+from lr_exp.pipeline.context import RunContext
+from lr_exp.pipeline.trajectories import Trajectories
+from lr_exp.pipeline.versions import RENDERING_PACKAGES
+from lr_exp.sampler import reading, records, score, select
 from lr_exp.sampler.supervision import StoredSupervision
 from lr_exp.store import Artifact, Recipe, file_digest
 
 log = logging.getLogger(__name__)
 
-_LEAST_OWN_SHARE = 0.95
+_MIN_EXPERT_TOP1_SHARE = 0.95
 
 
 class SamplerStages:
     """Questions to supervision."""
 
-    def __init__(self, inputs: Inputs, bench: Workbench) -> None:
-        self._inputs = inputs
-        self._bench = bench
+    def __init__(self, context: RunContext) -> None:
+        self._context = context
+        self._inputs = context.inputs
 
-    def trajectories(self) -> list[Artifact]:
-        """What the method learns from, last; before it, what that was made from."""
-        kind = self._inputs.settings.method.trajectories
-        if kind == "expert_greedy":
-            return [self._roll_out()]
-        if kind == "human_solution":
-            return [self._write_solutions()]
-        answers = self._sample_answers()
-        return [answers, self._keep_verified(answers)]
-
-    def _roll_out(self) -> Artifact:
-        """Questions to the expert's own answers."""
-        sampler = self._inputs.settings.sampler
-        told = {
-            "system_prompt": sampler.system_prompt,
-            "max_new_tokens": sampler.max_new_tokens,
-            "batch_size": sampler.batch_size,
-        }
-        return self._written_by_expert("rollout", rollout.roll_out, told)
-
-    def _sample_answers(self) -> Artifact:
-        """Questions to several full answers each, drawn from the expert."""
-        source = self._inputs
-        sampler, method = source.settings.sampler, source.settings.method
-        told = {
-            "system_prompt": sampler.system_prompt,
-            "batch_size": sampler.batch_size,
-            "max_new_tokens": method.max_new_tokens,
-            "samples": method.samples,
-            "temperature": method.temperature,
-            "top_p": method.top_p,
-            "seed": source.settings.seed,
-        }
-        return self._written_by_expert("sampled", rollout.sample_answers, told)
-
-    def _written_by_expert(
-        self, stage: str, write: Callable[..., dict[str, Any]], told: dict[str, Any]
-    ) -> Artifact:
-        """The expert's answers to the questions, `write` being told how."""
-        source = self._inputs
-        recipe = Recipe(
-            stage,
-            rollout.VERSION,
-            {
-                "questions": prompts_fingerprint(source.questions),
-                "expert": source.expert.fingerprint,
-            },
-            {**told, **self._bench.machine("sampler")},
-        )
-
-        def build(folder: Path) -> dict[str, Any]:
-            with self._bench.answering("sampler") as (expert, generate):
-                return write(source.questions, expert, folder, **told, generate=generate)
-
-        return self._bench.make_if_asked("sample", recipe, build, together=True)
-
-    def _keep_verified(self, answers: Artifact) -> Artifact:
-        """Sampled answers to those that equal the reference."""
-        source = self._inputs
-        kind, samples = source.settings.data.answer, source.settings.method.samples
-        recipe = Recipe(
-            "verified",
-            references.VERSION,
-            {
-                "answers": answers.address,
-                "questions": fingerprint(source.questions),  # their references
-                **{name: version(name) for name in GRADING_PACKAGES},
-            },
-            {"kind": kind, "grading": grade.VERSION},
-        )
-
-        def is_right(index: int, text: str) -> bool:
-            question = source.questions[index // samples]
-            return grade.grade_answer(text, question.answer or "", kind, question.choices).correct
-
-        return self._bench.make_if_asked(
-            "sample",
-            recipe,
-            lambda folder: references.keep_verified(
-                answers.folder,
-                loading.load_tokenizer(source.expert),
-                is_right,
-                folder,
-                samples=samples,
-            ),
-        )
-
-    def _write_solutions(self) -> Artifact:
-        """Questions to their human solutions, as the expert's tokens."""
-        source = self._inputs
-        told = {"system_prompt": source.settings.sampler.system_prompt}
-        recipe = Recipe(
-            "solutions",
-            references.VERSION,
-            {
-                "questions": fingerprint(source.questions),
-                "expert": source.expert.fingerprint,
-            },
-            {**told, **{name: version(name) for name in RENDERING_PACKAGES}},
-        )
-
-        def build(folder: Path) -> dict[str, Any]:
-            return references.write_solutions(
-                source.questions,
-                (worked_answer(q) if q.answer else q.solution or "" for q in source.questions),
-                loading.load_tokenizer(source.expert),
-                folder,
-                context=locating.config_context(source.expert),
-                **told,
-            )
-
-        return self._bench.make_if_asked("sample", recipe, build)
+    def trajectories(self) -> Trajectories:
+        """The answers that the method learns from."""
+        return self._inputs.method.trajectories(self._context)
 
     def score(self, trajectories: Artifact) -> Artifact:
         """Trajectories to the step table."""
-        source = self._inputs
-        sampler = source.settings.sampler
-        told = {
+        inputs = self._inputs
+        sampler = inputs.settings.sampler
+        settings = {
             "system_prompt": sampler.system_prompt,
             "support_floor": sampler.support_floor,
             "tokens_per_pass": sampler.tokens_per_pass,
@@ -162,111 +48,94 @@ class SamplerStages:
             score.VERSION,
             {
                 "trajectories": trajectories.address,
-                "expert": source.expert.fingerprint,
-                "amateur": source.amateur.fingerprint,
-                "shared": asdict(source.shared),
+                "expert": inputs.expert.fingerprint,
+                "amateur": inputs.amateur.fingerprint,
+                "shared": asdict(inputs.shared),
             },
-            {**told, **source.machine},
+            {**settings, **inputs.machine},
         )
-        steps = self._bench.make_if_asked(
-            "sample",
-            recipe,
-            lambda folder: score.score(
-                trajectories.folder, *self._bench.pair(), source.shared, folder, **told
-            ),
-            together=True,
-        )
-        if not distributed.is_rank0():
-            return steps  # one warning is enough
-        if source.settings.sampler.engine != "transformers" and trajectories.stage == "rollout":
-            _check_writer(score.own_share(steps.folder), source.settings)
+
+        def build(folder: Path) -> dict[str, Any]:
+            expert, amateur = self._context.models.pair()
+            return score.score(
+                trajectories.folder, expert, amateur, inputs.shared, folder, **settings
+            )
+
+        steps = self._context.artifacts.make_if_requested("sample", recipe, build, together=True)
+        by_engine = sampler.engine != "transformers" and trajectories.stage == "rollout"
+        if by_engine and distributed.is_rank0():
+            _check_engine(score.own_share(steps.folder), inputs.settings)
         return steps
 
     def select(self, trajectories: Artifact, steps: Artifact | None) -> Artifact:
-        """The step table to supervision, and what is known of the divergences.
-
-        Without a step table, for methods that ask no amateur, the trajectories' own tokens.
-        """
-        source = self._inputs
-        method, settings = source.settings.method, source.settings
-        # A choice that does not read a number has one address for all of its values.
-        told = {
-            "steps": method.steps,
-            "target": method.target,
-            "alpha": settings.alpha if method.reads_alpha else None,
-            "beta": settings.beta if method.reads_beta else None,
-            "first": method.first if method.steps == "first" else None,
-            "share": method.share if method.steps == "kl_top" else None,
-            "seed": settings.seed if method.steps == "random" else None,
+        """The step table to supervision; without one, the trajectories' own tokens."""
+        method = self._inputs.method
+        # A setting that the method does not read is None, so that its values share an address.
+        settings = dict.fromkeys(("alpha", "beta", "seed", "first", "share"))
+        settings |= {
+            "steps": method.select.choice.name,
+            **method.select.arguments,
+            "target": method.target.choice.name,
+            **method.target.arguments,
+            **method.outside_sources("select", "target"),
         }
         recipe = Recipe(
             "supervision",
             select.VERSION,
-            {
-                "trajectories": trajectories.address,
-                "steps": steps.address if steps else None,
-            },
-            told,
+            {"trajectories": trajectories.address, "steps": steps.address if steps else None},
+            settings,
         )
 
         def build(folder: Path) -> dict[str, Any]:
-            return select.write(
-                trajectories.folder,
-                steps.folder if steps else None,
-                method,
-                folder,
-                alpha=settings.alpha,
-                beta=settings.beta,
-                seed=settings.seed,
-            )
+            table = steps.folder if steps else None
+            return select.write(trajectories.folder, table, method, folder)
 
-        return self._bench.make_if_asked("sample", recipe, build)
+        return self._context.artifacts.make_if_requested("sample", recipe, build)
 
     def import_records(self) -> Artifact:
         """A file of kept steps in the published form to supervision."""
-        source = self._inputs
-        path = Path(source.settings.data.path or "").expanduser()
-        told = {
-            "system_prompt": source.settings.sampler.system_prompt,
+        inputs = self._inputs
+        path = Path(inputs.settings.data.path or "").expanduser()
+        settings = {
+            "system_prompt": inputs.settings.sampler.system_prompt,
             **{name: version(name) for name in RENDERING_PACKAGES},
         }
-        inputs = {
+        recipe_inputs = {
             "records": file_digest(path) if path.is_file() else None,
-            "expert": source.expert.fingerprint,  # its tokenizer reads prefixes without ids
+            "expert": inputs.expert.fingerprint,  # its tokenizer reads prefixes without ids
         }
-        tokenizer = loading.load_tokenizer(source.expert)
+        tokenizer = loading.load_tokenizer(inputs.expert)
 
         def build(folder: Path) -> dict[str, Any]:
             supervision = records.import_records(
                 path,
                 tokenizer,
-                system_prompt=told["system_prompt"],
+                system_prompt=settings["system_prompt"],
                 vocabulary_size=len(loading.tokens_by_id(tokenizer)),
             )
             supervision.save(folder)
             return {**records.profile(supervision), "digest": supervision.digest()}
 
-        # Reading a file is no sampling: it is done whichever stages were asked for.
-        return self._bench.store.make(Recipe("records", records.VERSION, inputs, told), build)
+        # Reading a file does not count as the stage `sample`: it happens whatever `stages` says.
+        recipe = Recipe("records", records.VERSION, recipe_inputs, settings)
+        return self._context.artifacts.make(recipe, build, measured=False)
 
     def read(
-        self, trajectories: Artifact, steps: Artifact | None, supervision: Artifact
+        self, trajectories: Trajectories, steps: Artifact | None, supervision: Artifact
     ) -> dict[str, Any]:
-        """Some of the answers for a person, see `reading.readable`."""
-        source = self._inputs
-        method, settings = source.settings.method, source.settings
-        samples = method.samples if method.trajectories == "expert_verified" else 1
+        """Some of the answers with their scores and labels, for pages; see `reading.readable`."""
+        inputs = self._inputs
+        method, settings = inputs.method, inputs.settings
 
         def verdict(index: int, text: str) -> reading.Verdict | None:
-            question = source.questions[index // samples]
-            # A human's solution is no answer of the expert's.
-            if question.answer is None or method.trajectories == "human_solution":
+            question = inputs.questions[index // trajectories.answers_per_question]
+            if question.answer is None or not trajectories.by_expert:
                 return None
             try:
                 graded = grade.grade_answer(
                     text, question.answer, settings.data.answer, question.choices
                 )
-            except UserError:  # a broken reference: nothing is known
+            except UserError:  # the reference is broken
                 return None
             return reading.Verdict(question.answer, graded.extracted, graded.correct)
 
@@ -274,42 +143,41 @@ class SamplerStages:
             "method": method.name,
             "expert": settings.expert.name,
             "amateur": settings.amateur.name if steps else None,
-            "beta": settings.beta if method.reads_beta else None,
+            "beta": settings.beta if method.reads("beta") else None,
         }
         return names | reading.readable(
-            trajectories.folder,
+            trajectories.artifact.folder,
             steps.folder if steps else None,
             StoredSupervision(supervision.folder),
-            loading.load_tokenizer(source.expert),
-            alpha=settings.alpha if steps and method.reads_alpha else None,
+            loading.load_tokenizer(inputs.expert),
+            alpha=settings.alpha if steps and method.reads("alpha") else None,
             verdict=verdict,
         )
 
     def export(self, supervision: Artifact) -> Path | None:
-        """Writes the kept steps in the published form, if the settings ask for it."""
-        source = self._inputs
-        if source.settings.sampler.export is None:
+        """Writes the kept steps in the published form to `sampler.export`, if it is set."""
+        inputs = self._inputs
+        if inputs.settings.sampler.export is None:
             return None
-        path = Path(source.settings.sampler.export)
-        tokenizer = loading.load_tokenizer(source.expert)
+        path = Path(inputs.settings.sampler.export)
+        tokenizer = loading.load_tokenizer(inputs.expert)
         distributed.run_on_rank0(
             lambda: records.export_records(StoredSupervision(supervision.folder), tokenizer, path)
         )
         return path
 
 
-def _check_writer(own_share: float, settings: Settings) -> None:
-    """Warns where an engine's greedy answers are not what the expert would have written.
+def _check_engine(top1_share: float, settings: Settings) -> None:
+    """Warns where an engine's greedy tokens are often not the expert's own most probable ones.
 
-    Rounding alone makes another token of one in a hundred at most; a quantized copy, another model
-    with the same tokenizer or an adapter that was left on makes many.
+    Rounding changes one token in a hundred at most; a quantized copy, another model with the same
+    tokenizer or an attached adapter changes many.
     """
-    if own_share < _LEAST_OWN_SHARE:
+    if top1_share < _MIN_EXPERT_TOP1_SHARE:
         log.warning(
-            "sampler.engine=%s: the expert %s itself would have chosen only %.1f%% of the tokens "
-            "that were written for it. Does the engine serve another model, another precision or "
-            "an adapter?",
+            "sampler.engine=%s: only %.1f%% of the generated tokens are the most probable ones of "
+            "the expert %s. Does the engine serve another model, another precision or an adapter?",
             settings.sampler.engine,
+            100 * top1_share,
             settings.expert.name,
-            100 * own_share,
         )

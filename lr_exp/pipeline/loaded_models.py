@@ -1,0 +1,167 @@
+"""The models of one run, loaded once each, and the engines that generate in the expert's place."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from lr_exp import distributed
+from lr_exp.inference.engines import Engine, Generate, remembered_identity
+from lr_exp.inference.out_of_memory import free_memory
+from lr_exp.models import early_exit, loading, locating
+from lr_exp.models.loading import LanguageModel
+from lr_exp.pipeline.inputs import Inputs
+from lr_exp.pipeline.versions import RENDERING_PACKAGES
+from lr_exp.store import digest
+
+
+class LoadedModels:
+    """Loads models on first use and frees them where an engine or a sharded copy needs the room."""
+
+    def __init__(self, inputs: Inputs, store_root: Path) -> None:
+        """Loads nothing yet.
+
+        Args:
+            inputs: where the models are.
+            store_root: where engines' identities are remembered.
+        """
+        self._inputs = inputs
+        self._store_root = store_root
+        self._loaded: dict[str, LanguageModel] = {}
+        self._engines: dict[str, Engine] = {}
+        self._identities: dict[str, dict[str, Any]] = {}
+
+    @property
+    def engine_identities(self) -> dict[str, dict[str, Any]]:
+        """The identities of the engines used so far, by part of the settings."""
+        return self._identities
+
+    def expert(self) -> LanguageModel:
+        if "expert" not in self._loaded:
+            self._loaded["expert"] = self._load(self._inputs.expert)
+        return self._loaded["expert"]
+
+    def expert_to_shard(self) -> LanguageModel:
+        """A copy of the expert on the CPU, to be sharded over the ranks and then dropped."""
+        self._loaded.clear()  # the devices need the memory for their shards
+        free_memory()
+        source, dtype = self._inputs.expert, self._inputs.dtype
+        return distributed.run_on_all_ranks(lambda: loading.load(source, device="cpu", dtype=dtype))
+
+    def pair(self) -> tuple[LanguageModel, LanguageModel]:
+        """Expert and amateur, to score with. The amateur is not cached."""
+        expert, amateur = self.expert(), self._inputs.amateur
+        if amateur.drop_layers:
+            return expert, early_exit.early_exit(expert, amateur.drop_layers, amateur.name)
+        return expert, self._load(amateur)
+
+    def amateur(self) -> LanguageModel:
+        """The amateur, to generate with.
+
+        An early exit gets weights of its own: the expert's may carry an adapter at the time.
+        """
+        if "amateur" not in self._loaded:
+            amateur = self._inputs.amateur
+            model = self._load(replace(amateur, drop_layers=()))
+            if amateur.drop_layers:
+                model = early_exit.early_exit(model, amateur.drop_layers, amateur.name)
+            self._loaded["amateur"] = model
+        return self._loaded["amateur"]
+
+    @contextmanager
+    def evaluated(self, adapter: Path | None, who: str) -> Iterator[LanguageModel]:
+        """The model to evaluate: the amateur, the expert, or the expert with an adapter attached.
+
+        Args:
+            adapter: detached again at the end.
+            who: "expert" or, without an adapter, "amateur".
+        """
+        if who == "amateur":
+            yield self.amateur()
+            return
+        expert = self.expert()
+        if adapter is None:
+            yield expert
+            return
+        from lr_exp.distiller import distill
+
+        attached = distill.attach_adapter(expert, adapter)
+        try:
+            yield replace(expert, model=attached, name="tuned")
+        finally:
+            attached.unload()
+
+    @contextmanager
+    def generating(
+        self, part: str, adapter: Path | None = None, who: str = "expert"
+    ) -> Iterator[tuple[LanguageModel, Generate | None]]:
+        """As `evaluated`, and the engine that generates in the model's place, if there is one.
+
+        With an engine the model has no weights. The amateur has no engine.
+
+        Args:
+            part: the part of the settings that names the engine: "sampler" or "evaluator".
+        """
+        engine = self._engine(part) if who == "expert" else None
+        if engine is None:
+            with self.evaluated(adapter, who) as language_model:
+                yield language_model, None
+            return
+        expert = loading.without_weights(self._inputs.expert)
+        self._loaded.clear()  # an engine in this process needs their memory
+        free_memory()
+        with engine.open(expert, adapter) as generate:
+            yield expert, generate
+
+    def numerics(self, part: str) -> dict[str, Any]:
+        """What the generated ids depend on besides settings: device, precision, versions, engine.
+
+        Args:
+            part: "sampler" or "evaluator".
+        """
+        engine = self._engine(part)
+        if engine is None:
+            return self._inputs.machine
+        if part not in self._identities:  # a server that is down takes long to answer: ask once
+            server = self._inputs.settings.server
+            key = digest([self._inputs.settings.engines[part], server.url, server.model])[:24]
+            remembered = self._store_root / ".engines" / f"{key}.json"
+            self._identities[part] = distributed.run_on_rank0(
+                lambda: remembered_identity(engine, remembered)
+            )
+        # Prompts are rendered here, whatever generates.
+        return {**self._identities[part], **{name: version(name) for name in RENDERING_PACKAGES}}
+
+    def _engine(self, part: str) -> Engine | None:
+        """The engine of a part of the settings; None for the model itself."""
+        name = self._inputs.settings.engines[part]
+        if name == "transformers":
+            return None
+        if name not in self._engines:
+            self._engines[name] = self._start_engine(name, part)
+        return self._engines[name]
+
+    def _start_engine(self, name: str, part: str) -> Engine:
+        if name == "server":
+            from lr_exp.inference.engines.server import ServerEngine
+
+            return ServerEngine(self._inputs.settings.server)
+        from lr_exp.inference.engines.in_process import VllmEngine
+
+        if distributed.is_distributed():
+            raise distributed.SharedError(
+                f"{part}.engine=vllm runs in one process, but this run has "
+                f"{distributed.world_size()}. Start it without torchrun, or serve the expert "
+                f"(vllm serve) and set {part}.engine=server."
+            )
+        return VllmEngine(self._inputs.expert, self._inputs.dtype)
+
+    def _load(self, source: locating.ModelSource) -> LanguageModel:
+        for engine in self._engines.values():
+            engine.close()  # the model may need their memory
+        device, dtype = self._inputs.device, self._inputs.dtype
+        return distributed.run_on_all_ranks(
+            lambda: loading.load(source, device=device, dtype=dtype)
+        )

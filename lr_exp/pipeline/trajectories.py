@@ -1,0 +1,156 @@
+"""Trajectories: the answers that a method learns from (`method.trajectories`).
+
+A choice takes the run's context and returns `Trajectories`; it makes its artifacts in the store.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+from lr_exp.config.method import register
+from lr_exp.data.questions import fingerprint, prompts_fingerprint
+from lr_exp.evaluator import grade
+from lr_exp.evaluator.prompts import worked_answer
+from lr_exp.models import loading, locating
+from lr_exp.pipeline.versions import GRADING_PACKAGES, RENDERING_PACKAGES
+from lr_exp.sampler import references, rollout
+from lr_exp.store import Artifact, Recipe
+
+if TYPE_CHECKING:  # it imports this module
+    from lr_exp.pipeline.context import RunContext
+
+
+@dataclass(frozen=True)
+class Trajectories:
+    """The answers to learn from and how they were made."""
+
+    artifact: Artifact  # row `index` is an answer to question `index // answers_per_question`
+    drawn: Artifact | None = None  # all sampled answers, where `artifact` holds a part of them
+    answers_per_question: int = 1
+    by_expert: bool = True  # False: written by a human
+
+    @property
+    def artifacts(self) -> list[Artifact]:
+        return [self.artifact] if self.drawn is None else [self.drawn, self.artifact]
+
+
+@register("trajectories", label="the expert's greedy answers")
+def expert_greedy(context: "RunContext") -> Trajectories:
+    """The expert's greedy answers, their first `sampler.max_new_tokens` tokens."""
+    sampler = context.inputs.settings.sampler
+    settings = {
+        "system_prompt": sampler.system_prompt,
+        "max_new_tokens": sampler.max_new_tokens,
+        "batch_size": sampler.batch_size,
+    }
+    return Trajectories(_generated(context, "rollout", rollout.roll_out, settings))
+
+
+@register(
+    "trajectories", label="the expert's sampled answers that are right", needs=("references",)
+)
+def expert_verified(
+    context: "RunContext",
+    *,
+    samples: Annotated[int, "[1, 2147483647]"] = 4,
+    temperature: Annotated[float, "(0, inf)"] = 1.0,
+    top_p: Annotated[float, "(0, 1]"] = 1.0,
+    max_new_tokens: Annotated[int, "[1, 2147483647]"] = 2048,
+) -> Trajectories:
+    """Rejection sampling: full sampled answers, of which those that equal the reference are kept.
+
+    Args:
+        samples: answers drawn for each question.
+        max_new_tokens: of an answer; `sampler.max_new_tokens` does not apply.
+    """
+    sampler = context.inputs.settings.sampler
+    settings = {
+        "system_prompt": sampler.system_prompt,
+        "batch_size": sampler.batch_size,
+        "max_new_tokens": max_new_tokens,
+        "samples": samples,
+        "temperature": temperature,
+        "top_p": top_p,
+        "seed": context.inputs.settings.seed,
+    }
+    drawn = _generated(context, "sampled", rollout.sample_answers, settings)
+    return Trajectories(_verified(context, drawn, samples), drawn, samples)
+
+
+@register("trajectories", label="human solutions", needs=("solutions",))
+def human_solution(context: "RunContext") -> Trajectories:
+    """The data set's worked solutions, as the expert's tokens."""
+    inputs = context.inputs
+    settings = {"system_prompt": inputs.settings.sampler.system_prompt}
+    recipe = Recipe(
+        "solutions",
+        references.VERSION,
+        {"questions": fingerprint(inputs.questions), "expert": inputs.expert.fingerprint},
+        {**settings, **{name: version(name) for name in RENDERING_PACKAGES}},
+    )
+
+    def build(folder: Path) -> dict[str, Any]:
+        return references.write_solutions(
+            inputs.questions,
+            (worked_answer(q) if q.answer else q.solution or "" for q in inputs.questions),
+            loading.load_tokenizer(inputs.expert),
+            folder,
+            context=locating.config_context(inputs.expert),
+            **settings,
+        )
+
+    artifact = context.artifacts.make_if_requested("sample", recipe, build)
+    return Trajectories(artifact, by_expert=False)
+
+
+def _generated(
+    context: "RunContext",
+    stage: str,
+    write: Callable[..., dict[str, Any]],
+    settings: dict[str, Any],
+) -> Artifact:
+    """The answers that `write` has the expert generate with these settings."""
+    inputs = context.inputs
+    recipe = Recipe(
+        stage,
+        rollout.VERSION,
+        {
+            "questions": prompts_fingerprint(inputs.questions),
+            "expert": inputs.expert.fingerprint,
+        },
+        {**settings, **context.models.numerics("sampler")},
+    )
+
+    def build(folder: Path) -> dict[str, Any]:
+        with context.models.generating("sampler") as (expert, generate):
+            return write(inputs.questions, expert, folder, **settings, generate=generate)
+
+    return context.artifacts.make_if_requested("sample", recipe, build, together=True)
+
+
+def _verified(context: "RunContext", drawn: Artifact, samples: int) -> Artifact:
+    """The sampled answers that equal the reference."""
+    inputs = context.inputs
+    kind = inputs.settings.data.answer
+    recipe = Recipe(
+        "verified",
+        references.VERSION,
+        {
+            "answers": drawn.address,
+            "questions": fingerprint(inputs.questions),  # with their references
+            **{name: version(name) for name in GRADING_PACKAGES},
+        },
+        {"kind": kind, "grading": grade.VERSION},
+    )
+
+    def is_right(index: int, text: str) -> bool:
+        question = inputs.questions[index // samples]
+        return grade.grade_answer(text, question.answer or "", kind, question.choices).correct
+
+    def build(folder: Path) -> dict[str, Any]:
+        tokenizer = loading.load_tokenizer(inputs.expert)
+        return references.keep_verified(drawn.folder, tokenizer, is_right, folder, samples=samples)
+
+    return context.artifacts.make_if_requested("sample", recipe, build)

@@ -1,0 +1,75 @@
+"""Step rules: which token positions a method keeps (`method.select`).
+
+A rule takes the positions' columns, a mapping from names to arrays `(n,)`: `index` (the answer's
+place among the questions), `step` (tokens generated before it), `token_id`, and the columns of the
+step table that it declares. It returns a bool array `(n,)`, True where the position is kept.
+"""
+
+from collections.abc import Mapping
+from typing import Annotated, Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from lr_exp import contrast
+from lr_exp.config.method import register
+
+Columns = Mapping[str, NDArray[Any]]
+Keep = NDArray[np.bool_]
+
+
+@register("select", label="KL above beta", columns=("kl",))
+def kl_above_beta(steps: Columns, *, beta: float) -> Keep:
+    """Informative step selection (arXiv 2510.07962, Eq. 3)."""
+    return contrast.informative(torch.from_numpy(steps["kl"].copy()), beta).numpy()
+
+
+@register("select", label="all positions")
+def all_(steps: Columns) -> Keep:
+    return np.ones(len(steps["step"]), dtype=bool)
+
+
+@register("select", label="first positions")
+def first(steps: Columns, *, first: Annotated[int, "[1, 2147483647]"] = 8) -> Keep:
+    """The first tokens of each answer."""
+    return steps["step"] < first
+
+
+@register("select", label="top share by KL", columns=("kl",), compares_all=True)
+def kl_top(steps: Columns, *, share: Annotated[float, "(0, 1]"] = 0.2) -> Keep:
+    """The share of all positions with the highest divergence."""
+    return _highest(steps, steps["kl"], round(share * len(steps["kl"])))
+
+
+@register("select", label="random positions", columns=("kl",), compares_all=True)
+def random(steps: Columns, *, beta: float, seed: int) -> Keep:
+    """As many positions as `kl_above_beta` keeps, drawn at random."""
+    order = _by_question(steps)
+    count = int(kl_above_beta(steps, beta=beta).sum())
+    drawn = np.random.default_rng(seed).choice(len(order), size=count, replace=False)
+    return _mask(len(order), order[drawn])
+
+
+@register("select", label="high entropy", columns=("kl", "expert_entropy"), compares_all=True)
+def entropy_top(steps: Columns, *, beta: float) -> Keep:
+    """As many positions as `kl_above_beta` keeps, those with the highest expert entropy."""
+    count = int(kl_above_beta(steps, beta=beta).sum())
+    return _highest(steps, steps["expert_entropy"], count)
+
+
+def _by_question(steps: Columns) -> NDArray[np.intp]:
+    """Indices by question and position: the table's own order depends on the batch size."""
+    return np.lexsort((steps["step"], steps["index"]))
+
+
+def _highest(steps: Columns, values: NDArray[Any], count: int) -> Keep:
+    """The `count` highest values; of equal ones the first by question and position."""
+    order = _by_question(steps)
+    return _mask(len(order), order[np.argsort(-values[order], kind="stable")[:count]])
+
+
+def _mask(length: int, kept: NDArray[np.intp]) -> Keep:
+    mask = np.zeros(length, dtype=bool)
+    mask[kept] = True
+    return mask

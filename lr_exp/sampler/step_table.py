@@ -1,0 +1,75 @@
+"""Reads columns of the step table and applies a step rule to it, shard by shard.
+
+The table's supports are most of its size; a rule reads the columns that it declares, so that rules
+which compare all positions of a run need some 40 bytes for each.
+"""
+
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
+
+from lr_exp.config.method import POSITION, BoundChoice
+from lr_exp.store.shards import read_shard, shard_paths
+
+# Columns with one number for each position: `kl` and the entropies in nats.
+MEASURES = (
+    *("index", "step", "token_id", "kl", "expert_entropy", "amateur_entropy"),
+    *("expert_top1", "amateur_top1"),
+)
+
+
+def read_columns(paths: Sequence[Path], names: Iterable[str]) -> dict[str, NDArray[Any]]:
+    """Columns of these shards as arrays, in the table's order."""
+    wanted = list(dict.fromkeys(names))
+    table = pa.concat_tables(pq.ParquetFile(path).read(wanted) for path in paths)
+    return {name: table[name].to_numpy() for name in wanted}
+
+
+def read_positions(paths: Sequence[Path]) -> dict[str, NDArray[Any]]:
+    """The position columns of trajectories that were not scored."""
+    answers = [answer for path in paths for answer in read_shard(path)]
+    ids = [np.asarray(answer["token_ids"], dtype=np.int32) for answer in answers]
+    lengths = [len(one) for one in ids]
+    empty = [np.empty(0, dtype=np.int32)]
+    return {
+        "index": np.repeat(np.array([a["index"] for a in answers], dtype=np.int32), lengths),
+        "step": np.concatenate(empty + [np.arange(n, dtype=np.int32) for n in lengths]),
+        "token_id": np.concatenate(empty + ids),
+    }
+
+
+def kept_by_shard(
+    trajectories: Path, steps: Path | None, rule: BoundChoice
+) -> Iterator[NDArray[np.bool_]]:
+    """Each shard's mask of kept positions, as the rule decides.
+
+    Args:
+        trajectories: folder of the rollout's shards.
+        steps: folder of the step table, or None for a rule that reads no column of it.
+        rule: a step rule, see `step_rules`.
+    """
+    paths = shard_paths(trajectories if steps is None else steps)
+
+    def keep(some: Sequence[Path]) -> NDArray[np.bool_]:
+        if steps is None:
+            return rule(read_positions(some))
+        return rule(read_columns(some, (*POSITION, *rule.choice.columns)))
+
+    if not rule.choice.compares_all:
+        yield from (keep([path]) for path in paths)
+        return
+    mask = keep(paths) if paths else np.empty(0, dtype=bool)
+    start = 0
+    for path in paths:
+        size = len(read_positions([path])["step"]) if steps is None else _row_count(path)
+        yield mask[start : start + size]
+        start += size
+
+
+def _row_count(path: Path) -> int:
+    return pq.ParquetFile(path).metadata.num_rows
