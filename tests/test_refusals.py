@@ -801,7 +801,7 @@ STORES = [
         "stores: nothing to go on with",
         "stages=[distill]",
         "is not in the store",
-        "add sample to stages",
+        "Add sample to stages",
     ),
     Case(
         "stores: list a folder that is not there",

@@ -149,6 +149,7 @@ class MethodSettings:
     """
 
     name: str = REQUIRED
+    label: str | None = None  # in tables and on pages; null: the name
     trajectories: str = "expert_greedy"  # the answers to learn from
     select: str = "kl_above_beta"  # the token positions to keep: a step rule
     target: str = "contrast"  # what the student learns at a kept position

@@ -1,0 +1,128 @@
+"""Choices of a method that a user registers outside the package (docs/extending.md)."""
+
+import json
+
+import pytest
+
+MODULE = '''
+"""A step rule, a target and a loss of my own."""
+
+from typing import Annotated
+
+import torch
+
+from lr_exp.config.method import register
+
+
+@register("select", label="every n-th position above beta", columns=("kl", "expert_entropy"))
+def every_nth(steps, *, beta, stride: Annotated[int, "[1, 100]"] = 2):
+    return (steps["kl"] > beta) & (steps["step"] % stride == 0)
+
+
+@register("target", label="the two most probable tokens", columns=("support_ids", "support_expert"))
+def top_two(steps):
+    values, places = steps["support_expert"].topk(min(2, steps["support_expert"].shape[1]))
+    return steps["support_ids"].gather(1, places), values.softmax(-1)
+
+
+@register("loss", label="cross-entropy", needs=("target",))
+def cross_entropy(student_log_probs, target_ids, target_weights, *, scale: float = 1.0):
+    return -scale * (target_weights * student_log_probs.gather(-1, target_ids)).sum(-1)
+
+
+@register("loss", label="student's entropy")
+def entropy(student_log_probs, target_ids, target_weights):
+    assert target_ids.shape[1] == 0
+    return -(student_log_probs.exp() * student_log_probs).sum(-1)
+'''
+
+YAML = """\
+# Every second position above beta, the expert's two best tokens, cross-entropy.
+name: toy
+label: toy method
+module: {module}
+select: every_nth
+target: top_two
+loss: cross_entropy
+stride: 2
+"""
+
+SMALL = (
+    "experiment=demo",
+    "method=toy",
+    "data.max_questions=24",
+    "distiller.steps=4",
+    "benchmarks=[micro_add]",
+    "evaluator.max_examples=16",
+)
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """A configuration folder with the toy method, beside its module."""
+    module = tmp_path / "my_choices.py"
+    module.write_text(MODULE, "utf-8")
+    (tmp_path / "conf" / "method").mkdir(parents=True)
+    (tmp_path / "conf" / "method" / "toy.yaml").write_text(YAML.format(module=module), "utf-8")
+    return tmp_path
+
+
+def run(program, folder, *words):
+    outcome = program(*SMALL, *words, flags=("--config-dir", str(folder / "conf")))
+    assert outcome.status == 0, outcome.err
+    return json.loads((outcome.folder / "summary.json").read_text("utf-8"))
+
+
+def test_the_demo_runs_with_choices_from_outside_the_package(program, folder):
+    summary = run(program, folder)
+    assert (summary["method"], summary["beta"], summary["alpha"]) == ("toy", 0.4, None)
+    assert 0 < summary["sample"]["kept"] < summary["sample"]["steps"]
+    assert summary["settings"]["method"]["stride"] == 2
+    assert summary["evaluate"]["tuned"]["micro_add"]["total"] == 16
+    # Twice the loss is another adapter from the same supervision.
+    again = run(program, folder, "method.scale=2")
+    assert again["sample"]["supervision"] == summary["sample"]["supervision"]
+    assert again["distill"]["artifact"] != summary["distill"]["artifact"]
+    # The whole loss is scaled: the first losses differ by that factor.
+    assert again["distill"]["final_loss"] > 1.5 * summary["distill"]["final_loss"]
+
+
+def test_a_loss_without_a_target_trains(program, folder):
+    summary = run(program, folder, "method.target=none", "method.loss=entropy")
+    assert summary["distill"]["optimizer_steps"] == 4
+    assert summary["distill"]["final_loss"] > 0
+
+
+def test_an_edited_choice_has_another_address(program, folder):
+    """The file's content is part of the address, since its version constant is the user's."""
+    before = run(program, folder, "stages=[sample]")
+    module = folder / "my_choices.py"
+    text = module.read_text("utf-8").replace("% stride == 0", "% stride == 1")
+    other = folder / "other_choices.py"
+    other.write_text(text.replace("def every_nth", "def every_other"), "utf-8")
+    words = (f"method.module={other}", "method.select=every_other", "method.target=contrast")
+    same_rule = run(program, folder, "stages=[sample]", "method.target=contrast")
+    after = run(program, folder, *words, "stages=[sample]")
+    supervisions = {one["sample"]["artifact"] for one in (before, same_rule, after)}
+    assert len(supervisions) == 3
+    assert before["sample"]["kept"] != after["sample"]["kept"]
+
+
+def test_a_loss_that_needs_a_target_is_refused_without_one(program, folder):
+    flags = ("--config-dir", str(folder / "conf"))
+    outcome = program(*SMALL, "method.target=none", flags=flags)
+    assert "method.loss=cross_entropy needs a target, but method.target=none" in outcome.error
+    assert outcome.finished == []
+
+
+def test_a_parameter_out_of_its_interval_is_refused(program, folder):
+    outcome = program(*SMALL, "method.stride=0", flags=("--config-dir", str(folder / "conf")))
+    assert "method.stride=0 is out of range: expected an integer in [1, 100]" in outcome.error
+
+
+def test_a_name_that_is_taken_is_refused(program, folder):
+    module = folder / "taken.py"
+    module.write_text(MODULE.replace("def every_nth", "def kl_above_beta"), "utf-8")
+    flags = ("--config-dir", str(folder / "conf"))
+    outcome = program(*SMALL, f"method.module={module}", flags=flags)
+    assert "select 'kl_above_beta' is already registered by" in outcome.error
