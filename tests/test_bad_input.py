@@ -116,7 +116,7 @@ def test_a_layer_that_the_expert_does_not_have(program):
 def test_a_target_module_that_the_expert_does_not_have(program):
     words = ("data.max_questions=4", "beta=0", "sampler.max_new_tokens=4")
     outcome = program(*MICRO, *words, "distiller.target_modules=[q_prj]")
-    assert "'q_prj'" in outcome.error
+    assert "named q_prj;" in outcome.error
     assert "q_proj" in outcome.error
     assert "adapter" not in outcome.finished
     assert not outcome.has_summary
@@ -179,14 +179,14 @@ def test_files_of_records(refused, tmp_path, lines, says):
         (({**RECORD, "token_ids": 14},), "'token_ids' is int"),
         (({**RECORD, "token_ids": []},), "0 token_ids and 2 weights"),
         (({**RECORD, "token_ids": [14]},), "1 token_ids and 2 weights"),
-        (({**RECORD, "token_ids": [14, 14]},), "name a token twice"),
-        (({**RECORD, "token_ids": [-1, 14]},), "token_ids holds -1"),
-        (({**RECORD, "token_ids": ["9", "8"]},), "token_ids holds '9'"),
+        (({**RECORD, "token_ids": [14, 14]},), "the same token twice"),
+        (({**RECORD, "token_ids": [-1, 14]},), "token_ids has -1"),
+        (({**RECORD, "token_ids": ["9", "8"]},), "token_ids has '9'"),
         (({**RECORD, "weights": [0.5, 0.25]},), "sum to 1, not 0.7500"),
         (({**RECORD, "weights": [1.5, -0.5]},), "not -0.5"),
         (({**RECORD, "weights": [float("nan"), 1.0]},), "not nan"),
         (({**RECORD, "weights": ["0.5", 0.5]},), "not '0.5'"),
-        (({**WITH_IDS, "prefix_token_ids": [14, 999]},), "prefix_token_ids holds 999"),
+        (({**WITH_IDS, "prefix_token_ids": [14, 999]},), "prefix_token_ids has 999"),
         (({**WITH_IDS, "prefix_token_ids": "14"},), "prefix_token_ids"),
         pytest.param(
             ({**WITH_IDS, "prefix_token_ids": 14},),

@@ -307,7 +307,8 @@ def draw(expert, folder, **changes):
         "seed": 0,
         **changes,
     }
-    return rollout.sample_answers(QUESTIONS, expert, folder, **arguments)
+    settings = rollout.SampleSettings(**arguments)
+    return rollout.sample_answers(QUESTIONS, expert, folder, settings)
 
 
 def test_several_answers_a_question_each_with_its_number(tmp_path, on_disk):

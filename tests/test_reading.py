@@ -150,8 +150,8 @@ def test_a_tokens_text_is_what_it_adds_to_the_one_before_it(folders):
 
 
 def test_answers_that_missed_their_reference_are_there_but_never_alone(monkeypatch, folders, pair):
-    monkeypatch.setattr(reading, "_SHOWN", 4)
-    monkeypatch.setattr(reading, "_MISSED", 2)
+    monkeypatch.setattr(reading, "_MAX_ANSWERS", 4)
+    monkeypatch.setattr(reading, "_MAX_WRONG", 2)
 
     def verdict(index, text):
         return reading.Verdict("7", "8" if index >= 6 else "7", correct=index < 6)
@@ -161,16 +161,14 @@ def test_answers_that_missed_their_reference_are_there_but_never_alone(monkeypat
     assert shown["answers"][-1]["reference"] == "7"
     assert shown["answers"][-1]["predicted"] == "8"
     assert shown["answers_total"] == 12
-    assert shown["chosen"] == (
-        "2 of the first that missed their reference and 2 of the first others, of 12 answers"
-    )
+    assert shown["chosen"] == ("the first 2 wrong answers and the first 2 others, of 12 answers")
 
 
 def test_the_file_has_a_limit(monkeypatch, folders, pair):
     whole, _ = read(folders, pair[0].tokenizer)
     assert whole["chosen"] == "all 12 answers"
-    monkeypatch.setattr(reading, "_MOST_BYTES", len(json.dumps(whole)) // 2)
-    monkeypatch.setattr(reading, "_LONGEST", 40)
+    monkeypatch.setattr(reading, "_MAX_BYTES", len(json.dumps(whole)) // 2)
+    monkeypatch.setattr(reading, "_MAX_TOKENS", 40)
     part, _ = read(folders, pair[0].tokenizer)
     assert 1 <= len(part["answers"]) < 12
     answer = part["answers"][0]

@@ -643,7 +643,7 @@ RECORDS = [
         "an empty file",
         text("r.jsonl", "\n"),
         "data.path={here}/r.jsonl is empty",
-        "write one kept step",
+        "one kept step per line",
     ),
     records(
         "no UTF-8",
@@ -651,8 +651,8 @@ RECORDS = [
         "data.path={here}/r.jsonl",
         "save the file as UTF-8",
     ),
-    record("a line cut short", '{"prompt_id": "', " is not JSON", "write one object a line"),
-    record("a line too deep", "[" * 100_000, " is not JSON", "write one object a line"),
+    record("a line cut short", '{"prompt_id": "', " is not JSON", "one object per line"),
+    record("a line too deep", "[" * 100_000, " is not JSON", "one object per line"),
     record("a list", [RECORD], " is not a JSON object", "with prompt_id, step"),
     record("no weights", {**RECORD, "weights": ...}, " lacks 'weights'", "a record has prompt_id"),
     record(
@@ -711,19 +711,19 @@ RECORDS = [
     record(
         "an id of another tokenizer",
         {**RECORD, "token_ids": [14, 151643]},
-        ": token_ids holds 151643",
+        ": token_ids has 151643",
         "made with another tokenizer",
     ),
     record(
         "an id that is a text",
         {**RECORD, "token_ids": [14, "9" * 5000]},
-        ": token_ids holds '999",
+        ": token_ids has '999",
         "made with another tokenizer",
     ),
     record(
         "an id twice",
         {**RECORD, "token_ids": [14, 14]},
-        ": token_ids name a token twice",
+        ": token_ids has the same token twice",
         "add up its weights",
     ),
     record(

@@ -1,1 +1,1 @@
-"""Supervision to an adapter: batches of kept steps, and LoRA tuning on them."""
+"""Supervision to an adapter: batches of kept steps, losses and LoRA training."""

@@ -1,8 +1,4 @@
-"""Which kept steps each optimizer step takes, and the packed passes that serve them.
-
-Knows supervision and seeds; knows no model. An optimizer step takes exactly `batch_size` kept
-steps, as the paper counts them.
-"""
+"""The kept steps of each optimizer step, and the packed passes that compute their loss."""
 
 import random
 from collections.abc import Iterator, Sequence
@@ -21,7 +17,7 @@ from lr_exp.sampler.supervision import Supervision
 
 @dataclass(frozen=True)
 class KeptStep:
-    """One kept step by its place in the supervision."""
+    """One kept step, by its indices in the supervision."""
 
     trajectory: int
     kept: int
@@ -32,10 +28,9 @@ def plan_batches(
 ) -> list[list[KeptStep]]:
     """The kept steps of every optimizer step, fixed by the seed before training starts.
 
-    All kept steps are gone through in one shuffled stream, again and again in new orders until
-    `steps` batches are full, so each is used equally often (to within one). With `order`
-    "trajectories" answers are shuffled and a batch takes neighbouring steps, which share prefixes;
-    with "steps" the kept steps themselves are shuffled.
+    Batches are filled from passes over all kept steps, each in a new order, so that each is used
+    equally often (to within one). With `order` "trajectories" answers are shuffled and a batch
+    takes neighboring kept steps, which share prefixes; with "steps" the kept steps are shuffled.
     """
     if supervision.kept == 0:
         raise ValueError("a supervision without a kept step cannot fill a batch")
@@ -46,7 +41,7 @@ def plan_batches(
 def _stream(supervision: Supervision, order: str, rng: random.Random) -> Iterator[KeptStep]:
     counts = supervision.kept_counts
     ends = np.cumsum(counts)
-    # Numbers of answers or of kept steps: there can be millions.
+    # Answers or kept steps, by number: there can be millions.
     units = list(range(len(counts) if order == "trajectories" else supervision.kept))
     while True:
         rng.shuffle(units)
@@ -60,7 +55,7 @@ def _stream(supervision: Supervision, order: str, rng: random.Random) -> Iterato
 
 
 class BatchDataset(Dataset[dict[str, Any]]):
-    """Item i is optimizer step i: packed passes with their sparse targets.
+    """Item i holds the packed passes and sparse targets of optimizer step i.
 
     An item is `{"passes": [...], "kept_steps": int}`; each pass holds `input_ids` and
     `position_ids` `(1, tokens)`, `read_at` `(kept,)`, `target_ids` int64 and `target_weights`
@@ -86,8 +81,7 @@ def build_batch(
 ) -> dict[str, Any]:
     """The packed passes that compute the loss of these kept steps, each exactly once."""
     rows = []  # (trajectory, its kept steps of this batch)
-    # Neighbours of one answer share its prefix; a step that comes again (a small supervision wraps
-    # around inside a batch) reads the same place twice.
+    # Kept steps of one answer share its prefix. In a small supervision a batch may hold one twice.
     for index, group in groupby(sorted(steps, key=lambda s: (s.trajectory, s.kept)), _trajectory):
         rows.append((supervision.trajectories[index], [step.kept for step in group]))
     lengths = [max(t.read_at(k) for k in kept) + 1 for t, kept in rows]
@@ -117,9 +111,9 @@ def build_batch(
 
 
 def shares(lengths: Sequence[int], count: int) -> list[list[int]]:
-    """Indices of the passes that each of `count` ranks takes; some may take none.
+    """Indices of the passes that each of `count` ranks computes; some may have none.
 
-    The longest first, each to the rank that has the fewest tokens so far.
+    Greedy: the longest pass first, to the rank with the fewest tokens.
     """
     shared: list[list[int]] = [[] for _ in range(count)]
     tokens = [0] * count
@@ -131,10 +125,10 @@ def shares(lengths: Sequence[int], count: int) -> list[list[int]]:
 
 
 def halves(one_pass: dict[str, Tensor]) -> list[dict[str, Tensor]]:
-    """A pass as two that need less memory each, for the same losses in the same order.
+    """Splits a pass into two that need less memory, with the same losses in the same order.
 
-    Between two of its sequences where there are several, else between two kept steps of the one;
-    a pass with a single kept step stays whole.
+    It is split between two sequences, or between two kept steps of a single sequence; a pass with
+    one kept step is returned whole.
     """
     starts = (one_pass["position_ids"][0] == 0).nonzero().squeeze(-1).tolist()
     reads = one_pass["read_at"]
@@ -147,7 +141,7 @@ def halves(one_pass: dict[str, Tensor]) -> list[dict[str, Tensor]]:
         ]
     if len(reads) > 1:
         kept = len(reads) // 2
-        border = int(reads[kept - 1]) + 1  # nothing after the last kept step is needed
+        border = int(reads[kept - 1]) + 1  # tokens after the last kept step are not needed
         return [
             _part(one_pass, slice(0, border), slice(0, kept)),
             _part(one_pass, slice(0, None), slice(kept, None)),

@@ -229,8 +229,8 @@ def _with_lora(expert: LanguageModel, settings: DistillerSettings) -> PeftModel:
     absent = [name for name in settings.target_modules if name not in linear]
     if absent:
         raise UserError(
-            f"distiller.target_modules names {absent[0]!r}, which {expert.name} does not have; its "
-            f"linear layers are {', '.join(sorted(linear))}."
+            f"distiller.target_modules: {expert.name} has no module named {absent[0]}; its linear "
+            f"layers are {', '.join(sorted(linear))}."
         )
     config = LoraConfig(
         task_type=TaskType.CAUSAL_LM,
@@ -244,7 +244,7 @@ def _with_lora(expert: LanguageModel, settings: DistillerSettings) -> PeftModel:
 
 
 class _FollowersArguments(TrainingArguments):
-    """Of a rank that writes nothing."""
+    """Arguments of the ranks that write nothing."""
 
     @property
     def should_save(self) -> bool:
@@ -254,12 +254,12 @@ class _FollowersArguments(TrainingArguments):
 def _arguments(
     settings: DistillerSettings, checkpoints: Path, seed: int, device: str
 ) -> TrainingArguments:
-    # A checkpoint falls on a logged step, so that no half-filled mean is lost with a stop.
+    # Checkpoints fall on logged steps, so that resuming loses no part of a logged mean.
     logs_between = max(1, round(settings.checkpoint_every / settings.log_every))
     arguments = (TrainingArguments if distributed.is_rank0() else _FollowersArguments)(
         output_dir=str(checkpoints),
         max_steps=settings.steps,
-        per_device_train_batch_size=1,  # one item of the dataset is one optimizer step
+        per_device_train_batch_size=1,  # a dataset item is an optimizer step
         learning_rate=settings.learning_rate,
         lr_scheduler_type=settings.schedule,
         warmup_steps=settings.warmup_steps,
@@ -267,28 +267,27 @@ def _arguments(
         max_grad_norm=settings.max_grad_norm,
         logging_steps=settings.log_every,
         logging_first_step=True,
-        logging_nan_inf_filter=False,  # a loss that is not finite ends the run, see the trainer
+        logging_nan_inf_filter=False,  # the trainer raises on a loss that is not finite
         save_strategy="steps" if distributed.is_rank0() else "no",
         save_steps=logs_between * settings.log_every,
-        save_total_limit=2,  # the newest is the one that a power cut damages
+        save_total_limit=2,  # a power cut may damage the newest
         seed=seed,
         use_cpu=torch.device(device).type == "cpu",
         remove_unused_columns=False,
-        report_to="none",  # metrics go through on_log to the run's own sinks
+        report_to="none",  # metrics go to on_log
         dataloader_pin_memory=False,
         disable_tqdm=True,
     )
-    # One process is one device: without this the Trainer would split a pass over all GPUs it sees.
+    # One device per process: otherwise the Trainer uses DataParallel over all visible GPUs.
     _ = arguments.device
     arguments._n_gpu = min(arguments.n_gpu, 1)
     return arguments
 
 
 def _last_whole(checkpoints: Path) -> str | None:
-    """The newest checkpoint that was written to its end and is whole; broken ones are removed.
+    """The newest complete checkpoint; damaged ones are deleted.
 
-    The Trainer writes its state last, straight into the checkpoint's folder. What it would fail on
-    later is read here first: a damaged file would end every try.
+    Reads every file that resuming reads, because a damaged one would fail every attempt.
     """
     by_step = sorted(checkpoints.glob("checkpoint-*"), key=lambda p: int(p.name.split("-")[1]))
     for folder in reversed(by_step):
@@ -297,10 +296,12 @@ def _last_whole(checkpoints: Path) -> str | None:
             load_file(folder / _WEIGHTS)
             for name in _TORCH_FILES:
                 torch.load(folder / name, map_location="cpu", weights_only=True)
-        except Exception as error:  # every library has its own for a damaged file
+        except Exception as error:  # each library raises its own for a damaged file
             if isinstance(error, MemoryError) or getattr(error, "errno", None) in _NOT_NOW:
-                raise  # it cannot be read at the moment, which says nothing about it
-            log.warning("distill: %s is damaged and left out (%s)", folder.name, first_line(error))
+                raise  # temporarily unreadable, not damaged
+            log.warning(
+                "distill: %s is damaged and was deleted (%s)", folder.name, first_line(error)
+            )
             shutil.rmtree(folder)
         else:
             return str(folder)
@@ -308,7 +309,7 @@ def _last_whole(checkpoints: Path) -> str | None:
 
 
 class _Report(TrainerCallback):
-    """Hands metrics on, those of an interrupted try first, and shows the progress."""
+    """Reports metrics, first those before a resume, and shows the progress."""
 
     def __init__(self, on_log: Callable[[int, dict[str, float]], None], batch_size: int) -> None:
         self._on_log = on_log
@@ -316,7 +317,7 @@ class _Report(TrainerCallback):
         self._progress: Progress | None = None
 
     def close(self) -> None:
-        """Ends the progress, also where training was stopped."""
+        """Closes the progress bar, also after an error."""
         if self._progress is not None:
             self._progress.__exit__(*sys.exc_info())
             self._progress = None
@@ -337,7 +338,7 @@ class _Report(TrainerCallback):
         if self._progress is not None:
             self._progress.add(also=self._batch_size)
         if state.global_step == state.max_steps:
-            control.should_log = True  # the last steps too, whatever log_every
+            control.should_log = True  # the last steps too
 
     def on_log(
         self, args: Any, state: Any, control: Any, logs: dict[str, float] | None = None, **_: Any
@@ -349,7 +350,7 @@ class _Report(TrainerCallback):
 
 
 class _Snapshots(TrainerCallback):
-    """Keeps the adapter as it is every so many optimizer steps, but for the last, kept anyway."""
+    """Saves the adapter every so many optimizer steps, except the last, which is saved anyway."""
 
     def __init__(self, folder: Path, every: int | None) -> None:
         self._folder = folder

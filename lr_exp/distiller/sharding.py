@@ -1,8 +1,7 @@
-"""A model's frozen weights spread over the ranks (FSDP), for an expert that no single device holds.
+"""Shards a model's frozen weights over the ranks (FSDP2), for an expert larger than one device.
 
-Knows adapters and torch's sharding; knows nothing of training. What is tuned stays whole on every
-rank, as if nothing were sharded: so optimizers, gradients and checkpoints are what they always are,
-while the weights that need the memory are put together layer by layer when a pass comes there.
+The trainable weights stay replicated, so that optimizers, gradients and checkpoints are the same as
+without sharding.
 """
 
 import torch
@@ -15,9 +14,9 @@ from lr_exp.errors import UserError
 
 
 def shard(model: PeftModel, device: str) -> None:
-    """Spreads the weights that need no gradient over the devices of all ranks.
+    """Shards the weights that need no gradient over the devices of all ranks.
 
-    Every forward and backward pass is from then on one that all ranks do together.
+    Every later forward and backward pass is a collective call.
 
     Args:
         model: on the CPU, the same on every rank. Its layers move to the device one by one.
@@ -32,7 +31,7 @@ def shard(model: PeftModel, device: str) -> None:
         fully_shard(layer, mesh=mesh, ignored_params=_tuned(layer))
     # The root holds embeddings, the last norm and the head, and is the module that is called.
     fully_shard(model, mesh=mesh, ignored_params=_tuned(model))
-    for parameter in _tuned(model):  # ignored there, so not moved either
+    for parameter in _tuned(model):  # fully_shard neither shards nor moves them
         parameter.data = parameter.data.to(device)
 
 
@@ -42,8 +41,8 @@ def _layers(model: PeftModel) -> list[torch.nn.Module]:
     layers = [module for module in base.modules() if type(module).__name__ in names]
     if not layers:
         raise UserError(
-            f"distiller.parallel=fsdp: {type(base).__name__} does not name its layers, which are "
-            "what is spread over devices; set distiller.parallel=ddp."
+            f"distiller.parallel=fsdp: {type(base).__name__} does not declare its layers "
+            "(_no_split_modules), so it cannot be sharded; set distiller.parallel=ddp."
         )
     return layers
 

@@ -56,18 +56,18 @@ def pass_losses(
 
 @dataclass(frozen=True)
 class _Pass:
-    """A pass, or a part of one, and what its dropout is drawn from."""
+    """A pass or a part of one, with the number that seeds its dropout."""
 
-    number: tuple[int, ...]  # in the optimizer step; of a half, its number in the whole follows
+    number: tuple[int, ...]  # in the optimizer step; halves append their number
     content: dict[str, Tensor]
-    weight: float = 1.0  # 0: computed for the sake of the other ranks alone
+    weight: float = 1.0  # 0: computed only because the other ranks compute a pass
 
     @property
     def tokens(self) -> int:
         return self.content["input_ids"].numel()
 
     def split(self) -> list["_Pass"]:
-        """Two halves; a pass of one kept step as it is."""
+        """Two halves, or itself if it has one kept step."""
         parts = halves(self.content)
         if len(parts) == 1:
             return [self]
@@ -77,9 +77,9 @@ class _Pass:
 class ContrastTrainer(Trainer):
     """A Trainer whose dataset item is one optimizer step (see `batches.BatchDataset`).
 
-    The loss of a step is the mean over its kept steps, however they are spread over passes and
-    ranks. Logs carry `loss`, `grad_norm`, `learning_rate` and `entropy` (nats, mean over the kept
-    steps since the last log), the same on every rank.
+    The loss of an optimizer step is the mean over its kept steps, however they are divided into
+    passes and ranks. Logs have `loss`, `grad_norm`, `learning_rate` and `entropy` (nats, mean over
+    the kept steps since the last log), the same on every rank.
     """
 
     def __init__(
@@ -95,7 +95,7 @@ class ContrastTrainer(Trainer):
         self._vocabulary_size = vocabulary_size
         self._sharded = sharded
         self._entropy_sum, self._entropy_count = 0.0, 0
-        self._halvings = 0  # how often every pass is split, because memory ran out
+        self._halvings = 0  # how often passes are split because memory ran out
 
     def _get_train_sampler(self, train_dataset: Dataset[Any] | None = None) -> Sampler[int]:
         dataset = self.train_dataset if train_dataset is None else train_dataset
@@ -112,12 +112,14 @@ class ContrastTrainer(Trainer):
         passes = [_Pass((number,), content) for number, content in enumerate(batch["passes"])]
         kept_steps = batch["kept_steps"]
         if self._sharded:
-            found = self._in_step(model, passes, kept_steps)
+            result = self._in_lockstep(model, passes, kept_steps)
         else:
             mine = self._share(passes)[distributed.rank()]
-            # Where one fails, all of them have to know: the others would wait for its gradients.
-            found = distributed.run_on_all_ranks(lambda: self._as_fits(model, mine, kept_steps))
-        total, entropies = _added_up(model, *found)
+            # An error on one rank must reach the others, which wait for its gradients.
+            result = distributed.run_on_all_ranks(
+                lambda: self._accumulate_in_memory(model, mine, kept_steps)
+            )
+        total, entropies = _summed_over_ranks(model, *result)
         self._entropy_sum += entropies
         self._entropy_count += kept_steps
         if not torch.isfinite(total):
@@ -132,13 +134,12 @@ class ContrastTrainer(Trainer):
         shared = shares([one.tokens for one in passes], distributed.world_size())
         return [[passes[index] for index in share] for share in shared]
 
-    def _as_fits(
+    def _accumulate_in_memory(
         self, model: torch.nn.Module, passes: list[_Pass], kept_steps: int
     ) -> tuple[Tensor, float]:
-        """What `_accumulate` gives, in as large passes as memory takes.
+        """As `_accumulate`; where memory runs out, starts again with passes split in halves.
 
-        Where memory runs out all begins anew in halves: but for their dropout, loss and gradients
-        are the same.
+        Loss and gradients stay the same except for dropout.
         """
         for _ in range(self._halvings):
             passes = [half for one in passes for half in one.split()]
@@ -152,26 +153,26 @@ class ContrastTrainer(Trainer):
                 if len(smaller) == len(passes):
                     raise UserError(
                         "distill: not even one kept step fits in memory; lower "
-                        "sampler.max_new_tokens (a step's whole prefix is read), or take a smaller "
-                        "model or dtype=bfloat16."
+                        "sampler.max_new_tokens (its whole prefix is read), or use a smaller model "
+                        "or dtype=bfloat16."
                     ) from error
                 if not self._halvings:
                     log.warning(
                         "distill: a pass does not fit in memory and is split; lower "
-                        "distiller.tokens_per_pass to spare the failed tries."
+                        "distiller.tokens_per_pass to avoid the failed attempts."
                     )
             self._halvings += 1
             passes = smaller
-            model.zero_grad()  # what the failed try has left
+            model.zero_grad()  # of the failed attempt
             free_memory()
 
-    def _in_step(
+    def _in_lockstep(
         self, model: torch.nn.Module, passes: list[_Pass], kept_steps: int
     ) -> tuple[Tensor, float]:
-        """What `_accumulate` gives, with as many passes on every rank.
+        """As `_accumulate`, with the same number of passes on every rank.
 
-        Ranks that hold a model together go through each pass at the same time. One that has fewer
-        repeats the shortest, which does not count; and none can split its own.
+        Ranks that share a sharded model compute each pass together. One with fewer passes repeats
+        the shortest with weight 0, and no rank can split its own.
         """
         shared = self._share(passes)
         spare = replace(min(passes, key=lambda one: one.tokens), weight=0.0)
@@ -181,7 +182,7 @@ class ContrastTrainer(Trainer):
             return self._accumulate(model, mine, kept_steps)
         except (RuntimeError, MemoryError) as error:
             if not is_out_of_memory(error):
-                distributed.check_peers()  # the layers' own exchange may have broken
+                distributed.check_peers()  # a collective call inside the layers may have failed
                 raise
             raise UserError(
                 "distill: a pass does not fit in memory, and with distiller.parallel=fsdp it "
@@ -191,13 +192,13 @@ class ContrastTrainer(Trainer):
     def _accumulate(
         self, model: torch.nn.Module, passes: list[_Pass], kept_steps: int
     ) -> tuple[Tensor, float]:
-        """The passes' part of the mean loss over the kept steps, and the sum of their entropies."""
+        """The passes' share of the mean loss over kept steps, and the sum of their entropies."""
         total, entropy = torch.zeros((), device=self.args.device), 0.0
         for one in passes:
             self._seed_dropout(one.number)
             losses, entropies = pass_losses(model, one.content, self._vocabulary_size, self._loss)
-            # Summed over passes and divided by the batch's own count: how the steps fell into
-            # passes does not show.
+            # The sum over passes divided by the number of kept steps in the batch: the division
+            # into passes has no effect.
             loss = one.weight * losses.sum() / kept_steps
             self.accelerator.backward(loss)
             total += loss.detach()
@@ -206,8 +207,8 @@ class ContrastTrainer(Trainer):
 
     def _seed_dropout(self, number: tuple[int, ...]) -> None:
         """Seeds torch for a pass of this optimizer step, on every device."""
-        # Hashed because a CPU generator reads the low 32 bits of its seed only, which neighbouring
-        # steps and seeds must not share.
+        # Hashed because a CPU generator uses only the low 32 bits of its seed, which must differ
+        # between neighboring optimizer steps and seeds.
         place = [self.args.seed, self.state.global_step, *number]
         torch.manual_seed(int(digest(place)[:16], 16))
 
@@ -227,21 +228,23 @@ class ContrastTrainer(Trainer):
         return 0  # the Trainer's estimate assumes one padded batch a step
 
 
-def _added_up(model: torch.nn.Module, total: Tensor, entropies: float) -> tuple[Tensor, float]:
-    """Both summed over the ranks, and the gradients that each has left in the model as well."""
+def _summed_over_ranks(
+    model: torch.nn.Module, total: Tensor, entropies: float
+) -> tuple[Tensor, float]:
+    """Both summed over the ranks; sums the model's gradients in place."""
     if not distributed.is_distributed():
         return total, entropies
     tuned = [parameter for parameter in model.parameters() if parameter.requires_grad]
     has_one = total.new_tensor([float(parameter.grad is not None) for parameter in tuned])
     for parameter in tuned:
-        if parameter.grad is None:  # this rank had no pass, or none that came through here
+        if parameter.grad is None:  # no pass of this rank used it
             parameter.grad = torch.zeros_like(parameter)
     sums = torch.stack([total, total.new_tensor(entropies)])
     distributed.all_reduce([sums, has_one])
     distributed.all_reduce([parameter.grad for parameter in tuned if parameter.grad is not None])
     for parameter, anywhere in zip(tuned, has_one.tolist(), strict=True):
         if not anywhere:
-            parameter.grad = None  # as with one rank: the optimizer leaves it alone
+            parameter.grad = None  # the optimizer skips it, as with one rank
     return sums[0], sums[1].item()
 
 

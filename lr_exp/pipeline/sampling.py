@@ -64,7 +64,7 @@ class SamplerStages:
         steps = self._context.artifacts.make_if_requested("sample", recipe, build, together=True)
         by_engine = sampler.engine != "transformers" and trajectories.stage == "rollout"
         if by_engine and distributed.is_rank0():
-            _check_engine(score.own_share(steps.folder), inputs.settings)
+            _check_engine(score.expert_top1_share(steps.folder), inputs.settings)
         return steps
 
     def select(self, trajectories: Artifact, steps: Artifact | None) -> Artifact:

@@ -4,7 +4,8 @@ A choice takes the run's context and returns `Trajectories`; it makes its artifa
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -45,7 +46,8 @@ def expert_greedy(context: "RunContext") -> Trajectories:
         "max_new_tokens": sampler.max_new_tokens,
         "batch_size": sampler.batch_size,
     }
-    return Trajectories(_generated(context, "rollout", rollout.roll_out, settings))
+    write = partial(rollout.roll_out, **settings)
+    return Trajectories(_generated(context, "rollout", write, settings))
 
 
 @register(
@@ -66,16 +68,18 @@ def expert_verified(
         max_new_tokens: of an answer; `sampler.max_new_tokens` does not apply.
     """
     sampler = context.inputs.settings.sampler
-    settings = {
-        "system_prompt": sampler.system_prompt,
-        "batch_size": sampler.batch_size,
-        "max_new_tokens": max_new_tokens,
-        "samples": samples,
-        "temperature": temperature,
-        "top_p": top_p,
-        "seed": context.inputs.settings.seed,
-    }
-    drawn = _generated(context, "sampled", rollout.sample_answers, settings)
+    settings = rollout.SampleSettings(
+        system_prompt=sampler.system_prompt,
+        max_new_tokens=max_new_tokens,
+        batch_size=sampler.batch_size,
+        samples=samples,
+        temperature=temperature,
+        top_p=top_p,
+        seed=context.inputs.settings.seed,
+    )
+
+    write = partial(rollout.sample_answers, settings=settings)
+    drawn = _generated(context, "sampled", write, asdict(settings))
     return Trajectories(_verified(context, drawn, samples), drawn, samples)
 
 
@@ -111,7 +115,7 @@ def _generated(
     write: Callable[..., dict[str, Any]],
     settings: dict[str, Any],
 ) -> Artifact:
-    """The answers that `write` has the expert generate with these settings."""
+    """The artifact of answers that `write` generates with these settings."""
     inputs = context.inputs
     recipe = Recipe(
         stage,
@@ -125,7 +129,7 @@ def _generated(
 
     def build(folder: Path) -> dict[str, Any]:
         with context.models.generating("sampler") as (expert, generate):
-            return write(inputs.questions, expert, folder, **settings, generate=generate)
+            return write(inputs.questions, expert, folder, generate=generate)
 
     return context.artifacts.make_if_requested("sample", recipe, build, together=True)
 

@@ -1,1 +1,1 @@
-"""Questions to supervision: rollout, scoring, selection, and the published record form."""
+"""Questions to supervision: rollout, scoring, step rules, targets and the published record form."""

@@ -1,7 +1,6 @@
-"""A few answers for a person to read: every token with what both models would have said there.
+"""A sample of answers with both models' candidates at every token, for `trajectories.json`.
 
-Knows shards of answers and steps, supervision, and the expert's tokenizer; knows nothing of pages.
-Nothing is trained on what is written here.
+Pages and W&B show this file; no stage reads it.
 """
 
 import heapq
@@ -23,20 +22,20 @@ from lr_exp.inference.generation import WINDOW
 from lr_exp.sampler.supervision import StoredSupervision, SupervisedTrajectory, Supervision
 from lr_exp.store.shards import count_rows, shard_paths
 
-FORM = 1  # grows with the file's form
+FORM = 1  # version of the file format
 
-_CANDIDATES = 160  # answers that the shown ones are chosen from, the first in the questions' order
-_SHOWN = 48  # answers at most,
-_MISSED = 24  # of which this many may have missed their reference
-_LONGEST = 1024  # tokens of an answer
-_MOST_BYTES = 1_000_000  # of the file
-_EXPERTS_TOP = 5  # tokens of the expert's shown at a step; the amateur's are in the step table
-_MASK_SHOWN = 8  # tokens of the alpha-mask, should it hold more than the expert's first ones
+_POOL = 160  # the first answers, from which the sample is taken
+_MAX_ANSWERS = 48
+_MAX_WRONG = 24  # unless there are too few right ones
+_MAX_TOKENS = 1024  # of an answer
+_MAX_BYTES = 1_000_000  # of the file
+_TOP_TOKENS = 5  # of the expert, at each position; the amateur's are in the step table
+_MAX_MASK_TOKENS = 8  # of the alpha-mask, at each position
 
 
 @dataclass(frozen=True)
 class Verdict:
-    """What was read from an answer, and whether that is the reference."""
+    """An answer's grade."""
 
     reference: str
     predicted: str | None
@@ -52,22 +51,22 @@ def readable(
     alpha: float | None,
     verdict: Callable[[int, str], Verdict | None],
 ) -> dict[str, Any]:
-    """Some answers with all their steps, as JSON that `report.html` and W&B show.
+    """A sample of answers with all their positions, as JSON.
 
     Args:
         trajectories: folder of the answers' shards.
-        steps: folder of the step table; None for a method that asks no amateur.
-        supervision: what was kept of these answers, in their order.
+        steps: folder of the step table; None without one.
+        supervision: the kept steps of these answers, in their order.
         tokenizer: the expert's, for the tokens' texts.
-        alpha: the mask's threshold; None for a method that reads none.
-        verdict: told an answer's index and text; None where no reference is known.
+        alpha: the mask's threshold; None for a method without a mask.
+        verdict: grades an answer by its index and text; None without a reference.
 
     Returns:
-        `answers_total` and `chosen` (which of them are here, in words), `tokens` (distinct texts,
-        which steps refer to by their place) and `answers`. An answer has one entry a generated
+        `answers_total` and `chosen` (which of them are included, in words), `tokens` (distinct
+        texts, which positions refer to by index) and `answers`. An answer has one entry a generated
         token in each of `token`, `kl`, `expert_entropy`, `amateur_entropy` (nats), `kept`,
-        `same_top1` (0 or 1), `mask_size` (tokens) and `candidates`; a step that was not scored has
-        None there. A candidate is `[token, expert's probability, amateur's probability, in the mask
+        `same_top1` (0 or 1), `mask_size` (tokens) and `candidates`; None at positions that were not
+        scored. A candidate is `[token, expert's probability, amateur's probability, in the mask
         (0 or 1), weight in the soft label]`, the weight at kept steps only.
     """
     total, chosen = _choose(trajectories, tokenizer, verdict)
@@ -80,14 +79,14 @@ def readable(
         labels = kept.get(row["index"], {})
         answer = _answer(row, graded, table.of(row["index"]), labels, alpha, texts)
         size += len(json.dumps(answer))
-        if answers and size > _MOST_BYTES:
+        if answers and size > _MAX_BYTES:
             break
         answers.append(answer)
     return {
         "version": FORM,
         "alpha": alpha,
         "answers_total": total,
-        "chosen": _told(answers, total),
+        "chosen": _description(answers, total),
         "tokens": texts.distinct,
         "answers": answers,
     }
@@ -96,10 +95,10 @@ def readable(
 def _choose(
     trajectories: Path, tokenizer: Any, verdict: Callable[[int, str], Verdict | None]
 ) -> tuple[int, list[tuple[dict[str, Any], Verdict | None]]]:
-    """How many answers there are, and the rows to show with their verdicts, in their order."""
+    """The number of answers, and the rows of the sample with their grades."""
     paths = shard_paths(trajectories)
     first = _first(paths)
-    indices = heapq.nsmallest(_CANDIDATES, (i for path in first for i in _column(path, "index")))
+    indices = heapq.nsmallest(_POOL, (i for path in first for i in _column(path, "index")))
     rows = _rows(first, indices)
     graded = []
     for row in sorted(rows, key=lambda row: row["index"]):
@@ -110,34 +109,34 @@ def _choose(
     missed, others = [], []
     for i, (_, one) in enumerate(graded):
         (others if one is None or one.correct else missed).append(i)
-    # Both kinds, as far as there are both: a page of right answers alone would hide half.
-    few = missed[: max(_MISSED, _SHOWN - len(others))]
-    shown = sorted([*few, *others[: _SHOWN - len(few)]])
+    # Right and wrong answers, where there are both.
+    few = missed[: max(_MAX_WRONG, _MAX_ANSWERS - len(others))]
+    shown = sorted([*few, *others[: _MAX_ANSWERS - len(few)]])
     return sum(map(count_rows, paths)), [graded[i] for i in shown]
 
 
 def _first(paths: list[Path]) -> list[Path]:
-    """The shards that hold the first answers: one window's shards follow the other's."""
+    """The shards that hold the first answers; shards are written window by window."""
     found, window = 0, 0
     for place, path in enumerate(paths):
         indices = _column(path, "index")
         if not indices:
             continue
-        if found >= _CANDIDATES and min(indices) // WINDOW > window:
+        if found >= _POOL and min(indices) // WINDOW > window:
             return paths[:place]
         found, window = found + len(indices), max(indices) // WINDOW
     return paths
 
 
-def _told(answers: list[dict[str, Any]], total: int) -> str:
+def _description(answers: list[dict[str, Any]], total: int) -> str:
     if len(answers) == total:
         return f"all {total:,} answers"
     missed = sum(answer["correct"] is False for answer in answers)
     if not missed:
         return f"the first {len(answers):,} of {total:,} answers"
     others = len(answers) - missed
-    parts = [f"{missed:,} of the first that missed their reference"]
-    parts += [f"{others:,} of the first others"] if others else []
+    parts = [f"the first {missed:,} wrong answers"]
+    parts += [f"the first {others:,} others"] if others else []
     return f"{' and '.join(parts)}, of {total:,} answers"
 
 
@@ -152,9 +151,9 @@ def _rows(paths: list[Path], indices: list[int]) -> list[dict[str, Any]]:
         file = pq.ParquetFile(path)
         there = file.read(["index"])["index"].to_numpy()
         if len(there) and indices and there.min() // WINDOW > max(indices) // WINDOW:
-            break  # one window's shards follow the other's
+            break  # shards are written window by window
         mask = np.isin(there, indices)
-        if mask.any():  # a shard of other answers' steps is large, and is not read
+        if mask.any():  # skips reading large shards without these answers
             found += file.read().filter(pa.array(mask)).to_pylist()
     return found
 
@@ -165,13 +164,13 @@ Label = dict[int, float]  # weight by token id
 def _kept_steps(
     supervision: Supervision | StoredSupervision, rows: list[dict[str, Any]]
 ) -> dict[int, dict[int, Label]]:
-    """By answer and step, the soft label of each kept step."""
+    """The targets of the kept steps, by answer and position."""
     waiting = list(supervision.about({row["question_id"] for row in rows}))
     found: dict[int, dict[int, Label]] = {}
     for row in rows:
         place = next((i for i, one in enumerate(waiting) if _is_of(one, row)), None)
         if place is None:
-            continue  # nothing of this answer was kept
+            continue  # no kept step in this answer
         supervised = waiting.pop(place)
         labels = zip(supervised.target_ids, supervised.target_weights, strict=True)
         found[row["index"]] = {
@@ -191,7 +190,7 @@ def _is_of(supervised: SupervisedTrajectory, row: dict[str, Any]) -> bool:
 
 
 class _StepTable:
-    """The scored steps of the shown answers; of an answer that has none, nothing."""
+    """The scored positions of the sampled answers."""
 
     def __init__(self, folder: Path | None, indices: list[int]) -> None:
         self._by_answer: dict[int, dict[int, dict[str, Any]]] = {}
@@ -204,7 +203,7 @@ class _StepTable:
 
 
 class _Texts:
-    """Tokens' texts, each distinct one once."""
+    """The distinct texts of tokens."""
 
     def __init__(self, tokenizer: Any) -> None:
         self._places: dict[str, int] = {}
@@ -217,7 +216,7 @@ class _Texts:
         return list(self._places)
 
     def place(self, before: int, token: int) -> int:
-        """Place of a token's text after another token: alone, some lose the space before them."""
+        """Index of a token's text, decoded after `before`: alone, some lose a leading space."""
         both, first = self._decode(before, token), self._decode(before)
         text = both[len(first) :] if both.startswith(first) else self._decode(token)
         return self._places.setdefault(text, len(self._places))
@@ -231,7 +230,7 @@ def _answer(
     alpha: float | None,
     texts: _Texts,
 ) -> dict[str, Any]:
-    ids = row["token_ids"][:_LONGEST]
+    ids = row["token_ids"][:_MAX_TOKENS]
     answer: dict[str, Any] = {
         "id": row["question_id"],
         "question": row["question"],
@@ -291,7 +290,7 @@ def _step(
 
 
 def _mask(scores: dict[str, Any], alpha: float | None) -> set[int]:
-    """The alpha-mask's ids (Eq. 4); without alpha, none."""
+    """The ids in the alpha-mask (Eq. 4)."""
     if alpha is None:
         return set()
     plausible = contrast.plausible(torch.tensor(scores["support_expert"]), alpha).tolist()
@@ -299,13 +298,13 @@ def _mask(scores: dict[str, Any], alpha: float | None) -> set[int]:
 
 
 def _candidates(scores: dict[str, Any], mask: set[int]) -> Iterator[tuple[int, float, float]]:
-    """Both models' first tokens and the mask's: id and log-probabilities, the expert's order."""
+    """Both models' top tokens and the mask: id and both log-probabilities, by the expert's."""
     support = list(
         zip(scores["support_ids"], scores["support_expert"], scores["support_amateur"], strict=True)
     )
     support.sort(key=lambda one: -one[1])
-    shown = support[:_EXPERTS_TOP]
-    shown += [one for one in support[_EXPERTS_TOP:_MASK_SHOWN] if one[0] in mask]
+    shown = support[:_TOP_TOKENS]
+    shown += [one for one in support[_TOP_TOKENS:_MAX_MASK_TOKENS] if one[0] in mask]
     known = {token for token, _, _ in shown}
     amateurs = zip(
         scores["amateur_top_ids"],

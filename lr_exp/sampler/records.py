@@ -1,9 +1,9 @@
-"""The published record form of kept steps, written and read.
+"""Reads and writes kept steps in the published code's record format.
 
 One JSON object a line: `prompt_id` (the question's text), `step`, `prefix` (the generated text
-before it), `tokens`, `token_ids`, `weights`, `kl_divergence`. An export adds the ids themselves
-(`prompt_token_ids`, `prefix_token_ids`, `question_id`), which the published reader ignores and ours
-prefers: text does not always tokenize back to what was generated.
+before it), `tokens`, `token_ids`, `weights`, `kl_divergence`. An export adds `prompt_token_ids`,
+`prefix_token_ids` and `question_id`, which the published reader ignores. Ours prefers them, because
+text does not always tokenize back to the generated ids.
 """
 
 import itertools
@@ -29,8 +29,8 @@ _FIELDS = {
 }
 _KINDS = {str: "a text", int: "a whole number", list: "a list", (int, float): "a number"}
 _OUR_LISTS = ("prompt_token_ids", "prefix_token_ids")
-_ROUNDING = 1e-3  # nats below 0 that a divergence of equal distributions can come to
-_LARGEST = 1e30  # of a weight or a divergence; larger ones leave 32-bit floats
+_ROUNDING = 1e-3  # nats; rounding can make a divergence slightly negative
+_MAX_NUMBER = 1e30  # of a weight or a divergence, to fit in 32-bit floats
 
 
 def export_records(supervision: Supervision | StoredSupervision, tokenizer: Any, path: Path) -> int:
@@ -52,15 +52,15 @@ def import_records(
     Args:
         path: JSON Lines file.
         tokenizer: the expert's; renders prompts and tokenizes prefixes of records without ids.
-        system_prompt: for those records, what the expert is asked with.
+        system_prompt: of the prompts of those records.
         vocabulary_size: target ids must be below it.
 
     Raises:
-        UserError: the file is missing, empty, or a line is not such a record.
+        UserError: the file is missing or empty, or a line is not a valid record.
     """
     records = list(_read(path, vocabulary_size))
     if not records:
-        raise UserError(f"data.path={path} is empty: write one kept step a line.")
+        raise UserError(f"data.path={path} is empty: it needs one kept step per line.")
     by_question: dict[str, list[dict[str, Any]]] = {}
     for number, record in records:
         if "prefix_token_ids" in record and "prompt_token_ids" in record:
@@ -81,7 +81,7 @@ def import_records(
 def labelled_steps(
     supervision: Supervision | StoredSupervision, tokenizer: Any, count: int
 ) -> list[list[Any]]:
-    """The first `count` kept steps for a person: question, step, prefix, label, KL in nats."""
+    """The first `count` kept steps as rows: question, step, prefix, label, KL in nats."""
     rows = []
     for record in itertools.islice(_records(supervision, tokenizer), count):
         pairs = sorted(zip(record["weights"], record["tokens"], strict=True), reverse=True)
@@ -93,9 +93,9 @@ def labelled_steps(
 
 
 def profile(supervision: Supervision) -> dict[str, Any]:
-    """What is known of imported supervision, under the names of a sampled one's profile.
+    """The facts of imported supervision, under the names of `profile.Counts.profile`.
 
-    Records hold kept steps only, so means and shares over all steps are not known.
+    Records hold kept steps only, so means and shares over all positions are unknown.
     """
     kl = [value for trajectory in supervision.trajectories for value in trajectory.kl]
     return {
@@ -154,7 +154,7 @@ def _checked(line: str, where: str, vocabulary_size: int) -> dict[str, Any]:
     try:
         record = json.loads(line)
     except (ValueError, RecursionError) as error:
-        raise UserError(f"{where} is not JSON ({error}): write one object a line.") from error
+        raise UserError(f"{where} is not JSON ({error}): it needs one object per line.") from error
     if not isinstance(record, dict):
         raise UserError(f"{where} is not a JSON object with {', '.join(_FIELDS)}.")
     for name, kind in _FIELDS.items():
@@ -168,14 +168,14 @@ def _checked(line: str, where: str, vocabulary_size: int) -> dict[str, Any]:
     for name in ("prompt_id", "prefix", "question_id"):
         if any("\ud800" <= letter <= "\udfff" for letter in record.get(name, "")):
             raise UserError(
-                f"{where}: {name} has half of a surrogate pair, which no tokenizer can read: "
-                "write the whole character."
+                f"{where}: {name} has half of a surrogate pair, which no tokenizer can read: write "
+                "the whole character."
             )
     ids, weights = record["token_ids"], record["weights"]
     if not ids or len(ids) != len(weights):
         raise UserError(
-            f"{where} has {len(ids)} token_ids and {len(weights)} weights: each id, one or more, "
-            "needs one weight."
+            f"{where} has {len(ids)} token_ids and {len(weights)} weights: it needs at least one "
+            "id, and one weight per id."
         )
     for name in _OUR_LISTS:
         if name in record:
@@ -184,24 +184,24 @@ def _checked(line: str, where: str, vocabulary_size: int) -> dict[str, Any]:
         wrong = [i for i in record.get(name, []) if not _is_id(i, vocabulary_size)]
         if wrong:
             raise UserError(
-                f"{where}: {name} holds {_shown(wrong[0])}, and the expert's ids go from 0 to "
+                f"{where}: {name} has {_shown(wrong[0])}, but the expert's ids are 0 to "
                 f"{vocabulary_size - 1}: the records were made with another tokenizer."
             )
     if len(set(ids)) != len(ids):
-        raise UserError(f"{where}: token_ids name a token twice; add up its weights.")
+        raise UserError(f"{where}: token_ids has the same token twice; add up its weights.")
     bad = [weight for weight in weights if not _is_number(weight) or weight < 0]
     if bad or abs(sum(weights) - 1) > 1e-3:
         found = _shown(bad[0]) if bad else f"{sum(weights):.4f}"
         raise UserError(f"{where}: weights must be 0 or more and sum to 1, not {found}.")
     if record.get("prompt_token_ids") == []:
-        raise UserError(f"{where}: prompt_token_ids is empty; a prompt has one token or more.")
+        raise UserError(f"{where}: prompt_token_ids is empty; a prompt has at least one token.")
     divergence = record["kl_divergence"]
     if record["step"] < 0 or not _is_number(divergence) or divergence < -_ROUNDING:
         raise UserError(f"{where}: step must be 0 or more and kl_divergence finite and 0 or more.")
     if "prefix_token_ids" in record and len(record["prefix_token_ids"]) != record["step"]:
         raise UserError(
-            f"{where}: step is {_shown(record['step'])} but {len(record['prefix_token_ids'])} "
-            "prefix_token_ids come before it; it must be their number."
+            f"{where}: step is {_shown(record['step'])}, but there are "
+            f"{len(record['prefix_token_ids'])} prefix_token_ids: both must be equal."
         )
     return record
 
@@ -213,13 +213,13 @@ def _check_kind(record: dict[str, Any], name: str, kind: Any, where: str) -> Non
 
 
 def _is_number(value: Any) -> bool:
-    """Whether it is a finite number of a size that the supervision can hold."""
+    """Whether it is a finite number that fits in 32 bits."""
     number = isinstance(value, int | float) and not isinstance(value, bool)
-    return number and -_LARGEST < value < _LARGEST
+    return number and -_MAX_NUMBER < value < _MAX_NUMBER
 
 
 def _shown(value: Any) -> str:
-    """A value for a message, which stays short."""
+    """A value for a message, shortened."""
     text = repr(value)
     return text if len(text) <= 80 else f"{text[:80]}..."
 
@@ -241,10 +241,10 @@ def _tokenized(
 
 
 def _trajectories(steps: list[dict[str, Any]], name: str) -> Iterator[SupervisedTrajectory]:
-    """Gathers a question's kept steps into as few rows as their prefixes allow.
+    """Groups a question's kept steps into as few rows as their prefixes allow.
 
-    Steps share a row where the shorter one's ids begin the longer one's; re-tokenized text does not
-    always, and then stands in a row of its own.
+    Steps share a row where the ids of the shorter prefix begin the longer one, which re-tokenized
+    text does not always satisfy.
     """
     chains: list[list[dict[str, Any]]] = []
     for step in sorted(steps, key=lambda s: len(s["prefix_ids"])):

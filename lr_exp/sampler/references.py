@@ -1,7 +1,6 @@
 """Trajectories that need references: human solutions, and sampled answers that were verified.
 
-Knows questions, token ids and shards; how an answer is verified is its caller's business. Both
-write the rollout's columns, so that what follows treats them alike.
+Both have the columns of a rollout.
 """
 
 from collections.abc import Callable, Iterable
@@ -33,14 +32,14 @@ def write_solutions(
     system_prompt: str,
     context: int | None,
 ) -> dict[str, Any]:
-    """Writes each question's worked solution as the answer the expert should have given.
+    """Writes each question's worked solution as a trajectory.
 
     Args:
         texts: the solutions, one a question.
-        context: the expert's limit on prompt and answer together, if it has one.
+        context: the expert's limit on prompt and answer together, or None.
 
     Returns:
-        Facts: `answers`, `tokens` (none of them generated), `cut_off` (solutions cut at the limit).
+        Facts: `answers`, `tokens`, `cut_off` (solutions cut at the limit).
 
     Raises:
         UserError: a solution that the tokenizer has no tokens for.
@@ -52,9 +51,9 @@ def write_solutions(
         ids = answer_ids(tokenizer, text)
         if tokenizer.unk_token_id is not None and tokenizer.unk_token_id in ids:
             raise UserError(
-                f"question {question.id}: its solution has text that the expert's tokenizer has no "
-                "token for; remove the question or choose another method than one that tunes on "
-                "human solutions."
+                f"question {question.id}: the expert's tokenizer has no token for part of its "
+                "solution. Remove the question, or choose a method that does not train on human "
+                "solutions."
             )
         room = len(ids) if context is None else max(context - len(prompt), 0)
         cut_off += len(ids) > room
@@ -84,18 +83,18 @@ def keep_verified(
     *,
     samples: int,
 ) -> dict[str, Any]:
-    """Copies the answers that ended by themselves and are right; each text counts once a question.
+    """Copies the answers that are finished and right, without repeats of the same answer.
 
     Args:
         answers: folder of `rollout.sample_answers`.
-        is_right: told an answer's index and its text.
-        samples: answers that were drawn for each question.
+        is_right: takes an answer's index and text.
+        samples: answers to each question.
 
     Returns:
         Facts: `answers` (kept), `drawn`, `right` (with repeats), `solved` questions.
     """
     drawn = right = kept = solved = begun = 0
-    seen: dict[int, set[tuple[int, ...]]] = {}  # by question: its right answers so far
+    seen: dict[int, set[tuple[int, ...]]] = {}  # right answers so far, by question
     for number, path in enumerate(shard_paths(answers)):
         rows = []
         for row in read_shard(path):
@@ -107,10 +106,10 @@ def keep_verified(
                 continue
             right += 1
             question, ids = row["index"] // samples, tuple(row["token_ids"])
-            # Shards hold one window after another: no more comes to questions that end before it.
+            # Shards are written window by window: earlier questions are complete.
             first = row["index"] // WINDOW * WINDOW // samples
             if first != begun:
-                seen, begun = {one: known for one, known in seen.items() if one >= first}, first
+                seen, begun = {q: known for q, known in seen.items() if q >= first}, first
             solved += question not in seen
             known = seen.setdefault(question, set())
             if ids in known:

@@ -1,10 +1,7 @@
-"""Rollout: the expert answers the questions, greedily or sampled, in batches of similar length.
-
-Knows the expert only, or the engine that answers in its place. What it writes does not depend on
-any amateur, on alpha or on beta.
-"""
+"""Rollout: the expert, or an engine in its place, answers the questions in batches."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -32,9 +29,22 @@ VERSION = 1
 COLUMNS = [
     ("question_id", pa.string()),
     ("question", pa.string()),
-    ("prompt_ids", pa.list_(pa.int32())),  # as the expert was asked
-    ("token_ids", pa.list_(pa.int32())),  # as the expert answered, stop token included
+    ("prompt_ids", pa.list_(pa.int32())),  # the rendered question
+    ("token_ids", pa.list_(pa.int32())),  # the answer, with its stop token
 ]
+
+
+@dataclass(frozen=True)
+class SampleSettings:
+    """How answers are sampled; with the questions and the expert it determines every answer."""
+
+    system_prompt: str
+    max_new_tokens: int
+    batch_size: int  # answers in a batch; another size draws other answers
+    samples: int  # answers to each question
+    temperature: float  # see `strategies.sampled`
+    top_p: float
+    seed: int
 
 
 def roll_out(
@@ -47,11 +57,11 @@ def roll_out(
     batch_size: int,
     generate: Generate | None = None,
 ) -> dict[str, Any]:
-    """Writes one shard of trajectories a batch into `folder`; goes on where it was stopped.
+    """Writes the greedy answers, one shard for each batch, and resumes from finished shards.
 
     Args:
-        expert: its weights are not read where an engine answers.
-        generate: the engine that does; None: the expert itself.
+        expert: without weights where an engine generates.
+        generate: the engine; None for the expert itself.
 
     Returns:
         Facts: `questions`, `tokens` generated, `finished` (ended by a stop token).
@@ -68,48 +78,38 @@ def sample_answers(
     questions: Sequence[Question],
     expert: LanguageModel,
     folder: Path,
-    *,
-    system_prompt: str,
-    max_new_tokens: int,
-    batch_size: int,
-    samples: int,
-    temperature: float,
-    top_p: float,
-    seed: int,
+    settings: SampleSettings,
     generate: Generate | None = None,
 ) -> dict[str, Any]:
-    """Writes `samples` drawn answers a question, as `roll_out` writes one; goes on as it does.
+    """Writes sampled answers as `roll_out` writes greedy ones.
+
+    A row's index is its question's index times `samples` plus the sample's number.
 
     Args:
-        batch_size: answers in a batch; another one gives other draws.
-        samples: a row's index is its question's index * samples + the sample's number.
-        temperature, top_p: see `choosing.sampled`.
-        seed: with the other arguments it determines every answer.
-        generate: as in `roll_out`; an engine's draws are its own.
+        generate: as in `roll_out`; an engine samples in its own way.
 
     Returns:
-        Facts: `questions`, `answers` (all their samples), and of those `tokens` generated and
-        `finished`.
+        Facts: `questions`, `answers`, `tokens` generated, `finished` answers.
     """
-    prompts = _prompts(questions, expert, system_prompt)
-    repeated = Repeated(prompts, samples)
+    prompts = _prompts(questions, expert, settings.system_prompt)
+    repeated = Repeated(prompts, settings.samples)
     chosen = {
-        "max_new_tokens": max_new_tokens,
-        "temperature": temperature,
-        "top_p": top_p,
-        "seed": seed,
+        "max_new_tokens": settings.max_new_tokens,
+        "temperature": settings.temperature,
+        "top_p": settings.top_p,
+        "seed": settings.seed,
     }
     if generate is None:
         decode_batch = sampled_decoding(expert, repeated, **chosen)
     else:
         decode_batch = engine_decoding(generate, expert, repeated, **chosen)
     facts = _write(
-        Repeated(questions, samples),
+        Repeated(questions, settings.samples),
         repeated,
         decode_batch,
         folder,
         name="sampling",
-        batch_size=batch_size,
+        batch_size=settings.batch_size,
     )
     return {**facts, "questions": len(questions), "answers": facts["questions"]}
 
@@ -117,11 +117,10 @@ def sample_answers(
 def _prompts(
     questions: Sequence[Question], expert: LanguageModel, system_prompt: str
 ) -> Sequence[list[int]]:
-    """Each question's prompt; raises UserError where one leaves no room in the context.
+    """Each question's prompt; raises UserError where one exceeds the context.
 
-    Of a list's questions, before any is answered. Stored ones' prompts are made when they are asked
-    for, a window at a time, so that millions are never there at once: a question that is too long
-    stops the run when its window comes, and what was answered before it stays.
+    Prompts of stored questions are rendered window by window, because millions do not fit in
+    memory: a question that is too long then stops the run when its window is reached.
     """
 
     def rendered(part: Sequence[Question]) -> list[list[int]]:

@@ -1,8 +1,7 @@
-"""Scoring: both models read the expert's answers, and every step is measured.
+"""Scoring: both models' next-token distributions at every position of the expert's answers.
 
-Knows two models and token ids; knows neither alpha nor beta. One teacher-forced pass of each model
-over the very ids that were generated gives the distributions of all steps at once; of them only the
-step table below is kept.
+One teacher-forced pass of each model over the generated ids gives the distributions of all
+positions of an answer. They are reduced to the step table, which depends on neither alpha nor beta.
 """
 
 from collections.abc import Iterator
@@ -39,9 +38,9 @@ VERSION = 2
 
 SCHEMA = pa.schema(
     [
-        ("index", pa.int32()),  # the trajectory's question
+        ("index", pa.int32()),  # of the trajectory
         ("step", pa.int32()),  # tokens generated before this one, from 0
-        ("token_id", pa.int32()),  # what the expert chose
+        ("token_id", pa.int32()),  # the generated token
         ("kl", pa.float32()),  # D_t in nats
         ("expert_entropy", pa.float32()),  # nats
         ("amateur_entropy", pa.float32()),  # nats
@@ -51,21 +50,21 @@ SCHEMA = pa.schema(
         ("support_ids", pa.list_(pa.int32())),
         ("support_expert", pa.list_(pa.float32())),  # log-probabilities
         ("support_amateur", pa.list_(pa.float32())),
-        # The amateur's first choices, most probable first: the support is the expert's, and what
-        # the amateur would have said instead may lie outside it.
+        # The amateur's most probable tokens, which may lie outside the expert's support. Shown to
+        # readers; no stage trains on them.
         ("amateur_top_ids", pa.list_(pa.int32())),
         ("amateur_top_expert", pa.list_(pa.float32())),  # log-probabilities
         ("amateur_top_amateur", pa.list_(pa.float32())),
     ]
 )
 
-_AMATEUR_TOP = 4  # for a reader; no stage trains on them
+_AMATEUR_TOP = 4
 
-# Steps that are measured at once: beside a pass's raw logits, the working set is a few such
-# (steps, vocabulary) matrices in fp32. On a CPU fewer stay in its cache (49,152 ids, one core: 0.17
-# s for 128 steps at 256, 0.07 s at 32); on a GPU each chunk waits for its results.
+# Positions measured at once. The working set is a few (positions, vocabulary) fp32 matrices; small
+# chunks stay in a CPU's cache (49,152 ids, one core, 128 positions: 0.17 s in chunks of 256, 0.07 s
+# in chunks of 32). On a GPU each chunk costs a synchronization.
 _CHUNK = {"cpu": 32}
-_CHUNK_ELSEWHERE = 256
+_GPU_CHUNK = 256
 _ADVICE = (
     "lower sampler.max_new_tokens (an answer is scored whole), or take a smaller model or "
     "dtype=bfloat16"
@@ -74,7 +73,7 @@ _ADVICE = (
 
 @dataclass(frozen=True)
 class StepScores:
-    """Measures of consecutive steps; `support_rows` says whose each support entry is."""
+    """Measures of consecutive positions; `support_rows` is the position of each support entry."""
 
     kl: Tensor  # (steps,) fp32 nats
     expert_entropy: Tensor  # (steps,) fp32 nats
@@ -93,7 +92,7 @@ class StepScores:
 def score_steps(
     expert_logits: Tensor, amateur_logits: Tensor, shared: SharedVocabulary, floor: float
 ) -> StepScores:
-    """Measures steps from both models' raw logits `(steps, rows)` (arXiv 2510.07962, Eq. 1-2)."""
+    """Measures positions from both models' raw logits `(steps, rows)`, Eq. 1-2."""
     ids = shared.ids(expert_logits.device)
     expert = contrast.log_probs(shared.restrict(expert_logits))
     amateur = contrast.log_probs(shared.restrict(amateur_logits))
@@ -115,14 +114,16 @@ def score_steps(
     )
 
 
-def own_share(folder: Path) -> float:
-    """The share of a step table's tokens that the expert itself would have chosen greedily."""
-    own = steps = 0
+def expert_top1_share(folder: Path) -> float:
+    """The share of a step table's tokens that are the expert's most probable ones."""
+    matching = steps = 0
     for path in shard_paths(folder):
         table = pq.ParquetFile(path).read(["token_id", "expert_top1"])
-        own += int(np.equal(table["token_id"].to_numpy(), table["expert_top1"].to_numpy()).sum())
+        matching += int(
+            np.equal(table["token_id"].to_numpy(), table["expert_top1"].to_numpy()).sum()
+        )
         steps += table.num_rows
-    return own / steps if steps else 1.0
+    return matching / steps if steps else 1.0
 
 
 def score(
@@ -136,27 +137,27 @@ def score(
     support_floor: float,
     tokens_per_pass: int,
 ) -> dict[str, Any]:
-    """Writes one shard of steps for each shard of trajectories; goes on where it was stopped.
+    """Writes one shard of the step table for each shard of trajectories.
 
-    Shards are shared out among the ranks; the first one writes.
+    Resumes from finished shards. The ranks divide the shards; rank 0 writes.
 
     Returns:
         Facts: `steps`.
 
     Raises:
-        UserError: logits that are not finite, or a trajectory that does not fit in memory.
+        UserError: logits are not finite, or a trajectory does not fit in memory.
     """
     device = next(expert.model.parameters()).device.type
-    portion = AdaptiveBatch(pass_size(tokens_per_pass, device), "score: tokens of a pass", _ADVICE)
-    shards, there = distributed.run_on_rank0(
+    batch = AdaptiveBatch(pass_size(tokens_per_pass, device), "score: tokens of a pass", _ADVICE)
+    shards, finished = distributed.run_on_rank0(
         lambda: (shard_paths(trajectories), shard_paths(folder))
     )
     sizes = {path.name: count_rows(path) for path in shards}
-    done = {path.name for path in there}
+    done = {path.name for path in finished}
 
     def measure(path: Path) -> tuple[bytes, int]:
         rows = _score_shard(
-            read_shard(path), expert, amateur, shared, system_prompt, support_floor, portion
+            read_shard(path), expert, amateur, shared, system_prompt, support_floor, batch
         )
         measured = list(rows)
         return encoded(measured, SCHEMA), len(measured)
@@ -184,10 +185,10 @@ def score(
 
 
 def scored_length(token_ids: list[int], shared: SharedVocabulary) -> int:
-    """Steps of an answer that both models read alike: all before the first id they do not share.
+    """How many positions of an answer can be scored: those before the first id not shared.
 
-    The step that chose that id has a shared prefix, but what the expert wanted there has left the
-    distribution: the rest, normalized, would be noise.
+    The position of that id has a shared prefix, but the expert's choice there is missing from the
+    shared distribution, so the renormalized rest would be noise.
     """
     for step, token in enumerate(token_ids):
         if token not in shared:
@@ -202,9 +203,9 @@ def answer_logits(
     shared: SharedVocabulary,
     system_prompt: str,
 ) -> tuple[Tensor, Tensor]:
-    """Both models' logits `(steps, shared)` at every scored step of one trajectory.
+    """Both models' logits `(steps, shared)` at every scored position of one trajectory.
 
-    Of these `score` keeps the measures. For a person to look at; no stage reads them.
+    For notebooks; `score` stores measures only.
     """
     steps = scored_length(row["token_ids"], shared)
     answer = _Answer(row, _amateur_prompt(amateur, row, system_prompt), steps)
@@ -219,7 +220,7 @@ def _score_shard(
     shared: SharedVocabulary,
     system_prompt: str,
     floor: float,
-    portion: AdaptiveBatch,
+    batch: AdaptiveBatch,
 ) -> Iterator[dict[str, Any]]:
     lengths = [scored_length(row["token_ids"], shared) for row in trajectories]
     amateur_prompts = [_amateur_prompt(amateur, row, system_prompt) for row in trajectories]
@@ -231,7 +232,7 @@ def _score_shard(
     place = 0
     while place < len(answers):
         rest = answers[place:]
-        group = [rest[i] for i in next(groups_within([a.size for a in rest], portion.size))]
+        group = [rest[i] for i in next(groups_within([a.size for a in rest], batch.size))]
         try:
             yield from _score_group(group, expert, amateur, shared, floor)
             place += len(group)
@@ -239,23 +240,23 @@ def _score_shard(
         except (RuntimeError, MemoryError) as error:
             if not is_out_of_memory(error):
                 raise
-            # A trajectory is never cut: of one alone there is no half.
+            # A single trajectory cannot be split.
             tokens = sum(answer.size for answer in group)
-            portion.halve(tokens if len(group) > 1 else 1, error)
+            batch.halve(tokens if len(group) > 1 else 1, error)
         free_memory()
 
 
 @dataclass(frozen=True)
 class _Answer:
-    """A trajectory to score, and what the amateur is asked before it."""
+    """A trajectory to score, with the amateur's prompt."""
 
     row: dict[str, Any]
     amateur_prompt: list[int]
-    steps: int  # how many of its first tokens are scored
+    steps: int  # the number of scored positions
 
     @property
     def size(self) -> int:
-        """Tokens in a pass."""
+        """Tokens that it takes in a pass."""
         return max(len(self.row["prompt_ids"]), len(self.amateur_prompt)) + self.steps
 
 
@@ -266,10 +267,10 @@ def _score_group(
     shared: SharedVocabulary,
     floor: float,
 ) -> list[dict[str, Any]]:
-    """The rows of the answers of one pass of each model."""
+    """The step-table rows of these answers, from one pass of each model."""
     expert_logits, amateur_logits = _next_token_logits(group, expert, amateur)
     places = [(answer.row, step) for answer in group for step in range(answer.steps)]
-    chunk = _CHUNK.get(expert_logits.device.type, _CHUNK_ELSEWHERE)
+    chunk = _CHUNK.get(expert_logits.device.type, _GPU_CHUNK)
     rows: list[dict[str, Any]] = []
     for start in range(0, len(places), chunk):
         steps = slice(start, start + chunk)
@@ -295,18 +296,18 @@ def _next_token_logits(
 ) -> tuple[Tensor, Tensor]:
     """Both models' logits `(steps, rows)` that predict every scored token, the first included."""
     device = next(expert.model.parameters()).device
-    own = _packed([answer.row["prompt_ids"] for answer in group], group).to(device)
-    foreign = _packed([answer.amateur_prompt for answer in group], group).to(device)
-    both = read_pair_logits(expert, amateur, own, foreign)
+    expert_pack = _packed([answer.row["prompt_ids"] for answer in group], group).to(device)
+    amateur_pack = _packed([answer.amateur_prompt for answer in group], group).to(device)
+    both = read_pair_logits(expert, amateur, expert_pack, amateur_pack)
     if both is not None:
         return both
-    return read_logits(expert.model, own), read_logits(amateur.model, foreign)
+    return read_logits(expert.model, expert_pack), read_logits(amateur.model, amateur_pack)
 
 
 def _packed(prompts: list[list[int]], group: list[_Answer]) -> Pack:
     answers = [answer.row["token_ids"][: answer.steps] for answer in group]
     return pack(
-        # An answer's last token is predicted, never read.
+        # The last token of an answer is predicted but never read.
         [[*prompt, *answer[:-1]] for prompt, answer in zip(prompts, answers, strict=True)],
         # The logits at index i predict the token at i + 1.
         [

@@ -1,10 +1,8 @@
-"""Supervision: the kept steps with their soft labels, as the distiller reads them.
+"""Supervision: the kept steps with their targets, as the distiller reads them.
 
-Knows token ids and weights; knows neither how they were chosen nor what is trained on them. All
-kept steps of one answer share one row of token ids, cut after the last prefix that is needed. Rows
-lie in columns of plain numbers, about thirty times smaller than as Python's, and become objects one
-by one. The distiller shuffles them and holds them all (`Supervision`); the rest writes and reads
-them part by part (`SupervisionWriter`, `StoredSupervision`).
+All kept steps of an answer share one row of token ids, cut after the last prefix. Rows are held as
+Arrow columns, about thirty times smaller than Python objects. `Supervision` holds all rows, which
+the distiller shuffles; `SupervisionWriter` and `StoredSupervision` hold a part at a time.
 """
 
 import hashlib
@@ -41,24 +39,24 @@ SCHEMA = pa.schema(
 
 @dataclass(frozen=True)
 class SupervisedTrajectory:
-    """One answer's prefix and the labels of its kept steps."""
+    """One answer's prefix and the targets of its kept steps."""
 
     question_id: str
     question: str
     input_ids: list[int]  # prompt and answer, up to the last kept step's prefix
-    prompt_length: int  # how many of them are the prompt
+    prompt_length: int  # tokens of the prompt
     steps: list[int]  # kept steps: tokens generated before each, ascending
     kl: list[float]  # (kept,) nats
     target_ids: list[list[int]]  # (kept, support of that step)
     target_weights: list[list[float]]  # the same shape, each row sums to 1
 
     def read_at(self, kept: int) -> int:
-        """Index into `input_ids` whose next-token logits are trained for the kept step."""
+        """Index into `input_ids` whose next-token logits the kept step trains."""
         return self.prompt_length + self.steps[kept] - 1
 
 
 class _Rows(Lazy[SupervisedTrajectory]):
-    """A table's rows, made into objects when they are asked for."""
+    """A table's rows, converted to objects on access."""
 
     def __init__(self, table: pa.Table) -> None:
         self._table = table
@@ -84,12 +82,12 @@ class Supervision:
         if not isinstance(trajectories, pa.Table):
             rows = [vars(trajectory) for trajectory in trajectories]
             table = pa.Table.from_pylist(rows, schema=SCHEMA)
-        self._table = _in_one_chunk(table)  # there a row is found at once
+        self._table = _in_one_chunk(table)  # for constant-time access to rows
         self.trajectories: Sequence[SupervisedTrajectory] = _Rows(self._table)
 
     @cached_property
     def kept_counts(self) -> NDArray[np.int64]:
-        """Number of kept steps of every trajectory."""
+        """Kept steps of each trajectory."""
         lengths = pc.call_function("list_value_length", [self._table["steps"]])
         return lengths.to_numpy().astype(np.int64)
 
@@ -103,11 +101,11 @@ class Supervision:
         yield from _Rows(self._table.filter(_is_about(self._table, questions)))
 
     def digest(self) -> str:
-        """sha256 of what is trained: prefixes, places, labels. Two equal ones train alike."""
-        found = _Digest()
+        """SHA-256 of all that training reads: prefixes, positions and targets."""
+        digest = _Digest()
         for trajectory in self.trajectories:
-            found.add(trajectory)
-        return found.hex()
+            digest.add(trajectory)
+        return digest.hex()
 
     def save(self, folder: Path) -> None:
         """Writes the supervision as one Parquet file."""
@@ -120,10 +118,7 @@ class Supervision:
 
 
 class SupervisionWriter:
-    """Writes supervision part by part, each a row group of the file; none of them stays in memory.
-
-    A context manager: the file is whole when it ends.
-    """
+    """Writes supervision part by part, each as a row group. A context manager."""
 
     def __init__(self, folder: Path) -> None:
         self._digest = _Digest()
@@ -148,19 +143,18 @@ class SupervisionWriter:
             self._digest.add(trajectory)
 
     def digest(self) -> str:
-        """`Supervision.digest` of all that was written."""
+        """`Supervision.digest` of everything written."""
         return self._digest.hex()
 
 
 class StoredSupervision:
-    """A folder's supervision, one row group of it in memory at a time."""
+    """Supervision on disk, read one row group at a time."""
 
     def __init__(self, folder: Path) -> None:
         self._path = folder / FILE
 
     @property
     def trajectories(self) -> Iterator[SupervisedTrajectory]:
-        """All of them, from the first."""
         with pq.ParquetFile(self._path) as file:
             for group in range(file.num_row_groups):
                 yield from _Rows(file.read_row_group(group))
@@ -181,7 +175,7 @@ def _is_about(table: pa.Table, questions: Iterable[str]) -> Any:
 
 
 class _Digest:
-    """sha256 of trajectories that are shown one by one."""
+    """SHA-256 over trajectories, added one by one."""
 
     def __init__(self) -> None:
         self._hasher = hashlib.sha256()
@@ -197,7 +191,7 @@ class _Digest:
 
 
 def _in_one_chunk(table: pa.Table) -> pa.Table:
-    """The same table; its lists with 64-bit offsets where 32 bits do not reach (2**31 ids)."""
+    """The table with one chunk a column; with 64-bit list offsets beyond 2**31 ids."""
     try:
         return table.combine_chunks()
     except pa.ArrowInvalid:

@@ -1,4 +1,4 @@
-"""Odd pairs: those that cannot teach are told of with their numbers, those that can are not."""
+"""Odd pairs: those that cannot teach are warning of with their numbers, those that can are not."""
 
 import pytest
 
@@ -55,52 +55,52 @@ def test_pairs_that_teach_are_not_accused(name):
 
 @pytest.mark.parametrize("name", NEAR)
 def test_an_amateur_like_the_expert_is_told_of(name):
-    (told,) = diagnose_pair(NEAR[name])
-    assert "hardly differs" in told
-    assert f"{100 * NEAR[name]['share_above_0.4']:.1f} % of the steps" in told
-    assert "choose a weaker amateur" in told
+    (warning,) = diagnose_pair(NEAR[name])
+    assert "hardly differs" in warning
+    assert f"{100 * NEAR[name]['share_above_0.4']:.1f} % of the steps" in warning
+    assert "Choose a weaker amateur" in warning
 
 
 @pytest.mark.parametrize("name", FAR)
-def test_an_amateur_that_babbles_is_told_of(name):
-    (told,) = diagnose_pair(FAR[name])
-    assert "nearly everywhere" in told
-    assert "amateur.drop_layers" in told
+def test_an_incoherent_amateur_gives_a_warning(name):
+    (warning,) = diagnose_pair(FAR[name])
+    assert "nearly everywhere" in warning
+    assert "amateur.drop_layers" in warning
 
 
-def test_an_amateur_that_is_surer_than_the_expert_is_told_of_without_any_benchmark():
+def test_an_amateur_more_certain_than_the_expert_gives_a_warning_without_a_benchmark():
     near, sure = diagnose_pair(MASTER)
     assert "hardly differs" in near
     assert "0.008 against 0.015 nats" in sure
     assert "evaluator.gap=sampled" in sure
 
 
-def test_a_stronger_amateur_is_told_of_once():
-    """The measured gap says it; the sign of it would say it again."""
+def test_a_stronger_amateur_gives_one_warning():
+    """The measured gap replaces the warning about entropies."""
     stronger, near = diagnose_pair(MASTER, gap(24, 85))
     assert "stronger than the expert: 85.0 % of g right against 24.0 %" in stronger
     assert "hardly differs" in near
 
 
 @pytest.mark.parametrize("numbers", [(24, 0), (24, 8), (3, 0, 3)])
-def test_a_gap_beyond_its_error_is_silent(numbers):
+def test_a_gap_beyond_its_error_gives_no_warning(numbers):
     assert diagnose_pair(GOOD["micro"], gap(*numbers)) == []
 
 
 @pytest.mark.parametrize("numbers", [(24, 19), (24, 24), (24, 29), (1, 0, 2), (0, 1, 2)])
-def test_a_gap_within_its_error_says_nothing_of_either(numbers):
-    (told,) = diagnose_pair(GOOD["micro"], gap(*numbers))
-    assert "cannot be told from the expert" in told
-    assert "evaluator.max_examples" in told
+def test_a_gap_within_its_error_gives_a_warning(numbers):
+    (warning,) = diagnose_pair(GOOD["micro"], gap(*numbers))
+    assert "cannot be warning from the expert" in warning
+    assert "evaluator.max_examples" in warning
 
 
-def test_no_right_answer_of_either_asks_for_sampled_answers():
+def test_without_right_answers_sampling_is_recommended():
     """Greedily the micro expert is always wrong, and so is its amateur."""
-    (told,) = diagnose_pair(GOOD["micro"], gap(0, 0, decoder="greedy"))
-    assert "evaluator.gap=sampled" in told
+    (warning,) = diagnose_pair(GOOD["micro"], gap(0, 0, decoder="greedy"))
+    assert "evaluator.gap=sampled" in warning
 
 
-def test_a_handful_of_steps_accuses_nobody():
+def test_a_few_positions_give_no_warning():
     assert diagnose_pair(profile(1.0, 0.0, steps=60)) == []
     assert diagnose_pair(profile(0.3, 0.5, steps=20)) == []
     assert len(diagnose_pair(profile(1.0, 0.0, steps=600))) == 1
@@ -111,10 +111,10 @@ def test_a_handful_of_steps_accuses_nobody():
     [
         {},
         {"steps": 0, "kl_mean": None, "kl_max": None},
-        {"steps": 100, "kept": 100, "kl_mean": None},  # a method that asks no amateur
+        {"steps": 100, "kept": 100, "kl_mean": None},  # a method without an amateur
         profile(0.9, 0.0, mean=None),
         profile(None, None, expert=None, amateur=None),
     ],
 )
-def test_where_no_amateur_was_asked_nothing_is_said(empty):
+def test_without_an_amateur_there_is_no_warning(empty):
     assert diagnose_pair(empty) == []
