@@ -239,7 +239,7 @@ def test_a_sweep_whose_cells_fail_on_all_ranks_goes_on(tmp_path):
     assert status != 0
     assert "cells: 2 finished, 10 failed" in out
     errors = [line for line in out.splitlines() if line.startswith("error:")]
-    of_store = [line for line in errors if "the store own is not the one that rank 0 has" in line]
+    of_store = [line for line in errors if "the store own is not that of rank 0" in line]
     of_data = [line for line in errors if f"rank 1 on {HOST} has another data than rank 0" in line]
     of_count = [line for line in errors if line.startswith("error: data=jsonl: 1 questions for 2")]
     assert [len(of_store), len(of_data), len(of_count)] == [6, 2, 2]  # both ways of reading

@@ -1,7 +1,4 @@
-"""Which run of a tracker a cell is: its id, its name, what it does and what is told of it.
-
-Knows settings and inputs; knows nothing of W&B.
-"""
+"""The identity of a run in a tracker: its id, its name and the configuration shown with it."""
 
 import contextlib
 from collections.abc import Mapping
@@ -14,57 +11,53 @@ from lr_exp.data.questions import fingerprint
 from lr_exp.store import digest, file_digest
 from lr_exp.tracking.recorder import Cell
 
-if TYPE_CHECKING:  # torch comes with them
+if TYPE_CHECKING:  # it imports torch
     from lr_exp.pipeline.inputs import Inputs
 
-_ID_LENGTH = 24  # hexadecimal digits, as of the store's addresses
+_ID_LENGTH = 24  # hexadecimal digits, as in the store's addresses
 
-# Settings that say where something is, and not what it is. Device and number format are in what
-# the machine computes differently; of models and data the fingerprints are in the id.
-_PLACES = ("wandb", "store", "hub_root", "device", "dtype", "attention")
-_PLACES_IN = {
+# Settings that do not determine results: locations, whose content has a fingerprint in the id, and
+# device and precision, which `Inputs.machine` has.
+_LOCATIONS = ("wandb", "store", "hub_root", "device", "dtype", "attention")
+_LOCATIONS_IN = {
     "expert": ("path", "fallback_path", "package", "package_path", "revision"),
     "amateur": ("path", "fallback_path", "package", "package_path", "revision"),
-    "data": ("path", "revision", "streaming"),  # of the same questions, however they were read
+    "data": ("path", "revision", "streaming"),
     "sampler": ("export",),
     "server": ("url", "concurrency", "timeout", "attempts"),
-    "distiller": ("checkpoint_every", "merge", "parallel"),  # they change no result
+    "distiller": ("checkpoint_every", "merge", "parallel"),
 }
 
 
 def cell_of(settings: Settings, inputs: "Inputs", choices: Mapping[str, Any]) -> Cell:
-    """The cell of these settings and inputs.
+    """The id, name and job type of a run.
 
-    Its id is the address of all that determines the results: the settings without places, the
-    fingerprints of models, questions and benchmarks, the versions of the stages' code, and what the
-    machine computes differently. So a command that is given again, after a stop or at another
-    place, is the same run, and a cell that differs in anything is another. The sweep counts, since
-    a run belongs to one group; so does a number that its method does not read, since each cell of a
-    sweep is a run.
+    The id is a hash of everything that determines the results: settings without locations,
+    fingerprints of models, questions and benchmarks, versions of the stages' code, device and
+    precision. So a repeated command is the same run, also in another folder. The sweep is part of
+    it, since a run belongs to one group, and so is a setting that the method does not read, since
+    each cell of a sweep is a run.
 
     Args:
         settings: of the run.
-        inputs: of the run, which read them already.
-        choices: what results are shown under.
+        inputs: of the run.
+        choices: see `outcome.choices`.
     """
-    stages = [stage for stage in STAGES if stage in settings.stages]  # the order in which they run
-    whole = [
+    stages = [stage for stage in STAGES if stage in settings.stages]  # in the order of execution
+    parts = [
         {**_without_places(settings), "stages": stages},
         _fingerprints(settings, inputs, choices),
         _code(settings, inputs),
         inputs.machine,
     ]
     name = settings.wandb.name or _name(choices)
-    return Cell(digest(whole)[:_ID_LENGTH], name, "+".join(stages))
+    return Cell(digest(parts)[:_ID_LENGTH], name, "+".join(stages))
 
 
 def config_of(
     settings: Settings, inputs: "Inputs", choices: Mapping[str, Any], versions: Mapping[str, str]
 ) -> dict[str, Any]:
-    """What is shown with the run: the composed settings, nested as they are, and what they met.
-
-    `cell` holds the choices that results are shown under; one that no stage read is null there.
-    """
+    """The run's configuration: its settings, choices (`cell`), provenance and versions."""
     return {
         **settings.to_dict(),
         "cell": dict(choices),
@@ -74,21 +67,21 @@ def config_of(
 
 
 def _without_places(settings: Settings) -> dict[str, Any]:
-    told = {name: value for name, value in settings.to_dict().items() if name not in _PLACES}
-    for group, places in _PLACES_IN.items():
-        told[group] = {name: value for name, value in told[group].items() if name not in places}
-    return told
+    kept = {name: value for name, value in settings.to_dict().items() if name not in _LOCATIONS}
+    for group, places in _LOCATIONS_IN.items():
+        kept[group] = {name: value for name, value in kept[group].items() if name not in places}
+    return kept
 
 
 def _fingerprints(
     settings: Settings, inputs: "Inputs", choices: Mapping[str, Any]
 ) -> dict[str, Any]:
-    """What the asked stages read, also where they only find in the store what was made of it."""
+    """Fingerprints of the inputs of the requested stages, also where artifacts are reused."""
     found: dict[str, Any] = {"expert": inputs.expert.fingerprint}
     if choices["amateur"] is not None:
         found["amateur"] = inputs.amateur.fingerprint
     if _learns(settings) and settings.imports_records:
-        with contextlib.suppress(OSError):  # reading them says what is wrong
+        with contextlib.suppress(OSError):  # reported when the file is read
             found["records"] = file_digest(Path(settings.data.path or "").expanduser())
     elif _learns(settings):
         found["questions"] = fingerprint(inputs.questions)
@@ -103,8 +96,8 @@ def _learns(settings: Settings) -> bool:
 
 
 def _code(settings: Settings, inputs: "Inputs") -> dict[str, Any]:
-    """Versions of what computes, as the recipes of the asked stages name them."""
-    # Here, since torch comes with them.
+    """Versions of the requested stages' code."""
+    # Imported here because they import torch.
     from lr_exp.evaluator import answer, grade
     from lr_exp.pipeline.versions import GRADING_PACKAGES
     from lr_exp.sampler import records, references, rollout, score, select
@@ -114,10 +107,13 @@ def _code(settings: Settings, inputs: "Inputs") -> dict[str, Any]:
     if learns:
         made = (records,) if settings.imports_records else (rollout, references, score, select)
         found |= {module.__name__.rpartition(".")[2]: module.VERSION for module in made}
+    if learns and not settings.imports_records:
+        found |= inputs.method.outside_sources("trajectories", "select", "target")
     if "distill" in settings.stages:
         from lr_exp.distiller import distill
 
         found |= {"distill": distill.VERSION, "peft": version("peft")}
+        found |= inputs.method.outside_sources("loss")
     if grades or (learns and inputs.method.needs("references")):
         found |= {name: version(name) for name in GRADING_PACKAGES}
     if grades:
@@ -127,7 +123,7 @@ def _code(settings: Settings, inputs: "Inputs") -> dict[str, Any]:
 
 
 def _name(choices: Mapping[str, Any]) -> str:
-    """`lightreasoner micro/micro_near alpha=0.2 beta=0.4 seed=0`, of choices that were made."""
+    """A name such as `lightreasoner micro/micro_near alpha=0.2 beta=0.4 seed=0`."""
     models = "/".join(str(choices[role]) for role in ("expert", "amateur") if choices[role])
     numbers = [f"{name}={choices[name]}" for name in ("alpha", "beta") if choices[name] is not None]
     parts = [choices["method"], models, *numbers, f"seed={choices['seed']}"]

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from lr_exp.config.settings import Settings
-from lr_exp.errors import first_line
+from lr_exp.errors import UserError, first_line
 from lr_exp.store import write_atomically
 from lr_exp.store.run_folder import ANSWERS, FAILED, METRICS, PAGE, SUMMARY, TRAJECTORIES
 
@@ -42,11 +42,20 @@ def choices(settings: Settings) -> dict[str, Any]:
     }
 
 
-def clear(folder: Path) -> None:
-    """Takes away what an earlier run in this folder would show as this one's: results and links.
+def choices_of_failed(settings: Settings) -> dict[str, Any]:
+    """As `choices`, or the settings as written where the method is not valid."""
+    try:
+        return choices(settings)
+    except UserError:
+        groups = ("method", "expert", "amateur", "data")
+        named = {name: getattr(settings, name).name for name in groups}
+        return named | {
+            name: getattr(settings, name) for name in ("alpha", "beta", "seed", "sweep")
+        }
 
-    Its numbers stay beside, under other names: this run may be a mistake.
-    """
+
+def clear(folder: Path) -> None:
+    """Removes an earlier run's results and links; its summary and metrics are renamed."""
     if (folder / SUMMARY).exists():
         for name in (SUMMARY, METRICS):
             if (folder / name).exists():
@@ -63,13 +72,13 @@ def clear(folder: Path) -> None:
 def record_failure(
     error: str, choices: dict[str, Any], overrides: list[str], folder: Path, *, began: bool
 ) -> None:
-    """Leaves the reason where the results would be, for the table that the cell belongs to.
+    """Writes `failed.json`, which reports read, and the page.
 
     Args:
         error: one line.
-        choices: what the results would have been shown under, as far as it is known.
-        overrides: what the cell was told.
-        began: whether `run` was called; what lies in the folder is then this run's.
+        choices: see `choices`, as far as they are known.
+        overrides: the run's overrides.
+        began: whether `run` was called and has cleared the folder.
     """
     record = {"error": error, **choices, "overrides": overrides}
     with contextlib.suppress(OSError):  # the error itself is what matters
@@ -81,7 +90,7 @@ def record_failure(
 
 
 def write_page(folder: Path) -> None:
-    """The run as a page; the numbers are safe by then, and no fault of a page may take them."""
+    """Writes the run's page. An error in it is logged: the results are already written."""
     from lr_exp.report.page import write_run_page
 
     try:

@@ -1,7 +1,4 @@
-"""What every rank of a run must see alike, compared by hash before anything is made.
-
-Knows inputs, the store's folder and the package's own files; loads no weights.
-"""
+"""Checks that all ranks of a run have the same code, settings, inputs and store."""
 
 import hashlib
 import os
@@ -18,8 +15,8 @@ def check_machines(inputs: Inputs, store: Store, installed: dict[str, str]) -> N
     """Raises UserError where a rank has other versions, another device or another store.
 
     Args:
-        inputs: of which nothing is read yet.
-        store: must be the same folder for all.
+        inputs: not read yet.
+        store: must be the same folder on all ranks.
         installed: versions that results depend on.
     """
     if not distributed.is_distributed():
@@ -29,15 +26,11 @@ def check_machines(inputs: Inputs, store: Store, installed: dict[str, str]) -> N
 
 
 def check_files(inputs: Inputs) -> None:
-    """Raises UserError where a rank sees other models or questions, or has nothing to do.
-
-    Args:
-        inputs: checked.
-    """
+    """Raises UserError where ranks see different models or questions, or one has no question."""
     if not distributed.is_distributed():
         return
     distributed.check_same(_files(inputs))
-    distributed.run_on_all_ranks(lambda: _check_enough(inputs))
+    distributed.run_on_all_ranks(lambda: _check_question_count(inputs))
 
 
 def _machine(inputs: Inputs, installed: dict[str, str]) -> dict[str, Any]:
@@ -50,17 +43,17 @@ def _machine(inputs: Inputs, installed: dict[str, str]) -> dict[str, Any]:
 
 
 def _files(inputs: Inputs) -> dict[str, Any]:
-    found = inputs.provenance()
+    provenance = inputs.provenance()
     return {
-        **{who: (found[who] or {}).get("fingerprint") for who in ("expert", "amateur")},
-        "data": found["data"],
-        "choice of questions": found["questions"],
-        **{f"benchmark {name}": value for name, value in found["benchmarks"].items()},
+        **{who: (provenance[who] or {}).get("fingerprint") for who in ("expert", "amateur")},
+        "data": provenance["data"],
+        "choice of questions": provenance["questions"],
+        **{f"benchmark {name}": value for name, value in provenance["benchmarks"].items()},
     }
 
 
 def _code_digest() -> str:
-    """Of this package's files: two checkouts may have one version number."""
+    """Of this package's files, since two checkouts may have the same version."""
     package = Path(__file__).resolve().parents[1]
     files = {
         str(path.relative_to(package)): hashlib.sha256(path.read_bytes()).hexdigest()
@@ -70,17 +63,17 @@ def _code_digest() -> str:
 
 
 def _check_store(store: Store) -> None:
-    """Raises UserError where a rank does not see the first one's store."""
-    name = distributed.run_on_rank0(lambda: _left_in(store.root))
+    """Raises UserError where a rank does not see the store of rank 0."""
+    name = distributed.run_on_rank0(lambda: _create_marker(store.root))
     try:
-        distributed.run_on_all_ranks(lambda: _found_in(store.root, name))
+        distributed.run_on_all_ranks(lambda: _check_marker(store.root, name))
     finally:
         if name is not None and distributed.is_rank0():
             (store.root / name).unlink(missing_ok=True)
 
 
-def _left_in(root: Path) -> str | None:
-    """The name of a new file there; None for a store that can only be read, which serves, too."""
+def _create_marker(root: Path) -> str | None:
+    """The name of a new file there; None for a read-only store."""
     name = f".seen-{os.urandom(8).hex()}"
     try:
         (root / name).touch()
@@ -89,25 +82,21 @@ def _left_in(root: Path) -> str | None:
     return name
 
 
-def _found_in(root: Path, name: str | None) -> None:
+def _check_marker(root: Path, name: str | None) -> None:
     if name is not None and not (root / name).exists():
         raise UserError(
-            f"the store {root} is not the one that rank 0 has: set store= to a folder that all "
-            "hosts see."
+            f"the store {root} is not that of rank 0: set store= to a folder that all hosts share."
         )
 
 
-def _check_enough(inputs: Inputs) -> None:
-    """Raises UserError where there are fewer questions to learn from than ranks.
-
-    A benchmark may have fewer: it is not what the processes were started for.
-    """
+def _check_question_count(inputs: Inputs) -> None:
+    """Raises UserError where there are fewer questions to learn from than ranks."""
     settings, count = inputs.settings, distributed.world_size()
     if "sample" not in settings.stages or settings.imports_records:
         return
     questions = len(inputs.questions)
     if questions < count:
         raise UserError(
-            f"data={settings.data.name}: {questions} questions for {count} processes: start "
-            f"{questions} at most (torchrun --nproc-per-node), or give it more questions."
+            f"data={settings.data.name} has {questions} questions for {count} processes: start at "
+            f"most {questions} (torchrun --nproc-per-node), or use more questions."
         )
