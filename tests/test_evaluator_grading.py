@@ -376,7 +376,7 @@ def test_explosive_answers_off_the_main_thread():
 
 @pytest.mark.parametrize("on_main_thread", [True, False])
 def test_a_slow_comparison_meets_its_deadline(monkeypatch, on_main_thread):
-    monkeypatch.setattr("lr_exp.evaluator.symbolic._SECONDS", 1)
+    monkeypatch.setattr("lr_exp.evaluator.symbolic._TIMEOUT_SECONDS", 1)
     seconds = []
 
     def work():
@@ -508,7 +508,7 @@ def test_grading_again(tmp_path, capsys):
     path = write(tmp_path, RECORD, RECORD | {"output": "\\boxed{19}"})
     before = path.read_bytes()
     assert grade.main([str(path)]) == 0
-    assert capsys.readouterr().out == "50.0 % ± 35.4 (1 of 2 right)\n"
+    assert capsys.readouterr().out == "50.0 % ± 35.4 (1 of 2 correct)\n"
     assert path.read_bytes() == before
     assert [file.name for file in tmp_path.iterdir()] == ["answers.jsonl"]
 
@@ -523,11 +523,11 @@ BAD_RECORDS = [
     ("nonsense", "line 1: not JSON"),
     ("[1]", "line 1: not an object"),
     ({"id": "a"}, "line 1: 'reference' is missing"),
-    (RECORD | {"output": None}, "line 1: 'output' is missing or not a text"),
+    (RECORD | {"output": None}, "line 1: 'output' is missing or not a string"),
     (RECORD | {"kind": "essay"}, "line 1: kind 'essay'"),
     (RECORD | {"choices": [1]}, "line 1: 'choices'"),
     (RECORD | {"reference": "many"}, "line 1: the reference 'many' is not a number"),
-    ("", "no answers in it"),
+    ("", "no answers in the file"),
 ]
 
 

@@ -101,7 +101,7 @@ REFERENCES = [
 
 @pytest.fixture
 def one_second(monkeypatch):
-    monkeypatch.setattr(symbolic, "_SECONDS", 1)
+    monkeypatch.setattr(symbolic, "_TIMEOUT_SECONDS", 1)
 
 
 FUZZ = settings(
@@ -177,15 +177,15 @@ def graded_without_end(loop: str, in_thread: bool = False) -> tuple[bool, float,
     def work() -> None:
         import math_verify
 
-        before = math_verify.verify, symbolic._SECONDS
+        before = math_verify.verify, symbolic._TIMEOUT_SECONDS
         grade.grade_answer("\\boxed{(x-1)(x+1)}", "x^2-1", "math")  # imports sympy, off the clock
-        math_verify.verify, symbolic._SECONDS = LOOPS[loop], 0.3  # type: ignore[assignment]
+        math_verify.verify, symbolic._TIMEOUT_SECONDS = LOOPS[loop], 0.3  # type: ignore[assignment]
         try:
             start = time.monotonic()
             first = grade.grade_answer("\\boxed{(x-1)(x+1)}", "x^2-1", "math").correct
             seconds = time.monotonic() - start
         finally:
-            math_verify.verify, symbolic._SECONDS = before  # type: ignore[assignment]
+            math_verify.verify, symbolic._TIMEOUT_SECONDS = before  # type: ignore[assignment]
         after = grade.grade_answer("\\boxed{(x-2)(x+2)}", "x^2-4", "math").correct
         found.append((first, seconds, after))
 
@@ -231,10 +231,10 @@ def test_a_deadline_that_comes_late_reaches_nobody_else():
         try:
             for turn in range(300):
                 try:
-                    with symbolic._deadline(0.001):
+                    with symbolic._time_limit(0.001):
                         time.sleep(0.0005 + turn % 7 * 0.0002)
                         in_time = True
-                except symbolic._OutOfTime:
+                except symbolic._TimeLimitExceeded:
                     in_time = False
                 ended.append(in_time)
                 for _ in range(50):

@@ -160,10 +160,9 @@ class EvaluatorStages:
                     questions,
                     language_model,
                     folder,
+                    answer.AnswerSettings(shots=shots, **told),
                     generate=generate,
                     name=f"{benchmark.name} ({name}{told_apart})",
-                    shots=shots,
-                    **told,
                     **pair,
                 )
 
