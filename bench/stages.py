@@ -231,11 +231,8 @@ def evaluate(pair: Pair, folder: Path, *, new_tokens: int, batch_size: int) -> N
         pair.questions,
         pair.expert,
         folder,
+        answer.AnswerSettings(SYSTEM, max_new_tokens=new_tokens, batch_size=batch_size),
         name="bench",
-        system_prompt=SYSTEM,
-        shots=[],
-        max_new_tokens=new_tokens,
-        batch_size=batch_size,
     )
 
 

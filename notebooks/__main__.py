@@ -1,7 +1,7 @@
-"""Executes the notebooks' sources and writes them with their outputs: `python -m notebooks [NAME]`.
+"""Executes the notebooks and writes copies with outputs: `python -m notebooks [NAME ...]`.
 
-Knows the percent format and Jupyter's kernels; knows nothing of what the notebooks are about. What
-differs between two machines (times, paths, versions, ids) is left out of the copies.
+The sources are in jupytext's percent format. Times, versions and random ids are left out of the
+copies, so that they do not depend on the machine.
 """
 
 import argparse
@@ -24,17 +24,17 @@ METADATA = {
     "kernelspec": {"display_name": "Python 3", "language": "python", "name": "python3"},
     "language_info": {"name": "python"},
 }
-_SECONDS = 600  # that one cell may take
-_COLOURS = re.compile(r"\x1b\[[0-9;]*m")
+_CELL_TIMEOUT_SECONDS = 600
+_ANSI_CODES = re.compile(r"\x1b\[[0-9;]*m")
 
 
 def sources() -> dict[str, Path]:
-    """Every notebook's source by its name."""
+    """The path of each notebook's source, by name."""
     return {path.stem: path for path in sorted(HERE.glob("*.py")) if not path.stem.startswith("_")}
 
 
 def read_source(path: Path) -> NotebookNode:
-    """A source as a notebook without outputs, its ids and metadata the same everywhere."""
+    """A source as a notebook without outputs, with reproducible ids and metadata."""
     notebook = jupytext.read(path)
     notebook.metadata = nbformat.from_dict(METADATA)
     for number, cell in enumerate(notebook.cells):
@@ -43,52 +43,51 @@ def read_source(path: Path) -> NotebookNode:
 
 
 def execute(path: Path) -> NotebookNode:
-    """The notebook after its cells ran from top to bottom, in an empty folder.
+    """Runs the cells from top to bottom in an empty folder; returns the notebook with outputs.
 
-    Raises:
-        CellExecutionError: a cell ended in an error; the message has its traceback.
+    Raises CellExecutionError, with the traceback, if a cell fails.
     """
     notebook = read_source(path)
     with TemporaryDirectory() as folder:
         os.environ.update(
-            IPYTHONDIR=f"{folder}/.ipython",  # the kernel's own files go with the folder, too
+            IPYTHONDIR=f"{folder}/.ipython",  # the kernel's own files are temporary too
             JUPYTER_RUNTIME_DIR=f"{folder}/.jupyter",
-            PYTHONWARNINGS="ignore:IProgress not found",  # of tqdm, where there are no widgets
+            PYTHONWARNINGS="ignore:IProgress not found",  # from tqdm without widgets
         )
         client = NotebookClient(
             notebook,
             kernel_name="python3",
-            timeout=_SECONDS,
+            timeout=_CELL_TIMEOUT_SECONDS,
             record_timing=False,
             resources={"metadata": {"path": folder}},
         )
-        # Sockets in the folder: no other user of the machine can talk to the kernel.
+        # With sockets in the folder, other users of the machine cannot connect to the kernel.
         kernel = client.create_kernel_manager()
         kernel.transport, kernel.ip = "ipc", f"{folder}/kernel"
         client.execute()
-    notebook.metadata = nbformat.from_dict(METADATA)  # the kernel has added its version
+    notebook.metadata = nbformat.from_dict(METADATA)  # the kernel adds its version
     return notebook
 
 
-def main(words: Sequence[str] | None = None) -> int:
+def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the program; returns the exit status."""
-    known = sources()
+    paths = sources()
     parser = argparse.ArgumentParser(prog="python -m notebooks", description=__doc__)
-    parser.add_argument("names", nargs="*", metavar="NAME", help=f"of {', '.join(known)}; all")
-    parser.add_argument("--to", type=Path, default=EXECUTED, help="folder of the executed copies")
-    asked = parser.parse_args(words)
-    unknown = sorted({*asked.names} - {*known})
+    parser.add_argument("names", nargs="*", metavar="NAME", help=", ".join(paths))
+    parser.add_argument("--to", type=Path, default=EXECUTED, help="output folder")
+    options = parser.parse_args(arguments)
+    unknown = sorted({*options.names} - {*paths})
     if unknown:
-        parser.error(f"{unknown[0]}: no such notebook; there are {', '.join(known)}")
-    asked.to.mkdir(parents=True, exist_ok=True)
-    for name in asked.names or known:
+        parser.error(f"{unknown[0]}: no such notebook; choose from {', '.join(paths)}")
+    options.to.mkdir(parents=True, exist_ok=True)
+    for name in options.names or paths:
         try:
-            notebook = execute(known[name])
+            notebook = execute(paths[name])
         except CellExecutionError as error:
-            print(f"error: {known[name].name}: {_COLOURS.sub('', str(error))}", file=sys.stderr)
+            print(f"error: {paths[name].name}: {_ANSI_CODES.sub('', str(error))}", file=sys.stderr)
             return 1
-        nbformat.write(notebook, asked.to / f"{name}.ipynb")
-        print(asked.to / f"{name}.ipynb", flush=True)
+        nbformat.write(notebook, options.to / f"{name}.ipynb")
+        print(options.to / f"{name}.ipynb", flush=True)
     return 0
 
 

@@ -1,15 +1,18 @@
 # %% [markdown]
 # # LightReasoner on one question
 #
-# A weak model can show a strong one which of its own steps are worth repeating. This is the whole
-# method ([arXiv 2510.07962](https://arxiv.org/abs/2510.07962)), first on one question with every
-# tensor in view, then on all questions of the demo, with accuracy before and after.
+# LightReasoner ([arXiv 2510.07962](https://arxiv.org/abs/2510.07962)) compares a strong model, the
+# *expert*, with a weak one, the *amateur*, to find the steps of the expert's reasoning that are
+# worth reinforcing. A *step* is one token position in the expert's answer. This notebook applies
+# the method to a single question and shows every tensor. It then runs the method on all questions
+# of the demo and measures accuracy before and after.
 #
-# The two models here are tiny and ship with the package: the **micro world**, addition stories
-# solved digit by digit. The *expert* was trained on solutions of which a minority is careful, the
-# others forget every carry. So its greedy answers are careless, and care is its second choice. The
-# *amateur* has hardly seen care at all. Numbers of this world are its own, never the paper's; it
-# shows the mechanism, in a minute and without a GPU.
+# Both models are tiny and ship with the package. They come from the **micro world**: addition
+# problems, solved digit by digit. A *careful* solution adds each carry to the next column; a
+# *careless* one drops it. The expert was trained on 40 % careful solutions, so its greedy answers
+# are careless and the careful step is its second choice. The amateur was trained on 5 % careful
+# solutions. The micro world shows the mechanism in a minute without a GPU; its numbers are not
+# comparable with the paper's.
 
 # %%
 import matplotlib.pyplot as plt
@@ -19,8 +22,8 @@ import torch
 import lr_exp
 from lr_exp import contrast
 
-lr_exp.progress.choose("none")  # no lines about how far a stage is
-kept_colour = lr_exp.style.of_method("lightreasoner").colour  # as in every figure of the project
+lr_exp.progress.choose("none")  # no progress bars
+kept_colour = lr_exp.style.of_method("lightreasoner").colour  # the colours of all figures
 other_colour = lr_exp.style.of_method("baseline").colour
 
 settings = lr_exp.compose(
@@ -34,19 +37,20 @@ pair = lr_exp.load_pair(settings)
 pd.DataFrame(
     {
         role: {
-            "layers": one.model.config.num_hidden_layers,
-            "hidden size": one.model.config.hidden_size,
-            "weights": f"{one.model.num_parameters():,}",
-            "token ids": one.vocabulary_size,
+            "layers": language_model.model.config.num_hidden_layers,
+            "hidden size": language_model.model.config.hidden_size,
+            "parameters": f"{language_model.model.num_parameters():,}",
+            "vocabulary size": language_model.vocabulary_size,
         }
-        for role, one in {"expert": pair.expert, "amateur": pair.amateur}.items()
+        for role, language_model in {"expert": pair.expert, "amateur": pair.amateur}.items()
     }
 )
 
 # %% [markdown]
 # ## The expert answers
 #
-# Greedily, in its own words. The reference answer is printed for you: the method never reads it.
+# The expert answers by greedy decoding. The reference answer is printed for comparison only; the
+# method does not use it.
 
 # %%
 question = lr_exp.read_questions(settings)[0]
@@ -54,15 +58,14 @@ question = lr_exp.read_questions(settings)[0]
 print(question.text, f"\n\n{answer.text}\n\nreference: {question.answer}")
 
 # %% [markdown]
-# The expert adds each column correctly, and never takes a carry into the next one: it starts the
-# tens as if the units had not overflowed. A careful solution would mark the carry, `(note 1)`,
-# right after the units, and add it in. That mark is a token like any other. Where does the expert
-# *decide* against it?
+# The expert adds each column correctly but drops the carry: it adds the tens as if the units had
+# not overflowed. A careful solution marks the carry with `(note 1)` right after the units, and adds
+# it to the tens. The mark is a single token. At which step does the expert *decide* against it?
 #
 # ## Both models read the same text
 #
-# The amateur writes nothing. It reads what the expert wrote, and at every step both say what they
-# would write next. One pass of each model gives all steps at once, a row of logits each.
+# The amateur does not generate. Both models read the expert's answer and predict the next token at
+# every step. One forward pass per model gives the logits of all steps.
 
 # %%
 expert_logits, amateur_logits = pair.logits(answer)
@@ -72,7 +75,7 @@ print("(steps, vocabulary):", tuple(expert.shape), tuple(amateur.shape))
 
 
 def read_step(step: int, count: int = 4) -> pd.DataFrame:
-    """Both models' probabilities of the expert's first tokens after `step` generated ones."""
+    """Both models' probabilities of the expert's top tokens at a step."""
     ids = expert[step].topk(count).indices
     return pd.DataFrame(
         {
@@ -91,8 +94,8 @@ read_step(3)
 #
 # $$D_t = \sum_a \pi_E(a \mid s_t)\,\log\frac{\pi_E(a \mid s_t)}{\pi_A(a \mid s_t)}$$
 #
-# One number a step, in nats, summed over the whole vocabulary and weighted by the expert: 0 where
-# both would say the same.
+# The divergence $\mathrm{KL}(\pi_E \,\|\, \pi_A)$ in nats: one number per step, summed over the
+# whole vocabulary. It is 0 where the two distributions are equal.
 
 # %%
 kl = contrast.kl_nats(expert, amateur)  # D_t
@@ -101,7 +104,7 @@ print("(steps,):", tuple(kl.shape))
 with lr_exp.style.styled():
     figure, axes = plt.subplots(figsize=(9, 2.4), dpi=110, layout="constrained")
     is_kept = (kl > settings.beta).tolist()
-    axes.bar(range(len(kl)), kl, color=[kept_colour if one else other_colour for one in is_kept])
+    axes.bar(range(len(kl)), kl, color=[kept_colour if kept else other_colour for kept in is_kept])
     axes.axhline(settings.beta, color=other_colour, linestyle="--", linewidth=0.8)
     axes.annotate(f"β = {settings.beta}", (len(kl) - 1, settings.beta + 0.06), ha="right", size=7)
     labels = [token.strip(" ").replace("\n", "↵") for token in answer.tokens]
@@ -112,9 +115,9 @@ with lr_exp.style.styled():
     plt.show()
 
 # %% [markdown]
-# Most tokens are silent: copying numbers, writing `=`. A few stand out, and they are the ones
-# where something has to be *worked out*. This is the paper's observation, and the reason why about
-# twenty tokens a question are enough.
+# The divergence is near 0 for most tokens: copied numbers, `=` signs. It is high for a few, where
+# something has to be *computed*. The paper observes the same, so training needs only about twenty
+# tokens per question.
 #
 # ## Eq. 3: keep the steps above β
 #
@@ -126,12 +129,12 @@ steps = kept.nonzero().squeeze(-1)
 print(f"{len(steps)} of {len(kl)} steps, at {steps.tolist()}")
 
 # %% [markdown]
-# ## Eq. 4: which tokens does the expert itself find plausible?
+# ## Eq. 4: which tokens are plausible to the expert?
 #
 # $$\mathcal{A}_{mask}(s_t) = \{a : \pi_E(a \mid s_t) \ge \alpha \max_b \pi_E(b \mid s_t)\}$$
 #
-# The contrast below is a ratio, and a ratio of two tiny probabilities can be anything. The mask
-# lets only the expert's own candidates take part.
+# The contrast below is a ratio of probabilities, and the ratio of two tiny probabilities is
+# unreliable. The mask keeps only tokens to which the expert gives enough probability.
 
 # %%
 mask = contrast.plausible(expert, settings.alpha)
@@ -139,9 +142,8 @@ print("(steps, vocabulary):", tuple(mask.shape))
 print("tokens in the mask at the kept steps:", mask[kept].sum(-1).tolist())
 
 # %% [markdown]
-# At most kept steps the expert is sure, the mask holds one token, and there is nothing to choose:
-# the label will be that token. Where the mask holds two, the expert hesitates. Take the first such
-# step.
+# At most kept steps the expert is certain: the mask has one token, and the label will be that
+# token. Where the mask has two tokens, the expert is uncertain. Look at the first such step.
 
 # %%
 fork = int(steps[mask[kept].sum(-1) > 1][0])
@@ -149,10 +151,10 @@ print(f"step {fork}, after", repr("".join(answer.tokens[:fork])))
 read_step(fork)
 
 # %% [markdown]
-# This is the fork: write the carry down, `(note 1)`, or go on without it. The expert is undecided
-# and leans to the careless side. The amateur has never learned to hesitate here.
+# Here the expert either writes the carry, `(note 1)`, or drops it. It is uncertain, and dropping
+# the carry is slightly more probable. The amateur almost always drops it.
 #
-# ## Eq. 5-6: what does the expert know that the amateur does not?
+# ## Eq. 5-6: what does the expert prefer more than the amateur does?
 #
 # $$v'_C(a \mid s_t) = \log\frac{\pi_E(a \mid s_t)}{\pi_A(a \mid s_t)}, \qquad
 # v_C = \mathrm{softmax}(v'_C)\ \text{on the mask},\ 0\ \text{off it}$$
@@ -171,14 +173,14 @@ columns["label v_C"] = label[fork, ids]
 columns.round(3)
 
 # %% [markdown]
-# Read the two rows in the mask. Both models think highly of going on without the carry, so the
-# ratio finds nothing special in it. The carry mark is far more the expert's than the amateur's, so
-# nearly all of the label goes there. **No one said that the carry is right.** The label says: do
-# more of what sets you apart from someone who knows less. It is right exactly as far as that
-# difference is skill.
+# Compare the two rows in the mask. Both models give a high probability to dropping the carry, so
+# its ratio is low. The carry mark is much more probable under the expert than under the amateur, so
+# it gets nearly all of the label's weight. **The correct answer was not used.** The label
+# reinforces what distinguishes the expert from the amateur; it is correct as far as that difference
+# is skill.
 #
-# All kept steps of this answer, with the expert's own probability and the label's weight for the
-# label's first token:
+# All kept steps of this answer, with both models' probabilities and the label's weight for the
+# label's top token:
 
 # %%
 best = label[kept].argmax(-1)
@@ -187,25 +189,25 @@ pd.DataFrame(
         "step": steps,
         "prefix ends in": [repr("".join(answer.tokens[:step][-6:])) for step in steps],
         "expert wrote": [repr(answer.tokens[step]) for step in steps],
-        "label says": [repr(text) for text in pair.texts(best.tolist())],
-        "π_E of it": expert[kept, best].exp(),
-        "π_A of it": amateur[kept, best].exp(),
-        "v_C of it": label[kept, best],
+        "top label token": [repr(text) for text in pair.texts(best.tolist())],
+        "π_E": expert[kept, best].exp(),
+        "π_A": amateur[kept, best].exp(),
+        "v_C": label[kept, best],
         "D (nats)": kl[kept],
     }
 ).round(3)
 
 # %% [markdown]
-# Most rows repeat the expert's own token with full weight: they are what it can do and the amateur
-# cannot, adding digits. They hold the expert where it is while the forks move it. (They also show
-# what the method cannot see: where the expert is sure *and wrong*, the label agrees with it.)
+# Most labels are the expert's own token with weight 1. At these steps the expert adds digits, which
+# the amateur does badly. They keep the expert as it is, while multi-token labels change it. (They
+# also show a limit of the method: where the expert is certain *and wrong*, the label is wrong too.)
 #
 # ## Eq. 7-8: the loss
 #
 # $$\mathcal{L} = \mathrm{KL}(v_C \,\|\, \pi_E) \ \text{at the kept steps, with the gradient of}
 # \ -\sum_a v_C(a)\log \pi_E(a)$$
 #
-# The student is the expert itself, under LoRA. Labels are constants.
+# The student is the expert with a LoRA adapter. No gradient flows through the labels.
 
 # %%
 targets = torch.arange(expert.shape[-1]).expand(len(steps), -1)  # dense here, sparse in a run
@@ -216,28 +218,28 @@ print("(kept steps,) in nats:", [round(value, 3) for value in loss.tolist()])
 
 (gradient,) = torch.autograd.grad(loss.sum(), student_logits, retain_graph=True)
 cross_entropy = -(label[kept] * student).sum()
-(cross_entropys,) = torch.autograd.grad(cross_entropy, student_logits)
-print("same gradient as the cross-entropy:", bool(torch.allclose(gradient, cross_entropys)))
+(cross_entropy_gradient,) = torch.autograd.grad(cross_entropy, student_logits)
+print("same gradient as the cross-entropy:", bool(torch.allclose(gradient, cross_entropy_gradient)))
 
 # %% [markdown]
-# The loss is large at the fork and next to nothing where the label repeats what the expert
-# believes. In logits the gradient is $\pi_E - v_C$: towards the carry mark, away from going on
-# without it.
+# The loss is large at the uncertain step and close to 0 where the label repeats the expert's own
+# prediction. The gradient with respect to the logits is $\pi_E - v_C$: a descent step makes the
+# carry mark more probable, and dropping the carry less.
 
 # %%
-moved = gradient[steps.tolist().index(fork)]
+fork_gradient = gradient[steps.tolist().index(fork)]
 pd.DataFrame(
     {
         "token": [repr(text) for text in pair.texts(ids.tolist())],
-        "gradient π_E − v_C": moved[ids],
+        "gradient π_E − v_C": fork_gradient[ids],
     }
 ).round(3)
 
 # %% [markdown]
-# ## The same, done by the package
+# ## The same with the package
 #
-# `lr_exp.sample` runs the sampler's three stages (rollout, scores, selection) over all questions,
-# as `python -m lr_exp` does. For the question above it must say what the cells above said.
+# `lr_exp.sample` runs the sampler's three stages (rollout, scoring, selection) on all questions, as
+# `python -m lr_exp` does. For the question above, its results must equal those of the cells above.
 
 # %%
 sample = lr_exp.sample(settings)
@@ -254,9 +256,9 @@ for step in steps.tolist():
 theirs[["kl_nats", "tokens", "weights"]].round(3)
 
 # %% [markdown]
-# ## All questions: most steps say nothing
+# ## All questions: the divergence is near 0 at most steps
 #
-# Bins of 0.1 nat on a logarithmic axis, the last one open.
+# The bins are 0.1 nat wide and the last one is open. The vertical axis is logarithmic.
 
 # %%
 facts = sample.facts
@@ -276,24 +278,23 @@ print(f"below 0.1 nat: {facts['share_below_0.1']:.0%} of the steps")
 print(f"above 0.4 nats: {facts['share_above_0.4']:.0%}")
 
 # %% [markdown]
-# At how many kept steps can the label differ from what the expert would say anyway? Only where the
-# mask holds more than one token:
+# The label can differ from the expert's own prediction only where the mask has more than one token.
+# How many kept steps is that?
 
 # %%
 choices = sample.labels.tokens.map(len)
 wide = sample.labels[choices > 1]
-first = wide.apply(lambda row: row.tokens[row.weights.index(max(row.weights))], axis=1)
-print(f"{len(wide)} of {len(choices)} kept steps; the label's first token there:")
-first.map(repr).value_counts().to_frame("kept steps").head(5)
+top_tokens = wide.apply(lambda row: row.tokens[row.weights.index(max(row.weights))], axis=1)
+print(f"{len(wide)} of {len(choices)} kept steps; the label's top token there:")
+top_tokens.map(repr).value_counts().to_frame("kept steps").head(5)
 
 # %% [markdown]
-# ## Then train, and measure
+# ## Train and evaluate
 #
-# `run_experiment` is `python -m lr_exp experiment=demo` with the settings above. What was sampled
-# lies in the store and is not sampled again.
-# `micro_add` has new questions of the same kind; `micro_phrased` shares no name, noun or sentence
-# with what was tuned on; in `micro_plain` nothing ever carries, so a model that carries everywhere
-# would lose there.
+# `run_experiment` does the same as `python -m lr_exp experiment=demo` with the settings above. It
+# reuses the samples in the store. `micro_add` has new questions of the same kind. `micro_phrased`
+# shares no name, noun or sentence with the training questions. The sums in `micro_plain` have no
+# carries, so a model that always carries would fail there.
 
 # %%
 summary = lr_exp.run_experiment(settings, "runs/tour")
@@ -308,44 +309,43 @@ with lr_exp.style.styled():
     figure, axes = plt.subplots(figsize=(4.5, 2.4), dpi=110, layout="constrained")
     for number, (when, colour) in enumerate({"before": other_colour, "after": kept_colour}.items()):
         axes.bar(
-            [place + 0.38 * number for place in range(len(results))],
+            [index + 0.38 * number for index in range(len(results))],
             100 * results[f"accuracy_{when}"],
             yerr=100 * results[f"stderr_{when}"],
             width=0.36,
             color=colour,
             label=when,
         )
-    axes.set_xticks([place + 0.19 for place in range(len(results))], results.index)
-    axes.set(ylabel="right answers (%), ± 1 standard error", ylim=(0, 105))
+    axes.set_xticks([index + 0.19 for index in range(len(results))], results.index)
+    axes.set(ylabel="accuracy (%), ± 1 standard error", ylim=(0, 105))
     figure.legend(loc="outside upper center", ncols=2)
     plt.show()
 
 # %% [markdown]
-# One question that was won, and one that was lost or stayed wrong, as the two models wrote them:
+# Both models' outputs for one question that training fixed, and for one that is wrong after it:
 
 # %%
 answers = lr_exp.read_answers("runs/tour").query("benchmark == 'micro_add'")
 outputs = answers.pivot(index="question_id", columns="who")
 before, after = outputs.correct.expert.astype(bool), outputs.correct.tuned.astype(bool)
-won, not_won = outputs[~before & after], outputs[~after]
-for what, rows in {"won": won, "not won": not_won}.items():
-    one = rows.iloc[0]
-    print(f"{what} ({len(rows)} questions): {one.question.expert}\n")
-    print(f"reference: {one.reference.expert}\n")
-    print(f"before:\n{one.output.expert}\n\nafter:\n{one.output.tuned}\n\n")
+fixed, wrong = outputs[~before & after], outputs[~after]
+for title, rows in {"fixed": fixed, "wrong after training": wrong}.items():
+    row = rows.iloc[0]
+    print(f"{title} ({len(rows)} questions): {row.question.expert}\n")
+    print(f"reference: {row.reference.expert}\n")
+    print(f"before:\n{row.output.expert}\n\nafter:\n{row.output.tuned}\n\n")
 
 # %% [markdown]
-# ## Why it worked, and when it would not
+# ## Why it worked, and when it does not
 #
-# - The skill was there. Tuning brought out what the expert already had as its second choice; it
-#   taught nothing new, and no answer was ever checked.
-# - The amateur lacked *that* skill. It is weaker in other ways, too (it adds badly), but wherever
-#   the expert had a choice to make, the difference between the two was that skill. An amateur that
-#   is as good as the expert, or better, points nowhere or the wrong way:
+# - The expert already had the skill, as its second choice. Training made it the first choice. It
+#   added no knowledge and used no reference answer.
+# - The amateur lacked *that* skill. It is weaker in other ways too (it adds badly), but wherever
+#   the expert was uncertain, the skill was what distinguished the two. An amateur as good as the
+#   expert gives no signal, and a better one gives the opposite signal:
 #   [your_own_pair](your_own_pair.ipynb) shows both.
-# - Where the expert is confident and wrong, the label repeats it.
+# - Where the expert is certain and wrong, the label is wrong too.
 #
-# The run's folder also has `report.html`, one file with these tables, the training curves and a
-# reader in which every token of sampled answers is shaded by its divergence.
-# [analysis](analysis.ipynb) goes on with tables over several runs, and `PAPER.md` leads from each
-# equation to its function and test.
+# The run's folder also has `report.html`: these tables, the training curves, and sampled answers
+# with every token shaded by its divergence. [analysis](analysis.ipynb) makes tables over several
+# runs, and `PAPER.md` lists the function and the test of each equation.

@@ -175,7 +175,7 @@ def test_the_answers_can_be_graded_again_without_a_model(first, capsys):
     tmp_path, summary = first
     assert main([str(tmp_path / "run" / "answers" / "expert" / "micro_plain.jsonl")]) == 0
     result = summary["evaluate"]["expert"]["micro_plain"]
-    assert f"({result['correct']} of 24 right)" in capsys.readouterr().out
+    assert f"({result['correct']} of 24 correct)" in capsys.readouterr().out
 
 
 def test_a_second_run_makes_nothing_again_and_says_the_same(first, monkeypatch):

@@ -1,4 +1,4 @@
-"""Prompts and the three grading steps: answers as models write them, and hostile ones."""
+"""Prompts and grading (extract, verify, aggregate), with typical and with malicious outputs."""
 
 import json
 import math
@@ -23,11 +23,11 @@ FOUR = ("2", "4 m", "x + 1", "None of the above")
 # Prompts
 
 
-def test_a_question_stands_alone():
+def test_a_question_without_examples_is_the_whole_message():
     assert user_message(Question("a", "What is 1+1?")) == "What is 1+1?"
 
 
-def test_options_are_listed_and_a_letter_is_asked_for():
+def test_the_message_lists_the_options_and_requests_a_letter():
     message = user_message(Question("a", "Which?", "B", choices=("one", "two")))
     assert message == (
         "Which?\nAnswer Choices: (A) one (B) two\nPut the letter of the right choice within "
@@ -35,7 +35,7 @@ def test_options_are_listed_and_a_letter_is_asked_for():
     )
 
 
-def test_worked_examples_come_first_and_end_in_a_box():
+def test_few_shot_examples_come_first_and_end_in_a_box():
     shots = [
         Question("s/1", "1+1?", "2", "One and one."),
         Question("s/2", "2+2?", "4", "It is $\\boxed{4}$."),
@@ -71,7 +71,7 @@ EXTRACTED = [
     ("number", "the answer is 5, no: the answer is 6", "6"),
     ("number", "10-3 = 7", "7"),
     ("number", "it fell to -5", "-5"),
-    ("number", "12-5", "5"),  # a difference, no minus five
+    ("number", "12-5", "5"),  # a subtraction, not minus five
     ("number", "They get 3/4", "3/4"),
     ("number", "He has 1,234, and more.", "1,234"),
     ("number", "It costs .50", ".50"),
@@ -81,7 +81,7 @@ EXTRACTED = [
     ("math", "The answer is \\(\\frac{1}{2}\\).", "\\frac{1}{2}"),
     ("math", "The answer is Bryan.", "Bryan"),
     ("math", "Answer: 3:30 p.m.", "3:30 p.m"),
-    ("math", "x is then 4", "4"),  # the toolkit's last resort, for every kind but choices
+    ("math", "x is then 4", "4"),  # the last number, as in the toolkit
     ("choice", "\\boxed{B}", "B"),
     ("choice", "\\boxed{\\text{(B)}}", "B"),
     ("choice", "\\boxed{b}", "B"),
@@ -91,7 +91,7 @@ EXTRACTED = [
     ("choice", "Answer: D", "D"),
     ("choice", "The correct answer is C because A is too small.", "C"),
     ("choice", "(A) is wrong, so B.", "B"),
-    ("choice", "Hence B. A bird flies.", "B"),  # an article, no option
+    ("choice", "Hence B. A bird flies.", "B"),  # an article, not an option
     ("choice", "Choose E or F.", None),  # there are four options
     ("choice", "no letter", None),
 ]
@@ -133,11 +133,11 @@ RIGHT_NUMBERS = [
     ("-\\frac13", "-(1/3)"),
     ("-1./3", "-1/3"),
     ("4.4999e33", "4.5e33"),
-    ("0.667", "2/3"),  # rounded, three digits; math-verify says no
+    ("0.667", "2/3"),  # rounded to three digits; not accepted by math-verify
     ("\\frac{2}{3}", "0.667"),
     ("3.33", "3.333"),
     ("33.3\\%", "1/3"),
-    ("9", "9\\%"),  # the toolkit's leniency; math-verify says no
+    ("9", "9\\%"),  # accepted by the toolkit, not by math-verify
     ("9\\%", "9"),
     ("0.09", "9\\%"),
     ("45 percent", "0.45"),
@@ -161,7 +161,7 @@ WRONG_NUMBERS = [
     ("10001", "10000"),  # within 1e-4, but both are integers
     ("4.49e33", "4.5e33"),
     ("1.07e16", "7.6e-20"),
-    ("900", "9"),  # the toolkit accepts it
+    ("900", "9"),  # accepted by the toolkit
     ("0.09", "9"),
     ("12 apples and 5 pears", "12"),
     ("5:45", "5"),
@@ -171,7 +171,7 @@ WRONG_NUMBERS = [
     ("abc", "12"),
     ("1/0", "1"),
     ("-5", "5"),
-    ("1/2 + 1/3", "1/2"),  # read as 1 without an anchor
+    ("1/2 + 1/3", "1/2"),  # parsed as 1 if the expression is not anchored
     ("", "5"),
     (" ", "5"),
     (None, "5"),
@@ -238,7 +238,7 @@ WRONG_MATH = [
     ("3:45", "3:30"),
     ("6:5", "5:6"),
     ("\\frac{1}{", "\\frac{1}{2}"),
-    # A \text in the middle is no unit that ends the number.
+    # A \text in the middle is not the unit of a number.
     ("3 \\text{ and } x", "3"),
     ("3", "3 \\text{ and } x"),
     ("3 \\text{ or } 2x", "3"),
@@ -287,12 +287,12 @@ def test_choices(answer, letter, right):
     assert verify(answer, letter, "choice", FOUR) is right
 
 
-def test_an_option_that_is_itself_a_letter_and_a_text_two_options_share():
+def test_an_option_whose_text_is_a_letter_and_options_with_equal_texts():
     assert verify("A", "A", "choice", ("C", "A"))  # the letter counts, not the text
     assert not verify("yes", "A", "choice", ("yes", "yes"))
 
 
-BROKEN = [
+INVALID_REFERENCES = [
     ("", "number"),
     ("  ", "math"),
     ("many", "number"),
@@ -303,19 +303,19 @@ BROKEN = [
 ]
 
 
-@pytest.mark.parametrize(("reference", "kind"), BROKEN)
+@pytest.mark.parametrize(("reference", "kind"), INVALID_REFERENCES)
 @pytest.mark.parametrize("answer", ["1", None])
-def test_a_broken_reference_raises_whatever_the_answer(answer, reference, kind):
+def test_an_invalid_reference_raises_for_any_answer(answer, reference, kind):
     with pytest.raises(UserError, match="the reference"):
         verify(answer, reference, kind, FOUR)
 
 
-def test_an_unknown_kind_is_a_mistake_of_the_caller():
+def test_an_unknown_kind_raises():
     with pytest.raises(ValueError, match="essay"):
         check_reference("1", "essay")
 
 
-# Hostile answers
+# Malicious answers
 
 EXPLOSIVE = [
     "9**9**9**9",
@@ -337,7 +337,7 @@ EXPLOSIVE = [
     "(" * 399,
     "{" * 399,
     "\\frac{" * 60,
-    "(" * 90 + "x" + ")^2" * 90,  # each level within all others: 2^90 looks, without memory
+    "(" * 90 + "x" + ")^2" * 90,  # nested powers: 2^90 visits without memoization
     "x^" * 199 + "x",
     "(1000!)^{3000}",
     "1/" * 190,
@@ -346,23 +346,23 @@ EXPLOSIVE = [
 ]
 
 
-def _grade_all_hostile():
+def _grade_all_explosive():
     for answer in EXPLOSIVE:
         assert not verify(answer, "\\sqrt{x} + 7", "math"), answer
         assert not verify(answer, "7", "number"), answer
 
 
 def test_explosive_answers_are_wrong_at_once():
-    _grade_all_hostile()  # a tower that is evaluated never returns
+    _grade_all_explosive()  # evaluating a power tower would never return
 
 
 def test_explosive_answers_off_the_main_thread():
-    """math-verify's own time-out needs the main thread and raises elsewhere."""
+    """math-verify's own timeout works on the main thread only and raises elsewhere."""
     failures = []
 
     def work():
         try:
-            _grade_all_hostile()
+            _grade_all_explosive()
             assert verify("(x-1)(x+1)", "x^2-1", "math")
         except BaseException as error:
             failures.append(error)
@@ -375,8 +375,8 @@ def test_explosive_answers_off_the_main_thread():
 
 
 @pytest.mark.parametrize("on_main_thread", [True, False])
-def test_a_slow_comparison_meets_its_deadline(monkeypatch, on_main_thread):
-    monkeypatch.setattr("lr_exp.evaluator.symbolic._SECONDS", 1)
+def test_a_slow_comparison_times_out(monkeypatch, on_main_thread):
+    monkeypatch.setattr("lr_exp.evaluator.symbolic._TIMEOUT_SECONDS", 1)
     seconds = []
 
     def work():
@@ -429,13 +429,13 @@ def test_no_output_breaks_the_grader(output, kind):
     assert isinstance(result.correct, bool)
     if result.extracted is None:
         assert not result.correct
-    else:  # nor does it raise and only look wrong
+    else:  # `verify` hides exceptions, `matches` does not
         matches(result.extracted, "A" if kind == "choice" else "17", kind, FOUR)
 
 
 @settings(max_examples=150)
 @given(LATEX)
-def test_normalizing_ends_and_is_a_text(text):
+def test_normalize_terminates_on_any_text(text):
     assert isinstance(normalize(text), str)
 
 
@@ -459,8 +459,8 @@ NUMBERS = st.from_regex(
 
 
 @given(NUMBERS, NUMBERS)
-def test_any_two_numbers_compare_either_way_round(first, second):
-    """Decimals of any length and exponent, as 4.5e33 against 1.07e16."""
+def test_comparing_numbers_is_symmetric(first, second):
+    """Also for long decimals and large exponents, such as 4.5e33 and 1.07e16."""
     assert matches(first, second, "math") == matches(second, first, "math")
 
 
@@ -478,12 +478,12 @@ def test_aggregate():
     assert aggregate([True])["stderr"] == 0
 
 
-def test_nothing_has_no_accuracy():
+def test_no_answers_have_no_accuracy():
     with pytest.raises(ValueError, match="no graded answers"):
         aggregate([])
 
 
-# Grading a file again
+# Regrading a file
 
 RECORD = {
     "id": "g/test/0",
@@ -504,16 +504,16 @@ def write(tmp_path, *records):
     return path
 
 
-def test_grading_again(tmp_path, capsys):
+def test_regrading(tmp_path, capsys):
     path = write(tmp_path, RECORD, RECORD | {"output": "\\boxed{19}"})
     before = path.read_bytes()
     assert grade.main([str(path)]) == 0
-    assert capsys.readouterr().out == "50.0 % ± 35.4 (1 of 2 right)\n"
+    assert capsys.readouterr().out == "50.0 % ± 35.4 (1 of 2 correct)\n"
     assert path.read_bytes() == before
     assert [file.name for file in tmp_path.iterdir()] == ["answers.jsonl"]
 
 
-def test_grading_again_into_a_file(tmp_path, capsys):
+def test_regrading_into_a_file(tmp_path, capsys):
     path, out = write(tmp_path, RECORD), tmp_path / "new.jsonl"
     assert grade.main([str(path), "--out", str(out)]) == 0
     assert json.loads(out.read_text()) == RECORD | {"extracted": "18", "correct": True}
@@ -523,16 +523,16 @@ BAD_RECORDS = [
     ("nonsense", "line 1: not JSON"),
     ("[1]", "line 1: not an object"),
     ({"id": "a"}, "line 1: 'reference' is missing"),
-    (RECORD | {"output": None}, "line 1: 'output' is missing or not a text"),
+    (RECORD | {"output": None}, "line 1: 'output' is missing or not a string"),
     (RECORD | {"kind": "essay"}, "line 1: kind 'essay'"),
     (RECORD | {"choices": [1]}, "line 1: 'choices'"),
     (RECORD | {"reference": "many"}, "line 1: the reference 'many' is not a number"),
-    ("", "no answers in it"),
+    ("", "no answers in the file"),
 ]
 
 
 @pytest.mark.parametrize(("record", "message"), BAD_RECORDS)
-def test_a_bad_file_is_one_line_on_stderr(tmp_path, capsys, record, message):
+def test_an_invalid_file_is_one_line_on_stderr(tmp_path, capsys, record, message):
     assert grade.main([str(write(tmp_path, record))]) == 2
     captured = capsys.readouterr()
     assert message in captured.err
@@ -545,7 +545,7 @@ def test_a_missing_file(tmp_path, capsys):
     assert "cannot be read" in capsys.readouterr().err
 
 
-def test_records_of_a_benchmark_can_be_graded_again(tmp_path):
+def test_graded_records_can_be_regraded(tmp_path):
     question = Question("m/test/0", "Which?", "B", choices=FOUR)
     outputs = [
         {"question_id": question.id, "output": "\\boxed{4 m}", "tokens": 3, "finished": True}
@@ -555,7 +555,7 @@ def test_records_of_a_benchmark_can_be_graded_again(tmp_path):
     assert grade.regrade(write(tmp_path, record)) == [record]
 
 
-def test_a_broken_reference_is_named_by_its_question():
+def test_the_message_about_a_reference_names_the_question():
     outputs = [{"question_id": "m/test/0", "output": "1", "tokens": 1, "finished": True}]
     with pytest.raises(UserError, match="m/test/0"):
         grade.grade_all([Question("m/test/0", "Q")], outputs, "number")

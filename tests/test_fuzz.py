@@ -1,7 +1,7 @@
-"""Random rubbish: what reads it ends in a result or in a user's error, in time and in memory.
+"""Fuzz tests: random input gives a result or a UserError, within bounds on time and memory.
 
-The grader's cases come in three places, since a deadline works differently in each: the main
-thread, another thread, and a process of a pool.
+The time limit of grading works differently on the main thread, on other threads and in worker
+processes, so it is tested in all three.
 """
 
 import json
@@ -100,94 +100,93 @@ REFERENCES = [
 
 
 @pytest.fixture
-def one_second(monkeypatch):
-    monkeypatch.setattr(symbolic, "_SECONDS", 1)
+def short_timeout(monkeypatch):
+    monkeypatch.setattr(symbolic, "_TIMEOUT_SECONDS", 1)
 
 
 FUZZ = settings(
     deadline=None,
     derandomize=True,
-    # The fixtures only shorten a deadline, or give a folder whose file is written anew.
+    # The fixtures only shorten a timeout, or provide a folder whose file is overwritten.
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )
 
 
 @settings(FUZZ, max_examples=150)
 @given(TEXTS, st.one_of(st.sampled_from(REFERENCES), TEXTS), KINDS)
-def test_any_answer_to_any_reference_is_graded_or_the_reference_refused(
-    one_second, output, reference, kind
+def test_any_answer_and_reference_give_a_grade_or_a_user_error(
+    short_timeout, output, reference, kind
 ):
     start = time.monotonic()
     try:
-        one = grade.grade_answer(output, reference, kind, FOUR)
+        result = grade.grade_answer(output, reference, kind, FOUR)
     except UserError as error:
-        told = str(error)
+        message = str(error)
     else:
-        told = None
-        assert one.correct in ((True, False) if one.extracted else (False,))
-    assert told is None or "the reference" in told
+        message = None
+        assert result.correct in ((True, False) if result.extracted else (False,))
+    assert message is None or "the reference" in message
     assert time.monotonic() - start < 10
 
 
 @settings(FUZZ, max_examples=80)
 @given(st.lists(st.sampled_from(FRAGMENTS), max_size=12).map("".join))
-def test_an_answer_like_the_reference_ends(one_second, text):
-    """Both sides hostile: the answer is the reference with something behind it."""
+def test_an_answer_that_starts_with_the_reference_is_graded(short_timeout, text):
     for reference in REFERENCES:
         assert verify(f"{reference}{text}", reference, "math") in (True, False)
 
 
-# A comparison without end ----------------------------------------------------------------------
+# Endless comparisons -----------------------------------------------------------------------------
 
 
-def without_end(*_: object, **__: object) -> None:
-    """Calls functions, as a loop of sympy's does."""
+def endless_calls(*_: object, **__: object) -> None:
+    """Loops over function calls, as sympy does."""
     while True:
         abs(1)
 
 
-def without_end_or_call(*_: object, **__: object) -> None:
-    """A loop over plain integers: nothing is called that could look at a clock."""
+def endless_arithmetic(*_: object, **__: object) -> None:
+    """Loops over integers without a call, so that a call hook could not interrupt it."""
     number = 1
     while number:
         number = -number
 
 
-def swallowing(*_: object, **__: object) -> None:
-    """Ends nothing on the first error, as a careless handler of a library."""
-    for _turn in range(2):
+def endless_with_except(*_: object, **__: object) -> None:
+    """Catches the first exception, as a careless library does."""
+    for _attempt in range(2):
         try:
-            without_end()
+            endless_calls()
         except BaseException:  # noqa: S112
             continue
 
 
-LOOPS = {loop.__name__: loop for loop in (without_end, without_end_or_call, swallowing)}
+LOOPS = {loop.__name__: loop for loop in (endless_calls, endless_arithmetic, endless_with_except)}
 
 
-def graded_without_end(loop: str, in_thread: bool = False) -> tuple[bool, float, bool]:
-    """Grades with a comparison that does not end, then with the real one.
+def grade_endlessly(loop: str, in_thread: bool = False) -> tuple[bool, float, bool]:
+    """Grades with a comparison that does not terminate, then with the real one.
 
     Returns:
-        Whether the first answer was right, the seconds that took, and whether a right answer after
-        it is right again. To be called in any process.
+        Whether the first answer was graded correct, its seconds, and whether a correct answer
+        after it was graded correct.
     """
-    found: list[tuple[bool, float, bool]] = []
+    results: list[tuple[bool, float, bool]] = []
 
     def work() -> None:
         import math_verify
 
-        before = math_verify.verify, symbolic._SECONDS
-        grade.grade_answer("\\boxed{(x-1)(x+1)}", "x^2-1", "math")  # imports sympy, off the clock
-        math_verify.verify, symbolic._SECONDS = LOOPS[loop], 0.3  # type: ignore[assignment]
+        before = math_verify.verify, symbolic._TIMEOUT_SECONDS
+        grade.grade_answer("\\boxed{(x-1)(x+1)}", "x^2-1", "math")  # imports sympy, not timed
+        math_verify.verify, symbolic._TIMEOUT_SECONDS = LOOPS[loop], 0.3  # type: ignore[assignment]
         try:
             start = time.monotonic()
             first = grade.grade_answer("\\boxed{(x-1)(x+1)}", "x^2-1", "math").correct
             seconds = time.monotonic() - start
         finally:
-            math_verify.verify, symbolic._SECONDS = before  # type: ignore[assignment]
+            math_verify.verify, symbolic._TIMEOUT_SECONDS = before  # type: ignore[assignment]
         after = grade.grade_answer("\\boxed{(x-2)(x+2)}", "x^2-4", "math").correct
-        found.append((first, seconds, after))
+        results.append((first, seconds, after))
 
     if in_thread:
         thread = threading.Thread(target=work, daemon=True)
@@ -195,11 +194,11 @@ def graded_without_end(loop: str, in_thread: bool = False) -> tuple[bool, float,
         thread.join(60)
     else:
         work()
-    return found[0]
+    return results[0]
 
 
-def check_ended(told: tuple[bool, float, bool]) -> None:
-    first, seconds, after = told
+def check_timed_out(result: tuple[bool, float, bool]) -> None:
+    first, seconds, after = result
     assert not first
     assert 0.2 < seconds < 20
     assert after
@@ -207,36 +206,36 @@ def check_ended(told: tuple[bool, float, bool]) -> None:
 
 @pytest.mark.parametrize("in_thread", [False, True], ids=["main thread", "another thread"])
 @pytest.mark.parametrize("loop", LOOPS)
-def test_a_comparison_without_end_is_a_wrong_answer(loop, in_thread):
-    check_ended(graded_without_end(loop, in_thread))
+def test_an_endless_comparison_is_a_wrong_answer(loop, in_thread):
+    check_timed_out(grade_endlessly(loop, in_thread))
 
 
-def test_a_comparison_without_end_is_a_wrong_answer_in_worker_processes():
+def test_an_endless_comparison_is_a_wrong_answer_in_worker_processes():
     with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
         futures = [
-            pool.submit(graded_without_end, loop, in_thread)
+            pool.submit(grade_endlessly, loop, in_thread)
             for loop in LOOPS
             for in_thread in (False, True)
         ]
         for future in futures:
-            check_ended(future.result(timeout=120))
+            check_timed_out(future.result(timeout=120))
 
 
-def test_a_deadline_that_comes_late_reaches_nobody_else():
-    """In a thread it is raised from outside: after the work it must not hit what follows."""
-    ended: list[bool] = []
+def test_a_late_timeout_does_not_raise_in_the_code_that_follows():
+    """In a thread the exception is raised asynchronously and may arrive after the work."""
+    finished: list[bool] = []
     failures: list[BaseException] = []
 
     def work() -> None:
         try:
-            for turn in range(300):
+            for attempt in range(300):
                 try:
-                    with symbolic._deadline(0.001):
-                        time.sleep(0.0005 + turn % 7 * 0.0002)
+                    with symbolic._time_limit(0.001):
+                        time.sleep(0.0005 + attempt % 7 * 0.0002)
                         in_time = True
-                except symbolic._OutOfTime:
+                except symbolic._TimeLimitExceeded:
                     in_time = False
-                ended.append(in_time)
+                finished.append(in_time)
                 for _ in range(50):
                     abs(1)
             time.sleep(0.1)
@@ -247,8 +246,8 @@ def test_a_deadline_that_comes_late_reaches_nobody_else():
     thread.start()
     thread.join(60)
     assert failures == []
-    assert len(ended) == 300
-    assert len(set(ended)) == 2  # some were in time, some were not
+    assert len(finished) == 300
+    assert len(set(finished)) == 2  # some were in time, some were not
 
 
 # Records of kept steps -------------------------------------------------------------------------
@@ -277,12 +276,12 @@ VALUES = st.recursive(
     max_leaves=6,
 )
 LISTS = st.lists(_NUMBERS, max_size=3)
-SPOILT = st.dictionaries(st.sampled_from(sorted(RECORD)), st.one_of(VALUES, LISTS), max_size=3)
+CHANGES = st.dictionaries(st.sampled_from(sorted(RECORD)), st.one_of(VALUES, LISTS), max_size=3)
 LINES = st.one_of(
-    st.builds(lambda spoilt: json.dumps(RECORD | spoilt).encode(), SPOILT),
+    st.builds(lambda changes: json.dumps(RECORD | changes).encode(), CHANGES),
     st.builds(lambda value: json.dumps(value).encode(), VALUES),
     st.builds(
-        lambda gone: json.dumps({k: v for k, v in RECORD.items() if k != gone}).encode(),
+        lambda missing: json.dumps({k: v for k, v in RECORD.items() if k != missing}).encode(),
         st.sampled_from(sorted(RECORD)),
     ),
     st.text(max_size=40).map(lambda line: line.encode("utf-8", "surrogatepass")),
@@ -292,26 +291,26 @@ LINES = st.one_of(
 
 @pytest.fixture(scope="module")
 def tokenizer() -> Any:
-    from .tiny import tiny_tokenizer  # torch: not where the pool's processes import this module
+    from .tiny import tiny_tokenizer  # imports torch, which the worker processes do not need
 
     return tiny_tokenizer()
 
 
 @settings(FUZZ, max_examples=400)
 @given(st.lists(LINES, max_size=4))
-def test_any_file_of_records_is_read_or_refused(tokenizer, tmp_path, content):
+def test_any_file_of_records_is_read_or_gives_a_user_error(tokenizer, tmp_path, content):
     path = tmp_path / "r.jsonl"
     path.write_bytes(b"\n".join(content))
     try:
-        found = records.import_records(path, tokenizer, system_prompt="", vocabulary_size=256)
+        supervision = records.import_records(path, tokenizer, system_prompt="", vocabulary_size=256)
     except UserError as error:
-        told = str(error)
+        message = str(error)
     else:
-        told = str(path)
-        found.save(tmp_path)  # the types and ranges of the table
-        assert records.profile(found)["kept"] == found.kept >= 1
-        assert len(found.digest()) == 64
-    assert str(path) in told
+        message = str(path)
+        supervision.save(tmp_path)  # checks types and ranges
+        assert records.profile(supervision)["kept"] == supervision.kept >= 1
+        assert len(supervision.digest()) == 64
+    assert str(path) in message
 
 
 # Settings --------------------------------------------------------------------------------------
@@ -360,11 +359,11 @@ WORDS = st.one_of(
     ),
     st.builds("{}={}".format, st.text(max_size=8), _VALUES),
 )
-EXPECTED = (UserError, HydraException, OmegaConfBaseException)  # the program makes a line of each
+EXPECTED = (UserError, HydraException, OmegaConfBaseException)  # printed as one line
 
 
-def checked(words: list[str]) -> Settings | str:
-    """What the program does with its words before a run: settings, or the line it prints."""
+def compose_or_message(words: list[str]) -> Settings | str:
+    """The settings that the program composes from overrides, or the message that it prints."""
     try:
         check_overrides(words)
         words = narrow_sweep(words)
@@ -383,33 +382,33 @@ def checked(words: list[str]) -> Settings | str:
         (["store=${oc.env:LR_EXP_NOT_SET}"], "store: "),
     ],
 )
-def test_a_reference_that_leads_nowhere_is_named_by_its_key(words, culprit):
-    told = checked(["experiment=demo", *words])
-    assert isinstance(told, str)
-    assert culprit in told
-    assert "write a value" in told
+def test_the_message_about_an_interpolation_names_the_key(words, culprit):
+    message = compose_or_message(["experiment=demo", *words])
+    assert isinstance(message, str)
+    assert culprit in message
+    assert "write a value" in message
 
 
 @settings(FUZZ, max_examples=100)
 @given(WORDS)
-def test_any_override_makes_settings_or_one_line(word):
-    found = checked(["experiment=demo", word])
-    if isinstance(found, str):
-        assert found.strip()
-        assert len(found.splitlines()) == 1
+def test_any_override_gives_settings_or_a_one_line_message(word):
+    result = compose_or_message(["experiment=demo", word])
+    if isinstance(result, str):
+        assert result.strip()
+        assert len(result.splitlines()) == 1
     else:
-        assert isinstance(found, Settings)
+        assert isinstance(result, Settings)
 
 
 @settings(FUZZ, max_examples=300)
 @given(st.lists(st.one_of(WORDS, st.text(max_size=30)), max_size=3))
-def test_any_words_are_overrides_or_refused(words):
-    told = "no error"
+def test_any_overrides_are_valid_or_give_a_message(words):
+    message = "no error"
     try:
         check_overrides(words)
     except (UserError, HydraException) as error:
-        told = one_line_message(error)
-    assert told.strip()
+        message = one_line_message(error)
+    assert message.strip()
 
 
 # Summaries of runs -----------------------------------------------------------------------------
@@ -429,31 +428,30 @@ def summary(tmp_path_factory) -> dict[str, Any]:
     return json.loads((folder / "summary.json").read_text("utf-8"))
 
 
-def places(value: Any, above: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
-    """The path to everything inside a value."""
-    inside = value.items() if isinstance(value, dict) else enumerate(value)
-    found = []
-    for key, one in inside:
-        found.append((*above, key))
-        if isinstance(one, dict | list):
-            found += places(one, (*above, key))
-    return found
+def key_paths(value: Any, parent: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
+    """The paths to all values nested in a value."""
+    paths = []
+    for key, child in value.items() if isinstance(value, dict) else enumerate(value):
+        paths.append((*parent, key))
+        if isinstance(child, dict | list):
+            paths += key_paths(child, (*parent, key))
+    return paths
 
 
-def with_value(whole: Any, path: tuple[Any, ...], value: Any) -> Any:
-    """A copy with another value at a path."""
+def with_value(tree: Any, path: tuple[Any, ...], value: Any) -> Any:
+    """A copy of `tree` with another value at a path."""
     if not path:
         return value
-    changed = dict(whole) if isinstance(whole, dict) else list(whole)
-    changed[path[0]] = with_value(whole[path[0]], path[1:], value)
+    changed = dict(tree) if isinstance(tree, dict) else list(tree)
+    changed[path[0]] = with_value(tree[path[0]], path[1:], value)
     return changed
 
 
 @pytest.mark.parametrize("kind", ["list", "text", "null", "object", "number", "nan", "huge"])
-def test_a_summary_with_any_value_of_another_kind_is_reported_or_refused(
+def test_a_summary_with_a_value_of_another_type_is_reported_or_gives_a_user_error(
     summary, tmp_path, monkeypatch, kind
 ):
-    """Each value in turn. Figures are left out for time; they read what the tables read."""
+    """Replaces each value in turn. Figures, which read the same data, are skipped for speed."""
     value = {
         "list": [[]],
         "text": "many\n",
@@ -466,38 +464,38 @@ def test_a_summary_with_any_value_of_another_kind_is_reported_or_refused(
     monkeypatch.setattr(report_build, "draw_all", lambda *_: [])
     path = tmp_path / "0" / "summary.json"
     path.parent.mkdir()
-    refused: dict[tuple[Any, ...], str] = {}
-    for place in places(summary):
-        path.write_text(json.dumps(with_value(summary, place, value)), "utf-8")
+    messages: dict[tuple[Any, ...], str] = {}
+    for key_path in key_paths(summary):
+        path.write_text(json.dumps(with_value(summary, key_path, value)), "utf-8")
         try:
             report = report_build.build(tmp_path)
         except UserError as error:
-            refused[place] = str(error)
+            messages[key_path] = str(error)
         except Exception as error:
-            raise AssertionError(f"{kind} at {place}") from error
+            raise AssertionError(f"{kind} at {key_path}") from error
         else:
             assert "report.md" in report.files
-    assert len(refused) > 5
-    assert [place for place, told in refused.items() if str(path) not in told] == []
+    assert len(messages) > 5
+    assert all(str(path) in message for message in messages.values()), messages
 
 
 # Memory ----------------------------------------------------------------------------------------
 
 
-def peak_bytes(act: Callable[[], object]) -> int:
-    """The most that was held at once while `act` ran."""
+def peak_bytes(function: Callable[[], object]) -> int:
+    """The peak memory that Python allocates while `function` runs."""
     tracemalloc.start()
     try:
-        act()
+        function()
         return tracemalloc.get_traced_memory()[1]
     finally:
         tracemalloc.stop()
 
 
-def check_linear(act: Callable[[int], object], size: int) -> None:
-    """Ten times the input takes ten times the memory, and no more but for a constant."""
-    act(10)  # what is imported and cached once
-    small, large = (peak_bytes(lambda count=count: act(count)) for count in (size, 10 * size))
+def check_linear(function: Callable[[int], object], size: int) -> None:
+    """Checks that ten times the input takes at most about ten times the memory."""
+    function(10)  # warms up imports and caches
+    small, large = (peak_bytes(lambda count=count: function(count)) for count in (size, 10 * size))
     assert large < 15 * small
 
 
@@ -509,13 +507,13 @@ def check_linear(act: Callable[[int], object], size: int) -> None:
     ],
 )
 @pytest.mark.parametrize("kind", ANSWER_KINDS)
-def test_reading_an_answer_takes_linear_memory(piece, kind):
+def test_extracting_takes_linear_memory(piece, kind):
     check_linear(lambda count: extract(piece * count, kind, FOUR), 2_000)
 
 
 @pytest.mark.parametrize("piece", ["\\frac{1}{2}+", "{", "1", "x^2", "ab ", "\\text{a}"])
 def test_checking_a_reference_takes_linear_memory(piece):
-    """A reference comes from a file of the user's, of any length."""
+    """References come from users' files and may have any length."""
 
     def graded(count: int) -> object:
         try:
@@ -560,7 +558,7 @@ def test_reading_questions_takes_linear_memory(tmp_path):
     check_linear(read, 200)
 
 
-def test_grading_a_file_takes_linear_memory(tmp_path):
+def test_regrading_a_file_takes_linear_memory(tmp_path):
     answer = {"reference": "18", "kind": "number", "output": "\\boxed{18}"}
 
     def read(count: int) -> object:

@@ -235,17 +235,12 @@ def on_disk(tmp_path_factory):
     )
 
 
-def ask(language_model, folder, **changes):
+def ask(language_model, folder, *, amateur=None, shared=None, **changes):
     folder.mkdir(exist_ok=True)
-    arguments = {
-        "name": "test",
-        "system_prompt": SYSTEM,
-        "shots": [],
-        "max_new_tokens": 8,
-        "batch_size": 3,
-        **changes,
-    }
-    facts = answer.answer(QUESTIONS, language_model, folder, **arguments)
+    settings = answer.AnswerSettings(SYSTEM, max_new_tokens=8, batch_size=3, **changes)
+    facts = answer.answer(
+        QUESTIONS, language_model, folder, settings, name="test", amateur=amateur, shared=shared
+    )
     return facts, answer.read_outputs(folder)
 
 

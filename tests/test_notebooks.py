@@ -1,6 +1,6 @@
-"""The notebooks: they run, their copies are of today's sources, and they use what any user can.
+"""The notebooks run, their executed copies are up to date, and they use only the public API.
 
-`make notebooks` makes the copies; they hold nothing that differs between machines but numbers.
+`make notebooks` updates the copies, in which only numbers may depend on the machine.
 """
 
 import ast
@@ -25,39 +25,42 @@ def cells(notebook) -> list[tuple[str, str]]:
     return [(cell.cell_type, cell.source) for cell in notebook.cells]
 
 
-def copy_of(name: str):
+def executed_copy(name: str):
     return nbformat.read(EXECUTED / f"{name}.ipynb", as_version=4)
 
 
 def outputs(notebook) -> list:
-    return [one for cell in notebook.cells if cell.cell_type == "code" for one in cell.outputs]
+    return [
+        output for cell in notebook.cells if cell.cell_type == "code" for output in cell.outputs
+    ]
 
 
 def check_outputs(notebook) -> None:
-    """Every cell ran, in this order, and none ended in an error or wrote to stderr."""
+    """Checks that every cell ran, in order, without an error or output on stderr."""
     code = [cell for cell in notebook.cells if cell.cell_type == "code"]
     assert [cell.execution_count for cell in code] == [*range(1, len(code) + 1)]
-    found = outputs(notebook)
-    assert {one.output_type for one in found} <= {"stream", "display_data", "execute_result"}
-    assert {one.name for one in found if one.output_type == "stream"} <= {"stdout"}
-    kinds = [kind for one in found for kind in one.get("data", {})]
-    assert kinds.count("image/png") >= 1
-    assert kinds.count("text/html") >= 3
+    types = {output.output_type for output in outputs(notebook)}
+    assert types <= {"stream", "display_data", "execute_result"}
+    streams = [output for output in outputs(notebook) if output.output_type == "stream"]
+    assert {stream.name for stream in streams} <= {"stdout"}
+    formats = [name for output in outputs(notebook) for name in output.get("data", {})]
+    assert formats.count("image/png") >= 1
+    assert formats.count("text/html") >= 3
 
 
-def test_there_are_the_three():
+def test_there_are_three_notebooks():
     assert NAMES == ["analysis", "tour", "your_own_pair"]
     assert sorted(path.stem for path in EXECUTED.iterdir()) == NAMES
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_the_executed_copy_is_of_todays_source(name):
-    assert cells(copy_of(name)) == cells(read_source(sources()[name])), "run `make notebooks`"
+def test_the_executed_copy_matches_the_source(name):
+    assert cells(executed_copy(name)) == cells(read_source(sources()[name])), "run `make notebooks`"
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_the_executed_copy_is_whole_and_says_nothing_of_the_machine(name):
-    notebook = copy_of(name)
+def test_the_executed_copy_is_complete_and_machine_independent(name):
+    notebook = executed_copy(name)
     nbformat.validate(notebook)
     check_outputs(notebook)
     assert notebook.metadata == METADATA
@@ -66,14 +69,15 @@ def test_the_executed_copy_is_whole_and_says_nothing_of_the_machine(name):
     path = EXECUTED / f"{name}.ipynb"
     assert path.stat().st_size < 500_000
     texts = [
-        one.get("text", "") + one.get("data", {}).get("text/plain", "") for one in outputs(notebook)
+        output.get("text", "") + output.get("data", {}).get("text/plain", "")
+        for output in outputs(notebook)
     ]
     for text in texts:
         assert not re.search(r"(?<![\w.])/\w+/\w|\bC:\\|\d s\b|seconds:|0x[0-9a-f]{6}", text), text
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_it_uses_only_what_the_package_exports(name):
+def test_it_uses_only_the_public_api(name):
     tree = ast.parse(sources()[name].read_text("utf-8"))
     exported, modules = {*lr_exp.__all__}, {"lr_exp"}
     for node in ast.walk(tree):
@@ -95,29 +99,29 @@ def test_it_uses_only_what_the_package_exports(name):
                 assert node.attr in exported, node.attr
         elif isinstance(node, ast.Name):
             assert node.id not in ("getattr", "importlib", "__import__", "exec", "eval")
-    # What is taken from an exported submodule is there, too.
+    # Attributes of exported submodules exist.
     for node in ast.walk(tree):
         if isinstance(node, ast.Attribute):
-            told = ast.unparse(node)
-            first, _, rest = told.removeprefix("lr_exp.").partition(".")
+            name_in_code = ast.unparse(node)
+            first, _, rest = name_in_code.removeprefix("lr_exp.").partition(".")
             if first in SUBMODULES and rest.isidentifier():
-                assert hasattr(getattr(lr_exp, first), rest), told
+                assert hasattr(getattr(lr_exp, first), rest), name_in_code
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_it_says_that_nothing_is_to_be_sent(name):
+def test_it_disables_wandb(name):
     assert '"wandb.mode=disabled"' in sources()[name].read_text("utf-8")
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_its_links_lead_somewhere(name):
+def test_its_links_are_valid(name):
     for target in re.findall(r"\]\((?!http)([^)]+)\)", sources()[name].read_text("utf-8")):
         assert (EXECUTED / target).is_file(), target
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_it_runs_from_top_to_bottom(name, tmp_path):
-    done = subprocess.run(  # noqa: S603  our own program
+    done = subprocess.run(  # noqa: S603
         [sys.executable, "-m", "notebooks", name, "--to", str(tmp_path)],
         cwd=ROOT,
         capture_output=True,
@@ -127,13 +131,13 @@ def test_it_runs_from_top_to_bottom(name, tmp_path):
     assert done.returncode == 0, done.stderr
     notebook = nbformat.read(tmp_path / f"{name}.ipynb", as_version=4)
     check_outputs(notebook)
-    # As many outputs of the same kinds as the copy has: a cell that lost its table would show.
-    assert [one.output_type for one in outputs(notebook)] == [
-        one.output_type for one in outputs(copy_of(name))
+    # The same outputs as the copy, so that a cell that lost its table is noticed.
+    assert [output.output_type for output in outputs(notebook)] == [
+        output.output_type for output in outputs(executed_copy(name))
     ]
 
 
-def test_a_cell_that_fails_is_told_and_leaves_no_copy(tmp_path, capsys):
+def test_a_failing_cell_is_reported_and_no_copy_is_written(tmp_path, capsys):
     from notebooks import __main__ as program
 
     source = tmp_path / "broken.py"
@@ -143,7 +147,7 @@ def test_a_cell_that_fails_is_told_and_leaves_no_copy(tmp_path, capsys):
         f"program.sources = lambda: {{'broken': Path({str(source)!r})}}\n"
         f"sys.exit(program.main(['--to', {str(tmp_path / 'to')!r}]))"
     )
-    done = subprocess.run(  # noqa: S603  our own words
+    done = subprocess.run(  # noqa: S603
         [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=300
     )
     assert done.returncode == 1

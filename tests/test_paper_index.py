@@ -1,4 +1,4 @@
-"""PAPER.md says what is there: its paths, functions, tests, settings, options and commands."""
+"""The paths, functions, tests, settings and commands that PAPER.md names exist."""
 
 import re
 from importlib.util import find_spec
@@ -18,11 +18,11 @@ def quoted(pattern: str) -> list[str]:
 
 
 @pytest.mark.parametrize("name", quoted(r"[\w/]+\.(py|yaml)(::\w+)?"))
-def test_what_it_names_exists(name):
-    path, _, inside = name.partition("::")
+def test_its_files_and_functions_exist(name):
+    path, _, function = name.partition("::")
     assert (ROOT / path).is_file()
-    if inside:
-        assert f"\ndef {inside}(" in (ROOT / path).read_text("utf-8")
+    if function:
+        assert f"\ndef {function}(" in (ROOT / path).read_text("utf-8")
 
 
 @pytest.mark.parametrize("name", quoted(r"(alpha|beta|method|\w+\.[\w.]+)(=\w+)?"))
@@ -32,7 +32,7 @@ def test_its_settings_exist(name):
 
 
 @pytest.mark.parametrize("command", quoted(r"python -m lr_exp.*"))
-def test_its_commands_are_sound(command):
+def test_its_commands_are_valid(command):
     program, *words = command.split()[2:]
     assert find_spec(program) is not None
     check_overrides([word for word in words if "=" in word and "NAME" not in word])
@@ -43,13 +43,13 @@ def test_its_folders_exist(folder):
     assert (ROOT / folder).is_dir()
 
 
-def test_every_sweep_and_method_has_its_place():
+def test_every_sweep_and_method_is_listed():
     for group in ("sweep", "method"):
         folder = "sweeps" if group == "sweep" else "conf/method"
         for path in (conf_dir() / group).glob("*.yaml"):
             assert f"`{folder}/{path.name}`" in PAGE, path.name
 
 
-def test_every_equation_has_its_function():
+def test_every_equation_is_listed():
     rows = re.findall(r"^\| (\d(?:-\d)?) \|", PAGE, re.MULTILINE)
     assert rows == ["1-2", "3", "4", "5", "6", "7-8"]

@@ -1009,31 +1009,31 @@ ANSWERS = [
         "a missing file",
         lambda here: None,
         "{here}/a.jsonl: cannot be read",
-        "give a JSON Lines file",
+        "Pass a JSON Lines file",
     ),
     answers(
         "a folder",
         lambda here: (here / "a.jsonl").mkdir(),
         "{here}/a.jsonl: cannot be read",
-        "give a JSON Lines file",
+        "Pass a JSON Lines file",
     ),
     answers(
-        "an empty file", text("a.jsonl", ""), "{here}/a.jsonl: no answers", "give the answers.jsonl"
+        "an empty file", text("a.jsonl", ""), "{here}/a.jsonl: no answers", "Pass the answers.jsonl"
     ),
     answers(
         "no UTF-8",
         raw("a.jsonl", b"\xff\xfe"),
         "{here}/a.jsonl: not UTF-8",
-        "save the file as UTF-8",
+        "Save the file as UTF-8",
     ),
-    answer("a line cut short", '{"id": ', "not JSON", "Write one object a line"),
-    answer("a line too deep", "[" * 100_000, "not JSON", "Write one object a line"),
+    answer("a line cut short", '{"id": ', "not JSON", "Write one object per line"),
+    answer("a line too deep", "[" * 100_000, "not JSON", "Write one object per line"),
     answer("a list", [ANSWER], "not an object", "with id, reference, kind, output"),
     answer(
         "an output that is null",
         {**ANSWER, "output": None},
-        "'output' is missing or not a text",
-        "a line has id",
+        "'output' is missing or not a string",
+        "required: id",
     ),
     answer(
         "an unknown kind",
@@ -1066,7 +1066,7 @@ ANSWERS = [
         "answers: a place that is none",
         "{here}/a.jsonl --out {here}/nowhere/b.jsonl",
         "--out {here}/nowhere/b.jsonl",
-        "give a file in a folder",
+        "Pass a file in an existing",
         lines("a.jsonl", ANSWER),
         "grade",
     ),
@@ -1141,7 +1141,7 @@ def test_sound_answers_are_graded(tmp_path, capsys):
     assert grade.main([str(tmp_path / "a.jsonl"), "--out", str(tmp_path / "b.jsonl")]) == 0
     (graded,) = (tmp_path / "b.jsonl").read_text("utf-8").splitlines()
     assert json.loads(graded)["correct"] is True
-    assert "1 of 1 right" in capsys.readouterr().out
+    assert "1 of 1 correct" in capsys.readouterr().out
 
 
 def test_an_answer_with_half_a_character_is_graded(tmp_path):

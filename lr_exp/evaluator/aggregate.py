@@ -1,4 +1,4 @@
-"""Many gradings to one accuracy and its error. Knows booleans only."""
+"""Grading, part 3 of 3: aggregate the grades of many answers into an accuracy."""
 
 import math
 from collections.abc import Sequence
@@ -13,17 +13,17 @@ class Aggregate(TypedDict):
 
 
 def aggregate(correct: Sequence[bool]) -> Aggregate:
-    """Share of right answers, in [0, 1], with its count and standard error.
+    """Share of correct answers, in [0, 1], with counts and the standard error.
 
-    stderr is the binomial one, sqrt(p (1 - p) / n): the error from having drawn these n questions,
-    not that of another seed or training run. It is 0 where all answers are right or all wrong.
+    stderr is binomial, sqrt(p (1 - p) / n): it covers the choice of these n questions, not the seed
+    or the training run. It is 0 if all answers are correct or all are wrong.
 
-    Raises ValueError for no answers, which have no accuracy.
+    Raises ValueError if there are no answers.
     """
     total = len(correct)
     if total == 0:
-        raise ValueError("no graded answers: an accuracy needs one or more")
-    right = sum(map(bool, correct))
-    accuracy = right / total
+        raise ValueError("no graded answers: an accuracy needs at least one")
+    count = sum(map(bool, correct))
+    accuracy = count / total
     stderr = math.sqrt(accuracy * (1 - accuracy) / total)
-    return {"accuracy": accuracy, "correct": right, "total": total, "stderr": stderr}
+    return {"accuracy": accuracy, "correct": count, "total": total, "stderr": stderr}

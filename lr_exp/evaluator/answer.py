@@ -1,10 +1,10 @@
-"""The model answers a benchmark's questions, in batches of similar length.
+"""Generates a model's outputs for a benchmark's questions, in batches of similar length.
 
-Knows one model (contrastive decoding: and its amateur) and prompts; knows no reference answers.
-What it writes can be graded again and again without the model.
+Outputs are stored ungraded, so that they can be graded again without the model.
 """
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -32,57 +32,63 @@ VERSION = 1
 
 COLUMNS = [
     ("question_id", pa.string()),
-    ("output", pa.string()),  # the answer as text, without special tokens
+    ("output", pa.string()),  # the decoded text, without special tokens
 ]
+
+
+@dataclass(frozen=True)
+class AnswerSettings:
+    """How questions are put to the model, and how its outputs are decoded."""
+
+    system_prompt: str
+    max_new_tokens: int
+    batch_size: int
+    shots: Sequence[Question] = ()  # few-shot examples
+    decoder: str = "greedy"  # greedy, contrastive, or sampled (one sample per question)
+    alpha: float = 0.2  # contrastive only: the plausibility threshold
+    temperature: float = 1.0  # sampled only
+    seed: int = 0  # sampled only
 
 
 def answer(
     questions: Sequence[Question],
     language_model: LanguageModel,
     folder: Path,
+    settings: AnswerSettings,
     *,
     name: str,
-    system_prompt: str,
-    shots: Sequence[Question],
-    max_new_tokens: int,
-    batch_size: int,
-    decoder: str = "greedy",
     amateur: LanguageModel | None = None,
     shared: SharedVocabulary | None = None,
-    alpha: float = 0.2,
-    temperature: float = 1.0,
-    seed: int = 0,
     generate: Generate | None = None,
 ) -> dict[str, Any]:
-    """Writes one shard of outputs a batch into `folder`; goes on where it was stopped.
+    """Writes one shard of outputs per batch to `folder`; existing shards are kept.
 
     Args:
-        name: what the progress bar shows.
-        shots: worked examples put before every question.
-        decoder: `greedy`; `contrastive` (with `amateur`, `shared` and `alpha`; the amateur is asked
-            the same through its own template); or `sampled` (with `temperature` and `seed`), one
-            draw a question.
-        generate: an engine that answers greedily in the model's place; None: the model itself.
+        name: the label of the progress bar.
+        amateur, shared: for contrastive decoding only. The amateur gets the same messages, in its
+            own chat template.
+        generate: an inference engine to use instead of the model's own greedy decoding.
 
     Returns:
-        Facts: `questions`, `tokens` generated, `finished`.
+        Counts: `questions`, `tokens` generated, `finished` (ended by a stop token).
     """
 
-    def rendered(reader: LanguageModel) -> list[list[int]]:
+    def render(reader: LanguageModel) -> list[list[int]]:
         return distributed.run_identically(
             lambda: render_prompts(
                 reader,
                 [question.id for question in questions],
-                [user_message(question, shots) for question in questions],
-                system_prompt,
+                [user_message(question, settings.shots) for question in questions],
+                settings.system_prompt,
             )
         )
 
-    prompts = rendered(language_model)
+    decoder, max_new_tokens = settings.decoder, settings.max_new_tokens
     decode_batch: DecodeBatch
+    prompts = render(language_model)
     if generate is not None:
         if decoder != "greedy":
-            raise ValueError(f"an engine answers greedily, not by decoder {decoder!r}")
+            raise ValueError(f"an engine only supports decoder 'greedy', not {decoder!r}")
         decode_batch = engine_decoding(
             generate, language_model, prompts, max_new_tokens=max_new_tokens
         )
@@ -93,9 +99,9 @@ def answer(
             language_model,
             prompts,
             max_new_tokens=max_new_tokens,
-            temperature=temperature,
+            temperature=settings.temperature,
             top_p=1.0,
-            seed=seed,
+            seed=settings.seed,
         )
     elif decoder == "contrastive":
         if amateur is None or shared is None:
@@ -104,9 +110,9 @@ def answer(
             language_model,
             amateur,
             prompts,
-            rendered(amateur),
+            render(amateur),
             shared=shared,
-            alpha=alpha,
+            alpha=settings.alpha,
             max_new_tokens=max_new_tokens,
         )
     else:
@@ -119,10 +125,10 @@ def answer(
         return {"question_id": questions[index].id, "output": text}
 
     return decode_into_shards(
-        prompts, decode_batch, folder, COLUMNS, row, name=name, batch_size=batch_size
+        prompts, decode_batch, folder, COLUMNS, row, name=name, batch_size=settings.batch_size
     )
 
 
 def read_outputs(folder: Path) -> list[dict[str, Any]]:
-    """The finished outputs, in the benchmark's order."""
+    """The outputs in `folder`, in the order of the questions."""
     return sorted(read_shards(folder), key=lambda row: row["index"])

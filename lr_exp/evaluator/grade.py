@@ -1,8 +1,6 @@
-"""Grading one answer, and grading a file of recorded answers again without a model.
+"""Grades outputs: extract, verify, aggregate. Regrades a file of recorded answers without a model.
 
-    python -m lr_exp.evaluator.grade answers.jsonl [--out FILE]
-
-Joins extract, verify and aggregate; knows nothing of models.
+python -m lr_exp.evaluator.grade answers.jsonl [--out FILE]
 """
 
 import argparse
@@ -24,53 +22,54 @@ from lr_exp.evaluator.verify import check_reference, verify
 from lr_exp.store import write_atomically
 
 VERSION = 1
-"""Grows when extracting or verifying changes, so that recorded answers are graded anew."""
+"""Increase it when `extract` or `verify` changes, so that stored answers are graded again."""
 
 
 @dataclass(frozen=True)
 class Grade:
-    """What was read from an output, and whether it is right."""
+    """The answer extracted from an output, and whether it is correct."""
 
     extracted: str | None
     correct: bool
 
 
 def grade_answer(output: str, reference: str, kind: str, choices: Sequence[str] = ()) -> Grade:
-    """Grade one output; without an answer in it, it is wrong.
+    """Grades one output. An output without an answer is wrong.
 
-    Raises UserError for a broken reference, whatever the output.
+    Raises UserError for an invalid reference.
     """
     extracted = extract(output, kind, choices)
     return Grade(extracted, verify(extracted, reference, kind, choices))
 
 
 def check_references(questions: Sequence[Question], kind: str) -> None:
-    """Raises UserError for the first missing or broken reference, before a model has answered."""
+    """Raises UserError for the first missing or invalid reference. Call it before generation."""
     for question in questions:
-        with _naming(question) as reference:
+        with _reference_of(question) as reference:
             check_reference(reference, kind, question.choices)
 
 
 def grade_all(
     questions: Sequence[Question], outputs: Sequence[dict[str, Any]], kind: str
 ) -> list[dict[str, Any]]:
-    """One record a question: what was asked, expected, answered, read and decided.
+    """One record per question, with the question, the reference, the output and its grade.
 
     Args:
-        questions: the benchmark's, with references.
-        outputs: in the same order, each with `question_id`, `output`, `tokens`, `finished`.
-        kind: how answers are read and compared (`settings.ANSWER_KINDS`).
+        outputs: in the order of `questions`, each with `question_id`, `output`, `tokens`,
+            `finished`.
+        kind: how answers are extracted and compared (`settings.ANSWER_KINDS`).
 
-    Raises UserError for a missing or broken reference, naming the question, and ValueError for
-    an output of another question.
+    Raises:
+        UserError: a reference is missing or invalid; the message has the question's id.
+        ValueError: an output belongs to another question.
     """
-    graded = []
+    records = []
     for question, output in zip(questions, outputs, strict=True):
         if output["question_id"] != question.id:
-            raise ValueError(f"the output of {output['question_id']} stands at {question.id}")
-        with _naming(question) as reference:
-            one = grade_answer(output["output"], reference, kind, question.choices)
-        graded.append(
+            raise ValueError(f"expected the output of {question.id}, got {output['question_id']}")
+        with _reference_of(question) as reference:
+            grade = grade_answer(output["output"], reference, kind, question.choices)
+        records.append(
             {
                 "id": question.id,
                 "question": question.text,
@@ -80,16 +79,16 @@ def grade_all(
                 "output": output["output"],
                 "tokens": output["tokens"],
                 "finished": output["finished"],
-                "extracted": one.extracted,
-                "correct": one.correct,
+                "extracted": grade.extracted,
+                "correct": grade.correct,
             }
         )
-    return graded
+    return records
 
 
 @contextmanager
-def _naming(question: Question) -> Iterator[str]:
-    """The question's reference; an error about it names the question."""
+def _reference_of(question: Question) -> Iterator[str]:
+    """Yields the question's reference; adds the question's id to a UserError about it."""
     if question.answer is None:
         raise UserError(f"question {question.id} has no reference answer to grade against.")
     try:
@@ -99,43 +98,43 @@ def _naming(question: Question) -> Iterator[str]:
 
 
 def regrade(path: Path) -> list[dict[str, Any]]:
-    """The records of a per-question file with `extracted` and `correct` graded anew.
+    """The records of a file of answers, with `extracted` and `correct` recomputed.
 
     Each line is an object with `id`, `reference`, `kind`, `output` and, for kind `choice`,
-    `choices`; other keys are kept. Raises UserError for a line that is not.
+    `choices`; other keys are kept. Raises UserError for an invalid line.
     """
     try:
         content = path.read_text(encoding="utf-8")
     except OSError as error:
         raise UserError(
-            f"{path}: cannot be read ({error.strerror}): give a JSON Lines file of answers."
+            f"{path}: cannot be read ({error.strerror}). Pass a JSON Lines file of answers."
         ) from error
     except UnicodeDecodeError as error:
-        raise UserError(f"{path}: not UTF-8 ({error.reason}): save the file as UTF-8.") from error
+        raise UserError(f"{path}: not UTF-8 ({error.reason}). Save the file as UTF-8.") from error
     records = [
         _regrade_line(line, f"{path}, line {number}")
         for number, line in enumerate(content.split("\n"), 1)
         if line.strip()
     ]
     if not records:
-        raise UserError(f"{path}: no answers in it: give the answers.jsonl of an evaluation.")
+        raise UserError(f"{path}: no answers in the file. Pass the answers.jsonl of an evaluation.")
     return records
 
 
-_TEXTS = ("id", "reference", "kind", "output")
+_STRING_KEYS = ("id", "reference", "kind", "output")
 
 
 def _regrade_line(line: str, where: str) -> dict[str, Any]:
     try:
         record = json.loads(line)
     except (ValueError, RecursionError) as error:
-        raise UserError(f"{where}: not JSON ({error}). Write one object a line.") from error
+        raise UserError(f"{where}: not JSON ({error}). Write one object per line.") from error
     if not isinstance(record, dict):
-        raise UserError(f"{where}: not an object with {', '.join(_TEXTS)}.")
-    for key in _TEXTS:
+        raise UserError(f"{where}: not an object with {', '.join(_STRING_KEYS)}.")
+    for key in _STRING_KEYS:
         if not isinstance(record.get(key), str):
             raise UserError(
-                f"{where}: {key!r} is missing or not a text; a line has {', '.join(_TEXTS)}."
+                f"{where}: {key!r} is missing or not a string; required: {', '.join(_STRING_KEYS)}."
             )
     if record["kind"] not in ANSWER_KINDS:
         raise UserError(
@@ -143,7 +142,7 @@ def _regrade_line(line: str, where: str) -> dict[str, Any]:
         )
     choices = record.get("choices") or []
     if not isinstance(choices, list) or not all(isinstance(choice, str) for choice in choices):
-        raise UserError(f"{where}: 'choices' is not a list of texts; write [] for none.")
+        raise UserError(f"{where}: 'choices' is not a list of strings; write [] for none.")
     try:
         grade = grade_answer(record["output"], record["reference"], record["kind"], choices)
     except UserError as error:
@@ -153,22 +152,22 @@ def _regrade_line(line: str, where: str) -> dict[str, Any]:
 
 def _write(records: Sequence[dict[str, Any]], path: Path) -> None:
     lines = [json.dumps(record, ensure_ascii=False) + "\n" for record in records]
-    # Half of a surrogate pair, as an output cut in the middle has it, is no UTF-8.
+    # A truncated output may end in half a surrogate pair, which UTF-8 cannot encode.
     content = "".join(lines).encode("utf-8", "backslashreplace")
     try:
         write_atomically(path, content)
     except OSError as error:
         raise UserError(
-            f"--out {path} cannot be written ({error.strerror}): give a file in a folder that is "
-            "there and can be written."
+            f"--out {path} cannot be written ({error.strerror}). Pass a file in an existing, "
+            "writable folder."
         ) from error
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Print accuracy, standard error and count; 2 and one line on stderr for a bad file."""
+    """Prints accuracy, standard error and counts. Returns 2 if the file is invalid, else 0."""
     parser = argparse.ArgumentParser(prog="python -m lr_exp.evaluator.grade", description=__doc__)
-    parser.add_argument("answers", type=Path, help="a JSON Lines file, one graded question a line")
-    parser.add_argument("--out", type=Path, help="write the records, graded anew, to this file")
+    parser.add_argument("answers", type=Path, help="JSON Lines file, one answer per line")
+    parser.add_argument("--out", type=Path, help="write the regraded records to this file")
     options = parser.parse_args(arguments)
     try:
         records = regrade(options.answers)
@@ -182,7 +181,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     result = aggregate([record["correct"] for record in records])
     print(
         f"{100 * result['accuracy']:.1f} % ± {100 * result['stderr']:.1f} "
-        f"({result['correct']} of {result['total']} right)"
+        f"({result['correct']} of {result['total']} correct)"
     )
     return 0
 

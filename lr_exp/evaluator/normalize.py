@@ -1,7 +1,4 @@
-"""LaTeX, and what people write instead of it, in one notation; and the same words in it.
-
-Knows notations; knows neither the values of numbers and expressions nor which answer is right.
-"""
+"""Rewrites LaTeX, and plain-text variants of it, in one canonical notation."""
 
 import re
 
@@ -64,9 +61,9 @@ _BOX = re.compile(r"^\\(?:boxed|fbox)\s?\{(.*)\}$", re.DOTALL)
 
 
 def normalize(text: str) -> str:
-    """One notation for what is written in many ways in LaTeX. Changes no value."""
+    """Canonical notation of an answer. Does not change its value."""
     text = _CONTROL.sub("", text.translate(_CHARACTERS)).strip()
-    for _ in range(4):  # delimiters and boxes within each other
+    for _ in range(4):  # delimiters and boxes may be nested
         for opening, closing in _DELIMITED:
             enclosed = text.startswith(opening) and text.endswith(closing)
             if enclosed and len(text) > len(opening) + len(closing):
@@ -91,7 +88,7 @@ def normalize(text: str) -> str:
 
 
 def compact(text: str) -> str:
-    """Text for comparison: no spaces, no case, no braces around a single character."""
+    """Removes spaces, case and braces around a single character, for comparison as text."""
     return _SINGLE_BRACES.sub(r"\1\2", text).replace(" ", "").casefold()
 
 
@@ -105,7 +102,7 @@ def braces_balance(text: str) -> bool:
 
 
 def right_side(text: str) -> str:
-    """The right side of a single `=` or of an approximation: `x = 5` states 5."""
+    """The right side of a single `=` or of an approximation: `5` for `x = 5`."""
     _, mark, right = text.rpartition("\\approx")
     if not mark and text.count("=") == 1:
         _, mark, right = text.partition("=")
@@ -121,7 +118,7 @@ def _unwrap_text(text: str) -> str:
 
 
 def is_words(text: str) -> bool:
-    """Names, times and option letters in parentheses, but not `3 and x`, which is mathematics."""
+    """Whether to compare as words: names, times, `(A)`. False for `3 and x`, a list of values."""
     plain = _unwrap_text(text).strip()
     if not _WORD_TEXT.fullmatch(plain):
         return False
@@ -133,9 +130,9 @@ def is_words(text: str) -> bool:
 
 
 def words(text: str) -> list[str]:
-    """Lower-case words without articles and points: `The 60th caller.` as `60th caller`."""
+    """Lower-case words without articles and full stops: `The 60th caller.` is `60th caller`."""
     plain = _unwrap_text(text).casefold().replace(".", "").replace("'", "")
     plain = re.sub(r"\s*:\s*", ":", plain)
     plain = re.sub(r"(\d)\s+([ap]m)\b", r"\1\2", plain)
-    found = re.findall(r"[a-z0-9:]+", plain)
-    return [word for word in found if word not in _ARTICLES] or found
+    all_words = re.findall(r"[a-z0-9:]+", plain)
+    return [word for word in all_words if word not in _ARTICLES] or all_words

@@ -1,7 +1,4 @@
-"""Numbers as people write them: parsed as exact fractions, and compared with tolerance.
-
-Knows the notations that `normalize` leaves, units and percent signs; knows no algebra.
-"""
+"""Parses numbers with units and percent signs as exact fractions; compares them with tolerance."""
 
 import math
 import re
@@ -9,18 +6,18 @@ from dataclasses import dataclass
 from fractions import Fraction
 
 RELATIVE_TOLERANCE = Fraction(1, 10_000)
-"""Between a decimal and another number: the toolkit's tolerance."""
-ROUNDED_DIGITS = 3
-"""A decimal also equals what rounds to it, if it shows this many significant digits or more."""
+"""Tolerance between a decimal and another number, as in the toolkit."""
+MIN_ROUNDED_DIGITS = 3
+"""A decimal with at least this many significant digits equals any number that rounds to it."""
 
 
 @dataclass(frozen=True)
 class WrittenNumber:
-    """A number and what its notation says. value: without the percent sign applied."""
+    """A number and its notation."""
 
-    value: Fraction
-    # Digits after the point, trailing zeros aside (below 0 for 4.5e33); None for what is exact:
-    # integers and fractions.
+    value: Fraction  # before the percent sign is applied
+    # Decimal places without trailing zeros (negative for 4.5e33); None for integers and fractions,
+    # which are exact.
     places: int | None = None
     percent: bool = False
 
@@ -45,17 +42,17 @@ _MASSES = ("kg", "mg", "lb", "lbs", "oz", "ml", "cl", "dl")
 _TIMES = ("hr", "hrs", "min", "sec", "ms", "mph", "kph", "hz", "am", "pm")
 _ORDINALS = ("st", "nd", "rd", "th")
 _SHORT_UNITS = frozenset([*_LENGTHS, *_MASSES, *_TIMES, *_ORDINALS, "ev", "usd", "eur"])
-_CONJUNCTIONS = ("and", "or")  # `3 and x` are two answers
+_CONJUNCTIONS = ("and", "or")  # `3 and x` is two answers
 _UNIT_PART = re.compile(r"\\text\{[^{}]*\}|[A-Za-z]+|\^\s*\{?\s*-?\d\s*\}?|\S")
 
 
 def parse_number(text: str, *, strict_units: bool) -> WrittenNumber | None:
-    r"""A number with an optional currency, percent sign and unit, else None. Expects `normalize`d.
+    r"""Parses a number with an optional currency, percent sign and unit; None for other text.
 
-    Integers, decimals, fractions (`2/3`, `\frac{2}{3}`), mixed numbers, `4.5e33`,
-    `4.5 \times 10^{33}`, `10^{-8}`; commas between thousands.
+    Expects `normalize`d text. Reads integers, decimals, fractions (`2/3`, `\frac{2}{3}`), mixed
+    numbers, `4.5e33`, `4.5 \times 10^{33}`, `10^{-8}` and thousands separators.
 
-    strict_units: a lone letter after the number is then no unit, for `2x` and `6m` are products.
+    strict_units: units of one or two letters must be known ones, such as `cm`: `2 x` is a product.
     """
     text = text.strip()
     negative = False
@@ -78,10 +75,10 @@ def parse_number(text: str, *, strict_units: bool) -> WrittenNumber | None:
 
 
 def _value(match: re.Match[str]) -> tuple[Fraction, int | None] | None:
-    """The unsigned value and its `places`; None for a denominator of zero."""
+    """The unsigned value and its `places`; None if the denominator is zero."""
 
     def number(name: str) -> Fraction:
-        return Fraction(_point(match[name]))
+        return Fraction(_as_decimal(match[name]))
 
     if match["top"]:
         whole, top, bottom = match["whole"], number("top"), number("bottom")
@@ -93,27 +90,27 @@ def _value(match: re.Match[str]) -> tuple[Fraction, int | None] | None:
         scale = match["power"] or match["power_digits"] or match["exponent"]
         scale = scale or match["scale"] or match["scale_digits"] or "0"
         exponent = int(scale.replace(" ", ""))
-        written = _point(match["decimal"] or "1")
+        written = _as_decimal(match["decimal"] or "1")
         places = len(written.partition(".")[2].rstrip("0")) - exponent
         measured = match["exponent"] or match["scale"] or match["scale_digits"]
         exact = places <= 0 and not measured
         return Fraction(written) * Fraction(10) ** exponent, None if exact else places
     if bottom == 0:
         return None
-    return (Fraction(_point(whole)) if whole else 0) + top / bottom, None
+    return (Fraction(_as_decimal(whole)) if whole else 0) + top / bottom, None
 
 
-def _point(digits: str) -> str:
-    """`1,234.` as `1234.0`, which Fraction reads."""
+def _as_decimal(digits: str) -> str:
+    """`1,234.` as `1234.0`, a form that Fraction accepts."""
     plain = digits.replace(",", "")
     return plain + "0" if plain.endswith(".") else plain
 
 
 def _percent_of_unit(rest: str, strict: bool) -> bool | None:
-    r"""Whether the unit has a percent sign; None where `rest` is more than a unit.
+    r"""Whether the unit `rest` has a percent sign; None if `rest` is not a unit.
 
-    After a `\text{...}` letters are strict, except below a `/`: the unit of `3 \text{ m}/s` ends in
-    a second, but `3 \text{ if } x` is no 3.
+    Letters after a `\text{...}` follow the strict rule, except after a `/`: `3 \text{ m}/s` is a 3
+    with a unit, `3 \text{ if } x` is not.
     """
     spaced = rest[:1] in (" ", "(")
     rest = rest.strip()
@@ -132,9 +129,9 @@ def _percent_of_unit(rest: str, strict: bool) -> bool | None:
             percent = percent or "percent" in part.casefold()
             after_text = True
         elif part.isalpha():
-            if first and not _unit_word(part, spaced, strict):
+            if first and not _is_unit_word(part, spaced, strict):
                 return None
-            if after_text and not _unit_word(part, True, True):
+            if after_text and not _is_unit_word(part, True, True):
                 return None
             percent = percent or part.casefold() == "percent"
         elif part[0] == "^":
@@ -151,7 +148,7 @@ def _percent_of_unit(rest: str, strict: bool) -> bool | None:
     return percent
 
 
-def _unit_word(word: str, spaced: bool, strict: bool) -> bool:
+def _is_unit_word(word: str, spaced: bool, strict: bool) -> bool:
     word = word.casefold()
     if word in _SHORT_UNITS:
         return True
@@ -159,22 +156,22 @@ def _unit_word(word: str, spaced: bool, strict: bool) -> bool:
 
 
 def numbers_equal(first: WrittenNumber, second: WrittenNumber) -> bool:
-    """Equal as `verify` describes; symmetric."""
+    """Whether two numbers are equal by the rules in `verify`. Symmetric."""
     if first.percent == second.percent:
-        return _close(first, second)
+        return _is_close(first, second)
     percent, plain = (first, second) if first.percent else (second, first)
-    return _close(percent, plain) or _close(_hundredth(percent), plain)
+    return _is_close(percent, plain) or _is_close(_apply_percent(percent), plain)
 
 
-def _hundredth(number: WrittenNumber) -> WrittenNumber:
-    """Of 45 the decimal 0.45; fractions stay exact."""
+def _apply_percent(number: WrittenNumber) -> WrittenNumber:
+    """Divides by 100: 45 becomes the decimal 0.45; fractions stay exact."""
     places = number.places
     if places is None and number.value.denominator == 1:
         places = 0
     return WrittenNumber(number.value / 100, None if places is None else places + 2)
 
 
-def _close(first: WrittenNumber, second: WrittenNumber) -> bool:
+def _is_close(first: WrittenNumber, second: WrittenNumber) -> bool:
     if first.value == second.value:
         return True
     if first.places is None and second.places is None:
@@ -186,11 +183,11 @@ def _close(first: WrittenNumber, second: WrittenNumber) -> bool:
 
 
 def _rounds_to(value: Fraction, decimal: WrittenNumber) -> bool:
-    """Whether `value`, rounded half away from zero, is the decimal with all its digits."""
+    """Whether `value` rounds (half away from zero) to the decimal, at the decimal's precision."""
     if decimal.places is None or decimal.places <= 0:
         return False
     scale = 10**decimal.places
     digits = abs(decimal.value) * scale
-    if digits < 10 ** (ROUNDED_DIGITS - 1) or value * decimal.value < 0:
+    if digits < 10 ** (MIN_ROUNDED_DIGITS - 1) or value * decimal.value < 0:
         return False
     return math.floor(abs(value) * scale + Fraction(1, 2)) == digits

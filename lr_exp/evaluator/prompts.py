@@ -1,7 +1,6 @@
-r"""A question as the user's message of a chat. Knows the Qwen2.5-Math toolkit's wording; knows
-neither chat templates nor models. The system prompt is a setting (`evaluator.system_prompt`).
+r"""Builds the user message for a question, with the wording of the Qwen2.5-Math toolkit.
 
-A change here changes results: raise `version` of the benchmarks it touches.
+A change here changes results: raise `version` of the affected benchmarks.
 """
 
 from collections.abc import Sequence
@@ -10,19 +9,19 @@ from lr_exp.data.formats import LETTERS, Question
 
 
 def user_message(question: Question, shots: Sequence[Question] = ()) -> str:
-    r"""The message: worked examples, if any, and then the question, in a single turn.
+    r"""The few-shot examples, if any, followed by the question, as a single message.
 
-    As in the toolkit, an example is question, line break, answer; examples and question are
-    separated by a blank line. A multiple-choice question lists its options as `(A) ... (B) ...`
-    and asks for the letter (the toolkit leaves that to the system prompt's `\boxed{}`).
+    As in the toolkit, an example is the question, a line break and the solution; a blank line
+    separates examples and question. A multiple-choice question lists its options as `(A) ... (B)
+    ...` and requests the letter (the toolkit relies on the system prompt's `\boxed{}` for that).
 
     Raises ValueError for an example without an answer.
     """
-    examples = [f"{_ask(shot)}\n{worked_answer(shot)}" for shot in shots]
-    return "\n\n".join([*examples, _ask(question)])
+    examples = [f"{_question_text(shot)}\n{worked_answer(shot)}" for shot in shots]
+    return "\n\n".join([*examples, _question_text(question)])
 
 
-def _ask(question: Question) -> str:
+def _question_text(question: Question) -> str:
     if not question.choices:
         return question.text
     options = " ".join(
@@ -35,13 +34,13 @@ def _ask(question: Question) -> str:
 
 
 def worked_answer(shot: Question) -> str:
-    r"""A question's solution as text that ends in the answer in a `\boxed{}`.
+    r"""The question's solution, ending in the answer in a `\boxed{}`.
 
     Raises ValueError for a question without an answer.
     """
     if shot.answer is None:
-        raise ValueError(f"{shot.id} has no answer and cannot be a worked example")
+        raise ValueError(f"{shot.id} has no answer and cannot be a few-shot example")
     solution = shot.solution or ""
-    if "\\boxed" in solution:  # MATH's solutions end in a box of their own
+    if "\\boxed" in solution:  # MATH's solutions already box their answer
         return solution
     return f"{solution}\nThe answer is \\boxed{{{shot.answer}}}.".strip()

@@ -1,8 +1,7 @@
-"""Whether two expressions are equal, by math-verify.
+"""Compares two symbolic expressions with math-verify.
 
-Knows which texts are safe to evaluate and for how long; knows neither notations nor questions.
-Answers are hostile data, so what reaches math-verify is short, passed a screen against expressions
-that explode, and has a deadline on every thread.
+Answers are untrusted: expressions that are long or expensive to evaluate are rejected beforehand,
+and every comparison has a timeout, on any thread.
 """
 
 import ctypes
@@ -15,16 +14,16 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-_MAX_SYMBOLIC_CHARACTERS = 400  # handed to math-verify; the longest reference known has 230
-_SECONDS = 10  # for both parses and the comparison, which take milliseconds as a rule
-_MAX_EXPONENT = 3_000  # product of the numbers in one exponent, and through nested powers
+_MAX_CHARACTERS = 400  # the benchmarks' longest reference has 230
+_TIMEOUT_SECONDS = 10  # for parsing and comparing, which usually take milliseconds
+_MAX_EXPONENT = 3_000  # product of the numbers in an exponent and in the powers it is nested in
 _MAX_FACTORIAL = 1_000
-_MAX_DEPTH = 20  # of brackets; the parser takes seconds on hundreds, references have up to 4
+_MAX_DEPTH = 20  # of brackets; the parser takes seconds on hundreds, references have at most 4
 
-# math-verify warns that its own time-out, which needs the main thread, is off.
+# math-verify warns that its own timeout, which works on the main thread only, is disabled.
 logging.getLogger("math_verify").setLevel(logging.ERROR)
 
-# Functions that build matrices of any size, or take ages on a small one.
+# Functions that build matrices of any size, or are slow even on small ones.
 _MATRIX_FUNCTIONS = re.compile(
     r"eye|zeros|ones|hstack|vstack|nullspace|orthogonalize|diagonalize|eigen|svd|rref|rank"
 )
@@ -34,21 +33,21 @@ _SPECIAL = re.compile(r"\\(?:binom|choose|Gamma)")
 _LARGE_OR_POWER = re.compile(r"\d{5}|\d\s?\}?\s?(?:\^|\*\*)")
 _INTEGER = re.compile(r"\d+")
 _RUN = re.compile(r"\\[A-Za-z]+|\d+|.")
-_POWER_ABOVE = re.compile(r"\s*(?:\^|\*\*)")
+_NEXT_POWER = re.compile(r"\s*(?:\^|\*\*)")
 _OPENING, _CLOSING = "({[", ")}]"
 
 
 def symbolically_equal(gold: str, answer: str) -> bool:
-    if _may_explode(gold) or _may_explode(answer):
+    """Whether two expressions are equal; False if either is invalid or too expensive to compare."""
+    if _is_expensive(gold) or _is_expensive(answer):
         return False
-    # Importing sympy takes a second; most answers never come here.
+    # Imported here because sympy takes a second to import, and most answers do not need it.
     from latex2sympy2_extended import NormalizationConfig
     from math_verify import LatexExtractionConfig, parse
     from math_verify import verify as math_verify
 
-    # No boxes: their patterns backtrack, and `$...$` around the whole already anchors it (without
-    # an anchor, "1/2 ..." is read as 1).
-    # Its units go too far: they make 2 of `2ab` and 6 of `6m`.
+    # boxed: its patterns backtrack, and the `$...$` below already anchors the expression (without
+    # an anchor, "1/2 ..." is parsed as 1). units: it reduces `2ab` to 2 and `6m` to 6.
     notation = NormalizationConfig(
         basic_latex=True,
         units=False,
@@ -69,7 +68,7 @@ def symbolically_equal(gold: str, answer: str) -> bool:
         )
 
     try:
-        with _deadline(_SECONDS):
+        with _time_limit(_TIMEOUT_SECONDS):
             golds = parsed(gold)
             answers = parsed(answer) if golds else []
             return bool(golds and answers) and bool(
@@ -81,76 +80,76 @@ def symbolically_equal(gold: str, answer: str) -> bool:
                     raise_on_error=True,
                 )
             )
-    # Whatever sympy makes of a model's answer, the answer is wrong and the run goes on.
-    except (Exception, _OutOfTime):
+    # An answer that makes sympy fail is wrong, and must not end the run.
+    except (Exception, _TimeLimitExceeded):
         return False
 
 
-class _OutOfTime(BaseException):
-    """No Exception, so that the handlers of sympy and math-verify let it pass."""
+class _TimeLimitExceeded(BaseException):
+    """A BaseException, so that `except Exception` in sympy and math-verify does not catch it."""
 
 
 @contextmanager
-def _deadline(seconds: float) -> Iterator[None]:
-    """Raise _OutOfTime in this thread after `seconds`, and again every second until it is over.
+def _time_limit(seconds: float) -> Iterator[None]:
+    """Raises _TimeLimitExceeded in this thread after `seconds`, and every second from then on.
 
-    Again, because Python drops what is raised while it runs a finalizer.
+    It repeats because Python drops exceptions raised inside a finalizer.
     """
-    main = threading.current_thread() is threading.main_thread()
-    by_alarm = hasattr(signal, "SIGALRM") and main
-    with _alarm(seconds) if by_alarm else _watch(seconds):
+    is_main_thread = threading.current_thread() is threading.main_thread()
+    use_signal = hasattr(signal, "SIGALRM") and is_main_thread
+    with _limit_by_signal(seconds) if use_signal else _limit_by_thread(seconds):
         yield
 
 
 @contextmanager
-def _alarm(seconds: float) -> Iterator[None]:
-    """The deadline by a signal, which reaches the main thread only."""
-    over = False
+def _limit_by_signal(seconds: float) -> Iterator[None]:
+    """Raises from a signal handler, which works on the main thread only."""
+    is_done = False
 
-    def ring(*_: object) -> None:
-        if not over:
-            raise _OutOfTime
+    def on_alarm(*_: object) -> None:
+        if not is_done:
+            raise _TimeLimitExceeded
 
-    handler = signal.signal(signal.SIGALRM, ring)
+    handler = signal.signal(signal.SIGALRM, on_alarm)
     try:
         signal.setitimer(signal.ITIMER_REAL, seconds, 1)
         try:
             yield
         finally:
-            over = True  # from here on an alarm is late, and must not raise
+            is_done = True  # a later alarm must not raise
     finally:
         signal.setitimer(signal.ITIMER_REAL, 0)
         signal.signal(signal.SIGALRM, handler)
 
 
 @contextmanager
-def _watch(seconds: float) -> Iterator[None]:
-    """The deadline by a second thread, which has the interpreter raise in this one.
+def _limit_by_thread(seconds: float) -> Iterator[None]:
+    """Raises in this thread from a second thread, with PyThreadState_SetAsyncExc.
 
-    A hook on calls (`sys.setprofile`) slows sympy threefold, and never sees a loop without calls.
+    A call hook (`sys.setprofile`) would slow sympy threefold and miss loops without calls.
     """
-    watched = ctypes.c_ulong(threading.get_ident())
-    over = threading.Event()
-    lock = threading.Lock()  # what is raised, is raised before `over`
+    caller = ctypes.c_ulong(threading.get_ident())
+    is_done = threading.Event()
+    lock = threading.Lock()  # nothing is raised after `is_done` is set
 
     def watch() -> None:
         wait = seconds
-        while not over.wait(wait):
+        while not is_done.wait(wait):
             with lock:
-                if not over.is_set():
-                    _raise_in_thread(watched, ctypes.py_object(_OutOfTime))
+                if not is_done.is_set():
+                    _raise_in_thread(caller, ctypes.py_object(_TimeLimitExceeded))
             wait = 1
 
     def stop() -> None:
         with lock:
-            over.set()
-        _raise_in_thread(watched, None)  # takes back what has not arrived yet
+            is_done.set()
+        _raise_in_thread(caller, None)  # cancels an exception that is still pending
 
     try:
         threading.Thread(target=watch, daemon=True).start()
         yield
     finally:
-        # What is raised comes a second apart: if the first clean-up is hit, the second is not.
+        # Exceptions are a second apart: at most one of the two calls is interrupted.
         try:
             stop()
         finally:
@@ -160,14 +159,14 @@ def _watch(seconds: float) -> Iterator[None]:
 _raise_in_thread = ctypes.pythonapi.PyThreadState_SetAsyncExc
 
 
-def _may_explode(text: str) -> bool:
-    """Whether evaluating `text` might not end: a cheap look at its powers and factorials.
+def _is_expensive(text: str) -> bool:
+    """Whether evaluating `text` might not terminate, judged by its powers and factorials.
 
-    A power of integers is one uninterruptible operation, so no deadline helps against
-    `9^{9^{9^9}}`. Too careful rather than too lax: it runs only where plainer comparisons failed.
-    Quadratic in the length, which is at most 400.
+    Python cannot interrupt a power of integers, so a timeout does not help with `9^{9^{9^9}}`. Errs
+    on the side of True, since it runs only after the simpler comparisons failed. Quadratic in the
+    length, which is at most 400.
     """
-    if len(text) > _MAX_SYMBOLIC_CHARACTERS or _depth(text) > _MAX_DEPTH:
+    if len(text) > _MAX_CHARACTERS or _depth(text) > _MAX_DEPTH:
         return True
     if _MATRIX_FUNCTIONS.search(text) or _LONG_EXPONENT.search(text):
         return True
@@ -176,31 +175,31 @@ def _may_explode(text: str) -> bool:
     if _SPECIAL.search(text) and _LARGE_OR_POWER.search(text):
         return True
     return _growth(text) > _MAX_EXPONENT or any(
-        _explosive_factorial(text[_operand_start(text, mark.start()) : mark.start()])
+        _is_expensive_factorial(text[_operand_start(text, mark.start()) : mark.start()])
         for mark in re.finditer("!", text)
     )
 
 
 def _depth(text: str) -> int:
-    """The deepest nesting of brackets, whether or not they are closed."""
+    """The deepest nesting of brackets, closed or not."""
     depth = deepest = 0
     for character in text:
-        depth = max(0, depth + _step(character))
+        depth = max(0, depth + _depth_change(character))
         deepest = max(deepest, depth)
     return deepest
 
 
-def _step(character: str) -> int:
+def _depth_change(character: str) -> int:
     return (character in _OPENING) - (character in _CLOSING)
 
 
-def _explosive_factorial(operand: str) -> bool:
+def _is_expensive_factorial(operand: str) -> bool:
     return "!" in operand or bool(_POWER_MARK.search(operand)) or _product(operand) > _MAX_FACTORIAL
 
 
 def _growth(text: str) -> float:
-    """The largest product of exponents that stand above one another; inf for a numeric tower."""
-    powers: list[tuple[int, float]] = []  # where each mark stands, and the growth of its power
+    """The largest product of nested exponents; inf for a tower of numbers."""
+    powers: list[tuple[int, float]] = []  # position and growth of each power
     for mark in _POWER_MARK.finditer(text):
         exponent = text[mark.end() : _operand_end(text, mark.end())]
         tower = _POWER_MARK.search(exponent)
@@ -219,7 +218,7 @@ def _growth(text: str) -> float:
 
 
 def _product(text: str) -> float:
-    """Product of the integers in `text` (1 without any), at least as large as their sum."""
+    """Product of the integers in `text`, each at least 2 so as to bound the sum; 1 if none."""
     result = 1.0
     for integer in _INTEGER.findall(text):
         result *= float(max(2, int(integer))) if len(integer) < 10 else math.inf
@@ -227,7 +226,7 @@ def _product(text: str) -> float:
 
 
 def _operand_end(text: str, start: int) -> int:
-    """The end of what follows an operator: a sign, a group or run, and all powers above it."""
+    """The end of the operand at `start`: signs, a group or a run, and all its exponents."""
     position = start
     while True:
         while position < len(text) and text[position] in " +-":
@@ -235,20 +234,20 @@ def _operand_end(text: str, start: int) -> int:
         if position < len(text) and text[position] in _OPENING:
             depth = 0
             while position < len(text):
-                depth += _step(text[position])
+                depth += _depth_change(text[position])
                 position += 1
                 if depth == 0:
                     break
         elif run := _RUN.match(text, position):
             position = run.end()
-        above = _POWER_ABOVE.match(text, position)
-        if above is None or above.end() == len(text):
+        power = _NEXT_POWER.match(text, position)
+        if power is None or power.end() == len(text):
             return position
-        position = above.end()
+        position = power.end()
 
 
 def _operand_start(text: str, end: int) -> int:
-    """The start of what an operator follows: a group or a run, with the factorials on it."""
+    """The start of the operand that ends at `end`: a group or a run, and its factorials."""
     position = end
     while position > 0 and text[position - 1] in " !":
         position -= 1
@@ -256,7 +255,7 @@ def _operand_start(text: str, end: int) -> int:
         depth = 0
         while position > 0:
             position -= 1
-            depth += _step(text[position])
+            depth += _depth_change(text[position])
             if depth == 0:
                 break
     else:

@@ -1,8 +1,6 @@
-"""Whether an extracted answer equals the reference. The second of three grading steps.
+"""Grading, part 2 of 3: verify whether an extracted answer equals the reference.
 
-Knows the order of comparisons, in which the first "yes" counts: the same text after normalizing
-LaTeX; the same number; the same words; the same expression. Knows neither models nor how each
-comparison is made.
+Comparisons in this order: as normalized LaTeX, as numbers, as words, as symbolic expressions.
 """
 
 from collections.abc import Sequence
@@ -21,15 +19,15 @@ from lr_exp.evaluator.normalize import (
 from lr_exp.evaluator.numbers import numbers_equal, parse_number
 from lr_exp.evaluator.symbolic import symbolically_equal
 
-_MAX_CHARACTERS = 2_000  # of an answer; a longer one is compared as text only
+_MAX_CHARACTERS = 2_000  # longer answers are compared as plain text only
 
 
 def check_reference(reference: str, kind: str, choices: Sequence[str] = ()) -> None:
-    """Raise UserError for a reference that no answer could ever be compared with.
+    """Raises UserError for an invalid reference.
 
-    kind `number`: it must be a number; `choice`: a letter of one of the options; `math`: it must
-    hold something, with balanced braces. A `math` reference that math-verify cannot parse (a
-    time, a name, `f(x)=ax+b, where ...`) is legitimate and is compared as text.
+    For kind `number` it must be a number; for `choice` the letter of an option; for `math` it must
+    be non-empty, with balanced braces. A `math` reference that math-verify cannot parse (a time, a
+    name, `f(x)=ax+b, where ...`) is valid and is compared as text.
     """
     text = normalize(reference)
     if not text:
@@ -49,29 +47,29 @@ def check_reference(reference: str, kind: str, choices: Sequence[str] = ()) -> N
 
 
 def verify(extracted: str | None, reference: str, kind: str, choices: Sequence[str] = ()) -> bool:
-    r"""Whether the extracted answer is right.
+    r"""Whether the extracted answer is correct.
 
-    Numbers are compared as numbers: `1,234`, `1234.0`, `\$1234` and `1234 dollars` are the same.
-    Two integers must be equal. A decimal equals a number within a relative 1e-4, or one that
-    rounds to it if it shows three significant digits (`0.667` is 2/3, `0.67` is not). If exactly
-    one side has a percent sign it may be read or overlooked, as in the toolkit (`9\%` is 9 and
-    0.09); the toolkit also takes 900 for 9 without any sign, which is not done here.
-    A choice is right by its letter, or by its text where no other option has the same.
+    Numbers are compared by value: `1,234`, `1234.0`, `\$1234` and `1234 dollars` are equal. Two
+    integers must be exactly equal. A decimal equals any number within a relative 1e-4, and any that
+    rounds to it if it has at least three significant digits (`0.667` is 2/3, `0.67` is not). If
+    only one side has a percent sign, it may be applied or ignored, as in the toolkit (`9\%` is 9
+    and 0.09). Without a percent sign 900 is not 9, unlike in the toolkit.
+    A choice is identified by its letter, or by its text if no other option has the same text.
 
-    Raises UserError for a broken reference; whatever goes wrong with the answer makes it wrong.
+    Raises UserError for an invalid reference. An answer that cannot be parsed is wrong.
     """
     check_reference(reference, kind, choices)
     if extracted is None or not extracted.strip():
         return False
     try:
         return matches(extracted, reference, kind, choices)
-    # One strange answer among thousands must not end a run: it is wrong, and it is kept.
+    # One malformed answer among thousands must not end the run.
     except Exception:
         return False
 
 
 def matches(extracted: str, reference: str, kind: str, choices: Sequence[str] = ()) -> bool:
-    """`verify` for a checked reference and an answer; what goes wrong with the answer raises."""
+    """As `verify`, for a valid reference and a non-empty answer, but lets exceptions through."""
     if len(extracted) > _MAX_CHARACTERS:
         return extracted.strip() == reference.strip()
     if kind == "choice":
@@ -96,7 +94,7 @@ def _same_choice(extracted: str, letter: str, choices: Sequence[str]) -> bool:
     answer = compact(normalize(extracted))
     texts = [compact(normalize(choice)) for choice in choices]
     index = LETTERS.index(letter)
-    if len(answer) > 1 and answer in texts:  # the text of an option, even if it begins like `(A)`
+    if len(answer) > 1 and answer in texts:  # an option's text, even if it starts with a letter
         return texts.count(answer) == 1 and texts.index(answer) == index
     stated = choice_letter(extracted, choices)
     if stated is not None:

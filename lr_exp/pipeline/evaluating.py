@@ -155,18 +155,15 @@ class EvaluatorStages:
             if decoder == "contrastive":
                 pair = {"amateur": self._context.models.amateur(), "shared": run.shared}
             adapter = tuned.adapter if tuned else None
-            with self._context.models.generating("evaluator", adapter, who) as (
-                language_model,
-                generate,
-            ):
+            models = self._context.models
+            with models.generating("evaluator", adapter, who) as (language_model, generate):
                 return answer.answer(
                     questions,
                     language_model,
                     folder,
+                    answer.AnswerSettings(shots=shots, **settings),
                     generate=generate,
                     name=f"{benchmark.name} ({name}{suffix})",
-                    shots=shots,
-                    **settings,
                     **pair,
                 )
 
