@@ -104,7 +104,7 @@ def test_an_error_of_one_rank_is_raised_on_all_and_they_stay_in_step(results):
             f"questions: rank 1 on {HOST} has 1, but rank 0 on {HOST} has 0."
         )
         assert errors["disk"].startswith("the disk of the store ")
-        assert "What was finished is kept" in errors["disk"]
+        assert "Finished work is kept" in errors["disk"]
         assert errors["jobs"] == "no prompt fits"
         assert errors["store"].startswith(f"rank 1 on {HOST}: the store ")
         assert errors["store"].endswith("set store= to a folder that all hosts see.")

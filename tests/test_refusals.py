@@ -773,15 +773,15 @@ STORES = [
     Case(
         "stores: a file",
         "store={here}/file",
-        "the store {here}/file cannot be written",
-        "set store= to a folder",
+        "the store {here}/file is not writable",
+        "Set store= to a writable folder",
         text("file", ""),
     ),
     Case(
         "stores: inside a file",
         "store={here}/file/store",
-        "the store {here}/file/store cannot be written",
-        "set store= to a folder",
+        "the store {here}/file/store is not writable",
+        "Set store= to a writable folder",
         text("file", ""),
     ),
     Case(
@@ -807,14 +807,14 @@ STORES = [
         "stores: list a folder that is not there",
         "--store {here}/nowhere list",
         "{here}/nowhere",
-        "give the store with --store",
+        "Set --store to",
         program="store",
     ),
     Case(
         "stores: verify a file",
         "--store {here}/file verify",
         "{here}/file",
-        "give the store with --store",
+        "Set --store to",
         text("file", ""),
         "store",
     ),
@@ -822,7 +822,7 @@ STORES = [
         "stores: prune by runs that are not there",
         "--store {here} prune {here}/nowhere --yes",
         "{here}/nowhere",
-        "no run in it or below it",
+        "there is no run in or below this folder",
         program="store",
     ),
 ]
@@ -1215,7 +1215,7 @@ def test_a_broken_adapter_or_manifest_is_told_and_made_again(
 def test_a_store_that_cannot_be_written(program, tmp_path):
     (tmp_path / "store").mkdir(mode=0o500)
     outcome = program(*MICRO, "stages=[sample]")
-    assert f"the store {tmp_path / 'store'} cannot be written" in outcome.error
+    assert f"the store {tmp_path / 'store'} is not writable" in outcome.error
     assert not outcome.has_summary
 
 
