@@ -23,7 +23,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from bench.machine import describe
-from lr_exp.micro.world import drawn
+from lr_exp.micro.world import iter_problems
 from lr_exp.sampler.supervision import FILE
 from lr_exp.store.shards import count_rows, shard_paths
 
@@ -87,7 +87,7 @@ def write_questions(path: Path, count: int) -> None:
     schema = pa.schema([(name, pa.string()) for name in _COLUMNS])
     rows: list[dict[str, str]] = []
     with pq.ParquetWriter(path, schema) as file:
-        for problem in drawn(_FAMILY, count, 0, "train"):
+        for problem in iter_problems(_FAMILY, count, 0, "train"):
             rows.append({name: getattr(problem, name) for name in _COLUMNS})
             if len(rows) == _ROWS:
                 file.write_table(pa.Table.from_pylist(rows, schema=schema))

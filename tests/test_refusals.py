@@ -135,7 +135,7 @@ SETTINGS = [
         "more questions than there can be",
         "data.count=2000000000",
         "data.count=2000000000",
-        "ask for fewer",
+        "the maximum is 100,000",
     ),
     setting("no question", "data.max_questions=0", "data.max_questions=0", "1 or more, or null"),
     setting("an unknown key", "betta=0.4", "'betta'", "Did you mean 'beta'?"),
@@ -508,18 +508,18 @@ DATA = [
     second_line(
         "no number", '{"question": "Q", "answer": NaN}', "not JSON", "Write one object a line"
     ),
-    second_line("no question", {"query": "Q"}, "no `question`", "the keys there are: query"),
-    second_line("a question that is null", {"question": None}, "`question`", "must be a text"),
-    second_line("a question that is a number", {"question": 7}, "`question`", "must be a text"),
-    second_line("an empty question", {"question": " "}, "`question`", "not empty"),
+    second_line("no question", {"query": "Q"}, "no `question`", "the keys are: query"),
+    second_line("a question that is null", {"question": None}, "`question`", "non-empty string"),
+    second_line("a question that is a number", {"question": 7}, "`question`", "non-empty string"),
+    second_line("an empty question", {"question": " "}, "`question`", "non-empty string"),
     second_line(
         "an answer that is a list",
         {**QUESTION, "answer": [1]},
         "`answer`",
-        "must be a text or a number",
+        "must be a string or a number",
     ),
     second_line(
-        "a solution that is a number", {**QUESTION, "solution": 1}, "`solution`", "must be a text"
+        "a solution that is a number", {**QUESTION, "solution": 1}, "`solution`", "must be a string"
     ),
     second_line(
         "half a character", {"question": "\ud83d?"}, "`question`", "half of a surrogate pair"
@@ -596,7 +596,7 @@ DATA = [
         "data: a set without a path",
         "data=svamp data.path=null",
         "`path` is missing",
-        "set data.path",
+        "Set data.path",
     ),
 ]
 
