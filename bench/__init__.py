@@ -1,1 +1,1 @@
-"""The benchmark: this project's paths against the published loops. Run as `python -m bench`."""
+"""Speed and memory benchmarks against the published loops: `python -m bench`."""

@@ -1,4 +1,4 @@
-"""The program: `python -m bench`. Knows its words and where figures go."""
+"""Compares speed and memory with the published loops, or times a geometry of the paper."""
 
 import argparse
 import json
@@ -9,99 +9,102 @@ from pathlib import Path
 from typing import Any
 
 from bench import on_device, parts, stages, tables
-from bench.machine import as_dict, describe, highest, peaks
+from bench.machine import describe, highest, peaks
 from bench.pairs import device_dtype, is_installed
 from lr_exp.errors import UserError, guard_tracebacks, print_error
 from lr_exp.models.devices import resolve_device
 
 log = logging.getLogger("bench")
 
-_SIZES = ("repeats", "questions", "batch_size", "step_size")  # that words may change
+_SIZE_OPTIONS = ("repeats", "questions", "batch_size", "step_size")
 
 
 def main(words: list[str] | None = None) -> int:
-    """Measures what the words ask for; returns the exit status."""
-    asked = _parser().parse_args(words)
+    """Runs the benchmark of a command line; returns the exit status."""
+    args = _parser().parse_args(words)
     logging.basicConfig(level=logging.WARNING, format="%(message)s")
     logging.getLogger("bench").setLevel(logging.INFO)
-    stages.quiet()
-    stages.threads(asked.threads)
+    stages.silence()
+    stages.set_threads(args.threads)
     try:
-        if asked.geometry:
-            _geometry(asked)
+        if args.geometry:
+            _time_geometry(args)
         else:
-            _compare(asked)
+            _compare(args)
     except UserError as error:
         print_error(error)
         return 1
     return 0
 
 
-def _compare(asked: argparse.Namespace) -> None:
-    sizes = parts.QUICK if asked.quick else parts.Sizes()
-    given = {name: getattr(asked, name) for name in _SIZES}
-    sizes = replace(sizes, **{name: value for name, value in given.items() if value is not None})
-    names = [name for name in asked.pairs if is_installed(name)]
-    for name in set(asked.pairs) - set(names):
-        log.warning("%s is not installed and left out (make smollm2)", name)
-    size = 256 if asked.quick else 1536
+def _compare(args: argparse.Namespace) -> None:
+    sizes = parts.QUICK if args.quick else parts.Sizes()
+    changes = {name: getattr(args, name) for name in _SIZE_OPTIONS}
+    sizes = replace(sizes, **{name: value for name, value in changes.items() if value is not None})
+    names = [name for name in args.pairs if is_installed(name)]
+    for name in set(args.pairs) - set(names):
+        log.warning("skipping %s, which is not installed (make smollm2)", name)
+    size = 256 if args.quick else 1536
     before = peaks("cpu", "float32", size=size)
-    figures = parts.run(parts.Bench(sizes, asked.data, asked.threads), names, asked.only)
+    measured = parts.run(parts.Bench(sizes, args.data, args.threads), names, args.only)
     limits = highest(before, peaks("cpu", "float32", size=size))
-    parts.with_floors(figures, limits)
-    found: dict[str, Any] = {
+    parts.add_floors(measured, limits)
+    results: dict[str, Any] = {
         "machine": describe(),
-        "limits": as_dict(limits),
+        "limits": asdict(limits),
         "sizes": asdict(sizes),
-        "parts": figures,
+        "parts": measured,
     }
-    text = tables.markdown(found)
-    asked.out.mkdir(parents=True, exist_ok=True)
-    (asked.out / "bench.json").write_text(json.dumps(found, indent=2) + "\n", "utf-8")
-    (asked.out / "bench.md").write_text(text, "utf-8")
-    if asked.readme:
-        tables.into_document(asked.readme, text)
+    text = tables.markdown(results)
+    args.out.mkdir(parents=True, exist_ok=True)
+    (args.out / "bench.json").write_text(json.dumps(results, indent=2) + "\n", "utf-8")
+    (args.out / "bench.md").write_text(text, "utf-8")
+    if args.readme:
+        tables.insert_into_document(args.readme, text)
     print(text)
 
 
-def _geometry(asked: argparse.Namespace) -> None:
-    device = resolve_device(asked.device)
-    found = on_device.run(
-        asked.geometry,
-        device=device,
-        dtype=asked.dtype or device_dtype(device),
-        questions=asked.questions or 1000,
-        steps=asked.steps,
-        batch_size=asked.batch_size or 500,
-        tokens_per_pass=asked.tokens_per_pass,
-        new_tokens=asked.new_tokens,
-        data=asked.data,
-        step_size=asked.step_size or 16,
+def _time_geometry(args: argparse.Namespace) -> None:
+    device = resolve_device(args.device)
+    sizes = on_device.Sizes(
+        questions=args.questions or 1000,
+        steps=args.steps,
+        batch_size=args.batch_size or 500,
+        step_size=args.step_size or 16,
+        tokens_per_pass=args.tokens_per_pass,
+        new_tokens=args.new_tokens,
     )
-    asked.out.mkdir(parents=True, exist_ok=True)
-    place = asked.out / f"{asked.geometry}.json"
-    place.write_text(json.dumps(found, indent=2) + "\n", "utf-8")
-    print(on_device.lines(found))
+    results = on_device.run(
+        args.geometry,
+        sizes,
+        device=device,
+        dtype=args.dtype or device_dtype(device),
+        data=args.data,
+    )
+    args.out.mkdir(parents=True, exist_ok=True)
+    path = args.out / f"{args.geometry}.json"
+    path.write_text(json.dumps(results, indent=2) + "\n", "utf-8")
+    print(on_device.report(results))
 
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__)
     add = parser.add_argument
-    add("--only", nargs="+", choices=parts.PARTS, default=list(parts.PARTS), help="these parts")
+    add("--only", nargs="+", choices=parts.PARTS, default=list(parts.PARTS), help="parts to run")
     add("--pairs", nargs="+", choices=("micro", "smollm2"), default=["micro", "smollm2"])
-    add("--quick", action="store_true", help="tiny sizes, to see that it runs")
-    add("--repeats", type=int, help="of each comparison")
-    add("--questions", type=int, help="of our side in a repeat; with --geometry, all (1000)")
-    add("--batch-size", type=int, help="questions of a batch (with --geometry 500)")
-    add("--step-size", type=int, help="kept steps of an optimizer step (16)")
-    add("--threads", type=int, help="that torch computes with")
-    add("--data", metavar="FOLDER", help="hub data sets; GSM8K's questions are then asked")
-    add("--out", type=Path, default=Path("runs/bench"), help="folder of bench.json and bench.md")
-    add("--readme", type=Path, help="document whose table is replaced, between its markers")
+    add("--quick", action="store_true", help="tiny sizes, as a smoke test")
+    add("--repeats", type=int, help="repeats of each comparison")
+    add("--questions", type=int, help="per repeat of our side; with --geometry, in all (1000)")
+    add("--batch-size", type=int, help="questions per batch (with --geometry: 500)")
+    add("--step-size", type=int, help="kept steps per optimizer step (16)")
+    add("--threads", type=int, help="torch's threads")
+    add("--data", metavar="FOLDER", help="hub data sets; uses the questions of GSM8K")
+    add("--out", type=Path, default=Path("runs/bench"), help="folder for bench.json and bench.md")
+    add("--readme", type=Path, help="document in which to replace the table between the markers")
     add(
         "--geometry",
         choices=("qwen_math_1_5b", "qwen_math_7b", "tiny"),
-        help="the paper's run with random weights of this geometry instead",
+        help="time the paper's run with random weights of this geometry instead",
     )
     add("--device", default="auto", help="with --geometry")
     add("--dtype", help="with --geometry (bfloat16 on a GPU)")

@@ -1,7 +1,7 @@
-"""What is measured in a process of its own: memory, and how work grows with the questions.
+"""Measurements that need a process of their own: peak memory and scaling with the questions.
 
-Run by `measure.in_child` as `python -m bench.child TASK ARGUMENTS`; prints one JSON object. Memory
-is the growth of the largest resident set over what the process held with its models loaded.
+`measure.run_in_child` starts `python -m bench.child TASK ARGUMENTS`, which prints one JSON object.
+Memory is the growth of the peak resident set after the models were loaded.
 """
 
 import json
@@ -20,7 +20,7 @@ from lr_exp.inference.memory import peak_memory_bytes, reset_peak_memory
 def sampling(
     pair: str, side: str, rows: int, new_tokens: int, data: str | None
 ) -> dict[str, float]:
-    """Peak of sampling with `rows` rows in a pass: questions on our side, prefixes on the other."""
+    """Peak memory of sampling with `rows` rows per pass (plain: prefixes; ours: questions)."""
     loaded = load_pair(pair, rows, data)
 
     def work(folder: Path) -> None:
@@ -36,7 +36,7 @@ def sampling(
 def training(
     pair: str, side: str, batch_size: int, new_tokens: int, kept: int, data: str | None
 ) -> dict[str, float]:
-    """Peak of two optimizer steps of `batch_size` kept steps."""
+    """Peak memory of two optimizer steps of `batch_size` kept steps."""
     loaded = load_pair(pair, 8, data)
     supervision = stages.synthetic(loaded, new_tokens=new_tokens, kept=kept)
 
@@ -52,15 +52,15 @@ def training(
 def scaling(
     pair: str, count: int, new_tokens: int, batch_size: int, data: str | None
 ) -> dict[str, float]:
-    """Sampling of so many questions: seconds a question, and memory."""
+    """Seconds per question and peak memory of sampling `count` questions."""
     loaded = load_pair(pair, count, data)
     start = time.perf_counter()
-    grown = _growth(
+    growth = _growth(
         lambda folder: (
             stages.sample(loaded, folder, new_tokens=new_tokens, batch_size=batch_size) and None
         )
     )
-    return {**grown, "seconds": (time.perf_counter() - start) / count}
+    return {**growth, "seconds": (time.perf_counter() - start) / count}
 
 
 _TASKS: dict[str, Callable[..., dict[str, float]]] = {
@@ -79,12 +79,12 @@ def _growth(work: Callable[[Path], None]) -> dict[str, float]:
 
 
 def main() -> None:
-    """Runs the task that the command line names."""
+    """Runs the task named on the command line."""
     task, arguments = sys.argv[1:]
-    told: dict[str, Any] = json.loads(arguments)
-    stages.quiet()
-    stages.threads(told.pop("threads"))
-    print(json.dumps(_TASKS[task](**told)))
+    options: dict[str, Any] = json.loads(arguments)
+    stages.silence()
+    stages.set_threads(options.pop("threads"))
+    print(json.dumps(_TASKS[task](**options)))
 
 
 if __name__ == "__main__":

@@ -1,11 +1,11 @@
-"""What each stage must compute and move at least, from sizes alone.
+"""Minimum computation and memory traffic of each stage, from model shapes and token counts.
 
-Knows models' shapes and counts of tokens. Operations are those of the matrix products with weights
-and of attention; bytes are weights and, in decoding, the keys and values that every token reads.
+Counts the operations of matrix products with weights and of attention, and the bytes of weights
+and, in decoding, of the keys and values that every token reads.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from bench.machine import Peaks
@@ -14,7 +14,7 @@ from lr_exp.models.loading import LanguageModel
 
 @dataclass(frozen=True)
 class Cost:
-    """Work of a stage."""
+    """Work of a stage: floating point operations and bytes read."""
 
     flops: float
     bytes: float
@@ -26,24 +26,24 @@ class Cost:
         return Cost(self.flops / count, self.bytes / count)
 
     def floor_seconds(self, limits: Peaks) -> float:
-        """The least time that the device needs: the slower of computing and moving."""
+        """Minimum time on a device: the slower of computation and memory traffic."""
         return max(self.flops / limits.flops, self.bytes / limits.bytes)
 
 
 @dataclass(frozen=True)
 class Shape:
-    """A model's sizes."""
+    """Sizes of a model."""
 
     layers: int
-    layer_weights: float  # of one layer's matrices
-    head_weights: int  # of the projection to the vocabulary
-    attention_width: int  # heads x their width
-    cache_width: int  # numbers that a token keeps in a layer
+    layer_weights: float  # in the matrices of one layer
+    head_weights: int  # in the output projection
+    attention_width: int  # heads x head width
+    cache_width: int  # cached numbers per token and layer
     item_bytes: int
 
 
-def shape(model: LanguageModel) -> Shape:
-    """The sizes of a loaded model."""
+def shape_of(model: LanguageModel) -> Shape:
+    """Sizes of a loaded model."""
     config: Any = model.model.config
     head_dim = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
     layers = model.model.get_decoder().layers
@@ -59,45 +59,47 @@ def shape(model: LanguageModel) -> Shape:
     )
 
 
-def reading(one: Shape, lengths: Sequence[int], reads: int, passes: float) -> Cost:
-    """Forward passes over sequences of these lengths, with logits at `reads` places."""
+def reading(shape: Shape, lengths: Sequence[int], reads: int, passes: float) -> Cost:
+    """Forward passes over sequences of these lengths, with logits at `reads` positions."""
     tokens = sum(lengths)
-    # A token attends to half of its sequence on average: two products of that width.
-    attention = sum(4 * one.attention_width * n * n / 2 for n in lengths) * one.layers
-    weights = one.layers * one.layer_weights
+    # A token attends to half of its sequence on average, in two matrix products.
+    attention = sum(4 * shape.attention_width * n * n / 2 for n in lengths) * shape.layers
+    weights = shape.layers * shape.layer_weights
     return Cost(
-        flops=2 * weights * tokens + attention + 2 * one.head_weights * reads,
-        bytes=passes * one.item_bytes * (weights + one.head_weights),
+        flops=2 * weights * tokens + attention + 2 * shape.head_weights * reads,
+        bytes=passes * shape.item_bytes * (weights + shape.head_weights),
     )
 
 
-def decoding(one: Shape, batches: Sequence[Sequence[tuple[int, int]]]) -> Cost:
-    """Batches that read their prompts and then write, a token of every row at a time.
+def decoding(shape: Shape, batches: Sequence[Sequence[tuple[int, int]]]) -> Cost:
+    """Decoding of batches, one token of every row at a time.
 
     Args:
-        batches: of each the rows' lengths: of the prompt, and of what was written.
+        shape: of the model.
+        batches: each row's prompt length and number of new tokens, by batch.
     """
     rows = [row for batch in batches for row in batch]
-    passes = sum(max(written for _, written in batch) for batch in batches)
-    written = sum(written for _, written in rows)
-    ops = reading(one, [prompt + new for prompt, new in rows], written, passes)
-    per_token = one.layers * one.cache_width * one.item_bytes
+    passes = sum(max(new for _, new in batch) for batch in batches)
+    new_tokens = sum(new for _, new in rows)
+    read = reading(shape, [prompt + new for prompt, new in rows], new_tokens, passes)
+    per_token = shape.layers * shape.cache_width * shape.item_bytes
     cache = sum(per_token * (prompt * new + new**2 / 2) for prompt, new in rows)
-    return ops + Cost(0.0, cache)
+    return read + Cost(0.0, cache)
 
 
 def scoring(
     expert: LanguageModel, amateur: LanguageModel, lengths: Sequence[int], steps: int, passes: int
 ) -> Cost:
-    """Both models read every trajectory; layers that they share are read once."""
-    whole = reading(shape(expert), lengths, steps, passes)
-    other = shape(amateur)
-    alone = other.layers - (amateur.shared_layers if amateur.shared_with is expert.model else 0)
-    rest = Shape(**{**vars(other), "layers": alone})
-    return whole + reading(rest, lengths, steps, passes)
+    """Both models read every trajectory; layers that they share count once."""
+    own_layers = shape_of(amateur)
+    if amateur.shared_with is expert.model:
+        own_layers = replace(own_layers, layers=own_layers.layers - amateur.shared_layers)
+    return reading(shape_of(expert), lengths, steps, passes) + reading(
+        own_layers, lengths, steps, passes
+    )
 
 
-def training(one: Shape, lengths: Sequence[int], reads: int, passes: float) -> Cost:
-    """Forward and backward through frozen weights: each product once more for its input."""
-    forward = reading(one, lengths, reads, passes)
+def training(shape: Shape, lengths: Sequence[int], reads: int, passes: float) -> Cost:
+    """Forward and backward through frozen weights: each product again, for its input's gradient."""
+    forward = reading(shape, lengths, reads, passes)
     return forward + forward

@@ -1,13 +1,12 @@
-"""The machine: what it is, and what it can do at most.
+"""Description and peak performance of the machine.
 
-Knows the operating system and torch. Peaks of known GPUs are those of the maker's data sheets
-(dense, without sparsity); what is not in the table is measured.
+Known GPUs have the peaks of their data sheets (dense); other devices are measured.
 """
 
 import os
 import platform
 import time
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -18,16 +17,16 @@ import transformers
 
 @dataclass(frozen=True)
 class Peaks:
-    """What a device can do at most."""
+    """Peak performance of a device."""
 
-    flops: float  # floating point operations a second, in the precision that is used
-    bytes: float  # of memory, a second
+    flops: float  # floating point operations per second, in the precision in use
+    bytes: float  # of memory bandwidth, per second
     source: str  # data sheet | measured
 
 
-_TRIES = 6
+_REPEATS = 6
 
-# bf16 tensor-core FLOP/s and bytes/s.
+# bf16 tensor core FLOP/s, and bytes/s.
 _GPUS = {
     "H200": (989e12, 4.8e12),
     "H100 PCIe": (756e12, 2.0e12),
@@ -41,8 +40,8 @@ _GPUS = {
 
 
 def describe(device: str = "cpu") -> dict[str, Any]:
-    """What a figure depends on beside the code."""
-    told = {
+    """The hardware and versions that results depend on, and the date."""
+    description = {
         "cpu": _cpu_name(),
         "cores": len(os.sched_getaffinity(0))
         if hasattr(os, "sched_getaffinity")
@@ -54,57 +53,62 @@ def describe(device: str = "cpu") -> dict[str, Any]:
         "date": datetime.now(UTC).strftime("%Y-%m-%d"),
     }
     if torch.device(device).type == "cuda":
-        told["gpu"] = torch.cuda.get_device_name(device)
-    return told
+        description["gpu"] = torch.cuda.get_device_name(device)
+    return description
 
 
 def peaks(device: str, dtype: str, *, size: int = 1536) -> Peaks:
-    """The device's limits: of a known GPU in half precision as published, else measured."""
+    """Peaks of a device: from the data sheet for a known GPU in half precision, else measured."""
     if torch.device(device).type == "cuda" and dtype != "float32":
-        known = _of_data_sheet(torch.cuda.get_device_name(device))
-        if known is not None:
-            return known
+        published = _find_data_sheet(torch.cuda.get_device_name(device))
+        if published is not None:
+            return published
     return Peaks(_matrix_rate(device, dtype, size), _read_rate(device, size), "measured")
 
 
 def data_sheet(name: str) -> Peaks:
-    """A GPU's peaks in bfloat16, as its maker gives them; ValueError for one that is not known."""
-    found = _of_data_sheet(name)
-    if found is None:
-        raise ValueError(f"no data sheet of {name!r} here; there are {', '.join(_GPUS)}")
-    return found
+    """Published peaks of a GPU in bfloat16; raises ValueError for an unknown one."""
+    published = _find_data_sheet(name)
+    if published is None:
+        raise ValueError(f"unknown GPU {name!r}; known: {', '.join(_GPUS)}")
+    return published
 
 
-def _of_data_sheet(name: str) -> Peaks | None:
-    for known, (flops, rate) in _GPUS.items():
-        if all(part in name for part in known.split()):
+def _find_data_sheet(name: str) -> Peaks | None:
+    for gpu, (flops, rate) in _GPUS.items():
+        if all(part in name for part in gpu.split()):
             return Peaks(flops, rate, "data sheet")
     return None
 
 
 def highest(*measured: Peaks) -> Peaks:
-    """The most of what was measured at several times: a shared machine is slower at some."""
-    first = measured[0]
+    """Maximum of several measurements: a shared machine is slower at times."""
     return replace(
-        first, flops=max(one.flops for one in measured), bytes=max(one.bytes for one in measured)
+        measured[0],
+        flops=max(peak.flops for peak in measured),
+        bytes=max(peak.bytes for peak in measured),
     )
 
 
 def _matrix_rate(device: str, dtype: str, size: int) -> float:
-    """Operations a second of products of square matrices, on arranged weights too: the best."""
+    """Best operations per second of square matrix products, also with reordered weights."""
     a = torch.randn(size, size, device=device, dtype=getattr(torch, dtype))
-    ways = [lambda: a @ a]
+    products = [lambda: a @ a]
     if device == "cpu" and dtype == "float32" and torch.backends.mkldnn.is_available():
         weight = torch.ops.mkldnn._reorder_linear_weight(a)
-        ways.append(lambda: torch.ops.mkldnn._linear_pointwise(a, weight, None, "none", [], ""))
+        products.append(lambda: torch.ops.mkldnn._linear_pointwise(a, weight, None, "none", [], ""))
     with torch.inference_mode():
-        return 2 * size**3 / min(_seconds(way, device) for way in ways for _ in range(_TRIES))
+        return (
+            2
+            * size**3
+            / min(_seconds(product, device) for product in products for _ in range(_REPEATS))
+        )
 
 
 def _read_rate(device: str, size: int) -> float:
-    """Bytes a second that a sum reads: the best of some tries."""
+    """Best bytes per second read by a sum."""
     a = torch.ones(64 * size * size // 4, device=device)
-    return 4 * len(a) / min(_seconds(a.sum, device) for _ in range(_TRIES))
+    return 4 * len(a) / min(_seconds(a.sum, device) for _ in range(_REPEATS))
 
 
 def _seconds(work: Any, device: str) -> float:
@@ -116,7 +120,7 @@ def _seconds(work: Any, device: str) -> float:
 
 
 def synchronize(device: str) -> None:
-    """Waits until a GPU has done what it was given."""
+    """Waits for a GPU to finish its work."""
     if torch.device(device).type == "cuda":
         torch.cuda.synchronize(device)
 
@@ -129,8 +133,3 @@ def _cpu_name() -> str:
     except OSError:
         pass
     return platform.processor() or platform.machine()
-
-
-def as_dict(limits: Peaks) -> dict[str, Any]:
-    """For the record."""
-    return asdict(limits)

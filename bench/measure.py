@@ -1,7 +1,4 @@
-"""Two sides measured in turns, and child processes measured alone.
-
-Knows clocks, processes and ratios; knows nothing of what is measured.
-"""
+"""Measures two sides in turns and tasks in child processes."""
 
 import gc
 import json
@@ -16,27 +13,26 @@ from typing import Any
 def alternate(
     first: Callable[[int], float], second: Callable[[int], float], repeats: int
 ) -> tuple[list[float], list[float]]:
-    """Both sides' values, taken in turns, so that what else the machine does meets both alike.
+    """Values of both sides, measured in turns so that other load on the machine affects both.
 
     Every other repeat begins with the second side.
     """
-    ones, others = [], []
+    sides: list[tuple[list[float], Callable[[int], float]]] = [([], first), ([], second)]
     for repeat in range(repeats):
-        sides = [(ones, first), (others, second)]
         for values, side in sides if repeat % 2 == 0 else reversed(sides):
             gc.collect()
             values.append(side(repeat))
-    return ones, others
+    return sides[0][0], sides[1][0]
 
 
 def spread(values: Sequence[float]) -> dict[str, float]:
-    """Least, middle and greatest."""
+    """Minimum, median and maximum."""
     return {"min": min(values), "median": statistics.median(values), "max": max(values)}
 
 
 def comparison(ours: Sequence[float], plain: Sequence[float], unit: str) -> dict[str, Any]:
-    """Both sides and their ratios, each from one repeat; above 1 where ours takes less."""
-    ratios = [theirs / own for own, theirs in zip(ours, plain, strict=True)]
+    """Both sides and their ratios, one per repeat; above 1 where ours is lower."""
+    ratios = [other / own for own, other in zip(ours, plain, strict=True)]
     return {
         "unit": unit,
         "ours": spread(ours),
@@ -47,14 +43,14 @@ def comparison(ours: Sequence[float], plain: Sequence[float], unit: str) -> dict
 
 
 def timed(work: Callable[[], Any]) -> float:
-    """Seconds that it took."""
+    """Seconds that `work` takes."""
     start = time.perf_counter()
     work()
     return time.perf_counter() - start
 
 
-def in_child(task: str, **arguments: Any) -> dict[str, Any]:
-    """Runs a task of `bench.child` in a process of its own; what it found."""
+def run_in_child(task: str, **arguments: Any) -> dict[str, Any]:
+    """Runs a task of `bench.child` in a process of its own and returns its result."""
     done = subprocess.run(  # noqa: S603 - this interpreter and this package
         [sys.executable, "-m", "bench.child", task, json.dumps(arguments)],
         capture_output=True,
@@ -62,5 +58,5 @@ def in_child(task: str, **arguments: Any) -> dict[str, Any]:
         check=False,
     )
     if done.returncode:
-        raise RuntimeError(f"the child process of {task} failed:\n{done.stderr[-2000:]}")
+        raise RuntimeError(f"the child process for {task} failed:\n{done.stderr[-2000:]}")
     return json.loads(done.stdout.splitlines()[-1])

@@ -1,111 +1,98 @@
-"""The paper's run in its own sizes with random weights: how long, and how near the device's limits.
-
-Weights do not matter to time. Knows pairs, stages and costs; a GPU is used as `--device` says.
-"""
+"""Times the paper's run at its own sizes, with random weights, against the device's peaks."""
 
 import tempfile
 import time
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from bench import cost, stages
 from bench.machine import Peaks, describe, peaks, synchronize
 from bench.pairs import Pair, load_geometry
+from lr_exp.sampler.supervision import Supervision
 
-# Kept steps an answer: the paper's 1000 questions gave about 20,000.
+# Kept steps per answer: the paper's 1000 questions gave about 20,000.
 KEPT = 20
 
 
+@dataclass(frozen=True)
+class Sizes:
+    """Sizes of the run."""
+
+    questions: int
+    steps: int  # optimizer steps
+    batch_size: int  # questions per batch
+    step_size: int  # kept steps per optimizer step
+    tokens_per_pass: int
+    new_tokens: int
+
+
 def run(
-    geometry: str,
-    *,
-    device: str,
-    dtype: str,
-    questions: int,
-    steps: int,
-    batch_size: int,
-    tokens_per_pass: int,
-    new_tokens: int,
-    data: str | None,
-    step_size: int = 16,
+    geometry: str, sizes: Sizes, *, device: str, dtype: str, data: str | None
 ) -> dict[str, Any]:
-    """Samples and trains; seconds, tokens a second and shares of the device's limits by stage."""
+    """Samples and trains; returns seconds, tokens per second and shares of the peaks by stage."""
     limits = peaks(device, dtype)
-    pair = load_geometry(geometry, questions, data, device=device, dtype=dtype)
-    taken: dict[str, float] = {}
+    pair = load_geometry(geometry, sizes.questions, data, device=device, dtype=dtype)
+    seconds: dict[str, float] = {}
     with tempfile.TemporaryDirectory() as name:
         folders = stages.sample(
             pair,
             Path(name),
-            new_tokens=new_tokens,
-            batch_size=batch_size,
-            tokens_per_pass=tokens_per_pass,
-            parts=taken,
+            new_tokens=sizes.new_tokens,
+            batch_size=sizes.batch_size,
+            tokens_per_pass=sizes.tokens_per_pass,
+            seconds=seconds,
         )
         start = time.perf_counter()
         supervision = stages.supervise(folders, kept_per_answer=KEPT)
-        taken["select"] = time.perf_counter() - start
+        seconds["select"] = time.perf_counter() - start
     start = time.perf_counter()
     stages.train(
         pair,
         supervision,
-        steps=steps - 1,
-        batch_size=step_size,
+        steps=sizes.steps - 1,
+        batch_size=sizes.step_size,
         device=device,
-        tokens_per_pass=tokens_per_pass,
+        tokens_per_pass=sizes.tokens_per_pass,
     )
     synchronize(device)
-    taken["training"] = time.perf_counter() - start
-    work = _work(pair, supervision, new_tokens, batch_size, tokens_per_pass, steps, step_size)
+    seconds["training"] = time.perf_counter() - start
+    work = _work(pair, supervision, sizes)
     return {
         "geometry": geometry,
         "machine": describe(device),
         "dtype": dtype,
         "limits": vars(limits),
-        "questions": questions,
-        "optimizer_steps": steps,
-        "kept_per_answer": supervision.kept / questions,
-        "seconds": sum(taken.values()),
-        "stages": {name: _shares(taken[name], *work[name], limits) for name in work},
-        "select_seconds": taken["select"],
+        "questions": sizes.questions,
+        "optimizer_steps": sizes.steps,
+        "kept_per_answer": supervision.kept / sizes.questions,
+        "seconds": sum(seconds.values()),
+        "stages": {name: _shares(seconds[name], *work[name], limits) for name in work},
+        "select_seconds": seconds["select"],
     }
 
 
-def _work(
-    pair: Pair,
-    supervision: Any,
-    new_tokens: int,
-    batch_size: int,
-    tokens_per_pass: int,
-    steps: int,
-    step_size: int,
-) -> dict[str, tuple[float, cost.Cost]]:
-    """Tokens and cost of each stage. Training reads a trajectory once for its kept steps."""
-    lengths = [len(prompt) for prompt in pair.prompts()]
-    whole = [length + new_tokens for length in lengths]
-    expert = cost.shape(pair.expert)
+def _work(pair: Pair, supervision: Supervision, sizes: Sizes) -> dict[str, tuple[float, cost.Cost]]:
+    """Tokens and cost of each stage, where training reads a trajectory once for its kept steps."""
+    prompts = [len(prompt) for prompt in pair.prompts()]
+    whole = [length + sizes.new_tokens for length in prompts]
+    new_tokens = len(prompts) * sizes.new_tokens
+    expert = cost.shape_of(pair.expert)
+    batches = [
+        [(prompt, sizes.new_tokens) for prompt in prompts[start : start + sizes.batch_size]]
+        for start in range(0, len(prompts), sizes.batch_size)
+    ]
+    passes = round(max(1.0, sum(whole) / sizes.tokens_per_pass))
     trained = [len(t.input_ids) for t in supervision.trajectories]
-    rounds = steps * step_size / supervision.kept
-    read_once = cost.training(expert, trained, supervision.kept, supervision.kept / step_size)
-    passes = max(1.0, sum(whole) / tokens_per_pass)
+    epochs = sizes.steps * sizes.step_size / supervision.kept
+    epoch = cost.training(expert, trained, supervision.kept, supervision.kept / sizes.step_size)
     return {
-        "rollout": (
-            len(lengths) * new_tokens,
-            cost.decoding(
-                expert,
-                [
-                    [(prompt, new_tokens) for prompt in lengths[start : start + batch_size]]
-                    for start in range(0, len(lengths), batch_size)
-                ],
-            ),
-        ),
+        "rollout": (new_tokens, cost.decoding(expert, batches)),
         "score": (
             2 * sum(whole),
-            cost.scoring(
-                pair.expert, pair.amateur, whole, len(lengths) * new_tokens, round(passes)
-            ),
+            cost.scoring(pair.expert, pair.amateur, whole, new_tokens, passes),
         ),
-        "training": (rounds * sum(trained), read_once / (1 / rounds)),
+        "training": (epochs * sum(trained), epoch / (1 / epochs)),
     }
 
 
@@ -118,24 +105,24 @@ def _shares(seconds: float, tokens: float, work: cost.Cost, limits: Peaks) -> di
     }
 
 
-def lines(found: dict[str, Any]) -> str:
-    """The figures for a terminal."""
-    machine = found["machine"]
-    told = [
-        f"{found['geometry']} on {machine.get('gpu', machine['cpu'])}, {found['dtype']}, "
-        f"{machine['date']}: {found['questions']:,} questions, {found['optimizer_steps']:,} "
-        f"optimizer steps, {found['kept_per_answer']:.1f} kept steps an answer: "
-        f"{found['seconds']:.1f} s",
+def report(results: dict[str, Any]) -> str:
+    """The results of `run` as text."""
+    machine = results["machine"]
+    lines = [
+        f"{results['geometry']} on {machine.get('gpu', machine['cpu'])}, {results['dtype']}, "
+        f"{machine['date']}: {results['questions']:,} questions, {results['optimizer_steps']:,} "
+        f"optimizer steps, {results['kept_per_answer']:.1f} kept steps per answer: "
+        f"{results['seconds']:.1f} s",
         f"{'stage':<10}{'seconds':>10}{'tokens/s':>12}{'FLOP/s':>9}{'bandwidth':>11}",
     ]
-    for name, one in found["stages"].items():
-        told.append(
-            f"{name:<10}{one['seconds']:>10.1f}{one['tokens_per_second']:>12,.0f}"
-            f"{one['share_of_flops']:>9.1%}{one['share_of_bandwidth']:>11.1%}"
+    for name, stage in results["stages"].items():
+        lines.append(
+            f"{name:<10}{stage['seconds']:>10.1f}{stage['tokens_per_second']:>12,.0f}"
+            f"{stage['share_of_flops']:>9.1%}{stage['share_of_bandwidth']:>11.1%}"
         )
-    limits = found["limits"]
-    told.append(
-        f"shares are of {limits['flops'] / 1e12:,.3g} TFLOP/s and {limits['bytes'] / 1e12:,.3g} "
-        f"TB/s ({limits['source']})"
+    limits = results["limits"]
+    lines.append(
+        f"shares of {limits['flops'] / 1e12:,.3g} TFLOP/s and {limits['bytes'] / 1e12:,.3g} TB/s "
+        f"({limits['source']})"
     )
-    return "\n".join(told)
+    return "\n".join(lines)

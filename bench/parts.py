@@ -1,7 +1,4 @@
-"""The parts of the benchmark: each measures one thing on both sides and returns plain figures.
-
-Knows what is compared with what and at which sizes; knows nothing of tables.
-"""
+"""The parts of the benchmark: each measures one quantity and returns JSON-like results."""
 
 import logging
 import statistics
@@ -19,7 +16,7 @@ import numpy as np
 
 from bench import cost, stages
 from bench.machine import Peaks
-from bench.measure import alternate, comparison, in_child, spread, timed
+from bench.measure import alternate, comparison, run_in_child, spread, timed
 from bench.pairs import Pair, load_pair
 from lr_exp.sampler.step_table import read_columns
 from lr_exp.store.shards import shard_paths
@@ -29,16 +26,16 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Sizes:
-    """How much is measured."""
+    """Sizes of the measurements."""
 
-    questions: int = 32  # ours, a repeat
-    plain_questions: int = 1  # of the plain loop, a repeat
-    batch_size: int = 32  # questions of a batch, in sampling and in evaluation
+    questions: int = 32  # per repeat of our side
+    plain_questions: int = 1  # per repeat of the plain loop
+    batch_size: int = 32  # questions per batch, in sampling and evaluation
     new_tokens: int = 128
-    kept: int = 20  # kept steps a trajectory
-    optimizer_steps: int = 4  # ours, a repeat
+    kept: int = 20  # kept steps per trajectory
+    optimizer_steps: int = 4  # per repeat of our side
     plain_optimizer_steps: int = 1
-    step_size: int = 16  # kept steps of an optimizer step
+    step_size: int = 16  # kept steps per optimizer step
     scaling: tuple[int, ...] = (100, 1_000, 10_000)
     repeats: int = 5
 
@@ -57,7 +54,7 @@ QUICK = Sizes(
 
 @dataclass(frozen=True)
 class Bench:
-    """What every part is given."""
+    """Options of every part."""
 
     sizes: Sizes
     data: str | None
@@ -68,50 +65,52 @@ class Bench:
 
 
 def sampling(bench: Bench, pair: Pair) -> dict[str, Any]:
-    """Seconds a question: rollout and scoring, against the plain loop."""
-    sizes, parts = bench.sizes, []
+    """Seconds per question of rollout and scoring, against the plain loop."""
+    sizes, by_stage = bench.sizes, []
     batches: list[list[tuple[int, int]]] = []
 
     def ours(_: int) -> float:
-        told: dict[str, float] = {}
+        seconds: dict[str, float] = {}
         with tempfile.TemporaryDirectory() as folder:
             answers, _steps = stages.sample(
                 pair,
                 Path(folder),
                 new_tokens=sizes.new_tokens,
                 batch_size=sizes.batch_size,
-                parts=told,
+                seconds=seconds,
             )
             batches[:] = stages.lengths(answers)  # the same in every repeat
-        parts.append(told)
-        return sum(told.values()) / len(pair.questions)
+        by_stage.append(seconds)
+        return sum(seconds.values()) / len(pair.questions)
 
-    places = pair.typical(sizes.repeats * sizes.plain_questions)
+    typical = pair.typical(sizes.repeats * sizes.plain_questions)
 
     def plain(repeat: int) -> float:
-        start = repeat * sizes.plain_questions % len(places)
-        chosen = places[start : start + sizes.plain_questions]
-        work = timed(lambda: stages.plain_sample(pair, chosen, new_tokens=sizes.new_tokens))
-        return work / len(chosen)
+        start = repeat * sizes.plain_questions % len(typical)
+        chosen = typical[start : start + sizes.plain_questions]
+        seconds = timed(lambda: stages.plain_sample(pair, chosen, new_tokens=sizes.new_tokens))
+        return seconds / len(chosen)
 
-    compared = comparison(*alternate(ours, plain, sizes.repeats), unit="s/question")
+    result = comparison(*alternate(ours, plain, sizes.repeats), unit="s/question")
     count = len(pair.questions)
-    whole = [prompt + written for batch in batches for prompt, written in batch]
-    steps = sum(written for batch in batches for _, written in batch)
+    whole = [prompt + new for batch in batches for prompt, new in batch]
+    steps = sum(new for batch in batches for _, new in batch)
     floors = {
-        "rollout": cost.decoding(cost.shape(pair.expert), batches),
-        # A pass could hold all: weights must be read once.
+        "rollout": cost.decoding(cost.shape_of(pair.expert), batches),
+        # One pass could hold everything, so weights must be read only once.
         "score": cost.scoring(pair.expert, pair.amateur, whole, steps, passes=1),
     }
-    taken = {name: statistics.median(told[name] for told in parts) for name in floors}
-    return {**compared, "work": _work(floors, taken, count)}
+    medians = {name: statistics.median(seconds[name] for seconds in by_stage) for name in floors}
+    return {**result, "work": _work(floors, medians, count)}
 
 
 def training(bench: Bench, pair: Pair, step_size: int) -> dict[str, Any]:
-    """Seconds a kept step, against right-padded rows with full logits and dense labels.
+    """Seconds per kept step, against right-padded rows with full logits and dense labels.
 
     Args:
-        step_size: kept steps of an optimizer step.
+        bench: options.
+        pair: whose expert is trained.
+        step_size: kept steps per optimizer step.
     """
     sizes = bench.sizes
     supervision = stages.synthetic(pair, new_tokens=sizes.new_tokens, kept=sizes.kept)
@@ -128,20 +127,20 @@ def training(bench: Bench, pair: Pair, step_size: int) -> dict[str, Any]:
             seed=repeat,
         )
 
-    compared = comparison(*alternate(ours, plain, sizes.repeats), unit="s/kept step")
-    # At best every trajectory is read once for all of its kept steps.
+    result = comparison(*alternate(ours, plain, sizes.repeats), unit="s/kept step")
+    # At best each trajectory is read once for all of its kept steps.
     lengths = [len(t.input_ids) for t in supervision.trajectories]
     floor = cost.training(
-        cost.shape(pair.expert), lengths, supervision.kept, supervision.kept / step_size
+        cost.shape_of(pair.expert), lengths, supervision.kept, supervision.kept / step_size
     )
-    taken = {"training": compared["ours"]["median"] * supervision.kept}
-    work = _work({"training": floor}, taken, supervision.kept)
-    return {**compared, "step_size": step_size, "work": work}
+    seconds = {"training": result["ours"]["median"] * supervision.kept}
+    work = _work({"training": floor}, seconds, supervision.kept)
+    return {**result, "step_size": step_size, "work": work}
 
 
 def memory(bench: Bench, pair_name: str) -> dict[str, Any]:
-    """Peak memory over the loaded models in child processes, at the same rows a pass."""
-    sizes, found = bench.sizes, {}
+    """Peak memory above the loaded models, in child processes, at equal rows per pass."""
+    sizes, results = bench.sizes, {}
     tasks: dict[str, dict[str, Any]] = {
         "sampling": {"rows": sizes.batch_size, "new_tokens": sizes.new_tokens},
         "training": {
@@ -150,47 +149,49 @@ def memory(bench: Bench, pair_name: str) -> dict[str, Any]:
             "kept": sizes.kept,
         },
     }
-    for task, told in tasks.items():
+    for task, options in tasks.items():
 
-        def side(name: str, task: str = task, told: dict[str, Any] = told) -> Callable[..., float]:
-            return lambda _: in_child(
-                task, pair=pair_name, side=name, data=bench.data, threads=bench.threads, **told
+        def side(
+            name: str, task: str = task, options: dict[str, Any] = options
+        ) -> Callable[[int], float]:
+            return lambda _: run_in_child(
+                task, pair=pair_name, side=name, data=bench.data, threads=bench.threads, **options
             )["bytes"]
 
         sides = alternate(side("ours"), side("plain"), max(1, sizes.repeats - 1))
-        found[task] = comparison(*sides, unit="bytes")
-    return found
+        results[task] = comparison(*sides, unit="bytes")
+    return results
 
 
 def evaluation(bench: Bench, pair: Pair) -> dict[str, Any]:
-    """Seconds a question of the expert's evaluation, against `generate` one at a time."""
+    """Seconds per question of the expert's evaluation, against `generate` one at a time."""
     sizes = bench.sizes
 
     def ours(_: int) -> float:
         with tempfile.TemporaryDirectory() as folder:
-            work = timed(
+            seconds = timed(
                 lambda: stages.evaluate(
                     pair, Path(folder), new_tokens=sizes.new_tokens, batch_size=sizes.batch_size
                 )
             )
-        return work / len(pair.questions)
+        return seconds / len(pair.questions)
 
-    places = pair.typical(4)
+    typical = pair.typical(4)
 
     def plain(_: int) -> float:
-        work = timed(lambda: stages.plain_evaluate(pair, places, new_tokens=sizes.new_tokens))
-        return work / len(places)
+        seconds = timed(lambda: stages.plain_evaluate(pair, typical, new_tokens=sizes.new_tokens))
+        return seconds / len(typical)
 
     return comparison(*alternate(ours, plain, sizes.repeats), unit="s/question")
 
 
 def scaling(bench: Bench, pair_name: str) -> list[dict[str, float]]:
-    """Seconds a question and memory at growing numbers of questions."""
+    """Seconds per question and peak memory by number of questions."""
     sizes = bench.sizes
     return [
         {
             "questions": count,
-            **in_child(
+            **run_in_child(
                 "scaling",
                 pair=pair_name,
                 count=count,
@@ -205,9 +206,9 @@ def scaling(bench: Bench, pair_name: str) -> list[dict[str, float]]:
 
 
 def startup(bench: Bench) -> dict[str, Any]:
-    """Seconds from calling the program until the first answer of the micro pair is on the disk."""
+    """Seconds from starting the program until the micro pair's first answer is written."""
 
-    def once() -> float:
+    def measure() -> float:
         with tempfile.TemporaryDirectory() as folder:
             words = [
                 *("expert=micro", "amateur=micro", "data=micro", "data.max_questions=1"),
@@ -228,59 +229,60 @@ def startup(bench: Bench) -> dict[str, Any]:
             program.wait()
             return seconds
 
-    return {"unit": "s", **spread([once() for _ in range(bench.sizes.repeats)])}
+    return {"unit": "s", **spread([measure() for _ in range(bench.sizes.repeats)])}
 
 
 def precision(bench: Bench, pair: Pair) -> dict[str, float]:
-    """What bf16 weights change in the scores of the same answers, log-softmax in fp32 both times.
+    """Effect of bf16 weights on the scores of the same answers, with log-softmax in fp32.
 
     Returns:
-        `steps`, `kept_otherwise` (share of steps that one of both keeps), `kl_error` (nats: median
-        and 99th percentile of the difference), `ratio` (fp32's seconds to bf16's).
+        `steps`; `kept_otherwise`, the share of steps that only one precision keeps;
+        `kl_error_median` and `kl_error_p99`, of the absolute difference in nats; `ratio`, fp32's
+        seconds to bf16's.
     """
     rounded = load_pair(pair.name, bench.sizes.questions, bench.data, dtype="bfloat16")
     with tempfile.TemporaryDirectory() as name:
-        folder, told = Path(name), {}
+        folder, by_stage = Path(name), {}
         answers, exact = stages.sample(
             pair,
             folder,
             new_tokens=bench.sizes.new_tokens,
             batch_size=bench.sizes.batch_size,
-            parts=told,
+            seconds=by_stage,
         )
         seconds = timed(lambda: stages.score_again(rounded, answers, folder / "rounded"))
-        one, other = (
+        fp32, bf16 = (
             read_columns(shard_paths(place), ["kl"])["kl"] for place in (exact, folder / "rounded")
         )
-    error = np.abs(one - other)
+    error = np.abs(fp32 - bf16)
     return {
-        "steps": len(one),
-        "kept_otherwise": float(((one > stages.BETA) != (other > stages.BETA)).mean()),
+        "steps": len(fp32),
+        "kept_otherwise": float(((fp32 > stages.BETA) != (bf16 > stages.BETA)).mean()),
         "kl_error_median": float(np.median(error)),
         "kl_error_p99": float(np.quantile(error, 0.99)),
-        "ratio": told["score"] / seconds,
+        "ratio": by_stage["score"] / seconds,
     }
 
 
-def with_floors(found: dict[str, Any], limits: Peaks) -> None:
-    """Adds to the work of every stage the least time that it needs, and the share reached."""
+def add_floors(results: dict[str, Any], limits: Peaks) -> None:
+    """Adds the minimum time of each stage, and its share of the measured time."""
     for part in COMPARED:
-        for figures in found.get(part, {}).values():
-            for one in figures.get("work", {}).values():
-                need = cost.Cost(one["gflop"] * 1e9, one["gigabytes"] * 1e9)
-                one["floor_seconds"] = need.floor_seconds(limits)
-                one["share"] = one["floor_seconds"] / one["seconds"]
+        for result in results.get(part, {}).values():
+            for work in result.get("work", {}).values():
+                minimum = cost.Cost(work["gflop"] * 1e9, work["gigabytes"] * 1e9)
+                work["floor_seconds"] = minimum.floor_seconds(limits)
+                work["share"] = work["floor_seconds"] / work["seconds"]
 
 
 def _work(
-    floors: dict[str, cost.Cost], taken: dict[str, float], count: int
+    floors: dict[str, cost.Cost], seconds: dict[str, float], count: int
 ) -> dict[str, dict[str, float]]:
-    """What each stage must do and the time it takes, for each of `count` questions or steps."""
+    """Minimum work and measured time of each stage, per question or kept step (`count`)."""
     return {
         name: {
             "gflop": floor.flops / count / 1e9,
             "gigabytes": floor.bytes / count / 1e9,
-            "seconds": taken[name] / count,
+            "seconds": seconds[name] / count,
         }
         for name, floor in floors.items()
     }
@@ -289,15 +291,15 @@ def _work(
 PARTS: Sequence[str] = (
     *("sampling", "training", "evaluation", "precision", "memory", "scaling", "startup"),
 )
-# Parts that have a pair, in the order in which they are measured and shown.
+# Comparisons on a pair, in the order in which they run and appear.
 COMPARED: Sequence[str] = ("sampling", "training", "training_whole", "evaluation")
 
 
-def _of_pair(bench: Bench) -> dict[str, Callable[[Pair], dict[str, Any]]]:
-    """What is measured on a loaded pair.
+def _pair_measurements(bench: Bench) -> dict[str, Callable[[Pair], dict[str, Any]]]:
+    """Measurements of a loaded pair.
 
-    Training twice: the second time an optimizer step has as many kept steps as a trajectory, so
-    that each is read once.
+    In `training_whole` an optimizer step has as many kept steps as a trajectory, so that each
+    trajectory is read once.
     """
     sizes = bench.sizes
     return {
@@ -309,28 +311,28 @@ def _of_pair(bench: Bench) -> dict[str, Callable[[Pair], dict[str, Any]]]:
     }
 
 
-def _named(part: str) -> str:
-    return part.partition("_")[0]
-
-
 def run(bench: Bench, pair_names: Sequence[str], only: Sequence[str]) -> dict[str, Any]:
-    """The parts asked for, on each pair: `{part: {pair: figures}}`, and what has no pair."""
-    found: dict[str, Any] = {}
+    """Runs the parts in `only`: results by part and pair; those of `startup` have no pair."""
+    results: dict[str, Any] = {}
     for name in pair_names:
-        asked = {part: work for part, work in _of_pair(bench).items() if _named(part) in only}
-        if asked:
+        selected = {
+            part: measure
+            for part, measure in _pair_measurements(bench).items()
+            if part.partition("_")[0] in only
+        }
+        if selected:
             loaded = bench.pair(name)
-            for part, work in asked.items():
+            for part, measure in selected.items():
                 log.info("%s of %s", part, name)
-                found.setdefault(part, {})[name] = work(loaded)
+                results.setdefault(part, {})[name] = measure(loaded)
             del loaded
         if "memory" in only:
             log.info("memory of %s", name)
-            found.setdefault("memory", {})[name] = memory(bench, name)
+            results.setdefault("memory", {})[name] = memory(bench, name)
     if "scaling" in only:
         log.info("scaling")
-        found["scaling"] = {"micro": scaling(bench, "micro")}
+        results["scaling"] = {"micro": scaling(bench, "micro")}
     if "startup" in only:
         log.info("start-up")
-        found["startup"] = startup(bench)
-    return found
+        results["startup"] = startup(bench)
+    return results

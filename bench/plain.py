@@ -1,9 +1,9 @@
-"""The published loops, written plainly: what the fast paths are measured against and held to.
+"""The published loops (arXiv 2510.07962) in plain code: reference for speed and correctness.
 
-Knows causal models, token ids and the paper's equations (arXiv 2510.07962); uses nothing of the
-project's own passes, packs, caches or losses. What the published loops do is kept (a forward pass
-for every prefix, logits at every position, dense labels); their bugs are not: ids are never turned
-into text and back, rows are read at their own last token, and the first token is a step too.
+Uses none of the project's own batching, caches or losses. Like the published code, it runs a
+forward pass per prefix, computes logits at every position and uses dense labels. It fixes its bugs:
+ids are not decoded and encoded again, each row is read at its own last token, and the first
+token is a step, too.
 """
 
 from collections.abc import Iterator, Sequence
@@ -17,16 +17,28 @@ from torch.nn import functional
 # {(row, step): (D_t in nats, {token id: weight})}
 Kept = dict[tuple[int, int], tuple[float, dict[int, float]]]
 
-ROWS = 8  # of a training batch, as published
+ROWS = 8  # per training pass, as published
 
 
 @dataclass(frozen=True)
 class Sample:
-    """One kept step as the published training loop reads it: a row of its own."""
+    """One kept step, as a row of its own."""
 
     ids: Sequence[int]  # prompt and prefix
     target_ids: Sequence[int]
     weights: Sequence[float]  # sum to 1
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """Options of `sample`."""
+
+    new_tokens: int
+    stop_ids: Sequence[int]
+    alpha: float
+    beta: float
+    rows: int | None = None  # ids below it are tokens of both models; None: all that both have
+    prefixes_per_pass: int = 1  # right-padded; 64 in the published code
 
 
 @torch.no_grad()
@@ -35,48 +47,43 @@ def sample(
     amateur: Any,
     prompts: Sequence[Sequence[int]],
     amateur_prompts: Sequence[Sequence[int]],
-    *,
-    new_tokens: int,
-    stop_ids: Sequence[int],
-    alpha: float,
-    beta: float,
-    rows: int | None = None,
-    prefixes_per_pass: int = 1,
+    options: Sampling,
 ) -> tuple[Kept, list[list[int]]]:
-    """One question at a time: greedy generate, then the amateur on every prefix.
+    """Per question, generates the expert's greedy answer, then runs the amateur on every prefix.
 
     Args:
         expert, amateur: causal models in evaluation mode, on one device.
-        prompts, amateur_prompts: each question's ids, as each model is asked.
-        rows: ids below it have tokens in both models (None: all that both have).
-        prefixes_per_pass: how many prefixes of a question the amateur reads at once, right-padded
-            (the published code's own setting is 64).
+        prompts, amateur_prompts: each question's prompt ids for each model.
+        options: see `Sampling`.
 
     Returns:
         The kept steps, and every answer's ids with its stop token.
     """
+    rows, batch = options.rows, options.prefixes_per_pass
     kept: Kept = {}
     answers = []
-    for place, (prompt, amateur_prompt) in enumerate(zip(prompts, amateur_prompts, strict=True)):
-        answer, scores = generate(expert, prompt, new_tokens=new_tokens, stop_ids=stop_ids)
+    for row, (prompt, amateur_prompt) in enumerate(zip(prompts, amateur_prompts, strict=True)):
+        answer, scores = generate(
+            expert, prompt, new_tokens=options.new_tokens, stop_ids=options.stop_ids
+        )
         answers.append(answer)
         experts = [score[:rows].softmax(-1) for score in scores]
         prefixes = [[*amateur_prompt, *answer[:step]] for step in range(len(answer))]
         amateurs = [
-            row[:rows].softmax(-1)
-            for start in range(0, len(prefixes), prefixes_per_pass)
-            for row in _last_logits(amateur, prefixes[start : start + prefixes_per_pass])
+            logits[:rows].softmax(-1)
+            for start in range(0, len(prefixes), batch)
+            for logits in _last_logits(amateur, prefixes[start : start + batch])
         ]
         for step, (p, q) in enumerate(zip(experts, amateurs, strict=True)):
             size = min(len(p), len(q))
             p, q = p[:size], q[:size]
-            # kl_div takes the second distribution's logarithm first.
+            # KL(p || q): the first argument of kl_div is log q.
             kl = functional.kl_div(q.log(), p, reduction="sum").item()
-            if kl > beta:
-                mask = p >= alpha * p.max()
+            if kl > options.beta:
+                mask = p >= options.alpha * p.max()
                 weights = (p[mask].log() - q[mask].log()).softmax(-1)
                 ids = mask.nonzero().squeeze(-1).tolist()
-                kept[place, step] = kl, dict(zip(ids, weights.tolist(), strict=True))
+                kept[row, step] = kl, dict(zip(ids, weights.tolist(), strict=True))
     return kept, answers
 
 
@@ -89,7 +96,7 @@ def generate(
     stop_ids: Sequence[int],
     keep_logits: bool = True,
 ) -> tuple[list[int], tuple[Tensor, ...]]:
-    """The library's own greedy generate: the answer's ids, and each step's raw logits `(rows,)`."""
+    """Greedy `generate` of transformers: the answer's ids, and each step's raw logits `(rows,)`."""
     ids = torch.tensor([list(prompt)], device=model.device)
     output = model.generate(
         ids,
@@ -97,7 +104,7 @@ def generate(
         max_new_tokens=new_tokens,
         do_sample=False,
         eos_token_id=list(stop_ids) or None,
-        pad_token_id=0,  # never used: there is one row
+        pad_token_id=0,  # unused with one row
         output_logits=keep_logits,
         return_dict_in_generate=True,
     )
@@ -106,14 +113,17 @@ def generate(
 
 
 def losses(model: Any, samples: Sequence[Sample], rows: int) -> Tensor:
-    """KL(label || model) of each sample, `(samples,)` in nats: one right-padded batch.
+    """KL(label || model) of each sample, `(samples,)` in nats, in one right-padded batch.
 
-    Full logits at every position, a dense label of `rows` ids, read at each row's own last token.
+    Computes logits at every position and reads each row's last token; labels are dense, of `rows`
+    ids.
     """
     logits = _last_logits(model, [sample.ids for sample in samples])[:, :rows]
     labels = torch.zeros(len(samples), rows, dtype=logits.dtype)
-    for place, one in enumerate(samples):
-        labels[place, list(one.target_ids)] = torch.tensor(list(one.weights), dtype=logits.dtype)
+    for row, sample in enumerate(samples):
+        labels[row, list(sample.target_ids)] = torch.tensor(
+            list(sample.weights), dtype=logits.dtype
+        )
     return functional.kl_div(
         logits.log_softmax(-1), labels.to(logits.device), reduction="none"
     ).sum(-1)
@@ -122,14 +132,14 @@ def losses(model: Any, samples: Sequence[Sample], rows: int) -> Tensor:
 def train(
     model: Any, batches: Sequence[Sequence[Sample]], *, rows: int, learning_rate: float
 ) -> list[float]:
-    """Tunes what of the model takes a gradient: one optimizer step a batch, by passes of `ROWS`.
+    """Trains the parameters that require gradients, one optimizer step per batch.
 
     Returns:
-        The loss of every optimizer step: the mean over its samples, in nats.
+        Each optimizer step's loss: the mean over its samples, in nats.
     """
     trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
     optimizer = torch.optim.AdamW(trained, lr=learning_rate, weight_decay=0.0)
-    seen = []
+    step_losses = []
     for batch in batches:
         total = 0.0
         for start in range(0, len(batch), ROWS):
@@ -139,12 +149,12 @@ def train(
         torch.nn.utils.clip_grad_norm_(trained, 1.0)
         optimizer.step()
         optimizer.zero_grad()
-        seen.append(total)
-    return seen
+        step_losses.append(total)
+    return step_losses
 
 
 def samples_of(supervision: Any) -> Iterator[Sample]:
-    """Every kept step of a `Supervision`, trajectory by trajectory, as a row of its own."""
+    """Yields each kept step of a `Supervision` as a sample."""
     for trajectory in supervision.trajectories:
         for kept in range(len(trajectory.steps)):
             yield Sample(
@@ -155,7 +165,7 @@ def samples_of(supervision: Any) -> Iterator[Sample]:
 
 
 def _last_logits(model: Any, sequences: Sequence[Sequence[int]]) -> Tensor:
-    """`(sequences, rows)` at each one's last token, of logits at every position of all of them."""
+    """Logits at each sequence's last token, `(sequences, rows)`, computed at every position."""
     device = next(model.parameters()).device
     width = max(map(len, sequences))
     ids = torch.zeros(len(sequences), width, dtype=torch.int64)

@@ -1,10 +1,9 @@
-"""What several processes gain on this machine, and how much the first one can take from the others.
+"""Measures the speedup of several processes on this machine, and how fast rank 0 receives shards.
 
     python -m bench.ranks [--questions N] [--repeats N]
 
-Runs the micro pair through the program with one process and with as many as there are cores, one
-thread each, in turns; then has ranks send shards to the first one, which writes them. Knows
-torchrun and the run's record.
+Runs the program on the micro pair with one process and with one per core, in turns, with one thread
+each. Then ranks send shards to rank 0, which writes them.
 """
 
 import argparse
@@ -23,51 +22,50 @@ from lr_exp import distributed
 from lr_exp.store.shards import write_encoded
 
 _STAGES = ("rollout", "score", "distill", "evaluate")
-_SHARD = 4_000_000  # bytes
+_SHARD_BYTES = 4_000_000
 _SHARDS = 100
 
 
 def main(words: Sequence[str] | None = None) -> int:
-    """Prints Markdown; returns the exit status."""
+    """Prints the results as Markdown; returns the exit status."""
     if distributed.is_distributed():
-        _send()
+        _send_shards()
         return 0
     parser = argparse.ArgumentParser(prog="python -m bench.ranks", description=__doc__)
     parser.add_argument("--questions", type=int, default=2000)
     parser.add_argument("--repeats", type=int, default=3)
-    asked = parser.parse_args(words)
-    most = os.cpu_count() or 2
-    counts = (1, most)
-    taken: dict[tuple[int, str], list[float]] = {}
-    for _ in range(asked.repeats):
-        for count in counts:
-            for stage, seconds in _run(count, asked.questions).items():
-                taken.setdefault((count, stage), []).append(seconds)
-    with tempfile.TemporaryDirectory() as place:
-        _start(most, "bench.ranks", [], Path(place))
-        rate = float((Path(place) / "rate").read_text("ascii"))
-    print(_markdown(taken, counts, asked.questions, asked.repeats, rate))
+    args = parser.parse_args(words)
+    cores = os.cpu_count() or 2
+    seconds: dict[tuple[int, str], list[float]] = {}
+    for _ in range(args.repeats):
+        for count in (1, cores):
+            for stage, value in _run(count, args.questions).items():
+                seconds.setdefault((count, stage), []).append(value)
+    with tempfile.TemporaryDirectory() as folder:
+        _start(cores, "bench.ranks", [], Path(folder))
+        rate = float((Path(folder) / "rate").read_text("ascii"))
+    print(_markdown(seconds, cores, args, rate))
     return 0
 
 
 def _run(count: int, questions: int) -> dict[str, float]:
     """Seconds of each stage."""
-    with tempfile.TemporaryDirectory() as place:
+    with tempfile.TemporaryDirectory() as folder:
         words = [
             "experiment=demo",
             "benchmarks=[micro_add]",
             f"data.max_questions={questions}",
             "sampler.batch_size=100",
             "evaluator.batch_size=50",
-            # Several passes an optimizer step, so that two have something to share.
+            # Several passes per optimizer step, so that ranks can share them.
             "distiller.batch_size=128",
             "distiller.steps=30",
             "wandb.mode=disabled",
             "store=store",
             "hydra.run.dir=run",
         ]
-        _start(count, "lr_exp", words, Path(place))
-        summary = json.loads((Path(place) / "run" / "summary.json").read_text("utf-8"))
+        _start(count, "lr_exp", words, Path(folder))
+        summary = json.loads((Path(folder) / "run" / "summary.json").read_text("utf-8"))
     stages = summary["sample"]["seconds_by_stage"]
     return {
         "rollout": stages["rollout"],
@@ -93,10 +91,10 @@ def _start(count: int, module: str, words: list[str], folder: Path) -> None:
     )
 
 
-def _send() -> None:
-    """On every rank: shards of random bytes to the first one, which writes how fast they came."""
+def _send_shards() -> None:
+    """Sends shards of random bytes to rank 0, which writes them and the bytes per second."""
     distributed.join("cpu")
-    folder, content = Path.cwd(), os.urandom(_SHARD)
+    folder, content = Path.cwd(), os.urandom(_SHARD_BYTES)
     start = time.perf_counter()
     distributed.distribute_jobs(
         range(_SHARDS),
@@ -105,38 +103,36 @@ def _send() -> None:
     )
     seconds = time.perf_counter() - start
     if distributed.is_rank0():
-        (folder / "rate").write_text(str(_SHARDS * _SHARD / seconds), "ascii")
+        (folder / "rate").write_text(str(_SHARDS * _SHARD_BYTES / seconds), "ascii")
     distributed.leave()
 
 
 def _markdown(
-    taken: dict[tuple[int, str], list[float]],
-    counts: tuple[int, int],
-    questions: int,
-    repeats: int,
+    seconds: dict[tuple[int, str], list[float]],
+    cores: int,
+    args: argparse.Namespace,
     rate: float,
 ) -> str:
-    one, most = counts
     machine = describe()
     lines = [
-        f"| stage | one process | {most} processes | gain (lowest to highest) |",
+        f"| stage | one process | {cores} processes | speedup (lowest to highest) |",
         "|---|---:|---:|---:|",
     ]
     for stage in _STAGES:
-        alone, shared = taken[one, stage], taken[most, stage]
-        gains = sorted(a / b for a, b in zip(alone, shared, strict=True))
+        alone, shared = seconds[1, stage], seconds[cores, stage]
+        speedups = sorted(a / b for a, b in zip(alone, shared, strict=True))
         lines.append(
             f"| {stage} | {statistics.median(alone):.1f} s | {statistics.median(shared):.1f} s "
-            f"| {statistics.median(gains):.2f}x ({gains[0]:.2f}x to {gains[-1]:.2f}x) |"
+            f"| {statistics.median(speedups):.2f}x ({speedups[0]:.2f}x to {speedups[-1]:.2f}x) |"
         )
     return "\n".join(
         [
             *lines,
             "",
             f"{machine['date']}, {machine['cpu']}, {machine['cores']} cores, torch "
-            f"{machine['torch']}, one thread a process; the micro pair, {questions:,} questions, "
-            f"128 kept steps an optimizer step; medians of {repeats} repeats in turns. The first "
-            f"of {most} ranks takes and writes {rate / 1e6:,.0f} MB/s.",
+            f"{machine['torch']}, one thread per process; the micro pair, {args.questions:,} "
+            f"questions, 128 kept steps per optimizer step; medians of {args.repeats} repeats in "
+            f"turns. With {cores} ranks, rank 0 receives and writes {rate / 1e6:,.0f} MB/s.",
         ]
     )
 

@@ -1,11 +1,10 @@
-"""What sampling many questions would cost on many devices, worked out from a run that was measured.
+"""Extrapolates the cost of sampling many questions on many devices from a finished run.
 
     python -m bench.scale RUN [--questions N] [--devices 8,64,512]
     python -m bench.scale RUN --geometry qwen_math_1_5b --gpu H100 --reached 0.1
 
-The models' time is the run's own or, for devices that are not at hand, a data sheet's peak times
-the share of it that is assumed to be reached. Knows a run's record, the store's manifests and
-models' shapes; starts nothing.
+The models' time is the run's or, for another GPU, follows from an assumed share of the peaks in its
+data sheet.
 """
 
 import argparse
@@ -28,49 +27,49 @@ from lr_exp.store import MANIFEST
 from lr_exp.store.inventory import REFERENCES
 from lr_exp.store.shards import shard_paths
 
-SHARED = ("rollout", "score")  # stages that the devices share
-SERIAL = ("questions", "supervision")  # one process's
+SHARED = ("rollout", "score")  # stages distributed over devices
+SERIAL = ("questions", "supervision")  # stages of one process
 
 
 @dataclass(frozen=True)
 class Stage:
-    """What a stage took for one question."""
+    """Cost of a stage per question."""
 
-    seconds: float  # of one device, or of the one process that does it
-    bytes: float  # on the disk
+    seconds: float  # of one device, or of one process for serial stages
+    bytes: float  # on disk
 
 
 def main(words: Sequence[str] | None = None) -> int:
-    """Prints Markdown; returns the exit status."""
-    asked = _parser().parse_args(words)
-    summary = json.loads((asked.run / "summary.json").read_text("utf-8"))
-    stages, prompt, written = measured(asked.run, summary)
+    """Prints the results as Markdown; returns the exit status."""
+    args = _parser().parse_args(words)
+    summary = json.loads((args.run / "summary.json").read_text("utf-8"))
+    stages, prompt, answer = measure(args.run, summary)
     provenance = summary["provenance"]
-    told = (
+    title = (
         f"{summary['expert']} and {summary['amateur']}, {provenance['device_name']}, "
         f"{provenance['dtype']}: {summary['sample']['questions']:,} questions of {prompt:.0f} "
-        f"tokens in the mean, answers of {written:.0f}"
+        f"tokens on average, answers of {answer:.0f}"
     )
-    if asked.geometry is not None:
-        modelled = from_data_sheet(
-            asked.geometry, asked.gpu, asked.reached, round(prompt), round(written), asked.batch
+    if args.geometry is not None:
+        seconds = estimate(
+            args.geometry, args.gpu, args.reached, round(prompt), round(answer), args.batch
         )
-        stages |= {name: Stage(modelled[name], stages[name].bytes) for name in SHARED}
-        told = (
-            f"{asked.geometry} on {asked.gpu}, NOT MEASURED: {asked.reached:.0%} of the data "
-            f"sheet's peaks in bfloat16, batches of {asked.batch}; lengths, disk and the serial "
-            f"part of the run ({told})"
+        stages |= {name: Stage(seconds[name], stages[name].bytes) for name in SHARED}
+        title = (
+            f"{args.geometry} on {args.gpu}, NOT MEASURED: {args.reached:.0%} of the data "
+            f"sheet's peaks in bfloat16, batches of {args.batch}; lengths, disk and the serial "
+            f"part are those of the run ({title})"
         )
-    print(markdown(stages, told, asked.questions, [int(n) for n in asked.devices.split(",")]))
+    print(markdown(stages, title, args.questions, [int(n) for n in args.devices.split(",")]))
     return 0
 
 
-def measured(run: Path, summary: dict[str, Any]) -> tuple[dict[str, Stage], float, float]:
-    """Each stage's cost a question, and the mean tokens of a prompt and of an answer."""
+def measure(run: Path, summary: dict[str, Any]) -> tuple[dict[str, Stage], float, float]:
+    """Cost of each stage per question, and mean tokens of a prompt and of an answer."""
     count = summary["sample"]["questions"]
     store = Path(summary["sample"]["artifact"]).parents[1]
     stages = {name: Stage(0.0, 0.0) for name in (*SHARED, *SERIAL)}
-    prompt = written = 0.0
+    prompt = answer = 0.0
     for reference in (run / REFERENCES).read_text("utf-8").split():
         name = reference.partition("/")[0]
         if name not in stages:
@@ -84,63 +83,63 @@ def measured(run: Path, summary: dict[str, Any]) -> tuple[dict[str, Stage], floa
             for path in shard_paths(folder):
                 table = pq.ParquetFile(path).read(["prompt_ids", "token_ids"])
                 prompt += sum(map(len, table["prompt_ids"].to_pylist())) / count
-                written += sum(map(len, table["token_ids"].to_pylist())) / count
-    return stages, prompt, written
+                answer += sum(map(len, table["token_ids"].to_pylist())) / count
+    return stages, prompt, answer
 
 
-def from_data_sheet(
-    geometry: str, gpu: str, reached: float, prompt: int, written: int, batch: int
+def estimate(
+    geometry: str, gpu: str, reached: float, prompt: int, answer: int, batch: int
 ) -> dict[str, float]:
-    """Seconds a question of rollout and scoring, at a share of what the device can do at most."""
+    """Seconds per question of rollout and scoring, at a share `reached` of a GPU's peaks."""
     limits = data_sheet(gpu)
     expert, amateur = _shape(geometry), _shape(AMATEURS[geometry])
-    # A pass of scoring reads the weights once for some sixteen answers; compute decides there.
-    lengths, passes = [prompt + written] * batch, batch / 16
-    scoring = cost.reading(expert, lengths, batch * written, passes) + cost.reading(
-        amateur, lengths, batch * written, passes
+    # A scoring pass reads the weights once for about 16 answers; computation dominates.
+    lengths, passes = [prompt + answer] * batch, batch / 16
+    scoring = cost.reading(expert, lengths, batch * answer, passes) + cost.reading(
+        amateur, lengths, batch * answer, passes
     )
     work = {
-        "rollout": cost.decoding(expert, [[(prompt, written)] * batch]),
+        "rollout": cost.decoding(expert, [[(prompt, answer)] * batch]),
         "score": scoring,
     }
-    return {name: one.floor_seconds(limits) / reached / batch for name, one in work.items()}
+    return {name: minimum.floor_seconds(limits) / reached / batch for name, minimum in work.items()}
 
 
-def markdown(stages: dict[str, Stage], told: str, questions: int, devices: Sequence[int]) -> str:
-    """The costs a question, and what that makes for all of them."""
+def markdown(stages: dict[str, Stage], title: str, questions: int, devices: Sequence[int]) -> str:
+    """Tables of the costs per question and in total."""
     lines = [
-        told + ".",
+        title + ".",
         "",
-        "| a question | seconds | bytes on disk |",
+        "| per question | seconds | bytes on disk |",
         "|---|---:|---:|",
         *(
-            f"| {name}{'' if name in SHARED else ' (one process)'} | {one.seconds:.3g} "
-            f"| {one.bytes:,.0f} |"
-            for name, one in stages.items()
+            f"| {name}{'' if name in SHARED else ' (one process)'} | {stage.seconds:.3g} "
+            f"| {stage.bytes:,.0f} |"
+            for name, stage in stages.items()
         ),
         "",
-        f"| devices | {questions:,} questions sampled in | besides, on one process | device hours "
-        "| questions/s | first rank takes | disk |",
+        f"| devices | {questions:,} questions sampled in | plus, on one process | device hours "
+        "| questions/s | rank 0 receives | disk |",
         "|---:|---:|---:|---:|---:|---:|---:|",
     ]
     shared = sum(stages[name].seconds for name in SHARED)
     serial = sum(stages[name].seconds for name in SERIAL) * questions
-    disk = sum(one.bytes for one in stages.values()) * questions
+    disk = sum(stage.bytes for stage in stages.values()) * questions
     for count in devices:
         seconds = shared * questions / count
-        taken = sum(stages[name].bytes for name in SHARED) * questions / seconds
+        rate = sum(stages[name].bytes for name in SHARED) * questions / seconds
         lines.append(
             f"| {count} | {_hours(seconds)} | {_hours(serial)} | {shared * questions / 3600:,.0f} "
-            f"| {questions / seconds:,.0f} | {_rate(taken)} | {disk / 1e9:,.0f} GB |"
+            f"| {questions / seconds:,.0f} | {_rate(rate)} | {disk / 1e9:,.0f} GB |"
         )
     return "\n".join(lines)
 
 
 def _shape(geometry: str) -> cost.Shape:
     config = AutoConfig.from_pretrained(GEOMETRY / geometry)
-    with torch.device("meta"):  # sizes alone
+    with torch.device("meta"):  # no weights needed
         model = AutoModelForCausalLM.from_config(config, dtype=torch.bfloat16)
-    return cost.shape(cast(Any, SimpleNamespace(model=model)))
+    return cost.shape_of(cast(Any, SimpleNamespace(model=model)))
 
 
 def _hours(seconds: float) -> str:
@@ -149,21 +148,21 @@ def _hours(seconds: float) -> str:
     return f"{seconds / 3600:,.1f} h" if seconds >= 3600 else f"{seconds / 60:,.0f} min"
 
 
-def _rate(bytes_a_second: float) -> str:
-    mega = bytes_a_second / 1e6
+def _rate(bytes_per_second: float) -> str:
+    mega = bytes_per_second / 1e6
     return f"{mega:,.0f} MB/s" if mega >= 10 else f"{mega:.1f} MB/s"
 
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m bench.scale", description=__doc__)
     add = parser.add_argument
-    add("run", type=Path, help="folder of a finished run, from where it was started")
+    add("run", type=Path, help="folder of a finished run, relative to where it was started")
     add("--questions", type=int, default=10_000_000)
     add("--devices", default="8,64,512")
-    add("--geometry", choices=sorted(AMATEURS), help="a model that is worked out, not measured")
-    add("--gpu", default="H100", help="for --geometry: a device of bench/machine.py's data sheets")
-    add("--reached", type=float, default=0.1, help="for --geometry: share of the peaks")
-    add("--batch", type=int, default=256, help="for --geometry: questions of a rollout's batch")
+    add("--geometry", choices=sorted(AMATEURS), help="estimate the time of this model instead")
+    add("--gpu", default="H100", help="with --geometry: a GPU of bench/machine.py")
+    add("--reached", type=float, default=0.1, help="with --geometry: assumed share of the peaks")
+    add("--batch", type=int, default=256, help="with --geometry: questions per rollout batch")
     return parser
 
 

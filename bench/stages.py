@@ -1,8 +1,4 @@
-"""Each stage's work on both sides: this project's functions, and the published loops.
-
-Knows pairs, folders and the project's stages; knows nothing of clocks but for training, whose
-optimizer steps are timed one by one.
-"""
+"""Runs each stage on both sides: the project's functions and the published loops."""
 
 import logging
 import random
@@ -42,9 +38,9 @@ def sample(
     new_tokens: int,
     batch_size: int,
     tokens_per_pass: int = 1024,
-    parts: dict[str, float] | None = None,
+    seconds: dict[str, float] | None = None,
 ) -> tuple[Path, Path]:
-    """Rollout and scoring of all questions, into two new folders; seconds of each into `parts`."""
+    """Rollout and scoring of all questions into two new folders; records `seconds` of each."""
     trajectories, steps = folder / "trajectories", folder / "steps"
     trajectories.mkdir()
     start = time.perf_counter()
@@ -58,13 +54,13 @@ def sample(
     )
     middle = time.perf_counter()
     score_again(pair, trajectories, steps, tokens_per_pass=tokens_per_pass)
-    if parts is not None:
-        parts.update(rollout=middle - start, score=time.perf_counter() - middle)
+    if seconds is not None:
+        seconds.update(rollout=middle - start, score=time.perf_counter() - middle)
     return trajectories, steps
 
 
 def lengths(trajectories: Path) -> list[list[tuple[int, int]]]:
-    """Of every batch the lengths of its rows: of the prompt, and of what was written."""
+    """Lengths of each row's prompt and answer, by batch."""
     return [
         [(len(row["prompt_ids"]), len(row["token_ids"])) for row in read_shard(path)]
         for path in shard_paths(trajectories)
@@ -74,7 +70,7 @@ def lengths(trajectories: Path) -> list[list[tuple[int, int]]]:
 def score_again(
     pair: Pair, trajectories: Path, steps: Path, *, tokens_per_pass: int = 1024
 ) -> None:
-    """Scoring of these answers by this pair, into a new folder."""
+    """Scores answers with a pair, into a new folder."""
     steps.mkdir()
     score.score(
         trajectories,
@@ -89,28 +85,30 @@ def score_again(
 
 
 def plain_sample(
-    pair: Pair, places: Sequence[int], *, new_tokens: int, prefixes_per_pass: int = 1
+    pair: Pair, indices: Sequence[int], *, new_tokens: int, prefixes_per_pass: int = 1
 ) -> plain.Kept:
-    """The published sampling of these questions."""
+    """Samples from the questions at these indices with the published loop."""
     prompts = pair.prompts()
-    chosen = [prompts[place] for place in places]
+    chosen = [prompts[index] for index in indices]
     kept, _ = plain.sample(
         pair.expert.model,
         pair.amateur.model,
         chosen,
         chosen,
-        new_tokens=new_tokens,
-        stop_ids=pair.expert.stop_ids,
-        alpha=ALPHA,
-        beta=BETA,
-        rows=pair.shared.size,
-        prefixes_per_pass=prefixes_per_pass,
+        plain.Sampling(
+            new_tokens=new_tokens,
+            stop_ids=pair.expert.stop_ids,
+            alpha=ALPHA,
+            beta=BETA,
+            rows=pair.shared.size,
+            prefixes_per_pass=prefixes_per_pass,
+        ),
     )
     return kept
 
 
 def supervise(folders: tuple[Path, Path], kept_per_answer: float | None = None) -> Supervision:
-    """The kept steps; with a number of them wanted, beta is set to what keeps as many."""
+    """Selects kept steps; `kept_per_answer` sets beta such that as many are kept on average."""
     beta = BETA
     if kept_per_answer is not None:
         scores = read_columns(shard_paths(folders[1]), ["index", "kl"])
@@ -126,10 +124,7 @@ def _lightreasoner(beta: float) -> Method:
 
 
 def synthetic(pair: Pair, *, new_tokens: int, kept: int) -> Supervision:
-    """Supervision of these sizes: real prompts, `kept` evenly spread kept steps an answer.
-
-    What the tokens are does not matter to time and memory.
-    """
+    """Supervision with real prompts, arbitrary answers and `kept` evenly spaced kept steps each."""
     trajectories = []
     for question, prompt in zip(pair.questions, pair.prompts(), strict=True):
         steps = sorted({round(i * (new_tokens - 1) / max(1, kept - 1)) for i in range(kept)})
@@ -158,7 +153,7 @@ def train(
     device: str = "cpu",
     tokens_per_pass: int = 1024,
 ) -> float:
-    """Seconds of a kept step in training, after the first optimizer step."""
+    """Seconds per kept step in training, after the first optimizer step."""
     ticks: list[float] = []
     with tempfile.TemporaryDirectory() as folder:
         distill.distill(
@@ -186,7 +181,7 @@ def train(
 
 @contextmanager
 def lora(pair: Pair) -> Any:
-    """The expert with the published adapter, in training mode; taken off again."""
+    """The expert with the published LoRA adapter in training mode, removed at exit."""
     config = LoraConfig(
         task_type=TaskType.CAUSAL_LM,
         r=8,
@@ -204,21 +199,20 @@ def lora(pair: Pair) -> Any:
 def plain_batches(
     supervision: Supervision, *, steps: int, batch_size: int, seed: int
 ) -> list[list[plain.Sample]]:
-    """Shuffled kept steps, each a row of its own, as the published loop draws them."""
+    """Batches of shuffled kept steps, as in the published loop."""
     samples = list(plain.samples_of(supervision))
     random.Random(seed).shuffle(samples)
     needed = steps * batch_size
-    many = samples * -(-needed // len(samples))
-    return [many[i : i + batch_size] for i in range(0, needed, batch_size)]
+    repeated = samples * -(-needed // len(samples))
+    return [repeated[i : i + batch_size] for i in range(0, needed, batch_size)]
 
 
 def plain_train(
     pair: Pair, supervision: Supervision, *, steps: int, batch_size: int, seed: int = 0
 ) -> float:
-    """Seconds of a kept step in the published training."""
+    """Seconds per kept step in the published training loop, after a first optimizer step."""
     batches = plain_batches(supervision, steps=steps, batch_size=batch_size, seed=seed)
     with lora(pair) as model:
-        # A first step allocates; ours is not timed either.
         plain.train(model, batches[:1], rows=pair.expert.vocabulary_size, learning_rate=5e-5)
         start = time.perf_counter()
         plain.train(model, batches, rows=pair.expert.vocabulary_size, learning_rate=5e-5)
@@ -226,7 +220,7 @@ def plain_train(
 
 
 def evaluate(pair: Pair, folder: Path, *, new_tokens: int, batch_size: int) -> None:
-    """All questions answered, as the evaluation does it."""
+    """Answers all questions with the evaluator."""
     answer.answer(
         pair.questions,
         pair.expert,
@@ -236,27 +230,27 @@ def evaluate(pair: Pair, folder: Path, *, new_tokens: int, batch_size: int) -> N
     )
 
 
-def plain_evaluate(pair: Pair, places: Sequence[int], *, new_tokens: int) -> None:
-    """These questions answered one at a time by the library's `generate`."""
+def plain_evaluate(pair: Pair, indices: Sequence[int], *, new_tokens: int) -> None:
+    """Answers the questions at these indices one at a time with `generate`."""
     prompts = pair.prompts()
-    for place in places:
+    for index in indices:
         plain.generate(
             pair.expert.model,
-            prompts[place],
+            prompts[index],
             new_tokens=new_tokens,
             stop_ids=pair.expert.stop_ids,
             keep_logits=False,
         )
 
 
-def quiet() -> None:
-    """No progress bars and no advice about threads between the figures."""
+def silence() -> None:
+    """Turns off progress bars and library warnings."""
     progress.choose(progress.NONE)
     logging.getLogger("transformers").setLevel(logging.ERROR)
     warnings.filterwarnings("ignore", category=FutureWarning, module="transformers")
 
 
-def threads(count: int | None) -> None:
-    """How many threads torch computes with (None: as it likes)."""
+def set_threads(count: int | None) -> None:
+    """Sets torch's threads; None keeps the default."""
     if count:
         torch.set_num_threads(count)

@@ -1,9 +1,9 @@
-"""What `test_distiller_ranks` has two processes do, in one start of them.
+"""The training runs of `test_distiller_ranks` on two ranks, in one start of torchrun.
 
     torchrun --nproc-per-node 2 -m tests.distilling_on_ranks FOLDER
 
-Each rank has a folder of its own, so that what a follower writes shows; it tells what it has seen
-in `told-RANK.json`.
+Each rank trains in its own folder, so that tests see which rank wrote what, and writes its results
+to `results-RANK.json`.
 """
 
 import json
@@ -48,67 +48,67 @@ def stop(step: int, metrics: dict[str, float]) -> None:
 def main() -> None:
     distributed.join("cpu")
     folder = Path(sys.argv[1])
-    told: dict[str, Any] = {}
+    results: dict[str, Any] = {}
     computed: list[int] = []
-    step = ContrastTrainer.training_step
-    ContrastTrainer.training_step = lambda *given: computed.append(1) or step(*given)
+    training_step = ContrastTrainer.training_step
+    ContrastTrainer.training_step = lambda *args: computed.append(1) or training_step(*args)
 
-    def go(name: str, settings: DistillerSettings, **given: Any) -> dict[str, Any]:
-        """What the run returned, what it logged, and how many optimizer steps it computed."""
-        place = folder / f"rank-{distributed.rank()}" / name
-        place.parent.mkdir(exist_ok=True)
-        seen: list[tuple[int, dict[str, float]]] = []
-        given.setdefault("on_log", lambda step, metrics: seen.append((step, metrics)))
+    def run(name: str, settings: DistillerSettings, **options: Any) -> dict[str, Any]:
+        """Trains; returns the facts, the logged metrics and the number of computed steps."""
+        own_folder = folder / f"rank-{distributed.rank()}" / name
+        own_folder.parent.mkdir(exist_ok=True)
+        logged: list[tuple[int, dict[str, float]]] = []
+        options.setdefault("on_log", lambda step, metrics: logged.append((step, metrics)))
         computed.clear()
-        facts = train(place, settings=settings, **given)
-        return {"facts": facts, "seen": seen, "computed": len(computed)}
+        facts = train(own_folder, settings=settings, **options)
+        return {"facts": facts, "logged": logged, "computed": len(computed)}
 
     def runs_out_of_memory(kept_steps: int) -> Any:
-        """Lets this rank compute passes of so many kept steps at most."""
+        """Raises MemoryError for passes of more kept steps."""
 
-        def tight(model: Any, batch: Any, *given: Any) -> Any:
+        def limited(model: Any, batch: Any, *given: Any) -> Any:
             if len(batch["read_at"]) > kept_steps:
                 raise MemoryError
             return pass_losses(model, batch, *given)
 
-        return patch.object(trainer, "pass_losses", tight)
+        return patch.object(trainer, "pass_losses", limited)
 
-    def measured(model: Any, device: str) -> None:
-        """Notes which part of the model's numbers this rank has after they were spread."""
-        whole = sum(parameter.numel() for parameter in model.parameters())
+    def measured_shard(model: Any, device: str) -> None:
+        """Records the share of the model's numbers on this rank after sharding."""
+        total = sum(parameter.numel() for parameter in model.parameters())
         shard(model, device)
         parts = [p.to_local() if isinstance(p, DTensor) else p for p in model.parameters()]
-        told["held"] = sum(part.numel() for part in parts) / whole
+        results["share_held"] = sum(part.numel() for part in parts) / total
 
-    distill.shard = measured
+    distill.shard = measured_shard
     for name, settings in CASES.items():
         with runs_out_of_memory(1 if name == "tight" and not distributed.is_rank0() else 100):
-            told[name] = go(name, settings)
+            results[name] = run(name, settings)
     for name in ("two-then-one", "two-then-sharded"):
         try:
-            go(name, MANY, on_log=stop)
+            run(name, MANY, on_log=stop)
         except StoppedError:
-            told[name] = "stopped"
-    told["two-then-sharded"] = go("two-then-sharded", CASES["fsdp"])
-    told["one-then-two"] = go("one-then-two", MANY)
+            results[name] = "stopped"
+    results["two-then-sharded"] = run("two-then-sharded", CASES["fsdp"])
+    results["one-then-two"] = run("one-then-two", MANY)
     try:
         with runs_out_of_memory(100 if distributed.is_rank0() else 0):
-            go("no-memory", MANY)
+            run("no-memory", MANY)
     except distributed.SharedError as error:
-        told["no-memory"] = str(error)
+        results["no-memory"] = str(error)
     try:
         with runs_out_of_memory(0):
-            go("no-memory", CASES["fsdp"])
+            run("no-memory", CASES["fsdp"])
     except UserError as error:
-        told["no-memory-sharded"] = str(error)
+        results["no-memory-sharded"] = str(error)
     expert = load_expert()
-    if not distributed.is_rank0():  # one rank's part is enough
+    if not distributed.is_rank0():  # on one rank only
         expert.model.lm_head.weight.data = torch.full_like(expert.model.lm_head.weight, torch.inf)
     try:
-        go("infinite", MANY, expert=expert)
+        run("infinite", MANY, expert=expert)
     except distributed.SharedError as error:
-        told["infinite"] = str(error)
-    (folder / f"told-{distributed.rank()}.json").write_text(json.dumps(told), "utf-8")
+        results["infinite"] = str(error)
+    (folder / f"results-{distributed.rank()}.json").write_text(json.dumps(results), "utf-8")
     distributed.leave()
 
 

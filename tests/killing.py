@@ -1,11 +1,11 @@
-"""Runs the program again and again and kills it at random moments, until it comes through.
+"""Runs the program repeatedly and kills it at random times until it finishes.
 
     python -m tests.killing KILLS SEED SIGNAL SHORTEST LONGEST WORDS…
 
-Imports everything once and forks for each try, so that a kill falls into the work and not into the
-start-up. When a run came through before there were enough kills, another begins, in the next of
-the folders 0, 1, … Prints one JSON object: kills, how each try ended, how many runs came through,
-and the stages that were found half done.
+Imports everything once and forks for each attempt, so that kills hit the work and not the start-up.
+If a run finishes before there were enough kills, another one starts in the next of the folders 0,
+1, … Prints one JSON object: the number of kills, the wait status of each attempt, the number of
+finished runs, and the stages that were found unfinished.
 """
 
 import json
@@ -23,10 +23,10 @@ RUN, STORE, OUTPUT = "run", "store", "output"
 
 
 def main() -> None:
-    kills_wanted, seed, number = map(int, sys.argv[1:4])
+    min_kills, seed, number = map(int, sys.argv[1:4])
     shortest, longest = map(float, sys.argv[4:6])
     words = sys.argv[6:]
-    # What a try needs is imported here; torch starts no thread before it computes.
+    # Imported before forking; torch starts no threads before it computes.
     import lr_exp.distiller.distill
     import lr_exp.pipeline.run  # noqa: F401
 
@@ -36,21 +36,21 @@ def main() -> None:
     stages: set[str] = set()
     kills = finished = 0
     while True:
-        patience = rng.uniform(shortest, longest) if kills < kills_wanted else None
-        status = _try(words, patience, number)
+        delay = rng.uniform(shortest, longest) if kills < min_kills else None
+        status = _attempt(words, delay, number)
         ends.append(status)
         if status == 0:
             finished += 1
-            if kills >= kills_wanted:
+            if kills >= min_kills:
                 break
             _enter(start / str(finished))
         elif os.WIFSIGNALED(status) or os.waitstatus_to_exitcode(status) == 128 + number:
             kills += 1
             stages |= {path.parent.name for path in Path(STORE).glob("*/*.part")}
         else:
-            sys.exit(f"a try ended by itself: {status}\n{Path(OUTPUT).read_text()}")
-    told = {"kills": kills, "finished": finished, "ends": ends, "stages": sorted(stages)}
-    print(json.dumps(told))
+            sys.exit(f"an attempt failed by itself: {status}\n{Path(OUTPUT).read_text()}")
+    result = {"kills": kills, "finished": finished, "ends": ends, "stages": sorted(stages)}
+    print(json.dumps(result))
 
 
 def _enter(folder: Path) -> None:
@@ -58,8 +58,8 @@ def _enter(folder: Path) -> None:
     os.chdir(folder)
 
 
-def _try(words: list[str], patience: float | None, number: int) -> int:
-    """One try in a forked process, sent the signal after `patience` seconds; its wait status."""
+def _attempt(words: list[str], delay: float | None, number: int) -> int:
+    """Runs in a forked process, sends the signal after `delay` seconds; returns the wait status."""
     child = os.fork()
     if child == 0:
         output = os.open(OUTPUT, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
@@ -67,8 +67,8 @@ def _try(words: list[str], patience: float | None, number: int) -> int:
         os.dup2(output, 2)
         sys.argv = ["lr_exp", *words, f"store={STORE}", f"hydra.run.dir={RUN}"]
         signal.signal(signal.SIGINT, signal.default_int_handler)
-        os._exit(_ended(program.main))
-    end = time.monotonic() + (patience if patience is not None else 600)
+        os._exit(_run_and_flush(program.main))
+    end = time.monotonic() + (delay if delay is not None else 600)
     while time.monotonic() < end:
         done, status = os.waitpid(child, os.WNOHANG)
         if done:
@@ -79,7 +79,7 @@ def _try(words: list[str], patience: float | None, number: int) -> int:
     return status
 
 
-def _ended(work: Callable[[], int]) -> int:
+def _run_and_flush(work: Callable[[], int]) -> int:
     status = 1
     try:
         status = work()

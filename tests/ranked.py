@@ -1,8 +1,7 @@
-"""Starts a run of several processes as a user does, and what its processes do in some tests.
+"""Runs of several processes, started with torchrun, for tests.
 
-    python -m torch.distributed.run … -m tests.ranked NAME WORDS…
-
-runs one of the functions below on every rank. Knows torchrun and the program.
+`python -m torch.distributed.run … -m tests.ranked NAME FOLDER WORDS…` runs one of the functions
+below on every rank.
 """
 
 import errno
@@ -19,7 +18,7 @@ ROOT = Path(__file__).parents[1]
 def torchrun(
     words: list[str], folder: Path, *, ranks: int = 2, module: str = "lr_exp"
 ) -> subprocess.Popen[str]:
-    """The started command, in `folder`; its stderr goes where its stdout goes."""
+    """Starts the command in `folder`, with stderr merged into stdout."""
     launcher = ["torch.distributed.run", "--standalone", "--nproc-per-node", str(ranks)]
     return subprocess.Popen(  # noqa: S603 - our own program
         [sys.executable, "-m", *launcher, "-m", module, *words],
@@ -31,17 +30,17 @@ def torchrun(
     )
 
 
-def ended(process: subprocess.Popen[str], patience: float = 240) -> tuple[int, str]:
-    """Exit status and output."""
+def finish(process: subprocess.Popen[str], timeout: float = 240) -> tuple[int, str]:
+    """Waits for the process; returns its exit status and output."""
     try:
-        out, _ = process.communicate(timeout=patience)
+        out, _ = process.communicate(timeout=timeout)
     finally:
         process.kill()
     return process.returncode, out
 
 
 def primitives(folder: Path) -> None:
-    """Each way in which ranks speak, and its result on each rank, as JSON in `folder`."""
+    """Calls every function of `lr_exp.distributed`; writes the results of each rank as JSON."""
     import torch
 
     from lr_exp import distributed
@@ -50,7 +49,7 @@ def primitives(folder: Path) -> None:
     from lr_exp.store import Recipe, Store
 
     distributed.join("cpu")
-    told: dict[str, object] = {"environment": "WORLD_SIZE" in os.environ}
+    results: dict[str, object] = {"environment": "WORLD_SIZE" in os.environ}
 
     def fails_at(number: int, job: int) -> int:
         if job == number:
@@ -68,11 +67,11 @@ def primitives(folder: Path) -> None:
     distributed.distribute_jobs(
         range(5), lambda job: fails_at(-1, job), lambda *pair: taken.append([*pair])
     )
-    told["share_out"] = taken
-    told["from_first"] = distributed.run_on_rank0(lambda: distributed.rank())
-    told["all_gathered"] = distributed.all_gather(distributed.rank())
-    told["alike"] = distributed.run_on_all_ranks(lambda: distributed.rank())
-    told["together"] = distributed.run_collectively(
+    results["distribute_jobs"] = taken
+    results["run_on_rank0"] = distributed.run_on_rank0(lambda: distributed.rank())
+    results["all_gather"] = distributed.all_gather(distributed.rank())
+    results["run_on_all_ranks"] = distributed.run_on_all_ranks(lambda: distributed.rank())
+    results["run_collectively"] = distributed.run_collectively(
         lambda work: work(1) + work(2), lambda n: n + distributed.rank()
     )
     tensors = [
@@ -80,7 +79,7 @@ def primitives(folder: Path) -> None:
         torch.full((3,), 10.0 * distributed.rank()),
     ]
     distributed.all_reduce(tensors)
-    told["sum_up"] = [tensor.tolist() for tensor in tensors]
+    results["all_reduce"] = [tensor.tolist() for tensor in tensors]
     distributed.check_same({"a": 1})
 
     def disk_is_full(*_) -> None:
@@ -92,7 +91,7 @@ def primitives(folder: Path) -> None:
 
     own_store = Store(folder / f"store-{distributed.rank()}")
     reached: list[int] = []
-    told["errors"] = {
+    results["errors"] = {
         "work of rank 1": error_of(
             lambda: distributed.distribute_jobs(
                 range(9), lambda job: fails_at(3, job), lambda job, _: reached.append(job)
@@ -103,14 +102,14 @@ def primitives(folder: Path) -> None:
                 range(4), lambda job: job, lambda job, _: fails_at(2, job)
             )
         ),
-        "first": error_of(
+        "rank 0": error_of(
             lambda: distributed.run_on_rank0(lambda: fails_at(0, distributed.rank()))
         ),
-        "alike, all": error_of(lambda: distributed.run_on_all_ranks(lambda: fails_at(7, 7))),
-        "alike, rank 1": error_of(
+        "all ranks": error_of(lambda: distributed.run_on_all_ranks(lambda: fails_at(7, 7))),
+        "rank 1": error_of(
             lambda: distributed.run_on_all_ranks(lambda: fails_at(1, distributed.rank()))
         ),
-        "together": error_of(
+        "run_collectively": error_of(
             lambda: distributed.run_collectively(
                 lambda work: work(),
                 lambda: distributed.distribute_jobs(
@@ -118,7 +117,9 @@ def primitives(folder: Path) -> None:
                 ),
             )
         ),
-        "same": error_of(lambda: distributed.check_same({"a": 1, "questions": distributed.rank()})),
+        "check_same": error_of(
+            lambda: distributed.check_same({"a": 1, "questions": distributed.rank()})
+        ),
         "disk": error_of(
             lambda: Store(folder / "store").make(
                 Recipe("disk", 1, {}, {}),
@@ -130,33 +131,33 @@ def primitives(folder: Path) -> None:
         "store": error_of(lambda: rank_checks._check_store(own_store)),
     }
     rank_checks._check_store(Store(folder / "store"))
-    told["left in stores"] = [str(path) for path in folder.glob("store*/.seen-*")]
-    told["reached"] = reached
-    told["in step"] = distributed.all_gather(distributed.rank())  # after all those errors
+    results["leftover files"] = [str(path) for path in folder.glob("store*/.seen-*")]
+    results["reached"] = reached
+    results["after errors"] = distributed.all_gather(distributed.rank())  # still in lockstep
 
-    def fails_on_first(_: Path) -> dict[str, object]:
+    def fails_on_rank0(_: Path) -> dict[str, object]:
         if distributed.is_rank0():
-            raise RuntimeError("write failed: No space left on device")  # as torch says it
-        distributed.all_gather("what the others wait in")
+            raise RuntimeError("write failed: No space left on device")  # as torch reports it
+        distributed.all_gather("the other ranks wait here")
         return {}
 
     try:
-        Store(folder / "store").make(Recipe("last", 1, {}, {}), fails_on_first, together=True)
+        Store(folder / "store").make(Recipe("last", 1, {}, {}), fails_on_rank0, together=True)
     except Exception as error:
-        told["first alone"] = [type(error).__name__, str(error)]
-    (folder / f"{distributed.rank()}.json").write_text(json.dumps(told), "utf-8")
-    os._exit(0)  # the first rank's end is what the others notice
+        results["rank 0 fails alone"] = [type(error).__name__, str(error)]
+    (folder / f"{distributed.rank()}.json").write_text(json.dumps(results), "utf-8")
+    os._exit(0)  # the other ranks notice that rank 0 exited
 
 
 def elsewhere(folder: Path) -> None:
-    """The program, rank 1 in another folder: as on a host with other files."""
+    """The program, with rank 1 in another folder, as on a host with other files."""
     if os.environ["RANK"] == "1":
         os.chdir(folder)
     _run_program()
 
 
 def fails_alone(folder: Path) -> None:
-    """The program, rank 1 failing where no other one does."""
+    """The program, where rank 1 alone fails."""
     from lr_exp.errors import UserError
     from lr_exp.pipeline import sampling
 
@@ -170,17 +171,17 @@ def fails_alone(folder: Path) -> None:
 
 
 def slow(folder: Path) -> None:
-    """The program, taking its time for each rollout; process ids in `folder`."""
+    """The program with slow rollouts; writes process ids to `folder`."""
     from lr_exp.inference import generation
 
     (folder / f"pid-{os.environ['RANK']}").write_text(str(os.getpid()), "utf-8")
-    answer = generation._in_portions
+    generate = generation._in_portions
 
-    def slowly(*given):
+    def generate_slowly(*args):
         time.sleep(1.0)
-        return answer(*given)
+        return generate(*args)
 
-    generation._in_portions = slowly
+    generation._in_portions = generate_slowly
     _run_program()
 
 
@@ -192,5 +193,5 @@ def _run_program() -> None:
 
 
 if __name__ == "__main__":
-    here = {f.__name__: f for f in (primitives, elsewhere, fails_alone, slow)}
-    here[sys.argv[1]](Path(sys.argv[2]))
+    functions = {f.__name__: f for f in (primitives, elsewhere, fails_alone, slow)}
+    functions[sys.argv[1]](Path(sys.argv[2]))

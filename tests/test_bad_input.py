@@ -261,7 +261,7 @@ def test_a_run_in_a_used_folder_shows_its_own_adapter_and_answers(program, tmp_p
 
 def test_a_store_that_is_a_file(refused, tmp_path):
     error = refused(f"store={write(tmp_path / 'file')}")
-    assert "set store= to a folder" in error
+    assert "Set store= to a writable folder" in error
 
 
 def test_a_damaged_artifact_in_a_run_is_made_again(program, tmp_path):

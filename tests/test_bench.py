@@ -1,4 +1,4 @@
-"""The benchmark's arithmetic and its form, at sizes that take seconds. No time is asserted."""
+"""The benchmark's arithmetic and output, at sizes that take seconds. No time is asserted."""
 
 import json
 import statistics
@@ -16,7 +16,7 @@ from lr_exp.models import early_exit
 from .test_sampler import load_micro
 
 
-def test_sides_take_turns_and_every_other_repeat_begins_with_the_second():
+def test_sides_alternate_and_every_other_repeat_begins_with_the_second():
     calls = []
 
     def side(name):
@@ -27,67 +27,69 @@ def test_sides_take_turns_and_every_other_repeat_begins_with_the_second():
     assert (ours, plain) == ([1, 4, 5], [2, 3, 6])
 
 
-def test_ratios_are_of_the_same_repeat():
+def test_ratios_compare_the_same_repeat():
     compared = measure.comparison([1.0, 2.0, 4.0], [10.0, 30.0, 20.0], "s")
     assert compared["ratio"] == {"min": 5.0, "median": 10.0, "max": 15.0}
     assert compared["ours"] == {"min": 1.0, "median": 2.0, "max": 4.0}
     assert compared["repeats"] == 3
 
 
-def test_a_child_that_fails_says_why(monkeypatch):
+def test_a_failing_child_process_reports_its_error(monkeypatch):
     failed = subprocess.CompletedProcess([], 1, "", "Traceback ...\nKeyError: 'task'")
     monkeypatch.setattr(subprocess, "run", lambda *_, **__: failed)
     with pytest.raises(RuntimeError, match="KeyError"):
-        measure.in_child("task", threads=1)
+        measure.run_in_child("task", threads=1)
 
 
-def test_shapes_count_the_models_matrices():
+def test_shapes_count_the_matrices_of_a_model():
     model = load_micro("expert")
-    one = cost.shape(model)
+    shape = cost.shape_of(model)
     matrices = sum(p.numel() for p in model.model.get_decoder().layers.parameters() if p.dim() > 1)
-    assert one.layers * one.layer_weights == matrices
-    assert one.head_weights == model.model.lm_head.weight.numel()
+    assert shape.layers * shape.layer_weights == matrices
+    assert shape.head_weights == model.model.lm_head.weight.numel()
     config = model.model.config
     width = config.hidden_size // config.num_attention_heads
-    assert one.cache_width == 2 * config.num_key_value_heads * width
+    assert shape.cache_width == 2 * config.num_key_value_heads * width
 
 
 def test_cost_of_reading_and_decoding_by_hand():
-    one = cost.Shape(
+    shape = cost.Shape(
         layers=2, layer_weights=100, head_weights=50, attention_width=4, cache_width=6, item_bytes=4
     )
-    read = cost.reading(one, [3, 5], reads=2, passes=1)
+    read = cost.reading(shape, [3, 5], reads=2, passes=1)
     attention = 2 * 4 * 4 * (9 / 2 + 25 / 2)
     assert read.flops == 2 * 200 * 8 + attention + 2 * 50 * 2
     assert read.bytes == 4 * 250
-    # Two batches of 2 new tokens each read the weights; a token reads its row's cache.
-    wrote = cost.decoding(one, [[(3, 2)], [(5, 2)]])
-    assert wrote.bytes == 4 * 4 * 250 + 2 * 6 * 4 * ((3 * 2 + 2) + (5 * 2 + 2))
-    # A batch goes on until its longest row has ended; the other row works no longer than it writes.
-    uneven = cost.decoding(one, [[(3, 2), (5, 4)]])
+    # Two batches of 2 new tokens each read the weights; each token reads the cache of its row.
+    decoded = cost.decoding(shape, [[(3, 2)], [(5, 2)]])
+    assert decoded.bytes == 4 * 4 * 250 + 2 * 6 * 4 * ((3 * 2 + 2) + (5 * 2 + 2))
+    # A batch lasts as long as its longest row; a finished row costs nothing.
+    uneven = cost.decoding(shape, [[(3, 2), (5, 4)]])
     assert uneven.bytes == 4 * 4 * 250 + 2 * 6 * 4 * ((3 * 2 + 2) + (5 * 4 + 8))
-    assert uneven.flops == cost.reading(one, [5, 9], reads=6, passes=0).flops
-    assert cost.training(one, [3], 1, 1).flops == 2 * cost.reading(one, [3], 1, 1).flops
+    assert uneven.flops == cost.reading(shape, [5, 9], reads=6, passes=0).flops
+    assert cost.training(shape, [3], 1, 1).flops == 2 * cost.reading(shape, [3], 1, 1).flops
 
 
-def test_layers_that_two_models_share_cost_once():
+def test_shared_layers_cost_once():
     pair = pairs.load_pair("micro", 1, None)
-    apart = cost.scoring(pair.expert, pair.amateur, [10], 5, 1)
-    expert, amateur = (cost.reading(cost.shape(m), [10], 5, 1) for m in (pair.expert, pair.amateur))
-    assert apart == expert + amateur
+    separate = cost.scoring(pair.expert, pair.amateur, [10], 5, 1)
+    expert, amateur = (
+        cost.reading(cost.shape_of(m), [10], 5, 1) for m in (pair.expert, pair.amateur)
+    )
+    assert separate == expert + amateur
     early = early_exit.early_exit(pair.expert, (2,), "early")
-    rest = cost.Shape(**{**vars(cost.shape(early)), "layers": 1})
+    rest = cost.Shape(**{**vars(cost.shape_of(early)), "layers": 1})
     expected = expert + cost.reading(rest, [10], 5, 1)
     assert cost.scoring(pair.expert, early, [10], 5, 1).flops == pytest.approx(expected.flops)
 
 
-def test_the_floor_is_the_slower_of_computing_and_moving():
+def test_the_minimum_time_is_the_slower_of_computation_and_memory():
     work, limits = cost.Cost(100.0, 10.0), machine.Peaks(10.0, 5.0, "measured")
     assert work.floor_seconds(limits) == 10
     assert (work / 100).floor_seconds(machine.Peaks(10.0, 0.01, "measured")) == 10
 
 
-def test_peaks_are_the_data_sheets_or_measured(monkeypatch):
+def test_peaks_come_from_data_sheets_or_measurements(monkeypatch):
     measured = machine.peaks("cpu", "float32", size=64)
     assert measured.source == "measured"
     assert measured.flops > 0 < measured.bytes
@@ -115,7 +117,7 @@ def test_geometries_have_the_published_numbers_of_weights(name):
     assert sum(p.numel() for p in model.parameters()) == pytest.approx(weights, rel=5e-3)
 
 
-def test_synthetic_supervision_has_the_sizes_asked_for():
+def test_synthetic_supervision_has_the_requested_sizes():
     pair = pairs.load_pair("micro", 3, None)
     supervision = stages.synthetic(pair, new_tokens=64, kept=20)
     for prompt, trajectory in zip(pair.prompts(), supervision.trajectories, strict=True):
@@ -123,11 +125,11 @@ def test_synthetic_supervision_has_the_sizes_asked_for():
         assert len(trajectory.input_ids) == len(prompt) + 63
 
 
-def test_typical_questions_are_those_in_the_middle():
+def test_typical_questions_have_median_length():
     pair = pairs.load_pair("micro", 9, None)
     lengths = sorted(len(prompt) for prompt in pair.prompts())
-    (place,) = pair.typical(1)
-    assert len(pair.prompts()[place]) == statistics.median(lengths)
+    (index,) = pair.typical(1)
+    assert len(pair.prompts()[index]) == statistics.median(lengths)
     assert len(set(pair.typical(20))) == 9
 
 
@@ -136,54 +138,54 @@ def test_typical_questions_are_those_in_the_middle():
 
 @pytest.fixture(autouse=True)
 def restored(monkeypatch):
-    """The program sets torch's threads and silences bars: not for the other tests."""
+    """Restores the threads and progress bars that the program changes."""
     monkeypatch.setattr(progress, "_chosen", None)
     threads = torch.get_num_threads()
     yield
     torch.set_num_threads(threads)
 
 
-def test_a_quick_run_measures_every_comparison_and_fills_the_document(tmp_path):
+def test_a_quick_run_measures_every_comparison_and_updates_the_document(tmp_path):
     document = tmp_path / "README.md"
     document.write_text("before\n<!-- bench -->\nold\n<!-- /bench -->\nafter\n", "utf-8")
     words = ["--quick", "--pairs", "micro", "--out", str(tmp_path), "--readme", str(document)]
     assert main([*words, "--only", "sampling", "training", "evaluation", "precision"]) == 0
-    found = json.loads((tmp_path / "bench.json").read_text("utf-8"))
-    assert found["sizes"]["repeats"] == 2
-    assert {"cpu", "cores", "ram_gib", "torch", "threads", "date"} <= found["machine"].keys()
+    results = json.loads((tmp_path / "bench.json").read_text("utf-8"))
+    assert results["sizes"]["repeats"] == 2
+    assert {"cpu", "cores", "ram_gib", "torch", "threads", "date"} <= results["machine"].keys()
     for part in ("sampling", "training", "evaluation"):
-        figures = found["parts"][part]["micro"]
+        figures = results["parts"][part]["micro"]
         assert figures["repeats"] == 2
         for side in ("ours", "plain", "ratio"):
             spread = figures[side]
             assert 0 < spread["min"] <= spread["median"] <= spread["max"]
     for part in ("sampling", "training", "training_whole"):
-        for floor in found["parts"][part]["micro"]["work"].values():
+        for floor in results["parts"][part]["micro"]["work"].values():
             assert floor["share"] == pytest.approx(floor["floor_seconds"] / floor["seconds"])
-    assert [found["parts"][p]["micro"]["step_size"] for p in ("training", "training_whole")] == [
+    assert [results["parts"][p]["micro"]["step_size"] for p in ("training", "training_whole")] == [
         4,
         3,
     ]
-    precision = found["parts"]["precision"]["micro"]
+    precision = results["parts"]["precision"]["micro"]
     assert precision["steps"] > 0 < precision["kl_error_median"] <= precision["kl_error_p99"] < 0.5
     assert 0 <= precision["kept_otherwise"] < 0.1
     text = document.read_text("utf-8")
     assert text.startswith("before\n<!-- bench -->\n")
     assert text.endswith("<!-- /bench -->\nafter\n")
     assert "old" not in text
-    assert "| sampling, time a question | micro |" in text
-    assert "| training, time a kept step, 3 an optimizer step | micro |" in text
+    assert "| sampling, time per question | micro |" in text
+    assert "| training, time per kept step, 3 per optimizer step | micro |" in text
     assert "bf16 weights on this CPU (micro" in text
     assert (tmp_path / "bench.md").read_text("utf-8") in text
 
 
-def test_a_document_without_a_place_is_refused(tmp_path):
+def test_a_document_without_markers_is_rejected(tmp_path):
     document = tmp_path / "README.md"
     document.write_text("nothing here", "utf-8")
-    with pytest.raises(UserError, match="has no place for the table"):
-        tables.into_document(document, "table")
+    with pytest.raises(UserError, match="no place for the table"):
+        tables.insert_into_document(document, "table")
     document.write_text("a <!-- bench --> old <!-- bench --> b", "utf-8")
-    tables.into_document(document, "new")
+    tables.insert_into_document(document, "new")
     assert document.read_text("utf-8") == "a <!-- bench -->\n\nnew\n<!-- bench --> b"
 
 
@@ -194,25 +196,25 @@ def test_memory_and_scaling_are_measured_in_children():
     assert row["questions"] == 2
     assert row["seconds"] > 0 <= row["bytes"]
     for side in ("ours", "plain"):
-        told = {"pair": "micro", "side": side, "data": None, "new_tokens": 4}
-        assert child.sampling(**told, rows=2)["bytes"] >= 0
-        assert child.training(**told, batch_size=2, kept=2)["bytes"] >= 0
+        options = {"pair": "micro", "side": side, "data": None, "new_tokens": 4}
+        assert child.sampling(**options, rows=2)["bytes"] >= 0
+        assert child.training(**options, batch_size=2, kept=2)["bytes"] >= 0
 
 
 def test_the_papers_run_with_random_weights_of_a_tiny_geometry(tmp_path, capsys):
     words = ["--geometry", "tiny", "--device", "cpu", "--questions", "6", "--steps", "3"]
     more = ["--new-tokens", "24", "--batch-size", "3", "--out", str(tmp_path)]
     assert main([*words, *more]) == 0
-    found = json.loads((tmp_path / "tiny.json").read_text("utf-8"))
-    assert found["stages"].keys() == {"rollout", "score", "training"}
-    assert found["kept_per_answer"] == pytest.approx(20, abs=1)
-    for one in found["stages"].values():
-        assert one["seconds"] > 0 < one["tokens_per_second"]
-        assert one["share_of_flops"] > 0 < one["share_of_bandwidth"]
+    results = json.loads((tmp_path / "tiny.json").read_text("utf-8"))
+    assert results["stages"].keys() == {"rollout", "score", "training"}
+    assert results["kept_per_answer"] == pytest.approx(20, abs=1)
+    for stage in results["stages"].values():
+        assert stage["seconds"] > 0 < stage["tokens_per_second"]
+        assert stage["share_of_flops"] > 0 < stage["share_of_bandwidth"]
     assert "tiny on" in capsys.readouterr().out
 
 
-def test_a_streamed_run_is_watched_to_its_end(tmp_path, capsys):
+def test_progress_and_memory_of_a_streamed_run(tmp_path, capsys):
     words = ["--questions", "24", "--max-new-tokens", "4", "--batch-size", "4", "--threads", "1"]
     out = tmp_path / "tables" / "stream.md"
     assert (
@@ -230,4 +232,4 @@ def test_a_streamed_run_is_watched_to_its_end(tmp_path, capsys):
         ((_, size, files, _),) = (row for row in rows if row[0] == stage and len(row) == 4)
         assert int(size.replace(",", "")) > 0
         assert int(files) >= (6 if stage in ("rollout", "score") else 1)
-    assert [path.name for path in tmp_path.iterdir()] == ["tables"]  # nothing else stays
+    assert [path.name for path in tmp_path.iterdir()] == ["tables"]  # temporary files are deleted

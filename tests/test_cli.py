@@ -498,7 +498,7 @@ def test_every_program_says_its_errors_clean_and_in_one_line(
 def test_a_folder_of_other_things_is_no_store(tmp_path, capsys):
     (tmp_path / "photos").mkdir()
     assert keeper(["list", "--store", str(tmp_path)]) == 1
-    assert "is no store" in capsys.readouterr().err
+    assert "is not a store" in capsys.readouterr().err
     (tmp_path / "photos").rmdir()
     assert keeper(["list", "--store", str(tmp_path)]) == 0  # nothing was made yet
     assert capsys.readouterr().out == "0 B in no artifacts\n"

@@ -1,4 +1,4 @@
-"""Questions: every format's row, JSON Lines errors, selection, and the hub's data if at hand."""
+"""Questions: formats, JSON Lines errors, selection, and a hub mirror if there is one."""
 
 import json
 import os
@@ -25,7 +25,7 @@ needs_hub = pytest.mark.skipif(not HUB.is_dir(), reason="no hub mirror: set LR_E
 
 @pytest.fixture(autouse=True)
 def _own_cache(tmp_path, monkeypatch):
-    """Hub data sets are converted below the test's folder, not in the user's cache."""
+    """Converts hub data sets in the test's folder instead of the user's cache."""
     import datasets
 
     monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
@@ -93,8 +93,8 @@ def test_a_row_becomes_a_question(name, row, expected):
 @pytest.mark.parametrize(
     "name", [name for name in FORMATS if name not in ("jsonl", "parquet", "micro")]
 )
-def test_a_missing_column_is_named_with_those_there_are(name):
-    with pytest.raises(UserError, match=r"no column .*; the columns there are: text, weight"):
+def test_a_missing_column_error_lists_the_columns(name):
+    with pytest.raises(UserError, match=r"no column .*; the columns are: text, weight"):
         read(name, {"text": "t", "weight": 1})
 
 
@@ -105,7 +105,7 @@ BOXES = [
     (r"\fbox{4}", "4"),
     (r"\boxed{\frac{1}{2}}", r"\frac{1}{2}"),
     (r"\boxed{\left\{1, 2\right\}}", r"\left\{1, 2\right\}"),
-    (r"\boxed{5} and \boxed{6", "5"),  # cut off while writing the second
+    (r"\boxed{5} and \boxed{6", "5"),  # the second one is truncated
     (r"put it in \boxed{}: \boxed{7}. As asked: \boxed{}", "7"),
     (r"{ \boxed{8}", "8"),
     (r"} \boxed{9}", "9"),
@@ -146,7 +146,7 @@ def test_jsonl_ids_are_line_numbers(tmp_path):
     ]
 
 
-def test_jsonl_may_begin_with_a_byte_order_mark_and_end_lines_as_windows_does(tmp_path):
+def test_jsonl_with_a_byte_order_mark_and_crlf(tmp_path):
     content = b'\xef\xbb\xbf{"question": "Q"}\r\n{"question": "R"}\r\n'
     assert [q.text for q in load_questions(jsonl(tmp_path, content), hub_root=None)] == ["Q", "R"]
 
@@ -161,15 +161,15 @@ BAD_LINES = [
     ('{"question": "Q", "answer": ' + "9" * 5000 + "}", "line 1: not JSON"),
     ("[1]", "line 1: not an object"),
     ('"text"', "line 1: not an object"),
-    ('{"prompt": "Q"}', "line 1: no `question`; the keys there are: prompt"),
-    ("{}", "line 1: no `question`; the keys there are: none"),
-    ('{"question": ""}', "must be a text that is not empty"),
-    ('{"question": " "}', "must be a text that is not empty"),
-    ('{"question": 5}', "must be a text that is not empty"),
-    ('{"question": null}', "must be a text that is not empty"),
-    ('{"question": "Q", "answer": true}', "`answer` must be a text or a number"),
-    ('{"question": "Q", "answer": ["1"]}', "`answer` must be a text or a number"),
-    ('{"question": "Q", "solution": 1}', "`solution` must be a text"),
+    ('{"prompt": "Q"}', "line 1: no `question`; the keys are: prompt"),
+    ("{}", "line 1: no `question`; the keys are: none"),
+    ('{"question": ""}', "must be a non-empty string"),
+    ('{"question": " "}', "must be a non-empty string"),
+    ('{"question": 5}', "must be a non-empty string"),
+    ('{"question": null}', "must be a non-empty string"),
+    ('{"question": "Q", "answer": true}', "`answer` must be a string or a number"),
+    ('{"question": "Q", "answer": ["1"]}', "`answer` must be a string or a number"),
+    ('{"question": "Q", "solution": 1}', "`solution` must be a string"),
     (r'{"question": "\ud800"}', "surrogate"),
     (b'{"question": "Q"}\n{"question": "\xff"}', "line 2: not UTF-8"),
 ]
@@ -190,7 +190,7 @@ def test_jsonl_file_missing(tmp_path):
 
 
 def test_jsonl_needs_a_path():
-    with pytest.raises(UserError, match=r"set data\.path"):
+    with pytest.raises(UserError, match=r"Set data\.path"):
         load_questions(DataSettings(name="jsonl", format="jsonl"), hub_root=None)
 
 
@@ -202,7 +202,7 @@ def test_an_unknown_format_names_the_nearest():
         load_questions(DataSettings(name="x", format="gsm8"), hub_root=None)
 
 
-def test_samples_are_no_questions():
+def test_lr_samples_cannot_be_read_as_questions():
     with pytest.raises(UserError, match="lr_samples"):
         load_questions(DataSettings(name="x", format="lr_samples"), hub_root=None)
 
@@ -220,7 +220,7 @@ def test_an_empty_folder_is_one_clear_error(tmp_path):
         load_questions(settings, hub_root=str(tmp_path))
 
 
-def test_no_hub_is_one_clear_error(monkeypatch):
+def test_an_unreachable_hub_is_one_clear_error(monkeypatch):
     import datasets
 
     def unreachable(*arguments, **options):
@@ -233,7 +233,7 @@ def test_no_hub_is_one_clear_error(monkeypatch):
 
 
 def mirror(folder, rows, split="test"):
-    """A data set in hub layout, with one JSON Lines file."""
+    """Writes a data set in hub layout, as one JSON Lines file."""
     folder.mkdir(parents=True)
     (folder / f"{split}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
 
@@ -248,16 +248,16 @@ def test_reading_a_folder_in_hub_layout(tmp_path, capfd):
         ("g/test/1", "1"),
         ("g/test/2", "2"),
     ]
-    assert capfd.readouterr() == ("", "")  # no progress bars for three rows
+    assert capfd.readouterr() == ("", "")  # no progress bars for a local folder
     settings.split = "dev"
     with pytest.raises(UserError, match=r"split dev of .*Change data\.split"):
         load_questions(settings, hub_root=str(tmp_path))
     settings.split = None
-    with pytest.raises(UserError, match=r"set data\.split"):
+    with pytest.raises(UserError, match=r"Set data\.split"):
         load_questions(settings, hub_root=str(tmp_path))
 
 
-def test_dropped_rows_leave_no_gap_so_that_mirrors_without_them_agree(tmp_path):
+def test_ids_do_not_count_dropped_rows(tmp_path):
     kept = [{"body": "B.", "question": f"Q{i}", "answer": f"{i} (pens)"} for i in range(3)]
     dropped = {"body": "B.", "question": "two", "answer": "1 (a); 2 (b)"}
     mirror(tmp_path / "hub" / "asdiv", [kept[0], dropped, *kept[1:]], "validation")
@@ -272,12 +272,12 @@ def test_dropped_rows_leave_no_gap_so_that_mirrors_without_them_agree(tmp_path):
 def test_a_set_without_any_kept_row(tmp_path):
     mirror(tmp_path / "a", [{"body": "B", "question": "Q", "answer": "1;2"}])
     settings = BenchmarkSettings(name="a", format="asdiv", path="a", split="test")
-    with pytest.raises(UserError, match="no question that format asdiv keeps"):
+    with pytest.raises(UserError, match="format asdiv keeps no question"):
         load_questions(settings, hub_root=str(tmp_path))
 
 
 def test_micro_questions_come_from_the_generator(monkeypatch):
-    def problems(family, count, seed, split):
+    def generate(family, count, seed, split):
         if family != "micro_add":
             raise ValueError(f"family {family!r} is not known")
         return [
@@ -285,7 +285,8 @@ def test_micro_questions_come_from_the_generator(monkeypatch):
             for i in range(count)
         ]
 
-    monkeypatch.setitem(sys.modules, "lr_exp.micro.world", SimpleNamespace(problems=problems))
+    world = SimpleNamespace(generate_problems=generate, iter_problems=generate)
+    monkeypatch.setitem(sys.modules, "lr_exp.micro.world", world)
     settings = DataSettings(name="m", format="micro", configs=["micro_add"], split="train", count=2)
     questions = load_questions(settings, hub_root=None)
     assert questions[1] == Question("m/train/1", "0 train 1", "3", "s")
@@ -300,7 +301,7 @@ def test_micro_questions_come_from_the_generator(monkeypatch):
 # Selection and address
 
 
-def test_selecting_more_only_adds():
+def test_a_smaller_selection_is_a_prefix_of_a_larger_one():
     questions = [Question(str(i), str(i)) for i in range(50)]
     assert select_questions(questions, None, 3) == questions
     ten, twenty = (select_questions(questions, n, 3) for n in (10, 20))
@@ -321,11 +322,11 @@ CHANGES = [
 
 
 @pytest.mark.parametrize("other", CHANGES)
-def test_the_fingerprint_sees_every_field(other):
+def test_the_fingerprint_depends_on_every_field(other):
     assert fingerprint([other]) != fingerprint([Question("a", "t", "1", "s", ("x",))])
 
 
-def test_the_fingerprint_sees_the_order():
+def test_the_fingerprint_depends_on_the_order():
     first, second = Question("a", "t"), Question("b", "t")
     assert fingerprint([first, second]) != fingerprint([second, first])
 
@@ -340,7 +341,7 @@ def test_every_benchmark_file_is_valid():
         settings = load_benchmark(name, CONF)
         assert settings.name == name
         assert settings.format in FORMATS
-        assert settings.shots_split != settings.split  # examples never come from what is scored
+        assert settings.shots_split != settings.split  # examples never come from the scored split
 
 
 def test_every_data_file_is_valid():
@@ -355,7 +356,7 @@ def test_every_data_file_is_valid():
 def test_an_unknown_benchmark_names_the_nearest():
     with pytest.raises(UserError, match="'gsm8k'"):
         load_benchmark("gsm8", CONF)
-    with pytest.raises(UserError, match="not known"):
+    with pytest.raises(UserError, match="unknown benchmark"):
         load_benchmark("../data/gsm8k", CONF)
 
 
@@ -383,7 +384,7 @@ def test_shots(tmp_path):
     shots = load_shots(settings, 2, hub_root=str(tmp_path))
     assert len(shots) == 2
     assert shots == load_shots(settings, 3, hub_root=str(tmp_path))[:2]
-    with pytest.raises(UserError, match="has 6 questions only"):
+    with pytest.raises(UserError, match="has only 6 questions"):
         load_shots(settings, 7, hub_root=str(tmp_path))
     settings.shots_split = None
     assert load_shots(settings, 0, hub_root=None) == []
@@ -407,7 +408,7 @@ COUNTS = {
 @needs_hub
 @pytest.mark.parametrize("name", COUNTS)
 def test_hub_counts_and_references(name):
-    """Each benchmark has its published size, and each reference verifies against itself."""
+    """Benchmarks have their published sizes, and each reference is graded right."""
     from lr_exp.evaluator.verify import verify
 
     settings = load_benchmark(name, CONF)

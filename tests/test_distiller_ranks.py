@@ -1,7 +1,7 @@
-"""Training on two processes (over gloo) against training on one: the numbers are the same.
+"""Training on two ranks (over gloo) gives the same numbers as training on one.
 
-Sums come in another order on two ranks: losses may differ by 1e-5 of themselves. So may weights
-(up to 0.1 large, moved by 0.01 a step), where Adam divides gradients near 0 by themselves: by 1e-4.
+Two ranks sum in another order: losses may differ by a relative 1e-5, and weights (up to 0.1, with
+updates of 0.01 per optimizer step) by 1e-4, since Adam normalizes gradients near 0.
 """
 
 import json
@@ -25,8 +25,8 @@ ROOT = Path(__file__).parents[1]
 
 
 @pytest.fixture(scope="module")
-def place(tmp_path_factory):
-    """What one process and two have made: `alone/NAME` and `rank-0/NAME`."""
+def trained(tmp_path_factory):
+    """Folder of the runs on one process (`alone/NAME`) and on two (`rank-0/NAME`)."""
     folder = tmp_path_factory.mktemp("ranks")
     (folder / "alone").mkdir()
     for name, settings in CASES.items():
@@ -46,40 +46,41 @@ def place(tmp_path_factory):
         timeout=300,
     )
     assert done.returncode == 0, done.stderr + done.stdout
-    (folder / "said").write_text(done.stderr, "utf-8")
+    (folder / "stderr").write_text(done.stderr, "utf-8")
     train(folder / "rank-0" / "two-then-one", settings=MANY)
     return folder
 
 
 @pytest.fixture(scope="module")
-def told(place):
-    return [json.loads((place / f"told-{rank}.json").read_text("utf-8")) for rank in range(2)]
+def results(trained):
+    """What each rank recorded."""
+    return [json.loads((trained / f"results-{rank}.json").read_text("utf-8")) for rank in range(2)]
 
 
-def assert_same_adapter(one: Path, other: Path) -> None:
+def assert_same_adapter(first: Path, second: Path) -> None:
     name = "adapter_model.safetensors"
-    mine, theirs = load_file(one / name), load_file(other / name)
-    assert mine.keys() == theirs.keys()
-    for key, weight in mine.items():
-        assert (weight - theirs[key]).abs().max() < 1e-4, key
+    weights, expected = load_file(first / name), load_file(second / name)
+    assert weights.keys() == expected.keys()
+    for key, weight in weights.items():
+        assert (weight - expected[key]).abs().max() < 1e-4, key
     config = "adapter_config.json"
-    assert (one / config).read_bytes() == (other / config).read_bytes()
+    assert (first / config).read_bytes() == (second / config).read_bytes()
 
 
-def assert_same_training(one: Path, other: Path) -> None:
-    mine, theirs = distill.read_history(one), distill.read_history(other)
-    assert [entry["step"] for entry in mine] == [entry["step"] for entry in theirs]
-    for a, b in zip(mine, theirs, strict=True):
+def assert_same_training(first: Path, second: Path) -> None:
+    history, expected = distill.read_history(first), distill.read_history(second)
+    assert [entry["step"] for entry in history] == [entry["step"] for entry in expected]
+    for a, b in zip(history, expected, strict=True):
         assert a == pytest.approx(b, rel=1e-5)
-    assert_same_adapter(one / distill.ADAPTER, other / distill.ADAPTER)
-    mine, theirs = distill.read_snapshots(one), distill.read_snapshots(other)
-    assert [step for step, _ in mine] == [step for step, _ in theirs] == [3]
-    for (_, a), (_, b) in zip(mine, theirs, strict=True):
+    assert_same_adapter(first / distill.ADAPTER, second / distill.ADAPTER)
+    snapshots, expected = distill.read_snapshots(first), distill.read_snapshots(second)
+    assert [step for step, _ in snapshots] == [step for step, _ in expected] == [3]
+    for (_, a), (_, b) in zip(snapshots, expected, strict=True):
         assert_same_adapter(a, b)
 
 
-def test_the_cases_are_what_they_should_be():
-    """Steps of an odd number of passes, where one rank has fewer; and of one, where it has none."""
+def test_the_cases_cover_uneven_numbers_of_passes():
+    """With an odd number of passes one rank has fewer; with a single pass it has none."""
     supervision = a_supervision()
     plan = plan_batches(supervision, batch_size=8, steps=6, order="trajectories", seed=0)
 
@@ -93,68 +94,65 @@ def test_the_cases_are_what_they_should_be():
 
 
 @pytest.mark.parametrize("name", CASES)
-def test_two_ranks_train_as_one(place, name):
-    """Shared out and summed up, with dropout on; also where a rank has nothing to do.
-
-    In "tight", which has no dropout, memory lets one of them compute single kept steps only.
-    """
-    assert_same_training(place / "rank-0" / name, place / "alone" / name)
+def test_two_ranks_train_like_one(trained, name):
+    """Also with dropout, and where a rank has no pass. In "tight", rank 1 splits all passes."""
+    assert_same_training(trained / "rank-0" / name, trained / "alone" / name)
 
 
 @pytest.mark.parametrize("name", ["two-then-one", "two-then-sharded", "one-then-two"])
-def test_a_training_goes_on_with_another_number_of_ranks(place, told, name):
-    assert_same_training(place / "rank-0" / name, place / "alone" / "ddp")
-    for one in told:
+def test_training_resumes_with_another_number_of_ranks(trained, results, name):
+    assert_same_training(trained / "rank-0" / name, trained / "alone" / "ddp")
+    for result in results:
         if name == "two-then-one":
-            assert one[name] == "stopped"
-        else:  # from the checkpoint at step 4; the interrupted try's metrics are told again
-            assert one[name]["computed"] == 2
-            assert [step for step, _ in one[name]["seen"]] == [1, 2, 3, 4, 5, 6]
+            assert result[name] == "stopped"
+        else:  # from the checkpoint at step 4; earlier metrics are logged again
+            assert result[name]["computed"] == 2
+            assert [step for step, _ in result[name]["logged"]] == [1, 2, 3, 4, 5, 6]
 
 
-def test_the_first_rank_alone_writes(place, told):
-    assert [path for path in (place / "rank-1").rglob("*") if path.is_file()] == []
-    made = sorted(path.name for path in (place / "rank-0" / "ddp").iterdir())
-    assert made == sorted(path.name for path in (place / "alone" / "ddp").iterdir())
-    assert [path.name for path in (place / "rank-1" / "ddp").iterdir()] == []
+def test_only_rank_0_writes(trained, results):
+    assert [path for path in (trained / "rank-1").rglob("*") if path.is_file()] == []
+    names = sorted(path.name for path in (trained / "rank-0" / "ddp").iterdir())
+    assert names == sorted(path.name for path in (trained / "alone" / "ddp").iterdir())
+    assert [path.name for path in (trained / "rank-1" / "ddp").iterdir()] == []
 
 
-def test_sharded_weights_lie_on_one_rank_each(told):
-    for one in told:  # half of them, and the adapter, which every rank has
-        assert 0.45 < one["held"] < 0.6
+def test_each_rank_holds_half_of_the_sharded_weights(results):
+    for result in results:  # and the whole adapter
+        assert 0.45 < result["share_held"] < 0.6
 
 
-def test_every_rank_gives_the_same_facts_and_metrics(told):
+def test_all_ranks_return_the_same_facts_and_metrics(results):
     for name in CASES:
-        assert told[0][name] == told[1][name]
+        assert results[0][name] == results[1][name]
 
 
-def test_a_loss_that_is_not_finite_ends_the_training_on_every_rank(told):
-    assert "the loss is" in told[0]["infinite"]
-    assert told[0]["infinite"] == told[1]["infinite"]
+def test_a_loss_that_is_not_finite_ends_the_training_on_every_rank(results):
+    assert "the loss is" in results[0]["infinite"]
+    assert results[0]["infinite"] == results[1]["infinite"]
 
 
-def test_a_rank_that_lacks_memory_is_named_by_all(told):
-    assert "sampler.max_new_tokens" in told[0]["no-memory"]
-    assert "rank 1" in told[0]["no-memory"]
-    assert told[0]["no-memory"] == told[1]["no-memory"]
+def test_all_ranks_name_the_rank_that_runs_out_of_memory(results):
+    assert "sampler.max_new_tokens" in results[0]["no-memory"]
+    assert "rank 1" in results[0]["no-memory"]
+    assert results[0]["no-memory"] == results[1]["no-memory"]
 
 
-def test_a_sharded_pass_that_does_not_fit_names_what_to_lower(told):
-    """It cannot be split: the other ranks would wait where this one is not."""
-    assert all("distiller.tokens_per_pass" in one["no-memory-sharded"] for one in told)
+def test_a_sharded_pass_that_does_not_fit_names_the_setting_to_lower(results):
+    """It cannot be split on one rank: the other ranks would wait in its collective calls."""
+    assert all("distiller.tokens_per_pass" in result["no-memory-sharded"] for result in results)
 
 
-def test_ranks_that_have_nothing_to_do_are_told_of_once(place):
-    said = (place / "said").read_text("utf-8")
-    assert said.count("an optimizer step has 1.0 passes for 2 ranks") == 2  # of ddp and of fsdp
-    assert said.count("passes for 2 ranks") == 2
+def test_idle_ranks_are_reported_once(trained):
+    stderr = (trained / "stderr").read_text("utf-8")
+    assert stderr.count("an optimizer step has 1.0 passes for 2 ranks") == 2  # ddp and fsdp
+    assert stderr.count("passes for 2 ranks") == 2
 
 
 @given(lengths=st.lists(st.integers(1, 50), max_size=12), count=st.integers(1, 5))
-def test_every_pass_has_one_rank_and_none_has_much_more_than_another(lengths, count):
-    shared = shares(lengths, count)
-    assert len(shared) == count
-    assert sorted(index for share in shared for index in share) == list(range(len(lengths)))
-    tokens = [sum(lengths[index] for index in share) for share in shared]
+def test_passes_are_balanced_over_ranks(lengths, count):
+    by_rank = shares(lengths, count)
+    assert len(by_rank) == count
+    assert sorted(index for share in by_rank for index in share) == list(range(len(lengths)))
+    tokens = [sum(lengths[index] for index in share) for share in by_rank]
     assert max(tokens) - min(tokens) <= max(lengths, default=0)

@@ -40,12 +40,14 @@ def published(pair, texts, *, new_tokens, beta, prefixes_per_pass=1):
         amateur.model,
         prompts,
         amateur_prompts,
-        new_tokens=new_tokens,
-        stop_ids=expert.stop_ids,
-        alpha=ALPHA,
-        beta=beta,
-        rows=shared_ids(pair).size,
-        prefixes_per_pass=prefixes_per_pass,
+        plain.Sampling(
+            new_tokens=new_tokens,
+            stop_ids=expert.stop_ids,
+            alpha=ALPHA,
+            beta=beta,
+            rows=shared_ids(pair).size,
+            prefixes_per_pass=prefixes_per_pass,
+        ),
     )
 
 

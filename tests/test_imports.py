@@ -1,4 +1,4 @@
-"""Imports run one way through the packages, and the root stays small."""
+"""Packages import in one direction, and the root package has few files."""
 
 import ast
 from pathlib import Path
@@ -9,8 +9,7 @@ import lr_exp
 
 ROOT = Path(lr_exp.__file__).parent
 
-# From the bottom up: a module may import from its own line and from lines above it in this list.
-# Packages on one line do not import each other.
+# From the bottom up: a package imports itself and packages of earlier lines only.
 LAYERS = (
     ("errors", "contrast", "progress"),
     ("distributed", "micro"),
@@ -24,23 +23,23 @@ LAYERS = (
     ("api", "__main__"),
 )
 LEVEL = {name: level for level, names in enumerate(LAYERS) for name in names}
-ALIASES = {"__init__", "list", "dashboard"}  # public names and commands, each of one other module
+ALIASES = {"__init__", "list", "dashboard"}  # re-exports and commands
 
 
 def imported(path: Path) -> set[str]:
-    """The parts of the package that a file imports, inside functions too."""
-    found = set()
+    """Subpackages and root modules that a file imports, also inside functions."""
+    names = set()
     for node in ast.walk(ast.parse(path.read_text("utf-8"))):
         if isinstance(node, ast.ImportFrom) and node.module:
             base = node.module.split(".")
             if base == ["lr_exp"]:
-                found |= {alias.name for alias in node.names}
+                names |= {alias.name for alias in node.names}
             elif base[0] == "lr_exp":
-                found.add(base[1])
+                names.add(base[1])
         elif isinstance(node, ast.Import):
-            names = [alias.name.split(".") for alias in node.names]
-            found |= {name[1] for name in names if name[0] == "lr_exp" and len(name) > 1}
-    return found - {"__version__"}
+            modules = [alias.name.split(".") for alias in node.names]
+            names |= {module[1] for module in modules if module[0] == "lr_exp" and len(module) > 1}
+    return names - {"__version__"}
 
 
 def part(path: Path) -> str:

@@ -1,4 +1,4 @@
-"""A run that is killed at any moment ends, with the same command, in the bytes of a whole one."""
+"""A run killed at any time and resumed ends with the same bytes as an uninterrupted run."""
 
 import json
 import os
@@ -21,8 +21,10 @@ WORDS = [*SMALL, "distiller.checkpoint_every=2"]
 ROOT = Path(__file__).parents[1]
 
 
-def killed(folder: Path, kills: int, number: int, *, seed: int = 0, shortest: float = 0.05) -> dict:
-    """What `tests.killing` tells; runs and stores lie in `folder`."""
+def run_killing(
+    folder: Path, kills: int, number: int, *, seed: int = 0, shortest: float = 0.05
+) -> dict:
+    """Runs `tests.killing` in `folder` with signal `number` and returns its result."""
     environment = {
         **os.environ,
         "OMP_NUM_THREADS": str(torch.get_num_threads()),
@@ -42,14 +44,14 @@ def killed(folder: Path, kills: int, number: int, *, seed: int = 0, shortest: fl
 
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory):
-    """The folder of a run that was never stopped, and of its report."""
+    """Folder of an uninterrupted run and its report."""
     folder = tmp_path_factory.mktemp("whole")
     go(folder, "run", "distiller.checkpoint_every=2")
     return folder
 
 
 def tables(folder: Path) -> dict[str, bytes]:
-    """The report's tables; that of costs holds seconds."""
+    """The report's tables, except for the efficiency table, which holds seconds."""
     assert report([str(folder)]) == 0
     found = {path.name: path.read_bytes() for path in (folder / "report").glob("*.csv")}
     assert "results.csv" in found
@@ -67,10 +69,10 @@ def results(folder: Path) -> dict:
     }
 
 
-def compare(folder: Path, told: dict, whole: Path) -> None:
-    """Every run that came through left the artifacts, results and tables of the whole one."""
+def compare(folder: Path, result: dict, whole: Path) -> None:
+    """Compares artifacts, results and tables of all finished runs with the uninterrupted one."""
     expected = contents(whole / "store")
-    for number in range(told["finished"]):
+    for number in range(result["finished"]):
         found = contents(folder / str(number) / "store")
         assert found.keys() == expected.keys()
         assert [name for name in found if found[name] != expected[name]] == []
@@ -78,35 +80,35 @@ def compare(folder: Path, told: dict, whole: Path) -> None:
         assert tables(folder / str(number) / "run") == tables(whole / "run")
 
 
-def test_killed_anywhere_the_same_command_ends_with_the_same_bytes(whole, tmp_path):
-    told = killed(tmp_path, 8, signal.SIGKILL)
-    assert told["kills"] == 8
-    assert told["stages"]  # some fell into work, not only into the start
-    compare(tmp_path, told, whole)
+def test_a_killed_run_resumes_to_the_same_bytes(whole, tmp_path):
+    result = run_killing(tmp_path, 8, signal.SIGKILL)
+    assert result["kills"] == 8
+    assert result["stages"]  # some kills hit a stage, not only the start-up
+    compare(tmp_path, result, whole)
 
 
 @pytest.mark.slow
 def test_a_hundred_kills(whole, tmp_path):
-    told = killed(tmp_path, 100, signal.SIGKILL, seed=1)
-    assert told["kills"] == 100
-    assert {"rollout", "score", "adapter", "answers"} <= set(told["stages"])
-    compare(tmp_path, told, whole)
+    result = run_killing(tmp_path, 100, signal.SIGKILL, seed=1)
+    assert result["kills"] == 100
+    assert {"rollout", "score", "adapter", "answers"} <= set(result["stages"])
+    compare(tmp_path, result, whole)
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_a_signal_ends_cleanly_and_says_how_to_go_on(whole, tmp_path, number):
-    told = killed(tmp_path, 4, number, seed=2, shortest=1.0)  # the program has begun
-    assert told["kills"] == 4
-    assert [os.waitstatus_to_exitcode(end) for end in told["ends"][:-1]].count(128 + number) == 4
-    compare(tmp_path, told, whole)
+def test_a_signal_ends_the_run_with_its_exit_status(whole, tmp_path, number):
+    result = run_killing(tmp_path, 4, number, seed=2, shortest=1.0)  # after the start-up
+    assert result["kills"] == 4
+    assert [os.waitstatus_to_exitcode(end) for end in result["ends"][:-1]].count(128 + number) == 4
+    compare(tmp_path, result, whole)
 
 
-def test_a_stop_that_python_drops_comes_again():
+def test_a_stop_that_python_ignores_is_raised_again():
     class Thing:
         pass
 
     def callback(_):
-        raise program._Stopped(signal.SIGTERM)  # where an exception is only reported, and ignored
+        raise program._Stopped(signal.SIGTERM)  # Python ignores exceptions here
 
     things = [Thing()]
     _reference = weakref.ref(things[0], callback)

@@ -1,4 +1,4 @@
-"""The micro world: questions, tokenizer, shipped models. Knows no part of the method."""
+"""The micro world: questions, tokenizer and shipped models."""
 
 import re
 from collections.abc import Callable, Iterator
@@ -12,15 +12,22 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaForCausalLM
 
 from lr_exp.micro import MODELS, model_folder, world
 from lr_exp.micro.tokenizer import build_tokenizer
-from lr_exp.micro.training import greedy_answers, shares
-from lr_exp.micro.world import FAMILIES, SPLITS, careless_answer, corpus, problems, split_of
+from lr_exp.micro.training import answer_shares, greedy_answers
+from lr_exp.micro.world import (
+    FAMILIES,
+    SPLITS,
+    careless_answer,
+    generate_corpus,
+    generate_problems,
+    split_of,
+)
 
 TOKENIZER = AutoTokenizer.from_pretrained(model_folder("expert"), local_files_only=True)
 
 
 @pytest.fixture(autouse=True, scope="module")
 def _one_thread() -> Iterator[None]:
-    """Tiny matrices gain nothing from a second thread and lose much when another job runs."""
+    """Tiny matrices gain nothing from a second thread and are slow when another job runs."""
     before = torch.get_num_threads()
     torch.set_num_threads(1)
     yield
@@ -28,10 +35,7 @@ def _one_thread() -> Iterator[None]:
 
 
 def by_columns(left: int, right: int, sign: int, careful: bool) -> int:
-    """An independent reading of "forgets every carry", for two steps' worth of two-digit columns.
-
-    Below the top column each column stands alone modulo ten; the top one is written in full.
-    """
+    """An independent implementation: careless results drop carries below the top column."""
     if careful:
         return left + sign * right
     width = max(len(str(left)), len(str(right)))
@@ -50,15 +54,15 @@ def expected(question: str, family: str, careful: bool) -> int:
 @pytest.mark.parametrize("split", SPLITS)
 @pytest.mark.parametrize("family", FAMILIES)
 def test_answers_agree_with_independent_arithmetic(family: str, split: str) -> None:
-    for problem in problems(family, 200, seed=1, split=split):
+    for problem in generate_problems(family, 200, seed=1, split=split):
         assert int(problem.answer) == expected(problem.question, family, careful=True)
         assert int(careless_answer(problem)) == expected(problem.question, family, careful=False)
         assert problem.solution.endswith(f"\\boxed{{{problem.answer}}}")
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-def test_every_written_column_of_a_careful_solution_is_right(family: str) -> None:
-    for problem in problems(family, 100, seed=2, split="train"):
+def test_every_column_of_a_careful_solution_is_right(family: str) -> None:
+    for problem in generate_problems(family, 100, seed=2, split="train"):
         for column in re.findall(r"[\d +-]+ = \d+", problem.solution):
             terms, _, value = column.partition(" = ")
             numbers = re.findall(r"([+-]?) ?(\d+)", terms)
@@ -68,7 +72,7 @@ def test_every_written_column_of_a_careful_solution_is_right(family: str) -> Non
 
 @pytest.mark.parametrize("family", FAMILIES)
 def test_the_two_solutions_fork_at_the_first_note(family: str) -> None:
-    for problem in problems(family, 100, seed=3, split="train"):
+    for problem in generate_problems(family, 100, seed=3, split="train"):
         before, note, _ = problem.solution.partition(" (note 1)")
         if note:
             assert problem.careless.startswith(before)
@@ -78,36 +82,41 @@ def test_the_two_solutions_fork_at_the_first_note(family: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("family", "least"),
+    ("family", "min_share"),
     [("micro_add", 0.95), ("micro_long", 0.98), ("micro_phrased", 0.95), ("micro_subtract", 0.93)],
 )
-def test_careless_answers_are_nearly_all_wrong(family: str, least: float) -> None:
-    drawn = problems(family, 1000, seed=0, split="train")
-    wrong = sum(careless_answer(problem) != problem.answer for problem in drawn)
-    assert wrong / len(drawn) >= least
+def test_careless_answers_are_nearly_all_wrong(family: str, min_share: float) -> None:
+    sampled = generate_problems(family, 1000, seed=0, split="train")
+    wrong = sum(careless_answer(problem) != problem.answer for problem in sampled)
+    assert wrong / len(sampled) >= min_share
 
 
 def test_the_control_family_never_carries() -> None:
-    for problem in problems("micro_plain", 500, seed=0, split="test"):
+    for problem in generate_problems("micro_plain", 500, seed=0, split="test"):
         assert problem.careless == problem.solution
 
 
 def test_same_arguments_same_problems_and_longer_lists_continue_shorter_ones() -> None:
-    assert problems("micro_add", 50, 7, "test") == problems("micro_add", 80, 7, "test")[:50]
-    assert problems("micro_add", 50, 7, "test") != problems("micro_add", 50, 8, "test")
-    assert list(corpus(30, 0.4, 1)) == list(corpus(30, 0.4, 1))
+    assert (
+        generate_problems("micro_add", 50, 7, "test")
+        == generate_problems("micro_add", 80, 7, "test")[:50]
+    )
+    assert generate_problems("micro_add", 50, 7, "test") != generate_problems(
+        "micro_add", 50, 8, "test"
+    )
+    assert list(generate_corpus(30, 0.4, 1)) == list(generate_corpus(30, 0.4, 1))
 
 
 @pytest.mark.parametrize("family", FAMILIES)
 def test_splits_are_disjoint_and_free_of_duplicates(family: str) -> None:
-    train = [problem.question for problem in problems(family, 1500, seed=0, split="train")]
-    test = [problem.question for problem in problems(family, 1500, seed=1, split="test")]
+    train = [problem.question for problem in generate_problems(family, 1500, seed=0, split="train")]
+    test = [problem.question for problem in generate_problems(family, 1500, seed=1, split="test")]
     assert len(set(train)) == len(set(test)) == 1500
     assert not set(train) & set(test)
 
 
 def test_the_split_is_frozen() -> None:
-    """Shipped models were trained on "train": a change of the hash would leak test questions."""
+    """Shipped models were trained on "train": a changed hash would leak test questions."""
     question = "Tom has 47 pens. Tom buys 38 more. Then Tom finds 25 more."
     assert [i for i in range(24) if split_of(f"{question} {i}") == "test"] == [
         2,
@@ -121,17 +130,17 @@ def test_the_split_is_frozen() -> None:
     ]
 
 
-def test_the_corpus_is_train_only_and_as_careful_as_asked() -> None:
-    pairs = list(corpus(2000, 0.3, seed=5))
+def test_the_corpus_is_train_only_with_the_careful_share_requested() -> None:
+    pairs = list(generate_corpus(2000, 0.3, seed=5))
     assert all(split_of(question) == "train" for question, _ in pairs)
     noted = sum("(note" in solution for _, solution in pairs)
-    assert 0.19 < noted / len(pairs) < 0.29  # four families of five have anything to note
+    assert 0.19 < noted / len(pairs) < 0.29  # four of five families have carries
 
 
 def test_other_phrasing_shares_no_noun_or_name_with_training_questions() -> None:
     words = {}
     for family in ("micro_add", "micro_phrased"):
-        questions = [problem.question for problem in problems(family, 300, 0, "train")]
+        questions = [problem.question for problem in generate_problems(family, 300, 0, "train")]
         words[family] = set(re.findall(r"[A-Za-z]+", " ".join(questions)))
     named = {*world._OTHER_NAMES, *world._OTHER_NOUNS}
     assert named <= words["micro_phrased"]
@@ -141,10 +150,10 @@ def test_other_phrasing_shares_no_noun_or_name_with_training_questions() -> None
 @pytest.mark.parametrize(
     ("call", "nearest"),
     [
-        (lambda: problems("micro_ad", 1, 0, "test"), "micro_add"),
-        (lambda: problems("micro_add", 1, 0, "tset"), "test"),
+        (lambda: generate_problems("micro_ad", 1, 0, "test"), "micro_add"),
+        (lambda: generate_problems("micro_add", 1, 0, "tset"), "test"),
         (lambda: model_folder("micro_masters"), "micro_master"),
-        (lambda: next(corpus(1, 1.5, 0)), "probability"),
+        (lambda: next(generate_corpus(1, 1.5, 0)), "probability"),
     ],
 )
 def test_unknown_names_fail_with_the_nearest_one(call: Callable[[], object], nearest: str) -> None:
@@ -152,11 +161,11 @@ def test_unknown_names_fail_with_the_nearest_one(call: Callable[[], object], nea
         call()
 
 
-def test_asking_for_more_questions_than_there_are_fails(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_requesting_too_many_questions_fails(monkeypatch: pytest.MonkeyPatch) -> None:
     single = world._Family(("{who} has {0} {what}.",), ("Tom",), ("pens",), "+", _one_pair, True)
     monkeypatch.setitem(world._FAMILIES, "micro_add", single)
     with pytest.raises(ValueError, match="too few"):
-        problems("micro_add", 5, 0, "train")
+        generate_problems("micro_add", 5, 0, "train")
 
 
 def _one_pair(_rng: object) -> tuple[int, ...]:
@@ -167,8 +176,8 @@ def _one_pair(_rng: object) -> tuple[int, ...]:
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-def test_text_survives_the_tokenizer_and_any_cut_reads_back_the_same(family: str) -> None:
-    for problem in problems(family, 40, seed=4, split="test"):
+def test_text_and_any_prefix_survive_decoding_and_encoding(family: str) -> None:
+    for problem in generate_problems(family, 40, seed=4, split="test"):
         for text in (problem.question, problem.solution, problem.careless):
             ids = TOKENIZER(text)["input_ids"]
             assert TOKENIZER.unk_token_id not in ids
@@ -178,8 +187,8 @@ def test_text_survives_the_tokenizer_and_any_cut_reads_back_the_same(family: str
 
 
 @given(st.lists(st.integers(0, len(TOKENIZER) - 1), max_size=40))
-def test_any_sequence_of_tokens_reads_back_the_same(ids: list[int]) -> None:
-    """Also what a badly tuned model might write: no token begins another one."""
+def test_any_token_sequence_survives_decoding_and_encoding(ids: list[int]) -> None:
+    """Even the output of a badly tuned model: no token is a prefix of another."""
     assert TOKENIZER(TOKENIZER.decode(ids))["input_ids"] == ids
 
 
@@ -202,7 +211,7 @@ def test_chat_template_ends_turns_and_ignores_the_system() -> None:
     assert TOKENIZER(full)["input_ids"][-1] == TOKENIZER.eos_token_id
 
 
-def test_the_shipped_tokenizers_are_the_one_that_the_code_builds() -> None:
+def test_the_shipped_tokenizers_match_the_code() -> None:
     built = build_tokenizer()
     for name in MODELS:
         shipped = AutoTokenizer.from_pretrained(model_folder(name), local_files_only=True)
@@ -227,7 +236,7 @@ def test_shipped_files_are_small_and_hold_no_pickles() -> None:
 
 
 @pytest.mark.parametrize("name", MODELS)
-def test_models_load_plainly_and_give_finite_logits(name: str) -> None:
+def test_models_load_in_fp32_with_finite_logits(name: str) -> None:
     model = load(name)
     assert model.dtype == torch.float32
     ids = torch.arange(len(TOKENIZER)).repeat(2, 1)
@@ -244,7 +253,7 @@ def test_models_load_plainly_and_give_finite_logits(name: str) -> None:
 def test_the_expert_is_careless_and_the_master_is_not(
     name: str, right_range: tuple[float, float], careless_range: tuple[float, float]
 ) -> None:
-    asked = problems("micro_add", 50, seed=11, split="test")
-    right, careless = shares(greedy_answers(load(name), TOKENIZER, asked), asked)
+    problems = generate_problems("micro_add", 50, seed=11, split="test")
+    right, careless = answer_shares(greedy_answers(load(name), TOKENIZER, problems), problems)
     assert right_range[0] <= right <= right_range[1]
     assert careless_range[0] <= careless <= careless_range[1]

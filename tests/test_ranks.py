@@ -1,4 +1,4 @@
-"""A run of several processes: the same results, one voice, and an end when one of them dies."""
+"""A run of several processes: same results, output from rank 0 only, exit when a rank dies."""
 
 import json
 import os
@@ -14,20 +14,20 @@ from safetensors.torch import load_file
 
 from lr_exp import distributed
 from lr_exp.config.composition import conf_dir
-from lr_exp.distributed import place
+from lr_exp.distributed import environment
 from lr_exp.errors import UserError
 from lr_exp.models import devices
 from lr_exp.pipeline import rank_checks
 from lr_exp.pipeline.inputs import Inputs
 
-from .ranked import ended, torchrun
+from .ranked import finish, torchrun
 from .test_end_to_end import SMALL, contents, go, settings_for
 
 HOST = socket.gethostname()
 # Questions of several lengths, and more shards than ranks, the last round not full.
 WORDS = [*SMALL, "sampler.batch_size=9", "evaluator.batch_size=7", "sampler.max_new_tokens=64"]
 PLACES = ["store=store", "hydra.run.dir=run"]
-# Whatever else a run does, so that every stage is taken through.
+# Optional outputs and stages, so that the comparison covers them.
 ALL = [
     *WORDS,
     "data.streaming=true",
@@ -38,7 +38,7 @@ ALL = [
 
 
 def error_of(out: str) -> str:
-    """The one line that the run says, whatever torchrun adds."""
+    """The run's single error line, without what torchrun adds."""
     lines = [line for line in out.splitlines() if line.startswith("error:")]
     assert len(lines) == 1, out
     return lines[0]
@@ -50,11 +50,10 @@ def losses(folder: Path) -> list[float]:
 
 
 def sampled(store: Path) -> dict[str, bytes]:
-    """What questions become before anything is trained, file by file."""
-    found = contents(store)
+    """Contents of the store's files, by name, of the stages before training."""
     return {
         name: content
-        for name, content in found.items()
+        for name, content in contents(store).items()
         if name.startswith(("questions/", "rollout/", "score/", "supervision/"))
     }
 
@@ -68,64 +67,65 @@ def alone(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def spoken(tmp_path_factory) -> list[dict]:
-    """What each of three ranks saw in `ranked.primitives`."""
-    folder = tmp_path_factory.mktemp("spoken")
+def results(tmp_path_factory) -> list[dict]:
+    """Results of `ranked.primitives` on each of three ranks."""
+    folder = tmp_path_factory.mktemp("results")
     words = ["primitives", str(folder)]
-    status, out = ended(torchrun(words, folder, ranks=3, module="tests.ranked"))
+    status, out = finish(torchrun(words, folder, ranks=3, module="tests.ranked"))
     assert status == 0, out
     return [json.loads((folder / f"{number}.json").read_text("utf-8")) for number in range(3)]
 
 
-def test_each_job_is_done_once_by_its_rank_and_taken_in_order_by_the_first(spoken):
-    assert spoken[0]["share_out"] == [[0, 0], [1, 11], [2, 22], [3, 30], [4, 41]]
-    assert spoken[1]["share_out"] == spoken[2]["share_out"] == []
+def test_each_job_runs_once_and_rank_0_takes_the_results_in_order(results):
+    assert results[0]["distribute_jobs"] == [[0, 0], [1, 11], [2, 22], [3, 30], [4, 41]]
+    assert results[1]["distribute_jobs"] == results[2]["distribute_jobs"] == []
 
 
-def test_what_ranks_tell_each_other(spoken):
-    for number, told in enumerate(spoken):
-        assert told["from_first"] == 0
-        assert told["all_gathered"] == told["in step"] == [0, 1, 2]
-        assert told["alike"] == number
-        assert told["together"] == 3  # the first rank's own two results
-        assert told["sum_up"] == [[[6.0, 6.0], [6.0, 6.0]], [30.0, 30.0, 30.0]]
-        assert told["environment"] is False  # no library splits the work a second time
+def test_results_of_collective_calls(results):
+    for number, result in enumerate(results):
+        assert result["run_on_rank0"] == 0
+        assert result["all_gather"] == result["after errors"] == [0, 1, 2]
+        assert result["run_on_all_ranks"] == number
+        assert result["run_collectively"] == 3  # rank 0's own two results
+        assert result["all_reduce"] == [[[6.0, 6.0], [6.0, 6.0]], [30.0, 30.0, 30.0]]
+        assert result["environment"] is False  # so no library splits the work a second time
 
 
-def test_an_error_of_one_rank_is_raised_on_all_and_they_stay_in_step(spoken):
-    for told in spoken:
-        errors = told["errors"]
-        assert errors["work of rank 1"] == "job 3 cannot be done"  # the first rank's in round two
+def test_an_error_of_one_rank_is_raised_on_all_and_they_stay_in_step(results):
+    for result in results:
+        errors = result["errors"]
+        assert errors["work of rank 1"] == "job 3 cannot be done"  # rank 0's job in round two
         assert errors["take"] == "job 2 cannot be done"
-        assert errors["first"] == "job 0 cannot be done"
-        assert errors["alike, all"] == "job 7 cannot be done"
-        assert errors["alike, rank 1"] == f"rank 1 on {HOST}: job 1 cannot be done"
-        assert errors["together"] == "job 3 cannot be done"
-        assert errors["same"].startswith(f"rank 1 on {HOST} has another questions than rank 0")
-        assert "1 and 0" in errors["same"]
+        assert errors["rank 0"] == "job 0 cannot be done"
+        assert errors["all ranks"] == "job 7 cannot be done"
+        assert errors["rank 1"] == f"rank 1 on {HOST}: job 1 cannot be done"
+        assert errors["run_collectively"] == "job 3 cannot be done"
+        assert errors["check_same"].startswith(
+            f"questions: rank 1 on {HOST} has 1, but rank 0 on {HOST} has 0."
+        )
         assert errors["disk"].startswith("the disk of the store ")
-        assert "What was finished is kept" in errors["disk"]
+        assert "Finished work is kept" in errors["disk"]
         assert errors["jobs"] == "no prompt fits"
         assert errors["store"].startswith(f"rank 1 on {HOST}: the store ")
         assert errors["store"].endswith("set store= to a folder that all hosts see.")
-    assert spoken[0]["reached"] == [0, 1, 2]
-    assert spoken[0]["left in stores"] == []
+    assert results[0]["reached"] == [0, 1, 2]
+    assert results[0]["leftover files"] == []
 
 
-def test_a_first_rank_that_fails_alone_leaves_nobody_waiting(spoken):
-    kind, message = spoken[0]["first alone"]
+def test_when_rank_0_fails_alone_the_others_exit(results):
+    kind, message = results[0]["rank 0 fails alone"]
     assert kind == "UserError"
     assert message.startswith("the disk of the store ")
-    for told in spoken[1:]:
-        kind, message = told["first alone"]
+    for result in results[1:]:
+        kind, message = result["rank 0 fails alone"]
         assert kind == "PeerLostError"
-        assert message.endswith("The same command goes on where it was.")
+        assert message.endswith("Run the same command again to resume.")
 
 
-def test_two_ranks_leave_what_one_process_leaves(alone, tmp_path):
+def test_two_ranks_produce_the_same_files_as_one_process(alone, tmp_path):
     one_folder, one = alone
     words = [*ALL, *PLACES, "sampler.export=kept.jsonl", "distiller.parallel=fsdp"]
-    status, out = ended(torchrun(words, tmp_path))
+    status, out = finish(torchrun(words, tmp_path))
     assert status == 0, out
     two = json.loads((tmp_path / "run" / "summary.json").read_text("utf-8"))
 
@@ -151,7 +151,7 @@ def test_two_ranks_leave_what_one_process_leaves(alone, tmp_path):
     for name, weight in merged[0].items():
         torch.testing.assert_close(merged[1][name], weight, rtol=1e-4, atol=1e-5)
 
-    # One voice, one record: what the first rank leaves is all that there is.
+    # Output and files come from rank 0 alone.
     assert out.count("micro_add (expert): 24 questions") == 1
     assert out.count("Results: run") == 1
     assert sorted(path.name for path in tmp_path.iterdir()) == ["kept.jsonl", "run", "store"]
@@ -163,63 +163,63 @@ def test_two_ranks_leave_what_one_process_leaves(alone, tmp_path):
     assert metrics.count('"family": "distill"') == len(losses(tmp_path))
 
 
-def test_a_killed_rank_ends_the_run_and_the_same_command_goes_on_with_any_number(alone, tmp_path):
+def test_a_killed_rank_ends_the_run_and_any_number_of_ranks_resumes_it(alone, tmp_path):
     process = torchrun(
         ["slow", str(tmp_path), *ALL, *PLACES], tmp_path, module="tests.ranked", ranks=3
     )
     deadline = time.monotonic() + 120
     while not (made := list(tmp_path.glob("store/rollout/*.part/shard-*.parquet"))):
-        assert time.monotonic() < deadline, ended(process, 1)
+        assert time.monotonic() < deadline, finish(process, 1)
         time.sleep(0.05)
     os.kill(int((tmp_path / "pid-1").read_text("utf-8")), signal.SIGKILL)
     killed_at = time.monotonic()
-    status, out = ended(process, 60)
+    status, out = finish(process, 60)
     assert status != 0
-    # Before torchrun would kill what does not listen, 30 seconds after its first word.
+    # Before torchrun kills ranks that ignored its signal for 30 seconds.
     assert time.monotonic() - killed_at < 25
     assert error_of(out).startswith("error: rank 1 (process ")
     assert "died" in error_of(out)
     failed = json.loads((tmp_path / "run" / "failed.json").read_text("utf-8"))
     assert failed["error"] in error_of(out)
 
-    was = {path.name: path.stat().st_mtime_ns for path in made}
+    before = {path.name: path.stat().st_mtime_ns for path in made}
     go(tmp_path, "run", *ALL[len(SMALL) :])
     assert sampled(tmp_path / "store") == sampled(alone[0] / "store")
     again = {p.name: p.stat().st_mtime_ns for p in tmp_path.glob("store/rollout/*/shard-*.parquet")}
-    assert was.items() <= again.items()  # what was finished was not made again
+    assert before.items() <= again.items()  # what was finished was not made again
 
 
-def test_a_killed_first_rank_is_told_by_the_next_one(tmp_path):
+def test_rank_1_reports_that_rank_0_was_killed(tmp_path):
     process = torchrun(["slow", str(tmp_path), *WORDS, *PLACES], tmp_path, module="tests.ranked")
     deadline = time.monotonic() + 120
     while not list(tmp_path.glob("store/rollout/*.part/shard-*.parquet")):
-        assert time.monotonic() < deadline, ended(process, 1)
+        assert time.monotonic() < deadline, finish(process, 1)
         time.sleep(0.05)
     os.kill(int((tmp_path / "pid-0").read_text("utf-8")), signal.SIGKILL)
-    status, out = ended(process, 60)
+    status, out = finish(process, 60)
     assert status != 0
     assert error_of(out).startswith("error: rank 0 (process ")
 
 
-def test_an_error_before_the_ranks_meet_is_one_line(tmp_path):
-    status, out = ended(torchrun([*WORDS, *PLACES, "nosuch.key=1"], tmp_path))
+def test_an_error_before_the_ranks_connect_is_one_line(tmp_path):
+    status, out = finish(torchrun([*WORDS, *PLACES, "nosuch.key=1"], tmp_path))
     assert status != 0
     assert "'nosuch.key'" in error_of(out)
-    before, _, _ = out.partition("torch/distributed/elastic")  # from there on it is torchrun's
+    before, _, _ = out.partition("torch/distributed/elastic")  # the rest is torchrun's report
     assert "Traceback" not in before
 
 
 def test_a_rank_that_fails_alone_ends_the_run_with_its_reason(tmp_path):
     words = ["fails_alone", str(tmp_path), *WORDS, *PLACES]
-    status, out = ended(torchrun(words, tmp_path, module="tests.ranked"), 90)
+    status, out = finish(torchrun(words, tmp_path, module="tests.ranked"), 90)
     assert status != 0
     assert error_of(out) == f"error: rank 1 on {HOST}: the rollout cannot be written"
     failed = json.loads((tmp_path / "run" / "failed.json").read_text("utf-8"))
     assert failed["error"] == f"rank 1 on {HOST}: the rollout cannot be written"
 
 
-def test_a_sweep_whose_cells_fail_on_all_ranks_goes_on(tmp_path):
-    other = tmp_path / "other"  # what rank 1 sees: as on a host with other files
+def test_a_sweep_continues_after_cells_that_fail_on_all_ranks(tmp_path):
+    other = tmp_path / "other"  # rank 1's folder, as on a host with other files
     other.mkdir()
     for name, here, there in (
         ("differs", ["1 + 1", "2 + 2"], ["1 + 1", "2 + 3"]),
@@ -229,39 +229,41 @@ def test_a_sweep_whose_cells_fail_on_all_ranks_goes_on(tmp_path):
         for folder, texts in ((tmp_path, here), (other, there)):
             lines = [json.dumps({"question": text}) for text in texts]
             (folder / f"{name}.jsonl").write_text("\n".join(lines), "utf-8")
-    # A relative store is another one for rank 1, as on a host's own disk.
+    # A relative store path is a different folder for rank 1, as on a host's own disk.
     places = [f"store=own,{tmp_path / 'store'}", f"hydra.sweep.dir={tmp_path / 'sweep'}"]
     data = ["data=jsonl", "data.path=differs.jsonl,few.jsonl,good.jsonl", "stages=[sample]"]
     ways = ["data.streaming=false,true", "hydra.sweep.subdir=${hydra.job.num}"]
     words = ["-m", *WORDS, *places, "data.max_questions=null", *data, *ways]
     process = torchrun(["elsewhere", str(other), *words], tmp_path, module="tests.ranked")
-    status, out = ended(process)
+    status, out = finish(process)
     assert status != 0
     assert "cells: 2 finished, 10 failed" in out
     errors = [line for line in out.splitlines() if line.startswith("error:")]
     of_store = [line for line in errors if "the store own is not that of rank 0" in line]
-    of_data = [line for line in errors if f"rank 1 on {HOST} has another data than rank 0" in line]
+    of_data = [line for line in errors if f"data: rank 1 on {HOST} has " in line]
     of_count = [line for line in errors if line.startswith("error: data=jsonl: 1 questions for 2")]
     assert [len(of_store), len(of_data), len(of_count)] == [6, 2, 2]  # both ways of reading
     assert "Give every process the same files" in of_data[0]
     assert "start 1 at most (torchrun --nproc-per-node), or give it more" in of_count[0]
     finished = [json.loads(path.read_text()) for path in tmp_path.glob("sweep/*/summary.json")]
-    assert [one["sample"]["questions"] for one in finished] == [3, 3]
+    assert [summary["sample"]["questions"] for summary in finished] == [3, 3]
     assert len(list(tmp_path.glob("sweep/*/failed.json"))) == 10
     assert [path.name for path in other.iterdir() if path.suffix != ".jsonl"] == []
 
 
-def test_other_ways_through_a_run_on_two_ranks(tmp_path):
+def test_contrastive_decoding_and_rejection_sampling_on_two_ranks(tmp_path):
     methods = "method=lightreasoner,rejection_sft"
     words = ["-m", *WORDS, methods, "beta=50", "evaluator.decoder=contrastive", "method.samples=2"]
     places = [f"store={tmp_path / 'store'}", "hydra.sweep.dir=sweep"]
-    status, out = ended(torchrun([*words, *places], tmp_path))
+    status, out = finish(torchrun([*words, *places], tmp_path))
     assert status == 0, out
-    assert "No step has a divergence above beta=50" in out  # the first cell: nothing was trained
+    assert "No step has a divergence above beta=50" in out  # the first cell, which trains nothing
     for path in tmp_path.glob("sweep/*/summary.json"):
         two = json.loads(path.read_text("utf-8"))
-        told = [f"method={two['method']}", "beta=50", "method.samples=2"]
-        one = go(tmp_path, "alone", *WORDS[len(SMALL) :], *told, "evaluator.decoder=contrastive")
+        overrides = [f"method={two['method']}", "beta=50", "method.samples=2"]
+        one = go(
+            tmp_path, "alone", *WORDS[len(SMALL) :], *overrides, "evaluator.decoder=contrastive"
+        )
         assert one["sample"]["reused"]
         assert one["evaluate"]["reused"]
         assert one["sample"]["supervision"] == two["sample"]["supervision"]
@@ -269,18 +271,18 @@ def test_other_ways_through_a_run_on_two_ranks(tmp_path):
     assert len(list(tmp_path.glob("sweep/*/summary.json"))) == 2
 
 
-def test_what_ranks_are_compared_by(tmp_path):
+def test_values_that_ranks_compare(tmp_path):
     settings = settings_for(tmp_path)
     machine = rank_checks._machine(Inputs(settings, conf_dir()), {"peft": "1.0"})
     assert machine["version of peft"] == "1.0"
     files = rank_checks._files(Inputs(settings, conf_dir()))
     assert {"benchmark micro_add", "benchmark micro_plain"} <= {*files}
-    told = [files[name] for name in ("expert", "amateur", "data", "choice of questions")]
-    assert len({*told, machine["code of lr_exp"]}) == 5
+    compared = [files[name] for name in ("expert", "amateur", "data", "choice of questions")]
+    assert len({*compared, machine["code of lr_exp"]}) == 5
     assert None not in {*machine.values(), *files.values()}
 
 
-def test_one_process_needs_no_group():
+def test_one_process_works_without_a_process_group():
     assert (
         distributed.rank(),
         distributed.world_size(),
@@ -293,16 +295,18 @@ def test_one_process_needs_no_group():
     assert distributed.lost_peer() is None
 
 
-def test_a_launcher_and_torchrun_exclude_each_other(program, monkeypatch):
-    monkeypatch.setattr(place, "_place", place._Place(0, 2, 0, 2))
+def test_a_hydra_launcher_cannot_be_combined_with_torchrun(program, monkeypatch):
+    monkeypatch.setattr(environment, "_environment", environment._Environment(0, 2, 0, 2))
     outcome = program("-m", "experiment=demo", "hydra/launcher=joblib")
     assert "hydra/launcher=joblib starts processes of its own, and torchrun" in outcome.error
 
 
-def test_each_rank_takes_a_gpu_of_its_own(monkeypatch):
+def test_each_rank_uses_its_own_gpu(monkeypatch):
     for visible, local_rank, own in ((None, 3, "3"), ("4,6", 1, "6"), ("", 1, "")):
         devices._take_own.cache_clear()
-        monkeypatch.setattr(place, "_place", place._Place(5, 8, local_rank, local_rank + 1))
+        monkeypatch.setattr(
+            environment, "_environment", environment._Environment(5, 8, local_rank, local_rank + 1)
+        )
         monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
         if visible is not None:
             monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
@@ -310,7 +314,7 @@ def test_each_rank_takes_a_gpu_of_its_own(monkeypatch):
         assert os.environ["CUDA_VISIBLE_DEVICES"] == own
     devices._take_own.cache_clear()
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "4,6")
-    monkeypatch.setattr(place, "_place", place._Place(2, 4, 2, 4))
+    monkeypatch.setattr(environment, "_environment", environment._Environment(2, 4, 2, 4))
     with pytest.raises(UserError, match="4 processes of this run are on one host"):
         devices.choose_gpu(SimpleNamespace(device="cuda"))
     with pytest.raises(UserError, match="device=cuda:1 is one GPU, but this host runs 4"):

@@ -135,7 +135,7 @@ SETTINGS = [
         "more questions than there can be",
         "data.count=2000000000",
         "data.count=2000000000",
-        "ask for fewer",
+        "the maximum is 100,000",
     ),
     setting("no question", "data.max_questions=0", "data.max_questions=0", "1 or more, or null"),
     setting("an unknown key", "betta=0.4", "'betta'", "Did you mean 'beta'?"),
@@ -508,18 +508,18 @@ DATA = [
     second_line(
         "no number", '{"question": "Q", "answer": NaN}', "not JSON", "Write one object a line"
     ),
-    second_line("no question", {"query": "Q"}, "no `question`", "the keys there are: query"),
-    second_line("a question that is null", {"question": None}, "`question`", "must be a text"),
-    second_line("a question that is a number", {"question": 7}, "`question`", "must be a text"),
-    second_line("an empty question", {"question": " "}, "`question`", "not empty"),
+    second_line("no question", {"query": "Q"}, "no `question`", "the keys are: query"),
+    second_line("a question that is null", {"question": None}, "`question`", "non-empty string"),
+    second_line("a question that is a number", {"question": 7}, "`question`", "non-empty string"),
+    second_line("an empty question", {"question": " "}, "`question`", "non-empty string"),
     second_line(
         "an answer that is a list",
         {**QUESTION, "answer": [1]},
         "`answer`",
-        "must be a text or a number",
+        "must be a string or a number",
     ),
     second_line(
-        "a solution that is a number", {**QUESTION, "solution": 1}, "`solution`", "must be a text"
+        "a solution that is a number", {**QUESTION, "solution": 1}, "`solution`", "must be a string"
     ),
     second_line(
         "half a character", {"question": "\ud83d?"}, "`question`", "half of a surrogate pair"
@@ -596,7 +596,7 @@ DATA = [
         "data: a set without a path",
         "data=svamp data.path=null",
         "`path` is missing",
-        "set data.path",
+        "Set data.path",
     ),
 ]
 
@@ -773,15 +773,15 @@ STORES = [
     Case(
         "stores: a file",
         "store={here}/file",
-        "the store {here}/file cannot be written",
-        "set store= to a folder",
+        "the store {here}/file is not writable",
+        "Set store= to a writable folder",
         text("file", ""),
     ),
     Case(
         "stores: inside a file",
         "store={here}/file/store",
-        "the store {here}/file/store cannot be written",
-        "set store= to a folder",
+        "the store {here}/file/store is not writable",
+        "Set store= to a writable folder",
         text("file", ""),
     ),
     Case(
@@ -807,14 +807,14 @@ STORES = [
         "stores: list a folder that is not there",
         "--store {here}/nowhere list",
         "{here}/nowhere",
-        "give the store with --store",
+        "Set --store to",
         program="store",
     ),
     Case(
         "stores: verify a file",
         "--store {here}/file verify",
         "{here}/file",
-        "give the store with --store",
+        "Set --store to",
         text("file", ""),
         "store",
     ),
@@ -822,7 +822,7 @@ STORES = [
         "stores: prune by runs that are not there",
         "--store {here} prune {here}/nowhere --yes",
         "{here}/nowhere",
-        "no run in it or below it",
+        "there is no run in or below this folder",
         program="store",
     ),
 ]
@@ -1215,7 +1215,7 @@ def test_a_broken_adapter_or_manifest_is_told_and_made_again(
 def test_a_store_that_cannot_be_written(program, tmp_path):
     (tmp_path / "store").mkdir(mode=0o500)
     outcome = program(*MICRO, "stages=[sample]")
-    assert f"the store {tmp_path / 'store'} cannot be written" in outcome.error
+    assert f"the store {tmp_path / 'store'} is not writable" in outcome.error
     assert not outcome.has_summary
 
 

@@ -1,4 +1,4 @@
-"""The store: one address a recipe, nothing built twice, nothing half built taken for whole."""
+"""The store: recipe addresses, building once, resuming, damage and concurrent processes."""
 
 import json
 import logging
@@ -30,12 +30,12 @@ def build_hello(folder):
     return {"count": 1}
 
 
-def refuse(folder):
-    raise AssertionError("built although it was there")
+def must_not_build(folder):
+    raise AssertionError("built again")
 
 
 def shuffled(value):
-    """The same value, every dict's keys in the opposite order."""
+    """The same value with the keys of all dicts reversed."""
     if isinstance(value, dict):
         return {key: shuffled(value[key]) for key in reversed(list(value))}
     return [shuffled(item) for item in value] if isinstance(value, list) else value
@@ -56,7 +56,7 @@ def test_different_values_have_different_digests(left, right):
 
 
 @given(json_values)
-def test_a_digest_survives_being_written_and_read(value):
+def test_a_digest_survives_a_json_round_trip(value):
     assert digest(json.loads(json.dumps(value))) == digest(value)
 
 
@@ -77,21 +77,21 @@ def test_any_change_of_a_recipe_changes_its_address(other):
 
 def test_the_builder_runs_once(tmp_path):
     made = Store(tmp_path).make(RECIPE, build_hello)
-    found = Store(tmp_path).make(RECIPE, refuse)
+    found = Store(tmp_path).make(RECIPE, must_not_build)
     assert not made.reused
     assert found.reused
     assert (found.folder, found.facts, found.seconds) == (made.folder, made.facts, made.seconds)
     assert not list(tmp_path.rglob("*.part"))
-    assert not list(made.folder.rglob(".*"))  # no clock, no temporary file
+    assert not list(made.folder.rglob(".*"))  # no clock or temporary file
 
 
 def test_facts_are_the_same_when_made_and_when_found(tmp_path):
-    """A tuple or a number as a key came back as something else on the second run."""
+    """JSON turned tuples and integer keys into something else on the second run."""
     made = Store(tmp_path).make(RECIPE, lambda folder: {"pair": (1, 2), "by": {3: "x"}})
-    assert made.facts == Store(tmp_path).make(RECIPE, refuse).facts
+    assert made.facts == Store(tmp_path).make(RECIPE, must_not_build).facts
 
 
-def test_a_crash_keeps_what_was_done_and_the_next_try_goes_on_with_it(tmp_path):
+def test_the_next_attempt_resumes_after_a_crash(tmp_path):
     store = Store(tmp_path)
 
     def crash(folder):
@@ -102,12 +102,12 @@ def test_a_crash_keeps_what_was_done_and_the_next_try_goes_on_with_it(tmp_path):
         store.make(RECIPE, crash)
     assert store.find(RECIPE) is None
 
-    def go_on(folder):
+    def resume(folder):
         assert (folder / "first").read_text() == "done"
         (folder / "second").write_text("done")
         return {}
 
-    made = store.make(RECIPE, go_on)
+    made = store.make(RECIPE, resume)
     assert sorted(path.name for path in made.folder.iterdir()) == ["first", MANIFEST, "second"]
 
 
@@ -125,24 +125,24 @@ def test_seconds_are_summed_over_interrupted_tries(tmp_path):
     assert json.loads((made.folder / MANIFEST).read_text())["seconds"] == made.seconds
 
 
-def test_a_stop_between_the_manifest_and_the_rename_costs_nothing(tmp_path):
-    """The old manifest was listed among the files, then replaced: damaged from birth."""
+def test_a_stop_between_the_manifest_and_the_rename_builds_nothing_again(tmp_path):
+    """The old manifest was listed among the files and then replaced: a damaged artifact."""
     store = Store(tmp_path)
     made = store.make(RECIPE, build_hello)
     made.folder.rename(made.folder.with_suffix(".part"))
-    again = store.make(RECIPE, refuse)
+    again = store.make(RECIPE, must_not_build)
     assert again.folder == made.folder
     assert again.facts == made.facts
 
 
-def test_a_part_folder_with_a_foreign_manifest_is_built_on(tmp_path):
+def test_a_part_folder_that_does_not_match_its_manifest_is_built_again(tmp_path):
     store = Store(tmp_path)
     made = store.make(RECIPE, build_hello)
     part = made.folder.with_suffix(".part")
     made.folder.rename(part)
     (part / "text.txt").write_text("changed")
     assert store.make(RECIPE, build_hello).facts == {"count": 1}
-    assert store.make(RECIPE, refuse).reused
+    assert store.make(RECIPE, must_not_build).reused
 
 
 def damage_bytes(folder):
@@ -212,7 +212,7 @@ def test_a_damaged_artifact_is_set_aside_and_made_again(tmp_path, damage, caplog
     assert (again.folder / "text.txt").read_text() == "hello"
     assert len(list(folder.parent.glob("*.damaged-*"))) == 1
     assert len(caplog.records) == 1
-    assert store.make(RECIPE, refuse).reused
+    assert store.make(RECIPE, must_not_build).reused
 
 
 WORKER = """
@@ -239,22 +239,22 @@ def worker(tmp_path, mode):
 
 
 def test_of_two_processes_one_builds_and_the_other_waits(tmp_path):
-    """Both built, and the second rename failed or mixed two halves."""
+    """Both built, and the second rename failed or mixed their files."""
     both = [worker(tmp_path, "build") for _ in range(2)]
     assert [process.wait(timeout=30) for process in both] == [0, 0]
     assert (tmp_path / "log").read_text() == "built\n"
-    assert Store(tmp_path / "store").make(RECIPE, refuse).reused
+    assert Store(tmp_path / "store").make(RECIPE, must_not_build).reused
 
 
 def test_a_killed_owner_leaves_no_lock_and_its_seconds_count(tmp_path):
-    """A lock file of a killed run blocked every later one; its time was forgotten."""
+    """The lock file of a killed run blocked every later run, and its build time was lost."""
     process = worker(tmp_path, "hang")
     part = tmp_path / "store" / "stage" / f"{RECIPE.address}.part"
     for _ in range(500):
         if (part / "shard").exists():
             break
         time.sleep(0.02)
-    os.utime(part / "shard", (time.time() + 10, time.time() + 10))  # as if it worked for 10 s
+    os.utime(part / "shard", (time.time() + 10, time.time() + 10))  # as if it had built for 10 s
     process.send_signal(signal.SIGKILL)
     process.wait(timeout=10)
     made = Store(tmp_path / "store").make(RECIPE, build_hello)
@@ -263,10 +263,10 @@ def test_a_killed_owner_leaves_no_lock_and_its_seconds_count(tmp_path):
 
 
 @pytest.mark.parametrize("place", ["store", "store/stage"])
-def test_a_store_that_cannot_be_written_is_a_users_error(tmp_path, place):
+def test_a_store_that_is_not_writable_raises_user_error(tmp_path, place):
     (tmp_path / place).parent.mkdir(exist_ok=True)
     (tmp_path / place).write_text("a file where a folder should be")
-    with pytest.raises(UserError, match=r"cannot be written .* set store="):
+    with pytest.raises(UserError, match=r"is not writable .* Set store="):
         Store(tmp_path / "store").make(RECIPE, build_hello)
 
 

@@ -1,4 +1,4 @@
-"""`python -m lr_exp.store`: what it lists, finds damaged and removes; what it never removes."""
+"""`python -m lr_exp.store`: listing, verifying, pruning; full and read-only disks."""
 
 import errno
 import os
@@ -9,7 +9,13 @@ import pytest
 from lr_exp.errors import UserError
 from lr_exp.store import MANIFEST, Recipe, Store, write_atomically
 from lr_exp.store.__main__ import main
-from lr_exp.store.inventory import REFERENCES, entries, prune, record_reference, unreferenced
+from lr_exp.store.inventory import (
+    REFERENCES,
+    find_unreferenced,
+    list_entries,
+    prune,
+    record_reference,
+)
 
 
 def recipe(number: int, stage: str = "rollout") -> Recipe:
@@ -17,15 +23,15 @@ def recipe(number: int, stage: str = "rollout") -> Recipe:
 
 
 def put(store: Store, number: int, text: str = "x" * 2048) -> str:
-    """Makes an artifact of one file; its name."""
-    one = recipe(number)
+    """Builds an artifact of one file and returns its name."""
+    made = recipe(number)
 
     def build(folder: Path) -> dict:
         (folder / "data.txt").write_text(text)
         return {}
 
-    store.make(one, build)
-    return f"{one.stage}/{one.address}"
+    store.make(made, build)
+    return f"{made.stage}/{made.address}"
 
 
 @pytest.fixture
@@ -40,7 +46,7 @@ def call(capsys):
 
 @pytest.fixture
 def filled(tmp_path):
-    """A store of three artifacts; a run refers to the first."""
+    """A store of three artifacts, the first of them used by a run."""
     root, run = tmp_path / "store", tmp_path / "runs" / "one"
     run.mkdir(parents=True)
     store = Store(root, on_use=lambda name: record_reference(run, name))
@@ -49,8 +55,8 @@ def filled(tmp_path):
     return root, run, [first, put(store, 2), put(store, 3)]
 
 
-def test_a_run_notes_what_it_asks_for_before_it_is_made(tmp_path):
-    """A run that is stopped in the middle of an artifact refers to it, too."""
+def test_a_reference_is_recorded_before_the_artifact_is_built(tmp_path):
+    """A run that is stopped while it builds an artifact uses it, too."""
     store = Store(tmp_path / "store", on_use=lambda name: record_reference(tmp_path, name))
 
     def stopped(folder: Path) -> dict:
@@ -61,8 +67,8 @@ def test_a_run_notes_what_it_asks_for_before_it_is_made(tmp_path):
         store.make(recipe(1), stopped)
     put(store, 1)
     put(store, 2)
-    noted = (tmp_path / REFERENCES).read_text().split()
-    assert noted == [f"rollout/{recipe(n).address}" for n in (1, 2)]
+    references = (tmp_path / REFERENCES).read_text().split()
+    assert references == [f"rollout/{recipe(n).address}" for n in (1, 2)]
 
 
 def test_the_list_has_every_artifact_with_its_size_and_state(filled, call):
@@ -70,7 +76,7 @@ def test_the_list_has_every_artifact_with_its_size_and_state(filled, call):
     part = root / "score" / f"{recipe(9, 'score').address}.part"
     part.mkdir(parents=True)
     (part / "half").write_text("a")
-    (root / "notes").mkdir()  # not ours
+    (root / "notes").mkdir()  # not a stage
     status, out, _ = call(root, "list")
     assert status == 0
     for name in names:
@@ -83,43 +89,43 @@ def test_the_list_has_every_artifact_with_its_size_and_state(filled, call):
     assert "3 finished, 1 unfinished" in out.splitlines()[-1]
 
 
-def test_verifying_names_what_is_damaged(filled, call):
+def test_verify_reports_damaged_artifacts(filled, call):
     root, _, names = filled
     status, out, _ = call(root, "verify")
-    assert (status, out) == (0, "3 whole artifacts, 0 damaged\n")
+    assert (status, out) == (0, "3 intact artifacts, 0 damaged\n")
     (root / names[1] / "data.txt").write_text("y" * 2048)
     (root / names[2] / MANIFEST).unlink()
     status, out, _ = call(root, "verify")
     assert status == 1
     assert f"{names[1]}: data.txt is damaged" in out
-    assert f"{names[2]}: its manifest cannot be read" in out
-    assert "1 whole artifacts, 2 damaged" in out
+    assert f"{names[2]}: the manifest cannot be read" in out
+    assert "1 intact artifacts, 2 damaged" in out
 
 
-def test_pruning_keeps_what_a_run_refers_to(filled, call):
+def test_prune_keeps_artifacts_that_a_run_uses(filled, call):
     root, run, names = filled
     status, out, _ = call(root, "prune", run.parent)
     assert status == 0
     assert "2 artifacts" in out
-    assert "would be removed" in out
-    assert all((root / name).exists() for name in names)  # only shown
+    assert "would be deleted" in out
+    assert all((root / name).exists() for name in names)  # only listed
     status, out, _ = call(root, "prune", run.parent, "--yes")
     assert status == 0
     assert "2 artifacts" in out
     assert [(root / name).exists() for name in names] == [True, False, False]
-    assert "; 1 stay" in out
+    assert "; 1 kept" in out
 
 
-def test_pruning_keeps_a_referred_artifact_that_is_unfinished(filled, call):
+def test_prune_keeps_an_unfinished_artifact_that_a_run_uses(filled, call):
     root, run, names = filled
     (root / names[1]).rename(root / f"{names[1]}.part")
     (root / names[2]).rename(root / f"{names[2]}.part")
     record_reference(run, names[1])
     assert call(root, "prune", run, "--yes")[0] == 0
-    assert {entry.name for entry in entries(root)} == set(names[:2])
+    assert {entry.name for entry in list_entries(root)} == set(names[:2])
 
 
-def test_pruning_removes_what_was_set_aside(filled, call):
+def test_prune_deletes_artifacts_set_aside(filled, call):
     root, run, names = filled
     aside = root / f"{names[0]}.damaged-17"
     (root / names[1]).rename(aside)
@@ -128,8 +134,8 @@ def test_pruning_removes_what_was_set_aside(filled, call):
     assert (root / names[0]).exists()
 
 
-def test_what_is_being_made_is_left_alone(filled, call):
-    """Of a run in another folder, for instance, that was not listed."""
+def test_prune_keeps_artifacts_being_built(filled, call):
+    """For instance by a run in a folder that was not given."""
     import fcntl
 
     root, run, names = filled
@@ -139,7 +145,7 @@ def test_what_is_being_made_is_left_alone(filled, call):
     assert [(root / name).exists() for name in names] == [True, True, False]
 
 
-def test_a_run_that_does_not_say_what_it_refers_to_stops_the_pruning(filled, call, tmp_path):
+def test_prune_refuses_a_run_without_references(filled, call, tmp_path):
     root, run, names = filled
     old = run.parent / "old"
     old.mkdir()
@@ -147,18 +153,18 @@ def test_a_run_that_does_not_say_what_it_refers_to_stops_the_pruning(filled, cal
     status, _, err = call(root, "prune", run.parent, "--yes")
     assert status == 1
     assert str(old) in err
-    assert "run its command again" in err
+    assert "Run its command again" in err
     assert all((root / name).exists() for name in names)
 
 
-def test_pruning_for_no_run_is_refused(filled, call, tmp_path):
-    """An empty or mistyped folder must not mean that nothing is needed."""
+def test_prune_refuses_a_folder_without_runs(filled, call, tmp_path):
+    """With an empty or mistyped folder, prune would delete everything."""
     root, _, names = filled
     (tmp_path / "empty").mkdir()
     for folder in (tmp_path / "empty", tmp_path / "missing"):
         status, _, err = call(root, "prune", folder, "--yes")
         assert (status, err.count("\n")) == (1, 1)
-        assert "no run" in err
+        assert "there is no run" in err
     assert all((root / name).exists() for name in names)
 
 
@@ -168,7 +174,7 @@ def test_a_store_that_is_not_there(tmp_path, call):
     assert "--store" in err
 
 
-# A disk without space, and one that can only be read ---------------------------------------------
+# Full and read-only disks ------------------------------------------------------------------------
 
 
 def full(kind: str) -> BaseException:
@@ -180,9 +186,9 @@ def full(kind: str) -> BaseException:
 
 
 @pytest.mark.parametrize("kind", ["system", "quota", "safetensors"])
-def test_a_full_disk_is_one_clear_error_and_what_was_done_stays(tmp_path, kind):
+def test_a_full_disk_is_a_user_error_and_finished_files_stay(tmp_path, kind):
     store = Store(tmp_path)
-    whole = put(store, 1)
+    finished = put(store, 1)
 
     def build(folder: Path) -> dict:
         if not (folder / "first").exists():
@@ -194,8 +200,8 @@ def test_a_full_disk_is_one_clear_error_and_what_was_done_stays(tmp_path, kind):
         store.make(recipe(2), build)
     assert caught.value.__cause__ is not None
     assert not (tmp_path / "rollout" / recipe(2).address).exists()
-    assert (tmp_path / whole / "data.txt").exists()
-    assert store.make(recipe(2), build).facts == {"found": "done"}  # it goes on
+    assert (tmp_path / finished / "data.txt").exists()
+    assert store.make(recipe(2), build).facts == {"found": "done"}  # resumed
 
 
 def test_a_device_that_is_really_full(tmp_path):
@@ -211,7 +217,7 @@ def test_a_device_that_is_really_full(tmp_path):
         Store(tmp_path).make(recipe(1), build)
 
 
-def test_another_fault_is_not_taken_for_a_full_disk(tmp_path):
+def test_another_os_error_is_not_reported_as_a_full_disk(tmp_path):
     def build(folder: Path) -> dict:
         raise OSError(errno.EIO, "Input/output error")
 
@@ -220,7 +226,7 @@ def test_another_fault_is_not_taken_for_a_full_disk(tmp_path):
 
 
 def test_a_finished_artifact_is_found_without_writing(tmp_path):
-    """So a store on a read-only disk serves whoever needs nothing new."""
+    """So a store on a read-only disk can be read."""
     name = put(Store(tmp_path), 1)
     (tmp_path / f"{name}.lock").unlink()
     before = sorted(tmp_path.rglob("*"))
@@ -240,9 +246,9 @@ def test_a_damaged_artifact_that_cannot_be_set_aside(tmp_path, monkeypatch):
         put(Store(tmp_path), 1)
 
 
-def test_what_a_killed_process_was_writing_is_no_part_of_the_artifact(tmp_path):
-    store, one = Store(tmp_path), recipe(1)
-    part = tmp_path / one.stage / f"{one.address}.part"
+def test_temporary_files_of_a_killed_process_are_deleted(tmp_path):
+    store, made = Store(tmp_path), recipe(1)
+    part = tmp_path / made.stage / f"{made.address}.part"
     (part / "deeper").mkdir(parents=True)
     (part / "deeper" / ".data.txt.123.tmp").write_text("half")
     name = put(store, 1)
@@ -250,8 +256,8 @@ def test_what_a_killed_process_was_writing_is_no_part_of_the_artifact(tmp_path):
     assert files == {"data.txt", MANIFEST}
 
 
-def test_the_manifest_is_there_before_the_artifact_has_its_name(tmp_path, monkeypatch):
-    """The name alone tells other processes that there is something whole."""
+def test_the_manifest_is_written_before_the_rename(tmp_path, monkeypatch):
+    """Other processes take a folder with the final name for complete."""
     seen, rename = [], Path.rename
 
     def watched(self: Path, target: Path) -> Path:
@@ -263,8 +269,8 @@ def test_the_manifest_is_there_before_the_artifact_has_its_name(tmp_path, monkey
     assert seen == [True]
 
 
-def test_a_file_is_replaced_at_once(tmp_path, monkeypatch):
-    """Who reads while it is written finds the old content or the new, never half."""
+def test_a_file_is_replaced_atomically(tmp_path, monkeypatch):
+    """A concurrent reader sees the old content or the new."""
     path = tmp_path / "file"
     path.write_text("old")
 
@@ -278,8 +284,8 @@ def test_a_file_is_replaced_at_once(tmp_path, monkeypatch):
     assert path.read_text() == "old"
 
 
-def test_what_cannot_be_read_now_is_not_called_damaged(tmp_path, monkeypatch):
-    """Too many open files, for instance: whole work must not be set aside for that."""
+def test_a_temporary_read_error_is_not_damage(tmp_path, monkeypatch):
+    """With too many open files, for instance, intact artifacts must not be set aside."""
     name = put(Store(tmp_path), 1)
 
     def refused(path: Path) -> str:
@@ -291,8 +297,8 @@ def test_what_cannot_be_read_now_is_not_called_damaged(tmp_path, monkeypatch):
     assert (tmp_path / name / MANIFEST).exists()
 
 
-def test_looking_sets_nothing_aside(tmp_path):
-    """Only who holds the lock may: another process could just have made it again."""
+def test_find_sets_nothing_aside(tmp_path):
+    """Only the lock's owner may: another process may just have built it again."""
     name = put(Store(tmp_path), 1)
     (tmp_path / name / "data.txt").write_text("y")
     before = sorted(tmp_path.rglob("*"))
@@ -301,27 +307,27 @@ def test_looking_sets_nothing_aside(tmp_path):
 
 
 @pytest.mark.parametrize("content", [b"garbage\n", b"\xff\xfe\x00", b"rollout/0123", b""])
-def test_references_that_are_damaged_stop_the_pruning(filled, call, content):
+def test_prune_refuses_damaged_references(filled, call, content):
     root, run, names = filled
     (run / REFERENCES).write_bytes(content)
     status, _, err = call(root, "prune", run, "--yes")
     assert status == 1
     assert "is damaged" in err
     assert all((root / name).exists() for name in names)
-    record_reference(run, names[0])  # the same command again mends them
+    record_reference(run, names[0])  # the same command again repairs them
     assert (run / REFERENCES).read_text() == f"{names[0]}\n"
 
 
-def test_what_a_run_asked_for_meanwhile_stays(filled):
+def test_prune_keeps_an_artifact_requested_meanwhile(filled):
     root, run, names = filled
-    going = unreferenced(root, [run])
-    assert {entry.name for entry in going} == set(names[1:])
+    candidates = find_unreferenced(root, [run])
+    assert {entry.name for entry in candidates} == set(names[1:])
     record_reference(run, names[1])
-    assert [entry.name for entry in prune(going, [run])] == [names[2]]
+    assert [entry.name for entry in prune(candidates, [run])] == [names[2]]
     assert (root / names[1]).exists()
 
 
-def test_the_store_is_named_before_or_after_the_command(filled, capsys):
+def test_the_store_option_works_before_and_after_the_command(filled, capsys):
     root, _, _ = filled
     assert main(["list", "--store", str(root)]) == 0
     after = capsys.readouterr().out

@@ -1,4 +1,4 @@
-"""Processes that share a store: one makes an artifact, with locks; without, none is damaged."""
+"""Processes that share a store: locks let one build; without locks nothing is damaged."""
 
 import errno
 import fcntl
@@ -11,7 +11,7 @@ import pytest
 
 from lr_exp.store import Recipe, Store
 from lr_exp.store.artifacts import problem_of
-from lr_exp.store.inventory import entries, prune
+from lr_exp.store.inventory import list_entries, prune
 from lr_exp.store.locks import locked
 
 RECIPE = Recipe("rollout", 1, {"questions": "q"}, {"tokens": 4})
@@ -24,23 +24,24 @@ def build_slowly(folder: Path) -> dict:
     return {"count": 4}
 
 
-def make(root: Path, start, told) -> None:
+def make(root: Path, start, results) -> None:
     start.wait(30)
     made = Store(root).make(RECIPE, build_slowly)
-    told.put((os.getpid(), made.reused, (made.folder / "made_by").read_text("utf-8")))
+    results.put((os.getpid(), made.reused, (made.folder / "made_by").read_text("utf-8")))
 
 
-def made_by_four(root: Path) -> list[tuple[int, bool, str]]:
+def make_in_four_processes(root: Path) -> list[tuple[int, bool, str]]:
+    """Process id, whether the artifact was reused, and the id of its builder, by process."""
     fork = multiprocessing.get_context("fork")
-    start, told = fork.Event(), fork.Queue()
-    workers = [fork.Process(target=make, args=(root, start, told)) for _ in range(4)]
+    start, results = fork.Event(), fork.Queue()
+    workers = [fork.Process(target=make, args=(root, start, results)) for _ in range(4)]
     for worker in workers:
         worker.start()
     start.set()
-    said = [told.get(timeout=30) for _ in workers]
+    made = [results.get(timeout=30) for _ in workers]
     for worker in workers:
         worker.join(30)
-    return said
+    return made
 
 
 def without_locks(monkeypatch: pytest.MonkeyPatch, number: int = errno.ENOSYS) -> None:
@@ -50,33 +51,33 @@ def without_locks(monkeypatch: pytest.MonkeyPatch, number: int = errno.ENOSYS) -
     monkeypatch.setattr(fcntl, "flock", refuse)
 
 
-def test_processes_that_need_the_same_make_it_once(tmp_path):
-    said = made_by_four(tmp_path)
-    assert sorted(reused for _, reused, _ in said) == [False, True, True, True]
-    assert len({maker for _, _, maker in said}) == 1
+def test_one_process_builds_for_all(tmp_path):
+    made = make_in_four_processes(tmp_path)
+    assert sorted(reused for _, reused, _ in made) == [False, True, True, True]
+    assert len({builder for _, _, builder in made}) == 1
 
 
 @pytest.mark.parametrize("number", [errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP])
-def test_without_locks_work_is_done_twice_and_nothing_is_damaged(tmp_path, monkeypatch, number):
+def test_without_locks_artifacts_are_built_twice_but_not_damaged(tmp_path, monkeypatch, number):
     without_locks(monkeypatch, number)
-    said = made_by_four(tmp_path)
-    assert len({maker for _, _, maker in said}) == 1  # all use the one that was first
-    (only,) = entries(tmp_path)
+    made = make_in_four_processes(tmp_path)
+    assert len({builder for _, _, builder in made}) == 1  # all use the one that was finished first
+    (only,) = list_entries(tmp_path)
     assert only.state == "finished"
     assert problem_of(only.folder, only.address) is None
 
 
-def test_without_locks_a_user_is_told_once(tmp_path, monkeypatch, caplog):
+def test_missing_locks_are_reported_once(tmp_path, monkeypatch, caplog):
     without_locks(monkeypatch)
     store = Store(tmp_path)
     store.make(RECIPE, build_slowly)
     store.make(Recipe("score", 1, {}, {}), build_slowly)
-    (told,) = [one for one in caplog.messages if "no locks" in one]
-    assert str(tmp_path) in told
+    (message,) = [message for message in caplog.messages if "no locks" in message]
+    assert str(tmp_path) in message
 
 
-def test_locks_that_do_not_reach_another_host_leave_one_whole_artifact(tmp_path, monkeypatch):
-    """Another host, unseen, finishes the same artifact while this one builds."""
+def test_locks_that_other_hosts_do_not_see_leave_one_complete_artifact(tmp_path, monkeypatch):
+    """Another host finishes the same artifact while this one builds it."""
     monkeypatch.setattr(fcntl, "flock", lambda *_: None)
 
     def overtaken(folder: Path) -> dict:
@@ -90,10 +91,10 @@ def test_locks_that_do_not_reach_another_host_leave_one_whole_artifact(tmp_path,
     made = Store(tmp_path).make(RECIPE, overtaken)
     assert made.reused
     assert (made.folder / "answers").read_text("utf-8") == "four"
-    assert [entry.state for entry in entries(tmp_path)] == ["finished"]
+    assert [entry.state for entry in list_entries(tmp_path)] == ["finished"]
 
 
-def test_a_lock_that_is_held_is_seen_by_others(tmp_path):
+def test_a_held_lock_excludes_others(tmp_path):
     path, waited = tmp_path / "a.lock", []
     with locked(path, on_wait=None) as first, locked(path, on_wait=None) as second:
         assert (first, second) == (True, False)
@@ -102,7 +103,7 @@ def test_a_lock_that_is_held_is_seen_by_others(tmp_path):
     assert waited == []
 
 
-def test_without_locks_prune_leaves_what_may_be_in_the_making(tmp_path, monkeypatch):
+def test_without_locks_prune_keeps_unfinished_artifacts(tmp_path, monkeypatch):
     store, runs = Store(tmp_path / "store"), tmp_path / "runs"
     runs.mkdir()
     (runs / "artifacts.txt").write_text("score/" + "0" * 24 + "\n", "utf-8")
@@ -111,7 +112,7 @@ def test_without_locks_prune_leaves_what_may_be_in_the_making(tmp_path, monkeypa
     half.mkdir(parents=True)
     half.with_name("1" * 24 + ".lock").touch()
     without_locks(monkeypatch)
-    found = entries(tmp_path / "store")
+    found = list_entries(tmp_path / "store")
     assert sorted(entry.state for entry in found) == ["finished", "unfinished"]
     assert [entry.state for entry in prune(found, [runs])] == ["finished"]
     assert half.exists()

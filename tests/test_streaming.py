@@ -1,4 +1,4 @@
-"""Questions read as a stream: the same as a list's, never held as a whole, resumed after a stop."""
+"""Streamed questions: same results as a list, bounded memory, resuming after a stop."""
 
 import gc
 import json
@@ -47,14 +47,14 @@ __all__ = ["pair", "questions", "shared"]  # fixtures
 
 @pytest.fixture(autouse=True)
 def _small(tmp_path, monkeypatch):
-    """Shards of a few questions; hub data sets are converted below the test's folder."""
+    """Small shards; hub data sets are converted in the test's folder."""
     import datasets
 
-    monkeypatch.setattr(stored_questions, "SHARD", 8)
+    monkeypatch.setattr(stored_questions, "SHARD_SIZE", 8)
     monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
 
 
-def some(count: int) -> list[Question]:
+def make_questions(count: int) -> list[Question]:
     return [
         Question(
             f"q/{i}", f"Text {i}?", str(i) if i % 2 else None, None, ("a", "b") if i % 3 else ()
@@ -69,17 +69,17 @@ def stored(folder: Path, source) -> StoredQuestions:
 
 
 def alive() -> int:
-    """Questions in memory."""
+    """Number of questions in memory."""
     gc.collect()
-    return sum(type(one) is Question for one in gc.get_objects())
+    return sum(type(item) is Question for item in gc.get_objects())
 
 
-# The sequence
+# Sequences
 
 
 @pytest.mark.parametrize("count", [1, 7, 8, 9, 16, 21])
-def test_stored_questions_are_those_of_the_list(tmp_path, count):
-    listed = some(count)
+def test_stored_questions_equal_the_list(tmp_path, count):
+    listed = make_questions(count)
     found = stored(tmp_path, iter(listed))
     assert len(found) == count
     assert list(found) == listed
@@ -87,15 +87,15 @@ def test_stored_questions_are_those_of_the_list(tmp_path, count):
     assert found[2:17:3] == listed[2:17:3]
     assert fingerprint(found) == fingerprint(listed)
     assert prompts_fingerprint(found) == prompts_fingerprint(listed)
-    # They differ as soon as there is a reference, which no prompt shows.
+    # They differ if there is a reference answer, which prompts do not show.
     assert (fingerprint(found) != prompts_fingerprint(found)) == (count > 1)
     for outside in (count, -count - 1):
         with pytest.raises(IndexError):
             found[outside]
 
 
-def test_two_shards_of_questions_are_alive_at_most(tmp_path):
-    found = stored(tmp_path, iter(some(80)))
+def test_at_most_two_shards_are_in_memory(tmp_path):
+    found = stored(tmp_path, iter(make_questions(80)))
     gc.collect()
     before = alive()
     highest = 0
@@ -106,7 +106,7 @@ def test_two_shards_of_questions_are_alive_at_most(tmp_path):
     assert highest == 2 * 8
 
 
-def test_writing_holds_a_shard_and_no_more(tmp_path):
+def test_writing_keeps_at_most_two_shards_in_memory(tmp_path):
     before, highest = alive(), 0
 
     def source():
@@ -116,12 +116,12 @@ def test_writing_holds_a_shard_and_no_more(tmp_path):
             yield Question(str(i), "Q")
 
     write_questions(source(), tmp_path)
-    # A shard that is written, and the one that is being gathered.
+    # The shard being written and the one being collected.
     assert 8 <= highest <= 2 * 8
     assert len(shard_paths(tmp_path)) == 10
 
 
-def test_a_block_is_made_once_while_neighbours_are_read():
+def test_a_block_is_made_once_while_reads_stay_close():
     made = []
 
     def block(number):
@@ -137,7 +137,7 @@ def test_a_block_is_made_once_while_neighbours_are_read():
     assert made == [0, 1, 2, 0]
 
 
-def test_repeated_items_are_those_of_the_list():
+def test_repeated_items_equal_the_list():
     listed = [item for item in "abc" for _ in range(4)]
     found = Repeated("abc", 4)
     assert (list(found), found[-1], found[3:5], len(found)) == (listed, "c", ["a", "b"], 12)
@@ -145,15 +145,15 @@ def test_repeated_items_are_those_of_the_list():
         found[12]
 
 
-# Going on after a stop
+# Resuming after a stop
 
 
-class Stopped(Exception):  # noqa: N818 - it stands for a kill
+class Stopped(Exception):  # noqa: N818 - simulates a kill
     pass
 
 
-def test_reading_goes_on_where_it_was_stopped(tmp_path):
-    listed = some(30)
+def test_reading_resumes_after_a_stop(tmp_path):
+    listed = make_questions(30)
 
     def until(count):
         yield from listed[:count]
@@ -175,8 +175,8 @@ def test_reading_goes_on_where_it_was_stopped(tmp_path):
 
 @pytest.mark.parametrize("number", [0, 1, 3])
 @pytest.mark.parametrize("damage", ["cut", "zeros", "gone", "short"])
-def test_a_damaged_shard_and_those_after_it_are_made_again(tmp_path, number, damage):
-    listed = some(30)
+def test_a_damaged_shard_and_those_after_it_are_written_again(tmp_path, number, damage):
+    listed = make_questions(30)
     stored(tmp_path, iter(listed))
     path = shard_path(tmp_path, number)
     content = path.read_bytes()
@@ -196,10 +196,9 @@ def test_a_damaged_shard_and_those_after_it_are_made_again(tmp_path, number, dam
 def test_a_stopped_stage_leaves_its_shards_and_no_artifact(tmp_path, monkeypatch):
     source = micro(30)
     listed = load_questions(source, hub_root=None)
-    whole = stream_questions
 
-    def broken(*arguments, **told):
-        for number, question in enumerate(whole(*arguments, **told)):
+    def broken(*args, **kwargs):
+        for number, question in enumerate(stream_questions(*args, **kwargs)):
             if number == 20:
                 raise Stopped
             yield question
@@ -213,11 +212,11 @@ def test_a_stopped_stage_leaves_its_shards_and_no_artifact(tmp_path, monkeypatch
         "shard-000001.parquet",
     ]
     assert list(store.root.rglob("manifest.json")) == []
-    monkeypatch.setattr(streaming, "stream_questions", whole)
+    monkeypatch.setattr(streaming, "stream_questions", stream_questions)
     assert list(streamed_questions(source, hub_root=None, store=store)) == listed
 
-    def unread(*arguments, **told):
-        raise AssertionError("the source is read again")
+    def unread(*args, **kwargs):
+        raise AssertionError("the source was read again")
 
     monkeypatch.setattr(streaming, "stream_questions", unread)
     assert list(streamed_questions(source, hub_root=None, store=store)) == listed
@@ -226,9 +225,9 @@ def test_a_stopped_stage_leaves_its_shards_and_no_artifact(tmp_path, monkeypatch
 # Sources
 
 
-def micro(count, **told):
+def micro(count, **settings):
     return DataSettings(
-        name="micro", format="micro", configs=["micro_add"], split="train", count=count, **told
+        name="micro", format="micro", configs=["micro_add"], split="train", count=count, **settings
     )
 
 
@@ -238,12 +237,12 @@ def write_parquet(path: Path, **columns) -> Path:
     return path
 
 
-def parquet(path: Path, **told) -> DataSettings:
-    return DataSettings(name="parquet", format="parquet", path=str(path), **told)
+def parquet(path: Path, **settings) -> DataSettings:
+    return DataSettings(name="parquet", format="parquet", path=str(path), **settings)
 
 
 def sources(folder: Path):
-    """A source of each kind, and its hub_root."""
+    """Settings and hub_root of a source of each kind."""
     rows = [
         {"body": "B.", "question": f"Q{i}", "answer": "1;2" if i % 4 == 1 else "3"}
         for i in range(20)
@@ -264,14 +263,14 @@ def sources(folder: Path):
 
 
 @pytest.mark.parametrize("kind", ["hub", "jsonl", "parquet", "micro"])
-@pytest.mark.parametrize("most", [None, 5, 12])
-def test_a_streamed_source_is_the_listed_one(tmp_path, kind, most):
+@pytest.mark.parametrize("max_questions", [None, 5, 12])
+def test_a_streamed_source_equals_the_list(tmp_path, kind, max_questions):
     source, hub_root = sources(tmp_path)[kind]
-    listed = load_questions(source, hub_root=hub_root)[:most]
-    source.max_questions = most
+    listed = load_questions(source, hub_root=hub_root)[:max_questions]
+    source.max_questions = max_questions
     found = streamed_questions(source, hub_root=hub_root, store=Store(tmp_path / "store"))
     assert list(found) == listed
-    assert len(listed) == {"hub": most or 15}.get(kind, most or 20)
+    assert len(listed) == {"hub": max_questions or 15}.get(kind, max_questions or 20)
     assert fingerprint(found) == fingerprint(listed)
     assert prompts_fingerprint(found) == prompts_fingerprint(listed)
 
@@ -280,7 +279,7 @@ def artifacts(store: Store) -> list[Path]:
     return sorted(path.parent for path in store.root.glob("questions/*/manifest.json"))
 
 
-def test_what_is_read_decides_the_address_not_where_it_lies(tmp_path):
+def test_the_address_depends_on_content_not_on_location(tmp_path):
     store = Store(tmp_path / "store")
     one, other = tmp_path / "a" / "x.parquet", tmp_path / "b" / "x.parquet"
     write_parquet(one, question=["1", "2"])
@@ -302,20 +301,20 @@ def test_what_is_read_decides_the_address_not_where_it_lies(tmp_path):
     assert len(artifacts(store)) == 6
 
 
-def test_a_hub_data_set_is_known_by_its_commit(tmp_path, monkeypatch):
+def test_a_hub_data_set_is_addressed_by_its_commit(tmp_path, monkeypatch):
     import datasets
     import huggingface_hub
 
-    commit, asked = "a" * 40, []
+    commit, calls = "a" * 40, []
     info = type("Info", (), {"sha": commit})
 
     class Api:
         def dataset_info(self, path, revision=None):
-            asked.append((path, revision))
+            calls.append((path, revision))
             return info
 
-    def load_dataset(path, config, **told):
-        asked.append((path, config, told["split"], told["revision"], told["streaming"]))
+    def load_dataset(path, config, *, split, revision, streaming):
+        calls.append((path, config, split, revision, streaming))
         return iter([{"question": "Q", "answer": "#### 1"}])
 
     monkeypatch.setattr(huggingface_hub, "HfApi", Api)
@@ -325,30 +324,30 @@ def test_a_hub_data_set_is_known_by_its_commit(tmp_path, monkeypatch):
         name="g", format="gsm8k", path="openai/gsm8k", configs=["main"], split="train"
     )
     for _ in range(2):
-        (one,) = streamed_questions(source, hub_root=None, store=store)
-        assert one == Question("g/train/0", "Q", "1", "")
+        (question,) = streamed_questions(source, hub_root=None, store=store)
+        assert question == Question("g/train/0", "Q", "1", "")
     read = ("openai/gsm8k", "main", "train", commit, True)
-    assert asked == [("openai/gsm8k", None), read, ("openai/gsm8k", None)]
-    # A commit needs no hub where its questions are in the store.
+    assert calls == [("openai/gsm8k", None), read, ("openai/gsm8k", None)]
+    # With a commit whose questions are in the store, the hub is not needed.
     source.revision = commit
     assert len(streamed_questions(source, hub_root=None, store=store)) == 1
-    assert len(asked) == 3
+    assert len(calls) == 3
     info.sha = "b" * 40
     source.revision = None
     streamed_questions(source, hub_root=None, store=store)
     assert len(artifacts(store)) == 2
 
 
-def test_no_hub_is_one_line(tmp_path, monkeypatch):
+def test_an_unreachable_hub_is_one_line(tmp_path, monkeypatch):
     import huggingface_hub
 
     class Api:
         def dataset_info(self, path, revision=None):
-            raise ConnectionError("no way\nto the hub")
+            raise ConnectionError("no route\nto the hub")
 
     monkeypatch.setattr(huggingface_hub, "HfApi", Api)
     source = DataSettings(name="g", format="gsm8k", path="openai/gsm8k", split="train")
-    with pytest.raises(UserError, match=r"openai/gsm8k: .*no way to the hub.*hub_root") as caught:
+    with pytest.raises(UserError, match=r"openai/gsm8k: .*no route to the hub.*hub_root") as caught:
         streamed_questions(source, hub_root=None, store=Store(tmp_path / "store"))
     assert "\n" not in str(caught.value)
 
@@ -356,7 +355,7 @@ def test_no_hub_is_one_line(tmp_path, monkeypatch):
 # Parquet
 
 
-def test_a_folders_files_are_read_in_the_order_of_their_names(tmp_path):
+def test_files_of_a_folder_are_read_in_order_of_their_paths(tmp_path):
     write_parquet(tmp_path / "b.parquet", question=["3"], answer=["c"])
     write_parquet(tmp_path / "a.parquet", question=["1", " 2 "], solution=["s", None], x=[1, 2])
     write_parquet(tmp_path / ".hidden.parquet", question=["no"])
@@ -381,26 +380,26 @@ def test_a_folders_files_are_read_in_the_order_of_their_names(tmp_path):
         (pa.array(["x", "y"]).dictionary_encode(), ["x", "y"]),
     ],
 )
-def test_answers_may_be_texts_or_numbers(tmp_path, answers, read):
+def test_answers_may_be_strings_or_numbers(tmp_path, answers, read):
     path = write_parquet(tmp_path / "x.parquet", question=["1", "2"], answer=answers)
     assert [q.answer for q in load_questions(parquet(path), hub_root=None)] == read
 
 
 BAD_COLUMNS = [
-    ({"prompt": ["Q"], "id": [1]}, "no column `question`; the columns there are: id, prompt"),
-    ({"question": ["Q", None]}, "row 2: `question` must be a text"),
-    ({"question": ["Q", " "]}, "row 2: `question` must be a text"),
-    ({"question": [5]}, "row 1: `question` must be a text"),
-    ({"question": ["Q"], "answer": [True]}, "row 1: `answer` must be a text or a number"),
-    ({"question": ["Q"], "answer": [["1"]]}, "row 1: `answer` must be a text or a number"),
-    ({"question": ["Q"], "answer": [float("nan")]}, "row 1: nan is no answer"),
-    ({"question": ["Q"], "solution": [1]}, "row 1: `solution` must be a text"),
+    ({"prompt": ["Q"], "id": [1]}, "no column `question`; the columns are: id, prompt"),
+    ({"question": ["Q", None]}, "row 2: `question` must be a non-empty string"),
+    ({"question": ["Q", " "]}, "row 2: `question` must be a non-empty string"),
+    ({"question": [5]}, "row 1: `question` must be a non-empty string"),
+    ({"question": ["Q"], "answer": [True]}, "row 1: `answer` must be a string or a number"),
+    ({"question": ["Q"], "answer": [["1"]]}, "row 1: `answer` must be a string or a number"),
+    ({"question": ["Q"], "answer": [float("nan")]}, "row 1: nan is not a valid number"),
+    ({"question": ["Q"], "solution": [1]}, "row 1: `solution` must be a string"),
     ({"question": pa.array([], pa.string())}, "no questions in it"),
 ]
 
 
 @pytest.mark.parametrize(("columns", "message"), BAD_COLUMNS)
-def test_bad_rows_are_one_line_that_names_them(tmp_path, columns, message):
+def test_errors_in_rows_are_one_line_that_names_the_row(tmp_path, columns, message):
     path = write_parquet(tmp_path / "mine.parquet", **columns)
     with pytest.raises(UserError) as caught:
         streamed_questions(parquet(path), hub_root=None, store=Store(tmp_path / "store"))
@@ -409,7 +408,7 @@ def test_bad_rows_are_one_line_that_names_them(tmp_path, columns, message):
     assert "\n" not in str(caught.value)
 
 
-def test_what_cannot_be_read_is_one_line(tmp_path):
+def test_unreadable_files_are_one_line_errors(tmp_path):
     empty = tmp_path / "empty"
     empty.mkdir()
     damaged = tmp_path / "damaged.parquet"
@@ -428,7 +427,7 @@ def test_what_cannot_be_read_is_one_line(tmp_path):
         assert "\n" not in str(caught.value)
 
 
-def test_the_program_says_so_before_it_loads_a_model(tmp_path, program):
+def test_the_program_checks_the_path_before_loading_models(tmp_path, program):
     words = ("experiment=demo", "data=parquet", "stages=[sample]")
     assert "data.path is required" in program(*words).error
     outcome = program(*words, f"data.path={tmp_path / 'none'}")
@@ -436,7 +435,7 @@ def test_the_program_says_so_before_it_loads_a_model(tmp_path, program):
     assert not outcome.has_summary
 
 
-def test_pages_that_are_damaged_inside_are_one_line(tmp_path):
+def test_damaged_pages_are_one_line_errors(tmp_path):
     path = write_parquet(tmp_path / "x.parquet", question=[f"Question {i}?" for i in range(5000)])
     content = bytearray(path.read_bytes())
     content[40:4000] = bytes(3960)
@@ -446,7 +445,7 @@ def test_pages_that_are_damaged_inside_are_one_line(tmp_path):
     assert "\n" not in str(caught.value)
 
 
-def test_kept_steps_are_not_streamed(tmp_path, program):
+def test_lr_samples_cannot_be_streamed(tmp_path, program):
     outcome = program("data=lr_samples", "data.path=x.jsonl", "data.streaming=true")
     assert "data.streaming" in outcome.error
     assert "lr_samples" in outcome.error
@@ -455,55 +454,53 @@ def test_kept_steps_are_not_streamed(tmp_path, program):
 # Prompts, selection, supervision
 
 
-def test_prompts_of_stored_questions_are_rendered_by_windows(
+def test_prompts_of_stored_questions_are_rendered_in_windows(
     tmp_path, monkeypatch, pair, questions
 ):
     monkeypatch.setattr(rollout, "WINDOW", 4)
     calls = []
-    whole = rollout.render_prompts
+    render_prompts = rollout.render_prompts
 
     def counted(model, ids, texts, system):
         calls.append(list(ids))
-        return whole(model, ids, texts, system)
+        return render_prompts(model, ids, texts, system)
 
     monkeypatch.setattr(rollout, "render_prompts", counted)
     listed = rollout._prompts(questions, pair[0], "S")
     assert len(calls) == 1
     found = rollout._prompts(stored(tmp_path, questions), pair[0], "S")
-    assert len(calls) == 1  # nothing before it is asked for
+    assert len(calls) == 1  # nothing is rendered before it is needed
     assert (len(found), found[5]) == (12, listed[5])
     assert calls[1:] == [[q.id for q in questions[4:8]]]
     assert list(found) == listed
     assert max(map(len, calls[1:])) == 4
 
 
-def test_a_prompt_that_is_too_long_stops_a_list_before_the_first_answer(
-    tmp_path, monkeypatch, pair, questions
-):
-    """A stream is stopped at its window, and what was answered before it stays."""
+def test_a_prompt_that_is_too_long_stops_the_rollout(tmp_path, monkeypatch, pair, questions):
+    """A list stops before the first answer, a stream at the prompt's window."""
     from lr_exp.inference import generation
 
     monkeypatch.setattr(rollout, "WINDOW", 4)
     monkeypatch.setattr(generation, "WINDOW", 4)
     long = Question(id="mine/7", text="Tom has 4 pens . " * 5000)
-    told = {"system_prompt": "S", "max_new_tokens": 2, "batch_size": 4}
+    options = {"system_prompt": "S", "max_new_tokens": 2, "batch_size": 4}
     folder = tmp_path / "out"
     folder.mkdir()
     with pytest.raises(UserError, match="mine/7"):
-        rollout.roll_out([*questions, long], pair[0], folder, **told)
+        rollout.roll_out([*questions, long], pair[0], folder, **options)
     assert shard_paths(folder) == []
     with pytest.raises(UserError, match="mine/7"):
-        rollout.roll_out(stored(tmp_path / "q", [*questions, long]), pair[0], folder, **told)
+        rollout.roll_out(stored(tmp_path / "q", [*questions, long]), pair[0], folder, **options)
     assert len(shard_paths(folder)) == len(questions) // 4
 
 
 @pytest.mark.parametrize(
     "steps", ["kl_above_beta", "all", "first", "random", "entropy_top", "kl_top"]
 )
-def test_written_supervision_is_the_selected_one(
+def test_written_supervision_equals_the_selected_one(
     tmp_path, monkeypatch, pair, shared, questions, steps
 ):
-    """Window by window, with as few answers in memory, and yet in the questions' order."""
+    """Written window by window, in the order of the questions."""
     from lr_exp.inference import generation
 
     monkeypatch.setattr(generation, "WINDOW", 6)
@@ -519,30 +516,32 @@ def test_written_supervision_is_the_selected_one(
     assert Supervision.load(tmp_path).digest() == facts["digest"]
     assert pq.ParquetFile(tmp_path / "supervision.parquet").num_row_groups == 2
     wanted = {questions[i].id for i in (0, 7)}
-    assert [one.question_id for one in found.about(wanted)] == [
-        one.question_id for one in listed.supervision.about(wanted)
+    assert [item.question_id for item in found.about(wanted)] == [
+        item.question_id for item in listed.supervision.about(wanted)
     ]
 
 
-def test_selection_holds_a_window_of_rows(tmp_path, monkeypatch, pair, shared, questions):
+def test_selection_keeps_one_window_of_rows_in_memory(
+    tmp_path, monkeypatch, pair, shared, questions
+):
     from lr_exp.inference import generation
 
     monkeypatch.setattr(generation, "WINDOW", 4)
     monkeypatch.setattr(select, "WINDOW", 4)
     folders = sample(tmp_path, pair, shared, questions, batch_size=2)
     parts = []
-    whole = SupervisionWriter.add
+    add = SupervisionWriter.add
     monkeypatch.setattr(
         SupervisionWriter,
         "add",
-        lambda self, part: (parts.append((part.num_rows, len(read))), whole(self, part))[1],
+        lambda self, part: (parts.append((part.num_rows, len(read))), add(self, part))[1],
     )
     read = []
     read_shard = select.read_shard
     monkeypatch.setattr(select, "read_shard", lambda path: (read.append(path), read_shard(path))[1])
     chosen = method(select="all", target="token")
     select.write(*folders, chosen, tmp_path)
-    # Of six shards: a window is written as soon as a shard of the next one is read.
+    # Six shards: a window is written once a shard of the next one is read.
     assert parts == [(4, 3), (4, 5), (4, 6)]
     read.clear()
     parts.clear()
@@ -550,8 +549,8 @@ def test_selection_holds_a_window_of_rows(tmp_path, monkeypatch, pair, shared, q
     assert parts == [(4, 3), (4, 5), (4, 6)]
 
 
-def test_a_right_answer_is_known_again_in_the_next_window(tmp_path, monkeypatch):
-    """What is behind the window is forgotten, but for a question that reaches into it."""
+def test_duplicate_answers_are_recognized_across_windows(tmp_path, monkeypatch):
+    """Earlier windows are dropped, except for a question that continues in the next one."""
     monkeypatch.setattr(references, "WINDOW", 4)
     (tmp_path / "in").mkdir()
     (tmp_path / "out").mkdir()
@@ -560,23 +559,23 @@ def test_a_right_answer_is_known_again_in_the_next_window(tmp_path, monkeypatch)
     facts = references.keep_verified(
         tmp_path / "in", tiny_tokenizer(), lambda *_: True, tmp_path / "out", samples=3
     )
-    # Question 1 has answers 3 to 5, in two windows; question 2 is another one, whatever its text.
+    # Question 1 has answers 3 to 5, in two windows; question 2 is separate despite its text.
     assert [row["index"] for row in read_shards(tmp_path / "out")] == [0, 3, 6]
     assert facts == {"answers": 3, "drawn": 7, "right": 7, "solved": 3}
 
 
 @pytest.mark.parametrize("count", [1, 2, 4, 5])
 def test_solutions_are_written_shard_by_shard(tmp_path, monkeypatch, count):
-    asked = [Question(f"q/{i}", "Q", solution="abcd"[:i]) for i in range(count)]
-    told = {"system_prompt": "", "context": None}
+    questions = [Question(f"q/{i}", "Q", solution="abcd"[:i]) for i in range(count)]
+    options = {"system_prompt": "", "context": None}
     facts, rows = [], []
     for size in (2, 1024):
         monkeypatch.setattr(references, "_SHARD", size)
         folder = tmp_path / str(size)
         folder.mkdir()
-        texts = (question.solution for question in asked)
+        texts = (question.solution for question in questions)
         facts.append(
-            references.write_solutions(iter(asked), texts, tiny_tokenizer(), folder, **told)
+            references.write_solutions(iter(questions), texts, tiny_tokenizer(), folder, **options)
         )
         rows.append(list(read_shards(folder)))
     assert len(shard_paths(tmp_path / "2")) == (count + 1) // 2
@@ -585,7 +584,7 @@ def test_solutions_are_written_shard_by_shard(tmp_path, monkeypatch, count):
     assert rows[0] == rows[1]
 
 
-def test_shards_out_of_order_are_refused(tmp_path):
+def test_shards_out_of_order_are_rejected(tmp_path):
     kept = select._InOrder()
     one = select.SupervisedTrajectory("a", "q", [1, 2], 1, [0], [0.5], [[4]], [[1.0]])
     assert list(kept.add([(3000, one)])) == []
@@ -602,7 +601,7 @@ def test_nothing_kept_is_an_empty_file(tmp_path):
     assert Supervision.load(tmp_path).kept == 0
 
 
-# The whole line
+# Whole runs
 
 
 SMALL = (
@@ -625,28 +624,28 @@ def names(store: Path, stage: str) -> list[str]:
 
 
 @pytest.mark.parametrize("method", ["lightreasoner", "gt_sft", "rejection_sft"])
-def test_a_streamed_run_is_the_listed_one(tmp_path, program, method):
+def test_a_streamed_run_equals_the_listed_run(tmp_path, program, method):
     words = (*SMALL, f"method={method}", "method.max_new_tokens=24")
     listed = summary(program(*words))
     store = tmp_path / "store"
     found = {stage.name: names(store, stage.name) for stage in store.iterdir() if stage.is_dir()}
     streamed = summary(program(*words, "data.streaming=true"))
-    # All was found in the store, where the list's run had left it: every address is the same.
+    # Everything was found in the store of the list's run, so every address is the same.
     assert streamed["sample"].pop("reused")
     assert not listed["sample"].pop("reused")
     assert streamed["sample"] == listed["sample"]
     assert {name: names(store, name) for name in found} == found
     assert len(names(store, "questions")) == 1
     assert streamed["provenance"] == listed["provenance"]
-    # And made anew it comes out the same.
+    # Built from scratch, the results are the same.
     again = summary(program(*words, "data.streaming=true", f"store={tmp_path / 'other'}"))
     assert not again["sample"]["reused"]
     assert again["sample"]["supervision"] == listed["sample"]["supervision"]
     assert again["sample"]["questions"] == 30
 
 
-def test_a_run_is_the_same_cell_however_it_reads(tmp_path):
-    """A tracker takes up a run that was stopped, and the same questions are read as a list now."""
+def test_streaming_does_not_change_the_cell(tmp_path):
+    """So a tracker resumes a stopped run that now reads the same questions as a list."""
     words = ("experiment=demo", f"store={tmp_path / 'store'}", "data.count=30")
     words = (*words, "data.max_questions=null", "stages=[sample]", "device=cpu")
     ids = set()
@@ -667,20 +666,20 @@ def test_a_stream_takes_the_first_questions(program):
     assert other["provenance"]["data"] == other["provenance"]["questions"]
 
 
-def test_records_of_a_stream_are_exported_whole(tmp_path, program):
+def test_all_records_of_a_stream_are_exported(tmp_path, program):
     file = tmp_path / "records.jsonl"
-    told = summary(program(*SMALL, "data.streaming=true", f"sampler.export={file}"))
-    assert len(file.read_text("utf-8").splitlines()) == told["sample"]["kept"] > 0
+    result = summary(program(*SMALL, "data.streaming=true", f"sampler.export={file}"))
+    assert len(file.read_text("utf-8").splitlines()) == result["sample"]["kept"] > 0
 
 
-def test_the_millionth_shard_comes_last(tmp_path):
+def test_shards_are_sorted_by_number(tmp_path):
     for number in (999_999, 1_000_000, 2):
         shard_path(tmp_path, number).touch()
     assert [shard_number(path) for path in shard_paths(tmp_path)] == [2, 999_999, 1_000_000]
 
 
-def test_supervision_may_have_lists_with_wide_offsets():
-    """Beyond 2**31 ids; nobody holds so many in a test."""
+def test_supervision_may_have_lists_with_64_bit_offsets():
+    """Needed beyond 2**31 ids, too many for a test."""
     from lr_exp.sampler import supervision
 
     narrow = Supervision([trajectory()])

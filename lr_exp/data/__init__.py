@@ -1,1 +1,1 @@
-"""Questions in: sources, formats and benchmarks."""
+"""Questions: sources, formats and benchmarks."""

@@ -1,7 +1,4 @@
-"""Benchmarks by name: the YAML files of `conf/benchmark` as settings, and their worked examples.
-
-Knows folders and settings; knows neither Hydra nor models.
-"""
+"""Benchmarks by name: settings from `conf/benchmark/NAME.yaml`, and few-shot examples."""
 
 from pathlib import Path
 
@@ -14,50 +11,52 @@ from lr_exp.errors import UserError, did_you_mean
 
 
 def benchmark_names(conf_dir: Path) -> list[str]:
-    """Names of all benchmarks below `conf_dir`, sorted."""
+    """Names of all benchmarks in `conf_dir`, sorted."""
     return sorted(path.stem for path in (conf_dir / "benchmark").glob("*.yaml"))
 
 
 def load_benchmark(name: str, conf_dir: Path) -> BenchmarkSettings:
-    """The settings in `conf_dir/benchmark/NAME.yaml`.
+    """Settings from `conf_dir/benchmark/NAME.yaml`.
 
-    Raises UserError for an unknown name, an unknown key and a value of the wrong type.
+    Raises:
+        UserError: the name or a key is unknown, or a value has the wrong type.
     """
     names = benchmark_names(conf_dir)
     if name not in names:
-        raise UserError(f"benchmarks: {name!r} is not known.{did_you_mean(name, names)}")
+        raise UserError(f"benchmarks: unknown benchmark {name!r}.{did_you_mean(name, names)}")
     path = conf_dir / "benchmark" / f"{name}.yaml"
     schema = OmegaConf.structured(BenchmarkSettings)
-    given = OmegaConf.load(path)
-    known = set(schema.keys())  # `in` would miss a key whose default is "???"
-    for key in given:
+    values = OmegaConf.load(path)
+    known = set(schema.keys())  # `key in schema` is False where the default is "???"
+    for key in values:
         if key not in known:
             raise UserError(
-                f"{path}: key {key!r} is not known.{did_you_mean(str(key), map(str, known))}"
+                f"{path}: unknown key {key!r}.{did_you_mean(str(key), map(str, known))}"
             )
     try:
-        settings = OmegaConf.to_object(OmegaConf.merge(schema, given))
+        settings = OmegaConf.to_object(OmegaConf.merge(schema, values))
     except OmegaConfBaseException as error:
         reason = str(error).splitlines()[0]
         raise UserError(f"{path}: {reason}") from error
     if not isinstance(settings, BenchmarkSettings):
-        raise UserError(f"{path}: a benchmark is a mapping of keys to values.")
+        raise UserError(f"{path}: expected a mapping of keys to values.")
     return settings
 
 
 def load_shots(benchmark: BenchmarkSettings, count: int, *, hub_root: str | None) -> list[Question]:
-    """`count` worked examples of a benchmark, the same ones in every run; 0 reads nothing.
+    """`count` few-shot examples of a benchmark, the same in every run; 0 reads nothing.
 
-    Drawn with seed 0 from `shots_split`, because the first rows of MMLU are all of one subject.
+    They are sampled from `shots_split` with seed 0: the first rows of MMLU all have one subject.
 
-    Raises UserError where the benchmark has no split for them, or too few rows.
+    Raises:
+        UserError: the benchmark has no split for examples, or too few rows in it.
     """
     if count == 0:
         return []
     key = f"evaluator.shots.{benchmark.name}={count}"
     if benchmark.shots_split is None:
         raise UserError(
-            f"{key}: this benchmark has no questions to spare for examples; set it to 0."
+            f"{key}: this benchmark has no split for few-shot examples (shots_split). Set it to 0."
         )
     source = SourceSettings(
         name=benchmark.name,
@@ -71,5 +70,5 @@ def load_shots(benchmark: BenchmarkSettings, count: int, *, hub_root: str | None
     )
     shots = select_questions(load_questions(source, hub_root=hub_root), count, seed=0)
     if len(shots) < count:
-        raise UserError(f"{key}: split {benchmark.shots_split} has {len(shots)} questions only.")
+        raise UserError(f"{key}: split {benchmark.shots_split} has only {len(shots)} questions.")
     return shots

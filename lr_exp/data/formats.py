@@ -1,8 +1,4 @@
-"""Formats: from one row of a data set to one Question.
-
-Knows the columns of each data set and how it writes answers; knows neither where rows come from
-nor who asks.
-"""
+"""Formats: each converts a row of a data set into a `Question`."""
 
 import re
 from collections.abc import Callable, Mapping
@@ -12,8 +8,8 @@ from typing import Any
 
 from lr_exp.errors import UserError
 
-# Grows when a reader, or the micro world's generator, makes another question than before: what was
-# read as a stream is then read again.
+# Incremented when a reader or the micro world's generator produces different questions; streamed
+# questions in the store are then read again.
 READERS_VERSION = 1
 
 MMLU_STEM_SUBJECTS = frozenset(
@@ -48,25 +44,26 @@ _UNIT_IN_PARENTHESES = re.compile(r"\s\([^()]*\)$")
 
 @dataclass(frozen=True)
 class Question:
-    """One question, as every stage sees it."""
+    """One question."""
 
     id: str  # stable within its source, e.g. `gsm8k/test/17`
     text: str
-    answer: str | None = None  # the reference, canonical: `1234`, `\\frac{1}{2}`, `B`
-    solution: str | None = None  # a human's worked solution, where the source has one
-    choices: tuple[str, ...] = ()  # the options of a multiple-choice question, in order
+    answer: str | None = None  # the reference answer: `1234`, `\\frac{1}{2}`, `B`
+    solution: str | None = None  # written by a person, if the source has one
+    choices: tuple[str, ...] = ()  # of a multiple-choice question, in order
 
 
 Reader = Callable[[Mapping[str, Any], str], Question | None]
 
 
 def last_boxed(text: str) -> str | None:
-    r"""The content of the last balanced, non-empty `\boxed{...}` or `\fbox{...}`, else None.
+    r"""Content of the last balanced, non-empty `\boxed{...}` or `\fbox{...}`, else None.
 
-    The box that opens last wins, so `\boxed{\boxed{3}}` gives `3`. A box without braces, as some
-    MATH solutions have (`\boxed 3`), counts where there is none with braces. Linear in the length.
+    Of nested boxes the inner one counts: `\boxed{\boxed{3}}` returns `3`. A box without braces, as
+    in some MATH solutions (`\boxed 3`), is used only if there is none with braces. Runs in linear
+    time.
     """
-    open_braces: list[int | None] = []  # where a box's content starts; None for any other brace
+    open_braces: list[int | None] = []  # start of a box's content; None for another brace
     best: tuple[int, int] | None = None
     for token in _BRACES.finditer(text):
         mark = token.group()
@@ -86,14 +83,11 @@ def last_boxed(text: str) -> str | None:
     return braceless[-1].rstrip(".,;:") or None if braceless else None
 
 
-# Readers: one row to one question.
-
-
 def _column(row: Mapping[str, Any], name: str, where: str) -> Any:
     if name not in row:
         raise UserError(
-            f"{where}: no column {name!r}; the columns there are: {', '.join(sorted(row))}. Set "
-            "`path` and `format` to a pair that fits."
+            f"{where}: no column {name!r}; the columns are: {', '.join(sorted(row))}. Set `path` "
+            "and `format` so that they match."
         )
     return row[name]
 
@@ -101,19 +95,19 @@ def _column(row: Mapping[str, Any], name: str, where: str) -> Any:
 def _text(row: Mapping[str, Any], name: str, where: str) -> str:
     value = _column(row, name, where)
     if value is None:
-        raise UserError(f"{where}: column {name!r} is empty; mend or leave out the row.")
+        raise UserError(f"{where}: column {name!r} is empty. Fix or delete the row.")
     return str(value).strip()
 
 
 def _sentence(body: str, question: str) -> str:
-    """The story and its question; many SVAMP stories lack their full stop."""
+    """Joins a story and its question; many SVAMP stories lack the full stop."""
     if body and not body.endswith((".", "?", "!")):
         body += "."
     return f"{body} {question}".strip()
 
 
 def _plain_number(value: str) -> str:
-    """`145.0` as `145`; anything else as it is."""
+    """Turns `145.0` into `145`; returns other values unchanged."""
     return value[:-2] if value.endswith(".0") and value[:-2].lstrip("-").isdigit() else value
 
 
@@ -130,7 +124,7 @@ def _read_gsm8k(row: Mapping[str, Any], where: str) -> Question:
 
 
 def _read_math(row: Mapping[str, Any], where: str) -> Question:
-    """The answer is the last box of the solution (None where there is none)."""
+    """The answer is the last box of the solution; None if there is none."""
     solution = _text(row, "solution", where)
     return Question(where, _text(row, "problem", where), last_boxed(solution), solution)
 
@@ -150,9 +144,9 @@ def _read_svamp(row: Mapping[str, Any], where: str) -> Question:
 
 
 def _read_asdiv(row: Mapping[str, Any], where: str) -> Question | None:
-    """`9 (apples)` becomes `9`; rows with several answers (`;`) are dropped, as the toolkit does.
+    """Turns `9 (apples)` into `9`; drops rows with several answers (`;`), as the toolkit does.
 
-    Only a unit after a space goes: `-(1/3)` is an answer of this data set.
+    Removes a unit only after a space: `-(1/3)` is an answer of this data set.
     """
     answer = _text(row, "answer", where)
     if ";" in answer:
@@ -166,7 +160,7 @@ def _read_minerva_math(row: Mapping[str, Any], where: str) -> Question:
 
 
 def _read_olympiadbench(row: Mapping[str, Any], where: str) -> Question:
-    """The toolkit's rule: the first of `final_answer`, without `$`."""
+    """The answer is the first of `final_answer`, without `$`, as in the toolkit."""
     answers = _column(row, "final_answer", where)
     if not answers:
         raise UserError(f"{where}: column 'final_answer' is empty.")
@@ -175,7 +169,7 @@ def _read_olympiadbench(row: Mapping[str, Any], where: str) -> Question:
 
 
 def _read_mmlu_stem(row: Mapping[str, Any], where: str) -> Question | None:
-    """Rows of other subjects are dropped; the answer's index becomes its letter."""
+    """Drops rows of other subjects; turns the answer's index into its letter."""
     if _column(row, "subject", where) not in MMLU_STEM_SUBJECTS:
         return None
     choices = tuple(str(choice).strip() for choice in _column(row, "choices", where))
@@ -185,20 +179,20 @@ def _read_mmlu_stem(row: Mapping[str, Any], where: str) -> Question | None:
 
 
 def read_jsonl(row: Mapping[str, Any], where: str) -> Question:
-    """`question`, and optional `answer` (text or number) and `solution`."""
+    """Reads `question`, and optional `answer` (string or number) and `solution`."""
     question, answer, solution = (row.get(key) for key in ("question", "answer", "solution"))
     if "question" not in row:
         columns = ", ".join(sorted(row)) or "none"
-        raise UserError(f"no `question`; the keys there are: {columns}.")
+        raise UserError(f"no `question`; the keys are: {columns}.")
     if not isinstance(question, str) or not question.strip():
-        raise UserError("`question` must be a text that is not empty.")
+        raise UserError("`question` must be a non-empty string.")
     if isinstance(answer, bool) or not isinstance(answer, str | int | Decimal | None):
-        raise UserError("`answer` must be a text or a number.")
+        raise UserError("`answer` must be a string or a number.")
     if not isinstance(solution, str | None):
-        raise UserError("`solution` must be a text.")
+        raise UserError("`solution` must be a string.")
     for key, value in (("question", question), ("answer", answer), ("solution", solution)):
-        if isinstance(value, str) and any("\ud800" <= letter <= "\udfff" for letter in value):
-            raise UserError(f"`{key}` has half of a surrogate pair, which no tokenizer can read.")
+        if isinstance(value, str) and any("\ud800" <= char <= "\udfff" for char in value):
+            raise UserError(f"`{key}` has half of a surrogate pair, which no tokenizer encodes.")
     return Question(where, question.strip(), None if answer is None else str(answer), solution)
 
 
@@ -219,4 +213,4 @@ FORMATS: dict[str, Reader] = {
     "parquet": read_jsonl,
     "micro": _read_micro,
 }
-"""Format name to reader: (row, question id) to a Question, or None for a dropped row."""
+"""Reader of each format: takes a row and a question id; returns None for a dropped row."""

@@ -1,7 +1,4 @@
-"""Sequences that are not there as a whole: their parts are made when they are asked for.
-
-Knows indices and how to forget; what an item is, and where it comes from, is its maker's business.
-"""
+"""Sequences whose items are created on access."""
 
 from collections.abc import Callable, Sequence
 from functools import lru_cache
@@ -11,7 +8,7 @@ T = TypeVar("T")
 
 
 class Lazy(Sequence[T], Generic[T]):
-    """A sequence whose items are made when they are asked for."""
+    """Base class; a subclass defines `__len__` and `_at`."""
 
     @overload
     def __getitem__(self, index: int) -> T: ...
@@ -25,14 +22,14 @@ class Lazy(Sequence[T], Generic[T]):
         return self._at(index % len(self))
 
     def _at(self, index: int) -> T:
-        """The item at an index from 0, which there is."""
+        """The item at a valid index from 0."""
         raise NotImplementedError
 
 
 class Blocks(Lazy[T]):
-    """A sequence that is made block by block; the last few blocks that were read stay.
+    """A sequence created in blocks, of which the most recently used ones are cached.
 
-    Gone through in order, or out of order among neighbours, each block is made once.
+    Reading in order, or nearly in order, creates each block once.
     """
 
     def __init__(
@@ -41,9 +38,10 @@ class Blocks(Lazy[T]):
         """A sequence of `count` items.
 
         Args:
-            size: of every block but the last one.
-            make: gives the block of a number; the same one whenever it is asked.
-            held: blocks in memory at most.
+            count: number of items.
+            size: items in each block but the last.
+            make: returns the block of a number, from 0; always the same one.
+            held: maximum number of blocks in memory.
         """
         self._count, self._size = count, size
         self._block = lru_cache(maxsize=held)(make)
@@ -52,12 +50,12 @@ class Blocks(Lazy[T]):
         return self._count
 
     def _at(self, index: int) -> T:
-        number, place = divmod(index, self._size)
-        return self._block(number)[place]
+        number, offset = divmod(index, self._size)
+        return self._block(number)[offset]
 
 
 class Repeated(Lazy[T]):
-    """Every item of a sequence so many times in a row, none of them copied."""
+    """Each item of a sequence `times` times in a row, without copies."""
 
     def __init__(self, items: Sequence[T], times: int) -> None:
         self._items, self._times = items, times

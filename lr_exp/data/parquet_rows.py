@@ -1,7 +1,4 @@
-"""Rows of Parquet files, a few at a time.
-
-Knows files and the columns of a question; knows neither settings nor where in a run it is.
-"""
+"""Reads rows of questions from Parquet files in small batches."""
 
 import math
 from collections.abc import Iterator, Mapping
@@ -16,41 +13,41 @@ import pyarrow.parquet as pq
 from lr_exp.errors import UserError
 
 COLUMNS = ("question", "answer", "solution")
-_NARROW = (pa.float16(), pa.float32())
-_ROWS = 1024  # read at once
+_SHORT_FLOATS = (pa.float16(), pa.float32())
+_BATCH_ROWS = 1024
 
 
 def parquet_files(path: Path, key: str) -> list[Path]:
-    """The file, or the `*.parquet` files in and below the folder, in the order of their paths.
+    """The file at `path`, or the `*.parquet` files in and below that folder, sorted by path.
 
     Args:
-        path: of a file or a folder.
-        key: the setting to change, for messages.
+        path: a file or a folder; hidden files and folders in it are skipped.
+        key: the setting to name in messages.
 
     Raises:
-        UserError: there is none.
+        UserError: there is no such file.
     """
     if path.is_dir():
         files = sorted(
-            one
-            for one in path.rglob("*.parquet")
-            if not any(part.startswith(".") for part in one.relative_to(path).parts)
+            file
+            for file in path.rglob("*.parquet")
+            if not any(part.startswith(".") for part in file.relative_to(path).parts)
         )
         if not files:
             raise UserError(
                 f"{path}: no file in this folder ends in .parquet. Set {key} to a Parquet file or "
-                "to a folder that holds some."
+                "to a folder of Parquet files."
             )
         return files
     if not path.is_file():
-        raise UserError(f"{path}: no such file or folder. Set {key} to one of Parquet.")
+        raise UserError(f"{path}: no such file or folder. Set {key} to a Parquet file or folder.")
     return [path]
 
 
 def parquet_rows(files: list[Path]) -> Iterator[tuple[str, Mapping[str, Any]]]:
-    """Every row's place (file and row, from 1) and its columns of a question.
+    """Yields each row's position (`FILE, row N`, from 1) and its `COLUMNS`.
 
-    A number with a point becomes a Decimal of its shortest digits, as JSON Lines has it.
+    Floats become Decimals with the shortest digits, as in JSON Lines.
 
     Raises:
         UserError: a file is damaged, or has no column `question`.
@@ -62,34 +59,34 @@ def parquet_rows(files: list[Path]) -> Iterator[tuple[str, Mapping[str, Any]]]:
             names = file.schema_arrow.names
             if "question" not in names:
                 raise UserError(
-                    f"{path}: no column `question`; the columns there are: "
+                    f"{path}: no column `question`; the columns are: "
                     f"{', '.join(sorted(names)) or 'none'}."
                 )
             columns = [name for name in COLUMNS if name in names]
-            for batch in file.iter_batches(_ROWS, columns=columns):
-                for one in _with_short_floats(batch):
+            for batch in file.iter_batches(_BATCH_ROWS, columns=columns):
+                for values in _rows(batch):
                     row += 1
                     where = f"{path}, row {row}"
-                    yield where, {name: _plain(value, where) for name, value in one.items()}
+                    yield where, {name: _exact(value, where) for name, value in values.items()}
 
 
-def _with_short_floats(batch: pa.RecordBatch) -> list[dict[str, Any]]:
-    """The rows; numbers of 16 and 32 bits have their own digits: 0.1, not 0.10000000149011612."""
-    narrow = [field.name for field in batch.schema if field.type in _NARROW]
+def _rows(batch: pa.RecordBatch) -> list[dict[str, Any]]:
+    """The batch's rows; a 16- or 32-bit float becomes 0.1, not 0.10000000149011612."""
+    short = [field.name for field in batch.schema if field.type in _SHORT_FLOATS]
     texts = pa.schema(
-        [field.with_type(pa.string()) if field.name in narrow else field for field in batch.schema]
+        [field.with_type(pa.string()) if field.name in short else field for field in batch.schema]
     )
     rows = batch.cast(texts).to_pylist()
     for row in rows:
-        row |= {name: float(row[name]) for name in narrow if row[name] is not None}
+        row |= {name: float(row[name]) for name in short if row[name] is not None}
     return rows
 
 
-def _plain(value: Any, where: str) -> Any:
+def _exact(value: Any, where: str) -> Any:
     if not isinstance(value, float):
         return value
     if not math.isfinite(value):
-        raise UserError(f"{where}: {value} is no answer; leave the cell empty (null).")
+        raise UserError(f"{where}: {value} is not a valid number. Leave the cell empty (null).")
     return Decimal(repr(value))
 
 

@@ -1,7 +1,4 @@
-"""Questions from hub data sets, their local mirrors, JSON Lines, Parquet and the micro world.
-
-Knows where rows come from and which are taken; knows neither their columns, nor models or prompts.
-"""
+"""Questions from hub data sets, their local mirrors, JSON Lines, Parquet and the micro world."""
 
 import json
 import random
@@ -14,34 +11,39 @@ from typing import Any
 from lr_exp.config.settings import DataSettings, SourceSettings
 from lr_exp.data.formats import FORMATS, Question, read_jsonl
 from lr_exp.data.parquet_rows import parquet_files, parquet_rows
-from lr_exp.data.stored_questions import Fingerprint, StoredQuestions, as_asked
+from lr_exp.data.stored_questions import Fingerprint, StoredQuestions, without_reference
 from lr_exp.errors import UserError, did_you_mean
 
-_MOST_MICRO = 100_000  # questions; a family with fewer different ones would be searched for hours
+_MAX_MICRO_QUESTIONS = 100_000  # searching a small family for more would take hours
 
 
 def load_questions(source: SourceSettings, *, hub_root: str | None) -> list[Question]:
-    """All questions of `source`, in its order; see `stream_questions`."""
+    """All questions of `source` in its order; see `stream_questions`."""
     return list(_questions(source, hub_root, streaming=False))
 
 
 def stream_questions(source: SourceSettings, *, hub_root: str | None) -> Generator[Question]:
-    """The questions of `source` in its order, of which a few are in memory at a time.
+    """Yields the questions of `source` in its order, a few in memory at a time.
 
-    hub_root: a folder that holds data sets under their hub ids; None reads from the hub itself.
-    Ids are `<name>/<split>/<index>`, the index counting the kept rows from 0 so that a source and
-    a copy of it without the dropped rows agree; for JSON Lines `<name>/<line number>`, for Parquet
-    `<name>/<row number>` over all files, both from 1.
+    Their ids are `<name>/<split>/<index>`, where the index counts the kept rows from 0, so that a
+    copy of the source without the dropped rows has the same ids; `<name>/<line number>` for JSON
+    Lines and `<name>/<row number>` over all files for Parquet, both from 1.
 
-    Raises UserError where the source cannot be read, with the setting to change.
+    Args:
+        source: settings of the data set or benchmark.
+        hub_root: folder that holds data sets under their hub ids; None reads from the hub.
+
+    Raises:
+        UserError: the source cannot be read; the message names the setting to change.
     """
     return _questions(source, hub_root, streaming=True)
 
 
 def local_files(source: SourceSettings, *, hub_root: str | None) -> list[Path] | None:
-    """The files that the questions are read from; None where they come from the hub.
+    """The files of a local source; None for a source on the hub.
 
-    Raises UserError where there is no such file or folder.
+    Raises:
+        UserError: there is no such file or folder.
     """
     if source.format == "jsonl":
         return [_jsonl_file(source)]
@@ -50,9 +52,9 @@ def local_files(source: SourceSettings, *, hub_root: str | None) -> list[Path] |
     path = Path(_hub_path(source, hub_root))
     if not path.is_dir():
         return [path] if path.is_file() else None
-    files = (one.relative_to(path) for one in path.rglob("*") if one.is_file())
-    # What git and the hub's client keep beside the data is not the data.
-    return [path / one for one in sorted(files) if not any(p.startswith(".") for p in one.parts)]
+    files = (file.relative_to(path) for file in path.rglob("*") if file.is_file())
+    # Hidden files belong to git and the hub's client.
+    return [path / f for f in sorted(files) if not any(part.startswith(".") for part in f.parts)]
 
 
 def _questions(
@@ -60,12 +62,12 @@ def _questions(
 ) -> Generator[Question]:
     if source.format == "lr_samples":
         raise UserError(
-            f"{_where(source)}: format lr_samples holds contrastive samples, not questions: use it "
+            f"{_where(source)}: format lr_samples holds contrastive samples, not questions. Use it "
             "with stages=[distill] or stages=[distill,evaluate]."
         )
     if source.format not in FORMATS:
         raise UserError(
-            f"{_where(source)}: format {source.format!r} is not known."
+            f"{_where(source)}: unknown format {source.format!r}."
             f"{did_you_mean(source.format, FORMATS)}"
         )
     if source.format == "jsonl":
@@ -85,28 +87,28 @@ def _questions(
         where = f"{source.name}/{source.split}/{count}"
         try:
             question = reader(row, where)
-        # A cell is not what the format's rows have: no list, an index beyond the options.
+        # A cell has an unexpected type, or an index beyond the options.
         except (TypeError, IndexError, KeyError, AttributeError) as error:
             raise UserError(
                 f"{where}: format {source.format} cannot read this row "
-                f"({type(error).__name__}: {error}). Set `path` and `format` to a pair that fits."
+                f"({type(error).__name__}: {error}). Set `path` and `format` so that they match."
             ) from error
         if question is not None:
             count += 1
             yield question
     if not count:
         raise UserError(
-            f"{_where(source)}: {source.path or source.name} split {source.split} has no question "
-            f"that format {source.format} keeps."
+            f"{_where(source)}: format {source.format} keeps no question of "
+            f"{source.path or source.name}, split {source.split}."
         )
 
 
 def select_questions(
     questions: Sequence[Question], max_questions: int | None, seed: int
 ) -> list[Question]:
-    """The first `max_questions` of a seeded shuffle; None takes all, in order.
+    """The first `max_questions` of a seeded shuffle; None returns all in their order.
 
-    A larger number only adds questions: the smaller selection is a prefix of the larger one.
+    A smaller selection is a prefix of a larger one with the same seed.
     """
     if max_questions is None:
         return list(questions)
@@ -116,23 +118,20 @@ def select_questions(
 
 
 def prompts_fingerprint(questions: Sequence[Question]) -> str:
-    """SHA-256 (hex) of what a model is asked, in order; references and solutions do not show."""
+    """SHA-256 (hex) of the questions without reference answers and solutions, in order."""
     if isinstance(questions, StoredQuestions):
         return questions.prompts_fingerprint
-    return fingerprint([as_asked(question) for question in questions])
+    return fingerprint([without_reference(question) for question in questions])
 
 
 def fingerprint(questions: Sequence[Question]) -> str:
-    """SHA-256 (hex) over ids and contents, in order: the same for a hub data set and its mirror."""
+    """SHA-256 (hex) over all fields, in order; the same for a hub data set and its mirror."""
     if isinstance(questions, StoredQuestions):
         return questions.fingerprint
-    found = Fingerprint()
+    digest = Fingerprint()
     for question in questions:
-        found.add(question)
-    return found.hex()
-
-
-# Where rows come from.
+        digest.add(question)
+    return digest.hex()
 
 
 def _where(source: SourceSettings) -> str:
@@ -141,7 +140,7 @@ def _where(source: SourceSettings) -> str:
 
 def _required_path(source: SourceSettings) -> str:
     if not source.path or source.path == "???":
-        raise UserError(f"{_where(source)}: `path` is missing: set {_key(source, 'path')}.")
+        raise UserError(f"{_where(source)}: `path` is missing. Set {_key(source, 'path')}.")
     return source.path
 
 
@@ -156,8 +155,8 @@ def _hub_path(source: SourceSettings, hub_root: str | None) -> str:
     folder = Path(hub_root).expanduser() / path
     if not folder.is_dir():
         raise UserError(
-            f"{_where(source)}: {folder} is not a folder: hub_root={hub_root} must hold the "
-            f"data set under its hub id {path}. Copy it there or leave hub_root unset."
+            f"{_where(source)}: {folder} is not a folder. hub_root={hub_root} must hold the data "
+            f"set under its hub id {path}. Copy it there or leave hub_root unset."
         )
     return str(folder)
 
@@ -173,10 +172,10 @@ def _hub_rows(
 def _split_rows(
     source: SourceSettings, path: str, config: str | None, *, streaming: bool
 ) -> Iterator[Any]:
-    import datasets  # takes a second: not at start-up
+    import datasets  # slow: takes a second
 
     if source.split is None:
-        raise UserError(f"{_where(source)}: no split is given: set {_key(source, 'split')}.")
+        raise UserError(f"{_where(source)}: `split` is missing. Set {_key(source, 'split')}.")
     local = Path(path).exists()
     try:
         with _quiet_progress(local):
@@ -187,8 +186,8 @@ def _split_rows(
                 revision=None if local else source.revision,
                 streaming=streaming,
             )
-        yield from rows  # a stream is opened and read here
-    # datasets passes on what httpx, fsspec, pyarrow and the hub client raise: no common base.
+        yield from rows  # opens and reads a stream
+    # Errors of httpx, fsspec, pyarrow and the hub client have no common base class.
     except Exception as error:
         reason = " ".join(str(error).split())[:300].rstrip(".") or type(error).__name__
         name = path if config is None else f"{path} ({config})"
@@ -207,7 +206,7 @@ def _split_rows(
 
 @contextmanager
 def _quiet_progress(quiet: bool) -> Iterator[None]:
-    """No progress bar for a local folder of some thousand rows; a download keeps its own."""
+    """Hides the progress bar of a local folder; a download keeps its own."""
     import datasets
 
     change = quiet and not datasets.are_progress_bars_disabled()
@@ -223,21 +222,18 @@ def _quiet_progress(quiet: bool) -> Iterator[None]:
 def _micro_rows(source: SourceSettings, *, streaming: bool) -> Iterator[Mapping[str, Any]]:
     if len(source.configs) != 1 or source.split is None or source.count is None:
         raise UserError(
-            f"{_where(source)}: format micro needs one family in {_key(source, 'configs')}, and "
+            f"{_where(source)}: format micro needs {_key(source, 'configs')} (one family), "
             f"{_key(source, 'split')} and {_key(source, 'count')}."
         )
-    if source.count > _MOST_MICRO:
+    if source.count > _MAX_MICRO_QUESTIONS:
         raise UserError(
-            f"{_key(source, 'count')}={source.count}: the generator makes {_MOST_MICRO:,} "
-            "questions at most; ask for fewer."
+            f"{_key(source, 'count')}={source.count}: the maximum is {_MAX_MICRO_QUESTIONS:,}."
         )
-    # A generator that only this format needs.
-    if streaming:
-        from lr_exp.micro.world import drawn as draw
-    else:
-        from lr_exp.micro.world import problems as draw
+    from lr_exp.micro.world import generate_problems, iter_problems  # only for this format
+
+    generate = iter_problems if streaming else generate_problems
     try:
-        for problem in draw(source.configs[0], source.count, source.seed, source.split):
+        for problem in generate(source.configs[0], source.count, source.seed, source.split):
             yield {
                 "question": problem.question,
                 "answer": problem.answer,
@@ -260,7 +256,7 @@ def _parquet_questions(source: SourceSettings) -> Iterator[Question]:
             raise UserError(f"{where}: {error}") from error
     if not number:
         raise UserError(
-            f"{source.path}: no questions in it. Write one row with `question` for each."
+            f"{source.path}: no questions in it. Write one row with `question` for each question."
         )
 
 
@@ -272,10 +268,10 @@ def _jsonl_file(source: SourceSettings) -> Path:
 
 
 def _jsonl_lines(source: SourceSettings) -> Iterator[tuple[int, str]]:
-    """Every line that is not blank, with its number."""
+    """Yields the lines that are not blank, with their numbers."""
     path = _jsonl_file(source)
-    found = False
-    # In bytes: as text, lines would also end at U+2028 and others, which JSON texts may hold.
+    is_empty = True
+    # Read as bytes: in text mode lines also end at U+2028, which JSON strings may contain.
     with path.open("rb") as file:
         for number, content in enumerate(file, 1):
             try:
@@ -285,11 +281,11 @@ def _jsonl_lines(source: SourceSettings) -> Iterator[tuple[int, str]]:
                     f"{path}, line {number}: not UTF-8. Save the file as UTF-8."
                 ) from error
             if line.strip():
-                found = True
+                is_empty = False
                 yield number, line
-    if not found:
+    if is_empty:
         raise UserError(
-            f"{path}: no questions in it. Write one JSON object with `question` a line."
+            f"{path}: no questions in it. Write one JSON object with `question` on each line."
         )
 
 
@@ -297,7 +293,7 @@ def _jsonl_question(number: int, line: str, source: SourceSettings) -> Question:
     try:
         row = json.loads(line, parse_float=Decimal, parse_constant=_refuse_constant)
     except (ValueError, RecursionError, DecimalException) as error:
-        # Its own place would be one within the line.
+        # Without the error's position, which counts from the start of the line.
         reason = error.msg if isinstance(error, json.JSONDecodeError) else error
         raise UserError(
             f"{source.path}, line {number}: not JSON ({reason}). Write one object a line."

@@ -1,8 +1,4 @@
-"""Questions on the disk: written once, shard by shard, and read back a shard at a time.
-
-Knows questions, shards and their fingerprints; knows neither where questions come from nor who
-reads them.
-"""
+"""Questions on disk: written once in shards, read back one shard at a time."""
 
 import hashlib
 import itertools
@@ -20,9 +16,9 @@ from lr_exp.store.shards import read_shard, shard_path, shard_paths, write_shard
 
 VERSION = 1
 
-# Questions in a shard: few files for millions, and one or two of them in memory weigh little. A
-# multiple of the rollout's window, whose questions thus lie in one shard.
-SHARD = 4096
+# Few files for millions of questions, and little memory for two shards. A multiple of the
+# rollout's window, so that a window's questions are in one shard.
+SHARD_SIZE = 4096
 
 _SCHEMA = pa.schema(
     [
@@ -36,13 +32,13 @@ _SCHEMA = pa.schema(
 
 
 class Fingerprint:
-    """SHA-256 over questions that are shown one by one, in order."""
+    """SHA-256 over a sequence of questions."""
 
     def __init__(self) -> None:
         self._digest = hashlib.sha256()
 
     def add(self, question: Question) -> None:
-        """Takes the next question, with its id and all its contents."""
+        """Adds the next question with all its fields."""
         fields = [
             question.id,
             question.text,
@@ -53,70 +49,74 @@ class Fingerprint:
         self._digest.update(json.dumps(fields).encode("ascii") + b"\n")
 
     def hex(self) -> str:
-        """Of all that were added."""
+        """Digest of all questions added so far."""
         return self._digest.hexdigest()
 
 
-def as_asked(question: Question) -> Question:
-    """What a model gets to see of a question: neither reference nor solution."""
+def without_reference(question: Question) -> Question:
+    """The parts of a question that prompts show: no reference answer and no solution."""
     return Question(id=question.id, text=question.text, choices=question.choices)
 
 
 class StoredQuestions(Blocks[Question]):
-    """The questions of a folder that `write_questions` filled; two shards in memory at most."""
+    """Questions in a folder written by `write_questions`; two shards in memory at most."""
 
     def __init__(self, folder: Path, facts: dict[str, Any]) -> None:
-        """Opens a folder, reading nothing.
+        """Opens a folder without reading it.
 
         Args:
-            folder: of shards.
-            facts: what `write_questions` told of it.
+            folder: of the shards.
+            facts: returned by `write_questions`.
         """
         self.fingerprint: str = facts["fingerprint"]
         self.prompts_fingerprint: str = facts["prompts_fingerprint"]
         super().__init__(
-            facts["count"], SHARD, lambda number: list(_read(shard_path(folder, number)))
+            facts["count"], SHARD_SIZE, lambda number: list(_read(shard_path(folder, number)))
         )
 
 
 def write_questions(questions: Iterable[Question], folder: Path) -> dict[str, Any]:
-    """Writes questions as shards; those that are there stay, and as many are passed over.
+    """Writes questions in shards, skipping those of the complete shards already in `folder`.
 
     Args:
-        questions: the same ones in the same order whenever the folder is gone on with.
-        folder: of the shards; what is not whole in it is made again.
+        questions: all questions, the same ones in the same order at each attempt.
+        folder: of the shards; incomplete and damaged ones are written again.
 
     Returns:
-        Facts: `count`, and `fingerprint` and `prompts_fingerprint` as `lr_exp.data` tells them of a
-        list of the same questions.
+        `count`, and `fingerprint` and `prompts_fingerprint` as the functions of these names in
+        `lr_exp.data.questions` compute them.
     """
-    rest = iter(questions)
-    whole, asked = Fingerprint(), Fingerprint()
+    remaining = iter(questions)
+    all_fields, prompts = Fingerprint(), Fingerprint()
     count = number = 0
-    while (found := _whole_shard(folder, number)) is not None:
-        deque(itertools.islice(rest, SHARD), maxlen=0)  # the source gives them again
-        count, number = count + _add(found, whole, asked), number + 1
+    while (block := _read_complete_shard(folder, number)) is not None:
+        deque(itertools.islice(remaining, SHARD_SIZE), maxlen=0)  # skips them in the source
+        count, number = count + _add(block, all_fields, prompts), number + 1
     for path in shard_paths(folder)[number:]:
         path.unlink()
-    while block := list(itertools.islice(rest, SHARD)):
-        rows = [{name: getattr(one, name) for name in _SCHEMA.names} for one in block]
+    while block := list(itertools.islice(remaining, SHARD_SIZE)):
+        rows = [{name: getattr(question, name) for name in _SCHEMA.names} for question in block]
         write_shard(folder, number, rows, _SCHEMA)
-        count, number = count + _add(block, whole, asked), number + 1
-    return {"count": count, "fingerprint": whole.hex(), "prompts_fingerprint": asked.hex()}
+        count, number = count + _add(block, all_fields, prompts), number + 1
+    return {
+        "count": count,
+        "fingerprint": all_fields.hex(),
+        "prompts_fingerprint": prompts.hex(),
+    }
 
 
-def _add(block: list[Question], whole: Fingerprint, asked: Fingerprint) -> int:
+def _add(block: list[Question], all_fields: Fingerprint, prompts: Fingerprint) -> int:
     for question in block:
-        whole.add(question)
-        asked.add(as_asked(question))
+        all_fields.add(question)
+        prompts.add(without_reference(question))
     return len(block)
 
 
-def _whole_shard(folder: Path, number: int) -> list[Question] | None:
-    """A full shard's questions; None where it is missing, short (the last one may be) or damaged.
+def _read_complete_shard(folder: Path, number: int) -> list[Question] | None:
+    """Questions of a full shard; None if it is missing, damaged or short (as the last one may be).
 
     Raises:
-        OSError: it cannot be read at the moment, which says nothing about it.
+        OSError: a temporary error, which says nothing about the shard.
     """
     path = shard_path(folder, number)
     if not path.exists():
@@ -124,11 +124,11 @@ def _whole_shard(folder: Path, number: int) -> list[Question] | None:
     try:
         block = list(_read(path))
     except (pa.ArrowInvalid, OSError, ValueError, TypeError) as error:
-        # Arrow says with an OSError that has no number that the bytes make no sense.
+        # Arrow reports invalid content as an OSError without errno.
         if isinstance(error, OSError) and error.errno is not None:
             raise
         return None
-    return block if len(block) == SHARD else None
+    return block if len(block) == SHARD_SIZE else None
 
 
 def _read(path: Path) -> Iterator[Question]:

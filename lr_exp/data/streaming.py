@@ -1,7 +1,6 @@
-"""The stage `questions`: a source that is read once, as a stream, into shards in the store.
+"""The stage `questions`: streams a source into shards in the store, once for all runs.
 
-Knows sources and the store; knows nothing of models. What was read before is not read again, by
-this run or another, and a source of millions never is in memory as a whole.
+Even a source of millions of questions is never in memory as a whole.
 """
 
 import logging
@@ -16,43 +15,43 @@ from lr_exp import distributed
 from lr_exp.config.settings import DataSettings
 from lr_exp.data.formats import READERS_VERSION
 from lr_exp.data.questions import local_files, stream_questions
-from lr_exp.data.stored_questions import SHARD, VERSION, StoredQuestions, write_questions
+from lr_exp.data.stored_questions import SHARD_SIZE, VERSION, StoredQuestions, write_questions
 from lr_exp.errors import UserError
 from lr_exp.store import Recipe, Store, file_digest
 
 log = logging.getLogger(__name__)
 
-_READ = ("name", "format", "configs", "split", "max_questions")  # what says what is read
-_GENERATED = ("count", "seed")  # by the micro world
+_SETTINGS = ("name", "format", "configs", "split", "max_questions")  # that determine what is read
+_MICRO_SETTINGS = ("count", "seed")
 _COMMIT = re.compile(r"[0-9a-f]{40}")
 
 
 def streamed_questions(
     data: DataSettings, *, hub_root: str | None, store: Store
 ) -> StoredQuestions:
-    """The first `max_questions` of a source, or all, written to the store if they are not there.
+    """The first `max_questions` of a source, or all of them, written to the store if necessary.
 
     Raises:
-        UserError: the source cannot be read; the message has the setting to change.
+        UserError: the source cannot be read; the message names the setting to change.
     """
-    told = {name: value for name, value in asdict(data).items() if name in _READ}
-    told |= {"readers": READERS_VERSION, "shard": SHARD}
+    settings = {name: value for name, value in asdict(data).items() if name in _SETTINGS}
+    settings |= {"readers": READERS_VERSION, "shard": SHARD_SIZE}
     inputs: dict[str, Any] = {}
     if data.format == "micro":
-        told |= {name: getattr(data, name) for name in _GENERATED}
+        settings |= {name: getattr(data, name) for name in _MICRO_SETTINGS}
     else:
         files = distributed.run_on_all_ranks(lambda: _digests(data, hub_root))
         distributed.check_same({"data": files})
-        if files is None:  # the hub's: the commit that is read now, whatever comes meanwhile
+        if files is None:  # from the hub: read this commit even if a new one is pushed meanwhile
             data = replace(data, revision=distributed.run_on_rank0(lambda: _commit(data)))
             inputs = {"path": data.path, "commit": data.revision}
         else:
             inputs = {"files": files}
-    recipe = Recipe("questions", VERSION, inputs, told)
+    recipe = Recipe("questions", VERSION, inputs, settings)
 
     def build(folder: Path) -> dict[str, Any]:
         log.info("data=%s: reading the questions into the store", data.name)
-        # Closed here: what is left of a stream holds files, and the hub's client threads.
+        # An unfinished stream keeps files and the hub client's threads open.
         with closing(stream_questions(data, hub_root=hub_root)) as questions:
             return write_questions(islice(questions, data.max_questions), folder)
 
@@ -61,39 +60,39 @@ def streamed_questions(
 
 
 def _digests(data: DataSettings, hub_root: str | None) -> list[list[str]] | None:
-    """Names and digests of the files that hold the source; None where the hub has it."""
+    """Names and digests of the source's files; None for a source on the hub."""
     files = local_files(data, hub_root=hub_root)
     if files is None:
         return None
-    place = Path(data.path or "").expanduser()
+    root = Path(data.path or "").expanduser()
     if hub_root is not None and data.format not in ("jsonl", "parquet"):
-        place = Path(hub_root).expanduser() / place
-    return [[_name(path, place), file_digest(path)] for path in files]
+        root = Path(hub_root).expanduser() / root
+    return [[_relative_name(path, root), file_digest(path)] for path in files]
 
 
-def _name(path: Path, place: Path) -> str:
-    """A file's name in its folder: where that lies does not matter."""
-    return path.relative_to(place).as_posix() if path != place else path.name
+def _relative_name(path: Path, root: Path) -> str:
+    """Name of a file, relative to the source's folder so that its location does not matter."""
+    return path.relative_to(root).as_posix() if path != root else path.name
 
 
 def _commit(data: DataSettings) -> str:
-    """The commit that a hub data set's revision is at now."""
+    """The commit that a hub data set's revision points to now."""
     if data.revision and _COMMIT.fullmatch(data.revision):
         return data.revision
     from huggingface_hub import HfApi  # takes a second: not at start-up
 
     try:
-        found = HfApi().dataset_info(data.path or "", revision=data.revision).sha
-    # The client passes on what httpx raises: no common base.
+        commit = HfApi().dataset_info(data.path or "", revision=data.revision).sha
+    # The client and httpx raise errors without a common base class.
     except Exception as error:
         reason = " ".join(str(error).split())[:200].rstrip(".") or type(error).__name__
         raise UserError(
-            f"data.path={data.path}: the hub does not tell which version it has ({reason}). "
+            f"data.path={data.path}: cannot get the current commit from the hub ({reason}). "
             "Connect to the hub, check data.path, set hub_root to a folder that holds the data "
-            "set, or data.revision to a commit that is in the store already."
+            "set, or set data.revision to a commit that is already in the store."
         ) from error
-    if found is None:
+    if commit is None:
         raise UserError(
-            f"data.path={data.path}: the hub names no commit; set data.revision to one."
+            f"data.path={data.path}: the hub returned no commit. Set data.revision to one."
         )
-    return found
+    return commit

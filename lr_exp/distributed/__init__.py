@@ -1,21 +1,20 @@
-"""The processes of one run: which of them this is, and what they do together.
+"""The processes (ranks) of one run: which one this is, and how they communicate.
 
-`torchrun --nproc-per-node N -m lr_exp …` starts N of them, the ranks. All go through the same code
-in step; the first one (rank 0) alone writes and speaks. In a run of one process everything here is
-a plain call. Ranks stay in step after an error only where all of them know of it: `SharedError`.
-One that fails alone ends, and so do the others, with its reason. Knows nothing of stages.
+`torchrun --nproc-per-node N -m lr_exp …` starts N ranks, which run the same code in lockstep; only
+rank 0 writes files and prints. In a run of one process every function here is a plain call.
+An error keeps the ranks in lockstep if all of them raise it at the same place (`SharedError`).
+A rank that fails alone exits, and the others exit with its reason.
 """
 
-from lr_exp.distributed.failing import (
-    PeerLostError,
-    SharedError,
-    check_peers,
-    lost_peer,
-    report_end,
-    report_failure,
+from lr_exp.distributed.collectives import (
+    check_same,
+    distribute_jobs,
+    run_collectively,
+    run_identically,
+    run_on_all_ranks,
+    run_on_rank0,
 )
-from lr_exp.distributed.group import all_gather, all_reduce, join, leave
-from lr_exp.distributed.place import (
+from lr_exp.distributed.environment import (
     is_distributed,
     is_rank0,
     local_rank,
@@ -24,14 +23,13 @@ from lr_exp.distributed.place import (
     rank_label,
     world_size,
 )
-from lr_exp.distributed.work import (
-    check_same,
-    distribute_jobs,
-    run_collectively,
-    run_identically,
-    run_on_all_ranks,
-    run_on_rank0,
-)
+from lr_exp.distributed.errors import PeerLostError, SharedError
+from lr_exp.distributed.group import GROUP
+
+all_gather, all_reduce = GROUP.all_gather, GROUP.all_reduce
+join, leave = GROUP.join, GROUP.leave
+check_peers, lost_peer = GROUP.check_peers, GROUP.lost_peer
+report_end, report_failure = GROUP.report_end, GROUP.report_failure
 
 __all__ = [
     "PeerLostError",

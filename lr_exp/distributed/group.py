@@ -1,15 +1,15 @@
-"""The connection between the ranks, and what can be said over it.
-
-Knows torch.distributed, imported only where there are several ranks; knows nothing of work.
-"""
+"""The process group of a run, on top of torch.distributed (imported only with several ranks)."""
 
 import os
+import socket
+import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from lr_exp.distributed.failing import PeerLostError, check_peers, listen, myself, report_end
-from lr_exp.distributed.place import is_distributed, is_rank0, rank, world_size
+from lr_exp.distributed.environment import is_distributed, is_rank0, rank, rank_label, world_size
+from lr_exp.distributed.errors import PeerLostError
 from lr_exp.errors import UserError, first_line
 
 if TYPE_CHECKING:
@@ -17,123 +17,193 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-# Ranks wait for each other as long as one works, or waits for another run's lock; one that died is
-# noticed by its connections, which break.
-_PATIENCE = timedelta(days=30)
-_LAUNCHER = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "GROUP_RANK", "ROLE_RANK")
+# A rank may wait for another one's work, or for another run's lock, for days. A dead peer is
+# noticed by its broken connections instead.
+_TIMEOUT = timedelta(days=30)
+_LAUNCHER_VARIABLES = (
+    *("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE"),
+    *("GROUP_RANK", "ROLE_RANK"),
+)
 
-_group: Any = None  # of all ranks, on the CPU, whatever the models are on
+# Seconds that other ranks wait before they exit with an error, so that rank 0 can report the same
+# error first; longer before the ranks are connected, since they do not start at the same time.
+_RANK0_FIRST = 2.0
+_RANK0_FIRST_UNCONNECTED = 10.0
 
-
-def is_joined() -> bool:
-    """Whether there are others to speak to."""
-    return _group is not None
-
-
-def join(device: str) -> None:
-    """Connects the ranks; once a process.
-
-    From then on the launcher's variables are gone from the environment: libraries that read them
-    (accelerate does) would split the work a second time.
-
-    Args:
-        device: cpu or cuda; gradients travel over gloo or NCCL, all else over gloo.
-
-    Raises:
-        UserError: the others cannot be reached.
-    """
-    global _group
-    if not is_distributed() or _group is not None:
-        return
-    import torch.distributed as dist
-    from torch.distributed import distributed_c10d as c10d
-    from torch.distributed.rendezvous import rendezvous
-
-    backend = "cpu:gloo,cuda:nccl" if device.startswith("cuda") else "gloo"
-    try:
-        notes, _, _ = next(rendezvous("env://", rank(), world_size(), timeout=_PATIENCE))
-        dist.init_process_group(
-            backend,
-            store=c10d.PrefixStore("groups", notes),
-            rank=rank(),
-            world_size=world_size(),
-            timeout=_PATIENCE,
-        )
-        objects = dist.new_group(backend="gloo", timeout=_PATIENCE)
-    except (RuntimeError, ValueError, OSError) as error:
-        raise UserError(
-            f"rank {rank()} of {world_size()} cannot reach the others ({first_line(error)}): start "
-            "the program with torchrun, with the same --nnodes and --rdzv-endpoint on every host."
-        ) from error
-    for name in _LAUNCHER:
-        os.environ.pop(name, None)
-    _group = objects
-    listen(c10d.PrefixStore("notes", notes), all_gather(myself()))
+_FAILURE = "failure"  # key under which the first rank to fail alone stores its reason
 
 
-def leave() -> None:
-    """Ends the connection, after the last thing that the ranks did together."""
-    global _group
-    if _group is not None:
+class ProcessGroup:
+    """All ranks of a run; before `join`, and in a run of one process, this process alone."""
+
+    def __init__(self) -> None:
+        self._group: Any = None  # gloo, for Python objects, whatever device the models are on
+        self._notes: Any = None  # the launcher's key-value store, which outlives a rank
+        self._peers: list[tuple[int, str, int]] = []  # rank, host, process id
+
+    @property
+    def is_joined(self) -> bool:
+        return self._group is not None
+
+    def join(self, device: str) -> None:
+        """Connects the ranks; a second call does nothing.
+
+        Deletes the launcher's environment variables: libraries that read them, such as accelerate,
+        would split the work a second time.
+
+        Args:
+            device: cpu or cuda. Gradients use gloo or NCCL, everything else gloo.
+
+        Raises:
+            UserError: the other ranks cannot be reached.
+        """
+        if not is_distributed() or self.is_joined:
+            return
+        import torch.distributed as dist
+        from torch.distributed import distributed_c10d as c10d
+        from torch.distributed.rendezvous import rendezvous
+
+        backend = "cpu:gloo,cuda:nccl" if device.startswith("cuda") else "gloo"
+        try:
+            store, _, _ = next(rendezvous("env://", rank(), world_size(), timeout=_TIMEOUT))
+            dist.init_process_group(
+                backend,
+                store=c10d.PrefixStore("groups", store),
+                rank=rank(),
+                world_size=world_size(),
+                timeout=_TIMEOUT,
+            )
+            self._group = dist.new_group(backend="gloo", timeout=_TIMEOUT)
+        except (RuntimeError, ValueError, OSError) as error:
+            raise UserError(
+                f"rank {rank()} of {world_size()} cannot reach the other ranks "
+                f"({first_line(error)}). Start the program with torchrun, with the same --nnodes "
+                "and --rdzv-endpoint on every host."
+            ) from error
+        for name in _LAUNCHER_VARIABLES:
+            os.environ.pop(name, None)
+        self._peers = self.all_gather((rank(), socket.gethostname(), os.getpid()))
+        self._notes = c10d.PrefixStore("notes", store)
+
+    def leave(self) -> None:
+        """Closes the connections, after the last collective call."""
+        if self.is_joined:
+            import torch.distributed as dist
+
+            self.report_end()
+            dist.destroy_process_group()
+            self._group = None
+
+    def all_gather(self, value: T) -> list[T]:
+        """Every rank's value, in rank order, on every rank."""
+        if not self.is_joined:
+            return [value]
         import torch.distributed as dist
 
-        report_end()
-        dist.destroy_process_group()
-        _group = None
+        values: list[Any] = [None] * world_size()
+        self._exchange(lambda group: dist.all_gather_object(values, value, group=group))
+        return values
+
+    def broadcast(self, value: Any) -> Any:
+        """Rank 0's value, on every rank."""
+        import torch.distributed as dist
+
+        values = [value]
+        self._exchange(lambda group: dist.broadcast_object_list(values, src=0, group=group))
+        return value if is_rank0() else values[0]
+
+    def gather(self, value: Any) -> list[Any]:
+        """Every rank's value on rank 0; an empty list on the others."""
+        import torch.distributed as dist
+
+        values: list[Any] | None = [None] * world_size() if is_rank0() else None
+        self._exchange(lambda group: dist.gather_object(value, values, dst=0, group=group))
+        return values or []
+
+    def all_reduce(self, tensors: Sequence["Tensor"]) -> None:
+        """Sums each tensor over the ranks, in place. All have one dtype and one device."""
+        if not self.is_joined or not tensors:
+            return
+        import torch
+        import torch.distributed as dist
+
+        flat = torch.cat([tensor.detach().reshape(-1) for tensor in tensors])
+        self._exchange(lambda _: dist.all_reduce(flat))
+        start = 0
+        for tensor in tensors:
+            end = start + tensor.numel()
+            tensor.detach().copy_(flat[start:end].view_as(tensor))
+            start = end
+
+    def _exchange(self, exchange: Callable[[Any], object]) -> None:
+        if not self.is_joined:
+            raise ValueError("the process group is not initialized: call join first")
+        try:
+            exchange(self._group)
+        except RuntimeError as error:
+            self.check_peers()
+            raise PeerLostError(
+                "another rank of this run exited. Run the same command again to resume."
+            ) from error
+
+    def report_failure(self, error: BaseException, message: str) -> None:
+        """Stores this rank's reason for the other ranks and lets rank 0 report its own first.
+
+        Call it before this rank exits with an error that the other ranks do not raise.
+        """
+        if isinstance(error, PeerLostError):
+            self.report_end()  # another rank caused it
+            return
+        if self._notes is not None:
+            with suppress(RuntimeError):  # the launcher is gone
+                self._notes.compare_set(_FAILURE, "", f"{rank_label()}: {message}")
+        if not is_rank0():
+            time.sleep(_RANK0_FIRST if self._notes is not None else _RANK0_FIRST_UNCONNECTED)
+
+    def report_end(self) -> None:
+        """Tells the other ranks that this rank exits normally."""
+        if self._notes is not None:
+            with suppress(RuntimeError):  # the launcher is gone
+                self._notes.set(f"ended/{rank()}", "1")
+
+    def check_peers(self) -> None:
+        """Raises `PeerLostError` if another rank is gone. Call it when a connection broke."""
+        deadline = time.monotonic() + 2 * _RANK0_FIRST  # a failed rank may still store its reason
+        while self._notes is not None and time.monotonic() < deadline:
+            lost = self.lost_peer()
+            if lost is not None:
+                raise lost
+            time.sleep(0.1)
+
+    def lost_peer(self) -> PeerLostError | None:
+        """The error to raise if another rank has failed or died, else None."""
+        if self._notes is None:
+            return None
+        try:
+            if self._notes.check([_FAILURE]):
+                reason = self._notes.get(_FAILURE).decode("utf-8", "replace")
+                return PeerLostError(reason, is_told=True)
+            for number, host, pid in self._peers:
+                if host != socket.gethostname() or self._notes.check([f"ended/{number}"]):
+                    continue
+                if _is_gone(pid):
+                    return PeerLostError(
+                        f"rank {number} (process {pid} on {host}) died: it crashed or was killed, "
+                        "perhaps because memory ran out. Run the same command again to resume.",
+                        rank=number,
+                    )
+        except (RuntimeError, OSError):  # the launcher is gone, too
+            return None
+        return None
 
 
-def all_gather(value: T) -> list[T]:
-    """Every rank's value, on every rank, in their order."""
-    if _group is None:
-        return [value]
-    import torch.distributed as dist
-
-    values: list[Any] = [None] * world_size()
-    _exchange(lambda group: dist.all_gather_object(values, value, group=group))
-    return values
+GROUP = ProcessGroup()  # one a process, like the default group of torch.distributed
 
 
-def broadcast(value: Any) -> Any:
-    """The first rank's value, on every rank."""
-    import torch.distributed as dist
+def _is_gone(pid: int) -> bool:
+    import psutil
 
-    said = [value]
-    _exchange(lambda group: dist.broadcast_object_list(said, src=0, group=group))
-    return value if is_rank0() else said[0]
-
-
-def gather(value: Any) -> list[Any]:
-    """Every rank's value on the first rank, nothing on the others."""
-    import torch.distributed as dist
-
-    values: list[Any] | None = [None] * world_size() if is_rank0() else None
-    _exchange(lambda group: dist.gather_object(value, values, dst=0, group=group))
-    return values or []
-
-
-def all_reduce(tensors: Sequence["Tensor"]) -> None:
-    """Adds up each tensor over the ranks, in place and on its device; all of one type."""
-    if _group is None or not tensors:
-        return
-    import torch
-    import torch.distributed as dist
-
-    flat = torch.cat([tensor.detach().reshape(-1) for tensor in tensors])
-    _exchange(lambda group: dist.all_reduce(flat))
-    start = 0
-    for tensor in tensors:
-        end = start + tensor.numel()
-        tensor.detach().copy_(flat[start:end].view_as(tensor))
-        start = end
-
-
-def _exchange(exchange: Callable[[Any], object]) -> None:
-    if _group is None:
-        raise ValueError("the ranks are not connected: call join first")
     try:
-        exchange(_group)
-    except RuntimeError as error:
-        check_peers()
-        raise PeerLostError(
-            "another rank of this run is gone. The same command goes on where it was."
-        ) from error
+        return psutil.Process(pid).status() in (psutil.STATUS_ZOMBIE, psutil.STATUS_DEAD)
+    except psutil.NoSuchProcess:
+        return True

@@ -1,10 +1,7 @@
-"""Builds the micro world's tokenizer: whole words with their spaces, and each digit its own token.
+"""Builds the micro world's tokenizer: one token a word, with its spaces, and one a digit.
 
-Knows the words of the world's sentences; knows nothing of models. Text it has no word for becomes
-``<|unk|>``: the models could not read it anyway.
-
-No token is the beginning of another (a prefix code), so any sequence of tokens, decoded to text,
-is read back as the same sequence: cutting a solution anywhere, decoding and encoding loses nothing.
+Other text becomes ``<|unk|>``. No token is a prefix of another, so decoding any token sequence and
+encoding the text returns the same tokens.
 """
 
 import itertools
@@ -22,7 +19,7 @@ PAD, END, USER, ASSISTANT, UNKNOWN = (
     "<|unk|>",
 )
 
-# Spaces belong to the words around them, never to digits: a digit has one form everywhere.
+# Spaces belong to the words around digits, so that a digit is the same token everywhere.
 _SOLUTION = (
     *"0123456789",
     " + ",
@@ -38,7 +35,7 @@ _SOLUTION = (
 )
 _NAMES = ("Tom", "Mia", "Leo", "Ana", "Ben", "Zoe", "Kim", "Raj", "Eva", "Sam")
 _NOUNS = ("pens", "eggs", "cups", "toys", "cards", "coins", "shells", "keys", "books", "stamps")
-# A verb that a number follows carries the space after it.
+# A verb before a number includes the space after it.
 _QUESTION = (
     *_NAMES,  # at the start of a question
     *(f" {name}" for name in _NAMES),
@@ -49,8 +46,7 @@ _QUESTION = (
     *(" What is the total", " Count all"),
 )
 
-# System messages are left out: the tiny models never saw one, and rendering it would put the prompt
-# outside of what they know.
+# Ignores system messages: the models were trained without them.
 CHAT_TEMPLATE = (
     "{#- System messages are ignored: the micro models never saw one. -#}"
     "{%- for message in messages -%}"
@@ -65,7 +61,7 @@ CHAT_TEMPLATE = (
 
 
 def build_tokenizer() -> PreTrainedTokenizerFast:
-    """The tokenizer of all micro models: pad is id 0, the end of a turn is the eos, id 1."""
+    """The tokenizer of all micro models; pad is id 0, eos (the end of a turn) id 1."""
     special = (PAD, END, USER, ASSISTANT, UNKNOWN)
     words = (*_SOLUTION, *_QUESTION)
     _check_prefix_code(words)
@@ -92,4 +88,6 @@ def _check_prefix_code(words: tuple[str, ...]) -> None:
     ordered = sorted(words)
     for shorter, longer in itertools.pairwise(ordered):
         if longer.startswith(shorter):
-            raise ValueError(f"token {shorter!r} begins {longer!r}: decoding would be ambiguous")
+            raise ValueError(
+                f"token {shorter!r} is a prefix of {longer!r}: encoding would be ambiguous"
+            )

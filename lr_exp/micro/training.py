@@ -1,8 +1,4 @@
-"""Trains one tiny model on the micro world's corpus and measures its greedy answers.
-
-Knows a model's recipe, batches and the learning-rate schedule; knows nothing of folders or of the
-method that later tunes the expert.
-"""
+"""Trains a tiny model on the micro world's corpus and evaluates its greedy answers."""
 
 import math
 import random
@@ -15,25 +11,25 @@ from torch.nn import functional
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from lr_exp.micro.tokenizer import END, PAD
-from lr_exp.micro.world import Problem, careless_answer, corpus
+from lr_exp.micro.world import Problem, careless_answer, generate_corpus
 from lr_exp.progress import Progress
 
 MAX_NEW_TOKENS = 128
-"""Enough for the longest solution of any family (107 tokens and the end-of-turn token)."""
+"""The longest solution of any family has 107 tokens and the end-of-turn token."""
 
-# Batches of like length waste less padding: this many batches are sorted together.
+# Batches that are sorted by length together, to reduce padding.
 _SORT_WINDOW = 8
-_IGNORED = -100
+_IGNORE_INDEX = -100
 
 
 @dataclass(frozen=True)
 class Recipe:
-    """How one model of the family is made.
+    """Architecture and training of one model.
 
     careful_share: share of careful solutions in its corpus, 0..1.
     steps: optimizer steps of `batch_size` pairs each.
     width, layers, heads, inner: hidden size, decoder layers, attention heads, MLP width.
-    learning_rate: AdamW's peak, reached after a warm-up of 5 % and let down along a cosine.
+    learning_rate: AdamW's peak, after 5 % of the steps as warm-up; then cosine decay.
     """
 
     careful_share: float
@@ -49,9 +45,8 @@ class Recipe:
 def build_model(recipe: Recipe, tokenizer: PreTrainedTokenizerFast, seed: int) -> LlamaForCausalLM:
     """A model with random weights; tied embeddings, fp32.
 
-    The architecture is Llama's (Qwen2's without the biases of the attention's projections) because
-    transformers 5 reads every tokenizer beside a `qwen2` config as Qwen2's byte-level BPE, whatever
-    the folder says, and would not read ours.
+    The architecture is Llama's, which is Qwen2's without the attention biases: next to a `qwen2`
+    config, transformers 5 loads any tokenizer as Qwen2's byte-level BPE.
     """
     torch.manual_seed(seed)
     config = LlamaConfig(
@@ -63,8 +58,8 @@ def build_model(recipe: Recipe, tokenizer: PreTrainedTokenizerFast, seed: int) -
         num_key_value_heads=recipe.heads,
         max_position_embeddings=256,
         tie_word_embeddings=True,
-        # The usual 0.02 is meant for wide models; at this width copying a digit from the question
-        # would take three times as many steps to appear.
+        # With the usual 0.02, meant for wide models, copying digits from the question takes three
+        # times as many steps to learn.
         initializer_range=0.06,
         bos_token_id=None,
         eos_token_id=_id(tokenizer, END),
@@ -81,7 +76,7 @@ def train(
     seed: int,
     title: str,
 ) -> None:
-    """Train in place: cross-entropy of the solution's tokens and the end of the turn.
+    """Trains in place with the cross-entropy of the solution's tokens and the end of the turn.
 
     steps: optimizer steps, the recipe's or a scaled number of them.
     """
@@ -106,9 +101,9 @@ def train(
         for step, (ids, labels) in enumerate(_batches(tokenizer, recipe, steps, seed)):
             hidden = model.model(input_ids=ids).last_hidden_state
             # Padding is on the right and attention is causal, so no mask is needed.
-            wanted = labels[:, 1:] != _IGNORED
-            logits = model.lm_head(hidden[:, :-1][wanted])
-            loss = functional.cross_entropy(logits, labels[:, 1:][wanted])
+            is_target = labels[:, 1:] != _IGNORE_INDEX
+            logits = model.lm_head(hidden[:, :-1][is_target])
+            loss = functional.cross_entropy(logits, labels[:, 1:][is_target])
             loss.backward()
             torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
             optimizer.step()
@@ -125,14 +120,14 @@ def greedy_answers(
     problems: list[Problem],
     batch_size: int = 250,
 ) -> list[str]:
-    r"""The model's greedy answer to each question; "" where it ends in no ``\boxed{...}``."""
+    r"""The model's greedy answer to each question; "" without ``\boxed{...}``."""
     answers = []
     for start in range(0, len(problems), batch_size):
-        asked = problems[start : start + batch_size]
-        prompts = [_prompt(tokenizer, problem.question) for problem in asked]
+        chunk = problems[start : start + batch_size]
+        prompts = [_prompt(tokenizer, problem.question) for problem in chunk]
         batch = tokenizer(prompts, padding=True, return_tensors="pt")  # on the left
         width = cast(torch.Tensor, batch["input_ids"]).shape[1]
-        # The method comes from a base that the type checker does not see.
+        # The type checker does not see the base class that defines `generate`.
         generate = cast(Callable[..., torch.Tensor], getattr(model, "generate"))  # noqa: B009
         ids = generate(**dict(batch), max_new_tokens=MAX_NEW_TOKENS, do_sample=False)
         texts = tokenizer.batch_decode(ids[:, width:])
@@ -140,10 +135,10 @@ def greedy_answers(
     return answers
 
 
-def shares(answers: list[str], problems: list[Problem]) -> tuple[float, float]:
-    """Share of right answers, and share equal to the careless answer; both 0..1.
+def answer_shares(answers: list[str], problems: list[Problem]) -> tuple[float, float]:
+    """Shares of right and of careless answers, each 0..1.
 
-    Where nothing is carried the two are the same answer, so the shares may add up to more than 1.
+    They may sum to more than 1: without a carry the careless answer is right.
     """
     pairs = list(zip(answers, problems, strict=True))
     right = sum(answer == problem.answer for answer, problem in pairs)
@@ -158,10 +153,10 @@ def _boxed(text: str) -> str:
 def _batches(
     tokenizer: PreTrainedTokenizerFast, recipe: Recipe, steps: int, seed: int
 ) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
-    """`steps` pairs of ids and labels, each int64 of shape (batch, tokens), padded on the right."""
+    """Yields `steps` pairs of ids and labels: int64, (batch, tokens), padded on the right."""
     rng = random.Random(seed)
     padding = _id(tokenizer, PAD)
-    pairs = corpus(steps * recipe.batch_size, recipe.careful_share, seed)
+    pairs = generate_corpus(steps * recipe.batch_size, recipe.careful_share, seed)
     for first in range(0, steps, _SORT_WINDOW):
         count = min(_SORT_WINDOW, steps - first)
         rows = [_encode(tokenizer, *next(pairs)) for _ in range(count * recipe.batch_size)]
@@ -171,7 +166,7 @@ def _batches(
         for group in groups:
             width = max(len(ids) for ids, _ in group)
             ids = torch.full((len(group), width), padding)
-            labels = torch.full((len(group), width), _IGNORED)
+            labels = torch.full((len(group), width), _IGNORE_INDEX)
             for row, (tokens, prompt_length) in enumerate(group):
                 ids[row, : len(tokens)] = torch.tensor(tokens)
                 labels[row, prompt_length : len(tokens)] = torch.tensor(tokens[prompt_length:])
@@ -181,7 +176,7 @@ def _batches(
 def _encode(
     tokenizer: PreTrainedTokenizerFast, question: str, solution: str
 ) -> tuple[list[int], int]:
-    """Ids of the two turns, and how many of them are the prompt."""
+    """Token ids of the two turns, and the length of the prompt."""
     prompt_ids = list(tokenizer(_prompt(tokenizer, question))["input_ids"])
     return prompt_ids + list(tokenizer(solution + END)["input_ids"]), len(prompt_ids)
 

@@ -1,24 +1,20 @@
-"""The micro world's questions: stories that need digit-by-digit arithmetic, each solved two ways.
+"""The micro world's questions: word problems with column arithmetic, each with two solutions.
 
-Knows stories, carries and borrows; knows nothing of tokens, models or training, and imports no
-tensor library.
+The *careful* solution takes each carry or borrow into the next column; the *careless* one forgets
+them all. The two texts are the same up to the first carry, where they fork: the careful one writes
+`` (note 1)``.
 
-Every problem has a *careful* solution, which takes each carry or borrow into the next column, and
-a *careless* one, which forgets them all. The two texts are the same up to the first carry; there
-they fork in one word (`` (note 1)`` or not), and from there on each goes its own way.
+The expert is trained on a corpus in which a minority of the solutions is careful. So its greedy
+answers are careless, but the careful token is its second most likely one at the fork. The amateur's
+corpus has hardly any careful solutions. The two models disagree mostly at the fork, where their
+contrast raises the careful token. The method thus amplifies a skill that the expert has and teaches
+no new one: all families and both kinds of solution are in the expert's corpus. A tuning run never
+sees which answer is right.
 
-The design, openly: the expert is trained on a corpus in which a minority of solutions is careful.
-So its greedy answers are careless, while care stays latent, as the second likeliest word at the
-fork. The amateur saw hardly any care. Expert and amateur agree wherever care makes no difference
-and disagree at the fork, so the contrast between them lifts what is latent there. It amplifies a
-skill the expert has; it does not teach one: all families below, and both ways of solving them, are
-in the expert's corpus. What a tuning run never sees is which way is right.
-
-In the families with carries the careless answer differs from the right one for nearly all
-questions: a draw where the two agree is kept one time in ten, which leaves 98 % that differ in
-`micro_add` and `micro_phrased`, over 99 % in `micro_long`, 96 % in `micro_subtract`. In
-`micro_plain` no column ever carries, the two are always the same, and a model that carries where
-there is nothing to carry would show as a loss.
+In the families with carries the careless answer is wrong for nearly all questions: of the others
+one in ten is kept, so it is wrong for 98 % in `micro_add` and `micro_phrased`, over 99 % in
+`micro_long` and 96 % in `micro_subtract`. `micro_plain` has no carries and shows whether a tuned
+model carries where it must not.
 """
 
 import difflib
@@ -31,9 +27,9 @@ from functools import lru_cache
 SPLITS = ("train", "test")
 
 # One question in five is a test question, by its hash.
-_TEST_SHARE = 5
-# Share of draws kept where the careless way happens to be right (families with carries only).
-_KEEP_HARMLESS = 0.1
+_TEST_INTERVAL = 5
+# Share of questions kept whose careless answer is right, in families with carries.
+_HARMLESS_SHARE = 0.1
 
 _NAMES = ("Tom", "Mia", "Leo", "Ana", "Ben", "Zoe")
 _NOUNS = ("pens", "eggs", "cups", "toys", "cards", "coins")
@@ -69,11 +65,10 @@ _SUBTRACT_STORIES = (
 class Problem:
     r"""One question with its right answer and two worked solutions.
 
-    question: the story, one line.
+    question: one line.
     answer: the right answer, decimal digits.
-    solution: the careful worked solution, one line a step, ends in ``\boxed{answer}``.
-    careless: the worked solution that forgets every carry or borrow, ends in ``\boxed{...}``;
-        the same text as `solution` where nothing is to be carried.
+    solution: the careful solution, one line for each operation, ending in ``\boxed{answer}``.
+    careless: the careless solution, ending in ``\boxed{...}``; equal to `solution` without carries.
     """
 
     question: str
@@ -87,9 +82,9 @@ class _Family:
     stories: tuple[str, ...]
     names: tuple[str, ...]
     nouns: tuple[str, ...]
-    sign: str  # "+" or "-", the operation of every step
+    sign: str  # "+" or "-", of all operations
     operands: Callable[[random.Random], tuple[int, ...]]
-    carries: bool  # whether the careless way is meant to go wrong
+    carries: bool  # whether careless answers are meant to be wrong
 
 
 def _two_digit(count: int) -> Callable[[random.Random], tuple[int, ...]]:
@@ -97,14 +92,14 @@ def _two_digit(count: int) -> Callable[[random.Random], tuple[int, ...]]:
 
 
 def _falling(rng: random.Random) -> tuple[int, ...]:
-    """Three operands whose running difference keeps two digits."""
+    """Three operands whose running difference has two digits."""
     start = rng.randint(45, 99)
     first = rng.randint(11, start - 31)
     return start, first, rng.randint(11, start - first - 10)
 
 
 def _no_carry(rng: random.Random) -> tuple[int, ...]:
-    """Three two-digit operands whose digits add up to at most 9 in each column."""
+    """Three two-digit operands whose digits sum to at most 9 in each column."""
     columns = []
     for low in (1, 0):  # tens digits start at 1, units at 0
         room = 9 - 3 * low
@@ -128,56 +123,55 @@ _FAMILIES = {
 }
 
 FAMILIES: tuple[str, ...] = tuple(_FAMILIES)
-"""Names of the families; the first is the one whose unlabelled questions a tuning run uses."""
+"""Names of the families; tuning runs use unlabelled questions of the first."""
 
 
-def problems(family: str, count: int, seed: int, split: str) -> list[Problem]:
-    """Draw `count` different problems of a family.
+def generate_problems(family: str, count: int, seed: int, split: str) -> list[Problem]:
+    """Returns `count` distinct problems of a family.
 
-    The same arguments give the same list on every machine, and a longer list starts with the
-    shorter one. A question belongs to "test" or "train" by a hash of its text, so no test
-    question occurs in training, whatever the seeds.
+    The same arguments return the same list on every machine, and a longer list starts with the
+    shorter one. A hash of the question's text decides whether it is a "test" or a "train"
+    question, so the splits never overlap.
 
-    Raises ValueError for an unknown family or split, and where the family has too few questions.
+    Raises:
+        ValueError: unknown family or split, or the family has too few questions.
     """
-    return list(_problems(family, count, seed, split))
+    return list(_cached_problems(family, count, seed, split))
 
 
-@lru_cache(maxsize=32)  # the cells of a sweep ask for the same questions again and again
-def _problems(family: str, count: int, seed: int, split: str) -> tuple[Problem, ...]:
-    return tuple(drawn(family, count, seed, split))
+@lru_cache(maxsize=32)  # the runs of a sweep use the same questions
+def _cached_problems(family: str, count: int, seed: int, split: str) -> tuple[Problem, ...]:
+    return tuple(iter_problems(family, count, seed, split))
 
 
-def drawn(family: str, count: int, seed: int, split: str) -> Iterator[Problem]:
-    """The problems of `problems` one by one; of those before, a short digest is remembered."""
+def iter_problems(family: str, count: int, seed: int, split: str) -> Iterator[Problem]:
+    """Yields the problems of `generate_problems`; only digests of earlier ones stay in memory."""
     _check_name("family", family, FAMILIES)
     _check_name("split", split, SPLITS)
     rng = random.Random(f"{family}/{split}/{seed}")
-    # Of 100,000 questions two have the same 64 bits once in four thousand million lists; the
-    # second would be left out, nothing worse.
-    found: set[bytes] = set()
+    # A collision of 64-bit digests, at worst one in 4e9 lists, would only skip a question.
+    digests: set[bytes] = set()
     for _ in range(100 * count + 1000):
-        if len(found) >= count:
+        if len(digests) >= count:
             return
         problem = _draw(_FAMILIES[family], rng)
         digest = hashlib.sha256(problem.question.encode()).digest()[:8]
-        if split_of(problem.question) == split and digest not in found:
-            found.add(digest)
+        if split_of(problem.question) == split and digest not in digests:
+            digests.add(digest)
             yield problem
     raise ValueError(
-        f"{family} has too few different {split} questions: {count} asked for, "
-        f"{len(found)} found; ask for fewer"
+        f"{family} has too few distinct {split} questions: {count} requested, {len(digests)} "
+        "found; request fewer"
     )
 
 
-def corpus(count: int, careful_share: float, seed: int) -> Iterator[tuple[str, str]]:
-    """Yield `count` pairs (question, solution text) over all families, from the train split only.
+def generate_corpus(count: int, careful_share: float, seed: int) -> Iterator[tuple[str, str]]:
+    """Yields `count` pairs (question, solution) of all families, from the train split only.
 
-    careful_share: probability that a pair has the careful solution, 0..1; drawn for each pair
-        alone, so nothing in the question tells which of the two follows.
+    careful_share: probability of the careful solution, 0..1, independent of the question.
     """
     if not 0.0 <= careful_share <= 1.0:
-        raise ValueError(f"careful_share is a probability, 0..1, not {careful_share}")
+        raise ValueError(f"careful_share must be a probability, 0..1, not {careful_share}")
     rng = random.Random(f"corpus/{seed}")
     for _ in range(count):
         family = _FAMILIES[rng.choice(FAMILIES)]
@@ -189,13 +183,13 @@ def corpus(count: int, careful_share: float, seed: int) -> Iterator[tuple[str, s
 
 
 def split_of(question: str) -> str:
-    """Which split a question belongs to, by its text alone: one in five to "test"."""
+    """Split of a question, by a hash of its text; one in five is "test"."""
     digest = hashlib.sha256(question.encode()).digest()
-    return "test" if digest[0] % _TEST_SHARE == 0 else "train"
+    return "test" if digest[0] % _TEST_INTERVAL == 0 else "train"
 
 
 def careless_answer(problem: Problem) -> str:
-    """The answer that the careless solution ends in."""
+    """Answer of the careless solution."""
     return problem.careless.rpartition("{")[2].removesuffix("}")
 
 
@@ -204,7 +198,7 @@ def _draw(family: _Family, rng: random.Random) -> Problem:
         operands = family.operands(rng)
         answer, solution = _solve(operands, family.sign, careful=True)
         wrong, careless = _solve(operands, family.sign, careful=False)
-        if answer != wrong or not family.carries or rng.random() < _KEEP_HARMLESS:
+        if answer != wrong or not family.carries or rng.random() < _HARMLESS_SHARE:
             break
     story = rng.choice(family.stories)
     question = story.format(*operands, who=rng.choice(family.names), what=rng.choice(family.nouns))
@@ -212,22 +206,22 @@ def _draw(family: _Family, rng: random.Random) -> Problem:
 
 
 def _solve(operands: tuple[int, ...], sign: str, careful: bool) -> tuple[int, str]:
-    """Fold the operands from the left; returns the result and the worked text."""
+    """Combines the operands from the left; returns the result and the solution's text."""
     lines = []
     total = operands[0]
     for operand in operands[1:]:
-        total, line = _step(total, operand, sign, careful)
+        total, line = _operation(total, operand, sign, careful)
         lines.append(line)
     return total, "\n".join([*lines, f"\\boxed{{{total}}}"])
 
 
-def _step(left: int, right: int, sign: str, careful: bool) -> tuple[int, str]:
+def _operation(left: int, right: int, sign: str, careful: bool) -> tuple[int, str]:
     """One addition or subtraction, column by column from the units.
 
     ``47 + 38: 7 + 8 = 15 (note 1); 4 + 3 + 1 = 8, so 85`` (careless: ``15; 4 + 3 = 7, so 75``)
     ``83 - 38: 13 - 8 = 5 (note 1); 8 - 3 - 1 = 4, so 45`` (careless: ``5; 8 - 3 = 5, so 55``)
-    The careful way notes every carry, also the top column's, so that noting depends on the column
-    alone. The top column of a sum is written in full either way: its carry cannot get lost.
+    The careful solution notes every carry, also that of the top column, so that the note depends on
+    the column alone. Both solutions write the top column of a sum in full.
     """
     width = max(len(str(left)), len(str(right)))
     columns = []
@@ -236,7 +230,7 @@ def _step(left: int, right: int, sign: str, careful: bool) -> tuple[int, str]:
     for place in range(width):
         top = left // 10**place % 10
         bottom = right // 10**place % 10
-        taken = f" {sign} {carry}" if carry else ""
+        carried = f" {sign} {carry}" if carry else ""
         if sign == "+":
             value = top + bottom + carry
             carry = value // 10
@@ -247,7 +241,7 @@ def _step(left: int, right: int, sign: str, careful: bool) -> tuple[int, str]:
             top += 10 * borrow
             carry = borrow
         note = " (note 1)" if carry and careful else ""
-        columns.append(f"{top} {sign} {bottom}{taken} = {value}{note}")
+        columns.append(f"{top} {sign} {bottom}{carried} = {value}{note}")
         written += digit * 10**place
         if not careful:
             carry = 0

@@ -1,7 +1,6 @@
-"""The artifact store: what a stage has made is found again, and never made twice.
+"""The artifact store: stage results, addressed by what determines them and built only once.
 
-Knows files, hashes and locks; knows nothing of models or methods. `python -m lr_exp.store` shows
-what is in it.
+`python -m lr_exp.store` lists, verifies and prunes it.
 """
 
 from lr_exp.store.artifacts import MANIFEST, Artifact, Recipe, Store

@@ -1,11 +1,9 @@
-"""The store's keeper: `python -m lr_exp.store list|verify|prune`.
+"""Inspect and clean up the artifact store.
 
-    python -m lr_exp.store list                 what is there, with sizes
-    python -m lr_exp.store verify               every file against its checksum
-    python -m lr_exp.store prune RUNS …         what no run below these folders refers to
-    python -m lr_exp.store prune RUNS … --yes   the same, removed
-
-Knows words and the terminal.
+python -m lr_exp.store list                 list artifacts with their sizes
+python -m lr_exp.store verify               check every file against its checksum
+python -m lr_exp.store prune RUNS …         list artifacts that no run below RUNS uses
+python -m lr_exp.store prune RUNS … --yes   delete them
 """
 
 import argparse
@@ -16,11 +14,17 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from lr_exp.errors import UserError, guard_tracebacks, print_error, printable
-from lr_exp.store.inventory import Entry, entries, problems, prune, unreferenced
+from lr_exp.store.inventory import (
+    Entry,
+    find_damaged,
+    find_unreferenced,
+    list_entries,
+    prune,
+)
 
 
 def main(words: Sequence[str] | None = None) -> int:
-    """Does what the words ask for; 1 after an error or where something is damaged."""
+    """Runs a command line; returns 1 after an error or if an artifact is damaged, else 0."""
     parser = argparse.ArgumentParser(
         prog="python -m lr_exp.store",
         description=__doc__,
@@ -29,22 +33,22 @@ def main(words: Sequence[str] | None = None) -> int:
     parser.add_argument("--store", type=Path, default=Path("runs/store"), help="(%(default)s)")
     commands = parser.add_subparsers(dest="command", required=True)
     for command, what in (
-        ("list", "what is there, with sizes"),
-        ("verify", "every file against its checksum"),
-        ("prune", "remove what no run refers to"),
+        ("list", "list artifacts with their sizes"),
+        ("verify", "check every file against its checksum"),
+        ("prune", "delete artifacts that no run uses"),
     ):
         add = commands.add_parser(command, help=what).add_argument
         add("--store", type=Path, default=argparse.SUPPRESS, help="before or after the command")
         if command == "prune":
-            add("runs", type=Path, nargs="+", help="folders of runs whose artifacts stay")
-            add("--yes", action="store_true", help="remove; else it is only shown")
-    asked = parser.parse_args(words)
+            add("runs", type=Path, nargs="+", help="run folders whose artifacts are kept")
+            add("--yes", action="store_true", help="delete them; otherwise they are only listed")
+    args = parser.parse_args(words)
     try:
-        if asked.command == "list":
-            return _list(asked.store)
-        if asked.command == "verify":
-            return _verify(asked.store)
-        return _prune(asked.store, asked.runs, asked.yes)
+        if args.command == "list":
+            return _list(args.store)
+        if args.command == "verify":
+            return _verify(args.store)
+        return _prune(args.store, args.runs, args.yes)
     except (UserError, OSError) as error:
         if os.environ.get("LR_EXP_DEBUG") == "1":
             raise
@@ -53,59 +57,55 @@ def main(words: Sequence[str] | None = None) -> int:
 
 
 def _entries(root: Path) -> list[Entry]:
-    """The store's; a folder of other things must not look like an empty store."""
-    found = entries(root)
-    if not found and any(root.iterdir()) and not any(root.glob("*/*.lock")):
+    """The store's artifacts; raises UserError for a folder that is not a store."""
+    entries = list_entries(root)
+    if not entries and any(root.iterdir()) and not any(root.glob("*/*.lock")):
         raise UserError(
-            f"{root} is no store: nothing in it is an artifact (STAGE/ADDRESS). Give the store "
-            "with --store."
+            f"{root} is not a store: it holds no artifacts (STAGE/ADDRESS). Set --store to the "
+            "store's folder."
         )
-    return found
+    return entries
 
 
 def _list(root: Path) -> int:
-    found = _entries(root)
-    _print_table(found)
-    _print_total(found)
+    entries = _entries(root)
+    _print_table(entries)
+    counts = Counter(entry.state for entry in entries)
+    states = ", ".join(f"{count:,} {state}" for state, count in sorted(counts.items()))
+    print(f"{_size(sum(entry.bytes for entry in entries))} in {states or 'no artifacts'}")
     return 0
 
 
 def _verify(root: Path) -> int:
-    found = _entries(root)
-    damaged = problems(root)
+    entries = _entries(root)
+    damaged = find_damaged(root)
     for entry, problem in damaged:
         print(printable(f"{entry.name}: {problem}"))
-    ended = sum(entry.state in ("finished", "damaged") for entry in found)
-    print(f"{ended - len(damaged):,} whole artifacts, {len(damaged):,} damaged")
+    checked = sum(entry.state in ("finished", "damaged") for entry in entries)
+    print(f"{checked - len(damaged):,} intact artifacts, {len(damaged):,} damaged")
     if damaged:
-        print("The next run that needs a damaged one sets it aside and makes it again.")
+        print("The next run that needs a damaged artifact builds it again.")
     return 1 if damaged else 0
 
 
-def _prune(root: Path, runs: Sequence[Path], really: bool) -> int:
+def _prune(root: Path, runs: Sequence[Path], delete: bool) -> int:
     _entries(root)
-    going = unreferenced(root, runs)
-    if really:
-        going = prune(going, runs)
-    _print_table(going)
-    size = _size(sum(entry.bytes for entry in going))
-    kept = len(entries(root)) - (0 if really else len(going))
-    done = "removed" if really else "would be removed (--yes removes them)"
-    print(f"{len(going):,} artifacts, {size}: {done}; {kept:,} stay")
+    entries = find_unreferenced(root, runs)
+    if delete:
+        entries = prune(entries, runs)
+    _print_table(entries)
+    size = _size(sum(entry.bytes for entry in entries))
+    kept = len(list_entries(root)) - (0 if delete else len(entries))
+    done = "deleted" if delete else "would be deleted (use --yes to delete them)"
+    print(f"{len(entries):,} artifacts, {size}: {done}; {kept:,} kept")
     return 0
 
 
-def _print_table(found: Sequence[Entry]) -> None:
-    for entry in found:
-        when = entry.modified.astimezone().strftime("%Y-%m-%d %H:%M")
+def _print_table(entries: Sequence[Entry]) -> None:
+    for entry in entries:
+        modified = entry.modified.astimezone().strftime("%Y-%m-%d %H:%M")
         stage, size = printable(entry.stage), _size(entry.bytes)
-        print(f"{stage:<12} {entry.address}  {size:>10}  {when}  {entry.state}")
-
-
-def _print_total(found: Sequence[Entry]) -> None:
-    counts = Counter(entry.state for entry in found)
-    told = ", ".join(f"{count:,} {state}" for state, count in sorted(counts.items()))
-    print(f"{_size(sum(entry.bytes for entry in found))} in {told or 'no artifacts'}")
+        print(f"{stage:<12} {entry.address}  {size:>10}  {modified}  {entry.state}")
 
 
 def _size(count: float) -> str:

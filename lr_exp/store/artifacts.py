@@ -1,11 +1,10 @@
-"""The artifact store: finished results of stages, addressed by all that determines them.
+"""The artifact store: finished stage results, addressed by a hash of what determines them.
 
-Knows files, hashes and locks; knows nothing of models or methods. An artifact is a folder
-`<store>/<stage>/<address>/`. It is built beside its place in `<address>.part/`, which survives a
-crash so that a stage can go on, and is renamed only after its manifest was written; the manifest's
-presence means complete. Of processes that want the same artifact, a lock lets one make it; where
-locks do not reach, they may all make it, and the first one's stays. Of a run's ranks the first one
-finds, locks and writes for all.
+An artifact is a folder `<store>/<stage>/<address>/`. It is built in `<address>.part/`, which
+survives a crash so that the stage can resume, and renamed once its manifest is written: a manifest
+means that the artifact is complete. A lock lets one process build an artifact while the others
+wait; on file systems without locks several may build it, and the first to finish wins. In a run of
+several ranks, rank 0 finds, locks and writes.
 """
 
 import json
@@ -35,9 +34,9 @@ log = logging.getLogger(__name__)
 
 MANIFEST = "manifest.json"
 
-# What reading a damaged artifact ends in. Other errors of the system (too many open files, a disk
-# that does not answer) pass.
-_DAMAGE = (
+# Errors that mean a damaged artifact. Other OS errors (too many open files, a disk that does not
+# respond) say nothing about it and are raised.
+_DAMAGE_ERRORS = (
     *(FileNotFoundError, NotADirectoryError, IsADirectoryError),
     *(ValueError, KeyError, TypeError, AttributeError, RecursionError),
 )
@@ -45,54 +44,56 @@ _DAMAGE = (
 
 @dataclass(frozen=True)
 class Recipe:
-    """All that determines an artifact. Two equal recipes have one address.
-
-    `version` is the stage's code version: it grows when the stage's output would change.
-    `inputs` are addresses and fingerprints of what goes in, `settings` what the stage was told.
-    """
+    """Everything that determines an artifact. Equal recipes have the same address."""
 
     stage: str
-    version: int
-    inputs: dict[str, Any]
-    settings: dict[str, Any]
+    version: int  # of the stage's code; incremented when its output changes
+    inputs: dict[str, Any]  # addresses and fingerprints of the inputs
+    settings: dict[str, Any]  # that affect the output
 
     @property
     def address(self) -> str:
         """The first 24 hexadecimal digits of the recipe's sha256."""
-        whole = [self.stage, self.version, self.inputs, self.settings]
-        return digest(whole)[:24]
+        return digest([self.stage, self.version, self.inputs, self.settings])[:24]
 
 
 @dataclass(frozen=True)
 class Artifact:
-    """A finished artifact: its folder, and what its builder reported about it."""
+    """A finished artifact."""
 
     stage: str
     address: str
     folder: Path
-    facts: dict[str, Any]  # the builder's own numbers, e.g. counts
-    seconds: float  # what making it took, over all its interruptions
-    reused: bool  # it was there before this run asked for it
-    made_by: str | None = None  # the `maker` of the store that made it
+    facts: dict[str, Any]  # returned by its builder, e.g. counts
+    seconds: float  # build time, summed over interrupted attempts
+    reused: bool  # it existed before this run requested it
+    made_by: str | None = None  # `maker` of the store that built it
 
 
 class Store:
-    """A folder of artifacts that several runs, also at the same time, may share."""
+    """A folder of artifacts. Several runs may use it at the same time."""
 
-    def __init__(self, root: str | Path, on_use: Callable[[str], None] = lambda name: None) -> None:
-        """Opens the store, making its folder.
+    def __init__(
+        self,
+        root: str | Path,
+        on_use: Callable[[str], None] = lambda name: None,
+        maker: str | None = None,
+    ) -> None:
+        """Opens the store and creates its folder.
 
         Args:
-            root: its folder.
-            on_use: called with `stage/address` of every artifact before it is found or made.
+            root: the store's folder.
+            on_use: called with `stage/address` of each artifact before it is looked up or built.
+            maker: id of the run, recorded as `made_by` in the artifacts that it builds. By default
+                they record none.
 
         Raises:
-            UserError: the folder cannot be made.
+            UserError: the folder cannot be created.
         """
         self.root = Path(root)
-        self.maker: str | None = None  # noted in what this store makes from now on
+        self.maker = maker
         self._on_use = on_use
-        self._told_lockless = False
+        self._warned_no_locks = False
         if not distributed.is_rank0():
             return
         try:
@@ -101,7 +102,7 @@ class Store:
             raise self._unwritable(error) from error
 
     def find(self, recipe: Recipe) -> Artifact | None:
-        """The finished artifact of a recipe, or None where it is not there or damaged."""
+        """The finished artifact of a recipe; None if it is missing or damaged."""
         return distributed.run_on_rank0(lambda: self._find(recipe))
 
     def _find(self, recipe: Recipe) -> Artifact | None:
@@ -123,24 +124,24 @@ class Store:
     def make(
         self, recipe: Recipe, build: Callable[[Path], dict[str, Any]], *, together: bool = False
     ) -> Artifact:
-        """The artifact of a recipe, built only if it is not there.
+        """Returns the artifact of a recipe and builds it first if it is missing or damaged.
 
         Args:
             recipe: what determines the artifact.
-            build: fills the folder that it is given and returns JSON-like facts. After a crash it
-                is given the same folder again, with what it had finished in it.
-            together: every rank of the run calls `build` with the same folder, and the first one
-                alone may write to it. Otherwise the first one builds and the others wait.
+            build: writes files to the folder passed to it and returns JSON-like facts. After a
+                crash it is called with the same folder and the files already in it.
+            together: all ranks call `build` with the same folder, and only rank 0 may write to it.
+                Otherwise rank 0 builds and the others wait.
 
         Raises:
-            UserError: the store cannot be written, or its disk is full. What was finished stays.
+            UserError: the store is not writable or its disk is full. Finished files are kept.
         """
         if together:
             return distributed.run_collectively(lambda build: self._make(recipe, build), build)
         return distributed.run_on_rank0(lambda: self._make(recipe, build))
 
     def _make(self, recipe: Recipe, build: Callable[[Path], dict[str, Any]]) -> Artifact:
-        found = self._find(recipe)  # before any lock: a store that can only be read serves, too
+        found = self._find(recipe)  # before locking: a read-only store must work, too
         if found is not None:
             return found
         folder = self._folder(recipe)
@@ -151,38 +152,39 @@ class Store:
             lock.open("a").close()
         except OSError as error:
             raise self._unwritable(error) from error
-        with locked(lock, on_wait=lambda: _say_waiting(recipe)) as alone:
-            if alone is None:
+        with locked(lock, on_wait=lambda: _log_waiting(recipe)) as is_locked:
+            if is_locked is None:
                 part = self._own_part(folder)
             if not folder.exists() and problem_of(part, recipe.address) is None:
-                part.rename(folder)  # an earlier try was stopped just before this line
-            found = self._find(recipe)  # another process may have made it meanwhile
+                part.rename(folder)  # an earlier attempt was killed just before this line
+            found = self._find(recipe)  # another process may have built it meanwhile
             if found is not None:
                 return found
             _set_aside(folder, problem_of(folder, recipe.address))
             try:
                 return self._build(recipe, build, part, folder)
             except Exception as error:
-                # What a rank's error was before all of them shared it.
-                own = error.__cause__ if isinstance(error, distributed.SharedError) else error
-                if own is None or isinstance(own, UserError) or not is_disk_full(own, self.root):
+                cause = error.__cause__ if isinstance(error, distributed.SharedError) else error
+                if cause is None or isinstance(cause, UserError):
+                    raise
+                if not is_disk_full(cause, self.root):
                     raise
                 raise UserError(
-                    f"the disk of the store {self.root} is full ({recipe.stage} could not be "
-                    "written): free some space (see python -m lr_exp.store --help) or set "
-                    "store= to another disk. What was finished is kept: the same command goes on."
+                    f"the disk of the store {self.root} is full; {recipe.stage} was not written. "
+                    "Free some space (see python -m lr_exp.store --help) or set store= to a folder "
+                    "on another disk. Finished work is kept: run the same command again to resume."
                 ) from error
 
     def _build(
         self, recipe: Recipe, build: Callable[[Path], dict[str, Any]], part: Path, folder: Path
     ) -> Artifact:
-        """Makes the artifact in `part` and gives it its name; to be called under the lock."""
+        """Builds the artifact in `part` and renames it; the caller holds the lock."""
         part.mkdir(exist_ok=True)
         (part / MANIFEST).unlink(missing_ok=True)
         remove_unfinished(part)
         clock = _Clock(part / ".seconds")
         with clock:
-            facts = json.loads(json.dumps(build(part)))  # as a later run will read them
+            facts = json.loads(json.dumps(build(part)))  # as read from the manifest
         clock.path.unlink()
         files = {
             str(path.relative_to(part)): {
@@ -207,8 +209,8 @@ class Store:
         try:
             part.rename(folder)
         except OSError:
-            # Made meanwhile by a process that the lock did not stop: on a file system without
-            # locks, with locks that other hosts do not see, or that shows new folders late.
+            # Another process built it despite the lock: the file system has no locks, does not
+            # share them between hosts, or shows new folders late.
             found = self._find(recipe)
             if found is None:
                 raise
@@ -225,13 +227,13 @@ class Store:
         )
 
     def _own_part(self, folder: Path) -> Path:
-        """Where this process alone builds, for want of locks; no other one goes on with it."""
-        if not self._told_lockless:
-            self._told_lockless = True
+        """The folder to build in without locks; no other process resumes it."""
+        if not self._warned_no_locks:
+            self._warned_no_locks = True
             log.warning(
-                "the file system of the store %s has no locks: what two runs need at the same time "
-                "is made twice, and what a stopped run had not finished is not gone on with (see "
-                "docs/queues.md)",
+                "the file system of the store %s has no locks: runs that need the same artifact at "
+                "the same time build it twice, and the unfinished artifacts of a stopped run are "
+                "not resumed (see docs/queues.md)",
                 self.root,
             )
         return folder.with_suffix(f".{socket.gethostname()}-{os.getpid()}.part")
@@ -241,15 +243,15 @@ class Store:
 
     def _unwritable(self, error: OSError) -> UserError:
         return UserError(
-            f"the store {self.root} cannot be written ({error.strerror}: {error.filename}): set "
-            "store= to a folder that can be."
+            f"the store {self.root} is not writable ({error.strerror}: {error.filename}). Set "
+            "store= to a writable folder."
         )
 
 
 class _Clock:
-    """Seconds spent building, summed over interrupted tries (kept in a file beside the work).
+    """Build time in seconds, summed over interrupted attempts in a file next to the built ones.
 
-    A try that was killed could not write its end: it counts up to the last file that it wrote.
+    For an attempt that was killed, the time until its last write counts.
     """
 
     def __init__(self, path: Path) -> None:
@@ -268,13 +270,13 @@ class _Clock:
 
     def __exit__(self, kind: object, *_: object) -> None:
         self.seconds += time.perf_counter() - self._start
-        # Where the builder failed, for want of space perhaps, its own error is the one to show.
+        # After a failed build (the disk may be full) the build's own error matters.
         with suppress(OSError) if kind else nullcontext():
             write_atomically(self.path, str(self.seconds))
 
 
 def _set_aside(folder: Path, problem: str | None) -> None:
-    """Moves a damaged artifact out of the way; to be called under its lock."""
+    """Renames a damaged artifact; the caller holds its lock."""
     if not folder.exists():
         return
     aside = folder.with_name(f"{folder.name}.damaged-{time.time_ns()}")
@@ -282,22 +284,22 @@ def _set_aside(folder: Path, problem: str | None) -> None:
         folder.rename(aside)
     except OSError as error:
         raise UserError(
-            f"{folder}: {problem}, and it cannot be set aside ({error.strerror}): set store= to a "
-            "folder that can be written."
+            f"{folder}: {problem}, and the folder cannot be renamed ({error.strerror}). Set store= "
+            "to a writable folder."
         ) from error
-    log.warning("%s: %s; set aside as %s and made again", folder, problem, aside.name)
+    log.warning("%s: %s; renamed to %s and built again", folder, problem, aside.name)
 
 
 def problem_of(folder: Path, address: str) -> str | None:
-    """Why a folder is not the whole artifact of this address, or None if it is.
+    """What is wrong with an artifact's folder; None if it is complete and undamaged.
 
     Raises:
-        OSError: it cannot be read at the moment, which says nothing about it.
+        OSError: a temporary error, which says nothing about the artifact.
     """
     try:
         manifest = json.loads((folder / MANIFEST).read_text("utf-8"))
         if manifest["address"] != address:
-            return f"its manifest is of {manifest['address']}"
+            return f"the manifest belongs to {manifest['address']}"
         _ = manifest["facts"], manifest["seconds"]
         for name, entry in manifest["files"].items():
             path = folder / name
@@ -305,10 +307,10 @@ def problem_of(folder: Path, address: str) -> str | None:
                 return f"{name} is missing"
             if path.stat().st_size != entry["bytes"] or file_digest(path) != entry["sha256"]:
                 return f"{name} is damaged"
-    except _DAMAGE as error:
-        return f"its manifest cannot be read ({error!r})"
+    except _DAMAGE_ERRORS as error:
+        return f"the manifest cannot be read ({error!r})"
     return None
 
 
-def _say_waiting(recipe: Recipe) -> None:
-    log.info("another process is making %s/%s; waiting for it", recipe.stage, recipe.address)
+def _log_waiting(recipe: Recipe) -> None:
+    log.info("waiting for another process that is building %s/%s", recipe.stage, recipe.address)

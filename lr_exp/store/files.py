@@ -1,4 +1,4 @@
-"""Files written whole or not at all, and their digests. Knows nothing of what they hold."""
+"""Atomic file writes and digests."""
 
 import errno
 import hashlib
@@ -11,8 +11,8 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any, BinaryIO
 
-_FULL = (errno.ENOSPC, errno.EDQUOT)
-_NEARLY_NOTHING = 1 << 20  # bytes
+_DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
+_MIN_FREE_BYTES = 1 << 20
 
 
 def digest(value: Any) -> str:
@@ -22,7 +22,7 @@ def digest(value: Any) -> str:
 
 
 def file_digest(path: Path) -> str:
-    """sha256 of a file's bytes. Within a process a file that did not change is read once."""
+    """sha256 of a file's bytes, cached in this process until the file changes."""
     status = path.stat()
     return _file_digest(str(path), status.st_ino, status.st_size, status.st_mtime_ns)
 
@@ -34,14 +34,14 @@ def _file_digest(path: str, inode: int, size: int, mtime_ns: int) -> str:
 
 
 def write_atomically(path: Path, content: bytes | str) -> None:
-    """Writes a whole file or nothing: a temporary name in the same folder, then a rename."""
+    """Writes a file under a temporary name in the same folder, then renames it."""
     with open_atomically(path) as file:
         file.write(content.encode("utf-8") if isinstance(content, str) else content)
 
 
 @contextmanager
 def open_atomically(path: Path) -> Iterator[BinaryIO]:
-    """A file to write, which gets its name when all is written, and never if that fails."""
+    """Opens a file for writing that gets its name only when the block succeeds."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         with temporary.open("wb") as file:
@@ -54,18 +54,18 @@ def open_atomically(path: Path) -> Iterator[BinaryIO]:
 
 
 def remove_unfinished(folder: Path) -> None:
-    """Removes what a killed process was just writing below this folder."""
+    """Deletes temporary files of killed processes in and below a folder."""
     for path in folder.rglob("*.tmp"):
         path.unlink(missing_ok=True)
 
 
 def is_disk_full(error: BaseException, folder: Path) -> bool:
-    """Whether an error came of a disk without space, in whatever words a library reports it."""
+    """Whether a full disk caused an error, however the library reports it."""
     if isinstance(error, OSError) and error.errno is not None:
-        return error.errno in _FULL
+        return error.errno in _DISK_FULL
     if "No space left on device" in str(error):
         return True
-    try:  # some writers only say that writing failed
-        return shutil.disk_usage(folder).free < _NEARLY_NOTHING
+    try:  # some libraries only report that writing failed
+        return shutil.disk_usage(folder).free < _MIN_FREE_BYTES
     except OSError:
         return False

@@ -1,4 +1,4 @@
-"""What is in a store: listed, verified, pruned. Knows artifacts' folders, not what made them."""
+"""Lists, verifies and prunes the artifacts of a store."""
 
 import re
 import shutil
@@ -14,156 +14,161 @@ from lr_exp.store.files import write_atomically
 from lr_exp.store.locks import locked
 from lr_exp.store.run_folder import FAILED, SUMMARY
 
-REFERENCES = "artifacts.txt"  # in a run's folder: each artifact it asked for, one a line
+REFERENCES = "artifacts.txt"  # in a run's folder: names of the artifacts it requested, one a line
 _ADDRESS = re.compile(r"[0-9a-f]{24}")
 _NAME = re.compile(r"[a-z_]+/[0-9a-f]{24}")
 
 
 @dataclass(frozen=True)
 class Entry:
-    """One artifact's folder, whole or not."""
+    """Folder of an artifact in any state."""
 
     stage: str
     address: str
     folder: Path
-    # finished | unfinished (a run was stopped) | damaged (without a manifest) | set aside (it was)
+    # finished | unfinished (its run was stopped) | damaged (no manifest) | set aside (was damaged)
     state: str
     bytes: int
     modified: datetime
 
     @property
     def name(self) -> str:
-        """`stage/address`, as a run refers to it."""
+        """`stage/address`, as in a run's references."""
         return f"{self.stage}/{self.address}"
 
 
-def entries(root: Path) -> list[Entry]:
-    """All artifacts of a store, stage by stage; what is no artifact's folder is left out.
+def list_entries(root: Path) -> list[Entry]:
+    """All artifacts of a store, sorted by stage and address; other folders are ignored.
 
     Raises:
-        UserError: there is no such folder.
+        UserError: `root` is not a folder.
     """
     if not root.is_dir():
-        raise UserError(f"{root} is no folder: give the store with --store.")
+        raise UserError(f"{root} is not a folder. Set --store to the store's folder.")
     found = []
     for folder in sorted(root.glob("*/*/")):
-        address, _, ending = folder.name.partition(".")
+        address, _, suffix = folder.name.partition(".")
         if not _ADDRESS.fullmatch(address) or folder.is_symlink():
             continue
-        if not ending:
+        if not suffix:
             state = "finished" if (folder / MANIFEST).exists() else "damaged"
-        elif ending.endswith("part"):
+        elif suffix.endswith("part"):
             state = "unfinished"
-        elif ending.startswith("damaged-"):
+        elif suffix.startswith("damaged-"):
             state = "set aside"
         else:
             continue
         files = [path.stat() for path in folder.rglob("*") if path.is_file()]
-        newest = max((one.st_mtime for one in files), default=folder.stat().st_mtime)
+        modified = max((file.st_mtime for file in files), default=folder.stat().st_mtime)
         found.append(
             Entry(
                 folder.parent.name,
                 address,
                 folder,
                 state,
-                sum(one.st_size for one in files),
-                datetime.fromtimestamp(newest, UTC),
+                sum(file.st_size for file in files),
+                datetime.fromtimestamp(modified, UTC),
             )
         )
     return found
 
 
-def problems(root: Path) -> list[tuple[Entry, str]]:
-    """The finished artifacts whose files are not what their manifest says, and how."""
-    finished = [entry for entry in entries(root) if entry.state in ("finished", "damaged")]
-    found = [(entry, problem_of(entry.folder, entry.address)) for entry in finished]
-    return [(entry, problem) for entry, problem in found if problem is not None]
+def find_damaged(root: Path) -> list[tuple[Entry, str]]:
+    """Artifacts that do not match their manifest, each with what is wrong."""
+    checked = [entry for entry in list_entries(root) if entry.state in ("finished", "damaged")]
+    problems = [(entry, problem_of(entry.folder, entry.address)) for entry in checked]
+    return [(entry, problem) for entry, problem in problems if problem is not None]
 
 
 def record_reference(run_folder: Path, name: str) -> None:
-    """Writes down that a run asks for an artifact, before it is made: prune leaves it alone."""
+    """Records that a run uses an artifact, before it is built, so that prune keeps it."""
     path = run_folder / REFERENCES
     try:
-        noted = [line for line in path.read_text("utf-8").splitlines() if _NAME.fullmatch(line)]
+        names = [line for line in path.read_text("utf-8").splitlines() if _NAME.fullmatch(line)]
     except (FileNotFoundError, UnicodeDecodeError):
-        noted = []
-    if name not in noted:
-        write_atomically(path, "".join(f"{line}\n" for line in (*noted, name)))
+        names = []
+    if name not in names:
+        write_atomically(path, "".join(f"{line}\n" for line in (*names, name)))
 
 
-def references(run_folders: Iterable[Path]) -> set[str]:
-    """Names of the artifacts that the runs in and below these folders refer to.
+def read_references(run_folders: Iterable[Path]) -> set[str]:
+    """Names of the artifacts used by the runs in and below these folders.
 
     Raises:
-        UserError: a folder is not there or has no run below it, or a run does not say what it
-            refers to.
+        UserError: a folder is missing or holds no run, or the references of a run are missing or
+            damaged.
     """
     names: set[str] = set()
-    for given in run_folders:
-        noted = list(given.rglob(REFERENCES))
-        results = {path.parent for name in (SUMMARY, FAILED) for path in given.rglob(name)}
-        silent = sorted(
+    for parent in run_folders:
+        paths = list(parent.rglob(REFERENCES))
+        runs = {path.parent for file in (SUMMARY, FAILED) for path in parent.rglob(file)}
+        without = sorted(
             folder
-            for folder in results - {path.parent for path in noted}
+            for folder in runs - {path.parent for path in paths}
             if (folder / SUMMARY).exists()
         )
-        if silent:
+        if without:
             raise UserError(
-                f"{silent[0]} does not say which artifacts it refers to (its {REFERENCES} is "
-                "missing): run its command again, which makes nothing twice, or prune without it."
+                f"{without[0]}: {REFERENCES}, the list of artifacts that this run uses, is "
+                "missing. Run its command again (existing artifacts are reused) or prune without "
+                "this folder."
             )
-        if not noted:
-            raise UserError(f"{given}: no run in it or below it.")
-        for path in noted:
-            names |= _read_references(path)
+        if not paths:
+            raise UserError(f"{parent}: there is no run in or below this folder.")
+        for path in paths:
+            names |= _read_names(path)
     return names
 
 
-def _read_references(path: Path) -> set[str]:
+def _read_names(path: Path) -> set[str]:
     lines = path.read_bytes().decode("utf-8", "replace").splitlines()
-    wrong = [line for line in lines if not _NAME.fullmatch(line)]
-    if wrong or not lines:
+    if not lines or not all(_NAME.fullmatch(line) for line in lines):
         raise UserError(
-            f"{path} is damaged: which artifacts this run refers to is not known. Run its command "
-            "again, which makes nothing twice, or prune without it."
+            f"{path}, the list of artifacts that this run uses, is damaged. Run its command again "
+            "(existing artifacts are reused) or prune without this folder."
         )
     return set(lines)
 
 
-def unreferenced(root: Path, run_folders: Sequence[Path]) -> list[Entry]:
-    """What no run below these folders refers to, and what was set aside as damaged.
+def find_unreferenced(root: Path, run_folders: Sequence[Path]) -> list[Entry]:
+    """Artifacts that no run below these folders uses, and those set aside as damaged.
 
     Raises:
-        UserError: see `references`.
+        UserError: see `read_references`.
     """
-    names = references(run_folders)
-    return [e for e in entries(root) if e.state == "set aside" or e.name not in names]
+    names = read_references(run_folders)
+    return [e for e in list_entries(root) if e.state == "set aside" or e.name not in names]
 
 
-def prune(going: Iterable[Entry], run_folders: Sequence[Path]) -> list[Entry]:
-    """Deletes what is still `unreferenced`, each under its lock; returns what is gone.
+def prune(candidates: Iterable[Entry], run_folders: Sequence[Path]) -> list[Entry]:
+    """Deletes the candidates that are still unreferenced, each under its lock.
 
-    An artifact that is being made stays, and so does one that a run has asked for since.
+    Keeps artifacts that are being built and those that a run has requested meanwhile.
+
+    Returns:
+        The deleted ones.
     """
-    gone = []
-    for entry in going:
-        with _locked(entry) as free:
-            if free and (entry.state == "set aside" or entry.name not in references(run_folders)):
-                # The manifest first, so that half of an artifact is never taken for whole. Its
-                # lock's file stays: another process may be waiting for it.
+    deleted = []
+    for entry in candidates:
+        with _locked(entry) as is_free:
+            if is_free and (
+                entry.state == "set aside" or entry.name not in read_references(run_folders)
+            ):
+                # The manifest first: a partly deleted artifact must not look complete. The lock
+                # file stays, since another process may be waiting for it.
                 (entry.folder / MANIFEST).unlink(missing_ok=True)
                 shutil.rmtree(entry.folder)
-                gone.append(entry)
-    return gone
+                deleted.append(entry)
+    return deleted
 
 
 @contextmanager
 def _locked(entry: Entry) -> Iterator[bool]:
-    """Holds the artifact's lock, if nobody else does."""
+    """Locks the artifact; yields whether it is safe to delete."""
     path = entry.folder.parent / f"{entry.address}.lock"
     if not path.exists():
         yield True
         return
     with locked(path, on_wait=None) as held:
-        # Without locks nobody knows whether what is unfinished is being made.
+        # Without locks, an unfinished artifact may be under construction.
         yield entry.state != "unfinished" if held is None else held

@@ -1,7 +1,4 @@
-"""Advisory locks on files: one owner at a time, dropped by the system when their owner dies.
-
-Knows `flock` and what file systems make of it; knows nothing of what the locks are for.
-"""
+"""Advisory file locks (`flock`), which the system releases when their owner dies."""
 
 import errno
 import fcntl
@@ -9,30 +6,31 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-# What a file system without locks answers (Lustre mounted without `flock`, NFS without its daemon).
-_NO_LOCKS = (errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOTSUP, errno.EINVAL)
+# Errors of file systems without locks (Lustre mounted without `flock`, NFS without its daemon).
+_NO_LOCK_ERRORS = (errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOTSUP, errno.EINVAL)
 
 
 @contextmanager
 def locked(path: Path, on_wait: Callable[[], None] | None) -> Iterator[bool | None]:
-    """Holds the lock on a file, which is made if it is not there.
+    """Holds the lock on a file, which is created if missing.
 
     Args:
-        path: the file.
-        on_wait: called before another process is waited for; None: nobody is waited for.
+        path: the lock file.
+        on_wait: called before waiting for another process; None: do not wait.
 
     Yields:
-        True: the lock is held. False: another process has it. None: there are no locks here.
+        True if the lock is held, False if another process has it, None if the file system has no
+        locks.
 
     Raises:
         OSError: the file cannot be opened.
     """
-    # For writing: over NFS a lock that excludes others needs that.
+    # NFS grants exclusive locks only on files opened for writing.
     with path.open("a") as file:
-        yield _take(file.fileno(), on_wait)
+        yield _acquire(file.fileno(), on_wait)
 
 
-def _take(file: int, on_wait: Callable[[], None] | None) -> bool | None:
+def _acquire(file: int, on_wait: Callable[[], None] | None) -> bool | None:
     try:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -42,7 +40,7 @@ def _take(file: int, on_wait: Callable[[], None] | None) -> bool | None:
             on_wait()
             fcntl.flock(file, fcntl.LOCK_EX)
     except OSError as error:
-        if error.errno in _NO_LOCKS:
+        if error.errno in _NO_LOCK_ERRORS:
             return None
         raise
     return True

@@ -1,8 +1,8 @@
-"""What a run leaves in its folder, by name. Knows names alone, and imports nothing."""
+"""Names of the files in a run's folder."""
 
 SUMMARY = "summary.json"  # all headline numbers; written last
-FAILED = "failed.json"  # in its place where a run ended in an error
-METRICS = "metrics.jsonl"  # what was logged, a line each
-TRAJECTORIES = "trajectories.json"  # some sampled answers, token by token, for a person
-ANSWERS = "answers"  # of answers/WHO/BENCHMARK.jsonl, every graded answer
+FAILED = "failed.json"  # instead of the summary, after an error
+METRICS = "metrics.jsonl"  # one logged record a line
+TRAJECTORIES = "trajectories.json"  # a few sampled answers, token by token, for people to read
+ANSWERS = "answers"  # folder of WHO/BENCHMARK.jsonl, all graded answers
 PAGE = "report.html"

@@ -1,7 +1,6 @@
-"""Tables in numbered Parquet shards, each written whole or not at all.
+"""Tables in numbered Parquet shards, each written atomically.
 
-Knows files and columns, not what they mean. A stage that finds a shard there does not make it
-again: that is how it goes on after a crash, losing at most the batch in flight.
+A stage resumes after a crash by skipping the shards that exist; it loses at most one batch.
 """
 
 from collections.abc import Iterator
@@ -15,49 +14,48 @@ from lr_exp.store import write_atomically
 
 
 def shard_path(folder: Path, number: int) -> Path:
-    """Where the shard of this number is or will be."""
+    """Path of a shard."""
     return folder / f"shard-{number:06d}.parquet"
 
 
 def shard_number(path: Path) -> int:
-    """The number of the shard at this path."""
+    """Number of the shard at a path."""
     return int(path.stem.rpartition("-")[2])
 
 
 def write_shard(folder: Path, number: int, rows: list[dict[str, Any]], schema: pa.Schema) -> None:
-    """Writes rows as one shard, by a temporary name."""
+    """Writes rows as one shard."""
     write_encoded(folder, number, encoded(rows, schema))
 
 
 def encoded(rows: list[dict[str, Any]], schema: pa.Schema) -> bytes:
-    """Rows as a shard's bytes, for another process to write."""
+    """Rows encoded as a shard's bytes, so that another process can write them."""
     buffer = pa.BufferOutputStream()
     pq.write_table(pa.Table.from_pylist(rows, schema=schema), buffer)
     return buffer.getvalue().to_pybytes()
 
 
 def write_encoded(folder: Path, number: int, content: bytes) -> None:
-    """Writes what `encoded` returned as one shard."""
-    # A shard's name promises that its rows are on the disk.
+    """Writes bytes returned by `encoded` as one shard."""
     write_atomically(shard_path(folder, number), content)
 
 
 def read_shard(path: Path) -> list[dict[str, Any]]:
-    """The rows of one shard."""
+    """Rows of one shard."""
     return pq.ParquetFile(path).read().to_pylist()
 
 
 def count_rows(path: Path) -> int:
-    """How many rows a shard has, without reading them."""
+    """Number of rows of a shard, from its metadata."""
     return pq.ParquetFile(path).metadata.num_rows
 
 
 def shard_paths(folder: Path) -> list[Path]:
-    """All shards of a folder, in the order of their numbers."""
+    """All shards of a folder, in numeric order."""
     return sorted(folder.glob("shard-*.parquet"), key=shard_number)
 
 
 def read_shards(folder: Path) -> Iterator[dict[str, Any]]:
-    """The rows of all shards, one shard in memory at a time."""
+    """Rows of all shards; one shard is in memory at a time."""
     for path in shard_paths(folder):
         yield from read_shard(path)

@@ -1,0 +1,58 @@
+"""Rank and world size of this process, from torchrun's environment variables."""
+
+import os
+import socket
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class _Environment:
+    rank: int
+    world_size: int
+    local_rank: int
+    local_world_size: int
+
+
+def _read_environment() -> _Environment:
+    names = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE")
+    values = [os.environ.get(name, "") for name in names]
+    if not all(value.isdigit() for value in values):
+        return _Environment(0, 1, 0, 1)  # not started by torchrun
+    return _Environment(*(int(value) for value in values))
+
+
+_environment = _read_environment()  # at import: joining the process group deletes the variables
+
+
+def rank() -> int:
+    """Number of this process, from 0; 0 in a run of one process."""
+    return _environment.rank
+
+
+def world_size() -> int:
+    """Number of processes of the run."""
+    return _environment.world_size
+
+
+def local_rank() -> int:
+    """Number of this process on its host, from 0."""
+    return _environment.local_rank
+
+
+def local_world_size() -> int:
+    """Number of processes of the run on this host."""
+    return _environment.local_world_size
+
+
+def is_distributed() -> bool:
+    return _environment.world_size > 1
+
+
+def rank_label() -> str:
+    """The process in messages: `rank 1 on HOST`."""
+    return f"rank {rank()} on {socket.gethostname()}"
+
+
+def is_rank0() -> bool:
+    """Whether this rank writes files, logs and shows progress."""
+    return _environment.rank == 0
