@@ -189,7 +189,7 @@ SETTINGS = [
         "examples that a benchmark lacks",
         "+evaluator.shots.micro_add=2",
         "evaluator.shots.micro_add=2",
-        "set it to 0",
+        "Set it to 0",
     ),
 ]
 
