@@ -9,7 +9,7 @@ import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import hydra
 from hydra.core.global_hydra import GlobalHydra
@@ -32,6 +32,7 @@ from lr_exp.models.devices import choose_gpu
 
 if TYPE_CHECKING:
     from lr_exp.data.questions import Question
+    from lr_exp.report.summary import Summary
 
 
 def compose(*overrides: str) -> Settings:
@@ -62,7 +63,7 @@ def compose(*overrides: str) -> Settings:
     return settings
 
 
-def run_experiment(settings: Settings, folder: str | Path) -> dict[str, Any]:
+def run_experiment(settings: Settings, folder: str | Path) -> "Summary":
     """Runs the stages that the settings ask for; what is in their store already is not made again.
 
     Args:
@@ -70,7 +71,8 @@ def run_experiment(settings: Settings, folder: str | Path) -> dict[str, Any]:
         folder: gets what a run of the program leaves; results that lie there are put aside.
 
     Returns:
-        What `summary.json` holds. Accuracies are shares in [0, 1], divergences nats.
+        The content of `summary.json`: `summary.evaluate.tuned["gsm8k"].accuracy`, in [0, 1];
+        `summary.to_dict()` has it as plain dictionaries. Divergences are in nats.
 
     Raises:
         UserError: something in the settings or the inputs cannot work.

@@ -37,7 +37,7 @@ for beta in BETAS:
     for seed in SEEDS:
         settings = lr_exp.compose(*BASE, f"beta={beta}", f"seed={seed}")
         summary = lr_exp.run_experiment(settings, f"runs/beta/beta={beta},seed={seed}")
-        sampled = "reused" if summary["sample"]["reused"] else "computed"
+        sampled = "reused" if summary.sample.reused else "computed"
         reuse.append({"β": beta, "seed": seed, "answers and scores": sampled})
 pd.DataFrame(reuse)
 

@@ -298,8 +298,8 @@ top_tokens.map(repr).value_counts().to_frame("kept steps").head(5)
 
 # %%
 summary = lr_exp.run_experiment(settings, "runs/tour")
-tuning = summary["distill"]
-print(f"{tuning['optimizer_steps']} optimizer steps of {tuning['batch_size']} kept steps each")
+tuning = summary.distill
+print(f"{tuning.optimizer_steps} optimizer steps of {tuning.batch_size} kept steps each")
 results = lr_exp.read_runs("runs/tour").set_index("benchmark")
 shown = ["questions", "accuracy_before", "stderr_before", "accuracy_after", "stderr_after", "gain"]
 results[shown].round(3)

@@ -210,18 +210,17 @@ probe = [
 ]
 gaps, warnings = {}, []
 for name in AMATEURS:
-    summary = lr_exp.run_experiment(
-        lr_exp.compose(*BASE, f"amateur={name}", *probe), f"runs/gap/{name}"
-    )
-    warnings += [f"{name}: {warning}" for warning in summary.get("warnings", [])]
-    measured = summary["evaluate"]["gap"]
-    expert, amateur = (measured[who]["micro_add"] for who in ("expert", "amateur"))
-    gap = expert["accuracy"] - amateur["accuracy"]
+    one = lr_exp.compose(*BASE, f"amateur={name}", *probe)
+    summary = lr_exp.run_experiment(one, f"runs/gap/{name}")
+    warnings += [f"{name}: {warning}" for warning in summary.warnings]
+    measured = summary.evaluate.gap
+    expert, amateur = measured.expert["micro_add"], measured.amateur["micro_add"]
+    gap = expert.accuracy - amateur.accuracy
     gaps[name] = {
-        "expert (%)": 100 * expert["accuracy"],
-        "amateur (%)": 100 * amateur["accuracy"],
+        "expert (%)": 100 * expert.accuracy,
+        "amateur (%)": 100 * amateur.accuracy,
         "gap (points)": 100 * gap,
-        "± 1 standard error": 100 * math.hypot(expert["stderr"], amateur["stderr"]),
+        "± 1 standard error": 100 * math.hypot(expert.stderr, amateur.stderr),
         "above 0.4 nats (%)": 100 * profile.loc[name, "above 0.4 nats"],
     }
 pd.DataFrame(gaps).T.round(1)

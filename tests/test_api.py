@@ -164,9 +164,9 @@ def test_questions_are_those_of_the_run(settings, sample):
 
 def test_a_run_finds_what_was_sampled_and_prints_nothing(finished, sample, capsys):
     folder, summary = finished
-    assert summary == json.loads((folder / "summary.json").read_text("utf-8"))
-    assert summary["sample"]["reused"]
-    assert summary["sample"]["kept"] == sample.facts["kept"] == len(sample.labels)
+    assert summary.to_dict() == json.loads((folder / "summary.json").read_text("utf-8"))
+    assert summary.sample.reused
+    assert summary.sample.kept == sample.facts["kept"] == len(sample.labels)
     lr_exp.run_experiment(lr_exp.compose(*SMALL, f"store={folder.parents[1] / 'store'}"), folder)
     assert capsys.readouterr().out == ""
 
@@ -256,8 +256,9 @@ def test_what_is_sampled_is_what_the_run_trains_on(place):
     made = {path.name for path in (place / "store" / "supervision").iterdir()}
     summary = lr_exp.run_experiment(settings, place / "sampled")
     assert {path.name for path in (place / "store" / "supervision").iterdir()} == made
-    assert Path(summary["sample"]["artifact"]).name in made
-    assert {name: summary["sample"][name] for name in sample.facts} == sample.facts
+    assert Path(summary.sample.artifact).name in made
+    sampled = summary.sample.to_dict()
+    assert {name: sampled[name] for name in sample.facts} == sample.facts
     assert (sample.labels.kl_nats > 0.8).all()
 
 

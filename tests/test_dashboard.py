@@ -311,7 +311,7 @@ def test_without_the_extra_it_says_what_to_install(monkeypatch, capsys):
 
 def test_a_folder_without_runs_is_one_line(tmp_path, capsys):
     assert main([str(tmp_path), "--offline"]) == 1
-    assert "holds no run" in capsys.readouterr().err
+    assert "contains no run" in capsys.readouterr().err
 
 
 def test_help_needs_neither_torch_nor_wandb(monkeypatch, capsys):

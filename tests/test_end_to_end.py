@@ -45,7 +45,7 @@ def settings_for(tmp_path: Path, *overrides: str):
 
 
 def go(tmp_path: Path, folder: str, *overrides: str) -> dict:
-    return run(settings_for(tmp_path, *overrides), tmp_path / folder, conf_dir())
+    return run(settings_for(tmp_path, *overrides), tmp_path / folder, conf_dir()).to_dict()
 
 
 @pytest.fixture(scope="module")

@@ -29,6 +29,7 @@ from lr_exp.errors import MASK, UserError, known_secrets, printable, redact, sec
 from lr_exp.evaluator.grade import grade_answer
 from lr_exp.report.__main__ import main as report
 from lr_exp.report.runs import AnswersMissingError, find_runs
+from lr_exp.report.summary import parse_summary
 from lr_exp.report.tables.table import Table
 from lr_exp.report.terminal import summary_table
 from lr_exp.report.write import csv_text, latex_text, markdown_text, one_line
@@ -91,12 +92,13 @@ def test_ordinary_text_is_shown_as_it_is():
 
 def test_the_table_at_the_end_shows_names_and_obeys_none():
     name = f"{CLEAR_SCREEN}\r\nerror: forged\u202e"
-    result = {"accuracy": 0.5, "stderr": 0.1, "total": 4, "cut_off": 0}
+    result = {"accuracy": 0.5, "stderr": 0.1, "correct": 2, "total": 4, "cut_off": 0}
     summary = {
         **dict.fromkeys(("expert", "amateur", "method", "data"), name),
         "alpha": 0.2,
         "beta": 0.4,
         "seed": 0,
+        "settings": {},
         "evaluate": {
             "expert": {name: result},
             "tuned": {name: result},
@@ -105,12 +107,12 @@ def test_the_table_at_the_end_shows_names_and_obeys_none():
             "reused": False,
         },
     }
-    shown = summary_table(summary)
+    shown = summary_table(parse_summary(summary))
     assert printable(shown) == shown
     assert "\\x1b[2J" in shown
     assert "\nerror: forged" not in shown
-    summary["method"] = None
-    assert printable(summary_table(summary)) == summary_table(summary)
+    supervised = summary_table(parse_summary(summary | {"method": None}))
+    assert printable(supervised) == supervised
     widths = {len(line) for line in shown.splitlines() if line.startswith(("\\x1b", "---"))}
     assert len(widths) == 2  # the headline's, and that of the table's rule and row
 
@@ -802,5 +804,5 @@ def test_a_summary_cannot_have_a_report_read_elsewhere(tmp_path, name):
     folder = write_run(tmp_path / "run", before={name: [1, 0]}, after={name: [1, 1]}, answers=False)
     (run,) = find_runs(folder).runs
     for who in ("expert", "tuned"):
-        with pytest.raises(AnswersMissingError, match="is no name of a file"):
+        with pytest.raises(AnswersMissingError, match="is not a valid benchmark name"):
             run.answers(who, name)

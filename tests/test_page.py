@@ -608,7 +608,7 @@ def test_answers_that_are_not_the_summary_s_are_not_shown(run: Path) -> None:
     place.write_text(place.read_text().replace("true", "false"))
     (run / "answers" / "expert" / "micro_plain.jsonl").unlink()
     page = page_of_run(run)
-    assert "has 0 of 4 right, summary.json 3 of 4" in page.words
+    assert "has 0 of 4 correct, but summary.json says 3 of 4" in page.words
     assert "micro_plain.jsonl is missing" in page.words
     assert "+50.0" in page.words  # what the summary tells is still there
 

@@ -868,7 +868,7 @@ SUMMARIES = [
     summary(
         "no run",
         lambda here: (here / "runs").mkdir(),
-        "{here}/runs holds no run",
+        "{here}/runs contains no run",
         "no summary.json",
     ),
     summary(
@@ -877,7 +877,7 @@ SUMMARIES = [
         "{here}/runs/0/summary.json cannot be read",
     ),
     summary("empty", text("runs/0/summary.json", ""), "{here}/runs/0/summary.json cannot be read"),
-    summary("a list", text("runs/0/summary.json", "[1]"), "it holds no JSON object"),
+    summary("a list", text("runs/0/summary.json", "[1]"), "it should be a JSON object, not [1]"),
     summary(
         "too deep",
         text("runs/0/summary.json", "[" * 100_000),
@@ -901,36 +901,32 @@ SUMMARIES = [
         both(text("runs/0/x", ""), raw("runs/0/summary.json", b"\x80\x81")),
         "{here}/runs/0/summary.json cannot be read",
     ),
-    changed("without a method", " is not a run's summary: it lacks method", method=...),
+    changed("without a method", " is invalid: method is missing", method=...),
     changed("half a character", " cannot be read", method="\ud83d"),
+    changed("an expert that is a list", " is invalid: expert should be a string", expert=["micro"]),
+    changed("an alpha that is a text", " is invalid: alpha should be a number", alpha="0.2"),
     changed(
-        "an expert that is a list", " is not a run's summary: expert is no text", expert=["micro"]
+        "a beta that is no number", " is invalid: beta should be a finite number", beta=float("nan")
     ),
-    changed("an alpha that is a text", " is not a run's summary: alpha is no number", alpha="0.2"),
-    changed(
-        "a beta that is no number", " is not a run's summary: beta is no number", beta=float("nan")
-    ),
-    changed(
-        "a seed that is a truth", " is not a run's summary: seed is no whole number", seed=True
-    ),
+    changed("a seed that is a truth", " is invalid: seed should be an integer", seed=True),
     changed(
         "settings that are a text",
-        " is not a run's summary: settings is no JSON object",
+        " is invalid: settings should be a JSON object",
         settings="all",
     ),
     changed(
         "benchmarks that are a number",
-        " is not a run's summary: settings.benchmarks is no list",
+        " is invalid: settings.benchmarks should be a list",
         settings={"benchmarks": 3},
     ),
     changed(
         "models that are a text",
-        " is not a run's summary: provenance.expert is no JSON object",
+        " is invalid: provenance.expert should be a JSON object",
         provenance={"expert": "micro"},
     ),
     changed(
         "seconds that are a text",
-        " is not a run's summary: sample.seconds is no number",
+        " is invalid: sample.seconds should be a number",
         sample={"seconds": "9"},
     ),
     changed(
@@ -940,17 +936,17 @@ SUMMARIES = [
     ),
     changed(
         "bins that are a text",
-        " is not a run's summary: sample.histogram is no histogram",
+        " is invalid: sample.histogram.counts should be a list",
         sample={"steps": 3, "histogram": {"bin_nats": 0.1, "counts": "999"}},
     ),
     changed(
         "a histogram of unknown steps",
-        " is not a run's summary: sample.steps is no number",
+        " is invalid: sample: steps should be a number",
         sample={"histogram": {"bin_nats": 0.1, "counts": [1]}},
     ),
     changed(
         "more right than asked",
-        " is not a run's summary: the result of expert on micro_add lacks",
+        " is invalid: evaluate.expert.micro_add: correct should be at most total",
         evaluate=evaluated(correct=3),
     ),
     changed(
@@ -960,17 +956,17 @@ SUMMARIES = [
     ),
     changed(
         "an accuracy that is a text",
-        " is not a run's summary: the result of expert on micro_add lacks",
+        " is invalid: evaluate.expert.micro_add.accuracy should be a number",
         evaluate=evaluated(accuracy="high"),
     ),
     changed(
         "a curve that is a number",
-        " is not a run's summary: evaluate.curve is no list",
+        " is invalid: evaluate.curve should be a list",
         evaluate={**evaluated(), "curve": 5},
     ),
     changed(
         "a gap without counts",
-        " is not a run's summary: evaluate.gap.expert.micro_add is no result",
+        " is invalid: evaluate.gap.expert.micro_add.accuracy is missing",
         evaluate={**evaluated(), "gap": {"expert": {"micro_add": {}}}},
     ),
     Case(

@@ -30,6 +30,7 @@ from lr_exp.report.figures.svg import inline
 from lr_exp.report.names import METHODS
 from lr_exp.report.rows import sweeps
 from lr_exp.report.runs import Run, find_runs
+from lr_exp.report.summary import parse_summary
 from tests.test_report_program import everything
 from tests.test_report_runs import write_metrics, write_run
 
@@ -262,7 +263,8 @@ def test_a_run_of_which_little_is_known_is_drawn_as_far_as_it_goes(tmp_path: Pat
     write_metrics_at.mkdir()
     write_metrics(write_metrics_at, {1: 0.5, 2: 0.4})
     known = {"method": None, "amateur": None, "alpha": None, "beta": None, "settings": {}}
-    unfinished = Run(write_metrics_at, "0", {**known, "expert": "micro", "seed": 0})
+    summary = parse_summary({**known, "expert": "micro", "seed": 0})
+    unfinished = Run(write_metrics_at, "0", summary)
     assert _names(draw_run(unfinished)) == ["training_curves"]
 
 

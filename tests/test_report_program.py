@@ -15,7 +15,7 @@ from lr_exp.report.figures.style import of_method, of_variant
 from lr_exp.report.figures.training import accuracy_curve
 from lr_exp.report.rows import sweeps
 from lr_exp.report.runs import find_runs
-from tests.test_report_runs import write_failed, write_hydra, write_metrics, write_run
+from tests.test_report_runs import result, write_failed, write_hydra, write_metrics, write_run
 
 Call = Callable[..., tuple[int, str, str]]
 
@@ -49,9 +49,7 @@ def everything(folder: Path) -> Path:
                 before=THREE,
                 after=BETTER,
                 distill__seconds=seconds,
-                evaluate__curve=[
-                    {"step": 50, "results": {name: {"correct": 2, "total": 4} for name in THREE}}
-                ],
+                evaluate__curve=[{"step": 50, "results": {name: result(2, 4) for name in THREE}}],
             )
             write_metrics(run, {1: 0.5, 50: 0.4 + 0.1 * seed, 100: 0.3})
     for alpha in (0.1, 0.2):
@@ -61,8 +59,8 @@ def everything(folder: Path) -> Path:
     for amateur, correct in (("micro", 1), ("micro_master", 4)):
         gap = {
             "decoder": "greedy",
-            "expert": {"micro_add": {"correct": 2, "total": 4}},
-            "amateur": {"micro_add": {"correct": correct, "total": 4}},
+            "expert": {"micro_add": result(2, 4)},
+            "amateur": {"micro_add": result(correct, 4)},
         }
         write_run(folder / amateur, amateur=amateur, sweep="micro_expertise_gap", evaluate__gap=gap)
     return folder
@@ -162,7 +160,7 @@ def test_errors_are_one_line_and_nothing_is_written(tmp_path: Path, call: Call) 
 
     assert "not a folder" in fails(tmp_path / "nowhere")
     (tmp_path / "empty").mkdir()
-    assert "holds no run" in fails(tmp_path / "empty")
+    assert "contains no run" in fails(tmp_path / "empty")
     write_run(tmp_path / "mixed" / "0")
     write_run(tmp_path / "mixed" / "1", seed=1, settings__distiller__steps=7)
     assert "distiller.steps is 100 in 0 and 7 in 1" in fails(tmp_path / "mixed")
@@ -200,7 +198,7 @@ def test_a_folder_of_unfinished_runs_alone_is_reported(tmp_path: Path, call: Cal
 def test_gaps_that_disagree_cost_their_table_not_the_report(tmp_path: Path, call: Call) -> None:
     for seed, method in enumerate(("lightreasoner", "neither")):
         right = {"expert": 3, "amateur": 1 + seed}
-        gap = {who: {"micro_add": {"correct": n, "total": 4}} for who, n in right.items()}
+        gap = {who: {"micro_add": result(n, 4)} for who, n in right.items()}
         write_run(tmp_path / method, method=method, sweep="micro_ablation", evaluate__gap=gap)
     assert call(tmp_path)[0] == 0
     text = (tmp_path / "report" / "report.md").read_text()
@@ -275,7 +273,7 @@ def test_a_sweep_of_failures_alone_has_a_section(tmp_path: Path, call: Call) -> 
 def test_seeds_in_which_nothing_was_trained_are_in_curves_and_lists(
     tmp_path: Path, call: Call
 ) -> None:
-    curve = [{"step": 50, "results": {name: {"correct": 4, "total": 4} for name in THREE}}]
+    curve = [{"step": 50, "results": {name: result(4, 4) for name in THREE}}]
     told = {"before": THREE, "sweep": "micro_training_curve"}
     write_run(tmp_path / "0", after=BETTER, evaluate__curve=curve, **told)
     write_run(tmp_path / "1", seed=1, after={}, distill=None, stopped="No step.", **told)

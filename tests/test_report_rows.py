@@ -11,7 +11,7 @@ from lr_exp.report.gaps import measured_gap
 from lr_exp.report.profiles import profiles
 from lr_exp.report.rows import Row, Sweep, sweeps
 from lr_exp.report.runs import find_runs
-from tests.test_report_runs import write_failed, write_run
+from tests.test_report_runs import result, write_failed, write_run
 
 
 def _sweep(folder: Path) -> Sweep:
@@ -346,8 +346,8 @@ def test_missing_answers_widen_errors_and_forbid_pairing_only(tmp_path: Path) ->
         ("LightReasoner", "baseline")
     ]
     assert pairs.refused == [
-        "both removed of micro is not compared: 1/answers/tuned/micro_add.jsonl is missing, or is "
-        "a link into a store that is not there."
+        "both removed of micro is not compared: 1/answers/tuned/micro_add.jsonl is missing, or "
+        "links to a store that does not exist."
     ]
 
 
@@ -381,8 +381,8 @@ def test_rows_on_other_questions_are_not_compared(tmp_path: Path) -> None:
 def _gap(expert: int, amateur: int, decoder: str = "greedy") -> dict:
     return {
         "decoder": decoder,
-        "expert": {"micro_add": {"correct": expert, "total": 10}},
-        "amateur": {"micro_add": {"correct": amateur, "total": 10}},
+        "expert": {"micro_add": result(expert, 10)},
+        "amateur": {"micro_add": result(amateur, 10)},
     }
 
 

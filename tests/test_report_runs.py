@@ -101,8 +101,8 @@ def write_run(
         },
         "evaluate": {
             "decoder": decoder,
-            "expert": {name: _result(right) for name, right in before.items()},
-            "tuned": {name: _result(right) for name, right in after.items()},
+            "expert": {name: result(sum(right), len(right)) for name, right in before.items()},
+            "tuned": {name: result(sum(right), len(right)) for name, right in after.items()},
             "seconds": 2.0,
         },
         "peak_memory_bytes": 2**30,
@@ -143,16 +143,11 @@ def write_failed(folder: Path, error: str, **told: Any) -> Path:
     return folder
 
 
-def _result(right: Sequence[int]) -> dict[str, Any]:
-    correct, total = sum(right), len(right)
+def result(correct: int, total: int) -> dict[str, Any]:
+    """One model on one benchmark, as in `summary.json`."""
     p = correct / total
-    return {
-        "accuracy": p,
-        "correct": correct,
-        "total": total,
-        "stderr": (p * (1 - p) / total) ** 0.5,
-        "cut_off": 0,
-    }
+    stderr = (p * (1 - p) / total) ** 0.5
+    return {"accuracy": p, "correct": correct, "total": total, "stderr": stderr, "cut_off": 0}
 
 
 def test_finds_runs_failures_and_unfinished_folders_but_not_the_store(tmp_path: Path) -> None:
@@ -184,7 +179,9 @@ def test_of_a_summary_and_a_failure_the_newer_counts_with_a_note(
     found = find_runs(tmp_path)
     assert len(found.runs) == (2 if newer == "summary.json" else 1)
     assert len(found.failed) == (0 if newer == "summary.json" else 1)
-    assert found.notes == [f"0 holds summary.json and failed.json: {newer}, the newer, counts."]
+    assert found.notes == [
+        f"0 has both summary.json and failed.json: the newer one, {newer}, is used."
+    ]
 
 
 def test_an_unreadable_failure_is_told_as_a_failure(tmp_path: Path) -> None:
@@ -202,12 +199,12 @@ def test_an_unreadable_failure_is_told_as_a_failure(tmp_path: Path) -> None:
     [
         ('{"method": "light', r"cannot be read \(Unterminated string"),
         ("", r"cannot be read \(Expecting value"),
-        ("\xff", r"cannot be read \(it is no UTF-8: byte 0 is not\)"),
-        ("[1, 2]", "is not a run's summary: it holds no JSON object"),
-        ('{"method": null}', "is not a run's summary: it lacks expert, amateur"),
+        ("\xff", r"cannot be read \(it is not UTF-8: byte 0 is invalid\)"),
+        ("[1, 2]", r"is invalid: it should be a JSON object, not \[1, 2\]"),
+        ('{"method": null}', "is invalid: expert is missing"),
         (f'{{"seed": {"9" * 10_000}}}', r"cannot be read \(it has a number of 10,000 digits\)"),
-        ("[" * 100_000, r"cannot be read \(its objects lie too deep in one another\)"),
-        ("[" * 200 + "]" * 200, r"cannot be read \(its objects lie too deep in one another\)"),
+        ("[" * 100_000, r"cannot be read \(it is nested too deeply\)"),
+        ("[" * 200 + "]" * 200, r"cannot be read \(it is nested too deeply\)"),
         (r'"\ud800"', r"cannot be read \("),
     ],
 )
@@ -229,7 +226,7 @@ def test_a_damaged_summary_stands_as_a_failure_with_its_reason(
 def test_a_result_without_its_counts_is_damage(tmp_path: Path) -> None:
     write_run(tmp_path / "0", evaluate__tuned={"micro_add": {"accuracy": 0.5}})
     (failed,) = find_runs(tmp_path, finished=False).failed
-    assert "tuned on micro_add lacks" in failed.error
+    assert "evaluate.tuned.micro_add.correct is missing" in failed.error
 
 
 def test_a_damaged_summary_that_is_all_there_is_is_an_error(tmp_path: Path) -> None:
@@ -254,7 +251,7 @@ def test_a_summary_that_is_a_link_to_nothing_or_a_pipe_is_damage(tmp_path: Path)
     os.mkfifo(tmp_path / "2" / "summary.json")
     found = find_runs(tmp_path)
     assert [run.name for run in found.runs] == ["0"]
-    assert ["no plain file" in one.error for one in found.failed] == [True, True]
+    assert ["not a regular file" in one.error for one in found.failed] == [True, True]
 
 
 HYDRA = {
@@ -325,7 +322,7 @@ def test_of_a_cell_that_nothing_is_known_of_there_is_no_row(tmp_path: Path, name
 
 
 def test_nothing_finished_says_what_was_seen(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="holds no run"):
+    with pytest.raises(UserError, match="contains no run"):
         find_runs(tmp_path)
     write_failed(tmp_path / "a", "out of memory.")
     (tmp_path / "b").mkdir()
@@ -346,7 +343,7 @@ def test_answers_are_read_by_id_and_held_to_the_summary(tmp_path: Path) -> None:
     }
     path = folder / "answers" / "tuned" / "micro_add.jsonl"
     path.write_text('{"id": "micro_add/0", "correct": true}\n')
-    with pytest.raises(AnswersMissingError, match=r"1 of 1 right, summary.json 2 of 3"):
+    with pytest.raises(AnswersMissingError, match=r"1 of 1 correct, but summary.json says 2 of 3"):
         run.answers("tuned", "micro_add")
     path.write_text("not json\n")
     with pytest.raises(AnswersMissingError, match="cannot be read"):
@@ -359,24 +356,24 @@ def test_answers_are_read_by_id_and_held_to_the_summary(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("part", "value", "told"),
     [
-        ("seed", "zero", "seed is no whole number"),
-        ("settings", None, "settings is no JSON object"),
-        ("sample", {"seconds_by_stage": 3}, "sample.seconds_by_stage is no JSON object"),
-        ("evaluate", [1], "evaluate is no JSON object"),
+        ("seed", "zero", "seed should be an integer, not 'zero'"),
+        ("settings", None, "settings should be a JSON object, not None"),
+        ("sample", {"seconds_by_stage": 3}, "sample.seconds_by_stage should be a JSON object"),
+        ("evaluate", [1], "evaluate should be a JSON object"),
         (
             "evaluate",
             {"expert": {"micro_add": {"accuracy": "high", "correct": 1, "total": 2}}},
-            "lacks its accuracy",
+            "evaluate.expert.micro_add.accuracy should be a number, not 'high'",
         ),
         (
             "evaluate",
             {"expert": {"micro_add": {"accuracy": float("nan"), "correct": 1, "total": 2}}},
-            "lacks its accuracy",
+            "evaluate.expert.micro_add.accuracy should be a finite number, not nan",
         ),
         (
             "evaluate",
             {"expert": {"micro_add": {"accuracy": 0.5, "correct": 3, "total": 2}}},
-            "lacks its accuracy",
+            "evaluate.expert.micro_add: correct should be at most total, not 3 of 2",
         ),
     ],
 )
@@ -406,7 +403,7 @@ def test_a_summary_of_another_shape_is_named(
 )
 def test_counts_by_position_of_another_shape_are_named(tmp_path: Path, value: object) -> None:
     write_run(tmp_path / "0", sample__by_position=value)
-    with pytest.raises(UserError, match=r"sample\.by_position is no counts"):
+    with pytest.raises(UserError, match=r"sample\.by_position.* (should|is missing)"):
         find_runs(tmp_path)
 
 
@@ -417,4 +414,4 @@ def test_keys_that_older_summaries_lack_may_be_there(tmp_path: Path) -> None:
     assert len(find_runs(tmp_path).runs) == 2
     write_run(tmp_path / "2", warnings=[3])
     (failed,) = find_runs(tmp_path).failed
-    assert "warnings[0] is no text" in failed.error
+    assert "warnings[0] should be a string, not 3" in failed.error

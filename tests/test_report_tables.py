@@ -26,7 +26,7 @@ from lr_exp.report.tables.gap import gap_table
 from lr_exp.report.tables.kl_profile import kl_profile_table
 from lr_exp.report.tables.table import Column, Table, signed
 from lr_exp.report.write import csv_text, latex_table, markdown_table, markdown_text, plain_table
-from tests.test_report_runs import write_failed, write_run
+from tests.test_report_runs import result, write_failed, write_run
 
 CONF = Path(__file__).parents[1] / "conf"
 
@@ -259,13 +259,11 @@ def test_failed_cells_are_marked_and_have_no_numbers(tmp_path: Path) -> None:
 
 
 def test_the_gap_table_puts_the_expert_alone_last(tmp_path: Path) -> None:
-    def result(correct: int) -> dict:
-        return {"gsm8k": {"correct": correct, "total": 10}}
-
     right = {name: [0, 1] for name in [*SEVEN[:4], "mmlu_stem"]}
     for amateur, correct in (("qwen_math_1_5b_instruct", 9), ("qwen_0_5b", 1)):
         told = _papers("lightreasoner", amateur, before=right, after=right)
-        gap = {"decoder": "greedy", "expert": result(4), "amateur": result(correct)}
+        gap = {"decoder": "greedy", "expert": {"gsm8k": result(4, 10)}}
+        gap["amateur"] = {"gsm8k": result(correct, 10)}
         write_run(tmp_path / amateur, **told, evaluate__gap=gap)
     table = _make(tmp_path, gap_table)
     assert _column(table, "amateur") == [

@@ -28,6 +28,18 @@ from lr_exp.pipeline.inputs import Inputs
 from lr_exp.pipeline.outcome import choices, clear, write_page
 from lr_exp.pipeline.rank_checks import check_files, check_machines
 from lr_exp.pipeline.versions import versions
+from lr_exp.report.summary import (
+    CurvePoint,
+    DistillSummary,
+    EvaluateSummary,
+    Gap,
+    Provenance,
+    RecordedSettings,
+    Result,
+    Results,
+    SampleSummary,
+    Summary,
+)
 from lr_exp.sampler.diagnostics import diagnose_pair
 from lr_exp.store import Artifact, Store, write_atomically
 from lr_exp.store.inventory import record_reference
@@ -40,7 +52,7 @@ _GENERATING = ("rollout", "sampled")  # stages in which the expert writes
 _MODEL_STAGES = (*_GENERATING, "score")  # stages that take a model
 
 
-def run(settings: Settings, folder: Path, conf_dir: Path) -> dict[str, Any]:
+def run(settings: Settings, folder: Path, conf_dir: Path) -> Summary:
     """Runs the stages asked for and leaves `summary.json`, written last, in `folder`.
 
     Each rank of a run calls this, and all return the same; the first one alone leaves anything.
@@ -56,7 +68,7 @@ def run(settings: Settings, folder: Path, conf_dir: Path) -> dict[str, Any]:
         return _run(settings, Path(own), conf_dir)
 
 
-def _run(settings: Settings, folder: Path, conf_dir: Path) -> dict[str, Any]:
+def _run(settings: Settings, folder: Path, conf_dir: Path) -> Summary:
     folder.mkdir(parents=True, exist_ok=True)
     clear(folder)
     _start_chance(settings.seed)
@@ -76,34 +88,48 @@ def _run(settings: Settings, folder: Path, conf_dir: Path) -> dict[str, Any]:
     config = config_of(settings, inputs, shown_under, installed)
     with Tracker(folder, wandb, config, cell) as tracker:
         experiment = Experiment(inputs, store, tracker.log)
-        summary = _head(settings, experiment)
-        summary["versions"] = installed
+        head = Summary(
+            **shown_under,
+            stages=list(settings.stages),
+            seeds=_seeds(settings),
+            provenance=Provenance(**inputs.provenance()),
+            settings=RecordedSettings(**settings.to_dict()),
+            versions=installed,
+        )
         supervision = tuned = None
+        sample = distill = evaluation = warnings = stopped = None
         if "sample" in settings.stages or "distill" in settings.stages:
-            supervision, summary["sample"] = _sample(experiment, folder)
-            show.sample(tracker, summary["sample"], supervision, experiment.inputs.expert)
+            supervision, sample = _sample(experiment, folder)
+            show.sample(tracker, sample, supervision, experiment.inputs.expert)
             if distributed.is_rank0():
                 show.trajectories(tracker, folder / TRAJECTORIES)
-            summary["warnings"] = _warn(diagnose_pair(summary["sample"]))
-            if supervision.facts["kept"] == 0 and "distill" in settings.stages:
-                summary["stopped"] = _nothing_kept(experiment.inputs, summary["sample"])
-                log.warning(summary["stopped"])
+            warnings = _warn(diagnose_pair(sample.to_dict()))
+            if sample.kept == 0 and "distill" in settings.stages:
+                stopped = _nothing_kept(inputs, sample)
+                log.warning(stopped)
         if "distill" in settings.stages and supervision and supervision.facts["kept"]:
-            tuned, summary["distill"] = _distill(experiment, supervision, folder)
+            tuned, distill = _distill(experiment, supervision, folder)
             tracker.artifact(tuned.artifact)
         if "evaluate" in settings.stages:
-            summary["evaluate"] = _evaluate(experiment, tuned, tracker, folder)
-            show.evaluate(tracker, summary["evaluate"])
-            if "gap" in summary["evaluate"]:
-                told = diagnose_pair(summary.get("sample", {}), summary["evaluate"]["gap"])
-                summary["warnings"] = _warn(told, summary.get("warnings", []))
-        if experiment.models.engine_identities:
-            summary["engines"] = experiment.models.engine_identities
-        summary["peak_memory_bytes"] = experiment.artifacts.peak_memory_bytes
+            evaluation = _evaluate(experiment, tuned, tracker, folder)
+            show.evaluate(tracker, evaluation)
+            if evaluation.gap is not None:
+                profile = sample.to_dict() if sample else {}
+                found = diagnose_pair(profile, evaluation.gap.to_dict())
+                warnings = _warn(found, warnings or [])
+        stages = _present(
+            sample=sample,
+            warnings=warnings,
+            stopped=stopped,
+            distill=distill,
+            evaluate=evaluation,
+            engines=experiment.models.engine_identities or None,
+            peak_memory_bytes=experiment.artifacts.peak_memory_bytes,
+            ranks=distributed.world_size() if distributed.is_distributed() else None,
+        )
+        summary = head.model_copy(update=stages)
         show.headlines(tracker, summary)
-        if distributed.is_distributed():
-            summary["ranks"] = distributed.world_size()
-    write_atomically(folder / SUMMARY, json.dumps(summary, indent=2, ensure_ascii=False) + "\n")
+    write_atomically(folder / SUMMARY, summary.to_json())
     if distributed.is_rank0():
         write_page(folder)
     return summary
@@ -117,15 +143,9 @@ def _warn(told: list[str], before: Sequence[str] = ()) -> list[str]:
     return told
 
 
-def _head(settings: Settings, experiment: Experiment) -> dict[str, Any]:
-    """What ran."""
-    return {
-        **choices(settings),
-        "stages": list(settings.stages),
-        "seeds": _seeds(settings),
-        "provenance": experiment.inputs.provenance(),
-        "settings": settings.to_dict(),
-    }
+def _present(**parts: Any) -> dict[str, Any]:
+    """The parts of a summary that exist: the others have no key in the file."""
+    return {key: part for key, part in parts.items() if part is not None}
 
 
 def _start_chance(seed: int) -> None:
@@ -140,7 +160,7 @@ def _seeds(settings: Settings) -> dict[str, int]:
     return dict.fromkeys(("python", "numpy", "torch", "questions", "data_order"), settings.seed)
 
 
-def _sample(experiment: Experiment, folder: Path) -> tuple[Artifact, dict[str, Any]]:
+def _sample(experiment: Experiment, folder: Path) -> tuple[Artifact, SampleSummary]:
     made: dict[str, Artifact] = {}
     if experiment.inputs.settings.imports_records:
         supervision = experiment.sampler.import_records()
@@ -182,12 +202,12 @@ def _sample(experiment: Experiment, folder: Path) -> tuple[Artifact, dict[str, A
     }
     if "verified" in made:
         sampled["verified"] = made["verified"].facts
-    return supervision, sampled
+    return supervision, SampleSummary.model_validate(sampled)
 
 
 def _distill(
     experiment: Experiment, supervision: Artifact, folder: Path
-) -> tuple[Tuned, dict[str, Any]]:
+) -> tuple[Tuned, DistillSummary]:
     tuned = experiment.distiller.distill(supervision)
     _link(folder / "adapter", tuned.adapter)
     summary = {
@@ -200,74 +220,78 @@ def _distill(
         merged = experiment.distiller.merge(tuned)
         _link(folder / "merged", merged.folder)
         summary["merged"] = str(merged.folder)
-    return tuned, summary
+    return tuned, DistillSummary.model_validate(summary)
 
 
 def _evaluate(
     experiment: Experiment, tuned: Tuned | None, tracker: Tracker, folder: Path
-) -> dict[str, Any]:
+) -> EvaluateSummary:
     evaluator, benchmarks = experiment.inputs.settings.evaluator, experiment.inputs.benchmarks
     variants: dict[str, Tuned | None] = {"expert": None} | ({"tuned": tuned} if tuned else {})
     done: list[Evaluation] = []
-    summary: dict[str, Any] = {"decoder": evaluator.decoder}
+    results: dict[str, Results] = {who: {} for who in variants}
     for who, adapter in variants.items():
-        summary[who] = {}
         for benchmark in benchmarks:
             evaluation = experiment.evaluator.evaluate(benchmark, adapter)
             done.append(evaluation)
-            summary[who][benchmark.name] = _shown(evaluation)
+            results[who][benchmark.name] = _result(evaluation)
             tracker.artifact(evaluation.graded, benchmark=benchmark.name, who=who)
             place = folder / ANSWERS / who
             place.mkdir(parents=True, exist_ok=True)
             _link(place / f"{benchmark.name}.jsonl", evaluation.answers)
-    summary["seconds"] = sum(evaluation.seconds for evaluation in done)
-    summary["reused"] = all(evaluation.reused for evaluation in done)
+    curve = curve_seconds = gap = gap_seconds = None
     if tuned is not None and tuned.snapshots():
-        summary["curve"], summary["curve_seconds"] = _curve(experiment, tuned)
+        curve, curve_seconds = _curve(experiment, tuned)
     if evaluator.gap is not None and benchmarks:
-        summary["gap"], summary["gap_seconds"] = _gap(experiment, evaluator.gap)
-    return summary
+        gap, gap_seconds = _gap(experiment, evaluator.gap)
+    return EvaluateSummary(
+        decoder=evaluator.decoder,
+        **results,
+        seconds=sum(evaluation.seconds for evaluation in done),
+        reused=all(evaluation.reused for evaluation in done),
+        **_present(curve=curve, curve_seconds=curve_seconds, gap=gap, gap_seconds=gap_seconds),
+    )
 
 
-def _curve(experiment: Experiment, tuned: Tuned) -> tuple[list[dict[str, Any]], float]:
+def _curve(experiment: Experiment, tuned: Tuned) -> tuple[list[CurvePoint], float]:
     """Accuracy along the training, and the seconds of measuring it."""
     points, seconds = [], 0.0
     for snapshot in tuned.snapshots():
         results = {}
         for benchmark in experiment.inputs.benchmarks:
             evaluation = experiment.evaluator.evaluate(benchmark, snapshot)
-            results[benchmark.name] = _shown(evaluation)
+            results[benchmark.name] = _result(evaluation)
             seconds += evaluation.seconds
-        points.append({"step": snapshot.step, "results": results})
+        points.append(CurvePoint(step=snapshot.step or 0, results=results))
     return points, seconds
 
 
-def _gap(experiment: Experiment, decoder: str) -> tuple[dict[str, Any], float]:
+def _gap(experiment: Experiment, decoder: str) -> tuple[Gap, float]:
     """Expert and amateur on the first benchmark, and the seconds of measuring them."""
     benchmark = experiment.inputs.benchmarks[0]
     measured = {
         who: experiment.evaluator.evaluate(benchmark, who=who, decoder=decoder)
         for who in ("expert", "amateur")
     }
-    gap = {who: {benchmark.name: _shown(one)} for who, one in measured.items()}
-    return {"decoder": decoder, **gap}, sum(one.seconds for one in measured.values())
+    results = {who: {benchmark.name: _result(one)} for who, one in measured.items()}
+    return Gap(decoder=decoder, **results), sum(one.seconds for one in measured.values())
 
 
-def _shown(evaluation: Evaluation) -> dict[str, Any]:
-    return {**evaluation.result, "cut_off": evaluation.cut_off}
+def _result(evaluation: Evaluation) -> Result:
+    return Result(**evaluation.result, cut_off=evaluation.cut_off)
 
 
-def _nothing_kept(inputs: Inputs, sample: dict[str, Any]) -> str:
+def _nothing_kept(inputs: Inputs, sample: SampleSummary) -> str:
     method, beta = inputs.method, inputs.settings.beta
-    if "verified" in sample:
-        drawn = sample["verified"]["drawn"]
+    if sample.verified:
+        drawn = sample.verified.drawn
         return (
             f"None of the {drawn} answers drawn from the expert is right. Nothing was trained; "
             "raise method.samples or method.max_new_tokens, or choose easier questions."
         )
     if not method.reads("beta"):
         return "The method kept no step. Nothing was trained; give it more questions or steps."
-    highest = sample["kl_max"]
+    highest = sample.kl_max
     seen = (
         f"the highest KL seen is {highest:.4g} nats" if highest is not None else "no step was seen"
     )

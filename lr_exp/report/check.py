@@ -4,7 +4,7 @@ Knows runs and their settings; computes no number. Whatever does not belong toge
 UserError that names the key, the values and the folders.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -55,7 +55,7 @@ def check_benchmarks(runs: Sequence[Run]) -> None:
     """Every benchmark has the same questions in all runs of a table."""
     first: dict[str, tuple[str, Run]] = {}
     for run in runs:
-        for benchmark, fingerprint in (run.provenance("benchmarks") or {}).items():
+        for benchmark, fingerprint in (run.provenance.benchmarks or {}).items():
             known, other = first.setdefault(benchmark, (fingerprint, run))
             if known != fingerprint:
                 raise UserError(
@@ -70,10 +70,10 @@ def check_histograms(runs: Sequence[Run]) -> None:
     """Divergences that are added up were counted in the same bins."""
     first: tuple[tuple[float, int], Run] | None = None
     for run in runs:
-        histogram = run.part("sample").get("histogram")
+        histogram = run.sample.histogram
         if not histogram:
             continue
-        bins = histogram["bin_nats"], len(histogram["counts"])
+        bins = histogram.bin_nats, len(histogram.counts)
         first = first or (bins, run)
         if first[0] != bins:
             raise UserError(
@@ -115,11 +115,9 @@ def check_expert(runs: Sequence[Run]) -> None:
 
 def machine(run: Run) -> dict[str, str]:
     """What can make the same settings give other numbers: packages and device."""
-    told = {f"{name} version": str(value) for name, value in run.part("versions").items()}
-    for key in ("device_name", "dtype"):
-        if run.provenance(key) is not None:
-            told[key] = str(run.provenance(key))
-    return told
+    versions = {f"{name} version": value for name, value in (run.summary.versions or {}).items()}
+    device = {"device_name": run.provenance.device_name, "dtype": run.provenance.dtype}
+    return versions | {key: value for key, value in device.items() if value is not None}
 
 
 def machine_notes(runs: Sequence[Run]) -> list[str]:
@@ -137,7 +135,7 @@ def machine_notes(runs: Sequence[Run]) -> list[str]:
     ]
 
 
-def flat(settings: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+def flat(settings: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     """Nested settings by their dotted keys."""
     found: dict[str, Any] = {}
     for key, value in settings.items():
@@ -151,11 +149,11 @@ def flat(settings: dict[str, Any], prefix: str = "") -> dict[str, Any]:
 def _identity(run: Run) -> dict[str, Any]:
     """All that decides a run's results but seed, alpha and beta, which the row's label tells."""
     ignored = {"wandb", *([] if run.amateur else ["amateur"])}
-    settings = {k: v for k, v in run.summary["settings"].items() if k not in ignored}
+    settings: dict[str, Any] = {k: v for k, v in run.settings.items() if k not in ignored}
     for role in ("expert", "amateur"):
         if _fingerprint(run, role) and role in settings:  # it decides, wherever the files lie
             settings[role] = {k: v for k, v in settings[role].items() if k not in _MODEL_PLACE}
-    if run.provenance("data") is not None and "data" in settings:
+    if run.provenance.data is not None and "data" in settings:
         settings["data"] = {k: v for k, v in settings["data"].items() if k != "path"}
     told = {
         key: value
@@ -165,18 +163,19 @@ def _identity(run: Run) -> dict[str, Any]:
     return told | {
         "model of the expert": _fingerprint(run, "expert"),
         "model of the amateur": _fingerprint(run, "amateur"),
-        "provenance.data": run.provenance("data"),
-        "dtype": run.provenance("dtype"),
+        "provenance.data": run.provenance.data,
+        "dtype": run.provenance.dtype,
         "evaluated benchmarks": sorted(run.results(run.outcome)) or None,
     }
 
 
 def _resources(run: Run) -> dict[str, Any]:
-    return {k: v for k, v in flat(run.summary["settings"]).items() if k in _RESOURCES}
+    return {k: v for k, v in flat(run.settings).items() if k in _RESOURCES}
 
 
 def _fingerprint(run: Run, role: str) -> str | None:
-    return (run.provenance(role) or {}).get("fingerprint")
+    model = run.provenance.expert if role == "expert" else run.provenance.amateur
+    return model.fingerprint if model else None
 
 
 _OPTIONAL = {

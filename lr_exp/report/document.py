@@ -7,6 +7,7 @@ from lr_exp.report.names import NO_SWEEP, is_micro, machine_name
 from lr_exp.report.rows import Sweep
 from lr_exp.report.runs import Found, Run, Unfinished
 from lr_exp.report.section import Section
+from lr_exp.report.summary import ModelProvenance
 from lr_exp.report.tables.table import PUBLISHED
 from lr_exp.report.write import markdown_table, markdown_text
 
@@ -143,10 +144,10 @@ def _what_ran(sweep: Sweep) -> str:
 def _model(run: Run, role: str) -> str:
     """A model's name with where it came from and the beginning of its fingerprint."""
     name = run.expert if role == "expert" else str(run.amateur)
-    told = run.provenance(role) or {}
-    path, revision = told.get("path"), told.get("revision")
-    place = f"{path}@{revision}" if path and revision else path
-    fingerprint = (told.get("fingerprint") or "")[:12]
+    model = run.provenance.expert if role == "expert" else run.provenance.amateur
+    model = model or ModelProvenance()
+    place = f"{model.path}@{model.revision}" if model.path and model.revision else model.path
+    fingerprint = (model.fingerprint or "")[:12]
     details = ", ".join(part for part in (place, fingerprint) if part)
     return f"{name} ({details})" if details else name
 

@@ -60,18 +60,18 @@ def read_answers(folder: str | Path) -> pd.DataFrame:
 
 
 def _rows(run: Run) -> list[dict[str, Any]]:
-    sampled, tuned, measured = (run.part(name) for name in ("sample", "distill", "evaluate"))
-    what = {"run": run.name, **{name: run.summary.get(name) for name in _CHOICES}}
+    stages = {"sample": run.sample, "distill": run.distill, "evaluate": run.evaluate}
+    what = {"run": run.name, **{name: getattr(run, name) for name in _CHOICES}}
     whole = {
-        "trained": bool(tuned),
-        "steps": sampled.get("steps"),
-        "kept": sampled.get("kept"),
-        "kl_mean_nats": sampled.get("kl_mean"),
-        "tuned_tokens": tuned.get("tuned_tokens"),
-        "peak_memory_bytes": run.summary.get("peak_memory_bytes"),
+        "trained": run.summary.distill is not None,
+        "steps": run.sample.steps,
+        "kept": run.sample.kept,
+        "kl_mean_nats": run.sample.kl_mean,
+        "tuned_tokens": run.distill.tuned_tokens,
+        "peak_memory_bytes": run.summary.peak_memory_bytes,
         **{
-            f"{stage}_{key}": part.get(key)
-            for stage, part in (("sample", sampled), ("distill", tuned), ("evaluate", measured))
+            f"{stage}_{key}": getattr(part, key)
+            for stage, part in stages.items()
             for key in ("seconds", "reused")
         },
         "error": None,
@@ -80,17 +80,17 @@ def _rows(run: Run) -> list[dict[str, Any]]:
 
 
 def _result(run: Run, benchmark: str | None) -> dict[str, Any]:
-    before = run.results("expert").get(benchmark or "", {})
-    after = run.results(run.outcome).get(benchmark or "", {})
-    both = bool(before and after)
+    before = run.results("expert").get(benchmark or "")
+    after = run.results(run.outcome).get(benchmark or "")
+    known = before or after
     return {
         "benchmark": benchmark,
-        "questions": before.get("total") or after.get("total"),
-        "accuracy_before": before.get("accuracy"),
-        "stderr_before": before.get("stderr"),
-        "accuracy_after": after.get("accuracy"),
-        "stderr_after": after.get("stderr"),
-        "gain": after["accuracy"] - before["accuracy"] if both else None,
+        "questions": known.total if known else None,
+        "accuracy_before": before.accuracy if before else None,
+        "stderr_before": before.stderr if before else None,
+        "accuracy_after": after.accuracy if after else None,
+        "stderr_after": after.stderr if after else None,
+        "gain": after.accuracy - before.accuracy if before and after else None,
     }
 
 

@@ -1,7 +1,4 @@
-"""The expertise gap of a pair: the expert's accuracy minus the amateur's on one benchmark.
-
-Knows runs; knows nothing of layouts.
-"""
+"""The expertise gap of a pair: the expert's accuracy minus the amateur's on one benchmark."""
 
 import math
 from collections.abc import Sequence
@@ -11,79 +8,75 @@ from lr_exp.errors import UserError
 from lr_exp.report import check
 from lr_exp.report.paired import Estimate, accuracy_from_counts, independent_difference
 from lr_exp.report.runs import Run
+from lr_exp.report.summary import Gap
 
 
 @dataclass(frozen=True)
-class Gap:
-    """Both models of a pair, measured in the same way on the same questions."""
+class PairGap:
+    """Both models of a pair on the same questions with the same decoder."""
 
     benchmark: str
     decoder: str
     expert: Estimate
     amateur: Estimate
     difference: Estimate
-    note: str | None = None  # on runs that disagree for a reason
+    note: str | None = None  # a warning about runs with another result
 
 
-def measured_gap(runs: Sequence[Run]) -> Gap | None:
-    """The gap on the first benchmark of the list; None where it was not measured.
+def measured_gap(runs: Sequence[Run]) -> PairGap | None:
+    """The gap on the first benchmark of the settings; None if it was not measured.
 
-    It does not depend on a run's seed (a sampled gap is one draw for all runs), so it is the same
-    in each and counted once.
+    It does not depend on a run's seed (sampling for the gap has a fixed seed), so all runs have the
+    same gap and it is counted once.
 
     Raises:
-        UserError: runs of one machine disagree, or runs measured the gap in different ways.
+        UserError: runs on the same machine disagree, or used different decoders or benchmarks.
     """
-    runs = [run for run in runs if run.part("evaluate").get("gap")]
-    if not runs:
+    measured = [(run, run.evaluate.gap) for run in runs if run.evaluate.gap]
+    if not measured:
         return None
-    told = {
-        (run.part("evaluate")["gap"].get("decoder") or "greedy", _benchmark(run)) for run in runs
-    }
-    if len(told) > 1:
-        ways = " and ".join(sorted(f"{decoder} on {name}" for decoder, name in told))
+    first, gap = measured[0]
+    pair = f"{first.expert} and {first.amateur}"
+    ways = {(_benchmark(run, own), own.decoder or "greedy") for run, own in measured}
+    if len(ways) > 1:
+        listed = " and ".join(sorted(f"{decoder} on {name}" for name, decoder in ways))
         raise UserError(
-            f"the expertise gap of {runs[0].expert} and {runs[0].amateur} was measured in "
-            f"different ways ({ways}), as in {runs[0].name} and {runs[-1].name}. Report their "
-            "folders apart."
+            f"the expertise gap of {pair} was measured in different ways ({listed}), as in "
+            f"{first.name} and {measured[-1][0].name}. Report their folders separately."
         )
-    ((decoder, benchmark),) = told
-    first = runs[0]
-    shares = {who: _share(first, who, benchmark) for who in ("expert", "amateur")}
+    ((benchmark, decoder),) = ways
+    shares = _shares(gap, benchmark)
     note = None
-    for run in runs[1:]:
-        for who, share in shares.items():
-            other = _share(run, who, benchmark)
+    for run, own in measured[1:]:
+        for who, share, other in zip(
+            ("expert", "amateur"), shares, _shares(own, benchmark), strict=True
+        ):
             if math.isclose(other, share):
                 continue
-            told = (
-                f"the {decoder} accuracy of the {who} in the expertise gap of {first.expert} and "
-                f"{first.amateur} on {benchmark} differs between runs: {share:.4f} in "
-                f"{first.name}, {other:.4f} in {run.name}"
+            differs = (
+                f"the {decoder} accuracy of the {who} in the expertise gap of {pair} on "
+                f"{benchmark} differs between runs: {share:.4f} in {first.name}, {other:.4f} in "
+                f"{run.name}"
             )
             if check.machine(first) == check.machine(run):
-                raise UserError(f"{told}. Report their folders apart, or run one of them again.")
-            note = f"Warning: {told}, on another machine or version; that of {first.name} is shown."
-    total = _gap(first)["expert"][benchmark]["total"]
-    expert = accuracy_from_counts([shares["expert"]], total)
-    amateur = accuracy_from_counts([shares["amateur"]], total)
+                raise UserError(
+                    f"{differs}. Report their folders separately, or run one of them again."
+                )
+            note = f"Warning: {differs}, on another machine or version; {first.name} is shown."
+    total = gap.expert[benchmark].total
+    expert, amateur = (accuracy_from_counts([share], total) for share in shares)
     difference = independent_difference(expert, amateur)
-    return Gap(benchmark, decoder, expert, amateur, difference, note)
+    return PairGap(benchmark, decoder, expert, amateur, difference, note)
 
 
-def _gap(run: Run) -> dict:
-    return run.part("evaluate")["gap"]
-
-
-def _benchmark(run: Run) -> str:
-    """The first benchmark of the run's list that both models were measured on."""
-    both = [name for name in _gap(run).get("expert", {}) if name in _gap(run).get("amateur", {})]
+def _benchmark(run: Run, gap: Gap) -> str:
+    """The first benchmark of the settings that both models were measured on."""
     for name in run.benchmarks:
-        if name in both:
+        if name in gap.expert and name in gap.amateur:
             return name
     raise UserError(f"{run.name}: evaluate.gap has no benchmark that both models answered.")
 
 
-def _share(run: Run, who: str, benchmark: str) -> float:
-    result = _gap(run)[who][benchmark]
-    return result["correct"] / result["total"]
+def _shares(gap: Gap, benchmark: str) -> tuple[float, float]:
+    expert, amateur = gap.expert[benchmark], gap.amateur[benchmark]
+    return expert.correct / expert.total, amateur.correct / amateur.total

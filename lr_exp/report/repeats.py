@@ -78,7 +78,7 @@ def _trained_once(first: Run, other: Run) -> str | None:
 def _disagreement(first: Run, other: Run, who: str) -> str | None:
     theirs = other.results(who)
     for benchmark, ours in first.results(who).items():
-        counts = [(r["correct"], r["total"]) for r in (ours, theirs.get(benchmark, ours))]
+        counts = [(r.correct, r.total) for r in (ours, theirs.get(benchmark, ours))]
         if counts[0] != counts[1]:
             return (
                 f"{benchmark} {counts[0][0]}/{counts[0][1]} in {first.name}, "

@@ -44,8 +44,8 @@ def read_results(sources: Sequence[tuple[Run, str]]) -> Results:
         except AnswersMissingError as reason:
             missing.append(str(reason))
             found = [run.results(who)[benchmark] for run, who in sources]
-            shares = [result["correct"] / result["total"] for result in found]
-            results.accuracies[benchmark] = paired.accuracy_from_counts(shares, found[0]["total"])
+            shares = [result.correct / result.total for result in found]
+            results.accuracies[benchmark] = paired.accuracy_from_counts(shares, found[0].total)
         else:
             results.graded[benchmark] = graded
             results.accuracies[benchmark] = paired.accuracy(graded.correct)

@@ -150,7 +150,7 @@ def _gain(row: Row, rows: Sequence[Row], benchmarks: Sequence[str]) -> Estimate 
 def _beside_the_paper(row: Row) -> Row:
     if not row.runs:  # nothing tells which models and settings it would have had
         return row
-    settings = row.runs[0].summary["settings"]
+    settings = row.runs[0].settings
     papers = published.papers_own(row.setup, settings)
     return replace(row, papers=papers, differs=published.differences(row.setup, settings))
 
@@ -170,15 +170,14 @@ def _baseline_setup(run: Run) -> Setup:
     if run.decoder != "contrastive":
         return Setup(run.expert, BASELINE, decoder=run.decoder)
     # The decoder itself asks the amateur and masks by alpha, whatever the method reads.
-    settings = run.summary["settings"]
-    amateur = run.amateur or (settings.get("amateur") or {}).get("name")
-    alpha = settings.get("alpha")
+    amateur = run.amateur or run.settings.get("amateur", {}).get("name")
+    alpha = run.settings.get("alpha")
     return Setup(run.expert, BASELINE, amateur=amateur, alpha=alpha, decoder=run.decoder)
 
 
 def _variants(runs: Sequence[Run], failed: Sequence[Failed], notes: list[str]) -> list[Row]:
     """One row a setup, of all its seeds."""
-    tuning = [run for run in runs if run.results("tuned") or run.part("distill") or run.stopped]
+    tuning = [run for run in runs if run.results("tuned") or run.summary.distill or run.stopped]
     groups = repeats.grouped(tuning, _setup)
     failures: dict[Setup, list[Failed]] = {}
     rows = []
@@ -246,8 +245,7 @@ def _told_of_seeds(
 
 
 def _setup(run: Run) -> Setup:
-    numbers = {"alpha": run.number("alpha"), "beta": run.number("beta")}
-    return Setup(run.expert, run.method, run.amateur, run.data, decoder=run.decoder, **numbers)
+    return Setup(run.expert, run.method, run.amateur, run.data, run.alpha, run.beta, run.decoder)
 
 
 def _setup_of_failed(failed: Failed, known: Collection[Setup]) -> Setup | None:

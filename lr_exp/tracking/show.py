@@ -12,6 +12,7 @@ from typing import Any
 from lr_exp.errors import first_line
 from lr_exp.models.loading import load_tokenizer
 from lr_exp.models.locating import ModelSource
+from lr_exp.report.summary import EvaluateSummary, SampleSummary, Summary
 from lr_exp.sampler.records import labelled_steps
 from lr_exp.sampler.supervision import StoredSupervision
 from lr_exp.store import Artifact
@@ -26,20 +27,19 @@ _OF_RESULT = ("accuracy", "stderr", "correct", "total")
 
 
 def sample(
-    tracker: Tracker, sampled: dict[str, Any], supervision: Artifact, expert: ModelSource
+    tracker: Tracker, sampled: SampleSummary, supervision: Artifact, expert: ModelSource
 ) -> None:
     """The numbers of sampling, KL as histogram and curve, kept steps by place and as a table."""
-    tracker.log("sample", 0, _numbers(sampled))
+    tracker.log("sample", 0, _numbers(sampled.to_dict()))
     tracker.artifact(supervision)
-    if "histogram" in sampled:
-        counts, width = sampled["histogram"]["counts"], sampled["histogram"]["bin_nats"]
+    if sampled.histogram is not None:
+        counts, width = sampled.histogram.counts, sampled.histogram.bin_nats
         tracker.histogram("sample/kl", counts, [i * width for i in range(len(counts) + 1)])
         shares = _shares(counts, [sum(counts)] * len(counts))
         tracker.curve(KL_PROFILE, KL_AXIS, [(i * width, y) for i, y in shares])
-    if "by_position" in sampled:
-        told = sampled["by_position"]
-        shares = _shares(told["kept"], told["steps"])
-        points = [(i * told["bin_tokens"], y) for i, y in shares]
+    if sampled.by_position is not None:
+        counts = sampled.by_position
+        points = [(i * counts.bin_tokens, y) for i, y in _shares(counts.kept, counts.steps)]
         tracker.curve(KEPT_PROFILE, POSITION_AXIS, points)
     if tracker.has_service:
         columns = ("question", "step", "prefix", "label", "kl (nats)")
@@ -62,26 +62,23 @@ def trajectories(tracker: Tracker, path: Path) -> None:
         tracker.histogram("sample/expert_entropy", counts, edges)
 
 
-def evaluate(tracker: Tracker, evaluated: dict[str, Any]) -> None:
+def evaluate(tracker: Tracker, evaluated: EvaluateSummary) -> None:
     """Accuracy before and after as a table, where something was trained."""
-    if "tuned" not in evaluated:
+    tuned = evaluated.tuned
+    if tuned is None:
         return
     columns = ("benchmark", "before", "stderr before", "after", "stderr after", "questions")
     before_after = [
         (
-            name,
-            before["accuracy"],
-            before["stderr"],
-            evaluated["tuned"][name]["accuracy"],
-            evaluated["tuned"][name]["stderr"],
-            before["total"],
+            *(name, before.accuracy, before.stderr),
+            *(tuned[name].accuracy, tuned[name].stderr, before.total),
         )
-        for name, before in evaluated["expert"].items()
+        for name, before in (evaluated.expert or {}).items()
     ]
     tracker.table("eval/before_after", columns, before_after)
 
 
-def headlines(tracker: Tracker, summary: dict[str, Any]) -> None:
+def headlines(tracker: Tracker, summary: Summary) -> None:
     """Flat numbers for the run's row in a table of runs, and for what is drawn of many runs.
 
     `eval/<benchmark>/expert` and `/tuned` are accuracies, `/gain` their difference (all in [0, 1]);
@@ -89,25 +86,26 @@ def headlines(tracker: Tracker, summary: dict[str, Any]) -> None:
     measured last. `eval/gap` is the expert's accuracy less the amateur's.
     """
     flat: dict[str, Any] = {}
-    evaluated = summary.get("evaluate", {})
-    for who in ("expert", "tuned"):
-        for name, result in evaluated.get(who, {}).items():
-            flat |= {f"eval/{name}/{key}": result[key] for key in _OF_RESULT}
-            flat[f"eval/{name}/{who}"] = result["accuracy"]
-            flat[f"eval/{name}/{who}_stderr"] = result["stderr"]
-    for name, after in evaluated.get("tuned", {}).items():
-        flat[f"eval/{name}/gain"] = after["accuracy"] - evaluated["expert"][name]["accuracy"]
-    if "gap" in evaluated:
-        able = [next(iter(evaluated["gap"][who].values())) for who in ("expert", "amateur")]
-        flat["eval/gap"] = able[0]["accuracy"] - able[1]["accuracy"]
+    evaluated = summary.evaluate or EvaluateSummary()
+    before, after = evaluated.expert or {}, evaluated.tuned or {}
+    for who, results in (("expert", before), ("tuned", after)):
+        for name, result in results.items():
+            flat |= {f"eval/{name}/{key}": getattr(result, key) for key in _OF_RESULT}
+            flat[f"eval/{name}/{who}"] = result.accuracy
+            flat[f"eval/{name}/{who}_stderr"] = result.stderr
+    for name, result in after.items():
+        flat[f"eval/{name}/gain"] = result.accuracy - before[name].accuracy
+    if evaluated.gap is not None:
+        (expert,), (amateur,) = evaluated.gap.expert.values(), evaluated.gap.amateur.values()
+        flat["eval/gap"] = expert.accuracy - amateur.accuracy
     gains = [value for name, value in flat.items() if name.endswith("/gain")]
     if gains:
         flat["eval/mean_gain"] = sum(gains) / len(gains)  # every benchmark counts alike
-    for stage in ("sample", "distill", "evaluate"):
-        if "seconds" in summary.get(stage, {}):
-            family = "eval" if stage == "evaluate" else stage
-            flat[f"{family}/seconds"] = summary[stage]["seconds"]
-    flat["peak_memory_bytes"] = summary["peak_memory_bytes"]
+    stages = {"sample": summary.sample, "distill": summary.distill, "eval": summary.evaluate}
+    for family, stage in stages.items():
+        if stage is not None:
+            flat[f"{family}/seconds"] = stage.seconds
+    flat["peak_memory_bytes"] = summary.peak_memory_bytes
     tracker.summarize(flat)
 
 

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from lr_exp.report.figures.style import INK, MUTED, SINGLE, of_method
-from lr_exp.report.gaps import Gap, measured_gap
+from lr_exp.report.gaps import PairGap, measured_gap
 from lr_exp.report.names import benchmark_label, method_label
 from lr_exp.report.paired import Estimate
 from lr_exp.report.rows import Row, Sweep
@@ -19,7 +19,7 @@ _MARKERS = "osD^vP"  # one an expert
 @dataclass(frozen=True)
 class _Point:
     row: Row
-    gap: Gap
+    gap: PairGap
     gain: Estimate
 
     @property
@@ -82,7 +82,7 @@ def gain_against_gap(new_figure: Any, sweep: Sweep) -> Any | None:
     return figure
 
 
-def _way(gap: Gap) -> tuple[str, str]:
+def _way(gap: PairGap) -> tuple[str, str]:
     return gap.benchmark, gap.decoder
 
 

@@ -7,10 +7,12 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
-from lr_exp.report import paired, shape
+from lr_exp.report import paired
 from lr_exp.report.figures.style import FAINT, GREY, INK, MUTED, SINGLE, of_method
+from lr_exp.report.json_file import is_number
 from lr_exp.report.names import benchmark_label
 from lr_exp.report.runs import Run
+from lr_exp.report.summary import Histogram, Result
 
 TRAINING_CAPTION = (
     "Training of the adapter by optimizer step. Policy entropy is that of the tuned model at the "
@@ -33,8 +35,8 @@ _MOST_MARKED = 30  # steps of a curve whose points are marked
 
 
 def histogram_caption(run: Run) -> str:
-    beta, histogram = _threshold(run), run.part("sample").get("histogram") or {}
-    width, counts = histogram.get("bin_nats", 0.1), histogram.get("counts", [0])
+    beta, histogram = _threshold(run), run.sample.histogram or Histogram(bin_nats=0.1, counts=[0])
+    width, counts = histogram.bin_nats, histogram.counts
     told = f"Scored steps by their divergence D, in bins of {width:g} nat, on a log scale"
     told += " (the last bin is open). " if counts[-1] else ". "
     if beta is None:
@@ -43,10 +45,10 @@ def histogram_caption(run: Run) -> str:
 
 
 def kl_histogram(new_figure: Any, run: Run) -> Any | None:
-    histogram = run.part("sample").get("histogram")
-    if not histogram or not any(histogram["counts"]):
+    histogram = run.sample.histogram
+    if not histogram or not any(histogram.counts):
         return None
-    width, counts, beta = histogram["bin_nats"], histogram["counts"], _threshold(run)
+    width, counts, beta = histogram.bin_nats, histogram.counts, _threshold(run)
     last = max(i for i, count in enumerate(counts) if count)
     shown = min(len(counts), max(last + 2, math.ceil(((beta or 0) + 0.5) / width)))
     edges = [round(width * i, 9) for i in range(shown + 1)]
@@ -95,8 +97,8 @@ def kl_histogram(new_figure: Any, run: Run) -> Any | None:
 
 def _threshold(run: Run) -> float | None:
     """Beta, where it alone decides which steps are kept."""
-    method = run.summary["settings"].get("method") or {}
-    return run.number("beta") if method.get("steps") == _BY_DIVERGENCE else None
+    rule = run.settings.get("method", {}).get("steps")
+    return run.beta if rule == _BY_DIVERGENCE else None
 
 
 def position_caption(run: Run) -> str:
@@ -110,16 +112,16 @@ def position_caption(run: Run) -> str:
 
 def _is_scored(run: Run) -> bool:
     """Whether an amateur was asked about the steps."""
-    return bool(run.part("sample").get("histogram"))
+    return run.sample.histogram is not None
 
 
 def kept_by_position(new_figure: Any, run: Run) -> Any | None:
-    told = run.part("sample").get("by_position")
-    if not told or not any(told["steps"]) or told["kept"] == told["steps"]:
+    counts = run.sample.by_position
+    if not counts or not any(counts.steps) or counts.kept == counts.steps:
         return None  # where all are kept, there is nothing to see
-    together = math.ceil(len(told["steps"]) / _MOST_PLACES)
-    width = told["bin_tokens"] * together
-    steps, kept = (_summed(told[key], together) for key in ("steps", "kept"))
+    together = math.ceil(len(counts.steps) / _MOST_PLACES)
+    width = counts.bin_tokens * together
+    steps, kept = _summed(counts.steps, together), _summed(counts.kept, together)
     places = [i for i, count in enumerate(steps) if count]
     centres = [width * (i + 0.5) for i in places]
     low, share, high = zip(*(_wilson(kept[i], steps[i]) for i in places), strict=True)
@@ -172,7 +174,7 @@ def training_curves(new_figure: Any, run: Run) -> Any | None:
     curves = {}
     entries = run.training()
     for key in _CURVES:
-        known = {one["step"]: one[key] for one in entries if shape.is_number(one.get(key))}
+        known = {one["step"]: one[key] for one in entries if is_number(one.get(key))}
         if len(known) > 1:
             curves[key] = dict(sorted(known.items()))
     if not curves:
@@ -205,7 +207,7 @@ def gain_by_benchmark(new_figure: Any, run: Run) -> Any | None:
     looks = ((before, GREY.light, "w", "before", -0.13), (after, None, None, "after", 0.13))
     for results, colour, inside, label, shift in looks:
         colour = colour or of_method(run.method).colour
-        values = [100 * results[name]["accuracy"] for name in names]
+        values = [100 * results[name].accuracy for name in names]
         errors = [100 * _stderr(results[name]) for name in names]
         axes.errorbar(
             values,
@@ -220,11 +222,11 @@ def gain_by_benchmark(new_figure: Any, run: Run) -> Any | None:
             zorder=3,
         )
     for place, name in enumerate(names):
-        ends = [100 * results[name]["accuracy"] for results in (before, after)]
+        ends = [100 * results[name].accuracy for results in (before, after)]
         axes.plot(ends, [place - 0.13, place + 0.13], color=MUTED.light, linewidth=0.8, zorder=2)
     axes.set_yticks(
         range(len(names)),
-        [f"{benchmark_label(name)}\n(n = {after[name]['total']:,})" for name in names],
+        [f"{benchmark_label(name)}\n(n = {after[name].total:,})" for name in names],
     )
     axes.set_ylim(len(names) - 0.5, -0.5)
     axes.set_xlim(-3, 103)
@@ -235,6 +237,6 @@ def gain_by_benchmark(new_figure: Any, run: Run) -> Any | None:
     return figure
 
 
-def _stderr(result: dict[str, Any]) -> float:
-    share, total = result["correct"] / result["total"], result["total"]
-    return paired.accuracy_from_counts([share], total).stderr
+def _stderr(result: Result) -> float:
+    share = result.correct / result.total
+    return paired.accuracy_from_counts([share], result.total).stderr

@@ -12,6 +12,7 @@ from lr_exp.report.paired import Estimate
 from lr_exp.report.repeats import grouped
 from lr_exp.report.rows import Row, Sweep
 from lr_exp.report.runs import Run
+from lr_exp.report.summary import Results
 
 ACCURACY_CAPTION = (
     "Average accuracy over optimizer steps; step 0 is the untuned expert, which a seed in which "
@@ -53,7 +54,7 @@ def accuracy_by_step(new_figure: Any, sweep: Sweep) -> Any | None:
 
 def accuracy_curve(row: Row, benchmarks: Sequence[str]) -> dict[int, Estimate]:
     """The average at each step that all seeds have, decoded as the row is."""
-    trained = [run for run in row.runs if run.part("evaluate").get("curve")]
+    trained = [run for run in row.runs if run.evaluate.curve]
     stopped = [run for run in row.runs if run.stopped and run.results("expert")]
     measured = next((run for run in trained if run.results("expert")), None)
     if measured is None:
@@ -70,8 +71,8 @@ def accuracy_curve(row: Row, benchmarks: Sequence[str]) -> dict[int, Estimate]:
             found[step] = paired.average(
                 [
                     paired.accuracy_from_counts(
-                        [one[name]["correct"] / one[name]["total"] for one in here],
-                        here[0][name]["total"],
+                        [one[name].correct / one[name].total for one in here],
+                        here[0][name].total,
                     )
                     for name in benchmarks
                 ]
@@ -79,12 +80,12 @@ def accuracy_curve(row: Row, benchmarks: Sequence[str]) -> dict[int, Estimate]:
     return found if len(found) > 2 else {}
 
 
-def _points(run: Run) -> dict[int, dict[str, dict[str, Any]]]:
+def _points(run: Run) -> dict[int, Results]:
     """A run's results by step, the finished adapter's among them."""
-    points = {int(one["step"]): one["results"] for one in run.part("evaluate")["curve"]}
-    last = run.part("distill").get("optimizer_steps")
+    points = {point.step: point.results for point in run.evaluate.curve or []}
+    last = run.distill.optimizer_steps
     if last and run.results("tuned"):
-        points[int(last)] = run.results("tuned")
+        points[last] = run.results("tuned")
     return {step: here for step, here in points.items() if step > 0}
 
 

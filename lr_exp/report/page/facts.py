@@ -22,7 +22,7 @@ def method_label(run: Run) -> str:
     """What was done to the expert; nothing is that, too."""
     if run.method:
         return names.method_label(run.method)
-    trained = run.part("sample") or run.part("distill")
+    trained = run.summary.sample or run.summary.distill
     return f"supervision from {run.data}" if trained else "The expert as it is"
 
 
@@ -38,20 +38,20 @@ def choices(run: Run) -> list[Fact]:
         ("method", method_label(run)),
         ("expert", run.expert),
         ("amateur", run.amateur),
-        ("α", _number(run.number("alpha"))),  # noqa: RUF001
-        ("β", _with_unit(run.number("beta"), "nats")),
+        ("α", _number(run.alpha)),  # noqa: RUF001
+        ("β", _with_unit(run.beta, "nats")),
         ("seed", _number(run.seed)),
         ("questions", run.data),
         ("decoding", None if run.decoder == "greedy" else run.decoder),
         ("sweep", run.sweep),
         ("machine", names.machine_name(machine(run).get("device_name", ""))),
-        ("numbers", run.provenance("dtype")),
+        ("numbers", run.provenance.dtype),
         ("versions", _versions(run)),
     ]
 
 
 def _versions(run: Run) -> str | None:
-    told = run.part("versions")
+    told = run.summary.versions or {}
     words = [f"{name} {told[name]}" for name in ("lr_exp", "torch", "transformers") if name in told]
     return ", ".join(words) or None
 
@@ -93,7 +93,7 @@ def tiles(entries: Iterable[tuple[str, Child, str]]) -> Html | None:
 
 def settings_list(settings: Mapping[str, Any]) -> Html:
     """Every setting by its dotted key, as the command line takes it, folded up."""
-    values = flat(dict(settings))
+    values = flat(settings)
     rows = [(key, _word(value)) for key, value in list(values.items())[:_MOST_ROWS]]
     left = len(values) - len(rows)
     return folded(
@@ -107,14 +107,10 @@ def settings_list(settings: Mapping[str, Any]) -> Html:
 
 def provenance_list(run: Run) -> Html:
     """Which weights, questions and packages, by their fingerprints."""
-    told = flat(run.part("provenance")) | {
-        f"{name} version": value for name, value in run.part("versions").items()
+    told = flat(run.provenance.to_dict()) | {
+        f"{name} version": value for name, value in (run.summary.versions or {}).items()
     }
-    told |= {
-        f"{part}.artifact": run.part(part)["artifact"]
-        for part in ("sample", "distill")
-        if isinstance(run.part(part).get("artifact"), str)
-    }
+    told |= {"sample.artifact": run.sample.artifact, "distill.artifact": run.distill.artifact}
     rows = [(key, _word(value)) for key, value in list(told.items())[:_MOST_ROWS] if value]
     table = _table("Provenance", ("of", "value"), rows)
     return folded("Provenance: models, data, packages", [table])

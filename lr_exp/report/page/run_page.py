@@ -25,6 +25,7 @@ from lr_exp.report.page.tables import html_table, turned
 from lr_exp.report.rows import Sweep, sweeps
 from lr_exp.report.runs import Found, Run
 from lr_exp.report.section import Section
+from lr_exp.report.summary import Summary
 from lr_exp.report.tables.gap import pair_gap_table
 from lr_exp.report.tables.table import PUBLISHED, Table, between, signed
 from lr_exp.store.run_folder import TRAJECTORIES
@@ -101,7 +102,7 @@ def _state(folder: Path, found: Found) -> _State:
     keys = ("expert", "amateur", "method", "data", "alpha", "beta", "seed", "sweep")
     told = {key: getattr(ended, key, None) for key in keys}
     known |= {key: value for key, value in told.items() if value is not None}
-    run = Run(folder, folder.resolve().name, known)
+    run = Run(folder, folder.resolve().name, Summary.model_construct(**known))
     return _State(folder, run, ended, None, None)
 
 
@@ -152,7 +153,6 @@ def _missing(state: _State) -> list[str]:
     run = state.run
     if not state.is_finished:
         return ["all that the summary tells (accuracies, costs, settings)"]
-    asked = run.summary.get("stages")
     parts = {
         "sample": "sampling (no divergences)",
         "distill": "tuning (no training curves)",
@@ -161,11 +161,11 @@ def _missing(state: _State) -> list[str]:
     left = [
         told
         for name, told in parts.items()
-        if not run.part(name) and not (name == "distill" and run.stopped)
+        if getattr(run.summary, name) is None and not (name == "distill" and run.stopped)
     ]
     if not left:
         return []
-    stages = ", ".join(map(str, asked)) if isinstance(asked, list) else "not known"
+    stages = ", ".join(run.summary.stages or ["not known"])
     return [*left, f"the stages asked for were: {stages}"]
 
 
@@ -174,18 +174,20 @@ def _tiles(state: _State) -> list[tuple[str, Child, str]]:
     run, sweep = state.run, state.sweep
     if sweep is not None:
         entries += _accuracy_tiles(sweep, state.tables)
-    sample, distill = run.part("sample"), run.part("distill")
-    if sample.get("steps"):
-        share = _percent(sample.get("kept", 0) / sample["steps"])
-        detail = f"{sample.get('kept', 0):,} of {sample['steps']:,} steps"
+    sample, distill = run.sample, run.distill
+    if sample.steps:
+        kept = sample.kept or 0
+        share = _percent(kept / sample.steps)
+        detail = f"{kept:,} of {sample.steps:,} steps"
         entries.append(("Steps kept", share, detail))
-    if distill.get("tuned_tokens"):
-        steps = distill.get("optimizer_steps")
+    if distill.tuned_tokens:
+        steps = distill.optimizer_steps
         detail = f"in {steps:,} optimizer steps" if steps else ""
-        entries.append(("Tokens tuned on", f"{distill['tuned_tokens']:,}", detail))
-    seconds = [part["seconds"] for part in (sample, distill) if part.get("seconds") is not None]
-    if len(seconds) == 2:
-        entries.append(("Sampling and tuning", duration(sum(seconds)), _reused(sample, distill)))
+        entries.append(("Tokens tuned on", f"{distill.tuned_tokens:,}", detail))
+    if sample.seconds is not None and distill.seconds is not None:
+        detail = "from the store" if sample.reused and distill.reused else ""
+        seconds = duration(sample.seconds + distill.seconds)
+        entries.append(("Sampling and tuning", seconds, detail))
     return entries
 
 
@@ -217,10 +219,6 @@ def _interval(tables: Tables | None) -> str:
 
 def _percent(share: float) -> Html:
     return join(f"{100 * share:.1f}", tag("span", " %", class_="unit"))
-
-
-def _reused(*parts: dict[str, Any]) -> str:
-    return "from the store" if all(part.get("reused") for part in parts) else ""
 
 
 def _results(state: _State, drawings: Drawings, figures: list[Figure]) -> Part | None:
@@ -255,7 +253,7 @@ def _reader(state: _State) -> Part | None:
         return reader.reader_part(reading)
     if reading is not None:
         return Part("reader", title, tag("p", "No answer was sampled.", class_="note"))
-    if state.is_finished and not state.run.part("sample"):
+    if state.is_finished and state.run.summary.sample is None:
         return None  # nothing was sampled: it is told above
     if state.is_finished and state.run.is_imported:
         told = "Its records were imported and nothing was sampled, so there are no answers to read."
@@ -271,7 +269,7 @@ def _divergence(state: _State, drawings: Drawings, figures: list[Figure]) -> Par
     shown = drawings.html(figures)
     if not profile and shown is None:
         return None
-    scored = profile or state.run.part("sample").get("histogram")
+    scored = profile or state.run.sample.histogram
     heading = "Where the models diverge" if scored else "Which steps were kept"
     return Part("divergence", heading, join(shown, profile))
 
@@ -309,9 +307,7 @@ def _cost(state: _State) -> Part | None:
 def _settings(state: _State) -> Part | None:
     if not state.is_finished:
         return None
-    lists = join(
-        facts.settings_list(state.run.summary["settings"]), facts.provenance_list(state.run)
-    )
+    lists = join(facts.settings_list(state.run.settings), facts.provenance_list(state.run))
     return Part("settings", "Settings and provenance", lists)
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from lr_exp.errors import printable
-from lr_exp.report.shape import is_number, is_too_deep
+from lr_exp.report.json_file import is_number, is_too_deep
 from lr_exp.store.run_folder import TRAJECTORIES as FILE
 
 _MOST_READ = 64_000_000  # bytes of a file that is read at all

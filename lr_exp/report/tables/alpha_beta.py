@@ -39,7 +39,7 @@ def grid_rows(sweep: Sweep) -> dict[Grid, list[Row]]:
 
 def kept_share(row: Row) -> float | None:
     """The share of scored steps that were kept, over the row's seeds."""
-    return mean([run.part("sample").get("kept_share") for run in row.runs])
+    return mean([run.sample.kept_share for run in row.runs])
 
 
 def values_of(rows: Sequence[Row], key: str) -> list[float | None]:

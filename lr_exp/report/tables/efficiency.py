@@ -63,44 +63,37 @@ def cost(runs: Sequence[Run]) -> Cost:
     def over(read: Callable[[Run], Any]) -> float | None:
         return mean([read(run) for run in runs])
 
-    stages = dict.fromkeys(
-        s for run in runs for s in run.part("sample").get("seconds_by_stage") or {}
-    )
+    stages = dict.fromkeys(s for run in runs for s in run.sample.seconds_by_stage or {})
     by_stage = {
-        stage: over(lambda run, s=stage: (run.part("sample").get("seconds_by_stage") or {}).get(s))
+        stage: over(lambda run, s=stage: (run.sample.seconds_by_stage or {}).get(s))
         for stage in stages
     }
     memory = [_memory(run) for run in runs]
     return Cost(
         {stage: seconds for stage, seconds in by_stage.items() if seconds is not None},
-        over(lambda run: run.part("sample").get("seconds")),
-        over(lambda run: _tuning(run, "seconds")),
-        over(lambda run: run.part("evaluate").get("seconds")),
-        over(lambda run: run.part("sample").get("questions")),
-        over(lambda run: (run.part("sample").get("verified") or {}).get("solved")),
-        over(lambda run: run.part("sample").get("generated_tokens")),
-        over(lambda run: _tuning(run, "tuned_tokens")),
+        over(lambda run: run.sample.seconds),
+        over(lambda run: 0 if run.stopped else run.distill.seconds),
+        over(lambda run: run.evaluate.seconds),
+        over(lambda run: run.sample.questions),
+        over(lambda run: run.sample.verified.solved if run.sample.verified else None),
+        over(lambda run: run.sample.generated_tokens),
+        over(lambda run: 0 if run.stopped else run.distill.tuned_tokens),
         max((value for value in memory if value is not None), default=None),
     )
 
 
-def _tuning(run: Run, key: str) -> float | None:
-    """Where nothing was trained, tuning took nothing: leaving the seed out would hide that."""
-    return 0 if run.stopped else run.part("distill").get(key)
-
-
 def _memory(run: Run) -> float | None:
     """The most bytes that sampling or tuning held; of older runs, that any stage held."""
-    parts = [run.part(name).get("peak_memory_bytes") for name in ("sample", "distill")]
-    known = [value for value in parts if value]
-    return max(known) if known else run.summary.get("peak_memory_bytes")
+    stages = (run.sample.peak_memory_bytes, run.distill.peak_memory_bytes)
+    known = [peak for peak in stages if peak]
+    return max(known) if known else run.summary.peak_memory_bytes
 
 
 def efficiency_table(sweep: Sweep, name: str) -> Table | None:
     """One row a variant that was tuned; None where none was."""
     rows = [row for row in sweep.rows if not row.is_baseline and (row.runs or row.remark)]
     costs = {id(row): cost(row.runs) for row in rows}
-    if not any(run.part("distill") for row in rows for run in row.runs):
+    if not any(run.summary.distill for row in rows for run in row.runs):
         return None
     beside = [row for row in rows if _paper(row, sweep)]
     stages = list(dict.fromkeys(stage for one in costs.values() for stage in one.by_stage))

@@ -4,7 +4,7 @@ from typing import Any
 
 from lr_exp.errors import UserError
 from lr_exp.report import published
-from lr_exp.report.gaps import Gap, measured_gap
+from lr_exp.report.gaps import PairGap, measured_gap
 from lr_exp.report.names import ABSENT, benchmark_label
 from lr_exp.report.repeats import grouped
 from lr_exp.report.rows import Row, Sweep
@@ -70,7 +70,7 @@ def pair_gap_table(sweep: Sweep, name: str) -> Table | None:
 
     None where no run measured it. Runs that disagree cost their pair its row, not the report.
     """
-    measured = [run for run in sweep.runs if run.part("evaluate").get("gap")]
+    measured = [run for run in sweep.runs if run.evaluate.gap]
     found, notes = [], [_ABOUT]
     for (expert, amateur), own in grouped(measured, _models).items():
         try:
@@ -105,11 +105,11 @@ def pair_gap_table(sweep: Sweep, name: str) -> Table | None:
 
 def _models(run: Run) -> tuple[str, str]:
     """The pair that was measured: a method without an amateur has one in its settings, too."""
-    asked = run.summary["settings"].get("amateur") or {}
-    return run.expert, run.amateur or str(asked.get("name") or ABSENT)
+    configured = run.settings.get("amateur", {}).get("name")
+    return run.expert, run.amateur or configured or ABSENT
 
 
-def _pair_cells(row: Row, gap: Gap | None) -> list[str]:
+def _pair_cells(row: Row, gap: PairGap | None) -> list[str]:
     amateur = "none (expert only)" if row.is_baseline else row.setup.amateur or ABSENT
     if gap is None:
         return [row.setup.expert, amateur, row.label, ABSENT, ABSENT, ABSENT]
@@ -124,13 +124,13 @@ def _pair_cells(row: Row, gap: Gap | None) -> list[str]:
     ]
 
 
-def _pair_record(row: Row, gap: Gap | None) -> dict[str, Any]:
+def _pair_record(row: Row, gap: PairGap | None) -> dict[str, Any]:
     return _gap_record(gap) | {
         "gap_published": published.gap(row.papers, gap.benchmark) if gap else None,
     }
 
 
-def _gap_record(gap: Gap | None) -> dict[str, Any]:
+def _gap_record(gap: PairGap | None) -> dict[str, Any]:
     return {
         "gap_benchmark": gap.benchmark if gap else None,
         "gap_decoder": gap.decoder if gap else None,
@@ -141,7 +141,7 @@ def _gap_record(gap: Gap | None) -> dict[str, Any]:
     }
 
 
-def _notes(rows: list[Row], gaps: dict[int, Gap | None], sweep: Sweep) -> list[str]:
+def _notes(rows: list[Row], gaps: dict[int, PairGap | None], sweep: Sweep) -> list[str]:
     ways = {(gap.benchmark, gap.decoder) for gap in gaps.values() if gap}
     told = [
         f"Gap: the expert's accuracy minus the amateur's on {benchmark_label(name)}, {decoder} "

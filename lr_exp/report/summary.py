@@ -1,0 +1,311 @@
+"""The types behind `summary.json`: the pipeline fills them in, everything else reads them.
+
+Reading validates types and ranges and ignores unknown keys, so that older versions read newer
+files. Every key that an older run may lack has a default. Writing keeps exactly the keys that were
+set, null or not.
+"""
+
+import json
+import re
+from collections.abc import Iterator
+from typing import Annotated, Any, Self
+
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationError,
+    model_validator,
+    with_config,
+)
+from typing_extensions import TypedDict  # pydantic needs this one before Python 3.12
+
+# 2**53: every smaller integer is exact as a float. 1e30: its square, and sums of it, stay finite.
+Count = Annotated[int, Field(strict=True, ge=0, lt=2**53)]
+Seed = Annotated[int, Field(strict=True, gt=-(2**53), lt=2**53)]
+Number = Annotated[float, Field(strict=True, gt=-1e30, lt=1e30, allow_inf_nan=False)]
+Seconds = Annotated[float, Field(strict=True, ge=0, lt=1e30, allow_inf_nan=False)]
+Share = Annotated[float, Field(strict=True, ge=0, le=1, allow_inf_nan=False)]
+Bytes = Count
+Flag = Annotated[bool, Field(strict=True)]
+
+_MAX_SHOWN = 40  # characters of an invalid value in an error message
+_WORDING = (  # pydantic's messages in the terms of a JSON file
+    (r"^Input | or instance of \w+$", ""),
+    ("a valid dictionary", "a JSON object"),
+    ("a valid integer", "an integer"),
+    ("a valid ", "a "),
+)
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+    def to_dict(self) -> dict[str, Any]:
+        """The keys that were set, as they stand in the JSON file."""
+        return self.model_dump(by_alias=True, exclude_unset=True)
+
+
+class Histogram(_Part):
+    """Scored token positions by their KL divergence, in bins from 0; the last bin is open."""
+
+    bin_nats: Annotated[Number, Field(gt=0)]
+    counts: Annotated[list[Count], Field(min_length=1)]
+
+
+class PositionCounts(_Part):
+    """Token positions by their distance from the start of the answer; the last bin may be open."""
+
+    bin_tokens: Annotated[Count, Field(gt=0)]
+    steps: list[Count]
+    kept: list[Count]  # of `steps`
+
+    @model_validator(mode="after")
+    def _check_counts(self) -> Self:
+        if len(self.kept) != len(self.steps):
+            raise ValueError("kept and steps should have the same length")
+        if any(kept > steps for kept, steps in zip(self.kept, self.steps, strict=True)):
+            raise ValueError("kept should be at most steps")
+        return self
+
+
+class Verified(_Part):
+    """Rejection sampling: how many of the drawn answers are correct."""
+
+    answers: Count | None = None  # that were kept
+    drawn: Count | None = None  # answers
+    right: Count | None = None  # answers
+    solved: Count | None = None  # questions with a correct answer
+    peak_memory_bytes: Bytes | None = None
+
+
+def _empty_as_none(value: Any) -> Any:
+    return None if value == {} else value
+
+
+class SampleSummary(_Part):
+    """The supervision, and the divergences that it was selected from.
+
+    Means are over all scored token positions and None over none. Seconds and memory are those of
+    the run that did the work.
+    """
+
+    questions: Count | None = None
+    answers: Count | None = None
+    steps: Count | None = None  # scored token positions; None for imported records
+    kept: Count | None = None
+    kept_share: Share | None = None
+    by_position: Annotated[PositionCounts | None, BeforeValidator(_empty_as_none)] = None
+    kl_mean: Number | None = None  # nats
+    kl_max: Number | None = None  # nats
+    kl_mean_same_top1: Number | None = None  # nats; where both models prefer the same token
+    kl_mean_other_top1: Number | None = None  # nats
+    share_same_top1: Share | None = None
+    share_below_0_1: Share | None = Field(default=None, alias="share_below_0.1")  # nats
+    share_above_0_4: Share | None = Field(default=None, alias="share_above_0.4")  # nats
+    expert_entropy_mean: Number | None = None  # nats
+    amateur_entropy_mean: Number | None = None  # nats
+    histogram: Annotated[Histogram | None, BeforeValidator(_empty_as_none)] = None
+    generated_tokens: Count | None = None
+    seconds: Seconds | None = None
+    seconds_by_stage: dict[str, Seconds] | None = None
+    peak_memory_bytes: Bytes | None = None
+    reused: Flag | None = None  # whether the artifacts were in the store already
+    artifact: str | None = None  # folder of the supervision
+    supervision: str | None = None  # digest of its content
+    export: str | None = None  # file of records in the published format
+    verified: Verified | None = None
+
+    @model_validator(mode="after")
+    def _check_histogram(self) -> Self:
+        if self.histogram is not None and self.steps is None:
+            raise ValueError("steps should be a number where there is a histogram")
+        return self
+
+
+class DistillSummary(_Part):
+    """The tuned adapter. Seconds and memory are those of the run that trained it."""
+
+    optimizer_steps: Count | None = None
+    batch_size: Count | None = None  # kept token positions per optimizer step
+    tuned_tokens: Count | None = None
+    kept_steps: Count | None = None  # token positions in the supervision
+    final_loss: Annotated[float, Field(strict=True)] | None = None  # nats; NaN if diverged
+    peak_memory_bytes: Bytes | None = None
+    seconds: Seconds | None = None
+    reused: Flag | None = None
+    artifact: str | None = None  # folder
+    merged: str | None = None  # folder of the merged model
+
+
+class Result(_Part):
+    """Pass@1 of one model on one benchmark."""
+
+    accuracy: Share
+    correct: Count
+    total: Annotated[Count, Field(gt=0)]
+    stderr: Annotated[Number, Field(ge=0)] | None = None  # of accuracy, binomial
+    cut_off: Count = 0  # answers that reached the token limit
+
+    @model_validator(mode="after")
+    def _check_counts(self) -> Self:
+        if self.correct > self.total:
+            raise ValueError(f"correct should be at most total, not {self.correct} of {self.total}")
+        return self
+
+
+Results = dict[str, Result]  # by benchmark
+
+
+class Gap(_Part):
+    """Expert and amateur on the same benchmark, with the same decoder."""
+
+    decoder: str | None = None
+    expert: Results
+    amateur: Results
+
+
+class CurvePoint(_Part):
+    """Accuracy of a snapshot of the adapter."""
+
+    step: Count  # optimizer steps
+    results: Results
+
+
+class EvaluateSummary(_Part):
+    """Accuracy before and after tuning. Seconds are those of the runs that did the work."""
+
+    decoder: str | None = None
+    expert: Results | None = None
+    tuned: Results | None = None
+    seconds: Seconds | None = None  # of `expert` and `tuned`
+    reused: Flag | None = None
+    curve: list[CurvePoint] | None = None
+    curve_seconds: Seconds | None = None
+    gap: Gap | None = None
+    gap_seconds: Seconds | None = None
+
+
+class ModelProvenance(_Part):
+    path: str | None = None
+    revision: str | None = None
+    fingerprint: str | None = None
+
+
+class Provenance(_Part):
+    """Digests of the models and questions, and the machine."""
+
+    expert: ModelProvenance | None = None
+    amateur: ModelProvenance | None = None
+    data: str | None = None  # digest of all questions of the data set
+    questions: str | None = None  # digest of those that were sampled from
+    benchmarks: dict[str, str] | None = None  # digests
+    device: str | None = None
+    device_name: str | None = None
+    dtype: str | None = None
+
+
+@with_config(ConfigDict(extra="allow"))
+class RecordedModel(TypedDict, total=False):
+    name: str | None
+    path: str | None
+
+
+@with_config(ConfigDict(extra="allow"))
+class RecordedSettings(TypedDict, total=False):
+    """The settings of the run by group, with the types of those that are read back."""
+
+    expert: RecordedModel
+    amateur: RecordedModel
+    data: dict[str, Any]
+    method: dict[str, Any]
+    sampler: dict[str, Any]
+    distiller: dict[str, Any]
+    evaluator: dict[str, Any]
+    server: dict[str, Any]
+    wandb: dict[str, Any]
+    benchmarks: list[str] | None
+    stages: list[str]
+    sweep: str | None
+    alpha: Number | None
+
+
+def _check_not_nan(settings: RecordedSettings) -> RecordedSettings:
+    """A NaN differs from itself: it would look like different settings in every run."""
+    for key, value in _leaves(settings, ""):
+        if value != value:
+            raise ValueError(f"{key[1:]} should be a number, not NaN")
+    return settings
+
+
+def _leaves(value: Any, above: str) -> Iterator[tuple[str, Any]]:
+    """Values that are neither dict nor list, with their dotted keys."""
+    if isinstance(value, dict):
+        for key, inside in value.items():
+            yield from _leaves(inside, f"{above}.{key}")
+    elif isinstance(value, list):
+        for index, inside in enumerate(value):
+            yield from _leaves(inside, f"{above}[{index}]")
+    else:
+        yield above, value
+
+
+class Summary(_Part):
+    """All headline numbers of a run. A part is None if its stage did not run."""
+
+    method: str | None  # this and the next ones are None if no stage read them
+    expert: str
+    amateur: str | None
+    data: str | None = None
+    alpha: Number | None
+    beta: Annotated[float, Field(strict=True, ge=0, allow_inf_nan=False)] | None  # nats
+    seed: Seed
+    sweep: str | None = None
+    stages: list[str] | None = None
+    seeds: dict[str, Seed] | None = None  # of each random number generator
+    provenance: Provenance | None = None
+    settings: Annotated[RecordedSettings, AfterValidator(_check_not_nan)]
+    versions: dict[str, str] | None = None  # of packages
+    sample: SampleSummary | None = None
+    warnings: list[str] | None = None  # about the pair of models
+    stopped: str | None = None  # why nothing was trained
+    distill: DistillSummary | None = None
+    evaluate: EvaluateSummary | None = None
+    engines: dict[str, dict[str, Any]] | None = None  # inference engines by part of the settings
+    peak_memory_bytes: Bytes | None = None  # of any stage
+    ranks: Count | None = None  # processes, if there were several
+
+    def to_json(self) -> str:
+        """The content of `summary.json`."""
+        return json.dumps(self.to_dict(), indent=2, ensure_ascii=False) + "\n"
+
+
+def parse_summary(value: Any) -> Summary:
+    """Validates the content of a `summary.json`.
+
+    Raises:
+        ValueError: it is not a summary; the message names the first invalid key, in one line.
+    """
+    try:
+        return Summary.model_validate(value)
+    except ValidationError as error:
+        raise ValueError(_first_error(error)) from error
+
+
+def _first_error(error: ValidationError) -> str:
+    """`sample.seconds should be a number, not '9'`."""
+    first = error.errors()[0]
+    parts = [f"[{key}]" if isinstance(key, int) else f".{key}" for key in first["loc"]]
+    key = "".join(parts).removeprefix(".")
+    message = first["msg"]
+    if first["type"] == "missing":
+        return f"{key} is missing"
+    if first["type"] == "value_error":  # raised in this module
+        return f"{key}: {message.removeprefix('Value error, ')}"
+    for pattern, plain in _WORDING:
+        message = re.sub(pattern, plain, message)
+    value = repr(first["input"])
+    value = value if len(value) <= _MAX_SHOWN else f"{value[:_MAX_SHOWN]}…"
+    return f"{key or 'it'} {message}, not {value}"
