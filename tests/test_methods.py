@@ -330,7 +330,7 @@ def test_where_no_answer_is_right_nothing_is_trained(program, tmp_path):
         "data.max_questions=null",
     )
     summary = summary_of(outcome)
-    assert "None of the 4 answers" in summary["stopped"]
+    assert "None of the 4 sampled answers" in summary["stopped"]
     assert "distill" not in summary
     assert "tuned" not in summary["evaluate"]
 

@@ -447,7 +447,7 @@ def test_short_names(names: list[str], short: list[str] | None) -> None:
 
 
 def test_one_thread_and_one_word_of_what_was_not_trained(tmp_path: Path) -> None:
-    why = "The method kept no step. Nothing was trained; give it more questions or steps."
+    why = "The method kept no step, so nothing was trained. Use more questions."
     run = write_run(
         tmp_path / "run",
         evaluate__tuned={},

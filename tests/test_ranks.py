@@ -257,7 +257,7 @@ def test_contrastive_decoding_and_rejection_sampling_on_two_ranks(tmp_path):
     places = [f"store={tmp_path / 'store'}", "hydra.sweep.dir=sweep"]
     status, out = finish(torchrun([*words, *places], tmp_path))
     assert status == 0, out
-    assert "No step has a divergence above beta=50" in out  # the first cell, which trains nothing
+    assert "No step has a KL above beta=50" in out  # the first cell, which trains nothing
     for path in tmp_path.glob("sweep/*/summary.json"):
         two = json.loads(path.read_text("utf-8"))
         overrides = [f"method={two['method']}", "beta=50", "method.samples=2"]

@@ -8,21 +8,20 @@ from typing import Any
 from lr_exp import distributed
 from lr_exp.errors import UserError
 from lr_exp.pipeline.inputs import Inputs
-from lr_exp.store import Store, digest
+from lr_exp.store import digest
 
 
-def check_machines(inputs: Inputs, store: Store, installed: dict[str, str]) -> None:
+def check_machines(inputs: Inputs, installed: dict[str, str]) -> None:
     """Raises UserError where a rank has other versions, another device or another store.
 
     Args:
         inputs: not read yet.
-        store: must be the same folder on all ranks.
         installed: versions that results depend on.
     """
     if not distributed.is_distributed():
         return
     distributed.check_same(_machine(inputs, installed))
-    _check_store(store)
+    _check_store(Path(inputs.settings.store))
 
 
 def check_files(inputs: Inputs) -> None:
@@ -62,14 +61,14 @@ def _code_digest() -> str:
     return digest(files)
 
 
-def _check_store(store: Store) -> None:
+def _check_store(root: Path) -> None:
     """Raises UserError where a rank does not see the store of rank 0."""
-    name = distributed.run_on_rank0(lambda: _create_marker(store.root))
+    name = distributed.run_on_rank0(lambda: _create_marker(root))
     try:
-        distributed.run_on_all_ranks(lambda: _check_marker(store.root, name))
+        distributed.run_on_all_ranks(lambda: _check_marker(root, name))
     finally:
         if name is not None and distributed.is_rank0():
-            (store.root / name).unlink(missing_ok=True)
+            (root / name).unlink(missing_ok=True)
 
 
 def _create_marker(root: Path) -> str | None:
