@@ -282,7 +282,7 @@ def test_a_run_of_some_stages_lists_what_is_missing(tmp_path: Path, method: str 
     (run / "summary.json").write_text(json.dumps(summary))
     page = page_of_run(run)
     assert "Missing: sampling (no divergences); tuning (no training curves)" in page.words
-    assert "requested stages: evaluate" in page.words
+    assert "the stages asked for were: evaluate" in page.words
     assert "25.0 ± 21.7" in page.words
     assert "after" not in page.inside("th")
     assert 'id="reader-data"' not in page.source
@@ -304,7 +304,7 @@ def test_an_unfinished_run_shows_its_files(tmp_path: Path) -> None:
     write_metrics(tmp_path / "run", {1: 0.5, 10: 0.25})
     page = page_of_run(tmp_path / "run")
     assert "This run has not finished. It is still running or was interrupted" in page.words
-    assert "Missing: everything that summary.json holds" in page.words
+    assert "Missing: all that the summary tells" in page.words
     assert page.inside("h2") == ["Trajectory reader", "Training"]
     assert "0.2500" in page.inside("td")
     assert len(page.data("reader-data")["answers"]) == 2
@@ -457,7 +457,7 @@ def test_says_only_once_that_nothing_was_trained(tmp_path: Path) -> None:
     words = page_of_run(run).words
     assert words.split("method LightReasoner")[0].count("Nothing was trained") == 1
     assert f"Stopped after sampling: {why}" in words
-    assert "x86_64 CPU, 1 thread dtype float32" in words
+    assert "x86_64 CPU, 1 thread numbers float32" in words
 
 
 def test_a_failed_run_says_why(tmp_path: Path) -> None:

@@ -257,11 +257,11 @@ def test_a_run_has_four_figures_and_each_is_left_out_without_its_data(
 
 
 def test_an_unfinished_run_gets_the_figures_for_which_it_has_data(tmp_path: Path) -> None:
-    folder = tmp_path / "0"
-    folder.mkdir()
-    write_metrics(folder, {1: 0.5, 2: 0.4})
+    write_metrics_at = tmp_path / "0"
+    write_metrics_at.mkdir()
+    write_metrics(write_metrics_at, {1: 0.5, 2: 0.4})
     known = {"method": None, "amateur": None, "alpha": None, "beta": None, "settings": {}}
-    unfinished = Run(folder, "0", {**known, "expert": "micro", "seed": 0})
+    unfinished = Run(write_metrics_at, "0", {**known, "expert": "micro", "seed": 0})
     assert _names(draw_run(unfinished)) == ["training_curves"]
 
 

@@ -35,10 +35,10 @@ def gain_against_gap(new_figure: Any, sweep: Sweep) -> Any | None:
         if row.gain and not row.is_baseline and (gap := measured_gap(row.runs))
     ]
     # Gaps on other benchmarks or with other decoders do not belong on the same axis.
-    points = [point for point in points if _measure(point.gap) == _measure(points[0].gap)]
+    points = [point for point in points if _way(point.gap) == _way(points[0].gap)]
     if len(points) < 2:
         return None
-    benchmark, decoder = _measure(points[0].gap)
+    benchmark, decoder = _way(points[0].gap)
     figure = new_figure(figsize=(SINGLE, 2.7))
     axes = figure.subplots()
     axes.axhline(0, color=MUTED.light, linewidth=0.8, linestyle="--", zorder=0)
@@ -82,7 +82,7 @@ def gain_against_gap(new_figure: Any, sweep: Sweep) -> Any | None:
     return figure
 
 
-def _measure(gap: Gap) -> tuple[str, str]:
+def _way(gap: Gap) -> tuple[str, str]:
     return gap.benchmark, gap.decoder
 
 

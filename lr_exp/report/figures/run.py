@@ -18,7 +18,7 @@ GAIN_CAPTION = (
     "error over the n questions."
 )
 _BY_DIVERGENCE = "kl_above_beta"  # the step rule that is a threshold on D alone
-_MAX_POSITION_BINS = 40  # beyond it, neighbouring bins are merged
+_MOST_PLACES = 40  # beyond it, neighbouring bins are merged
 _LOG_BASELINE = 0.7  # lower end of a log scale of counts, so that a count of 1 is visible
 _CURVES = {  # in metrics.jsonl
     "loss": "loss\n(nats)",
@@ -32,11 +32,11 @@ _MAX_MARKED_POINTS = 30  # beyond it, curves have no point markers
 def histogram_caption(run: Run) -> str:
     beta, histogram = _threshold(run), run.part("sample").get("histogram") or {}
     width, counts = histogram.get("bin_nats", 0.1), histogram.get("counts", [0])
-    caption = f"Number of scored steps by divergence D, in bins of {width:g} nats, on a log scale"
-    caption += " (the last bin is open). " if counts[-1] else ". "
+    told = f"Scored steps by their divergence D, in bins of {width:g} nat, on a log scale"
+    told += " (the last bin is open). " if counts[-1] else ". "
     if beta is None:
-        return caption + "This method does not keep steps by a threshold on D."
-    return caption + f"Steps above the threshold β = {beta:g} (hatched) are kept."
+        return told + "This method does not keep steps by a threshold on D."
+    return told + f"Steps above the threshold β = {beta:g} (hatched) are kept."
 
 
 def kl_histogram(new_figure: Any, run: Run) -> Any | None:
@@ -91,7 +91,7 @@ def kl_histogram(new_figure: Any, run: Run) -> Any | None:
 
 
 def _threshold(run: Run) -> float | None:
-    """Beta, if the method keeps steps by this threshold alone."""
+    """Beta, where it alone decides which steps are kept."""
     method = run.summary["settings"].get("method") or {}
     return run.number("beta") if method.get("steps") == _BY_DIVERGENCE else None
 
@@ -106,20 +106,20 @@ def position_caption(run: Run) -> str:
 
 
 def _is_scored(run: Run) -> bool:
-    """Whether the steps were scored against an amateur."""
+    """Whether an amateur was asked about the steps."""
     return bool(run.part("sample").get("histogram"))
 
 
 def kept_by_position(new_figure: Any, run: Run) -> Any | None:
     told = run.part("sample").get("by_position")
     if not told or not any(told["steps"]) or told["kept"] == told["steps"]:
-        return None  # a flat line at 100 %
-    together = math.ceil(len(told["steps"]) / _MAX_POSITION_BINS)
+        return None  # where all are kept, there is nothing to see
+    together = math.ceil(len(told["steps"]) / _MOST_PLACES)
     width = told["bin_tokens"] * together
     steps, kept = (_summed(told[key], together) for key in ("steps", "kept"))
-    bins = [i for i, count in enumerate(steps) if count]
-    centres = [width * (i + 0.5) for i in bins]
-    low, share, high = zip(*(_wilson(kept[i], steps[i]) for i in bins), strict=True)
+    places = [i for i, count in enumerate(steps) if count]
+    centres = [width * (i + 0.5) for i in places]
+    low, share, high = zip(*(_wilson(kept[i], steps[i]) for i in places), strict=True)
     look = of_method(run.method)
     figure = new_figure(figsize=(SINGLE, 2.7))
     upper, lower = figure.subplots(2, 1, sharex=True, height_ratios=(2.2, 1))
@@ -206,7 +206,7 @@ def gain_by_benchmark(new_figure: Any, run: Run) -> Any | None:
         errors = [100 * _stderr(results[name]) for name in names]
         axes.errorbar(
             values,
-            [y + shift for y in range(len(names))],
+            [place + shift for place in range(len(names))],
             xerr=errors,
             color=colour,
             marker="o" if label == "before" else of_method(run.method).marker,
@@ -216,9 +216,9 @@ def gain_by_benchmark(new_figure: Any, run: Run) -> Any | None:
             label=label,
             zorder=3,
         )
-    for y, name in enumerate(names):
+    for place, name in enumerate(names):
         ends = [100 * results[name]["accuracy"] for results in (before, after)]
-        axes.plot(ends, [y - 0.13, y + 0.13], color=MUTED.light, linewidth=0.8, zorder=2)
+        axes.plot(ends, [place - 0.13, place + 0.13], color=MUTED.light, linewidth=0.8, zorder=2)
     axes.set_yticks(
         range(len(names)),
         [f"{benchmark_label(name)}\n(n = {after[name]['total']:,})" for name in names],

@@ -53,7 +53,7 @@ def accuracy_by_step(new_figure: Any, sweep: Sweep) -> Any | None:
 
 
 def accuracy_curve(row: Row, benchmarks: Sequence[str]) -> dict[int, Estimate]:
-    """Average accuracy by optimizer step, at the steps that all seeds have evaluated."""
+    """The average at each step that all seeds have, decoded as the row is."""
     trained = [run for run in row.runs if run.part("evaluate").get("curve")]
     stopped = [run for run in row.runs if run.stopped and run.results("expert")]
     measured = next((run for run in trained if run.results("expert")), None)
@@ -81,7 +81,7 @@ def accuracy_curve(row: Row, benchmarks: Sequence[str]) -> dict[int, Estimate]:
 
 
 def _points(run: Run) -> dict[int, dict[str, dict[str, Any]]]:
-    """A run's results by optimizer step, including the finished adapter's."""
+    """A run's results by step, the finished adapter's among them."""
     points = {int(one["step"]): one["results"] for one in run.part("evaluate")["curve"]}
     last = run.part("distill").get("optimizer_steps")
     if last and run.results("tuned"):

@@ -11,7 +11,7 @@ from lr_exp.report.runs import Run
 
 Fact = tuple[str, str | None]
 
-_MAX_ROWS = 400
+_MOST_ROWS = 400
 _MAX_VALUE_CHARS = 600
 
 
@@ -20,7 +20,7 @@ def method_label(run: Run) -> str:
     if run.method:
         return names.method_label(run.method)
     trained = run.part("sample") or run.part("distill")
-    return f"supervision from {run.data}" if trained else "Evaluation only"
+    return f"supervision from {run.data}" if trained else "The expert as it is"
 
 
 def title(run: Run) -> str:
@@ -42,7 +42,7 @@ def choices(run: Run) -> list[Fact]:
         ("decoding", None if run.decoder == "greedy" else run.decoder),
         ("sweep", run.sweep),
         ("machine", names.machine_name(machine(run).get("device_name", ""))),
-        ("dtype", run.provenance("dtype")),
+        ("numbers", run.provenance("dtype")),
         ("versions", _versions(run)),
     ]
 
@@ -89,11 +89,11 @@ def tiles(entries: Iterable[tuple[str, Child, str]]) -> Html | None:
 
 
 def settings_list(settings: Mapping[str, Any]) -> Html:
-    """All settings by their dotted command-line keys, collapsed."""
+    """Every setting by its dotted key, as the command line takes it, folded up."""
     values = flat(dict(settings))
-    rows = [(key, _word(value)) for key, value in list(values.items())[:_MAX_ROWS]]
+    rows = [(key, _word(value)) for key, value in list(values.items())[:_MOST_ROWS]]
     left = len(values) - len(rows)
-    return collapsed(
+    return folded(
         f"All {len(values):,} settings",
         [
             _table("Settings", ("setting", "value"), rows),
@@ -103,21 +103,21 @@ def settings_list(settings: Mapping[str, Any]) -> Html:
 
 
 def provenance_list(run: Run) -> Html:
-    """Fingerprints of weights and questions, and package versions; collapsed."""
-    values = flat(run.part("provenance")) | {
+    """Which weights, questions and packages, by their fingerprints."""
+    told = flat(run.part("provenance")) | {
         f"{name} version": value for name, value in run.part("versions").items()
     }
-    values |= {
+    told |= {
         f"{part}.artifact": run.part(part)["artifact"]
         for part in ("sample", "distill")
         if isinstance(run.part(part).get("artifact"), str)
     }
-    rows = [(key, _word(value)) for key, value in list(values.items())[:_MAX_ROWS] if value]
-    table = _table("Provenance", ("item", "value"), rows)
-    return collapsed("Provenance: models, data, packages", [table])
+    rows = [(key, _word(value)) for key, value in list(told.items())[:_MOST_ROWS] if value]
+    table = _table("Provenance", ("of", "value"), rows)
+    return folded("Provenance: models, data, packages", [table])
 
 
-def collapsed(title: str, content: Sequence[Child]) -> Html:
+def folded(title: str, content: Sequence[Child]) -> Html:
     return tag("details", tag("summary", title), list(content))
 
 

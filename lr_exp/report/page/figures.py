@@ -12,7 +12,7 @@ _CLASS = re.compile(r'\sclass="([^"]*)"')
 
 
 @dataclass
-class PageFigures:
+class Drawings:
     """A page's figures, up to a size limit, and their shared style rules.
 
     Inline styles become classes, since the page's security policy allows only its own style sheet.
@@ -52,9 +52,9 @@ class PageFigures:
         return f'<{name}{others} class="{class_name}"'
 
 
-def omitted_note(figures: PageFigures) -> Html:
+def omitted_note(drawings: Drawings) -> Html:
     """A note on the figures that exceeded the size limit."""
-    if not figures.omitted:
+    if not drawings.omitted:
         return join()
-    note = f"To keep this page small, {len(figures.omitted)} figures are only in files beside it."
+    note = f"To keep this page small, {len(drawings.omitted)} figures are only in files beside it."
     return tag("p", note, class_="note")

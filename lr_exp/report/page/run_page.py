@@ -15,7 +15,7 @@ from lr_exp.report.incomplete import Failed, Unfinished
 from lr_exp.report.layout import Tables, tables_of
 from lr_exp.report.names import is_micro
 from lr_exp.report.page import answers, facts, reader, shell, trajectories
-from lr_exp.report.page.figures import PageFigures, omitted_note
+from lr_exp.report.page.figures import Drawings, omitted_note
 from lr_exp.report.page.headline import baseline_row, gain_of, headline_table, tuned_row
 from lr_exp.report.page.markup import Child, Html, join, tag
 from lr_exp.report.page.metrics import damaged_metrics, training_table
@@ -62,13 +62,13 @@ def run_page(folder: Path, found: Found) -> str:
         found: the contents of this folder, without its subfolders.
     """
     state = _state(folder, found)
-    figures = PageFigures(_MAX_FIGURE_BYTES)
+    drawings = Drawings(_MAX_FIGURE_BYTES)
     by_section = _by_section(draw_run(state.run))
     parts = [
-        _results(state, figures, by_section["results"]),
+        _results(state, drawings, by_section["results"]),
         _reader(state),
-        _divergence(state, figures, by_section["divergence"]),
-        _training(state, figures, by_section["training"]),
+        _divergence(state, drawings, by_section["divergence"]),
+        _training(state, drawings, by_section["training"]),
         _answers(state),
         _cost(state),
         _settings(state),
@@ -84,8 +84,8 @@ def run_page(folder: Path, found: Found) -> str:
         "Run report",
         head,
         shown,
-        _foot(state, found, figures),
-        figures.style(),
+        _foot(state, found, drawings),
+        drawings.style(),
     )
 
 
@@ -98,8 +98,8 @@ def _state(folder: Path, found: Found) -> _State:
     known |= {"expert": "unknown", "seed": None, "settings": {}}
     known |= trajectories.head(folder)
     keys = ("expert", "amateur", "method", "data", "alpha", "beta", "seed", "sweep")
-    recorded = {key: getattr(ended, key, None) for key in keys}
-    known |= {key: value for key, value in recorded.items() if value is not None}
+    told = {key: getattr(ended, key, None) for key in keys}
+    known |= {key: value for key, value in told.items() if value is not None}
     run = Run(folder, folder.resolve().name, known)
     return _State(folder, run, ended, None, None)
 
@@ -150,22 +150,22 @@ def _missing(state: _State) -> list[str]:
     """The stages whose results the page lacks, and the stages that were requested."""
     run = state.run
     if not state.is_finished:
-        return ["everything that summary.json holds (accuracies, costs, settings)"]
-    requested = run.summary.get("stages")
+        return ["all that the summary tells (accuracies, costs, settings)"]
+    asked = run.summary.get("stages")
     parts = {
         "sample": "sampling (no divergences)",
         "distill": "tuning (no training curves)",
         "evaluate": "evaluation (no accuracies)",
     }
-    missing = [
-        description
-        for name, description in parts.items()
+    left = [
+        told
+        for name, told in parts.items()
         if not run.part(name) and not (name == "distill" and run.stopped)
     ]
-    if not missing:
+    if not left:
         return []
-    stages = ", ".join(map(str, requested)) if isinstance(requested, list) else "unknown"
-    return [*missing, f"requested stages: {stages}"]
+    stages = ", ".join(map(str, asked)) if isinstance(asked, list) else "not known"
+    return [*left, f"the stages asked for were: {stages}"]
 
 
 def _tiles(state: _State) -> list[tuple[str, Child, str]]:
@@ -181,11 +181,10 @@ def _tiles(state: _State) -> list[tuple[str, Child, str]]:
     if distill.get("tuned_tokens"):
         steps = distill.get("optimizer_steps")
         detail = f"in {steps:,} optimizer steps" if steps else ""
-        entries.append(("Tuned tokens", f"{distill['tuned_tokens']:,}", detail))
+        entries.append(("Tokens tuned on", f"{distill['tuned_tokens']:,}", detail))
     seconds = [part["seconds"] for part in (sample, distill) if part.get("seconds") is not None]
     if len(seconds) == 2:
-        detail = _reused(sample, distill)
-        entries.append(("Sampling and tuning time", duration(sum(seconds)), detail))
+        entries.append(("Sampling and tuning", duration(sum(seconds)), _reused(sample, distill)))
     return entries
 
 
@@ -223,7 +222,7 @@ def _reused(*parts: dict[str, Any]) -> str:
     return "from the store" if all(part.get("reused") for part in parts) else ""
 
 
-def _results(state: _State, figures: PageFigures, own: list[Figure]) -> Part | None:
+def _results(state: _State, drawings: Drawings, figures: list[Figure]) -> Part | None:
     if state.sweep is None or state.tables is None:
         return None
     table = headline_table(state.sweep, state.tables.pairs)
@@ -232,7 +231,7 @@ def _results(state: _State, figures: PageFigures, own: list[Figure]) -> Part | N
     content = join(
         html_table(table, strong_last=len(table.rows) > 1) if table else None,
         None if table else tag("p", "Nothing was evaluated.", class_="note"),
-        figures.html(own),
+        drawings.html(figures),
         html_table(gap) if gap else None,
         list(map(html_table, beside)),
         [tag("p", reason, class_="note") for reason in state.tables.pairs.refused],
@@ -256,7 +255,7 @@ def _reader(state: _State) -> Part | None:
     if reading is not None:
         return Part("reader", title, tag("p", "No answer was sampled.", class_="note"))
     if state.is_finished and not state.run.part("sample"):
-        return None  # the status already lists sampling as missing
+        return None  # nothing was sampled: it is told above
     if state.is_finished and state.run.is_imported:
         note = "This run used imported records and sampled no answers, so there are none to show."
         return Part("reader", title, tag("p", note, class_="note"))
@@ -265,10 +264,10 @@ def _reader(state: _State) -> Part | None:
     return Part("reader", title, tag("p", note, class_="note"))
 
 
-def _divergence(state: _State, figures: PageFigures, own: list[Figure]) -> Part | None:
+def _divergence(state: _State, drawings: Drawings, figures: list[Figure]) -> Part | None:
     tables = state.tables.tables if state.tables else []
     profile = [html_table(one) for one in tables if one.name.endswith("kl_profile")]
-    shown = figures.html(own)
+    shown = drawings.html(figures)
     if not profile and shown is None:
         return None
     scored = profile or state.run.part("sample").get("histogram")
@@ -276,9 +275,9 @@ def _divergence(state: _State, figures: PageFigures, own: list[Figure]) -> Part 
     return Part("divergence", heading, join(shown, profile))
 
 
-def _training(state: _State, figures: PageFigures, own: list[Figure]) -> Part | None:
+def _training(state: _State, drawings: Drawings, figures: list[Figure]) -> Part | None:
     damaged = damaged_metrics(state.folder)
-    shown = figures.html(own)
+    shown = drawings.html(figures)
     table = training_table(state.run)
     if not damaged and shown is None and table is None:
         return None
@@ -316,12 +315,12 @@ def _settings(state: _State) -> Part | None:
     return Part("settings", "Settings and provenance", lists)
 
 
-def _foot(state: _State, found: Found, figures: PageFigures) -> list[Child]:
+def _foot(state: _State, found: Found, drawings: Drawings) -> list[Child]:
     run = state.run
     lines = [MICRO] if not state.is_finished and is_micro(run.expert, run.amateur) else []
     if state.sweep is not None and state.tables is not None:
         lines = reading_notes(found, [Section(state.sweep, state.tables.tables, [], [])])
     return [
-        omitted_note(figures),
+        omitted_note(drawings),
         tag("ul", [tag("li", line) for line in lines]) if lines else None,
     ]

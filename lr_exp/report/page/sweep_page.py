@@ -10,7 +10,7 @@ from lr_exp.report.incomplete import Unfinished
 from lr_exp.report.names import NO_SWEEP, method_label
 from lr_exp.report.page import shell
 from lr_exp.report.page.cell_names import short_names
-from lr_exp.report.page.figures import PageFigures, omitted_note
+from lr_exp.report.page.figures import Drawings, omitted_note
 from lr_exp.report.page.markup import Child, Html, join, tag
 from lr_exp.report.page.shell import Part
 from lr_exp.report.page.tables import html_table, scrolling
@@ -32,15 +32,15 @@ def sweep_page(title: str, found: Found, sections: Sequence[Section], out: Path)
         sections: tables and figures of each sweep.
         out: the page's folder; links are relative to it.
     """
-    figures = PageFigures(_MAX_FIGURE_BYTES)
-    parts = [_part(number, section, figures) for number, section in enumerate(sections)]
+    drawings = Drawings(_MAX_FIGURE_BYTES)
+    parts = [_part(number, section, drawings) for number, section in enumerate(sections)]
     parts.append(_runs(found, out))
     head = [tag("p", _counts(found), class_="lede"), _warning(found)]
     foot = [
-        omitted_note(figures),
+        omitted_note(drawings),
         tag("ul", [tag("li", line) for line in reading_notes(found, sections)]),
     ]
-    return shell.page(f"Report: {title}", "Sweep report", head, parts, foot, figures.style())
+    return shell.page(f"Report: {title}", "Sweep report", head, parts, foot, drawings.style())
 
 
 def _counts(found: Found) -> str:
@@ -52,12 +52,12 @@ def _warning(found: Found) -> Html:
     return tag("div", lines, class_="status", role="note") if lines else join()
 
 
-def _part(number: int, section: Section, figures: PageFigures) -> Part:
+def _part(number: int, section: Section, drawings: Drawings) -> Part:
     sweep = section.sweep
     remarks = [*sweep.warnings, *dict.fromkeys(sweep.notes), *section.refused]
     content = join(
         [html_table(table) for table in section.tables[:2]],
-        figures.html(section.figures),
+        drawings.html(section.figures),
         [html_table(table) for table in section.tables[2:]],
         [tag("p", remark, class_="note") for remark in remarks],
     )
