@@ -1,7 +1,7 @@
-"""`report.html` in a real browser: Chromium reads it from disk, without a network.
+"""`report.html` in Chromium, opened from disk without a network.
 
-LR_EXP_NEEDS_BROWSER=1 makes a missing browser a failure, as CI does; LR_EXP_SCREENSHOTS=FOLDER
-keeps the screenshots for people.
+With LR_EXP_NEEDS_BROWSER=1, as in CI, a missing browser is a failure. LR_EXP_SCREENSHOTS=FOLDER
+keeps the screenshots.
 """
 
 import importlib.util
@@ -42,7 +42,7 @@ DESKTOP, PHONE = (1280, 900), (360, 740)
 
 @pytest.fixture(scope="module")
 def demo(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The folder of a small demo run with its page, made once for all of pytest's workers."""
+    """The folder of a small demo run with its page, shared by all pytest workers."""
     own = tmp_path_factory.getbasetemp()
     base = (own.parent if os.environ.get("PYTEST_XDIST_WORKER") else own) / "demo"
     with FileLock(f"{base}.lock"):
@@ -58,7 +58,7 @@ def _run_demo(base: Path) -> None:
         "benchmarks=[micro_add,micro_plain]",
         "evaluator.max_examples=24",
         "distiller.steps=40",
-        "distiller.learning_rate=1e-3",  # so few steps show a gain, too
+        "distiller.learning_rate=1e-3",  # for a gain in so few optimizer steps
         "wandb.mode=disabled",
         f"hydra.run.dir={base / 'run'}",
         f"store={base / 'store'}",
@@ -77,8 +77,8 @@ def _run_demo(base: Path) -> None:
 def browser() -> Iterator[Any]:
     from playwright.sync_api import sync_playwright
 
-    assert CHROMIUM, "LR_EXP_NEEDS_BROWSER is set, and there is no chromium"
-    # As root, which CI's containers are, Chromium has no sandbox of its own to start.
+    assert CHROMIUM, "LR_EXP_NEEDS_BROWSER is set, but chromium is not installed"
+    # Chromium cannot start its sandbox as root, the user of CI's containers.
     flags = ["--no-sandbox"] if os.geteuid() == 0 else []
     with sync_playwright() as playwright:
         chromium = playwright.chromium.launch(executable_path=CHROMIUM, args=flags)
@@ -87,20 +87,20 @@ def browser() -> Iterator[Any]:
 
 
 class Tab:
-    """A page that was opened from disk, and all that it asked for and complained about."""
+    """A page opened from disk, with the requests and errors that it caused."""
 
     def __init__(self, page: Any) -> None:
         self.page = page
-        self.asked: list[str] = []
-        self.complaints: list[str] = []
-        page.on("request", lambda request: self.asked.append(request.url))
-        page.on("console", lambda message: self._note(message.type, message.text))
-        page.on("pageerror", lambda error: self.complaints.append(str(error)))
-        page.on("dialog", lambda dialog: self.complaints.append(dialog.message))
+        self.requests: list[str] = []
+        self.errors: list[str] = []
+        page.on("request", lambda request: self.requests.append(request.url))
+        page.on("console", lambda message: self._log(message.type, message.text))
+        page.on("pageerror", lambda error: self.errors.append(str(error)))
+        page.on("dialog", lambda dialog: self.errors.append(dialog.message))
 
-    def _note(self, kind: str, text: str) -> None:
+    def _log(self, kind: str, text: str) -> None:
         if kind in ("error", "warning"):
-            self.complaints.append(text)
+            self.errors.append(text)
 
     def text(self, selector: str) -> str:
         return " ".join(self.page.locator(selector).first.inner_text().split())
@@ -127,7 +127,7 @@ Open = Callable[..., Tab]
 
 @pytest.fixture
 def open_page(browser: Any) -> Iterator[Open]:
-    """Opens a file with the network off; at the end, nothing was asked for but files."""
+    """Opens a file offline; afterwards checks for errors and for requests other than files."""
     opened: list[tuple[Any, Tab, str]] = []
 
     def open_(
@@ -147,9 +147,9 @@ def open_page(browser: Any) -> Iterator[Open]:
     yield open_
     for context, tab, address in opened:
         context.close()
-        assert tab.complaints == []
-        assert all(asked.startswith("file://") for asked in tab.asked)
-        assert address in tab.asked
+        assert tab.errors == []
+        assert all(url.startswith("file://") for url in tab.requests)
+        assert address in tab.requests
 
 
 @pytest.fixture
@@ -158,7 +158,7 @@ def tab(demo: Path, open_page: Open) -> Tab:
 
 
 @pytest.fixture
-def told(demo: Path) -> dict[str, Any]:
+def recorded(demo: Path) -> dict[str, Any]:
     return json.loads((demo / "trajectories.json").read_text())
 
 
@@ -167,12 +167,12 @@ def summary(demo: Path) -> dict[str, Any]:
     return json.loads((demo / "summary.json").read_text())
 
 
-def spelt(text: str) -> str:
-    """A token as the panel names it."""
+def visible(text: str) -> str:
+    """A token as the panel shows it."""
     return text.replace(" ", "␣").replace("\n", "⏎")
 
 
-def test_numbers_are_the_summary_s(tab: Tab, summary: dict[str, Any]) -> None:
+def test_numbers_match_the_summary(tab: Tab, summary: dict[str, Any]) -> None:
     rows = tab.page.locator("#results table").first.locator("tbody tr").all_inner_texts()
     shown = {row.split("\t")[0].strip(): [cell.strip() for cell in row.split("\t")] for row in rows}
     shares = {}
@@ -197,8 +197,8 @@ def test_numbers_are_the_summary_s(tab: Tab, summary: dict[str, Any]) -> None:
     assert summary["provenance"]["expert"]["fingerprint"] in tab.page.content()
 
 
-def test_filters_count_what_the_file_has(tab: Tab, told: dict[str, Any]) -> None:
-    answers = told["answers"]
+def test_filters_show_the_counts_of_the_file(tab: Tab, recorded: dict[str, Any]) -> None:
+    answers = recorded["answers"]
     kept = [sum(one["kept"]) for one in answers]
     differ = [one["same_top1"].count(0) for one in answers]
     wrong = [one for one in answers if one["correct"] is False]
@@ -214,10 +214,10 @@ def test_filters_count_what_the_file_has(tab: Tab, told: dict[str, Any]) -> None
     assert tab.page.locator(".tokens .t:not(.dim)").count() == kept[first]
     tab.filter("differ")
     first = next(i for i, number in enumerate(differ) if number)
-    if kept[first]:  # the answer on show stays where the new filter has it
+    if kept[first]:  # the current answer stays if it matches the new filter
         assert tab.page.locator(".tokens .t:not(.dim)").count() == differ[first]
 
-    # The steps that the method cannot see: sure, wrong, and not kept.
+    # Steps of wrong answers that were not kept although the expert is confident.
     tab.filter("wrong")
     blind = tab.page.locator(".blind-choice")
     assert blind.is_visible()
@@ -237,22 +237,22 @@ def _blind(answer: dict[str, Any]) -> int:
     return sum(top >= 0.9 and not kept for top, kept in zip(tops, answer["kept"], strict=True))
 
 
-def test_an_answer_is_shown_token_by_token(tab: Tab, told: dict[str, Any]) -> None:
-    answer = told["answers"][0]
+def test_an_answer_is_shown_token_by_token(tab: Tab, recorded: dict[str, Any]) -> None:
+    answer = recorded["answers"][0]
     assert answer["question"] in tab.text(".question")
     assert f"reference {answer['reference']}" in tab.text(".verdict")
     assert ("✓ right" if answer["correct"] else "✗ wrong") in tab.text(".verdict")
     marked = tab.page.eval_on_selector_all(
         ".tokens .t", "all => all.map(e => [e.textContent, e.className])"
     )
-    texts = [told["tokens"][token] for token in answer["token"]]
-    assert [text for text, _ in marked] == [spelt(t) if t.isspace() else t for t in texts]
+    texts = [recorded["tokens"][token] for token in answer["token"]]
+    assert [text for text, _ in marked] == [visible(t) if t.isspace() else t for t in texts]
     assert [int("kept" in look.split()) for _, look in marked] == answer["kept"]
     edges = (0.05, 0.1, 0.2, 0.4, 0.8, 1.6, 3.2)
     assert [look.split()[1] for _, look in marked] == [
         f"s{sum(kl >= edge for edge in edges)}" for kl in answer["kl"]
     ]
-    # Kept steps are marked by more than colour.
+    # Kept steps are not marked by colour alone.
     for selector, width in ((".tokens .t.kept", True), (".tokens .t:not(.kept)", False)):
         colour = tab.page.locator(selector).first.evaluate(
             "e => getComputedStyle(e).borderBottomColor"
@@ -260,59 +260,60 @@ def test_an_answer_is_shown_token_by_token(tab: Tab, told: dict[str, Any]) -> No
         assert (colour != "rgba(0, 0, 0, 0)") == width
 
 
-def test_hovering_and_keys_show_what_both_models_said(tab: Tab, told: dict[str, Any]) -> None:
-    answer = told["answers"][0]
+def test_hovering_and_keys_open_the_panel_of_a_step(tab: Tab, recorded: dict[str, Any]) -> None:
+    answer = recorded["answers"][0]
     kept = answer["kept"].index(1)
     tab.page.locator(f'.tokens [data-step="{kept}"]').hover()
-    _check_panel(tab, told, kept)
+    _check_panel(tab, recorded, kept)
     tab.page.mouse.move(5, 5)
-    # What was open comes back: the step whose label moves most.
-    _check_panel(tab, told, max(range(len(answer["kl"])), key=lambda step: _news(answer, step)))
+    # The panel returns to the step that it opened with.
+    most_informative = max(range(len(answer["kl"])), key=lambda step: _score(answer, step))
+    _check_panel(tab, recorded, most_informative)
     tab.page.locator('.tokens [data-step="0"]').click()
-    _check_panel(tab, told, 0)
+    _check_panel(tab, recorded, 0)
     tab.page.keyboard.press("ArrowRight")
-    _check_panel(tab, told, 1)
+    _check_panel(tab, recorded, 1)
     assert (
-        f"Step 2, {spelt(told['tokens'][answer['token'][1]])}:"
+        f"Step 2, {visible(recorded['tokens'][answer['token'][1]])}:"
         in tab.page.locator("[data-is=spoken]").text_content()
     )
     tab.page.keyboard.press("End")
-    _check_panel(tab, told, len(answer["token"]) - 1)
+    _check_panel(tab, recorded, len(answer["token"]) - 1)
     tab.page.keyboard.press("Home")
-    _check_panel(tab, told, 0)
-    assert tab.position.startswith("1 of")  # the same arrows did not page
+    _check_panel(tab, recorded, 0)
+    assert tab.position.startswith("1 of")  # the arrows did not page
     strip = tab.page.locator(".strip svg").bounding_box()
-    assert strip  # a bar a step: its right end is the last
+    assert strip  # one bar per step: its right end is the last step
     tab.page.mouse.click(strip["x"] + strip["width"] - 2, strip["y"] + strip["height"] / 2)
     tab.page.mouse.move(5, 5)
-    _check_panel(tab, told, len(answer["token"]) - 1)
-    # In a filter the arrows go from one of its steps to the next.
+    _check_panel(tab, recorded, len(answer["token"]) - 1)
+    # Under a filter the arrows move between its steps.
     tab.filter("kept")
     tab.page.locator('.tokens [tabindex="0"]').focus()
     tab.page.keyboard.press("Home")
-    _check_panel(tab, told, kept)
+    _check_panel(tab, recorded, kept)
     tab.page.keyboard.press("Escape")
     assert tab.page.evaluate("document.activeElement.tagName") == "BUTTON"
 
 
-def _news(answer: dict[str, Any], step: int) -> float:
+def _score(answer: dict[str, Any], step: int) -> float:
     inside = [(c[1], c[4]) for c in answer["candidates"][step] if c[3] and c[4] is not None]
     total = sum(expert for expert, _ in inside)
-    moved = sum(abs(weight - expert / total) for expert, weight in inside) / 2 if total else 0
-    return 100 * moved + answer["kl"][step]
+    shift = sum(abs(weight - expert / total) for expert, weight in inside) / 2 if total else 0
+    return 100 * shift + answer["kl"][step]
 
 
-def _check_panel(tab: Tab, told: dict[str, Any], step: int) -> None:
-    answer = told["answers"][0]
+def _check_panel(tab: Tab, recorded: dict[str, Any], step: int) -> None:
+    answer = recorded["answers"][0]
     panel = tab.text(".panel [data-is=panel]")
     assert f"step {step + 1} of {len(answer['token'])}" in panel
     assert f"divergence D {answer['kl'][step]:.3f} nats" in panel
-    assert f"entropy of the expert {answer['expert_entropy'][step]:.3f} nats" in panel
-    assert f"entropy of the amateur {answer['amateur_entropy'][step]:.3f} nats" in panel
+    assert f"expert entropy {answer['expert_entropy'][step]:.3f} nats" in panel
+    assert f"amateur entropy {answer['amateur_entropy'][step]:.3f} nats" in panel
     assert f"tokens in the mask {answer['mask_size'][step]}" in panel
-    assert f"= {told['alpha']})" in panel
+    assert f"= {recorded['alpha']})" in panel
     assert ("not kept" in panel) == (not answer["kept"][step])
-    assert ("top-1 differ" in panel) == (answer["same_top1"][step] == 0)
+    assert ("top-1 differs" in panel) == (answer["same_top1"][step] == 0)
     rows = tab.page.locator(".panel tbody tr")
     candidates = answer["candidates"][step]
     assert rows.count() == len(candidates)
@@ -322,7 +323,7 @@ def _check_panel(tab: Tab, told: dict[str, Any], step: int) -> None:
 
     for row, (token, expert, amateur, inside, weight) in zip(rows.all(), candidates, strict=True):
         cells = [cell.strip() for cell in row.locator("th, td").all_inner_texts()]
-        assert cells[0].removesuffix("◂").strip() == spelt(told["tokens"][token])
+        assert cells[0].removesuffix("◂").strip() == visible(recorded["tokens"][token])
         assert cells[0].endswith("◂") == (token == answer["token"][step])
         assert cells[1:4] == [share(expert), share(amateur), "✓" if inside else ABSENT]
         if answer["kept"][step]:
@@ -333,13 +334,13 @@ def _check_panel(tab: Tab, told: dict[str, Any], step: int) -> None:
         assert float(bars[0].removesuffix("%")) == pytest.approx(100 * expert)
 
 
-def test_pages_by_buttons_and_keys(tab: Tab, told: dict[str, Any]) -> None:
-    count = len(told["answers"])
+def test_pages_by_buttons_and_keys(tab: Tab, recorded: dict[str, Any]) -> None:
+    count = len(recorded["answers"])
     previous, after = (tab.page.locator(f'#the-reader [data-go="{by}"]') for by in (-1, 1))
     assert previous.is_disabled()
     after.click()
     assert tab.position == f"2 of {count}"
-    assert told["answers"][1]["id"] in tab.text(".verdict")
+    assert recorded["answers"][1]["id"] in tab.text(".verdict")
     previous.click()
     tab.page.locator("body").press("j")
     tab.page.keyboard.press("j")
@@ -359,25 +360,25 @@ def test_everything_is_reached_by_tab(tab: Tab) -> None:
     assert tab.page.evaluate("document.activeElement.className") == "skip"
     box = tab.page.locator(".skip").bounding_box()
     assert box
-    assert box["x"] >= 0  # it is seen once it has the focus
+    assert box["x"] >= 0  # visible once it has the focus
     tab.page.keyboard.press("Enter")
     assert tab.page.evaluate("document.activeElement.id") == "content"
     seen: list[str] = []
     for _ in range(80):
         tab.page.keyboard.press("Tab")
         if tab.page.evaluate("document.activeElement === document.body"):
-            break  # past the last one
-        told = "e => e.dataset.filter || e.dataset.go || e.dataset.is || e.dataset.step && 'token'"
+            break  # past the last element
+        name = "e => e.dataset.filter || e.dataset.go || e.dataset.is || e.dataset.step && 'token'"
         seen.append(
             tab.page.evaluate(
-                f"(({told})(document.activeElement)) || document.activeElement.tagName"
+                f"(({name})(document.activeElement)) || document.activeElement.tagName"
             )
         )
         outlined = "getComputedStyle(document.activeElement).outlineStyle !== 'none'"
         assert tab.page.evaluate(outlined), seen
-    for wanted in ("all", "kept", "differ", "wrong", "1", "token", "benchmark", "won", "SUMMARY"):
-        assert wanted in seen, (wanted, seen)
-    assert seen.count("token") == 1  # one stop for a whole answer
+    for stop in ("all", "kept", "differ", "wrong", "1", "token", "benchmark", "won", "SUMMARY"):
+        assert stop in seen, (stop, seen)
+    assert seen.count("token") == 1  # a whole answer is one tab stop
 
 
 def test_answers_stand_side_by_side(tab: Tab, demo: Path, summary: dict[str, Any]) -> None:
@@ -413,7 +414,7 @@ def test_answers_stand_side_by_side(tab: Tab, demo: Path, summary: dict[str, Any
         assert shown == graded[who, "micro_add"][first["id"]]["output"]
     assert "✗ wrong" in tab.text("[data-is=before-outcome]")
     assert "✓ right" in tab.text("[data-is=after-outcome]")
-    # What both begin with is not marked, what follows is.
+    # Only the part after the common beginning is marked.
     same, differs = (
         tab.page.locator(f"[data-is=after-output] .{look}").text_content()
         for look in ("same", "differs")
@@ -422,11 +423,11 @@ def test_answers_stand_side_by_side(tab: Tab, demo: Path, summary: dict[str, Any
     assert before.startswith(same)
     assert not before.startswith(same + differs[0])
 
-    # An empty filter says so.
+    # A filter without entries shows a message.
     tab.page.locator("#the-pairs select").select_option("micro_plain")
     plain = [one["correct"] for one in graded["expert", "micro_plain"].values()]
-    assert all(plain)  # nothing is to be won where the expert is right
-    assert tab.text("#the-pairs [data-is=empty]") == "Nothing here passes this filter."
+    assert all(plain)  # no question can be won
+    assert tab.text("#the-pairs [data-is=empty]") == "No entries match this filter."
     assert tab.text("#the-pairs [data-is=position]") == "0 of 0"
     tab.page.locator('#the-pairs [data-filter="both right"]').click()
     assert tab.page.locator("#the-pairs [data-is=empty]").is_hidden()
@@ -449,14 +450,14 @@ def test_looks(
         assert panel
         assert box
         assert box["y"] + box["height"] <= panel["y"]  # the panel does not cover it
-        assert panel["y"] < PHONE[1] - 50  # and is seen itself
+        assert panel["y"] < PHONE[1] - 50  # and is visible itself
         assert tab.overflow == 0
     folder = Path(os.environ.get("LR_EXP_SCREENSHOTS") or tmp_path)
     folder.mkdir(parents=True, exist_ok=True)
     shot = folder / f"{name}_{scheme}.png"
     tab.page.screenshot(path=shot, full_page=True)
     assert shot.stat().st_size > 20_000
-    # Every word of an answer can be read on its shade, of which there are several.
+    # Every token has enough contrast with its shade, and there are several shades.
     seen = tab.page.eval_on_selector_all(".tokens .t", _CONTRAST)
     assert len({tuple(one["shade"]) for one in seen}) >= 3
     assert min(one["contrast"] for one in seen) >= 4.5
@@ -486,31 +487,31 @@ def test_prints_the_current_answer_without_controls(demo: Path, open_page: Open)
     )
     assert not any(one.is_visible() for one in tab.page.locator("button, select, nav").all())
     assert tab.page.locator(".tokens .t").first.is_visible()
-    assert not tab.page.locator("#settings table").first.is_visible()  # pages of settings
+    assert not tab.page.locator("#settings table").first.is_visible()  # collapsed
     assert tab.page.pdf().startswith(b"%PDF")
     assert tab.page.locator("details[open]").count() == 0
 
 
-def test_a_long_question_has_a_bounded_place(open_page: Open, tmp_path: Path) -> None:
+def test_a_long_question_scrolls_in_a_bounded_area(open_page: Open, tmp_path: Path) -> None:
     run = write_run(tmp_path / "run")
     write_trajectories(run, ANSWER | {"question": "How many?\n" * 1_900}, ANSWER)
     tab = open_page(write_run_page(run))
     question = tab.page.locator("#the-reader .question")
     assert question.bounding_box()["height"] <= 320
-    assert question.evaluate("one => one.scrollHeight") > 10_000  # all of it is there
+    assert question.evaluate("one => one.scrollHeight") > 10_000  # the whole question
     assert question.get_attribute("tabindex") == "0"
     tab.page.locator("#the-reader [data-go='1']").click()
     assert question.inner_text() == ANSWER["question"]
     assert question.get_attribute("tabindex") is None
 
 
-def test_answers_open_on_the_first_outcome_that_has_some(open_page: Open, tmp_path: Path) -> None:
+def test_answers_open_with_the_first_nonempty_outcome(open_page: Open, tmp_path: Path) -> None:
     graded: dict[str, Any] = {"before": {"micro_add": [1, 0]}, "after": {"micro_add": [0, 0]}}
     tab = open_page(write_run_page(write_run(tmp_path / "run", **graded)))
     pressed = tab.page.locator("#the-pairs [data-filter][aria-pressed=true]")
     assert pressed.get_attribute("data-filter") == "lost"
     assert "micro_add/0" in tab.text("#the-pairs [data-is=verdict]")
-    assert "Shaded: from where the two outputs differ on." in tab.text("#the-pairs .note")
+    assert "Shaded: from the first difference on." in tab.text("#the-pairs .note")
 
 
 @pytest.mark.parametrize("size", [DESKTOP, PHONE])
@@ -547,7 +548,7 @@ def test_a_narrow_window_is_never_scrolled_sideways(open_page: Open, tmp_path: P
     assert main([str(folder)]) == 0
     sweep = open_page(folder / "report" / "report.html", PHONE)
     assert sweep.overflow == 0
-    sweep.page.locator("#runs a").click()  # to the run's own page
+    sweep.page.locator("#runs a").click()  # opens the run's page
     assert sweep.page.url == (folder / "short" / "report.html").as_uri()
 
 
@@ -558,8 +559,8 @@ def test_hostile_text_runs_nothing(open_page: Open, tmp_path: Path) -> None:
     write_trajectories(run, nasty, tokens=[NASTY, "\u202eabc", "\x07\x1b]0;x\x07", "שלום"])
     for who in ("expert", "tuned"):
         place = run / "answers" / who / "micro_add.jsonl"
-        told = [json.loads(line) for line in place.read_text().splitlines()]
-        lines = [json.dumps({**one, "question": NASTY, "output": NASTY}) for one in told]
+        answers = [json.loads(line) for line in place.read_text().splitlines()]
+        lines = [json.dumps({**one, "question": NASTY, "output": NASTY}) for one in answers]
         place.write_text("\n".join(lines) + "\n")
     tab = open_page(write_run_page(run))
     title = tab.page.title()
@@ -579,7 +580,7 @@ def test_hostile_text_runs_nothing(open_page: Open, tmp_path: Path) -> None:
 
 
 def test_without_a_mask_no_token_is_outside_it(open_page: Open, tmp_path: Path) -> None:
-    """Methods whose target is the expert's own token read no alpha."""
+    """Methods whose target is the expert's own token have no alpha."""
     candidates = [
         [[0, 0.6, 0.1, 0, 1.0], [3, 0.3, 0.2, 0, 0.0]],
         [[1, 0.95, 0.9, 0, None]],
@@ -597,7 +598,7 @@ def test_without_a_mask_no_token_is_outside_it(open_page: Open, tmp_path: Path) 
     assert "mask" not in tab.text(".panel [data-is=panel]")
 
 
-def test_without_references_a_filter_that_is_empty_says_so(open_page: Open, tmp_path: Path) -> None:
+def test_an_empty_filter_shows_a_message(open_page: Open, tmp_path: Path) -> None:
     unknown = ANSWER | {"reference": None, "predicted": None, "correct": None, "kept": [0, 0, 0]}
     silent = {
         "kl": [None] * 3,
@@ -611,15 +612,15 @@ def test_without_references_a_filter_that_is_empty_says_so(open_page: Open, tmp_
     write_trajectories(run, unknown | silent, alpha=None, beta=None, amateur=None)
     tab = open_page(write_run_page(run))
     assert tab.page.locator(".tokens .t").count() == 3
-    assert tab.page.locator(".tokens .unscored").count() == 0  # where nothing was, none stands out
+    assert tab.page.locator(".tokens .unscored").count() == 0  # since nothing was scored
     assert "scored" not in tab.text(".panel [data-is=panel]")
     assert "divergence" not in tab.text(".panel [data-is=panel]")
     assert "top-1" not in tab.text("#the-reader [data-is=counts]")
-    assert "No probabilities were recorded here." in tab.text(".panel [data-is=panel]")
+    assert "No probabilities were recorded." in tab.text(".panel [data-is=panel]")
     assert tab.page.locator("#the-reader [data-filter]").count() == 2
     tab.filter("kept")
-    assert tab.text("#the-reader [data-is=empty]") == "Nothing here passes this filter."
+    assert tab.text("#the-reader [data-is=empty]") == "No entries match this filter."
     assert tab.page.locator(".tokens .t").first.is_hidden()
-    tab.page.keyboard.press("j")  # nothing to page through
+    tab.page.keyboard.press("j")  # has no effect
     tab.filter("all")
     assert tab.page.locator(".tokens .t").first.is_visible()

@@ -1,4 +1,4 @@
-"""`report.html`: what it says, that nothing of it can run or load, and that it stays small."""
+"""`report.html`: its content, its safety against hostile text, its size and accessibility."""
 
 import base64
 import hashlib
@@ -20,11 +20,11 @@ from lr_exp.report.figures.style import INK, MUTED, PAPER
 from lr_exp.report.page import answers, trajectories, write_run_page
 from lr_exp.report.page.cell_names import short_names
 from lr_exp.report.page.markup import embedded_json, tag, text
-from lr_exp.report.page.shell import MOST_BYTES, read_file
+from lr_exp.report.page.shell import MAX_PAGE_BYTES, read_file
 from lr_exp.report.runs import find_runs
 from tests.test_report_runs import write_failed, write_metrics, write_run
 
-# Three tokens: the expert misses its reference, the first step is kept, the last was not scored.
+# Three tokens of a wrong answer: the first step is kept, the last was not scored.
 ANSWER: dict[str, Any] = {
     "id": "q/0",
     "question": "How many?",
@@ -48,18 +48,18 @@ ANSWER: dict[str, Any] = {
 }
 TOKENS = ["1", "3", "\n", " 2"]
 
-# What must not come through: markup, an end of the script, controls, marks that turn the direction
-# of writing, half of a surrogate pair, an unknown byte.
+# Markup, a script's end tag, control characters, bidirectional marks, a lone surrogate and a
+# replacement character.
 NASTY = (
     "</script><script>document.title='taken'</script><img src=x onerror=alert(1)>"
     "&amp;\x1b[31m\x00\u202eright\u2066\u2028\u2029\ud800\ufffd'\"`{{x}}שלום"
 )
 
 
-def write_trajectories(folder: Path, *found: dict[str, Any], **changed: Any) -> Path:
-    """A run's `trajectories.json`, with two answers where none are given."""
+def write_trajectories(folder: Path, *answers: dict[str, Any], **changed: Any) -> Path:
+    """Writes a run's `trajectories.json`; two answers by default."""
     right = ANSWER | {"id": "q/1", "correct": True, "predicted": "12", "kept": [0, 0, 0]}
-    told = {
+    content = {
         "version": 1,
         "method": "lightreasoner",
         "expert": "micro",
@@ -69,17 +69,17 @@ def write_trajectories(folder: Path, *found: dict[str, Any], **changed: Any) -> 
         "answers_total": 300,
         "chosen": "the first ones",
         "tokens": TOKENS,
-        "answers": list(found) or [ANSWER, right],
+        "answers": list(answers) or [ANSWER, right],
         **changed,
     }
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / "trajectories.json"
-    path.write_text(json.dumps(told), encoding="utf-8")
+    path.write_text(json.dumps(content), encoding="utf-8")
     return path
 
 
 class Page(HTMLParser):
-    """A page's elements with their attributes and texts."""
+    """A parsed page: elements with attributes, and texts."""
 
     def __init__(self, source: str) -> None:
         super().__init__()
@@ -96,7 +96,7 @@ class Page(HTMLParser):
 
     def handle_endtag(self, tag: str) -> None:
         assert self._open, tag
-        assert self._open.pop() == tag  # every element is closed, in order
+        assert self._open.pop() == tag  # elements are properly nested
 
     def handle_data(self, data: str) -> None:
         self.texts.append((self._open[-1] if self._open else "", data))
@@ -109,14 +109,14 @@ class Page(HTMLParser):
 
     @property
     def words(self) -> str:
-        """What a person reads before any script runs."""
+        """The visible text before any script runs."""
         kept = (data for tag, data in self.texts if tag not in ("script", "style"))
         return " ".join(" ".join(kept).split())
 
     def data(self, identifier: str) -> Any:
-        found = re.search(rf'id="{identifier}">(.*?)</script>', self.source, re.DOTALL)
-        assert found, identifier
-        return json.loads(found.group(1))
+        match = re.search(rf'id="{identifier}">(.*?)</script>', self.source, re.DOTALL)
+        assert match, identifier
+        return json.loads(match.group(1))
 
 
 def page_of_run(folder: Path) -> Page:
@@ -125,20 +125,20 @@ def page_of_run(folder: Path) -> Page:
 
 @pytest.fixture
 def run(tmp_path: Path) -> Path:
-    """A finished run with everything."""
+    """A finished run with all files."""
     benchmarks = {"micro_add": [0, 0, 0, 1], "micro_plain": [1, 1, 1, 0]}
     after = {"micro_add": [1, 1, 0, 1], "micro_plain": [1, 1, 0, 0]}
     by_position = {"bin_tokens": 8, "steps": [600, 400], "kept": [150, 50]}
-    told = {"warnings": ["The gap is tiny."], "sample__by_position": by_position}
-    folder = write_run(tmp_path / "run", before=benchmarks, after=after, **told)
+    extra = {"warnings": ["The gap is tiny."], "sample__by_position": by_position}
+    folder = write_run(tmp_path / "run", before=benchmarks, after=after, **extra)
     write_metrics(folder, {1: 0.5, 50: 0.4, 100: 0.3})
     write_trajectories(folder)
     return folder
 
 
-def test_shows_what_the_summary_has(run: Path) -> None:
+def test_shows_the_summary(run: Path) -> None:
     page = page_of_run(run)
-    for told in (
+    for expected in (
         "LightReasoner: expert micro, amateur micro",
         "50.0 → 62.5 %",  # micro_add 25 to 75, micro_plain 75 to 50
         "+12.5 ± 16.5 points",
@@ -147,14 +147,14 @@ def test_shows_what_the_summary_has(run: Path) -> None:
         "micro_plain 75.0 ± 21.7 50.0 ± 25.0 -25.0 ± 21.7",
         "Warning: The gap is tiny.",
         "2 answers are shown: the first ones.",
-        "Steps are counted from 1 here",
+        "Steps are numbered from 1 on this page",
         "Kept steps are underlined.",
         "micro world's own",
         "distiller.learning_rate 0.0001",
         "of micro_plain",  # a fingerprint
         "torch 2.13.0",
     ):
-        assert told in page.words, told
+        assert expected in page.words, expected
     assert page.inside("h2") == [
         "Results",
         "Trajectory reader",
@@ -167,9 +167,9 @@ def test_shows_what_the_summary_has(run: Path) -> None:
     assert "published" not in page.words.lower()
     sections = dict(re.findall(r'<section id="(\w+)"(.*?)</section>', page.source, re.DOTALL))
     for section, figure in (
-        ("results", "Before and after, by benchmark"),
-        ("divergence", "Divergence of the scored steps"),
-        ("divergence", "Kept steps by place in the answer"),
+        ("results", "Accuracy before and after, by benchmark"),
+        ("divergence", "Divergence of scored steps"),
+        ("divergence", "Kept steps by position in the answer"),
         ("training", "Training"),
     ):
         assert f"<strong>{figure}</strong>" in sections[section], figure
@@ -179,7 +179,7 @@ def test_shows_what_the_summary_has(run: Path) -> None:
     assert [shown["tokens"][token] for token in shown["answers"][0]["token"]] == ["1", "3", "\n"]
 
 
-def test_is_built_for_those_who_listen_and_those_who_type(run: Path) -> None:
+def test_is_accessible_to_screen_readers_and_keyboards(run: Path) -> None:
     page = page_of_run(run)
     assert len(page.all("h1")) == len(page.all("main")) == 1
     levels = [int(tag[1]) for tag, _ in page.elements if re.fullmatch(r"h[1-6]", tag)]
@@ -201,7 +201,7 @@ def test_is_built_for_those_who_listen_and_those_who_type(run: Path) -> None:
     assert any(a.get("aria-live") == "polite" for _, a in page.elements)
 
 
-def test_nothing_is_loaded_and_only_its_own_code_runs(run: Path) -> None:
+def test_loads_nothing_and_runs_only_its_own_script(run: Path) -> None:
     page = page_of_run(run)
     (policy,) = [
         a["content"] or ""
@@ -222,7 +222,7 @@ def test_nothing_is_loaded_and_only_its_own_code_runs(run: Path) -> None:
     assert "innerHTML" not in script
     assert "eval(" not in script
     others = [a for a in page.all("script") if a.get("type") != "application/json"]
-    assert len(others) == 1  # the one above
+    assert len(others) == 1
     for name, attributes in page.elements:
         assert name not in ("img", "iframe", "object", "embed", "link", "base", "form")
         assert not {"src", "style", "srcset"} & attributes.keys(), (name, attributes)
@@ -230,11 +230,11 @@ def test_nothing_is_loaded_and_only_its_own_code_runs(run: Path) -> None:
         assert (attributes.get("href") or "#").startswith("#")
     assert "url(" not in re.sub(r"url\(#[\w-]+\)", "", style)
     addresses = set(re.findall(r"https?://[^\s\"'<]+", page.source))
-    assert addresses <= {"http://www.w3.org/2000/svg"}  # a name, which nothing loads
+    assert addresses <= {"http://www.w3.org/2000/svg"}  # an XML namespace, never loaded
 
 
 def test_hostile_text_is_shown_harmlessly(tmp_path: Path) -> None:
-    plain = NASTY.replace("\ud800", "")  # which no summary can hold
+    plain = NASTY.replace("\ud800", "")  # a lone surrogate cannot be written to a summary
     run = write_run(tmp_path / "run", expert=plain, sweep=plain, warnings=[plain])
     settings = json.loads((run / "summary.json").read_text())
     settings["settings"]["sampler"]["system_prompt"] = plain
@@ -243,12 +243,12 @@ def test_hostile_text_is_shown_harmlessly(tmp_path: Path) -> None:
     write_trajectories(run, nasty, tokens=[NASTY, "3", "\u202e", " 2"], chosen=NASTY)
     for who in ("expert", "tuned"):
         place = run / "answers" / who / "micro_add.jsonl"
-        told = [json.loads(line) for line in place.read_text().splitlines()]
-        lines = [json.dumps({**one, "question": NASTY, "output": NASTY * 9}) for one in told]
+        records = [json.loads(line) for line in place.read_text().splitlines()]
+        lines = [json.dumps({**one, "question": NASTY, "output": NASTY * 9}) for one in records]
         place.write_text("\n".join(lines) + "\n")
     page = page_of_run(run)
     assert not page.all("img")
-    assert len(page.all("script")) == 3  # two of data, one of ours
+    assert len(page.all("script")) == 3  # two with data, and the page's own
     assert not re.search("[\x00-\x08\x0b-\x1f\u202a-\u202e\u2066-\u2069\u2028\u2029]", page.source)
     assert "<img src=x onerror=alert(1)>" in page.words  # as text
     assert r"\u202e" in page.words
@@ -262,7 +262,7 @@ def test_hostile_text_is_shown_harmlessly(tmp_path: Path) -> None:
         assert not set(blob) & set("<>&\u2028\u2029")
 
 
-def test_a_failure_s_text_is_text(tmp_path: Path) -> None:
+def test_escapes_the_message_of_a_failed_run(tmp_path: Path) -> None:
     plain = NASTY.replace("\ud800", "")
     write_failed(tmp_path / "run", plain, expert=plain, overrides=[f"expert.path={plain}"])
     page = page_of_run(tmp_path / "run")
@@ -272,7 +272,7 @@ def test_a_failure_s_text_is_text(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("method", [None, "lightreasoner"])
-def test_a_run_of_some_stages_says_what_is_missing(tmp_path: Path, method: str | None) -> None:
+def test_a_run_of_some_stages_lists_what_is_missing(tmp_path: Path, method: str | None) -> None:
     run = write_run(
         tmp_path / "run", method=method, amateur=None, evaluate__tuned={}, answers=False
     )
@@ -282,7 +282,7 @@ def test_a_run_of_some_stages_says_what_is_missing(tmp_path: Path, method: str |
     (run / "summary.json").write_text(json.dumps(summary))
     page = page_of_run(run)
     assert "Missing: sampling (no divergences); tuning (no training curves)" in page.words
-    assert "the stages asked for were: evaluate" in page.words
+    assert "requested stages: evaluate" in page.words
     assert "25.0 ± 21.7" in page.words
     assert "after" not in page.inside("th")
     assert 'id="reader-data"' not in page.source
@@ -299,12 +299,12 @@ def test_a_run_that_trained_nothing_says_why(tmp_path: Path) -> None:
     assert "25.0 ± 21.7" in page.words
 
 
-def test_an_unfinished_run_shows_what_it_has(tmp_path: Path) -> None:
+def test_an_unfinished_run_shows_its_files(tmp_path: Path) -> None:
     write_trajectories(tmp_path / "run")
     write_metrics(tmp_path / "run", {1: 0.5, 10: 0.25})
     page = page_of_run(tmp_path / "run")
-    assert "This run is not finished. It was stopped or is still running" in page.words
-    assert "Missing: all that the summary tells" in page.words
+    assert "This run has not finished. It is still running or was interrupted" in page.words
+    assert "Missing: everything that summary.json holds" in page.words
     assert page.inside("h2") == ["Trajectory reader", "Training"]
     assert "0.2500" in page.inside("td")
     assert len(page.data("reader-data")["answers"]) == 2
@@ -319,16 +319,16 @@ def _as_imported(folder: Path) -> None:
     (folder / "summary.json").write_text(json.dumps(summary))
 
 
-def test_imported_records_are_not_called_missing(tmp_path: Path) -> None:
+def test_imported_records_are_not_reported_as_missing(tmp_path: Path) -> None:
     run = write_run(tmp_path / "run", method=None, amateur=None)
     assert "There is no trajectories.json in the run's folder." in page_of_run(run).words
     _as_imported(run)
     words = page_of_run(run).words
-    assert "records were imported and nothing was sampled" in words
+    assert "used imported records and sampled no answers" in words
     assert "There is no" not in words
 
 
-# Of a method that asks no amateur: nothing is scored, every step is kept.
+# From a method without an amateur: nothing is scored, every step is kept.
 UNSCORED = ANSWER | {
     "correct": None,
     "predicted": None,
@@ -340,7 +340,7 @@ UNSCORED = ANSWER | {
 }
 
 
-def test_a_method_without_an_amateur_has_no_words_of_divergences(tmp_path: Path) -> None:
+def test_without_an_amateur_the_page_does_not_mention_divergences(tmp_path: Path) -> None:
     all_kept = {"bin_tokens": 8, "steps": [600, 400], "kept": [600, 400]}
     sample = {"questions": 20, "steps": 1000, "kept": 1000, "by_position": all_kept}
     alone = {"method": "gt_sft", "amateur": None, "alpha": None, "beta": None}
@@ -348,18 +348,18 @@ def test_a_method_without_an_amateur_has_no_words_of_divergences(tmp_path: Path)
     write_trajectories(run, UNSCORED, alpha=None, beta=None, amateur=None, method="gt_sft")
     page = page_of_run(run)
     assert "Where the models diverge" not in page.words
-    assert "Kept steps by place in the answer" not in page.words  # a flat line at 100 %
-    for wrong in ("scored", "D in nats", "Top-1 differ", "Expert wrong"):
-        assert wrong not in page.words, wrong
+    assert "Kept steps by position in the answer" not in page.words  # a flat line at 100 %
+    for unexpected in ("scored", "D in nats", "Top-1 differs", "Wrong answers"):
+        assert unexpected not in page.words, unexpected
     filters = [a["data-filter"] for a in page.all("button") if a.get("data-filter")]
     assert filters[:2] == ["all", "kept"]
     assert (page.data("reader-data")["scored"], page.data("reader-data")["amateur"]) == (0, 0)
-    # Where the expert's answers were graded, its wrong ones can be looked for.
+    # Graded answers can be filtered for wrong ones.
     write_trajectories(run, UNSCORED | {"correct": True}, alpha=None, beta=None)
     page = page_of_run(run)
-    assert "Expert wrong" in page.words
-    assert "Top-1 differ" not in page.words
-    # Where some steps are left out, the place tells something, though nothing was scored.
+    assert "Wrong answers" in page.words
+    assert "Top-1 differs" not in page.words
+    # The positions of kept steps are shown once some steps were not kept, scored or not.
     (run / "summary.json").write_text(
         (run / "summary.json").read_text().replace('"kept": [600, 400]', '"kept": [600, 100]')
     )
@@ -368,7 +368,7 @@ def test_a_method_without_an_amateur_has_no_words_of_divergences(tmp_path: Path)
     assert "Share of steps that were kept" in words
 
 
-def test_the_gap_of_the_pair_is_with_the_results(tmp_path: Path) -> None:
+def test_shows_the_pair_s_expertise_gap_with_the_results(tmp_path: Path) -> None:
     result = {"accuracy": 0.0, "total": 10, "stderr": 0.0}
     gap = {
         "decoder": "sampled",
@@ -385,24 +385,24 @@ def test_the_gap_of_the_pair_is_with_the_results(tmp_path: Path) -> None:
         write_run(folder / "1", seed=1, sweep=sweep, evaluate__gap=gap)
         assert main([str(folder)]) == 0
         report = Page((folder / "report" / "report.html").read_text())
-        assert (line in report.words) == (sweep != "expertise_gap")  # whose own table has it
+        assert (line in report.words) == (sweep != "expertise_gap")  # which has its own table
         assert "+40.0 ± 20.0" in report.words
     assert "Expertise gap" not in page_of_run(write_run(tmp_path / "none")).words
 
 
-def test_warnings_and_their_rows_are_on_a_sweep_s_page(tmp_path: Path) -> None:
+def test_a_sweep_s_page_shows_warnings_with_their_rows(tmp_path: Path) -> None:
     for seed in (0, 1):
         write_run(tmp_path / str(seed), seed=seed, sweep="mine", warnings=["<b>Tiny</b> gap."])
     write_run(tmp_path / "2", method="neither", sweep="mine", warnings=["<b>Tiny</b> gap."])
     write_run(tmp_path / "3", method="gt_sft", amateur=None, sweep="mine")
     assert main([str(tmp_path)]) == 0
-    told = "Warning: <b>Tiny</b> gap. (LightReasoner of micro; both removed of micro)"
+    warning = "Warning: <b>Tiny</b> gap. (LightReasoner of micro; both removed of micro)"
     page = Page((tmp_path / "report" / "report.html").read_text())
-    assert page.words.count(told) == 1
+    assert page.words.count(warning) == 1
     assert (tmp_path / "report" / "report.md").read_text().count("Warning: ") == 1
 
 
-def test_a_sweep_s_runs_are_called_what_they_differ_in(tmp_path: Path) -> None:
+def test_a_sweep_s_runs_are_named_by_their_differences(tmp_path: Path) -> None:
     shared = "data.max_questions=40,benchmarks=_micro_add,micro_plain_,distiller.steps=10"
     for number, beta in enumerate((0.2, 0.4)):
         name = f"beta={beta},{shared}"
@@ -412,13 +412,13 @@ def test_a_sweep_s_runs_are_called_what_they_differ_in(tmp_path: Path) -> None:
     page = Page((tmp_path / "report" / "report.html").read_text())
     (runs,) = re.findall(r'<section id="runs".*?</section>', page.source, re.DOTALL)
     table = Page(runs)
-    assert table.inside("th") == ["state", "run", "what"]
+    assert table.inside("th") == ["state", "run", "summary"]
     assert table.inside("td")[0] == "finished"
-    whole = [f"beta={beta},{shared}" for beta in (0.2, 0.4)]
-    assert [cell["title"] for cell in table.all("th") if cell.get("scope") == "row"] == whole
+    full = [f"beta={beta},{shared}" for beta in (0.2, 0.4)]
+    assert [cell["title"] for cell in table.all("th") if cell.get("scope") == "row"] == full
     shown = table.inside("bdi")
-    assert shown[:2] == ["beta=0.2", whole[0]]
-    # What cannot be read has not failed.
+    assert shown[:2] == ["beta=0.2", full[0]]
+    # An unreadable summary counts as damaged, not as failed.
     assert "1 finished, 0 failed, 1 damaged and 0 unfinished runs." in page.words
     assert table.inside("td")[1:].count("damaged") == 1
     assert "failed" not in table.inside("td")
@@ -431,13 +431,13 @@ _LONG = "b=" + "long" * 25
     ("names", "short"),
     [
         (["a=1,b=_2,3_,c=4", "a=2,b=_2,3_,c=4"], ["a=1", "a=2"]),
-        # Long ones were cut, each in another place.
+        # Long names are truncated at different parts.
         ([f"m=x,{_LONG},c=4,d=-{'0' * 12}", f"m=xyz,{_LONG},c-{'1' * 12}"], ["m=x", "m=xyz"]),
         ([f"m=x,d=_-{'0' * 12}", f"m=x,d=_-{'1' * 12}"], None),  # the digest alone differs
         (["x/a=1,b=2", "y/a=1,b=2", "y/a=2,b=2"], ["x/a=1", "y/a=1", "y/a=2"]),
         (["x/a=1", "y/a=1"], ["x", "y"]),
         (["a=1,b=2"], ["a=1,b=2"]),
-        (["a=1", "a=1,b=2"], ["a=1", "a=1,b=2"]),  # nothing would be left of the first
+        (["a=1", "a=1,b=2"], ["a=1", "a=1,b=2"]),  # the first would be empty
         (["a,b", "b,a"], ["a,b", "b,a"]),
         ([], []),
     ],
@@ -446,7 +446,7 @@ def test_short_names(names: list[str], short: list[str] | None) -> None:
     assert short_names(names) == (names if short is None else short)
 
 
-def test_one_thread_and_one_word_of_what_was_not_trained(tmp_path: Path) -> None:
+def test_says_only_once_that_nothing_was_trained(tmp_path: Path) -> None:
     why = "The method kept no step, so nothing was trained. Use more questions."
     run = write_run(
         tmp_path / "run",
@@ -457,27 +457,27 @@ def test_one_thread_and_one_word_of_what_was_not_trained(tmp_path: Path) -> None
     words = page_of_run(run).words
     assert words.split("method LightReasoner")[0].count("Nothing was trained") == 1
     assert f"Stopped after sampling: {why}" in words
-    assert "x86_64 CPU, 1 thread numbers float32" in words
+    assert "x86_64 CPU, 1 thread dtype float32" in words
 
 
 def test_a_failed_run_says_why(tmp_path: Path) -> None:
-    told = {"expert": "micro", "method": "gt_sft", "seed": 3, "overrides": ["seed=3", "beta=0.4"]}
-    write_failed(tmp_path / "run", "CUDA out of memory", **told)
+    cell = {"expert": "micro", "method": "gt_sft", "seed": 3, "overrides": ["seed=3", "beta=0.4"]}
+    write_failed(tmp_path / "run", "CUDA out of memory", **cell)
     page = page_of_run(tmp_path / "run")
     assert "This run failed: CUDA out of memory" in page.words
-    assert "It was started with seed=3 beta=0.4" in page.words
+    assert "Command-line overrides: seed=3 beta=0.4" in page.words
     assert page.inside("h1") == [] or "ground-truth SFT: expert micro" in page.words
 
 
-def test_the_program_makes_a_page_of_what_did_not_finish(
+def test_the_program_writes_pages_of_failed_and_unfinished_runs(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     write_metrics(_made(tmp_path / "unfinished"), {1: 0.5, 10: 0.25})
     write_failed(tmp_path / "failed", "no memory", expert="micro", method="gt_sft")
-    for name, told in (("unfinished", "not finished"), ("failed", "no memory")):
+    for name, expected in (("unfinished", "not finished"), ("failed", "no memory")):
         assert main([str(tmp_path / name)]) == 0
         page = Page((tmp_path / name / "report" / "report.html").read_text())
-        assert told in page.words
+        assert expected in page.words
         assert "report.html" in capsys.readouterr().out
 
 
@@ -507,49 +507,52 @@ DAMAGES: dict[str, tuple[Callable[[str], str], str]] = {
         "None of the answers",
     ),
     "shares": (lambda whole: whole.replace("0.6,", "6.0,"), "None of the answers"),
-    "tokens": (lambda whole: whole.replace('"token": [0', '"token": [99'), "None of the answers"),
+    "tokens": (
+        lambda whole: whole.replace('"token": [0', '"token": [99'),
+        "None of the answers",
+    ),
 }
 
 
 @pytest.mark.parametrize("damage", DAMAGES)
-def test_damaged_trajectories_are_one_line(run: Path, damage: str) -> None:
-    change, told = DAMAGES[damage]
+def test_damaged_trajectories_leave_one_line(run: Path, damage: str) -> None:
+    change, message = DAMAGES[damage]
     path = run / "trajectories.json"
     path.write_text(change(path.read_text()))
     page = page_of_run(run)
-    assert told in page.words
-    assert "+50.0 ± 25.0" in page.words  # the rest stands
+    assert message in page.words
+    assert "+50.0 ± 25.0" in page.words  # the rest is still shown
     assert 'id="reader-data"' not in page.source
 
 
-def test_one_damaged_answer_is_left_out_and_counted(run: Path) -> None:
+def test_damaged_answers_are_left_out_and_counted(run: Path) -> None:
     write_trajectories(run, ANSWER, ANSWER | {"kept": [1]}, {"id": "not an answer"})
     page = page_of_run(run)
     assert "2 of 3 answers in trajectories.json are damaged and left out." in page.words
     assert len(page.data("reader-data")["answers"]) == 1
 
 
-def test_the_rule_is_told_where_the_file_shows_it(run: Path) -> None:
+def test_names_the_threshold_if_the_kept_steps_match_it(run: Path) -> None:
     write_trajectories(run, ANSWER)
-    assert "Steps with D > β = 0.4 nats are kept, and underlined." in page_of_run(run).words
-    for kept in ([1, 1, 0], [0, 0, 0]):  # another rule keeps more, or less
+    assert "Steps with D > β = 0.4 nats are kept and underlined." in page_of_run(run).words
+    for kept in ([1, 1, 0], [0, 0, 0]):  # as other step rules keep
         write_trajectories(run, ANSWER | {"kept": kept})
         words = page_of_run(run).words
         assert "Kept steps are underlined." in words
         assert "D > β" not in words
 
 
-def test_a_pipe_in_place_of_a_file_is_not_waited_for(tmp_path: Path) -> None:
+def test_a_pipe_in_place_of_a_file_does_not_block(tmp_path: Path) -> None:
     write_metrics(_made(tmp_path / "run"), {1: 0.5, 10: 0.25})
     os.mkfifo(tmp_path / "run" / "trajectories.json")
-    assert "This run is not finished." in page_of_run(tmp_path / "run").words
+    assert "This run has not finished." in page_of_run(tmp_path / "run").words
 
 
-def test_damaged_metrics_are_one_line(run: Path) -> None:
+def test_damaged_metrics_leave_one_line(run: Path) -> None:
     with (run / "metrics.jsonl").open("a") as file:
         file.write('{"family": "dist\n')
     page = page_of_run(run)
-    assert "metrics.jsonl is damaged at line 4: what stands before it is shown." in page.words
+    assert "metrics.jsonl is damaged at line 4; only the lines before it are shown." in page.words
     assert "0.3000" in page.inside("td")
 
 
@@ -558,20 +561,20 @@ def test_outcomes_are_counted_over_all_answers(tmp_path: Path) -> None:
     after = {"micro_add": [1] * 50 + [0] * 10 + [1] * 30 + [0] * 10, "micro_plain": [1, 0]}
     run = write_run(tmp_path / "run", before=before, after=after)
     page = page_of_run(run)
-    told = page.data("answers-data")
-    assert told["counts"] == {
+    data = page.data("answers-data")
+    assert data["counts"] == {
         "micro_add": {"won": 50, "lost": 10, "both right": 30, "both wrong": 10},
         "micro_plain": {"won": 0, "lost": 1, "both right": 1, "both wrong": 0},
     }
     assert "all 102 50 11 31 10" in page.words
-    # The first table counts the same, and tests it.
+    # The first table has the same counts, with a test.
     line = r"([-+][\d.]+) ± [\d.]+ ([-+][\d.]+) to ([-+][\d.]+) (\d+) (\d+) (< 0.0001|[\d.]+) (\d+)"
-    found = {
+    matches = {
         name: re.search(rf"{name} [\d.]+ ± [\d.]+ [\d.]+ ± [\d.]+ {line}", page.words)
         for name in ("micro_add", "micro_plain", "AVG")
     }
-    lines = {name: one.groups() for name, one in found.items() if one}
-    assert {name: (one[0], *one[3:]) for name, one in lines.items()} == {
+    lines = {name: match.groups() for name, match in matches.items() if match}
+    assert {name: (cells[0], *cells[3:]) for name, cells in lines.items()} == {
         "micro_add": ("+40.0", "50", "10", "< 0.0001", "100"),
         "micro_plain": ("-50.0", "0", "1", "1", "2"),
         "AVG": ("-5.0", "50", "11", "< 0.0001", "102"),
@@ -579,23 +582,24 @@ def test_outcomes_are_counted_over_all_answers(tmp_path: Path) -> None:
     for gain, low, high, *_ in lines.values():
         assert float(low) <= float(gain) <= float(high)
     _, low, high, *_ = lines["AVG"]
-    assert f"95 %: {low} to {high}" in page.words  # the tile's
+    assert f"95 % interval: {low} to {high}" in page.words
 
-    shown = [pair["outcome"] for pair in told["pairs"] if pair["benchmark"] == "micro_add"]
+    shown = [pair["outcome"] for pair in data["pairs"] if pair["benchmark"] == "micro_add"]
     assert {one: shown.count(one) for one in answers.OUTCOMES} == {
         "won": 12,
         "lost": 10,
         "both right": 12,
         "both wrong": 10,
     }
-    for pair in told["pairs"]:
+    for pair in data["pairs"]:
         number = int(pair["id"].split("/")[1])
         assert pair["before"]["correct"] == bool(before[pair["benchmark"]][number])
         assert pair["after"]["correct"] == bool(after[pair["benchmark"]][number])
-    assert f"Counts are over all 102 questions; {len(told['pairs'])} of them" in page.words
+    shown_note = f"Counts cover all 102 questions. This page holds {len(data['pairs'])} of them"
+    assert shown_note in page.words
 
 
-def test_gains_of_another_decoder_are_over_the_expert_decoded_alike(tmp_path: Path) -> None:
+def test_gains_compare_with_the_expert_under_the_same_decoder(tmp_path: Path) -> None:
     both = {"micro_add": [0, 0, 0, 1], "micro_plain": [1, 1, 1, 0]}
     after = {"micro_add": [1, 1, 0, 1], "micro_plain": [1, 1, 0, 0]}
     page = page_of_run(write_run(tmp_path / "run", decoder="sampled", before=both, after=after))
@@ -603,17 +607,17 @@ def test_gains_of_another_decoder_are_over_the_expert_decoded_alike(tmp_path: Pa
     assert re.search(r"AVG 50.0 ± [\d.]+ 62.5 ± [\d.]+ \+12.5 ± 16.5", page.words)
 
 
-def test_answers_that_are_not_the_summary_s_are_not_shown(run: Path) -> None:
+def test_answers_that_contradict_the_summary_are_not_shown(run: Path) -> None:
     place = run / "answers" / "tuned" / "micro_add.jsonl"
     place.write_text(place.read_text().replace("true", "false"))
     (run / "answers" / "expert" / "micro_plain.jsonl").unlink()
     page = page_of_run(run)
     assert "has 0 of 4 correct, but summary.json says 3 of 4" in page.words
     assert "micro_plain.jsonl is missing" in page.words
-    assert "+50.0" in page.words  # what the summary tells is still there
+    assert "+50.0" in page.words  # from the summary
 
 
-def test_stays_small_whatever_the_run(tmp_path: Path) -> None:
+def test_a_large_run_s_page_stays_small(tmp_path: Path) -> None:
     names = [f"bench_{i}" for i in range(8)]
     grades = {name: [0, 1] * 60 for name in names}
     turned = {name: [1, 0] * 60 for name in names}
@@ -629,8 +633,8 @@ def test_stays_small_whatever_the_run(tmp_path: Path) -> None:
     for who in ("expert", "tuned"):
         for name in names:
             place = run / "answers" / who / f"{name}.jsonl"
-            told = [json.loads(line) for line in place.read_text().splitlines()]
-            lines = [json.dumps({**one, "output": "é" * 6_000}) for one in told]
+            records = [json.loads(line) for line in place.read_text().splitlines()]
+            lines = [json.dumps({**one, "output": "é" * 6_000}) for one in records]
             place.write_text("\n".join(lines) + "\n")
     length = 1_500
     candidates = [[i, 0.1234, 0.2345, 1, 0.3456] for i in range(8)]
@@ -642,14 +646,14 @@ def test_stays_small_whatever_the_run(tmp_path: Path) -> None:
     started = time.process_time()
     page = write_run_page(run)
     assert time.process_time() - started < 20
-    assert MOST_BYTES == 3_000_000
-    assert page.stat().st_size < MOST_BYTES
+    assert MAX_PAGE_BYTES == 3_000_000
+    assert page.stat().st_size < MAX_PAGE_BYTES
     shown = Page(page.read_text(encoding="utf-8"))
     answered = shown.data("reader-data")["answers"]
     assert 4 <= len(answered) < 12
     assert all(len(one["token"]) <= length for one in answered)
-    assert f"{len(answered)} of the 12 answers in trajectories.json are on it" in shown.words
-    assert f"Of {len(answered)} long answers the beginning is shown." in shown.words
+    assert f"shows {len(answered)} of the 12 answers in trajectories.json" in shown.words
+    assert f"Long answers are truncated ({len(answered)} of those shown)." in shown.words
     pairs = shown.data("answers-data")["pairs"]
     assert 0 < len(pairs) < 8 * 2 * 12
     assert all(len(pair["before"]["output"]) <= 3_000 for pair in pairs)
@@ -664,12 +668,12 @@ def test_a_large_sweep_stays_small_and_links_its_runs(tmp_path: Path) -> None:
     for place in ("beta=0.4,seed=1 #1?", "javascript:alert(1)"):
         write_run_page(folder / place)
     for number in range(520):
-        told = {"expert": "micro", "method": f"mine {number}", "sweep": "micro_ablation"}
-        write_failed(folder / f"failed {number:03}", "no memory " * 200, **told)
+        cell = {"expert": "micro", "method": f"mine {number}", "sweep": "micro_ablation"}
+        write_failed(folder / f"failed {number:03}", "no memory " * 200, **cell)
     write_metrics(_made(folder / "unfinished"), {1: 0.5})
     assert main([str(folder)]) == 0
     path = folder / "report" / "report.html"
-    assert path.stat().st_size < MOST_BYTES
+    assert path.stat().st_size < MAX_PAGE_BYTES
     page = Page(path.read_text(encoding="utf-8"))
     assert "4 finished, 520 failed and 1 unfinished runs." in page.words
     links = {link["href"] or "" for link in page.all("a")} - {"#content"}
@@ -683,7 +687,7 @@ def test_a_large_sweep_stays_small_and_links_its_runs(tmp_path: Path) -> None:
     assert "more rows are in micro_ablation.csv" in page.words
 
 
-def test_a_sweep_lists_what_failed_and_what_is_unfinished(tmp_path: Path) -> None:
+def test_a_sweep_lists_failed_and_unfinished_runs(tmp_path: Path) -> None:
     for seed in (0, 1):
         write_run(tmp_path / str(seed), seed=seed, sweep="main_results", **_PAPERS)
     write_failed(tmp_path / "2", "CUDA <b>out</b> of memory", expert="micro", method="neither")
@@ -692,7 +696,7 @@ def test_a_sweep_lists_what_failed_and_what_is_unfinished(tmp_path: Path) -> Non
     page = Page((tmp_path / "report" / "report.html").read_text())
     assert "CUDA <b>out</b> of memory" in page.words
     assert "neither a summary nor an error" in page.words
-    # Published numbers are labelled as such, beside ours.
+    # Published numbers are labelled as published.
     assert {"ours", "published"} <= set(page.inside("th"))
     assert "70.6*" in page.inside("td")
     assert "Columns called published repeat arXiv 2510.07962" in page.words
@@ -708,19 +712,18 @@ _PAPERS: dict[str, Any] = {
 }
 
 
-def test_a_folder_of_one_run_gets_that_run_s_page(run: Path) -> None:
+def test_a_run_s_own_folder_gets_a_run_page(run: Path) -> None:
     assert main([str(run)]) == 0
     page = Page((run / "report" / "report.html").read_text())
     assert "LightReasoner: expert micro, amateur micro" in page.words
     assert page.data("reader-data")["answers"]
-    # The report's own folder is no run, and a second time gives the same page.
+    # The report's own folder does not count as a run, so a second report is the same.
     first = page.source
     assert main([str(run)]) == 0
     assert (run / "report" / "report.html").read_text() == first
 
 
-def test_a_folder_around_one_run_lists_it(tmp_path: Path) -> None:
-    """It has no answers or curves of its own: they are on the run's page, to which it leads."""
+def test_a_parent_folder_of_one_run_gets_a_sweep_page(tmp_path: Path) -> None:
     write_run_page(write_run(tmp_path / "sweep" / "cell"))
     assert main([str(tmp_path / "sweep")]) == 0
     page = Page((tmp_path / "sweep" / "report" / "report.html").read_text())
@@ -728,7 +731,7 @@ def test_a_folder_around_one_run_lists_it(tmp_path: Path) -> None:
     assert "./../cell/report.html" in {link["href"] for link in page.all("a")}
 
 
-def test_a_page_is_written_whole(run: Path) -> None:
+def test_a_page_is_written_atomically(run: Path) -> None:
     place = write_run_page(run)
     assert place == run / "report.html"
     assert sorted(path.name for path in run.iterdir() if "report" in path.name) == ["report.html"]
@@ -740,7 +743,7 @@ def test_a_page_is_written_whole(run: Path) -> None:
         run.chmod(0o700)
 
 
-def test_markup_escapes_all_that_is_no_markup() -> None:
+def test_markup_escapes_text() -> None:
     assert text("<&>\"'") == "&lt;&amp;&gt;&quot;&#x27;"
     assert tag(
         "p", "<b>", tag("i", "x"), None, class_="a", data_is='"', hidden=True, lang=None
@@ -752,7 +755,7 @@ def test_markup_escapes_all_that_is_no_markup() -> None:
     )
 
 
-def test_answers_are_taken_evenly_and_tokens_renumbered(tmp_path: Path) -> None:
+def test_shown_answers_are_evenly_spaced_and_tokens_renumbered(tmp_path: Path) -> None:
     many = [ANSWER | {"id": f"q/{i}"} for i in range(100)]
     write_trajectories(tmp_path, *many, tokens=[*TOKENS, "never used"])
     size = len(json.dumps(ANSWER, separators=(",", ":")))
@@ -779,7 +782,7 @@ def test_candidates_keep_their_texts_when_tokens_are_renumbered(tmp_path: Path) 
 
 
 def _moved(answer: dict[str, Any], by: int) -> dict[str, Any]:
-    """The same answer, its tokens listed later."""
+    """The answer with all token indices shifted."""
     return answer | {
         "token": [token + by for token in answer["token"]],
         "candidates": [[[one[0] + by, *one[1:]] for one in step] for step in answer["candidates"]],
@@ -792,14 +795,14 @@ def _luminance(colour: str) -> float:
     return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
 
 
-def _contrast(one: str, other: str) -> float:
-    low, high = sorted((_luminance(one), _luminance(other)))
+def _contrast(colour: str, other: str) -> float:
+    low, high = sorted((_luminance(colour), _luminance(other)))
     return (high + 0.05) / (low + 0.05)
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_words_can_be_read_on_every_shade(scheme: str) -> None:
-    """WCAG 2.2, 1.4.3: 4.5 to 1; and each shade of divergence is darker or paler than the last."""
+def test_text_has_enough_contrast_on_every_shade(scheme: str) -> None:
+    """At least 4.5 to 1 (WCAG 2.2, 1.4.3); shades are ordered by lightness."""
     style = read_file("page.css")
     light, dark = re.findall(r":root \{(.*?)\n\s*\}", style, re.DOTALL)[:2]
     values = dict(re.findall(r"--([\w-]+): (#[0-9a-f]{6}|var\(--lr-ink\));", light))

@@ -1,4 +1,4 @@
-"""Figures: looks that readers can tell apart, drawings fit for print and for a page."""
+"""Figures: distinguishable looks, sizes fit for print, and safe inline SVG."""
 
 import itertools
 import math
@@ -39,7 +39,7 @@ ABLATION = list(METHODS)[:7]  # methods of one table share each of its figures
 BASELINES = ["baseline", "lightreasoner", *list(METHODS)[7:]]
 BY_POSITION = {"bin_tokens": 8, "steps": [40, 30, 3], "kept": [10, 2, 0]}
 
-# Linear RGB as seen without one kind of cones: Machado, Oliveira and Fernandes 2009, severity 1.
+# Colour blindness in linear RGB: Machado, Oliveira and Fernandes 2009, severity 1.
 _SIGHT = {
     "all cones": np.eye(3),
     "no red": np.array(
@@ -79,7 +79,7 @@ def linear(colour: str) -> np.ndarray:
 
 
 def contrast(one: str, other: str) -> float:
-    """Of two colours, from 1 to 21, as WCAG 2 has it."""
+    """WCAG 2 contrast of two colours, from 1 to 21."""
     dark, pale = sorted(float(_XYZ[1] @ linear(colour)) for colour in (one, other))
     return (pale + 0.05) / (dark + 0.05)
 
@@ -92,7 +92,7 @@ def lab(rgb: np.ndarray) -> np.ndarray:
 
 
 def ciede2000(one: Sequence[float], other: Sequence[float]) -> float:
-    """The difference of two colours in CIELAB; 1 is just seen side by side."""
+    """The difference of two colours in CIELAB; 1 is just noticeable."""
     (l1, a1, b1), (l2, a2, b2) = one, other
     mean = (math.hypot(a1, b1) + math.hypot(a2, b2)) / 2
     g = 0.5 * (1 - math.sqrt(mean**7 / (mean**7 + 25**7)))
@@ -113,28 +113,28 @@ def ciede2000(one: Sequence[float], other: Sequence[float]) -> float:
 
 
 def differences(one: str, other: str) -> dict[str, float]:
-    """Of two colours, by how they are seen."""
+    """CIEDE2000 of two colours for each kind of sight."""
     seen = [[lab(sight @ linear(c)) for sight in _SIGHT.values()] for c in (one, other)]
     return {kind: ciede2000(*pair) for kind, *pair in zip(_SIGHT, *seen, strict=True)}
 
 
 @pytest.mark.parametrize(
-    ("one", "other", "told"),
-    [  # of Sharma, Wu and Dalal 2005, table 1
+    ("one", "other", "expected"),
+    [  # from Sharma, Wu and Dalal 2005, table 1
         ((50.0, 2.6772, -79.7751), (50.0, 0.0, -82.7485), 2.0425),
         ((50.0, 2.5, 0.0), (61.0, -5.0, 29.0), 22.8977),
         ((22.7233, 20.0904, -46.694), (23.0331, 14.973, -42.5619), 2.0373),
         ((2.0776, 0.0795, -1.135), (0.9033, -0.0636, -0.5514), 0.9082),
     ],
 )
-def test_the_measure_of_differences_is_ciede2000(
-    one: tuple[float, ...], other: tuple[float, ...], told: float
+def test_ciede2000_matches_published_values(
+    one: tuple[float, ...], other: tuple[float, ...], expected: float
 ) -> None:
-    assert ciede2000(one, other) == pytest.approx(told, abs=1e-4)
+    assert ciede2000(one, other) == pytest.approx(expected, abs=1e-4)
 
 
 @pytest.mark.parametrize("scheme", SCHEMES)
-def test_methods_of_one_table_differ_in_colour_however_it_is_seen(scheme: str) -> None:
+def test_methods_of_one_table_differ_in_colour_also_for_colour_blind_readers(scheme: str) -> None:
     near = []
     for table in (ABLATION, BASELINES):
         for pair in itertools.combinations(table, 2):
@@ -144,7 +144,7 @@ def test_methods_of_one_table_differ_in_colour_however_it_is_seen(scheme: str) -
 
 
 @pytest.mark.parametrize("scheme", SCHEMES)
-def test_methods_whose_colours_come_near_have_other_lines_and_markers(scheme: str) -> None:
+def test_methods_with_similar_colours_differ_in_line_and_marker(scheme: str) -> None:
     for one, other in itertools.combinations(METHODS, 2):
         seen = differences(*(getattr(colour_of(method), scheme) for method in (one, other)))
         assert seen["all cones"] >= 14, (one, other)
@@ -155,7 +155,7 @@ def test_methods_whose_colours_come_near_have_other_lines_and_markers(scheme: st
 
 
 @pytest.mark.parametrize("scheme", SCHEMES)
-def test_lines_stand_out_by_3_to_1_and_words_by_4_and_a_half(scheme: str) -> None:
+def test_lines_have_a_contrast_of_3_and_text_of_4_5(scheme: str) -> None:
     paper = getattr(PAPER, scheme)
     shades = [one for one in COLOURS if one.name.split("-")[0] in {hue.name for hue in HUES}]
     assert len(shades) == 3 * len(HUES)
@@ -165,7 +165,7 @@ def test_lines_stand_out_by_3_to_1_and_words_by_4_and_a_half(scheme: str) -> Non
         assert contrast(getattr(words, scheme), paper) >= 4.5
 
 
-def test_a_colour_is_the_same_colour_on_a_dark_screen() -> None:
+def test_a_colour_keeps_its_hue_on_a_dark_screen() -> None:
     for hue in HUES:
         light, dark = (lab(linear(getattr(hue, scheme))) for scheme in SCHEMES)
         if math.hypot(*light[1:]) > 15:
@@ -173,7 +173,7 @@ def test_a_colour_is_the_same_colour_on_a_dark_screen() -> None:
             assert abs((turned + 180) % 360 - 180) < 30, hue.name
 
 
-def test_the_style_file_has_the_palettes_colours_and_no_others() -> None:
+def test_the_style_file_uses_exactly_the_palette() -> None:
     found = re.findall(r"\b[0-9a-f]{6}\b", STYLE.read_text("utf-8"))
     assert {f"#{one}" for one in found} <= {colour.light for colour in COLOURS}
     assert {hue.light[1:] for hue in HUES} <= set(found)
@@ -184,7 +184,7 @@ def test_the_style_file_has_the_palettes_colours_and_no_others() -> None:
         assert matplotlib.rcParams["text.parse_math"] is False
 
 
-def test_a_users_settings_of_matplotlib_change_no_figure(tmp_path: Path) -> None:
+def test_a_user_s_matplotlib_settings_do_not_change_figures(tmp_path: Path) -> None:
     import matplotlib
 
     write_run(tmp_path / "0")
@@ -193,7 +193,7 @@ def test_a_users_settings_of_matplotlib_change_no_figure(tmp_path: Path) -> None
         assert [figure.svg for figure in draw_run(_run(tmp_path))] == first
 
 
-def test_a_page_has_a_value_for_every_variable_in_both_schemes(tmp_path: Path) -> None:
+def test_css_defines_every_variable_in_both_schemes(tmp_path: Path) -> None:
     for figure in _all_figures(everything(tmp_path)):
         for name, value in re.findall(r"var\((--lr-[a-z0-9-]+), (#\w+)\)", figure.inline):
             assert f"{name}:{value};" in CSS
@@ -201,7 +201,7 @@ def test_a_page_has_a_value_for_every_variable_in_both_schemes(tmp_path: Path) -
         assert "var(" in figure.inline
 
 
-def test_unlisted_methods_keep_a_look_that_no_listed_one_has() -> None:
+def test_unlisted_methods_have_a_fixed_look_unlike_all_listed_ones() -> None:
     listed = {(of_method(one).line, of_method(one).marker) for one in METHODS}
     own = of_method("my_own")
     assert (own.line, own.marker) not in listed
@@ -209,7 +209,7 @@ def test_unlisted_methods_keep_a_look_that_no_listed_one_has() -> None:
     assert len({of_method(f"my_{letter}") for letter in "abcdefghij"}) > 5
 
 
-def test_variants_of_a_method_are_told_apart_by_lines() -> None:
+def test_variants_of_a_method_differ_in_line_and_marker() -> None:
     for method in METHODS:
         looks = [of_variant(method, number) for number in range(6)]
         assert looks[0] == of_method(method)
@@ -232,10 +232,9 @@ def _all_figures(folder: Path) -> list[Figure]:
 
 def _whole_run(folder: Path, **changed: Any) -> Run:
     benchmarks = {name: [0, 0, 1, 1] for name in ("gsm8k", "math500", "micro_add")}
-    told: dict[str, Any] = {"before": benchmarks, "after": benchmarks} | changed
-    write_run(folder / "0", sample__by_position=BY_POSITION, **told)
-    lines = {1: 0.5, 50: 0.4, 100: 0.3}
-    write_metrics(folder / "0", lines)
+    graded: dict[str, Any] = {"before": benchmarks, "after": benchmarks} | changed
+    write_run(folder / "0", sample__by_position=BY_POSITION, **graded)
+    write_metrics(folder / "0", {1: 0.5, 50: 0.4, 100: 0.3})
     return _run(folder)
 
 
@@ -243,7 +242,7 @@ def _names(figures: Sequence[Figure]) -> list[str]:
     return [figure.name.removeprefix("run_") for figure in figures]
 
 
-def test_a_run_has_its_four_figures_and_each_is_left_out_without_its_numbers(
+def test_a_run_has_four_figures_and_each_is_left_out_without_its_data(
     tmp_path: Path,
 ) -> None:
     whole = ["gain_by_benchmark", "kl_histogram", "kept_by_position", "training_curves"]
@@ -254,21 +253,21 @@ def test_a_run_has_its_four_figures_and_each_is_left_out_without_its_numbers(
     write_run(tmp_path / "none" / "0", sample=nothing, evaluate=None, distill=None)
     assert draw_run(_run(tmp_path / "none")) == []
     one = write_run(tmp_path / "one" / "0", sample=None, evaluate__tuned={})
-    write_metrics(one, {1: 0.5})  # a single step is no curve
+    write_metrics(one, {1: 0.5})  # a single optimizer step gives no curve
     assert draw_run(_run(tmp_path / "one")) == []
 
 
-def test_a_run_of_which_little_is_known_is_drawn_as_far_as_it_goes(tmp_path: Path) -> None:
-    write_metrics_at = tmp_path / "0"
-    write_metrics_at.mkdir()
-    write_metrics(write_metrics_at, {1: 0.5, 2: 0.4})
+def test_an_unfinished_run_gets_the_figures_for_which_it_has_data(tmp_path: Path) -> None:
+    folder = tmp_path / "0"
+    folder.mkdir()
+    write_metrics(folder, {1: 0.5, 2: 0.4})
     known = {"method": None, "amateur": None, "alpha": None, "beta": None, "settings": {}}
     summary = parse_summary({**known, "expert": "micro", "seed": 0})
-    unfinished = Run(write_metrics_at, "0", summary)
+    unfinished = Run(folder, "0", summary)
     assert _names(draw_run(unfinished)) == ["training_curves"]
 
 
-def test_lines_of_metrics_that_are_no_numbers_are_left_out_of_the_curves(tmp_path: Path) -> None:
+def test_training_curves_skip_values_that_are_not_numbers(tmp_path: Path) -> None:
     run = _whole_run(tmp_path)
     (run.folder / "metrics.jsonl").write_text(
         '{"family": "distill", "step": 1, "loss": "low", "grad_norm": NaN, "learning_rate": 1}\n'
@@ -278,7 +277,7 @@ def test_lines_of_metrics_that_are_no_numbers_are_left_out_of_the_curves(tmp_pat
     assert [axes.get_ylabel() for axes in curves.canvas.axes] == ["learning rate"]
 
 
-def test_the_histogram_marks_beta_and_hatches_what_was_kept(tmp_path: Path) -> None:
+def test_the_histogram_marks_beta_and_hatches_kept_steps(tmp_path: Path) -> None:
     steps = {"settings__method": {"name": "lightreasoner", "steps": "kl_above_beta"}}
     counts = [100, 10, 5, 0, 4, 3]
     run = _whole_run(
@@ -288,7 +287,7 @@ def test_the_histogram_marks_beta_and_hatches_what_was_kept(tmp_path: Path) -> N
         (axes,) = kl_histogram(new_figure, run).axes
     below, above = axes.patches
     assert (below.get_hatch(), bool(above.get_hatch())) == (None, True)
-    # The bin that beta divides stands on both sides, as high.
+    # The bin that contains beta is drawn on both sides with the same height.
     assert below.get_data().edges.tolist() == pytest.approx([0, 0.1, 0.2, 0.25])
     assert above.get_data().edges[:2].tolist() == pytest.approx([0.25, 0.3])
     assert below.get_data().values.tolist() == [100, 10, 5]
@@ -296,11 +295,11 @@ def test_the_histogram_marks_beta_and_hatches_what_was_kept(tmp_path: Path) -> N
     assert [text.get_text() for text in axes.texts] == ["β = 0.25"]
     assert [text.get_text() for text in axes.get_legend().get_texts()] == ["not kept", "kept"]
     (figure,) = [one for one in draw_run(run) if "kl" in one.name]
-    assert "β = 0.25, hatched, are kept" in figure.caption
-    assert "the last bin is open" in figure.caption  # and something is in it
+    assert "β = 0.25 (hatched) are kept" in figure.caption
+    assert "the last bin is open" in figure.caption  # since it is not empty
 
 
-def test_steps_chosen_by_another_rule_are_not_marked_by_beta(tmp_path: Path) -> None:
+def test_the_histogram_has_no_beta_under_another_step_rule(tmp_path: Path) -> None:
     method = {"name": "random_steps", "steps": "random"}
     run = _whole_run(tmp_path, method="random_steps", settings__method=method)
     with styled() as new_figure:
@@ -308,10 +307,10 @@ def test_steps_chosen_by_another_rule_are_not_marked_by_beta(tmp_path: Path) -> 
     assert len(axes.patches) == 1
     assert axes.get_legend() is None
     (figure,) = [one for one in draw_run(run) if "kl" in one.name]
-    assert "another rule" in figure.caption
+    assert "does not keep steps by a threshold" in figure.caption
 
 
-def test_kept_shares_stand_with_errors_and_counts(tmp_path: Path) -> None:
+def test_kept_shares_are_drawn_with_errors_and_counts(tmp_path: Path) -> None:
     with styled() as new_figure:
         upper, lower = kept_by_position(new_figure, _whole_run(tmp_path)).axes
     (line,) = [
@@ -322,23 +321,23 @@ def test_kept_shares_stand_with_errors_and_counts(tmp_path: Path) -> None:
     assert lower.patches[0].get_data().values.tolist() == [40, 30, 3]
 
 
-def test_the_error_of_a_share_of_none_is_not_none() -> None:
+def test_a_share_of_0_has_a_positive_error() -> None:
     low, share, high = wilson(0, 3)
     assert (low, share) == (0, 0)
     assert high == pytest.approx(1 / (3 + 1))
-    low, share, high = wilson(500, 1000)  # of many it is the binomial error
+    low, share, high = wilson(500, 1000)  # close to the binomial error for many steps
     assert (high - share, share - low) == pytest.approx([math.sqrt(0.25 / 1000)] * 2, rel=1e-2)
 
 
-def test_gains_stand_in_the_order_of_the_settings_with_their_counts(tmp_path: Path) -> None:
+def test_gains_are_in_the_order_of_the_settings_with_their_counts(tmp_path: Path) -> None:
     right = {name: [1, 1, 0, 1] for name in ("svamp", "gsm8k", "math500")}
     run = _whole_run(tmp_path, before=right, after={**right, "gsm8k": [1, 1, 1, 1]})
     with styled() as new_figure:
         (axes,) = gain_by_benchmark(new_figure, run).axes
-    told = [text.get_text() for text in axes.get_yticklabels()]
-    assert told == ["SVAMP\n(n = 4)", "GSM8K\n(n = 4)", "MATH-500\n(n = 4)"]
+    labels = [text.get_text() for text in axes.get_yticklabels()]
+    assert labels == ["SVAMP\n(n = 4)", "GSM8K\n(n = 4)", "MATH-500\n(n = 4)"]
     top, bottom = axes.get_ylim()
-    assert top > bottom  # the first is above
+    assert top > bottom  # the first benchmark is on top
     drawn = {one.get_label(): one for one in axes.containers}
     assert drawn["before"][0].get_xdata().tolist() == [75, 75, 75]
     assert drawn["after"][0].get_xdata().tolist() == [75, 100, 75]
@@ -348,7 +347,9 @@ def test_gains_stand_in_the_order_of_the_settings_with_their_counts(tmp_path: Pa
     assert whiskers == pytest.approx([2 * error, 0, 2 * error])
 
 
-def test_every_figure_is_of_a_journals_size_in_words_of_7_points_and_whole(tmp_path: Path) -> None:
+def test_figures_fit_a_journal_s_width_with_legible_text(
+    tmp_path: Path,
+) -> None:
     from matplotlib.backends.backend_agg import FigureCanvasAgg
 
     long = {f"micro_with_a_longer_name_{i}": [0, 1, 1, 0] for i in range(4)}
@@ -372,28 +373,28 @@ def test_every_figure_is_of_a_journals_size_in_words_of_7_points_and_whole(tmp_p
             if not (text.get_visible() and text.get_text().strip()) or text.axes is None:
                 continue
             box = text.get_window_extent(renderer)
-            if not edge.overlaps(box):  # a tick beyond the axis, which is not drawn
+            if not edge.overlaps(box):  # a tick outside the axis, which is not drawn
                 continue
             assert box.x0 >= -1, (figure.name, text.get_text())
             assert box.x1 <= edge.x1 + 1, (figure.name, text.get_text())
             assert box.y0 >= -1, (figure.name, text.get_text())
             assert box.y1 <= edge.y1 + 1, (figure.name, text.get_text())
         labelled = [axes for axes in canvas.axes if axes.name != "polar" and axes.get_visible()]
-        told = [axes.get_xlabel() for axes in labelled] + [canvas.get_supxlabel()]
-        assert any(told) or not labelled, figure.name
+        labels = [axes.get_xlabel() for axes in labelled] + [canvas.get_supxlabel()]
+        assert any(labels) or not labelled, figure.name
 
 
-def test_files_are_made_only_when_asked_for(
+def test_files_are_rendered_on_first_access(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A page holds a drawing as text; a bitmap for each would cost more than all else of it."""
+    """A page needs only SVGs; rendering a PNG for each figure would dominate its cost."""
     kinds: list[str] = []
 
-    def noted(canvas: Any, kind: str) -> bytes:
+    def recorded(canvas: Any, kind: str) -> bytes:
         kinds.append(kind)
         return rendered(canvas, kind)
 
-    monkeypatch.setattr(draw, "rendered", noted)
+    monkeypatch.setattr(draw, "rendered", recorded)
     (figure, *_) = draw_run(_whole_run(tmp_path))
     assert kinds == []
     assert figure.inline == figure.inline
@@ -407,7 +408,7 @@ def test_files_are_made_only_when_asked_for(
 HOSTILE = "</svg><script>alert(1)</script>&amp;<!-- ' \" x"
 
 
-def test_names_stay_text_in_a_page(tmp_path: Path) -> None:
+def test_names_are_escaped_in_inline_svgs(tmp_path: Path) -> None:
     right = {HOSTILE: [0, 1, 1, 0]}
     run = _whole_run(tmp_path, method=HOSTILE, before=right, after=right, answers=False)
     for figure in draw_run(run, f"{HOSTILE}{{}}".format):
@@ -424,7 +425,7 @@ def test_names_stay_text_in_a_page(tmp_path: Path) -> None:
     assert any(HOSTILE in (one.text or "") for one in root.iter())
 
 
-def test_what_could_run_or_load_is_left_out() -> None:
+def test_inline_svgs_drop_everything_that_could_run_or_load() -> None:
     svg = (
         '<svg xmlns="http://www.w3.org/2000/svg" xmlns:xlink="http://www.w3.org/1999/xlink" '
         'viewBox="0 0 9 9"><script>x</script><style>*{display:none}</style><a href="x"/>'
@@ -442,7 +443,7 @@ def test_what_could_run_or_load_is_left_out() -> None:
     assert "stroke:var(--lr-blue, #0072b2);font-size:8px" in made
 
 
-def test_a_drawing_for_a_page_scales_is_named_and_shares_no_id(tmp_path: Path) -> None:
+def test_inline_svgs_scale_and_have_a_title_and_unique_ids(tmp_path: Path) -> None:
     run = _whole_run(tmp_path)
     ids: list[str] = []
     for figure in [*draw_run(run, "a {}".format), *draw_run(run, "b {}".format)]:
@@ -465,7 +466,7 @@ def test_a_drawing_for_a_page_scales_is_named_and_shares_no_id(tmp_path: Path) -
     assert len(ids) == len(set(ids))
 
 
-def test_words_on_coloured_cells_are_the_same_in_both_schemes(tmp_path: Path) -> None:
+def test_text_on_heat_map_cells_is_the_same_in_both_schemes(tmp_path: Path) -> None:
     for number, alpha in enumerate((0.1, 0.2)):
         for beta in (0.4, 0.8):
             after = {"micro_add": [number, number, 1, 1]}

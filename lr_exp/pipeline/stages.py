@@ -51,11 +51,7 @@ def sample(experiment: Experiment, folder: Path) -> tuple[Artifact, SampleSummar
     by_models = [made[name] for name in _MODEL_STAGES if name in made]
     sampled = {
         **facts,
-        "generated_tokens": sum(
-            artifact.facts["tokens"]
-            for name, artifact in made.items()
-            if name in _GENERATING_STAGES
-        )
+        "generated_tokens": sum(made[name].facts["tokens"] for name in generating)
         if made
         else None,
         "seconds": sum(artifact.seconds for artifact in (*made.values(), supervision)),

@@ -1,4 +1,4 @@
-"""The report's figures. Importing this package does not import matplotlib; drawing does."""
+"""The report's figures. Only drawing imports matplotlib."""
 
 from lr_exp.report.figures.draw import Figure, draw_all, draw_run
 from lr_exp.report.figures.style import CSS, STYLE

@@ -1,4 +1,4 @@
-"""What each method costs: time, problems and tuned tokens side by side."""
+"""The cost of each method: time, sampled problems and tuned tokens side by side."""
 
 from typing import Any
 
@@ -7,18 +7,18 @@ from lr_exp.report.names import ABSENT
 from lr_exp.report.rows import Sweep
 from lr_exp.report.tables.efficiency import Cost, cost
 
-CAPTION = "Sampling and tuning time, problems sampled and tokens tuned of each method."
-_LOG_FROM = 20  # times between the largest and the smallest value, from which logs help
-_HOUR = 3600.0
-_MOST_BARS = 30  # more are no picture; the table has them
+CAPTION = "Sampling plus tuning time, sampled problems and tuned tokens of each method."
+_MIN_LOG_RATIO = 20  # largest to smallest value, above which an axis is logarithmic
+_HOUR = 3600.0  # seconds
+_MAX_BARS = 30
 
 
 def cost_bars(new_figure: Any, sweep: Sweep) -> Any | None:
     rows = [(row, cost(row.runs)) for row in sweep.rows if not row.is_baseline and row.runs]
     rows = [(row, spent) for row, spent in rows if spent.total is not None]
-    # Decoding is no cost of a method: one decoder's rows are enough.
+    # Evaluation's decoder does not change a method's cost: one decoder's rows are enough.
     rows = [(row, spent) for row, spent in rows if row.setup.decoder == rows[0][0].setup.decoder]
-    if len({row.setup.method for row, _ in rows}) < 2 or len(rows) > _MOST_BARS:
+    if len({row.setup.method for row, _ in rows}) < 2 or len(rows) > _MAX_BARS:
         return None
     several = len({row.setup.expert for row, _ in rows}) > 1
     names = [f"{row.setup.expert}: {row.label}" if several else row.label for row, _ in rows]
@@ -34,8 +34,8 @@ def cost_bars(new_figure: Any, sweep: Sweep) -> Any | None:
 
 def _panel(axes: Any, title: str, values: list[float | None], looks: list[Look]) -> None:
     known = [value for value in values if value]
-    logs = bool(known) and max(known) / min(known) > _LOG_FROM
-    if logs:
+    is_log = bool(known) and max(known) / min(known) > _MIN_LOG_RATIO
+    if is_log:
         axes.set_xscale("log")
         axes.xaxis.set_minor_formatter(lambda value, _: "")
         axes.set_xlim(min(known) / 3, max(known) * 6)
@@ -44,19 +44,19 @@ def _panel(axes: Any, title: str, values: list[float | None], looks: list[Look])
         axes.set_xlim(0, 1.3 * max(known, default=1.0))
     axes.xaxis.set_major_formatter(lambda value, _: _tick(value))
     for i, (value, look) in enumerate(zip(values, looks, strict=True)):
-        if value and logs:  # where an axis does not begin at 0, a bar's length means nothing
+        if value and is_log:  # a bar's length means nothing on an axis that does not start at 0
             axes.plot(value, i, color=look.colour, marker=look.marker, markersize=5)
         elif value:
             axes.barh(i, value, color=look.colour, height=0.7)
         axes.annotate(
             _short(value),
             (value or axes.get_xlim()[0], i),
-            xytext=(5 if logs else 2, 0),
+            xytext=(5 if is_log else 2, 0),
             textcoords="offset points",
             va="center",
             fontsize=7,
         )
-    axes.set_xlabel(title + (" (log)" if logs else ""))
+    axes.set_xlabel(title + (" (log)" if is_log else ""))
     axes.tick_params(axis="y", length=0)
 
 
@@ -75,15 +75,15 @@ def _panels(costs: list[Cost]) -> list[tuple[str, list[float | None]]]:
 
 
 def _tick(value: float) -> str:
-    """A round number without the zeros that say how well a measured one is known."""
+    """A tick's number, without the trailing zeros of a measured one."""
     return f"{value:.3g}" if value < 1000 else _short(value)
 
 
 def _short(value: float | None) -> str:
-    """A number in three digits: 0.500, 12.0, 300, 16.8k, 1.77M."""
+    """A number with three significant digits: 0.500, 12.0, 300, 16.8k, 1.77M."""
     if value is None:
         return ABSENT
-    for size, sign in ((1e6, "M"), (1e3, "k")):
+    for size, suffix in ((1e6, "M"), (1e3, "k")):
         if value >= size:
-            return f"{value / size:.3g}{sign}"
+            return f"{value / size:.3g}{suffix}"
     return f"{value:.3g}" if float(value).is_integer() else f"{value:#.3g}".rstrip(".")

@@ -1,4 +1,4 @@
-"""What was gained against the expertise gap: one point a pair, with its label."""
+"""Gain against expertise gap: one labelled point per pair of models."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -10,10 +10,10 @@ from lr_exp.report.paired import Estimate
 from lr_exp.report.rows import Row, Sweep
 
 CAPTION = (
-    "Gain of the average accuracy over the expert alone (the horizontal line) against the "
-    "expertise gap of the pair; bars are one standard error."
+    "Gain in average accuracy over the untuned expert (dashed line at 0) against the pair's "
+    "expertise gap (expert minus amateur accuracy). Error bars show one standard error."
 )
-_MARKERS = "osD^vP"  # one an expert
+_MARKERS = "osD^vP"  # by expert
 
 
 @dataclass(frozen=True)
@@ -23,8 +23,8 @@ class _Point:
     gain: Estimate
 
     @property
-    def place(self) -> tuple[float, float]:
-        """In points."""
+    def position(self) -> tuple[float, float]:
+        """(gap, gain) in percentage points."""
         return 100 * self.gap.difference.mean, 100 * self.gain.mean
 
 
@@ -34,11 +34,11 @@ def gain_against_gap(new_figure: Any, sweep: Sweep) -> Any | None:
         for row in sweep.rows
         if row.gain and not row.is_baseline and (gap := measured_gap(row.runs))
     ]
-    # One axis is one quantity: gaps on another benchmark or decoder have no place on it.
-    points = [point for point in points if _way(point.gap) == _way(points[0].gap)]
+    # Gaps on other benchmarks or with other decoders do not belong on the same axis.
+    points = [point for point in points if _measure(point.gap) == _measure(points[0].gap)]
     if len(points) < 2:
         return None
-    benchmark, decoder = _way(points[0].gap)
+    benchmark, decoder = _measure(points[0].gap)
     figure = new_figure(figsize=(SINGLE, 2.7))
     axes = figure.subplots()
     axes.axhline(0, color=MUTED.light, linewidth=0.8, linestyle="--", zorder=0)
@@ -46,7 +46,7 @@ def gain_against_gap(new_figure: Any, sweep: Sweep) -> Any | None:
     methods = list(dict.fromkeys(point.row.setup.method for point in points))
     for point in points:
         axes.errorbar(
-            *point.place,
+            *point.position,
             xerr=100 * point.gap.difference.stderr,
             yerr=100 * point.gain.stderr,
             color=of_method(point.row.setup.method).colour,
@@ -67,7 +67,7 @@ def gain_against_gap(new_figure: Any, sweep: Sweep) -> Any | None:
             axes.plot([], [], color=of_method(method).colour, marker=marker, ls="", label=label)
         axes.legend(loc="lower center", bbox_to_anchor=(0.5, 1), ncols=2)
     line = axes.annotate(
-        "expert only",
+        "untuned expert",
         (1, 0),
         xycoords=("axes fraction", "data"),
         xytext=(0, -8),
@@ -82,50 +82,47 @@ def gain_against_gap(new_figure: Any, sweep: Sweep) -> Any | None:
     return figure
 
 
-def _way(gap: PairGap) -> tuple[str, str]:
+def _measure(gap: PairGap) -> tuple[str, str]:
     return gap.benchmark, gap.decoder
 
 
-_NEAR = 12  # pixels
-_BESIDE = 10  # points: a name farther off gets a line
+_CLEARANCE = 12  # pixels that a name keeps from other points
+_MAX_UNLINKED = 10  # points; a name farther from its point gets a line to it
 
 
 def _label_points(axes: Any, points: list[_Point], line: Any) -> None:
-    """The amateur's name beside its point, on the side where it covers the least.
-
-    A name that stands farther off has a line to its point.
-    """
+    """Places each amateur's name near its point, where it overlaps the least."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
 
     renderer = FigureCanvasAgg(axes.figure).get_renderer()
-    axes.figure.draw_without_rendering()  # the axes' limits are set by then
+    axes.figure.draw_without_rendering()  # fixes the axes' limits
     taken = [line.get_window_extent(renderer)]
     frame = axes.get_window_extent(renderer)
-    marks = [axes.transData.transform(point.place) for point in points]
-    # Above and below, beside the point first, then farther off, where points lie close together.
-    sides = [
-        (x, y + sign * 9 * away, where)
-        for away in range(5)
+    marks = [axes.transData.transform(point.position) for point in points]
+    # Close to the point first, then farther above and below it.
+    offsets = [
+        (x, y + sign * 9 * distance, alignment)
+        for distance in range(5)
         for sign, y in ((1, 4), (-1, -10))
-        for x, where in ((5, "left"), (-5, "right"))
+        for x, alignment in ((5, "left"), (-5, "right"))
     ]
     for point in points:
         best = None
-        for x, y, where in sides:
+        for x, y, alignment in offsets:
             text = axes.annotate(
                 point.row.setup.amateur or "",
-                point.place,
+                point.position,
                 xytext=(x, y),
                 textcoords="offset points",
-                ha=where,
+                ha=alignment,
                 fontsize=7,
                 color=INK.light,
             )
             box = text.get_window_extent(renderer)
             hits = sum(box.overlaps(other) for other in taken)
-            # Nor right above or below another point, whose name it would seem to be.
-            near = box.padded(0, _NEAR)
-            own = axes.transData.transform(point.place)
+            # Right above or below another point, it would look like that point's name.
+            near = box.padded(0, _CLEARANCE)
+            own = axes.transData.transform(point.position)
             hits += sum(near.contains(*mark) for mark in marks if tuple(mark) != tuple(own))
             hits += box.x0 < frame.x0 or box.x1 > frame.x1
             if best is None or hits < best[0]:
@@ -137,10 +134,10 @@ def _label_points(axes: Any, points: list[_Point], line: Any) -> None:
         if best:
             taken.append(best[2])
             offset = best[1].get_position()
-            if abs(offset[1]) > _BESIDE:
+            if abs(offset[1]) > _MAX_UNLINKED:
                 axes.annotate(
                     "",
-                    point.place,
+                    point.position,
                     xytext=(offset[0], offset[1] + (0 if offset[1] > 0 else 6)),
                     textcoords="offset points",
                     arrowprops={"arrowstyle": "-", "color": MUTED.light, "lw": 0.5, "shrinkB": 3},

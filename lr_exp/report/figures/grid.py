@@ -1,4 +1,4 @@
-"""The average accuracy over alpha and beta, as a map."""
+"""A heat map of the average accuracy over alpha and beta."""
 
 import math
 from typing import Any
@@ -9,15 +9,13 @@ from lr_exp.report.rows import Row, Sweep
 from lr_exp.report.tables.alpha_beta import grid_rows, values_of
 from lr_exp.report.tables.table import number
 
-CAPTION = "Average accuracy in % over α (rows) and β (columns)."  # noqa: RUF001
-
-
-_LEVELS = 32  # of colour
-_FLAT = 1.0  # points between the ends of the scale, at the least: noise shall not look like a peak
+CAPTION = "Average accuracy in % for each α (rows) and β (columns)."  # noqa: RUF001
+_COLOUR_LEVELS = 32
+_MIN_RANGE = 1.0  # points that the colour scale spans, so that noise does not look like a peak
 
 
 def alpha_beta_map(new_figure: Any, sweep: Sweep) -> Any | None:
-    """One panel a pair and method that has two values or more of each."""
+    """One panel per pair and method with at least two values of both alpha and beta."""
     grids = {key: _measured(rows) for key, rows in grid_rows(sweep).items()}
     grids = {
         key: rows
@@ -37,37 +35,35 @@ def alpha_beta_map(new_figure: Any, sweep: Sweep) -> Any | None:
     panels = panels[: len(shown)]
     values = [value for _, rows in shown for value in _averages(rows)]
     limits = (min(values), max(values))
-    if limits[1] - limits[0] < _FLAT:
-        limits = (limits[0] - _FLAT / 2, limits[1] + _FLAT / 2)
+    if limits[1] - limits[0] < _MIN_RANGE:
+        limits = (limits[0] - _MIN_RANGE / 2, limits[1] + _MIN_RANGE / 2)
     image = None
     for axes, (names, rows) in zip(panels, shown, strict=True):
         expert, amateur, method, data, decoder = names
         image = _panel(axes, rows, limits)
-        # What is the same everywhere needs no telling.
-        told = [
+        # Data and decoder are named only where panels differ in them.
+        differing = [
             name
-            for place, name in ((3, data), (4, decoder))
-            if name and len({key[place] for key in grids}) > 1
+            for index, name in ((3, data), (4, decoder))
+            if name and len({key[index] for key in grids}) > 1
         ]
-        title = ", ".join([method_label(method), *told])
+        title = ", ".join([method_label(method), *differing])
         axes.set_title(f"{title}\n{expert} / {amateur}", fontsize=7)
     figure.colorbar(image, ax=list(panels), label="average accuracy (%)")
     return figure
 
 
 def _panel(axes: Any, rows: list[Row], limits: tuple[float, float]) -> Any:
-    alphas, betas = values_of(rows, "alpha"), values_of(rows, "beta")
+    (low, high), alphas, betas = limits, values_of(rows, "alpha"), values_of(rows, "beta")
     grid = [[float("nan")] * len(betas) for _ in alphas]
     for row, value in zip(rows, _averages(rows), strict=True):
         i, j = alphas.index(row.setup.alpha), betas.index(row.setup.beta)
         grid[i][j] = value
-        colour = (
-            ON_DARK_CELL if value < limits[0] + 0.45 * (limits[1] - limits[0]) else ON_PALE_CELL
-        )
-        told = f"{value:.1f}\n{len(row.seeds)}/{row.asked} seeds" if row.lost else f"{value:.1f}"
-        axes.text(j + 0.5, i + 0.5, told, ha="center", va="center", color=colour)
-    # Cells that are drawn, not an image of them: an SVG stays sharp, and holds no bitmap.
-    image = axes.pcolormesh(grid, cmap=_map(), vmin=limits[0], vmax=limits[1], edgecolors="face")
+        colour = ON_DARK_CELL if value < low + 0.45 * (high - low) else ON_PALE_CELL
+        label = f"{value:.1f}\n{len(row.seeds)}/{row.asked} seeds" if row.lost else f"{value:.1f}"
+        axes.text(j + 0.5, i + 0.5, label, ha="center", va="center", color=colour)
+    # pcolormesh draws vector cells; imshow would put a bitmap into the SVG.
+    image = axes.pcolormesh(grid, cmap=_colour_map(), vmin=low, vmax=high, edgecolors="face")
     axes.set_xticks([j + 0.5 for j in range(len(betas))], [number(beta, "g") for beta in betas])
     axes.set_yticks([i + 0.5 for i in range(len(alphas))], [number(alpha, "g") for alpha in alphas])
     axes.tick_params(length=0)
@@ -77,11 +73,11 @@ def _panel(axes: Any, rows: list[Row], limits: tuple[float, float]) -> Any:
     return image
 
 
-def _map() -> Any:
-    """From dark to pale in steps, which colour-blind readers see alike."""
+def _colour_map() -> Any:
+    """From dark to pale, readable without full colour vision."""
     import matplotlib
 
-    return matplotlib.colormaps["cividis"].resampled(_LEVELS)
+    return matplotlib.colormaps["cividis"].resampled(_COLOUR_LEVELS)
 
 
 def _measured(rows: list[Row]) -> list[Row]:
@@ -89,5 +85,5 @@ def _measured(rows: list[Row]) -> list[Row]:
 
 
 def _averages(rows: list[Row]) -> list[float]:
-    """In percent; rows without an average are left out before."""
+    """Average accuracies in percent, of rows that `_measured` returned."""
     return [100 * row.average.mean for row in rows if row.average]

@@ -1,4 +1,4 @@
-"""The variants on all benchmarks at once: benchmarks as spokes."""
+"""A radar plot of the ablation, with benchmarks as spokes."""
 
 import math
 from typing import Any
@@ -7,14 +7,14 @@ from lr_exp.report.figures.style import DOUBLE, SINGLE, legend_columns, of_metho
 from lr_exp.report.names import benchmark_label
 from lr_exp.report.rows import Row, Sweep
 
-CAPTION = "Accuracy in % on each benchmark (spokes); bars are one standard error."
+CAPTION = "Accuracy in % on each benchmark (spokes). Error bars show one standard error."
 _TABLES = ("ablation", "main_results", "results", "baselines")
-_FEWEST_SPOKES = 3
+_MIN_SPOKES = 3
 
 
 def ablation_radar(new_figure: Any, sweep: Sweep) -> Any | None:
-    """One panel an expert; only where each method has one row, so that a colour is one row."""
-    if sweep.table not in _TABLES or len(sweep.benchmarks) < _FEWEST_SPOKES:
+    """One panel per expert, for experts with one row per method, since colours mark methods."""
+    if sweep.table not in _TABLES or len(sweep.benchmarks) < _MIN_SPOKES:
         return None
     panels = {}
     for expert in dict.fromkeys(row.setup.expert for row in sweep.rows):

@@ -1,7 +1,4 @@
-"""What one run did: its divergences, where it kept steps, its training, and what it gained.
-
-Each function draws one figure, or gives None where the run has no numbers for it.
-"""
+"""Figures of one run; each drawing function returns None where the run lacks the data."""
 
 import math
 from collections.abc import Sequence
@@ -15,33 +12,33 @@ from lr_exp.report.runs import Run
 from lr_exp.report.summary import Histogram, Result
 
 TRAINING_CAPTION = (
-    "Training of the adapter by optimizer step. Policy entropy is that of the tuned model at the "
-    "steps it is tuned on: where it falls towards 0, the model has collapsed to one answer."
+    "Training metrics by optimizer step. Policy entropy is the mean entropy of the tuned model's "
+    "next-token distribution at the tokens trained on; 0 means that it predicts a single token."
 )
 GAIN_CAPTION = (
-    "Accuracy (pass@1 in %) on each benchmark before and after; whiskers are one standard error of "
-    "the questions, n is how many there are."
+    "Accuracy (pass@1 in %) on each benchmark before and after tuning. Whiskers show one standard "
+    "error over the n questions."
 )
-_BY_DIVERGENCE = "kl_above_beta"  # the method's choice of steps that is one threshold
-_MOST_PLACES = 40  # more whiskers are no picture: neighbours are taken together
-_LEAST = 0.7  # of a log scale of counts, so that one step is seen
+_BY_DIVERGENCE = "kl_above_beta"  # the step rule that is a threshold on D alone
+_MAX_POSITION_BINS = 40  # beyond it, neighbouring bins are merged
+_LOG_BASELINE = 0.7  # lower end of a log scale of counts, so that a count of 1 is visible
 _CURVES = {  # in metrics.jsonl
     "loss": "loss\n(nats)",
     "entropy": "policy entropy\n(nats)",
     "grad_norm": "gradient norm",
     "learning_rate": "learning rate",
 }
-_MOST_MARKED = 30  # steps of a curve whose points are marked
+_MAX_MARKED_POINTS = 30  # beyond it, curves have no point markers
 
 
 def histogram_caption(run: Run) -> str:
     beta, histogram = _threshold(run), run.sample.histogram or Histogram(bin_nats=0.1, counts=[0])
     width, counts = histogram.bin_nats, histogram.counts
-    told = f"Scored steps by their divergence D, in bins of {width:g} nat, on a log scale"
-    told += " (the last bin is open). " if counts[-1] else ". "
+    caption = f"Number of scored steps by divergence D, in bins of {width:g} nats, on a log scale"
+    caption += " (the last bin is open). " if counts[-1] else ". "
     if beta is None:
-        return told + "The method keeps steps by another rule than a threshold of D."
-    return told + f"Steps above the threshold β = {beta:g}, hatched, are kept."
+        return caption + "This method does not keep steps by a threshold on D."
+    return caption + f"Steps above the threshold β = {beta:g} (hatched) are kept."
 
 
 def kl_histogram(new_figure: Any, run: Run) -> Any | None:
@@ -58,8 +55,8 @@ def kl_histogram(new_figure: Any, run: Run) -> Any | None:
     split = edges[-1] if beta is None else min(beta, edges[-1])
     below = [edge for edge in edges if edge < split] + [split]
     above = [split] + [edge for edge in edges if edge > split]
-    heights = [max(count, _LEAST) for count in counts]
-    # A bin that the threshold divides stands on both of its sides.
+    heights = [max(count, _LOG_BASELINE) for count in counts]
+    # A bin that contains the threshold is drawn on both sides of it.
     for part, look in (
         (below, {"facecolor": GREY.light, "label": "steps" if beta is None else "not kept"}),
         (
@@ -74,8 +71,8 @@ def kl_histogram(new_figure: Any, run: Run) -> Any | None:
     ):
         if len(part) > 1:
             values = [heights[min(int(edge / width + 1e-6), shown - 1)] for edge in part[:-1]]
-            axes.stairs(values, part, baseline=_LEAST, fill=True, linewidth=0.6, **look)
-    axes.set_ylim(_LEAST, 2.2 * max(counts))
+            axes.stairs(values, part, baseline=_LOG_BASELINE, fill=True, linewidth=0.6, **look)
+    axes.set_ylim(_LOG_BASELINE, 2.2 * max(counts))
     axes.set_xlim(0, edges[-1])
     axes.yaxis.set_major_formatter(lambda count, _: f"{count:,.0f}")
     axes.yaxis.set_minor_formatter(lambda count, _: "")
@@ -96,7 +93,7 @@ def kl_histogram(new_figure: Any, run: Run) -> Any | None:
 
 
 def _threshold(run: Run) -> float | None:
-    """Beta, where it alone decides which steps are kept."""
+    """Beta, if the method keeps steps by this threshold alone."""
     rule = run.settings.get("method", {}).get("steps")
     return run.beta if rule == _BY_DIVERGENCE else None
 
@@ -104,27 +101,27 @@ def _threshold(run: Run) -> float | None:
 def position_caption(run: Run) -> str:
     steps = "scored steps" if _is_scored(run) else "steps"
     return (
-        f"Share of {steps} that were kept, by the place of the token in its answer; whiskers are "
-        "one standard error (Wilson). Below: how many steps each share is of. The last place is "
-        "open: it holds all later tokens, too."
+        f"Share of {steps} that were kept, by the token's position in its answer. Whiskers show "
+        "one standard error (Wilson). Below: the number of steps at these positions. The last bin "
+        "includes all later positions."
     )
 
 
 def _is_scored(run: Run) -> bool:
-    """Whether an amateur was asked about the steps."""
+    """Whether the steps were scored against an amateur."""
     return run.sample.histogram is not None
 
 
 def kept_by_position(new_figure: Any, run: Run) -> Any | None:
     counts = run.sample.by_position
     if not counts or not any(counts.steps) or counts.kept == counts.steps:
-        return None  # where all are kept, there is nothing to see
-    together = math.ceil(len(counts.steps) / _MOST_PLACES)
+        return None  # a flat line at 100 %
+    together = math.ceil(len(counts.steps) / _MAX_POSITION_BINS)
     width = counts.bin_tokens * together
     steps, kept = _summed(counts.steps, together), _summed(counts.kept, together)
-    places = [i for i, count in enumerate(steps) if count]
-    centres = [width * (i + 0.5) for i in places]
-    low, share, high = zip(*(_wilson(kept[i], steps[i]) for i in places), strict=True)
+    bins = [i for i, count in enumerate(steps) if count]
+    centres = [width * (i + 0.5) for i in bins]
+    low, share, high = zip(*(_wilson(kept[i], steps[i]) for i in bins), strict=True)
     look = of_method(run.method)
     figure = new_figure(figsize=(SINGLE, 2.7))
     upper, lower = figure.subplots(2, 1, sharex=True, height_ratios=(2.2, 1))
@@ -139,7 +136,7 @@ def kept_by_position(new_figure: Any, run: Run) -> Any | None:
         marker=look.marker,
         linewidth=1,
         elinewidth=0.8,
-        clip_on=False,  # a share of 0 is a whole point, too
+        clip_on=False,  # keeps the marker of a share of 0 whole
     )
     upper.set_ylim(bottom=0)
     upper.set_ylabel("kept steps (%)")
@@ -150,7 +147,7 @@ def kept_by_position(new_figure: Any, run: Run) -> Any | None:
     lower.yaxis.set_major_formatter(lambda count, _: f"{count:,.0f}")
     lower.yaxis.get_major_locator().set_params(nbins=3)
     lower.set_ylabel("scored\nsteps" if _is_scored(run) else "steps")
-    lower.set_xlabel("place in the answer (tokens)")
+    lower.set_xlabel("position in the answer (tokens)")
     figure.align_ylabels()
     return figure
 
@@ -160,9 +157,9 @@ def _summed(counts: Sequence[int], together: int) -> list[int]:
 
 
 def _wilson(kept: int, steps: int) -> tuple[float, float, float]:
-    """The share between the ends of its interval of one standard error, in [0, 1].
+    """(low, share, high) of the Wilson interval of one standard error, in [0, 1].
 
-    Wilson's has a width where all or none of a few steps were kept; the share's own error is 0.
+    Unlike the binomial error, it is not 0 where none or all of the steps were kept.
     """
     share = kept / steps
     middle = (share + 0.5 / steps) / (1 + 1 / steps)
@@ -183,7 +180,7 @@ def training_curves(new_figure: Any, run: Run) -> Any | None:
     panels = figure.subplots(len(curves), 1, sharex=True, squeeze=False)[:, 0]
     colour = of_method(run.method).colour
     for axes, (key, values) in zip(panels, curves.items(), strict=True):
-        marker = "." if len(values) <= _MOST_MARKED else ""
+        marker = "." if len(values) <= _MAX_MARKED_POINTS else ""
         axes.plot(list(values), list(values.values()), color=colour, marker=marker)
         lowest, highest = min(0.0, *values.values()), max(values.values())
         if lowest < highest:
@@ -205,25 +202,25 @@ def gain_by_benchmark(new_figure: Any, run: Run) -> Any | None:
     figure = new_figure(figsize=(SINGLE, 0.34 * len(names) + 0.95))
     axes = figure.subplots()
     looks = ((before, GREY.light, "w", "before", -0.13), (after, None, None, "after", 0.13))
-    for results, colour, inside, label, shift in looks:
+    for results, colour, face, label, shift in looks:
         colour = colour or of_method(run.method).colour
         values = [100 * results[name].accuracy for name in names]
         errors = [100 * _stderr(results[name]) for name in names]
         axes.errorbar(
             values,
-            [place + shift for place in range(len(names))],
+            [y + shift for y in range(len(names))],
             xerr=errors,
             color=colour,
             marker="o" if label == "before" else of_method(run.method).marker,
-            markerfacecolor=inside or colour,
+            markerfacecolor=face or colour,
             linestyle="",
             elinewidth=1,
             label=label,
             zorder=3,
         )
-    for place, name in enumerate(names):
+    for y, name in enumerate(names):
         ends = [100 * results[name].accuracy for results in (before, after)]
-        axes.plot(ends, [place - 0.13, place + 0.13], color=MUTED.light, linewidth=0.8, zorder=2)
+        axes.plot(ends, [y - 0.13, y + 0.13], color=MUTED.light, linewidth=0.8, zorder=2)
     axes.set_yticks(
         range(len(names)),
         [f"{benchmark_label(name)}\n(n = {after[name].total:,})" for name in names],

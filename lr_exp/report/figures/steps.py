@@ -1,4 +1,4 @@
-"""The histograms of step divergences, one panel a pair."""
+"""Histograms of step divergences, one panel per pair of models."""
 
 import math
 from typing import Any
@@ -8,50 +8,50 @@ from lr_exp.report.profiles import Profile, profiles
 from lr_exp.report.rows import Sweep
 
 CAPTION = (
-    "Share of scored steps by their divergence D, in bins of 0.1 nat, on a log scale (the last bin "
-    "is open). The vertical line is the threshold β: steps to its right are kept."
+    "Share of scored steps by divergence D, in bins of 0.1 nats, on a log scale (the last bin is "
+    "open). Dashed lines mark the thresholds β of the runs; steps above β are kept."
 )
-_ROW = 0.85  # inches of height
-_ONE_COLUMN = 5  # panels
-_MOST = 20  # more are no picture; the table has them
+_PANEL_HEIGHT = 0.85  # inches
+_MAX_PANELS_IN_COLUMN = 5
+_MAX_PANELS = 20
 
 
 def kl_histogram(new_figure: Any, sweep: Sweep) -> Any | None:
-    found = [one for one in profiles(sweep) if any(one.counts)]
-    if not found or len(found) > _MOST:
+    shown = [profile for profile in profiles(sweep) if any(profile.counts)]
+    if not shown or len(shown) > _MAX_PANELS:
         return None
-    across = 1 if len(found) <= _ONE_COLUMN else 2
-    down = math.ceil(len(found) / across)
-    height = 2.1 if len(found) == 1 else _ROW * down + 0.4
+    across = 1 if len(shown) <= _MAX_PANELS_IN_COLUMN else 2
+    down = math.ceil(len(shown) / across)
+    height = 2.1 if len(shown) == 1 else _PANEL_HEIGHT * down + 0.4
     figure = new_figure(figsize=(SINGLE if across == 1 else DOUBLE, height))
     panels = figure.subplots(down, across, sharex=True, sharey=True, squeeze=False)
-    for empty in panels.flatten()[len(found) :]:
+    for empty in panels.flatten()[len(shown) :]:
         empty.set_visible(False)
-        # The panel above it has nobody else to say what the axis is.
+        # The panel above an empty one needs its own tick labels.
         panels[down - 2, across - 1].xaxis.set_tick_params(labelbottom=True)
-    labels = [one.label for one in found]
+    labels = [profile.label for profile in shown]
     lowest = 1.0
-    for axes, one in zip(panels.flatten(), found, strict=False):
-        label = one.label
+    for axes, profile in zip(panels.flatten(), shown, strict=False):
+        label = profile.label
         if labels.count(label) > 1:
-            label = f"{label} ({one.methods[0]})"
-        lowest = min(lowest, _panel(axes, one, label))
+            label = f"{label} ({profile.methods[0]})"
+        lowest = min(lowest, _panel(axes, profile, label))
     first = panels[0, 0]
     first.set_yscale("log")
     first.yaxis.set_major_formatter(lambda share, _: f"{100 * share:g}")
     first.set_ylim(lowest / 2, 1.5)
-    # In a low panel every second power of ten has room for its number.
-    stride = 1 if len(found) == 1 else 2
+    # Low panels have room for every second power of ten only.
+    stride = 1 if len(shown) == 1 else 2
     first.set_yticks([10**-n for n in range(0, math.ceil(-math.log10(lowest / 2)), stride)])
     first.minorticks_off()
-    first.set_xlim(0, max(one.bin_nats * len(one.counts) for one in found))
+    first.set_xlim(0, max(profile.bin_nats * len(profile.counts) for profile in shown))
     figure.supxlabel("divergence D (nats)")
     figure.supylabel("share of scored steps (%)")
     return figure
 
 
 def _panel(axes: Any, profile: Profile, label: str) -> float:
-    """Draws one pair; gives the smallest share that is not 0."""
+    """Draws one pair; returns the smallest nonzero share."""
     total = sum(profile.counts)
     shares = [count / total for count in profile.counts]
     edges = [profile.bin_nats * i for i in range(len(shares) + 1)]

@@ -1,7 +1,7 @@
-"""An SVG file of matplotlib made part of an HTML page.
+"""Converts matplotlib's SVG files for inline use in HTML.
 
-Knows SVG; knows nothing of what is drawn. Only listed elements, attributes and properties are kept,
-so names that come from users stay text, and nothing in a figure can run, load or restyle the page.
+Only listed elements, attributes and properties are kept, so that nothing in a figure can run, load
+or restyle the page.
 """
 
 import re
@@ -21,23 +21,22 @@ _VALUE = re.compile(r"[-#.,\w ]*(?:url\(#[-\w]+\))?", re.ASCII)  # of a property
 _COLOUR = re.compile(r"#[0-9a-f]{6}\b")
 _TARGET = re.compile(r"url\(#([-\w]+)\)", re.ASCII)
 _LONG_NUMBER = re.compile(r"-?\d+\.\d{3,}")
-_SHORTHAND = re.compile(r"(?:\b(?P<weight>bold|\d00)\s+)?(?P<size>[\d.]+px)")
+_FONT = re.compile(r"(?:\b(?P<weight>bold|\d00)\s+)?(?P<size>[\d.]+px)")
 _VARIABLES = {colour.light: colour.css for colour in COLOURS}
 
 
 def inline(svg: bytes, name: str, caption: str, wide: bool = False) -> str:
-    """An `<svg>` element to stand in HTML: no prolog, no fixed size, no style sheet of its own.
+    """An `<svg>` element for HTML, without prolog, fixed size or style sheet.
 
-    Its colours are the variables of `style.CSS`, its letters are the page's, and its ids begin with
-    `name`, which no other figure of the page may have.
+    It uses the variables of `style.CSS` and the page's font; its ids begin with `name`.
 
     Args:
-        svg: as matplotlib writes it, with text as text.
-        name: of the figure.
-        caption: what it shows; read aloud where a figure cannot be seen.
-        wide: whether it is of two columns.
+        svg: a file written by matplotlib, with text as text.
+        name: the figure's name, unique on the page.
+        caption: what the figure shows; its accessible name.
+        wide: whether it spans two columns.
     """
-    root = ET.fromstring(svg)  # noqa: S314  made by matplotlib, which has escaped its text
+    root = ET.fromstring(svg)  # noqa: S314  written by matplotlib, with its text escaped
     prefix = re.sub(r"[^A-Za-z0-9_]", "-", name)
     inside = "".join(_element(child, prefix) for child in root)
     box = " ".join(f"{float(part):g}" for part in root.get("viewBox", "0 0 252 180").split())
@@ -54,17 +53,17 @@ def _element(element: ET.Element, prefix: str) -> str:
     tag = element.tag.rpartition("}")[2]
     if tag not in _TAGS:
         return ""
-    told = "".join(
+    attributes = "".join(
         f' {key}="{escape(value)}"' for key, value in _attributes(element, prefix).items() if value
     )
-    # White space between elements is matplotlib's; in a text it is the author's.
+    # White space matters in text elements only.
     text = escape(element.text or "") if tag in ("text", "tspan") else ""
     inside = text + "".join(_element(child, prefix) for child in element)
     if tag in ("g", "defs") and not inside:
         return ""
-    if tag == "g" and not told:
+    if tag == "g" and not attributes:
         return inside
-    return f"<{tag}{told}>{inside}</{tag}>" if inside else f"<{tag}{told}/>"
+    return f"<{tag}{attributes}>{inside}</{tag}>" if inside else f"<{tag}{attributes}/>"
 
 
 def _attributes(element: ET.Element, prefix: str) -> dict[str, str]:
@@ -72,13 +71,13 @@ def _attributes(element: ET.Element, prefix: str) -> dict[str, str]:
     for full, value in element.items():
         key = full.rpartition("}")[2]
         if key == "id":
-            # Of groups nobody speaks; what is used again has a name.
+            # Nothing refers to groups.
             if element.tag.rpartition("}")[2] != "g":
                 kept["id"] = f"{prefix}-{_word(value)}"
         elif key == "href" and value.startswith("#"):
             kept["href"] = f"#{prefix}-{_word(value[1:])}"
         elif key == "clip-path":
-            kept[key] = _pointed(value, prefix) if _TARGET.fullmatch(value) else ""
+            kept[key] = _prefixed_target(value, prefix) if _TARGET.fullmatch(value) else ""
         elif key == "style":
             kept[key] = _style(value, prefix)
         elif key in _GEOMETRY:
@@ -89,31 +88,32 @@ def _attributes(element: ET.Element, prefix: str) -> dict[str, str]:
             kept[key] = "userSpaceOnUse"
         elif key in ("fill", "stroke") and (value == "none" or _COLOUR.fullmatch(value)):
             kept[key] = value
-    # A variable has its value in a style alone.
+    # CSS variables work in styles, not in presentation attributes.
     for key in ("fill", "stroke"):
         if key in kept:
-            kept["style"] = f"{key}:{_coloured(kept.pop(key))};{kept.get('style', '')}".strip(";")
+            colour = _with_variables(kept.pop(key))
+            kept["style"] = f"{key}:{colour};{kept.get('style', '')}".strip(";")
     return kept
 
 
 def _style(text: str, prefix: str) -> str:
-    told = []
+    rules = []
     for part in text.split(";"):
         key, _, value = (word.strip() for word in part.partition(":"))
-        if key == "font" and (short := _SHORTHAND.search(value)):  # before matplotlib 3.9
-            told.append(f"font-size:{short['size']}")
-            told += [f"font-weight:{short['weight']}"] if short["weight"] else []
+        if key == "font" and (font := _FONT.search(value)):  # before matplotlib 3.9
+            rules.append(f"font-size:{font['size']}")
+            rules += [f"font-weight:{font['weight']}"] if font["weight"] else []
         elif key in _PROPERTIES and _VALUE.fullmatch(value):
-            told.append(f"{key}:{_pointed(_coloured(value), prefix)}")
-    return ";".join(told)
+            rules.append(f"{key}:{_prefixed_target(_with_variables(value), prefix)}")
+    return ";".join(rules)
 
 
-def _coloured(value: str) -> str:
-    return _COLOUR.sub(lambda found: _VARIABLES.get(found[0], found[0]), value)
+def _with_variables(value: str) -> str:
+    return _COLOUR.sub(lambda match: _VARIABLES.get(match[0], match[0]), value)
 
 
-def _pointed(value: str, prefix: str) -> str:
-    return _TARGET.sub(lambda found: f"url(#{prefix}-{found[1]})", value)
+def _prefixed_target(value: str, prefix: str) -> str:
+    return _TARGET.sub(lambda match: f"url(#{prefix}-{match[1]})", value)
 
 
 def _word(text: str) -> str:
@@ -121,5 +121,5 @@ def _word(text: str) -> str:
 
 
 def _rounded(number: re.Match[str]) -> str:
-    """To a hundredth of a point, which no screen shows."""
+    """Rounded to a hundredth of a point."""
     return f"{float(number[0]):.2f}"

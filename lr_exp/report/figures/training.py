@@ -1,4 +1,4 @@
-"""What happens while the expert is tuned: accuracy and policy entropy over the steps."""
+"""Accuracy and policy entropy during training, by optimizer step."""
 
 import math
 from collections.abc import Sequence
@@ -15,20 +15,21 @@ from lr_exp.report.runs import Run
 from lr_exp.report.summary import Results
 
 ACCURACY_CAPTION = (
-    "Average accuracy over optimizer steps; step 0 is the untuned expert, which a seed in which "
-    "nothing was trained stays. The band is one standard error (questions and seeds)."
+    "Average accuracy by optimizer step; step 0 is the untuned expert. A seed that trained nothing "
+    "counts with the untuned expert's accuracy at every step. Bands show one standard error over "
+    "questions and seeds."
 )
 ENTROPY_CAPTION = (
-    "Entropy of the policy at the steps that the method tunes on; with several seeds their mean, "
-    "and a band of one standard deviation over them. Each method tunes on steps of its own, so its "
-    "line differs from the others from step 0 on for that reason alone: a line's course compares, "
-    "its height does not. Seeds in which nothing was trained have none."
+    "Mean entropy of the policy's next-token distribution at the tokens that the method trains on: "
+    "the mean over seeds, with a band of one standard deviation if there are several. Methods "
+    "train on different tokens, so compare the shapes of the lines, not their levels. Seeds that "
+    "trained nothing are left out."
 )
-_CROWD = 6  # lines in a panel, beyond which each alpha has its own
-_MOST_LINES, _MOST_PANELS = 10, 9  # more are no picture
-_ACROSS = 3  # panels side by side
-Line = tuple[str, Row, Any]  # label, what it is of, its numbers
-_PANEL, _LEGEND_LINE = 2.1, 0.15  # inches of height
+_MAX_LINES_BEFORE_SPLIT = 6  # beyond it, each alpha has its own panel
+_MAX_LINES, _MAX_PANELS = 10, 9
+_MAX_COLUMNS = 3
+_Line = tuple[str, Row, Any]  # label, row, data
+_PANEL_HEIGHT, _LEGEND_LINE_HEIGHT = 2.1, 0.15  # inches
 
 
 def accuracy_by_step(new_figure: Any, sweep: Sweep) -> Any | None:
@@ -53,22 +54,22 @@ def accuracy_by_step(new_figure: Any, sweep: Sweep) -> Any | None:
 
 
 def accuracy_curve(row: Row, benchmarks: Sequence[str]) -> dict[int, Estimate]:
-    """The average at each step that all seeds have, decoded as the row is."""
+    """Average accuracy by optimizer step, at the steps that all seeds have evaluated."""
     trained = [run for run in row.runs if run.evaluate.curve]
     stopped = [run for run in row.runs if run.stopped and run.results("expert")]
     measured = next((run for run in trained if run.results("expert")), None)
     if measured is None:
         return {}
-    untuned = results.read_results([(measured, "expert")])  # no seed changes it
+    untuned = results.read_results([(measured, "expert")])  # the same for all seeds
     start = results.average(untuned, benchmarks)
     if start is None:
         return {}
     by_run = [_points(run) for run in trained]
-    found = {0: start}
+    curve = {0: start}
     for step in sorted(set.intersection(*(set(points) for points in by_run))):
         here = [points[step] for points in by_run] + [run.results("expert") for run in stopped]
         if all(name in one for name in benchmarks for one in here):
-            found[step] = paired.average(
+            curve[step] = paired.average(
                 [
                     paired.accuracy_from_counts(
                         [one[name].correct / one[name].total for one in here],
@@ -77,11 +78,11 @@ def accuracy_curve(row: Row, benchmarks: Sequence[str]) -> dict[int, Estimate]:
                     for name in benchmarks
                 ]
             )
-    return found if len(found) > 2 else {}
+    return curve if len(curve) > 2 else {}
 
 
 def _points(run: Run) -> dict[int, Results]:
-    """A run's results by step, the finished adapter's among them."""
+    """A run's results by optimizer step, including the finished adapter's."""
     points = {point.step: point.results for point in run.evaluate.curve or []}
     last = run.distill.optimizer_steps
     if last and run.results("tuned"):
@@ -113,7 +114,7 @@ def entropy_by_step(new_figure: Any, sweep: Sweep) -> Any | None:
 
 
 def _entropies(runs: Sequence[Run]) -> np.ndarray | None:
-    """(1 + seeds, steps): the logged steps that all seeds have, then each seed's entropy."""
+    """Shape (1 + seeds, steps): the steps that all seeds have logged, then each seed's entropy."""
     by_seed = []
     for run in runs:
         known = {e["step"]: e["entropy"] for e in run.training() if e.get("entropy") is not None}
@@ -125,22 +126,22 @@ def _entropies(runs: Sequence[Run]) -> np.ndarray | None:
     return np.array([steps, *([known[step] for step in steps] for known in by_seed)], dtype=float)
 
 
-def _panels(new_figure: Any, lines: list[Line], draw: Any, what: str) -> Any | None:
-    """One panel an expert, one legend below; None where there is nothing, or too much, to draw."""
-    by_panel = _apart(lines)
-    if not lines or len(by_panel) > _MOST_PANELS or max(map(len, by_panel.values())) > _MOST_LINES:
+def _panels(new_figure: Any, lines: list[_Line], draw: Any, ylabel: str) -> Any | None:
+    """One panel per expert with a common legend; None without lines or with too many."""
+    by_panel = _by_panel(lines)
+    if not lines or len(by_panel) > _MAX_PANELS or max(map(len, by_panel.values())) > _MAX_LINES:
         return None
     count = len(by_panel)
-    across = min(count, _ACROSS)
+    across = min(count, _MAX_COLUMNS)
     down = math.ceil(count / across)
-    figure = new_figure(figsize=(SINGLE if count == 1 else DOUBLE, _PANEL))
+    figure = new_figure(figsize=(SINGLE if count == 1 else DOUBLE, _PANEL_HEIGHT))
     panels = figure.subplots(down, across, squeeze=False, sharey=True).flatten()
     for empty in panels[count:]:
         empty.set_visible(False)
     labels: dict[str, Any] = {}
     for axes, (title, own) in zip(panels, by_panel.items(), strict=False):
-        for alike in grouped(own, lambda line: line[1].setup.method).values():
-            for number, (label, row, data) in enumerate(alike):
+        for variants in grouped(own, lambda line: line[1].setup.method).values():
+            for number, (label, row, data) in enumerate(variants):
                 draw(axes, label, of_variant(row.setup.method, number), data)
         handles, names = axes.get_legend_handles_labels()
         labels |= dict(zip(names, handles, strict=True))
@@ -149,24 +150,25 @@ def _panels(new_figure: Any, lines: list[Line], draw: Any, what: str) -> Any | N
         if count > 1:
             axes.set_title(title)
     for axes in panels[:count:across]:
-        axes.set_ylabel(what)
+        axes.set_ylabel(ylabel)
     columns = legend_columns(labels, 2 if count == 1 else 4)
-    # A long legend takes its own room, not the panels'.
-    figure.set_figheight(_PANEL * down + _LEGEND_LINE * math.ceil(len(labels) / columns))
+    # The legend adds to the figure's height, so that panels keep theirs.
+    legend_height = _LEGEND_LINE_HEIGHT * math.ceil(len(labels) / columns)
+    figure.set_figheight(_PANEL_HEIGHT * down + legend_height)
     figure.legend(labels.values(), labels.keys(), loc="outside lower center", ncols=columns)
     return figure
 
 
-def _apart(lines: list[Line]) -> dict[str, list[Line]]:
-    """The lines of each panel, by its title: one an expert, or more where alphas crowd it."""
+def _by_panel(lines: list[_Line]) -> dict[str, list[_Line]]:
+    """Lines by panel title: one panel per expert, or per expert and alpha if there are many."""
     by_expert = grouped(lines, lambda line: line[1].setup.expert)
-    if not lines or max(map(len, by_expert.values())) <= _CROWD:
+    if not lines or max(map(len, by_expert.values())) <= _MAX_LINES_BEFORE_SPLIT:
         return by_expert
-    found: dict[str, list[Line]] = {}
+    panels: dict[str, list[_Line]] = {}
     for label, row, data in lines:
         title, alpha = row.setup.expert, row.setup.alpha
-        told = f", α {alpha:g}" if alpha is not None else ""  # noqa: RUF001
-        if told and told in label:
-            title, label = f"{title}{told}", label.replace(told, "")
-        found.setdefault(title, []).append((label, row, data))
-    return found
+        suffix = f", α {alpha:g}" if alpha is not None else ""  # noqa: RUF001
+        if suffix and suffix in label:
+            title, label = f"{title}{suffix}", label.replace(suffix, "")
+        panels.setdefault(title, []).append((label, row, data))
+    return panels

@@ -1,4 +1,4 @@
-"""`report.html`: one file that shows a run or a sweep in any browser, without a network."""
+"""`report.html`: a self-contained page of a run or a sweep, readable offline."""
 
 from lr_exp.report.page.write import page_of, write_run_page
 

@@ -4,60 +4,59 @@ const startAnswers = () => {
   const root = document.getElementById('the-pairs');
   const data = readData('answers-data');
   if (!root || !data) return;
-  const places = placesOf(root);
+  const slots = slotsOf(root);
 
-  const chosenBenchmark = () => places.benchmark.value;
-  const passes = (pair) => chosenBenchmark() === '' || pair.benchmark === chosenBenchmark();
+  const chosenBenchmark = () => slots.benchmark.value;
+  const isChosen = (benchmark) => chosenBenchmark() === '' || benchmark === chosenBenchmark();
   const entriesOf = (outcome) =>
-    data.pairs.filter((pair) => pair.outcome === outcome && passes(pair));
+    data.pairs.filter((pair) => pair.outcome === outcome && isChosen(pair.benchmark));
 
-  // How much of both texts is the same from the beginning on; whole code points, not halves.
-  const sameLength = (one, other) => {
+  // Length of the common prefix, never splitting a surrogate pair.
+  const commonLength = (text, other) => {
     let length = 0;
-    while (length < one.length && one[length] === other[length]) length += 1;
-    return length > 0 && /[\ud800-\udbff]/.test(one[length - 1]) ? length - 1 : length;
+    while (length < text.length && text[length] === other[length]) length += 1;
+    return length > 0 && /[\ud800-\udbff]/.test(text[length - 1]) ? length - 1 : length;
   };
 
-  const fillOutput = (element, side, same) => {
+  const fillOutput = (element, side, common) => {
     const text = side.output ?? '';
-    const parts = [make('span', 'same', text.slice(0, same))];
-    if (same < text.length) parts.push(make('span', 'differs', text.slice(same)));
-    if (side.cut) parts.push(make('span', 'note', ' … (cut here for this page)'));
+    const parts = [make('span', 'same', text.slice(0, common))];
+    if (common < text.length) parts.push(make('span', 'differs', text.slice(common)));
+    if (side.cut) parts.push(make('span', 'note', ' … (truncated on this page)'));
     fill(element, ...parts);
   };
 
-  const fillSide = (key, pair, same) => {
+  const fillSide = (key, pair, common) => {
     const side = pair[key];
-    const found = side.extracted === null ? 'no answer was found' : 'read as ';
     fill(
-      places[`${key}-outcome`],
+      slots[`${key}-outcome`],
       outcomeOf(side.correct),
-      ` · ${found}`,
+      side.extracted === null ? ' · no answer extracted' : ' · extracted answer ',
       side.extracted === null ? null : make('b', '', isolated(side.extracted)),
-      side.finished ? null : ' · ended by the length limit',
+      side.finished ? null : ' · stopped by the length limit',
     );
-    fillOutput(places[`${key}-output`], side, same);
+    fillOutput(slots[`${key}-output`], side, common);
   };
 
   const show = (pair) => {
-    fillBounded(places.question, pair.question ?? '');
+    fillBounded(slots.question, pair.question ?? '');
     fill(
-      places.verdict,
+      slots.verdict,
       'reference ',
-      make('b', '', isolated(pair.reference ?? 'not known')),
+      make('b', '', isolated(pair.reference ?? 'unknown')),
       ` · ${data.labels[pair.benchmark]} · `,
       isolated(pair.id),
     );
-    const same = sameLength(pair.before.output ?? '', pair.after.output ?? '');
-    fillSide('before', pair, same);
-    fillSide('after', pair, same);
+    const common = commonLength(pair.before.output ?? '', pair.after.output ?? '');
+    fillSide('before', pair, common);
+    fillSide('after', pair, common);
   };
 
   const fillCounts = () => {
     root.querySelectorAll('[data-count]').forEach((element) => {
       const outcome = element.dataset.count;
       const all = Object.entries(data.counts)
-        .filter(([name]) => chosenBenchmark() === '' || name === chosenBenchmark())
+        .filter(([name]) => isChosen(name))
         .reduce((sum, [, counts]) => sum + counts[outcome], 0);
       const shown = entriesOf(outcome).length;
       element.textContent = shown < all ? `${count(shown)} of ${count(all)}` : count(all);
@@ -65,13 +64,14 @@ const startAnswers = () => {
   };
 
   const browser = new Browser(root, entriesOf, show);
-  places.benchmark.addEventListener('change', () => {
+  slots.benchmark.addEventListener('change', () => {
     fillCounts();
     browser.choose(browser.filter);
   });
   fillCounts();
-  // On what there is to see.
-  browser.choose(browser.filters.find((one) => entriesOf(one).length > 0) ?? browser.filter);
+  // Start with the first outcome that has entries.
+  const outcome = browser.filters.find((name) => entriesOf(name).length > 0);
+  browser.choose(outcome ?? browser.filter);
   pageByKeys(browser);
 };
 

@@ -1,7 +1,6 @@
-"""Answers before and after the tuning, question by question: what was won, what was lost.
+"""Pairs of graded answers before and after tuning, grouped by outcome.
 
-Knows a run's graded answers; knows nothing of HTML. Counts are over all answers, of which a bounded
-number is shown.
+Counts cover all questions; a page shows a bounded number of them.
 """
 
 import json
@@ -18,18 +17,18 @@ T = TypeVar("T")
 
 OUTCOMES = ("won", "lost", "both right", "both wrong")
 
-_MOST_SHOWN = 12  # of each outcome of a benchmark
-_LONGEST = 3_000  # characters of an output
-_LONGEST_QUESTION = 2_000
+_MAX_SHOWN = 12  # per benchmark and outcome
+_MAX_OUTPUT_CHARS = 3_000
+_MAX_QUESTION_CHARS = 2_000
 
 
 @dataclass(frozen=True)
 class Compared:
-    """One benchmark's answers, sorted by outcome."""
+    """One benchmark's pairs of answers by outcome."""
 
     benchmark: str
     counts: dict[str, int]  # by outcome, over all questions
-    shown: list[dict[str, Any]]  # some of them, for the page's script
+    shown: list[dict[str, Any]]  # a subset, as the page's script reads it
 
     @property
     def total(self) -> int:
@@ -41,15 +40,15 @@ class BeforeAfter:
     """All benchmarks that both the expert and the tuned expert answered."""
 
     compared: list[Compared]
-    missing: list[str]  # why a benchmark is not there
+    missing: list[str]  # why a benchmark was left out
 
     @property
     def shown(self) -> int:
         return sum(len(one.shown) for one in self.compared)
 
 
-def read(run: Run, most_bytes: int) -> BeforeAfter:
-    """Pairs of answers, in at most so many bytes of JSON."""
+def read(run: Run, max_bytes: int) -> BeforeAfter:
+    """Pairs of answers in at most `max_bytes` bytes of JSON."""
     names = [name for name in run.results("expert") if name in run.results("tuned")]
     outcomes: dict[str, dict[str, str]] = {}
     missing = []
@@ -58,100 +57,107 @@ def read(run: Run, most_bytes: int) -> BeforeAfter:
             outcomes[name] = _outcomes(run, name)
         except AnswersMissingError as reason:
             missing.append(f"{name}: {reason}.")
-    compared = [_compared(run, name, found) for name, found in outcomes.items()]
-    few = _MOST_SHOWN
-    while few and sum(map(_size, compared)) > most_bytes:
-        few = few * 2 // 3
-        compared = [_fewer(one, few) for one in compared]
+    compared = [_compared(run, name, by_id) for name, by_id in outcomes.items()]
+    limit = _MAX_SHOWN
+    while limit and sum(map(_size, compared)) > max_bytes:
+        limit = limit * 2 // 3
+        compared = [_limited(one, limit) for one in compared]
     return BeforeAfter(compared, missing)
 
 
 def _outcomes(run: Run, benchmark: str) -> dict[str, str]:
-    """Each question's outcome by its id."""
+    """Outcome by question id."""
     before, after = (run.answers(who, benchmark) for who in WHO)
     if before.keys() != after.keys():
-        raise AnswersMissingError("expert and tuned expert answered other questions")
-    named = {
+        raise AnswersMissingError("the expert and the tuned expert answered different questions")
+    outcome = {
         (False, True): "won",
         (True, False): "lost",
         (True, True): "both right",
         (False, False): "both wrong",
     }
-    return {key: named[before[key] > 0.5, after[key] > 0.5] for key in before}
+    return {key: outcome[before[key] > 0.5, after[key] > 0.5] for key in before}
 
 
 def _compared(run: Run, benchmark: str, outcomes: dict[str, str]) -> Compared:
-    by_outcome = {one: [key for key, it in outcomes.items() if it == one] for one in OUTCOMES}
-    chosen = {
-        key: outcome for outcome, keys in by_outcome.items() for key in _evenly(keys, _MOST_SHOWN)
+    by_outcome = {
+        outcome: [key for key, own in outcomes.items() if own == outcome] for outcome in OUTCOMES
     }
-    before, after = (_texts(run.answers_file(who, benchmark), chosen) for who in WHO)
+    chosen = {
+        key: outcome
+        for outcome, keys in by_outcome.items()
+        for key in _evenly_spaced(keys, _MAX_SHOWN)
+    }
+    before, after = (_chosen_records(run.answers_file(who, benchmark), chosen) for who in WHO)
     shown = [
         {
             "benchmark": benchmark,
             "outcome": outcome,
             "id": printable(key),
             "question": _question(before[key]),
-            "reference": _text(before[key].get("reference"), _LONGEST_QUESTION),
+            "reference": _text(before[key].get("reference"), _MAX_QUESTION_CHARS),
             "before": _side(before[key]),
             "after": _side(after[key]),
         }
         for key, outcome in chosen.items()
         if key in before and key in after
     ]
-    return Compared(benchmark, {one: len(keys) for one, keys in by_outcome.items()}, shown)
+    counts = {outcome: len(keys) for outcome, keys in by_outcome.items()}
+    return Compared(benchmark, counts, shown)
 
 
-def _fewer(compared: Compared, most: int) -> Compared:
-    """The same with at most so many shown of each outcome."""
-    by_outcome = ([one for one in compared.shown if one["outcome"] == it] for it in OUTCOMES)
-    shown = [one for some in by_outcome for one in _evenly(some, most)]
+def _limited(compared: Compared, limit: int) -> Compared:
+    """The same with at most `limit` pairs shown per outcome."""
+    shown = []
+    for outcome in OUTCOMES:
+        own = [pair for pair in compared.shown if pair["outcome"] == outcome]
+        shown += _evenly_spaced(own, limit)
     return replace(compared, shown=shown)
 
 
-def _evenly(things: list[T], most: int) -> list[T]:
-    count = min(most, len(things))
-    return [things[number * len(things) // count] for number in range(count)]
+def _evenly_spaced(items: list[T], limit: int) -> list[T]:
+    count = min(limit, len(items))
+    return [items[number * len(items) // count] for number in range(count)]
 
 
-def _texts(path: Path, wanted: dict[str, str]) -> dict[str, dict[str, Any]]:
-    """The chosen answers' records; the whole file is never in memory."""
-    found: dict[str, dict[str, Any]] = {}
+def _chosen_records(path: Path, chosen: dict[str, str]) -> dict[str, dict[str, Any]]:
+    """The records with a chosen id, without holding the whole file in memory."""
+    records: dict[str, dict[str, Any]] = {}
     for record in _records(path):
         key = str(record["id"])
-        if key in wanted:
-            found.setdefault(key, record)
-    return found
+        if key in chosen:
+            records.setdefault(key, record)
+    return records
 
 
 def _records(path: Path) -> Iterator[dict[str, Any]]:
-    """What `Run.answers` has read without an error."""
+    """The records of a file that `Run.answers` has already validated."""
     with path.open(encoding="utf-8") as lines:
         for line in lines:
             yield json.loads(line)
 
 
 def _question(record: dict[str, Any]) -> str | None:
-    """The question, and what could be chosen from."""
+    """The question with its choices."""
     choices = record.get("choices")
     listed = choices if isinstance(choices, list) else []
     lines = [f"{letter}. {choice}" for letter, choice in zip(ascii_uppercase, listed, strict=False)]
-    return _text("\n".join([str(record.get("question") or ""), *lines]), _LONGEST_QUESTION)
+    return _text("\n".join([str(record.get("question") or ""), *lines]), _MAX_QUESTION_CHARS)
 
 
 def _side(record: dict[str, Any]) -> dict[str, Any]:
     output = str(record.get("output") or "")
     return {
-        "output": _text(output, _LONGEST),
-        "cut": len(output) > _LONGEST,
+        "output": _text(output, _MAX_OUTPUT_CHARS),
+        "cut": len(output) > _MAX_OUTPUT_CHARS,
         "finished": bool(record.get("finished", True)),
-        "extracted": _text(record.get("extracted"), _LONGEST_QUESTION),
+        "extracted": _text(record.get("extracted"), _MAX_QUESTION_CHARS),
         "correct": bool(record["correct"]),
     }
 
 
-def _text(value: Any, longest: int) -> str | None:
-    return None if value is None else printable(str(value)[:longest])
+def _text(value: Any, max_chars: int) -> str | None:
+    return None if value is None else printable(str(value)[:max_chars])
 
 
 def _size(compared: Compared) -> int:

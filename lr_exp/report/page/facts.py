@@ -1,7 +1,4 @@
-"""What ran, what it cost and under which settings, as lists of a page.
-
-Knows a run's summary; knows nothing of its answers.
-"""
+"""Lists of a run's choices, headline numbers, settings and provenance."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
@@ -14,16 +11,16 @@ from lr_exp.report.runs import Run
 
 Fact = tuple[str, str | None]
 
-_MOST_ROWS = 400
-_LONGEST = 600  # characters of a value
+_MAX_ROWS = 400
+_MAX_VALUE_CHARS = 600
 
 
 def method_label(run: Run) -> str:
-    """What was done to the expert; nothing is that, too."""
+    """The method, or the source of the supervision, or `Evaluation only`."""
     if run.method:
         return names.method_label(run.method)
     trained = run.summary.sample or run.summary.distill
-    return f"supervision from {run.data}" if trained else "The expert as it is"
+    return f"supervision from {run.data}" if trained else "Evaluation only"
 
 
 def title(run: Run) -> str:
@@ -33,7 +30,7 @@ def title(run: Run) -> str:
 
 
 def choices(run: Run) -> list[Fact]:
-    """The choices that the results are shown under."""
+    """The choices that produced the results."""
     return [
         ("method", method_label(run)),
         ("expert", run.expert),
@@ -45,14 +42,16 @@ def choices(run: Run) -> list[Fact]:
         ("decoding", None if run.decoder == "greedy" else run.decoder),
         ("sweep", run.sweep),
         ("machine", names.machine_name(machine(run).get("device_name", ""))),
-        ("numbers", run.provenance.dtype),
+        ("dtype", run.provenance.dtype),
         ("versions", _versions(run)),
     ]
 
 
 def _versions(run: Run) -> str | None:
-    told = run.summary.versions or {}
-    words = [f"{name} {told[name]}" for name in ("lr_exp", "torch", "transformers") if name in told]
+    values = run.summary.versions or {}
+    words = [
+        f"{name} {values[name]}" for name in ("lr_exp", "torch", "transformers") if name in values
+    ]
     return ", ".join(words) or None
 
 
@@ -65,7 +64,7 @@ def _with_unit(value: float | None, unit: str) -> str | None:
 
 
 def fact_list(facts: Iterable[Fact]) -> Html:
-    """Names and values, those that are known."""
+    """Names and values, without those that are unknown."""
     return tag(
         "dl",
         [
@@ -78,7 +77,7 @@ def fact_list(facts: Iterable[Fact]) -> Html:
 
 
 def tiles(entries: Iterable[tuple[str, Child, str]]) -> Html | None:
-    """Large numbers with what they are of: label, value, detail."""
+    """Large numbers: label, value, detail."""
     shown = [
         tag(
             "div",
@@ -92,11 +91,11 @@ def tiles(entries: Iterable[tuple[str, Child, str]]) -> Html | None:
 
 
 def settings_list(settings: Mapping[str, Any]) -> Html:
-    """Every setting by its dotted key, as the command line takes it, folded up."""
+    """All settings by their dotted command-line keys, collapsed."""
     values = flat(settings)
-    rows = [(key, _word(value)) for key, value in list(values.items())[:_MOST_ROWS]]
+    rows = [(key, _word(value)) for key, value in list(values.items())[:_MAX_ROWS]]
     left = len(values) - len(rows)
-    return folded(
+    return collapsed(
         f"All {len(values):,} settings",
         [
             _table("Settings", ("setting", "value"), rows),
@@ -106,17 +105,17 @@ def settings_list(settings: Mapping[str, Any]) -> Html:
 
 
 def provenance_list(run: Run) -> Html:
-    """Which weights, questions and packages, by their fingerprints."""
-    told = flat(run.provenance.to_dict()) | {
+    """Fingerprints of weights and questions, and package versions; collapsed."""
+    values = flat(run.provenance.to_dict()) | {
         f"{name} version": value for name, value in (run.summary.versions or {}).items()
     }
-    told |= {"sample.artifact": run.sample.artifact, "distill.artifact": run.distill.artifact}
-    rows = [(key, _word(value)) for key, value in list(told.items())[:_MOST_ROWS] if value]
-    table = _table("Provenance", ("of", "value"), rows)
-    return folded("Provenance: models, data, packages", [table])
+    values |= {"sample.artifact": run.sample.artifact, "distill.artifact": run.distill.artifact}
+    rows = [(key, _word(value)) for key, value in list(values.items())[:_MAX_ROWS] if value]
+    table = _table("Provenance", ("item", "value"), rows)
+    return collapsed("Provenance: models, data, packages", [table])
 
 
-def folded(title: str, content: Sequence[Child]) -> Html:
+def collapsed(title: str, content: Sequence[Child]) -> Html:
     return tag("details", tag("summary", title), list(content))
 
 
@@ -152,4 +151,4 @@ def _word(value: Any) -> str:
 
 
 def _cut(value: str) -> str:
-    return value if len(value) <= _LONGEST else f"{value[: _LONGEST - 1]}…"
+    return value if len(value) <= _MAX_VALUE_CHARS else f"{value[: _MAX_VALUE_CHARS - 1]}…"

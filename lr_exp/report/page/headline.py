@@ -1,7 +1,4 @@
-"""The first table of a run's page: each benchmark before and after, and how sure the gain is.
-
-Knows a sweep of one run; knows nothing of HTML.
-"""
+"""The first table of a run's page: accuracy before and after tuning, with intervals and tests."""
 
 from collections.abc import Sequence
 
@@ -21,35 +18,36 @@ from lr_exp.report.tables.table import (
 )
 
 _PAIRED = (
-    "pass@1 in % ± one standard error, over this run's questions and its one seed; before is the "
-    "untuned expert, decoded as the tuned one. The gain is in points; its 95 % interval is a "
-    "bootstrap over questions, won and lost are questions that only the tuned expert, or only the "
-    "expert, has right, and p is the exact two-sided McNemar test of the two, without a correction "
-    "for the number of tests. AVG is the unweighted mean over the benchmarks."
+    "pass@1 in % ± one standard error over the questions, for this run's one seed. Before is the "
+    "untuned expert, with the same decoding as the tuned one. Gain is in points, with a 95 % "
+    "bootstrap interval over questions. Won counts the questions that only the tuned expert "
+    "answers correctly, lost those that only the untuned expert does; p is the exact two-sided "
+    "McNemar test of these counts, not corrected for multiple tests. AVG is the unweighted mean "
+    "over the benchmarks; its counts and its p pool their questions."
 )
-_ALONE = "pass@1 in % ± one standard error over the questions."
+_UNPAIRED = "pass@1 in % ± one standard error over the questions."
 
 
 def baseline_row(sweep: Sweep) -> Row | None:
-    """The untuned expert, as the run decoded it."""
+    """The untuned expert with the run's decoding."""
     return next((row for row in sweep.rows if row.is_baseline), None)
 
 
 def tuned_row(sweep: Sweep) -> Row | None:
-    """The method's row, where something was tuned."""
+    """The method's row; None where nothing was tuned."""
     rows = (row for row in sweep.rows if not row.is_baseline and row.runs)
     return next((row for row in rows if not row.runs[0].stopped), None)
 
 
 def gain_of(before: Row | None, after: Row | None, benchmarks: Sequence[str]) -> Estimate | None:
-    """The difference of the averages over some benchmarks; None where one of them is not known."""
+    """Gain in the average over `benchmarks`; None where one of them was not measured."""
     if before is None or after is None:
         return None
     return results.gain(after.results, before.results, benchmarks)
 
 
 def headline_table(sweep: Sweep, pairs: Pairs) -> Table | None:
-    """Benchmarks are rows; None where nothing was evaluated."""
+    """One row per benchmark; None where nothing was evaluated."""
     before, tuned = baseline_row(sweep), tuned_row(sweep)
     after = tuned if tuned and tuned.results.accuracies else None
     if before is None and after is None:
@@ -73,7 +71,7 @@ def headline_table(sweep: Sweep, pairs: Pairs) -> Table | None:
         rows.append(_line(AVERAGE, first, second, gain, by_benchmark.get(AVERAGE)))
     columns = [Column("benchmark", is_text=True), *map(Column, ("before", "after", "gain"))]
     columns += map(Column, ("95 % interval", "won", "lost", "p", "questions"))
-    notes = [_PAIRED if by_benchmark else _ALONE]
+    notes = [_PAIRED if by_benchmark else _UNPAIRED]
     return without_empty(Table("results", "Accuracy before and after", columns, rows, [], notes))
 
 

@@ -1,7 +1,4 @@
-"""HTML as values: whatever is not made by `tag` is text, and text is escaped and shown harmlessly.
-
-Knows characters and elements; knows nothing of pages. Only `raw` lets markup through as it is.
-"""
+"""Builds HTML safely: every string that is not `Html` is escaped; only `raw` bypasses escaping."""
 
 import html
 import json
@@ -11,8 +8,8 @@ from typing import Any
 
 from lr_exp.errors import printable
 
-# What could end a script element or be a line end to an older reader of JavaScript; and halves of
-# surrogate pairs, which no file can hold.
+# Characters that could end a script element, JavaScript line separators, and lone surrogates,
+# which cannot be encoded.
 _UNSAFE_IN_JSON = re.compile("[<>&\u2028\u2029\ud800-\udfff]")
 _VOID = {"br", "hr", "input", "link", "meta"}
 
@@ -20,7 +17,7 @@ Attribute = str | int | float | bool | None
 
 
 class Html(str):
-    """Markup that `tag`, `text`, `join` or `raw` made."""
+    """Markup made by `tag`, `text`, `join` or `raw`."""
 
     __slots__ = ()
 
@@ -29,12 +26,12 @@ Child = str | Html | None
 
 
 def text(value: object) -> Html:
-    r"""Text as it is; what would hide, reorder or end it is spelt (`\u202e`)."""
+    r"""Escaped text; control and bidirectional characters are spelled out (`\u202e`)."""
     return Html(html.escape(printable(str(value)), quote=True))
 
 
 def raw(markup: str) -> Html:
-    """Markup of the package's own: a drawing or a file that lies beside this module."""
+    """Trusted markup, such as a figure made by this package."""
     return Html(markup)
 
 
@@ -42,9 +39,9 @@ def tag(name: str, *children: Child | Iterable[Child], **attributes: Attribute) 
     """An element.
 
     Args:
-        name: the element's.
-        children: text (escaped), markup, or iterables of both; None is nothing.
-        attributes: `class_` is class, `aria_label` is aria-label; None and False are left out.
+        name: element name.
+        children: text (escaped), markup or iterables of both; None is skipped.
+        attributes: `class_` is class, `aria_label` is aria-label; None and False are skipped.
     """
     opening = "".join(f" {word}" for word in map(_attribute, attributes.items()) if word)
     if name in _VOID:
@@ -53,19 +50,14 @@ def tag(name: str, *children: Child | Iterable[Child], **attributes: Attribute) 
 
 
 def join(*children: Child | Iterable[Child]) -> Html:
-    """Children one after the other."""
+    """Concatenates children."""
     return Html("".join(_flat(children)))
 
 
-def isolated(value: object) -> Html:
-    """A name that may be written from right to left: it reorders nothing beside it."""
-    return tag("bdi", str(value))
-
-
 def embedded_json(identifier: str, value: Any) -> Html:
-    """Data for the page's own script, inert whatever it holds: `<`, `>` and `&` are escaped."""
+    """Data for the page's script; `<`, `>` and `&` are escaped, so it cannot become markup."""
     data = json.dumps(value, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
-    safe = _UNSAFE_IN_JSON.sub(lambda found: f"\\u{ord(found.group()):04x}", data)
+    safe = _UNSAFE_IN_JSON.sub(lambda match: f"\\u{ord(match.group()):04x}", data)
     return Html(f'<script type="application/json" id="{identifier}">{safe}</script>')
 
 

@@ -1,5 +1,5 @@
-// What all parts of the page share: data, elements, filters, paging.
-// Text reaches the page as text nodes alone: nothing that a model wrote is ever read as markup.
+// Shared by all parts of the page: data, elements, filters, paging.
+// Text is only ever added as text nodes, so model output is never parsed as markup.
 
 const readData = (id) => {
   const element = document.getElementById(id);
@@ -8,7 +8,7 @@ const readData = (id) => {
 
 const count = (number) => number.toLocaleString('en-US');
 
-// An element with a class and children, which are texts or elements; nothing is left out.
+// An element with a class and children (texts or elements); null and undefined are skipped.
 const make = (name, className, ...children) => {
   const element = document.createElement(name);
   if (className) element.className = className;
@@ -16,24 +16,24 @@ const make = (name, className, ...children) => {
   return element;
 };
 
-// Text from elsewhere, which may be written from right to left: it reorders nothing beside it.
+// Text that may be written from right to left, kept from reordering its neighbours.
 const isolated = (text, className) => make('bdi', className, text);
 
-// The places of a frame that scripts fill, by their data-is.
-const placesOf = (root) => {
-  const places = {};
+// The elements that scripts fill, by their data-is attribute.
+const slotsOf = (root) => {
+  const slots = {};
   root.querySelectorAll('[data-is]').forEach((element) => {
-    places[element.dataset.is] = element;
+    slots[element.dataset.is] = element;
   });
-  return places;
+  return slots;
 };
 
 const fill = (element, ...children) => {
   element.replaceChildren(...children.filter((child) => child !== null && child !== undefined));
 };
 
-// A text that may be very long, in a place that scrolls: by keys, too, where there is more of it.
-// The place must be seen already, or it has no height.
+// Fills a scrolling element with text that may be long; it takes keyboard focus only if it overflows.
+// The element must be visible already, or it has no height.
 const fillBounded = (element, text) => {
   element.textContent = text;
   element.scrollTop = 0;
@@ -44,80 +44,81 @@ const fillBounded = (element, text) => {
 const outcomeOf = (correct) =>
   make('span', correct ? 'right' : 'wrong', correct ? '✓ right' : '✗ wrong');
 
-// A row of filters of which one is pressed, and a list through which one pages.
+// A row of filter buttons, one of them pressed, and a list of entries to page through.
 class Browser {
-  // `matches(filter)` gives the entries of a filter, `show(entry, filter)` fills the frame.
+  // `matches(filter)` returns a filter's entries; `show(entry, filter)` fills the frame.
   constructor(root, matches, show) {
     this.root = root;
-    this.places = placesOf(root);
+    this.slots = slotsOf(root);
     this.matches = matches;
     this.show = show;
     this.buttons = [...root.querySelectorAll('[data-filter]')];
-    this.goers = [...root.querySelectorAll('[data-go]')];
+    this.pagerButtons = [...root.querySelectorAll('[data-go]')];
     this.filters = this.buttons.map((button) => button.dataset.filter);
     [this.filter] = this.filters;
-    this.place = 0;
+    this.index = 0;
     this.buttons.forEach((button) => {
       button.addEventListener('click', () => this.choose(button.dataset.filter));
     });
-    this.goers.forEach((button) => {
+    this.pagerButtons.forEach((button) => {
       button.addEventListener('click', () => this.go(Number(button.dataset.go)));
     });
   }
 
-  // The same entry stays where the new filter has it, too.
+  // Keeps the current entry if it matches the new filter.
   choose(filter) {
-    const entry = this.entries ? this.entries[this.place] : undefined;
+    const entry = this.entries ? this.entries[this.index] : undefined;
     this.filter = filter;
     this.buttons.forEach((button) => {
       button.setAttribute('aria-pressed', String(button.dataset.filter === filter));
     });
     this.entries = this.matches(filter);
-    this.place = Math.max(0, this.entries.indexOf(entry));
+    this.index = Math.max(0, this.entries.indexOf(entry));
     this.render();
   }
 
-  go(by) {
-    const next = this.place + by;
+  go(offset) {
+    const next = this.index + offset;
     if (next < 0 || next >= this.entries.length) return;
-    this.place = next;
+    this.index = next;
     this.render();
   }
 
   render() {
-    const { entries, place, places } = this;
+    const { entries, index, slots } = this;
     const isEmpty = entries.length === 0;
-    places.columns.hidden = isEmpty;
-    places.empty.hidden = !isEmpty;
-    places.empty.textContent = isEmpty ? 'Nothing here passes this filter.' : '';
-    places.position.textContent = isEmpty
+    slots.columns.hidden = isEmpty;
+    slots.empty.hidden = !isEmpty;
+    slots.empty.textContent = isEmpty ? 'No entries match this filter.' : '';
+    slots.position.textContent = isEmpty
       ? '0 of 0'
-      : `${count(place + 1)} of ${count(entries.length)}`;
-    this.goers.forEach((button) => {
-      const next = place + Number(button.dataset.go);
+      : `${count(index + 1)} of ${count(entries.length)}`;
+    this.pagerButtons.forEach((button) => {
+      const next = index + Number(button.dataset.go);
       button.disabled = next < 0 || next >= entries.length;
     });
-    if (!isEmpty) this.show(entries[place], this.filter);
+    if (!isEmpty) this.show(entries[index], this.filter);
   }
 }
 
-// j and k everywhere in a part, arrows where they do not mean something else already.
+// j and k page everywhere in a section, arrows only where they have no other meaning.
 const KEYS = { j: 1, k: -1, ArrowRight: 1, ArrowLeft: -1 };
-const pagers = [];
+const browsers = [];
 
-const pageByKeys = (browser) => pagers.push(browser);
+const pageByKeys = (browser) => browsers.push(browser);
 
 const onPagingKey = (event) => {
-  const by = KEYS[event.key];
+  const offset = KEYS[event.key];
   const target = event.target;
-  if (!by || event.defaultPrevented || event.altKey || event.ctrlKey || event.metaKey) return;
+  if (!offset || event.defaultPrevented || event.altKey || event.ctrlKey || event.metaKey) return;
   if (target.closest('input, select, textarea')) return;
   if (event.key.startsWith('Arrow') && target.closest('.scroll, .lr-frame')) return;
-  const own = pagers.find((browser) => browser.root.closest('section').contains(target));
-  const browser = own || (target === document.body || target.id === 'content' ? pagers[0] : null);
+  const own = browsers.find((browser) => browser.root.closest('section').contains(target));
+  const isTop = target === document.body || target.id === 'content';
+  const browser = own || (isTop ? browsers[0] : null);
   if (!browser) return;
   event.preventDefault();
-  browser.go(by);
+  browser.go(offset);
 };
 
 document.addEventListener('keydown', onPagingKey);

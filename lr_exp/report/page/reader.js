@@ -4,54 +4,53 @@ const startReader = () => {
   const root = document.getElementById('the-reader');
   const data = readData('reader-data');
   if (!root || !data) return;
-  const places = placesOf(root);
-  const panel = places.close.parentElement;
+  const slots = slotsOf(root);
+  const panel = slots.close.parentElement;
   const { answers, tokens, shades } = data;
-  const hasMask = data.alpha !== null; // some methods read none: then no token is outside it
-  let answer = null; // the one that is shown
-  let pinned = 0; // its token that the panel returns to
+  const hasMask = data.alpha !== null; // methods without alpha have no mask
+  let answer = null; // the answer on show
+  let pinned = 0; // the step that the panel returns to after hovering
 
-  // ── what is true of a step ──
+  // ── properties of a step, that is of one generated token ──
 
-  const candidatesAt = (one, step) => one.candidates[step] || [];
-  const isKept = (one, step) => one.kept[step] === 1;
-  const differs = (one, step) => one.same_top1[step] === 0;
-  const topOf = (one, step) =>
-    Math.max(0, ...candidatesAt(one, step).map((candidate) => candidate[1] ?? 0));
-  // Sure of itself and not kept: where the answer is wrong, an error that the method cannot see.
-  const isBlind = (one, step) =>
-    one.correct === false && !isKept(one, step) && topOf(one, step) >= data.confident;
+  const candidatesAt = (item, step) => item.candidates[step] || [];
+  const isKept = (item, step) => item.kept[step] === 1;
+  const differs = (item, step) => item.same_top1[step] === 0;
+  const topOf = (item, step) =>
+    Math.max(0, ...candidatesAt(item, step).map((candidate) => candidate[1] ?? 0));
+  // In a wrong answer: the expert is confident and the step is not kept, so the method misses it.
+  const isBlind = (item, step) =>
+    item.correct === false && !isKept(item, step) && topOf(item, step) >= data.confident;
 
-  const stepsWhere = (one, test) => {
-    let found = 0;
-    for (let step = 0; step < one.token.length; step += 1) if (test(one, step)) found += 1;
-    return found;
+  const countSteps = (item, test) => {
+    let steps = 0;
+    for (let step = 0; step < item.token.length; step += 1) if (test(item, step)) steps += 1;
+    return steps;
   };
 
   const tests = { kept: isKept, differ: differs };
   const entriesOf = (filter) => {
     if (filter === 'all') return answers;
-    if (filter === 'wrong') return answers.filter((one) => one.correct === false);
-    return answers.filter((one) => stepsWhere(one, tests[filter]) > 0);
+    if (filter === 'wrong') return answers.filter((item) => item.correct === false);
+    return answers.filter((item) => countSteps(item, tests[filter]) > 0);
   };
-  const stands = (filter, step) => !tests[filter] || tests[filter](answer, step);
+  const matches = (filter, step) => !tests[filter] || tests[filter](answer, step);
 
   const shadeOf = (kl) => {
-    if (!data.scored) return 's0'; // of an answer of which no step was, none stands out
+    if (!data.scored) return 's0'; // if nothing was scored, no step is marked as unscored
     if (kl === null) return 'unscored';
     return `s${shades.filter((edge) => kl >= edge).length}`;
   };
 
-  // ── words ──
+  // ── texts ──
 
-  // White space that a reader should see: all of it in a name, in running text only what stands
-  // alone.
+  // Visible signs for white space: in token names everywhere, in the answer only for blank tokens.
   const GLYPHS = { ' ': '␣', '\n': '⏎', '\t': '⇥' };
-  const spelt = (text) => (text === '' ? '∅' : text.replace(/[ \n\t]/g, (one) => GLYPHS[one]));
+  const visible = (text) => (text === '' ? '∅' : text.replace(/[ \n\t]/g, (sign) => GLYPHS[sign]));
   const nats = (value) => (value === null ? 'not scored' : `${value.toFixed(3)} nats`);
   const share = (value) => {
     if (value === null || value === undefined) return '–';
-    return value < 0.0005 ? '< 0.001' : value.toFixed(3); // as far as the file has digits
+    return value < 0.0005 ? '< 0.001' : value.toFixed(3); // the file's precision
   };
 
   // ── the answer ──
@@ -60,10 +59,10 @@ const startReader = () => {
     const text = tokens[answer.token[step]];
     const classes = ['t', shadeOf(answer.kl[step])];
     if (isKept(answer, step)) classes.push('kept');
-    if (filter === 'wrong' && places.blind.checked && isBlind(answer, step)) classes.push('blind');
-    if (!stands(filter, step)) classes.push('dim');
+    if (filter === 'wrong' && slots.blind.checked && isBlind(answer, step)) classes.push('blind');
+    if (!matches(filter, step)) classes.push('dim');
     const isBlank = text.trim() === '';
-    const element = make('span', classes.join(' '), isBlank ? spelt(text) : text);
+    const element = make('span', classes.join(' '), isBlank ? visible(text) : text);
     if (isBlank) element.classList.add('glyph');
     element.dataset.step = step;
     element.setAttribute('role', 'option');
@@ -72,7 +71,7 @@ const startReader = () => {
     return element;
   };
 
-  // A token of white space is a sign, and still does what it does: it breaks lines.
+  // A blank token is shown as a sign, but still breaks the line.
   const breaksAfter = (text) => (text.trim() === '' ? '\n'.repeat(text.split('\n').length - 1) : '');
 
   const fillTokens = (filter) => {
@@ -82,35 +81,35 @@ const startReader = () => {
       const breaks = breaksAfter(tokens[token]);
       if (breaks) shown.append(breaks);
     });
-    fill(places.tokens, shown);
+    fill(slots.tokens, shown);
   };
 
   const fillVerdict = () => {
-    const words = [];
-    const say = (label, value) => {
-      if (value !== null) words.push(`${label} `, make('b', '', isolated(value)), ' · ');
+    const parts = [];
+    const add = (label, value) => {
+      if (value !== null) parts.push(`${label} `, make('b', '', isolated(value)), ' · ');
     };
-    say('read from the answer', answer.predicted);
-    if (answer.predicted === null && answer.correct !== null) words.push('no answer was found · ');
-    say('reference', answer.reference);
-    if (answer.correct !== null) words.push(outcomeOf(answer.correct), ' · ');
-    if (answer.finished === false) words.push('ended by the length limit · ');
-    words.push(isolated(answer.id ?? ''));
-    fill(places.verdict, ...words);
+    add('extracted answer', answer.predicted);
+    if (answer.predicted === null && answer.correct !== null) parts.push('no answer extracted · ');
+    add('reference', answer.reference);
+    if (answer.correct !== null) parts.push(outcomeOf(answer.correct), ' · ');
+    if (answer.finished === false) parts.push('stopped by the length limit · ');
+    parts.push(isolated(answer.id ?? ''));
+    fill(slots.verdict, ...parts);
   };
 
   const fillCounts = () => {
-    const kept = stepsWhere(answer, isKept);
-    const other = stepsWhere(answer, differs);
+    const kept = countSteps(answer, isKept);
+    const differing = countSteps(answer, differs);
     const shown = answer.token.length;
     const cut = shown < answer.tokens_total ? ` (the first of ${count(answer.tokens_total)})` : '';
-    const differing = data.amateur ? `, top-1 differ at ${count(other)}` : '';
-    places.counts.textContent = `${count(shown)} tokens${cut}, ${count(kept)} kept${differing}.`;
+    const top1 = data.amateur ? `, top-1 differs at ${count(differing)}` : '';
+    slots.counts.textContent = `${count(shown)} tokens${cut}, ${count(kept)} kept${top1}.`;
   };
 
-  // ── the strip: every step of the answer as a bar, as high as its divergence ──
+  // ── the strip: one bar per step, as high as its divergence ──
 
-  const drawn = (name, attributes) => {
+  const svgElement = (name, attributes) => {
     const element = document.createElementNS('http://www.w3.org/2000/svg', name);
     Object.entries(attributes).forEach(([key, value]) => element.setAttribute(key, value));
     return element;
@@ -120,30 +119,30 @@ const startReader = () => {
     answer.kl
       .map((kl, step) => {
         if (kl === null || !test(step)) return '';
-        const height = Math.max(0.15, (10 * kl) / highest); // what is almost nothing is seen, too
+        const height = Math.max(0.15, (10 * kl) / highest); // keeps tiny values visible
         return `M${step + 0.1} 10v${-height}h.8v${height}z`;
       })
       .join('');
 
   const fillStrip = () => {
     const scored = answer.kl.filter((kl) => kl !== null);
-    places.strip.hidden = scored.length === 0;
+    slots.strip.hidden = scored.length === 0;
     if (scored.length === 0) return;
     const highest = Math.max(...scored, data.beta ?? 0, 1e-6);
     const length = answer.token.length;
     const box = { viewBox: `0 0 ${length} 10`, preserveAspectRatio: 'none' };
-    const picture = drawn('svg', box);
+    const picture = svgElement('svg', box);
     picture.append(
-      drawn('path', { class: 'passed', d: barsWhere((step) => !isKept(answer, step), highest) }),
-      drawn('path', { class: 'taken', d: barsWhere((step) => isKept(answer, step), highest) }),
+      svgElement('path', { class: 'passed', d: barsWhere((step) => !isKept(answer, step), highest) }),
+      svgElement('path', { class: 'taken', d: barsWhere((step) => isKept(answer, step), highest) }),
     );
     if (data.beta !== null) {
       const y = 10 - (10 * data.beta) / highest;
-      picture.append(drawn('path', { class: 'threshold', d: `M0 ${y}H${length}` }));
+      picture.append(svgElement('path', { class: 'threshold', d: `M0 ${y}H${length}` }));
     }
     const dashed = data.beta === null ? '' : ', dashed: β';
     fill(
-      places.strip,
+      slots.strip,
       make('span', 'edge', `D up to ${highest.toFixed(2)} nats${dashed}`),
       picture,
       make('span', 'edge', `step 1 to ${count(length)}`),
@@ -151,19 +150,19 @@ const startReader = () => {
   };
 
   const stepUnder = (event) => {
-    const box = places.strip.querySelector('svg').getBoundingClientRect();
-    const place = Math.floor(((event.clientX - box.left) / box.width) * answer.token.length);
-    return Math.min(answer.token.length - 1, Math.max(0, place));
+    const box = slots.strip.querySelector('svg').getBoundingClientRect();
+    const step = Math.floor(((event.clientX - box.left) / box.width) * answer.token.length);
+    return Math.min(answer.token.length - 1, Math.max(0, step));
   };
 
   // ── the panel ──
 
-  const weight = (value) => (value === 0 ? '0' : share(value)); // off the mask it is nothing at all
+  const weight = (value) => (value === 0 ? '0' : share(value)); // exactly 0 outside the mask
 
-  const bar = (value, kind, word) => {
+  const bar = (value, kind, format) => {
     const inner = make('i', '');
     inner.style.width = `${100 * Math.min(1, value ?? 0)}%`;
-    const cell = make('td', `barred ${kind}`, word(value), make('i', '', inner));
+    const cell = make('td', `barred ${kind}`, format(value), make('i', '', inner));
     cell.lastChild.setAttribute('aria-hidden', 'true');
     return cell;
   };
@@ -171,9 +170,9 @@ const startReader = () => {
   const candidateRow = (candidate, generated, hasLabel) => {
     const [token, expert, amateur, isInMask, label] = candidate;
     const isGenerated = token === generated;
-    const name = make('th', '', isolated(spelt(tokens[token])), isGenerated ? ' ◂' : null);
+    const name = make('th', '', isolated(visible(tokens[token])), isGenerated ? ' ◂' : null);
     name.scope = 'row';
-    name.title = spelt(tokens[token]);
+    name.title = visible(tokens[token]);
     return make(
       'tr',
       `${isGenerated ? 'generated' : ''} ${isInMask || !hasMask ? '' : 'outside'}`.trim(),
@@ -187,8 +186,8 @@ const startReader = () => {
 
   const candidateTable = (step) => {
     const candidates = candidatesAt(answer, step);
-    if (candidates.length === 0) return make('p', 'hint', 'No probabilities were recorded here.');
-    const hasLabel = isKept(answer, step) && candidates.some((one) => one[4] !== null);
+    if (candidates.length === 0) return make('p', 'hint', 'No probabilities were recorded.');
+    const hasLabel = isKept(answer, step) && candidates.some((row) => row[4] !== null);
     const titles = data.amateur ? ['token', 'expert', 'amateur'] : ['token', 'expert'];
     if (hasMask) titles.push('mask');
     if (hasLabel) titles.push('label');
@@ -199,7 +198,7 @@ const startReader = () => {
     });
     const whose = data.amateur ? "Both models'" : "The expert's";
     const caption = make('caption', 'unseen', `${whose} top tokens with their probabilities`);
-    const rows = candidates.map((one) => candidateRow(one, answer.token[step], hasLabel));
+    const rows = candidates.map((row) => candidateRow(row, answer.token[step], hasLabel));
     return make(
       'table',
       '',
@@ -211,15 +210,15 @@ const startReader = () => {
 
   const facts = (step) => {
     const list = make('dl', '');
-    const say = (name, value) => list.append(make('dt', '', name), make('dd', '', value));
-    if (data.scored) say('divergence D', nats(answer.kl[step]));
+    const add = (name, value) => list.append(make('dt', '', name), make('dd', '', value));
+    if (data.scored) add('divergence D', nats(answer.kl[step]));
     if (answer.expert_entropy[step] !== null) {
-      say('entropy of the expert', nats(answer.expert_entropy[step]));
-      if (data.amateur) say('entropy of the amateur', nats(answer.amateur_entropy[step]));
+      add('expert entropy', nats(answer.expert_entropy[step]));
+      if (data.amateur) add('amateur entropy', nats(answer.amateur_entropy[step]));
     }
     if (answer.mask_size[step] !== null) {
       const size = answer.mask_size[step];
-      say('tokens in the mask', `${count(size)}${hasMask ? ` (α = ${data.alpha})` : ''}`);
+      add('tokens in the mask', `${count(size)}${hasMask ? ` (α = ${data.alpha})` : ''}`);
     }
     return list;
   };
@@ -228,63 +227,63 @@ const startReader = () => {
     const shown = make('p', 'badges');
     const kept = isKept(answer, step);
     shown.append(make('span', kept ? 'badge is-kept' : 'badge', kept ? 'kept' : 'not kept'));
-    if (differs(answer, step)) shown.append(make('span', 'badge', 'top-1 differ'));
+    if (differs(answer, step)) shown.append(make('span', 'badge', 'top-1 differs'));
     if (isBlind(answer, step)) shown.append(make('span', 'badge', 'confident'));
     return shown;
   };
 
   const showStep = (step) => {
     fill(
-      places.panel,
-      make('p', 'token-name', isolated(spelt(tokens[answer.token[step]]))),
+      slots.panel,
+      make('p', 'token-name', isolated(visible(tokens[answer.token[step]]))),
       make('p', 'where', `step ${count(step + 1)} of ${count(answer.token.length)}`),
       badges(step),
       facts(step),
       candidateTable(step),
-      make('p', 'hint', `◂ was generated${hasMask ? '; grey: outside the mask' : ''}`),
+      make('p', 'hint', `◂ generated token${hasMask ? '; grey: outside the mask' : ''}`),
     );
   };
 
-  const sayStep = (step) => {
+  const announceStep = (step) => {
     const [first] = candidatesAt(answer, step);
-    const words = [
-      `Step ${step + 1}, ${spelt(tokens[answer.token[step]])}:`,
+    const parts = [
+      `Step ${step + 1}, ${visible(tokens[answer.token[step]])}:`,
       data.scored ? `divergence ${nats(answer.kl[step])},` : '',
       isKept(answer, step) ? 'kept.' : 'not kept.',
       first && first[1] !== null
-        ? `The expert's first choice is ${spelt(tokens[first[0]])} with ${share(first[1])}` +
-          (data.amateur ? `; the amateur gives it ${share(first[2])}.` : '.')
+        ? `Expert top-1: ${visible(tokens[first[0]])} with probability ${share(first[1])}` +
+          (data.amateur ? `; amateur probability ${share(first[2])}.` : '.')
         : '',
     ];
-    places.spoken.textContent = words.filter((word) => word !== '').join(' ');
+    slots.spoken.textContent = parts.filter((part) => part !== '').join(' ');
   };
 
-  // ── choosing a token ──
+  // ── selecting a token ──
 
-  const elementOf = (step) => places.tokens.querySelector(`[data-step="${step}"]`);
+  const elementOf = (step) => slots.tokens.querySelector(`[data-step="${step}"]`);
 
-  const select = (step, isChosen) => {
+  const setSelected = (step, isSelected) => {
     const element = elementOf(step);
     if (!element) return;
-    element.setAttribute('aria-selected', String(isChosen));
-    element.tabIndex = isChosen ? 0 : -1;
+    element.setAttribute('aria-selected', String(isSelected));
+    element.tabIndex = isSelected ? 0 : -1;
   };
 
   const pin = (step) => {
-    select(pinned, false);
+    setSelected(pinned, false);
     pinned = step;
-    select(pinned, true);
+    setSelected(pinned, true);
     showStep(step);
   };
 
-  // On a narrow screen the panel lies at the lower edge: the token is moved out from under it.
+  // On a narrow screen the panel covers the lower edge: scroll the token out from under it.
   const uncover = (element) => {
-    const over = panel.getBoundingClientRect();
+    const cover = panel.getBoundingClientRect();
     const box = element.getBoundingClientRect();
-    const isBeside = over.left >= box.right || over.right <= box.left;
-    const under = box.bottom + 12 - over.top;
-    if (isBeside || under <= 0 || box.top >= over.bottom) return;
-    window.scrollBy({ top: under, behavior: 'instant' });
+    const isBeside = cover.left >= box.right || cover.right <= box.left;
+    const overlap = box.bottom + 12 - cover.top;
+    if (isBeside || overlap <= 0 || box.top >= cover.bottom) return;
+    window.scrollBy({ top: overlap, behavior: 'instant' });
   };
 
   const onFocus = (event) => {
@@ -292,23 +291,23 @@ const startReader = () => {
     if (!element) return;
     pin(Number(element.dataset.step));
     panel.classList.add('is-open');
-    sayStep(pinned);
+    announceStep(pinned);
     uncover(element);
   };
 
-  const stepFrom = (from, by) => {
+  const nextMatch = (from, offset) => {
     const filter = browser.filter;
-    for (let step = from + by; step >= 0 && step < answer.token.length; step += by) {
-      if (stands(filter, step)) return step;
+    for (let step = from + offset; step >= 0 && step < answer.token.length; step += offset) {
+      if (matches(filter, step)) return step;
     }
     return from;
   };
 
-  const target = (key) => {
-    if (key === 'ArrowRight' || key === 'ArrowDown') return stepFrom(pinned, 1);
-    if (key === 'ArrowLeft' || key === 'ArrowUp') return stepFrom(pinned, -1);
-    if (key === 'Home') return stepFrom(-1, 1);
-    if (key === 'End') return stepFrom(answer.token.length, -1);
+  const targetOf = (key) => {
+    if (key === 'ArrowRight' || key === 'ArrowDown') return nextMatch(pinned, 1);
+    if (key === 'ArrowLeft' || key === 'ArrowUp') return nextMatch(pinned, -1);
+    if (key === 'Home') return nextMatch(-1, 1);
+    if (key === 'End') return nextMatch(answer.token.length, -1);
     return null;
   };
 
@@ -322,54 +321,53 @@ const startReader = () => {
   const onTokenKey = (event) => {
     if (event.altKey || event.ctrlKey || event.metaKey) return;
     if (event.key === 'Escape') leave();
-    const step = target(event.key);
+    const step = targetOf(event.key);
     if (step === null) return;
     event.preventDefault();
     elementOf(step)?.focus();
   };
 
-  const hovered = (event) => event.target.closest('[data-step]');
+  const tokenAt = (event) => event.target.closest('[data-step]');
 
-  places.tokens.addEventListener('focusin', onFocus);
-  places.tokens.addEventListener('keydown', onTokenKey);
-  places.tokens.addEventListener('click', (event) => hovered(event)?.focus());
-  places.tokens.addEventListener('pointerover', (event) => {
-    if (event.pointerType === 'mouse' && hovered(event)) showStep(Number(hovered(event).dataset.step));
+  slots.tokens.addEventListener('focusin', onFocus);
+  slots.tokens.addEventListener('keydown', onTokenKey);
+  slots.tokens.addEventListener('click', (event) => tokenAt(event)?.focus());
+  slots.tokens.addEventListener('pointerover', (event) => {
+    if (event.pointerType === 'mouse' && tokenAt(event)) showStep(Number(tokenAt(event).dataset.step));
   });
-  places.tokens.addEventListener('pointerleave', () => showStep(pinned));
+  slots.tokens.addEventListener('pointerleave', () => showStep(pinned));
 
-  places.strip.addEventListener('click', (event) => elementOf(stepUnder(event))?.focus());
-  places.close.addEventListener('click', leave);
+  slots.strip.addEventListener('click', (event) => elementOf(stepUnder(event))?.focus());
+  slots.close.addEventListener('click', leave);
 
-  // ── the whole ──
+  // ── the whole answer ──
 
-  // How much probability the soft label moves within the mask, in [0, 1].
-  const moved = (step) => {
-    const inMask = candidatesAt(answer, step).filter((one) => one[3] && one[4] !== null);
-    const total = inMask.reduce((sum, one) => sum + (one[1] ?? 0), 0);
+  // Total variation distance of the label from the expert within the mask, in [0, 1].
+  const labelShift = (step) => {
+    const inMask = candidatesAt(answer, step).filter((row) => row[3] && row[4] !== null);
+    const total = inMask.reduce((sum, row) => sum + (row[1] ?? 0), 0);
     if (total === 0) return 0;
-    return inMask.reduce((sum, one) => sum + Math.abs(one[4] - (one[1] ?? 0) / total), 0) / 2;
+    return inMask.reduce((sum, row) => sum + Math.abs(row[4] - (row[1] ?? 0) / total), 0) / 2;
   };
 
-  // What a reader came for is open already: the step at which the label says most that is new;
-  // where none says anything, the one with the largest divergence.
-  const first = (filter) => {
-    const news = (step) => 100 * moved(step) + (answer.kl[step] ?? -1);
-    const open = answer.token.map((_, step) => step).filter((step) => stands(filter, step));
-    return open.reduce((best, step) => (news(step) > news(best) ? step : best), open[0] ?? 0);
+  // The step to open first: the largest label shift, or else the largest divergence.
+  const mostInformative = (filter) => {
+    const score = (step) => 100 * labelShift(step) + (answer.kl[step] ?? -1);
+    const steps = answer.token.map((_, step) => step).filter((step) => matches(filter, step));
+    return steps.reduce((best, step) => (score(step) > score(best) ? step : best), steps[0] ?? 0);
   };
 
-  const showAnswer = (one, filter) => {
-    const hadFocus = places.tokens.contains(document.activeElement);
-    answer = one;
-    pinned = first(filter);
-    fillBounded(places.question, answer.question ?? '');
+  const showAnswer = (shown, filter) => {
+    const hadFocus = slots.tokens.contains(document.activeElement);
+    answer = shown;
+    pinned = mostInformative(filter);
+    fillBounded(slots.question, answer.question ?? '');
     fillVerdict();
     fillStrip();
     fillTokens(filter);
     fillCounts();
     showStep(pinned);
-    places.blind.closest('label').hidden = filter !== 'wrong' || !data.scored;
+    slots.blind.closest('label').hidden = filter !== 'wrong' || !data.scored;
     if (hadFocus) elementOf(pinned)?.focus({ preventScroll: true });
   };
 
@@ -377,13 +375,13 @@ const startReader = () => {
     root.querySelectorAll('[data-count]').forEach((element) => {
       const key = element.dataset.count;
       if (key === 'blind') {
-        const blind = answers.reduce((sum, one) => sum + stepsWhere(one, isBlind), 0);
+        const blind = answers.reduce((sum, item) => sum + countSteps(item, isBlind), 0);
         element.textContent = `${count(blind)} steps`;
         return;
       }
       const entries = entriesOf(key);
       const steps = tests[key]
-        ? entries.reduce((sum, one) => sum + stepsWhere(one, tests[key]), 0)
+        ? entries.reduce((sum, item) => sum + countSteps(item, tests[key]), 0)
         : null;
       element.textContent =
         steps === null ? count(entries.length) : `${count(entries.length)} · ${count(steps)} steps`;
@@ -391,7 +389,7 @@ const startReader = () => {
   };
 
   const browser = new Browser(root, entriesOf, showAnswer);
-  places.blind.addEventListener('change', () => fillTokens(browser.filter));
+  slots.blind.addEventListener('change', () => fillTokens(browser.filter));
   fillFilterCounts();
   browser.choose('all');
   pageByKeys(browser);

@@ -1,7 +1,6 @@
-"""The page of one run, finished, failed or not: what there is, and what is missing.
+"""The page of one run: finished, failed or unfinished.
 
-Knows a run's folder; knows nothing of other runs. A file that is damaged or not there costs its own
-section, which says so in a line.
+A missing or damaged file costs only its own section, which says so in one line.
 """
 
 from collections.abc import Sequence
@@ -16,7 +15,7 @@ from lr_exp.report.incomplete import Failed, Unfinished
 from lr_exp.report.layout import Tables, tables_of
 from lr_exp.report.names import is_micro
 from lr_exp.report.page import answers, facts, reader, shell, trajectories
-from lr_exp.report.page.figures import Drawings, notes
+from lr_exp.report.page.figures import PageFigures, omitted_note
 from lr_exp.report.page.headline import baseline_row, gain_of, headline_table, tuned_row
 from lr_exp.report.page.markup import Child, Html, join, tag
 from lr_exp.report.page.metrics import damaged_metrics, training_table
@@ -30,25 +29,25 @@ from lr_exp.report.tables.gap import pair_gap_table
 from lr_exp.report.tables.table import PUBLISHED, Table, between, signed
 from lr_exp.store.run_folder import TRAJECTORIES
 
-# Bytes of a page's parts; together they stay under `shell.MOST_BYTES`.
-_READER, _ANSWERS, _DRAWINGS = 1_300_000, 500_000, 700_000
-_SECTIONS = {  # that the figures of a run belong to
+# Together these stay below `shell.MAX_PAGE_BYTES`.
+_MAX_READER_BYTES, _MAX_ANSWERS_BYTES, _MAX_FIGURE_BYTES = 1_300_000, 500_000, 700_000
+_SECTION_OF_FIGURE = {
     "run_gain_by_benchmark": "results",
     "run_kl_histogram": "divergence",
     "run_kept_by_position": "divergence",
     "run_training_curves": "training",
 }
-_MOST_WARNINGS, _LONGEST = 20, 2_000  # characters of one
+_MAX_WARNINGS, _MAX_WARNING_CHARS = 20, 2_000
 
 
 @dataclass(frozen=True)
 class _State:
-    """Of what folder the page is, and how its run ended."""
+    """A run's folder and how the run ended."""
 
     folder: Path
-    run: Run  # of one without a summary, with what little is known
-    ended: Failed | Unfinished | None  # how, if not with a summary
-    sweep: Sweep | None  # of this run alone, once it is finished
+    run: Run  # without a summary, as much of it as other files record
+    ended: Failed | Unfinished | None  # None for a finished run
+    sweep: Sweep | None  # of this run alone; None unless it finished
     tables: Tables | None
 
     @property
@@ -57,20 +56,20 @@ class _State:
 
 
 def run_page(folder: Path, found: Found) -> str:
-    """The page of the one run that `found` holds.
+    """The page of the single run in `found`.
 
     Args:
-        folder: the run's.
-        found: what lies in this folder alone.
+        folder: the run's folder.
+        found: the contents of this folder, without its subfolders.
     """
     state = _state(folder, found)
-    drawings = Drawings(_DRAWINGS)
-    drawn = _by_section(draw_run(state.run))
+    drawings = PageFigures(_MAX_FIGURE_BYTES)
+    by_section = _by_section(draw_run(state.run))
     parts = [
-        _results(state, drawings, drawn["results"]),
+        _results(state, drawings, by_section["results"]),
         _reader(state),
-        _divergence(state, drawings, drawn["divergence"]),
-        _training(state, drawings, drawn["training"]),
+        _divergence(state, drawings, by_section["divergence"]),
+        _training(state, drawings, by_section["training"]),
         _answers(state),
         _cost(state),
         _settings(state),
@@ -97,76 +96,76 @@ def _state(folder: Path, found: Found) -> _State:
         return _State(folder, found.runs[0], None, sweep, tables_of(sweep, "results"))
     ended = next(iter([*found.failed, *found.unfinished]), None)
     known: dict[str, Any] = {"method": None, "amateur": None, "alpha": None, "beta": None}
-    known |= {"expert": "not known yet", "seed": None, "settings": {}}
+    known |= {"expert": "unknown", "seed": None, "settings": {}}
     known |= trajectories.head(folder)
     keys = ("expert", "amateur", "method", "data", "alpha", "beta", "seed", "sweep")
-    told = {key: getattr(ended, key, None) for key in keys}
-    known |= {key: value for key, value in told.items() if value is not None}
+    recorded = {key: getattr(ended, key, None) for key in keys}
+    known |= {key: value for key, value in recorded.items() if value is not None}
     run = Run(folder, folder.resolve().name, Summary.model_construct(**known))
     return _State(folder, run, ended, None, None)
 
 
 def _by_section(figures: Sequence[Figure]) -> dict[str, list[Figure]]:
-    """Figures by the section that they belong to."""
-    sections: dict[str, list[Figure]] = {name: [] for name in _SECTIONS.values()}
+    sections: dict[str, list[Figure]] = {name: [] for name in _SECTION_OF_FIGURE.values()}
     for figure in figures:
-        sections[_SECTIONS[figure.name]].append(figure)
+        sections[_SECTION_OF_FIGURE[figure.name]].append(figure)
     return sections
 
 
 def _status(state: _State) -> Html:
-    """How the run ended, and all that a reader should know before the numbers."""
+    """How the run ended, its warnings and what is missing."""
     run = state.run
-    told: list[Child] = []
+    lines: list[Child] = []
     ended = state.ended
     if isinstance(ended, Failed):
-        what = "Its record cannot be used: " if ended.is_damaged else "This run failed: "
-        told.append(tag("p", tag("strong", what), ended.error))
+        heading = "This run's record is damaged: " if ended.is_damaged else "This run failed: "
+        lines.append(_status_line(heading, ended.error))
     elif not state.is_finished:
-        told.append(
-            tag(
-                "p",
-                tag("strong", "This run is not finished. "),
-                "It was stopped or is still running: it has left neither a summary nor an error. "
-                "The same command goes on with it.",
-            )
+        explanation = (
+            "It is still running or was interrupted: it wrote neither a summary nor an error. "
+            "Run the same command again to resume it."
         )
+        lines.append(_status_line("This run has not finished. ", explanation))
     if ended is not None and ended.overrides:
         words = " ".join(ended.overrides)
-        told.append(tag("p", "It was started with ", tag("code", tag("bdi", words)), "."))
+        lines.append(tag("p", "Command-line overrides: ", tag("code", tag("bdi", words))))
     if run.stopped:
         says_so = "nothing was trained" in run.stopped.lower()
         heading = "Stopped after sampling: " if says_so else "Nothing was trained: "
-        told.append(tag("p", tag("strong", heading), run.stopped))
-    told += [
-        tag("p", tag("strong", "Warning: "), one[:_LONGEST])
-        for one in run.warnings[:_MOST_WARNINGS]
+        lines.append(_status_line(heading, run.stopped))
+    lines += [
+        _status_line("Warning: ", warning[:_MAX_WARNING_CHARS])
+        for warning in run.warnings[:_MAX_WARNINGS]
     ]
     missing = _missing(state)
     if missing:
-        told.append(tag("p", tag("strong", "Missing: "), "; ".join(missing), "."))
-    return tag("div", told, class_="status", role="note") if told else join()
+        lines.append(_status_line("Missing: ", f"{'; '.join(missing)}."))
+    return tag("div", lines, class_="status", role="note") if lines else join()
+
+
+def _status_line(heading: str, text: str) -> Html:
+    return tag("p", tag("strong", heading), text)
 
 
 def _missing(state: _State) -> list[str]:
-    """What a page of a whole run would have, and why this one has not."""
+    """The stages whose results the page lacks, and the stages that were requested."""
     run = state.run
     if not state.is_finished:
-        return ["all that the summary tells (accuracies, costs, settings)"]
+        return ["everything that summary.json holds (accuracies, costs, settings)"]
     parts = {
         "sample": "sampling (no divergences)",
         "distill": "tuning (no training curves)",
         "evaluate": "evaluation (no accuracies)",
     }
-    left = [
-        told
-        for name, told in parts.items()
+    missing = [
+        description
+        for name, description in parts.items()
         if getattr(run.summary, name) is None and not (name == "distill" and run.stopped)
     ]
-    if not left:
+    if not missing:
         return []
-    stages = ", ".join(run.summary.stages or ["not known"])
-    return [*left, f"the stages asked for were: {stages}"]
+    stages = ", ".join(run.summary.stages or ["unknown"])
+    return [*missing, f"requested stages: {stages}"]
 
 
 def _tiles(state: _State) -> list[tuple[str, Child, str]]:
@@ -183,45 +182,45 @@ def _tiles(state: _State) -> list[tuple[str, Child, str]]:
     if distill.tuned_tokens:
         steps = distill.optimizer_steps
         detail = f"in {steps:,} optimizer steps" if steps else ""
-        entries.append(("Tokens tuned on", f"{distill.tuned_tokens:,}", detail))
+        entries.append(("Tuned tokens", f"{distill.tuned_tokens:,}", detail))
     if sample.seconds is not None and distill.seconds is not None:
         detail = "from the store" if sample.reused and distill.reused else ""
         seconds = duration(sample.seconds + distill.seconds)
-        entries.append(("Sampling and tuning", seconds, detail))
+        entries.append(("Sampling and tuning time", seconds, detail))
     return entries
 
 
 def _accuracy_tiles(sweep: Sweep, tables: Tables | None) -> list[tuple[str, Child, str]]:
     before, after = baseline_row(sweep), tuned_row(sweep)
-    names = len(sweep.benchmarks)
-    over = f"average of {names} benchmarks" if names > 1 else "".join(sweep.benchmarks)
+    count = len(sweep.benchmarks)
+    scope = f"average of {count} benchmarks" if count > 1 else "".join(sweep.benchmarks)
     if before is None or before.average is None:
         return []
     first = f"{100 * before.average.mean:.1f}"
     if after is None or after.average is None:
-        return [("Accuracy", _percent(before.average.mean), over)]
+        return [("Accuracy", _percent(before.average.mean), scope)]
     arrow = [first, tag("span", " → ", class_="arrow"), _percent(after.average.mean)]
-    entries: list[tuple[str, Child, str]] = [("Accuracy", join(arrow), over)]
+    entries: list[tuple[str, Child, str]] = [("Accuracy", join(arrow), scope)]
     gain = gain_of(before, after, sweep.benchmarks)
     if gain is not None:
         error = f" ± {100 * gain.stderr:.1f} points"
-        told = join(signed(100 * gain.mean), tag("span", error, class_="unit"))
-        entries.append(("Gain", told, _interval(tables)))
+        value = join(signed(100 * gain.mean), tag("span", error, class_="unit"))
+        entries.append(("Gain", value, _interval(tables)))
     return entries
 
 
 def _interval(tables: Tables | None) -> str:
     if tables is None or not tables.pairs.pairs:
         return ""
-    one = tables.pairs.pairs[0].overall
-    return f"95 %: {between(one.low, one.high)}"
+    overall = tables.pairs.pairs[0].overall
+    return f"95 % interval: {between(overall.low, overall.high)}"
 
 
 def _percent(share: float) -> Html:
     return join(f"{100 * share:.1f}", tag("span", " %", class_="unit"))
 
 
-def _results(state: _State, drawings: Drawings, figures: list[Figure]) -> Part | None:
+def _results(state: _State, drawings: PageFigures, figures: list[Figure]) -> Part | None:
     if state.sweep is None or state.tables is None:
         return None
     table = headline_table(state.sweep, state.tables.pairs)
@@ -233,8 +232,8 @@ def _results(state: _State, drawings: Drawings, figures: list[Figure]) -> Part |
         drawings.html(figures),
         html_table(gap) if gap else None,
         list(map(html_table, beside)),
-        [tag("p", one, class_="note") for one in state.tables.pairs.refused],
-        [tag("p", one, class_="note") for one in dict.fromkeys(state.sweep.notes)],
+        [tag("p", reason, class_="note") for reason in state.tables.pairs.refused],
+        [tag("p", note, class_="note") for note in dict.fromkeys(state.sweep.notes)],
     )
     return Part("results", "Results", content)
 
@@ -246,7 +245,7 @@ def _has_published(table: Table) -> bool:
 def _reader(state: _State) -> Part | None:
     title = "Trajectory reader"
     try:
-        reading = trajectories.read(state.folder, _READER)
+        reading = trajectories.read(state.folder, _MAX_READER_BYTES)
     except trajectories.DamagedError as reason:
         return Part("reader", title, tag("p", str(reason), class_="note damaged"))
     if reading is not None and reading.answers:
@@ -254,16 +253,16 @@ def _reader(state: _State) -> Part | None:
     if reading is not None:
         return Part("reader", title, tag("p", "No answer was sampled.", class_="note"))
     if state.is_finished and state.run.summary.sample is None:
-        return None  # nothing was sampled: it is told above
+        return None  # the status lists sampling as missing
     if state.is_finished and state.run.is_imported:
-        told = "Its records were imported and nothing was sampled, so there are no answers to read."
-        return Part("reader", title, tag("p", told, class_="note"))
-    told = f"There is no {TRAJECTORIES} in the run's folder"
-    told += ": it is written after sampling." if not state.is_finished else "."
-    return Part("reader", title, tag("p", told, class_="note"))
+        note = "This run used imported records and sampled no answers, so there are none to show."
+        return Part("reader", title, tag("p", note, class_="note"))
+    note = f"There is no {TRAJECTORIES} in the run's folder"
+    note += ": it is written after sampling." if not state.is_finished else "."
+    return Part("reader", title, tag("p", note, class_="note"))
 
 
-def _divergence(state: _State, drawings: Drawings, figures: list[Figure]) -> Part | None:
+def _divergence(state: _State, drawings: PageFigures, figures: list[Figure]) -> Part | None:
     tables = state.tables.tables if state.tables else []
     profile = [html_table(one) for one in tables if one.name.endswith("kl_profile")]
     shown = drawings.html(figures)
@@ -274,16 +273,17 @@ def _divergence(state: _State, drawings: Drawings, figures: list[Figure]) -> Par
     return Part("divergence", heading, join(shown, profile))
 
 
-def _training(state: _State, drawings: Drawings, figures: list[Figure]) -> Part | None:
+def _training(state: _State, drawings: PageFigures, figures: list[Figure]) -> Part | None:
     damaged = damaged_metrics(state.folder)
     shown = drawings.html(figures)
     table = training_table(state.run)
     if not damaged and shown is None and table is None:
         return None
-    told = html_table(table) if table else None
+    logged = html_table(table) if table else None
+    beside = tag("div", shown, tag("div", logged), class_="beside")
     content = join(
         tag("p", damaged, class_="note damaged") if damaged else None,
-        tag("div", shown, tag("div", told), class_="beside") if shown and told else [shown, told],
+        beside if shown and logged else [shown, logged],
     )
     return Part("training", "Training", content)
 
@@ -291,11 +291,11 @@ def _training(state: _State, drawings: Drawings, figures: list[Figure]) -> Part 
 def _answers(state: _State) -> Part | None:
     if not state.run.results("tuned"):
         return None
-    found = answers.read(state.run, _ANSWERS)
-    if found.compared:
-        return reader.answers_part(found)
-    told = " ".join(found.missing) or "No benchmark was answered by both."
-    return Part("answers", "Answers before and after", tag("p", told, class_="note damaged"))
+    pairs = answers.read(state.run, _MAX_ANSWERS_BYTES)
+    if pairs.compared:
+        return reader.answers_part(pairs)
+    note = " ".join(pairs.missing) or "The expert and the tuned expert share no benchmark."
+    return Part("answers", "Answers before and after", tag("p", note, class_="note damaged"))
 
 
 def _cost(state: _State) -> Part | None:
@@ -311,9 +311,12 @@ def _settings(state: _State) -> Part | None:
     return Part("settings", "Settings and provenance", lists)
 
 
-def _foot(state: _State, found: Found, drawings: Drawings) -> list[Child]:
+def _foot(state: _State, found: Found, drawings: PageFigures) -> list[Child]:
     run = state.run
-    told = [MICRO] if not state.is_finished and is_micro(run.expert, run.amateur) else []
+    lines = [MICRO] if not state.is_finished and is_micro(run.expert, run.amateur) else []
     if state.sweep is not None and state.tables is not None:
-        told = reading_notes(found, [Section(state.sweep, state.tables.tables, [], [])])
-    return [notes(drawings), tag("ul", [tag("li", line) for line in told]) if told else None]
+        lines = reading_notes(found, [Section(state.sweep, state.tables.tables, [], [])])
+    return [
+        omitted_note(drawings),
+        tag("ul", [tag("li", line) for line in lines]) if lines else None,
+    ]

@@ -1,7 +1,6 @@
-"""The page around the sections: head, styles, script, navigation, footer, in one file.
+"""The page around the sections: head, styles, script, navigation and footer, in one file.
 
-Knows the files beside this module; knows nothing of runs. The policy in the head lets this page's
-own style and script run and forbids the rest: nothing is loaded from anywhere, not even from disk.
+Its content security policy allows only the page's own style and script; nothing else is loaded.
 """
 
 import base64
@@ -13,7 +12,7 @@ from importlib.resources import files
 from lr_exp.report.figures.style import CSS
 from lr_exp.report.page.markup import Child, Html, join, tag
 
-MOST_BYTES = 3_000_000  # of a page; what is shown is cut until it fits, and that is said
+MAX_PAGE_BYTES = 3_000_000  # content is cut to stay below it, with a note
 
 _SCRIPTS = ("page.js", "reader.js", "answers.js")
 
@@ -22,10 +21,10 @@ _SCRIPTS = ("page.js", "reader.js", "answers.js")
 class Part:
     """A section of the page with its entry in the navigation."""
 
-    key: str  # of its address within the page
+    key: str  # its id, which links point to
     title: str
     content: Html
-    data: tuple[Html, ...] = field(default=())  # what its script reads
+    data: tuple[Html, ...] = field(default=())  # JSON for its script
 
 
 def page(
@@ -34,17 +33,17 @@ def page(
     head: Sequence[Child],
     parts: Sequence[Part],
     foot: Sequence[Child],
-    drawn: str = "",
+    figure_style: str = "",
 ) -> str:
     """The whole page.
 
     Args:
-        title: what it is about, as its one main heading.
-        kicker: what kind of page it is.
-        head: what stands between the heading and the navigation.
-        parts: its sections.
-        foot: what stands below them.
-        drawn: style rules of the drawings among them.
+        title: the main heading.
+        kicker: the kind of page, above the heading.
+        head: content between the heading and the navigation.
+        parts: the sections.
+        foot: content of the footer.
+        figure_style: style rules of the figures.
     """
     body = join(
         tag("a", "Skip to the results", class_="skip", href="#content"),
@@ -59,7 +58,7 @@ def page(
         tag("footer", foot),
         [data for part in parts for data in part.data],
     )
-    style, script = "\n".join([CSS, read_file("page.css"), drawn]), _script()
+    style, script = "\n".join([CSS, read_file("page.css"), figure_style]), _script()
     return "\n".join(
         [
             "<!doctype html>",
@@ -110,11 +109,11 @@ def _digest(content: str) -> str:
 
 
 def _script() -> str:
-    """All scripts in one scope of their own."""
+    """All scripts, in one function scope."""
     whole = "\n".join(map(read_file, _SCRIPTS))
     return f"(() => {{\n'use strict';\n{whole}\n}})();"
 
 
 def read_file(name: str) -> str:
-    """One of the files beside this module."""
+    """The text of a file in this package."""
     return (files("lr_exp.report.page") / name).read_text(encoding="utf-8")

@@ -1,7 +1,4 @@
-"""The page of many runs: their tables and figures, and the way to each run's own page.
-
-Knows a folder's runs and what was made of them; computes no number.
-"""
+"""The page of a sweep: tables, figures and a list of runs with links to their pages."""
 
 import os
 from collections.abc import Sequence
@@ -13,7 +10,7 @@ from lr_exp.report.incomplete import Unfinished
 from lr_exp.report.names import NO_SWEEP, method_label
 from lr_exp.report.page import shell
 from lr_exp.report.page.cell_names import short_names
-from lr_exp.report.page.figures import Drawings, notes
+from lr_exp.report.page.figures import PageFigures, omitted_note
 from lr_exp.report.page.markup import Child, Html, join, tag
 from lr_exp.report.page.shell import Part
 from lr_exp.report.page.tables import html_table, scrolling
@@ -21,26 +18,26 @@ from lr_exp.report.runs import Found, Run
 from lr_exp.report.section import Section
 from lr_exp.store.run_folder import PAGE
 
-_DRAWINGS = 1_600_000  # bytes
-_MOST_CELLS = 500
-_LONGEST = 400  # characters of a reason
+_MAX_FIGURE_BYTES = 1_600_000
+_MAX_RUNS = 500
+_MAX_SUMMARY_CHARS = 400
 
 
 def sweep_page(title: str, found: Found, sections: Sequence[Section], out: Path) -> str:
-    """The page.
+    """The whole page.
 
     Args:
         title: the folder's name.
-        found: what lies below the folder.
-        sections: what was made of each sweep.
-        out: where the page will lie, to which links are relative.
+        found: the runs below the folder.
+        sections: tables and figures of each sweep.
+        out: the page's folder; links are relative to it.
     """
-    drawings = Drawings(_DRAWINGS)
+    drawings = PageFigures(_MAX_FIGURE_BYTES)
     parts = [_part(number, section, drawings) for number, section in enumerate(sections)]
-    parts.append(_cells(found, out))
+    parts.append(_runs(found, out))
     head = [tag("p", _counts(found), class_="lede"), _warning(found)]
     foot = [
-        notes(drawings),
+        omitted_note(drawings),
         tag("ul", [tag("li", line) for line in reading_notes(found, sections)]),
     ]
     return shell.page(f"Report: {title}", "Sweep report", head, parts, foot, drawings.style())
@@ -51,11 +48,11 @@ def _counts(found: Found) -> str:
 
 
 def _warning(found: Found) -> Html:
-    told = [tag("p", note) for note in found.notes]
-    return tag("div", told, class_="status", role="note") if told else join()
+    lines = [tag("p", note) for note in found.notes]
+    return tag("div", lines, class_="status", role="note") if lines else join()
 
 
-def _part(number: int, section: Section, drawings: Drawings) -> Part:
+def _part(number: int, section: Section, drawings: PageFigures) -> Part:
     sweep = section.sweep
     remarks = [*sweep.warnings, *dict.fromkeys(sweep.notes), *section.refused]
     content = join(
@@ -67,18 +64,20 @@ def _part(number: int, section: Section, drawings: Drawings) -> Part:
     return Part(f"sweep-{number}", sweep.name or NO_SWEEP, content)
 
 
-def _cells(found: Found, out: Path) -> Part:
-    """Every run with the way to its own page; failed ones with the reason."""
-    names = [one.name for some in (found.runs, found.failed, found.unfinished) for one in some]
+def _runs(found: Found, out: Path) -> Part:
+    """All runs: finished ones with a link to their page, failed ones with the reason."""
+    names = [run.name for runs in (found.runs, found.failed, found.unfinished) for run in runs]
     short = dict(zip(names, short_names(names), strict=True))
     rows = [_finished(run, short[run.name], out) for run in found.runs]
     rows += [
-        _row(one.name, short[one.name], "damaged" if one.is_damaged else "failed", one.error)
-        for one in found.failed
+        _row(run.name, short[run.name], "damaged" if run.is_damaged else "failed", run.error)
+        for run in found.failed
     ]
-    rows += [_row(one.name, short[one.name], "unfinished", _begun(one)) for one in found.unfinished]
-    shown, left = rows[:_MOST_CELLS], max(0, len(rows) - _MOST_CELLS)
-    head = [tag("th", word, scope="col", class_="words") for word in ("state", "run", "what")]
+    rows += [
+        _row(run.name, short[run.name], "unfinished", _unfinished(run)) for run in found.unfinished
+    ]
+    shown, left = rows[:_MAX_RUNS], max(0, len(rows) - _MAX_RUNS)
+    head = [tag("th", word, scope="col", class_="words") for word in ("state", "run", "summary")]
     table = tag(
         "table",
         tag("caption", "Runs", class_="unseen"),
@@ -92,33 +91,32 @@ def _cells(found: Found, out: Path) -> Part:
 
 def _finished(run: Run, short: str, out: Path) -> Html:
     words = [method_label(run.method) if run.method else None, run.expert, run.amateur]
-    told = ", ".join(word for word in words if word)
-    what = f"{told}, seed {run.seed}" + (f"; stopped: {run.stopped}" if run.stopped else "")
-    place = run.folder / PAGE
-    link = _relative(place, out) if place.is_file() else None
-    return _row(run.name, short, "finished", what, link)
+    choices = ", ".join(word for word in words if word)
+    summary = f"{choices}, seed {run.seed}" + (f"; stopped: {run.stopped}" if run.stopped else "")
+    path = run.folder / PAGE
+    link = _relative_url(path, out) if path.is_file() else None
+    return _row(run.name, short, "finished", summary, link)
 
 
-def _begun(one: Unfinished) -> str:
-    told = f"neither a summary nor an error: {one.has}; the same command goes on"
-    return f"{told} ({' '.join(one.overrides)})" if one.overrides else told
+def _unfinished(run: Unfinished) -> str:
+    summary = f"neither a summary nor an error: {run.has}; run the same command again to resume"
+    return f"{summary} ({' '.join(run.overrides)})" if run.overrides else summary
 
 
-def _row(name: str, short: str, state: str, what: str, link: str | None = None) -> Html:
-    """A run under its short name; the whole one is there for those who point, touch or type."""
+def _row(name: str, short: str, state: str, summary: str, link: str | None = None) -> Html:
+    """A run under its short name; its full name is in the tooltip and, if longer, in a toggle."""
     shown: Child = tag("bdi", short)
-    whole = (
-        tag("details", tag("summary", "whole name"), tag("bdi", name)) if short != name else None
-    )
+    full = tag("details", tag("summary", "full name"), tag("bdi", name)) if short != name else None
+    cut = summary if len(summary) <= _MAX_SUMMARY_CHARS else f"{summary[: _MAX_SUMMARY_CHARS - 1]}…"
     return tag(
         "tr",
         tag("td", state, class_=state),
-        tag("th", tag("a", shown, href=link) if link else shown, whole, scope="row", title=name),
-        tag("td", tag("bdi", what if len(what) <= _LONGEST else f"{what[: _LONGEST - 1]}…")),
+        tag("th", tag("a", shown, href=link) if link else shown, full, scope="row", title=name),
+        tag("td", tag("bdi", cut)),
     )
 
 
-def _relative(place: Path, out: Path) -> str:
-    """A relative address; a folder's name is never taken for a scheme."""
-    path = os.path.relpath(place.resolve(), out.resolve())
-    return "./" + quote(path.replace(os.sep, "/"))
+def _relative_url(path: Path, out: Path) -> str:
+    """A URL relative to `out`; the `./` keeps a folder's name from being read as a scheme."""
+    relative = os.path.relpath(path.resolve(), out.resolve())
+    return "./" + quote(relative.replace(os.sep, "/"))

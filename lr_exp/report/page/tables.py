@@ -1,22 +1,22 @@
-"""A report's table as HTML. Knows tables; knows nothing of what they are about."""
+"""Renders a report table as HTML."""
 
 from lr_exp.report.names import ABSENT
 from lr_exp.report.page.markup import Child, Html, join, tag
 from lr_exp.report.tables.table import PUBLISHED, REMARK, Column, Table
 
-_MOST_ROWS = 300
-_LONGEST = 240  # characters of a cell
+_MAX_ROWS = 300
+_MAX_CELL_CHARS = 240
 
 
 def html_table(table: Table, *, level: int = 3, strong_last: bool = False) -> Html:
-    """The table under its title, wide ones scrolling by themselves; its notes below.
+    """The table between its title and its notes; wide tables scroll on their own.
 
     Args:
-        table: what is shown.
-        level: of the heading that its title is.
-        strong_last: whether the last row sums the others up.
+        table: the table.
+        level: heading level of the title.
+        strong_last: emphasize the last row, which sums up the others.
     """
-    shown = table.rows[:_MOST_ROWS]
+    shown = table.rows[:_MAX_ROWS]
     body = [
         tag(
             "tr",
@@ -45,7 +45,7 @@ def html_table(table: Table, *, level: int = 3, strong_last: bool = False) -> Ht
 
 
 def turned(table: Table) -> Table:
-    """A table of one row as a list: its columns become rows; any other as it is."""
+    """Transposes a table of one row; returns any other table unchanged."""
     if len(table.rows) != 1:
         return table
     (row,) = table.rows
@@ -57,7 +57,7 @@ def turned(table: Table) -> Table:
 
 
 def scrolling(table: Child, name: str) -> Html:
-    """A frame that scrolls sideways by touch, wheel and keys, so that the page does not."""
+    """A frame that scrolls sideways, also by keyboard, so that the page does not."""
     return tag("div", table, class_="scroll", tabindex="0", role="region", aria_label=name)
 
 
@@ -66,13 +66,13 @@ def _pairs(table: Table, row: list[str]) -> list[tuple[str, Column]]:
 
 
 def _cell(cell: str, column: Column, names_the_row: bool) -> Html:
-    told = cell if len(cell) <= _LONGEST else f"{cell[: _LONGEST - 1]}…"
+    shown = cell if len(cell) <= _MAX_CELL_CHARS else f"{cell[: _MAX_CELL_CHARS - 1]}…"
     look = [_look(column)] if _look(column) else []
     if cell == ABSENT:
         look.append("absent")
     if names_the_row:
-        return tag("th", tag("bdi", told), scope="row")
-    return tag("td", tag("bdi", told) if column.is_text else told, class_=" ".join(look) or None)
+        return tag("th", tag("bdi", shown), scope="row")
+    return tag("td", tag("bdi", shown) if column.is_text else shown, class_=" ".join(look) or None)
 
 
 def _look(column: Column) -> str:
@@ -82,7 +82,7 @@ def _look(column: Column) -> str:
 
 
 def _head(columns: list[Column]) -> list[Html]:
-    """One line of headings, or two where a published column stands beside ours."""
+    """One row of headings, or two where a published column is next to ours."""
     groups: list[list[Column]] = []
     for column in columns:
         if column.under is not None and groups and groups[-1][0].title == column.under:

@@ -1,7 +1,6 @@
-"""What the trajectory reader shows: `trajectories.json`, checked and cut to what a page can hold.
+"""Reads `trajectories.json` for the trajectory reader, validated and cut to a page's size.
 
-Knows that file's form; knows nothing of HTML. The file may have been edited or cut: an answer that
-is not whole is left out and counted, and a file that is none is told in one line.
+The file may have been edited or truncated: damaged answers are left out and counted.
 """
 
 import json
@@ -15,25 +14,25 @@ from lr_exp.errors import printable
 from lr_exp.report.json_file import is_number, is_too_deep
 from lr_exp.store.run_folder import TRAJECTORIES as FILE
 
-_MOST_READ = 64_000_000  # bytes of a file that is read at all
-_LONGEST_TOKEN = 200  # characters
-_LONGEST_TEXT = 20_000
-_FEWEST_ANSWERS = 4  # that fit however long each is
+_MAX_FILE_BYTES = 64_000_000
+_MAX_TOKEN_CHARS = 200
+_MAX_TEXT_CHARS = 20_000
+_MIN_ANSWERS = 4  # an answer takes at most 1/4 of the space
 
 Answer = dict[str, Any]
 
 
 class DamagedError(Exception):
-    """The file is there and cannot be shown; the message says why."""
+    """The file exists but cannot be shown; the message says why."""
 
 
 @dataclass(frozen=True)
 class Reading:
-    """Answers for the page's script, and what is said about them."""
+    """Answers for the page's script, with notes for the reader."""
 
     data: dict[str, Any]
-    chosen: str  # which answers the run wrote down
-    notes: list[str]  # on what the page leaves out
+    chosen: str  # which answers the run recorded
+    notes: list[str]  # what the page leaves out
 
     @property
     def answers(self) -> list[Answer]:
@@ -46,15 +45,15 @@ class Reading:
 
     @property
     def has_amateur(self) -> bool:
-        """Whether it is known of any step if both models would have gone on alike."""
+        """Whether any step records if both models have the same top-1 token."""
         return self._has("same_top1")
 
     def _has(self, column: str) -> bool:
-        return any(value is not None for one in self.answers for value in one[column])
+        return any(value is not None for answer in self.answers for value in answer[column])
 
 
-def read(folder: Path, most_bytes: int) -> Reading | None:
-    """The answers of a run's folder in at most so many bytes of JSON; None without such a file.
+def read(folder: Path, max_bytes: int) -> Reading | None:
+    """A run's recorded answers in at most `max_bytes` bytes of JSON; None without the file.
 
     Raises:
         DamagedError: the file cannot be read.
@@ -62,79 +61,79 @@ def read(folder: Path, most_bytes: int) -> Reading | None:
     path = folder / FILE
     if not path.is_file():
         return None
-    told = _parsed(path)
-    tokens = told.get("tokens")
-    listed = told.get("answers")
-    if not isinstance(tokens, list) or not all(isinstance(one, str) for one in tokens):
+    content = _parsed(path)
+    tokens = content.get("tokens")
+    listed = content.get("answers")
+    if not isinstance(tokens, list) or not all(isinstance(token, str) for token in tokens):
         raise DamagedError(f"{FILE} has no list of token texts.")
     if not isinstance(listed, list):
         raise DamagedError(f"{FILE} has no list of answers.")
-    answers = [_whole(one) for one in listed if _is_answer(one, len(tokens))]
+    answers = [_cleaned(answer) for answer in listed if _is_answer(answer, len(tokens))]
     if listed and not answers:
-        raise DamagedError(f"None of the answers in {FILE} is whole.")
+        raise DamagedError(f"None of the answers in {FILE} is valid.")
     notes = []
     if len(answers) < len(listed):
-        lost = len(listed) - len(answers)
-        notes.append(f"{lost:,} of {len(listed):,} answers in {FILE} are damaged and left out.")
-    fitting = _fit(answers, most_bytes)
+        damaged = len(listed) - len(answers)
+        notes.append(f"{damaged:,} of {len(listed):,} answers in {FILE} are damaged and left out.")
+    fitting = _fit(answers, max_bytes)
     if len(fitting) < len(answers):
         notes.append(
-            f"To keep this page small, {len(fitting):,} of the {len(answers):,} answers in {FILE} "
-            "are on it, taken evenly."
+            f"To keep this page small, it shows {len(fitting):,} of the {len(answers):,} answers "
+            f"in {FILE}, evenly spaced."
         )
-    short = sum(len(one["token"]) < one["tokens_total"] for one in fitting)
-    if short:
-        notes.append(f"Of {short:,} long answers the beginning is shown.")
+    cut = sum(len(answer["token"]) < answer["tokens_total"] for answer in fitting)
+    if cut:
+        notes.append(f"Long answers are truncated ({cut:,} of those shown).")
     data = {
-        "alpha": _number(told.get("alpha")),
-        "beta": _number(told.get("beta")),
+        "alpha": _number(content.get("alpha")),
+        "beta": _number(content.get("beta")),
         **_with_own_tokens(fitting, tokens),
     }
-    chosen = told.get("chosen")
-    known = chosen[:500] if isinstance(chosen, str) else "which ones, the file does not say"
+    chosen = content.get("chosen")
+    known = chosen[:500] if isinstance(chosen, str) else "the file does not say which"
     return Reading(data, known, notes)
 
 
 def head(folder: Path) -> dict[str, Any]:
-    """What a run says of itself in this file, for a folder without a summary: method, models …"""
+    """Method, models, alpha and beta from this file, for a folder without a summary."""
     try:
-        told = _parsed(folder / FILE)
+        content = _parsed(folder / FILE)
     except DamagedError:
         return {}
-    names = {key: told.get(key) for key in ("method", "expert", "amateur")}
-    numbers = {key: _number(told.get(key)) for key in ("alpha", "beta")}
-    return {key: one for key, one in names.items() if isinstance(one, str)} | numbers
+    names = {key: content.get(key) for key in ("method", "expert", "amateur")}
+    numbers = {key: _number(content.get(key)) for key in ("alpha", "beta")}
+    return {key: name for key, name in names.items() if isinstance(name, str)} | numbers
 
 
 def _parsed(path: Path) -> dict[str, Any]:
     try:
-        if not path.is_file():  # a pipe would be waited for
+        if not path.is_file():  # reading a pipe would block
             raise OSError
-        if path.stat().st_size > _MOST_READ:
-            raise DamagedError(f"{FILE} has more than {_MOST_READ:,} bytes and is not read.")
-        told = json.loads(path.read_text(encoding="utf-8", errors="replace"))
+        if path.stat().st_size > _MAX_FILE_BYTES:
+            raise DamagedError(f"{FILE} is larger than {_MAX_FILE_BYTES:,} bytes and is not read.")
+        content = json.loads(path.read_text(encoding="utf-8", errors="replace"))
     except (OSError, ValueError, RecursionError) as error:
         raise DamagedError(f"{FILE} is damaged and cannot be read.") from error
-    if not isinstance(told, dict) or is_too_deep(told):
+    if not isinstance(content, dict) or is_too_deep(content):
         raise DamagedError(f"{FILE} is damaged: it holds no trajectories.")
-    return told
+    return content
 
 
 def _number(value: Any) -> float | None:
     return value if is_number(value) else None
 
 
-def _is_place(value: Any) -> bool:
+def _is_int(value: Any) -> bool:
     return isinstance(value, int) and not isinstance(value, bool)
 
 
 def _is_flag(value: Any) -> bool:
-    """0 or 1, or nothing; the script knows no true and false here."""
-    return value is None or (_is_place(value) and value in (0, 1))
+    """0, 1 or None; the script does not accept booleans here."""
+    return value is None or (_is_int(value) and value in (0, 1))
 
 
 def _is_measure(value: Any) -> bool:
-    """Nats, 0 or more, or nothing."""
+    """Nats or a count, 0 or more, or None."""
     return value is None or (is_number(value) and value >= 0)
 
 
@@ -146,18 +145,18 @@ def _is_candidates(value: Any) -> bool:
     return value is None or (
         isinstance(value, list)
         and all(
-            isinstance(one, list)
-            and len(one) == 5
-            and _is_place(one[0])
-            and _is_flag(one[3])
-            and all(map(_is_share, (one[1], one[2], one[4])))
-            for one in value
+            isinstance(row, list)
+            and len(row) == 5
+            and _is_int(row[0])
+            and _is_flag(row[3])
+            and all(map(_is_share, (row[1], row[2], row[4])))
+            for row in value
         )
     )
 
 
 _COLUMNS: dict[str, Callable[[Any], bool]] = {
-    "token": _is_place,
+    "token": _is_int,
     "kl": _is_measure,
     "kept": _is_flag,
     "expert_entropy": _is_measure,
@@ -169,51 +168,52 @@ _COLUMNS: dict[str, Callable[[Any], bool]] = {
 _TEXTS = ("id", "question", "reference", "predicted")
 
 
-def _is_answer(one: Any, tokens: int) -> bool:
-    """Whether all columns are there, of one length, of the right kinds, with known tokens."""
-    if not isinstance(one, dict) or not isinstance(one.get("token"), list):
+def _is_answer(answer: Any, tokens: int) -> bool:
+    """Whether all columns are present, equally long, of the right types and with valid tokens."""
+    if not isinstance(answer, dict) or not isinstance(answer.get("token"), list):
         return False
-    length = len(one["token"])
-    for name, fits in _COLUMNS.items():
-        column = one.get(name)
-        if not isinstance(column, list) or len(column) != length or not all(map(fits, column)):
+    length = len(answer["token"])
+    for name, is_valid in _COLUMNS.items():
+        column = answer.get(name)
+        if not isinstance(column, list) or len(column) != length or not all(map(is_valid, column)):
             return False
-    used = [*one["token"], *(c[0] for step in one["candidates"] for c in step or ())]
+    used = [*answer["token"], *(c[0] for step in answer["candidates"] for c in step or ())]
     return all(0 <= token < tokens for token in used)
 
 
-def _whole(one: Answer) -> Answer:
-    """The answer with the keys that the page reads, its texts harmless."""
-    total = one.get("tokens_total")
-    texts = {key: _text(one.get(key)) for key in _TEXTS}
-    facts = {
-        "correct": one.get("correct") if isinstance(one.get("correct"), bool) else None,
-        "finished": one.get("finished") if isinstance(one.get("finished"), bool) else None,
-        "tokens_total": total if _is_place(total) else len(one["token"]),
+def _cleaned(answer: Answer) -> Answer:
+    """The answer with only the keys that the page reads, its texts printable."""
+    total = answer.get("tokens_total")
+    texts = {key: _text(answer.get(key)) for key in _TEXTS}
+    flags = {key: answer.get(key) for key in ("correct", "finished")}
+    return {
+        **texts,
+        **{key: flag if isinstance(flag, bool) else None for key, flag in flags.items()},
+        "tokens_total": total if _is_int(total) else len(answer["token"]),
+        **{name: answer[name] for name in _COLUMNS},
     }
-    return {**texts, **facts, **{name: one[name] for name in _COLUMNS}}
 
 
 def _text(value: Any) -> str | None:
-    return printable(value[:_LONGEST_TEXT]) if isinstance(value, str) else None
+    return printable(value[:_MAX_TEXT_CHARS]) if isinstance(value, str) else None
 
 
-def _fit(answers: list[Answer], most_bytes: int) -> list[Answer]:
-    """Answers taken evenly from all, so that they fit; each at most a part of the room."""
-    cut = [_cut(answer, most_bytes // _FEWEST_ANSWERS) for answer in answers]
+def _fit(answers: list[Answer], max_bytes: int) -> list[Answer]:
+    """As many evenly spaced answers as fit, each truncated to `max_bytes / _MIN_ANSWERS`."""
+    cut = [_truncated(answer, max_bytes // _MIN_ANSWERS) for answer in answers]
     sizes = list(map(_size, cut))
     count = len(cut)
-    while count and sum(sizes[i] for i in _evenly(len(cut), count)) > most_bytes:
+    while count and sum(sizes[i] for i in _evenly_spaced(len(cut), count)) > max_bytes:
         count = min(count - 1, math.ceil(count * 0.9))
-    return [cut[i] for i in _evenly(len(cut), count)]
+    return [cut[i] for i in _evenly_spaced(len(cut), count)]
 
 
-def _evenly(length: int, count: int) -> list[int]:
+def _evenly_spaced(length: int, count: int) -> list[int]:
     return [number * length // count for number in range(count)] if count else []
 
 
-def _cut(answer: Answer, most_bytes: int) -> Answer:
-    while _size(answer) > most_bytes and len(answer["token"]) > 1:
+def _truncated(answer: Answer, max_bytes: int) -> Answer:
+    while _size(answer) > max_bytes and len(answer["token"]) > 1:
         half = len(answer["token"]) // 2
         answer = answer | {name: answer[name][:half] for name in _COLUMNS}
     return answer
@@ -224,22 +224,22 @@ def _size(value: Any) -> int:
 
 
 def _with_own_tokens(answers: list[Answer], tokens: list[str]) -> dict[str, Any]:
-    """The answers with texts of the tokens that they use, and no others."""
-    places: dict[int, int] = {}
+    """The answers with the texts of only the tokens that they use."""
+    numbers: dict[int, int] = {}
 
-    def place(token: int) -> int:
-        return places.setdefault(token, len(places))
+    def renumber(token: int) -> int:
+        return numbers.setdefault(token, len(numbers))
 
     renumbered = [
         answer
         | {
-            "token": list(map(place, answer["token"])),
+            "token": list(map(renumber, answer["token"])),
             "candidates": [
-                [[place(token), *rest] for token, *rest in step or ()]
+                [[renumber(token), *rest] for token, *rest in step or ()]
                 for step in answer["candidates"]
             ],
         }
         for answer in answers
     ]
-    texts = [printable(tokens[token][:_LONGEST_TOKEN]) for token in places]
+    texts = [printable(tokens[token][:_MAX_TOKEN_CHARS]) for token in numbers]
     return {"tokens": texts, "answers": renumbered}

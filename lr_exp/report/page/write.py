@@ -1,4 +1,4 @@
-"""Writes a run's `report.html`, and says which page a folder gets. Knows files alone."""
+"""Writes a run's `report.html` and chooses between a folder's run page and sweep page."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,7 +12,7 @@ from lr_exp.store.run_folder import PAGE
 
 
 def write_run_page(folder: Path) -> Path:
-    """Makes `folder/report.html` from what the run has left there; returns its place.
+    """Writes `folder/report.html` from the run's files; returns its path.
 
     Raises:
         UserError: the run's summary cannot be read.
@@ -24,7 +24,7 @@ def write_run_page(folder: Path) -> Path:
 
 
 def page_of(folder: Path, found: Found, sections: Sequence[Section], out: Path) -> str:
-    """The page of a folder: a run's where there is one and it is the folder's own."""
+    """The run page if `folder` itself is the only run found, else the sweep page."""
     own = look(folder, below=False)
     if own.total == found.total == 1:
         return run_page(folder, own)
