@@ -301,14 +301,14 @@ def test_a_launcher_and_torchrun_exclude_each_other(program, monkeypatch):
 
 def test_each_rank_takes_a_gpu_of_its_own(monkeypatch):
     for visible, local_rank, own in ((None, 3, "3"), ("4,6", 1, "6"), ("", 1, "")):
-        devices._take_own.cache_clear()
+        devices._select_gpu_by_local_rank.cache_clear()
         monkeypatch.setattr(place, "_place", place._Place(5, 8, local_rank, local_rank + 1))
         monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
         if visible is not None:
             monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
         devices.choose_gpu(SimpleNamespace(device="auto"))
         assert os.environ["CUDA_VISIBLE_DEVICES"] == own
-    devices._take_own.cache_clear()
+    devices._select_gpu_by_local_rank.cache_clear()
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "4,6")
     monkeypatch.setattr(place, "_place", place._Place(2, 4, 2, 4))
     with pytest.raises(UserError, match="4 processes of this run are on one host"):
@@ -317,4 +317,4 @@ def test_each_rank_takes_a_gpu_of_its_own(monkeypatch):
         devices.choose_gpu(SimpleNamespace(device="cuda:1"))
     devices.choose_gpu(SimpleNamespace(device="cpu"))
     assert os.environ["CUDA_VISIBLE_DEVICES"] == "4,6"
-    devices._take_own.cache_clear()
+    devices._select_gpu_by_local_rank.cache_clear()
