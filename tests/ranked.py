@@ -174,13 +174,13 @@ def slow(folder: Path) -> None:
     from lr_exp.inference import generation
 
     (folder / f"pid-{os.environ['RANK']}").write_text(str(os.getpid()), "utf-8")
-    answer = generation._in_portions
+    answer = generation._decode_in_parts
 
     def slowly(*given):
         time.sleep(1.0)
         return answer(*given)
 
-    generation._in_portions = slowly
+    generation._decode_in_parts = slowly
     _run_program()
 
 

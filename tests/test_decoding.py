@@ -5,7 +5,7 @@ import torch
 from transformers import GenerationConfig, GPT2Config, GPT2LMHeadModel
 
 from lr_exp.errors import UserError
-from lr_exp.inference.decoding import Reader, decode_greedily
+from lr_exp.inference.decoding import PromptedModel, decode_greedily
 from lr_exp.inference.decoding import decode as decode_with
 from lr_exp.inference.strategies import sampled
 
@@ -93,7 +93,7 @@ def test_nan_after_a_rows_end_is_nobodys_answer():
     model.model.embed_tokens.weight.data[stop] = float("nan")
     assert decode(model, prompts, stop_ids=(stop,)) == stopped
     drawn = decode_with(
-        [Reader(model, prompts, 50)],
+        [PromptedModel(model, prompts, 50)],
         sampled(1e-6, 0.9, torch.Generator()),
         max_new_tokens=12,
         stop_ids=(stop,),
@@ -124,6 +124,6 @@ def test_a_model_in_training_mode_is_refused():
 
 def test_readers_with_different_numbers_of_prompts_are_refused():
     model = tiny()
-    readers = [Reader(model, PROMPTS, 50), Reader(model, PROMPTS[1:], 50)]
+    readers = [PromptedModel(model, PROMPTS, 50), PromptedModel(model, PROMPTS[1:], 50)]
     with pytest.raises(ValueError, match="3 prompts for 4 rows"):
         decode_with(readers, lambda logits: logits[0].argmax(-1), max_new_tokens=2, stop_ids=())

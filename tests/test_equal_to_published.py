@@ -179,7 +179,7 @@ def test_random_models_keep_the_published_loops_steps(
     sizes = {"new_tokens": 8, "beta": 0.02}
     theirs = published((expert, other), texts, **sizes)
     with pytest.MonkeyPatch.context() as patched:
-        patched.setattr(cpu_linear, "_WORTH", 0 if arrange else 10**12)
+        patched.setattr(cpu_linear, "_MIN_PARAMETERS", 0 if arrange else 10**12)
         ours = fast(
             folder / "ours",
             (expert, other),
@@ -318,7 +318,7 @@ def test_nothing_is_shared_where_models_or_ids_differ(tmp_path):
 def test_rearranged_weights_give_the_same_and_come_back_bit_for_bit(
     tmp_path, monkeypatch, tied, copied
 ):
-    monkeypatch.setattr(cpu_linear, "_WORTH", 0)
+    monkeypatch.setattr(cpu_linear, "_MIN_PARAMETERS", 0)
     expert = random_expert(tmp_path)
     model = expert.model
     if tied:
@@ -351,7 +351,7 @@ def test_rearranged_weights_give_the_same_and_come_back_bit_for_bit(
 
 
 def test_an_adapter_works_on_rearranged_weights(tmp_path, monkeypatch):
-    monkeypatch.setattr(cpu_linear, "_WORTH", 0)
+    monkeypatch.setattr(cpu_linear, "_MIN_PARAMETERS", 0)
     config = LoraConfig(target_modules=["q_proj", "v_proj"], init_lora_weights=False)
     model = get_peft_model(random_expert(tmp_path).model, config).eval()
     ids = torch.tensor([[3, 1, 4, 1, 5]])

@@ -271,7 +271,7 @@ def test_the_amateur_is_asked_the_same_through_its_own_template(tmp_path, on_dis
 def test_the_amateurs_context_is_checked_before_anything_is_decoded(tmp_path, on_disk):
     expert, amateur = on_disk
     small = replace(amateur, context=20, name="small")
-    with pytest.raises(ValueError, match="small reads 20 at most"):
+    with pytest.raises(ValueError, match="small has a context of 20"):
         ask(
             expert,
             tmp_path,

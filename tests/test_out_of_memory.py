@@ -113,7 +113,7 @@ def test_a_batch_that_does_not_fit_is_halved_and_said_once(
     assert tried == [5, 2, *[1] * 7]  # once halved it stays so
     assert len(shard_paths(tmp_path / "tight")) == 2  # shards are those of the batch size
     (said,) = warnings_of(caplog)
-    assert "rollout: questions: 5 at once do not fit in memory" in said
+    assert "rollout: questions: a batch of 5 does not fit in memory" in said
 
 
 def test_a_question_that_does_not_fit_alone_names_what_to_change(tmp_path, pair, monkeypatch):
@@ -121,7 +121,7 @@ def test_a_question_that_does_not_fit_alone_names_what_to_change(tmp_path, pair,
         "lr_exp.inference.generation.decode_greedily", tight_decoder(0, ERRORS[0], [])
     )
     with pytest.raises(
-        UserError, match=r"the smallest part does not fit in memory.*max_new_tokens"
+        UserError, match=r"the smallest batch does not fit in memory.*max_new_tokens"
     ):
         roll_out(pair[0], tmp_path / "none", 4)
 
