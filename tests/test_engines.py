@@ -148,7 +148,7 @@ def test_answers_of_an_engine_have_an_address_of_their_own_by_what_it_reports(
     again = go(tmp_path, "three", *SAMPLE, "beta=0.5", *on(server))
     assert again["sample"]["seconds_by_stage"]["rollout"] > 0
     assert len(rollouts(tmp_path)) == 2
-    assert "nobody listens there" in caplog.text
+    assert "no server listens" in caplog.text
 
 
 def test_a_server_that_breaks_down_midway_loses_the_batch_in_flight_only(tmp_path, plain, micro):
@@ -156,7 +156,7 @@ def test_a_server_that_breaks_down_midway_loses_the_batch_in_flight_only(tmp_pat
     reference = go(tmp_path, "reference", *words)
     with a_server(micro, "llamacpp", misbehave=["ok"] * 5 + ["500"]) as server:
         server.misbehave += ["500"] * 100
-        with pytest.raises(UserError, match="goes on"):
+        with pytest.raises(UserError, match="resumes"):
             go(tmp_path, "run", *words, *on(server), "server.concurrency=1")
         before = len({json.dumps(body["prompt"]) for body in server.completions()})
         assert before == 6

@@ -297,7 +297,9 @@ def test_a_gpu_with_bfloat16_says_nothing(monkeypatch, caplog):
 def test_attention_that_a_model_does_not_have_lists_those_it_has(tmp_path):
     source = locating.locate(ModelSettings(name="m", path=str(tiny_model(tmp_path))), "expert")
     absent = replace(source, attention="flash_attention_3")
-    with pytest.raises(UserError, match=r"attention=flash_attention_3 is not available.*use one of eager, sdpa"):
+    with pytest.raises(
+        UserError, match=r"attention=flash_attention_3 is not available.*use one of eager, sdpa"
+    ):
         loading.load(absent, device="cpu", dtype="float32")
     damaged = replace(source, attention="eager")
     (source.folder / "model.safetensors").write_bytes(b"broken")
