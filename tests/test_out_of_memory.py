@@ -48,7 +48,7 @@ def pair(tmp_path_factory):
     return load("expert", 0), load("amateur", 1)
 
 
-# Recognizing errors -----------------------------------------------------------------------------
+# Recognizing errors ------------------------------------------------------------------------------
 
 
 def test_the_cpu_allocators_error_is_recognized():
