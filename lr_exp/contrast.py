@@ -1,8 +1,8 @@
 """The equations of LightReasoner (arXiv 2510.07962), one pure tensor function each.
 
-Imports torch and nothing of the project. Probabilities are handled as fp32 log-probabilities
-without epsilons (fp64 stays fp64); all divergences and entropies are in nats. The last dimension is
-the vocabulary or, where said, the *support*: the few tokens of it that were kept.
+Probabilities are fp32 log-probabilities without epsilons (fp64 stays fp64); divergences and
+entropies are in nats. The last dimension is the vocabulary or, where the docstring says so, the
+*support*: the few tokens of the vocabulary that were kept.
 
 | paper            | here                                       |
 |------------------|--------------------------------------------|
@@ -20,19 +20,19 @@ from torch import Tensor
 
 
 def log_probs(logits: Tensor) -> Tensor:
-    """Log-softmax over the last dimension, in fp32 whatever the logits' dtype (fp64 stays fp64)."""
+    """Log-softmax over the last dimension, always in fp32 (fp64 stays fp64)."""
     return torch.log_softmax(logits, dim=-1, dtype=_at_least_fp32(logits.dtype))
 
 
 def kl_nats(expert_log_probs: Tensor, amateur_log_probs: Tensor) -> Tensor:
-    """Divergence of a step, Eq. 1-2: KL(expert || amateur), summed over the whole vocabulary.
+    """Divergence at a token position, Eq. 1-2: KL(expert || amateur) over the whole vocabulary.
 
     Args:
-        expert_log_probs: `(..., vocabulary)`, normalized. The expert weights the sum.
+        expert_log_probs: `(..., vocabulary)`, normalized. Its probabilities weight the sum.
         amateur_log_probs: `(..., vocabulary)`, normalized over the same tokens.
 
     Returns:
-        `(...)` in nats, 0 or more but for rounding.
+        `(...)` in nats, non-negative up to rounding.
     """
     return (expert_log_probs.exp() * (expert_log_probs - amateur_log_probs)).sum(-1)
 
@@ -43,29 +43,29 @@ def entropy_nats(log_probs: Tensor) -> Tensor:
 
 
 def informative(kl_nats: Tensor, beta: float) -> Tensor:
-    """Informative step selection, Eq. 3: True where strictly above `beta` nats."""
+    """Informative step selection, Eq. 3: True where the divergence exceeds `beta` nats."""
     return kl_nats > beta
 
 
 def plausible(expert_log_probs: Tensor, alpha: float) -> Tensor:
     """Plausibility mask, Eq. 4: True where a token has at least `alpha` times the top probability.
 
-    Works on the vocabulary and on a support alike, as long as it holds the expert's top token. The
-    top token is always plausible. `alpha` is in (0, 1].
+    Accepts the vocabulary or any support that includes the expert's top token, which is always
+    plausible. `alpha` is in (0, 1].
     """
     return expert_log_probs >= expert_log_probs.amax(-1, keepdim=True) + math.log(alpha)
 
 
 def contrast_score(expert_log_probs: Tensor, amateur_log_probs: Tensor) -> Tensor:
-    """Contrast score, Eq. 5: the log-ratio expert : amateur of each token, in nats."""
+    """Contrast score, Eq. 5: log(expert / amateur) of each token, in nats."""
     return expert_log_probs - amateur_log_probs
 
 
 def soft_label(score: Tensor, mask: Tensor) -> Tensor:
-    """Contrastive soft label, Eq. 6: softmax of the score over the mask, exactly 0 off it.
+    """Contrastive soft label, Eq. 6: softmax of the score over the mask, exactly 0 elsewhere.
 
     Args:
-        score: `(..., support)` floating point; its values off the mask do not matter.
+        score: `(..., support)` floating point; values outside the mask are ignored.
         mask: `(..., support)` bool, at least one True in each row.
 
     Returns:
@@ -77,22 +77,22 @@ def soft_label(score: Tensor, mask: Tensor) -> Tensor:
 def distillation_loss(
     student_log_probs: Tensor, target_ids: Tensor, target_weights: Tensor
 ) -> Tensor:
-    """Loss of each kept step, Eq. 7-8: KL(v_C || pi_E), from sparse soft labels.
+    """Loss at each kept token position, Eq. 7-8: KL(v_C || pi_E), from sparse soft labels.
 
-    The label's entropy is part of it, so that 0 means that the student equals the label; the
-    gradient is that of the cross-entropy - sum_a v_C(a) log pi_E(a).
+    Includes the label's entropy, so the loss is 0 where the student equals the label; the gradient
+    is that of the cross-entropy - sum_a v_C(a) log pi_E(a).
 
     Args:
-        student_log_probs: `(steps, vocabulary)` of the model being tuned, normalized.
-        target_ids: `(steps, support)` int64; ids of padding entries are any valid id.
-        target_weights: `(steps, support)` summing to 1 in each row; padding entries weigh 0.
+        student_log_probs: `(positions, vocabulary)` of the model being tuned, normalized.
+        target_ids: `(positions, support)` int64; padding entries hold any valid id.
+        target_weights: `(positions, support)`, each row sums to 1; padding entries are 0.
 
     Returns:
-        `(steps,)` in nats, 0 or more but for rounding.
+        `(positions,)` in nats, non-negative up to rounding.
     """
     student = student_log_probs.gather(-1, target_ids)
     weights = target_weights.to(student.dtype)
-    # xlogy(0, 0) is 0: a padding entry adds nothing to the label's negative entropy.
+    # xlogy(0, 0) is 0, so padding entries add nothing to the negative entropy.
     return (torch.xlogy(weights, weights) - weights * student).sum(-1)
 
 

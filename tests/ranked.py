@@ -175,13 +175,13 @@ def slow(folder: Path) -> None:
     from lr_exp.inference import generation
 
     (folder / f"pid-{os.environ['RANK']}").write_text(str(os.getpid()), "utf-8")
-    generate = generation._in_portions
+    generate = generation._decode_in_parts
 
     def generate_slowly(*args):
         time.sleep(1.0)
         return generate(*args)
 
-    generation._in_portions = generate_slowly
+    generation._decode_in_parts = generate_slowly
     _run_program()
 
 

@@ -1,7 +1,7 @@
-"""Servers on the loopback that speak as vLLM, SGLang, llama.cpp, TGI and plain completions do.
+"""Fake servers with the APIs of vLLM, SGLang, llama.cpp, TGI and plain completions.
 
-Their replies have the shapes of the real ones; what they write comes from a function of token ids.
-Each can be told to misbehave.
+Their replies have the real formats; the answers come from a function of token ids. Failures can be
+injected.
 """
 
 import json
@@ -12,8 +12,8 @@ from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
-# (prompt, most new ids, name of what is asked) to new ids, the stop token included
-Brain = Callable[[Sequence[int], int, str], list[int]]
+# (prompt ids, maximum of new ids, model name) -> new ids, including the stop token
+Continue = Callable[[Sequence[int], int, str], list[int]]
 
 GENERATING = ("/v1/completions", "/completion", "/generate")
 _TEXT_FIELDS = {
@@ -23,57 +23,58 @@ _TEXT_FIELDS = {
 
 
 class FakeServer:
-    """What a server knows, and a record of what it was asked."""
+    """A server's state, and a record of its requests."""
 
     def __init__(
         self,
         kind: str,
         tokenizer: Any,
-        brain: Brain,
+        continue_prompt: Continue,
         stop_ids: Sequence[int],
         *,
-        misbehave: Sequence[str] = (),
+        failures: Sequence[str] = (),
         detokenizes: bool = True,
         model: str = "served",
     ) -> None:
         """Args:
         kind: vllm | sglang | llamacpp | tgi | text.
-        misbehave: what happens to the first completions, one word each: 500, 429, cut, garbage,
-            few, stall, ok. The word `*` repeats the one before it for ever.
+        failures: outcomes of the first completions: 400, 401, 429, 500, 503, cut, garbage, few,
+            slow, stall, ok. `*` repeats the one before it forever.
         """
-        self.kind, self.tokenizer, self.brain, self.stop_ids = kind, tokenizer, brain, stop_ids
-        self.misbehave = list(misbehave)
+        self.kind, self.tokenizer, self.stop_ids = kind, tokenizer, stop_ids
+        self.continue_prompt = continue_prompt
+        self.failures = list(failures)
         self.detokenizes, self.model = detokenizes, model
-        self.asked: list[tuple[str, dict[str, Any]]] = []
+        self.requests: list[tuple[str, dict[str, Any]]] = []
         self.headers: list[dict[str, str]] = []
         self.adapters: dict[str, str] = {}
-        self.at_once = self.most_at_once = 0
+        self.concurrent = self.max_concurrent = 0
         self.released = threading.Event()
         self.url = ""
         self._lock = threading.Lock()
 
     def completions(self) -> list[dict[str, Any]]:
-        return [body for path, body in self.asked if path in GENERATING]
+        return [body for path, body in self.requests if path in GENERATING]
 
-    def deed(self) -> str:
-        """What happens to this completion."""
+    def next_outcome(self) -> str:
+        """The outcome of this completion."""
         with self._lock:
-            if not self.misbehave:
+            if not self.failures:
                 return "ok"
-            if len(self.misbehave) > 1 and self.misbehave[1] == "*":
-                return self.misbehave[0]
-            return self.misbehave.pop(0)
+            if len(self.failures) > 1 and self.failures[1] == "*":
+                return self.failures[0]
+            return self.failures.pop(0)
 
     @contextmanager
     def counted(self) -> Iterator[None]:
         with self._lock:
-            self.at_once += 1
-            self.most_at_once = max(self.most_at_once, self.at_once)
+            self.concurrent += 1
+            self.max_concurrent = max(self.max_concurrent, self.concurrent)
         try:
             yield
         finally:
             with self._lock:
-                self.at_once -= 1
+                self.concurrent -= 1
 
     def text(self, ids: Sequence[int], *, special: bool = True) -> str:
         return self.tokenizer.decode(
@@ -84,7 +85,7 @@ class FakeServer:
         return list(self.tokenizer(text, add_special_tokens=False)["input_ids"])
 
     def get(self, path: str) -> Any:
-        """The reply to a GET, None for 404."""
+        """The reply to a GET request; None for 404."""
         owner = self.kind if self.kind in ("vllm", "sglang", "llamacpp") else "someone"
         if path == "/v1/models" and self.kind != "tgi":
             cards = [{"id": self.model, "owned_by": owner, "parent": None}]
@@ -98,24 +99,24 @@ class FakeServer:
         }.get((self.kind, path))
 
     def post(self, path: str, body: dict[str, Any]) -> tuple[int, Any]:
-        """Status and reply to a POST."""
-        says = {"vllm": "prompt", "sglang": "text", "llamacpp": "content"}
-        if path == "/detokenize" and self.detokenizes and self.kind in says:
-            return 200, {says[self.kind]: self.text(body["tokens"])}
+        """Status and reply to a POST request."""
+        text_keys = {"vllm": "prompt", "sglang": "text", "llamacpp": "content"}
+        if path == "/detokenize" and self.detokenizes and self.kind in text_keys:
+            return 200, {text_keys[self.kind]: self.text(body["tokens"])}
         if path == "/tokenize" and self.kind == "tgi":
             ids = self.ids(body["inputs"])
-            return 200, [{"id": one, "text": "", "start": 0, "stop": 0} for one in ids]
-        loads = {"vllm": "/v1/", "sglang": "/"}.get(self.kind)
-        if loads and path == f"{loads}load_lora_adapter":
+            return 200, [{"id": i, "text": "", "start": 0, "stop": 0} for i in ids]
+        prefix = {"vllm": "/v1/", "sglang": "/"}.get(self.kind)
+        if prefix and path == f"{prefix}load_lora_adapter":
             self.adapters[body["lora_name"]] = body["lora_path"]
             return 200, "Success: LoRA adapter added successfully."
-        if loads and path == f"{loads}unload_lora_adapter":
+        if prefix and path == f"{prefix}unload_lora_adapter":
             del self.adapters[body["lora_name"]]
             return 200, "Success: LoRA adapter removed successfully."
         if path == "/v1/completions" and self.kind in ("vllm", "sglang", "text", "llamacpp"):
             return self._completion(body)
         if path == "/completion" and self.kind == "llamacpp":
-            ids = self.brain(body["prompt"], body["n_predict"], self.model)
+            ids = self.continue_prompt(body["prompt"], body["n_predict"], self.model)
             stop = "eos" if ids[-1] in self.stop_ids else "limit"
             return 200, {
                 "content": self.text(ids, special=False),
@@ -124,8 +125,10 @@ class FakeServer:
                 "stop_type": stop,
             }
         if path == "/generate" and self.kind == "tgi":
-            told = body["parameters"]
-            ids = self.brain(self.ids(body["inputs"]), told["max_new_tokens"], self.model)
+            parameters = body["parameters"]
+            ids = self.continue_prompt(
+                self.ids(body["inputs"]), parameters["max_new_tokens"], self.model
+            )
             stop = "eos_token" if ids[-1] in self.stop_ids else "length"
             tokens = [{"id": i, "text": self.text([i]), "logprob": 0.0} for i in ids]
             return 200, {
@@ -142,7 +145,7 @@ class FakeServer:
             return 422, {"detail": "Unexpected fields in the request"}
         prompt = body["prompt"]
         prompt = self.ids(prompt) if isinstance(prompt, str) else prompt
-        ids = self.brain(prompt, body["max_tokens"], body["model"])
+        ids = self.continue_prompt(prompt, body["max_tokens"], body["model"])
         stopped = ids[-1] in self.stop_ids
         choice: dict[str, Any] = {
             "index": 0,
@@ -168,25 +171,25 @@ class _Handler(BaseHTTPRequestHandler):
     def do_POST(self) -> None:
         fake = self.fake
         body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-        fake.asked.append((self.path, body))
+        fake.requests.append((self.path, body))
         fake.headers.append(dict(self.headers))
         with fake.counted():
-            deed = fake.deed() if self.path in GENERATING else "ok"
-            if deed == "stall":
+            outcome = fake.next_outcome() if self.path in GENERATING else "ok"
+            if outcome == "stall":
                 fake.released.wait(30)
-            if deed == "slow":
+            if outcome == "slow":
                 time.sleep(0.05)
-            if deed in ("500", "429", "503"):
-                self._send(int(deed), {"error": {"message": "try later"}}, {"Retry-After": "0"})
+            if outcome in ("500", "429", "503"):
+                self._send(int(outcome), {"error": {"message": "try later"}}, {"Retry-After": "0"})
                 return
-            if deed in ("400", "401"):
-                self._send(int(deed), {"error": {"message": "no"}})
+            if outcome in ("400", "401"):
+                self._send(int(outcome), {"error": {"message": "no"}})
                 return
             status, reply = fake.post(self.path, body)
-            if deed == "few":
+            if outcome == "few":
                 reply = _emptied(reply)
-            data = b"<html>busy</html>" if deed == "garbage" else json.dumps(reply).encode()
-            self._send_bytes(status, data, {}, cut=deed == "cut")
+            data = b"<html>busy</html>" if outcome == "garbage" else json.dumps(reply).encode()
+            self._send_bytes(status, data, {}, cut=outcome == "cut")
 
     def _send(self, status: int, reply: Any, headers: dict[str, str] | None = None) -> None:
         self._send_bytes(status, json.dumps(reply).encode(), headers or {})
@@ -201,14 +204,14 @@ class _Handler(BaseHTTPRequestHandler):
                 self.send_header(name, value)
             self.end_headers()
             self.wfile.write(data[: len(data) // 2] if cut else data)
-        except OSError:  # the other side has given up
+        except OSError:  # the client closed the connection
             self.close_connection = True
         if cut:
             self.close_connection = True
 
 
 def _emptied(reply: Any) -> Any:
-    """A reply with nothing in any of its lists."""
+    """A reply with all of its lists emptied."""
     if isinstance(reply, dict):
         return {key: _emptied(value) for key, value in reply.items()}
     return [] if isinstance(reply, list) else reply
@@ -216,11 +219,11 @@ def _emptied(reply: Any) -> Any:
 
 @contextmanager
 def serving(fake: FakeServer, port: int = 0) -> Iterator[FakeServer]:
-    """Runs a server on the loopback and sets its `url`."""
+    """Runs a server on the loopback interface and sets its `url`."""
     handler = type("Handler", (_Handler,), {"fake": fake})
     server = ThreadingHTTPServer(("127.0.0.1", port), handler)
     server.daemon_threads = True
-    server.block_on_close = False  # what stalls is not waited for
+    server.block_on_close = False  # do not wait for stalled requests
     thread = threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True)
     thread.start()
     fake.url = f"http://127.0.0.1:{server.server_address[1]}"

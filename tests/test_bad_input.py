@@ -74,7 +74,7 @@ def test_a_prompt_longer_than_the_models_context(refused, tmp_path):
     models = (f"expert.path={model}", f"amateur.path={model}")
     error = refused("data=jsonl", f"data.path={path}", "stages=[sample]", *models)
     assert "question jsonl/1: its prompt has" in error
-    assert "reads 64 at most" in error
+    assert "has a context of 64" in error
 
 
 def test_a_data_set_that_is_not_in_the_mirror(refused, tmp_path):

@@ -1,4 +1,4 @@
-"""The equations, against tables worked by hand and torch as an oracle."""
+"""The equations against hand-worked tables and torch."""
 
 import math
 
@@ -19,7 +19,7 @@ def test_kl_of_a_table_worked_by_hand():
 
 
 def test_kl_is_weighted_by_the_expert_not_by_the_amateur():
-    """Guards the direction of Eq. 1: KL(expert || amateur) is not KL(amateur || expert)."""
+    """The direction of Eq. 1 is KL(expert || amateur), not KL(amateur || expert)."""
     forward = contrast.kl_nats(EXPERT.log(), AMATEUR.log()).item()
     backward = contrast.kl_nats(AMATEUR.log(), EXPERT.log()).item()
     assert forward != pytest.approx(backward, abs=1e-3)
@@ -28,7 +28,7 @@ def test_kl_is_weighted_by_the_expert_not_by_the_amateur():
     assert forward == pytest.approx(oracle, abs=1e-12)
 
 
-def test_kl_of_equal_distributions_is_zero_and_else_positive():
+def test_kl_is_zero_for_equal_distributions_and_positive_otherwise():
     logits = torch.randn(50, 97, dtype=torch.float64)
     same = contrast.log_probs(logits)
     other = contrast.log_probs(torch.randn(50, 97, dtype=torch.float64))
@@ -37,7 +37,7 @@ def test_kl_of_equal_distributions_is_zero_and_else_positive():
 
 
 def test_kl_has_no_epsilon():
-    """The published 1e-12 flattens what a very unlikely token contributes."""
+    """The published epsilon of 1e-12 reduces the contribution of very unlikely tokens."""
     expert = torch.tensor([0.0, -40.0], dtype=torch.float64).log_softmax(-1)
     amateur = torch.tensor([-80.0, 0.0], dtype=torch.float64).log_softmax(-1)
     assert contrast.kl_nats(expert, amateur).item() == pytest.approx(80, rel=1e-9)
@@ -64,20 +64,20 @@ def test_informative_is_strictly_above_beta():
 
 
 def test_plausible_is_relative_to_the_top_token():
-    # 0.2 of 0.5 is 0.1: the last token, at 0.05, is out.
+    # The threshold is 0.2 * 0.5 = 0.1, which excludes the last token (0.05).
     assert contrast.plausible(EXPERT.log(), 0.2).tolist() == [True, True, True, False]
     assert contrast.plausible(EXPERT.log(), 1.0).tolist() == [True, False, False, False]
 
 
 def test_soft_label_worked_by_hand():
-    # Softmax of a log-ratio is the ratio itself, normalized: 2, 0.5, 1.5 over the mask.
+    # The softmax of log-ratios is the normalized ratios: 2, 0.5, 1.5 over the mask.
     mask = contrast.plausible(EXPERT.log(), 0.2)
     label = contrast.soft_label(contrast.contrast_score(EXPERT.log(), AMATEUR.log()), mask)
     assert label.tolist() == pytest.approx([2 / 4, 0.5 / 4, 1.5 / 4, 0.0], abs=1e-12)
     assert label[3] == 0
 
 
-def test_soft_labels_sum_to_one_on_the_mask_and_are_zero_off_it():
+def test_soft_labels_sum_to_one_on_the_mask_and_are_zero_elsewhere():
     expert, amateur = (contrast.log_probs(torch.randn(200, 40) * 3) for _ in range(2))
     mask = contrast.plausible(expert, 0.05)
     label = contrast.soft_label(contrast.contrast_score(expert, amateur), mask)
@@ -91,15 +91,14 @@ def _sparse(label: torch.Tensor, width: int) -> tuple[torch.Tensor, torch.Tensor
     return ids, weights
 
 
-def test_loss_equals_dense_kl_and_its_gradient_is_the_cross_entropys():
+def test_loss_equals_dense_kl_and_its_gradient_equals_that_of_cross_entropy():
     torch.manual_seed(0)
     label = torch.zeros(6, 30, dtype=torch.float64)
     label[:, :4] = torch.rand(6, 4, dtype=torch.float64)
     label /= label.sum(-1, keepdim=True)
     logits = torch.randn(6, 30, dtype=torch.float64, requires_grad=True)
-    loss = contrast.distillation_loss(
-        logits.log_softmax(-1), *_sparse(label, 7)
-    )  # 3 padding entries a row
+    # Three padding entries per row.
+    loss = contrast.distillation_loss(logits.log_softmax(-1), *_sparse(label, 7))
     dense = functional.kl_div(logits.log_softmax(-1), label, reduction="none").sum(-1)
     assert torch.allclose(loss, dense, atol=1e-12)
     (gradient,) = torch.autograd.grad(loss.sum(), logits, retain_graph=True)

@@ -1,11 +1,11 @@
-"""Decoding in batches equals one prompt at a time and `generate` on a clean config."""
+"""Batched decoding equals decoding one prompt at a time and `generate` with a clean config."""
 
 import pytest
 import torch
 from transformers import GenerationConfig, GPT2Config, GPT2LMHeadModel
 
 from lr_exp.errors import UserError
-from lr_exp.inference.decoding import Reader, decode_greedily
+from lr_exp.inference.decoding import PromptedModel, decode_greedily
 from lr_exp.inference.decoding import decode as decode_with
 from lr_exp.inference.strategies import sampled
 
@@ -19,7 +19,7 @@ def decode(model, prompts, **changes):
     return decode_greedily(model, prompts, **arguments)
 
 
-def test_a_batch_gives_what_each_prompt_gives_alone():
+def test_a_batch_equals_separate_prompts():
     model = tiny()
     together = decode(model, PROMPTS)
     assert together == [decode(model, [prompt])[0] for prompt in PROMPTS]
@@ -38,7 +38,7 @@ def test_equals_generate_with_a_clean_config():
 
 
 def test_a_hidden_generation_config_does_not_leak_in():
-    """The published loop samples with the repository's temperature and penalties."""
+    """The published loop used the repository's temperature and penalties."""
     model = tiny()
     before = decode(model, PROMPTS)
     model.generation_config = GenerationConfig(
@@ -52,16 +52,16 @@ def test_rows_that_stop_leave_the_others_unchanged():
     free = decode(model, PROMPTS)
     stop = free[0].token_ids[3]
     stopped = decode(model, PROMPTS, stop_ids=(stop,))
-    for one, other in zip(stopped, free, strict=True):
-        length = other.token_ids.index(stop) + 1 if stop in other.token_ids else 12
-        assert one.token_ids == other.token_ids[:length]
-        assert one.finished == (stop in other.token_ids)
+    for answer, full in zip(stopped, free, strict=True):
+        length = full.token_ids.index(stop) + 1 if stop in full.token_ids else 12
+        assert answer.token_ids == full.token_ids[:length]
+        assert answer.finished == (stop in full.token_ids)
 
 
 def test_ids_beyond_the_tokenizer_are_never_chosen():
     model = tiny()
     with torch.no_grad():
-        model.lm_head.weight[30:] *= 50  # padding rows that would win
+        model.lm_head.weight[30:] *= 50  # padding rows with the highest logits
     assert max(max(one.token_ids) for one in decode(model, PROMPTS)) >= 30
     restricted = decode(model, PROMPTS, vocabulary_size=30)
     assert max(max(one.token_ids) for one in restricted) < 30
@@ -73,36 +73,36 @@ def test_the_context_ends_each_row_at_its_own_length():
     assert not any(one.finished for one in answers)
 
 
-def test_nan_is_an_error_not_an_answer():
+def test_nan_logits_raise():
     model = tiny()
     model.lm_head.weight.data[0] = float("nan")
     with pytest.raises(UserError, match="not finite"):
         decode(model, PROMPTS)
 
 
-def test_nan_after_a_rows_end_is_nobodys_answer():
-    """A stop token with a damaged embedding is read while the rest of its batch goes on; a draw
-    from its NaN would end the run."""
+def test_nan_in_a_finished_row_is_ignored():
+    """A finished row keeps reading its stop token while the batch continues; sampling from NaN
+    would abort the run."""
     model = tiny()
     prompts = [[n, n + 1] for n in range(12)]
     stop = decode(model, prompts)[7].token_ids[1]
     ends = [one.finished for one in decode(model, prompts, stop_ids=(stop,))]
-    assert 1 <= sum(ends) < 3  # few enough to stay in the batch
+    assert 1 <= sum(ends) < 3  # too few to be removed from the batch
     assert not any(stop in prompt for prompt in prompts)
     stopped = decode(model, prompts, stop_ids=(stop,))
     model.model.embed_tokens.weight.data[stop] = float("nan")
     assert decode(model, prompts, stop_ids=(stop,)) == stopped
-    drawn = decode_with(
-        [Reader(model, prompts, 50)],
+    samples = decode_with(
+        [PromptedModel(model, prompts, 50)],
         sampled(1e-6, 0.9, torch.Generator()),
         max_new_tokens=12,
         stop_ids=(stop,),
     )
-    assert drawn == stopped
+    assert samples == stopped
 
 
-def test_rows_at_the_end_of_their_context_are_not_read_beyond_it():
-    """A model with a table of positions has no row for them: the batch failed."""
+def test_positions_never_exceed_the_context():
+    """A model with learned position embeddings has no row for them, so the batch failed."""
     torch.manual_seed(0)
     sizes = {"n_embd": 32, "n_layer": 2, "n_head": 2, "n_positions": 8}
     config = GPT2Config(vocab_size=50, bos_token_id=0, eos_token_id=0, **sizes)
@@ -112,18 +112,18 @@ def test_rows_at_the_end_of_their_context_are_not_read_beyond_it():
     assert answers == [decode(model, [p], context=8)[0] for p in [*PROMPTS, [5], [6]]]
 
 
-def test_a_prompt_that_fills_the_context_is_refused():
+def test_a_prompt_that_fills_the_context_raises():
     with pytest.raises(ValueError, match="no room"):
         decode(tiny(), PROMPTS, context=6)
 
 
-def test_a_model_in_training_mode_is_refused():
+def test_a_model_in_training_mode_raises():
     with pytest.raises(ValueError, match="training mode"):
         decode(tiny().train(), PROMPTS)
 
 
-def test_readers_with_different_numbers_of_prompts_are_refused():
+def test_models_with_different_numbers_of_prompts_raise():
     model = tiny()
-    readers = [Reader(model, PROMPTS, 50), Reader(model, PROMPTS[1:], 50)]
+    models = [PromptedModel(model, PROMPTS, 50), PromptedModel(model, PROMPTS[1:], 50)]
     with pytest.raises(ValueError, match="3 prompts for 4 rows"):
-        decode_with(readers, lambda logits: logits[0].argmax(-1), max_new_tokens=2, stop_ids=())
+        decode_with(models, lambda logits: logits[0].argmax(-1), max_new_tokens=2, stop_ids=())

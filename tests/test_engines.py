@@ -1,4 +1,4 @@
-"""Whole runs whose answers come from an engine: the same supervision, the same grades, resumed."""
+"""Whole runs with an engine give the same supervision and grades, and can be resumed."""
 
 import json
 import sys
@@ -26,29 +26,29 @@ SAMPLE = (*QUICK, "stages=[sample]")
 
 
 class Micro:
-    """The micro expert as a server would run it: one prompt at a time, with adapters."""
+    """Continues prompts with the micro expert and its adapters, one at a time."""
 
     def __init__(self):
         self.expert = load_expert()
         self.stop_ids = self.expert.stop_ids
         self._models = {}
-        self._known = {}  # what was asked before; runs ask the same
+        self._answers = {}  # cached, because several runs send the same requests
         self._lock = threading.Lock()
         self.server = None
 
-    def __call__(self, prompt, room, name):
+    def __call__(self, prompt, max_new_tokens, name):
         with self._lock:
-            asked = (self._adapter(name), tuple(prompt), room)
-            if asked not in self._known:
+            key = (self._adapter(name), tuple(prompt), max_new_tokens)
+            if key not in self._answers:
                 (answer,) = decode_greedily(
-                    self._model(asked[0]),
+                    self._model(key[0]),
                     [prompt],
-                    max_new_tokens=room,
+                    max_new_tokens=max_new_tokens,
                     stop_ids=self.stop_ids,
                     vocabulary_size=self.expert.vocabulary_size,
                 )
-                self._known[asked] = answer.token_ids
-            return list(self._known[asked])
+                self._answers[key] = answer.token_ids
+            return list(self._answers[key])
 
     def _adapter(self, name):
         return self.server.adapters.get(name) if self.server else None
@@ -85,13 +85,13 @@ def on(server, part="sampler"):
 
 @pytest.fixture(scope="module")
 def plain(tmp_path_factory):
-    """A run on transformers; (its folder, its summary)."""
+    """A run without an engine: its folder and its summary."""
     tmp_path = tmp_path_factory.mktemp("plain")
     return tmp_path, go(tmp_path, "plain", *QUICK)
 
 
 @pytest.mark.parametrize("kind", ["vllm", "llamacpp", "text"])
-def test_an_engine_gives_the_supervision_that_the_expert_itself_gives(
+def test_an_engine_gives_the_same_supervision_as_the_expert(
     kind, tmp_path, plain, micro, monkeypatch
 ):
     with a_server(micro, kind) as server:
@@ -104,21 +104,21 @@ def test_an_engine_gives_the_supervision_that_the_expert_itself_gives(
         )
         roll_out = rollout.roll_out
 
-        def without_weights(*args, **told):
+        def without_weights(*args, **kwargs):
             assert loads == []
-            return roll_out(*args, **told)
+            return roll_out(*args, **kwargs)
 
         monkeypatch.setattr(rollout, "roll_out", without_weights)
         summary = go(tmp_path, "run", *SAMPLE, *on(server))
         assert len(server.completions()) >= 12
     assert summary["sample"]["supervision"] == plain[1]["sample"]["supervision"]
-    assert loads == ["expert", "amateur"]  # to score with
+    assert loads == ["expert", "amateur"]  # for scoring
     assert summary["engines"]["sampler"]["engine"] == "server"
     assert "engines" not in plain[1]
 
 
-def test_the_tuned_expert_is_evaluated_on_a_server_that_is_given_its_adapter(plain, micro):
-    """The same store: only the answers are made again, at addresses of their own."""
+def test_the_tuned_expert_is_evaluated_on_a_server_with_its_adapter(plain, micro):
+    """With the same store, only the answers are generated again, at new addresses."""
     folder, summary = plain
     with a_server(micro) as server:
         other = go(folder, "served", *QUICK, *on(server, "evaluator"))
@@ -131,9 +131,7 @@ def test_the_tuned_expert_is_evaluated_on_a_server_that_is_given_its_adapter(pla
     assert server.adapters == {}
 
 
-def test_answers_of_an_engine_have_an_address_of_their_own_by_what_it_reports(
-    tmp_path, plain, micro, caplog
-):
+def test_the_address_of_answers_depends_on_the_engines_identity(tmp_path, plain, micro, caplog):
     def rollouts(root):
         return {path.name for path in (root / "store" / "rollout").iterdir() if path.is_dir()}
 
@@ -144,70 +142,70 @@ def test_answers_of_an_engine_have_an_address_of_their_own_by_what_it_reports(
     with a_server(micro, "sglang") as other:
         go(tmp_path, "two", *SAMPLE, *on(other))
     assert len(rollouts(tmp_path)) == 2
-    # The first server is away now: what it wrote is found all the same.
+    # The first server has been stopped, but its answers are found.
     again = go(tmp_path, "three", *SAMPLE, "beta=0.5", *on(server))
     assert again["sample"]["seconds_by_stage"]["rollout"] > 0
     assert len(rollouts(tmp_path)) == 2
-    assert "nobody listens there" in caplog.text
+    assert "no server listens" in caplog.text
 
 
-def test_a_server_that_breaks_down_midway_loses_the_batch_in_flight_only(tmp_path, plain, micro):
-    words = (*SAMPLE, "sampler.batch_size=2")
-    reference = go(tmp_path, "reference", *words)
-    with a_server(micro, "llamacpp", misbehave=["ok"] * 5 + ["500"]) as server:
-        server.misbehave += ["500"] * 100
-        with pytest.raises(UserError, match="goes on"):
-            go(tmp_path, "run", *words, *on(server), "server.concurrency=1")
+def test_a_server_failure_loses_only_the_batch_in_flight(tmp_path, plain, micro):
+    overrides = (*SAMPLE, "sampler.batch_size=2")
+    reference = go(tmp_path, "reference", *overrides)
+    with a_server(micro, "llamacpp", failures=["ok"] * 5 + ["500"]) as server:
+        server.failures += ["500"] * 100
+        with pytest.raises(UserError, match="resumes"):
+            go(tmp_path, "run", *overrides, *on(server), "server.concurrency=1")
         before = len({json.dumps(body["prompt"]) for body in server.completions()})
         assert before == 6
-        server.misbehave = []
-        asked = len(server.completions())
-        summary = go(tmp_path, "run", *words, *on(server))
-        assert len(server.completions()) - asked == 12 - 4
+        server.failures = []
+        count = len(server.completions())
+        summary = go(tmp_path, "run", *overrides, *on(server))
+        assert len(server.completions()) - count == 12 - 4
     assert summary["sample"]["supervision"] == reference["sample"]["supervision"]
 
 
-def test_drawn_answers_depend_on_the_seed_alone(tmp_path, micro):
-    """Not on batches: each answer has a seed of its own."""
-    words = (*SAMPLE, "method=rejection_sft", "data.max_questions=3", "method.max_new_tokens=8")
-    told = {}
+def test_sampled_answers_depend_only_on_the_seed(tmp_path, micro):
+    """Each answer has its own seed, so batches do not matter."""
+    overrides = (*SAMPLE, "method=rejection_sft", "data.max_questions=3", "method.max_new_tokens=8")
+    requests = {}
     for name, more in (("a", ()), ("b", ("sampler.batch_size=2",)), ("c", ("seed=1",))):
         with a_server(micro) as server:
-            go(tmp_path, name, *words, *more, *on(server))
-            # The first completion is the one that finds out how the server speaks.
-            told[name] = sorted(
+            go(tmp_path, name, *overrides, *more, *on(server))
+            # The first completion only detects the dialect.
+            requests[name] = sorted(
                 (body["prompt"], body["seed"], body["temperature"])
                 for body in server.completions()[1:]
             )
-    assert told["a"] == told["b"]
-    assert len({seed for _, seed, _ in told["a"]}) == 12  # 3 questions, 4 answers each
-    assert {temperature for *_, temperature in told["a"]} == {1.0}
-    assert not {seed for _, seed, _ in told["a"]} & {seed for _, seed, _ in told["c"]}
+    assert requests["a"] == requests["b"]
+    assert len({seed for _, seed, _ in requests["a"]}) == 12  # 3 questions, 4 answers each
+    assert {temperature for *_, temperature in requests["a"]} == {1.0}
+    assert not {seed for _, seed, _ in requests["a"]} & {seed for _, seed, _ in requests["c"]}
 
 
-def test_another_model_with_the_same_tokenizer_is_found_by_its_tokens(tmp_path, micro, caplog):
-    """Ids cannot tell it from the expert, what it writes does."""
+def test_another_model_with_the_same_tokenizer_is_detected_by_scoring(tmp_path, micro, caplog):
+    """The vocabulary check cannot distinguish it from the expert."""
     nine = micro.expert.tokenizer("9")["input_ids"][0]
-    server = FakeServer("vllm", micro.expert.tokenizer, lambda *told: [nine] * told[1], [1])
+    server = FakeServer("vllm", micro.expert.tokenizer, lambda *args: [nine] * args[1], [1])
     with serving(server):
         go(tmp_path, "run", *SAMPLE, "data.max_questions=2", *on(server))
     assert "would have chosen only" in caplog.text
 
 
-def test_the_own_share_of_the_experts_own_answers_is_whole(plain):
+def test_the_own_share_of_the_experts_own_answers_is_one(plain):
     (steps,) = (path for path in (plain[0] / "store" / "score").iterdir() if path.is_dir())
     assert score.own_share(steps) > 0.999
 
 
 @pytest.mark.parametrize("kind", ["micro", "tiny", "tiny with two ends"])
-def test_a_model_without_weights_is_described_as_with_them(kind, tmp_path):
+def test_a_model_without_weights_has_the_same_description(kind, tmp_path):
     settings = ModelSettings(name="m", package="lr_exp", package_path="micro/models/expert")
     if kind != "micro":
         folder = tiny_model(tmp_path)
         if "two" in kind:
             config = folder / "generation_config.json"
-            told = json.loads(config.read_text("utf-8")) | {"eos_token_id": [256, 259]}
-            config.write_text(json.dumps(told), "utf-8")
+            content = json.loads(config.read_text("utf-8")) | {"eos_token_id": [256, 259]}
+            config.write_text(json.dumps(content), "utf-8")
         settings = ModelSettings(name="m", path=str(folder))
     source = locating.locate(settings, "expert")
     bare = loading.without_weights(source)
@@ -220,7 +218,7 @@ def test_a_model_without_weights_is_described_as_with_them(kind, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("words", "said"),
+    ("overrides", "message"),
     [
         (["sampler.engine=server"], r"sampler\.engine=server needs.*server\.url"),
         (["evaluator.engine=server"], r"evaluator\.engine=server needs.*server\.url"),
@@ -233,32 +231,32 @@ def test_a_model_without_weights_is_described_as_with_them(kind, tmp_path):
         (["server.attempts=0"], r"server\.attempts=0"),
     ],
 )
-def test_settings_that_cannot_work_are_refused(words, said, tmp_path):
-    with pytest.raises(UserError, match=said):
-        settings_for(tmp_path, *words)
+def test_invalid_engine_settings_are_rejected(overrides, message, tmp_path):
+    with pytest.raises(UserError, match=message):
+        settings_for(tmp_path, *overrides)
 
 
-# vLLM in this process, by a module with its public names and shapes: the real one needs a GPU.
+# A stub of the `vllm` module, because the real one needs a GPU.
 
 
 class StubLlm:
-    made: ClassVar[list["StubLlm"]] = []
+    instances: ClassVar[list["StubLlm"]] = []
     micro: ClassVar[Any] = None
 
-    def __init__(self, **told):
-        self.told = told
-        self.asked = []
-        StubLlm.made.append(self)
+    def __init__(self, **settings):
+        self.settings = settings
+        self.calls = []
+        StubLlm.instances.append(self)
 
     def generate(self, prompts, sampling_params, *, use_tqdm, lora_request=None):
         assert use_tqdm is False
-        self.asked.append((prompts, sampling_params, lora_request))
+        self.calls.append((prompts, sampling_params, lora_request))
         micro = StubLlm.micro
         outputs = []
-        for prompt, chosen in zip(prompts, sampling_params, strict=True):
-            ids = micro(prompt["prompt_token_ids"], chosen.max_tokens, "base")
-            one = SimpleNamespace(token_ids=tuple(ids), text="", finish_reason="stop")
-            outputs.append(SimpleNamespace(outputs=[one], finished=True))
+        for prompt, parameters in zip(prompts, sampling_params, strict=True):
+            ids = micro(prompt["prompt_token_ids"], parameters.max_tokens, "base")
+            output = SimpleNamespace(token_ids=tuple(ids), text="", finish_reason="stop")
+            outputs.append(SimpleNamespace(outputs=[output], finished=True))
         return outputs
 
 
@@ -270,54 +268,54 @@ def stub(monkeypatch, micro):
     request.LoRARequest = lambda name, number, path: SimpleNamespace(
         name=name, id=number, path=path
     )
-    vllm.__spec__ = SimpleNamespace()  # found by find_spec
+    vllm.__spec__ = SimpleNamespace()  # required by find_spec
     for name, module in (
         ("vllm", vllm),
         ("vllm.lora", ModuleType("vllm.lora")),
         ("vllm.lora.request", request),
     ):
         monkeypatch.setitem(sys.modules, name, module)
-    StubLlm.made, StubLlm.micro = [], micro
+    StubLlm.instances, StubLlm.micro = [], micro
     return StubLlm
 
 
-def test_vllm_gives_the_supervision_that_the_expert_itself_gives(tmp_path, plain, stub):
+def test_vllm_gives_the_same_supervision_as_the_expert(tmp_path, plain, stub):
     summary = go(tmp_path, "run", *SAMPLE, "sampler.engine=vllm")
     assert summary["sample"]["supervision"] == plain[1]["sample"]["supervision"]
-    (llm,) = stub.made
-    assert llm.told["generation_config"] == "vllm"
-    assert llm.told["max_model_len"] == 256
-    assert "enable_lora" not in llm.told
-    prompts, chosen, adapter = llm.asked[0]
+    (llm,) = stub.instances
+    assert llm.settings["generation_config"] == "vllm"
+    assert llm.settings["max_model_len"] == 256
+    assert "enable_lora" not in llm.settings
+    prompts, parameters, adapter = llm.calls[0]
     assert adapter is None
-    assert all(isinstance(one, int) for one in prompts[0]["prompt_token_ids"])
-    told = vars(chosen[0])
+    assert all(isinstance(i, int) for i in prompts[0]["prompt_token_ids"])
+    sampling = vars(parameters[0])
     neutral = {"temperature": 0, "top_p": 1, "top_k": -1, "repetition_penalty": 1, "n": 1}
-    assert told.items() >= {**neutral, "detokenize": False, "ignore_eos": True}.items()
-    assert told["stop_token_ids"] == [1]
+    assert sampling.items() >= {**neutral, "detokenize": False, "ignore_eos": True}.items()
+    assert sampling["stop_token_ids"] == [1]
 
 
-def test_vllm_is_loaded_again_for_adapters_and_let_go(stub, micro, tmp_path):
+def test_vllm_is_reloaded_for_adapters_and_closed(stub, micro, tmp_path):
     source = locating.locate(
         ModelSettings(name="m", package="lr_exp", package_path="micro/models/expert"), "expert"
     )
     engine = VllmEngine(source, "float32")
     (tmp_path / "adapter_model.safetensors").write_bytes(b"weights")
-    asked = [Request([5, 6], 4, 0)]
+    requests = [Request([5, 6], 4, 0)]
     for adapter in (None, None, tmp_path, None):
         with engine.open(micro.expert, adapter) as generate:
-            assert len(generate(asked, Sampling())) == 1
-    assert [bool(llm.told.get("enable_lora")) for llm in stub.made] == [False, True]
-    lora = stub.made[1].asked[0][2]
+            assert len(generate(requests, Sampling())) == 1
+    assert [bool(llm.settings.get("enable_lora")) for llm in stub.instances] == [False, True]
+    lora = stub.instances[1].calls[0][2]
     assert lora.path == str(tmp_path)
     assert lora.id > 0
-    assert stub.made[1].asked[1][2] is None
+    assert stub.instances[1].calls[1][2] is None
     engine.close()
     with engine.open(micro.expert):
         pass
-    assert len(stub.made) == 3
+    assert len(stub.instances) == 3
 
 
-def test_vllm_that_is_not_installed_names_its_extra(tmp_path):
+def test_missing_vllm_names_its_extra(tmp_path):
     with pytest.raises(UserError, match=r"lr_exp\[vllm\]"):
         go(tmp_path, "run", *SAMPLE, "sampler.engine=vllm")

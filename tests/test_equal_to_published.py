@@ -1,4 +1,4 @@
-"""The fast paths against the published loops, written plainly in `bench/plain.py`."""
+"""The fast paths equal the published loops (`bench/plain.py`)."""
 
 import importlib.util
 
@@ -58,11 +58,11 @@ def shared_ids(pair):
 
 
 def fast(folder, pair, texts, *, new_tokens, beta, batch_size, tokens_per_pass=1024):
-    """The kept steps in the plain loop's form, and the answers."""
+    """The kept steps in the plain loop's format, and the answers."""
     trajectories, steps = folder / "trajectories", folder / "steps"
     trajectories.mkdir(parents=True)
     steps.mkdir()
-    questions = [Question(id=f"q/{place}", text=text) for place, text in enumerate(texts)]
+    questions = [Question(id=f"q/{number}", text=text) for number, text in enumerate(texts)]
     rollout.roll_out(
         questions,
         pair[0],
@@ -98,15 +98,15 @@ def assert_equal(ours, theirs):
     expected, expected_answers = theirs
     assert answers == expected_answers
     assert kept.keys() == expected.keys()
-    for place, (kl, weights) in expected.items():
-        our_kl, our_weights = kept[place]
+    for key, (kl, weights) in expected.items():
+        our_kl, our_weights = kept[key]
         assert our_kl == pytest.approx(kl, rel=1e-4)
         assert our_weights == pytest.approx(weights, abs=1e-5)
 
 
 # The micro pair ----------------------------------------------------------------------------------
 
-MICRO = {"new_tokens": 64, "beta": 0.4}  # enough to meet kept steps
+MICRO = {"new_tokens": 64, "beta": 0.4}  # enough for some kept steps
 
 
 @pytest.fixture(scope="module")
@@ -138,12 +138,10 @@ def test_sampling_keeps_the_published_loops_steps(
     assert_equal(fast(tmp_path, micro, stories, **MICRO, **sizes), micro_published)
 
 
-def test_the_plain_loop_is_the_same_however_many_prefixes_it_reads_at_once(
-    micro, stories, micro_published
-):
-    """Right padding, read at each row's own last token."""
+def test_the_plain_loop_does_not_depend_on_prefixes_per_pass(micro, stories, micro_published):
+    """With right padding, logits are read at each row's last token."""
     again = published(micro, stories[:3], **MICRO, prefixes_per_pass=64)
-    first = {place: one for place, one in micro_published[0].items() if place[0] < 3}
+    first = {key: step for key, step in micro_published[0].items() if key[0] < 3}
     assert_equal(again, (first, micro_published[1][:3]))
 
 
@@ -159,11 +157,11 @@ def test_the_plain_loop_is_the_same_however_many_prefixes_it_reads_at_once(
     texts=st.lists(st.text("ab c\n1é", min_size=1, max_size=40), min_size=1, max_size=5),
     batch_size=st.integers(1, 6),
     tokens_per_pass=st.sampled_from([1, 150, 2000]),
-    arrange=st.booleans(),
+    prepack=st.booleans(),
 )
 def test_random_models_keep_the_published_loops_steps(
     tmp_path_factory, architecture, seed, layers, amateur, texts, batch_size,
-    tokens_per_pass, arrange,
+    tokens_per_pass, prepack,
 ):  # fmt: skip
     folder = tmp_path_factory.mktemp("models")
 
@@ -181,7 +179,7 @@ def test_random_models_keep_the_published_loops_steps(
     sizes = {"new_tokens": 8, "beta": 0.02}
     theirs = published((expert, other), texts, **sizes)
     with pytest.MonkeyPatch.context() as patched:
-        patched.setattr(cpu_linear, "_WORTH", 0 if arrange else 10**12)
+        patched.setattr(cpu_linear, "_MIN_PARAMETERS", 0 if prepack else 10**12)
         ours = fast(
             folder / "ours",
             (expert, other),
@@ -259,21 +257,21 @@ def test_an_optimizer_steps_loss_and_gradient_are_those_of_the_published_loop(
             theirs = sum(plain.losses(model, part, TOKENS).sum() for part in parts) / len(samples)
             assert ours.item() == pytest.approx(theirs.item(), rel=0, abs=1e-9)
             expected = torch.autograd.grad(theirs, parameters)
-            for one, other in zip(gradients, expected, strict=True):
-                assert torch.allclose(one, other, rtol=0, atol=1e-9)
+            for gradient, reference in zip(gradients, expected, strict=True):
+                assert torch.allclose(gradient, reference, rtol=0, atol=1e-9)
 
 
 def test_the_plain_training_learns():
-    """Batches of 16 in passes of 8, as published: the oracle itself must be sound."""
+    """Batches of 16 in passes of 8, as published: checks the oracle itself."""
     model = precise_model()
     samples = list(plain.samples_of(a_supervision()))[:16]
-    seen = plain.train(model, [samples] * 5, rows=TOKENS, learning_rate=1e-2)
+    losses = plain.train(model, [samples] * 5, rows=TOKENS, learning_rate=1e-2)
     first = plain.losses(precise_model(), samples, TOKENS).mean().item()
-    assert seen[0] == pytest.approx(first, rel=1e-9)
-    assert seen[-1] < seen[0]
+    assert losses[0] == pytest.approx(first, rel=1e-9)
+    assert losses[-1] < losses[0]
 
 
-# What makes it fast ------------------------------------------------------------------------------
+# Optimizations -----------------------------------------------------------------------------------
 
 
 def random_expert(tmp_path, **shape):
@@ -283,7 +281,7 @@ def random_expert(tmp_path, **shape):
     return loading.load(source, device="cpu", dtype="float32")
 
 
-def test_layers_that_two_models_share_are_read_once_and_give_the_same(tmp_path):
+def test_shared_layers_are_computed_once_with_the_same_logits(tmp_path):
     expert = random_expert(tmp_path)
     amateur = early_exit.early_exit(expert, (2,), "early")
     packed = pack([[3, 1, 4, 1, 5], [9, 2, 6]], [[1, 4], [2]])
@@ -293,17 +291,17 @@ def test_layers_that_two_models_share_are_read_once_and_give_the_same(tmp_path):
     with torch.inference_mode():
         both = read_pair_logits(expert, amateur, packed, packed)
         assert len(calls) == 1
-        apart = read_logits(expert.model, packed), read_logits(amateur.model, packed)
+        separate = read_logits(expert.model, packed), read_logits(amateur.model, packed)
     assert both is not None
-    assert torch.equal(both[0], apart[0])
-    assert torch.equal(both[1], apart[1])
-    assert not torch.allclose(*apart)
+    assert torch.equal(both[0], separate[0])
+    assert torch.equal(both[1], separate[1])
+    assert not torch.allclose(*separate)
 
 
-def test_nothing_is_shared_where_models_or_ids_differ(tmp_path):
+def test_nothing_is_shared_if_models_or_inputs_differ(tmp_path):
     expert, other = random_expert(tmp_path), random_expert(tmp_path, seed=1)
     first, second = pack([[3, 1, 4]], [[2]]), pack([[3, 1, 5]], [[2]])
-    apart, borders = pack([[3], [1, 4]], [[0], [1]]), pack([[3, 1], [4]], [[0], [0]])
+    early, late = pack([[3], [1, 4]], [[0], [1]]), pack([[3, 1], [4]], [[0], [0]])
     amateur = early_exit.early_exit(expert, (2,), "early")
     assert read_pair_logits(expert, other, first, first) is None
     assert (
@@ -313,47 +311,45 @@ def test_nothing_is_shared_where_models_or_ids_differ(tmp_path):
         read_pair_logits(expert, early_exit.early_exit(expert, (0,), "early"), first, first) is None
     )
     assert read_pair_logits(expert, amateur, first, second) is None
-    assert read_pair_logits(expert, amateur, apart, borders) is None
+    assert read_pair_logits(expert, amateur, early, late) is None
 
 
 @pytest.mark.parametrize(("tied", "copied"), [(False, False), (True, False), (True, True)])
-def test_rearranged_weights_give_the_same_and_come_back_bit_for_bit(
+def test_prepacked_weights_give_the_same_logits_and_are_restored_exactly(
     tmp_path, monkeypatch, tied, copied
 ):
-    monkeypatch.setattr(cpu_linear, "_WORTH", 0)
+    monkeypatch.setattr(cpu_linear, "_MIN_PARAMETERS", 0)
     expert = random_expert(tmp_path)
     model = expert.model
     if tied:
         model.lm_head.weight = model.model.embed_tokens.weight
     amateur = early_exit.early_exit(expert, (2,), "early").model
     ids = torch.tensor([[3, 1, 4, 1, 5]])
-    before = [parameter.clone() for parameter in model.parameters()]
+    original = [parameter.clone() for parameter in model.parameters()]
     with torch.inference_mode():
         expected = model(ids).logits, amateur(ids).logits
 
     def use():
         assert model.model.layers[0].mlp.up_proj.weight.numel() == 0
-        with (
-            cpu_linear.prepacked_linear(model),
-            torch.inference_mode(),
-        ):  # an inner call finds it done
+        # The inner call must skip layers that are already prepacked.
+        with cpu_linear.prepacked_linear(model), torch.inference_mode():
             assert torch.allclose(model(ids).logits, expected[0], atol=1e-5)
             assert torch.allclose(amateur(ids).logits, expected[1], atol=1e-5)
-        raise KeyboardInterrupt  # a run that is stopped
+        raise KeyboardInterrupt  # an interrupted run
 
     prepacked_linear = cpu_linear.prepacked_linear(model, amateur, copy_shared=copied)
     with pytest.raises(KeyboardInterrupt), prepacked_linear:
         use()
-    for parameter, old in zip(model.parameters(), before, strict=True):
+    for parameter, old in zip(model.parameters(), original, strict=True):
         assert torch.equal(parameter, old)
     with torch.inference_mode():
         assert torch.equal(model(ids).logits, expected[0])
     model.model.layers[0].mlp.up_proj.weight.requires_grad_(True)
-    model(ids).logits.sum().backward()  # and it can be trained
+    model(ids).logits.sum().backward()  # it can still be trained
 
 
-def test_an_adapter_works_on_rearranged_weights(tmp_path, monkeypatch):
-    monkeypatch.setattr(cpu_linear, "_WORTH", 0)
+def test_an_adapter_works_with_prepacked_weights(tmp_path, monkeypatch):
+    monkeypatch.setattr(cpu_linear, "_MIN_PARAMETERS", 0)
     config = LoraConfig(target_modules=["q_proj", "v_proj"], init_lora_weights=False)
     model = get_peft_model(random_expert(tmp_path).model, config).eval()
     ids = torch.tensor([[3, 1, 4, 1, 5]])
@@ -365,7 +361,7 @@ def test_an_adapter_works_on_rearranged_weights(tmp_path, monkeypatch):
         assert torch.equal(model(ids).logits, expected)
 
 
-def test_small_models_and_other_precisions_are_left_alone(tmp_path):
+def test_small_models_are_not_prepacked(tmp_path):
     model = random_expert(tmp_path).model
     with cpu_linear.prepacked_linear(model):
         assert model.model.layers[0].mlp.up_proj.weight.numel() > 0

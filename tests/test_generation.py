@@ -1,4 +1,4 @@
-"""Contrastive decoding against a plain loop without cache; drawn answers are reproducible."""
+"""Contrastive decoding against a loop without a cache; sampled answers are reproducible."""
 
 from dataclasses import replace
 from itertools import pairwise
@@ -34,7 +34,7 @@ ALPHA, LIMIT = 0.2, 16
 
 
 def a_model(seed: int, *, rows: int = 50, layers: int = 2, context: int | None = None):
-    """A random model that is sure of some tokens and not of others, in fp64."""
+    """A random fp64 model with peaked and flat distributions."""
     config = Qwen2Config(
         vocab_size=rows,
         hidden_size=32,
@@ -65,14 +65,16 @@ def contrast(
         range(start, min(start + batch_size, len(prompts)))
         for start in range(0, len(prompts), batch_size)
     ]
-    return [one for number, batch in enumerate(batches) for one in decode_batch(number, batch)]
+    return [
+        answer for number, batch in enumerate(batches) for answer in decode_batch(number, batch)
+    ]
 
 
 @torch.no_grad()
 def plain_contrast(
     expert, amateur, shared, prompt, amateur_prompt, *, alpha=ALPHA, limit=LIMIT
 ) -> Decoded:
-    """Both models read everything again at each token; the amateur what it shares."""
+    """Reads the whole sequence again for each token; the amateur reads only shared ids."""
     ids = [i for i in range(shared.size) if i in shared]
     output: list[int] = []
     while len(output) < limit:
@@ -83,8 +85,8 @@ def plain_contrast(
             known = [token for token in output if token in shared]
             other = amateur.model(torch.tensor([amateur_prompt + known])).logits[0, -1]
             p, q = logits[ids].softmax(-1).tolist(), other[ids].softmax(-1).tolist()
-            plausible = [place for place in range(len(ids)) if p[place] >= alpha * max(p)]
-            token = ids[max(plausible, key=lambda place: (p[place] / q[place], p[place]))]
+            plausible = [i for i in range(len(ids)) if p[i] >= alpha * max(p)]
+            token = ids[max(plausible, key=lambda i: (p[i] / q[i], p[i]))]
         output.append(token)
         if token in expert.stop_ids:
             return Decoded(output, finished=True)
@@ -104,27 +106,27 @@ def greedy(expert, **changes) -> list[Decoded]:
 
 
 @pytest.mark.parametrize("batch_size", [1, 4, 5])
-def test_contrast_is_the_plain_loops(pair, batch_size):
+def test_contrastive_decoding_equals_the_plain_loop(pair, batch_size):
     expected = plainly(*pair)
-    assert expected != greedy(pair[0])  # or there would be nothing to see
+    assert expected != greedy(pair[0])  # otherwise the test is vacuous
     assert contrast(*pair, batch_size=batch_size) == expected
 
 
 @pytest.mark.parametrize("batch_size", [1, 4, 5])
 def test_rows_that_end_leave_the_others_unchanged(pair, batch_size):
-    """Both models' caches lose the same rows, more than once."""
+    """The same rows are removed from both models' caches, more than once."""
     expert, amateur = pair
     free = contrast(expert, amateur)
     stops = (free[0].token_ids[2], free[1].token_ids[5], free[2].token_ids[9])
     expert = replace(expert, stop_ids=stops)
     ended = contrast(expert, amateur, batch_size=batch_size)
     assert ended == plainly(expert, amateur)
-    assert len({len(one.token_ids) for one in ended}) >= 3
-    assert sum(one.finished for one in ended) >= 3
-    assert all(one.token_ids[-1] in stops for one in ended if one.finished)
+    assert len({len(answer.token_ids) for answer in ended}) >= 3
+    assert sum(answer.finished for answer in ended) >= 3
+    assert all(answer.token_ids[-1] in stops for answer in ended if answer.finished)
 
 
-def test_with_alpha_1_contrast_is_greedy(pair):
+def test_contrastive_decoding_with_alpha_1_is_greedy(pair):
     assert contrast(*pair, alpha=1.0) == greedy(pair[0])
 
 
@@ -135,18 +137,18 @@ def test_an_amateur_that_equals_the_expert_changes_nothing(pair):
 
 @pytest.mark.parametrize("batch_size", [1, 5])
 @pytest.mark.parametrize("ends", [False, True])
-def test_the_amateur_passes_over_ids_that_it_does_not_share(pair, batch_size, ends):
-    """Reused control ids inside an answer (R1's end of thought) name other tokens to it."""
+def test_the_amateur_skips_ids_that_are_not_shared(pair, batch_size, ends):
+    """Reused control ids in an answer (R1's end of thought) are other tokens in the amateur."""
     expert, amateur = pair
-    said = [token for one in greedy(expert) for token in one.token_ids]
-    shared = SharedVocabulary(50, excluded=tuple(sorted(set(said))[::2]))
-    if ends:  # rows leave while others pass over a token
+    used = {token for answer in greedy(expert) for token in answer.token_ids}
+    shared = SharedVocabulary(50, excluded=tuple(sorted(used)[::2]))
+    if ends:  # rows are removed while others skip a token
         free = plainly(expert, amateur, shared)
         expert = replace(expert, stop_ids=(free[1].token_ids[1], free[0].token_ids[10]))
     expected = plainly(expert, amateur, shared)
-    pairs = [pair for one in expected for pair in pairwise(one.token_ids)]
+    pairs = [pair for answer in expected for pair in pairwise(answer.token_ids)]
     assert any(first not in shared and second in shared for first, second in pairs)
-    assert any(one.finished for one in expected) == ends
+    assert any(answer.finished for answer in expected) == ends
     assert contrast(expert, amateur, shared, batch_size=batch_size) == expected
 
 
@@ -158,7 +160,7 @@ def test_an_amateur_with_fewer_rows_never_reads_beyond_them(pair):
         plain_contrast(expert, amateur, shared, prompt, other)
         for prompt, other in zip(PROMPTS, prompts, strict=True)
     ]
-    assert any(token >= 25 for one in expected for token in one.token_ids)
+    assert any(token >= 25 for answer in expected for token in answer.token_ids)
     assert contrast(expert, amateur, shared, amateur_prompts=prompts) == expected
 
 
@@ -170,29 +172,29 @@ def test_an_end_token_that_is_not_shared_ends_the_answer(pair):
     assert outputs[0] == Decoded([end], finished=True)
 
 
-def test_the_context_of_either_model_is_a_limit(pair):
+def test_both_models_contexts_are_limits(pair):
     expert, amateur = pair
     free = contrast(expert, amateur)
     for contexts in ((9, None), (None, 9), (9, 10)):
         first, second = (replace(m, context=c) for m, c in zip(pair, contexts, strict=True))
         outputs = contrast(first, second)
-        for row, (one, other) in enumerate(zip(outputs, free, strict=True)):
-            room = min(
+        for row, (limited, full) in enumerate(zip(outputs, free, strict=True)):
+            limit = min(
                 LIMIT if context is None else context - len(prompts[row])
                 for context, prompts in zip(contexts, (PROMPTS, AMATEUR_PROMPTS), strict=True)
             )
-            assert one == Decoded(other.token_ids[:room], finished=False)
+            assert limited == Decoded(full.token_ids[:limit], finished=False)
 
 
 @pytest.mark.parametrize("drop", [(1,), (0, 2)])
-def test_an_early_exit_amateur_has_a_cache_of_its_own(drop):
-    """It shares the expert's weights; entries in the expert's cache would be of other layers."""
+def test_an_early_exit_amateur_has_its_own_cache(drop):
+    """It shares the expert's weights, but its cache entries belong to other layers."""
     expert = a_model(3, layers=4)
     amateur = early_exit.early_exit(expert, drop, "early")
     expected = plainly(expert, amateur)
     assert expected != greedy(expert)
     assert contrast(expert, amateur) == expected
-    assert greedy(expert) == greedy(a_model(3, layers=4))  # and the expert is left as it was
+    assert greedy(expert) == greedy(a_model(3, layers=4))  # the expert is unchanged
 
 
 def sample(language_model, seed, *, number=0, **changes):
@@ -201,20 +203,20 @@ def sample(language_model, seed, *, number=0, **changes):
     return decode_batch(number, range(len(PROMPTS)))
 
 
-def test_draws_at_a_tiny_temperature_are_greedy(pair):
+def test_sampling_at_a_tiny_temperature_is_greedy(pair):
     assert sample(pair[0], 0, temperature=1e-6) == greedy(pair[0])
 
 
-def test_seed_and_shard_decide_the_draws(pair):
-    """A CPU generator reads the low 32 bits of its seed: a sum or a shift would repeat draws."""
+def test_samples_depend_on_seed_and_shard(pair):
+    """A CPU generator uses only 32 bits of its seed, so sums or shifts would collide."""
     expert, _ = pair
     assert sample(expert, 5, number=7) == sample(expert, 5, number=7)
-    places = [(0, 0), (0, 1), (1, 0), (1, 1), (2**31, 0), (2**32 - 1, 1)]
-    drawn = [str(sample(expert, seed, number=number)) for seed, number in places]
-    assert len(set(drawn)) == len(places)
+    keys = [(0, 0), (0, 1), (1, 0), (1, 1), (2**31, 0), (2**32 - 1, 1)]
+    samples = {str(sample(expert, seed, number=number)) for seed, number in keys}
+    assert len(samples) == len(keys)
 
 
-# Through folders, with tokenizers and templates.
+# With models on disk, tokenizers and templates.
 
 QUESTIONS = [Question(f"q/{n}", "Tom has 12 pens. " * (n % 3 + 1)) for n in range(7)]
 SYSTEM = "Count."
@@ -244,7 +246,7 @@ def ask(language_model, folder, *, amateur=None, shared=None, **changes):
     return facts, answer.read_outputs(folder)
 
 
-def test_the_amateur_is_asked_the_same_through_its_own_template(tmp_path, on_disk):
+def test_the_amateur_gets_the_same_question_in_its_own_template(tmp_path, on_disk):
     expert, amateur = on_disk
     shared = SharedVocabulary(TOKENS)
     facts, outputs = ask(expert, tmp_path, decoder="contrastive", amateur=amateur, shared=shared)
@@ -263,10 +265,10 @@ def test_the_amateur_is_asked_the_same_through_its_own_template(tmp_path, on_dis
         assert row["output"] == expert.tokenizer.decode(plain.token_ids, skip_special_tokens=True)
 
 
-def test_the_amateurs_context_is_checked_before_anything_is_decoded(tmp_path, on_disk):
+def test_the_amateurs_context_is_checked_before_decoding(tmp_path, on_disk):
     expert, amateur = on_disk
     small = replace(amateur, context=20, name="small")
-    with pytest.raises(ValueError, match="small reads 20 at most"):
+    with pytest.raises(ValueError, match="small has a context of 20"):
         ask(
             expert,
             tmp_path,
@@ -276,14 +278,14 @@ def test_the_amateurs_context_is_checked_before_anything_is_decoded(tmp_path, on
         )
 
 
-def test_decoders_are_told_apart(tmp_path, on_disk):
+def test_the_decoder_setting(tmp_path, on_disk):
     expert, _ = on_disk
     plain = ask(expert, tmp_path / "greedy")
     assert ask(expert, tmp_path / "cold", decoder="sampled", temperature=1e-6) == plain
-    drawn = ask(expert, tmp_path / "drawn", decoder="sampled", seed=1)
-    assert drawn[1] != plain[1]
-    assert ask(expert, tmp_path / "again", decoder="sampled", seed=1) == drawn
-    assert ask(expert, tmp_path / "other", decoder="sampled", seed=2)[1] != drawn[1]
+    sampled = ask(expert, tmp_path / "sampled", decoder="sampled", seed=1)
+    assert sampled[1] != plain[1]
+    assert ask(expert, tmp_path / "again", decoder="sampled", seed=1) == sampled
+    assert ask(expert, tmp_path / "other", decoder="sampled", seed=2)[1] != sampled[1]
     with pytest.raises(ValueError, match="needs an amateur"):
         ask(expert, tmp_path / "none", decoder="contrastive")
     with pytest.raises(ValueError, match="beam"):
@@ -306,7 +308,7 @@ def draw(expert, folder, **changes):
     return rollout.sample_answers(QUESTIONS, expert, folder, settings)
 
 
-def test_several_answers_a_question_each_with_its_number(tmp_path, on_disk):
+def test_several_answers_per_question(tmp_path, on_disk):
     expert, _ = on_disk
     facts = draw(expert, tmp_path)
     rows = sorted(read_shards(tmp_path), key=lambda row: row["index"])
@@ -335,7 +337,7 @@ def test_several_answers_a_question_each_with_its_number(tmp_path, on_disk):
     assert next(read_shards(tmp_path / "greedy")).keys() == rows[0].keys()
 
 
-def test_a_sampled_run_that_was_stopped_goes_on_as_if_it_had_not_been(tmp_path, on_disk):
+def test_a_resumed_sampled_run_gives_the_same_answers(tmp_path, on_disk):
     expert, _ = on_disk
     facts = draw(expert, tmp_path)
     before = [path.read_bytes() for path in shard_paths(tmp_path)]
@@ -348,23 +350,28 @@ def test_a_sampled_run_that_was_stopped_goes_on_as_if_it_had_not_been(tmp_path, 
     assert [path.read_bytes() for path in shard_paths(tmp_path / "other")] != before
 
 
-def test_finished_shards_are_not_answered_again(tmp_path):
+def test_existing_shards_are_not_decoded_again(tmp_path):
     prompts = [[1] * length for length in (3, 1, 2, 5, 4)]
-    asked = []
+    decoded_batches = []
 
-    def answers(number, batch, start):
-        asked.append(number)
+    def decode_batch(number, batch, start):
+        decoded_batches.append(number)
         return [Decoded([7], finished=True) for _ in batch]
 
-    def go():
-        batches = DecodeBatch((), answers)
+    def run():
         return decode_into_shards(
-            prompts, batches, tmp_path, [], lambda index, decoded: {}, name="x", batch_size=2
+            prompts,
+            DecodeBatch((), decode_batch),
+            tmp_path,
+            [],
+            lambda index, decoded: {},
+            name="x",
+            batch_size=2,
         )
 
-    whole = go()
-    assert asked == [0, 1, 2]
+    totals = run()
+    assert decoded_batches == [0, 1, 2]
     shard_path(tmp_path, 1).unlink()
-    asked.clear()
-    assert go() == whole == {"questions": 5, "tokens": 5, "finished": 5}
-    assert asked == [1]
+    decoded_batches.clear()
+    assert run() == totals == {"questions": 5, "tokens": 5, "finished": 5}
+    assert decoded_batches == [1]

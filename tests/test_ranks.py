@@ -303,7 +303,7 @@ def test_a_hydra_launcher_cannot_be_combined_with_torchrun(program, monkeypatch)
 
 def test_each_rank_uses_its_own_gpu(monkeypatch):
     for visible, local_rank, own in ((None, 3, "3"), ("4,6", 1, "6"), ("", 1, "")):
-        devices._take_own.cache_clear()
+        devices._select_gpu_by_local_rank.cache_clear()
         monkeypatch.setattr(
             environment, "_environment", environment._Environment(5, 8, local_rank, local_rank + 1)
         )
@@ -312,7 +312,7 @@ def test_each_rank_uses_its_own_gpu(monkeypatch):
             monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
         devices.choose_gpu(SimpleNamespace(device="auto"))
         assert os.environ["CUDA_VISIBLE_DEVICES"] == own
-    devices._take_own.cache_clear()
+    devices._select_gpu_by_local_rank.cache_clear()
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "4,6")
     monkeypatch.setattr(environment, "_environment", environment._Environment(2, 4, 2, 4))
     with pytest.raises(UserError, match="4 processes of this run are on one host"):
@@ -321,4 +321,4 @@ def test_each_rank_uses_its_own_gpu(monkeypatch):
         devices.choose_gpu(SimpleNamespace(device="cuda:1"))
     devices.choose_gpu(SimpleNamespace(device="cpu"))
     assert os.environ["CUDA_VISIBLE_DEVICES"] == "4,6"
-    devices._take_own.cache_clear()
+    devices._select_gpu_by_local_rank.cache_clear()

@@ -1,7 +1,4 @@
-"""Random tiny language models on disk, in the shapes that real ones come in.
-
-Knows transformers and tokenizers; knows nothing of `lr_exp`.
-"""
+"""Creates tiny random language models on disk that resemble real ones."""
 
 from pathlib import Path
 
@@ -17,9 +14,9 @@ from transformers import (
 
 END_OF_TEXT, TURN_START, TURN_END, PAD = "<|endoftext|>", "<|im_start|>", "<|im_end|>", "<|pad|>"
 SPECIAL = (END_OF_TEXT, TURN_START, TURN_END, PAD)
-TOKENS = 256 + len(SPECIAL)  # ids with a token: every byte, then the special ones
+TOKENS = 256 + len(SPECIAL)  # ids with a token: all bytes, then the special ones
 
-# As Qwen2.5's: turns end with <|im_end|>, which a base model's config does not know as its end.
+# As in Qwen2.5, turns end with <|im_end|>, which is not the eos in a base model's config.
 CHAT_TEMPLATE = (
     "{%- for message in messages -%}"
     "{{- '<|im_start|>' + message['role'] + '\n' + message['content'] + '<|im_end|>\n' -}}"
@@ -39,7 +36,7 @@ def tiny_tokenizer(
     pad_is_eos: bool = False,
     special: tuple[str, ...] = SPECIAL,
 ) -> PreTrainedTokenizerFast:
-    """One token a byte, so that every text is read back as it was; then the special tokens."""
+    """A byte tokenizer, which round-trips every text, with special tokens."""
     vocabulary = {
         byte: index for index, byte in enumerate(sorted(pre_tokenizers.ByteLevel.alphabet()))
     }
@@ -74,14 +71,14 @@ def tiny_model(
     max_position_embeddings: int = 512,
     spread: float = 0.2,
 ) -> Path:
-    """Saves a random model with its tokenizer to `tmp_path/name`; returns that folder.
+    """Saves a random model with its tokenizer to `tmp_path/name` and returns that folder.
 
     Args:
-        rows: of both embeddings; those from `TOKENS` on have no token, as a Qwen model's padding.
-        chat_template: None for a base model that was never given one.
-        special: the special tokens' texts, ids from 256: the model's and tokenizer's end, the
-            start and the end of a turn, the pad token (unused with `pad_is_eos`).
-        spread: standard deviation of the weights; a small one makes near-uniform distributions.
+        rows: of both embeddings; rows from `TOKENS` on have no token, like Qwen's padding rows.
+        chat_template: None for a base model without one.
+        special: texts of the special tokens with ids from 256: eos, start of turn, end of turn, pad
+            (unused with `pad_is_eos`).
+        spread: standard deviation of the weights; small values give near-uniform distributions.
     """
     config_class, model_class = _ARCHITECTURES[architecture]
     config = config_class(

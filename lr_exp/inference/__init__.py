@@ -1,1 +1,1 @@
-"""Prompts to token ids: batched decoding, next-token strategies, engines."""
+"""Text generation: batched decoding, decoding strategies, inference engines, memory."""

@@ -1,9 +1,9 @@
-"""Linear layers whose weights lie in memory as the CPU's matrix kernels read them.
+"""Speeds up linear layers on the CPU by storing their weights in oneDNN's layout.
 
-Knows torch modules only. A matrix product with few rows, as in decoding, is bound by how its weight
-is read: torch's default kernels rearrange a weight at every call, oneDNN can keep it rearranged.
-Measured with SmolLM2-135M's shapes on one core: 45 against 82 GFLOP/s at 16 rows, 78 against 102 at
-64, 97 against 108 at 256. The results differ by rounding alone.
+With few rows, as in decoding, a matrix product is bound by reading its weight. torch's default
+kernels reorder a weight at every call; prepacking does it once. Measured with SmolLM2-135M's shapes
+on one core, in GFLOP/s without and with prepacking: 45 and 82 at 16 rows, 78 and 102 at 64, 97 and
+108 at 256. The results differ only by rounding.
 """
 
 import platform
@@ -15,61 +15,61 @@ from functools import partial
 import torch
 from torch import Tensor
 
-# Below so many weights a model stays in the processor's cache, and there is nothing to win.
-_WORTH = 20_000_000
-_MEASURED_ON = ("x86_64", "AMD64")
+# Smaller models fit in the processor's cache and gain nothing.
+_MIN_PARAMETERS = 20_000_000
+_ARCHITECTURES = ("x86_64", "AMD64")  # measured on these only
 
 
 @contextmanager
 def prepacked_linear(*models: torch.nn.Module, copy_shared: bool = False) -> Iterator[None]:
-    """Runs the models' linear layers on rearranged weights, for inference; undone at the end.
+    """Prepacks the models' linear layers for inference within the context; restores them after.
 
-    Only large fp32 models on a CPU are touched. A weight is moved, not copied: memory stays what it
-    was, and `weight` is empty meanwhile.
+    Affects only large fp32 models on a CPU. Weights are moved, not copied: `weight` is empty
+    meanwhile, and memory use stays the same.
 
     Args:
-        copy_shared: also rearrange a copy of a weight that another module holds, too (the embedding
-            of tied models: SmolLM2's head has 113 MB and runs at 85 GFLOP/s for 16 rows). Without,
-            oneDNN reads it as it is: 51 GFLOP/s for 16 rows, but 96 against 101 for 256.
+        copy_shared: also prepack a copy of weights that another module shares (the embedding of
+            tied models: 113 MB in SmolLM2). Its output layer then runs at 85 instead of 51 GFLOP/s
+            with 16 rows, and at 101 instead of 96 with 256.
     """
     modules = {id(module): module for model in models for module in model.modules()}.values()
-    holders = Counter(id(p) for module in modules for p in module._parameters.values())
-    done: list[tuple[torch.nn.Linear, Tensor, bool]] = []
+    uses = Counter(id(p) for module in modules for p in module._parameters.values())
+    prepacked: list[tuple[torch.nn.Linear, Tensor, bool]] = []
     try:
         for layer in _layers(models):
             weight = layer.weight.detach()
-            alone = holders[id(layer.weight)] == 1
-            if alone or copy_shared:
+            unshared = uses[id(layer.weight)] == 1
+            if unshared or copy_shared:
                 weight = torch.ops.mkldnn._reorder_linear_weight(weight)
-            if alone:
+            if unshared:
                 layer.weight.data = layer.weight.data.new_empty(0)
-            vars(layer)["forward"] = partial(_forward, weight, layer.bias)  # before the class's
-            done.append((layer, weight, alone))
+            vars(layer)["forward"] = partial(_forward, weight, layer.bias)  # overrides the class's
+            prepacked.append((layer, weight, unshared))
         yield
     finally:
-        while done:  # one by one, so that only one weight is there twice
-            layer, weight, alone = done.pop()
+        while prepacked:  # one by one, so that only one weight is in memory twice
+            layer, weight, unshared = prepacked.pop()
             del vars(layer)["forward"]
-            if alone:
+            if unshared:
                 with torch.inference_mode(False):
-                    layer.weight.data = weight.to_dense()  # bit for bit what it was
+                    layer.weight.data = weight.to_dense()  # bit for bit the original
 
 
 def _forward(weight: Tensor, bias: Tensor | None, rows: Tensor) -> Tensor:
-    """What `torch.nn.Linear.forward` gives, from a weight in either arrangement."""
+    """`torch.nn.Linear.forward` for a weight in either layout."""
     return torch.ops.mkldnn._linear_pointwise(rows, weight, bias, "none", [], "")
 
 
 def _layers(models: tuple[torch.nn.Module, ...]) -> list[torch.nn.Linear]:
-    """The linear layers that can be rearranged, each once; none where it would not pay."""
-    if platform.machine() not in _MEASURED_ON or not torch.backends.mkldnn.is_available():
+    """The linear layers worth prepacking, each once."""
+    if platform.machine() not in _ARCHITECTURES or not torch.backends.mkldnn.is_available():
         return []
     layers: dict[int, torch.nn.Linear] = {}
     for model in models:
-        if sum(parameter.numel() for parameter in model.parameters()) < _WORTH:
+        if sum(parameter.numel() for parameter in model.parameters()) < _MIN_PARAMETERS:
             continue
         for module in model.modules():
-            # A layer with a forward of its own is arranged already, by an outer call.
+            # An outer call has already prepacked layers with an overridden forward.
             if type(module) is torch.nn.Linear and "forward" not in vars(module):
                 weight = module.weight
                 if weight.dtype == torch.float32 and weight.device.type == "cpu":

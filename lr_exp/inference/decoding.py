@@ -1,8 +1,7 @@
-"""Batched decoding on raw logits. Knows causal models and token ids, no prompts' texts.
+"""Decodes batches of prompts with one or more models and a strategy.
 
-The project decodes by a loop of its own because `generate` fills whatever a caller leaves open from
-the model repository's generation config (temperature, top-p, repetition penalty). Here nothing but
-the arguments decides.
+The project has its own decoding loop because `generate` takes settings that the caller leaves open
+from the model repository's generation config (temperature, top-p, repetition penalty).
 """
 
 from collections.abc import Container, Sequence
@@ -14,32 +13,32 @@ from torch import Tensor
 
 from lr_exp.errors import UserError
 from lr_exp.inference.kv_cache import preallocated_cache
-from lr_exp.inference.strategies import Choose, greedy
+from lr_exp.inference.strategies import Strategy, greedy
 
-# Rows that ended are taken out of the batch once they are this share of it: each removal copies
-# the cache, each row left in costs a row of every further pass.
+# Finished rows are removed once they are this share of the batch: a removal copies the cache, and
+# a remaining row costs compute in every further pass.
 _COMPACT_SHARE = 0.25
 
 
 @dataclass(frozen=True)
 class Decoded:
-    """What one prompt was continued with; the stop token, where one came, is the last id."""
+    """One continuation; the stop token, if any, is the last id."""
 
     token_ids: list[int]
     finished: bool  # ended by a stop token, not by a limit
 
 
 @dataclass(frozen=True)
-class Reader:
-    """A model that reads the continuations, each after its own prompt for it."""
+class PromptedModel:
+    """A model that reads every continuation, after its own prompts."""
 
     model: Any  # a causal language model in evaluation mode
-    prompts: Sequence[Sequence[int]]  # token ids, one or more each; of similar lengths
-    vocabulary_size: int  # ids at and above it (rows without a token) are never looked at
-    context: int | None = None  # limit on prompt and continuation together, if it has one
-    # The ids that mean to this model what they mean to the others; it passes over the rest of a
-    # continuation, as if they were not there (None: it reads all).
-    reads: Container[int] | None = None
+    prompts: Sequence[Sequence[int]]  # token ids, at least one each; similar lengths pad less
+    vocabulary_size: int  # logits of ids from here on (rows without a token) are dropped
+    context: int | None = None  # maximum length of prompt and continuation, if any
+    # Ids with the same meaning as in the other models; other ids of a continuation are skipped as
+    # if they were not there (None: none are skipped).
+    known_ids: Container[int] | None = None
     name: str = "the model"  # for messages
 
 
@@ -52,156 +51,158 @@ def decode_greedily(
     vocabulary_size: int,
     context: int | None = None,
 ) -> list[Decoded]:
-    """Continues each prompt with the model's most probable tokens: `decode` with one reader."""
-    reader = Reader(model, prompts, vocabulary_size, context)
-    return decode([reader], greedy, max_new_tokens=max_new_tokens, stop_ids=stop_ids)
+    """Greedy decoding with a single model."""
+    prompted = PromptedModel(model, prompts, vocabulary_size, context)
+    return decode([prompted], greedy, max_new_tokens=max_new_tokens, stop_ids=stop_ids)
 
 
 @torch.inference_mode()
 def decode(
-    readers: Sequence[Reader],
-    choose: Choose,
+    models: Sequence[PromptedModel],
+    strategy: Strategy,
     *,
     max_new_tokens: int,
     stop_ids: Sequence[int],
 ) -> list[Decoded]:
-    """Writes one continuation a row, which every reader reads after its own prompt of that row.
+    """Decodes one continuation per row, which all models read after their own prompt of that row.
 
     Args:
-        readers: one or more, on one device, with a prompt for each row.
-        choose: the next token of each row from the readers' logits, in their order.
-        max_new_tokens: at most so many per row, the stop token included; the shortest room that
-            any reader's context leaves is a limit too.
-        stop_ids: any of these ends a continuation.
+        models: one or more, on one device, with a prompt for each row.
+        strategy: chooses the next tokens from the models' logits, in the order of `models`.
+        max_new_tokens: per row, including the stop token; the shortest remaining context of the
+            models is also a limit.
+        stop_ids: each of these ends a continuation.
 
     Raises:
-        UserError: a model gave logits that are not finite.
-        ValueError: a model in training mode, or a prompt that leaves no room.
+        UserError: a model's logits are not finite.
+        ValueError: a model is in training mode, or a prompt fills the context.
     """
-    room = _room(readers, max_new_tokens)
-    readings = [_Reading(reader, max(room)) for reader in readers]
+    limits = _new_token_limits(models, max_new_tokens)
+    states = [_DecodingState(model, max(limits)) for model in models]
     stops = frozenset(stop_ids)
-    outputs: list[list[int]] = [[] for _ in room]
-    finished = [False] * len(room)
-    rows = list(range(len(room)))  # which continuation each row of the batch belongs to
-    alive = [True] * len(room)
+    outputs: list[list[int]] = [[] for _ in limits]
+    finished = [False] * len(limits)
+    rows = list(range(len(limits)))  # the continuation to which each row of the batch belongs
+    active = [True] * len(limits)
     while True:
-        chosen = choose([reading.logits(alive) for reading in readings])
+        chosen = strategy([state.next_logits(active) for state in states])
         tokens = chosen.tolist()
         for row, token in enumerate(tokens):
-            if not alive[row]:
+            if not active[row]:
                 continue
-            place = rows[row]
-            outputs[place].append(token)
-            finished[place] = token in stops
-            alive[row] = not finished[place] and len(outputs[place]) < room[place]
-        count = sum(alive)
+            index = rows[row]
+            outputs[index].append(token)
+            finished[index] = token in stops
+            active[row] = not finished[index] and len(outputs[index]) < limits[index]
+        count = sum(active)
         if count == 0:
             break
         if count <= len(rows) * (1 - _COMPACT_SHARE):
-            keep = [row for row in range(len(rows)) if alive[row]]
+            keep = [row for row in range(len(rows)) if active[row]]
             indices = torch.tensor(keep, device=chosen.device)
-            for reading in readings:
-                reading.keep(indices)
+            for state in states:
+                state.keep(indices)
             chosen = chosen[indices]
             tokens, rows = [tokens[row] for row in keep], [rows[row] for row in keep]
-            alive = [True] * count
-        for reading in readings:
-            reading.append(chosen, tokens)
+            active = [True] * count
+        for state in states:
+            state.append(chosen, tokens)
     return [Decoded(tokens, end) for tokens, end in zip(outputs, finished, strict=True)]
 
 
-def _room(readers: Sequence[Reader], max_new_tokens: int) -> list[int]:
-    """How many tokens each row may get: the least that any reader has room for."""
-    room = [max_new_tokens] * len(readers[0].prompts)
-    for reader in readers:
-        if len(reader.prompts) != len(room):
-            raise ValueError(f"{len(reader.prompts)} prompts for {len(room)} rows")
-        if reader.context is not None:
-            left = [reader.context - len(prompt) for prompt in reader.prompts]
-            room = [min(pair) for pair in zip(room, left, strict=True)]
-    if min(room) < 1:
-        raise ValueError("a prompt or max_new_tokens leaves no room for a single token")
-    return room
+def _new_token_limits(models: Sequence[PromptedModel], max_new_tokens: int) -> list[int]:
+    """The maximum number of new tokens of each row, for all models' contexts."""
+    limits = [max_new_tokens] * len(models[0].prompts)
+    for model in models:
+        if len(model.prompts) != len(limits):
+            raise ValueError(f"{len(model.prompts)} prompts for {len(limits)} rows")
+        if model.context is not None:
+            left = [model.context - len(prompt) for prompt in model.prompts]
+            limits = [min(pair) for pair in zip(limits, left, strict=True)]
+    if min(limits) < 1:
+        raise ValueError("a prompt or max_new_tokens leaves no room for a new token")
+    return limits
 
 
-class _Reading:
-    """One reader's place in a batch: its cache, and the token of each row that it reads next."""
+class _DecodingState:
+    """One model's state in a batch: its cache and the tokens of its next forward pass."""
 
-    def __init__(self, reader: Reader, room: int) -> None:
-        if reader.model.training:
-            raise ValueError("the model is in training mode: its dropout would decide the answers")
-        device = next(reader.model.parameters()).device
-        self._reader = reader
-        self._length = max(len(prompt) for prompt in reader.prompts)  # columns so far
-        # Left padding, so that every row's next token stands in the same column. The pad id never
-        # matters: its positions are masked by place, not by value. The mask has room for all that
-        # is still to come.
-        ids = torch.zeros(len(reader.prompts), self._length, dtype=torch.int64)
-        mask = torch.ones(len(reader.prompts), self._length + room, dtype=torch.int64)
-        for row, prompt in enumerate(reader.prompts):
+    def __init__(self, prompted: PromptedModel, max_new_tokens: int) -> None:
+        if prompted.model.training:
+            raise ValueError("the model is in training mode, so dropout would change the answers")
+        device = next(prompted.model.parameters()).device
+        self._prompted = prompted
+        self._length = max(len(prompt) for prompt in prompted.prompts)  # columns so far
+        # Left padding puts every row's next token in the same column. Any pad id will do, because
+        # the mask depends on positions, not on ids. The mask includes the columns to come.
+        ids = torch.zeros(len(prompted.prompts), self._length, dtype=torch.int64)
+        mask = torch.ones(len(prompted.prompts), self._length + max_new_tokens, dtype=torch.int64)
+        for row, prompt in enumerate(prompted.prompts):
             ids[row, self._length - len(prompt) :] = torch.tensor(prompt)
             mask[row, : self._length - len(prompt)] = 0
         self._ids, self._mask = ids.to(device), mask.to(device)
         self._positions = (self._mask[:, : self._length].cumsum(-1) - 1).clamp(min=0)
-        self._next = self._positions[:, -1:] + 1  # the position of each row's next token
-        self._cache = preallocated_cache(reader.model.config, self._length + room)
-        # Kept for rows whose newest token is passed over: what the reader expects stays the same.
+        self._next_positions = self._positions[:, -1:] + 1
+        self._cache = preallocated_cache(prompted.model.config, self._length + max_new_tokens)
+        # A row whose newest token was skipped keeps its previous logits.
         self._logits: Tensor | None = None
-        self._passed: Tensor | None = None  # (rows,) bool; None: no row
+        self._skipped: Tensor | None = None  # (rows,) bool; None: no row
 
-    def logits(self, alive: Sequence[bool]) -> Tensor:
-        """Reads each row's next token; `(rows, vocabulary_size)` that predict the one after it."""
-        logits = self._reader.model(
+    def next_logits(self, active: Sequence[bool]) -> Tensor:
+        """Runs a forward pass; returns next-token logits `(rows, vocabulary_size)`."""
+        logits = self._prompted.model(
             input_ids=self._ids,
             attention_mask=self._mask[:, : self._length],
             position_ids=self._positions,
             past_key_values=self._cache,
             use_cache=True,
             logits_to_keep=1,
-        ).logits[:, -1, : self._reader.vocabulary_size]
-        if self._passed is not None and self._logits is not None:
-            logits = torch.where(self._passed[:, None], self._logits, logits)
-        logits = _finite(logits, alive, self._reader.name)
-        if self._reader.reads is not None:
+        ).logits[:, -1, : self._prompted.vocabulary_size]
+        if self._skipped is not None and self._logits is not None:
+            logits = torch.where(self._skipped[:, None], self._logits, logits)
+        logits = _check_finite(logits, active, self._prompted.name)
+        if self._prompted.known_ids is not None:
             self._logits = logits
         return logits
 
     def keep(self, indices: Tensor) -> None:
-        """Goes on with these rows only."""
+        """Drops all other rows."""
         self._cache.batch_select_indices(indices)
-        self._mask, self._next = self._mask[indices], self._next[indices]
+        self._mask, self._next_positions = self._mask[indices], self._next_positions[indices]
         if self._logits is not None:
             self._logits = self._logits[indices]
 
     def append(self, chosen: Tensor, tokens: Sequence[int]) -> None:
-        """Takes each row's new token, int64 `(rows,)` and the same as a list, to be read next."""
-        self._ids, self._positions = chosen[:, None], self._next
-        self._next = self._next + 1
-        self._passed = None
-        reads = self._reader.reads
-        if reads is not None and not all(token in reads for token in tokens):
-            self._passed = torch.tensor([token not in reads for token in tokens]).to(chosen.device)
-            # The column stays, so that rows keep step, but nothing will look at it, and the next
-            # token takes its position. The id may have no row in this model: 0 stands in for it.
-            self._mask[:, self._length].masked_fill_(self._passed, 0)
-            self._ids = self._ids.masked_fill(self._passed[:, None], 0)
-            self._next = self._next - self._passed[:, None].long()
-        if self._reader.context is not None:
-            # Rows that ended are read until they are taken out: not past the last position.
-            self._positions = self._positions.clamp(max=self._reader.context - 1)
+        """Appends a token to each row: int64 `(rows,)`, and the same ids as a list."""
+        self._ids, self._positions = chosen[:, None], self._next_positions
+        self._next_positions = self._next_positions + 1
+        self._skipped = None
+        known_ids = self._prompted.known_ids
+        if known_ids is not None and not all(token in known_ids for token in tokens):
+            self._skipped = torch.tensor([token not in known_ids for token in tokens]).to(
+                chosen.device
+            )
+            # The column stays, so that rows remain aligned, but it is masked and the next token
+            # reuses its position. Id 0 replaces the id, which may have no row in this model.
+            self._mask[:, self._length].masked_fill_(self._skipped, 0)
+            self._ids = self._ids.masked_fill(self._skipped[:, None], 0)
+            self._next_positions = self._next_positions - self._skipped[:, None].long()
+        if self._prompted.context is not None:
+            # Finished rows stay in the batch until they are removed; their positions must not
+            # exceed the context.
+            self._positions = self._positions.clamp(max=self._prompted.context - 1)
         self._length += 1
 
 
-def _finite(logits: Tensor, alive: Sequence[bool], name: str) -> Tensor:
-    """The logits, once no living row has NaN or plus infinity; minus infinity excludes a token."""
+def _check_finite(logits: Tensor, active: Sequence[bool], name: str) -> Tensor:
+    """The logits; raises if an active row has NaN or plus infinity (minus infinity is valid)."""
     finite = torch.isfinite(logits.amax(-1))
     if finite.all():
         return logits
-    if not finite[torch.tensor(alive, device=finite.device)].all():
+    if not finite[torch.tensor(active, device=finite.device)].all():
         raise UserError(
             f"{name}'s logits are not finite (NaN or infinite) while decoding: its weights are "
             "damaged, or the precision is too low; try dtype=float32."
         )
-    # Rows that ended go on with anything; a draw from NaN would fail for the whole batch.
+    # Values of finished rows do not matter, but sampling from NaN would fail for the whole batch.
     return logits.masked_fill(~finite[:, None], 0.0)

@@ -1,7 +1,7 @@
-"""A key-value cache whose rows are written in place. Knows transformers' cache interface only.
+"""A key-value cache with preallocated buffers that are written in place.
 
-The library's own dynamic cache concatenates at every token, which copies all that was kept so far:
-at 250 rows of a tiny model that is most of decoding's time.
+transformers' `DynamicCache` concatenates at every token, which copies the whole cache: with 250
+rows of a tiny model that takes most of the decoding time.
 """
 
 from typing import Any
@@ -13,7 +13,7 @@ from transformers.cache_utils import DynamicLayer
 
 
 class PreallocatedLayer(DynamicLayer):
-    """A full-attention layer's keys and values inside buffers with room for `capacity` tokens."""
+    """Keys and values of a full-attention layer in buffers of `capacity` tokens."""
 
     def __init__(self, capacity: int) -> None:
         super().__init__()
@@ -29,15 +29,15 @@ class PreallocatedLayer(DynamicLayer):
         start = self.get_seq_length()
         end = start + key_states.shape[-2]
         if self._buffers is None:
-            room = max(self._capacity, end)
-            self._buffers = (_roomy(key_states, room), _roomy(value_states, room))
+            capacity = max(self._capacity, end)
+            self._buffers = _empty(key_states, capacity), _empty(value_states, capacity)
         for buffer, new in zip(self._buffers, (key_states, value_states), strict=True):
             buffer[:, :, start:end] = new
         self.keys, self.values = (buffer[:, :, :end] for buffer in self._buffers)
         return self.keys, self.values
 
     def batch_select_indices(self, indices: Tensor) -> None:
-        """Keeps only these rows."""
+        """Drops all other rows."""
         if self._buffers is None:
             return
         end = self.get_seq_length()
@@ -47,7 +47,7 @@ class PreallocatedLayer(DynamicLayer):
 
 
 def preallocated_cache(config: Any, capacity: int) -> DynamicCache:
-    """A cache for at most `capacity` tokens a row; layers of other kinds stay the library's own."""
+    """A cache of `capacity` tokens per row; only full-attention layers are preallocated."""
     cache = DynamicCache(config=config)
     cache.layers = [
         PreallocatedLayer(capacity) if type(layer) is DynamicLayer else layer
@@ -56,6 +56,6 @@ def preallocated_cache(config: Any, capacity: int) -> DynamicCache:
     return cache
 
 
-def _roomy(states: Tensor, capacity: int) -> Tensor:
+def _empty(states: Tensor, capacity: int) -> Tensor:
     rows, heads, _, width = states.shape
     return torch.empty(rows, heads, capacity, width, dtype=states.dtype, device=states.device)

@@ -1,4 +1,4 @@
-"""How much memory a run took at most. Knows the operating system and torch, nothing else."""
+"""Measures peak memory."""
 
 import contextlib
 import gc
@@ -11,19 +11,19 @@ _STATUS = Path("/proc/self/status")
 
 
 def reset_peak_memory() -> None:
-    """Forgets the peaks so far and frees what an earlier run of this process left behind."""
+    """Resets the peak and frees memory left by an earlier run of this process."""
     import torch
 
     gc.collect()
     if torch.cuda.is_available():
         torch.cuda.empty_cache()
         torch.cuda.reset_peak_memory_stats()
-    with contextlib.suppress(OSError):  # elsewhere the peak stays the process's own
-        _CLEAR.write_text("5", "ascii")  # Linux: forgets the largest resident set
+    with contextlib.suppress(OSError):  # Linux only; elsewhere the peak is the process's
+        _CLEAR.write_text("5", "ascii")  # resets VmHWM
 
 
 def peak_memory_bytes(device: str) -> int:
-    """On a GPU the most memory allocated there; else the process's largest resident set."""
+    """Peak memory allocated on a GPU, or the process's peak resident set."""
     import torch
 
     if torch.device(device).type == "cuda":

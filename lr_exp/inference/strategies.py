@@ -1,8 +1,7 @@
-"""The next token of each row, from the logits of the models that read it: one function a way.
+"""Decoding strategies: each chooses the next token of every row from the models' logits.
 
-Pure functions of tensors; they know no models, prompts or texts. `Choose` gets one `(rows, ids)`
-of raw logits a model, ids that have no token left out, and returns the chosen ids, int64 `(rows,)`.
-The ways that have settings are made by a function of those settings.
+A `Strategy` takes a sequence with each model's raw logits `(rows, ids)`, without ids that have no
+token, and returns the chosen ids, int64 `(rows,)`. Strategies with settings are closures.
 """
 
 import math
@@ -14,59 +13,65 @@ from torch import Tensor
 from lr_exp import contrast
 from lr_exp.models.vocabulary import SharedVocabulary
 
-Choose = Callable[[Sequence[Tensor]], Tensor]
+Strategy = Callable[[Sequence[Tensor]], Tensor]
 
 
 def greedy(logits: Sequence[Tensor]) -> Tensor:
-    """The only model's most probable token."""
-    (own,) = logits
-    return own.max(-1).indices
+    """The most probable token of the only model."""
+    (model_logits,) = logits
+    return model_logits.max(-1).indices
 
 
-def sampled(temperature: float, top_p: float, generator: torch.Generator) -> Choose:
-    """A token drawn from the only model's softmax(logits / temperature), in fp32.
+def sampled(temperature: float, top_p: float, generator: torch.Generator) -> Strategy:
+    """Samples from the only model's softmax(logits / temperature), in fp32.
 
     Args:
-        temperature: above 0; towards 0 the choice becomes the greedy one.
-        top_p: in (0, 1]. Only the nucleus is drawn from: the smallest set of most probable tokens
-            that hold at least this probability together (arXiv 1904.09751, section 3.1); 1 is all.
-        generator: on the logits' device; every call takes the next numbers of it.
+        temperature: above 0; approaches greedy decoding towards 0.
+        top_p: in (0, 1]. Samples from the nucleus: the smallest set of most probable tokens with
+            at least this total probability (arXiv 1904.09751, section 3.1).
+        generator: on the logits' device.
+
+    Raises:
+        ValueError: `temperature` or `top_p` is out of range.
     """
     if not 0 < temperature < math.inf:
-        raise ValueError(f"temperature={temperature}: a number above 0 is needed")
+        raise ValueError(f"temperature={temperature} must be a number above 0")
     if not 0 < top_p <= 1:
-        raise ValueError(f"top_p={top_p}: a number in (0, 1] is needed")
+        raise ValueError(f"top_p={top_p} must be in (0, 1]")
 
     def choose(logits: Sequence[Tensor]) -> Tensor:
-        (own,) = logits
-        own = own.float()
-        # The top is taken off first: logits over a tiny temperature would not be finite.
-        probabilities = ((own - own.amax(-1, keepdim=True)) / temperature).softmax(-1)
+        (model_logits,) = logits
+        scores = model_logits.float()
+        # Subtract the maximum first: dividing by a tiny temperature would overflow.
+        probabilities = ((scores - scores.amax(-1, keepdim=True)) / temperature).softmax(-1)
         if top_p == 1:
             return torch.multinomial(probabilities, 1, generator=generator).squeeze(-1)
         ordered, ids = torch.sort(probabilities, stable=True, dim=-1, descending=True)
-        before = ordered.cumsum(-1) - ordered  # what more probable tokens hold; 0 for the first
-        # multinomial takes weights: they need not sum to 1 again.
+        before = ordered.cumsum(-1) - ordered  # total probability of more probable tokens
+        # multinomial accepts unnormalized weights.
         nucleus = ordered.masked_fill(before >= top_p, 0.0)
         return ids.gather(-1, torch.multinomial(nucleus, 1, generator=generator)).squeeze(-1)
 
     return choose
 
 
-def contrastive(shared: SharedVocabulary, alpha: float) -> Choose:
-    """Of the expert's plausible tokens (Eq. 4) the one with the greatest contrast score (Eq. 5).
+def contrastive(shared: SharedVocabulary, alpha: float) -> Strategy:
+    """The expert's plausible token (Eq. 4) with the highest contrast score (Eq. 5).
 
-    Contrastive decoding (arXiv 2210.15097) with greedy search in place of beams; both models'
-    logits are normalized over the shared ids. Of equal scores the expert's more probable token is
-    chosen. Where the expert's first choice is an id that the models do not share, it stands: such
-    control tokens have no contrast, and without them some answers could never end.
+    Contrastive decoding (arXiv 2210.15097) with greedy search instead of beams. Takes the expert's
+    and the amateur's logits and normalizes both over the shared ids. Ties go to the token that the
+    expert finds more probable. If the expert's top token is not a shared id, it is chosen: such
+    control tokens have no contrast score, and without them some answers would never end.
 
     Args:
-        shared: the ids that both models know; the logits come as expert's, amateur's.
-        alpha: in (0, 1]; 1 leaves the expert's own choice.
+        shared: the ids that both models share.
+        alpha: in (0, 1]; 1 is the expert's greedy choice.
+
+    Raises:
+        ValueError: `alpha` is out of range.
     """
     if not 0 < alpha <= 1:
-        raise ValueError(f"alpha={alpha}: a number in (0, 1] is needed")
+        raise ValueError(f"alpha={alpha} must be in (0, 1]")
     ids = shared.ids()
     is_shared = torch.zeros(shared.size, dtype=torch.bool)
     is_shared[ids] = True
@@ -74,7 +79,7 @@ def contrastive(shared: SharedVocabulary, alpha: float) -> Choose:
     def choose(logits: Sequence[Tensor]) -> Tensor:
         nonlocal ids, is_shared
         expert_logits, amateur_logits = logits
-        # Moved once: at the next token they are there.
+        # Moves them once; later calls find them on the device.
         ids, is_shared = ids.to(expert_logits.device), is_shared.to(expert_logits.device)
         expert = contrast.log_probs(shared.restrict(expert_logits))
         amateur = contrast.log_probs(shared.restrict(amateur_logits))
@@ -82,8 +87,8 @@ def contrastive(shared: SharedVocabulary, alpha: float) -> Choose:
         score = score.masked_fill(~contrast.plausible(expert, alpha), -math.inf)
         best = score == score.amax(-1, keepdim=True)
         chosen = ids[expert.masked_fill(~best, -math.inf).max(-1).indices]
-        own = expert_logits.max(-1).indices
-        known = is_shared[own.clamp(max=shared.size - 1)] & (own < shared.size)
-        return torch.where(known, chosen, own)
+        top = expert_logits.max(-1).indices
+        top_is_shared = is_shared[top.clamp(max=shared.size - 1)] & (top < shared.size)
+        return torch.where(top_is_shared, chosen, top)
 
     return choose

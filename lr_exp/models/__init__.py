@@ -1,1 +1,1 @@
-"""Expert and amateur over one vocabulary: loading, tokenizers, prompts, packing, devices."""
+"""Models and tokenizers: loading, shared vocabularies, prompts, packing, devices."""

@@ -1,6 +1,6 @@
-"""Devices and precision: which GPU this process uses, and what `auto` resolves to.
+"""Resolves the `device` and `dtype` settings and selects this process's GPU.
 
-torch is imported inside the functions, because `choose_gpu` must run before torch is loaded.
+torch is imported inside the functions because `choose_gpu` must run before torch is loaded.
 """
 
 import logging
@@ -16,10 +16,10 @@ log = logging.getLogger(__name__)
 
 
 def choose_gpu(settings: Settings) -> None:
-    """Makes `device=cuda:N` the only GPU this process sees: libraries that say `cuda` mean it.
+    """Restricts this process to one GPU through `CUDA_VISIBLE_DEVICES`.
 
-    Of several ranks on a host each sees one of its own. Takes effect before a GPU is first used,
-    so in a multirun all cells use the first one's.
+    With `device=cuda:N` that is GPU N; with several ranks on a host it is the one at the local
+    rank. Has no effect once CUDA is initialized, so all cells of a multirun share one GPU.
 
     Raises:
         UserError: a host has more ranks than GPUs.
@@ -35,33 +35,33 @@ def choose_gpu(settings: Settings) -> None:
         os.environ.setdefault("CUDA_VISIBLE_DEVICES", number)
         settings.device = "cuda"
     elif kind in ("auto", "cuda") and distributed.local_world_size() > 1:
-        _take_own()
+        _select_gpu_by_local_rank()
 
 
-@cache
-def _take_own() -> None:
-    """Leaves this rank one of its host's GPUs; once a process."""
+@cache  # a second call would index into the single GPU that the first one left visible
+def _select_gpu_by_local_rank() -> None:
+    """Leaves only the GPU at the local rank visible to this process."""
     visible = os.environ.get("CUDA_VISIBLE_DEVICES")
-    names = visible.split(",") if visible is not None else []
-    if names == [""]:
-        return  # none is to be used
-    if names and len(names) < distributed.local_world_size():
+    gpus = visible.split(",") if visible is not None else []
+    if gpus == [""]:
+        return  # GPUs are disabled
+    if gpus and len(gpus) < distributed.local_world_size():
         raise UserError(
-            f"{distributed.local_world_size()} processes of this run are on one host, where "
-            f"CUDA_VISIBLE_DEVICES={visible} shows {len(names)} GPUs: start as many as there are "
+            f"{distributed.local_world_size()} processes of this run are on one host, but "
+            f"CUDA_VISIBLE_DEVICES={visible} lists {len(gpus)} GPUs; start one process per GPU "
             "(torchrun --nproc-per-node)."
         )
-    own = names[distributed.local_rank()] if names else str(distributed.local_rank())
-    os.environ["CUDA_VISIBLE_DEVICES"] = own
+    gpu = gpus[distributed.local_rank()] if gpus else str(distributed.local_rank())
+    os.environ["CUDA_VISIBLE_DEVICES"] = gpu
 
 
 def resolve_device(device: str) -> str:
-    """`auto` becomes the first GPU where there is one, else the CPU."""
+    """Validates a device; `auto` becomes `cuda` if there is a GPU, else `cpu`."""
     import torch
 
     if device == "auto":
         return "cuda" if torch.cuda.is_available() else "cpu"
-    # Of torch's other kinds some compute nothing (meta), none has been tried.
+    # torch's other device types either compute nothing (meta) or are untested.
     if not re.fullmatch(r"cpu|cuda(:[0-9]{1,3})?", device):
         raise UserError(f"device={device} is not a device: use auto, cpu, cuda or cuda:N.")
     resolved = torch.device(device)
@@ -73,15 +73,16 @@ def resolve_device(device: str) -> str:
             raise UserError(
                 f"device={device}: torch sees GPUs 0 to {count - 1} here; use one of them."
             )
-        torch.cuda.set_device(resolved)  # libraries that say `cuda` mean the current one
+        torch.cuda.set_device(resolved)  # libraries that use plain `cuda` mean the current device
     return device
 
 
 def resolve_dtype(dtype: str, device: str) -> str:
-    """`auto` becomes bfloat16 on a GPU that computes in it, else float32.
+    """`auto` becomes bfloat16 on a GPU with native bfloat16, else float32.
 
-    A GPU without it gets float32, whoever asked: float16 reaches only to 65504 and rounds what is
-    below 6e-8 to 0, which adapters' gradients and some models' hidden states do not survive.
+    An explicit bfloat16 also becomes float32 on a GPU without it. float16 is no substitute: its
+    range ends at 65504 and it rounds values below 6e-8 to 0, which breaks adapter gradients and
+    some models' hidden states.
     """
     import torch
 
@@ -92,15 +93,15 @@ def resolve_dtype(dtype: str, device: str) -> str:
     if torch.cuda.is_bf16_supported(including_emulation=False):
         return "bfloat16"
     log.warning(
-        "%s has no bfloat16: float32 is taken, which needs twice the memory (dtype=float16 fits, "
-        "but may overflow).",
+        "%s has no bfloat16; using float32, which needs twice the memory (dtype=float16 fits, but "
+        "may overflow).",
         torch.cuda.get_device_name(device),
     )
     return "float32"
 
 
 def device_name(device: str) -> str:
-    """The machine that computed, for the record."""
+    """Name of the GPU, or the CPU's architecture and number of threads."""
     import platform
 
     import torch

@@ -6,7 +6,6 @@ computes those layers once.
 
 import copy
 from collections.abc import Sequence
-from types import SimpleNamespace
 from typing import Any
 
 import torch
@@ -19,16 +18,16 @@ from lr_exp.models.packing import Pack, read_logits
 
 
 def early_exit(expert: LanguageModel, drop_layers: tuple[int, ...], name: str) -> LanguageModel:
-    """The expert without some layers, as a model of its own that shares the expert's weights.
+    """A model without the given layers of the expert that shares the expert's weights.
 
     Raises:
-        UserError: a layer number that the expert does not have, or none left.
+        UserError: the expert has no layer of that number, or no layer would remain.
     """
     total = expert.model.config.num_hidden_layers
     _check_layers(tuple(sorted(drop_layers)), total)
     kept = [layer for layer in range(total) if layer not in drop_layers]
     _, decoder = _decoder(expert.model)
-    layers = [_renumbered(decoder.layers[place], index) for index, place in enumerate(kept)]
+    layers = [_with_layer_index(decoder.layers[old], new) for new, old in enumerate(kept)]
     return LanguageModel(
         name=name,
         model=with_layers(expert.model, layers, kept),
@@ -41,41 +40,38 @@ def early_exit(expert: LanguageModel, drop_layers: tuple[int, ...], name: str) -
     )
 
 
-def with_layers(model: Any, layers: Sequence[Any], places: Sequence[int]) -> Any:
-    """The model with other decoder layers, as a model of its own that shares all else.
+def with_layers(model: Any, layers: Sequence[Any], sources: Sequence[int]) -> Any:
+    """A shallow copy of the model with other decoder layers; everything else is shared.
 
     Args:
-        places: whose place in `model` each layer takes: what kind of attention it has.
+        sources: for each new layer the index of the layer of `model` whose attention type it has.
     """
-    import torch
-
-    twin = _shallow(model)
+    twin = _shallow_copy(model)
     twin.config = copy.deepcopy(model.config)
     twin.config.num_hidden_layers = len(layers)
     if getattr(twin.config, "layer_types", None):
-        twin.config.layer_types = [twin.config.layer_types[place] for place in places]
-    name, whole = _decoder(model)
-    decoder = _shallow(whole)
+        twin.config.layer_types = [twin.config.layer_types[index] for index in sources]
+    name, decoder = _decoder(model)
+    twin._modules[name] = decoder = _shallow_copy(decoder)
     decoder.config = twin.config
     decoder.layers = torch.nn.ModuleList(layers)
-    twin._modules[name] = decoder
     return twin
 
 
 def _decoder(model: Any) -> tuple[str, Any]:
-    """The part of a causal model that holds the layers, and its name there."""
+    """Attribute name and module of the part of a causal model that holds the layers."""
     decoder = model.get_decoder()
     names = [name for name, child in model._modules.items() if child is decoder]
     if not names or not hasattr(decoder, "layers"):
         raise UserError(
-            f"amateur=early_exit: the layers of {type(model).__name__} are not where "
-            "decoder-only models keep them; choose an amateur of its own."
+            f"amateur=early_exit: {type(model).__name__} does not keep its layers where "
+            "decoder-only models do; choose another amateur."
         )
     return names[0], decoder
 
 
 def check_drop_layers(source: ModelSource) -> None:
-    """Raises UserError where `drop_layers` names layers that the config does not have."""
+    """Raises UserError if `drop_layers` names layers that the config does not have."""
     if source.drop_layers and source.gguf_file is None:
         total = read_config(source).get("num_hidden_layers")
         if isinstance(total, int):
@@ -86,24 +82,24 @@ def _check_layers(drop_layers: tuple[int, ...], total: int) -> None:
     if drop_layers[-1] >= total or len(drop_layers) >= total:
         raise UserError(
             f"amateur.drop_layers={list(drop_layers)}: the expert has layers 0 to {total - 1}, "
-            "and one must remain."
+            "and at least one must remain."
         )
 
 
-def _shallow(module: "torch.nn.Module") -> Any:
-    """A module that shares parameters and children, whose own attributes can be replaced."""
+def _shallow_copy(module: torch.nn.Module) -> Any:
+    """A module that shares parameters and children but whose attributes can be replaced."""
     twin = copy.copy(module)
     twin.__dict__ = dict(module.__dict__)
     twin._modules = dict(module._modules)
     return twin
 
 
-def _renumbered(layer: "torch.nn.Module", index: int) -> Any:
-    """A decoder layer in another place: attention finds its cache by `layer_idx`."""
-    twin = _shallow(layer)
+def _with_layer_index(layer: torch.nn.Module, index: int) -> Any:
+    """A copy of a decoder layer with another `layer_idx`, by which attention finds its cache."""
+    twin = _shallow_copy(layer)
     for name, child in layer._modules.items():
         if child is not None and hasattr(child, "layer_idx"):
-            twin._modules[name] = _shallow(child)
+            twin._modules[name] = _shallow_copy(child)
             twin._modules[name].layer_idx = index
     if hasattr(twin, "layer_idx"):
         twin.layer_idx = index
@@ -111,47 +107,46 @@ def _renumbered(layer: "torch.nn.Module", index: int) -> Any:
 
 
 def read_pair_logits(
-    expert: LanguageModel, amateur: LanguageModel, own: Pack, foreign: Pack
+    expert: LanguageModel, amateur: LanguageModel, expert_pack: Pack, amateur_pack: Pack
 ) -> tuple[Tensor, Tensor] | None:
-    """Both models' logits `(reads, rows)` at the wanted places; None where nothing is shared.
+    """Both models' logits `(reads, rows)` with the shared layers computed once.
 
-    Args:
-        own, foreign: what the expert and what the amateur reads; of different ids no layer's
-            output is the same.
+    Returns None if the models share no layers or the packs differ.
     """
     count = amateur.shared_layers if amateur.shared_with is expert.model else 0
-    alike = torch.equal(own.input_ids, foreign.input_ids) and torch.equal(
-        own.position_ids, foreign.position_ids
+    same_input = torch.equal(expert_pack.input_ids, amateur_pack.input_ids) and torch.equal(
+        expert_pack.position_ids, amateur_pack.position_ids
     )
-    if not count or not alike:
+    if not count or not same_input:
         return None
     layers = list(amateur.model.get_decoder().layers)
-    seen: list[Tensor] = []
+    captured: list[Tensor] = []
     handle = (
         expert.model.get_decoder()
         .layers[count]
-        .register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
+        .register_forward_pre_hook(lambda _, inputs: captured.append(inputs[0]))
     )
     try:
-        expert_logits = read_logits(expert.model, own)
+        expert_logits = read_logits(expert.model, expert_pack)
     finally:
         handle.remove()
-    given = _Given(layers[count - 1], seen[0])
-    places = range(count - 1, len(layers))
-    rest = with_layers(amateur.model, [given, *layers[count:]], places)
-    return expert_logits, read_logits(rest, foreign)
+    shared = _PrecomputedLayers(layers[count - 1], captured[0])
+    sources = range(count - 1, len(layers))
+    rest = with_layers(amateur.model, [shared, *layers[count:]], sources)
+    return expert_logits, read_logits(rest, amateur_pack)
 
 
-class _Given(torch.nn.Module):
-    """Stands where the first layers stood, and answers with what they gave."""
+class _PrecomputedLayers(torch.nn.Module):
+    """Stands in for the shared first layers and returns their hidden states."""
 
-    def __init__(self, instead_of: Any, states: Tensor) -> None:
+    def __init__(self, last_layer: Any, states: Tensor) -> None:
         super().__init__()
-        # Some decoders look up what kind of attention a layer has.
-        self.__dict__["_told"] = SimpleNamespace(instead_of=instead_of, states=states)
+        # Set in __dict__ so that `last_layer` does not become a submodule.
+        self.__dict__.update(_last_layer=last_layer, _states=states)
 
     def forward(self, *args: Any, **kwargs: Any) -> Tensor:
-        return self._told.states
+        return self._states
 
     def __getattr__(self, name: str) -> Any:
-        return getattr(self.__dict__["_told"].instead_of, name)
+        # Some decoders read a layer's attention type.
+        return getattr(self.__dict__["_last_layer"], name)

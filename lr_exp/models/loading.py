@@ -1,4 +1,4 @@
-"""Loads models and tokenizers, and checks that their outputs can be trusted."""
+"""Loads models and tokenizers and checks them."""
 
 import logging
 from dataclasses import dataclass
@@ -15,20 +15,24 @@ log = logging.getLogger(__name__)
 
 @dataclass
 class LanguageModel:
-    """A loaded model with its tokenizer and what decoding it needs to know."""
+    """A loaded model with its tokenizer and the facts that decoding needs."""
 
     name: str
     model: Any  # transformers.PreTrainedModel
     tokenizer: Any  # transformers.PreTrainedTokenizerBase
     stop_ids: tuple[int, ...]
-    vocabulary_size: int  # ids below it have tokens
-    context: int | None  # most tokens in one sequence, if the config says so
-    shared_with: Any = None  # early exit: the model whose first layers these are, too ...
+    vocabulary_size: int  # highest id with a token, plus 1
+    context: int | None  # maximum sequence length in tokens, if the config has it
+    shared_with: Any = None  # early exit: the model that shares its first layers ...
     shared_layers: int = 0  # ... and how many
 
 
 def load_tokenizer(source: ModelSource) -> Any:
-    """The model's own tokenizer; a random model without one reads bytes."""
+    """The model's tokenizer; a random model without one gets a byte tokenizer.
+
+    Raises:
+        UserError: the tokenizer cannot be loaded.
+    """
     from transformers import AutoTokenizer
 
     if source.init == "random" and not has_tokenizer(source.folder):
@@ -38,10 +42,9 @@ def load_tokenizer(source: ModelSource) -> Any:
     try:
         return AutoTokenizer.from_pretrained(
             source.folder,
-            trust_remote_code=source.trust_remote_code,
-            **({"gguf_file": source.gguf_file} if source.gguf_file else {}),
+            **_source_options(source),
         )
-    except Exception as error:  # tokenizer files fail in as many ways as there are formats
+    except Exception as error:  # each format fails with its own exceptions
         raise UserError(
             f"{source.role}: the tokenizer in {source.folder} cannot be loaded "
             f"({first_line(error)}); {_remedy(source, error)}."
@@ -49,28 +52,28 @@ def load_tokenizer(source: ModelSource) -> Any:
 
 
 def load(source: ModelSource, *, device: str, dtype: str) -> LanguageModel:
-    """Loads a model for inference and checks that its numbers can be trusted.
+    """Loads a model for inference and checks its outputs.
 
     Args:
-        source: what `locate` found (without `drop_layers`: see `early_exit`).
+        source: from `locate`, without `drop_layers` (see `early_exit`).
         device: a torch device.
         dtype: float32, bfloat16 or float16.
 
     Raises:
-        UserError: damaged or missing weights, an unsupported architecture, NaN, a tokenizer with
-            ids that the model has no row for.
+        UserError: damaged or missing weights, an unsupported architecture, logits that are not
+            finite, or token ids without a row in the model's embedding.
     """
     from transformers import GenerationConfig
     from transformers.utils.logging import disable_progress_bar
 
     from lr_exp.models.packing import check_packing
 
-    disable_progress_bar()  # a bar for each file of weights hides those of the stages
+    disable_progress_bar()  # it would hide the stages' progress bars
     tokenizer = load_tokenizer(source)
     if source.init == "random":
         from lr_exp.models.random_models import random_model
 
-        # Of one geometry, too, expert and amateur differ.
+        # Expert and amateur differ even if they have the same config.
         seed = 0 if source.role == "expert" else 1
         model = random_model(source.folder, device, dtype, source.attention, seed=seed)
     else:
@@ -78,10 +81,10 @@ def load(source: ModelSource, *, device: str, dtype: str) -> LanguageModel:
     tokens = tokens_by_id(tokenizer)
     check_rows(source.role, tokens, output_rows(model))
     stop_ids = _stop_ids(tokenizer, model.generation_config, model.config)
-    # The repository's temperature, top-p and penalties must not reach any call.
+    # Drop the repository's temperature, top-p and penalties.
     model.generation_config = GenerationConfig()
     if source.gguf_file:
-        _forget_quantization(model)
+        _clear_quantization(model)
     model.to(device).eval().requires_grad_(False)
     check_packing(model, f"{source.role} {source.name}")
     return LanguageModel(
@@ -95,10 +98,10 @@ def load(source: ModelSource, *, device: str, dtype: str) -> LanguageModel:
 
 
 def without_weights(source: ModelSource) -> LanguageModel:
-    """The model as `load` describes it, for prompts that an engine answers: `model` is None.
+    """The same description as from `load`, but `model` is None; for use with an engine.
 
     Raises:
-        UserError: its config or its tokenizer cannot be loaded.
+        UserError: the config or tokenizer cannot be loaded.
     """
     from transformers import AutoConfig, GenerationConfig
 
@@ -106,17 +109,16 @@ def without_weights(source: ModelSource) -> LanguageModel:
     try:
         config = AutoConfig.from_pretrained(
             source.folder,
-            trust_remote_code=source.trust_remote_code,
-            **({"gguf_file": source.gguf_file} if source.gguf_file else {}),
+            **_source_options(source),
         )
-    except Exception as error:  # as many kinds as there are formats
+    except Exception as error:  # each format fails with its own exceptions
         raise UserError(
             f"{source.role}: the config in {source.folder} cannot be loaded "
             f"({first_line(error)}); {_remedy(source, error)}."
         ) from error
     try:
         generation = GenerationConfig.from_pretrained(source.folder)
-    except (OSError, ValueError):  # a folder without one
+    except (OSError, ValueError):  # the folder has no generation_config.json
         generation = None
     tokens = tokens_by_id(tokenizer)
     check_rows(source.role, tokens, config_rows(source))
@@ -130,13 +132,19 @@ def without_weights(source: ModelSource) -> LanguageModel:
     )
 
 
+def _source_options(source: ModelSource) -> dict[str, Any]:
+    """Keyword arguments of `from_pretrained` for any source."""
+    gguf = {"gguf_file": source.gguf_file} if source.gguf_file else {}
+    return {"trust_remote_code": source.trust_remote_code, **gguf}
+
+
 def _stop_ids(tokenizer: Any, generation: Any, config: Any) -> tuple[int, ...]:
     eos = generation.eos_token_id if generation else None
     return stop_token_ids(tokenizer, eos if eos is not None else config.eos_token_id)
 
 
 def _pretrained(source: ModelSource, dtype: str) -> Any:
-    """The model with its weights, on the CPU."""
+    """The model with its weights on the CPU."""
     import torch
     from transformers import AutoModelForCausalLM
 
@@ -145,9 +153,8 @@ def _pretrained(source: ModelSource, dtype: str) -> Any:
             source.folder,
             dtype=getattr(torch, dtype),
             use_safetensors=None if source.gguf_file else True,
-            trust_remote_code=source.trust_remote_code,
             output_loading_info=True,
-            **({"gguf_file": source.gguf_file} if source.gguf_file else {}),
+            **_source_options(source),
             **({"attn_implementation": source.attention} if source.attention else {}),
         )
     except Exception as error:
@@ -160,17 +167,17 @@ def _pretrained(source: ModelSource, dtype: str) -> Any:
     missing = sorted(info["missing_keys"])
     if missing:
         raise UserError(
-            f"{source.role}: {source.folder} lacks {len(missing)} weights (first {missing[0]}); "
-            "they would have been filled with random numbers. Fetch the model again."
+            f"{source.role}: {source.folder} lacks {len(missing)} weights (first {missing[0]}), "
+            "which would be initialized randomly. Fetch the model again."
         )
     return model
 
 
 def check_attention(source: ModelSource, error: Exception) -> None:
-    """Raises UserError, naming those there are, where the error is about the attention asked for.
+    """Raises UserError with the alternatives if `source.attention` caused the loading error.
 
-    The library refuses an implementation in many words, before any weight is read: whether it was
-    that is found by making the model of its config alone, without memory, both ways.
+    The library's errors for a missing implementation vary. So the model is built from its config
+    alone on the meta device, with and without that attention.
     """
     import torch
     from transformers import AutoConfig, AutoModelForCausalLM
@@ -179,8 +186,7 @@ def check_attention(source: ModelSource, error: Exception) -> None:
         try:
             config = AutoConfig.from_pretrained(
                 source.folder,
-                trust_remote_code=source.trust_remote_code,
-                **({"gguf_file": source.gguf_file} if source.gguf_file else {}),
+                **_source_options(source),
             )
             with torch.device("meta"):
                 AutoModelForCausalLM.from_config(
@@ -188,15 +194,15 @@ def check_attention(source: ModelSource, error: Exception) -> None:
                     trust_remote_code=source.trust_remote_code,
                     **({"attn_implementation": attention} if attention else {}),
                 )
-        except Exception:  # libraries that are not installed, each in its own words
+        except Exception:  # missing libraries raise various exceptions
             return False
         return True
 
     if not works(source.attention) and works(None):
-        there = [name for name in ATTENTIONS if works(name)]
+        available = [name for name in ATTENTIONS if works(name)]
         raise UserError(
-            f"attention={source.attention}: {source.role} {source.name} does not have it here "
-            f"({first_line(error)}); it has {', '.join(there)}."
+            f"attention={source.attention} is not available for {source.role} {source.name} "
+            f"({first_line(error)}); use one of {', '.join(available)}."
         ) from error
 
 
@@ -205,8 +211,10 @@ def output_rows(model: Any) -> int:
     return int(model.get_output_embeddings().weight.shape[0])
 
 
-def _forget_quantization(model: Any) -> None:
-    """A model read from GGUF is plain floating point now; its old mark would forbid saving it."""
+def _clear_quantization(model: Any) -> None:
+    """Clears the GGUF quantization marks: the weights are floats now, and marked models refuse
+    to be saved.
+    """
     if hasattr(model.config, "quantization_config"):
         del model.config.quantization_config
     model.is_quantized = False
@@ -217,7 +225,7 @@ def _forget_quantization(model: Any) -> None:
 def _remedy(source: ModelSource, error: Exception) -> str:
     if "trust_remote_code" in str(error) and not source.trust_remote_code:
         return (
-            "it needs code of its own: read that code, and set "
+            "it needs its repository's own code: read that code, and set "
             f"{source.role}.trust_remote_code=true if you trust it"
         )
     return f"check {source.role}.path"

@@ -1,7 +1,7 @@
-"""Locates a model's files on the hub, in a folder, a GGUF file or an installed package.
+"""Locates a model's files: on the hub, in a folder, a GGUF file or an installed package.
 
-Locating is separate from loading, so that a run whose artifacts all exist loads no weights.
-Only safetensors and GGUF are accepted; pickled weights are refused.
+Locating is separate from loading, so a run whose artifacts all exist loads no weights.
+Only safetensors and GGUF are accepted; pickled weights are rejected.
 """
 
 import importlib.util
@@ -24,9 +24,9 @@ _TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "vocab.json", "vocab.tx
 
 @dataclass(frozen=True)
 class ModelSource:
-    """Where a model's files are, and the fingerprint of what they hold."""
+    """The location of a model's files and a fingerprint of their contents."""
 
-    role: str  # expert | amateur: for messages
+    role: str  # expert | amateur
     name: str
     folder: Path
     gguf_file: str | None
@@ -35,14 +35,14 @@ class ModelSource:
     revision: str | None = None  # hub commit
     drop_layers: tuple[int, ...] = ()
     init: str = "pretrained"
-    attention: str | None = None  # None: the library's own choice
+    attention: str | None = None  # None: the library's default
 
 
 def locate(settings: ModelSettings, role: str) -> ModelSource:
     """Finds a model's files without loading them.
 
     Raises:
-        UserError: nothing is there, or it lacks weights, a config or a tokenizer, or its weights
+        UserError: there is no model, its weights, config or tokenizer are missing, or its weights
             are pickles.
     """
     path = settings.path
@@ -55,9 +55,9 @@ def locate(settings: ModelSettings, role: str) -> ModelSource:
         folder, gguf_file, revision = _on_disk(path, role) or _on_hub(path, settings, role)
     else:
         raise UserError(
-            f"{role}={settings.name}: there is no {role}.path"
+            f"{role}={settings.name}: {role}.path is not set"
             + (
-                f", and the package {settings.package!r} does not hold {settings.package_path!r}"
+                f", and the package {settings.package!r} has no {settings.package_path!r}"
                 if settings.package
                 else ""
             )
@@ -67,7 +67,9 @@ def locate(settings: ModelSettings, role: str) -> ModelSource:
         _check_folder(folder, role, settings.init)
     if settings.init == "random":
         if gguf_file is not None:
-            raise UserError(f"{role}.init=random takes a folder with a config.json, no GGUF file.")
+            raise UserError(
+                f"{role}.init=random needs a folder with a config.json, not a GGUF file."
+            )
         fingerprint = digest(["random", role, _fingerprint(folder, None)])
     elif revision is not None:
         fingerprint = digest(["hub", path, revision])
@@ -86,18 +88,18 @@ def locate(settings: ModelSettings, role: str) -> ModelSource:
 
 
 def locate_amateur(settings: AmateurSettings, expert: ModelSource) -> ModelSource:
-    """Finds the amateur; with `drop_layers` it is the expert itself without those layers."""
+    """Finds the amateur's files; with `drop_layers` they are the expert's."""
     if settings.drop_layers is None:
         return locate(settings, "amateur")
     if settings.path is not None:
         raise UserError(
-            f"amateur.path={settings.path} and amateur.drop_layers contradict each other: early "
+            f"amateur.path={settings.path} and amateur.drop_layers cannot be combined: early "
             "exit drops layers of the expert. Leave one out."
         )
     dropped = tuple(sorted(set(settings.drop_layers)))
     if not dropped or dropped[0] < 0:
         raise UserError(
-            f"amateur.drop_layers={list(settings.drop_layers)}: give one layer number or more, "
+            f"amateur.drop_layers={list(settings.drop_layers)}: give at least one layer number, "
             "counted from 0."
         )
     return ModelSource(
@@ -114,7 +116,7 @@ def locate_amateur(settings: AmateurSettings, expert: ModelSource) -> ModelSourc
 
 
 def config_rows(source: ModelSource) -> int | None:
-    """Rows of the output embedding as the config says, without loading weights (None: not said)."""
+    """Rows of the output embedding, from the config (None if it does not say)."""
     if source.gguf_file:
         return None
     rows = read_config(source).get("vocab_size")
@@ -122,7 +124,7 @@ def config_rows(source: ModelSource) -> int | None:
 
 
 def config_context(source: ModelSource) -> int | None:
-    """Most tokens in one sequence as the config says, without loading weights (None: not said)."""
+    """Maximum sequence length in tokens, from the config (None if it does not say)."""
     if source.gguf_file:
         return None
     context = read_config(source).get("max_position_embeddings")
@@ -130,11 +132,12 @@ def config_context(source: ModelSource) -> int | None:
 
 
 def has_tokenizer(folder: Path) -> bool:
+    """Whether the folder has tokenizer files."""
     return any((folder / name).is_file() for name in _TOKENIZER_FILES)
 
 
 def read_config(source: ModelSource) -> dict[str, Any]:
-    """The model's config as written; empty where loading the model will say what is wrong."""
+    """The parsed config.json; empty if it is unreadable, which loading reports."""
     try:
         config = json.loads((source.folder / "config.json").read_text("utf-8"))
     except (OSError, ValueError):
@@ -147,38 +150,40 @@ def _in_package(settings: ModelSettings) -> tuple[Path, str | None, None] | None
         return None
     try:
         spec = importlib.util.find_spec(settings.package)
-    except (ImportError, ValueError):  # a dotted name's parent is not there; no name of a package
+    except (ImportError, ValueError):  # a missing parent package; an invalid name
         return None
     if spec is None or spec.origin is None:
         return None
-    place = Path(spec.origin).parent / settings.package_path
-    if place.is_file():
-        return place.parent, place.name, None
-    return (place, None, None) if place.is_dir() else None
+    location = Path(spec.origin).parent / settings.package_path
+    if location.is_file():
+        return location.parent, location.name, None
+    return (location, None, None) if location.is_dir() else None
 
 
 def _on_disk(path: str, role: str) -> tuple[Path, str | None, None] | None:
     try:
-        place = Path(path).expanduser()
-        is_folder, is_file = place.is_dir(), place.is_file()
-    except (OSError, RuntimeError) as error:  # too long a name; the home of nobody
+        location = Path(path).expanduser()
+        is_folder, is_file = location.is_dir(), location.is_file()
+    except (OSError, RuntimeError) as error:  # the name is too long; ~user does not exist
         raise UserError(
-            f"{role}.path={path[:200]} cannot be looked up ({error}): give a model's folder."
+            f"{role}.path={path[:200]} is not a valid path ({error}): give a model's folder."
         ) from error
     if is_folder:
-        return place, None, None
+        return location, None, None
     if is_file:
-        if place.suffix.lower() != ".gguf":
+        if location.suffix.lower() != ".gguf":
             raise UserError(
                 f"{role}.path={path} is a file but not a .gguf file: give a model's folder."
             )
-        return place.parent, place.name, None
+        return location.parent, location.name, None
     return None
 
 
 def _on_hub(path: str, settings: ModelSettings, role: str) -> tuple[Path, None, str]:
     if not _HUB_ID.fullmatch(path):
-        raise UserError(f"{role}.path={path}: there is no such folder or file.")
+        raise UserError(
+            f"{role}.path={path}: there is no such folder or file, and it is not a hub id."
+        )
     from huggingface_hub import snapshot_download
 
     patterns = _HUB_FILES + (["*.py"] if settings.trust_remote_code else [])
@@ -191,10 +196,10 @@ def _on_hub(path: str, settings: ModelSettings, role: str) -> tuple[Path, None, 
                 ignore_patterns=["original/*", "consolidated*"],
             )
         )
-    except Exception as error:  # network, permission and name errors of several libraries
+    except Exception as error:  # several libraries' network, permission and name errors
         raise UserError(
-            f"{role}.path={path}: there is no such folder here, and the hub did not give a "
-            f"model of that name ({first_line(error)}). Check the name, the network and the login."
+            f"{role}.path={path}: there is no such folder, and the model cannot be downloaded from "
+            f"the hub ({first_line(error)}). Check the name, the network and the login."
         ) from error
     return folder, None, folder.name
 
@@ -203,11 +208,11 @@ def _check_folder(folder: Path, role: str, init: str) -> None:
     where = f"{role}.path={folder}"
     if not (folder / "config.json").is_file():
         raise UserError(
-            f"{where} is not a model folder: it has no config.json. Give the folder that has it."
+            f"{where} is not a model folder: it has no config.json. Give a folder that has one."
         )
     try:
         config = json.loads((folder / "config.json").read_text("utf-8"))
-        reason = "it holds no JSON object"
+        reason = "it is not a JSON object"
     except (OSError, ValueError, RecursionError) as error:
         config, reason = None, first_line(error)
     if not isinstance(config, dict):
@@ -219,21 +224,19 @@ def _check_folder(folder: Path, role: str, init: str) -> None:
     if not any(folder.glob("*.safetensors")):
         if any(folder.glob("*.bin")) or any(folder.glob("*.pt*")):
             raise UserError(
-                f"{where} has its weights as pickles only, which are not loaded: convert them to "
-                "safetensors (model.save_pretrained does)."
+                f"{where} has only pickled weights, which can run code when loaded: convert them "
+                "to safetensors (model.save_pretrained does)."
             )
-        raise UserError(
-            f"{where} has no weights: it lacks *.safetensors files. Fetch the model again."
-        )
+        raise UserError(f"{where} has no weights (*.safetensors). Fetch the model again.")
     if not has_tokenizer(folder):
         raise UserError(
-            f"{where} has no tokenizer: it lacks {' or '.join(_TOKENIZER_FILES)}. Copy the "
+            f"{where} has no tokenizer ({' or '.join(_TOKENIZER_FILES)}). Copy the "
             "tokenizer's files into it."
         )
 
 
 def _fingerprint(folder: Path, gguf_file: str | None) -> str:
-    """Contents of all that makes the model what it is; the folder's name and dates do not."""
+    """Hash of the contents of the model's files; the folder's name and dates do not matter."""
     if gguf_file:
         return digest(["gguf", file_digest(folder / gguf_file)])
     suffixes = {".json", ".safetensors", ".txt", ".model", ".jinja", ".py"}

@@ -1,36 +1,30 @@
-"""Prompts as token ids: chat templates, the plain default of base models, end-of-turn tokens.
-
-Knows tokenizers; knows neither models nor benchmarks.
-"""
+"""Renders prompts to token ids: chat templates, the plain template, end-of-turn tokens."""
 
 from typing import Any
 
 from lr_exp.errors import UserError
 
-# What a model without a chat template reads: base models that were never given one. Documented in
-# the README; `{system}` and its blank line are left out where there is no system prompt.
+# For models without a chat template (base models). Documented in the README; `{system}` and its
+# blank line are omitted if there is no system prompt.
 PLAIN_TEMPLATE = "{system}\n\nQuestion: {question}\nAnswer:"
 
 _PROBE = "probe answer"
 
 
 def has_chat_template(tokenizer: Any) -> bool:
-    """Whether the tokenizer brings a chat template of its own."""
+    """Whether the tokenizer has a chat template."""
     return bool(getattr(tokenizer, "chat_template", None))
 
 
 def render_prompt(tokenizer: Any, question: str, system: str = "") -> list[int]:
-    """Token ids of a question as this model expects to be asked, ready to be continued.
+    """Token ids of a question in the model's prompt format, ready for generation.
 
-    A model with a chat template is asked through it (system and user turn, then the opening of the
-    assistant's turn); one without through `PLAIN_TEMPLATE`, with the tokenizer's special tokens.
+    Uses the chat template (system and user turn, then the start of the assistant's turn), or
+    `PLAIN_TEMPLATE` with the tokenizer's special tokens if there is none.
     """
     if not has_chat_template(tokenizer):
-        text = (
-            PLAIN_TEMPLATE.format(system=system, question=question)
-            if system
-            else (PLAIN_TEMPLATE.partition("\n\n")[2].format(question=question))
-        )
+        template = PLAIN_TEMPLATE if system else PLAIN_TEMPLATE.partition("\n\n")[2]
+        text = template.format(system=system, question=question)
         return list(tokenizer(text, verbose=False)["input_ids"])
     messages = [{"role": "user", "content": question}]
     if system:
@@ -39,24 +33,25 @@ def render_prompt(tokenizer: Any, question: str, system: str = "") -> list[int]:
         encoded = tokenizer.apply_chat_template(
             messages, add_generation_prompt=True, tokenize=True, return_dict=True
         )
-    except Exception as error:  # Jinja raises its own family, templates raise at will
+    except Exception as error:  # Jinja has its own exceptions, and templates raise any
         raise UserError(
-            f"the chat template of {tokenizer.name_or_path} refuses the prompt ({error}): "
-            "if it takes no system turn, set sampler.system_prompt='' and "
+            f"the chat template of {tokenizer.name_or_path} rejects the prompt ({error}): "
+            "if it does not support a system turn, set sampler.system_prompt='' and "
             "evaluator.system_prompt=''."
         ) from error
     return list(encoded["input_ids"])
 
 
 def answer_ids(tokenizer: Any, text: str) -> list[int]:
-    """Token ids of a given answer, to stand after `render_prompt`, with the id that ends it.
+    """Token ids of a given answer to append to `render_prompt`, including the end token.
 
-    After `PLAIN_TEMPLATE`'s colon an answer begins with a blank. Where a template opens a thought
-    (R1-Distill's `<think>`), the answer stands in it as it is.
+    After the colon of `PLAIN_TEMPLATE` the answer starts with a space. If a chat template opens a
+    thinking block (R1-Distill's `<think>`), the answer is placed inside it unchanged.
     """
     plain = not has_chat_template(tokenizer)
-    given = f" {text}" if plain and not text.startswith((" ", "\n")) else text
-    ids = list(tokenizer(given, add_special_tokens=False, verbose=False)["input_ids"])
+    if plain and not text.startswith((" ", "\n")):
+        text = f" {text}"
+    ids = list(tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"])
     ends = [] if plain else _end_of_turn(tokenizer)
     if not ends and tokenizer.eos_token_id is not None:
         ends = [tokenizer.eos_token_id]
@@ -64,11 +59,10 @@ def answer_ids(tokenizer: Any, text: str) -> list[int]:
 
 
 def stop_token_ids(tokenizer: Any, model_eos: int | list[int] | None) -> tuple[int, ...]:
-    """Ids that end an answer: the model's and the tokenizer's, and the template's end of turn.
+    """Ids that end an answer: the model's eos, the tokenizer's eos, the template's end of turn.
 
-    Base models are declared to end at their document token only, yet answer through a template
-    whose turns end otherwise (Qwen2.5: `<|im_end|>`); without that id a rollout runs on into a
-    conversation with itself.
+    Base models declare only their end-of-document token, although their chat template ends turns
+    with another one (Qwen2.5: `<|im_end|>`). Without it a rollout continues with further turns.
     """
     ids: list[int] = []
     if model_eos is not None:
@@ -81,20 +75,20 @@ def stop_token_ids(tokenizer: Any, model_eos: int | list[int] | None) -> tuple[i
 
 
 def _end_of_turn(tokenizer: Any) -> list[int]:
-    """The special token with which the chat template closes an assistant's turn, if it has one."""
-    turns = [
+    """The special token that ends the chat template's assistant turn; empty if there is none."""
+    messages = [
         {"role": "user", "content": "probe question"},
         {"role": "assistant", "content": _PROBE},
     ]
     try:
-        text = tokenizer.apply_chat_template(turns, tokenize=False)
-    except Exception as error:  # Jinja raises its own family, templates raise at will
+        text = tokenizer.apply_chat_template(messages, tokenize=False)
+    except Exception as error:  # Jinja has its own exceptions, and templates raise any
         raise UserError(
             f"the chat template of {tokenizer.name_or_path} cannot render a question and its "
-            f"answer ({error}): mend the template in the model's folder."
+            f"answer ({error}): fix the template in the model's folder."
         ) from error
-    _, found, tail = text.rpartition(_PROBE)
-    if not found:
+    _, probe, tail = text.rpartition(_PROBE)
+    if not probe:
         return []
     first = tokenizer(tail.lstrip(), add_special_tokens=False)["input_ids"][:1]
     return [

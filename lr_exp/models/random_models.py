@@ -1,7 +1,4 @@
-"""Models of a given geometry with random weights, to measure speed where no weights are at hand.
-
-Knows configs and seeds. What such models say means nothing.
-"""
+"""Models with random weights, built from a config alone, for measuring speed."""
 
 from pathlib import Path
 from typing import Any
@@ -12,49 +9,50 @@ from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedTokenizerFa
 
 from lr_exp.errors import UserError
 
-_END = "<|endoftext|>"
+_EOS = "<|endoftext|>"
 
-# A random model's distributions are nearly uniform, so that almost every token would be plausible
-# and every kept step a row of the vocabulary. Scaled up this much the last hidden state makes them
-# about as peaked as a language model's.
-_PEAK = 8.0
+# A random model's distributions are nearly uniform, so almost every token would be plausible and
+# each kept position would store a whole vocabulary row. Scaling the last hidden state by this
+# factor makes them about as peaked as a trained model's.
+_LOGIT_SCALE = 8.0
 
 
 def random_model(folder: Path, device: str, dtype: str, attention: str | None, *, seed: int) -> Any:
-    """A causal model of the folder's config.json, made on the device itself.
+    """A causal language model from the folder's config.json, created directly on the device.
 
     Raises:
-        UserError: the config is none of a causal language model.
+        UserError: the config does not describe a causal language model.
     """
-    chosen = {"attn_implementation": attention} if attention else {}
-    place = torch.device(device)
-    on_gpu = [place] if place.type == "cuda" else []
+    options = {"attn_implementation": attention} if attention else {}
+    torch_device = torch.device(device)
+    gpus = [torch_device] if torch_device.type == "cuda" else []
     try:
-        with torch.random.fork_rng(devices=on_gpu), place:
+        with torch.random.fork_rng(devices=gpus), torch_device:
             torch.manual_seed(seed)
             model = AutoModelForCausalLM.from_config(
-                AutoConfig.from_pretrained(folder), dtype=getattr(torch, dtype), **chosen
+                AutoConfig.from_pretrained(folder), dtype=getattr(torch, dtype), **options
             )
     except (ValueError, KeyError, ImportError) as error:
         raise UserError(
-            f"init=random: no model of {folder}/config.json can be made ({error})."
+            f"init=random: cannot build a causal language model from {folder}/config.json "
+            f"({error})."
         ) from error
     norm = getattr(model.get_decoder(), "norm", None)
     if norm is not None:
-        norm.weight.data *= _PEAK
+        norm.weight.data *= _LOGIT_SCALE
     return model
 
 
 def byte_tokenizer() -> PreTrainedTokenizerFast:
-    """One token a byte, then the end of text: needs no files."""
+    """A tokenizer with one token per byte and an end-of-text token; needs no files."""
     vocabulary = {byte: i for i, byte in enumerate(sorted(pre_tokenizers.ByteLevel.alphabet()))}
     tokenizer = Tokenizer(models.BPE(vocabulary, []))
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
     tokenizer.decoder = decoders.ByteLevel()
-    tokenizer.add_special_tokens([_END])
+    tokenizer.add_special_tokens([_EOS])
     return PreTrainedTokenizerFast(
         tokenizer_object=tokenizer,
-        eos_token=_END,
-        pad_token=_END,
+        eos_token=_EOS,
+        pad_token=_EOS,
         clean_up_tokenization_spaces=False,
     )

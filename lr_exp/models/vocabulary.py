@@ -1,4 +1,4 @@
-"""Which token ids two models may be compared on. Knows tokenizers and sizes, no weights."""
+"""Finds the token ids on which two models can be compared."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -11,7 +11,7 @@ from lr_exp.errors import UserError
 
 @dataclass(frozen=True)
 class SharedVocabulary:
-    """The ids `0 .. size-1` without `excluded`: the tokens that both models know by the same id."""
+    """The ids `0 .. size-1` without `excluded`: ids with the same token in both models."""
 
     size: int
     excluded: tuple[int, ...] = ()
@@ -22,8 +22,8 @@ class SharedVocabulary:
     def restrict(self, logits: Tensor) -> Tensor:
         """Logits `(..., rows)` of the shared ids only, `(..., shared)`, in the order of the ids.
 
-        Rows beyond the tokenizers are padding of the embedding matrix; they and the excluded ids
-        leave the distribution before it is normalized.
+        Rows without a token are padding of the embedding matrix. They and the excluded ids are
+        removed before the distribution is normalized.
         """
         logits = logits[..., : self.size]
         if self.excluded:
@@ -31,7 +31,7 @@ class SharedVocabulary:
         return logits
 
     def ids(self, device: torch.device | str = "cpu") -> Tensor:
-        """The shared ids, int64 `(shared,)`: column j of `restrict` belongs to id `ids()[j]`."""
+        """The shared ids, int64 `(shared,)`: column j of `restrict` is id `ids()[j]`."""
         keep = torch.ones(self.size, dtype=torch.bool, device=device)
         if self.excluded:
             keep[torch.tensor(self.excluded, device=device)] = False
@@ -39,20 +39,19 @@ class SharedVocabulary:
 
 
 def tokens_by_id(tokenizer: Any) -> dict[int, str]:
-    """Every id that the tokenizer gives a token, added and special ones included."""
+    """All ids with their tokens, including added and special ones."""
     return {index: token for token, index in tokenizer.get_vocab().items()}
 
 
 def check_rows(role: str, tokens: dict[int, str], rows: int | None) -> None:
-    """Raises UserError where a tokenizer has ids beyond its model's rows (None: not known)."""
+    """Raises UserError if a tokenizer has ids beyond its model's rows (None: unknown)."""
     if not tokens:
-        raise UserError(f"the {role}'s tokenizer has no token: check {role}.path.")
+        raise UserError(f"the {role}'s tokenizer has no tokens: check {role}.path.")
     last = max(tokens)
     if rows is not None and last >= rows:
         raise UserError(
             f"the {role}'s tokenizer has id {last} ({tokens[last]!r}) but its model has {rows} "
-            "rows: these weights and this tokenizer do not belong together; "
-            f"check {role}.path."
+            f"rows: the tokenizer belongs to another model; check {role}.path."
         )
 
 
@@ -64,16 +63,16 @@ def shared_vocabulary(
     amateur_rows: int | None,
     reused_ids: tuple[int, ...] = (),
 ) -> SharedVocabulary:
-    """Checks two tokenizers id by id and returns the ids that both models can be compared on.
+    """Compares two tokenizers id by id and returns the ids that they share.
 
     Args:
         expert, amateur: the tokenizers.
-        expert_rows, amateur_rows: rows of each model's output embedding, where known.
-        reused_ids: ids known to mean different tokens; they are left out, not checked.
+        expert_rows, amateur_rows: rows of each model's output embedding, if known.
+        reused_ids: ids known to mean different tokens; excluded without a check.
 
     Raises:
-        UserError: an id below both tokenizers' ends means different tokens, or a tokenizer has ids
-            that its model has no row for.
+        UserError: an id of both tokenizers means different tokens, or a tokenizer has ids without
+            a row in its model.
     """
     expert_tokens, amateur_tokens = tokens_by_id(expert), tokens_by_id(amateur)
     for role, tokens, rows in (
@@ -94,14 +93,14 @@ def shared_vocabulary(
         )
         raise UserError(
             f"expert and amateur do not share a vocabulary: {len(differing)} of {size} ids differ, "
-            f"first {shown} (expert against amateur). Choose two models of one family, or list ids "
-            "that only name other control tokens in expert.reused_ids."
+            f"first {shown} (expert against amateur). Choose two models of one family, or, if "
+            "these ids are only control tokens, list them in expert.reused_ids."
         )
-    holes = {i for i in range(size) if i not in expert_tokens}
-    excluded = sorted(holes | {i for i in reused_ids if i < size})
+    unused = {i for i in range(size) if i not in expert_tokens}
+    excluded = sorted(unused | {i for i in reused_ids if i < size})
     if len(excluded) == size:
         raise UserError(
-            f"expert and amateur share no id: all {size} are listed in reused_ids. Shorten "
+            f"expert and amateur share no ids: all {size} are listed in reused_ids. Shorten "
             "expert.reused_ids and amateur.reused_ids."
         )
     return SharedVocabulary(size, tuple(excluded))

@@ -1,7 +1,7 @@
-"""Inference engines that answer in the expert's place: what they are asked, what they give back.
+"""Interface of inference engines: token ids in, token ids out.
 
-Knows token ids only. An engine gives the expert's ids and nothing else: both models score them
-here, so that supervision never depends on the engine's arithmetic.
+Only the expert's ids come from an engine. Both models score them here, so supervision does not
+depend on the engine's arithmetic.
 """
 
 import json
@@ -22,9 +22,9 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Sampling:
-    """How the next token is chosen. All of it is told to an engine: none of its defaults counts."""
+    """Sampling settings; engines always receive all of them, so their defaults do not matter."""
 
-    temperature: float = 0.0  # 0: the most probable token
+    temperature: float = 0.0  # 0: greedy
     top_p: float = 1.0
 
 
@@ -32,83 +32,83 @@ class Sampling:
 class Request:
     """One prompt to continue."""
 
-    prompt: Sequence[int]
-    room: int  # at most so many new ids, the stop token included
-    seed: int  # of its draws; in [0, 2**31)
+    prompt: Sequence[int]  # token ids
+    max_new_tokens: int  # including the stop token
+    seed: int  # in [0, 2**31)
 
 
-# Answers of the requests, in their order.
+# Returns the continuations in the order of the requests.
 Generate = Callable[[Sequence[Request], Sampling], list[Decoded]]
 
 
 class Engine(Protocol):
-    """Something that continues token ids as the expert does."""
+    """Continues prompts in place of the expert."""
 
     @property
     def identity(self) -> dict[str, Any]:
-        """What the same request may be answered differently by: a part of an answer's address.
+        """Facts on which answers may depend, such as versions; part of their address in the store.
 
         Raises:
-            Unreachable: it can be known from elsewhere only, and nobody answers there.
+            UnreachableError: only the server has them, and it does not respond.
         """
         ...
 
     def open(
         self, expert: LanguageModel, adapter: Path | None = None
     ) -> AbstractContextManager[Generate]:
-        """Makes the engine ready to answer as the expert, or as the expert with an adapter.
+        """Prepares the engine to answer as the expert, optionally with an adapter.
 
         Args:
-            expert: its weights are not read (`models.without_weights`).
+            expert: its weights are not used (`loading.without_weights`).
             adapter: the folder of a LoRA adapter.
 
         Raises:
-            UserError: what the engine serves has another vocabulary, or it cannot take the adapter.
+            UserError: the engine's model has another vocabulary, or it does not support adapters.
         """
         ...
 
     def close(self) -> None:
-        """Gives its memory and its connections back; it can be opened again."""
+        """Frees memory and connections; the engine can be opened again."""
         ...
 
 
-class Unreachable(UserError):  # noqa: N818  said as one line, like any other UserError
-    """Nobody answers where the engine is said to be."""
+class UnreachableError(UserError):
+    """The server does not respond."""
 
 
 def adapter_name(adapter: Path) -> str:
-    """An adapter's name, by its content: no engine answers with another one of the same name."""
+    """A name derived from the adapter's contents, so that an engine cannot mix up two adapters."""
     files = {path.name: file_digest(path) for path in sorted(adapter.iterdir()) if path.is_file()}
     return f"lr_exp-{digest(files)[:16]}"
 
 
-def ended(token_ids: Sequence[int], stop_ids: Sequence[int], room: int) -> Decoded:
-    """The answer up to its first stop token, or to the room that it had."""
-    for place, token_id in enumerate(token_ids[:room]):
+def truncated(token_ids: Sequence[int], stop_ids: Sequence[int], max_new_tokens: int) -> Decoded:
+    """The answer up to its first stop token or the limit."""
+    for index, token_id in enumerate(token_ids[:max_new_tokens]):
         if token_id in stop_ids:
-            return Decoded(list(token_ids[: place + 1]), finished=True)
-    return Decoded(list(token_ids[:room]), finished=False)
+            return Decoded(list(token_ids[: index + 1]), finished=True)
+    return Decoded(list(token_ids[:max_new_tokens]), finished=False)
 
 
-def remembered_identity(engine: Engine, place: Path) -> dict[str, Any]:
-    """The engine's identity; what it said last time (`place`) where nobody answers now.
+def remembered_identity(engine: Engine, path: Path) -> dict[str, Any]:
+    """The engine's identity, saved to `path`; the saved one if the server does not respond.
 
-    So the answers that a store holds are found again after their server was stopped.
+    With it, stored answers are found even after their server was stopped.
     """
     try:
         identity = engine.identity
-    except Unreachable as error:
+    except UnreachableError as error:
         try:
-            identity = json.loads(place.read_text("utf-8"))
+            identity = json.loads(path.read_text("utf-8"))
         except (OSError, ValueError):
             raise error from None
-        log.warning("%s What it was last time is taken, for answers in the store.", error)
+        log.warning("%s Using its last known identity to look up answers in the store.", error)
         return identity
     text = json.dumps(identity, sort_keys=True) + "\n"
     try:
-        if not place.exists() or place.read_text("utf-8") != text:
-            place.parent.mkdir(parents=True, exist_ok=True)
-            write_atomically(place, text)
-    except OSError as error:  # a store that can only be read serves, too
-        log.debug("%s was not written: %s", place, error)
+        if not path.exists() or path.read_text("utf-8") != text:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            write_atomically(path, text)
+    except OSError as error:  # the store may be read-only
+        log.debug("%s was not written: %s", path, error)
     return identity

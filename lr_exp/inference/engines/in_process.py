@@ -1,8 +1,7 @@
-"""The expert's answers from vLLM in this process: token ids in, token ids out.
+"""Runs vLLM in this process.
 
-Knows vLLM's public interface (`LLM.generate`), imported when it is asked for. vLLM pins other
-versions of torch and transformers than development here does: it lives in an environment of its
-own (the extra `vllm`).
+vLLM pins its own versions of torch and transformers, so it needs a separate environment (the extra
+`vllm`) and is imported only when it is used.
 """
 
 import importlib.util
@@ -14,12 +13,12 @@ from typing import Any
 
 from lr_exp.errors import UserError, first_line
 from lr_exp.inference.decoding import Decoded
-from lr_exp.inference.engines import Generate, Request, Sampling, adapter_name, ended
+from lr_exp.inference.engines import Generate, Request, Sampling, adapter_name, truncated
 from lr_exp.inference.out_of_memory import free_memory
 from lr_exp.models.loading import LanguageModel
 from lr_exp.models.locating import ModelSource
 
-_LONGEST_RANK = 64  # of an adapter; vLLM reserves memory for it
+_MAX_LORA_RANK = 64  # vLLM reserves memory for it
 
 
 class VllmEngine:
@@ -28,31 +27,30 @@ class VllmEngine:
     def __init__(self, source: ModelSource, dtype: str) -> None:
         """Args:
         source: the expert.
-        dtype: what it computes in.
+        dtype: float32, bfloat16 or float16.
 
         Raises:
-            UserError: vLLM is not installed, or cannot read such a model.
+            UserError: vLLM is not installed, or does not support the model's format.
         """
         if importlib.util.find_spec("vllm") is None:
             raise UserError(
-                "engine=vllm: vLLM is not installed here. It pins versions of its own: make an "
-                "environment for it and install the package there with its extra "
-                "(pip install 'lr_exp[vllm]'), or serve the model with vLLM elsewhere and set "
-                "engine=server."
+                "engine=vllm: vLLM is not installed. It pins its own versions of torch: run "
+                "pip install 'lr_exp[vllm]' in a separate environment, or serve the model with "
+                "vLLM elsewhere and set engine=server."
             )
         if source.gguf_file is not None or source.init == "random":
             raise UserError(
-                f"engine=vllm reads a model folder with weights, and {source.name} is a GGUF file "
-                "or has random weights; use engine=transformers, or a server for it."
+                f"engine=vllm needs a model folder with weights, but {source.name} is a GGUF file "
+                "or has random weights; use engine=transformers or engine=server."
             )
         self._source = source
         self._dtype = dtype
         self._llm: Any = None
-        self._takes_adapters = False
+        self._supports_adapters = False
 
     @property
     def identity(self) -> dict[str, Any]:
-        """The versions of vLLM and torch, and the precision."""
+        """See `Engine.identity`: the versions of vLLM and torch, and the dtype."""
         versions = {}
         for name in ("vllm", "torch"):
             try:
@@ -68,14 +66,14 @@ class VllmEngine:
         from vllm.lora.request import LoRARequest  # pyright: ignore[reportMissingImports]
 
         llm = self._loaded(expert, adapter is not None)
-        extra = {}
+        lora = {}
         if adapter is not None:
             name = adapter_name(adapter)
-            number = int(name[-7:], 16) + 1  # tells vLLM's caches apart; above 0
-            extra = {"lora_request": LoRARequest(name, number, str(adapter))}
+            number = int(name[-7:], 16) + 1  # vLLM's cache key; must be above 0
+            lora = {"lora_request": LoRARequest(name, number, str(adapter))}
 
         def generate(requests: Sequence[Request], sampling: Sampling) -> list[Decoded]:
-            # With the end tokens ignored, only `stop_token_ids` end an answer.
+            # With `ignore_eos`, only `stop_token_ids` end an answer.
             parameters = [
                 SamplingParams(
                     n=1,
@@ -86,53 +84,59 @@ class VllmEngine:
                     repetition_penalty=1.0,
                     presence_penalty=0.0,
                     frequency_penalty=0.0,
-                    seed=one.seed,
-                    max_tokens=one.room,
+                    seed=request.seed,
+                    max_tokens=request.max_new_tokens,
                     stop_token_ids=list(expert.stop_ids),
                     ignore_eos=True,
                     detokenize=False,
                 )
-                for one in requests
+                for request in requests
             ]
-            prompts = [{"prompt_token_ids": list(one.prompt)} for one in requests]  # TokensPrompt
-            outputs = llm.generate(prompts, parameters, use_tqdm=False, **extra)
+            prompts = [
+                {"prompt_token_ids": list(request.prompt)} for request in requests
+            ]  # TokensPrompt
+            outputs = llm.generate(prompts, parameters, use_tqdm=False, **lora)
             if len(outputs) != len(requests):
-                raise RuntimeError(f"vLLM gave {len(outputs)} answers to {len(requests)} prompts")
+                raise RuntimeError(
+                    f"vLLM returned {len(outputs)} answers for {len(requests)} prompts"
+                )
             return [
-                ended(list(output.outputs[0].token_ids), expert.stop_ids, one.room)
-                for output, one in zip(outputs, requests, strict=True)
+                truncated(
+                    list(output.outputs[0].token_ids), expert.stop_ids, request.max_new_tokens
+                )
+                for output, request in zip(outputs, requests, strict=True)
             ]
 
         yield generate
 
     def _loaded(self, expert: LanguageModel, with_adapters: bool) -> Any:
-        """The model, loaded again where it was loaded without room for adapters."""
-        if self._llm is not None and with_adapters and not self._takes_adapters:
+        """Loads the model; reloads it if adapters are needed but were not enabled."""
+        if self._llm is not None and with_adapters and not self._supports_adapters:
             self.close()
         if self._llm is None:
             from vllm import LLM  # pyright: ignore[reportMissingImports]
 
-            lora = {"enable_lora": True, "max_lora_rank": _LONGEST_RANK} if with_adapters else {}
+            lora = {"enable_lora": True, "max_lora_rank": _MAX_LORA_RANK} if with_adapters else {}
             try:
                 self._llm = LLM(
                     model=str(self._source.folder),
                     dtype=self._dtype,
                     trust_remote_code=self._source.trust_remote_code,
-                    # The repository's temperature, top-p and penalties must not reach any call.
+                    # Ignore the repository's temperature, top-p and penalties.
                     generation_config="vllm",
                     max_model_len=expert.context,
                     seed=0,
                     **lora,
                 )
-            except Exception as error:  # memory, drivers, architectures: each in its own words
+            except Exception as error:  # memory, drivers, architectures raise various exceptions
                 raise UserError(
                     f"engine=vllm: vLLM cannot load {self._source.name} ({first_line(error)}); "
                     "free the GPU's memory, or use engine=transformers."
                 ) from error
-            self._takes_adapters = with_adapters
+            self._supports_adapters = with_adapters
         return self._llm
 
     def close(self) -> None:
-        """Lets go of the model; the process that computed for it ends with it."""
+        """Frees the model, which also ends vLLM's worker process."""
         self._llm = None
         free_memory()

@@ -1,4 +1,4 @@
-"""Memory that runs out, GPUs without bfloat16, attention that a model does not have."""
+"""Limits of the machine: out-of-memory errors, GPUs without bfloat16, missing attentions."""
 
 import itertools
 import json
@@ -48,17 +48,17 @@ def pair(tmp_path_factory):
     return load("expert", 0), load("amateur", 1)
 
 
-# Which errors mean it ----------------------------------------------------------------------------
+# Recognizing errors ------------------------------------------------------------------------------
 
 
-def test_the_cpus_own_error_is_known():
+def test_the_cpu_allocators_error_is_recognized():
     with pytest.raises(RuntimeError) as caught:
         torch.empty(2**59)
     assert is_out_of_memory(caught.value)
 
 
 @pytest.mark.parametrize(
-    ("error", "means_it"),
+    ("error", "expected"),
     [
         *((error, True) for error in ERRORS),
         (MemoryError(), True),
@@ -67,8 +67,8 @@ def test_the_cpus_own_error_is_known():
         (ValueError("out of memory"), False),
     ],
 )
-def test_other_errors_are_not_taken_for_it(error, means_it):
-    assert is_out_of_memory(error) is means_it
+def test_only_out_of_memory_errors_are_recognized(error, expected):
+    assert is_out_of_memory(error) is expected
 
 
 # Rollout and evaluation --------------------------------------------------------------------------
@@ -89,52 +89,53 @@ def roll_out(expert, folder, batch_size):
     ]
 
 
-def tight_decoder(limit, error, tried):
-    def decode(model, prompts, **told):
+def limited_decoder(limit, error, tried):
+    """Raises for batches above `limit`; records the sizes in `tried`."""
+
+    def decode(model, prompts, **settings):
         tried.append(len(prompts))
         if len(prompts) > limit:
             raise error
-        return decode_greedily(model, prompts, **told)
+        return decode_greedily(model, prompts, **settings)
 
     return decode
 
 
 @pytest.mark.parametrize("error", ERRORS)
-def test_a_batch_that_does_not_fit_is_halved_and_said_once(
+def test_a_batch_that_does_not_fit_is_halved_with_one_warning(
     tmp_path, pair, monkeypatch, caplog, error
 ):
     expected = roll_out(pair[0], tmp_path / "small", 1)
     tried = []
     monkeypatch.setattr(
-        "lr_exp.inference.generation.decode_greedily", tight_decoder(1, error, tried)
+        "lr_exp.inference.generation.decode_greedily", limited_decoder(1, error, tried)
     )
-    found = roll_out(pair[0], tmp_path / "tight", 5)
-    assert found == expected
-    assert tried == [5, 2, *[1] * 7]  # once halved it stays so
-    assert len(shard_paths(tmp_path / "tight")) == 2  # shards are those of the batch size
-    (said,) = warnings_of(caplog)
-    assert "rollout: questions: 5 at once do not fit in memory" in said
+    assert roll_out(pair[0], tmp_path / "tight", 5) == expected
+    assert tried == [5, 2, *[1] * 7]  # the size never grows again
+    assert len(shard_paths(tmp_path / "tight")) == 2  # shards keep the configured batch size
+    (warning,) = warnings_of(caplog)
+    assert "rollout: questions: a batch of 5 does not fit in memory" in warning
 
 
-def test_a_question_that_does_not_fit_alone_names_what_to_change(tmp_path, pair, monkeypatch):
+def test_a_single_question_that_does_not_fit_raises_with_advice(tmp_path, pair, monkeypatch):
     monkeypatch.setattr(
-        "lr_exp.inference.generation.decode_greedily", tight_decoder(0, ERRORS[0], [])
+        "lr_exp.inference.generation.decode_greedily", limited_decoder(0, ERRORS[0], [])
     )
     with pytest.raises(
-        UserError, match=r"the smallest part does not fit in memory.*max_new_tokens"
+        UserError, match=r"the smallest batch does not fit in memory.*max_new_tokens"
     ):
         roll_out(pair[0], tmp_path / "none", 4)
 
 
-def test_other_errors_of_a_batch_go_through(tmp_path, pair, monkeypatch):
-    broken = tight_decoder(0, RuntimeError("a bug"), [])
+def test_other_errors_of_a_batch_propagate(tmp_path, pair, monkeypatch):
+    broken = limited_decoder(0, RuntimeError("a bug"), [])
     monkeypatch.setattr("lr_exp.inference.generation.decode_greedily", broken)
     with pytest.raises(RuntimeError, match="a bug"):
         roll_out(pair[0], tmp_path / "none", 4)
 
 
-def test_parts_of_a_sampled_batch_draw_apart(pair):
-    """Two halves with one seed would draw the same numbers."""
+def test_parts_of_a_sampled_batch_have_different_seeds(pair):
+    """Two halves with the same seed would sample the same numbers."""
     decode = sampled_decoding(
         pair[0], [[3, 1, 4]] * 4, max_new_tokens=8, temperature=1.0, top_p=1.0, seed=0
     )
@@ -161,9 +162,7 @@ def score_all(pair, trajectories, folder):
 
 
 @pytest.mark.parametrize("error", ERRORS)
-def test_a_pass_that_does_not_fit_is_scored_in_smaller_ones(
-    tmp_path, pair, monkeypatch, caplog, error
-):
+def test_a_scoring_pass_that_does_not_fit_is_split(tmp_path, pair, monkeypatch, caplog, error):
     roll_out(pair[0], tmp_path / "answers", 7)
     expected = score_all(pair, tmp_path / "answers", tmp_path / "whole")
     tried = []
@@ -176,20 +175,20 @@ def test_a_pass_that_does_not_fit_is_scored_in_smaller_ones(
 
     read_logits = score.read_logits
     monkeypatch.setattr(score, "read_logits", tight)
-    found = score_all(pair, tmp_path / "answers", tmp_path / "tight")
+    rows = score_all(pair, tmp_path / "answers", tmp_path / "tight")
     assert max(tried) > 140
     key = ("index", "step")
-    assert sorted([row[k] for k in key] for row in found) == sorted(
+    assert sorted([row[k] for k in key] for row in rows) == sorted(
         [row[k] for k in key] for row in expected
     )
     by_place = {tuple(row[k] for k in key): row["kl"] for row in expected}
-    for row in found:
+    for row in rows:
         assert row["kl"] == pytest.approx(by_place[row["index"], row["step"]], rel=1e-4, abs=1e-6)
-    (said,) = warnings_of(caplog)
-    assert said.startswith("score: tokens of a pass: ")
+    (warning,) = warnings_of(caplog)
+    assert warning.startswith("score: tokens of a pass: ")
 
 
-def test_a_trajectory_that_does_not_fit_alone_names_what_to_change(tmp_path, pair, monkeypatch):
+def test_a_single_trajectory_that_does_not_fit_raises_with_advice(tmp_path, pair, monkeypatch):
     roll_out(pair[0], tmp_path / "answers", 7)
 
     def never(model, packed):
@@ -204,7 +203,7 @@ def test_a_trajectory_that_does_not_fit_alone_names_what_to_change(tmp_path, pai
 
 
 @pytest.mark.parametrize("seed", range(4))
-def test_halves_of_a_pass_have_its_losses(seed):
+def test_a_split_pass_has_the_same_losses(seed):
     model, supervision = precise_model(), a_supervision(seed=seed)
     (whole,) = build_batch(supervision, every_step(supervision), 10_000)["passes"]
     expected = packed_losses(model, {"passes": [whole]})
@@ -216,14 +215,12 @@ def test_halves_of_a_pass_have_its_losses(seed):
         passes = smaller
         losses = packed_losses(model, {"passes": passes})
         assert torch.allclose(losses, expected, rtol=0, atol=1e-9)
-    assert len(passes) == supervision.kept  # at the end one kept step each
+    assert len(passes) == supervision.kept  # one kept step each
 
 
 @pytest.mark.parametrize("error", ERRORS)
-def test_training_that_runs_out_of_memory_goes_on_in_smaller_passes(
-    tmp_path, monkeypatch, caplog, error
-):
-    """Also where the error comes after other passes have left their gradients."""
+def test_training_that_runs_out_of_memory_splits_its_passes(tmp_path, monkeypatch, caplog, error):
+    """Also if the error comes after other passes have accumulated gradients."""
     without_dropout = replace(SETTINGS, lora_dropout=0.0)
     train(tmp_path / "whole", settings=without_dropout)
     pass_losses, tried = trainer.pass_losses, []
@@ -238,16 +235,16 @@ def test_training_that_runs_out_of_memory_goes_on_in_smaller_passes(
     train(tmp_path / "tight", settings=without_dropout)
     assert max(tried) > 3
     assert any(small <= 3 < large for small, large in itertools.pairwise(tried))
-    whole, found = (distill.read_history(tmp_path / name) for name in ("whole", "tight"))
-    for one, other in zip(whole, found, strict=True):
-        assert one["loss"] == pytest.approx(other["loss"], rel=1e-4)
-        assert one["grad_norm"] == pytest.approx(other["grad_norm"], rel=1e-3)
-        assert one["entropy"] == pytest.approx(other["entropy"], rel=1e-3)
-    (said,) = [line for line in warnings_of(caplog) if "memory" in line]
-    assert "distiller.tokens_per_pass" in said
+    whole, split = (distill.read_history(tmp_path / name) for name in ("whole", "tight"))
+    for first, second in zip(whole, split, strict=True):
+        assert first["loss"] == pytest.approx(second["loss"], rel=1e-4)
+        assert first["grad_norm"] == pytest.approx(second["grad_norm"], rel=1e-3)
+        assert first["entropy"] == pytest.approx(second["entropy"], rel=1e-3)
+    (warning,) = [line for line in warnings_of(caplog) if "memory" in line]
+    assert "distiller.tokens_per_pass" in warning
 
 
-def test_a_kept_step_that_does_not_fit_alone_names_what_to_change(tmp_path, monkeypatch):
+def test_a_single_kept_step_that_does_not_fit_raises_with_advice(tmp_path, monkeypatch):
     def never(*_):
         raise ERRORS[0]
 
@@ -261,7 +258,7 @@ def test_a_kept_step_that_does_not_fit_alone_names_what_to_change(tmp_path, monk
 
 @pytest.fixture
 def old_gpu(monkeypatch):
-    """It emulates bfloat16, which torch counts as support unless asked."""
+    """A GPU that only emulates bfloat16, which torch counts as support by default."""
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "get_device_name", lambda *_: "Old GPU")
     monkeypatch.setattr(
@@ -270,7 +267,7 @@ def old_gpu(monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ("dtype", "becomes", "warned"),
+    ("dtype", "expected", "warned"),
     [
         ("auto", "float32", True),
         ("bfloat16", "float32", True),
@@ -278,12 +275,12 @@ def old_gpu(monkeypatch):
         ("float32", "float32", False),
     ],
 )
-def test_a_gpu_without_bfloat16_computes_in_float32(old_gpu, caplog, dtype, becomes, warned):
-    assert devices.resolve_dtype(dtype, "cuda") == becomes
+def test_a_gpu_without_bfloat16_computes_in_float32(old_gpu, caplog, dtype, expected, warned):
+    assert devices.resolve_dtype(dtype, "cuda") == expected
     assert ["Old GPU has no bfloat16" in line for line in warnings_of(caplog)] == [True] * warned
 
 
-def test_a_gpu_with_bfloat16_says_nothing(monkeypatch, caplog):
+def test_a_gpu_with_bfloat16_gives_no_warning(monkeypatch, caplog):
     monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation=True: True)
     for dtype in ("auto", "bfloat16"):
         assert devices.resolve_dtype(dtype, "cuda") == "bfloat16"
@@ -294,10 +291,12 @@ def test_a_gpu_with_bfloat16_says_nothing(monkeypatch, caplog):
 # Attention ---------------------------------------------------------------------------------------
 
 
-def test_attention_that_a_model_does_not_have_lists_those_it_has(tmp_path):
+def test_an_unavailable_attention_lists_the_available_ones(tmp_path):
     source = locating.locate(ModelSettings(name="m", path=str(tiny_model(tmp_path))), "expert")
     absent = replace(source, attention="flash_attention_3")
-    with pytest.raises(UserError, match=r"attention=flash_attention_3: .* it has eager, sdpa"):
+    with pytest.raises(
+        UserError, match=r"attention=flash_attention_3 is not available.*use one of eager, sdpa"
+    ):
         loading.load(absent, device="cpu", dtype="float32")
     damaged = replace(source, attention="eager")
     (source.folder / "model.safetensors").write_bytes(b"broken")
@@ -305,23 +304,23 @@ def test_attention_that_a_model_does_not_have_lists_those_it_has(tmp_path):
         loading.load(damaged, device="cpu", dtype="float32")
 
 
-def test_every_attention_gives_the_same(tmp_path):
+def test_all_attentions_give_the_same_logits(tmp_path):
     source = locating.locate(ModelSettings(name="m", path=str(tiny_model(tmp_path))), "expert")
     ids = torch.tensor([[3, 1, 4, 1, 5]])
-    found = []
+    logits = []
     for attention in (None, "eager", "sdpa"):
         loaded = loading.load(replace(source, attention=attention), device="cpu", dtype="float32")
         assert attention in (None, loaded.model.config._attn_implementation)
         with torch.inference_mode():
-            found.append(loaded.model(ids).logits)
-    assert torch.allclose(found[1], found[2], atol=1e-5)
-    assert torch.equal(found[0], found[2])
+            logits.append(loaded.model(ids).logits)
+    assert torch.allclose(logits[1], logits[2], atol=1e-5)
+    assert torch.equal(logits[0], logits[2])
 
 
-def test_attention_is_part_of_an_address_only_where_it_is_chosen(tmp_path):
-    def machine(**told):
-        told = {"device": "cpu", "evaluator": EvaluatorSettings(shots={}), **told}
-        return Inputs(Settings(**told), tmp_path).machine
+def test_attention_is_part_of_an_address_only_if_it_is_set(tmp_path):
+    def machine(**changes):
+        settings = {"device": "cpu", "evaluator": EvaluatorSettings(shots={}), **changes}
+        return Inputs(Settings(**settings), tmp_path).machine
 
     assert "attention" not in machine()
     assert machine(attention="eager") == {**machine(), "attention": "eager"}
@@ -332,7 +331,7 @@ def test_attention_is_part_of_an_address_only_where_it_is_chosen(tmp_path):
 # Random weights ----------------------------------------------------------------------------------
 
 
-def test_a_random_model_needs_a_config_alone(tmp_path):
+def test_a_random_model_needs_only_a_config(tmp_path):
     folder = tiny_model(tmp_path)
     for path in folder.iterdir():
         if path.name != "config.json":
@@ -344,7 +343,7 @@ def test_a_random_model_needs_a_config_alone(tmp_path):
         for role in ("expert", "expert", "amateur")
     ]
     assert torch.equal(torch.random.get_rng_state(), state)
-    first, again, amateur = (one.model.lm_head.weight for one in loaded)
+    first, again, amateur = (each.model.lm_head.weight for each in loaded)
     assert torch.equal(first, again)
     assert not torch.equal(first, amateur)
     ids = loaded[0].tokenizer("Tom has 4 péns.")["input_ids"]
@@ -355,14 +354,14 @@ def test_a_random_model_needs_a_config_alone(tmp_path):
         ModelSettings(name="m", init="zero")
 
 
-def test_a_random_model_of_no_language_model_says_so(tmp_path):
+def test_a_random_model_needs_a_language_models_config(tmp_path):
     (tmp_path / "config.json").write_text(json.dumps({"model_type": "no_such"}), "utf-8")
     settings = ModelSettings(name="m", path=str(tmp_path), init="random")
-    with pytest.raises(UserError, match="init=random: no model"):
+    with pytest.raises(UserError, match="init=random: cannot build"):
         loading.load(locating.locate(settings, "expert"), device="cpu", dtype="float32")
 
 
-def test_the_micro_experts_address_is_what_it_was():
+def test_the_micro_expert_has_default_settings():
     source = locating.locate(
         ModelSettings(name="micro", package="lr_exp", package_path="micro/models/expert"), "expert"
     )
