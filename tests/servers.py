@@ -1,4 +1,4 @@
-"""Fake servers with the APIs of vLLM, SGLang, llama.cpp, TGI and plain completions.
+"""Fake servers with the APIs of vLLM, SGLang and llama.cpp, and of one that returns only text.
 
 Their replies have the real formats; the answers come from a function of token ids. Failures can be
 injected.
@@ -37,7 +37,7 @@ class FakeServer:
         model: str = "served",
     ) -> None:
         """Args:
-        kind: vllm | sglang | llamacpp | tgi | text.
+        kind: vllm | sglang | llamacpp | text.
         failures: outcomes of the first completions: 400, 401, 429, 500, 503, cut, garbage, few,
             slow, stall, ok. `*` repeats the one before it forever.
         """
@@ -87,7 +87,7 @@ class FakeServer:
     def get(self, path: str) -> Any:
         """The reply to a GET request; None for 404."""
         owner = self.kind if self.kind in ("vllm", "sglang", "llamacpp") else "someone"
-        if path == "/v1/models" and self.kind != "tgi":
+        if path == "/v1/models":
             cards = [{"id": self.model, "owned_by": owner, "parent": None}]
             cards += [{"id": n, "owned_by": owner, "parent": self.model} for n in self.adapters]
             return {"object": "list", "data": cards}
@@ -95,7 +95,6 @@ class FakeServer:
             ("vllm", "/version"): {"version": "0.33.0"},
             ("sglang", "/get_server_info"): {"version": "0.6.1"},
             ("llamacpp", "/props"): {"build_info": "b11434-0", "model_path": "/m.gguf"},
-            ("tgi", "/info"): {"model_id": self.model, "version": "3.3.5", "router": "tgi"},
         }.get((self.kind, path))
 
     def post(self, path: str, body: dict[str, Any]) -> tuple[int, Any]:
@@ -103,9 +102,6 @@ class FakeServer:
         text_keys = {"vllm": "prompt", "sglang": "text", "llamacpp": "content"}
         if path == "/detokenize" and self.detokenizes and self.kind in text_keys:
             return 200, {text_keys[self.kind]: self.text(body["tokens"])}
-        if path == "/tokenize" and self.kind == "tgi":
-            ids = self.ids(body["inputs"])
-            return 200, [{"id": i, "text": "", "start": 0, "stop": 0} for i in ids]
         prefix = {"vllm": "/v1/", "sglang": "/"}.get(self.kind)
         if prefix and path == f"{prefix}load_lora_adapter":
             self.adapters[body["lora_name"]] = body["lora_path"]
@@ -123,17 +119,6 @@ class FakeServer:
                 "tokens": ids if body.get("return_tokens") else [],
                 "tokens_evaluated": len(body["prompt"]),
                 "stop_type": stop,
-            }
-        if path == "/generate" and self.kind == "tgi":
-            parameters = body["parameters"]
-            ids = self.continue_prompt(
-                self.ids(body["inputs"]), parameters["max_new_tokens"], self.model
-            )
-            stop = "eos_token" if ids[-1] in self.stop_ids else "length"
-            tokens = [{"id": i, "text": self.text([i]), "logprob": 0.0} for i in ids]
-            return 200, {
-                "generated_text": self.text(ids, special=False),
-                "details": {"finish_reason": stop, "tokens": tokens, "prefill": []},
             }
         return 404, {"detail": "Not Found"}
 

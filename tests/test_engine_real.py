@@ -1,15 +1,13 @@
-"""Rollouts on real local servers: llama.cpp's `llama-server`, and `transformers serve`.
+"""Rollouts on a real local server: llama.cpp's `llama-server`.
 
 The first needs `make smollm2` and a `llama-server` on the PATH or in LLAMA_SERVER, the second
 `make serving`; otherwise they are skipped.
 """
 
-import importlib.util
 import os
 import shutil
 import socket
 import subprocess
-import sys
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
@@ -19,7 +17,6 @@ import pytest
 import torch
 import urllib3
 
-import lr_exp
 from lr_exp.config.settings import ModelSettings, ServerSettings
 from lr_exp.errors import UserError
 from lr_exp.inference.decoding import decode_greedily
@@ -29,7 +26,6 @@ from lr_exp.models import loading, locating
 from lr_exp.models.prompts import render_prompt
 
 from .test_distiller import load_expert
-from .test_end_to_end import go
 
 pytestmark = pytest.mark.slow
 
@@ -189,21 +185,3 @@ def test_llama_cpp_with_quantized_weights_generates_likely_tokens(smollm2, tmp_p
     equal = sum(own == other for own, other in zip(answers, served, strict=True))
     print(f"\n{equal} of {len(answers)} answers equal, {different} of {tokens} tokens differ")
     assert different < 0.05 * tokens
-
-
-def test_transformers_serve_gives_the_same_supervision_as_the_expert(tmp_path):
-    """It returns only text, which is unambiguous here."""
-    if not all(importlib.util.find_spec(name) for name in ("fastapi", "uvicorn", "openai")):
-        pytest.skip("needs `make serving`")
-    folder = str(Path(lr_exp.__file__).parent / "micro" / "models" / "expert")
-    (tmp_path / "cache").mkdir()
-    port = free_port()
-    command = [str(Path(sys.executable).with_name("transformers")), "serve", folder]
-    command += ["--host", "127.0.0.1", "--port", str(port), "--device", "cpu", "--dtype", "float32"]
-    run = ("stages=[sample]", "data.max_questions=12")
-    variables = {"HF_HUB_OFFLINE": "1", "HF_HUB_CACHE": str(tmp_path / "cache")}
-    with running(command, port, tmp_path / "log.txt", **variables) as address:
-        server = (f"server.url={address}", f"server.model={folder}", "server.concurrency=2")
-        served = go(tmp_path, "served", *run, "sampler.engine=server", *server)
-    own = go(tmp_path, "own", *run)
-    assert served["sample"]["supervision"] == own["sample"]["supervision"]

@@ -1,4 +1,4 @@
-"""Gets answers from a server: vLLM, SGLang, llama.cpp, TGI, or any OpenAI-compatible one.
+"""Gets answers from a server: vLLM, SGLang or llama.cpp.
 
 Requests set all sampling parameters, so the server's defaults do not matter. The server receives
 prompts and, if the tuned expert is evaluated on it, the adapter's path.
@@ -22,9 +22,7 @@ from lr_exp.inference.engines.dialects import (
     Completions,
     Dialect,
     LlamaCpp,
-    PlainText,
     Reply,
-    TextGenerationInference,
 )
 from lr_exp.inference.engines.http import Endpoint
 from lr_exp.inference.engines.vocabulary_check import find_difference, probe_ids
@@ -68,10 +66,6 @@ class ServerEngine:
         """The kind of server, its model and its version."""
         endpoint = self._connected()
         cards = _cards(endpoint)
-        tgi = endpoint.get("/info")
-        if isinstance(tgi, dict) and {"model_id", "version"} <= tgi.keys():
-            facts = {key: tgi.get(key) for key in ("model_id", "model_sha", "version")}
-            return {"engine": "server", "kind": "tgi", "model": tgi["model_id"], **facts}
         model = self._settings.model or _only_model(endpoint.url, cards)
         kind = next((card.get("owned_by") for card in cards if card.get("id") == model), None)
         if kind is None and cards:  # llama.cpp accepts any model name
@@ -90,31 +84,19 @@ class ServerEngine:
         endpoint, model = self._connected(), str(self.identity["model"])
         dialect = self._dialect(expert)
         self._check_vocabulary(dialect, expert)
-        uncertain = 0
         with self._served_model(endpoint, model, adapter) as served:
 
             def generate(requests: Sequence[Request], sampling: Sampling) -> list[Decoded]:
-                nonlocal uncertain
                 answer = partial(
                     _answer, dialect, self._connected(), served, expert.stop_ids, sampling
                 )
                 try:
-                    answers = _run_concurrently(answer, requests, self._settings.concurrency)
+                    return _run_concurrently(answer, requests, self._settings.concurrency)
                 except BaseException:
                     self.close()  # stops threads that wait for a retry
                     raise
-                uncertain += sum(not certain for _, certain in answers)
-                return [decoded for decoded, _ in answers]
 
             yield generate
-        if uncertain:
-            log.warning(
-                "server.url=%s: the token ids of %d answers were recovered from text and may "
-                "differ from those generated (expert and amateur still score the same ids). vLLM, "
-                "SGLang and llama.cpp return ids.",
-                endpoint.url,
-                uncertain,
-            )
 
     def _connected(self) -> Endpoint:
         if self._endpoint is None:
@@ -132,18 +114,16 @@ class ServerEngine:
         kind = self.identity["kind"]
         if kind == "llamacpp":
             return LlamaCpp()
-        if kind == "tgi":
-            return TextGenerationInference(expert.tokenizer)
         completions = Completions(expert.stop_ids)
         probe = probe_ids(expert.tokenizer)[:8]
         if completions.is_supported(self._connected(), self.identity["model"], probe):
             return completions
-        log.warning(
-            "server.url=%s supports only text, not token ids: ids are recovered from the text, and "
-            "answers whose ids are uncertain are counted.",
-            self._connected().url,
+        raise UserError(
+            f"server.url={self._connected().url} does not complete token ids with token ids for "
+            f"server.model={self.identity['model']}. Check the model's name, and use vLLM (0.10.2 "
+            "or newer), SGLang or llama.cpp, or sampler.engine=transformers "
+            "(evaluator.engine=transformers)."
         )
-        return PlainText(expert.tokenizer, expert.stop_ids)
 
     def _check_vocabulary(self, dialect: Dialect, expert: LanguageModel) -> None:
         """Raises UserError if the server's token ids differ from the expert's."""
@@ -207,14 +187,14 @@ def _load_adapter(endpoint: Endpoint, load: str, name: str, adapter: Path) -> No
 
 
 def _run_concurrently(
-    answer: Callable[[Request], tuple[Decoded, bool]], requests: Sequence[Request], count: int
-) -> list[tuple[Decoded, bool]]:
+    answer: Callable[[Request], Decoded], requests: Sequence[Request], count: int
+) -> list[Decoded]:
     """Answers all requests in `count` threads; raises the first error and drops the rest.
 
     The threads are daemons, so that a server that stalls does not delay the process's exit.
     """
     waiting: SimpleQueue[tuple[int, Request]] = SimpleQueue()
-    done: SimpleQueue[tuple[int, tuple[Decoded, bool] | BaseException]] = SimpleQueue()
+    done: SimpleQueue[tuple[int, Decoded | BaseException]] = SimpleQueue()
     for numbered in enumerate(requests):
         waiting.put(numbered)
 
@@ -229,7 +209,7 @@ def _run_concurrently(
 
     for _ in range(min(count, len(requests))):
         Thread(target=work, daemon=True).start()
-    answers: dict[int, tuple[Decoded, bool]] = {}
+    answers: dict[int, Decoded] = {}
     try:
         while len(answers) < len(requests):
             number, result = done.get()
@@ -250,14 +230,13 @@ def _answer(
     stop_ids: Sequence[int],
     sampling: Sampling,
     request: Request,
-) -> tuple[Decoded, bool]:
-    """One answer, and whether its token ids are certain.
+) -> Decoded:
+    """One answer.
 
     The server's generation config may have more stop tokens than the expert. If one of those ends
     the reply, the next request continues it.
     """
     generated: list[int] = []
-    certain = True
     while True:
         reply: Reply = dialect.complete(
             endpoint,
@@ -268,10 +247,9 @@ def _answer(
             sampling,
         )
         generated += reply.token_ids
-        certain = certain and reply.certain
         answer = truncated(generated, stop_ids, request.max_new_tokens)
         if answer.finished or len(generated) >= request.max_new_tokens:
-            return answer, certain
+            return answer
         if not reply.stopped:
             raise UserError(
                 f"server.url={endpoint.url} ended an answer after {len(generated)} of "
