@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from lr_exp.config.settings import STAGES, Settings
 from lr_exp.data.questions import fingerprint
 from lr_exp.store import digest, file_digest
-from lr_exp.tracking.recorder import Cell
+from lr_exp.tracking import Cell
 
 if TYPE_CHECKING:  # torch comes with them
     from lr_exp.pipeline.inputs import Inputs

@@ -31,7 +31,13 @@ from lr_exp.sampler.diagnostics import diagnose_pair
 from lr_exp.store import Artifact, Store, write_atomically
 from lr_exp.store.inventory import record_reference
 from lr_exp.store.run_folder import ANSWERS, SUMMARY, TRAJECTORIES
-from lr_exp.tracking import Tracker, show
+from lr_exp.tracking import Tracker
+from lr_exp.tracking.log_results import (
+    log_evaluation,
+    log_headlines,
+    log_sampling,
+    log_trajectories,
+)
 
 log = logging.getLogger(__name__)
 
@@ -80,9 +86,9 @@ def _run(settings: Settings, folder: Path, conf_dir: Path) -> dict[str, Any]:
         supervision = tuned = None
         if "sample" in settings.stages or "distill" in settings.stages:
             supervision, summary["sample"] = _sample(experiment, folder)
-            show.sample(tracker, summary["sample"], supervision, experiment.inputs.expert)
+            log_sampling(tracker, summary["sample"], supervision, experiment.inputs.expert)
             if distributed.is_rank0():
-                show.trajectories(tracker, folder / TRAJECTORIES)
+                log_trajectories(tracker, folder / TRAJECTORIES)
             summary["warnings"] = _warn(diagnose_pair(summary["sample"]))
             if supervision.facts["kept"] == 0 and "distill" in settings.stages:
                 summary["stopped"] = _nothing_kept(settings, summary["sample"])
@@ -92,14 +98,14 @@ def _run(settings: Settings, folder: Path, conf_dir: Path) -> dict[str, Any]:
             tracker.artifact(tuned.artifact)
         if "evaluate" in settings.stages:
             summary["evaluate"] = _evaluate(experiment, tuned, tracker, folder)
-            show.evaluate(tracker, summary["evaluate"])
+            log_evaluation(tracker, summary["evaluate"])
             if "gap" in summary["evaluate"]:
                 told = diagnose_pair(summary.get("sample", {}), summary["evaluate"]["gap"])
                 summary["warnings"] = _warn(told, summary.get("warnings", []))
         if experiment.bench.identities:
             summary["engines"] = experiment.bench.identities
         summary["peak_memory_bytes"] = experiment.bench.peak_memory_bytes
-        show.headlines(tracker, summary)
+        log_headlines(tracker, summary)
         if distributed.is_distributed():
             summary["ranks"] = distributed.world_size()
     write_atomically(folder / SUMMARY, json.dumps(summary, indent=2, ensure_ascii=False) + "\n")
