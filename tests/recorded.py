@@ -1,7 +1,4 @@
-"""A small run of the micro pair recorded by W&B offline, and its record read by wandb's own reader.
-
-Knows wandb's command line, the form in which it prints a record, and the program's settings.
-"""
+"""Records a small micro-world run with W&B offline and reads the record with wandb's own reader."""
 
 import json
 import subprocess
@@ -42,37 +39,37 @@ def go(folder: Path, store: Path, *overrides: str) -> dict[str, Any]:
 
 @contextmanager
 def alone(place: Path) -> Iterator[None]:
-    """Without the login, the address and the folders of whoever runs the tests."""
+    """Hides the W&B login, server and folders of the user who runs the tests."""
     with pytest.MonkeyPatch.context() as patch:
         for name in ("MODE", "API_KEY", "IDENTITY_TOKEN_FILE", "RUN_ID", "RESUME", "RUN_GROUP"):
             patch.delenv(f"WANDB_{name}", raising=False)
         patch.setenv("NETRC", str(place / "netrc"))
         for name in ("CACHE_DIR", "DATA_DIR", "CONFIG_DIR"):
             patch.setenv(f"WANDB_{name}", str(place / name.lower()))
-        patch.setenv("WANDB_BASE_URL", "http://127.0.0.1:9")  # where nobody answers
+        patch.setenv("WANDB_BASE_URL", "http://127.0.0.1:9")  # nothing listens there
         yield
 
 
 def read_rows(path: Path) -> list[dict[str, Any]]:
-    """The rows of a `.wandb` file, read by wandb's own reader."""
+    """The rows of a `.wandb` file."""
     from wandb.util import get_core_path
 
     command = [get_core_path(), "leet", "inspect", "--no-observability", "--json"]
-    read = subprocess.run(  # noqa: S603 - wandb's own program
+    result = subprocess.run(  # noqa: S603 - wandb's own program
         [*command, "--run-file", str(path), str(path.parent.parent)],
         capture_output=True,
         text=True,
         check=True,
         timeout=60,
     )
-    return [json.loads(line) for line in read.stdout.splitlines()]
+    return [json.loads(line) for line in result.stdout.splitlines()]
 
 
 class Record:
-    """What one `.wandb` file holds."""
+    """The content of one `.wandb` file."""
 
     def __init__(self, folder: Path) -> None:
-        """Reads the newest record of a run's folder."""
+        """Reads the newest record in a run's folder."""
         path = max(folder.glob("wandb/offline-run-*/*.wandb"), key=lambda p: p.stat().st_mtime_ns)
         self.rows = read_rows(path)
         self.files = path.parent / "files"
@@ -82,8 +79,8 @@ class Record:
 
     @cached_property
     def run(self) -> dict[str, Any]:
-        (one,) = self.of("run")
-        return one
+        (row,) = self.of("run")
+        return row
 
     @property
     def config(self) -> dict[str, Any]:
@@ -95,7 +92,7 @@ class Record:
 
     @cached_property
     def summary(self) -> dict[str, Any]:
-        """As it is at the end; what lies in it as objects is flat, its names joined by dots."""
+        """The final summary; nested objects are flattened, with keys joined by dots."""
         flat: dict[str, Any] = {}
         for row in self.of("summary"):
             for name, value in row.get("update", {}).items():
@@ -107,7 +104,7 @@ class Record:
         return [(row[axis], row[name]) for row in self.history if name in row]
 
     def in_history(self, name: str) -> set[str]:
-        """What is under a name of the history: `number`, `histogram`, `table-file`."""
+        """The types of a metric in the history: `number`, `histogram`, `table-file`."""
         return {kind for row in self.history if (kind := _kind(row, name))}
 
     def in_summary(self, name: str) -> str | None:
@@ -115,19 +112,19 @@ class Record:
 
     @property
     def machine(self) -> set[str]:
-        """Names of W&B's own metrics, as its pages name them."""
+        """Names of W&B's system metrics, as its pages name them."""
         return {f"system/{name}" for row in self.of("stats") for name in row["item"]}
 
     @property
     def artifacts(self) -> dict[str, dict[str, Any]]:
-        """The finished stages by their names; the ones that W&B makes of tables are left out."""
-        own = [one for one in self.of("artifact") if one["type"] != "run_table"]
-        return {one["name"]: one for one in own}
+        """Finished stages by name, without the artifacts that W&B makes of tables."""
+        rows = self.of("artifact")
+        return {row["name"]: row for row in rows if row["type"] != "run_table"}
 
     @property
     def made(self) -> set[str]:
-        """Stages of the run's outputs."""
-        return {name for name, one in self.artifacts.items() if not one.get("use_after_commit")}
+        """Names of the artifacts that are outputs of the run."""
+        return {name for name, row in self.artifacts.items() if not row.get("use_after_commit")}
 
     @property
     def used(self) -> set[str]:

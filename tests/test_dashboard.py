@@ -1,4 +1,4 @@
-"""W&B's pages: every key that a panel reads is in a real run's record; files without a login."""
+"""W&B pages: a real run logs every metric that the panels read; files without a login."""
 
 import json
 import re
@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 pytest.importorskip("wandb_workspaces")
-with warnings.catch_warnings():  # it writes for pydantic 1
+with warnings.catch_warnings():  # it uses pydantic 1 syntax
     warnings.simplefilter("ignore", DeprecationWarning)
     import wandb_workspaces.reports.v2
     import wandb_workspaces.workspaces  # noqa: F401
@@ -37,24 +37,24 @@ def place(recorded_run):
 
 @pytest.fixture(scope="module")
 def record(place):
-    """Of a run that measures all that a page shows."""
+    """The record of a run that logs everything that the pages show."""
     return Record(place / "runs" / "one")
 
 
 @pytest.fixture(scope="module")
-def found(place, record):
+def run_contents(place, record):
     return contents.of_folder(place / "runs")
 
 
 def all_panels() -> list[panels.Panel]:
-    """Each panel of the workspace and of every part of the report once."""
+    """All panels of the workspace and the report without duplicates."""
     shown = [panel for section in panels.sections(BENCHMARKS) for panel in section.panels]
-    shown += [panel for sweep in SWEEPS for panel in report.shown_in(sweep, BENCHMARKS)]
+    shown += [panel for sweep in SWEEPS for panel in report.sweep_panels(sweep, BENCHMARKS)]
     return list(dict.fromkeys(shown))
 
 
 @pytest.mark.parametrize("panel", all_panels(), ids=lambda panel: panel.title)
-def test_a_run_has_what_a_panel_reads_in_the_form_that_it_needs(record, panel):
+def test_a_run_logs_what_each_panel_reads(record, panel):
     for key in panel.keys:
         match panel.form:
             case panels.LINES:
@@ -70,72 +70,72 @@ def test_a_run_has_what_a_panel_reads_in_the_form_that_it_needs(record, panel):
             case panels.MACHINE:
                 assert any(re.fullmatch(key, name) for name in record.machine)
             case _:
-                pytest.fail(f"a form that nothing checks: {panel.form}")
+                pytest.fail(f"no check for the form {panel.form}")
     if panel.form == panels.SCATTER:
         assert panel.x
         if panel.x.startswith("config."):
-            assert isinstance(at(record.config, panel.x.removeprefix("config.")), int | float)
+            assert isinstance(nested(record.config, panel.x.removeprefix("config.")), int | float)
         else:
             assert record.in_summary(panel.x) == "number"
 
 
-def at(config: Any, path: str) -> Any:
+def nested(config: Any, path: str) -> Any:
     for name in path.split("."):
         config = config[name]
     return config
 
 
-def test_every_curve_is_drawn_over_its_familys_axis(record):
-    """A curve over the number of its call instead of its step is what W&B draws unasked."""
-    defined = {one.get("name") or one["glob_name"]: one for one in record.of("metric")}
+def test_every_curve_uses_the_axis_of_its_family(record):
+    """By default W&B draws a curve over the number of the log call."""
+    defined = {row.get("name") or row["glob_name"]: row for row in record.of("metric")}
     for panel in all_panels():
         for key in panel.keys if panel.form == panels.LINES else ():
             axis = (defined.get(key) or defined[f"{key.partition('/')[0]}/*"])["step_metric"]
             assert panel.x in (axis, "distill/tuned_tokens")
 
 
-def test_what_is_measured_beside_the_training_is_no_point_of_its_curve(record):
-    """The gap asks the expert again, and its point came after the tuned model's as the last."""
+def test_the_expertise_gap_adds_no_point_to_the_accuracy_curve(record):
+    """It evaluates the expert again, and that was logged as the last point of the curve."""
     for name in BENCHMARKS:
         assert [x for x, _ in record.curve(f"eval/{name}/accuracy", "eval/step")] == [0, 8]
     assert record.in_summary("eval/gap") == "number"
 
 
-def test_every_sweep_that_is_told_of_exists():
+def test_every_listed_sweep_exists():
     known = {path.stem for path in (conf_dir() / "sweep").glob("*.yaml")}
     assert {sweep.removeprefix("micro_") for sweep in known} >= {*contents.SWEEPS}
     assert [*report._QUESTIONS] == [*contents.SWEEPS]
 
 
 def strings(value: Any) -> Iterator[tuple[str, str]]:
-    """Every text of a specification with the name that it stands under."""
+    """All strings in a specification with their keys."""
     if isinstance(value, dict):
         for name, inner in value.items():
-            for one in inner if isinstance(inner, list) else [inner]:
-                if isinstance(one, str):
-                    yield name, one
+            for item in inner if isinstance(inner, list) else [inner]:
+                if isinstance(item, str):
+                    yield name, item
                 else:
-                    yield from strings(one)
+                    yield from strings(item)
     elif isinstance(value, list):
         for inner in value:
             yield from strings(inner)
 
 
-def read_by(spec: Any) -> set[str]:
-    """The metrics that a built page reads."""
-    found = set()
+def metrics_of(spec: Any) -> set[str]:
+    """The metrics that a page reads."""
+    metrics = set()
     for name, text in strings(spec):
         if name in ("metrics", "xAxis", "yAxis", "metricRegex", "val"):
-            found.add(re.sub(r"^(summary|config):", "", text))
-    return found
+            metrics.add(re.sub(r"^(summary|config):", "", text))
+    return metrics
 
 
-def test_pages_read_what_the_panels_say_and_nothing_else(record, found):
-    """What W&B's own objects hold, not what was meant: a name can be changed on its way there."""
+def test_pages_read_exactly_the_metrics_of_the_panels(record, run_contents):
+    """wandb-workspaces can change a name, so this reads the specifications that it makes."""
     pages = {
-        "workspace": workspace.build(found, "someone", "a_project"),
+        "workspace": workspace.build(run_contents, "someone", "a_project"),
         "report": report.build(
-            contents.Contents(found.benchmarks, found.methods, SWEEPS),
+            contents.Contents(run_contents.benchmarks, run_contents.methods, SWEEPS),
             "someone",
             "a_project",
             saved=False,
@@ -143,26 +143,26 @@ def test_pages_read_what_the_panels_say_and_nothing_else(record, found):
     }
     names = {key for panel in all_panels() for key in panel.keys}
     names |= {panel.x for panel in all_panels() if panel.x and not panel.x.startswith("config.")}
-    own = {"_runtime", "_step", "cell.value.alpha", "cell.value.beta"}  # W&B's clocks, the config's
+    not_logged = {"_runtime", "_step", "cell.value.alpha", "cell.value.beta"}
     read = set()
     for page in pages.values():
         spec = page._to_model().model_dump(mode="json", by_alias=True, exclude_none=True)
-        assert read_by(spec) - own <= names
-        read |= read_by(spec)
+        assert metrics_of(spec) - not_logged <= names
+        read |= metrics_of(spec)
     assert names <= read
     assert {"cell.value.alpha", "cell.value.beta"} <= read
     assert record.config["cell"].keys() >= {"alpha", "beta", "method"}
 
 
-def test_a_workspace_has_its_sections_and_the_figures_colours(found):
-    assert found.benchmarks == BENCHMARKS
-    assert found.methods == ("lightreasoner",)
-    assert found.sweeps == ("a_sweep",)
-    page = workspace.build(found, "someone", "a_project")
+def test_the_workspace_has_its_sections_and_colours(run_contents):
+    assert run_contents.benchmarks == BENCHMARKS
+    assert run_contents.methods == ("lightreasoner",)
+    assert run_contents.sweeps == ("a_sweep",)
+    page = workspace.build(run_contents, "someone", "a_project")
     spec = page._to_model().spec.model_dump(mode="json", by_alias=True, exclude_none=True)
     section = spec["section"]
-    names = [one["name"] for one in section["panelBankConfig"]["sections"]]
-    assert names == ["Sampling", "Distilling", "Evaluation", "Trajectories", "System"]
+    names = [bank["name"] for bank in section["panelBankConfig"]["sections"]]
+    assert names == ["Sampling", "Distillation", "Evaluation", "Trajectories", "System"]
     (runset,) = section["runSets"]
     assert runset["grouping"] == [{"section": "config", "name": "cell.value.method"}]
     assert list(section["customRunColors"].values()) == [of_method("lightreasoner").colour]
@@ -171,8 +171,8 @@ def test_a_workspace_has_its_sections_and_the_figures_colours(found):
     assert "cell.value.method" in key
 
 
-def test_columns_that_are_pinned_are_in_the_record(record, found):
-    for column in workspace.build(found, "e", "p").runset_settings.pinned_columns:
+def test_pinned_columns_are_in_the_record(record, run_contents):
+    for column in workspace.build(run_contents, "e", "p").runset_settings.pinned_columns:
         section, _, name = column.partition(":")
         if section == "summary":
             assert record.in_summary(name) == "number", name
@@ -190,25 +190,25 @@ def grids(page: Any) -> list[Any]:
     return [block for block in spec_of(page)["blocks"] if block["type"] == "panel-grid"]
 
 
-def test_a_report_has_a_part_for_each_sweep_in_the_methods_colours():
-    told = contents.of_the_paper()
-    page = report.build(told, "someone", "a_project", saved=False)
-    *parts, texts = grids(page)
-    assert len(parts) == len(told.sweeps) == 9
-    for sweep, grid in zip(told.sweeps, parts, strict=True):
+def test_a_report_has_a_section_for_each_sweep_in_the_methods_colours():
+    paper = contents.of_the_paper()
+    page = report.build(paper, "someone", "a_project", saved=False)
+    *sections, trajectories = grids(page)
+    assert len(sections) == len(paper.sweeps) == 9
+    for sweep, grid in zip(paper.sweeps, sections, strict=True):
         (runset,) = grid["metadata"]["runSets"]
         assert f'"{sweep}"' in json.dumps(runset["filters"])
         assert runset["grouping"] == [{"section": "config", "name": "cell.value.method"}]
         colours = grid["metadata"]["customRunColors"]
-        assert len(colours) == len(told.methods) == len(METHODS) - 1
-        for method in told.methods:
+        assert len(colours) == len(paper.methods) == len(METHODS) - 1
+        for method in paper.methods:
             (key,) = (key for key in colours if key.endswith(f":{method}"))
             assert colours[key] == of_method(method).colour
             assert key.startswith(runset["id"])
-    assert "sample/trajectories" in json.dumps(texts)
+    assert "sample/trajectories" in json.dumps(trajectories)
 
 
-def test_published_numbers_are_labelled_and_beside_no_micro_run():
+def test_published_numbers_are_labelled_and_never_next_to_micro_runs():
     for sweep in SWEEPS:
         text = markdown(sweep)
         if text is not None:
@@ -216,17 +216,17 @@ def test_published_numbers_are_labelled_and_beside_no_micro_run():
             assert not (sweep or "").startswith("micro")
     assert "| LightReasoner | 70.6 |" in (markdown("ablation") or "")
     assert "| 0.6 |" in (markdown("kl_profile") or "")
-    one = contents.Contents(BENCHMARKS, ("lightreasoner",), ("micro_ablation",))
-    micro = json.dumps(spec_of(report.build(one, "", "p", saved=False)))
+    micro_contents = contents.Contents(BENCHMARKS, ("lightreasoner",), ("micro_ablation",))
+    micro = json.dumps(spec_of(report.build(micro_contents, "", "p", saved=False)))
     assert "**Published**" not in micro
-    assert "in the micro world" in micro
+    assert "(micro world)" in micro
 
 
-def test_a_sweeps_name_is_no_filter_of_its_own():
-    """wandb-workspaces puts it between quotes as it is, and reads the whole as an expression."""
-    told = contents.Contents(BENCHMARKS, (), ("a' or Metric('State') == 'failed",))
-    with pytest.raises(UserError, match="cannot be shown"):
-        report.build(told, "", "p", saved=False)
+def test_a_sweep_name_cannot_inject_a_filter():
+    """wandb-workspaces inserts the name into an expression without escaping it."""
+    injected = contents.Contents(BENCHMARKS, (), ("a' or Metric('State') == 'failed",))
+    with pytest.raises(UserError, match="cannot be used in a W&B filter"):
+        report.build(injected, "", "p", saved=False)
 
 
 def test_without_a_login_the_specifications_are_written(place, record, tmp_path, capsys):
@@ -236,19 +236,19 @@ def test_without_a_login_the_specifications_are_written(place, record, tmp_path,
     assert "workspace.json" in lines[0]
     assert "`wandb login`" in lines[1]
     for name in ("workspace", "report"):
-        told = (tmp_path / "out" / f"{name}.json").read_text("utf-8")
-        assert "eval/micro_add/tuned" in told
-        json.loads(told)
+        text = (tmp_path / "out" / f"{name}.json").read_text("utf-8")
+        assert "eval/micro_add/tuned" in text
+        json.loads(text)
 
 
-def test_offline_sends_nothing_in_spite_of_a_login(tmp_path, monkeypatch, capsys):
+def test_offline_sends_nothing_despite_a_login(tmp_path, monkeypatch, capsys):
     monkeypatch.setenv("WANDB_API_KEY", "0" * 40)
     assert main(["--offline", "--out", str(tmp_path)]) == 0
     assert "Nothing was sent" in capsys.readouterr().out
 
 
 class Api:
-    """Stands for `wandb.Api`: a login with one project."""
+    """Replaces `wandb.Api`: a login with one project."""
 
     default_entity = "someone"
 
@@ -257,27 +257,27 @@ class Api:
 
     def projects(self, entity: str) -> list[Any]:
         if entity == "nobody":
-            raise ValueError("could not find entity 'nobody'\nat a line of its own")
+            raise ValueError("could not find entity 'nobody'\nsecond line")
         return [type("Project", (), {"name": "there"})()]
 
 
 @pytest.mark.parametrize(
-    ("words", "told"),
+    ("words", "message"),
     [
         (["--project", "absent"], "no project someone/absent"),
         (["--entity", "nobody", "--project", "there"], "could not find entity 'nobody'"),
     ],
 )
-def test_a_login_that_cannot_have_the_pages_is_one_line(monkeypatch, capsys, words, told):
+def test_an_inaccessible_project_is_a_one_line_error(monkeypatch, capsys, words, message):
     monkeypatch.setenv("WANDB_API_KEY", "0" * 40)
     monkeypatch.setattr("wandb.Api", Api)
     assert main(words) == 1
     (line,) = capsys.readouterr().err.splitlines()
     assert line.startswith("error: ")
-    assert told in line
+    assert message in line
 
 
-def test_with_a_login_both_pages_are_saved_for_its_entity(monkeypatch, capsys):
+def test_with_a_login_both_pages_are_saved(monkeypatch, capsys):
     saved = []
 
     class Page:
@@ -286,8 +286,8 @@ def test_with_a_login_both_pages_are_saved_for_its_entity(monkeypatch, capsys):
         def save(self) -> "Page":
             return self
 
-    def build(told: Any, entity: str, project: str, **how: Any) -> Page:
-        saved.append((told, entity, project, how))
+    def build(page_contents: Any, entity: str, project: str, **options: Any) -> Page:
+        saved.append((page_contents, entity, project, options))
         return Page()
 
     monkeypatch.setenv("WANDB_API_KEY", "0" * 40)
@@ -295,7 +295,7 @@ def test_with_a_login_both_pages_are_saved_for_its_entity(monkeypatch, capsys):
     monkeypatch.setattr(workspace, "build", build)
     monkeypatch.setattr(report, "build", build)
     assert main(["--project", "there"]) == 0
-    assert [one[1:3] for one in saved] == [("someone", "there")] * 2
+    assert [call[1:3] for call in saved] == [("someone", "there")] * 2
     assert saved[1][3] == {"saved": True}
     assert capsys.readouterr().out.splitlines() == [
         f"workspace: {Page.url}",
@@ -303,13 +303,13 @@ def test_with_a_login_both_pages_are_saved_for_its_entity(monkeypatch, capsys):
     ]
 
 
-def test_without_the_extra_it_says_what_to_install(monkeypatch, capsys):
+def test_without_the_extra_the_error_names_it(monkeypatch, capsys):
     monkeypatch.setitem(sys.modules, "wandb_workspaces.workspaces", None)
     assert main(["--offline"]) == 1
     assert "pip install 'lr_exp[dashboard]'" in capsys.readouterr().err
 
 
-def test_a_folder_without_runs_is_one_line(tmp_path, capsys):
+def test_a_folder_without_runs_is_a_one_line_error(tmp_path, capsys):
     assert main([str(tmp_path), "--offline"]) == 1
     assert "contains no run" in capsys.readouterr().err
 

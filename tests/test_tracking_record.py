@@ -1,4 +1,4 @@
-"""What W&B holds of a run, read back from the `.wandb` file: who it is, its curves, its lineage."""
+"""Reads a `.wandb` file back and checks the run's identity, curves, summary and lineage."""
 
 import json
 import re
@@ -17,8 +17,8 @@ from lr_exp.pipeline.identity import cell_of, config_of
 from lr_exp.pipeline.inputs import Inputs
 from lr_exp.pipeline.outcome import choices
 from lr_exp.sampler import rollout, score, select
-from lr_exp.tracking import show
-from lr_exp.tracking.trajectories import COLUMNS, entropy_histogram, rows
+from lr_exp.tracking.log_results import log_trajectories
+from lr_exp.tracking.trajectory_table import COLUMNS, entropy_histogram, trajectory_rows
 
 from .recorded import Record, alone, go, settings_for
 
@@ -40,7 +40,7 @@ def first(place):
 
 @pytest.fixture(scope="module")
 def again(place, first):
-    """The same command in another folder: nothing is made again."""
+    """The same command in another folder: every stage is reused."""
     go(place / "again", place / "store")
     return Record(place / "again")
 
@@ -51,7 +51,7 @@ def other_beta(place, first):
     return Record(place / "other")
 
 
-def test_a_run_is_its_cell(first):
+def test_a_run_is_identified_by_its_cell(first):
     record, summary = first
     assert re.fullmatch("[0-9a-f]{24}", record.run["run_id"])
     assert record.run["run_group"] == "a_sweep"
@@ -63,14 +63,14 @@ def test_a_run_is_its_cell(first):
     assert record.config["versions"] == summary["versions"]
 
 
-def test_the_same_command_is_the_same_run_and_another_beta_another(first, again, other_beta):
-    """A run that went on after a stop came as a second one, with half of a curve each."""
+def test_the_same_command_has_the_same_run_id_and_another_beta_has_not(first, again, other_beta):
+    """A resumed run appeared as a second one, each with half of the curve."""
     record, _ = first
     assert again.run["run_id"] == record.run["run_id"]
     assert other_beta.run["run_id"] != record.run["run_id"]
 
 
-def test_a_record_is_whole_although_nothing_was_done_again(first, again):
+def test_a_record_is_complete_when_every_stage_is_reused(first, again):
     record, _ = first
     for name, axis in (
         ("distill/loss", "distill/step"),
@@ -82,28 +82,26 @@ def test_a_record_is_whole_although_nothing_was_done_again(first, again):
         assert record.curve(name, axis)
         assert again.curve(name, axis) == record.curve(name, axis)
     numbers = {key for key, value in record.summary.items() if isinstance(value, int | float)}
-    own = {key for key in numbers if key.startswith("_") or key.endswith((".size", ".nrows"))}
-    assert {k: again.summary[k] for k in numbers - own} == {
-        k: record.summary[k] for k in numbers - own
-    }
+    numbers -= {key for key in numbers if key.startswith("_") or key.endswith((".size", ".nrows"))}
+    assert {k: again.summary[k] for k in numbers} == {k: record.summary[k] for k in numbers}
 
 
-def test_a_training_that_was_stopped_shows_its_curve_once_and_whole(place, first, monkeypatch):
-    """On the service a record takes the place of an earlier try's: it must begin with its lines."""
-    train, words = ContrastTrainer.training_step, ("seed=1", "stages=[sample,distill]")
+def test_a_resumed_training_logs_its_whole_curve_once(place, first, monkeypatch):
+    """An uploaded record overwrites an earlier attempt's, so it must start with the same lines."""
+    train, overrides = ContrastTrainer.training_step, ("seed=1", "stages=[sample,distill]")
 
-    def stop(self, *given, **named):
+    def stop(self, *args, **kwargs):
         if self.state.global_step == 5:
             raise RuntimeError("stopped")
-        return train(self, *given, **named)
+        return train(self, *args, **kwargs)
 
     with monkeypatch.context() as patch:
         patch.setattr(ContrastTrainer, "training_step", stop)
         with pytest.raises(RuntimeError, match="stopped"):
-            go(place / "stopped", place / "store", *words)
+            go(place / "stopped", place / "store", *overrides)
     half = Record(place / "stopped")
     assert half.of("exit")[0]["exit_code"] == 1
-    go(place / "stopped", place / "store", *words)
+    go(place / "stopped", place / "store", *overrides)
     whole = Record(place / "stopped")
     assert half.run["run_id"] == whole.run["run_id"]
     steps = [step for step, _ in whole.curve("distill/loss", "distill/step")]
@@ -113,11 +111,11 @@ def test_a_training_that_was_stopped_shows_its_curve_once_and_whole(place, first
     assert whole.curve("distill/loss", "distill/step")[:3] == done
     lines = (place / "stopped" / "metrics.jsonl").read_text("utf-8").splitlines()
     logged = [json.loads(line) for line in lines]
-    assert [one["step"] for one in logged if one["family"] == "distill"] == steps
+    assert [line["step"] for line in logged if line["family"] == "distill"] == steps
     assert not whole.used & {name for name in whole.artifacts if name.startswith("supervision")}
 
 
-def test_summaries_are_what_a_table_of_runs_should_show(first):
+def test_summaries_have_the_values_for_the_run_table(first):
     record, summary = first
     losses = [loss for _, loss in record.curve("distill/loss", "distill/step")]
     assert record.summary["distill/loss.min"] == min(losses)
@@ -134,64 +132,63 @@ def test_summaries_are_what_a_table_of_runs_should_show(first):
         assert record.summary[f"eval/{name}/expert"] == before
         assert record.summary[f"eval/{name}/tuned"] == after
         assert record.summary[f"eval/{name}/accuracy"] == after
-        for key in ("correct", "total", "stderr"):  # of the same outcome
-            told = summary["evaluate"]["tuned"][name][key]
-            assert record.summary[f"eval/{name}/{key}"] == told
+        for key in ("correct", "total", "stderr"):  # of the same model
+            expected = summary["evaluate"]["tuned"][name][key]
+            assert record.summary[f"eval/{name}/{key}"] == expected
         assert record.summary[f"eval/{name}/gain"] == pytest.approx(after - before)
-    assert "sample/kl_profile" not in record.summary  # the last point of a curve says nothing
+    assert "sample/kl_profile" not in record.summary  # the last point of a profile is meaningless
 
 
-def test_axes_are_hidden_and_every_family_has_its_own(first):
+def test_axes_are_hidden_and_each_family_has_its_own(first):
     record, _ = first
-    defined = {one.get("name") or one["glob_name"]: one for one in record.of("metric")}
+    defined = {row.get("name") or row["glob_name"]: row for row in record.of("metric")}
     assert defined["eval/*"]["step_metric"] == "eval/step"
     assert defined["sample/kl_profile"]["step_metric"] == "sample/kl_nats"
     for axis in ("sample/step", "distill/step", "eval/step", "sample/kl_nats", "sample/position"):
         assert defined[axis]["options"]["hidden"]
 
 
-def test_curves_of_sampling_are_the_summarys(first):
+def test_sampling_curves_match_the_summary(first):
     record, summary = first
     counts = summary["sample"]["histogram"]["counts"]
     shares = [share for _, share in record.curve("sample/kl_profile", "sample/kl_nats")]
     assert shares == pytest.approx([count / sum(counts) for count in counts])
-    told = summary["sample"]["by_position"]
-    pairs = enumerate(zip(told["kept"], told["steps"], strict=True))
-    expected = {i * told["bin_tokens"]: kept / steps for i, (kept, steps) in pairs if steps}
+    profile = summary["sample"]["by_position"]
+    pairs = enumerate(zip(profile["kept"], profile["steps"], strict=True))
+    expected = {i * profile["bin_tokens"]: kept / steps for i, (kept, steps) in pairs if steps}
     curve = record.curve("sample/kept_profile", "sample/position")
     assert dict(curve) == pytest.approx(expected)
     assert len(curve) == len(expected)
 
 
-def test_artifacts_hold_the_stages_files_where_the_store_has_them(place, first):
+def test_artifacts_reference_the_files_in_the_store(place, first):
     record, summary = first
     kinds = sorted(name.partition("-")[0] for name in record.artifacts)
     assert kinds == ["adapter", *["grades"] * 4, "supervision"]
-    (adapter,) = (one for name, one in record.artifacts.items() if name.startswith("adapter"))
+    (adapter,) = (row for name, row in record.artifacts.items() if name.startswith("adapter"))
     assert adapter["type"] == "model"
-    told = json.loads(adapter["metadata"])
-    assert told["facts"]["optimizer_steps"] == 8
-    assert told["inputs"]["supervision"] == summary["sample"]["supervision"]
-    files = {one["path"]: Path(one["local_path"]) for one in adapter["manifest"]["contents"]}
+    metadata = json.loads(adapter["metadata"])
+    assert metadata["facts"]["optimizer_steps"] == 8
+    assert metadata["inputs"]["supervision"] == summary["sample"]["supervision"]
+    files = {file["path"]: Path(file["local_path"]) for file in adapter["manifest"]["contents"]}
     assert "adapter/adapter_model.safetensors" in files
     for path in files.values():
         assert path.is_relative_to(place / "store")  # no copies
         assert path.is_file()
-    graded = [json.loads(one["metadata"]) for one in record.artifacts.values()]
-    of = {(one.get("benchmark"), one.get("who")) for one in graded if one["stage"] == "grades"}
-    assert of == {(name, who) for name in ("micro_add", "micro_plain") for who in WHO}
+    metadata = [json.loads(row["metadata"]) for row in record.artifacts.values()]
+    graded = {(row["benchmark"], row["who"]) for row in metadata if row["stage"] == "grades"}
+    assert graded == {
+        (name, who) for name in ("micro_add", "micro_plain") for who in ("expert", "tuned")
+    }
 
 
-WHO = ("expert", "tuned")
-
-
-def test_lineage_says_who_made_what(first, again, other_beta):
-    """A later try finds its own work in the store: that does not make it the work's user."""
+def test_lineage_separates_outputs_from_inputs(first, again, other_beta):
+    """An artifact that an earlier attempt of the same run made is an output, not an input."""
     record, _ = first
     assert record.made == set(record.artifacts)
     assert again.made == record.made
     assert again.used == set()
-    assert {name.partition("-")[0] for name in other_beta.used} == {"grades"}  # of the expert
+    assert {name.partition("-")[0] for name in other_beta.used} == {"grades"}  # the expert's
     assert len(other_beta.used) == 2
     assert other_beta.used < record.made
     digests = {name: record.artifacts[name]["digest"] for name in other_beta.used}
@@ -208,7 +205,7 @@ def test_artifacts_can_be_left_out(place, first):
     assert record.summary["eval/mean_gain"] == first[0].summary["eval/mean_gain"]
 
 
-def test_only_what_was_done_is_in_the_job_type(place, first):
+def test_the_job_type_lists_the_stages_that_ran(place, first):
     go(place / "evaluated", place / "store", "stages=[evaluate]", "evaluator.gap=null")
     record = Record(place / "evaluated")
     assert record.run["job_type"] == "evaluate"
@@ -217,18 +214,19 @@ def test_only_what_was_done_is_in_the_job_type(place, first):
     assert {name.partition("-")[0] for name in record.artifacts} == {"grades"}
 
 
-def test_the_machine_is_watched(first):
+def test_system_metrics_are_recorded(first):
     record, _ = first
     assert {"system/proc.memory.rssMB", "system/proc.cpu.threads"} <= record.machine
 
 
-def test_the_table_of_answers_has_a_row_a_token(place, first):
+def test_the_trajectory_table_has_one_row_per_token(place, first):
     record, _ = first
-    told = json.loads((place / "runs" / "one" / "trajectories.json").read_text("utf-8"))
+    path = place / "runs" / "one" / "trajectories.json"
+    trajectories = json.loads(path.read_text("utf-8"))
     (path,) = record.files.glob("media/table/sample/trajectories_*.table.json")
     table = json.loads(path.read_text("utf-8"))
     assert tuple(table["columns"]) == COLUMNS
-    assert len(table["data"]) == sum(len(answer["token"]) for answer in told["answers"])
+    assert len(table["data"]) == sum(len(answer["token"]) for answer in trajectories["answers"])
     by_name = [dict(zip(COLUMNS, row, strict=True)) for row in table["data"]]
     kept = [row for row in by_name if row["kept"]]
     assert kept
@@ -241,9 +239,9 @@ def cell(place: Path, *overrides: str):
     return cell_of(settings, Inputs(settings, conf_dir()), choices(settings))
 
 
-def test_where_things_are_does_not_make_another_run(place, tmp_path):
-    own = cell(place)
-    for same in (
+def test_locations_do_not_change_the_run_id(place, tmp_path):
+    expected = cell(place)
+    for override in (
         "wandb.project=other",
         f"store={tmp_path}",
         f"hub_root={tmp_path}",
@@ -252,7 +250,7 @@ def test_where_things_are_does_not_make_another_run(place, tmp_path):
         "distiller.merge=true",
         *("server.url=http://localhost:1", "server.concurrency=2", "server.attempts=2"),
     ):
-        assert cell(place, same).id == own.id, same
+        assert cell(place, override).id == expected.id, override
 
 
 @pytest.mark.parametrize(
@@ -264,29 +262,29 @@ def test_where_things_are_does_not_make_another_run(place, tmp_path):
         "data.max_questions=15",
     ],
 )
-def test_what_changes_results_makes_another_run(place, override):
+def test_settings_that_change_results_change_the_run_id(place, override):
     assert cell(place, override).id != cell(place).id
 
 
 @pytest.mark.parametrize("module", [rollout, score, select, distill, answer, grade])
-def test_a_mended_stage_makes_another_run(place, module, monkeypatch):
-    """Its results are others, and would have taken the place of those that are there."""
-    own = cell(place)
+def test_a_new_stage_version_changes_the_run_id(place, module, monkeypatch):
+    """Its results differ and would have overwritten the existing ones."""
+    before = cell(place)
     monkeypatch.setattr(module, "VERSION", module.VERSION + 1)
-    assert cell(place).id != own.id
+    assert cell(place).id != before.id
 
 
-def test_what_no_asked_stage_reads_makes_no_other_run(place, monkeypatch):
-    """An evaluation of the expert alone is the same after a change of the sampler."""
-    words = ("stages=[evaluate]", "evaluator.gap=null")
-    own = cell(place, *words)
+def test_versions_of_unused_stages_do_not_change_the_run_id(place, monkeypatch):
+    """A new version of the sampler does not affect an evaluation of the expert alone."""
+    overrides = ("stages=[evaluate]", "evaluator.gap=null")
+    before = cell(place, *overrides)
     for module in (rollout, score, select, distill):
         monkeypatch.setattr(module, "VERSION", module.VERSION + 1)
-    assert cell(place, *words).id == own.id
+    assert cell(place, *overrides).id == before.id
 
 
-def test_another_prompt_makes_another_run(place):
-    """By its version, or by the examples in it."""
+def test_another_prompt_changes_the_run_id(place):
+    """Another version of the prompt, or other few-shot examples."""
     settings = settings_for(place / "store")
     inputs = Inputs(settings, conf_dir())
     inputs.benchmarks[0].version += 1
@@ -295,20 +293,20 @@ def test_another_prompt_makes_another_run(place):
     assert len(ids | {cell_of(settings, inputs, choices(settings)).id}) == 3
 
 
-def test_a_training_on_what_is_in_the_store_is_told_apart_by_all_that_made_it(place, tmp_path):
-    """Another amateur below the same name is another supervision, which this run only finds."""
-    there, ids = tmp_path / "amateur", set()
+def test_the_run_id_of_a_training_covers_the_inputs_of_its_supervision(place, tmp_path):
+    """Another amateur at the same path yields other supervision, even if that is reused."""
+    link, ids = tmp_path / "amateur", set()
     for name in ("micro", "micro_near"):
-        there.unlink(missing_ok=True)
-        there.symlink_to(MODELS / name)
-        ids.add(cell(place, "stages=[distill]", f"amateur.path={there}").id)
+        link.unlink(missing_ok=True)
+        link.symlink_to(MODELS / name)
+        ids.add(cell(place, "stages=[distill]", f"amateur.path={link}").id)
     assert len(ids) == 2
 
 
-def test_the_order_of_stages_is_the_programs(place):
-    own = cell(place, "stages=[sample,distill]")
-    turned = cell(place, "stages=[distill,sample]")
-    assert (turned.id, turned.job_type) == (own.id, "sample+distill")
+def test_the_order_of_stages_does_not_change_the_run_id(place):
+    ordered = cell(place, "stages=[sample,distill]")
+    reversed_ = cell(place, "stages=[distill,sample]")
+    assert (reversed_.id, reversed_.job_type) == (ordered.id, "sample+distill")
 
 
 def test_a_run_belongs_to_one_sweep(place):
@@ -318,33 +316,33 @@ def test_a_run_belongs_to_one_sweep(place):
 
 
 @pytest.mark.parametrize("folder", ["", "~/"])
-def test_imported_records_are_told_apart_by_what_they_hold(place, tmp_path, monkeypatch, folder):
+def test_the_run_id_covers_the_content_of_imported_records(place, tmp_path, monkeypatch, folder):
     monkeypatch.setenv("HOME", str(tmp_path))
     path, ids = tmp_path / "records.jsonl", []
-    words = ("data=lr_samples", f"data.path='{folder or f'{tmp_path}/'}records.jsonl'")
+    overrides = ("data=lr_samples", f"data.path='{folder or f'{tmp_path}/'}records.jsonl'")
     for text in ("{}", "[]"):
         path.write_text(text)
-        ids.append(cell(place, *words).id)
+        ids.append(cell(place, *overrides).id)
     assert ids[0] != ids[1]
     path.unlink()
-    cell(place, *words)  # that it is missing is said where it is read
+    cell(place, *overrides)  # a missing file is reported when it is read
 
 
-def test_a_name_that_was_given_is_kept(place):
+def test_wandb_name_overrides_the_display_name(place):
     assert cell(place, "wandb.name=mine").name == "mine"
 
 
-def test_config_holds_settings_as_they_are(place):
+def test_the_config_holds_the_settings(place):
     settings = settings_for(place / "store")
     inputs = SimpleNamespace(provenance=lambda: {"dtype": "float32"})
-    told = config_of(settings, inputs, choices(settings), {"lr_exp": "1"})  # type: ignore[arg-type]
-    assert told["evaluator"]["max_examples"] == 12
-    assert told["wandb"]["artifacts"] is True
-    assert told["cell"] == choices(settings)
-    assert told["versions"] == {"lr_exp": "1"}
+    config = config_of(settings, inputs, choices(settings), {"lr_exp": "1"})  # type: ignore[arg-type]
+    assert config["evaluator"]["max_examples"] == 12
+    assert config["wandb"]["artifacts"] is True
+    assert config["cell"] == choices(settings)
+    assert config["versions"] == {"lr_exp": "1"}
 
 
-TOLD = {
+TRAJECTORIES = {
     "tokens": ["a", "\n", "\x1b[31m", "</script>"],
     "answers": [
         {
@@ -365,34 +363,36 @@ TOLD = {
 }
 
 
-def test_rows_show_both_models_first_tokens_and_the_label():
+def test_rows_show_both_models_top_tokens_and_the_label():
     names = ["text" if name == "token" else name for name in COLUMNS]
-    first, second, third = (dict(zip(names, row, strict=True)) for row in rows(TOLD))
+    first, second, third = (
+        dict(zip(names, row, strict=True)) for row in trajectory_rows(TRAJECTORIES)
+    )
     assert first["kl (nats)"] is None
     assert first["expert's top"] is None
     assert (second["expert's top"], second["p by expert"]) == ("a", 0.7)
     assert (second["amateur's top"], second["p by amateur"]) == ("\\n", 0.8)
     assert second["label"] == '"a" 0.60, "\\n" 0.40'
     assert (second["kept"], second["correct"], second["position"]) == (True, False, 1)
-    assert third["text"] == "\\x1b[31m"  # what a terminal would obey is spelt
+    assert third["text"] == "\\x1b[31m"  # escaped
     assert third["label"] is None
 
 
-def test_rows_are_bounded_at_the_end_of_an_answer():
-    many = {**TOLD, "answers": TOLD["answers"] * 5}
-    assert len(rows(many, most=7)) == 6
-    assert len(rows(many, most=2)) == 2  # of one that is longer than all of it
+def test_the_row_limit_cuts_between_answers():
+    many = {**TRAJECTORIES, "answers": TRAJECTORIES["answers"] * 5}
+    assert len(trajectory_rows(many, max_rows=7)) == 6
+    assert len(trajectory_rows(many, max_rows=2)) == 2  # the first answer alone is too long
 
 
-def test_answers_of_another_form_cost_their_picture_and_not_the_run(tmp_path, caplog):
+def test_invalid_trajectories_are_skipped_with_a_warning(tmp_path, caplog):
     (tmp_path / "trajectories.json").write_text('{"answers": [{}]}')
-    tracker = SimpleNamespace(has_service=True)  # and nothing else: it is told nothing
-    show.trajectories(tracker, tmp_path / "trajectories.json")  # type: ignore[arg-type]
-    assert "trajectories.json is not shown" in caplog.text
+    tracker = SimpleNamespace(records_media=True)  # no other method may be called
+    log_trajectories(tracker, tmp_path / "trajectories.json")  # type: ignore[arg-type]
+    assert "trajectories.json was not logged" in caplog.text
 
 
-def test_entropies_above_the_last_bin_are_in_it():
-    counts, edges = entropy_histogram(TOLD)
+def test_the_last_entropy_bin_is_open_ended():
+    counts, edges = entropy_histogram(TRAJECTORIES)
     assert counts[0] == 1
     assert counts[-1] == 1
     assert sum(counts) == 2
@@ -400,7 +400,7 @@ def test_entropies_above_the_last_bin_are_in_it():
     assert entropy_histogram({"answers": []}) == ([], [])
 
 
-def test_a_choice_that_was_not_made_is_not_in_the_name(place):
+def test_unused_choices_are_not_in_the_name(place):
     settings = settings_for(place / "store", "stages=[evaluate]", "evaluator.gap=null")
     inputs = Inputs(settings, conf_dir())
     assert cell_of(settings, inputs, choices(settings)).name == "micro seed=0"

@@ -1,10 +1,9 @@
-"""The service is away, slow or breaks off: the run keeps its time, the record is whole on disk.
+"""A service that is down, slow or fails midway does not delay the run or damage its record.
 
-Each test runs a program of a few seconds against a service on 127.0.0.1. Five per cent of such a
-program are less than importing wandb varies by, so its time may exceed that of the same program
-recording offline by seconds: none for a service that never answers but what two starts differ by,
-and the shortest wait for one that breaks off. That a long run's wait is a share of its time is a
-test of its own.
+Each test runs a short program against a fake service on 127.0.0.1 and compares its time with that
+of the same program recording offline. The tolerance is a few seconds, since the time to import
+wandb varies. A service that never responds may add nothing more, one that fails midway at most
+`MIN_WAIT_SECONDS`.
 """
 
 import gzip
@@ -29,11 +28,11 @@ import psutil
 import pytest
 
 from lr_exp.store.run_folder import METRICS
-from lr_exp.tracking import uploader
+from lr_exp.tracking import wandb_uploader
 from tests.recorded import read_rows
 
 ROWS = 200
-JITTER_SECONDS = 3.0  # of two processes that start and import wandb on a busy machine
+JITTER_SECONDS = 3.0  # between two starts of the program on a busy machine
 
 PROGRAM = """
 import logging, sys, time
@@ -66,155 +65,157 @@ with Tracker(folder, WandbSettings(mode=mode), {"alpha": 0.2}, cell) as sink:
 
 
 class Service(ThreadingHTTPServer):
-    """As much of W&B as `wandb sync` asks, and the manners in which it can be away.
+    """The part of W&B that `wandb sync` uses, with several failure modes.
 
-    Manners: `well`; `hangs`, `cuts`, `cuts in the answer` and `fails` (status 500) at every
-    request; `hangs midway`, `cuts midway` and `fails midway` once it took the run and some rows.
+    Modes: `healthy`; `hangs`, `disconnects`, `disconnects in the response` and `fails` (status 500)
+    at every request; `hangs midway`, `disconnects midway` and `fails midway` after it has accepted
+    the run and some rows.
     """
 
     daemon_threads = True
 
-    def __init__(self, manner: str) -> None:
-        super().__init__(("127.0.0.1", 0), _Answers)
-        self.manner = manner
-        self.over = threading.Event()
-        self.rows: dict[int, dict[str, int]] = {}  # by their place in the run's history
-        self.has_rows: Path | None = None  # made when the first ones arrive
+    def __init__(self, mode: str) -> None:
+        super().__init__(("127.0.0.1", 0), _Handler)
+        self.mode = mode
+        self.stopped = threading.Event()
+        self.rows: dict[int, dict[str, int]] = {}  # by index in the run's history
+        self.has_rows: Path | None = None  # created when the first rows arrive
         self.complete = False
         self.runs: set[str] = set()  # their ids
-        # Whose output, if it is one, and name of each that was logged.
-        self.artifacts: list[tuple[str | None, str]] = []
-        self.used: list[tuple[str, str]] = []  # of them, those that the run used
-        self.unknown: list[str] = []
+        self.artifacts: list[tuple[str | None, str]] = []  # (id of the run that made it, name)
+        self.used: list[tuple[str, str]] = []  # (id of the run that used it, name)
+        self.unknown: list[str] = []  # other GraphQL operations
 
     @property
     def url(self) -> str:
         return f"http://127.0.0.1:{self.server_address[1]}"
 
     def handle_error(self, request: object, client_address: object) -> None:
-        """Clients that are killed break their connections off: nothing to print."""
+        """Ignores the broken connections of killed clients."""
 
 
-class _Answers(BaseHTTPRequestHandler):
+class _Handler(BaseHTTPRequestHandler):
     server: Service
 
-    def _answer(self) -> None:
+    def _respond(self) -> None:
         body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
         if self.headers.get("Content-Encoding") == "gzip":
             body = gzip.decompress(body)
-        manner = self.server.manner.removesuffix(" midway")
-        if manner != self.server.manner and not self.server.rows:
-            manner = "well"
-        if manner == "hangs":
-            self.server.over.wait()
-        elif manner == "cuts in the answer":
+        mode = self.server.mode.removesuffix(" midway")
+        if mode != self.server.mode and not self.server.rows:
+            mode = "healthy"
+        if mode == "hangs":
+            self.server.stopped.wait()
+        elif mode == "disconnects in the response":
             self.send_response(200)
             self.send_header("Content-Length", "1000")
             self.end_headers()
             self.wfile.write(b'{"data": {')
-        elif manner == "fails":
-            self._say(500, {"error": "internal"})
-        elif manner == "well":
-            self._well(body)
-        self.close_connection = True  # and with `cuts` this is all
+        elif mode == "fails":
+            self._reply(500, {"error": "internal"})
+        elif mode == "healthy":
+            self._handle(body)
+        self.close_connection = True  # `disconnects` does nothing else
 
-    do_GET = do_POST = do_PUT = do_HEAD = _answer  # noqa: N815 - the base class's names
+    do_GET = do_POST = do_PUT = do_HEAD = _respond  # noqa: N815 - the base class's names
 
-    def _well(self, body: bytes) -> None:
+    def _handle(self, body: bytes) -> None:
         if self.path == "/graphql":
-            self._say(200, {"data": self._graphql(json.loads(body))})
+            self._reply(200, {"data": self._graphql(json.loads(body))})
         elif self.path.endswith("/file_stream"):
-            self._take(json.loads(body))
-            self._say(200, {})
+            self._store_rows(json.loads(body))
+            self._reply(200, {})
         elif self.path == "/healthz" or self.command == "PUT":
-            self._say(200, {})
+            self._reply(200, {})
         else:
-            self._say(404, {})
+            self._reply(404, {})
 
-    def _take(self, sent: dict[str, object]) -> None:
-        files = sent.get("files") or {}
+    def _store_rows(self, request: dict[str, object]) -> None:
+        files = request.get("files") or {}
         history = files.get("wandb-history.jsonl")  # type: ignore[attr-defined]
         if history:
-            for place, line in enumerate(history["content"], start=history["offset"]):
-                self.server.rows[place] = json.loads(line)
+            for index, line in enumerate(history["content"], start=history["offset"]):
+                self.server.rows[index] = json.loads(line)
             if self.server.has_rows is not None and not self.server.has_rows.exists():
                 self.server.has_rows.touch()
-        self.server.complete |= bool(sent.get("complete"))
+        self.server.complete |= bool(request.get("complete"))
 
-    def _graphql(self, asked: dict[str, object]) -> dict[str, object]:
-        found = re.search(r"(?:mutation|query)\s+(\w+)", str(asked["query"]))
-        name = found[1] if found else ""
-        given = asked.get("variables") or {}
-        assert isinstance(given, dict)
+    def _graphql(self, request: dict[str, object]) -> dict[str, object]:
+        match = re.search(r"(?:mutation|query)\s+(\w+)", str(request["query"]))
+        name = match[1] if match else ""
+        variables = request.get("variables") or {}
+        assert isinstance(variables, dict)
         if name == "UpsertBucket":
-            self.server.runs.add(str(given.get("name")))
+            self.server.runs.add(str(variables.get("name")))
             entity = {"id": "e", "name": "someone"}
-            project = {"id": "p", "name": given.get("project"), "entity": entity}
-            bucket = {"id": "b", "name": given.get("name"), "displayName": "a run"}
+            project = {"id": "p", "name": variables.get("project"), "entity": entity}
+            bucket = {"id": "b", "name": variables.get("name"), "displayName": "a run"}
             bucket |= {"description": "", "config": "{}", "sweepName": None}
             bucket |= {"project": project, "historyLineCount": 0}
             return {"upsertBucket": {"bucket": bucket, "inserted": True}}
         if name == "CreateRunFiles":
             files = [
                 {"name": file, "uploadUrl": f"{self.server.url}/storage/{file}"}
-                for file in given["files"]
+                for file in variables["files"]
             ]
             return {"createRunFiles": {"runID": "b", "uploadHeaders": [], "files": files}}
-        if name == "CreateArtifact":  # one that the service has is not sent again
-            told = given["input"]
-            self.server.artifacts.append((told.get("runName"), told["artifactCollectionName"]))
+        if name == "CreateArtifact":  # its files are already committed, so none are uploaded
+            new = variables["input"]
+            self.server.artifacts.append((new.get("runName"), new["artifactCollectionName"]))
             sequence = {"id": "s", "latestArtifact": None}
-            artifact = {"id": told["artifactCollectionName"], "state": "COMMITTED"}
+            artifact = {"id": new["artifactCollectionName"], "state": "COMMITTED"}
             return {"createArtifact": {"artifact": artifact | {"artifactSequence": sequence}}}
         if name == "UseArtifact":
-            self.server.used.append((given["input"]["runName"], given["input"]["artifactID"]))
-            return {"useArtifact": {"artifact": {"id": given["input"]["artifactID"]}}}
+            self.server.used.append(
+                (variables["input"]["runName"], variables["input"]["artifactID"])
+            )
+            return {"useArtifact": {"artifact": {"id": variables["input"]["artifactID"]}}}
         if name == "ServerFeaturesQuery":
             return {"serverInfo": {"features": []}}
         self.server.unknown.append(name)
         return {}
 
-    def _say(self, status: int, body: object) -> None:
-        said = json.dumps(body).encode()
+    def _reply(self, status: int, body: object) -> None:
+        content = json.dumps(body).encode()
         self.send_response(status)
         self.send_header("Content-Type", "application/json")
-        self.send_header("Content-Length", str(len(said)))
+        self.send_header("Content-Length", str(len(content)))
         self.end_headers()
-        self.wfile.write(said)
+        self.wfile.write(content)
 
     def log_message(self, format: str, *args: object) -> None:  # noqa: A002
-        """Not on the tests' terminal."""
+        """Keeps requests out of the test output."""
 
 
 @pytest.fixture
 def service(request: pytest.FixtureRequest) -> Iterator[Service]:
-    one = Service(request.param)
-    thread = threading.Thread(target=one.serve_forever, kwargs={"poll_interval": 0.05})
+    server = Service(request.param)
+    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05})
     thread.start()
-    yield one
-    one.over.set()
-    one.shutdown()
+    yield server
+    server.stopped.set()
+    server.shutdown()
     thread.join()
-    one.server_close()
+    server.server_close()
 
 
 @dataclass(frozen=True)
 class Run:
-    """What a run of the program left."""
+    """The result of a finished run of the program."""
 
     folder: Path
     seconds: float
-    seconds_after_rows: float  # till the process was gone
+    seconds_after_rows: float  # from the last row to the exit of the process
     status: int
-    said: str
+    output: str
 
     @property
     def warnings(self) -> list[str]:
-        return [line for line in self.said.splitlines() if line.startswith("WARNING")]
+        return [line for line in self.output.splitlines() if line.startswith("WARNING")]
 
     @property
     def recorded(self) -> list[int]:
-        """Steps in the `.wandb` file, read by wandb's own reader."""
+        """Steps in the `.wandb` file."""
         (record,) = self.folder.glob("wandb/offline-run-*/*.wandb")
         rows = read_rows(record)
         items = [row["history"]["item"] for row in rows if row["type"] == "history"]
@@ -222,13 +223,13 @@ class Run:
 
     @property
     def written(self) -> list[int]:
-        """Steps in the run's own file."""
+        """Steps in `metrics.jsonl`."""
         text = (self.folder / METRICS).read_text(encoding="utf-8")
         return [json.loads(line)["step"] for line in text.splitlines()]
 
 
 def left_behind(folder: Path, seconds: float = 2.0) -> list[str]:
-    """Processes of the folder's run that live on after so many seconds."""
+    """Names of the run's processes that still exist after so many seconds."""
     end = time.monotonic() + seconds
     while (left := processes(folder)) and time.monotonic() < end:
         time.sleep(0.05)
@@ -236,53 +237,54 @@ def left_behind(folder: Path, seconds: float = 2.0) -> list[str]:
 
 
 def processes(folder: Path) -> list[psutil.Process]:
-    found = []
+    """Processes of the run in a folder."""
+    matches = []
     for process in psutil.process_iter():
         try:
             if process.environ().get("LR_EXP_TEST_RUN") == str(folder):
-                found.append(process)
-        except psutil.Error:  # ended meanwhile, or another user's
+                matches.append(process)
+        except psutil.Error:  # it has exited, or belongs to another user
             continue
-    return found
+    return matches
 
 
 def steps(service: Service) -> list[int]:
-    """Steps of the rows that the service took, in its order."""
-    rows = [service.rows[place] for place in sorted(service.rows)]
+    """Steps of the rows that the service received, in its order."""
+    rows = [service.rows[index] for index in sorted(service.rows)]
     return [row["distill/step"] for row in rows if "distill/step" in row]
 
 
 def environment(home: Path, url: str) -> dict[str, str]:
-    """Logged in to the service at `url`, and to no other."""
+    """Environment variables with a login to the service at `url` only."""
     return {
         "HOME": str(home),
         "NO_PROXY": "127.0.0.1",
         "PYTHONPATH": str(Path(__file__).parent.parent),
         "WANDB_API_KEY": "0123456789" * 4,
         "WANDB_BASE_URL": url,
-        "WANDB_RESUME": "allow",  # of a user's shell: it must not reach the sending
+        "WANDB_RESUME": "allow",  # as set in a user's shell; must not reach the upload
         "WANDB_ERROR_REPORTING": "false",
-        # Seconds, 15 otherwise: a short run, too, is sent while it goes on.
+        # Seconds instead of 15, so that rows of a short run are uploaded before it ends.
         "WANDB__FILE_STREAM_TRANSMIT_INTERVAL": "1",
         "WANDB__TRANSACTION_LOG_FLUSH_INTERVAL": "0.2",
     }
 
 
 def until(condition: Callable[[], object]) -> None:
-    """Waits for what another process does."""
+    """Waits until another process or thread has made the condition true."""
     end = time.monotonic() + 30
     while not condition():
         assert time.monotonic() < end
         time.sleep(0.02)
 
 
-def send(home: Path, url: str, *words: str) -> int:
-    """Runs `wandb` with the words; returns its exit status."""
-    told = environment(home, url)
-    del told["WANDB_RESUME"]  # here it would be obeyed
+def wandb_command(home: Path, url: str, *arguments: str) -> int:
+    """Runs the `wandb` command; returns its exit status."""
+    variables = environment(home, url)
+    del variables["WANDB_RESUME"]  # here it would take effect
     return subprocess.run(  # noqa: S603 - wandb's own program
-        [sys.executable, "-m", "wandb", *words],
-        env={**_kept(), **told},
+        [sys.executable, "-m", "wandb", *arguments],
+        env={**_inherited(), **variables},
         cwd=home,
         capture_output=True,
         timeout=60,
@@ -290,7 +292,7 @@ def send(home: Path, url: str, *words: str) -> int:
     ).returncode
 
 
-def _kept() -> dict[str, str]:
+def _inherited() -> dict[str, str]:
     return {k: v for k, v in os.environ.items() if "proxy" not in k.lower() and k[:5] != "WANDB"}
 
 
@@ -302,20 +304,20 @@ def start(
     seconds: float = 1.0,
     program: str = PROGRAM,
 ) -> "subprocess.Popen[str]":
-    """Starts the program in an environment of its own.
+    """Starts the program.
 
     Args:
-        folder: its own; made here.
+        folder: the run's folder; created here.
         mode: `wandb.mode`.
-        url: the service's.
-        waits_for: a file that must be there before it writes the second half of its rows.
-        seconds: for writing all rows.
-        program: what runs.
+        url: the service's URL.
+        waits_for: a file that must exist before the program writes the second half of its rows.
+        seconds: how long writing all rows takes.
+        program: Python source.
     """
     folder.mkdir()
     return subprocess.Popen(  # noqa: S603 - this interpreter
         [sys.executable, "-c", program, str(folder), mode, str(seconds), str(waits_for or "")],
-        env={**_kept(), **environment(folder, url), "LR_EXP_TEST_RUN": str(folder)},
+        env={**_inherited(), **environment(folder, url), "LR_EXP_TEST_RUN": str(folder)},
         cwd=folder,
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
@@ -324,190 +326,190 @@ def start(
     )
 
 
-def run(folder: Path, *how: Any) -> Run:
-    """Runs the program to its end."""
+def run(folder: Path, *options: Any) -> Run:
+    """Runs the program to its end; `options` are those of `start`."""
     began = time.time()
-    with start(folder, *how) as process:
-        said = process.communicate(timeout=60)[0]
+    with start(folder, *options) as process:
+        output = process.communicate(timeout=60)[0]
     ended = time.time()
     wait = ended - (folder / "written").stat().st_mtime
-    return Run(folder, ended - began, wait, process.returncode, said)
+    return Run(folder, ended - began, wait, process.returncode, output)
 
 
-def check(one: Run) -> None:
-    """What holds whatever the service does."""
-    assert one.status == 0, one.said
-    assert left_behind(one.folder) == []
-    assert one.written == list(range(ROWS))
-    assert one.recorded == list(range(ROWS))
-    assert "Traceback" not in one.said
+def check(finished: Run) -> None:
+    """Checks what must hold regardless of the service."""
+    assert finished.status == 0, finished.output
+    assert left_behind(finished.folder) == []
+    assert finished.written == list(range(ROWS))
+    assert finished.recorded == list(range(ROWS))
+    assert "Traceback" not in finished.output
 
 
 @pytest.fixture(scope="module")
 def offline(tmp_path_factory: pytest.TempPathFactory) -> Run:
-    """The program without any service: what the others are compared with."""
-    one = run(tmp_path_factory.mktemp("offline") / "run", "offline")
-    check(one)
-    assert one.warnings == []
-    return one
+    """The program without any service, as the baseline."""
+    finished = run(tmp_path_factory.mktemp("offline") / "run", "offline")
+    check(finished)
+    assert finished.warnings == []
+    return finished
 
 
-def test_recording_costs_the_run_little(tmp_path, offline):
-    """All that a run pays for W&B, whatever the service does: importing it, starting its process
-    and ending its file. Not a share of the run's time: it does not grow with the run. Of two tries
-    the faster: on a busy machine, or the first time, the import alone takes seconds."""
+def test_recording_adds_a_few_seconds_at_most(tmp_path, offline):
+    """Importing wandb, starting wandb-core and finishing the file take a constant time. The faster
+    of two runs counts: on a busy machine the import alone can take seconds."""
     without = run(tmp_path / "run", "disabled")
     assert without.written == list(range(ROWS))
-    with_it = min(offline.seconds, run(tmp_path / "again", "offline").seconds)
-    assert with_it - without.seconds < 6.0
+    recording = min(offline.seconds, run(tmp_path / "again", "offline").seconds)
+    assert recording - without.seconds < 6.0
 
 
 @pytest.mark.parametrize(
     ("service", "wait"),
     [
         ("hangs", 0),
-        ("cuts", 0),
+        ("disconnects", 0),
         ("fails", 0),
-        # An answer that is begun is taken for one, until the run is offered.
-        ("cuts in the answer", uploader.SHORTEST_WAIT_SECONDS),
+        # It looks healthy until the run is uploaded.
+        ("disconnects in the response", wandb_uploader.MIN_WAIT_SECONDS),
     ],
     indirect=["service"],
 )
-def test_a_service_that_is_away_costs_no_time_and_no_row(tmp_path, offline, service, wait):
-    one = run(tmp_path / "run", "auto", service.url)
-    check(one)
-    assert one.seconds - offline.seconds < wait + JITTER_SECONDS
-    assert len(one.warnings) == 1
-    assert "wandb sync" in one.warnings[0]
+def test_a_service_that_is_down_costs_no_time_and_no_row(tmp_path, offline, service, wait):
+    finished = run(tmp_path / "run", "auto", service.url)
+    check(finished)
+    assert finished.seconds - offline.seconds < wait + JITTER_SECONDS
+    assert len(finished.warnings) == 1
+    assert "wandb sync" in finished.warnings[0]
 
 
-def test_a_port_that_refuses_costs_no_time_and_no_row(tmp_path, offline):
+def test_a_refused_connection_costs_no_time_and_no_row(tmp_path, offline):
     with socket.socket() as unused:
         unused.bind(("127.0.0.1", 0))
         port = unused.getsockname()[1]
-    one = run(tmp_path / "run", "online", f"http://127.0.0.1:{port}")
-    check(one)
-    assert one.seconds - offline.seconds < JITTER_SECONDS
-    assert len(one.warnings) == 1
-    assert f"127.0.0.1:{port} did not answer" in one.warnings[0]
+    finished = run(tmp_path / "run", "online", f"http://127.0.0.1:{port}")
+    check(finished)
+    assert finished.seconds - offline.seconds < JITTER_SECONDS
+    assert len(finished.warnings) == 1
+    assert f"127.0.0.1:{port} did not respond" in finished.warnings[0]
 
 
 @pytest.mark.parametrize(
     "service",
     [
         "hangs midway",
-        pytest.param("cuts midway", marks=pytest.mark.slow),
+        pytest.param("disconnects midway", marks=pytest.mark.slow),
         pytest.param("fails midway", marks=pytest.mark.slow),
     ],
     indirect=True,
 )
-def test_a_service_that_breaks_off_costs_a_bounded_wait(tmp_path, service):
-    """And what it says is to be done brings the run there, once the service is well again."""
+def test_a_service_that_fails_midway_costs_a_limited_wait(tmp_path, service):
+    """The command in the warning uploads the run after the service has recovered."""
     service.has_rows = tmp_path / "has rows"
-    one = run(tmp_path / "run", "auto", service.url, service.has_rows)
-    check(one)
+    finished = run(tmp_path / "run", "auto", service.url, service.has_rows)
+    check(finished)
     assert 0 < len(service.rows) < ROWS
-    assert one.seconds_after_rows < uploader.SHORTEST_WAIT_SECONDS + JITTER_SECONDS
-    assert len(one.warnings) == 1
-    assert "in time" in one.warnings[0]
+    assert finished.seconds_after_rows < wandb_uploader.MIN_WAIT_SECONDS + JITTER_SECONDS
+    assert len(finished.warnings) == 1
+    assert "in time" in finished.warnings[0]
 
-    service.manner = "well"
+    service.mode = "healthy"
     service.rows.clear()
-    (command,) = re.findall(r"`wandb (sync .*?)`", one.warnings[0])
-    assert send(tmp_path, service.url, *shlex.split(command)) == 0
+    (command,) = re.findall(r"`wandb (sync .*?)`", finished.warnings[0])
+    assert wandb_command(tmp_path, service.url, *shlex.split(command)) == 0
     assert steps(service) == list(range(ROWS))
     assert service.complete
 
 
-@pytest.mark.parametrize("service", ["well"], indirect=True)
-def test_two_tries_are_one_run_with_each_point_once(tmp_path, service):
-    """A second try's rows are sent to the first one's places: they are its rows, and then some."""
-    how = ("offline", service.url, None, 0.2)
+@pytest.mark.parametrize("service", ["healthy"], indirect=True)
+def test_two_attempts_are_one_run_without_duplicate_rows(tmp_path, service):
+    """The rows of a second attempt overwrite those of the first."""
+    options = ("offline", service.url, None, 0.2)
     for name in ("one", "two"):
-        one = run(tmp_path / name, *how)
-        (record,) = one.folder.glob("wandb/offline-run-*")
-        assert send(tmp_path, service.url, "sync", str(record)) == 0
+        finished = run(tmp_path / name, *options)
+        (record,) = finished.folder.glob("wandb/offline-run-*")
+        assert wandb_command(tmp_path, service.url, "sync", str(record)) == 0
         assert service.runs == {"0123456789abcdef"}
         assert steps(service) == list(range(ROWS))
-    assert "RunResumeStatus" not in service.unknown  # nothing is appended to what is there
+    assert "RunResumeStatus" not in service.unknown  # nothing is appended
 
-    # The second try found the first one's work, which is still the run's own; another cell used it.
-    run(tmp_path / "three", *how, PROGRAM.replace("0123456789abcdef", "fedcba9876543210"))
+    # The second attempt reused the artifact, still as an output; for another cell it is an input.
+    run(tmp_path / "three", *options, PROGRAM.replace("0123456789abcdef", "fedcba9876543210"))
     (record,) = (tmp_path / "three").glob("wandb/offline-run-*")
-    assert send(tmp_path, service.url, "sync", str(record)) == 0
-    own = [(who, name) for who, name in service.artifacts if name.startswith("adapter-")]
-    assert [who for who, _ in own] == ["0123456789abcdef", "0123456789abcdef", None]  # outputs
-    assert service.used == [("fedcba9876543210", own[0][1])]
+    assert wandb_command(tmp_path, service.url, "sync", str(record)) == 0
+    adapters = [(maker, name) for maker, name in service.artifacts if name.startswith("adapter-")]
+    assert [maker for maker, _ in adapters] == ["0123456789abcdef", "0123456789abcdef", None]
+    assert service.used == [("fedcba9876543210", adapters[0][1])]
 
 
-@pytest.mark.parametrize("service", ["well"], indirect=True)
-def test_a_service_that_is_well_shows_the_run_while_it_goes_on(tmp_path, service):
+@pytest.mark.parametrize("service", ["healthy"], indirect=True)
+def test_a_healthy_service_receives_rows_during_the_run(tmp_path, service):
     service.has_rows = tmp_path / "has rows"
-    one = run(tmp_path / "run", "auto", service.url, service.has_rows)
-    check(one)
-    assert one.warnings == []
-    assert f"INFO: W&B: {service.url}/someone/lr_exp/runs/" in one.said
-    written = one.folder / "written"
+    finished = run(tmp_path / "run", "auto", service.url, service.has_rows)
+    check(finished)
+    assert finished.warnings == []
+    assert f"INFO: W&B: {service.url}/someone/lr_exp/runs/" in finished.output
+    written = finished.folder / "written"
     assert service.has_rows.stat().st_mtime < written.stat().st_mtime
     assert steps(service) == list(range(ROWS))
     assert "RunResumeStatus" not in service.unknown
     assert service.complete
-    assert list(one.folder.glob("wandb/offline-run-*/*.wandb.synced"))  # not sent again
+    assert list(finished.folder.glob("wandb/offline-run-*/*.wandb.synced"))  # `wandb sync` skips it
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("service", ["well"], indirect=True)
-def test_a_run_that_is_killed_takes_its_processes_along(tmp_path, service):
-    """The sending waits for the file's end, which a killed run never writes."""
+@pytest.mark.parametrize("service", ["healthy"], indirect=True)
+def test_no_process_outlives_a_killed_run(tmp_path, service):
+    """The upload waits for the end of the file, which a killed run never writes."""
     folder = tmp_path / "run"
     with start(folder, "auto", service.url, tmp_path / "never") as process:
-        until(lambda: service.rows)  # it is being sent
-        assert len(processes(folder)) >= 4  # Python and wandb-core, to record and to send
+        until(lambda: service.rows)  # the upload is running
+        assert len(processes(folder)) >= 4  # Python and wandb-core, for recording and upload
         process.kill()
-    # W&B's monitor of the machine looks for its parent every few seconds.
+    # W&B's system monitor checks for its parent every few seconds.
     assert left_behind(folder, seconds=20.0) == []
 
 
 @pytest.mark.skipif(not hasattr(signal, "SIGSTOP"), reason="no such signal")
-def test_a_process_of_wandb_that_hangs_holds_nothing_up(tmp_path):
-    """Its hook at the interpreter's exit waits for that process without a limit."""
+def test_a_hanging_wandb_core_does_not_block_the_run(tmp_path):
+    """wandb's exit hook waits for wandb-core without a timeout."""
     folder = tmp_path / "run"
-    program = PROGRAM.replace("with Tracker", "tracking.recorder.LOCAL_SECONDS = 1.0\nwith Tracker")
+    patch = "tracking.wandb_sink.FLUSH_TIMEOUT_SECONDS = 1.0"
+    program = PROGRAM.replace("with Tracker", f"{patch}\nwith Tracker")
     with start(folder, "offline", program=f"import lr_exp.tracking as tracking\n{program}") as run:
         until(lambda: (folder / METRICS).exists() and (folder / METRICS).stat().st_size > 1000)
-        for core in [one for one in processes(folder) if one.name() == "wandb-core"]:
+        for core in [child for child in processes(folder) if child.name() == "wandb-core"]:
             core.suspend()
-        said = run.communicate(timeout=30)[0]
+        output = run.communicate(timeout=30)[0]
     assert run.returncode == 0
-    assert said.count("WARNING") == 1
-    assert "hangs" in said
-    assert "Traceback" not in said
+    assert output.count("WARNING") == 1
+    assert "hangs" in output
+    assert "Traceback" not in output
     assert left_behind(folder) == []
 
 
-@pytest.mark.parametrize("first", ["fails", "cuts in the answer"])
-@pytest.mark.parametrize("service", ["well"], indirect=True)
-def test_a_service_that_comes_back_gets_the_run(
+@pytest.mark.parametrize("first", ["fails", "disconnects in the response"])
+@pytest.mark.parametrize("service", ["healthy"], indirect=True)
+def test_a_service_that_recovers_receives_the_run(
     tmp_path, monkeypatch, caplog, offline, service, first
 ):
-    monkeypatch.setattr(uploader, "_ASK_AGAIN_SECONDS", 0.3)
+    monkeypatch.setattr(wandb_uploader, "_RETRY_SECONDS", 0.3)
     for name, value in environment(tmp_path, service.url).items():
         monkeypatch.setenv(name, value)
     copy = tmp_path / "wandb" / "offline-run-1"
     shutil.copytree(next(offline.folder.glob("wandb/offline-run-*")), copy)
-    service.manner = first
-    sending = uploader.Uploader(next(copy.glob("*.wandb")), service.url)
+    service.mode = first
+    uploader = wandb_uploader.Uploader(next(copy.glob("*.wandb")), service.url)
     time.sleep(1.0)
-    service.manner = "well"
+    service.mode = "healthy"
     until(lambda: service.complete)
-    sending.finish(seconds=1.0)
+    uploader.finish(seconds=1.0)
     assert steps(service) == list(range(ROWS))
     assert [record for record in caplog.records if record.levelname == "WARNING"] == []
 
 
-def test_the_wait_at_the_end_is_a_small_share_of_a_run():
+def test_the_wait_at_the_end_is_a_small_share_of_the_run():
     for seconds in (60, 600, 3600, 100_000):
-        assert uploader.patience(seconds) <= 0.05 * seconds
-    assert uploader.patience(1) == uploader.SHORTEST_WAIT_SECONDS
-    assert uploader.patience(300) == 12
-    assert uploader.patience(100_000) <= 60  # nobody waits longer for a picture
+        assert wandb_uploader.wait_seconds(seconds) <= 0.05 * seconds
+    assert wandb_uploader.wait_seconds(1) == wandb_uploader.MIN_WAIT_SECONDS
+    assert wandb_uploader.wait_seconds(300) == 12
+    assert wandb_uploader.wait_seconds(100_000) <= 60

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from lr_exp.config.settings import STAGES, Settings
 from lr_exp.data.questions import fingerprint
 from lr_exp.store import digest, file_digest
-from lr_exp.tracking.recorder import Cell
+from lr_exp.tracking import Cell
 
 if TYPE_CHECKING:  # it imports torch
     from lr_exp.pipeline.inputs import Inputs

@@ -25,7 +25,13 @@ from lr_exp.sampler.diagnostics import diagnose_pair
 from lr_exp.store import Store, write_atomically
 from lr_exp.store.inventory import record_reference
 from lr_exp.store.run_folder import SUMMARY, TRAJECTORIES
-from lr_exp.tracking import Tracker, show
+from lr_exp.tracking import Tracker
+from lr_exp.tracking.log_results import (
+    log_evaluation,
+    log_headlines,
+    log_sampling,
+    log_trajectories,
+)
 
 log = logging.getLogger(__name__)
 
@@ -78,9 +84,9 @@ def _run(settings: Settings, folder: Path, conf_dir: Path) -> Summary:
         sample = distill = evaluation = warnings = stopped = None
         if "sample" in settings.stages or "distill" in settings.stages:
             supervision, sample = stages.sample(experiment, folder)
-            show.sample(tracker, sample, supervision, inputs.expert)
+            log_sampling(tracker, sample, supervision, inputs.expert)
             if distributed.is_rank0():
-                show.trajectories(tracker, folder / TRAJECTORIES)
+                log_trajectories(tracker, folder / TRAJECTORIES)
             warnings = _warn(diagnose_pair(sample.to_dict()))
             if sample.kept == 0 and "distill" in settings.stages:
                 stopped = stages.nothing_kept(inputs, sample)
@@ -90,7 +96,7 @@ def _run(settings: Settings, folder: Path, conf_dir: Path) -> Summary:
             tracker.artifact(tuned.artifact)
         if "evaluate" in settings.stages:
             evaluation = stages.evaluate(experiment, tuned, tracker, folder)
-            show.evaluate(tracker, evaluation)
+            log_evaluation(tracker, evaluation)
             if evaluation.gap is not None:
                 profile = sample.to_dict() if sample else {}
                 found = diagnose_pair(profile, evaluation.gap.to_dict())
@@ -106,7 +112,7 @@ def _run(settings: Settings, folder: Path, conf_dir: Path) -> Summary:
             ranks=distributed.world_size() if distributed.is_distributed() else None,
         )
         summary = head.model_copy(update=parts)
-        show.headlines(tracker, summary)
+        log_headlines(tracker, summary)
     write_atomically(folder / SUMMARY, summary.to_json())
     if distributed.is_rank0():
         write_page(folder)

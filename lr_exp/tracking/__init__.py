@@ -1,13 +1,14 @@
-"""Where a run's numbers go: `metrics.jsonl` always, Weights & Biases where it can be had.
+"""Experiment tracking: `metrics.jsonl` always, Weights & Biases if it is available.
 
-Knows names and numbers; knows nothing of what they mean. W&B only ever records into a folder on
-disk, and a process of its own sends that folder while it grows: so nothing that the service does
-reaches the run, and the record is complete for `wandb sync`, under the same run id, sent or not.
-The alternative, W&B's online mode, waits for the service at the start, at the end and when the
-interpreter exits, and each of these waits would need a guard of its own.
+`Tracker` passes everything to a list of sinks. To add a tracker such as MLflow, subclass `Sink` in
+a new module and append it in `Tracker.__init__`.
+
+The W&B sink records to disk only; a separate process uploads the record while the run continues.
+W&B's online mode would block the run at startup, at the end and at interpreter exit whenever the
+service is slow or down. The record on disk is complete, so `wandb sync` can upload it later.
 """
 
-from lr_exp.tracking.recorder import Cell
+from lr_exp.tracking.sink import Cell, Sink
 from lr_exp.tracking.tracker import Tracker
 
-__all__ = ["Cell", "Tracker"]
+__all__ = ["Cell", "Sink", "Tracker"]

@@ -1,1 +1,1 @@
-"""W&B pages over a project's runs: a workspace, and a report with the paper's tables."""
+"""W&B pages for a project's runs: a workspace, and a report with the paper's tables."""

@@ -1,7 +1,4 @@
-"""The program `python -m lr_exp.dashboard [DIR]`: W&B pages over a project's runs.
-
-Knows words, the terminal and the W&B login; what is on the pages is in the modules beside.
-"""
+"""The command `python -m lr_exp.dashboard [DIR]`: builds W&B pages for a project's runs."""
 
 import argparse
 import json
@@ -24,21 +21,21 @@ from lr_exp.errors import (
 
 _EPILOG = """
 examples:
-  python -m lr_exp.dashboard --offline        the paper's tables, as files in runs/dashboard
-  python -m lr_exp.dashboard runs/ablation    what the runs below this folder hold
+  python -m lr_exp.dashboard --offline        write pages with the paper's tables to runs/dashboard
+  python -m lr_exp.dashboard runs/ablation    build pages for the runs in this folder
   python -m lr_exp.dashboard --entity TEAM --project PROJECT
 
-Every call with a login saves a new view and a new report; it changes none that is there.
+Each call with a login saves a new workspace view and a new report. Existing ones never change.
 """
 
 
 def main(words: Sequence[str] | None = None) -> int:
-    """Saves the pages, or writes what they are; returns 0, or 1 after an error of one line."""
+    """Saves the pages in W&B or writes them to files; returns the exit status."""
     guard_logging()
-    asked = _parser().parse_args(words)
+    arguments = _parser().parse_args(words)
     try:
-        if not _sent(asked):
-            _write(asked)
+        if not _save(arguments):
+            _write(arguments)
     except (UserError, OSError) as error:
         if os.environ.get("LR_EXP_DEBUG") == "1":
             raise
@@ -50,84 +47,89 @@ def main(words: Sequence[str] | None = None) -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m lr_exp.dashboard",
-        description="Builds two W&B pages over a project's runs: a workspace (sampling, "
-        "distilling, evaluation by benchmark, trajectories, system) and a report with the paper's "
-        "tables and figures. With a W&B login they are saved there; without one, what they are is "
-        "written to files.",
+        description="Builds two W&B pages for a project's runs: a workspace (sampling, "
+        "distillation, evaluation by benchmark, trajectories, system) and a report with the "
+        "paper's tables and figures. With a W&B login the pages are saved there; otherwise their "
+        "specifications are written to files.",
         epilog=_EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     add = parser.add_argument
-    what = "runs whose benchmarks, methods and sweeps are shown (default: the paper's)"
-    add("folder", type=Path, metavar="DIR", nargs="?", help=what)
+    folder_help = "show the benchmarks, methods and sweeps of these runs (default: the paper's)"
+    add("folder", type=Path, metavar="DIR", nargs="?", help=folder_help)
     default = WandbSettings().project
-    add("--project", default=default, help="W&B project of the runs (default: %(default)s)")
-    add("--entity", help="user or team that owns it (default: the login's)")
-    add("--out", type=Path, help="folder for the files (default: DIR/dashboard)")
-    add("--offline", action="store_true", help="write files, whether there is a login or not")
+    add("--project", default=default, help="W&B project with the runs (default: %(default)s)")
+    add("--entity", help="user or team that owns the project (default: the login's)")
+    add("--out", type=Path, help="output folder for the files (default: DIR/dashboard)")
+    add("--offline", action="store_true", help="write files even if there is a login")
     return parser
 
 
-def _sent(asked: argparse.Namespace) -> bool:
-    """Saves the pages, where there is a login and nothing against it."""
-    _needs_workspaces()
+def _save(arguments: argparse.Namespace) -> bool:
+    """Saves the pages in W&B; False if there is no login or W&B is offline or disabled."""
+    _require_workspaces()
     import wandb
 
-    from lr_exp.tracking.login import logged_in
+    from lr_exp.tracking.wandb_login import logged_in
 
-    if asked.offline or os.environ.get("WANDB_MODE") in ("offline", "disabled"):
+    if arguments.offline or os.environ.get("WANDB_MODE") in ("offline", "disabled"):
         return False
-    # Not of `wandb.Settings()`: the address of `wandb login --host` is in a file that this reads.
+    # Unlike `wandb.Settings()`, `setup` reads the file that `wandb login --host` writes.
     session = wandb.setup(wandb.Settings(mode="offline", silent=True))
     base_url = session.settings.base_url
     if not logged_in(base_url):
         return False
-    contents = _contents(asked.folder)
+    contents = _contents(arguments.folder)
     try:
-        entity = _owner(wandb, asked, base_url)
-        pages = _pages(contents, entity, asked.project, saved=True)
-        addresses = {name: page.save().url for name, page in pages.items()}
+        entity = _find_entity(wandb, arguments, base_url)
+        pages = _pages(contents, entity, arguments.project, saved=True)
+        urls = {name: page.save().url for name, page in pages.items()}
     except UserError:
         raise
-    except Exception as error:  # each layer below has errors of its own
+    except Exception as error:  # wandb and its HTTP client raise many kinds
         raise UserError(
-            f"{base_url} did not take the pages ({first_line(error)}). With --offline they are "
-            "written to files."
+            f"could not save the pages at {base_url} ({first_line(error)}). Use --offline to write "
+            "them to files."
         ) from error
-    for name, address in addresses.items():
-        print(printable(f"{name}: {address}"), flush=True)
+    for name, url in urls.items():
+        print(printable(f"{name}: {url}"), flush=True)
     return True
 
 
-def _owner(wandb: Any, asked: argparse.Namespace, base_url: str) -> str:
-    """The entity, once it is sure that it has the project."""
+def _find_entity(wandb: Any, arguments: argparse.Namespace, base_url: str) -> str:
+    """The entity that owns the project.
+
+    Raises:
+        UserError: there is no default entity, or the entity has no such project.
+    """
     api = wandb.Api(timeout=20)
-    entity = asked.entity or api.default_entity
+    entity = arguments.entity or api.default_entity
     if not entity:
-        raise UserError("your W&B login has no default entity: give --entity.")
-    if asked.project not in {project.name for project in api.projects(entity)}:
+        raise UserError("your W&B login has no default entity: set --entity.")
+    if arguments.project not in {project.name for project in api.projects(entity)}:
         raise UserError(
-            f"{base_url} has no project {entity}/{asked.project} that you can see: send a run "
-            "first, or give --entity and --project."
+            f"{base_url} has no project {entity}/{arguments.project} that you can access: upload "
+            "a run first, or set --entity and --project."
         )
     return entity
 
 
-def _write(asked: argparse.Namespace) -> None:
-    """Writes what the service would be sent, and says what to do with it."""
-    out = asked.out or (asked.folder or Path("runs")) / "dashboard"
-    pages = _pages(_contents(asked.folder), asked.entity or "", asked.project, saved=False)
+def _write(arguments: argparse.Namespace) -> None:
+    """Writes the specifications that W&B would receive, and prints how to save them."""
+    out = arguments.out or (arguments.folder or Path("runs")) / "dashboard"
+    contents = _contents(arguments.folder)
+    pages = _pages(contents, arguments.entity or "", arguments.project, saved=False)
     out.mkdir(parents=True, exist_ok=True)
     names = []
     for name, page in pages.items():
-        told = page._to_model().model_dump(mode="json", by_alias=True, exclude_none=True)
+        spec = page._to_model().model_dump(mode="json", by_alias=True, exclude_none=True)
         path = out / f"{name}.json"
-        path.write_text(json.dumps(told, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+        path.write_text(json.dumps(spec, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
         names.append(str(path))
-    print(printable(redact(f"Written: {' and '.join(names)}, specifications of W&B pages.")))
+    print(printable(redact(f"Wrote W&B page specifications to {' and '.join(names)}.")))
     print(
-        "Nothing was sent. To save them in W&B: `wandb login`, send the runs (`wandb sync`), then "
-        "the same command without --offline.",
+        "Nothing was sent to W&B. To save the pages there, run `wandb login`, upload the runs with "
+        "`wandb sync`, and repeat this command without --offline.",
         flush=True,
     )
 
@@ -147,13 +149,12 @@ def _pages(contents: Any, entity: str, project: str, *, saved: bool) -> dict[str
     }
 
 
-def _needs_workspaces() -> None:
+def _require_workspaces() -> None:
     try:
         import wandb_workspaces.workspaces  # noqa: F401
     except ImportError as error:
         raise UserError(
-            "the pages need wandb-workspaces, which is not installed: "
-            "pip install 'lr_exp[dashboard]'"
+            "wandb-workspaces is not installed: pip install 'lr_exp[dashboard]'"
         ) from error
 
 

@@ -1,7 +1,4 @@
-"""What a project's pages are over: its benchmarks, methods and sweeps.
-
-Knows finished runs on disk and the paper's names; knows nothing of pages.
-"""
+"""The benchmarks, methods and sweeps that the pages show."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,7 +6,7 @@ from pathlib import Path
 from lr_exp.report.names import BASELINE, BENCHMARKS, METHODS, rank
 from lr_exp.report.runs import find_runs
 
-# Of the paper's tables and figures, and what was added to them; in the paper's order.
+# The paper's tables and figures in its order, then our additions.
 SWEEPS = (
     "main_results",
     "efficiency",
@@ -21,12 +18,13 @@ SWEEPS = (
     "baselines",
     "contrastive_decoding",
 )
-_NOT_THE_PAPERS = ("math500",)
+_NOT_IN_PAPER = ("math500",)
+_METHODS = tuple(name for name in METHODS if name != BASELINE)
 
 
 @dataclass(frozen=True)
 class Contents:
-    """Names, each in the order in which it is shown. A sweep None stands for all runs."""
+    """Names in display order. In `sweeps`, None stands for all runs."""
 
     benchmarks: tuple[str, ...]
     methods: tuple[str, ...]
@@ -34,13 +32,13 @@ class Contents:
 
 
 def of_the_paper() -> Contents:
-    """What runs of every sweep of the paper's would bring."""
-    benchmarks = tuple(name for name in BENCHMARKS if name not in _NOT_THE_PAPERS)
-    return Contents(benchmarks, _listed(METHODS), SWEEPS)
+    """The contents of all sweeps of the paper."""
+    benchmarks = tuple(name for name in BENCHMARKS if name not in _NOT_IN_PAPER)
+    return Contents(benchmarks, _METHODS, SWEEPS)
 
 
 def of_folder(folder: Path) -> Contents:
-    """What the runs below a folder bring.
+    """The contents of the runs in a folder and its subfolders.
 
     Raises:
         UserError: there is no finished run, or one cannot be read.
@@ -51,10 +49,6 @@ def of_folder(folder: Path) -> Contents:
     sweeps = {run.sweep for run in runs}
     return Contents(
         tuple(sorted(benchmarks, key=lambda name: rank(name, tuple(BENCHMARKS)))),
-        tuple(sorted(methods, key=lambda name: rank(name, _listed(METHODS)))),
+        tuple(sorted(methods, key=lambda name: rank(name, _METHODS))),
         tuple(sorted(sweeps, key=lambda name: rank(name, SWEEPS))),
     )
-
-
-def _listed(methods: dict[str, str]) -> tuple[str, ...]:
-    return tuple(name for name in methods if name != BASELINE)

@@ -1,4 +1,4 @@
-"""Panels as W&B's own objects. Knows both sides' forms and nothing of what is shown."""
+"""Turns panels into wandb-workspaces objects."""
 
 from typing import Any
 
@@ -15,34 +15,30 @@ from lr_exp.tracking.dashboard.panels import (
     Panel,
 )
 
-wr: Any = wandb_workspaces.reports.v2  # it does not mark its names as exported
+wr: Any = wandb_workspaces.reports.v2  # its names are not marked as exported
 
 _CONFIG = "config."
-_SIZES = {TABLE: (24, 14), BARS: (12, 8), SCATTER: (12, 8)}  # of a report's 24 columns
-_SIZE = (12, 9)
-_MOST_RUNS = 50  # in one panel; W&B's own limit is 10, fewer than a sweep has
+# (width, height) on a report's grid of 24 columns.
+_SIZES = {TABLE: (24, 14), BARS: (12, 8), SCATTER: (12, 8)}
+_DEFAULT_SIZE = (12, 9)
+_MAX_RUNS = 50  # per panel; W&B's default of 10 is fewer than a sweep has
 
 
-def drawn(panel: Panel, layout: Any = None) -> Any:
-    """The panel as a W&B object.
-
-    Args:
-        panel: what is drawn.
-        layout: its place in a report; a workspace places panels itself.
-    """
+def draw_panel(panel: Panel, layout: Any = None) -> Any:
+    """The panel as a W&B object. `layout` places it in a report; a workspace needs none."""
     return _FORMS[panel.form](panel, layout or wr.Layout())
 
 
-def drawn_in_rows(panels: tuple[Panel, ...]) -> list[Any]:
-    """The panels one after another, two in a row where they fit."""
-    found, x, y, height = [], 0, 0, 0
+def draw_grid(panels: tuple[Panel, ...]) -> list[Any]:
+    """The panels in reading order, as many per row as fit."""
+    drawn, x, y, height = [], 0, 0, 0
     for panel in panels:
-        w, h = _SIZES.get(panel.form, _SIZE)
+        w, h = _SIZES.get(panel.form, _DEFAULT_SIZE)
         if x + w > 24:
             x, y, height = 0, y + height, 0
-        found.append(drawn(panel, wr.Layout(x=x, y=y, w=w, h=h)))
+        drawn.append(draw_panel(panel, wr.Layout(x=x, y=y, w=w, h=h)))
         x, height = x + w, max(height, h)
-    return found
+    return drawn
 
 
 def _lines(panel: Panel, layout: Any) -> Any:
@@ -53,7 +49,7 @@ def _lines(panel: Panel, layout: Any) -> Any:
         title_x=panel.x_title,
         title_y=panel.y_title,
         log_y=panel.log_y or None,
-        max_runs_to_show=_MOST_RUNS,
+        max_runs_to_show=_MAX_RUNS,
         layout=layout,
     )
 
@@ -66,8 +62,8 @@ def _machine(panel: Panel, layout: Any) -> Any:
 
 
 def _bars(panel: Panel, layout: Any) -> Any:
-    # Error bars are between the runs of a method, as over seeds; that of one run's own accuracy
-    # stands in the table and in `eval/<benchmark>/stderr`.
+    # Error bars show the spread between a method's runs, e.g. over seeds. The standard error within
+    # one run is in the table and in `eval/<benchmark>/stderr`.
     return wr.BarPlot(
         title=panel.title,
         metrics=list(panel.keys),
@@ -75,16 +71,16 @@ def _bars(panel: Panel, layout: Any) -> Any:
         groupby=wr.Config(METHOD),
         groupby_aggfunc="mean",
         groupby_rangefunc="stderr",
-        max_runs_to_show=_MOST_RUNS,
-        max_bars_to_show=_MOST_RUNS,
+        max_runs_to_show=_MAX_RUNS,
+        max_bars_to_show=_MAX_RUNS,
         layout=layout,
     )
 
 
 def _scatter(panel: Panel, layout: Any) -> Any:
     (key,), x = panel.keys, panel.x or ""
-    over = wr.Config(x.removeprefix(_CONFIG)) if x.startswith(_CONFIG) else wr.SummaryMetric(x)
-    return wr.ScatterPlot(title=panel.title, x=over, y=wr.SummaryMetric(key), layout=layout)
+    axis = wr.Config(x.removeprefix(_CONFIG)) if x.startswith(_CONFIG) else wr.SummaryMetric(x)
+    return wr.ScatterPlot(title=panel.title, x=axis, y=wr.SummaryMetric(key), layout=layout)
 
 
 def _table(panel: Panel, layout: Any) -> Any:
@@ -94,7 +90,7 @@ def _table(panel: Panel, layout: Any) -> Any:
 
 _FORMS = {
     LINES: _lines,
-    HISTOGRAM: _lines,  # W&B draws a histogram's bins as colours over the steps
+    HISTOGRAM: _lines,  # W&B draws histograms as a heat map over steps
     BARS: _bars,
     SCATTER: _scatter,
     TABLE: _table,

@@ -1,7 +1,4 @@
-"""The paper's numbers as Markdown for a page, always labelled as published.
-
-Knows the files of published numbers; knows nothing of runs.
-"""
+"""The paper's numbers as Markdown tables, always labelled as published."""
 
 import csv
 from importlib.resources import files
@@ -11,7 +8,7 @@ from lr_exp.report.published import KL_PROFILE
 
 SOURCE = "arXiv 2510.07962"
 _TABLES = ("main_results", "efficiency", "ablation", "expertise_gap")
-_HEADS = {
+_HEADERS = {
     "average": "average",
     "gap": "gap (points)",
     "hours": "hours",
@@ -19,18 +16,18 @@ _HEADS = {
     "tuned_tokens": "tuned tokens",
     "gain": "gain (points)",
 }
-_KL = {
+_KL_ROWS = {
     "share_below_0.1": "steps below 0.1 nats",
     "share_above_0.4": "steps above 0.4 nats",
-    "kl_mean_other_top1": "mean KL where the models' first tokens differ (nats)",
-    "kl_mean_same_top1": "mean KL where they agree (nats)",
+    "kl_mean_other_top1": "mean KL where the models' top tokens differ (nats)",
+    "kl_mean_same_top1": "mean KL where the top tokens agree (nats)",
 }
 
 
 def markdown(sweep: str | None) -> str | None:
-    """The published table that a sweep's runs stand beside, or None where there is none."""
+    """The published table to compare a sweep with; None if there is none."""
     if sweep == "kl_profile":
-        rows = [f"| {_KL[name]} | {value:g} |" for name, value in KL_PROFILE.items()]
+        rows = [f"| {_KL_ROWS[name]} | {value:g} |" for name, value in KL_PROFILE.items()]
         return "\n".join([f"**Published** ({SOURCE})", "", "| | |", "|---|---|", *rows])
     if sweep not in _TABLES:
         return None
@@ -38,21 +35,21 @@ def markdown(sweep: str | None) -> str | None:
     rows = list(csv.DictReader(text.splitlines()))
     columns = list(rows[0])
     lines = [
-        _line([_head(name) for name in columns]),
-        _line(["---"] * len(columns)),
-        *(_line([_cell(name, row[name]) for name in columns]) for row in rows),
+        _row([_header(name) for name in columns]),
+        _row(["---"] * len(columns)),
+        *(_row([_cell(name, row[name]) for name in columns]) for row in rows),
     ]
     unit = "" if sweep == "efficiency" else "; accuracies in %"
     return "\n".join([f"**Published** ({SOURCE}{unit})", "", *lines])
 
 
-def _head(name: str) -> str:
-    return _HEADS.get(name) or benchmark_label(name)
+def _header(name: str) -> str:
+    return _HEADERS.get(name) or benchmark_label(name)
 
 
 def _cell(name: str, text: str) -> str:
     return METHODS.get(text, text) if name == "method" else text
 
 
-def _line(cells: list[str]) -> str:
+def _row(cells: list[str]) -> str:
     return f"| {' | '.join(cells)} |"

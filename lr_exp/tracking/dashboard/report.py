@@ -1,7 +1,4 @@
-"""The report: the paper's tables and figures of a project's runs, beside what was published.
-
-Knows which panels answer which of the paper's questions; knows nothing of how they are drawn.
-"""
+"""The report: the paper's tables and figures for a project's runs, next to the published ones."""
 
 import re
 from typing import Any
@@ -13,63 +10,63 @@ from lr_exp.errors import UserError
 from lr_exp.report.figures.style import of_method
 from lr_exp.tracking.dashboard import panels
 from lr_exp.tracking.dashboard.contents import Contents
-from lr_exp.tracking.dashboard.draw import drawn_in_rows
+from lr_exp.tracking.dashboard.draw import draw_grid
 from lr_exp.tracking.dashboard.panels import METHOD, Panel
 from lr_exp.tracking.dashboard.published import SOURCE, markdown
 
-wr: Any = wandb_workspaces.reports.v2  # it does not mark its names as exported
+wr: Any = wandb_workspaces.reports.v2  # its names are not marked as exported
 
 TITLE = "LightReasoner: tables and figures"
 _MICRO = "micro_"
-_PLAIN = re.compile(r"[\w ._=,+-]+")  # wandb-workspaces reads a filter as code and quotes nothing
+_SAFE_NAME = re.compile(r"[\w ._=,+-]+")  # wandb-workspaces parses filters and escapes nothing
 _OPENING = (
-    "Each part below is of one sweep: its runs, grouped by method over their seeds. Accuracies of "
-    f"runs are in 0 to 1. Published numbers are the paper's ({SOURCE}), always labelled so, and in "
-    "percent; numbers of the micro world are its own and are beside none."
+    "Each section below shows the runs of one sweep, grouped by method over seeds. Accuracies of "
+    f"runs are between 0 and 1. Published numbers come from the paper ({SOURCE}), are labelled as "
+    "published and are in percent. Micro-world runs are not comparable with them."
 )
 _QUESTIONS = {
-    "main_results": ("Main results", "What does tuning on a few tokens of contrast give?"),
-    "efficiency": ("Efficiency", "At what cost?"),
-    "ablation": ("Ablation", "Which part does it: choosing steps, or contrasting labels?"),
+    "main_results": ("Main results", "What does training on a few contrastive tokens gain?"),
+    "efficiency": ("Efficiency", "What does training cost?"),
+    "ablation": ("Ablation", "Which part matters: step selection or contrastive labels?"),
     "expertise_gap": ("Expertise gap", "How much weaker should the amateur be?"),
-    "kl_profile": ("KL profile", "How few are the steps that carry the reasoning?"),
-    "alpha_beta": ("Alpha and beta", "How do the two thresholds matter?"),
-    "training_curve": ("Training curve", "When does accuracy come, and does the policy collapse?"),
-    "baselines": ("Other methods", "What do other ways to choose steps and targets give?"),
-    "contrastive_decoding": ("Contrast at inference", "Is contrast needed in training at all?"),
+    "kl_profile": ("KL profile", "How few steps carry the reasoning?"),
+    "alpha_beta": ("Alpha and beta", "How sensitive is the gain to the two thresholds?"),
+    "training_curve": ("Training curve", "When does accuracy rise, and does the policy collapse?"),
+    "baselines": ("Other methods", "How do other choices of steps and targets compare?"),
+    "contrastive_decoding": ("Contrast at inference", "Is contrastive decoding enough?"),
 }
 
 
 def build(contents: Contents, entity: str, project: str, *, saved: bool) -> Any:
-    """The report, not yet saved.
+    """Builds the report without saving it.
 
     Args:
-        contents: what the runs hold; a part for each sweep.
-        entity: whose it will be.
-        project: where the runs are.
-        saved: it will be saved: the service is asked for the project's id. Otherwise nobody is
-            asked, and the runs are those of the project that the report is put into.
+        contents: benchmarks and methods to show; the report has a section for each sweep.
+        entity: owner of the project.
+        project: project with the runs.
+        saved: whether the report will be saved in W&B. If so, this requests the project's id from
+            the service. Otherwise the report shows the runs of the project that it is added to.
     """
-    place = {"entity": entity, "project": project} if saved else {}
+    source = {"entity": entity, "project": project} if saved else {}
     blocks: list[Any] = [wr.P(_OPENING), wr.TableOfContents()]
     for sweep in contents.sweeps:
-        blocks += _part(sweep, contents, place)
+        blocks += _section(sweep, contents, source)
     blocks += [
-        wr.H2("Answers, token by token"),
-        _grid("all runs", None, (panels.TRAJECTORIES,), contents, place),
+        wr.H2("Answers token by token"),
+        _grid("all runs", None, (panels.TRAJECTORIES,), contents, source),
     ]
     return wr.Report(
         entity=entity,
         project=project,
         title=TITLE,
-        description=f"Runs of {project} beside the numbers of {SOURCE}",
+        description=f"Runs of {project} next to the numbers of {SOURCE}",
         width="fluid",
         blocks=blocks,
     )
 
 
-def shown_in(sweep: str | None, benchmarks: tuple[str, ...]) -> tuple[Panel, ...]:
-    """The panels of a sweep's part."""
+def sweep_panels(sweep: str | None, benchmarks: tuple[str, ...]) -> tuple[Panel, ...]:
+    """The panels of a sweep's section."""
     gains = (panels.MEAN_GAIN, *(panels.accuracy(name) for name in benchmarks))
     match (sweep or "").removeprefix(_MICRO):
         case "efficiency":
@@ -89,17 +86,17 @@ def shown_in(sweep: str | None, benchmarks: tuple[str, ...]) -> tuple[Panel, ...
             return gains
 
 
-def _part(sweep: str | None, contents: Contents, place: dict[str, str]) -> list[Any]:
+def _section(sweep: str | None, contents: Contents, source: dict[str, str]) -> list[Any]:
     name = (sweep or "").removeprefix(_MICRO)
     title, question = _QUESTIONS.get(name, (sweep or "All runs", ""))
     if sweep and sweep.startswith(_MICRO):
-        title += ", in the micro world"
+        title += " (micro world)"
     blocks: list[Any] = [wr.H2(title)]
     blocks += [wr.P(question)] if question else []
     published = markdown(sweep)
     blocks += [wr.MarkdownBlock(published)] if published else []
-    own = shown_in(sweep, contents.benchmarks)
-    return [*blocks, _grid(sweep or "all runs", sweep, own, contents, place)]
+    shown = sweep_panels(sweep, contents.benchmarks)
+    return [*blocks, _grid(sweep or "all runs", sweep, shown, contents, source)]
 
 
 def _grid(
@@ -107,16 +104,16 @@ def _grid(
     sweep: str | None,
     shown: tuple[Panel, ...],
     contents: Contents,
-    place: dict[str, str],
+    source: dict[str, str],
 ) -> Any:
-    """Panels over a sweep's runs, grouped by method in the figures' colours."""
-    if sweep and not _PLAIN.fullmatch(sweep):
+    """Panels for a sweep's runs, grouped by method in the colours of the figures."""
+    if sweep and not _SAFE_NAME.fullmatch(sweep):
         raise UserError(
-            f"the sweep {sweep!r} cannot be shown: a filter of W&B's holds letters, digits and "
-            "._=,+- only. Give sweep= such a name."
+            f"sweep={sweep!r} cannot be used in a W&B filter: rename it with letters, digits, "
+            "spaces and ._=,+- only."
         )
     runset = wr.Runset(
-        **place,
+        **source,
         name=name,
         filters=expr.And(expr.Metric("Group") == sweep) if sweep else "",
         groupby=[f"config.{METHOD}"],
@@ -127,4 +124,4 @@ def _grid(
         ): of_method(method).colour
         for method in contents.methods
     }
-    return wr.PanelGrid(runsets=[runset], panels=drawn_in_rows(shown), custom_run_colors=colours)
+    return wr.PanelGrid(runsets=[runset], panels=draw_grid(shown), custom_run_colors=colours)

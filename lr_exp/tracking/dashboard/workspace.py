@@ -1,4 +1,4 @@
-"""The saved workspace: every panel, the runs grouped by method in the figures' colours."""
+"""The workspace: all panels, with runs grouped by method in the colours of the figures."""
 
 from typing import Any
 
@@ -6,7 +6,7 @@ import wandb_workspaces.workspaces as ws
 
 from lr_exp.report.figures.style import of_method
 from lr_exp.tracking.dashboard.contents import Contents
-from lr_exp.tracking.dashboard.draw import drawn
+from lr_exp.tracking.dashboard.draw import draw_panel
 from lr_exp.tracking.dashboard.panels import METHOD, TABLE, sections
 
 NAME = "LightReasoner"
@@ -23,13 +23,7 @@ _COLUMNS = (
 
 
 def build(contents: Contents, entity: str, project: str) -> Any:
-    """The workspace, not yet saved; asks nobody.
-
-    Args:
-        contents: what the runs hold.
-        entity: whose it will be.
-        project: where the runs are.
-    """
+    """Builds the workspace without saving it or contacting W&B."""
     return ws.Workspace(
         entity=entity,
         project=project,
@@ -37,7 +31,7 @@ def build(contents: Contents, entity: str, project: str) -> Any:
         sections=[
             ws.Section(
                 name=section.name,
-                panels=[drawn(panel) for panel in section.panels],
+                panels=[draw_panel(panel) for panel in section.panels],
                 is_open=True,
                 layout_settings=ws.SectionLayoutSettings(
                     columns=1 if all(panel.form == TABLE for panel in section.panels) else 3, rows=2

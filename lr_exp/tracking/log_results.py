@@ -1,0 +1,124 @@
+"""Logs the results of each stage: curves, histograms, tables and headline numbers."""
+
+import json
+import logging
+from pathlib import Path
+from typing import Any
+
+from lr_exp.errors import first_line
+from lr_exp.models.loading import load_tokenizer
+from lr_exp.models.locating import ModelSource
+from lr_exp.report.summary import EvaluateSummary, SampleSummary, Summary
+from lr_exp.sampler.records import labelled_steps
+from lr_exp.sampler.supervision import StoredSupervision
+from lr_exp.store import Artifact
+from lr_exp.tracking.metric_names import KEPT_PROFILE, KL_AXIS, KL_PROFILE, POSITION_AXIS
+from lr_exp.tracking.tracker import Tracker
+from lr_exp.tracking.trajectory_table import COLUMNS, entropy_histogram, trajectory_rows
+
+log = logging.getLogger(__name__)
+
+_MAX_KEPT_STEPS = 200  # rows of the table of kept steps
+_RESULT_KEYS = ("accuracy", "stderr", "correct", "total")
+
+
+def log_sampling(
+    tracker: Tracker, sampled: SampleSummary, supervision: Artifact, expert: ModelSource
+) -> None:
+    """Logs sampling: its numbers, the KL histogram, both profiles and a table of kept steps.
+
+    Args:
+        tracker: where to log.
+        sampled: `sample` of `summary.json`.
+        supervision: recorded as an artifact; source of the table.
+        expert: its tokenizer decodes the table's tokens.
+    """
+    numbers = {
+        name: value
+        for name, value in sampled.to_dict().items()
+        if isinstance(value, int | float) and not isinstance(value, bool)
+    }
+    tracker.log("sample", 0, numbers)
+    tracker.artifact(supervision)
+    if sampled.histogram is not None:
+        counts, width = sampled.histogram.counts, sampled.histogram.bin_nats
+        tracker.histogram("sample/kl", counts, [i * width for i in range(len(counts) + 1)])
+        shares = _shares(counts, [sum(counts)] * len(counts))
+        tracker.curve(KL_PROFILE, KL_AXIS, [(i * width, share) for i, share in shares])
+    if sampled.by_position is not None:
+        profile = sampled.by_position
+        shares = _shares(profile.kept, profile.steps)
+        points = [(i * profile.bin_tokens, share) for i, share in shares]
+        tracker.curve(KEPT_PROFILE, POSITION_AXIS, points)
+    if tracker.records_media:
+        columns = ("question", "step", "prefix", "label", "kl (nats)")
+        rows = labelled_steps(
+            StoredSupervision(supervision.folder), load_tokenizer(expert), _MAX_KEPT_STEPS
+        )
+        tracker.table("sample/kept_steps", columns, rows)
+
+
+def log_trajectories(tracker: Tracker, path: Path) -> None:
+    """Logs `trajectories.json`: a table with one row per token, and the expert's entropy."""
+    if not tracker.records_media or not path.exists():
+        return
+    try:
+        trajectories = json.loads(path.read_text("utf-8"))
+        rows, (counts, edges) = trajectory_rows(trajectories), entropy_histogram(trajectories)
+    except Exception as error:  # a table must not stop the training that follows
+        log.warning("W&B: %s was not logged (%s)", path.name, first_line(error))
+        return
+    tracker.table("sample/trajectories", COLUMNS, rows)
+    if counts:
+        tracker.histogram("sample/expert_entropy", counts, edges)
+
+
+def log_evaluation(tracker: Tracker, evaluated: EvaluateSummary) -> None:
+    """Logs a table of accuracies before and after training, if there was any training."""
+    tuned = evaluated.tuned
+    if tuned is None:
+        return
+    columns = ("benchmark", "before", "stderr before", "after", "stderr after", "questions")
+    rows = []
+    for name, before in (evaluated.expert or {}).items():
+        after = tuned[name]
+        accuracies = (before.accuracy, before.stderr, after.accuracy, after.stderr)
+        rows.append((name, *accuracies, before.total))
+    tracker.table("eval/before_after", columns, rows)
+
+
+def log_headlines(tracker: Tracker, summary: Summary) -> None:
+    """Logs the flat numbers that tables and plots over several runs use.
+
+    `eval/<benchmark>/expert` and `/tuned` are accuracies in [0, 1], and `/gain` is their
+    difference. `/accuracy`, `/stderr`, `/correct` and `/total` belong to the tuned model, or to the
+    expert if nothing was trained. `eval/gap` is the expert's accuracy minus the amateur's.
+    """
+    flat: dict[str, Any] = {}
+    evaluated = summary.evaluate or EvaluateSummary()
+    before, after = evaluated.expert or {}, evaluated.tuned or {}
+    for who, results in (("expert", before), ("tuned", after)):
+        for name, result in results.items():
+            flat |= {f"eval/{name}/{key}": getattr(result, key) for key in _RESULT_KEYS}
+            flat[f"eval/{name}/{who}"] = result.accuracy
+            flat[f"eval/{name}/{who}_stderr"] = result.stderr
+    for name, result in after.items():
+        flat[f"eval/{name}/gain"] = result.accuracy - before[name].accuracy
+    if evaluated.gap is not None:
+        (expert,), (amateur,) = evaluated.gap.expert.values(), evaluated.gap.amateur.values()
+        flat["eval/gap"] = expert.accuracy - amateur.accuracy
+    gains = [value for name, value in flat.items() if name.endswith("/gain")]
+    if gains:
+        flat["eval/mean_gain"] = sum(gains) / len(gains)  # unweighted over benchmarks
+    stages = {"sample": summary.sample, "distill": summary.distill, "eval": summary.evaluate}
+    for family, stage in stages.items():
+        if stage is not None:
+            flat[f"{family}/seconds"] = stage.seconds
+    flat["peak_memory_bytes"] = summary.peak_memory_bytes
+    tracker.summarize(flat)
+
+
+def _shares(parts: list[int], totals: list[int]) -> list[tuple[int, float]]:
+    """Index and `part / total` of each bin whose total is not 0."""
+    pairs = enumerate(zip(parts, totals, strict=True))
+    return [(i, part / total) for i, (part, total) in pairs if total]

@@ -1,0 +1,34 @@
+"""The interface that every sink implements."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from lr_exp.store import Artifact
+
+
+@dataclass(frozen=True)
+class Cell:
+    """Identifies a run in a tracking service."""
+
+    id: str | None = None  # None: the service generates one
+    name: str | None = None
+    job_type: str | None = None
+
+
+class Sink:
+    """A destination for a run's records. Subclasses override the methods they support."""
+
+    @property
+    def records_media(self) -> bool:
+        """Whether curves, histograms and tables are recorded."""
+        return False
+
+    # Metrics that are not finite are passed as None; the points of a curve are (x, y).
+    def log(self, family: str, step: int, metrics: Mapping[str, float | None]) -> None: ...
+    def curve(self, name: str, axis: str, points: Sequence[tuple[float, float]]) -> None: ...
+    def histogram(self, name: str, counts: Sequence[int], edges: Sequence[float]) -> None: ...
+    def table(self, name: str, columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> None: ...
+    def summarize(self, values: Mapping[str, Any]) -> None: ...
+    def artifact(self, artifact: Artifact, metadata: Mapping[str, Any]) -> None: ...
+    def close(self, failed: bool) -> None: ...
