@@ -1,7 +1,6 @@
 """Rollouts on a real local server: llama.cpp's `llama-server`.
 
-The first needs `make smollm2` and a `llama-server` on the PATH or in LLAMA_SERVER, the second
-`make serving`; otherwise they are skipped.
+Needs `make smollm2` and a `llama-server` on the PATH or in LLAMA_SERVER; skipped otherwise.
 """
 
 import os
