@@ -106,7 +106,7 @@ def test_a_stop_that_python_drops_comes_again():
         pass
 
     def callback(_):
-        raise program._Stopped(signal.SIGTERM)  # where an exception is only reported, and ignored
+        raise program.Stopped(signal.SIGTERM)  # where an exception is only reported, and ignored
 
     things = [Thing()]
     _reference = weakref.ref(things[0], callback)
@@ -115,10 +115,9 @@ def test_a_stop_that_python_drops_comes_again():
         things.clear()
         time.sleep(10)
 
-    before = signal.signal(signal.SIGTERM, program._stop)
+    before = signal.signal(signal.SIGTERM, program.Program([]).stop)
     try:
-        with program._no_stop_lost(), pytest.raises(program._Stopped):
+        with program.resend_dropped_stops(), pytest.raises(program.Stopped):
             work()
     finally:
         signal.signal(signal.SIGTERM, before)
-        program._stopped.clear()

@@ -6,9 +6,9 @@ Knows Hydra and OmegaConf, so that nothing behind it has to; imports no torch, f
 import dataclasses
 import math
 import re
-import sys
 import typing
 from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -44,15 +44,16 @@ def conf_dir() -> Path:
     return installed if installed.is_dir() else package.parent / "conf"
 
 
-def register() -> None:
-    """Makes the dataclasses the schema that every YAML and override is held to."""
+def register(arguments: Sequence[str] = ()) -> None:
+    """Registers the schema of every YAML file and override, and the resolvers of `config.yaml`.
+
+    Args:
+        arguments: the command line, from which the names of cells' folders are derived.
+    """
     ConfigStore.instance().store(name="settings", node=Settings)
-    OmegaConf.register_new_resolver("cell_folder", _cell_folder, replace=True)
+    name_folder = partial(cell_folder, shared=list(arguments))
+    OmegaConf.register_new_resolver("cell_folder", name_folder, replace=True)
     OmegaConf.register_new_resolver("help_page", _help_page, replace=True)
-
-
-def _cell_folder(overrides: Sequence[str]) -> str:
-    return cell_folder(overrides, shared=sys.argv[1:])
 
 
 def _help_page(*, _root_: DictConfig) -> str:
