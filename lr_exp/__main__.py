@@ -22,10 +22,9 @@ from omegaconf.errors import OmegaConfBaseException
 
 from lr_exp import distributed, progress
 from lr_exp.config import cells
-from lr_exp.config.command_line import check_arguments, check_settings
+from lr_exp.config.command_line import check_arguments, check_settings, config_dirs
 from lr_exp.config.composition import (
     check_overrides,
-    conf_dir,
     count_cells,
     narrow_sweep,
     one_line_message,
@@ -35,6 +34,7 @@ from lr_exp.config.composition import (
 )
 from lr_exp.config.help_page import version_line
 from lr_exp.config.launchers import check_launcher, explain_launcher_error, stop_jobs
+from lr_exp.config.options import option_folders
 from lr_exp.config.start import prepare
 from lr_exp.errors import (
     UserError,
@@ -103,6 +103,7 @@ class Program:
 
     def __init__(self, arguments: Sequence[str]) -> None:
         self._arguments = list(arguments)
+        self._folders = option_folders()  # the user's own are added when the arguments are checked
         self._errors: list[str] = []  # messages that were printed
         self._signals: list[int] = []  # signals that asked this call to stop
         self._outcomes = cells.Outcomes()
@@ -111,10 +112,11 @@ class Program:
         """Runs the command line; returns the exit status."""
         try:
             check_arguments(self._arguments)
-            check_overrides([word for word in self._arguments if _is_override(word)])
+            self._folders = option_folders(config_dirs(self._arguments))
+            check_overrides([word for word in self._arguments if _is_override(word)], self._folders)
             check_launcher(self._arguments)
-            self._arguments = narrow_sweep(self._arguments)
-            register(self._arguments)
+            self._arguments = narrow_sweep(self._arguments, self._folders)
+            register(self._arguments, self._folders)
             with _discard_folder_of_other_ranks() as overrides:
                 self._call_hydra([*self._arguments, *overrides])
         except BrokenPipeError:
@@ -164,7 +166,7 @@ class Program:
             args=parser.parse_args(arguments),
             args_parser=parser,
             task_function=cells.Portable(self._run_cell, self._arguments),
-            config_path=str(conf_dir()),
+            config_path=str(self._folders[0]),
             config_name="config",
         )
 
@@ -179,7 +181,7 @@ class Program:
         if multirun:
             self._announce(hydra_config, number, folder)
         try:
-            settings = to_settings(config, overrides)
+            settings = to_settings(config, overrides, self._folders[1:])
             if settings.sweep is not None and not multirun:
                 raise UserError(
                     f"+sweep={settings.sweep} is many runs: write python -m lr_exp -m "
@@ -191,7 +193,7 @@ class Program:
             from lr_exp.pipeline.run import run  # imports torch
 
             began = True
-            summary = run(settings, folder, conf_dir())
+            summary = run(settings, folder, self._folders)
             _show(f"{summary_table(summary)}\n{results_lines(folder)}")
             return self._outcomes.add(number, folder.name, None)
         except (Exception, Stopped) as error:

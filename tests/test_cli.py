@@ -13,8 +13,9 @@ import pytest
 from hydra import compose, initialize_config_dir
 
 from lr_exp import __version__
-from lr_exp.config import composition, help_page
+from lr_exp.config import composition, help_page, options
 from lr_exp.config.composition import cell_folder, conf_dir, register, to_settings
+from lr_exp.config.options import option_files
 from lr_exp.config.settings import (
     AmateurSettings,
     BenchmarkSettings,
@@ -27,7 +28,7 @@ from lr_exp.config.settings import (
     Settings,
     WandbSettings,
 )
-from lr_exp.data.benchmarks import benchmark_names, load_benchmark
+from lr_exp.data.benchmarks import load_benchmark
 from lr_exp.errors import UserError
 from lr_exp.models import loading
 from lr_exp.store.__main__ import main as keeper
@@ -94,10 +95,9 @@ def test_help_shows_the_program_and_not_its_framework(program):
     assert "powered by Hydra" not in page
     assert max(map(len, page.splitlines())) <= 100
     words = set(page.split())
-    for group, options in composition._groups().items():
+    for group in help_page._GROUPS:
         assert group in words
-        assert set(options) <= words
-    assert set(benchmark_names(conf_dir())) <= words
+        assert set(option_files([conf_dir()], group)) <= words
     examples = [line for line in page.splitlines() if line.startswith("  python -m lr_exp ")]
     assert len(examples) == 3
     for module in ("list", "report", "store", "dashboard", "evaluator.grade"):
@@ -110,7 +110,7 @@ def test_helps_examples_and_settings_are_sound():
         compose_settings(*words)
     known = {*composition._keys(Settings), "hydra.run.dir"}
     assert set(help_page._SETTINGS) <= known
-    assert set(help_page._GROUPS) == {*composition._groups(), "benchmark"}
+    assert set(help_page._GROUPS) == {*options.GROUPS, "benchmark"}
 
 
 def test_help_shows_the_values_of_the_command(program):
@@ -379,12 +379,12 @@ def test_every_preset_composes_to_sound_settings(group, option):
     if group in ("expert", "amateur", "data", "method"):
         assert getattr(settings, group).name == option
     for name in [*settings.benchmarks, *settings.evaluator.shots]:
-        load_benchmark(name, conf_dir())
+        load_benchmark(name, [conf_dir()])
 
 
-@pytest.mark.parametrize("name", benchmark_names(conf_dir()))
+@pytest.mark.parametrize("name", option_files([conf_dir()], "benchmark"))
 def test_every_benchmark_is_sound(name):
-    assert load_benchmark(name, conf_dir()).name == name
+    assert load_benchmark(name, [conf_dir()]).name == name
 
 
 def test_every_name_that_users_script_against_is_there():
@@ -398,7 +398,7 @@ def test_every_name_that_users_script_against_is_there():
     assert set(amateurs.split()) <= there["amateur"]
     assert {"lightreasoner", "no_selection", "no_contrast", "neither"} <= there["method"]
     assert "demo" in there["experiment"]
-    assert set(benchmarks.split()) <= set(benchmark_names(conf_dir()))
+    assert set(benchmarks.split()) <= set(option_files([conf_dir()], "benchmark"))
 
 
 def test_a_path_by_hand_renames_the_model_in_the_results():
@@ -422,7 +422,7 @@ def test_the_wheel_carries_the_yaml_where_the_program_looks_for_it(tmp_path, mon
     assert conf_dir() == ROOT / "conf"
     installed = tmp_path / "lr_exp"
     (installed / "conf").mkdir(parents=True)
-    monkeypatch.setattr(composition, "__file__", str(installed / "config" / "composition.py"))
+    monkeypatch.setattr(options, "__file__", str(installed / "config" / "options.py"))
     assert conf_dir() == installed / "conf"
 
 

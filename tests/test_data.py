@@ -10,8 +10,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from lr_exp.config.options import option_files
 from lr_exp.config.settings import BenchmarkSettings, DataSettings
-from lr_exp.data.benchmarks import benchmark_names, load_benchmark, load_shots
+from lr_exp.data.benchmarks import load_benchmark, load_shots
 from lr_exp.data.formats import FORMATS, last_boxed
 from lr_exp.data.questions import Question, fingerprint, load_questions, select_questions
 from lr_exp.errors import UserError
@@ -334,10 +335,10 @@ def test_the_fingerprint_sees_the_order():
 
 
 def test_every_benchmark_file_is_valid():
-    names = benchmark_names(CONF)
+    names = list(option_files([CONF], "benchmark"))
     assert {"gsm8k", "math", "math500", "svamp", "asdiv", "mmlu_stem", "micro_add"} <= set(names)
     for name in names:
-        settings = load_benchmark(name, CONF)
+        settings = load_benchmark(name, [CONF])
         assert settings.name == name
         assert settings.format in FORMATS
         assert settings.shots_split != settings.split  # examples never come from what is scored
@@ -354,9 +355,9 @@ def test_every_data_file_is_valid():
 
 def test_an_unknown_benchmark_names_the_nearest():
     with pytest.raises(UserError, match="'gsm8k'"):
-        load_benchmark("gsm8", CONF)
+        load_benchmark("gsm8", [CONF])
     with pytest.raises(UserError, match="not known"):
-        load_benchmark("../data/gsm8k", CONF)
+        load_benchmark("../data/gsm8k", [CONF])
 
 
 BAD_FILES = [
@@ -371,7 +372,7 @@ def test_a_broken_benchmark_file(tmp_path, content, message):
     (tmp_path / "benchmark").mkdir()
     (tmp_path / "benchmark" / "x.yaml").write_text(content)
     with pytest.raises(UserError, match=message):
-        load_benchmark("x", tmp_path)
+        load_benchmark("x", [tmp_path])
 
 
 def test_shots(tmp_path):
@@ -410,7 +411,7 @@ def test_hub_counts_and_references(name):
     """Each benchmark has its published size, and each reference verifies against itself."""
     from lr_exp.evaluator.verify import verify
 
-    settings = load_benchmark(name, CONF)
+    settings = load_benchmark(name, [CONF])
     questions = load_questions(settings, hub_root=str(HUB))
     assert len(questions) == COUNTS[name]
     assert len({question.id for question in questions}) == len(questions)

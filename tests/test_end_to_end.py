@@ -44,7 +44,7 @@ def settings_for(tmp_path: Path, *overrides: str):
 
 
 def go(tmp_path: Path, folder: str, *overrides: str) -> dict:
-    return run(settings_for(tmp_path, *overrides), tmp_path / folder, conf_dir())
+    return run(settings_for(tmp_path, *overrides), tmp_path / folder, [conf_dir()])
 
 
 @pytest.fixture(scope="module")
@@ -279,7 +279,7 @@ def test_supervision_is_readable_by_the_package(first):
 def test_tuned_answers_are_those_of_plain_peft_and_stand_with_their_questions(first):
     """The bare expert evaluated as tuned, or answers graded against other questions, show here."""
     tmp_path, _ = first
-    experiment = Experiment(settings_for(tmp_path), Store(tmp_path / "store"), conf_dir())
+    experiment = Experiment(settings_for(tmp_path), Store(tmp_path / "store"), [conf_dir()])
     questions = {q.id: q for q in experiment.inputs.benchmark_questions["micro_add"]}
     expert = experiment.bench.expert()
     tuned = distill.attach_adapter(expert, tmp_path / "run" / "adapter")
@@ -330,7 +330,7 @@ def addresses(tmp_path: Path, *overrides: str) -> dict[str, str]:
             return Artifact(recipe.stage, recipe.address, tmp_path, facts, 0.0, reused=False)
 
     settings = settings_for(tmp_path, *overrides)
-    experiment = Experiment(settings, Recorder(tmp_path / "unused"), conf_dir())
+    experiment = Experiment(settings, Recorder(tmp_path / "unused"), [conf_dir()])
     (tmp_path / distill.HISTORY).write_text("")
     trajectories = experiment.sampler.trajectories()[-1]
     supervision = experiment.sampler.select(trajectories, experiment.sampler.score(trajectories))

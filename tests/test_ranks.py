@@ -271,9 +271,9 @@ def test_other_ways_through_a_run_on_two_ranks(tmp_path):
 
 def test_what_ranks_are_compared_by(tmp_path):
     settings = settings_for(tmp_path)
-    machine = rank_checks._machine(Inputs(settings, conf_dir()), {"peft": "1.0"})
+    machine = rank_checks._machine(Inputs(settings, [conf_dir()]), {"peft": "1.0"})
     assert machine["version of peft"] == "1.0"
-    files = rank_checks._files(Inputs(settings, conf_dir()))
+    files = rank_checks._files(Inputs(settings, [conf_dir()]))
     assert {"benchmark micro_add", "benchmark micro_plain"} <= {*files}
     told = [files[name] for name in ("expert", "amateur", "data", "choice of questions")]
     assert len({*told, machine["code of lr_exp"]}) == 5

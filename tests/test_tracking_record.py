@@ -238,7 +238,7 @@ def test_the_table_of_answers_has_a_row_a_token(place, first):
 
 def cell(place: Path, *overrides: str):
     settings = settings_for(place / "store", *overrides)
-    return cell_of(settings, Inputs(settings, conf_dir()), choices(settings))
+    return cell_of(settings, Inputs(settings, [conf_dir()]), choices(settings))
 
 
 def test_where_things_are_does_not_make_another_run(place, tmp_path):
@@ -288,7 +288,7 @@ def test_what_no_asked_stage_reads_makes_no_other_run(place, monkeypatch):
 def test_another_prompt_makes_another_run(place):
     """By its version, or by the examples in it."""
     settings = settings_for(place / "store")
-    inputs = Inputs(settings, conf_dir())
+    inputs = Inputs(settings, [conf_dir()])
     inputs.benchmarks[0].version += 1
     ids = {cell(place).id, cell_of(settings, inputs, choices(settings)).id}
     inputs.shots["micro_add"].append(inputs.benchmark_questions["micro_add"][0])
@@ -313,7 +313,7 @@ def test_the_order_of_stages_is_the_programs(place):
 
 def test_a_run_belongs_to_one_sweep(place):
     settings = settings_for(place / "store", sweep="another")
-    other = cell_of(settings, Inputs(settings, conf_dir()), choices(settings))
+    other = cell_of(settings, Inputs(settings, [conf_dir()]), choices(settings))
     assert other.id != cell(place).id
 
 
@@ -402,7 +402,7 @@ def test_entropies_above_the_last_bin_are_in_it():
 
 def test_a_choice_that_was_not_made_is_not_in_the_name(place):
     settings = settings_for(place / "store", "stages=[evaluate]", "evaluator.gap=null")
-    inputs = Inputs(settings, conf_dir())
+    inputs = Inputs(settings, [conf_dir()])
     assert cell_of(settings, inputs, choices(settings)).name == "micro seed=0"
     named = replace(settings, wandb=replace(settings.wandb, name="mine"))
     assert cell_of(named, inputs, choices(settings)).name == "mine"

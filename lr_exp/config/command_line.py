@@ -54,17 +54,29 @@ def check_arguments(words: Sequence[str]) -> None:
             "--experimental-rerun reads a pickle, which can hold any code: give the run's settings "
             "again (they are in its .hydra/overrides.yaml)."
         )
-    folders = [asked.config_dir, asked.config_path]
     for key, value in _given(words):
         _check_code(key, value, key)
-        if key == "hydra.searchpath":
-            if not isinstance(value, str | list):
-                raise UserError(f"{key}={value}: give folders, as [FOLDER,FOLDER].")
-            folders += value if isinstance(value, list) else [value]
+        if key == "hydra.searchpath" and not isinstance(value, str):
+            raise UserError(f"{key}={value}: give folders, as [FOLDER,FOLDER].")
         if key.startswith("hydra.job.env_set.") and is_secret_name(key.rpartition(".")[2]):
             raise UserError(f"{key}: {_NO_SECRETS}")
-    for folder in folders:
-        _check_folder(folder)
+    for folder in (asked.config_path, *_config_dirs(words)):
+        check_folder(folder)
+
+
+def config_dirs(arguments: Sequence[str]) -> list[str]:
+    """Folders of the user's own options on a command line, in Hydra's order."""
+    given, *searched = _config_dirs(arguments)
+    folders = [path.removeprefix("file://") for path in searched]
+    # Hydra reports the others itself; some are packages.
+    return [*([given] if given else []), *filter(os.path.isdir, folders)]
+
+
+def _config_dirs(arguments: Sequence[str]) -> list[Any]:
+    """The value of --config-dir, which may be None, and the entries of `hydra.searchpath`."""
+    flags, _ = get_args_parser().parse_known_args(list(arguments))
+    searched = [value for key, value in _given(arguments) if key == "hydra.searchpath"]
+    return [flags.config_dir, *searched]
 
 
 def check_settings(settings: Mapping[str, Any]) -> None:
@@ -177,8 +189,12 @@ def _leaves(value: Any, key: str = "") -> Iterator[tuple[str, Any]]:
         yield key, value
 
 
-def _check_folder(given: str | None) -> None:
-    """The same for every YAML below a folder that Hydra is told to read."""
+def check_folder(given: str | None) -> None:
+    """Checks every YAML file below a folder that Hydra will read, as `check_arguments` does.
+
+    Raises:
+        UserError: a file is not plain YAML, names code to run or holds a secret.
+    """
     if given is None or given.startswith(("pkg://", "structured://")):  # installed code
         return
     if "${" in given:

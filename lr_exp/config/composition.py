@@ -20,6 +20,8 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import InterpolationResolutionError, OmegaConfBaseException
 
 from lr_exp.config.help_page import help_page
+from lr_exp.config.options import GROUPS, option_files, option_folders
+from lr_exp.config.options import conf_dir as conf_dir
 from lr_exp.config.settings import Settings
 from lr_exp.errors import UserError, did_you_mean
 from lr_exp.store import digest
@@ -37,28 +39,22 @@ _KINDS = {
 _MOST_VALUES = 10_000  # that one word of the command line may sweep over
 
 
-def conf_dir() -> Path:
-    """The folder of YAML groups: inside an installed package, else beside it in a checkout."""
-    package = Path(__file__).resolve().parents[1]
-    installed = package / "conf"
-    return installed if installed.is_dir() else package.parent / "conf"
-
-
-def register(arguments: Sequence[str] = ()) -> None:
+def register(arguments: Sequence[str] = (), folders: Sequence[Path] | None = None) -> None:
     """Registers the schema of every YAML file and override, and the resolvers of `config.yaml`.
 
     Args:
         arguments: the command line, from which the names of cells' folders are derived.
+        folders: see `option_folders`; the help page lists their options. None: the package's.
     """
     ConfigStore.instance().store(name="settings", node=Settings)
     name_folder = partial(cell_folder, shared=list(arguments))
     OmegaConf.register_new_resolver("cell_folder", name_folder, replace=True)
-    OmegaConf.register_new_resolver("help_page", _help_page, replace=True)
 
+    def page(*, _root_: DictConfig) -> str:
+        text = help_page(_root_, _options(folders or option_folders()))
+        return text.replace("$", "$$")  # Hydra substitutes $NAMES
 
-def _help_page(*, _root_: DictConfig) -> str:
-    page = help_page(_root_, {name: _options_of(name) for name in (*_groups(), "benchmark")})
-    return page.replace("$", "$$")  # Hydra puts its own parts in the place of $NAMES
+    OmegaConf.register_new_resolver("help_page", page, replace=True)
 
 
 def cell_folder(overrides: Sequence[str], shared: Sequence[str] = ()) -> str:
@@ -85,24 +81,26 @@ def cell_folder(overrides: Sequence[str], shared: Sequence[str] = ()) -> str:
     return name
 
 
-def check_overrides(overrides: Sequence[str]) -> None:
-    """Fails on a mistyped key or option, naming the nearest valid one.
+def check_overrides(overrides: Sequence[str], folders: Sequence[Path] | None = None) -> None:
+    """Checks that every key and option exists.
 
     Args:
-        overrides: the command line's words that are not flags.
+        overrides: the command line without flags.
+        folders: see `option_folders`; None: the package's alone.
 
     Raises:
-        UserError: a word is no override, or its key or option does not exist.
+        UserError: a word is not an override, or its key or option does not exist; the message names
+            the nearest valid one.
     """
-    groups = _groups()
-    keys = [*_keys(Settings), *(f"evaluator.shots.{name}" for name in _options_of("benchmark"))]
+    groups = _options(folders or option_folders())
+    keys = [*_keys(Settings), *(f"evaluator.shots.{name}" for name in groups.pop("benchmark"))]
     for word in overrides:
         override = _parsed(word)
         key = override.key_or_group
         if key == "hydra" or key.startswith(("hydra.", "hydra/")):
             continue
         if key in groups and override.package is None:
-            for option in _options(override):
+            for option in _chosen(override):
                 if isinstance(option, dict) or option in groups[key]:  # Hydra merges a mapping
                     continue
                 name = "null" if option is None else str(option)
@@ -133,22 +131,22 @@ def _parsed(word: str) -> Override:
     return override
 
 
-def narrow_sweep(words: Sequence[str]) -> list[str]:
-    """The command line with each axis of its `+sweep=` that is also given by hand narrowed to that.
+def narrow_sweep(arguments: Sequence[str], folders: Sequence[Path] | None = None) -> list[str]:
+    """Narrows each axis of `+sweep=` that the command line also sets to the values it sets.
 
-    Hydra would run every value of the sweep once for each value given by hand.
+    Hydra would run every value of the sweep once for each value on the command line.
     """
-    chosen = [w.partition("=")[2] for w in words if w.startswith(("+sweep=", "sweep="))]
-    if len(chosen) != 1 or chosen[0] not in _options_of("sweep"):
-        return list(words)  # check_overrides says what is wrong
-    sweep = OmegaConf.load(conf_dir() / "sweep" / f"{chosen[0]}.yaml")
-    axes = OmegaConf.select(sweep, "hydra.sweeper.params") or {}
+    names = [w.partition("=")[2] for w in arguments if w.startswith(("+sweep=", "sweep="))]
+    sweeps = option_files(folders or option_folders(), "sweep")
+    if len(names) != 1 or names[0] not in sweeps:
+        return list(arguments)  # check_overrides reports it
+    axes = OmegaConf.select(OmegaConf.load(sweeps[names[0]]), "hydra.sweeper.params") or {}
     narrowed = []
-    for word in words:
+    for word in arguments:
         key, given, value = word.partition("=")
         if given and key in axes:
             quoted = value.replace("\\", "\\\\").replace("'", "\\'")
-            # As a dictionary that is merged: of a dotted key alone Hydra would make a path.
+            # A dictionary, which Hydra merges: it would read a dotted key as a path.
             word = f"hydra.sweeper.params={{{key}: '{quoted}'}}"
         narrowed.append(word)
     return narrowed
@@ -200,11 +198,18 @@ def _expectation(lines: Sequence[str], reason: Exception) -> str:
     return f": expected {kind}"
 
 
-def to_settings(config: DictConfig, overrides: Sequence[str]) -> Settings:
+def to_settings(
+    config: DictConfig, overrides: Sequence[str], config_dirs: Sequence[Path] = ()
+) -> Settings:
     """The composed configuration as typed settings, ranges checked.
 
-    A model whose `path` was given by hand loses the preset's name: results are shown under what was
-    really used.
+    A model whose `path` is overridden gets a name from that path, so that results are not shown
+    under the preset's name.
+
+    Args:
+        config: as Hydra composed it.
+        overrides: the command line's.
+        config_dirs: folders of the user's own options.
 
     Raises:
         UserError: a required value is missing, or one is out of range.
@@ -230,50 +235,43 @@ def to_settings(config: DictConfig, overrides: Sequence[str]) -> Settings:
     for role, part in (("expert", settings.expert), ("amateur", settings.amateur)):
         if f"{role}.path" in given and f"{role}.name" not in given and part.path:
             part.name = Path(part.path).name or part.path
-    return settings
+    return dataclasses.replace(settings, config_dirs=[str(folder) for folder in config_dirs])
 
 
 def raw_choices(config: DictConfig) -> dict[str, Any]:
-    """What a run was to be, as far as it was written: for settings that are not valid ones."""
+    """The choices of a run whose settings are invalid, as far as they were written."""
 
     def written(key: str) -> Any:
         try:
             return OmegaConf.select(config, key, throw_on_missing=False)
-        except OmegaConfBaseException:  # it refers to what is not there
+        except OmegaConfBaseException:  # an interpolation that fails
             return None
 
     groups = {group: written(f"{group}.name") for group in ("expert", "amateur", "method", "data")}
     return groups | {key: written(key) for key in ("alpha", "beta", "seed", "sweep")}
 
 
-def _groups() -> dict[str, list[str]]:
-    """Every config group with its options."""
-    return {
-        folder.name: _options_of(folder.name)
-        for folder in sorted(conf_dir().iterdir())
-        # Benchmarks are chosen by name in `benchmarks`; `hydra` holds options of Hydra's groups.
-        if folder.is_dir() and folder.name not in ("benchmark", "hydra")
-    }
-
-
-def _options_of(group: str) -> list[str]:
-    return sorted(path.stem for path in (conf_dir() / group).glob("*.yaml"))
+def _options(folders: Sequence[Path]) -> dict[str, list[str]]:
+    """Every group with its options, benchmarks included."""
+    return {group: list(option_files(folders, group)) for group in (*GROUPS, "benchmark")}
 
 
 def _keys(schema: type, prefix: str = "") -> Iterator[str]:
     """Every dotted key of a settings class, nested ones included."""
     hints = typing.get_type_hints(schema)
     for field in dataclasses.fields(schema):
+        if field.metadata.get("omegaconf_ignore"):
+            continue
         kind = hints[field.name]
         yield prefix + field.name
         if dataclasses.is_dataclass(kind) and isinstance(kind, type):
             yield from _keys(kind, f"{prefix}{field.name}.")
 
 
-def _options(override: Override) -> list[Any]:
-    """The option or, of a sweep or a list, the options that an override names."""
+def _chosen(override: Override) -> list[Any]:
+    """The options that an override names: one, or several in a sweep or a list."""
     if override.value_type is ValueType.GLOB_CHOICE_SWEEP:
-        return []  # Hydra looks up what there is
+        return []  # Hydra looks them up
     if override.is_sweep_override():
         return list(override.sweep_iterator())
     value = override.value()

@@ -17,7 +17,8 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from lr_exp.config.catalogue import KINDS, Row
-from lr_exp.config.composition import conf_dir
+from lr_exp.config.command_line import check_folder
+from lr_exp.config.options import option_folders
 from lr_exp.errors import UserError, did_you_mean, guard_tracebacks, print_error
 
 _WIDEST, _NARROWEST = 100, 50  # columns
@@ -45,13 +46,16 @@ def main(words: Sequence[str] | None = None) -> int:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("kinds", nargs="*", metavar="KIND", help=", ".join(KINDS))
+    parser.add_argument("--config-dir", metavar="DIR", help="lists your own options there, too")
     parser.add_argument("--json", action="store_true", help="one object, kind to rows")
     asked = parser.parse_args(words)
     try:
         for kind in asked.kinds:
             if kind not in KINDS:
                 raise UserError(f"{kind!r} is no kind of thing to list.{did_you_mean(kind, KINDS)}")
-        found = {kind: KINDS[kind](conf_dir()) for kind in asked.kinds or KINDS}
+        check_folder(asked.config_dir)
+        folders = option_folders([asked.config_dir] if asked.config_dir else [])
+        found = {kind: KINDS[kind](folders) for kind in asked.kinds or KINDS}
     except UserError as error:
         if os.environ.get("LR_EXP_DEBUG") == "1":
             raise

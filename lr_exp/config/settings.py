@@ -417,6 +417,9 @@ class Settings:
     attention: str | None = None  # how attention is computed; null leaves it to transformers
     hub_root: str | None = None  # a folder that mirrors hub data sets by their ids
     store: str = "runs/store"
+    # Folders of the user's own options, which benchmarks are looked up in too. Not a key: set by
+    # --config-dir, or by `compose(config_dir=...)`.
+    config_dirs: list[str] = field(default_factory=list, metadata={"omegaconf_ignore": True})
 
     def __post_init__(self) -> None:
         _require(0 < self.alpha <= 1, "alpha", self.alpha, "a number in (0, 1]")

@@ -1,5 +1,6 @@
 """A run's stages, put together from settings and a store. Knows who needs whom, nothing else."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from lr_exp.config.settings import Settings
@@ -14,9 +15,9 @@ from lr_exp.store import Store
 class Experiment:
     """The rooms of one run around its inputs and its workbench."""
 
-    def __init__(self, settings: Settings, store: Store, conf_dir: Path) -> None:
+    def __init__(self, settings: Settings, store: Store, conf_dirs: Sequence[Path]) -> None:
         self.settings = settings
-        self.inputs = Inputs(settings, conf_dir, store)
+        self.inputs = Inputs(settings, conf_dirs, store)
         self.bench = Workbench(self.inputs, store)
         self.sampler = SamplerStages(self.inputs, self.bench)
         self.distiller = DistillerStages(self.inputs, self.bench)

@@ -22,7 +22,7 @@ _ID_LENGTH = 24  # hexadecimal digits, as of the store's addresses
 
 # Settings that say where something is, and not what it is. Device and number format are in what
 # the machine computes differently; of models and data the fingerprints are in the id.
-_PLACES = ("wandb", "store", "hub_root", "device", "dtype", "attention")
+_PLACES = ("config_dirs", "wandb", "store", "hub_root", "device", "dtype", "attention")
 _PLACES_IN = {
     "expert": ("path", "fallback_path", "package", "package_path", "revision"),
     "amateur": ("path", "fallback_path", "package", "package_path", "revision"),

@@ -30,20 +30,22 @@ GRADING_PACKAGES = ("math-verify", "latex2sympy2_extended", "sympy")
 class Inputs:
     """A run's inputs, each read once, when it is first asked for."""
 
-    def __init__(self, settings: Settings, conf_dir: Path, store: Store | None = None) -> None:
+    def __init__(
+        self, settings: Settings, conf_dirs: Sequence[Path], store: Store | None = None
+    ) -> None:
         """Inputs of these settings.
 
         Args:
             settings: of the run.
-            conf_dir: where the YAML groups are.
+            conf_dirs: the folders of the YAML groups; see `option_folders`.
             store: where a streamed source's questions go; None: the settings' own.
         """
         self.settings = settings
         self._store = store
         # A benchmark that does not exist fails here; what it reads, in `check`.
-        self.benchmarks = [load_benchmark(name, conf_dir) for name in settings.benchmarks]
+        self.benchmarks = [load_benchmark(name, conf_dirs) for name in settings.benchmarks]
         for name in settings.evaluator.shots:
-            load_benchmark(name, conf_dir)
+            load_benchmark(name, conf_dirs)
         self.device = devices.resolve_device(settings.device)
         self.dtype = devices.resolve_dtype(settings.dtype, self.device)
 

@@ -15,7 +15,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from torch import Tensor
 
-from lr_exp.config.composition import conf_dir
+from lr_exp.config.options import option_folders
 from lr_exp.config.settings import Settings
 from lr_exp.data.questions import Question
 from lr_exp.errors import UserError
@@ -170,7 +170,7 @@ def sample(settings: Settings) -> Sample:
 
 
 def _experiment(settings: Settings) -> Experiment:
-    return Experiment(settings, Store(settings.store), conf_dir())
+    return Experiment(settings, Store(settings.store), option_folders(settings.config_dirs))
 
 
 def _rows(trajectories: Path) -> list[dict[str, Any]]:

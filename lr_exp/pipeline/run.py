@@ -39,7 +39,7 @@ _GENERATING = ("rollout", "sampled")  # stages in which the expert writes
 _MODEL_STAGES = (*_GENERATING, "score")  # stages that take a model
 
 
-def run(settings: Settings, folder: Path, conf_dir: Path) -> dict[str, Any]:
+def run(settings: Settings, folder: Path, conf_dirs: Sequence[Path]) -> dict[str, Any]:
     """Runs the stages asked for and leaves `summary.json`, written last, in `folder`.
 
     Each rank of a run calls this, and all return the same; the first one alone leaves anything.
@@ -48,19 +48,19 @@ def run(settings: Settings, folder: Path, conf_dir: Path) -> dict[str, Any]:
         UserError: something in the settings or the inputs cannot work.
     """
     if distributed.is_rank0():
-        return _run(settings, folder, conf_dir)
+        return _run(settings, folder, conf_dirs)
     progress.choose(progress.NONE)
     settings = replace(settings, wandb=replace(settings.wandb, mode="disabled"))
     with TemporaryDirectory() as own:  # its record of the run goes with it
-        return _run(settings, Path(own), conf_dir)
+        return _run(settings, Path(own), conf_dirs)
 
 
-def _run(settings: Settings, folder: Path, conf_dir: Path) -> dict[str, Any]:
+def _run(settings: Settings, folder: Path, conf_dirs: Sequence[Path]) -> dict[str, Any]:
     folder.mkdir(parents=True, exist_ok=True)
     clear(folder)
     _start_chance(settings.seed)
     store = Store(settings.store, on_use=partial(record_reference, folder))
-    experiment = Experiment(settings, store, conf_dir)
+    experiment = Experiment(settings, store, conf_dirs)
     distributed.join(experiment.inputs.device)
     installed = versions()
     check_machines(experiment.inputs, store, installed)
