@@ -152,7 +152,7 @@ class Program:
         if distributed.is_rank0():
             line = "\r\x1b[K" if sys.stderr.isatty() else ""  # over the terminal's ^C
             print(
-                f"{line}stopped: the same command goes on where it was{stop_jobs(self._arguments)}",
+                f"{line}stopped: run the same command again to resume{stop_jobs(self._arguments)}",
                 file=sys.stderr,
                 flush=True,
             )

@@ -207,7 +207,7 @@ def test_a_mistyped_name_is_answered_with_the_nearest_one(mistaken, word, meant)
         ("expert={pth:x}", "Key 'pth' not in 'ExpertSettings'"),
         ("alpha=0", "error: alpha=0.0 is out of range: expected a number in (0, 1]"),
         ("beta=nan", "error: beta=nan is out of range"),
-        ("stages=[]", "asks for nothing"),
+        ("stages=[]", "stages is empty"),
         ("beta='0.4", "is not an override: write key=value"),
         ("data=jsonl", "data.path is required: add data.path="),
         ("data=lr_samples", "data.path is required: add data.path="),
@@ -434,7 +434,7 @@ def test_an_interrupt_ends_in_one_line_that_says_how_to_go_on(program, monkeypat
     monkeypatch.setattr("lr_exp.pipeline.run.run", interrupted)
     outcome = program("experiment=demo")
     assert outcome.status == status
-    assert outcome.err == "stopped: the same command goes on where it was\n"
+    assert outcome.err == "stopped: run the same command again to resume\n"
 
 
 def test_a_cells_folder_is_cut_where_all_cells_are_alike():

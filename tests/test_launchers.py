@@ -217,7 +217,7 @@ def test_a_sweep_that_is_stopped_leaves_no_process_behind(name, tmp_path):
     process.send_signal(signal.SIGTERM)
     sweep = ended(process, tmp_path)
     assert sweep.status in (130, 143)
-    assert "stopped: the same command goes on where it was" in sweep.err
+    assert "stopped: run the same command again to resume" in sweep.err
     _, alive = psutil.wait_procs(children, timeout=20)
     assert alive == []
     assert "Traceback" not in sweep.err
@@ -302,7 +302,7 @@ def test_a_file_that_came_along_runs_no_commands_in_jobs(name, content, program,
     file.parent.mkdir(parents=True)
     file.write_text(content, "utf-8")
     outcome = program("experiment=demo", flags=["-m", "--config-dir", str(tmp_path / "mine")])
-    assert "give it on the command line" in outcome.error
+    assert "pass it on the command line" in outcome.error
 
 
 def test_a_copy_of_our_own_launcher_files_is_allowed(tmp_path):
@@ -337,7 +337,7 @@ def test_a_launchers_failure_is_one_line(module, told, program, monkeypatch):
     monkeypatch.setattr("lr_exp.__main__._run_hydra", fail)
     outcome = program("experiment=demo", flags=["-m"])
     assert told in outcome.error
-    assert "same command goes on" in outcome.error
+    assert "same command again to resume" in outcome.error
 
 
 def test_another_failure_keeps_its_traceback(program, monkeypatch):

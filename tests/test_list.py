@@ -71,7 +71,7 @@ def test_an_unknown_kind_is_one_line(capsys):
     assert main(["expert"]) == 1
     said = capsys.readouterr()
     assert said.out == ""
-    assert said.err == "error: 'expert' is no kind of thing to list. Did you mean 'experts'?\n"
+    assert said.err == "error: 'expert' is not a kind of option. Did you mean 'experts'?\n"
 
 
 def test_it_imports_nothing_heavy(tmp_path):

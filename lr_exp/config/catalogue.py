@@ -12,11 +12,10 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import ValueType
-from hydra.errors import HydraException
 from omegaconf import OmegaConf
 
+from lr_exp.config.composition import parse_override
 from lr_exp.config.options import option_files
 from lr_exp.errors import UserError
 
@@ -116,10 +115,7 @@ def _at(content: Any, *keys: str) -> Any:
 
 def _values(key: str, values: Any) -> list[str]:
     """The values of a sweep's axis, `a,b` or `range(0,3)`; a glob is one value."""
-    try:
-        override = OverridesParser.create().parse_override(f"{key}={values}")
-    except HydraException as error:
-        raise UserError(f"hydra.sweeper.params.{key}: {error}") from error
+    override = parse_override(f"{key}={values}")
     if not override.is_sweep_override() or override.value_type is ValueType.GLOB_CHOICE_SWEEP:
         return [str(values)]
     return list(override.sweep_string_iterator())

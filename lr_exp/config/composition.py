@@ -1,7 +1,4 @@
-"""The border to Hydra: where the YAML lives, checked overrides, typed settings.
-
-Knows Hydra and OmegaConf, so that nothing behind it has to; imports no torch, for a fast start.
-"""
+"""Composition with Hydra: checked overrides, names of cells' folders, typed settings."""
 
 import dataclasses
 import math
@@ -26,17 +23,17 @@ from lr_exp.config.settings import Settings
 from lr_exp.errors import UserError, did_you_mean
 from lr_exp.store import digest
 
-# Where things are, and who is told: they do not tell cells apart.
+# Overrides that say where to read and write; they do not distinguish cells.
 _NOT_IN_FOLDER = ("sweep=", "store=", "hub_root=", "device=", "server.url=", "wandb.", "hydra.")
-_LONGEST_FOLDER = 120  # bytes; file systems allow 255
-# What OmegaConf could not make of a value, and what that is in plain words.
-_KINDS = {
+_MAX_FOLDER_BYTES = 120  # file systems allow 255
+# Parts of OmegaConf's messages about a value of the wrong type, and the expected type.
+_EXPECTED_TYPES = {
     "converted to Float": "a number",
     "converted to Integer": "an integer",
     "valid bool": "true or false",
     "is not a ListConfig": "a list, as [a,b]",
 }
-_MOST_VALUES = 10_000  # that one word of the command line may sweep over
+_MAX_SWEEP_VALUES = 10_000  # of one override
 
 
 def register(arguments: Sequence[str] = (), folders: Sequence[Path] | None = None) -> None:
@@ -58,26 +55,26 @@ def register(arguments: Sequence[str] = (), folders: Sequence[Path] | None = Non
 
 
 def cell_folder(overrides: Sequence[str], shared: Sequence[str] = ()) -> str:
-    """The folder of a multirun's cell, named by what it was told; `conf/config.yaml` asks for it.
+    """The name of a cell's folder, made of its overrides; a resolver for `conf/config.yaml`.
 
-    Named by its choices and not by its number, so that the same command with fewer cells or more
-    never puts one cell's results in another's place.
+    The name contains no number, so that the same command with other cells never overwrites a
+    cell's results with another's.
 
     Args:
         overrides: the cell's.
-        shared: words of all cells; in a name that is too long they come last, to be cut off first.
+        shared: overrides of all cells, which come last in a name that is too long and is cut off.
     """
-    told = [word.lstrip("+") for word in overrides]
-    told = [word for word in told if not word.startswith(_NOT_IN_FOLDER)]
-    exact = ",".join(told)
-    if len(exact.encode()) > _LONGEST_FOLDER:
-        told.sort(key=lambda word: word in shared)
-        exact = ",".join(told)
+    parts = [word.lstrip("+") for word in overrides]
+    parts = [word for word in parts if not word.startswith(_NOT_IN_FOLDER)]
+    exact = ",".join(parts)
+    if len(exact.encode()) > _MAX_FOLDER_BYTES:
+        parts.sort(key=lambda word: word in shared)
+        exact = ",".join(parts)
     name = re.sub(r"[^\w.,=+-]+", "_", exact) or "cell"
-    # What was replaced or cut off may be all that tells two cells apart.
-    if (exact and name != exact) or len(name.encode()) > _LONGEST_FOLDER:
-        start = name.encode()[:_LONGEST_FOLDER].decode(errors="ignore")
-        name = f"{start}-{digest(told)[:12]}"
+    # Two cells may differ only in what was replaced or cut off.
+    if (exact and name != exact) or len(name.encode()) > _MAX_FOLDER_BYTES:
+        start = name.encode()[:_MAX_FOLDER_BYTES].decode(errors="ignore")
+        name = f"{start}-{digest(parts)[:12]}"
     return name
 
 
@@ -95,7 +92,7 @@ def check_overrides(overrides: Sequence[str], folders: Sequence[Path] | None = N
     groups = _options(folders or option_folders())
     keys = [*_keys(Settings), *(f"evaluator.shots.{name}" for name in groups.pop("benchmark"))]
     for word in overrides:
-        override = _parsed(word)
+        override = parse_override(word)
         key = override.key_or_group
         if key == "hydra" or key.startswith(("hydra.", "hydra/")):
             continue
@@ -109,8 +106,13 @@ def check_overrides(overrides: Sequence[str], folders: Sequence[Path] | None = N
             raise UserError(f"{key!r} is not a setting.{did_you_mean(key, [*keys, *groups])}")
 
 
-def _parsed(word: str) -> Override:
-    shown = repr(word) if len(word) <= _LONGEST_FOLDER else f"{word[:_LONGEST_FOLDER]!r}..."
+def parse_override(word: str) -> Override:
+    """Parses `key=value`.
+
+    Raises:
+        UserError: it is not an override, or sweeps over too many values.
+    """
+    shown = repr(word) if len(word) <= _MAX_FOLDER_BYTES else f"{word[:_MAX_FOLDER_BYTES]!r}..."
     try:
         override = OverridesParser.create().parse_override(word)
     except HydraException as error:
@@ -118,15 +120,14 @@ def _parsed(word: str) -> Override:
         raise UserError(f"{shown} is not an override: write key=value ({reason}).") from error
     except RecursionError as error:
         raise UserError(
-            f"{shown} is not an override: its brackets are too deep; write key=value."
+            f"{shown} is not an override: its brackets are nested too deep; write key=value."
         ) from error
-    swept = override.value()
-    if isinstance(swept, RangeSweep):
-        # Hydra makes a list of them, and a run of each.
-        start, stop, step = (float(end or 0) for end in (swept.start, swept.stop, swept.step))
-        if abs(stop - start) > _MOST_VALUES * abs(step):
+    sweep = override.value()
+    if isinstance(sweep, RangeSweep):  # Hydra would build a list of all values
+        start, stop, step = (float(end or 0) for end in (sweep.start, sweep.stop, sweep.step))
+        if abs(stop - start) > _MAX_SWEEP_VALUES * abs(step):
             raise UserError(
-                f"{shown} sweeps over more than {_MOST_VALUES:,} values: make the range shorter."
+                f"{shown} sweeps over more than {_MAX_SWEEP_VALUES:,} values: shorten the range."
             )
     return override
 
@@ -152,33 +153,38 @@ def narrow_sweep(arguments: Sequence[str], folders: Sequence[Path] | None = None
     return narrowed
 
 
-def count_cells(words: Sequence[str], params: Mapping[str, Any]) -> int | None:
-    """How many runs a multirun of these words is, with the axes of its sweep; None: not known."""
+def count_cells(arguments: Sequence[str], params: Mapping[str, Any]) -> int | None:
+    """The number of runs of a multirun; None if it depends on a glob.
+
+    Args:
+        arguments: the command line.
+        params: the sweep's `hydra.sweeper.params`.
+    """
     count = 1
-    given = [word for word in words if "=" in word and not word.startswith(("-", "hydra."))]
+    given = [word for word in arguments if "=" in word and not word.startswith(("-", "hydra."))]
     for word in (*given, *(f"{key}={values}" for key, values in params.items())):
-        override = _parsed(word)
+        override = parse_override(word)
         if override.value_type is ValueType.GLOB_CHOICE_SWEEP:
-            return None  # Hydra looks up what there is
+            return None
         if override.is_sweep_override():
             count *= sum(1 for _ in override.sweep_iterator())
     return count
 
 
 def one_line_message(error: Exception) -> str:
-    """What an error says; Hydra and OmegaConf write the reason below what it is the reason of."""
+    """An error's message on one line, with the cause that Hydra and OmegaConf put elsewhere."""
     lines = str(error).removeprefix("Error merging override ").splitlines()
     if isinstance(error, OmegaConfBaseException):
-        lines = lines[:1]  # then come its own type names
+        lines = lines[:1]  # the others name OmegaConf's own types
     elif isinstance(error.__cause__, OmegaConfBaseException):
         lines.append(f"({one_line_message(error.__cause__)}){_expectation(lines, error.__cause__)}")
     return " ".join(line.strip() for line in lines if line.strip())
 
 
 def _expectation(lines: Sequence[str], reason: Exception) -> str:
-    """`: expected a number in (0, 1]` for a value of the wrong kind; "" where that is not known."""
+    """`: expected a number in (0, 1]` for a value of the wrong type; "" if that is unknown."""
     key = (lines[0] if lines else "").partition("=")[0].lstrip("+")
-    kind = next((kind for word, kind in _KINDS.items() if word in str(reason)), None)
+    kind = next((kind for word, kind in _EXPECTED_TYPES.items() if word in str(reason)), None)
     if kind is None:
         return ""
     *groups, field = key.split(".")
@@ -187,12 +193,12 @@ def _expectation(lines: Sequence[str], reason: Exception) -> str:
         schema = typing.get_type_hints(schema).get(group, str)
         if not dataclasses.is_dataclass(schema):
             return f": expected {kind}"
-    try:  # what is no number is in no range, and then the class itself says what is
+    try:  # NaN is in no range: the class's error states the range
         schema(**{field: math.nan})
     except UserError as error:
-        told = str(error).partition("expected ")[2].removesuffix(".")
-        is_whole = "number" in told or "integer" in told
-        return f": expected {told if is_whole else f'{kind}, {told}'}"
+        valid = str(error).partition("expected ")[2].removesuffix(".")
+        names_type = "number" in valid or "integer" in valid
+        return f": expected {valid if names_type else f'{kind}, {valid}'}"
     except TypeError:
         return f": expected {kind}"
     return f": expected {kind}"
@@ -223,7 +229,7 @@ def to_settings(
     except InterpolationResolutionError as error:
         key = error.full_key or "a setting"
         raise UserError(
-            f"{key}: {one_line_message(error)}; write a value in place of the ${{...}}."
+            f"{key}: {one_line_message(error)}; replace the ${{...}} by a value."
         ) from error
     except OmegaConfBaseException as error:
         raise UserError(one_line_message(error)) from error
