@@ -1,10 +1,10 @@
-"""The program: `python -m lr_exp [overrides]`, multirun with `-m`. Imports no torch by itself."""
+"""The program: `python -m lr_exp [overrides]`, multirun with `-m`."""
 
 import errno
 import os
 import signal
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
@@ -12,7 +12,8 @@ from tempfile import TemporaryDirectory
 from threading import Timer
 from typing import Any
 
-import hydra
+from hydra import version as hydra_version
+from hydra._internal.utils import _run_hydra, get_args_parser
 from hydra.core.hydra_config import HydraConfig
 from hydra.errors import HydraException
 from hydra.types import RunMode
@@ -21,18 +22,19 @@ from omegaconf.errors import OmegaConfBaseException
 
 from lr_exp import distributed, progress
 from lr_exp.config import cells
-from lr_exp.config.command_line import check_arguments, check_settings
+from lr_exp.config.command_line import check_arguments, check_settings, config_dirs
 from lr_exp.config.composition import (
     check_overrides,
-    conf_dir,
     count_cells,
     narrow_sweep,
     one_line_message,
     raw_choices,
+    register,
     to_settings,
 )
 from lr_exp.config.help_page import version_line
 from lr_exp.config.launchers import check_launcher, explain_launcher_error, stop_jobs
+from lr_exp.config.options import option_folders
 from lr_exp.config.start import prepare
 from lr_exp.errors import (
     UserError,
@@ -44,224 +46,263 @@ from lr_exp.errors import (
     redact,
 )
 from lr_exp.models.devices import choose_gpu
-from lr_exp.pipeline.outcome import choices, record_failure
+from lr_exp.pipeline.outcome import choices_of_failed, record_failure
 from lr_exp.report.terminal import results_lines, summary_table
 
-# Errors that a user can mend. OSError: a folder that cannot be made, a disk that is full.
-_USERS = (UserError, HydraException, OmegaConfBaseException, OSError)
+# Errors that a user can fix. OSError: a folder that cannot be made, a full disk.
+_USER_ERRORS = (UserError, HydraException, OmegaConfBaseException, OSError)
 _UNWRITABLE = (
     *(errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM),
     *(errno.EEXIST, errno.ENOTDIR, errno.EISDIR, errno.ENAMETOOLONG),
 )
 
-# Options that only show something.
-_SHOWING = ("--help", "-h", "--hydra-help", "--version", "--cfg", "-c", "--info", "-i")
-
-_printed: list[str] = []  # errors of this call
-_stopped: list[int] = []  # signals that asked this call to stop
+# Options that only print something.
+_INFO_OPTIONS = ("--help", "-h", "--hydra-help", "--version", "--cfg", "-c", "--info", "-i")
 
 
-@hydra.main(version_base="1.3", config_path=str(conf_dir()), config_name="config")
-@cells.Portable
-def _job(config: DictConfig) -> cells.Outcome | None:
-    hydra_config = HydraConfig.get()
-    folder = Path(hydra_config.runtime.output_dir)
-    multirun = hydra_config.mode is RunMode.MULTIRUN
-    number = int(hydra_config.job.num) + 1 if multirun else 1
-    settings, checked, began = None, False, False
-    if multirun:
-        _announce(hydra_config, number, folder)
-    try:
-        settings = to_settings(config, _told(hydra_config))
-        if settings.sweep is not None and not multirun:
-            raise UserError(
-                f"+sweep={settings.sweep} is many runs: write python -m lr_exp -m "
-                f"+sweep={settings.sweep}."
-            )
-        check_settings(asdict(settings))
-        checked = True
-        choose_gpu(settings)
-        from lr_exp.pipeline.run import run
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs the program.
 
-        began = True
-        summary = run(settings, folder, conf_dir())
-        _show(f"{summary_table(summary)}\n{results_lines(folder)}")
-        return cells.note(number, folder.name, None)
-    except (Exception, _Stopped) as error:
-        if _stopped and not isinstance(error, _Stopped):
-            # A library has made an error of its own of the stop.
-            error = _Stopped(_stopped[0], distributed.lost_peer())
-        shown = error.lost if isinstance(error, _Stopped) else error
-        if shown is None:
-            raise error
-        reason = redact(one_line_message(shown) or type(shown).__name__)
-        # What all ranks raise; what is wrong with the command, each has found by itself.
-        in_step = isinstance(error, distributed.SharedError) or (multirun and not checked)
-        ends_alone = distributed.is_distributed() and not in_step
-        if ends_alone:
-            distributed.report_failure(shown, reason)
-        if distributed.is_rank0():
-            record_failure(
-                reason,
-                map_strings(choices(settings) if settings else raw_choices(config), redact),
-                map_strings(_told(hydra_config), redact),
-                folder,
-                began=began,
-            )
-        if isinstance(error, _Stopped):
-            raise error  # what was lost is told where the program ends
-        if os.environ.get("LR_EXP_DEBUG") == "1" and (distributed.is_rank0() or ends_alone):
-            raise
-        if not isinstance(error, _USERS):
-            if not multirun or ends_alone:
-                raise
-            print_exception(*sys.exc_info())  # a fault of the program: its place matters
-        if distributed.is_rank0() or ends_alone:
-            _print_error(error, again=multirun)  # each cell says its own
-        if ends_alone:
-            raise SystemExit(1) from error  # and torchrun ends the others
-        return cells.note(number, folder.name, reason)
+    Args:
+        argv: the arguments after the program's name; None: those of this process.
 
-
-def main() -> int:
-    """Runs the program; returns the exit status: 0, 1 after an error that was printed, or 128 and
-    the signal's number after one that stopped it.
+    Returns:
+        The exit status: 0, 1 after an error that was printed, or 128 plus the signal's number after
+        a signal stopped it.
     """
-    if not distributed.is_rank0() and any(word.startswith(_SHOWING) for word in sys.argv[1:]):
-        return 0  # the first rank shows it
-    if "--version" in sys.argv[1:]:
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    if not distributed.is_rank0() and any(word.startswith(_INFO_OPTIONS) for word in arguments):
+        return 0  # rank 0 prints it
+    if "--version" in arguments:
         print(version_line())
         return 0
     prepare()
-    _printed.clear()
-    _stopped.clear()
-    cells.forget()
-    signal.signal(signal.SIGINT, _stop)
-    signal.signal(signal.SIGTERM, _stop)
+    program = Program(arguments)
+    signal.signal(signal.SIGINT, program.stop)
+    signal.signal(signal.SIGTERM, program.stop)
     if hasattr(signal, "SIGHUP") and signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:
-        signal.signal(signal.SIGHUP, _stop)  # the terminal was closed, and there is no nohup
+        signal.signal(signal.SIGHUP, program.stop)  # the terminal was closed, without nohup
     try:
-        with _no_stop_lost():
-            return _run_words()
+        with resend_dropped_stops():
+            return program.run()
     except KeyboardInterrupt as stop:
-        return _say_stopped(stop)
+        return program.report_stop(stop)
 
 
-def _run_words() -> int:
-    """Runs what the command line says; returns the exit status."""
-    try:
-        check_arguments(sys.argv[1:])
-        check_overrides([word for word in sys.argv[1:] if _is_override(word)])
-        check_launcher(sys.argv[1:])
-        sys.argv[1:] = narrow_sweep(sys.argv[1:])
-        with _folder_of_rank():
-            _job()
-    except BrokenPipeError:
-        _drop_output()
-    except Exception as error:
-        if _stopped:  # libraries that were stopped half-way fail while they tidy up
-            return _say_stopped(_Stopped(_stopped[0], distributed.lost_peer()))
-        told = explain_launcher_error(error)
-        if os.environ.get("LR_EXP_DEBUG") == "1" or not (told or isinstance(error, _USERS)):
-            raise
-        if not distributed.is_rank0():
-            distributed.report_failure(error, one_line_message(error))
-        _print_error(UserError(told) if told else error)
-    distributed.leave()
-    # After an exit with 1 torchrun ends the others, the first rank with its results perhaps.
-    return _sum_up() if distributed.is_rank0() or _printed else 0
-
-
-def _sum_up() -> int:
-    """Says how a sweep's cells ended; returns the exit status."""
-    ended = cells.outcomes()
-    failed = [cell for cell in ended if cell.error is not None]
-    if len(ended) > 1:
-        _show(f"\ncells: {len(ended) - len(failed)} finished, {len(failed)} failed")
-    for cell in failed:
-        if cell.came_back:  # its own line stands among others, or in a job's log
-            line = printable(f"failed: {cell.cell}: {cell.error}")
-            print(line, file=sys.stderr, flush=True)
-    return 1 if _printed or failed else 0
-
-
-class _Stopped(KeyboardInterrupt):
-    """SIGTERM, as queues send it, ends like Ctrl-C; its number is told by the exit status."""
+class Stopped(KeyboardInterrupt):
+    """A signal stopped the program; SIGTERM, which queues send, is handled like Ctrl-C."""
 
     def __init__(self, number: int, lost: distributed.PeerLostError | None = None) -> None:
         super().__init__(*([str(lost)] if lost else []))
         self.number = number
-        self.lost = lost  # why torchrun stops this rank, if another one has failed
+        self.lost = lost  # why torchrun stops this rank, if another one failed
 
 
-def _stop(signal_number: int, frame: object) -> None:
-    _stopped.append(signal_number)
-    lost = distributed.lost_peer()
-    if lost is None:
-        distributed.report_end()
-    raise _Stopped(signal_number, lost)
+class Program:
+    """One call of the program. A launcher pickles it for cells that run in other processes."""
+
+    def __init__(self, arguments: Sequence[str]) -> None:
+        self._arguments = list(arguments)
+        self._folders = option_folders()  # the user's own are added when the arguments are checked
+        self._errors: list[str] = []  # messages that were printed
+        self._signals: list[int] = []  # signals that asked this call to stop
+        self._outcomes = cells.Outcomes()
+
+    def run(self) -> int:
+        """Runs the command line; returns the exit status."""
+        try:
+            check_arguments(self._arguments)
+            self._folders = option_folders(config_dirs(self._arguments))
+            check_overrides([word for word in self._arguments if _is_override(word)], self._folders)
+            check_launcher(self._arguments)
+            self._arguments = narrow_sweep(self._arguments, self._folders)
+            register(self._arguments, self._folders)
+            with _discard_folder_of_other_ranks() as overrides:
+                self._call_hydra([*self._arguments, *overrides])
+        except BrokenPipeError:
+            _drop_output()
+        except Exception as error:
+            if self._signals:  # interrupted libraries fail while they clean up
+                return self.report_stop(Stopped(self._signals[0], distributed.lost_peer()))
+            message = explain_launcher_error(error)
+            is_users = message or isinstance(error, _USER_ERRORS)
+            if os.environ.get("LR_EXP_DEBUG") == "1" or not is_users:
+                raise
+            if not distributed.is_rank0():
+                distributed.report_failure(error, one_line_message(error))
+            self._print_error(UserError(message) if message else error)
+        distributed.leave()
+        # After an exit with 1 torchrun ends the other ranks, perhaps before rank 0 has finished.
+        return self._summarize_cells() if distributed.is_rank0() or self._errors else 0
+
+    def stop(self, signal_number: int, frame: object) -> None:
+        """Handles a signal: raises Stopped."""
+        self._signals.append(signal_number)
+        lost = distributed.lost_peer()
+        if lost is None:
+            distributed.report_end()
+        raise Stopped(signal_number, lost)
+
+    def report_stop(self, stop: KeyboardInterrupt) -> int:
+        """Prints how to resume; returns the exit status."""
+        number = stop.number if isinstance(stop, Stopped) else signal.SIGINT
+        if isinstance(stop, Stopped) and stop.lost is not None:
+            self._print_error(stop.lost)
+            return 1
+        if distributed.is_rank0():
+            line = "\r\x1b[K" if sys.stderr.isatty() else ""  # over the terminal's ^C
+            print(
+                f"{line}stopped: run the same command again to resume{stop_jobs(self._arguments)}",
+                file=sys.stderr,
+                flush=True,
+            )
+        return 128 + number
+
+    def _call_hydra(self, arguments: list[str]) -> None:
+        """Does what `hydra.main` does, which can only read `sys.argv`."""
+        hydra_version.setbase("1.3")
+        parser = get_args_parser()
+        _run_hydra(
+            args=parser.parse_args(arguments),
+            args_parser=parser,
+            task_function=cells.Portable(self._run_cell, self._arguments),
+            config_path=str(self._folders[0]),
+            config_name="config",
+        )
+
+    def _run_cell(self, config: DictConfig) -> cells.Outcome | None:
+        """Hydra's task function: a single run, or one cell of a sweep."""
+        hydra_config = HydraConfig.get()
+        folder = Path(hydra_config.runtime.output_dir)
+        overrides = _overrides(hydra_config)
+        multirun = hydra_config.mode is RunMode.MULTIRUN
+        number = int(hydra_config.job.num) + 1 if multirun else 1
+        settings, checked, began = None, False, False
+        if multirun:
+            self._announce(hydra_config, number, folder)
+        try:
+            settings = to_settings(config, overrides, self._folders[1:])
+            if settings.sweep is not None and not multirun:
+                raise UserError(
+                    f"+sweep={settings.sweep} is many runs: write python -m lr_exp -m "
+                    f"+sweep={settings.sweep}."
+                )
+            check_settings(asdict(settings))
+            checked = True
+            choose_gpu(settings)
+            from lr_exp.pipeline.run import run  # imports torch
+
+            began = True
+            summary = run(settings, folder, self._folders)
+            _show(f"{summary_table(summary)}\n{results_lines(folder)}")
+            return self._outcomes.add(number, folder.name, None)
+        except (Exception, Stopped) as error:
+            if self._signals and not isinstance(error, Stopped):
+                # A library turned the stop into an error of its own.
+                error = Stopped(self._signals[0], distributed.lost_peer())
+            cause = error.lost if isinstance(error, Stopped) else error
+            if cause is None:
+                raise error
+            reason = redact(one_line_message(cause) or type(cause).__name__)
+            # Every rank raises a shared error, and finds by itself what is wrong with a command.
+            on_all_ranks = isinstance(error, distributed.SharedError) or (multirun and not checked)
+            exits_alone = distributed.is_distributed() and not on_all_ranks
+            if exits_alone:
+                distributed.report_failure(cause, reason)
+            if distributed.is_rank0():
+                record_failure(
+                    reason,
+                    map_strings(
+                        choices_of_failed(settings) if settings else raw_choices(config), redact
+                    ),
+                    map_strings(overrides, redact),
+                    folder,
+                    began=began,
+                )
+            if isinstance(error, Stopped):
+                raise error  # `main` reports it
+            if os.environ.get("LR_EXP_DEBUG") == "1" and (distributed.is_rank0() or exits_alone):
+                raise
+            if not isinstance(error, _USER_ERRORS):
+                if not multirun or exits_alone:
+                    raise
+                print_exception(*sys.exc_info())  # a bug: the traceback matters
+            if distributed.is_rank0() or exits_alone:
+                self._print_error(error, repeat=multirun)  # each cell prints its own
+            if exits_alone:
+                raise SystemExit(1) from error  # torchrun then ends the other ranks
+            return self._outcomes.add(number, folder.name, reason)
+
+    def _announce(self, hydra_config: Any, number: int, folder: Path) -> None:
+        """Prints a cell's headline and switches to a sweep's progress display."""
+        if not distributed.is_rank0():
+            return
+        in_this_process = str(hydra_config.launcher._target_).endswith("BasicLauncher")
+        progress.choose_for_cells(side_by_side=not in_this_process)
+        count = count_cells(self._arguments, hydra_config.sweeper.get("params") or {})
+        of = f" of {count}" if count else ""
+        _show(f"\ncell {number}{of}: {printable(folder.name)}")
+
+    def _summarize_cells(self) -> int:
+        """Prints how many cells of a sweep finished and failed; returns the exit status."""
+        outcomes = self._outcomes.all()
+        failed = [cell for cell in outcomes if cell.error is not None]
+        if len(outcomes) > 1:
+            _show(f"\ncells: {len(outcomes) - len(failed)} finished, {len(failed)} failed")
+        for cell in failed:
+            if cell.remote:  # its own error line is among others', or in a job's log
+                line = printable(f"failed: {cell.cell}: {cell.error}")
+                print(line, file=sys.stderr, flush=True)
+        return 1 if self._errors or failed else 0
+
+    def _print_error(self, error: Exception, repeat: bool = False) -> None:
+        """Prints an error once, or each time with `repeat`; of all ranks only one prints it."""
+        message = one_line_message(error)
+        if isinstance(error, distributed.PeerLostError):
+            prints = distributed.is_rank0() or (error.rank == 0 and distributed.rank() == 1)
+            if error.is_told or not prints:
+                return
+        elif not distributed.is_rank0():
+            message = f"{distributed.rank_label()}: {message}"
+        if isinstance(error, OSError) and error.errno in _UNWRITABLE:
+            message += "; set hydra.run.dir= to a folder that can be written, on a disk with space"
+        if repeat or message not in self._errors:
+            print_error(message)
+            self._errors.append(message)
 
 
 @contextmanager
-def _no_stop_lost() -> Iterator[None]:
-    """A stop that Python drops comes again: what is raised in a weak reference's callback is."""
-    before = sys.unraisablehook
+def resend_dropped_stops() -> Iterator[None]:
+    """Repeats a signal whose exception Python dropped, as in a weak reference's callback."""
+    previous_hook = sys.unraisablehook
 
     def hook(dropped: Any) -> None:
-        if isinstance(dropped.exc_value, _Stopped):
-            again = Timer(0.1, os.kill, (os.getpid(), dropped.exc_value.number))
-            again.daemon = True
-            again.start()
+        if isinstance(dropped.exc_value, Stopped):
+            timer = Timer(0.1, os.kill, (os.getpid(), dropped.exc_value.number))
+            timer.daemon = True
+            timer.start()
         else:
-            before(dropped)
+            previous_hook(dropped)
 
     sys.unraisablehook = hook
     try:
         yield
     finally:
-        sys.unraisablehook = before
+        sys.unraisablehook = previous_hook
 
 
 @contextmanager
-def _folder_of_rank() -> Iterator[None]:
-    """Has Hydra write to a folder that goes again, but for the first rank."""
+def _discard_folder_of_other_ranks() -> Iterator[list[str]]:
+    """Overrides by which Hydra writes to a temporary folder; none on rank 0."""
     if distributed.is_rank0():
-        yield
+        yield []
         return
-    with TemporaryDirectory() as own:
-        sys.argv += [f"hydra.run.dir={own}", f"hydra.sweep.dir={own}", "hydra.output_subdir=null"]
-        yield
-
-
-def _say_stopped(stop: KeyboardInterrupt) -> int:
-    """Says how to go on; the exit status that tells the signal."""
-    number = stop.number if isinstance(stop, _Stopped) else signal.SIGINT
-    if isinstance(stop, _Stopped) and stop.lost is not None:
-        _print_error(stop.lost)
-        return 1
-    if not distributed.is_rank0():
-        return 128 + number
-    line = "\r\x1b[K" if sys.stderr.isatty() else ""  # over the terminal's ^C
-    print(
-        f"{line}stopped: the same command goes on where it was{stop_jobs(sys.argv[1:])}",
-        file=sys.stderr,
-        flush=True,
-    )
-    return 128 + number
-
-
-def _announce(hydra_config: Any, number: int, folder: Path) -> None:
-    """A cell's headline; from then on progress is shown as in a sweep."""
-    if not distributed.is_rank0():
-        return
-    progress.choose_for_cells(side_by_side=not _one_by_one(hydra_config))
-    count = count_cells(sys.argv[1:], hydra_config.sweeper.get("params") or {})
-    of = f" of {count}" if count else ""
-    _show(f"\ncell {number}{of}: {printable(folder.name)}")
+    with TemporaryDirectory() as folder:
+        yield [f"hydra.run.dir={folder}", f"hydra.sweep.dir={folder}", "hydra.output_subdir=null"]
 
 
 def _show(text: str) -> None:
-    """Prints; a reader who has enough, as `head` has, ends neither a run nor a sweep."""
+    """Prints on rank 0; a closed pipe, as after `| head`, ends neither a run nor a sweep."""
     if not distributed.is_rank0():
         return
     try:
@@ -271,32 +312,13 @@ def _show(text: str) -> None:
 
 
 def _drop_output() -> None:
-    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # what is buffered, too
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # buffered output too
 
 
-def _one_by_one(hydra_config: Any) -> bool:
-    return str(hydra_config.launcher._target_).endswith("BasicLauncher")
-
-
-def _told(hydra_config: Any) -> list[str]:
-    """The command line's words for this run, as they were written: `${...}` is not looked up."""
-    words = OmegaConf.to_container(hydra_config.overrides.task, resolve=False)
-    return [str(word) for word in words] if isinstance(words, list) else []
-
-
-def _print_error(error: Exception, again: bool = False) -> None:
-    message = one_line_message(error)
-    if isinstance(error, distributed.PeerLostError):
-        speaks = distributed.is_rank0() or (error.rank == 0 and distributed.rank() == 1)
-        if error.is_told or not speaks:
-            return
-    elif not distributed.is_rank0():
-        message = f"{distributed.rank_label()}: {message}"
-    if isinstance(error, OSError) and error.errno in _UNWRITABLE:
-        message += "; set hydra.run.dir= to a folder that can be written, on a disk with space"
-    if again or message not in _printed:
-        print_error(message)
-        _printed.append(message)
+def _overrides(hydra_config: Any) -> list[str]:
+    """The overrides of this run as they were written, `${...}` unresolved."""
+    overrides = OmegaConf.to_container(hydra_config.overrides.task, resolve=False)
+    return [str(word) for word in overrides] if isinstance(overrides, list) else []
 
 
 def _is_override(word: str) -> bool:

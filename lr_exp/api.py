@@ -1,7 +1,6 @@
-"""The package for scripts and notebooks: settings composed, questions read, runs started.
+"""The API for scripts and notebooks: compose settings, read questions, run experiments.
 
-Does what `__main__` does for the command line, with the same checks and messages, and raises where
-that prints. Knows Hydra and the run; holds no stage.
+The checks and messages are those of the command line; errors are raised instead of printed.
 """
 
 import contextlib
@@ -18,14 +17,14 @@ from hydra.errors import HydraException
 from omegaconf.errors import OmegaConfBaseException
 
 from lr_exp import distributed
-from lr_exp.config.command_line import check_arguments, check_settings, guard_environment
-from lr_exp.config.composition import (
-    check_overrides,
-    conf_dir,
-    one_line_message,
-    register,
-    to_settings,
+from lr_exp.config.command_line import (
+    check_arguments,
+    check_folder,
+    check_settings,
+    guard_environment,
 )
+from lr_exp.config.composition import check_overrides, one_line_message, register, to_settings
+from lr_exp.config.options import option_folders
 from lr_exp.config.settings import Settings
 from lr_exp.errors import UserError, redact
 from lr_exp.models.devices import choose_gpu
@@ -35,28 +34,35 @@ if TYPE_CHECKING:
     from lr_exp.report.summary import Summary
 
 
-def compose(*overrides: str) -> Settings:
-    """The settings that `python -m lr_exp OVERRIDES` would run with.
+def compose(*overrides: str, config_dir: str | Path | None = None) -> Settings:
+    """Composes the settings of `python -m lr_exp OVERRIDES`, for one run.
 
-    `compose("experiment=demo", "beta=0.2")` is the demo with another threshold; `compose()` is the
-    paper's run. The settings of one run: for a sweep, call it once for each value.
+    `compose()` is the paper's run, `compose("experiment=demo", "beta=0.2")` the demo with another
+    threshold. For a sweep, call it once for each value.
+
+    Args:
+        overrides: as on the command line: "beta=0.2".
+        config_dir: a folder of your own options, as `--config-dir`.
 
     Raises:
-        UserError: a key or an option does not exist, a value is missing or out of range; the
-            message is the one that the program prints.
+        UserError: a key or an option does not exist, or a value is missing or out of range.
     """
     register()
     guard_environment()
     check_arguments(overrides)
-    check_overrides(overrides)
+    own = [] if config_dir is None else [Path(config_dir).expanduser()]
+    for folder in own:
+        check_folder(str(folder))
+    folders = option_folders(own)
+    check_overrides(overrides, folders)
     _check_is_one_run(overrides)
     try:
         with (
             _outside_other_programs(),
-            hydra.initialize_config_dir(version_base="1.3", config_dir=str(conf_dir())),
+            hydra.initialize_config_dir(version_base="1.3", config_dir=str(folders[0])),
         ):
-            config = hydra.compose("config", list(overrides))
-        settings = to_settings(config, overrides)
+            config = hydra.compose("config", [*overrides, *_search_path(folders[1:])])
+        settings = to_settings(config, overrides, folders[1:])
     except (HydraException, OmegaConfBaseException) as error:
         raise UserError(redact(one_line_message(error))) from error
     check_settings(asdict(settings))
@@ -64,18 +70,20 @@ def compose(*overrides: str) -> Settings:
 
 
 def run_experiment(settings: Settings, folder: str | Path) -> "Summary":
-    """Runs the stages that the settings ask for; what is in their store already is not made again.
+    """Runs the stages in `settings.stages`; stages whose results are in the store are not repeated.
 
     Args:
-        settings: see `compose`. W&B is used as the command line would (`wandb.mode=disabled`).
-        folder: gets what a run of the program leaves; results that lie there are put aside.
+        settings: see `compose`. W&B is used as on the command line; `wandb.mode=disabled` disables
+            it.
+        folder: the run's folder, for the same files as the program writes. Earlier results in it
+            are moved aside.
 
     Returns:
         The content of `summary.json`: `summary.evaluate.tuned["gsm8k"].accuracy`, in [0, 1];
         `summary.to_dict()` has it as plain dictionaries. Divergences are in nats.
 
     Raises:
-        UserError: something in the settings or the inputs cannot work.
+        UserError: the settings or the inputs are invalid.
     """
     from lr_exp.pipeline.run import run  # imports torch
 
@@ -83,17 +91,23 @@ def run_experiment(settings: Settings, folder: str | Path) -> "Summary":
         choose_gpu(settings)
     with warnings.catch_warnings():  # as in the program
         warnings.filterwarnings("ignore", category=FutureWarning, module="transformers")
-        return run(settings, Path(folder), conf_dir())
+        return run(settings, Path(folder), option_folders(settings.config_dirs))
 
 
 def read_questions(settings: Settings) -> Sequence["Question"]:
-    """The questions that a run with these settings learns from: `id`, `text`, perhaps `answer`.
+    """The questions that a run with these settings learns from: `id`, `text`, optional `answer`.
 
-    With `data.streaming` they are read from the store as they are asked for, a shard at a time.
+    With `data.streaming` they are read from the store on access, a shard at a time.
     """
     from lr_exp.pipeline.inputs import Inputs
 
-    return Inputs(settings, conf_dir()).questions
+    return Inputs(settings, option_folders(settings.config_dirs)).questions
+
+
+def _search_path(folders: Sequence[Path]) -> list[str]:
+    """The override by which Hydra reads more folders."""
+    quoted = ["'file://{}'".format(str(folder).replace("'", r"\'")) for folder in folders]
+    return [f"hydra.searchpath=[{','.join(quoted)}]"] if quoted else []
 
 
 def _check_is_one_run(overrides: Sequence[str]) -> None:
@@ -102,7 +116,8 @@ def _check_is_one_run(overrides: Sequence[str]) -> None:
         key = override.key_or_group
         if key == "hydra" or key.startswith(("hydra.", "hydra/")):
             raise UserError(
-                f"{word}: Hydra's own settings do nothing here; run_experiment takes the folder."
+                f"{word}: Hydra's own settings have no effect here; pass the run's folder to "
+                "run_experiment, and a folder of options to compose as config_dir."
             )
         if override.is_sweep_override():
             raise UserError(f"{word} is several runs: compose the settings of each.")
@@ -112,10 +127,10 @@ def _check_is_one_run(overrides: Sequence[str]) -> None:
 
 @contextlib.contextmanager
 def _outside_other_programs() -> Iterator[None]:
-    """A caller may itself be a Hydra program, of which a process has one at a time."""
-    held = GlobalHydra.instance().hydra
+    """Sets aside the Hydra program that the caller may be; a process has one at a time."""
+    instance = GlobalHydra.instance().hydra
     GlobalHydra.instance().clear()
     try:
         yield
     finally:
-        GlobalHydra.instance().hydra = held  # composing has put another instance in its place
+        GlobalHydra.instance().hydra = instance  # composing has replaced it

@@ -1,4 +1,4 @@
-"""The command `python -m lr_exp.dashboard`; see `lr_exp.tracking.dashboard`."""
+"""The command `python -m lr_exp.dashboard`, implemented in `lr_exp.tracking.dashboard`."""
 
 from runpy import run_module
 

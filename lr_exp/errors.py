@@ -1,7 +1,7 @@
-"""Errors that a user can fix, and how they are shown: on one line, without secrets.
+"""Errors that a user can fix, printed on one line, without secrets or control sequences.
 
-Text from models, data sets and servers passes through `printable` before it reaches a terminal, so
-that no control sequence in it is obeyed. `redact` masks keys, tokens and passwords.
+`printable` escapes control sequences in text from models, data sets and servers; `redact` masks
+keys, tokens and passwords.
 """
 
 import difflib
@@ -17,18 +17,16 @@ from functools import lru_cache
 from types import TracebackType
 from typing import Any
 
-_MOST_LISTED = 20
-
+_MAX_LISTED = 20  # names in a message
 
 MASK = "***"
 
-_SHORTEST_KEY = 16  # characters of what no setting is by chance
-_SHORTEST = 8  # characters: what is shorter is a word that text may hold by chance
+_MIN_KEY_LENGTH = 16  # characters; a setting is not equal to a longer secret by chance
+_MIN_SECRET_LENGTH = 8  # characters; text may contain shorter ones by chance
 
-# What a terminal obeys or hides instead of showing it: controls but newline and tab, marks that
-# turn the direction of writing, separators that some take for line ends, invisible letters, and
-# halves of surrogate pairs, which no stream can encode.
-_OBEYED = re.compile(
+# Characters that a terminal interprets or hides: controls except newline and tab, direction marks,
+# Unicode line separators, invisible letters, and unpaired surrogates, which cannot be encoded.
+_NOT_PRINTABLE = re.compile(
     r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200b\u200e\u200f\u2028-\u202e\u2060-\u206f\ufeff"
     r"\ufff9-\ufffb\ud800-\udfff\U000e0000-\U000e007f]"
 )
@@ -37,146 +35,139 @@ _SECRET_NAME = re.compile(
     r"(?<![A-Z])(?:API|ACCESS|AUTH)?(?:KEYS?|TOKENS?)(?![A-Z])|SECRET|PASSWORD|PASSWD|PASSPHRASE",
     re.IGNORECASE,
 )
-_PLACE_NAME = re.compile(r"_(?:PATH|FILE|DIR)$", re.I)  # where a secret is, not what it is
+_PATH_NAME = re.compile(r"_(?:PATH|FILE|DIR)$", re.I)  # the variable holds a path
 
-# Repetitions are bounded: a long text must not take quadratic time.
+# Repetitions are bounded, to avoid quadratic time on long text.
 _URL_LOGIN = re.compile(r"(?<![A-Za-z0-9+.-])([A-Za-z][A-Za-z0-9+.-]{1,20}://)[^\s/?#]{1,500}@")
 _URL_QUERY = re.compile(
     r"([?&](?:api_?|access_|auth_)?(?:key|token|secret|password)=)[^\s&#'\"]{1,500}", re.I
 )
-_SHAPES = re.compile(
+_KEY_FORMATS = re.compile(
     r"(?<![A-Za-z0-9])(?:hf_[A-Za-z0-9]{20,}|api_org_[A-Za-z0-9]{20,}|wandb_v\d+_\w{20,}"
     r"|gh[opsur]_[A-Za-z0-9]{30,})"
 )
 
 
 class UserError(ValueError):
-    """Something the user gave is wrong; the message says what, where, and what to change."""
+    """Invalid input from the user; the message says what is wrong, where, and how to fix it."""
 
 
 def first_line(error: Exception) -> str:
-    """What a library's error says first; its kind, where it says nothing."""
+    """The first line of an error's message, or its type if it has none."""
     lines = str(error).strip().splitlines()
     return lines[0] if lines else type(error).__name__
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:
-    """` Did you mean 'x'?` for the known name closest to `name`, else the list of known names."""
+    """` Did you mean 'x'?` with the known name nearest to `name`, else a list of known names."""
     names = sorted(known)
     close = difflib.get_close_matches(name, names, n=1, cutoff=0.5)
     if close:
         return f" Did you mean {close[0]!r}?"
-    if len(names) > _MOST_LISTED:
-        return " `python -m lr_exp --help` lists what there is."
+    if len(names) > _MAX_LISTED:
+        return " `python -m lr_exp --help` lists the valid ones."
     return f" Known: {', '.join(names)}." if names else ""
 
 
 def printable(text: str) -> str:
-    r"""Text that a terminal shows and does not obey; what it would obey is spelt (`\x1b`).
-
-    Newline and tab stay.
-    """
-    return _OBEYED.sub(lambda found: found.group().encode("unicode_escape").decode(), text)
+    r"""The text with control characters, except newline and tab, escaped (`\x1b`)."""
+    return _NOT_PRINTABLE.sub(lambda match: match.group().encode("unicode_escape").decode(), text)
 
 
 def redact(text: str) -> str:
-    """Text with every secret replaced by `***`.
-
-    Secrets are what `known_secrets` finds, logins in URLs, and what has the form of a key.
-    """
+    """The text with secrets replaced by `***`: known secrets, logins in URLs, strings like keys."""
     for secret in sorted(known_secrets(), key=len, reverse=True):
         text = text.replace(secret, MASK)
     text = _URL_LOGIN.sub(rf"\1{MASK}@", text)
     text = _URL_QUERY.sub(rf"\1{MASK}", text)
-    return _SHAPES.sub(MASK, text)
+    return _KEY_FORMATS.sub(MASK, text)
 
 
 def map_strings(value: Any, change: Callable[[str], str]) -> Any:
-    """A JSON-like value with every text in it changed, keys too."""
+    """Applies `change` to every string in a JSON-like value, keys included."""
     if isinstance(value, str):
         return change(value)
     if isinstance(value, Mapping):
-        return {map_strings(key, change): map_strings(one, change) for key, one in value.items()}
+        return {map_strings(key, change): map_strings(item, change) for key, item in value.items()}
     if isinstance(value, list | tuple):
-        return [map_strings(one, change) for one in value]
+        return [map_strings(item, change) for item in value]
     return value
 
 
 def secret_in(text: str) -> str | None:
-    """What kind of secret a text holds, in words that do not tell it; None where it has none."""
-    for secret, place in known_secrets().items():
+    """Describes the secret that a text contains without revealing it; None if there is none."""
+    for secret, source in known_secrets().items():
         if secret in text and _is_like_a_key(secret):
-            return f"the value of {place}"
-    # What is hidden already (`https://***@host`) is none.
-    if any(MASK not in found.group() for found in _URL_LOGIN.finditer(text)):
+            return f"the value of {source}"
+    # An already masked one (`https://***@host`) is not a secret.
+    if any(MASK not in match.group() for match in _URL_LOGIN.finditer(text)):
         return "a URL with a login in it"
-    if any(MASK not in found.group() for found in _URL_QUERY.finditer(text)):
+    if any(MASK not in match.group() for match in _URL_QUERY.finditer(text)):
         return "a URL with a key in it"
-    return "what looks like a key" if _SHAPES.search(text) else None
+    return "what looks like a key" if _KEY_FORMATS.search(text) else None
 
 
 def _is_like_a_key(secret: str) -> bool:
-    """Whether a text that holds it is refused: a word such as a model's name is only masked."""
-    return len(secret) >= _SHORTEST_KEY and bool(re.search(r"\d", secret))
+    """Whether settings must not contain it; a secret like a common word is only masked."""
+    return len(secret) >= _MIN_KEY_LENGTH and bool(re.search(r"\d", secret))
 
 
 def is_secret_name(name: str) -> bool:
     """Whether an environment variable of this name holds a secret."""
-    return bool(_SECRET_NAME.search(name)) and not _PLACE_NAME.search(name)
+    return bool(_SECRET_NAME.search(name)) and not _PATH_NAME.search(name)
 
 
 def known_secrets() -> dict[str, str]:
-    """Every secret of this process and where it stands; read anew, since a login may come later.
+    """Every secret of this process, with its source; read on each call, since a login may be new.
 
-    They are the values (8 characters or more) of environment variables with KEY, TOKEN, SECRET or
-    PASSWORD in their names, the hub's token file, and the passwords in netrc, where W&B keeps its
-    key.
+    Sources are environment variables with KEY, TOKEN, SECRET or PASSWORD in their names (values of
+    at least 8 characters), the hub's token file, and netrc, where W&B stores its key.
     """
-    found: dict[str, str] = {}
+    secrets: dict[str, str] = {}
     for name, value in os.environ.items():
-        # A name like this may also stand for the place of a key.
+        # Such a variable may also hold the path of a key.
         if is_secret_name(name) and not (os.path.isabs(value) and os.path.exists(value)):
-            found |= dict.fromkeys(_lines(value), f"${name}")
-    found |= dict.fromkeys(_lines(_hub_token()), "the hub's token")
-    found |= dict.fromkeys(_netrc_passwords(), "a password in netrc")
-    return found
+            secrets |= dict.fromkeys(_lines(value), f"${name}")
+    secrets |= dict.fromkeys(_lines(_hub_token()), "the hub's token")
+    secrets |= dict.fromkeys(_netrc_passwords(), "a password in netrc")
+    return secrets
 
 
 def print_exception(
     kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
 ) -> None:
-    """Prints a traceback without secrets and control sequences; fits `sys.excepthook`."""
+    """Prints a traceback without secrets and control sequences; usable as `sys.excepthook`."""
     sys.stderr.write(_traceback(kind, error, trace))
     sys.stderr.flush()
 
 
 def print_error(error: BaseException | str) -> str:
-    """Prints an error as the one line `error: …` on stderr, clean; returns what stands after it."""
+    """Prints `error: MESSAGE` on one line to stderr, redacted; returns the message."""
     text = printable(redact(" ".join(str(error).split())))
     print(f"error: {text}", file=sys.stderr, flush=True)
     return text
 
 
 def guard_logging() -> None:
-    """From now on no record holds a secret or a control sequence, whichever handler writes it."""
+    """Makes every log record free of secrets and control sequences, whatever its handler."""
     logging.setLogRecordFactory(_Record)
 
 
 def guard_tracebacks() -> None:
-    """Errors that end the process or a thread are shown by `show_exception`."""
+    """Prints uncaught errors of the process and its threads with `print_exception`."""
     sys.excepthook = print_exception
-    threading.excepthook = lambda told: print_exception(
-        told.exc_type, told.exc_value, told.exc_traceback
+    threading.excepthook = lambda hook: print_exception(
+        hook.exc_type, hook.exc_value, hook.exc_traceback
     )
 
 
 class _Record(logging.LogRecord):
-    """A record whose text is clean before any formatter sees it."""
+    """A record whose text is cleaned before any formatter reads it."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         if isinstance(self.exc_info, tuple) and self.exc_info[0] is not None:
-            self.exc_text = _traceback(*self.exc_info).rstrip()  # formatters take it as it is
+            self.exc_text = _traceback(*self.exc_info).rstrip()  # formatters use it unchanged
 
     def getMessage(self) -> str:  # noqa: N802  the base class's name
         return printable(redact(super().getMessage()))
@@ -189,13 +180,13 @@ def _traceback(
 
 
 def _lines(value: str) -> list[str]:
-    """A secret's lines, since messages are put on one line; a key in PEM has many."""
+    """A secret's lines, such as those of a PEM key: messages may hold one without the others."""
     lines = (line.strip() for line in value.splitlines())
-    return [line for line in lines if len(line) >= _SHORTEST]
+    return [line for line in lines if len(line) >= _MIN_SECRET_LENGTH]
 
 
 def _hub_token() -> str:
-    """The text of the hub's token file, looked for where huggingface_hub does; "" without one."""
+    """The content of huggingface_hub's token file; "" if there is none."""
     home = os.environ.get("HF_HOME")
     if not home:
         cache = os.environ.get("XDG_CACHE_HOME") or os.path.join("~", ".cache")
@@ -214,9 +205,9 @@ def _passwords(path: str, stamp: tuple[int, int] | None) -> tuple[str, ...]:
         return ()
     try:
         hosts = netrc.netrc(path).hosts.values()
-    except (OSError, ValueError, netrc.NetrcParseError):  # not readable, not text, not its format
+    except (OSError, ValueError, netrc.NetrcParseError):  # unreadable or malformed
         return ()
-    return tuple(secret for _, _, secret in hosts if secret and len(secret) >= _SHORTEST)
+    return tuple(secret for _, _, secret in hosts if secret and len(secret) >= _MIN_SECRET_LENGTH)
 
 
 def _read(path: str) -> str:
@@ -236,7 +227,7 @@ def _text(path: str, stamp: tuple[int, int] | None) -> str:
 
 
 def _stamp(path: str) -> tuple[int, int] | None:
-    """What changes with a file; None where there is none."""
+    """Modification time and size of a file; None if it does not exist."""
     try:
         status = os.stat(path)
     except (OSError, ValueError):  # ValueError: a NUL in the path

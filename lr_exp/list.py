@@ -1,4 +1,4 @@
-"""The command `python -m lr_exp.list`; see `lr_exp.config.listing`."""
+"""The command `python -m lr_exp.list`, implemented in `lr_exp.config.listing`."""
 
 from runpy import run_module
 

@@ -1,7 +1,6 @@
-"""How far a stage is: a bar on a terminal, a few plain lines elsewhere, nothing left in a sweep.
+"""Progress of a stage on stderr: a bar on a terminal, a few plain lines elsewhere.
 
-Knows counts, rates and terminals; knows nothing of what is counted. All of it goes to stderr, and
-one `Progress` is shown at a time.
+One `Progress` is shown at a time.
 """
 
 import logging
@@ -17,60 +16,60 @@ from typing import Self
 
 BAR, LINES, FEW, NONE = "bar", "lines", "few", "none"
 
-_REDRAW = 0.1  # seconds between two drawings of a bar
-_LINE_AFTER = 5.0  # seconds until a plain line says that a stage has begun
-_LINE_EVERY = 30.0  # seconds between two plain lines of a stage
-_FEW_EVERY = 600.0  # the same in a sweep: a sign of life in stages that take hours
-_WIDEST = 120  # columns; a longer bar says no more
-_SHORTEST = 5  # marks; a shorter bar is left out
-_CLEAR = "\r\x1b[K"  # to the line's start, and all of it erased
+_REDRAW_INTERVAL = 0.1  # seconds
+_FIRST_LINE_AFTER = 5.0  # seconds from a stage's start
+_LINE_INTERVAL = 30.0  # seconds
+_FEW_INTERVAL = 600.0  # seconds; the same in a sweep
+_MAX_COLUMNS = 120
+_MIN_BAR_LENGTH = 5  # characters; a shorter bar is omitted
+_CLEAR = "\r\x1b[K"  # moves to the line's start and erases it
 
-_chosen: tuple[str, bool] | None = None  # way and whether the bar leaves its last state
-_current: "Progress | None" = None  # whose bar stands in the terminal's last line
-_lock = threading.RLock()  # warnings may come from other threads
+# State of the terminal, of which a process has one.
+_chosen: tuple[str, bool] | None = None  # style, and whether a finished bar stays
+_current: "Progress | None" = None  # whose bar is in the terminal's last line
+_lock = threading.RLock()  # other threads may log
 
 
 def choose(way: str | None, *, leave: bool = True) -> None:
-    """How progress is shown from now on in this process.
+    """Sets how this process shows progress.
 
     Args:
-        way: BAR: a bar; LINES: a line where a stage ends, of a longer one where it began (after
-            5 s) and one each 30 s between;
-            FEW: a line for a stage that took more than 30 s, and one each 10 min; NONE: nothing.
-            None is a bar on a terminal, else lines.
-        leave: whether a bar stays on the screen when its stage is done.
+        way: BAR: a bar; LINES: a line when a stage ends, one after its first 5 s and one every
+            30 s; FEW: a line when a stage ends that took more than 30 s, and one every 10 min;
+            NONE: nothing. None: a bar on a terminal, else lines.
+        leave: whether a finished bar stays on the screen.
     """
     global _chosen
     _chosen = None if way is None else (way, leave)
 
 
 def choose_for_cells(*, side_by_side: bool) -> None:
-    """How a sweep shows progress: its cells' tables stay, the stages' bars go.
+    """Sets how a sweep shows progress: finished bars are removed, only the cells' tables stay.
 
     Args:
-        side_by_side: cells run in several processes, whose bars would overwrite each other.
+        side_by_side: whether cells run in several processes, whose bars would overwrite each other.
     """
     choose(BAR if on_terminal() and not side_by_side else FEW, leave=False)
 
 
 def on_terminal() -> bool:
-    """Whether stderr is a terminal that can move its cursor, with a person before it."""
+    """Whether stderr is an interactive terminal that can move its cursor."""
     term, builds = os.environ.get("TERM", ""), os.environ.get("CI", "")
     return sys.stderr.isatty() and term != "dumb" and builds.lower() in ("", "0", "false")
 
 
 class Progress:
-    """One stage's progress. Use as a context manager: an error finds the bar's line ended."""
+    """The progress of one stage, as a context manager."""
 
     def __init__(
         self, name: str, total: int, unit: str, *, found: int = 0, also: str | None = None
     ) -> None:
         """Args:
-        name: what is being done, one word or two.
-        total: of what is counted.
+        name: the stage, in one or two words.
+        total: number of units.
         unit: what is counted, in the singular: "question".
-        found: how many of them were done before; they are in no rate.
-        also: what else is counted, without a total: "token".
+        found: units that were done before; rates exclude them.
+        also: a second unit, without a total: "token".
         """
         self._name, self._total, self._unit, self._also_unit = name, total, unit, also
         self._done = self._found = found
@@ -88,29 +87,29 @@ class Progress:
             _current = self
             self._draw()
         elif self._way == LINES:
-            self._timer = threading.Timer(_LINE_AFTER, self._say_begun)
+            self._timer = threading.Timer(_FIRST_LINE_AFTER, self._say_begun)
             self._timer.daemon = True
             self._timer.start()
         return self
 
     def add(self, count: int = 1, *, also: int = 0, note: str | None = None) -> None:
-        """Counts what was done just now.
+        """Adds finished units.
 
         Args:
-            count: of the unit.
-            also: of the other unit.
-            note: words to show from now on: "loss 0.0312".
+            count: number of units.
+            also: number of the second unit.
+            note: text to show from now on: "loss 0.0312".
         """
         with _lock:
             self._done += count
             self._also += also
             self._note = self._note if note is None else note
             passed = time.monotonic() - self._said
-            if self._way == BAR and passed >= _REDRAW:
+            if self._way == BAR and passed >= _REDRAW_INTERVAL:
                 self._draw()
             elif self._done < self._total and (
-                (self._way == LINES and passed >= _LINE_EVERY)
-                or (self._way == FEW and passed >= _FEW_EVERY)
+                (self._way == LINES and passed >= _LINE_INTERVAL)
+                or (self._way == FEW and passed >= _FEW_INTERVAL)
             ):
                 self._say(f"{self._name}: {self._state()}")
 
@@ -130,7 +129,7 @@ class Progress:
                 sys.stderr.write(f"{self._bar()}\n" if self._leave else _CLEAR)
                 sys.stderr.flush()
             elif kind is None and (
-                self._way == LINES or (self._way == FEW and self._seconds >= _LINE_EVERY)
+                self._way == LINES or (self._way == FEW and self._seconds >= _LINE_INTERVAL)
             ):
                 self._say(
                     f"{self._name}: {_count(self._done, self._unit)} in {duration(self._seconds)}"
@@ -142,20 +141,20 @@ class Progress:
         return time.monotonic() - self._began
 
     def _state(self, *, shorter: bool = False) -> str:
-        """Counts, rates and the time that is left."""
-        told = f"{self._done:,}/{_count(self._total, self._unit)}{self._rates(shorter=shorter)}"
+        """Counts, rates and the remaining time."""
+        text = f"{self._done:,}/{_count(self._total, self._unit)}{self._rates(shorter=shorter)}"
         new = self._done - self._found
         if self._done >= self._total:
-            told += f", {duration(self._seconds)}"
+            text += f", {duration(self._seconds)}"
         elif new:
-            told += f", {duration(self._seconds / new * (self._total - self._done))} left"
-        return told + self._noted()
+            text += f", {duration(self._seconds / new * (self._total - self._done))} left"
+        return text + self._noted()
 
     def _rates(self, *, shorter: bool = False) -> str:
-        told = rate(self._done - self._found, self._seconds, "" if shorter else self._unit)
+        text = rate(self._done - self._found, self._seconds, "" if shorter else self._unit)
         if self._also_unit is not None and not shorter:
-            told += rate(self._also, self._seconds, self._also_unit)
-        return told
+            text += rate(self._also, self._seconds, self._also_unit)
+        return text
 
     def _noted(self) -> str:
         return f", {self._note}" if self._note else ""
@@ -175,15 +174,15 @@ class Progress:
         sys.stderr.flush()
 
     def _bar(self) -> str:
-        # A character in the last column would begin a new line, and so would a ^C after the bar.
-        width = min(shutil.get_terminal_size().columns - 3, _WIDEST)
+        # A character in the last column would start a new line, as would a ^C after the bar.
+        width = min(shutil.get_terminal_size().columns - 3, _MAX_COLUMNS)
         share = self._done / self._total if self._total else 1.0
         start, state = f"{self._name} {share:4.0%} ", self._state()
-        if width - len(start) - len(state) <= _SHORTEST:
+        if width - len(start) - len(state) <= _MIN_BAR_LENGTH:
             state = self._state(shorter=True)
         room = width - len(start) - len(state) - 1
         bar = ""
-        if room >= _SHORTEST:
+        if room >= _MIN_BAR_LENGTH:
             filled, empty = _marks(sys.stderr.encoding)
             length = round(share * room)
             bar = f"{filled * length}{empty * (room - length)} "
@@ -192,7 +191,7 @@ class Progress:
 
 @contextmanager
 def beside() -> Iterator[None]:
-    """Takes the bar away while something else is written to the terminal, then draws it again."""
+    """Removes the bar while something else is written to the terminal, then redraws it."""
     with _lock:
         if _current is not None:
             sys.stderr.write(_CLEAR)
@@ -205,7 +204,7 @@ def beside() -> Iterator[None]:
 
 
 class LogHandler(logging.StreamHandler):  # type: ignore[type-arg]
-    """Writes records to stderr on lines of their own, also while a bar is shown."""
+    """Writes records to stderr on separate lines, even while a bar is shown."""
 
     def emit(self, record: logging.LogRecord) -> None:
         with beside():
@@ -226,9 +225,9 @@ def duration(seconds: float) -> str:
 
 
 def rate(count: int, seconds: float, unit: str) -> str:
-    """`, 38.2 questions/s`, or `, 4.1 s per question` for what is slow; "" before the first.
+    """`, 38.2 questions/s`, or `, 4.1 s per question` below one per second; "" for a count of 0.
 
-    Without a unit it is `, 38.2/s` and `, 4.1 s each`.
+    Without a unit: `, 38.2/s` and `, 4.1 s each`.
     """
     if not count or seconds <= 0:
         return ""

@@ -1,6 +1,5 @@
 """What several test files share: the program, called in this process; a run as W&B recorded it."""
 
-import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -72,10 +71,9 @@ def program(
     )
 
     def call(*words: object, flags: Sequence[str] = ()) -> Outcome:
-        monkeypatch.setattr(sys, "argv", ["lr_exp", *flags, *fixed, *map(str, words)])
         capsys.readouterr()
         try:
-            status = main()
+            status = main([*flags, *fixed, *map(str, words)])
         except SystemExit as error:
             status = error.code if isinstance(error.code, int) else 1
         said = capsys.readouterr()

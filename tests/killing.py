@@ -65,9 +65,9 @@ def _attempt(words: list[str], delay: float | None, number: int) -> int:
         output = os.open(OUTPUT, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
         os.dup2(output, 1)
         os.dup2(output, 2)
-        sys.argv = ["lr_exp", *words, f"store={STORE}", f"hydra.run.dir={RUN}"]
         signal.signal(signal.SIGINT, signal.default_int_handler)
-        os._exit(_run_and_flush(program.main))
+        argv = [*words, f"store={STORE}", f"hydra.run.dir={RUN}"]
+        os._exit(_run_and_flush(lambda: program.main(argv)))
     end = time.monotonic() + (delay if delay is not None else 600)
     while time.monotonic() < end:
         done, status = os.waitpid(child, os.WNOHANG)

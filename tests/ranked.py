@@ -188,8 +188,7 @@ def slow(folder: Path) -> None:
 def _run_program() -> None:
     from lr_exp.__main__ import main
 
-    sys.argv = ["lr_exp", *sys.argv[3:]]
-    sys.exit(main())
+    sys.exit(main(sys.argv[3:]))
 
 
 if __name__ == "__main__":

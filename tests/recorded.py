@@ -34,7 +34,7 @@ def settings_for(store: Path, *overrides: str, sweep: str = "a_sweep") -> Settin
 
 
 def go(folder: Path, store: Path, *overrides: str) -> dict[str, Any]:
-    return run(settings_for(store, *overrides), folder, conf_dir()).to_dict()
+    return run(settings_for(store, *overrides), folder, [conf_dir()]).to_dict()
 
 
 @contextmanager

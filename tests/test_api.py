@@ -126,7 +126,7 @@ def test_without_overrides_it_is_the_papers_run():
             "+sweep=ablation",
             "+sweep=ablation is many runs: write python -m lr_exp -m +sweep=ablation.",
         ),
-        ("hydra.run.dir=x", "hydra.run.dir=x: Hydra's own settings do nothing here"),
+        ("hydra.run.dir=x", "hydra.run.dir=x: Hydra's own settings have no effect here"),
         ("-m", "'-m' is not an override"),
     ],
 )

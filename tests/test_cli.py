@@ -13,8 +13,9 @@ import pytest
 from hydra import compose, initialize_config_dir
 
 from lr_exp import __version__
-from lr_exp.config import composition, help_page
+from lr_exp.config import composition, help_page, options
 from lr_exp.config.composition import cell_folder, conf_dir, register, to_settings
+from lr_exp.config.options import option_files
 from lr_exp.config.settings import (
     AmateurSettings,
     BenchmarkSettings,
@@ -26,7 +27,7 @@ from lr_exp.config.settings import (
     Settings,
     WandbSettings,
 )
-from lr_exp.data.benchmarks import benchmark_names, load_benchmark
+from lr_exp.data.benchmarks import load_benchmark
 from lr_exp.errors import UserError
 from lr_exp.models import loading
 from lr_exp.store.__main__ import main as keeper
@@ -93,10 +94,9 @@ def test_help_shows_the_program_and_not_its_framework(program):
     assert "powered by Hydra" not in page
     assert max(map(len, page.splitlines())) <= 100
     words = set(page.split())
-    for group, options in composition._groups().items():
+    for group in help_page._GROUPS:
         assert group in words
-        assert set(options) <= words
-    assert set(benchmark_names(conf_dir())) <= words
+        assert set(option_files([conf_dir()], group)) <= words
     examples = [line for line in page.splitlines() if line.startswith("  python -m lr_exp ")]
     assert len(examples) == 3
     for module in ("list", "report", "store", "dashboard", "evaluator.grade"):
@@ -109,7 +109,7 @@ def test_helps_examples_and_settings_are_sound():
         compose_settings(*words)
     known = {*composition._keys(Settings), "hydra.run.dir"}
     assert set(help_page._SETTINGS) <= known
-    assert set(help_page._GROUPS) == {*composition._groups(), "benchmark"}
+    assert set(help_page._GROUPS) == {*options.GROUPS, "benchmark"}
 
 
 def test_help_shows_the_values_of_the_command(program):
@@ -206,7 +206,7 @@ def test_a_mistyped_name_is_answered_with_the_nearest_one(mistaken, word, meant)
         ("expert={pth:x}", "Key 'pth' not in 'ExpertSettings'"),
         ("alpha=0", "error: alpha=0.0 is out of range: expected a number in (0, 1]"),
         ("beta=nan", "error: beta=nan is out of range"),
-        ("stages=[]", "asks for nothing"),
+        ("stages=[]", "stages is empty"),
         ("beta='0.4", "is not an override: write key=value"),
         ("data=jsonl", "data.path is required: add data.path="),
         ("data=lr_samples", "data.path is required: add data.path="),
@@ -375,12 +375,12 @@ def test_every_preset_composes_to_sound_settings(group, option):
     if group in ("expert", "amateur", "data", "method"):
         assert getattr(settings, group).name == option
     for name in [*settings.benchmarks, *settings.evaluator.shots]:
-        load_benchmark(name, conf_dir())
+        load_benchmark(name, [conf_dir()])
 
 
-@pytest.mark.parametrize("name", benchmark_names(conf_dir()))
+@pytest.mark.parametrize("name", option_files([conf_dir()], "benchmark"))
 def test_every_benchmark_is_sound(name):
-    assert load_benchmark(name, conf_dir()).name == name
+    assert load_benchmark(name, [conf_dir()]).name == name
 
 
 def test_every_name_that_users_script_against_is_there():
@@ -394,7 +394,7 @@ def test_every_name_that_users_script_against_is_there():
     assert set(amateurs.split()) <= there["amateur"]
     assert {"lightreasoner", "no_selection", "no_contrast", "neither"} <= there["method"]
     assert "demo" in there["experiment"]
-    assert set(benchmarks.split()) <= set(benchmark_names(conf_dir()))
+    assert set(benchmarks.split()) <= set(option_files([conf_dir()], "benchmark"))
 
 
 def test_a_path_by_hand_renames_the_model_in_the_results():
@@ -418,7 +418,7 @@ def test_the_wheel_carries_the_yaml_where_the_program_looks_for_it(tmp_path, mon
     assert conf_dir() == ROOT / "conf"
     installed = tmp_path / "lr_exp"
     (installed / "conf").mkdir(parents=True)
-    monkeypatch.setattr(composition, "__file__", str(installed / "config" / "composition.py"))
+    monkeypatch.setattr(options, "__file__", str(installed / "config" / "options.py"))
     assert conf_dir() == installed / "conf"
 
 
@@ -430,7 +430,7 @@ def test_an_interrupt_ends_in_one_line_that_says_how_to_go_on(program, monkeypat
     monkeypatch.setattr("lr_exp.pipeline.run.run", interrupted)
     outcome = program("experiment=demo")
     assert outcome.status == status
-    assert outcome.err == "stopped: the same command goes on where it was\n"
+    assert outcome.err == "stopped: run the same command again to resume\n"
 
 
 def test_a_cells_folder_is_cut_where_all_cells_are_alike():

@@ -10,8 +10,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from lr_exp.config.options import option_files
 from lr_exp.config.settings import BenchmarkSettings, DataSettings
-from lr_exp.data.benchmarks import benchmark_names, load_benchmark, load_shots
+from lr_exp.data.benchmarks import load_benchmark, load_shots
 from lr_exp.data.formats import FORMATS, last_boxed
 from lr_exp.data.questions import Question, fingerprint, load_questions, select_questions
 from lr_exp.errors import UserError
@@ -335,10 +336,10 @@ def test_the_fingerprint_depends_on_the_order():
 
 
 def test_every_benchmark_file_is_valid():
-    names = benchmark_names(CONF)
+    names = list(option_files([CONF], "benchmark"))
     assert {"gsm8k", "math", "math500", "svamp", "asdiv", "mmlu_stem", "micro_add"} <= set(names)
     for name in names:
-        settings = load_benchmark(name, CONF)
+        settings = load_benchmark(name, [CONF])
         assert settings.name == name
         assert settings.format in FORMATS
         assert settings.shots_split != settings.split  # examples never come from the scored split
@@ -355,9 +356,9 @@ def test_every_data_file_is_valid():
 
 def test_an_unknown_benchmark_names_the_nearest():
     with pytest.raises(UserError, match="'gsm8k'"):
-        load_benchmark("gsm8", CONF)
+        load_benchmark("gsm8", [CONF])
     with pytest.raises(UserError, match="unknown benchmark"):
-        load_benchmark("../data/gsm8k", CONF)
+        load_benchmark("../data/gsm8k", [CONF])
 
 
 BAD_FILES = [
@@ -372,7 +373,7 @@ def test_a_broken_benchmark_file(tmp_path, content, message):
     (tmp_path / "benchmark").mkdir()
     (tmp_path / "benchmark" / "x.yaml").write_text(content)
     with pytest.raises(UserError, match=message):
-        load_benchmark("x", tmp_path)
+        load_benchmark("x", [tmp_path])
 
 
 def test_shots(tmp_path):
@@ -411,7 +412,7 @@ def test_hub_counts_and_references(name):
     """Benchmarks have their published sizes, and each reference is graded right."""
     from lr_exp.evaluator.verify import verify
 
-    settings = load_benchmark(name, CONF)
+    settings = load_benchmark(name, [CONF])
     questions = load_questions(settings, hub_root=str(HUB))
     assert len(questions) == COUNTS[name]
     assert len({question.id for question in questions}) == len(questions)

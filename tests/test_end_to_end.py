@@ -45,7 +45,7 @@ def settings_for(tmp_path: Path, *overrides: str):
 
 
 def go(tmp_path: Path, folder: str, *overrides: str) -> dict:
-    return run(settings_for(tmp_path, *overrides), tmp_path / folder, conf_dir()).to_dict()
+    return run(settings_for(tmp_path, *overrides), tmp_path / folder, [conf_dir()]).to_dict()
 
 
 @pytest.fixture(scope="module")
@@ -280,7 +280,7 @@ def test_supervision_is_readable_by_the_package(first):
 def test_tuned_answers_are_those_of_plain_peft_and_stand_with_their_questions(first):
     """The bare expert evaluated as tuned, or answers graded against other questions, show here."""
     tmp_path, _ = first
-    inputs = Inputs(settings_for(tmp_path), conf_dir())
+    inputs = Inputs(settings_for(tmp_path), [conf_dir()])
     experiment = Experiment(inputs, Store(tmp_path / "store"))
     questions = {q.id: q for q in experiment.inputs.benchmark_questions["micro_add"]}
     expert = experiment.models.expert()
@@ -332,7 +332,7 @@ def addresses(tmp_path: Path, *overrides: str) -> dict[str, str]:
             return Artifact(recipe.stage, recipe.address, tmp_path, facts, 0.0, reused=False)
 
     settings = settings_for(tmp_path, *overrides)
-    experiment = Experiment(Inputs(settings, conf_dir()), Recorder(tmp_path / "unused"))
+    experiment = Experiment(Inputs(settings, [conf_dir()]), Recorder(tmp_path / "unused"))
     (tmp_path / distill.HISTORY).write_text("")
     trajectories = experiment.sampler.trajectories().artifact
     supervision = experiment.sampler.select(trajectories, experiment.sampler.score(trajectories))

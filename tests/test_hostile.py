@@ -244,8 +244,8 @@ def test_no_record_of_a_log_has_a_secret_whoever_writes_it(monkeypatch):
     [
         (f"wandb.name={PRIVATE}", "wandb.name holds the value of $WANDB_API_KEY"),
         (f"wandb.tags=[a,run-{PRIVATE}]", "wandb.tags holds the value of"),
-        ("wandb.name=${oc.env:WANDB_API_KEY}", "wandb.name asks for $WANDB_API_KEY"),
-        ("wandb.name=${oc.env:NOT_SET_TOKEN,x}", "wandb.name asks for $NOT_SET_TOKEN"),
+        ("wandb.name=${oc.env:WANDB_API_KEY}", "wandb.name reads $WANDB_API_KEY"),
+        ("wandb.name=${oc.env:NOT_SET_TOKEN,x}", "wandb.name reads $NOT_SET_TOKEN"),
         (f"hydra.run.dir=runs/{PRIVATE}", "hydra.run.dir holds"),
         (f"hydra.job.env_set.X={PRIVATE}", "hydra.job.env_set.X holds"),
         ("hydra.job.env_set.HF_TOKEN=other", "hydra.job.env_set.HF_TOKEN: settings are"),

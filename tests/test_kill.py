@@ -108,7 +108,7 @@ def test_a_stop_that_python_ignores_is_raised_again():
         pass
 
     def callback(_):
-        raise program._Stopped(signal.SIGTERM)  # Python ignores exceptions here
+        raise program.Stopped(signal.SIGTERM)  # Python ignores exceptions here
 
     things = [Thing()]
     _reference = weakref.ref(things[0], callback)
@@ -117,10 +117,9 @@ def test_a_stop_that_python_ignores_is_raised_again():
         things.clear()
         time.sleep(10)
 
-    before = signal.signal(signal.SIGTERM, program._stop)
+    before = signal.signal(signal.SIGTERM, program.Program([]).stop)
     try:
-        with program._no_stop_lost(), pytest.raises(program._Stopped):
+        with program.resend_dropped_stops(), pytest.raises(program.Stopped):
             work()
     finally:
         signal.signal(signal.SIGTERM, before)
-        program._stopped.clear()

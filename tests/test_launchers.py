@@ -217,7 +217,7 @@ def test_a_sweep_that_is_stopped_leaves_no_process_behind(name, tmp_path):
     process.send_signal(signal.SIGTERM)
     sweep = ended(process, tmp_path)
     assert sweep.status in (130, 143)
-    assert "stopped: the same command goes on where it was" in sweep.err
+    assert "stopped: run the same command again to resume" in sweep.err
     _, alive = psutil.wait_procs(children, timeout=20)
     assert alive == []
     assert "Traceback" not in sweep.err
@@ -302,7 +302,7 @@ def test_a_file_that_came_along_runs_no_commands_in_jobs(name, content, program,
     file.parent.mkdir(parents=True)
     file.write_text(content, "utf-8")
     outcome = program("experiment=demo", flags=["-m", "--config-dir", str(tmp_path / "mine")])
-    assert "give it on the command line" in outcome.error
+    assert "pass it on the command line" in outcome.error
 
 
 def test_a_copy_of_our_own_launcher_files_is_allowed(tmp_path):
@@ -331,20 +331,20 @@ def named(module: str, message: str = "killed") -> Exception:
     ],
 )
 def test_a_launchers_failure_is_one_line(module, told, program, monkeypatch):
-    def fail() -> None:
+    def fail(**_: object) -> None:
         raise named(module)
 
-    monkeypatch.setattr("lr_exp.__main__._job", fail)
+    monkeypatch.setattr("lr_exp.__main__._run_hydra", fail)
     outcome = program("experiment=demo", flags=["-m"])
     assert told in outcome.error
-    assert "same command goes on" in outcome.error
+    assert "same command again to resume" in outcome.error
 
 
 def test_another_failure_keeps_its_traceback(program, monkeypatch):
-    def fail() -> None:
+    def fail(**_: object) -> None:
         raise named("elsewhere")
 
-    monkeypatch.setattr("lr_exp.__main__._job", fail)
+    monkeypatch.setattr("lr_exp.__main__._run_hydra", fail)
     with pytest.raises(RuntimeError, match="killed"):
         program("experiment=demo", flags=["-m"])
 
@@ -353,28 +353,32 @@ def test_another_failure_keeps_its_traceback(program, monkeypatch):
 
 
 def test_an_outcome_counts_where_it_arrives():
-    cells.forget()
-    rebuild, parts = cells.Outcome(2, "alpha=7", "out of range").__reduce__()
-    cells.note(1, "alpha=0.2", None)
-    assert len(cells.outcomes()) == 1
+    outcomes, others = cells.Outcomes(), cells.Outcomes()
+    rebuild, parts = outcomes.add(2, "alpha=7", "out of range").__reduce__()
     rebuild(*parts)
     rebuild(*parts)  # read twice, it counts once
-    told = [(one.cell, one.error, one.came_back) for one in cells.outcomes()]
-    assert told == [("alpha=0.2", None, False), ("alpha=7", "out of range", True)]
-    cells.forget()
-    assert cells.outcomes() == []
+    outcomes.add(1, "alpha=0.2", None)
+    received = [(outcome.cell, outcome.error, outcome.remote) for outcome in outcomes.all()]
+    assert received == [("alpha=0.2", None, False), ("alpha=7", "out of range", True)]
+    assert others.all() == []
+    del outcomes
+    assert rebuild(*parts).error == "out of range"  # in a process that does not count
 
 
 def test_a_cell_finds_its_folder_and_words_in_another_process(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(sys, "argv", ["lr_exp", "-m", "alpha=0.2"])
-    rebuild, parts = cells.Portable(lambda config: config).__reduce__()
+    words = ["-m", "alpha=0.2"]
+    rebuild, parts = cells.Portable(lambda config: config, words).__reduce__()
     monkeypatch.chdir("/")
     monkeypatch.setattr(sys, "argv", ["worker", "--node=1"])
+    registered = []
     monkeypatch.setattr("lr_exp.config.cells.prepare", lambda: None)
+    monkeypatch.setattr("lr_exp.config.cells.register", registered.append)
     monkeypatch.setattr(sys, "excepthook", sys.excepthook)
     monkeypatch.setattr("threading.excepthook", sys.excepthook)
     arrived = rebuild(*parts)
     assert Path.cwd() == tmp_path
-    assert sys.argv == ["worker", "-m", "alpha=0.2"]
+    assert registered == [words]
+    assert sys.argv == ["worker", "--node=1"]
     assert arrived(7) == 7
+    assert arrived.__reduce__()[1][1] == words  # a worker may pass it on

@@ -22,7 +22,7 @@ FOLDERS = {"data": "data"} | {kind: kind.removesuffix("s") for kind in KINDS if 
 
 
 def rows(kind):
-    return {row["name"]: row for row in KINDS[kind](CONF)}
+    return {row["name"]: row for row in KINDS[kind]([CONF])}
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -71,7 +71,7 @@ def test_an_unknown_kind_is_one_line(capsys):
     assert main(["expert"]) == 1
     said = capsys.readouterr()
     assert said.out == ""
-    assert said.err == "error: 'expert' is no kind of thing to list. Did you mean 'experts'?\n"
+    assert said.err == "error: 'expert' is not a kind of option. Did you mean 'experts'?\n"
 
 
 def test_it_imports_nothing_heavy(tmp_path):
@@ -96,7 +96,7 @@ def test_it_imports_nothing_heavy(tmp_path):
 
 @pytest.mark.parametrize("kind", ["experts", "amateurs"])
 def test_the_micro_models_have_the_weights_that_the_headers_say(kind):
-    for entry in entries(CONF / FOLDERS[kind]):
+    for entry in entries([CONF], FOLDERS[kind]):
         if entry.content.get("package") != "lr_exp":
             continue
         path = ROOT / "lr_exp" / entry.content["package_path"] / "model.safetensors"
@@ -126,8 +126,8 @@ def test_the_real_models_have_what_their_geometry_gives(kind, name, geometry):
 
 
 def test_a_model_has_one_size_in_both_roles():
-    sizes = {row["from"]: row["parameters"] for row in KINDS["experts"](CONF)}
-    for row in KINDS["amateurs"](CONF):
+    sizes = {row["from"]: row["parameters"] for row in KINDS["experts"]([CONF])}
+    for row in KINDS["amateurs"]([CONF]):
         if row["from"] in sizes and "/" in row["from"]:
             assert row["parameters"] == sizes[row["from"]]
     assert rows("amateurs")["early_exit"]["bf16_bytes"] == 0
@@ -147,27 +147,27 @@ def test_data_tells_what_there_is_and_what_is_taken():
     assert (found["jsonl"]["questions"], found["jsonl"]["from"]) == (None, "your file")
 
 
-@pytest.mark.parametrize("entry", entries(CONF / "sweep"), ids=lambda entry: entry.name)
+@pytest.mark.parametrize("entry", entries([CONF], "sweep"), ids=lambda entry: entry.name)
 def test_a_sweeps_runs_are_those_that_its_header_counts(entry):
     assert f"{rows('sweeps')[entry.name]['runs']} runs" in (
         CONF / "sweep" / f"{entry.name}.yaml"
     ).read_text("utf-8")
 
 
-@pytest.mark.parametrize("name", [None, *(entry.name for entry in entries(CONF / "experiment"))])
+@pytest.mark.parametrize("name", [None, *(entry.name for entry in entries([CONF], "experiment"))])
 def test_experiments_choose_what_hydra_composes(name):
     register()
     with initialize_config_dir(str(CONF), version_base="1.3"):
         composed = compose("config", [f"experiment={name}"] if name else [])
-    chosen = choice_of(CONF, name)
+    chosen = choice_of([CONF], name)
     for group in ("expert", "amateur", "data", "method"):
         assert chosen[group] == composed[group].name
 
 
 def test_published_costs_are_those_of_the_papers_own_runs_only():
     def hours(name):
-        entry = next(entry for entry in entries(CONF / "sweep") if entry.name == name)
-        return published_hours(CONF, cells_of(CONF, entry.content))
+        entry = next(entry for entry in entries([CONF], "sweep") if entry.name == name)
+        return published_hours([CONF], cells_of([CONF], entry.content))
 
     with (Path(published.__file__).parent / "published" / "efficiency.csv").open() as file:
         expected = [float(row["hours"]) for row in csv.DictReader(file)]

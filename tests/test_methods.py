@@ -413,7 +413,7 @@ def test_an_early_exit_that_is_asked_at_inference_has_weights_of_its_own(tmp_pat
     words = ["experiment=demo", "amateur=micro_early_exit", "evaluator.decoder=contrastive"]
     with initialize_config_dir(version_base="1.3", config_dir=str(conf_dir())):
         settings = to_settings(compose("config", words), words)
-    models = LoadedModels(Inputs(settings, conf_dir()), tmp_path)
+    models = LoadedModels(Inputs(settings, [conf_dir()]), tmp_path)
     expert = {weight.data_ptr() for weight in models.expert().model.parameters()}
     amateur = {weight.data_ptr() for weight in models.amateur().model.parameters()}
     assert not expert & amateur

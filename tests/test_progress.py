@@ -95,7 +95,7 @@ def test_a_pipe_gets_a_line_each_half_minute_of_a_long_stage(capsys, clock):
 
 def test_a_stage_that_takes_its_time_says_that_it_has_begun(capsys, monkeypatch):
     """The first batch of a large model takes minutes."""
-    monkeypatch.setattr(progress, "_LINE_AFTER", 0.0)
+    monkeypatch.setattr(progress, "_FIRST_LINE_AFTER", 0.0)
     with Progress("rollout", 40, "question", found=10):
         for thread in threading.enumerate():
             if isinstance(thread, threading.Timer):

@@ -273,9 +273,9 @@ def test_contrastive_decoding_and_rejection_sampling_on_two_ranks(tmp_path):
 
 def test_values_that_ranks_compare(tmp_path):
     settings = settings_for(tmp_path)
-    machine = rank_checks._machine(Inputs(settings, conf_dir()), {"peft": "1.0"})
+    machine = rank_checks._machine(Inputs(settings, [conf_dir()]), {"peft": "1.0"})
     assert machine["version of peft"] == "1.0"
-    files = rank_checks._files(Inputs(settings, conf_dir()))
+    files = rank_checks._files(Inputs(settings, [conf_dir()]))
     assert {"benchmark micro_add", "benchmark micro_plain"} <= {*files}
     compared = [files[name] for name in ("expert", "amateur", "data", "choice of questions")]
     assert len({*compared, machine["code of lr_exp"]}) == 5

@@ -153,10 +153,12 @@ SETTINGS = [
         "an unknown benchmark", "benchmarks=[micro_ad]", "'micro_ad'", "Did you mean 'micro_add'?"
     ),
     setting("an unknown stage", "stages=[sampel]", "'sampel'", "Did you mean 'sample'?"),
-    setting("no stage", "stages=[]", "stages=[]", "give one or more of sample, distill, evaluate"),
-    setting("a stage twice", "stages=[sample,sample]", "'sample' twice", "leave one"),
     setting(
-        "a benchmark twice", "benchmarks=[micro_add,micro_add]", "'micro_add' twice", "leave one"
+        "no stage", "stages=[]", "stages is empty", "set one or more of sample, distill, evaluate"
+    ),
+    setting("a stage twice", "stages=[sample,sample]", "'sample' twice", "remove one"),
+    setting(
+        "a benchmark twice", "benchmarks=[micro_add,micro_add]", "'micro_add' twice", "remove one"
     ),
     setting(
         "a benchmark that is null",
@@ -165,26 +167,27 @@ SETTINGS = [
         "not a subclass of str",
     ),
     setting(
-        "no module", "distiller.target_modules=[]", "distiller.target_modules=[]", "one module name"
+        "no module",
+        "distiller.target_modules=[]",
+        "distiller.target_modules=[]",
+        "at least one module name",
     ),
     setting(
         "a blank module",
         "distiller.target_modules=['']",
         "distiller.target_modules=['']",
-        "one module name",
+        "at least one module name",
     ),
     setting("no override", "beta='0.4", "beta='0.4", "write key=value"),
     setting("brackets without end", f"beta={'[' * 3000}", "beta=[[[", "write key=value"),
     setting("a sweep without -m", "seed=1,2", "seed", "--multirun"),
-    setting(
-        "an endless sweep", "seed=range(0,1000000000000)", "seed=range", "make the range shorter"
-    ),
+    setting("an endless sweep", "seed=range(0,1000000000000)", "seed=range", "shorten the range"),
     setting(
         "an alpha below the floor", "alpha=0.0001", "alpha=0.0001", "Lower sampler.support_floor"
     ),
     setting("no device", "device=gpu", "device=gpu", "use auto, cpu, cuda or cuda:N"),
     setting("a device that computes nothing", "device=meta", "device=meta", "use auto, cpu, cuda"),
-    setting("a store without a name", "store=", "store is empty", "give the folder"),
+    setting("a store without a name", "store=", "store is empty", "set it to the folder"),
     setting(
         "examples that a benchmark lacks",
         "+evaluator.shots.micro_add=2",

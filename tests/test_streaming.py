@@ -651,11 +651,11 @@ def test_streaming_does_not_change_the_cell(tmp_path):
     ids = set()
     for word in ("data.streaming=false", "data.streaming=true"):
         settings = compose(*words, word)
-        ids.add(cell_of(settings, Inputs(settings, conf_dir()), choices(settings)).id)
+        ids.add(cell_of(settings, Inputs(settings, [conf_dir()]), choices(settings)).id)
     assert len(ids) == 1
     assert isinstance(read_questions(settings), StoredQuestions)
     fewer = compose(*words, "data.streaming=true", "data.max_questions=29")
-    assert cell_of(fewer, Inputs(fewer, conf_dir()), choices(fewer)).id not in ids
+    assert cell_of(fewer, Inputs(fewer, [conf_dir()]), choices(fewer)).id not in ids
 
 
 def test_a_stream_takes_the_first_questions(program):

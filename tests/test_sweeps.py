@@ -74,7 +74,7 @@ def test_every_cell_composes_and_no_two_are_the_same(path):
     for settings in every:
         assert settings.sweep == path.stem
         for benchmark in settings.benchmarks:
-            load_benchmark(benchmark, conf_dir())
+            load_benchmark(benchmark, [conf_dir()])
         if path.stem.startswith("micro_"):
             assert {settings.expert.name, settings.data.name} == {"micro"}
             assert all(benchmark.startswith("micro_") for benchmark in settings.benchmarks)

@@ -236,7 +236,7 @@ def test_the_trajectory_table_has_one_row_per_token(place, first):
 
 def cell(place: Path, *overrides: str):
     settings = settings_for(place / "store", *overrides)
-    return cell_of(settings, Inputs(settings, conf_dir()), choices(settings))
+    return cell_of(settings, Inputs(settings, [conf_dir()]), choices(settings))
 
 
 def test_locations_do_not_change_the_run_id(place, tmp_path):
@@ -286,7 +286,7 @@ def test_versions_of_unused_stages_do_not_change_the_run_id(place, monkeypatch):
 def test_another_prompt_changes_the_run_id(place):
     """Another version of the prompt, or other few-shot examples."""
     settings = settings_for(place / "store")
-    inputs = Inputs(settings, conf_dir())
+    inputs = Inputs(settings, [conf_dir()])
     inputs.benchmarks[0].version += 1
     ids = {cell(place).id, cell_of(settings, inputs, choices(settings)).id}
     inputs.shots["micro_add"].append(inputs.benchmark_questions["micro_add"][0])
@@ -311,7 +311,7 @@ def test_the_order_of_stages_does_not_change_the_run_id(place):
 
 def test_a_run_belongs_to_one_sweep(place):
     settings = settings_for(place / "store", sweep="another")
-    other = cell_of(settings, Inputs(settings, conf_dir()), choices(settings))
+    other = cell_of(settings, Inputs(settings, [conf_dir()]), choices(settings))
     assert other.id != cell(place).id
 
 
@@ -402,7 +402,7 @@ def test_the_last_entropy_bin_is_open_ended():
 
 def test_unused_choices_are_not_in_the_name(place):
     settings = settings_for(place / "store", "stages=[evaluate]", "evaluator.gap=null")
-    inputs = Inputs(settings, conf_dir())
+    inputs = Inputs(settings, [conf_dir()])
     assert cell_of(settings, inputs, choices(settings)).name == "micro seed=0"
     named = replace(settings, wandb=replace(settings.wandb, name="mine"))
     assert cell_of(named, inputs, choices(settings)).name == "mine"

@@ -1,23 +1,28 @@
-"""The options of every config group as rows of facts, read from the YAML files without Hydra.
+"""Facts about the options of every config group, read from the YAML files without composing them.
 
 A file's header is the comment lines before its first key: a description, then facts as
-`Key: value`. Hydra composes the same runs but takes a second for each; the tests compare both.
+`Key: value`. Composing the same runs with Hydra takes a second each; the tests compare both.
 """
 
 import itertools
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any
 
+from hydra.core.override_parser.types import ValueType
 from omegaconf import OmegaConf
 
+from lr_exp.config.composition import parse_override
+from lr_exp.config.options import option_files
 from lr_exp.errors import UserError
 
+Folders = Sequence[Path]  # see `option_folders`
+
 _FACT = re.compile(r"(Parameters|Questions|Cost|Published hours): (.+)")
-_SENTENCE = re.compile(r"(?<=[.:])\s+(?=[A-Z`])")  # where one ends and the next begins
+_SENTENCE_END = re.compile(r"(?<=[.:])\s+(?=[A-Z`])")
 
 
 @dataclass(frozen=True)
@@ -27,18 +32,18 @@ class Entry:
     name: str
     what: str  # the header's first sentence
     facts: dict[str, str]  # lower-case key to value
-    content: dict[str, Any]  # the YAML as it stands, nothing composed
+    content: dict[str, Any]  # the YAML as written, not composed
 
 
-def entries(group: Path) -> list[Entry]:
-    """Every option of a group's folder, by name."""
-    return [_entry(path) for path in sorted(group.glob("*.yaml"))]
+def entries(folders: Folders, group: str) -> list[Entry]:
+    """Every option of a group, sorted by name."""
+    return [_entry(path) for path in option_files(folders, group).values()]
 
 
 def _entry(path: Path) -> Entry:
-    text = path.read_text("utf-8")
-    told, facts = [], {}
-    for line in text.splitlines():
+    content = load(path)
+    description, facts = [], {}
+    for line in path.read_text("utf-8").splitlines():
         if not line.startswith("#"):
             break
         line = line.removeprefix("#").removeprefix(" ")
@@ -46,61 +51,74 @@ def _entry(path: Path) -> Entry:
         if fact:
             facts[fact[1].lower()] = fact[2]
         elif not line.startswith((" ", "@package")):
-            told.append(line)
-    what = _SENTENCE.split(" ".join(told))[0].rstrip(":.")
-    return Entry(path.stem, f"{what}." if what else "", facts, load(path))
+            description.append(line)
+    what = _SENTENCE_END.split(" ".join(description))[0].rstrip(":.")
+    return Entry(path.stem, f"{what}." if what else "", facts, content)
 
 
 @cache
 def load(path: Path) -> dict[str, Any]:
-    """A YAML mapping as it stands: nothing is composed, no `${...}` looked up. To be read only."""
+    """A YAML mapping as written, neither composed nor resolved. The result is shared: read only."""
     content = OmegaConf.to_container(OmegaConf.load(path), resolve=False)
     if not isinstance(content, dict):
         raise UserError(f"{path}: not a mapping of keys to values.")
     return {str(key): value for key, value in content.items()}
 
 
-# Group to option, with the `experiment` that chose it; other axes of a sweep by their keys.
+# Group to option, with the `experiment` that chose it; a sweep's other axes by their keys.
 Choice = dict[str, str]
 
 _GROUPS = ("expert", "amateur", "data", "method")
-_OWN = {*_GROUPS, "experiment"}  # a cell that chooses more than these is none of the paper's
-# The one method that is the paper's without an experiment: theirs of the others learned from more
-# questions than the method's own settings ask for.
-_BY_ITSELF = "lightreasoner"
+_PAPERS_KEYS = {*_GROUPS, "experiment"}  # a cell that sets more is not one of the paper's
+# The one method that needs no experiment to be the paper's: the paper trained the others on more
+# questions than their own settings request.
+_PAPERS_METHOD = "lightreasoner"
 
 
-def choice_of(conf: Path, experiment: str | None = None) -> Choice:
-    """The groups' options of the default run, or of an experiment."""
-    defaults = _defaults(conf / "config.yaml")
-    chosen = {group: defaults[group] for group in _GROUPS}
+def choice_of(folders: Folders, experiment: str | None = None) -> Choice:
+    """The options of the default run, or of an experiment."""
+    defaults = _defaults(folders[0] / "config.yaml")
+    choice = {group: defaults[group] for group in _GROUPS}
     if experiment is None:
-        return chosen
-    return chosen | {"experiment": experiment} | _overridden(conf, experiment)
+        return choice
+    return choice | {"experiment": experiment} | _overridden(folders, experiment)
 
 
-def cells_of(conf: Path, sweep: Mapping[str, Any]) -> list[Choice]:
+def cells_of(folders: Folders, sweep: Mapping[str, Any]) -> list[Choice]:
     """Every run of a sweep, from its content."""
-    axes = {
-        key: [value.strip() for value in str(values).split(",")]
-        for key, values in sweep["hydra"]["sweeper"]["params"].items()
-    }
+    params = _at(sweep, "hydra", "sweeper", "params") or {}
+    axes = {key: _values(key, values) for key, values in params.items()}
     cells = []
     for values in itertools.product(*axes.values()):
-        given = dict(zip(axes, values, strict=True))
-        cells.append(choice_of(conf, given.get("experiment")) | given)
+        cell = dict(zip(axes, values, strict=True))
+        cells.append(choice_of(folders, cell.get("experiment")) | cell)
     return cells
 
 
-def published_hours(conf: Path, cells: Iterable[Choice]) -> list[float]:
-    """The paper's hours, without evaluation, of those runs for which it reports them."""
+def published_hours(folders: Folders, cells: Iterable[Choice]) -> list[float]:
+    """The hours, without evaluation, of those runs for which the paper reports them."""
     hours = {
-        _groups(choice_of(conf, entry.name)): float(entry.facts["published hours"])
-        for entry in entries(conf / "experiment")
+        _groups(choice_of(folders, entry.name)): float(entry.facts["published hours"])
+        for entry in entries(folders[:1], "experiment")
         if "published hours" in entry.facts
     }
-    found = [hours.get(_groups(cell)) for cell in cells if _is_papers(cell)]
-    return [one for one in found if one is not None]
+    matches = [hours.get(_groups(cell)) for cell in cells if _is_papers(cell)]
+    return [match for match in matches if match is not None]
+
+
+def _at(content: Any, *keys: str) -> Any:
+    """A nested value; None where a key is missing."""
+    for key in keys:
+        content = content.get(key) if isinstance(content, Mapping) else None
+    return content
+
+
+def _values(key: str, values: Any) -> list[str]:
+    """The values of a sweep's axis, `a,b` or `range(0,3)`; a glob is one value."""
+    override = parse_override(f"{key}={values}")
+    if not override.is_sweep_override() or override.value_type is ValueType.GLOB_CHOICE_SWEEP:
+        return [str(values)]
+    return list(override.sweep_string_iterator())
 
 
 def _groups(cell: Choice) -> tuple[str, ...]:
@@ -108,64 +126,67 @@ def _groups(cell: Choice) -> tuple[str, ...]:
 
 
 def _is_papers(cell: Choice) -> bool:
-    return cell.keys() <= _OWN and (cell["method"] == _BY_ITSELF or "experiment" in cell)
+    is_papers_run = cell["method"] == _PAPERS_METHOD or "experiment" in cell
+    return cell.keys() <= _PAPERS_KEYS and is_papers_run
 
 
-def _overridden(conf: Path, experiment: str) -> Choice:
-    """What an experiment chooses, those that it builds on included."""
-    content = load(conf / "experiment" / f"{experiment}.yaml")
-    chosen: Choice = {}
-    for item in content.get("defaults", []):
+def _overridden(folders: Folders, experiment: str) -> Choice:
+    """The options that an experiment and those it builds on choose."""
+    path = option_files(folders, "experiment").get(experiment)
+    if path is None:
+        return {}
+    choice: Choice = {}
+    for item in load(path).get("defaults", []):
         if isinstance(item, Mapping):
             for key, option in item.items():
-                chosen[re.sub(r"^override /", "", key)] = option
+                choice[re.sub(r"^override /", "", key)] = option
         elif item != "_self_":
-            chosen |= _overridden(conf, item)
-    return chosen
+            choice |= _overridden(folders, item)
+    return choice
 
 
 def _defaults(path: Path) -> Choice:
-    chosen: Choice = {}
+    choice: Choice = {}
     for item in load(path)["defaults"]:
         if isinstance(item, Mapping):
-            chosen |= item
-    return chosen
+            choice |= item
+    return choice
 
 
 Row = dict[str, Any]
-_BYTES = 2  # of a weight in bfloat16
+_BF16_BYTES = 2  # per weight
 
 
-def experts(conf: Path) -> list[Row]:
-    """Models to be taught."""
-    return [_model(entry) for entry in entries(conf / "expert")]
+def experts(folders: Folders) -> list[Row]:
+    """Models that can be tuned."""
+    return [_model(entry) for entry in entries(folders, "expert")]
 
 
-def amateurs(conf: Path) -> list[Row]:
-    """Models to be compared with; one that leaves out layers has no weights of its own."""
-    rows = [_model(entry) for entry in entries(conf / "amateur")]
-    for row, entry in zip(rows, entries(conf / "amateur"), strict=True):
+def amateurs(folders: Folders) -> list[Row]:
+    """Weaker models to compare with; early exit reuses the expert's weights."""
+    rows = [_model(entry) for entry in entries(folders, "amateur")]
+    for row, entry in zip(rows, entries(folders, "amateur"), strict=True):
         if entry.content.get("drop_layers"):
             row |= {"from": "the expert's own weights", "parameters": 0, "bf16_bytes": 0}
     return rows
 
 
-def methods(conf: Path) -> list[Row]:
-    """What is learned from, which steps, and towards which target."""
+def methods(folders: Folders) -> list[Row]:
+    """Trajectories, kept steps and target of each method."""
     return [
         {
             "name": entry.name,
-            "trajectories": entry.content["trajectories"],
-            "select": entry.content["select"],
-            "target": entry.content["target"],
+            "trajectories": entry.content.get("trajectories"),
+            "select": entry.content.get("select"),
+            "target": entry.content.get("target"),
             "what": entry.what,
         }
-        for entry in entries(conf / "method")
+        for entry in entries(folders, "method")
     ]
 
 
-def data(conf: Path) -> list[Row]:
-    """Questions to learn from: how many there are, and how many a run takes unless told."""
+def data(folders: Folders) -> list[Row]:
+    """Questions to learn from: how many there are, and how many a run takes by default."""
     return [
         {
             "name": entry.name,
@@ -174,12 +195,12 @@ def data(conf: Path) -> list[Row]:
             "from": _source(entry),
             "what": entry.what,
         }
-        for entry in entries(conf / "data")
+        for entry in entries(folders, "data")
     ]
 
 
-def benchmarks(conf: Path) -> list[Row]:
-    """Questions to be measured on, and how answers are compared."""
+def benchmarks(folders: Folders) -> list[Row]:
+    """Questions to evaluate on, and how answers are compared."""
     return [
         {
             "name": entry.name,
@@ -189,15 +210,15 @@ def benchmarks(conf: Path) -> list[Row]:
             "from": _source(entry),
             "what": entry.what,
         }
-        for entry in entries(conf / "benchmark")
+        for entry in entries(folders, "benchmark")
     ]
 
 
-def experiments(conf: Path) -> list[Row]:
+def experiments(folders: Folders) -> list[Row]:
     """Ready runs."""
     rows = []
-    for entry in entries(conf / "experiment"):
-        chosen = choice_of(conf, entry.name)
+    for entry in entries(folders, "experiment"):
+        chosen = choice_of(folders, entry.name)
         rows.append(
             {
                 "name": entry.name,
@@ -205,32 +226,33 @@ def experiments(conf: Path) -> list[Row]:
                 "amateur": chosen["amateur"],
                 "method": chosen["method"],
                 "data": chosen["data"],
-                "cost": entry.facts.get("cost") or _published(conf, [chosen]),
+                "cost": entry.facts.get("cost") or _published(folders, [chosen]),
                 "what": entry.what,
             }
         )
     return rows
 
 
-def sweeps(conf: Path) -> list[Row]:
+def sweeps(folders: Folders) -> list[Row]:
     """Tables of runs."""
     rows = []
-    for entry in entries(conf / "sweep"):
-        cells = cells_of(conf, entry.content)
+    for entry in entries(folders, "sweep"):
+        cells = cells_of(folders, entry.content)
+        folder = _at(entry.content, "hydra", "sweep", "dir")
         trains = "distill" in entry.content.get("stages", ["distill"])
         rows.append(
             {
                 "name": entry.name,
                 "runs": len(cells),
-                "table": entry.content["hydra"]["sweep"]["dir"] + "/report",
-                "cost": entry.facts.get("cost") or (_published(conf, cells) if trains else None),
+                "table": f"{folder}/report" if folder else None,
+                "cost": entry.facts.get("cost") or (_published(folders, cells) if trains else None),
                 "what": entry.what,
             }
         )
     return rows
 
 
-KINDS: dict[str, Callable[[Path], list[Row]]] = {
+KINDS: dict[str, Callable[[Folders], list[Row]]] = {
     "experts": experts,
     "amateurs": amateurs,
     "methods": methods,
@@ -246,14 +268,14 @@ def _model(entry: Entry) -> Row:
     return {
         "name": entry.name,
         "parameters": count,
-        "bf16_bytes": count * _BYTES if count is not None else None,
+        "bf16_bytes": count * _BF16_BYTES if count is not None else None,
         "from": _source(entry),
         "what": entry.what,
     }
 
 
 def _source(entry: Entry) -> str | None:
-    """Where the weights or the questions come from."""
+    """Where the weights or questions come from."""
     content = entry.content
     path = content.get("path")
     if path == "???":
@@ -270,11 +292,12 @@ def _questions(entry: Entry) -> int | None:
 
 
 def _number(text: str | None) -> int | None:
-    return int(text.replace(",", "")) if text else None
+    digits = (text or "").replace(",", "")
+    return int(digits) if digits.isdecimal() else None
 
 
-def _published(conf: Path, cells: list[Choice]) -> str | None:
-    hours = published_hours(conf, cells)
+def _published(folders: Folders, cells: list[Choice]) -> str | None:
+    hours = published_hours(folders, cells)
     if not hours:
         return None
     part = "" if len(hours) == len(cells) else f" for {len(hours)} of its {len(cells)} runs"

@@ -1,15 +1,12 @@
-"""The border to Hydra: where the YAML lives, checked overrides, typed settings.
-
-Knows Hydra and OmegaConf, so that nothing behind it has to; imports no torch, for a fast start.
-"""
+"""Composition with Hydra: checked overrides, names of cells' folders, typed settings."""
 
 import copy
 import dataclasses
 import math
 import re
-import sys
 import typing
 from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,90 +18,89 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import InterpolationResolutionError, OmegaConfBaseException
 
 from lr_exp.config.help_page import help_page
+from lr_exp.config.options import GROUPS, option_files, option_folders
+from lr_exp.config.options import conf_dir as conf_dir
 from lr_exp.config.settings import MethodSettings, Settings
 from lr_exp.errors import UserError, did_you_mean
 from lr_exp.store import digest
 
-# Where things are, and who is told: they do not tell cells apart.
+# Overrides that say where to read and write; they do not distinguish cells.
 _NOT_IN_FOLDER = ("sweep=", "store=", "hub_root=", "device=", "server.url=", "wandb.", "hydra.")
-_LONGEST_FOLDER = 120  # bytes; file systems allow 255
-# What OmegaConf could not make of a value, and what that is in plain words.
-_KINDS = {
+_MAX_FOLDER_BYTES = 120  # file systems allow 255
+# Parts of OmegaConf's messages about a value of the wrong type, and the expected type.
+_EXPECTED_TYPES = {
     "converted to Float": "a number",
     "converted to Integer": "an integer",
     "valid bool": "true or false",
     "is not a ListConfig": "a list, as [a,b]",
 }
-_MOST_VALUES = 10_000  # that one word of the command line may sweep over
+_MAX_SWEEP_VALUES = 10_000  # of one override
 
 
-def conf_dir() -> Path:
-    """The folder of YAML groups: inside an installed package, else beside it in a checkout."""
-    package = Path(__file__).resolve().parents[1]
-    installed = package / "conf"
-    return installed if installed.is_dir() else package.parent / "conf"
+def register(arguments: Sequence[str] = (), folders: Sequence[Path] | None = None) -> None:
+    """Registers the schema of every YAML file and override, and the resolvers of `config.yaml`.
 
-
-def register() -> None:
-    """Makes the dataclasses the schema that every YAML and override is held to."""
+    Args:
+        arguments: the command line, from which the names of cells' folders are derived.
+        folders: see `option_folders`; the help page lists their options. None: the package's.
+    """
     schema = OmegaConf.structured(Settings)
     OmegaConf.set_struct(schema.method, False)  # parameters of choices are further keys
     ConfigStore.instance().store(name="settings", node=schema)
-    OmegaConf.register_new_resolver("cell_folder", _cell_folder, replace=True)
-    OmegaConf.register_new_resolver("help_page", _help_page, replace=True)
+    name_folder = partial(cell_folder, shared=list(arguments))
+    OmegaConf.register_new_resolver("cell_folder", name_folder, replace=True)
 
+    def page(*, _root_: DictConfig) -> str:
+        text = help_page(_root_, _options(folders or option_folders()))
+        return text.replace("$", "$$")  # Hydra substitutes $NAMES
 
-def _cell_folder(overrides: Sequence[str]) -> str:
-    return cell_folder(overrides, shared=sys.argv[1:])
-
-
-def _help_page(*, _root_: DictConfig) -> str:
-    page = help_page(_root_, {name: _options_of(name) for name in (*_groups(), "benchmark")})
-    return page.replace("$", "$$")  # Hydra puts its own parts in the place of $NAMES
+    OmegaConf.register_new_resolver("help_page", page, replace=True)
 
 
 def cell_folder(overrides: Sequence[str], shared: Sequence[str] = ()) -> str:
-    """The folder of a multirun's cell, named by what it was told; `conf/config.yaml` asks for it.
+    """The name of a cell's folder, made of its overrides; a resolver for `conf/config.yaml`.
 
-    Named by its choices and not by its number, so that the same command with fewer cells or more
-    never puts one cell's results in another's place.
+    The name contains no number, so that the same command with other cells never overwrites a
+    cell's results with another's.
 
     Args:
         overrides: the cell's.
-        shared: words of all cells; in a name that is too long they come last, to be cut off first.
+        shared: overrides of all cells, which come last in a name that is too long and is cut off.
     """
-    told = [word.lstrip("+") for word in overrides]
-    told = [word for word in told if not word.startswith(_NOT_IN_FOLDER)]
-    exact = ",".join(told)
-    if len(exact.encode()) > _LONGEST_FOLDER:
-        told.sort(key=lambda word: word in shared)
-        exact = ",".join(told)
+    parts = [word.lstrip("+") for word in overrides]
+    parts = [word for word in parts if not word.startswith(_NOT_IN_FOLDER)]
+    exact = ",".join(parts)
+    if len(exact.encode()) > _MAX_FOLDER_BYTES:
+        parts.sort(key=lambda word: word in shared)
+        exact = ",".join(parts)
     name = re.sub(r"[^\w.,=+-]+", "_", exact) or "cell"
-    # What was replaced or cut off may be all that tells two cells apart.
-    if (exact and name != exact) or len(name.encode()) > _LONGEST_FOLDER:
-        start = name.encode()[:_LONGEST_FOLDER].decode(errors="ignore")
-        name = f"{start}-{digest(told)[:12]}"
+    # Two cells may differ only in what was replaced or cut off.
+    if (exact and name != exact) or len(name.encode()) > _MAX_FOLDER_BYTES:
+        start = name.encode()[:_MAX_FOLDER_BYTES].decode(errors="ignore")
+        name = f"{start}-{digest(parts)[:12]}"
     return name
 
 
-def check_overrides(overrides: Sequence[str]) -> None:
-    """Fails on a mistyped key or option, naming the nearest valid one.
+def check_overrides(overrides: Sequence[str], folders: Sequence[Path] | None = None) -> None:
+    """Checks that every key and option exists.
 
     Args:
-        overrides: the command line's words that are not flags.
+        overrides: the command line without flags.
+        folders: see `option_folders`; None: the package's alone.
 
     Raises:
-        UserError: a word is no override, or its key or option does not exist.
+        UserError: a word is not an override, or its key or option does not exist; the message names
+            the nearest valid one.
     """
-    groups = _groups()
-    keys = [*_keys(Settings), *(f"evaluator.shots.{name}" for name in _options_of("benchmark"))]
+    groups = _options(folders or option_folders())
+    keys = [*_keys(Settings), *(f"evaluator.shots.{name}" for name in groups.pop("benchmark"))]
     for word in overrides:
-        override = _parsed(word)
+        override = parse_override(word)
         key = override.key_or_group
         if key == "hydra" or key.startswith(("hydra.", "hydra/")):
             continue
         if key in groups and override.package is None:
-            for option in _options(override):
+            for option in _chosen(override):
                 if isinstance(option, dict) or option in groups[key]:  # Hydra merges a mapping
                     continue
                 name = "null" if option is None else str(option)
@@ -113,8 +109,13 @@ def check_overrides(overrides: Sequence[str]) -> None:
             raise UserError(f"{key!r} is not a setting.{did_you_mean(key, [*keys, *groups])}")
 
 
-def _parsed(word: str) -> Override:
-    shown = repr(word) if len(word) <= _LONGEST_FOLDER else f"{word[:_LONGEST_FOLDER]!r}..."
+def parse_override(word: str) -> Override:
+    """Parses `key=value`.
+
+    Raises:
+        UserError: it is not an override, or sweeps over too many values.
+    """
+    shown = repr(word) if len(word) <= _MAX_FOLDER_BYTES else f"{word[:_MAX_FOLDER_BYTES]!r}..."
     try:
         override = OverridesParser.create().parse_override(word)
     except HydraException as error:
@@ -122,67 +123,71 @@ def _parsed(word: str) -> Override:
         raise UserError(f"{shown} is not an override: write key=value ({reason}).") from error
     except RecursionError as error:
         raise UserError(
-            f"{shown} is not an override: its brackets are too deep; write key=value."
+            f"{shown} is not an override: its brackets are nested too deep; write key=value."
         ) from error
-    swept = override.value()
-    if isinstance(swept, RangeSweep):
-        # Hydra makes a list of them, and a run of each.
-        start, stop, step = (float(end or 0) for end in (swept.start, swept.stop, swept.step))
-        if abs(stop - start) > _MOST_VALUES * abs(step):
+    sweep = override.value()
+    if isinstance(sweep, RangeSweep):  # Hydra would build a list of all values
+        start, stop, step = (float(end or 0) for end in (sweep.start, sweep.stop, sweep.step))
+        if abs(stop - start) > _MAX_SWEEP_VALUES * abs(step):
             raise UserError(
-                f"{shown} sweeps over more than {_MOST_VALUES:,} values: make the range shorter."
+                f"{shown} sweeps over more than {_MAX_SWEEP_VALUES:,} values: shorten the range."
             )
     return override
 
 
-def narrow_sweep(words: Sequence[str]) -> list[str]:
-    """The command line with each axis of its `+sweep=` that is also given by hand narrowed to that.
+def narrow_sweep(arguments: Sequence[str], folders: Sequence[Path] | None = None) -> list[str]:
+    """Narrows each axis of `+sweep=` that the command line also sets to the values it sets.
 
-    Hydra would run every value of the sweep once for each value given by hand.
+    Hydra would run every value of the sweep once for each value on the command line.
     """
-    chosen = [w.partition("=")[2] for w in words if w.startswith(("+sweep=", "sweep="))]
-    if len(chosen) != 1 or chosen[0] not in _options_of("sweep"):
-        return list(words)  # check_overrides says what is wrong
-    sweep = OmegaConf.load(conf_dir() / "sweep" / f"{chosen[0]}.yaml")
-    axes = OmegaConf.select(sweep, "hydra.sweeper.params") or {}
+    names = [w.partition("=")[2] for w in arguments if w.startswith(("+sweep=", "sweep="))]
+    sweeps = option_files(folders or option_folders(), "sweep")
+    if len(names) != 1 or names[0] not in sweeps:
+        return list(arguments)  # check_overrides reports it
+    axes = OmegaConf.select(OmegaConf.load(sweeps[names[0]]), "hydra.sweeper.params") or {}
     narrowed = []
-    for word in words:
+    for word in arguments:
         key, given, value = word.partition("=")
         if given and key in axes:
             quoted = value.replace("\\", "\\\\").replace("'", "\\'")
-            # As a dictionary that is merged: of a dotted key alone Hydra would make a path.
+            # A dictionary, which Hydra merges: it would read a dotted key as a path.
             word = f"hydra.sweeper.params={{{key}: '{quoted}'}}"
         narrowed.append(word)
     return narrowed
 
 
-def count_cells(words: Sequence[str], params: Mapping[str, Any]) -> int | None:
-    """How many runs a multirun of these words is, with the axes of its sweep; None: not known."""
+def count_cells(arguments: Sequence[str], params: Mapping[str, Any]) -> int | None:
+    """The number of runs of a multirun; None if it depends on a glob.
+
+    Args:
+        arguments: the command line.
+        params: the sweep's `hydra.sweeper.params`.
+    """
     count = 1
-    given = [word for word in words if "=" in word and not word.startswith(("-", "hydra."))]
+    given = [word for word in arguments if "=" in word and not word.startswith(("-", "hydra."))]
     for word in (*given, *(f"{key}={values}" for key, values in params.items())):
-        override = _parsed(word)
+        override = parse_override(word)
         if override.value_type is ValueType.GLOB_CHOICE_SWEEP:
-            return None  # Hydra looks up what there is
+            return None
         if override.is_sweep_override():
             count *= sum(1 for _ in override.sweep_iterator())
     return count
 
 
 def one_line_message(error: Exception) -> str:
-    """What an error says; Hydra and OmegaConf write the reason below what it is the reason of."""
+    """An error's message on one line, with the cause that Hydra and OmegaConf put elsewhere."""
     lines = str(error).removeprefix("Error merging override ").splitlines()
     if isinstance(error, OmegaConfBaseException):
-        lines = lines[:1]  # then come its own type names
+        lines = lines[:1]  # the others name OmegaConf's own types
     elif isinstance(error.__cause__, OmegaConfBaseException):
         lines.append(f"({one_line_message(error.__cause__)}){_expectation(lines, error.__cause__)}")
     return " ".join(line.strip() for line in lines if line.strip())
 
 
 def _expectation(lines: Sequence[str], reason: Exception) -> str:
-    """`: expected a number in (0, 1]` for a value of the wrong kind; "" where that is not known."""
+    """`: expected a number in (0, 1]` for a value of the wrong type; "" if that is unknown."""
     key = (lines[0] if lines else "").partition("=")[0].lstrip("+")
-    kind = next((kind for word, kind in _KINDS.items() if word in str(reason)), None)
+    kind = next((kind for word, kind in _EXPECTED_TYPES.items() if word in str(reason)), None)
     if kind is None:
         return ""
     *groups, field = key.split(".")
@@ -191,22 +196,29 @@ def _expectation(lines: Sequence[str], reason: Exception) -> str:
         schema = typing.get_type_hints(schema).get(group, str)
         if not dataclasses.is_dataclass(schema):
             return f": expected {kind}"
-    try:  # what is no number is in no range, and then the class itself says what is
+    try:  # NaN is in no range: the class's error states the range
         schema(**{field: math.nan})
     except UserError as error:
-        told = str(error).partition("expected ")[2].removesuffix(".")
-        is_whole = "number" in told or "integer" in told
-        return f": expected {told if is_whole else f'{kind}, {told}'}"
+        valid = str(error).partition("expected ")[2].removesuffix(".")
+        names_type = "number" in valid or "integer" in valid
+        return f": expected {valid if names_type else f'{kind}, {valid}'}"
     except TypeError:
         return f": expected {kind}"
     return f": expected {kind}"
 
 
-def to_settings(config: DictConfig, overrides: Sequence[str]) -> Settings:
+def to_settings(
+    config: DictConfig, overrides: Sequence[str], config_dirs: Sequence[Path] = ()
+) -> Settings:
     """The composed configuration as typed settings, ranges checked.
 
-    A model whose `path` was given by hand loses the preset's name: results are shown under what was
-    really used.
+    A model whose `path` is overridden gets a name from that path, so that results are not shown
+    under the preset's name.
+
+    Args:
+        config: as Hydra composed it.
+        overrides: the command line's.
+        config_dirs: folders of the user's own options.
 
     Raises:
         UserError: a required value is missing, or one is out of range.
@@ -220,7 +232,7 @@ def to_settings(config: DictConfig, overrides: Sequence[str]) -> Settings:
     except InterpolationResolutionError as error:
         key = error.full_key or "a setting"
         raise UserError(
-            f"{key}: {one_line_message(error)}; write a value in place of the ${{...}}."
+            f"{key}: {one_line_message(error)}; replace the ${{...}} by a value."
         ) from error
     except OmegaConfBaseException as error:
         raise UserError(one_line_message(error)) from error
@@ -232,7 +244,7 @@ def to_settings(config: DictConfig, overrides: Sequence[str]) -> Settings:
     for role, part in (("expert", settings.expert), ("amateur", settings.amateur)):
         if f"{role}.path" in given and f"{role}.name" not in given and part.path:
             part.name = Path(part.path).name or part.path
-    return settings
+    return dataclasses.replace(settings, config_dirs=[str(folder) for folder in config_dirs])
 
 
 def _with_parameters(config: DictConfig) -> DictConfig:
@@ -245,46 +257,39 @@ def _with_parameters(config: DictConfig) -> DictConfig:
 
 
 def raw_choices(config: DictConfig) -> dict[str, Any]:
-    """What a run was to be, as far as it was written: for settings that are not valid ones."""
+    """The choices of a run whose settings are invalid, as far as they were written."""
 
     def written(key: str) -> Any:
         try:
             return OmegaConf.select(config, key, throw_on_missing=False)
-        except OmegaConfBaseException:  # it refers to what is not there
+        except OmegaConfBaseException:  # an interpolation that fails
             return None
 
     groups = {group: written(f"{group}.name") for group in ("expert", "amateur", "method", "data")}
     return groups | {key: written(key) for key in ("alpha", "beta", "seed", "sweep")}
 
 
-def _groups() -> dict[str, list[str]]:
-    """Every config group with its options."""
-    return {
-        folder.name: _options_of(folder.name)
-        for folder in sorted(conf_dir().iterdir())
-        # Benchmarks are chosen by name in `benchmarks`; `hydra` holds options of Hydra's groups.
-        if folder.is_dir() and folder.name not in ("benchmark", "hydra")
-    }
-
-
-def _options_of(group: str) -> list[str]:
-    return sorted(path.stem for path in (conf_dir() / group).glob("*.yaml"))
+def _options(folders: Sequence[Path]) -> dict[str, list[str]]:
+    """Every group with its options, benchmarks included."""
+    return {group: list(option_files(folders, group)) for group in (*GROUPS, "benchmark")}
 
 
 def _keys(schema: type, prefix: str = "") -> Iterator[str]:
     """Every dotted key of a settings class, nested ones included."""
     hints = typing.get_type_hints(schema)
     for field in dataclasses.fields(schema):
+        if field.metadata.get("omegaconf_ignore"):
+            continue
         kind = hints[field.name]
         yield prefix + field.name
         if dataclasses.is_dataclass(kind) and isinstance(kind, type):
             yield from _keys(kind, f"{prefix}{field.name}.")
 
 
-def _options(override: Override) -> list[Any]:
-    """The option or, of a sweep or a list, the options that an override names."""
+def _chosen(override: Override) -> list[Any]:
+    """The options that an override names: one, or several in a sweep or a list."""
     if override.value_type is ValueType.GLOB_CHOICE_SWEEP:
-        return []  # Hydra looks up what there is
+        return []  # Hydra looks them up
     if override.is_sweep_override():
         return list(override.sweep_iterator())
     value = override.value()

@@ -1,7 +1,4 @@
-"""Whether the launcher that a command line chooses can work, and what its failures mean.
-
-Knows Hydra's launchers by name and what stands behind them; imports none of it.
-"""
+"""Checks of Hydra's launchers before they start, and explanations of their errors."""
 
 import os
 import shutil
@@ -17,43 +14,38 @@ from hydra._internal.utils import get_args_parser
 from lr_exp import distributed
 from lr_exp.errors import UserError
 
-# Of each launcher, the extra that installs it and its package; see conf/hydra/launcher.
+# Launcher to the extra that installs it and its package; see conf/hydra/launcher.
 _PACKAGES = {
     "joblib": ("joblib", "hydra-joblib-launcher"),
     "submitit_local": ("submitit", "hydra-submitit-launcher"),
     "submitit_slurm": ("submitit", "hydra-submitit-launcher"),
     "ray": ("ray", "hydra-ray-launcher"),
 }
-_SLURM = ("sbatch", "srun", "sacct", "scontrol")  # submit, start, ask, requeue
-_PATIENCE = 10  # seconds for a Ray cluster to answer
+_SLURM_PROGRAMS = ("sbatch", "srun", "sacct", "scontrol")
+_RAY_TIMEOUT = 10  # seconds
 
 
-def check_launcher(words: Sequence[str]) -> None:
-    """Refuses a launcher that cannot work, before anything is launched.
-
-    Args:
-        words: the command line.
+def check_launcher(arguments: Sequence[str]) -> None:
+    """Checks that the command line's launcher can work.
 
     Raises:
-        UserError: its extra is not installed, its queue or cluster is not there, or the command is
-            one run, which Hydra would do right here.
+        UserError: its extra is not installed, its queue or cluster is missing, or the command is a
+            single run, which Hydra would run in this process.
     """
-    name = launcher_of(words)
+    name = launcher_of(arguments)
     if name not in _PACKAGES:
         return
     if distributed.is_distributed():
         raise UserError(
-            f"hydra/launcher={name} starts processes of its own, and torchrun has started "
-            f"{distributed.world_size()}: leave one of the two out."
+            f"hydra/launcher={name} starts processes of its own, and torchrun started "
+            f"{distributed.world_size()}: use only one of them."
         )
-    asked, _ = get_args_parser().parse_known_args(list(words))
-    if asked.help or asked.hydra_help or asked.cfg or asked.info:
+    flags, _ = get_args_parser().parse_known_args(list(arguments))
+    if flags.help or flags.hydra_help or flags.cfg or flags.info:
         return
-    many = asked.multirun or any(word.startswith("hydra.mode=") for word in words)
-    if not many:
+    if not flags.multirun and not any(word.startswith("hydra.mode=") for word in arguments):
         raise UserError(
-            f"hydra/launcher={name} is for many runs, and this command is one: add -m, or leave "
-            "the launcher out to run it here."
+            f"hydra/launcher={name} needs a multirun: add -m, or remove the launcher to run here."
         )
     extra, package = _PACKAGES[name]
     try:
@@ -63,29 +55,29 @@ def check_launcher(words: Sequence[str]) -> None:
             f"hydra/launcher={name}: {package} is not installed: pip install 'lr_exp[{extra}]'."
         ) from error
     if name == "submitit_slurm":
-        missing = [program for program in _SLURM if shutil.which(program) is None]
+        missing = [program for program in _SLURM_PROGRAMS if shutil.which(program) is None]
         if missing:
             raise UserError(
-                f"hydra/launcher={name}: there is no Slurm queue here ({', '.join(missing)} not "
-                "found): start the sweep on a node of the cluster that can submit jobs, or choose "
-                "hydra/launcher=joblib for this machine."
+                f"hydra/launcher={name}: no Slurm queue here ({', '.join(missing)} not found): "
+                "start the sweep on a node that can submit jobs, or use hydra/launcher=joblib for "
+                "this machine."
             )
     if name == "ray":
-        _check_ray(_last(words, "hydra.launcher.ray.init.address=", "local"))
+        _check_ray(_last(arguments, "hydra.launcher.ray.init.address=", "local"))
 
 
-def launcher_of(words: Sequence[str]) -> str:
-    """The launcher's name on a command line; Hydra's own where none is."""
-    return _last(words, "hydra/launcher=", "basic")
+def launcher_of(arguments: Sequence[str]) -> str:
+    """The launcher that a command line chooses; "basic", Hydra's default, if none."""
+    return _last(arguments, "hydra/launcher=", "basic")
 
 
-def stop_jobs(words: Sequence[str]) -> str:
-    """Ends the jobs on this machine that would outlive the program; says which ones still will.
+def stop_jobs(arguments: Sequence[str]) -> str:
+    """Ends the sweep's jobs on this machine that would outlive the program.
 
     Returns:
-        what to tell a user, "" where nothing stays.
+        A note for the user about jobs that stay in a queue, else "".
     """
-    name = launcher_of(words)
+    name = launcher_of(arguments)
     if name == "submitit_local":
         import psutil
 
@@ -93,60 +85,61 @@ def stop_jobs(words: Sequence[str]) -> str:
             with suppress(psutil.Error):
                 if "submitit.local._local" in controller.cmdline():
                     cells = controller.children()
-                    controller.kill()  # told to stop, it would show a traceback
+                    controller.kill()  # SIGTERM would make it print a traceback
                     for cell in cells:
                         cell.send_signal(signal.SIGINT)  # SIGTERM does not end submitit's jobs
     if name == "submitit_slurm":
-        return "; jobs that were handed to the queue stay there, scancel ends them"
+        return "; submitted jobs stay in the queue, scancel ends them"
     return ""
 
 
 def explain_launcher_error(error: Exception) -> str | None:
-    """What an error of a launcher's library means and what to do; None for all others."""
+    """A message for an error from a launcher's library; None for all other errors."""
     libraries = {kind.__module__.partition(".")[0] for kind in type(error).__mro__}
     if "joblib" in libraries:
         return (
-            f"a process of the sweep died ({type(error).__name__}): killed, perhaps for want of "
-            "memory, or crashed. Run fewer cells at a time (hydra.launcher.n_jobs=); the same "
-            "command goes on where it was."
+            f"a process of the sweep died ({type(error).__name__}): it crashed, or was killed, "
+            "perhaps because memory ran out. Run fewer cells at a time (hydra.launcher.n_jobs=); "
+            "run the same command again to resume."
         )
-    # Submitit and Ray also raise plain ones; then the place tells.
+    # Submitit and Ray also raise built-in exceptions: check the module that raised it.
     frames = [frame for frame, _ in walk_tb(error.__traceback__)]
     libraries |= {str(frame.f_globals.get("__name__")).partition(".")[0] for frame in frames[-1:]}
     if "submitit" in libraries:
         return (
-            f"a job of the queue left no result ({_last_line(error)}): its logs are in .submitit/ "
-            "of the sweep's folder. Jobs that are in the queue stay there; once they are done, the "
-            "same command goes on where it was."
+            f"a job returned no result ({_last_line(error)}): its logs are in .submitit/ in the "
+            "sweep's folder. Submitted jobs stay in the queue; when they are done, run the same "
+            "command again to resume."
         )
     if "ray" in libraries:
         return (
             f"Ray could not run the cells ({_last_line(error).rstrip('.')}): its logs are in "
-            "its session_latest/logs. The same command goes on where it was."
+            "session_latest/logs. Run the same command again to resume."
         )
     return None
 
 
 def _check_ray(address: str) -> None:
-    """A cluster that does not answer makes Ray wait for minutes, then end the whole process."""
-    told = "hydra.launcher.ray.init.address"
+    """Without an answer, Ray would wait for minutes, then exit the whole process."""
+    key = "hydra.launcher.ray.init.address"
     if address in ("auto", "null"):
-        address, told = os.environ.get("RAY_ADDRESS", ""), "RAY_ADDRESS"
+        address, key = os.environ.get("RAY_ADDRESS", ""), "RAY_ADDRESS"
     host, _, port = address.removeprefix("ray://").rpartition(":")
     if not host or not port.isdigit():
-        return  # a cluster of its own, or one that Ray finds by itself
+        return  # Ray starts or finds a cluster itself
     try:
-        socket.create_connection((host.strip("[]"), int(port)), timeout=_PATIENCE).close()
+        socket.create_connection((host.strip("[]"), int(port)), timeout=_RAY_TIMEOUT).close()
     except (OSError, OverflowError) as error:
         raise UserError(
-            f"{told}={address}: no Ray cluster answers there ({error}): start one with `ray start "
-            "--head`, or leave the address out for one that is started on this machine."
+            f"{key}={address}: no Ray cluster answers there ({error}): start one with `ray start "
+            "--head`, or remove the address to start one on this machine."
         ) from error
 
 
-def _last(words: Sequence[str], key: str, otherwise: str) -> str:
-    values = [word.lstrip("+")[len(key) :] for word in words if word.lstrip("+").startswith(key)]
-    return values[-1].strip("'\"") if values else otherwise
+def _last(arguments: Sequence[str], key: str, default: str) -> str:
+    words = [word.lstrip("+") for word in arguments]
+    values = [word.removeprefix(key) for word in words if word.startswith(key)]
+    return values[-1].strip("'\"") if values else default
 
 
 def _last_line(error: Exception) -> str:

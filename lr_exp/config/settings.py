@@ -1,8 +1,7 @@
-"""Every setting, typed, with its default and its range. Imports neither Hydra nor torch.
+"""Every setting with its type, default and range.
 
-The YAML groups under `conf/` fill these dataclasses; stages receive them as plain objects. Each
-class checks its own ranges when it is built, so a value that cannot work fails before any model
-loads and the message names the key to change.
+The YAML groups under `conf/` fill these dataclasses, and stages receive them as plain objects. Each
+class validates its values on construction, so that an invalid one fails before any model is loaded.
 """
 
 import math
@@ -26,11 +25,11 @@ WANDB_MODES = ("auto", "online", "offline", "disabled")
 ANSWER_KINDS = ("number", "math", "choice")
 
 _HTTP_URL = re.compile(r"https?://[^\s/?#@]+(/[^\s?#@]*)?")
-_MOST = 2**31  # of any count: libraries below take no larger integer
-_MOST_KEPT_STEPS = 10**8  # planned before training, at some 100 bytes each
-_MOST_RANKS = 2**16  # of an adapter; no model's layers are wider
+_MAX_COUNT = 2**31  # exclusive: libraries use 32-bit integers
+_MAX_TUNED_STEPS = 10**8  # kept steps in a training plan, about 100 bytes each
+_MAX_LORA_RANK = 2**16  # no model has wider layers
 
-REQUIRED: Any = "???"  # Hydra's mark of a value that the user or a preset must give
+REQUIRED: Any = "???"  # in Hydra: the user or a preset must set it
 
 
 def _require(condition: bool, key: str, value: object, expected: str) -> None:
@@ -38,19 +37,21 @@ def _require(condition: bool, key: str, value: object, expected: str) -> None:
         raise UserError(f"{key}={value} is out of range: expected {expected}.")
 
 
-def _require_count(key: str, value: int | None, least: int = 1, *, optional: bool = False) -> None:
+def _require_count(
+    key: str, value: int | None, minimum: int = 1, *, optional: bool = False
+) -> None:
     if value is None and optional:
         return
-    expected = f"{least} or more{', or null' if optional else ''}"
-    if value is not None and value >= _MOST:
+    expected = f"{minimum} or more{', or null' if optional else ''}"
+    if value is not None and value >= _MAX_COUNT:
         expected = "a number below 2**31"
-    _require(value is not None and least <= value < _MOST, key, value, expected)
+    _require(value is not None and minimum <= value < _MAX_COUNT, key, value, expected)
 
 
 def _no_duplicate(key: str, values: list[str]) -> None:
-    twice = sorted({value for value in values if values.count(value) > 1})
-    if twice:
-        raise UserError(f"{key} names {twice[0]!r} twice: leave one of the two out.")
+    duplicates = sorted({value for value in values if values.count(value) > 1})
+    if duplicates:
+        raise UserError(f"{key} contains {duplicates[0]!r} twice: remove one of them.")
 
 
 def _one_of(key: str, value: str, options: tuple[str, ...]) -> None:
@@ -60,19 +61,19 @@ def _one_of(key: str, value: str, options: tuple[str, ...]) -> None:
 
 @dataclass
 class ModelSettings:
-    """Where a model comes from: `path` if given, else the package, else `fallback_path`."""
+    """Where a model is loaded from: `path` if set, else the package, else `fallback_path`."""
 
     name: str = REQUIRED
     path: str | None = None  # hub id, local folder or GGUF file
     revision: str | None = None  # hub branch, tag or commit
-    package: str | None = None  # an installed Python package that may carry the weights ...
+    package: str | None = None  # an installed Python package with the weights ...
     package_path: str | None = None  # ... at this path inside it
-    fallback_path: str | None = None  # used as `path` where the package is not installed
+    fallback_path: str | None = None  # used as `path` if the package is not installed
     trust_remote_code: bool = False  # run code from the model repository
-    # random: a config.json is enough; weights are drawn from a fixed seed. For measuring speed.
+    # random: weights from a fixed seed, so that only config.json is needed; to measure speed.
     init: str = "pretrained"
-    # Ids that this model gives to other tokens than the family it shares a vocabulary with. They
-    # leave both distributions, and a trajectory is scored only up to the first of them.
+    # Token ids that mean something else here than in the model's family. They are removed from both
+    # distributions, and a trajectory is scored only up to the first of them.
     reused_ids: list[int] = field(default_factory=list)
 
     def __post_init__(self) -> None:
@@ -81,28 +82,30 @@ class ModelSettings:
 
 @dataclass
 class ExpertSettings(ModelSettings):
-    """The model that answers, is tuned, and is evaluated."""
+    """The stronger model, which is sampled from, tuned and evaluated."""
 
 
 @dataclass
 class AmateurSettings(ModelSettings):
-    """The weaker model that scores the expert's prefixes and is never trained."""
+    """The weaker model, which scores the expert's prefixes and is never trained."""
 
-    drop_layers: list[int] | None = None  # early exit: the expert without these layers (from 0)
+    drop_layers: list[int] | None = (
+        None  # early exit: the expert without these layers, counted from 0
+    )
 
 
 @dataclass
 class SourceSettings:
-    """A set of questions: which repository or file, and how its rows are read (`format`)."""
+    """A set of questions: its repository or file, and the format of its rows."""
 
     name: str = REQUIRED
-    format: str = REQUIRED  # a reader in lr_exp.formats.FORMATS
+    format: str = REQUIRED  # a key of lr_exp.data.formats.FORMATS
     path: str | None = None  # hub id, folder in hub layout, or a JSON Lines or Parquet file
     configs: list[str] = field(default_factory=list)  # hub configurations, concatenated
     split: str | None = None
     revision: str | None = None
     answer: str = "math"  # how references are compared: number | math | choice
-    # Only for questions that a generator makes (`format: micro`): how many, and from which seed.
+    # Only for generated questions (`format: micro`): how many, and the generator's seed.
     count: int | None = None
     seed: int = 0
 
@@ -113,13 +116,13 @@ class SourceSettings:
 
 @dataclass
 class DataSettings(SourceSettings):
-    """The questions to learn from; only methods that verify or imitate read their answers."""
+    """The questions to sample from; only some methods read their answers."""
 
-    # The first N of a seeded shuffle; null takes all, in order. A streamed source is never there as
-    # a whole to be shuffled: of it the first N are taken as they come, whatever the seed.
+    # The first N of a seeded shuffle; null: all, in order. A streamed source is not shuffled: its
+    # first N rows are taken, whatever the seed.
     max_questions: int | None = None
-    # Read the source once, as a stream, into shards in the store, and the questions from there, a
-    # shard at a time: for millions of them. The same questions make the same results either way.
+    # Stream the source into shards in the store and read questions a shard at a time, for millions
+    # of them. The same questions give the same results either way.
     streaming: bool = False
 
     def __post_init__(self) -> None:
@@ -127,17 +130,17 @@ class DataSettings(SourceSettings):
         _require_count("data.max_questions", self.max_questions, optional=True)
         if self.streaming and self.format == "lr_samples":
             raise UserError(
-                "data.streaming=true reads questions, and data=lr_samples holds kept steps, which "
-                "are read whole: leave data.streaming out."
+                "data.streaming=true streams questions, but data=lr_samples holds kept steps: "
+                "remove data.streaming."
             )
 
 
 @dataclass
 class BenchmarkSettings(SourceSettings):
-    """Questions with reference answers. `version` grows when the prompt or the grading changes."""
+    """Questions with reference answers."""
 
-    version: int = 1
-    shots_split: str | None = None  # where worked examples are taken from, if any are asked for
+    version: int = 1  # increased when the prompt or the grading changes
+    shots_split: str | None = None  # the split that few-shot examples are drawn from
 
 
 @dataclass
@@ -169,20 +172,20 @@ class MethodSettings:
 
 @dataclass
 class ServerSettings:
-    """The server that answers in the expert's place where an engine is `server`.
+    """The server that generates the expert's answers if an engine is `server`.
 
-    A key that it wants is read from the environment (LR_EXP_API_KEY), never from here.
+    Its API key is read from the environment variable LR_EXP_API_KEY.
     """
 
     url: str | None = None  # http://HOST:PORT, with or without /v1
-    model: str | None = None  # what it calls the expert; null: the only model that it lists
+    model: str | None = None  # the expert's name there; null: the only model that it lists
     concurrency: int = 32  # requests at once
-    timeout: float = 600.0  # seconds that one request may be silent
-    attempts: int = 6  # at one request; the waits between them double, from a second to a minute
+    timeout: float = 600.0  # seconds without a response
+    attempts: int = 6  # per request; the wait doubles after each, from a second to a minute
 
     def __post_init__(self) -> None:
         if self.url is not None and not _HTTP_URL.fullmatch(self.url):
-            raise UserError(f"server.url={self.url!r} is no address: write http://HOST:PORT.")
+            raise UserError(f"server.url={self.url!r} is not a URL: write http://HOST:PORT.")
         _require(1 <= self.concurrency <= 4096, "server.concurrency", self.concurrency, "1 to 4096")
         _require(0 < self.timeout <= 86400, "server.timeout", self.timeout, "seconds in (0, 86400]")
         _require(1 <= self.attempts <= 100, "server.attempts", self.attempts, "1 to 100")
@@ -190,18 +193,18 @@ class ServerSettings:
 
 @dataclass
 class SamplerSettings:
-    """How trajectories are rolled out and scored."""
+    """How trajectories are generated and scored."""
 
-    # What the expert answers on: transformers, a server (`server.url`), or vLLM in this process.
-    # Both models score its ids here, whatever it was.
+    # What generates the expert's answers: transformers, a server (`server.url`), or vLLM in this
+    # process. Both models score the token ids in this process in each case.
     engine: str = "transformers"
 
     system_prompt: str = "Please reason step by step."
     max_new_tokens: int = 128
-    batch_size: int = 16  # questions per rollout batch; a batch is what a crash can lose
-    tokens_per_pass: int = 1024  # tokens packed into one teacher-forced pass (memory)
-    # The step table keeps tokens down to this share of the expert's most probable one; any alpha
-    # at or above it can be selected later without a model.
+    batch_size: int = 16  # questions per rollout batch; a crash loses at most one batch
+    tokens_per_pass: int = 1024  # tokens packed into one forward pass (memory)
+    # The step table keeps tokens with at least this share of the expert's top probability; any
+    # alpha at or above it can be selected later without a model.
     support_floor: float = 0.001
     export: str | None = None  # also write the kept steps in the published record form
 
@@ -220,12 +223,12 @@ class SamplerSettings:
 
 @dataclass
 class DistillerSettings:
-    """LoRA tuning of the expert on the supervision (defaults: the published code's)."""
+    """LoRA tuning of the expert; the defaults are those of the published code."""
 
     steps: int = 1000  # optimizer steps
     batch_size: int = 16  # kept steps per optimizer step
     learning_rate: float = 5e-5
-    # Also keep the adapter every so many optimizer steps, to evaluate each on the way.
+    # Optimizer steps between adapter snapshots, each of which is evaluated.
     snapshot_every: int | None = None
     schedule: str = "linear"
     warmup_steps: int = 0
@@ -235,17 +238,17 @@ class DistillerSettings:
     lora_alpha: int = 16
     lora_dropout: float = 0.05
     target_modules: list[str] = field(default_factory=lambda: ["q_proj", "v_proj"])
-    # trajectories: a batch takes kept steps that share prefixes (one pass serves many);
-    # steps: every kept step is drawn on its own, as the published loop does (slower).
+    # trajectories: a batch holds kept steps of the same trajectories, which share forward passes;
+    # steps: every kept step is drawn separately, as in the published code (slower).
     order: str = "trajectories"
-    # Tokens packed into one forward pass (memory). On several devices each takes some of a step's
-    # passes: where a step has fewer passes than there are devices, lower it or raise batch_size.
+    # Tokens packed into one forward pass (memory). Devices share an optimizer step's passes: if
+    # it has fewer passes than there are devices, lower this or raise batch_size.
     tokens_per_pass: int = 1024
-    # On several devices: ddp, each has the whole expert; fsdp, they hold its weights together while
-    # it is tuned (slower; sampling and evaluating still need one device that holds it).
+    # On several devices: ddp replicates the expert; fsdp shards its weights during tuning (slower;
+    # sampling and evaluation still need one device that holds the whole model).
     parallel: str = "ddp"
     log_every: int = 10  # optimizer steps between logged metrics
-    # Optimizer steps between checkpoints, made a multiple of log_every so that no mean is lost.
+    # Optimizer steps between checkpoints, rounded to a multiple of log_every.
     checkpoint_every: int = 10
     merge: bool = False  # also save the expert with the adapter merged in
 
@@ -267,10 +270,10 @@ class DistillerSettings:
         )
         _require(self.max_grad_norm > 0, "distiller.max_grad_norm", self.max_grad_norm, "above 0")
         _require(
-            1 <= self.lora_r <= _MOST_RANKS,
+            1 <= self.lora_r <= _MAX_LORA_RANK,
             "distiller.lora_r",
             self.lora_r,
-            f"1 to {_MOST_RANKS}",
+            f"1 to {_MAX_LORA_RANK}",
         )
         _require_count("distiller.lora_alpha", self.lora_alpha)
         _require(
@@ -280,17 +283,17 @@ class DistillerSettings:
             bool(self.target_modules) and all(name.strip() for name in self.target_modules),
             "distiller.target_modules",
             self.target_modules,
-            "one module name or more",
+            "at least one module name",
         )
         _require_count("distiller.tokens_per_pass", self.tokens_per_pass)
         _require_count("distiller.log_every", self.log_every)
         _require_count("distiller.checkpoint_every", self.checkpoint_every)
         _require_count("distiller.snapshot_every", self.snapshot_every, optional=True)
-        tuned = self.steps * self.batch_size
-        if tuned > _MOST_KEPT_STEPS:
+        total = self.steps * self.batch_size
+        if total > _MAX_TUNED_STEPS:
             raise UserError(
-                f"distiller.steps={self.steps} of distiller.batch_size={self.batch_size} are "
-                f"{tuned:,} kept steps, and {_MOST_KEPT_STEPS:,} are the most: lower one of them."
+                f"distiller.steps={self.steps} with distiller.batch_size={self.batch_size} is "
+                f"{total:,} kept steps; the maximum is {_MAX_TUNED_STEPS:,}: lower one of them."
             )
         _one_of("distiller.order", self.order, ORDERS)
         _one_of("distiller.parallel", self.parallel, PARALLELS)
@@ -299,32 +302,31 @@ class DistillerSettings:
 
 @dataclass
 class EvaluatorSettings:
-    """Pass@1 with the Qwen2.5-Math toolkit's prompt."""
+    """Pass@1 evaluation with the prompt of the Qwen2.5-Math toolkit."""
 
-    engine: str = "transformers"  # what answers, as `sampler.engine`
+    engine: str = "transformers"  # see `sampler.engine`
 
     system_prompt: str = "Please reason step by step, and put your final answer within \\boxed{}."
-    max_examples: int | None = None  # the first N of each benchmark; null takes all
+    max_examples: int | None = None  # the first N of each benchmark; null: all
     max_new_tokens: int = 2048
     batch_size: int = 32
-    # greedy; contrastive: at every token the amateur is asked too, and among the expert's plausible
-    # tokens (alpha) the one with the greatest log-ratio is taken (no training needed).
+    # greedy, or contrastive decoding: of the expert's plausible tokens (alpha), the one with the
+    # highest log-ratio to the amateur (no training needed).
     decoder: str = "greedy"
-    # Also measure expert and amateur on the first benchmark, the paper's expertise gap: greedy, or
-    # sampled (one answer a question at temperature 1: what a model can do, not what it prefers).
+    # Also measure the expertise gap: expert and amateur on the first benchmark, with greedy or
+    # sampled answers (one per question, at temperature 1).
     gap: str | None = None
-    # Worked examples put before each question, by benchmark (the toolkit's own MMLU-STEM: 5).
+    # Number of few-shot examples by benchmark (5 for MMLU-STEM in the toolkit).
     shots: dict[str, int] = field(default_factory=lambda: {"mmlu_stem": 0})
 
     def __post_init__(self) -> None:
         _require_count("evaluator.max_examples", self.max_examples, optional=True)
         _one_of("evaluator.engine", self.engine, ENGINES)
         if self.engine != "transformers" and (self.decoder != "greedy" or self.gap is not None):
-            asked = "gap" if self.gap is not None else "decoder"
+            key = "gap" if self.gap is not None else "decoder"
             raise UserError(
-                f"evaluator.engine={self.engine} answers for the expert alone, and evaluator."
-                f"{asked}={getattr(self, asked)} asks the amateur, too: set "
-                "evaluator.engine=transformers."
+                f"evaluator.engine={self.engine} runs only the expert, and evaluator."
+                f"{key}={getattr(self, key)} needs the amateur: set evaluator.engine=transformers."
             )
         _require_count("evaluator.max_new_tokens", self.max_new_tokens)
         _require_count("evaluator.batch_size", self.batch_size)
@@ -337,16 +339,16 @@ class EvaluatorSettings:
 
 @dataclass
 class WandbSettings:
-    """Weights & Biases. `auto` is online where there is a login and offline elsewhere."""
+    """Weights & Biases. `auto` is online if there is a login, else offline."""
 
     mode: str = "auto"
     project: str = "lr_exp"
     entity: str | None = None
     group: str | None = None
-    name: str | None = None  # null: the method, the models and what else tells cells apart
+    name: str | None = None  # null: made of the method, the models and other choices
     tags: list[str] = field(default_factory=list)
-    # Record supervision, adapter and graded answers as artifacts. What is sent then holds the texts
-    # of questions and answers, and the adapter's weights. Tables hold texts of some either way.
+    # Upload supervision, adapter and graded answers as artifacts: texts of questions and answers,
+    # and the adapter's weights. Tables contain some texts in either case.
     artifacts: bool = True
 
     def __post_init__(self) -> None:
@@ -355,7 +357,7 @@ class WandbSettings:
 
 @dataclass
 class Settings:
-    """The whole run: what is written after `python -m lr_exp`."""
+    """All settings of a run, as written after `python -m lr_exp`."""
 
     expert: ExpertSettings = field(default_factory=ExpertSettings)
     amateur: AmateurSettings = field(default_factory=AmateurSettings)
@@ -368,15 +370,18 @@ class Settings:
     wandb: WandbSettings = field(default_factory=WandbSettings)
     benchmarks: list[str] = field(default_factory=list)
     stages: list[str] = field(default_factory=lambda: list(STAGES))
-    sweep: str | None = None  # the table that this run is a cell of; set by `sweeps/*.yaml`
+    sweep: str | None = None  # the sweep that this run belongs to; set by `sweeps/*.yaml`
     alpha: float = 0.2
     beta: float = 0.4
     seed: int = 0
     device: str = "auto"  # auto | cpu | cuda | cuda:N
-    dtype: str = "auto"  # auto: bfloat16 on a GPU that has it, float32 elsewhere
-    attention: str | None = None  # how attention is computed; null leaves it to transformers
+    dtype: str = "auto"  # auto: bfloat16 on a GPU that supports it, else float32
+    attention: str | None = None  # implementation of attention; null: transformers chooses
     hub_root: str | None = None  # a folder that mirrors hub data sets by their ids
     store: str = "runs/store"
+    # Folders of the user's own options, benchmarks among them. Not a key: set by --config-dir or by
+    # `compose(config_dir=...)`.
+    config_dirs: list[str] = field(default_factory=list, metadata={"omegaconf_ignore": True})
 
     def __post_init__(self) -> None:
         _require(0 < self.alpha <= 1, "alpha", self.alpha, "a number in (0, 1]")
@@ -386,27 +391,27 @@ class Settings:
         if self.attention is not None:
             _one_of("attention", self.attention, ATTENTIONS)
         if not self.stages:
-            raise UserError(f"stages=[] asks for nothing: give one or more of {', '.join(STAGES)}.")
+            raise UserError(f"stages is empty: set one or more of {', '.join(STAGES)}.")
         for stage in self.stages:
             _one_of("stages", stage, STAGES)
         _no_duplicate("stages", self.stages)
-        _no_duplicate("benchmarks", self.benchmarks)  # each would count its seconds twice
+        _no_duplicate("benchmarks", self.benchmarks)
         for stage, engine in self.engines.items():
             if engine == "server" and self.server.url is None:
                 raise UserError(
-                    f"{stage}.engine=server needs to know where: add server.url=http://HOST:PORT."
+                    f"{stage}.engine=server needs a server: add server.url=http://HOST:PORT."
                 )
         if not self.store.strip():
-            raise UserError("store is empty: give the folder where finished stages are kept.")
+            raise UserError("store is empty: set it to the folder for finished stages.")
         if self.alpha < self.sampler.support_floor:
             raise UserError(
                 f"alpha={self.alpha} is below sampler.support_floor={self.sampler.support_floor}: "
-                "the step table would not hold the whole mask. Lower sampler.support_floor."
+                "the step table would lack tokens of the mask. Lower sampler.support_floor."
             )
 
     @property
     def engines(self) -> dict[str, str]:
-        """What the expert answers on, by the part of the settings that says so."""
+        """The engine of each part that generates the expert's answers."""
         return {"sampler": self.sampler.engine, "evaluator": self.evaluator.engine}
 
     @property
@@ -416,7 +421,7 @@ class Settings:
 
     @property
     def reads_stream(self) -> bool:
-        """Whether questions to learn from are read as a stream."""
+        """Whether the questions to sample from are read as a stream."""
         learns = "sample" in self.stages or "distill" in self.stages
         return learns and not self.imports_records and self.data.streaming
 

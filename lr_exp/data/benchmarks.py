@@ -1,30 +1,27 @@
 """Benchmarks by name: settings from `conf/benchmark/NAME.yaml`, and few-shot examples."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from lr_exp.config.options import option_files
 from lr_exp.config.settings import BenchmarkSettings, SourceSettings
 from lr_exp.data.questions import Question, load_questions, select_questions
 from lr_exp.errors import UserError, did_you_mean
 
 
-def benchmark_names(conf_dir: Path) -> list[str]:
-    """Names of all benchmarks in `conf_dir`, sorted."""
-    return sorted(path.stem for path in (conf_dir / "benchmark").glob("*.yaml"))
-
-
-def load_benchmark(name: str, conf_dir: Path) -> BenchmarkSettings:
-    """Settings from `conf_dir/benchmark/NAME.yaml`.
+def load_benchmark(name: str, conf_dirs: Sequence[Path]) -> BenchmarkSettings:
+    """The settings in `benchmark/NAME.yaml` of one of the folders.
 
     Raises:
         UserError: the name or a key is unknown, or a value has the wrong type.
     """
-    names = benchmark_names(conf_dir)
-    if name not in names:
-        raise UserError(f"benchmarks: unknown benchmark {name!r}.{did_you_mean(name, names)}")
-    path = conf_dir / "benchmark" / f"{name}.yaml"
+    files = option_files(conf_dirs, "benchmark")
+    if name not in files:
+        raise UserError(f"benchmarks: unknown benchmark {name!r}.{did_you_mean(name, files)}")
+    path = files[name]
     schema = OmegaConf.structured(BenchmarkSettings)
     values = OmegaConf.load(path)
     known = set(schema.keys())  # `key in schema` is False where the default is "???"

@@ -18,7 +18,7 @@ _ID_LENGTH = 24  # hexadecimal digits, as in the store's addresses
 
 # Settings that do not determine results: locations, whose content has a fingerprint in the id, and
 # device and precision, which `Inputs.machine` has.
-_LOCATIONS = ("wandb", "store", "hub_root", "device", "dtype", "attention")
+_LOCATIONS = ("config_dirs", "wandb", "store", "hub_root", "device", "dtype", "attention")
 _LOCATIONS_IN = {
     "expert": ("path", "fallback_path", "package", "package_path", "revision"),
     "amateur": ("path", "fallback_path", "package", "package_path", "revision"),

@@ -27,19 +27,21 @@ from lr_exp.store import Store
 class Inputs:
     """A run's inputs, each read on first use."""
 
-    def __init__(self, settings: Settings, conf_dir: Path, store: Store | None = None) -> None:
+    def __init__(
+        self, settings: Settings, conf_dirs: Sequence[Path], store: Store | None = None
+    ) -> None:
         """Reads the benchmarks' settings; everything else on first use.
 
         Args:
             settings: of the run.
-            conf_dir: where the YAML groups are.
+            conf_dirs: the folders of the YAML groups; see `option_folders`.
             store: where a streamed source's questions go; None for the settings' own.
         """
         self.settings = settings
         self._store = store
-        self.benchmarks = [load_benchmark(name, conf_dir) for name in settings.benchmarks]
+        self.benchmarks = [load_benchmark(name, conf_dirs) for name in settings.benchmarks]
         for name in settings.evaluator.shots:
-            load_benchmark(name, conf_dir)
+            load_benchmark(name, conf_dirs)
         self.device = devices.resolve_device(settings.device)
         self.dtype = devices.resolve_dtype(settings.dtype, self.device)
 

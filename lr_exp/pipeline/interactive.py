@@ -16,7 +16,7 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 from torch import Tensor
 
-from lr_exp.config.composition import conf_dir
+from lr_exp.config.options import option_folders
 from lr_exp.config.settings import Settings
 from lr_exp.data.questions import Question
 from lr_exp.errors import UserError
@@ -175,7 +175,7 @@ def sample(settings: Settings) -> Sample:
 
 def _experiment(settings: Settings) -> Experiment:
     store = Store(settings.store)
-    return Experiment(Inputs(settings, conf_dir(), store), store)
+    return Experiment(Inputs(settings, option_folders(settings.config_dirs), store), store)
 
 
 def _rows(trajectories: Path) -> list[dict[str, Any]]:

@@ -36,7 +36,7 @@ from lr_exp.tracking.log_results import (
 log = logging.getLogger(__name__)
 
 
-def run(settings: Settings, folder: Path, conf_dir: Path) -> Summary:
+def run(settings: Settings, folder: Path, conf_dirs: Sequence[Path]) -> Summary:
     """Runs the requested stages and writes the results to `folder`, `summary.json` last.
 
     All ranks call it and return the same; only rank 0 writes results.
@@ -45,19 +45,19 @@ def run(settings: Settings, folder: Path, conf_dir: Path) -> Summary:
         UserError: a setting or an input is invalid.
     """
     if distributed.is_rank0():
-        return _run(settings, folder, conf_dir)
+        return _run(settings, folder, conf_dirs)
     progress.choose(progress.NONE)
     settings = replace(settings, wandb=replace(settings.wandb, mode="disabled"))
     with TemporaryDirectory() as scratch:
-        return _run(settings, Path(scratch), conf_dir)
+        return _run(settings, Path(scratch), conf_dirs)
 
 
-def _run(settings: Settings, folder: Path, conf_dir: Path) -> Summary:
+def _run(settings: Settings, folder: Path, conf_dirs: Sequence[Path]) -> Summary:
     folder.mkdir(parents=True, exist_ok=True)
     clear(folder)
     _seed_everything(settings.seed)
     on_use = partial(record_reference, folder)
-    inputs = Inputs(settings, conf_dir, Store(settings.store, on_use=on_use))
+    inputs = Inputs(settings, conf_dirs, Store(settings.store, on_use=on_use))
     distributed.join(inputs.device)
     installed = versions()
     check_machines(inputs, installed)

@@ -24,6 +24,7 @@ _IGNORED = {
     "evaluator.decoder",
     "evaluator.gap",
     "hub_root",
+    "config_dirs",
     "sampler.export",
     "seed",
     "server.attempts",

@@ -1,0 +1,45 @@
+"""Options of the config groups: YAML files in the package's `conf` folder and in the user's own."""
+
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+from lr_exp.errors import UserError
+
+# Groups that an override chooses from: GROUP=OPTION. Benchmarks are listed in `benchmarks`.
+GROUPS = ("amateur", "data", "experiment", "expert", "method", "sweep")
+
+
+def conf_dir() -> Path:
+    """The package's folder of YAML groups: inside an installed package, else beside it."""
+    package = Path(__file__).resolve().parents[1]
+    installed = package / "conf"
+    return installed if installed.is_dir() else package.parent / "conf"
+
+
+def option_folders(config_dirs: Iterable[str | Path] = ()) -> tuple[Path, ...]:
+    """The folders that options are read from, in Hydra's order: the package's, then the user's.
+
+    Raises:
+        UserError: a folder does not exist, or two of them have an option of the same name, of which
+            Hydra would silently read only the first.
+    """
+    folders = [conf_dir()]
+    for config_dir in config_dirs:
+        folder = Path(config_dir).absolute()
+        if not folder.is_dir():
+            raise UserError(f"--config-dir: {config_dir} is not a folder.")
+        if any(folder.samefile(earlier) for earlier in folders):
+            continue
+        for group in (*GROUPS, "benchmark", "hydra/launcher"):
+            ours = option_files(folders, group)
+            for name, path in option_files([folder], group).items():
+                if name in ours:
+                    raise UserError(f"{path} has the same name as {ours[name]}: rename it.")
+        folders.append(folder)
+    return tuple(folders)
+
+
+def option_files(folders: Sequence[Path], group: str) -> dict[str, Path]:
+    """Every option of a group and its file, sorted by name."""
+    files = [path for folder in folders for path in (folder / group).glob("*.yaml")]
+    return {path.stem: path for path in sorted(files, key=lambda path: path.stem)}

@@ -1,0 +1,168 @@
+"""Users' own options, in a folder that is passed with --config-dir."""
+
+import json
+import sys
+from pathlib import Path
+
+import pytest
+
+import lr_exp
+from lr_exp.config.listing import main as list_options
+from lr_exp.errors import UserError
+from lr_exp.report.__main__ import main as report
+
+from .test_launchers import launcher
+from .test_sweeps import finished_cells
+
+FILES = {
+    "benchmark/mine.yaml": (
+        "# Sums that I wrote.\nname: mine\nformat: jsonl\npath: {data}\nanswer: number\n"
+    ),
+    "data/my_data.yaml": (
+        "# Sums to learn from.\n# Questions: 3\nname: my_data\nformat: jsonl\npath: {data}\n"
+    ),
+    "expert/my_expert.yaml": "# An expert.\nname: my_expert\npath: me/Mine-1.5B\n",
+    "amateur/my_amateur.yaml": "# An amateur.\nname: my_amateur\npath: me/Mine-0.5B\n",
+    "method/my_method.yaml": "# A method.\ndefaults: [lightreasoner]\nname: my_method\n",
+    "experiment/my_experiment.yaml": (
+        "# @package _global_\n# A run.\ndefaults:\n  - demo\n  - override /method: my_method\n"
+        "  - _self_\nbeta: 0.3\n"
+    ),
+    "sweep/my_sweep.yaml": (
+        "# @package _global_\n# A table.\nsweep: my_sweep\nbenchmarks: [mine]\nhydra:\n"
+        "  mode: MULTIRUN\n  sweeper:\n    params:\n      experiment: my_experiment\n"
+        "      alpha: 0.2,0.3\n      seed: range(0,3)\n"
+    ),
+}
+SMALL = (
+    "data.max_questions=12",
+    "distiller.steps=2",
+    "evaluator.max_new_tokens=32",
+    "benchmarks=[mine]",
+)
+
+
+@pytest.fixture
+def own(tmp_path: Path) -> Path:
+    """A folder with an option in every group; the benchmark has three questions."""
+    data = tmp_path / "sums.jsonl"
+    rows = [{"question": f"What is 1 + {n}?", "answer": str(1 + n)} for n in range(3)]
+    data.write_text("".join(f"{json.dumps(row)}\n" for row in rows), "utf-8")
+    for name, text in FILES.items():
+        file = tmp_path / "own" / name
+        file.parent.mkdir(parents=True)
+        file.write_text(text.format(data=data), "utf-8")
+    return tmp_path / "own"
+
+
+@pytest.mark.parametrize("how", ["--config-dir", "hydra.searchpath"])
+def test_a_benchmark_of_ones_own_runs_end_to_end(program, own, how):
+    flags = ["--config-dir", "own"] if how == "--config-dir" else ["hydra.searchpath=[file://own]"]
+    outcome = program("experiment=demo", *SMALL, flags=flags)
+    assert outcome.status == 0, outcome.err
+    summary = json.loads((outcome.folder / "summary.json").read_text("utf-8"))
+    for model in ("expert", "tuned"):
+        assert summary["evaluate"][model]["mine"]["total"] == 3
+    assert report([str(outcome.folder)]) == 0
+
+
+@pytest.mark.parametrize("name", ["basic", launcher("joblib")])
+def test_a_sweep_of_ones_own_runs_in_this_process_and_in_others(program, own, name, monkeypatch):
+    monkeypatch.setattr(sys, "argv", ["another", "program"])
+    words = ["+sweep=my_sweep", "alpha=0.3", "seed=0,1", "stages=[evaluate]", *SMALL]
+    words += [f"hydra/launcher={name}"] + (["hydra.launcher.n_jobs=2"] if name == "joblib" else [])
+    outcome = program(*words, flags=["-m", "--config-dir", str(own)])
+    assert outcome.status == 0, outcome.err
+    cells = finished_cells(outcome)
+    chosen = [(c["settings"]["alpha"], c["settings"]["beta"], c["seed"]) for c in cells]
+    assert chosen == [(0.3, 0.3, 0), (0.3, 0.3, 1)]
+    assert all(cell["evaluate"]["expert"]["mine"]["total"] == 3 for cell in cells)
+    assert {cell["settings"]["method"]["name"] for cell in cells} == {"my_method"}
+
+
+def test_scripts_pass_the_folder_to_compose_and_settings_remember_it(own, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    words = ["experiment=my_experiment", "expert=micro", "+evaluator.shots.mine=0", *SMALL]
+    settings = lr_exp.compose(*words, "wandb.mode=disabled", "device=cpu", config_dir="own")
+    assert (settings.method.name, settings.beta) == ("my_method", 0.3)
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    summary = lr_exp.run_experiment(settings, tmp_path / "run")
+    assert summary["evaluate"]["tuned"]["mine"]["total"] == 3
+
+
+@pytest.mark.parametrize("group", ["expert", "amateur", "data", "method", "experiment"])
+def test_an_option_of_every_group_composes(own, group):
+    settings = lr_exp.compose(f"{group}=my_{group}", config_dir=own)
+    if group != "experiment":
+        assert getattr(settings, group).name == f"my_{group}"
+
+
+def test_a_folder_whose_name_needs_quotes(own):
+    odd = own.rename(own.with_name("it's, [mine]"))
+    assert lr_exp.compose("expert=my_expert", config_dir=odd).expert.name == "my_expert"
+
+
+def test_the_list_and_the_help_page_show_them(program, own, capsys):
+    assert list_options(["--config-dir", str(own), "--json"]) == 0
+    listed = json.loads(capsys.readouterr().out)
+    rows = {row["name"]: row for kind in listed.values() for row in kind}
+    assert {Path(name).stem for name in FILES} <= set(rows)
+    assert rows["my_data"]["questions"] == 3
+    assert rows["my_sweep"]["runs"] == 6
+    assert (rows["my_experiment"]["expert"], rows["my_experiment"]["method"]) == (
+        "micro",
+        "my_method",
+    )
+    assert list_options(["--config-dir", str(own)]) == 0
+    assert "my_sweep" in capsys.readouterr().out
+    page = program(flags=["--help", "--config-dir", str(own)]).out
+    assert {Path(name).stem for name in FILES} <= set(page.split())
+
+
+@pytest.mark.parametrize(
+    ("word", "meant"),
+    [
+        ("benchmarks=[min]", "mine"),
+        ("evaluator.shots.min=1", "evaluator.shots.mine"),
+        ("expert=my_exprt", "my_expert"),
+        ("expert=qwen_math_7", "qwen_math_7b"),
+    ],
+)
+def test_a_misspelt_name_gets_the_nearest_of_both_folders(program, own, word, meant):
+    outcome = program("experiment=demo", word, flags=["--config-dir", str(own)])
+    assert f"Did you mean '{meant}'?" in outcome.error
+
+
+@pytest.mark.parametrize("name", ["benchmark/gsm8k.yaml", "method/lightreasoner.yaml"])
+def test_a_name_that_the_package_has_too_is_an_error(program, own, name, capsys):
+    """Hydra would silently read the package's."""
+    (own / name).write_text("name: x\n", "utf-8")
+    outcome = program("experiment=demo", flags=["--config-dir", str(own)])
+    with pytest.raises(UserError) as raised:
+        lr_exp.compose(config_dir=own)
+    for message in (outcome.error, str(raised.value)):
+        assert f"{own / name} has the same name as " in message
+        assert f"conf/{name}" in message
+    assert list_options(["--config-dir", str(own)]) == 1
+    assert "has the same name as" in capsys.readouterr().err
+
+
+def test_a_folder_that_is_not_there(program, tmp_path):
+    missing = str(tmp_path / "missing")
+    assert "missing is not a folder" in program(flags=["--config-dir", missing]).error
+    with pytest.raises(UserError, match="missing is not a folder"):
+        lr_exp.compose(config_dir=missing)
+
+
+def test_code_and_broken_files_are_refused_in_every_way_in(own, capsys):
+    (own / "expert" / "my_expert.yaml").write_text("_target_: os.system\n", "utf-8")
+    with pytest.raises(UserError, match="names code to run"):
+        lr_exp.compose("expert=my_expert", config_dir=own)
+    (own / "expert" / "my_expert.yaml").write_text("a: [\n", "utf-8")
+    assert list_options(["--config-dir", str(own)]) == 1
+    assert "is not plain YAML" in capsys.readouterr().err
+
+
+def test_the_folder_is_no_setting(program):
+    assert "'config_dirs' is not a setting" in program("config_dirs=[x]").error
