@@ -125,4 +125,4 @@ def test_a_name_that_is_taken_is_refused(program, folder):
     module.write_text(MODULE.replace("def every_nth", "def kl_above_beta"), "utf-8")
     flags = ("--config-dir", str(folder / "conf"))
     outcome = program(*SMALL, f"method.module={module}", flags=flags)
-    assert "select 'kl_above_beta' is already registered by" in outcome.error
+    assert "select 'kl_above_beta' is a choice of lr_exp" in outcome.error

@@ -62,7 +62,7 @@ class Choice:
 
         Our own choices are covered by the version constants of the stages.
         """
-        if self.function.__module__.startswith("lr_exp."):
+        if _is_ours(self.function):
             return None
         return hashlib.sha256(Path(inspect.getfile(self.function)).read_bytes()).hexdigest()
 
@@ -136,7 +136,7 @@ def register(
             with one shard at a time.
 
     Raises:
-        ValueError: the kind is unknown, or the name is taken by a function of another file.
+        ValueError: the kind is unknown, or the name is that of a built-in choice.
     """
     if kind not in KINDS:
         raise ValueError(f"{kind!r} is not a kind of choice: use one of {', '.join(KINDS)}")
@@ -144,10 +144,8 @@ def register(
     def decorate(function: F) -> F:
         name = function.__name__.removesuffix("_")
         taken = _registry.get((kind, name))
-        if taken and inspect.getfile(taken.function) != inspect.getfile(function):
-            raise ValueError(
-                f"{kind} {name!r} is already registered by {inspect.getfile(taken.function)}"
-            )
+        if taken and taken.source is None and not _is_ours(function):
+            raise ValueError(f"{kind} {name!r} is a choice of lr_exp: use another name")
         _registry[kind, name] = Choice(
             kind=kind,
             name=name,
@@ -160,6 +158,10 @@ def register(
         return function
 
     return decorate
+
+
+def _is_ours(function: Callable[..., Any]) -> bool:
+    return function.__module__.startswith("lr_exp.")
 
 
 def build_method(method: MethodSettings, *, alpha: float, beta: float, seed: int) -> Method:
@@ -256,8 +258,6 @@ def _import(module: str) -> None:
             return
         path = Path(module).expanduser().resolve()
         name = f"lr_exp_choices_{path.stem}"
-        if name in sys.modules and sys.modules[name].__file__ == str(path):
-            return
         spec = importlib.util.spec_from_file_location(name, path)
         if spec is None or spec.loader is None:
             raise ImportError(f"{path} is not a Python file")
