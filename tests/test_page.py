@@ -455,7 +455,7 @@ def test_says_only_once_that_nothing_was_trained(tmp_path: Path) -> None:
         provenance__device_name="x86_64 CPU, 1 threads",
     )
     words = page_of_run(run).words
-    assert words.split("method LightReasoner")[0].count("Nothing was trained") == 1
+    assert words.split("method LightReasoner")[0].count("nothing was trained") == 1
     assert f"Stopped after sampling: {why}" in words
     assert "x86_64 CPU, 1 thread dtype float32" in words
 

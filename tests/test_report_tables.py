@@ -129,7 +129,9 @@ def test_settings_that_the_paper_has_otherwise_are_told(
     expert = ExpertSettings(name="qwen_math_1_5b", path="Qwen/Qwen2.5-Math-1.5B")
     data = DataSettings(name="gsm8k", format="gsm8k", max_questions=1000)
     own = Settings(expert, amateur, data, MethodSettings(name=method))
-    settings = asdict(own)
+    settings = own.to_dict()
+    if method == "rejection_sft":
+        settings["method"]["samples"] = 4
     for path, value in changed.items():
         group, key = path.split(".")
         settings[group][key] = value

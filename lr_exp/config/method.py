@@ -98,6 +98,12 @@ class Method:
         """Whether a choice reads the step table, which compares expert and amateur."""
         return any(bound.choice.columns for bound in self.choices)
 
+    @property
+    def parameters(self) -> dict[str, Any]:
+        """The values of the choices' own parameters, defaults included."""
+        arguments = {name: value for one in self.choices for name, value in one.arguments.items()}
+        return {name: value for name, value in arguments.items() if name not in RUN_SETTINGS}
+
     def reads(self, name: str) -> bool:
         """Whether a choice reads this setting (`alpha`, `beta`, `seed` or a parameter)."""
         return any(name in bound.arguments for bound in self.choices)

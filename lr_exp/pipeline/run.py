@@ -72,12 +72,14 @@ def _run(settings: Settings, folder: Path, conf_dirs: Sequence[Path]) -> Summary
     config = config_of(settings, inputs, reported, installed)
     with Tracker(folder, wandb, config, cell) as tracker:
         experiment = Experiment(inputs, store, tracker.log)
+        recorded = settings.to_dict()
+        recorded["method"] |= inputs.method.parameters
         head = Summary(
             **reported,
             stages=list(settings.stages),
             seeds=_seeds(settings),
             provenance=Provenance(**inputs.provenance()),
-            settings=RecordedSettings(**settings.to_dict()),
+            settings=RecordedSettings(**recorded),
             versions=installed,
         )
         supervision = tuned = None
