@@ -149,7 +149,7 @@ def test_shows_the_summary(run: Path) -> None:
         "2 answers are shown: the first ones.",
         "Steps are numbered from 1 on this page",
         "Kept steps are underlined.",
-        "micro world's own",
+        "mechanism on tiny models",
         "distiller.learning_rate 0.0001",
         "of micro_plain",  # a fingerprint
         "torch 2.13.0",
@@ -699,7 +699,7 @@ def test_a_sweep_lists_failed_and_unfinished_runs(tmp_path: Path) -> None:
     # Published numbers are labelled as published.
     assert {"ours", "published"} <= set(page.inside("th"))
     assert "70.6*" in page.inside("td")
-    assert "Columns called published repeat arXiv 2510.07962" in page.words
+    assert "Columns named published are numbers from arXiv 2510.07962" in page.words
     assert len(page.all("figure")) >= 1
 
 

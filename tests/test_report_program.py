@@ -127,7 +127,7 @@ def test_report_can_be_read_alone(tmp_path: Path, call: Call) -> None:
         "seeds: 0, 1",
         "machine: a CPU",
         "torch 2.13.0",
-        "micro world's own",
+        "mechanism on tiny models",
         "Questions: micro_add 4.",
         "2: CUDA &lt;b>out&lt;/b> of memory",
         "exact two-sided McNemar",
@@ -294,7 +294,7 @@ def test_runs_that_only_sampled_are_reported_without_accuracies(tmp_path: Path, 
     write_run(tmp_path / "0", evaluate=None, distill=None, sweep="kl_profile")
     status, out, _ = call(tmp_path)
     assert status == 0
-    assert "steps below 0.1 nat" in out
+    assert "steps below 0.1 nats" in out
     names = {path.name for path in (tmp_path / "report").iterdir()}
     assert {"kl_profile.csv", "kl_profile_kl_histogram.png"} <= names
     assert "kl_profile_results.csv" not in names

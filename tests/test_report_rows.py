@@ -271,7 +271,9 @@ def test_one_expert_evaluated_in_two_ways_is_refused(
 def test_other_questions_of_a_benchmark_are_refused(tmp_path: Path) -> None:
     write_run(tmp_path / "0")
     write_run(tmp_path / "1", method="neither", provenance__benchmarks={"micro_add": "another"})
-    with pytest.raises(UserError, match=r"benchmark micro_add has other questions in 1 .* in 0"):
+    with pytest.raises(
+        UserError, match=r"benchmark micro_add has different questions in 1 .* and 0"
+    ):
         _sweep(tmp_path)
 
 
@@ -299,7 +301,7 @@ def test_a_repeated_run_counts_once_if_it_agrees(tmp_path: Path) -> None:
     write_run(tmp_path / "again")
     sweep = _sweep(tmp_path)
     assert _row(sweep, "LightReasoner").seeds == (0,)
-    assert any("seed 0 was run twice (0, again); 0 is counted" in note for note in sweep.notes)
+    assert any("seed 0 was run twice (0, again); 0 is used" in note for note in sweep.notes)
 
 
 def test_a_repeated_run_with_another_result_is_refused(tmp_path: Path) -> None:
@@ -375,7 +377,7 @@ def test_rows_on_other_questions_are_not_compared(tmp_path: Path) -> None:
         ("micro", "micro"),
         ("other", "other"),
     }
-    assert "answered other questions" in pairs.refused[0]
+    assert "answered different questions" in pairs.refused[0]
 
 
 def _gap(expert: int, amateur: int, decoder: str = "greedy") -> dict:

@@ -137,7 +137,7 @@ def test_settings_that_the_paper_has_otherwise_are_told(
         settings[group][key] = value
     setup = Setup("qwen_math_1_5b", method, "qwen_0_5b", "gsm8k", 0.2, 0.4)
     assert published.differences(setup, settings) == told
-    assert published.papers_own(setup, settings) == setup
+    assert published.paper_setup(setup, settings) == setup
 
 
 @pytest.mark.parametrize(
@@ -308,7 +308,7 @@ def test_the_published_problems_of_sft_stand_beside_the_solved(tmp_path: Path) -
     assert _column(table, "problems published") == [ABSENT, "1,000"]
     assert _column(table, "solved") == ["3,900", ABSENT]
     assert _column(table, "solved published") == ["3,952", ABSENT]
-    assert any("our reading" in note for note in table.notes)
+    assert any("our interpretation" in note for note in table.notes)
 
 
 def test_tuning_that_did_not_happen_took_nothing(tmp_path: Path) -> None:
@@ -359,7 +359,7 @@ def test_the_profile_says_about_where_the_paper_does(tmp_path: Path) -> None:
     write_run(tmp_path / "0", **_papers("lightreasoner"))
     table = _make(tmp_path, kl_profile_table)
     told = dict(zip(_column(table, ""), _column(table, "published"), strict=True))
-    assert told["steps below 0.1 nat"] == "about 60.0%"
+    assert told["steps below 0.1 nats"] == "about 60.0%"
     assert told["mean KL, different top-1 (nats)"] == "1.99"
     assert _column(table, "qwen_math_1_5b / qwen_0_5b")[0] == "1,000"
 

@@ -1,7 +1,4 @@
-"""The program `python -m lr_exp.report DIR`: tables and figures of the runs below a folder.
-
-Imports no torch: reports are made where models do not run.
-"""
+"""The command `python -m lr_exp.report DIR`: tables and figures of the runs below a folder."""
 
 import argparse
 import os
@@ -12,13 +9,13 @@ from lr_exp.errors import UserError, guard_logging, guard_tracebacks, printable,
 
 
 def main(words: list[str] | None = None) -> int:
-    """Makes the report; returns 0, or 1 after an error that was printed in one line."""
+    """Writes the report; returns the exit code."""
     parser = argparse.ArgumentParser(
         prog="python -m lr_exp.report",
         description="Tables and figures of all runs below a folder, beside the published numbers.",
     )
-    parser.add_argument("folder", type=Path, metavar="DIR", help="a run's folder, or a sweep's")
-    parser.add_argument("--out", type=Path, help="where the report goes (default: DIR/report)")
+    parser.add_argument("folder", type=Path, metavar="DIR", help="folder of a run or a sweep")
+    parser.add_argument("--out", type=Path, help="folder of the report (default: DIR/report)")
     chosen = parser.parse_args(words)
     guard_logging()
     out = chosen.out or chosen.folder / "report"
@@ -35,10 +32,10 @@ def main(words: list[str] | None = None) -> int:
         return 1
     try:
         print(printable(redact(report.shown)))
-        told = f"Report: {out / 'report.md'} and report.html ({len(report.files)} files in {out})"
-        print(printable(redact(told)), flush=True)
-    except BrokenPipeError:  # whoever reads has enough, as `head` does; the files are there
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for what is buffered still
+        where = f"Report: {out / 'report.md'} and report.html ({len(report.files)} files in {out})"
+        print(printable(redact(where)), flush=True)
+    except BrokenPipeError:  # the reader stopped, as `head` does; the files are written
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # drops buffered output
     return 0
 
 

@@ -1,4 +1,4 @@
-"""From a folder of runs to the files of its report. Nothing is written before all is made."""
+"""Builds all files of a report in memory, then writes them."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -19,18 +19,18 @@ from lr_exp.store.run_folder import PAGE
 
 @dataclass(frozen=True)
 class Report:
-    """The report's files by name, and what a terminal shows of it."""
+    """The report's files by name, and its text for the terminal."""
 
     files: dict[str, bytes]
     shown: str
 
 
 def build(folder: Path, out: Path | None = None) -> Report:
-    """Reads all runs below `folder` and makes everything of them, finished or not.
+    """Builds the report of all runs below `folder`, finished or not.
 
     Args:
-        folder: a run's, or a sweep's.
-        out: where the report will lie; by default in the folder's `report`.
+        folder: of a run or a sweep.
+        out: where the report will be written, which its links depend on; default `folder/report`.
 
     Raises:
         UserError: the folder or its runs cannot be reported.
@@ -44,7 +44,7 @@ def build(folder: Path, out: Path | None = None) -> Report:
             files[f"{table.name}.csv"] = csv_text(table).encode()
             files[f"{table.name}.tex"] = latex_table(table).encode()
         for figure in section.figures:
-            files |= {f"{figure.name}.{kind}": made for kind, made in figure.files.items()}
+            files |= {f"{figure.name}.{kind}": content for kind, content in figure.files.items()}
     title = folder.resolve().name
     files["report.md"] = document(title, found, sections).encode()
     page = page_of(folder, found, sections, out or folder / "report")
@@ -53,7 +53,7 @@ def build(folder: Path, out: Path | None = None) -> Report:
 
 
 def write(report: Report, out: Path) -> None:
-    """Writes the files into `out`, made if it is not there.
+    """Writes the files into `out`, creating it if needed.
 
     Raises:
         UserError: `out` cannot be written to.
@@ -75,7 +75,7 @@ def _section(sweep: Sweep, taken: set[str]) -> Section:
 
 
 def _partial(section: Section) -> list[Row]:
-    """Rows of which some seeds are not what the others are."""
+    """Rows with failed, stopped or unevaluated seeds."""
     return [row for row in section.sweep.rows if row.runs and row.remarks]
 
 
@@ -86,14 +86,14 @@ def _shown(found: Found, sections: Sequence[Section]) -> str:
             title = f"{one_line(section.sweep.name or 'results')}: {table.title}"
             parts += [title, "", plain_table(table), *map(one_line, table.notes[:1]), ""]
         notes = [*section.sweep.warnings, *dict.fromkeys(section.sweep.notes)]
-        # A table that is too wide has lost its remarks.
+        # plain_table drops remarks if the table is too wide
         notes += [f"{row.label}: {remark(row.remarks)}" for row in _partial(section)]
         parts += [*map(one_line, notes), *([""] if notes else [])]
     parts += [
-        f"{'damaged' if one.is_damaged else 'failed'}: {one_line(one.name)}: {one_line(one.error)}"
-        for one in found.failed
+        f"{'damaged' if run.is_damaged else 'failed'}: {one_line(run.name)}: {one_line(run.error)}"
+        for run in found.failed
     ]
-    told = f"runs: {found.told}"
+    counts = f"runs: {found.told}"
     if found.unfinished:
-        told += f", {len(found.unfinished)} unfinished"
-    return "\n".join([*parts, told])
+        counts += f", {len(found.unfinished)} unfinished"
+    return "\n".join([*parts, counts])

@@ -1,8 +1,4 @@
-"""What must agree before numbers stand in one table, and what is only told.
-
-Knows runs and their settings; computes no number. Whatever does not belong together raises a
-UserError that names the key, the values and the folders.
-"""
+"""Checks that runs can be compared: differences raise a UserError, or give a note."""
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -11,16 +7,16 @@ from typing import Any
 from lr_exp.errors import UserError
 from lr_exp.report.runs import Run
 
-# Settings that do not change what a run computes, or that stand in a row's label.
+# Settings that do not change results, or that are part of a row's label.
 _IGNORED = {
     "alpha",
-    "benchmarks",  # what was evaluated is compared itself
+    "benchmarks",  # the evaluated ones are compared
     "beta",
-    "data.streaming",  # provenance says which questions came of it
-    "device",  # told by provenance, with a note
+    "data.streaming",  # provenance has the questions
+    "device",  # in provenance; gives a note
     "distiller.merge",
     "distiller.snapshot_every",
-    "dtype",  # provenance says which one it came to
+    "dtype",  # in provenance, where `auto` is resolved
     "evaluator.decoder",
     "evaluator.gap",
     "hub_root",
@@ -35,7 +31,7 @@ _IGNORED = {
     "store",
     "sweep",
 }
-# They change rounding at most: told, not refused.
+# They change at most rounding, and give a note.
 _RESOURCES = {
     "distiller.checkpoint_every",
     "distiller.log_every",
@@ -46,29 +42,29 @@ _RESOURCES = {
     "sampler.tokens_per_pass",
 }
 _MODEL_PLACE = {"path", "revision", "package", "package_path", "fallback_path"}
-_APART = (
-    "They do not belong in one row: remove the folder of the one that was a trial, or report a "
-    "folder that holds one of them (hydra.sweep.dir=FOLDER keeps a trial's runs apart)."
+_REMEDY = (
+    "They cannot share a row: remove the folder of a trial run, or report a folder that contains "
+    "only one of them (hydra.sweep.dir=FOLDER separates trial runs)."
 )
 
 
 def check_benchmarks(runs: Sequence[Run]) -> None:
-    """Every benchmark has the same questions in all runs of a table."""
+    """Raises UserError unless every benchmark has the same questions in all runs."""
     first: dict[str, tuple[str, Run]] = {}
     for run in runs:
         for benchmark, fingerprint in (run.provenance.benchmarks or {}).items():
             known, other = first.setdefault(benchmark, (fingerprint, run))
             if known != fingerprint:
                 raise UserError(
-                    f"benchmark {benchmark} has other questions in {run.name} "
-                    f"({_short(fingerprint)}) than in {other.name} ({_short(known)}): another "
-                    "revision of the data or another evaluator.max_examples. Report their folders "
-                    "apart, or run one of them again."
+                    f"benchmark {benchmark} has different questions in {run.name} "
+                    f"({_short(fingerprint)}) and {other.name} ({_short(known)}): the revision of "
+                    "the data or evaluator.max_examples differs. Report their folders separately, "
+                    "or run one of them again."
                 )
 
 
 def check_histograms(runs: Sequence[Run]) -> None:
-    """Divergences that are added up were counted in the same bins."""
+    """Raises UserError unless all histograms of divergences have the same bins."""
     first: tuple[tuple[float, int], Run] | None = None
     for run in runs:
         histogram = run.sample.histogram
@@ -78,51 +74,52 @@ def check_histograms(runs: Sequence[Run]) -> None:
         first = first or (bins, run)
         if first[0] != bins:
             raise UserError(
-                f"the divergences of {run.name} are counted in {bins[1]} bins of {bins[0]} nats, "
-                f"those of {first[1].name} in {first[0][1]} of {first[0][0]}: they cannot be added "
-                "up. Report their folders apart, or run one of them again."
+                f"the divergences of {run.name} have {bins[1]} bins of {bins[0]} nats, those of "
+                f"{first[1].name} have {first[0][1]} of {first[0][0]}: they cannot be added. "
+                "Report their folders separately, or run one of them again."
             )
 
 
 def check_row(label: str, runs: Sequence[Run]) -> list[str]:
-    """All runs of a row differ in the seed alone. Returns notes on what differs harmlessly."""
-    for told in _differences((run, _identity(run)) for run in runs):
+    """Returns notes on harmless differences; raises UserError if more than the seed differs."""
+    for differences in _differences((run, _identity(run)) for run in runs):
         raise UserError(
-            f"row {label!r} mixes runs that differ in more than the seed: {_tell(told)}. {_APART}"
+            f"row {label!r} mixes runs that differ in more than the seed: "
+            f"{_describe(differences)}. {_REMEDY}"
         )
     notes: dict[str, str] = {}
-    for told in _differences((run, _resources(run)) for run in runs):
+    for differences in _differences((run, _resources(run)) for run in runs):
         notes |= {
-            one.key: f"{label}: {one.key} differs between runs ({one.value} in {one.run.name}, "
-            f"{one.other_value} in {one.other.name}); results can differ by rounding."
-            for one in told
+            d.key: f"{label}: {d.key} differs between runs ({d.value} in {d.run.name}, "
+            f"{d.other_value} in {d.other.name}); results can differ by rounding."
+            for d in differences
         }
     return list(notes.values())
 
 
 def check_expert(runs: Sequence[Run]) -> None:
-    """All runs of one expert have the same model, and asked it in the same way."""
+    """Raises UserError unless all runs of an expert have the same model and evaluation settings."""
     parts = ("expert.", "evaluator.", "model of the expert", "dtype")
     read = (
         (run, {key: value for key, value in _identity(run).items() if key.startswith(parts)})
         for run in runs
     )
-    for told in _differences(read):
+    for differences in _differences(read):
         raise UserError(
-            f"expert {runs[0].expert!r} is not the same, or not evaluated in the same way, in all "
-            f"runs: {_tell(told)}. Report their folders apart."
+            f"expert {runs[0].expert!r} is not the same model, or not evaluated in the same way, "
+            f"in all runs: {_describe(differences)}. Report their folders separately."
         )
 
 
 def machine(run: Run) -> dict[str, str]:
-    """What can make the same settings give other numbers: packages and device."""
+    """Package versions and device, which can change results with the same settings."""
     versions = {f"{name} version": value for name, value in (run.summary.versions or {}).items()}
     device = {"device_name": run.provenance.device_name, "dtype": run.provenance.dtype}
     return versions | {key: value for key, value in device.items() if value is not None}
 
 
 def machine_notes(runs: Sequence[Run]) -> list[str]:
-    """A warning for each package version, device or dtype that is not the same in all runs."""
+    """A warning for each package version, device or dtype that differs between runs."""
     values: dict[str, dict[str, str]] = {}
     for run in runs:
         for key, value in machine(run).items():
@@ -130,7 +127,7 @@ def machine_notes(runs: Sequence[Run]) -> list[str]:
     return [
         f"Warning: {key} differs within this table: "
         + ", ".join(f"{value} (as in {name})" for value, name in seen.items())
-        + ". Results may differ for this reason alone."
+        + ". Results may differ for that reason."
         for key, seen in values.items()
         if len(seen) > 1
     ]
@@ -138,30 +135,30 @@ def machine_notes(runs: Sequence[Run]) -> list[str]:
 
 def flat(settings: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     """Nested settings by their dotted keys."""
-    found: dict[str, Any] = {}
+    items: dict[str, Any] = {}
     for key, value in settings.items():
         if isinstance(value, dict):
-            found |= flat(value, f"{prefix}{key}.")
+            items |= flat(value, f"{prefix}{key}.")
         else:
-            found[prefix + key] = value
-    return found
+            items[prefix + key] = value
+    return items
 
 
 def _identity(run: Run) -> dict[str, Any]:
-    """All that decides a run's results but seed, alpha and beta, which the row's label tells."""
+    """Everything that determines results except seed, alpha and beta."""
     ignored = {"wandb", *([] if run.amateur else ["amateur"])}
     settings: dict[str, Any] = {k: v for k, v in run.settings.items() if k not in ignored}
     for role in ("expert", "amateur"):
-        if _fingerprint(run, role) and role in settings:  # it decides, wherever the files lie
+        if _fingerprint(run, role) and role in settings:  # same files, whatever their path
             settings[role] = {k: v for k, v in settings[role].items() if k not in _MODEL_PLACE}
     if run.provenance.data is not None and "data" in settings:
         settings["data"] = {k: v for k, v in settings["data"].items() if k != "path"}
-    told = {
+    identity = {
         key: value
         for key, value in flat(settings).items()
         if key not in _IGNORED and key not in _RESOURCES
     }
-    return told | {
+    return identity | {
         "model of the expert": _fingerprint(run, "expert"),
         "model of the amateur": _fingerprint(run, "amateur"),
         "provenance.data": run.provenance.data,
@@ -190,7 +187,7 @@ _OPTIONAL = {
 
 @dataclass(frozen=True)
 class _Difference:
-    """A key with one value in the first run that tells it, and another in a later run."""
+    """A key with different values in two runs."""
 
     key: str
     value: Any
@@ -200,33 +197,32 @@ class _Difference:
 
 
 def _differences(read: Iterable[tuple[Run, dict[str, Any]]]) -> Iterator[list[_Difference]]:
-    """Of each run that differs from those before it, in what.
+    """The differences of each run that differs from the runs before it.
 
-    A key that an older version lacks tells nothing, nor does a fact that a run was not asked for:
-    each is compared with the first run that has it.
+    Each key is compared with the first run that has it: older versions lack some keys.
     """
     first: dict[str, tuple[Any, Run]] = {}
     for run, values in read:
-        told = []
+        differences = []
         for key, value in values.items():
             if key in _OPTIONAL and value is None:
                 continue
             known, other = first.setdefault(key, (value, run))
             if known != value:
-                told.append(_Difference(key, known, other, value, run))
-        if told:
-            yield told
+                differences.append(_Difference(key, known, other, value, run))
+        if differences:
+            yield differences
 
 
-def _tell(told: Iterable[_Difference]) -> str:
+def _describe(differences: Iterable[_Difference]) -> str:
     return "; ".join(
-        f"{one.key} is {_short(one.value)} in {one.run.name} and {_short(one.other_value)} in "
-        f"{one.other.name}"
-        for one in told
+        f"{d.key} is {_short(d.value)} in {d.run.name} and {_short(d.other_value)} in "
+        f"{d.other.name}"
+        for d in differences
     )
 
 
 def _short(value: Any) -> str:
-    """A fingerprint needs no more than its beginning to be told from another."""
+    """A value as text, fingerprints shortened."""
     text = str(value)
     return f"{text[:12]}…" if len(text) == 64 else text

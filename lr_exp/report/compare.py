@@ -1,7 +1,4 @@
-"""Every pair of rows on the same questions: who won, by how much, and whether by chance.
-
-Knows rows and the paired statistics; knows nothing of layouts.
-"""
+"""Significance tests between all rows that answered the same questions."""
 
 import math
 from dataclasses import dataclass
@@ -16,16 +13,16 @@ from lr_exp.report.rows import Row, Sweep
 
 @dataclass(frozen=True)
 class Comparison:
-    """One variant against another on one benchmark, or on all (the difference of averages)."""
+    """One variant against another on one benchmark, or on the average of all."""
 
-    benchmark: str  # or AVG, whose counts are of all benchmarks' questions together
+    benchmark: str  # or AVG, whose counts are over the questions of all benchmarks
     questions: int
-    won: int  # questions that ours alone has right
+    won: int  # questions that only ours answered correctly
     lost: int
-    p_majority: float  # exact McNemar on the majority vote over seeds, two-sided
-    p_mean: float  # sign flips of the difference below, each question's mean over seeds; two-sided
+    p_majority: float  # two-sided exact McNemar test of the majority vote over seeds
+    p_mean: float  # two-sided permutation test of `difference`
     difference: float  # accuracy of ours minus theirs, in [-1, 1]
-    low: float  # of the 95 % bootstrap interval of the difference
+    low: float  # 95% bootstrap interval of `difference`
     high: float
 
 
@@ -33,7 +30,7 @@ class Comparison:
 class Pair:
     ours: Row
     theirs: Row
-    comparisons: list[Comparison]  # one a benchmark, then AVG
+    comparisons: list[Comparison]  # one per benchmark, then AVG
 
     @property
     def overall(self) -> Comparison:
@@ -43,25 +40,25 @@ class Pair:
 @dataclass(frozen=True)
 class Pairs:
     pairs: list[Pair]
-    refused: list[str]  # why rows are not compared
+    refused: list[str]  # why rows were not compared
 
 
 def compare(sweep: Sweep) -> Pairs:
-    """All pairs of rows that answered the same questions; the later row of the table is ours."""
+    """All pairs of rows that answered the same questions; `ours` is the later row of the table."""
     measured = [row for row in sweep.rows if row.results.accuracies]
     refused = [
         f"{row.label} of {row.setup.expert} is not compared: {'; '.join(row.results.missing)}."
         for row in measured
         if row.results.missing
     ]
-    whole = [row for row in measured if not row.results.missing]
-    alike = list(grouped(whole, _questions).values())
-    if len(alike) > 1:
-        told = "; ".join(
-            ", ".join(f"{row.label} of {row.setup.expert}" for row in rows) for rows in alike
+    complete = [row for row in measured if not row.results.missing]
+    groups = list(grouped(complete, _questions).values())
+    if len(groups) > 1:
+        listed = "; ".join(
+            ", ".join(f"{row.label} of {row.setup.expert}" for row in rows) for rows in groups
         )
-        refused.append(f"These answered other questions and are compared only within: {told}.")
-    return Pairs([pair for rows in alike for pair in _pairs(rows)], refused)
+        refused.append(f"These groups answered different questions and are not compared: {listed}.")
+    return Pairs([pair for rows in groups for pair in _pairs(rows)], refused)
 
 
 def _questions(row: Row) -> tuple[tuple[str, tuple[str, ...]], ...]:
@@ -70,23 +67,23 @@ def _questions(row: Row) -> tuple[tuple[str, tuple[str, ...]], ...]:
 
 def _pairs(rows: list[Row]) -> list[Pair]:
     benchmarks = list(rows[0].results.graded)
-    drawn = {
+    resampled = {
         name: paired.resampled_accuracies(
             [row.results.graded[name].correct for row in rows], seed=number
         )
-        for number, name in enumerate(benchmarks)  # benchmarks are drawn independently
+        for number, name in enumerate(benchmarks)  # benchmarks are independent
     }
     questions = sum(len(rows[0].results.graded[name].ids) for name in benchmarks)
     pairs = []
     for j in range(len(rows)):
         for i in range(j):
-            found, by_question = [], []
+            comparisons, by_question = [], []
             for name in benchmarks:
                 ours, theirs = (rows[k].results.graded[name].correct for k in (j, i))
                 won, lost = paired.won_and_lost(ours, theirs)
                 shifts = ours.mean(axis=0) - theirs.mean(axis=0)
                 by_question.append(shifts / len(shifts))  # their sum is the difference
-                found.append(
+                comparisons.append(
                     Comparison(
                         name,
                         ours.shape[1],
@@ -95,23 +92,23 @@ def _pairs(rows: list[Row]) -> list[Pair]:
                         paired.mcnemar(won, lost),
                         paired.sign_flips(shifts),
                         float(ours.mean() - theirs.mean()),
-                        *paired.interval(drawn[name][:, j] - drawn[name][:, i]),
+                        *paired.interval(resampled[name][:, j] - resampled[name][:, i]),
                     )
                 )
-            averages = np.mean([table[:, j] - table[:, i] for table in drawn.values()], axis=0)
-            won, lost = sum(one.won for one in found), sum(one.lost for one in found)
-            found.append(
+            averages = np.mean([table[:, j] - table[:, i] for table in resampled.values()], axis=0)
+            won, lost = sum(c.won for c in comparisons), sum(c.lost for c in comparisons)
+            comparisons.append(
                 Comparison(
                     AVERAGE,
-                    sum(one.questions for one in found),
+                    sum(c.questions for c in comparisons),
                     won,
                     lost,
                     paired.mcnemar(won, lost),
-                    # Scaled, so that rounding to a fixed digit loses nothing.
+                    # Scaled because sign_flips rounds to 12 digits.
                     paired.sign_flips(np.concatenate(by_question) * questions),
-                    math.fsum(one.difference for one in found) / len(found),
+                    math.fsum(c.difference for c in comparisons) / len(comparisons),
                     *paired.interval(averages),
                 )
             )
-            pairs.append(Pair(rows[j], rows[i], found))
+            pairs.append(Pair(rows[j], rows[i], comparisons))
     return pairs

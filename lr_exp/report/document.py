@@ -1,4 +1,4 @@
-"""The words around tables and figures: `report.md`. Knows what was run and what was made of it."""
+"""Writes `report.md`: tables, figures and the text around them."""
 
 from collections.abc import Sequence
 
@@ -12,35 +12,35 @@ from lr_exp.report.tables.table import PUBLISHED
 from lr_exp.report.write import markdown_table, markdown_text
 
 _PLUS_MINUS = (
-    "± is one standard error of accuracy (pass@1 in %): the spread over questions, "
-    "Var(correctness, averaged over seeds) / n, and over seeds, Var(accuracy) / number of seeds, "
-    "added as squares; with one seed it is the binomial error of the questions alone, and the "
-    "error of an average takes benchmarks as independent."
+    "± is one standard error of accuracy (pass@1 in %). It is the square root of the variance over "
+    "questions, Var(correctness averaged over seeds) / n, plus the variance over seeds, "
+    "Var(accuracy) / number of seeds. With one seed it is the binomial error of the questions "
+    "alone. Errors of averages treat benchmarks as independent."
 )
 _GAIN = (
-    "AVG is the unweighted mean over the benchmarks shown. Gain is that of AVG over the untuned "
-    "expert decoded greedily, in points, and is told only where that was measured; its error is "
-    "paired by question where the answers are at hand. The untuned expert depends on no seed and "
-    "is counted once. A seed in which a method trained nothing counts with the expert's own "
-    "results: that is what the method leaves."
+    "AVG is the unweighted mean over the benchmarks shown. Gain is the difference in AVG to the "
+    "untuned expert with greedy decoding, in points; it is shown only if that expert was "
+    "evaluated, and its error is paired by question if the graded answers are available. The "
+    "untuned expert does not depend on the seed and is counted once. If a method trained nothing "
+    "with some seed, that seed counts with the expert's own results."
 )
 _PUBLISHED = (
-    "Columns called published repeat arXiv 2510.07962 in rows with the paper's own models, method, "
-    "data and thresholds; everything else was measured in the runs below. Where another setting "
-    "that is known of the paper differs (questions and answers learned from, rollout length, "
-    "optimizer steps, batch, learning rate, LoRA, a limit on evaluated questions), the number has "
-    "an asterisk, and a note under its table lists what differs; how many questions and answers "
-    "the paper's SFT learned from is our reading. A published average is shown only where it is "
-    "over the same benchmarks."
+    "Columns named published are numbers from arXiv 2510.07962, in rows with the paper's models, "
+    "method, data and thresholds; all other numbers were measured in the runs below. An asterisk "
+    "marks rows in which another known setting differs from the paper's (training questions and "
+    "answers, rollout length, optimizer steps, batch size, learning rate, LoRA, a limit on "
+    "evaluated questions); a note under the table lists the differences. The number of questions "
+    "and answers behind the paper's SFT is our interpretation. A published average is shown only "
+    "if it is over the same benchmarks."
 )
 MICRO = (
-    "Numbers of the micro world (names with micro) are the micro world's own: they show the "
-    "mechanism on tiny models, and the paper has none to compare with."
+    "Numbers of the micro world (names with micro) show the mechanism on tiny models; the paper "
+    "has no numbers to compare them with."
 )
 
 
 def document(title: str, found: Found, sections: Sequence[Section]) -> str:
-    """The whole report as Markdown; figures and tables lie beside it."""
+    """The whole report as Markdown, which links to files beside it."""
     parts = [f"# Report: {markdown_text(title)}", *_counts(found), _reading(found, sections)]
     for section in sections:
         parts += _section(section)
@@ -48,24 +48,22 @@ def document(title: str, found: Found, sections: Sequence[Section]) -> str:
 
 
 def _counts(found: Found) -> list[str]:
-    told = f"{found.told} and {len(found.unfinished)} unfinished runs."
-    parts = [told]
+    parts = [f"{found.told} and {len(found.unfinished)} unfinished runs."]
     if found.unfinished:
         parts.append(
-            "Unfinished (neither a summary nor an error; the same command goes on):\n\n"
-            + "\n".join(f"- {_unfinished(one)}" for one in found.unfinished)
+            "Unfinished (neither a summary nor an error; the same command resumes the run):\n\n"
+            + "\n".join(f"- {_unfinished(run)}" for run in found.unfinished)
         )
     return parts + [markdown_text(note) for note in found.notes]
 
 
-def _unfinished(one: Unfinished) -> str:
-    """A run that goes on, or was ended: what it was told, and what it has left."""
-    overrides = f"; {' '.join(one.overrides)}" if one.overrides else ""
-    return markdown_text(f"{one.name}: {one.has}{overrides}")
+def _unfinished(run: Unfinished) -> str:
+    overrides = f"; {' '.join(run.overrides)}" if run.overrides else ""
+    return markdown_text(f"{run.name}: {run.has}{overrides}")
 
 
 def reading_notes(found: Found, sections: Sequence[Section]) -> list[str]:
-    """How the tables are to be read, as far as there is something to say."""
+    """Explanations that apply to the tables of this report."""
     lines = [_PLUS_MINUS, _GAIN]
     tables = [table for section in sections for table in section.tables]
     if any(column.title == PUBLISHED for table in tables for column in table.columns):
@@ -77,16 +75,16 @@ def reading_notes(found: Found, sections: Sequence[Section]) -> list[str]:
 
 def _reading(found: Found, sections: Sequence[Section]) -> str:
     lines = reading_notes(found, sections)
-    lines.append("CSV files have accuracies in percent and gains in points, unrounded.")
-    return "## How to read it\n\n" + "\n".join(f"- {line}" for line in lines)
+    lines.append("CSV files have unrounded accuracies in percent and gains in points.")
+    return "## How to read the tables\n\n" + "\n".join(f"- {line}" for line in lines)
 
 
 def _section(section: Section) -> list[str]:
     sweep = section.sweep
     parts = [f"## {markdown_text(sweep.name or NO_SWEEP)}", _what_ran(sweep)]
-    told = [*sweep.warnings, *dict.fromkeys(sweep.notes)]
-    if told:
-        parts.append("\n".join(f"- {markdown_text(note)}" for note in told))
+    notes = [*sweep.warnings, *dict.fromkeys(sweep.notes)]
+    if notes:
+        parts.append("\n".join(f"- {markdown_text(note)}" for note in notes))
     for table in section.tables:
         parts += [f"### {table.title}"]
         if table.rows:
@@ -101,7 +99,7 @@ def _section(section: Section) -> list[str]:
             f"- {markdown_text(failed.name)}: {markdown_text(failed.error)}"
             for failed in sweep.failed
         )
-        parts += ["### Failed cells", cells]
+        parts += ["### Failed runs", cells]
     stopped = dict.fromkeys(
         f"- {markdown_text(f'{row.label}, seed {run.seed}')}: {markdown_text(run.stopped)}"
         for row in sweep.rows
@@ -109,7 +107,7 @@ def _section(section: Section) -> list[str]:
         if run.stopped and not row.is_baseline
     )
     if stopped:
-        parts += ["### Cells in which nothing was trained", "\n".join(stopped)]
+        parts += ["### Runs in which nothing was trained", "\n".join(stopped)]
     if section.figures:
         parts.append("### Figures")
         for figure in section.figures:
@@ -118,7 +116,7 @@ def _section(section: Section) -> list[str]:
 
 
 def _what_ran(sweep: Sweep) -> str:
-    """Models, data, seeds and machine, one line each."""
+    """Models, data, seeds and machine, one per line."""
     runs = sweep.runs
     seeds = sorted({run.seed for run in runs})
     facts = {
@@ -142,7 +140,7 @@ def _what_ran(sweep: Sweep) -> str:
 
 
 def _model(run: Run, role: str) -> str:
-    """A model's name with where it came from and the beginning of its fingerprint."""
+    """A model's name with its source and the start of its fingerprint."""
     name = run.expert if role == "expert" else str(run.amateur)
     model = run.provenance.expert if role == "expert" else run.provenance.amateur
     model = model or ModelProvenance()
@@ -153,5 +151,5 @@ def _model(run: Run, role: str) -> str:
 
 
 def _each(runs: Sequence[Run], key: str) -> str:
-    """All values that the runs have, which is one unless a note says otherwise."""
+    """All values in the runs; more than one only with a warning."""
     return " / ".join(dict.fromkeys(machine(run)[key] for run in runs if key in machine(run)))

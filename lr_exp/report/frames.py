@@ -1,8 +1,4 @@
-"""Finished runs and their answers as pandas tables, a row each, for tables of one's own.
-
-Knows the files of a run through the report's readers; computes nothing that they do not say.
-Imports no torch.
-"""
+"""Runs and their graded answers as pandas data frames."""
 
 import json
 from pathlib import Path
@@ -18,23 +14,22 @@ _CHOICES = ("sweep", "method", "expert", "amateur", "data", "alpha", "beta", "se
 def read_runs(folder: str | Path) -> pd.DataFrame:
     """Every run below a folder: one row for each run and benchmark.
 
-    Columns: `run` (its folder), what it was (`sweep`, `method`, `expert`, `amateur`, `data`,
-    `alpha`, `beta` in nats, `seed`; None where no stage read it), `benchmark`, `questions`;
-    `accuracy_before` and `accuracy_after` with `stderr_before` and `stderr_after`, and `gain`, as
-    shares in [0, 1]; `trained`: where it is False the expert stayed as it was, and so does the
-    accuracy; of the whole run `steps`, `kept`, `kl_mean_nats`, `tuned_tokens`, `peak_memory_bytes`
-    and for each stage `sample_seconds`, `distill_seconds`, `evaluate_seconds`, which are those of
-    the run that did the work where `sample_reused` (and so on) is True. A run that evaluated
-    nothing has one row without a benchmark; one that failed, or did not finish, has one with its
-    `error`, which is None elsewhere.
+    Columns: `run` (its folder); its choices `sweep`, `method`, `expert`, `amateur`, `data`,
+    `alpha`, `beta` (nats) and `seed`, None if no stage read them; `benchmark`, `questions`;
+    `accuracy_before`, `accuracy_after`, `stderr_before`, `stderr_after` and `gain`, shares in
+    [0, 1]; `trained`, which is False if nothing was trained, so that the accuracy stays the
+    expert's; for the whole run `steps`, `kept`, `kl_mean_nats`, `tuned_tokens`,
+    `peak_memory_bytes`, and `sample_seconds`, `sample_reused` and so on for each stage, where
+    seconds are those of the run that did the work. A run without evaluation has one row without a
+    benchmark. A run that failed or did not finish has one row with its `error`, None for others.
 
     Raises:
-        UserError: there is no such folder, no finished run in it, or a summary cannot be read.
+        UserError: the folder does not exist or contains no finished run.
     """
     found = find_runs(Path(folder))
     rows = [row for run in found.runs for row in _rows(run)]
-    rows += [_row_without_results(one, one.error) for one in found.failed]
-    rows += [_row_without_results(one, "not finished") for one in found.unfinished]
+    rows += [_row_without_results(run, run.error) for run in found.failed]
+    rows += [_row_without_results(run, "not finished") for run in found.unfinished]
     return pd.DataFrame(rows, columns=[*rows[0]])
 
 
@@ -42,12 +37,12 @@ def read_answers(folder: str | Path) -> pd.DataFrame:
     """Every graded answer of the runs below a folder: one row for each run, model and question.
 
     Columns: `run`, `who` (`expert` or `tuned`), `benchmark`, `question_id`, `question`,
-    `reference`, `output`, `predicted` (what was read from the output; None: nothing), `correct`,
-    `tokens` (generated). Join them with `read_runs` on `run` for what the runs were.
+    `reference`, `output`, `predicted` (extracted from the output, or None), `correct`, `tokens`
+    (generated). Join with `read_runs` on `run` for the choices of the run.
 
     Raises:
         UserError: as `read_runs`.
-        FileNotFoundError: a run's answers are not there, or are not those of its summary.
+        FileNotFoundError: a run's answers are missing or do not match its summary.
     """
     rows = [
         row
@@ -61,7 +56,7 @@ def read_answers(folder: str | Path) -> pd.DataFrame:
 
 def _rows(run: Run) -> list[dict[str, Any]]:
     stages = {"sample": run.sample, "distill": run.distill, "evaluate": run.evaluate}
-    what = {"run": run.name, **{name: getattr(run, name) for name in _CHOICES}}
+    choices = {"run": run.name, **{name: getattr(run, name) for name in _CHOICES}}
     whole = {
         "trained": run.summary.distill is not None,
         "steps": run.sample.steps,
@@ -76,7 +71,7 @@ def _rows(run: Run) -> list[dict[str, Any]]:
         },
         "error": None,
     }
-    return [{**what, **_result(run, name), **whole} for name in run.benchmarks or [None]]
+    return [{**choices, **_result(run, name), **whole} for name in run.benchmarks or [None]]
 
 
 def _result(run: Run, benchmark: str | None) -> dict[str, Any]:
@@ -94,11 +89,11 @@ def _result(run: Run, benchmark: str | None) -> dict[str, Any]:
     }
 
 
-def _row_without_results(one: Failed | Unfinished, error: str) -> dict[str, Any]:
-    return {"run": one.name, **{name: getattr(one, name) for name in _CHOICES}, "error": error}
+def _row_without_results(run: Failed | Unfinished, error: str) -> dict[str, Any]:
+    return {"run": run.name, **{name: getattr(run, name) for name in _CHOICES}, "error": error}
 
 
-# Ours, and what the file of answers calls it.
+# Column: key in the file of answers.
 _ANSWER_COLUMNS = {
     "run": None,
     "who": None,
@@ -115,13 +110,13 @@ _ANSWER_COLUMNS = {
 
 def _answer_rows(run: Run, who: str, benchmark: str) -> list[dict[str, Any]]:
     try:
-        run.answers(who, benchmark)  # checks that the file is of this result
+        run.answers(who, benchmark)  # checks the file against the summary
     except AnswersMissingError as reason:
         raise FileNotFoundError(str(reason)) from reason
     place = {"run": run.name, "who": who, "benchmark": benchmark}
-    # Not splitlines(): it also breaks at U+2028 and others, which a model's output may hold.
+    # Not splitlines(): it also splits at U+2028 and others, which a model's output may contain.
     with run.answers_file(who, benchmark).open(encoding="utf-8") as lines:
         return [
-            place | {ours: told.get(theirs) for ours, theirs in _ANSWER_COLUMNS.items() if theirs}
-            for told in map(json.loads, lines)
+            place | {ours: answer.get(theirs) for ours, theirs in _ANSWER_COLUMNS.items() if theirs}
+            for answer in map(json.loads, lines)
         ]

@@ -1,4 +1,4 @@
-"""From a sweep to its tables: which there are, in which order, under which names."""
+"""The tables of a sweep: which ones, in which order, under which names."""
 
 import re
 from collections.abc import Callable
@@ -14,7 +14,7 @@ from lr_exp.report.tables.kl_profile import kl_profile_table
 from lr_exp.report.tables.significance import significance_table
 from lr_exp.report.tables.table import Table
 
-# A sweep's own table has the sweep's name; the others follow, named after it.
+# The sweep's main table has the sweep's name; the others follow, with a suffix.
 _LAYOUTS: dict[str, Callable[[Sweep, str], Table | None]] = {
     "expertise_gap": gap_table,
     "alpha_beta": alpha_beta_table,
@@ -26,17 +26,17 @@ _LAYOUTS: dict[str, Callable[[Sweep, str], Table | None]] = {
 
 @dataclass(frozen=True)
 class Tables:
-    """A sweep's tables, its own first, and the comparisons behind them."""
+    """A sweep's tables, the main one first, and the comparisons behind them."""
 
     tables: list[Table]
     pairs: Pairs
 
 
 def tables_of(sweep: Sweep, prefix: str) -> Tables:
-    """All tables that the sweep's runs have the numbers for."""
+    """All tables for which the sweep has numbers."""
     kind = sweep.table if sweep.table in _LAYOUTS else "results"
     order = [kind, *(name for name in _LAYOUTS if name != kind)]
-    # Accuracies stand in one table; a grid is of a sweep over alpha and beta alone.
+    # Only one table has the accuracies, and only sweeps over alpha and beta have a grid.
     unwanted = {"results" if kind == "expertise_gap" else "expertise_gap"}
     if kind != "alpha_beta":
         unwanted.add("alpha_beta")
@@ -53,13 +53,13 @@ def tables_of(sweep: Sweep, prefix: str) -> Tables:
     pairs = compare(sweep)
     significance = significance_table(pairs, f"{prefix}_significance")
     if significance is not None:
-        # What is claimed is read beside what supports it.
+        # directly after the main table, whose claims it supports
         tables.insert(min(1, len(tables)), significance)
     return Tables(tables, pairs)
 
 
 def prefix_of(name: str | None, taken: set[str]) -> str:
-    """The sweep's name as a file name that no other sweep of the report has."""
+    """The sweep's name as a file name that is unique in the report."""
     plain = re.sub(r"[^A-Za-z0-9_-]+", "_", name or "results").strip("_-")[:80] or "results"
     prefix, number = plain, 1
     while prefix in taken:

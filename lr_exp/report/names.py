@@ -1,14 +1,11 @@
-"""What methods, decoders and benchmarks are called in print, and in which order they stand.
-
-Knows names only; a name that is not listed stands for itself.
-"""
+"""Labels and order of methods, experts, amateurs, decoders and benchmarks in tables."""
 
 import re
 from dataclasses import dataclass
 
 BASELINE = "baseline"
 
-# In the order of the paper's tables; the methods that the paper does not have follow.
+# In the order of the paper's tables; methods that are not in the paper follow.
 METHODS = {
     BASELINE: "baseline",
     "rejection_sft": "rejection SFT",
@@ -43,16 +40,16 @@ AMATEURS = ("qwen_0_5b", "qwen_1_5b", "qwen_math_1_5b", "qwen_math_1_5b_instruct
 DECODERS = ("greedy", "sampled", "contrastive")
 
 AVERAGE = "AVG"
-NO_SWEEP = "Results"  # the title of runs that no sweep made
+NO_SWEEP = "Results"  # title of runs that belong to no sweep
 ABSENT = "–"  # noqa: RUF001  a cell without a number
 
 
 @dataclass(frozen=True)
 class Setup:
-    """What a row of a table is of. None is a choice that no stage read."""
+    """The choices that identify a row of a table. None is a choice that no stage read."""
 
     expert: str
-    method: str | None  # `baseline` for the expert itself; None for imported records
+    method: str | None  # `baseline` is the untuned expert; None is imported records
     amateur: str | None = None
     data: str | None = None
     alpha: float | None = None
@@ -61,7 +58,7 @@ class Setup:
 
     @property
     def label(self) -> str:
-        """What the row is called: `LightReasoner`, `contrastive decoding`, ..."""
+        """`LightReasoner`, `contrastive decoding`, ..."""
         if self.decoder == "contrastive" and self.method == BASELINE:
             return "contrastive decoding"
         method = self.method
@@ -72,7 +69,7 @@ class Setup:
 
     @property
     def order(self) -> tuple[object, ...]:
-        """A sorting key: the order of the paper's tables."""
+        """Sort key: the order of the paper's tables."""
         return (
             rank(self.expert, EXPERTS),
             rank(self.decoder, DECODERS),
@@ -87,20 +84,20 @@ class Setup:
 
 
 def rank(name: str | None, order: tuple[str, ...]) -> tuple[int, str]:
-    """A sorting key: listed names in their order, then the others by the alphabet, None last."""
+    """Sort key: listed names in their order, then other names alphabetically, None last."""
     if name is None:
         return len(order) + 1, ""
     return (order.index(name), "") if name in order else (len(order), name)
 
 
 def method_label(method: str | None) -> str:
-    """What a method is called; None is that of records from elsewhere."""
+    """The label of a method; None is imported records."""
     return METHODS.get(method, method) if method else "imported records"
 
 
-def machine_name(told: str) -> str:
-    """What a run noted of its machine, `x86_64 CPU, 1 threads`, in English."""
-    return re.sub(r"\b1 threads\b", "1 thread", told)
+def machine_name(device_name: str) -> str:
+    """`x86_64 CPU, 1 threads` with the right singular."""
+    return re.sub(r"\b1 threads\b", "1 thread", device_name)
 
 
 def benchmark_label(name: str) -> str:
@@ -108,5 +105,5 @@ def benchmark_label(name: str) -> str:
 
 
 def is_micro(*names: str | None) -> bool:
-    """Whether one of the models or benchmarks is the micro world's."""
+    """Whether any of the models or benchmarks belongs to the micro world."""
     return any(name is not None and name.startswith("micro") for name in names)

@@ -1,6 +1,6 @@
-"""Accuracies with their errors, and two variants compared on the same questions.
+"""Accuracies with standard errors, and paired comparisons on the same questions.
 
-Pure functions of numbers: knows no runs, names or files. Accuracies are shares in [0, 1].
+Accuracies are shares in [0, 1].
 """
 
 import math
@@ -12,19 +12,19 @@ from numpy.typing import NDArray
 
 RESAMPLES = 5000
 FLIPS = 10_000
-_CHUNK = 100  # resamples drawn at once: bounds memory to _CHUNK times the number of questions
-_LEVEL = 0.95
+_CHUNK = 100  # resamples per batch; memory is _CHUNK times the number of questions
+_LEVEL = 0.95  # of confidence intervals
 
-Correct = NDArray[np.float64]  # (seeds, questions), in [0, 1]: was the question answered right
+Correct = NDArray[np.float64]  # (seeds, questions), in [0, 1]
 
 
 @dataclass(frozen=True)
 class Estimate:
     """A mean with the two parts of its squared standard error."""
 
-    by_seed: tuple[float, ...]  # each seed's value
-    questions: int  # that the value is over
-    question_variance: float  # of the mean, from having drawn these questions
+    by_seed: tuple[float, ...]
+    questions: int
+    question_variance: float  # of the mean, from sampling questions
 
     @property
     def mean(self) -> float:
@@ -36,7 +36,7 @@ class Estimate:
 
     @property
     def seed_variance(self) -> float:
-        """Of the mean, from having drawn these seeds; 0 with one seed, which shows none."""
+        """Of the mean, from sampling seeds; 0 if there is only one seed."""
         if len(self.by_seed) == 1:
             return 0.0
         return float(np.var(self.by_seed, ddof=1)) / len(self.by_seed)
@@ -53,25 +53,23 @@ def accuracy(correct: Correct) -> Estimate:
     the binomial p (1 - p) / n.
     """
     questions = correct.shape[1]
-    of_question = correct.mean(axis=0)
-    return Estimate(
-        tuple(correct.mean(axis=1).tolist()), questions, float(of_question.var()) / questions
-    )
+    variance = float(correct.mean(axis=0).var()) / questions
+    return Estimate(tuple(correct.mean(axis=1).tolist()), questions, variance)
 
 
 def accuracy_from_counts(accuracies: Sequence[float], questions: int) -> Estimate:
-    """The same where the single answers are not known: the question part is then an upper bound.
+    """`accuracy` without the graded answers: the question variance is an upper bound.
 
-    Var of a mean over seeds is at most p (1 - p), which it reaches with one seed.
+    The variance over questions of the mean over seeds is at most p (1 - p), its value for one seed.
     """
     mean = math.fsum(accuracies) / len(accuracies)
     return Estimate(tuple(accuracies), questions, mean * (1 - mean) / questions)
 
 
 def difference(ours: Correct, theirs: Correct) -> Estimate:
-    """Accuracy of ours minus theirs on the same questions; a one-seed side stands for each seed.
+    """Accuracy of ours minus theirs on the same questions; a single seed is paired with every seed.
 
-    Raises ValueError where both have several seeds, but not as many.
+    Raises ValueError if both have several seeds but different numbers of them.
     """
     if min(len(ours), len(theirs)) > 1 and len(ours) != len(theirs):
         raise ValueError(f"{len(ours)} seeds cannot be paired with {len(theirs)}")
@@ -79,7 +77,7 @@ def difference(ours: Correct, theirs: Correct) -> Estimate:
 
 
 def independent_difference(ours: Estimate, theirs: Estimate) -> Estimate:
-    """The same where the answers cannot be paired: the squared errors add up."""
+    """`difference` if the answers cannot be paired: variances add up."""
     shift = theirs.mean
     return Estimate(
         tuple(value - shift for value in ours.by_seed),
@@ -91,7 +89,7 @@ def independent_difference(ours: Estimate, theirs: Estimate) -> Estimate:
 def average(estimates: Sequence[Estimate]) -> Estimate:
     """The unweighted mean over benchmarks.
 
-    se^2 = sum(question parts) / B^2 + Var_seeds(each seed's average) / seeds.
+    se^2 = sum(question variances) / B^2 + Var_seeds(average over benchmarks) / seeds.
     """
     count = len(estimates)
     by_seed = zip(*(estimate.by_seed for estimate in estimates), strict=True)
@@ -103,9 +101,9 @@ def average(estimates: Sequence[Estimate]) -> Estimate:
 
 
 def mcnemar(won: int, lost: int) -> float:
-    """The exact two-sided p of McNemar's test: is a coin that fell `won` to `lost` a fair one?
+    """The exact two-sided p-value of McNemar's test.
 
-    p = min(1, 2 sum_{k <= min(won, lost)} C(won + lost, k) / 2^(won + lost)), in whole numbers.
+    p = min(1, 2 sum_{k <= min(won, lost)} C(won + lost, k) / 2^(won + lost)), in integers.
     """
     total = won + lost
     term = summed = 1
@@ -116,54 +114,54 @@ def mcnemar(won: int, lost: int) -> float:
 
 
 def majority(correct: Correct) -> NDArray[np.bool_]:
-    """(questions,): whether more than half of the seeds answered right; a tie counts as wrong."""
+    """(questions,): whether more than half of the seeds are correct; a tie counts as wrong."""
     return correct.mean(axis=0) > 0.5
 
 
 def won_and_lost(ours: Correct, theirs: Correct) -> tuple[int, int]:
-    """Questions that ours alone has right, and that theirs alone has right."""
+    """Number of questions that only ours, and that only theirs, answered correctly."""
     mine, other = majority(ours), majority(theirs)
     return int((mine & ~other).sum()), int((other & ~mine).sum())
 
 
 def sign_flips(differences: NDArray[np.float64], seed: int = 0, flips: int = FLIPS) -> float:
-    """The two-sided p of the paired permutation test: is the sum of the differences chance?
+    """The two-sided p-value of the paired permutation test of the sum of the differences.
 
-    If neither variant is better, each question's difference has either sign alike:
-    p = (1 + #{|sum of flipped| >= |sum|}) / (1 + flips). Differences of one size are flipped at
-    once, since only how many of them come out positive matters.
+    Under the null hypothesis, each question's difference has a random sign:
+    p = (1 + #{|flipped sum| >= |sum|}) / (1 + flips). Differences of the same size are flipped
+    together, because only the number of positive ones matters.
 
     Args:
-        differences: (questions,), ours minus theirs, each the mean over seeds, weighted or not.
-        seed: of the flips.
-        flips: how often all signs are drawn.
+        differences: (questions,), ours minus theirs, averaged over seeds, optionally weighted.
+        seed: of the random signs.
+        flips: number of permutations.
     """
     sizes, counts = np.unique(np.abs(differences).round(12), return_counts=True)
     positive = np.random.default_rng(seed).binomial(counts, 0.5, size=(flips, len(counts)))
     sums = np.abs((2 * positive - counts) @ sizes)
-    observed = abs(math.fsum(differences)) * (1 - 1e-9)  # sums of the same size differ by rounding
+    observed = abs(math.fsum(differences)) * (1 - 1e-9)  # equal sums can differ by rounding
     return float((1 + (sums >= observed).sum()) / (1 + flips))
 
 
 def resampled_accuracies(
     correct: Sequence[Correct], seed: int = 0, resamples: int = RESAMPLES
 ) -> NDArray[np.float64]:
-    """(resamples, variants): accuracies on questions drawn again with replacement.
+    """(resamples, variants): bootstrap accuracies over questions.
 
     Args:
         correct: of each variant, on the same questions; seeds are averaged.
-        seed: of the draws, which are shared by all variants, so that differences are paired.
-        resamples: how often to draw.
+        seed: of the resampling. All variants share the resamples, so differences are paired.
+        resamples: number of resamples.
     """
-    of_question = np.stack([one.mean(axis=0) for one in correct], axis=1)  # (questions, variants)
-    questions = len(of_question)
+    by_question = np.stack([seeds.mean(axis=0) for seeds in correct], axis=1)
+    questions = len(by_question)
     rng = np.random.default_rng(seed)
     share = np.full(questions, 1 / questions)
     drawn = []
     for start in range(0, resamples, _CHUNK):
         count = min(_CHUNK, resamples - start)
-        times = rng.multinomial(questions, share, size=count)  # how often each was drawn
-        drawn.append(times @ of_question / questions)
+        times = rng.multinomial(questions, share, size=count)  # (count, questions)
+        drawn.append(times @ by_question / questions)
     return np.concatenate(drawn)
 
 

@@ -1,7 +1,4 @@
-"""The divergences of a pair: the sampled steps of its runs taken together.
-
-Knows runs; knows nothing of layouts.
-"""
+"""The divergences of a pair of models, pooled over its runs."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -27,19 +24,19 @@ MEANS = (
 
 @dataclass(frozen=True)
 class Profile:
-    """All scored steps of a pair, over its seeds."""
+    """All scored token positions of a pair, over its seeds."""
 
     expert: str
     amateur: str | None
-    methods: tuple[str, ...]  # that have these steps in common
+    methods: tuple[str, ...]  # that share these token positions
     betas: tuple[float, ...]
     seeds: int
     steps: int
-    means: dict[str, float | None]  # of MEANS, weighted by the steps they are over
-    counts: tuple[int, ...]  # steps in each bin; the last one is open
+    means: dict[str, float | None]  # MEANS, weighted by the number of token positions
+    counts: tuple[int, ...]  # token positions per bin; the last bin is open
     bin_nats: float
-    is_papers: bool  # whether the paper observed this pair, on this data
-    differs: tuple[str, ...]  # settings of sampling that the paper has otherwise
+    is_papers: bool  # whether the paper has this pair on this data
+    differs: tuple[str, ...]  # sampling settings that differ from the paper's
 
     @property
     def label(self) -> str:
@@ -47,24 +44,24 @@ class Profile:
 
 
 def profiles(sweep: Sweep) -> list[Profile]:
-    """One a pair; methods that sampled in different ways have their own."""
+    """One per pair; methods with different trajectories have profiles of their own."""
     scored = [run for run in sweep.runs if run.sample.histogram and run.amateur]
     made = []
     for own in grouped(scored, lambda run: (run.expert, run.amateur, run.data)).values():
-        # Cells of one seed share their steps, unless their method samples differently.
-        alike: list[list[Run]] = []
+        # Runs of one seed share their token positions unless their methods sample differently.
+        groups: list[list[Run]] = []
         for runs in grouped(own, lambda run: run.method).values():
-            mates = next((others for others in alike if _same_steps(runs, others)), None)
+            mates = next((group for group in groups if _same_steps(runs, group)), None)
             if mates is None:
-                alike.append(list(runs))
+                groups.append(list(runs))
             else:
                 mates.extend(runs)
-        made += map(_profile, alike)
-    return sorted(made, key=lambda one: (rank(one.expert, EXPERTS), rank(one.amateur, AMATEURS)))
+        made += map(_profile, groups)
+    return sorted(made, key=lambda p: (rank(p.expert, EXPERTS), rank(p.amateur, AMATEURS)))
 
 
 def _same_steps(ours: Sequence[Run], theirs: Sequence[Run]) -> bool:
-    """Whether the seeds that both have saw the same divergences, and there are such seeds."""
+    """Whether both have a seed in common, and equal histograms for all common seeds."""
     mine, other = ({run.seed: run.sample.histogram for run in runs} for runs in (ours, theirs))
     both = mine.keys() & other.keys()
     return bool(both) and all(mine[seed] == other[seed] for seed in both)
@@ -86,19 +83,19 @@ def _profile(runs: Sequence[Run]) -> Profile:
         {key: _pooled(seeds, key) for key in MEANS},
         tuple(map(sum, zip(*(histogram.counts for histogram in histograms), strict=True))),
         histograms[0].bin_nats,
-        published.has_pair(published.papers_own(setup, settings)),
+        published.has_pair(published.paper_setup(setup, settings)),
         published.sampling_differences(settings),
     )
 
 
 def _pooled(samples: Sequence[SampleSummary], key: str) -> float | None:
-    """The mean over all seeds' steps: each seed weighs as many steps as its mean is over."""
-    summed = weights = 0.0
+    """The mean over all seeds, weighted by the number of token positions."""
+    total = weights = 0.0
     for sample in samples:
         value, weight = getattr(sample, key.replace(".", "_")), _steps(sample, key)
         if value is not None and weight:
-            summed, weights = summed + value * weight, weights + weight
-    return summed / weights if weights else None
+            total, weights = total + value * weight, weights + weight
+    return total / weights if weights else None
 
 
 def _steps(sample: SampleSummary, key: str) -> float:

@@ -1,8 +1,8 @@
-"""The paper's numbers (arXiv 2510.07962), read from the CSV files beside this module.
+"""The paper's numbers (arXiv 2510.07962) from the CSV files in `published/`.
 
-Knows the paper's own experts, amateurs, methods, benchmarks and settings. A run of other models,
-methods, data, alpha or beta has no published number; one with other settings has, and what differs
-is told. Accuracies and gains are in percent and points.
+Runs with other models, methods, data, alpha or beta have no published number. Runs in which only
+other settings differ have one, with a list of the differences. Accuracies are in percent, gains in
+points.
 """
 
 import csv
@@ -14,13 +14,9 @@ from typing import Any
 from lr_exp.report.names import AMATEURS, BASELINE, BENCHMARKS, Setup
 
 _FOLDER = Path(__file__).parent / "published"
-_TABLES = (
-    "main_results",
-    "ablation",
-    "expertise_gap",
-)  # with accuracies; they agree where they meet
+_TABLES = ("main_results", "ablation", "expertise_gap")  # with accuracies; overlaps agree
 _DATA, _ALPHA, _BETA = "gsm8k", 0.2, 0.4  # of every published run
-GAP_BENCHMARK = "gsm8k"  # what the paper's expertise gap is measured on
+GAP_BENCHMARK = "gsm8k"  # of the paper's expertise gap
 
 HUB_IDS = {
     "qwen_math_1_5b": "Qwen/Qwen2.5-Math-1.5B",
@@ -42,14 +38,14 @@ _TUNING = {
     "distiller.target_modules": ["q_proj", "v_proj"],
 }
 _ROLLOUTS = {"data.max_questions": 1000, "sampler.max_new_tokens": 128}
-# Of what the methods that roll nothing out learn from. Of rejection SFT, our reading of the
-# published counts of problems: one answer to each training question.
+# Training data of the methods without greedy rollouts. For rejection SFT, our interpretation of
+# the published numbers of problems: one answer to each training question.
 _ANSWERS = {
     "rejection_sft": {"data.max_questions": None, "method.samples": 1},
     "gt_sft": {},
 }
 
-# Observations on divergences. The first two are given as "about".
+# Published divergences (shares and nats); the paper gives the first two as "about".
 KL_PROFILE = {
     "share_below_0.1": 0.60,
     "share_above_0.4": 0.20,
@@ -58,11 +54,11 @@ KL_PROFILE = {
 }
 
 
-def papers_own(setup: Setup, settings: Mapping[str, Any]) -> Setup | None:
-    """The setup, if its models are what their names say: the paper's, from where the paper's lie.
+def paper_setup(setup: Setup, settings: Mapping[str, Any]) -> Setup | None:
+    """The setup, or None if one of its models is not the paper's checkpoint of that name.
 
     Args:
-        setup: what a row is of.
+        setup: of a row.
         settings: of one of the row's runs.
     """
     roles = {"expert": setup.expert, "amateur": setup.amateur}
@@ -75,7 +71,7 @@ def papers_own(setup: Setup, settings: Mapping[str, Any]) -> Setup | None:
 
 
 def differences(setup: Setup, settings: Mapping[str, Any]) -> tuple[str, ...]:
-    """`data.max_questions 8, paper 1000`: each setting of a run that the paper has otherwise."""
+    """Settings that differ from the paper's, as `data.max_questions 8, paper 1000`."""
     wanted: dict[str, Any] = dict(_EVALUATION)
     if setup.method != BASELINE:
         wanted |= _ANSWERS.get(setup.method or "", _ROLLOUTS) | _TUNING
@@ -83,18 +79,18 @@ def differences(setup: Setup, settings: Mapping[str, Any]) -> tuple[str, ...]:
 
 
 def sampling_differences(settings: Mapping[str, Any]) -> tuple[str, ...]:
-    """The same of those settings alone that decide which steps are scored."""
+    """`differences` in the settings that determine which token positions are scored."""
     return _other(_ROLLOUTS, settings)
 
 
 def _other(wanted: dict[str, Any], settings: Mapping[str, Any]) -> tuple[str, ...]:
-    told = []
+    differences = []
     for name, papers in wanted.items():
         group, _, key = name.partition(".")
         own = settings.get(group) or {}
         if key in own and own[key] != papers:
-            told.append(f"{name} {_shown(own[key])}, paper {_shown(papers)}")
-    return tuple(told)
+            differences.append(f"{name} {_shown(own[key])}, paper {_shown(papers)}")
+    return tuple(differences)
 
 
 def _shown(value: Any) -> str:
@@ -104,16 +100,16 @@ def _shown(value: Any) -> str:
 
 
 def accuracies(setup: Setup | None) -> dict[str, float]:
-    """The published accuracy of each benchmark that the paper gives for this setup, in percent."""
-    found: dict[str, float] = {}
+    """Published accuracies of this setup by benchmark, in percent."""
+    published: dict[str, float] = {}
     for table in _TABLES:
         for row in _matching(table, setup):
-            found |= {name: float(row[name]) for name in BENCHMARKS if row.get(name)}
-    return found
+            published |= {name: float(row[name]) for name in BENCHMARKS if row.get(name)}
+    return published
 
 
 def average(setup: Setup | None, benchmarks: list[str]) -> float | None:
-    """The published average, in percent, where it is over exactly these benchmarks."""
+    """The published average in percent, if it is over exactly these benchmarks."""
     for table in _TABLES:
         for row in _matching(table, setup):
             if {name for name in BENCHMARKS if row.get(name)} == set(benchmarks):
@@ -122,13 +118,13 @@ def average(setup: Setup | None, benchmarks: list[str]) -> float | None:
 
 
 def gap(setup: Setup | None, benchmark: str) -> float | None:
-    """The published expertise gap of this pair, in points, if measured on `benchmark`."""
+    """The published expertise gap of this pair on `benchmark`, in points."""
     rows = _matching("expertise_gap", setup) if benchmark == GAP_BENCHMARK else []
     return next((float(row["gap"]) for row in rows if row["gap"]), None)
 
 
 def efficiency(setup: Setup | None) -> dict[str, float]:
-    """hours, problems, tuned_tokens and gain (points), or nothing."""
+    """Published hours, problems, tuned_tokens and gain (points); empty if there are none."""
     if setup is None or not _is_papers(setup):
         return {}
     if setup.method == "lightreasoner" and setup.amateur != AMATEURS[0]:
@@ -140,7 +136,7 @@ def efficiency(setup: Setup | None) -> dict[str, float]:
 
 
 def has_pair(setup: Setup | None) -> bool:
-    """Whether the paper ran this expert with this amateur on this data."""
+    """Whether the paper has this expert with this amateur on this data."""
     tables = ("main_results", "expertise_gap")
     pairs = {(row["expert"], row["amateur"]) for table in tables for row in _read(table)}
     if setup is None or setup.amateur is None or setup.data not in (None, _DATA):
@@ -149,7 +145,7 @@ def has_pair(setup: Setup | None) -> bool:
 
 
 def _is_papers(setup: Setup) -> bool:
-    """Whether the paper's choices were made, where the run made a choice at all."""
+    """Whether every choice that the run made is the paper's."""
     return (
         setup.decoder == "greedy"
         and setup.amateur in (None, *AMATEURS)

@@ -1,7 +1,4 @@
-"""Runs that measured the same thing: which one counts, and when they may not differ.
-
-Knows runs; knows nothing of rows.
-"""
+"""Repeated runs of the same setup and seed: which one counts, and when they must agree."""
 
 from collections.abc import Callable, Hashable, Iterable, Sequence
 from typing import TypeVar
@@ -14,16 +11,16 @@ T = TypeVar("T")
 K = TypeVar("K", bound=Hashable)
 
 
-def grouped(things: Iterable[T], key: Callable[[T], K]) -> dict[K, list[T]]:
-    """Things by their key, both in the order in which they come."""
-    found: dict[K, list[T]] = {}
-    for thing in things:
-        found.setdefault(key(thing), []).append(thing)
-    return found
+def grouped(items: Iterable[T], key: Callable[[T], K]) -> dict[K, list[T]]:
+    """Items by key, in their original order."""
+    groups: dict[K, list[T]] = {}
+    for item in items:
+        groups.setdefault(key(item), []).append(item)
+    return groups
 
 
-def one_a_seed(label: str, runs: Sequence[Run], notes: list[str]) -> list[Run]:
-    """The runs by seed; of two with one seed and the same results, the fuller one.
+def one_per_seed(label: str, runs: Sequence[Run], notes: list[str]) -> list[Run]:
+    """One run per seed; of several with the same results, the one with the most benchmarks.
 
     Raises:
         UserError: two runs of one seed have different results.
@@ -34,37 +31,38 @@ def one_a_seed(label: str, runs: Sequence[Run], notes: list[str]) -> list[Run]:
         for other in own:
             if other is fullest:
                 continue
-            told = _trained_once(fullest, other) or _disagreement(fullest, other, fullest.outcome)
-            if told:
+            reason = _trained_once(fullest, other)
+            reason = reason or _disagreement(fullest, other, fullest.outcome)
+            if reason:
                 raise UserError(
-                    f"{label}: seed {seed} was run twice with different results: {told}. Remove "
-                    "one of the folders, or report them apart."
+                    f"{label}: seed {seed} was run twice with different results: {reason}. "
+                    "Remove one of the folders, or report them separately."
                 )
             notes.append(
                 f"{label}: seed {seed} was run twice ({fullest.name}, {other.name}); "
-                f"{fullest.name} is counted."
+                f"{fullest.name} is used."
             )
         kept.append(fullest)
     return kept
 
 
 def check_agree(label: str, first: Run, runs: Sequence[Run], notes: list[str]) -> None:
-    """The expert's evaluation, repeated in many cells: other results need another machine.
+    """Checks that repeated evaluations of the expert agree, except on different machines.
 
     Raises:
-        UserError: results differ, and neither device nor versions explain it.
+        UserError: results differ on the same device and versions.
     """
     for run in runs:
-        told = _disagreement(first, run, "expert")
-        if told and check.machine(first) == check.machine(run):
+        reason = _disagreement(first, run, "expert")
+        if reason and check.machine(first) == check.machine(run):
             raise UserError(
-                f"{label}: the same evaluation has different results: {told}. Report their "
-                "folders apart, or run one of them again."
+                f"{label}: the same evaluation has different results: {reason}. Report "
+                "their folders separately, or run one of them again."
             )
-        if told:
+        if reason:
             notes.append(
                 f"Warning: {label} was measured on different machines or versions with different "
-                f"results: {told}. The result of {first.name} is shown."
+                f"results: {reason}. The result of {first.name} is shown."
             )
 
 

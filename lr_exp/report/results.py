@@ -1,7 +1,4 @@
-"""The numbers of one row: accuracies over its seeds, and the answers that pairing needs.
-
-Knows runs and estimates; knows nothing of which runs make a row.
-"""
+"""The numbers of one row: accuracies over its seeds, and the graded answers for pairing."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -15,7 +12,7 @@ from lr_exp.report.runs import AnswersMissingError, Run
 
 @dataclass(frozen=True)
 class Graded:
-    """One variant's answers to one benchmark: question ids, and who of the seeds was right."""
+    """One variant's graded answers to one benchmark."""
 
     ids: tuple[str, ...]  # sorted
     correct: Correct  # (seeds, questions)
@@ -23,17 +20,18 @@ class Graded:
 
 @dataclass(frozen=True)
 class Results:
-    """What a variant reached, by benchmark."""
+    """A variant's results by benchmark."""
 
     accuracies: dict[str, Estimate] = field(default_factory=dict)
     graded: dict[str, Graded] = field(default_factory=dict)
-    missing: tuple[str, ...] = ()  # why a benchmark has no answers to pair
+    missing: tuple[str, ...] = ()  # why graded answers are missing
 
 
 def read_results(sources: Sequence[tuple[Run, str]]) -> Results:
-    """The results of runs that differ in their seed alone, each with whose results count.
+    """The results of runs that differ only in their seed, on the same benchmarks.
 
-    All have results on the same benchmarks.
+    Args:
+        sources: each run with the model whose results count, `expert` or `tuned`.
     """
     results = Results()
     missing: list[str] = []
@@ -43,9 +41,9 @@ def read_results(sources: Sequence[tuple[Run, str]]) -> Results:
             graded = _graded(sources, benchmark)
         except AnswersMissingError as reason:
             missing.append(str(reason))
-            found = [run.results(who)[benchmark] for run, who in sources]
-            shares = [result.correct / result.total for result in found]
-            results.accuracies[benchmark] = paired.accuracy_from_counts(shares, found[0].total)
+            counts = [run.results(who)[benchmark] for run, who in sources]
+            shares = [result.correct / result.total for result in counts]
+            results.accuracies[benchmark] = paired.accuracy_from_counts(shares, counts[0].total)
         else:
             results.graded[benchmark] = graded
             results.accuracies[benchmark] = paired.accuracy(graded.correct)
@@ -53,14 +51,14 @@ def read_results(sources: Sequence[tuple[Run, str]]) -> Results:
 
 
 def average(results: Results, benchmarks: Sequence[str]) -> Estimate | None:
-    """The mean over the table's benchmarks; None where one of them was not evaluated."""
+    """The mean over the benchmarks; None if one of them was not evaluated."""
     if not benchmarks or any(name not in results.accuracies for name in benchmarks):
         return None
     return paired.average([results.accuracies[name] for name in benchmarks])
 
 
 def gain(ours: Results, theirs: Results, benchmarks: Sequence[str]) -> Estimate | None:
-    """The difference of the averages: paired by question where the answers allow it."""
+    """The difference of the averages, paired by question if the answers are available."""
     if not benchmarks or any(
         name not in results.accuracies for name in benchmarks for results in (ours, theirs)
     ):
@@ -83,7 +81,7 @@ def _graded(sources: Sequence[tuple[Run, str]], benchmark: str) -> Graded:
         own = tuple(sorted(answers))
         if rows and own != ids:
             raise AnswersMissingError(
-                f"{run.name} and {sources[0][0].name} answered other questions of {benchmark}"
+                f"{run.name} and {sources[0][0].name} answered different questions of {benchmark}"
             )
         ids = own
         rows.append([answers[key] for key in ids])

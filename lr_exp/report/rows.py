@@ -1,7 +1,4 @@
-"""From runs to the rows of a table: runs that differ in the seed alone are one row.
-
-Knows which runs belong together and what makes them disagree; knows nothing of layouts.
-"""
+"""Groups runs into the rows of a table: runs that differ only in their seed form one row."""
 
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, field, replace
@@ -22,28 +19,27 @@ _TABLES = (
     "alpha_beta",
     "kl_profile",
 )
-_CHOICES = ("amateur", "data", "alpha", "beta")  # that rows of one variant can differ in
+_CHOICES = ("amateur", "data", "alpha", "beta")  # that can differ between rows of a variant
 
 
 @dataclass(frozen=True)
 class Row:
-    """One variant: what it is, the runs it was measured in, what came.
+    """One variant: its setup, runs and results.
 
-    A seed in which nothing was trained counts with the expert's own results: that is what the
-    method leaves.
+    A seed in which nothing was trained counts with the expert's own results.
     """
 
     setup: Setup
-    runs: tuple[Run, ...] = ()  # one a seed; of the baseline, the fullest that measured it
+    runs: tuple[Run, ...] = ()  # one per seed; for the baseline, the one with most benchmarks
     results: Results = field(default_factory=Results)
     average: Estimate | None = None  # over the table's benchmarks
-    gain: Estimate | None = None  # of the average over the baseline's
+    gain: Estimate | None = None  # of `average` over the baseline's
     label: str = ""
-    remarks: tuple[str, ...] = ()  # on seeds that failed, or in which nothing was trained
-    seeds: tuple[int, ...] = ()  # that the numbers are over
-    lost: tuple[int | None, ...] = ()  # seeds without results, as far as they are known
-    papers: Setup | None = None  # what published numbers are asked for; None for other models
-    differs: tuple[str, ...] = ()  # settings that the paper has otherwise
+    remarks: tuple[str, ...] = ()  # about seeds that failed or trained nothing
+    seeds: tuple[int, ...] = ()  # behind the numbers
+    lost: tuple[int | None, ...] = ()  # seeds without results; None if unknown
+    papers: Setup | None = None  # setup with published numbers; None for other models
+    differs: tuple[str, ...] = ()  # settings that differ from the paper's
 
     @property
     def is_baseline(self) -> bool:
@@ -51,31 +47,31 @@ class Row:
 
     @property
     def remark(self) -> str | None:
-        """All remarks, in full."""
+        """All remarks, not shortened."""
         return "; ".join(self.remarks) or None
 
     @property
     def warnings(self) -> list[str]:
-        """What its runs had to say about an odd pair of models, each once."""
+        """The runs' distinct warnings about the pair of models."""
         own = () if self.is_baseline else self.runs
         return list(dict.fromkeys(text for run in own for text in run.warnings))
 
     @property
     def asked(self) -> int:
-        """How many seeds were run, whatever came of them."""
+        """Number of seeds that were run, with or without results."""
         return len(self.seeds) + len(self.lost)
 
     @property
     def trained(self) -> int:
-        """How many seeds left a tuned expert."""
+        """Number of seeds with a tuned expert."""
         return sum(not run.stopped for run in self.runs)
 
 
 @dataclass(frozen=True)
 class Sweep:
-    """The runs of one sweep, and the rows they make."""
+    """The runs of one sweep and their rows."""
 
-    name: str | None  # as the runs tell it
+    name: str | None
     runs: list[Run]
     failed: list[Failed]
     rows: list[Row]
@@ -84,37 +80,35 @@ class Sweep:
 
     @property
     def warnings(self) -> list[str]:
-        """What runs had to say about odd pairs, with the rows that it is about."""
-        about: dict[str, list[str]] = {}
+        """The runs' warnings about pairs of models, with the rows that they apply to."""
+        rows_by_text: dict[str, list[str]] = {}
         for row in self.rows:
             for text in row.warnings:
-                about.setdefault(text, []).append(f"{row.label} of {row.setup.expert}")
-        return [f"Warning: {text} ({'; '.join(rows)})" for text, rows in about.items()]
+                rows_by_text.setdefault(text, []).append(f"{row.label} of {row.setup.expert}")
+        return [f"Warning: {text} ({'; '.join(rows)})" for text, rows in rows_by_text.items()]
 
     @property
     def table(self) -> str:
-        """Which of the known tables it is."""
+        """The kind of table: one of the paper's, or `results`."""
         plain = (self.name or "").removeprefix("micro_")
         return plain if plain in _TABLES else "results"
 
 
 def sweeps(found: Found) -> list[Sweep]:
-    """All sweeps that have a finished or a failed run, by name; runs of none come first.
+    """All sweeps with a finished or failed run, by name; first the runs without a sweep.
 
     Raises:
-        UserError: runs of one table do not belong together.
+        UserError: runs of one table cannot be compared.
     """
-    names = sorted({run.sweep for run in found.runs} | {one.sweep for one in found.failed}, key=_no)
-    made = []
-    for name in names:
-        runs = [run for run in found.runs if run.sweep == name]
-        failed = [one for one in found.failed if one.sweep == name]
-        made.append(_sweep(name, runs, failed))
-    return made
-
-
-def _no(name: str | None) -> str:
-    return name or ""
+    names = {run.sweep for run in [*found.runs, *found.failed]}
+    return [
+        _sweep(
+            name,
+            [run for run in found.runs if run.sweep == name],
+            [run for run in found.failed if run.sweep == name],
+        )
+        for name in sorted(names, key=lambda name: name or "")
+    ]
 
 
 def _sweep(name: str | None, runs: list[Run], failed: list[Failed]) -> Sweep:
@@ -134,10 +128,12 @@ def _sweep(name: str | None, runs: list[Run], failed: list[Failed]) -> Sweep:
 
 
 def baseline_of(row: Row, rows: Iterable[Row]) -> Row | None:
-    """The untuned expert, decoded greedily, however the row is decoded."""
-    wanted = (True, row.setup.expert, "greedy")
-    own = (one for one in rows if (one.is_baseline, one.setup.expert, one.setup.decoder) == wanted)
-    return next(own, None)
+    """The untuned expert with greedy decoding, whatever the row's decoder."""
+    for other in rows:
+        setup = other.setup
+        if other.is_baseline and (setup.expert, setup.decoder) == (row.setup.expert, "greedy"):
+            return other
+    return None
 
 
 def _gain(row: Row, rows: Sequence[Row], benchmarks: Sequence[str]) -> Estimate | None:
@@ -148,15 +144,15 @@ def _gain(row: Row, rows: Sequence[Row], benchmarks: Sequence[str]) -> Estimate 
 
 
 def _beside_the_paper(row: Row) -> Row:
-    if not row.runs:  # nothing tells which models and settings it would have had
+    if not row.runs:  # models and settings are unknown
         return row
     settings = row.runs[0].settings
-    papers = published.papers_own(row.setup, settings)
+    papers = published.paper_setup(row.setup, settings)
     return replace(row, papers=papers, differs=published.differences(row.setup, settings))
 
 
 def _baselines(runs: Sequence[Run], notes: list[str]) -> list[Row]:
-    """One row an expert and decoder: the same evaluation stands in each cell's summary."""
+    """One row per expert and decoder: every run's summary repeats the same evaluation."""
     measured = [run for run in runs if run.results("expert")]
     rows = []
     for setup, own in repeats.grouped(measured, _baseline_setup).items():
@@ -169,31 +165,31 @@ def _baselines(runs: Sequence[Run], notes: list[str]) -> list[Row]:
 def _baseline_setup(run: Run) -> Setup:
     if run.decoder != "contrastive":
         return Setup(run.expert, BASELINE, decoder=run.decoder)
-    # The decoder itself asks the amateur and masks by alpha, whatever the method reads.
+    # The decoder reads the amateur and alpha even if the method does not.
     amateur = run.amateur or run.settings.get("amateur", {}).get("name")
     alpha = run.settings.get("alpha")
     return Setup(run.expert, BASELINE, amateur=amateur, alpha=alpha, decoder=run.decoder)
 
 
 def _variants(runs: Sequence[Run], failed: Sequence[Failed], notes: list[str]) -> list[Row]:
-    """One row a setup, of all its seeds."""
+    """One row per setup, with all its seeds."""
     tuning = [run for run in runs if run.results("tuned") or run.summary.distill or run.stopped]
     groups = repeats.grouped(tuning, _setup)
     failures: dict[Setup, list[Failed]] = {}
     rows = []
-    for one in failed:
-        setup = _setup_of_failed(one, groups)
+    for run in failed:
+        setup = _setup_of_failed(run, groups)
         if setup is not None:
-            failures.setdefault(setup, []).append(one)
-        elif one.expert or one.overrides:
-            rows.append(_row_of_unknown(one))
+            failures.setdefault(setup, []).append(run)
+        elif run.expert or run.overrides:
+            rows.append(_row_of_unknown(run))
     for setup in dict.fromkeys([*groups, *failures]):
         own = groups.get(setup, [])
         kept = []
         if own:
-            check_label = f"{setup.label}, {_choices(setup)}"
-            notes += check.check_row(check_label, own)
-            kept = repeats.one_a_seed(check_label, own, notes)
+            label = f"{setup.label}, {_choices(setup)}"
+            notes += check.check_row(label, own)
+            kept = repeats.one_per_seed(label, own, notes)
         rows.append(_variant(setup, kept, failures.get(setup, [])))
     return rows
 
@@ -202,45 +198,42 @@ def _variant(setup: Setup, runs: Sequence[Run], failed: Sequence[Failed]) -> Row
     """The row of one setup.
 
     Args:
-        setup: what it is of.
-        runs: one a seed.
-        failed: its cells that ended in an error; of a seed that also finished, they do not count.
+        setup: of the row.
+        runs: one per seed.
+        failed: runs that ended in an error; ignored if the same seed also finished.
     """
     measured = [run for run in runs if run.results(run.outcome)]
-    counted = measured or runs  # where none was evaluated, a row tells costs alone
+    counted = measured or runs  # without evaluation, a row has only costs
     missing = [run for run in runs if run not in counted]
     finished = {run.seed for run in runs}
-    failures = {one.seed: one for one in failed if one.seed not in finished}
-    asked = len(runs) + len(failures)
+    failures = {run.seed: run for run in failed if run.seed not in finished}
+    total = len(runs) + len(failures)
     stops = [run.stopped for run in runs if run.stopped]
-    told = [
-        _told_of_seeds(len(stops), asked, "nothing trained", stops, colon=True),
-        _told_of_seeds(len(missing), asked, "not evaluated", []),
-        _told_of_seeds(
-            len(failures),
-            asked,
-            "damaged" if all(one.is_damaged for one in failures.values()) else "failed",
-            [one.error for one in failures.values()],
-        ),
+    outcome = "damaged" if all(run.is_damaged for run in failures.values()) else "failed"
+    errors = [run.error for run in failures.values()]
+    remarks = [
+        _remark(len(stops), total, "nothing trained", stops, colon=True),
+        _remark(len(missing), total, "not evaluated", []),
+        _remark(len(failures), total, outcome, errors),
     ]
     return Row(
         setup,
         tuple(runs),
         results.read_results([(run, run.outcome) for run in measured]) if measured else Results(),
-        remarks=tuple(filter(None, told)),
+        remarks=tuple(filter(None, remarks)),
         seeds=tuple(run.seed for run in counted),
         lost=(*(run.seed for run in missing), *failures),
     )
 
 
-def _told_of_seeds(
-    count: int, asked: int, what: str, reasons: Sequence[str], colon: bool = False
+def _remark(
+    count: int, total: int, what: str, reasons: Sequence[str], colon: bool = False
 ) -> str | None:
-    """`1 of 3 seeds failed: out of memory`; of all seeds, `failed: out of memory`."""
+    """`1 of 3 seeds failed: out of memory`, or `failed: out of memory` if all seeds did."""
     if not count:
         return None
-    if count < asked:
-        what = f"{count} of {asked} seeds{':' if colon else ''} {what}"
+    if count < total:
+        what = f"{count} of {total} seeds{':' if colon else ''} {what}"
     return ": ".join([what, *([" / ".join(dict.fromkeys(reasons))] if reasons else [])])
 
 
@@ -249,15 +242,14 @@ def _setup(run: Run) -> Setup:
 
 
 def _setup_of_failed(failed: Failed, known: Collection[Setup]) -> Setup | None:
-    """The setup that a failed cell was to be of.
+    """The setup of a failed run; None if it is unknown.
 
-    None where it failed before that was known, or where it names no method and nobody finished it.
-    A cell without a summary is known by its settings, in which stands a beta that its method may
-    not read: it is of the one finished setup that it agrees with, if there is one.
+    A damaged run is known only by its settings, which have a beta even if the method does not read
+    it. Its setup is then the only finished one that agrees with these settings.
     """
     if failed.expert is None:
         return None
-    told = dict(word.split("=", 1) for word in failed.overrides if "=" in word)
+    overrides = dict(word.split("=", 1) for word in failed.overrides if "=" in word)
     setup = Setup(
         failed.expert,
         failed.method,
@@ -265,27 +257,24 @@ def _setup_of_failed(failed: Failed, known: Collection[Setup]) -> Setup | None:
         failed.data,
         failed.alpha,
         failed.beta,
-        told.get("evaluator.decoder", "greedy"),
+        overrides.get("evaluator.decoder", "greedy"),
     )
     if failed.is_damaged and setup not in known:
-        alike = [one for one in known if _agrees(one, setup)]
-        setup = alike[0] if len(alike) == 1 else setup
+        matches = [other for other in known if _agrees(other, setup)]
+        setup = matches[0] if len(matches) == 1 else setup
     return setup if failed.method or setup in known else None
 
 
-def _agrees(known: Setup, asked: Setup) -> bool:
-    """Whether a setup may be what settings asked for: it has no choice that they have otherwise."""
-    same = (known.expert, known.method, known.decoder) == (
-        asked.expert,
-        asked.method,
-        asked.decoder,
-    )
-    return same and all(getattr(known, key) in (None, getattr(asked, key)) for key in _CHOICES)
+def _agrees(known: Setup, configured: Setup) -> bool:
+    """Whether every choice of `known` is None or as configured."""
+    return all(
+        getattr(known, key) == getattr(configured, key) for key in ("expert", "method", "decoder")
+    ) and all(getattr(known, key) in (None, getattr(configured, key)) for key in _CHOICES)
 
 
 def _row_of_unknown(failed: Failed) -> Row:
-    told = dict(word.split("=", 1) for word in failed.overrides if "=" in word)
-    expert = failed.expert or told.get("expert") or "unknown expert"
+    overrides = dict(word.split("=", 1) for word in failed.overrides if "=" in word)
+    expert = failed.expert or overrides.get("expert") or "unknown expert"
     return Row(
         Setup(expert, failed.method or "unknown method"),
         label=" ".join(failed.overrides) or failed.name,
@@ -295,27 +284,27 @@ def _row_of_unknown(failed: Failed) -> Row:
 
 
 def _labelled(rows: Sequence[Row]) -> list[Row]:
-    """Each row's name: its variant, and those choices that its variant's rows differ in."""
-    made = []
+    """Labels each row with its variant, and with the choices in which the variant's rows differ."""
+    labelled = []
     for row in rows:
-        alike = [
-            one.setup
-            for one in rows
-            if (one.setup.expert, one.setup.label) == (row.setup.expert, row.setup.label)
+        siblings = [
+            other.setup
+            for other in rows
+            if (other.setup.expert, other.setup.label) == (row.setup.expert, row.setup.label)
         ]
-        apart = {
-            key for key in _CHOICES if len({getattr(setup, key) for setup in alike} - {None}) > 1
+        varied = {
+            key for key in _CHOICES if len({getattr(setup, key) for setup in siblings} - {None}) > 1
         }
-        label = ", ".join([row.setup.label, *_told(row.setup, apart)])
-        made.append(row if row.label else replace(row, label=label))
-    return made
+        label = ", ".join([row.setup.label, *_listed(row.setup, varied)])
+        labelled.append(row if row.label else replace(row, label=label))
+    return labelled
 
 
 def _choices(setup: Setup) -> str:
-    return ", ".join([setup.expert, *_told(setup, set(_CHOICES))])
+    return ", ".join([setup.expert, *_listed(setup, set(_CHOICES))])
 
 
-def _told(setup: Setup, keys: set[str]) -> list[str]:
+def _listed(setup: Setup, keys: set[str]) -> list[str]:
     named = [f"{key} {getattr(setup, key)}" for key in ("amateur", "data") if key in keys]
     signs = {"alpha": "α", "beta": "β"}  # noqa: RUF001
     numbers = [

@@ -1,4 +1,4 @@
-"""What the report says about one sweep."""
+"""One sweep in the report."""
 
 from dataclasses import dataclass
 
@@ -9,9 +9,9 @@ from lr_exp.report.tables.table import Table
 
 @dataclass(frozen=True)
 class Section:
-    """A sweep with all that was made of it."""
+    """A sweep with its tables and figures."""
 
     sweep: Sweep
     tables: list[Table]  # the sweep's own first
     figures: list[Figure]
-    refused: list[str]  # why rows are not compared
+    refused: list[str]  # why rows were not compared

@@ -1,7 +1,7 @@
-"""Tables as text: Markdown, CSV, LaTeX, and plain for a terminal, each with its escaping.
+"""Formats tables as Markdown, CSV, LaTeX and plain text.
 
-Names and errors come from users and models: nothing of them may become markup, a formula of a
-spreadsheet, a command of LaTeX, or a control sequence of a terminal.
+Names and errors come from users and models. Escaping keeps them from becoming markup, spreadsheet
+formulas, LaTeX commands or terminal control sequences.
 """
 
 import re
@@ -11,13 +11,13 @@ import pandas as pd
 
 from lr_exp.report.tables.table import PUBLISHED, REMARK, Column, Table
 
-WIDTH = 100  # columns of a terminal that a table should fit
+WIDTH = 100  # characters; wider plain tables are split
 
-# What opens emphasis, code, links, cells or formulas; an underscore within a word opens nothing.
+# Emphasis, code, links, cells and formulas in Markdown; underscores within words are harmless.
 _INLINE = re.compile(r"[\\`*\[\]|~$]|(?<![A-Za-z0-9])_|_(?![A-Za-z0-9])")
-# What opens a heading, quotation, list or rule at the beginning of a line.
+# Headings, quotations, lists and rules at the start of a line.
 _BLOCK = re.compile(r"^((?:\d+(?=[.)](?:\s|$)))?)([#>=.)]|[-+](?![0-9]))")
-# The last four are the wide forms of the first, which some spreadsheets take for them.
+# The last four are full-width forms of the first four, which some spreadsheets treat alike.
 _FORMULA = ("=", "+", "-", "@", "\t", "\r", "\uff1d", "\uff0b", "\uff0d", "\uff20")
 _LATEX = {
     "\\": r"\textbackslash{}",
@@ -44,12 +44,8 @@ _LATEX = {
 
 
 def one_line(text: str) -> str:
-    """Text without line ends and control characters, which a terminal would obey.
-
-    Halves of surrogate pairs, which no file can hold, become the replacement character.
-    """
-    shown = "".join(_plain(letter) for letter in text)
-    return " ".join(shown.split())
+    """Text without line breaks, control characters and lone surrogates."""
+    return " ".join("".join(_plain(letter) for letter in text).split())
 
 
 def _plain(letter: str) -> str:
@@ -60,7 +56,7 @@ def _plain(letter: str) -> str:
 
 
 def markdown_text(text: str) -> str:
-    """Text that Markdown and HTML show as it is, wherever it stands in a line."""
+    """Text escaped for Markdown and HTML, at any place in a line."""
     safe = one_line(text).replace("&", "&amp;").replace("<", "&lt;")
     return _BLOCK.sub(r"\1\\\2", _INLINE.sub(r"\\\g<0>", safe))
 
@@ -74,9 +70,9 @@ def markdown_table(table: Table) -> str:
 
 
 def csv_text(table: Table) -> str:
-    """The raw numbers, one record a line; text that a spreadsheet would run is made plain."""
+    """The records of a table; formulas are quoted."""
     records = [{key: _no_formula(value) for key, value in one.items()} for one in table.records]
-    frame = pd.DataFrame(records, dtype=object)  # object: a count beside a gap stays whole
+    frame = pd.DataFrame(records, dtype=object)  # keeps integers beside missing values
     return frame.to_csv(index=False, lineterminator="\n")
 
 
@@ -88,7 +84,7 @@ def _no_formula(value: object) -> object:
 
 
 def latex_text(text: str) -> str:
-    """Text that LaTeX sets as it is; letters that its default fonts lack lose their accents."""
+    """Text escaped for LaTeX; letters outside ASCII lose their accents."""
     return "".join(_latex_letter(letter) for letter in one_line(text))
 
 
@@ -102,7 +98,7 @@ def _latex_letter(letter: str) -> str:
 
 
 def latex_table(table: Table) -> str:
-    r"""A `tabular` to `\input`; it needs `\usepackage{booktabs}` and nothing else."""
+    r"""A `tabular` for `\input`; needs `\usepackage{booktabs}`."""
     form = "".join("l" if column.is_text else "r" for column in table.columns)
     lines = [r"% \usepackage{booktabs}", rf"\begin{{tabular}}{{{form}}}", r"\toprule"]
     lines += [
@@ -116,13 +112,13 @@ def latex_table(table: Table) -> str:
 
 
 def _latex_cell(text: str) -> str:
-    """A cell; an opening bracket would be read as an argument of the line end before it."""
-    told = latex_text(text)
-    return f"{{{told}}}" if told.startswith(("[", "*")) else told
+    r"""A cell, in braces if the preceding `\\` would read it as an argument."""
+    cell = latex_text(text)
+    return f"{{{cell}}}" if cell.startswith(("[", "*")) else cell
 
 
 def _latex_head(columns: list[Column]) -> list[str]:
-    """One line of headings, or two where a published column stands beside ours."""
+    """One line of headings, or two if there are published columns beside ours."""
     spans: list[tuple[str, list[Column]]] = []
     for column in columns:
         if column.under is not None and spans and spans[-1][1][0].title == column.under:
@@ -145,9 +141,10 @@ def _latex_head(columns: list[Column]) -> list[str]:
 
 
 def plain_table(table: Table) -> str:
-    """The table for a terminal; one that is too wide goes without published columns and remarks.
+    """The table for a terminal.
 
-    What is too wide even so is shown in parts, each with the columns that name its rows.
+    If it is too wide, published columns and remarks are dropped; if it still is, it is split into
+    parts that each repeat the text columns.
     """
     whole = _aligned(table)
     if max(map(len, whole)) <= WIDTH:

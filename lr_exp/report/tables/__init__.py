@@ -1,1 +1,1 @@
-"""The layouts of the report's tables, one module each; `table.py` has what they share."""
+"""The tables of a report, one module each; `table.py` has what they share."""

@@ -1,7 +1,4 @@
-"""Accuracy of every variant on every benchmark, ours beside the published.
-
-Knows rows and the paper's numbers. Serves all tables of accuracies, the expertise gap's too.
-"""
+"""Accuracy of every variant on every benchmark, beside the published numbers."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -34,7 +31,7 @@ _TITLES = {
 
 
 def accuracy_table(sweep: Sweep, name: str) -> Table | None:
-    """Rows are variants, columns benchmarks; None where nothing was evaluated."""
+    """Rows are variants, columns benchmarks; None if nothing was evaluated."""
     rows = [row for row in sweep.rows if row.results.accuracies or row.remark]
     if not rows:
         return None
@@ -56,7 +53,7 @@ def accuracy_table(sweep: Sweep, name: str) -> Table | None:
 
 
 def result_columns(benchmarks: Sequence[str]) -> list[Column]:
-    """Headings of `result_cells`."""
+    """Columns of `result_cells`."""
     columns = []
     for label in [*map(benchmark_label, benchmarks), AVERAGE]:
         columns += [Column(label), Column(PUBLISHED, under=label)]
@@ -64,13 +61,13 @@ def result_columns(benchmarks: Sequence[str]) -> list[Column]:
 
 
 def result_cells(row: Row, benchmarks: Sequence[str]) -> list[str]:
-    """Accuracies and published ones, average, gain, n, seeds, remark."""
+    """Accuracies, measured and published, with average, gain, n, seeds and remark."""
     cells = []
     known = published.accuracies(row.papers)
     for name in benchmarks:
         cells += [percent(row.results.accuracies.get(name)), _beside(row, known.get(name))]
     cells += [percent(row.average), _beside(row, published.average(row.papers, list(benchmarks)))]
-    total = sum(one.questions for one in row.results.accuracies.values())
+    total = sum(estimate.questions for estimate in row.results.accuracies.values())
     return [*cells, points(row.gain), str(total or ABSENT), seeds_cell(row), remark(row.remarks)]
 
 
@@ -79,29 +76,29 @@ def _beside(row: Row, value: float | None) -> str:
 
 
 def seeds_cell(row: Row) -> str:
-    """How many seeds are averaged, of how many; of a row without numbers, which ones failed."""
+    """How many seeds are averaged, `2/3` if some are lost; without results, the lost seeds."""
     if row.is_baseline:
-        return ABSENT  # nothing of it depends on a seed
+        return ABSENT  # independent of the seed
     if not row.seeds:
         return ", ".join(f"seed {seed}" for seed in row.lost if seed is not None) or ABSENT
     return f"{len(row.seeds)}/{row.asked}" if row.lost else str(len(row.seeds))
 
 
 def records(row: Row, benchmarks: Sequence[str]) -> list[dict[str, Any]]:
-    """One line a benchmark and one for the average, in percent and points."""
+    """One record per benchmark and one for the average, in percent and points."""
     setup = setup_record(row.setup, row.label)
     if not row.results.accuracies:
         return [setup | {"benchmark": None, "remark": row.remark}]
     known = published.accuracies(row.papers)
     differs = "; ".join(row.differs)
     estimates = {name: row.results.accuracies.get(name) for name in benchmarks}
-    made = []
+    rows = []
     for name, estimate in {**estimates, AVERAGE: row.average}.items():
         if estimate is None:
             continue
-        ours = name == AVERAGE
-        paper = published.average(row.papers, list(benchmarks)) if ours else known.get(name)
-        made.append(
+        is_average = name == AVERAGE
+        paper = published.average(row.papers, list(benchmarks)) if is_average else known.get(name)
+        rows.append(
             setup
             | {
                 "benchmark": name,
@@ -112,21 +109,24 @@ def records(row: Row, benchmarks: Sequence[str]) -> list[dict[str, Any]]:
                 "n": estimate.questions,
                 "seeds": None if row.is_baseline else estimate.seeds,
                 "seeds_asked": None if row.is_baseline else row.asked,
-                "gain": scaled(row.gain.mean) if ours and row.gain else None,
-                "gain_stderr": scaled(row.gain.stderr) if ours and row.gain else None,
+                "gain": scaled(row.gain.mean) if is_average and row.gain else None,
+                "gain_stderr": scaled(row.gain.stderr) if is_average and row.gain else None,
                 "remark": row.remark,
             }
         )
-    return made
+    return rows
 
 
 def notes(rows: Sequence[Row], benchmarks: Sequence[str]) -> list[str]:
-    """How many questions each benchmark has, the same for all rows; whose settings differ."""
-    told = []
+    """Number of questions of each benchmark, and settings that differ from the paper's."""
+    counted = []
     for name in benchmarks:
         counts = {
             row.results.accuracies[name].questions for row in rows if name in row.results.accuracies
         }
-        told += [f"{benchmark_label(name)} {count}" for count in sorted(counts)]
+        counted += [f"{benchmark_label(name)} {count}" for count in sorted(counts)]
     beside = [row for row in rows if published.accuracies(row.papers).keys() & set(benchmarks)]
-    return [*([f"Questions: {', '.join(told)}."] if told else []), *differing_rows(beside)]
+    return [
+        *([f"Questions: {', '.join(counted)}."] if counted else []),
+        *differing_rows(beside),
+    ]

@@ -1,4 +1,4 @@
-"""The grid of alpha and beta: average accuracy, gain and kept share, one grid a pair and method."""
+"""Average accuracy, gain and kept share over alpha and beta, one grid per pair and method."""
 
 from collections.abc import Sequence
 
@@ -19,11 +19,11 @@ from lr_exp.report.tables.table import (
 
 _NAMES = ("expert", "amateur", "method", "data", "decoder")
 
-Grid = tuple[str, str | None, str | None, str | None, str]  # of _NAMES
+Grid = tuple[str, str | None, str | None, str | None, str]  # values of _NAMES
 
 
 def grid_rows(sweep: Sweep) -> dict[Grid, list[Row]]:
-    """Rows with an alpha or a beta, by all else that they are of: a cell is one row."""
+    """Rows with an alpha or a beta, grouped by all other choices. Each row is a cell of a grid."""
     rows = [
         row
         for row in sweep.rows
@@ -38,14 +38,14 @@ def grid_rows(sweep: Sweep) -> dict[Grid, list[Row]]:
 
 
 def kept_share(row: Row) -> float | None:
-    """The share of scored steps that were kept, over the row's seeds."""
+    """The share of scored token positions that were kept, averaged over seeds."""
     return mean([run.sample.kept_share for run in row.runs])
 
 
 def values_of(rows: Sequence[Row], key: str) -> list[float | None]:
-    """The different alphas or betas, rising; a method that reads none has None."""
-    found = {getattr(row.setup, key) for row in rows}
-    return sorted(found, key=lambda value: (value is None, value or 0.0))
+    """The distinct alphas or betas in ascending order; None (the method reads none) comes last."""
+    values = {getattr(row.setup, key) for row in rows}
+    return sorted(values, key=lambda value: (value is None, value or 0.0))
 
 
 def alpha_beta_table(sweep: Sweep, name: str) -> Table | None:
@@ -74,8 +74,8 @@ def alpha_beta_table(sweep: Sweep, name: str) -> Table | None:
         [_record(row) for row in everything],
         [
             "Each cell: accuracy averaged over benchmarks in % ± one standard error, the gain over "
-            "the expert in points, and the share of scored steps that was kept. Cells that lack "
-            "seeds, or seeds in which something was trained, say how many there are."
+            "the expert in points, and the share of scored steps that was kept. Cells with lost "
+            "seeds, or seeds in which nothing was trained, show the number of others."
         ],
     )
     constant = [
@@ -93,16 +93,16 @@ def _cell(rows: Sequence[Row], alpha: float | None, beta: float | None) -> str:
         return ABSENT
     if row.average is None:
         return ABSENT if row.runs else "failed"
-    told = percent(row.average)
+    accuracy = percent(row.average)
     if row.gain:
-        told += f" ({signed(100 * row.gain.mean)})"
+        accuracy += f" ({signed(100 * row.gain.mean)})"
     share = kept_share(row)
-    parts = [told, *([] if share is None else [f"kept {share:.1%}"])]
+    parts = [accuracy, *([] if share is None else [f"kept {share:.1%}"])]
     if row.lost:
         parts.append(f"{len(row.seeds)}/{row.asked} seeds")
     if row.trained < len(row.runs):
-        some = f"{row.trained}/{len(row.runs)} seeds trained"
-        parts.append(some if row.trained else "nothing trained")
+        trained = f"{row.trained}/{len(row.runs)} seeds trained"
+        parts.append(trained if row.trained else "nothing trained")
     return ", ".join(parts)
 
 

@@ -1,4 +1,4 @@
-"""What is said where published numbers stand beside ours: which settings are not the paper's."""
+"""Marks published numbers whose settings differ from ours."""
 
 from collections.abc import Iterable, Sequence
 
@@ -10,14 +10,18 @@ _ASTERISK = "*"
 
 
 def asterisked(cell: str, differs: Sequence[object]) -> str:
-    """A published number, with an asterisk where our run has other settings."""
+    """A published number, with an asterisk if our run has other settings."""
     return f"{cell}{_ASTERISK}" if differs and cell != ABSENT else cell
 
 
-def differing(told: Iterable[tuple[str, tuple[str, ...]]]) -> list[str]:
-    """The notes that the asterisks point to: one for all labels with the same differences."""
+def differing(labelled: Iterable[tuple[str, tuple[str, ...]]]) -> list[str]:
+    """The notes that the asterisks refer to: one for all labels with the same differences.
+
+    Args:
+        labelled: pairs of a label and its differences.
+    """
     notes = []
-    for differs, labels in grouped(told, lambda one: one[1]).items():
+    for differs, labels in grouped(labelled, lambda pair: pair[1]).items():
         if differs:
             names = ", ".join(dict.fromkeys(label for label, _ in labels))
             notes.append(f"{_ASTERISK} {names}: ours {'; ours '.join(differs)}.")
@@ -25,5 +29,5 @@ def differing(told: Iterable[tuple[str, tuple[str, ...]]]) -> list[str]:
 
 
 def differing_rows(rows: Iterable[Row]) -> list[str]:
-    """The same for rows that show a published number."""
+    """The notes for rows with a published number."""
     return differing([(f"{row.label} of {row.setup.expert}", row.differs) for row in rows])

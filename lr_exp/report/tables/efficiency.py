@@ -1,4 +1,4 @@
-"""What a method costs: time by stage, problems, tokens and memory, beside its gain."""
+"""The cost of each method: time by stage, problems, tokens and memory, beside its gain."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -27,27 +27,27 @@ from lr_exp.report.tables.table import (
 
 _GIB = 2**30
 _HOUR = 3600.0
-_PAPERS_MACHINE = "Published times are of one H200 GPU without an inference engine."
+_PAPERS_MACHINE = "Published times are for one H200 GPU without an inference engine."
 _PAPERS_PROBLEMS = (
-    "The published problems of rejection SFT are those that were solved (our reading): they stand "
-    "beside our column solved, not beside the problems that were sampled."
+    "The published problems of rejection SFT are the solved ones (our interpretation): they are "
+    "shown beside our column solved, not beside the sampled problems."
 )
-_PUBLISHED_BENCHMARKS = set(BENCHMARKS) - {"math500"}  # that the published gain is over
+_PUBLISHED_BENCHMARKS = set(BENCHMARKS) - {"math500"}  # behind the published gain
 
 
 @dataclass(frozen=True)
 class Cost:
-    """Means over the seeds of a row; None is what no run tells."""
+    """Means over the seeds of a row; None if no run has the number."""
 
-    by_stage: dict[str, float]  # seconds of each part of sampling
+    by_stage: dict[str, float]  # seconds of each sampling stage
     sampling: float | None  # seconds
     tuning: float | None  # seconds
-    evaluation: float | None  # seconds, of expert and tuned expert
+    evaluation: float | None  # seconds, for expert and tuned expert
     problems: float | None
-    solved: float | None  # problems with a right answer, where answers are verified
+    solved: float | None  # problems with a correct answer, for rejection SFT
     generated_tokens: float | None
     tuned_tokens: float | None
-    memory: float | None  # bytes, the highest of all seeds
+    memory: float | None  # bytes, the maximum over seeds
 
     @property
     def total(self) -> float | None:
@@ -58,7 +58,7 @@ class Cost:
 
 
 def cost(runs: Sequence[Run]) -> Cost:
-    """What the runs of a row took, whenever the work was done."""
+    """The cost of a row's runs, including reused artifacts."""
 
     def over(read: Callable[[Run], Any]) -> float | None:
         return mean([read(run) for run in runs])
@@ -83,14 +83,14 @@ def cost(runs: Sequence[Run]) -> Cost:
 
 
 def _memory(run: Run) -> float | None:
-    """The most bytes that sampling or tuning held; of older runs, that any stage held."""
+    """Peak bytes of sampling and tuning; for older runs, of any stage."""
     stages = (run.sample.peak_memory_bytes, run.distill.peak_memory_bytes)
     known = [peak for peak in stages if peak]
     return max(known) if known else run.summary.peak_memory_bytes
 
 
 def efficiency_table(sweep: Sweep, name: str) -> Table | None:
-    """One row a variant that was tuned; None where none was."""
+    """One row per tuned variant; None if nothing was tuned."""
     rows = [row for row in sweep.rows if not row.is_baseline and (row.runs or row.remark)]
     costs = {id(row): cost(row.runs) for row in rows}
     if not any(run.summary.distill for row in rows for run in row.runs):
@@ -126,10 +126,10 @@ def efficiency_table(sweep: Sweep, name: str) -> Table | None:
         [_cells(row, costs[id(row)], stages, sweep) for row in rows],
         [_record(row, costs[id(row)], stages, sweep) for row in rows],
         [
-            "Seconds, tokens and problems are means over seeds, of the run that did the work "
-            "(what came from the store took its time earlier). Evaluation counts expert and tuned "
-            "expert and is not part of the total. Peak memory is the highest of sampling and "
-            "tuning in any run. Times of different machines do not compare.",
+            "Seconds, tokens and problems are means over seeds; results from the store count with "
+            "the time of the run that made them. Evaluation covers expert and tuned expert and is "
+            "not part of the total. Peak memory is the maximum of sampling and tuning over runs. "
+            "Times on different machines are not comparable.",
             *([_PAPERS_MACHINE] if beside else []),
             *([_PAPERS_PROBLEMS] if any(_draws_answers(row) for row in beside) else []),
             *differing_rows(beside),
@@ -139,39 +139,39 @@ def efficiency_table(sweep: Sweep, name: str) -> Table | None:
 
 
 def _paper(row: Row, sweep: Sweep) -> dict[str, float]:
-    found = published.efficiency(row.papers)
+    paper = published.efficiency(row.papers)
     if set(sweep.benchmarks) != _PUBLISHED_BENCHMARKS:
-        found = {key: value for key, value in found.items() if key != "gain"}
-    return found
+        paper = {key: value for key, value in paper.items() if key != "gain"}
+    return paper
 
 
 def _draws_answers(row: Row) -> bool:
     return row.setup.method == "rejection_sft"
 
 
-def _cells(row: Row, spent: Cost, stages: list[str], sweep: Sweep) -> list[str]:
+def _cells(row: Row, cost: Cost, stages: list[str], sweep: Sweep) -> list[str]:
     paper = _paper(row, sweep)
 
     def beside(key: str, form: str) -> str:
         return asterisked(number(paper.get(key), form), row.differs)
 
-    hours = None if spent.total is None else spent.total / _HOUR
-    memory = None if spent.memory is None else spent.memory / _GIB
+    hours = None if cost.total is None else cost.total / _HOUR
+    memory = None if cost.memory is None else cost.memory / _GIB
     return [
         row.setup.expert,
         row.label,
-        *(number(spent.by_stage.get(stage)) for stage in stages),
-        number(spent.sampling),
-        number(spent.tuning),
+        *(number(cost.by_stage.get(stage)) for stage in stages),
+        number(cost.sampling),
+        number(cost.tuning),
         number(hours, ".2g" if hours is not None and hours < 0.1 else ".2f"),
         beside("hours", "g"),
-        number(spent.evaluation),
-        number(spent.problems, ",.0f"),
+        number(cost.evaluation),
+        number(cost.problems, ",.0f"),
         ABSENT if _draws_answers(row) else beside("problems", ",.0f"),
-        number(spent.solved, ",.0f"),
+        number(cost.solved, ",.0f"),
         beside("problems", ",.0f") if _draws_answers(row) else ABSENT,
-        number(spent.generated_tokens, ",.0f"),
-        number(spent.tuned_tokens, ",.0f"),
+        number(cost.generated_tokens, ",.0f"),
+        number(cost.tuned_tokens, ",.0f"),
         beside("tuned_tokens", ",.0f"),
         number(memory, ".2f"),
         points(row.gain),
@@ -181,24 +181,24 @@ def _cells(row: Row, spent: Cost, stages: list[str], sweep: Sweep) -> list[str]:
     ]
 
 
-def _record(row: Row, spent: Cost, stages: list[str], sweep: Sweep) -> dict[str, Any]:
+def _record(row: Row, cost: Cost, stages: list[str], sweep: Sweep) -> dict[str, Any]:
     paper = _paper(row, sweep)
     return {
         **setup_record(row.setup, row.label),
-        **{f"{stage}_seconds": spent.by_stage.get(stage) for stage in stages},
-        "sampling_seconds": spent.sampling,
-        "tuning_seconds": spent.tuning,
-        "total_seconds": spent.total,
+        **{f"{stage}_seconds": cost.by_stage.get(stage) for stage in stages},
+        "sampling_seconds": cost.sampling,
+        "tuning_seconds": cost.tuning,
+        "total_seconds": cost.total,
         "published_hours": paper.get("hours"),
-        "evaluation_seconds": spent.evaluation,
-        "problems": spent.problems,
-        "solved": spent.solved,
+        "evaluation_seconds": cost.evaluation,
+        "problems": cost.problems,
+        "solved": cost.solved,
         "published_problems": None if _draws_answers(row) else paper.get("problems"),
         "published_solved": paper.get("problems") if _draws_answers(row) else None,
-        "generated_tokens": spent.generated_tokens,
-        "tuned_tokens": spent.tuned_tokens,
+        "generated_tokens": cost.generated_tokens,
+        "tuned_tokens": cost.tuned_tokens,
         "published_tuned_tokens": paper.get("tuned_tokens"),
-        "peak_memory_bytes": spent.memory,
+        "peak_memory_bytes": cost.memory,
         "gain": scaled(row.gain.mean) if row.gain else None,
         "gain_stderr": scaled(row.gain.stderr) if row.gain else None,
         "published_gain": paper.get("gain"),

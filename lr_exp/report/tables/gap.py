@@ -1,4 +1,4 @@
-"""The expertise gap: one row a pair, the amateur's strength beside what was gained, or alone."""
+"""The expertise gap of each pair, beside the gain or on its own."""
 
 from typing import Any
 
@@ -23,13 +23,13 @@ from lr_exp.report.tables.table import (
 )
 
 _ABOUT = (
-    "Accuracy in % ± one standard error of each model by itself, over the same n questions; gap is "
-    "the expert's minus the amateur's, in points, its error of two independent measurements."
+    "Accuracy in % ± one standard error of each model alone, on the same n questions. Gap is the "
+    "expert's minus the amateur's in points; its error treats the two as independent."
 )
 
 
 def gap_table(sweep: Sweep, name: str) -> Table | None:
-    """Pairs by falling gap, then the expert alone, as the paper has it."""
+    """Pairs by descending gap, then the expert alone, as in the paper."""
     rows = [row for row in sweep.rows if row.results.accuracies or row.remark]
     if not rows:
         return None
@@ -38,8 +38,8 @@ def gap_table(sweep: Sweep, name: str) -> Table | None:
 
     def order(row: Row) -> tuple[int, bool, float]:
         gap = gaps.get(id(row))
-        fallen = -gap.difference.mean if gap else 0.0
-        return experts.index(row.setup.expert), row.is_baseline, fallen
+        size = gap.difference.mean if gap else 0.0
+        return experts.index(row.setup.expert), row.is_baseline, -size
 
     rows.sort(key=order)
     columns = [
@@ -54,24 +54,24 @@ def gap_table(sweep: Sweep, name: str) -> Table | None:
     cells = [
         [*_pair_cells(row, gaps.get(id(row))), *result_cells(row, sweep.benchmarks)] for row in rows
     ]
-    made = [
+    records_by_row = [
         _pair_record(row, gaps.get(id(row))) | record
         for row in rows
         for record in records(row, sweep.benchmarks)
     ]
-    table = Table(name, "Expertise gap", columns, cells, made, _notes(rows, gaps, sweep))
+    table = Table(name, "Expertise gap", columns, cells, records_by_row, _notes(rows, gaps, sweep))
     if len({row.setup.method for row in rows if not row.is_baseline}) == 1:
         table = table.without([Column("variant", is_text=True)])
     return without_empty(table)
 
 
 def pair_gap_table(sweep: Sweep, name: str) -> Table | None:
-    """Each pair's gap by itself, in a sweep that is about something else.
+    """Each pair's gap, for sweeps other than `expertise_gap`; None if it was not measured.
 
-    None where no run measured it. Runs that disagree cost their pair its row, not the report.
+    A pair whose runs disagree gets a note instead of a row.
     """
     measured = [run for run in sweep.runs if run.evaluate.gap]
-    found, notes = [], [_ABOUT]
+    gaps, notes = [], [_ABOUT]
     for (expert, amateur), own in grouped(measured, _models).items():
         try:
             gap = measured_gap(own)
@@ -79,7 +79,7 @@ def pair_gap_table(sweep: Sweep, name: str) -> Table | None:
             notes.append(f"Not shown: {reason}")
             continue
         if gap is not None:
-            found.append((expert, amateur, gap))
+            gaps.append((expert, amateur, gap))
             notes += [gap.note] if gap.note else []
     if not measured:
         return None
@@ -92,19 +92,19 @@ def pair_gap_table(sweep: Sweep, name: str) -> Table | None:
             *(percent(gap.expert), percent(gap.amateur), points(gap.difference)),
             f"{gap.expert.questions:,}",
         ]
-        for expert, amateur, gap in found
+        for expert, amateur, gap in gaps
     ]
     made = [
         {"expert": expert, "amateur": amateur, "n": gap.expert.questions}
         | {"expert_accuracy": scaled(gap.expert.mean), "expert_stderr": scaled(gap.expert.stderr)}
         | _gap_record(gap)
-        for expert, amateur, gap in found
+        for expert, amateur, gap in gaps
     ]
     return Table(name, "Expertise gap", columns, rows, made, notes)
 
 
 def _models(run: Run) -> tuple[str, str]:
-    """The pair that was measured: a method without an amateur has one in its settings, too."""
+    """The measured pair; methods without an amateur still have one in the settings."""
     configured = run.settings.get("amateur", {}).get("name")
     return run.expert, run.amateur or configured or ABSENT
 
@@ -143,12 +143,12 @@ def _gap_record(gap: PairGap | None) -> dict[str, Any]:
 
 def _notes(rows: list[Row], gaps: dict[int, PairGap | None], sweep: Sweep) -> list[str]:
     ways = {(gap.benchmark, gap.decoder) for gap in gaps.values() if gap}
-    told = [
+    about = [
         f"Gap: the expert's accuracy minus the amateur's on {benchmark_label(name)}, {decoder} "
         "decoding, in points."
         for name, decoder in sorted(ways)
     ]
     if not ways and any(row.runs for row in rows):
-        told = ["The expertise gap itself was not measured (evaluator.gap)."]
-    told += dict.fromkeys(gap.note for gap in gaps.values() if gap and gap.note)
-    return [*told, *notes(rows, sweep.benchmarks)]
+        about = ["The expertise gap itself was not measured (evaluator.gap)."]
+    about += dict.fromkeys(gap.note for gap in gaps.values() if gap and gap.note)
+    return [*about, *notes(rows, sweep.benchmarks)]

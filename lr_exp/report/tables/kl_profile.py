@@ -1,4 +1,4 @@
-"""Where two models diverge: one column a pair, the published observations beside them."""
+"""Divergences of the models: one column per pair, beside the published numbers."""
 
 from lr_exp.report import published
 from lr_exp.report.names import ABSENT, method_label
@@ -8,8 +8,8 @@ from lr_exp.report.tables.beside import asterisked, differing
 from lr_exp.report.tables.table import PUBLISHED, Column, Table, without_empty
 
 _TITLES = {
-    "share_below_0.1": "steps below 0.1 nat",
-    "share_above_0.4": "steps above 0.4 nat",
+    "share_below_0.1": "steps below 0.1 nats",
+    "share_above_0.4": "steps above 0.4 nats",
     "share_same_top1": "steps with the same top-1 token",
     "kl_mean": "mean KL (nats)",
     "kl_mean_same_top1": "mean KL, same top-1 (nats)",
@@ -21,45 +21,45 @@ _ABOUT = ("share_below_0.1", "share_above_0.4")  # the paper gives them as "abou
 
 
 def kl_profile_table(sweep: Sweep, name: str) -> Table | None:
-    """None where no run scored its steps with two models."""
-    found = profiles(sweep)
-    if not found:
+    """None if no run scored token positions with two models."""
+    pairs = profiles(sweep)
+    if not pairs:
         return None
-    labels = [one.label for one in found]
+    labels = [pair.label for pair in pairs]
     titles = [
         label
         if labels.count(label) == 1
-        else f"{label} ({', '.join(map(method_label, one.methods))})"
-        for one, label in zip(found, labels, strict=True)
+        else f"{label} ({', '.join(map(method_label, pair.methods))})"
+        for pair, label in zip(pairs, labels, strict=True)
     ]
-    papers = any(one.is_papers for one in found)
+    papers = any(pair.is_papers for pair in pairs)
     rows = [
-        ["scored steps", *(f"{one.steps:,}" for one in found), ABSENT],
-        ["seeds", *(str(one.seeds) for one in found), ABSENT],
+        ["scored steps", *(f"{pair.steps:,}" for pair in pairs), ABSENT],
+        ["seeds", *(str(pair.seeds) for pair in pairs), ABSENT],
     ]
     for key in MEANS:
         paper = published.KL_PROFILE.get(key) if papers else None
         about = "about " if paper is not None and key in _ABOUT else ""
-        told = about + _number(key, paper)
-        rows.append([_TITLES[key], *(_number(key, one.means[key]) for one in found), told])
+        cells = [_number(key, pair.means[key]) for pair in pairs]
+        rows.append([_TITLES[key], *cells, about + _number(key, paper)])
     columns = [Column("", is_text=True), *map(Column, titles), Column(PUBLISHED)]
     records = [
         {
-            "expert": one.expert,
-            "amateur": one.amateur,
-            "methods": " ".join(one.methods),
+            "expert": pair.expert,
+            "amateur": pair.amateur,
+            "methods": " ".join(pair.methods),
             "quantity": key,
             "value": value,
-            "published": published.KL_PROFILE.get(key) if one.is_papers else None,
-            "published_differs": "; ".join(one.differs) if one.is_papers else None,
-            "seeds": one.seeds,
+            "published": published.KL_PROFILE.get(key) if pair.is_papers else None,
+            "published_differs": "; ".join(pair.differs) if pair.is_papers else None,
+            "seeds": pair.seeds,
         }
-        for one in found
-        for key, value in {"steps": one.steps, **one.means}.items()
+        for pair in pairs
+        for key, value in {"steps": pair.steps, **pair.means}.items()
     ]
     notes = ["Over all scored steps of all seeds together; expert / amateur."]
-    labelled = zip(titles, found, strict=True)
-    notes += differing([(title, one.differs) for title, one in labelled if one.is_papers])
+    labelled = zip(titles, pairs, strict=True)
+    notes += differing([(title, pair.differs) for title, pair in labelled if pair.is_papers])
     if len(notes) > 1:
         for row in rows:
             row[-1] = asterisked(row[-1], [True])

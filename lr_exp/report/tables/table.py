@@ -1,7 +1,4 @@
-"""A table before it is Markdown, CSV or LaTeX: columns, cells as text, and the raw numbers.
-
-Knows formatting of numbers; knows nothing of files.
-"""
+"""A table with its cells as text and its raw numbers, and the formatting of numbers."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
@@ -11,14 +8,14 @@ from lr_exp.report.names import ABSENT, Setup
 from lr_exp.report.paired import Estimate
 
 PUBLISHED = "published"
-REMARK = "remark"  # of a column of sentences
-_LEAST_P = 1e-4
-_REMARK_LENGTH = 70  # characters of a remark that stand in a table; the lists of cells have all
+REMARK = "remark"
+_MIN_P = 1e-4  # smaller p-values are shown as less than this
+_MAX_REMARK = 70  # characters of a remark in a table; the list of runs has all of it
 
 
 @dataclass(frozen=True)
 class Column:
-    """A heading; `under` is the column that a published one belongs to."""
+    """A column heading; a published column is `under` the measured one."""
 
     title: str
     under: str | None = None
@@ -31,9 +28,9 @@ class Column:
 
 @dataclass(frozen=True)
 class Table:
-    """What is shown, and the records of its CSV file."""
+    """The cells that are shown, and the records of the CSV file."""
 
-    name: str  # of its files
+    name: str  # of the files
     title: str
     columns: list[Column]
     rows: list[list[str]]
@@ -41,9 +38,9 @@ class Table:
     notes: list[str] = field(default_factory=list)
 
     def without(self, unwanted: Iterable[Column]) -> "Table":
-        """The same with fewer columns."""
-        gone = list(unwanted)
-        keep = [i for i, column in enumerate(self.columns) if column not in gone]
+        """The table without some columns."""
+        dropped = list(unwanted)
+        keep = [i for i, column in enumerate(self.columns) if column not in dropped]
         return Table(
             self.name,
             self.title,
@@ -55,7 +52,7 @@ class Table:
 
 
 def without_empty(table: Table) -> Table:
-    """The table without columns that no row has anything in."""
+    """The table without columns that are empty in every row."""
     empty = [
         column
         for i, column in enumerate(table.columns)
@@ -65,39 +62,39 @@ def without_empty(table: Table) -> Table:
 
 
 def without_lone_expert(table: Table) -> Table:
-    """The table without its column of experts, where that says the same in each row."""
+    """The table without its expert column, if all rows have the same expert."""
     column = table.columns[0]
-    alone = column.title == "expert" and len({row[0] for row in table.rows}) == 1
-    return table.without([column]) if alone else table
+    is_constant = column.title == "expert" and len({row[0] for row in table.rows}) == 1
+    return table.without([column]) if is_constant else table
 
 
 def percent(estimate: Estimate | None) -> str:
-    """`54.2 ± 0.9` of a share."""
+    """A share as `54.2 ± 0.9`."""
     if estimate is None:
         return ABSENT
     return f"{100 * estimate.mean:.1f} ± {100 * estimate.stderr:.1f}"
 
 
 def points(estimate: Estimate | None) -> str:
-    """`+11.8 ± 0.9` of a difference of shares."""
+    """A difference of shares as `+11.8 ± 0.9`."""
     if estimate is None:
         return ABSENT
     return f"{signed(100 * estimate.mean)} ± {100 * estimate.stderr:.1f}"
 
 
 def signed(value: float) -> str:
-    """`+11.8`; what rounds to nothing is +0.0, never -0.0."""
+    """`+11.8`; zero is +0.0, never -0.0."""
     return f"{round(value, 1) + 0.0:+.1f}"
 
 
 def between(low: float, high: float) -> str:
-    """`+2.1 to +9.8`, the ends of an interval of shares, in points."""
+    """An interval of shares in points, `+2.1 to +9.8`."""
     return f"{signed(100 * low)} to {signed(100 * high)}"
 
 
 def p_value(value: float) -> str:
-    """`0.031`; what no reader needs to the last digit is `< 0.0001`."""
-    return f"< {_LEAST_P}" if value < _LEAST_P else f"{value:.2g}"
+    """`0.031`, or `< 0.0001`."""
+    return f"< {_MIN_P}" if value < _MIN_P else f"{value:.2g}"
 
 
 def number(value: float | None, form: str = ".1f") -> str:
@@ -105,20 +102,19 @@ def number(value: float | None, form: str = ".1f") -> str:
 
 
 def remark(remarks: Iterable[str]) -> str:
-    """What is to be said of a row's seeds, each remark cut to what a table can hold."""
+    """A row's remarks, each truncated to fit a table."""
     return "; ".join(
-        text if len(text) <= _REMARK_LENGTH else f"{text[: _REMARK_LENGTH - 1]}…"
-        for text in remarks
+        text if len(text) <= _MAX_REMARK else f"{text[: _MAX_REMARK - 1]}…" for text in remarks
     )
 
 
 def scaled(value: float | None, factor: float = 100.0) -> float | None:
-    """A share in percent for a CSV file, without the digits that the factor alone makes."""
+    """A share in percent for a CSV file, without digits from floating-point scaling."""
     return None if value is None else round(value * factor, 10)
 
 
 def setup_record(setup: Setup, label: str) -> dict[str, Any]:
-    """What a row is of, as the first columns of a CSV file."""
+    """The setup of a row as the first columns of a CSV file."""
     return {
         "expert": setup.expert,
         "amateur": setup.amateur,
@@ -132,6 +128,6 @@ def setup_record(setup: Setup, label: str) -> dict[str, Any]:
 
 
 def mean(values: Sequence[float | None]) -> float | None:
-    """The mean of what is known; None where nothing is."""
+    """The mean of the known values; None if there are none."""
     known = [value for value in values if value is not None]
     return sum(known) / len(known) if known else None
