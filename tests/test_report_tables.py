@@ -2,7 +2,6 @@
 
 import csv
 import io
-from dataclasses import asdict
 from pathlib import Path
 
 import pytest
