@@ -1,4 +1,4 @@
-"""What several test files share: the program, called in this process; a run as W&B recorded it."""
+"""Shared fixtures: the program, called in this process, and a run recorded by W&B."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -9,16 +9,16 @@ import pytest
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a call of the program left: its exit status and what it said."""
+    """The result of a call of the program: exit status, output and folder."""
 
     status: int
     out: str
     err: str
-    folder: Path  # the run's; the store lies beside it
+    folder: Path  # the run's; the store is next to it
 
     @property
     def error(self) -> str:
-        """The one line that a failed run says; fails where there is none or more than one."""
+        """The error line of a failed run; fails if there is not exactly one."""
         lines = [line for line in self.err.splitlines() if line.startswith("error:")]
         assert len(lines) == 1, self.err
         assert self.status == 1
@@ -27,7 +27,7 @@ class Outcome:
 
     @property
     def finished(self) -> list[str]:
-        """Stages whose artifact the store holds as complete."""
+        """Stages with a complete artifact in the store."""
         store = self.folder.parent / "store"
         return sorted(path.parent.parent.name for path in store.rglob("manifest.json"))
 
@@ -39,7 +39,7 @@ class Outcome:
 @pytest.fixture(scope="session")
 def recorded_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with `runs/one`, recorded by W&B offline, and its `store`."""
-    from .recorded import alone, go  # Hydra and torch, which few files need
+    from .recorded import alone, go  # imports Hydra and torch, which few files need
 
     place = tmp_path_factory.mktemp("recorded")
     with alone(place):
@@ -51,10 +51,10 @@ def recorded_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def program(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> Callable[..., Outcome]:
-    """Calls `python -m lr_exp` with words, in this process and below the test's folder."""
+    """Calls `python -m lr_exp` with arguments, in this process and in the test's folder."""
     from lr_exp.__main__ import main
 
-    # What the program sets for its process must not outlive the test.
+    # Restore what the program sets for its process.
     monkeypatch.setenv("HYDRA_FULL_ERROR", "1")
     monkeypatch.setenv("HF_HUB_DISABLE_TELEMETRY", "1")
     monkeypatch.setenv("TRANSFORMERS_VERBOSITY", "error")

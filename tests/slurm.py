@@ -1,8 +1,8 @@
-"""A Slurm of one machine: sbatch, srun, sacct and scontrol, as far as submitit asks them.
+"""A fake Slurm on one machine: sbatch, srun, sacct and scontrol, as far as submitit uses them.
 
     python tests/slurm.py PROGRAM WORDS…
 
-All tasks of a job start at once; a job that asks to be requeued starts again.
+All tasks of a job start at once; a requeued job starts again.
 """
 
 import os
@@ -16,7 +16,7 @@ PROGRAMS = ("sbatch", "srun", "sacct", "scontrol")
 
 
 def install(folder: Path) -> None:
-    """Puts the programs into a folder, for PATH."""
+    """Installs the programs in a folder for PATH."""
     folder.mkdir()
     for name in PROGRAMS:
         path = folder / name
@@ -25,7 +25,7 @@ def install(folder: Path) -> None:
 
 
 def sbatch(script: str) -> None:
-    """Starts what a script describes: one task, or one each of an array."""
+    """Starts a script's task, or each task of its array."""
     array = re.search(r"--array=0-(\d+)", Path(script).read_text("utf-8"))
     for task in range(int(array[1]) + 1) if array else [None]:
         _start(script, task)
@@ -33,7 +33,7 @@ def sbatch(script: str) -> None:
 
 
 def srun(*words: str) -> None:
-    """Runs a command, its output in the files that stand before it."""
+    """Runs a command with its output in the files named before it."""
     files = {words[i]: words[i + 1] for i in range(len(words)) if words[i].startswith("--")}
     command = words[words.index("--error") + 2 :]
     task = os.environ.get("SLURM_ARRAY_TASK_ID", "")
@@ -45,12 +45,12 @@ def srun(*words: str) -> None:
 
 
 def sacct(*_: str) -> None:
-    """Knows no job: submitit then waits for its result."""
+    """Lists no job, so that submitit waits for the result."""
     print("JobID|State|NodeList")
 
 
 def scontrol(_: str, job: str) -> None:
-    """`requeue JOB`, asked by the job itself."""
+    """`requeue JOB`, called by the job itself."""
     task = job.partition("_")[2]
     _start(os.environ["SLURM_SCRIPT"], int(task) if task else None)
 

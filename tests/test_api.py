@@ -1,4 +1,4 @@
-"""The public face: what it exports, that it is light, and that it says what the rooms say."""
+"""The public API: its names, its import time, and the same results as the internal functions."""
 
 import ast
 import json
@@ -48,20 +48,22 @@ def sample(settings):
 
 @pytest.fixture(scope="module")
 def finished(settings, sample, place):
-    """A run after `sample` with the same settings; (its folder, what was returned)."""
+    """A run after `sample` with the same settings: its folder and its return value."""
     return place / "runs" / "one", lr_exp.run_experiment(settings, place / "runs" / "one")
 
 
 def in_a_new_process(code: str) -> str:
-    return subprocess.run(  # noqa: S603  our own words
+    return subprocess.run(  # noqa: S603  our own code
         [sys.executable, "-c", code], check=True, capture_output=True, text=True, timeout=120
     ).stdout
 
 
 def test_importing_the_package_imports_nothing_heavy():
     heavy = "torch", "transformers", "pandas", "hydra", "matplotlib", "datasets", "wandb"
-    told = in_a_new_process(f"import sys, lr_exp; print([n for n in {heavy} if n in sys.modules])")
-    assert told.strip() == "[]"
+    output = in_a_new_process(
+        f"import sys, lr_exp; print([n for n in {heavy} if n in sys.modules])"
+    )
+    assert output.strip() == "[]"
 
 
 def test_composing_and_reading_runs_import_no_torch(finished):
@@ -74,7 +76,7 @@ def test_composing_and_reading_runs_import_no_torch(finished):
     assert in_a_new_process(code).strip() == "False"
 
 
-def test_every_exported_name_is_there_and_described():
+def test_every_exported_name_exists_and_has_a_docstring():
     for name in lr_exp.__all__:
         assert getattr(lr_exp, name).__doc__, name
     assert {*lr_exp.__all__} <= {*dir(lr_exp)}
@@ -82,7 +84,7 @@ def test_every_exported_name_is_there_and_described():
 
 
 def test_no_function_has_a_submodules_name():
-    """Importing the submodule would put it in the function's place, at some later moment."""
+    """Importing the submodule later would replace the function."""
     for name in lr_exp.__all__:
         if not isinstance(getattr(lr_exp, name), type(lr_exp)):
             assert find_spec(f"lr_exp.{name}") is None, name
@@ -95,13 +97,13 @@ def test_type_checkers_see_every_name():
     assert seen == {*lr_exp.__all__}
 
 
-def test_a_name_that_is_not_there_is_an_attribute_error():
+def test_an_unknown_name_is_an_attribute_error():
     with pytest.raises(AttributeError, match="No lr_exp attribute runs"):
         _ = lr_exp.runs
 
 
 def test_composed_settings_are_the_programs(program, settings):
-    """The program writes the settings it ran with into its summary."""
+    """The program writes its settings to the summary."""
     outcome = program(*SMALL, "stages=[sample]")
     ran = json.loads((outcome.folder / "summary.json").read_text("utf-8"))["settings"]
     ours = asdict(lr_exp.compose(*SMALL, "stages=[sample]", f"store={ran['store']}"))
@@ -114,7 +116,7 @@ def test_without_overrides_it_is_the_papers_run():
 
 
 @pytest.mark.parametrize(
-    ("word", "told"),
+    ("word", "message"),
     [
         ("bta=0.3", "'bta' is not a setting. Did you mean 'beta'?"),
         ("expert=micr", "expert=micr: no such option. Did you mean 'micro'?"),
@@ -130,14 +132,14 @@ def test_without_overrides_it_is_the_papers_run():
         ("-m", "'-m' is not an override"),
     ],
 )
-def test_what_is_wrong_is_told_in_one_line_as_by_the_program(word, told):
+def test_errors_are_the_programs_one_line_messages(word, message):
     with pytest.raises(lr_exp.UserError) as caught:
         lr_exp.compose(word)
-    assert told in str(caught.value)
+    assert message in str(caught.value)
     assert "\n" not in str(caught.value)
 
 
-def test_a_secret_is_refused_and_not_repeated(monkeypatch):
+def test_a_secret_is_an_error_that_does_not_repeat_it(monkeypatch):
     secret = "0123456789abcdef0123"  # noqa: S105
     monkeypatch.setenv("SOME_API_KEY", secret)
     with pytest.raises(lr_exp.UserError) as caught:
@@ -150,7 +152,7 @@ def test_it_composes_inside_another_hydra_program(tmp_path):
         "import hydra, lr_exp\n"
         f"with hydra.initialize_config_dir(version_base='1.3', config_dir={str(tmp_path)!r}):\n"
         "    print(lr_exp.compose('experiment=demo').expert.name)\n"
-        "    print(hydra.compose('config').mine)\n"  # the caller's program is as it was
+        "    print(hydra.compose('config').mine)\n"  # the caller's program is unchanged
     )
     (tmp_path / "config.yaml").write_text("mine: 7\n")
     assert in_a_new_process(code).split() == ["micro", "7"]
@@ -158,11 +160,13 @@ def test_it_composes_inside_another_hydra_program(tmp_path):
 
 def test_questions_are_those_of_the_run(settings, sample):
     questions = lr_exp.read_questions(settings)
-    assert [one.id for one in questions] == [one.question_id for one in sample.answers]
+    assert [question.id for question in questions] == [
+        answer.question_id for answer in sample.answers
+    ]
     assert len(questions) == 12
 
 
-def test_a_run_finds_what_was_sampled_and_prints_nothing(finished, sample, capsys):
+def test_a_run_reuses_the_sample_and_prints_nothing(finished, sample, capsys):
     folder, summary = finished
     assert summary.to_dict() == json.loads((folder / "summary.json").read_text("utf-8"))
     assert summary.sample.reused
@@ -171,16 +175,16 @@ def test_a_run_finds_what_was_sampled_and_prints_nothing(finished, sample, capsy
     assert capsys.readouterr().out == ""
 
 
-def test_a_pair_says_what_the_stages_say(settings, sample):
+def test_a_pair_equals_the_stages(settings, sample):
     pair = lr_exp.load_pair(settings)
     answer = pair.roll_out(lr_exp.read_questions(settings)[:1])[0]
     assert answer == sample.answers[0]
-    expert, amateur = (lr_exp.contrast.log_probs(one) for one in pair.logits(answer))
+    expert, amateur = (lr_exp.contrast.log_probs(logits) for logits in pair.logits(answer))
     steps = sample.steps[sample.steps.answer == 0]
     assert expert.shape == amateur.shape == (len(answer.token_ids), pair.shared.size)
     kl = lr_exp.contrast.kl_nats(expert, amateur)
     torch.testing.assert_close(kl, torch.tensor(steps.kl_nats.to_numpy()), atol=1e-4, rtol=1e-3)
-    # The row of a step predicts the token at that step.
+    # The row of a token position predicts the token there.
     assert pair.texts(expert.argmax(-1).tolist()) == steps.expert_top1.tolist() == answer.tokens
 
 
@@ -189,9 +193,9 @@ def test_own_questions_are_answered_in_their_order(settings):
     long = "Tom has 12 pens. Tom buys 11 more. Then Tom finds 13 more. How many pens does Tom have?"
     short = "A box holds 11 keys. Kim puts in 12 and then 13 extra. What is the total?"
     answers = pair.roll_out([long, short, long])
-    assert [one.question for one in answers] == [long, short, long]
+    assert [answer.question for answer in answers] == [long, short, long]
     assert answers[0].token_ids == answers[2].token_ids
-    assert all(one.text.endswith("<|end|>") for one in answers)
+    assert all(answer.text.endswith("<|end|>") for answer in answers)
 
 
 def test_the_steps_frame_holds_the_whole_table(sample, settings):
@@ -214,7 +218,7 @@ def test_the_steps_frame_holds_the_whole_table(sample, settings):
     assert sample.labels.weights.map(sum).tolist() == pytest.approx([1.0] * len(kept))
 
 
-def test_steps_that_are_drawn_are_those_of_the_labels(place):
+def test_randomly_drawn_steps_match_the_labels(place):
     words = (*SMALL, "method=random_steps", "seed=1", f"store={place / 'store'}")
     sample = lr_exp.sample(lr_exp.compose(*words))
     kept = sample.steps[sample.steps.kept]
@@ -224,11 +228,11 @@ def test_steps_that_are_drawn_are_those_of_the_labels(place):
 
 
 @pytest.mark.parametrize("alpha", [0.2, 0.9])
-def test_labels_are_of_the_tokens_that_alpha_leaves(sample, place, alpha):
-    """By hand from the table of steps: Eq. 4-6 without the package's own functions."""
+def test_labels_cover_the_tokens_that_alpha_keeps(sample, place, alpha):
+    """Computed from the step table by Eq. 4-6, without the package's functions."""
     words = (*SMALL, f"alpha={alpha}", f"store={place / 'store'}")
     other = lr_exp.sample(lr_exp.compose(*words))
-    pd.testing.assert_frame_equal(other.steps, sample.steps)  # scores know no alpha
+    pd.testing.assert_frame_equal(other.steps, sample.steps)  # scores do not depend on alpha
     joined = other.labels.merge(other.steps, on=["answer", "step"])
     assert len(joined) == len(other.labels) > 0
     for _, row in joined.iterrows():
@@ -243,12 +247,12 @@ def test_labels_are_of_the_tokens_that_alpha_leaves(sample, place, alpha):
         total = sum(map(math.exp, log_ratios.values()))
         for text, weight in zip(row.tokens, row.weights, strict=True):
             assert weight == pytest.approx(math.exp(log_ratios[text]) / total, abs=1e-5)
-    widths, papers = (one.labels.tokens.map(len).sum() for one in (other, sample))
+    widths, papers = (drawn.labels.tokens.map(len).sum() for drawn in (other, sample))
     assert widths == papers if alpha == 0.2 else widths < papers
 
 
 def test_what_is_sampled_is_what_the_run_trains_on(place):
-    """The supervision of a run with the same settings is found, not made again."""
+    """A run with the same settings reuses the supervision."""
     settings = lr_exp.compose(
         *SMALL, "alpha=0.5", "beta=0.8", "stages=[sample]", f"store={place / 'store'}"
     )
@@ -271,15 +275,15 @@ def test_a_pair_without_a_kept_step_has_empty_labels_of_the_same_columns(setting
 
 
 @pytest.mark.parametrize(
-    ("words", "told"),
+    ("words", "message"),
     [
         (["method=no_contrast", "method.select=all"], "uses no amateur"),
         (["data=lr_samples", "data.path=x.jsonl", "stages=[distill]"], "holds kept steps"),
     ],
 )
-def test_there_is_no_sample_without_two_models(words, told, place):
+def test_a_sample_needs_two_models(words, message, place):
     settings = lr_exp.compose(*SMALL[:1], *words, f"store={place / 'store'}")
-    with pytest.raises(lr_exp.UserError, match=told):
+    with pytest.raises(lr_exp.UserError, match=message):
         lr_exp.sample(settings)
 
 
@@ -290,24 +294,24 @@ def test_runs_and_answers_as_tables(finished):
         ["one", "micro_add"],
         ["one", "micro_plain"],
     ]
-    told = runs.set_index("benchmark").loc["micro_plain"]
-    summary = json.loads((folder / "summary.json").read_text("utf-8"))  # of its latest run
+    row = runs.set_index("benchmark").loc["micro_plain"]
+    summary = json.loads((folder / "summary.json").read_text("utf-8"))  # of the latest run
     evaluate = summary["evaluate"]
-    assert told.accuracy_before == evaluate["expert"]["micro_plain"]["accuracy"]
-    assert told.accuracy_after == evaluate["tuned"]["micro_plain"]["accuracy"]
-    assert told.gain == pytest.approx(told.accuracy_after - told.accuracy_before)
+    assert row.accuracy_before == evaluate["expert"]["micro_plain"]["accuracy"]
+    assert row.accuracy_after == evaluate["tuned"]["micro_plain"]["accuracy"]
+    assert row.gain == pytest.approx(row.accuracy_after - row.accuracy_before)
     assert runs.questions.tolist() == [6, 6]
-    assert told.stderr_before == evaluate["expert"]["micro_plain"]["stderr"]
-    assert told.stderr_after == evaluate["tuned"]["micro_plain"]["stderr"]
-    assert told.steps == summary["sample"]["steps"]
-    assert told.kl_mean_nats == summary["sample"]["kl_mean"]
-    assert told.tuned_tokens == 3 * 8
-    assert told.peak_memory_bytes == summary["peak_memory_bytes"]
+    assert row.stderr_before == evaluate["expert"]["micro_plain"]["stderr"]
+    assert row.stderr_after == evaluate["tuned"]["micro_plain"]["stderr"]
+    assert row.steps == summary["sample"]["steps"]
+    assert row.kl_mean_nats == summary["sample"]["kl_mean"]
+    assert row.tuned_tokens == 3 * 8
+    assert row.peak_memory_bytes == summary["peak_memory_bytes"]
     for stage in ("sample", "distill", "evaluate"):
-        assert told[f"{stage}_seconds"] == summary[stage]["seconds"]
-        assert told[f"{stage}_reused"] == summary[stage]["reused"]
+        assert row[f"{stage}_seconds"] == summary[stage]["seconds"]
+        assert row[f"{stage}_reused"] == summary[stage]["reused"]
     assert {*runs.columns} >= described_in(lr_exp.read_runs)
-    assert (told.beta, told.kept, told.trained, told.error) == (
+    assert (row.beta, row.kept, row.trained, row.error) == (
         0.4,
         summary["sample"]["kept"],
         True,
@@ -321,12 +325,12 @@ def test_runs_and_answers_as_tables(finished):
             assert shares[who, name] == evaluate[who][name]["accuracy"]
     assert answers.output.str.contains("boxed").any()
     assert {*answers.columns} == described_in(lr_exp.read_answers)
-    # What a failure left stands in the table, with its reason.
+    # A failed run is a row with its reason.
     failed = folder.parent / "two"
     failed.mkdir()
     record = {"error": "no such model", "beta": 0.8, "seed": 1, "method": "lightreasoner"}
     (failed / "failed.json").write_text(json.dumps(record))
-    # And a run that still goes on, or was ended, with what it was to be.
+    # An unfinished run is a row with its choices.
     going_on = folder.parent / "three" / ".hydra"
     going_on.mkdir(parents=True)
     composed = {"expert": {"name": "micro"}, "method": {"name": "lightreasoner"}, "seed": 3}
@@ -341,26 +345,26 @@ def test_runs_and_answers_as_tables(finished):
 
 
 def described_in(function) -> set[str]:
-    """What a reader's own words call its columns; and values of `who`, and another reader."""
+    """The names in backticks of a reader's docstring: columns, values of `who`, another reader."""
     named = re.findall(r"`(\w+)`", function.__doc__.partition("Raises:")[0])
     return {*named} - {"expert", "tuned", "read_runs"}
 
 
 def test_an_output_with_any_line_separator_is_one_answer(finished, place):
-    """A model may write U+2028 or U+0085, which Python's splitlines takes for an end of line."""
+    """A model may write U+2028 or U+0085, at which Python's splitlines splits."""
     folder, _ = finished
     copy = place / "separators"
     shutil.copytree(folder, copy)
     path = copy / "answers" / "expert" / "micro_add.jsonl"
     lines = [json.loads(line) for line in path.read_text("utf-8").split("\n") if line]
     lines[0]["output"] = "one\u2028two\x85three"
-    path.write_text("".join(json.dumps(one, ensure_ascii=False) + "\n" for one in lines), "utf-8")
+    path.write_text("".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines), "utf-8")
     answers = lr_exp.read_answers(copy)
     assert len(answers) == 2 * 2 * 6
     assert answers.output[0] == "one\u2028two\x85three"
 
 
-def test_answers_of_another_result_are_no_table(finished, place):
+def test_answers_of_another_result_are_an_error(finished, place):
     folder, _ = finished
     copy = place / "copied"
     copy.mkdir()

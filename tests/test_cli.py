@@ -1,4 +1,4 @@
-"""The command line: a fast start, every mistake in one line, every preset sound."""
+"""The command line: starts fast, reports mistakes in one line, and every preset is valid."""
 
 import dataclasses
 import importlib
@@ -55,8 +55,8 @@ except SystemExit as end:
 """
 
 
-def alone(folder: Path, *words: str) -> subprocess.CompletedProcess[str]:
-    """Python in a process of its own, with nothing of this one's environment."""
+def run_python(folder: Path, *words: str) -> subprocess.CompletedProcess[str]:
+    """Runs Python in a new process with an empty environment."""
     return subprocess.run(  # noqa: S603
         [sys.executable, *words],
         cwd=folder,
@@ -77,16 +77,16 @@ def alone(folder: Path, *words: str) -> subprocess.CompletedProcess[str]:
         (["--hydra-help"], "Hydra"),
     ],
 )
-def test_what_only_tells_imports_nothing_heavy(words, says, tmp_path):
-    """Importing torch makes `--help` take seconds."""
-    done = alone(tmp_path, "-c", START, *words)
+def test_info_options_import_nothing_heavy(words, says, tmp_path):
+    """With torch imported, `--help` would take seconds."""
+    done = run_python(tmp_path, "-c", START, *words)
     assert done.returncode == 0, done.stderr
     assert done.stdout.splitlines()[-1] == "heavy: []"
     assert says in done.stdout
-    assert list(tmp_path.iterdir()) == []  # and no folder is left behind
+    assert list(tmp_path.iterdir()) == []  # no run folder
 
 
-def test_help_shows_the_program_and_not_its_framework(program):
+def test_help_is_the_programs_not_hydras(program):
     outcome = program(flags=["--help"])
     assert outcome.status == 0
     page = outcome.out
@@ -104,7 +104,7 @@ def test_help_shows_the_program_and_not_its_framework(program):
     assert "summary.json" in page
 
 
-def test_helps_examples_and_settings_are_sound():
+def test_examples_and_settings_in_the_help_are_valid():
     for words in (["experiment=demo"], ["expert=qwen_math_7b", "beta=0.4"]):
         compose_settings(*words)
     known = {*composition._keys(Settings), "hydra.run.dir"}
@@ -119,7 +119,7 @@ def test_help_shows_the_values_of_the_command(program):
     assert "  data.path=null " in page
 
 
-def test_help_answers_a_mistyped_setting(program):
+def test_help_reports_a_mistyped_setting(program):
     assert "Did you mean 'beta'?" in program("betta=1", flags=["--help"]).error
 
 
@@ -131,9 +131,9 @@ def test_version_names_what_results_depend_on(program):
     assert "Python 3." in line
 
 
-def test_a_mistake_in_a_process_of_its_own(tmp_path):
+def test_exit_status_and_output_of_a_mistake(tmp_path):
     """Exit status and streams as a shell sees them."""
-    done = alone(tmp_path, "-m", "lr_exp", "betta=0.4")
+    done = run_python(tmp_path, "-m", "lr_exp", "betta=0.4")
     assert done.returncode == 1
     assert done.stdout == ""
     assert done.stderr == "error: 'betta' is not a setting. Did you mean 'beta'?\n"
@@ -144,7 +144,7 @@ def test_a_mistake_in_a_process_of_its_own(tmp_path):
 
 @pytest.fixture
 def mistaken(program, monkeypatch):
-    """Calls the program, which must fail in one line before it loads any model."""
+    """Calls the program, which must fail with one line before it loads a model."""
 
     def refuse(*_, **__):
         raise AssertionError("a model was loaded")
@@ -184,7 +184,7 @@ def mistaken(program, monkeypatch):
         ("distiller.schedule=linaer", "'linear'"),
     ],
 )
-def test_a_mistyped_name_is_answered_with_the_nearest_one(mistaken, word, meant):
+def test_a_mistyped_name_suggests_the_nearest_one(mistaken, word, meant):
     assert f"Did you mean {meant}?" in mistaken("experiment=demo", word)
 
 
@@ -214,17 +214,17 @@ def test_a_mistyped_name_is_answered_with_the_nearest_one(mistaken, word, meant)
         ("hydra/launcher=jbolib", "jbolib"),
     ],
 )
-def test_a_value_that_cannot_be_is_one_line(mistaken, word, says):
-    """Hydra prints several lines and a hint on its own environment variable, then exits."""
+def test_an_invalid_value_is_reported_in_one_line(mistaken, word, says):
+    """Hydra alone would print several lines and a hint about HYDRA_FULL_ERROR, and exit."""
     assert says in mistaken(word)
 
 
-def test_cfg_is_held_to_the_same_types(mistaken):
+def test_cfg_checks_types_too(mistaken):
     assert "alpha=abc" in mistaken("alpha=abc", flags=["--cfg", "job"])
 
 
 def test_a_sweeps_bad_cell_fails_the_sweep_and_is_named(program):
-    """The other cells run; an exit status of 0 would hide the failure."""
+    """The other cells run, but an exit status of 0 would hide the failure."""
     outcome = program("alpha=0,2", "stages=[sample]", flags=["-m"])
     assert outcome.status == 1
     lines = outcome.err.splitlines()
@@ -233,10 +233,10 @@ def test_a_sweeps_bad_cell_fails_the_sweep_and_is_named(program):
         "error: alpha=2.0 is out of range: expected a number in (0, 1].",
     ]
     assert "Traceback" not in outcome.err
-    assert program(flags=["--cfg", "job"]).status == 0  # an earlier failure is not this call's
+    assert program(flags=["--cfg", "job"]).status == 0  # not affected by the earlier failure
 
 
-def test_an_error_of_the_program_itself_is_not_shortened(program, monkeypatch):
+def test_a_bug_keeps_its_traceback(program, monkeypatch):
     def broken(*_, **__):
         raise RuntimeError("a defect")
 
@@ -289,15 +289,15 @@ def test_values_out_of_range_are_refused_by_name(kind, field, values):
             kind(**{field: value})
 
 
-def test_limits_themselves_are_in_range():
+def test_the_limits_are_in_range():
     Settings(alpha=1.0, beta=0.0, seed=2**32 - 1)
-    Settings(alpha=0.001)  # the step table's floor
+    Settings(alpha=0.001)  # the default support_floor
     SamplerSettings(support_floor=1.0)
     DistillerSettings(lora_dropout=0.0, warmup_steps=0)
 
 
 def test_an_alpha_below_the_step_tables_floor_is_refused():
-    """The table would lack tokens of the mask, and the label would be of another alpha."""
+    """The table would lack tokens of the mask, so the label would be wrong."""
     with pytest.raises(UserError, match=r"Lower sampler\.support_floor"):
         Settings(alpha=0.0005)
 
@@ -314,7 +314,7 @@ def test_an_alpha_below_the_step_tables_floor_is_refused():
         lambda: WandbSettings(mode="on"),
     ],
 )
-def test_options_and_counts_that_cannot_be(make):
+def test_invalid_options_and_counts(make):
     with pytest.raises(UserError):
         make()
 
@@ -367,7 +367,7 @@ PRESETS = [
 
 
 @pytest.mark.parametrize(("group", "option"), PRESETS, ids=["=".join(preset) for preset in PRESETS])
-def test_every_preset_composes_to_sound_settings(group, option):
+def test_every_preset_composes_to_valid_settings(group, option):
     words = [f"{group}={option}"]
     if group == "data":
         words.append("data.path=FILE")
@@ -379,11 +379,11 @@ def test_every_preset_composes_to_sound_settings(group, option):
 
 
 @pytest.mark.parametrize("name", option_files([conf_dir()], "benchmark"))
-def test_every_benchmark_is_sound(name):
+def test_every_benchmark_is_valid(name):
     assert load_benchmark(name, [conf_dir()]).name == name
 
 
-def test_every_name_that_users_script_against_is_there():
+def test_names_that_users_rely_on_exist():
     there = {group: {o for g, o in PRESETS if g == group} for group, _ in PRESETS}
     experts = "qwen_math_1_5b qwen_math_7b qwen_math_1_5b_instruct qwen_math_7b_instruct "
     experts += "deepseek_r1_distill_qwen_1_5b smollm2_135m micro"
@@ -397,8 +397,8 @@ def test_every_name_that_users_script_against_is_there():
     assert set(benchmarks.split()) <= set(option_files([conf_dir()], "benchmark"))
 
 
-def test_a_path_by_hand_renames_the_model_in_the_results():
-    """Numbers of another model would stand under the preset's name."""
+def test_overriding_a_path_renames_the_model_in_the_results():
+    """Otherwise results of another model would be shown under the preset's name."""
     settings = compose_settings("expert.path=/models/mine/", "amateur.path=me/Mine-0.5B")
     assert (settings.expert.name, settings.amateur.name) == ("mine", "Mine-0.5B")
     named = compose_settings("expert.path=/models/mine", "expert.name=best")
@@ -411,8 +411,8 @@ def test_a_path_by_hand_renames_the_model_in_the_results():
 # Packaging -------------------------------------------------------------------------------------
 
 
-def test_the_wheel_carries_the_yaml_where_the_program_looks_for_it(tmp_path, monkeypatch):
-    """An installed package runs outside the checkout."""
+def test_the_wheel_includes_the_yaml_where_the_program_reads_it(tmp_path, monkeypatch):
+    """An installed package must run without the checkout."""
     build = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["tool"]["hatch"]["build"]
     assert build["targets"]["wheel"]["force-include"]["conf"] == "lr_exp/conf"
     assert conf_dir() == ROOT / "conf"
@@ -423,7 +423,7 @@ def test_the_wheel_carries_the_yaml_where_the_program_looks_for_it(tmp_path, mon
 
 
 @pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
-def test_an_interrupt_ends_in_one_line_that_says_how_to_go_on(program, monkeypatch, number, status):
+def test_an_interrupt_prints_one_line_on_how_to_resume(program, monkeypatch, number, status):
     def interrupted(*_: object) -> None:
         signal.raise_signal(number)
 
@@ -433,8 +433,8 @@ def test_an_interrupt_ends_in_one_line_that_says_how_to_go_on(program, monkeypat
     assert outcome.err == "stopped: run the same command again to resume\n"
 
 
-def test_a_cells_folder_is_cut_where_all_cells_are_alike():
-    """Cut at its end, a long command's cells had all the same name but for a digest."""
+def test_a_long_folder_name_keeps_what_differs_between_cells():
+    """If cut at the end, the names of a long command's cells differed only in a digest."""
     shared = [f"evaluator.shots.mmlu_stem={'5' * 30}", f"data.path={'x' * 90}"]
     names = [cell_folder([*shared, f"seed={seed}"], [*shared, "seed=0,1"]) for seed in (0, 1)]
     assert [name.partition(",")[0] for name in names] == ["seed=0", "seed=1"]
@@ -452,11 +452,11 @@ def test_a_cells_folder_is_cut_where_all_cells_are_alike():
         ([], {}, 1),
     ],
 )
-def test_the_cells_of_a_sweep_are_counted_before_the_first(words, params, count):
+def test_count_cells(words, params, count):
     assert composition.count_cells(words, params) == count
 
 
-def test_a_run_folder_that_cannot_be_made_is_one_line(program):
+def test_an_invalid_run_folder_is_reported_in_one_line(program):
     outcome = program("experiment=demo", "hydra.run.dir=/proc/none")
     assert outcome.status == 1
     assert "/proc/none" in outcome.error
@@ -479,10 +479,8 @@ def test_an_export_that_is_a_folder_fails_before_sampling(program, tmp_path):
         ("lr_exp.config.listing", ["{}"], 1),
     ],
 )
-def test_every_program_says_its_errors_clean_and_in_one_line(
-    module, words, status, monkeypatch, capsys
-):
-    """A file's name may hold what a terminal obeys, and a secret."""
+def test_every_program_prints_errors_on_one_clean_line(module, words, status, monkeypatch, capsys):
+    """A file name may contain control sequences and a secret."""
     monkeypatch.setenv("MY_API_KEY", "s3cret-s3cret-s3cret-1")
     hostile = "no\x1b[2J\nsuch s3cret-s3cret-s3cret-1"
     main = importlib.import_module(module).main
@@ -495,10 +493,10 @@ def test_every_program_says_its_errors_clean_and_in_one_line(
     assert "s3cret" not in line
 
 
-def test_a_folder_of_other_things_is_no_store(tmp_path, capsys):
+def test_a_folder_with_other_content_is_not_a_store(tmp_path, capsys):
     (tmp_path / "photos").mkdir()
     assert keeper(["list", "--store", str(tmp_path)]) == 1
     assert "is not a store" in capsys.readouterr().err
     (tmp_path / "photos").rmdir()
-    assert keeper(["list", "--store", str(tmp_path)]) == 0  # nothing was made yet
+    assert keeper(["list", "--store", str(tmp_path)]) == 0  # an empty folder is an empty store
     assert capsys.readouterr().out == "0 B in no artifacts\n"

@@ -1,6 +1,6 @@
 """Hostile input: text stays text, secrets stay secret, no code runs, nothing is written elsewhere.
 
-Where a payload could be dead by mistake (a pickle, a snippet), the test shows that it is not.
+Tests of pickles and code snippets first show that the payload works.
 """
 
 import ast
@@ -39,14 +39,14 @@ from .test_report_runs import write_failed, write_run
 from .tiny import tiny_model
 
 ROOT = Path(__file__).parents[1]
-PRIVATE = "3f9c0e1dwandb77a2"  # stands for a key; made up
+PRIVATE = "3f9c0e1dwandb77a2"  # a made-up key
 TOKEN_FORM = "hf_" + 24 * "A"
 CLEAR_SCREEN = "\x1b[2J\x1b]0;owned\x07\x9b31m"
 
 
 @pytest.fixture(autouse=True)
 def _logins(monkeypatch, tmp_path):
-    """No login but those that a test makes."""
+    """Removes logins except those of the test."""
     for name in list(os.environ):
         if errors.is_secret_name(name):
             monkeypatch.delenv(name)
@@ -54,7 +54,7 @@ def _logins(monkeypatch, tmp_path):
     monkeypatch.setenv("NETRC", str(tmp_path / "no-netrc"))
 
 
-# Were an input not refused, the run would be short.
+# A short run, in case an input is accepted.
 SHORT = ("experiment=demo", "stages=[sample]", "data.max_questions=2", "sampler.max_new_tokens=2")
 
 
@@ -69,7 +69,7 @@ def everything_below(folder):
 # The terminal ----------------------------------------------------------------------------------
 
 
-def test_every_character_that_a_terminal_obeys_is_spelt():
+def test_every_control_character_is_escaped():
     turning = {*"\u061c\u200e\u200f", *map(chr, [*range(0x202A, 0x202F), *range(0x2066, 0x206A)])}
     for number in range(sys.maxunicode + 1):
         letter = chr(number)
@@ -90,7 +90,7 @@ def test_ordinary_text_is_shown_as_it_is():
     assert printable("a\x1b[31mb\r\u202ec\ud800") == "a\\x1b[31mb\\r\\u202ec\\ud800"
 
 
-def test_the_table_at_the_end_shows_names_and_obeys_none():
+def test_the_summary_table_escapes_names():
     name = f"{CLEAR_SCREEN}\r\nerror: forged\u202e"
     result = {"accuracy": 0.5, "stderr": 0.1, "correct": 2, "total": 4, "cut_off": 0}
     summary = {
@@ -114,7 +114,7 @@ def test_the_table_at_the_end_shows_names_and_obeys_none():
     supervised = summary_table(parse_summary(summary | {"method": None}))
     assert printable(supervised) == supervised
     widths = {len(line) for line in shown.splitlines() if line.startswith(("\\x1b", "---"))}
-    assert len(widths) == 2  # the headline's, and that of the table's rule and row
+    assert len(widths) == 2  # of the headline, and of the table's rule and rows
 
 
 # Secrets ---------------------------------------------------------------------------------------
@@ -128,7 +128,7 @@ def test_the_environments_secrets_are_hidden(monkeypatch, name):
     assert redact(f"401 for {PRIVATE}: no") == f"401 for {MASK}: no"
     assert secret_in(f"x{PRIVATE}") == f"the value of ${name}"
     monkeypatch.delenv(name)
-    assert redact(PRIVATE) == PRIVATE  # no memory of a login that is gone
+    assert redact(PRIVATE) == PRIVATE  # a removed login is not remembered
 
 
 @pytest.mark.parametrize(
@@ -142,12 +142,12 @@ def test_the_environments_secrets_are_hidden(monkeypatch, name):
         ("HOME_DIRECTORY", PRIVATE),
     ],
 )
-def test_what_is_no_secret_is_shown(monkeypatch, name, value):
+def test_other_values_are_not_hidden(monkeypatch, name, value):
     monkeypatch.setenv(name, value)
     assert redact(f"say {value}") == f"say {value}"
 
 
-def test_a_key_of_many_lines_is_hidden_on_one(monkeypatch):
+def test_a_multiline_key_is_hidden_on_one_line(monkeypatch):
     monkeypatch.setenv("DEPLOY_KEY", f"-----BEGIN-----\n{PRIVATE}\nAbCdEfGhIj\n-----END-----\n")
     assert redact(f"-----BEGIN----- {PRIVATE} AbCdEfGhIj -----END-----").split() == 4 * [MASK]
 
@@ -164,7 +164,7 @@ def test_logins_in_files_are_hidden(monkeypatch, tmp_path):
     assert redact("another-token-than-before") == MASK
 
 
-def test_the_hubs_token_is_looked_for_where_the_hub_does(monkeypatch, tmp_path):
+def test_the_hubs_token_is_read_where_the_hub_reads_it(monkeypatch, tmp_path):
     monkeypatch.delenv("HF_TOKEN_PATH")
     for name, place in (("HF_HOME", "home"), ("XDG_CACHE_HOME", "cache/huggingface")):
         (tmp_path / place).mkdir(parents=True)
@@ -175,7 +175,7 @@ def test_the_hubs_token_is_looked_for_where_the_hub_does(monkeypatch, tmp_path):
 
 
 @pytest.mark.parametrize("content", [b"\xff\xfe\x00", b"machine", b""])
-def test_login_files_that_cannot_be_read_are_none(monkeypatch, tmp_path, content):
+def test_unreadable_login_files_are_ignored(monkeypatch, tmp_path, content):
     for name in ("HF_TOKEN_PATH", "NETRC"):
         (tmp_path / name).write_bytes(content)
         monkeypatch.setenv(name, str(tmp_path / name))
@@ -200,7 +200,7 @@ def test_login_files_that_cannot_be_read_are_none(monkeypatch, tmp_path, content
         ("commit 0123456789abcdef0123456789abcdef01234567", None),
     ],
 )
-def test_logins_and_keys_are_known_by_their_form(text, shown):
+def test_logins_and_keys_are_recognized_by_their_format(text, shown):
     assert redact(text) == (shown or text)
     assert redact(redact(text)) == redact(text)
     assert (secret_in(text) is None) == (redact(text) == text)
@@ -213,7 +213,7 @@ def test_redacting_long_text_takes_linear_time(monkeypatch):
         redact(text)  # a quadratic pattern would take hours
 
 
-def test_no_record_of_a_log_has_a_secret_whoever_writes_it(monkeypatch):
+def test_no_log_record_has_a_secret(monkeypatch):
     monkeypatch.setenv("HF_TOKEN", PRIVATE)
     before = logging.getLogRecordFactory()
     stream = io.StringIO()
@@ -258,7 +258,7 @@ def test_no_record_of_a_log_has_a_secret_whoever_writes_it(monkeypatch):
 def test_a_secret_on_the_command_line_is_refused_before_anything_is_written(
     program, tmp_path, monkeypatch, word, says
 ):
-    """Hydra writes overrides to three files before the program sees them."""
+    """Hydra writes overrides to three files before it calls the program."""
     monkeypatch.setenv("WANDB_API_KEY", PRIVATE)
     outcome = program(*SHORT, word)
     assert outcome.err.splitlines() == [outcome.error]
@@ -268,7 +268,7 @@ def test_a_secret_on_the_command_line_is_refused_before_anything_is_written(
     assert list(tmp_path.iterdir()) == []
 
 
-def test_settings_of_the_usual_kind_are_not_taken_for_secrets(monkeypatch):
+def test_ordinary_settings_are_not_secrets(monkeypatch):
     monkeypatch.setenv("TOKENIZERS_PARALLELISM", "disabled")
     monkeypatch.setenv("HOME", "/home/someone")
     check_arguments(
@@ -279,7 +279,7 @@ def test_settings_of_the_usual_kind_are_not_taken_for_secrets(monkeypatch):
 
 @pytest.mark.parametrize("value", ["${oc.env:WANDB_API_KEY}", "${oc.env:HARMLESS}", PRIVATE])
 def test_a_secret_from_a_file_of_settings_is_written_nowhere(program, tmp_path, monkeypatch, value):
-    """Also where it goes by a harmless name: the settings that came out are looked through."""
+    """Even through a variable with a harmless name: composed settings are checked."""
     monkeypatch.setenv("WANDB_API_KEY", PRIVATE)
     monkeypatch.setenv("HARMLESS", PRIVATE)
     preset = tmp_path / "mine" / "mine.yaml"
@@ -293,8 +293,8 @@ def test_a_secret_from_a_file_of_settings_is_written_nowhere(program, tmp_path, 
     assert PRIVATE not in everything_below(tmp_path) + outcome.out + outcome.err
 
 
-def test_the_environment_gives_no_secret_to_any_file(program, tmp_path, monkeypatch):
-    """The variable's name may be put together where no look at the text finds it."""
+def test_a_file_cannot_read_a_secret_from_the_environment(program, tmp_path, monkeypatch):
+    """A variable's name may be composed so that checking the text does not find it."""
     monkeypatch.setenv("WANDB_API_KEY", PRIVATE)
     preset = tmp_path / "mine" / "mine.yaml"
     preset.parent.mkdir()
@@ -309,7 +309,7 @@ def test_the_environment_gives_no_secret_to_any_file(program, tmp_path, monkeypa
         assert PRIVATE not in everything_below(tmp_path) + outcome.out + outcome.err
 
 
-def test_a_failing_cell_tells_no_secret(program, tmp_path, monkeypatch):
+def test_a_failing_cell_prints_no_secret(program, tmp_path, monkeypatch):
     monkeypatch.setenv("HF_TOKEN", PRIVATE)
 
     def broken(*_, **__):
@@ -347,8 +347,8 @@ runpy.run_module("lr_exp", run_name="__main__")
 
 
 @pytest.mark.parametrize("environment", [{}, {"LR_EXP_DEBUG": "1"}, {"HYDRA_FULL_ERROR": "0"}])
-def test_a_traceback_and_a_log_file_tell_no_secret(tmp_path, environment):
-    """In a process of its own, whose last words Python prints; with a log that Hydra configures."""
+def test_tracebacks_and_log_files_have_no_secret(tmp_path, environment):
+    """In a new process, where Python prints the traceback, with a log file configured by Hydra."""
     folder = tmp_path / "run"
     words = [f"hydra.run.dir={folder}", "experiment=demo", "hydra/job_logging=default"]
     done = subprocess.run(  # noqa: S603
@@ -446,7 +446,7 @@ def test_a_file_of_settings_that_names_code_is_refused(program, tmp_path, place,
 
 
 class Bomb:
-    """Makes a file when it is unpickled."""
+    """Creates a file when it is unpickled."""
 
     def __init__(self, marker):
         self.marker = marker
@@ -457,7 +457,7 @@ class Bomb:
 
 @pytest.mark.parametrize("flag", ["--experimental-rerun", "--experimental-re"])
 def test_a_run_is_not_started_from_a_pickle(program, tmp_path, flag):
-    """Hydra would load it; its parser also takes the beginning of a flag for the whole."""
+    """Hydra would load it; its parser also accepts abbreviated flags."""
     (tmp_path / "config.pickle").write_bytes(pickle.dumps(Bomb(tmp_path / "marker")))
     outcome = program(flags=[flag, str(tmp_path / "config.pickle")])
     assert "reads a pickle" in outcome.error
@@ -466,7 +466,7 @@ def test_a_run_is_not_started_from_a_pickle(program, tmp_path, flag):
     assert (tmp_path / "marker").exists()
 
 
-def test_a_model_of_pickles_alone_is_refused(program, tmp_path):
+def test_a_model_with_only_pickles_is_refused(program, tmp_path):
     folder = tiny_model(tmp_path)
     (folder / "model.safetensors").unlink()
     (folder / "pytorch_model.bin").write_bytes(pickle.dumps(Bomb(tmp_path / "marker")))
@@ -477,7 +477,7 @@ def test_a_model_of_pickles_alone_is_refused(program, tmp_path):
 
 @pytest.mark.parametrize("kind", ["qwen2", "of_its_own"])
 def test_a_models_own_code_is_not_run(program, tmp_path, kind):
-    """A config may name Python files of its folder, for a known architecture, too."""
+    """A config may name Python files in its folder, even for a known architecture."""
     folder, marker = tiny_model(tmp_path), tmp_path / "marker"
     (folder / "own.py").write_text(f"open({str(marker)!r}, 'w')\n", "utf-8")
     for name, classes in (
@@ -490,7 +490,7 @@ def test_a_models_own_code_is_not_run(program, tmp_path, kind):
         (folder / name).write_text(json.dumps(config), "utf-8")
     words = ("amateur=early_exit", "amateur.drop_layers=[1]", f"expert.path={folder}")
     outcome = program(*SHORT, *words)
-    if kind == "qwen2":  # the library's own class serves
+    if kind == "qwen2":  # the library's class is used
         assert outcome.status == 0, outcome.err
     else:
         assert "cannot be loaded" in outcome.error
@@ -499,7 +499,7 @@ def test_a_models_own_code_is_not_run(program, tmp_path, kind):
 
 @pytest.fixture(scope="module")
 def stopped_training(tmp_path_factory):
-    """A stage's folder as a killed training leaves it, with a checkpoint at step 4."""
+    """The folder of a killed training, with a checkpoint at optimizer step 4."""
 
     def stop(step, metrics):
         if step == 5:
@@ -515,13 +515,13 @@ def stopped_training(tmp_path_factory):
     "name",
     ["optimizer.pt", "scheduler.pt", "training_args.bin", "adapter_model.bin"],
 )
-def test_a_checkpoint_that_holds_code_is_not_run(stopped_training, tmp_path, name):
-    """The Trainer keeps its state in pickles; they are read as tensors and numbers alone."""
+def test_code_in_a_checkpoint_is_not_run(stopped_training, tmp_path, name):
+    """The Trainer's state is pickled; only tensors and numbers are read from it."""
     folder, marker = tmp_path / "address.part", tmp_path / "marker"
     shutil.copytree(stopped_training, folder)
     checkpoint = max((folder / "checkpoints").glob("checkpoint-*"))
     assert name == "adapter_model.bin" or (checkpoint / name).exists()
-    if name == "adapter_model.bin":  # it would be looked for where the other is not
+    if name == "adapter_model.bin":  # it is only read if the other is missing
         (checkpoint / "adapter_model.safetensors").unlink()
     torch.save(Bomb(marker), checkpoint / name)
     shutil.copy(checkpoint / name, tmp_path / "copy")
@@ -545,7 +545,7 @@ def test_a_checkpoint_that_holds_code_is_not_run(stopped_training, tmp_path, nam
         "(lambda: open('marker','w'))()",
     ],
 )
-def test_an_answer_is_never_run(tmp_path, monkeypatch, answer):
+def test_an_answer_is_never_executed(tmp_path, monkeypatch, answer):
     monkeypatch.chdir(tmp_path)
     for output in (f"\\boxed{{{answer}}}", f"The answer is {answer}", answer):
         assert grade_answer(output, "\\frac{3}{x}", "math").correct is False
@@ -553,7 +553,7 @@ def test_an_answer_is_never_run(tmp_path, monkeypatch, answer):
         assert list(tmp_path.iterdir()) == []
 
 
-# What no module of ours does: names called, modules imported, keywords given.
+# What no module may do: calls by name, imports, keyword arguments.
 _CALLS = {
     *("eval", "exec", "compile", "__import__"),
     *("os.system", "os.popen", "importlib.import_module", "runpy.run_path", "runpy.run_module"),
@@ -569,19 +569,19 @@ _KEYWORDS = {
 
 
 def unsafe(source):
-    """What a module does that could run its input, each with its line."""
+    """What a module does that could execute its input, with line numbers."""
     found = []
     for node in ast.walk(ast.parse(source)):
         names, line = [], getattr(node, "lineno", 0)
         if isinstance(node, ast.Import):
-            names = [one.name for one in node.names if one.name.split(".")[0] in _MODULES]
+            names = [alias.name for alias in node.names if alias.name.split(".")[0] in _MODULES]
         elif isinstance(node, ast.ImportFrom):
             module = node.module or ""
             names = [module] if module.split(".")[0] in _MODULES else []
-            names += [one.name for one in node.names if f"{module}.{one.name}" in _CALLS]
+            names += [alias.name for alias in node.names if f"{module}.{alias.name}" in _CALLS]
         elif isinstance(node, ast.Call):
             called = ast.unparse(node.func)
-            given = {one.arg: getattr(one.value, "value", None) for one in node.keywords}
+            given = {word.arg: getattr(word.value, "value", None) for word in node.keywords}
             names = [called] if called in _CALLS else []
             if called == "torch.load" and given.get("weights_only") is not True:
                 names.append(called)
@@ -609,15 +609,15 @@ def unsafe(source):
         "importlib.import_module(name)",
     ],
 )
-def test_what_could_run_its_input_is_found(source):
+def test_unsafe_code_is_found(source):
     assert len(unsafe(source)) == 1
 
 
-def test_no_module_of_ours_could_run_its_input():
+def test_no_module_has_unsafe_code():
     modules = [*ROOT.glob("lr_exp/**/*.py"), *ROOT.glob("bench/**/*.py")]
     assert len(modules) > 70
     found = {str(path.relative_to(ROOT)): unsafe(path.read_text("utf-8")) for path in modules}
-    for command in ("list", "dashboard"):  # aliases, each of one module named in the file
+    for command in ("list", "dashboard"):  # each runs the one module that it names
         assert len(found.pop(f"lr_exp/{command}.py")) == 1
     assert {path: lines for path, lines in found.items() if lines} == {}
     assert unsafe("torch.load(path, weights_only=True); model.eval(); re.compile('a')") == []
@@ -640,9 +640,9 @@ NAMES = [
 
 
 @pytest.mark.parametrize("name", NAMES, ids=ascii)
-def test_a_cells_folder_is_one_plain_name(name):
-    for told in ([f"expert.path={name}"], [f"+data.name={name}", "seed=0"]):
-        folder = cell_folder(told)
+def test_a_cells_folder_is_a_single_path_component(name):
+    for overrides in ([f"expert.path={name}"], [f"+data.name={name}", "seed=0"]):
+        folder = cell_folder(overrides)
         assert Path(folder).name == folder
         assert folder not in (".", "..")
         assert not folder.startswith("-")
@@ -650,7 +650,7 @@ def test_a_cells_folder_is_one_plain_name(name):
         assert len(folder.encode()) <= 255
 
 
-def test_a_run_with_hostile_names_writes_into_its_folder_and_store_alone(program, tmp_path):
+def test_a_run_with_hostile_names_writes_only_to_its_folder_and_store(program, tmp_path):
     question = {"question": f"{CLEAR_SCREEN}../../x\u202e How many is 1 + 1?", "answer": "2"}
     path = tmp_path / "in" / "-q=..;rm.jsonl"
     path.parent.mkdir()
@@ -665,13 +665,13 @@ def test_a_run_with_hostile_names_writes_into_its_folder_and_store_alone(program
     )
     assert outcome.status == 0, outcome.err
     assert set(os.listdir(tmp_path.parent)) == before
-    assert {one.name for one in tmp_path.iterdir()} == {"in", "run", "store"}
-    assert [one.name for one in (tmp_path / "in").iterdir()] == [path.name]
+    assert {below.name for below in tmp_path.iterdir()} == {"in", "run", "store"}
+    assert [below.name for below in (tmp_path / "in").iterdir()] == [path.name]
     made = [
-        one.relative_to(tmp_path)
-        for one in (*tmp_path.glob("run/**/*"), *tmp_path.glob("store/**/*"))
+        below.relative_to(tmp_path)
+        for below in (*tmp_path.glob("run/**/*"), *tmp_path.glob("store/**/*"))
     ]
-    assert not [one for one in made if "outside" in str(one) or "yyy" in str(one)]
+    assert not [below for below in made if "outside" in str(below) or "yyy" in str(below)]
     assert "\x1b" not in outcome.out + outcome.err
     assert "../\\x1b[2J" in outcome.out
     assert json.loads((outcome.folder / "summary.json").read_text("utf-8"))["expert"].startswith(
@@ -687,21 +687,21 @@ NASTY = (
 
 @pytest.fixture(scope="module")
 def hostile_report(tmp_path_factory):
-    """A report on runs whose every name is hostile: its folder, and what a terminal showed."""
+    """A report on runs with hostile names: its folder and its terminal output."""
     place = tmp_path_factory.mktemp("hostile")
     runs, out = place / "in" / "runs", place / "in" / "report"
     right = {f"../../../outside{i}": [0, 1, 1, 0] for i in range(3)}
     sweep = NASTY + CLEAR_SCREEN + "\u202e\n# forged"
     names = dict.fromkeys(("expert", "amateur", "data"), NASTY + CLEAR_SCREEN)
-    told = {"before": right, "after": right, "answers": False, **names}
+    results = {"before": right, "after": right, "answers": False, **names}
     for number, (method, of) in enumerate(
         [(NASTY, None), ("x", None), (NASTY, sweep), ("x", sweep), ("x", "../../../outside")]
     ):
-        write_run(runs / f"{number}", method=method, sweep=of, **told)
+        write_run(runs / f"{number}", method=method, sweep=of, **results)
     write_failed(runs / "9", sweep, method=sweep, sweep=sweep, **names)
     shown = io.StringIO()
     with warnings.catch_warnings(), contextlib.redirect_stdout(shown):
-        # Names of such a length leave no room for the figure itself.
+        # Names of this length leave no room for the figure.
         warnings.filterwarnings("ignore", message="constrained_layout not applied")
         assert report([str(runs), "--out", str(out)]) == 0
     assert [path.name for path in place.iterdir()] == ["in"]
@@ -730,7 +730,7 @@ def test_a_reports_csv_has_no_formula(hostile_report):
     assert any(cell.startswith("'=cmd") for cell in cells)
     for cell in cells:
         with contextlib.suppress(ValueError):
-            float(cell)  # a negative number is one
+            float(cell)  # a negative number
             continue
         assert not cell.startswith(("=", "+", "-", "@", "\t", "\r")), cell
 
@@ -757,7 +757,8 @@ def test_a_reports_figures_are_whole_xml_without_markup_from_names(hostile_repor
     figures = list(folder.glob("*.svg"))
     assert figures
     for path in figures:
-        tags = {one.tag.rpartition("}")[2] for one in ET.fromstring(path.read_bytes()).iter()}  # noqa: S314
+        root = ET.fromstring(path.read_bytes())  # noqa: S314
+        tags = {element.tag.rpartition("}")[2] for element in root.iter()}
         assert not tags & {"img", "script", "image", "foreignObject", "a"}
 
 
@@ -768,14 +769,14 @@ def test_no_cell_of_a_csv_is_a_formula(start):
     assert cell.startswith("'")
 
 
-def test_half_a_surrogate_pair_is_shown_in_no_file_as_such():
-    """A file could not be written: UTF-8 has no such letter."""
+def test_an_unpaired_surrogate_is_escaped_in_files():
+    """UTF-8 cannot encode it, so the file could not be written."""
     for show in (one_line, markdown_text, latex_text):
         show("a\ud800b").encode()
     assert one_line("a\ud800b") == "a\ufffdb"
 
 
-def test_a_report_says_its_errors_on_one_plain_line(tmp_path, capsys, monkeypatch):
+def test_a_report_prints_errors_on_one_clean_line(tmp_path, capsys, monkeypatch):
     monkeypatch.setenv("HF_TOKEN", PRIVATE)
     folder = tmp_path / f"{CLEAR_SCREEN}\n{PRIVATE}"
     assert report([str(folder)]) == 1
@@ -787,20 +788,20 @@ def test_a_report_says_its_errors_on_one_plain_line(tmp_path, capsys, monkeypatc
 
 
 def test_names_that_are_not_utf_8_are_refused(program, tmp_path):
-    """The summary could not be written, after all the work."""
+    """Otherwise writing the summary would fail at the end of the run."""
     outcome = program(*SHORT, "expert.name='caf\udce9'")
     assert "is not UTF-8" in outcome.error
     assert list(tmp_path.iterdir()) == []
 
 
-def test_settings_that_came_out_with_a_secret_name_the_key(monkeypatch):
+def test_a_secret_in_composed_settings_names_the_key(monkeypatch):
     monkeypatch.setenv("HF_TOKEN", PRIVATE)
     with pytest.raises(UserError, match=r"^wandb\.tags holds the value of \$HF_TOKEN"):
         check_settings({"wandb": {"tags": ["a", f"b {PRIVATE}"]}})
 
 
 @pytest.mark.parametrize("name", ["../../../../outside/answers", "/outside", "../tuned/x", ".x"])
-def test_a_summary_cannot_have_a_report_read_elsewhere(tmp_path, name):
+def test_a_summary_cannot_make_a_report_read_other_files(tmp_path, name):
     folder = write_run(tmp_path / "run", before={name: [1, 0]}, after={name: [1, 1]}, answers=False)
     (run,) = find_runs(folder).runs
     for who in ("expert", "tuned"):

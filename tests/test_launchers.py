@@ -1,4 +1,4 @@
-"""A sweep in several processes, a queue, a cluster: the table and artifacts of one process."""
+"""Launchers: a sweep in other processes gives the same table and artifacts as in one."""
 
 import json
 import os
@@ -27,7 +27,7 @@ from .test_end_to_end import contents
 ROOT = Path(__file__).parents[1]
 YAML = sorted((conf_dir() / "hydra" / "launcher").glob("*.yaml"))
 
-# Two cells that share all but the labels, and one that fails.
+# Two cells that share everything except the labels, and one that fails.
 WORDS = (
     "+sweep=micro_ablation",
     "hydra.sweep.dir=runs",
@@ -53,7 +53,7 @@ LAUNCHERS = {
 }
 
 
-def is_there(name: str) -> bool:
+def is_installed(name: str) -> bool:
     try:
         distribution(launchers._PACKAGES[name][1])
     except PackageNotFoundError:
@@ -63,13 +63,13 @@ def is_there(name: str) -> bool:
 
 def launcher(name: str, *marks: pytest.MarkDecorator) -> Any:
     extra, _ = launchers._PACKAGES[name]
-    skip = pytest.mark.skipif(not is_there(name), reason=f"needs pip install 'lr_exp[{extra}]'")
+    skip = pytest.mark.skipif(not is_installed(name), reason=f"needs pip install 'lr_exp[{extra}]'")
     return pytest.param(name, marks=[skip, *marks])
 
 
 @dataclass(frozen=True)
 class Sweep:
-    """A sweep that ended."""
+    """A finished sweep."""
 
     folder: Path
     status: int
@@ -83,15 +83,15 @@ class Sweep:
 
     @property
     def tables(self) -> dict[str, bytes]:
-        """The report's tables; that of costs holds seconds."""
+        """The report's tables without that of costs, which contains seconds."""
         assert report([str(self.folder / "runs")]) == 0
         found = {path.name: path.read_bytes() for path in self.folder.glob("runs/report/*.csv")}
         assert "micro_ablation.csv" in found
         return {name: table for name, table in found.items() if "efficiency" not in name}
 
 
-def begin(folder: Path, *words: str) -> subprocess.Popen[str]:
-    """The program in a process of its own, as users start it."""
+def start(folder: Path, *words: str) -> subprocess.Popen[str]:
+    """Starts the program in a new process, as users do."""
     queue = folder / "slurm"
     if "hydra/launcher=submitit_slurm" in words:
         slurm.install(queue)
@@ -113,16 +113,16 @@ def begin(folder: Path, *words: str) -> subprocess.Popen[str]:
     )
 
 
-def ended(process: subprocess.Popen[str], folder: Path) -> Sweep:
+def wait(process: subprocess.Popen[str], folder: Path) -> Sweep:
     out, err = process.communicate(timeout=300)
     return Sweep(folder, process.returncode, out, err)
 
 
 @pytest.fixture(scope="module")
 def one_by_one(tmp_path_factory):
-    """The sweep with Hydra's own launcher."""
+    """The sweep with Hydra's default launcher."""
     folder = tmp_path_factory.mktemp("basic")
-    return ended(begin(folder, CELLS), folder)
+    return wait(start(folder, CELLS), folder)
 
 
 def test_one_process_counts_its_cells_and_fails_if_one_did(one_by_one):
@@ -130,10 +130,10 @@ def test_one_process_counts_its_cells_and_fails_if_one_did(one_by_one):
     assert "cells: 2 finished, 1 failed" in one_by_one.out
     assert {s["alpha"] for s in one_by_one.summaries} == {0.2, 0.3}
     assert len(re.findall("^error: alpha=7", one_by_one.err, re.MULTILINE)) == 1
-    assert "failed:" not in one_by_one.err  # its error line says it
+    assert "failed:" not in one_by_one.err  # its error line is enough
 
 
-# Ray's own processes take up to a minute to start on a busy machine, and fail if it takes longer.
+# Ray's processes take up to a minute to start on a busy machine, and fail after that.
 @pytest.mark.parametrize(
     "name",
     [
@@ -145,8 +145,8 @@ def test_one_process_counts_its_cells_and_fails_if_one_did(one_by_one):
 )
 def test_a_launcher_gives_the_same_table_and_artifacts(name, one_by_one, tmp_path):
     words = [CELLS, f"hydra/launcher={name}", *LAUNCHERS[name]]
-    sweep = ended(begin(tmp_path, *words), tmp_path)
-    assert sweep.status == 1, sweep.err  # the cell that fails is told across processes
+    sweep = wait(start(tmp_path, *words), tmp_path)
+    assert sweep.status == 1, sweep.err  # a failed cell is reported across processes
     assert "cells: 2 finished, 1 failed" in sweep.out
     (failed,) = [line for line in sweep.err.splitlines() if line.startswith("failed:")]
     assert "alpha=7" in failed
@@ -157,11 +157,11 @@ def test_a_launcher_gives_the_same_table_and_artifacts(name, one_by_one, tmp_pat
     assert "alpha=7" in json.loads(record.read_text("utf-8"))["error"]
 
 
-# A queue --------------------------------------------------------------------------------------
+# A queue ----------------------------------------------------------------------------------------
 
 
 def cell_of(folder: Path) -> psutil.Process | None:
-    """The process of submitit's that runs a cell of the sweep in this folder, if one does."""
+    """The submitit process that runs a cell of this folder's sweep, or None."""
     for process in psutil.process_iter(["cmdline"]):
         words = process.info["cmdline"] or []
         if "submitit.core._submit" in words and any(str(folder) in word for word in words):
@@ -176,15 +176,15 @@ def wait_for(condition, seconds: float = 120) -> Any:
         if found:
             return found
         time.sleep(0.02)
-    raise AssertionError("waited in vain")
+    raise AssertionError(f"not fulfilled within {seconds} s")
 
 
 @pytest.mark.parametrize(
     "name", [launcher("submitit_local"), launcher("submitit_slurm", pytest.mark.slow)]
 )
-def test_a_preempted_job_requeues_and_goes_on_from_the_store(name, one_by_one, tmp_path):
-    """SIGTERM comes first and must not end the job; then the signal that queues send."""
-    process = begin(tmp_path, "alpha=0.2", f"hydra/launcher={name}")
+def test_a_preempted_job_requeues_and_resumes(name, one_by_one, tmp_path):
+    """SIGTERM comes first and must not end the job; then the queue's signal."""
+    process = start(tmp_path, "alpha=0.2", f"hydra/launcher={name}")
     store = tmp_path / "store"
     wait_for(lambda: list(store.glob("score/*.part")) or list(store.glob("score/*/manifest.json")))
     cell = cell_of(tmp_path)
@@ -192,13 +192,13 @@ def test_a_preempted_job_requeues_and_goes_on_from_the_store(name, one_by_one, t
     rollout = next(store.glob("rollout/*/manifest.json")).read_bytes()
     cell.send_signal(signal.SIGTERM)
     cell.send_signal(signal.SIGUSR2)
-    sweep = ended(process, tmp_path)
+    sweep = wait(process, tmp_path)
     (log,) = tmp_path.glob("runs/.submitit/*/*_log.err")
-    told = log.read_text("utf-8")
-    assert "Requeued job" in told
-    assert sweep.status == 0, sweep.err + told
+    errors = log.read_text("utf-8")
+    assert "Requeued job" in errors
+    assert sweep.status == 0, sweep.err + errors
     (summary,) = sweep.summaries
-    assert next(store.glob("rollout/*/manifest.json")).read_bytes() == rollout  # not made again
+    assert next(store.glob("rollout/*/manifest.json")).read_bytes() == rollout  # not repeated
     expected = contents(one_by_one.folder / "store")
     found = contents(store)
     assert {name: expected[name] for name in found} == found
@@ -210,12 +210,12 @@ def test_a_preempted_job_requeues_and_goes_on_from_the_store(name, one_by_one, t
 @pytest.mark.slow
 @pytest.mark.parametrize("name", [launcher("joblib"), launcher("submitit_local")])
 def test_a_sweep_that_is_stopped_leaves_no_process_behind(name, tmp_path):
-    process = begin(tmp_path, "alpha=0.2", f"hydra/launcher={name}")
+    process = start(tmp_path, "alpha=0.2", f"hydra/launcher={name}")
     wait_for(lambda: list((tmp_path / "store").glob("rollout/*")))
     children = psutil.Process(process.pid).children(recursive=True)
     assert children
     process.send_signal(signal.SIGTERM)
-    sweep = ended(process, tmp_path)
+    sweep = wait(process, tmp_path)
     assert sweep.status in (130, 143)
     assert "stopped: run the same command again to resume" in sweep.err
     _, alive = psutil.wait_procs(children, timeout=20)
@@ -223,20 +223,20 @@ def test_a_sweep_that_is_stopped_leaves_no_process_behind(name, tmp_path):
     assert "Traceback" not in sweep.err
 
 
-# Configs --------------------------------------------------------------------------------------
+# Configs ----------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("path", YAML, ids=lambda path: path.stem)
-def test_a_launchers_file_sets_what_its_package_knows(path):
+def test_a_launchers_file_matches_its_packages_schema(path):
     assert path.stem in launchers._PACKAGES
-    if not is_there(path.stem):
+    if not is_installed(path.stem):
         pytest.skip("its package is not installed")
     from hydra.core.config_store import ConfigStore
     from hydra.core.plugins import Plugins
 
-    Plugins.instance()  # packages register what they know
+    Plugins.instance()  # registers the schemas
     schema = ConfigStore.instance().load(f"hydra/launcher/{path.stem}.yaml").node
-    merged = OmegaConf.merge(schema, OmegaConf.load(path))  # of other keys or types: an error
+    merged = OmegaConf.merge(schema, OmegaConf.load(path))  # raises for other keys or types
     assert OmegaConf.to_container(merged)["_target_"] == schema._target_
 
 
@@ -244,15 +244,15 @@ def test_there_is_a_file_for_every_launcher():
     assert {path.stem for path in YAML} == set(launchers._PACKAGES)
 
 
-# What cannot work -----------------------------------------------------------------------------
+# Launchers that cannot work ---------------------------------------------------------------------
 
 
-def test_a_launcher_of_a_single_run_is_refused(program):
+def test_a_launcher_for_a_single_run_is_an_error(program):
     outcome = program("experiment=demo", "hydra/launcher=submitit_slurm")
     assert "add -m" in outcome.error
 
 
-def test_a_launcher_that_is_not_installed_says_how_to(program, monkeypatch):
+def test_a_missing_launcher_names_the_pip_command(program, monkeypatch):
     def missing(name: str) -> None:
         raise PackageNotFoundError(name)
 
@@ -261,7 +261,7 @@ def test_a_launcher_that_is_not_installed_says_how_to(program, monkeypatch):
     assert "pip install 'lr_exp[joblib]'" in outcome.error
 
 
-def test_a_queue_that_is_not_there_is_said_before_anything_is_launched(program, monkeypatch):
+def test_a_missing_queue_is_reported_before_the_launch(program, monkeypatch):
     monkeypatch.setattr(launchers, "distribution", lambda name: name)
     monkeypatch.setenv("PATH", "")
     outcome = program("experiment=demo", "hydra/launcher=submitit_slurm", flags=["-m"])
@@ -270,7 +270,7 @@ def test_a_queue_that_is_not_there_is_said_before_anything_is_launched(program, 
 
 
 @pytest.mark.parametrize("given", ["word", "environment"])
-def test_a_cluster_that_does_not_answer_is_said_at_once(given, program, monkeypatch):
+def test_a_cluster_that_does_not_answer_is_reported_at_once(given, program, monkeypatch):
     monkeypatch.setattr(launchers, "distribution", lambda name: name)
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
@@ -297,7 +297,7 @@ def test_a_cluster_that_does_not_answer_is_said_at_once(given, program, monkeypa
         ("x.yaml", "hydra: {launcher: {env_setup: {commands: [touch made]}}}\n"),
     ],
 )
-def test_a_file_that_came_along_runs_no_commands_in_jobs(name, content, program, tmp_path):
+def test_a_file_cannot_run_commands_in_jobs(name, content, program, tmp_path):
     file = tmp_path / "mine" / name
     file.parent.mkdir(parents=True)
     file.write_text(content, "utf-8")
@@ -305,7 +305,7 @@ def test_a_file_that_came_along_runs_no_commands_in_jobs(name, content, program,
     assert "pass it on the command line" in outcome.error
 
 
-def test_a_copy_of_our_own_launcher_files_is_allowed(tmp_path):
+def test_copies_of_the_packages_launcher_files_are_allowed(tmp_path):
     from lr_exp.config.command_line import check_arguments
 
     place = tmp_path / "hydra" / "launcher"
@@ -318,54 +318,54 @@ def test_a_copy_of_our_own_launcher_files_is_allowed(tmp_path):
 # Failures of the libraries ----------------------------------------------------------------------
 
 
-def named(module: str, message: str = "killed") -> Exception:
+def error_from(module: str, message: str = "killed") -> Exception:
     return type("Broken", (RuntimeError,), {"__module__": module})(message)
 
 
 @pytest.mark.parametrize(
-    ("module", "told"),
+    ("module", "message"),
     [
         ("joblib.externals.loky.process_executor", "n_jobs="),
         ("submitit.core.utils", ".submitit/"),
         ("ray.exceptions", "Ray could not run the cells (killed)"),
     ],
 )
-def test_a_launchers_failure_is_one_line(module, told, program, monkeypatch):
+def test_a_launchers_error_is_one_line(module, message, program, monkeypatch):
     def fail(**_: object) -> None:
-        raise named(module)
+        raise error_from(module)
 
     monkeypatch.setattr("lr_exp.__main__._run_hydra", fail)
     outcome = program("experiment=demo", flags=["-m"])
-    assert told in outcome.error
+    assert message in outcome.error
     assert "same command again to resume" in outcome.error
 
 
-def test_another_failure_keeps_its_traceback(program, monkeypatch):
+def test_another_error_keeps_its_traceback(program, monkeypatch):
     def fail(**_: object) -> None:
-        raise named("elsewhere")
+        raise error_from("elsewhere")
 
     monkeypatch.setattr("lr_exp.__main__._run_hydra", fail)
     with pytest.raises(RuntimeError, match="killed"):
         program("experiment=demo", flags=["-m"])
 
 
-# The way there and back -------------------------------------------------------------------------
+# Pickling ---------------------------------------------------------------------------------------
 
 
-def test_an_outcome_counts_where_it_arrives():
+def test_an_outcome_adds_itself_where_it_is_unpickled():
     outcomes, others = cells.Outcomes(), cells.Outcomes()
     rebuild, parts = outcomes.add(2, "alpha=7", "out of range").__reduce__()
     rebuild(*parts)
-    rebuild(*parts)  # read twice, it counts once
+    rebuild(*parts)  # unpickled twice, counted once
     outcomes.add(1, "alpha=0.2", None)
     received = [(outcome.cell, outcome.error, outcome.remote) for outcome in outcomes.all()]
     assert received == [("alpha=0.2", None, False), ("alpha=7", "out of range", True)]
     assert others.all() == []
     del outcomes
-    assert rebuild(*parts).error == "out of range"  # in a process that does not count
+    assert rebuild(*parts).error == "out of range"  # in a process without the sweep
 
 
-def test_a_cell_finds_its_folder_and_words_in_another_process(tmp_path, monkeypatch):
+def test_a_cell_restores_folder_and_arguments_in_another_process(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     words = ["-m", "alpha=0.2"]
     rebuild, parts = cells.Portable(lambda config: config, words).__reduce__()
@@ -381,4 +381,4 @@ def test_a_cell_finds_its_folder_and_words_in_another_process(tmp_path, monkeypa
     assert registered == [words]
     assert sys.argv == ["worker", "--node=1"]
     assert arrived(7) == 7
-    assert arrived.__reduce__()[1][1] == words  # a worker may pass it on
+    assert arrived.__reduce__()[1][1] == words  # a worker may pickle it again

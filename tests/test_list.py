@@ -1,4 +1,4 @@
-"""The list of what there is to choose from: complete, true to the YAML, narrow, and fast."""
+"""The list of options: complete, equal to the YAML, fits the terminal, fast."""
 
 import csv
 import json
@@ -26,7 +26,7 @@ def rows(kind):
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_every_option_is_there_with_a_sentence(kind):
+def test_every_option_is_listed_with_a_sentence(kind):
     found = rows(kind)
     assert found.keys() == {path.stem for path in (CONF / FOLDERS[kind]).glob("*.yaml")}
     for name, row in found.items():
@@ -74,7 +74,7 @@ def test_an_unknown_kind_is_one_line(capsys):
     assert said.err == "error: 'expert' is not a kind of option. Did you mean 'experts'?\n"
 
 
-def test_it_imports_nothing_heavy(tmp_path):
+def test_the_list_imports_nothing_heavy(tmp_path):
     code = (
         "import sys; from lr_exp.config.listing import main; main([]);"
         "print(sorted({'torch', 'transformers', 'datasets', 'pandas', 'wandb'} & set(sys.modules)))"
@@ -113,7 +113,7 @@ def test_the_micro_models_have_the_weights_that_the_headers_say(kind):
         ("amateurs", "qwen_0_5b", "qwen_0_5b"),
     ],
 )
-def test_the_real_models_have_what_their_geometry_gives(kind, name, geometry):
+def test_the_real_models_sizes_follow_from_their_geometry(kind, name, geometry):
     path = ROOT / "bench" / "geometry" / geometry / "config.json"
     shape = json.loads(path.read_text("utf-8"))
     width, inner = shape["hidden_size"], shape["intermediate_size"]
@@ -125,7 +125,7 @@ def test_the_real_models_have_what_their_geometry_gives(kind, name, geometry):
     assert rows(kind)[name]["parameters"] == count
 
 
-def test_a_model_has_one_size_in_both_roles():
+def test_a_model_has_the_same_size_as_expert_and_amateur():
     sizes = {row["from"]: row["parameters"] for row in KINDS["experts"]([CONF])}
     for row in KINDS["amateurs"]([CONF]):
         if row["from"] in sizes and "/" in row["from"]:
@@ -133,14 +133,14 @@ def test_a_model_has_one_size_in_both_roles():
     assert rows("amateurs")["early_exit"]["bf16_bytes"] == 0
 
 
-def test_benchmarks_have_the_sizes_that_they_are_tested_with():
+def test_benchmark_sizes_equal_the_tested_ones():
     found = rows("benchmarks")
     assert {name: found[name]["questions"] for name in COUNTS} == COUNTS
     assert found["micro_add"]["questions"] == 500
     assert (found["gsm8k"]["answer"], found["gsm8k"]["examples_from"]) == ("number", "train")
 
 
-def test_data_tells_what_there_is_and_what_is_taken():
+def test_data_lists_available_and_used_questions():
     found = rows("data")
     assert (found["gsm8k"]["questions"], found["gsm8k"]["taken"]) == (7473, 1000)
     assert (found["svamp"]["questions"], found["svamp"]["taken"]) == (700, 700)
@@ -173,10 +173,10 @@ def test_published_costs_are_those_of_the_papers_own_runs_only():
         expected = [float(row["hours"]) for row in csv.DictReader(file)]
     assert sorted(hours("efficiency")) == sorted(expected)
     assert sum(hours("efficiency")) == pytest.approx(22.65)
-    assert len(hours("main_results")) == 8  # the 7B instruct model has none
-    assert hours("ablation") == [0.5]  # its SFT sees fewer questions than theirs
-    assert hours("expertise_gap") == [0.5, 0.75]  # with their amateur
-    assert hours("alpha_beta") == []  # settings of our own
+    assert len(hours("main_results")) == 8  # not published for the 7B instruct model
+    assert hours("ablation") == [0.5]  # its SFT uses fewer questions than the paper's
+    assert hours("expertise_gap") == [0.5, 0.75]  # the pairs with the paper's amateur
+    assert hours("alpha_beta") == []  # not the paper's settings
     assert hours("micro_ablation") == []
     costs = {name: row["cost"] for name, row in rows("experiments").items()}
     assert costs["qwen_math_7b"] == "published: 0.75 h on one H200, without evaluation"

@@ -1,4 +1,4 @@
-"""Progress: a bar on a terminal, few lines elsewhere, nothing that glues errors to it."""
+"""Progress: a bar on a terminal, few lines elsewhere, and errors on separate lines."""
 
 import io
 import json
@@ -22,7 +22,7 @@ BAR = re.compile(r"[━─]")
 
 
 class Terminal(io.StringIO):
-    """A stderr that says it is a terminal."""
+    """A stderr that claims to be a terminal."""
 
     encoding = "utf-8"
 
@@ -31,12 +31,12 @@ class Terminal(io.StringIO):
 
     @property
     def screen(self):
-        """The lines that are left to see: what was erased is gone."""
+        """The visible lines, without erased text."""
         return [line.rpartition(progress._CLEAR)[2] for line in self.getvalue().split("\n")]
 
 
 class Clock:
-    """Seconds that pass only when told to."""
+    """A clock that the test advances."""
 
     def __init__(self):
         self.now = 100.0
@@ -63,12 +63,12 @@ def clock(monkeypatch):
 def terminal(monkeypatch):
     monkeypatch.setenv("COLUMNS", "80")
     terminal = Terminal()
-    # Not the module's own `sys`, whose streams pytest changes between a fixture and its test.
+    # Not through `sys`, whose streams pytest replaces between a fixture and its test.
     monkeypatch.setattr(progress, "sys", SimpleNamespace(stderr=terminal))
     return terminal
 
 
-# A pipe ------------------------------------------------------------------------------------------
+# A pipe -----------------------------------------------------------------------------------------
 
 
 def test_a_pipe_gets_one_line_of_a_short_stage(capsys, clock):
@@ -79,7 +79,7 @@ def test_a_pipe_gets_one_line_of_a_short_stage(capsys, clock):
     assert capsys.readouterr().err == "score: 300 answers in 3.0 s, 100 answers/s, 5,000 tokens/s\n"
 
 
-def test_a_pipe_gets_a_line_each_half_minute_of_a_long_stage(capsys, clock):
+def test_a_pipe_gets_a_line_every_half_minute_of_a_long_stage(capsys, clock):
     with Progress("rollout", 800, "question") as shown:
         for _ in range(800):
             clock.now += 0.125
@@ -93,7 +93,7 @@ def test_a_pipe_gets_a_line_each_half_minute_of_a_long_stage(capsys, clock):
     ]
 
 
-def test_a_stage_that_takes_its_time_says_that_it_has_begun(capsys, monkeypatch):
+def test_a_slow_stage_prints_a_first_line(capsys, monkeypatch):
     """The first batch of a large model takes minutes."""
     monkeypatch.setattr(progress, "_FIRST_LINE_AFTER", 0.0)
     with Progress("rollout", 40, "question", found=10):
@@ -103,8 +103,8 @@ def test_a_stage_that_takes_its_time_says_that_it_has_begun(capsys, monkeypatch)
         assert capsys.readouterr().err == "rollout: 10/40 questions\n"
 
 
-def test_what_was_found_is_in_no_rate(capsys, clock):
-    """A run that goes on would otherwise promise an end that does not come."""
+def test_rates_exclude_earlier_work(capsys, clock):
+    """A resumed run would otherwise show too short a remaining time."""
     with Progress("rollout", 100, "question", found=80) as shown:
         clock.now += 40
         shown.add(10)
@@ -114,7 +114,7 @@ def test_what_was_found_is_in_no_rate(capsys, clock):
     assert "100 questions in 1 min 20 s, 4.0 s per question\n" in capsys.readouterr().err
 
 
-def test_a_failed_stage_claims_no_end(capsys):
+def test_a_failed_stage_prints_no_final_line(capsys):
     shown = Progress("score", 3, "answer").__enter__()
     shown.add()
     shown.__exit__(ValueError, ValueError("broken"), None)
@@ -130,7 +130,7 @@ def test_builds_and_dumb_terminals_get_lines(terminal, monkeypatch):
     assert not progress.on_terminal()
 
 
-# A sweep -----------------------------------------------------------------------------------------
+# A sweep ----------------------------------------------------------------------------------------
 
 
 def test_a_piped_sweep_is_silent_about_short_stages(capsys, clock):
@@ -161,7 +161,7 @@ def test_cells_in_other_processes_draw_no_bars(terminal):
     assert terminal.getvalue() == ""
 
 
-# A terminal --------------------------------------------------------------------------------------
+# A terminal -------------------------------------------------------------------------------------
 
 
 def test_a_bar_is_redrawn_in_one_line_and_stays(terminal, clock):
@@ -199,7 +199,7 @@ def test_a_narrow_terminal_loses_the_second_rate_first(terminal, clock):
     assert BAR.search(line)
 
 
-def test_a_warning_stands_on_a_line_of_its_own(terminal):
+def test_a_warning_is_on_a_separate_line(terminal):
     log = logging.getLogger("tests.progress")
     log.addHandler(progress.LogHandler(terminal))
     log.propagate = False
@@ -211,7 +211,7 @@ def test_a_warning_stands_on_a_line_of_its_own(terminal):
     log.handlers.clear()
 
 
-def test_an_error_finds_the_bars_line_ended(terminal):
+def test_an_error_ends_the_bars_line(terminal):
     try:
         with Progress("score", 3, "answer"):
             raise ValueError("broken")
@@ -221,7 +221,7 @@ def test_an_error_finds_the_bars_line_ended(terminal):
     assert progress._current is None
 
 
-def test_an_encoding_without_line_drawing_gets_plain_marks(terminal):
+def test_an_encoding_without_line_drawing_gets_ascii(terminal):
     terminal.encoding = "ascii"
     with Progress("score", 2, "answer") as shown:
         shown.add()
@@ -229,7 +229,7 @@ def test_an_encoding_without_line_drawing_gets_plain_marks(terminal):
     assert "##" in terminal.screen[0]
 
 
-# Words -------------------------------------------------------------------------------------------
+# Formatting -------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -256,7 +256,7 @@ def test_rates():
     assert rate(1, 90.0, "question") == ", 1 min 30 s per question"
 
 
-# The program -------------------------------------------------------------------------------------
+# The program ------------------------------------------------------------------------------------
 
 TINY = (
     "experiment=demo",
@@ -270,20 +270,20 @@ TINY = (
 )
 
 
-def test_a_piped_run_says_one_line_a_stage(program):
+def test_a_piped_run_prints_one_line_per_stage(program):
     outcome = program(*TINY)
     assert outcome.status == 0, outcome.err
     assert "\r" not in outcome.err
     assert "\x1b" not in outcome.err
-    told = [line.partition(":")[0] for line in outcome.err.splitlines()]
+    shown = [line.partition(":")[0] for line in outcome.err.splitlines()]
     stages = ["rollout", "score", "distill", "micro_add (expert)", "micro_add (tuned)"]
-    assert [name for name in told if name in stages] == stages
+    assert [name for name in shown if name in stages] == stages
     assert re.search(r"distill: .* optimizer steps/s, .* kept steps/s, loss \d", outcome.err)
-    again = program(*TINY)  # all of it is in the store
+    again = program(*TINY)  # everything is in the store
     assert not [line for line in again.err.splitlines() if "/s" in line]
 
 
-def test_a_piped_sweep_says_a_headline_and_a_table_a_cell(program):
+def test_a_piped_sweep_prints_a_headline_and_a_table_per_cell(program):
     outcome = program(*TINY[:-1], "beta=0,0.01", "stages=[sample]", flags=["-m"])
     assert outcome.status == 0, outcome.err
     assert "cell 1 of 2: " in outcome.out
@@ -291,8 +291,8 @@ def test_a_piped_sweep_says_a_headline_and_a_table_a_cell(program):
     assert not [line for line in outcome.err.splitlines() if "/s" in line]
 
 
-def test_on_a_terminal_an_error_stands_on_a_line_of_its_own(tmp_path):
-    """A real one: the bar of a stage that fails is ended before the error is said."""
+def test_on_a_terminal_an_error_is_on_a_separate_line(tmp_path):
+    """A real terminal: a failed stage's bar ends before the error is printed."""
     code = (
         "import sys; from lr_exp.progress import Progress; from lr_exp.errors import print_error\n"
         "try:\n"
@@ -318,8 +318,8 @@ def test_on_a_terminal_an_error_stands_on_a_line_of_its_own(tmp_path):
     assert (error, rest) == ("error: odd", "")
 
 
-def test_a_stopped_run_counts_what_it_found(program, tmp_path):
-    """The rate of a run that goes on is of what it does itself."""
+def test_a_resumed_run_counts_earlier_work(program, tmp_path):
+    """The rate of a resumed run is of its own work."""
     words = [*TINY[:-1], "beta=0", "stages=[sample]", "sampler.batch_size=1"]
     assert program(*words).status == 0
     (folder,) = (tmp_path / "store" / "rollout").glob("*/")

@@ -1,4 +1,4 @@
-"""Sweeps: every cell of every table is a run that could start, and the first one of each does."""
+"""Sweeps: every cell composes, and the first cell of each sweep runs."""
 
 import itertools
 import json
@@ -35,7 +35,7 @@ def failed_cells(outcome) -> list[dict]:
 
 
 def cells(name: str) -> list[list[str]]:
-    """The overrides of every run of a sweep, as Hydra's own sweeper multiplies them."""
+    """The overrides of every run of a sweep, as Hydra's sweeper combines them."""
     sweep = OmegaConf.load(conf_dir() / "sweep" / f"{name}.yaml")
     axes = {
         key: re.split(r",\s*", str(values)) for key, values in sweep.hydra.sweeper.params.items()
@@ -53,7 +53,7 @@ def settings_of(words: list[str]):
 
 
 def label(settings) -> tuple:
-    """What tells the cells of a table apart."""
+    """What distinguishes the cells of a table."""
     return (
         settings.expert.name,
         settings.amateur.name,
@@ -89,7 +89,7 @@ def test_a_header_says_the_command_and_the_number_of_runs(path):
     assert counts[0] == str(len(cells(path.stem)))
 
 
-def test_the_tables_of_the_paper_are_there_with_their_twins():
+def test_every_table_of_the_paper_has_a_sweep_and_a_miniature():
     there = {path.stem for path in SWEEPS}
     assert set(PAPER) <= there
     assert {f"micro_{name}" for name in PAPER[1:]} <= there
@@ -97,7 +97,7 @@ def test_the_tables_of_the_paper_are_there_with_their_twins():
         assert len({settings_of(cell).seed for cell in cells(name)}) >= 3
 
 
-def test_the_expertise_gap_has_the_papers_pairs_and_leaves_its_empty_cell_out():
+def test_the_expertise_gap_has_the_papers_pairs():
     pairs = {(s.expert.name, s.amateur.name) for s in map(settings_of, cells("expertise_gap"))}
     small = ["qwen_0_5b", "qwen_1_5b", "qwen_math_1_5b_instruct"]
     assert pairs == {("qwen_math_1_5b", amateur) for amateur in small} | {
@@ -105,8 +105,8 @@ def test_the_expertise_gap_has_the_papers_pairs_and_leaves_its_empty_cell_out():
     }
 
 
-def test_an_axis_given_by_hand_narrows_the_sweep(program):
-    """Dotted axes too, and what is no axis holds for all cells."""
+def test_an_override_of_an_axis_narrows_the_sweep(program):
+    """Dotted axes too; other overrides apply to all cells."""
     assert narrow_sweep(["seed=7"]) == ["seed=7"]
     words = ["+sweep=micro_contrastive_decoding", "evaluator.decoder=greedy", "seed=7,8", *SMALL]
     outcome = program(*words, "stages=[evaluate]", flags=["-m"])
@@ -129,7 +129,7 @@ def test_the_same_sweep_with_fewer_cells_keeps_the_others_results(program):
     ("overrides", "name"),
     [
         (["+sweep=ablation", "method=neither", "seed=1", "store=/a/b"], "method=neither,seed=1"),
-        # What was replaced may be all that tells two cells apart: then a digest does.
+        # Two cells may differ only in replaced characters: a digest distinguishes them.
         (
             ["expert.path=a/b c", "benchmarks=[x,y]"],
             "expert.path=a_b_c,benchmarks=_x,y_-8aa842916f57",
@@ -142,7 +142,7 @@ def test_a_cells_folder_is_named_by_its_choices(overrides, name):
     assert cell_folder(overrides) == name
 
 
-def test_choices_that_look_alike_have_folders_of_their_own():
+def test_similar_choices_have_different_folders():
     names = {cell_folder([f"data.path={path}"]) for path in ("a/b", "a b", "a_b", "日/本", "日 本")}
     assert len(names) == 5
     assert len(cell_folder([f"data.path={'日' * 200}"]).encode()) < 200
@@ -154,14 +154,14 @@ def test_long_choices_make_short_names_that_differ():
     assert max(map(len, names)) < 200
 
 
-def test_a_sweep_without_multirun_says_what_to_write(program):
+def test_a_sweep_without_multirun_names_the_command(program):
     outcome = program("+sweep=micro_ablation", "experiment=micro_tables")
     assert "python -m lr_exp -m +sweep=micro_ablation" in outcome.error
     assert not outcome.has_summary
 
 
-def test_a_cell_that_fails_leaves_its_reason_and_the_others_go_on(program, tmp_path):
-    """Two models of different vocabularies: the pair does not fit, its cell fails alone."""
+def test_a_failed_cell_records_its_reason_and_the_others_run(program, tmp_path):
+    """The two models of one cell have different vocabularies."""
     stranger = tiny_model(tmp_path, "stranger")
     outcome = program(
         "+sweep=micro_ablation",
@@ -177,14 +177,14 @@ def test_a_cell_that_fails_leaves_its_reason_and_the_others_go_on(program, tmp_p
     (failed,) = failed_cells(outcome)
     assert failed["error"] == outcome.error.removeprefix("error: ")
     assert (failed["expert"], failed["method"], failed["seed"]) == ("micro", "lightreasoner", 0)
-    # Shown under what was really asked for, not under the preset's name.
+    # Shown under the requested model, not under the preset's name.
     assert (failed["amateur"], failed["data"]) == ("stranger", "micro")
     assert failed["sweep"] == "micro_ablation"
     (finished,) = finished_cells(outcome)
     assert finished["evaluate"]["tuned"]["micro_add"]["total"] == 8
 
 
-def test_a_failure_that_was_mended_leaves_no_trace(program):
+def test_a_fixed_failure_leaves_no_trace(program):
     words = ["+sweep=micro_ablation", "method=lightreasoner", "seed=0", *SMALL]
     outcome = program(*words, "expert.path=nowhere", flags=["-m"])
     assert "nowhere" in outcome.error
@@ -193,14 +193,14 @@ def test_a_failure_that_was_mended_leaves_no_trace(program):
     outcome = program(*words, flags=["-m"])
     assert outcome.status == 0
     assert len(finished_cells(outcome)) == 1
-    # The same cell again, now with a fault: its earlier result does not stand for it.
+    # The same cell again, now failing: its earlier result must not remain.
     unreadable = program(*words, "store=/proc/none", flags=["-m"])
     assert "cannot be written" in unreadable.error
     assert finished_cells(unreadable) == []
     assert len(failed_cells(unreadable)) == 2
 
 
-def test_settings_that_are_out_of_range_leave_their_reason_too(program):
+def test_out_of_range_settings_are_recorded_as_failures(program):
     outcome = program("+sweep=micro_ablation", "method=neither", "seed=0", "alpha=7", flags=["-m"])
     assert "alpha=7" in outcome.error
     (failed,) = failed_cells(outcome)
@@ -208,8 +208,8 @@ def test_settings_that_are_out_of_range_leave_their_reason_too(program):
     assert "alpha=7" in failed["overrides"]
 
 
-def test_the_tables_are_of_the_cells_that_their_headers_claim():
-    def told(name, *keys):
+def test_the_sweeps_have_the_cells_that_their_headers_describe():
+    def values(name, *keys):
         return {tuple(key(s) for key in keys) for s in map(settings_of, cells(name))}
 
     def expert(settings):
@@ -218,13 +218,13 @@ def test_the_tables_are_of_the_cells_that_their_headers_claim():
     def method(settings):
         return settings.method.name
 
-    main = told("main_results", expert, method)
+    main = values("main_results", expert, method)
     assert len({pair[0] for pair in main}) == 5
     assert {pair[1] for pair in main} == {"lightreasoner", "rejection_sft"}
     assert len(main) == 10
-    assert told("efficiency", label) < told("main_results", label)
-    assert told("micro_efficiency", label) < told("micro_ablation", label)
-    assert len(told("ablation", method)) == len(told("micro_ablation", method)) == 6
+    assert values("efficiency", label) < values("main_results", label)
+    assert values("micro_efficiency", label) < values("micro_ablation", label)
+    assert len(values("ablation", method)) == len(values("micro_ablation", method)) == 6
     gap = [settings_of(cell) for cell in cells("micro_expertise_gap")]
     assert {s.evaluator.gap for s in gap} == {"sampled"}
     assert len({s.amateur.name for s in gap}) == 5
@@ -241,7 +241,7 @@ REAL = [name for name in (path.stem for path in SWEEPS) if not name.startswith("
 @needs_hub
 @pytest.mark.parametrize("name", REAL)
 def test_the_first_cell_runs_with_a_small_real_model(name, program):
-    """SmolLM2-135M in the expert's place, eight real questions, every stage of the sweep."""
+    """SmolLM2-135M as the expert, eight real questions, every stage of the sweep."""
     first = cells(name)[0][1:]
     axes = [word for word in first if not word.startswith("experiment=")]
     small = [
