@@ -46,7 +46,7 @@ from lr_exp.errors import (
     redact,
 )
 from lr_exp.models.devices import choose_gpu
-from lr_exp.pipeline.outcome import choices_of_failed, record_failure
+from lr_exp.pipeline.outcome import choices_of_failed_run, record_failure
 from lr_exp.report.terminal import results_lines, summary_table
 
 # Errors that a user can fix. OSError: a folder that cannot be made, a full disk.
@@ -213,7 +213,7 @@ class Program:
                 record_failure(
                     reason,
                     map_strings(
-                        choices_of_failed(settings) if settings else raw_choices(config), redact
+                        choices_of_failed_run(settings) if settings else raw_choices(config), redact
                     ),
                     map_strings(overrides, redact),
                     folder,
@@ -260,7 +260,7 @@ class Program:
         message = one_line_message(error)
         if isinstance(error, distributed.PeerLostError):
             prints = distributed.is_rank0() or (error.rank == 0 and distributed.rank() == 1)
-            if error.is_told or not prints:
+            if error.is_reported or not prints:
                 return
         elif not distributed.is_rank0():
             message = f"{distributed.rank_label()}: {message}"

@@ -155,7 +155,7 @@ pd.DataFrame(
 # %%
 with lr_exp.style.styled():
     figure, axes = plt.subplots(figsize=(4.5, 2.6), dpi=110, layout="constrained")
-    before, ours = lr_exp.style.of_method("baseline"), lr_exp.style.of_method("lightreasoner")
+    before, ours = lr_exp.style.method_look("baseline"), lr_exp.style.method_look("lightreasoner")
     by_beta = [estimates["micro_add", beta] for beta in BETAS]
     axes.errorbar(
         BETAS,

@@ -23,8 +23,8 @@ import lr_exp
 from lr_exp import contrast
 
 lr_exp.progress.choose("none")  # no progress bars
-kept_colour = lr_exp.style.of_method("lightreasoner").colour  # the colours of all figures
-other_colour = lr_exp.style.of_method("baseline").colour
+kept_colour = lr_exp.style.method_look("lightreasoner").colour  # the colours of all figures
+other_colour = lr_exp.style.method_look("baseline").colour
 
 settings = lr_exp.compose(
     "experiment=demo",

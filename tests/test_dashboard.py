@@ -17,7 +17,7 @@ with warnings.catch_warnings():  # it uses pydantic 1 syntax
 
 from lr_exp.config.composition import conf_dir
 from lr_exp.errors import UserError
-from lr_exp.report.figures.style import of_method
+from lr_exp.report.figures.style import method_look
 from lr_exp.report.names import METHODS
 from lr_exp.tracking.dashboard import contents, panels, report, workspace
 from lr_exp.tracking.dashboard.__main__ import main
@@ -165,7 +165,7 @@ def test_the_workspace_has_its_sections_and_colours(run_contents):
     assert names == ["Sampling", "Distillation", "Evaluation", "Trajectories", "System"]
     (runset,) = section["runSets"]
     assert runset["grouping"] == [{"section": "config", "name": "cell.value.method"}]
-    assert list(section["customRunColors"].values()) == [of_method("lightreasoner").colour]
+    assert list(section["customRunColors"].values()) == [method_look("lightreasoner").colour]
     (key,) = section["customRunColors"]
     assert "lightreasoner" in key
     assert "cell.value.method" in key
@@ -203,7 +203,7 @@ def test_a_report_has_a_section_for_each_sweep_in_the_methods_colours():
         assert len(colours) == len(paper.methods) == len(METHODS) - 1
         for method in paper.methods:
             (key,) = (key for key in colours if key.endswith(f":{method}"))
-            assert colours[key] == of_method(method).colour
+            assert colours[key] == method_look(method).colour
             assert key.startswith(runset["id"])
     assert "sample/trajectories" in json.dumps(trajectories)
 

@@ -8,7 +8,7 @@ import pytest
 from lr_exp.config.settings import ServerSettings
 from lr_exp.errors import UserError
 from lr_exp.inference.decoding import Decoded
-from lr_exp.inference.engines import Request, Sampling, UnreachableError, http, remembered_identity
+from lr_exp.inference.engines import Request, Sampling, UnreachableError, http, last_known_identity
 from lr_exp.inference.engines.server import ServerEngine
 from lr_exp.models.loading import LanguageModel
 
@@ -316,13 +316,13 @@ def test_the_model_must_be_named_if_there_are_several():
 def test_a_servers_identity_is_reported_and_remembered(kind, identity, tmp_path, caplog):
     place = tmp_path / "engines" / "one.json"
     with serving(fake(kind)) as server:
-        first = remembered_identity(ServerEngine(settings(server)), place)
+        first = last_known_identity(ServerEngine(settings(server)), place)
     assert first.items() >= {"engine": "server", **identity}.items()
     gone = ServerEngine(settings(server, attempts=1))
-    assert remembered_identity(gone, place) == first
+    assert last_known_identity(gone, place) == first
     assert "no server listens" in caplog.text
     with pytest.raises(UnreachableError):
-        remembered_identity(gone, tmp_path / "other.json")
+        last_known_identity(gone, tmp_path / "other.json")
 
 
 @pytest.mark.parametrize("kind", ["vllm", "sglang"])

@@ -14,7 +14,7 @@ from lr_exp.data.questions import Question
 from lr_exp.distiller.batches import build_batch, plan_batches
 from lr_exp.inference import cpu_linear
 from lr_exp.models import early_exit, loading, locating
-from lr_exp.models.early_exit import read_pair_logits
+from lr_exp.models.early_exit import shared_layer_logits
 from lr_exp.models.packing import pack, read_logits
 from lr_exp.models.prompts import render_prompt
 from lr_exp.models.vocabulary import shared_vocabulary
@@ -289,7 +289,7 @@ def test_shared_layers_are_computed_once_with_the_same_logits(tmp_path):
     layer = expert.model.get_decoder().layers[0]
     layer.mlp.register_forward_hook(lambda *_: calls.append(1))
     with torch.inference_mode():
-        both = read_pair_logits(expert, amateur, packed, packed)
+        both = shared_layer_logits(expert, amateur, packed, packed)
         assert len(calls) == 1
         separate = read_logits(expert.model, packed), read_logits(amateur.model, packed)
     assert both is not None
@@ -303,15 +303,17 @@ def test_nothing_is_shared_if_models_or_inputs_differ(tmp_path):
     first, second = pack([[3, 1, 4]], [[2]]), pack([[3, 1, 5]], [[2]])
     early, late = pack([[3], [1, 4]], [[0], [1]]), pack([[3, 1], [4]], [[0], [0]])
     amateur = early_exit.early_exit(expert, (2,), "early")
-    assert read_pair_logits(expert, other, first, first) is None
+    assert shared_layer_logits(expert, other, first, first) is None
     assert (
-        read_pair_logits(expert, early_exit.early_exit(other, (2,), "early"), first, first) is None
+        shared_layer_logits(expert, early_exit.early_exit(other, (2,), "early"), first, first)
+        is None
     )
     assert (
-        read_pair_logits(expert, early_exit.early_exit(expert, (0,), "early"), first, first) is None
+        shared_layer_logits(expert, early_exit.early_exit(expert, (0,), "early"), first, first)
+        is None
     )
-    assert read_pair_logits(expert, amateur, first, second) is None
-    assert read_pair_logits(expert, amateur, early, late) is None
+    assert shared_layer_logits(expert, amateur, first, second) is None
+    assert shared_layer_logits(expert, amateur, early, late) is None
 
 
 @pytest.mark.parametrize(("tied", "copied"), [(False, False), (True, False), (True, True)])

@@ -21,10 +21,10 @@ from lr_exp.report.figures.style import (
     MUTED,
     PAPER,
     colour_of,
-    of_method,
-    of_variant,
+    method_look,
     rendered,
     styled,
+    variant_look,
 )
 from lr_exp.report.figures.svg import inline
 from lr_exp.report.names import METHODS
@@ -150,8 +150,8 @@ def test_methods_with_similar_colours_differ_in_line_and_marker(scheme: str) -> 
         assert seen["all cones"] >= 14, (one, other)
         assert min(seen.values()) >= 6, (one, other)
         if min(seen.values()) < 9:
-            assert of_method(one).line != of_method(other).line, (one, other)
-    assert len({of_method(method).marker for method in METHODS}) == len(METHODS)
+            assert method_look(one).line != method_look(other).line, (one, other)
+    assert len({method_look(method).marker for method in METHODS}) == len(METHODS)
 
 
 @pytest.mark.parametrize("scheme", SCHEMES)
@@ -202,17 +202,17 @@ def test_css_defines_every_variable_in_both_schemes(tmp_path: Path) -> None:
 
 
 def test_unlisted_methods_have_a_fixed_look_unlike_all_listed_ones() -> None:
-    listed = {(of_method(one).line, of_method(one).marker) for one in METHODS}
-    own = of_method("my_own")
+    listed = {(method_look(one).line, method_look(one).marker) for one in METHODS}
+    own = method_look("my_own")
     assert (own.line, own.marker) not in listed
-    assert own == of_method("my_own")
-    assert len({of_method(f"my_{letter}") for letter in "abcdefghij"}) > 5
+    assert own == method_look("my_own")
+    assert len({method_look(f"my_{letter}") for letter in "abcdefghij"}) > 5
 
 
 def test_variants_of_a_method_differ_in_line_and_marker() -> None:
     for method in METHODS:
-        looks = [of_variant(method, number) for number in range(6)]
-        assert looks[0] == of_method(method)
+        looks = [variant_look(method, number) for number in range(6)]
+        assert looks[0] == method_look(method)
         assert len({look.line for look in looks}) == len({look.marker for look in looks}) == 6
 
 
@@ -341,7 +341,7 @@ def test_gains_are_in_the_order_of_the_settings_with_their_counts(tmp_path: Path
     drawn = {one.get_label(): one for one in axes.containers}
     assert drawn["before"][0].get_xdata().tolist() == [75, 75, 75]
     assert drawn["after"][0].get_xdata().tolist() == [75, 100, 75]
-    assert drawn["after"][0].get_color() == of_method("lightreasoner").colour
+    assert drawn["after"][0].get_color() == method_look("lightreasoner").colour
     whiskers = [end[0] - start[0] for start, end in drawn["after"][2][0].get_segments()]
     error = 100 * math.sqrt(0.75 * 0.25 / 4)
     assert whiskers == pytest.approx([2 * error, 0, 2 * error])

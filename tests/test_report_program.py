@@ -11,7 +11,7 @@ import pytest
 
 from lr_exp.report.__main__ import main
 from lr_exp.report.build import build
-from lr_exp.report.figures.style import of_method, of_variant
+from lr_exp.report.figures.style import method_look, variant_look
 from lr_exp.report.figures.training import accuracy_curve
 from lr_exp.report.rows import sweeps
 from lr_exp.report.runs import find_runs
@@ -308,10 +308,10 @@ def test_summaries_of_older_runs_without_the_new_keys_are_read(tmp_path: Path, c
 
 
 def test_figures_keep_a_methods_colour_and_darken_it_for_variants() -> None:
-    assert of_variant("lightreasoner", 0) == of_method("lightreasoner")
-    looks = [of_variant("lightreasoner", number) for number in range(6)]
+    assert variant_look("lightreasoner", 0) == method_look("lightreasoner")
+    looks = [variant_look("lightreasoner", number) for number in range(6)]
     assert len({look.line for look in looks}) == len({look.marker for look in looks}) == 6
-    assert of_method("my_own") == of_method("my_own")
+    assert method_look("my_own") == method_look("my_own")
 
 
 def test_the_program_imports_neither_torch_nor_matplotlib_before_it_draws(tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ class SharedError(UserError):
 class PeerLostError(UserError):
     """Another rank failed or died, so this one has to stop."""
 
-    def __init__(self, message: str, *, rank: int | None = None, is_told: bool = False) -> None:
+    def __init__(self, message: str, *, rank: int | None = None, is_reported: bool = False) -> None:
         super().__init__(message)
         self.rank = rank  # the one that died, if known
-        self.is_told = is_told  # that rank has already printed the reason
+        self.is_reported = is_reported  # that rank has already printed the reason

@@ -182,7 +182,7 @@ class ProcessGroup:
         try:
             if self._notes.check([_FAILURE]):
                 reason = self._notes.get(_FAILURE).decode("utf-8", "replace")
-                return PeerLostError(reason, is_told=True)
+                return PeerLostError(reason, is_reported=True)
             for number, host, pid in self._peers:
                 if host != socket.gethostname() or self._notes.check([f"ended/{number}"]):
                     continue

@@ -106,7 +106,7 @@ def _with_layer_index(layer: torch.nn.Module, index: int) -> Any:
     return twin
 
 
-def read_pair_logits(
+def shared_layer_logits(
     expert: LanguageModel, amateur: LanguageModel, expert_pack: Pack, amateur_pack: Pack
 ) -> tuple[Tensor, Tensor] | None:
     """Both models' logits `(reads, rows)` with the shared layers computed once.

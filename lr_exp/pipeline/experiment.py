@@ -5,6 +5,7 @@ from lr_exp.pipeline.distilling import DistillerStages
 from lr_exp.pipeline.evaluating import EvaluatorStages
 from lr_exp.pipeline.inputs import Inputs
 from lr_exp.pipeline.loaded_models import LoadedModels
+from lr_exp.pipeline.method import BUILT_IN as BUILT_IN
 from lr_exp.pipeline.sampling import SamplerStages
 from lr_exp.store import Store
 

@@ -10,7 +10,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from lr_exp.config.method import Method
+from lr_exp.config.method import Method, build_method
 from lr_exp.config.settings import Settings
 from lr_exp.data.benchmarks import load_benchmark, load_shots
 from lr_exp.data.questions import Question, fingerprint, load_questions, select_questions
@@ -19,7 +19,6 @@ from lr_exp.errors import UserError
 from lr_exp.evaluator import grade
 from lr_exp.models import devices, early_exit, loading, locating
 from lr_exp.models.vocabulary import SharedVocabulary, shared_vocabulary
-from lr_exp.pipeline.method import method_of
 from lr_exp.pipeline.versions import MODEL_PACKAGES
 from lr_exp.store import Store
 
@@ -47,8 +46,9 @@ class Inputs:
 
     @cached_property
     def method(self) -> Method:
-        """The method's choices with their settings."""
-        return method_of(self.settings)
+        """The method's choices with their settings, once `pipeline.method` is imported."""
+        run = self.settings
+        return build_method(run.method, alpha=run.alpha, beta=run.beta, seed=run.seed)
 
     @property
     def needs_amateur(self) -> bool:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from lr_exp import distributed
-from lr_exp.inference.engines import Engine, Generate, remembered_identity
+from lr_exp.inference.engines import Engine, Generate, last_known_identity
 from lr_exp.inference.out_of_memory import free_memory
 from lr_exp.models import early_exit, loading, locating
 from lr_exp.models.loading import LanguageModel
@@ -129,7 +129,7 @@ class LoadedModels:
             key = digest([self._inputs.settings.engines[part], server.url, server.model])[:24]
             remembered = self._store_root / ".engines" / f"{key}.json"
             self._identities[part] = distributed.run_on_rank0(
-                lambda: remembered_identity(engine, remembered)
+                lambda: last_known_identity(engine, remembered)
             )
         # Prompts are rendered here, whatever generates.
         return {**self._identities[part], **{name: version(name) for name in RENDERING_PACKAGES}}

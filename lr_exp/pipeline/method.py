@@ -3,12 +3,11 @@
 from lr_exp.config.method import Method
 from lr_exp.config.method import build_method as build_method
 from lr_exp.config.settings import Settings
+from lr_exp.distiller import losses
+from lr_exp.pipeline import trajectories
+from lr_exp.sampler import step_rules, targets
 
-# Importing these modules registers their functions.
-from lr_exp.distiller import losses as losses
-from lr_exp.pipeline import trajectories as trajectories
-from lr_exp.sampler import step_rules as step_rules
-from lr_exp.sampler import targets as targets
+BUILT_IN = (trajectories, step_rules, targets, losses)  # importing them registers their functions
 
 
 def method_of(settings: Settings) -> Method:

@@ -42,7 +42,7 @@ def choices(settings: Settings) -> dict[str, Any]:
     }
 
 
-def choices_of_failed(settings: Settings) -> dict[str, Any]:
+def choices_of_failed_run(settings: Settings) -> dict[str, Any]:
     """As `choices`, or the settings as written where the method is not valid."""
     try:
         return choices(settings)

@@ -8,19 +8,17 @@ from dataclasses import asdict, dataclass
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 from lr_exp.config.method import register
 from lr_exp.data.questions import fingerprint, prompts_fingerprint
 from lr_exp.evaluator import grade
 from lr_exp.evaluator.prompts import worked_answer
 from lr_exp.models import loading, locating
+from lr_exp.pipeline.context import RunContext
 from lr_exp.pipeline.versions import GRADING_PACKAGES, RENDERING_PACKAGES
 from lr_exp.sampler import references, rollout
 from lr_exp.store import Artifact, Recipe
-
-if TYPE_CHECKING:  # it imports this module
-    from lr_exp.pipeline.context import RunContext
 
 
 @dataclass(frozen=True)
@@ -38,7 +36,7 @@ class Trajectories:
 
 
 @register("trajectories", label="the expert's greedy answers")
-def expert_greedy(context: "RunContext") -> Trajectories:
+def expert_greedy(context: RunContext) -> Trajectories:
     """The expert's greedy answers, their first `sampler.max_new_tokens` tokens."""
     sampler = context.inputs.settings.sampler
     settings = {
@@ -54,7 +52,7 @@ def expert_greedy(context: "RunContext") -> Trajectories:
     "trajectories", label="the expert's sampled answers that are right", needs=("references",)
 )
 def expert_verified(
-    context: "RunContext",
+    context: RunContext,
     *,
     samples: Annotated[int, "[1, 2147483647]"] = 4,
     temperature: Annotated[float, "(0, inf)"] = 1.0,
@@ -84,7 +82,7 @@ def expert_verified(
 
 
 @register("trajectories", label="human solutions", needs=("solutions",))
-def human_solution(context: "RunContext") -> Trajectories:
+def human_solution(context: RunContext) -> Trajectories:
     """The data set's worked solutions, as the expert's tokens."""
     inputs = context.inputs
     settings = {"system_prompt": inputs.settings.sampler.system_prompt}
@@ -110,7 +108,7 @@ def human_solution(context: "RunContext") -> Trajectories:
 
 
 def _generated(
-    context: "RunContext",
+    context: RunContext,
     stage: str,
     write: Callable[..., dict[str, Any]],
     settings: dict[str, Any],
@@ -134,7 +132,7 @@ def _generated(
     return context.artifacts.make_if_requested("sample", recipe, build, together=True)
 
 
-def _verified(context: "RunContext", drawn: Artifact, samples: int) -> Artifact:
+def _verified(context: RunContext, drawn: Artifact, samples: int) -> Artifact:
     """The sampled answers that equal the reference."""
     inputs = context.inputs
     kind = inputs.settings.data.answer

@@ -8,7 +8,7 @@ from lr_exp.errors import UserError
 from lr_exp.report.document import document
 from lr_exp.report.figures import draw_all
 from lr_exp.report.layout import prefix_of, tables_of
-from lr_exp.report.page import page_of
+from lr_exp.report.page import folder_page
 from lr_exp.report.rows import Row, Sweep, sweeps
 from lr_exp.report.runs import Found, find_runs
 from lr_exp.report.section import Section
@@ -47,7 +47,7 @@ def build(folder: Path, out: Path | None = None) -> Report:
             files |= {f"{figure.name}.{kind}": content for kind, content in figure.files.items()}
     title = folder.resolve().name
     files["report.md"] = document(title, found, sections).encode()
-    page = page_of(folder, found, sections, out or folder / "report")
+    page = folder_page(folder, found, sections, out or folder / "report")
     files[PAGE] = page.encode()
     return Report(files, _shown(found, sections))
 
@@ -93,7 +93,7 @@ def _shown(found: Found, sections: Sequence[Section]) -> str:
         f"{'damaged' if run.is_damaged else 'failed'}: {one_line(run.name)}: {one_line(run.error)}"
         for run in found.failed
     ]
-    counts = f"runs: {found.told}"
+    counts = f"runs: {found.counts}"
     if found.unfinished:
         counts += f", {len(found.unfinished)} unfinished"
     return "\n".join([*parts, counts])

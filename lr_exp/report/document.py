@@ -48,7 +48,7 @@ def document(title: str, found: Found, sections: Sequence[Section]) -> str:
 
 
 def _counts(found: Found) -> list[str]:
-    parts = [f"{found.told} and {len(found.unfinished)} unfinished runs."]
+    parts = [f"{found.counts} and {len(found.unfinished)} unfinished runs."]
     if found.unfinished:
         parts.append(
             "Unfinished (neither a summary nor an error; the same command resumes the run):\n\n"

@@ -197,7 +197,7 @@ class Found:
     notes: list[str]
 
     @property
-    def told(self) -> str:
+    def counts(self) -> str:
         """`6 finished, 1 failed`, and the number of damaged runs, if any."""
         damaged = sum(run.is_damaged for run in self.failed)
         counts = f"{len(self.runs):,} finished, {len(self.failed) - damaged:,} failed"

@@ -19,7 +19,7 @@ from lr_exp import contrast, distributed
 from lr_exp.errors import UserError
 from lr_exp.inference.cpu_linear import prepacked_linear
 from lr_exp.inference.out_of_memory import AdaptiveBatch, free_memory, is_out_of_memory
-from lr_exp.models.early_exit import read_pair_logits
+from lr_exp.models.early_exit import shared_layer_logits
 from lr_exp.models.loading import LanguageModel
 from lr_exp.models.packing import Pack, groups_within, pack, pass_size, read_logits
 from lr_exp.models.prompts import render_prompt
@@ -298,7 +298,7 @@ def _next_token_logits(
     device = next(expert.model.parameters()).device
     expert_pack = _packed([answer.row["prompt_ids"] for answer in group], group).to(device)
     amateur_pack = _packed([answer.amateur_prompt for answer in group], group).to(device)
-    both = read_pair_logits(expert, amateur, expert_pack, amateur_pack)
+    both = shared_layer_logits(expert, amateur, expert_pack, amateur_pack)
     if both is not None:
         return both
     return read_logits(expert.model, expert_pack), read_logits(amateur.model, amateur_pack)

@@ -90,7 +90,7 @@ def truncated(token_ids: Sequence[int], stop_ids: Sequence[int], max_new_tokens:
     return Decoded(list(token_ids[:max_new_tokens]), finished=False)
 
 
-def remembered_identity(engine: Engine, path: Path) -> dict[str, Any]:
+def last_known_identity(engine: Engine, path: Path) -> dict[str, Any]:
     """The engine's identity, saved to `path`; the saved one if the server does not respond.
 
     With it, stored answers are found even after their server was stopped.

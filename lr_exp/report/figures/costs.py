@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from lr_exp.report.figures.style import DOUBLE, Look, of_method
+from lr_exp.report.figures.style import DOUBLE, Look, method_look
 from lr_exp.report.names import ABSENT
 from lr_exp.report.rows import Sweep
 from lr_exp.report.tables.efficiency import Cost, cost
@@ -22,7 +22,7 @@ def cost_bars(new_figure: Any, sweep: Sweep) -> Any | None:
         return None
     several = len({row.setup.expert for row, _ in rows}) > 1
     names = [f"{row.setup.expert}: {row.label}" if several else row.label for row, _ in rows]
-    looks = [of_method(row.setup.method) for row, _ in rows]
+    looks = [method_look(row.setup.method) for row, _ in rows]
     figure = new_figure(figsize=(DOUBLE, 0.22 * len(rows) + 0.9))
     panels = figure.subplots(1, 3, sharey=True)
     for axes, (title, values) in zip(panels, _panels([spent for _, spent in rows]), strict=True):

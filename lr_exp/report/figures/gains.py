@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Any
 
-from lr_exp.report.figures.style import INK, MUTED, SINGLE, of_method
+from lr_exp.report.figures.style import INK, MUTED, SINGLE, method_look
 from lr_exp.report.gaps import PairGap, measured_gap
 from lr_exp.report.names import benchmark_label, method_label
 from lr_exp.report.paired import Estimate
@@ -49,7 +49,7 @@ def gain_against_gap(new_figure: Any, sweep: Sweep) -> Any | None:
             *point.position,
             xerr=100 * point.gap.difference.stderr,
             yerr=100 * point.gain.stderr,
-            color=of_method(point.row.setup.method).colour,
+            color=method_look(point.row.setup.method).colour,
             marker=_MARKERS[experts.index(point.row.setup.expert) % len(_MARKERS)],
             linewidth=0.8,
         )
@@ -64,7 +64,7 @@ def gain_against_gap(new_figure: Any, sweep: Sweep) -> Any | None:
                 + ([method_label(method)] if len(methods) > 1 else [])
             )
             marker = _MARKERS[experts.index(expert) % len(_MARKERS)]
-            axes.plot([], [], color=of_method(method).colour, marker=marker, ls="", label=label)
+            axes.plot([], [], color=method_look(method).colour, marker=marker, ls="", label=label)
         axes.legend(loc="lower center", bbox_to_anchor=(0.5, 1), ncols=2)
     line = axes.annotate(
         "untuned expert",

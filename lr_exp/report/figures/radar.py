@@ -3,7 +3,7 @@
 import math
 from typing import Any
 
-from lr_exp.report.figures.style import DOUBLE, SINGLE, legend_columns, of_method
+from lr_exp.report.figures.style import DOUBLE, SINGLE, legend_columns, method_look
 from lr_exp.report.names import benchmark_label
 from lr_exp.report.rows import Row, Sweep
 
@@ -49,7 +49,7 @@ def _panel(axes: Any, rows: list[Row], benchmarks: list[str]) -> dict[str, Any]:
     closed = [*angles, angles[0]]
     drawn = {}
     for row in rows:
-        look = of_method(row.setup.method)
+        look = method_look(row.setup.method)
         estimates = [row.results.accuracies[name] for name in benchmarks]
         values = [100 * estimate.mean for estimate in estimates]
         (drawn[row.label],) = axes.plot(

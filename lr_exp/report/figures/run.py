@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from lr_exp.report import paired
-from lr_exp.report.figures.style import FAINT, GREY, INK, MUTED, SINGLE, of_method
+from lr_exp.report.figures.style import FAINT, GREY, INK, MUTED, SINGLE, method_look
 from lr_exp.report.json_file import is_number
 from lr_exp.report.names import benchmark_label
 from lr_exp.report.runs import Run
@@ -63,7 +63,7 @@ def kl_histogram(new_figure: Any, run: Run) -> Any | None:
             above,
             {
                 "facecolor": "none",
-                "edgecolor": of_method(run.method).colour,
+                "edgecolor": method_look(run.method).colour,
                 "hatch": "//////",
                 "label": "kept",
             },
@@ -122,7 +122,7 @@ def kept_by_position(new_figure: Any, run: Run) -> Any | None:
     bins = [i for i, count in enumerate(steps) if count]
     centres = [width * (i + 0.5) for i in bins]
     low, share, high = zip(*(_wilson(kept[i], steps[i]) for i in bins), strict=True)
-    look = of_method(run.method)
+    look = method_look(run.method)
     figure = new_figure(figsize=(SINGLE, 2.7))
     upper, lower = figure.subplots(2, 1, sharex=True, height_ratios=(2.2, 1))
     upper.errorbar(
@@ -178,7 +178,7 @@ def training_curves(new_figure: Any, run: Run) -> Any | None:
         return None
     figure = new_figure(figsize=(SINGLE, 0.95 * len(curves) + 0.35))
     panels = figure.subplots(len(curves), 1, sharex=True, squeeze=False)[:, 0]
-    colour = of_method(run.method).colour
+    colour = method_look(run.method).colour
     for axes, (key, values) in zip(panels, curves.items(), strict=True):
         marker = "." if len(values) <= _MAX_MARKED_POINTS else ""
         axes.plot(list(values), list(values.values()), color=colour, marker=marker)
@@ -203,7 +203,7 @@ def gain_by_benchmark(new_figure: Any, run: Run) -> Any | None:
     axes = figure.subplots()
     looks = ((before, GREY.light, "w", "before", -0.13), (after, None, None, "after", 0.13))
     for results, colour, face, label, shift in looks:
-        colour = colour or of_method(run.method).colour
+        colour = colour or method_look(run.method).colour
         values = [100 * results[name].accuracy for name in names]
         errors = [100 * _stderr(results[name]) for name in names]
         axes.errorbar(
@@ -211,7 +211,7 @@ def gain_by_benchmark(new_figure: Any, run: Run) -> Any | None:
             [y + shift for y in range(len(names))],
             xerr=errors,
             color=colour,
-            marker="o" if label == "before" else of_method(run.method).marker,
+            marker="o" if label == "before" else method_look(run.method).marker,
             markerfacecolor=face or colour,
             linestyle="",
             elinewidth=1,

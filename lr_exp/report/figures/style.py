@@ -89,7 +89,7 @@ _INK_SHARES = (0.0, 0.4, 0.8)  # in the colours of a method's variants
 _MAX_COLUMN_CHARS = 24  # a legend with a longer label has one column
 
 
-def of_method(method: str | None) -> Look:
+def method_look(method: str | None) -> Look:
     """A method's look, the same in every figure, also for methods that are not listed."""
     if method in _METHODS:
         colour, line, marker = _METHODS[method]
@@ -109,12 +109,12 @@ def _name_hash(method: str | None) -> int:
     return sum((method or "").encode())
 
 
-def of_variant(method: str | None, number: int) -> Look:
+def variant_look(method: str | None, number: int) -> Look:
     """The look of a method's variant number `number`: its colour, mixed with ink.
 
     Variant 0 has the method's own look; the first six differ in line and marker.
     """
-    first = of_method(method)
+    first = method_look(method)
     if number == 0:
         return first
     start = _LINES.index(first.line) if first.line in _LINES else 0

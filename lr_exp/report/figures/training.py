@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from lr_exp.report import paired, results
-from lr_exp.report.figures.style import DOUBLE, SINGLE, Look, legend_columns, of_variant
+from lr_exp.report.figures.style import DOUBLE, SINGLE, Look, legend_columns, variant_look
 from lr_exp.report.paired import Estimate
 from lr_exp.report.repeats import grouped
 from lr_exp.report.rows import Row, Sweep
@@ -142,7 +142,7 @@ def _panels(new_figure: Any, lines: list[_Line], draw: Any, ylabel: str) -> Any 
     for axes, (title, own) in zip(panels, by_panel.items(), strict=False):
         for variants in grouped(own, lambda line: line[1].setup.method).values():
             for number, (label, row, data) in enumerate(variants):
-                draw(axes, label, of_variant(row.setup.method, number), data)
+                draw(axes, label, variant_look(row.setup.method, number), data)
         handles, names = axes.get_legend_handles_labels()
         labels |= dict(zip(names, handles, strict=True))
         axes.set_xlabel("optimizer step")

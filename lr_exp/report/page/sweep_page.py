@@ -44,7 +44,7 @@ def sweep_page(title: str, found: Found, sections: Sequence[Section], out: Path)
 
 
 def _counts(found: Found) -> str:
-    return f"{found.told} and {len(found.unfinished):,} unfinished runs."
+    return f"{found.counts} and {len(found.unfinished):,} unfinished runs."
 
 
 def _warning(found: Found) -> Html:

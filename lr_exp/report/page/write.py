@@ -23,7 +23,7 @@ def write_run_page(folder: Path) -> Path:
     return path
 
 
-def page_of(folder: Path, found: Found, sections: Sequence[Section], out: Path) -> str:
+def folder_page(folder: Path, found: Found, sections: Sequence[Section], out: Path) -> str:
     """The run page if `folder` itself is the only run found, else the sweep page."""
     own = look(folder, below=False)
     if own.total == found.total == 1:

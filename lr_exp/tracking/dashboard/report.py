@@ -7,7 +7,7 @@ import wandb_workspaces.expr as expr
 import wandb_workspaces.reports.v2
 
 from lr_exp.errors import UserError
-from lr_exp.report.figures.style import of_method
+from lr_exp.report.figures.style import method_look
 from lr_exp.tracking.dashboard import panels
 from lr_exp.tracking.dashboard.contents import Contents
 from lr_exp.tracking.dashboard.draw import draw_grid
@@ -121,7 +121,7 @@ def _grid(
     colours = {
         wr.RunsetGroup(
             runset_name=name, keys=(wr.RunsetGroupKey(wr.Config(METHOD), method),)
-        ): of_method(method).colour
+        ): method_look(method).colour
         for method in contents.methods
     }
     return wr.PanelGrid(runsets=[runset], panels=draw_grid(shown), custom_run_colors=colours)

@@ -4,7 +4,7 @@ from typing import Any
 
 import wandb_workspaces.workspaces as ws
 
-from lr_exp.report.figures.style import of_method
+from lr_exp.report.figures.style import method_look
 from lr_exp.tracking.dashboard.contents import Contents
 from lr_exp.tracking.dashboard.draw import draw_panel
 from lr_exp.tracking.dashboard.panels import METHOD, TABLE, sections
@@ -42,7 +42,7 @@ def build(contents: Contents, entity: str, project: str) -> Any:
         settings=ws.WorkspaceSettings(max_runs=50, group_by_prefix="first"),
         runset_settings=ws.RunsetSettings(
             groupby=[ws.Config(METHOD)],
-            group_colors={name: of_method(name).colour for name in contents.methods},
+            group_colors={name: method_look(name).colour for name in contents.methods},
             pinned_columns=list(_COLUMNS),
         ),
     )
