@@ -2,6 +2,8 @@
 
 A `Strategy` takes a sequence with each model's raw logits `(rows, ids)`, without ids that have no
 token, and returns the chosen ids, int64 `(rows,)`. Strategies with settings are closures.
+`generation.py` has a decoding function for each, and `evaluator/answer.py` selects one by
+`evaluator.decoder`.
 """
 
 import math

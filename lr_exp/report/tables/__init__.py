@@ -1,1 +1,1 @@
-"""The tables of a report, one module each; `table.py` has what they share."""
+"""The tables of a report, one module each; `report/layout.py` lists them for each sweep."""
