@@ -128,7 +128,7 @@ def primitives(folder: Path) -> None:
             )
         ),
         "jobs": error_of(lambda: distributed.distribute_jobs(broken_jobs(), print, print)),
-        "store": error_of(lambda: rank_checks._check_store(own_store)),
+        "store": error_of(lambda: rank_checks._check_store(own_store.root)),
     }
     rank_checks._check_store(Store(folder / "store"))
     results["leftover files"] = [str(path) for path in folder.glob("store*/.seen-*")]
@@ -159,14 +159,13 @@ def elsewhere(folder: Path) -> None:
 def fails_alone(folder: Path) -> None:
     """The program, where rank 1 alone fails."""
     from lr_exp.errors import UserError
-    from lr_exp.pipeline import sampling
 
     if os.environ["RANK"] == "1":
 
         def roll_out(*_, **__):
             raise UserError("the rollout cannot be written")
 
-        sampling.rollout.roll_out = roll_out
+        trajectories.rollout.roll_out = roll_out
     _run_program()
 
 

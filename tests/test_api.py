@@ -7,7 +7,6 @@ import re
 import shutil
 import subprocess
 import sys
-from dataclasses import asdict
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -106,7 +105,7 @@ def test_composed_settings_are_the_programs(program, settings):
     """The program writes its settings to the summary."""
     outcome = program(*SMALL, "stages=[sample]")
     ran = json.loads((outcome.folder / "summary.json").read_text("utf-8"))["settings"]
-    ours = asdict(lr_exp.compose(*SMALL, "stages=[sample]", f"store={ran['store']}"))
+    ours = lr_exp.compose(*SMALL, "stages=[sample]", f"store={ran['store']}").to_dict()
     assert json.loads(json.dumps(ours)) == ran
 
 

@@ -386,7 +386,7 @@ def test_the_message_about_an_interpolation_names_the_key(words, culprit):
     message = compose_or_message(["experiment=demo", *words])
     assert isinstance(message, str)
     assert culprit in message
-    assert "write a value" in message
+    assert "by a value" in message
 
 
 @settings(FUZZ, max_examples=100)

@@ -88,7 +88,7 @@ def test_scripts_pass_the_folder_to_compose_and_settings_remember_it(own, tmp_pa
     (tmp_path / "elsewhere").mkdir()
     monkeypatch.chdir(tmp_path / "elsewhere")
     summary = lr_exp.run_experiment(settings, tmp_path / "run")
-    assert summary["evaluate"]["tuned"]["mine"]["total"] == 3
+    assert summary.evaluate.tuned["mine"].total == 3
 
 
 @pytest.mark.parametrize("group", ["expert", "amateur", "data", "method", "experiment"])

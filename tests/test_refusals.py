@@ -704,12 +704,14 @@ RECORDS = [
     record(
         "a divergence below 0", {**RECORD, "kl_divergence": -1}, ": step", "finite and 0 or more"
     ),
-    record("no ids", {**RECORD, "token_ids": [], "weights": []}, " has 0 token_ids", "one or more"),
+    record(
+        "no ids", {**RECORD, "token_ids": [], "weights": []}, " has 0 token_ids", "at least one id"
+    ),
     record(
         "fewer ids than weights",
         {**RECORD, "token_ids": [14]},
         " has 1 token_ids and 2",
-        "needs one weight",
+        "one weight per id",
     ),
     record(
         "an id of another tokenizer",
@@ -757,10 +759,10 @@ RECORDS = [
         "a prompt without tokens",
         {**WITH_IDS, "prompt_token_ids": []},
         ": prompt_token_ids is empty",
-        "one token or more",
+        "at least one token",
     ),
     record(
-        "a prefix of another length", {**WITH_IDS, "step": 2}, ": step is 2", "must be their number"
+        "a prefix of another length", {**WITH_IDS, "step": 2}, ": step is 2", "both must be equal"
     ),
     record(
         "an id of the question that is none",
@@ -791,19 +793,19 @@ STORES = [
         "stores: an export that is a folder",
         "sampler.export={here}",
         "sampler.export={here} is a folder",
-        "give the name of a file",
+        "give a file name",
     ),
     Case(
         "stores: an export inside a file",
         "sampler.export={here}/file/x.jsonl",
         "{here}/file is a file",
-        "give another name",
+        "choose another path",
         text("file", ""),
     ),
     Case(
         "stores: nothing to go on with",
         "stages=[distill]",
-        "is not in the store",
+        "has no rollout",
         "Add sample to stages",
     ),
     Case(

@@ -195,7 +195,7 @@ def test_a_fixed_failure_leaves_no_trace(program):
     assert len(finished_cells(outcome)) == 1
     # The same cell again, now failing: its earlier result must not remain.
     unreadable = program(*words, "store=/proc/none", flags=["-m"])
-    assert "cannot be written" in unreadable.error
+    assert "is not writable" in unreadable.error
     assert finished_cells(unreadable) == []
     assert len(failed_cells(unreadable)) == 2
 

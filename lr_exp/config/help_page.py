@@ -36,7 +36,7 @@ _GROUPS = {
 }
 
 _SETTINGS = {
-    "alpha": "plausible tokens have this share of the top probability",
+    "alpha": "plausible tokens have at least this share of the top probability",
     "beta": "nats: positions with a higher divergence are kept",
     "seed": "for questions, training order and sampling",
     "stages": "which stages to run",

@@ -157,8 +157,8 @@ class MethodSettings:
     select: str = "kl_above_beta"  # the token positions to keep: a step rule
     target: str = "contrast"  # what the student learns at a kept position
     loss: str = "kl"
-    # At least so many passes over all kept positions: distiller.batch_size grows until
-    # distiller.steps optimizer steps hold them; null leaves it as it is.
+    # Minimum number of passes over all kept positions: distiller.batch_size is raised until
+    # distiller.steps optimizer steps cover them; null: batch_size is not changed.
     epochs: float | None = None
     # A Python module (dotted name or .py file) that registers choices of your own.
     module: str | None = None

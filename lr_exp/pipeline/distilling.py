@@ -52,7 +52,7 @@ class DistillerStages:
         """Supervision to an adapter."""
         from lr_exp.distiller import distill
 
-        inputs, settings = self._inputs, self._grown_batches(supervision)
+        inputs, settings = self._inputs, self._settings_for_epochs(supervision)
         loss = inputs.method.loss
         recorded = {k: v for k, v in asdict(settings).items() if k not in _NOT_IN_RECIPE}
         if settings.snapshot_every is None:
@@ -107,7 +107,7 @@ class DistillerStages:
                 log(int(entry["step"]), entry)
         return Tuned(artifact, artifact.folder / distill.ADAPTER, history)
 
-    def _grown_batches(self, supervision: Artifact) -> DistillerSettings:
+    def _settings_for_epochs(self, supervision: Artifact) -> DistillerSettings:
         """The distiller's settings, with a batch size that allows the method's epochs."""
         settings, epochs = self._inputs.settings.distiller, self._inputs.method.epochs
         if epochs is None or self._inputs.settings.imports_records:

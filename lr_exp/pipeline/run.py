@@ -103,7 +103,7 @@ def _run(settings: Settings, folder: Path, conf_dirs: Sequence[Path]) -> Summary
                 profile = sample.to_dict() if sample else {}
                 found = diagnose_pair(profile, evaluation.gap.to_dict())
                 warnings = _warn(found, warnings or [])
-        parts = stages.present(
+        parts = stages.without_none(
             sample=sample,
             warnings=warnings,
             stopped=stopped,

@@ -116,7 +116,7 @@ def evaluate(
         **results,
         seconds=sum(evaluation.seconds for evaluation in done),
         reused=all(evaluation.reused for evaluation in done),
-        **present(curve=curve, curve_seconds=curve_seconds, gap=gap, gap_seconds=gap_seconds),
+        **without_none(curve=curve, curve_seconds=curve_seconds, gap=gap, gap_seconds=gap_seconds),
     )
 
 
@@ -182,6 +182,6 @@ def _link(place: Path, target: Path) -> None:
             shutil.copy(target, place)
 
 
-def present(**parts: Any) -> dict[str, Any]:
+def without_none(**parts: Any) -> dict[str, Any]:
     """Those that are not None: the others get no key in the file."""
     return {key: part for key, part in parts.items() if part is not None}
