@@ -159,6 +159,7 @@ def elsewhere(folder: Path) -> None:
 def fails_alone(folder: Path) -> None:
     """The program, where rank 1 alone fails."""
     from lr_exp.errors import UserError
+    from lr_exp.pipeline import trajectories
 
     if os.environ["RANK"] == "1":
 
