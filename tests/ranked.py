@@ -130,7 +130,7 @@ def primitives(folder: Path) -> None:
         "jobs": error_of(lambda: distributed.distribute_jobs(broken_jobs(), print, print)),
         "store": error_of(lambda: rank_checks._check_store(own_store.root)),
     }
-    rank_checks._check_store(Store(folder / "store"))
+    rank_checks._check_store(Store(folder / "store").root)
     results["leftover files"] = [str(path) for path in folder.glob("store*/.seen-*")]
     results["reached"] = reached
     results["after errors"] = distributed.all_gather(distributed.rank())  # still in lockstep
