@@ -107,7 +107,7 @@ def test_an_error_of_one_rank_is_raised_on_all_and_they_stay_in_step(results):
         assert "Finished work is kept" in errors["disk"]
         assert errors["jobs"] == "no prompt fits"
         assert errors["store"].startswith(f"rank 1 on {HOST}: the store ")
-        assert errors["store"].endswith("set store= to a folder that all hosts see.")
+        assert errors["store"].endswith("set store= to a folder that all hosts share.")
     assert results[0]["reached"] == [0, 1, 2]
     assert results[0]["leftover files"] == []
 
@@ -244,7 +244,7 @@ def test_a_sweep_continues_after_cells_that_fail_on_all_ranks(tmp_path):
     of_count = [line for line in errors if "data=jsonl has 1 questions for 2" in line]
     assert [len(of_store), len(of_data), len(of_count)] == [6, 2, 2]  # both ways of reading
     assert "Give every process the same files" in of_data[0]
-    assert "start 1 at most (torchrun --nproc-per-node), or give it more" in of_count[0]
+    assert "start at most 1 (torchrun --nproc-per-node), or use more" in of_count[0]
     finished = [json.loads(path.read_text()) for path in tmp_path.glob("sweep/*/summary.json")]
     assert [summary["sample"]["questions"] for summary in finished] == [3, 3]
     assert len(list(tmp_path.glob("sweep/*/failed.json"))) == 10
