@@ -14,23 +14,23 @@ import torch
 from lr_exp.config.method import register
 
 
-@register("select", label="every n-th position above beta", columns=("kl", "expert_entropy"))
+@register("select", columns=("kl", "expert_entropy"))
 def every_nth(steps, *, beta, stride: Annotated[int, "[1, 100]"] = 2):
     return (steps["kl"] > beta) & (steps["step"] % stride == 0)
 
 
-@register("target", label="the two most probable tokens", columns=("support_ids", "support_expert"))
+@register("target", columns=("support_ids", "support_expert"))
 def top_two(steps):
     values, places = steps["support_expert"].topk(min(2, steps["support_expert"].shape[1]))
     return steps["support_ids"].gather(1, places), values.softmax(-1)
 
 
-@register("loss", label="cross-entropy", needs=("target",))
+@register("loss", needs=("target",))
 def cross_entropy(student_log_probs, target_ids, target_weights, *, scale: float = 1.0):
     return -scale * (target_weights * student_log_probs.gather(-1, target_ids)).sum(-1)
 
 
-@register("loss", label="student's entropy")
+@register("loss")
 def entropy(student_log_probs, target_ids, target_weights):
     assert target_ids.shape[1] == 0
     return -(student_log_probs.exp() * student_log_probs).sum(-1)
@@ -39,7 +39,6 @@ def entropy(student_log_probs, target_ids, target_weights):
 YAML = """\
 # Every second position above beta, the expert's two best tokens, cross-entropy.
 name: toy
-label: toy method
 module: {module}
 select: every_nth
 target: top_two

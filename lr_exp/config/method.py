@@ -45,7 +45,6 @@ class Choice:
     kind: str  # one of KINDS
     name: str
     function: Callable[..., Any]
-    label: str  # in tables and on pages
     columns: tuple[str, ...]  # of the step table, besides POSITION
     needs: tuple[str, ...]  # of: references, solutions, target
     compares_all: bool  # a step rule that ranks or draws among all positions of the run
@@ -124,7 +123,6 @@ _registry: dict[tuple[str, str], Choice] = {}
 def register(
     kind: str,
     *,
-    label: str | None = None,
     columns: Iterable[str] = (),
     needs: Iterable[str] = (),
     compares_all: bool = False,
@@ -134,7 +132,6 @@ def register(
     Args:
         kind: `trajectories`, `select`, `target` or `loss`; the modules that define the built-in
             choices document the function's arguments and result.
-        label: how reports name the choice; its name with spaces by default.
         columns: the columns of the step table that it reads. Any column makes the run load the
             amateur and score the trajectories with both models.
         needs: `references` or `solutions` (of the questions), `target` (of a loss).
@@ -156,7 +153,6 @@ def register(
             kind=kind,
             name=name,
             function=function,
-            label=label or name.replace("_", " "),
             columns=tuple(columns),
             needs=tuple(needs),
             compares_all=compares_all,

@@ -151,8 +151,7 @@ class MethodSettings:
     choices are registered.
     """
 
-    name: str = REQUIRED
-    label: str | None = None  # in tables and on pages; null: the name
+    name: str = REQUIRED  # also in tables and on pages
     trajectories: str = "expert_greedy"  # the answers to learn from
     select: str = "kl_above_beta"  # the token positions to keep: a step rule
     target: str = "contrast"  # what the student learns at a kept position

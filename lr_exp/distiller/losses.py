@@ -12,7 +12,7 @@ from lr_exp import contrast
 from lr_exp.config.method import register
 
 
-@register("loss", label="KL to the target", needs=("target",))
+@register("loss", needs=("target",))
 def kl(student_log_probs: Tensor, target_ids: Tensor, target_weights: Tensor) -> Tensor:
     """KL(target || student), Eq. 7-8; for a hard label it is the cross-entropy."""
     return contrast.distillation_loss(student_log_probs, target_ids, target_weights)

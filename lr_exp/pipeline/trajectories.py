@@ -35,7 +35,7 @@ class Trajectories:
         return [self.artifact] if self.drawn is None else [self.drawn, self.artifact]
 
 
-@register("trajectories", label="the expert's greedy answers")
+@register("trajectories")
 def expert_greedy(context: RunContext) -> Trajectories:
     """The expert's greedy answers, their first `sampler.max_new_tokens` tokens."""
     sampler = context.inputs.settings.sampler
@@ -48,9 +48,7 @@ def expert_greedy(context: RunContext) -> Trajectories:
     return Trajectories(_generated(context, "rollout", write, settings))
 
 
-@register(
-    "trajectories", label="the expert's sampled answers that are right", needs=("references",)
-)
+@register("trajectories", needs=("references",))
 def expert_verified(
     context: RunContext,
     *,
@@ -81,7 +79,7 @@ def expert_verified(
     return Trajectories(_verified(context, drawn, samples), drawn, samples)
 
 
-@register("trajectories", label="human solutions", needs=("solutions",))
+@register("trajectories", needs=("solutions",))
 def human_solution(context: RunContext) -> Trajectories:
     """The data set's worked solutions, as the expert's tokens."""
     inputs = context.inputs

@@ -19,30 +19,30 @@ Columns = Mapping[str, NDArray[Any]]
 Keep = NDArray[np.bool_]
 
 
-@register("select", label="KL above beta", columns=("kl",))
+@register("select", columns=("kl",))
 def kl_above_beta(steps: Columns, *, beta: float) -> Keep:
     """Informative step selection (arXiv 2510.07962, Eq. 3)."""
     return contrast.informative(torch.from_numpy(steps["kl"].copy()), beta).numpy()
 
 
-@register("select", label="all positions")
+@register("select")
 def all_(steps: Columns) -> Keep:
     return np.ones(len(steps["step"]), dtype=bool)
 
 
-@register("select", label="first positions")
+@register("select")
 def first(steps: Columns, *, first: Annotated[int, "[1, 2147483647]"] = 8) -> Keep:
     """The first tokens of each answer."""
     return steps["step"] < first
 
 
-@register("select", label="top share by KL", columns=("kl",), compares_all=True)
+@register("select", columns=("kl",), compares_all=True)
 def kl_top(steps: Columns, *, share: Annotated[float, "(0, 1]"] = 0.2) -> Keep:
     """The share of all positions with the highest divergence."""
     return _highest(steps, steps["kl"], round(share * len(steps["kl"])))
 
 
-@register("select", label="random positions", columns=("kl",), compares_all=True)
+@register("select", columns=("kl",), compares_all=True)
 def random(steps: Columns, *, beta: float, seed: int) -> Keep:
     """As many positions as `kl_above_beta` keeps, drawn at random."""
     order = _by_question(steps)
@@ -51,7 +51,7 @@ def random(steps: Columns, *, beta: float, seed: int) -> Keep:
     return _mask(len(order), order[drawn])
 
 
-@register("select", label="high entropy", columns=("kl", "expert_entropy"), compares_all=True)
+@register("select", columns=("kl", "expert_entropy"), compares_all=True)
 def entropy_top(steps: Columns, *, beta: float) -> Keep:
     """As many positions as `kl_above_beta` keeps, those with the highest expert entropy."""
     count = int(kl_above_beta(steps, beta=beta).sum())

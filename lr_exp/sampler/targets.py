@@ -20,7 +20,6 @@ Columns = Mapping[str, Tensor]
 
 @register(
     "target",
-    label="contrastive soft label",
     columns=("support_ids", "support_expert", "support_amateur"),
 )
 def contrast(steps: Columns, *, alpha: float) -> tuple[Tensor, Tensor]:
@@ -31,13 +30,13 @@ def contrast(steps: Columns, *, alpha: float) -> tuple[Tensor, Tensor]:
     return steps["support_ids"], equations.soft_label(score, mask)
 
 
-@register("target", label="the trajectory's own token")
+@register("target")
 def token(steps: Columns) -> tuple[Tensor, Tensor]:
     """A hard label: the token that the trajectory has at the position."""
     ids = steps["token_id"][:, None]
     return ids, torch.ones(ids.shape)
 
 
-@register("target", label="none")
+@register("target")
 def none(steps: Columns) -> None:
     """No target, for losses of the student's own distribution."""
