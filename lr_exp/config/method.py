@@ -27,7 +27,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Annotated, Any, TypeVar, get_args, get_origin, get_type_hints
 
-from lr_exp.config.settings import MethodSettings
+from lr_exp.config.settings import MethodSettings, Settings
 from lr_exp.errors import UserError, did_you_mean, first_line
 
 KINDS = ("trajectories", "select", "target", "loss")
@@ -196,6 +196,12 @@ def build_method(method: MethodSettings, *, alpha: float, beta: float, seed: int
             "or a loss that needs none."
         )
     return Method(name=method.name, epochs=method.epochs, **bound)
+
+
+def method_of(settings: Settings) -> Method:
+    """The method that a run's settings describe; see `build_method`."""
+    alpha, beta, seed = settings.alpha, settings.beta, settings.seed
+    return build_method(settings.method, alpha=alpha, beta=beta, seed=seed)
 
 
 def _find(kind: str, name: str) -> Choice:

@@ -10,7 +10,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from lr_exp.config.method import Method, build_method
+from lr_exp.config.method import Method, method_of
 from lr_exp.config.settings import Settings
 from lr_exp.data.benchmarks import load_benchmark, load_shots
 from lr_exp.data.questions import Question, fingerprint, load_questions, select_questions
@@ -47,8 +47,7 @@ class Inputs:
     @cached_property
     def method(self) -> Method:
         """The method's choices with their settings, once `pipeline.method` is imported."""
-        run = self.settings
-        return build_method(run.method, alpha=run.alpha, beta=run.beta, seed=run.seed)
+        return method_of(self.settings)
 
     @property
     def needs_amateur(self) -> bool:
