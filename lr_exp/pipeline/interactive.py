@@ -160,7 +160,8 @@ def sample(settings: Settings) -> Sample:
     tokenizer = loading.load_tokenizer(experiment.inputs.expert)
     rows = _rows(trajectories.folder)
     rule = experiment.inputs.method.select
-    kept = np.concatenate([*kept_by_shard(trajectories.folder, steps.folder, rule)])
+    masks = [keep for _, keep in kept_by_shard(trajectories.folder, steps.folder, rule)]
+    kept = np.concatenate(masks)
     frame = _step_frame(steps.folder, kept, rows, tokenizer)
     labels = _label_frame(Supervision.load(selected.folder), tokenizer)
     # Supervision has the kept steps in this order, too.

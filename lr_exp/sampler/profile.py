@@ -7,11 +7,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from lr_exp.sampler.step_table import Columns
+
 _EDGES = np.linspace(0, 5, 51)  # nats
 _LOW_KL, _HIGH_KL = 0.1, 0.4  # nats; the paper reports the shares below and above
 _BIN_TOKENS, _MAX_BINS = 8, 32  # of the profile by position
-
-Columns = dict[str, NDArray[Any]]
 
 
 class Divergences:

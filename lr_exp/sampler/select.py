@@ -18,8 +18,8 @@ from torch import Tensor
 
 from lr_exp.config.method import POSITION, BoundChoice, Method
 from lr_exp.inference.generation import WINDOW
-from lr_exp.sampler.profile import Columns, Counts, Divergences
-from lr_exp.sampler.step_table import MEASURES, kept_by_shard, read_columns, read_positions
+from lr_exp.sampler.profile import Counts, Divergences
+from lr_exp.sampler.step_table import Columns, kept_by_shard
 from lr_exp.sampler.supervision import SCHEMA, SupervisedTrajectory, Supervision, SupervisionWriter
 from lr_exp.store.shards import read_shard, shard_paths
 
@@ -72,23 +72,19 @@ def _supervised(
     """The supervision of all answers with a kept position, in the questions' order."""
     shards = shard_paths(trajectories)
     step_shards = [None] * len(shards) if steps is None else shard_paths(steps)
-    masks = kept_by_shard(trajectories, steps, method.select)
+    kept = kept_by_shard(trajectories, steps, method.select)
     in_order = _InOrder()
-    for shard, step_shard, keep in zip(shards, step_shards, masks, strict=True):
-        if step_shard is None:
-            columns = read_positions([shard])
-        else:
-            columns = read_columns([step_shard], MEASURES)
-            if counts.divergences is not None:
-                counts.divergences.add(columns)
+    for shard, step_shard, (columns, keep) in zip(shards, step_shards, kept, strict=True):
+        if counts.divergences is not None:
+            counts.divergences.add(columns)
         answers = {row["index"]: row for row in read_shard(shard)}
         counts.add(len(answers), columns["step"], keep)
         if keep.any():
             table = _positions(columns, step_shard, method.target)
             rows = table.filter(pa.array(keep)).to_pylist()
             yield from in_order.add(
-                (index, _supervise(answers[index], kept, method.target))
-                for index, kept in _by_answer(rows)
+                (index, _supervise(answers[index], kept_rows, method.target))
+                for index, kept_rows in _by_answer(rows)
             )
     yield from in_order.rest()
 

@@ -16,6 +16,8 @@ from numpy.typing import NDArray
 from lr_exp.config.method import POSITION, BoundChoice
 from lr_exp.store.shards import read_shard, shard_paths
 
+Columns = dict[str, NDArray[Any]]
+
 # Columns with one number for each position: `kl` and the entropies in nats.
 MEASURES = (
     *("index", "step", "token_id", "kl", "expert_entropy", "amateur_entropy"),
@@ -23,14 +25,14 @@ MEASURES = (
 )
 
 
-def read_columns(paths: Sequence[Path], names: Iterable[str]) -> dict[str, NDArray[Any]]:
+def read_columns(paths: Sequence[Path], names: Iterable[str]) -> Columns:
     """Columns of these shards as arrays, in the table's order."""
     wanted = list(dict.fromkeys(names))
     table = pa.concat_tables(pq.ParquetFile(path).read(wanted) for path in paths)
     return {name: table[name].to_numpy() for name in wanted}
 
 
-def read_positions(paths: Sequence[Path]) -> dict[str, NDArray[Any]]:
+def read_positions(paths: Sequence[Path]) -> Columns:
     """The position columns of trajectories that were not scored."""
     answers = [answer for path in paths for answer in read_shard(path)]
     ids = [np.asarray(answer["token_ids"], dtype=np.int32) for answer in answers]
@@ -45,8 +47,8 @@ def read_positions(paths: Sequence[Path]) -> dict[str, NDArray[Any]]:
 
 def kept_by_shard(
     trajectories: Path, steps: Path | None, rule: BoundChoice
-) -> Iterator[NDArray[np.bool_]]:
-    """Each shard's mask of kept positions, as the rule decides.
+) -> Iterator[tuple[Columns, NDArray[np.bool_]]]:
+    """Each shard's columns, and its mask of kept positions as the rule decides.
 
     Args:
         trajectories: folder of the rollout's shards.
@@ -54,22 +56,20 @@ def kept_by_shard(
         rule: a step rule, see `step_rules`.
     """
     paths = shard_paths(trajectories if steps is None else steps)
+    declared = (*POSITION, *rule.choice.columns)
 
-    def keep(some: Sequence[Path]) -> NDArray[np.bool_]:
-        if steps is None:
-            return rule(read_positions(some))
-        return rule(read_columns(some, (*POSITION, *rule.choice.columns)))
+    def read(some: Sequence[Path], names: Iterable[str]) -> Columns:
+        return read_positions(some) if steps is None else read_columns(some, names)
 
-    if not rule.choice.compares_all:
-        yield from (keep([path]) for path in paths)
-        return
-    mask = keep(paths) if paths else np.empty(0, dtype=bool)
+    mask = None
+    if rule.choice.compares_all and paths:
+        mask = rule(read(paths, declared))
     start = 0
     for path in paths:
-        size = len(read_positions([path])["step"]) if steps is None else _row_count(path)
-        yield mask[start : start + size]
-        start += size
-
-
-def _row_count(path: Path) -> int:
-    return pq.ParquetFile(path).metadata.num_rows
+        columns = read([path], (*MEASURES, *declared))
+        if mask is None:
+            yield columns, rule({name: columns[name] for name in declared})
+        else:
+            end = start + len(columns["step"])
+            yield columns, mask[start:end]
+            start = end
