@@ -25,7 +25,7 @@ BETTER = {name: [1, 0, 1, 1] for name in THREE}
 
 @pytest.fixture
 def call(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Call:
-    """Calls the program with words; gives its status and what it said."""
+    """Calls the program; returns its exit status, stdout and stderr."""
     monkeypatch.delenv("LR_EXP_DEBUG", raising=False)
 
     def run(*words: object) -> tuple[int, str, str]:
@@ -95,7 +95,7 @@ def test_makes_all_files_and_says_where(tmp_path: Path, call: Call) -> None:
     assert {f"{name}.png" for name in drawn} <= set(linked)
     for name in drawn:
         assert (made / f"{name}.png").read_bytes().startswith(b"\x89PNG")
-        # Axes are labelled, and text is text.
+        # Axes have labels, and text is stored as text.
         svg = ET.fromstring((made / f"{name}.svg").read_text())  # noqa: S314  made right here
         assert any(element.text for element in svg.iter("{http://www.w3.org/2000/svg}text"))
 
@@ -120,7 +120,7 @@ def test_report_can_be_read_alone(tmp_path: Path, call: Call) -> None:
     write_metrics(tmp_path / "runs" / "3", {1: 0.5})
     assert call(tmp_path / "runs", "--out", tmp_path / "out")[0] == 0
     text = (tmp_path / "out" / "report.md").read_text()
-    for told in (
+    for expected in (
         "# Report: runs",
         "2 finished, 1 failed and 1 unfinished runs.",
         "± is one standard error",
@@ -132,7 +132,7 @@ def test_report_can_be_read_alone(tmp_path: Path, call: Call) -> None:
         "2: CUDA &lt;b>out&lt;/b> of memory",
         "exact two-sided McNemar",
     ):
-        assert told in text, told
+        assert expected in text, expected
     assert "<b>" not in text
     assert "published" not in text.lower()
 
@@ -169,7 +169,7 @@ def test_errors_are_one_line_and_nothing_is_written(tmp_path: Path, call: Call) 
     assert "cut/0/summary.json cannot be read" in fails(tmp_path / "cut")
 
 
-def test_what_there_is_is_reported_where_nothing_finished(tmp_path: Path, call: Call) -> None:
+def test_a_folder_without_finished_runs_is_reported(tmp_path: Path, call: Call) -> None:
     failed = {"expert": "micro", "method": "neither", "sweep": "mine", "seed": 1}
     write_failed(tmp_path / "0", "no\nmemory", **failed)
     (tmp_path / "1").mkdir()
@@ -221,7 +221,7 @@ def test_one_damaged_summary_does_not_stop_the_report(tmp_path: Path, call: Call
     assert "micro_ablation.csv" in text
 
 
-def test_an_out_that_is_a_file_is_told(tmp_path: Path, call: Call) -> None:
+def test_an_out_that_is_a_file_is_refused(tmp_path: Path, call: Call) -> None:
     write_run(tmp_path / "runs" / "0")
     (tmp_path / "file").write_text("mine")
     status, _, err = call(tmp_path / "runs", "--out", tmp_path / "file")
@@ -230,7 +230,7 @@ def test_an_out_that_is_a_file_is_told(tmp_path: Path, call: Call) -> None:
     assert (tmp_path / "file").read_text() == "mine"
 
 
-def test_a_reader_who_has_enough_ends_it_quietly(tmp_path: Path) -> None:
+def test_a_closed_pipe_ends_the_program_quietly(tmp_path: Path) -> None:
     write_run(tmp_path / "runs" / "0")
     code = (
         "import os, sys; from lr_exp.report.__main__ import main; read, write = os.pipe();"
@@ -256,7 +256,7 @@ def test_a_pair_without_a_scored_step_has_no_histogram(tmp_path: Path, call: Cal
     assert made == {"two_kl_histogram.png"}
 
 
-def test_a_sweep_of_failures_alone_has_a_section(tmp_path: Path, call: Call) -> None:
+def test_a_sweep_with_only_failures_has_a_section(tmp_path: Path, call: Call) -> None:
     write_run(tmp_path / "0", sweep="micro_ablation")
     failed = {"expert": "micro", "method": "neither", "sweep": "micro_baselines", "seed": 1}
     write_failed(tmp_path / "1", "no memory", **failed)
@@ -274,9 +274,9 @@ def test_seeds_in_which_nothing_was_trained_are_in_curves_and_lists(
     tmp_path: Path, call: Call
 ) -> None:
     curve = [{"step": 50, "results": {name: result(4, 4) for name in THREE}}]
-    told = {"before": THREE, "sweep": "micro_training_curve"}
-    write_run(tmp_path / "0", after=BETTER, evaluate__curve=curve, **told)
-    write_run(tmp_path / "1", seed=1, after={}, distill=None, stopped="No step.", **told)
+    changed = {"before": THREE, "sweep": "micro_training_curve"}
+    write_run(tmp_path / "0", after=BETTER, evaluate__curve=curve, **changed)
+    write_run(tmp_path / "1", seed=1, after={}, distill=None, stopped="No step.", **changed)
     (section,) = sweeps(find_runs(tmp_path))
     (row,) = [row for row in section.rows if not row.is_baseline]
     means = {step: one.mean for step, one in accuracy_curve(row, section.benchmarks).items()}
@@ -285,7 +285,7 @@ def test_seeds_in_which_nothing_was_trained_are_in_curves_and_lists(
     text = (tmp_path / "report" / "report.md").read_text()
     assert "- LightReasoner, seed 1: No step." in text
     assert "1 of 2 seeds: nothing trained: No step." in text
-    # A row whose seeds did not all train is drawn and compared like any other.
+    # A row with seeds that trained nothing is drawn and compared like any other.
     made = {path.name for path in (tmp_path / "report").glob("*.png")}
     assert "micro_training_curve_radar.png" in made
 

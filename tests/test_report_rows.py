@@ -1,4 +1,4 @@
-"""Which runs make a row, and which the report refuses to put together."""
+"""How runs are grouped into rows, and which runs cannot share a table."""
 
 import math
 from pathlib import Path
@@ -42,7 +42,7 @@ def test_seeds_are_one_row_and_the_baseline_is_counted_once(tmp_path: Path) -> N
     assert tuned.gain.stderr == pytest.approx(math.sqrt(0.5625 / 4 + 0.125 / 2))
 
 
-def test_rows_stand_in_the_papers_order_with_their_names(tmp_path: Path) -> None:
+def test_rows_have_the_papers_order_and_labels(tmp_path: Path) -> None:
     names = ("neither", "entropy_steps", "no_selection", "lightreasoner", "gt_sft", "my_own")
     for name in names:
         write_run(tmp_path / name, method=name)
@@ -57,7 +57,7 @@ def test_rows_stand_in_the_papers_order_with_their_names(tmp_path: Path) -> None
     ]
 
 
-def test_rows_tell_the_choices_they_differ_in(tmp_path: Path) -> None:
+def test_labels_include_the_choices_that_differ(tmp_path: Path) -> None:
     write_run(tmp_path / "0", beta=0.4)
     write_run(tmp_path / "1", beta=0.8)
     write_run(tmp_path / "2", method="no_selection", beta=None)
@@ -81,7 +81,7 @@ def test_contrastive_decoding_has_rows_of_its_own(tmp_path: Path) -> None:
         "contrastive decoding",
         "LightReasoner + contrastive decoding",
     ]
-    # Its gain is over the expert decoded greedily.
+    # The gain is over the expert with greedy decoding.
     gain = _row(sweep, "contrastive decoding").gain
     assert gain is not None
     assert gain.mean == 0.5
@@ -90,9 +90,9 @@ def test_contrastive_decoding_has_rows_of_its_own(tmp_path: Path) -> None:
 STOPPED = {"after": {}, "distill": None, "stopped": "No step is above beta=0.4."}
 
 
-def test_a_seed_in_which_nothing_was_trained_counts_as_the_expert_it_left(tmp_path: Path) -> None:
-    """Averaging over those seeds alone in which something was trained flatters the method."""
-    write_run(tmp_path / "0", seed=0)  # 3 of 4 right
+def test_a_seed_that_trained_nothing_counts_with_the_experts_results(tmp_path: Path) -> None:
+    """Averaging only over the seeds that trained something would flatter the method."""
+    write_run(tmp_path / "0", seed=0)  # 3 of 4 correct
     write_run(tmp_path / "1", seed=1)
     write_run(tmp_path / "2", seed=2, **STOPPED)  # the expert: 1 of 4
     row = _row(_sweep(tmp_path), "LightReasoner")
@@ -104,7 +104,7 @@ def test_a_seed_in_which_nothing_was_trained_counts_as_the_expert_it_left(tmp_pa
     assert row.gain.by_seed == pytest.approx((0.5, 0.5, 0.0))
 
 
-def test_where_no_seed_trained_anything_the_row_is_the_experts(tmp_path: Path) -> None:
+def test_a_row_in_which_no_seed_trained_has_the_experts_results(tmp_path: Path) -> None:
     write_run(tmp_path / "0", seed=0, **STOPPED)
     write_run(tmp_path / "1", seed=1, **STOPPED)
     row = _row(_sweep(tmp_path), "LightReasoner")
@@ -113,17 +113,17 @@ def test_where_no_seed_trained_anything_the_row_is_the_experts(tmp_path: Path) -
     assert (row.gain.mean, row.gain.stderr) == (0, 0)
 
 
-def test_failed_and_unmeasured_seeds_are_told_with_the_row_of_the_others(tmp_path: Path) -> None:
+def test_failed_and_unevaluated_seeds_give_remarks_on_their_row(tmp_path: Path) -> None:
     write_run(tmp_path / "0", seed=0)
     write_run(tmp_path / "1", seed=1, evaluate=None, answers=False)
-    told = {"expert": "micro", "method": "lightreasoner", "amateur": "micro", "data": "micro"}
-    write_failed(tmp_path / "2", "out of memory", seed=2, alpha=0.2, beta=0.4, **told)
-    write_failed(tmp_path / "3", "no luck", seed=3, alpha=0.2, beta=0.4, **told)
-    write_failed(tmp_path / "4", "at first", seed=0, alpha=0.2, beta=0.4, **told)
-    write_failed(tmp_path / "5", "another beta", seed=0, alpha=0.2, beta=0.8, **told)
+    changed = {"expert": "micro", "method": "lightreasoner", "amateur": "micro", "data": "micro"}
+    write_failed(tmp_path / "2", "out of memory", seed=2, alpha=0.2, beta=0.4, **changed)
+    write_failed(tmp_path / "3", "no luck", seed=3, alpha=0.2, beta=0.4, **changed)
+    write_failed(tmp_path / "4", "at first", seed=0, alpha=0.2, beta=0.4, **changed)
+    write_failed(tmp_path / "5", "another beta", seed=0, alpha=0.2, beta=0.8, **changed)
     sweep = _sweep(tmp_path)
     row = _row(sweep, "LightReasoner, β 0.4")
-    # Seed 0 failed at first and then finished: it is there.
+    # Seed 0 failed first and then finished, so it counts.
     assert row.remark == (
         "1 of 4 seeds not evaluated; 2 of 4 seeds failed: out of memory / no luck"
     )
@@ -133,11 +133,11 @@ def test_failed_and_unmeasured_seeds_are_told_with_the_row_of_the_others(tmp_pat
     assert _row(sweep, "LightReasoner, β 0.8").remark == "failed: another beta"
 
 
-def test_setups_of_which_all_seeds_failed_are_one_row_without_numbers(tmp_path: Path) -> None:
+def test_a_setup_whose_seeds_all_failed_is_one_row_without_numbers(tmp_path: Path) -> None:
     write_run(tmp_path / "0")
-    told = {"expert": "micro", "method": "neither", "data": "micro"}
-    write_failed(tmp_path / "2", "out of memory", seed=2, **told)
-    write_failed(tmp_path / "3", "out of memory", seed=3, **told)
+    changed = {"expert": "micro", "method": "neither", "data": "micro"}
+    write_failed(tmp_path / "2", "out of memory", seed=2, **changed)
+    write_failed(tmp_path / "3", "out of memory", seed=3, **changed)
     write_failed(tmp_path / "4", "no such model", overrides=["expert=typo", "seed=3"])
     found = [(row.label, row.remark, row.lost) for row in _sweep(tmp_path).rows if row.remark]
     assert found == [
@@ -146,7 +146,7 @@ def test_setups_of_which_all_seeds_failed_are_one_row_without_numbers(tmp_path: 
     ]
 
 
-def test_a_seed_that_trained_something_once_and_nothing_once_is_refused(tmp_path: Path) -> None:
+def test_a_seed_that_trained_in_only_one_of_two_runs_is_refused(tmp_path: Path) -> None:
     write_run(tmp_path / "0")
     write_run(tmp_path / "1", **STOPPED)
     with pytest.raises(UserError, match="nothing was trained in 1, and something in 0"):
@@ -155,9 +155,9 @@ def test_a_seed_that_trained_something_once_and_nothing_once_is_refused(tmp_path
 
 def test_rows_with_stopped_seeds_are_references_and_points_like_any_other(tmp_path: Path) -> None:
     for amateur in ("micro", "micro_near"):
-        for seed, told in enumerate(({}, STOPPED)):
+        for seed, changed in enumerate(({}, STOPPED)):
             gap = {"evaluate__gap": _gap(6, 2 if amateur == "micro" else 4)}
-            write_run(tmp_path / f"{amateur} {seed}", amateur=amateur, seed=seed, **gap, **told)
+            write_run(tmp_path / f"{amateur} {seed}", amateur=amateur, seed=seed, **gap, **changed)
     sweep = _sweep(tmp_path)
     measured = [measured_gap(row.runs) for row in sweep.rows if row.gain]
     assert [gap.difference.mean for gap in measured if gap] == pytest.approx([0.4, 0.2])
@@ -167,19 +167,19 @@ def test_rows_with_stopped_seeds_are_references_and_points_like_any_other(tmp_pa
 
 
 def test_without_the_greedy_expert_there_is_no_gain(tmp_path: Path) -> None:
-    """Its contrastive decoding asks an amateur: no untuned expert to be compared with."""
+    """Contrastive decoding reads an amateur, so it is not the untuned expert."""
     write_run(tmp_path / "0", decoder="contrastive")
     assert [row.gain for row in _sweep(tmp_path).rows] == [None, None]
 
 
-def test_sweeps_of_failures_alone_are_told(tmp_path: Path) -> None:
+def test_sweeps_with_only_failures_are_reported(tmp_path: Path) -> None:
     write_run(tmp_path / "0", sweep="ablation")
     write_failed(tmp_path / "1", "no memory", expert="micro", method="neither", sweep="baselines")
     found = {sweep.name: sweep for sweep in sweeps(find_runs(tmp_path))}
     assert [row.remark for row in found["baselines"].rows] == ["failed: no memory"]
 
 
-def test_sweeps_are_told_apart_and_recognized(tmp_path: Path) -> None:
+def test_sweeps_are_separated_and_recognized(tmp_path: Path) -> None:
     for i, name in enumerate((None, "ablation", "micro_ablation", "my_own")):
         write_run(tmp_path / str(i), sweep=name)
     found = [(sweep.name, sweep.table) for sweep in sweeps(find_runs(tmp_path))]
@@ -204,7 +204,7 @@ def test_an_average_needs_all_benchmarks_of_the_table(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("changed", "told"),
+    ("changed", "message"),
     [
         ({"settings__distiller__steps": 50}, "distiller.steps is 100 in 0 and 50 in 1"),
         ({"provenance__data": "other"}, "provenance.data is of micro in 0 and other in 1"),
@@ -219,25 +219,25 @@ def test_an_average_needs_all_benchmarks_of_the_table(tmp_path: Path) -> None:
         ),
     ],
 )
-def test_a_row_of_unlike_runs_is_refused(tmp_path: Path, changed: dict, told: str) -> None:
+def test_a_row_of_different_runs_is_refused(tmp_path: Path, changed: dict, message: str) -> None:
     write_run(tmp_path / "0", seed=0)
     write_run(tmp_path / "1", seed=1, **changed)
     with pytest.raises(UserError) as error:
         _sweep(tmp_path)
-    assert told in str(error.value)
+    assert message in str(error.value)
     assert "LightReasoner" in str(error.value)
 
 
 @pytest.mark.parametrize(
-    ("first", "second", "told"),
+    ("first", "second", "message"),
     [
         ({"evaluate": None}, {}, "['micro_add', 'micro_plain'] in 1 and ['micro_add'] in 2"),
         (STOPPED, {}, "['micro_add', 'micro_plain'] in 0 and ['micro_add'] in 2"),
         ({"provenance__data": None}, {"provenance__data": "new"}, "new in 1 and of micro in 2"),
     ],
 )
-def test_a_run_that_was_not_asked_does_not_hide_what_later_ones_differ_in(
-    tmp_path: Path, first: dict, second: dict, told: str
+def test_a_run_without_a_fact_does_not_hide_differences_of_later_runs(
+    tmp_path: Path, first: dict, second: dict, message: str
 ) -> None:
     both = {"micro_add": [0, 1], "micro_plain": [1, 1]}
     asked = both if "provenance__data" not in second else {"micro_add": [0, 1]}
@@ -247,11 +247,11 @@ def test_a_run_that_was_not_asked_does_not_hide_what_later_ones_differ_in(
     write_run(tmp_path / "2", seed=2, before=one, after=one, answers=False)
     with pytest.raises(UserError, match="mixes runs") as error:
         _sweep(tmp_path)
-    assert told in str(error.value)
+    assert message in str(error.value)
 
 
 @pytest.mark.parametrize(
-    ("changed", "told"),
+    ("changed", "message"),
     [
         ({"provenance__expert": {"fingerprint": "new"}}, "model of the expert is of micro"),
         ({"settings__evaluator__max_new_tokens": 9}, "evaluator.max_new_tokens is 256 in 0 and 9"),
@@ -259,16 +259,16 @@ def test_a_run_that_was_not_asked_does_not_hide_what_later_ones_differ_in(
     ],
 )
 def test_one_expert_evaluated_in_two_ways_is_refused(
-    tmp_path: Path, changed: dict, told: str
+    tmp_path: Path, changed: dict, message: str
 ) -> None:
     write_run(tmp_path / "0")
     write_run(tmp_path / "1", method="neither", **changed)
     with pytest.raises(UserError) as error:
         _sweep(tmp_path)
-    assert told in str(error.value)
+    assert message in str(error.value)
 
 
-def test_other_questions_of_a_benchmark_are_refused(tmp_path: Path) -> None:
+def test_different_questions_of_a_benchmark_are_refused(tmp_path: Path) -> None:
     write_run(tmp_path / "0")
     write_run(tmp_path / "1", method="neither", provenance__benchmarks={"micro_add": "another"})
     with pytest.raises(
@@ -277,7 +277,7 @@ def test_other_questions_of_a_benchmark_are_refused(tmp_path: Path) -> None:
         _sweep(tmp_path)
 
 
-def test_what_does_not_change_results_does_not_part_seeds(tmp_path: Path) -> None:
+def test_settings_that_do_not_change_results_do_not_split_rows(tmp_path: Path) -> None:
     write_run(tmp_path / "0", settings__store="a", settings__hub_root="x", settings__device="cpu")
     moved = {"path": "/elsewhere", "revision": None, "fingerprint": "of micro"}
     write_run(
@@ -321,7 +321,7 @@ def test_the_experts_results_must_agree_on_one_machine(tmp_path: Path) -> None:
         _sweep(tmp_path)
 
 
-def test_another_machine_explains_another_result_but_is_told(tmp_path: Path) -> None:
+def test_different_results_on_different_machines_give_a_warning(tmp_path: Path) -> None:
     write_run(tmp_path / "0")
     write_run(
         tmp_path / "1",
@@ -362,13 +362,13 @@ def test_pairs_count_won_and_lost_questions(tmp_path: Path) -> None:
     overall = pair.overall
     assert (overall.questions, overall.won, overall.lost) == (12, 8, 1)
     assert overall.p_majority == 0.0390625
-    # Of plain's two questions none differs, add's ten weigh alike: 8 signs against 1, as above.
+    # The two questions of plain do not differ, the ten of add do: 8 signs against 1, as above.
     assert overall.p_mean == pytest.approx(0.0390625, abs=0.006)
     assert overall.difference == pytest.approx((0.9 - 0.2) / 2)
     assert 0 < overall.low < overall.difference < overall.high <= 0.5
 
 
-def test_rows_on_other_questions_are_not_compared(tmp_path: Path) -> None:
+def test_rows_on_different_questions_are_not_compared(tmp_path: Path) -> None:
     write_run(tmp_path / "0")
     right = {"micro_plain": [0, 1]}
     write_run(tmp_path / "1", expert="other", before=right, after=right)
@@ -423,10 +423,10 @@ def test_profiles_pool_the_seeds_by_their_steps(tmp_path: Path) -> None:
     few = {"bin_nats": 0.1, "counts": [10, 0]}
     many = {"bin_nats": 0.1, "counts": [20, 10]}
     for method in ("lightreasoner", "no_contrast"):
-        told = {"sample__steps": 10, "sample__kl_mean": 0.1, "sample__histogram": few}
-        write_run(tmp_path / f"{method}0", method=method, seed=0, **told)
-        told = {"sample__steps": 30, "sample__kl_mean": 0.5, "sample__histogram": many}
-        write_run(tmp_path / f"{method}1", method=method, seed=1, **told)
+        changed = {"sample__steps": 10, "sample__kl_mean": 0.1, "sample__histogram": few}
+        write_run(tmp_path / f"{method}0", method=method, seed=0, **changed)
+        changed = {"sample__steps": 30, "sample__kl_mean": 0.5, "sample__histogram": many}
+        write_run(tmp_path / f"{method}1", method=method, seed=1, **changed)
     (profile,) = profiles(_sweep(tmp_path))
     assert (profile.steps, profile.seeds, profile.counts) == (40, 2, (30, 10))
     assert profile.means["kl_mean"] == pytest.approx((10 * 0.1 + 30 * 0.5) / 40)

@@ -1,4 +1,4 @@
-"""Reading runs for a report; and the small run folders that all tests of the report build."""
+"""Reading runs for a report, and helpers that write the run folders of all report tests."""
 
 import json
 import os
@@ -13,6 +13,7 @@ from lr_exp.errors import UserError
 from lr_exp.report.published import HUB_IDS
 from lr_exp.report.rows import sweeps
 from lr_exp.report.runs import AnswersMissingError, find_runs
+from lr_exp.report.summary import parse_summary
 
 Right = dict[str, Sequence[int]]  # benchmark: each question's grade, 0 or 1
 
@@ -135,10 +136,10 @@ def write_metrics(folder: Path, entropies: dict[int, float]) -> None:
     (folder / "metrics.jsonl").write_text(text, encoding="utf-8")
 
 
-def write_failed(folder: Path, error: str, **told: Any) -> Path:
+def write_failed(folder: Path, error: str, **choices: Any) -> Path:
     names = ("expert", "amateur", "method", "data", "alpha", "beta", "seed", "sweep")
     folder.mkdir(parents=True)
-    record = {"error": error, **dict.fromkeys(names), "overrides": [], **told}
+    record = {"error": error, **dict.fromkeys(names), "overrides": [], **choices}
     (folder / "failed.json").write_text(json.dumps(record), encoding="utf-8")
     return folder
 
@@ -184,7 +185,7 @@ def test_of_a_summary_and_a_failure_the_newer_counts_with_a_note(
     ]
 
 
-def test_an_unreadable_failure_is_told_as_a_failure(tmp_path: Path) -> None:
+def test_an_unreadable_failure_is_reported_as_a_failure(tmp_path: Path) -> None:
     write_run(tmp_path / "0")
     (tmp_path / "1").mkdir()
     (tmp_path / "1" / "failed.json").write_text('{"error": "cut o')
@@ -208,7 +209,7 @@ def test_an_unreadable_failure_is_told_as_a_failure(tmp_path: Path) -> None:
         (r'"\ud800"', r"cannot be read \("),
     ],
 )
-def test_a_damaged_summary_stands_as_a_failure_with_its_reason(
+def test_a_damaged_summary_is_listed_as_a_failure_with_its_reason(
     tmp_path: Path, text: str, reason: str
 ) -> None:
     write_run(tmp_path / "0")
@@ -236,13 +237,13 @@ def test_a_damaged_summary_that_is_all_there_is_is_an_error(tmp_path: Path) -> N
     for finished in (True, False):
         with pytest.raises(UserError, match=re.escape(f"{path} cannot be read (Expecting")):
             find_runs(tmp_path, finished=finished)
-    write_metrics(tmp_path / "0", {1: 0.5})  # now there is something to show
+    write_metrics(tmp_path / "0", {1: 0.5})  # a file that the report can show
     (failed,) = find_runs(tmp_path, finished=False).failed
     assert failed.left == ("metrics.jsonl",)
 
 
 def test_a_summary_that_is_a_link_to_nothing_or_a_pipe_is_damage(tmp_path: Path) -> None:
-    """A pipe would be waited for without an end."""
+    """Reading a pipe would block forever."""
     for name in "012":
         write_run(tmp_path / name)
     for name in "12":
@@ -270,7 +271,7 @@ def write_hydra(folder: Path, **files: str) -> Path:
     return folder
 
 
-def test_what_an_unfinished_run_was_to_be_is_read_from_hydras_files(tmp_path: Path) -> None:
+def test_settings_of_an_unfinished_run_are_read_from_hydras_files(tmp_path: Path) -> None:
     write_hydra(tmp_path / "0")
     (one,) = find_runs(tmp_path, finished=False).unfinished
     assert (one.expert, one.method, one.seed, one.sweep) == ("micro", "lightreasoner", 3, "mine")
@@ -292,7 +293,7 @@ def test_what_an_unfinished_run_was_to_be_is_read_from_hydras_files(tmp_path: Pa
         "!!python/object/apply:os.abort []",
     ],
 )
-def test_hydras_files_that_cannot_be_read_are_nothing(tmp_path: Path, text: str) -> None:
+def test_unreadable_hydra_files_are_ignored(tmp_path: Path, text: str) -> None:
     folder = write_hydra(tmp_path / "0", **{"config.yaml": text, "overrides.yaml": text})
     write_metrics(folder, {1: 0.5})
     (one,) = find_runs(tmp_path, finished=False).unfinished
@@ -312,7 +313,7 @@ def test_a_damaged_seed_is_lost_from_the_row_that_it_belongs_to(tmp_path: Path) 
 
 
 @pytest.mark.parametrize("name", ["summary.json", "failed.json"])
-def test_of_a_cell_that_nothing_is_known_of_there_is_no_row(tmp_path: Path, name: str) -> None:
+def test_a_failed_run_without_known_settings_has_no_row(tmp_path: Path, name: str) -> None:
     write_run(tmp_path / "0")
     (tmp_path / "1").mkdir()
     (tmp_path / "1" / name).write_text("{")
@@ -321,7 +322,7 @@ def test_of_a_cell_that_nothing_is_known_of_there_is_no_row(tmp_path: Path, name
     assert [one.name for one in sweep.failed] == ["1"]
 
 
-def test_nothing_finished_says_what_was_seen(tmp_path: Path) -> None:
+def test_without_a_finished_run_the_error_counts_the_others(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="contains no run"):
         find_runs(tmp_path)
     write_failed(tmp_path / "a", "out of memory.")
@@ -333,7 +334,7 @@ def test_nothing_finished_says_what_was_seen(tmp_path: Path) -> None:
         find_runs(tmp_path / "nowhere")
 
 
-def test_answers_are_read_by_id_and_held_to_the_summary(tmp_path: Path) -> None:
+def test_answers_are_read_by_id_and_checked_against_the_summary(tmp_path: Path) -> None:
     folder = write_run(tmp_path / "0", after={"micro_add": [1, 0, 1]})
     run = find_runs(tmp_path).runs[0]
     assert run.answers("tuned", "micro_add") == {
@@ -354,7 +355,7 @@ def test_answers_are_read_by_id_and_held_to_the_summary(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("part", "value", "told"),
+    ("part", "value", "message"),
     [
         ("seed", "zero", "seed should be an integer, not 'zero'"),
         ("settings", None, "settings should be a JSON object, not None"),
@@ -377,14 +378,14 @@ def test_answers_are_read_by_id_and_held_to_the_summary(tmp_path: Path) -> None:
         ),
     ],
 )
-def test_a_summary_of_another_shape_is_named(
-    tmp_path: Path, part: str, value: object, told: str
+def test_an_invalid_summary_names_its_key(
+    tmp_path: Path, part: str, value: object, message: str
 ) -> None:
     write_run(tmp_path / "0")
     path = tmp_path / "0" / "summary.json"
     summary = json.loads(path.read_text("utf-8"))
     path.write_text(json.dumps({**summary, part: value}), "utf-8")
-    with pytest.raises(UserError, match=re.escape(told)) as error:
+    with pytest.raises(UserError, match=re.escape(message)) as error:
         find_runs(tmp_path)
     assert str(path) in str(error.value)
 
@@ -401,13 +402,20 @@ def test_a_summary_of_another_shape_is_named(
         {"bin_tokens": 8},
     ],
 )
-def test_counts_by_position_of_another_shape_are_named(tmp_path: Path, value: object) -> None:
+def test_invalid_counts_by_position_name_their_key(tmp_path: Path, value: object) -> None:
     write_run(tmp_path / "0", sample__by_position=value)
     with pytest.raises(UserError, match=r"sample\.by_position.* (should|is missing)"):
         find_runs(tmp_path)
 
 
-def test_keys_that_older_summaries_lack_may_be_there(tmp_path: Path) -> None:
+def test_a_summary_keeps_the_keys_of_its_file_and_ignores_unknown_ones(tmp_path: Path) -> None:
+    path = write_run(tmp_path / "0", stopped=None) / "summary.json"
+    known = json.loads(path.read_text("utf-8"))
+    assert parse_summary(known).to_dict() == known
+    assert parse_summary({**known, "from_a_newer_version": 1}).to_dict() == known
+
+
+def test_keys_that_older_summaries_lack_are_optional(tmp_path: Path) -> None:
     by_position = {"bin_tokens": 8, "steps": [9, 3], "kept": [2, 0]}
     write_run(tmp_path / "0", sample__by_position=by_position, warnings=["The gap is tiny."])
     write_run(tmp_path / "1", sample__by_position={}, warnings=[])

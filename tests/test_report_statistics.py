@@ -1,4 +1,4 @@
-"""The report's statistics against numbers worked out by hand."""
+"""The report's statistics against numbers computed by hand."""
 
 import math
 
@@ -21,7 +21,7 @@ def _of(*seeds: str) -> np.ndarray:
         (8, 1, 0.0390625),
         (0, 5, 2 / 2**5),
         (2, 3, 1.0),  # 2 (1 + 5 + 10) / 32
-        (4, 4, 1.0),  # the two tails share the middle: without the limit it would be above 1
+        (4, 4, 1.0),  # the tails share the middle, so p would exceed 1 without the limit
         (0, 0, 1.0),
     ],
 )
@@ -58,18 +58,18 @@ def test_counts_alone_bound_the_error_of_questions_from_above() -> None:
     assert bound.stderr > exact.stderr
 
 
-def test_average_weighs_benchmarks_alike_and_pairs_their_seeds() -> None:
+def test_average_weights_benchmarks_equally_and_pairs_their_seeds() -> None:
     small = Estimate((0.2, 0.4), 10, 0.01)
     large = Estimate((0.8, 0.6), 1000, 0.0001)
     average = paired.average([small, large])
     assert average.mean == pytest.approx(0.5)
-    # Each seed's average is 0.5: what one seed lost here it won there, no spread of seeds is left.
+    # Each seed's average is 0.5, so the seeds have no variance.
     assert average.stderr == pytest.approx(math.sqrt(0.0101) / 2)
     assert average.questions == 1010
 
 
 def test_difference_is_paired_by_question() -> None:
-    # Right on the same questions: nothing differs, though each accuracy has an error.
+    # Correct on the same questions: the difference has no error, though each accuracy has one.
     same = paired.difference(_of("1100"), _of("1100"))
     assert (same.mean, same.stderr) == (0.0, 0.0)
     # Differences 1, 1, 0, 0: variance 0.25 over 4 questions.
@@ -78,7 +78,7 @@ def test_difference_is_paired_by_question() -> None:
     assert better.stderr == pytest.approx(math.sqrt(0.25 / 4))
 
 
-def test_differences_of_unlike_numbers_of_seeds_are_refused() -> None:
+def test_differences_of_unequal_numbers_of_seeds_are_refused() -> None:
     with pytest.raises(ValueError, match="2 seeds cannot be paired with 3"):
         paired.difference(_of("11", "10"), _of("11", "10", "00"))
 
@@ -102,11 +102,11 @@ def test_sign_flips_of_equal_differences_are_the_sign_test() -> None:
     differences = np.array([1.0] * 8 + [-1.0] + [0.0] * 20)
     assert paired.sign_flips(differences) == pytest.approx(2 * 10 / 2**9, abs=0.006)
     assert paired.sign_flips(-differences) == paired.sign_flips(differences)
-    # How large a difference is in points does not matter, nor does how it is rounded.
+    # Scaling and rounding the differences does not change p.
     assert paired.sign_flips(differences / 3) == paired.sign_flips(differences)
 
 
-def test_sign_flips_are_those_of_every_sign_drawn_on_its_own() -> None:
+def test_grouped_sign_flips_equal_individual_ones() -> None:
     rng = np.random.default_rng(3)
     ours, theirs = rng.random((3, 40)) < 0.6, rng.random((2, 40)) < 0.4
     differences = ours.mean(axis=0) - theirs.mean(axis=0)
@@ -116,13 +116,13 @@ def test_sign_flips_are_those_of_every_sign_drawn_on_its_own() -> None:
 
 
 def test_sign_flips_see_what_the_majority_of_seeds_hides() -> None:
-    # One of three seeds learned all questions, two nothing: no majority anywhere.
+    # One of three seeds learned all questions, the others none: no majority on any question.
     ours, theirs = _of("1" * 30, "0" * 30, "0" * 30), _of("0" * 30)
     assert paired.mcnemar(*paired.won_and_lost(ours, theirs)) == 1.0
     assert paired.sign_flips(ours.mean(axis=0) - theirs.mean(axis=0)) == 1 / 10_001
 
 
-def test_sign_flips_of_nothing_are_chance_and_the_same_every_time() -> None:
+def test_sign_flips_of_zero_differences_give_one_and_are_deterministic() -> None:
     assert paired.sign_flips(np.zeros(5)) == 1.0
     mixed = np.array([0.5, -0.25, 1.0, 0.25, 0.75])
     assert paired.sign_flips(mixed) == paired.sign_flips(mixed)
@@ -139,11 +139,11 @@ def test_bootstrap_interval_is_that_of_the_paired_difference() -> None:
     exact = paired.difference(ours, theirs)
     assert low == pytest.approx(exact.mean - 1.96 * exact.stderr, abs=0.006)
     assert high == pytest.approx(exact.mean + 1.96 * exact.stderr, abs=0.006)
-    # Unpaired, the interval would be several times as wide.
+    # An unpaired interval would be several times as wide.
     assert high - low < 0.5 * 2 * 1.96 * math.sqrt(2 * 0.25 / 400)
 
 
-def test_bootstrap_of_equal_answers_is_nothing_and_of_all_won_is_certain() -> None:
+def test_bootstrap_of_equal_answers_is_zero_and_of_all_won_is_one() -> None:
     drawn = paired.resampled_accuracies([_of("1111"), _of("0000"), _of("1111")], resamples=50)
     assert paired.interval(drawn[:, 0] - drawn[:, 2]) == (0.0, 0.0)
     assert paired.interval(drawn[:, 0] - drawn[:, 1]) == (1.0, 1.0)

@@ -1,4 +1,4 @@
-"""The report's tables: published numbers where they belong, layouts, escaping."""
+"""The report's tables: published numbers, layout, escaping."""
 
 import csv
 import io
@@ -33,7 +33,7 @@ SEVEN = ["gsm8k", "math", "svamp", "asdiv", "minerva_math", "olympiadbench", "mm
 FULL = Setup("qwen_math_1_5b", "lightreasoner", "qwen_0_5b", "gsm8k", 0.2, 0.4)
 
 
-def _papers(method: str, amateur: str | None = "qwen_0_5b", **told: object) -> dict:
+def _papers(method: str, amateur: str | None = "qwen_0_5b", **changed: object) -> dict:
     return {
         "expert": "qwen_math_1_5b",
         "amateur": amateur,
@@ -43,7 +43,7 @@ def _papers(method: str, amateur: str | None = "qwen_0_5b", **told: object) -> d
         "after": {name: [1, 1] for name in SEVEN},
         "settings__data": {"name": "gsm8k", "path": "openai/gsm8k", "max_questions": 1000},
         "settings__distiller": {"steps": 1000, "batch_size": 16, "learning_rate": 5e-5},
-        **told,
+        **changed,
     }
 
 
@@ -92,7 +92,7 @@ def test_hub_ids_are_the_presets() -> None:
 
 
 @pytest.mark.parametrize(
-    ("method", "changed", "told"),
+    ("method", "changed", "expected"),
     [
         ("lightreasoner", {}, ()),
         (
@@ -110,7 +110,7 @@ def test_hub_ids_are_the_presets() -> None:
         ),
         ("baseline", {"data.max_questions": 8}, ()),
         ("baseline", {"evaluator.max_examples": 8}, ("evaluator.max_examples 8, paper all",)),
-        ("gt_sft", {"sampler.max_new_tokens": 8}, ()),  # nothing is rolled out
+        ("gt_sft", {"sampler.max_new_tokens": 8}, ()),  # no rollouts
         # The main results' SFT and the ablation's.
         ("rejection_sft", {"data.max_questions": None, "method.samples": 1}, ()),
         (
@@ -120,10 +120,10 @@ def test_hub_ids_are_the_presets() -> None:
         ),
     ],
 )
-def test_settings_that_the_paper_has_otherwise_are_told(
-    method: str, changed: dict, told: tuple[str, ...]
+def test_settings_that_differ_from_the_papers_are_listed(
+    method: str, changed: dict, expected: tuple[str, ...]
 ) -> None:
-    """Against the program's own defaults: what it does unasked is what the paper did."""
+    """The defaults of the program are the paper's settings."""
     amateur = AmateurSettings(name="qwen_0_5b", path="Qwen/Qwen2.5-0.5B")
     expert = ExpertSettings(name="qwen_math_1_5b", path="Qwen/Qwen2.5-Math-1.5B")
     data = DataSettings(name="gsm8k", format="gsm8k", max_questions=1000)
@@ -135,7 +135,7 @@ def test_settings_that_the_paper_has_otherwise_are_told(
         group, key = path.split(".")
         settings[group][key] = value
     setup = Setup("qwen_math_1_5b", method, "qwen_0_5b", "gsm8k", 0.2, 0.4)
-    assert published.differences(setup, settings) == told
+    assert published.differences(setup, settings) == expected
     assert published.paper_setup(setup, settings) == setup
 
 
@@ -216,7 +216,7 @@ def test_every_published_table_agrees_with_the_others() -> None:
     assert len(seen) > 100
 
 
-def test_published_stands_in_its_own_column(tmp_path: Path) -> None:
+def test_published_numbers_have_their_own_column(tmp_path: Path) -> None:
     write_run(tmp_path / "0", **_papers("lightreasoner"))
     write_run(tmp_path / "1", **_papers("upft", amateur=None, alpha=None, beta=None))
     table = _make(tmp_path, accuracy_table)
@@ -235,7 +235,7 @@ def test_the_micro_world_has_no_published_column(tmp_path: Path) -> None:
         assert "published" not in markdown_table(table), layout
 
 
-def test_raw_numbers_have_columns_of_their_own(tmp_path: Path) -> None:
+def test_raw_numbers_have_their_own_columns(tmp_path: Path) -> None:
     for seed in (0, 1):
         write_run(tmp_path / str(seed), seed=seed, **_papers("lightreasoner"))
     text = csv_text(_make(tmp_path, accuracy_table))
@@ -245,7 +245,7 @@ def test_raw_numbers_have_columns_of_their_own(tmp_path: Path) -> None:
     wanted = {"accuracy": "100.0", "stderr": "0.0", "published": "54.2", "n": "14", "seeds": "2"}
     assert {key: tuned[-1][key] for key in wanted} == wanted
     assert tuned[-1]["gain"] == "50.0"
-    assert rows[0]["seeds"] == ""  # the expert's evaluation has none
+    assert rows[0]["seeds"] == ""  # the expert's evaluation does not depend on a seed
 
 
 def test_failed_cells_are_marked_and_have_no_numbers(tmp_path: Path) -> None:
@@ -262,10 +262,10 @@ def test_failed_cells_are_marked_and_have_no_numbers(tmp_path: Path) -> None:
 def test_the_gap_table_puts_the_expert_alone_last(tmp_path: Path) -> None:
     right = {name: [0, 1] for name in [*SEVEN[:4], "mmlu_stem"]}
     for amateur, correct in (("qwen_math_1_5b_instruct", 9), ("qwen_0_5b", 1)):
-        told = _papers("lightreasoner", amateur, before=right, after=right)
+        choices = _papers("lightreasoner", amateur, before=right, after=right)
         gap = {"decoder": "greedy", "expert": {"gsm8k": result(4, 10)}}
         gap["amateur"] = {"gsm8k": result(correct, 10)}
-        write_run(tmp_path / amateur, **told, evaluate__gap=gap)
+        write_run(tmp_path / amateur, **choices, evaluate__gap=gap)
     table = _make(tmp_path, gap_table)
     assert _column(table, "amateur") == [
         "qwen_0_5b",
@@ -280,11 +280,11 @@ def test_the_gap_table_puts_the_expert_alone_last(tmp_path: Path) -> None:
 
 
 def test_efficiency_averages_seeds_and_adds_sampling_to_tuning(tmp_path: Path) -> None:
-    told = _papers("lightreasoner")
-    write_run(tmp_path / "0", seed=0, **told, distill__seconds=1797.0)
+    choices = _papers("lightreasoner")
+    write_run(tmp_path / "0", seed=0, **choices, distill__seconds=1797.0)
     memory = {"sample__peak_memory_bytes": 2**31, "distill__peak_memory_bytes": 3 * 2**30}
     most = {"peak_memory_bytes": 2**40}  # of the evaluation
-    write_run(tmp_path / "1", seed=1, **told, distill__seconds=1797.0, **memory, **most)
+    write_run(tmp_path / "1", seed=1, **choices, distill__seconds=1797.0, **memory, **most)
     table = _make(tmp_path, efficiency_table)
     assert _column(table, "sampling + tuning (h)") == ["0.50"]  # 3 s and 1797 s
     assert _column(table, "sampling + tuning (h) published") == ["0.5"]
@@ -295,12 +295,12 @@ def test_efficiency_averages_seeds_and_adds_sampling_to_tuning(tmp_path: Path) -
     assert _column(table, "peak memory (GiB)") == ["3.00"]
 
 
-def test_the_published_problems_of_sft_stand_beside_the_solved(tmp_path: Path) -> None:
-    told = _papers("rejection_sft", amateur=None, alpha=None, beta=None)
+def test_published_problems_of_sft_are_beside_the_solved_ones(tmp_path: Path) -> None:
+    choices = _papers("rejection_sft", amateur=None, alpha=None, beta=None)
     verified = {"drawn": 7473, "right": 4000, "answers": 4000, "solved": 3900}
     every = {"name": "gsm8k", "path": "openai/gsm8k", "max_questions": None}
-    told |= {"settings__data": every, "sample__verified": verified, "sample__questions": 7473}
-    write_run(tmp_path / "0", **told)
+    choices |= {"settings__data": every, "sample__verified": verified, "sample__questions": 7473}
+    write_run(tmp_path / "0", **choices)
     write_run(tmp_path / "1", **_papers("lightreasoner"))
     table = _make(tmp_path, efficiency_table)
     assert _column(table, "problems") == ["7,473", "20"]
@@ -310,7 +310,7 @@ def test_the_published_problems_of_sft_stand_beside_the_solved(tmp_path: Path) -
     assert any("our interpretation" in note for note in table.notes)
 
 
-def test_tuning_that_did_not_happen_took_nothing(tmp_path: Path) -> None:
+def test_tuning_that_did_not_happen_took_no_time(tmp_path: Path) -> None:
     write_run(tmp_path / "0", seed=0, distill__seconds=6.0)
     stopped = {"after": {}, "distill": None, "stopped": "No step."}
     write_run(tmp_path / "1", seed=1, **stopped)
@@ -322,14 +322,14 @@ def test_tuning_that_did_not_happen_took_nothing(tmp_path: Path) -> None:
 
 def test_grid_cells_that_lack_seeds_say_so(tmp_path: Path) -> None:
     stopped = {"after": {}, "distill": None, "stopped": "No step.", "sample__kept_share": 0.0}
-    told = {"expert": "micro", "method": "lightreasoner", "amateur": "micro", "alpha": 0.2}
-    told |= {"data": "micro"}
+    choices = {"expert": "micro", "method": "lightreasoner", "amateur": "micro", "alpha": 0.2}
+    choices |= {"data": "micro"}
     for seed in (0, 1, 2):
         write_run(tmp_path / f"whole {seed}", seed=seed, beta=0.1)
         write_run(tmp_path / f"some {seed}", seed=seed, beta=0.4, **(stopped if seed else {}))
         write_run(tmp_path / f"none {seed}", seed=seed, beta=0.8, **stopped)
-        write_failed(tmp_path / f"failed {seed}", "no memory", seed=seed, beta=1.6, **told)
-    write_failed(tmp_path / "failed", "no memory", seed=3, beta=0.1, **told)
+        write_failed(tmp_path / f"failed {seed}", "no memory", seed=seed, beta=1.6, **choices)
+    write_failed(tmp_path / "failed", "no memory", seed=3, beta=0.1, **choices)
     table = _make(tmp_path, alpha_beta_table)
     cells = {title: _column(table, f"beta {title}")[0] for title in ("0.1", "0.4", "0.8", "1.6")}
     assert cells["0.1"].endswith("kept 20.0%, 3/4 seeds")
@@ -344,8 +344,8 @@ def test_grid_cells_that_lack_seeds_say_so(tmp_path: Path) -> None:
 def test_alpha_and_beta_are_a_grid(tmp_path: Path) -> None:
     for alpha in (0.1, 0.2):
         for beta in (0.4, 0.8):
-            told = {"after": {"micro_add": [1, 1, 1, 1]}} if alpha == beta / 4 else {}
-            write_run(tmp_path / f"{alpha} {beta}", alpha=alpha, beta=beta, **told)
+            choices = {"after": {"micro_add": [1, 1, 1, 1]}} if alpha == beta / 4 else {}
+            write_run(tmp_path / f"{alpha} {beta}", alpha=alpha, beta=beta, **choices)
     table = _make(tmp_path, alpha_beta_table)
     assert _column(table, "alpha") == ["0.1", "0.2"]
     best = "100.0 ± 0.0 (+75.0), kept 20.0%"
@@ -354,12 +354,12 @@ def test_alpha_and_beta_are_a_grid(tmp_path: Path) -> None:
     assert _column(table, "beta 0.8")[0].startswith("75.0 ± ")
 
 
-def test_the_profile_says_about_where_the_paper_does(tmp_path: Path) -> None:
+def test_the_profile_shows_about_for_the_papers_rough_numbers(tmp_path: Path) -> None:
     write_run(tmp_path / "0", **_papers("lightreasoner"))
     table = _make(tmp_path, kl_profile_table)
-    told = dict(zip(_column(table, ""), _column(table, "published"), strict=True))
-    assert told["steps below 0.1 nats"] == "about 60.0%"
-    assert told["mean KL, different top-1 (nats)"] == "1.99"
+    cells = dict(zip(_column(table, ""), _column(table, "published"), strict=True))
+    assert cells["steps below 0.1 nats"] == "about 60.0%"
+    assert cells["mean KL, different top-1 (nats)"] == "1.99"
     assert _column(table, "qwen_math_1_5b / qwen_0_5b")[0] == "1,000"
 
 
@@ -395,7 +395,7 @@ def test_markdown_shows_markup_as_text_on_one_line() -> None:
     assert markdown_text("micro_add 1.5") == "micro_add 1.5"
 
 
-def test_latex_escapes_what_it_would_obey() -> None:
+def test_latex_commands_are_escaped() -> None:
     line = latex_table(_nasty_table()).splitlines()[5]
     assert r"\textbackslash{}input\{a\}" in line
     assert r"100\%" in line
@@ -416,13 +416,13 @@ def test_latex_puts_published_beside_ours_under_one_heading() -> None:
         r"\cmidrule(lr){2-3}",
         r" & ours & published \\",
         r"\midrule",
-        r"{[x]} & 1 & 2 \\",  # bare, the bracket would be an argument of \midrule's line end
+        r"{[x]} & 1 & 2 \\",  # braces: a line break would read [x] as its argument
         r"\bottomrule",
         r"\end{tabular}",
     ]
 
 
-def test_a_terminal_gets_wide_tables_in_parts() -> None:
+def test_wide_tables_are_split_for_the_terminal() -> None:
     columns = [Column("variant", is_text=True), *(Column(f"benchmark {i}") for i in range(12))]
     row = ["LightReasoner", *(f"{i}.0 ± 0.5" for i in range(12))]
     shown = plain_table(Table("t", "T", columns, [row], []))
@@ -432,5 +432,5 @@ def test_a_terminal_gets_wide_tables_in_parts() -> None:
     assert "\x1b" not in plain_table(_nasty_table())
 
 
-def test_nothing_is_never_negative() -> None:
+def test_zero_is_never_negative() -> None:
     assert (signed(-0.04), signed(0.04), signed(-0.06)) == ("+0.0", "+0.0", "-0.1")
