@@ -48,6 +48,14 @@ def test_every_sweep_is_listed():
         assert f"`sweeps/{path.name}`" in PAGE, path.name
 
 
+@pytest.mark.parametrize(
+    "path",
+    sorted(set(re.findall(r"`([\w/]+\.py)`", (ROOT / "docs/architecture.md").read_text("utf-8")))),
+)
+def test_files_of_the_architecture_page_exist(path):
+    assert (ROOT / "lr_exp" / path).is_file() or (ROOT / path).is_file()
+
+
 def test_every_equation_is_listed():
     rows = re.findall(r"^\| (\d(?:-\d)?) \|", PAGE, re.MULTILINE)
     assert rows == ["1-2", "3", "4", "5", "6", "7-8"]
