@@ -18,6 +18,7 @@ from transformers.models.qwen2.modeling_qwen2 import Qwen2RMSNorm
 from bench import plain
 from lr_exp.config.settings import DistillerSettings, ModelSettings
 from lr_exp.distiller import distill, losses, trainer
+from lr_exp.distiller.adapter_files import read_history
 from lr_exp.distiller.batches import BatchDataset, KeptStep, build_batch, plan_batches
 from lr_exp.distiller.trainer import ContrastTrainer, pass_losses
 from lr_exp.errors import UserError
@@ -245,7 +246,7 @@ def test_training_lowers_the_loss_and_reports_it(tmp_path):
     assert [step for step, _ in seen] == [1, 2, 3, 4, 5, 6]
     assert seen[-1][1]["loss"] < seen[0][1]["loss"]
     assert {"loss", "entropy", "grad_norm", "learning_rate"} <= seen[0][1].keys()
-    assert [entry["step"] for entry in distill.read_history(tmp_path)] == [1, 2, 3, 4, 5, 6]
+    assert [entry["step"] for entry in read_history(tmp_path)] == [1, 2, 3, 4, 5, 6]
     assert not (tmp_path / "checkpoints").exists()
 
 
@@ -325,7 +326,7 @@ def test_how_steps_fall_into_passes_does_not_change_the_training(tmp_path):
     without_dropout = replace(SETTINGS, lora_dropout=0.0)
     for name, tokens in (("one", 10_000), ("many", 1)):
         train(tmp_path / name, settings=replace(without_dropout, tokens_per_pass=tokens))
-    one, many = (distill.read_history(tmp_path / name) for name in ("one", "many"))
+    one, many = (read_history(tmp_path / name) for name in ("one", "many"))
     for a, b in zip(one, many, strict=True):
         assert a["loss"] == pytest.approx(b["loss"], rel=1e-4)
         assert a["grad_norm"] == pytest.approx(b["grad_norm"], rel=1e-3)
@@ -409,14 +410,14 @@ def test_logs_between_checkpoints_are_whole_after_a_stop(tmp_path):
     with pytest.raises(KilledError):
         train(tmp_path / "broken", settings=uneven, on_log=stop)
     train(tmp_path / "broken", settings=uneven)
-    whole, broken = (distill.read_history(tmp_path / name) for name in ("whole", "broken"))
+    whole, broken = (read_history(tmp_path / name) for name in ("whole", "broken"))
     assert whole == broken
     assert [entry["step"] for entry in whole] == [1, 4, 8, 12]
 
 
 def test_the_last_steps_are_logged_whatever_the_interval(tmp_path):
     facts = train(tmp_path, settings=replace(SETTINGS, steps=5, log_every=4))
-    history = distill.read_history(tmp_path)
+    history = read_history(tmp_path)
     assert [entry["step"] for entry in history] == [1, 4, 5]
     assert facts["final_loss"] == history[-1]["loss"]
 
@@ -436,7 +437,7 @@ def test_learning_rate_schedule_and_dropout_are_what_was_asked_for(tmp_path):
 
 def _history(folder, **changes):
     train(folder, settings=replace(SETTINGS, **changes))
-    return distill.read_history(folder)
+    return read_history(folder)
 
 
 def test_the_logged_entropy_is_a_mean_in_nats(tmp_path):
