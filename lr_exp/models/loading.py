@@ -63,8 +63,11 @@ def _model_type(source: ModelSource) -> dict[str, Any]:
     tokenizer = json.loads(path.read_text("utf-8")) if path.is_file() else {}
     if source.gguf_file or "tokenizer_class" not in tokenizer or "auto_map" in tokenizer:
         return {}
-    model_type = read_config(source).get("model_type")
-    return {"config": PreTrainedConfig(model_type=model_type, name_or_path=str(source.folder))}
+    facts = {
+        "model_type": read_config(source).get("model_type"),
+        "name_or_path": str(source.folder),
+    }
+    return {"config": PreTrainedConfig.from_dict(facts)}
 
 
 def load(source: ModelSource, *, device: str, dtype: str) -> LanguageModel:
