@@ -16,7 +16,7 @@ from lr_exp.config.composition import conf_dir, register
 from lr_exp.config.listing import KINDS, main
 from lr_exp.config.options import option_files, read_option
 from lr_exp.report import published
-from tests.test_data import COUNTS
+from tests.support.hub import COUNTS
 
 ROOT = Path(__file__).parents[1]
 CONF = conf_dir()
