@@ -271,6 +271,7 @@ runpy.run_module("lr_exp", run_name="__main__")
 """
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize("environment", [{}, {"LR_EXP_DEBUG": "1"}, {"HYDRA_FULL_ERROR": "0"}])
 def test_tracebacks_and_log_files_have_no_secret(tmp_path, environment):
     """In a new process, where Python prints the traceback, with a log file configured by Hydra."""
@@ -364,6 +365,7 @@ def stopped_training(tmp_path_factory):
     return folder
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize(
     "name",
     ["optimizer.pt", "scheduler.pt", "training_args.bin", "adapter_model.bin"],
@@ -506,6 +508,7 @@ def test_a_cells_folder_is_a_single_path_component(name):
         assert len(folder.encode()) <= 255
 
 
+@pytest.mark.integration
 def test_a_run_with_hostile_names_writes_only_to_its_folder_and_store(program, tmp_path):
     question = {"question": f"{CLEAR_SCREEN}../../x\u202e How many is 1 + 1?", "answer": "2"}
     path = tmp_path / "in" / "-q=..;rm.jsonl"

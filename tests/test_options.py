@@ -57,6 +57,7 @@ def own(tmp_path: Path) -> Path:
     return tmp_path / "own"
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize("how", ["--config-dir", "hydra.searchpath"])
 def test_a_benchmark_of_ones_own_runs_end_to_end(program, own, how):
     flags = ["--config-dir", "own"] if how == "--config-dir" else ["hydra.searchpath=[file://own]"]
@@ -68,6 +69,7 @@ def test_a_benchmark_of_ones_own_runs_end_to_end(program, own, how):
     assert report([str(outcome.folder)]) == 0
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize("name", ["basic", launcher("joblib")])
 def test_a_sweep_of_ones_own_runs_in_this_process_and_in_others(program, own, name, monkeypatch):
     monkeypatch.setattr(sys, "argv", ["another", "program"])
@@ -82,6 +84,7 @@ def test_a_sweep_of_ones_own_runs_in_this_process_and_in_others(program, own, na
     assert {cell["settings"]["method"]["name"] for cell in cells} == {"my_method"}
 
 
+@pytest.mark.integration
 def test_scripts_pass_the_folder_to_compose_and_settings_remember_it(own, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     words = ["experiment=my_experiment", "expert=micro", "+evaluator.shots.mine=0", *SMALL]

@@ -745,6 +745,7 @@ def test_sound_answers_are_graded(tmp_path, capsys, output):
     assert "1 of 1 correct" in capsys.readouterr().out
 
 
+@pytest.mark.integration
 def test_more_questions_than_there_are_takes_all(program, tmp_path):
     lines("q.jsonl", QUESTION)(tmp_path)
     words = ("data=jsonl", f"data.path={tmp_path / 'q.jsonl'}", "stages=[sample]")
@@ -773,12 +774,14 @@ def distil(program, tmp_path) -> Callable[..., Any]:
     return run
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize("start", [b"", b"\xef\xbb\xbf"], ids=["plain", "byte order mark"])
 @pytest.mark.parametrize("record", [RECORD, RECORD | IDS], ids=["published", "ours"])
 def test_sound_records_are_distilled(distil, record, start):
     assert distil(record=record, start=start).finished == ["adapter", "records"]
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize(
     ("broken", "content"), [("manifest.json", "{"), ("adapter/adapter_config.json", "[]")]
 )
@@ -812,12 +815,14 @@ def test_a_store_that_cannot_be_written(program, tmp_path):
     assert not outcome.has_summary
 
 
+@pytest.mark.integration
 def test_a_failed_run_in_a_used_folder_leaves_no_old_summary(distil, program, tmp_path):
     """The earlier run's summary would be taken for this one's."""
     distil()
     assert not program(*MICRO, f"expert.path={tmp_path}").has_summary
 
 
+@pytest.mark.integration
 def test_a_run_in_a_used_folder_links_its_own_adapter(distil):
     """The earlier run's link stayed, so the adapter beside the summary was another's."""
     adapters = []

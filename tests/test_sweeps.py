@@ -3,6 +3,7 @@
 import itertools
 import json
 import re
+from functools import cache
 from importlib.util import find_spec
 
 import pytest
@@ -33,22 +34,23 @@ def failed_cells(outcome) -> list[dict]:
     return [json.loads(p.read_text("utf-8")) for p in sorted(outcome.folder.glob("*/failed.json"))]
 
 
-def cells(name: str) -> list[list[str]]:
+def cells(name: str) -> list[tuple[str, ...]]:
     """The overrides of every run of a sweep, as Hydra's sweeper combines them."""
     sweep = OmegaConf.load(conf_dir() / "sweep" / f"{name}.yaml")
     axes = {
         key: re.split(r",\s*", str(values)) for key, values in sweep.hydra.sweeper.params.items()
     }
     return [
-        [f"+sweep={name}", *(f"{key}={value}" for key, value in zip(axes, cell, strict=True))]
+        (f"+sweep={name}", *(f"{key}={value}" for key, value in zip(axes, cell, strict=True)))
         for cell in itertools.product(*axes.values())
     ]
 
 
-def settings_of(words: list[str]):
+@cache  # composing takes a tenth of a second
+def settings_of(words: tuple[str, ...]):
     register()
     with initialize_config_dir(version_base="1.3", config_dir=str(conf_dir())):
-        return to_settings(compose("config", words), words)
+        return to_settings(compose("config", list(words)), words)
 
 
 def label(settings) -> tuple:
@@ -65,6 +67,7 @@ def label(settings) -> tuple:
     )
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize("path", SWEEPS, ids=lambda path: path.stem)
 def test_every_cell_composes_and_no_two_are_the_same(path):
     words = cells(path.stem)
@@ -105,12 +108,14 @@ def test_the_expertise_gap_has_the_papers_pairs():
     }
 
 
+@pytest.mark.integration
 def test_an_override_of_an_axis_narrows_the_sweep(program):
     """Dotted axes too; other overrides apply to all cells."""
     assert narrow_sweep(["seed=7"]) == ["seed=7"]
     words = ["+sweep=micro_contrastive_decoding", "evaluator.decoder=greedy", "seed=7,8", *SMALL]
     outcome = program(*words, "stages=[evaluate]", flags=["-m"])
     assert outcome.status == 0, outcome.err
+    assert "cells: 2 finished, 0 failed" in outcome.out
     assert len(finished_cells(outcome)) == 2
     for seed, summary in zip((7, 8), finished_cells(outcome), strict=True):
         assert summary["seed"] == seed
@@ -118,6 +123,7 @@ def test_an_override_of_an_axis_narrows_the_sweep(program):
         assert summary["evaluate"]["expert"]["micro_add"]["total"] == 8
 
 
+@pytest.mark.integration
 def test_the_same_sweep_with_fewer_cells_keeps_the_others_results(program):
     words = ["+sweep=micro_ablation", "seed=0", "stages=[sample]", *SMALL]
     program(*words, "method=gt_sft,lightreasoner", flags=["-m"])
@@ -154,6 +160,7 @@ def test_long_choices_make_short_names_that_differ():
     assert max(map(len, names)) < 200
 
 
+@pytest.mark.integration
 def test_a_failed_cell_records_its_reason_and_the_others_run(program, tmp_path):
     """The two models of one cell have different vocabularies."""
     stranger = tiny_model(tmp_path, "stranger")
@@ -178,6 +185,7 @@ def test_a_failed_cell_records_its_reason_and_the_others_run(program, tmp_path):
     assert finished["evaluate"]["tuned"]["micro_add"]["total"] == 8
 
 
+@pytest.mark.integration
 def test_a_fixed_failure_leaves_no_trace(program):
     words = ["+sweep=micro_ablation", "method=lightreasoner", "seed=0", *SMALL]
     outcome = program(*words, "expert.path=nowhere", flags=["-m"])
