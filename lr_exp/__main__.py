@@ -29,7 +29,6 @@ from lr_exp.config.composition import (
     check_overrides,
     config_dirs,
     count_cells,
-    narrow_sweep,
     one_line_message,
     register,
     to_settings,
@@ -205,7 +204,6 @@ class Program:
         overrides = [word for word in self._arguments if "=" in word and not word.startswith("-")]
         check_overrides(overrides, self._folders)
         check_launcher(self._arguments)
-        self._arguments = narrow_sweep(self._arguments, self._folders)
 
     def _call_hydra(self, arguments: list[str]) -> None:
         """Does what `hydra.main` does, which can only read `sys.argv`."""

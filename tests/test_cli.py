@@ -350,7 +350,7 @@ def test_a_long_folder_name_keeps_what_differs_between_cells():
     [
         (["-m", "seed=0,1,2", "beta=0.2,0.4", "benchmarks=[a,b]"], {}, 6),
         (["+sweep=x", "seed=range(0,5)"], {"method": "a,b"}, 10),
-        (["hydra.sweeper.params={seed: '0,1'}"], {"seed": "0,1"}, 2),
+        (["+sweep=x", "seed=7"], {"seed": "0,1", "method": "a,b"}, 2),
         (["experiment=glob(micro*)"], {}, None),
         ([], {}, 1),
     ],

@@ -156,43 +156,22 @@ def parse_override(word: str) -> Override:
     return override
 
 
-def narrow_sweep(arguments: Sequence[str], folders: Sequence[Path] | None = None) -> list[str]:
-    """Narrows each axis of `+sweep=` that the command line also sets to the values it sets.
-
-    Hydra would run every value of the sweep once for each value on the command line.
-    """
-    names = [w.partition("=")[2] for w in arguments if w.startswith(("+sweep=", "sweep="))]
-    sweeps = option_files(folders or option_folders(), "sweep")
-    if len(names) != 1 or names[0] not in sweeps:
-        return list(arguments)  # check_overrides reports it
-    axes = OmegaConf.select(OmegaConf.load(sweeps[names[0]]), "hydra.sweeper.params") or {}
-    narrowed = []
-    for word in arguments:
-        key, given, value = word.partition("=")
-        if given and key in axes:
-            quoted = value.replace("\\", "\\\\").replace("'", "\\'")
-            # A dictionary, which Hydra merges: it would read a dotted key as a path.
-            word = f"hydra.sweeper.params={{{key}: '{quoted}'}}"
-        narrowed.append(word)
-    return narrowed
-
-
 def count_cells(arguments: Sequence[str], params: Mapping[str, Any]) -> int | None:
     """The number of runs of a multirun; None if it depends on a glob.
 
     Args:
-        arguments: the command line.
+        arguments: the command line, which replaces axes of the sweep.
         params: the sweep's `hydra.sweeper.params`.
     """
-    count = 1
     given = [word for word in arguments if "=" in word and not word.startswith(("-", "hydra."))]
-    for word in (*given, *(f"{key}={values}" for key, values in params.items())):
+    counts = {}
+    for word in (*(f"{key}={values}" for key, values in params.items()), *given):
         override = parse_override(word)
         if override.value_type is ValueType.GLOB_CHOICE_SWEEP:
             return None
-        if override.is_sweep_override():
-            count *= sum(1 for _ in override.sweep_iterator())
-    return count
+        is_sweep = override.is_sweep_override()
+        counts[override.get_key_element()] = len([*override.sweep_iterator()]) if is_sweep else 1
+    return math.prod(counts.values())
 
 
 def one_line_message(error: Exception) -> str:

@@ -79,8 +79,9 @@ def read_failed(folder: Path, name: str) -> Failed:
     except (OSError, ValueError, KeyError, TypeError) as reason:
         error = f"failed, and its {FAILED} cannot be read ({reason_of(reason)})"
         return damaged(folder, name, error)
-    # A run whose settings are not valid records none.
-    settings = _valid(record) if "expert" in record else _hydra_settings(folder)
+    settings = _valid(record)
+    if "expert" not in record:  # the run's settings are not valid
+        settings = _hydra_settings(folder) | settings
     return Failed(name, folder, error=error, **settings)
 
 
