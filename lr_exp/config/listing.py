@@ -15,6 +15,7 @@ import sys
 import textwrap
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,8 @@ from lr_exp.errors import UserError, did_you_mean, guard_tracebacks, print_error
 
 _MAX_COLUMNS, _MIN_COLUMNS = 100, 50
 _BF16_BYTES = 2  # per weight
+
+_read = cache(read_option)  # experiments share files
 
 Folders = Sequence[Path]  # see `option_folders`
 Facts = dict[str, Any]
@@ -67,7 +70,7 @@ def _benchmark(content: Facts, folders: Folders) -> Facts:
 
 
 def _experiment(content: Facts, folders: Folders) -> Facts:
-    config = read_option(folders[0] / "config.yaml")
+    config = _read(folders[0] / "config.yaml")
     choices = _choices(config, folders) | _choices(content, folders)
     roles = ("expert", "amateur", "method", "data")
     return {role: choices[role] for role in roles} | {"cost": content[ABOUT].get("cost")}
@@ -91,7 +94,7 @@ def _choices(content: Facts, folders: Folders) -> dict[str, str]:
         if isinstance(default, Mapping):
             choices |= {key.removeprefix("override /"): name for key, name in default.items()}
         elif default in experiments:
-            choices |= _choices(read_option(experiments[default]), folders)
+            choices |= _choices(_read(experiments[default]), folders)
     return choices
 
 
@@ -136,7 +139,7 @@ def rows(kind: str, folders: Folders) -> list[Facts]:
     """
     found = []
     for name, path in option_files(folders, KINDS[kind].group).items():
-        content = read_option(path)
+        content = _read(path)
         facts = KINDS[kind].facts(content, folders)
         found.append({"name": name, **facts, "what": content[ABOUT].get("description", "")})
     return found
