@@ -24,7 +24,6 @@ from omegaconf.errors import OmegaConfBaseException
 from lr_exp.config.composition import (
     check_overrides,
     conf_dir,
-    narrow_sweep,
     one_line_message,
     register,
     to_settings,
@@ -368,7 +367,6 @@ def compose_or_message(words: list[str]) -> Settings | str:
     """The settings that the program composes from overrides, or the message that it prints."""
     try:
         check_overrides(words)
-        words = narrow_sweep(words)
         with initialize_config_dir(str(conf_dir()), version_base="1.3"):
             return to_settings(compose("config", overrides=words), words)
     except EXPECTED as error:

@@ -3,6 +3,7 @@
 import copy
 import dataclasses
 import math
+import os
 import re
 import typing
 from collections.abc import Iterator, Mapping, Sequence
@@ -10,15 +11,16 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from hydra._internal.utils import get_args_parser
 from hydra.core.config_store import ConfigStore
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override, RangeSweep, ValueType
 from hydra.errors import HydraException
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import InterpolationResolutionError, OmegaConfBaseException
 
 from lr_exp.config.help_page import help_page
-from lr_exp.config.options import GROUPS, option_files, option_folders
+from lr_exp.config.options import ABOUT, GROUPS, option_files, option_folders
 from lr_exp.config.options import conf_dir as conf_dir
 from lr_exp.config.settings import MethodSettings, Settings
 from lr_exp.errors import UserError, did_you_mean
@@ -26,6 +28,7 @@ from lr_exp.store import digest
 
 # Overrides that say where to read and write; they do not distinguish cells.
 _NOT_IN_FOLDER = ("sweep=", "store=", "hub_root=", "device=", "server.url=", "wandb.", "hydra.")
+_DESCRIBED = ("expert", "amateur", "data", "method")  # groups whose files may have `about`
 _MAX_FOLDER_BYTES = 120  # file systems allow 255
 # Parts of OmegaConf's messages about a value of the wrong type, and the expected type.
 _EXPECTED_TYPES = {
@@ -46,6 +49,8 @@ def register(arguments: Sequence[str] = (), folders: Sequence[Path] | None = Non
     """
     schema = OmegaConf.structured(Settings)
     OmegaConf.set_struct(schema.method, False)  # parameters of choices are further keys
+    for node in ("", *_DESCRIBED):
+        OmegaConf.update(schema, f"{node}.{ABOUT}".lstrip("."), {}, force_add=True)
     ConfigStore.instance().store(name="settings", node=schema)
     name_folder = partial(cell_folder, shared=list(arguments))
     OmegaConf.register_new_resolver("cell_folder", name_folder, replace=True)
@@ -79,6 +84,20 @@ def cell_folder(overrides: Sequence[str], shared: Sequence[str] = ()) -> str:
         start = name.encode()[:_MAX_FOLDER_BYTES].decode(errors="ignore")
         name = f"{start}-{digest(parts)[:12]}"
     return name
+
+
+def config_dirs(arguments: Sequence[str]) -> list[str]:
+    """Folders of the user's own options on a command line, in Hydra's order."""
+    flags, _ = get_args_parser().parse_known_args(list(arguments))
+    searched = []
+    for word in arguments:
+        if word.lstrip("+").startswith("hydra.searchpath="):
+            value = parse_override(word).value()
+            paths = value if isinstance(value, list) else []  # Hydra reports anything else
+            searched += [str(path).removeprefix("file://") for path in paths]
+    # Hydra reports the other paths; some are packages.
+    given = [flags.config_dir] if flags.config_dir else []
+    return [*given, *(path for path in searched if os.path.isdir(path))]
 
 
 def check_overrides(overrides: Sequence[str], folders: Sequence[Path] | None = None) -> None:
@@ -117,14 +136,16 @@ def parse_override(word: str) -> Override:
     """
     shown = repr(word) if len(word) <= _MAX_FOLDER_BYTES else f"{word[:_MAX_FOLDER_BYTES]!r}..."
     try:
+        word.encode()
+    except UnicodeEncodeError as error:  # writing the summary would fail at the end of the run
+        raise UserError(
+            f"{word!a} is not UTF-8 text: rename the file to a name in UTF-8."
+        ) from error
+    try:
         override = OverridesParser.create().parse_override(word)
     except HydraException as error:
         reason = next(iter(str(error).splitlines()), type(error).__name__)
         raise UserError(f"{shown} is not an override: write key=value ({reason}).") from error
-    except RecursionError as error:
-        raise UserError(
-            f"{shown} is not an override: its brackets are nested too deep; write key=value."
-        ) from error
     sweep = override.value()
     if isinstance(sweep, RangeSweep):  # Hydra would build a list of all values
         start, stop, step = (float(end or 0) for end in (sweep.start, sweep.stop, sweep.step))
@@ -135,43 +156,22 @@ def parse_override(word: str) -> Override:
     return override
 
 
-def narrow_sweep(arguments: Sequence[str], folders: Sequence[Path] | None = None) -> list[str]:
-    """Narrows each axis of `+sweep=` that the command line also sets to the values it sets.
-
-    Hydra would run every value of the sweep once for each value on the command line.
-    """
-    names = [w.partition("=")[2] for w in arguments if w.startswith(("+sweep=", "sweep="))]
-    sweeps = option_files(folders or option_folders(), "sweep")
-    if len(names) != 1 or names[0] not in sweeps:
-        return list(arguments)  # check_overrides reports it
-    axes = OmegaConf.select(OmegaConf.load(sweeps[names[0]]), "hydra.sweeper.params") or {}
-    narrowed = []
-    for word in arguments:
-        key, given, value = word.partition("=")
-        if given and key in axes:
-            quoted = value.replace("\\", "\\\\").replace("'", "\\'")
-            # A dictionary, which Hydra merges: it would read a dotted key as a path.
-            word = f"hydra.sweeper.params={{{key}: '{quoted}'}}"
-        narrowed.append(word)
-    return narrowed
-
-
 def count_cells(arguments: Sequence[str], params: Mapping[str, Any]) -> int | None:
     """The number of runs of a multirun; None if it depends on a glob.
 
     Args:
-        arguments: the command line.
+        arguments: the command line, which replaces axes of the sweep.
         params: the sweep's `hydra.sweeper.params`.
     """
-    count = 1
     given = [word for word in arguments if "=" in word and not word.startswith(("-", "hydra."))]
-    for word in (*given, *(f"{key}={values}" for key, values in params.items())):
+    counts = {}
+    for word in (*(f"{key}={values}" for key, values in params.items()), *given):
         override = parse_override(word)
         if override.value_type is ValueType.GLOB_CHOICE_SWEEP:
             return None
-        if override.is_sweep_override():
-            count *= sum(1 for _ in override.sweep_iterator())
-    return count
+        is_sweep = override.is_sweep_override()
+        counts[override.get_key_element()] = len([*override.sweep_iterator()]) if is_sweep else 1
+    return math.prod(counts.values())
 
 
 def one_line_message(error: Exception) -> str:
@@ -199,9 +199,7 @@ def _expectation(lines: Sequence[str], reason: Exception) -> str:
     try:  # NaN is in no range: the class's error states the range
         schema(**{field: math.nan})
     except UserError as error:
-        valid = str(error).partition("expected ")[2].removesuffix(".")
-        names_type = "number" in valid or "integer" in valid
-        return f": expected {valid if names_type else f'{kind}, {valid}'}"
+        return f": expected {kind}{str(error).partition('expected a number')[2].removesuffix('.')}"
     except TypeError:
         return f": expected {kind}"
     return f": expected {kind}"
@@ -228,7 +226,7 @@ def to_settings(
         if missing:
             key = sorted(missing)[0]
             raise UserError(f"{key} is required: add {key}=... to the command.")
-        settings = OmegaConf.to_object(_with_parameters(config))
+        settings = OmegaConf.to_object(_as_settings(config))
     except InterpolationResolutionError as error:
         key = error.full_key or "a setting"
         raise UserError(
@@ -247,26 +245,16 @@ def to_settings(
     return dataclasses.replace(settings, config_dirs=[str(folder) for folder in config_dirs])
 
 
-def _with_parameters(config: DictConfig) -> DictConfig:
-    """The configuration with the further keys of `method` moved to `method.parameters`."""
+def _as_settings(config: DictConfig) -> DictConfig:
+    """The configuration without descriptions, further keys of `method` in `method.parameters`."""
     names = {field.name for field in dataclasses.fields(MethodSettings)}
     config = copy.deepcopy(config)
+    for node in (config, *(config[name] for name in _DESCRIBED)):
+        with open_dict(node):
+            node.pop(ABOUT, None)
     for key in [key for key in config.method if key not in names]:
         config.method.parameters[key] = config.method.pop(key)
     return config
-
-
-def raw_choices(config: DictConfig) -> dict[str, Any]:
-    """The choices of a run whose settings are invalid, as far as they were written."""
-
-    def written(key: str) -> Any:
-        try:
-            return OmegaConf.select(config, key, throw_on_missing=False)
-        except OmegaConfBaseException:  # an interpolation that fails
-            return None
-
-    groups = {group: written(f"{group}.name") for group in ("expert", "amateur", "method", "data")}
-    return groups | {key: written(key) for key in ("alpha", "beta", "seed", "sweep")}
 
 
 def _options(folders: Sequence[Path]) -> dict[str, list[str]]:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from lr_exp.config.settings import DistillerSettings
+from lr_exp.distiller.adapter_files import ADAPTER, VERSION, read_history, read_snapshots
 from lr_exp.models import loading
 from lr_exp.pipeline.context import RunContext
 from lr_exp.sampler.supervision import Supervision
@@ -33,11 +34,9 @@ class Tuned:
 
     def snapshots(self) -> list["Tuned"]:
         """The adapters saved during training, by optimizer step."""
-        from lr_exp.distiller import distill
-
         return [
             Tuned(self.artifact, adapter, self.history, step)
-            for step, adapter in distill.read_snapshots(self.artifact.folder)
+            for step, adapter in read_snapshots(self.artifact.folder)
         ]
 
 
@@ -50,8 +49,6 @@ class DistillerStages:
 
     def distill(self, supervision: Artifact) -> Tuned:
         """Supervision to an adapter."""
-        from lr_exp.distiller import distill
-
         inputs, settings = self._inputs, self._settings_for_epochs(supervision)
         loss = inputs.method.loss
         recorded = {k: v for k, v in asdict(settings).items() if k not in _NOT_IN_RECIPE}
@@ -61,7 +58,7 @@ class DistillerStages:
             recorded |= {"loss": loss.choice.name, **loss.arguments}
         recipe = Recipe(
             "adapter",
-            distill.VERSION,
+            VERSION,
             {"supervision": supervision.facts["digest"], "expert": inputs.expert.fingerprint},
             {
                 **recorded,
@@ -80,6 +77,8 @@ class DistillerStages:
             self._context.log("distill", step, {**metrics, "tuned_tokens": tuned_tokens})
 
         def build(folder: Path) -> dict[str, Any]:
+            from lr_exp.distiller import distill  # imports peft
+
             nonlocal made_now
             made_now = True
             sharded, models = distill.is_sharded(settings), self._context.models
@@ -101,11 +100,11 @@ class DistillerStages:
         artifact = self._context.artifacts.make_if_requested(
             "distill", recipe, build, together=True
         )
-        history = distill.read_history(artifact.folder)
+        history = read_history(artifact.folder)
         if not made_now:  # a reused adapter logs its history too
             for entry in history:
                 log(int(entry["step"]), entry)
-        return Tuned(artifact, artifact.folder / distill.ADAPTER, history)
+        return Tuned(artifact, artifact.folder / ADAPTER, history)
 
     def _settings_for_epochs(self, supervision: Artifact) -> DistillerSettings:
         """The distiller's settings, with a batch size that allows the method's epochs."""
@@ -117,16 +116,16 @@ class DistillerStages:
 
     def merge(self, tuned: Tuned) -> Artifact:
         """The expert with the adapter merged in, as a model folder."""
-        from lr_exp.distiller import distill
-
         recipe = Recipe(
             "merged",
-            distill.VERSION,
+            VERSION,
             {"adapter": tuned.artifact.address, "expert": self._inputs.expert.fingerprint},
             self._inputs.machine,
         )
 
         def build(folder: Path) -> dict[str, Any]:
+            from lr_exp.distiller import distill  # imports peft
+
             # Merging changes weights in place, so it gets a copy, in the CPU's memory.
             copy = loading.load(self._inputs.expert, device="cpu", dtype=self._inputs.dtype)
             distill.merge(copy, tuned.adapter, folder)

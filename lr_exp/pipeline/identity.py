@@ -98,6 +98,7 @@ def _learns(settings: Settings) -> bool:
 def _code(settings: Settings, inputs: "Inputs") -> dict[str, Any]:
     """Versions of the requested stages' code."""
     # Imported here because they import torch.
+    from lr_exp.distiller import adapter_files
     from lr_exp.evaluator import answer, grade
     from lr_exp.pipeline.versions import GRADING_PACKAGES
     from lr_exp.sampler import records, references, rollout, score, select
@@ -110,9 +111,7 @@ def _code(settings: Settings, inputs: "Inputs") -> dict[str, Any]:
     if learns and not settings.imports_records:
         found |= inputs.method.outside_sources("trajectories", "select", "target")
     if "distill" in settings.stages:
-        from lr_exp.distiller import distill
-
-        found |= {"distill": distill.VERSION, "peft": version("peft")}
+        found |= {"distill": adapter_files.VERSION, "peft": version("peft")}
         found |= inputs.method.outside_sources("loss")
     if grades or (learns and inputs.method.needs("references")):
         found |= {name: version(name) for name in GRADING_PACKAGES}

@@ -79,7 +79,10 @@ def read_failed(folder: Path, name: str) -> Failed:
     except (OSError, ValueError, KeyError, TypeError) as reason:
         error = f"failed, and its {FAILED} cannot be read ({reason_of(reason)})"
         return damaged(folder, name, error)
-    return Failed(name, folder, error=error, **_valid(record))
+    settings = _valid(record)
+    if "expert" not in record:  # the run's settings are not valid
+        settings = _hydra_settings(folder) | settings
+    return Failed(name, folder, error=error, **settings)
 
 
 def _hydra_settings(folder: Path) -> dict[str, Any]:
