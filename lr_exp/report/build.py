@@ -1,12 +1,12 @@
 """Builds all files of a report in memory, then writes them."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from lr_exp.errors import UserError
 from lr_exp.report.document import document
-from lr_exp.report.figures import draw_all
+from lr_exp.report.figures import draw_sweep
 from lr_exp.report.layout import prefix_of, tables_of
 from lr_exp.report.page import folder_page
 from lr_exp.report.rows import Row, Sweep, sweeps
@@ -44,7 +44,7 @@ def build(folder: Path, out: Path | None = None) -> Report:
             files[f"{table.name}.csv"] = csv_text(table).encode()
             files[f"{table.name}.tex"] = latex_table(table).encode()
         for figure in section.figures:
-            files |= {f"{figure.name}.{kind}": content for kind, content in figure.files.items()}
+            files[f"{figure.name}.png"], files[f"{figure.name}.svg"] = figure.png, figure.svg
     title = folder.resolve().name
     files["report.md"] = document(title, found, sections).encode()
     page = folder_page(folder, found, sections, out or folder / "report")
@@ -70,7 +70,7 @@ def write(report: Report, out: Path) -> None:
 def _section(sweep: Sweep, taken: set[str]) -> Section:
     prefix = prefix_of(sweep.name, taken)
     made = tables_of(sweep, prefix)
-    figures = draw_all(sweep, lambda figure: f"{prefix}_{figure}")
+    figures = [replace(one, name=f"{prefix}_{one.name}") for one in draw_sweep(sweep)]
     return Section(sweep, made.tables, figures, made.pairs.refused)
 
 

@@ -3,11 +3,14 @@
 import math
 from typing import Any
 
+from matplotlib.figure import Figure as Canvas
+
+from lr_exp.report.figures.figure import Figure
 from lr_exp.report.figures.style import DOUBLE, GREY, INK, SINGLE
 from lr_exp.report.profiles import Profile, profiles
 from lr_exp.report.rows import Sweep
 
-CAPTION = (
+_CAPTION = (
     "Share of scored steps by divergence D, in bins of 0.1 nats, on a log scale (the last bin is "
     "open). Dashed lines mark the thresholds β of the runs; steps above β are kept."
 )
@@ -16,15 +19,15 @@ _MAX_PANELS_IN_COLUMN = 5
 _MAX_PANELS = 20
 
 
-def kl_histogram(new_figure: Any, sweep: Sweep) -> Any | None:
+def kl_histogram(sweep: Sweep) -> Figure | None:
     shown = [profile for profile in profiles(sweep) if any(profile.counts)]
     if not shown or len(shown) > _MAX_PANELS:
         return None
     across = 1 if len(shown) <= _MAX_PANELS_IN_COLUMN else 2
     down = math.ceil(len(shown) / across)
     height = 2.1 if len(shown) == 1 else _PANEL_HEIGHT * down + 0.4
-    figure = new_figure(figsize=(SINGLE if across == 1 else DOUBLE, height))
-    panels = figure.subplots(down, across, sharex=True, sharey=True, squeeze=False)
+    canvas = Canvas(figsize=(SINGLE if across == 1 else DOUBLE, height))
+    panels = canvas.subplots(down, across, sharex=True, sharey=True, squeeze=False)
     for empty in panels.flatten()[len(shown) :]:
         empty.set_visible(False)
         # The panel above an empty one needs its own tick labels.
@@ -45,9 +48,9 @@ def kl_histogram(new_figure: Any, sweep: Sweep) -> Any | None:
     first.set_yticks([10**-n for n in range(0, math.ceil(-math.log10(lowest / 2)), stride)])
     first.minorticks_off()
     first.set_xlim(0, max(profile.bin_nats * len(profile.counts) for profile in shown))
-    figure.supxlabel("divergence D (nats)")
-    figure.supylabel("share of scored steps (%)")
-    return figure
+    canvas.supxlabel("divergence D (nats)")
+    canvas.supylabel("share of scored steps (%)")
+    return Figure("kl_histogram", "Divergence of scored steps", _CAPTION, canvas)
 
 
 def _panel(axes: Any, profile: Profile, label: str) -> float:

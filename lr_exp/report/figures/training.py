@@ -1,12 +1,14 @@
-"""Accuracy and policy entropy during training, by optimizer step."""
+"""Accuracy and the student's entropy during training, by optimizer step."""
 
 import math
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+from matplotlib.figure import Figure as Canvas
 
 from lr_exp.report import paired, results
+from lr_exp.report.figures.figure import Figure
 from lr_exp.report.figures.style import DOUBLE, SINGLE, Look, legend_columns, variant_look
 from lr_exp.report.paired import Estimate
 from lr_exp.report.repeats import grouped
@@ -14,16 +16,16 @@ from lr_exp.report.rows import Row, Sweep
 from lr_exp.report.runs import Run
 from lr_exp.report.summary import Results
 
-ACCURACY_CAPTION = (
+_ACCURACY_CAPTION = (
     "Average accuracy by optimizer step; step 0 is the untuned expert. A seed that trained nothing "
     "counts with the untuned expert's accuracy at every step. Bands show one standard error over "
     "questions and seeds."
 )
-ENTROPY_CAPTION = (
-    "Mean entropy of the policy's next-token distribution at the tokens that the method trains on: "
-    "the mean over seeds, with a band of one standard deviation if there are several. Methods "
-    "train on different tokens, so compare the shapes of the lines, not their levels. Seeds that "
-    "trained nothing are left out."
+_ENTROPY_CAPTION = (
+    "Entropy of the student's next-token distribution, averaged over the tokens that the method "
+    "trains on: the mean over seeds, with a band of one standard deviation if there are several. "
+    "Methods train on different tokens, so compare the shapes of the lines, not their levels. "
+    "Seeds that trained nothing are left out."
 )
 _MAX_LINES_BEFORE_SPLIT = 6  # beyond it, each alpha has its own panel
 _MAX_LINES, _MAX_PANELS = 10, 9
@@ -32,7 +34,7 @@ _Line = tuple[str, Row, Any]  # label, row, data
 _PANEL_HEIGHT, _LEGEND_LINE_HEIGHT = 2.1, 0.15  # inches
 
 
-def accuracy_by_step(new_figure: Any, sweep: Sweep) -> Any | None:
+def accuracy_by_step(sweep: Sweep) -> Figure | None:
     lines = [
         (row.label, row, curve)
         for row in sweep.rows
@@ -50,7 +52,10 @@ def accuracy_by_step(new_figure: Any, sweep: Sweep) -> Any | None:
             steps, mean, color=look.colour, linestyle=look.line, marker=look.marker, label=label
         )
 
-    return _panels(new_figure, lines, draw, "average accuracy (%)")
+    canvas = _panels(lines, draw, "average accuracy (%)")
+    if canvas is None:
+        return None
+    return Figure("accuracy_by_step", "Accuracy during training", _ACCURACY_CAPTION, canvas)
 
 
 def accuracy_curve(row: Row, benchmarks: Sequence[str]) -> dict[int, Estimate]:
@@ -90,7 +95,7 @@ def _points(run: Run) -> dict[int, Results]:
     return {step: here for step, here in points.items() if step > 0}
 
 
-def entropy_by_step(new_figure: Any, sweep: Sweep) -> Any | None:
+def entropy_by_step(sweep: Sweep) -> Figure | None:
     lines = [
         (row.label, row, table)
         for row in sweep.rows
@@ -107,10 +112,13 @@ def entropy_by_step(new_figure: Any, sweep: Sweep) -> Any | None:
             )
         axes.plot(steps, mean, color=look.colour, linestyle=look.line, label=label)
 
-    figure = _panels(new_figure, lines, draw, "policy entropy (nats)")
-    for axes in figure.axes if figure else []:
+    canvas = _panels(lines, draw, "student's entropy (nats)")
+    if canvas is None:
+        return None
+    for axes in canvas.axes:
         axes.set_ylim(bottom=0)
-    return figure
+    title = "Student's entropy during training"
+    return Figure("entropy_by_step", title, _ENTROPY_CAPTION, canvas)
 
 
 def _entropies(runs: Sequence[Run]) -> np.ndarray | None:
@@ -126,7 +134,7 @@ def _entropies(runs: Sequence[Run]) -> np.ndarray | None:
     return np.array([steps, *([known[step] for step in steps] for known in by_seed)], dtype=float)
 
 
-def _panels(new_figure: Any, lines: list[_Line], draw: Any, ylabel: str) -> Any | None:
+def _panels(lines: list[_Line], draw: Any, ylabel: str) -> Canvas | None:
     """One panel per expert with a common legend; None without lines or with too many."""
     by_panel = _by_panel(lines)
     if not lines or len(by_panel) > _MAX_PANELS or max(map(len, by_panel.values())) > _MAX_LINES:
@@ -134,8 +142,8 @@ def _panels(new_figure: Any, lines: list[_Line], draw: Any, ylabel: str) -> Any 
     count = len(by_panel)
     across = min(count, _MAX_COLUMNS)
     down = math.ceil(count / across)
-    figure = new_figure(figsize=(SINGLE if count == 1 else DOUBLE, _PANEL_HEIGHT))
-    panels = figure.subplots(down, across, squeeze=False, sharey=True).flatten()
+    canvas = Canvas(figsize=(SINGLE if count == 1 else DOUBLE, _PANEL_HEIGHT))
+    panels = canvas.subplots(down, across, squeeze=False, sharey=True).flatten()
     for empty in panels[count:]:
         empty.set_visible(False)
     labels: dict[str, Any] = {}
@@ -154,9 +162,9 @@ def _panels(new_figure: Any, lines: list[_Line], draw: Any, ylabel: str) -> Any 
     columns = legend_columns(labels, 2 if count == 1 else 4)
     # The legend adds to the figure's height, so that panels keep theirs.
     legend_height = _LEGEND_LINE_HEIGHT * math.ceil(len(labels) / columns)
-    figure.set_figheight(_PANEL_HEIGHT * down + legend_height)
-    figure.legend(labels.values(), labels.keys(), loc="outside lower center", ncols=columns)
-    return figure
+    canvas.set_figheight(_PANEL_HEIGHT * down + legend_height)
+    canvas.legend(labels.values(), labels.keys(), loc="outside lower center", ncols=columns)
+    return canvas
 
 
 def _by_panel(lines: list[_Line]) -> dict[str, list[_Line]]:

@@ -112,7 +112,7 @@ const onPagingKey = (event) => {
   const target = event.target;
   if (!offset || event.defaultPrevented || event.altKey || event.ctrlKey || event.metaKey) return;
   if (target.closest('input, select, textarea')) return;
-  if (event.key.startsWith('Arrow') && target.closest('.scroll, .lr-frame')) return;
+  if (event.key.startsWith('Arrow') && target.closest('.scroll, .frame')) return;
   const own = browsers.find((browser) => browser.root.closest('section').contains(target));
   const isTop = target === document.body || target.id === 'content';
   const browser = own || (isTop ? browsers[0] : null);
