@@ -20,8 +20,8 @@ from filelock import FileLock
 from lr_exp.report.__main__ import main
 from lr_exp.report.names import ABSENT
 from lr_exp.report.page import write_run_page
-from tests.support.run_folders import write_failed, write_run
-from tests.support.trajectories_file import ANSWER, NASTY, TOKENS, write_trajectories
+from .support.run_folders import write_failed, write_run
+from .support.trajectories_file import ANSWER, NASTY, TOKENS, write_trajectories
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 MISSING = [
@@ -452,6 +452,9 @@ def test_looks(
         assert box["y"] + box["height"] <= panel["y"]  # the panel does not cover it
         assert panel["y"] < PHONE[1] - 50  # and is visible itself
         assert tab.overflow == 0
+    # Each figure has one visible image, that of the colour scheme.
+    assert tab.page.locator("figure").count() == tab.page.locator("img:visible").count() > 0
+        assert all(tab.page.eval_on_selector_all(f"img.on-{scheme}", "all => all.map(e => e.width)"))
     folder = Path(os.environ.get("LR_EXP_SCREENSHOTS") or tmp_path)
     folder.mkdir(parents=True, exist_ok=True)
     shot = folder / f"{name}_{scheme}.png"
@@ -487,6 +490,8 @@ def test_prints_the_current_answer_without_controls(demo: Path, open_page: Open)
     )
     assert not any(one.is_visible() for one in tab.page.locator("button, select, nav").all())
     assert tab.page.locator(".tokens .t").first.is_visible()
+    assert tab.page.locator("img.on-light").first.is_visible()
+    assert not tab.page.locator("img.on-dark").first.is_visible()
     assert not tab.page.locator("#settings table").first.is_visible()  # collapsed
     assert tab.page.pdf().startswith(b"%PDF")
     assert tab.page.locator("details[open]").count() == 0
@@ -569,7 +574,7 @@ def test_hostile_text_runs_nothing(open_page: Open, tmp_path: Path) -> None:
     tab.page.locator("#the-pairs [data-filter=won]").click()
     assert tab.page.title() == title
     assert title.endswith("Run report")
-    assert tab.page.locator("img").count() == 0
+    assert tab.page.locator('img:not([src^="data:image/svg+xml;base64,"])').count() == 0
     assert tab.page.locator("script").count() == 3
     for selector in (".question", ".tokens", ".token-name", "[data-is=before-output]"):
         shown = tab.page.locator(selector).first.text_content()

@@ -82,7 +82,7 @@ def read_pairs(run: Run) -> AnswerPairs:
             counts[name] = {outcome: every.count(outcome) for outcome in OUTCOMES}
             shown += _pairs(run, name, outcomes)
     limit = _MAX_SHOWN
-    while limit and len(json.dumps(shown)) > _MAX_BYTES:
+    while limit and len(json.dumps(shown, ensure_ascii=False).encode()) > _MAX_BYTES:
         limit = limit * 2 // 3
         shown = _spaced_by(shown, lambda pair: (pair["benchmark"], pair["outcome"]), limit)
     return AnswerPairs(counts, shown, missing)

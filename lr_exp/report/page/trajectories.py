@@ -41,7 +41,7 @@ class _Answer(BaseModel):
     correct: Flag | None = None
     finished: Flag | None = None
     tokens_total: Count  # the file may have the first ones only
-    token: list[Count]
+    token: Annotated[list[Count], Field(min_length=1)]
     kl: list[_Nats | None]
     kept: list[_Bit | None]
     expert_entropy: list[_Nats | None]
