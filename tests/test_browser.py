@@ -20,6 +20,7 @@ from filelock import FileLock
 from lr_exp.report.__main__ import main
 from lr_exp.report.names import ABSENT
 from lr_exp.report.page import write_run_page
+
 from .support.run_folders import write_failed, write_run
 from .support.trajectories_file import ANSWER, NASTY, TOKENS, write_trajectories
 
@@ -454,7 +455,8 @@ def test_looks(
         assert tab.overflow == 0
     # Each figure has one visible image, that of the colour scheme.
     assert tab.page.locator("figure").count() == tab.page.locator("img:visible").count() > 0
-        assert all(tab.page.eval_on_selector_all(f"img.on-{scheme}", "all => all.map(e => e.width)"))
+    drawn = tab.page.eval_on_selector_all(f"img.on-{scheme}", "all => all.map(e => e.width)")
+    assert all(drawn)
     folder = Path(os.environ.get("LR_EXP_SCREENSHOTS") or tmp_path)
     folder.mkdir(parents=True, exist_ok=True)
     shot = folder / f"{name}_{scheme}.png"

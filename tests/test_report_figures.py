@@ -1,4 +1,4 @@
-"""Figures: distinguishable looks, sizes fit for print, and safe inline SVG."""
+"""Figures: distinguishable looks, sizes fit for print, and what they draw."""
 
 import itertools
 import math
@@ -11,9 +11,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from lr_exp.report.figures import CSS, STYLE, Figure, draw, draw_all, draw_run
-from lr_exp.report.figures.run import _wilson as wilson
-from lr_exp.report.figures.run import gain_by_benchmark, kept_by_position, kl_histogram
+from lr_exp.report.figures import STYLE, Figure, draw_run, draw_sweep
+from lr_exp.report.figures.run import wilson
 from lr_exp.report.figures.style import (
     COLOURS,
     HUES,
@@ -22,11 +21,9 @@ from lr_exp.report.figures.style import (
     PAPER,
     colour_of,
     method_look,
-    rendered,
     styled,
     variant_look,
 )
-from lr_exp.report.figures.svg import inline
 from lr_exp.report.names import METHODS
 from lr_exp.report.rows import sweeps
 from lr_exp.report.runs import Run, find_runs
@@ -156,10 +153,9 @@ def test_methods_with_similar_colours_differ_in_line_and_marker(scheme: str) -> 
 @pytest.mark.parametrize("scheme", SCHEMES)
 def test_lines_have_a_contrast_of_3_and_text_of_4_5(scheme: str) -> None:
     paper = getattr(PAPER, scheme)
-    shades = [one for one in COLOURS if one.name.split("-")[0] in {hue.name for hue in HUES}]
-    assert len(shades) == 3 * len(HUES)
-    weak = [one.name for one in shades if contrast(getattr(one, scheme), paper) < 3]
-    assert weak == []
+    shades = COLOURS[-3 * len(HUES) :]  # each hue and two mixtures with ink
+    assert shades[::3] == HUES
+    assert [shade for shade in shades if contrast(getattr(shade, scheme), paper) < 3] == []
     for words in (INK, MUTED):
         assert contrast(getattr(words, scheme), paper) >= 4.5
 
@@ -169,7 +165,7 @@ def test_a_colour_keeps_its_hue_on_a_dark_screen() -> None:
         light, dark = (lab(linear(getattr(hue, scheme))) for scheme in SCHEMES)
         if math.hypot(*light[1:]) > 15:
             turned = math.degrees(math.atan2(dark[2], dark[1]) - math.atan2(light[2], light[1]))
-            assert abs((turned + 180) % 360 - 180) < 30, hue.name
+            assert abs((turned + 180) % 360 - 180) < 30, hue
 
 
 def test_the_style_file_uses_exactly_the_palette() -> None:
@@ -190,14 +186,6 @@ def test_a_user_s_matplotlib_settings_do_not_change_figures(tmp_path: Path) -> N
     first = [figure.svg for figure in draw_run(_run(tmp_path))]
     with matplotlib.rc_context({"axes.grid": True, "lines.linestyle": ":", "font.size": 30}):
         assert [figure.svg for figure in draw_run(_run(tmp_path))] == first
-
-
-def test_css_defines_every_variable_in_both_schemes(tmp_path: Path) -> None:
-    for figure in _all_figures(everything(tmp_path)):
-        for name, value in re.findall(r"var\((--lr-[a-z0-9-]+), (#\w+)\)", figure.inline):
-            assert f"{name}:{value};" in CSS
-            assert CSS.count(f"{name}:") == 3  # light, dark by the system, dark by the page
-        assert "var(" in figure.inline
 
 
 def test_unlisted_methods_have_a_fixed_look_unlike_all_listed_ones() -> None:
@@ -223,10 +211,12 @@ def _run(folder: Path) -> Run:
 
 
 def _all_figures(folder: Path) -> list[Figure]:
-    made = []
-    for number, sweep in enumerate(sweeps(find_runs(folder))):
-        made += draw_all(sweep, f"s{number}_{{}}".format)
-    return made
+    return [figure for sweep in sweeps(find_runs(folder)) for figure in draw_sweep(sweep)]
+
+
+def _drawn(run: Run, name: str) -> Figure:
+    (figure,) = [one for one in draw_run(run) if one.name == name]
+    return figure
 
 
 def _whole_run(folder: Path, **changed: Any) -> Run:
@@ -237,17 +227,17 @@ def _whole_run(folder: Path, **changed: Any) -> Run:
     return _run(folder)
 
 
-def _names(figures: Sequence[Figure]) -> list[str]:
-    return [figure.name.removeprefix("run_") for figure in figures]
+def names(run: Run) -> list[str]:
+    return [figure.name for figure in draw_run(run)]
 
 
 def test_a_run_has_four_figures_and_each_is_left_out_without_its_data(
     tmp_path: Path,
 ) -> None:
     whole = ["gain_by_benchmark", "kl_histogram", "kept_by_position", "training_curves"]
-    assert _names(draw_run(_whole_run(tmp_path / "all"))) == whole
+    assert names(_whole_run(tmp_path / "all")) == whole
     write_run(tmp_path / "old" / "0")
-    assert _names(draw_run(_run(tmp_path / "old"))) == ["gain_by_benchmark", "kl_histogram"]
+    assert names(_run(tmp_path / "old")) == ["gain_by_benchmark", "kl_histogram"]
     nothing = {"histogram": {"bin_nats": 0.1, "counts": [0, 0]}, "steps": 0, "by_position": {}}
     write_run(tmp_path / "none" / "0", sample=nothing, evaluate=None, distill=None)
     assert draw_run(_run(tmp_path / "none")) == []
@@ -263,7 +253,7 @@ def test_an_unfinished_run_gets_the_figures_for_which_it_has_data(tmp_path: Path
     known = {"method": None, "amateur": None, "alpha": None, "beta": None, "settings": {}}
     summary = parse_summary({**known, "expert": "micro", "seed": 0})
     unfinished = Run(folder, "0", summary)
-    assert _names(draw_run(unfinished)) == ["training_curves"]
+    assert names(unfinished) == ["training_curves"]
 
 
 def test_training_curves_skip_values_that_are_not_numbers(tmp_path: Path) -> None:
@@ -272,18 +262,18 @@ def test_training_curves_skip_values_that_are_not_numbers(tmp_path: Path) -> Non
         '{"family": "distill", "step": 1, "loss": "low", "grad_norm": NaN, "learning_rate": 1}\n'
         '{"family": "distill", "step": 2, "loss": null, "grad_norm": 1e999, "learning_rate": 0}\n'
     )
-    (curves,) = [one for one in draw_run(run) if one.name == "run_training_curves"]
-    assert [axes.get_ylabel() for axes in curves.canvas.axes] == ["learning rate"]
+    curves = _drawn(run, "training_curves").canvas
+    assert [axes.get_ylabel() for axes in curves.axes] == ["learning rate"]
 
 
 def test_the_histogram_marks_beta_and_hatches_kept_steps(tmp_path: Path) -> None:
-    steps = {"settings__method": {"name": "lightreasoner", "steps": "kl_above_beta"}}
+    steps = {"settings__method": {"name": "lightreasoner", "select": "kl_above_beta"}}
     counts = [100, 10, 5, 0, 4, 3]
     run = _whole_run(
         tmp_path, beta=0.25, sample__histogram={"bin_nats": 0.1, "counts": counts}, **steps
     )
-    with styled() as new_figure:
-        (axes,) = kl_histogram(new_figure, run).axes
+    figure = _drawn(run, "kl_histogram")
+    (axes,) = figure.canvas.axes
     below, above = axes.patches
     assert (below.get_hatch(), bool(above.get_hatch())) == (None, True)
     # The bin that contains beta is drawn on both sides with the same height.
@@ -293,25 +283,22 @@ def test_the_histogram_marks_beta_and_hatches_kept_steps(tmp_path: Path) -> None
     assert above.get_data().values.tolist()[:4] == [5, 0.7, 4, 3]
     assert [text.get_text() for text in axes.texts] == ["β = 0.25"]
     assert [text.get_text() for text in axes.get_legend().get_texts()] == ["not kept", "kept"]
-    (figure,) = [one for one in draw_run(run) if "kl" in one.name]
     assert "β = 0.25 (hatched) are kept" in figure.caption
     assert "the last bin is open" in figure.caption  # since it is not empty
 
 
 def test_the_histogram_has_no_beta_under_another_step_rule(tmp_path: Path) -> None:
-    method = {"name": "random_steps", "steps": "random"}
+    method = {"name": "random_steps", "select": "random"}
     run = _whole_run(tmp_path, method="random_steps", settings__method=method)
-    with styled() as new_figure:
-        (axes,) = kl_histogram(new_figure, run).axes
+    figure = _drawn(run, "kl_histogram")
+    (axes,) = figure.canvas.axes
     assert len(axes.patches) == 1
     assert axes.get_legend() is None
-    (figure,) = [one for one in draw_run(run) if "kl" in one.name]
     assert "does not keep steps by a threshold" in figure.caption
 
 
 def test_kept_shares_are_drawn_with_errors_and_counts(tmp_path: Path) -> None:
-    with styled() as new_figure:
-        upper, lower = kept_by_position(new_figure, _whole_run(tmp_path)).axes
+    upper, lower = _drawn(_whole_run(tmp_path), "kept_by_position").canvas.axes
     (line,) = [
         one for one in upper.lines if len(one.get_xdata()) == 3 and one.get_linestyle() == "-"
     ]
@@ -331,8 +318,7 @@ def test_a_share_of_0_has_a_positive_error() -> None:
 def test_gains_are_in_the_order_of_the_settings_with_their_counts(tmp_path: Path) -> None:
     right = {name: [1, 1, 0, 1] for name in ("svamp", "gsm8k", "math500")}
     run = _whole_run(tmp_path, before=right, after={**right, "gsm8k": [1, 1, 1, 1]})
-    with styled() as new_figure:
-        (axes,) = gain_by_benchmark(new_figure, run).axes
+    (axes,) = _drawn(run, "gain_by_benchmark").canvas.axes
     labels = [text.get_text() for text in axes.get_yticklabels()]
     assert labels == ["SVAMP\n(n = 4)", "GSM8K\n(n = 4)", "MATH-500\n(n = 4)"]
     top, bottom = axes.get_ylim()
@@ -361,7 +347,7 @@ def test_figures_fit_a_journal_s_width_with_legible_text(
     for figure in figures:
         root = ET.fromstring(figure.svg)  # noqa: S314  made right here
         assert root.get("width") in ("252pt", "504pt"), figure.name
-        assert (root.get("width") == "504pt") == figure.wide
+        assert (root.get("width") == "504pt") == figure.is_wide
         sizes = [float(size) for size in re.findall(rb"font(?:-size)?: ?([\d.]+)px", figure.svg)]
         assert sizes
         assert min(sizes) >= 7, figure.name
@@ -383,96 +369,31 @@ def test_figures_fit_a_journal_s_width_with_legible_text(
         assert any(labels) or not labelled, figure.name
 
 
-def test_files_are_rendered_on_first_access(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """A page needs only SVGs; rendering a PNG for each figure would dominate its cost."""
-    kinds: list[str] = []
-
-    def recorded(canvas: Any, kind: str) -> bytes:
-        kinds.append(kind)
-        return rendered(canvas, kind)
-
-    monkeypatch.setattr(draw, "rendered", recorded)
-    (figure, *_) = draw_run(_whole_run(tmp_path))
-    assert kinds == []
-    assert figure.inline == figure.inline
-    assert kinds == ["svg"]
-    assert figure.files["png"].startswith(b"\x89PNG")
-    assert kinds == ["svg", "png"]
-
-
-# In a page ---------------------------------------------------------------------------------------
-
-HOSTILE = "</svg><script>alert(1)</script>&amp;<!-- ' \" x"
-
-
-def test_names_are_escaped_in_inline_svgs(tmp_path: Path) -> None:
-    right = {HOSTILE: [0, 1, 1, 0]}
-    run = _whole_run(tmp_path, method=HOSTILE, before=right, after=right, answers=False)
-    for figure in draw_run(run, f"{HOSTILE}{{}}".format):
-        root = ET.fromstring(figure.inline)  # noqa: S314  made right here
-        assert not {one.tag.rpartition("}")[2] for one in root.iter()} & {
-            *("script", "style", "image", "a", "foreignObject", "metadata")
-        }
-        for one in root.iter():
-            assert not [key for key, _ in one.items() if key.startswith("on")]
-        assert "<script" not in figure.inline
-        assert "<!--" not in figure.inline
-    (gains,) = [one for one in draw_run(run) if "gain" in one.name]
-    root = ET.fromstring(gains.inline)  # noqa: S314  made right here
-    assert any(HOSTILE in (one.text or "") for one in root.iter())
-
-
-def test_inline_svgs_drop_everything_that_could_run_or_load() -> None:
-    svg = (
-        '<svg xmlns="http://www.w3.org/2000/svg" xmlns:xlink="http://www.w3.org/1999/xlink" '
-        'viewBox="0 0 9 9"><script>x</script><style>*{display:none}</style><a href="x"/>'
-        '<image xlink:href="http://x"/><foreignObject/><g onclick="x"><text onload="x" '
-        'style="fill: url(http://x); stroke: #0072b2; behavior: x; font-size: 8px">t</text></g>'
-        '<use xlink:href="http://x#a"/><path d="M 1.23456 2" clip-path="url(http://x)"/></svg>'
-    )
-    made = inline(svg.encode(), "n", "c </title><script>")
-    assert "c &lt;/title&gt;&lt;script&gt;</title>" in made
-    made = made.replace("&lt;script&gt;", "")
-    for word in ("script", "<style", "<a", "image", "foreign", "onclick", "onload", "http://x"):
-        assert word not in made, word
-    assert "behavior" not in made
-    assert 'd="M 1.23 2"' in made
-    assert "stroke:var(--lr-blue, #0072b2);font-size:8px" in made
-
-
-def test_inline_svgs_scale_and_have_a_title_and_unique_ids(tmp_path: Path) -> None:
+def test_a_page_does_not_render_pngs(tmp_path: Path) -> None:
+    """Rendering a PNG for each figure would dominate a page's cost."""
     run = _whole_run(tmp_path)
-    ids: list[str] = []
-    for figure in [*draw_run(run, "a {}".format), *draw_run(run, "b {}".format)]:
-        text = figure.inline
-        assert text.startswith("<svg ")
-        root = ET.fromstring(text)  # noqa: S314  made right here
-        assert not {"width", "height"} & set(root.keys())
-        assert root.get("viewBox", "").startswith("0 0 252 ")
-        assert root.get("role") == "img"
-        title = root.find("{http://www.w3.org/2000/svg}title")
-        assert title is not None
-        assert title.text == figure.caption
-        assert root.get("aria-labelledby") == title.get("id")
-        assert "font-family" not in text
-        own = [one.get("id", "") for one in root.iter() if one.get("id")]
-        ids += own
-        pointed = re.findall(r'(?:href="#|url\(#)([^")]+)', text)
-        assert set(pointed) <= set(own)
-        assert pointed or "gain" not in figure.name
-    assert len(ids) == len(set(ids))
+    (figure, *_) = draw_run(run)
+    assert figure.svg == figure.svg
+    assert "png" not in vars(figure)
+    assert figure.png.startswith(b"\x89PNG")
 
 
-def test_text_on_heat_map_cells_is_the_same_in_both_schemes(tmp_path: Path) -> None:
+def test_dark_figures_change_colours_but_neither_names_nor_heat_maps(tmp_path: Path) -> None:
+    right = {INK.light: [0, 1, 1, 0]}  # a benchmark named like a colour
+    run = _whole_run(tmp_path / "run", before=right, after=right, answers=False)
+    dark = _drawn(run, "gain_by_benchmark").dark_svg.decode()
+    assert f">{INK.light}<" in dark
+    assert f"fill: {INK.dark}" in dark
+    assert f"fill: {PAPER.dark}" in dark
+    assert not re.search(f": (?:{'|'.join(colour.light for colour in COLOURS)})", dark)
     for number, alpha in enumerate((0.1, 0.2)):
         for beta in (0.4, 0.8):
             after = {"micro_add": [number, number, 1, 1]}
-            folder = tmp_path / f"{alpha} {beta}"
+            folder = tmp_path / "map" / f"{alpha} {beta}"
             write_run(folder, alpha=alpha, beta=beta, sweep="alpha_beta", after=after)
-    (the_map,) = [one for one in _all_figures(tmp_path) if one.name.endswith("_map")]
-    cells = dict(re.findall(r"<text style=\"([^\"]*)\"[^>]*>(\d+\.\d)</text>", the_map.inline))
-    shown = {value: style for style, value in cells.items()}
-    assert "fill:#fefefe" in shown["50.0"]  # the darkest
-    assert "fill:#010101" in shown["100.0"]
+    (heat_map,) = [one for one in _all_figures(tmp_path / "map") if one.name == "map"]
+    for svg in (heat_map.svg, heat_map.dark_svg):
+        cells = re.findall(r'<text style="([^"]*)"[^>]*>(\d+\.\d)</text>', svg.decode())
+        shown = {value: style for style, value in cells}
+        assert "fill: #fefefe" in shown["50.0"]  # the darkest
+        assert "fill: #010101" in shown["100.0"]
