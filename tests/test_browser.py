@@ -8,8 +8,6 @@ import importlib.util
 import json
 import os
 import shutil
-import subprocess
-import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -20,9 +18,9 @@ from filelock import FileLock
 from lr_exp.report.__main__ import main
 from lr_exp.report.names import ABSENT
 from lr_exp.report.page import write_run_page
-
-from .support.run_folders import write_failed, write_run
-from .support.trajectories_file import ANSWER, NASTY, TOKENS, write_trajectories
+from tests.support.demo import go
+from tests.support.run_folders import write_failed, write_run
+from tests.support.trajectories_file import ANSWER, NASTY, TOKENS, write_trajectories
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 MISSING = [
@@ -33,10 +31,13 @@ MISSING = [
     )
     if not found
 ]
-pytestmark = pytest.mark.skipif(
-    bool(MISSING) and os.environ.get("LR_EXP_NEEDS_BROWSER") != "1",
-    reason=f"missing: {', '.join(MISSING)}",
-)
+pytestmark = [
+    pytest.mark.integration,
+    pytest.mark.skipif(
+        bool(MISSING) and os.environ.get("LR_EXP_NEEDS_BROWSER") != "1",
+        reason=f"missing: {', '.join(MISSING)}",
+    ),
+]
 
 DESKTOP, PHONE = (1280, 900), (360, 740)
 
@@ -48,30 +49,9 @@ def demo(tmp_path_factory: pytest.TempPathFactory) -> Path:
     base = (own.parent if os.environ.get("PYTEST_XDIST_WORKER") else own) / "demo"
     with FileLock(f"{base}.lock"):
         if not (base / "run" / "report.html").exists():
-            _run_demo(base)
+            words = ("data.max_questions=24", "distiller.steps=40", "distiller.batch_size=32")
+            go(base, "run", *words, "distiller.learning_rate=1e-3")  # enough for a gain
     return base / "run"
-
-
-def _run_demo(base: Path) -> None:
-    words = (
-        "experiment=demo",
-        "data.max_questions=24",
-        "benchmarks=[micro_add,micro_plain]",
-        "evaluator.max_examples=24",
-        "distiller.steps=40",
-        "distiller.learning_rate=1e-3",  # for a gain in so few optimizer steps
-        "wandb.mode=disabled",
-        f"hydra.run.dir={base / 'run'}",
-        f"store={base / 'store'}",
-    )
-    done = subprocess.run(  # noqa: S603
-        [sys.executable, "-m", "lr_exp", *words],
-        capture_output=True,
-        text=True,
-        check=False,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-    )
-    assert done.returncode == 0, done.stderr
 
 
 @pytest.fixture(scope="module")
@@ -163,17 +143,13 @@ def recorded(demo: Path) -> dict[str, Any]:
     return json.loads((demo / "trajectories.json").read_text())
 
 
-@pytest.fixture
-def summary(demo: Path) -> dict[str, Any]:
-    return json.loads((demo / "summary.json").read_text())
-
-
 def visible(text: str) -> str:
     """A token as the panel shows it."""
     return text.replace(" ", "␣").replace("\n", "⏎")
 
 
-def test_numbers_match_the_summary(tab: Tab, summary: dict[str, Any]) -> None:
+def test_numbers_match_the_summary(tab: Tab, demo: Path) -> None:
+    summary = json.loads((demo / "summary.json").read_text())
     rows = tab.page.locator("#results table").first.locator("tbody tr").all_inner_texts()
     shown = {row.split("\t")[0].strip(): [cell.strip() for cell in row.split("\t")] for row in rows}
     shares = {}
@@ -382,7 +358,8 @@ def test_everything_is_reached_by_tab(tab: Tab) -> None:
     assert seen.count("token") == 1  # a whole answer is one tab stop
 
 
-def test_answers_stand_side_by_side(tab: Tab, demo: Path, summary: dict[str, Any]) -> None:
+def test_answers_stand_side_by_side(tab: Tab, demo: Path) -> None:
+    names = ("micro_add", "micro_plain")
     graded = {
         (who, name): {
             one["id"]: one
@@ -390,19 +367,19 @@ def test_answers_stand_side_by_side(tab: Tab, demo: Path, summary: dict[str, Any
             for one in [json.loads(line)]
         }
         for who in ("expert", "tuned")
-        for name in summary["evaluate"][who]
+        for name in names
     }
-    names = list(summary["evaluate"]["expert"])
-    totals = {"won": 0, "lost": 0, "both right": 0, "both wrong": 0}
-    kinds = {(0, 1): "won", (1, 0): "lost", (1, 1): "both right", (0, 0): "both wrong"}
-    for name in names:
-        for key, before in graded["expert", name].items():
-            after = graded["tuned", name][key]
-            totals[kinds[before["correct"], after["correct"]]] += 1
+    outcomes = [
+        (before["correct"], graded["tuned", name][key]["correct"])
+        for name in names
+        for key, before in graded["expert", name].items()
+    ]
+    kinds = ((False, True), (True, False), (True, True), (False, False))
+    totals = [outcomes.count(kind) for kind in kinds]
     row = tab.page.locator("#answers tbody tr").last.inner_text().split("\t")
-    assert [int(cell) for cell in row[1:]] == [sum(totals.values()), *totals.values()]
-    assert totals["won"] > 0
-    assert tab.text("#the-pairs [data-filter=won] .count").endswith(f"{totals['won']}")
+    assert [int(cell) for cell in row[1:]] == [len(outcomes), *totals]
+    assert totals[0] > 0
+    assert tab.text("#the-pairs [data-filter=won] .count").endswith(f"{totals[0]}")
 
     first = next(
         one
@@ -462,25 +439,8 @@ def test_looks(
     shot = folder / f"{name}_{scheme}.png"
     tab.page.screenshot(path=shot, full_page=True)
     assert shot.stat().st_size > 20_000
-    # Every token has enough contrast with its shade, and there are several shades.
-    seen = tab.page.eval_on_selector_all(".tokens .t", _CONTRAST)
-    assert len({tuple(one["shade"]) for one in seen}) >= 3
-    assert min(one["contrast"] for one in seen) >= 4.5
-
-
-_CONTRAST = """all => {
-  const rgb = (text) => text.match(/[0-9.]+/g).map(Number);
-  const light = (c) => { const l = c.slice(0, 3).map((v) => v / 255)
-    .map((v) => v <= 0.04045 ? v / 12.92 : ((v + 0.055) / 1.055) ** 2.4);
-    return 0.2126 * l[0] + 0.7152 * l[1] + 0.0722 * l[2]; };
-  const paper = rgb(getComputedStyle(document.body).backgroundColor);
-  return all.map((e) => {
-    const style = getComputedStyle(e); let shade = rgb(style.backgroundColor);
-    if (shade[3] === 0) shade = paper;
-    const both = [light(rgb(style.color)), light(shade)].sort((a, b) => b - a);
-    return { shade, contrast: (both[0] + 0.05) / (both[1] + 0.05) };
-  });
-}"""
+    shades = "all => new Set(all.map(e => getComputedStyle(e).backgroundColor)).size"
+    assert tab.page.eval_on_selector_all(".tokens .t", shades) >= 3
 
 
 def test_prints_the_current_answer_without_controls(demo: Path, open_page: Open) -> None:
@@ -564,8 +524,7 @@ def test_hostile_text_runs_nothing(open_page: Open, tmp_path: Path) -> None:
     run = write_run(tmp_path / "run", expert=plain, sweep=plain, warnings=[plain])
     nasty = ANSWER | {"id": NASTY, "question": NASTY, "reference": NASTY, "predicted": NASTY}
     write_trajectories(run, nasty, tokens=[NASTY, "\u202eabc", "\x07\x1b]0;x\x07", "שלום"])
-    for who in ("expert", "tuned"):
-        place = run / "answers" / who / "micro_add.jsonl"
+    for place in (run / "answers").rglob("*.jsonl"):
         answers = [json.loads(line) for line in place.read_text().splitlines()]
         lines = [json.dumps({**one, "question": NASTY, "output": NASTY}) for one in answers]
         place.write_text("\n".join(lines) + "\n")
@@ -607,14 +566,10 @@ def test_without_a_mask_no_token_is_outside_it(open_page: Open, tmp_path: Path) 
 
 def test_an_empty_filter_shows_a_message(open_page: Open, tmp_path: Path) -> None:
     unknown = ANSWER | {"reference": None, "predicted": None, "correct": None, "kept": [0, 0, 0]}
-    silent = {
-        "kl": [None] * 3,
-        "same_top1": [None] * 3,
-        "mask_size": [None] * 3,
-        "expert_entropy": [None] * 3,
-        "amateur_entropy": [None] * 3,
-        "candidates": [[]] * 3,
-    }
+    silent = dict.fromkeys(
+        ("kl", "same_top1", "mask_size", "expert_entropy", "amateur_entropy"), [None] * 3
+    )
+    silent |= {"candidates": [[]] * 3}
     run = write_run(tmp_path / "run", amateur=None)
     write_trajectories(run, unknown | silent, alpha=None, beta=None, amateur=None)
     tab = open_page(write_run_page(run))

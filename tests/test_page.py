@@ -24,9 +24,8 @@ from lr_exp.report.page import render, write_run_page
 from lr_exp.report.page.sweep_page import short_names
 from lr_exp.report.page.trajectories import DamagedError, read_trajectories
 from lr_exp.report.runs import find_runs
-
-from .support.run_folders import write_failed, write_metrics, write_run
-from .support.trajectories_file import ANSWER, NASTY, write_trajectories
+from tests.support.run_folders import write_failed, write_metrics, write_run
+from tests.support.trajectories_file import ANSWER, NASTY, write_trajectories
 
 
 class Page(HTMLParser):
@@ -237,8 +236,7 @@ def test_hostile_text_is_shown_harmlessly(tmp_path: Path) -> None:
     change_summary(run, settings=summary["settings"] | changed)
     nasty = ANSWER | {"id": NASTY, "question": NASTY, "reference": NASTY, "predicted": NASTY}
     write_trajectories(run, nasty, tokens=[NASTY, "3", "\u202e", " 2"], chosen=NASTY)
-    for who in ("expert", "tuned"):
-        place = run / "answers" / who / "micro_add.jsonl"
+    for place in (run / "answers").rglob("*.jsonl"):
         records = [json.loads(line) for line in place.read_text().splitlines()]
         lines = [json.dumps({**one, "question": NASTY, "output": NASTY * 9}) for one in records]
         place.write_text("\n".join(lines) + "\n")
@@ -583,12 +581,10 @@ def test_a_large_run_s_page_stays_small(tmp_path: Path) -> None:
     prompts = {f"setting_{i}": "x" * 5_000 for i in range(2_000)}
     many = {"settings__sampler": prompts, "warnings": ["w" * 100_000] * 30, "stopped": None}
     run = write_run(tmp_path / "run", before=before, after=after, **many)
-    for who in ("expert", "tuned"):
-        for name in names:
-            place = run / "answers" / who / f"{name}.jsonl"
-            records = [json.loads(line) for line in place.read_text().splitlines()]
-            lines = [json.dumps({**one, "output": "é" * 6_000}) for one in records]
-            place.write_text("\n".join(lines) + "\n")
+    for place in (run / "answers").rglob("*.jsonl"):
+        records = [json.loads(line) for line in place.read_text().splitlines()]
+        lines = [json.dumps({**one, "output": "é" * 6_000}) for one in records]
+        place.write_text("\n".join(lines) + "\n")
     length = 940
     candidates = [[i, 0.1234, 0.2345, 1, 0.3456] for i in range(8)]
     columns = {name: ANSWER[name][:1] * length for name in ANSWER if isinstance(ANSWER[name], list)}

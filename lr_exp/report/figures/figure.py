@@ -1,12 +1,13 @@
 """A figure and its files, drawn by matplotlib in the report's style."""
 
 import io
+import math
 import re
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
-from lr_exp.report.figures.style import COLOURS, SINGLE, styled
+from lr_exp.report.figures.style import COLOURS, DOUBLE, SINGLE, styled
 
 _DARK = {colour.light.encode(): colour.dark.encode() for colour in COLOURS}
 _COLOUR_VALUE = re.compile(rb"(?<=: )#[0-9a-f]{6}\b")  # of a style property
@@ -45,3 +46,21 @@ class Figure:
         with styled():
             self.canvas.savefig(buffer, format=kind, metadata=metadata)
         return buffer.getvalue()
+
+
+def panel_grid(count: int, across: int, height: float, **options: Any) -> tuple[Any, list[Any]]:
+    """A canvas and its panels (axes), in rows of `across`.
+
+    Args:
+        count: number of panels.
+        across: 1 for a figure of a journal's single column, more for one of both columns.
+        height: of the figure, in inches.
+        options: for matplotlib's `subplots`.
+    """
+    from matplotlib.figure import Figure as Canvas
+
+    canvas = Canvas(figsize=(SINGLE if across == 1 else DOUBLE, height))
+    panels = canvas.subplots(math.ceil(count / across), across, squeeze=False, **options).flatten()
+    for empty in panels[count:]:
+        empty.set_visible(False)
+    return canvas, list(panels[:count])

@@ -4,10 +4,9 @@ import math
 from typing import Any
 
 import matplotlib
-from matplotlib.figure import Figure as Canvas
 
-from lr_exp.report.figures.figure import Figure
-from lr_exp.report.figures.style import DOUBLE, ON_DARK_CELL, ON_PALE_CELL, SINGLE
+from lr_exp.report.figures.figure import Figure, panel_grid
+from lr_exp.report.figures.style import ON_DARK_CELL, ON_PALE_CELL
 from lr_exp.report.names import method_label
 from lr_exp.report.rows import Row, Sweep
 from lr_exp.report.tables.alpha_beta import grid_rows, values_of
@@ -29,21 +28,14 @@ def alpha_beta_map(sweep: Sweep) -> Figure | None:
     }
     if not grids:
         return None
-    shown = list(grids.items())
-    across = min(len(shown), 2)
-    down = math.ceil(len(shown) / across)
-    size = (SINGLE if across == 1 else DOUBLE, 2.6 * down)
-    canvas = Canvas(figsize=size)
-    panels = canvas.subplots(down, across, squeeze=False).flatten()
-    for empty in panels[len(shown) :]:
-        empty.set_visible(False)
-    panels = panels[: len(shown)]
-    values = [value for _, rows in shown for value in _averages(rows)]
+    across = min(len(grids), 2)
+    canvas, panels = panel_grid(len(grids), across, 2.6 * math.ceil(len(grids) / across))
+    values = [value for rows in grids.values() for value in _averages(rows)]
     limits = (min(values), max(values))
     if limits[1] - limits[0] < _MIN_RANGE:
         limits = (limits[0] - _MIN_RANGE / 2, limits[1] + _MIN_RANGE / 2)
     image = None
-    for axes, (names, rows) in zip(panels, shown, strict=True):
+    for axes, (names, rows) in zip(panels, grids.items(), strict=True):
         expert, amateur, method, data, decoder = names
         image = _panel(axes, rows, limits)
         # Data and decoder are named only where panels differ in them.
@@ -54,7 +46,7 @@ def alpha_beta_map(sweep: Sweep) -> Figure | None:
         ]
         title = ", ".join([method_label(method), *differing])
         axes.set_title(f"{title}\n{expert} / {amateur}", fontsize=7)
-    canvas.colorbar(image, ax=list(panels), label="average accuracy (%)")
+    canvas.colorbar(image, ax=panels, label="average accuracy (%)")
     return Figure("map", "Accuracy over α and β", _CAPTION, canvas)  # noqa: RUF001
 
 

@@ -3,10 +3,8 @@
 import math
 from typing import Any
 
-from matplotlib.figure import Figure as Canvas
-
-from lr_exp.report.figures.figure import Figure
-from lr_exp.report.figures.style import DOUBLE, SINGLE, legend_columns, method_look
+from lr_exp.report.figures.figure import Figure, panel_grid
+from lr_exp.report.figures.style import legend_columns, method_look
 from lr_exp.report.names import benchmark_label
 from lr_exp.report.rows import Row, Sweep
 
@@ -32,13 +30,12 @@ def ablation_radar(sweep: Sweep) -> Figure | None:
     if not panels:
         return None
     across = min(len(panels), 2)
-    down = math.ceil(len(panels) / across)
-    width = SINGLE if across == 1 else DOUBLE
     lines = max(map(len, panels.values())) / (2 if across == 1 else 4)
-    canvas = Canvas(figsize=(width, 2.35 * down + 0.2 * math.ceil(lines)))
+    height = 2.35 * math.ceil(len(panels) / across) + 0.2 * math.ceil(lines)
+    polar = {"projection": "polar"}
+    canvas, all_axes = panel_grid(len(panels), across, height, subplot_kw=polar)
     drawn = {}
-    for i, (expert, rows) in enumerate(panels.items()):
-        axes = canvas.add_subplot(down, across, i + 1, projection="polar")
+    for axes, (expert, rows) in zip(all_axes, panels.items(), strict=True):
         drawn |= _panel(axes, rows, sweep.benchmarks)
         if len(panels) > 1:
             axes.set_title(expert)

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Sequence
+from typing import Any
 
 from matplotlib.figure import Figure as Canvas
 
@@ -48,7 +49,7 @@ def kl_histogram(run: Run) -> Figure | None:
     axes = canvas.subplots()
     axes.set_yscale("log")
 
-    def draw(part: list[float], **look: object) -> None:
+    def draw(part: list[float], **look: Any) -> None:
         starts = [min(int(edge / width + 1e-6), shown - 1) for edge in part[:-1]]
         heights = [max(counts[i], _LOG_BASELINE) for i in starts]
         axes.stairs(heights, part, baseline=_LOG_BASELINE, fill=True, linewidth=0.6, **look)
@@ -180,9 +181,11 @@ def gain_by_benchmark(run: Run) -> Figure | None:
     canvas = Canvas(figsize=(SINGLE, 0.34 * len(names) + 0.95))
     axes = canvas.subplots()
     look = method_look(run.method)
+    hollow: dict[str, Any] = {"color": GREY.light, "marker": "o", "markerfacecolor": "w"}
+    filled: dict[str, Any] = {"color": look.colour, "marker": look.marker}
     for results, label, shift, style in (
-        (before, "before", -0.13, {"color": GREY.light, "marker": "o", "markerfacecolor": "w"}),
-        (after, "after", 0.13, {"color": look.colour, "marker": look.marker}),
+        (before, "before", -0.13, hollow),
+        (after, "after", 0.13, filled),
     ):
         axes.errorbar(
             [100 * results[name].accuracy for name in names],

@@ -3,10 +3,8 @@
 import math
 from typing import Any
 
-from matplotlib.figure import Figure as Canvas
-
-from lr_exp.report.figures.figure import Figure
-from lr_exp.report.figures.style import DOUBLE, GREY, INK, SINGLE
+from lr_exp.report.figures.figure import Figure, panel_grid
+from lr_exp.report.figures.style import GREY, INK
 from lr_exp.report.profiles import Profile, profiles
 from lr_exp.report.rows import Sweep
 
@@ -24,22 +22,18 @@ def kl_histogram(sweep: Sweep) -> Figure | None:
     if not shown or len(shown) > _MAX_PANELS:
         return None
     across = 1 if len(shown) <= _MAX_PANELS_IN_COLUMN else 2
-    down = math.ceil(len(shown) / across)
-    height = 2.1 if len(shown) == 1 else _PANEL_HEIGHT * down + 0.4
-    canvas = Canvas(figsize=(SINGLE if across == 1 else DOUBLE, height))
-    panels = canvas.subplots(down, across, sharex=True, sharey=True, squeeze=False)
-    for empty in panels.flatten()[len(shown) :]:
-        empty.set_visible(False)
-        # The panel above an empty one needs its own tick labels.
-        panels[down - 2, across - 1].xaxis.set_tick_params(labelbottom=True)
+    height = 2.1 if len(shown) == 1 else _PANEL_HEIGHT * math.ceil(len(shown) / across) + 0.4
+    canvas, panels = panel_grid(len(shown), across, height, sharex=True, sharey=True)
+    # The panel above an empty one needs its own tick labels.
+    panels[-across].xaxis.set_tick_params(labelbottom=True)
     labels = [profile.label for profile in shown]
     lowest = 1.0
-    for axes, profile in zip(panels.flatten(), shown, strict=False):
+    for axes, profile in zip(panels, shown, strict=True):
         label = profile.label
         if labels.count(label) > 1:
             label = f"{label} ({profile.methods[0]})"
         lowest = min(lowest, _panel(axes, profile, label))
-    first = panels[0, 0]
+    first = panels[0]
     first.set_yscale("log")
     first.yaxis.set_major_formatter(lambda share, _: f"{100 * share:g}")
     first.set_ylim(lowest / 2, 1.5)
