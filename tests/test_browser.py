@@ -20,7 +20,13 @@ from lr_exp.report.names import ABSENT
 from lr_exp.report.page import write_run_page
 from tests.support.demo import go
 from tests.support.run_folders import write_failed, write_run
-from tests.support.trajectories_file import ANSWER, NASTY, TOKENS, write_trajectories
+from tests.support.trajectories_file import (
+    ANSWER,
+    TOKENS,
+    UNSCORED,
+    write_hostile_run,
+    write_trajectories,
+)
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 MISSING = [
@@ -474,15 +480,7 @@ def test_a_narrow_window_is_never_scrolled_sideways(open_page: Open, tmp_path: P
 
 
 def test_hostile_text_runs_nothing(open_page: Open, tmp_path: Path) -> None:
-    plain = NASTY.replace("\ud800", "")
-    run = write_run(tmp_path / "run", expert=plain, sweep=plain, warnings=[plain])
-    nasty = ANSWER | {"id": NASTY, "question": NASTY, "reference": NASTY, "predicted": NASTY}
-    write_trajectories(run, nasty, tokens=[NASTY, "\u202eabc", "\x07\x1b]0;x\x07", "שלום"])
-    for place in (run / "answers").rglob("*.jsonl"):
-        answers = [json.loads(line) for line in place.read_text().splitlines()]
-        lines = [json.dumps({**one, "question": NASTY, "output": NASTY}) for one in answers]
-        place.write_text("\n".join(lines) + "\n")
-    tab = open_page(write_run_page(run))
+    tab = open_page(write_run_page(write_hostile_run(tmp_path / "run")))
     title = tab.page.title()
     assert "</script>" in title  # as text
     tab.page.locator(".tokens .t").first.click()
@@ -519,13 +517,9 @@ def test_without_a_mask_no_token_is_outside_it(open_page: Open, tmp_path: Path) 
 
 
 def test_an_empty_filter_shows_a_message(open_page: Open, tmp_path: Path) -> None:
-    unknown = ANSWER | {"reference": None, "predicted": None, "correct": None, "kept": [0, 0, 0]}
-    silent = dict.fromkeys(
-        ("kl", "same_top1", "mask_size", "expert_entropy", "amateur_entropy"), [None] * 3
-    )
-    silent |= {"candidates": [[]] * 3}
+    nothing_kept = UNSCORED | {"reference": None, "kept": [0, 0, 0]}
     run = write_run(tmp_path / "run", amateur=None)
-    write_trajectories(run, unknown | silent, alpha=None, beta=None, amateur=None)
+    write_trajectories(run, nothing_kept, alpha=None, beta=None, amateur=None)
     tab = open_page(write_run_page(run))
     assert tab.page.locator(".tokens .t").count() == 3
     assert tab.page.locator(".tokens .unscored").count() == 0  # since nothing was scored

@@ -9,7 +9,6 @@ import subprocess
 import sys
 import time
 import xml.etree.ElementTree as ET
-from collections.abc import Callable
 from html.parser import HTMLParser
 from itertools import pairwise
 from pathlib import Path
@@ -25,7 +24,14 @@ from lr_exp.report.page.sweep_page import short_names
 from lr_exp.report.page.trajectories import DamagedError, read_trajectories
 from lr_exp.report.runs import find_runs
 from tests.support.run_folders import write_failed, write_metrics, write_run
-from tests.support.trajectories_file import ANSWER, NASTY, write_trajectories
+from tests.support.trajectories_file import (
+    ANSWER,
+    NASTY,
+    UNSCORED,
+    change_answers,
+    write_hostile_run,
+    write_trajectories,
+)
 
 
 class Page(HTMLParser):
@@ -228,19 +234,7 @@ def test_each_figure_has_an_image_for_light_and_one_for_dark_screens(page: Page)
 
 
 def test_hostile_text_is_shown_harmlessly(tmp_path: Path) -> None:
-    plain = NASTY.replace("\ud800", "")  # a lone surrogate cannot be written to a summary
-    changed: dict[str, Any] = {"sampler": {"system_prompt": plain}}
-    right = {"</svg><script>": [0, 0, 1]}
-    run = write_run(tmp_path / "run", expert=plain, sweep=plain, warnings=[plain], method=plain)
-    summary = json.loads((run / "summary.json").read_text())
-    change_summary(run, settings=summary["settings"] | changed)
-    nasty = ANSWER | {"id": NASTY, "question": NASTY, "reference": NASTY, "predicted": NASTY}
-    write_trajectories(run, nasty, tokens=[NASTY, "3", "\u202e", " 2"], chosen=NASTY)
-    for place in (run / "answers").rglob("*.jsonl"):
-        records = [json.loads(line) for line in place.read_text().splitlines()]
-        lines = [json.dumps({**one, "question": NASTY, "output": NASTY * 9}) for one in records]
-        place.write_text("\n".join(lines) + "\n")
-    page = page_of_run(run)
+    page = page_of_run(write_hostile_run(tmp_path / "run"))
     assert len(page.all("script")) == 3  # two with data, and the page's own
     assert not re.search("[\x00-\x08\x0b-\x1f\u202a-\u202e\u2066-\u2069\u2028\u2029]", page.source)
     assert "<img src=x onerror=alert(1)>" in page.words  # as text
@@ -249,24 +243,16 @@ def test_hostile_text_is_shown_harmlessly(tmp_path: Path) -> None:
     assert shown["tokens"][0].startswith("</script>")
     assert r"\x1b[31m\x00\u202eright" in shown["tokens"][0]
     assert r"\ud800" in shown["tokens"][0]
-    assert shown["tokens"][2] == r"\u202e"
+    assert r"\u202eabc" in shown["tokens"]
     assert "taken" in page.data("answers-data")["pairs"][0]["before"]["output"]
     for blob in re.findall(r"<script type=[^>]*>(.*?)</script>", page.source, re.DOTALL):
         assert not set(blob) & set("<>&\u2028\u2029")
     # Figures are images, in which no script runs; their text is escaped as well.
+    right = {"</svg><script>": [0, 0, 1]}
     named = page_of_run(write_run(tmp_path / "named", before=right, after=right, answers=False))
     for image in [*page.images, *named.images]:
         assert not {one.tag.rpartition("}")[2] for one in image.iter()} & {"script", "image", "a"}
     assert any("</svg><script>" in (one.text or "") for one in named.images[0].iter())
-
-
-def test_escapes_the_message_of_a_failed_run(tmp_path: Path) -> None:
-    plain = NASTY.replace("\ud800", "")
-    write_failed(tmp_path / "run", plain, expert=plain, overrides=[f"expert.path={plain}"])
-    page = page_of_run(tmp_path / "run")
-    assert not page.all("img")
-    assert len(page.all("script")) == 1
-    assert "This run failed: </script>" in page.words
 
 
 def test_lists_what_a_run_of_some_stages_lacks(tmp_path: Path) -> None:
@@ -326,18 +312,6 @@ def test_imported_records_are_not_reported_as_missing(tmp_path: Path) -> None:
     words = page_of_run(run).words
     assert "used imported records and sampled no answers" in words
     assert "There is no" not in words
-
-
-# From a method without an amateur: nothing is scored, every step is kept.
-UNSCORED = ANSWER | {
-    "correct": None,
-    "predicted": None,
-    "kept": [1, 1, 1],
-    **dict.fromkeys(
-        ("kl", "expert_entropy", "amateur_entropy", "mask_size", "same_top1"), [None] * 3
-    ),
-    "candidates": [[]] * 3,
-}
 
 
 def test_without_an_amateur_the_page_does_not_mention_divergences(tmp_path: Path) -> None:
@@ -436,13 +410,16 @@ def test_the_program_writes_pages_of_failed_and_unfinished_runs(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     write_metrics(_made(tmp_path / "unfinished"), {1: 0.5, 10: 0.25})
-    cell = {"expert": "micro", "method": "gt_sft", "seed": 3, "overrides": ["seed=3", "beta=0.4"]}
-    write_failed(tmp_path / "failed", "no memory", **cell)
     assert "This run has not finished." in page_of_report(tmp_path / "unfinished").words
-    words = page_of_report(tmp_path / "failed").words
-    assert "This run failed: no memory" in words
-    assert "Command-line overrides: seed=3 beta=0.4" in words
-    assert "ground-truth SFT: expert micro" in words
+    hostile = NASTY.replace("\ud800", "")
+    choices = {"expert": "micro", "method": "gt_sft", "overrides": ["seed=3", f"x={hostile}"]}
+    write_failed(tmp_path / "failed", hostile, **choices)
+    page = page_of_report(tmp_path / "failed")
+    assert "This run failed: </script>" in page.words
+    assert "Command-line overrides: seed=3 x=</script>" in page.words
+    assert "ground-truth SFT: expert micro" in page.words
+    assert not page.all("img")
+    assert len(page.all("script")) == 1
     assert "report.html" in capsys.readouterr().out
 
 
@@ -451,42 +428,32 @@ def _made(folder: Path) -> Path:
     return folder
 
 
-DAMAGES: dict[str, tuple[Callable[[str], str], str]] = {
-    "cut": (lambda whole: whole[: len(whole) // 2], "trajectories.json is damaged"),
-    "empty": (lambda _: "", "trajectories.json is damaged"),
-    "another kind": (lambda _: "[1, 2]", "trajectories.json is damaged"),
-    "too deep": (lambda _: "[" * 100_000, "trajectories.json is damaged"),
-    "too large": (lambda whole: whole + " " * 1_500_000, "is larger than"),
-    "no tokens": (lambda whole: whole.replace('"tokens": [', '"words": ['), "no list of token"),
-    "no answers": (lambda whole: whole.replace('"answers": [', '"x": ['), "no list of answers"),
-    "columns": (lambda whole: whole.replace('"kl": [', '"kl": [0.5, '), "None of the answers"),
-    "kinds": (lambda whole: whole.replace("1.25", '"<b>"'), "None of the answers"),
-    "not a number": (lambda whole: whole.replace("1.25", "NaN"), "None of the answers"),
-    "flags": (
-        lambda whole: whole.replace('"kept": [1', '"kept": [true').replace(
-            '"kept": [0', '"kept": [false'
-        ),
-        "None of the answers",
-    ),
-    "a mask of shares": (
-        lambda whole: whole.replace("0.1, 1, 0.9", "0.1, 0.5, 0.9"),
-        "None of the answers",
-    ),
-    "shares": (lambda whole: whole.replace("0.6,", "6.0,"), "None of the answers"),
-    "tokens": (
-        lambda whole: whole.replace('"token": [0', '"token": [99'),
-        "None of the answers",
-    ),
-    "candidates": (lambda whole: whole.replace("[3, 0.3", "[9, 0.3"), "None of the answers"),
-}
-
-
-@pytest.mark.parametrize("damage", DAMAGES)
-def test_damaged_trajectories_are_refused_with_a_reason(tmp_path: Path, damage: str) -> None:
-    change, message = DAMAGES[damage]
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ('"tokens": [', '"words": [', "no list of token"),
+        ('"answers": [', '"x": [', "no list of answers"),
+        ('"kl": [', '"kl": [0.5, ', "None of the answers"),  # columns of different lengths
+        ("1.25", '"<b>"', "None of the answers"),
+        ("1.25", "NaN", "None of the answers"),
+        (", 0, 0]", ", false, 0]", "None of the answers"),  # whether a step was kept: 0 or 1
+        ("0.1, 1, 0.9", "0.1, 0.5, 0.9", "None of the answers"),  # in the mask: 0 or 1
+        ("0.6,", "6.0,", "None of the answers"),  # a probability
+        ('"token": [0', '"token": [99', "None of the answers"),
+        ("[3, 0.3", "[9, 0.3", "None of the answers"),  # a candidate's token
+    ],
+)
+def test_invalid_trajectories_are_refused(tmp_path: Path, old: str, new: str, message: str) -> None:
     path = write_trajectories(tmp_path)
-    path.write_text(change(path.read_text()))
+    path.write_text(path.read_text().replace(old, new))
     with pytest.raises(DamagedError, match=message):
+        read_trajectories(tmp_path)
+
+
+@pytest.mark.parametrize("text", ['{"version": 1, "tok', "", "[1, 2]", "[" * 100_000, " " * 2**21])
+def test_unreadable_trajectories_are_refused(tmp_path: Path, text: str) -> None:
+    (tmp_path / "trajectories.json").write_text(text)
+    with pytest.raises(DamagedError, match=r"trajectories\.json is (damaged|larger)"):
         read_trajectories(tmp_path)
 
 
@@ -581,10 +548,8 @@ def test_a_large_run_s_page_stays_small(tmp_path: Path) -> None:
     prompts = {f"setting_{i}": "x" * 5_000 for i in range(2_000)}
     many = {"settings__sampler": prompts, "warnings": ["w" * 100_000] * 30, "stopped": None}
     run = write_run(tmp_path / "run", before=before, after=after, **many)
-    for place in (run / "answers").rglob("*.jsonl"):
-        records = [json.loads(line) for line in place.read_text().splitlines()]
-        lines = [json.dumps({**one, "output": "é" * 6_000}) for one in records]
-        place.write_text("\n".join(lines) + "\n")
+    for path in (run / "answers").rglob("*.jsonl"):
+        change_answers(path, output="é" * 6_000)
     length = 940
     candidates = [[i, 0.1234, 0.2345, 1, 0.3456] for i in range(8)]
     columns = {name: ANSWER[name][:1] * length for name in ANSWER if isinstance(ANSWER[name], list)}
