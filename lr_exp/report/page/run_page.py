@@ -3,6 +3,7 @@
 A missing or damaged file costs only its own section, which says so in one line.
 """
 
+import contextlib
 import json
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,7 +20,7 @@ from lr_exp.report.layout import Tables, tables_of
 from lr_exp.report.page.accuracy_change import accuracy_change
 from lr_exp.report.page.answers import OUTCOMES, read_pairs
 from lr_exp.report.page.render import Section, figures_that_fit, page, render
-from lr_exp.report.page.trajectories import DamagedError, read_choices, read_trajectories
+from lr_exp.report.page.trajectories import DamagedError, read_trajectories
 from lr_exp.report.rows import Sweep, sweeps
 from lr_exp.report.runs import Found, Run
 from lr_exp.report.section import Section as SweepSection
@@ -114,7 +115,10 @@ def _unfinished_state(folder: Path, found: Found) -> _State:
     ended = next(iter([*found.failed, *found.unfinished]), None)
     known: dict[str, Any] = {"method": None, "amateur": None, "alpha": None, "beta": None}
     known |= {"expert": "unknown", "seed": None, "settings": {}}
-    known |= read_choices(folder)
+    with contextlib.suppress(DamagedError):  # the reader's section reports it
+        if shown := read_trajectories(folder):
+            choices = {"method", "expert", "amateur", "alpha", "beta"}
+            known |= shown.model_dump(include=choices, exclude_none=True)
     keys = ("expert", "amateur", "method", "data", "alpha", "beta", "seed", "sweep")
     recorded = {key: getattr(ended, key, None) for key in keys}
     known |= {key: value for key, value in recorded.items() if value is not None}

@@ -1,18 +1,17 @@
 """Reads `trajectories.json` for the trajectory reader.
 
-The file may have been edited or truncated: damaged answers are left out and counted.
+The file may have been edited or truncated, so it is validated.
 """
 
 import json
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Self
 
 from pydantic import BaseModel, Field, ValidationError, model_validator
 
 from lr_exp.errors import map_strings, printable
-from lr_exp.report.json_file import is_number, is_too_deep
-from lr_exp.report.summary import Count, Flag, Seconds, Share
+from lr_exp.report.json_file import is_too_deep
+from lr_exp.report.summary import Count, Flag, Number, Seconds, Share
 from lr_exp.store.run_folder import TRAJECTORIES as FILE
 
 _SHADES = (0.05, 0.1, 0.2, 0.4, 0.8, 1.6, 3.2)  # nats: lower edges of the shades
@@ -24,7 +23,6 @@ _NUMBERING = (
     "A step is one generated token. Steps are numbered from 1 on this page and from 0 in the run's "
     "files and in error messages."
 )
-
 
 _Bit = Annotated[int, Field(strict=True, ge=0, le=1)]
 _Nats = Seconds  # any finite number from 0
@@ -40,7 +38,7 @@ class _Answer(BaseModel):
     predicted: str | None = None
     correct: Flag | None = None
     finished: Flag | None = None
-    tokens_total: Count  # the file may have the first ones only
+    tokens_total: Count  # the lists may hold the first ones only
     token: Annotated[list[Count], Field(min_length=1)]
     kl: list[_Nats | None]
     kept: list[_Bit | None]
@@ -54,55 +52,85 @@ class _Answer(BaseModel):
     def _check_lengths(self) -> Self:
         columns = [value for value in vars(self).values() if isinstance(value, list)]
         if len(set(map(len, columns))) > 1:
-            raise ValueError("the columns differ in length")
+            raise ValueError("the lists differ in length")
         return self
-
-    @property
-    def highest_token(self) -> int:
-        listed = [candidate[0] for step in self.candidates for candidate in step or ()]
-        return max([*self.token, *listed], default=0)
 
 
 class DamagedError(Exception):
     """The file exists but cannot be shown; the message says why."""
 
 
-@dataclass(frozen=True)
-class Trajectories:
-    """Sampled answers for the page's script, with texts for the reader."""
+class Trajectories(BaseModel):
+    """Sampled answers, token by token."""
 
-    data: dict[str, Any]
-    remarks: list[str]  # what is shown, and what the page leaves out
-    answers: list[dict[str, Any]]
+    method: str | None = None
+    expert: str | None = None
+    amateur: str | None = None
+    alpha: Number | None = None
+    beta: Number | None = None
+    chosen: str = "the file does not say which"
+    tokens: list[str]
+    answers: list[_Answer]
+
+    @model_validator(mode="after")
+    def _check_tokens(self) -> Self:
+        for answer in self.answers:
+            candidates = [one[0] for step in answer.candidates for one in step or ()]
+            if max(answer.token + candidates) >= len(self.tokens):
+                raise ValueError("a token has no text")
+        return self
+
+    @property
+    def is_scored(self) -> bool:
+        """Whether any step has a divergence."""
+        return any(kl is not None for answer in self.answers for kl in answer.kl)
+
+    @property
+    def has_amateur(self) -> bool:
+        """Whether any step records if both models have the same top-1 token."""
+        return any(same is not None for answer in self.answers for same in answer.same_top1)
+
+    @property
+    def data(self) -> dict[str, Any]:
+        """For the page's script."""
+        recorded = self.model_dump(include={"alpha", "beta", "tokens", "answers"})
+        flags = {"scored": self.is_scored, "amateur": self.has_amateur}
+        return recorded | flags | {"shades": _SHADES, "confident": _CONFIDENT}
 
     @property
     def about(self) -> str:
         """The meaning of shades and marks, with the threshold β if the kept steps match it."""
-        if not self.data["scored"]:
+        if not self.is_scored:
             return "No step was compared with an amateur. Kept steps are underlined."
         shaded = (
             "Each token is shaded by the divergence D = KL(expert ‖ amateur) of the models' "
             "next-token distributions at that step."
         )
-        beta = self.data["beta"]
-        steps = [
-            (kl or 0.0, kept == 1)
-            for answer in self.answers
-            for kl, kept in zip(answer["kl"], answer["kept"], strict=True)
-        ]
+        beta = self.beta
+        steps = [pair for one in self.answers for pair in zip(one.kl, one.kept, strict=True)]
         if beta is not None and all(
-            kept == (kl > beta) or abs(kl - beta) < _ROUNDING_NATS for kl, kept in steps
+            (kept == 1) == ((kl or 0) > beta) or abs((kl or 0) - beta) < _ROUNDING_NATS
+            for kl, kept in steps
         ):
             return f"{shaded} Steps with D > β = {beta:g} nats are kept and underlined."
         return f"{shaded} Kept steps are underlined."
 
     @property
+    def remarks(self) -> list[str]:
+        """Which answers are shown."""
+        count = len(self.answers)
+        shown = f"{count:,} {'answer is' if count == 1 else 'answers are'} shown: {self.chosen}."
+        cut = sum(len(answer.token) < answer.tokens_total for answer in self.answers)
+        truncated = f"Long answers are truncated ({cut:,} of those shown)."
+        return [shown, _NUMBERING, *([truncated] if cut else [])]
+
+    @property
     def filter_labels(self) -> dict[str, str]:
         """The filters whose data the answers have."""
         labels = {"all": "All", "kept": "Kept"}
-        if self.data["amateur"]:
+        if self.has_amateur:
             labels["differ"] = "Top-1 differs"
-        if any(answer["correct"] is not None for answer in self.answers):
+        if any(answer.correct is not None for answer in self.answers):
             labels["wrong"] = "Wrong answers"
         return labels
 
@@ -111,78 +139,22 @@ def read_trajectories(folder: Path) -> Trajectories | None:
     """A run's recorded answers; None without the file.
 
     Raises:
-        DamagedError: the file cannot be read.
+        DamagedError: the file cannot be shown.
     """
-    if not (folder / FILE).is_file():
+    path = folder / FILE
+    if not path.is_file():  # reading a pipe would block
         return None
-    content = _parsed(folder / FILE)
-    tokens, listed = content.get("tokens"), content.get("answers")
-    if not isinstance(tokens, list) or not all(isinstance(token, str) for token in tokens):
-        raise DamagedError(f"{FILE} has no list of token texts.")
-    if not isinstance(listed, list):
-        raise DamagedError(f"{FILE} has no list of answers.")
-    answers = [answer for one in listed if (answer := _validated(one, len(tokens)))]
-    if listed and not answers:
-        raise DamagedError(f"None of the answers in {FILE} is valid.")
-    chosen = content.get("chosen")
-    chosen = chosen[:500] if isinstance(chosen, str) else "the file does not say which"
-    count = f"{len(answers):,} {'answer is' if len(answers) == 1 else 'answers are'}"
-    remarks = [f"{count} shown: {chosen}.", _NUMBERING]
-    if len(answers) < len(listed):
-        damaged = f"{len(listed) - len(answers):,} of {len(listed):,} answers in {FILE}"
-        remarks.append(f"{damaged} are damaged and left out.")
-    cut = sum(len(answer["token"]) < answer["tokens_total"] for answer in answers)
-    if cut:
-        remarks.append(f"Long answers are truncated ({cut:,} of those shown).")
-    data = {
-        "alpha": _number(content.get("alpha")),
-        "beta": _number(content.get("beta")),
-        "tokens": tokens,
-        "answers": answers,
-        "shades": _SHADES,
-        "confident": _CONFIDENT,
-        "scored": _has_any(answers, "kl"),
-        "amateur": _has_any(answers, "same_top1"),
-    }
-    return Trajectories(data, remarks, answers)
-
-
-def read_choices(folder: Path) -> dict[str, Any]:
-    """Method, models, alpha and beta from this file, for a folder without a summary."""
     try:
-        content = _parsed(folder / FILE)
-    except DamagedError:
-        return {}
-    names = {key: content.get(key) for key in ("method", "expert", "amateur")}
-    numbers = {key: _number(content.get(key)) for key in ("alpha", "beta")}
-    return {key: name for key, name in names.items() if isinstance(name, str)} | numbers
-
-
-def _parsed(path: Path) -> dict[str, Any]:
-    try:
-        if not path.is_file():  # reading a pipe would block
-            raise OSError
         if path.stat().st_size > _MAX_FILE_BYTES:
             raise DamagedError(f"{FILE} is larger than {_MAX_FILE_BYTES:,} bytes and is not shown.")
         content = json.loads(path.read_text(encoding="utf-8", errors="replace"))
+        if is_too_deep(content):
+            raise ValueError
+        return Trajectories.model_validate(map_strings(content, printable))
+    except ValidationError as error:
+        first = error.errors()[0]
+        place = ".".join(map(str, first["loc"])) or "the file"
+        reason = first["msg"].removeprefix("Value error, ")
+        raise DamagedError(f"{FILE} is damaged: {place}: {reason}.") from error
     except (OSError, ValueError, RecursionError) as error:
         raise DamagedError(f"{FILE} is damaged and cannot be read.") from error
-    if not isinstance(content, dict) or is_too_deep(content):
-        raise DamagedError(f"{FILE} is damaged: it holds no trajectories.")
-    return map_strings(content, printable)
-
-
-def _validated(answer: Any, tokens: int) -> dict[str, Any] | None:
-    try:
-        valid = _Answer.model_validate(answer)
-    except ValidationError:
-        return None
-    return valid.model_dump() if valid.highest_token < tokens else None
-
-
-def _number(value: Any) -> float | None:
-    return value if is_number(value) else None
-
-
-def _has_any(answers: list[dict[str, Any]], column: str) -> bool:
-    return any(value is not None for answer in answers for value in answer[column])
