@@ -11,6 +11,7 @@ from lr_exp.report.figures.style import INK, MUTED, SINGLE, method_look
 from lr_exp.report.gaps import PairGap, measured_gap
 from lr_exp.report.names import benchmark_label, method_label
 from lr_exp.report.paired import Estimate
+from lr_exp.report.repeats import grouped
 from lr_exp.report.rows import Row, Sweep
 
 _CAPTION = (
@@ -55,29 +56,25 @@ def gain_against_gap(sweep: Sweep) -> Figure | None:
     canvas = Canvas(figsize=(SINGLE, 2.7))
     axes = canvas.subplots()
     axes.axhline(0, color=MUTED.light, linewidth=0.8, linestyle="--", zorder=0)
-    experts = list(dict.fromkeys(point.row.setup.expert for point in points))
-    methods = list(dict.fromkeys(point.row.setup.method for point in points))
-    for point in points:
+    series = grouped(points, lambda point: (point.row.setup.expert, point.row.setup.method))
+    experts, methods = (list(dict.fromkeys(names)) for names in zip(*series, strict=True))
+    for (expert, method), own in series.items():
+        names = [expert] if len(experts) > 1 else []
+        names += [method_label(method)] if len(methods) > 1 else []
+        gaps, gains = zip(*(point.position for point in own), strict=True)
         axes.errorbar(
-            *point.position,
-            xerr=100 * point.gap.difference.stderr,
-            yerr=100 * point.gain.stderr,
-            color=method_look(point.row.setup.method).colour,
-            marker=_MARKERS[experts.index(point.row.setup.expert) % len(_MARKERS)],
-            linewidth=0.8,
+            gaps,
+            gains,
+            xerr=[100 * point.gap.difference.stderr for point in own],
+            yerr=[100 * point.gain.stderr for point in own],
+            color=method_look(method).colour,
+            marker=_MARKERS[experts.index(expert) % len(_MARKERS)],
+            linestyle="",
+            elinewidth=0.8,
+            label=", ".join(names),
         )
     axes.margins(x=0.22, y=0.2)
-    several = len(experts) > 1 or len(methods) > 1
-    if several:
-        for expert, method in dict.fromkeys(
-            (p.row.setup.expert, p.row.setup.method) for p in points
-        ):
-            label = ", ".join(
-                ([expert] if len(experts) > 1 else [])
-                + ([method_label(method)] if len(methods) > 1 else [])
-            )
-            marker = _MARKERS[experts.index(expert) % len(_MARKERS)]
-            axes.plot([], [], color=method_look(method).colour, marker=marker, ls="", label=label)
+    if len(series) > 1:
         axes.legend(loc="lower center", bbox_to_anchor=(0.5, 1), ncols=2)
     line = axes.annotate(
         "untuned expert",
