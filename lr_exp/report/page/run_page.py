@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from lr_exp.progress import duration
 from lr_exp.report import names
 from lr_exp.report.check import flat, machine
@@ -338,10 +340,9 @@ def _training_log(run: Run) -> Table | None:
     logged = run.training()
     if not logged:
         return None
-    gaps = max(1, min(len(logged), _MAX_LOG_ENTRIES) - 1)
-    indices = dict.fromkeys(round(i * (len(logged) - 1) / gaps) for i in range(gaps + 1))
     rows = []
-    for entry in (logged[index] for index in indices):
+    for index in np.linspace(0, len(logged) - 1, min(len(logged), _MAX_LOG_ENTRIES)):
+        entry = logged[round(index)]
         values = [(entry.get(key), form) for key, (_, form) in _LOGGED.items()]
         cells = [number(value if is_number(value) else None, form) for value, form in values]
         rows.append([f"{entry['step']:,}", *cells])

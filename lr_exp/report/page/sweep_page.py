@@ -1,7 +1,6 @@
 """The page of a sweep: tables, figures and a list of runs with links to their pages."""
 
 import os
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,8 +15,6 @@ from lr_exp.report.section import Section as SweepSection
 from lr_exp.store.run_folder import PAGE
 
 _MAX_IMAGE_BYTES = 1_800_000  # of all figures
-_DIGEST = re.compile(r"-[0-9a-f]{12}$")
-_TRUNCATED_LENGTH = 100  # a folder's name of at least this length that has a digest was truncated
 
 
 @dataclass(frozen=True)
@@ -95,35 +92,13 @@ def _link(run: Run, out: Path) -> str | None:
 def short_names(names: Sequence[str]) -> list[str]:
     """Each name without the parts common to all; the full names where these would not be unique.
 
-    Names look like `method=neither,seed=0`, with or without parent folders. A name that was
-    truncated, or in which special characters were replaced, ends with a digest.
+    Names look like `method=neither,seed=0`, with or without parent folders.
     """
-    split = [[_parts(folder) for folder in name.split("/")] for name in names]
-    everywhere = {
-        part
-        for part in {part for name in split for folder in name for part in folder}
-        if all(_may_have(part, own, name) for own, name in zip(split, names, strict=True))
-    }
+    split = [[folder.split(",") for folder in name.split("/")] for name in names]
+    common = set.intersection(*({part for own in name for part in own} for name in split))
     short = []
     for name in split:
-        folders = [",".join(part for part in own if part not in everywhere) for own in name]
+        folders = [",".join(part for part in own if part not in common) for own in name]
         short.append("/".join(filter(None, folders)))
-    if len(names) < 2 or not all(short) or len(set(short)) < len(set(names)):
-        return list(names)
-    return short
-
-
-def _may_have(part: str, split: list[list[str]], name: str) -> bool:
-    """Whether a name has a part, or may have lost it to truncation."""
-    own = [part for folder in split for part in folder]
-    key = part.split("=")[0]
-    has_key = any(other.split("=")[0] == key for other in own)
-    return part in own or (_DIGEST.search(name) is not None and not has_key)
-
-
-def _parts(folder: str) -> list[str]:
-    """`a=1,b=2` split at its commas, without the digest and a truncated last part."""
-    name = _DIGEST.sub("", folder)
-    parts = name.split(",")
-    truncated = name != folder and len(name) >= _TRUNCATED_LENGTH
-    return parts[:-1] if truncated and parts[1:] else parts
+    is_clear = len(names) > 1 and all(short) and len(set(short)) == len(set(names))
+    return short if is_clear else list(names)
