@@ -296,6 +296,7 @@ def test_an_unfinished_run_shows_its_files(tmp_path: Path) -> None:
     assert "Missing: everything that summary.json holds" in page.words
     assert page.inside("h2") == ["Trajectory reader", "Training"]
     assert "0.2500" in page.section("training").words
+    assert len(page.section("training").images) == 2  # the curves, light and dark
     assert len(page.data("reader-data")["answers"]) == 2
     (tmp_path / "run" / "trajectories.json").unlink()
     os.mkfifo(tmp_path / "run" / "trajectories.json")  # reading a pipe would block

@@ -28,7 +28,6 @@ from lr_exp.report.figures.style import (
 from lr_exp.report.names import METHODS
 from lr_exp.report.rows import sweeps
 from lr_exp.report.runs import Run, find_runs
-from lr_exp.report.summary import parse_summary
 from tests.support.run_folders import everything, write_metrics, write_run
 
 SCHEMES = ("light", "dark")
@@ -189,16 +188,6 @@ def test_a_run_has_four_figures_and_each_is_left_out_without_its_data(
     one = write_run(tmp_path / "one" / "0", sample=None, evaluate__tuned={})
     write_metrics(one, {1: 0.5})  # a single optimizer step gives no curve
     assert draw_run(_run(tmp_path / "one")) == []
-
-
-def test_an_unfinished_run_gets_the_figures_for_which_it_has_data(tmp_path: Path) -> None:
-    folder = tmp_path / "0"
-    folder.mkdir()
-    write_metrics(folder, {1: 0.5, 2: 0.4})
-    known = {"method": None, "amateur": None, "alpha": None, "beta": None, "settings": {}}
-    summary = parse_summary({**known, "expert": "micro", "seed": 0})
-    unfinished = Run(folder, "0", summary)
-    assert names(unfinished) == ["training_curves"]
 
 
 def test_training_curves_skip_values_that_are_not_numbers(tmp_path: Path) -> None:

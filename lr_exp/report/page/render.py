@@ -38,6 +38,10 @@ def render(template: str, **values: Any) -> Markup:
     return Markup(_ENVIRONMENT.get_template(template).render(values))  # noqa: S704  escaped inside
 
 
+def section(key: str, title: str, template: str, **values: Any) -> Section:
+    return Section(key, title, render(template, **values))
+
+
 def page(
     title: str, kind: str, head: Markup, sections: Sequence[Section], notes: Sequence[str]
 ) -> str:

@@ -21,7 +21,7 @@ from lr_exp.report.json_file import is_number
 from lr_exp.report.layout import Tables, tables_of
 from lr_exp.report.page.accuracy_change import accuracy_change
 from lr_exp.report.page.answers import OUTCOMES, read_pairs
-from lr_exp.report.page.render import Section, figures_that_fit, page, render
+from lr_exp.report.page.render import Section, figures_that_fit, page, render, section
 from lr_exp.report.page.trajectories import DamagedError, read_trajectories
 from lr_exp.report.rows import Sweep, sweeps
 from lr_exp.report.runs import Found, Run
@@ -256,7 +256,9 @@ def _results(state: _State, figures: _Figures) -> Section | None:
     ]
     gap = pair_gap_table(state.sweep, "gap")
     remarks = [*state.tables.pairs.refused, *dict.fromkeys(state.sweep.notes)]
-    content = render(
+    return section(
+        "results",
+        "Results",
         "tables_and_figures.html",
         first_tables=[table] if table else [],
         last_is_sum=table is not None and len(table.rows) > 1,
@@ -264,23 +266,24 @@ def _results(state: _State, figures: _Figures) -> Section | None:
         tables=[*([gap] if gap else []), *beside],
         remarks=remarks if table else ["Nothing was evaluated.", *remarks],
     )
-    return Section("results", "Results", content)
 
 
 def _reader(state: _State) -> Section | None:
+    title = "Trajectory reader"
     try:
         shown = read_trajectories(state.folder)
     except DamagedError as reason:
-        return _note("reader", "Trajectory reader", str(reason), is_damaged=True)
+        return section("reader", title, "note.html", text=str(reason), is_damaged=True)
     if shown is not None and shown.answers:
-        content = render(
+        return section(
+            "reader",
+            title,
             "reader.html",
             about=shown.about,
             remarks=shown.remarks,
             filter_labels=shown.filter_labels,
             data=shown.data,
         )
-        return Section("reader", "Trajectory reader", content)
     if shown is not None:
         note = "No answer was sampled."
     elif not state.is_finished:
@@ -291,12 +294,7 @@ def _reader(state: _State) -> Section | None:
         note = "This run used imported records and sampled no answers, so there are none to show."
     else:
         note = f"There is no {TRAJECTORIES} in the run's folder."
-    return _note("reader", "Trajectory reader", note)
-
-
-def _note(key: str, title: str, text: str, *, is_damaged: bool = False) -> Section:
-    """A section of one line."""
-    return Section(key, title, render("note.html", text=text, is_damaged=is_damaged))
+    return section("reader", title, "note.html", text=note, is_damaged=False)
 
 
 def _divergence(state: _State, figures: _Figures) -> Section | None:
@@ -306,8 +304,7 @@ def _divergence(state: _State, figures: _Figures) -> Section | None:
         return None
     scored = profile or state.run.sample.histogram
     title = "Where the models diverge" if scored else "Which steps were kept"
-    content = render("tables_and_figures.html", figures=shown, tables=profile)
-    return Section("divergence", title, content)
+    return section("divergence", title, "tables_and_figures.html", figures=shown, tables=profile)
 
 
 def _training(state: _State, figures: _Figures) -> Section | None:
@@ -315,8 +312,8 @@ def _training(state: _State, figures: _Figures) -> Section | None:
     shown = _named(figures, "training_curves")
     if not damage and not shown and table is None:
         return None
-    content = render("training.html", damage=damage, figures=shown, table=table)
-    return Section("training", "Training", content)
+    values = {"damage": damage, "figures": shown, "table": table}
+    return section("training", "Training", "training.html", **values)
 
 
 def _damaged_metrics(folder: Path) -> str | None:
@@ -358,26 +355,25 @@ def _answers(state: _State) -> Section | None:
     title, pairs = "Answers before and after", read_pairs(state.run)
     if not pairs.counts:
         note = " ".join(pairs.missing) or "The expert and the tuned expert share no benchmark."
-        return _note("answers", title, note, is_damaged=True)
+        return section("answers", title, "note.html", text=note, is_damaged=True)
     shown = (
         f"Counts cover all {pairs.questions:,} questions. This page holds {len(pairs.shown):,} of "
         "them, evenly spaced within each outcome of each benchmark."
     )
-    content = render(
+    return section(
+        "answers",
+        title,
         "answers.html",
         table=pairs.table,
         remarks=[shown, *pairs.missing],
         filter_labels={outcome: outcome.capitalize() for outcome in OUTCOMES},
         data=pairs.data,
     )
-    return Section("answers", title, content)
 
 
 def _cost(state: _State) -> Section | None:
     tables = [_transposed(one) for one in state.all_tables if one.name.endswith("efficiency")]
-    if not tables:
-        return None
-    return Section("cost", "Cost", render("tables_and_figures.html", tables=tables))
+    return section("cost", "Cost", "tables_and_figures.html", tables=tables) if tables else None
 
 
 def _transposed(table: Table) -> Table:
@@ -400,12 +396,13 @@ def _settings(state: _State) -> Section | None:
         f"{name} version": value for name, value in (run.summary.versions or {}).items()
     }
     provenance |= {"sample.artifact": run.sample.artifact, "distill.artifact": run.distill.artifact}
-    content = render(
+    return section(
+        "settings",
+        "Settings and provenance",
         "settings.html",
         settings={key: _as_word(value) for key, value in flat(run.settings).items()},
         provenance={key: _as_word(value) for key, value in provenance.items() if value},
     )
-    return Section("settings", "Settings and provenance", content)
 
 
 def _as_word(value: Any) -> str:

@@ -9,7 +9,7 @@ from urllib.parse import quote
 from lr_exp.report.document import reading_notes
 from lr_exp.report.incomplete import Unfinished
 from lr_exp.report.names import NO_SWEEP, method_label
-from lr_exp.report.page.render import Section, figures_that_fit, page, render
+from lr_exp.report.page.render import figures_that_fit, page, render, section
 from lr_exp.report.runs import Found, Run
 from lr_exp.report.section import Section as SweepSection
 from lr_exp.store.run_folder import PAGE
@@ -44,15 +44,18 @@ def sweep_page(title: str, found: Found, sweeps: Sequence[SweepSection], out: Pa
     sections = []
     for index, sweep in enumerate(sweeps):
         own = sweep.sweep
-        content = render(
-            "tables_and_figures.html",
-            first_tables=sweep.tables[:2],
-            figures=[figure for figure in sweep.figures if figure.name in shown],
-            tables=sweep.tables[2:],
-            remarks=[*own.warnings, *dict.fromkeys(own.notes), *sweep.refused],
+        sections.append(
+            section(
+                f"sweep-{index}",
+                own.name or NO_SWEEP,
+                "tables_and_figures.html",
+                first_tables=sweep.tables[:2],
+                figures=[figure for figure in sweep.figures if figure.name in shown],
+                tables=sweep.tables[2:],
+                remarks=[*own.warnings, *dict.fromkeys(own.notes), *sweep.refused],
+            )
         )
-        sections.append(Section(f"sweep-{index}", own.name or NO_SWEEP, content))
-    sections.append(Section("runs", "Runs", render("runs.html", runs=_listed_runs(found, out))))
+    sections.append(section("runs", "Runs", "runs.html", runs=_listed_runs(found, out)))
     notes = [*reading_notes(found, sweeps), *omitted]
     return page(f"Report: {title}", "Sweep report", head, sections, notes)
 
