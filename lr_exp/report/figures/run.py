@@ -19,16 +19,15 @@ _GAIN_CAPTION = (
     "error over the n questions."
 )
 _TRAINING_CAPTION = (
-    "Training metrics by optimizer step. The student's entropy is the mean entropy of the tuned "
-    "model's next-token distribution at the tokens trained on; 0 means that it predicts a single "
-    "token."
+    "Training metrics by optimizer step. Student entropy is the mean entropy of the tuned model's "
+    "next-token distribution at the tokens trained on; 0 means that it predicts a single token."
 )
 _BY_DIVERGENCE = "kl_above_beta"  # the step rule that is a threshold on D alone
 _MAX_POSITION_BINS = 40  # beyond it, neighbouring bins are merged
 _LOG_BASELINE = 0.7  # lower end of a log scale of counts, so that a count of 1 is visible
 _CURVES = {  # in metrics.jsonl
     "loss": "loss\n(nats)",
-    "entropy": "student's\nentropy (nats)",
+    "entropy": "student entropy\n(nats)",
     "grad_norm": "gradient norm",
     "learning_rate": "learning rate",
 }

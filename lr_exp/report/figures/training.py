@@ -1,4 +1,4 @@
-"""Accuracy and the student's entropy during training, by optimizer step."""
+"""Accuracy and student entropy during training, by optimizer step."""
 
 import math
 from collections.abc import Sequence
@@ -101,13 +101,12 @@ def _points(run: Run) -> dict[int, Results]:
 
 def entropy_by_step(sweep: Sweep) -> Figure | None:
     curves = [curve for row in _tuned_rows(sweep) if (curve := _entropy_curve(row))]
-    canvas = _drawn(curves, "student's entropy (nats)", with_markers=False)
+    canvas = _drawn(curves, "student entropy (nats)", with_markers=False)
     if canvas is None:
         return None
     for axes in canvas.axes:
         axes.set_ylim(bottom=0)
-    title = "Student's entropy during training"
-    return Figure("entropy_by_step", title, _ENTROPY_CAPTION, canvas)
+    return Figure("entropy_by_step", "Student entropy during training", _ENTROPY_CAPTION, canvas)
 
 
 def _entropy_curve(row: Row) -> _Curve | None:
