@@ -21,7 +21,7 @@ from lr_exp.report.page import answers, trajectories, write_run_page
 from lr_exp.report.page.cell_names import short_names
 from lr_exp.report.page.markup import embedded_json, tag, text
 from lr_exp.report.page.shell import MAX_PAGE_BYTES, read_file
-from lr_exp.report.runs import find_runs
+from lr_exp.report.read.runs import find_runs
 from tests.test_report_runs import write_failed, write_metrics, write_run
 
 # Three tokens of a wrong answer: the first step is kept, the last was not scored.

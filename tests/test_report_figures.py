@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from lr_exp.report.analyse.rows import sweeps
 from lr_exp.report.figures import CSS, STYLE, Figure, draw, draw_all, draw_run
 from lr_exp.report.figures.run import _wilson as wilson
 from lr_exp.report.figures.run import gain_by_benchmark, kept_by_position, kl_histogram
@@ -28,9 +29,8 @@ from lr_exp.report.figures.style import (
 )
 from lr_exp.report.figures.svg import inline
 from lr_exp.report.names import METHODS
-from lr_exp.report.rows import sweeps
-from lr_exp.report.runs import Run, find_runs
-from lr_exp.report.summary import parse_summary
+from lr_exp.report.read.runs import Run, find_runs
+from lr_exp.report.read.summary import parse_summary
 from tests.test_report_program import everything
 from tests.test_report_runs import write_metrics, write_run
 

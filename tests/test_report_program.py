@@ -10,11 +10,11 @@ from pathlib import Path
 import pytest
 
 from lr_exp.report.__main__ import main
+from lr_exp.report.analyse.rows import sweeps
 from lr_exp.report.build import build
 from lr_exp.report.figures.style import method_look, variant_look
 from lr_exp.report.figures.training import accuracy_curve
-from lr_exp.report.rows import sweeps
-from lr_exp.report.runs import find_runs
+from lr_exp.report.read.runs import find_runs
 from tests.test_report_runs import result, write_failed, write_hydra, write_metrics, write_run
 
 Call = Callable[..., tuple[int, str, str]]

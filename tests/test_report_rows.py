@@ -6,11 +6,11 @@ from pathlib import Path
 import pytest
 
 from lr_exp.errors import UserError
-from lr_exp.report.compare import compare
-from lr_exp.report.gaps import measured_gap
-from lr_exp.report.profiles import profiles
-from lr_exp.report.rows import Row, Sweep, sweeps
-from lr_exp.report.runs import find_runs
+from lr_exp.report.analyse.compare import compare
+from lr_exp.report.analyse.gaps import measured_gap
+from lr_exp.report.analyse.profiles import profiles
+from lr_exp.report.analyse.rows import Row, Sweep, sweeps
+from lr_exp.report.read.runs import find_runs
 from tests.test_report_runs import result, write_failed, write_run
 
 
@@ -97,7 +97,7 @@ def test_a_seed_that_trained_nothing_counts_with_the_experts_results(tmp_path: P
     write_run(tmp_path / "2", seed=2, **STOPPED)  # the expert: 1 of 4
     row = _row(_sweep(tmp_path), "LightReasoner")
     assert row.remark == "1 of 3 seeds: nothing trained: No step is above beta=0.4."
-    assert (row.seeds, row.lost, row.asked, row.trained) == ((0, 1, 2), (), 3, 2)
+    assert (row.seeds, row.missing_seeds, row.seed_count, row.trained_count) == ((0, 1, 2), (), 3, 2)
     assert row.average is not None
     assert row.average.mean == pytest.approx((0.75 + 0.75 + 0.25) / 3)
     assert row.gain is not None
@@ -127,7 +127,7 @@ def test_failed_and_unevaluated_seeds_give_remarks_on_their_row(tmp_path: Path) 
     assert row.remark == (
         "1 of 4 seeds not evaluated; 2 of 4 seeds failed: out of memory / no luck"
     )
-    assert (row.seeds, row.lost) == ((0,), (1, 2, 3))
+    assert (row.seeds, row.missing_seeds) == ((0,), (1, 2, 3))
     assert row.average is not None
     assert row.average.mean == 0.75
     assert _row(sweep, "LightReasoner, β 0.8").remark == "failed: another beta"
@@ -139,7 +139,7 @@ def test_a_setup_whose_seeds_all_failed_is_one_row_without_numbers(tmp_path: Pat
     write_failed(tmp_path / "2", "out of memory", seed=2, **changed)
     write_failed(tmp_path / "3", "out of memory", seed=3, **changed)
     write_failed(tmp_path / "4", "no such model", overrides=["expert=typo", "seed=3"])
-    found = [(row.label, row.remark, row.lost) for row in _sweep(tmp_path).rows if row.remark]
+    found = [(row.label, row.remark, row.missing_seeds) for row in _sweep(tmp_path).rows if row.remark]
     assert found == [
         ("both removed", "failed: out of memory", (2, 3)),
         ("expert=typo seed=3", "failed: no such model", (None,)),
@@ -149,7 +149,7 @@ def test_a_setup_whose_seeds_all_failed_is_one_row_without_numbers(tmp_path: Pat
 def test_a_seed_that_trained_in_only_one_of_two_runs_is_refused(tmp_path: Path) -> None:
     write_run(tmp_path / "0")
     write_run(tmp_path / "1", **STOPPED)
-    with pytest.raises(UserError, match="nothing was trained in 1, and something in 0"):
+    with pytest.raises(UserError, match="training finished in 0 and stopped in 1"):
         _sweep(tmp_path)
 
 
@@ -272,7 +272,7 @@ def test_different_questions_of_a_benchmark_are_refused(tmp_path: Path) -> None:
     write_run(tmp_path / "0")
     write_run(tmp_path / "1", method="neither", provenance__benchmarks={"micro_add": "another"})
     with pytest.raises(
-        UserError, match=r"benchmark micro_add has different questions in 1 .* and 0"
+        UserError, match="micro_add has different questions: of micro_add in 0 and another in 1"
     ):
         _sweep(tmp_path)
 
@@ -292,7 +292,7 @@ def test_settings_that_do_not_change_results_do_not_split_rows(tmp_path: Path) -
     sweep = _sweep(tmp_path)
     assert _row(sweep, "LightReasoner").seeds == (0, 1)
     assert any(
-        "sampler.batch_size differs between runs (16 in 0, 4 in 1)" in n for n in sweep.notes
+        "sampler.batch_size is 16 in 0 and 4 in 1" in n for n in sweep.notes
     )
 
 
@@ -308,7 +308,7 @@ def test_a_repeated_run_with_another_result_is_refused(tmp_path: Path) -> None:
     write_run(tmp_path / "0")
     write_run(tmp_path / "again", after={"micro_add": [0, 0, 0, 1]})
     with pytest.raises(
-        UserError, match=r"seed 0 was run twice .* micro_add 3/4 in 0, 1/4 in again"
+        UserError, match=r"seed 0 was run twice .* micro_add 3/4 in 0 and 1/4 in again"
     ):
         _sweep(tmp_path)
 
@@ -317,7 +317,7 @@ def test_the_experts_results_must_agree_on_one_machine(tmp_path: Path) -> None:
     write_run(tmp_path / "0")
     other = {"micro_add": [1, 1, 1, 1]}
     write_run(tmp_path / "1", method="neither", before=other)
-    with pytest.raises(UserError, match=r"baseline of micro: .* micro_add 1/4 in 0, 4/4 in 1"):
+    with pytest.raises(UserError, match=r"baseline of micro: .* micro_add 1/4 in 0 and 4/4 in 1"):
         _sweep(tmp_path)
 
 
@@ -334,7 +334,7 @@ def test_different_results_on_different_machines_give_a_warning(tmp_path: Path) 
     notes = "\n".join(sweep.notes)
     assert "torch version differs within this table: 2.13.0 (as in 0), 2.99.0 (as in 1)" in notes
     assert "device_name differs within this table: a CPU (as in 0), a GPU (as in 1)" in notes
-    assert "different results: micro_add 1/4 in 0, 4/4 in 1. The result of 0 is shown" in notes
+    assert "different results: micro_add 1/4 in 0 and 4/4 in 1. The result of 0 is shown" in notes
     assert _row(sweep, "baseline").results.accuracies["micro_add"].mean == 0.25
 
 
@@ -401,7 +401,7 @@ def test_the_gap_is_counted_once(tmp_path: Path) -> None:
 def test_gaps_that_disagree_are_refused_unless_a_machine_explains_it(tmp_path: Path) -> None:
     write_run(tmp_path / "0", evaluate__gap=_gap(6, 2))
     write_run(tmp_path / "1", seed=1, evaluate__gap=_gap(6, 3))
-    with pytest.raises(UserError, match=r"amateur .* differs between runs: 0\.2000 in 0, 0\.3000"):
+    with pytest.raises(UserError, match=r"amateur .* differs between runs: 2/10 in 0 and 3/10"):
         measured_gap(find_runs(tmp_path).runs)
     other = {"provenance__device_name": "a GPU", "evaluate__gap": _gap(6, 3)}
     write_run(tmp_path / "apart" / "1", seed=1, **other)
@@ -409,13 +409,13 @@ def test_gaps_that_disagree_are_refused_unless_a_machine_explains_it(tmp_path: P
     gap = measured_gap(runs)
     assert gap is not None
     assert gap.difference.mean == pytest.approx(0.4)
-    assert "0.3000 in apart/1, on another machine" in str(gap.note)
+    assert "3/10 in apart/1, on another machine" in str(gap.note)
 
 
 def test_gaps_measured_in_two_ways_are_refused(tmp_path: Path) -> None:
     write_run(tmp_path / "0", evaluate__gap=_gap(6, 2))
     write_run(tmp_path / "1", seed=1, evaluate__gap=_gap(6, 2, "sampled"))
-    with pytest.raises(UserError, match="greedy on micro_add and sampled on micro_add"):
+    with pytest.raises(UserError, match="greedy on micro_add in 0 and sampled on micro_add in 1"):
         measured_gap(find_runs(tmp_path).runs)
 
 

@@ -10,10 +10,10 @@ from typing import Any
 import pytest
 
 from lr_exp.errors import UserError
+from lr_exp.report.analyse.rows import sweeps
 from lr_exp.report.published import HUB_IDS
-from lr_exp.report.rows import sweeps
-from lr_exp.report.runs import AnswersMissingError, find_runs
-from lr_exp.report.summary import parse_summary
+from lr_exp.report.read.runs import AnswersMissingError, find_runs
+from lr_exp.report.read.summary import parse_summary
 
 Right = dict[str, Sequence[int]]  # benchmark: each question's grade, 0 or 1
 
@@ -201,8 +201,8 @@ def test_an_unreadable_failure_is_reported_as_a_failure(tmp_path: Path) -> None:
         ('{"method": "light', r"cannot be read \(Unterminated string"),
         ("", r"cannot be read \(Expecting value"),
         ("\xff", r"cannot be read \(it is not UTF-8: byte 0 is invalid\)"),
-        ("[1, 2]", r"is invalid: it should be a JSON object, not \[1, 2\]"),
-        ('{"method": null}', "is invalid: expert is missing"),
+        ("[1, 2]", r"cannot be read \(it should be a JSON object, not \[1, 2\]\)"),
+        ('{"method": null}', r"cannot be read \(expert is missing\)"),
         (f'{{"seed": {"9" * 10_000}}}', r"cannot be read \(it has a number of 10,000 digits\)"),
         ("[" * 100_000, r"cannot be read \(it is nested too deeply\)"),
         ("[" * 200 + "]" * 200, r"cannot be read \(it is nested too deeply\)"),
@@ -307,7 +307,7 @@ def test_a_damaged_seed_is_lost_from_the_row_that_it_belongs_to(tmp_path: Path) 
     (tmp_path / "3" / "summary.json").write_text("{")
     (sweep,) = sweeps(find_runs(tmp_path))
     baseline, row = sweep.rows
-    assert (row.seeds, row.lost) == ((0, 1), (3,))
+    assert (row.seeds, row.missing_seeds) == ((0, 1), (3,))
     assert str(row.remark).startswith("1 of 3 seeds damaged: summary.json cannot be read")
     assert baseline.is_baseline
 

@@ -5,8 +5,8 @@ import math
 import numpy as np
 import pytest
 
-from lr_exp.report import paired
-from lr_exp.report.paired import Estimate
+from lr_exp.report.analyse import paired
+from lr_exp.report.analyse.paired import Estimate
 
 
 def _of(*seeds: str) -> np.ndarray:

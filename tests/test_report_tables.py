@@ -15,16 +15,22 @@ from lr_exp.config.settings import (
     Settings,
 )
 from lr_exp.report import published
+from lr_exp.report.analyse.rows import sweeps
 from lr_exp.report.names import ABSENT, Setup
-from lr_exp.report.rows import sweeps
-from lr_exp.report.runs import find_runs
+from lr_exp.report.read.runs import find_runs
 from lr_exp.report.tables.accuracy import accuracy_table
 from lr_exp.report.tables.alpha_beta import alpha_beta_table
 from lr_exp.report.tables.efficiency import efficiency_table
+from lr_exp.report.tables.formats import (
+    csv_text,
+    latex_table,
+    markdown_table,
+    markdown_text,
+    plain_table,
+)
 from lr_exp.report.tables.gap import gap_table
 from lr_exp.report.tables.kl_profile import kl_profile_table
 from lr_exp.report.tables.table import Column, Table, signed
-from lr_exp.report.write import csv_text, latex_table, markdown_table, markdown_text, plain_table
 from tests.test_report_runs import result, write_failed, write_run
 
 CONF = Path(__file__).parents[1] / "conf"

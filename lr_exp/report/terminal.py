@@ -12,7 +12,7 @@ from lr_exp.errors import printable
 from lr_exp.store.run_folder import PAGE
 
 if TYPE_CHECKING:  # importing pydantic would slow down --help
-    from lr_exp.report.summary import (
+    from lr_exp.report.read.summary import (
         DistillSummary,
         EvaluateSummary,
         Gap,
@@ -122,7 +122,7 @@ def _row(name: str, width: int, results: "list[Result]") -> str:
 
 def _average(results: "Sequence[Result]") -> "Result":
     """The unweighted mean over benchmarks, as in the paper; errors are taken as independent."""
-    from lr_exp.report.summary import Result
+    from lr_exp.report.read.summary import Result
 
     return Result(
         accuracy=sum(result.accuracy for result in results) / len(results),

@@ -5,10 +5,10 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
+from lr_exp.report.analyse.rows import Sweep
 from lr_exp.report.figures.style import SINGLE, rendered, styled
 from lr_exp.report.figures.svg import inline
-from lr_exp.report.rows import Sweep
-from lr_exp.report.runs import Run
+from lr_exp.report.read.runs import Run
 
 
 @dataclass(frozen=True)

@@ -3,11 +3,11 @@
 from dataclasses import dataclass
 from typing import Any
 
+from lr_exp.report.analyse.gaps import PairGap, measured_gap
+from lr_exp.report.analyse.paired import Estimate
+from lr_exp.report.analyse.rows import Row, Sweep
 from lr_exp.report.figures.style import INK, MUTED, SINGLE, method_look
-from lr_exp.report.gaps import PairGap, measured_gap
 from lr_exp.report.names import benchmark_label, method_label
-from lr_exp.report.paired import Estimate
-from lr_exp.report.rows import Row, Sweep
 
 CAPTION = (
     "Gain in average accuracy over the untuned expert (dashed line at 0) against the pair's "

@@ -3,9 +3,9 @@
 import math
 from typing import Any
 
+from lr_exp.report.analyse.rows import Row, Sweep
 from lr_exp.report.figures.style import DOUBLE, ON_DARK_CELL, ON_PALE_CELL, SINGLE
 from lr_exp.report.names import method_label
-from lr_exp.report.rows import Row, Sweep
 from lr_exp.report.tables.alpha_beta import grid_rows, values_of
 from lr_exp.report.tables.table import number
 
@@ -60,7 +60,11 @@ def _panel(axes: Any, rows: list[Row], limits: tuple[float, float]) -> Any:
         i, j = alphas.index(row.setup.alpha), betas.index(row.setup.beta)
         grid[i][j] = value
         colour = ON_DARK_CELL if value < low + 0.45 * (high - low) else ON_PALE_CELL
-        label = f"{value:.1f}\n{len(row.seeds)}/{row.asked} seeds" if row.lost else f"{value:.1f}"
+        label = (
+            f"{value:.1f}\n{len(row.seeds)}/{row.seed_count} seeds"
+            if row.missing_seeds
+            else f"{value:.1f}"
+        )
         axes.text(j + 0.5, i + 0.5, label, ha="center", va="center", color=colour)
     # pcolormesh draws vector cells; imshow would put a bitmap into the SVG.
     image = axes.pcolormesh(grid, cmap=_colour_map(), vmin=low, vmax=high, edgecolors="face")

@@ -4,12 +4,12 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
-from lr_exp.report import paired
+from lr_exp.report.analyse import paired
 from lr_exp.report.figures.style import FAINT, GREY, INK, MUTED, SINGLE, method_look
-from lr_exp.report.json_file import is_number
 from lr_exp.report.names import benchmark_label
-from lr_exp.report.runs import Run
-from lr_exp.report.summary import Histogram, Result
+from lr_exp.report.read.json_file import is_number
+from lr_exp.report.read.runs import Run
+from lr_exp.report.read.summary import Histogram, Result
 
 TRAINING_CAPTION = (
     "Training metrics by optimizer step. Policy entropy is the mean entropy of the tuned model's "

@@ -11,7 +11,7 @@ from string import ascii_uppercase
 from typing import Any, TypeVar
 
 from lr_exp.errors import printable
-from lr_exp.report.runs import WHO, AnswersMissingError, Run
+from lr_exp.report.read.runs import WHO, AnswersMissingError, Run
 
 T = TypeVar("T")
 

@@ -4,10 +4,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from lr_exp.report import names
-from lr_exp.report.check import flat, machine
+from lr_exp.report.analyse.comparable import flat, machine
 from lr_exp.report.page.markup import Child, Html, tag
 from lr_exp.report.page.tables import scrolling
-from lr_exp.report.runs import Run
+from lr_exp.report.read.runs import Run
 
 Fact = tuple[str, str | None]
 

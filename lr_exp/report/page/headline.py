@@ -2,11 +2,11 @@
 
 from collections.abc import Sequence
 
-from lr_exp.report import results
-from lr_exp.report.compare import Comparison, Pairs
+from lr_exp.report.analyse import accuracies
+from lr_exp.report.analyse.compare import Comparison, Pairs
+from lr_exp.report.analyse.paired import Estimate
+from lr_exp.report.analyse.rows import Row, Sweep
 from lr_exp.report.names import ABSENT, AVERAGE, benchmark_label
-from lr_exp.report.paired import Estimate
-from lr_exp.report.rows import Row, Sweep
 from lr_exp.report.tables.table import (
     Column,
     Table,
@@ -43,7 +43,7 @@ def gain_of(before: Row | None, after: Row | None, benchmarks: Sequence[str]) ->
     """Gain in the average over `benchmarks`; None where one of them was not measured."""
     if before is None or after is None:
         return None
-    return results.gain(after.results, before.results, benchmarks)
+    return accuracies.gain_of(after.results, before.results, benchmarks)
 
 
 def headline_table(sweep: Sweep, pairs: Pairs) -> Table | None:

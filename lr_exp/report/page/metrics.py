@@ -3,8 +3,8 @@
 import json
 from pathlib import Path
 
-from lr_exp.report.json_file import is_number
-from lr_exp.report.runs import Run
+from lr_exp.report.read.json_file import is_number
+from lr_exp.report.read.runs import Run
 from lr_exp.report.tables.table import Column, Table, number, without_empty
 from lr_exp.store.run_folder import METRICS
 

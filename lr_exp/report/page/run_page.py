@@ -9,10 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from lr_exp.progress import duration
-from lr_exp.report.document import MICRO, reading_notes
+from lr_exp.report.analyse.rows import Sweep, sweeps
+from lr_exp.report.document import MICRO, Section, reading_notes
 from lr_exp.report.figures import Figure, draw_run
-from lr_exp.report.incomplete import Failed, Unfinished
-from lr_exp.report.layout import Tables, tables_of
 from lr_exp.report.names import is_micro
 from lr_exp.report.page import answers, facts, reader, shell, trajectories
 from lr_exp.report.page.figures import PageFigures, omitted_note
@@ -21,11 +20,11 @@ from lr_exp.report.page.markup import Child, Html, join, tag
 from lr_exp.report.page.metrics import damaged_metrics, training_table
 from lr_exp.report.page.shell import Part
 from lr_exp.report.page.tables import html_table, turned
-from lr_exp.report.rows import Sweep, sweeps
-from lr_exp.report.runs import Found, Run
-from lr_exp.report.section import Section
-from lr_exp.report.summary import Summary
+from lr_exp.report.read.incomplete import Failed, Unfinished
+from lr_exp.report.read.runs import Found, Run
+from lr_exp.report.read.summary import Summary
 from lr_exp.report.tables.gap import pair_gap_table
+from lr_exp.report.tables.layout import Tables, tables_of
 from lr_exp.report.tables.table import PUBLISHED, Table, between, signed
 from lr_exp.store.run_folder import TRAJECTORIES
 

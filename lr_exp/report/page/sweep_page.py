@@ -5,8 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from urllib.parse import quote
 
-from lr_exp.report.document import reading_notes
-from lr_exp.report.incomplete import Unfinished
+from lr_exp.report.document import Section, reading_notes
 from lr_exp.report.names import NO_SWEEP, method_label
 from lr_exp.report.page import shell
 from lr_exp.report.page.cell_names import short_names
@@ -14,8 +13,8 @@ from lr_exp.report.page.figures import PageFigures, omitted_note
 from lr_exp.report.page.markup import Child, Html, join, tag
 from lr_exp.report.page.shell import Part
 from lr_exp.report.page.tables import html_table, scrolling
-from lr_exp.report.runs import Found, Run
-from lr_exp.report.section import Section
+from lr_exp.report.read.incomplete import Unfinished
+from lr_exp.report.read.runs import Found, Run
 from lr_exp.store.run_folder import PAGE
 
 _MAX_FIGURE_BYTES = 1_600_000

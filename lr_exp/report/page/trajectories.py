@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from lr_exp.errors import printable
-from lr_exp.report.json_file import is_number, is_too_deep
+from lr_exp.report.read.json_file import is_number, is_too_deep
 from lr_exp.store.run_folder import TRAJECTORIES as FILE
 
 _MAX_FILE_BYTES = 64_000_000

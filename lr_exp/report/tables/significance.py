@@ -1,8 +1,8 @@
 """Each variant against the baseline and LightReasoner; the CSV file has all pairs of rows."""
 
-from lr_exp.report.compare import Pair, Pairs
-from lr_exp.report.paired import FLIPS
-from lr_exp.report.rows import Row
+from lr_exp.report.analyse.compare import Pair, Pairs
+from lr_exp.report.analyse.paired import FLIPS
+from lr_exp.report.analyse.rows import Row
 from lr_exp.report.tables.table import (
     Column,
     Table,
