@@ -11,7 +11,7 @@ from lr_exp.report.analyse.gaps import measured_gap
 from lr_exp.report.analyse.profiles import profiles
 from lr_exp.report.analyse.rows import Row, Sweep, sweeps
 from lr_exp.report.read.runs import find_runs
-from tests.test_report_runs import result, write_failed, write_run
+from tests.support.run_folders import result, write_failed, write_run
 
 
 def _sweep(folder: Path) -> Sweep:
@@ -97,7 +97,12 @@ def test_a_seed_that_trained_nothing_counts_with_the_experts_results(tmp_path: P
     write_run(tmp_path / "2", seed=2, **STOPPED)  # the expert: 1 of 4
     row = _row(_sweep(tmp_path), "LightReasoner")
     assert row.remark == "1 of 3 seeds: nothing trained: No step is above beta=0.4."
-    assert (row.seeds, row.missing_seeds, row.seed_count, row.trained_count) == ((0, 1, 2), (), 3, 2)
+    assert (row.seeds, row.missing_seeds, row.seed_count, row.trained_count) == (
+        (0, 1, 2),
+        (),
+        3,
+        2,
+    )
     assert row.average is not None
     assert row.average.mean == pytest.approx((0.75 + 0.75 + 0.25) / 3)
     assert row.gain is not None
@@ -139,7 +144,9 @@ def test_a_setup_whose_seeds_all_failed_is_one_row_without_numbers(tmp_path: Pat
     write_failed(tmp_path / "2", "out of memory", seed=2, **changed)
     write_failed(tmp_path / "3", "out of memory", seed=3, **changed)
     write_failed(tmp_path / "4", "no such model", overrides=["expert=typo", "seed=3"])
-    found = [(row.label, row.remark, row.missing_seeds) for row in _sweep(tmp_path).rows if row.remark]
+    found = [
+        (row.label, row.remark, row.missing_seeds) for row in _sweep(tmp_path).rows if row.remark
+    ]
     assert found == [
         ("both removed", "failed: out of memory", (2, 3)),
         ("expert=typo seed=3", "failed: no such model", (None,)),
@@ -291,9 +298,7 @@ def test_settings_that_do_not_change_results_do_not_split_rows(tmp_path: Path) -
     )
     sweep = _sweep(tmp_path)
     assert _row(sweep, "LightReasoner").seeds == (0, 1)
-    assert any(
-        "sampler.batch_size is 16 in 0 and 4 in 1" in n for n in sweep.notes
-    )
+    assert any("sampler.batch_size is 16 in 0 and 4 in 1" in n for n in sweep.notes)
 
 
 def test_a_repeated_run_counts_once_if_it_agrees(tmp_path: Path) -> None:
