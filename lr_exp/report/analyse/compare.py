@@ -1,7 +1,7 @@
 """Significance tests between all rows that answered the same questions."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,6 +26,17 @@ class Comparison:
     low: float  # 95% bootstrap interval of `difference`
     high: float
 
+    def reversed(self) -> "Comparison":
+        """The comparison of theirs against ours."""
+        return replace(
+            self,
+            won=self.lost,
+            lost=self.won,
+            difference=-self.difference,
+            low=-self.high,
+            high=-self.low,
+        )
+
 
 @dataclass(frozen=True)
 class Pair:
@@ -36,6 +47,9 @@ class Pair:
     @property
     def overall(self) -> Comparison:
         return self.comparisons[-1]
+
+    def reversed(self) -> "Pair":
+        return Pair(self.theirs, self.ours, [one.reversed() for one in self.comparisons])
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,6 @@ from lr_exp.errors import map_strings, printable
 MAX_BYTES = 64 * 2**20  # a summary has some thousand
 _NOT_A_FILE = "it is not a regular file, or a dangling link"  # reading a pipe would block
 _MAX_DEPTH = 100  # of nested objects and lists; a summary has 5
-_MAX_DIGITS = 400  # the largest float has 309
 
 
 def read_json(path: Path) -> Any:
@@ -26,7 +25,7 @@ def read_json(path: Path) -> Any:
     if path.stat().st_size > MAX_BYTES:
         raise ValueError(f"it is larger than {MAX_BYTES // 2**20} MiB")
     try:
-        value = json.loads(path.read_bytes().decode("utf-8"), parse_int=_parse_int)
+        value = json.loads(path.read_bytes().decode("utf-8"))
     except UnicodeDecodeError as error:
         raise ValueError(f"it is not UTF-8: byte {error.start} is invalid") from error
     except RecursionError as error:
@@ -76,9 +75,3 @@ def reason_of(error: Exception) -> str:
         return "it is not a JSON object"
     reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
     return " ".join(reason.split())
-
-
-def _parse_int(digits: str) -> int:
-    if len(digits) > _MAX_DIGITS:
-        raise ValueError(f"it has a number of {len(digits):,} digits")
-    return int(digits)
