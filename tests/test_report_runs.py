@@ -11,6 +11,7 @@ from lr_exp.errors import UserError
 from lr_exp.report.analyse.rows import sweeps
 from lr_exp.report.read.runs import AnswersMissingError, find_runs
 from lr_exp.report.read.summary import parse_summary
+from lr_exp.store.run_folder import SUMMARY
 from tests.support.run_folders import (
     write_failed,
     write_hydra,
@@ -195,6 +196,7 @@ def test_answers_are_read_by_id_and_checked_against_the_summary(tmp_path: Path) 
 @pytest.mark.parametrize(
     ("part", "value", "message"),
     [
+        ("warnings", [3], "warnings[0] should be a string, not 3"),
         ("seed", "zero", "seed should be an integer, not 'zero'"),
         ("settings", None, "settings should be a JSON object, not None"),
         ("sample", {"seconds_by_stage": 3}, "sample.seconds_by_stage should be a JSON object"),
@@ -245,17 +247,9 @@ def test_an_invalid_summary_names_its_key(
 
 
 def test_a_summary_keeps_the_keys_of_its_file_and_ignores_unknown_ones(tmp_path: Path) -> None:
-    path = write_run(tmp_path / "0", stopped=None) / "summary.json"
+    counts = {"sample__by_position": {"bin_tokens": 8, "steps": [9, 3], "kept": [2, 0]}}
+    path = write_run(tmp_path / "0", stopped=None, warnings=["Tiny gap."], **counts) / SUMMARY
     known = json.loads(path.read_text("utf-8"))
     assert parse_summary(known).to_dict() == known
     assert parse_summary({**known, "from_a_newer_version": 1}).to_dict() == known
-
-
-def test_keys_that_older_summaries_lack_are_optional(tmp_path: Path) -> None:
-    by_position = {"bin_tokens": 8, "steps": [9, 3], "kept": [2, 0]}
-    write_run(tmp_path / "0", sample__by_position=by_position, warnings=["The gap is tiny."])
-    write_run(tmp_path / "1", sample__by_position={}, warnings=[])
-    assert len(find_runs(tmp_path).runs) == 2
-    write_run(tmp_path / "2", warnings=[3])
-    (failed,) = find_runs(tmp_path).failed
-    assert "warnings[0] should be a string, not 3" in failed.error
+    assert parse_summary({**known, "sample": {"by_position": {}}}).sample.by_position is None

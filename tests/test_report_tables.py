@@ -319,7 +319,7 @@ def test_tuning_that_did_not_happen_took_no_time(tmp_path: Path) -> None:
     assert _column(table, "remark") == ["1 of 2 seeds: nothing trained: No step."]
 
 
-def test_grid_cells_that_lack_seeds_say_so(tmp_path: Path) -> None:
+def test_alpha_and_beta_are_a_grid_whose_cells_name_missing_seeds(tmp_path: Path) -> None:
     stopped = {"after": {}, "distill": None, "stopped": "No step.", "sample__kept_share": 0.0}
     choices = {"expert": "micro", "method": "lightreasoner", "amateur": "micro", "alpha": 0.2}
     choices |= {"data": "micro"}
@@ -329,28 +329,26 @@ def test_grid_cells_that_lack_seeds_say_so(tmp_path: Path) -> None:
         write_run(tmp_path / f"none {seed}", seed=seed, beta=0.8, **stopped)
         write_failed(tmp_path / f"failed {seed}", "no memory", seed=seed, beta=1.6, **choices)
     write_failed(tmp_path / "failed", "no memory", seed=3, beta=0.1, **choices)
+    write_run(tmp_path / "best", alpha=0.3, beta=0.8, after={"micro_add": [1, 1, 1, 1]})
     table = _make(tmp_path, alpha_beta_table)
+    assert _column(table, "alpha") == ["0.2", "0.3"]
+    assert _column(table, "beta 0.8")[1] == "100.0 ± 0.0 (+75.0), kept 20.0%"
+    assert _column(table, "beta 0.4")[1] == ABSENT
     cells = {title: _column(table, f"beta {title}")[0] for title in ("0.1", "0.4", "0.8", "1.6")}
     assert cells["0.1"].endswith("kept 20.0%, 3/4 seeds")
     assert cells["0.4"].startswith("41.7 ± ")  # 0.75, 0.25, 0.25
     assert cells["0.4"].endswith("kept 6.7%, 1/3 seeds trained")
     assert cells["0.8"].endswith("(+0.0), kept 0.0%, nothing trained")
     assert cells["1.6"] == "failed"
-    failed = "seed 0, seed 1, seed 2"
-    assert _column(_make(tmp_path, accuracy_table), "seeds") == [ABSENT, "3/4", "3", "3", failed]
-
-
-def test_alpha_and_beta_are_a_grid(tmp_path: Path) -> None:
-    for alpha in (0.1, 0.2):
-        for beta in (0.4, 0.8):
-            choices = {"after": {"micro_add": [1, 1, 1, 1]}} if alpha == beta / 4 else {}
-            write_run(tmp_path / f"{alpha} {beta}", alpha=alpha, beta=beta, **choices)
-    table = _make(tmp_path, alpha_beta_table)
-    assert _column(table, "alpha") == ["0.1", "0.2"]
-    best = "100.0 ± 0.0 (+75.0), kept 20.0%"
-    assert _column(table, "beta 0.4")[0] == best
-    assert _column(table, "beta 0.8")[1] == best
-    assert _column(table, "beta 0.8")[0].startswith("75.0 ± ")
+    seeds = _column(_make(tmp_path, accuracy_table), "seeds")
+    assert _column(_make(tmp_path, accuracy_table), "seeds") == [
+        ABSENT,
+        "3/4",
+        "3",
+        "3",
+        failed,
+        "1",
+    ]
 
 
 def test_the_profile_shows_about_for_the_papers_rough_numbers(tmp_path: Path) -> None:
