@@ -169,7 +169,7 @@ def differences(
         found = {}
         for key, value in values(run).items():
             known, other = first.setdefault(key, (value, run))
-            if known != value:
+            if known is not value and known != value:  # NaN differs from itself
                 found[key] = f"{_short(known)} in {other.name} and {_short(value)} in {run.name}"
         if found:
             yield found

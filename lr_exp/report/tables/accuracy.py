@@ -11,11 +11,11 @@ from lr_exp.report.tables.table import (
     Column,
     Filled,
     Table,
+    estimate_record,
     notes_on_rows,
     percent,
     points,
     remark,
-    scaled,
     setup_record,
     table_of,
     text_column,
@@ -98,20 +98,17 @@ def result_records(row: Row, benchmarks: list[str]) -> list[dict[str, Any]]:
     for name, estimate in {**estimates, AVERAGE: row.average}.items():
         if estimate is None:
             continue
-        gain = row.gain if name == AVERAGE else None
         rows.append(
             setup
             | {
                 "benchmark": name,
-                "accuracy": scaled(estimate.mean),
-                "stderr": scaled(estimate.stderr),
+                **estimate_record("accuracy", estimate, "stderr"),
                 "published": known.get(name),
                 "published_differs": None if known.get(name) is None else differences,
                 "n": estimate.questions,
                 "seeds": None if row.is_baseline else estimate.seeds,
                 "seeds_run": None if row.is_baseline else row.seed_count,
-                "gain": scaled(gain.mean) if gain else None,
-                "gain_stderr": scaled(gain.stderr) if gain else None,
+                **estimate_record("gain", row.gain if name == AVERAGE else None),
                 "remark": row.remark,
             }
         )

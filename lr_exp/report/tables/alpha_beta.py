@@ -9,9 +9,9 @@ from lr_exp.report.names import ABSENT, method_label
 from lr_exp.report.tables.table import (
     Column,
     Table,
+    estimate_record,
     number,
     percent,
-    scaled,
     setup_record,
     signed,
     table_of,
@@ -65,19 +65,12 @@ def alpha_beta_table(sweep: Sweep, name: str) -> Table | None:
     if not everything:
         return None
     names = [
-        text_column(
-            title,
-            [
-                method_label(grid[i]) if title == "method" else grid[i] or ABSENT
-                for grid, _, _ in lines
-            ],
-        )
-        for i, title in enumerate(_NAMES)
+        [expert, amateur or ABSENT, method_label(method), data or ABSENT, decoder]
+        for (expert, amateur, method, data, decoder), _, _ in lines
     ]
-    columns = [
-        *((column, cells) for column, cells in names if len(set(cells)) > 1),
-        (Column("alpha"), [number(alpha, "g") for _, alpha, _ in lines]),
-    ]
+    columns = [text_column(*one) for one in zip(_NAMES, zip(*names, strict=True), strict=True)]
+    columns = [(column, cells) for column, cells in columns if len(set(cells)) > 1]
+    columns.append((Column("alpha"), [number(alpha, "g") for _, alpha, _ in lines]))
     columns += [
         (
             Column(f"beta {number(beta, 'g')}"),
@@ -111,10 +104,8 @@ def _cell(rows: Sequence[Row], alpha: float | None, beta: float | None) -> str:
 def _record(row: Row) -> dict[str, object]:
     return {
         **setup_record(row.setup, row.label),
-        "average": scaled(row.average.mean) if row.average else None,
-        "stderr": scaled(row.average.stderr) if row.average else None,
-        "gain": scaled(row.gain.mean) if row.gain else None,
-        "gain_stderr": scaled(row.gain.stderr) if row.gain else None,
+        **estimate_record("average", row.average, "stderr"),
+        **estimate_record("gain", row.gain),
         "kept_share": kept_share(row),
         "n": row.average.questions if row.average else None,
         "seeds": len(row.seeds),

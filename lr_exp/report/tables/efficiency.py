@@ -9,11 +9,12 @@ from lr_exp.report.names import BENCHMARKS
 from lr_exp.report.tables.accuracy import seeds_and_remarks
 from lr_exp.report.tables.table import (
     Column,
+    Filled,
     Table,
+    estimate_record,
     notes_on_rows,
     number,
     points,
-    scaled,
     setup_record,
     table_of,
     text_column,
@@ -44,12 +45,12 @@ def efficiency_table(sweep: Sweep, name: str) -> Table | None:
         return None
     costs = [cost(row.runs) for row in rows]
     papers = [_paper(row, sweep) for row in rows]
-    beside = [row for row, paper in zip(rows, papers, strict=True) if paper]
     stages = list(dict.fromkeys(stage for one in costs for stage in one.by_stage))
+    tuned_tokens = [_count(one.tuned_tokens) for one in costs]
     gibibytes = [None if one.memory is None else one.memory / _GIB for one in costs]
 
-    def numbers(key: str) -> list[float | None]:
-        return [paper.get(key) for paper in papers]
+    def beside(title: str, cells: list[str], key: str, form: str) -> list[Filled]:
+        return with_published(title, cells, rows, [paper.get(key) for paper in papers], form)
 
     columns = [
         text_column("expert", [row.setup.expert for row in rows]),
@@ -60,26 +61,16 @@ def efficiency_table(sweep: Sweep, name: str) -> Table | None:
         ),
         (Column("sampling (s)"), [number(one.sampling) for one in costs]),
         (Column("tuning (s)"), [number(one.tuning) for one in costs]),
-        *with_published(
-            "sampling + tuning (h)", [_hours(one) for one in costs], rows, numbers("hours"), "g"
-        ),
+        *beside("sampling + tuning (h)", [_hours(one) for one in costs], "hours", "g"),
         (Column("evaluation (s)"), [number(one.evaluation) for one in costs]),
-        *with_published(
-            "problems", [_count(one.problems) for one in costs], rows, numbers("problems"), ",.0f"
-        ),
-        *with_published(
-            "solved", [_count(one.solved) for one in costs], rows, numbers("solved"), ",.0f"
-        ),
+        *beside("problems", [_count(one.problems) for one in costs], "problems", ",.0f"),
+        *beside("solved", [_count(one.solved) for one in costs], "solved", ",.0f"),
         (Column("tokens generated"), [_count(one.generated_tokens) for one in costs]),
-        *with_published(
-            "tokens tuned",
-            [_count(one.tuned_tokens) for one in costs],
-            rows,
-            numbers("tuned_tokens"),
-            ",.0f",
+        *beside(
+            "tokens tuned", [_count(one.tuned_tokens) for one in costs], "tuned_tokens", ",.0f"
         ),
         (Column("peak memory (GiB)"), [number(memory, ".2f") for memory in gibibytes]),
-        *with_published("gain", [points(row.gain) for row in rows], rows, numbers("gain"), "+.1f"),
+        *beside("gain", [points(row.gain) for row in rows], "gain", "+.1f"),
         *seeds_and_remarks(rows),
     ]
     records = [
@@ -88,9 +79,9 @@ def efficiency_table(sweep: Sweep, name: str) -> Table | None:
     ]
     notes = [
         _ABOUT,
-        *([_PAPERS_MACHINE] if beside else []),
-        *([_PAPERS_PROBLEMS] if any(numbers("solved")) else []),
-        *notes_on_rows(beside),
+        *([_PAPERS_MACHINE] if any(papers) else []),
+        *([_PAPERS_PROBLEMS] if any("solved" in paper for paper in papers) else []),
+        *notes_on_rows(row for row, paper in zip(rows, papers, strict=True) if paper),
     ]
     return without_lone_expert(table_of(name, "Efficiency", columns, records, notes))
 
@@ -131,8 +122,7 @@ def _record(row: Row, cost: Cost, stages: list[str], paper: dict[str, float]) ->
         "tuned_tokens": cost.tuned_tokens,
         "published_tuned_tokens": paper.get("tuned_tokens"),
         "peak_memory_bytes": cost.memory,
-        "gain": scaled(row.gain.mean) if row.gain else None,
-        "gain_stderr": scaled(row.gain.stderr) if row.gain else None,
+        **estimate_record("gain", row.gain),
         "published_gain": paper.get("gain"),
         "published_differs": "; ".join(row.paper_differences) if paper else None,
         "seeds": len(row.seeds),

@@ -18,9 +18,9 @@ from lr_exp.report.tables.accuracy import (
 from lr_exp.report.tables.table import (
     Column,
     Table,
+    estimate_record,
     percent,
     points,
-    scaled,
     table_of,
     text_column,
     with_published,
@@ -116,7 +116,7 @@ def pair_gap_table(sweep: Sweep, name: str) -> Table | None:
     ]
     records = [
         {"expert": expert, "amateur": amateur, "n": gap.expert.questions}
-        | {"expert_accuracy": scaled(gap.expert.mean), "expert_stderr": scaled(gap.expert.stderr)}
+        | estimate_record("expert_accuracy", gap.expert, "expert_stderr")
         | _record(gap)
         for (expert, amateur), gap in zip(pairs, gaps, strict=True)
     ]
@@ -133,8 +133,6 @@ def _record(gap: PairGap | None) -> dict[str, Any]:
     return {
         "gap_benchmark": gap.benchmark if gap else None,
         "gap_decoder": gap.decoder if gap else None,
-        "amateur_accuracy": scaled(gap.amateur.mean) if gap else None,
-        "amateur_stderr": scaled(gap.amateur.stderr) if gap else None,
-        "gap": scaled(gap.difference.mean) if gap else None,
-        "gap_stderr": scaled(gap.difference.stderr) if gap else None,
+        **estimate_record("amateur_accuracy", gap and gap.amateur, "amateur_stderr"),
+        **estimate_record("gap", gap and gap.difference),
     }

@@ -163,9 +163,19 @@ def remark(remarks: Iterable[str]) -> str:
     )
 
 
-def scaled(value: float | None, factor: float = 100.0) -> float | None:
+def scaled(value: float) -> float:
     """A share in percent for a CSV file, without digits from floating-point scaling."""
-    return None if value is None else round(value * factor, 10)
+    return round(100 * value, 10)
+
+
+def estimate_record(
+    name: str, estimate: Estimate | None, stderr: str | None = None
+) -> dict[str, float | None]:
+    """A share in percent and its error, for a CSV file."""
+    return {
+        name: scaled(estimate.mean) if estimate else None,
+        stderr or f"{name}_stderr": scaled(estimate.stderr) if estimate else None,
+    }
 
 
 def setup_record(setup: Setup, label: str) -> dict[str, Any]:
