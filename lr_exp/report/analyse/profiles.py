@@ -36,7 +36,7 @@ class Profile:
     counts: tuple[int, ...]  # token positions per bin; the last bin is open
     bin_nats: float
     is_papers: bool  # whether the paper has this pair on this data
-    differs: tuple[str, ...]  # sampling settings that differ from the paper's
+    paper_differences: tuple[str, ...]  # sampling settings that differ from the paper's
 
     @property
     def label(self) -> str:

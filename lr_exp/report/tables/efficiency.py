@@ -66,9 +66,7 @@ def efficiency_table(sweep: Sweep, name: str) -> Table | None:
         *beside("problems", [_count(one.problems) for one in costs], "problems", ",.0f"),
         *beside("solved", [_count(one.solved) for one in costs], "solved", ",.0f"),
         (Column("tokens generated"), [_count(one.generated_tokens) for one in costs]),
-        *beside(
-            "tokens tuned", [_count(one.tuned_tokens) for one in costs], "tuned_tokens", ",.0f"
-        ),
+        *beside("tokens tuned", tuned_tokens, "tuned_tokens", ",.0f"),
         (Column("peak memory (GiB)"), [number(memory, ".2f") for memory in gibibytes]),
         *beside("gain", [points(row.gain) for row in rows], "gain", "+.1f"),
         *seeds_and_remarks(rows),

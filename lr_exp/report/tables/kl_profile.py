@@ -57,7 +57,7 @@ def kl_profile_table(sweep: Sweep, name: str) -> Table | None:
             "quantity": key,
             "value": value,
             "published": published.KL_PROFILE.get(key) if pair.is_papers else None,
-            "published_differs": "; ".join(pair.differs) if pair.is_papers else None,
+            "published_differs": "; ".join(pair.paper_differences) if pair.is_papers else None,
             "seeds": pair.seeds,
         }
         for pair in pairs
@@ -66,7 +66,7 @@ def kl_profile_table(sweep: Sweep, name: str) -> Table | None:
     notes = ["Over all scored steps of all seeds together; expert / amateur."]
     labelled = zip(titles, pairs, strict=True)
     notes += notes_on_differences(
-        [(title, pair.differs) for title, pair in labelled if pair.is_papers]
+        [(title, pair.paper_differences) for title, pair in labelled if pair.is_papers]
     )
     if len(notes) > 1:
         for row in rows:
