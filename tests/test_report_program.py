@@ -13,7 +13,6 @@ import pytest
 from lr_exp.report.__main__ import main
 from lr_exp.report.analyse.rows import sweeps
 from lr_exp.report.build import build
-from lr_exp.report.figures.style import method_look, variant_look
 from lr_exp.report.figures.training import accuracy_curve
 from lr_exp.report.read.runs import find_runs
 from tests.support.run_folders import (
@@ -144,6 +143,11 @@ def test_errors_are_one_line_and_nothing_is_written(tmp_path: Path, call: Call) 
     write_run(tmp_path / "cut" / "0", answers=False)
     (tmp_path / "cut" / "0" / "summary.json").write_text('{"method": ')
     assert "cut/0/summary.json cannot be read" in fails(tmp_path / "cut")
+    write_run(tmp_path / "sound" / "0")
+    (tmp_path / "file").write_text("mine")
+    status, _, err = call(tmp_path / "sound", "--out", tmp_path / "file")
+    assert (status, err.startswith("error: --out")) == (1, True)
+    assert (tmp_path / "file").read_text() == "mine"
 
 
 def test_a_folder_without_finished_runs_is_reported(tmp_path: Path, call: Call) -> None:
@@ -175,15 +179,6 @@ def test_gaps_that_disagree_cost_their_table_not_the_report(tmp_path: Path, call
     (section,) = re.findall(r"### Expertise gap\n(.*?)\nFiles:", text, re.DOTALL)
     assert "Not shown: the greedy accuracy of the amateur" in section
     assert "| micro" not in section
-
-
-def test_an_out_that_is_a_file_is_refused(tmp_path: Path, call: Call) -> None:
-    write_run(tmp_path / "runs" / "0")
-    (tmp_path / "file").write_text("mine")
-    status, _, err = call(tmp_path / "runs", "--out", tmp_path / "file")
-    assert status == 1
-    assert err.startswith("error: --out")
-    assert (tmp_path / "file").read_text() == "mine"
 
 
 def test_a_pair_without_a_scored_step_has_no_histogram(tmp_path: Path, call: Call) -> None:
@@ -240,13 +235,6 @@ def test_runs_without_some_stages_or_newer_keys_are_reported(tmp_path: Path, cal
     names = {path.name for path in (tmp_path / "report").iterdir()}
     assert {"kl_profile.csv", "kl_profile_kl_histogram.png"} <= names
     assert "kl_profile_results.csv" not in names
-
-
-def test_figures_keep_a_methods_colour_and_darken_it_for_variants() -> None:
-    assert variant_look("lightreasoner", 0) == method_look("lightreasoner")
-    looks = [variant_look("lightreasoner", number) for number in range(6)]
-    assert len({look.line for look in looks}) == len({look.marker for look in looks}) == 6
-    assert method_look("my_own") == method_look("my_own")
 
 
 @pytest.mark.integration

@@ -20,7 +20,7 @@ from lr_exp.report.tables.table import (
 
 _ABOUT = (
     "Each cell: accuracy averaged over benchmarks in % ± one standard error, the gain over the "
-    "expert in points, and the share of scored steps that was kept. Cells with lost seeds, or "
+    "expert in points, and the share of scored steps that was kept. Cells with missing seeds, or "
     "seeds in which nothing was trained, show the number of others."
 )
 _NAMES = ("expert", "amateur", "method", "data", "decoder")
