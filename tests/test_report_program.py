@@ -44,8 +44,8 @@ def call(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) ->
 
 
 @pytest.mark.integration
-def test_all_files_are_written_and_a_second_report_is_the_same(tmp_path: Path, call: Call) -> None:
-    first = build(everything(tmp_path / "runs")).files
+def test_makes_all_files_and_says_where(tmp_path: Path, call: Call) -> None:
+    first = build(everything(tmp_path / "runs")).files  # a second report is the same
     status, out, err = call(tmp_path / "runs")
     assert (status, err) == (0, "")
     made = tmp_path / "runs" / "report"

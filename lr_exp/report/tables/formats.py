@@ -7,6 +7,7 @@ formulas, LaTeX commands or terminal control sequences.
 import re
 import unicodedata
 from collections.abc import Callable, Sequence
+from itertools import pairwise
 
 import pandas as pd
 import tabulate
@@ -118,9 +119,11 @@ def latex_table(table: Table) -> str:
         )
     )
     lines = [r"% \usepackage{booktabs}", *text.splitlines()]
-    if any(lower):  # a rule below each heading of two columns
-        places = [i for i, column in enumerate(columns) if column.under]
-        lines.insert(4, " ".join(rf"\cmidrule(lr){{{i}-{i + 1}}}" for i in places))
+    pairs = [
+        i for i, (first, second) in enumerate(pairwise(columns), 1) if second.under == first.title
+    ]
+    if pairs:
+        lines.insert(4, " ".join(rf"\cmidrule(lr){{{i}-{i + 1}}}" for i in pairs))
     return "\n".join(lines) + "\n"
 
 
