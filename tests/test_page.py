@@ -22,7 +22,7 @@ from lr_exp.report.figures.style import INK, MUTED, PAPER
 from lr_exp.report.page import render, write_run_page
 from lr_exp.report.page.sweep_page import short_names
 from lr_exp.report.page.trajectories import DamagedError, read_trajectories
-from lr_exp.report.runs import find_runs
+from lr_exp.report.read.runs import find_runs
 from tests.support.run_folders import write_failed, write_metrics, write_run
 from tests.support.trajectories_file import (
     ANSWER,

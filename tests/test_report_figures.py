@@ -11,6 +11,7 @@ import pytest
 from coloraide import Color
 
 from lr_exp.report import page
+from lr_exp.report.analyse.rows import sweeps
 from lr_exp.report.figures import STYLE, Figure, draw_run, draw_sweep
 from lr_exp.report.figures.run import wilson
 from lr_exp.report.figures.style import (
@@ -26,8 +27,7 @@ from lr_exp.report.figures.style import (
     variant_look,
 )
 from lr_exp.report.names import METHODS
-from lr_exp.report.rows import sweeps
-from lr_exp.report.runs import Run, find_runs
+from lr_exp.report.read.runs import Run, find_runs
 from tests.support.run_folders import everything, write_metrics, write_run
 
 SCHEMES = ("light", "dark")

@@ -1,9 +1,9 @@
 """The report's figures. Only drawing imports matplotlib."""
 
+from lr_exp.report.analyse.rows import Sweep
 from lr_exp.report.figures.figure import Figure
 from lr_exp.report.figures.style import STYLE, styled
-from lr_exp.report.rows import Sweep
-from lr_exp.report.runs import Run
+from lr_exp.report.read.runs import Run
 
 __all__ = ["STYLE", "Figure", "draw_run", "draw_sweep"]
 

@@ -4,11 +4,11 @@ from typing import Any
 
 from matplotlib.figure import Figure as Canvas
 
+from lr_exp.report.analyse.costs import Cost, cost
+from lr_exp.report.analyse.rows import Sweep
 from lr_exp.report.figures.figure import Figure
 from lr_exp.report.figures.style import DOUBLE, Look, method_look
 from lr_exp.report.names import ABSENT
-from lr_exp.report.rows import Sweep
-from lr_exp.report.tables.efficiency import Cost, cost
 
 _CAPTION = "Sampling plus tuning time, sampled problems and tuned tokens of each method."
 _MIN_LOG_RATIO = 20  # largest to smallest value, above which an axis is logarithmic

@@ -6,13 +6,13 @@ from typing import Any
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure as Canvas
 
+from lr_exp.report.analyse.comparable import grouped
+from lr_exp.report.analyse.gaps import PairGap, measured_gap
+from lr_exp.report.analyse.paired import Estimate
+from lr_exp.report.analyse.rows import Row, Sweep
 from lr_exp.report.figures.figure import Figure
 from lr_exp.report.figures.style import INK, MUTED, SINGLE, method_look
-from lr_exp.report.gaps import PairGap, measured_gap
 from lr_exp.report.names import benchmark_label, method_label
-from lr_exp.report.paired import Estimate
-from lr_exp.report.repeats import grouped
-from lr_exp.report.rows import Row, Sweep
 
 _CAPTION = (
     "Gain in average accuracy over the untuned expert (dashed line at 0) against the pair's "

@@ -5,10 +5,10 @@ from typing import Any
 
 import matplotlib
 
+from lr_exp.report.analyse.rows import Row, Sweep
 from lr_exp.report.figures.figure import Figure, panel_grid
 from lr_exp.report.figures.style import ON_DARK_CELL, ON_PALE_CELL
 from lr_exp.report.names import method_label
-from lr_exp.report.rows import Row, Sweep
 from lr_exp.report.tables.alpha_beta import grid_rows, values_of
 from lr_exp.report.tables.table import number
 
@@ -57,7 +57,11 @@ def _panel(axes: Any, rows: list[Row], limits: tuple[float, float]) -> Any:
         i, j = alphas.index(row.setup.alpha), betas.index(row.setup.beta)
         grid[i][j] = value
         colour = ON_DARK_CELL if value < low + 0.45 * (high - low) else ON_PALE_CELL
-        label = f"{value:.1f}\n{len(row.seeds)}/{row.asked} seeds" if row.lost else f"{value:.1f}"
+        label = (
+            f"{value:.1f}\n{len(row.seeds)}/{row.seed_count} seeds"
+            if row.missing_seeds
+            else f"{value:.1f}"
+        )
         axes.text(j + 0.5, i + 0.5, label, ha="center", va="center", color=colour)
     # pcolormesh draws vector cells; imshow would put a bitmap into the SVG.
     image = axes.pcolormesh(grid, cmap=_COLOUR_MAP, vmin=low, vmax=high, edgecolors="face")

@@ -3,10 +3,10 @@
 import math
 from typing import Any
 
+from lr_exp.report.analyse.rows import Row, Sweep
 from lr_exp.report.figures.figure import Figure, panel_grid
 from lr_exp.report.figures.style import legend_columns, method_look
 from lr_exp.report.names import benchmark_label
-from lr_exp.report.rows import Row, Sweep
 
 _CAPTION = "Accuracy in % on each benchmark (spokes). Error bars show one standard error."
 _TABLES = ("ablation", "main_results", "results", "baselines")

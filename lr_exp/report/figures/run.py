@@ -6,13 +6,13 @@ from typing import Any
 
 from matplotlib.figure import Figure as Canvas
 
-from lr_exp.report import paired
+from lr_exp.report.analyse import paired
 from lr_exp.report.figures.figure import Figure
 from lr_exp.report.figures.style import FAINT, GREY, INK, MUTED, SINGLE, method_look
-from lr_exp.report.json_file import is_number
 from lr_exp.report.names import benchmark_label
-from lr_exp.report.runs import Run
-from lr_exp.report.summary import Result
+from lr_exp.report.read.json_file import is_number
+from lr_exp.report.read.runs import Run
+from lr_exp.report.read.summary import Result
 
 _GAIN_CAPTION = (
     "Accuracy (pass@1 in %) on each benchmark before and after tuning. Whiskers show one standard "

@@ -3,10 +3,10 @@
 import math
 from typing import Any
 
+from lr_exp.report.analyse.profiles import Profile, profiles
+from lr_exp.report.analyse.rows import Sweep
 from lr_exp.report.figures.figure import Figure, panel_grid
 from lr_exp.report.figures.style import GREY, INK
-from lr_exp.report.profiles import Profile, profiles
-from lr_exp.report.rows import Sweep
 
 _CAPTION = (
     "Share of scored steps by divergence D, in bins of 0.1 nats, on a log scale (the last bin is "

@@ -7,14 +7,14 @@ from typing import Any
 
 import numpy as np
 
-from lr_exp.report import paired, results
+from lr_exp.report.analyse import accuracies, paired
+from lr_exp.report.analyse.comparable import grouped
+from lr_exp.report.analyse.paired import Estimate
+from lr_exp.report.analyse.rows import Row, Sweep
 from lr_exp.report.figures.figure import Figure, panel_grid
 from lr_exp.report.figures.style import legend_columns, variant_look
-from lr_exp.report.paired import Estimate
-from lr_exp.report.repeats import grouped
-from lr_exp.report.rows import Row, Sweep
-from lr_exp.report.runs import Run
-from lr_exp.report.summary import Results
+from lr_exp.report.read.runs import Run
+from lr_exp.report.read.summary import Results
 
 _ACCURACY_CAPTION = (
     "Average accuracy by optimizer step; step 0 is the untuned expert. A seed that trained nothing "
@@ -69,8 +69,8 @@ def accuracy_curve(row: Row, benchmarks: Sequence[str]) -> dict[int, Estimate]:
     measured = next((run for run in trained if run.results("expert")), None)
     if measured is None:
         return {}
-    untuned = results.read_results([(measured, "expert")])  # the same for all seeds
-    start = results.average(untuned, benchmarks)
+    untuned = accuracies.read_results([(measured, "expert")])  # the same for all seeds
+    start = accuracies.average_of(untuned, benchmarks)
     if start is None:
         return {}
     by_run = [_points(run) for run in trained]

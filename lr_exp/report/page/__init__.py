@@ -3,10 +3,10 @@
 from collections.abc import Sequence
 from pathlib import Path
 
+from lr_exp.report.document import Section
 from lr_exp.report.page.run_page import run_page
 from lr_exp.report.page.sweep_page import sweep_page
-from lr_exp.report.runs import Found, look
-from lr_exp.report.section import Section
+from lr_exp.report.read.runs import Found, look
 from lr_exp.store.files import write_atomically
 from lr_exp.store.run_folder import PAGE
 

@@ -3,11 +3,11 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from lr_exp.report import results
-from lr_exp.report.compare import Comparison, Pairs
+from lr_exp.report.analyse import accuracies
+from lr_exp.report.analyse.compare import Comparison, Pairs
+from lr_exp.report.analyse.paired import Estimate
+from lr_exp.report.analyse.rows import Row, Sweep
 from lr_exp.report.names import ABSENT, AVERAGE, benchmark_label
-from lr_exp.report.paired import Estimate
-from lr_exp.report.rows import Row, Sweep
 from lr_exp.report.tables.table import (
     Column,
     Table,
@@ -42,7 +42,7 @@ class AccuracyChange:
         """Gain in the average over `benchmarks`; None where one of them was not measured."""
         if self.before is None or self.after is None:
             return None
-        return results.gain(self.after.results, self.before.results, benchmarks)
+        return accuracies.gain_of(self.after.results, self.before.results, benchmarks)
 
     @property
     def table(self) -> Table | None:
@@ -60,7 +60,7 @@ class AccuracyChange:
 
     def _line(self, label: str, key: str, benchmarks: Sequence[str]) -> list[str]:
         before, after = (
-            results.average(row.results, benchmarks) if row else None
+            accuracies.average_of(row.results, benchmarks) if row else None
             for row in (self.before, self.after)
         )
         known = after or before

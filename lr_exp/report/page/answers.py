@@ -11,9 +11,9 @@ from string import ascii_uppercase
 from typing import Any, TypeVar
 
 from lr_exp.errors import printable
+from lr_exp.report.analyse.comparable import grouped
 from lr_exp.report.names import benchmark_label
-from lr_exp.report.repeats import grouped
-from lr_exp.report.runs import WHO, AnswersMissingError, Run
+from lr_exp.report.read.runs import WHO, AnswersMissingError, Run
 from lr_exp.report.tables.table import Column, Table
 
 T = TypeVar("T")

@@ -13,21 +13,21 @@ import numpy as np
 
 from lr_exp.progress import duration
 from lr_exp.report import names
-from lr_exp.report.check import flat, machine
+from lr_exp.report.analyse.comparable import flat, machine
+from lr_exp.report.analyse.rows import Sweep, sweeps
 from lr_exp.report.document import MICRO, reading_notes
+from lr_exp.report.document import Section as SweepSection
 from lr_exp.report.figures import Figure, draw_run
-from lr_exp.report.incomplete import Failed, Unfinished
-from lr_exp.report.json_file import is_number
-from lr_exp.report.layout import Tables, tables_of
 from lr_exp.report.page.accuracy_change import accuracy_change
 from lr_exp.report.page.answers import OUTCOMES, read_pairs
 from lr_exp.report.page.render import Section, figures_that_fit, page, render, section
 from lr_exp.report.page.trajectories import DamagedError, read_trajectories
-from lr_exp.report.rows import Sweep, sweeps
-from lr_exp.report.runs import Found, Run
-from lr_exp.report.section import Section as SweepSection
-from lr_exp.report.summary import Summary
+from lr_exp.report.read.incomplete import Failed, Unfinished
+from lr_exp.report.read.json_file import is_number
+from lr_exp.report.read.runs import Found, Run
+from lr_exp.report.read.summary import Summary
 from lr_exp.report.tables.gap import pair_gap_table
+from lr_exp.report.tables.layout import Tables, tables_of
 from lr_exp.report.tables.table import (
     PUBLISHED,
     Column,

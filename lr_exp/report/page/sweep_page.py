@@ -6,12 +6,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import quote
 
+from lr_exp.report.document import Section as SweepSection
 from lr_exp.report.document import reading_notes
-from lr_exp.report.incomplete import Unfinished
 from lr_exp.report.names import NO_SWEEP, method_label
 from lr_exp.report.page.render import figures_that_fit, page, render, section
-from lr_exp.report.runs import Found, Run
-from lr_exp.report.section import Section as SweepSection
+from lr_exp.report.read.incomplete import Unfinished
+from lr_exp.report.read.runs import Found, Run
 from lr_exp.store.run_folder import PAGE
 
 _MAX_IMAGE_BYTES = 1_800_000  # of all figures
@@ -63,10 +63,7 @@ def sweep_page(title: str, found: Found, sweeps: Sequence[SweepSection], out: Pa
 def _listed_runs(found: Found, out: Path) -> list[_ListedRun]:
     """All runs: finished ones with a link to their page, failed ones with the reason."""
     rows = [(run.name, "finished", _choices(run), _link(run, out)) for run in found.runs]
-    rows += [
-        (run.name, "damaged" if run.is_damaged else "failed", run.error, None)
-        for run in found.failed
-    ]
+    rows += [(run.name, run.outcome, run.error, None) for run in found.failed]
     rows += [(run.name, "unfinished", _left(run), None) for run in found.unfinished]
     short = short_names([name for name, *_ in rows])
     return [_ListedRun(row[0], name, *row[1:]) for row, name in zip(rows, short, strict=True)]

@@ -10,8 +10,8 @@ from typing import Annotated, Any, Self
 from pydantic import BaseModel, Field, ValidationError, model_validator
 
 from lr_exp.errors import map_strings, printable
-from lr_exp.report.json_file import is_too_deep
-from lr_exp.report.summary import Count, Flag, Number, Seconds, Share
+from lr_exp.report.read.json_file import is_too_deep
+from lr_exp.report.read.summary import Count, Flag, Number, Seconds, Share
 from lr_exp.store.run_folder import TRAJECTORIES as FILE
 
 _SHADES = (0.05, 0.1, 0.2, 0.4, 0.8, 1.6, 3.2)  # nats: lower edges of the shades
