@@ -11,9 +11,9 @@ from .pipeline.interactive import Pair as Pair
 from .pipeline.interactive import Sample as Sample
 from .pipeline.interactive import load_pair as load_pair
 from .pipeline.interactive import sample as sample
-from .report import paired as paired
+from .report.analyse import paired as paired
 from .report.figures import style as style
-from .report.frames import read_answers as read_answers
-from .report.frames import read_runs as read_runs
+from .report.read.data_frames import read_answers as read_answers
+from .report.read.data_frames import read_runs as read_runs
 
 __version__: str

@@ -24,7 +24,7 @@ from lr_exp.models.devices import choose_gpu
 
 if TYPE_CHECKING:
     from lr_exp.data.questions import Question
-    from lr_exp.report.summary import Summary
+    from lr_exp.report.read.summary import Summary
 
 
 def compose(*overrides: str, config_dir: str | Path | None = None) -> Settings:

@@ -8,8 +8,6 @@ import importlib.util
 import json
 import os
 import shutil
-import subprocess
-import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -20,8 +18,15 @@ from filelock import FileLock
 from lr_exp.report.__main__ import main
 from lr_exp.report.names import ABSENT
 from lr_exp.report.page import write_run_page
+from tests.support.demo import go
 from tests.support.run_folders import write_failed, write_run
-from tests.support.trajectories_file import ANSWER, NASTY, TOKENS, write_trajectories
+from tests.support.trajectories_file import (
+    ANSWER,
+    TOKENS,
+    UNSCORED,
+    write_hostile_run,
+    write_trajectories,
+)
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 MISSING = [
@@ -32,10 +37,13 @@ MISSING = [
     )
     if not found
 ]
-pytestmark = pytest.mark.skipif(
-    bool(MISSING) and os.environ.get("LR_EXP_NEEDS_BROWSER") != "1",
-    reason=f"missing: {', '.join(MISSING)}",
-)
+pytestmark = [
+    pytest.mark.integration,
+    pytest.mark.skipif(
+        bool(MISSING) and os.environ.get("LR_EXP_NEEDS_BROWSER") != "1",
+        reason=f"missing: {', '.join(MISSING)}",
+    ),
+]
 
 DESKTOP, PHONE = (1280, 900), (360, 740)
 
@@ -47,30 +55,9 @@ def demo(tmp_path_factory: pytest.TempPathFactory) -> Path:
     base = (own.parent if os.environ.get("PYTEST_XDIST_WORKER") else own) / "demo"
     with FileLock(f"{base}.lock"):
         if not (base / "run" / "report.html").exists():
-            _run_demo(base)
+            words = ("data.max_questions=24", "distiller.steps=40", "distiller.batch_size=32")
+            go(base, "run", *words, "distiller.learning_rate=1e-3")  # enough for a gain
     return base / "run"
-
-
-def _run_demo(base: Path) -> None:
-    words = (
-        "experiment=demo",
-        "data.max_questions=24",
-        "benchmarks=[micro_add,micro_plain]",
-        "evaluator.max_examples=24",
-        "distiller.steps=40",
-        "distiller.learning_rate=1e-3",  # for a gain in so few optimizer steps
-        "wandb.mode=disabled",
-        f"hydra.run.dir={base / 'run'}",
-        f"store={base / 'store'}",
-    )
-    done = subprocess.run(  # noqa: S603
-        [sys.executable, "-m", "lr_exp", *words],
-        capture_output=True,
-        text=True,
-        check=False,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-    )
-    assert done.returncode == 0, done.stderr
 
 
 @pytest.fixture(scope="module")
@@ -162,39 +149,9 @@ def recorded(demo: Path) -> dict[str, Any]:
     return json.loads((demo / "trajectories.json").read_text())
 
 
-@pytest.fixture
-def summary(demo: Path) -> dict[str, Any]:
-    return json.loads((demo / "summary.json").read_text())
-
-
 def visible(text: str) -> str:
     """A token as the panel shows it."""
     return text.replace(" ", "␣").replace("\n", "⏎")
-
-
-def test_numbers_match_the_summary(tab: Tab, summary: dict[str, Any]) -> None:
-    rows = tab.page.locator("#results table").first.locator("tbody tr").all_inner_texts()
-    shown = {row.split("\t")[0].strip(): [cell.strip() for cell in row.split("\t")] for row in rows}
-    shares = {}
-    for name in ("micro_add", "micro_plain"):
-        before, after = (summary["evaluate"][who][name] for who in ("expert", "tuned"))
-        cells = shown[name]
-        for cell, result in zip(cells[1:3], (before, after), strict=True):
-            assert cell == f"{100 * result['accuracy']:.1f} ± {100 * result['stderr']:.1f}"
-        gain = 100 * (after["accuracy"] - before["accuracy"])
-        assert cells[3].startswith(f"{gain:+.1f} ±")
-        assert cells[-1] == str(before["total"]) == "24"
-        won, lost = int(cells[5]), int(cells[6])
-        assert won - lost == after["correct"] - before["correct"]
-        shares[name] = (before["accuracy"], after["accuracy"])
-    averages = [100 * sum(pair[i] for pair in shares.values()) / 2 for i in (0, 1)]
-    assert averages[1] > averages[0]  # the demo shows a gain
-    tiles = tab.text(".tiles")
-    assert f"{averages[0]:.1f} → {averages[1]:.1f} %" in tiles
-    sample = summary["sample"]
-    assert f"{sample['kept']:,} of {sample['steps']:,} steps" in tiles
-    assert f"{summary['distill']['tuned_tokens']:,}" in tiles
-    assert summary["provenance"]["expert"]["fingerprint"] in tab.page.content()
 
 
 def test_filters_show_the_counts_of_the_file(tab: Tab, recorded: dict[str, Any]) -> None:
@@ -252,6 +209,7 @@ def test_an_answer_is_shown_token_by_token(tab: Tab, recorded: dict[str, Any]) -
     assert [look.split()[1] for _, look in marked] == [
         f"s{sum(kl >= edge for edge in edges)}" for kl in answer["kl"]
     ]
+    assert "Steps above the threshold β = 0.4 (hatched) are kept." in tab.text("#divergence")
     # Kept steps are not marked by colour alone.
     for selector, width in ((".tokens .t.kept", True), (".tokens .t:not(.kept)", False)):
         colour = tab.page.locator(selector).first.evaluate(
@@ -381,37 +339,19 @@ def test_everything_is_reached_by_tab(tab: Tab) -> None:
     assert seen.count("token") == 1  # a whole answer is one tab stop
 
 
-def test_answers_stand_side_by_side(tab: Tab, demo: Path, summary: dict[str, Any]) -> None:
-    graded = {
-        (who, name): {
-            one["id"]: one
-            for line in (demo / "answers" / who / f"{name}.jsonl").read_text().splitlines()
-            for one in [json.loads(line)]
-        }
-        for who in ("expert", "tuned")
-        for name in summary["evaluate"][who]
-    }
-    names = list(summary["evaluate"]["expert"])
-    totals = {"won": 0, "lost": 0, "both right": 0, "both wrong": 0}
-    kinds = {(0, 1): "won", (1, 0): "lost", (1, 1): "both right", (0, 0): "both wrong"}
-    for name in names:
-        for key, before in graded["expert", name].items():
-            after = graded["tuned", name][key]
-            totals[kinds[before["correct"], after["correct"]]] += 1
-    row = tab.page.locator("#answers tbody tr").last.inner_text().split("\t")
-    assert [int(cell) for cell in row[1:]] == [sum(totals.values()), *totals.values()]
-    assert totals["won"] > 0
-    assert tab.text("#the-pairs [data-filter=won] .count").endswith(f"{totals['won']}")
+def test_answers_stand_side_by_side(tab: Tab, demo: Path) -> None:
+    def graded(who: str, name: str) -> dict[str, dict[str, Any]]:
+        lines = (demo / "answers" / who / f"{name}.jsonl").read_text().splitlines()
+        return {one["id"]: one for one in map(json.loads, lines)}
 
+    expert, tuned = graded("expert", "micro_add"), graded("tuned", "micro_add")
     first = next(
-        one
-        for one in graded["expert", "micro_add"].values()
-        if not one["correct"] and graded["tuned", "micro_add"][one["id"]]["correct"]
+        one for one in expert.values() if not one["correct"] and tuned[one["id"]]["correct"]
     )
     assert first["id"] in tab.text("#the-pairs .verdict")
-    for side, who in (("before", "expert"), ("after", "tuned")):
+    for side, answers in (("before", expert), ("after", tuned)):
         shown = tab.page.locator(f"[data-is={side}-output]").text_content()
-        assert shown == graded[who, "micro_add"][first["id"]]["output"]
+        assert shown == answers[first["id"]]["output"]
     assert "✗ wrong" in tab.text("[data-is=before-outcome]")
     assert "✓ right" in tab.text("[data-is=after-outcome]")
     # Only the part after the common beginning is marked.
@@ -419,14 +359,13 @@ def test_answers_stand_side_by_side(tab: Tab, demo: Path, summary: dict[str, Any
         tab.page.locator(f"[data-is=after-output] .{look}").text_content()
         for look in ("same", "differs")
     )
-    before = graded["expert", "micro_add"][first["id"]]["output"]
-    assert before.startswith(same)
-    assert not before.startswith(same + differs[0])
+    assert first["output"].startswith(same)
+    assert not first["output"].startswith(same + differs[0])
 
     # A filter without entries shows a message.
     tab.page.locator("#the-pairs select").select_option("micro_plain")
-    plain = [one["correct"] for one in graded["expert", "micro_plain"].values()]
-    assert all(plain)  # no question can be won
+    plain = graded("expert", "micro_plain")
+    assert all(one["correct"] for one in plain.values())  # no question can be won
     assert tab.text("#the-pairs [data-is=empty]") == "No entries match this filter."
     assert tab.text("#the-pairs [data-is=position]") == "0 of 0"
     tab.page.locator('#the-pairs [data-filter="both right"]').click()
@@ -452,30 +391,17 @@ def test_looks(
         assert box["y"] + box["height"] <= panel["y"]  # the panel does not cover it
         assert panel["y"] < PHONE[1] - 50  # and is visible itself
         assert tab.overflow == 0
+    # Each figure has one visible image, that of the colour scheme.
+    assert tab.page.locator("figure").count() == tab.page.locator("img:visible").count() > 0
+    drawn = tab.page.eval_on_selector_all(f"img.on-{scheme}", "all => all.map(e => e.width)")
+    assert all(drawn)
     folder = Path(os.environ.get("LR_EXP_SCREENSHOTS") or tmp_path)
     folder.mkdir(parents=True, exist_ok=True)
     shot = folder / f"{name}_{scheme}.png"
     tab.page.screenshot(path=shot, full_page=True)
     assert shot.stat().st_size > 20_000
-    # Every token has enough contrast with its shade, and there are several shades.
-    seen = tab.page.eval_on_selector_all(".tokens .t", _CONTRAST)
-    assert len({tuple(one["shade"]) for one in seen}) >= 3
-    assert min(one["contrast"] for one in seen) >= 4.5
-
-
-_CONTRAST = """all => {
-  const rgb = (text) => text.match(/[0-9.]+/g).map(Number);
-  const light = (c) => { const l = c.slice(0, 3).map((v) => v / 255)
-    .map((v) => v <= 0.04045 ? v / 12.92 : ((v + 0.055) / 1.055) ** 2.4);
-    return 0.2126 * l[0] + 0.7152 * l[1] + 0.0722 * l[2]; };
-  const paper = rgb(getComputedStyle(document.body).backgroundColor);
-  return all.map((e) => {
-    const style = getComputedStyle(e); let shade = rgb(style.backgroundColor);
-    if (shade[3] === 0) shade = paper;
-    const both = [light(rgb(style.color)), light(shade)].sort((a, b) => b - a);
-    return { shade, contrast: (both[0] + 0.05) / (both[1] + 0.05) };
-  });
-}"""
+    shades = "all => new Set(all.map(e => getComputedStyle(e).backgroundColor)).size"
+    assert tab.page.eval_on_selector_all(".tokens .t", shades) >= 3
 
 
 def test_prints_the_current_answer_without_controls(demo: Path, open_page: Open) -> None:
@@ -487,6 +413,8 @@ def test_prints_the_current_answer_without_controls(demo: Path, open_page: Open)
     )
     assert not any(one.is_visible() for one in tab.page.locator("button, select, nav").all())
     assert tab.page.locator(".tokens .t").first.is_visible()
+    assert tab.page.locator("img.on-light").first.is_visible()
+    assert not tab.page.locator("img.on-dark").first.is_visible()
     assert not tab.page.locator("#settings table").first.is_visible()  # collapsed
     assert tab.page.pdf().startswith(b"%PDF")
     assert tab.page.locator("details[open]").count() == 0
@@ -553,23 +481,14 @@ def test_a_narrow_window_is_never_scrolled_sideways(open_page: Open, tmp_path: P
 
 
 def test_hostile_text_runs_nothing(open_page: Open, tmp_path: Path) -> None:
-    plain = NASTY.replace("\ud800", "")
-    run = write_run(tmp_path / "run", expert=plain, sweep=plain, warnings=[plain])
-    nasty = ANSWER | {"id": NASTY, "question": NASTY, "reference": NASTY, "predicted": NASTY}
-    write_trajectories(run, nasty, tokens=[NASTY, "\u202eabc", "\x07\x1b]0;x\x07", "שלום"])
-    for who in ("expert", "tuned"):
-        place = run / "answers" / who / "micro_add.jsonl"
-        answers = [json.loads(line) for line in place.read_text().splitlines()]
-        lines = [json.dumps({**one, "question": NASTY, "output": NASTY}) for one in answers]
-        place.write_text("\n".join(lines) + "\n")
-    tab = open_page(write_run_page(run))
+    tab = open_page(write_run_page(write_hostile_run(tmp_path / "run")))
     title = tab.page.title()
     assert "</script>" in title  # as text
     tab.page.locator(".tokens .t").first.click()
     tab.page.locator("#the-pairs [data-filter=won]").click()
     assert tab.page.title() == title
     assert title.endswith("Run report")
-    assert tab.page.locator("img").count() == 0
+    assert tab.page.locator('img:not([src^="data:image/svg+xml;base64,"])').count() == 0
     assert tab.page.locator("script").count() == 3
     for selector in (".question", ".tokens", ".token-name", "[data-is=before-output]"):
         shown = tab.page.locator(selector).first.text_content()
@@ -599,17 +518,9 @@ def test_without_a_mask_no_token_is_outside_it(open_page: Open, tmp_path: Path) 
 
 
 def test_an_empty_filter_shows_a_message(open_page: Open, tmp_path: Path) -> None:
-    unknown = ANSWER | {"reference": None, "predicted": None, "correct": None, "kept": [0, 0, 0]}
-    silent = {
-        "kl": [None] * 3,
-        "same_top1": [None] * 3,
-        "mask_size": [None] * 3,
-        "expert_entropy": [None] * 3,
-        "amateur_entropy": [None] * 3,
-        "candidates": [[]] * 3,
-    }
+    nothing_kept = UNSCORED | {"reference": None, "kept": [0, 0, 0]}
     run = write_run(tmp_path / "run", amateur=None)
-    write_trajectories(run, unknown | silent, alpha=None, beta=None, amateur=None)
+    write_trajectories(run, nothing_kept, alpha=None, beta=None, amateur=None)
     tab = open_page(write_run_page(run))
     assert tab.page.locator(".tokens .t").count() == 3
     assert tab.page.locator(".tokens .unscored").count() == 0  # since nothing was scored

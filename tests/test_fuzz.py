@@ -461,7 +461,7 @@ def test_a_summary_with_a_value_of_another_type_is_reported_or_gives_a_user_erro
         "nan": float("nan"),
         "huge": 10**400,
     }[kind]
-    monkeypatch.setattr(report_build, "draw_all", lambda *_: [])
+    monkeypatch.setattr(report_build, "draw_sweep", lambda _: [])
     path = tmp_path / "0" / "summary.json"
     path.parent.mkdir()
     messages: dict[tuple[Any, ...], str] = {}

@@ -27,11 +27,11 @@ from lr_exp.config.composition import cell_folder
 from lr_exp.errors import MASK, known_secrets, printable, redact
 from lr_exp.evaluator.grade import grade_answer
 from lr_exp.report.__main__ import main as report
-from lr_exp.report.runs import AnswersMissingError, find_runs
-from lr_exp.report.summary import parse_summary
+from lr_exp.report.read.runs import AnswersMissingError, find_runs
+from lr_exp.report.read.summary import parse_summary
+from lr_exp.report.tables.formats import csv_text, latex_text, markdown_text, one_line
 from lr_exp.report.tables.table import Table
 from lr_exp.report.terminal import summary_table
-from lr_exp.report.write import csv_text, latex_text, markdown_text, one_line
 from tests.support.distilling import KilledError, train
 from tests.support.run_folders import write_failed, write_run
 from tests.support.tiny import tiny_model

@@ -1,4 +1,4 @@
-"""What a person reads of the sampled answers is what the stages saw."""
+"""`trajectories.json` shows the tokens, scores and labels that the stages used."""
 
 import json
 import math
@@ -14,7 +14,6 @@ from tests.support.methods import method
 from tests.support.sampling import sample
 
 ALPHA, BETA = 0.2, 0.4
-MASKED = 1  # places in a candidate: token, expert, amateur, mask, weight
 
 
 @pytest.fixture(scope="module")
@@ -22,15 +21,15 @@ def folders(tmp_path_factory, pair, shared, questions):
     return sample(tmp_path_factory.mktemp("reading"), pair, shared, questions)
 
 
-def read(folders, tokenizer, *, alpha=ALPHA, beta=BETA, verdict=lambda i, text: None):
-    selection = select.select(*folders, method(alpha=alpha, beta=beta))
-    shown = reading.readable(
-        *folders, selection.supervision, tokenizer, alpha=alpha, verdict=verdict
+def read(folders, tokenizer, *, beta=BETA, verdict=lambda i, text: None):
+    selection = select.select(*folders, method(alpha=ALPHA, beta=beta))
+    shown = reading.sample_for_display(
+        *folders, selection.supervision, tokenizer, alpha=ALPHA, verdict=verdict
     )
     return json.loads(json.dumps(shown, allow_nan=False)), selection.supervision
 
 
-def test_an_answers_tokens_are_its_text(folders, pair):
+def test_the_tokens_of_an_answer_concatenate_to_its_text(folders, pair):
     tokenizer = pair[0].tokenizer
     shown, _ = read(folders, tokenizer)
     rows = sorted(read_shards(folders[0]), key=lambda row: row["index"])
@@ -42,8 +41,8 @@ def test_an_answers_tokens_are_its_text(folders, pair):
         assert prompt + text == whole
 
 
-def test_kept_steps_and_labels_are_the_supervisions(folders, pair):
-    """An answer without a kept step must not hand its neighbour's marks on."""
+def test_kept_steps_and_labels_equal_the_supervision(folders, pair):
+    """An answer without a kept step must not shift the marks of the answers after it."""
     shown, supervision = read(folders, pair[0].tokenizer, beta=2.5)
     kept = {
         (trajectory.question_id, step): dict(zip(ids, weights, strict=True))
@@ -68,7 +67,7 @@ def test_kept_steps_and_labels_are_the_supervisions(folders, pair):
             assert (answer["kept"][step] == 1) == all(c[4] is not None for c in candidates)
 
 
-def test_measures_and_candidates_are_the_models_own(folders, pair):
+def test_measures_and_candidates_equal_both_models_predictions(folders, pair):
     shown, _ = read(folders, pair[0].tokenizer)
     row = min(read_shards(folders[0]), key=lambda row: row["index"])
     answer = shown["answers"][0]
@@ -89,17 +88,13 @@ def test_measures_and_candidates_are_the_models_own(folders, pair):
     best = sorted(candidates, key=lambda one: -one[2])[:4]
     assert [one[2] for one in best] == pytest.approx(q.exp().topk(4).values.tolist(), abs=1e-4)
     assert sum(one[3] for one in candidates) == answer["mask_size"][step]
-    # Each pair of probabilities is of one token.
-    pairs = {(round(math.exp(a), 3), round(math.exp(b), 3)) for a, b in zip(p, q, strict=True)}
-    assert {(round(one[1], 3), round(one[2], 3)) for one in candidates} <= {
-        (round(a + da, 3), round(b + db, 3))
-        for a, b in pairs
-        for da in (-0.001, 0, 0.001)
-        for db in (-0.001, 0, 0.001)
-    }
+    # Both probabilities of a candidate belong to the same token.
+    pairs = torch.stack([p.exp(), q.exp()], dim=1)
+    for _, expert, amateur, *_ in candidates:
+        assert (pairs - torch.tensor([expert, amateur])).abs().amax(dim=1).min() < 1e-4
 
 
-def test_the_experts_first_tokens_the_masks_and_the_amateurs_are_shown():
+def test_candidates_are_the_expert_s_and_amateur_s_top_tokens_and_the_mask():
     """Log-probabilities of ten tokens, listed by their ids: what is shown is by probability."""
     expert = [
         math.log(share) for share in (0.05, 0.3, 0.02, 0.2, 0.01, 0.15, 0.1, 0.07, 0.06, 0.04)
@@ -122,13 +117,13 @@ def test_the_experts_first_tokens_the_masks_and_the_amateurs_are_shown():
 
 
 class Pairing:
-    """Tells each token with the one before it, as tokenizers do whose texts depend on that."""
+    """A tokenizer in which a token's text depends on the token before it."""
 
     def decode(self, ids, **_):
         return "".join(f"[{a}-{b}]" for a, b in zip(["", *ids], ids, strict=False))
 
 
-def test_a_tokens_text_is_what_it_adds_to_the_one_before_it(folders):
+def test_a_token_s_text_is_decoded_after_the_token_before_it(folders):
     shown, _ = read(folders, Pairing())
     row = min(read_shards(folders[0]), key=lambda row: row["index"])
     answer = shown["answers"][0]
@@ -140,7 +135,7 @@ def test_a_tokens_text_is_what_it_adds_to_the_one_before_it(folders):
         assert all(shown["tokens"][one[0]].startswith(f"[{before[step]}-") for one in candidates)
 
 
-def test_answers_that_missed_their_reference_are_there_but_never_alone(monkeypatch, folders, pair):
+def test_the_sample_has_wrong_answers_and_others(monkeypatch, folders, pair):
     monkeypatch.setattr(reading, "_MAX_ANSWERS", 4)
     monkeypatch.setattr(reading, "_MAX_WRONG", 2)
 
@@ -155,7 +150,7 @@ def test_answers_that_missed_their_reference_are_there_but_never_alone(monkeypat
     assert shown["chosen"] == ("the first 2 wrong answers and the first 2 others, of 12 answers")
 
 
-def test_the_file_has_a_limit(monkeypatch, folders, pair):
+def test_the_file_s_size_is_limited(monkeypatch, folders, pair):
     whole, _ = read(folders, pair[0].tokenizer)
     assert whole["chosen"] == "all 12 answers"
     monkeypatch.setattr(reading, "_MAX_BYTES", len(json.dumps(whole)) // 2)
@@ -169,7 +164,7 @@ def test_the_file_has_a_limit(monkeypatch, folders, pair):
 def test_a_method_without_an_amateur_shows_its_own_tokens(folders, pair):
     upft = method(select="first", target="token", parameters={"first": 3})
     selection = select.select(folders[0], None, upft)
-    shown = reading.readable(
+    shown = reading.sample_for_display(
         folders[0],
         None,
         selection.supervision,
@@ -183,7 +178,7 @@ def test_a_method_without_an_amateur_shows_its_own_tokens(folders, pair):
         assert [c[0][4] for c in answer["candidates"][:3]] == [1.0, 1.0, 1.0]
 
 
-def test_steps_by_position_are_all_steps(folders):
+def test_steps_by_position_count_all_steps(folders):
     selection = select.select(*folders, method(alpha=ALPHA, beta=BETA))
     shown = selection.counts.profile()["by_position"]
     steps, kept = [0] * len(shown["steps"]), [0] * len(shown["steps"])
@@ -193,7 +188,7 @@ def test_steps_by_position_are_all_steps(folders):
     assert (shown["bin_tokens"], shown["steps"], shown["kept"]) == (8, steps, kept)
 
 
-def test_positions_end_in_an_open_bin(monkeypatch, folders):
+def test_later_positions_share_the_last_bin(monkeypatch, folders):
     monkeypatch.setattr(profile, "_MAX_BINS", 3)
     upft = method(select="first", target="token", parameters={"first": 20})
     shown = select.select(folders[0], None, upft).counts.profile()["by_position"]
@@ -202,7 +197,7 @@ def test_positions_end_in_an_open_bin(monkeypatch, folders):
     assert shown["kept"] == [8 * 12, 8 * 12, 4 * 12]
 
 
-def test_supervision_about_some_questions(folders):
+def test_supervision_can_be_restricted_to_some_questions(folders):
     supervision = select.select(*folders, method(alpha=ALPHA, beta=BETA)).supervision
     wanted = {supervision.trajectories[1].question_id}
     assert [one.question_id for one in supervision.about(wanted)] == list(wanted)

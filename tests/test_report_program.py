@@ -1,6 +1,7 @@
 """`python -m lr_exp.report`: its files, figures, messages and exit status."""
 
 import re
+import shutil
 import subprocess
 import sys
 import xml.etree.ElementTree as ET
@@ -10,11 +11,10 @@ from pathlib import Path
 import pytest
 
 from lr_exp.report.__main__ import main
+from lr_exp.report.analyse.rows import sweeps
 from lr_exp.report.build import build
-from lr_exp.report.figures.style import method_look, variant_look
 from lr_exp.report.figures.training import accuracy_curve
-from lr_exp.report.rows import sweeps
-from lr_exp.report.runs import find_runs
+from lr_exp.report.read.runs import find_runs
 from tests.support.run_folders import (
     BETTER,
     THREE,
@@ -37,16 +37,19 @@ def call(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) ->
     def run(*words: object) -> tuple[int, str, str]:
         capsys.readouterr()
         status = main([str(word) for word in words])
-        said = capsys.readouterr()
-        return status, said.out, said.err
+        shown = capsys.readouterr()
+        return status, shown.out, shown.err
 
     return run
 
 
+@pytest.mark.integration
 def test_makes_all_files_and_says_where(tmp_path: Path, call: Call) -> None:
-    status, out, err = call(everything(tmp_path / "runs"))
+    first = build(everything(tmp_path / "runs")).files  # a second report is the same
+    status, out, err = call(tmp_path / "runs")
     assert (status, err) == (0, "")
     made = tmp_path / "runs" / "report"
+    assert {path.name: path.read_bytes() for path in made.iterdir()} == first
     assert str(made / "report.md") in out
     assert "LightReasoner" in out
     names = {path.name for path in made.iterdir()}
@@ -77,17 +80,6 @@ def test_makes_all_files_and_says_where(tmp_path: Path, call: Call) -> None:
         assert any(element.text for element in svg.iter("{http://www.w3.org/2000/svg}text"))
 
 
-def test_a_second_report_is_the_same_and_reads_no_report_as_a_run(
-    tmp_path: Path, call: Call
-) -> None:
-    folder = everything(tmp_path / "runs")
-    first = build(folder).files
-    assert call(folder)[0] == 0
-    second = build(folder).files
-    assert first.keys() == second.keys()
-    assert [name for name in first if first[name] != second[name]] == []
-
-
 def test_report_can_be_read_alone(tmp_path: Path, call: Call) -> None:
     write_run(tmp_path / "runs" / "0", sweep="micro_ablation")
     write_run(tmp_path / "runs" / "1", seed=1, sweep="micro_ablation")
@@ -95,11 +87,17 @@ def test_report_can_be_read_alone(tmp_path: Path, call: Call) -> None:
     write_failed(tmp_path / "runs" / "2", "CUDA <b>out</b> of memory", **failed)
     (tmp_path / "runs" / "3").mkdir()
     write_metrics(tmp_path / "runs" / "3", {1: 0.5})
-    assert call(tmp_path / "runs", "--out", tmp_path / "out")[0] == 0
+    write_run(tmp_path / "runs" / "4", seed=4, sweep="micro_ablation")
+    (tmp_path / "runs" / "4" / "summary.json").write_text('{"method": NaN')
+    status, out, _ = call(tmp_path / "runs", "--out", tmp_path / "out")
+    assert status == 0
+    assert "damaged: 4: summary.json cannot be read (Expecting" in out
+    assert "runs: 2 finished, 1 failed, 1 damaged, 1 unfinished" in out
     text = (tmp_path / "out" / "report.md").read_text()
     for expected in (
         "# Report: runs",
-        "2 finished, 1 failed and 1 unfinished runs.",
+        "2 finished, 1 failed, 1 damaged and 1 unfinished runs.",
+        "- 4: summary.json cannot be read (Expecting",
         "± is one standard error",
         "seeds: 0, 1",
         "machine: a CPU",
@@ -112,6 +110,7 @@ def test_report_can_be_read_alone(tmp_path: Path, call: Call) -> None:
         assert expected in text, expected
     assert "<b>" not in text
     assert "published" not in text.lower()
+    assert "unknown" not in text
 
 
 def test_several_sweeps_have_a_heading_and_files_each(tmp_path: Path, call: Call) -> None:
@@ -144,6 +143,11 @@ def test_errors_are_one_line_and_nothing_is_written(tmp_path: Path, call: Call) 
     write_run(tmp_path / "cut" / "0", answers=False)
     (tmp_path / "cut" / "0" / "summary.json").write_text('{"method": ')
     assert "cut/0/summary.json cannot be read" in fails(tmp_path / "cut")
+    write_run(tmp_path / "sound" / "0")
+    (tmp_path / "file").write_text("mine")
+    status, _, err = call(tmp_path / "sound", "--out", tmp_path / "file")
+    assert (status, err.startswith("error: --out")) == (1, True)
+    assert (tmp_path / "file").read_text() == "mine"
 
 
 def test_a_folder_without_finished_runs_is_reported(tmp_path: Path, call: Call) -> None:
@@ -160,16 +164,9 @@ def test_a_folder_without_finished_runs_is_reported(tmp_path: Path, call: Call) 
     assert "0 finished, 1 failed and 2 unfinished runs." in text
     assert "- 1: has metrics.jsonl\n- 2&lt;b>: has no results; seed=7\n" in text
     assert "| both removed | seed 1 | failed: no memory |" in text.replace("  ", " ")
-
-
-def test_a_folder_of_unfinished_runs_alone_is_reported(tmp_path: Path, call: Call) -> None:
-    for name in "01":
-        (tmp_path / name).mkdir()
-        write_metrics(tmp_path / name, {1: 0.5})
+    shutil.rmtree(tmp_path / "0")
     status, out, _ = call(tmp_path)
     assert (status, "runs: 0 finished, 0 failed, 2 unfinished" in out) == (0, True)
-    text = (tmp_path / "report" / "report.md").read_text()
-    assert "- 0: has metrics.jsonl\n- 1: has metrics.jsonl\n" in text
 
 
 def test_gaps_that_disagree_cost_their_table_not_the_report(tmp_path: Path, call: Call) -> None:
@@ -182,45 +179,6 @@ def test_gaps_that_disagree_cost_their_table_not_the_report(tmp_path: Path, call
     (section,) = re.findall(r"### Expertise gap\n(.*?)\nFiles:", text, re.DOTALL)
     assert "Not shown: the greedy accuracy of the amateur" in section
     assert "| micro" not in section
-
-
-def test_one_damaged_summary_does_not_stop_the_report(tmp_path: Path, call: Call) -> None:
-    for seed in (0, 1):
-        write_run(tmp_path / str(seed), seed=seed, sweep="micro_ablation")
-    (tmp_path / "1" / "summary.json").write_text('{"method": NaN')
-    status, out, _ = call(tmp_path)
-    assert status == 0
-    assert "damaged: 1: summary.json cannot be read (Expecting" in out
-    assert "runs: 1 finished, 0 failed, 1 damaged" in out
-    text = (tmp_path / "report" / "report.md").read_text()
-    assert "- 1: summary.json cannot be read (Expecting" in text
-    assert "unknown" not in text
-    assert "micro_ablation.csv" in text
-
-
-def test_an_out_that_is_a_file_is_refused(tmp_path: Path, call: Call) -> None:
-    write_run(tmp_path / "runs" / "0")
-    (tmp_path / "file").write_text("mine")
-    status, _, err = call(tmp_path / "runs", "--out", tmp_path / "file")
-    assert status == 1
-    assert err.startswith("error: --out")
-    assert (tmp_path / "file").read_text() == "mine"
-
-
-def test_a_closed_pipe_ends_the_program_quietly(tmp_path: Path) -> None:
-    write_run(tmp_path / "runs" / "0")
-    code = (
-        "import os, sys; from lr_exp.report.__main__ import main; read, write = os.pipe();"
-        "os.close(read); os.dup2(write, 1); sys.exit(main([sys.argv[1]]))"
-    )
-    done = subprocess.run(  # noqa: S603
-        [sys.executable, "-c", code, str(tmp_path / "runs")],
-        stderr=subprocess.PIPE,
-        text=True,
-        check=False,
-    )
-    assert (done.returncode, done.stderr) == (0, "")
-    assert (tmp_path / "runs" / "report" / "report.md").exists()
 
 
 def test_a_pair_without_a_scored_step_has_no_histogram(tmp_path: Path, call: Call) -> None:
@@ -267,41 +225,32 @@ def test_seeds_in_which_nothing_was_trained_are_in_curves_and_lists(
     assert "micro_training_curve_radar.png" in made
 
 
-def test_runs_that_only_sampled_are_reported_without_accuracies(tmp_path: Path, call: Call) -> None:
+def test_runs_without_some_stages_or_newer_keys_are_reported(tmp_path: Path, call: Call) -> None:
     write_run(tmp_path / "0", evaluate=None, distill=None, sweep="kl_profile")
+    write_run(tmp_path / "1", provenance=None, versions=None, sample={}, peak_memory_bytes=None)
     status, out, _ = call(tmp_path)
     assert status == 0
+    assert "75.0 ±" in out
     assert "steps below 0.1 nats" in out
     names = {path.name for path in (tmp_path / "report").iterdir()}
     assert {"kl_profile.csv", "kl_profile_kl_histogram.png"} <= names
     assert "kl_profile_results.csv" not in names
 
 
-def test_summaries_of_older_runs_without_the_new_keys_are_read(tmp_path: Path, call: Call) -> None:
-    write_run(tmp_path / "0", provenance=None, versions=None, sample={}, peak_memory_bytes=None)
-    status, out, _ = call(tmp_path)
-    assert status == 0
-    assert "75.0 ±" in out
-
-
-def test_figures_keep_a_methods_colour_and_darken_it_for_variants() -> None:
-    assert variant_look("lightreasoner", 0) == method_look("lightreasoner")
-    looks = [variant_look("lightreasoner", number) for number in range(6)]
-    assert len({look.line for look in looks}) == len({look.marker for look in looks}) == 6
-    assert method_look("my_own") == method_look("my_own")
-
-
-def test_the_program_imports_neither_torch_nor_matplotlib_before_it_draws(tmp_path: Path) -> None:
+@pytest.mark.integration
+def test_a_closed_pipe_ends_the_program_quietly_and_it_imports_no_torch(tmp_path: Path) -> None:
     write_run(tmp_path / "runs" / "0")
     code = (
-        "import sys, lr_exp.report, lr_exp.report.build; assert 'matplotlib' not in sys.modules;"
-        "from lr_exp.report.__main__ import main; status = main([sys.argv[1]]);"
-        "assert 'matplotlib' in sys.modules; assert 'torch' not in sys.modules; sys.exit(status)"
+        "import os, sys; from lr_exp.report.__main__ import main; import lr_exp.report.build;"
+        "assert 'matplotlib' not in sys.modules; read, write = os.pipe();"
+        "os.close(read); os.dup2(write, 1); status = main([sys.argv[1]]);"
+        "assert 'torch' not in sys.modules; sys.exit(status)"
     )
     done = subprocess.run(  # noqa: S603
         [sys.executable, "-c", code, str(tmp_path / "runs")],
-        capture_output=True,
+        stderr=subprocess.PIPE,
         text=True,
         check=False,
     )
-    assert done.returncode == 0, done.stderr
+    assert (done.returncode, done.stderr) == (0, "")
+    assert (tmp_path / "runs" / "report" / "report.md").exists()

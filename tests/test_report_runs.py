@@ -8,9 +8,10 @@ from pathlib import Path
 import pytest
 
 from lr_exp.errors import UserError
-from lr_exp.report.rows import sweeps
-from lr_exp.report.runs import AnswersMissingError, find_runs
-from lr_exp.report.summary import parse_summary
+from lr_exp.report.analyse.rows import sweeps
+from lr_exp.report.read.runs import AnswersMissingError, find_runs
+from lr_exp.report.read.summary import parse_summary
+from lr_exp.store.run_folder import SUMMARY
 from tests.support.run_folders import (
     write_failed,
     write_hydra,
@@ -53,25 +54,15 @@ def test_of_a_summary_and_a_failure_the_newer_counts_with_a_note(
     ]
 
 
-def test_an_unreadable_failure_is_reported_as_a_failure(tmp_path: Path) -> None:
-    write_run(tmp_path / "0")
-    (tmp_path / "1").mkdir()
-    (tmp_path / "1" / "failed.json").write_text('{"error": "cut o')
-    (failed,) = find_runs(tmp_path).failed
-    assert failed.error.startswith("failed, and its failed.json cannot be read (Unterminated")
-    assert failed.is_damaged
-    assert failed.expert is None
-
-
 @pytest.mark.parametrize(
     ("text", "reason"),
     [
         ('{"method": "light', r"cannot be read \(Unterminated string"),
         ("", r"cannot be read \(Expecting value"),
         ("\xff", r"cannot be read \(it is not UTF-8: byte 0 is invalid\)"),
-        ("[1, 2]", r"is invalid: it should be a JSON object, not \[1, 2\]"),
-        ('{"method": null}', "is invalid: expert is missing"),
-        (f'{{"seed": {"9" * 10_000}}}', r"cannot be read \(it has a number of 10,000 digits\)"),
+        ("[1, 2]", r"cannot be read \(it should be a JSON object, not \[1, 2\]\)"),
+        ('{"method": null}', r"cannot be read \(expert is missing\)"),
+        (f'{{"seed": {"9" * 10_000}}}', r"cannot be read \(Exceeds the limit"),
         ("[" * 100_000, r"cannot be read \(it is nested too deeply\)"),
         ("[" * 200 + "]" * 200, r"cannot be read \(it is nested too deeply\)"),
         (r'"\ud800"', r"cannot be read \("),
@@ -90,12 +81,6 @@ def test_a_damaged_summary_is_listed_as_a_failure_with_its_reason(
     assert failed.error.endswith("Run the same command again: it rewrites the file.")
     assert len(failed.error) < 250
     assert (failed.name, failed.folder, failed.is_damaged) == ("1", tmp_path / "1", True)
-
-
-def test_a_result_without_its_counts_is_damage(tmp_path: Path) -> None:
-    write_run(tmp_path / "0", evaluate__tuned={"micro_add": {"accuracy": 0.5}})
-    (failed,) = find_runs(tmp_path, finished=False).failed
-    assert "evaluate.tuned.micro_add.correct is missing" in failed.error
 
 
 def test_a_damaged_summary_that_is_all_there_is_is_an_error(tmp_path: Path) -> None:
@@ -159,7 +144,7 @@ def test_a_damaged_seed_is_lost_from_the_row_that_it_belongs_to(tmp_path: Path) 
     (tmp_path / "3" / "summary.json").write_text("{")
     (sweep,) = sweeps(find_runs(tmp_path))
     baseline, row = sweep.rows
-    assert (row.seeds, row.lost) == ((0, 1), (3,))
+    assert (row.seeds, row.missing_seeds) == ((0, 1), (3,))
     assert str(row.remark).startswith("1 of 3 seeds damaged: summary.json cannot be read")
     assert baseline.is_baseline
 
@@ -171,7 +156,9 @@ def test_a_failed_run_without_known_settings_has_no_row(tmp_path: Path, name: st
     (tmp_path / "1" / name).write_text("{")
     (sweep,) = sweeps(find_runs(tmp_path))
     assert {row.setup.expert for row in sweep.rows} == {"micro"}
-    assert [one.name for one in sweep.failed] == ["1"]
+    (failed,) = sweep.failed
+    assert f"{name} cannot be read (Expecting" in failed.error
+    assert (failed.name, failed.expert, failed.is_damaged) == ("1", None, True)
 
 
 def test_without_a_finished_run_the_error_counts_the_others(tmp_path: Path) -> None:
@@ -209,6 +196,7 @@ def test_answers_are_read_by_id_and_checked_against_the_summary(tmp_path: Path) 
 @pytest.mark.parametrize(
     ("part", "value", "message"),
     [
+        ("warnings", [3], "warnings[0] should be a string, not 3"),
         ("seed", "zero", "seed should be an integer, not 'zero'"),
         ("settings", None, "settings should be a JSON object, not None"),
         ("sample", {"seconds_by_stage": 3}, "sample.seconds_by_stage should be a JSON object"),
@@ -228,6 +216,22 @@ def test_answers_are_read_by_id_and_checked_against_the_summary(tmp_path: Path) 
             {"expert": {"micro_add": {"accuracy": 0.5, "correct": 3, "total": 2}}},
             "evaluate.expert.micro_add: correct should be at most total, not 3 of 2",
         ),
+        (
+            "evaluate",
+            {"tuned": {"micro_add": {"accuracy": 0.5}}},
+            "evaluate.tuned.micro_add.correct is missing",
+        ),
+        *(
+            ("sample", {"by_position": value}, "sample.by_position")
+            for value in (
+                [],
+                {"bin_tokens": 0, "steps": [1], "kept": [1]},
+                {"bin_tokens": 8, "steps": [1], "kept": [2]},
+                {"bin_tokens": 8, "steps": [1, 2], "kept": [1]},
+                {"bin_tokens": 8, "steps": [1.5], "kept": [1]},
+                {"bin_tokens": 8},
+            )
+        ),
     ],
 )
 def test_an_invalid_summary_names_its_key(
@@ -242,36 +246,10 @@ def test_an_invalid_summary_names_its_key(
     assert str(path) in str(error.value)
 
 
-@pytest.mark.parametrize(
-    "value",
-    [
-        [],
-        {"bin_tokens": 0, "steps": [1], "kept": [1]},
-        {"bin_tokens": 8, "steps": [1], "kept": [2]},
-        {"bin_tokens": 8, "steps": [1, 2], "kept": [1]},
-        {"bin_tokens": 8, "steps": 3, "kept": 1},
-        {"bin_tokens": 8, "steps": [1.5], "kept": [1]},
-        {"bin_tokens": 8},
-    ],
-)
-def test_invalid_counts_by_position_name_their_key(tmp_path: Path, value: object) -> None:
-    write_run(tmp_path / "0", sample__by_position=value)
-    with pytest.raises(UserError, match=r"sample\.by_position.* (should|is missing)"):
-        find_runs(tmp_path)
-
-
 def test_a_summary_keeps_the_keys_of_its_file_and_ignores_unknown_ones(tmp_path: Path) -> None:
-    path = write_run(tmp_path / "0", stopped=None) / "summary.json"
+    counts = {"sample__by_position": {"bin_tokens": 8, "steps": [9, 3], "kept": [2, 0]}}
+    path = write_run(tmp_path / "0", stopped=None, warnings=["Tiny gap."], **counts) / SUMMARY
     known = json.loads(path.read_text("utf-8"))
     assert parse_summary(known).to_dict() == known
     assert parse_summary({**known, "from_a_newer_version": 1}).to_dict() == known
-
-
-def test_keys_that_older_summaries_lack_are_optional(tmp_path: Path) -> None:
-    by_position = {"bin_tokens": 8, "steps": [9, 3], "kept": [2, 0]}
-    write_run(tmp_path / "0", sample__by_position=by_position, warnings=["The gap is tiny."])
-    write_run(tmp_path / "1", sample__by_position={}, warnings=[])
-    assert len(find_runs(tmp_path).runs) == 2
-    write_run(tmp_path / "2", warnings=[3])
-    (failed,) = find_runs(tmp_path).failed
-    assert "warnings[0] should be a string, not 3" in failed.error
+    assert parse_summary({**known, "sample": {"by_position": {}}}).sample.by_position is None

@@ -15,16 +15,22 @@ from lr_exp.config.settings import (
     Settings,
 )
 from lr_exp.report import published
+from lr_exp.report.analyse.rows import sweeps
 from lr_exp.report.names import ABSENT, Setup
-from lr_exp.report.rows import sweeps
-from lr_exp.report.runs import find_runs
+from lr_exp.report.read.runs import find_runs
 from lr_exp.report.tables.accuracy import accuracy_table
 from lr_exp.report.tables.alpha_beta import alpha_beta_table
 from lr_exp.report.tables.efficiency import efficiency_table
+from lr_exp.report.tables.formats import (
+    csv_text,
+    latex_table,
+    markdown_table,
+    markdown_text,
+    plain_table,
+)
 from lr_exp.report.tables.gap import gap_table
 from lr_exp.report.tables.kl_profile import kl_profile_table
 from lr_exp.report.tables.table import Column, Table, signed
-from lr_exp.report.write import csv_text, latex_table, markdown_table, markdown_text, plain_table
 from tests.support.run_folders import result, write_failed, write_run
 
 CONF = Path(__file__).parents[1] / "conf"
@@ -140,24 +146,24 @@ def test_settings_that_differ_from_the_papers_are_listed(
 
 
 @pytest.mark.parametrize(
-    "changed",
+    "choices",
     [
-        {"settings__expert": {"name": "qwen_math_1_5b", "path": "other/model"}},
-        {"settings__expert": {"name": "qwen_math_1_5b", "path": "Qwen/Qwen2.5-Math-7B"}},
-        {
-            "settings__expert": {
-                "name": "qwen_math_1_5b",
-                "path": "Qwen/Qwen2.5-Math-1.5B",
-                "init": "random",
-            }
-        },
+        {},  # the micro world
+        *(
+            _papers("lightreasoner", settings__expert={"name": "qwen_math_1_5b", **model})
+            for model in (
+                {"path": "other/model"},
+                {"path": "Qwen/Qwen2.5-Math-7B"},
+                {"path": "Qwen/Qwen2.5-Math-1.5B", "init": "random"},
+            )
+        ),
     ],
 )
-def test_another_model_under_a_papers_name_has_no_published_number(
-    tmp_path: Path, changed: dict
+def test_models_that_are_not_the_papers_have_no_published_column(
+    tmp_path: Path, choices: dict
 ) -> None:
-    write_run(tmp_path / "0", **_papers("lightreasoner", **changed))
-    for layout in (accuracy_table, efficiency_table, kl_profile_table):
+    write_run(tmp_path / "0", **choices)
+    for layout in (accuracy_table, gap_table, efficiency_table, kl_profile_table):
         assert "published" not in markdown_table(_make(tmp_path, layout)), layout
 
 
@@ -226,13 +232,6 @@ def test_published_numbers_have_their_own_column(tmp_path: Path) -> None:
     assert _column(table, "GSM8K") == ["50.0 ± 35.4", "100.0 ± 0.0", "100.0 ± 0.0"]
     assert _column(table, "gain")[1] == "+50.0 ± 13.4"  # 7 benchmarks of variance 0.25 / 2
     assert _column(table, "n") == ["14"] * 3
-
-
-def test_the_micro_world_has_no_published_column(tmp_path: Path) -> None:
-    write_run(tmp_path / "0")
-    for layout in (accuracy_table, gap_table, efficiency_table, kl_profile_table):
-        table = _make(tmp_path, layout)
-        assert "published" not in markdown_table(table), layout
 
 
 def test_raw_numbers_have_their_own_columns(tmp_path: Path) -> None:
@@ -320,7 +319,7 @@ def test_tuning_that_did_not_happen_took_no_time(tmp_path: Path) -> None:
     assert _column(table, "remark") == ["1 of 2 seeds: nothing trained: No step."]
 
 
-def test_grid_cells_that_lack_seeds_say_so(tmp_path: Path) -> None:
+def test_alpha_and_beta_are_a_grid_whose_cells_name_missing_seeds(tmp_path: Path) -> None:
     stopped = {"after": {}, "distill": None, "stopped": "No step.", "sample__kept_share": 0.0}
     choices = {"expert": "micro", "method": "lightreasoner", "amateur": "micro", "alpha": 0.2}
     choices |= {"data": "micro"}
@@ -330,28 +329,19 @@ def test_grid_cells_that_lack_seeds_say_so(tmp_path: Path) -> None:
         write_run(tmp_path / f"none {seed}", seed=seed, beta=0.8, **stopped)
         write_failed(tmp_path / f"failed {seed}", "no memory", seed=seed, beta=1.6, **choices)
     write_failed(tmp_path / "failed", "no memory", seed=3, beta=0.1, **choices)
+    write_run(tmp_path / "best", alpha=0.3, beta=0.8, after={"micro_add": [1, 1, 1, 1]})
     table = _make(tmp_path, alpha_beta_table)
+    assert _column(table, "alpha") == ["0.2", "0.3"]
+    assert _column(table, "beta 0.8")[1] == "100.0 ± 0.0 (+75.0), kept 20.0%"
+    assert _column(table, "beta 0.4")[1] == ABSENT
     cells = {title: _column(table, f"beta {title}")[0] for title in ("0.1", "0.4", "0.8", "1.6")}
     assert cells["0.1"].endswith("kept 20.0%, 3/4 seeds")
     assert cells["0.4"].startswith("41.7 ± ")  # 0.75, 0.25, 0.25
     assert cells["0.4"].endswith("kept 6.7%, 1/3 seeds trained")
     assert cells["0.8"].endswith("(+0.0), kept 0.0%, nothing trained")
     assert cells["1.6"] == "failed"
-    failed = "seed 0, seed 1, seed 2"
-    assert _column(_make(tmp_path, accuracy_table), "seeds") == [ABSENT, "3/4", "3", "3", failed]
-
-
-def test_alpha_and_beta_are_a_grid(tmp_path: Path) -> None:
-    for alpha in (0.1, 0.2):
-        for beta in (0.4, 0.8):
-            choices = {"after": {"micro_add": [1, 1, 1, 1]}} if alpha == beta / 4 else {}
-            write_run(tmp_path / f"{alpha} {beta}", alpha=alpha, beta=beta, **choices)
-    table = _make(tmp_path, alpha_beta_table)
-    assert _column(table, "alpha") == ["0.1", "0.2"]
-    best = "100.0 ± 0.0 (+75.0), kept 20.0%"
-    assert _column(table, "beta 0.4")[0] == best
-    assert _column(table, "beta 0.8")[1] == best
-    assert _column(table, "beta 0.8")[0].startswith("75.0 ± ")
+    seeds = _column(_make(tmp_path, accuracy_table), "seeds")
+    assert seeds == [ABSENT, "3/4", "3", "3", "seed 0, seed 1, seed 2", "1"]
 
 
 def test_the_profile_shows_about_for_the_papers_rough_numbers(tmp_path: Path) -> None:

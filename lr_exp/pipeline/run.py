@@ -20,7 +20,7 @@ from lr_exp.pipeline.inputs import Inputs
 from lr_exp.pipeline.outcome import choices, clear, write_page
 from lr_exp.pipeline.rank_checks import check_files, check_machines
 from lr_exp.pipeline.versions import versions
-from lr_exp.report.summary import Provenance, RecordedSettings, Summary
+from lr_exp.report.read.summary import Provenance, RecordedSettings, Summary
 from lr_exp.sampler.diagnostics import diagnose_pair
 from lr_exp.store import Store, write_atomically
 from lr_exp.store.inventory import record_reference

@@ -123,7 +123,7 @@ class SamplerStages:
     def read(
         self, trajectories: Trajectories, steps: Artifact | None, supervision: Artifact
     ) -> dict[str, Any]:
-        """Some of the answers with their scores and labels, for pages; see `reading.readable`."""
+        """Some of the answers with their scores and labels, for pages."""
         inputs = self._inputs
         method, settings = inputs.method, inputs.settings
 
@@ -145,7 +145,7 @@ class SamplerStages:
             "amateur": settings.amateur.name if steps else None,
             "beta": settings.beta if method.reads("beta") else None,
         }
-        return names | reading.readable(
+        return names | reading.sample_for_display(
             trajectories.artifact.folder,
             steps.folder if steps else None,
             StoredSupervision(supervision.folder),

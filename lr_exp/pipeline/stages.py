@@ -11,7 +11,7 @@ from lr_exp.pipeline.distilling import Tuned
 from lr_exp.pipeline.evaluating import Evaluation
 from lr_exp.pipeline.experiment import Experiment
 from lr_exp.pipeline.inputs import Inputs
-from lr_exp.report.summary import (
+from lr_exp.report.read.summary import (
     CurvePoint,
     DistillSummary,
     EvaluateSummary,

@@ -1,19 +1,18 @@
 """Builds all files of a report in memory, then writes them."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from lr_exp.errors import UserError
-from lr_exp.report.document import document
-from lr_exp.report.figures import draw_all
-from lr_exp.report.layout import prefix_of, tables_of
+from lr_exp.report.analyse.rows import sweeps
+from lr_exp.report.document import Section, document
+from lr_exp.report.figures import draw_sweep
 from lr_exp.report.page import folder_page
-from lr_exp.report.rows import Row, Sweep, sweeps
-from lr_exp.report.runs import Found, find_runs
-from lr_exp.report.section import Section
+from lr_exp.report.read.runs import Found, find_runs
+from lr_exp.report.tables.formats import csv_text, latex_table, one_line, plain_table
+from lr_exp.report.tables.layout import tables_of, unique_prefix
 from lr_exp.report.tables.table import remark
-from lr_exp.report.write import csv_text, latex_table, one_line, plain_table
 from lr_exp.store.run_folder import PAGE
 
 
@@ -36,15 +35,20 @@ def build(folder: Path, out: Path | None = None) -> Report:
         UserError: the folder or its runs cannot be reported.
     """
     found = find_runs(folder, finished=False)
-    taken: set[str] = set()
-    sections = [_section(sweep, taken) for sweep in sweeps(found)]
+    sections: list[Section] = []
     files: dict[str, bytes] = {}
-    for section in sections:
+    prefixes: set[str] = set()
+    for sweep in sweeps(found):
+        prefix = unique_prefix(sweep.name, prefixes)
+        made = tables_of(sweep, prefix)
+        figures = [replace(one, name=f"{prefix}_{one.name}") for one in draw_sweep(sweep)]
+        section = Section(sweep, made.tables, figures, made.pairs.refused)
+        sections.append(section)
         for table in section.tables:
             files[f"{table.name}.csv"] = csv_text(table).encode()
             files[f"{table.name}.tex"] = latex_table(table).encode()
         for figure in section.figures:
-            files |= {f"{figure.name}.{kind}": content for kind, content in figure.files.items()}
+            files[f"{figure.name}.png"], files[f"{figure.name}.svg"] = figure.png, figure.svg
     title = folder.resolve().name
     files["report.md"] = document(title, found, sections).encode()
     page = folder_page(folder, found, sections, out or folder / "report")
@@ -67,33 +71,20 @@ def write(report: Report, out: Path) -> None:
         raise UserError(f"--out {out} cannot be written to ({reason}).") from error
 
 
-def _section(sweep: Sweep, taken: set[str]) -> Section:
-    prefix = prefix_of(sweep.name, taken)
-    made = tables_of(sweep, prefix)
-    figures = draw_all(sweep, lambda figure: f"{prefix}_{figure}")
-    return Section(sweep, made.tables, figures, made.pairs.refused)
-
-
-def _partial(section: Section) -> list[Row]:
-    """Rows with failed, stopped or unevaluated seeds."""
-    return [row for row in section.sweep.rows if row.runs and row.remarks]
-
-
 def _shown(found: Found, sections: Sequence[Section]) -> str:
-    parts = []
+    """The main table of each sweep, its notes and the runs without results, for the terminal."""
+    lines = []
     for section in sections:
+        sweep = section.sweep
         for table in section.tables[:1]:
-            title = f"{one_line(section.sweep.name or 'results')}: {table.title}"
-            parts += [title, "", plain_table(table), *map(one_line, table.notes[:1]), ""]
-        notes = [*section.sweep.warnings, *dict.fromkeys(section.sweep.notes)]
+            title = f"{one_line(sweep.name or 'results')}: {table.title}"
+            lines += [title, "", plain_table(table), *map(one_line, table.notes[:1]), ""]
+        notes = [*sweep.warnings, *dict.fromkeys(sweep.notes)]
         # plain_table drops remarks if the table is too wide
-        notes += [f"{row.label}: {remark(row.remarks)}" for row in _partial(section)]
-        parts += [*map(one_line, notes), *([""] if notes else [])]
-    parts += [
-        f"{'damaged' if run.is_damaged else 'failed'}: {one_line(run.name)}: {one_line(run.error)}"
-        for run in found.failed
-    ]
-    counts = f"runs: {found.counts}"
-    if found.unfinished:
-        counts += f", {len(found.unfinished)} unfinished"
-    return "\n".join([*parts, counts])
+        notes += [
+            f"{row.label}: {remark(row.remarks)}" for row in sweep.rows if row.runs and row.remarks
+        ]
+        lines += [*map(one_line, notes), *([""] if notes else [])]
+    lines += [f"{run.outcome}: {one_line(run.name)}: {one_line(run.error)}" for run in found.failed]
+    unfinished = f", {len(found.unfinished)} unfinished" if found.unfinished else ""
+    return "\n".join([*lines, f"runs: {found.counts}{unfinished}"])

@@ -1,15 +1,16 @@
 """Writes `report.md`: tables, figures and the text around them."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 
-from lr_exp.report.check import machine
+from lr_exp.report.analyse.comparable import machine
+from lr_exp.report.analyse.rows import Sweep
+from lr_exp.report.figures import Figure
 from lr_exp.report.names import NO_SWEEP, is_micro, machine_name
-from lr_exp.report.rows import Sweep
-from lr_exp.report.runs import Found, Run, Unfinished
-from lr_exp.report.section import Section
-from lr_exp.report.summary import ModelProvenance
-from lr_exp.report.tables.table import PUBLISHED
-from lr_exp.report.write import markdown_table, markdown_text
+from lr_exp.report.read.runs import Found
+from lr_exp.report.read.summary import ModelProvenance
+from lr_exp.report.tables.formats import markdown_table, markdown_text
+from lr_exp.report.tables.table import PUBLISHED, Table
 
 _PLUS_MINUS = (
     "± is one standard error of accuracy (pass@1 in %). It is the square root of the variance over "
@@ -39,27 +40,32 @@ MICRO = (
 )
 
 
+@dataclass(frozen=True)
+class Section:
+    """A sweep with its tables and figures."""
+
+    sweep: Sweep
+    tables: list[Table]  # the sweep's own first
+    figures: list[Figure]
+    refused: list[str]  # why rows were not compared
+
+
 def document(title: str, found: Found, sections: Sequence[Section]) -> str:
     """The whole report as Markdown, which links to files beside it."""
-    parts = [f"# Report: {markdown_text(title)}", *_counts(found), _reading(found, sections)]
-    for section in sections:
-        parts += _section(section)
+    reading = [
+        *reading_notes(found, sections),
+        "CSV files have unrounded accuracies in percent and gains in points.",
+    ]
+    parts = [
+        f"# Report: {markdown_text(title)}",
+        f"{found.counts} and {len(found.unfinished)} unfinished runs.",
+        *_unfinished(found),
+        *map(markdown_text, found.notes),
+        "## How to read the tables",
+        _list(reading),
+        *(part for section in sections for part in _section(section)),
+    ]
     return "\n\n".join(parts) + "\n"
-
-
-def _counts(found: Found) -> list[str]:
-    parts = [f"{found.counts} and {len(found.unfinished)} unfinished runs."]
-    if found.unfinished:
-        parts.append(
-            "Unfinished (neither a summary nor an error; the same command resumes the run):\n\n"
-            + "\n".join(f"- {_unfinished(run)}" for run in found.unfinished)
-        )
-    return parts + [markdown_text(note) for note in found.notes]
-
-
-def _unfinished(run: Unfinished) -> str:
-    overrides = f"; {' '.join(run.overrides)}" if run.overrides else ""
-    return markdown_text(f"{run.name}: {run.has}{overrides}")
 
 
 def reading_notes(found: Found, sections: Sequence[Section]) -> list[str]:
@@ -73,10 +79,19 @@ def reading_notes(found: Found, sections: Sequence[Section]) -> list[str]:
     return lines
 
 
-def _reading(found: Found, sections: Sequence[Section]) -> str:
-    lines = reading_notes(found, sections)
-    lines.append("CSV files have unrounded accuracies in percent and gains in points.")
-    return "## How to read the tables\n\n" + "\n".join(f"- {line}" for line in lines)
+def _list(lines: Iterable[str]) -> str:
+    return "\n".join(f"- {line}" for line in lines)
+
+
+def _unfinished(found: Found) -> list[str]:
+    if not found.unfinished:
+        return []
+    lines = [
+        markdown_text("; ".join(filter(None, [f"{run.name}: {run.has}", " ".join(run.overrides)])))
+        for run in found.unfinished
+    ]
+    about = "Unfinished (neither a summary nor an error; the same command resumes the run):"
+    return [about, _list(lines)]
 
 
 def _section(section: Section) -> list[str]:
@@ -84,30 +99,27 @@ def _section(section: Section) -> list[str]:
     parts = [f"## {markdown_text(sweep.name or NO_SWEEP)}", _what_ran(sweep)]
     notes = [*sweep.warnings, *dict.fromkeys(sweep.notes)]
     if notes:
-        parts.append("\n".join(f"- {markdown_text(note)}" for note in notes))
+        parts.append(_list(map(markdown_text, notes)))
     for table in section.tables:
-        parts += [f"### {table.title}"]
-        if table.rows:
-            parts.append(markdown_table(table))
-        parts += [markdown_text(note) for note in table.notes]
-        parts.append(
-            f"Files: [{table.name}.csv]({table.name}.csv), [{table.name}.tex]({table.name}.tex)"
-        )
-    parts += [markdown_text(note) for note in section.refused]
-    if sweep.failed:
-        cells = "\n".join(
-            f"- {markdown_text(failed.name)}: {markdown_text(failed.error)}"
-            for failed in sweep.failed
-        )
-        parts += ["### Failed runs", cells]
-    stopped = dict.fromkeys(
-        f"- {markdown_text(f'{row.label}, seed {run.seed}')}: {markdown_text(run.stopped)}"
+        files = (f"{table.name}.{kind}" for kind in ("csv", "tex"))
+        parts += [
+            f"### {table.title}",
+            *([markdown_table(table)] if table.rows else []),
+            *map(markdown_text, table.notes),
+            f"Files: {', '.join(f'[{name}]({name})' for name in files)}",
+        ]
+    parts += map(markdown_text, section.refused)
+    errors = [(run.name, run.error) for run in sweep.failed]
+    stopped = [
+        (f"{row.label}, seed {run.seed}", run.stopped)
         for row in sweep.rows
         for run in row.runs
         if run.stopped and not row.is_baseline
-    )
-    if stopped:
-        parts += ["### Runs in which nothing was trained", "\n".join(stopped)]
+    ]
+    lists = {"Failed runs": errors, "Runs in which nothing was trained": stopped}
+    for title, reasons in lists.items():
+        lines = [f"{markdown_text(name)}: {markdown_text(reason)}" for name, reason in reasons]
+        parts += [f"### {title}", _list(dict.fromkeys(lines))] if lines else []
     if section.figures:
         parts.append("### Figures")
         for figure in section.figures:
@@ -118,38 +130,35 @@ def _section(section: Section) -> list[str]:
 def _what_ran(sweep: Sweep) -> str:
     """Models, data, seeds and machine, one per line."""
     runs = sweep.runs
-    seeds = sorted({run.seed for run in runs})
+    machines = [machine(run) for run in runs]
+
+    def listed(values: Iterable[str | None], separator: str = ", ") -> str:
+        return separator.join(dict.fromkeys(filter(None, values)))
+
+    def on_machines(key: str) -> str:  # more than one value only with a warning
+        return listed([one.get(key) for one in machines], " / ")
+
+    versions = [key for key in (machines[0] if machines else ()) if key.endswith(" version")]
     facts = {
         "runs": f"{len(runs)} finished, {len(sweep.failed)} failed",
-        "experts": ", ".join(dict.fromkeys(_model(run, "expert") for run in runs)),
-        "amateurs": ", ".join(dict.fromkeys(_model(run, "amateur") for run in runs if run.amateur)),
-        "questions": ", ".join(dict.fromkeys(run.data for run in runs if run.data)),
+        "experts": listed(_model(run.expert, run.provenance.expert) for run in runs),
+        "amateurs": listed(_model(run.amateur, run.provenance.amateur) for run in runs),
+        "questions": listed(run.data for run in runs),
         "benchmarks": ", ".join(sweep.benchmarks),
-        "seeds": ", ".join(map(str, seeds)),
-        "machine": machine_name(_each(runs, "device_name")),
-        "numbers": _each(runs, "dtype"),
+        "seeds": ", ".join(map(str, sorted({run.seed for run in runs}))),
+        "machine": machine_name(on_machines("device_name")),
+        "numbers": on_machines("dtype"),
         "versions": ", ".join(
-            f"{key.removesuffix(' version')} {_each(runs, key)}"
-            for key in machine(runs[0])
-            if key.endswith(" version")
-        )
-        if runs
-        else "",
+            f"{key.removesuffix(' version')} {on_machines(key)}" for key in versions
+        ),
     }
-    return "\n".join(f"- {key}: {markdown_text(value)}" for key, value in facts.items() if value)
+    return _list(f"{key}: {markdown_text(value)}" for key, value in facts.items() if value)
 
 
-def _model(run: Run, role: str) -> str:
+def _model(name: str | None, model: ModelProvenance | None) -> str | None:
     """A model's name with its source and the start of its fingerprint."""
-    name = run.expert if role == "expert" else str(run.amateur)
-    model = run.provenance.expert if role == "expert" else run.provenance.amateur
-    model = model or ModelProvenance()
+    if name is None or model is None:
+        return name
     place = f"{model.path}@{model.revision}" if model.path and model.revision else model.path
-    fingerprint = (model.fingerprint or "")[:12]
-    details = ", ".join(part for part in (place, fingerprint) if part)
+    details = ", ".join(filter(None, (place, (model.fingerprint or "")[:12])))
     return f"{name} ({details})" if details else name
-
-
-def _each(runs: Sequence[Run], key: str) -> str:
-    """All values in the runs; more than one only with a warning."""
-    return " / ".join(dict.fromkeys(machine(run)[key] for run in runs if key in machine(run)))

@@ -125,38 +125,27 @@ def gap(setup: Setup | None, benchmark: str) -> float | None:
 
 def efficiency(setup: Setup | None) -> dict[str, float]:
     """Published hours, problems, tuned_tokens and gain (points); empty if there are none."""
-    if setup is None or not _is_papers(setup):
-        return {}
-    if setup.method == "lightreasoner" and setup.amateur != AMATEURS[0]:
-        return {}
-    for row in _read("efficiency"):
-        if (row["expert"], row["method"]) == (setup.expert, setup.method):
-            return {key: float(row[key]) for key in ("hours", "problems", "tuned_tokens", "gain")}
+    for row in _matching("efficiency", setup):
+        return {key: float(row[key]) for key in ("hours", "problems", "tuned_tokens", "gain")}
     return {}
 
 
 def has_pair(setup: Setup | None) -> bool:
     """Whether the paper has this expert with this amateur on this data."""
-    tables = ("main_results", "expertise_gap")
-    pairs = {(row["expert"], row["amateur"]) for table in tables for row in _read(table)}
     if setup is None or setup.amateur is None or setup.data not in (None, _DATA):
         return False
-    return (setup.expert, setup.amateur) in pairs
+    rows = [*_read("main_results"), *_read("expertise_gap")]
+    return any((row["expert"], row["amateur"]) == (setup.expert, setup.amateur) for row in rows)
 
 
 def _is_papers(setup: Setup) -> bool:
     """Whether every choice that the run made is the paper's."""
-    return (
-        setup.decoder == "greedy"
-        and setup.amateur in (None, *AMATEURS)
-        and (
-            setup.method == BASELINE
-            or (
-                setup.data in (None, _DATA)
-                and setup.alpha in (None, _ALPHA)
-                and setup.beta in (None, _BETA)
-            )
-        )
+    if setup.decoder != "greedy" or setup.amateur not in (None, *AMATEURS):
+        return False
+    return setup.method == BASELINE or (
+        setup.data in (None, _DATA)
+        and setup.alpha in (None, _ALPHA)
+        and setup.beta in (None, _BETA)
     )
 
 

@@ -42,7 +42,7 @@ class Verdict:
     correct: bool
 
 
-def readable(
+def sample_for_display(
     trajectories: Path,
     steps: Path | None,
     supervision: Supervision | StoredSupervision,

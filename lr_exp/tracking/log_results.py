@@ -8,7 +8,7 @@ from typing import Any
 from lr_exp.errors import first_line
 from lr_exp.models.loading import load_tokenizer
 from lr_exp.models.locating import ModelSource
-from lr_exp.report.summary import EvaluateSummary, SampleSummary, Summary
+from lr_exp.report.read.summary import EvaluateSummary, SampleSummary, Summary
 from lr_exp.sampler.records import labelled_steps
 from lr_exp.sampler.supervision import StoredSupervision
 from lr_exp.store import Artifact

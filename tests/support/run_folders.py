@@ -55,7 +55,7 @@ def write_run(
             "expert": {"name": expert, "path": HUB_IDS.get(expert)},
             "amateur": {"name": amateur or "micro", "path": HUB_IDS.get(amateur or "micro")},
             "data": {"name": data, "path": None, "max_questions": 20},
-            "method": {"name": method, "steps": "all"},
+            "method": {"name": method, "select": "all"},
             "sampler": {"max_new_tokens": 128, "batch_size": 16, "export": None},
             "distiller": {"steps": 100, "learning_rate": 1e-4},
             "evaluator": {"max_new_tokens": 256, "batch_size": 32, "decoder": decoder},

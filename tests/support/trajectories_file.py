@@ -4,6 +4,8 @@ import json
 from pathlib import Path
 from typing import Any
 
+from tests.support.run_folders import write_run
+
 # Three tokens of a wrong answer: the first step is kept, the last was not scored.
 ANSWER: dict[str, Any] = {
     "id": "q/0",
@@ -28,8 +30,18 @@ ANSWER: dict[str, Any] = {
 }
 
 
-TOKENS = ["1", "3", "\n", " 2"]
+# From a method without an amateur: nothing is scored, every step is kept.
+UNSCORED: dict[str, Any] = ANSWER | {
+    "correct": None,
+    "predicted": None,
+    "kept": [1, 1, 1],
+    **dict.fromkeys(
+        ("kl", "expert_entropy", "amateur_entropy", "mask_size", "same_top1"), [None] * 3
+    ),
+    "candidates": [[]] * 3,
+}
 
+TOKENS = ["1", "3", "\n", " 2"]
 
 # Markup, a script's end tag, control characters, bidirectional marks, a lone surrogate and a
 # replacement character.
@@ -59,3 +71,22 @@ def write_trajectories(folder: Path, *answers: dict[str, Any], **changed: Any) -
     path = folder / "trajectories.json"
     path.write_text(json.dumps(content), encoding="utf-8")
     return path
+
+
+def write_hostile_run(folder: Path, **changed: Any) -> Path:
+    """A finished run with hostile text wherever users, models and data sets choose it."""
+    plain = NASTY.replace("\ud800", "")  # a lone surrogate cannot be written to a summary
+    texts = {"expert": plain, "sweep": plain, "warnings": [plain]}
+    write_run(folder, **texts, settings__sampler={"system_prompt": plain}, **changed)
+    nasty = ANSWER | {"id": NASTY, "question": NASTY, "reference": NASTY, "predicted": NASTY}
+    tokens = [NASTY, "\u202eabc", "\x07\x1b]0;x\x07", "שלום"]
+    write_trajectories(folder, nasty, tokens=tokens, chosen=NASTY)
+    for path in (folder / "answers").rglob("*.jsonl"):
+        change_answers(path, question=NASTY, output=NASTY)
+    return folder
+
+
+def change_answers(path: Path, **changed: Any) -> None:
+    """Changes every record of a file of graded answers."""
+    records = [json.loads(line) | changed for line in path.read_text().splitlines()]
+    path.write_text("".join(json.dumps(record) + "\n" for record in records))

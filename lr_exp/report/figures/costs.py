@@ -2,18 +2,21 @@
 
 from typing import Any
 
+from matplotlib.figure import Figure as Canvas
+
+from lr_exp.report.analyse.costs import Cost, cost
+from lr_exp.report.analyse.rows import Sweep
+from lr_exp.report.figures.figure import Figure
 from lr_exp.report.figures.style import DOUBLE, Look, method_look
 from lr_exp.report.names import ABSENT
-from lr_exp.report.rows import Sweep
-from lr_exp.report.tables.efficiency import Cost, cost
 
-CAPTION = "Sampling plus tuning time, sampled problems and tuned tokens of each method."
+_CAPTION = "Sampling plus tuning time, sampled problems and tuned tokens of each method."
 _MIN_LOG_RATIO = 20  # largest to smallest value, above which an axis is logarithmic
 _HOUR = 3600.0  # seconds
 _MAX_BARS = 30
 
 
-def cost_bars(new_figure: Any, sweep: Sweep) -> Any | None:
+def cost_bars(sweep: Sweep) -> Figure | None:
     rows = [(row, cost(row.runs)) for row in sweep.rows if not row.is_baseline and row.runs]
     rows = [(row, spent) for row, spent in rows if spent.total is not None]
     # Evaluation's decoder does not change a method's cost: one decoder's rows are enough.
@@ -23,13 +26,13 @@ def cost_bars(new_figure: Any, sweep: Sweep) -> Any | None:
     several = len({row.setup.expert for row, _ in rows}) > 1
     names = [f"{row.setup.expert}: {row.label}" if several else row.label for row, _ in rows]
     looks = [method_look(row.setup.method) for row, _ in rows]
-    figure = new_figure(figsize=(DOUBLE, 0.22 * len(rows) + 0.9))
-    panels = figure.subplots(1, 3, sharey=True)
+    canvas = Canvas(figsize=(DOUBLE, 0.22 * len(rows) + 0.9))
+    panels = canvas.subplots(1, 3, sharey=True)
     for axes, (title, values) in zip(panels, _panels([spent for _, spent in rows]), strict=True):
         _panel(axes, title, values, looks)
     panels[0].set_yticks(range(len(rows)), names)
     panels[0].set_ylim(len(rows) - 0.5, -0.5)
-    return figure
+    return Figure("cost_bars", "Cost of each method", _CAPTION, canvas)
 
 
 def _panel(axes: Any, title: str, values: list[float | None], looks: list[Look]) -> None:

@@ -3,18 +3,22 @@
 import math
 from typing import Any
 
-from lr_exp.report.figures.style import DOUBLE, ON_DARK_CELL, ON_PALE_CELL, SINGLE
+import matplotlib
+
+from lr_exp.report.analyse.rows import Row, Sweep
+from lr_exp.report.figures.figure import Figure, panel_grid
+from lr_exp.report.figures.style import ON_DARK_CELL, ON_PALE_CELL
 from lr_exp.report.names import method_label
-from lr_exp.report.rows import Row, Sweep
 from lr_exp.report.tables.alpha_beta import grid_rows, values_of
 from lr_exp.report.tables.table import number
 
-CAPTION = "Average accuracy in % for each α (rows) and β (columns)."  # noqa: RUF001
-_COLOUR_LEVELS = 32
+_CAPTION = "Average accuracy in % for each α (rows) and β (columns)."  # noqa: RUF001
+# From dark to pale, also without full colour vision.
+_COLOUR_MAP = matplotlib.colormaps["cividis"].resampled(32)
 _MIN_RANGE = 1.0  # points that the colour scale spans, so that noise does not look like a peak
 
 
-def alpha_beta_map(new_figure: Any, sweep: Sweep) -> Any | None:
+def alpha_beta_map(sweep: Sweep) -> Figure | None:
     """One panel per pair and method with at least two values of both alpha and beta."""
     grids = {key: _measured(rows) for key, rows in grid_rows(sweep).items()}
     grids = {
@@ -24,21 +28,14 @@ def alpha_beta_map(new_figure: Any, sweep: Sweep) -> Any | None:
     }
     if not grids:
         return None
-    shown = list(grids.items())
-    across = min(len(shown), 2)
-    down = math.ceil(len(shown) / across)
-    size = (SINGLE if across == 1 else DOUBLE, 2.6 * down)
-    figure = new_figure(figsize=size)
-    panels = figure.subplots(down, across, squeeze=False).flatten()
-    for empty in panels[len(shown) :]:
-        empty.set_visible(False)
-    panels = panels[: len(shown)]
-    values = [value for _, rows in shown for value in _averages(rows)]
+    across = min(len(grids), 2)
+    canvas, panels = panel_grid(len(grids), across, 2.6 * math.ceil(len(grids) / across))
+    values = [value for rows in grids.values() for value in _averages(rows)]
     limits = (min(values), max(values))
     if limits[1] - limits[0] < _MIN_RANGE:
         limits = (limits[0] - _MIN_RANGE / 2, limits[1] + _MIN_RANGE / 2)
     image = None
-    for axes, (names, rows) in zip(panels, shown, strict=True):
+    for axes, (names, rows) in zip(panels, grids.items(), strict=True):
         expert, amateur, method, data, decoder = names
         image = _panel(axes, rows, limits)
         # Data and decoder are named only where panels differ in them.
@@ -49,8 +46,8 @@ def alpha_beta_map(new_figure: Any, sweep: Sweep) -> Any | None:
         ]
         title = ", ".join([method_label(method), *differing])
         axes.set_title(f"{title}\n{expert} / {amateur}", fontsize=7)
-    figure.colorbar(image, ax=list(panels), label="average accuracy (%)")
-    return figure
+    canvas.colorbar(image, ax=panels, label="average accuracy (%)")
+    return Figure("map", "Accuracy over α and β", _CAPTION, canvas)  # noqa: RUF001
 
 
 def _panel(axes: Any, rows: list[Row], limits: tuple[float, float]) -> Any:
@@ -60,10 +57,14 @@ def _panel(axes: Any, rows: list[Row], limits: tuple[float, float]) -> Any:
         i, j = alphas.index(row.setup.alpha), betas.index(row.setup.beta)
         grid[i][j] = value
         colour = ON_DARK_CELL if value < low + 0.45 * (high - low) else ON_PALE_CELL
-        label = f"{value:.1f}\n{len(row.seeds)}/{row.asked} seeds" if row.lost else f"{value:.1f}"
+        label = (
+            f"{value:.1f}\n{len(row.seeds)}/{row.seed_count} seeds"
+            if row.missing_seeds
+            else f"{value:.1f}"
+        )
         axes.text(j + 0.5, i + 0.5, label, ha="center", va="center", color=colour)
     # pcolormesh draws vector cells; imshow would put a bitmap into the SVG.
-    image = axes.pcolormesh(grid, cmap=_colour_map(), vmin=low, vmax=high, edgecolors="face")
+    image = axes.pcolormesh(grid, cmap=_COLOUR_MAP, vmin=low, vmax=high, edgecolors="face")
     axes.set_xticks([j + 0.5 for j in range(len(betas))], [number(beta, "g") for beta in betas])
     axes.set_yticks([i + 0.5 for i in range(len(alphas))], [number(alpha, "g") for alpha in alphas])
     axes.tick_params(length=0)
@@ -71,13 +72,6 @@ def _panel(axes: Any, rows: list[Row], limits: tuple[float, float]) -> Any:
     axes.set_xlabel("β (nats)")
     axes.set_ylabel("α")  # noqa: RUF001
     return image
-
-
-def _colour_map() -> Any:
-    """From dark to pale, readable without full colour vision."""
-    import matplotlib
-
-    return matplotlib.colormaps["cividis"].resampled(_COLOUR_LEVELS)
 
 
 def _measured(rows: list[Row]) -> list[Row]:

@@ -3,16 +3,17 @@
 import math
 from typing import Any
 
-from lr_exp.report.figures.style import DOUBLE, SINGLE, legend_columns, method_look
+from lr_exp.report.analyse.rows import Row, Sweep
+from lr_exp.report.figures.figure import Figure, panel_grid
+from lr_exp.report.figures.style import legend_columns, method_look
 from lr_exp.report.names import benchmark_label
-from lr_exp.report.rows import Row, Sweep
 
-CAPTION = "Accuracy in % on each benchmark (spokes). Error bars show one standard error."
+_CAPTION = "Accuracy in % on each benchmark (spokes). Error bars show one standard error."
 _TABLES = ("ablation", "main_results", "results", "baselines")
 _MIN_SPOKES = 3
 
 
-def ablation_radar(new_figure: Any, sweep: Sweep) -> Any | None:
+def ablation_radar(sweep: Sweep) -> Figure | None:
     """One panel per expert, for experts with one row per method, since colours mark methods."""
     if sweep.table not in _TABLES or len(sweep.benchmarks) < _MIN_SPOKES:
         return None
@@ -29,19 +30,18 @@ def ablation_radar(new_figure: Any, sweep: Sweep) -> Any | None:
     if not panels:
         return None
     across = min(len(panels), 2)
-    down = math.ceil(len(panels) / across)
-    width = SINGLE if across == 1 else DOUBLE
     lines = max(map(len, panels.values())) / (2 if across == 1 else 4)
-    figure = new_figure(figsize=(width, 2.35 * down + 0.2 * math.ceil(lines)))
+    height = 2.35 * math.ceil(len(panels) / across) + 0.2 * math.ceil(lines)
+    polar = {"projection": "polar"}
+    canvas, all_axes = panel_grid(len(panels), across, height, subplot_kw=polar)
     drawn = {}
-    for i, (expert, rows) in enumerate(panels.items()):
-        axes = figure.add_subplot(down, across, i + 1, projection="polar")
+    for axes, (expert, rows) in zip(all_axes, panels.items(), strict=True):
         drawn |= _panel(axes, rows, sweep.benchmarks)
         if len(panels) > 1:
             axes.set_title(expert)
     columns = legend_columns(drawn, 2 if across == 1 else 4)
-    figure.legend(drawn.values(), drawn.keys(), loc="outside lower center", ncols=columns)
-    return figure
+    canvas.legend(drawn.values(), drawn.keys(), loc="outside lower center", ncols=columns)
+    return Figure("radar", "Accuracy by benchmark", _CAPTION, canvas)
 
 
 def _panel(axes: Any, rows: list[Row], benchmarks: list[str]) -> dict[str, Any]:

@@ -3,11 +3,12 @@
 import math
 from typing import Any
 
-from lr_exp.report.figures.style import DOUBLE, GREY, INK, SINGLE
-from lr_exp.report.profiles import Profile, profiles
-from lr_exp.report.rows import Sweep
+from lr_exp.report.analyse.profiles import Profile, profiles
+from lr_exp.report.analyse.rows import Sweep
+from lr_exp.report.figures.figure import Figure, panel_grid
+from lr_exp.report.figures.style import GREY, INK
 
-CAPTION = (
+_CAPTION = (
     "Share of scored steps by divergence D, in bins of 0.1 nats, on a log scale (the last bin is "
     "open). Dashed lines mark the thresholds β of the runs; steps above β are kept."
 )
@@ -16,27 +17,23 @@ _MAX_PANELS_IN_COLUMN = 5
 _MAX_PANELS = 20
 
 
-def kl_histogram(new_figure: Any, sweep: Sweep) -> Any | None:
+def kl_histogram(sweep: Sweep) -> Figure | None:
     shown = [profile for profile in profiles(sweep) if any(profile.counts)]
     if not shown or len(shown) > _MAX_PANELS:
         return None
     across = 1 if len(shown) <= _MAX_PANELS_IN_COLUMN else 2
-    down = math.ceil(len(shown) / across)
-    height = 2.1 if len(shown) == 1 else _PANEL_HEIGHT * down + 0.4
-    figure = new_figure(figsize=(SINGLE if across == 1 else DOUBLE, height))
-    panels = figure.subplots(down, across, sharex=True, sharey=True, squeeze=False)
-    for empty in panels.flatten()[len(shown) :]:
-        empty.set_visible(False)
-        # The panel above an empty one needs its own tick labels.
-        panels[down - 2, across - 1].xaxis.set_tick_params(labelbottom=True)
+    height = 2.1 if len(shown) == 1 else _PANEL_HEIGHT * math.ceil(len(shown) / across) + 0.4
+    canvas, panels = panel_grid(len(shown), across, height, sharex=True, sharey=True)
+    # The panel above an empty one needs its own tick labels.
+    panels[-across].xaxis.set_tick_params(labelbottom=True)
     labels = [profile.label for profile in shown]
     lowest = 1.0
-    for axes, profile in zip(panels.flatten(), shown, strict=False):
+    for axes, profile in zip(panels, shown, strict=True):
         label = profile.label
         if labels.count(label) > 1:
             label = f"{label} ({profile.methods[0]})"
         lowest = min(lowest, _panel(axes, profile, label))
-    first = panels[0, 0]
+    first = panels[0]
     first.set_yscale("log")
     first.yaxis.set_major_formatter(lambda share, _: f"{100 * share:g}")
     first.set_ylim(lowest / 2, 1.5)
@@ -45,9 +42,9 @@ def kl_histogram(new_figure: Any, sweep: Sweep) -> Any | None:
     first.set_yticks([10**-n for n in range(0, math.ceil(-math.log10(lowest / 2)), stride)])
     first.minorticks_off()
     first.set_xlim(0, max(profile.bin_nats * len(profile.counts) for profile in shown))
-    figure.supxlabel("divergence D (nats)")
-    figure.supylabel("share of scored steps (%)")
-    return figure
+    canvas.supxlabel("divergence D (nats)")
+    canvas.supylabel("share of scored steps (%)")
+    return Figure("kl_histogram", "Divergence of scored steps", _CAPTION, canvas)
 
 
 def _panel(axes: Any, profile: Profile, label: str) -> float:

@@ -6,12 +6,10 @@ green or blue cones; methods of different tables that are closer differ in line 
 Importing this module does not import matplotlib.
 """
 
-import io
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 STYLE = Path(__file__).with_name("paper.mplstyle")
 SINGLE = 3.5  # inches: one column of a journal
@@ -20,34 +18,28 @@ DOUBLE = 7.0  # inches: two columns
 
 @dataclass(frozen=True)
 class Colour:
-    """A colour, available to pages as the CSS variable `--lr-NAME`."""
+    """A colour for each scheme."""
 
-    name: str
     light: str  # on white, as in print: #rrggbb
     dark: str  # on PAPER's dark value
 
-    @property
-    def css(self) -> str:
-        """A CSS value, which falls back to the light colour where the variable is not defined."""
-        return f"var(--lr-{self.name}, {self.light})"
 
+PAPER = Colour("#ffffff", "#14171c")
+INK = Colour("#16181d", "#e8eaed")  # text
+MUTED = Colour("#5f6368", "#9aa0a6")  # axes and secondary text
+FAINT = Colour("#d5d9de", "#363b42")  # grid lines and background areas
 
-PAPER = Colour("paper", "#ffffff", "#14171c")
-INK = Colour("ink", "#16181d", "#e8eaed")  # text
-MUTED = Colour("muted", "#5f6368", "#9aa0a6")  # axes and secondary text
-FAINT = Colour("faint", "#d5d9de", "#363b42")  # grid lines and background areas
-
-GREY = Colour("grey", "#777777", "#9aa0a7")
-BLUE = Colour("blue", "#0072b2", "#56abf6")
-ROSE = Colour("rose", "#cc79a7", "#b2517e")
-TEAL = Colour("teal", "#225555", "#a3eade")
-VERMILION = Colour("vermilion", "#cc3311", "#f06351")
-INDIGO = Colour("indigo", "#332288", "#8665e7")
-BROWN = Colour("brown", "#42150a", "#eebca2")
-GOLD = Colour("gold", "#c98200", "#c6a222")
-SKY = Colour("sky", "#2f9bd6", "#2d77ac")
-CRIMSON = Colour("crimson", "#a50026", "#dd1c4c")
-PLUM = Colour("plum", "#882e72", "#eac6ef")
+GREY = Colour("#777777", "#9aa0a7")
+BLUE = Colour("#0072b2", "#56abf6")
+ROSE = Colour("#cc79a7", "#b2517e")
+TEAL = Colour("#225555", "#a3eade")
+VERMILION = Colour("#cc3311", "#f06351")
+INDIGO = Colour("#332288", "#8665e7")
+BROWN = Colour("#42150a", "#eebca2")
+GOLD = Colour("#c98200", "#c6a222")
+SKY = Colour("#2f9bd6", "#2d77ac")
+CRIMSON = Colour("#a50026", "#dd1c4c")
+PLUM = Colour("#882e72", "#eac6ef")
 
 HUES = (GREY, BLUE, ROSE, TEAL, VERMILION, INDIGO, BROWN, GOLD, SKY, CRIMSON, PLUM)
 
@@ -126,16 +118,10 @@ def variant_look(method: str | None, number: int) -> Look:
 
 def _shades(colour: Colour) -> list[Colour]:
     """The colour and its mixtures with ink, each with more contrast than the last."""
-    mixed = [
-        Colour(
-            f"{colour.name}-{number}",
-            _mix(colour.light, INK.light, share),
-            _mix(colour.dark, INK.dark, share),
-        )
-        for number, share in enumerate(_INK_SHARES)
-        if share
+    return [
+        Colour(_mix(colour.light, INK.light, share), _mix(colour.dark, INK.dark, share))
+        for share in _INK_SHARES
     ]
-    return [colour, *mixed]
 
 
 def _mix(colour: str, other: str, share: float) -> str:
@@ -146,49 +132,15 @@ def _mix(colour: str, other: str, share: float) -> str:
 COLOURS = (PAPER, INK, MUTED, FAINT, *(shade for hue in HUES for shade in _shades(hue)))
 
 
-def _block(selector: str, scheme: str) -> str:
-    values = "".join(f"--lr-{colour.name}:{getattr(colour, scheme)};" for colour in COLOURS)
-    return f"{selector}{{{values}}}"
-
-
-# For a page with figures from `Figure.inline`. The system's colour scheme applies unless the page's
-# root element has `data-theme="light"` or `"dark"`; print is always light.
-CSS = "\n".join(
-    [
-        _block(":root", "light"),
-        "@media screen and (prefers-color-scheme:dark){"
-        + _block(':root:not([data-theme="light"])', "dark")
-        + "}",
-        "@media screen{" + _block(':root[data-theme="dark"]', "dark") + "}",
-        # On a phone a wide figure scrolls in its frame, so that its text stays legible.
-        ".lr-frame{overflow-x:auto}",
-        ".lr-figure{display:block;width:100%;height:auto;max-width:36rem}",
-        ".lr-wide{min-width:36rem;max-width:60rem}",
-        "@media print{.lr-wide{min-width:0}}",
-    ]
-)
-
-
 def legend_columns(labels: Iterable[str], most: int) -> int:
     """Columns of a legend below a figure: `most`, or 1 if a label is long."""
     return 1 if max(map(len, labels), default=0) > _MAX_COLUMN_CHARS else most
 
 
 @contextmanager
-def styled() -> Iterator[Any]:
-    """Yields matplotlib's `Figure` class under this style; needs no pyplot and no display."""
+def styled() -> Iterator[None]:
+    """Applies this style; a user's matplotlibrc does not change the figures."""
     import matplotlib.style
-    from matplotlib.figure import Figure
 
-    # Reset first, so that a user's matplotlibrc does not change the figures.
     with matplotlib.style.context(STYLE, after_reset=True):
-        yield Figure
-
-
-def rendered(figure: Any, kind: str) -> bytes:
-    """The figure as `png` (300 dpi) or `svg`, without dates."""
-    metadata = {"png": {"Software": None}, "svg": {"Date": None, "Creator": None}}[kind]
-    buffer = io.BytesIO()
-    with styled():
-        figure.savefig(buffer, format=kind, metadata=metadata)
-    return buffer.getvalue()
+        yield

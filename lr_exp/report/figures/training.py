@@ -1,56 +1,65 @@
-"""Accuracy and policy entropy during training, by optimizer step."""
+"""Accuracy and student entropy during training, by optimizer step."""
 
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 
-from lr_exp.report import paired, results
-from lr_exp.report.figures.style import DOUBLE, SINGLE, Look, legend_columns, variant_look
-from lr_exp.report.paired import Estimate
-from lr_exp.report.repeats import grouped
-from lr_exp.report.rows import Row, Sweep
-from lr_exp.report.runs import Run
-from lr_exp.report.summary import Results
+from lr_exp.report.analyse import accuracies, paired
+from lr_exp.report.analyse.comparable import grouped
+from lr_exp.report.analyse.paired import Estimate
+from lr_exp.report.analyse.rows import Row, Sweep
+from lr_exp.report.figures.figure import Figure, panel_grid
+from lr_exp.report.figures.style import legend_columns, variant_look
+from lr_exp.report.read.runs import Run
+from lr_exp.report.read.summary import Results
 
-ACCURACY_CAPTION = (
+_ACCURACY_CAPTION = (
     "Average accuracy by optimizer step; step 0 is the untuned expert. A seed that trained nothing "
     "counts with the untuned expert's accuracy at every step. Bands show one standard error over "
     "questions and seeds."
 )
-ENTROPY_CAPTION = (
-    "Mean entropy of the policy's next-token distribution at the tokens that the method trains on: "
-    "the mean over seeds, with a band of one standard deviation if there are several. Methods "
-    "train on different tokens, so compare the shapes of the lines, not their levels. Seeds that "
-    "trained nothing are left out."
+_ENTROPY_CAPTION = (
+    "Entropy of the student's next-token distribution, averaged over the tokens that the method "
+    "trains on: the mean over seeds, with a band of one standard deviation if there are several. "
+    "Methods train on different tokens, so compare the shapes of the lines, not their levels. "
+    "Seeds that trained nothing are left out."
 )
 _MAX_LINES_BEFORE_SPLIT = 6  # beyond it, each alpha has its own panel
 _MAX_LINES, _MAX_PANELS = 10, 9
 _MAX_COLUMNS = 3
-_Line = tuple[str, Row, Any]  # label, row, data
 _PANEL_HEIGHT, _LEGEND_LINE_HEIGHT = 2.1, 0.15  # inches
 
 
-def accuracy_by_step(new_figure: Any, sweep: Sweep) -> Any | None:
-    lines = [
-        (row.label, row, curve)
-        for row in sweep.rows
-        if not row.is_baseline and (curve := accuracy_curve(row, sweep.benchmarks))
-    ]
+@dataclass(frozen=True)
+class _Curve:
+    label: str
+    row: Row
+    steps: Sequence[float]  # optimizer steps
+    mean: np.ndarray
+    spread: np.ndarray  # half the height of the band
 
-    def draw(axes: Any, label: str, look: Look, curve: dict[int, Estimate]) -> None:
-        steps = list(curve)
-        mean = np.array([100 * estimate.mean for estimate in curve.values()])
-        error = np.array([100 * estimate.stderr for estimate in curve.values()])
-        axes.fill_between(
-            steps, mean - error, mean + error, color=look.colour, alpha=0.15, linewidth=0
-        )
-        axes.plot(
-            steps, mean, color=look.colour, linestyle=look.line, marker=look.marker, label=label
-        )
 
-    return _panels(new_figure, lines, draw, "average accuracy (%)")
+def accuracy_by_step(sweep: Sweep) -> Figure | None:
+    curves = []
+    for row in _tuned_rows(sweep):
+        curve = accuracy_curve(row, sweep.benchmarks)
+        mean, stderr = (
+            np.array([100 * getattr(one, name) for one in curve.values()])
+            for name in ("mean", "stderr")
+        )
+        if curve:
+            curves.append(_Curve(row.label, row, list(curve), mean, stderr))
+    canvas = _drawn(curves, "average accuracy (%)", with_markers=True)
+    if canvas is None:
+        return None
+    return Figure("accuracy_by_step", "Accuracy during training", _ACCURACY_CAPTION, canvas)
+
+
+def _tuned_rows(sweep: Sweep) -> list[Row]:
+    return [row for row in sweep.rows if not row.is_baseline]
 
 
 def accuracy_curve(row: Row, benchmarks: Sequence[str]) -> dict[int, Estimate]:
@@ -60,8 +69,8 @@ def accuracy_curve(row: Row, benchmarks: Sequence[str]) -> dict[int, Estimate]:
     measured = next((run for run in trained if run.results("expert")), None)
     if measured is None:
         return {}
-    untuned = results.read_results([(measured, "expert")])  # the same for all seeds
-    start = results.average(untuned, benchmarks)
+    untuned = accuracies.read_results([(measured, "expert")])  # the same for all seeds
+    start = accuracies.average_of(untuned, benchmarks)
     if start is None:
         return {}
     by_run = [_points(run) for run in trained]
@@ -90,85 +99,80 @@ def _points(run: Run) -> dict[int, Results]:
     return {step: here for step, here in points.items() if step > 0}
 
 
-def entropy_by_step(new_figure: Any, sweep: Sweep) -> Any | None:
-    lines = [
-        (row.label, row, table)
-        for row in sweep.rows
-        if not row.is_baseline and (table := _entropies(row.runs)) is not None
-    ]
-
-    def draw(axes: Any, label: str, look: Look, table: np.ndarray) -> None:
-        steps, values = table[0], table[1:]
-        mean = values.mean(axis=0)
-        if len(values) > 1:
-            spread = values.std(axis=0, ddof=1)
-            axes.fill_between(
-                steps, mean - spread, mean + spread, color=look.colour, alpha=0.15, linewidth=0
-            )
-        axes.plot(steps, mean, color=look.colour, linestyle=look.line, label=label)
-
-    figure = _panels(new_figure, lines, draw, "policy entropy (nats)")
-    for axes in figure.axes if figure else []:
+def entropy_by_step(sweep: Sweep) -> Figure | None:
+    curves = [curve for row in _tuned_rows(sweep) if (curve := _entropy_curve(row))]
+    canvas = _drawn(curves, "student entropy (nats)", with_markers=False)
+    if canvas is None:
+        return None
+    for axes in canvas.axes:
         axes.set_ylim(bottom=0)
-    return figure
+    return Figure("entropy_by_step", "Student entropy during training", _ENTROPY_CAPTION, canvas)
 
 
-def _entropies(runs: Sequence[Run]) -> np.ndarray | None:
-    """Shape (1 + seeds, steps): the steps that all seeds have logged, then each seed's entropy."""
-    by_seed = []
-    for run in runs:
-        known = {e["step"]: e["entropy"] for e in run.training() if e.get("entropy") is not None}
-        if known:
-            by_seed.append(known)
-    steps = sorted(set.intersection(*(set(known) for known in by_seed))) if by_seed else []
+def _entropy_curve(row: Row) -> _Curve | None:
+    """The mean over seeds, at the steps that all of them have logged."""
+    by_seed = [
+        {e["step"]: e["entropy"] for e in run.training() if e.get("entropy") is not None}
+        for run in row.runs
+    ]
+    by_seed = [known for known in by_seed if known]
+    steps = sorted(set.intersection(*map(set, by_seed))) if by_seed else []
     if len(steps) < 2:
         return None
-    return np.array([steps, *([known[step] for step in steps] for known in by_seed)], dtype=float)
+    values = np.array([[known[step] for step in steps] for known in by_seed], dtype=float)
+    spread = values.std(axis=0, ddof=1) if len(values) > 1 else np.zeros(len(steps))
+    return _Curve(row.label, row, steps, values.mean(axis=0), spread)
 
 
-def _panels(new_figure: Any, lines: list[_Line], draw: Any, ylabel: str) -> Any | None:
-    """One panel per expert with a common legend; None without lines or with too many."""
-    by_panel = _by_panel(lines)
-    if not lines or len(by_panel) > _MAX_PANELS or max(map(len, by_panel.values())) > _MAX_LINES:
+def _drawn(curves: list[_Curve], ylabel: str, *, with_markers: bool) -> Any | None:
+    """One panel per expert with a common legend; None without curves or with too many."""
+    by_panel = _by_panel(curves)
+    if not curves or len(by_panel) > _MAX_PANELS or max(map(len, by_panel.values())) > _MAX_LINES:
         return None
     count = len(by_panel)
     across = min(count, _MAX_COLUMNS)
-    down = math.ceil(count / across)
-    figure = new_figure(figsize=(SINGLE if count == 1 else DOUBLE, _PANEL_HEIGHT))
-    panels = figure.subplots(down, across, squeeze=False, sharey=True).flatten()
-    for empty in panels[count:]:
-        empty.set_visible(False)
+    canvas, panels = panel_grid(count, across, _PANEL_HEIGHT, sharey=True)
     labels: dict[str, Any] = {}
-    for axes, (title, own) in zip(panels, by_panel.items(), strict=False):
-        for variants in grouped(own, lambda line: line[1].setup.method).values():
-            for number, (label, row, data) in enumerate(variants):
-                draw(axes, label, variant_look(row.setup.method, number), data)
-        handles, names = axes.get_legend_handles_labels()
-        labels |= dict(zip(names, handles, strict=True))
+    for axes, (title, own) in zip(panels, by_panel.items(), strict=True):
+        for variants in grouped(own, lambda curve: curve.row.setup.method).values():
+            for number, curve in enumerate(variants):
+                look = variant_look(curve.row.setup.method, number)
+                low, high = curve.mean - curve.spread, curve.mean + curve.spread
+                axes.fill_between(
+                    curve.steps, low, high, color=look.colour, alpha=0.15, linewidth=0
+                )
+                (labels[curve.label],) = axes.plot(
+                    curve.steps,
+                    curve.mean,
+                    color=look.colour,
+                    linestyle=look.line,
+                    marker=look.marker if with_markers else "",
+                )
         axes.set_xlabel("optimizer step")
         axes.set_xlim(left=0)
         if count > 1:
             axes.set_title(title)
-    for axes in panels[:count:across]:
+    for axes in panels[::across]:
         axes.set_ylabel(ylabel)
     columns = legend_columns(labels, 2 if count == 1 else 4)
     # The legend adds to the figure's height, so that panels keep theirs.
     legend_height = _LEGEND_LINE_HEIGHT * math.ceil(len(labels) / columns)
-    figure.set_figheight(_PANEL_HEIGHT * down + legend_height)
-    figure.legend(labels.values(), labels.keys(), loc="outside lower center", ncols=columns)
-    return figure
+    canvas.set_figheight(_PANEL_HEIGHT * math.ceil(count / across) + legend_height)
+    canvas.legend(labels.values(), labels.keys(), loc="outside lower center", ncols=columns)
+    return canvas
 
 
-def _by_panel(lines: list[_Line]) -> dict[str, list[_Line]]:
-    """Lines by panel title: one panel per expert, or per expert and alpha if there are many."""
-    by_expert = grouped(lines, lambda line: line[1].setup.expert)
-    if not lines or max(map(len, by_expert.values())) <= _MAX_LINES_BEFORE_SPLIT:
+def _by_panel(curves: list[_Curve]) -> dict[str, list[_Curve]]:
+    """Curves by panel title: one panel per expert, or per expert and alpha if there are many."""
+    by_expert = grouped(curves, lambda curve: curve.row.setup.expert)
+    if not curves or max(map(len, by_expert.values())) <= _MAX_LINES_BEFORE_SPLIT:
         return by_expert
-    panels: dict[str, list[_Line]] = {}
-    for label, row, data in lines:
-        title, alpha = row.setup.expert, row.setup.alpha
+    panels: dict[str, list[_Curve]] = {}
+    for curve in curves:
+        title, alpha = curve.row.setup.expert, curve.row.setup.alpha
         suffix = f", α {alpha:g}" if alpha is not None else ""  # noqa: RUF001
-        if suffix and suffix in label:
-            title, label = f"{title}{suffix}", label.replace(suffix, "")
-        panels.setdefault(title, []).append((label, row, data))
+        if suffix and suffix in curve.label:
+            title += suffix
+            curve = replace(curve, label=curve.label.replace(suffix, ""))
+        panels.setdefault(title, []).append(curve)
     return panels

@@ -1,5 +1,31 @@
 """`report.html`: a self-contained page of a run or a sweep, readable offline."""
 
-from lr_exp.report.page.write import folder_page, write_run_page
+from collections.abc import Sequence
+from pathlib import Path
 
-__all__ = ["folder_page", "write_run_page"]
+from lr_exp.report.document import Section
+from lr_exp.report.page.run_page import run_page
+from lr_exp.report.page.sweep_page import sweep_page
+from lr_exp.report.read.runs import Found, look
+from lr_exp.store.files import write_atomically
+from lr_exp.store.run_folder import PAGE
+
+
+def write_run_page(folder: Path) -> Path:
+    """Writes `folder/report.html` from the run's files; returns its path.
+
+    Raises:
+        UserError: the run's summary cannot be read.
+        OSError: the page cannot be written.
+    """
+    path = folder / PAGE
+    write_atomically(path, run_page(folder, look(folder, below=False)))
+    return path
+
+
+def folder_page(folder: Path, found: Found, sections: Sequence[Section], out: Path) -> str:
+    """The run page if `folder` itself is the only run found, else the sweep page."""
+    own = look(folder, below=False)
+    if own.total == found.total == 1:
+        return run_page(folder, own)
+    return sweep_page(folder.resolve().name, found, sections, out)

@@ -2,12 +2,11 @@
 
 const startAnswers = () => {
   const root = document.getElementById('the-pairs');
+  if (!root) return;
   const data = readData('answers-data');
-  if (!root || !data) return;
   const slots = slotsOf(root);
 
-  const chosenBenchmark = () => slots.benchmark.value;
-  const isChosen = (benchmark) => chosenBenchmark() === '' || benchmark === chosenBenchmark();
+  const isChosen = (name) => slots.benchmark.value === '' || slots.benchmark.value === name;
   const entriesOf = (outcome) =>
     data.pairs.filter((pair) => pair.outcome === outcome && isChosen(pair.benchmark));
 
@@ -16,14 +15,6 @@ const startAnswers = () => {
     let length = 0;
     while (length < text.length && text[length] === other[length]) length += 1;
     return length > 0 && /[\ud800-\udbff]/.test(text[length - 1]) ? length - 1 : length;
-  };
-
-  const fillOutput = (element, side, common) => {
-    const text = side.output ?? '';
-    const parts = [make('span', 'same', text.slice(0, common))];
-    if (common < text.length) parts.push(make('span', 'differs', text.slice(common)));
-    if (side.cut) parts.push(make('span', 'note', ' … (truncated on this page)'));
-    fill(element, ...parts);
   };
 
   const fillSide = (key, pair, common) => {
@@ -35,11 +26,17 @@ const startAnswers = () => {
       side.extracted === null ? null : make('b', '', isolated(side.extracted)),
       side.finished ? null : ' · stopped by the length limit',
     );
-    fillOutput(slots[`${key}-output`], side, common);
+    const rest = side.output.slice(common);
+    fill(
+      slots[`${key}-output`],
+      make('span', 'same', side.output.slice(0, common)),
+      rest ? make('span', 'differs', rest) : null,
+      side.cut ? make('span', 'note', ' … (truncated on this page)') : null,
+    );
   };
 
   const show = (pair) => {
-    fillBounded(slots.question, pair.question ?? '');
+    fillBounded(slots.question, pair.question);
     fill(
       slots.verdict,
       'reference ',
@@ -47,7 +44,7 @@ const startAnswers = () => {
       ` · ${data.labels[pair.benchmark]} · `,
       isolated(pair.id),
     );
-    const common = commonLength(pair.before.output ?? '', pair.after.output ?? '');
+    const common = commonLength(pair.before.output, pair.after.output);
     fillSide('before', pair, common);
     fillSide('after', pair, common);
   };
@@ -70,9 +67,7 @@ const startAnswers = () => {
   });
   fillCounts();
   // Start with the first outcome that has entries.
-  const outcome = browser.filters.find((name) => entriesOf(name).length > 0);
-  browser.choose(outcome ?? browser.filter);
-  pageByKeys(browser);
+  browser.choose(browser.filters.find((outcome) => entriesOf(outcome).length > 0));
 };
 
 startAnswers();

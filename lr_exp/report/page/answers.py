@@ -4,65 +4,88 @@ Counts cover all questions; a page shows a bounded number of them.
 """
 
 import json
-from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from string import ascii_uppercase
 from typing import Any, TypeVar
 
 from lr_exp.errors import printable
-from lr_exp.report.runs import WHO, AnswersMissingError, Run
+from lr_exp.report.analyse.comparable import grouped
+from lr_exp.report.names import benchmark_label
+from lr_exp.report.read.runs import WHO, AnswersMissingError, Run
+from lr_exp.report.tables.table import Column, Table
 
 T = TypeVar("T")
 
-OUTCOMES = ("won", "lost", "both right", "both wrong")
+_OUTCOMES = {  # by correctness before and after
+    (False, True): "won",
+    (True, False): "lost",
+    (True, True): "both right",
+    (False, False): "both wrong",
+}
+OUTCOMES = tuple(_OUTCOMES.values())
 
 _MAX_SHOWN = 12  # per benchmark and outcome
 _MAX_OUTPUT_CHARS = 3_000
 _MAX_QUESTION_CHARS = 2_000
+_MAX_BYTES = 400_000  # of all pairs as JSON
 
 
 @dataclass(frozen=True)
-class Compared:
-    """One benchmark's pairs of answers by outcome."""
+class AnswerPairs:
+    """The benchmarks that both the expert and the tuned expert answered."""
 
-    benchmark: str
-    counts: dict[str, int]  # by outcome, over all questions
-    shown: list[dict[str, Any]]  # a subset, as the page's script reads it
-
-    @property
-    def total(self) -> int:
-        return sum(self.counts.values())
-
-
-@dataclass(frozen=True)
-class BeforeAfter:
-    """All benchmarks that both the expert and the tuned expert answered."""
-
-    compared: list[Compared]
+    counts: dict[str, dict[str, int]]  # by benchmark and outcome, over all questions
+    shown: list[dict[str, Any]]  # some of the pairs, as the page's script reads them
     missing: list[str]  # why a benchmark was left out
 
     @property
-    def shown(self) -> int:
-        return sum(len(one.shown) for one in self.compared)
+    def data(self) -> dict[str, Any]:
+        """For the page's script."""
+        labels = {name: benchmark_label(name) for name in self.counts}
+        return {"labels": labels, "counts": self.counts, "pairs": self.shown}
+
+    @property
+    def questions(self) -> int:
+        return sum(sum(counts.values()) for counts in self.counts.values())
+
+    @property
+    def table(self) -> Table:
+        lines = {benchmark_label(name): counts for name, counts in self.counts.items()}
+        if len(lines) > 1:
+            lines["all"] = {
+                outcome: sum(counts[outcome] for counts in self.counts.values())
+                for outcome in OUTCOMES
+            }
+        rows = [
+            [label, *(f"{number:,}" for number in (sum(counts.values()), *counts.values()))]
+            for label, counts in lines.items()
+        ]
+        titles = ("questions", *OUTCOMES)
+        columns = [Column("benchmark", is_text=True), *map(Column, titles)]
+        note = "Won: only the tuned expert is right. Lost: only the untuned expert is right."
+        return Table("answers", "Won and lost", columns, rows, [], [note])
 
 
-def read(run: Run, max_bytes: int) -> BeforeAfter:
-    """Pairs of answers in at most `max_bytes` bytes of JSON."""
-    names = [name for name in run.results("expert") if name in run.results("tuned")]
-    outcomes: dict[str, dict[str, str]] = {}
-    missing = []
-    for name in names:
-        try:
-            outcomes[name] = _outcomes(run, name)
-        except AnswersMissingError as reason:
-            missing.append(f"{name}: {reason}.")
-    compared = [_compared(run, name, by_id) for name, by_id in outcomes.items()]
+def read_pairs(run: Run) -> AnswerPairs:
+    """The run's pairs of answers; as many of them are shown as fit into the page."""
+    counts, shown, missing = {}, [], []
+    for name in run.results("expert"):
+        if name in run.results("tuned"):
+            try:
+                outcomes = _outcomes(run, name)
+            except AnswersMissingError as reason:
+                missing.append(f"{name}: {reason}.")
+                continue
+            every = list(outcomes.values())
+            counts[name] = {outcome: every.count(outcome) for outcome in OUTCOMES}
+            shown += _pairs(run, name, outcomes)
     limit = _MAX_SHOWN
-    while limit and sum(map(_size, compared)) > max_bytes:
+    while limit and len(json.dumps(shown, ensure_ascii=False).encode()) > _MAX_BYTES:
         limit = limit * 2 // 3
-        compared = [_limited(one, limit) for one in compared]
-    return BeforeAfter(compared, missing)
+        shown = _spaced_by(shown, lambda pair: (pair["benchmark"], pair["outcome"]), limit)
+    return AnswerPairs(counts, shown, missing)
 
 
 def _outcomes(run: Run, benchmark: str) -> dict[str, str]:
@@ -70,71 +93,44 @@ def _outcomes(run: Run, benchmark: str) -> dict[str, str]:
     before, after = (run.answers(who, benchmark) for who in WHO)
     if before.keys() != after.keys():
         raise AnswersMissingError("the expert and the tuned expert answered different questions")
-    outcome = {
-        (False, True): "won",
-        (True, False): "lost",
-        (True, True): "both right",
-        (False, False): "both wrong",
-    }
-    return {key: outcome[before[key] > 0.5, after[key] > 0.5] for key in before}
+    return {key: _OUTCOMES[before[key] > 0.5, after[key] > 0.5] for key in before}
 
 
-def _compared(run: Run, benchmark: str, outcomes: dict[str, str]) -> Compared:
-    by_outcome = {
-        outcome: [key for key, own in outcomes.items() if own == outcome] for outcome in OUTCOMES
-    }
-    chosen = {
-        key: outcome
-        for outcome, keys in by_outcome.items()
-        for key in _evenly_spaced(keys, _MAX_SHOWN)
-    }
-    before, after = (_chosen_records(run.answers_file(who, benchmark), chosen) for who in WHO)
-    shown = [
+def _pairs(run: Run, benchmark: str, outcomes: dict[str, str]) -> list[dict[str, Any]]:
+    chosen = _spaced_by(list(outcomes), outcomes.__getitem__, _MAX_SHOWN)
+    before, after = (_records(run.answers_file(who, benchmark), chosen) for who in WHO)
+    return [
         {
             "benchmark": benchmark,
-            "outcome": outcome,
+            "outcome": outcomes[key],
             "id": printable(key),
             "question": _question(before[key]),
             "reference": _text(before[key].get("reference"), _MAX_QUESTION_CHARS),
             "before": _side(before[key]),
             "after": _side(after[key]),
         }
-        for key, outcome in chosen.items()
-        if key in before and key in after
+        for key in chosen
     ]
-    counts = {outcome: len(keys) for outcome, keys in by_outcome.items()}
-    return Compared(benchmark, counts, shown)
 
 
-def _limited(compared: Compared, limit: int) -> Compared:
-    """The same with at most `limit` pairs shown per outcome."""
-    shown = []
-    for outcome in OUTCOMES:
-        own = [pair for pair in compared.shown if pair["outcome"] == outcome]
-        shown += _evenly_spaced(own, limit)
-    return replace(compared, shown=shown)
+def _spaced_by(items: Sequence[T], group: Callable[[T], Any], limit: int) -> list[T]:
+    """At most `limit` items of each group, evenly spaced."""
+    return [
+        own[number * len(own) // min(limit, len(own))]
+        for own in grouped(items, group).values()
+        for number in range(min(limit, len(own)))
+    ]
 
 
-def _evenly_spaced(items: list[T], limit: int) -> list[T]:
-    count = min(limit, len(items))
-    return [items[number * len(items) // count] for number in range(count)]
-
-
-def _chosen_records(path: Path, chosen: dict[str, str]) -> dict[str, dict[str, Any]]:
-    """The records with a chosen id, without holding the whole file in memory."""
+def _records(path: Path, chosen: Sequence[str]) -> dict[str, dict[str, Any]]:
+    """The first record of each chosen id, of a file that `Run.answers` has validated."""
     records: dict[str, dict[str, Any]] = {}
-    for record in _records(path):
-        key = str(record["id"])
-        if key in chosen:
-            records.setdefault(key, record)
-    return records
-
-
-def _records(path: Path) -> Iterator[dict[str, Any]]:
-    """The records of a file that `Run.answers` has already validated."""
+    wanted = set(chosen)
     with path.open(encoding="utf-8") as lines:
-        for line in lines:
-            yield json.loads(line)
+        for record in map(json.loads, lines):
+            if str(record["id"]) in wanted:
+                records.setdefault(str(record["id"]), record)
+    return records
 
 
 def _question(record: dict[str, Any]) -> str | None:
@@ -158,7 +154,3 @@ def _side(record: dict[str, Any]) -> dict[str, Any]:
 
 def _text(value: Any, max_chars: int) -> str | None:
     return None if value is None else printable(str(value)[:max_chars])
-
-
-def _size(compared: Compared) -> int:
-    return len(json.dumps(compared.shown, ensure_ascii=False).encode(errors="replace"))

@@ -2,44 +2,61 @@
 
 const startReader = () => {
   const root = document.getElementById('the-reader');
+  if (!root) return;
   const data = readData('reader-data');
-  if (!root || !data) return;
   const slots = slotsOf(root);
   const panel = slots.close.parentElement;
-  const { answers, tokens, shades } = data;
   const hasMask = data.alpha !== null; // methods without alpha have no mask
   let answer = null; // the answer on show
   let pinned = 0; // the step that the panel returns to after hovering
 
-  // ── properties of a step, that is of one generated token ──
-
-  const candidatesAt = (item, step) => item.candidates[step] || [];
-  const isKept = (item, step) => item.kept[step] === 1;
-  const differs = (item, step) => item.same_top1[step] === 0;
-  const topOf = (item, step) =>
-    Math.max(0, ...candidatesAt(item, step).map((candidate) => candidate[1] ?? 0));
-  // In a wrong answer: the expert is confident and the step is not kept, so the method misses it.
-  const isBlind = (item, step) =>
-    item.correct === false && !isKept(item, step) && topOf(item, step) >= data.confident;
-
-  const countSteps = (item, test) => {
-    let steps = 0;
-    for (let step = 0; step < item.token.length; step += 1) if (test(item, step)) steps += 1;
-    return steps;
+  // A step is one generated token.
+  const stepOf = (item, index) => {
+    const step = {
+      index,
+      token: item.token[index],
+      text: data.tokens[item.token[index]],
+      kl: item.kl[index],
+      isKept: item.kept[index] === 1,
+      differs: item.same_top1[index] === 0,
+      expertEntropy: item.expert_entropy[index],
+      amateurEntropy: item.amateur_entropy[index],
+      maskSize: item.mask_size[index],
+      candidates: (item.candidates[index] || []).map(([token, expert, amateur, mask, label]) => ({
+        token, expert, amateur, isInMask: mask === 1, label,
+      })),
+    };
+    const isConfident = step.candidates.some((candidate) => candidate.expert >= data.confident);
+    // In a wrong answer: the expert is confident and the step is not kept, so the method misses it.
+    step.isBlind = item.correct === false && !step.isKept && isConfident;
+    return step;
   };
+  const answers = data.answers.map((item) => ({
+    ...item, steps: item.token.map((_, index) => stepOf(item, index)),
+  }));
 
-  const tests = { kept: isKept, differ: differs };
+  // ── filters ──
+
+  const tests = { kept: (step) => step.isKept, differ: (step) => step.differs };
+  const countSteps = (items, test) =>
+    items.reduce((sum, item) => sum + item.steps.filter(test).length, 0);
+  const matches = (filter, step) => !tests[filter] || tests[filter](step);
   const entriesOf = (filter) => {
     if (filter === 'all') return answers;
     if (filter === 'wrong') return answers.filter((item) => item.correct === false);
-    return answers.filter((item) => countSteps(item, tests[filter]) > 0);
+    return answers.filter((item) => item.steps.some(tests[filter]));
   };
-  const matches = (filter, step) => !tests[filter] || tests[filter](answer, step);
 
-  const shadeOf = (kl) => {
-    if (!data.scored) return 's0'; // if nothing was scored, no step is marked as unscored
-    if (kl === null) return 'unscored';
-    return `s${shades.filter((edge) => kl >= edge).length}`;
+  const fillFilterCounts = () => {
+    root.querySelectorAll('[data-count]').forEach((element) => {
+      const key = element.dataset.count;
+      if (key === 'blind') {
+        element.textContent = `${count(countSteps(answers, (step) => step.isBlind))} steps`;
+        return;
+      }
+      const steps = tests[key] ? ` · ${count(countSteps(answers, tests[key]))} steps` : '';
+      element.textContent = `${count(entriesOf(key).length)}${steps}`;
+    });
   };
 
   // ── texts ──
@@ -49,40 +66,36 @@ const startReader = () => {
   const visible = (text) => (text === '' ? '∅' : text.replace(/[ \n\t]/g, (sign) => GLYPHS[sign]));
   const nats = (value) => (value === null ? 'not scored' : `${value.toFixed(3)} nats`);
   const share = (value) => {
-    if (value === null || value === undefined) return '–';
+    if (value === null) return '–';
     return value < 0.0005 ? '< 0.001' : value.toFixed(3); // the file's precision
   };
 
   // ── the answer ──
 
+  const shadeOf = (step) => {
+    if (!data.scored) return 's0'; // if nothing was scored, no step is marked as unscored
+    if (step.kl === null) return 'unscored';
+    return `s${data.shades.filter((edge) => step.kl >= edge).length}`;
+  };
+
   const tokenElement = (step, filter) => {
-    const text = tokens[answer.token[step]];
-    const classes = ['t', shadeOf(answer.kl[step])];
-    if (isKept(answer, step)) classes.push('kept');
-    if (filter === 'wrong' && slots.blind.checked && isBlind(answer, step)) classes.push('blind');
-    if (!matches(filter, step)) classes.push('dim');
-    const isBlank = text.trim() === '';
-    const element = make('span', classes.join(' '), isBlank ? visible(text) : text);
-    if (isBlank) element.classList.add('glyph');
-    element.dataset.step = step;
+    const isBlank = step.text.trim() === '';
+    const element = make('span', `t ${shadeOf(step)}`, isBlank ? visible(step.text) : step.text);
+    element.classList.toggle('kept', step.isKept);
+    element.classList.toggle('blind', filter === 'wrong' && slots.blind.checked && step.isBlind);
+    element.classList.toggle('dim', !matches(filter, step));
+    element.classList.toggle('glyph', isBlank);
+    element.dataset.step = step.index;
     element.setAttribute('role', 'option');
-    element.setAttribute('aria-selected', String(step === pinned));
-    element.tabIndex = step === pinned ? 0 : -1;
-    return element;
+    element.setAttribute('aria-selected', String(step.index === pinned));
+    element.tabIndex = step.index === pinned ? 0 : -1;
+    // A blank token is shown as a sign, but still breaks the line.
+    const breaks = isBlank ? '\n'.repeat(step.text.split('\n').length - 1) : '';
+    return [element, breaks];
   };
 
-  // A blank token is shown as a sign, but still breaks the line.
-  const breaksAfter = (text) => (text.trim() === '' ? '\n'.repeat(text.split('\n').length - 1) : '');
-
-  const fillTokens = (filter) => {
-    const shown = document.createDocumentFragment();
-    answer.token.forEach((token, step) => {
-      shown.append(tokenElement(step, filter));
-      const breaks = breaksAfter(tokens[token]);
-      if (breaks) shown.append(breaks);
-    });
-    fill(slots.tokens, shown);
-  };
+  const fillTokens = (filter) =>
+    fill(slots.tokens, ...answer.steps.flatMap((step) => tokenElement(step, filter)));
 
   const fillVerdict = () => {
     const parts = [];
@@ -94,186 +107,174 @@ const startReader = () => {
     add('reference', answer.reference);
     if (answer.correct !== null) parts.push(outcomeOf(answer.correct), ' · ');
     if (answer.finished === false) parts.push('stopped by the length limit · ');
-    parts.push(isolated(answer.id ?? ''));
-    fill(slots.verdict, ...parts);
+    fill(slots.verdict, ...parts, isolated(answer.id ?? ''));
   };
 
   const fillCounts = () => {
-    const kept = countSteps(answer, isKept);
-    const differing = countSteps(answer, differs);
-    const shown = answer.token.length;
+    const shown = answer.steps.length;
     const cut = shown < answer.tokens_total ? ` (the first of ${count(answer.tokens_total)})` : '';
-    const top1 = data.amateur ? `, top-1 differs at ${count(differing)}` : '';
-    slots.counts.textContent = `${count(shown)} tokens${cut}, ${count(kept)} kept${top1}.`;
+    const kept = count(countSteps([answer], tests.kept));
+    const differing = count(countSteps([answer], tests.differ));
+    const top1 = data.amateur ? `, top-1 differs at ${differing}` : '';
+    slots.counts.textContent = `${count(shown)} tokens${cut}, ${kept} kept${top1}.`;
   };
 
   // ── the strip: one bar per step, as high as its divergence ──
 
-  const svgElement = (name, attributes) => {
-    const element = document.createElementNS('http://www.w3.org/2000/svg', name);
-    Object.entries(attributes).forEach(([key, value]) => element.setAttribute(key, value));
+  const pathElement = (className, d) => {
+    const element = document.createElementNS('http://www.w3.org/2000/svg', 'path');
+    element.setAttribute('class', className);
+    element.setAttribute('d', d);
     return element;
   };
 
-  const barsWhere = (test, highest) =>
-    answer.kl
-      .map((kl, step) => {
-        if (kl === null || !test(step)) return '';
-        const height = Math.max(0.15, (10 * kl) / highest); // keeps tiny values visible
-        return `M${step + 0.1} 10v${-height}h.8v${height}z`;
-      })
-      .join('');
-
   const fillStrip = () => {
-    const scored = answer.kl.filter((kl) => kl !== null);
+    const scored = answer.steps.filter((step) => step.kl !== null);
     slots.strip.hidden = scored.length === 0;
     if (scored.length === 0) return;
-    const highest = Math.max(...scored, data.beta ?? 0, 1e-6);
-    const length = answer.token.length;
-    const box = { viewBox: `0 0 ${length} 10`, preserveAspectRatio: 'none' };
-    const picture = svgElement('svg', box);
+    const highest = Math.max(...scored.map((step) => step.kl), data.beta ?? 0, 1e-6);
+    const bars = (steps) =>
+      steps
+        .map((step) => {
+          const height = Math.max(0.15, (10 * step.kl) / highest); // keeps tiny values visible
+          return `M${step.index + 0.1} 10v${-height}h.8v${height}z`;
+        })
+        .join('');
+    const picture = document.createElementNS('http://www.w3.org/2000/svg', 'svg');
+    picture.setAttribute('viewBox', `0 0 ${answer.steps.length} 10`);
+    picture.setAttribute('preserveAspectRatio', 'none');
     picture.append(
-      svgElement('path', { class: 'passed', d: barsWhere((step) => !isKept(answer, step), highest) }),
-      svgElement('path', { class: 'taken', d: barsWhere((step) => isKept(answer, step), highest) }),
+      pathElement('passed', bars(scored.filter((step) => !step.isKept))),
+      pathElement('taken', bars(scored.filter((step) => step.isKept))),
     );
     if (data.beta !== null) {
       const y = 10 - (10 * data.beta) / highest;
-      picture.append(svgElement('path', { class: 'threshold', d: `M0 ${y}H${length}` }));
+      picture.append(pathElement('threshold', `M0 ${y}H${answer.steps.length}`));
     }
     const dashed = data.beta === null ? '' : ', dashed: β';
     fill(
       slots.strip,
       make('span', 'edge', `D up to ${highest.toFixed(2)} nats${dashed}`),
       picture,
-      make('span', 'edge', `step 1 to ${count(length)}`),
+      make('span', 'edge', `step 1 to ${count(answer.steps.length)}`),
     );
   };
 
   const stepUnder = (event) => {
     const box = slots.strip.querySelector('svg').getBoundingClientRect();
-    const step = Math.floor(((event.clientX - box.left) / box.width) * answer.token.length);
-    return Math.min(answer.token.length - 1, Math.max(0, step));
+    const step = Math.floor(((event.clientX - box.left) / box.width) * answer.steps.length);
+    return Math.min(answer.steps.length - 1, Math.max(0, step));
   };
 
   // ── the panel ──
 
-  const weight = (value) => (value === 0 ? '0' : share(value)); // exactly 0 outside the mask
-
-  const bar = (value, kind, format) => {
+  const bar = (value, kind, text) => {
     const inner = make('i', '');
     inner.style.width = `${100 * Math.min(1, value ?? 0)}%`;
-    const cell = make('td', `barred ${kind}`, format(value), make('i', '', inner));
+    const cell = make('td', `barred ${kind}`, text, make('i', '', inner));
     cell.lastChild.setAttribute('aria-hidden', 'true');
     return cell;
   };
 
-  const candidateRow = (candidate, generated, hasLabel) => {
-    const [token, expert, amateur, isInMask, label] = candidate;
-    const isGenerated = token === generated;
-    const name = make('th', '', isolated(visible(tokens[token])), isGenerated ? ' ◂' : null);
-    name.scope = 'row';
-    name.title = visible(tokens[token]);
-    return make(
+  const candidateRow = (candidate, step, hasLabel) => {
+    const { expert, amateur, isInMask, label } = candidate;
+    const isGenerated = candidate.token === step.token;
+    const text = visible(data.tokens[candidate.token]);
+    const name = headingOf('row', isolated(text), isGenerated ? ' ◂' : null);
+    name.title = text;
+    const row = make(
       'tr',
-      `${isGenerated ? 'generated' : ''} ${isInMask || !hasMask ? '' : 'outside'}`.trim(),
+      '',
       name,
-      bar(expert, 'expert', share),
-      data.amateur ? bar(amateur, 'amateur', share) : null,
+      bar(expert, 'expert', share(expert)),
+      data.amateur ? bar(amateur, 'amateur', share(amateur)) : null,
       hasMask ? make('td', '', isInMask ? '✓' : '–') : null,
-      hasLabel ? bar(label, 'label', weight) : null,
+      // The label is exactly 0 outside the mask.
+      hasLabel ? bar(label, 'label', label === 0 ? '0' : share(label)) : null,
     );
+    row.classList.toggle('generated', isGenerated);
+    row.classList.toggle('outside', hasMask && !isInMask);
+    return row;
   };
 
   const candidateTable = (step) => {
-    const candidates = candidatesAt(answer, step);
-    if (candidates.length === 0) return make('p', 'hint', 'No probabilities were recorded.');
-    const hasLabel = isKept(answer, step) && candidates.some((row) => row[4] !== null);
-    const titles = data.amateur ? ['token', 'expert', 'amateur'] : ['token', 'expert'];
+    if (step.candidates.length === 0) return make('p', 'hint', 'No probabilities were recorded.');
+    const hasLabel = step.isKept && step.candidates.some((candidate) => candidate.label !== null);
+    const titles = ['token', 'expert'];
+    if (data.amateur) titles.push('amateur');
     if (hasMask) titles.push('mask');
     if (hasLabel) titles.push('label');
-    const head = titles.map((title) => {
-      const cell = make('th', '', title);
-      cell.scope = 'col';
-      return cell;
-    });
     const whose = data.amateur ? "Both models'" : "The expert's";
-    const caption = make('caption', 'unseen', `${whose} top tokens with their probabilities`);
-    const rows = candidates.map((row) => candidateRow(row, answer.token[step], hasLabel));
     return make(
       'table',
       '',
-      caption,
-      make('thead', '', make('tr', '', ...head)),
-      make('tbody', '', ...rows),
+      make('caption', 'unseen', `${whose} top tokens with their probabilities`),
+      make('thead', '', make('tr', '', ...titles.map((title) => headingOf('col', title)))),
+      make(
+        'tbody',
+        '',
+        ...step.candidates.map((candidate) => candidateRow(candidate, step, hasLabel)),
+      ),
     );
   };
 
-  const facts = (step) => {
+  const measures = (step) => {
     const list = make('dl', '');
     const add = (name, value) => list.append(make('dt', '', name), make('dd', '', value));
-    if (data.scored) add('divergence D', nats(answer.kl[step]));
-    if (answer.expert_entropy[step] !== null) {
-      add('expert entropy', nats(answer.expert_entropy[step]));
-      if (data.amateur) add('amateur entropy', nats(answer.amateur_entropy[step]));
+    if (data.scored) add('divergence D', nats(step.kl));
+    if (step.expertEntropy !== null) {
+      add('expert entropy', nats(step.expertEntropy));
+      if (data.amateur) add('amateur entropy', nats(step.amateurEntropy));
     }
-    if (answer.mask_size[step] !== null) {
-      const size = answer.mask_size[step];
-      add('tokens in the mask', `${count(size)}${hasMask ? ` (α = ${data.alpha})` : ''}`);
-    }
+    const alpha = hasMask ? ` (α = ${data.alpha})` : '';
+    if (step.maskSize !== null) add('tokens in the mask', `${count(step.maskSize)}${alpha}`);
     return list;
   };
 
-  const badges = (step) => {
-    const shown = make('p', 'badges');
-    const kept = isKept(answer, step);
-    shown.append(make('span', kept ? 'badge is-kept' : 'badge', kept ? 'kept' : 'not kept'));
-    if (differs(answer, step)) shown.append(make('span', 'badge', 'top-1 differs'));
-    if (isBlind(answer, step)) shown.append(make('span', 'badge', 'confident'));
-    return shown;
-  };
-
-  const showStep = (step) => {
+  const showStep = (index) => {
+    const step = answer.steps[index];
     fill(
       slots.panel,
-      make('p', 'token-name', isolated(visible(tokens[answer.token[step]]))),
-      make('p', 'where', `step ${count(step + 1)} of ${count(answer.token.length)}`),
-      badges(step),
-      facts(step),
+      make('p', 'token-name', isolated(visible(step.text))),
+      make('p', 'where', `step ${count(index + 1)} of ${count(answer.steps.length)}`),
+      make(
+        'p',
+        'badges',
+        step.isKept ? make('span', 'badge is-kept', 'kept') : make('span', 'badge', 'not kept'),
+        step.differs ? make('span', 'badge', 'top-1 differs') : null,
+        step.isBlind ? make('span', 'badge', 'confident') : null,
+      ),
+      measures(step),
       candidateTable(step),
       make('p', 'hint', `◂ generated token${hasMask ? '; grey: outside the mask' : ''}`),
     );
   };
 
   const announceStep = (step) => {
-    const [first] = candidatesAt(answer, step);
-    const parts = [
-      `Step ${step + 1}, ${visible(tokens[answer.token[step]])}:`,
-      data.scored ? `divergence ${nats(answer.kl[step])},` : '',
-      isKept(answer, step) ? 'kept.' : 'not kept.',
-      first && first[1] !== null
-        ? `Expert top-1: ${visible(tokens[first[0]])} with probability ${share(first[1])}` +
-          (data.amateur ? `; amateur probability ${share(first[2])}.` : '.')
-        : '',
-    ];
-    slots.spoken.textContent = parts.filter((part) => part !== '').join(' ');
+    const parts = [`Step ${step.index + 1}, ${visible(step.text)}:`];
+    if (data.scored) parts.push(`divergence ${nats(step.kl)},`);
+    parts.push(step.isKept ? 'kept.' : 'not kept.');
+    const [first] = step.candidates;
+    if (first) {
+      const amateur = data.amateur ? `; amateur probability ${share(first.amateur)}` : '';
+      const name = visible(data.tokens[first.token]);
+      parts.push(`Expert top-1: ${name} with probability ${share(first.expert)}${amateur}.`);
+    }
+    slots.spoken.textContent = parts.join(' ');
   };
 
   // ── selecting a token ──
 
-  const elementOf = (step) => slots.tokens.querySelector(`[data-step="${step}"]`);
+  const elementOf = (index) => slots.tokens.querySelector(`[data-step="${index}"]`);
+  const tokenAt = (event) => event.target.closest('[data-step]');
 
-  const setSelected = (step, isSelected) => {
-    const element = elementOf(step);
-    if (!element) return;
-    element.setAttribute('aria-selected', String(isSelected));
-    element.tabIndex = isSelected ? 0 : -1;
-  };
-
-  const pin = (step) => {
-    setSelected(pinned, false);
-    pinned = step;
-    setSelected(pinned, true);
-    showStep(step);
+  const pin = (index) => {
+    [pinned, index].forEach((one) => {
+      elementOf(one).setAttribute('aria-selected', String(one === index));
+      elementOf(one).tabIndex = one === index ? 0 : -1;
+    });
+    pinned = index;
+    showStep(index);
   };
 
   // On a narrow screen the panel covers the lower edge: scroll the token out from under it.
@@ -287,47 +288,40 @@ const startReader = () => {
   };
 
   const onFocus = (event) => {
-    const element = event.target.closest('[data-step]');
+    const element = tokenAt(event);
     if (!element) return;
     pin(Number(element.dataset.step));
     panel.classList.add('is-open');
-    announceStep(pinned);
+    announceStep(answer.steps[pinned]);
     uncover(element);
   };
 
-  const nextMatch = (from, offset) => {
-    const filter = browser.filter;
-    for (let step = from + offset; step >= 0 && step < answer.token.length; step += offset) {
-      if (matches(filter, step)) return step;
-    }
-    return from;
-  };
-
+  // The matching step that a key leads to; undefined if there is none.
   const targetOf = (key) => {
-    if (key === 'ArrowRight' || key === 'ArrowDown') return nextMatch(pinned, 1);
-    if (key === 'ArrowLeft' || key === 'ArrowUp') return nextMatch(pinned, -1);
-    if (key === 'Home') return nextMatch(-1, 1);
-    if (key === 'End') return nextMatch(answer.token.length, -1);
-    return null;
+    const matching = answer.steps.filter((step) => matches(browser.filter, step));
+    if (key === 'ArrowRight' || key === 'ArrowDown') {
+      return matching.find((step) => step.index > pinned);
+    }
+    if (key === 'ArrowLeft' || key === 'ArrowUp') {
+      return matching.findLast((step) => step.index < pinned);
+    }
+    return matching.at(key === 'Home' ? 0 : -1);
   };
 
   const leave = () => {
     panel.classList.remove('is-open');
-    root.querySelector('[data-go="1"]:not(:disabled), [data-go]:not(:disabled), button').focus({
-      preventScroll: true,
-    });
+    const pager = root.querySelector('[data-go="1"]:not(:disabled), [data-go]:not(:disabled), button');
+    pager.focus({ preventScroll: true });
   };
 
+  const MOVES = ['ArrowRight', 'ArrowDown', 'ArrowLeft', 'ArrowUp', 'Home', 'End'];
   const onTokenKey = (event) => {
     if (event.altKey || event.ctrlKey || event.metaKey) return;
     if (event.key === 'Escape') leave();
-    const step = targetOf(event.key);
-    if (step === null) return;
+    if (!MOVES.includes(event.key)) return;
     event.preventDefault();
-    elementOf(step)?.focus();
+    elementOf(targetOf(event.key)?.index)?.focus();
   };
-
-  const tokenAt = (event) => event.target.closest('[data-step]');
 
   slots.tokens.addEventListener('focusin', onFocus);
   slots.tokens.addEventListener('keydown', onTokenKey);
@@ -336,31 +330,30 @@ const startReader = () => {
     if (event.pointerType === 'mouse' && tokenAt(event)) showStep(Number(tokenAt(event).dataset.step));
   });
   slots.tokens.addEventListener('pointerleave', () => showStep(pinned));
-
-  slots.strip.addEventListener('click', (event) => elementOf(stepUnder(event))?.focus());
+  slots.strip.addEventListener('click', (event) => elementOf(stepUnder(event)).focus());
   slots.close.addEventListener('click', leave);
 
   // ── the whole answer ──
 
   // Total variation distance of the label from the expert within the mask, in [0, 1].
   const labelShift = (step) => {
-    const inMask = candidatesAt(answer, step).filter((row) => row[3] && row[4] !== null);
-    const total = inMask.reduce((sum, row) => sum + (row[1] ?? 0), 0);
+    const inMask = step.candidates.filter((one) => one.isInMask && one.label !== null);
+    const total = inMask.reduce((sum, one) => sum + one.expert, 0);
     if (total === 0) return 0;
-    return inMask.reduce((sum, row) => sum + Math.abs(row[4] - (row[1] ?? 0) / total), 0) / 2;
+    return inMask.reduce((sum, one) => sum + Math.abs(one.label - one.expert / total), 0) / 2;
   };
 
   // The step to open first: the largest label shift, or else the largest divergence.
   const mostInformative = (filter) => {
-    const score = (step) => 100 * labelShift(step) + (answer.kl[step] ?? -1);
-    const steps = answer.token.map((_, step) => step).filter((step) => matches(filter, step));
-    return steps.reduce((best, step) => (score(step) > score(best) ? step : best), steps[0] ?? 0);
+    const score = (step) => 100 * labelShift(step) + (step.kl ?? -1);
+    const [first, ...others] = answer.steps.filter((step) => matches(filter, step));
+    return others.reduce((best, step) => (score(step) > score(best) ? step : best), first);
   };
 
   const showAnswer = (shown, filter) => {
     const hadFocus = slots.tokens.contains(document.activeElement);
     answer = shown;
-    pinned = mostInformative(filter);
+    pinned = mostInformative(filter).index;
     fillBounded(slots.question, answer.question ?? '');
     fillVerdict();
     fillStrip();
@@ -368,31 +361,13 @@ const startReader = () => {
     fillCounts();
     showStep(pinned);
     slots.blind.closest('label').hidden = filter !== 'wrong' || !data.scored;
-    if (hadFocus) elementOf(pinned)?.focus({ preventScroll: true });
-  };
-
-  const fillFilterCounts = () => {
-    root.querySelectorAll('[data-count]').forEach((element) => {
-      const key = element.dataset.count;
-      if (key === 'blind') {
-        const blind = answers.reduce((sum, item) => sum + countSteps(item, isBlind), 0);
-        element.textContent = `${count(blind)} steps`;
-        return;
-      }
-      const entries = entriesOf(key);
-      const steps = tests[key]
-        ? entries.reduce((sum, item) => sum + countSteps(item, tests[key]), 0)
-        : null;
-      element.textContent =
-        steps === null ? count(entries.length) : `${count(entries.length)} · ${count(steps)} steps`;
-    });
+    if (hadFocus) elementOf(pinned).focus({ preventScroll: true });
   };
 
   const browser = new Browser(root, entriesOf, showAnswer);
   slots.blind.addEventListener('change', () => fillTokens(browser.filter));
   fillFilterCounts();
   browser.choose('all');
-  pageByKeys(browser);
 };
 
 startReader();

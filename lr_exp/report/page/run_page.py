@@ -3,56 +3,62 @@
 A missing or damaged file costs only its own section, which says so in one line.
 """
 
-from collections.abc import Sequence
+import contextlib
+import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from lr_exp.progress import duration
-from lr_exp.report.document import MICRO, reading_notes
-from lr_exp.report.figures import Figure, draw_run
-from lr_exp.report.incomplete import Failed, Unfinished
-from lr_exp.report.layout import Tables, tables_of
-from lr_exp.report.names import is_micro
-from lr_exp.report.page import answers, facts, reader, shell, trajectories
-from lr_exp.report.page.figures import PageFigures, omitted_note
-from lr_exp.report.page.headline import baseline_row, gain_of, headline_table, tuned_row
-from lr_exp.report.page.markup import Child, Html, join, tag
-from lr_exp.report.page.metrics import damaged_metrics, training_table
-from lr_exp.report.page.shell import Part
-from lr_exp.report.page.tables import html_table, turned
-from lr_exp.report.rows import Sweep, sweeps
-from lr_exp.report.runs import Found, Run
-from lr_exp.report.section import Section
-from lr_exp.report.summary import Summary
-from lr_exp.report.tables.gap import pair_gap_table
-from lr_exp.report.tables.table import PUBLISHED, Table, between, signed
-from lr_exp.store.run_folder import TRAJECTORIES
+import numpy as np
 
-# Together these stay below `shell.MAX_PAGE_BYTES`.
-_MAX_READER_BYTES, _MAX_ANSWERS_BYTES, _MAX_FIGURE_BYTES = 1_300_000, 500_000, 700_000
-_SECTION_OF_FIGURE = {
-    "run_gain_by_benchmark": "results",
-    "run_kl_histogram": "divergence",
-    "run_kept_by_position": "divergence",
-    "run_training_curves": "training",
-}
+from lr_exp.progress import duration
+from lr_exp.report import names
+from lr_exp.report.analyse.comparable import flat, machine
+from lr_exp.report.analyse.rows import Sweep, sweeps
+from lr_exp.report.document import MICRO, reading_notes
+from lr_exp.report.document import Section as SweepSection
+from lr_exp.report.figures import Figure, draw_run
+from lr_exp.report.page.accuracy_change import accuracy_change
+from lr_exp.report.page.answers import OUTCOMES, read_pairs
+from lr_exp.report.page.render import Section, figures_that_fit, page, render, section
+from lr_exp.report.page.trajectories import DamagedError, read_trajectories
+from lr_exp.report.read.incomplete import Failed, Unfinished
+from lr_exp.report.read.json_file import is_number
+from lr_exp.report.read.runs import Found, Run
+from lr_exp.report.read.summary import Summary
+from lr_exp.report.tables.gap import pair_gap_table
+from lr_exp.report.tables.layout import Tables, tables_of
+from lr_exp.report.tables.table import (
+    PUBLISHED,
+    Column,
+    Table,
+    between,
+    number,
+    signed,
+    without_empty,
+)
+from lr_exp.store.run_folder import METRICS, TRAJECTORIES
+
+_MAX_IMAGE_BYTES = 600_000  # of all figures
 _MAX_WARNINGS, _MAX_WARNING_CHARS = 20, 2_000
+_MAX_LOG_ENTRIES = 12
+_LOGGED = {  # in metrics.jsonl
+    "loss": ("loss (nats)", ".4f"),
+    "entropy": ("entropy (nats)", ".4f"),
+    "grad_norm": ("gradient norm", ".3f"),
+    "learning_rate": ("learning rate", ".2e"),
+}
 
 
 @dataclass(frozen=True)
-class _State:
-    """A run's folder and how the run ended."""
+class _Tile:
+    """A headline number."""
 
-    folder: Path
-    run: Run  # without a summary, as much of it as other files record
-    ended: Failed | Unfinished | None  # None for a finished run
-    sweep: Sweep | None  # of this run alone; None unless it finished
-    tables: Tables | None
-
-    @property
-    def is_finished(self) -> bool:
-        return self.sweep is not None
+    label: str
+    value: str
+    unit: str = ""
+    detail: str = ""
+    before: str = ""  # the number that it replaced
 
 
 def run_page(folder: Path, found: Found) -> str:
@@ -62,261 +68,344 @@ def run_page(folder: Path, found: Found) -> str:
         folder: the run's folder.
         found: the contents of this folder, without its subfolders.
     """
-    state = _state(folder, found)
-    drawings = PageFigures(_MAX_FIGURE_BYTES)
-    by_section = _by_section(draw_run(state.run))
-    parts = [
-        _results(state, drawings, by_section["results"]),
+    if found.runs:
+        (sweep,) = sweeps(found)
+        state = _State(folder, found.runs[0], None, sweep, tables_of(sweep, "results"))
+        notes = reading_notes(found, [SweepSection(sweep, state.all_tables, [], [])])
+    else:
+        state = _unfinished_state(folder, found)
+        notes = [MICRO] if names.is_micro(state.run.expert, state.run.amateur) else []
+    head = render(
+        "run_head.html", status=_status(state), choices=_choices(state.run), tiles=_tiles(state)
+    )
+    figures, omitted = figures_that_fit(draw_run(state.run), _MAX_IMAGE_BYTES)
+    sections = [
+        _results(state, figures),
         _reader(state),
-        _divergence(state, drawings, by_section["divergence"]),
-        _training(state, drawings, by_section["training"]),
+        _divergence(state, figures),
+        _training(state, figures),
         _answers(state),
         _cost(state),
         _settings(state),
     ]
-    head = [
-        _status(state),
-        facts.fact_list(facts.choices(state.run)),
-        facts.tiles(_tiles(state)),
-    ]
-    shown = [part for part in parts if part is not None]
-    return shell.page(
-        facts.title(state.run),
-        "Run report",
-        head,
-        shown,
-        _foot(state, found, drawings),
-        drawings.style(),
-    )
+    models = f"expert {state.run.expert}"
+    models += f", amateur {state.run.amateur}" if state.run.amateur else ""
+    title = f"{_method_label(state.run)}: {models}"
+    return page(title, "Run report", head, [one for one in sections if one], [*notes, *omitted])
 
 
-def _state(folder: Path, found: Found) -> _State:
-    if found.runs:
-        (sweep,) = sweeps(found)
-        return _State(folder, found.runs[0], None, sweep, tables_of(sweep, "results"))
+@dataclass(frozen=True)
+class _State:
+    """A run's folder and how the run ended."""
+
+    folder: Path
+    run: Run  # without a summary, as much of it as other files record
+    ended: Failed | Unfinished | None  # None for a finished run
+    sweep: Sweep | None = None  # of this run alone; None unless it finished
+    tables: Tables | None = None
+
+    @property
+    def is_finished(self) -> bool:
+        return self.sweep is not None
+
+    @property
+    def all_tables(self) -> list[Table]:
+        return self.tables.tables if self.tables else []
+
+
+def _unfinished_state(folder: Path, found: Found) -> _State:
     ended = next(iter([*found.failed, *found.unfinished]), None)
     known: dict[str, Any] = {"method": None, "amateur": None, "alpha": None, "beta": None}
     known |= {"expert": "unknown", "seed": None, "settings": {}}
-    known |= trajectories.head(folder)
+    with contextlib.suppress(DamagedError):  # the reader's section reports it
+        if shown := read_trajectories(folder):
+            choices = {"method", "expert", "amateur", "alpha", "beta"}
+            known |= shown.model_dump(include=choices, exclude_none=True)
     keys = ("expert", "amateur", "method", "data", "alpha", "beta", "seed", "sweep")
     recorded = {key: getattr(ended, key, None) for key in keys}
     known |= {key: value for key, value in recorded.items() if value is not None}
     run = Run(folder, folder.resolve().name, Summary.model_construct(**known))
-    return _State(folder, run, ended, None, None)
+    return _State(folder, run, ended)
 
 
-def _by_section(figures: Sequence[Figure]) -> dict[str, list[Figure]]:
-    sections: dict[str, list[Figure]] = {name: [] for name in _SECTION_OF_FIGURE.values()}
-    for figure in figures:
-        sections[_SECTION_OF_FIGURE[figure.name]].append(figure)
-    return sections
+def _method_label(run: Run) -> str:
+    """The method, or the source of the supervision, or `Evaluation only`."""
+    if run.method:
+        return names.method_label(run.method)
+    trained = run.summary.sample or run.summary.distill
+    return f"supervision from {run.data}" if trained else "Evaluation only"
 
 
-def _status(state: _State) -> Html:
-    """How the run ended, its warnings and what is missing."""
-    run = state.run
-    lines: list[Child] = []
-    ended = state.ended
+def _status(state: _State) -> list[tuple[str, str]]:
+    """How the run ended, its warnings and what is missing: pairs of a heading and a text."""
+    run, ended = state.run, state.ended
+    lines = []
     if isinstance(ended, Failed):
-        heading = "This run's record is damaged: " if ended.is_damaged else "This run failed: "
-        lines.append(_status_line(heading, ended.error))
+        heading = "This run's record is damaged:" if ended.is_damaged else "This run failed:"
+        lines.append((heading, ended.error))
     elif not state.is_finished:
         explanation = (
             "It is still running or was interrupted: it wrote neither a summary nor an error. "
             "Run the same command again to resume it."
         )
-        lines.append(_status_line("This run has not finished. ", explanation))
+        lines.append(("This run has not finished.", explanation))
     if ended is not None and ended.overrides:
-        words = " ".join(ended.overrides)
-        lines.append(tag("p", "Command-line overrides: ", tag("code", tag("bdi", words))))
+        lines.append(("Command-line overrides:", " ".join(ended.overrides)))
     if run.stopped:
         says_so = "nothing was trained" in run.stopped.lower()
-        heading = "Stopped after sampling: " if says_so else "Nothing was trained: "
-        lines.append(_status_line(heading, run.stopped))
-    lines += [
-        _status_line("Warning: ", warning[:_MAX_WARNING_CHARS])
-        for warning in run.warnings[:_MAX_WARNINGS]
-    ]
+        lines.append(
+            ("Stopped after sampling:" if says_so else "Nothing was trained:", run.stopped)
+        )
+    warnings = run.warnings[:_MAX_WARNINGS]
+    lines += [("Warning:", warning[:_MAX_WARNING_CHARS]) for warning in warnings]
     missing = _missing(state)
-    if missing:
-        lines.append(_status_line("Missing: ", f"{'; '.join(missing)}."))
-    return tag("div", lines, class_="status", role="note") if lines else join()
-
-
-def _status_line(heading: str, text: str) -> Html:
-    return tag("p", tag("strong", heading), text)
+    return [*lines, ("Missing:", f"{'; '.join(missing)}.")] if missing else lines
 
 
 def _missing(state: _State) -> list[str]:
     """The stages whose results the page lacks, and the stages that were requested."""
-    run = state.run
+    summary = state.run.summary
     if not state.is_finished:
         return ["everything that summary.json holds (accuracies, costs, settings)"]
-    parts = {
-        "sample": "sampling (no divergences)",
-        "distill": "tuning (no training curves)",
-        "evaluate": "evaluation (no accuracies)",
+    missing = []
+    if summary.sample is None:
+        missing.append("sampling (no divergences)")
+    if summary.distill is None and not state.run.stopped:
+        missing.append("tuning (no training curves)")
+    if summary.evaluate is None:
+        missing.append("evaluation (no accuracies)")
+    stages = f"requested stages: {', '.join(summary.stages or ['unknown'])}"
+    return [*missing, stages] if missing else []
+
+
+def _choices(run: Run) -> dict[str, str | None]:
+    """The choices that produced the results; None where unknown."""
+    versions = run.summary.versions or {}
+    packages = [name for name in ("lr_exp", "torch", "transformers") if name in versions]
+    return {
+        "method": _method_label(run),
+        "expert": run.expert,
+        "amateur": run.amateur,
+        "α": None if run.alpha is None else f"{run.alpha:g}",  # noqa: RUF001
+        "β": None if run.beta is None else f"{run.beta:g} nats",
+        "seed": None if run.seed is None else str(run.seed),
+        "questions": run.data,
+        "decoding": None if run.decoder == "greedy" else run.decoder,
+        "sweep": run.sweep,
+        "machine": names.machine_name(machine(run).get("device_name", "")),
+        "dtype": run.provenance.dtype,
+        "versions": ", ".join(f"{name} {versions[name]}" for name in packages),
     }
-    missing = [
-        description
-        for name, description in parts.items()
-        if getattr(run.summary, name) is None and not (name == "distill" and run.stopped)
-    ]
-    if not missing:
-        return []
-    stages = ", ".join(run.summary.stages or ["unknown"])
-    return [*missing, f"requested stages: {stages}"]
 
 
-def _tiles(state: _State) -> list[tuple[str, Child, str]]:
-    entries: list[tuple[str, Child, str]] = []
-    run, sweep = state.run, state.sweep
-    if sweep is not None:
-        entries += _accuracy_tiles(sweep, state.tables)
-    sample, distill = run.sample, run.distill
+def _tiles(state: _State) -> list[_Tile]:
+    tiles = _accuracy_tiles(state)
+    sample, distill = state.run.sample, state.run.distill
     if sample.steps:
         kept = sample.kept or 0
-        share = _percent(kept / sample.steps)
         detail = f"{kept:,} of {sample.steps:,} steps"
-        entries.append(("Steps kept", share, detail))
+        tiles.append(_Tile("Steps kept", f"{100 * kept / sample.steps:.1f}", " %", detail))
     if distill.tuned_tokens:
         steps = distill.optimizer_steps
         detail = f"in {steps:,} optimizer steps" if steps else ""
-        entries.append(("Tuned tokens", f"{distill.tuned_tokens:,}", detail))
+        tiles.append(_Tile("Tuned tokens", f"{distill.tuned_tokens:,}", "", detail))
     if sample.seconds is not None and distill.seconds is not None:
         detail = "from the store" if sample.reused and distill.reused else ""
         seconds = duration(sample.seconds + distill.seconds)
-        entries.append(("Sampling and tuning time", seconds, detail))
-    return entries
+        tiles.append(_Tile("Sampling and tuning time", seconds, "", detail))
+    return tiles
 
 
-def _accuracy_tiles(sweep: Sweep, tables: Tables | None) -> list[tuple[str, Child, str]]:
-    before, after = baseline_row(sweep), tuned_row(sweep)
-    count = len(sweep.benchmarks)
-    scope = f"average of {count} benchmarks" if count > 1 else "".join(sweep.benchmarks)
-    if before is None or before.average is None:
+def _accuracy_tiles(state: _State) -> list[_Tile]:
+    if state.sweep is None or state.tables is None:
         return []
-    first = f"{100 * before.average.mean:.1f}"
-    if after is None or after.average is None:
-        return [("Accuracy", _percent(before.average.mean), scope)]
-    arrow = [first, tag("span", " → ", class_="arrow"), _percent(after.average.mean)]
-    entries: list[tuple[str, Child, str]] = [("Accuracy", join(arrow), scope)]
-    gain = gain_of(before, after, sweep.benchmarks)
+    change, pairs = accuracy_change(state.sweep, state.tables.pairs), state.tables.pairs.pairs
+    before, after = (row.average if row else None for row in (change.before, change.after))
+    if before is None:
+        return []
+    count = len(change.benchmarks)
+    scope = f"average of {count} benchmarks" if count > 1 else "".join(change.benchmarks)
+    first = f"{100 * before.mean:.1f}"
+    if after is None:
+        return [_Tile("Accuracy", first, " %", scope)]
+    tiles = [_Tile("Accuracy", f"{100 * after.mean:.1f}", " %", scope, before=first)]
+    gain = change.gain(change.benchmarks)
     if gain is not None:
+        overall = pairs[0].overall if pairs else None
+        detail = f"95 % interval: {between(overall.low, overall.high)}" if overall else ""
         error = f" ± {100 * gain.stderr:.1f} points"
-        value = join(signed(100 * gain.mean), tag("span", error, class_="unit"))
-        entries.append(("Gain", value, _interval(tables)))
-    return entries
+        tiles.append(_Tile("Gain", signed(100 * gain.mean), error, detail))
+    return tiles
 
 
-def _interval(tables: Tables | None) -> str:
-    if tables is None or not tables.pairs.pairs:
-        return ""
-    overall = tables.pairs.pairs[0].overall
-    return f"95 % interval: {between(overall.low, overall.high)}"
+_Figures = dict[str, Figure]  # by name
 
 
-def _percent(share: float) -> Html:
-    return join(f"{100 * share:.1f}", tag("span", " %", class_="unit"))
+def _named(figures: _Figures, *wanted: str) -> list[Figure]:
+    return [figures[name] for name in wanted if name in figures]
 
 
-def _results(state: _State, drawings: PageFigures, figures: list[Figure]) -> Part | None:
+def _results(state: _State, figures: _Figures) -> Section | None:
     if state.sweep is None or state.tables is None:
         return None
-    table = headline_table(state.sweep, state.tables.pairs)
-    beside = [one for one in state.tables.tables if one.name == "results" and _has_published(one)]
+    table = accuracy_change(state.sweep, state.tables.pairs).table
+    beside = [
+        one
+        for one in state.all_tables
+        if one.name == "results" and any(column.title == PUBLISHED for column in one.columns)
+    ]
     gap = pair_gap_table(state.sweep, "gap")
-    content = join(
-        html_table(table, strong_last=len(table.rows) > 1) if table else None,
-        None if table else tag("p", "Nothing was evaluated.", class_="note"),
-        drawings.html(figures),
-        html_table(gap) if gap else None,
-        list(map(html_table, beside)),
-        [tag("p", reason, class_="note") for reason in state.tables.pairs.refused],
-        [tag("p", note, class_="note") for note in dict.fromkeys(state.sweep.notes)],
+    remarks = [*state.tables.pairs.refused, *dict.fromkeys(state.sweep.notes)]
+    return section(
+        "results",
+        "Results",
+        "tables_and_figures.html",
+        first_tables=[table] if table else [],
+        last_is_sum=table is not None and len(table.rows) > 1,
+        figures=_named(figures, "gain_by_benchmark"),
+        tables=[*([gap] if gap else []), *beside],
+        remarks=remarks if table else ["Nothing was evaluated.", *remarks],
     )
-    return Part("results", "Results", content)
 
 
-def _has_published(table: Table) -> bool:
-    return any(column.title == PUBLISHED for column in table.columns)
-
-
-def _reader(state: _State) -> Part | None:
+def _reader(state: _State) -> Section | None:
     title = "Trajectory reader"
     try:
-        reading = trajectories.read(state.folder, _MAX_READER_BYTES)
-    except trajectories.DamagedError as reason:
-        return Part("reader", title, tag("p", str(reason), class_="note damaged"))
-    if reading is not None and reading.answers:
-        return reader.reader_part(reading)
-    if reading is not None:
-        return Part("reader", title, tag("p", "No answer was sampled.", class_="note"))
-    if state.is_finished and state.run.summary.sample is None:
+        shown = read_trajectories(state.folder)
+    except DamagedError as reason:
+        return section("reader", title, "note.html", text=str(reason), is_damaged=True)
+    if shown is not None and shown.answers:
+        return section(
+            "reader",
+            title,
+            "reader.html",
+            about=shown.about,
+            remarks=shown.remarks,
+            filter_labels=shown.filter_labels,
+            data=shown.data,
+        )
+    if shown is not None:
+        note = "No answer was sampled."
+    elif not state.is_finished:
+        note = f"There is no {TRAJECTORIES} in the run's folder: it is written after sampling."
+    elif state.run.summary.sample is None:
         return None  # the status lists sampling as missing
-    if state.is_finished and state.run.is_imported:
+    elif state.run.is_imported:
         note = "This run used imported records and sampled no answers, so there are none to show."
-        return Part("reader", title, tag("p", note, class_="note"))
-    note = f"There is no {TRAJECTORIES} in the run's folder"
-    note += ": it is written after sampling." if not state.is_finished else "."
-    return Part("reader", title, tag("p", note, class_="note"))
+    else:
+        note = f"There is no {TRAJECTORIES} in the run's folder."
+    return section("reader", title, "note.html", text=note, is_damaged=False)
 
 
-def _divergence(state: _State, drawings: PageFigures, figures: list[Figure]) -> Part | None:
-    tables = state.tables.tables if state.tables else []
-    profile = [html_table(one) for one in tables if one.name.endswith("kl_profile")]
-    shown = drawings.html(figures)
-    if not profile and shown is None:
+def _divergence(state: _State, figures: _Figures) -> Section | None:
+    profile = [table for table in state.all_tables if table.name.endswith("kl_profile")]
+    shown = _named(figures, "kl_histogram", "kept_by_position")
+    if not profile and not shown:
         return None
     scored = profile or state.run.sample.histogram
-    heading = "Where the models diverge" if scored else "Which steps were kept"
-    return Part("divergence", heading, join(shown, profile))
+    title = "Where the models diverge" if scored else "Which steps were kept"
+    return section("divergence", title, "tables_and_figures.html", figures=shown, tables=profile)
 
 
-def _training(state: _State, drawings: PageFigures, figures: list[Figure]) -> Part | None:
-    damaged = damaged_metrics(state.folder)
-    shown = drawings.html(figures)
-    table = training_table(state.run)
-    if not damaged and shown is None and table is None:
+def _training(state: _State, figures: _Figures) -> Section | None:
+    damage, table = _damaged_metrics(state.folder), _training_log(state.run)
+    shown = _named(figures, "training_curves")
+    if not damage and not shown and table is None:
         return None
-    logged = html_table(table) if table else None
-    beside = tag("div", shown, tag("div", logged), class_="beside")
-    content = join(
-        tag("p", damaged, class_="note damaged") if damaged else None,
-        beside if shown and logged else [shown, logged],
-    )
-    return Part("training", "Training", content)
+    values = {"damage": damage, "figures": shown, "table": table}
+    return section("training", "Training", "training.html", **values)
 
 
-def _answers(state: _State) -> Part | None:
+def _damaged_metrics(folder: Path) -> str | None:
+    """A message naming the first line that cannot be read; None where all can."""
+    path = folder / METRICS
+    if not path.is_file():
+        return None
+    line_number = 0
+    try:
+        with path.open(encoding="utf-8") as lines:
+            for line_number, line in enumerate(lines, 1):  # noqa: B007  for the message
+                if not isinstance(json.loads(line), dict):
+                    raise ValueError
+    except (OSError, ValueError, RecursionError):
+        return f"{METRICS} is damaged at line {line_number}; only the lines before it are shown."
+    return None
+
+
+def _training_log(run: Run) -> Table | None:
+    """Evenly spaced log entries, first and last included; None where nothing was tuned."""
+    logged = run.training()
+    if not logged:
+        return None
+    rows = []
+    for index in np.linspace(0, len(logged) - 1, min(len(logged), _MAX_LOG_ENTRIES)):
+        entry = logged[round(index)]
+        values = [(entry.get(key), form) for key, (_, form) in _LOGGED.items()]
+        cells = [number(value if is_number(value) else None, form) for value, form in values]
+        rows.append([f"{entry['step']:,}", *cells])
+    columns = [Column("optimizer step", is_text=True)]
+    columns += [Column(title) for title, _ in _LOGGED.values()]
+    notes = [] if len(rows) == len(logged) else [f"{len(rows)} of {len(logged):,} log entries."]
+    return without_empty(Table("training", "Training log", columns, rows, [], notes))
+
+
+def _answers(state: _State) -> Section | None:
     if not state.run.results("tuned"):
         return None
-    pairs = answers.read(state.run, _MAX_ANSWERS_BYTES)
-    if pairs.compared:
-        return reader.answers_part(pairs)
-    note = " ".join(pairs.missing) or "The expert and the tuned expert share no benchmark."
-    return Part("answers", "Answers before and after", tag("p", note, class_="note damaged"))
+    title, pairs = "Answers before and after", read_pairs(state.run)
+    if not pairs.counts:
+        note = " ".join(pairs.missing) or "The expert and the tuned expert share no benchmark."
+        return section("answers", title, "note.html", text=note, is_damaged=True)
+    shown = (
+        f"Counts cover all {pairs.questions:,} questions. This page holds {len(pairs.shown):,} of "
+        "them, evenly spaced within each outcome of each benchmark."
+    )
+    return section(
+        "answers",
+        title,
+        "answers.html",
+        table=pairs.table,
+        remarks=[shown, *pairs.missing],
+        filter_labels={outcome: outcome.capitalize() for outcome in OUTCOMES},
+        data=pairs.data,
+    )
 
 
-def _cost(state: _State) -> Part | None:
-    tables = state.tables.tables if state.tables else []
-    shown = [html_table(turned(one)) for one in tables if one.name.endswith("efficiency")]
-    return Part("cost", "Cost", join(shown)) if shown else None
+def _cost(state: _State) -> Section | None:
+    tables = [_transposed(one) for one in state.all_tables if one.name.endswith("efficiency")]
+    return section("cost", "Cost", "tables_and_figures.html", tables=tables) if tables else None
 
 
-def _settings(state: _State) -> Part | None:
+def _transposed(table: Table) -> Table:
+    """A table of one row as a column, without empty cells; any other table unchanged."""
+    if len(table.rows) != 1:
+        return table
+    (row,) = table.rows
+    named = table.columns[0].is_text
+    columns = [Column("", is_text=True), Column(row[0] if named else "")]
+    pairs = zip(table.columns[named:], row[named:], strict=True)
+    rows = [[column.full_title, cell] for column, cell in pairs if cell]
+    return Table(table.name, table.title, columns, rows, table.records, table.notes)
+
+
+def _settings(state: _State) -> Section | None:
     if not state.is_finished:
         return None
-    lists = join(facts.settings_list(state.run.settings), facts.provenance_list(state.run))
-    return Part("settings", "Settings and provenance", lists)
-
-
-def _foot(state: _State, found: Found, drawings: PageFigures) -> list[Child]:
     run = state.run
-    lines = [MICRO] if not state.is_finished and is_micro(run.expert, run.amateur) else []
-    if state.sweep is not None and state.tables is not None:
-        lines = reading_notes(found, [Section(state.sweep, state.tables.tables, [], [])])
-    return [
-        omitted_note(drawings),
-        tag("ul", [tag("li", line) for line in lines]) if lines else None,
-    ]
+    provenance = flat(run.provenance.to_dict()) | {
+        f"{name} version": value for name, value in (run.summary.versions or {}).items()
+    }
+    provenance |= {"sample.artifact": run.sample.artifact, "distill.artifact": run.distill.artifact}
+    return section(
+        "settings",
+        "Settings and provenance",
+        "settings.html",
+        settings={key: _as_word(value) for key, value in flat(run.settings).items()},
+        provenance={key: _as_word(value) for key, value in provenance.items() if value},
+    )
+
+
+def _as_word(value: Any) -> str:
+    if isinstance(value, list):
+        return f"[{', '.join(map(_as_word, value))}]"
+    return "null" if value is None else str(value)

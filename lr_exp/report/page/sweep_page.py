@@ -2,121 +2,103 @@
 
 import os
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import quote
 
+from lr_exp.report.document import Section as SweepSection
 from lr_exp.report.document import reading_notes
-from lr_exp.report.incomplete import Unfinished
 from lr_exp.report.names import NO_SWEEP, method_label
-from lr_exp.report.page import shell
-from lr_exp.report.page.cell_names import short_names
-from lr_exp.report.page.figures import PageFigures, omitted_note
-from lr_exp.report.page.markup import Child, Html, join, tag
-from lr_exp.report.page.shell import Part
-from lr_exp.report.page.tables import html_table, scrolling
-from lr_exp.report.runs import Found, Run
-from lr_exp.report.section import Section
+from lr_exp.report.page.render import figures_that_fit, page, render, section
+from lr_exp.report.read.incomplete import Unfinished
+from lr_exp.report.read.runs import Found, Run
 from lr_exp.store.run_folder import PAGE
 
-_MAX_FIGURE_BYTES = 1_600_000
-_MAX_RUNS = 500
-_MAX_SUMMARY_CHARS = 400
+_MAX_IMAGE_BYTES = 1_800_000  # of all figures
 
 
-def sweep_page(title: str, found: Found, sections: Sequence[Section], out: Path) -> str:
+@dataclass(frozen=True)
+class _ListedRun:
+    """A row of the list of runs."""
+
+    name: str
+    short_name: str
+    state: str
+    summary: str
+    link: str | None = None
+
+
+def sweep_page(title: str, found: Found, sweeps: Sequence[SweepSection], out: Path) -> str:
     """The whole page.
 
     Args:
         title: the folder's name.
         found: the runs below the folder.
-        sections: tables and figures of each sweep.
+        sweeps: tables and figures of each sweep.
         out: the page's folder; links are relative to it.
     """
-    drawings = PageFigures(_MAX_FIGURE_BYTES)
-    parts = [_part(number, section, drawings) for number, section in enumerate(sections)]
-    parts.append(_runs(found, out))
-    head = [tag("p", _counts(found), class_="lede"), _warning(found)]
-    foot = [
-        omitted_note(drawings),
-        tag("ul", [tag("li", line) for line in reading_notes(found, sections)]),
-    ]
-    return shell.page(f"Report: {title}", "Sweep report", head, parts, foot, drawings.style())
+    counts = f"{found.counts} and {len(found.unfinished):,} unfinished runs."
+    head = render("sweep_head.html", counts=counts, notes=found.notes)
+    every_figure = [figure for sweep in sweeps for figure in sweep.figures]
+    shown, omitted = figures_that_fit(every_figure, _MAX_IMAGE_BYTES)
+    sections = []
+    for index, sweep in enumerate(sweeps):
+        own = sweep.sweep
+        sections.append(
+            section(
+                f"sweep-{index}",
+                own.name or NO_SWEEP,
+                "tables_and_figures.html",
+                first_tables=sweep.tables[:2],
+                figures=[figure for figure in sweep.figures if figure.name in shown],
+                tables=sweep.tables[2:],
+                remarks=[*own.warnings, *dict.fromkeys(own.notes), *sweep.refused],
+            )
+        )
+    sections.append(section("runs", "Runs", "runs.html", runs=_listed_runs(found, out)))
+    notes = [*reading_notes(found, sweeps), *omitted]
+    return page(f"Report: {title}", "Sweep report", head, sections, notes)
 
 
-def _counts(found: Found) -> str:
-    return f"{found.counts} and {len(found.unfinished):,} unfinished runs."
-
-
-def _warning(found: Found) -> Html:
-    lines = [tag("p", note) for note in found.notes]
-    return tag("div", lines, class_="status", role="note") if lines else join()
-
-
-def _part(number: int, section: Section, drawings: PageFigures) -> Part:
-    sweep = section.sweep
-    remarks = [*sweep.warnings, *dict.fromkeys(sweep.notes), *section.refused]
-    content = join(
-        [html_table(table) for table in section.tables[:2]],
-        drawings.html(section.figures),
-        [html_table(table) for table in section.tables[2:]],
-        [tag("p", remark, class_="note") for remark in remarks],
-    )
-    return Part(f"sweep-{number}", sweep.name or NO_SWEEP, content)
-
-
-def _runs(found: Found, out: Path) -> Part:
+def _listed_runs(found: Found, out: Path) -> list[_ListedRun]:
     """All runs: finished ones with a link to their page, failed ones with the reason."""
-    names = [run.name for runs in (found.runs, found.failed, found.unfinished) for run in runs]
-    short = dict(zip(names, short_names(names), strict=True))
-    rows = [_finished(run, short[run.name], out) for run in found.runs]
-    rows += [
-        _row(run.name, short[run.name], "damaged" if run.is_damaged else "failed", run.error)
-        for run in found.failed
-    ]
-    rows += [
-        _row(run.name, short[run.name], "unfinished", _unfinished(run)) for run in found.unfinished
-    ]
-    shown, left = rows[:_MAX_RUNS], max(0, len(rows) - _MAX_RUNS)
-    head = [tag("th", word, scope="col", class_="words") for word in ("state", "run", "summary")]
-    table = tag(
-        "table",
-        tag("caption", "Runs", class_="unseen"),
-        tag("thead", tag("tr", head)),
-        tag("tbody", shown),
-        class_="plain cells",
-    )
-    more = tag("p", f"{left:,} more runs are not listed.", class_="note") if left else None
-    return Part("runs", "Runs", join(scrolling(table, "Runs"), more))
+    rows = [(run.name, "finished", _choices(run), _link(run, out)) for run in found.runs]
+    rows += [(run.name, run.outcome, run.error, None) for run in found.failed]
+    rows += [(run.name, "unfinished", _left(run), None) for run in found.unfinished]
+    short = short_names([name for name, *_ in rows])
+    return [_ListedRun(row[0], name, *row[1:]) for row, name in zip(rows, short, strict=True)]
 
 
-def _finished(run: Run, short: str, out: Path) -> Html:
-    words = [method_label(run.method) if run.method else None, run.expert, run.amateur]
-    choices = ", ".join(word for word in words if word)
-    summary = f"{choices}, seed {run.seed}" + (f"; stopped: {run.stopped}" if run.stopped else "")
-    path = run.folder / PAGE
-    link = _relative_url(path, out) if path.is_file() else None
-    return _row(run.name, short, "finished", summary, link)
-
-
-def _unfinished(run: Unfinished) -> str:
+def _left(run: Unfinished) -> str:
     summary = f"neither a summary nor an error: {run.has}; run the same command again to resume"
     return f"{summary} ({' '.join(run.overrides)})" if run.overrides else summary
 
 
-def _row(name: str, short: str, state: str, summary: str, link: str | None = None) -> Html:
-    """A run under its short name; its full name is in the tooltip and, if longer, in a toggle."""
-    shown: Child = tag("bdi", short)
-    full = tag("details", tag("summary", "full name"), tag("bdi", name)) if short != name else None
-    cut = summary if len(summary) <= _MAX_SUMMARY_CHARS else f"{summary[: _MAX_SUMMARY_CHARS - 1]}…"
-    return tag(
-        "tr",
-        tag("td", state, class_=state),
-        tag("th", tag("a", shown, href=link) if link else shown, full, scope="row", title=name),
-        tag("td", tag("bdi", cut)),
-    )
+def _choices(run: Run) -> str:
+    words = [method_label(run.method) if run.method else None, run.expert, run.amateur]
+    choices = ", ".join([*filter(None, words), f"seed {run.seed}"])
+    return f"{choices}; stopped: {run.stopped}" if run.stopped else choices
 
 
-def _relative_url(path: Path, out: Path) -> str:
+def _link(run: Run, out: Path) -> str | None:
     """A URL relative to `out`; the `./` keeps a folder's name from being read as a scheme."""
+    path = run.folder / PAGE
+    if not path.is_file():
+        return None
     relative = os.path.relpath(path.resolve(), out.resolve())
     return "./" + quote(relative.replace(os.sep, "/"))
+
+
+def short_names(names: Sequence[str]) -> list[str]:
+    """Each name without the parts common to all; the full names where these would not be unique.
+
+    Names look like `method=neither,seed=0`, with or without parent folders.
+    """
+    split = [[folder.split(",") for folder in name.split("/")] for name in names]
+    common = set.intersection(*({part for own in name for part in own} for name in split))
+    short = []
+    for name in split:
+        folders = [",".join(part for part in own if part not in common) for own in name]
+        short.append("/".join(filter(None, folders)))
+    is_clear = len(names) > 1 and all(short) and len(set(short)) == len(set(names))
+    return short if is_clear else list(names)

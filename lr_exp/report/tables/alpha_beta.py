@@ -2,21 +2,27 @@
 
 from collections.abc import Sequence
 
+from lr_exp.report.analyse.comparable import grouped
+from lr_exp.report.analyse.costs import mean
+from lr_exp.report.analyse.rows import Row, Sweep
 from lr_exp.report.names import ABSENT, method_label
-from lr_exp.report.repeats import grouped
-from lr_exp.report.rows import Row, Sweep
 from lr_exp.report.tables.table import (
     Column,
     Table,
-    mean,
+    estimate_record,
     number,
     percent,
-    scaled,
     setup_record,
     signed,
-    without_empty,
+    table_of,
+    text_column,
 )
 
+_ABOUT = (
+    "Each cell: accuracy averaged over benchmarks in % ± one standard error, the gain over the "
+    "expert in points, and the share of scored steps that was kept. Cells with missing seeds, or "
+    "seeds in which nothing was trained, show the number of others."
+)
 _NAMES = ("expert", "amateur", "method", "data", "decoder")
 
 Grid = tuple[str, str | None, str | None, str | None, str]  # values of _NAMES
@@ -50,40 +56,29 @@ def values_of(rows: Sequence[Row], key: str) -> list[float | None]:
 
 def alpha_beta_table(sweep: Sweep, name: str) -> Table | None:
     """Rows are alphas, columns betas."""
-    grids = grid_rows(sweep)
-    everything = [row for rows in grids.values() for row in rows]
+    lines = [
+        (grid, alpha, rows)
+        for grid, rows in grid_rows(sweep).items()
+        for alpha in values_of(rows, "alpha")
+    ]
+    everything = [row for rows in grid_rows(sweep).values() for row in rows]
     if not everything:
         return None
-    betas = values_of(everything, "beta")
-    columns = [
-        *(Column(title, is_text=True) for title in _NAMES),
-        Column("alpha"),
-        *(Column(f"beta {number(beta, 'g')}") for beta in betas),
+    names = [
+        [expert, amateur or ABSENT, method_label(method), data or ABSENT, decoder]
+        for (expert, amateur, method, data, decoder), _, _ in lines
     ]
-    cells = []
-    for (expert, amateur, method, data, decoder), rows in grids.items():
-        names = [expert, amateur or ABSENT, method_label(method), data or ABSENT, decoder]
-        for alpha in values_of(rows, "alpha"):
-            line = [_cell(rows, alpha, beta) for beta in betas]
-            cells.append([*names, number(alpha, "g"), *line])
-    table = Table(
-        name,
-        "Alpha and beta",
-        columns,
-        cells,
-        [_record(row) for row in everything],
-        [
-            "Each cell: accuracy averaged over benchmarks in % ± one standard error, the gain over "
-            "the expert in points, and the share of scored steps that was kept. Cells with lost "
-            "seeds, or seeds in which nothing was trained, show the number of others."
-        ],
-    )
-    constant = [
-        column
-        for i, column in enumerate(columns[: len(_NAMES)])
-        if len({line[i] for line in cells}) == 1
+    columns = [text_column(*one) for one in zip(_NAMES, zip(*names, strict=True), strict=True)]
+    columns = [(column, cells) for column, cells in columns if len(set(cells)) > 1]
+    columns.append((Column("alpha"), [number(alpha, "g") for _, alpha, _ in lines]))
+    columns += [
+        (
+            Column(f"beta {number(beta, 'g')}"),
+            [_cell(rows, alpha, beta) for _, alpha, rows in lines],
+        )
+        for beta in values_of(everything, "beta")
     ]
-    return without_empty(table.without(constant))
+    return table_of(name, "Alpha and beta", columns, list(map(_record, everything)), [_ABOUT])
 
 
 def _cell(rows: Sequence[Row], alpha: float | None, beta: float | None) -> str:
@@ -98,24 +93,22 @@ def _cell(rows: Sequence[Row], alpha: float | None, beta: float | None) -> str:
         accuracy += f" ({signed(100 * row.gain.mean)})"
     share = kept_share(row)
     parts = [accuracy, *([] if share is None else [f"kept {share:.1%}"])]
-    if row.lost:
-        parts.append(f"{len(row.seeds)}/{row.asked} seeds")
-    if row.trained < len(row.runs):
-        trained = f"{row.trained}/{len(row.runs)} seeds trained"
-        parts.append(trained if row.trained else "nothing trained")
+    if row.missing_seeds:
+        parts.append(f"{len(row.seeds)}/{row.seed_count} seeds")
+    if row.trained_count < len(row.runs):
+        trained = f"{row.trained_count}/{len(row.runs)} seeds trained"
+        parts.append(trained if row.trained_count else "nothing trained")
     return ", ".join(parts)
 
 
 def _record(row: Row) -> dict[str, object]:
     return {
         **setup_record(row.setup, row.label),
-        "average": scaled(row.average.mean) if row.average else None,
-        "stderr": scaled(row.average.stderr) if row.average else None,
-        "gain": scaled(row.gain.mean) if row.gain else None,
-        "gain_stderr": scaled(row.gain.stderr) if row.gain else None,
+        **estimate_record("average", row.average, "stderr"),
+        **estimate_record("gain", row.gain),
         "kept_share": kept_share(row),
         "n": row.average.questions if row.average else None,
         "seeds": len(row.seeds),
-        "seeds_asked": row.asked,
+        "seeds_run": row.seed_count,
         "remark": row.remark,
     }

@@ -4,22 +4,26 @@ from typing import Any
 
 from lr_exp.errors import UserError
 from lr_exp.report import published
-from lr_exp.report.gaps import PairGap, measured_gap
+from lr_exp.report.analyse.comparable import grouped
+from lr_exp.report.analyse.gaps import PairGap, measured_gap
+from lr_exp.report.analyse.rows import Row, Sweep
 from lr_exp.report.names import ABSENT, benchmark_label
-from lr_exp.report.repeats import grouped
-from lr_exp.report.rows import Row, Sweep
-from lr_exp.report.runs import Run
-from lr_exp.report.tables.accuracy import notes, records, result_cells, result_columns
-from lr_exp.report.tables.beside import asterisked
+from lr_exp.report.read.runs import Run
+from lr_exp.report.tables.accuracy import (
+    evaluated_rows,
+    result_columns,
+    result_notes,
+    result_records,
+)
 from lr_exp.report.tables.table import (
-    PUBLISHED,
     Column,
     Table,
-    number,
+    estimate_record,
     percent,
     points,
-    scaled,
-    without_empty,
+    table_of,
+    text_column,
+    with_published,
 )
 
 _ABOUT = (
@@ -30,39 +34,53 @@ _ABOUT = (
 
 def gap_table(sweep: Sweep, name: str) -> Table | None:
     """Pairs by descending gap, then the expert alone, as in the paper."""
-    rows = [row for row in sweep.rows if row.results.accuracies or row.remark]
+    rows = evaluated_rows(sweep)
     if not rows:
         return None
-    gaps = {id(row): measured_gap(row.runs) for row in rows if not row.is_baseline}
+    gap_of_row = {id(row): None if row.is_baseline else measured_gap(row.runs) for row in rows}
     experts = list(dict.fromkeys(row.setup.expert for row in rows))
 
     def order(row: Row) -> tuple[int, bool, float]:
-        gap = gaps.get(id(row))
+        gap = gap_of_row[id(row)]
         size = gap.difference.mean if gap else 0.0
         return experts.index(row.setup.expert), row.is_baseline, -size
 
     rows.sort(key=order)
+    gaps = [gap_of_row[id(row)] for row in rows]
+    papers = [
+        published.gap(row.published_setup, gap.benchmark) if gap else None
+        for row, gap in zip(rows, gaps, strict=True)
+    ]
+    amateurs = [
+        "none (expert only)" if row.is_baseline else row.setup.amateur or ABSENT for row in rows
+    ]
+    differences = [points(gap.difference if gap else None) for gap in gaps]
     columns = [
-        Column("expert", is_text=True),
-        Column("amateur", is_text=True),
-        Column("variant", is_text=True),
-        Column("amateur alone"),
-        Column("gap"),
-        Column(PUBLISHED, under="gap"),
-        *result_columns(sweep.benchmarks),
+        text_column("expert", [row.setup.expert for row in rows]),
+        text_column("amateur", amateurs),
+        text_column("variant", [row.label for row in rows]),
+        (Column("amateur alone"), [percent(gap.amateur if gap else None) for gap in gaps]),
+        *with_published("gap", differences, rows, papers, "+.1f"),
+        *result_columns(rows, sweep.benchmarks),
     ]
-    cells = [
-        [*_pair_cells(row, gaps.get(id(row))), *result_cells(row, sweep.benchmarks)] for row in rows
-    ]
-    records_by_row = [
-        _pair_record(row, gaps.get(id(row))) | record
-        for row in rows
-        for record in records(row, sweep.benchmarks)
-    ]
-    table = Table(name, "Expertise gap", columns, cells, records_by_row, _notes(rows, gaps, sweep))
     if len({row.setup.method for row in rows if not row.is_baseline}) == 1:
-        table = table.without([Column("variant", is_text=True)])
-    return without_empty(table)
+        columns = [(column, cells) for column, cells in columns if column.title != "variant"]
+    records = [
+        _record(gap) | {"gap_published": paper} | record
+        for row, gap, paper in zip(rows, gaps, papers, strict=True)
+        for record in result_records(row, sweep.benchmarks)
+    ]
+    ways = {(gap.benchmark, gap.decoder) for gap in gaps if gap}
+    about = [
+        f"Gap: the expert's accuracy minus the amateur's on {benchmark_label(benchmark)}, "
+        f"{decoder} decoding, in points."
+        for benchmark, decoder in sorted(ways)
+    ]
+    if not ways and any(row.runs for row in rows):
+        about = ["The expertise gap itself was not measured (evaluator.gap)."]
+    about += dict.fromkeys(gap.note for gap in gaps if gap and gap.note)
+    notes = [*about, *result_notes(rows, sweep.benchmarks)]
+    return table_of(name, "Expertise gap", columns, records, notes)
 
 
 def pair_gap_table(sweep: Sweep, name: str) -> Table | None:
@@ -71,36 +89,38 @@ def pair_gap_table(sweep: Sweep, name: str) -> Table | None:
     A pair whose runs disagree gets a note instead of a row.
     """
     measured = [run for run in sweep.runs if run.evaluate.gap]
-    gaps, notes = [], [_ABOUT]
-    for (expert, amateur), own in grouped(measured, _models).items():
+    if not measured:
+        return None
+    gaps: list[PairGap] = []
+    pairs: list[tuple[str, str]] = []
+    notes = [_ABOUT]
+    for pair, own in grouped(measured, _models).items():
         try:
             gap = measured_gap(own)
         except UserError as reason:
             notes.append(f"Not shown: {reason}")
             continue
         if gap is not None:
-            gaps.append((expert, amateur, gap))
+            pairs.append(pair)
+            gaps.append(gap)
             notes += [gap.note] if gap.note else []
-    if not measured:
-        return None
-    columns = [Column(title, is_text=True) for title in ("expert", "amateur", "benchmark")]
-    columns += [Column("decoding", is_text=True), *map(Column, ("expert alone", "amateur alone"))]
-    columns += map(Column, ("gap", "n"))
-    rows = [
-        [
-            *(expert, amateur, benchmark_label(gap.benchmark), gap.decoder),
-            *(percent(gap.expert), percent(gap.amateur), points(gap.difference)),
-            f"{gap.expert.questions:,}",
-        ]
-        for expert, amateur, gap in gaps
+    columns = [
+        text_column("expert", [expert for expert, _ in pairs]),
+        text_column("amateur", [amateur for _, amateur in pairs]),
+        text_column("benchmark", [benchmark_label(gap.benchmark) for gap in gaps]),
+        text_column("decoding", [gap.decoder for gap in gaps]),
+        (Column("expert alone"), [percent(gap.expert) for gap in gaps]),
+        (Column("amateur alone"), [percent(gap.amateur) for gap in gaps]),
+        (Column("gap"), [points(gap.difference) for gap in gaps]),
+        (Column("n"), [f"{gap.expert.questions:,}" for gap in gaps]),
     ]
-    made = [
+    records = [
         {"expert": expert, "amateur": amateur, "n": gap.expert.questions}
-        | {"expert_accuracy": scaled(gap.expert.mean), "expert_stderr": scaled(gap.expert.stderr)}
-        | _gap_record(gap)
-        for expert, amateur, gap in gaps
+        | estimate_record("expert_accuracy", gap.expert, "expert_stderr")
+        | _record(gap)
+        for (expert, amateur), gap in zip(pairs, gaps, strict=True)
     ]
-    return Table(name, "Expertise gap", columns, rows, made, notes)
+    return table_of(name, "Expertise gap", columns, records, notes)
 
 
 def _models(run: Run) -> tuple[str, str]:
@@ -109,46 +129,10 @@ def _models(run: Run) -> tuple[str, str]:
     return run.expert, run.amateur or configured or ABSENT
 
 
-def _pair_cells(row: Row, gap: PairGap | None) -> list[str]:
-    amateur = "none (expert only)" if row.is_baseline else row.setup.amateur or ABSENT
-    if gap is None:
-        return [row.setup.expert, amateur, row.label, ABSENT, ABSENT, ABSENT]
-    paper = asterisked(number(published.gap(row.papers, gap.benchmark), "+.1f"), row.differs)
-    return [
-        row.setup.expert,
-        amateur,
-        row.label,
-        percent(gap.amateur),
-        points(gap.difference),
-        paper,
-    ]
-
-
-def _pair_record(row: Row, gap: PairGap | None) -> dict[str, Any]:
-    return _gap_record(gap) | {
-        "gap_published": published.gap(row.papers, gap.benchmark) if gap else None,
-    }
-
-
-def _gap_record(gap: PairGap | None) -> dict[str, Any]:
+def _record(gap: PairGap | None) -> dict[str, Any]:
     return {
         "gap_benchmark": gap.benchmark if gap else None,
         "gap_decoder": gap.decoder if gap else None,
-        "amateur_accuracy": scaled(gap.amateur.mean) if gap else None,
-        "amateur_stderr": scaled(gap.amateur.stderr) if gap else None,
-        "gap": scaled(gap.difference.mean) if gap else None,
-        "gap_stderr": scaled(gap.difference.stderr) if gap else None,
+        **estimate_record("amateur_accuracy", gap and gap.amateur, "amateur_stderr"),
+        **estimate_record("gap", gap and gap.difference),
     }
-
-
-def _notes(rows: list[Row], gaps: dict[int, PairGap | None], sweep: Sweep) -> list[str]:
-    ways = {(gap.benchmark, gap.decoder) for gap in gaps.values() if gap}
-    about = [
-        f"Gap: the expert's accuracy minus the amateur's on {benchmark_label(name)}, {decoder} "
-        "decoding, in points."
-        for name, decoder in sorted(ways)
-    ]
-    if not ways and any(row.runs for row in rows):
-        about = ["The expertise gap itself was not measured (evaluator.gap)."]
-    about += dict.fromkeys(gap.note for gap in gaps.values() if gap and gap.note)
-    return [*about, *notes(rows, sweep.benchmarks)]

@@ -1,11 +1,17 @@
 """Divergences of the models: one column per pair, beside the published numbers."""
 
 from lr_exp.report import published
+from lr_exp.report.analyse.profiles import MEANS, profiles
+from lr_exp.report.analyse.rows import Sweep
 from lr_exp.report.names import ABSENT, method_label
-from lr_exp.report.profiles import MEANS, profiles
-from lr_exp.report.rows import Sweep
-from lr_exp.report.tables.beside import asterisked, differing
-from lr_exp.report.tables.table import PUBLISHED, Column, Table, without_empty
+from lr_exp.report.tables.table import (
+    PUBLISHED,
+    Column,
+    Table,
+    asterisked,
+    notes_on_differences,
+    without_empty,
+)
 
 _TITLES = {
     "share_below_0.1": "steps below 0.1 nats",
@@ -51,7 +57,7 @@ def kl_profile_table(sweep: Sweep, name: str) -> Table | None:
             "quantity": key,
             "value": value,
             "published": published.KL_PROFILE.get(key) if pair.is_papers else None,
-            "published_differs": "; ".join(pair.differs) if pair.is_papers else None,
+            "published_differs": "; ".join(pair.paper_differences) if pair.is_papers else None,
             "seeds": pair.seeds,
         }
         for pair in pairs
@@ -59,7 +65,9 @@ def kl_profile_table(sweep: Sweep, name: str) -> Table | None:
     ]
     notes = ["Over all scored steps of all seeds together; expert / amateur."]
     labelled = zip(titles, pairs, strict=True)
-    notes += differing([(title, pair.differs) for title, pair in labelled if pair.is_papers])
+    notes += notes_on_differences(
+        [(title, pair.paper_differences) for title, pair in labelled if pair.is_papers]
+    )
     if len(notes) > 1:
         for row in rows:
             row[-1] = asterisked(row[-1], [True])

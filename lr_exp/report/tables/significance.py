@@ -1,8 +1,9 @@
 """Each variant against the baseline and LightReasoner; the CSV file has all pairs of rows."""
 
-from lr_exp.report.compare import Pair, Pairs
-from lr_exp.report.paired import FLIPS
-from lr_exp.report.rows import Row
+from lr_exp.report.analyse.comparable import grouped
+from lr_exp.report.analyse.compare import Pairs
+from lr_exp.report.analyse.paired import FLIPS
+from lr_exp.report.analyse.rows import Row
 from lr_exp.report.tables.table import (
     Column,
     Table,
@@ -10,6 +11,8 @@ from lr_exp.report.tables.table import (
     p_value,
     scaled,
     signed,
+    table_of,
+    text_column,
     without_lone_expert,
 )
 
@@ -29,20 +32,26 @@ def significance_table(pairs: Pairs, name: str) -> Table | None:
     """None if no two rows could be compared."""
     if not pairs.pairs:
         return None
-    shown = [_line(pair, pair.ours, pair.theirs) for pair in pairs.pairs if _has_baseline(pair)]
+    same_expert = [p for p in pairs.pairs if p.ours.setup.expert == p.theirs.setup.expert]
+    shown = [pair for pair in same_expert if pair.theirs.is_baseline]
     references = _references(pairs)
-    for pair in pairs.pairs:
-        if pair.ours.setup.expert != pair.theirs.setup.expert:
-            continue
+    for pair in same_expert:
         reference = references.get(pair.ours.setup.expert)
         if pair.theirs is reference and not pair.ours.is_baseline:
-            shown.append(_line(pair, pair.ours, pair.theirs))
+            shown.append(pair)
         elif pair.ours is reference and not pair.theirs.is_baseline:
-            shown.append(_line(pair, pair.theirs, pair.ours, swapped=True))
+            shown.append(pair.reversed())
+    overall = [pair.overall for pair in shown]
     columns = [
-        *(Column(title, is_text=True) for title in ("expert", "variant", "against")),
-        *map(Column, ("difference", "95 % interval", "won", "lost")),
-        *map(Column, ("p (majority of seeds)", "p (mean of seeds)")),
+        text_column("expert", [pair.ours.setup.expert for pair in shown]),
+        text_column("variant", [pair.ours.label for pair in shown]),
+        text_column("against", [pair.theirs.label for pair in shown]),
+        (Column("difference"), [signed(100 * one.difference) for one in overall]),
+        (Column("95 % interval"), [between(one.low, one.high) for one in overall]),
+        (Column("won"), [f"{one.won:,}" for one in overall]),
+        (Column("lost"), [f"{one.lost:,}" for one in overall]),
+        (Column("p (majority of seeds)"), [p_value(one.p_majority) for one in overall]),
+        (Column("p (mean of seeds)"), [p_value(one.p_mean) for one in overall]),
     ]
     records = [
         {
@@ -63,39 +72,16 @@ def significance_table(pairs: Pairs, name: str) -> Table | None:
         for pair in pairs.pairs
         for comparison in pair.comparisons
     ]
-    return without_lone_expert(Table(name, "Significance", columns, shown, records, [EXPLANATION]))
-
-
-def _has_baseline(pair: Pair) -> bool:
-    ours, theirs = pair.ours, pair.theirs
-    return theirs.is_baseline and ours.setup.expert == theirs.setup.expert
+    return without_lone_expert(table_of(name, "Significance", columns, records, [EXPLANATION]))
 
 
 def _references(pairs: Pairs) -> dict[str, Row]:
     """The LightReasoner row with greedy decoding of each expert that has exactly one."""
-    by_expert: dict[str, dict[int, Row]] = {}
-    for pair in pairs.pairs:
-        for row in (pair.ours, pair.theirs):
-            if (row.setup.method, row.setup.decoder) == ("lightreasoner", "greedy"):
-                by_expert.setdefault(row.setup.expert, {})[id(row)] = row
-    return {
-        expert: next(iter(rows.values())) for expert, rows in by_expert.items() if len(rows) == 1
-    }
-
-
-def _line(pair: Pair, ours: Row, theirs: Row, swapped: bool = False) -> list[str]:
-    overall = pair.overall
-    sign = -1 if swapped else 1
-    low, high = sorted((sign * overall.low, sign * overall.high))
-    won, lost = (overall.lost, overall.won) if swapped else (overall.won, overall.lost)
-    return [
-        ours.setup.expert,
-        ours.label,
-        theirs.label,
-        signed(100 * sign * overall.difference),
-        between(low, high),
-        f"{won:,}",
-        f"{lost:,}",
-        p_value(overall.p_majority),
-        p_value(overall.p_mean),
+    rows = {id(row): row for pair in pairs.pairs for row in (pair.ours, pair.theirs)}
+    references = [
+        row
+        for row in rows.values()
+        if (row.setup.method, row.setup.decoder) == ("lightreasoner", "greedy")
     ]
+    by_expert = grouped(references, lambda row: row.setup.expert)
+    return {expert: own[0] for expert, own in by_expert.items() if len(own) == 1}

@@ -1,11 +1,13 @@
 """A table with its cells as text and its raw numbers, and the formatting of numbers."""
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
+from lr_exp.report.analyse.comparable import grouped
+from lr_exp.report.analyse.paired import Estimate
+from lr_exp.report.analyse.rows import Row
 from lr_exp.report.names import ABSENT, Setup
-from lr_exp.report.paired import Estimate
 
 PUBLISHED = "published"
 REMARK = "remark"
@@ -41,24 +43,77 @@ class Table:
         """The table without some columns."""
         dropped = list(unwanted)
         keep = [i for i, column in enumerate(self.columns) if column not in dropped]
-        return Table(
-            self.name,
-            self.title,
-            [self.columns[i] for i in keep],
-            [[row[i] for i in keep] for row in self.rows],
-            self.records,
-            self.notes,
-        )
+        columns = [self.columns[i] for i in keep]
+        return replace(self, columns=columns, rows=[[row[i] for i in keep] for row in self.rows])
+
+
+Filled = tuple[Column, list[str]]  # a column and its cells
+
+
+def table_of(
+    name: str,
+    title: str,
+    columns: Sequence[Filled],
+    records: list[dict[str, Any]],
+    notes: Sequence[str] = (),
+) -> Table:
+    """A table from its columns, without those that are empty in every row."""
+    rows = [list(row) for row in zip(*(cells for _, cells in columns), strict=True)]
+    return without_empty(
+        Table(name, title, [column for column, _ in columns], rows, records, list(notes))
+    )
+
+
+def text_column(title: str, cells: Iterable[str]) -> Filled:
+    return Column(title, is_text=True), list(cells)
+
+
+def with_published(
+    title: str,
+    cells: Iterable[str],
+    rows: Sequence[Row],
+    numbers: Iterable[float | None],
+    form: str = ".1f",
+) -> list[Filled]:
+    """A column with the published numbers beside it; an asterisk marks rows with other settings."""
+    marked = [
+        asterisked(number(value, form), row.paper_differences)
+        for row, value in zip(rows, numbers, strict=True)
+    ]
+    return [(Column(title), list(cells)), (Column(PUBLISHED, under=title), marked)]
+
+
+def asterisked(cell: str, differences: Sequence[object]) -> str:
+    """A published number, with an asterisk if our run has other settings."""
+    return f"{cell}*" if differences and cell != ABSENT else cell
+
+
+def notes_on_differences(labelled: Iterable[tuple[str, tuple[str, ...]]]) -> list[str]:
+    """The notes that the asterisks refer to: one for all labels with the same differences.
+
+    Args:
+        labelled: pairs of a label and its differences.
+    """
+    return [
+        f"* {', '.join(dict.fromkeys(label for label, _ in own))}: ours {'; ours '.join(differs)}."
+        for differs, own in grouped(labelled, lambda pair: pair[1]).items()
+        if differs
+    ]
+
+
+def notes_on_rows(rows: Iterable[Row]) -> list[str]:
+    """The notes for rows with a published number."""
+    labelled = [(f"{row.label} of {row.setup.expert}", row.paper_differences) for row in rows]
+    return notes_on_differences(labelled)
 
 
 def without_empty(table: Table) -> Table:
     """The table without columns that are empty in every row."""
-    empty = [
+    return table.without(
         column
         for i, column in enumerate(table.columns)
         if all(row[i] in (ABSENT, "") for row in table.rows)
-    ]
-    return table.without(empty)
+    )
 
 
 def without_lone_expert(table: Table) -> Table:
@@ -108,9 +163,19 @@ def remark(remarks: Iterable[str]) -> str:
     )
 
 
-def scaled(value: float | None, factor: float = 100.0) -> float | None:
+def scaled(value: float) -> float:
     """A share in percent for a CSV file, without digits from floating-point scaling."""
-    return None if value is None else round(value * factor, 10)
+    return round(100 * value, 10)
+
+
+def estimate_record(
+    name: str, estimate: Estimate | None, stderr: str | None = None
+) -> dict[str, float | None]:
+    """A share in percent and its error, for a CSV file."""
+    return {
+        name: scaled(estimate.mean) if estimate else None,
+        stderr or f"{name}_stderr": scaled(estimate.stderr) if estimate else None,
+    }
 
 
 def setup_record(setup: Setup, label: str) -> dict[str, Any]:
@@ -125,9 +190,3 @@ def setup_record(setup: Setup, label: str) -> dict[str, Any]:
         "beta": setup.beta,
         "decoder": setup.decoder,
     }
-
-
-def mean(values: Sequence[float | None]) -> float | None:
-    """The mean of the known values; None if there are none."""
-    known = [value for value in values if value is not None]
-    return sum(known) / len(known) if known else None

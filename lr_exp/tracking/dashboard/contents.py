@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from lr_exp.report.names import BASELINE, BENCHMARKS, METHODS, rank
-from lr_exp.report.runs import find_runs
+from lr_exp.report.read.runs import find_runs
 
 # The paper's tables and figures in its order, then our additions.
 SWEEPS = (

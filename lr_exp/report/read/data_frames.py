@@ -1,12 +1,13 @@
 """Runs and their graded answers as pandas data frames."""
 
-import json
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
-from lr_exp.report.runs import WHO, AnswersMissingError, Failed, Run, Unfinished, find_runs
+from lr_exp.report.read.incomplete import Failed, Unfinished
+from lr_exp.report.read.json_file import read_json_lines
+from lr_exp.report.read.runs import WHO, AnswersMissingError, Run, find_runs
 
 _CHOICES = ("sweep", "method", "expert", "amateur", "data", "alpha", "beta", "seed")
 
@@ -27,9 +28,9 @@ def read_runs(folder: str | Path) -> pd.DataFrame:
         UserError: the folder does not exist or contains no finished run.
     """
     found = find_runs(Path(folder))
-    rows = [row for run in found.runs for row in _rows(run)]
-    rows += [_row_without_results(run, run.error) for run in found.failed]
-    rows += [_row_without_results(run, "not finished") for run in found.unfinished]
+    rows = [_choices(run) | values for run in found.runs for values in _results(run)]
+    rows += [_choices(run) | {"error": run.error} for run in found.failed]
+    rows += [_choices(run) | {"error": "not finished"} for run in found.unfinished]
     return pd.DataFrame(rows, columns=[*rows[0]])
 
 
@@ -51,12 +52,16 @@ def read_answers(folder: str | Path) -> pd.DataFrame:
         for benchmark in run.results(who)
         for row in _answer_rows(run, who, benchmark)
     ]
-    return pd.DataFrame(rows, columns=list(_ANSWER_COLUMNS))
+    return pd.DataFrame(rows, columns=["run", "who", "benchmark", *_ANSWER_KEYS])
 
 
-def _rows(run: Run) -> list[dict[str, Any]]:
+def _choices(run: Run | Failed | Unfinished) -> dict[str, Any]:
+    return {"run": run.name, **{name: getattr(run, name) for name in _CHOICES}}
+
+
+def _results(run: Run) -> list[dict[str, Any]]:
+    """The columns after the choices, once per benchmark."""
     stages = {"sample": run.sample, "distill": run.distill, "evaluate": run.evaluate}
-    choices = {"run": run.name, **{name: getattr(run, name) for name in _CHOICES}}
     whole = {
         "trained": run.summary.distill is not None,
         "steps": run.sample.steps,
@@ -71,10 +76,10 @@ def _rows(run: Run) -> list[dict[str, Any]]:
         },
         "error": None,
     }
-    return [{**choices, **_result(run, name), **whole} for name in run.benchmarks or [None]]
+    return [_accuracies(run, name) | whole for name in run.benchmarks or [None]]
 
 
-def _result(run: Run, benchmark: str | None) -> dict[str, Any]:
+def _accuracies(run: Run, benchmark: str | None) -> dict[str, Any]:
     before = run.results("expert").get(benchmark or "")
     after = run.results(run.outcome).get(benchmark or "")
     known = before or after
@@ -89,15 +94,8 @@ def _result(run: Run, benchmark: str | None) -> dict[str, Any]:
     }
 
 
-def _row_without_results(run: Failed | Unfinished, error: str) -> dict[str, Any]:
-    return {"run": run.name, **{name: getattr(run, name) for name in _CHOICES}, "error": error}
-
-
-# Column: key in the file of answers.
-_ANSWER_COLUMNS = {
-    "run": None,
-    "who": None,
-    "benchmark": None,
+# Columns of an answer, and their keys in the file of answers.
+_ANSWER_KEYS = {
     "question_id": "id",
     "question": "question",
     "reference": "reference",
@@ -114,9 +112,7 @@ def _answer_rows(run: Run, who: str, benchmark: str) -> list[dict[str, Any]]:
     except AnswersMissingError as reason:
         raise FileNotFoundError(str(reason)) from reason
     place = {"run": run.name, "who": who, "benchmark": benchmark}
-    # Not splitlines(): it also splits at U+2028 and others, which a model's output may contain.
-    with run.answers_file(who, benchmark).open(encoding="utf-8") as lines:
-        return [
-            place | {ours: answer.get(theirs) for ours, theirs in _ANSWER_COLUMNS.items() if theirs}
-            for answer in map(json.loads, lines)
-        ]
+    return [
+        place | {column: answer.get(key) for column, key in _ANSWER_KEYS.items()}
+        for answer in read_json_lines(run.answers_file(who, benchmark))
+    ]

@@ -4,11 +4,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from lr_exp.report import published
+from lr_exp.report.analyse.comparable import grouped
+from lr_exp.report.analyse.rows import Sweep
 from lr_exp.report.names import AMATEURS, EXPERTS, Setup, rank
-from lr_exp.report.repeats import grouped
-from lr_exp.report.rows import Sweep
-from lr_exp.report.runs import Run
-from lr_exp.report.summary import SampleSummary
+from lr_exp.report.read.runs import Run
+from lr_exp.report.read.summary import SampleSummary
 
 MEANS = (
     "share_below_0.1",
@@ -36,7 +36,7 @@ class Profile:
     counts: tuple[int, ...]  # token positions per bin; the last bin is open
     bin_nats: float
     is_papers: bool  # whether the paper has this pair on this data
-    differs: tuple[str, ...]  # sampling settings that differ from the paper's
+    paper_differences: tuple[str, ...]  # sampling settings that differ from the paper's
 
     @property
     def label(self) -> str:
@@ -51,11 +51,11 @@ def profiles(sweep: Sweep) -> list[Profile]:
         # Runs of one seed share their token positions unless their methods sample differently.
         groups: list[list[Run]] = []
         for runs in grouped(own, lambda run: run.method).values():
-            mates = next((group for group in groups if _same_steps(runs, group)), None)
-            if mates is None:
-                groups.append(list(runs))
+            same = [group for group in groups if _same_steps(runs, group)]
+            if same:
+                same[0].extend(runs)
             else:
-                mates.extend(runs)
+                groups.append(runs)
         made += map(_profile, groups)
     return sorted(made, key=lambda p: (rank(p.expert, EXPERTS), rank(p.amateur, AMATEURS)))
 
@@ -89,20 +89,15 @@ def _profile(runs: Sequence[Run]) -> Profile:
 
 
 def _pooled(samples: Sequence[SampleSummary], key: str) -> float | None:
-    """The mean over all seeds, weighted by the number of token positions."""
+    """The mean over all seeds, weighted by the number of token positions that it is over."""
     total = weights = 0.0
     for sample in samples:
-        value, weight = getattr(sample, key.replace(".", "_")), _steps(sample, key)
-        if value is not None and weight:
+        value, weight = getattr(sample, key.replace(".", "_")), sample.steps or 0.0
+        same = sample.share_same_top1
+        if key == "kl_mean_same_top1" and same is not None:
+            weight *= same
+        elif key == "kl_mean_other_top1" and same is not None:
+            weight *= 1 - same
+        if value is not None:
             total, weights = total + value * weight, weights + weight
     return total / weights if weights else None
-
-
-def _steps(sample: SampleSummary, key: str) -> float:
-    """How many token positions a mean is over."""
-    steps, same = sample.steps or 0, sample.share_same_top1
-    if key == "kl_mean_same_top1" and same is not None:
-        return steps * same
-    if key == "kl_mean_other_top1" and same is not None:
-        return steps * (1 - same)
-    return steps

@@ -1,23 +1,17 @@
 """Finds the runs below a folder and reads their files."""
 
-import json
 import os
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from lr_exp.errors import UserError
-from lr_exp.report.incomplete import (
-    Failed,
-    Unfinished,
-    damaged,
-    is_begun,
-    read_failed,
-    read_unfinished,
-)
-from lr_exp.report.json_file import is_number, read_json, reason_of
-from lr_exp.report.summary import (
+from lr_exp.report.read import incomplete
+from lr_exp.report.read.incomplete import Failed, Unfinished
+from lr_exp.report.read.json_file import is_number, read_json, read_json_lines, reason_of
+from lr_exp.report.read.summary import (
     DistillSummary,
     EvaluateSummary,
     Provenance,
@@ -30,9 +24,7 @@ from lr_exp.report.summary import (
 from lr_exp.store.run_folder import ANSWERS, FAILED, METRICS, SUMMARY
 
 WHO = ("expert", "tuned")
-_RECORDS = "lr_samples"  # data.format of imported records
-
-_NOT_RUNS = {"store", "report", "wandb", ".hydra"}  # folders that are not searched
+_NOT_SEARCHED = {"store", "report", "wandb", ".hydra"}
 
 
 class AnswersMissingError(Exception):
@@ -113,7 +105,7 @@ class Run:
     @property
     def is_imported(self) -> bool:
         """Whether the supervision is imported records."""
-        return self.settings.get("data", {}).get("format") == _RECORDS
+        return self.settings.get("data", {}).get("format") == "lr_samples"
 
     @property
     def outcome(self) -> str:
@@ -148,18 +140,12 @@ class Run:
         if path.name != f"{benchmark}.jsonl" or benchmark.startswith("."):
             raise AnswersMissingError(f"{benchmark!r} is not a valid benchmark name")
         name = f"{self.name}/{ANSWERS}/{who}/{benchmark}.jsonl"
+        if not path.exists():
+            raise AnswersMissingError(f"{name} is missing, or links to a store that does not exist")
         graded: dict[str, list[bool]] = {}
         try:
-            if path.exists() and not path.is_file():  # a pipe would block
-                raise OSError
-            with path.open(encoding="utf-8") as lines:
-                for line in lines:
-                    answer = json.loads(line)
-                    graded.setdefault(str(answer["id"]), []).append(bool(answer["correct"]))
-        except FileNotFoundError as error:
-            raise AnswersMissingError(
-                f"{name} is missing, or links to a store that does not exist"
-            ) from error
+            for answer in read_json_lines(path):
+                graded.setdefault(str(answer["id"]), []).append(bool(answer["correct"]))
         except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
             raise AnswersMissingError(f"{name} cannot be read") from error
         result = self.results(who)[benchmark]
@@ -173,17 +159,9 @@ class Run:
 
     def training(self) -> list[dict[str, Any]]:
         """The logged training metrics in order, up to the first line that cannot be read."""
-        entries = []
-        if not (self.folder / METRICS).is_file():
-            return entries
-        try:
-            with (self.folder / METRICS).open(encoding="utf-8") as lines:
-                for line in lines:
-                    entry = json.loads(line)
-                    if _is_training(entry):
-                        entries.append(entry)
-        except (OSError, ValueError, RecursionError):
-            pass
+        entries: list[dict[str, Any]] = []
+        with suppress(OSError, ValueError, RecursionError):  # keeps what precedes the error
+            entries.extend(filter(_is_training, read_json_lines(self.folder / METRICS)))
         return entries
 
 
@@ -222,8 +200,9 @@ def find_runs(folder: Path, *, finished: bool = True) -> Found:
     if not folder.is_dir():
         raise UserError(f"{folder} is not a folder: give the folder of a run or of a sweep.")
     found = look(folder)
-    others = found.unfinished or any(map(_can_be_shown, found.failed))
-    if not found.runs and (finished or not others):
+    # A damaged summary alone makes no report; it is an error to fix.
+    shown = found.unfinished or [run for run in found.failed if not run.is_damaged or run.left]
+    if not found.runs and (finished or not shown):
         raise UserError(_no_finished_run(folder, found))
     return found
 
@@ -240,17 +219,23 @@ def look(folder: Path, *, below: bool = True) -> Found:
         if place != folder and not below:
             break
         name = str(place.relative_to(folder)) if place != folder else folder.resolve().name
-        newest = _newest_end(place, files)
+        # A run deletes the file of its earlier outcome, so having both is an accident.
+        ends = [end for end in (SUMMARY, FAILED) if end in files]
+        newest = max(ends, key=lambda end: (place / end).lstat().st_mtime_ns, default=None)
         if newest == SUMMARY:
             try:
-                found.runs.append(Run(place, name, _read_summary(place)))
-            except _DamagedError as reason:
-                found.failed.append(damaged(place, name, str(reason)))
+                found.runs.append(Run(place, name, parse_summary(read_json(place / SUMMARY))))
+            except (OSError, ValueError) as error:
+                reason = (
+                    f"{SUMMARY} cannot be read ({reason_of(error)}). Run the same command again: "
+                    "it rewrites the file."
+                )
+                found.failed.append(incomplete.damaged(place, name, reason))
         elif newest == FAILED:
-            found.failed.append(read_failed(place, name))
-        elif is_begun(place, files):
-            found.unfinished.append(read_unfinished(place, name))
-        if SUMMARY in files and FAILED in files:
+            found.failed.append(incomplete.read_failed(place, name))
+        elif incomplete.is_begun(place, files):
+            found.unfinished.append(incomplete.read_unfinished(place, name))
+        if len(ends) > 1:
             found.notes.append(
                 f"{name} has both {SUMMARY} and {FAILED}: the newer one, {newest}, is used."
             )
@@ -259,30 +244,8 @@ def look(folder: Path, *, below: bool = True) -> Found:
 
 def _folders(folder: Path) -> Iterator[tuple[Path, list[str]]]:
     for place, below, files in os.walk(folder):
-        below[:] = sorted(name for name in below if name not in _NOT_RUNS)
+        below[:] = sorted(name for name in below if name not in _NOT_SEARCHED)
         yield Path(place), files
-
-
-def _newest_end(folder: Path, files: list[str]) -> str | None:
-    """SUMMARY or FAILED. A run deletes the other file, so having both is an accident."""
-    ends = [name for name in (SUMMARY, FAILED) if name in files]
-    return max(ends, key=lambda name: (folder / name).lstat().st_mtime_ns, default=None)
-
-
-class _DamagedError(Exception):
-    """A summary cannot be used; the message says why and how to restore it."""
-
-
-def _read_summary(folder: Path) -> Summary:
-    remedy = "Run the same command again: it rewrites the file."
-    try:
-        value = read_json(folder / SUMMARY)
-    except (OSError, ValueError) as error:
-        raise _DamagedError(f"{SUMMARY} cannot be read ({reason_of(error)}). {remedy}") from error
-    try:
-        return parse_summary(value)
-    except ValueError as error:
-        raise _DamagedError(f"{SUMMARY} is invalid: {error}. {remedy}") from error
 
 
 def _is_training(entry: Any) -> bool:
@@ -291,11 +254,6 @@ def _is_training(entry: Any) -> bool:
         return False
     step, entropy = entry.get("step"), entry.get("entropy")
     return is_number(step) and (entropy is None or is_number(entropy))
-
-
-def _can_be_shown(failed: Failed) -> bool:
-    """A damaged summary alone makes no report; it is an error to fix."""
-    return not failed.is_damaged or bool(failed.left)
 
 
 def _no_finished_run(folder: Path, found: Found) -> str:
@@ -308,9 +266,6 @@ def _no_finished_run(folder: Path, found: Found) -> str:
     )
     if found.failed:
         first = found.failed[0]
-        error = first.error.rstrip(".")
-        if error.startswith(SUMMARY):
-            message += f"; the first, {first.folder}/{error}"
-        else:
-            message += f"; the first, {first.name}: {error}"
+        place = f"{first.folder}/" if first.error.startswith(SUMMARY) else f"{first.name}: "
+        message += f"; the first, {place}{first.error.rstrip('.')}"
     return f"{message}."

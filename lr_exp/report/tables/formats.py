@@ -6,11 +6,15 @@ formulas, LaTeX commands or terminal control sequences.
 
 import re
 import unicodedata
+from collections.abc import Callable, Sequence
+from itertools import pairwise
 
 import pandas as pd
+import tabulate
 
 from lr_exp.report.tables.table import PUBLISHED, REMARK, Column, Table
 
+tabulate.MIN_PADDING = 0  # headings need no more space than cells
 WIDTH = 100  # characters; wider plain tables are split
 
 # Emphasis, code, links, cells and formulas in Markdown; underscores within words are harmless.
@@ -45,10 +49,10 @@ _LATEX = {
 
 def one_line(text: str) -> str:
     """Text without line breaks, control characters and lone surrogates."""
-    return " ".join("".join(_plain(letter) for letter in text).split())
+    return " ".join("".join(_visible(letter) for letter in text).split())
 
 
-def _plain(letter: str) -> str:
+def _visible(letter: str) -> str:
     kind = unicodedata.category(letter)
     if kind == "Cs":
         return "\ufffd"
@@ -63,10 +67,7 @@ def markdown_text(text: str) -> str:
 
 def markdown_table(table: Table) -> str:
     """A pipe table."""
-    head = [markdown_text(column.full_title) for column in table.columns]
-    rule = [":--" if column.is_text else "--:" for column in table.columns]
-    lines = [head, rule, *([markdown_text(cell) for cell in row] for row in table.rows)]
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+    return _aligned(table, "pipe", markdown_text)
 
 
 def csv_text(table: Table) -> str:
@@ -99,15 +100,30 @@ def _latex_letter(letter: str) -> str:
 
 def latex_table(table: Table) -> str:
     r"""A `tabular` for `\input`; needs `\usepackage{booktabs}`."""
-    form = "".join("l" if column.is_text else "r" for column in table.columns)
-    lines = [r"% \usepackage{booktabs}", rf"\begin{{tabular}}{{{form}}}", r"\toprule"]
-    lines += [
-        *_latex_head(table.columns),
-        r"\midrule",
-        *(" & ".join(map(_latex_cell, row)) + r" \\" for row in table.rows),
-        r"\bottomrule",
-        r"\end{tabular}",
+    columns = table.columns
+    under = {column.under for column in columns}
+    upper = [latex_text(column.under or column.title) for column in columns]
+    lower = [
+        column.title if column.under else "ours" if column.title in under else ""
+        for column in columns
     ]
+    cells = [[_latex_cell(cell) for cell in row] for row in table.rows]
+    headings = pd.MultiIndex.from_arrays([upper, lower]) if any(lower) else upper
+    text = (
+        pd.DataFrame(cells, columns=headings)
+        .style.hide(axis="index")
+        .to_latex(
+            column_format="".join("l" if column.is_text else "r" for column in columns),
+            hrules=True,
+            multicol_align="c",
+        )
+    )
+    lines = [r"% \usepackage{booktabs}", *text.splitlines()]
+    pairs = [
+        i for i, (first, second) in enumerate(pairwise(columns), 1) if second.under == first.title
+    ]
+    if pairs:
+        lines.insert(4, " ".join(rf"\cmidrule(lr){{{i}-{i + 1}}}" for i in pairs))
     return "\n".join(lines) + "\n"
 
 
@@ -117,66 +133,46 @@ def _latex_cell(text: str) -> str:
     return f"{{{cell}}}" if cell.startswith(("[", "*")) else cell
 
 
-def _latex_head(columns: list[Column]) -> list[str]:
-    """One line of headings, or two if there are published columns beside ours."""
-    spans: list[tuple[str, list[Column]]] = []
-    for column in columns:
-        if column.under is not None and spans and spans[-1][1][0].title == column.under:
-            spans[-1][1].append(column)
-        else:
-            spans.append((column.full_title, [column]))
-    if all(len(below) == 1 for _, below in spans):
-        return [" & ".join(latex_text(title) for title, _ in spans) + r" \\"]
-    upper, lower, rules, place = [], [], [], 1
-    for title, below in spans:
-        if len(below) == 1:
-            upper.append(latex_text(title))
-            lower.append("")
-        else:
-            upper.append(rf"\multicolumn{{{len(below)}}}{{c}}{{{latex_text(title)}}}")
-            lower += ["ours", *(latex_text(column.title) for column in below[1:])]
-            rules.append(rf"\cmidrule(lr){{{place}-{place + len(below) - 1}}}")
-        place += len(below)
-    return [" & ".join(upper) + r" \\", " ".join(rules), " & ".join(lower) + r" \\"]
-
-
 def plain_table(table: Table) -> str:
     """The table for a terminal.
 
     If it is too wide, published columns and remarks are dropped; if it still is, it is split into
     parts that each repeat the text columns.
     """
-    whole = _aligned(table)
-    if max(map(len, whole)) <= WIDTH:
-        return "\n".join(whole)
-    table = table.without([c for c in table.columns if c.title in (PUBLISHED, REMARK)])
+    if _fits(table):
+        return _plain(table)
+    table = table.without(c for c in table.columns if c.title in (PUBLISHED, REMARK))
     names = [column for column in table.columns if column.is_text]
-    parts: list[list[str]] = []
-    taken: list[Column] = []
+    parts: list[Table] = []
+    taken = list(names)
     for column in table.columns:
         if column in names:
             continue
-        wider = _aligned(table, [*names, *taken, column])
-        if taken and max(map(len, wider)) > WIDTH:
-            parts.append(_aligned(table, names + taken))
-            taken = []
+        if taken != names and not _fits(_only(table, [*taken, column])):
+            parts.append(_only(table, taken))
+            taken = list(names)
         taken.append(column)
-    parts.append(_aligned(table, names + taken))
-    return "\n\n".join("\n".join(part) for part in parts)
+    return "\n\n".join(map(_plain, [*parts, _only(table, taken)]))
 
 
-def _aligned(table: Table, columns: list[Column] | None = None) -> list[str]:
-    if columns is not None:
-        table = table.without([column for column in table.columns if column not in columns])
-    head = [one_line(column.full_title) for column in table.columns]
-    rows = [[one_line(cell) for cell in row] for row in table.rows]
-    widths = [max(map(len, cells)) for cells in zip(head, *rows, strict=True)]
-    lines = [head, ["-" * width for width in widths], *rows]
-    aligned = []
-    for line in lines:
-        cells = [
-            cell.ljust(width) if column.is_text else cell.rjust(width)
-            for cell, width, column in zip(line, widths, table.columns, strict=True)
-        ]
-        aligned.append("  ".join(cells).rstrip())
-    return aligned
+def _only(table: Table, columns: Sequence[Column]) -> Table:
+    return table.without(column for column in table.columns if column not in columns)
+
+
+def _plain(table: Table) -> str:
+    return _aligned(table, "simple", one_line)
+
+
+def _fits(table: Table) -> bool:
+    return max(map(len, _plain(table).splitlines())) <= WIDTH
+
+
+def _aligned(table: Table, form: str, escape: Callable[[str], str]) -> str:
+    text = tabulate.tabulate(
+        [[escape(cell) for cell in row] for row in table.rows],
+        [escape(column.full_title) for column in table.columns],
+        tablefmt=form,
+        colalign=["left" if column.is_text else "right" for column in table.columns],
+        disable_numparse=True,
+    )
+    return "\n".join(line.rstrip() for line in text.splitlines())

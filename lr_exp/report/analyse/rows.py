@@ -1,13 +1,16 @@
 """Groups runs into the rows of a table: runs that differ only in their seed form one row."""
 
-from collections.abc import Collection, Iterable, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Collection, Sequence
+from dataclasses import astuple, dataclass, field, replace
 
-from lr_exp.report import check, published, repeats, results
+from lr_exp.report import published
+from lr_exp.report.analyse import comparable
+from lr_exp.report.analyse.accuracies import Results, average_of, gain_of, read_results
+from lr_exp.report.analyse.comparable import grouped
+from lr_exp.report.analyse.paired import Estimate
 from lr_exp.report.names import BASELINE, Setup
-from lr_exp.report.paired import Estimate
-from lr_exp.report.results import Results
-from lr_exp.report.runs import Failed, Found, Run
+from lr_exp.report.read.incomplete import Failed
+from lr_exp.report.read.runs import Found, Run
 
 _TABLES = (
     "main_results",
@@ -37,9 +40,9 @@ class Row:
     label: str = ""
     remarks: tuple[str, ...] = ()  # about seeds that failed or trained nothing
     seeds: tuple[int, ...] = ()  # behind the numbers
-    lost: tuple[int | None, ...] = ()  # seeds without results; None if unknown
-    papers: Setup | None = None  # setup with published numbers; None for other models
-    differs: tuple[str, ...] = ()  # settings that differ from the paper's
+    missing_seeds: tuple[int | None, ...] = ()  # seeds without results; None if unknown
+    published_setup: Setup | None = None  # None for models that are not the paper's
+    paper_differences: tuple[str, ...] = ()  # settings that differ from the paper's
 
     @property
     def is_baseline(self) -> bool:
@@ -57,12 +60,12 @@ class Row:
         return list(dict.fromkeys(text for run in own for text in run.warnings))
 
     @property
-    def asked(self) -> int:
+    def seed_count(self) -> int:
         """Number of seeds that were run, with or without results."""
-        return len(self.seeds) + len(self.lost)
+        return len(self.seeds) + len(self.missing_seeds)
 
     @property
-    def trained(self) -> int:
+    def trained_count(self) -> int:
         """Number of seeds with a tuned expert."""
         return sum(not run.stopped for run in self.runs)
 
@@ -81,11 +84,11 @@ class Sweep:
     @property
     def warnings(self) -> list[str]:
         """The runs' warnings about pairs of models, with the rows that they apply to."""
-        rows_by_text: dict[str, list[str]] = {}
-        for row in self.rows:
-            for text in row.warnings:
-                rows_by_text.setdefault(text, []).append(f"{row.label} of {row.setup.expert}")
-        return [f"Warning: {text} ({'; '.join(rows)})" for text, rows in rows_by_text.items()]
+        warnings = [(text, row) for row in self.rows for text in row.warnings]
+        return [
+            f"Warning: {text} ({'; '.join(f'{row.label} of {row.setup.expert}' for _, row in own)})"
+            for text, own in grouped(warnings, lambda warning: warning[0]).items()
+        ]
 
     @property
     def table(self) -> str:
@@ -112,53 +115,49 @@ def sweeps(found: Found) -> list[Sweep]:
 
 
 def _sweep(name: str | None, runs: list[Run], failed: list[Failed]) -> Sweep:
-    check.check_benchmarks(runs)
-    check.check_histograms(runs)
-    for of_expert in repeats.grouped(runs, lambda run: run.expert).values():
-        check.check_expert(of_expert)
-    notes = check.machine_notes(runs)
+    comparable.check_benchmarks(runs)
+    comparable.check_histograms(runs)
+    for of_expert in grouped(runs, lambda run: run.expert).values():
+        comparable.check_expert(of_expert)
+    notes = comparable.machine_notes(runs)
     benchmarks = list(dict.fromkeys(b for run in runs for b in run.benchmarks))
     benchmarks = [b for b in benchmarks if any(b in run.results("expert") for run in runs)]
     rows = [*_baselines(runs, notes), *_variants(runs, failed, notes)]
-    rows = _labelled(sorted(rows, key=lambda row: row.setup.order))
-    rows = [replace(row, average=results.average(row.results, benchmarks)) for row in rows]
-    rows = [replace(row, gain=_gain(row, rows, benchmarks)) for row in rows]
-    rows = [_beside_the_paper(row) for row in rows]
+    rows.sort(key=lambda row: row.setup.order)
+    rows = [_completed(row, rows, benchmarks) for row in rows]
     return Sweep(name, runs, failed, rows, benchmarks, notes)
 
 
-def baseline_of(row: Row, rows: Iterable[Row]) -> Row | None:
-    """The untuned expert with greedy decoding, whatever the row's decoder."""
-    for other in rows:
-        setup = other.setup
-        if other.is_baseline and (setup.expert, setup.decoder) == (row.setup.expert, "greedy"):
-            return other
-    return None
+def _completed(row: Row, rows: Sequence[Row], benchmarks: Sequence[str]) -> Row:
+    """The row with what depends on the other rows or on the paper."""
+    baseline = next((other for other in rows if _is_untuned(other, row.setup.expert)), None)
+    settings = row.runs[0].settings if row.runs else None
+    gain = None
+    if baseline is not None and baseline is not row:
+        gain = gain_of(row.results, baseline.results, benchmarks)
+    return replace(
+        row,
+        label=row.label or _label(row.setup, rows),
+        average=average_of(row.results, benchmarks),
+        gain=gain,
+        published_setup=published.paper_setup(row.setup, settings) if settings else None,
+        paper_differences=published.differences(row.setup, settings) if settings else (),
+    )
 
 
-def _gain(row: Row, rows: Sequence[Row], benchmarks: Sequence[str]) -> Estimate | None:
-    baseline = baseline_of(row, rows)
-    if baseline is None or baseline is row:
-        return None
-    return results.gain(row.results, baseline.results, benchmarks)
-
-
-def _beside_the_paper(row: Row) -> Row:
-    if not row.runs:  # models and settings are unknown
-        return row
-    settings = row.runs[0].settings
-    papers = published.paper_setup(row.setup, settings)
-    return replace(row, papers=papers, differs=published.differences(row.setup, settings))
+def _is_untuned(row: Row, expert: str) -> bool:
+    """Whether it is the baseline of the expert's rows: greedy decoding, whatever theirs."""
+    return row.is_baseline and (row.setup.expert, row.setup.decoder) == (expert, "greedy")
 
 
 def _baselines(runs: Sequence[Run], notes: list[str]) -> list[Row]:
     """One row per expert and decoder: every run's summary repeats the same evaluation."""
     measured = [run for run in runs if run.results("expert")]
     rows = []
-    for setup, own in repeats.grouped(measured, _baseline_setup).items():
+    for setup, own in grouped(measured, _baseline_setup).items():
         fullest = max(own, key=lambda run: len(run.results("expert")))
-        repeats.check_agree(f"{setup.label} of {setup.expert}", fullest, own, notes)
-        rows.append(Row(setup, (fullest,), results.read_results([(fullest, "expert")])))
+        comparable.check_agree(f"{setup.label} of {setup.expert}", fullest, own, notes)
+        rows.append(Row(setup, (fullest,), read_results([(fullest, "expert")])))
     return rows
 
 
@@ -174,7 +173,7 @@ def _baseline_setup(run: Run) -> Setup:
 def _variants(runs: Sequence[Run], failed: Sequence[Failed], notes: list[str]) -> list[Row]:
     """One row per setup, with all its seeds."""
     tuning = [run for run in runs if run.results("tuned") or run.summary.distill or run.stopped]
-    groups = repeats.grouped(tuning, _setup)
+    groups = grouped(tuning, _setup)
     failures: dict[Setup, list[Failed]] = {}
     rows = []
     for run in failed:
@@ -184,12 +183,10 @@ def _variants(runs: Sequence[Run], failed: Sequence[Failed], notes: list[str]) -
         elif run.expert or run.overrides:
             rows.append(_row_of_unknown(run))
     for setup in dict.fromkeys([*groups, *failures]):
+        label = ", ".join([setup.label, setup.expert, *_listed(setup, _CHOICES)])
         own = groups.get(setup, [])
-        kept = []
-        if own:
-            label = f"{setup.label}, {_choices(setup)}"
-            notes += check.check_row(label, own)
-            kept = repeats.one_per_seed(label, own, notes)
+        notes += comparable.check_row(label, own)
+        kept = comparable.one_per_seed(label, own, notes)
         rows.append(_variant(setup, kept, failures.get(setup, [])))
     return rows
 
@@ -209,56 +206,50 @@ def _variant(setup: Setup, runs: Sequence[Run], failed: Sequence[Failed]) -> Row
     failures = {run.seed: run for run in failed if run.seed not in finished}
     total = len(runs) + len(failures)
     stops = [run.stopped for run in runs if run.stopped]
-    outcome = "damaged" if all(run.is_damaged for run in failures.values()) else "failed"
-    errors = [run.error for run in failures.values()]
+    outcomes = {run.outcome for run in failures.values()}
     remarks = [
-        _remark(len(stops), total, "nothing trained", stops, colon=True),
+        _remark(len(stops), total, "nothing trained", stops, colon=":"),
         _remark(len(missing), total, "not evaluated", []),
-        _remark(len(failures), total, outcome, errors),
+        _remark(
+            len(failures),
+            total,
+            "damaged" if outcomes == {"damaged"} else "failed",
+            [run.error for run in failures.values()],
+        ),
     ]
     return Row(
         setup,
         tuple(runs),
-        results.read_results([(run, run.outcome) for run in measured]) if measured else Results(),
+        read_results([(run, run.outcome) for run in measured]) if measured else Results(),
         remarks=tuple(filter(None, remarks)),
         seeds=tuple(run.seed for run in counted),
-        lost=(*(run.seed for run in missing), *failures),
+        missing_seeds=(*(run.seed for run in missing), *failures),
     )
 
 
-def _remark(
-    count: int, total: int, what: str, reasons: Sequence[str], colon: bool = False
-) -> str | None:
+def _remark(count: int, total: int, what: str, reasons: Sequence[str], colon: str = "") -> str:
     """`1 of 3 seeds failed: out of memory`, or `failed: out of memory` if all seeds did."""
     if not count:
-        return None
+        return ""
     if count < total:
-        what = f"{count} of {total} seeds{':' if colon else ''} {what}"
-    return ": ".join([what, *([" / ".join(dict.fromkeys(reasons))] if reasons else [])])
+        what = f"{count} of {total} seeds{colon} {what}"
+    return f"{what}: {' / '.join(dict.fromkeys(reasons))}" if reasons else what
 
 
-def _setup(run: Run) -> Setup:
-    return Setup(run.expert, run.method, run.amateur, run.data, run.alpha, run.beta, run.decoder)
+def _setup(run: Run | Failed) -> Setup:
+    expert = run.expert or "unknown expert"
+    return Setup(expert, run.method, run.amateur, run.data, run.alpha, run.beta, run.decoder)
 
 
 def _setup_of_failed(failed: Failed, known: Collection[Setup]) -> Setup | None:
     """The setup of a failed run; None if it is unknown.
 
-    A damaged run is known only by its settings, which have a beta even if the method does not read
-    it. Its setup is then the only finished one that agrees with these settings.
+    The settings of a damaged run have a beta even if its method reads none. Its setup is then the
+    only finished one that agrees with these settings.
     """
     if failed.expert is None:
         return None
-    overrides = dict(word.split("=", 1) for word in failed.overrides if "=" in word)
-    setup = Setup(
-        failed.expert,
-        failed.method,
-        failed.amateur,
-        failed.data,
-        failed.alpha,
-        failed.beta,
-        overrides.get("evaluator.decoder", "greedy"),
-    )
+    setup = _setup(failed)
     if failed.is_damaged and setup not in known:
         matches = [other for other in known if _agrees(other, setup)]
         setup = matches[0] if len(matches) == 1 else setup
@@ -267,49 +258,36 @@ def _setup_of_failed(failed: Failed, known: Collection[Setup]) -> Setup | None:
 
 def _agrees(known: Setup, configured: Setup) -> bool:
     """Whether every choice of `known` is None or as configured."""
-    return all(
-        getattr(known, key) == getattr(configured, key) for key in ("expert", "method", "decoder")
-    ) and all(getattr(known, key) in (None, getattr(configured, key)) for key in _CHOICES)
+    choices = zip(astuple(known), astuple(configured), strict=True)
+    return known.method == configured.method and all(own in (None, set_) for own, set_ in choices)
 
 
 def _row_of_unknown(failed: Failed) -> Row:
-    overrides = dict(word.split("=", 1) for word in failed.overrides if "=" in word)
-    expert = failed.expert or overrides.get("expert") or "unknown expert"
+    expert = failed.expert or failed.override("expert") or "unknown expert"
     return Row(
         Setup(expert, failed.method or "unknown method"),
         label=" ".join(failed.overrides) or failed.name,
-        remarks=(f"{'damaged' if failed.is_damaged else 'failed'}: {failed.error}",),
-        lost=(failed.seed,),
+        remarks=(f"{failed.outcome}: {failed.error}",),
+        missing_seeds=(failed.seed,),
     )
 
 
-def _labelled(rows: Sequence[Row]) -> list[Row]:
-    """Labels each row with its variant, and with the choices in which the variant's rows differ."""
-    labelled = []
-    for row in rows:
-        siblings = [
-            other.setup
-            for other in rows
-            if (other.setup.expert, other.setup.label) == (row.setup.expert, row.setup.label)
-        ]
-        varied = {
-            key for key in _CHOICES if len({getattr(setup, key) for setup in siblings} - {None}) > 1
-        }
-        label = ", ".join([row.setup.label, *_listed(row.setup, varied)])
-        labelled.append(row if row.label else replace(row, label=label))
-    return labelled
-
-
-def _choices(setup: Setup) -> str:
-    return ", ".join([setup.expert, *_listed(setup, set(_CHOICES))])
-
-
-def _listed(setup: Setup, keys: set[str]) -> list[str]:
-    named = [f"{key} {getattr(setup, key)}" for key in ("amateur", "data") if key in keys]
-    signs = {"alpha": "α", "beta": "β"}  # noqa: RUF001
-    numbers = [
-        f"{signs[key]} {getattr(setup, key):g}"
-        for key in signs
-        if key in keys and getattr(setup, key) is not None
+def _label(setup: Setup, rows: Sequence[Row]) -> str:
+    """The variant, and the choices in which the variant's rows differ."""
+    variant = setup.expert, setup.label
+    siblings = [row.setup for row in rows if (row.setup.expert, row.setup.label) == variant]
+    varied = [
+        key for key in _CHOICES if len({getattr(other, key) for other in siblings} - {None}) > 1
     ]
-    return [word for word in named if not word.endswith(" None")] + numbers
+    return ", ".join([setup.label, *_listed(setup, varied)])
+
+
+def _listed(setup: Setup, keys: Collection[str]) -> list[str]:
+    """`amateur micro`, `data gsm8k`, ...; choices that no stage read are left out."""
+    signs = {"alpha": "α", "beta": "β"}  # noqa: RUF001
+    values = {key: getattr(setup, key) for key in _CHOICES if key in keys}
+    return [
+        f"{signs[key]} {value:g}" if key in signs else f"{key} {value}"
+        for key, value in values.items()
+        if value is not None
+    ]

@@ -5,19 +5,16 @@ from pathlib import Path
 from typing import Any
 
 from lr_exp.errors import map_strings, printable
-from lr_exp.report.json_file import is_number, read_json, reason_of
+from lr_exp.report.read.json_file import is_number, read_json, reason_of
 from lr_exp.store.run_folder import ANSWERS, FAILED, METRICS, TRAJECTORIES
 
-_HYDRA = ".hydra"
-_CONFIG = "config.yaml"  # the composed settings
-_OVERRIDES = "overrides.yaml"
-_WORDS = ("expert", "amateur", "method", "data", "sweep")
+_NAMES = ("expert", "amateur", "method", "data", "sweep")
 _NUMBERS = ("alpha", "beta", "seed")
 _MAX_YAML_BYTES = 2**20
 
 
 @dataclass(frozen=True)
-class _Cell:
+class _Incomplete:
     """A run without a usable summary."""
 
     name: str  # the folder, relative to the one that is reported
@@ -38,23 +35,35 @@ class _Cell:
         shown = (METRICS, TRAJECTORIES, ANSWERS)
         return tuple(name for name in shown if (self.folder / name).exists())
 
-    @property
-    def has(self) -> str:
-        """`has metrics.jsonl, answers`."""
-        return f"has {', '.join(self.left) or 'no results'}"
+    def override(self, key: str) -> str | None:
+        """The value of `key` on the command line; None if it was not set there."""
+        return dict(word.split("=", 1) for word in self.overrides if "=" in word).get(key)
 
 
 @dataclass(frozen=True)
-class Failed(_Cell):
+class Failed(_Incomplete):
     """A run that ended in an error, or whose files cannot be read."""
 
     error: str = ""
     is_damaged: bool = False  # its summary.json or failed.json cannot be read
 
+    @property
+    def outcome(self) -> str:
+        return "damaged" if self.is_damaged else "failed"
+
+    @property
+    def decoder(self) -> str:
+        return self.override("evaluator.decoder") or "greedy"
+
 
 @dataclass(frozen=True)
-class Unfinished(_Cell):
+class Unfinished(_Incomplete):
     """A run without summary or error: still running, or killed."""
+
+    @property
+    def has(self) -> str:
+        """`has metrics.jsonl, answers`."""
+        return f"has {', '.join(self.left) or 'no results'}"
 
 
 def is_begun(folder: Path, files: list[str]) -> bool:
@@ -87,16 +96,13 @@ def read_failed(folder: Path, name: str) -> Failed:
 
 def _hydra_settings(folder: Path) -> dict[str, Any]:
     """The settings that Hydra saved before the run started; empty if they cannot be read."""
-    record: dict[str, Any] = {"overrides": _read_yaml(folder / _HYDRA / _OVERRIDES)}
-    config = _read_yaml(folder / _HYDRA / _CONFIG)
+    record: dict[str, Any] = {"overrides": _read_yaml(folder / ".hydra" / "overrides.yaml")}
+    config = _read_yaml(folder / ".hydra" / "config.yaml")
     if isinstance(config, dict):
-        groups = {key: config.get(key) for key in ("expert", "amateur", "method", "data")}
-        record |= {key: config.get(key) for key in ("sweep", *_NUMBERS)}
-        record |= {
-            key: group.get("name") for key, group in groups.items() if isinstance(group, dict)
-        }
-    settings = map_strings(_valid(record), printable)
-    return {**settings, "overrides": tuple(settings.get("overrides", ()))}
+        for key in (*_NAMES, *_NUMBERS):
+            value = config.get(key)
+            record[key] = value.get("name") if isinstance(value, dict) else value
+    return _valid(record)
 
 
 def _read_yaml(path: Path) -> Any:
@@ -112,12 +118,13 @@ def _read_yaml(path: Path) -> Any:
 
 
 def _valid(record: dict[str, Any]) -> dict[str, Any]:
-    """The known keys whose values have the right type."""
+    """The known keys whose values have the right type, with control characters escaped."""
     valid: dict[str, Any] = {
-        key: record[key] for key in _WORDS if isinstance(record.get(key), str) and record[key]
+        key: record[key] for key in _NAMES if isinstance(record.get(key), str) and record[key]
     }
     valid |= {key: record[key] for key in _NUMBERS if is_number(record.get(key))}
     overrides = record.get("overrides")
     if isinstance(overrides, list):
-        valid["overrides"] = tuple(word for word in overrides if isinstance(word, str))
-    return valid
+        valid["overrides"] = [word for word in overrides if isinstance(word, str)]
+    valid = map_strings(valid, printable)
+    return {**valid, "overrides": tuple(valid.get("overrides", ()))}

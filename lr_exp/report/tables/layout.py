@@ -4,8 +4,8 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from lr_exp.report.compare import Pairs, compare
-from lr_exp.report.rows import Sweep
+from lr_exp.report.analyse.compare import Pairs, compare
+from lr_exp.report.analyse.rows import Sweep
 from lr_exp.report.tables.accuracy import accuracy_table
 from lr_exp.report.tables.alpha_beta import alpha_beta_table
 from lr_exp.report.tables.efficiency import efficiency_table
@@ -14,8 +14,7 @@ from lr_exp.report.tables.kl_profile import kl_profile_table
 from lr_exp.report.tables.significance import significance_table
 from lr_exp.report.tables.table import Table
 
-# The sweep's main table has the sweep's name; the others follow, with a suffix.
-_LAYOUTS: dict[str, Callable[[Sweep, str], Table | None]] = {
+_MAIN_TABLES: dict[str, Callable[[Sweep, str], Table | None]] = {
     "expertise_gap": gap_table,
     "alpha_beta": alpha_beta_table,
     "results": accuracy_table,
@@ -33,33 +32,28 @@ class Tables:
 
 
 def tables_of(sweep: Sweep, prefix: str) -> Tables:
-    """All tables for which the sweep has numbers."""
-    kind = sweep.table if sweep.table in _LAYOUTS else "results"
-    order = [kind, *(name for name in _LAYOUTS if name != kind)]
-    # Only one table has the accuracies, and only sweeps over alpha and beta have a grid.
-    unwanted = {"results" if kind == "expertise_gap" else "expertise_gap"}
-    if kind != "alpha_beta":
-        unwanted.add("alpha_beta")
-    tables = []
-    for layout in order:
-        if layout in unwanted:
-            continue
-        table = _LAYOUTS[layout](sweep, prefix if layout == kind else f"{prefix}_{layout}")
-        if table is not None:
-            tables.append(table)
-    if kind != "expertise_gap":
-        gaps = pair_gap_table(sweep, f"{prefix}_pair_gap")
-        tables += [gaps] if gaps is not None else []
+    """All tables for which the sweep has numbers.
+
+    The main table has the name `prefix`, the others have a suffix.
+    """
+    main = sweep.table if sweep.table in _MAIN_TABLES else "results"
+    accuracies = "expertise_gap" if main == "expertise_gap" else "results"
+    order = dict.fromkeys([main, accuracies, "efficiency", "kl_profile"])
+    made = [
+        _MAIN_TABLES[kind](sweep, prefix if kind == main else f"{prefix}_{kind}") for kind in order
+    ]
+    if main != "expertise_gap":
+        made.append(pair_gap_table(sweep, f"{prefix}_pair_gap"))
+    tables = [table for table in made if table is not None]
     pairs = compare(sweep)
     significance = significance_table(pairs, f"{prefix}_significance")
-    if significance is not None:
-        # directly after the main table, whose claims it supports
-        tables.insert(min(1, len(tables)), significance)
+    if significance is not None:  # directly after the main table, whose claims it supports
+        tables.insert(1, significance)
     return Tables(tables, pairs)
 
 
-def prefix_of(name: str | None, taken: set[str]) -> str:
-    """The sweep's name as a file name that is unique in the report."""
+def unique_prefix(name: str | None, taken: set[str]) -> str:
+    """The sweep's name as a file name that is not in `taken`, which it joins."""
     plain = re.sub(r"[^A-Za-z0-9_-]+", "_", name or "results").strip("_-")[:80] or "results"
     prefix, number = plain, 1
     while prefix in taken:

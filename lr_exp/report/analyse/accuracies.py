@@ -1,13 +1,13 @@
-"""The numbers of one row: accuracies over its seeds, and the graded answers for pairing."""
+"""The accuracies of one row of a table over its seeds, and the graded answers behind them."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
 
-from lr_exp.report import paired
-from lr_exp.report.paired import Correct, Estimate
-from lr_exp.report.runs import AnswersMissingError, Run
+from lr_exp.report.analyse import paired
+from lr_exp.report.analyse.paired import Correct, Estimate
+from lr_exp.report.read.runs import AnswersMissingError, Run
 
 
 @dataclass(frozen=True)
@@ -20,7 +20,7 @@ class Graded:
 
 @dataclass(frozen=True)
 class Results:
-    """A variant's results by benchmark."""
+    """A variant's results by benchmark, over its seeds."""
 
     accuracies: dict[str, Estimate] = field(default_factory=dict)
     graded: dict[str, Graded] = field(default_factory=dict)
@@ -33,35 +33,32 @@ def read_results(sources: Sequence[tuple[Run, str]]) -> Results:
     Args:
         sources: each run with the model whose results count, `expert` or `tuned`.
     """
-    results = Results()
-    missing: list[str] = []
+    accuracies, all_graded, missing = {}, {}, []
     first, whose = sources[0]
     for benchmark in first.results(whose):
         try:
-            graded = _graded(sources, benchmark)
+            graded = _read_graded(sources, benchmark)
         except AnswersMissingError as reason:
             missing.append(str(reason))
             counts = [run.results(who)[benchmark] for run, who in sources]
             shares = [result.correct / result.total for result in counts]
-            results.accuracies[benchmark] = paired.accuracy_from_counts(shares, counts[0].total)
+            accuracies[benchmark] = paired.accuracy_from_counts(shares, counts[0].total)
         else:
-            results.graded[benchmark] = graded
-            results.accuracies[benchmark] = paired.accuracy(graded.correct)
-    return Results(results.accuracies, results.graded, tuple(missing))
+            all_graded[benchmark] = graded
+            accuracies[benchmark] = paired.accuracy(graded.correct)
+    return Results(accuracies, all_graded, tuple(missing))
 
 
-def average(results: Results, benchmarks: Sequence[str]) -> Estimate | None:
+def average_of(results: Results, benchmarks: Sequence[str]) -> Estimate | None:
     """The mean over the benchmarks; None if one of them was not evaluated."""
     if not benchmarks or any(name not in results.accuracies for name in benchmarks):
         return None
     return paired.average([results.accuracies[name] for name in benchmarks])
 
 
-def gain(ours: Results, theirs: Results, benchmarks: Sequence[str]) -> Estimate | None:
+def gain_of(ours: Results, theirs: Results, benchmarks: Sequence[str]) -> Estimate | None:
     """The difference of the averages, paired by question if the answers are available."""
-    if not benchmarks or any(
-        name not in results.accuracies for name in benchmarks for results in (ours, theirs)
-    ):
+    if average_of(ours, benchmarks) is None or average_of(theirs, benchmarks) is None:
         return None
     return paired.average([_difference(ours, theirs, name) for name in benchmarks])
 
@@ -73,16 +70,12 @@ def _difference(ours: Results, theirs: Results, benchmark: str) -> Estimate:
     return paired.independent_difference(ours.accuracies[benchmark], theirs.accuracies[benchmark])
 
 
-def _graded(sources: Sequence[tuple[Run, str]], benchmark: str) -> Graded:
-    rows = []
-    ids: tuple[str, ...] = ()
-    for run, who in sources:
-        answers = run.answers(who, benchmark)
-        own = tuple(sorted(answers))
-        if rows and own != ids:
+def _read_graded(sources: Sequence[tuple[Run, str]], benchmark: str) -> Graded:
+    answers = [run.answers(who, benchmark) for run, who in sources]
+    ids = tuple(sorted(answers[0]))
+    for (run, _), own in zip(sources, answers, strict=True):
+        if own.keys() != answers[0].keys():
             raise AnswersMissingError(
                 f"{run.name} and {sources[0][0].name} answered different questions of {benchmark}"
             )
-        ids = own
-        rows.append([answers[key] for key in ids])
-    return Graded(ids, np.array(rows, dtype=float))
+    return Graded(ids, np.array([[own[key] for key in ids] for own in answers], dtype=float))

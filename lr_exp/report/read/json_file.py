@@ -1,14 +1,15 @@
 """Reads JSON files that may have been edited, truncated or replaced."""
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, TypeGuard
 
 from lr_exp.errors import map_strings, printable
 
 MAX_BYTES = 64 * 2**20  # a summary has some thousand
+_NOT_A_FILE = "it is not a regular file, or a dangling link"  # reading a pipe would block
 _MAX_DEPTH = 100  # of nested objects and lists; a summary has 5
-_MAX_DIGITS = 400  # the largest float has 309
 
 
 def read_json(path: Path) -> Any:
@@ -20,11 +21,11 @@ def read_json(path: Path) -> Any:
             a lone surrogate. The message says which.
     """
     if not path.is_file():
-        raise OSError("it is not a regular file, or a dangling link")  # a pipe would block
+        raise OSError(_NOT_A_FILE)
     if path.stat().st_size > MAX_BYTES:
         raise ValueError(f"it is larger than {MAX_BYTES // 2**20} MiB")
     try:
-        value = json.loads(path.read_bytes().decode("utf-8"), parse_int=_parse_int)
+        value = json.loads(path.read_bytes().decode("utf-8"))
     except UnicodeDecodeError as error:
         raise ValueError(f"it is not UTF-8: byte {error.start} is invalid") from error
     except RecursionError as error:
@@ -33,6 +34,15 @@ def read_json(path: Path) -> Any:
         raise ValueError("it is nested too deeply")
     json.dumps(value, ensure_ascii=False).encode()
     return map_strings(value, printable)  # names reach figures and the terminal
+
+
+def read_json_lines(path: Path) -> Iterator[Any]:
+    """The values in a file with one JSON value per line."""
+    if not path.is_file():
+        raise OSError(_NOT_A_FILE)
+    # Not splitlines(): it also splits at U+2028 and others, which a model's output may contain.
+    with path.open(encoding="utf-8") as lines:
+        yield from map(json.loads, lines)
 
 
 def is_number(value: Any) -> TypeGuard[float]:
@@ -65,9 +75,3 @@ def reason_of(error: Exception) -> str:
         return "it is not a JSON object"
     reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
     return " ".join(reason.split())
-
-
-def _parse_int(digits: str) -> int:
-    if len(digits) > _MAX_DIGITS:
-        raise ValueError(f"it has a number of {len(digits):,} digits")
-    return int(digits)

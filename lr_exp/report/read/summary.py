@@ -7,11 +7,9 @@ set, null or not.
 
 import json
 import re
-from collections.abc import Iterator
 from typing import Annotated, Any, Self
 
 from pydantic import (
-    AfterValidator,
     BaseModel,
     BeforeValidator,
     ConfigDict,
@@ -232,26 +230,6 @@ class RecordedSettings(TypedDict, total=False):
     alpha: Number | None
 
 
-def _check_not_nan(settings: RecordedSettings) -> RecordedSettings:
-    """A NaN differs from itself: it would look like different settings in every run."""
-    for key, value in _leaves(settings, ""):
-        if value != value:
-            raise ValueError(f"{key[1:]} should be a number, not NaN")
-    return settings
-
-
-def _leaves(value: Any, above: str) -> Iterator[tuple[str, Any]]:
-    """Values that are neither dict nor list, with their dotted keys."""
-    if isinstance(value, dict):
-        for key, inside in value.items():
-            yield from _leaves(inside, f"{above}.{key}")
-    elif isinstance(value, list):
-        for index, inside in enumerate(value):
-            yield from _leaves(inside, f"{above}[{index}]")
-    else:
-        yield above, value
-
-
 class Summary(_Part):
     """All headline numbers of a run. A part is None if its stage did not run."""
 
@@ -266,7 +244,7 @@ class Summary(_Part):
     stages: list[str] | None = None
     seeds: dict[str, Seed] | None = None  # of each random number generator
     provenance: Provenance | None = None
-    settings: Annotated[RecordedSettings, AfterValidator(_check_not_nan)]
+    settings: RecordedSettings
     versions: dict[str, str] | None = None  # of packages
     sample: SampleSummary | None = None
     warnings: list[str] | None = None  # about the pair of models

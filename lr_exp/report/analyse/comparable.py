@@ -1,0 +1,256 @@
+"""Checks that runs can be compared: differences raise a UserError, or give a note."""
+
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
+from typing import Any, TypeVar
+
+from lr_exp.errors import UserError
+from lr_exp.report.read.runs import Run
+
+T = TypeVar("T")
+K = TypeVar("K", bound=Hashable)
+
+# Settings that do not change results, or that are part of a row's label.
+_IGNORED = {
+    "alpha",
+    "benchmarks",  # the evaluated ones are compared
+    "beta",
+    "data.streaming",  # provenance has the questions
+    "device",  # in provenance; gives a note
+    "distiller.merge",
+    "distiller.snapshot_every",
+    "dtype",  # in provenance, where `auto` is resolved
+    "evaluator.decoder",
+    "evaluator.gap",
+    "hub_root",
+    "config_dirs",
+    "sampler.export",
+    "seed",
+    "server.attempts",
+    "server.concurrency",
+    "server.timeout",
+    "server.url",
+    "stages",
+    "store",
+    "sweep",
+}
+# They change at most rounding, and give a note.
+_RESOURCES = {
+    "distiller.checkpoint_every",
+    "distiller.log_every",
+    "distiller.parallel",
+    "distiller.tokens_per_pass",
+    "evaluator.batch_size",
+    "sampler.batch_size",
+    "sampler.tokens_per_pass",
+}
+_MODEL_PLACE = {"path", "revision", "package", "package_path", "fallback_path"}
+SEPARATE = "Report their folders separately"
+RERUN = f"{SEPARATE}, or run one of them again."
+_REMEDY = (
+    "They cannot share a row: remove the folder of a trial run, or report a folder that contains "
+    "only one of them (hydra.sweep.dir=FOLDER separates trial runs)."
+)
+
+
+def grouped(items: Iterable[T], key: Callable[[T], K]) -> dict[K, list[T]]:
+    """Items by key, in their original order."""
+    groups: dict[K, list[T]] = {}
+    for item in items:
+        groups.setdefault(key(item), []).append(item)
+    return groups
+
+
+def check_benchmarks(runs: Sequence[Run]) -> None:
+    """Raises UserError unless every benchmark has the same questions in all runs."""
+    for found in differences(runs, lambda run: run.provenance.benchmarks or {}):
+        raise UserError(
+            f"benchmark {_listed(found, ' has different questions:')}; the revision of the "
+            f"data or evaluator.max_examples differs. {RERUN}"
+        )
+
+
+def check_histograms(runs: Sequence[Run]) -> None:
+    """Raises UserError unless all histograms of divergences have the same bins."""
+
+    def bins(run: Run) -> dict[str, str]:
+        histogram = run.sample.histogram
+        if not histogram:
+            return {}
+        return {"bins": f"{len(histogram.counts)} bins of {histogram.bin_nats} nats"}
+
+    for found in differences(runs, bins):
+        raise UserError(
+            f"the histograms of divergences have {found['bins']}: they cannot be added. {RERUN}"
+        )
+
+
+def check_row(label: str, runs: Sequence[Run]) -> list[str]:
+    """Returns notes on harmless differences; raises UserError if more than the seed differs."""
+    for found in differences(runs, _identity):
+        raise UserError(
+            f"row {label!r} mixes runs that differ in more than the seed: "
+            f"{_listed(found)}. {_REMEDY}"
+        )
+    notes: dict[str, str] = {}
+    for found in differences(runs, _resources):
+        notes |= {
+            key: f"{label}: {key} is {values}; results can differ by rounding."
+            for key, values in found.items()
+        }
+    return list(notes.values())
+
+
+def check_expert(runs: Sequence[Run]) -> None:
+    """Raises UserError unless all runs of an expert have the same model and evaluation settings."""
+    parts = ("expert.", "evaluator.", "model of the expert", "dtype")
+
+    def evaluation(run: Run) -> dict[str, Any]:
+        return {key: value for key, value in _identity(run).items() if key.startswith(parts)}
+
+    for found in differences(runs, evaluation):
+        raise UserError(
+            f"expert {runs[0].expert!r} is not the same model, or not evaluated in the same way, "
+            f"in all runs: {_listed(found)}. {SEPARATE}."
+        )
+
+
+def one_per_seed(label: str, runs: Sequence[Run], notes: list[str]) -> list[Run]:
+    """One run per seed; of several with the same results, the one with the most benchmarks.
+
+    Raises:
+        UserError: two runs of one seed have different results.
+    """
+    kept = []
+    for seed, own in sorted(grouped(runs, lambda run: run.seed).items()):
+        fullest = max(own, key=lambda run: len(run.results(run.outcome)))
+        for found in differences([fullest, *own], _outcome):
+            raise UserError(
+                f"{label}: seed {seed} was run twice with different results: "
+                f"{_listed(found, '')}. Remove one of the folders, or report them separately."
+            )
+        notes += [
+            f"{label}: seed {seed} was run twice ({fullest.name}, {other.name}); "
+            f"{fullest.name} is used."
+            for other in own
+            if other is not fullest
+        ]
+        kept.append(fullest)
+    return kept
+
+
+def check_agree(label: str, first: Run, runs: Sequence[Run], notes: list[str]) -> None:
+    """Checks that repeated evaluations of the expert agree, except on different machines.
+
+    Raises:
+        UserError: results differ on the same device and versions.
+    """
+    for run in runs:
+        for found in differences([first, run], lambda run: _counts(run, "expert")):
+            reason = _listed(found, "")
+            if machine(first) == machine(run):
+                raise UserError(
+                    f"{label}: the same evaluation has different results: {reason}. {RERUN}"
+                )
+            notes.append(
+                f"Warning: {label} was measured on different machines or versions with different "
+                f"results: {reason}. The result of {first.name} is shown."
+            )
+
+
+def differences(
+    runs: Iterable[Run], values: Callable[[Run], Mapping[str, Any]]
+) -> Iterator[dict[str, str]]:
+    """For each run that differs from the runs before it, `A in RUN and B in RUN` by key.
+
+    Each key is compared with the first run that has it: older versions lack some keys.
+    """
+    first: dict[str, tuple[Any, Run]] = {}
+    for run in runs:
+        found = {}
+        for key, value in values(run).items():
+            known, other = first.setdefault(key, (value, run))
+            if known is not value and known != value:  # NaN differs from itself
+                found[key] = f"{_short(known)} in {other.name} and {_short(value)} in {run.name}"
+        if found:
+            yield found
+
+
+def machine(run: Run) -> dict[str, str]:
+    """Package versions and device, which can change results with the same settings."""
+    versions = {f"{name} version": value for name, value in (run.summary.versions or {}).items()}
+    device = {"device_name": run.provenance.device_name, "dtype": run.provenance.dtype}
+    return versions | {key: value for key, value in device.items() if value is not None}
+
+
+def machine_notes(runs: Sequence[Run]) -> list[str]:
+    """A warning for each package version, device or dtype that differs between runs."""
+    values: dict[str, dict[str, str]] = {}
+    for run in runs:
+        for key, value in machine(run).items():
+            values.setdefault(key, {}).setdefault(value, run.name)
+    return [
+        f"Warning: {key} differs within this table: "
+        + ", ".join(f"{value} (as in {name})" for value, name in seen.items())
+        + ". Results may differ for that reason."
+        for key, seen in values.items()
+        if len(seen) > 1
+    ]
+
+
+def flat(settings: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested settings by their dotted keys."""
+    items: dict[str, Any] = {}
+    for key, value in settings.items():
+        if isinstance(value, dict):
+            items |= flat(value, f"{prefix}{key}.")
+        else:
+            items[prefix + key] = value
+    return items
+
+
+def _identity(run: Run) -> dict[str, Any]:
+    """Everything that determines results except seed, alpha and beta."""
+    ignored = {"wandb", *([] if run.amateur else ["amateur"])}
+    settings: dict[str, Any] = {k: v for k, v in run.settings.items() if k not in ignored}
+    models = {"expert": run.provenance.expert, "amateur": run.provenance.amateur}
+    fingerprints = {role: model.fingerprint for role, model in models.items() if model}
+    for role, fingerprint in fingerprints.items():
+        if fingerprint and role in settings:  # same files, whatever their path
+            settings[role] = {k: v for k, v in settings[role].items() if k not in _MODEL_PLACE}
+    if run.provenance.data is not None and "data" in settings:
+        settings["data"] = {k: v for k, v in settings["data"].items() if k != "path"}
+    identity = {
+        key: value
+        for key, value in flat(settings).items()
+        if key not in _IGNORED and key not in _RESOURCES
+    }
+    measured = {
+        **{f"model of the {role}": fingerprint for role, fingerprint in fingerprints.items()},
+        "provenance.data": run.provenance.data,
+        "dtype": run.provenance.dtype,
+        "evaluated benchmarks": sorted(run.results(run.outcome)) or None,
+    }
+    return identity | {key: value for key, value in measured.items() if value is not None}
+
+
+def _resources(run: Run) -> dict[str, Any]:
+    return {k: v for k, v in flat(run.settings).items() if k in _RESOURCES}
+
+
+def _outcome(run: Run) -> dict[str, str]:
+    return {"training": "stopped" if run.stopped else "finished", **_counts(run, run.outcome)}
+
+
+def _counts(run: Run, who: str) -> dict[str, str]:
+    return {name: f"{one.correct}/{one.total}" for name, one in run.results(who).items()}
+
+
+def _listed(differences: Mapping[str, str], verb: str = " is") -> str:
+    """The differences of a run as a phrase, `key is A in RUN and B in RUN; ...`."""
+    return "; ".join(f"{key}{verb} {values}" for key, values in differences.items())
+
+
+def _short(value: Any) -> str:
+    """A value as text, fingerprints shortened."""
+    text = str(value)
+    return f"{text[:12]}…" if len(text) == 64 else text

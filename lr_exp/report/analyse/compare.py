@@ -1,0 +1,126 @@
+"""Significance tests between all rows that answered the same questions."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lr_exp.report.analyse import paired
+from lr_exp.report.analyse.comparable import grouped
+from lr_exp.report.analyse.rows import Row, Sweep
+from lr_exp.report.names import AVERAGE
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """One variant against another on one benchmark, or on the average of all."""
+
+    benchmark: str  # or AVG, whose counts are over the questions of all benchmarks
+    questions: int
+    won: int  # questions that only ours answered correctly
+    lost: int
+    p_majority: float  # two-sided exact McNemar test of the majority vote over seeds
+    p_mean: float  # two-sided permutation test of `difference`
+    difference: float  # accuracy of ours minus theirs, in [-1, 1]
+    low: float  # 95% bootstrap interval of `difference`
+    high: float
+
+    def reversed(self) -> "Comparison":
+        """The comparison of theirs against ours."""
+        return replace(
+            self,
+            won=self.lost,
+            lost=self.won,
+            difference=-self.difference,
+            low=-self.high,
+            high=-self.low,
+        )
+
+
+@dataclass(frozen=True)
+class Pair:
+    ours: Row
+    theirs: Row
+    comparisons: list[Comparison]  # one per benchmark, then AVG
+
+    @property
+    def overall(self) -> Comparison:
+        return self.comparisons[-1]
+
+    def reversed(self) -> "Pair":
+        return Pair(self.theirs, self.ours, [one.reversed() for one in self.comparisons])
+
+
+@dataclass(frozen=True)
+class Pairs:
+    pairs: list[Pair]
+    refused: list[str]  # why rows were not compared
+
+
+def compare(sweep: Sweep) -> Pairs:
+    """All pairs of rows that answered the same questions; `ours` is the later row of the table."""
+    measured = [row for row in sweep.rows if row.results.accuracies]
+    refused = [
+        f"{row.label} of {row.setup.expert} is not compared: {'; '.join(row.results.missing)}."
+        for row in measured
+        if row.results.missing
+    ]
+    complete = [row for row in measured if not row.results.missing]
+    groups = list(grouped(complete, _questions).values())
+    if len(groups) > 1:
+        listed = "; ".join(
+            ", ".join(f"{row.label} of {row.setup.expert}" for row in rows) for rows in groups
+        )
+        refused.append(f"These groups answered different questions and are not compared: {listed}.")
+    return Pairs([pair for rows in groups for pair in _pairs(rows)], refused)
+
+
+def _questions(row: Row) -> tuple[tuple[str, tuple[str, ...]], ...]:
+    return tuple((name, row.results.graded[name].ids) for name in sorted(row.results.graded))
+
+
+def _pairs(rows: Sequence[Row]) -> list[Pair]:
+    """All pairs of rows with the same benchmarks and questions."""
+    correct = {
+        name: [row.results.graded[name].correct for row in rows] for name in rows[0].results.graded
+    }
+    resampled = [
+        paired.resampled_accuracies(of_rows, seed=number)  # benchmarks are independent
+        for number, of_rows in enumerate(correct.values())
+    ]
+    pairs = []
+    for j, ours in enumerate(rows):
+        for i, theirs in enumerate(rows[:j]):
+            drawn = [table[:, j] - table[:, i] for table in resampled]
+            shifts = [
+                of_rows[j].mean(axis=0) - of_rows[i].mean(axis=0) for of_rows in correct.values()
+            ]
+            counts = [paired.won_and_lost(of_rows[j], of_rows[i]) for of_rows in correct.values()]
+            comparisons = list(map(_comparison, correct, counts, shifts, drawn))
+            # In the average, benchmarks weigh equally, whatever their number of questions.
+            questions = sum(map(len, shifts))
+            weighted = [shift * questions / (len(shift) * len(shifts)) for shift in shifts]
+            total = sum(won for won, _ in counts), sum(lost for _, lost in counts)
+            average = np.concatenate(weighted), np.mean(drawn, axis=0)
+            pairs.append(Pair(ours, theirs, [*comparisons, _comparison(AVERAGE, total, *average)]))
+    return pairs
+
+
+def _comparison(
+    benchmark: str,
+    counts: tuple[int, int],
+    shifts: NDArray[np.float64],
+    resampled: NDArray[np.float64],
+) -> Comparison:
+    """Tests one difference.
+
+    Args:
+        benchmark: its name.
+        counts: questions won and lost.
+        shifts: per question; their mean is the difference.
+        resampled: bootstrap differences.
+    """
+    p_majority, p_mean = paired.mcnemar(*counts), paired.sign_flips(shifts)
+    difference, (low, high) = float(shifts.mean()), paired.interval(resampled)
+    return Comparison(benchmark, len(shifts), *counts, p_majority, p_mean, difference, low, high)

@@ -1,0 +1,66 @@
+"""A figure and its files, drawn by matplotlib in the report's style."""
+
+import io
+import math
+import re
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+from lr_exp.report.figures.style import COLOURS, DOUBLE, SINGLE, styled
+
+_DARK = {colour.light.encode(): colour.dark.encode() for colour in COLOURS}
+_COLOUR_VALUE = re.compile(rb"(?<=: )#[0-9a-f]{6}\b")  # of a style property
+
+
+@dataclass(frozen=True)
+class Figure:
+    """A figure with its title and caption. Files are rendered on first access."""
+
+    name: str
+    title: str
+    caption: str
+    canvas: Any  # matplotlib's Figure
+
+    @cached_property
+    def svg(self) -> bytes:
+        return self._file("svg", {"Date": None, "Creator": None})
+
+    @property
+    def dark_svg(self) -> bytes:
+        """The SVG file in the palette's dark scheme."""
+        return _COLOUR_VALUE.sub(lambda match: _DARK.get(match[0], match[0]), self.svg)
+
+    @cached_property
+    def png(self) -> bytes:
+        """At 300 dpi."""
+        return self._file("png", {"Software": None})
+
+    @property
+    def is_wide(self) -> bool:
+        """Whether it spans two columns."""
+        return self.canvas.get_figwidth() > SINGLE
+
+    def _file(self, kind: str, metadata: dict[str, None]) -> bytes:
+        buffer = io.BytesIO()
+        with styled():
+            self.canvas.savefig(buffer, format=kind, metadata=metadata)
+        return buffer.getvalue()
+
+
+def panel_grid(count: int, across: int, height: float, **options: Any) -> tuple[Any, list[Any]]:
+    """A canvas and its panels (axes), in rows of `across`.
+
+    Args:
+        count: number of panels.
+        across: 1 for a figure of a journal's single column, more for one of both columns.
+        height: of the figure, in inches.
+        options: for matplotlib's `subplots`.
+    """
+    from matplotlib.figure import Figure as Canvas
+
+    canvas = Canvas(figsize=(SINGLE if across == 1 else DOUBLE, height))
+    panels = canvas.subplots(math.ceil(count / across), across, squeeze=False, **options).flatten()
+    for empty in panels[count:]:
+        empty.set_visible(False)
+    return canvas, list(panels[:count])

@@ -1,0 +1,88 @@
+"""The first table of a run's page: accuracy before and after tuning, with intervals and tests."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from lr_exp.report.analyse import accuracies
+from lr_exp.report.analyse.compare import Comparison, Pairs
+from lr_exp.report.analyse.paired import Estimate
+from lr_exp.report.analyse.rows import Row, Sweep
+from lr_exp.report.names import ABSENT, AVERAGE, benchmark_label
+from lr_exp.report.tables.table import (
+    Column,
+    Table,
+    between,
+    p_value,
+    percent,
+    points,
+    without_empty,
+)
+
+_PAIRED = (
+    "pass@1 in % ± one standard error over the questions, for this run's one seed. Before is the "
+    "untuned expert, with the same decoding as the tuned one. Gain is in points, with a 95 % "
+    "bootstrap interval over questions. Won counts the questions that only the tuned expert "
+    "answers correctly, lost those that only the untuned expert does; p is the exact two-sided "
+    "McNemar test of these counts, not corrected for multiple tests. AVG is the unweighted mean "
+    "over the benchmarks; its counts and its p pool their questions."
+)
+_UNPAIRED = "pass@1 in % ± one standard error over the questions."
+
+
+@dataclass(frozen=True)
+class AccuracyChange:
+    """The rows of the untuned expert and of the tuned one, where they were evaluated."""
+
+    before: Row | None
+    after: Row | None
+    benchmarks: Sequence[str]
+    compared: dict[str, Comparison]  # by benchmark; empty without both rows' graded answers
+
+    def gain(self, benchmarks: Sequence[str]) -> Estimate | None:
+        """Gain in the average over `benchmarks`; None where one of them was not measured."""
+        if self.before is None or self.after is None:
+            return None
+        return accuracies.gain_of(self.after.results, self.before.results, benchmarks)
+
+    @property
+    def table(self) -> Table | None:
+        """One row per benchmark; None where nothing was evaluated."""
+        rows = [self._line(benchmark_label(name), name, [name]) for name in self.benchmarks]
+        if len(rows) > 1:
+            rows.append(self._line(AVERAGE, AVERAGE, self.benchmarks))
+        if all(row[-1] == ABSENT for row in rows):
+            return None
+        titles = ("before", "after", "gain", "95 % interval", "won", "lost", "p", "questions")
+        columns = [Column("benchmark", is_text=True), *map(Column, titles)]
+        note = _PAIRED if self.compared else _UNPAIRED
+        table = Table("results", "Accuracy before and after", columns, rows, [], [note])
+        return without_empty(table)
+
+    def _line(self, label: str, key: str, benchmarks: Sequence[str]) -> list[str]:
+        before, after = (
+            accuracies.average_of(row.results, benchmarks) if row else None
+            for row in (self.before, self.after)
+        )
+        known = after or before
+        cells = [label, percent(before), percent(after), points(self.gain(benchmarks))]
+        compared = self.compared.get(key)
+        if compared is None:
+            cells += [ABSENT] * 4
+        else:
+            cells += [between(compared.low, compared.high), f"{compared.won:,}"]
+            cells += [f"{compared.lost:,}", p_value(compared.p_majority)]
+        return [*cells, f"{known.questions:,}" if known else ABSENT]
+
+
+def accuracy_change(sweep: Sweep, pairs: Pairs) -> AccuracyChange:
+    """The change in a sweep of one run."""
+    before = next((row for row in sweep.rows if row.is_baseline), None)
+    tuned = (row for row in sweep.rows if not row.is_baseline and row.runs)
+    after = next((row for row in tuned if not row.runs[0].stopped), None)
+    compared = {
+        one.benchmark: one
+        for pair in pairs.pairs
+        if pair.ours is after and pair.theirs is before
+        for one in pair.comparisons
+    }
+    return AccuracyChange(before, after, sweep.benchmarks, compared)

@@ -1,0 +1,126 @@
+r"""Renders the templates of a page to one self-contained HTML file.
+
+Every value is escaped, and control and bidirectional characters are spelled out (`\u202e`). The
+content security policy allows only the page's own style and script, and images in data URIs.
+"""
+
+import base64
+import hashlib
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from importlib.resources import files
+from typing import Any
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
+
+from lr_exp.errors import printable
+from lr_exp.report.figures import Figure
+from lr_exp.report.names import benchmark_label
+from lr_exp.report.tables.table import Column
+
+MAX_PAGE_BYTES = 3_000_000  # content is cut to stay below it, with a note
+
+_SCRIPTS = ("page.js", "reader.js", "answers.js")
+
+
+@dataclass(frozen=True)
+class Section:
+    """A section of the page, with its entry in the navigation."""
+
+    key: str  # its id, which links point to
+    title: str
+    content: Markup
+
+
+def render(template: str, **values: Any) -> Markup:
+    """A template's HTML; a value that the template lacks raises."""
+    return Markup(_ENVIRONMENT.get_template(template).render(values))  # noqa: S704  escaped inside
+
+
+def section(key: str, title: str, template: str, **values: Any) -> Section:
+    return Section(key, title, render(template, **values))
+
+
+def page(
+    title: str, kind: str, head: Markup, sections: Sequence[Section], notes: Sequence[str]
+) -> str:
+    """The whole page.
+
+    Args:
+        title: the main heading.
+        kind: of page, above the heading.
+        head: content between the heading and the navigation.
+        sections: in order.
+        notes: for the footer.
+    """
+    scripts = "\n".join(map(_read_file, _SCRIPTS))
+    return render(
+        "page.html",
+        title=title,
+        kind=kind,
+        head=head,
+        sections=sections,
+        notes=notes,
+        style=_read_file("page.css"),
+        script=f"(() => {{\n'use strict';\n{scripts}\n}})();",
+    )
+
+
+def figures_that_fit(
+    figures: Iterable[Figure], max_bytes: int
+) -> tuple[dict[str, Figure], list[str]]:
+    """The first figures whose images take at most `max_bytes`, and a note on the others."""
+    shown, omitted, size = {}, 0, 0
+    for figure in figures:
+        size += len(_data_uri(figure.svg)) + len(_data_uri(figure.dark_svg))
+        if size <= max_bytes:
+            shown[figure.name] = figure
+        else:
+            omitted += 1
+    note = f"To keep this page small, {omitted} figures are only in files beside it."
+    return shown, [note] if omitted else []
+
+
+def _read_file(name: str) -> str:
+    return (files("lr_exp.report.page") / name).read_text(encoding="utf-8")
+
+
+def _spelled_out(value: Any) -> Any:
+    return printable(value) if isinstance(value, str) and not isinstance(value, Markup) else value
+
+
+def _digest(content: str) -> str:
+    return base64.b64encode(hashlib.sha256(content.encode()).digest()).decode()
+
+
+def _data_uri(svg: bytes) -> str:
+    return f"data:image/svg+xml;base64,{base64.b64encode(svg).decode()}"
+
+
+def _column_groups(columns: Sequence[Column]) -> list[list[Column]]:
+    """Each column with the published ones beside it."""
+    groups: list[list[Column]] = []
+    for column in columns:
+        if groups and column.under == groups[-1][0].title:
+            groups[-1].append(column)
+        else:
+            groups.append([column])
+    return groups
+
+
+_ENVIRONMENT = Environment(
+    loader=PackageLoader("lr_exp.report.page"),
+    autoescape=True,
+    finalize=_spelled_out,
+    undefined=StrictUndefined,
+    trim_blocks=True,
+    lstrip_blocks=True,
+)
+_ENVIRONMENT.policies["json.dumps_kwargs"] = {"ensure_ascii": False, "separators": (",", ":")}
+_ENVIRONMENT.filters |= {
+    "digest": _digest,
+    "data_uri": _data_uri,
+    "column_groups": _column_groups,
+    "benchmark_label": benchmark_label,
+}

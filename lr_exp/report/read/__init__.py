@@ -1,0 +1,1 @@
+"""Reads the folders of runs: summaries, graded answers, and what failed runs left."""
