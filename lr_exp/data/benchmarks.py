@@ -67,5 +67,8 @@ def load_shots(benchmark: BenchmarkSettings, count: int, *, hub_root: str | None
     )
     shots = select_questions(load_questions(source, hub_root=hub_root), count, seed=0)
     if len(shots) < count:
-        raise UserError(f"{key}: split {benchmark.shots_split} has only {len(shots)} questions.")
+        raise UserError(
+            f"{key}: split {benchmark.shots_split} has only {len(shots)} questions. Set it to "
+            f"{len(shots)} or fewer."
+        )
     return shots

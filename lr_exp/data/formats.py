@@ -40,6 +40,7 @@ _BRACES = re.compile(r"\\(?:boxed|fbox)\s{0,8}\{|\\.|[{}]", re.DOTALL)
 _BRACELESS_BOX = re.compile(r"\\boxed\s{1,8}([^\s{}$\\]{1,40})")
 _CALCULATION = re.compile(r"<<[^<>]*>>")
 _UNIT_IN_PARENTHESES = re.compile(r"\s\([^()]*\)$")
+_SURROGATE = re.compile(r"[\ud800-\udfff]")
 
 
 @dataclass(frozen=True)
@@ -114,7 +115,10 @@ def _plain_number(value: str) -> str:
 def _read_gsm8k(row: Mapping[str, Any], where: str) -> Question:
     solution, mark, answer = _text(row, "answer", where).rpartition("####")
     if not mark:
-        raise UserError(f"{where}: no `####` before the answer in column 'answer'.")
+        raise UserError(
+            f"{where}: no `####` before the answer in column 'answer'. Set `path` and `format` so "
+            "that they match."
+        )
     return Question(
         where,
         _text(row, "question", where),
@@ -183,16 +187,22 @@ def read_jsonl(row: Mapping[str, Any], where: str) -> Question:
     question, answer, solution = (row.get(key) for key in ("question", "answer", "solution"))
     if "question" not in row:
         columns = ", ".join(sorted(row)) or "none"
-        raise UserError(f"no `question`; the keys are: {columns}.")
+        raise UserError(f"no `question`; the keys are: {columns}. Rename the right one.")
     if not isinstance(question, str) or not question.strip():
         raise UserError("`question` must be a non-empty string.")
     if isinstance(answer, bool) or not isinstance(answer, str | int | Decimal | None):
         raise UserError("`answer` must be a string or a number.")
     if not isinstance(solution, str | None):
         raise UserError("`solution` must be a string.")
+    if isinstance(answer, Decimal) and not answer.is_finite():
+        raise UserError(
+            "`answer` is not a finite number. Write a number, or leave it empty (null)."
+        )
     for key, value in (("question", question), ("answer", answer), ("solution", solution)):
-        if isinstance(value, str) and any("\ud800" <= char <= "\udfff" for char in value):
-            raise UserError(f"`{key}` has half of a surrogate pair, which no tokenizer encodes.")
+        if isinstance(value, str) and _SURROGATE.search(value):
+            raise UserError(
+                f"`{key}` has half of a surrogate pair, which no tokenizer encodes. Remove it."
+            )
     return Question(where, question.strip(), None if answer is None else str(answer), solution)
 
 

@@ -27,24 +27,21 @@ class Lazy(Sequence[T], Generic[T]):
 
 
 class Blocks(Lazy[T]):
-    """A sequence created in blocks, of which the most recently used ones are cached.
+    """A sequence created in blocks, of which the two most recently used ones are cached.
 
     Reading in order, or nearly in order, creates each block once.
     """
 
-    def __init__(
-        self, count: int, size: int, make: Callable[[int], Sequence[T]], *, held: int = 2
-    ) -> None:
+    def __init__(self, count: int, size: int, make: Callable[[int], Sequence[T]]) -> None:
         """A sequence of `count` items.
 
         Args:
             count: number of items.
             size: items in each block but the last.
             make: returns the block of a number, from 0; always the same one.
-            held: maximum number of blocks in memory.
         """
         self._count, self._size = count, size
-        self._block = lru_cache(maxsize=held)(make)
+        self._block = lru_cache(maxsize=2)(make)
 
     def __len__(self) -> int:
         return self._count

@@ -9,8 +9,7 @@ import pyarrow as pa
 
 from lr_exp import distributed
 from lr_exp.data.lazy import Blocks, Repeated
-from lr_exp.data.questions import Question
-from lr_exp.data.stored_questions import StoredQuestions
+from lr_exp.data.questions import Question, StoredQuestions
 from lr_exp.inference.decoding import Decoded
 from lr_exp.inference.engines import Generate
 from lr_exp.inference.generation import (

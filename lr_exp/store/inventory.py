@@ -2,8 +2,7 @@
 
 import re
 import shutil
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -114,7 +113,10 @@ def read_references(run_folders: Iterable[Path]) -> set[str]:
                 "this folder."
             )
         if not paths:
-            raise UserError(f"{parent}: there is no run in or below this folder.")
+            raise UserError(
+                f"{parent}: there is no run in or below this folder. Pass the folder of a run, or "
+                "one that holds runs."
+            )
         for path in paths:
             names |= _read_names(path)
     return names
@@ -150,7 +152,7 @@ def prune(candidates: Iterable[Entry], run_folders: Sequence[Path]) -> list[Entr
     """
     deleted = []
     for entry in candidates:
-        with _locked(entry) as is_free:
+        with locked(entry.folder.with_name(f"{entry.address}.lock"), wait=False) as is_free:
             if is_free and (
                 entry.state == "set aside" or entry.name not in read_references(run_folders)
             ):
@@ -160,15 +162,3 @@ def prune(candidates: Iterable[Entry], run_folders: Sequence[Path]) -> list[Entr
                 shutil.rmtree(entry.folder)
                 deleted.append(entry)
     return deleted
-
-
-@contextmanager
-def _locked(entry: Entry) -> Iterator[bool]:
-    """Locks the artifact; yields whether it is safe to delete."""
-    path = entry.folder.parent / f"{entry.address}.lock"
-    if not path.exists():
-        yield True
-        return
-    with locked(path, on_wait=None) as held:
-        # Without locks, an unfinished artifact may be under construction.
-        yield entry.state != "unfinished" if held is None else held

@@ -6,11 +6,10 @@ prompts and, if the tuned expert is evaluated on it, the adapter's path.
 
 import logging
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from functools import cached_property, partial
+from multiprocessing.pool import ThreadPool
 from pathlib import Path
-from queue import Empty, SimpleQueue
-from threading import Thread
 from typing import Any
 
 from lr_exp import distributed
@@ -18,12 +17,7 @@ from lr_exp.config.settings import ServerSettings
 from lr_exp.errors import UserError
 from lr_exp.inference.decoding import Decoded
 from lr_exp.inference.engines import Generate, Request, Sampling, adapter_name, truncated
-from lr_exp.inference.engines.dialects import (
-    Completions,
-    Dialect,
-    LlamaCpp,
-    Reply,
-)
+from lr_exp.inference.engines.dialects import Completions, Dialect, LlamaCpp
 from lr_exp.inference.engines.http import Endpoint
 from lr_exp.inference.engines.vocabulary_check import find_difference, probe_ids
 from lr_exp.models.loading import LanguageModel
@@ -72,7 +66,7 @@ class ServerEngine:
             kind = cards[0].get("owned_by")
         version = None
         for path, key in _VERSIONS.get(str(kind), ()):
-            reply = endpoint.get(path)
+            reply = endpoint.request_if_supported(path)
             if isinstance(reply, dict) and reply.get(key) is not None:
                 version = str(reply[key])
                 break
@@ -163,7 +157,7 @@ class ServerEngine:
         finally:
             if distributed.is_rank0():  # the other ranks are done
                 try:
-                    endpoint.send(unload, {"lora_name": name})
+                    endpoint.request(unload, {"lora_name": name}, lambda response: None)
                 except UserError as error:
                     log.warning(
                         "The adapter %s could not be unloaded from the server: %s", name, error
@@ -175,8 +169,8 @@ def _load_adapter(endpoint: Endpoint, load: str, name: str, adapter: Path) -> No
     if name in {card.get("id") for card in _cards(endpoint)}:
         return
     try:
-        # The reply is text, not JSON.
-        endpoint.send(load, {"lora_name": name, "lora_path": str(adapter.resolve())})
+        body = {"lora_name": name, "lora_path": str(adapter.resolve())}
+        endpoint.request(load, body, lambda response: None)  # the reply is text, not JSON
     except UserError as error:
         raise UserError(
             f"{error} To evaluate the tuned expert there, the server must be able to read "
@@ -191,35 +185,14 @@ def _run_concurrently(
 ) -> list[Decoded]:
     """Answers all requests in `count` threads; raises the first error and drops the rest.
 
-    The threads are daemons, so that a server that stalls does not delay the process's exit.
+    A pool's threads are daemons, so that a server that stalls does not delay the process's exit.
     """
-    waiting: SimpleQueue[tuple[int, Request]] = SimpleQueue()
-    done: SimpleQueue[tuple[int, Decoded | BaseException]] = SimpleQueue()
-    for numbered in enumerate(requests):
-        waiting.put(numbered)
 
-    def work() -> None:
-        with suppress(Empty):
-            while True:
-                number, request = waiting.get_nowait()
-                try:
-                    done.put((number, answer(request)))
-                except BaseException as error:  # raised by the calling thread
-                    done.put((number, error))
+    def numbered(job: tuple[int, Request]) -> tuple[int, Decoded]:
+        return job[0], answer(job[1])
 
-    for _ in range(min(count, len(requests))):
-        Thread(target=work, daemon=True).start()
-    answers: dict[int, Decoded] = {}
-    try:
-        while len(answers) < len(requests):
-            number, result = done.get()
-            if isinstance(result, BaseException):
-                raise result
-            answers[number] = result
-    finally:
-        with suppress(Empty):
-            while True:
-                waiting.get_nowait()
+    with ThreadPool(min(count, len(requests))) as pool:
+        answers = dict(pool.imap_unordered(numbered, enumerate(requests)))
     return [answers[number] for number in range(len(requests))]
 
 
@@ -238,7 +211,7 @@ def _answer(
     """
     generated: list[int] = []
     while True:
-        reply: Reply = dialect.complete(
+        reply = dialect.complete(
             endpoint,
             model,
             Request(
@@ -262,7 +235,7 @@ def _answer(
 
 def _cards(endpoint: Endpoint) -> list[dict[str, Any]]:
     """The server's list of models."""
-    listed = endpoint.get("/v1/models")
+    listed = endpoint.request_if_supported("/v1/models")
     cards = listed.get("data") if isinstance(listed, dict) else None
     return [card for card in cards if isinstance(card, dict)] if isinstance(cards, list) else []
 
