@@ -180,7 +180,7 @@ def test_no_server():
 def test_waits_double_and_retry_after_is_respected(monkeypatch):
     waits = []
     monkeypatch.setattr(http, "FIRST_WAIT_SECONDS", 1.0)
-    monkeypatch.setattr(http.threading.Event, "wait", lambda self, seconds: waits.append(seconds))
+    monkeypatch.setattr(http.threading.Event, "wait", lambda _, timeout: waits.append(timeout))
     monkeypatch.setattr("random.uniform", lambda low, high: high)
     endpoint = http.Endpoint("http://127.0.0.1:1", timeout=1, attempts=9, connections=1)
     with pytest.raises(UnreachableError):

@@ -64,7 +64,8 @@ class Endpoint:
         self._client = httpx2.Client(
             headers={"Authorization": f"Bearer {key}"} if key else {},
             timeout=httpx2.Timeout(timeout, connect=min(timeout, _MAX_CONNECT_SECONDS), pool=None),
-            limits=httpx2.Limits(max_connections=connections),
+            # Idle connections are not kept: the server may close them at any time.
+            limits=httpx2.Limits(max_connections=connections, max_keepalive_connections=0),
             follow_redirects=False,  # send the key and prompts to no other host
             trust_env=False,  # no proxies, and no passwords from ~/.netrc
         )
