@@ -114,7 +114,7 @@ def test_a_stalled_request_is_retried():
 @pytest.mark.parametrize(
     ("outcome", "reason"),
     [
-        ("500", "status 500: try later"),
+        ("500", """status 500: {"error": {"message": "try later"}}"""),
         ("429", "status 429"),
         ("cut", "RemoteProtocolError"),
         ("garbage", "not JSON (<html>busy</html>)"),

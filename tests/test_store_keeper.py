@@ -134,17 +134,6 @@ def test_prune_deletes_artifacts_set_aside(filled, call):
     assert (root / names[0]).exists()
 
 
-def test_prune_keeps_artifacts_being_built(filled, call):
-    """For instance by a run in a folder that was not given."""
-    import fcntl
-
-    root, run, names = filled
-    with (root / f"{names[1]}.lock").open("a") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        assert call(root, "prune", run, "--yes")[0] == 0
-    assert [(root / name).exists() for name in names] == [True, True, False]
-
-
 def test_prune_refuses_a_run_without_references(filled, call, tmp_path):
     root, run, names = filled
     old = run.parent / "old"
@@ -168,10 +157,12 @@ def test_prune_refuses_a_folder_without_runs(filled, call, tmp_path):
     assert all((root / name).exists() for name in names)
 
 
-def test_a_store_that_is_not_there(tmp_path, call):
-    status, _, err = call(tmp_path / "nowhere", "list")
-    assert status == 1
-    assert "--store" in err
+def test_a_folder_that_is_no_store(tmp_path, call):
+    (tmp_path / "runs" / "one").mkdir(parents=True)
+    for folder in ("nowhere", "runs"):
+        status, _, err = call(tmp_path / folder, "list")
+        assert status == 1
+        assert "--store" in err
 
 
 # Full and read-only disks ------------------------------------------------------------------------
@@ -267,21 +258,6 @@ def test_the_manifest_is_written_before_the_rename(tmp_path, monkeypatch):
     monkeypatch.setattr(Path, "rename", watched)
     put(Store(tmp_path), 1)
     assert seen == [True]
-
-
-def test_a_file_is_replaced_atomically(tmp_path, monkeypatch):
-    """A concurrent reader sees the old content or the new."""
-    path = tmp_path / "file"
-    path.write_text("old")
-
-    def stopped(self: Path, target: Path) -> None:
-        assert path.read_text() == "old"
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr(Path, "replace", stopped)
-    with pytest.raises(KeyboardInterrupt):
-        write_atomically(path, "new")
-    assert path.read_text() == "old"
 
 
 def test_a_temporary_read_error_is_not_damage(tmp_path, monkeypatch):

@@ -100,6 +100,16 @@ def _text(row: Mapping[str, Any], name: str, where: str) -> str:
     return str(value).strip()
 
 
+def _columns(question: str, answer: str, solution: str | None = None) -> Reader:
+    """A reader of columns that are used as they are."""
+
+    def read(row: Mapping[str, Any], where: str) -> Question:
+        worked = None if solution is None else _text(row, solution, where)
+        return Question(where, _text(row, question, where), _text(row, answer, where), worked)
+
+    return read
+
+
 def _sentence(body: str, question: str) -> str:
     """Joins a story and its question; many SVAMP stories lack the full stop."""
     if body and not body.endswith((".", "?", "!")):
@@ -133,15 +143,6 @@ def _read_math(row: Mapping[str, Any], where: str) -> Question:
     return Question(where, _text(row, "problem", where), last_boxed(solution), solution)
 
 
-def _read_math500(row: Mapping[str, Any], where: str) -> Question:
-    return Question(
-        where,
-        _text(row, "problem", where),
-        _text(row, "answer", where),
-        _text(row, "solution", where),
-    )
-
-
 def _read_svamp(row: Mapping[str, Any], where: str) -> Question:
     text = _sentence(_text(row, "Body", where), _text(row, "Question", where))
     return Question(where, text, _plain_number(_text(row, "Answer", where)))
@@ -157,10 +158,6 @@ def _read_asdiv(row: Mapping[str, Any], where: str) -> Question | None:
         return None
     text = _sentence(_text(row, "body", where), _text(row, "question", where))
     return Question(where, text, _plain_number(_UNIT_IN_PARENTHESES.sub("", answer).strip()))
-
-
-def _read_minerva_math(row: Mapping[str, Any], where: str) -> Question:
-    return Question(where, _text(row, "question", where), _text(row, "answer", where))
 
 
 def _read_olympiadbench(row: Mapping[str, Any], where: str) -> Question:
@@ -206,21 +203,17 @@ def read_jsonl(row: Mapping[str, Any], where: str) -> Question:
     return Question(where, question.strip(), None if answer is None else str(answer), solution)
 
 
-def _read_micro(row: Mapping[str, Any], where: str) -> Question:
-    return Question(where, row["question"], row["answer"], row["solution"])
-
-
 FORMATS: dict[str, Reader] = {
     "gsm8k": _read_gsm8k,
     "math": _read_math,
-    "math500": _read_math500,
+    "math500": _columns("problem", "answer", "solution"),
     "svamp": _read_svamp,
     "asdiv": _read_asdiv,
-    "minerva_math": _read_minerva_math,
+    "minerva_math": _columns("question", "answer"),
     "olympiadbench": _read_olympiadbench,
     "mmlu_stem": _read_mmlu_stem,
     "jsonl": read_jsonl,
     "parquet": read_jsonl,
-    "micro": _read_micro,
+    "micro": _columns("question", "answer", "solution"),
 }
 """Reader of each format: takes a row and a question id; returns None for a dropped row."""

@@ -2,7 +2,6 @@
 
 import json
 from collections.abc import Generator, Iterator, Mapping
-from contextlib import contextmanager
 from decimal import Decimal, DecimalException
 from pathlib import Path
 from typing import Any
@@ -203,25 +202,24 @@ def _micro_rows(source: SourceSettings) -> Iterator[Mapping[str, Any]]:
         raise UserError(f"{_where(source)}: {error}") from error
 
 
-def _hub_rows(
-    source: SourceSettings, hub_root: str | None, *, streaming: bool
-) -> Iterator[Mapping[str, Any]]:
+def _hub_rows(source: SourceSettings, hub_root: str | None, *, streaming: bool) -> Iterator[Any]:
     import datasets  # slow: takes a second
 
     path = _hub_path(source, hub_root)
     if source.split is None:
         raise UserError(f"{_where(source)}: `split` is missing. Set {_key(source, 'split')}.")
     is_local = Path(path).exists()
+    if is_local:
+        datasets.disable_progress_bars()
     for config in source.configs or [None]:
         try:
-            with _quiet_progress(is_local):
-                rows = datasets.load_dataset(
-                    path,
-                    config,
-                    split=source.split,
-                    revision=None if is_local else source.revision,
-                    streaming=streaming,
-                )
+            rows = datasets.load_dataset(
+                path,
+                config,
+                split=source.split,
+                revision=None if is_local else source.revision,
+                streaming=streaming,
+            )
             yield from rows  # opens and reads a stream
         # Errors of httpx, fsspec, pyarrow and the hub client have no common base class.
         except Exception as error:
@@ -244,21 +242,6 @@ def _unreadable(
     return UserError(
         f"{_where(source)}: split {source.split} of {name} cannot be read: {reason}. {hint}"
     )
-
-
-@contextmanager
-def _quiet_progress(quiet: bool) -> Iterator[None]:
-    """Hides the progress bar of a local folder; a download keeps its own."""
-    import datasets
-
-    change = quiet and not datasets.are_progress_bars_disabled()
-    if change:
-        datasets.disable_progress_bars()
-    try:
-        yield
-    finally:
-        if change:
-            datasets.enable_progress_bars()
 
 
 def _source_files(source: SourceSettings) -> list[Path]:

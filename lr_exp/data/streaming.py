@@ -66,14 +66,14 @@ def _digests(data: DataSettings, hub_root: str | None) -> dict[str, str] | None:
     return None if files is None else {name: file_digest(path) for name, path in files.items()}
 
 
-def _commit(data: DataSettings) -> str:
+def _commit(data: DataSettings) -> str | None:
     """The commit that a hub data set's revision points to now."""
     if data.revision and _COMMIT.fullmatch(data.revision):
         return data.revision
     from huggingface_hub import HfApi  # takes a second: not at start-up
 
     try:
-        commit = HfApi().dataset_info(data.path or "", revision=data.revision).sha
+        return HfApi().dataset_info(data.path or "", revision=data.revision).sha
     # The client and httpx raise errors without a common base class.
     except Exception as error:
         reason = " ".join(str(error).split())[:200].rstrip(".") or type(error).__name__
@@ -82,8 +82,3 @@ def _commit(data: DataSettings) -> str:
             "Connect to the hub, check data.path, set hub_root to a folder that holds the data "
             "set, or set data.revision to a commit that is already in the store."
         ) from error
-    if commit is None:
-        raise UserError(
-            f"data.path={data.path}: the hub returned no commit. Set data.revision to one."
-        )
-    return commit

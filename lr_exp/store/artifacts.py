@@ -162,9 +162,7 @@ class Store:
                 return self._build(recipe, build, part, folder)
             except Exception as error:
                 cause = error.__cause__ if isinstance(error, distributed.SharedError) else error
-                if cause is None or isinstance(cause, UserError):
-                    raise
-                if not is_disk_full(cause, self.root):
+                if isinstance(cause, UserError | None) or not is_disk_full(cause, self.root):
                     raise
                 raise UserError(
                     f"the disk of the store {self.root} is full; {recipe.stage} was not written. "
@@ -232,12 +230,9 @@ class _Clock:
     """
 
     def __init__(self, path: Path) -> None:
-        self.path = path
-        try:
+        self.path, self.seconds = path, 0.0
+        with suppress(OSError, ValueError):
             self.seconds = float(path.read_text("utf-8"))
-        except (OSError, ValueError):
-            self.seconds = 0.0
-        else:
             newest = max(entry.stat().st_mtime for entry in path.parent.rglob("*"))
             self.seconds += newest - path.stat().st_mtime
 

@@ -1,6 +1,5 @@
 """Sends JSON requests over HTTP and retries those that fail."""
 
-import json
 import logging
 import os
 import threading
@@ -31,7 +30,7 @@ MAX_WAIT_SECONDS = 60.0  # ... up to this
 _MAX_CONNECT_SECONDS = 10.0
 _TRANSIENT_STATUSES = (408, 425, 429, 500, 502, 503, 504)
 _UNSUPPORTED_STATUSES = (400, 404, 405, 415, 422, 501)
-_MAX_ERROR_CHARACTERS = 300  # of a server's error message
+_MAX_ERROR_CHARACTERS = 300
 
 T = TypeVar("T")
 
@@ -69,20 +68,12 @@ class Endpoint:
             follow_redirects=False,  # send the key and prompts to no other host
             trust_env=False,  # no proxies, and no passwords from ~/.netrc
         )
-        self._closed = threading.Event()
-        self._retrying = Retrying(
-            retry=retry_if_exception_type(RetryableError),
-            stop=stop_after_attempt(attempts) | stop_when_event_set(self._closed),
-            wait=_wait_seconds,
-            sleep=sleep_using_event(self._closed),
-            before_sleep=lambda state: log.info("%s: %s; retrying", self.url, _error(state)),
-            reraise=True,
-        )
+        self._stopped = threading.Event()
 
-    def close(self) -> None:
-        """Closes the connections and stops waiting retries."""
-        self._closed.set()
-        self._client.close()
+    def stop_retries(self) -> None:
+        """Makes the current requests fail instead of sending them again."""
+        self._stopped.set()
+        self._stopped = threading.Event()
 
     def request(self, path: str, body: Any, read: Callable[[httpx2.Response], T]) -> T:
         """Sends a POST request, or GET if `body` is None, until it succeeds.
@@ -95,8 +86,19 @@ class Endpoint:
             UserError: the server rejected the request.
         """
         method = "GET" if body is None else "POST"
+        stopped = self._stopped
+        retrying = Retrying(
+            retry=retry_if_exception_type(RetryableError),
+            stop=stop_after_attempt(self._attempts) | stop_when_event_set(stopped),
+            wait=_wait_seconds,
+            sleep=sleep_using_event(stopped),
+            before_sleep=lambda state: log.info(
+                "%s%s: %s; retrying", self.url, path, _error(state)
+            ),
+            reraise=True,
+        )
         try:
-            return self._retrying(self._attempt, method, path, body, read)
+            return retrying(self._attempt, method, path, body, read)
         except RetryableError as error:
             raise UnreachableError(
                 f"server.url={self.url}: {method} {path} failed after {self._attempts} attempt(s); "
@@ -128,7 +130,7 @@ class Endpoint:
         except httpx2.HTTPError as error:
             raise RetryableError(f"{type(error).__name__}: {first_line(error)}") from error
         status = response.status_code
-        reason = f"status {status}: {_error_message(response)}"
+        reason = f"status {status}: {_start(response)}"
         if status in _TRANSIENT_STATUSES:
             raise RetryableError(reason, retry_after(response.headers.get("Retry-After")))
         kind = UnsupportedError if status in _UNSUPPORTED_STATUSES else UserError
@@ -145,7 +147,7 @@ def parsed(response: httpx2.Response) -> Any:
     try:
         return response.json()
     except (ValueError, RecursionError) as error:
-        raise RetryableError(f"a reply that is not JSON ({_error_message(response)})") from error
+        raise RetryableError(f"a reply that is not JSON ({_start(response)})") from error
 
 
 def retry_after(value: str | None) -> float:
@@ -168,13 +170,6 @@ def _error(state: RetryCallState) -> Any:
     return state.outcome and state.outcome.exception()
 
 
-def _error_message(response: httpx2.Response) -> str:
-    """A server's error message on one line."""
-    text = response.text[: 10 * _MAX_ERROR_CHARACTERS]
-    try:
-        reply = json.loads(text)
-        error = reply.get("error", reply) if isinstance(reply, dict) else reply
-        text = str(error.get("message", error) if isinstance(error, dict) else error)
-    except (ValueError, RecursionError):
-        pass
-    return " ".join(text.split())[:_MAX_ERROR_CHARACTERS] or "no message"
+def _start(response: httpx2.Response) -> str:
+    """The start of a reply's body, which describes an error, on one line."""
+    return " ".join(response.text.split())[:_MAX_ERROR_CHARACTERS] or "no message"

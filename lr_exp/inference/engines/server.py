@@ -41,14 +41,19 @@ class ServerEngine:
     """A server at `server.url`."""
 
     def __init__(self, settings: ServerSettings) -> None:
+        if settings.url is None:
+            raise UserError("server.url is required: add server.url=http://HOST:PORT.")
         self._settings = settings
-        self._endpoint: Endpoint | None = None
+        self._endpoint = Endpoint(
+            settings.url,
+            timeout=settings.timeout,
+            attempts=settings.attempts,
+            connections=settings.concurrency,
+        )
 
     def close(self) -> None:
-        """Closes the connections."""
-        if self._endpoint is not None:
-            self._endpoint.close()
-            self._endpoint = None
+        """Stops threads that wait to repeat a request; no connection is kept."""
+        self._endpoint.stop_retries()
 
     @property
     def identity(self) -> dict[str, Any]:
@@ -58,7 +63,7 @@ class ServerEngine:
     @cached_property
     def _identity(self) -> dict[str, Any]:
         """The kind of server, its model and its version."""
-        endpoint = self._connected()
+        endpoint = self._endpoint
         cards = _cards(endpoint)
         model = self._settings.model or _only_model(endpoint.url, cards)
         kind = next((card.get("owned_by") for card in cards if card.get("id") == model), None)
@@ -75,34 +80,21 @@ class ServerEngine:
     @contextmanager
     def open(self, expert: LanguageModel, adapter: Path | None = None) -> Iterator[Generate]:
         """See `Engine.open`."""
-        endpoint, model = self._connected(), str(self.identity["model"])
         dialect = self._dialect(expert)
         self._check_vocabulary(dialect, expert)
-        with self._served_model(endpoint, model, adapter) as served:
+        with self._served_model(adapter) as served:
 
             def generate(requests: Sequence[Request], sampling: Sampling) -> list[Decoded]:
                 answer = partial(
-                    _answer, dialect, self._connected(), served, expert.stop_ids, sampling
+                    _answer, dialect, self._endpoint, served, expert.stop_ids, sampling
                 )
                 try:
                     return _run_concurrently(answer, requests, self._settings.concurrency)
                 except BaseException:
-                    self.close()  # stops threads that wait for a retry
+                    self.close()
                     raise
 
             yield generate
-
-    def _connected(self) -> Endpoint:
-        if self._endpoint is None:
-            if self._settings.url is None:
-                raise UserError("server.url is required: add server.url=http://HOST:PORT.")
-            self._endpoint = Endpoint(
-                self._settings.url,
-                timeout=self._settings.timeout,
-                attempts=self._settings.attempts,
-                connections=self._settings.concurrency,
-            )
-        return self._endpoint
 
     def _dialect(self, expert: LanguageModel) -> Dialect:
         kind = self.identity["kind"]
@@ -110,10 +102,10 @@ class ServerEngine:
             return LlamaCpp()
         completions = Completions(expert.stop_ids)
         probe = probe_ids(expert.tokenizer)[:8]
-        if completions.is_supported(self._connected(), self.identity["model"], probe):
+        if completions.is_supported(self._endpoint, self.identity["model"], probe):
             return completions
         raise UserError(
-            f"server.url={self._connected().url} does not complete token ids with token ids for "
+            f"server.url={self._endpoint.url} does not complete token ids with token ids for "
             f"server.model={self.identity['model']}. Check the model's name, and use vLLM (0.10.2 "
             "or newer), SGLang or llama.cpp, or sampler.engine=transformers "
             "(evaluator.engine=transformers)."
@@ -121,7 +113,7 @@ class ServerEngine:
 
     def _check_vocabulary(self, dialect: Dialect, expert: LanguageModel) -> None:
         """Raises UserError if the server's token ids differ from the expert's."""
-        endpoint, model = self._connected(), self.identity["model"]
+        endpoint, model = self._endpoint, self.identity["model"]
         difference = find_difference(expert.tokenizer, partial(dialect.detokenize, endpoint, model))
         if difference is None and isinstance(dialect, Completions):
             log.warning(
@@ -138,12 +130,12 @@ class ServerEngine:
             )
 
     @contextmanager
-    def _served_model(self, endpoint: Endpoint, model: str, adapter: Path | None) -> Iterator[str]:
+    def _served_model(self, adapter: Path | None) -> Iterator[str]:
         """The model's name in requests; loads the adapter, if any, and unloads it at the end."""
         if adapter is None:
-            yield model
+            yield str(self.identity["model"])
             return
-        kind = str(self.identity["kind"])
+        endpoint, kind = self._endpoint, str(self.identity["kind"])
         if kind not in _ADAPTER_PATHS:
             raise UserError(
                 f"server.url={endpoint.url}: this server ({kind}) cannot load the tuned expert's "
