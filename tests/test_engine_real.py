@@ -12,9 +12,9 @@ from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
 from pathlib import Path
 
+import httpx2
 import pytest
 import torch
-import httpx2
 
 from lr_exp.config.settings import ModelSettings, ServerSettings
 from lr_exp.errors import UserError

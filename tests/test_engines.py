@@ -11,7 +11,7 @@ import pytest
 from lr_exp.config.settings import ModelSettings
 from lr_exp.errors import UserError
 from lr_exp.inference.decoding import decode_greedily
-from lr_exp.inference.engines import Request, Sampling, http
+from lr_exp.inference.engines import Request, Sampling, http, in_process
 from lr_exp.inference.engines.in_process import VllmEngine
 from lr_exp.models import loading, locating
 from lr_exp.sampler import rollout, score
@@ -274,6 +274,7 @@ def stub(monkeypatch, micro):
         ("vllm.lora.request", request),
     ):
         monkeypatch.setitem(sys.modules, name, module)
+    monkeypatch.setattr(in_process, "version", lambda name: "1.0")
     StubLlm.instances, StubLlm.micro = [], micro
     return StubLlm
 

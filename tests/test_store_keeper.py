@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from lr_exp.errors import UserError
-from lr_exp.store import MANIFEST, Recipe, Store, write_atomically
+from lr_exp.store import MANIFEST, Recipe, Store
 from lr_exp.store.__main__ import main
 from lr_exp.store.inventory import (
     REFERENCES,

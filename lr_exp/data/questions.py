@@ -16,16 +16,6 @@ from lr_exp.data.lazy import Lazy
 from lr_exp.data.sources import iterate_questions
 from lr_exp.store import open_atomically
 
-__all__ = [
-    "Question",
-    "StoredQuestions",
-    "fingerprint",
-    "load_questions",
-    "prompts_fingerprint",
-    "select_questions",
-    "write_questions",
-]
-
 _FILE = "questions.arrow"
 _BATCH_ROWS = 1024
 _SCHEMA = pa.schema(

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
 from httpx2 import Response
 
@@ -19,29 +19,44 @@ class Reply:
     stopped: bool  # ended by a stop token, not by the limit
 
 
-class Dialect(Protocol):
-    """The request and reply formats of one kind of server."""
-
-    def complete(
-        self, endpoint: Endpoint, model: str, request: Request, sampling: Sampling
-    ) -> Reply:
-        """Requests the continuation of a prompt."""
-        ...
-
-    def detokenize(self, endpoint: Endpoint, model: str, ids: Sequence[int]) -> str | None:
-        """The server's text for these ids; None if it has no such endpoint."""
-        ...
-
-
+@dataclass(frozen=True)
 class Completions:
     """`/v1/completions` of vLLM (0.10.2 and newer) and SGLang: ids in, ids out."""
 
-    def __init__(self, stop_ids: Sequence[int]) -> None:
-        self._stop_ids = list(stop_ids)
+    endpoint: Endpoint
+    model: str
+    stop_ids: Sequence[int]
 
-    def body(self, model: str, request: Request, sampling: Sampling) -> dict[str, Any]:
+    def complete(self, request: Request, sampling: Sampling) -> Reply:
+        """The continuation of a prompt.
+
+        Raises:
+            UnreachableError, UserError: the request failed or was rejected.
+        """
+
+        def read(response: Response) -> Reply:
+            reply = parsed(response)
+            choice = _only_choice(reply)
+            _check_prompt((reply.get("usage") or {}).get("prompt_tokens"), request)
+            return Reply(_ids(choice.get("token_ids")), choice.get("finish_reason") == "stop")
+
+        return self.endpoint.request("/v1/completions", self._body(request, sampling), read)
+
+    def is_supported(self, prompt: Sequence[int]) -> bool:
+        """Whether the server accepts and returns token ids."""
+        body = self._body(Request(prompt, max_new_tokens=1, seed=0), Sampling())
+        reply = self.endpoint.request_if_supported("/v1/completions", body)
+        return reply is not None and isinstance(_only_choice(reply).get("token_ids"), list)
+
+    def detokenize(self, ids: Sequence[int]) -> str | None:
+        """The server's text for these ids; None if it has no such endpoint."""
+        body = {"model": self.model, "tokens": list(ids), "skip_special_tokens": False}
+        reply = self.endpoint.request_if_supported("/detokenize", body)
+        return _text(reply, "prompt", "text")  # vLLM, SGLang
+
+    def _body(self, request: Request, sampling: Sampling) -> dict[str, Any]:
         return {
-            "model": model,
+            "model": self.model,
             "prompt": list(request.prompt),
             "max_tokens": request.max_new_tokens,
             "temperature": sampling.temperature,
@@ -56,43 +71,24 @@ class Completions:
             "min_p": 0.0,
             "repetition_penalty": 1.0,
             "min_tokens": 0,
-            "stop_token_ids": self._stop_ids,
+            "stop_token_ids": list(self.stop_ids),
             "skip_special_tokens": False,
             "return_token_ids": True,
         }
 
-    def complete(
-        self, endpoint: Endpoint, model: str, request: Request, sampling: Sampling
-    ) -> Reply:
-        def read(response: Response) -> Reply:
-            reply = parsed(response)
-            choice = _only_choice(reply)
-            _check_prompt((reply.get("usage") or {}).get("prompt_tokens"), request)
-            return Reply(_ids(choice.get("token_ids")), choice.get("finish_reason") == "stop")
 
-        return endpoint.request("/v1/completions", self.body(model, request, sampling), read)
-
-    def is_supported(self, endpoint: Endpoint, model: str, prompt: Sequence[int]) -> bool:
-        """Whether the server accepts and returns token ids."""
-        body = self.body(model, Request(prompt, max_new_tokens=1, seed=0), Sampling())
-        reply = endpoint.request_if_supported("/v1/completions", body)
-        return reply is not None and isinstance(_only_choice(reply).get("token_ids"), list)
-
-    def detokenize(self, endpoint: Endpoint, model: str, ids: Sequence[int]) -> str | None:
-        body = {"model": model, "tokens": list(ids), "skip_special_tokens": False}
-        reply = endpoint.request_if_supported("/detokenize", body)
-        return _text(reply, "prompt", "text")  # vLLM, SGLang
-
-
+@dataclass(frozen=True)
 class LlamaCpp:
     """llama.cpp's `/completion`; its `/v1/completions` accepts ids but returns only text."""
 
-    def complete(
-        self, endpoint: Endpoint, model: str, request: Request, sampling: Sampling
-    ) -> Reply:
+    endpoint: Endpoint
+    model: str
+
+    def complete(self, request: Request, sampling: Sampling) -> Reply:
+        """See `Completions.complete`."""
         greedy = sampling.temperature == 0
         body = {
-            "model": model,
+            "model": self.model,
             "prompt": list(request.prompt),
             "n_predict": request.max_new_tokens,
             "temperature": sampling.temperature,
@@ -117,11 +113,15 @@ class LlamaCpp:
             _check_prompt(reply.get("tokens_evaluated"), request)
             return Reply(_ids(reply.get("tokens")), reply.get("stop_type") == "eos")
 
-        return endpoint.request("/completion", body, read)
+        return self.endpoint.request("/completion", body, read)
 
-    def detokenize(self, endpoint: Endpoint, model: str, ids: Sequence[int]) -> str | None:
-        reply = endpoint.request_if_supported("/detokenize", {"tokens": list(ids)})
+    def detokenize(self, ids: Sequence[int]) -> str | None:
+        """See `Completions.detokenize`."""
+        reply = self.endpoint.request_if_supported("/detokenize", {"tokens": list(ids)})
         return _text(reply, "content")
+
+
+Dialect = Completions | LlamaCpp
 
 
 def _only_choice(reply: Any) -> dict[str, Any]:

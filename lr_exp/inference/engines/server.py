@@ -7,6 +7,7 @@ prompts and, if the tuned expert is evaluated on it, the adapter's path.
 import logging
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from functools import cached_property, partial
 from multiprocessing.pool import ThreadPool
 from pathlib import Path
@@ -82,12 +83,11 @@ class ServerEngine:
         """See `Engine.open`."""
         dialect = self._dialect(expert)
         self._check_vocabulary(dialect, expert)
-        with self._served_model(adapter) as served:
+        with self._served_model(adapter) as model:
+            served = replace(dialect, model=model)
 
             def generate(requests: Sequence[Request], sampling: Sampling) -> list[Decoded]:
-                answer = partial(
-                    _answer, dialect, self._endpoint, served, expert.stop_ids, sampling
-                )
+                answer = partial(_answer, served, expert.stop_ids, sampling)
                 try:
                     return _run_concurrently(answer, requests, self._settings.concurrency)
                 except BaseException:
@@ -97,34 +97,32 @@ class ServerEngine:
             yield generate
 
     def _dialect(self, expert: LanguageModel) -> Dialect:
-        kind = self.identity["kind"]
-        if kind == "llamacpp":
-            return LlamaCpp()
-        completions = Completions(expert.stop_ids)
-        probe = probe_ids(expert.tokenizer)[:8]
-        if completions.is_supported(self._endpoint, self.identity["model"], probe):
+        model = str(self.identity["model"])
+        if self.identity["kind"] == "llamacpp":
+            return LlamaCpp(self._endpoint, model)
+        completions = Completions(self._endpoint, model, expert.stop_ids)
+        if completions.is_supported(probe_ids(expert.tokenizer)[:8]):
             return completions
         raise UserError(
             f"server.url={self._endpoint.url} does not complete token ids with token ids for "
-            f"server.model={self.identity['model']}. Check the model's name, and use vLLM (0.10.2 "
-            "or newer), SGLang or llama.cpp, or sampler.engine=transformers "
-            "(evaluator.engine=transformers)."
+            f"server.model={model}. Check the model's name, and use vLLM (0.10.2 or newer), SGLang "
+            "or llama.cpp, or sampler.engine=transformers (evaluator.engine=transformers)."
         )
 
     def _check_vocabulary(self, dialect: Dialect, expert: LanguageModel) -> None:
         """Raises UserError if the server's token ids differ from the expert's."""
-        endpoint, model = self._endpoint, self.identity["model"]
-        difference = find_difference(expert.tokenizer, partial(dialect.detokenize, endpoint, model))
-        if difference is None and isinstance(dialect, Completions):
+        url = self._endpoint.url
+        difference = find_difference(expert.tokenizer, dialect.detokenize)
+        if difference is None:
             log.warning(
                 "server.url=%s has no /detokenize: it cannot be verified that it serves %s until "
                 "its answers are scored.",
-                endpoint.url,
+                url,
                 expert.name,
             )
         elif difference:
             raise UserError(
-                f"server.url={endpoint.url} serves {model!r}, whose token ids differ from those of "
+                f"server.url={url} serves {dialect.model!r}, whose token ids differ from those of "
                 f"the expert {expert.name}: {difference}. Serve the expert there, or set "
                 "expert.path or server.model to matching models."
             )
@@ -189,12 +187,7 @@ def _run_concurrently(
 
 
 def _answer(
-    dialect: Dialect,
-    endpoint: Endpoint,
-    model: str,
-    stop_ids: Sequence[int],
-    sampling: Sampling,
-    request: Request,
+    dialect: Dialect, stop_ids: Sequence[int], sampling: Sampling, request: Request
 ) -> Decoded:
     """One answer.
 
@@ -203,21 +196,15 @@ def _answer(
     """
     generated: list[int] = []
     while True:
-        reply = dialect.complete(
-            endpoint,
-            model,
-            Request(
-                [*request.prompt, *generated], request.max_new_tokens - len(generated), request.seed
-            ),
-            sampling,
-        )
+        prompt, limit = [*request.prompt, *generated], request.max_new_tokens - len(generated)
+        reply = dialect.complete(Request(prompt, limit, request.seed), sampling)
         generated += reply.token_ids
         answer = truncated(generated, stop_ids, request.max_new_tokens)
         if answer.finished or len(generated) >= request.max_new_tokens:
             return answer
         if not reply.stopped:
             raise UserError(
-                f"server.url={endpoint.url} ended an answer after {len(generated)} of "
+                f"server.url={dialect.endpoint.url} ended an answer after {len(generated)} of "
                 f"{request.max_new_tokens} tokens without a stop token (its prompt has "
                 f"{len(request.prompt)}): the server's context is too short. Increase it (vLLM: "
                 "--max-model-len, llama.cpp: -c for all slots together), or lower "
