@@ -170,13 +170,6 @@ def test_a_rejected_request_is_not_retried(outcome, advice):
         assert len(server.completions()) == 1
 
 
-def test_no_server():
-    with serving(fake()) as server:
-        pass
-    with pytest.raises(UnreachableError, match="no server listens"):
-        ask(server, requests(40), attempts=2)
-
-
 def test_waits_double_and_retry_after_is_respected(monkeypatch):
     waits = []
     monkeypatch.setattr(http, "FIRST_WAIT_SECONDS", 1.0)

@@ -11,7 +11,7 @@ from lr_exp.errors import UserError
 from lr_exp.store.artifacts import MANIFEST, problem_of
 from lr_exp.store.files import write_atomically
 from lr_exp.store.locks import locked
-from lr_exp.store.run_folder import FAILED, SUMMARY
+from lr_exp.store.run_folder import SUMMARY
 
 REFERENCES = "artifacts.txt"  # in a run's folder: names of the artifacts it requested, one a line
 _ADDRESS = re.compile(r"[0-9a-f]{24}")
@@ -99,35 +99,24 @@ def read_references(run_folders: Iterable[Path]) -> set[str]:
     """
     names: set[str] = set()
     for parent in run_folders:
-        paths = list(parent.rglob(REFERENCES))
-        runs = {path.parent for file in (SUMMARY, FAILED) for path in parent.rglob(file)}
-        without = sorted(
-            folder
-            for folder in runs - {path.parent for path in paths}
-            if (folder / SUMMARY).exists()
-        )
-        if without:
-            raise UserError(
-                f"{without[0]}: {REFERENCES}, the list of artifacts that this run uses, is "
-                "missing. Run its command again (existing artifacts are reused) or prune without "
-                "this folder."
-            )
-        if not paths:
+        runs = {path.parent for name in (REFERENCES, SUMMARY) for path in parent.rglob(name)}
+        if not runs:
             raise UserError(
                 f"{parent}: there is no run in or below this folder. Pass the folder of a run, or "
                 "one that holds runs."
             )
-        for path in paths:
-            names |= _read_names(path)
+        for run in sorted(runs):
+            names |= _read_names(run / REFERENCES)
     return names
 
 
 def _read_names(path: Path) -> set[str]:
-    lines = path.read_bytes().decode("utf-8", "replace").splitlines()
+    content = path.read_bytes() if path.exists() else b""
+    lines = content.decode("utf-8", "replace").splitlines()
     if not lines or not all(_NAME.fullmatch(line) for line in lines):
         raise UserError(
-            f"{path}, the list of artifacts that this run uses, is damaged. Run its command again "
-            "(existing artifacts are reused) or prune without this folder."
+            f"{path}, the list of artifacts that this run uses, is missing or damaged. Run its "
+            "command again (existing artifacts are reused) or prune without this folder."
         )
     return set(lines)
 
