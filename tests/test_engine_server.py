@@ -205,18 +205,8 @@ def test_a_server_without_detokenize_gives_a_warning(caplog):
 @pytest.mark.parametrize("kind", ["vllm", "llamacpp"])
 def test_a_server_that_tokenizes_prompts_differently_is_rejected(kind):
     """An added BOS token changes the prompt, which only the token count shows."""
-
-    class Adding(FakeServer):
-        def post(self, path, body):
-            status, reply = super().post(path, body)
-            if "usage" in reply:
-                reply["usage"]["prompt_tokens"] += 1
-            if "tokens_evaluated" in reply:
-                reply["tokens_evaluated"] += 1
-            return status, reply
-
     with (
-        serving(Adding(kind, tiny_tokenizer(), counting, (STOP,))) as server,
+        serving(fake(kind, added_tokens=1)) as server,
         pytest.raises(UserError, match="as 4 tokens"),
     ):
         ask(server, requests(40))
@@ -281,14 +271,7 @@ def test_a_server_without_token_ids_is_rejected():
 
 
 def test_the_model_must_be_named_if_there_are_several():
-    class Several(FakeServer):
-        def get(self, path):
-            reply = super().get(path)
-            if path == "/v1/models":
-                reply["data"].append({"id": "second", "owned_by": "vllm", "parent": None})
-            return reply
-
-    with serving(Several("vllm", tiny_tokenizer(), counting, (STOP,))) as server:
+    with serving(fake(more_models=["second"])) as server:
         with pytest.raises(UserError, match=r"server\.model is required.*served, second"):
             ask(server, requests(40))
         assert ask(server, requests(40), model="served") == expected(40)
@@ -340,22 +323,14 @@ def test_an_adapter_is_named_by_its_content_and_unloaded(kind, tmp_path):
     assert names[0] == names[2] != names[1]
 
 
-def test_a_server_without_adapter_support_raises(tmp_path):
+@pytest.mark.parametrize(
+    ("kind", "advice"),
+    [("llamacpp", "evaluator.engine=transformers"), ("vllm", "VLLM_ALLOW_RUNTIME_LORA_UPDATING")],
+)
+def test_a_server_without_adapter_support_raises(kind, advice, tmp_path):
     with (
-        serving(fake("llamacpp")) as server,
-        pytest.raises(UserError, match=r"evaluator\.engine=transformers"),
-        ServerEngine(settings(server)).open(expert(), tmp_path),
-    ):
-        pass
-    closed = {"vllm": "/v1/load_lora_adapter"}
-
-    class Closed(FakeServer):
-        def post(self, path, body):
-            return (404, {}) if path in closed.values() else super().post(path, body)
-
-    with (
-        serving(Closed("vllm", tiny_tokenizer(), counting, (STOP,))) as server,
-        pytest.raises(UserError, match="VLLM_ALLOW_RUNTIME_LORA_UPDATING"),
+        serving(fake(kind, loads_adapters=False)) as server,
+        pytest.raises(UserError, match=advice),
         ServerEngine(settings(server)).open(expert(), tmp_path),
     ):
         pass

@@ -29,7 +29,9 @@ class FakeServer:
         *,
         failures: Sequence[str] = (),
         detokenizes: bool = True,
-        model: str = "served",
+        loads_adapters: bool = True,
+        added_tokens: int = 0,
+        more_models: Sequence[str] = (),
     ) -> None:
         """Args:
         kind: vllm | sglang | llamacpp | text.
@@ -39,7 +41,8 @@ class FakeServer:
         self.kind, self.tokenizer, self.stop_ids = kind, tokenizer, stop_ids
         self.continue_prompt = continue_prompt
         self.failures = list(failures)
-        self.detokenizes, self.model = detokenizes, model
+        self.detokenizes, self.loads_adapters = detokenizes, loads_adapters
+        self.added_tokens, self.more_models, self.model = added_tokens, more_models, "served"
         self.requests: list[tuple[str, dict[str, Any]]] = []
         self.headers: list[dict[str, str]] = []
         self.adapters: dict[str, str] = {}
@@ -80,7 +83,8 @@ class FakeServer:
         """The reply to a GET request; None for 404."""
         owner = self.kind if self.kind in ("vllm", "sglang", "llamacpp") else "someone"
         if path == "/v1/models":
-            cards = [{"id": self.model, "owned_by": owner, "parent": None}]
+            models = (self.model, *self.more_models)
+            cards = [{"id": name, "owned_by": owner, "parent": None} for name in models]
             cards += [{"id": n, "owned_by": owner, "parent": self.model} for n in self.adapters]
             return {"object": "list", "data": cards}
         return {
@@ -94,7 +98,7 @@ class FakeServer:
         text_keys = {"vllm": "prompt", "sglang": "text", "llamacpp": "content"}
         if path == "/detokenize" and self.detokenizes and self.kind in text_keys:
             return 200, {text_keys[self.kind]: self.text(body["tokens"])}
-        prefix = {"vllm": "/v1/", "sglang": "/"}.get(self.kind)
+        prefix = {"vllm": "/v1/", "sglang": "/"}.get(self.kind) if self.loads_adapters else None
         if prefix and path == f"{prefix}load_lora_adapter":
             self.adapters[body["lora_name"]] = body["lora_path"]
             return 200, "Success: LoRA adapter added successfully."
@@ -109,7 +113,7 @@ class FakeServer:
             return 200, {
                 "content": self.text(ids, special=False),
                 "tokens": ids if body.get("return_tokens") else [],
-                "tokens_evaluated": len(body["prompt"]),
+                "tokens_evaluated": len(body["prompt"]) + self.added_tokens,
                 "stop_type": stop,
             }
         return 404, {"detail": "Not Found"}
@@ -129,7 +133,7 @@ class FakeServer:
         }
         if body.get("return_token_ids") and self.kind != "llamacpp":
             choice |= {"token_ids": ids, "prompt_token_ids": prompt}
-        usage = {"prompt_tokens": len(prompt), "completion_tokens": len(ids)}
+        usage = {"prompt_tokens": len(prompt) + self.added_tokens, "completion_tokens": len(ids)}
         return 200, {"object": "text_completion", "choices": [choice], "usage": usage}
 
 
