@@ -14,7 +14,7 @@ from lr_exp.config.composition import conf_dir
 from lr_exp.config.settings import DataSettings
 from lr_exp.data import questions as question_files
 from lr_exp.data import streaming
-from lr_exp.data.lazy import Blocks, Repeated
+from lr_exp.data.lazy import in_blocks, repeated
 from lr_exp.data.questions import (
     Question,
     StoredQuestions,
@@ -118,7 +118,7 @@ def test_a_block_is_made_once_while_reads_stay_close():
         made.append(number)
         return range(10 * number, 10 * number + 10)
 
-    found = Blocks(25, 10, block)
+    found = in_blocks(25, 10, block)
     assert list(found) == list(range(25))
     assert made == [0, 1, 2]
     assert [found[i] for i in (19, 21, 18, 20, -1)] == [19, 21, 18, 20, 24]
@@ -129,7 +129,7 @@ def test_a_block_is_made_once_while_reads_stay_close():
 
 def test_repeated_items_equal_the_list():
     listed = [item for item in "abc" for _ in range(4)]
-    found = Repeated("abc", 4)
+    found = repeated("abc", 4)
     assert (list(found), found[-1], found[3:5], len(found)) == (listed, "c", ["a", "b"], 12)
     with pytest.raises(IndexError):
         found[12]

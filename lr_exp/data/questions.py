@@ -41,17 +41,15 @@ class StoredQuestions(Lazy[Question]):
         """
         self.fingerprint: str = facts["fingerprint"]
         self.prompts_fingerprint: str = facts["prompts_fingerprint"]
-        self._table = pa.ipc.open_file(pa.memory_map(str(folder / _FILE))).read_all()
-
-    def __len__(self) -> int:
-        return self._table.num_rows
+        table = pa.ipc.open_file(pa.memory_map(str(folder / _FILE))).read_all()
+        super().__init__(
+            table.num_rows, lambda index: _question(table.slice(index, 1).to_pylist()[0])
+        )
+        self._table = table
 
     def __iter__(self) -> Iterator[Question]:
         for batch in self._table.to_batches():  # faster than row by row
             yield from map(_question, batch.to_pylist())
-
-    def _at(self, index: int) -> Question:
-        return _question(self._table.slice(index, 1).to_pylist()[0])
 
 
 def write_questions(questions: Iterable[Question], folder: Path) -> dict[str, Any]:
