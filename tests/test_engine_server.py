@@ -251,7 +251,9 @@ def test_a_context_that_is_too_short_raises():
         ask(server, requests(40))
 
 
-def test_the_key_is_sent_with_every_request_but_never_shown(monkeypatch, caplog):
+def test_the_key_is_sent_to_the_server_alone_and_never_shown(monkeypatch, caplog):
+    monkeypatch.setenv("HTTP_PROXY", "http://127.0.0.1:9")
+    monkeypatch.setenv("NO_PROXY", "")
     monkeypatch.setenv(http.KEY, "s3cret-key-0123456789")
     with serving(fake(failures=["ok", "500", "*"])) as server, caplog.at_level(logging.DEBUG):
         with pytest.raises(UserError) as error:
