@@ -129,7 +129,7 @@ def _jsonl_rows(source: SourceSettings) -> Iterator[tuple[int, str, Mapping[str,
                 # Without the error's position, which counts from the start of the line.
                 reason = error.msg if isinstance(error, json.JSONDecodeError) else error
                 raise UserError(
-                    f"{where}: not JSON ({reason}). Write one object on each line."
+                    f"{where}: not JSON ({reason}). Write one object a line."
                 ) from error
             if not isinstance(row, dict):
                 raise UserError(
