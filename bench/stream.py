@@ -23,10 +23,10 @@ import pyarrow.parquet as pq
 
 from bench.machine import describe
 from lr_exp.micro.world import iter_problems
-from lr_exp.sampler.supervision import FILE
 from lr_exp.store.shards import count_rows, shard_paths
 
 STAGES = ("questions", "rollout", "score", "supervision")
+_IN_ONE_FILE = ("questions", "supervision")
 _SHARES = (1 / 8, 1 / 4, 1 / 2, 1)  # of all questions
 _FAMILY = "micro_add"
 _ROW_GROUP = 8192
@@ -40,7 +40,7 @@ class Moment:
     time: float  # seconds since the epoch
     bytes: int  # resident set of all its processes
     stage: str  # in progress; "" between stages
-    written: int  # size of the supervision's file
+    written: int  # bytes of the stage's files
 
 
 @dataclass(frozen=True)
@@ -126,12 +126,12 @@ def watch(
 def points(store: Path, stage: str, moments: list[Moment], count: int) -> list[Point]:
     """Time and memory of a stage at an eighth, a quarter, a half and all of its questions.
 
-    From the times of its shards; for the supervision, which is one file, from its size over time.
+    From the times of its shards; for a stage with one file, from its size over time.
     """
     during = [moment for moment in moments if moment.stage == stage]
     (manifest,) = (store / stage).glob("*/manifest.json")
     start = during[0].time if during else manifest.stat().st_mtime
-    measure = _time_by_file if stage == "supervision" else _time_by_shards
+    measure = _time_by_size if stage in _IN_ONE_FILE else _time_by_shards
     time_at = measure(store, manifest.parent, during, count)
     return [
         Point(
@@ -197,14 +197,14 @@ def _time_by_shards(
     return lambda share: times[bisect_left(done, round(share * done[-1]))]
 
 
-def _time_by_file(
+def _time_by_size(
     store: Path, folder: Path, during: list[Moment], count: int
 ) -> Callable[[float], float]:
-    file = (folder / FILE).stat()
+    size = max((moment.written for moment in during), default=0)
+    end = (folder / "manifest.json").stat().st_mtime
 
     def time_at(share: float) -> float:
-        reached = (m.time for m in during if m.written >= share * file.st_size)
-        return min(next(reached, file.st_mtime), file.st_mtime)
+        return min(next((m.time for m in during if m.written >= share * size), end), end)
 
     return time_at
 
@@ -213,8 +213,8 @@ def _moment(pid: int, store: Path) -> Moment:
     parts = sorted(store.glob("*/*.part"), key=lambda path: STAGES.index(path.parent.name))
     stage = parts[-1].parent.name if parts else ""
     try:
-        written = (parts[-1] / FILE).stat().st_size if parts else 0
-    except OSError:
+        written = sum(path.stat().st_size for path in parts[-1].iterdir()) if parts else 0
+    except OSError:  # the stage has just ended
         written = 0
     return Moment(time.time(), sum(map(_resident, _process_tree(pid))), stage, written)
 

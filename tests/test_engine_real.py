@@ -12,9 +12,9 @@ from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
 from pathlib import Path
 
+import httpx2
 import pytest
 import torch
-import urllib3
 
 from lr_exp.config.settings import ModelSettings, ServerSettings
 from lr_exp.errors import UserError
@@ -45,14 +45,13 @@ def running(command: Sequence[str], port: int, log: Path, **variables: str) -> I
             command, stdout=output, stderr=subprocess.STDOUT, env={**os.environ, **variables}
         )
     address = f"http://127.0.0.1:{port}"
-    pool = urllib3.PoolManager(retries=False)
     deadline = time.monotonic() + 180
     try:
         while time.monotonic() < deadline and process.poll() is None:
             try:
-                if pool.request("GET", f"{address}/health", timeout=5).status == 200:
+                if httpx2.get(f"{address}/health", timeout=5).status_code == 200:
                     break
-            except urllib3.exceptions.HTTPError:
+            except httpx2.HTTPError:
                 pass
             time.sleep(0.2)
         else:

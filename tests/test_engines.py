@@ -11,7 +11,7 @@ import pytest
 from lr_exp.config.settings import ModelSettings
 from lr_exp.errors import UserError
 from lr_exp.inference.decoding import decode_greedily
-from lr_exp.inference.engines import Request, Sampling, http
+from lr_exp.inference.engines import Request, Sampling, http, in_process
 from lr_exp.inference.engines.in_process import VllmEngine
 from lr_exp.models import loading, locating
 from lr_exp.sampler import rollout, score
@@ -90,6 +90,7 @@ def plain(tmp_path_factory):
 
 
 @pytest.mark.parametrize("kind", ["vllm", "llamacpp"])
+@pytest.mark.integration
 def test_an_engine_gives_the_same_supervision_as_the_expert(
     kind, tmp_path, plain, micro, monkeypatch
 ):
@@ -116,6 +117,7 @@ def test_an_engine_gives_the_same_supervision_as_the_expert(
     assert "engines" not in plain[1]
 
 
+@pytest.mark.integration
 def test_the_tuned_expert_is_evaluated_on_a_server_with_its_adapter(plain, micro):
     """With the same store, only the answers are generated again, at new addresses."""
     folder, summary = plain
@@ -130,6 +132,7 @@ def test_the_tuned_expert_is_evaluated_on_a_server_with_its_adapter(plain, micro
     assert server.adapters == {}
 
 
+@pytest.mark.integration
 def test_the_address_of_answers_depends_on_the_engines_identity(tmp_path, plain, micro, caplog):
     def rollouts(root):
         return {path.name for path in (root / "store" / "rollout").iterdir() if path.is_dir()}
@@ -148,6 +151,7 @@ def test_the_address_of_answers_depends_on_the_engines_identity(tmp_path, plain,
     assert "no server listens" in caplog.text
 
 
+@pytest.mark.integration
 def test_a_server_failure_loses_only_the_batch_in_flight(tmp_path, plain, micro):
     overrides = (*SAMPLE, "sampler.batch_size=2")
     reference = go(tmp_path, "reference", *overrides)
@@ -164,6 +168,7 @@ def test_a_server_failure_loses_only_the_batch_in_flight(tmp_path, plain, micro)
     assert summary["sample"]["supervision"] == reference["sample"]["supervision"]
 
 
+@pytest.mark.integration
 def test_sampled_answers_depend_only_on_the_seed(tmp_path, micro):
     """Each answer has its own seed, so batches do not matter."""
     overrides = (*SAMPLE, "method=rejection_sft", "data.max_questions=3", "method.max_new_tokens=8")
@@ -182,6 +187,7 @@ def test_sampled_answers_depend_only_on_the_seed(tmp_path, micro):
     assert not {seed for _, seed, _ in requests["a"]} & {seed for _, seed, _ in requests["c"]}
 
 
+@pytest.mark.integration
 def test_another_model_with_the_same_tokenizer_is_detected_by_scoring(tmp_path, micro, caplog):
     """The vocabulary check cannot distinguish it from the expert."""
     nine = micro.expert.tokenizer("9")["input_ids"][0]
@@ -191,6 +197,7 @@ def test_another_model_with_the_same_tokenizer_is_detected_by_scoring(tmp_path, 
     assert "most probable ones of the expert" in caplog.text
 
 
+@pytest.mark.integration
 def test_the_own_share_of_the_experts_own_answers_is_one(plain):
     (steps,) = (path for path in (plain[0] / "store" / "score").iterdir() if path.is_dir())
     assert score.expert_top1_share(steps) > 0.999
@@ -274,10 +281,12 @@ def stub(monkeypatch, micro):
         ("vllm.lora.request", request),
     ):
         monkeypatch.setitem(sys.modules, name, module)
+    monkeypatch.setattr(in_process, "version", lambda name: "1.0")
     StubLlm.instances, StubLlm.micro = [], micro
     return StubLlm
 
 
+@pytest.mark.integration
 def test_vllm_gives_the_same_supervision_as_the_expert(tmp_path, plain, stub):
     summary = go(tmp_path, "run", *SAMPLE, "sampler.engine=vllm")
     assert summary["sample"]["supervision"] == plain[1]["sample"]["supervision"]
@@ -315,6 +324,7 @@ def test_vllm_is_reloaded_for_adapters_and_closed(stub, micro, tmp_path):
     assert len(stub.instances) == 3
 
 
+@pytest.mark.integration
 def test_missing_vllm_names_its_extra(tmp_path):
     with pytest.raises(UserError, match=r"lr_exp\[vllm\]"):
         go(tmp_path, "run", *SAMPLE, "sampler.engine=vllm")

@@ -2,10 +2,8 @@
 
 import json
 import logging
+import multiprocessing
 import os
-import signal
-import subprocess
-import sys
 import time
 
 import pytest
@@ -76,19 +74,14 @@ def test_any_change_of_a_recipe_changes_its_address(other):
 
 
 def test_the_builder_runs_once(tmp_path):
-    made = Store(tmp_path).make(RECIPE, build_hello)
+    """JSON turned tuples and integer keys into something else on the second run."""
+    made = Store(tmp_path).make(RECIPE, lambda folder: {"pair": (1, 2), "by": {3: "x"}})
     found = Store(tmp_path).make(RECIPE, must_not_build)
     assert not made.reused
     assert found.reused
     assert (found.folder, found.facts, found.seconds) == (made.folder, made.facts, made.seconds)
     assert not list(tmp_path.rglob("*.part"))
     assert not list(made.folder.rglob(".*"))  # no clock or temporary file
-
-
-def test_facts_are_the_same_when_made_and_when_found(tmp_path):
-    """JSON turned tuples and integer keys into something else on the second run."""
-    made = Store(tmp_path).make(RECIPE, lambda folder: {"pair": (1, 2), "by": {3: "x"}})
-    assert made.facts == Store(tmp_path).make(RECIPE, must_not_build).facts
 
 
 def test_the_next_attempt_resumes_after_a_crash(tmp_path):
@@ -145,42 +138,6 @@ def test_a_part_folder_that_does_not_match_its_manifest_is_built_again(tmp_path)
     assert store.make(RECIPE, must_not_build).reused
 
 
-def damage_bytes(folder):
-    (folder / "text.txt").write_text("jello")
-
-
-def truncate(folder):
-    (folder / "text.txt").write_text("hel")
-
-
-def remove_file(folder):
-    (folder / "text.txt").unlink()
-
-
-def remove_manifest(folder):
-    (folder / MANIFEST).unlink()
-
-
-def break_manifest(folder):
-    text = (folder / MANIFEST).read_text()
-    (folder / MANIFEST).write_text(text[: len(text) // 2])
-
-
-def list_as_manifest(folder):
-    (folder / MANIFEST).write_text("[]")
-
-
-def foreign_manifest(folder):
-    manifest = json.loads((folder / MANIFEST).read_text())
-    (folder / MANIFEST).write_text(json.dumps({**manifest, "address": "0" * 24}))
-
-
-def manifest_without_facts(folder):
-    manifest = json.loads((folder / MANIFEST).read_text())
-    del manifest["facts"]
-    (folder / MANIFEST).write_text(json.dumps(manifest))
-
-
 def file_in_its_place(folder):
     for path in folder.iterdir():
         path.unlink()
@@ -188,20 +145,28 @@ def file_in_its_place(folder):
     folder.write_text("not a folder")
 
 
-@pytest.mark.parametrize(
-    "damage",
-    [
-        damage_bytes,
-        truncate,
-        remove_file,
-        remove_manifest,
-        break_manifest,
-        list_as_manifest,
-        foreign_manifest,
-        manifest_without_facts,
-        file_in_its_place,
-    ],
-)
+def change_manifest(change):
+    def damage(folder):
+        path = folder / MANIFEST
+        path.write_text(change(path.read_text()))
+
+    return damage
+
+
+DAMAGES = {
+    "changed file": lambda folder: (folder / "text.txt").write_text("jello"),
+    "short file": lambda folder: (folder / "text.txt").write_text("hel"),
+    "missing file": lambda folder: (folder / "text.txt").unlink(),
+    "missing manifest": lambda folder: (folder / MANIFEST).unlink(),
+    "short manifest": change_manifest(lambda text: text[: len(text) // 2]),
+    "list as manifest": change_manifest(lambda text: "[]"),
+    "another manifest": change_manifest(lambda text: text.replace(RECIPE.address, "0" * 24)),
+    "manifest without facts": change_manifest(lambda text: text.replace("facts", "fact")),
+    "file in its place": file_in_its_place,
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGES.values(), ids=DAMAGES)
 def test_a_damaged_artifact_is_set_aside_and_made_again(tmp_path, damage, caplog):
     store = Store(tmp_path)
     folder = store.make(RECIPE, build_hello).folder
@@ -215,49 +180,28 @@ def test_a_damaged_artifact_is_set_aside_and_made_again(tmp_path, damage, caplog
     assert store.make(RECIPE, must_not_build).reused
 
 
-WORKER = """
-import os, sys, time
-from pathlib import Path
-from lr_exp.store import Recipe, Store
-
-def build(folder):
-    with open(sys.argv[2], "a") as log:
-        log.write("built\\n")
-    (folder / "shard").write_text("x")
-    if sys.argv[3] == "hang":
+def build_until_killed(root):
+    def build(folder):
+        (folder / "shard").write_text("x")
         time.sleep(60)
-    time.sleep(0.3)
-    return {}
 
-Store(sys.argv[1]).make(Recipe("stage", 1, {"model": "a"}, {"beta": 0.4}), build)
-"""
+    Store(root).make(RECIPE, build)
 
 
-def worker(tmp_path, mode):
-    command = [sys.executable, "-c", WORKER, str(tmp_path / "store"), str(tmp_path / "log"), mode]
-    return subprocess.Popen(command)  # noqa: S603
-
-
-def test_of_two_processes_one_builds_and_the_other_waits(tmp_path):
-    """Both built, and the second rename failed or mixed their files."""
-    both = [worker(tmp_path, "build") for _ in range(2)]
-    assert [process.wait(timeout=30) for process in both] == [0, 0]
-    assert (tmp_path / "log").read_text() == "built\n"
-    assert Store(tmp_path / "store").make(RECIPE, must_not_build).reused
-
-
+@pytest.mark.integration
 def test_a_killed_owner_leaves_no_lock_and_its_seconds_count(tmp_path):
     """The lock file of a killed run blocked every later run, and its build time was lost."""
-    process = worker(tmp_path, "hang")
-    part = tmp_path / "store" / "stage" / f"{RECIPE.address}.part"
-    for _ in range(500):
-        if (part / "shard").exists():
-            break
+    process = multiprocessing.get_context("fork").Process(
+        target=build_until_killed, args=[tmp_path]
+    )
+    process.start()
+    shard = tmp_path / "stage" / f"{RECIPE.address}.part" / "shard"
+    while not shard.exists():
         time.sleep(0.02)
-    os.utime(part / "shard", (time.time() + 10, time.time() + 10))  # as if it had built for 10 s
-    process.send_signal(signal.SIGKILL)
-    process.wait(timeout=10)
-    made = Store(tmp_path / "store").make(RECIPE, build_hello)
+    os.utime(shard, (time.time() + 10, time.time() + 10))  # as if it had built for 10 s
+    process.kill()
+    process.join(10)
+    made = Store(tmp_path).make(RECIPE, build_hello)
     assert (made.folder / "shard").read_text() == "x"
     assert 9 < made.seconds < 40
 
@@ -270,14 +214,16 @@ def test_a_store_that_is_not_writable_raises_user_error(tmp_path, place):
         Store(tmp_path / "store").make(RECIPE, build_hello)
 
 
-def test_an_atomic_write_that_fails_leaves_the_old_file(tmp_path, monkeypatch):
+@pytest.mark.parametrize("function", ["os.fsync", "pathlib.Path.replace"])
+def test_an_atomic_write_that_fails_leaves_the_old_file(tmp_path, monkeypatch, function):
     path = tmp_path / "file"
     write_atomically(path, "old")
 
-    def full(descriptor):
+    def fail(*_):
+        assert path.read_text() == "old"
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(os, "fsync", full)
+    monkeypatch.setattr(function, fail)
     with pytest.raises(OSError, match="No space"):
         write_atomically(path, "new")
     assert path.read_text() == "old"

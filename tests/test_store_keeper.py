@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from lr_exp.errors import UserError
-from lr_exp.store import MANIFEST, Recipe, Store, write_atomically
+from lr_exp.store import MANIFEST, Recipe, Store
 from lr_exp.store.__main__ import main
 from lr_exp.store.inventory import (
     REFERENCES,
@@ -116,45 +116,15 @@ def test_prune_keeps_artifacts_that_a_run_uses(filled, call):
     assert "; 1 kept" in out
 
 
-def test_prune_keeps_an_unfinished_artifact_that_a_run_uses(filled, call):
+def test_prune_keeps_unfinished_artifacts_of_runs_and_deletes_damaged_ones(filled, call):
     root, run, names = filled
     (root / names[1]).rename(root / f"{names[1]}.part")
-    (root / names[2]).rename(root / f"{names[2]}.part")
+    (root / names[2]).rename(root / f"{names[0]}.damaged-17")
     record_reference(run, names[1])
     assert call(root, "prune", run, "--yes")[0] == 0
-    assert {entry.name for entry in list_entries(root)} == set(names[:2])
-
-
-def test_prune_deletes_artifacts_set_aside(filled, call):
-    root, run, names = filled
-    aside = root / f"{names[0]}.damaged-17"
-    (root / names[1]).rename(aside)
-    assert call(root, "prune", run, "--yes")[0] == 0
-    assert not aside.exists()
-    assert (root / names[0]).exists()
-
-
-def test_prune_keeps_artifacts_being_built(filled, call):
-    """For instance by a run in a folder that was not given."""
-    import fcntl
-
-    root, run, names = filled
-    with (root / f"{names[1]}.lock").open("a") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        assert call(root, "prune", run, "--yes")[0] == 0
-    assert [(root / name).exists() for name in names] == [True, True, False]
-
-
-def test_prune_refuses_a_run_without_references(filled, call, tmp_path):
-    root, run, names = filled
-    old = run.parent / "old"
-    old.mkdir()
-    (old / "summary.json").write_text("{}")
-    status, _, err = call(root, "prune", run.parent, "--yes")
-    assert status == 1
-    assert str(old) in err
-    assert "Run its command again" in err
-    assert all((root / name).exists() for name in names)
+    assert [(entry.name, entry.state) for entry in list_entries(root)] == sorted(
+        [(names[0], "finished"), (names[1], "unfinished")]
+    )
 
 
 def test_prune_refuses_a_folder_without_runs(filled, call, tmp_path):
@@ -168,46 +138,44 @@ def test_prune_refuses_a_folder_without_runs(filled, call, tmp_path):
     assert all((root / name).exists() for name in names)
 
 
-def test_a_store_that_is_not_there(tmp_path, call):
-    status, _, err = call(tmp_path / "nowhere", "list")
-    assert status == 1
-    assert "--store" in err
+def test_a_folder_that_is_no_store(tmp_path, call):
+    (tmp_path / "runs" / "one").mkdir(parents=True)
+    for folder in ("nowhere", "runs"):
+        status, _, err = call(tmp_path / folder, "list")
+        assert status == 1
+        assert "--store" in err
 
 
 # Full and read-only disks ------------------------------------------------------------------------
 
 
-def full(kind: str) -> BaseException:
-    return {
-        "system": OSError(errno.ENOSPC, "No space left on device", "shard-000001.tmp"),
-        "quota": OSError(errno.EDQUOT, "Disk quota exceeded", "shard-000001.tmp"),
-        "safetensors": RuntimeError("I/O error: No space left on device (os error 28)"),
-    }[kind]
+FULL = {
+    "system": OSError(errno.ENOSPC, "No space left on device", "shard-000001.tmp"),
+    "quota": OSError(errno.EDQUOT, "Disk quota exceeded", "shard-000001.tmp"),
+    "safetensors": RuntimeError("I/O error: No space left on device (os error 28)"),
+}
 
 
-@pytest.mark.parametrize("kind", ["system", "quota", "safetensors"])
-def test_a_full_disk_is_a_user_error_and_finished_files_stay(tmp_path, kind):
+@pytest.mark.parametrize("error", FULL.values(), ids=FULL)
+def test_a_full_disk_is_a_user_error_and_finished_files_stay(tmp_path, error):
     store = Store(tmp_path)
     finished = put(store, 1)
 
     def build(folder: Path) -> dict:
         if not (folder / "first").exists():
             (folder / "first").write_text("done")
-            raise full(kind)
+            raise error
         return {"found": (folder / "first").read_text()}
 
     with pytest.raises(UserError, match=r"full.*store=") as caught:
         store.make(recipe(2), build)
-    assert caught.value.__cause__ is not None
-    assert not (tmp_path / "rollout" / recipe(2).address).exists()
+    assert caught.value.__cause__ is error
     assert (tmp_path / finished / "data.txt").exists()
     assert store.make(recipe(2), build).facts == {"found": "done"}  # resumed
 
 
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="needs /dev/full")
 def test_a_device_that_is_really_full(tmp_path):
-    if not os.path.exists("/dev/full"):
-        pytest.skip("needs /dev/full")
-
     def build(folder: Path) -> dict:
         (folder / "data").symlink_to("/dev/full")
         (folder / "data").write_text("x")
@@ -225,12 +193,15 @@ def test_another_os_error_is_not_reported_as_a_full_disk(tmp_path):
         Store(tmp_path).make(recipe(1), build)
 
 
-def test_a_finished_artifact_is_found_without_writing(tmp_path):
-    """So a store on a read-only disk can be read."""
+def test_find_writes_nothing(tmp_path):
+    """A store may be on a read-only disk, and another process may build a damaged artifact."""
     name = put(Store(tmp_path), 1)
     (tmp_path / f"{name}.lock").unlink()
     before = sorted(tmp_path.rglob("*"))
     put(Store(tmp_path), 1)
+    assert sorted(tmp_path.rglob("*")) == before
+    (tmp_path / name / "data.txt").write_text("y")
+    assert Store(tmp_path).find(recipe(1)) is None
     assert sorted(tmp_path.rglob("*")) == before
 
 
@@ -269,21 +240,6 @@ def test_the_manifest_is_written_before_the_rename(tmp_path, monkeypatch):
     assert seen == [True]
 
 
-def test_a_file_is_replaced_atomically(tmp_path, monkeypatch):
-    """A concurrent reader sees the old content or the new."""
-    path = tmp_path / "file"
-    path.write_text("old")
-
-    def stopped(self: Path, target: Path) -> None:
-        assert path.read_text() == "old"
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr(Path, "replace", stopped)
-    with pytest.raises(KeyboardInterrupt):
-        write_atomically(path, "new")
-    assert path.read_text() == "old"
-
-
 def test_a_temporary_read_error_is_not_damage(tmp_path, monkeypatch):
     """With too many open files, for instance, intact artifacts must not be set aside."""
     name = put(Store(tmp_path), 1)
@@ -297,22 +253,17 @@ def test_a_temporary_read_error_is_not_damage(tmp_path, monkeypatch):
     assert (tmp_path / name / MANIFEST).exists()
 
 
-def test_find_sets_nothing_aside(tmp_path):
-    """Only the lock's owner may: another process may just have built it again."""
-    name = put(Store(tmp_path), 1)
-    (tmp_path / name / "data.txt").write_text("y")
-    before = sorted(tmp_path.rglob("*"))
-    assert Store(tmp_path).find(recipe(1)) is None
-    assert sorted(tmp_path.rglob("*")) == before
-
-
-@pytest.mark.parametrize("content", [b"garbage\n", b"\xff\xfe\x00", b"rollout/0123", b""])
-def test_prune_refuses_damaged_references(filled, call, content):
+@pytest.mark.parametrize("content", [None, b"garbage\n", b"\xff\xfe\x00", b"rollout/0123", b""])
+def test_prune_refuses_missing_and_damaged_references(filled, call, content):
     root, run, names = filled
-    (run / REFERENCES).write_bytes(content)
-    status, _, err = call(root, "prune", run, "--yes")
+    (run / "summary.json").write_text("{}")
+    (run / REFERENCES).unlink()
+    if content is not None:
+        (run / REFERENCES).write_bytes(content)
+    status, _, err = call(root, "prune", run.parent, "--yes")
     assert status == 1
-    assert "is damaged" in err
+    assert f"{run / REFERENCES}, " in err
+    assert "Run its command again" in err
     assert all((root / name).exists() for name in names)
     record_reference(run, names[0])  # the same command again repairs them
     assert (run / REFERENCES).read_text() == f"{names[0]}\n"

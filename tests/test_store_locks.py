@@ -1,4 +1,4 @@
-"""Processes that share a store: locks let one build; without locks nothing is damaged."""
+"""Processes that share a store: one builds an artifact, with `flock` and without it."""
 
 import errno
 import fcntl
@@ -10,8 +10,7 @@ from pathlib import Path
 import pytest
 
 from lr_exp.store import Recipe, Store
-from lr_exp.store.artifacts import problem_of
-from lr_exp.store.inventory import list_entries, prune
+from lr_exp.store.inventory import find_damaged, list_entries, prune
 from lr_exp.store.locks import locked
 
 RECIPE = Recipe("rollout", 1, {"questions": "q"}, {"tokens": 4})
@@ -20,7 +19,6 @@ RECIPE = Recipe("rollout", 1, {"questions": "q"}, {"tokens": 4})
 def build_slowly(folder: Path) -> dict:
     (folder / "made_by").write_text(str(os.getpid()), "utf-8")
     time.sleep(0.3)
-    (folder / "answers").write_text("four", "utf-8")
     return {"count": 4}
 
 
@@ -30,49 +28,69 @@ def make(root: Path, start, results) -> None:
     results.put((os.getpid(), made.reused, (made.folder / "made_by").read_text("utf-8")))
 
 
-def make_in_four_processes(root: Path) -> list[tuple[int, bool, str]]:
-    """Process id, whether the artifact was reused, and the id of its builder, by process."""
-    fork = multiprocessing.get_context("fork")
-    start, results = fork.Event(), fork.Queue()
-    workers = [fork.Process(target=make, args=(root, start, results)) for _ in range(4)]
-    for worker in workers:
-        worker.start()
-    start.set()
-    made = [results.get(timeout=30) for _ in workers]
-    for worker in workers:
-        worker.join(30)
-    return made
+@pytest.fixture(params=[None, errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP])
+def file_system(request, monkeypatch):
+    """With `flock`, and with the errors of file systems that do not have it."""
+    if request.param is not None:
+        without_flock(monkeypatch, request.param)
 
 
-def without_locks(monkeypatch: pytest.MonkeyPatch, number: int = errno.ENOSYS) -> None:
+def without_flock(monkeypatch: pytest.MonkeyPatch, number: int = errno.ENOSYS) -> None:
     def refuse(*_: object) -> None:
         raise OSError(number, os.strerror(number))
 
     monkeypatch.setattr(fcntl, "flock", refuse)
 
 
-def test_one_process_builds_for_all(tmp_path):
-    made = make_in_four_processes(tmp_path)
+@pytest.mark.integration
+def test_one_of_four_processes_builds_for_all(tmp_path, file_system):
+    fork = multiprocessing.get_context("fork")
+    start, results = fork.Event(), fork.Queue()
+    workers = [fork.Process(target=make, args=(tmp_path, start, results)) for _ in range(4)]
+    for worker in workers:
+        worker.start()
+    start.set()
+    made = [results.get(timeout=30) for _ in workers]
+    for worker in workers:
+        worker.join(30)
     assert sorted(reused for _, reused, _ in made) == [False, True, True, True]
     assert len({builder for _, _, builder in made}) == 1
+    assert [entry.state for entry in list_entries(tmp_path)] == ["finished"]
+    assert find_damaged(tmp_path) == []
 
 
-@pytest.mark.parametrize("number", [errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP])
-def test_without_locks_artifacts_are_built_twice_but_not_damaged(tmp_path, monkeypatch, number):
-    without_locks(monkeypatch, number)
-    made = make_in_four_processes(tmp_path)
-    assert len({builder for _, _, builder in made}) == 1  # all use the one that was finished first
-    (only,) = list_entries(tmp_path)
-    assert only.state == "finished"
-    assert problem_of(only.folder, only.address) is None
+def test_a_held_lock_excludes_others(tmp_path, file_system, caplog):
+    path = tmp_path / "stage" / "a.lock"
+    path.parent.mkdir()
+    with locked(path, wait=False) as first, locked(path, wait=False) as second:
+        assert (first, second) == (True, False)
+    with locked(path, wait=True) as again:
+        assert again
+    assert "waiting" not in caplog.text
 
 
-def test_missing_locks_are_reported_once(tmp_path, monkeypatch, caplog):
-    without_locks(monkeypatch)
+@pytest.mark.integration
+def test_a_killed_owner_releases_its_lock(tmp_path, file_system):
+    path = tmp_path / "stage" / "a.lock"
+    path.parent.mkdir()
+
+    def hold() -> None:
+        with locked(path, wait=False):
+            os.kill(os.getpid(), 9)
+
+    worker = multiprocessing.get_context("fork").Process(target=hold)
+    worker.start()
+    worker.join(30)
+    with locked(path, wait=True) as is_held:
+        assert is_held
+
+
+def test_a_missing_flock_is_reported_once(tmp_path, monkeypatch, caplog):
+    without_flock(monkeypatch)
     store = Store(tmp_path)
-    store.make(RECIPE, build_slowly)
-    store.make(Recipe("score", 1, {}, {}), build_slowly)
-    (message,) = [message for message in caplog.messages if "no locks" in message]
+    for stage in ("rollout", "score"):
+        store.make(Recipe(stage, 1, {}, {}), build_slowly)
+    (message,) = [message for message in caplog.messages if "no flock" in message]
     assert str(tmp_path) in message
 
 
@@ -81,7 +99,7 @@ def test_locks_that_other_hosts_do_not_see_leave_one_complete_artifact(tmp_path,
     monkeypatch.setattr(fcntl, "flock", lambda *_: None)
 
     def overtaken(folder: Path) -> dict:
-        (folder / "answers").write_text("ours", "utf-8")
+        (folder / "made_by").write_text("ours", "utf-8")
         hidden = folder.with_name("hidden")
         folder.rename(hidden)
         Store(tmp_path).make(RECIPE, build_slowly)
@@ -90,29 +108,18 @@ def test_locks_that_other_hosts_do_not_see_leave_one_complete_artifact(tmp_path,
 
     made = Store(tmp_path).make(RECIPE, overtaken)
     assert made.reused
-    assert (made.folder / "answers").read_text("utf-8") == "four"
+    assert (made.folder / "made_by").read_text("utf-8") == str(os.getpid())
     assert [entry.state for entry in list_entries(tmp_path)] == ["finished"]
 
 
-def test_a_held_lock_excludes_others(tmp_path):
-    path, waited = tmp_path / "a.lock", []
-    with locked(path, on_wait=None) as first, locked(path, on_wait=None) as second:
-        assert (first, second) == (True, False)
-    with locked(path, on_wait=lambda: waited.append(1)) as again:
-        assert again is True
-    assert waited == []
-
-
-def test_without_locks_prune_keeps_unfinished_artifacts(tmp_path, monkeypatch):
+def test_prune_keeps_artifacts_being_built(tmp_path, file_system):
+    """For instance by a run in a folder that was not given."""
     store, runs = Store(tmp_path / "store"), tmp_path / "runs"
     runs.mkdir()
     (runs / "artifacts.txt").write_text("score/" + "0" * 24 + "\n", "utf-8")
-    store.make(RECIPE, build_slowly)
-    half = tmp_path / "store" / "score" / ("1" * 24 + ".node7-12.part")
-    half.mkdir(parents=True)
-    half.with_name("1" * 24 + ".lock").touch()
-    without_locks(monkeypatch)
-    found = list_entries(tmp_path / "store")
-    assert sorted(entry.state for entry in found) == ["finished", "unfinished"]
-    assert [entry.state for entry in prune(found, [runs])] == ["finished"]
-    assert half.exists()
+    made = store.make(RECIPE, build_slowly)
+    with locked(made.folder.with_suffix(".lock"), wait=False):
+        assert prune(list_entries(store.root), [runs]) == []
+    assert [entry.name for entry in prune(list_entries(store.root), [runs])] == [
+        f"rollout/{RECIPE.address}"
+    ]

@@ -1,8 +1,9 @@
-"""Streamed questions: same results as a list, bounded memory, resuming after a stop."""
+"""Streamed questions: same results as a list, bounded memory, nothing read twice."""
 
-import gc
 import json
+import weakref
 from pathlib import Path
+from types import SimpleNamespace
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -11,18 +12,20 @@ import pytest
 from lr_exp.api import compose, read_questions
 from lr_exp.config.composition import conf_dir
 from lr_exp.config.settings import DataSettings
-from lr_exp.data import stored_questions, streaming
-from lr_exp.data.lazy import Blocks, Repeated
+from lr_exp.data import questions as question_files
+from lr_exp.data import streaming
+from lr_exp.data.lazy import in_blocks, repeated
 from lr_exp.data.questions import (
     Question,
+    StoredQuestions,
     fingerprint,
     load_questions,
     prompts_fingerprint,
-    stream_questions,
+    write_questions,
 )
-from lr_exp.data.stored_questions import StoredQuestions, write_questions
 from lr_exp.data.streaming import streamed_questions
 from lr_exp.errors import UserError
+from lr_exp.inference import generation
 from lr_exp.pipeline.identity import cell_of
 from lr_exp.pipeline.inputs import Inputs
 from lr_exp.pipeline.outcome import choices
@@ -42,11 +45,11 @@ from tests.support.tiny import tiny_tokenizer
 
 
 @pytest.fixture(autouse=True)
-def _small(tmp_path, monkeypatch):
-    """Small shards; hub data sets are converted in the test's folder."""
+def _small_batches(tmp_path, monkeypatch):
+    """Small batches; hub data sets are converted in the test's folder."""
     import datasets
 
-    monkeypatch.setattr(stored_questions, "SHARD_SIZE", 8)
+    monkeypatch.setattr(question_files, "_BATCH_ROWS", 8)
     monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
 
 
@@ -64,16 +67,10 @@ def stored(folder: Path, source) -> StoredQuestions:
     return StoredQuestions(folder, write_questions(source, folder))
 
 
-def alive() -> int:
-    """Number of questions in memory."""
-    gc.collect()
-    return sum(type(item) is Question for item in gc.get_objects())
-
-
 # Sequences
 
 
-@pytest.mark.parametrize("count", [1, 7, 8, 9, 16, 21])
+@pytest.mark.parametrize("count", [1, 8, 21])
 def test_stored_questions_equal_the_list(tmp_path, count):
     listed = make_questions(count)
     found = stored(tmp_path, iter(listed))
@@ -90,31 +87,28 @@ def test_stored_questions_equal_the_list(tmp_path, count):
             found[outside]
 
 
-def test_at_most_two_shards_are_in_memory(tmp_path):
-    found = stored(tmp_path, iter(make_questions(80)))
-    gc.collect()
-    before = alive()
-    highest = 0
-    for index in (*range(80), *range(79, -1, -1)):
-        _ = found[index]
-        if index % 5 == 0:
-            highest = max(highest, alive() - before)
-    assert highest == 2 * 8
+def test_fingerprints_are_the_same_as_in_earlier_versions():
+    """They are part of the addresses of everything in a store."""
+    questions = [Question("a", "t \u00e9", "1", None, ("x", "y")), Question("b", "u")]
+    assert fingerprint(questions).startswith("ebaf8471018c8d94")
+    assert prompts_fingerprint(questions).startswith("7aeaf9e79e495af7")
 
 
-def test_writing_keeps_at_most_two_shards_in_memory(tmp_path):
-    before, highest = alive(), 0
+def test_one_batch_of_questions_is_in_memory(tmp_path):
+    alive, highest = weakref.WeakSet(), []
 
-    def source():
-        nonlocal highest
-        for i in range(80):
-            highest = max(highest, alive() - before)
-            yield Question(str(i), "Q")
+    def watched(questions):
+        for question in questions:
+            alive.add(question)
+            highest.append(len(alive))
+            yield question
 
-    write_questions(source(), tmp_path)
-    # The shard being written and the one being collected.
-    assert 8 <= highest <= 2 * 8
-    assert len(shard_paths(tmp_path)) == 10
+    found = stored(tmp_path, watched(Question(str(i), "Q") for i in range(80)))
+    assert 8 <= max(highest) <= 16  # a batch, while the next one is collected
+    highest.clear()
+    for _ in watched(found):
+        pass
+    assert max(highest) <= 2
 
 
 def test_a_block_is_made_once_while_reads_stay_close():
@@ -124,7 +118,7 @@ def test_a_block_is_made_once_while_reads_stay_close():
         made.append(number)
         return range(10 * number, 10 * number + 10)
 
-    found = Blocks(25, 10, block)
+    found = in_blocks(25, 10, block)
     assert list(found) == list(range(25))
     assert made == [0, 1, 2]
     assert [found[i] for i in (19, 21, 18, 20, -1)] == [19, 21, 18, 20, 24]
@@ -135,86 +129,35 @@ def test_a_block_is_made_once_while_reads_stay_close():
 
 def test_repeated_items_equal_the_list():
     listed = [item for item in "abc" for _ in range(4)]
-    found = Repeated("abc", 4)
+    found = repeated("abc", 4)
     assert (list(found), found[-1], found[3:5], len(found)) == (listed, "c", ["a", "b"], 12)
     with pytest.raises(IndexError):
         found[12]
-
-
-# Resuming after a stop
 
 
 class Stopped(Exception):  # noqa: N818 - simulates a kill
     pass
 
 
-def test_reading_resumes_after_a_stop(tmp_path):
-    listed = make_questions(30)
-
-    def until(count):
-        yield from listed[:count]
-        raise Stopped
-
-    with pytest.raises(Stopped):
-        write_questions(until(19), tmp_path)
-    assert [path.name for path in shard_paths(tmp_path)] == [
-        "shard-000000.parquet",
-        "shard-000001.parquet",
-    ]
-    written = [path.stat().st_mtime_ns for path in shard_paths(tmp_path)]
-    found = stored(tmp_path, iter(listed))
-    assert [path.stat().st_mtime_ns for path in shard_paths(tmp_path)[:2]] == written
-    assert list(found) == listed
-    assert fingerprint(found) == fingerprint(listed)
-    assert prompts_fingerprint(found) == prompts_fingerprint(listed)
-
-
-@pytest.mark.parametrize("number", [0, 1, 3])
-@pytest.mark.parametrize("damage", ["cut", "zeros", "gone", "short"])
-def test_a_damaged_shard_and_those_after_it_are_written_again(tmp_path, number, damage):
-    listed = make_questions(30)
-    stored(tmp_path, iter(listed))
-    path = shard_path(tmp_path, number)
-    content = path.read_bytes()
-    if damage == "cut":
-        path.write_bytes(content[: len(content) // 2])
-    elif damage == "zeros":
-        path.write_bytes(bytes(len(content)))
-    elif damage == "gone":
-        path.unlink()
-    else:
-        pq.write_table(pq.read_table(path).slice(0, 3), path)
-    found = stored(tmp_path, iter(listed))
-    assert list(found) == listed
-    assert fingerprint(found) == fingerprint(listed)
-
-
-def test_a_stopped_stage_leaves_its_shards_and_no_artifact(tmp_path, monkeypatch):
+def test_a_stopped_reading_leaves_no_artifact_and_a_finished_one_is_read_once(
+    tmp_path, monkeypatch
+):
     source = micro(30)
     listed = load_questions(source, hub_root=None)
-
-    def broken(*args, **kwargs):
-        for number, question in enumerate(stream_questions(*args, **kwargs)):
-            if number == 20:
-                raise Stopped
-            yield question
-
     store = Store(tmp_path / "store")
-    monkeypatch.setattr(streaming, "stream_questions", broken)
+    read = streaming.iterate_questions
+
+    def stopped(*args, **kwargs):
+        yield from [*read(*args, **kwargs)][:20]
+        raise Stopped
+
+    monkeypatch.setattr(streaming, "iterate_questions", stopped)
     with pytest.raises(Stopped):
         streamed_questions(source, hub_root=None, store=store)
-    assert [path.name for path in sorted(store.root.rglob("*.parquet"))] == [
-        "shard-000000.parquet",
-        "shard-000001.parquet",
-    ]
-    assert list(store.root.rglob("manifest.json")) == []
-    monkeypatch.setattr(streaming, "stream_questions", stream_questions)
+    assert not [*store.root.rglob("*.arrow"), *store.root.rglob("manifest.json")]
+    monkeypatch.setattr(streaming, "iterate_questions", read)
     assert list(streamed_questions(source, hub_root=None, store=store)) == listed
-
-    def unread(*args, **kwargs):
-        raise AssertionError("the source was read again")
-
-    monkeypatch.setattr(streaming, "stream_questions", unread)
+    monkeypatch.delattr(streaming, "iterate_questions")
     assert list(streamed_questions(source, hub_root=None, store=store)) == listed
 
 
@@ -237,36 +180,26 @@ def parquet(path: Path, **settings) -> DataSettings:
     return DataSettings(name="parquet", format="parquet", path=str(path), **settings)
 
 
-def sources(folder: Path):
-    """Settings and hub_root of a source of each kind."""
-    rows = [
-        {"body": "B.", "question": f"Q{i}", "answer": "1;2" if i % 4 == 1 else "3"}
-        for i in range(20)
-    ]
-    mirror(folder / "hub" / "eleuther" / "asdiv", rows, "validation")
-    lines = folder / "mine.jsonl"
-    lines.write_text(
-        "".join(json.dumps({"question": f"Q{i}\u2028", "answer": i}) + "\n\n" for i in range(20))
-    )
-    table = write_parquet(folder / "mine.parquet", question=[f"Q{i}" for i in range(20)])
-    asdiv = {"name": "asdiv", "format": "asdiv", "path": "eleuther/asdiv", "split": "validation"}
-    return {
-        "hub": (DataSettings(**asdiv), str(folder / "hub")),
-        "jsonl": (DataSettings(name="jsonl", format="jsonl", path=str(lines)), None),
-        "parquet": (parquet(table), None),
-        "micro": (micro(20), None),
-    }
-
-
 @pytest.mark.parametrize("kind", ["hub", "jsonl", "parquet", "micro"])
-@pytest.mark.parametrize("max_questions", [None, 5, 12])
+@pytest.mark.parametrize("max_questions", [None, 12])
 def test_a_streamed_source_equals_the_list(tmp_path, kind, max_questions):
-    source, hub_root = sources(tmp_path)[kind]
-    listed = load_questions(source, hub_root=hub_root)[:max_questions]
+    rows = [{"body": "B.", "question": f"Q{i}\u2028", "answer": str(i)} for i in range(20)]
+    rows[5]["answer"] = "1;2"  # which asdiv drops
+    mirror(tmp_path / "hub", rows)
+    lines = tmp_path / "hub" / "test.jsonl"
+    lines.write_text(lines.read_text().replace("\n", "\n\n"))
+    table = write_parquet(tmp_path / "x.parquet", question=[row["question"] for row in rows])
+    source = {
+        "hub": DataSettings(name="asdiv", format="asdiv", path="hub", split="test"),
+        "jsonl": DataSettings(name="jsonl", format="jsonl", path=str(lines)),
+        "parquet": parquet(table),
+        "micro": micro(20),
+    }[kind]
+    listed = load_questions(source, hub_root=str(tmp_path))[:max_questions]
     source.max_questions = max_questions
-    found = streamed_questions(source, hub_root=hub_root, store=Store(tmp_path / "store"))
+    found = streamed_questions(source, hub_root=str(tmp_path), store=Store(tmp_path / "store"))
     assert list(found) == listed
-    assert len(listed) == {"hub": max_questions or 15}.get(kind, max_questions or 20)
+    assert len(listed) == (max_questions or (19 if kind == "hub" else 20))
     assert fingerprint(found) == fingerprint(listed)
     assert prompts_fingerprint(found) == prompts_fingerprint(listed)
 
@@ -277,74 +210,69 @@ def artifacts(store: Store) -> list[Path]:
 
 def test_the_address_depends_on_content_not_on_location(tmp_path):
     store = Store(tmp_path / "store")
-    one, other = tmp_path / "a" / "x.parquet", tmp_path / "b" / "x.parquet"
-    write_parquet(one, question=["1", "2"])
-    write_parquet(other, question=["1", "2"])
-    for path in (one, other):
-        streamed_questions(parquet(path), hub_root=None, store=store)
-    assert len(artifacts(store)) == 1
-    streamed_questions(parquet(one, max_questions=1), hub_root=None, store=store)
-    assert len(artifacts(store)) == 2
-    write_parquet(other, question=["1", "3"])
-    assert [q.text for q in streamed_questions(parquet(other), hub_root=None, store=store)] == [
-        "1",
-        "3",
-    ]
-    assert len(artifacts(store)) == 3
-    for count, seed in ((3, 0), (4, 0), (3, 1)):
-        source = micro(count, seed=seed)
+    one = write_parquet(tmp_path / "a" / "x.parquet", question=["1", "2"])
+    same = write_parquet(tmp_path / "b" / "x.parquet", question=["1", "2"])
+    other = write_parquet(tmp_path / "c" / "x.parquet", question=["1", "3"])
+    counts = []
+    for source in (
+        *(parquet(one), parquet(same), parquet(one, max_questions=1), parquet(other)),
+        *(micro(3), micro(4), micro(3, seed=1)),
+    ):
         streamed_questions(source, hub_root=None, store=store)
-    assert len(artifacts(store)) == 6
+        counts.append(len(artifacts(store)))
+    assert counts == [1, 1, 2, 3, 4, 5, 6]
 
 
-def test_a_hub_data_set_is_addressed_by_its_commit(tmp_path, monkeypatch):
+@pytest.fixture
+def hub(monkeypatch):
+    """A hub with one data set; its commit, or error, and the requests to it."""
     import datasets
     import huggingface_hub
 
-    commit, calls = "a" * 40, []
-    info = type("Info", (), {"sha": commit})
+    fake = SimpleNamespace(commit="a" * 40, error=None, requests=[])
 
     class Api:
         def dataset_info(self, path, revision=None):
-            calls.append((path, revision))
-            return info
+            fake.requests.append((path, revision))
+            if fake.error is not None:
+                raise fake.error
+            return SimpleNamespace(sha=fake.commit)
 
-    def load_dataset(path, config, *, split, revision, streaming):
-        calls.append((path, config, split, revision, streaming))
+    def load_dataset(path, config, **options):
+        fake.requests.append((path, config, options))
         return iter([{"question": "Q", "answer": "#### 1"}])
 
     monkeypatch.setattr(huggingface_hub, "HfApi", Api)
     monkeypatch.setattr(datasets, "load_dataset", load_dataset)
-    store = Store(tmp_path / "store")
-    source = DataSettings(
-        name="g", format="gsm8k", path="openai/gsm8k", configs=["main"], split="train"
+    return fake
+
+
+def gsm8k(**settings):
+    return DataSettings(
+        name="g", format="gsm8k", path="openai/gsm8k", configs=["main"], split="train", **settings
     )
+
+
+def test_a_hub_data_set_is_addressed_by_its_commit_and_read_once(tmp_path, hub):
+    store = Store(tmp_path / "store")
     for _ in range(2):
-        (question,) = streamed_questions(source, hub_root=None, store=store)
+        (question,) = streamed_questions(gsm8k(), hub_root=None, store=store)
         assert question == Question("g/train/0", "Q", "1", "")
-    read = ("openai/gsm8k", "main", "train", commit, True)
-    assert calls == [("openai/gsm8k", None), read, ("openai/gsm8k", None)]
+    read = {"split": "train", "revision": hub.commit, "streaming": True}
+    asked = ("openai/gsm8k", None)
+    assert hub.requests == [asked, ("openai/gsm8k", "main", read), asked]
     # With a commit whose questions are in the store, the hub is not needed.
-    source.revision = commit
-    assert len(streamed_questions(source, hub_root=None, store=store)) == 1
-    assert len(calls) == 3
-    info.sha = "b" * 40
-    source.revision = None
-    streamed_questions(source, hub_root=None, store=store)
+    assert len(streamed_questions(gsm8k(revision=hub.commit), hub_root=None, store=store)) == 1
+    assert len(hub.requests) == 3
+    hub.commit = "b" * 40
+    streamed_questions(gsm8k(), hub_root=None, store=store)
     assert len(artifacts(store)) == 2
 
 
-def test_an_unreachable_hub_is_one_line(tmp_path, monkeypatch):
-    import huggingface_hub
-
-    class Api:
-        def dataset_info(self, path, revision=None):
-            raise ConnectionError("no route\nto the hub")
-
-    monkeypatch.setattr(huggingface_hub, "HfApi", Api)
-    source = DataSettings(name="g", format="gsm8k", path="openai/gsm8k", split="train")
+def test_an_unreachable_hub_is_one_line(tmp_path, hub):
+    hub.error = ConnectionError("no route\nto the hub")
     with pytest.raises(UserError, match=r"openai/gsm8k: .*no route to the hub.*hub_root") as caught:
-        streamed_questions(source, hub_root=None, store=Store(tmp_path / "store"))
+        streamed_questions(gsm8k(), hub_root=None, store=Store(tmp_path / "store"))
     assert "\n" not in str(caught.value)
 
 
@@ -381,46 +309,48 @@ def test_answers_may_be_strings_or_numbers(tmp_path, answers, read):
     assert [q.answer for q in load_questions(parquet(path), hub_root=None)] == read
 
 
-BAD_COLUMNS = [
+BAD_COLUMNS = [  # the others are as in JSON Lines, see test_data
     ({"prompt": ["Q"], "id": [1]}, "no column `question`; the columns are: id, prompt"),
     ({"question": ["Q", None]}, "row 2: `question` must be a non-empty string"),
-    ({"question": ["Q", " "]}, "row 2: `question` must be a non-empty string"),
-    ({"question": [5]}, "row 1: `question` must be a non-empty string"),
-    ({"question": ["Q"], "answer": [True]}, "row 1: `answer` must be a string or a number"),
     ({"question": ["Q"], "answer": [["1"]]}, "row 1: `answer` must be a string or a number"),
-    ({"question": ["Q"], "answer": [float("nan")]}, "row 1: nan is not a valid number"),
-    ({"question": ["Q"], "solution": [1]}, "row 1: `solution` must be a string"),
+    ({"question": ["Q"], "answer": [float("nan")]}, "row 1: `answer` is not a finite number"),
     ({"question": pa.array([], pa.string())}, "no questions in it"),
 ]
 
 
-@pytest.mark.parametrize(("columns", "message"), BAD_COLUMNS)
-def test_errors_in_rows_are_one_line_that_names_the_row(tmp_path, columns, message):
-    path = write_parquet(tmp_path / "mine.parquet", **columns)
+def check_error(path: Path, folder: Path, message: str) -> None:
     with pytest.raises(UserError) as caught:
-        streamed_questions(parquet(path), hub_root=None, store=Store(tmp_path / "store"))
+        streamed_questions(parquet(path), hub_root=None, store=Store(folder / "store"))
     assert message in str(caught.value)
-    assert "mine.parquet" in str(caught.value)
+    assert path.name in str(caught.value)
     assert "\n" not in str(caught.value)
 
 
-def test_unreadable_files_are_one_line_errors(tmp_path):
-    empty = tmp_path / "empty"
-    empty.mkdir()
-    damaged = tmp_path / "damaged.parquet"
-    damaged.write_bytes(b"PAR1 no table PAR1")
-    cut = write_parquet(tmp_path / "cut.parquet", question=["Q" * 50] * 1000)
-    cut.write_bytes(cut.read_bytes()[:-20])
-    for path, message in (
-        (tmp_path / "none", "none: no such file or folder. Set data.path"),
-        (empty, "no file in this folder ends in .parquet"),
-        (damaged, "damaged.parquet: cannot be read as Parquet"),
-        (cut, "cut.parquet: cannot be read as Parquet"),
-    ):
-        with pytest.raises(UserError) as caught:
-            streamed_questions(parquet(path), hub_root=None, store=Store(tmp_path / "store"))
-        assert message in str(caught.value)
-        assert "\n" not in str(caught.value)
+@pytest.mark.parametrize(("columns", "message"), BAD_COLUMNS)
+def test_errors_in_rows_are_one_line_that_names_the_row(tmp_path, columns, message):
+    check_error(write_parquet(tmp_path / "mine.parquet", **columns), tmp_path, message)
+
+
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        (lambda path: path.unlink(), "no such file or folder. Set data.path"),
+        (lambda path: (path.unlink(), path.mkdir()), "no file in this folder ends in .parquet"),
+        (lambda path: path.write_bytes(b"PAR1 no table PAR1"), "cannot be read as Parquet"),
+        (lambda path: path.write_bytes(path.read_bytes()[:-20]), "cannot be read as Parquet"),
+        (lambda path: zero_pages(path), "x.parquet"),
+    ],
+)
+def test_unreadable_files_are_one_line_errors(tmp_path, damage, message):
+    path = write_parquet(tmp_path / "x.parquet", question=[f"Question {i}?" for i in range(5000)])
+    damage(path)
+    check_error(path, tmp_path, message)
+
+
+def zero_pages(path: Path) -> None:
+    content = bytearray(path.read_bytes())
+    content[40:4000] = bytes(3960)
+    path.write_bytes(content)
 
 
 def test_the_program_checks_the_path_before_loading_models(tmp_path, program):
@@ -429,16 +359,6 @@ def test_the_program_checks_the_path_before_loading_models(tmp_path, program):
     outcome = program(*words, f"data.path={tmp_path / 'none'}")
     assert "none: no such file or folder. Set data.path" in outcome.error
     assert not outcome.has_summary
-
-
-def test_damaged_pages_are_one_line_errors(tmp_path):
-    path = write_parquet(tmp_path / "x.parquet", question=[f"Question {i}?" for i in range(5000)])
-    content = bytearray(path.read_bytes())
-    content[40:4000] = bytes(3960)
-    path.write_bytes(content)
-    with pytest.raises(UserError, match=r"x\.parquet") as caught:
-        load_questions(parquet(path), hub_root=None)
-    assert "\n" not in str(caught.value)
 
 
 def test_lr_samples_cannot_be_streamed(tmp_path, program):
@@ -474,8 +394,6 @@ def test_prompts_of_stored_questions_are_rendered_in_windows(
 
 def test_a_prompt_that_is_too_long_stops_the_rollout(tmp_path, monkeypatch, pair, questions):
     """A list stops before the first answer, a stream at the prompt's window."""
-    from lr_exp.inference import generation
-
     monkeypatch.setattr(rollout, "WINDOW", 4)
     monkeypatch.setattr(generation, "WINDOW", 4)
     long = Question(id="mine/7", text="Tom has 4 pens . " * 5000)
@@ -490,58 +408,51 @@ def test_a_prompt_that_is_too_long_stops_the_rollout(tmp_path, monkeypatch, pair
     assert len(shard_paths(folder)) == len(questions) // 4
 
 
+@pytest.fixture(scope="module")
+def sampled(tmp_path_factory, pair, shared, questions):
+    """Folders of answers and of their step table, in six shards and windows of four questions."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(generation, "WINDOW", 4)
+        return sample(tmp_path_factory.mktemp("sampled"), pair, shared, questions, batch_size=2)
+
+
 @pytest.mark.parametrize(
     "steps", ["kl_above_beta", "all", "first", "random", "entropy_top", "kl_top"]
 )
 def test_written_supervision_equals_the_selected_one(
-    tmp_path, monkeypatch, pair, shared, questions, steps
+    tmp_path, monkeypatch, sampled, questions, steps
 ):
     """Written window by window, in the order of the questions."""
-    from lr_exp.inference import generation
-
-    monkeypatch.setattr(generation, "WINDOW", 6)
-    folders = sample(tmp_path, pair, shared, questions, batch_size=2)
     chosen = method(select=steps, alpha=0.2, beta=0.4, seed=3)
-    listed = select.select(*folders, chosen)
-    monkeypatch.setattr(select, "WINDOW", 6)
-    facts = select.write(*folders, chosen, tmp_path)
+    listed = select.select(*sampled, chosen)
+    monkeypatch.setattr(select, "WINDOW", 4)
+    facts = select.write(*sampled, chosen, tmp_path)
     assert facts == {**listed.counts.profile(), "digest": listed.supervision.digest()}
     assert facts["kept"] == listed.supervision.kept > 0
     found = StoredSupervision(tmp_path)
     assert list(found.trajectories) == list(listed.supervision.trajectories)
     assert Supervision.load(tmp_path).digest() == facts["digest"]
-    assert pq.ParquetFile(tmp_path / "supervision.parquet").num_row_groups == 2
+    assert pq.ParquetFile(tmp_path / "supervision.parquet").num_row_groups == 3
     wanted = {questions[i].id for i in (0, 7)}
     assert [item.question_id for item in found.about(wanted)] == [
         item.question_id for item in listed.supervision.about(wanted)
     ]
 
 
-def test_selection_keeps_one_window_of_rows_in_memory(
-    tmp_path, monkeypatch, pair, shared, questions
-):
-    from lr_exp.inference import generation
-
-    monkeypatch.setattr(generation, "WINDOW", 4)
+@pytest.mark.parametrize("is_scored", [True, False])
+def test_selection_keeps_one_window_of_rows_in_memory(tmp_path, monkeypatch, sampled, is_scored):
     monkeypatch.setattr(select, "WINDOW", 4)
-    folders = sample(tmp_path, pair, shared, questions, batch_size=2)
-    parts = []
-    add = SupervisionWriter.add
+    parts, read = [], []
+    add, read_shard = SupervisionWriter.add, select.read_shard
     monkeypatch.setattr(
         SupervisionWriter,
         "add",
         lambda self, part: (parts.append((part.num_rows, len(read))), add(self, part))[1],
     )
-    read = []
-    read_shard = select.read_shard
     monkeypatch.setattr(select, "read_shard", lambda path: (read.append(path), read_shard(path))[1])
     chosen = method(select="all", target="token")
-    select.write(*folders, chosen, tmp_path)
+    select.write(sampled[0], sampled[1] if is_scored else None, chosen, tmp_path)
     # Six shards: a window is written once a shard of the next one is read.
-    assert parts == [(4, 3), (4, 5), (4, 6)]
-    read.clear()
-    parts.clear()
-    select.write(folders[0], None, chosen, tmp_path)
     assert parts == [(4, 3), (4, 5), (4, 6)]
 
 
@@ -580,15 +491,6 @@ def test_solutions_are_written_shard_by_shard(tmp_path, monkeypatch, count):
     assert rows[0] == rows[1]
 
 
-def test_shards_out_of_order_are_rejected(tmp_path):
-    kept = select._InOrder()
-    one = select.SupervisedTrajectory("a", "q", [1, 2], 1, [0], [0.5], [[4]], [[1.0]])
-    assert list(kept.add([(3000, one)])) == []
-    assert [part.num_rows for part in kept.add([(5000, one)])] == [1]
-    with pytest.raises(ValueError, match="3000"):
-        list(kept.add([(3000, one)]))
-
-
 def test_nothing_kept_is_an_empty_file(tmp_path):
     with SupervisionWriter(tmp_path) as writer:
         pass
@@ -598,7 +500,6 @@ def test_nothing_kept_is_an_empty_file(tmp_path):
 
 
 # Whole runs
-
 
 SMALL = (
     "experiment=demo",
@@ -619,6 +520,7 @@ def names(store: Path, stage: str) -> list[str]:
     return sorted(path.parent.name for path in store.glob(f"{stage}/*/manifest.json"))
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize("method", ["lightreasoner", "gt_sft", "rejection_sft"])
 def test_a_streamed_run_equals_the_listed_run(tmp_path, program, method):
     words = (*SMALL, f"method={method}", "method.max_new_tokens=24")
@@ -634,38 +536,38 @@ def test_a_streamed_run_equals_the_listed_run(tmp_path, program, method):
     assert len(names(store, "questions")) == 1
     assert streamed["provenance"] == listed["provenance"]
     # Built from scratch, the results are the same.
-    again = summary(program(*words, "data.streaming=true", f"store={tmp_path / 'other'}"))
+    file = tmp_path / "records.jsonl"
+    export = [f"sampler.export={file}"] if method == "lightreasoner" else []
+    words = (*words, "data.streaming=true", f"store={tmp_path / 'other'}", *export)
+    again = summary(program(*words))
     assert not again["sample"]["reused"]
     assert again["sample"]["supervision"] == listed["sample"]["supervision"]
     assert again["sample"]["questions"] == 30
+    if export:
+        assert len(file.read_text("utf-8").splitlines()) == again["sample"]["kept"] > 0
 
 
 def test_streaming_does_not_change_the_cell(tmp_path):
     """So a tracker resumes a stopped run that now reads the same questions as a list."""
     words = ("experiment=demo", f"store={tmp_path / 'store'}", "data.count=30")
     words = (*words, "data.max_questions=null", "stages=[sample]", "device=cpu")
-    ids = set()
-    for word in ("data.streaming=false", "data.streaming=true"):
-        settings = compose(*words, word)
-        ids.add(cell_of(settings, Inputs(settings, [conf_dir()]), choices(settings)).id)
-    assert len(ids) == 1
-    assert isinstance(read_questions(settings), StoredQuestions)
-    fewer = compose(*words, "data.streaming=true", "data.max_questions=29")
-    assert cell_of(fewer, Inputs(fewer, [conf_dir()]), choices(fewer)).id not in ids
+
+    def cell(*more):
+        settings = compose(*words, *more)
+        return cell_of(settings, Inputs(settings, [conf_dir()]), choices(settings)).id
+
+    assert cell("data.streaming=false") == cell("data.streaming=true")
+    fewer = cell("data.streaming=true", "data.max_questions=29")
+    assert fewer != cell("data.streaming=true")
 
 
-def test_a_stream_takes_the_first_questions(program):
-    streamed = summary(program(*SMALL, "data.max_questions=5", "data.streaming=true", "seed=3"))
-    assert streamed["sample"]["questions"] == 5
-    other = summary(program(*SMALL, "data.max_questions=5", "data.streaming=true", "seed=4"))
-    assert other["sample"]["supervision"] == streamed["sample"]["supervision"]
-    assert other["provenance"]["data"] == other["provenance"]["questions"]
-
-
-def test_all_records_of_a_stream_are_exported(tmp_path, program):
-    file = tmp_path / "records.jsonl"
-    result = summary(program(*SMALL, "data.streaming=true", f"sampler.export={file}"))
-    assert len(file.read_text("utf-8").splitlines()) == result["sample"]["kept"] > 0
+def test_a_stream_takes_the_first_questions_whatever_the_seed(tmp_path):
+    words = ("experiment=demo", f"store={tmp_path / 'store'}", "data.count=30", "device=cpu")
+    words = (*words, "stages=[sample]", "data.streaming=true")
+    first = read_questions(compose(*words, "data.max_questions=5", "seed=3"))
+    assert isinstance(first, StoredQuestions)
+    assert list(first) == list(read_questions(compose(*words, "data.max_questions=null")))[:5]
+    assert list(first) == list(read_questions(compose(*words, "data.max_questions=5", "seed=4")))
 
 
 def test_shards_are_sorted_by_number(tmp_path):

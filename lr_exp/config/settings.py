@@ -131,8 +131,8 @@ class DataSettings(SourceSettings):
     # The first N of a seeded shuffle; null: all, in order. A streamed source is not shuffled: its
     # first N rows are taken, whatever the seed.
     max_questions: int | None = None
-    # Stream the source into shards in the store and read questions a shard at a time, for millions
-    # of them. The same questions give the same results either way.
+    # Write the source to an Arrow file in the store, which is mapped into memory, for millions of
+    # questions. The same questions give the same results either way.
     streaming: bool = False
 
     def __post_init__(self) -> None:

@@ -1,13 +1,14 @@
 """Benchmarks by name: settings from `conf/benchmark/NAME.yaml`, and few-shot examples."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from lr_exp.config.options import ABOUT, option_files, read_option
-from lr_exp.config.settings import BenchmarkSettings, SourceSettings
+from lr_exp.config.settings import BenchmarkSettings
 from lr_exp.data.questions import Question, load_questions, select_questions
 from lr_exp.errors import UserError, did_you_mean
 
@@ -54,17 +55,11 @@ def load_shots(benchmark: BenchmarkSettings, count: int, *, hub_root: str | None
         raise UserError(
             f"{key}: this benchmark has no split for few-shot examples (shots_split). Set it to 0."
         )
-    source = SourceSettings(
-        name=benchmark.name,
-        format=benchmark.format,
-        path=benchmark.path,
-        configs=list(benchmark.configs),
-        split=benchmark.shots_split,
-        revision=benchmark.revision,
-        count=benchmark.count,
-        seed=benchmark.seed,
-    )
+    source = replace(benchmark, split=benchmark.shots_split)
     shots = select_questions(load_questions(source, hub_root=hub_root), count, seed=0)
     if len(shots) < count:
-        raise UserError(f"{key}: split {benchmark.shots_split} has only {len(shots)} questions.")
+        raise UserError(
+            f"{key}: split {benchmark.shots_split} has only {len(shots)} questions. Set it to "
+            f"{len(shots)} or fewer."
+        )
     return shots

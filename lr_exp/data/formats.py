@@ -40,6 +40,7 @@ _BRACES = re.compile(r"\\(?:boxed|fbox)\s{0,8}\{|\\.|[{}]", re.DOTALL)
 _BRACELESS_BOX = re.compile(r"\\boxed\s{1,8}([^\s{}$\\]{1,40})")
 _CALCULATION = re.compile(r"<<[^<>]*>>")
 _UNIT_IN_PARENTHESES = re.compile(r"\s\([^()]*\)$")
+_SURROGATE = re.compile(r"[\ud800-\udfff]")
 
 
 @dataclass(frozen=True)
@@ -99,6 +100,16 @@ def _text(row: Mapping[str, Any], name: str, where: str) -> str:
     return str(value).strip()
 
 
+def _columns(question: str, answer: str, solution: str | None = None) -> Reader:
+    """A reader of columns that are used as they are."""
+
+    def read(row: Mapping[str, Any], where: str) -> Question:
+        worked = None if solution is None else _text(row, solution, where)
+        return Question(where, _text(row, question, where), _text(row, answer, where), worked)
+
+    return read
+
+
 def _sentence(body: str, question: str) -> str:
     """Joins a story and its question; many SVAMP stories lack the full stop."""
     if body and not body.endswith((".", "?", "!")):
@@ -114,7 +125,10 @@ def _plain_number(value: str) -> str:
 def _read_gsm8k(row: Mapping[str, Any], where: str) -> Question:
     solution, mark, answer = _text(row, "answer", where).rpartition("####")
     if not mark:
-        raise UserError(f"{where}: no `####` before the answer in column 'answer'.")
+        raise UserError(
+            f"{where}: no `####` before the answer in column 'answer'. Set `path` and `format` so "
+            "that they match."
+        )
     return Question(
         where,
         _text(row, "question", where),
@@ -127,15 +141,6 @@ def _read_math(row: Mapping[str, Any], where: str) -> Question:
     """The answer is the last box of the solution; None if there is none."""
     solution = _text(row, "solution", where)
     return Question(where, _text(row, "problem", where), last_boxed(solution), solution)
-
-
-def _read_math500(row: Mapping[str, Any], where: str) -> Question:
-    return Question(
-        where,
-        _text(row, "problem", where),
-        _text(row, "answer", where),
-        _text(row, "solution", where),
-    )
 
 
 def _read_svamp(row: Mapping[str, Any], where: str) -> Question:
@@ -153,10 +158,6 @@ def _read_asdiv(row: Mapping[str, Any], where: str) -> Question | None:
         return None
     text = _sentence(_text(row, "body", where), _text(row, "question", where))
     return Question(where, text, _plain_number(_UNIT_IN_PARENTHESES.sub("", answer).strip()))
-
-
-def _read_minerva_math(row: Mapping[str, Any], where: str) -> Question:
-    return Question(where, _text(row, "question", where), _text(row, "answer", where))
 
 
 def _read_olympiadbench(row: Mapping[str, Any], where: str) -> Question:
@@ -183,34 +184,36 @@ def read_jsonl(row: Mapping[str, Any], where: str) -> Question:
     question, answer, solution = (row.get(key) for key in ("question", "answer", "solution"))
     if "question" not in row:
         columns = ", ".join(sorted(row)) or "none"
-        raise UserError(f"no `question`; the keys are: {columns}.")
+        raise UserError(f"no `question`; the keys are: {columns}. Rename the right one.")
     if not isinstance(question, str) or not question.strip():
         raise UserError("`question` must be a non-empty string.")
     if isinstance(answer, bool) or not isinstance(answer, str | int | Decimal | None):
         raise UserError("`answer` must be a string or a number.")
     if not isinstance(solution, str | None):
         raise UserError("`solution` must be a string.")
+    if isinstance(answer, Decimal) and not answer.is_finite():
+        raise UserError(
+            "`answer` is not a finite number. Write a number, or leave it empty (null)."
+        )
     for key, value in (("question", question), ("answer", answer), ("solution", solution)):
-        if isinstance(value, str) and any("\ud800" <= char <= "\udfff" for char in value):
-            raise UserError(f"`{key}` has half of a surrogate pair, which no tokenizer encodes.")
+        if isinstance(value, str) and _SURROGATE.search(value):
+            raise UserError(
+                f"`{key}` has half of a surrogate pair, which no tokenizer encodes. Remove it."
+            )
     return Question(where, question.strip(), None if answer is None else str(answer), solution)
-
-
-def _read_micro(row: Mapping[str, Any], where: str) -> Question:
-    return Question(where, row["question"], row["answer"], row["solution"])
 
 
 FORMATS: dict[str, Reader] = {
     "gsm8k": _read_gsm8k,
     "math": _read_math,
-    "math500": _read_math500,
+    "math500": _columns("problem", "answer", "solution"),
     "svamp": _read_svamp,
     "asdiv": _read_asdiv,
-    "minerva_math": _read_minerva_math,
+    "minerva_math": _columns("question", "answer"),
     "olympiadbench": _read_olympiadbench,
     "mmlu_stem": _read_mmlu_stem,
     "jsonl": read_jsonl,
     "parquet": read_jsonl,
-    "micro": _read_micro,
+    "micro": _columns("question", "answer", "solution"),
 }
 """Reader of each format: takes a row and a question id; returns None for a dropped row."""

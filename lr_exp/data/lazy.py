@@ -8,60 +8,37 @@ T = TypeVar("T")
 
 
 class Lazy(Sequence[T], Generic[T]):
-    """Base class; a subclass defines `__len__` and `_at`."""
+    """A sequence of `count` items, which `make` returns for an index from 0."""
+
+    def __init__(self, count: int, make: Callable[[int], T]) -> None:
+        self._count, self._make = count, make
+
+    def __len__(self) -> int:
+        return self._count
 
     @overload
     def __getitem__(self, index: int) -> T: ...
     @overload
     def __getitem__(self, index: slice) -> list[T]: ...
     def __getitem__(self, index: int | slice) -> T | list[T]:
-        if isinstance(index, slice):
-            return [self[i] for i in range(*index.indices(len(self)))]
-        if not -len(self) <= index < len(self):
-            raise IndexError(index)
-        return self._at(index % len(self))
-
-    def _at(self, index: int) -> T:
-        """The item at a valid index from 0."""
-        raise NotImplementedError
+        numbers = range(self._count)[index]
+        return self._make(numbers) if isinstance(numbers, int) else [*map(self._make, numbers)]
 
 
-class Blocks(Lazy[T]):
-    """A sequence created in blocks, of which the most recently used ones are cached.
+def in_blocks(count: int, size: int, make: Callable[[int], Sequence[T]]) -> Lazy[T]:
+    """A sequence created in blocks of `size` items, of which the last two used ones are cached.
 
     Reading in order, or nearly in order, creates each block once.
+
+    Args:
+        count: number of items.
+        size: items in each block but the last.
+        make: returns the block of a number, from 0; always the same one.
     """
-
-    def __init__(
-        self, count: int, size: int, make: Callable[[int], Sequence[T]], *, held: int = 2
-    ) -> None:
-        """A sequence of `count` items.
-
-        Args:
-            count: number of items.
-            size: items in each block but the last.
-            make: returns the block of a number, from 0; always the same one.
-            held: maximum number of blocks in memory.
-        """
-        self._count, self._size = count, size
-        self._block = lru_cache(maxsize=held)(make)
-
-    def __len__(self) -> int:
-        return self._count
-
-    def _at(self, index: int) -> T:
-        number, offset = divmod(index, self._size)
-        return self._block(number)[offset]
+    block = lru_cache(maxsize=2)(make)
+    return Lazy(count, lambda index: block(index // size)[index % size])
 
 
-class Repeated(Lazy[T]):
+def repeated(items: Sequence[T], times: int) -> Lazy[T]:
     """Each item of a sequence `times` times in a row, without copies."""
-
-    def __init__(self, items: Sequence[T], times: int) -> None:
-        self._items, self._times = items, times
-
-    def __len__(self) -> int:
-        return len(self._items) * self._times
-
-    def _at(self, index: int) -> T:
-        return self._items[index // self._times]
+    return Lazy(len(items) * times, lambda index: items[index // times])

@@ -1,4 +1,4 @@
-"""The stage `questions`: streams a source into shards in the store, once for all runs.
+"""The stage `questions`: reads a source once into the store, for all runs.
 
 Even a source of millions of questions is never in memory as a whole.
 """
@@ -14,12 +14,14 @@ from typing import Any
 from lr_exp import distributed
 from lr_exp.config.settings import DataSettings
 from lr_exp.data.formats import READERS_VERSION
-from lr_exp.data.questions import local_files, stream_questions
-from lr_exp.data.stored_questions import SHARD_SIZE, VERSION, StoredQuestions, write_questions
+from lr_exp.data.questions import StoredQuestions, write_questions
+from lr_exp.data.sources import iterate_questions, local_files
 from lr_exp.errors import UserError
 from lr_exp.store import Recipe, Store, file_digest
 
 log = logging.getLogger(__name__)
+
+VERSION = 2
 
 _SETTINGS = ("name", "format", "configs", "split", "max_questions")  # that determine what is read
 _MICRO_SETTINGS = ("count", "seed")
@@ -35,7 +37,7 @@ def streamed_questions(
         UserError: the source cannot be read; the message names the setting to change.
     """
     settings = {name: value for name, value in asdict(data).items() if name in _SETTINGS}
-    settings |= {"readers": READERS_VERSION, "shard": SHARD_SIZE}
+    settings |= {"readers": READERS_VERSION}
     inputs: dict[str, Any] = {}
     if data.format == "micro":
         settings |= {name: getattr(data, name) for name in _MICRO_SETTINGS}
@@ -47,42 +49,31 @@ def streamed_questions(
             inputs = {"path": data.path, "commit": data.revision}
         else:
             inputs = {"files": files}
-    recipe = Recipe("questions", VERSION, inputs, settings)
 
     def build(folder: Path) -> dict[str, Any]:
         log.info("data=%s: reading the questions into the store", data.name)
         # An unfinished stream keeps files and the hub client's threads open.
-        with closing(stream_questions(data, hub_root=hub_root)) as questions:
+        with closing(iterate_questions(data, hub_root=hub_root, streaming=True)) as questions:
             return write_questions(islice(questions, data.max_questions), folder)
 
-    artifact = store.make(recipe, build)
+    artifact = store.make(Recipe("questions", VERSION, inputs, settings), build)
     return StoredQuestions(artifact.folder, artifact.facts)
 
 
-def _digests(data: DataSettings, hub_root: str | None) -> list[list[str]] | None:
-    """Names and digests of the source's files; None for a source on the hub."""
+def _digests(data: DataSettings, hub_root: str | None) -> dict[str, str] | None:
+    """The digest of each of the source's files; None for a source on the hub."""
     files = local_files(data, hub_root=hub_root)
-    if files is None:
-        return None
-    root = Path(data.path or "").expanduser()
-    if hub_root is not None and data.format not in ("jsonl", "parquet"):
-        root = Path(hub_root).expanduser() / root
-    return [[_relative_name(path, root), file_digest(path)] for path in files]
+    return None if files is None else {name: file_digest(path) for name, path in files.items()}
 
 
-def _relative_name(path: Path, root: Path) -> str:
-    """Name of a file, relative to the source's folder so that its location does not matter."""
-    return path.relative_to(root).as_posix() if path != root else path.name
-
-
-def _commit(data: DataSettings) -> str:
+def _commit(data: DataSettings) -> str | None:
     """The commit that a hub data set's revision points to now."""
     if data.revision and _COMMIT.fullmatch(data.revision):
         return data.revision
     from huggingface_hub import HfApi  # takes a second: not at start-up
 
     try:
-        commit = HfApi().dataset_info(data.path or "", revision=data.revision).sha
+        return HfApi().dataset_info(data.path or "", revision=data.revision).sha
     # The client and httpx raise errors without a common base class.
     except Exception as error:
         reason = " ".join(str(error).split())[:200].rstrip(".") or type(error).__name__
@@ -91,8 +82,3 @@ def _commit(data: DataSettings) -> str:
             "Connect to the hub, check data.path, set hub_root to a folder that holds the data "
             "set, or set data.revision to a commit that is already in the store."
         ) from error
-    if commit is None:
-        raise UserError(
-            f"data.path={data.path}: the hub returned no commit. Set data.revision to one."
-        )
-    return commit

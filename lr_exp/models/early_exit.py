@@ -82,7 +82,7 @@ def _check_layers(drop_layers: tuple[int, ...], total: int) -> None:
     if drop_layers[-1] >= total or len(drop_layers) >= total:
         raise UserError(
             f"amateur.drop_layers={list(drop_layers)}: the expert has layers 0 to {total - 1}, "
-            "and at least one must remain."
+            "and at least one must remain. Remove layers from the list."
         )
 
 

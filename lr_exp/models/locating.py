@@ -182,7 +182,8 @@ def _on_disk(path: str, role: str) -> tuple[Path, str | None, None] | None:
 def _on_hub(path: str, settings: ModelSettings, role: str) -> tuple[Path, None, str]:
     if not _HUB_ID.fullmatch(path):
         raise UserError(
-            f"{role}.path={path}: there is no such folder or file, and it is not a hub id."
+            f"{role}.path={path}: there is no such folder or file, and it is not a hub id. Set it "
+            "to a model's folder, a .gguf file or a hub id (OWNER/NAME)."
         )
     from huggingface_hub import snapshot_download
 

@@ -81,7 +81,7 @@ class Inputs:
     def questions(self) -> Sequence[Question]:
         """The questions to learn from, chosen by the seed.
 
-        With `data.streaming` they are the first ones, read from the store one shard at a time:
+        With `data.streaming` they are the first ones, in a file that is mapped into memory:
         iterate over them and never make a list.
         """
         settings = self.settings

@@ -8,9 +8,8 @@ from typing import Any
 import pyarrow as pa
 
 from lr_exp import distributed
-from lr_exp.data.lazy import Blocks, Repeated
-from lr_exp.data.questions import Question
-from lr_exp.data.stored_questions import StoredQuestions
+from lr_exp.data.lazy import in_blocks, repeated
+from lr_exp.data.questions import Question, StoredQuestions
 from lr_exp.inference.decoding import Decoded
 from lr_exp.inference.engines import Generate
 from lr_exp.inference.generation import (
@@ -92,7 +91,7 @@ def sample_answers(
         Facts: `questions`, `answers`, `tokens` generated, `finished` answers.
     """
     prompts = _prompts(questions, expert, settings.system_prompt)
-    repeated = Repeated(prompts, settings.samples)
+    drawn_prompts = repeated(prompts, settings.samples)
     chosen = {
         "max_new_tokens": settings.max_new_tokens,
         "temperature": settings.temperature,
@@ -100,12 +99,12 @@ def sample_answers(
         "seed": settings.seed,
     }
     if generate is None:
-        decode_batch = sampled_decoding(expert, repeated, **chosen)
+        decode_batch = sampled_decoding(expert, drawn_prompts, **chosen)
     else:
-        decode_batch = engine_decoding(generate, expert, repeated, **chosen)
+        decode_batch = engine_decoding(generate, expert, drawn_prompts, **chosen)
     facts = _write(
-        Repeated(questions, settings.samples),
-        repeated,
+        repeated(questions, settings.samples),
+        drawn_prompts,
         decode_batch,
         folder,
         name="sampling",
@@ -131,7 +130,7 @@ def _prompts(
 
     if not isinstance(questions, StoredQuestions):
         return rendered(questions)
-    return Blocks(
+    return in_blocks(
         len(questions), WINDOW, lambda n: rendered(questions[n * WINDOW : (n + 1) * WINDOW])
     )
 

@@ -59,14 +59,10 @@ class _Rows(Lazy[SupervisedTrajectory]):
     """A table's rows, converted to objects on access."""
 
     def __init__(self, table: pa.Table) -> None:
-        self._table = table
-
-    def __len__(self) -> int:
-        return self._table.num_rows
-
-    def _at(self, index: int) -> SupervisedTrajectory:
-        (row,) = self._table.slice(index, 1).to_pylist()
-        return SupervisedTrajectory(**row)
+        super().__init__(
+            table.num_rows,
+            lambda index: SupervisedTrajectory(**table.slice(index, 1).to_pylist()[0]),
+        )
 
 
 class Supervision:

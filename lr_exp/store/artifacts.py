@@ -3,15 +3,12 @@
 An artifact is a folder `<store>/<stage>/<address>/`. It is built in `<address>.part/`, which
 survives a crash so that the stage can resume, and renamed once its manifest is written: a manifest
 means that the artifact is complete. A lock lets one process build an artifact while the others
-wait; on file systems without locks several may build it, and the first to finish wins. In a run of
-several ranks, rank 0 finds, locks and writes.
+wait. In a run of several ranks, rank 0 finds, locks and writes.
 """
 
 import json
 import logging
-import os
 import shutil
-import socket
 import time
 from collections.abc import Callable
 from contextlib import nullcontext, suppress
@@ -93,7 +90,6 @@ class Store:
         self.root = Path(root)
         self.maker = maker
         self._on_use = on_use
-        self._warned_no_locks = False
         if not distributed.is_rank0():
             return
         try:
@@ -111,14 +107,17 @@ class Store:
         if not folder.exists() or problem_of(folder, recipe.address) is not None:
             return None
         manifest = json.loads((folder / MANIFEST).read_text("utf-8"))
+        return self._artifact(recipe, manifest, reused=True)
+
+    def _artifact(self, recipe: Recipe, manifest: dict[str, Any], *, reused: bool) -> Artifact:
         return Artifact(
             recipe.stage,
             recipe.address,
-            folder,
+            self._folder(recipe),
             manifest["facts"],
             manifest["seconds"],
-            reused=True,
-            made_by=manifest.get("made_by"),
+            reused,
+            manifest.get("made_by"),
         )
 
     def make(
@@ -149,12 +148,10 @@ class Store:
         lock = folder.with_suffix(".lock")
         try:
             part.parent.mkdir(parents=True, exist_ok=True)
-            lock.open("a").close()
+            lock.touch()
         except OSError as error:
             raise self._unwritable(error) from error
-        with locked(lock, on_wait=lambda: _log_waiting(recipe)) as is_locked:
-            if is_locked is None:
-                part = self._own_part(folder)
+        with locked(lock, wait=True):
             if not folder.exists() and problem_of(part, recipe.address) is None:
                 part.rename(folder)  # an earlier attempt was killed just before this line
             found = self._find(recipe)  # another process may have built it meanwhile
@@ -165,9 +162,7 @@ class Store:
                 return self._build(recipe, build, part, folder)
             except Exception as error:
                 cause = error.__cause__ if isinstance(error, distributed.SharedError) else error
-                if cause is None or isinstance(cause, UserError):
-                    raise
-                if not is_disk_full(cause, self.root):
+                if isinstance(cause, UserError | None) or not is_disk_full(cause, self.root):
                     raise
                 raise UserError(
                     f"the disk of the store {self.root} is full; {recipe.stage} was not written. "
@@ -209,34 +204,14 @@ class Store:
         try:
             part.rename(folder)
         except OSError:
-            # Another process built it despite the lock: the file system has no locks, does not
-            # share them between hosts, or shows new folders late.
+            # Another process built it despite the lock: the file system does not share locks
+            # between hosts, or shows new folders late.
             found = self._find(recipe)
             if found is None:
                 raise
             shutil.rmtree(part, ignore_errors=True)
             return found
-        return Artifact(
-            recipe.stage,
-            recipe.address,
-            folder,
-            facts,
-            clock.seconds,
-            reused=False,
-            made_by=self.maker,
-        )
-
-    def _own_part(self, folder: Path) -> Path:
-        """The folder to build in without locks; no other process resumes it."""
-        if not self._warned_no_locks:
-            self._warned_no_locks = True
-            log.warning(
-                "the file system of the store %s has no locks: runs that need the same artifact at "
-                "the same time build it twice, and the unfinished artifacts of a stopped run are "
-                "not resumed (see docs/queues.md)",
-                self.root,
-            )
-        return folder.with_suffix(f".{socket.gethostname()}-{os.getpid()}.part")
+        return self._artifact(recipe, manifest, reused=False)
 
     def _folder(self, recipe: Recipe) -> Path:
         return self.root / recipe.stage / recipe.address
@@ -255,12 +230,9 @@ class _Clock:
     """
 
     def __init__(self, path: Path) -> None:
-        self.path = path
-        try:
+        self.path, self.seconds = path, 0.0
+        with suppress(OSError, ValueError):
             self.seconds = float(path.read_text("utf-8"))
-        except (OSError, ValueError):
-            self.seconds = 0.0
-        else:
             newest = max(entry.stat().st_mtime for entry in path.parent.rglob("*"))
             self.seconds += newest - path.stat().st_mtime
 
@@ -310,7 +282,3 @@ def problem_of(folder: Path, address: str) -> str | None:
     except _DAMAGE_ERRORS as error:
         return f"the manifest cannot be read ({error!r})"
     return None
-
-
-def _log_waiting(recipe: Recipe) -> None:
-    log.info("waiting for another process that is building %s/%s", recipe.stage, recipe.address)

@@ -2,8 +2,7 @@
 
 import re
 import shutil
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -12,7 +11,7 @@ from lr_exp.errors import UserError
 from lr_exp.store.artifacts import MANIFEST, problem_of
 from lr_exp.store.files import write_atomically
 from lr_exp.store.locks import locked
-from lr_exp.store.run_folder import FAILED, SUMMARY
+from lr_exp.store.run_folder import SUMMARY
 
 REFERENCES = "artifacts.txt"  # in a run's folder: names of the artifacts it requested, one a line
 _ADDRESS = re.compile(r"[0-9a-f]{24}")
@@ -100,32 +99,24 @@ def read_references(run_folders: Iterable[Path]) -> set[str]:
     """
     names: set[str] = set()
     for parent in run_folders:
-        paths = list(parent.rglob(REFERENCES))
-        runs = {path.parent for file in (SUMMARY, FAILED) for path in parent.rglob(file)}
-        without = sorted(
-            folder
-            for folder in runs - {path.parent for path in paths}
-            if (folder / SUMMARY).exists()
-        )
-        if without:
+        runs = {path.parent for name in (REFERENCES, SUMMARY) for path in parent.rglob(name)}
+        if not runs:
             raise UserError(
-                f"{without[0]}: {REFERENCES}, the list of artifacts that this run uses, is "
-                "missing. Run its command again (existing artifacts are reused) or prune without "
-                "this folder."
+                f"{parent}: there is no run in or below this folder. Pass the folder of a run, or "
+                "one that holds runs."
             )
-        if not paths:
-            raise UserError(f"{parent}: there is no run in or below this folder.")
-        for path in paths:
-            names |= _read_names(path)
+        for run in sorted(runs):
+            names |= _read_names(run / REFERENCES)
     return names
 
 
 def _read_names(path: Path) -> set[str]:
-    lines = path.read_bytes().decode("utf-8", "replace").splitlines()
+    content = path.read_bytes() if path.exists() else b""
+    lines = content.decode("utf-8", "replace").splitlines()
     if not lines or not all(_NAME.fullmatch(line) for line in lines):
         raise UserError(
-            f"{path}, the list of artifacts that this run uses, is damaged. Run its command again "
-            "(existing artifacts are reused) or prune without this folder."
+            f"{path}, the list of artifacts that this run uses, is missing or damaged. Run its "
+            "command again (existing artifacts are reused) or prune without this folder."
         )
     return set(lines)
 
@@ -150,7 +141,7 @@ def prune(candidates: Iterable[Entry], run_folders: Sequence[Path]) -> list[Entr
     """
     deleted = []
     for entry in candidates:
-        with _locked(entry) as is_free:
+        with locked(entry.folder.with_name(f"{entry.address}.lock"), wait=False) as is_free:
             if is_free and (
                 entry.state == "set aside" or entry.name not in read_references(run_folders)
             ):
@@ -160,15 +151,3 @@ def prune(candidates: Iterable[Entry], run_folders: Sequence[Path]) -> list[Entr
                 shutil.rmtree(entry.folder)
                 deleted.append(entry)
     return deleted
-
-
-@contextmanager
-def _locked(entry: Entry) -> Iterator[bool]:
-    """Locks the artifact; yields whether it is safe to delete."""
-    path = entry.folder.parent / f"{entry.address}.lock"
-    if not path.exists():
-        yield True
-        return
-    with locked(path, on_wait=None) as held:
-        # Without locks, an unfinished artifact may be under construction.
-        yield entry.state != "unfinished" if held is None else held

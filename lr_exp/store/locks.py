@@ -1,46 +1,69 @@
-"""Advisory file locks (`flock`), which the system releases when their owner dies."""
+"""File locks that keep several processes from building the same artifact."""
 
 import errno
-import fcntl
-from collections.abc import Callable, Iterator
+import logging
+from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 
-# Errors of file systems without locks (Lustre mounted without `flock`, NFS without its daemon).
-_NO_LOCK_ERRORS = (errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOTSUP, errno.EINVAL)
+from filelock import BaseFileLock, FileLock, SoftFileLock, Timeout
+
+log = logging.getLogger(__name__)
+
+# Errors of file systems without `flock` (Lustre mounted without it, NFS without its daemon).
+_NO_FLOCK_ERRORS = (errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOTSUP, errno.EINVAL)
+_POLL_SECONDS = 0.2
 
 
 @contextmanager
-def locked(path: Path, on_wait: Callable[[], None] | None) -> Iterator[bool | None]:
-    """Holds the lock on a file, which is created if missing.
+def locked(path: Path, *, wait: bool) -> Iterator[bool]:
+    """Holds an exclusive lock on `path`, which is created if missing.
+
+    It is a `flock`, which the system releases when its owner dies. On a file system without it, a
+    file of the same name that ends in `.softlock` is the lock.
 
     Args:
-        path: the lock file.
-        on_wait: called before waiting for another process; None: do not wait.
+        path: the lock file, `STORE/STAGE/ADDRESS.lock`.
+        wait: whether to wait for another process.
 
     Yields:
-        True if the lock is held, False if another process has it, None if the file system has no
-        locks.
+        Whether the lock is held; False only without `wait`.
 
     Raises:
         OSError: the file cannot be opened.
     """
-    # NFS grants exclusive locks only on files opened for writing.
-    with path.open("a") as file:
-        yield _acquire(file.fileno(), on_wait)
-
-
-def _acquire(file: int, on_wait: Callable[[], None] | None) -> bool | None:
+    lock: BaseFileLock = FileLock(path, fallback_to_soft=False)
     try:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            if on_wait is None:
-                return False
-            on_wait()
-            fcntl.flock(file, fcntl.LOCK_EX)
+        is_held = _acquire(lock)
     except OSError as error:
-        if error.errno in _NO_LOCK_ERRORS:
-            return None
-        raise
+        if error.errno not in _NO_FLOCK_ERRORS:
+            raise
+        _warn_about_soft_locks(path.parents[1])
+        lock = SoftFileLock(path.with_suffix(".softlock"))
+        is_held = _acquire(lock)
+    if wait and not is_held:
+        log.info("waiting for another process, which holds %s", lock.lock_file)
+        lock.acquire(poll_interval=_POLL_SECONDS)
+        is_held = True
+    try:
+        yield is_held
+    finally:
+        lock.release()
+
+
+def _acquire(lock: BaseFileLock) -> bool:
+    try:
+        lock.acquire(blocking=False)
+    except Timeout:
+        return False
     return True
+
+
+@cache  # one warning for each store
+def _warn_about_soft_locks(store: Path) -> None:
+    log.warning(
+        "the file system of the store %s has no flock: a run that is killed on another host leaves "
+        "a .softlock file, and later runs wait until you delete it (see docs/queues.md)",
+        store,
+    )

@@ -6,7 +6,6 @@ injected.
 
 import json
 import threading
-import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -15,11 +14,7 @@ from typing import Any
 # (prompt ids, maximum of new ids, model name) -> new ids, including the stop token
 Continue = Callable[[Sequence[int], int, str], list[int]]
 
-GENERATING = ("/v1/completions", "/completion", "/generate")
-_TEXT_FIELDS = {
-    *("model", "prompt", "max_tokens", "temperature", "top_p", "n", "frequency_penalty"),
-    *("presence_penalty", "seed", "stream"),
-}
+GENERATING = ("/v1/completions", "/completion")
 
 
 class FakeServer:
@@ -34,17 +29,20 @@ class FakeServer:
         *,
         failures: Sequence[str] = (),
         detokenizes: bool = True,
-        model: str = "served",
+        loads_adapters: bool = True,
+        added_tokens: int = 0,
+        more_models: Sequence[str] = (),
     ) -> None:
         """Args:
         kind: vllm | sglang | llamacpp | text.
         failures: outcomes of the first completions: 400, 401, 429, 500, 503, cut, garbage, few,
-            slow, stall, ok. `*` repeats the one before it forever.
+            stall, ok. `*` repeats the one before it forever.
         """
         self.kind, self.tokenizer, self.stop_ids = kind, tokenizer, stop_ids
         self.continue_prompt = continue_prompt
         self.failures = list(failures)
-        self.detokenizes, self.model = detokenizes, model
+        self.detokenizes, self.loads_adapters = detokenizes, loads_adapters
+        self.added_tokens, self.more_models, self.model = added_tokens, more_models, "served"
         self.requests: list[tuple[str, dict[str, Any]]] = []
         self.headers: list[dict[str, str]] = []
         self.adapters: dict[str, str] = {}
@@ -81,14 +79,12 @@ class FakeServer:
             list(ids), skip_special_tokens=not special, clean_up_tokenization_spaces=False
         )
 
-    def ids(self, text: str) -> list[int]:
-        return list(self.tokenizer(text, add_special_tokens=False)["input_ids"])
-
     def get(self, path: str) -> Any:
         """The reply to a GET request; None for 404."""
         owner = self.kind if self.kind in ("vllm", "sglang", "llamacpp") else "someone"
         if path == "/v1/models":
-            cards = [{"id": self.model, "owned_by": owner, "parent": None}]
+            models = (self.model, *self.more_models)
+            cards = [{"id": name, "owned_by": owner, "parent": None} for name in models]
             cards += [{"id": n, "owned_by": owner, "parent": self.model} for n in self.adapters]
             return {"object": "list", "data": cards}
         return {
@@ -102,7 +98,7 @@ class FakeServer:
         text_keys = {"vllm": "prompt", "sglang": "text", "llamacpp": "content"}
         if path == "/detokenize" and self.detokenizes and self.kind in text_keys:
             return 200, {text_keys[self.kind]: self.text(body["tokens"])}
-        prefix = {"vllm": "/v1/", "sglang": "/"}.get(self.kind)
+        prefix = {"vllm": "/v1/", "sglang": "/"}.get(self.kind) if self.loads_adapters else None
         if prefix and path == f"{prefix}load_lora_adapter":
             self.adapters[body["lora_name"]] = body["lora_path"]
             return 200, "Success: LoRA adapter added successfully."
@@ -117,7 +113,7 @@ class FakeServer:
             return 200, {
                 "content": self.text(ids, special=False),
                 "tokens": ids if body.get("return_tokens") else [],
-                "tokens_evaluated": len(body["prompt"]),
+                "tokens_evaluated": len(body["prompt"]) + self.added_tokens,
                 "stop_type": stop,
             }
         return 404, {"detail": "Not Found"}
@@ -125,11 +121,9 @@ class FakeServer:
     def _completion(self, body: dict[str, Any]) -> tuple[int, Any]:
         if body["model"] not in (self.model, *self.adapters):
             return 404, {"error": {"message": f"The model `{body['model']}` does not exist."}}
-        unknown = set(body) - _TEXT_FIELDS
-        if self.kind == "text" and (unknown or not isinstance(body["prompt"], str)):
-            return 422, {"detail": "Unexpected fields in the request"}
         prompt = body["prompt"]
-        prompt = self.ids(prompt) if isinstance(prompt, str) else prompt
+        if self.kind == "text":
+            return 422, {"detail": "Unexpected fields in the request"}
         ids = self.continue_prompt(prompt, body["max_tokens"], body["model"])
         stopped = ids[-1] in self.stop_ids
         choice: dict[str, Any] = {
@@ -137,9 +131,9 @@ class FakeServer:
             "text": self.text(ids[:-1] if stopped else ids, special=True),
             "finish_reason": "stop" if stopped else "length",
         }
-        if body.get("return_token_ids") and self.kind in ("vllm", "sglang"):
+        if body.get("return_token_ids") and self.kind != "llamacpp":
             choice |= {"token_ids": ids, "prompt_token_ids": prompt}
-        usage = {"prompt_tokens": len(prompt), "completion_tokens": len(ids)}
+        usage = {"prompt_tokens": len(prompt) + self.added_tokens, "completion_tokens": len(ids)}
         return 200, {"object": "text_completion", "choices": [choice], "usage": usage}
 
 
@@ -162,8 +156,6 @@ class _Handler(BaseHTTPRequestHandler):
             outcome = fake.next_outcome() if self.path in GENERATING else "ok"
             if outcome == "stall":
                 fake.released.wait(30)
-            if outcome == "slow":
-                time.sleep(0.05)
             if outcome in ("500", "429", "503"):
                 self._send(int(outcome), {"error": {"message": "try later"}}, {"Retry-After": "0"})
                 return
@@ -172,7 +164,7 @@ class _Handler(BaseHTTPRequestHandler):
                 return
             status, reply = fake.post(self.path, body)
             if outcome == "few":
-                reply = _emptied(reply)
+                reply = {key: [] if type(item) is list else item for key, item in reply.items()}
             data = b"<html>busy</html>" if outcome == "garbage" else json.dumps(reply).encode()
             self._send_bytes(status, data, {}, cut=outcome == "cut")
 
@@ -195,18 +187,11 @@ class _Handler(BaseHTTPRequestHandler):
             self.close_connection = True
 
 
-def _emptied(reply: Any) -> Any:
-    """A reply with all of its lists emptied."""
-    if isinstance(reply, dict):
-        return {key: _emptied(value) for key, value in reply.items()}
-    return [] if isinstance(reply, list) else reply
-
-
 @contextmanager
-def serving(fake: FakeServer, port: int = 0) -> Iterator[FakeServer]:
+def serving(fake: FakeServer) -> Iterator[FakeServer]:
     """Runs a server on the loopback interface and sets its `url`."""
     handler = type("Handler", (_Handler,), {"fake": fake})
-    server = ThreadingHTTPServer(("127.0.0.1", port), handler)
+    server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
     server.daemon_threads = True
     server.block_on_close = False  # do not wait for stalled requests
     thread = threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True)

@@ -7,7 +7,7 @@ depend on the engine's arithmetic.
 import json
 import logging
 from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -104,11 +104,7 @@ def last_known_identity(engine: Engine, path: Path) -> dict[str, Any]:
             raise error from None
         log.warning("%s Using its last known identity to look up answers in the store.", error)
         return identity
-    text = json.dumps(identity, sort_keys=True) + "\n"
-    try:
-        if not path.exists() or path.read_text("utf-8") != text:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            write_atomically(path, text)
-    except OSError as error:  # the store may be read-only
-        log.debug("%s was not written: %s", path, error)
+    with suppress(OSError):  # the store may be read-only
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_atomically(path, json.dumps(identity, sort_keys=True) + "\n")
     return identity

@@ -2,11 +2,13 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
+
+from httpx2 import Response
 
 from lr_exp.errors import UserError
 from lr_exp.inference.engines import Request, Sampling
-from lr_exp.inference.engines.http import Endpoint, UnreadableError
+from lr_exp.inference.engines.http import Endpoint, RetryableError, parsed
 
 
 @dataclass(frozen=True)
@@ -17,37 +19,44 @@ class Reply:
     stopped: bool  # ended by a stop token, not by the limit
 
 
-class Dialect(Protocol):
-    """The request and reply formats of one kind of server."""
+@dataclass(frozen=True)
+class Completions:
+    """`/v1/completions` of vLLM (0.10.2 and newer) and SGLang: ids in, ids out."""
 
-    name: str
+    endpoint: Endpoint
+    model: str
+    stop_ids: Sequence[int]
 
-    def complete(
-        self, endpoint: Endpoint, model: str, request: Request, sampling: Sampling
-    ) -> Reply:
-        """Requests the continuation of a prompt.
+    def complete(self, request: Request, sampling: Sampling) -> Reply:
+        """The continuation of a prompt.
 
         Raises:
             UnreachableError, UserError: the request failed or was rejected.
         """
-        ...
 
-    def detokenize(self, endpoint: Endpoint, model: str, ids: Sequence[int]) -> str | None:
+        def read(response: Response) -> Reply:
+            reply = parsed(response)
+            choice = _only_choice(reply)
+            _check_prompt((reply.get("usage") or {}).get("prompt_tokens"), request)
+            return Reply(_ids(choice.get("token_ids")), choice.get("finish_reason") == "stop")
+
+        return self.endpoint.request("/v1/completions", self._body(request, sampling), read)
+
+    def is_supported(self, prompt: Sequence[int]) -> bool:
+        """Whether the server accepts and returns token ids."""
+        body = self._body(Request(prompt, max_new_tokens=1, seed=0), Sampling())
+        reply = self.endpoint.request_if_supported("/v1/completions", body)
+        return reply is not None and isinstance(_only_choice(reply).get("token_ids"), list)
+
+    def detokenize(self, ids: Sequence[int]) -> str | None:
         """The server's text for these ids; None if it has no such endpoint."""
-        ...
+        body = {"model": self.model, "tokens": list(ids), "skip_special_tokens": False}
+        reply = self.endpoint.request_if_supported("/detokenize", body)
+        return _text(reply, "prompt", "text")  # vLLM, SGLang
 
-
-class Completions:
-    """`/v1/completions` of vLLM (0.10.2 and newer) and SGLang: ids in, ids out."""
-
-    name = "completions"
-
-    def __init__(self, stop_ids: Sequence[int]) -> None:
-        self._stop_ids = list(stop_ids)
-
-    def body(self, model: str, request: Request, sampling: Sampling) -> dict[str, Any]:
+    def _body(self, request: Request, sampling: Sampling) -> dict[str, Any]:
         return {
-            "model": model,
+            "model": self.model,
             "prompt": list(request.prompt),
             "max_tokens": request.max_new_tokens,
             "temperature": sampling.temperature,
@@ -62,47 +71,24 @@ class Completions:
             "min_p": 0.0,
             "repetition_penalty": 1.0,
             "min_tokens": 0,
-            "stop_token_ids": self._stop_ids,
+            "stop_token_ids": list(self.stop_ids),
             "skip_special_tokens": False,
             "return_token_ids": True,
         }
 
-    def complete(
-        self, endpoint: Endpoint, model: str, request: Request, sampling: Sampling
-    ) -> Reply:
-        def read(reply: Any) -> Reply:
-            choice = _only_choice(reply)
-            _check_prompt(_counted(reply, "prompt_tokens"), request)
-            return Reply(_ids(choice.get("token_ids")), choice.get("finish_reason") == "stop")
 
-        return endpoint.post("/v1/completions", self.body(model, request, sampling), read)
-
-    def is_supported(self, endpoint: Endpoint, model: str, prompt: Sequence[int]) -> bool:
-        """Whether the server accepts and returns token ids."""
-        body = self.body(model, Request(prompt, max_new_tokens=1, seed=0), Sampling())
-        reply = endpoint.try_post("/v1/completions", body)
-        return reply is not None and isinstance(_only_choice(reply).get("token_ids"), list)
-
-    def detokenize(self, endpoint: Endpoint, model: str, ids: Sequence[int]) -> str | None:
-        body = {"model": model, "tokens": list(ids), "skip_special_tokens": False}
-        reply = endpoint.try_post("/detokenize", body)
-        if isinstance(reply, dict):  # vLLM, SGLang
-            text = reply.get("prompt", reply.get("text"))
-            return text if isinstance(text, str) else None
-        return None
-
-
+@dataclass(frozen=True)
 class LlamaCpp:
     """llama.cpp's `/completion`; its `/v1/completions` accepts ids but returns only text."""
 
-    name = "llama.cpp"
+    endpoint: Endpoint
+    model: str
 
-    def complete(
-        self, endpoint: Endpoint, model: str, request: Request, sampling: Sampling
-    ) -> Reply:
+    def complete(self, request: Request, sampling: Sampling) -> Reply:
+        """See `Completions.complete`."""
         greedy = sampling.temperature == 0
         body = {
-            "model": model,
+            "model": self.model,
             "prompt": list(request.prompt),
             "n_predict": request.max_new_tokens,
             "temperature": sampling.temperature,
@@ -120,50 +106,49 @@ class LlamaCpp:
             "stream": False,
         }
 
-        def read(reply: Any) -> Reply:
+        def read(response: Response) -> Reply:
+            reply = parsed(response)
             if not isinstance(reply, dict):
-                raise UnreadableError("not a JSON object")
+                raise RetryableError("a reply that is not a JSON object")
             _check_prompt(reply.get("tokens_evaluated"), request)
             return Reply(_ids(reply.get("tokens")), reply.get("stop_type") == "eos")
 
-        return endpoint.post("/completion", body, read)
+        return self.endpoint.request("/completion", body, read)
 
-    def detokenize(self, endpoint: Endpoint, model: str, ids: Sequence[int]) -> str | None:
-        reply = endpoint.try_post("/detokenize", {"tokens": list(ids)})
-        text = reply.get("content") if isinstance(reply, dict) else None
-        return text if isinstance(text, str) else None
+    def detokenize(self, ids: Sequence[int]) -> str | None:
+        """See `Completions.detokenize`."""
+        reply = self.endpoint.request_if_supported("/detokenize", {"tokens": list(ids)})
+        return _text(reply, "content")
+
+
+Dialect = Completions | LlamaCpp
 
 
 def _only_choice(reply: Any) -> dict[str, Any]:
     choices = reply.get("choices") if isinstance(reply, dict) else None
     if not isinstance(choices, list) or len(choices) != 1 or not isinstance(choices[0], dict):
         count = len(choices) if isinstance(choices, list) else "no"
-        raise UnreadableError(f"{count} choices instead of one")
+        raise RetryableError(f"a reply with {count} choices instead of one")
     return choices[0]
 
 
 def _ids(value: Any) -> list[int]:
     """Checks that a value is a non-empty list of token ids."""
     if not isinstance(value, list) or not value or not all(type(item) is int for item in value):
-        raise UnreadableError("not a list of token ids")
+        raise RetryableError("a reply without a list of token ids")
     return value
 
 
-def _counted(reply: dict[str, Any], key: str) -> int | None:
-    usage = reply.get("usage")
-    count = usage.get(key) if isinstance(usage, dict) else None
-    return count if isinstance(count, int) else None
+def _text(reply: Any, *keys: str) -> str | None:
+    texts = (reply.get(key) for key in keys) if isinstance(reply, dict) else ()
+    return next((text for text in texts if isinstance(text, str)), None)
 
 
 def _check_prompt(counted: Any, request: Request) -> None:
     """Raises UserError if the server counted another number of prompt tokens."""
     if isinstance(counted, int) and counted != len(request.prompt):
-        raise UserError(_prompt_mismatch(f"as {counted} tokens"))
-
-
-def _prompt_mismatch(how: str) -> str:
-    return (
-        f"the server tokenizes a prompt {how}, unlike the expert: it adds its own tokens, "
-        "truncates prompts, or serves another model. Check server.model, or use "
-        "sampler.engine=transformers (evaluator.engine=transformers)."
-    )
+        raise UserError(
+            f"the server tokenizes a prompt as {counted} tokens, unlike the expert: it adds its "
+            "own tokens, truncates prompts, or serves another model. Check server.model, or use "
+            "sampler.engine=transformers (evaluator.engine=transformers)."
+        )

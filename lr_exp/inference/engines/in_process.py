@@ -7,7 +7,7 @@ vLLM pins its own versions of torch and transformers, so it needs a separate env
 import importlib.util
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from importlib.metadata import PackageNotFoundError, version
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -51,12 +51,7 @@ class VllmEngine:
     @property
     def identity(self) -> dict[str, Any]:
         """See `Engine.identity`: the versions of vLLM and torch, and the dtype."""
-        versions = {}
-        for name in ("vllm", "torch"):
-            try:
-                versions[name] = version(name)
-            except PackageNotFoundError:
-                versions[name] = "unknown"
+        versions = {name: version(name) for name in ("vllm", "torch")}
         return {"engine": "vllm", "dtype": self._dtype, **versions}
 
     @contextmanager

@@ -6,11 +6,11 @@ prompts and, if the tuned expert is evaluated on it, the adapter's path.
 
 import logging
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
+from dataclasses import replace
 from functools import cached_property, partial
+from multiprocessing.pool import ThreadPool
 from pathlib import Path
-from queue import Empty, SimpleQueue
-from threading import Thread
 from typing import Any
 
 from lr_exp import distributed
@@ -18,12 +18,7 @@ from lr_exp.config.settings import ServerSettings
 from lr_exp.errors import UserError
 from lr_exp.inference.decoding import Decoded
 from lr_exp.inference.engines import Generate, Request, Sampling, adapter_name, truncated
-from lr_exp.inference.engines.dialects import (
-    Completions,
-    Dialect,
-    LlamaCpp,
-    Reply,
-)
+from lr_exp.inference.engines.dialects import Completions, Dialect, LlamaCpp
 from lr_exp.inference.engines.http import Endpoint
 from lr_exp.inference.engines.vocabulary_check import find_difference, probe_ids
 from lr_exp.models.loading import LanguageModel
@@ -47,14 +42,19 @@ class ServerEngine:
     """A server at `server.url`."""
 
     def __init__(self, settings: ServerSettings) -> None:
+        if settings.url is None:
+            raise UserError("server.url is required: add server.url=http://HOST:PORT.")
         self._settings = settings
-        self._endpoint: Endpoint | None = None
+        self._endpoint = Endpoint(
+            settings.url,
+            timeout=settings.timeout,
+            attempts=settings.attempts,
+            connections=settings.concurrency,
+        )
 
     def close(self) -> None:
-        """Closes the connections."""
-        if self._endpoint is not None:
-            self._endpoint.close()
-            self._endpoint = None
+        """Stops threads that wait to repeat a request; no connection is kept."""
+        self._endpoint.stop_retries()
 
     @property
     def identity(self) -> dict[str, Any]:
@@ -64,7 +64,7 @@ class ServerEngine:
     @cached_property
     def _identity(self) -> dict[str, Any]:
         """The kind of server, its model and its version."""
-        endpoint = self._connected()
+        endpoint = self._endpoint
         cards = _cards(endpoint)
         model = self._settings.model or _only_model(endpoint.url, cards)
         kind = next((card.get("owned_by") for card in cards if card.get("id") == model), None)
@@ -72,7 +72,7 @@ class ServerEngine:
             kind = cards[0].get("owned_by")
         version = None
         for path, key in _VERSIONS.get(str(kind), ()):
-            reply = endpoint.get(path)
+            reply = endpoint.request_if_supported(path)
             if isinstance(reply, dict) and reply.get(key) is not None:
                 version = str(reply[key])
                 break
@@ -81,75 +81,59 @@ class ServerEngine:
     @contextmanager
     def open(self, expert: LanguageModel, adapter: Path | None = None) -> Iterator[Generate]:
         """See `Engine.open`."""
-        endpoint, model = self._connected(), str(self.identity["model"])
         dialect = self._dialect(expert)
         self._check_vocabulary(dialect, expert)
-        with self._served_model(endpoint, model, adapter) as served:
+        with self._served_model(adapter) as model:
+            served = replace(dialect, model=model)
 
             def generate(requests: Sequence[Request], sampling: Sampling) -> list[Decoded]:
-                answer = partial(
-                    _answer, dialect, self._connected(), served, expert.stop_ids, sampling
-                )
+                answer = partial(_answer, served, expert.stop_ids, sampling)
                 try:
                     return _run_concurrently(answer, requests, self._settings.concurrency)
                 except BaseException:
-                    self.close()  # stops threads that wait for a retry
+                    self.close()
                     raise
 
             yield generate
 
-    def _connected(self) -> Endpoint:
-        if self._endpoint is None:
-            if self._settings.url is None:
-                raise UserError("server.url is required: add server.url=http://HOST:PORT.")
-            self._endpoint = Endpoint(
-                self._settings.url,
-                timeout=self._settings.timeout,
-                attempts=self._settings.attempts,
-                connections=self._settings.concurrency,
-            )
-        return self._endpoint
-
     def _dialect(self, expert: LanguageModel) -> Dialect:
-        kind = self.identity["kind"]
-        if kind == "llamacpp":
-            return LlamaCpp()
-        completions = Completions(expert.stop_ids)
-        probe = probe_ids(expert.tokenizer)[:8]
-        if completions.is_supported(self._connected(), self.identity["model"], probe):
+        model = str(self.identity["model"])
+        if self.identity["kind"] == "llamacpp":
+            return LlamaCpp(self._endpoint, model)
+        completions = Completions(self._endpoint, model, expert.stop_ids)
+        if completions.is_supported(probe_ids(expert.tokenizer)[:8]):
             return completions
         raise UserError(
-            f"server.url={self._connected().url} does not complete token ids with token ids for "
-            f"server.model={self.identity['model']}. Check the model's name, and use vLLM (0.10.2 "
-            "or newer), SGLang or llama.cpp, or sampler.engine=transformers "
-            "(evaluator.engine=transformers)."
+            f"server.url={self._endpoint.url} does not complete token ids with token ids for "
+            f"server.model={model}. Check the model's name, and use vLLM (0.10.2 or newer), SGLang "
+            "or llama.cpp, or sampler.engine=transformers (evaluator.engine=transformers)."
         )
 
     def _check_vocabulary(self, dialect: Dialect, expert: LanguageModel) -> None:
         """Raises UserError if the server's token ids differ from the expert's."""
-        endpoint, model = self._connected(), self.identity["model"]
-        difference = find_difference(expert.tokenizer, partial(dialect.detokenize, endpoint, model))
-        if difference is None and isinstance(dialect, Completions):
+        url = self._endpoint.url
+        difference = find_difference(expert.tokenizer, dialect.detokenize)
+        if difference is None:
             log.warning(
                 "server.url=%s has no /detokenize: it cannot be verified that it serves %s until "
                 "its answers are scored.",
-                endpoint.url,
+                url,
                 expert.name,
             )
         elif difference:
             raise UserError(
-                f"server.url={endpoint.url} serves {model!r}, whose token ids differ from those of "
+                f"server.url={url} serves {dialect.model!r}, whose token ids differ from those of "
                 f"the expert {expert.name}: {difference}. Serve the expert there, or set "
                 "expert.path or server.model to matching models."
             )
 
     @contextmanager
-    def _served_model(self, endpoint: Endpoint, model: str, adapter: Path | None) -> Iterator[str]:
+    def _served_model(self, adapter: Path | None) -> Iterator[str]:
         """The model's name in requests; loads the adapter, if any, and unloads it at the end."""
         if adapter is None:
-            yield model
+            yield str(self.identity["model"])
             return
-        kind = str(self.identity["kind"])
+        endpoint, kind = self._endpoint, str(self.identity["kind"])
         if kind not in _ADAPTER_PATHS:
             raise UserError(
                 f"server.url={endpoint.url}: this server ({kind}) cannot load the tuned expert's "
@@ -163,7 +147,7 @@ class ServerEngine:
         finally:
             if distributed.is_rank0():  # the other ranks are done
                 try:
-                    endpoint.send(unload, {"lora_name": name})
+                    endpoint.request(unload, {"lora_name": name}, lambda response: None)
                 except UserError as error:
                     log.warning(
                         "The adapter %s could not be unloaded from the server: %s", name, error
@@ -175,8 +159,8 @@ def _load_adapter(endpoint: Endpoint, load: str, name: str, adapter: Path) -> No
     if name in {card.get("id") for card in _cards(endpoint)}:
         return
     try:
-        # The reply is text, not JSON.
-        endpoint.send(load, {"lora_name": name, "lora_path": str(adapter.resolve())})
+        body = {"lora_name": name, "lora_path": str(adapter.resolve())}
+        endpoint.request(load, body, lambda response: None)  # the reply is text, not JSON
     except UserError as error:
         raise UserError(
             f"{error} To evaluate the tuned expert there, the server must be able to read "
@@ -191,45 +175,19 @@ def _run_concurrently(
 ) -> list[Decoded]:
     """Answers all requests in `count` threads; raises the first error and drops the rest.
 
-    The threads are daemons, so that a server that stalls does not delay the process's exit.
+    A pool's threads are daemons, so that a server that stalls does not delay the process's exit.
     """
-    waiting: SimpleQueue[tuple[int, Request]] = SimpleQueue()
-    done: SimpleQueue[tuple[int, Decoded | BaseException]] = SimpleQueue()
-    for numbered in enumerate(requests):
-        waiting.put(numbered)
 
-    def work() -> None:
-        with suppress(Empty):
-            while True:
-                number, request = waiting.get_nowait()
-                try:
-                    done.put((number, answer(request)))
-                except BaseException as error:  # raised by the calling thread
-                    done.put((number, error))
+    def numbered(job: tuple[int, Request]) -> tuple[int, Decoded]:
+        return job[0], answer(job[1])
 
-    for _ in range(min(count, len(requests))):
-        Thread(target=work, daemon=True).start()
-    answers: dict[int, Decoded] = {}
-    try:
-        while len(answers) < len(requests):
-            number, result = done.get()
-            if isinstance(result, BaseException):
-                raise result
-            answers[number] = result
-    finally:
-        with suppress(Empty):
-            while True:
-                waiting.get_nowait()
+    with ThreadPool(min(count, len(requests))) as pool:
+        answers = dict(pool.imap_unordered(numbered, enumerate(requests)))
     return [answers[number] for number in range(len(requests))]
 
 
 def _answer(
-    dialect: Dialect,
-    endpoint: Endpoint,
-    model: str,
-    stop_ids: Sequence[int],
-    sampling: Sampling,
-    request: Request,
+    dialect: Dialect, stop_ids: Sequence[int], sampling: Sampling, request: Request
 ) -> Decoded:
     """One answer.
 
@@ -238,21 +196,15 @@ def _answer(
     """
     generated: list[int] = []
     while True:
-        reply: Reply = dialect.complete(
-            endpoint,
-            model,
-            Request(
-                [*request.prompt, *generated], request.max_new_tokens - len(generated), request.seed
-            ),
-            sampling,
-        )
+        prompt, limit = [*request.prompt, *generated], request.max_new_tokens - len(generated)
+        reply = dialect.complete(Request(prompt, limit, request.seed), sampling)
         generated += reply.token_ids
         answer = truncated(generated, stop_ids, request.max_new_tokens)
         if answer.finished or len(generated) >= request.max_new_tokens:
             return answer
         if not reply.stopped:
             raise UserError(
-                f"server.url={endpoint.url} ended an answer after {len(generated)} of "
+                f"server.url={dialect.endpoint.url} ended an answer after {len(generated)} of "
                 f"{request.max_new_tokens} tokens without a stop token (its prompt has "
                 f"{len(request.prompt)}): the server's context is too short. Increase it (vLLM: "
                 "--max-model-len, llama.cpp: -c for all slots together), or lower "
@@ -262,7 +214,7 @@ def _answer(
 
 def _cards(endpoint: Endpoint) -> list[dict[str, Any]]:
     """The server's list of models."""
-    listed = endpoint.get("/v1/models")
+    listed = endpoint.request_if_supported("/v1/models")
     cards = listed.get("data") if isinstance(listed, dict) else None
     return [card for card in cards if isinstance(card, dict)] if isinstance(cards, list) else []
 

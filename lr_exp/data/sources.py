@@ -1,0 +1,308 @@
+"""Reads questions from hub data sets, their mirrors, JSON Lines, Parquet and the micro world."""
+
+import json
+from collections.abc import Generator, Iterator, Mapping
+from decimal import Decimal, DecimalException
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from lr_exp.config.settings import DataSettings, SourceSettings
+from lr_exp.data.formats import FORMATS, Question, read_jsonl
+from lr_exp.errors import UserError, did_you_mean
+
+_FILE_FORMATS = ("jsonl", "parquet")
+_COLUMNS = ("question", "answer", "solution")  # of a Parquet file
+_BATCH_ROWS = 1024
+_MAX_MICRO_QUESTIONS = 100_000  # searching a small family for more would take hours
+
+
+def iterate_questions(
+    source: SourceSettings, *, hub_root: str | None, streaming: bool
+) -> Generator[Question]:
+    """Yields the questions of `source` in its order.
+
+    Their ids are `<name>/<split>/<index>`, where the index counts the kept rows from 0, so that a
+    copy of the source without the dropped rows has the same ids; `<name>/<line number>` for JSON
+    Lines and `<name>/<row number>` over all files for Parquet, both from 1.
+
+    Args:
+        source: settings of the data set or benchmark.
+        hub_root: folder that holds data sets under their hub ids; None reads from the hub.
+        streaming: reads a hub data set row by row instead of downloading it first.
+
+    Raises:
+        UserError: the source cannot be read; the message names the setting to change.
+    """
+    if source.format == "lr_samples":
+        raise UserError(
+            f"{_where(source)}: format lr_samples holds contrastive samples, not questions. Use it "
+            "with stages=[distill] or stages=[distill,evaluate]."
+        )
+    if source.format not in FORMATS:
+        raise UserError(
+            f"{_where(source)}: unknown format {source.format!r}."
+            f"{did_you_mean(source.format, FORMATS)}"
+        )
+    if source.format in _FILE_FORMATS:
+        return _file_questions(source)
+    if source.format == "micro":
+        return _row_questions(source, _micro_rows(source))
+    return _row_questions(source, _hub_rows(source, hub_root, streaming=streaming))
+
+
+def local_files(source: SourceSettings, *, hub_root: str | None) -> dict[str, Path] | None:
+    """The files of a local source by their names within it; None for a source on the hub.
+
+    Raises:
+        UserError: there is no such file or folder.
+    """
+    if source.format in _FILE_FORMATS:
+        path, files = _file_path(source), _source_files(source)
+    else:
+        path = Path(_hub_path(source, hub_root))
+        if not path.exists():
+            return None
+        files = _visible_files(path) if path.is_dir() else [path]
+    return {
+        file.relative_to(path).as_posix() if file != path else file.name: file for file in files
+    }
+
+
+def _row_questions(
+    source: SourceSettings, rows: Iterator[Mapping[str, Any]]
+) -> Generator[Question]:
+    count = 0
+    for row in rows:
+        where = f"{source.name}/{source.split}/{count}"
+        try:
+            question = FORMATS[source.format](row, where)
+        # A cell has an unexpected type, or an index beyond the options.
+        except (TypeError, IndexError, KeyError, AttributeError) as error:
+            raise UserError(
+                f"{where}: format {source.format} cannot read this row "
+                f"({type(error).__name__}: {error}). Set `path` and `format` so that they match."
+            ) from error
+        if question is not None:
+            count += 1
+            yield question
+    if not count:
+        raise UserError(
+            f"{_where(source)}: format {source.format} keeps no question of "
+            f"{source.path or source.name}, split {source.split}. Set `path`, `split` and `format` "
+            "so that they match."
+        )
+
+
+def _file_questions(source: SourceSettings) -> Generator[Question]:
+    rows = _jsonl_rows(source) if source.format == "jsonl" else _parquet_rows(source)
+    is_empty = True
+    for number, where, row in rows:
+        is_empty = False
+        try:
+            yield read_jsonl(row, f"{source.name}/{number}")
+        except UserError as error:
+            raise UserError(f"{where}: {error}") from error
+    if is_empty:
+        raise UserError(
+            f"{source.path}: no questions in it. Write one JSON object (JSON Lines) or row "
+            "(Parquet) with `question` for each question."
+        )
+
+
+def _jsonl_rows(source: SourceSettings) -> Iterator[tuple[int, str, Mapping[str, Any]]]:
+    """Yields the number, place and content of each line that is not blank."""
+    (path,) = _source_files(source)
+    # Read as bytes: in text mode lines also end at U+2028, which JSON strings may contain.
+    with path.open("rb") as file:
+        for number, line in enumerate(file, 1):
+            if not line.strip():
+                continue
+            where = f"{source.path}, line {number}"
+            try:
+                row = json.loads(line, parse_float=Decimal, parse_constant=_refuse_constant)
+            except UnicodeDecodeError as error:
+                raise UserError(f"{where}: not UTF-8. Save the file as UTF-8.") from error
+            except (ValueError, RecursionError, DecimalException) as error:
+                # Without the error's position, which counts from the start of the line.
+                reason = error.msg if isinstance(error, json.JSONDecodeError) else error
+                raise UserError(
+                    f"{where}: not JSON ({reason}). Write one object a line."
+                ) from error
+            if not isinstance(row, dict):
+                raise UserError(
+                    f'{where}: not an object. Write {{"question": "..."}}, with an optional '
+                    '"answer" and "solution".'
+                )
+            yield number, where, row
+
+
+def _refuse_constant(name: str) -> None:
+    raise ValueError(f"{name} is not a JSON number")
+
+
+def _parquet_rows(source: SourceSettings) -> Iterator[tuple[int, str, Mapping[str, Any]]]:
+    """Yields the number (over all files), place and `_COLUMNS` of each row."""
+    number = 0
+    for path in _source_files(source):
+        for row, values in enumerate(_parquet_file_rows(path), 1):
+            number += 1
+            yield number, f"{path}, row {row}", values
+
+
+def _parquet_file_rows(path: Path) -> Iterator[Mapping[str, Any]]:
+    try:
+        file = pq.ParquetFile(path)
+        names = file.schema_arrow.names
+        if "question" in names:
+            columns = [name for name in _COLUMNS if name in names]
+            for batch in file.iter_batches(_BATCH_ROWS, columns=columns):
+                yield from _rows_with_decimals(batch)
+            return
+    except (pa.ArrowException, OSError, ValueError) as error:
+        raise UserError(
+            f"{path}: cannot be read as Parquet ({_reason(error, 200)}). Write the file again."
+        ) from error
+    raise UserError(
+        f"{path}: no column `question`; the columns are: {', '.join(sorted(names)) or 'none'}. "
+        "Rename the column that holds the questions."
+    )
+
+
+def _rows_with_decimals(batch: pa.RecordBatch) -> Iterator[dict[str, Any]]:
+    """Rows of a batch; a float becomes the shortest decimal: 0.1, not 0.10000000149011612."""
+    floats = {field.name for field in batch.schema if pa.types.is_floating(field.type)}
+    schema = pa.schema(
+        [field.with_type(pa.string()) if field.name in floats else field for field in batch.schema]
+    )
+    for row in batch.cast(schema).to_pylist():
+        numbers = {name: row[name] for name in floats if row[name] is not None}
+        yield row | {name: Decimal(repr(float(number))) for name, number in numbers.items()}
+
+
+def _micro_rows(source: SourceSettings) -> Iterator[Mapping[str, Any]]:
+    if len(source.configs) != 1 or source.split is None or source.count is None:
+        raise UserError(
+            f"{_where(source)}: format micro needs {_key(source, 'configs')} (one family), "
+            f"{_key(source, 'split')} and {_key(source, 'count')}."
+        )
+    if source.count > _MAX_MICRO_QUESTIONS:
+        raise UserError(
+            f"{_key(source, 'count')}={source.count}: the maximum is {_MAX_MICRO_QUESTIONS:,}."
+        )
+    from lr_exp.micro.world import iter_problems  # only for this format
+
+    try:
+        yield from map(
+            vars, iter_problems(source.configs[0], source.count, source.seed, source.split)
+        )
+    except ValueError as error:
+        raise UserError(f"{_where(source)}: {error}") from error
+
+
+def _hub_rows(source: SourceSettings, hub_root: str | None, *, streaming: bool) -> Iterator[Any]:
+    import datasets  # slow: takes a second
+
+    path = _hub_path(source, hub_root)
+    if source.split is None:
+        raise UserError(f"{_where(source)}: `split` is missing. Set {_key(source, 'split')}.")
+    is_local = Path(path).exists()
+    if is_local:
+        datasets.disable_progress_bars()
+    for config in source.configs or [None]:
+        try:
+            rows = datasets.load_dataset(
+                path,
+                config,
+                split=source.split,
+                revision=None if is_local else source.revision,
+                streaming=streaming,
+            )
+            yield from rows  # opens and reads a stream
+        # Errors of httpx, fsspec, pyarrow and the hub client have no common base class.
+        except Exception as error:
+            raise _unreadable(source, path, config, error) from error
+
+
+def _unreadable(
+    source: SourceSettings, path: str, config: str | None, error: Exception
+) -> UserError:
+    reason = _reason(error, 300)
+    if isinstance(error, ConnectionError) or "LocalEntryNotFound" in reason:
+        hint = "Connect to the hub, or set hub_root to a folder that holds the data set."
+    elif "split" in reason:
+        hint = f"Change {_key(source, 'split')}."
+    elif "BuilderConfig" in reason or "Config name" in reason:
+        hint = f"Change {_key(source, 'configs')}."
+    else:
+        hint = f"Check {_key(source, 'path')}, or set hub_root to a folder that holds it."
+    name = path if config is None else f"{path} ({config})"
+    return UserError(
+        f"{_where(source)}: split {source.split} of {name} cannot be read: {reason}. {hint}"
+    )
+
+
+def _source_files(source: SourceSettings) -> list[Path]:
+    """The source's JSON Lines file, or its Parquet files sorted by path."""
+    path, key = _file_path(source), _key(source, "path")
+    if source.format == "jsonl" and not path.is_file():
+        raise UserError(f"{path}: no such file. Set {key} to a JSON Lines file.")
+    if not path.exists():
+        raise UserError(f"{path}: no such file or folder. Set {key} to a Parquet file or folder.")
+    if path.is_file():
+        return [path]
+    files = _visible_files(path, "*.parquet")
+    if not files:
+        raise UserError(
+            f"{path}: no file in this folder ends in .parquet. Set {key} to a Parquet file or to a "
+            "folder of Parquet files."
+        )
+    return files
+
+
+def _visible_files(folder: Path, pattern: str = "*") -> list[Path]:
+    """Files in and below a folder, sorted; hidden ones belong to git and the hub's client."""
+    files = sorted(path for path in folder.rglob(pattern) if path.is_file())
+    return [
+        path
+        for path in files
+        if not any(part.startswith(".") for part in path.relative_to(folder).parts)
+    ]
+
+
+def _file_path(source: SourceSettings) -> Path:
+    return Path(_required_path(source)).expanduser()
+
+
+def _hub_path(source: SourceSettings, hub_root: str | None) -> str:
+    path = _required_path(source)
+    if hub_root is None:
+        return path
+    folder = Path(hub_root).expanduser() / path
+    if not folder.is_dir():
+        raise UserError(
+            f"{_where(source)}: {folder} is not a folder. hub_root={hub_root} must hold the data "
+            f"set under its hub id {path}. Copy it there or leave hub_root unset."
+        )
+    return str(folder)
+
+
+def _required_path(source: SourceSettings) -> str:
+    if not source.path or source.path == "???":
+        raise UserError(f"{_where(source)}: `path` is missing. Set {_key(source, 'path')}.")
+    return source.path
+
+
+def _where(source: SourceSettings) -> str:
+    return "data" if isinstance(source, DataSettings) else f"benchmark {source.name}"
+
+
+def _key(source: SourceSettings, field: str) -> str:
+    return f"data.{field}" if isinstance(source, DataSettings) else f"`{field}` in its YAML"
+
+
+def _reason(error: Exception, max_length: int) -> str:
+    """An error's message on one line, or its type if it has none."""
+    return " ".join(str(error).split())[:max_length].rstrip(".") or type(error).__name__
