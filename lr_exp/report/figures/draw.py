@@ -95,7 +95,7 @@ def draw_all(sweep: Sweep, name: Callable[[str], str]) -> list[Figure]:
         ),
         "entropy_by_step": (
             training.entropy_by_step,
-            "Policy entropy during training",
+            "Student entropy during training",
             training.ENTROPY_CAPTION,
         ),
         "cost_bars": (costs.cost_bars, "Cost of each method", costs.CAPTION),

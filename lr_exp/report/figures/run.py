@@ -12,7 +12,7 @@ from lr_exp.report.runs import Run
 from lr_exp.report.summary import Histogram, Result
 
 TRAINING_CAPTION = (
-    "Training metrics by optimizer step. Policy entropy is the mean entropy of the tuned model's "
+    "Training metrics by optimizer step. Student entropy is the mean entropy of the tuned model's "
     "next-token distribution at the tokens trained on; 0 means that it predicts a single token."
 )
 GAIN_CAPTION = (
@@ -24,7 +24,7 @@ _MAX_POSITION_BINS = 40  # beyond it, neighbouring bins are merged
 _LOG_BASELINE = 0.7  # lower end of a log scale of counts, so that a count of 1 is visible
 _CURVES = {  # in metrics.jsonl
     "loss": "loss\n(nats)",
-    "entropy": "policy entropy\n(nats)",
+    "entropy": "student entropy\n(nats)",
     "grad_norm": "gradient norm",
     "learning_rate": "learning rate",
 }

@@ -1,4 +1,4 @@
-"""Accuracy and policy entropy during training, by optimizer step."""
+"""Accuracy and student entropy during training, by optimizer step."""
 
 import math
 from collections.abc import Sequence
@@ -107,7 +107,7 @@ def entropy_by_step(new_figure: Any, sweep: Sweep) -> Any | None:
             )
         axes.plot(steps, mean, color=look.colour, linestyle=look.line, label=label)
 
-    figure = _panels(new_figure, lines, draw, "policy entropy (nats)")
+    figure = _panels(new_figure, lines, draw, "student entropy (nats)")
     for axes in figure.axes if figure else []:
         axes.set_ylim(bottom=0)
     return figure
