@@ -44,12 +44,6 @@ def again(place, first):
     return Record(place / "again")
 
 
-@pytest.fixture(scope="module")
-def other_beta(place, first):
-    go(place / "other", place / "store", "beta=1.5")
-    return Record(place / "other")
-
-
 def test_a_run_is_identified_by_its_cell(first):
     record, summary = first
     assert re.fullmatch("[0-9a-f]{24}", record.run["run_id"])
@@ -62,15 +56,10 @@ def test_a_run_is_identified_by_its_cell(first):
     assert record.config["versions"] == summary["versions"]
 
 
-def test_the_same_command_has_the_same_run_id_and_another_beta_has_not(first, again, other_beta):
-    """A resumed run appeared as a second one, each with half of the curve."""
-    record, _ = first
-    assert again.run["run_id"] == record.run["run_id"]
-    assert other_beta.run["run_id"] != record.run["run_id"]
-
-
 def test_a_record_is_complete_when_every_stage_is_reused(first, again):
     record, _ = first
+    assert again.run["run_id"] == record.run["run_id"]
+    assert again.artifacts.keys() == record.artifacts.keys()  # outputs of an earlier attempt
     for name, axis in (
         ("distill/loss", "distill/step"),
         ("distill/entropy", "distill/step"),
@@ -111,7 +100,7 @@ def test_a_resumed_training_logs_its_whole_curve_once(place, first, monkeypatch)
     lines = (place / "stopped" / "metrics.jsonl").read_text("utf-8").splitlines()
     logged = [json.loads(line) for line in lines]
     assert [line["step"] for line in logged if line["family"] == "distill"] == steps
-    assert not whole.used & {name for name in whole.artifacts if name.startswith("supervision")}
+    assert {name.partition("-")[0] for name in whole.artifacts} == {"supervision", "adapter"}
 
 
 def test_summaries_have_the_values_for_the_run_table(first):
@@ -181,36 +170,13 @@ def test_artifacts_reference_the_files_in_the_store(place, first):
     }
 
 
-def test_lineage_separates_outputs_from_inputs(first, again, other_beta):
-    """An artifact that an earlier attempt of the same run made is an output, not an input."""
-    record, _ = first
-    assert record.made == set(record.artifacts)
-    assert again.made == record.made
-    assert again.used == set()
-    assert {name.partition("-")[0] for name in other_beta.used} == {"grades"}  # the expert's
-    assert len(other_beta.used) == 2
-    assert other_beta.used < record.made
-    digests = {name: record.artifacts[name]["digest"] for name in other_beta.used}
-    assert {name: other_beta.artifacts[name]["digest"] for name in other_beta.used} == digests
-    made = {name.partition("-")[0] for name in other_beta.made}
-    assert made == {"supervision", "adapter", "grades"}
-
-
-def test_artifacts_can_be_left_out(place, first):
-    go(place / "without", place / "store", "wandb.artifacts=false")
-    record = Record(place / "without")
-    assert record.artifacts == {}
-    assert record.run["run_id"] == first[0].run["run_id"]
-    assert record.summary["eval/mean_gain"] == first[0].summary["eval/mean_gain"]
-
-
 def test_the_job_type_lists_the_stages_that_ran(place, first):
     go(place / "evaluated", place / "store", "stages=[evaluate]", "evaluator.gap=null")
     record = Record(place / "evaluated")
     assert record.run["job_type"] == "evaluate"
     assert record.config["cell"]["beta"] is None
     assert record.run["display_name"] == "micro seed=0"
-    assert {name.partition("-")[0] for name in record.artifacts} == {"grades"}
+    assert record.artifacts == {}  # another run made the grades; W&B declares inputs online only
 
 
 def test_system_metrics_are_recorded(first):
@@ -325,10 +291,6 @@ def test_the_run_id_covers_the_content_of_imported_records(place, tmp_path, monk
     assert ids[0] != ids[1]
     path.unlink()
     cell(place, *overrides)  # a missing file is reported when it is read
-
-
-def test_wandb_name_overrides_the_display_name(place):
-    assert cell(place, "wandb.name=mine").name == "mine"
 
 
 def test_the_config_holds_the_settings(place):

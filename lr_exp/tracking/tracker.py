@@ -1,5 +1,6 @@
-"""The tracker that the pipeline logs to."""
+"""The tracker that the pipeline logs to, and the sink that writes `metrics.jsonl`."""
 
+import json
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -8,9 +9,25 @@ from typing import Any
 from lr_exp.config.settings import WandbSettings
 from lr_exp.store import Artifact
 from lr_exp.store.run_folder import METRICS
-from lr_exp.tracking.jsonl import JsonlSink
 from lr_exp.tracking.sink import Cell, Sink
 from lr_exp.tracking.wandb_sink import start_wandb
+
+
+class JsonlSink(Sink):
+    """Writes metrics to a JSON Lines file, one line per call.
+
+    Overwrites an existing file, so that the metrics of two runs never mix.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._file = path.open("w", encoding="utf-8")
+
+    def log(self, family: str, step: int, metrics: Mapping[str, float | None]) -> None:
+        self._file.write(json.dumps({"family": family, "step": step, **metrics}) + "\n")
+        self._file.flush()  # a killed run keeps its metrics
+
+    def close(self, failed: bool) -> None:
+        self._file.close()
 
 
 class Tracker:

@@ -8,7 +8,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from lr_exp.config.settings import WandbSettings
 from lr_exp.errors import (
     UserError,
     first_line,
@@ -18,6 +17,7 @@ from lr_exp.errors import (
     printable,
     redact,
 )
+from lr_exp.tracking.wandb_sink import DEFAULT_PROJECT
 
 _EPILOG = """
 examples:
@@ -34,8 +34,11 @@ def main(words: Sequence[str] | None = None) -> int:
     guard_logging()
     arguments = _parser().parse_args(words)
     try:
-        if not _save(arguments):
-            _write(arguments)
+        obstacle = _obstacle(arguments)
+        if obstacle is None:
+            _save(arguments)
+        else:
+            _write(arguments, obstacle)
     except (UserError, OSError) as error:
         if os.environ.get("LR_EXP_DEBUG") == "1":
             raise
@@ -57,105 +60,99 @@ def _parser() -> argparse.ArgumentParser:
     add = parser.add_argument
     folder_help = "show the benchmarks, methods and sweeps of these runs (default: the paper's)"
     add("folder", type=Path, metavar="DIR", nargs="?", help=folder_help)
-    default = WandbSettings().project
+    default = os.environ.get("WANDB_PROJECT") or DEFAULT_PROJECT
     add("--project", default=default, help="W&B project with the runs (default: %(default)s)")
-    add("--entity", help="user or team that owns the project (default: the login's)")
+    entity = os.environ.get("WANDB_ENTITY")
+    entity_help = "user or team that owns the project (default: the login's)"
+    add("--entity", default=entity, help=entity_help)
     add("--out", type=Path, help="output folder for the files (default: DIR/dashboard)")
     add("--offline", action="store_true", help="write files even if there is a login")
     return parser
 
 
-def _save(arguments: argparse.Namespace) -> bool:
-    """Saves the pages in W&B; False if there is no login or W&B is offline or disabled."""
-    _require_workspaces()
-    import wandb
-
-    from lr_exp.tracking.wandb_login import logged_in
-
-    if arguments.offline or os.environ.get("WANDB_MODE") in ("offline", "disabled"):
-        return False
-    # Unlike `wandb.Settings()`, `setup` reads the file that `wandb login --host` writes.
-    session = wandb.setup(wandb.Settings(mode="offline", silent=True))
-    base_url = session.settings.base_url
-    if not logged_in(base_url):
-        return False
-    contents = _contents(arguments.folder)
+def _obstacle(arguments: argparse.Namespace) -> str | None:
+    """What the user has to do before the pages can be saved in W&B; None if nothing."""
     try:
-        entity = _find_entity(wandb, arguments, base_url)
-        pages = _pages(contents, entity, arguments.project, saved=True)
-        urls = {name: page.save().url for name, page in pages.items()}
-    except UserError:
-        raise
-    except Exception as error:  # wandb and its HTTP client raise many kinds
-        raise UserError(
-            f"could not save the pages at {base_url} ({first_line(error)}). Use --offline to write "
-            "them to files."
-        ) from error
-    for name, url in urls.items():
-        print(printable(f"{name}: {url}"), flush=True)
-    return True
-
-
-def _find_entity(wandb: Any, arguments: argparse.Namespace, base_url: str) -> str:
-    """The entity that owns the project.
-
-    Raises:
-        UserError: there is no default entity, or the entity has no such project.
-    """
-    api = wandb.Api(timeout=20)
-    entity = arguments.entity or api.default_entity
-    if not entity:
-        raise UserError("your W&B login has no default entity: set --entity.")
-    if arguments.project not in {project.name for project in api.projects(entity)}:
-        raise UserError(
-            f"{base_url} has no project {entity}/{arguments.project} that you can access: upload "
-            "a run first, or set --entity and --project."
-        )
-    return entity
-
-
-def _write(arguments: argparse.Namespace) -> None:
-    """Writes the specifications that W&B would receive, and prints how to save them."""
-    out = arguments.out or (arguments.folder or Path("runs")) / "dashboard"
-    contents = _contents(arguments.folder)
-    pages = _pages(contents, arguments.entity or "", arguments.project, saved=False)
-    out.mkdir(parents=True, exist_ok=True)
-    names = []
-    for name, page in pages.items():
-        spec = page._to_model().model_dump(mode="json", by_alias=True, exclude_none=True)
-        path = out / f"{name}.json"
-        path.write_text(json.dumps(spec, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
-        names.append(str(path))
-    print(printable(redact(f"Wrote W&B page specifications to {' and '.join(names)}.")))
-    print(
-        "Nothing was sent to W&B. To save the pages there, run `wandb login`, upload the runs with "
-        "`wandb sync`, and repeat this command without --offline.",
-        flush=True,
-    )
-
-
-def _contents(folder: Path | None) -> Any:
-    from lr_exp.tracking.dashboard.contents import of_folder, of_the_paper
-
-    return of_folder(folder) if folder else of_the_paper()
-
-
-def _pages(contents: Any, entity: str, project: str, *, saved: bool) -> dict[str, Any]:
-    from lr_exp.tracking.dashboard import report, workspace
-
-    return {
-        "workspace": workspace.build(contents, entity, project),
-        "report": report.build(contents, entity, project, saved=saved),
-    }
-
-
-def _require_workspaces() -> None:
-    try:
+        import wandb
         import wandb_workspaces.workspaces  # noqa: F401
     except ImportError as error:
         raise UserError(
             "wandb-workspaces is not installed: pip install 'lr_exp[dashboard]'"
         ) from error
+
+    if arguments.offline:
+        return "repeat this command without --offline"
+    if (mode := os.environ.get("WANDB_MODE")) in ("offline", "disabled"):
+        return f"unset WANDB_MODE={mode} and repeat this command"
+    wandb.setup(wandb.Settings(silent=True))
+    if not wandb.login(prompt=False, verify=False):
+        return "run `wandb login` and repeat this command"
+    return None
+
+
+def _save(arguments: argparse.Namespace) -> None:
+    """Saves the pages in W&B and prints their addresses."""
+    import wandb
+
+    try:
+        entity = _find_entity(wandb.Api(timeout=20), arguments)
+        pages = _make_pages(arguments, entity, saved=True)
+        urls = {name: page.save().url for name, page in pages.items()}
+    except UserError:
+        raise
+    except Exception as error:  # wandb and its HTTP client raise many kinds
+        raise UserError(
+            f"could not save the pages in W&B ({first_line(error)}). Use --offline to write them "
+            "to files."
+        ) from error
+    for name, url in urls.items():
+        print(printable(f"{name}: {url}"), flush=True)
+
+
+def _find_entity(api: Any, arguments: argparse.Namespace) -> str:
+    """The entity that owns the project.
+
+    Raises:
+        UserError: there is no default entity, or the entity has no such project.
+    """
+    entity = arguments.entity or api.default_entity
+    if not entity:
+        raise UserError("your W&B login has no default entity: set --entity.")
+    if arguments.project not in {project.name for project in api.projects(entity)}:
+        raise UserError(
+            f"W&B has no project {entity}/{arguments.project} that you can access: upload a run "
+            "first, or set --entity and --project."
+        )
+    return entity
+
+
+def _write(arguments: argparse.Namespace, obstacle: str) -> None:
+    """Writes the specifications that W&B would receive, and prints how to save them."""
+    pages = _make_pages(arguments, arguments.entity or "", saved=False)
+    out = arguments.out or (arguments.folder or Path("runs")) / "dashboard"
+    out.mkdir(parents=True, exist_ok=True)
+    paths = []
+    for name, page in pages.items():
+        spec = page._to_model().model_dump(mode="json", by_alias=True, exclude_none=True)
+        path = out / f"{name}.json"
+        path.write_text(json.dumps(spec, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+        paths.append(str(path))
+    print(printable(redact(f"Wrote W&B page specifications to {' and '.join(paths)}.")))
+    print(
+        "Nothing was sent to W&B. To save the pages there, upload runs that were recorded offline "
+        f"with `wandb sync`, then {obstacle}.",
+        flush=True,
+    )
+
+
+def _make_pages(arguments: argparse.Namespace, entity: str, *, saved: bool) -> dict[str, Any]:
+    from lr_exp.tracking import dashboard_pages as pages
+
+    contents = pages.contents_of(arguments.folder) if arguments.folder else pages.PAPER
+    return {
+        "workspace": pages.make_workspace(contents, entity, arguments.project),
+        "report": pages.make_report(contents, entity, arguments.project, saved=saved),
+    }
 
 
 if __name__ == "__main__":
