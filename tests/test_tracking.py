@@ -42,7 +42,9 @@ def service(monkeypatch, tmp_path):
     """A fake `wandb` module; `calls` has the arguments of each init."""
     module = SimpleNamespace(calls=[], run=FakeRun(tmp_path), refuses=(), has_login=False)
     module.Settings = lambda **settings: settings
-    module.setup = module.teardown = lambda *_: None
+    module.teardown = lambda: None
+    session = SimpleNamespace(settings=SimpleNamespace(base_url="https://example.org"))
+    module.setup = lambda _: session
 
     def login(*, prompt, verify):
         assert not prompt
@@ -211,8 +213,10 @@ def test_a_service_that_does_not_respond_turns_the_run_offline(tmp_path, service
     ]
     assert service.run.logged == [{"distill/step": 1, "distill/loss": 0.5}]
     (message,) = (record.getMessage() for record in caplog.records)
-    command = f"`wandb sync {tmp_path}/wandb/offline-run-1`"
-    assert message == f"W&B: recorded offline, because the disk is full. Upload: {command}"
+    assert message == (
+        "W&B: recorded offline, because https://example.org did not accept it (the disk is full). "
+        f"Upload: `wandb sync {tmp_path}/wandb/offline-run-1`"
+    )
 
 
 def test_no_call_waits_for_wandb(tmp_path, service):

@@ -218,7 +218,7 @@ class WandbSink(Sink):
     def _start(self) -> Any:
         """Starts the W&B run: offline if there is no login or the service does not respond."""
         wandb, online = self._wandb, self._mode in ("auto", "online")
-        wandb.setup(wandb.Settings(mode="online" if online else "offline", silent=True))
+        session = wandb.setup(wandb.Settings(mode="online" if online else "offline", silent=True))
         if online:
             try:
                 if wandb.login(prompt=False, verify=False):
@@ -228,8 +228,10 @@ class WandbSink(Sink):
                 if self._mode == "online":
                     self._offline_reason = "there is no login (`wandb login`)"
             except Exception as error:  # no network, a hanging service, an invalid key
-                self._offline_reason = first_line(error)
+                url = session.settings.base_url
+                self._offline_reason = f"{url} did not accept it ({first_line(error)})"
                 wandb.teardown()  # releases the run's id
+                wandb.setup(wandb.Settings(mode="offline", silent=True))
         # Each attempt records all rows, so `wandb sync` must not resume an earlier one.
         run = self._init("offline", resume="never")
         self._offline = True
