@@ -96,10 +96,10 @@ def test_disabled_never_imports_wandb(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "wandb", None)  # any import of it would raise
     with tracker(tmp_path, "disabled") as sink:
         sink.log("distill", 3, {"loss": 0.5})
-        sink.histogram("kl", [1], [0, 1])
-        sink.table("t", ["a"], [[1]])
-        sink.summarize({"x": 1})
-        assert not sink.records_media
+        sink.wandb.histogram("kl", [1], [0, 1])
+        sink.wandb.table("t", ["a"], [[1]])
+        sink.wandb.summarize({"x": 1})
+        assert not sink.wandb.records_media
     assert lines(tmp_path) == [{"family": "distill", "step": 3, "loss": 0.5}]
 
 
@@ -144,7 +144,9 @@ def test_numbers_that_are_not_finite_become_null(tmp_path, service):
 def test_control_characters_in_tables_are_escaped(tmp_path, service):
     service.Table = lambda columns, data: (columns, data)
     with tracker(tmp_path) as sink:
-        sink.table("sample/kept_steps", ["prefix", "kl"], [["a\x1b[31m\u202eb\n", 0.5], [None, 1]])
+        sink.wandb.table(
+            "sample/kept_steps", ["prefix", "kl"], [["a\x1b[31m\u202eb\n", 0.5], [None, 1]]
+        )
     ((columns, data),) = (row["sample/kept_steps"] for row in service.run.logged)
     assert columns == ["prefix", "kl"]
     assert data == [["a\\x1b[31m\\u202eb\n", 0.5], [None, 1]]
@@ -227,8 +229,8 @@ def test_no_call_waits_for_wandb(tmp_path, service):
     with tracker(tmp_path) as sink:
         sink.log("distill", 1, {"loss": 0.5})
         headlines = {"x": 1}
-        sink.summarize(headlines)
-        assert sink.records_media
+        sink.wandb.summarize(headlines)
+        assert sink.wandb.records_media
         assert time.monotonic() - began < 10
         assert service.run.logged == []
         resume.set()
@@ -257,7 +259,7 @@ def test_a_wandb_that_cannot_start_leaves_the_file(tmp_path, service, caplog):
     service.refuses = ("online", "offline")
     with tracker(tmp_path, "online") as sink:
         sink.log("distill", 1, {"loss": 0.5})
-    assert not sink.records_media
+    assert not sink.wandb.records_media
     assert len(lines(tmp_path)) == 1
     assert "the disk is full" in caplog.text
 
@@ -269,7 +271,7 @@ def test_a_wandb_that_fails_midway_is_reported_once_and_turned_off(tmp_path, ser
         service.run.fails = True
         sink.log("distill", 2, {"loss": 0.4})
         sink.log("distill", 3, {"loss": 0.3})
-        sink.summarize({"x": 1})
+        sink.wandb.summarize({"x": 1})
     assert [line["step"] for line in lines(tmp_path)] == [1, 2, 3]
     assert service.run.exit_code == 0  # the run on disk is still finished
     assert [record.getMessage() for record in caplog.records] == [
@@ -280,7 +282,7 @@ def test_a_wandb_that_fails_midway_is_reported_once_and_turned_off(tmp_path, ser
 def test_an_invalid_histogram_does_not_stop_the_run(tmp_path, service, caplog):
     """The histogram was built outside of the try block."""
     with tracker(tmp_path) as sink:
-        sink.histogram("sample/kl", [1] * 600, list(range(601)))
+        sink.wandb.histogram("sample/kl", [1] * 600, list(range(601)))
     assert "Maximum number of bins" in caplog.text
 
 

@@ -347,7 +347,9 @@ def test_the_row_limit_cuts_between_answers():
 
 def test_invalid_trajectories_are_skipped_with_a_warning(tmp_path, caplog):
     (tmp_path / "trajectories.json").write_text('{"answers": [{}]}')
-    tracker = SimpleNamespace(records_media=True)  # no other method may be called
+    tracker = SimpleNamespace(
+        wandb=SimpleNamespace(records_media=True)
+    )  # no other method may be called
     log_trajectories(tracker, tmp_path / "trajectories.json")  # type: ignore[arg-type]
     assert "trajectories.json was not logged" in caplog.text
 
