@@ -1,4 +1,4 @@
-"""Sinks: the file always has all metrics; no W&B failure stops a run."""
+"""The file always has all metrics; no W&B failure stops a run; tables are complete."""
 
 import json
 import logging
@@ -13,6 +13,8 @@ import pytest
 from lr_exp.config.settings import WandbSettings
 from lr_exp.store.run_folder import METRICS
 from lr_exp.tracking import Cell, Tracker
+from lr_exp.tracking.log_results import log_trajectories
+from lr_exp.tracking.trajectory_table import COLUMNS, entropy_histogram, trajectory_rows
 
 
 class FakeRun:
@@ -290,3 +292,63 @@ def test_a_failed_run_is_closed_as_failed(tmp_path, service):
     with pytest.raises(RuntimeError), tracker(tmp_path):
         raise RuntimeError("out of memory")
     assert service.run.exit_code == 1
+
+
+TRAJECTORIES = {
+    "tokens": ["a", "\n", "\x1b[31m", "</script>"],
+    "answers": [
+        {
+            "id": "q",
+            "correct": False,
+            "token": [0, 1, 2],
+            "kl": [None, 0.5, 1.0],
+            "kept": [0, 1, 0],
+            "expert_entropy": [None, 0.05, 9.0],
+            "amateur_entropy": [None, 0.1, 0.2],
+            "candidates": [
+                [],
+                [[0, 0.7, 0.2, 1, 0.6], [1, 0.3, 0.8, 1, 0.4]],
+                [[3, 1.0, 0.5, 1, None]],
+            ],
+        }
+    ],
+}
+
+
+def test_rows_show_both_models_top_tokens_and_the_label():
+    names = ["text" if name == "token" else name for name in COLUMNS]
+    first, second, third = (
+        dict(zip(names, row, strict=True)) for row in trajectory_rows(TRAJECTORIES)
+    )
+    assert first["kl (nats)"] is None
+    assert first["expert's top"] is None
+    assert (second["expert's top"], second["p by expert"]) == ("a", 0.7)
+    assert (second["amateur's top"], second["p by amateur"]) == ("\\n", 0.8)
+    assert second["label"] == '"a" 0.60, "\\n" 0.40'
+    assert (second["kept"], second["correct"], second["position"]) == (True, False, 1)
+    assert third["text"] == "\\x1b[31m"  # escaped
+    assert third["label"] is None
+
+
+def test_the_row_limit_cuts_between_answers():
+    many = {**TRAJECTORIES, "answers": TRAJECTORIES["answers"] * 5}
+    assert len(trajectory_rows(many, max_rows=7)) == 6
+    assert len(trajectory_rows(many, max_rows=2)) == 2  # the first answer alone is too long
+
+
+def test_invalid_trajectories_are_skipped_with_a_warning(tmp_path, caplog):
+    (tmp_path / "trajectories.json").write_text('{"answers": [{}]}')
+    tracker = SimpleNamespace(
+        wandb=SimpleNamespace(records_media=True)
+    )  # no other method may be called
+    log_trajectories(tracker, tmp_path / "trajectories.json")  # type: ignore[arg-type]
+    assert "trajectories.json was not logged" in caplog.text
+
+
+def test_the_last_entropy_bin_is_open_ended():
+    counts, edges = entropy_histogram(TRAJECTORIES)
+    assert counts[0] == 1
+    assert counts[-1] == 1
+    assert sum(counts) == 2
+    assert len(edges) == len(counts) + 1
+    assert entropy_histogram({"answers": []}) == ([], [])

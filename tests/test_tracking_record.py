@@ -2,7 +2,6 @@
 
 import json
 import re
-from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -17,9 +16,10 @@ from lr_exp.pipeline.identity import cell_of, config_of
 from lr_exp.pipeline.inputs import Inputs
 from lr_exp.pipeline.outcome import choices
 from lr_exp.sampler import rollout, score, select
-from lr_exp.tracking.log_results import log_trajectories
-from lr_exp.tracking.trajectory_table import COLUMNS, entropy_histogram, trajectory_rows
+from lr_exp.tracking.trajectory_table import COLUMNS
 from tests.support.recorded import Record, alone, go, settings_for
+
+pytestmark = pytest.mark.integration
 
 MODELS = Path(lr_exp.__file__).parent / "micro" / "models"
 
@@ -199,8 +199,8 @@ def test_the_trajectory_table_has_one_row_per_token(place, first):
     assert all(row["label"] is None for row in by_name if not row["kept"])
 
 
-def cell(place: Path, *overrides: str):
-    settings = settings_for(place / "store", *overrides)
+def cell(place: Path, *overrides: str, **options: str):
+    settings = settings_for(place / "store", *overrides, **options)
     return cell_of(settings, Inputs(settings, [conf_dir()]), choices(settings))
 
 
@@ -275,9 +275,7 @@ def test_the_order_of_stages_does_not_change_the_run_id(place):
 
 
 def test_a_run_belongs_to_one_sweep(place):
-    settings = settings_for(place / "store", sweep="another")
-    other = cell_of(settings, Inputs(settings, [conf_dir()]), choices(settings))
-    assert other.id != cell(place).id
+    assert cell(place, sweep="another").id != cell(place).id
 
 
 @pytest.mark.parametrize("folder", ["", "~/"])
@@ -303,69 +301,7 @@ def test_the_config_holds_the_settings(place):
     assert config["versions"] == {"lr_exp": "1"}
 
 
-TRAJECTORIES = {
-    "tokens": ["a", "\n", "\x1b[31m", "</script>"],
-    "answers": [
-        {
-            "id": "q",
-            "correct": False,
-            "token": [0, 1, 2],
-            "kl": [None, 0.5, 1.0],
-            "kept": [0, 1, 0],
-            "expert_entropy": [None, 0.05, 9.0],
-            "amateur_entropy": [None, 0.1, 0.2],
-            "candidates": [
-                [],
-                [[0, 0.7, 0.2, 1, 0.6], [1, 0.3, 0.8, 1, 0.4]],
-                [[3, 1.0, 0.5, 1, None]],
-            ],
-        }
-    ],
-}
-
-
-def test_rows_show_both_models_top_tokens_and_the_label():
-    names = ["text" if name == "token" else name for name in COLUMNS]
-    first, second, third = (
-        dict(zip(names, row, strict=True)) for row in trajectory_rows(TRAJECTORIES)
-    )
-    assert first["kl (nats)"] is None
-    assert first["expert's top"] is None
-    assert (second["expert's top"], second["p by expert"]) == ("a", 0.7)
-    assert (second["amateur's top"], second["p by amateur"]) == ("\\n", 0.8)
-    assert second["label"] == '"a" 0.60, "\\n" 0.40'
-    assert (second["kept"], second["correct"], second["position"]) == (True, False, 1)
-    assert third["text"] == "\\x1b[31m"  # escaped
-    assert third["label"] is None
-
-
-def test_the_row_limit_cuts_between_answers():
-    many = {**TRAJECTORIES, "answers": TRAJECTORIES["answers"] * 5}
-    assert len(trajectory_rows(many, max_rows=7)) == 6
-    assert len(trajectory_rows(many, max_rows=2)) == 2  # the first answer alone is too long
-
-
-def test_invalid_trajectories_are_skipped_with_a_warning(tmp_path, caplog):
-    (tmp_path / "trajectories.json").write_text('{"answers": [{}]}')
-    tracker = SimpleNamespace(
-        wandb=SimpleNamespace(records_media=True)
-    )  # no other method may be called
-    log_trajectories(tracker, tmp_path / "trajectories.json")  # type: ignore[arg-type]
-    assert "trajectories.json was not logged" in caplog.text
-
-
-def test_the_last_entropy_bin_is_open_ended():
-    counts, edges = entropy_histogram(TRAJECTORIES)
-    assert counts[0] == 1
-    assert counts[-1] == 1
-    assert sum(counts) == 2
-    assert len(edges) == len(counts) + 1
-    assert entropy_histogram({"answers": []}) == ([], [])
-
-
 def test_unused_choices_are_not_in_the_name(place):
-    settings = settings_for(place / "store", "stages=[evaluate]", "evaluator.gap=null")
-    inputs = Inputs(settings, [conf_dir()])
-    assert cell_of(settings, inputs, choices(settings)).name == "micro seed=0"
-    named = replace(settings, wandb=replace(settings.wandb, name="mine"))
-    assert cell_of(named, inputs, choices(settings)).name == "mine"
+    unused = ("stages=[evaluate]", "evaluator.gap=null")
+    assert cell(place, *unused).name == "micro seed=0"
+    assert cell(place, *unused, "wandb.name=mine").name == "mine"

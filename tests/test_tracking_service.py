@@ -8,7 +8,6 @@ import json
 import os
 import re
 import shlex
-import socket
 import subprocess
 import sys
 import threading
@@ -19,7 +18,6 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
-import psutil
 import pytest
 
 from lr_exp.store.run_folder import METRICS
@@ -47,7 +45,7 @@ for name in ("INIT", "FINISH", "LOCAL"):
     setattr(wandb_sink, f"{{name}}_TIMEOUT_SECONDS", {LIMIT_SECONDS})
 logging.basicConfig(level=logging.INFO, format="%(levelname)s: %(message)s")
 folder, mode, id, waits_for = Path(sys.argv[1]), sys.argv[2], sys.argv[3], sys.argv[4]
-store, cell = Store(folder.parent / "store"), Cell(id, "a cell", "distill")
+store, cell = Store(Path("../store")), Cell(id, "a cell", "distill")
 store.maker = cell.id
 with Tracker(folder, WandbSettings(mode=mode), {{"alpha": 0.2}}, cell) as sink:
     sink.artifact(store.make(Recipe("adapter", 1, {{"supervision": "s"}}, {{}}), build))
@@ -270,7 +268,7 @@ def start(
     folder.mkdir()
     return subprocess.Popen(  # noqa: S603 - this interpreter
         [sys.executable, "-c", PROGRAM, str(folder), mode, run_id, str(waits_for)],
-        env={**environment(folder, url), "WANDB_RESUME": "never", "LR_EXP_TEST_RUN": str(folder)},
+        env={**environment(folder, url), "WANDB_RESUME": "never"},
         cwd=folder,
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
@@ -287,39 +285,22 @@ def run(folder: Path, *options: Any, **named: Any) -> Run:
     ended = time.time()
     assert process.returncode == 0, output
     assert "Traceback" not in output
-    assert left_behind(folder) == []
     text = (folder / METRICS).read_text("utf-8")
     assert [json.loads(line)["step"] for line in text.splitlines()] == list(range(ROWS))
     wait = ended - (folder / "written").stat().st_mtime
     return Run(folder, ended - began, wait, process.returncode, output)
 
 
-def recorded_steps(folder: Path) -> list[int]:
-    """Steps in the newest `.wandb` file."""
+def recorded(folder: Path, kind: str) -> list[dict[str, Any]]:
+    """The rows of one kind in the newest `.wandb` file."""
     records = folder.glob("wandb/*run-*/*.wandb")
     rows = read_rows(max(records, key=lambda path: path.stat().st_mtime_ns))
-    items = [row["history"]["item"] for row in rows if row["type"] == "history"]
+    return [row[kind] for row in rows if row["type"] == kind]
+
+
+def recorded_steps(folder: Path) -> list[int]:
+    items = [row["item"] for row in recorded(folder, "history")]
     return [item["distill/step"] for item in items if "distill/step" in item]
-
-
-def left_behind(folder: Path, seconds: float = 2.0) -> list[str]:
-    """Names of the run's processes that still exist after so many seconds."""
-    end = time.monotonic() + seconds
-    while (left := processes(folder)) and time.monotonic() < end:
-        time.sleep(0.05)
-    return [process.name() for process in left]
-
-
-def processes(folder: Path) -> list[psutil.Process]:
-    """Processes of the run in a folder."""
-    matches = []
-    for process in psutil.process_iter():
-        try:
-            if process.environ().get("LR_EXP_TEST_RUN") == str(folder):
-                matches.append(process)
-        except psutil.Error:  # it has exited, or belongs to another user
-            continue
-    return matches
 
 
 def sync(finished: Run, service: Service) -> None:
@@ -349,18 +330,19 @@ def test_an_offline_run_prints_once_how_to_upload_it(offline):
     assert "INFO: W&B: recorded offline. Upload: `wandb sync /" in offline.output
 
 
-def test_recording_adds_a_few_seconds_at_most(tmp_path, offline):
-    """The faster of two runs counts: on a busy machine the import alone can take seconds."""
-    without = run(tmp_path / "run", "disabled")
-    recording = min(offline.seconds, run(tmp_path / "again", "offline").seconds)
-    assert recording - without.seconds < 6.0
-
-
 def test_nothing_is_staged_in_the_home_folder(offline):
     home = offline.folder  # of this program
     assert not (home / ".local").exists()
     assert {path.parent.name for path in home.glob(".cache/**/*") if path.is_file()} <= {"logs"}
     assert (home / "wandb" / "artifacts" / "staging").is_dir()
+
+
+def test_artifacts_are_found_from_another_folder(offline):
+    """The store's path was relative to the folder of the run."""
+    (adapter, *_) = recorded(offline.folder, "artifact")
+    (file,) = adapter["manifest"]["contents"]
+    assert Path(file["local_path"]).is_absolute()
+    assert Path(file["local_path"]).read_text() == "weights"
 
 
 @pytest.mark.parametrize(
@@ -374,17 +356,16 @@ def test_a_run_is_recorded_offline_if_the_service_is_down(tmp_path, offline, ser
     assert "W&B: recorded offline, because" in warning
     service.mode = "healthy"
     sync(finished, service)
+    assert service.runs == {ID}
     assert service.steps == list(range(ROWS))
 
 
 def test_a_run_is_recorded_offline_if_nothing_listens(tmp_path, offline):
-    with socket.socket() as unused:
-        unused.bind(("127.0.0.1", 0))
-        url = f"http://127.0.0.1:{unused.getsockname()[1]}"
-    finished = run(tmp_path / "run", "online", url)
+    finished = run(tmp_path / "run", "online")
     assert recorded_steps(finished.folder) == list(range(ROWS))
     assert finished.seconds - offline.seconds < LIMIT_SECONDS + JITTER_SECONDS
-    assert len(finished.warnings) == 1
+    (warning,) = finished.warnings
+    assert "http://127.0.0.1:9 did not accept it" in warning
 
 
 @pytest.mark.parametrize(
@@ -445,24 +426,3 @@ def test_a_repeated_online_run_continues_the_same_run(tmp_path, service):
     assert [maker for maker, _ in adapters] == [ID, ID, None]
     assert ("fedcba9876543210", adapters[0][1]) in service.used
     assert {user for user, _ in service.used} == {"fedcba9876543210"}
-
-
-def test_two_offline_attempts_are_one_run(tmp_path, service):
-    for name in ("one", "two"):
-        sync(run(tmp_path / name, "offline", service.url), service)
-        assert service.runs == {ID}
-        assert set(service.steps) == set(range(ROWS))
-    assert {maker for maker, name in service.artifacts if name.startswith("adapter-")} == {ID}
-
-
-@pytest.mark.slow
-def test_no_process_outlives_a_killed_run(tmp_path, service):
-    folder = tmp_path / "run"
-    with start(folder, "auto", service.url, waits_for=tmp_path / "never") as process:
-        end = time.monotonic() + 30
-        while not service.rows:
-            assert time.monotonic() < end
-            time.sleep(0.02)
-        process.kill()
-    # W&B's system monitor checks for its parent every few seconds.
-    assert left_behind(folder, seconds=20.0) == []
