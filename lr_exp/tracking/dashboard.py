@@ -91,13 +91,26 @@ def _obstacle(arguments: argparse.Namespace) -> str | None:
 
 
 def _save(arguments: argparse.Namespace) -> None:
-    """Saves the pages in W&B and prints their addresses."""
+    """Saves the pages in W&B and prints their addresses.
+
+    Raises:
+        UserError: there is no default entity or no such project, or W&B fails.
+    """
     import wandb
 
     try:
-        entity = _find_entity(wandb.Api(timeout=20), arguments)
+        api = wandb.Api(timeout=20)
+        entity, project = arguments.entity or api.default_entity, arguments.project
+        if not entity:
+            raise UserError("your W&B login has no default entity: set --entity.")
+        if project not in {one.name for one in api.projects(entity)}:
+            raise UserError(
+                f"W&B has no project {entity}/{project} that you can access: upload a run first, "
+                "or set --entity and --project."
+            )
         pages = _make_pages(arguments, entity, saved=True)
-        urls = {name: page.save().url for name, page in pages.items()}
+        for name, page in pages.items():
+            print(printable(f"{name}: {page.save().url}"), flush=True)
     except UserError:
         raise
     except Exception as error:  # wandb and its HTTP client raise many kinds
@@ -105,25 +118,6 @@ def _save(arguments: argparse.Namespace) -> None:
             f"could not save the pages in W&B ({first_line(error)}). Use --offline to write them "
             "to files."
         ) from error
-    for name, url in urls.items():
-        print(printable(f"{name}: {url}"), flush=True)
-
-
-def _find_entity(api: Any, arguments: argparse.Namespace) -> str:
-    """The entity that owns the project.
-
-    Raises:
-        UserError: there is no default entity, or the entity has no such project.
-    """
-    entity = arguments.entity or api.default_entity
-    if not entity:
-        raise UserError("your W&B login has no default entity: set --entity.")
-    if arguments.project not in {project.name for project in api.projects(entity)}:
-        raise UserError(
-            f"W&B has no project {entity}/{arguments.project} that you can access: upload a run "
-            "first, or set --entity and --project."
-        )
-    return entity
 
 
 def _write(arguments: argparse.Namespace, obstacle: str) -> None:
