@@ -347,7 +347,13 @@ def test_artifacts_are_found_from_another_folder(offline):
 
 
 @pytest.mark.parametrize(
-    "service", ["hangs", "disconnects", "fails", "disconnects in the response"], indirect=True
+    "service",
+    [
+        *("hangs", "disconnects in the response"),
+        pytest.param("disconnects", marks=pytest.mark.slow),
+        pytest.param("fails", marks=pytest.mark.slow),
+    ],
+    indirect=True,
 )
 def test_a_run_is_recorded_offline_if_the_service_is_down(tmp_path, offline, service):
     finished = run(tmp_path / "run", "auto", service.url)
