@@ -1,27 +1,31 @@
-"""Sinks: the file always has all metrics; no W&B failure stops a run."""
+"""The file always has all metrics; no W&B failure stops a run; tables are complete."""
 
 import json
 import logging
+import os
 import sys
 import threading
 import time
 from types import SimpleNamespace
-from typing import ClassVar
 
 import pytest
 
 from lr_exp.config.settings import WandbSettings
 from lr_exp.store.run_folder import METRICS
-from lr_exp.tracking import Tracker, wandb_sink
+from lr_exp.tracking import Cell, Tracker
+from lr_exp.tracking.log_results import log_trajectories
+from lr_exp.tracking.trajectory_table import COLUMNS, entropy_histogram, trajectory_rows
 
 
 class FakeRun:
     """Replaces `wandb.Run` and keeps what was logged."""
 
-    def __init__(self):
+    starting_step, resumed = 0, False
+
+    def __init__(self, folder):
         self.logged, self.exit_code, self.summary = [], None, {}
         self.fails = False
-        self.settings = SimpleNamespace(sync_file="wandb/offline-run-1/run-1.wandb")
+        self.dir, self.url = f"{folder}/wandb/offline-run-1/files", "https://api.wandb.ai/a/b"
 
     def define_metric(self, *_, **__):
         pass
@@ -35,34 +39,19 @@ class FakeRun:
         self.exit_code = exit_code
 
 
-class FakeUploader:
-    """Replaces the upload process; `uploads` has the URLs, `ended` the durations of the runs."""
-
-    uploads: ClassVar[list[str]] = []
-    ended: ClassVar[list[float]] = []
-
-    def __init__(self, record, base_url):
-        assert record.suffix == ".wandb"
-        self.uploads.append(base_url)
-
-    def finish(self, seconds):
-        self.ended.append(seconds)
-
-
 @pytest.fixture
-def service(monkeypatch):
-    """A fake `wandb` module; `calls` has the arguments of each init, `uploads` the URLs."""
-    monkeypatch.setattr(FakeUploader, "uploads", [])
-    monkeypatch.setattr(FakeUploader, "ended", [])
-    monkeypatch.setattr(wandb_sink, "Uploader", FakeUploader)
-    module = SimpleNamespace(calls=[], run=FakeRun(), refuses=(), Settings=lambda **kw: kw)
-    module.uploads, module.ended = FakeUploader.uploads, FakeUploader.ended
-    module.base_url = "https://api.wandb.ai"
-    module.process_settings = []
+def service(monkeypatch, tmp_path):
+    """A fake `wandb` module; `calls` has the arguments of each init."""
+    module = SimpleNamespace(calls=[], run=FakeRun(tmp_path), refuses=(), has_login=False)
+    module.Settings = lambda **settings: settings
+    module.teardown = lambda: None
+    session = SimpleNamespace(settings=SimpleNamespace(base_url="https://example.org"))
+    module.setup = lambda _: session
 
-    def setup(settings):
-        module.process_settings.append(settings)
-        return SimpleNamespace(settings=SimpleNamespace(base_url=module.base_url))
+    def login(*, prompt, verify):
+        assert not prompt
+        assert not verify  # contacts the service
+        return module.has_login
 
     def init(**kwargs):
         module.calls.append(kwargs)
@@ -73,18 +62,15 @@ def service(monkeypatch):
     def too_many_bins(np_histogram):
         raise ValueError("Maximum number of bins")
 
-    module.setup = setup
-    module.init = init
-    module.Histogram = too_many_bins
+    module.login, module.init, module.Histogram = login, init, too_many_bins
     monkeypatch.setitem(sys.modules, "wandb", module)
     return module
 
 
 @pytest.fixture(autouse=True)
-def _no_login(monkeypatch, tmp_path):
-    for name in ("WANDB_MODE", "WANDB_API_KEY", "WANDB_IDENTITY_TOKEN_FILE", "WANDB_BASE_URL"):
-        monkeypatch.delenv(name, raising=False)
-    monkeypatch.setenv("NETRC", str(tmp_path / "netrc"))
+def _no_variables(monkeypatch):
+    for name in [name for name in os.environ if name.startswith("WANDB_")]:
+        monkeypatch.delenv(name)
 
 
 def lines(folder):
@@ -104,26 +90,19 @@ def until(condition):
 
 
 def tracker(folder, mode="auto", **settings):
-    return Tracker(folder, WandbSettings(mode=mode, **settings), {"alpha": 0.2})
+    cell = Cell("id", "a name", "sample")
+    return Tracker(folder, WandbSettings(mode=mode, **settings), {"alpha": 0.2}, cell)
 
 
 def test_disabled_never_imports_wandb(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "wandb", None)  # any import of it would raise
     with tracker(tmp_path, "disabled") as sink:
         sink.log("distill", 3, {"loss": 0.5})
-        sink.histogram("kl", [1], [0, 1])
-        sink.table("t", ["a"], [[1]])
-        sink.summarize({"x": 1})
-        assert not sink.records_media
+        sink.wandb.histogram("kl", [1], [0, 1])
+        sink.wandb.table("t", ["a"], [[1]])
+        sink.wandb.summarize({"x": 1})
+        assert not sink.wandb.records_media
     assert lines(tmp_path) == [{"family": "distill", "step": 3, "loss": 0.5}]
-
-
-def test_the_environment_disables_auto_but_not_an_explicit_mode(tmp_path, monkeypatch, service):
-    monkeypatch.setenv("WANDB_MODE", "disabled")
-    tracker(tmp_path).close()
-    assert service.calls == []
-    tracker(tmp_path, "offline").close()
-    assert len(service.calls) == 1
 
 
 def test_without_wandb_the_file_is_written_and_only_an_explicit_mode_warns(
@@ -132,9 +111,26 @@ def test_without_wandb_the_file_is_written_and_only_an_explicit_mode_warns(
     monkeypatch.setitem(sys.modules, "wandb", None)
     with tracker(tmp_path) as sink:
         sink.log("sample", 0, {"kept": 2})
+    assert len(lines(tmp_path)) == 1
     assert caplog.records == []
     tracker(tmp_path, "online").close()
     assert "pip install wandb" in caplog.text
+
+
+def test_a_broken_wandb_installation_does_not_stop_the_run(tmp_path, monkeypatch, caplog):
+    """With the wrong protobuf version, `import wandb` raises a TypeError."""
+
+    class Broken:
+        def find_spec(self, name, *_):
+            if name == "wandb":
+                raise TypeError("Descriptors cannot be created directly")
+
+    monkeypatch.delitem(sys.modules, "wandb", raising=False)
+    monkeypatch.setattr(sys, "meta_path", [Broken(), *sys.meta_path])
+    with tracker(tmp_path) as sink:
+        sink.log("distill", 1, {"loss": 0.5})
+    assert len(lines(tmp_path)) == 1
+    assert "Descriptors" in caplog.text
 
 
 def test_numbers_that_are_not_finite_become_null(tmp_path, service):
@@ -150,7 +146,9 @@ def test_numbers_that_are_not_finite_become_null(tmp_path, service):
 def test_control_characters_in_tables_are_escaped(tmp_path, service):
     service.Table = lambda columns, data: (columns, data)
     with tracker(tmp_path) as sink:
-        sink.table("sample/kept_steps", ["prefix", "kl"], [["a\x1b[31m\u202eb\n", 0.5], [None, 1]])
+        sink.wandb.table(
+            "sample/kept_steps", ["prefix", "kl"], [["a\x1b[31m\u202eb\n", 0.5], [None, 1]]
+        )
     ((columns, data),) = (row["sample/kept_steps"] for row in service.run.logged)
     assert columns == ["prefix", "kl"]
     assert data == [["a\\x1b[31m\\u202eb\n", 0.5], [None, 1]]
@@ -171,85 +169,70 @@ def test_every_line_is_written_immediately(tmp_path):
     sink.close()
 
 
-def test_auto_is_offline_without_a_login(tmp_path, service, monkeypatch):
-    def prompt(*_, **__):
-        raise AssertionError("prompted for a key")
-
-    monkeypatch.setattr("builtins.input", prompt)
-    tracker(tmp_path).close()
-    assert len(service.calls) == 1
-    assert service.uploads == []
-
-
 @pytest.mark.parametrize(
-    ("text", "uploaded"),
+    ("setting", "variable", "has_login", "used"),
     [
-        ("machine api.wandb.ai login user password k\n", True),
-        ("machine wandb.example.org login user password k\n", False),  # another server's key
-        ("machine github.com login wandb-user password k\n", False),
-        ("machine machine machine", False),  # not in netrc format
+        ("auto", None, False, "offline"),
+        ("auto", None, True, "online"),
+        ("auto", "offline", True, "offline"),
+        ("auto", "disabled", True, None),
+        ("online", "offline", True, "online"),
+        ("online", None, False, "offline"),
+        ("offline", None, True, "offline"),
+        ("offline", "disabled", True, "offline"),
     ],
 )
-def test_a_login_is_valid_for_its_own_server_only(tmp_path, service, text, uploaded):
-    """A key of another server counted as a login, and W&B then prompted for one."""
-    (tmp_path / "netrc").write_text(text)
+def test_mode_variable_and_login_decide_whether_a_run_is_online(
+    tmp_path, monkeypatch, service, caplog, setting, variable, has_login, used
+):
+    if variable:
+        monkeypatch.setenv("WANDB_MODE", variable)
+    service.has_login = has_login
+    tracker(tmp_path, setting).close()
+    assert [call["mode"] for call in service.calls] == ([used] if used else [])
+    lacks_login = setting == "online" and not has_login
+    assert ("there is no login (`wandb login`)" in caplog.text) is lacks_login
+
+
+def test_variables_of_wandb_apply_where_no_setting_does(tmp_path, monkeypatch, service):
     tracker(tmp_path).close()
-    assert bool(service.uploads) is uploaded
-
-
-def test_the_server_url_comes_from_wandbs_settings(tmp_path, service):
-    """`wandb login --host` writes the URL to a settings file that only wandb reads."""
-    service.base_url = "https://wandb.example.org"
-    (tmp_path / "netrc").write_text("machine wandb.example.org login user password k\n")
+    for name, value in (("PROJECT", "p"), ("NAME", "n"), ("DIR", tmp_path / "d")):
+        monkeypatch.setenv(f"WANDB_{name}", str(value))
     tracker(tmp_path).close()
-    assert service.uploads == ["https://wandb.example.org"]
+    tracker(tmp_path, project="P", name="N", entity="E", group="G", tags=["t"]).close()
+    names = ("project", "name", "dir", "entity", "group", "tags", "id")
+    default, variables, settings = ([call[name] for name in names] for call in service.calls)
+    assert default == ["lr_exp", "a name", str(tmp_path), None, None, None, "id"]
+    assert variables == ["p", "n", str(tmp_path / "d"), None, None, None, "id"]  # None: wandb's
+    assert settings == ["P", "N", str(tmp_path / "d"), "E", "G", ["t"], "id"]
 
 
-def test_a_key_in_the_environment_is_a_login(tmp_path, service, monkeypatch):
-    monkeypatch.setenv("WANDB_API_KEY", "k" * 40)
-    tracker(tmp_path).close()
-    assert len(service.uploads) == 1
-
-
-@pytest.mark.parametrize("source", ["settings", "environment"])
-def test_offline_uploads_nothing_despite_a_login(tmp_path, service, monkeypatch, source):
-    monkeypatch.setenv("WANDB_API_KEY", "k" * 40)
-    if source == "environment":
-        monkeypatch.setenv("WANDB_MODE", "offline")
-    tracker(tmp_path, "offline" if source == "settings" else "auto").close()
-    assert len(service.calls) == 1
-    assert service.uploads == []
-
-
-def test_online_without_a_login_records_offline_instead_of_prompting(tmp_path, service, caplog):
-    tracker(tmp_path, "online").close()
-    assert len(service.calls) == 1
-    assert service.uploads == []
-    assert "there is no login" in caplog.text
-
-
-def test_the_run_process_never_contacts_the_service(tmp_path, service, monkeypatch):
-    """Online, W&B waits for the service at the start, at the end and at interpreter exit; the last
-    even for an offline run, unless the whole process is offline."""
-    monkeypatch.setenv("WANDB_API_KEY", "x" * 40)
-    with tracker(tmp_path, "online") as sink:
+def test_a_service_that_does_not_respond_turns_the_run_offline(tmp_path, service, caplog):
+    service.has_login, service.refuses = True, ("online",)
+    with tracker(tmp_path) as sink:
         sink.log("distill", 1, {"loss": 0.5})
-    assert [call["mode"] for call in service.calls] == ["offline"]
-    assert [settings["mode"] for settings in service.process_settings] == ["offline"]
+    assert [(call["mode"], call["resume"]) for call in service.calls] == [
+        ("online", "allow"),
+        ("offline", "never"),
+    ]
     assert service.run.logged == [{"distill/step": 1, "distill/loss": 0.5}]
+    (message,) = (record.getMessage() for record in caplog.records)
+    assert message == (
+        "W&B: recorded offline, because https://example.org did not accept it (the disk is full). "
+        f"Upload: `wandb sync {tmp_path}/wandb/offline-run-1`"
+    )
 
 
 def test_no_call_waits_for_wandb(tmp_path, service):
-    """The run continues while wandb-core starts or stalls, and its calls are queued."""
+    """The run continues while W&B starts or stalls, and its calls are queued."""
     resume = threading.Event()
-    define_metric = service.run.define_metric
-    service.run.define_metric = lambda *a, **k: (resume.wait(30), define_metric(*a, **k))
+    service.run.define_metric = lambda *_, **__: resume.wait(30)
     began = time.monotonic()
     with tracker(tmp_path) as sink:
         sink.log("distill", 1, {"loss": 0.5})
         headlines = {"x": 1}
-        sink.summarize(headlines)
-        assert sink.records_media
+        sink.wandb.summarize(headlines)
+        assert sink.wandb.records_media
         assert time.monotonic() - began < 10
         assert service.run.logged == []
         resume.set()
@@ -258,74 +241,50 @@ def test_no_call_waits_for_wandb(tmp_path, service):
     assert service.run.summary == {"x": 1}
 
 
-def test_a_hanging_wandb_core_is_killed_at_the_end(tmp_path, service, monkeypatch, caplog):
-    monkeypatch.setattr(wandb_sink, "FLUSH_TIMEOUT_SECONDS", 0.2)
-    killed = []
-    monkeypatch.setattr(wandb_sink.WandbSink, "_kill_wandb_core", lambda self: killed.append(self))
+@pytest.mark.parametrize("hangs", ["init", "finish"])
+def test_a_hanging_wandb_does_not_block_the_end(tmp_path, service, monkeypatch, caplog, hangs):
+    for name in ("INIT", "FINISH", "LOCAL"):
+        monkeypatch.setattr(f"lr_exp.tracking.wandb_sink.{name}_TIMEOUT_SECONDS", 0.1)
     resume = threading.Event()
-    service.run.finish = lambda exit_code: resume.wait(30)
+    service.has_login = True
+    target = service if hangs == "init" else service.run
+    monkeypatch.setattr(target, hangs, lambda **_: resume.wait(30))
     began = time.monotonic()
     tracker(tmp_path).close()
     assert time.monotonic() - began < 10
-    assert "hangs" in caplog.text
-    assert len(killed) == 1
+    (message,) = (record.getMessage() for record in caplog.records if record.levelname == "WARNING")
+    assert "in time" in message
     resume.set()
 
 
-def test_the_uploader_gets_the_duration_of_the_run(tmp_path, service, monkeypatch):
-    """Its wait at the end is a share of it."""
-    monkeypatch.setenv("WANDB_API_KEY", "x" * 40)
-    began = time.monotonic()
-    with tracker(tmp_path):
-        time.sleep(0.2)
-    (seconds,) = service.ended
-    assert 0.2 <= seconds <= time.monotonic() - began
-
-
 def test_a_wandb_that_cannot_start_leaves_the_file(tmp_path, service, caplog):
-    service.refuses = ("offline",)
+    service.refuses = ("online", "offline")
     with tracker(tmp_path, "online") as sink:
         sink.log("distill", 1, {"loss": 0.5})
-    assert not sink.records_media
+    assert not sink.wandb.records_media
     assert len(lines(tmp_path)) == 1
     assert "the disk is full" in caplog.text
 
 
-def test_a_broken_wandb_installation_does_not_stop_the_run(tmp_path, monkeypatch, caplog):
-    """With the wrong protobuf version, `import wandb` raises a TypeError."""
-
-    class Broken:
-        def find_spec(self, name, *_):
-            if name == "wandb":
-                raise TypeError("Descriptors cannot be created directly")
-
-    monkeypatch.delitem(sys.modules, "wandb", raising=False)
-    monkeypatch.setattr(sys, "meta_path", [Broken(), *sys.meta_path])
-    with tracker(tmp_path) as sink:
-        sink.log("distill", 1, {"loss": 0.5})
-    assert len(lines(tmp_path)) == 1
-    assert "Descriptors" in caplog.text
-
-
-def test_a_service_that_fails_midway_is_reported_once_and_turned_off(tmp_path, service, caplog):
+def test_a_wandb_that_fails_midway_is_reported_once_and_turned_off(tmp_path, service, caplog):
     with caplog.at_level(logging.WARNING), tracker(tmp_path) as sink:
         sink.log("distill", 1, {"loss": 0.5})
         until(lambda: service.run.logged)
         service.run.fails = True
         sink.log("distill", 2, {"loss": 0.4})
         sink.log("distill", 3, {"loss": 0.3})
-        sink.summarize({"x": 1})
+        sink.wandb.summarize({"x": 1})
     assert [line["step"] for line in lines(tmp_path)] == [1, 2, 3]
     assert service.run.exit_code == 0  # the run on disk is still finished
     assert [record.getMessage() for record in caplog.records] == [
-        f"W&B logging failed (the service is down) and is now off; {METRICS} still gets all metrics"
+        f"W&B logging failed (the service is down) and is now off; {METRICS} has all metrics"
     ]
 
 
 def test_an_invalid_histogram_does_not_stop_the_run(tmp_path, service, caplog):
     """The histogram was built outside of the try block."""
     with tracker(tmp_path) as sink:
-        sink.histogram("sample/kl", [1] * 600, list(range(601)))
+        sink.wandb.histogram("sample/kl", [1] * 600, list(range(601)))
     assert "Maximum number of bins" in caplog.text
 
 
@@ -333,23 +292,63 @@ def test_a_failed_run_is_closed_as_failed(tmp_path, service):
     with pytest.raises(RuntimeError), tracker(tmp_path):
         raise RuntimeError("out of memory")
     assert service.run.exit_code == 1
-    other = FakeRun()
-    service.run = other
-    tracker(tmp_path).close()
-    assert other.exit_code == 0
 
 
-def test_the_real_wandb_offline(tmp_path, monkeypatch):
-    """Real arguments, settings and files, which a fake cannot check."""
-    pytest.importorskip("wandb")
-    monkeypatch.setenv("WANDB_CACHE_DIR", str(tmp_path / "cache"))
-    monkeypatch.setenv("WANDB_DATA_DIR", str(tmp_path / "data"))
-    with tracker(tmp_path, "auto", tags=["a"], group="g") as sink:
-        assert sink.records_media
-        sink.log("distill", 1, {"loss": 0.5})
-        sink.histogram("sample/kl", [3, 1], [0.0, 0.1, 0.2])
-        sink.table("eval/before_after", ["benchmark", "gain"], [["gsm8k", 0.1]])
-        sink.summarize({"eval/gsm8k/tuned": 0.5})
-    assert sink.records_media  # no call failed
-    assert len(lines(tmp_path)) == 1
-    assert list((tmp_path / "wandb").glob("offline-run-*/*.wandb"))
+TRAJECTORIES = {
+    "tokens": ["a", "\n", "\x1b[31m", "</script>"],
+    "answers": [
+        {
+            "id": "q",
+            "correct": False,
+            "token": [0, 1, 2],
+            "kl": [None, 0.5, 1.0],
+            "kept": [0, 1, 0],
+            "expert_entropy": [None, 0.05, 9.0],
+            "amateur_entropy": [None, 0.1, 0.2],
+            "candidates": [
+                [],
+                [[0, 0.7, 0.2, 1, 0.6], [1, 0.3, 0.8, 1, 0.4]],
+                [[3, 1.0, 0.5, 1, None]],
+            ],
+        }
+    ],
+}
+
+
+def test_rows_show_both_models_top_tokens_and_the_label():
+    names = ["text" if name == "token" else name for name in COLUMNS]
+    first, second, third = (
+        dict(zip(names, row, strict=True)) for row in trajectory_rows(TRAJECTORIES)
+    )
+    assert first["kl (nats)"] is None
+    assert first["expert's top"] is None
+    assert (second["expert's top"], second["p by expert"]) == ("a", 0.7)
+    assert (second["amateur's top"], second["p by amateur"]) == ("\\n", 0.8)
+    assert second["label"] == '"a" 0.60, "\\n" 0.40'
+    assert (second["kept"], second["correct"], second["position"]) == (True, False, 1)
+    assert third["text"] == "\\x1b[31m"  # escaped
+    assert third["label"] is None
+
+
+def test_the_row_limit_cuts_between_answers():
+    many = {**TRAJECTORIES, "answers": TRAJECTORIES["answers"] * 5}
+    assert len(trajectory_rows(many, max_rows=7)) == 6
+    assert len(trajectory_rows(many, max_rows=2)) == 2  # the first answer alone is too long
+
+
+def test_invalid_trajectories_are_skipped_with_a_warning(tmp_path, caplog):
+    (tmp_path / "trajectories.json").write_text('{"answers": [{}]}')
+    tracker = SimpleNamespace(
+        wandb=SimpleNamespace(records_media=True)
+    )  # no other method may be called
+    log_trajectories(tracker, tmp_path / "trajectories.json")  # type: ignore[arg-type]
+    assert "trajectories.json was not logged" in caplog.text
+
+
+def test_the_last_entropy_bin_is_open_ended():
+    counts, edges = entropy_histogram(TRAJECTORIES)
+    assert counts[0] == 1
+    assert counts[-1] == 1
+    assert sum(counts) == 2
+    assert len(edges) == len(counts) + 1
+    assert entropy_histogram({"answers": []}) == ([], [])

@@ -335,10 +335,10 @@ class WandbSettings:
     """Weights & Biases. `auto` is online if there is a login, else offline."""
 
     mode: str = "auto"
-    project: str = "lr_exp"
+    project: str | None = None  # null: $WANDB_PROJECT, else lr_exp
     entity: str | None = None
     group: str | None = None
-    name: str | None = None  # null: made of the method, the models and other choices
+    name: str | None = None  # null: $WANDB_NAME, else made of the method, models and other choices
     tags: list[str] = field(default_factory=list)
     # Upload supervision, adapter and graded answers as artifacts: texts of questions and answers,
     # and the adapter's weights. Tables contain some texts in either case.

@@ -34,7 +34,7 @@ Loss = Callable[[Tensor, Tensor, Tensor], Tensor]
 def pass_losses(
     model: torch.nn.Module, batch: dict[str, Tensor], vocabulary_size: int, loss: Loss
 ) -> tuple[Tensor, Tensor]:
-    """Loss of every kept step of one packed pass, and the policy's entropy there.
+    """Loss of every kept step of one packed pass, and the student's entropy there.
 
     Only the kept positions' hidden states are projected to the vocabulary. Rows at and above
     `vocabulary_size` have no token and stay out of the distribution, as in scoring.

@@ -42,25 +42,25 @@ def log_sampling(
     tracker.artifact(supervision)
     if sampled.histogram is not None:
         counts, width = sampled.histogram.counts, sampled.histogram.bin_nats
-        tracker.histogram("sample/kl", counts, [i * width for i in range(len(counts) + 1)])
+        tracker.wandb.histogram("sample/kl", counts, [i * width for i in range(len(counts) + 1)])
         shares = _shares(counts, [sum(counts)] * len(counts))
-        tracker.curve(KL_PROFILE, KL_AXIS, [(i * width, share) for i, share in shares])
+        tracker.wandb.curve(KL_PROFILE, KL_AXIS, [(i * width, share) for i, share in shares])
     if sampled.by_position is not None:
         profile = sampled.by_position
         shares = _shares(profile.kept, profile.steps)
         points = [(i * profile.bin_tokens, share) for i, share in shares]
-        tracker.curve(KEPT_PROFILE, POSITION_AXIS, points)
-    if tracker.records_media:
+        tracker.wandb.curve(KEPT_PROFILE, POSITION_AXIS, points)
+    if tracker.wandb.records_media:
         columns = ("question", "step", "prefix", "label", "kl (nats)")
         rows = labelled_steps(
             StoredSupervision(supervision.folder), load_tokenizer(expert), _MAX_KEPT_STEPS
         )
-        tracker.table("sample/kept_steps", columns, rows)
+        tracker.wandb.table("sample/kept_steps", columns, rows)
 
 
 def log_trajectories(tracker: Tracker, path: Path) -> None:
     """Logs `trajectories.json`: a table with one row per token, and the expert's entropy."""
-    if not tracker.records_media or not path.exists():
+    if not tracker.wandb.records_media or not path.exists():
         return
     try:
         trajectories = json.loads(path.read_text("utf-8"))
@@ -68,9 +68,9 @@ def log_trajectories(tracker: Tracker, path: Path) -> None:
     except Exception as error:  # a table must not stop the training that follows
         log.warning("W&B: %s was not logged (%s)", path.name, first_line(error))
         return
-    tracker.table("sample/trajectories", COLUMNS, rows)
+    tracker.wandb.table("sample/trajectories", COLUMNS, rows)
     if counts:
-        tracker.histogram("sample/expert_entropy", counts, edges)
+        tracker.wandb.histogram("sample/expert_entropy", counts, edges)
 
 
 def log_evaluation(tracker: Tracker, evaluated: EvaluateSummary) -> None:
@@ -84,7 +84,7 @@ def log_evaluation(tracker: Tracker, evaluated: EvaluateSummary) -> None:
         after = tuned[name]
         accuracies = (before.accuracy, before.stderr, after.accuracy, after.stderr)
         rows.append((name, *accuracies, before.total))
-    tracker.table("eval/before_after", columns, rows)
+    tracker.wandb.table("eval/before_after", columns, rows)
 
 
 def log_headlines(tracker: Tracker, summary: Summary) -> None:
@@ -115,7 +115,7 @@ def log_headlines(tracker: Tracker, summary: Summary) -> None:
         if stage is not None:
             flat[f"{family}/seconds"] = stage.seconds
     flat["peak_memory_bytes"] = summary.peak_memory_bytes
-    tracker.summarize(flat)
+    tracker.wandb.summarize(flat)
 
 
 def _shares(parts: list[int], totals: list[int]) -> list[tuple[int, float]]:

@@ -13,9 +13,9 @@ POSITION_AXIS = "sample/position"  # first token position of a bin
 KEPT_PROFILE = "sample/kept_profile"  # share of the bin's scored steps that were kept
 CURVES = {KL_PROFILE: KL_AXIS, KEPT_PROFILE: POSITION_AXIS}
 
-# Summary values other than the last one. The minimum entropy reveals a policy that collapsed during
-# training, the maximum gradient norm a bad optimizer step. Accuracies have no best value, since
-# that would select a checkpoint on the test questions.
+# Summary values other than the last one. The minimum entropy reveals a student that collapsed
+# during training, the maximum gradient norm a bad optimizer step. Accuracies have no best value,
+# since that would select a checkpoint on the test questions.
 SUMMARIES = {
     "distill/loss": "min,last",
     "distill/entropy": "min,last",

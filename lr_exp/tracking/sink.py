@@ -1,4 +1,4 @@
-"""The interface that every sink implements."""
+"""What a tracking service can record."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -17,14 +17,15 @@ class Cell:
 
 
 class Sink:
-    """A destination for a run's records. Subclasses override the methods they support."""
+    """Records nothing: for runs without a tracking service, and as the base of `WandbSink`."""
 
     @property
     def records_media(self) -> bool:
         """Whether curves, histograms and tables are recorded."""
         return False
 
-    # Metrics that are not finite are passed as None; the points of a curve are (x, y).
+    # Metrics that are not finite are passed as None; the points of a curve are (x, y); `edges` has
+    # one element more than `counts`.
     def log(self, family: str, step: int, metrics: Mapping[str, float | None]) -> None: ...
     def curve(self, name: str, axis: str, points: Sequence[tuple[float, float]]) -> None: ...
     def histogram(self, name: str, counts: Sequence[int], edges: Sequence[float]) -> None: ...

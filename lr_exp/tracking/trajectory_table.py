@@ -3,6 +3,8 @@
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+import numpy as np
+
 from lr_exp.errors import printable
 
 COLUMNS = (
@@ -51,10 +53,9 @@ def entropy_histogram(trajectories: Mapping[str, Any]) -> tuple[list[int], list[
     ]
     if not entropies:
         return [], []
-    counts = [0] * _ENTROPY_BINS
-    for entropy in entropies:
-        counts[min(int(entropy / _ENTROPY_BIN_NATS), _ENTROPY_BINS - 1)] += 1
-    return counts, [i * _ENTROPY_BIN_NATS for i in range(_ENTROPY_BINS + 1)]
+    edges = np.arange(_ENTROPY_BINS + 1) * _ENTROPY_BIN_NATS
+    counts, _ = np.histogram(np.minimum(entropies, edges[-1]), edges)
+    return counts.tolist(), edges.tolist()
 
 
 def _answer_rows(answer: Mapping[str, Any], texts: Sequence[str]) -> Iterator[list[Any]]:

@@ -1,90 +1,111 @@
-"""Records a run in a W&B folder on disk. A background thread makes all calls to W&B."""
+"""Records a run with W&B, online if possible and otherwise offline.
 
-import contextlib
+A background thread makes all calls to W&B, so that no stage waits for the service.
+"""
+
+import json
 import logging
+import operator
 import os
 import queue
+import shlex
 import threading
-import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from lr_exp.config.settings import WandbSettings
-from lr_exp.errors import map_strings, printable
-from lr_exp.store import Artifact
+from lr_exp.errors import first_line, map_strings, printable
+from lr_exp.store import MANIFEST, Artifact
 from lr_exp.store.run_folder import METRICS
 from lr_exp.tracking.metric_names import CURVES, STEP_AXES, SUMMARIES, step_axis
 from lr_exp.tracking.sink import Cell, Sink
-from lr_exp.tracking.wandb_artifacts import artifact_name, record_artifact
-from lr_exp.tracking.wandb_login import logged_in
-from lr_exp.tracking.wandb_uploader import Uploader
 
 log = logging.getLogger(__name__)
 
-# How long wandb-core may take to write what is queued. It normally needs less than a second; after
-# this long it hangs.
-FLUSH_TIMEOUT_SECONDS = 20.0
+INIT_TIMEOUT_SECONDS = 10.0  # then the run is recorded offline
+FINISH_TIMEOUT_SECONDS = 20.0  # for what is not uploaded yet at the end of the run
+LOCAL_TIMEOUT_SECONDS = 5.0  # for writing the record to disk
 
-_FAILED = f"W&B logging failed (%s) and is now off; {METRICS} still gets all metrics"
+DEFAULT_PROJECT = "lr_exp"
+
+# Stage -> W&B artifact type. Rollouts and scores are large and are not recorded.
+_ARTIFACT_TYPES = {
+    "supervision": "dataset",
+    "records": "dataset",
+    "adapter": "model",
+    "grades": "answers",
+}
+_SKIPPED_FOLDERS = ("snapshots",)  # copies of the adapter during training
+_REDUCE = {"min": min, "max": max, "last": operator.itemgetter(-1)}
 
 
 def start_wandb(
     folder: Path, settings: WandbSettings, config: dict[str, Any], cell: Cell
 ) -> "WandbSink | None":
     """Starts a W&B run; None if W&B is disabled, not installed or cannot be imported."""
-    mode = os.environ.get("WANDB_MODE") if settings.mode == "auto" else settings.mode
+    mode = settings.mode
+    if mode == "auto":
+        mode = os.environ.get("WANDB_MODE") or mode
     if mode == "disabled":
         return None
+    # W&B sends reports about itself when the process exits. If the service hangs, so does the exit.
+    os.environ.setdefault("WANDB_ERROR_REPORTING", "false")
     try:
         import wandb
-    except ImportError:
-        if settings.mode != "auto":
-            log.warning(
-                "wandb.mode=%s, but wandb is not installed: pip install wandb", settings.mode
-            )
+    except Exception as error:  # not installed, or a broken installation, which can raise anything
+        if settings.mode != "auto" or not isinstance(error, ImportError):
+            log.warning("W&B cannot be imported (%s): pip install wandb", error)
         return None
-    except Exception as error:  # a broken installation can raise anything
-        log.warning("W&B cannot be imported (%s)", error)
-        return None
-    return WandbSink(wandb, mode, folder, settings, config, cell)
+    options = {
+        "id": cell.id,
+        "job_type": cell.job_type,
+        "project": settings.project or os.environ.get("WANDB_PROJECT") or DEFAULT_PROJECT,
+        "entity": settings.entity,  # None, here and below: the variable WANDB_... if it is set
+        "group": settings.group,
+        "name": settings.name or os.environ.get("WANDB_NAME") or cell.name,
+        "tags": list(settings.tags) or None,
+        "dir": str(Path(os.environ.get("WANDB_DIR") or folder).resolve()),
+        "config": config,
+        "reinit": "finish_previous",  # the runs of a multirun share a process
+    }
+    return WandbSink(wandb, mode, options, settings.artifacts)
 
 
 class WandbSink(Sink):
-    """Queues calls for a W&B run; no method waits for W&B.
+    """Queues calls for a W&B run; no method except `close` waits for W&B.
 
-    The first call that fails turns the sink off; the run in W&B's folder is still finished.
+    The first call that fails turns the sink off; the W&B run is still finished.
     """
 
     def __init__(
-        self,
-        wandb: Any,
-        mode: str | None,
-        folder: Path,
-        settings: WandbSettings,
-        config: dict[str, Any],
-        cell: Cell,
+        self, wandb: Any, mode: str, options: dict[str, Any], records_artifacts: bool
     ) -> None:
         """Starts recording.
 
         Args:
             wandb: the module.
-            mode: `online`, `offline`, or None for online if there is a login.
-            folder: the run's folder; W&B creates its own inside.
-            settings: project, names and tags.
-            config: shown with the run.
-            cell: identifies the run.
+            mode: `offline`, `online`, or `auto` for online if there is a login.
+            options: of `wandb.init`.
+            records_artifacts: whether `artifact` has an effect.
         """
-        self._failed = False
         self._wandb = wandb
         self._mode = mode
-        self._folder = folder
-        self._settings = settings
-        self._config = config
-        self._cell = cell
+        self._options = options
+        self._records_artifacts = records_artifacts
+        self._failed = False
+        self._run_folder: str | None = None  # of W&B, quoted for a shell
+        self._offline = False
+        self._offline_reason: str | None = None  # why a run that should be online is not
+        self._timed_out = False
         self._exit_code = 0
-        self._began = time.monotonic()
-        self._uploader: Uploader | None = None
+        self._rows = 0
+        self._values: dict[str, list[float]] = {}  # of the metrics in `SUMMARIES`
+        self._inputs: list[Any] = []  # artifacts of other runs
+        # Tables wait there for their upload. The default is in the home folder.
+        self._sets_data_dir = "WANDB_DATA_DIR" not in os.environ
+        if self._sets_data_dir:
+            os.environ["WANDB_DATA_DIR"] = str(Path(options["dir"]) / "wandb")
         self._calls: queue.SimpleQueue[Callable[[Any], object] | None] = queue.SimpleQueue()
         self._thread = threading.Thread(target=self._work, name="wandb-sink", daemon=True)
         self._thread.start()
@@ -97,75 +118,77 @@ class WandbSink(Sink):
 
     def log(self, family: str, step: int, metrics: Mapping[str, float | None]) -> None:
         values = {f"{family}/{name}": value for name, value in metrics.items() if value is not None}
-        self._send(lambda run: run.log({step_axis(family): step, **values}))
+        for name in values.keys() & SUMMARIES.keys():
+            self._values.setdefault(name, []).append(values[name])
+        self._call(lambda run: self._add_row(run, {step_axis(family): step, **values}))
 
     def curve(self, name: str, axis: str, points: Sequence[tuple[float, float]]) -> None:
         rows = [{axis: x, name: y} for x, y in points]
-        self._send(lambda run: [run.log(row) for row in rows])
+        self._call(lambda run: [self._add_row(run, row) for row in rows])
 
     def histogram(self, name: str, counts: Sequence[int], edges: Sequence[float]) -> None:
-        import numpy as np
-
-        bins = (np.array(counts), np.array(edges))
-        self._send(lambda run: run.log({name: self._wandb.Histogram(np_histogram=bins)}))
+        bins = (list(counts), list(edges))
+        histogram = self._wandb.Histogram
+        self._call(lambda run: self._add_row(run, {name: histogram(np_histogram=bins)}))
 
     def table(self, name: str, columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
-        head = list(columns)
         # Models and users wrote the texts: escape what a terminal would interpret.
-        body = [[map_strings(value, printable) for value in row] for row in rows]
-        self._send(lambda run: run.log({name: self._wandb.Table(columns=head, data=body)}))
+        data = [[map_strings(value, printable) for value in row] for row in rows]
+        table, head = self._wandb.Table, list(columns)
+        self._call(lambda run: self._add_row(run, {name: table(columns=head, data=data)}))
 
     def summarize(self, values: Mapping[str, Any]) -> None:
         headlines = dict(values)
-        self._send(lambda run: run.summary.update(headlines))
+        self._call(lambda run: run.summary.update(headlines))
 
     def artifact(self, artifact: Artifact, metadata: Mapping[str, Any]) -> None:
-        if not self._settings.artifacts:
-            return
-        made_earlier = self._cell.id is not None and artifact.made_by == self._cell.id
-
-        def record(run: Any) -> None:
-            try:
-                record_artifact(run, artifact, not artifact.reused or made_earlier, metadata)
-            except Exception as error:  # costs this artifact only: a missing file, a changed API
-                name = artifact_name(artifact)
-                log.warning("W&B: %s was not recorded as an artifact (%s)", name, error)
-
-        self._send(record)
+        if self._records_artifacts:
+            self._call(lambda run: self._add_artifact(run, artifact, metadata))
 
     def close(self, failed: bool) -> None:
-        """Finishes the run on disk, then waits a limited time for the upload."""
-        seconds = time.monotonic() - self._began
+        """Finishes the W&B run within a limited time and logs how to upload what is missing."""
+        self._call(self._correct_summary)
         self._exit_code = 1 if failed else 0
         self._calls.put(None)
-        self._thread.join(FLUSH_TIMEOUT_SECONDS)
+        limit = FINISH_TIMEOUT_SECONDS + LOCAL_TIMEOUT_SECONDS
+        self._thread.join(limit if self._run_folder else limit + INIT_TIMEOUT_SECONDS)
+        if self._sets_data_dir:
+            os.environ.pop("WANDB_DATA_DIR", None)
         if self._thread.is_alive():
-            self._fail("W&B: wandb-core hangs and was killed; %s has all metrics", METRICS)
-            self._kill_wandb_core()
-            self._thread.join(1.0)
-        if self._uploader is not None:
-            self._uploader.finish(seconds)
+            self._timed_out = self._failed = True  # no further message
+        if self._run_folder is None:
+            if self._timed_out:
+                log.warning("W&B did not start in time; %s has all metrics", METRICS)
+        elif self._timed_out and not self._offline:
+            log.warning(
+                "W&B: the upload did not finish in time. Repeat the command to upload the rest, "
+                "or run `wandb sync --include-online %s`",
+                self._run_folder,
+            )
+        elif self._offline:
+            level = logging.WARNING if self._offline_reason else logging.INFO
+            because = f", because {self._offline_reason}" if self._offline_reason else ""
+            message = "W&B: recorded offline%s. Upload: `wandb sync %s`"
+            log.log(level, message, because, self._run_folder)
 
-    def _send(self, call: Callable[[Any], object]) -> None:
+    def _call(self, call: Callable[[Any], object]) -> None:
         if not self._failed:
             self._calls.put(call)
 
-    def _kill_wandb_core(self) -> None:
-        """Kills wandb-core, so that wandb's exit hook does not wait for it."""
-        import psutil
+    def _add_row(self, run: Any, row: dict[str, Any]) -> None:
+        """Adds a row to the run's history, unless a resumed run already has it.
 
-        for child in psutil.Process().children():
-            with contextlib.suppress(psutil.Error):  # already gone
-                if child.name().startswith("wandb-core"):
-                    child.kill()
-        teardown = threading.Thread(target=self._tear_down, daemon=True)
-        teardown.start()
-        teardown.join(2.0)
+        Every attempt of a run logs the same rows from the first one on.
+        """
+        if self._rows >= run.starting_step:
+            run.log(row)
+        self._rows += 1
 
-    def _tear_down(self) -> None:
-        # Without wandb-core it raises, or exits with wandb-core's status.
-        with contextlib.suppress(Exception, SystemExit):
-            self._wandb.teardown()
+    def _correct_summary(self, run: Any) -> None:
+        """Sets minima and maxima, since those of W&B cover only the rows after a resumption."""
+        for name, values in self._values.items() if run.resumed else ():
+            kinds = SUMMARIES[name].split(",")
+            run.summary.update({name: {kind: _REDUCE[kind](values) for kind in kinds}})
 
     def _work(self) -> None:
         try:
@@ -173,16 +196,18 @@ class WandbSink(Sink):
         except Exception as error:  # permissions, versions, a full disk
             self._fail("W&B could not be started (%s)", error)
             return
+        self._run_folder = shlex.quote(str(Path(run.dir).parent))
         while (call := self._calls.get()) is not None:
             if not self._failed:
                 self._try(call, run)
-        self._try(lambda run: run.finish(exit_code=self._exit_code), run)
+        self._try(self._finish, run)
 
     def _try(self, call: Callable[[Any], object], run: Any) -> None:
         try:
             call(run)
         except Exception as error:  # tracking must not fail the run
-            self._fail(_FAILED, error)
+            message = "W&B logging failed (%s) and is now off; %s has all metrics"
+            self._fail(message, error, METRICS)
 
     def _fail(self, message: str, *details: object) -> None:
         """Turns the sink off and logs the first failure; later ones follow from it."""
@@ -191,49 +216,81 @@ class WandbSink(Sink):
         self._failed = True
 
     def _start(self) -> Any:
-        # Offline for the whole process: otherwise W&B reports its own usage to the service at
-        # interpreter exit, which hangs if the service does.
-        session = self._wandb.setup(self._wandb.Settings(mode="offline", silent=True))
-        base_url = session.settings.base_url
-        online = self._mode == "online" or (self._mode is None and logged_in(base_url))
-        if self._mode == "online" and not logged_in(base_url):
-            log.warning(
-                "wandb.mode=online, but there is no login (`wandb login`): recording offline"
-            )
-            online = False
-        # The run's id is the cell's, so an experiment that is repeated or continued updates the
-        # same W&B run. It is not resumed: resuming appends, but each attempt logs all its metrics
-        # from the first step on. Uploaded as a new run with the same id, they overwrite those of
-        # the earlier attempt from the first line on. `resume` is set explicitly because a user's
-        # WANDB_RESUME would be written into the record and applied at upload. (W&B never accepts
-        # the id of a deleted run again; `wandb beta sync --id` uploads the record under another.)
-        run = self._wandb.init(
-            mode="offline",
-            id=self._cell.id,
-            resume="never",
-            job_type=self._cell.job_type,
-            project=self._settings.project,
-            entity=self._settings.entity,
-            group=self._settings.group,
-            name=self._settings.name or self._cell.name,
-            tags=list(self._settings.tags),
-            dir=str(self._folder),
-            config=self._config,
-            reinit="finish_previous",  # the runs of a multirun share a process
-            settings=self._wandb.Settings(silent=True, console="off"),
-        )
-        _define_metrics(run)
+        """Starts the W&B run: offline if there is no login or the service does not respond."""
+        wandb, online = self._wandb, self._mode in ("auto", "online")
+        session = wandb.setup(wandb.Settings(mode="online" if online else "offline", silent=True))
         if online:
-            self._uploader = Uploader(Path(run.settings.sync_file), base_url)
+            try:
+                if wandb.login(prompt=False, verify=False):
+                    run = self._init("online", resume="allow")
+                    log.info("W&B: %s", run.url)
+                    return run
+                if self._mode == "online":
+                    self._offline_reason = "there is no login (`wandb login`)"
+            except Exception as error:  # no network, a hanging service, an invalid key
+                url = session.settings.base_url
+                self._offline_reason = f"{url} did not accept it ({first_line(error)})"
+                wandb.teardown()  # releases the run's id
+                wandb.setup(wandb.Settings(mode="offline", silent=True))
+        # Each attempt records all rows, so `wandb sync` must not resume an earlier one.
+        run = self._init("offline", resume="never")
+        self._offline = True
         return run
 
+    def _init(self, mode: str, resume: str) -> Any:
+        run = self._wandb.init(
+            mode=mode,
+            resume=resume,
+            **self._options,
+            settings=self._wandb.Settings(
+                silent=True,
+                console="off",
+                init_timeout=INIT_TIMEOUT_SECONDS,
+                finish_timeout=FINISH_TIMEOUT_SECONDS,
+                finish_timeout_raises=True,
+            ),
+        )
+        for axis in (*STEP_AXES.values(), *CURVES.values()):
+            run.define_metric(axis, hidden=True, summary="none")
+        for family, axis in STEP_AXES.items():
+            run.define_metric(f"{family}/*", step_metric=axis)
+        for name, summary in SUMMARIES.items():
+            axis = CURVES.get(name) or step_axis(name)
+            run.define_metric(name, step_metric=axis, summary=summary)
+        return run
 
-def _define_metrics(run: Any) -> None:
-    """Sets the x axis of each metric and its value in the run table."""
-    for axis in (*STEP_AXES.values(), *CURVES.values()):
-        run.define_metric(axis, hidden=True, summary="none")
-    for family, axis in STEP_AXES.items():
-        run.define_metric(f"{family}/*", step_metric=axis)
-    for name, summary in SUMMARIES.items():
-        axis = CURVES.get(name) or step_axis(name)
-        run.define_metric(name, step_metric=axis, summary=summary)
+    def _add_artifact(self, run: Any, artifact: Artifact, metadata: Mapping[str, Any]) -> None:
+        """Records an output, or keeps an input for the end of the run."""
+        name = f"{artifact.stage}-{artifact.address}"  # the same in every project
+        try:
+            recorded = self._make_artifact(name, artifact, metadata)
+            if not artifact.reused or artifact.made_by == self._options["id"]:
+                run.log_artifact(recorded)
+            elif not self._offline:  # W&B declares inputs online only
+                self._inputs.append(recorded)
+        except Exception as error:  # costs this artifact only
+            log.warning("W&B: %s was not recorded as an artifact (%s)", name, error)
+
+    def _make_artifact(self, name: str, artifact: Artifact, metadata: Mapping[str, Any]) -> Any:
+        """The W&B artifact; it refers to the files in the store instead of copying them."""
+        manifest = json.loads((artifact.folder / MANIFEST).read_text("utf-8"))
+        kept = {key: manifest[key] for key in ("version", "facts", "inputs", "settings", "seconds")}
+        made = self._wandb.Artifact(
+            name,
+            type=_ARTIFACT_TYPES[artifact.stage],
+            metadata={"stage": artifact.stage, "address": artifact.address, **kept, **metadata},
+        )
+        folder = artifact.folder.resolve()  # `wandb sync` may run in another folder
+        for file in sorted(manifest["files"]):
+            if Path(file).parts[0] not in _SKIPPED_FOLDERS:
+                path = str(folder / file)
+                made.add_file(path, name=file, policy="immutable", skip_cache=True)
+        return made
+
+    def _finish(self, run: Any) -> None:
+        try:
+            for recorded in self._inputs:
+                run.use_artifact(recorded)  # waits for the service
+            run.finish(exit_code=self._exit_code)
+        except TimeoutError:
+            self._timed_out = True

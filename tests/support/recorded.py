@@ -44,7 +44,7 @@ def alone(place: Path) -> Iterator[None]:
         for name in ("MODE", "API_KEY", "IDENTITY_TOKEN_FILE", "RUN_ID", "RESUME", "RUN_GROUP"):
             patch.delenv(f"WANDB_{name}", raising=False)
         patch.setenv("NETRC", str(place / "netrc"))
-        for name in ("CACHE_DIR", "DATA_DIR", "CONFIG_DIR"):
+        for name in ("CACHE_DIR", "CONFIG_DIR"):
             patch.setenv(f"WANDB_{name}", str(place / name.lower()))
         patch.setenv("WANDB_BASE_URL", "http://127.0.0.1:9")  # nothing listens there
         yield
@@ -120,15 +120,6 @@ class Record:
         """Finished stages by name, without the artifacts that W&B makes of tables."""
         rows = self.of("artifact")
         return {row["name"]: row for row in rows if row["type"] != "run_table"}
-
-    @property
-    def made(self) -> set[str]:
-        """Names of the artifacts that are outputs of the run."""
-        return {name for name, row in self.artifacts.items() if not row.get("use_after_commit")}
-
-    @property
-    def used(self) -> set[str]:
-        return set(self.artifacts) - self.made
 
 
 def _kind(row: dict[str, Any], name: str) -> str | None:
