@@ -7,7 +7,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from lr_exp import distributed
+from lr_exp import distributed, progress
 from lr_exp.inference.engines import Engine, Generate, last_known_identity
 from lr_exp.inference.out_of_memory import free_memory
 from lr_exp.models import early_exit, loading, locating
@@ -47,8 +47,7 @@ class LoadedModels:
         """A copy of the expert on the CPU, to be sharded over the ranks and then dropped."""
         self._loaded.clear()  # the devices need the memory for their shards
         free_memory()
-        source, dtype = self._inputs.expert, self._inputs.dtype
-        return distributed.run_on_all_ranks(lambda: loading.load(source, device="cpu", dtype=dtype))
+        return self._load_on(self._inputs.expert, "cpu")
 
     def pair(self) -> tuple[LanguageModel, LanguageModel]:
         """Expert and amateur, to score with. The amateur is not cached."""
@@ -161,7 +160,10 @@ class LoadedModels:
     def _load(self, source: locating.ModelSource) -> LanguageModel:
         for engine in self._engines.values():
             engine.close()  # the model may need their memory
-        device, dtype = self._inputs.device, self._inputs.dtype
+        return self._load_on(source, self._inputs.device)
+
+    def _load_on(self, source: locating.ModelSource, device: str) -> LanguageModel:
+        progress.announce(f"loading the {source.role} {source.name}")
         return distributed.run_on_all_ranks(
-            lambda: loading.load(source, device=device, dtype=dtype)
+            lambda: loading.load(source, device=device, dtype=self._inputs.dtype)
         )
