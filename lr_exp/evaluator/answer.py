@@ -116,7 +116,7 @@ def answer(
             max_new_tokens=max_new_tokens,
         )
     else:
-        raise ValueError(f"decoder {decoder!r} is none of greedy, contrastive, sampled")
+        raise ValueError(f"unknown decoder {decoder!r}: use greedy, contrastive or sampled")
 
     def row(index: int, decoded: Decoded) -> dict[str, Any]:
         text = language_model.tokenizer.decode(
