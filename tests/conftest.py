@@ -39,12 +39,43 @@ class Outcome:
 @pytest.fixture(scope="session")
 def recorded_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with `runs/one`, recorded by W&B offline, and its `store`."""
-    from .recorded import alone, go  # imports Hydra and torch, which few files need
+    from tests.support.recorded import alone, go  # imports Hydra and torch, which few files need
 
     place = tmp_path_factory.mktemp("recorded")
     with alone(place):
         go(place / "runs" / "one", place / "store")
     return place
+
+
+@pytest.fixture(scope="session")
+def pair():
+    """The expert and the amateur of the micro world."""
+    from tests.support.sampling import load_micro
+
+    return load_micro("expert"), load_micro("micro")
+
+
+@pytest.fixture(scope="session")
+def shared(pair):
+    """The vocabulary that the pair shares."""
+    from lr_exp.models.vocabulary import shared_vocabulary
+
+    expert, amateur = pair
+    return shared_vocabulary(
+        expert.tokenizer, amateur.tokenizer, expert_rows=None, amateur_rows=None
+    )
+
+
+@pytest.fixture(scope="session")
+def questions():
+    """Twelve training questions of the micro world."""
+    from lr_exp.config.settings import DataSettings
+    from lr_exp.data.questions import load_questions
+
+    source = DataSettings(
+        name="micro", format="micro", configs=["micro_add"], split="train", count=12
+    )
+    return load_questions(source, hub_root=None)
 
 
 @pytest.fixture

@@ -3,8 +3,7 @@
 from lr_exp.data.questions import Question
 from lr_exp.evaluator import answer
 from lr_exp.inference.decoding import Decoded
-
-from .test_distiller import load_expert
+from tests.support.distilling import load_expert
 
 
 def test_few_shot_examples_and_system_prompt_are_in_the_prompt(tmp_path, monkeypatch):

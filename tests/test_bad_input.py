@@ -10,8 +10,7 @@ import pytest
 from lr_exp.config.composition import conf_dir
 from lr_exp.errors import UserError
 from lr_exp.sampler.records import import_records
-
-from .tiny import TOKENS, tiny_model, tiny_tokenizer
+from tests.support.tiny import TOKENS, tiny_model, tiny_tokenizer
 
 MICRO = ("experiment=demo", "benchmarks=[micro_add]", "evaluator.max_examples=2")
 

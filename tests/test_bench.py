@@ -12,8 +12,7 @@ from bench.__main__ import main
 from lr_exp import progress
 from lr_exp.errors import UserError
 from lr_exp.models import early_exit
-
-from .test_sampler import load_micro
+from tests.support.sampling import load_micro
 
 
 def test_sides_alternate_and_every_other_repeat_begins_with_the_second():

@@ -20,8 +20,8 @@ from filelock import FileLock
 from lr_exp.report.__main__ import main
 from lr_exp.report.names import ABSENT
 from lr_exp.report.page import write_run_page
-from tests.test_page import ANSWER, NASTY, TOKENS, write_trajectories
-from tests.test_report_runs import write_failed, write_run
+from tests.support.run_folders import write_failed, write_run
+from tests.support.trajectories_file import ANSWER, NASTY, TOKENS, write_trajectories
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 MISSING = [

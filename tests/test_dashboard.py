@@ -22,8 +22,7 @@ from lr_exp.report.names import METHODS
 from lr_exp.tracking.dashboard import contents, panels, report, workspace
 from lr_exp.tracking.dashboard.__main__ import main
 from lr_exp.tracking.dashboard.published import markdown
-
-from .recorded import Record, alone
+from tests.support.recorded import Record, alone
 
 BENCHMARKS = ("micro_add", "micro_plain")
 SWEEPS = (*contents.SWEEPS, *(f"micro_{name}" for name in contents.SWEEPS), None)

@@ -1,9 +1,6 @@
 """Questions: formats, JSON Lines errors, selection, and a hub mirror if there is one."""
 
-import json
-import os
 import sys
-from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -16,12 +13,9 @@ from lr_exp.data.benchmarks import load_benchmark, load_shots
 from lr_exp.data.formats import FORMATS, last_boxed
 from lr_exp.data.questions import Question, fingerprint, load_questions, select_questions
 from lr_exp.errors import UserError
+from tests.support.hub import COUNTS, HUB, ROOT, mirror, needs_hub
 
-ROOT = Path(__file__).parents[1]
 CONF = ROOT / "conf"
-HUB = Path(os.environ.get("LR_EXP_HUB_ROOT") or ROOT.parent / "shared" / "hub")
-
-needs_hub = pytest.mark.skipif(not HUB.is_dir(), reason="no hub mirror: set LR_EXP_HUB_ROOT")
 
 
 @pytest.fixture(autouse=True)
@@ -233,12 +227,6 @@ def test_an_unreachable_hub_is_one_clear_error(monkeypatch):
         load_questions(settings, hub_root=None)
 
 
-def mirror(folder, rows, split="test"):
-    """Writes a data set in hub layout, as one JSON Lines file."""
-    folder.mkdir(parents=True)
-    (folder / f"{split}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-
-
 def test_reading_a_folder_in_hub_layout(tmp_path, capfd):
     rows = [{"question": f"Q{i}", "answer": f"#### {i}", "extra": i} for i in range(3)]
     mirror(tmp_path / "openai" / "gsm8k", rows)
@@ -394,16 +382,6 @@ def test_shots(tmp_path):
 
 
 # The benchmarks themselves
-
-COUNTS = {
-    "gsm8k": 1319,
-    "math500": 500,
-    "svamp": 300,
-    "asdiv": 2215,
-    "minerva_math": 272,
-    "olympiadbench": 675,
-    "mmlu_stem": 3018,
-}
 
 
 @needs_hub

@@ -8,8 +8,7 @@ from lr_exp.errors import UserError
 from lr_exp.inference.decoding import PromptedModel, decode_greedily
 from lr_exp.inference.decoding import decode as decode_with
 from lr_exp.inference.strategies import sampled
-
-from .test_packing import tiny
+from tests.support.tiny import double_model
 
 PROMPTS = [[7, 8, 9, 10, 11, 12], [0, 0, 3], [42], [1, 2, 3, 4]]  # id 0 is a token like any other
 
@@ -20,13 +19,13 @@ def decode(model, prompts, **changes):
 
 
 def test_a_batch_equals_separate_prompts():
-    model = tiny()
+    model = double_model()
     together = decode(model, PROMPTS)
     assert together == [decode(model, [prompt])[0] for prompt in PROMPTS]
 
 
 def test_equals_generate_with_a_clean_config():
-    model = tiny()
+    model = double_model()
     config = GenerationConfig(do_sample=False, max_new_tokens=12, pad_token_id=0)
     for prompt in PROMPTS:
         ids = torch.tensor([prompt])
@@ -39,7 +38,7 @@ def test_equals_generate_with_a_clean_config():
 
 def test_a_hidden_generation_config_does_not_leak_in():
     """The published loop used the repository's temperature and penalties."""
-    model = tiny()
+    model = double_model()
     before = decode(model, PROMPTS)
     model.generation_config = GenerationConfig(
         do_sample=True, temperature=5.0, top_p=0.3, repetition_penalty=9.0
@@ -48,7 +47,7 @@ def test_a_hidden_generation_config_does_not_leak_in():
 
 
 def test_rows_that_stop_leave_the_others_unchanged():
-    model = tiny()
+    model = double_model()
     free = decode(model, PROMPTS)
     stop = free[0].token_ids[3]
     stopped = decode(model, PROMPTS, stop_ids=(stop,))
@@ -59,7 +58,7 @@ def test_rows_that_stop_leave_the_others_unchanged():
 
 
 def test_ids_beyond_the_tokenizer_are_never_chosen():
-    model = tiny()
+    model = double_model()
     with torch.no_grad():
         model.lm_head.weight[30:] *= 50  # padding rows with the highest logits
     assert max(max(one.token_ids) for one in decode(model, PROMPTS)) >= 30
@@ -68,13 +67,13 @@ def test_ids_beyond_the_tokenizer_are_never_chosen():
 
 
 def test_the_context_ends_each_row_at_its_own_length():
-    answers = decode(tiny(), PROMPTS, context=8)
+    answers = decode(double_model(), PROMPTS, context=8)
     assert [len(one.token_ids) for one in answers] == [2, 5, 7, 4]
     assert not any(one.finished for one in answers)
 
 
 def test_nan_logits_raise():
-    model = tiny()
+    model = double_model()
     model.lm_head.weight.data[0] = float("nan")
     with pytest.raises(UserError, match="not finite"):
         decode(model, PROMPTS)
@@ -83,7 +82,7 @@ def test_nan_logits_raise():
 def test_nan_in_a_finished_row_is_ignored():
     """A finished row keeps reading its stop token while the batch continues; sampling from NaN
     would abort the run."""
-    model = tiny()
+    model = double_model()
     prompts = [[n, n + 1] for n in range(12)]
     stop = decode(model, prompts)[7].token_ids[1]
     ends = [one.finished for one in decode(model, prompts, stop_ids=(stop,))]
@@ -114,16 +113,16 @@ def test_positions_never_exceed_the_context():
 
 def test_a_prompt_that_fills_the_context_raises():
     with pytest.raises(ValueError, match="no room"):
-        decode(tiny(), PROMPTS, context=6)
+        decode(double_model(), PROMPTS, context=6)
 
 
 def test_a_model_in_training_mode_raises():
     with pytest.raises(ValueError, match="training mode"):
-        decode(tiny().train(), PROMPTS)
+        decode(double_model().train(), PROMPTS)
 
 
 def test_models_with_different_numbers_of_prompts_raise():
-    model = tiny()
+    model = double_model()
     models = [PromptedModel(model, PROMPTS, 50), PromptedModel(model, PROMPTS[1:], 50)]
     with pytest.raises(ValueError, match="3 prompts for 4 rows"):
         decode_with(models, lambda logits: logits[0].argmax(-1), max_new_tokens=2, stop_ids=())

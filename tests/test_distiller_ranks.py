@@ -17,9 +17,8 @@ from safetensors.torch import load_file
 
 from lr_exp.distiller import distill
 from lr_exp.distiller.batches import BatchDataset, plan_batches, shares
-
-from .distilling_on_ranks import CASES, MANY, StoppedError, stop
-from .test_distiller import a_supervision, train
+from tests.support.distilling import a_supervision, train
+from tests.support.distilling_on_ranks import CASES, MANY, StoppedError, stop
 
 ROOT = Path(__file__).parents[1]
 
@@ -37,7 +36,7 @@ def trained(tmp_path_factory):
     done = subprocess.run(  # noqa: S603 - our own program
         [
             *(sys.executable, "-m", "torch.distributed.run", "--standalone"),
-            *("--nproc-per-node", "2", "-m", "tests.distilling_on_ranks", str(folder)),
+            *("--nproc-per-node", "2", "-m", "tests.support.distilling_on_ranks", str(folder)),
         ],
         cwd=ROOT,
         env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)},

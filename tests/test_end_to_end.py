@@ -8,44 +8,18 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from hydra import compose, initialize_config_dir
 
-from lr_exp.config.composition import conf_dir, register, to_settings
+from lr_exp.config.composition import conf_dir
 from lr_exp.distiller import distill
 from lr_exp.errors import UserError
 from lr_exp.inference.decoding import decode_greedily
 from lr_exp.models.prompts import render_prompt
 from lr_exp.pipeline.experiment import Experiment
 from lr_exp.pipeline.inputs import Inputs
-from lr_exp.pipeline.run import run
 from lr_exp.sampler import rollout, score
 from lr_exp.sampler.supervision import Supervision
-from lr_exp.store import MANIFEST, Artifact, Store
-
-SMALL = [
-    "experiment=demo",
-    "data.max_questions=40",
-    "sampler.batch_size=16",
-    "distiller.steps=8",
-    "distiller.batch_size=16",
-    "distiller.learning_rate=5e-3",
-    "distiller.log_every=2",
-    "benchmarks=[micro_add,micro_plain]",
-    "evaluator.max_examples=24",
-    "evaluator.batch_size=12",
-    "wandb.mode=disabled",
-]
-
-
-def settings_for(tmp_path: Path, *overrides: str):
-    register()
-    words = [*SMALL, f"store={tmp_path / 'store'}", *overrides]
-    with initialize_config_dir(version_base="1.3", config_dir=str(conf_dir())):
-        return to_settings(compose("config", words), words)
-
-
-def go(tmp_path: Path, folder: str, *overrides: str) -> dict:
-    return run(settings_for(tmp_path, *overrides), tmp_path / folder, [conf_dir()]).to_dict()
+from lr_exp.store import Artifact, Store
+from tests.support.demo import contents, go, results, settings_for
 
 
 @pytest.fixture(scope="module")
@@ -53,19 +27,6 @@ def first(tmp_path_factory):
     """One finished run that the tests look at; (its folder, its summary)."""
     tmp_path = tmp_path_factory.mktemp("first")
     return tmp_path, go(tmp_path, "run")
-
-
-def results(summary: dict) -> dict:
-    return {who: summary["evaluate"][who] for who in ("expert", "tuned")}
-
-
-def contents(folder: Path) -> dict[str, bytes]:
-    """Every artifact's files but the manifest, which holds seconds."""
-    return {
-        str(path.relative_to(folder)): path.read_bytes()
-        for path in sorted(folder.rglob("*"))
-        if path.is_file() and path.name != MANIFEST and path.suffix != ".lock"
-    }
 
 
 def test_the_summary_is_complete_and_true_to_the_files(first):

@@ -23,8 +23,7 @@ from lr_exp.inference.engines import Request, Sampling
 from lr_exp.inference.engines.server import ServerEngine
 from lr_exp.models import loading, locating
 from lr_exp.models.prompts import render_prompt
-
-from .test_distiller import load_expert
+from tests.support.distilling import load_expert
 
 pytestmark = pytest.mark.slow
 

@@ -11,9 +11,8 @@ from lr_exp.inference.decoding import Decoded
 from lr_exp.inference.engines import Request, Sampling, UnreachableError, http, last_known_identity
 from lr_exp.inference.engines.server import ServerEngine
 from lr_exp.models.loading import LanguageModel
-
-from .servers import FakeServer, serving
-from .tiny import tiny_tokenizer
+from tests.support.servers import FakeServer, serving
+from tests.support.tiny import tiny_tokenizer
 
 KINDS = ("vllm", "sglang", "llamacpp")
 STOP, OTHER_STOP = 258, 256  # <|im_end|>, <|endoftext|>

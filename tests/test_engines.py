@@ -15,11 +15,10 @@ from lr_exp.inference.engines import Request, Sampling, http
 from lr_exp.inference.engines.in_process import VllmEngine
 from lr_exp.models import loading, locating
 from lr_exp.sampler import rollout, score
-
-from .servers import FakeServer, serving
-from .test_distiller import load_expert
-from .test_end_to_end import go, results, settings_for
-from .tiny import tiny_model
+from tests.support.demo import go, results, settings_for
+from tests.support.distilling import load_expert
+from tests.support.servers import FakeServer, serving
+from tests.support.tiny import tiny_model
 
 QUICK = ("data.max_questions=12", "evaluator.max_examples=8", "benchmarks=[micro_add]")
 SAMPLE = (*QUICK, "stages=[sample]")

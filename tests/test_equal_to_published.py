@@ -20,11 +20,10 @@ from lr_exp.models.prompts import render_prompt
 from lr_exp.models.vocabulary import shared_vocabulary
 from lr_exp.sampler import rollout, score, select
 from lr_exp.store.shards import read_shards
-
-from .methods import method
-from .test_distiller import TOKENS, a_supervision, packed_losses, precise_model
-from .test_sampler import load_micro
-from .tiny import tiny_model
+from tests.support.distilling import TOKENS, a_supervision, packed_losses, precise_model
+from tests.support.methods import method
+from tests.support.sampling import load_micro
+from tests.support.tiny import tiny_model
 
 SYSTEM = "Please reason step by step."
 ALPHA = 0.2

@@ -166,7 +166,9 @@ LINES = st.one_of(
 
 @pytest.fixture(scope="module")
 def tokenizer() -> Any:
-    from .tiny import tiny_tokenizer  # imports torch, which the worker processes do not need
+    from tests.support.tiny import (
+        tiny_tokenizer,  # imports torch, which the worker processes do not need
+    )
 
     return tiny_tokenizer()
 
@@ -291,7 +293,7 @@ def test_any_overrides_are_valid_or_give_a_message(words):
 
 @pytest.fixture(scope="module")
 def summary(tmp_path_factory) -> dict[str, Any]:
-    from .test_report_runs import write_run
+    from tests.support.run_folders import write_run
 
     result = {"accuracy": 0.5, "correct": 1, "total": 2}
     both = {who: {"micro_add": result} for who in ("expert", "amateur")}

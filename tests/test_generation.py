@@ -24,8 +24,7 @@ from lr_exp.models.prompts import render_prompt
 from lr_exp.models.vocabulary import SharedVocabulary
 from lr_exp.sampler import rollout
 from lr_exp.store.shards import read_shards, shard_path, shard_paths
-
-from .tiny import CHAT_TEMPLATE, TOKENS, tiny_model
+from tests.support.tiny import CHAT_TEMPLATE, TOKENS, tiny_model
 
 PROMPTS = [[7, 8, 9, 10, 11, 12], [0, 0, 3], [42], [1, 2, 3, 4], [5, 5]]
 AMATEUR_PROMPTS = [[9, 9], [1, 2, 3, 4, 5, 6, 7], [42, 0], [8], [6, 5]]  # another template

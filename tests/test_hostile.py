@@ -33,10 +33,9 @@ from lr_exp.report.summary import parse_summary
 from lr_exp.report.tables.table import Table
 from lr_exp.report.terminal import summary_table
 from lr_exp.report.write import csv_text, latex_text, markdown_text, one_line
-
-from .test_distiller import KilledError, train
-from .test_report_runs import write_failed, write_run
-from .tiny import tiny_model
+from tests.support.distilling import KilledError, train
+from tests.support.run_folders import write_failed, write_run
+from tests.support.tiny import tiny_model
 
 ROOT = Path(__file__).parents[1]
 PRIVATE = "3f9c0e1dwandb77a2"  # a made-up key

@@ -14,8 +14,7 @@ import torch
 
 from lr_exp import __main__ as program
 from lr_exp.report.__main__ import main as report
-
-from .test_end_to_end import SMALL, contents, go
+from tests.support.demo import SMALL, contents, go
 
 WORDS = [*SMALL, "distiller.checkpoint_every=2"]
 ROOT = Path(__file__).parents[1]
@@ -24,7 +23,7 @@ ROOT = Path(__file__).parents[1]
 def run_killing(
     folder: Path, kills: int, number: int, *, seed: int = 0, shortest: float = 0.05
 ) -> dict:
-    """Runs `tests.killing` in `folder` with signal `number` and returns its result."""
+    """Runs `tests.support.killing` in `folder` with signal `number` and returns its result."""
     environment = {
         **os.environ,
         "OMP_NUM_THREADS": str(torch.get_num_threads()),
@@ -32,7 +31,7 @@ def run_killing(
     }
     words = [str(word) for word in (kills, seed, int(number), shortest, 3.0)]
     done = subprocess.run(  # noqa: S603 - our own program
-        [sys.executable, "-m", "tests.killing", *words, *WORDS],
+        [sys.executable, "-m", "tests.support.killing", *words, *WORDS],
         cwd=folder,
         env=environment,
         capture_output=True,

@@ -9,7 +9,7 @@ import subprocess
 import sys
 import time
 from dataclasses import dataclass
-from importlib.metadata import PackageNotFoundError, distribution
+from importlib.metadata import PackageNotFoundError
 from pathlib import Path
 from typing import Any
 
@@ -20,9 +20,9 @@ from omegaconf import OmegaConf
 from lr_exp.config import cells, launchers
 from lr_exp.config.composition import conf_dir
 from lr_exp.report.__main__ import main as report
-
-from . import slurm
-from .test_end_to_end import contents
+from tests.support import slurm
+from tests.support.demo import contents
+from tests.support.launchers import is_installed, launcher
 
 ROOT = Path(__file__).parents[1]
 YAML = sorted((conf_dir() / "hydra" / "launcher").glob("*.yaml"))
@@ -51,20 +51,6 @@ LAUNCHERS = {
         f"hydra.launcher.ray.init.object_store_memory={80 << 20}",
     ],
 }
-
-
-def is_installed(name: str) -> bool:
-    try:
-        distribution(launchers._PACKAGES[name][1])
-    except PackageNotFoundError:
-        return False
-    return True
-
-
-def launcher(name: str, *marks: pytest.MarkDecorator) -> Any:
-    extra, _ = launchers._PACKAGES[name]
-    skip = pytest.mark.skipif(not is_installed(name), reason=f"needs pip install 'lr_exp[{extra}]'")
-    return pytest.param(name, marks=[skip, *marks])
 
 
 @dataclass(frozen=True)

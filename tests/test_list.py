@@ -14,7 +14,7 @@ from lr_exp.config.catalogue import KINDS, cells_of, choice_of, entries, publish
 from lr_exp.config.composition import conf_dir, register
 from lr_exp.config.listing import main
 from lr_exp.report import published
-from tests.test_data import COUNTS
+from tests.support.hub import COUNTS
 
 ROOT = Path(__file__).parents[1]
 CONF = conf_dir()

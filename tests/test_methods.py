@@ -15,10 +15,10 @@ from lr_exp.pipeline.inputs import Inputs
 from lr_exp.pipeline.loaded_models import LoadedModels
 from lr_exp.sampler import select
 from lr_exp.sampler.references import keep_verified, write_solutions
-from lr_exp.sampler.rollout import COLUMNS
-from lr_exp.store.shards import read_shards, write_shard
-from tests.methods import method
-from tests.tiny import tiny_tokenizer
+from lr_exp.store.shards import read_shards
+from tests.support.methods import method
+from tests.support.sampling import END, write_answers
+from tests.support.tiny import tiny_tokenizer
 
 # Two answers of three positions. Above 0.4 nats: (0, 1), (1, 0) and (1, 2).
 KL = [0.1, 0.5, 0.0, 2.0, 0.3, 0.9]
@@ -126,8 +126,6 @@ def test_what_a_method_needs_follows_from_its_choices(choices, expected):
 
 # Trajectories with references ------------------------------------------------------------------
 
-END = 258  # of a turn, in the tiny tokenizer
-
 
 def test_solutions_are_what_the_expert_would_have_written(tmp_path):
     tokenizer = tiny_tokenizer()
@@ -180,29 +178,6 @@ def test_text_without_tokens_is_refused(tmp_path):
             system_prompt="",
             context=None,
         )
-
-
-def write_answers(folder: Path, answers: list[tuple[str, str, bool]]) -> None:
-    """A rollout's shard: (question id, text, finished) of each answer."""
-    import pyarrow as pa
-
-    tokenizer = tiny_tokenizer()
-    rows = [
-        {
-            "index": index,
-            "tokens": len(text) + finished,
-            "finished": finished,
-            "question_id": question,
-            "question": question,
-            "prompt_ids": [1, 2],
-            "token_ids": tokenizer(text)["input_ids"] + [END] * finished,
-        }
-        for index, (question, text, finished) in enumerate(answers)
-    ]
-    schema = pa.schema(
-        [("index", pa.int32()), ("tokens", pa.int32()), ("finished", pa.bool_()), *COLUMNS]
-    )
-    write_shard(folder, 0, rows, schema)
 
 
 def test_right_finished_answers_are_kept_once(tmp_path):

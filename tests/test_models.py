@@ -14,8 +14,7 @@ from lr_exp.config.settings import AmateurSettings, ExpertSettings, ModelSetting
 from lr_exp.errors import UserError
 from lr_exp.models import devices, early_exit, loading, locating, vocabulary
 from lr_exp.models.prompts import PLAIN_TEMPLATE, render_prompt, stop_token_ids
-
-from .tiny import CHAT_TEMPLATE, SPECIAL, TOKENS, tiny_model, tiny_tokenizer
+from tests.support.tiny import CHAT_TEMPLATE, SPECIAL, TOKENS, tiny_model, tiny_tokenizer
 
 
 def locate(folder, **settings):

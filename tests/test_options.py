@@ -10,9 +10,8 @@ import lr_exp
 from lr_exp.config.listing import main as list_options
 from lr_exp.errors import UserError
 from lr_exp.report.__main__ import main as report
-
-from .test_launchers import launcher
-from .test_sweeps import finished_cells
+from tests.support.demo import finished_cells
+from tests.support.launchers import launcher
 
 FILES = {
     "benchmark/mine.yaml": (

@@ -21,10 +21,16 @@ from lr_exp.models.vocabulary import SharedVocabulary
 from lr_exp.pipeline.inputs import Inputs
 from lr_exp.sampler import rollout, score
 from lr_exp.store.shards import read_shards, shard_paths
-
-from .test_distiller import SETTINGS, a_supervision, every_step, packed_losses, precise_model, train
-from .test_sampler import load_micro
-from .tiny import TOKENS, tiny_model
+from tests.support.distilling import (
+    SETTINGS,
+    a_supervision,
+    every_step,
+    packed_losses,
+    precise_model,
+    train,
+)
+from tests.support.sampling import load_micro
+from tests.support.tiny import TOKENS, tiny_model
 
 SYSTEM = "Count."
 QUESTIONS = [Question(f"q/{n}", "Tom has 12 pens. " * (n % 3 + 1)) for n in range(7)]

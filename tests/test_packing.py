@@ -4,35 +4,16 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from transformers import LlamaConfig, LlamaForCausalLM, Qwen2Config, Qwen2ForCausalLM
 
 from lr_exp.errors import UserError
 from lr_exp.models.packing import check_packing, groups_within, pack, read_logits
-
-from .test_sampler import load_micro
-
-
-def tiny(kind: str = "qwen2") -> torch.nn.Module:
-    torch.manual_seed(0)
-    shape = {
-        "vocab_size": 50,
-        "hidden_size": 32,
-        "intermediate_size": 64,
-        "num_hidden_layers": 2,
-        "num_attention_heads": 4,
-        "num_key_value_heads": 2,
-    }
-    model = (
-        Qwen2ForCausalLM(Qwen2Config(**shape))
-        if kind == "qwen2"
-        else LlamaForCausalLM(LlamaConfig(**shape))
-    )
-    return model.double().eval()
+from tests.support.sampling import load_micro
+from tests.support.tiny import double_model
 
 
 @pytest.mark.parametrize("kind", ["qwen2", "llama"])
 def test_a_pack_equals_separate_sequences(kind):
-    model = tiny(kind)
+    model = double_model(kind)
     sequences = [[5, 6, 7, 8, 9], [11], [3, 2, 1], [0, 0, 0, 0]]
     reads = [[0, 4], [0], [], [1, 2, 3]]
     with torch.no_grad():
@@ -73,12 +54,12 @@ def test_an_index_outside_its_sequence_raises():
 
 
 def test_a_model_with_nan_weights_is_rejected():
-    model = tiny()
+    model = double_model()
     next(model.parameters()).data[:] = float("nan")
     with pytest.raises(UserError, match="not finite"):
         check_packing(model, "damaged")
 
 
 def test_sound_models_pass_in_any_precision():
-    check_packing(tiny(), "double")
-    check_packing(tiny("llama").bfloat16(), "half")
+    check_packing(double_model(), "double")
+    check_packing(double_model("llama").bfloat16(), "half")

@@ -19,11 +19,11 @@ from lr_exp.errors import UserError
 from lr_exp.models import devices
 from lr_exp.pipeline import rank_checks
 from lr_exp.pipeline.inputs import Inputs
-
-from .ranked import finish, torchrun
-from .test_end_to_end import SMALL, contents, go, settings_for
+from tests.support.demo import SMALL, contents, go, settings_for
+from tests.support.ranked import finish, torchrun
 
 HOST = socket.gethostname()
+RANKED = "tests.support.ranked"
 # Questions of several lengths, and more shards than ranks, the last round not full.
 WORDS = [*SMALL, "sampler.batch_size=9", "evaluator.batch_size=7", "sampler.max_new_tokens=64"]
 PLACES = ["store=store", "hydra.run.dir=run"]
@@ -71,7 +71,7 @@ def results(tmp_path_factory) -> list[dict]:
     """Results of `ranked.primitives` on each of three ranks."""
     folder = tmp_path_factory.mktemp("results")
     words = ["primitives", str(folder)]
-    status, out = finish(torchrun(words, folder, ranks=3, module="tests.ranked"))
+    status, out = finish(torchrun(words, folder, ranks=3, module=RANKED))
     assert status == 0, out
     return [json.loads((folder / f"{number}.json").read_text("utf-8")) for number in range(3)]
 
@@ -164,9 +164,7 @@ def test_two_ranks_produce_the_same_files_as_one_process(alone, tmp_path):
 
 
 def test_a_killed_rank_ends_the_run_and_any_number_of_ranks_resumes_it(alone, tmp_path):
-    process = torchrun(
-        ["slow", str(tmp_path), *ALL, *PLACES], tmp_path, module="tests.ranked", ranks=3
-    )
+    process = torchrun(["slow", str(tmp_path), *ALL, *PLACES], tmp_path, module=RANKED, ranks=3)
     deadline = time.monotonic() + 120
     while not (made := list(tmp_path.glob("store/rollout/*.part/shard-*.parquet"))):
         assert time.monotonic() < deadline, finish(process, 1)
@@ -190,7 +188,7 @@ def test_a_killed_rank_ends_the_run_and_any_number_of_ranks_resumes_it(alone, tm
 
 
 def test_rank_1_reports_that_rank_0_was_killed(tmp_path):
-    process = torchrun(["slow", str(tmp_path), *WORDS, *PLACES], tmp_path, module="tests.ranked")
+    process = torchrun(["slow", str(tmp_path), *WORDS, *PLACES], tmp_path, module=RANKED)
     deadline = time.monotonic() + 120
     while not list(tmp_path.glob("store/rollout/*.part/shard-*.parquet")):
         assert time.monotonic() < deadline, finish(process, 1)
@@ -211,7 +209,7 @@ def test_an_error_before_the_ranks_connect_is_one_line(tmp_path):
 
 def test_a_rank_that_fails_alone_ends_the_run_with_its_reason(tmp_path):
     words = ["fails_alone", str(tmp_path), *WORDS, *PLACES]
-    status, out = finish(torchrun(words, tmp_path, module="tests.ranked"), 90)
+    status, out = finish(torchrun(words, tmp_path, module=RANKED), 90)
     assert status != 0
     assert error_of(out) == f"error: rank 1 on {HOST}: the rollout cannot be written"
     failed = json.loads((tmp_path / "run" / "failed.json").read_text("utf-8"))
@@ -234,7 +232,7 @@ def test_a_sweep_continues_after_cells_that_fail_on_all_ranks(tmp_path):
     data = ["data=jsonl", "data.path=differs.jsonl,few.jsonl,good.jsonl", "stages=[sample]"]
     ways = ["data.streaming=false,true", "hydra.sweep.subdir=${hydra.job.num}"]
     words = ["-m", *WORDS, *places, "data.max_questions=null", *data, *ways]
-    process = torchrun(["elsewhere", str(other), *words], tmp_path, module="tests.ranked")
+    process = torchrun(["elsewhere", str(other), *words], tmp_path, module=RANKED)
     status, out = finish(process)
     assert status != 0
     assert "cells: 2 finished, 10 failed" in out

@@ -10,19 +10,10 @@ from lr_exp import contrast
 from lr_exp.sampler import profile, reading, select
 from lr_exp.sampler.supervision import Supervision
 from lr_exp.store.shards import read_shards
-from tests.test_sampler import (
-    ALPHA,
-    BETA,
-    pair,
-    questions,
-    sample,
-    shared,
-)
+from tests.support.methods import method
+from tests.support.sampling import sample
 
-from .methods import method
-
-__all__ = ["pair", "questions", "shared"]  # fixtures
-
+ALPHA, BETA = 0.2, 0.4
 MASKED = 1  # places in a candidate: token, expert, amateur, mask, weight
 
 

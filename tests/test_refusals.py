@@ -22,8 +22,7 @@ from lr_exp.errors import UserError
 from lr_exp.evaluator import grade
 from lr_exp.report.__main__ import main as report_main
 from lr_exp.store.__main__ import main as store_main
-
-from .tiny import SPECIAL, TOKENS, tiny_model, tiny_tokenizer
+from tests.support.tiny import SPECIAL, TOKENS, tiny_model, tiny_tokenizer
 
 MICRO = (
     "experiment=demo",

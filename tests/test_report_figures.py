@@ -31,8 +31,7 @@ from lr_exp.report.names import METHODS
 from lr_exp.report.rows import sweeps
 from lr_exp.report.runs import Run, find_runs
 from lr_exp.report.summary import parse_summary
-from tests.test_report_program import everything
-from tests.test_report_runs import write_metrics, write_run
+from tests.support.run_folders import everything, write_metrics, write_run
 
 SCHEMES = ("light", "dark")
 ABLATION = list(METHODS)[:7]  # methods of one table share each of its figures

@@ -15,12 +15,18 @@ from lr_exp.report.figures.style import method_look, variant_look
 from lr_exp.report.figures.training import accuracy_curve
 from lr_exp.report.rows import sweeps
 from lr_exp.report.runs import find_runs
-from tests.test_report_runs import result, write_failed, write_hydra, write_metrics, write_run
+from tests.support.run_folders import (
+    BETTER,
+    THREE,
+    everything,
+    result,
+    write_failed,
+    write_hydra,
+    write_metrics,
+    write_run,
+)
 
 Call = Callable[..., tuple[int, str, str]]
-
-THREE = {name: [0, 0, 1, 1] for name in ("micro_add", "micro_long", "micro_plain")}
-BETTER = {name: [1, 0, 1, 1] for name in THREE}
 
 
 @pytest.fixture
@@ -35,35 +41,6 @@ def call(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) ->
         return status, said.out, said.err
 
     return run
-
-
-def everything(folder: Path) -> Path:
-    """Runs with the data for every figure."""
-    for method, seconds in (("lightreasoner", 5.0), ("no_contrast", 500.0)):
-        for seed in (0, 1):
-            run = write_run(
-                folder / f"{method} {seed}",
-                method=method,
-                seed=seed,
-                sweep="micro_ablation",
-                before=THREE,
-                after=BETTER,
-                distill__seconds=seconds,
-                evaluate__curve=[{"step": 50, "results": {name: result(2, 4) for name in THREE}}],
-            )
-            write_metrics(run, {1: 0.5, 50: 0.4 + 0.1 * seed, 100: 0.3})
-    for alpha in (0.1, 0.2):
-        for beta in (0.4, 0.8):
-            run = folder / f"{alpha} {beta}"
-            write_run(run, alpha=alpha, beta=beta, sweep="alpha_beta")
-    for amateur, correct in (("micro", 1), ("micro_master", 4)):
-        gap = {
-            "decoder": "greedy",
-            "expert": {"micro_add": result(2, 4)},
-            "amateur": {"micro_add": result(correct, 4)},
-        }
-        write_run(folder / amateur, amateur=amateur, sweep="micro_expertise_gap", evaluate__gap=gap)
-    return folder
 
 
 def test_makes_all_files_and_says_where(tmp_path: Path, call: Call) -> None:

@@ -11,7 +11,7 @@ from lr_exp.report.gaps import measured_gap
 from lr_exp.report.profiles import profiles
 from lr_exp.report.rows import Row, Sweep, sweeps
 from lr_exp.report.runs import find_runs
-from tests.test_report_runs import result, write_failed, write_run
+from tests.support.run_folders import result, write_failed, write_run
 
 
 def _sweep(folder: Path) -> Sweep:

@@ -3,152 +3,20 @@
 import json
 import os
 import re
-from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from lr_exp.errors import UserError
-from lr_exp.report.published import HUB_IDS
 from lr_exp.report.rows import sweeps
 from lr_exp.report.runs import AnswersMissingError, find_runs
 from lr_exp.report.summary import parse_summary
-
-Right = dict[str, Sequence[int]]  # benchmark: each question's grade, 0 or 1
-
-
-def write_run(
-    folder: Path,
-    *,
-    method: str | None = "lightreasoner",
-    expert: str = "micro",
-    amateur: str | None = "micro",
-    data: str = "micro",
-    alpha: float | None = 0.2,
-    beta: float | None = 0.4,
-    seed: int = 0,
-    sweep: str | None = None,
-    decoder: str = "greedy",
-    before: Right | None = None,
-    after: Right | None = None,
-    answers: bool = True,
-    **changed: Any,
-) -> Path:
-    """A finished run's folder. `changed` replaces keys: `settings__seed=3` is settings.seed."""
-    before = {"micro_add": [0, 0, 0, 1]} if before is None else before
-    after = {"micro_add": [1, 1, 0, 1]} if after is None else after
-    model = {"path": None, "revision": None}
-    summary: dict[str, Any] = {
-        "method": method,
-        "expert": expert,
-        "amateur": amateur,
-        "data": data,
-        "alpha": alpha,
-        "beta": beta,
-        "seed": seed,
-        "sweep": sweep,
-        "stages": ["sample", "distill", "evaluate"],
-        "provenance": {
-            "expert": {**model, "fingerprint": f"of {expert}"},
-            "amateur": {**model, "fingerprint": f"of {amateur}"} if amateur else None,
-            "data": f"of {data}",
-            "questions": f"{data} drawn by {seed}",
-            "benchmarks": {name: f"of {name}" for name in before},
-            "device": "cpu",
-            "device_name": "a CPU",
-            "dtype": "float32",
-        },
-        "settings": {
-            "expert": {"name": expert, "path": HUB_IDS.get(expert)},
-            "amateur": {"name": amateur or "micro", "path": HUB_IDS.get(amateur or "micro")},
-            "data": {"name": data, "path": None, "max_questions": 20},
-            "method": {"name": method, "steps": "all"},
-            "sampler": {"max_new_tokens": 128, "batch_size": 16, "export": None},
-            "distiller": {"steps": 100, "learning_rate": 1e-4},
-            "evaluator": {"max_new_tokens": 256, "batch_size": 32, "decoder": decoder},
-            "wandb": {"name": f"run {seed}"},
-            "benchmarks": list(before),
-            "alpha": alpha or 0.2,
-            "beta": beta or 0.4,
-            "seed": seed,
-            "store": str(folder / "store"),
-        },
-        "versions": {"lr_exp": "0.1.0", "torch": "2.13.0", "transformers": "5.23.0"},
-        "sample": {
-            "questions": 20,
-            "steps": 1000,
-            "kept": 200,
-            "kept_share": 0.2,
-            "kl_mean": 0.3,
-            "kl_mean_same_top1": 0.1,
-            "kl_mean_other_top1": 2.0,
-            "share_same_top1": 0.9,
-            "share_below_0.1": 0.7,
-            "share_above_0.4": 0.2,
-            "expert_entropy_mean": 0.3,
-            "amateur_entropy_mean": 0.6,
-            "histogram": {"bin_nats": 0.1, "counts": [700, 50, 30, 20, *[4] * 40, *[40, 0] * 3]},
-            "generated_tokens": 1000,
-            "seconds": 3.0,
-            "seconds_by_stage": {"rollout": 2.0, "score": 1.0},
-        },
-        "distill": {
-            "optimizer_steps": 100,
-            "tuned_tokens": 1600,
-            "kept_steps": 200,
-            "final_loss": 0.1,
-            "seconds": 5.0,
-        },
-        "evaluate": {
-            "decoder": decoder,
-            "expert": {name: result(sum(right), len(right)) for name, right in before.items()},
-            "tuned": {name: result(sum(right), len(right)) for name, right in after.items()},
-            "seconds": 2.0,
-        },
-        "peak_memory_bytes": 2**30,
-    }
-    for path, value in changed.items():
-        *above, key = path.split("__")
-        inner = summary
-        for name in above:
-            inner = inner[name]
-        inner[key] = value
-    folder.mkdir(parents=True)
-    (folder / "summary.json").write_text(json.dumps(summary), encoding="utf-8")
-    if answers:
-        for who, results in (("expert", before), ("tuned", after)):
-            place = folder / "answers" / who
-            place.mkdir(parents=True)
-            for name, right in results.items():
-                lines = [{"id": f"{name}/{i}", "correct": bool(r)} for i, r in enumerate(right)]
-                text = "".join(json.dumps(line) + "\n" for line in lines)
-                (place / f"{name}.jsonl").write_text(text, encoding="utf-8")
-    return folder
-
-
-def write_metrics(folder: Path, entropies: dict[int, float]) -> None:
-    lines = [
-        {"family": "distill", "step": step, "loss": 0.1, "entropy": entropy}
-        for step, entropy in entropies.items()
-    ]
-    text = "".join(json.dumps(line) + "\n" for line in lines)
-    (folder / "metrics.jsonl").write_text(text, encoding="utf-8")
-
-
-def write_failed(folder: Path, error: str, **choices: Any) -> Path:
-    names = ("expert", "amateur", "method", "data", "alpha", "beta", "seed", "sweep")
-    folder.mkdir(parents=True)
-    record = {"error": error, **dict.fromkeys(names), "overrides": [], **choices}
-    (folder / "failed.json").write_text(json.dumps(record), encoding="utf-8")
-    return folder
-
-
-def result(correct: int, total: int) -> dict[str, Any]:
-    """One model on one benchmark, as in `summary.json`."""
-    p = correct / total
-    stderr = (p * (1 - p) / total) ** 0.5
-    return {"accuracy": p, "correct": correct, "total": total, "stderr": stderr, "cut_off": 0}
+from tests.support.run_folders import (
+    write_failed,
+    write_hydra,
+    write_metrics,
+    write_run,
+)
 
 
 def test_finds_runs_failures_and_unfinished_folders_but_not_the_store(tmp_path: Path) -> None:
@@ -253,22 +121,6 @@ def test_a_summary_that_is_a_link_to_nothing_or_a_pipe_is_damage(tmp_path: Path)
     found = find_runs(tmp_path)
     assert [run.name for run in found.runs] == ["0"]
     assert ["not a regular file" in one.error for one in found.failed] == [True, True]
-
-
-HYDRA = {
-    "config.yaml": (
-        "expert: {name: micro, path: null}\namateur: {name: micro}\ndata: {name: micro}\n"
-        "method: {name: lightreasoner}\nalpha: 0.2\nbeta: 0.4\nseed: 3\nsweep: mine\n"
-    ),
-    "overrides.yaml": "- seed=3\n- +sweep=mine\n",
-}
-
-
-def write_hydra(folder: Path, **files: str) -> Path:
-    (folder / ".hydra").mkdir(parents=True)
-    for name, text in {**HYDRA, **files}.items():
-        (folder / ".hydra" / name).write_text(text, encoding="utf-8")
-    return folder
 
 
 def test_settings_of_an_unfinished_run_are_read_from_hydras_files(tmp_path: Path) -> None:

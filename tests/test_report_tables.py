@@ -25,7 +25,7 @@ from lr_exp.report.tables.gap import gap_table
 from lr_exp.report.tables.kl_profile import kl_profile_table
 from lr_exp.report.tables.table import Column, Table, signed
 from lr_exp.report.write import csv_text, latex_table, markdown_table, markdown_text, plain_table
-from tests.test_report_runs import result, write_failed, write_run
+from tests.support.run_folders import result, write_failed, write_run
 
 CONF = Path(__file__).parents[1] / "conf"
 

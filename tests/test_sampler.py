@@ -7,76 +7,17 @@ from dataclasses import replace
 import pytest
 import torch
 
-from lr_exp.config.settings import DataSettings, ModelSettings
-from lr_exp.data.questions import Question, load_questions
+from lr_exp.data.questions import Question
 from lr_exp.errors import UserError
-from lr_exp.models import loading, locating
 from lr_exp.models.prompts import render_prompt
-from lr_exp.models.vocabulary import SharedVocabulary, shared_vocabulary
+from lr_exp.models.vocabulary import SharedVocabulary
 from lr_exp.sampler import records, rollout, score, select
 from lr_exp.sampler.supervision import SupervisedTrajectory, Supervision
 from lr_exp.store.shards import read_shards, shard_paths
+from tests.support.methods import method
+from tests.support.sampling import NEW_TOKENS, SYSTEM, load_micro, sample
 
-from .methods import method
-
-SYSTEM = "Please reason step by step."
 ALPHA, BETA = 0.2, 0.4
-NEW_TOKENS = 64  # enough to meet kept steps, short enough for the plain loop
-
-
-def load_micro(name: str) -> loading.LanguageModel:
-    path = f"micro/models/{name}"
-    source = locating.locate(
-        ModelSettings(name=name, package="lr_exp", package_path=path), role="expert"
-    )
-    return loading.load(source, device="cpu", dtype="float32")
-
-
-@pytest.fixture(scope="module")
-def pair():
-    return load_micro("expert"), load_micro("micro")
-
-
-@pytest.fixture(scope="module")
-def shared(pair):
-    expert, amateur = pair
-    return shared_vocabulary(
-        expert.tokenizer, amateur.tokenizer, expert_rows=None, amateur_rows=None
-    )
-
-
-@pytest.fixture(scope="module")
-def questions():
-    source = DataSettings(
-        name="micro", format="micro", configs=["micro_add"], split="train", count=12
-    )
-    return load_questions(source, hub_root=None)
-
-
-def sample(folder, pair, shared, questions, *, batch_size=4, tokens_per_pass=256, floor=1e-3):
-    expert, amateur = pair
-    trajectories, steps = folder / "trajectories", folder / "steps"
-    trajectories.mkdir(parents=True)
-    steps.mkdir()
-    rollout.roll_out(
-        questions,
-        expert,
-        trajectories,
-        system_prompt=SYSTEM,
-        max_new_tokens=NEW_TOKENS,
-        batch_size=batch_size,
-    )
-    score.score(
-        trajectories,
-        expert,
-        amateur,
-        shared,
-        steps,
-        system_prompt=SYSTEM,
-        support_floor=floor,
-        tokens_per_pass=tokens_per_pass,
-    )
-    return trajectories, steps
 
 
 def kept_steps(supervision: Supervision) -> dict:

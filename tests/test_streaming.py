@@ -35,14 +35,10 @@ from lr_exp.sampler.supervision import (
 )
 from lr_exp.store import Store
 from lr_exp.store.shards import read_shards, shard_number, shard_path, shard_paths
-from tests.test_data import mirror
-from tests.test_methods import write_answers
-from tests.test_sampler import pair, questions, sample, shared
-from tests.tiny import tiny_tokenizer
-
-from .methods import method
-
-__all__ = ["pair", "questions", "shared"]  # fixtures
+from tests.support.hub import mirror
+from tests.support.methods import method
+from tests.support.sampling import sample, write_answers
+from tests.support.tiny import tiny_tokenizer
 
 
 @pytest.fixture(autouse=True)

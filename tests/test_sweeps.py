@@ -11,8 +11,9 @@ from omegaconf import OmegaConf
 
 from lr_exp.config.composition import cell_folder, conf_dir, narrow_sweep, register, to_settings
 from lr_exp.data.benchmarks import load_benchmark
-from tests.test_data import HUB, needs_hub
-from tests.tiny import tiny_model
+from tests.support.demo import finished_cells
+from tests.support.hub import HUB, needs_hub
+from tests.support.tiny import tiny_model
 
 SWEEPS = sorted((conf_dir() / "sweep").glob("*.yaml"))
 PAPER = ["main_results", "ablation", "expertise_gap", "efficiency", "alpha_beta", "kl_profile"]
@@ -24,10 +25,6 @@ SMALL = (
     "benchmarks=[micro_add]",
     "evaluator.max_examples=8",
 )
-
-
-def finished_cells(outcome) -> list[dict]:
-    return [json.loads(p.read_text("utf-8")) for p in sorted(outcome.folder.glob("*/summary.json"))]
 
 
 def failed_cells(outcome) -> list[dict]:

@@ -19,8 +19,7 @@ from lr_exp.pipeline.outcome import choices
 from lr_exp.sampler import rollout, score, select
 from lr_exp.tracking.log_results import log_trajectories
 from lr_exp.tracking.trajectory_table import COLUMNS, entropy_histogram, trajectory_rows
-
-from .recorded import Record, alone, go, settings_for
+from tests.support.recorded import Record, alone, go, settings_for
 
 MODELS = Path(lr_exp.__file__).parent / "micro" / "models"
 

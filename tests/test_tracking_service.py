@@ -29,7 +29,7 @@ import pytest
 
 from lr_exp.store.run_folder import METRICS
 from lr_exp.tracking import wandb_uploader
-from tests.recorded import read_rows
+from tests.support.recorded import read_rows
 
 ROWS = 200
 JITTER_SECONDS = 3.0  # between two starts of the program on a busy machine

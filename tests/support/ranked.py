@@ -1,7 +1,7 @@
 """Runs of several processes, started with torchrun, for tests.
 
-`python -m torch.distributed.run … -m tests.ranked NAME FOLDER WORDS…` runs one of the functions
-below on every rank.
+`torchrun … -m tests.support.ranked NAME FOLDER WORDS…` runs one of the functions below on every
+rank.
 """
 
 import errno
@@ -12,7 +12,7 @@ import sys
 import time
 from pathlib import Path
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 
 
 def torchrun(

@@ -1,6 +1,6 @@
 """The training runs of `test_distiller_ranks` on two ranks, in one start of torchrun.
 
-    torchrun --nproc-per-node 2 -m tests.distilling_on_ranks FOLDER
+    torchrun --nproc-per-node 2 -m tests.support.distilling_on_ranks FOLDER
 
 Each rank trains in its own folder, so that tests see which rank wrote what, and writes its results
 to `results-RANK.json`.
@@ -22,8 +22,7 @@ from lr_exp.distiller import distill, trainer
 from lr_exp.distiller.sharding import shard
 from lr_exp.distiller.trainer import ContrastTrainer, pass_losses
 from lr_exp.errors import UserError
-
-from .test_distiller import SETTINGS, load_expert, train
+from tests.support.distilling import SETTINGS, load_expert, train
 
 MANY = replace(SETTINGS, tokens_per_pass=24, lora_dropout=0.3, snapshot_every=3)
 CASES: dict[str, DistillerSettings] = {

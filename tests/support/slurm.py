@@ -1,6 +1,6 @@
 """A fake Slurm on one machine: sbatch, srun, sacct and scontrol, as far as submitit uses them.
 
-    python tests/slurm.py PROGRAM WORDS…
+    python tests/support/slurm.py PROGRAM WORDS…
 
 All tasks of a job start at once; a requeued job starts again.
 """

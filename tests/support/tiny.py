@@ -103,3 +103,21 @@ def tiny_model(
     tokenizer = tiny_tokenizer(chat_template=chat_template, pad_is_eos=pad_is_eos, special=special)
     tokenizer.save_pretrained(folder)
     return folder
+
+
+def double_model(kind: str = "qwen2") -> torch.nn.Module:
+    torch.manual_seed(0)
+    shape = {
+        "vocab_size": 50,
+        "hidden_size": 32,
+        "intermediate_size": 64,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 4,
+        "num_key_value_heads": 2,
+    }
+    model = (
+        Qwen2ForCausalLM(Qwen2Config(**shape))
+        if kind == "qwen2"
+        else LlamaForCausalLM(LlamaConfig(**shape))
+    )
+    return model.double().eval()

@@ -1,6 +1,6 @@
 """Runs the program repeatedly and kills it at random times until it finishes.
 
-    python -m tests.killing KILLS SEED SIGNAL SHORTEST LONGEST WORDS…
+    python -m tests.support.killing KILLS SEED SIGNAL SHORTEST LONGEST WORDS…
 
 Imports everything once and forks for each attempt, so that kills hit the work and not the start-up.
 If a run finishes before there were enough kills, another one starts in the next of the folders 0,

@@ -1,0 +1,52 @@
+"""Small demo runs in this process."""
+
+import json
+from pathlib import Path
+
+from hydra import compose, initialize_config_dir
+
+from lr_exp.config.composition import conf_dir, register, to_settings
+from lr_exp.pipeline.run import run
+from lr_exp.store import MANIFEST
+
+SMALL = [
+    "experiment=demo",
+    "data.max_questions=40",
+    "sampler.batch_size=16",
+    "distiller.steps=8",
+    "distiller.batch_size=16",
+    "distiller.learning_rate=5e-3",
+    "distiller.log_every=2",
+    "benchmarks=[micro_add,micro_plain]",
+    "evaluator.max_examples=24",
+    "evaluator.batch_size=12",
+    "wandb.mode=disabled",
+]
+
+
+def settings_for(tmp_path: Path, *overrides: str):
+    register()
+    words = [*SMALL, f"store={tmp_path / 'store'}", *overrides]
+    with initialize_config_dir(version_base="1.3", config_dir=str(conf_dir())):
+        return to_settings(compose("config", words), words)
+
+
+def go(tmp_path: Path, folder: str, *overrides: str) -> dict:
+    return run(settings_for(tmp_path, *overrides), tmp_path / folder, [conf_dir()]).to_dict()
+
+
+def results(summary: dict) -> dict:
+    return {who: summary["evaluate"][who] for who in ("expert", "tuned")}
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    """Every artifact's files but the manifest, which holds seconds."""
+    return {
+        str(path.relative_to(folder)): path.read_bytes()
+        for path in sorted(folder.rglob("*"))
+        if path.is_file() and path.name != MANIFEST and path.suffix != ".lock"
+    }
+
+
+def finished_cells(outcome) -> list[dict]:
+    return [json.loads(p.read_text("utf-8")) for p in sorted(outcome.folder.glob("*/summary.json"))]

@@ -1,0 +1,105 @@
+"""A random supervision, and small training runs on it."""
+
+import random
+from functools import partial
+from pathlib import Path
+
+import torch
+from torch.nn import functional
+from transformers import Qwen2Config, Qwen2ForCausalLM
+from transformers.models.qwen2.modeling_qwen2 import Qwen2RMSNorm
+
+from lr_exp.config.settings import DistillerSettings, ModelSettings
+from lr_exp.distiller import distill, losses
+from lr_exp.distiller.batches import KeptStep
+from lr_exp.distiller.trainer import pass_losses
+from lr_exp.models import loading, locating
+from lr_exp.sampler.supervision import SupervisedTrajectory, Supervision
+
+ROWS, TOKENS = 40, 33  # the model's rows, and the ids that have tokens
+
+
+def a_supervision(answers: int = 6, seed: int = 0) -> Supervision:
+    """Random answers of unequal lengths; ids 0 (a usual pad) and 1 stand inside the text."""
+    rng = random.Random(seed)
+    trajectories = []
+    for number in range(answers):
+        prompt = rng.randint(1, 9)
+        steps = sorted(rng.sample(range(14), rng.randint(1, 6)))
+        ids = [rng.randrange(TOKENS) for _ in range(prompt + steps[-1])]
+        targets = [rng.sample(range(TOKENS), rng.randint(1, 4)) for _ in steps]
+        weights = [torch.tensor([rng.random() for _ in t]).softmax(-1).tolist() for t in targets]
+        trajectories.append(
+            SupervisedTrajectory(
+                f"q/{number}", "?", ids, prompt, steps, [1.0] * len(steps), targets, weights
+            )
+        )
+    return Supervision(trajectories)
+
+
+def every_step(supervision: Supervision) -> list[KeptStep]:
+    return [
+        KeptStep(index, kept)
+        for index, trajectory in enumerate(supervision.trajectories)
+        for kept in range(len(trajectory.steps))
+    ]
+
+
+def precise_model():
+    """A random model that computes in fp64 throughout."""
+    torch.manual_seed(0)
+    config = Qwen2Config(
+        vocab_size=ROWS,
+        hidden_size=32,
+        intermediate_size=48,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        pad_token_id=0,
+        eos_token_id=0,  # pad and end are one id, as in SmolLM2
+    )
+    model = Qwen2ForCausalLM(config).double().eval()
+    for module in model.modules():
+        if isinstance(module, Qwen2RMSNorm):  # computes in fp32, which would hide what is compared
+            module.forward = partial(
+                functional.rms_norm, normalized_shape=(32,), weight=module.weight, eps=1e-6
+            )
+    return model
+
+
+def packed_losses(model, batch) -> torch.Tensor:
+    return torch.cat([pass_losses(model, one, TOKENS, losses.kl)[0] for one in batch["passes"]])
+
+
+SETTINGS = DistillerSettings(
+    steps=6, batch_size=8, learning_rate=1e-2, log_every=1, checkpoint_every=2, tokens_per_pass=64
+)
+
+
+def load_expert() -> loading.LanguageModel:
+    source = locating.locate(
+        ModelSettings(name="micro", package="lr_exp", package_path="micro/models/expert"), "expert"
+    )
+    return loading.load(source, device="cpu", dtype="float32")
+
+
+def train(folder: Path, expert=None, settings=SETTINGS, on_log=lambda step, metrics: None):
+    folder.mkdir(exist_ok=True)
+    return distill.distill(
+        a_supervision(),
+        expert or load_expert(),
+        folder,
+        settings,
+        distill.Training(
+            loss=losses.kl,
+            seed=0,
+            device="cpu",
+            base_name="lr_exp/micro/models/expert",
+            base_revision=None,
+            on_log=on_log,
+        ),
+    )
+
+
+class KilledError(Exception):
+    pass
