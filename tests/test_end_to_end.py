@@ -14,7 +14,8 @@ from lr_exp.distiller import distill
 from lr_exp.errors import UserError
 from lr_exp.inference.decoding import decode_greedily
 from lr_exp.models.prompts import render_prompt
-from lr_exp.pipeline.experiment import Experiment
+from lr_exp.pipeline import distilling, evaluating, sampling
+from lr_exp.pipeline.context import RunContext
 from lr_exp.pipeline.inputs import Inputs
 from lr_exp.sampler import rollout, score
 from lr_exp.sampler.supervision import Supervision
@@ -99,7 +100,7 @@ def test_every_source_of_chance_is_started(tmp_path, monkeypatch):
         drawn.append((random.random(), np.random.rand(), torch.rand(1).item()))
         raise StoppedError
 
-    monkeypatch.setattr("lr_exp.pipeline.run.Experiment", draw)
+    monkeypatch.setattr("lr_exp.pipeline.run.RunContext", draw)
     for _ in range(2):
         with pytest.raises(StoppedError):
             go(tmp_path, "run")
@@ -242,11 +243,11 @@ def test_tuned_answers_are_those_of_plain_peft_and_stand_with_their_questions(fi
     """The bare expert evaluated as tuned, or answers graded against other questions, show here."""
     tmp_path, _ = first
     inputs = Inputs(settings_for(tmp_path), [conf_dir()])
-    experiment = Experiment(inputs, Store(tmp_path / "store"))
-    questions = {q.id: q for q in experiment.inputs.benchmark_questions["micro_add"]}
-    expert = experiment.models.expert()
+    context = RunContext(inputs, Store(tmp_path / "store"))
+    questions = {q.id: q for q in inputs.benchmark_questions["micro_add"]}
+    expert = context.models.expert()
     tuned = distill.attach_adapter(expert, tmp_path / "run" / "adapter")
-    system = experiment.inputs.settings.evaluator.system_prompt
+    system = inputs.settings.evaluator.system_prompt
     outputs: dict[str, list[str]] = {"tuned": [], "expert": []}
     for who, model in (("tuned", tuned), ("expert", None)):
         file = tmp_path / "run" / "answers" / who / "micro_add.jsonl"
@@ -257,8 +258,7 @@ def test_tuned_answers_are_those_of_plain_peft_and_stand_with_their_questions(fi
             assert record["question"] == question.text
             assert record["reference"] == question.answer
             prompt = render_prompt(expert.tokenizer, question.text, system)
-            context = tuned.disable_adapter() if model is None else nullcontext()
-            with context:
+            with tuned.disable_adapter() if model is None else nullcontext():
                 (plain,) = decode_greedily(
                     tuned,
                     [prompt],
@@ -293,13 +293,14 @@ def addresses(tmp_path: Path, *overrides: str) -> dict[str, str]:
             return Artifact(recipe.stage, recipe.address, tmp_path, facts, 0.0, reused=False)
 
     settings = settings_for(tmp_path, *overrides)
-    experiment = Experiment(Inputs(settings, [conf_dir()]), Recorder(tmp_path / "unused"))
+    inputs = Inputs(settings, [conf_dir()])
+    context = RunContext(inputs, Recorder(tmp_path / "unused"))
     (tmp_path / distill.HISTORY).write_text("")
-    trajectories = experiment.sampler.trajectories().artifact
-    supervision = experiment.sampler.select(trajectories, experiment.sampler.score(trajectories))
-    tuned = experiment.distiller.distill(supervision)
-    experiment.evaluator.evaluate(experiment.inputs.benchmarks[0], None)
-    experiment.evaluator.evaluate(experiment.inputs.benchmarks[0], tuned)
+    trajectories = inputs.method.trajectories(context).artifact
+    steps = sampling.score_trajectories(context, trajectories)
+    tuned = distilling.tune(context, sampling.select_steps(context, trajectories, steps))
+    for model in (None, tuned):
+        evaluating.evaluate_benchmark(context, inputs.benchmarks[0], model)
     made.pop("grades")  # follow from the answers
     return made
 

@@ -405,8 +405,7 @@ def test_a_script_without_a_main_guard_grades(tmp_path):
     """A pool of processes would run the script again in each of them."""
     script = tmp_path / "script.py"
     script.write_text(
-        "from lr_exp.evaluator.verify import verify\n"
-        "print(verify('(x-1)(x+1)', 'x^2-1', 'math'))\n"
+        "from lr_exp.evaluator.verify import verify\nprint(verify('(x-1)(x+1)', 'x^2-1', 'math'))\n"
     )
     environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[1])}
     done = subprocess.run(  # noqa: S603

@@ -1,12 +1,9 @@
 """Fuzz tests: random input gives a result or a UserError, within bounds on time and memory."""
 
 import json
-import threading
 import time
 import tracemalloc
 from collections.abc import Callable
-from concurrent.futures import ProcessPoolExecutor
-from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 

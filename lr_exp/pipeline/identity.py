@@ -4,15 +4,15 @@ import contextlib
 from collections.abc import Mapping
 from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from lr_exp.config.settings import STAGES, Settings
 from lr_exp.data.questions import fingerprint
+from lr_exp.evaluator import answer, grade
+from lr_exp.pipeline.inputs import GRADING_PACKAGES, Inputs
+from lr_exp.sampler import records, references, rollout, score, select
 from lr_exp.store import digest, file_digest
 from lr_exp.tracking import Cell
-
-if TYPE_CHECKING:  # it imports torch
-    from lr_exp.pipeline.inputs import Inputs
 
 _ID_LENGTH = 24  # hexadecimal digits, as in the store's addresses
 
@@ -29,7 +29,7 @@ _LOCATIONS_IN = {
 }
 
 
-def cell_of(settings: Settings, inputs: "Inputs", choices: Mapping[str, Any]) -> Cell:
+def cell_of(settings: Settings, inputs: Inputs, choices: Mapping[str, Any]) -> Cell:
     """The id, name and job type of a run.
 
     The id is a hash of everything that determines the results: settings without locations,
@@ -55,7 +55,7 @@ def cell_of(settings: Settings, inputs: "Inputs", choices: Mapping[str, Any]) ->
 
 
 def config_of(
-    settings: Settings, inputs: "Inputs", choices: Mapping[str, Any], versions: Mapping[str, str]
+    settings: Settings, inputs: Inputs, choices: Mapping[str, Any], versions: Mapping[str, str]
 ) -> dict[str, Any]:
     """The run's configuration: its settings, choices (`cell`), provenance and versions."""
     return {
@@ -73,9 +73,7 @@ def _without_places(settings: Settings) -> dict[str, Any]:
     return kept
 
 
-def _fingerprints(
-    settings: Settings, inputs: "Inputs", choices: Mapping[str, Any]
-) -> dict[str, Any]:
+def _fingerprints(settings: Settings, inputs: Inputs, choices: Mapping[str, Any]) -> dict[str, Any]:
     """Fingerprints of the inputs of the requested stages, also where artifacts are reused."""
     found: dict[str, Any] = {"expert": inputs.expert.fingerprint}
     if choices["amateur"] is not None:
@@ -95,13 +93,8 @@ def _learns(settings: Settings) -> bool:
     return "sample" in settings.stages or "distill" in settings.stages
 
 
-def _code(settings: Settings, inputs: "Inputs") -> dict[str, Any]:
+def _code(settings: Settings, inputs: Inputs) -> dict[str, Any]:
     """Versions of the requested stages' code."""
-    # Imported here because they import torch.
-    from lr_exp.evaluator import answer, grade
-    from lr_exp.pipeline.versions import GRADING_PACKAGES
-    from lr_exp.sampler import records, references, rollout, score, select
-
     found: dict[str, Any] = {}
     learns, grades = _learns(settings), "evaluate" in settings.stages
     if learns:

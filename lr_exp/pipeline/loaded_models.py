@@ -12,8 +12,7 @@ from lr_exp.inference.engines import Engine, Generate, last_known_identity
 from lr_exp.inference.out_of_memory import free_memory
 from lr_exp.models import early_exit, loading, locating
 from lr_exp.models.loading import LanguageModel
-from lr_exp.pipeline.inputs import Inputs
-from lr_exp.pipeline.versions import RENDERING_PACKAGES
+from lr_exp.pipeline.inputs import RENDERING_PACKAGES, Inputs
 from lr_exp.store import digest
 
 

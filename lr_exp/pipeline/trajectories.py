@@ -16,7 +16,7 @@ from lr_exp.evaluator import grade
 from lr_exp.evaluator.prompts import worked_answer
 from lr_exp.models import loading, locating
 from lr_exp.pipeline.context import RunContext
-from lr_exp.pipeline.versions import GRADING_PACKAGES, RENDERING_PACKAGES
+from lr_exp.pipeline.inputs import GRADING_PACKAGES, RENDERING_PACKAGES
 from lr_exp.sampler import references, rollout
 from lr_exp.store import Artifact, Recipe
 
