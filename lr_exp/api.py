@@ -6,7 +6,6 @@ The checks and messages are those of the command line; errors are raised instead
 import contextlib
 import warnings
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -17,12 +16,6 @@ from hydra.errors import HydraException
 from omegaconf.errors import OmegaConfBaseException
 
 from lr_exp import distributed
-from lr_exp.config.command_line import (
-    check_arguments,
-    check_folder,
-    check_settings,
-    guard_environment,
-)
 from lr_exp.config.composition import check_overrides, one_line_message, register, to_settings
 from lr_exp.config.options import option_folders
 from lr_exp.config.settings import Settings
@@ -48,11 +41,7 @@ def compose(*overrides: str, config_dir: str | Path | None = None) -> Settings:
         UserError: a key or an option does not exist, or a value is missing or out of range.
     """
     register()
-    guard_environment()
-    check_arguments(overrides)
     own = [] if config_dir is None else [Path(config_dir).expanduser()]
-    for folder in own:
-        check_folder(str(folder))
     folders = option_folders(own)
     check_overrides(overrides, folders)
     _check_is_one_run(overrides)
@@ -62,11 +51,9 @@ def compose(*overrides: str, config_dir: str | Path | None = None) -> Settings:
             hydra.initialize_config_dir(version_base="1.3", config_dir=str(folders[0])),
         ):
             config = hydra.compose("config", [*overrides, *_search_path(folders[1:])])
-        settings = to_settings(config, overrides, folders[1:])
+        return to_settings(config, overrides, folders[1:])
     except (HydraException, OmegaConfBaseException) as error:
         raise UserError(redact(one_line_message(error))) from error
-    check_settings(asdict(settings))
-    return settings
 
 
 def run_experiment(settings: Settings, folder: str | Path) -> "Summary":
@@ -122,7 +109,7 @@ def _check_is_one_run(overrides: Sequence[str]) -> None:
         if override.is_sweep_override():
             raise UserError(f"{word} is several runs: compose the settings of each.")
         if key == "sweep":
-            raise UserError(f"{word} is many runs: write python -m lr_exp -m {word}.")
+            raise UserError(f"{word} starts several runs: run python -m lr_exp -m {word}.")
 
 
 @contextlib.contextmanager

@@ -13,7 +13,6 @@ import sys
 import threading
 import traceback
 from collections.abc import Callable, Iterable, Mapping
-from functools import lru_cache
 from types import TracebackType
 from typing import Any
 
@@ -21,7 +20,6 @@ _MAX_LISTED = 20  # names in a message
 
 MASK = "***"
 
-_MIN_KEY_LENGTH = 16  # characters; a setting is not equal to a longer secret by chance
 _MIN_SECRET_LENGTH = 8  # characters; text may contain shorter ones by chance
 
 # Characters that a terminal interprets or hides: controls except newline and tab, direction marks,
@@ -94,43 +92,23 @@ def map_strings(value: Any, change: Callable[[str], str]) -> Any:
     return value
 
 
-def secret_in(text: str) -> str | None:
-    """Describes the secret that a text contains without revealing it; None if there is none."""
-    for secret, source in known_secrets().items():
-        if secret in text and _is_like_a_key(secret):
-            return f"the value of {source}"
-    # An already masked one (`https://***@host`) is not a secret.
-    if any(MASK not in match.group() for match in _URL_LOGIN.finditer(text)):
-        return "a URL with a login in it"
-    if any(MASK not in match.group() for match in _URL_QUERY.finditer(text)):
-        return "a URL with a key in it"
-    return "what looks like a key" if _KEY_FORMATS.search(text) else None
-
-
-def _is_like_a_key(secret: str) -> bool:
-    """Whether settings must not contain it; a secret like a common word is only masked."""
-    return len(secret) >= _MIN_KEY_LENGTH and bool(re.search(r"\d", secret))
-
-
 def is_secret_name(name: str) -> bool:
     """Whether an environment variable of this name holds a secret."""
     return bool(_SECRET_NAME.search(name)) and not _PATH_NAME.search(name)
 
 
-def known_secrets() -> dict[str, str]:
-    """Every secret of this process, with its source; read on each call, since a login may be new.
+def known_secrets() -> set[str]:
+    """Every secret of this process; read on each call, since a login may be new.
 
     Sources are environment variables with KEY, TOKEN, SECRET or PASSWORD in their names (values of
     at least 8 characters), the hub's token file, and netrc, where W&B stores its key.
     """
-    secrets: dict[str, str] = {}
+    secrets: set[str] = set()
     for name, value in os.environ.items():
         # Such a variable may also hold the path of a key.
         if is_secret_name(name) and not (os.path.isabs(value) and os.path.exists(value)):
-            secrets |= dict.fromkeys(_lines(value), f"${name}")
-    secrets |= dict.fromkeys(_lines(_hub_token()), "the hub's token")
-    secrets |= dict.fromkeys(_netrc_passwords(), "a password in netrc")
-    return secrets
+            secrets |= _lines(value)
+    return secrets | _lines(_hub_token()) | _netrc_passwords()
 
 
 def print_exception(
@@ -179,10 +157,10 @@ def _traceback(
     return printable(redact("".join(traceback.format_exception(kind, error, trace))))
 
 
-def _lines(value: str) -> list[str]:
+def _lines(value: str) -> set[str]:
     """A secret's lines, such as those of a PEM key: messages may hold one without the others."""
     lines = (line.strip() for line in value.splitlines())
-    return [line for line in lines if len(line) >= _MIN_SECRET_LENGTH]
+    return {line for line in lines if len(line) >= _MIN_SECRET_LENGTH}
 
 
 def _hub_token() -> str:
@@ -191,45 +169,18 @@ def _hub_token() -> str:
     if not home:
         cache = os.environ.get("XDG_CACHE_HOME") or os.path.join("~", ".cache")
         home = os.path.join(cache, "huggingface")
-    return _read(os.environ.get("HF_TOKEN_PATH") or os.path.join(home, "token"))
+    path = os.environ.get("HF_TOKEN_PATH") or os.path.join(home, "token")
+    try:
+        with open(os.path.expanduser(path), encoding="utf-8", errors="replace") as file:
+            return file.read(4096)
+    except (OSError, ValueError):  # ValueError: a NUL in the path
+        return ""
 
 
-def _netrc_passwords() -> tuple[str, ...]:
+def _netrc_passwords() -> set[str]:
     path = os.path.expanduser(os.environ.get("NETRC") or os.path.join("~", ".netrc"))
-    return _passwords(path, _stamp(path))
-
-
-@lru_cache(maxsize=8)
-def _passwords(path: str, stamp: tuple[int, int] | None) -> tuple[str, ...]:
-    if stamp is None:
-        return ()
     try:
         hosts = netrc.netrc(path).hosts.values()
-    except (OSError, ValueError, netrc.NetrcParseError):  # unreadable or malformed
-        return ()
-    return tuple(secret for _, _, secret in hosts if secret and len(secret) >= _MIN_SECRET_LENGTH)
-
-
-def _read(path: str) -> str:
-    path = os.path.expanduser(path)
-    return _text(path, _stamp(path))
-
-
-@lru_cache(maxsize=8)
-def _text(path: str, stamp: tuple[int, int] | None) -> str:
-    if stamp is None:
-        return ""
-    try:
-        with open(path, encoding="utf-8", errors="replace") as file:
-            return file.read(4096)
-    except OSError:
-        return ""
-
-
-def _stamp(path: str) -> tuple[int, int] | None:
-    """Modification time and size of a file; None if it does not exist."""
-    try:
-        status = os.stat(path)
-    except (OSError, ValueError):  # ValueError: a NUL in the path
-        return None
-    return status.st_mtime_ns, status.st_size
+    except (OSError, ValueError, netrc.NetrcParseError):  # missing, unreadable or malformed
+        return set()
+    return {secret for _, _, secret in hosts if secret and len(secret) >= _MIN_SECRET_LENGTH}

@@ -125,7 +125,7 @@ def test_without_overrides_it_is_the_papers_run():
         ("beta=0.2,0.4", "beta=0.2,0.4 is several runs: compose the settings of each."),
         (
             "+sweep=ablation",
-            "+sweep=ablation is many runs: write python -m lr_exp -m +sweep=ablation.",
+            "+sweep=ablation starts several runs: run python -m lr_exp -m +sweep=ablation.",
         ),
         ("hydra.run.dir=x", "hydra.run.dir=x: Hydra's own settings have no effect here"),
         ("-m", "'-m' is not an override"),

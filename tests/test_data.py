@@ -333,15 +333,6 @@ def test_every_benchmark_file_is_valid():
         assert settings.shots_split != settings.split  # examples never come from the scored split
 
 
-def test_every_data_file_is_valid():
-    from omegaconf import OmegaConf
-
-    for path in sorted((CONF / "data").glob("*.yaml")):
-        settings = OmegaConf.merge(OmegaConf.structured(DataSettings), OmegaConf.load(path))
-        assert settings.name == path.stem
-        assert settings.format in {*FORMATS, "lr_samples"}
-
-
 def test_an_unknown_benchmark_names_the_nearest():
     with pytest.raises(UserError, match="'gsm8k'"):
         load_benchmark("gsm8", [CONF])

@@ -13,6 +13,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from bench import plain
 from lr_exp.config.settings import ModelSettings
 from lr_exp.distiller import distill, trainer
+from lr_exp.distiller.adapter_files import read_history
 from lr_exp.distiller.batches import BatchDataset, build_batch, plan_batches
 from lr_exp.distiller.trainer import ContrastTrainer
 from lr_exp.errors import UserError
@@ -168,7 +169,7 @@ def test_training_lowers_the_loss_and_reports_it(tmp_path):
     assert [step for step, _ in seen] == [1, 2, 3, 4, 5, 6]
     assert seen[-1][1]["loss"] < seen[0][1]["loss"]
     assert {"loss", "entropy", "grad_norm", "learning_rate"} <= seen[0][1].keys()
-    assert [entry["step"] for entry in distill.read_history(tmp_path)] == [1, 2, 3, 4, 5, 6]
+    assert [entry["step"] for entry in read_history(tmp_path)] == [1, 2, 3, 4, 5, 6]
     assert not (tmp_path / "checkpoints").exists()
 
 
@@ -244,7 +245,7 @@ def test_how_steps_fall_into_passes_does_not_change_the_training(tmp_path):
     without_dropout = replace(SETTINGS, lora_dropout=0.0)
     for name, tokens in (("one", 10_000), ("many", 1)):
         train(tmp_path / name, settings=replace(without_dropout, tokens_per_pass=tokens))
-    one, many = (distill.read_history(tmp_path / name) for name in ("one", "many"))
+    one, many = (read_history(tmp_path / name) for name in ("one", "many"))
     for a, b in zip(one, many, strict=True):
         assert a["loss"] == pytest.approx(b["loss"], rel=1e-4)
         assert a["grad_norm"] == pytest.approx(b["grad_norm"], rel=1e-3)
@@ -328,14 +329,14 @@ def test_logs_between_checkpoints_are_whole_after_a_stop(tmp_path):
     with pytest.raises(KilledError):
         train(tmp_path / "broken", settings=uneven, on_log=stop)
     train(tmp_path / "broken", settings=uneven)
-    whole, broken = (distill.read_history(tmp_path / name) for name in ("whole", "broken"))
+    whole, broken = (read_history(tmp_path / name) for name in ("whole", "broken"))
     assert whole == broken
     assert [entry["step"] for entry in whole] == [1, 4, 8, 12]
 
 
 def test_the_last_steps_are_logged_whatever_the_interval(tmp_path):
     facts = train(tmp_path, settings=replace(SETTINGS, steps=5, log_every=4))
-    history = distill.read_history(tmp_path)
+    history = read_history(tmp_path)
     assert [entry["step"] for entry in history] == [1, 4, 5]
     assert facts["final_loss"] == history[-1]["loss"]
 
@@ -355,7 +356,7 @@ def test_learning_rate_schedule_and_dropout_are_what_was_asked_for(tmp_path):
 
 def _history(folder, **changes):
     train(folder, settings=replace(SETTINGS, **changes))
-    return distill.read_history(folder)
+    return read_history(folder)
 
 
 def test_the_logged_entropy_is_a_mean_in_nats(tmp_path):

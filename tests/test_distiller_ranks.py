@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from safetensors.torch import load_file
 
 from lr_exp.distiller import distill
+from lr_exp.distiller.adapter_files import read_history
 from lr_exp.distiller.batches import BatchDataset, plan_batches, shares
 from tests.support.distilling import a_supervision, train
 from tests.support.distilling_on_ranks import CASES, MANY, StoppedError, stop
@@ -67,7 +68,7 @@ def assert_same_adapter(first: Path, second: Path) -> None:
 
 
 def assert_same_training(first: Path, second: Path) -> None:
-    history, expected = distill.read_history(first), distill.read_history(second)
+    history, expected = read_history(first), read_history(second)
     assert [entry["step"] for entry in history] == [entry["step"] for entry in expected]
     for a, b in zip(history, expected, strict=True):
         assert a == pytest.approx(b, rel=1e-5)

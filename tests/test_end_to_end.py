@@ -298,7 +298,7 @@ def addresses(tmp_path: Path, *overrides: str) -> dict[str, str]:
     (tmp_path / distill.HISTORY).write_text("")
     trajectories = inputs.method.trajectories(context).artifact
     steps = sampling.score_trajectories(context, trajectories)
-    tuned = distilling.tune(context, sampling.select_steps(context, trajectories, steps))
+    tuned = distilling.make_adapter(context, sampling.select_steps(context, trajectories, steps))
     for model in (None, tuned):
         evaluating.evaluate_benchmark(context, inputs.benchmarks[0], model)
     made.pop("grades")  # follow from the answers

@@ -23,9 +23,8 @@ import pytest
 import torch
 
 from lr_exp import errors
-from lr_exp.config.command_line import check_arguments, check_settings
 from lr_exp.config.composition import cell_folder
-from lr_exp.errors import MASK, UserError, known_secrets, printable, redact, secret_in
+from lr_exp.errors import MASK, known_secrets, printable, redact
 from lr_exp.evaluator.grade import grade_answer
 from lr_exp.report.__main__ import main as report
 from lr_exp.report.runs import AnswersMissingError, find_runs
@@ -125,7 +124,6 @@ def test_the_summary_table_escapes_names():
 def test_the_environments_secrets_are_hidden(monkeypatch, name):
     monkeypatch.setenv(name, PRIVATE)
     assert redact(f"401 for {PRIVATE}: no") == f"401 for {MASK}: no"
-    assert secret_in(f"x{PRIVATE}") == f"the value of ${name}"
     monkeypatch.delenv(name)
     assert redact(PRIVATE) == PRIVATE  # a removed login is not remembered
 
@@ -181,7 +179,7 @@ def test_unreadable_login_files_are_ignored(monkeypatch, tmp_path, content):
     assert redact("plain") == "plain"
     monkeypatch.setenv("NETRC", str(tmp_path))  # a folder
     monkeypatch.setenv("HF_TOKEN_PATH", str(tmp_path))
-    assert known_secrets() == {}
+    assert known_secrets() == set()
 
 
 @pytest.mark.parametrize(
@@ -202,8 +200,6 @@ def test_unreadable_login_files_are_ignored(monkeypatch, tmp_path, content):
 def test_logins_and_keys_are_recognized_by_their_format(text, shown):
     assert redact(text) == (shown or text)
     assert redact(redact(text)) == redact(text)
-    assert (secret_in(text) is None) == (redact(text) == text)
-    assert secret_in(redact(text)) is None
 
 
 def test_redacting_long_text_takes_linear_time(monkeypatch):
@@ -236,76 +232,6 @@ def test_no_log_record_has_a_secret(monkeypatch):
     assert "failed with 100%\nTraceback" in said
     assert f"ValueError: {MASK}" in said
     assert printable(said) == said
-
-
-@pytest.mark.parametrize(
-    ("word", "says"),
-    [
-        (f"wandb.name={PRIVATE}", "wandb.name holds the value of $WANDB_API_KEY"),
-        (f"wandb.tags=[a,run-{PRIVATE}]", "wandb.tags holds the value of"),
-        ("wandb.name=${oc.env:WANDB_API_KEY}", "wandb.name reads $WANDB_API_KEY"),
-        ("wandb.name=${oc.env:NOT_SET_TOKEN,x}", "wandb.name reads $NOT_SET_TOKEN"),
-        (f"hydra.run.dir=runs/{PRIVATE}", "hydra.run.dir holds"),
-        (f"hydra.job.env_set.X={PRIVATE}", "hydra.job.env_set.X holds"),
-        ("hydra.job.env_set.HF_TOKEN=other", "hydra.job.env_set.HF_TOKEN: settings are"),
-        ("hydra.job.env_set={HF_TOKEN:other}", "hydra.job.env_set.HF_TOKEN: settings are"),
-        ("data.path=https://user:pw@host/x", "data.path holds a URL with a login"),
-        (f"expert.path={TOKEN_FORM}", "expert.path holds what looks like a key"),
-        (f"--config-name={PRIVATE}", "--config-name holds"),
-    ],
-)
-def test_a_secret_on_the_command_line_is_refused_before_anything_is_written(
-    program, tmp_path, monkeypatch, word, says
-):
-    """Hydra writes overrides to three files before it calls the program."""
-    monkeypatch.setenv("WANDB_API_KEY", PRIVATE)
-    outcome = program(*SHORT, word)
-    assert outcome.err.splitlines() == [outcome.error]
-    assert says in outcome.error
-    assert PRIVATE not in outcome.error
-    assert ":pw@" not in outcome.error
-    assert list(tmp_path.iterdir()) == []
-
-
-def test_ordinary_settings_are_not_secrets(monkeypatch):
-    monkeypatch.setenv("TOKENIZERS_PARALLELISM", "disabled")
-    monkeypatch.setenv("HOME", "/home/someone")
-    check_arguments(
-        ["wandb.mode=disabled", "data.path=${oc.env:HOME}/q.jsonl", "sampler.export=a@b"]
-    )
-    check_settings({"expert": {"path": "Qwen/Qwen2.5-Math-1.5B", "revision": 40 * "a"}, "seed": 1})
-
-
-@pytest.mark.parametrize("value", ["${oc.env:WANDB_API_KEY}", "${oc.env:HARMLESS}", PRIVATE])
-def test_a_secret_from_a_file_of_settings_is_written_nowhere(program, tmp_path, monkeypatch, value):
-    """Even through a variable with a harmless name: composed settings are checked."""
-    monkeypatch.setenv("WANDB_API_KEY", PRIVATE)
-    monkeypatch.setenv("HARMLESS", PRIVATE)
-    preset = tmp_path / "mine" / "mine.yaml"
-    preset.parent.mkdir()
-    preset.write_text(f"defaults: [config, _self_]\nwandb: {{name: '{value}'}}\n", "utf-8")
-    flags = ["--config-dir", str(preset.parent), "--config-name", "mine"]
-    outcome = program(*SHORT, flags=flags)
-    assert "wandb.name" in outcome.error
-    assert not outcome.has_summary
-    preset.unlink()
-    assert PRIVATE not in everything_below(tmp_path) + outcome.out + outcome.err
-
-
-def test_a_file_cannot_read_a_secret_from_the_environment(program, tmp_path, monkeypatch):
-    """A variable's name may be composed so that checking the text does not find it."""
-    monkeypatch.setenv("WANDB_API_KEY", PRIVATE)
-    preset = tmp_path / "mine" / "mine.yaml"
-    preset.parent.mkdir()
-    name, entity = "${oc.env:${wandb.entity}}", "WANDB_API_KEY"
-    preset.write_text(
-        f"defaults: [config, _self_]\nwandb: {{name: '{name}', entity: {entity}}}\n", "utf-8"
-    )
-    flags = ["--config-dir", str(preset.parent), "--config-name", "mine"]
-    for more in ([], ["--cfg", "job", "--resolve"]):
-        outcome = program(*SHORT, flags=[*flags, *more])
-        assert "${oc.env:WANDB_API_KEY}" in outcome.error
-        assert PRIVATE not in everything_below(tmp_path) + outcome.out + outcome.err
 
 
 def test_a_failing_cell_prints_no_secret(program, tmp_path, monkeypatch):
@@ -370,78 +296,6 @@ def test_tracebacks_and_log_files_have_no_secret(tmp_path, environment):
 
 
 # Code ------------------------------------------------------------------------------------------
-
-OPENED = "{_target_:io.open,file:opened,mode:w}"
-
-
-@pytest.mark.parametrize(
-    "word",
-    [
-        f"+hydra.callbacks.x={OPENED}",
-        "+hydra.callbacks.x._target_=io.open",
-        "hydra.launcher._target_=io.open",
-        "hydra.launcher._target_=hydra._internal.core_plugins_of_mine.X",
-        "hydra.sweeper._target_=os.system",
-        "hydra.sweeper.params={hydra.launcher._target_:os.system}",
-        "+anything._target_=os.system",
-        f"+expert.x=[{OPENED}]",
-        "expert={_target_:os.system}",
-        "evaluator.shots={_target_:3}",
-        "expert._target_=a,b",
-        "hydra.job_logging={handlers:{x:{class:subprocess.Popen,args:[touch,opened]}}}",
-        "+hydra.job_logging.handlers.x.class=subprocess.Popen",
-        "+hydra.job_logging.x=ext://os.system",
-    ],
-)
-def test_settings_that_name_code_are_refused(program, tmp_path, word):
-    outcome = program(*SHORT, word)
-    assert outcome.err.splitlines() == [outcome.error]
-    assert "names code to run" in outcome.error
-    assert list(tmp_path.iterdir()) == []
-
-
-def test_hydras_own_plugins_can_be_chosen():
-    check_arguments(
-        [
-            "hydra.launcher._target_=hydra._internal.core_plugins.basic_launcher.BasicLauncher",
-            "hydra.sweeper._target_=hydra_plugins.some.Sweeper",
-            "hydra/launcher=basic",
-            "sampler.system_prompt='The _target_ is ext://me; class: ()'",
-        ]
-    )
-
-
-@pytest.mark.parametrize(
-    ("place", "text"),
-    [
-        ("hydra/callbacks/x.yaml", "x:\n  _target_: io.open\n  file: opened\n  mode: w\n"),
-        ("hydra/callbacks/x.yaml", 'x: {"\\x5ftarget_": io.open, file: opened, mode: w}\n'),
-        ("hydra/callbacks/x.yaml", "x: !!python/object/apply:io.open [opened, w]\n"),
-        (
-            "hydra/job_logging/x.yaml",
-            "version: 1\nroot: {handlers: [x]}\n"
-            "handlers: {x: {class: subprocess.Popen, args: [touch, opened]}}\n",
-        ),
-        (
-            "hydra/job_logging/x.yaml",
-            "version: 1\nroot: {handlers: [x]}\nhandlers: {x: {(): io.open, file: o, mode: w}}\n",
-        ),
-        ("experiment/x.yaml", "# @package _global_\nhydra: {searchpath: [file:///tmp]}\n"),
-    ],
-)
-@pytest.mark.parametrize("how", ["--config-dir", "hydra.searchpath"])
-def test_a_file_of_settings_that_names_code_is_refused(program, tmp_path, place, text, how):
-    file = tmp_path / "mine" / place
-    file.parent.mkdir(parents=True)
-    file.write_text(text, "utf-8")
-    group = place.rpartition("/")[0]
-    words = [f"+{group}=x" if group == "hydra/callbacks" else f"{group}=x"]
-    flags = ["--config-dir", str(tmp_path / "mine")] if how == "--config-dir" else []
-    if not flags:
-        words.append(f"hydra.searchpath=[file://{tmp_path / 'mine'}]")
-    outcome = program(*words, flags=flags)
-    assert str(file) in outcome.error
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["mine"]
 
 
 class Bomb:
@@ -794,12 +648,6 @@ def test_names_that_are_not_utf_8_are_refused(program, tmp_path):
     outcome = program(*SHORT, "expert.name='caf\udce9'")
     assert "is not UTF-8" in outcome.error
     assert list(tmp_path.iterdir()) == []
-
-
-def test_a_secret_in_composed_settings_names_the_key(monkeypatch):
-    monkeypatch.setenv("HF_TOKEN", PRIVATE)
-    with pytest.raises(UserError, match=r"^wandb\.tags holds the value of \$HF_TOKEN"):
-        check_settings({"wandb": {"tags": ["a", f"b {PRIVATE}"]}})
 
 
 @pytest.mark.parametrize("name", ["../../../../outside/answers", "/outside", "../tuned/x", ".x"])

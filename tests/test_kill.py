@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from lr_exp import __main__ as program
+from lr_exp import distributed
 from lr_exp.report.__main__ import main as report
 from tests.support.demo import SMALL, contents, go
 
@@ -107,7 +107,7 @@ def test_a_stop_that_python_ignores_is_raised_again():
         pass
 
     def callback(_):
-        raise program.Stopped(signal.SIGTERM)  # Python ignores exceptions here
+        raise distributed.Stopped(signal.SIGTERM)  # Python ignores exceptions here
 
     things = [Thing()]
     _reference = weakref.ref(things[0], callback)
@@ -116,9 +116,10 @@ def test_a_stop_that_python_ignores_is_raised_again():
         things.clear()
         time.sleep(10)
 
-    before = signal.signal(signal.SIGTERM, program.Program([]).stop)
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
-        with program.resend_dropped_stops(), pytest.raises(program.Stopped):
+        with distributed.raise_on_signals(), pytest.raises(distributed.Stopped):
             work()
     finally:
-        signal.signal(signal.SIGTERM, before)
+        for number, handler in handlers.items():
+            signal.signal(number, handler)

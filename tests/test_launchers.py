@@ -272,35 +272,6 @@ def test_a_cluster_that_does_not_answer_is_reported_at_once(given, program, monk
     assert "no Ray cluster answers there" in outcome.error
 
 
-@pytest.mark.parametrize(
-    ("name", "content"),
-    [
-        ("hydra/launcher/mine.yaml", "setup: [touch made]\n"),
-        ("hydra/launcher/mine.yaml", "ray: {init: {address: 'there:6379'}}\n"),
-        ("hydra/launcher/mine.yaml", "ray: {remote: {runtime_env: {pip: [x]}}}\n"),
-        ("hydra/launcher/mine.yaml", 'partition: "a\\ntouch made"\n'),
-        ("experiment/x.yaml", "# @package hydra.launcher\nsetup: [touch made]\n"),
-        ("x.yaml", "hydra: {launcher: {env_setup: {commands: [touch made]}}}\n"),
-    ],
-)
-def test_a_file_cannot_run_commands_in_jobs(name, content, program, tmp_path):
-    file = tmp_path / "mine" / name
-    file.parent.mkdir(parents=True)
-    file.write_text(content, "utf-8")
-    outcome = program("experiment=demo", flags=["-m", "--config-dir", str(tmp_path / "mine")])
-    assert "pass it on the command line" in outcome.error
-
-
-def test_copies_of_the_packages_launcher_files_are_allowed(tmp_path):
-    from lr_exp.config.command_line import check_arguments
-
-    place = tmp_path / "hydra" / "launcher"
-    place.mkdir(parents=True)
-    for path in YAML:
-        (place / path.name).write_text(path.read_text("utf-8"), "utf-8")
-    check_arguments(["--config-dir", str(tmp_path), "hydra.launcher.setup=[module load cuda]"])
-
-
 # Failures of the libraries ----------------------------------------------------------------------
 
 

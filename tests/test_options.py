@@ -15,20 +15,23 @@ from tests.support.launchers import launcher
 
 FILES = {
     "benchmark/mine.yaml": (
-        "# Sums that I wrote.\nname: mine\nformat: jsonl\npath: {data}\nanswer: number\n"
+        "about: {{description: Sums that I wrote.}}\n"
+        "name: mine\nformat: jsonl\npath: {data}\nanswer: number\n"
     ),
     "data/my_data.yaml": (
-        "# Sums to learn from.\n# Questions: 3\nname: my_data\nformat: jsonl\npath: {data}\n"
+        "about: {{description: Sums to learn from., questions: 3}}\n"
+        "name: my_data\nformat: jsonl\npath: {data}\n"
     ),
-    "expert/my_expert.yaml": "# An expert.\nname: my_expert\npath: me/Mine-1.5B\n",
-    "amateur/my_amateur.yaml": "# An amateur.\nname: my_amateur\npath: me/Mine-0.5B\n",
-    "method/my_method.yaml": "# A method.\ndefaults: [lightreasoner]\nname: my_method\n",
+    "expert/my_expert.yaml": "name: my_expert\npath: me/Mine-1.5B\n",
+    "amateur/my_amateur.yaml": "name: my_amateur\npath: me/Mine-0.5B\n",
+    "method/my_method.yaml": "defaults: [lightreasoner]\nname: my_method\n",
     "experiment/my_experiment.yaml": (
-        "# @package _global_\n# A run.\ndefaults:\n  - demo\n  - override /method: my_method\n"
-        "  - _self_\nbeta: 0.3\n"
+        "# @package _global_\nabout: {{description: A run.}}\n"
+        "defaults:\n  - demo\n  - override /method: my_method\n  - _self_\nbeta: 0.3\n"
     ),
     "sweep/my_sweep.yaml": (
-        "# @package _global_\n# A table.\nsweep: my_sweep\nbenchmarks: [mine]\nhydra:\n"
+        "# @package _global_\nabout: {{cost: an hour}}\n"
+        "sweep: my_sweep\nbenchmarks: [mine]\nhydra:\n"
         "  mode: MULTIRUN\n  sweeper:\n    params:\n      experiment: my_experiment\n"
         "      alpha: 0.2,0.3\n      seed: range(0,3)\n"
     ),
@@ -154,13 +157,17 @@ def test_a_folder_that_is_not_there(program, tmp_path):
         lr_exp.compose(config_dir=missing)
 
 
-def test_code_and_broken_files_are_refused_in_every_way_in(own, capsys):
-    (own / "expert" / "my_expert.yaml").write_text("_target_: os.system\n", "utf-8")
-    with pytest.raises(UserError, match="names code to run"):
-        lr_exp.compose("expert=my_expert", config_dir=own)
+def test_a_broken_file_is_reported_by_name(own, capsys):
     (own / "expert" / "my_expert.yaml").write_text("a: [\n", "utf-8")
     assert list_options(["--config-dir", str(own)]) == 1
-    assert "is not plain YAML" in capsys.readouterr().err
+    assert "my_expert.yaml cannot be read as YAML" in capsys.readouterr().err
+
+
+def test_a_description_is_no_setting(program, own):
+    """It would change the run's id and the artifacts' addresses."""
+    settings = lr_exp.compose("experiment=my_experiment", "data=my_data", config_dir=own)
+    assert "about" not in json.dumps(settings.to_dict())
+    assert "'about.description' is not a setting" in program("about.description=x").error
 
 
 def test_the_folder_is_no_setting(program):

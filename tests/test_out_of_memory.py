@@ -10,7 +10,8 @@ import torch
 
 from lr_exp.config.settings import EvaluatorSettings, ModelSettings, Settings
 from lr_exp.data.questions import Question
-from lr_exp.distiller import distill, trainer
+from lr_exp.distiller import trainer
+from lr_exp.distiller.adapter_files import read_history
 from lr_exp.distiller.batches import build_batch, halves
 from lr_exp.errors import UserError
 from lr_exp.inference.decoding import decode_greedily
@@ -241,7 +242,7 @@ def test_training_that_runs_out_of_memory_splits_its_passes(tmp_path, monkeypatc
     train(tmp_path / "tight", settings=without_dropout)
     assert max(tried) > 3
     assert any(small <= 3 < large for small, large in itertools.pairwise(tried))
-    whole, split = (distill.read_history(tmp_path / name) for name in ("whole", "tight"))
+    whole, split = (read_history(tmp_path / name) for name in ("whole", "tight"))
     for first, second in zip(whole, split, strict=True):
         assert first["loss"] == pytest.approx(second["loss"], rel=1e-4)
         assert first["grad_norm"] == pytest.approx(second["grad_norm"], rel=1e-3)

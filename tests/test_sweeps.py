@@ -10,6 +10,8 @@ from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
 from lr_exp.config.composition import cell_folder, conf_dir, narrow_sweep, register, to_settings
+from lr_exp.config.listing import rows
+from lr_exp.config.options import read_option
 from lr_exp.data.benchmarks import load_benchmark
 from tests.support.demo import finished_cells
 from tests.support.hub import HUB, needs_hub
@@ -78,12 +80,13 @@ def test_every_cell_composes_and_no_two_are_the_same(path):
 
 
 @pytest.mark.parametrize("path", SWEEPS, ids=lambda path: path.stem)
-def test_a_header_says_the_command_and_the_number_of_runs(path):
-    header = "".join(line for line in path.read_text("utf-8").splitlines() if line[:1] == "#")
-    assert f"python -m lr_exp -m +sweep={path.stem}#" in header
-    assert f"python -m lr_exp.report runs/{path.stem}" in header
-    counts = re.findall(r"(\d+) runs", header)
-    assert counts[0] == str(len(cells(path.stem)))
+def test_a_sweeps_file_has_its_command_and_number_of_runs(path):
+    header = [line for line in path.read_text("utf-8").splitlines() if line.startswith("#")]
+    assert f"# python -m lr_exp -m +sweep={path.stem}" in header
+    assert f"# python -m lr_exp.report runs/{path.stem}" in header
+    described = re.findall(r"(\d+) runs", read_option(path)["about"]["description"])
+    listed = {row["name"]: row["runs"] for row in rows("sweeps", [conf_dir()])}
+    assert described[0] == str(listed[path.stem]) == str(len(cells(path.stem)))
 
 
 def test_every_table_of_the_paper_has_a_sweep_and_a_miniature():

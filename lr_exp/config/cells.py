@@ -1,10 +1,12 @@
-"""Cells of a sweep in other processes: what travels to them, and how their outcomes come back.
+"""Cells of a sweep: setting up the processes that run them, and collecting their outcomes.
 
 Hydra's launchers run cells one after another in this process, or pickle them for other processes on
 this machine, in a queue or on a cluster.
 """
 
+import logging
 import os
+import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import update_wrapper
@@ -14,9 +16,34 @@ from weakref import WeakValueDictionary
 
 from omegaconf import DictConfig
 
+from lr_exp import distributed, progress
 from lr_exp.config.composition import register
-from lr_exp.config.start import prepare
-from lr_exp.errors import guard_tracebacks
+from lr_exp.errors import guard_logging, guard_tracebacks
+
+
+def prepare() -> None:
+    """Prepares this process; called once in every process that runs a cell."""
+    guard_logging()
+    progress.choose(None if distributed.is_rank0() else progress.NONE)
+    handler = logging.StreamHandler()
+    if not distributed.is_rank0():
+        handler.setLevel(logging.CRITICAL)  # rank 0 logs for all
+    logging.basicConfig(
+        level=logging.WARNING, format="%(levelname)s: %(message)s", handlers=[handler]
+    )
+    logging.captureWarnings(True)  # written above a progress bar, not into it
+    logging.getLogger("lr_exp").setLevel(logging.INFO)
+    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+    warnings.filterwarnings("ignore", category=FutureWarning, module="transformers")
+    # The files in conf/hydra/launcher have the names of the plugins' schemas on purpose.
+    warnings.filterwarnings("ignore", r"(?s).*hydra/launcher/.* validated against ConfigStore")
+    os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
+    if not progress.on_terminal():
+        os.environ.setdefault("TQDM_DISABLE", "1")  # progress bars of libraries
+    # Threads that spin at barriers slow a shared machine down tenfold; waiting costs little.
+    os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+    # Hydra then raises errors instead of printing them, possibly with secrets, and exiting.
+    os.environ["HYDRA_FULL_ERROR"] = "1"
 
 
 @dataclass(frozen=True)

@@ -3,6 +3,7 @@
 import copy
 import dataclasses
 import math
+import os
 import re
 import typing
 from collections.abc import Iterator, Mapping, Sequence
@@ -10,15 +11,16 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from hydra._internal.utils import get_args_parser
 from hydra.core.config_store import ConfigStore
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override, RangeSweep, ValueType
 from hydra.errors import HydraException
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import InterpolationResolutionError, OmegaConfBaseException
 
 from lr_exp.config.help_page import help_page
-from lr_exp.config.options import GROUPS, option_files, option_folders
+from lr_exp.config.options import ABOUT, GROUPS, option_files, option_folders
 from lr_exp.config.options import conf_dir as conf_dir
 from lr_exp.config.settings import MethodSettings, Settings
 from lr_exp.errors import UserError, did_you_mean
@@ -26,6 +28,7 @@ from lr_exp.store import digest
 
 # Overrides that say where to read and write; they do not distinguish cells.
 _NOT_IN_FOLDER = ("sweep=", "store=", "hub_root=", "device=", "server.url=", "wandb.", "hydra.")
+_DESCRIBED = ("expert", "amateur", "data", "method")  # groups whose files may have `about`
 _MAX_FOLDER_BYTES = 120  # file systems allow 255
 # Parts of OmegaConf's messages about a value of the wrong type, and the expected type.
 _EXPECTED_TYPES = {
@@ -46,6 +49,8 @@ def register(arguments: Sequence[str] = (), folders: Sequence[Path] | None = Non
     """
     schema = OmegaConf.structured(Settings)
     OmegaConf.set_struct(schema.method, False)  # parameters of choices are further keys
+    for node in ("", *_DESCRIBED):
+        OmegaConf.update(schema, f"{node}.{ABOUT}".lstrip("."), {}, force_add=True)
     ConfigStore.instance().store(name="settings", node=schema)
     name_folder = partial(cell_folder, shared=list(arguments))
     OmegaConf.register_new_resolver("cell_folder", name_folder, replace=True)
@@ -79,6 +84,20 @@ def cell_folder(overrides: Sequence[str], shared: Sequence[str] = ()) -> str:
         start = name.encode()[:_MAX_FOLDER_BYTES].decode(errors="ignore")
         name = f"{start}-{digest(parts)[:12]}"
     return name
+
+
+def config_dirs(arguments: Sequence[str]) -> list[str]:
+    """Folders of the user's own options on a command line, in Hydra's order."""
+    flags, _ = get_args_parser().parse_known_args(list(arguments))
+    searched = []
+    for word in arguments:
+        if word.lstrip("+").startswith("hydra.searchpath="):
+            value = parse_override(word).value()
+            paths = value if isinstance(value, list) else []  # Hydra reports anything else
+            searched += [str(path).removeprefix("file://") for path in paths]
+    # Hydra reports the other paths; some are packages.
+    given = [flags.config_dir] if flags.config_dir else []
+    return [*given, *(path for path in searched if os.path.isdir(path))]
 
 
 def check_overrides(overrides: Sequence[str], folders: Sequence[Path] | None = None) -> None:
@@ -116,6 +135,12 @@ def parse_override(word: str) -> Override:
         UserError: it is not an override, or sweeps over too many values.
     """
     shown = repr(word) if len(word) <= _MAX_FOLDER_BYTES else f"{word[:_MAX_FOLDER_BYTES]!r}..."
+    try:
+        word.encode()
+    except UnicodeEncodeError as error:  # writing the summary would fail at the end of the run
+        raise UserError(
+            f"{word!a} is not UTF-8 text: rename the file to a name in UTF-8."
+        ) from error
     try:
         override = OverridesParser.create().parse_override(word)
     except HydraException as error:
@@ -228,7 +253,7 @@ def to_settings(
         if missing:
             key = sorted(missing)[0]
             raise UserError(f"{key} is required: add {key}=... to the command.")
-        settings = OmegaConf.to_object(_with_parameters(config))
+        settings = OmegaConf.to_object(_as_settings(config))
     except InterpolationResolutionError as error:
         key = error.full_key or "a setting"
         raise UserError(
@@ -247,10 +272,13 @@ def to_settings(
     return dataclasses.replace(settings, config_dirs=[str(folder) for folder in config_dirs])
 
 
-def _with_parameters(config: DictConfig) -> DictConfig:
-    """The configuration with the further keys of `method` moved to `method.parameters`."""
+def _as_settings(config: DictConfig) -> DictConfig:
+    """The configuration without descriptions, further keys of `method` in `method.parameters`."""
     names = {field.name for field in dataclasses.fields(MethodSettings)}
     config = copy.deepcopy(config)
+    for node in (config, *(config[name] for name in _DESCRIBED)):
+        with open_dict(node):
+            node.pop(ABOUT, None)
     for key in [key for key in config.method if key not in names]:
         config.method.parameters[key] = config.method.pop(key)
     return config

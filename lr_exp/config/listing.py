@@ -3,6 +3,8 @@
 python -m lr_exp.list                  everything
 python -m lr_exp.list sweeps           the tables, with their number of runs and cost
 python -m lr_exp.list experts --json   the same facts for a script
+
+The options' files are read without composing them, which would take a second each.
 """
 
 import argparse
@@ -11,29 +13,133 @@ import os
 import shutil
 import sys
 import textwrap
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
-from lr_exp.config.catalogue import KINDS, Row
-from lr_exp.config.command_line import check_folder
-from lr_exp.config.options import option_folders
+from lr_exp.config.composition import count_cells
+from lr_exp.config.options import ABOUT, option_files, option_folders, read_option
 from lr_exp.errors import UserError, did_you_mean, guard_tracebacks, print_error
 
 _MAX_COLUMNS, _MIN_COLUMNS = 100, 50
-_MIN_DESCRIPTION_COLUMNS = 36  # with fewer beside the facts, a description goes below them
+_BF16_BYTES = 2  # per weight
 
-# How to choose each kind, and what holds for all of it.
-_USAGE = {
-    "experts": "expert=NAME; bf16: size of the weights",
-    "amateurs": "amateur=NAME; bf16: size of the weights",
-    "methods": "method=NAME",
-    "data": "data=NAME data.max_questions=N",
-    "benchmarks": "benchmarks=[NAME,NAME]; evaluator.max_examples=N limits each to its first N",
-    "experiments": "experiment=NAME",
-    "sweeps": "-m +sweep=NAME, then python -m lr_exp.report runs/NAME",
+Folders = Sequence[Path]  # see `option_folders`
+Facts = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Kind:
+    """A group's options and how they are listed."""
+
+    group: str
+    usage: str  # how to choose one, and what holds for all of them
+    facts: Callable[[Facts, Folders], Facts]  # of an option's content
+    hidden: tuple[str, ...] = ()  # facts for scripts only
+
+
+def _model(content: Facts, folders: Folders) -> Facts:
+    if content.get("drop_layers"):  # early exit: no weights of its own
+        return {"parameters": 0, "bf16_bytes": 0, "from": "the expert's own weights"}
+    count = content[ABOUT].get("parameters")
+    size = count * _BF16_BYTES if count else None
+    return {"parameters": count, "bf16_bytes": size, "from": _source(content)}
+
+
+def _method(content: Facts, folders: Folders) -> Facts:
+    return {key: content.get(key) for key in ("trajectories", "select", "target")}
+
+
+def _data(content: Facts, folders: Folders) -> Facts:
+    count = _questions(content)
+    taken = content.get("max_questions") or count
+    return {"questions": count, "taken": taken, "from": _source(content)}
+
+
+def _benchmark(content: Facts, folders: Folders) -> Facts:
+    return {
+        "questions": _questions(content),
+        "answer": content.get("answer"),
+        "examples_from": content.get("shots_split"),
+        "from": _source(content),
+    }
+
+
+def _experiment(content: Facts, folders: Folders) -> Facts:
+    config = read_option(folders[0] / "config.yaml")
+    choices = _choices(config, folders) | _choices(content, folders)
+    roles = ("expert", "amateur", "method", "data")
+    return {role: choices[role] for role in roles} | {"cost": content[ABOUT].get("cost")}
+
+
+def _sweep(content: Facts, folders: Folders) -> Facts:
+    hydra = content.get("hydra", {})
+    folder = hydra.get("sweep", {}).get("dir")
+    return {
+        "runs": count_cells([], hydra.get("sweeper", {}).get("params") or {}),
+        "table": f"{folder}/report" if folder else None,
+        "cost": content[ABOUT].get("cost"),
+    }
+
+
+def _choices(content: Facts, folders: Folders) -> dict[str, str]:
+    """The options that a file's defaults list chooses, and those that the listed files choose."""
+    choices: dict[str, str] = {}
+    experiments = option_files(folders, "experiment")
+    for default in content.get("defaults", []):
+        if isinstance(default, Mapping):
+            choices |= {key.removeprefix("override /"): name for key, name in default.items()}
+        elif default in experiments:
+            choices |= _choices(read_option(experiments[default]), folders)
+    return choices
+
+
+def _source(content: Facts) -> str | None:
+    """Where the weights or questions come from."""
+    path = content.get("path")
+    if path == "???":
+        return "your file"
+    if path is None and (content.get("package") == "lr_exp" or content.get("format") == "micro"):
+        return "with this package"
+    return path or content.get("fallback_path")
+
+
+def _questions(content: Facts) -> int | None:
+    return content.get("count") or content[ABOUT].get("questions")
+
+
+KINDS = {
+    "experts": Kind("expert", "expert=NAME; bf16: size of the weights", _model),
+    "amateurs": Kind("amateur", "amateur=NAME; bf16: size of the weights", _model),
+    "methods": Kind("method", "method=NAME", _method),
+    "data": Kind("data", "data=NAME data.max_questions=N", _data),
+    "benchmarks": Kind(
+        "benchmark",
+        "benchmarks=[NAME,NAME]; evaluator.max_examples=N limits each to its first N",
+        _benchmark,
+    ),
+    "experiments": Kind(
+        "experiment", "experiment=NAME", _experiment, ("expert", "amateur", "method", "data")
+    ),
+    "sweeps": Kind(
+        "sweep", "-m +sweep=NAME, then python -m lr_exp.report runs/NAME", _sweep, ("table",)
+    ),
 }
-_HEADINGS = {"bf16_bytes": "bf16", "examples_from": "examples", "trajectories": "learns from"}
-_HIDDEN = {"experiments": ("expert", "amateur", "method", "data"), "sweeps": ("table",)}
+
+
+def rows(kind: str, folders: Folders) -> list[Facts]:
+    """The facts of every option of a kind, sorted by name.
+
+    Raises:
+        UserError: a file is not valid.
+    """
+    found = []
+    for name, path in option_files(folders, KINDS[kind].group).items():
+        content = read_option(path)
+        facts = KINDS[kind].facts(content, folders)
+        found.append({"name": name, **facts, "what": content[ABOUT].get("description", "")})
+    return found
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -53,9 +159,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         for kind in args.kinds:
             if kind not in KINDS:
                 raise UserError(f"{kind!r} is not a kind of option.{did_you_mean(kind, KINDS)}")
-        check_folder(args.config_dir)
         folders = option_folders([args.config_dir] if args.config_dir else [])
-        rows = {kind: KINDS[kind](folders) for kind in args.kinds or KINDS}
+        listed = {kind: rows(kind, folders) for kind in args.kinds or KINDS}
     except UserError as error:
         if os.environ.get("LR_EXP_DEBUG") == "1":
             raise
@@ -63,75 +168,42 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 1
     columns = shutil.get_terminal_size((_MAX_COLUMNS, 24)).columns
     width = min(max(columns, _MIN_COLUMNS), _MAX_COLUMNS)
+    tables = "\n\n".join(_table(kind, listed[kind], width) for kind in listed)
     try:
-        print(json.dumps(rows, indent=1) if args.json else _page(rows, width), flush=True)
+        print(json.dumps(listed, indent=1) if args.json else tables, flush=True)
     except BrokenPipeError:  # as after `| head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     return 0
 
 
-def _page(tables: dict[str, list[Row]], width: int) -> str:
-    return "\n\n".join(
-        "\n".join([*_title(kind, width), *_table(rows, _HIDDEN.get(kind, ()), width)])
-        for kind, rows in tables.items()
-    )
+def _table(kind: str, options: list[Facts], width: int) -> str:
+    """A line of aligned facts for each option, with its description and cost below."""
+    below = (*KINDS[kind].hidden, "what", "cost")
+    keys = [key for key in options[0] if key not in below]
+    headings = {"bf16_bytes": "bf16", "examples_from": "examples", "trajectories": "learns from"}
+    cells = [[_cell(key, option[key]) for key in keys] for option in options]
+    cells.insert(0, [headings.get(key, key) for key in keys])
+    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
+    lines = textwrap.wrap(f"{kind} ({KINDS[kind].usage})", width, subsequent_indent="  ")
+    for option, row in zip([None, *options], cells, strict=True):
+        facts = "  ".join(map(str.ljust, row, widths)).rstrip()
+        text = option["what"] if option else ""
+        if option and option.get("cost"):
+            text += f" ({option['cost']})"
+        lines += textwrap.wrap(facts, width, initial_indent="  ", subsequent_indent="    ")
+        lines += textwrap.wrap(text, width, initial_indent=" " * 6, subsequent_indent=" " * 6)
+    return "\n".join(lines)
 
 
-def _title(kind: str, width: int) -> list[str]:
-    return textwrap.wrap(f"{kind} ({_USAGE[kind]})", width, subsequent_indent="  ")
-
-
-def _table(rows: list[Row], hidden: Sequence[str], width: int) -> list[str]:
-    """Aligned facts, with the description beside them or, if there is no room, below."""
-    keys = [key for key in rows[0] if key not in (*hidden, "what")]
-    cells = [{key: _FORMATS.get(key, _plain)(row[key]) for key in keys} for row in rows]
-    headings = {key: _HEADINGS.get(key, key) for key in keys}
-    widths = {key: max(len(line[key]) for line in (headings, *cells)) for key in keys}
-    below = ["cost"] if "cost" in keys else []  # texts shown with the description
-    keys = [key for key in keys if key not in below]
-    while sum(widths[key] + 2 for key in keys) > width:
-        below.append(keys.pop())
-    numbers = {key for key in keys if any(isinstance(row[key], int) for row in rows)}
-    used = 2 + sum(widths[key] + 2 for key in keys)
-    beside = width - used >= _MIN_DESCRIPTION_COLUMNS
-    indent = " " * (used if beside else 6)
-    lines = [f"  {_line(headings, keys, widths, numbers)}".rstrip()]
-    for row, cell in zip(rows, cells, strict=True):
-        text = " ".join([row["what"], *(f"({cell[key]})" for key in below if row[key] is not None)])
-        wrapped = textwrap.wrap(text, width, initial_indent=indent, subsequent_indent=indent)
-        facts = f"  {_line(cell, keys, widths, numbers)}"
-        if beside and wrapped:
-            facts, wrapped = f"{facts}{wrapped[0].lstrip()}", wrapped[1:]
-        lines += [facts.rstrip(), *wrapped]
-    return lines
-
-
-def _line(
-    cell: dict[str, str], keys: Sequence[str], widths: dict[str, int], numbers: set[str]
-) -> str:
-    return "".join(
-        f"{cell[key]:>{widths[key]}}  " if key in numbers else f"{cell[key]:<{widths[key]}}  "
-        for key in keys
-    )
-
-
-def _plain(value: Any) -> str:
-    return "-" if value is None else f"{value:,}" if isinstance(value, int) else str(value)
-
-
-def _parameters(count: int | None) -> str:
-    if not count:
+def _cell(key: str, value: Any) -> str:
+    if value is None or (key in ("parameters", "bf16_bytes") and not value):
         return "-"
-    return f"{count / 1e9:.3g} B" if count >= 1e9 else f"{count / 1e6:.3g} M"
+    if key == "parameters":
+        return f"{value / 1e9:.3g} B" if value >= 1e9 else f"{value / 1e6:.3g} M"
+    if key == "bf16_bytes":
+        return f"{value / 2**30:.1f} GiB" if value >= 2**30 else f"{value / 2**20:.0f} MiB"
+    return f"{value:,}" if isinstance(value, int) else str(value)
 
-
-def _size(count: int | None) -> str:
-    if not count:
-        return "-"
-    return f"{count / 2**30:.1f} GiB" if count >= 2**30 else f"{count / 2**20:.0f} MiB"
-
-
-_FORMATS: dict[str, Callable[[Any], str]] = {"parameters": _parameters, "bf16_bytes": _size}
 
 if __name__ == "__main__":
     guard_tracebacks()

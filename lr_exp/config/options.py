@@ -1,12 +1,21 @@
-"""Options of the config groups: YAML files in the package's `conf` folder and in the user's own."""
+"""Options of the config groups: YAML files in the package's `conf` folder and in the user's own.
+
+The key `about` of such a file describes the option; it is no setting.
+"""
 
 from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import Any
 
-from lr_exp.errors import UserError
+from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+from yaml import YAMLError
+
+from lr_exp.errors import UserError, first_line
 
 # Groups that an override chooses from: GROUP=OPTION. Benchmarks are listed in `benchmarks`.
 GROUPS = ("amateur", "data", "experiment", "expert", "method", "sweep")
+ABOUT = "about"
 
 
 def conf_dir() -> Path:
@@ -43,3 +52,20 @@ def option_files(folders: Sequence[Path], group: str) -> dict[str, Path]:
     """Every option of a group and its file, sorted by name."""
     files = [path for folder in folders for path in (folder / group).glob("*.yaml")]
     return {path.stem: path for path in sorted(files, key=lambda path: path.stem)}
+
+
+def read_option(path: Path) -> dict[str, Any]:
+    """The content of an option's file as written, neither composed nor resolved.
+
+    Raises:
+        UserError: the file is not a YAML mapping, or `about` is none.
+    """
+    try:
+        content = OmegaConf.to_container(OmegaConf.load(path), resolve=False)
+    except (OSError, UnicodeDecodeError, YAMLError, OmegaConfBaseException) as error:
+        raise UserError(f"{path} cannot be read as YAML: {first_line(error)}") from error
+    if not isinstance(content, dict):
+        raise UserError(f"{path} is not a mapping of keys to values.")
+    if not isinstance(content.setdefault(ABOUT, {}), dict):
+        raise UserError(f"{path}: write `about: {{description: TEXT}}`.")
+    return {str(key): value for key, value in content.items()}

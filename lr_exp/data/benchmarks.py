@@ -6,7 +6,7 @@ from pathlib import Path
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from lr_exp.config.options import option_files
+from lr_exp.config.options import ABOUT, option_files, read_option
 from lr_exp.config.settings import BenchmarkSettings, SourceSettings
 from lr_exp.data.questions import Question, load_questions, select_questions
 from lr_exp.errors import UserError, did_you_mean
@@ -23,13 +23,12 @@ def load_benchmark(name: str, conf_dirs: Sequence[Path]) -> BenchmarkSettings:
         raise UserError(f"benchmarks: unknown benchmark {name!r}.{did_you_mean(name, files)}")
     path = files[name]
     schema = OmegaConf.structured(BenchmarkSettings)
-    values = OmegaConf.load(path)
+    values = read_option(path)
+    del values[ABOUT]
     known = set(schema.keys())  # `key in schema` is False where the default is "???"
     for key in values:
         if key not in known:
-            raise UserError(
-                f"{path}: unknown key {key!r}.{did_you_mean(str(key), map(str, known))}"
-            )
+            raise UserError(f"{path}: unknown key {key!r}.{did_you_mean(key, map(str, known))}")
     try:
         settings = OmegaConf.to_object(OmegaConf.merge(schema, values))
     except OmegaConfBaseException as error:

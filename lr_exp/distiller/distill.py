@@ -26,6 +26,7 @@ from transformers.trainer_callback import TrainerState
 
 from lr_exp import distributed
 from lr_exp.config.settings import DistillerSettings
+from lr_exp.distiller.adapter_files import ADAPTER, HISTORY, SNAPSHOTS, read_snapshots
 from lr_exp.distiller.batches import BatchDataset, plan_batches
 from lr_exp.distiller.sharding import shard
 from lr_exp.distiller.trainer import ContrastTrainer
@@ -38,11 +39,6 @@ from lr_exp.store import write_atomically
 
 log = logging.getLogger(__name__)
 
-VERSION = 2
-
-ADAPTER = "adapter"
-HISTORY = "history.jsonl"
-_SNAPSHOTS = "snapshots"
 _CHECKPOINTS = "checkpoints"
 _WEIGHTS = "adapter_model.safetensors"  # of a checkpoint
 _CHECKED_STEPS = 10  # optimizer steps whose passes are counted
@@ -109,7 +105,7 @@ def distill(
             model=model,
             args=_arguments(settings, checkpoints, seed, device),
             train_dataset=batches,
-            callbacks=[report, _Snapshots(folder / _SNAPSHOTS, settings.snapshot_every)],
+            callbacks=[report, _Snapshots(folder / SNAPSHOTS, settings.snapshot_every)],
             loss=training.loss,
             vocabulary_size=expert.vocabulary_size,
             sharded=is_sharded(settings),
@@ -150,18 +146,6 @@ def distill(
 def is_sharded(settings: DistillerSettings) -> bool:
     """Whether the ranks of this run hold the expert together while it is tuned."""
     return settings.parallel == "fsdp" and distributed.is_distributed()
-
-
-def read_history(folder: Path) -> list[dict[str, float]]:
-    """The training metrics of a finished artifact, one entry a log, each with its `step`."""
-    lines = (folder / HISTORY).read_text("utf-8").splitlines()
-    return [json.loads(line) for line in lines]
-
-
-def read_snapshots(folder: Path) -> list[tuple[int, Path]]:
-    """Optimizer steps and adapter folders of the snapshots of an artifact, in order."""
-    folders = sorted((folder / _SNAPSHOTS).glob("step-*"))
-    return [(int(place.name.removeprefix("step-")), place) for place in folders]
 
 
 def attach_adapter(expert: LanguageModel, adapter: Path) -> PeftModel:

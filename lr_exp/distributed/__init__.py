@@ -25,6 +25,7 @@ from lr_exp.distributed.environment import (
 )
 from lr_exp.distributed.errors import PeerLostError, SharedError
 from lr_exp.distributed.group import GROUP
+from lr_exp.distributed.signals import Stopped, raise_on_signals, stop_request
 
 all_gather, all_reduce = GROUP.all_gather, GROUP.all_reduce
 join, leave = GROUP.join, GROUP.leave
@@ -34,6 +35,7 @@ report_end, report_failure = GROUP.report_end, GROUP.report_failure
 __all__ = [
     "PeerLostError",
     "SharedError",
+    "Stopped",
     "all_gather",
     "all_reduce",
     "check_peers",
@@ -46,6 +48,7 @@ __all__ = [
     "local_rank",
     "local_world_size",
     "lost_peer",
+    "raise_on_signals",
     "rank",
     "rank_label",
     "report_end",
@@ -54,5 +57,6 @@ __all__ = [
     "run_identically",
     "run_on_all_ranks",
     "run_on_rank0",
+    "stop_request",
     "world_size",
 ]

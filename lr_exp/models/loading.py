@@ -1,12 +1,13 @@
 """Loads models and tokenizers and checks them."""
 
+import json
 import logging
 from dataclasses import dataclass
 from typing import Any
 
 from lr_exp.config.settings import ATTENTIONS
 from lr_exp.errors import UserError, first_line
-from lr_exp.models.locating import ModelSource, config_rows, has_tokenizer
+from lr_exp.models.locating import ModelSource, config_rows, has_tokenizer, read_config
 from lr_exp.models.prompts import stop_token_ids
 from lr_exp.models.vocabulary import check_rows, tokens_by_id
 
@@ -41,14 +42,32 @@ def load_tokenizer(source: ModelSource) -> Any:
         return byte_tokenizer()
     try:
         return AutoTokenizer.from_pretrained(
-            source.folder,
-            **_source_options(source),
+            source.folder, **_source_options(source), **_model_type(source)
         )
     except Exception as error:  # each format fails with its own exceptions
         raise UserError(
             f"{source.role}: the tokenizer in {source.folder} cannot be loaded "
             f"({first_line(error)}); {_remedy(source, error)}."
         ) from error
+
+
+def _model_type(source: ModelSource) -> dict[str, Any]:
+    """The model's type alone, as the `config` of a tokenizer whose own files name its class.
+
+    Else the library imports the model's config class and with it `torch.distributed` and
+    `torch._dynamo`, which takes a second in a run that loads no model.
+    """
+    from transformers import PreTrainedConfig
+
+    path = source.folder / "tokenizer_config.json"
+    tokenizer = json.loads(path.read_text("utf-8")) if path.is_file() else {}
+    if source.gguf_file or "tokenizer_class" not in tokenizer or "auto_map" in tokenizer:
+        return {}
+    facts = {
+        "model_type": read_config(source).get("model_type"),
+        "name_or_path": str(source.folder),
+    }
+    return {"config": PreTrainedConfig.from_dict(facts)}
 
 
 def load(source: ModelSource, *, device: str, dtype: str) -> LanguageModel:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from lr_exp.config.settings import DistillerSettings
+from lr_exp.distiller.adapter_files import ADAPTER, VERSION, read_history, read_snapshots
 from lr_exp.models import loading
 from lr_exp.pipeline.context import RunContext
 from lr_exp.pipeline.outcome import link
@@ -35,19 +36,17 @@ class Tuned:
 
     def snapshots(self) -> list["Tuned"]:
         """The adapters saved during training, by optimizer step."""
-        from lr_exp.distiller import distill
-
         return [
             Tuned(self.artifact, adapter, self.history, step)
-            for step, adapter in distill.read_snapshots(self.artifact.folder)
+            for step, adapter in read_snapshots(self.artifact.folder)
         ]
 
 
-def distill(
+def tune_expert(
     context: RunContext, supervision: Artifact, folder: Path
 ) -> tuple[Tuned, DistillSummary]:
     """Tunes an adapter, and links it into the run's folder."""
-    tuned = tune(context, supervision)
+    tuned = make_adapter(context, supervision)
     link(folder / "adapter", tuned.adapter)
     summary = {
         **tuned.artifact.facts,
@@ -62,10 +61,8 @@ def distill(
     return tuned, DistillSummary.model_validate(summary)
 
 
-def tune(context: RunContext, supervision: Artifact) -> Tuned:
+def make_adapter(context: RunContext, supervision: Artifact) -> Tuned:
     """Supervision to an adapter."""
-    from lr_exp.distiller import distill
-
     inputs, settings = context.inputs, _settings_for_epochs(context, supervision)
     loss = inputs.method.loss
     recorded = {k: v for k, v in asdict(settings).items() if k not in _NOT_IN_RECIPE}
@@ -75,7 +72,7 @@ def tune(context: RunContext, supervision: Artifact) -> Tuned:
         recorded |= {"loss": loss.choice.name, **loss.arguments}
     recipe = Recipe(
         "adapter",
-        distill.VERSION,
+        VERSION,
         {"supervision": supervision.facts["digest"], "expert": inputs.expert.fingerprint},
         {
             **recorded,
@@ -94,15 +91,17 @@ def tune(context: RunContext, supervision: Artifact) -> Tuned:
         context.log("distill", step, {**metrics, "tuned_tokens": tuned_tokens})
 
     def build(folder: Path) -> dict[str, Any]:
+        from lr_exp.distiller.distill import Training, distill, is_sharded  # imports peft
+
         nonlocal made_now
         made_now = True
-        sharded, models = distill.is_sharded(settings), context.models
-        return distill.distill(
+        sharded, models = is_sharded(settings), context.models
+        return distill(
             Supervision.load(supervision.folder),
             models.expert_to_shard() if sharded else models.expert(),
             folder,
             settings,
-            distill.Training(
+            Training(
                 loss=loss,
                 seed=inputs.settings.seed,
                 device=inputs.device,
@@ -113,11 +112,11 @@ def tune(context: RunContext, supervision: Artifact) -> Tuned:
         )
 
     artifact = context.artifacts.make_if_requested("distill", recipe, build, together=True)
-    history = distill.read_history(artifact.folder)
+    history = read_history(artifact.folder)
     if not made_now:  # a reused adapter logs its history too
         for entry in history:
             log(int(entry["step"]), entry)
-    return Tuned(artifact, artifact.folder / distill.ADAPTER, history)
+    return Tuned(artifact, artifact.folder / ADAPTER, history)
 
 
 def _settings_for_epochs(context: RunContext, supervision: Artifact) -> DistillerSettings:
@@ -131,19 +130,19 @@ def _settings_for_epochs(context: RunContext, supervision: Artifact) -> Distille
 
 def _merge(context: RunContext, tuned: Tuned) -> Artifact:
     """The expert with the adapter merged in, as a model folder."""
-    from lr_exp.distiller import distill
-
     recipe = Recipe(
         "merged",
-        distill.VERSION,
+        VERSION,
         {"adapter": tuned.artifact.address, "expert": context.inputs.expert.fingerprint},
         context.inputs.machine,
     )
 
     def build(folder: Path) -> dict[str, Any]:
+        from lr_exp.distiller.distill import merge  # imports peft
+
         # Merging changes weights in place, so it gets a copy, in the CPU's memory.
         copy = loading.load(context.inputs.expert, device="cpu", dtype=context.inputs.dtype)
-        distill.merge(copy, tuned.adapter, folder)
+        merge(copy, tuned.adapter, folder)
         return {}
 
     return context.artifacts.make(recipe, build, measured=False)

@@ -39,7 +39,7 @@ class Evaluation:
     graded: Artifact  # the artifact that holds it
 
 
-def evaluate(
+def evaluate_models(
     context: RunContext, tuned: Tuned | None, tracker: Tracker, folder: Path
 ) -> EvaluateSummary:
     """Evaluates the expert and, if there is one, the tuned expert on all benchmarks."""

@@ -8,6 +8,7 @@ from typing import Any
 
 from lr_exp.config.settings import STAGES, Settings
 from lr_exp.data.questions import fingerprint
+from lr_exp.distiller import adapter_files
 from lr_exp.evaluator import answer, grade
 from lr_exp.pipeline.inputs import GRADING_PACKAGES, Inputs
 from lr_exp.sampler import records, references, rollout, score, select
@@ -103,9 +104,7 @@ def _code(settings: Settings, inputs: Inputs) -> dict[str, Any]:
     if learns and not settings.imports_records:
         found |= inputs.method.outside_sources("trajectories", "select", "target")
     if "distill" in settings.stages:
-        from lr_exp.distiller import distill
-
-        found |= {"distill": distill.VERSION, "peft": version("peft")}
+        found |= {"distill": adapter_files.VERSION, "peft": version("peft")}
         found |= inputs.method.outside_sources("loss")
     if grades or (learns and inputs.method.needs("references")):
         found |= {name: version(name) for name in GRADING_PACKAGES}

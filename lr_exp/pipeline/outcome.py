@@ -10,7 +10,7 @@ from typing import Any
 
 from lr_exp.config.method import method_of
 from lr_exp.config.settings import Settings
-from lr_exp.errors import UserError, first_line
+from lr_exp.errors import first_line
 from lr_exp.store import write_atomically
 from lr_exp.store.run_folder import ANSWERS, FAILED, METRICS, PAGE, SUMMARY, TRAJECTORIES
 
@@ -43,18 +43,6 @@ def choices(settings: Settings) -> dict[str, Any]:
     }
 
 
-def choices_of_failed_run(settings: Settings) -> dict[str, Any]:
-    """As `choices`, or the settings as written where the method is not valid."""
-    try:
-        return choices(settings)
-    except UserError:
-        groups = ("method", "expert", "amateur", "data")
-        named = {name: getattr(settings, name).name for name in groups}
-        return named | {
-            name: getattr(settings, name) for name in ("alpha", "beta", "seed", "sweep")
-        }
-
-
 def clear(folder: Path) -> None:
     """Removes an earlier run's results and links; its summary and metrics are renamed."""
     if (folder / SUMMARY).exists():
@@ -70,22 +58,18 @@ def clear(folder: Path) -> None:
             link.unlink()
 
 
-def record_failure(
-    error: str, choices: dict[str, Any], overrides: list[str], folder: Path, *, began: bool
-) -> None:
+def record_failure(error: str, choices: dict[str, Any], overrides: list[str], folder: Path) -> None:
     """Writes `failed.json`, which reports read, and the page.
 
     Args:
         error: one line.
         choices: see `choices`, as far as they are known.
         overrides: the run's overrides.
-        began: whether `run` was called and has cleared the folder.
+        folder: the run's, cleared before it began.
     """
     record = {"error": error, **choices, "overrides": overrides}
     with contextlib.suppress(OSError):  # the error itself is what matters
         folder.mkdir(parents=True, exist_ok=True)
-        if not began:
-            clear(folder)
         write_atomically(folder / FAILED, json.dumps(record, indent=2, ensure_ascii=False) + "\n")
         write_page(folder)
 

@@ -14,13 +14,13 @@ import torch
 from lr_exp import distributed, progress
 from lr_exp.config.settings import Settings
 from lr_exp.pipeline.context import RunContext
-from lr_exp.pipeline.distilling import distill
-from lr_exp.pipeline.evaluating import evaluate
+from lr_exp.pipeline.distilling import tune_expert
+from lr_exp.pipeline.evaluating import evaluate_models
 from lr_exp.pipeline.identity import cell_of, config_of
 from lr_exp.pipeline.inputs import Inputs, versions
 from lr_exp.pipeline.outcome import choices, clear, write_page
 from lr_exp.pipeline.rank_checks import check_files, check_machines
-from lr_exp.pipeline.sampling import sample, why_nothing_is_kept
+from lr_exp.pipeline.sampling import make_supervision, why_nothing_is_kept
 from lr_exp.report.summary import Provenance, RecordedSettings, Summary
 from lr_exp.sampler.diagnostics import diagnose_pair
 from lr_exp.store import Store, write_atomically
@@ -84,32 +84,32 @@ def _run(settings: Settings, folder: Path, conf_dirs: Sequence[Path]) -> Summary
             versions=installed,
         )
         supervision = tuned = None
-        sampled = distilled = evaluated = warnings = stopped = None
+        sample = distill = evaluate = warnings = stopped = None
         if "sample" in settings.stages or "distill" in settings.stages:
-            supervision, sampled = sample(context, folder)
-            log_sampling(tracker, sampled, supervision, inputs.expert)
+            supervision, sample = make_supervision(context, folder)
+            log_sampling(tracker, sample, supervision, inputs.expert)
             if distributed.is_rank0():
                 log_trajectories(tracker, folder / TRAJECTORIES)
-            warnings = _warn(diagnose_pair(sampled.to_dict()))
-            if sampled.kept == 0 and "distill" in settings.stages:
-                stopped = why_nothing_is_kept(inputs, sampled)
+            warnings = _warn(diagnose_pair(sample.to_dict()))
+            if sample.kept == 0 and "distill" in settings.stages:
+                stopped = why_nothing_is_kept(inputs, sample)
                 log.warning(stopped)
         if "distill" in settings.stages and supervision and supervision.facts["kept"]:
-            tuned, distilled = distill(context, supervision, folder)
+            tuned, distill = tune_expert(context, supervision, folder)
             tracker.artifact(tuned.artifact)
         if "evaluate" in settings.stages:
-            evaluated = evaluate(context, tuned, tracker, folder)
-            log_evaluation(tracker, evaluated)
-            if evaluated.gap is not None:
-                profile = sampled.to_dict() if sampled else {}
-                found = diagnose_pair(profile, evaluated.gap.to_dict())
+            evaluate = evaluate_models(context, tuned, tracker, folder)
+            log_evaluation(tracker, evaluate)
+            if evaluate.gap is not None:
+                profile = sample.to_dict() if sample else {}
+                found = diagnose_pair(profile, evaluate.gap.to_dict())
                 warnings = _warn(found, warnings or [])
         parts = {
-            "sample": sampled,
+            "sample": sample,
             "warnings": warnings,
             "stopped": stopped,
-            "distill": distilled,
-            "evaluate": evaluated,
+            "distill": distill,
+            "evaluate": evaluate,
             "engines": context.models.engine_identities or None,
             "peak_memory_bytes": context.artifacts.peak_memory_bytes,
             "ranks": distributed.world_size() if distributed.is_distributed() else None,

@@ -28,7 +28,7 @@ _GENERATING_STAGES = ("rollout", "sampled")
 _MODEL_STAGES = (*_GENERATING_STAGES, "score")
 
 
-def sample(context: RunContext, folder: Path) -> tuple[Artifact, SampleSummary]:
+def make_supervision(context: RunContext, folder: Path) -> tuple[Artifact, SampleSummary]:
     """Makes the supervision; writes some of the answers to the run's folder, for pages."""
     inputs = context.inputs
     made: dict[str, Artifact] = {}
