@@ -199,7 +199,9 @@ def _answers(
         settings |= {"decoder": decoder, "alpha": run.settings.alpha}
     elif decoder == "sampled":
         settings |= {"decoder": decoder, "temperature": 1.0, "seed": 0}  # one draw for all runs
-    machine = run.machine if who == "amateur" else context.models.numerics("evaluator")
+    machine = (
+        run.machine if who == "amateur" else context.models.generation_environment("evaluator")
+    )
     recipe = Recipe("answers", answer.VERSION, inputs, {**settings, **machine})
     name = who if tuned is None else "tuned"
     if tuned is not None and tuned.step is not None:

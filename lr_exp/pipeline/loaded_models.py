@@ -107,13 +107,13 @@ class LoadedModels:
             with self.evaluated(adapter, who) as language_model:
                 yield language_model, None
             return
-        expert = loading.without_weights(self._inputs.expert)
+        expert = loading.load_without_weights(self._inputs.expert)
         self._loaded.clear()  # an engine in this process needs their memory
         free_memory()
         with engine.open(expert, adapter) as generate:
             yield expert, generate
 
-    def numerics(self, part: str) -> dict[str, Any]:
+    def generation_environment(self, part: str) -> dict[str, Any]:
         """What the generated ids depend on besides settings: device, precision, versions, engine.
 
         Args:
