@@ -154,7 +154,16 @@ def _log_evaluation(context: RunContext, name: str, tuned: Tuned | None, result:
     """Logs a point of the accuracy curve; the untuned expert is at optimizer step 0."""
     trained = context.inputs.settings.distiller.steps if tuned else 0
     step = trained if tuned is None or tuned.step is None else tuned.step
-    context.log(f"eval/{name}", step, {**result})
+    context.log(
+        f"eval/{name}",
+        step,
+        {
+            "accuracy": result["accuracy"],
+            "stderr": result["stderr"],
+            "correct": result["correct"],
+            "total": result["total"],
+        },
+    )
 
 
 def _answers(
