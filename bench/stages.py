@@ -17,11 +17,10 @@ from peft import LoraConfig, TaskType, get_peft_model
 from bench import plain
 from bench.pairs import SYSTEM, Pair
 from lr_exp import progress
-from lr_exp.config.method import Method
+from lr_exp.config.method import Method, build_method
 from lr_exp.config.settings import DistillerSettings, MethodSettings
 from lr_exp.distiller import distill
 from lr_exp.evaluator import answer
-from lr_exp.pipeline.method import build_method
 from lr_exp.sampler import rollout, score, select
 from lr_exp.sampler.step_table import read_columns
 from lr_exp.sampler.supervision import SupervisedTrajectory, Supervision

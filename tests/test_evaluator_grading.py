@@ -2,8 +2,13 @@
 
 import json
 import math
-import threading
+import os
+import signal
+import subprocess
+import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
@@ -11,7 +16,7 @@ from hypothesis import strategies as st
 
 from lr_exp.data.questions import Question
 from lr_exp.errors import UserError
-from lr_exp.evaluator import grade
+from lr_exp.evaluator import grade, symbolic
 from lr_exp.evaluator.aggregate import aggregate
 from lr_exp.evaluator.extract import extract
 from lr_exp.evaluator.normalize import normalize
@@ -346,52 +351,80 @@ EXPLOSIVE = [
 ]
 
 
-def _grade_all_explosive():
-    for answer in EXPLOSIVE:
+def test_explosive_answers_are_wrong_at_once():
+    start = time.monotonic()
+    for answer in EXPLOSIVE:  # each would take the whole time limit
         assert not verify(answer, "\\sqrt{x} + 7", "math"), answer
         assert not verify(answer, "7", "number"), answer
+    assert time.monotonic() - start < 10
 
 
-def test_explosive_answers_are_wrong_at_once():
-    _grade_all_explosive()  # evaluating a power tower would never return
+@pytest.fixture
+def short_limit(monkeypatch):
+    """A time limit of one second, also for expressions that are known to be expensive."""
+    monkeypatch.setattr(symbolic, "_is_expensive", lambda text: False)
+    monkeypatch.setattr(symbolic, "_TIMEOUT_SECONDS", 1)
+    symbolic._comparer.stop()
+    assert verify("(x-1)(x+1)", "x^2-1", "math")  # starts another process, which is not timed
+    yield
+    symbolic._comparer.stop()
 
 
-def test_explosive_answers_off_the_main_thread():
-    """math-verify's own timeout works on the main thread only and raises elsewhere."""
-    failures = []
-
-    def work():
-        try:
-            _grade_all_explosive()
-            assert verify("(x-1)(x+1)", "x^2-1", "math")
-        except BaseException as error:
-            failures.append(error)
-
-    thread = threading.Thread(target=work, daemon=True)
-    thread.start()
-    thread.join(60)
-    assert not thread.is_alive()
-    assert failures == []
+# The second is a single operation, which Python cannot interrupt.
+@pytest.mark.parametrize("slow", ["\\prod_{k=1}^{2999}(x+k)", "10^{99999999}"])
+def test_a_slow_comparison_is_wrong_and_the_next_one_is_graded(short_limit, slow):
+    start = time.monotonic()
+    assert not verify(slow, "\\sqrt{x} + 7", "math")
+    assert time.monotonic() - start < 5
+    assert verify("(x-2)(x+2)", "x^2-4", "math")
 
 
-@pytest.mark.parametrize("on_main_thread", [True, False])
-def test_a_slow_comparison_times_out(monkeypatch, on_main_thread):
-    monkeypatch.setattr("lr_exp.evaluator.symbolic._TIMEOUT_SECONDS", 1)
-    seconds = []
+def test_threads_get_the_results_of_their_own_comparisons():
+    pairs = [(f"(x-{n})(x+{n})", f"x^2-{n * n + n % 2}") for n in range(2, 22)]
+    with ThreadPoolExecutor(4) as pool:
+        results = list(pool.map(lambda pair: verify(*pair, "math"), pairs))
+    assert results == [n % 2 == 0 for n in range(2, 22)]
 
-    def work():
-        start = time.monotonic()
-        assert not verify("\\prod_{k=1}^{2999}(x+k)", "\\sqrt{x} + 7", "math")
-        seconds.append(time.monotonic() - start)
 
-    if on_main_thread:
-        work()
-    else:
-        thread = threading.Thread(target=work, daemon=True)
-        thread.start()
-        thread.join(30)
-    assert len(seconds) == 1
-    assert seconds[0] < 15
+def test_an_interrupted_comparison_does_not_answer_the_next_one(short_limit):
+    def interrupt(*_):
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGALRM, interrupt)
+    try:
+        signal.setitimer(signal.ITIMER_REAL, 0.3)
+        with pytest.raises(KeyboardInterrupt):
+            verify("10^{99999999}", "\\sqrt{x} + 7", "math")
+    finally:
+        signal.signal(signal.SIGALRM, before)
+    assert verify("(x-2)(x+2)", "x^2-4", "math")
+
+
+@pytest.mark.integration
+def test_a_script_without_a_main_guard_grades(tmp_path):
+    """A pool of processes would run the script again in each of them."""
+    script = tmp_path / "script.py"
+    script.write_text(
+        "from lr_exp.evaluator.verify import verify\nprint(verify('(x-1)(x+1)', 'x^2-1', 'math'))\n"
+    )
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[1])}
+    done = subprocess.run(  # noqa: S603
+        [sys.executable, str(script)],
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert (done.stdout, done.stderr) == ("True\n", "")
+
+
+def test_a_broken_math_verify_is_an_error_and_not_a_wrong_answer(monkeypatch, tmp_path):
+    (tmp_path / "worker.py").write_text("")
+    monkeypatch.setattr(symbolic, "_WORKER", tmp_path / "worker.py")
+    symbolic._comparer.stop()
+    with pytest.raises(UserError, match="math-verify, which grades symbolic answers"):
+        verify("(x-1)(x+1)", "x^2-1", "math")
 
 
 MEGABYTES = [
@@ -524,7 +557,7 @@ BAD_RECORDS = [
     ("[1]", "line 1: not an object"),
     ({"id": "a"}, "line 1: 'reference' is missing"),
     (RECORD | {"output": None}, "line 1: 'output' is missing or not a string"),
-    (RECORD | {"kind": "essay"}, "line 1: kind 'essay'"),
+    (RECORD | {"kind": "essay"}, "line 1: unknown kind 'essay'"),
     (RECORD | {"choices": [1]}, "line 1: 'choices'"),
     (RECORD | {"reference": "many"}, "line 1: the reference 'many' is not a number"),
     ("", "no answers in the file"),

@@ -25,13 +25,13 @@ def prepare() -> None:
     """Prepares this process; called once in every process that runs a cell."""
     guard_logging()
     progress.choose(None if distributed.is_rank0() else progress.NONE)
-    handler = progress.LogHandler()
+    handler = logging.StreamHandler()
     if not distributed.is_rank0():
         handler.setLevel(logging.CRITICAL)  # rank 0 logs for all
     logging.basicConfig(
         level=logging.WARNING, format="%(levelname)s: %(message)s", handlers=[handler]
     )
-    logging.captureWarnings(True)  # otherwise they would be written into a progress bar
+    logging.captureWarnings(True)  # written above a progress bar, not into it
     logging.getLogger("lr_exp").setLevel(logging.INFO)
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     warnings.filterwarnings("ignore", category=FutureWarning, module="transformers")

@@ -32,6 +32,14 @@ KINDS = ("trajectories", "select", "target", "loss")
 RUN_SETTINGS = ("alpha", "beta", "seed")
 POSITION = ("index", "step", "token_id")  # columns of every token position, scored or not
 
+# Importing these modules registers the built-in choices. Named here because they import torch.
+_BUILT_IN = (
+    "lr_exp.pipeline.trajectories",
+    "lr_exp.sampler.step_rules",
+    "lr_exp.sampler.targets",
+    "lr_exp.distiller.losses",
+)
+
 F = TypeVar("F", bound=Callable[..., Any])
 
 
@@ -164,7 +172,7 @@ def _is_ours(function: Callable[..., Any]) -> bool:
 
 
 def build_method(method: MethodSettings, *, alpha: float, beta: float, seed: int) -> Method:
-    """The method of these settings. The modules of its choices must have been imported before.
+    """The method of these settings.
 
     Args:
         method: the choices and their parameters.
@@ -174,6 +182,8 @@ def build_method(method: MethodSettings, *, alpha: float, beta: float, seed: int
         UserError: `method.module` cannot be imported; a choice or a parameter does not exist; a
             value is out of range; a loss needs a target and the method has none.
     """
+    for module in _BUILT_IN:
+        importlib.import_module(module)
     if method.module is not None:
         _import(method.module)
     run = {"alpha": alpha, "beta": beta, "seed": seed}

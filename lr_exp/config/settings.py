@@ -5,7 +5,7 @@ class validates its values on construction, so that an invalid one fails before 
 """
 
 import re
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields, is_dataclass
 from typing import Any
 
 from lr_exp.errors import UserError, did_you_mean
@@ -30,6 +30,26 @@ OPTIONAL_COUNT = f"{COUNT} or null"
 _MAX_TUNED_STEPS = 10**8  # kept steps in a training plan, about 100 bytes each
 
 REQUIRED: Any = "???"  # in Hydra: the user or a preset must set it
+_NEUTRAL = {"neutral": True}
+
+
+def _neutral(default: Any) -> Any:
+    """A setting that is not part of a run's identity.
+
+    Places, whose content has a fingerprint; ways of doing the same work; device and precision,
+    which `Inputs.machine` has.
+    """
+    return field(default=default, metadata=_NEUTRAL)
+
+
+def determining(settings: Any) -> dict[str, Any]:
+    """A settings object as a dictionary, without its neutral settings."""
+    found = {}
+    for one in fields(settings):
+        value = getattr(settings, one.name)
+        if "neutral" not in one.metadata:
+            found[one.name] = determining(value) if is_dataclass(value) else value
+    return found
 
 
 def lies_in(value: float, interval: str) -> bool:
@@ -74,11 +94,11 @@ class ModelSettings:
     """Where a model is loaded from: `path` if set, else the package, else `fallback_path`."""
 
     name: str = REQUIRED
-    path: str | None = None  # hub id, local folder or GGUF file
-    revision: str | None = None  # hub branch, tag or commit
-    package: str | None = None  # an installed Python package with the weights ...
-    package_path: str | None = None  # ... at this path inside it
-    fallback_path: str | None = None  # used as `path` if the package is not installed
+    path: str | None = _neutral(None)  # hub id, local folder or GGUF file
+    revision: str | None = _neutral(None)  # hub branch, tag or commit
+    package: str | None = _neutral(None)  # an installed Python package with the weights ...
+    package_path: str | None = _neutral(None)  # ... at this path inside it
+    fallback_path: str | None = _neutral(None)  # used as `path` if the package is not installed
     trust_remote_code: bool = False  # run code from the model repository
     # random: weights from a fixed seed, so that only config.json is needed; to measure speed.
     init: str = "pretrained"
@@ -110,10 +130,10 @@ class SourceSettings:
 
     name: str = REQUIRED
     format: str = REQUIRED  # a key of lr_exp.data.formats.FORMATS
-    path: str | None = None  # hub id, folder in hub layout, or a JSON Lines or Parquet file
+    path: str | None = _neutral(None)  # hub id, folder in hub layout, JSON Lines or Parquet file
     configs: list[str] = field(default_factory=list)  # hub configurations, concatenated
     split: str | None = None
-    revision: str | None = None
+    revision: str | None = _neutral(None)
     answer: str = "math"  # how references are compared: number | math | choice
     # Only for generated questions (`format: micro`): how many, and the generator's seed.
     count: int | None = None
@@ -133,7 +153,7 @@ class DataSettings(SourceSettings):
     max_questions: int | None = None
     # Write the source to an Arrow file in the store, which is mapped into memory, for millions of
     # questions. The same questions give the same results either way.
-    streaming: bool = False
+    streaming: bool = _neutral(False)
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -185,11 +205,11 @@ class ServerSettings:
     Its API key is read from the environment variable LR_EXP_API_KEY.
     """
 
-    url: str | None = None  # http://HOST:PORT, with or without /v1
+    url: str | None = _neutral(None)  # http://HOST:PORT, with or without /v1
     model: str | None = None  # the expert's name there; null: the only model that it lists
-    concurrency: int = 32  # requests at once
-    timeout: float = 600.0  # seconds without a response
-    attempts: int = 6  # per request; the wait doubles after each, from a second to a minute
+    concurrency: int = _neutral(32)  # requests at once
+    timeout: float = _neutral(600.0)  # seconds without a response
+    attempts: int = _neutral(6)  # per request; the wait doubles after each, from 1 s to 60 s
 
     def __post_init__(self) -> None:
         if self.url is not None and not _HTTP_URL.fullmatch(self.url):
@@ -214,7 +234,7 @@ class SamplerSettings:
     # The step table keeps tokens with at least this share of the expert's top probability; any
     # alpha at or above it can be selected later without a model.
     support_floor: float = 0.001
-    export: str | None = None  # also write the kept steps in the published record form
+    export: str | None = _neutral(None)  # also write the kept steps in the published record form
 
     def __post_init__(self) -> None:
         _one_of("sampler.engine", self.engine, ENGINES)
@@ -253,11 +273,11 @@ class DistillerSettings:
     tokens_per_pass: int = 1024
     # On several devices: ddp replicates the expert; fsdp shards its weights during tuning (slower;
     # sampling and evaluation still need one device that holds the whole model).
-    parallel: str = "ddp"
+    parallel: str = _neutral("ddp")
     log_every: int = 10  # optimizer steps between logged metrics
     # Optimizer steps between checkpoints, rounded to a multiple of log_every.
-    checkpoint_every: int = 10
-    merge: bool = False  # also save the expert with the adapter merged in
+    checkpoint_every: int = _neutral(10)
+    merge: bool = _neutral(False)  # also save the expert with the adapter merged in
 
     def __post_init__(self) -> None:
         _check_numbers(
@@ -360,21 +380,23 @@ class Settings:
     distiller: DistillerSettings = field(default_factory=DistillerSettings)
     evaluator: EvaluatorSettings = field(default_factory=EvaluatorSettings)
     server: ServerSettings = field(default_factory=ServerSettings)
-    wandb: WandbSettings = field(default_factory=WandbSettings)
+    wandb: WandbSettings = field(default_factory=WandbSettings, metadata=_NEUTRAL)
     benchmarks: list[str] = field(default_factory=list)
     stages: list[str] = field(default_factory=lambda: list(STAGES))
     sweep: str | None = None  # the sweep that this run belongs to; set by `sweeps/*.yaml`
     alpha: float = 0.2
     beta: float = 0.4
     seed: int = 0
-    device: str = "auto"  # auto | cpu | cuda | cuda:N
-    dtype: str = "auto"  # auto: bfloat16 on a GPU that supports it, else float32
-    attention: str | None = None  # implementation of attention; null: transformers chooses
-    hub_root: str | None = None  # a folder that mirrors hub data sets by their ids
-    store: str = "runs/store"
+    device: str = _neutral("auto")  # auto | cpu | cuda | cuda:N
+    dtype: str = _neutral("auto")  # auto: bfloat16 on a GPU that supports it, else float32
+    attention: str | None = _neutral(None)  # the implementation; null: transformers chooses
+    hub_root: str | None = _neutral(None)  # a folder that mirrors hub data sets by their ids
+    store: str = _neutral("runs/store")
     # Folders of the user's own options, benchmarks among them. Not a key: set by --config-dir or by
     # `compose(config_dir=...)`.
-    config_dirs: list[str] = field(default_factory=list, metadata={"omegaconf_ignore": True})
+    config_dirs: list[str] = field(
+        default_factory=list, metadata={**_NEUTRAL, "omegaconf_ignore": True}
+    )
 
     def __post_init__(self) -> None:
         _check_numbers("", self, alpha="(0, 1]", beta="[0, inf)", seed="[0, 2**32)")

@@ -138,7 +138,7 @@ def _regrade_line(line: str, where: str) -> dict[str, Any]:
             )
     if record["kind"] not in ANSWER_KINDS:
         raise UserError(
-            f"{where}: kind {record['kind'][:80]!r} is none of {', '.join(ANSWER_KINDS)}."
+            f"{where}: unknown kind {record['kind'][:80]!r}; use one of {', '.join(ANSWER_KINDS)}."
         )
     choices = record.get("choices") or []
     if not isinstance(choices, list) or not all(isinstance(choice, str) for choice in choices):

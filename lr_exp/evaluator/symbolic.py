@@ -1,27 +1,27 @@
-"""Compares two symbolic expressions with math-verify.
+"""Compares two symbolic expressions with math-verify, in a process of its own.
 
 Answers are untrusted: expressions that are long or expensive to evaluate are rejected beforehand,
-and every comparison has a timeout, on any thread.
+and a comparison that takes too long ends its process.
 """
 
-import ctypes
-import logging
+import atexit
+import json
 import math
 import re
-import signal
+import subprocess
+import sys
 import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
-from typing import Any
+from pathlib import Path
+from typing import IO, cast
+
+from lr_exp.errors import UserError
 
 _MAX_CHARACTERS = 400  # the benchmarks' longest reference has 230
-_TIMEOUT_SECONDS = 10  # for parsing and comparing, which usually take milliseconds
+_TIMEOUT_SECONDS = 3.0  # for parsing and comparing, which usually take milliseconds
 _MAX_EXPONENT = 3_000  # product of the numbers in an exponent and in the powers it is nested in
 _MAX_FACTORIAL = 1_000
 _MAX_DEPTH = 20  # of brackets; the parser takes seconds on hundreds, references have at most 4
-
-# math-verify warns that its own timeout, which works on the main thread only, is disabled.
-logging.getLogger("math_verify").setLevel(logging.ERROR)
+_WORKER = Path(__file__).with_name("symbolic_worker.py")
 
 # Functions that build matrices of any size, or are slow even on small ones.
 _MATRIX_FUNCTIONS = re.compile(
@@ -38,125 +38,75 @@ _OPENING, _CLOSING = "({[", ")}]"
 
 
 def symbolically_equal(gold: str, answer: str) -> bool:
-    """Whether two expressions are equal; False if either is invalid or too expensive to compare."""
+    """Whether two expressions are equal; False if either is invalid or too expensive to compare.
+
+    Raises UserError if math-verify cannot be started.
+    """
     if _is_expensive(gold) or _is_expensive(answer):
         return False
-    # Imported here because sympy takes a second to import, and most answers do not need it.
-    from latex2sympy2_extended import NormalizationConfig
-    from math_verify import LatexExtractionConfig, parse
-    from math_verify import verify as math_verify
+    return _comparer.are_equal(gold, answer)
 
-    # boxed: its patterns backtrack, and the `$...$` below already anchors the expression (without
-    # an anchor, "1/2 ..." is parsed as 1). units: it reduces `2ab` to 2 and `6m` to 6.
-    notation = NormalizationConfig(
-        basic_latex=True,
-        units=False,
-        malformed_operators=True,
-        nits=True,
-        boxed="none",
-        equations=False,
-    )
-    config = [LatexExtractionConfig(boxed_match_priority=-1, normalization_config=notation)]
 
-    def parsed(text: str) -> list[Any]:
-        return parse(
-            f"${text}$",
-            config,
-            fallback_mode="no_fallback",
-            parsing_timeout=None,  # pyright: ignore[reportArgumentType] - None is documented
-            raise_on_error=True,
+class _Comparer:
+    """A process that compares, started at the first comparison and again after it was ended.
+
+    Not a pool of multiprocessing: one that does not fork imports the user's script again, and
+    forking a process with torch's threads may deadlock.
+    """
+
+    def __init__(self) -> None:
+        self._process: subprocess.Popen[str] | None = None
+        self._lock = threading.Lock()
+
+    def are_equal(self, gold: str, answer: str) -> bool:
+        with self._lock:
+            try:
+                process = self._process or self._start()
+                return self._reply(process, json.dumps([gold, answer]) + "\n") == "true\n"
+            except BaseException:  # also Ctrl-C: the reply must not be read as the next one's
+                self.stop()
+                raise
+
+    def _start(self) -> subprocess.Popen[str]:
+        # -P: otherwise Python imports this folder's `numbers` instead of its own.
+        words = [sys.executable, "-P", str(_WORKER), str(_TIMEOUT_SECONDS)]
+        self._process = process = subprocess.Popen(  # noqa: S603 - our own program
+            words,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            encoding="utf-8",
+            start_new_session=True,  # Ctrl-C is for this process
         )
-
-    try:
-        with _time_limit(_TIMEOUT_SECONDS):
-            golds = parsed(gold)
-            answers = parsed(answer) if golds else []
-            return bool(golds and answers) and bool(
-                math_verify(
-                    golds,
-                    answers,
-                    allow_set_relation_comp=True,
-                    timeout_seconds=None,
-                    raise_on_error=True,
-                )
+        if not self._reply(process):
+            raise UserError(
+                "math-verify, which grades symbolic answers, cannot be started (its error is "
+                "above): install lr_exp again."
             )
-    # An answer that makes sympy fail is wrong, and must not end the run.
-    except (Exception, _TimeLimitExceeded):
-        return False
+        return process
 
-
-class _TimeLimitExceeded(BaseException):
-    """A BaseException, so that `except Exception` in sympy and math-verify does not catch it."""
-
-
-@contextmanager
-def _time_limit(seconds: float) -> Iterator[None]:
-    """Raises _TimeLimitExceeded in this thread after `seconds`, and every second from then on.
-
-    It repeats because Python drops exceptions raised inside a finalizer.
-    """
-    is_main_thread = threading.current_thread() is threading.main_thread()
-    use_signal = hasattr(signal, "SIGALRM") and is_main_thread
-    with _limit_by_signal(seconds) if use_signal else _limit_by_thread(seconds):
-        yield
-
-
-@contextmanager
-def _limit_by_signal(seconds: float) -> Iterator[None]:
-    """Raises from a signal handler, which works on the main thread only."""
-    is_done = False
-
-    def on_alarm(*_: object) -> None:
-        if not is_done:
-            raise _TimeLimitExceeded
-
-    handler = signal.signal(signal.SIGALRM, on_alarm)
-    try:
-        signal.setitimer(signal.ITIMER_REAL, seconds, 1)
+    def _reply(self, process: subprocess.Popen[str], request: str = "") -> str:
+        """The line that the process answers, or "" if it has ended."""
+        stdin, stdout = cast(IO[str], process.stdin), cast(IO[str], process.stdout)
         try:
-            yield
-        finally:
-            is_done = True  # a later alarm must not raise
-    finally:
-        signal.setitimer(signal.ITIMER_REAL, 0)
-        signal.signal(signal.SIGALRM, handler)
+            stdin.write(request)
+            stdin.flush()
+            reply = stdout.readline()
+        except BrokenPipeError:
+            reply = ""
+        if not reply:
+            self.stop()
+        return reply
+
+    def stop(self) -> None:
+        """Ends the process; the next comparison starts another one."""
+        process, self._process = self._process, None
+        if process is not None:
+            process.kill()
+            process.communicate()
 
 
-@contextmanager
-def _limit_by_thread(seconds: float) -> Iterator[None]:
-    """Raises in this thread from a second thread, with PyThreadState_SetAsyncExc.
-
-    A call hook (`sys.setprofile`) would slow sympy threefold and miss loops without calls.
-    """
-    caller = ctypes.c_ulong(threading.get_ident())
-    is_done = threading.Event()
-    lock = threading.Lock()  # nothing is raised after `is_done` is set
-
-    def watch() -> None:
-        wait = seconds
-        while not is_done.wait(wait):
-            with lock:
-                if not is_done.is_set():
-                    _raise_in_thread(caller, ctypes.py_object(_TimeLimitExceeded))
-            wait = 1
-
-    def stop() -> None:
-        with lock:
-            is_done.set()
-        _raise_in_thread(caller, None)  # cancels an exception that is still pending
-
-    try:
-        threading.Thread(target=watch, daemon=True).start()
-        yield
-    finally:
-        # Exceptions are a second apart: at most one of the two calls is interrupted.
-        try:
-            stop()
-        finally:
-            stop()
-
-
-_raise_in_thread = ctypes.pythonapi.PyThreadState_SetAsyncExc
+_comparer = _Comparer()
+atexit.register(_comparer.stop)
 
 
 def _is_expensive(text: str) -> bool:

@@ -31,19 +31,27 @@ def check_reference(reference: str, kind: str, choices: Sequence[str] = ()) -> N
     """
     text = normalize(reference)
     if not text:
-        raise UserError(f"the reference {reference!r} is empty.")
+        raise UserError("the reference is empty: write the answer, or remove the question.")
     if kind == "choice":
         letters = LETTERS[: len(choices) or len(LETTERS)]
         if len(reference.strip()) != 1 or reference.strip() not in letters:
-            raise UserError(f"the reference {reference!r} is none of the options {letters}.")
+            raise UserError(
+                f"the reference {reference!r} is not the letter of an option: write one of "
+                f"{', '.join(letters)}."
+            )
     elif kind == "number":
         if parse_number(text, strict_units=False) is None:
-            raise UserError(f"the reference {reference!r} is not a number (answer: number).")
+            raise UserError(
+                f"the reference {reference!r} is not a number: correct it, or compare answers as "
+                "expressions (answer: math)."
+            )
     elif kind == "math":
         if not braces_balance(text):
-            raise UserError(f"the reference {reference!r} has braces that do not balance.")
+            raise UserError(
+                f"the reference {reference!r} has braces that do not balance: close each one."
+            )
     else:
-        raise ValueError(f"kind {kind!r} is none of number, math, choice")
+        raise ValueError(f"unknown kind {kind!r}: use number, math or choice")
 
 
 def verify(extracted: str | None, reference: str, kind: str, choices: Sequence[str] = ()) -> bool:
@@ -63,6 +71,8 @@ def verify(extracted: str | None, reference: str, kind: str, choices: Sequence[s
         return False
     try:
         return matches(extracted, reference, kind, choices)
+    except UserError:  # math-verify is not installed correctly
+        raise
     # One malformed answer among thousands must not end the run.
     except Exception:
         return False

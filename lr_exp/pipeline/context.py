@@ -1,7 +1,6 @@
-"""What the stages of one run share: inputs, models, artifacts and the metrics log."""
+"""What all stages of a run use: inputs, models, artifacts and the metrics log."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -13,10 +12,6 @@ from lr_exp.store import Artifact, Recipe, Store
 
 Build = Callable[[Path], dict[str, Any]]  # fills a folder, returns facts
 Log = Callable[[str, int, dict[str, float]], None]  # family, step, metrics
-
-
-def no_log(family: str, step: int, metrics: dict[str, float]) -> None:
-    """Drops the metrics: for scripts and tests without a tracker."""
 
 
 class ArtifactMaker:
@@ -75,11 +70,18 @@ class ArtifactMaker:
         return artifact
 
 
-@dataclass(frozen=True)
 class RunContext:
     """The parts of a run that every stage uses."""
 
-    inputs: Inputs
-    models: LoadedModels
-    artifacts: ArtifactMaker
-    log: Log = no_log
+    def __init__(self, inputs: Inputs, store: Store, log: Log = lambda *_: None) -> None:
+        """Loads nothing yet.
+
+        Args:
+            inputs: of the run.
+            store: where the artifacts are.
+            log: receives the metrics; by default they are dropped.
+        """
+        self.inputs = inputs
+        self.models = LoadedModels(inputs, store.root)
+        self.artifacts = ArtifactMaker(inputs, store)
+        self.log = log

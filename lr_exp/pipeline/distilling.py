@@ -1,20 +1,19 @@
-"""The distiller's stages as recipes: from supervision to an adapter."""
+"""The stage `distill`: from supervision to an adapter, with the recipe of its artifact."""
 
 import math
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from lr_exp.config.settings import DistillerSettings
+from lr_exp.config.settings import DistillerSettings, determining
 from lr_exp.distiller.adapter_files import ADAPTER, VERSION, read_history, read_snapshots
 from lr_exp.models import loading
 from lr_exp.pipeline.context import RunContext
+from lr_exp.pipeline.outcome import link
+from lr_exp.report.read.summary import DistillSummary
 from lr_exp.sampler.supervision import Supervision
 from lr_exp.store import Artifact, Recipe, digest, file_digest
-
-# Settings that do not change the adapter.
-_NOT_IN_RECIPE = ("merge", "checkpoint_every", "parallel")
 
 
 @dataclass(frozen=True)
@@ -40,95 +39,107 @@ class Tuned:
         ]
 
 
-class DistillerStages:
+def tune_expert(
+    context: RunContext, supervision: Artifact, folder: Path
+) -> tuple[Tuned, DistillSummary]:
+    """Tunes an adapter, and links it into the run's folder."""
+    tuned = make_adapter(context, supervision)
+    link(folder / "adapter", tuned.adapter)
+    summary = {
+        **tuned.artifact.facts,
+        "seconds": tuned.artifact.seconds,
+        "reused": tuned.artifact.reused,
+        "artifact": str(tuned.artifact.folder),
+    }
+    if context.inputs.settings.distiller.merge:
+        merged = _merge(context, tuned)
+        link(folder / "merged", merged.folder)
+        summary["merged"] = str(merged.folder)
+    return tuned, DistillSummary.model_validate(summary)
+
+
+def make_adapter(context: RunContext, supervision: Artifact) -> Tuned:
     """Supervision to an adapter."""
+    inputs, settings = context.inputs, _settings_for_epochs(context, supervision)
+    loss = inputs.method.loss
+    recorded = determining(settings)
+    if settings.snapshot_every is None:
+        del recorded["snapshot_every"]  # keeps the addresses of versions without the setting
+    if loss.choice.name != "kl":  # likewise
+        recorded |= {"loss": loss.choice.name, **loss.arguments}
+    recipe = Recipe(
+        "adapter",
+        VERSION,
+        {"supervision": supervision.facts["digest"], "expert": inputs.expert.fingerprint},
+        {
+            **recorded,
+            **inputs.method.outside_sources("loss"),
+            "seed": inputs.settings.seed,
+            # Written to the adapter's config.
+            "base": [inputs.base_name, inputs.expert.revision],
+            **inputs.machine,
+            "peft": version("peft"),
+        },
+    )
+    made_now = False
 
-    def __init__(self, context: RunContext) -> None:
-        self._context = context
-        self._inputs = context.inputs
+    def log(step: int, metrics: dict[str, float]) -> None:
+        tuned_tokens = step * settings.batch_size
+        context.log("distill", step, {**metrics, "tuned_tokens": tuned_tokens})
 
-    def distill(self, supervision: Artifact) -> Tuned:
-        """Supervision to an adapter."""
-        inputs, settings = self._inputs, self._settings_for_epochs(supervision)
-        loss = inputs.method.loss
-        recorded = {k: v for k, v in asdict(settings).items() if k not in _NOT_IN_RECIPE}
-        if settings.snapshot_every is None:
-            del recorded["snapshot_every"]  # keeps the addresses of versions without the setting
-        if loss.choice.name != "kl":  # likewise
-            recorded |= {"loss": loss.choice.name, **loss.arguments}
-        recipe = Recipe(
-            "adapter",
-            VERSION,
-            {"supervision": supervision.facts["digest"], "expert": inputs.expert.fingerprint},
-            {
-                **recorded,
-                **inputs.method.outside_sources("loss"),
-                "seed": inputs.settings.seed,
-                # Written to the adapter's config.
-                "base": [inputs.base_name, inputs.expert.revision],
-                **inputs.machine,
-                "peft": version("peft"),
-            },
-        )
-        made_now = False
+    def build(folder: Path) -> dict[str, Any]:
+        from lr_exp.distiller.distill import Training, distill, is_sharded  # imports peft
 
-        def log(step: int, metrics: dict[str, float]) -> None:
-            tuned_tokens = step * settings.batch_size
-            self._context.log("distill", step, {**metrics, "tuned_tokens": tuned_tokens})
-
-        def build(folder: Path) -> dict[str, Any]:
-            from lr_exp.distiller import distill  # imports peft
-
-            nonlocal made_now
-            made_now = True
-            sharded, models = distill.is_sharded(settings), self._context.models
-            return distill.distill(
-                Supervision.load(supervision.folder),
-                models.expert_to_shard() if sharded else models.expert(),
-                folder,
-                settings,
-                distill.Training(
-                    loss=loss,
-                    seed=inputs.settings.seed,
-                    device=inputs.device,
-                    base_name=inputs.base_name,
-                    base_revision=inputs.expert.revision,
-                    on_log=log,
-                ),
-            )
-
-        artifact = self._context.artifacts.make_if_requested(
-            "distill", recipe, build, together=True
-        )
-        history = read_history(artifact.folder)
-        if not made_now:  # a reused adapter logs its history too
-            for entry in history:
-                log(int(entry["step"]), entry)
-        return Tuned(artifact, artifact.folder / ADAPTER, history)
-
-    def _settings_for_epochs(self, supervision: Artifact) -> DistillerSettings:
-        """The distiller's settings, with a batch size that allows the method's epochs."""
-        settings, epochs = self._inputs.settings.distiller, self._inputs.method.epochs
-        if epochs is None or self._inputs.settings.imports_records:
-            return settings
-        needed = math.ceil(epochs * supervision.facts["kept"] / settings.steps)
-        return replace(settings, batch_size=max(settings.batch_size, needed))
-
-    def merge(self, tuned: Tuned) -> Artifact:
-        """The expert with the adapter merged in, as a model folder."""
-        recipe = Recipe(
-            "merged",
-            VERSION,
-            {"adapter": tuned.artifact.address, "expert": self._inputs.expert.fingerprint},
-            self._inputs.machine,
+        nonlocal made_now
+        made_now = True
+        sharded, models = is_sharded(settings), context.models
+        return distill(
+            Supervision.load(supervision.folder),
+            models.expert_to_shard() if sharded else models.expert(),
+            folder,
+            settings,
+            Training(
+                loss=loss,
+                seed=inputs.settings.seed,
+                device=inputs.device,
+                base_name=inputs.base_name,
+                base_revision=inputs.expert.revision,
+                on_log=log,
+            ),
         )
 
-        def build(folder: Path) -> dict[str, Any]:
-            from lr_exp.distiller import distill  # imports peft
+    artifact = context.artifacts.make_if_requested("distill", recipe, build, together=True)
+    history = read_history(artifact.folder)
+    if not made_now:  # a reused adapter logs its history too
+        for entry in history:
+            log(int(entry["step"]), entry)
+    return Tuned(artifact, artifact.folder / ADAPTER, history)
 
-            # Merging changes weights in place, so it gets a copy, in the CPU's memory.
-            copy = loading.load(self._inputs.expert, device="cpu", dtype=self._inputs.dtype)
-            distill.merge(copy, tuned.adapter, folder)
-            return {}
 
-        return self._context.artifacts.make(recipe, build, measured=False)
+def _settings_for_epochs(context: RunContext, supervision: Artifact) -> DistillerSettings:
+    """The distiller's settings, with a batch size that allows the method's epochs."""
+    settings, epochs = context.inputs.settings.distiller, context.inputs.method.epochs
+    if epochs is None or context.inputs.settings.imports_records:
+        return settings
+    needed = math.ceil(epochs * supervision.facts["kept"] / settings.steps)
+    return replace(settings, batch_size=max(settings.batch_size, needed))
+
+
+def _merge(context: RunContext, tuned: Tuned) -> Artifact:
+    """The expert with the adapter merged in, as a model folder."""
+    recipe = Recipe(
+        "merged",
+        VERSION,
+        {"adapter": tuned.artifact.address, "expert": context.inputs.expert.fingerprint},
+        context.inputs.machine,
+    )
+
+    def build(folder: Path) -> dict[str, Any]:
+        from lr_exp.distiller.distill import merge  # imports peft
+
+        # Merging changes weights in place, so it gets a copy, in the CPU's memory.
+        copy = loading.load(context.inputs.expert, device="cpu", dtype=context.inputs.dtype)
+        merge(copy, tuned.adapter, folder)
+        return {}
+
+    return context.artifacts.make(recipe, build, measured=False)

@@ -3,6 +3,7 @@
 No weights are loaded here.
 """
 
+import platform
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import cached_property
@@ -10,6 +11,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from lr_exp import __version__
 from lr_exp.config.method import Method, method_of
 from lr_exp.config.settings import Settings
 from lr_exp.data.benchmarks import load_benchmark, load_shots
@@ -19,8 +21,22 @@ from lr_exp.errors import UserError
 from lr_exp.evaluator import grade
 from lr_exp.models import devices, early_exit, loading, locating
 from lr_exp.models.vocabulary import SharedVocabulary, shared_vocabulary
-from lr_exp.pipeline.versions import MODEL_PACKAGES
 from lr_exp.store import Store
+
+# Packages on whose versions results depend.
+MODEL_PACKAGES = ("torch", "transformers", "tokenizers")
+RENDERING_PACKAGES = ("transformers", "tokenizers")  # from a question to token ids
+GRADING_PACKAGES = ("math-verify", "latex2sympy2_extended", "sympy")
+
+
+def versions() -> dict[str, str]:
+    """Versions that results depend on, this package's first."""
+    packages = (*MODEL_PACKAGES, "peft", "accelerate", "datasets", *GRADING_PACKAGES)
+    return {
+        "lr_exp": __version__,
+        "python": platform.python_version(),
+        **{name: version(name) for name in packages},
+    }
 
 
 class Inputs:
@@ -46,7 +62,7 @@ class Inputs:
 
     @cached_property
     def method(self) -> Method:
-        """The method's choices with their settings, once `pipeline.method` is imported."""
+        """The method's choices with their settings."""
         return method_of(self.settings)
 
     @property

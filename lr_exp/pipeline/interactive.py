@@ -23,8 +23,9 @@ from lr_exp.errors import UserError
 from lr_exp.models import loading
 from lr_exp.models.loading import LanguageModel
 from lr_exp.models.vocabulary import SharedVocabulary
-from lr_exp.pipeline.experiment import Experiment
+from lr_exp.pipeline.context import RunContext
 from lr_exp.pipeline.inputs import Inputs
+from lr_exp.pipeline.sampling import score_trajectories, select_steps
 from lr_exp.sampler import rollout, score
 from lr_exp.sampler.step_table import kept_by_shard
 from lr_exp.sampler.supervision import Supervision
@@ -128,9 +129,9 @@ def load_pair(settings: Settings) -> Pair:
     Raises:
         UserError: a model is missing or damaged, or the vocabularies do not match.
     """
-    experiment = _experiment(settings)
-    shared = experiment.inputs.shared
-    expert, amateur = experiment.models.pair()
+    context = _context(settings)
+    shared = context.inputs.shared
+    expert, amateur = context.models.pair()
     return Pair(expert, amateur, shared, settings)
 
 
@@ -147,19 +148,19 @@ def sample(settings: Settings) -> Sample:
             f"data={settings.data.name} holds kept steps only, without the other tokens: choose a "
             "data set of questions."
         )
-    experiment = _experiment(replace(settings, stages=["sample"]))
-    if not experiment.inputs.method.needs_amateur:
+    context = _context(replace(settings, stages=["sample"]))
+    if not context.inputs.method.needs_amateur:
         raise UserError(
             f"method={settings.method.name} uses no amateur, so it measures no divergence: choose "
             "another method."
         )
-    experiment.inputs.check()
-    trajectories = experiment.sampler.trajectories().artifact
-    steps = experiment.sampler.score(trajectories)
-    selected = experiment.sampler.select(trajectories, steps)
-    tokenizer = loading.load_tokenizer(experiment.inputs.expert)
+    context.inputs.check()
+    trajectories = context.inputs.method.trajectories(context).artifact
+    steps = score_trajectories(context, trajectories)
+    selected = select_steps(context, trajectories, steps)
+    tokenizer = loading.load_tokenizer(context.inputs.expert)
     rows = _rows(trajectories.folder)
-    rule = experiment.inputs.method.select
+    rule = context.inputs.method.select
     masks = [keep for _, keep in kept_by_shard(trajectories.folder, steps.folder, rule)]
     kept = np.concatenate(masks)
     frame = _step_frame(steps.folder, kept, rows, tokenizer)
@@ -174,9 +175,9 @@ def sample(settings: Settings) -> Sample:
     )
 
 
-def _experiment(settings: Settings) -> Experiment:
+def _context(settings: Settings) -> RunContext:
     store = Store(settings.store)
-    return Experiment(Inputs(settings, option_folders(settings.config_dirs), store), store)
+    return RunContext(Inputs(settings, option_folders(settings.config_dirs), store), store)
 
 
 def _rows(trajectories: Path) -> list[dict[str, Any]]:

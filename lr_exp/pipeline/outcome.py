@@ -3,9 +3,12 @@
 import contextlib
 import json
 import logging
+import os
+import shutil
 from pathlib import Path
 from typing import Any
 
+from lr_exp.config.method import method_of
 from lr_exp.config.settings import Settings
 from lr_exp.errors import first_line
 from lr_exp.store import write_atomically
@@ -20,8 +23,6 @@ def choices(settings: Settings) -> dict[str, Any]:
     Raises:
         UserError: the method's choices are not valid.
     """
-    from lr_exp.pipeline.method import method_of  # imports torch
-
     method, stages = method_of(settings), settings.stages
     trains = "sample" in stages or "distill" in stages
     learns = trains and not settings.imports_records
@@ -43,7 +44,11 @@ def choices(settings: Settings) -> dict[str, Any]:
 
 
 def clear(folder: Path) -> None:
-    """Removes an earlier run's results and links; its summary and metrics are renamed."""
+    """Deletes an earlier run's page, records and links; renames its summary and metrics.
+
+    `previous.*` of a run before that are replaced. Copies of artifacts, where the file system has
+    no links, stay.
+    """
     if (folder / SUMMARY).exists():
         for name in (SUMMARY, METRICS):
             if (folder / name).exists():
@@ -81,3 +86,16 @@ def write_page(folder: Path) -> None:
         write_run_page(folder)
     except Exception as error:
         log.warning("%s was not written: %s", PAGE, first_line(error))
+
+
+def link(place: Path, target: Path) -> None:
+    """Links to an artifact, or copies it where the file system has no links."""
+    if place.is_symlink():
+        place.unlink()  # from an earlier run in this folder
+    try:
+        place.symlink_to(os.path.relpath(target.resolve(), place.parent.resolve()))
+    except OSError:
+        if target.is_dir():
+            shutil.copytree(target, place, dirs_exist_ok=True)
+        else:
+            shutil.copy(target, place)

@@ -13,13 +13,14 @@ import torch
 
 from lr_exp import distributed, progress
 from lr_exp.config.settings import Settings
-from lr_exp.pipeline import stages
-from lr_exp.pipeline.experiment import Experiment
+from lr_exp.pipeline.context import RunContext
+from lr_exp.pipeline.distilling import tune_expert
+from lr_exp.pipeline.evaluating import evaluate_models
 from lr_exp.pipeline.identity import cell_of, config_of
-from lr_exp.pipeline.inputs import Inputs
+from lr_exp.pipeline.inputs import Inputs, versions
 from lr_exp.pipeline.outcome import choices, clear, write_page
 from lr_exp.pipeline.rank_checks import check_files, check_machines
-from lr_exp.pipeline.versions import versions
+from lr_exp.pipeline.sampling import make_supervision, why_nothing_is_kept
 from lr_exp.report.read.summary import Provenance, RecordedSettings, Summary
 from lr_exp.sampler.diagnostics import diagnose_pair
 from lr_exp.store import Store, write_atomically
@@ -71,7 +72,7 @@ def _run(settings: Settings, folder: Path, conf_dirs: Sequence[Path]) -> Summary
     store = Store(settings.store, on_use=on_use, maker=cell.id)
     config = config_of(settings, inputs, reported, installed)
     with Tracker(folder, wandb, config, cell) as tracker:
-        experiment = Experiment(inputs, store, tracker.log)
+        context = RunContext(inputs, store, tracker.log)
         recorded = settings.to_dict()
         recorded["method"] |= inputs.method.parameters
         head = Summary(
@@ -83,37 +84,38 @@ def _run(settings: Settings, folder: Path, conf_dirs: Sequence[Path]) -> Summary
             versions=installed,
         )
         supervision = tuned = None
-        sample = distill = evaluation = warnings = stopped = None
+        sample = distill = evaluate = warnings = stopped = None
         if "sample" in settings.stages or "distill" in settings.stages:
-            supervision, sample = stages.sample(experiment, folder)
+            supervision, sample = make_supervision(context, folder)
             log_sampling(tracker, sample, supervision, inputs.expert)
             if distributed.is_rank0():
                 log_trajectories(tracker, folder / TRAJECTORIES)
             warnings = _warn(diagnose_pair(sample.to_dict()))
             if sample.kept == 0 and "distill" in settings.stages:
-                stopped = stages.nothing_kept(inputs, sample)
+                stopped = why_nothing_is_kept(inputs, sample)
                 log.warning(stopped)
         if "distill" in settings.stages and supervision and supervision.facts["kept"]:
-            tuned, distill = stages.distill(experiment, supervision, folder)
+            tuned, distill = tune_expert(context, supervision, folder)
             tracker.artifact(tuned.artifact)
         if "evaluate" in settings.stages:
-            evaluation = stages.evaluate(experiment, tuned, tracker, folder)
-            log_evaluation(tracker, evaluation)
-            if evaluation.gap is not None:
+            evaluate = evaluate_models(context, tuned, tracker, folder)
+            log_evaluation(tracker, evaluate)
+            if evaluate.gap is not None:
                 profile = sample.to_dict() if sample else {}
-                found = diagnose_pair(profile, evaluation.gap.to_dict())
+                found = diagnose_pair(profile, evaluate.gap.to_dict())
                 warnings = _warn(found, warnings or [])
-        parts = stages.without_none(
-            sample=sample,
-            warnings=warnings,
-            stopped=stopped,
-            distill=distill,
-            evaluate=evaluation,
-            engines=experiment.models.engine_identities or None,
-            peak_memory_bytes=experiment.artifacts.peak_memory_bytes,
-            ranks=distributed.world_size() if distributed.is_distributed() else None,
-        )
-        summary = head.model_copy(update=parts)
+        parts = {
+            "sample": sample,
+            "warnings": warnings,
+            "stopped": stopped,
+            "distill": distill,
+            "evaluate": evaluate,
+            "engines": context.models.engine_identities or None,
+            "peak_memory_bytes": context.artifacts.peak_memory_bytes,
+            "ranks": distributed.world_size() if distributed.is_distributed() else None,
+        }
+        # A part that is None has no key in the file.
+        summary = head.model_copy(update={k: v for k, v in parts.items() if v is not None})
         log_headlines(tracker, summary)
     write_atomically(folder / SUMMARY, summary.to_json())
     if distributed.is_rank0():

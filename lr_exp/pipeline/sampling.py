@@ -1,5 +1,6 @@
-"""The sampler's stages as recipes: from questions to supervision."""
+"""The stage `sample`: from questions to supervision, each step with the recipe of its artifact."""
 
+import json
 import logging
 from dataclasses import asdict
 from importlib.metadata import version
@@ -12,159 +13,203 @@ from lr_exp.errors import UserError
 from lr_exp.evaluator import grade
 from lr_exp.models import loading
 from lr_exp.pipeline.context import RunContext
+from lr_exp.pipeline.inputs import RENDERING_PACKAGES, Inputs
 from lr_exp.pipeline.trajectories import Trajectories
-from lr_exp.pipeline.versions import RENDERING_PACKAGES
+from lr_exp.report.read.summary import SampleSummary
 from lr_exp.sampler import reading, records, score, select
 from lr_exp.sampler.supervision import StoredSupervision
-from lr_exp.store import Artifact, Recipe, file_digest
+from lr_exp.store import Artifact, Recipe, file_digest, write_atomically
+from lr_exp.store.run_folder import TRAJECTORIES
 
 log = logging.getLogger(__name__)
 
 _MIN_EXPERT_TOP1_SHARE = 0.95
+_GENERATING_STAGES = ("rollout", "sampled")
+_MODEL_STAGES = (*_GENERATING_STAGES, "score")
 
 
-class SamplerStages:
-    """Questions to supervision."""
+def make_supervision(context: RunContext, folder: Path) -> tuple[Artifact, SampleSummary]:
+    """Makes the supervision; writes some of the answers to the run's folder, for pages."""
+    inputs = context.inputs
+    made: dict[str, Artifact] = {}
+    if inputs.settings.imports_records:
+        supervision = _import_records(context)
+    else:
+        trajectories = inputs.method.trajectories(context)
+        made = {artifact.stage: artifact for artifact in trajectories.artifacts}
+        steps = None
+        if inputs.method.needs_amateur:
+            made["score"] = steps = score_trajectories(context, trajectories.artifact)
+        supervision = select_steps(context, trajectories.artifact, steps)
+        if distributed.is_rank0():
+            shown = _read(context, trajectories, steps, supervision)
+            write_atomically(folder / TRAJECTORIES, json.dumps(shown, ensure_ascii=True))
+    exported = _export(context, supervision)
+    renamed = ("digest", "peak_memory_bytes")
+    facts = {key: value for key, value in supervision.facts.items() if key not in renamed}
+    if made:
+        facts = {"questions": len(inputs.questions), **facts}
+    generating = [name for name in _GENERATING_STAGES if name in made]
+    by_models = [made[name] for name in _MODEL_STAGES if name in made]
+    sampled = {
+        **facts,
+        "generated_tokens": sum(made[name].facts["tokens"] for name in generating)
+        if made
+        else None,
+        "seconds": sum(artifact.seconds for artifact in (*made.values(), supervision)),
+        "seconds_by_stage": {
+            name: artifact.seconds
+            for name, artifact in {**made, "supervision": supervision}.items()
+        },
+        "peak_memory_bytes": max(
+            (artifact.facts.get("peak_memory_bytes", 0) for artifact in made.values()), default=None
+        ),
+        "reused": bool(made) and all(one.reused for one in by_models or made.values()),
+        "artifact": str(supervision.folder),
+        "supervision": supervision.facts["digest"],
+        "export": str(exported) if exported else None,
+    }
+    if "verified" in made:
+        sampled["verified"] = made["verified"].facts
+    return supervision, SampleSummary.model_validate(sampled)
 
-    def __init__(self, context: RunContext) -> None:
-        self._context = context
-        self._inputs = context.inputs
 
-    def trajectories(self) -> Trajectories:
-        """The answers that the method learns from."""
-        return self._inputs.method.trajectories(self._context)
+def score_trajectories(context: RunContext, trajectories: Artifact) -> Artifact:
+    """Trajectories to the step table."""
+    inputs = context.inputs
+    sampler = inputs.settings.sampler
+    settings = {
+        "system_prompt": sampler.system_prompt,
+        "support_floor": sampler.support_floor,
+        "tokens_per_pass": sampler.tokens_per_pass,
+    }
+    recipe = Recipe(
+        "score",
+        score.VERSION,
+        {
+            "trajectories": trajectories.address,
+            "expert": inputs.expert.fingerprint,
+            "amateur": inputs.amateur.fingerprint,
+            "shared": asdict(inputs.shared),
+        },
+        {**settings, **inputs.machine},
+    )
 
-    def score(self, trajectories: Artifact) -> Artifact:
-        """Trajectories to the step table."""
-        inputs = self._inputs
-        sampler = inputs.settings.sampler
-        settings = {
-            "system_prompt": sampler.system_prompt,
-            "support_floor": sampler.support_floor,
-            "tokens_per_pass": sampler.tokens_per_pass,
-        }
-        recipe = Recipe(
-            "score",
-            score.VERSION,
-            {
-                "trajectories": trajectories.address,
-                "expert": inputs.expert.fingerprint,
-                "amateur": inputs.amateur.fingerprint,
-                "shared": asdict(inputs.shared),
-            },
-            {**settings, **inputs.machine},
+    def build(folder: Path) -> dict[str, Any]:
+        expert, amateur = context.models.pair()
+        return score.score(trajectories.folder, expert, amateur, inputs.shared, folder, **settings)
+
+    steps = context.artifacts.make_if_requested("sample", recipe, build, together=True)
+    by_engine = sampler.engine != "transformers" and trajectories.stage == "rollout"
+    if by_engine and distributed.is_rank0():
+        _check_engine(score.expert_top1_share(steps.folder), inputs.settings)
+    return steps
+
+
+def select_steps(context: RunContext, trajectories: Artifact, steps: Artifact | None) -> Artifact:
+    """The step table to supervision; without one, the trajectories' own tokens."""
+    method = context.inputs.method
+    # A setting that the method does not read is None, so that its values share an address.
+    settings = dict.fromkeys(("alpha", "beta", "seed", "first", "share"))
+    settings |= {
+        "steps": method.select.choice.name,
+        **method.select.arguments,
+        "target": method.target.choice.name,
+        **method.target.arguments,
+        **method.outside_sources("select", "target"),
+    }
+    recipe = Recipe(
+        "supervision",
+        select.VERSION,
+        {"trajectories": trajectories.address, "steps": steps.address if steps else None},
+        settings,
+    )
+
+    def build(folder: Path) -> dict[str, Any]:
+        table = steps.folder if steps else None
+        return select.write(trajectories.folder, table, method, folder)
+
+    return context.artifacts.make_if_requested("sample", recipe, build)
+
+
+def _import_records(context: RunContext) -> Artifact:
+    """A file of kept steps in the published form to supervision."""
+    inputs = context.inputs
+    path = Path(inputs.settings.data.path or "").expanduser()
+    settings = {
+        "system_prompt": inputs.settings.sampler.system_prompt,
+        **{name: version(name) for name in RENDERING_PACKAGES},
+    }
+    recipe_inputs = {
+        "records": file_digest(path) if path.is_file() else None,
+        "expert": inputs.expert.fingerprint,  # its tokenizer reads prefixes without ids
+    }
+    tokenizer = loading.load_tokenizer(inputs.expert)
+
+    def build(folder: Path) -> dict[str, Any]:
+        supervision = records.import_records(
+            path,
+            tokenizer,
+            system_prompt=settings["system_prompt"],
+            vocabulary_size=len(loading.tokens_by_id(tokenizer)),
         )
+        supervision.save(folder)
+        return {**records.profile(supervision), "digest": supervision.digest()}
 
-        def build(folder: Path) -> dict[str, Any]:
-            expert, amateur = self._context.models.pair()
-            return score.score(
-                trajectories.folder, expert, amateur, inputs.shared, folder, **settings
-            )
+    # Reading a file does not count as the stage `sample`: it happens whatever `stages` says.
+    recipe = Recipe("records", records.VERSION, recipe_inputs, settings)
+    return context.artifacts.make(recipe, build, measured=False)
 
-        steps = self._context.artifacts.make_if_requested("sample", recipe, build, together=True)
-        by_engine = sampler.engine != "transformers" and trajectories.stage == "rollout"
-        if by_engine and distributed.is_rank0():
-            _check_engine(score.expert_top1_share(steps.folder), inputs.settings)
-        return steps
 
-    def select(self, trajectories: Artifact, steps: Artifact | None) -> Artifact:
-        """The step table to supervision; without one, the trajectories' own tokens."""
-        method = self._inputs.method
-        # A setting that the method does not read is None, so that its values share an address.
-        settings = dict.fromkeys(("alpha", "beta", "seed", "first", "share"))
-        settings |= {
-            "steps": method.select.choice.name,
-            **method.select.arguments,
-            "target": method.target.choice.name,
-            **method.target.arguments,
-            **method.outside_sources("select", "target"),
-        }
-        recipe = Recipe(
-            "supervision",
-            select.VERSION,
-            {"trajectories": trajectories.address, "steps": steps.address if steps else None},
-            settings,
-        )
+def _read(
+    context: RunContext,
+    trajectories: Trajectories,
+    steps: Artifact | None,
+    supervision: Artifact,
+) -> dict[str, Any]:
+    """Some of the answers with their scores and labels, for pages."""
+    inputs = context.inputs
+    method, settings = inputs.method, inputs.settings
 
-        def build(folder: Path) -> dict[str, Any]:
-            table = steps.folder if steps else None
-            return select.write(trajectories.folder, table, method, folder)
-
-        return self._context.artifacts.make_if_requested("sample", recipe, build)
-
-    def import_records(self) -> Artifact:
-        """A file of kept steps in the published form to supervision."""
-        inputs = self._inputs
-        path = Path(inputs.settings.data.path or "").expanduser()
-        settings = {
-            "system_prompt": inputs.settings.sampler.system_prompt,
-            **{name: version(name) for name in RENDERING_PACKAGES},
-        }
-        recipe_inputs = {
-            "records": file_digest(path) if path.is_file() else None,
-            "expert": inputs.expert.fingerprint,  # its tokenizer reads prefixes without ids
-        }
-        tokenizer = loading.load_tokenizer(inputs.expert)
-
-        def build(folder: Path) -> dict[str, Any]:
-            supervision = records.import_records(
-                path,
-                tokenizer,
-                system_prompt=settings["system_prompt"],
-                vocabulary_size=len(loading.tokens_by_id(tokenizer)),
-            )
-            supervision.save(folder)
-            return {**records.profile(supervision), "digest": supervision.digest()}
-
-        # Reading a file does not count as the stage `sample`: it happens whatever `stages` says.
-        recipe = Recipe("records", records.VERSION, recipe_inputs, settings)
-        return self._context.artifacts.make(recipe, build, measured=False)
-
-    def read(
-        self, trajectories: Trajectories, steps: Artifact | None, supervision: Artifact
-    ) -> dict[str, Any]:
-        """Some of the answers with their scores and labels, for pages."""
-        inputs = self._inputs
-        method, settings = inputs.method, inputs.settings
-
-        def verdict(index: int, text: str) -> reading.Verdict | None:
-            question = inputs.questions[index // trajectories.answers_per_question]
-            if question.answer is None or not trajectories.by_expert:
-                return None
-            try:
-                graded = grade.grade_answer(
-                    text, question.answer, settings.data.answer, question.choices
-                )
-            except UserError:  # the reference is broken
-                return None
-            return reading.Verdict(question.answer, graded.extracted, graded.correct)
-
-        names = {
-            "method": method.name,
-            "expert": settings.expert.name,
-            "amateur": settings.amateur.name if steps else None,
-            "beta": settings.beta if method.reads("beta") else None,
-        }
-        return names | reading.sample_for_display(
-            trajectories.artifact.folder,
-            steps.folder if steps else None,
-            StoredSupervision(supervision.folder),
-            loading.load_tokenizer(inputs.expert),
-            alpha=settings.alpha if steps and method.reads("alpha") else None,
-            verdict=verdict,
-        )
-
-    def export(self, supervision: Artifact) -> Path | None:
-        """Writes the kept steps in the published form to `sampler.export`, if it is set."""
-        inputs = self._inputs
-        if inputs.settings.sampler.export is None:
+    def verdict(index: int, text: str) -> reading.Verdict | None:
+        question = inputs.questions[index // trajectories.answers_per_question]
+        if question.answer is None or not trajectories.by_expert:
             return None
-        path = Path(inputs.settings.sampler.export)
-        tokenizer = loading.load_tokenizer(inputs.expert)
-        distributed.run_on_rank0(
-            lambda: records.export_records(StoredSupervision(supervision.folder), tokenizer, path)
-        )
-        return path
+        try:
+            graded = grade.grade_answer(
+                text, question.answer, settings.data.answer, question.choices
+            )
+        except UserError:  # the reference is broken
+            return None
+        return reading.Verdict(question.answer, graded.extracted, graded.correct)
+
+    names = {
+        "method": method.name,
+        "expert": settings.expert.name,
+        "amateur": settings.amateur.name if steps else None,
+        "beta": settings.beta if method.reads("beta") else None,
+    }
+    return names | reading.sample_for_display(
+        trajectories.artifact.folder,
+        steps.folder if steps else None,
+        StoredSupervision(supervision.folder),
+        loading.load_tokenizer(inputs.expert),
+        alpha=settings.alpha if steps and method.reads("alpha") else None,
+        verdict=verdict,
+    )
+
+
+def _export(context: RunContext, supervision: Artifact) -> Path | None:
+    """Writes the kept steps in the published form to `sampler.export`, if it is set."""
+    inputs = context.inputs
+    if inputs.settings.sampler.export is None:
+        return None
+    path = Path(inputs.settings.sampler.export)
+    tokenizer = loading.load_tokenizer(inputs.expert)
+    distributed.run_on_rank0(
+        lambda: records.export_records(StoredSupervision(supervision.folder), tokenizer, path)
+    )
+    return path
 
 
 def _check_engine(top1_share: float, settings: Settings) -> None:
@@ -181,3 +226,25 @@ def _check_engine(top1_share: float, settings: Settings) -> None:
             100 * top1_share,
             settings.expert.name,
         )
+
+
+def why_nothing_is_kept(inputs: Inputs, sample: SampleSummary) -> str:
+    """Why there is nothing to train on, and how to change that."""
+    method, beta = inputs.method, inputs.settings.beta
+    if sample.verified:
+        drawn = sample.verified.drawn
+        return (
+            f"None of the {drawn} sampled answers is right, so nothing was trained. Raise "
+            "method.samples or method.max_new_tokens, or choose easier questions."
+        )
+    if not method.reads("beta"):
+        return "The method kept no step, so nothing was trained. Use more questions."
+    highest = (
+        "no step was scored"
+        if sample.kl_max is None
+        else (f"the highest KL is {sample.kl_max:.4g} nats")
+    )
+    return (
+        f"No step has a KL above beta={beta} ({highest}), so nothing was trained. Lower beta, or "
+        "choose an amateur that differs more from the expert."
+    )

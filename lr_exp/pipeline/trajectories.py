@@ -16,7 +16,7 @@ from lr_exp.evaluator import grade
 from lr_exp.evaluator.prompts import worked_answer
 from lr_exp.models import loading, locating
 from lr_exp.pipeline.context import RunContext
-from lr_exp.pipeline.versions import GRADING_PACKAGES, RENDERING_PACKAGES
+from lr_exp.pipeline.inputs import GRADING_PACKAGES, RENDERING_PACKAGES
 from lr_exp.sampler import references, rollout
 from lr_exp.store import Artifact, Recipe
 
@@ -120,7 +120,7 @@ def _generated(
             "questions": prompts_fingerprint(inputs.questions),
             "expert": inputs.expert.fingerprint,
         },
-        {**settings, **context.models.numerics("sampler")},
+        {**settings, **context.models.generation_environment("sampler")},
     )
 
     def build(folder: Path) -> dict[str, Any]:

@@ -16,7 +16,7 @@ from lr_exp.errors import UserError
 from lr_exp.report.figures.style import method_look
 from lr_exp.report.names import BASELINE, BENCHMARKS, METHODS, benchmark_label, rank
 from lr_exp.report.published import KL_PROFILE as PUBLISHED_KL_PROFILE
-from lr_exp.report.runs import find_runs
+from lr_exp.report.read.runs import find_runs
 from lr_exp.tracking.metric_names import KEPT_PROFILE, KL_AXIS, KL_PROFILE, POSITION_AXIS
 
 wr: Any = wandb_workspaces.reports.v2  # its names are not marked as exported

@@ -2,9 +2,8 @@
 
 from typing import Any
 
-from lr_exp.config.method import Method
+from lr_exp.config.method import Method, build_method
 from lr_exp.config.settings import MethodSettings
-from lr_exp.pipeline.method import build_method
 
 
 def method(
