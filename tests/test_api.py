@@ -57,6 +57,7 @@ def in_a_new_process(code: str) -> str:
     ).stdout
 
 
+@pytest.mark.integration
 def test_importing_the_package_imports_nothing_heavy():
     heavy = "torch", "transformers", "pandas", "hydra", "matplotlib", "datasets", "wandb"
     output = in_a_new_process(
@@ -65,6 +66,7 @@ def test_importing_the_package_imports_nothing_heavy():
     assert output.strip() == "[]"
 
 
+@pytest.mark.integration
 def test_composing_and_reading_runs_import_no_torch(finished):
     folder, _ = finished
     code = (
@@ -147,6 +149,7 @@ def test_an_error_does_not_repeat_a_secret(monkeypatch):
     assert "alpha=x***" in str(caught.value)
 
 
+@pytest.mark.integration
 def test_it_composes_inside_another_hydra_program(tmp_path):
     code = (
         "import hydra, lr_exp\n"

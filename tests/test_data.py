@@ -345,6 +345,7 @@ def test_hub_training_questions():
     assert all((question.answer or "").lstrip("-").isdigit() for question in questions)
 
 
+@pytest.mark.integration
 def test_importing_data_does_not_import_datasets():
     import subprocess
 

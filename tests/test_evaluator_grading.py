@@ -419,6 +419,7 @@ def test_a_script_without_a_main_guard_grades(tmp_path):
     assert (done.stdout, done.stderr) == ("True\n", "")
 
 
+@pytest.mark.integration
 def test_a_broken_math_verify_is_an_error_and_not_a_wrong_answer(monkeypatch, tmp_path):
     (tmp_path / "worker.py").write_text("")
     monkeypatch.setattr(symbolic, "_WORKER", tmp_path / "worker.py")

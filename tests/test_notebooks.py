@@ -119,6 +119,7 @@ def test_its_links_are_valid(name):
         assert (EXECUTED / target).is_file(), target
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize("name", NAMES)
 def test_it_runs_from_top_to_bottom(name, tmp_path):
     done = subprocess.run(  # noqa: S603
@@ -137,6 +138,7 @@ def test_it_runs_from_top_to_bottom(name, tmp_path):
     ]
 
 
+@pytest.mark.integration
 def test_a_failing_cell_is_reported_and_no_copy_is_written(tmp_path, capsys):
     from notebooks import __main__ as program
 

@@ -227,12 +227,20 @@ def _with_lora(expert: LanguageModel, settings: DistillerSettings) -> PeftModel:
     return get_peft_model(expert.model, config)  # type: ignore[return-value]
 
 
+class _ArgumentsOfOtherRanks(TrainingArguments):
+    """The arguments of all ranks but rank 0, which write nothing."""
+
+    @property
+    def should_save(self) -> bool:
+        return False
+
+
 def _arguments(
     settings: DistillerSettings, checkpoints: Path, seed: int, device: str
 ) -> TrainingArguments:
     # Checkpoints fall on logged steps, so that resuming loses no part of a logged mean.
     logs_between = max(1, round(settings.checkpoint_every / settings.log_every))
-    arguments = TrainingArguments(
+    arguments = (TrainingArguments if distributed.is_rank0() else _ArgumentsOfOtherRanks)(
         output_dir=str(checkpoints),
         max_steps=settings.steps,
         per_device_train_batch_size=1,  # a dataset item is an optimizer step
