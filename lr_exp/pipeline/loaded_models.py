@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from lr_exp import distributed, progress
+from lr_exp.errors import printable
 from lr_exp.inference.engines import Engine, Generate, last_known_identity
 from lr_exp.inference.out_of_memory import free_memory
 from lr_exp.models import early_exit, loading, locating
@@ -149,7 +150,7 @@ class LoadedModels:
         return self._load_on(source, self._inputs.device)
 
     def _load_on(self, source: locating.ModelSource, device: str) -> LanguageModel:
-        progress.announce(f"loading the {source.role} {source.name}")
+        progress.announce(f"loading the {source.role} {printable(source.name)}")
         return distributed.run_on_all_ranks(
             lambda: loading.load(source, device=device, dtype=self._inputs.dtype)
         )
