@@ -144,6 +144,7 @@ def restored(monkeypatch):
     torch.set_num_threads(threads)
 
 
+@pytest.mark.integration
 def test_a_quick_run_measures_every_comparison_and_updates_the_document(tmp_path):
     document = tmp_path / "README.md"
     document.write_text("before\n<!-- bench -->\nold\n<!-- /bench -->\nafter\n", "utf-8")
@@ -188,6 +189,7 @@ def test_a_document_without_markers_is_rejected(tmp_path):
     assert document.read_text("utf-8") == "a <!-- bench -->\n\nnew\n<!-- bench --> b"
 
 
+@pytest.mark.integration
 def test_memory_and_scaling_are_measured_in_children():
     sizes = parts.Sizes(**{**vars(parts.QUICK), "scaling": (2,), "repeats": 1})
     bench = parts.Bench(sizes, None, 1)
@@ -200,6 +202,7 @@ def test_memory_and_scaling_are_measured_in_children():
         assert child.training(**options, batch_size=2, kept=2)["bytes"] >= 0
 
 
+@pytest.mark.integration
 def test_the_papers_run_with_random_weights_of_a_tiny_geometry(tmp_path, capsys):
     words = ["--geometry", "tiny", "--device", "cpu", "--questions", "6", "--steps", "3"]
     more = ["--new-tokens", "24", "--batch-size", "3", "--out", str(tmp_path)]
@@ -213,6 +216,7 @@ def test_the_papers_run_with_random_weights_of_a_tiny_geometry(tmp_path, capsys)
     assert "tiny on" in capsys.readouterr().out
 
 
+@pytest.mark.integration
 def test_progress_and_memory_of_a_streamed_run(tmp_path, capsys):
     words = ["--questions", "24", "--max-new-tokens", "4", "--batch-size", "4", "--threads", "1"]
     out = tmp_path / "tables" / "stream.md"

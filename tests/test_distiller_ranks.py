@@ -22,6 +22,7 @@ from tests.support.distilling import a_supervision, train
 from tests.support.distilling_on_ranks import CASES, MANY, StoppedError, stop
 
 ROOT = Path(__file__).parents[1]
+pytestmark = pytest.mark.integration
 
 
 @pytest.fixture(scope="module")
