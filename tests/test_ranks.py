@@ -304,6 +304,7 @@ def test_one_process_works_without_a_process_group():
     assert distributed.peer_lost_error() is None
 
 
+@pytest.mark.integration
 def test_a_hydra_launcher_cannot_be_combined_with_torchrun(program, monkeypatch):
     monkeypatch.setattr(environment, "_environment", environment._Environment(0, 2, 0, 2))
     outcome = program("-m", "experiment=demo", "hydra/launcher=joblib")
