@@ -115,7 +115,6 @@ def test_only_rank_0_writes(trained, results):
     assert [path for path in (trained / "rank-1").rglob("*") if path.is_file()] == []
     names = sorted(path.name for path in (trained / "rank-0" / "ddp").iterdir())
     assert names == sorted(path.name for path in (trained / "alone" / "ddp").iterdir())
-    assert [path.name for path in (trained / "rank-1" / "ddp").iterdir()] == []
 
 
 def test_each_rank_holds_half_of_the_sharded_weights(results):
