@@ -202,6 +202,7 @@ def test_memory_and_scaling_are_measured_in_children():
         assert child.training(**options, batch_size=2, kept=2)["bytes"] >= 0
 
 
+@pytest.mark.integration
 def test_the_papers_run_with_random_weights_of_a_tiny_geometry(tmp_path, capsys):
     words = ["--geometry", "tiny", "--device", "cpu", "--questions", "6", "--steps", "3"]
     more = ["--new-tokens", "24", "--batch-size", "3", "--out", str(tmp_path)]

@@ -1,4 +1,4 @@
-"""Odd pairs: those that cannot teach are warning of with their numbers, those that can are not."""
+"""Warnings about pairs of models whose contrast is unlikely to help."""
 
 import pytest
 
@@ -49,12 +49,12 @@ MASTER = profile(0.9815, 0.0177, mean=0.0176, expert=0.0148, amateur=0.0082)
 
 
 @pytest.mark.parametrize("name", GOOD)
-def test_pairs_that_teach_are_not_accused(name):
+def test_a_useful_pair_gives_no_warning(name):
     assert diagnose_pair(GOOD[name]) == []
 
 
 @pytest.mark.parametrize("name", NEAR)
-def test_an_amateur_like_the_expert_is_told_of(name):
+def test_an_amateur_like_the_expert_gives_a_warning(name):
     (warning,) = diagnose_pair(NEAR[name])
     assert "hardly differs" in warning
     assert f"{100 * NEAR[name]['share_above_0.4']:.1f} % of the steps" in warning

@@ -1,4 +1,4 @@
-"""The packed loss against one forward pass per kept step; batches; adapters; resuming."""
+"""Batches of kept steps, adapters and resuming. For the loss see test_equal_to_published."""
 
 import json
 from dataclasses import replace
@@ -14,7 +14,7 @@ from bench import plain
 from lr_exp.config.settings import ModelSettings
 from lr_exp.distiller import distill, trainer
 from lr_exp.distiller.adapter_files import read_history
-from lr_exp.distiller.batches import BatchDataset, build_batch, plan_batches
+from lr_exp.distiller.batches import build_batch, plan_batches
 from lr_exp.distiller.trainer import ContrastTrainer
 from lr_exp.errors import UserError
 from lr_exp.models import locating
@@ -32,92 +32,17 @@ from tests.support.distilling import (
 )
 
 
-@pytest.fixture(scope="module")
-def model():
-    return precise_model()
-
-
-def plain_losses(model, supervision: Supervision) -> torch.Tensor:
-    """One forward pass per kept step over its own prefix, dense labels, no packing, no padding."""
-    samples = plain.samples_of(supervision)
-    return torch.cat([plain.losses(model, [sample], TOKENS) for sample in samples])
-
-
-@pytest.mark.parametrize("tokens_per_pass", [1, 17, 40, 10_000])
-def test_loss_and_gradient_equal_one_pass_per_kept_step(model, tokens_per_pass):
-    """For every packing; padding, its side and its id have no place where they could matter."""
-    supervision = a_supervision()
-    batch = build_batch(supervision, every_step(supervision), tokens_per_pass)
-    ours, theirs = packed_losses(model, batch), plain_losses(model, supervision)
-    assert len(ours) == supervision.kept
-    assert torch.allclose(ours, theirs, rtol=0, atol=1e-9)
-    parameters = list(model.parameters())
-    gradients = torch.autograd.grad(ours.mean(), parameters)
-    expected = torch.autograd.grad(theirs.mean(), parameters)
-    for one, other in zip(gradients, expected, strict=True):
-        assert torch.allclose(one, other, rtol=0, atol=1e-9)
-
-
-@pytest.mark.parametrize("side", ["left", "right"])
-def test_loss_equals_that_of_padded_batches_read_at_the_right_place(model, side):
-    """The published loop reads position -1 of right-padded rows: padding, for all but the longest.
-
-    The oracle pads on either side, masks by place, and reads each row's own last token.
-    """
-    supervision = a_supervision()
-    prefixes = [
-        trajectory.input_ids[: trajectory.prompt_length + step]
-        for trajectory in supervision.trajectories
-        for step in trajectory.steps
-    ]
-    width = max(map(len, prefixes))
-    ids = torch.zeros(len(prefixes), width, dtype=torch.int64)  # pad id 0, a token of the text too
-    mask = torch.zeros_like(ids)
-    last = torch.empty(len(prefixes), dtype=torch.int64)
-    for row, prefix in enumerate(prefixes):
-        start = width - len(prefix) if side == "left" else 0
-        ids[row, start : start + len(prefix)] = torch.tensor(prefix)
-        mask[row, start : start + len(prefix)] = 1
-        last[row] = start + len(prefix) - 1
-    positions = (mask.cumsum(-1) - 1).clamp(min=0)
-    with torch.no_grad():
-        logits = model(ids, attention_mask=mask, position_ids=positions).logits
-        read = logits[torch.arange(len(prefixes)), last, :TOKENS].log_softmax(-1)
-        targets = [
-            (t.target_ids[k], t.target_weights[k])
-            for t in supervision.trajectories
-            for k in range(len(t.steps))
-        ]
-        padded = torch.stack(
-            [
-                sum(
-                    w * (torch.tensor(w).log() - read[row, i])
-                    for i, w in zip(target, weights, strict=True)
-                )
-                for row, (target, weights) in enumerate(targets)
-            ]
-        )
-        batch = build_batch(supervision, every_step(supervision), 64)
-        assert torch.allclose(packed_losses(model, batch), padded, atol=1e-6)
-
-
-def test_a_batch_never_reads_beyond_its_own_steps(model):
+def test_a_batch_never_reads_beyond_its_own_steps():
     """A trajectory cut by a batch border is read up to the last step that the batch needs."""
+    model = precise_model()
     supervision = a_supervision(answers=1, seed=3)
     steps = every_step(supervision)[:2]
     (one,) = build_batch(supervision, steps, 1000)["passes"]
     trajectory = supervision.trajectories[0]
     assert one["input_ids"].shape[1] == trajectory.prompt_length + trajectory.steps[1]
-    theirs = plain_losses(model, supervision)[:2]
+    samples = list(plain.samples_of(supervision))[:2]  # one forward pass each, without packing
+    theirs = torch.cat([plain.losses(model, [sample], TOKENS) for sample in samples])
     assert torch.allclose(packed_losses(model, {"passes": [one]}), theirs, atol=1e-7)
-
-
-def test_a_step_that_comes_twice_in_a_batch_counts_twice(model):
-    supervision = a_supervision(answers=2)
-    steps = every_step(supervision)
-    once = packed_losses(model, build_batch(supervision, steps, 1000))
-    twice = packed_losses(model, build_batch(supervision, [*steps, *steps], 1000))
-    assert twice.sum().item() == pytest.approx(2 * once.sum().item(), rel=1e-12)
 
 
 @given(
@@ -141,13 +66,12 @@ def test_every_optimizer_step_takes_exactly_its_kept_steps_each_equally_often(
     assert plan == again
 
 
-def test_items_are_the_plans_batches():
-    supervision = a_supervision()
-    plan = plan_batches(supervision, batch_size=4, steps=3, order="trajectories", seed=1)
-    dataset = BatchDataset(supervision, plan, tokens_per_pass=1000)
-    assert len(dataset) == 3
-    assert all(dataset[i]["kept_steps"] == 4 for i in range(3))
-    assert sum(len(one["read_at"]) for one in dataset[0]["passes"]) == 4
+def test_another_seed_shuffles_differently():
+    one, two = (
+        plan_batches(a_supervision(), batch_size=4, steps=5, order="steps", seed=seed)
+        for seed in (0, 1)
+    )
+    assert one != two
 
 
 # Adapters --------------------------------------------------------------------------------------
@@ -229,11 +153,8 @@ def interrupt(folder, step, **arguments):
 
 
 def check_same_training(one, other):
-    for name in (
-        "adapter/adapter_model.safetensors",
-        "adapter/adapter_config.json",
-        "history.jsonl",
-    ):
+    weights, config = "adapter/adapter_model.safetensors", "adapter/adapter_config.json"
+    for name in (weights, config, "history.jsonl"):
         assert (one / name).read_bytes() == (other / name).read_bytes()
 
 
@@ -253,6 +174,7 @@ def test_an_interrupted_training_resumes_and_ends_with_the_same_bytes(
     check_same_training(whole, tmp_path)
 
 
+@pytest.mark.integration
 def test_how_steps_fall_into_passes_does_not_change_the_training(tmp_path):
     """Batch and accumulation: the sum over passes is divided by the batch's own count."""
     without_dropout = replace(SETTINGS, lora_dropout=0.0)
@@ -295,11 +217,8 @@ def test_a_loss_that_is_not_finite_ends_the_training(tmp_path):
 @pytest.mark.parametrize(
     ("name", "damage"),
     [
-        ("adapter_model.safetensors", "cut"),
-        ("optimizer.pt", "cut"),
-        ("optimizer.pt", "gone"),
-        ("scheduler.pt", "gone"),
-        ("trainer_state.json", "cut"),
+        *(("adapter_model.safetensors", "cut"), ("trainer_state.json", "cut")),
+        *(("optimizer.pt", "cut"), ("optimizer.pt", "gone"), ("scheduler.pt", "gone")),
     ],
 )
 def test_a_damaged_checkpoint_is_deleted_and_not_used(whole, tmp_path, name, damage, caplog):
@@ -315,6 +234,7 @@ def test_a_damaged_checkpoint_is_deleted_and_not_used(whole, tmp_path, name, dam
     check_same_training(whole, tmp_path)
 
 
+@pytest.mark.integration
 def test_logs_between_checkpoints_are_whole_after_a_stop(tmp_path):
     """A mean that straddles a checkpoint would lose its first half."""
     uneven = replace(SETTINGS, steps=12, log_every=4, checkpoint_every=3)
@@ -333,6 +253,7 @@ def test_the_last_steps_are_logged_whatever_the_interval(tmp_path):
     assert facts["final_loss"] == history[-1]["loss"]
 
 
+@pytest.mark.integration
 def test_learning_rate_schedule_and_dropout_are_those_of_the_settings(tmp_path):
     linear = [entry["learning_rate"] for entry in _history(tmp_path / "linear")]
     assert linear == pytest.approx([1e-2 * (6 - step) / 6 for step in range(6)])
@@ -363,14 +284,6 @@ def test_the_logged_entropy_is_a_mean_in_nats(tmp_path):
                 log_p = expert.model(prefix).logits[0, -1].log_softmax(-1)
             entropies.append(-(log_p.exp() * log_p).sum().item())
     assert entry["entropy"] == pytest.approx(sum(entropies) / len(entropies), rel=1e-4)
-
-
-def test_another_seed_takes_the_steps_in_another_order():
-    one, two = (
-        plan_batches(a_supervision(), batch_size=4, steps=5, order="steps", seed=seed)
-        for seed in (0, 1)
-    )
-    assert one != two
 
 
 def test_an_empty_supervision_is_an_error_not_an_endless_loop():

@@ -24,6 +24,7 @@ from tests.support.distilling_on_ranks import CASES, MANY, StoppedError, stop
 pytestmark = pytest.mark.integration
 
 ROOT = Path(__file__).parents[1]
+pytestmark = pytest.mark.integration
 
 
 @pytest.fixture(scope="module")
@@ -116,7 +117,6 @@ def test_only_rank_0_writes(trained, results):
     assert [path for path in (trained / "rank-1").rglob("*") if path.is_file()] == []
     names = sorted(path.name for path in (trained / "rank-0" / "ddp").iterdir())
     assert names == sorted(path.name for path in (trained / "alone" / "ddp").iterdir())
-    assert [path.name for path in (trained / "rank-1" / "ddp").iterdir()] == []
 
 
 def test_each_rank_holds_half_of_the_sharded_weights(results):

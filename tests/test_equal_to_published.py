@@ -18,14 +18,13 @@ from lr_exp.models.early_exit import shared_layer_logits
 from lr_exp.models.packing import pack, read_logits
 from lr_exp.models.prompts import render_prompt
 from lr_exp.models.vocabulary import shared_vocabulary
-from lr_exp.sampler import rollout, score, select
+from lr_exp.sampler import select
 from lr_exp.store.shards import read_shards
 from tests.support.distilling import TOKENS, a_supervision, packed_losses, precise_model
 from tests.support.methods import method
-from tests.support.sampling import load_micro
+from tests.support.sampling import SYSTEM, kept_steps, load_micro, sample
 from tests.support.tiny import tiny_model
 
-SYSTEM = "Please reason step by step."
 ALPHA = 0.2
 
 
@@ -58,37 +57,12 @@ def shared_ids(pair):
 
 def fast(folder, pair, texts, *, new_tokens, beta, batch_size, tokens_per_pass=1024):
     """The kept steps in the plain loop's format, and the answers."""
-    trajectories, steps = folder / "trajectories", folder / "steps"
-    trajectories.mkdir(parents=True)
-    steps.mkdir()
-    questions = [Question(id=f"q/{number}", text=text) for number, text in enumerate(texts)]
-    rollout.roll_out(
-        questions,
-        pair[0],
-        trajectories,
-        system_prompt=SYSTEM,
-        max_new_tokens=new_tokens,
-        batch_size=batch_size,
-    )
-    score.score(
-        trajectories,
-        *pair,
-        shared_ids(pair),
-        steps,
-        system_prompt=SYSTEM,
-        support_floor=1e-3,
-        tokens_per_pass=tokens_per_pass,
-    )
-    supervision = select.select(trajectories, steps, method(alpha=ALPHA, beta=beta)).supervision
-    kept = {
-        (int(t.question_id.removeprefix("q/")), step): (
-            t.kl[i],
-            dict(zip(t.target_ids[i], t.target_weights[i], strict=True)),
-        )
-        for t in supervision.trajectories
-        for i, step in enumerate(t.steps)
-    }
-    rows = sorted(read_shards(trajectories), key=lambda row: row["index"])
+    questions = [Question(id=str(number), text=text) for number, text in enumerate(texts)]
+    sizes = {"batch_size": batch_size, "tokens_per_pass": tokens_per_pass}
+    folders = sample(folder, pair, shared_ids(pair), questions, new_tokens=new_tokens, **sizes)
+    supervision = select.select(*folders, method(alpha=ALPHA, beta=beta)).supervision
+    kept = {(int(name), step): found for (name, step), found in kept_steps(supervision).items()}
+    rows = sorted(read_shards(folders[0]), key=lambda row: row["index"])
     return kept, [row["token_ids"] for row in rows]
 
 
@@ -128,6 +102,7 @@ def micro_published(micro, stories):
     return published(micro, stories, **MICRO)
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize(("batch_size", "tokens_per_pass"), [(1, 1), (3, 300), (12, 4096)])
 def test_sampling_keeps_the_published_loops_steps(
     tmp_path, micro, stories, micro_published, batch_size, tokens_per_pass
@@ -137,6 +112,7 @@ def test_sampling_keeps_the_published_loops_steps(
     assert_equal(fast(tmp_path, micro, stories, **MICRO, **sizes), micro_published)
 
 
+@pytest.mark.integration
 def test_the_plain_loop_does_not_depend_on_prefixes_per_pass(micro, stories, micro_published):
     """With right padding, logits are read at each row's last token."""
     again = published(micro, stories[:3], **MICRO, prefixes_per_pass=64)
@@ -147,6 +123,7 @@ def test_the_plain_loop_does_not_depend_on_prefixes_per_pass(micro, stories, mic
 # Random models -----------------------------------------------------------------------------------
 
 
+@pytest.mark.integration
 @settings(max_examples=8, deadline=None, derandomize=True)
 @given(
     architecture=st.sampled_from(["qwen2", "llama"]),
@@ -222,6 +199,7 @@ def test_a_real_model_keeps_the_published_loops_steps(tmp_path):
 # Training ----------------------------------------------------------------------------------------
 
 
+@pytest.mark.integration
 @settings(max_examples=12, deadline=None, derandomize=True)
 @given(
     answers=st.integers(1, 8),
@@ -303,14 +281,12 @@ def test_nothing_is_shared_if_models_or_inputs_differ(tmp_path):
     early, late = pack([[3], [1, 4]], [[0], [1]]), pack([[3, 1], [4]], [[0], [0]])
     amateur = early_exit.early_exit(expert, (2,), "early")
     assert shared_layer_logits(expert, other, first, first) is None
-    assert (
-        shared_layer_logits(expert, early_exit.early_exit(other, (2,), "early"), first, first)
-        is None
+    of_another, none_shared = (
+        early_exit.early_exit(model, (layer,), "early")
+        for model, layer in ((other, 2), (expert, 0))
     )
-    assert (
-        shared_layer_logits(expert, early_exit.early_exit(expert, (0,), "early"), first, first)
-        is None
-    )
+    assert shared_layer_logits(expert, of_another, first, first) is None
+    assert shared_layer_logits(expert, none_shared, first, first) is None
     assert shared_layer_logits(expert, amateur, first, second) is None
     assert shared_layer_logits(expert, amateur, early, late) is None
 

@@ -303,8 +303,7 @@ def draw(expert, folder, **changes):
         "seed": 0,
         **changes,
     }
-    settings = rollout.SampleSettings(**arguments)
-    return rollout.sample_answers(QUESTIONS, expert, folder, settings)
+    return rollout.sample_answers(QUESTIONS, expert, folder, **arguments)
 
 
 def test_several_answers_per_question(tmp_path, on_disk):

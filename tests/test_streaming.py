@@ -32,9 +32,8 @@ from lr_exp.pipeline.outcome import choices
 from lr_exp.sampler import references, rollout, select
 from lr_exp.sampler.supervision import (
     StoredSupervision,
-    SupervisedTrajectory,
     Supervision,
-    SupervisionWriter,
+    write_supervision,
 )
 from lr_exp.store import Store
 from lr_exp.store.shards import read_shards, shard_number, shard_path, shard_paths
@@ -442,13 +441,15 @@ def test_written_supervision_equals_the_selected_one(
 @pytest.mark.parametrize("is_scored", [True, False])
 def test_selection_keeps_one_window_of_rows_in_memory(tmp_path, monkeypatch, sampled, is_scored):
     monkeypatch.setattr(select, "WINDOW", 4)
-    parts, read = [], []
-    add, read_shard = SupervisionWriter.add, select.read_shard
-    monkeypatch.setattr(
-        SupervisionWriter,
-        "add",
-        lambda self, part: (parts.append((part.num_rows, len(read))), add(self, part))[1],
-    )
+    parts = []
+    read = []
+    write = select.write_supervision
+
+    def record_parts(tables, folder):
+        return write((parts.append((t.num_rows, len(read))) or t for t in tables), folder)
+
+    monkeypatch.setattr(select, "write_supervision", record_parts)
+    read_shard = select.read_shard
     monkeypatch.setattr(select, "read_shard", lambda path: (read.append(path), read_shard(path))[1])
     chosen = method(select="all", target="token")
     select.write(sampled[0], sampled[1] if is_scored else None, chosen, tmp_path)
@@ -492,9 +493,7 @@ def test_solutions_are_written_shard_by_shard(tmp_path, monkeypatch, count):
 
 
 def test_nothing_kept_is_an_empty_file(tmp_path):
-    with SupervisionWriter(tmp_path) as writer:
-        pass
-    assert writer.digest() == Supervision([]).digest()
+    assert write_supervision([], tmp_path) == Supervision([]).digest()
     assert list(StoredSupervision(tmp_path).trajectories) == []
     assert Supervision.load(tmp_path).kept == 0
 
@@ -574,20 +573,3 @@ def test_shards_are_sorted_by_number(tmp_path):
     for number in (999_999, 1_000_000, 2):
         shard_path(tmp_path, number).touch()
     assert [shard_number(path) for path in shard_paths(tmp_path)] == [2, 999_999, 1_000_000]
-
-
-def test_supervision_may_have_lists_with_64_bit_offsets():
-    """Needed beyond 2**31 ids, too many for a test."""
-    from lr_exp.sampler import supervision
-
-    narrow = Supervision([trajectory()])
-    fields = [field.with_type(supervision._large(field.type)) for field in supervision.SCHEMA]
-    wide = Supervision(narrow._table.cast(pa.schema(fields)))
-    assert wide.kept == narrow.kept == 1
-    assert wide.digest() == narrow.digest()
-    assert wide.trajectories[0] == narrow.trajectories[0]
-    assert [one.question_id for one in wide.for_questions(["q"])] == ["q"]
-
-
-def trajectory() -> SupervisedTrajectory:
-    return SupervisedTrajectory("q", "1 + 1", [1, 2, 3], 2, [1], [0.5], [[7, 8]], [[0.25, 0.75]])

@@ -9,13 +9,14 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
 from torch.utils.data import Dataset
 
 from lr_exp.models.packing import groups_within, pack
 from lr_exp.sampler.supervision import Supervision
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, order=True)
 class KeptStep:
     """One kept step: a trajectory of the supervision, and which of its kept steps."""
 
@@ -82,7 +83,7 @@ def build_batch(
     """The packed passes that compute the loss of these kept steps, each exactly once."""
     rows = []  # (trajectory, its kept steps of this batch)
     # Kept steps of one answer share its prefix. In a small supervision a batch may hold one twice.
-    for index, group in groupby(sorted(steps, key=lambda s: (s.trajectory, s.index)), _trajectory):
+    for index, group in groupby(sorted(steps), lambda step: step.trajectory):
         rows.append((supervision.trajectories[index], [step.index for step in group]))
     lengths = [max(t.read_at(k) for k in kept) + 1 for t, kept in rows]
     passes = []
@@ -91,22 +92,14 @@ def build_batch(
             [rows[i][0].input_ids[: lengths[i]] for i in chosen],
             [[rows[i][0].read_at(k) for k in rows[i][1]] for i in chosen],
         )
-        ids, weights = _padded_targets(
-            [
-                (rows[i][0].target_ids[k], rows[i][0].target_weights[k])
-                for i in chosen
-                for k in rows[i][1]
-            ]
-        )
-        passes.append(
-            {
-                "input_ids": packed.input_ids,
-                "position_ids": packed.position_ids,
-                "read_at": packed.read_at,
-                "target_ids": ids,
-                "target_weights": weights,
-            }
-        )
+        kept = [(rows[i][0], k) for i in chosen for k in rows[i][1]]
+        ids = [torch.tensor(t.target_ids[k], dtype=torch.int64) for t, k in kept]
+        weights = [torch.tensor(t.target_weights[k], dtype=torch.float32) for t, k in kept]
+        targets = {  # padding entries are id 0 with weight 0
+            "target_ids": pad_sequence(ids, batch_first=True),
+            "target_weights": pad_sequence(weights, batch_first=True),
+        }
+        passes.append({**vars(packed), **targets})
     return {"passes": passes, "kept_steps": len(steps)}
 
 
@@ -133,42 +126,25 @@ def halves(one_pass: dict[str, Tensor]) -> list[dict[str, Tensor]]:
     starts = (one_pass["position_ids"][0] == 0).nonzero().squeeze(-1).tolist()
     reads = one_pass["read_at"]
     if len(starts) > 1:
-        border = starts[len(starts) // 2]
+        second = border = starts[len(starts) // 2]
         kept = int((reads < border).sum())
-        return [
-            _part(one_pass, slice(0, border), slice(0, kept)),
-            _part(one_pass, slice(border, None), slice(kept, None)),
-        ]
-    if len(reads) > 1:
+    elif len(reads) > 1:
         kept = len(reads) // 2
-        border = int(reads[kept - 1]) + 1  # tokens after the last kept step are not needed
-        return [
-            _part(one_pass, slice(0, border), slice(0, kept)),
-            _part(one_pass, slice(0, None), slice(kept, None)),
-        ]
-    return [one_pass]
+        # The second half needs the whole prefix, the first no token after its last kept step.
+        second, border = 0, int(reads[kept - 1]) + 1
+    else:
+        return [one_pass]
+    return [
+        _part(one_pass, slice(0, border), slice(0, kept)),
+        _part(one_pass, slice(second, None), slice(kept, None)),
+    ]
 
 
 def _part(one_pass: dict[str, Tensor], tokens: slice, kept: slice) -> dict[str, Tensor]:
     return {
         "input_ids": one_pass["input_ids"][:, tokens],
         "position_ids": one_pass["position_ids"][:, tokens],
-        "read_at": one_pass["read_at"][kept] - (tokens.start or 0),
+        "read_at": one_pass["read_at"][kept] - tokens.start,
         "target_ids": one_pass["target_ids"][kept],
         "target_weights": one_pass["target_weights"][kept],
     }
-
-
-def _trajectory(step: KeptStep) -> int:
-    return step.trajectory
-
-
-def _padded_targets(labels: list[tuple[list[int], list[float]]]) -> tuple[Tensor, Tensor]:
-    """Sparse labels as `(kept, support)` tensors; padding entries are id 0 with weight 0."""
-    width = max(len(ids) for ids, _ in labels)
-    ids = torch.zeros(len(labels), width, dtype=torch.int64)
-    weights = torch.zeros(len(labels), width)
-    for row, (row_ids, row_weights) in enumerate(labels):
-        ids[row, : len(row_ids)] = torch.tensor(row_ids)
-        weights[row, : len(row_weights)] = torch.tensor(row_weights)
-    return ids, weights

@@ -4,7 +4,6 @@ import errno
 import json
 import logging
 import shutil
-import sys
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -87,20 +86,25 @@ def distill(
         order=settings.order,
         seed=seed,
     )
-    batches = BatchDataset(
-        supervision,
-        plan,
-        tokens_per_pass=pass_size(settings.tokens_per_pass, torch.device(device).type),
-    )
+    tokens_per_pass = pass_size(settings.tokens_per_pass, torch.device(device).type)
+    batches = BatchDataset(supervision, plan, tokens_per_pass=tokens_per_pass)
     if distributed.is_distributed() and distributed.is_rank0():
         _warn_of_idle_ranks(batches)
     set_seed(seed)
     model = distributed.run_identically(lambda: _with_lora(expert, settings))
-    report = _Report(training.on_log, settings.batch_size)
     try:
         if is_sharded(settings):
             shard(model, device)
         checkpoints = folder / _CHECKPOINTS
+        resumed = distributed.run_on_rank0(lambda: _last_whole(checkpoints))
+        progress = Progress(
+            "distill",
+            settings.steps,
+            "optimizer step",
+            found=_step_of(resumed) if resumed else 0,
+            also="kept step",
+        )
+        report = _Report(training.on_log, progress, settings.batch_size)
         trainer = ContrastTrainer(
             model=model,
             args=_arguments(settings, checkpoints, seed, device),
@@ -111,13 +115,11 @@ def distill(
             sharded=is_sharded(settings),
         )
         trainer.remove_callback(PrinterCallback)  # our own bar and log say the same, once
-        with warnings.catch_warnings():
+        with warnings.catch_warnings(), progress:
             # peft looks for a config beside the weights, which a GGUF file's folder does not have;
             # it would only want to know whether embeddings were resized, and none are.
             warnings.filterwarnings("ignore", message="Could not find a config file")
-            trainer.train(
-                resume_from_checkpoint=distributed.run_on_rank0(lambda: _last_whole(checkpoints))
-            )
+            trainer.train(resume_from_checkpoint=str(resumed) if resumed else None)
         history = [_kept_metrics(entry) for entry in trainer.state.log_history if "loss" in entry]
         distributed.all_gather(None)  # every rank is done reading checkpoints
         if distributed.is_rank0():
@@ -129,7 +131,6 @@ def distill(
             # Embeddings are not tuned, and peft would query the hub to find out.
             model.save_pretrained(str(folder / ADAPTER), save_embedding_layers=False)
     finally:
-        report.close()
         if not is_sharded(settings):  # else the whole model goes
             model.unload().eval()  # training left it with its dropout on
     if distributed.is_rank0():
@@ -268,13 +269,17 @@ def _arguments(
     return arguments
 
 
-def _last_whole(checkpoints: Path) -> str | None:
+def _step_of(checkpoint: Path) -> int:
+    """Optimizer steps before a checkpoint."""
+    return int(checkpoint.name.rpartition("-")[2])
+
+
+def _last_whole(checkpoints: Path) -> Path | None:
     """The newest complete checkpoint; damaged ones are deleted.
 
     Reads every file that resuming reads, because a damaged one would fail every attempt.
     """
-    by_step = sorted(checkpoints.glob("checkpoint-*"), key=lambda p: int(p.name.split("-")[1]))
-    for folder in reversed(by_step):
+    for folder in sorted(checkpoints.glob("checkpoint-*"), key=_step_of, reverse=True):
         try:
             TrainerState.load_from_json(str(folder / "trainer_state.json"))
             load_file(folder / _WEIGHTS)
@@ -288,39 +293,28 @@ def _last_whole(checkpoints: Path) -> str | None:
             )
             shutil.rmtree(folder)
         else:
-            return str(folder)
+            return folder
     return None
 
 
 class _Report(TrainerCallback):
     """Reports metrics, first those before a resume, and shows the progress."""
 
-    def __init__(self, on_log: Callable[[int, dict[str, float]], None], batch_size: int) -> None:
-        self._on_log = on_log
-        self._batch_size = batch_size
-        self._progress: Progress | None = None
-
-    def close(self) -> None:
-        """Closes the progress bar, also after an error."""
-        if self._progress is not None:
-            self._progress.__exit__(*sys.exc_info())
-            self._progress = None
+    def __init__(
+        self,
+        on_log: Callable[[int, dict[str, float]], None],
+        progress: Progress,
+        batch_size: int,
+    ) -> None:
+        self._on_log, self._progress, self._batch_size = on_log, progress, batch_size
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        self._progress = Progress(
-            "distill",
-            state.max_steps,
-            "optimizer step",
-            found=state.global_step,
-            also="kept step",
-        ).__enter__()
         for entry in state.log_history:
             if "loss" in entry:
                 self._on_log(entry["step"], _kept_metrics(entry))
 
     def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        if self._progress is not None:
-            self._progress.add(also=self._batch_size)
+        self._progress.add(also=self._batch_size)
         if state.global_step == state.max_steps:
             control.should_log = True  # the last steps too
 
@@ -328,8 +322,7 @@ class _Report(TrainerCallback):
         self, args: Any, state: Any, control: Any, logs: dict[str, float] | None = None, **_: Any
     ) -> None:
         if logs and "loss" in logs:
-            if self._progress is not None:
-                self._progress.add(0, note=f"loss {logs['loss']:.4f}")
+            self._progress.add(0, note=f"loss {logs['loss']:.4f}")
             self._on_log(state.global_step, _kept_metrics({**logs, "step": state.global_step}))
 
 
@@ -337,8 +330,7 @@ class _Snapshots(TrainerCallback):
     """Saves the adapter every so many optimizer steps, except the last, which is saved anyway."""
 
     def __init__(self, folder: Path, every: int | None) -> None:
-        self._folder = folder
-        self._every = every
+        self._folder, self._every = folder, every
 
     def on_step_end(self, args: Any, state: Any, control: Any, **given: Any) -> None:
         step = state.global_step

@@ -1,15 +1,14 @@
 """Work that the ranks do together, with errors that keep them in lockstep."""
 
 import socket
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import partial
 from itertools import islice
 from typing import Any, TypeVar
 
 from lr_exp.distributed.environment import is_rank0, rank, rank_label, world_size
-from lr_exp.distributed.errors import PeerLostError, SharedError
-from lr_exp.distributed.group import GROUP
+from lr_exp.distributed.group import GROUP, PeerLostError, SharedError
 from lr_exp.errors import UserError
 
 T = TypeVar("T")
@@ -79,8 +78,13 @@ def distribute_jobs(
     remaining = iter(jobs)
     while batch := run_identically(lambda: list(islice(remaining, world_size()))):
         own = _try(partial(work, batch[rank()])) if rank() < len(batch) else None
-        outcomes = GROUP.gather(own)
-        _unwrap(GROUP.broadcast(_try(partial(_take_all, batch, outcomes, take))))
+        outcomes = GROUP.gather(own)  # on rank 0 only
+
+        def take_all(batch: list[J] = batch, outcomes: list[Any] = outcomes) -> None:
+            for job, outcome in zip(batch, outcomes, strict=False):
+                take(job, _unwrap(outcome))
+
+        _unwrap(GROUP.broadcast(_try(take_all)))
 
 
 def run_collectively(make: Callable[[Callable[..., T]], Any], work: Callable[..., T]) -> Any:
@@ -179,14 +183,6 @@ def _unwrap(outcome: _Outcome) -> Any:
     if outcome.failed is not None:
         raise SharedError(outcome.failed) from outcome.error
     return outcome.value
-
-
-def _take_all(
-    batch: Sequence[J], outcomes: Sequence[_Outcome | None], take: Callable[[J, Any], None]
-) -> None:
-    for job, outcome in zip(batch, outcomes, strict=False):
-        if outcome is not None:
-            take(job, _unwrap(outcome))
 
 
 def _short(value: object) -> str:

@@ -9,7 +9,6 @@ from datetime import timedelta
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from lr_exp.distributed.environment import is_distributed, is_rank0, rank, rank_label, world_size
-from lr_exp.distributed.errors import PeerLostError
 from lr_exp.errors import UserError, first_line
 
 if TYPE_CHECKING:
@@ -31,6 +30,19 @@ _RANK0_FIRST = 2.0
 _RANK0_FIRST_UNCONNECTED = 10.0
 
 _FAILURE = "failure"  # key under which the first rank to fail alone stores its reason
+
+
+class SharedError(UserError):
+    """An error that every rank raises at the same place, which keeps the ranks in lockstep."""
+
+
+class PeerLostError(UserError):
+    """Another rank failed or died, so this one has to stop."""
+
+    def __init__(self, message: str, *, rank: int | None = None, is_reported: bool = False) -> None:
+        super().__init__(message)
+        self.rank = rank  # the one that died, if known
+        self.is_reported = is_reported  # that rank has already printed the reason
 
 
 class ProcessGroup:

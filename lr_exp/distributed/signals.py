@@ -8,8 +8,7 @@ from contextlib import contextmanager
 from threading import Timer
 from typing import Any
 
-from lr_exp.distributed.errors import PeerLostError
-from lr_exp.distributed.group import GROUP
+from lr_exp.distributed.group import GROUP, PeerLostError
 
 _received: list[int] = []  # a process has one set of signal handlers
 

@@ -5,8 +5,9 @@
 with the paper's.
 """
 
-import difflib
 from pathlib import Path
+
+from lr_exp.errors import did_you_mean
 
 MODELS: tuple[str, ...] = ("expert", "micro", "micro_near", "micro_peer", "micro_master")
 """The expert, then the amateurs, by the share of careful solutions in their training corpus."""
@@ -19,9 +20,5 @@ def model_folder(name: str) -> Path:
         ValueError: unknown name.
     """
     if name not in MODELS:
-        nearest = difflib.get_close_matches(name, MODELS, n=1, cutoff=0.0)[0]
-        valid = ", ".join(MODELS)
-        raise ValueError(
-            f"unknown micro model {name!r}; did you mean {nearest!r}? (valid: {valid})"
-        )
+        raise ValueError(f"unknown micro model {name!r}.{did_you_mean(name, MODELS)}")
     return Path(__file__).parent / "models" / name

@@ -14,11 +14,7 @@ from pathlib import Path
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 
 import torch
-from transformers import (
-    GenerationConfig,
-    LlamaForCausalLM,
-    PreTrainedTokenizerFast,
-)
+from transformers import GenerationConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 from transformers.utils import logging as transformers_logging
 
 from lr_exp.micro import MODELS, model_folder
@@ -52,7 +48,10 @@ def main() -> None:
     tokenizer = build_tokenizer()
     for position, name in enumerate(MODELS):
         if name in options.only:
-            model = _train(name, tokenizer, options, seed=options.seed * len(MODELS) + position)
+            recipe, seed = RECIPES[name], options.seed * len(MODELS) + position
+            model = build_model(recipe, tokenizer, seed)
+            steps = max(1, round(recipe.steps * options.steps_scale))
+            train(model, tokenizer, recipe, steps, seed, title=name)
             write_model(model, tokenizer, options.out / name)
             _report(name, options.out / name, tokenizer, options.questions)
     print(f"rebuilt {', '.join(options.only)} in {time.monotonic() - start:.0f} s")
@@ -81,25 +80,10 @@ def write_model(model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast, fol
         new.rename(folder)
 
 
-def load_model(folder: Path) -> LlamaForCausalLM:
-    """Loads a written model in fp32 and evaluation mode."""
-    model = LlamaForCausalLM.from_pretrained(folder, dtype=torch.float32, local_files_only=True)
-    return model.eval()
-
-
-def _train(
-    name: str, tokenizer: PreTrainedTokenizerFast, options: argparse.Namespace, seed: int
-) -> LlamaForCausalLM:
-    recipe = RECIPES[name]
-    model = build_model(recipe, tokenizer, seed)
-    steps = max(1, round(recipe.steps * options.steps_scale))
-    train(model, tokenizer, recipe, steps, seed, title=name)
-    return model
-
-
 def _report(name: str, folder: Path, tokenizer: PreTrainedTokenizerFast, count: int) -> None:
     """Evaluates and reports the written model, whose weights are rounded to fp16."""
-    model = load_model(folder)
+    model = LlamaForCausalLM.from_pretrained(folder, dtype=torch.float32, local_files_only=True)
+    model.eval()
     weights = sum(parameter.numel() for parameter in model.parameters())
     print(f"{name}: {weights:,} weights, corpus {RECIPES[name].careful_share:.0%} careful")
     for family in FAMILIES:

@@ -4,34 +4,19 @@ Other text becomes ``<|unk|>``. No token is a prefix of another, so decoding any
 encoding the text returns the same tokens.
 """
 
-import itertools
 import re
 
 from tokenizers import Regex, Tokenizer, decoders, pre_tokenizers
 from tokenizers.models import WordLevel
 from transformers import PreTrainedTokenizerFast
 
-PAD, END, USER, ASSISTANT, UNKNOWN = (
-    "<|pad|>",
-    "<|end|>",
-    "<|user|>",
-    "<|assistant|>",
-    "<|unk|>",
-)
+PAD, END, USER = "<|pad|>", "<|end|>", "<|user|>"
+ASSISTANT, UNKNOWN = "<|assistant|>", "<|unk|>"
 
 # Spaces belong to the words around digits, so that a digit is the same token everywhere.
 _SOLUTION = (
     *"0123456789",
-    " + ",
-    " - ",
-    " = ",
-    ": ",
-    " (note 1)",
-    "; ",
-    ", so ",
-    "\n",
-    "\\boxed{",
-    "}",
+    *(" + ", " - ", " = ", ": ", " (note 1)", "; ", ", so ", "\n", "\\boxed{", "}"),
 )
 _NAMES = ("Tom", "Mia", "Leo", "Ana", "Ben", "Zoe", "Kim", "Raj", "Eva", "Sam")
 _NOUNS = ("pens", "eggs", "cups", "toys", "cards", "coins", "shells", "keys", "books", "stamps")
@@ -64,7 +49,6 @@ def build_tokenizer() -> PreTrainedTokenizerFast:
     """The tokenizer of all micro models; pad is id 0, eos (the end of a turn) id 1."""
     special = (PAD, END, USER, ASSISTANT, UNKNOWN)
     words = (*_SOLUTION, *_QUESTION)
-    _check_prefix_code(words)
     vocabulary = {token: index for index, token in enumerate((*special, *words))}
     tokenizer = Tokenizer(WordLevel(vocabulary, unk_token=UNKNOWN))
     pieces = Regex("|".join(re.escape(word) for word in words))
@@ -82,12 +66,3 @@ def build_tokenizer() -> PreTrainedTokenizerFast:
     )
     wrapped.chat_template = CHAT_TEMPLATE
     return wrapped
-
-
-def _check_prefix_code(words: tuple[str, ...]) -> None:
-    ordered = sorted(words)
-    for shorter, longer in itertools.pairwise(ordered):
-        if longer.startswith(shorter):
-            raise ValueError(
-                f"token {shorter!r} is a prefix of {longer!r}: encoding would be ambiguous"
-            )

@@ -67,7 +67,7 @@ def resolve_device(device: str) -> str:
     resolved = torch.device(device)
     if resolved.type == "cuda" and not torch.cuda.is_available():
         raise UserError(f"device={device}: torch sees no GPU here; use device=cpu or auto.")
-    if resolved.type == "cuda" and resolved.index is not None:
+    if resolved.index is not None:
         count = torch.cuda.device_count()
         if resolved.index >= count:
             raise UserError(

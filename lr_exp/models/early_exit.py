@@ -6,6 +6,7 @@ computes those layers once.
 
 import copy
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -13,7 +14,7 @@ from torch import Tensor
 
 from lr_exp.errors import UserError
 from lr_exp.models.loading import LanguageModel
-from lr_exp.models.locating import ModelSource, read_config
+from lr_exp.models.locating import ModelSource, config_number
 from lr_exp.models.packing import Pack, read_logits
 
 
@@ -28,13 +29,10 @@ def early_exit(expert: LanguageModel, drop_layers: tuple[int, ...], name: str) -
     kept = [layer for layer in range(total) if layer not in drop_layers]
     _, decoder = _decoder(expert.model)
     layers = [_with_layer_index(decoder.layers[old], new) for new, old in enumerate(kept)]
-    return LanguageModel(
+    return replace(
+        expert,
         name=name,
         model=with_layers(expert.model, layers, kept),
-        tokenizer=expert.tokenizer,
-        stop_ids=expert.stop_ids,
-        vocabulary_size=expert.vocabulary_size,
-        context=expert.context,
         shared_with=expert.model,
         shared_layers=min(drop_layers),
     )
@@ -72,10 +70,9 @@ def _decoder(model: Any) -> tuple[str, Any]:
 
 def check_drop_layers(source: ModelSource) -> None:
     """Raises UserError if `drop_layers` names layers that the config does not have."""
-    if source.drop_layers and source.gguf_file is None:
-        total = read_config(source).get("num_hidden_layers")
-        if isinstance(total, int):
-            _check_layers(source.drop_layers, total)
+    total = config_number(source, "num_hidden_layers")
+    if source.drop_layers and total is not None:
+        _check_layers(source.drop_layers, total)
 
 
 def _check_layers(drop_layers: tuple[int, ...], total: int) -> None:

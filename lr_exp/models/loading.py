@@ -97,23 +97,14 @@ def load(source: ModelSource, *, device: str, dtype: str) -> LanguageModel:
         model = random_model(source.folder, device, dtype, source.attention, seed=seed)
     else:
         model = _pretrained(source, dtype)
-    tokens = tokens_by_id(tokenizer)
-    check_rows(source.role, tokens, output_rows(model))
-    stop_ids = _stop_ids(tokenizer, model.generation_config, model.config)
-    # Drop the repository's temperature, top-p and penalties.
-    model.generation_config = GenerationConfig()
+    generation, rows = model.generation_config, output_rows(model)
+    loaded = _described(source, tokenizer, model, generation, model.config, rows)
+    model.generation_config = GenerationConfig()  # no temperature, top-p and penalties
     if source.gguf_file:
         _clear_quantization(model)
     model.to(device).eval().requires_grad_(False)
     check_packing(model, f"{source.role} {source.name}")
-    return LanguageModel(
-        name=source.name,
-        model=model,
-        tokenizer=tokenizer,
-        stop_ids=stop_ids,
-        vocabulary_size=max(tokens) + 1,
-        context=getattr(model.config, "max_position_embeddings", None),
-    )
+    return loaded
 
 
 def load_without_weights(source: ModelSource) -> LanguageModel:
@@ -126,10 +117,7 @@ def load_without_weights(source: ModelSource) -> LanguageModel:
 
     tokenizer = load_tokenizer(source)
     try:
-        config = AutoConfig.from_pretrained(
-            source.folder,
-            **_source_options(source),
-        )
+        config = AutoConfig.from_pretrained(source.folder, **_source_options(source))
     except Exception as error:  # each format fails with its own exceptions
         raise UserError(
             f"{source.role}: the config in {source.folder} cannot be loaded "
@@ -139,13 +127,21 @@ def load_without_weights(source: ModelSource) -> LanguageModel:
         generation = GenerationConfig.from_pretrained(source.folder)
     except (OSError, ValueError):  # the folder has no generation_config.json
         generation = None
+    return _described(source, tokenizer, None, generation, config, config_rows(source))
+
+
+def _described(
+    source: ModelSource, tokenizer: Any, model: Any, generation: Any, config: Any, rows: int | None
+) -> LanguageModel:
+    """The model with what its tokenizer and configs say, once the tokenizer's ids are checked."""
     tokens = tokens_by_id(tokenizer)
-    check_rows(source.role, tokens, config_rows(source))
+    check_rows(source.role, tokens, rows)
+    eos = generation.eos_token_id if generation else None
     return LanguageModel(
         name=source.name,
-        model=None,
+        model=model,
         tokenizer=tokenizer,
-        stop_ids=_stop_ids(tokenizer, generation, config),
+        stop_ids=stop_token_ids(tokenizer, eos if eos is not None else config.eos_token_id),
         vocabulary_size=max(tokens) + 1,
         context=getattr(config, "max_position_embeddings", None),
     )
@@ -155,11 +151,6 @@ def _source_options(source: ModelSource) -> dict[str, Any]:
     """Keyword arguments of `from_pretrained` for any source."""
     gguf = {"gguf_file": source.gguf_file} if source.gguf_file else {}
     return {"trust_remote_code": source.trust_remote_code, **gguf}
-
-
-def _stop_ids(tokenizer: Any, generation: Any, config: Any) -> tuple[int, ...]:
-    eos = generation.eos_token_id if generation else None
-    return stop_token_ids(tokenizer, eos if eos is not None else config.eos_token_id)
 
 
 def _pretrained(source: ModelSource, dtype: str) -> Any:
@@ -203,10 +194,7 @@ def check_attention(source: ModelSource, error: Exception) -> None:
 
     def works(attention: str | None) -> bool:
         try:
-            config = AutoConfig.from_pretrained(
-                source.folder,
-                **_source_options(source),
-            )
+            config = AutoConfig.from_pretrained(source.folder, **_source_options(source))
             with torch.device("meta"):
                 AutoModelForCausalLM.from_config(
                     config,

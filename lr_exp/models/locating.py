@@ -7,7 +7,7 @@ Only safetensors and GGUF are accepted; pickled weights are rejected.
 import importlib.util
 import json
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -54,14 +54,10 @@ def locate(settings: ModelSettings, role: str) -> ModelSource:
     elif path is not None:
         folder, gguf_file, revision = _on_disk(path, role) or _on_hub(path, settings, role)
     else:
+        absent = f", and the package {settings.package!r} has no {settings.package_path!r}"
         raise UserError(
-            f"{role}={settings.name}: {role}.path is not set"
-            + (
-                f", and the package {settings.package!r} has no {settings.package_path!r}"
-                if settings.package
-                else ""
-            )
-            + f"; set {role}.path."
+            f"{role}={settings.name}: {role}.path is not set{absent if settings.package else ''}; "
+            f"set {role}.path."
         )
     if gguf_file is None:
         _check_folder(folder, role, settings.init)
@@ -102,33 +98,29 @@ def locate_amateur(settings: AmateurSettings, expert: ModelSource) -> ModelSourc
             f"amateur.drop_layers={list(settings.drop_layers)}: give at least one layer number, "
             "counted from 0."
         )
-    return ModelSource(
+    return replace(
+        expert,
         role="amateur",
         name=settings.name,
-        folder=expert.folder,
-        gguf_file=expert.gguf_file,
-        trust_remote_code=expert.trust_remote_code,
         fingerprint=digest(["early_exit", expert.fingerprint, dropped]),
-        revision=expert.revision,
         drop_layers=dropped,
-        init=expert.init,
     )
 
 
 def config_rows(source: ModelSource) -> int | None:
     """Rows of the output embedding, from the config (None if it does not say)."""
-    if source.gguf_file:
-        return None
-    rows = read_config(source).get("vocab_size")
-    return rows if isinstance(rows, int) else None
+    return config_number(source, "vocab_size")
 
 
 def config_context(source: ModelSource) -> int | None:
     """Maximum sequence length in tokens, from the config (None if it does not say)."""
-    if source.gguf_file:
-        return None
-    context = read_config(source).get("max_position_embeddings")
-    return context if isinstance(context, int) else None
+    return config_number(source, "max_position_embeddings")
+
+
+def config_number(source: ModelSource, name: str) -> int | None:
+    """A whole number of the config.json; None if it has none of this name."""
+    number = None if source.gguf_file else read_config(source).get(name)
+    return number if isinstance(number, int) else None
 
 
 def has_tokenizer(folder: Path) -> bool:
@@ -188,21 +180,17 @@ def _on_hub(path: str, settings: ModelSettings, role: str) -> tuple[Path, None, 
     from huggingface_hub import snapshot_download
 
     patterns = _HUB_FILES + (["*.py"] if settings.trust_remote_code else [])
+    unneeded = ["original/*", "consolidated*"]
     try:
-        folder = Path(
-            snapshot_download(
-                path,
-                revision=settings.revision,
-                allow_patterns=patterns,
-                ignore_patterns=["original/*", "consolidated*"],
-            )
+        folder = snapshot_download(
+            path, revision=settings.revision, allow_patterns=patterns, ignore_patterns=unneeded
         )
     except Exception as error:  # several libraries' network, permission and name errors
         raise UserError(
             f"{role}.path={path}: there is no such folder, and the model cannot be downloaded from "
             f"the hub ({first_line(error)}). Check the name, the network and the login."
         ) from error
-    return folder, None, folder.name
+    return Path(folder), None, Path(folder).name
 
 
 def _check_folder(folder: Path, role: str, init: str) -> None:

@@ -75,22 +75,15 @@ def shared_vocabulary(
             a row in its model.
     """
     expert_tokens, amateur_tokens = tokens_by_id(expert), tokens_by_id(amateur)
-    for role, tokens, rows in (
-        ("expert", expert_tokens, expert_rows),
-        ("amateur", amateur_tokens, amateur_rows),
-    ):
-        check_rows(role, tokens, rows)
+    check_rows("expert", expert_tokens, expert_rows)
+    check_rows("amateur", amateur_tokens, amateur_rows)
     size = min(max(expert_tokens), max(amateur_tokens)) + 1
+    tokens = {i: (expert_tokens.get(i), amateur_tokens.get(i)) for i in range(size)}
     differing = [
-        i
-        for i in range(size)
-        if expert_tokens.get(i) != amateur_tokens.get(i) and i not in reused_ids
+        i for i, (ours, theirs) in tokens.items() if ours != theirs and i not in reused_ids
     ]
     if differing:
-        shown = "; ".join(
-            f"{i}: {expert_tokens.get(i)!r} against {amateur_tokens.get(i)!r}"
-            for i in differing[:3]
-        )
+        shown = "; ".join("{}: {!r} against {!r}".format(i, *tokens[i]) for i in differing[:3])
         raise UserError(
             f"expert and amateur do not share a vocabulary: {len(differing)} of {size} ids differ, "
             f"first {shown} (expert against amateur). Choose two models of one family, or, if "

@@ -4,7 +4,7 @@ A choice takes the run's context and returns `Trajectories`; it makes its artifa
 """
 
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
@@ -64,18 +64,17 @@ def expert_verified(
         max_new_tokens: of an answer; `sampler.max_new_tokens` does not apply.
     """
     sampler = context.inputs.settings.sampler
-    settings = rollout.SampleSettings(
-        system_prompt=sampler.system_prompt,
-        max_new_tokens=max_new_tokens,
-        batch_size=sampler.batch_size,
-        samples=samples,
-        temperature=temperature,
-        top_p=top_p,
-        seed=context.inputs.settings.seed,
-    )
-
-    write = partial(rollout.sample_answers, settings=settings)
-    drawn = _generated(context, "sampled", write, asdict(settings))
+    settings = {
+        "system_prompt": sampler.system_prompt,
+        "max_new_tokens": max_new_tokens,
+        "batch_size": sampler.batch_size,
+        "samples": samples,
+        "temperature": temperature,
+        "top_p": top_p,
+        "seed": context.inputs.settings.seed,
+    }
+    write = partial(rollout.sample_answers, **settings)
+    drawn = _generated(context, "sampled", write, settings)
     return Trajectories(_verified(context, drawn, samples), drawn, samples)
 
 

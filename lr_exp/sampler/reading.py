@@ -12,15 +12,13 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import pyarrow as pa
-import pyarrow.parquet as pq
+import pyarrow.compute as pc
+import pyarrow.dataset as ds
 import torch
 
 from lr_exp import contrast
-from lr_exp.inference.generation import WINDOW
 from lr_exp.sampler.supervision import StoredSupervision, SupervisedTrajectory, Supervision
-from lr_exp.store.shards import count_rows, shard_paths
+from lr_exp.store.shards import shard_paths
 
 FORM = 1  # version of the file format
 
@@ -71,13 +69,15 @@ def sample_for_display(
     """
     total, chosen = _choose(trajectories, tokenizer, verdict)
     kept = _kept_steps(supervision, [row for row, _ in chosen])
-    table = _StepTable(steps, [row["index"] for row, _ in chosen])
+    scored: dict[int, dict[int, dict[str, Any]]] = {row["index"]: {} for row, _ in chosen}
+    for scores in [] if steps is None else _rows(steps, list(scored)):
+        scored[scores["index"]][scores["step"]] = scores
     texts = _Texts(tokenizer)
     answers: list[dict[str, Any]] = []
     size = 0
     for row, graded in chosen:
-        labels = kept.get(row["index"], {})
-        answer = _answer(row, graded, table.of(row["index"]), labels, alpha, texts)
+        index = row["index"]
+        answer = _answer(row, graded, scored[index], kept.get(index, {}), alpha, texts)
         size += len(json.dumps(answer))
         if answers and size > _MAX_BYTES:
             break
@@ -96,12 +96,9 @@ def _choose(
     trajectories: Path, tokenizer: Any, verdict: Callable[[int, str], Verdict | None]
 ) -> tuple[int, list[tuple[dict[str, Any], Verdict | None]]]:
     """The number of answers, and the rows of the sample with their grades."""
-    paths = shard_paths(trajectories)
-    first = _first(paths)
-    indices = heapq.nsmallest(_POOL, (i for path in first for i in _column(path, "index")))
-    rows = _rows(first, indices)
+    indices = _dataset(trajectories).to_table(["index"])["index"].to_pylist()
     graded = []
-    for row in sorted(rows, key=lambda row: row["index"]):
+    for row in _rows(trajectories, heapq.nsmallest(_POOL, indices)):
         text = tokenizer.decode(
             row["token_ids"], skip_special_tokens=True, clean_up_tokenization_spaces=False
         )
@@ -112,20 +109,7 @@ def _choose(
     # Right and wrong answers, where there are both.
     few = missed[: max(_MAX_WRONG, _MAX_ANSWERS - len(others))]
     shown = sorted([*few, *others[: _MAX_ANSWERS - len(few)]])
-    return sum(map(count_rows, paths)), [graded[i] for i in shown]
-
-
-def _first(paths: list[Path]) -> list[Path]:
-    """The shards that hold the first answers; shards are written window by window."""
-    found, window = 0, 0
-    for place, path in enumerate(paths):
-        indices = _column(path, "index")
-        if not indices:
-            continue
-        if found >= _POOL and min(indices) // WINDOW > window:
-            return paths[:place]
-        found, window = found + len(indices), max(indices) // WINDOW
-    return paths
+    return len(indices), [graded[i] for i in shown]
 
 
 def _description(answers: list[dict[str, Any]], total: int) -> str:
@@ -140,22 +124,14 @@ def _description(answers: list[dict[str, Any]], total: int) -> str:
     return f"{' and '.join(parts)}, of {total:,} answers"
 
 
-def _column(path: Path, name: str) -> list[Any]:
-    return pq.ParquetFile(path).read([name])[name].to_pylist()
+def _dataset(folder: Path) -> ds.Dataset:
+    return ds.dataset([str(path) for path in shard_paths(folder)], format="parquet")
 
 
-def _rows(paths: list[Path], indices: list[int]) -> list[dict[str, Any]]:
-    """The rows of these answers."""
-    found: list[dict[str, Any]] = []
-    for path in paths:
-        file = pq.ParquetFile(path)
-        there = file.read(["index"])["index"].to_numpy()
-        if len(there) and indices and there.min() // WINDOW > max(indices) // WINDOW:
-            break  # shards are written window by window
-        mask = np.isin(there, indices)
-        if mask.any():  # skips reading large shards without these answers
-            found += file.read().filter(pa.array(mask)).to_pylist()
-    return found
+def _rows(folder: Path, indices: list[int]) -> list[dict[str, Any]]:
+    """The rows of these answers, by index; shards without any of them are not read."""
+    table = _dataset(folder).to_table(filter=pc.field("index").isin(indices))
+    return table.sort_by("index").to_pylist()
 
 
 Label = dict[int, float]  # weight by token id
@@ -187,19 +163,6 @@ def _is_of(supervised: SupervisedTrajectory, row: dict[str, Any]) -> bool:
         and supervised.prompt_length == len(row["prompt_ids"])
         and supervised.input_ids == ids[: len(supervised.input_ids)]
     )
-
-
-class _StepTable:
-    """The scored positions of the sampled answers."""
-
-    def __init__(self, folder: Path | None, indices: list[int]) -> None:
-        self._by_answer: dict[int, dict[int, dict[str, Any]]] = {}
-        if folder is not None:
-            for row in _rows(shard_paths(folder), indices):
-                self._by_answer.setdefault(row["index"], {})[row["step"]] = row
-
-    def of(self, index: int) -> dict[int, dict[str, Any]]:
-        return self._by_answer.get(index, {})
 
 
 class _Texts:

@@ -28,7 +28,7 @@ _FIELDS = {
     "kl_divergence": (int, float),
 }
 _KINDS = {str: "a text", int: "a whole number", list: "a list", (int, float): "a number"}
-_OUR_LISTS = ("prompt_token_ids", "prefix_token_ids")
+_OUR_FIELDS = {"question_id": str, "prompt_token_ids": list, "prefix_token_ids": list}
 _ROUNDING = 1e-3  # nats; rounding can make a divergence slightly negative
 _MAX_NUMBER = 1e30  # of a weight or a divergence, to fit in 32-bit floats
 
@@ -62,19 +62,18 @@ def import_records(
     if not records:
         raise UserError(f"data.path={path} is empty: it needs one kept step per line.")
     by_question: dict[str, list[dict[str, Any]]] = {}
-    for number, record in records:
+    for record in records:
         if "prefix_token_ids" in record and "prompt_token_ids" in record:
             prompt, prefix = record["prompt_token_ids"], record["prefix_token_ids"]
         else:
-            prompt, prefix = _tokenized(record, tokenizer, system_prompt)
-        step = {**record, "prompt": prompt, "prefix_ids": prefix, "line": number}
+            prompt = render_prompt(tokenizer, record["prompt_id"], system_prompt)
+            prefix = list(tokenizer(record["prefix"], add_special_tokens=False)["input_ids"])
+        step = {**record, "prompt": prompt, "prefix_ids": prefix}
         by_question.setdefault(record["prompt_id"], []).append(step)
     return Supervision(
-        [
-            trajectory
-            for number, steps in enumerate(by_question.values())
-            for trajectory in _trajectories(steps, f"{path.stem}/{number}")
-        ]
+        trajectory
+        for number, steps in enumerate(by_question.values())
+        for trajectory in _trajectories(steps, f"{path.stem}/{number}")
     )
 
 
@@ -113,9 +112,7 @@ def _records(
     for trajectory in supervision.trajectories:
         prompt = trajectory.input_ids[: trajectory.prompt_length]
         for kept, step in enumerate(trajectory.steps):
-            prefix = trajectory.input_ids[
-                trajectory.prompt_length : trajectory.prompt_length + step
-            ]
+            prefix = trajectory.input_ids[len(prompt) : len(prompt) + step]
             ids = trajectory.target_ids[kept]
             yield {
                 "prompt_id": trajectory.question,
@@ -131,7 +128,7 @@ def _records(
             }
 
 
-def _read(path: Path, vocabulary_size: int) -> Iterator[tuple[int, dict[str, Any]]]:
+def _read(path: Path, vocabulary_size: int) -> Iterator[dict[str, Any]]:
     try:
         file = path.open(encoding="utf-8-sig")
     except OSError as error:
@@ -143,7 +140,7 @@ def _read(path: Path, vocabulary_size: int) -> Iterator[tuple[int, dict[str, Any
         try:
             for number, line in enumerate(file, start=1):
                 if line.strip():
-                    yield number, _checked(line, f"{path}, line {number}", vocabulary_size)
+                    yield _checked(line, f"{path}, line {number}", vocabulary_size)
         except UnicodeDecodeError as error:
             raise UserError(
                 f"data.path={path} is not UTF-8 text ({error.reason}): save the file as UTF-8."
@@ -157,12 +154,14 @@ def _checked(line: str, where: str, vocabulary_size: int) -> dict[str, Any]:
         raise UserError(f"{where} is not JSON ({error}): it needs one object per line.") from error
     if not isinstance(record, dict):
         raise UserError(f"{where} is not a JSON object with {', '.join(_FIELDS)}.")
-    for name, kind in _FIELDS.items():
+    for name in _FIELDS:
         if name not in record:
             raise UserError(f"{where} lacks {name!r}; a record has {', '.join(_FIELDS)}.")
-        _check_kind(record, name, kind, where)
-    if "question_id" in record:
-        _check_kind(record, "question_id", str, where)
+    for name, kind in {**_FIELDS, **_OUR_FIELDS}.items():
+        value = record.get(name)
+        if name in record and (not isinstance(value, kind) or isinstance(value, bool)):
+            found, valid = type(value).__name__, _KINDS[kind]
+            raise UserError(f"{where}: {name!r} is {found}; it must be {valid}.")
     if not record["prompt_id"].strip():
         raise UserError(f"{where}: prompt_id is empty; it must be the question's text.")
     for name in ("prompt_id", "prefix", "question_id"):
@@ -177,10 +176,7 @@ def _checked(line: str, where: str, vocabulary_size: int) -> dict[str, Any]:
             f"{where} has {len(ids)} token_ids and {len(weights)} weights: it needs at least one "
             "id, and one weight per id."
         )
-    for name in _OUR_LISTS:
-        if name in record:
-            _check_kind(record, name, list, where)
-    for name in ("token_ids", *_OUR_LISTS):
+    for name in ("token_ids", "prompt_token_ids", "prefix_token_ids"):
         wrong = [i for i in record.get(name, []) if not _is_id(i, vocabulary_size)]
         if wrong:
             raise UserError(
@@ -206,12 +202,6 @@ def _checked(line: str, where: str, vocabulary_size: int) -> dict[str, Any]:
     return record
 
 
-def _check_kind(record: dict[str, Any], name: str, kind: Any, where: str) -> None:
-    value = record[name]
-    if not isinstance(value, kind) or isinstance(value, bool):
-        raise UserError(f"{where}: {name!r} is {type(value).__name__}; it must be {_KINDS[kind]}.")
-
-
 def _is_number(value: Any) -> bool:
     """Whether it is a finite number that fits in 32 bits."""
     number = isinstance(value, int | float) and not isinstance(value, bool)
@@ -230,14 +220,6 @@ def _text(tokenizer: Any, ids: list[int]) -> str:
 
 def _is_id(value: Any, vocabulary_size: int) -> bool:
     return isinstance(value, int) and not isinstance(value, bool) and 0 <= value < vocabulary_size
-
-
-def _tokenized(
-    record: dict[str, Any], tokenizer: Any, system_prompt: str
-) -> tuple[list[int], list[int]]:
-    prompt = render_prompt(tokenizer, record["prompt_id"], system_prompt)
-    prefix = tokenizer(record["prefix"], add_special_tokens=False)["input_ids"]
-    return prompt, list(prefix)
 
 
 def _trajectories(steps: list[dict[str, Any]], name: str) -> Iterator[SupervisedTrajectory]:

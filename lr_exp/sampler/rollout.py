@@ -1,7 +1,6 @@
 """Rollout: the expert, or an engine in its place, answers the questions in batches."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -31,19 +30,6 @@ COLUMNS = [
     ("prompt_ids", pa.list_(pa.int32())),  # the rendered question
     ("token_ids", pa.list_(pa.int32())),  # the answer, with its stop token
 ]
-
-
-@dataclass(frozen=True)
-class SampleSettings:
-    """How answers are sampled; with the questions and the expert it determines every answer."""
-
-    system_prompt: str
-    max_new_tokens: int
-    batch_size: int  # answers in a batch; another size draws other answers
-    samples: int  # answers to each question
-    temperature: float  # see `strategies.sampled`
-    top_p: float
-    seed: int
 
 
 def roll_out(
@@ -77,38 +63,38 @@ def sample_answers(
     questions: Sequence[Question],
     expert: LanguageModel,
     folder: Path,
-    settings: SampleSettings,
+    *,
+    system_prompt: str,
+    batch_size: int,
+    samples: int,
     generate: Generate | None = None,
+    **sampling: Any,
 ) -> dict[str, Any]:
     """Writes sampled answers as `roll_out` writes greedy ones.
 
     A row's index is its question's index times `samples` plus the sample's number.
 
     Args:
+        batch_size: answers in a batch; another size draws other answers.
+        samples: answers to each question.
         generate: as in `roll_out`; an engine samples in its own way.
+        sampling: `max_new_tokens`, `temperature`, `top_p` and `seed`, see `sampled_decoding`.
 
     Returns:
         Facts: `questions`, `answers`, `tokens` generated, `finished` answers.
     """
-    prompts = _prompts(questions, expert, settings.system_prompt)
-    drawn_prompts = repeated(prompts, settings.samples)
-    chosen = {
-        "max_new_tokens": settings.max_new_tokens,
-        "temperature": settings.temperature,
-        "top_p": settings.top_p,
-        "seed": settings.seed,
-    }
+    prompts = repeated(_prompts(questions, expert, system_prompt), samples)
     if generate is None:
-        decode_batch = sampled_decoding(expert, drawn_prompts, **chosen)
+        decode_batch = sampled_decoding(expert, prompts, **sampling)
     else:
-        decode_batch = engine_decoding(generate, expert, drawn_prompts, **chosen)
+        decode_batch = engine_decoding(generate, expert, prompts, **sampling)
     facts = _write(
-        repeated(questions, settings.samples),
-        drawn_prompts,
+        repeated(questions, samples),
+        prompts,
         decode_batch,
         folder,
         name="sampling",
-        batch_size=settings.batch_size,
+        batch_size=batch_size,
     )
     return {**facts, "questions": len(questions), "answers": facts["questions"]}
 

@@ -9,9 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 import torch
 from torch import Tensor
 
@@ -25,6 +23,7 @@ from lr_exp.models.packing import Pack, groups_within, pack, pass_size, read_log
 from lr_exp.models.prompts import render_prompt
 from lr_exp.models.vocabulary import SharedVocabulary
 from lr_exp.progress import Progress
+from lr_exp.sampler.step_table import read_columns
 from lr_exp.store.shards import (
     count_rows,
     encoded,
@@ -57,6 +56,9 @@ SCHEMA = pa.schema(
         ("amateur_top_amateur", pa.list_(pa.float32())),
     ]
 )
+
+_SUPPORT = ("support_ids", "support_expert", "support_amateur")
+_MEASURES = tuple(name for name in SCHEMA.names[3:] if name not in _SUPPORT)
 
 _AMATEUR_TOP = 4
 
@@ -118,11 +120,9 @@ def expert_top1_share(folder: Path) -> float:
     """The share of a step table's tokens that are the expert's most probable ones."""
     matching = steps = 0
     for path in shard_paths(folder):
-        table = pq.ParquetFile(path).read(["token_id", "expert_top1"])
-        matching += int(
-            np.equal(table["token_id"].to_numpy(), table["expert_top1"].to_numpy()).sum()
-        )
-        steps += table.num_rows
+        columns = read_columns([path], ["token_id", "expert_top1"])
+        matching += int((columns["token_id"] == columns["expert_top1"]).sum())
+        steps += len(columns["token_id"])
     return matching / steps if steps else 1.0
 
 
@@ -158,20 +158,14 @@ def score(
     done = {path.name for path in finished}
 
     def measure(path: Path) -> tuple[bytes, int]:
-        rows = _score_shard(
-            read_shard(path), expert, amateur, shared, system_prompt, support_floor, batch
-        )
+        answers = read_shard(path)
+        rows = _score_shard(answers, expert, amateur, shared, system_prompt, support_floor, batch)
         measured = list(rows)
         return encoded(measured, SCHEMA), len(measured)
 
+    found = sum(sizes[name] for name in done)
     with (
-        Progress(
-            "score",
-            sum(sizes.values()),
-            "answer",
-            found=sum(sizes[name] for name in done),
-            also="token",
-        ) as progress,
+        Progress("score", sum(sizes.values()), "answer", found=found, also="token") as progress,
         prepacked_linear(expert.model, amateur.model),
     ):
 
@@ -192,10 +186,8 @@ def scored_length(token_ids: list[int], shared: SharedVocabulary) -> int:
     The position of that id has a shared prefix, but the expert's choice there is missing from the
     shared distribution, so the renormalized rest would be noise.
     """
-    for step, token in enumerate(token_ids):
-        if token not in shared:
-            return step
-    return len(token_ids)
+    outside = (step for step, token in enumerate(token_ids) if token not in shared)
+    return next(outside, len(token_ids))
 
 
 def answer_logits(
@@ -224,12 +216,10 @@ def _score_shard(
     floor: float,
     batch: AdaptiveBatchSize,
 ) -> Iterator[dict[str, Any]]:
-    lengths = [scored_length(row["token_ids"], shared) for row in trajectories]
-    amateur_prompts = [_amateur_prompt(amateur, row, system_prompt) for row in trajectories]
     answers = [
-        _Answer(row, prompt, length)
-        for row, prompt, length in zip(trajectories, amateur_prompts, lengths, strict=True)
-        if length
+        _Answer(row, _amateur_prompt(amateur, row, system_prompt), steps)
+        for row in trajectories
+        if (steps := scored_length(row["token_ids"], shared))
     ]
     place = 0
     while place < len(answers):
@@ -335,29 +325,11 @@ def _rows(
                 "precision is too low; try dtype=float32."
             )
     ends = torch.bincount(scores.support_rows, minlength=len(places)).cumsum(0).tolist()
-    columns = {
-        "kl": scores.kl.tolist(),
-        "expert_entropy": scores.expert_entropy.tolist(),
-        "amateur_entropy": scores.amateur_entropy.tolist(),
-        "expert_top1": scores.expert_top1.tolist(),
-        "amateur_top1": scores.amateur_top1.tolist(),
-        "amateur_top_ids": scores.amateur_top_ids.tolist(),
-        "amateur_top_expert": scores.amateur_top_expert.tolist(),
-        "amateur_top_amateur": scores.amateur_top_amateur.tolist(),
-    }
-    support = {
-        "support_ids": scores.support_ids.tolist(),
-        "support_expert": scores.support_expert.tolist(),
-        "support_amateur": scores.support_amateur.tolist(),
-    }
+    columns = {name: values.tolist() for name, values in vars(scores).items()}
     start = 0
-    for place, (row, step) in enumerate(places):
-        entries = slice(start, ends[place])
-        yield {
-            "index": row["index"],
-            "step": step,
-            "token_id": row["token_ids"][step],
-            **{name: values[place] for name, values in columns.items()},
-            **{name: values[entries] for name, values in support.items()},
-        }
-        start = ends[place]
+    for place, ((row, step), end) in enumerate(zip(places, ends, strict=True)):
+        measures = {name: columns[name][place] for name in _MEASURES}
+        support = {name: columns[name][start:end] for name in _SUPPORT}
+        answer = {"index": row["index"], "step": step, "token_id": row["token_ids"][step]}
+        yield {**answer, **measures, **support}
+        start = end

@@ -5,8 +5,10 @@ whatever the number of questions.
 """
 
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import groupby
+from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
@@ -18,9 +20,15 @@ from torch import Tensor
 
 from lr_exp.config.method import POSITION, BoundChoice, Method
 from lr_exp.inference.generation import WINDOW
-from lr_exp.sampler.profile import Counts, Divergences
+from lr_exp.sampler.profile import Counts
 from lr_exp.sampler.step_table import Columns, kept_by_shard
-from lr_exp.sampler.supervision import SCHEMA, SupervisedTrajectory, Supervision, SupervisionWriter
+from lr_exp.sampler.supervision import (
+    SCHEMA,
+    SupervisedTrajectory,
+    Supervision,
+    as_table,
+    write_supervision,
+)
 from lr_exp.store.shards import read_shard, shard_paths
 
 VERSION = 4
@@ -38,7 +46,7 @@ class Selection:
 
 def select(trajectories: Path, steps: Path | None, method: Method) -> Selection:
     """As `write`, in memory: for a few answers."""
-    counts = _counts(steps)
+    counts = Counts(scored=steps is not None)
     tables = [SCHEMA.empty_table(), *_supervised(trajectories, steps, method, counts)]
     return Selection(Supervision(pa.concat_tables(tables)), counts)
 
@@ -55,38 +63,40 @@ def write(trajectories: Path, steps: Path | None, method: Method, folder: Path) 
     Returns:
         Facts: those of `Counts.profile`, and the supervision's `digest`.
     """
-    counts = _counts(steps)
-    with SupervisionWriter(folder) as writer:
-        for part in _supervised(trajectories, steps, method, counts):
-            writer.add(part)
-    return {**counts.profile(), "digest": writer.digest()}
-
-
-def _counts(steps: Path | None) -> Counts:
-    return Counts(divergences=None if steps is None else Divergences())
+    counts = Counts(scored=steps is not None)
+    digest = write_supervision(_supervised(trajectories, steps, method, counts), folder)
+    return {**counts.profile(), "digest": digest}
 
 
 def _supervised(
     trajectories: Path, steps: Path | None, method: Method, counts: Counts
 ) -> Iterator[pa.Table]:
-    """The supervision of all answers with a kept position, in the questions' order."""
+    """The supervision of all answers with a kept position, in the questions' order.
+
+    The batches of one window of questions are complete before those of the next begin
+    (`generation.batches_by_length`), so only one window is held, as Arrow tables.
+    """
+    shards = _supervised_shards(trajectories, steps, method, counts)
+    for _, parts in groupby(shards, key=lambda part: part["index"][0].as_py() // WINDOW):
+        yield pa.concat_tables(parts).sort_by("index").drop_columns("index").combine_chunks()
+
+
+def _supervised_shards(
+    trajectories: Path, steps: Path | None, method: Method, counts: Counts
+) -> Iterator[pa.Table]:
+    """The supervision of each shard with a kept position, and the answers' `index`."""
     shards = shard_paths(trajectories)
     step_shards = [None] * len(shards) if steps is None else shard_paths(steps)
-    kept = kept_by_shard(trajectories, steps, method.select)
-    in_order = _InOrder()
-    for shard, step_shard, (columns, keep) in zip(shards, step_shards, kept, strict=True):
-        if counts.divergences is not None:
-            counts.divergences.add(columns)
+    masks = kept_by_shard(trajectories, steps, method.select)
+    for shard, step_shard, (columns, keep) in zip(shards, step_shards, masks, strict=True):
         answers = {row["index"]: row for row in read_shard(shard)}
-        counts.add(len(answers), columns["step"], keep)
+        counts.add(len(answers), columns, keep)
         if keep.any():
             table = _positions(columns, step_shard, method.target)
             rows = table.filter(pa.array(keep)).to_pylist()
-            yield from in_order.add(
-                (index, _supervise(answers[index], kept_rows, method.target))
-                for index, kept_rows in _by_answer(rows)
-            )
-    yield from in_order.rest()
+            by_answer = [(i, list(of_one)) for i, of_one in groupby(rows, itemgetter("index"))]
+            part = as_table(_supervise(answers[i], kept, method.target) for i, kept in by_answer)
+            yield part.append_column("index", pa.array([i for i, _ in by_answer]))
 
 
 def _positions(columns: Columns, step_shard: Path | None, target: BoundChoice) -> pa.Table:
@@ -95,50 +105,6 @@ def _positions(columns: Columns, step_shard: Path | None, target: BoundChoice) -
         return pq.ParquetFile(step_shard).read([*POSITION, "kl", *target.choice.columns])
     not_scored = np.full(len(columns["step"]), math.nan, dtype=np.float32)
     return pa.table({**columns, "kl": not_scored})
-
-
-def _by_answer(rows: list[dict[str, Any]]) -> Iterable[tuple[int, list[dict[str, Any]]]]:
-    by_answer: dict[int, list[dict[str, Any]]] = {}
-    for row in rows:
-        by_answer.setdefault(row["index"], []).append(row)
-    return by_answer.items()
-
-
-class _InOrder:
-    """Reorders supervised answers from the order of batches to the order of questions.
-
-    The batches of one window of questions are complete before those of the next begin
-    (`generation.batches_by_length`), so only one window is held, as Arrow tables.
-    """
-
-    def __init__(self) -> None:
-        self._indices: list[int] = []
-        self._tables: list[pa.Table] = []
-        self._last_index = -1  # the highest index that was yielded
-
-    def add(self, answers: Iterable[tuple[int, SupervisedTrajectory]]) -> Iterator[pa.Table]:
-        """Adds a shard's answers with their indices; yields the windows that are complete."""
-        pairs = list(answers)
-        if not pairs:
-            return
-        first = min(index for index, _ in pairs)
-        if self._indices and first // WINDOW > max(self._indices) // WINDOW:
-            yield from self.rest()
-        if first <= self._last_index:
-            raise ValueError(f"answer {first} comes after answer {self._last_index}")
-        self._indices += [index for index, _ in pairs]
-        rows = [vars(trajectory) for _, trajectory in pairs]
-        self._tables.append(pa.Table.from_pylist(rows, schema=SCHEMA))
-
-    def rest(self) -> Iterator[pa.Table]:
-        """Yields the last window."""
-        if not self._indices:
-            return
-        order = np.argsort(self._indices, kind="stable")
-        table = pa.concat_tables(self._tables).combine_chunks().take(pa.array(order))
-        self._last_index = max(self._indices)
-        self._indices, self._tables = [], []
-        yield table
 
 
 def _supervise(

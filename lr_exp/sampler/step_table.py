@@ -61,15 +61,13 @@ def kept_by_shard(
     def read(some: Sequence[Path], names: Iterable[str]) -> Columns:
         return read_positions(some) if steps is None else read_columns(some, names)
 
-    mask = None
-    if rule.choice.compares_all and paths:
-        mask = rule(read(paths, declared))
-    start = 0
+    compares_all = rule.choice.compares_all and paths
+    mask = rule(read(paths, declared)) if compares_all else None
     for path in paths:
         columns = read([path], (*MEASURES, *declared))
+        count = len(columns["step"])
         if mask is None:
             yield columns, rule({name: columns[name] for name in declared})
         else:
-            end = start + len(columns["step"])
-            yield columns, mask[start:end]
-            start = end
+            yield columns, mask[:count]
+            mask = mask[count:]

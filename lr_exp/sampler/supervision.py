@@ -2,7 +2,7 @@
 
 All kept steps of an answer share one row of token ids, cut after the last prefix. Rows are held as
 Arrow columns, about thirty times smaller than Python objects. `Supervision` holds all rows, which
-the distiller shuffles; `SupervisionWriter` and `StoredSupervision` hold a part at a time.
+the distiller shuffles; `write_supervision` and `StoredSupervision` hold a part at a time.
 """
 
 import hashlib
@@ -10,8 +10,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -74,11 +73,8 @@ class Supervision:
         Args:
             trajectories: objects, or a table with the columns of `SCHEMA`.
         """
-        table: Any = trajectories
-        if not isinstance(trajectories, pa.Table):
-            rows = [vars(trajectory) for trajectory in trajectories]
-            table = pa.Table.from_pylist(rows, schema=SCHEMA)
-        self._table = _in_one_chunk(table)  # for constant-time access to rows
+        is_table = isinstance(trajectories, pa.Table)
+        self._table: Any = trajectories if is_table else as_table(trajectories)
         self.trajectories: Sequence[SupervisedTrajectory] = _Rows(self._table)
 
     @cached_property
@@ -98,10 +94,10 @@ class Supervision:
 
     def digest(self) -> str:
         """SHA-256 of all that training reads: prefixes, positions and targets."""
-        digest = _Digest()
+        hasher = hashlib.sha256()
         for trajectory in self.trajectories:
-            digest.add(trajectory)
-        return digest.hex()
+            _update(hasher, trajectory)
+        return hasher.hexdigest()
 
     def save(self, folder: Path) -> None:
         """Writes the supervision as one Parquet file."""
@@ -109,38 +105,28 @@ class Supervision:
 
     @staticmethod
     def load(folder: Path) -> "Supervision":
-        """Reads what `save` or a `SupervisionWriter` wrote."""
+        """Reads what `save` or `write_supervision` wrote."""
         return Supervision(pq.ParquetFile(folder / FILE).read())
 
 
-class SupervisionWriter:
-    """Writes supervision part by part, each as a row group. A context manager."""
+def as_table(trajectories: Iterable[SupervisedTrajectory]) -> pa.Table:
+    """One row for each trajectory, with the columns of `SCHEMA`."""
+    return pa.Table.from_pylist([vars(trajectory) for trajectory in trajectories], schema=SCHEMA)
 
-    def __init__(self, folder: Path) -> None:
-        self._digest = _Digest()
-        self._file = pq.ParquetWriter(folder / FILE, SCHEMA)
 
-    def __enter__(self) -> Self:
-        return self
+def write_supervision(parts: Iterable[pa.Table], folder: Path) -> str:
+    """Writes tables with the columns of `SCHEMA`, each as a row group.
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self._file.close()
-
-    def add(self, part: pa.Table) -> None:
-        """Writes the next rows, with the columns of `SCHEMA`."""
-        if part.num_rows:
-            self._file.write_table(part)
-        for trajectory in _Rows(part):
-            self._digest.add(trajectory)
-
-    def digest(self) -> str:
-        """`Supervision.digest` of everything written."""
-        return self._digest.hex()
+    Returns:
+        `Supervision.digest` of everything written.
+    """
+    hasher = hashlib.sha256()
+    with pq.ParquetWriter(folder / FILE, SCHEMA) as file:
+        for part in parts:
+            file.write_table(part)
+            for trajectory in _Rows(part):
+                _update(hasher, trajectory)
+    return hasher.hexdigest()
 
 
 class StoredSupervision:
@@ -170,35 +156,12 @@ def _is_for_questions(table: pa.Table, questions: Iterable[str]) -> Any:
     return pc.call_function("is_in", [table["question_id"]], pc.SetLookupOptions(value_set=wanted))
 
 
-class _Digest:
-    """SHA-256 over trajectories, added one by one."""
-
-    def __init__(self) -> None:
-        self._hasher = hashlib.sha256()
-
-    def add(self, t: SupervisedTrajectory) -> None:
-        for part in (t.input_ids, [t.prompt_length], t.steps, *t.target_ids):
-            _update(self._hasher, np.asarray(part, dtype=np.int32))
-        for weights in t.target_weights:
-            _update(self._hasher, np.asarray(weights, dtype=np.float32))
-
-    def hex(self) -> str:
-        return self._hasher.hexdigest()
-
-
-def _in_one_chunk(table: pa.Table) -> pa.Table:
-    """The table with one chunk a column; with 64-bit list offsets beyond 2**31 ids."""
-    try:
-        return table.combine_chunks()
-    except pa.ArrowInvalid:
-        large = [field.with_type(_large(field.type)) for field in table.schema]
-        return table.cast(pa.schema(large)).combine_chunks()
-
-
-def _large(kind: Any) -> Any:
-    return pa.large_list(_large(kind.value_type)) if pa.types.is_list(kind) else kind
-
-
-def _update(hasher: "hashlib._Hash", array: NDArray[np.generic]) -> None:
-    hasher.update(len(array).to_bytes(8, "little"))
-    hasher.update(array.tobytes())
+def _update(hasher: "hashlib._Hash", trajectory: SupervisedTrajectory) -> None:
+    """Adds all that training reads of a trajectory to a digest."""
+    t = trajectory
+    arrays = [np.asarray(part, np.int32) for part in (t.input_ids, [t.prompt_length], t.steps)]
+    arrays += [np.asarray(ids, np.int32) for ids in t.target_ids]
+    arrays += [np.asarray(weights, np.float32) for weights in t.target_weights]
+    for array in arrays:
+        hasher.update(len(array).to_bytes(8, "little"))
+        hasher.update(array.tobytes())

@@ -23,17 +23,28 @@ def load_micro(name: str) -> loading.LanguageModel:
     return loading.load(source, device="cpu", dtype="float32")
 
 
-def sample(folder, pair, shared, questions, *, batch_size=4, tokens_per_pass=256, floor=1e-3):
+def sample(
+    folder,
+    pair,
+    shared,
+    questions,
+    *,
+    new_tokens=NEW_TOKENS,
+    batch_size=4,
+    tokens_per_pass=256,
+    floor=1e-3,
+):
+    """Folders of the answers and the step table; resumes from shards that exist."""
     expert, amateur = pair
     trajectories, steps = folder / "trajectories", folder / "steps"
-    trajectories.mkdir(parents=True)
-    steps.mkdir()
+    for made in (trajectories, steps):
+        made.mkdir(parents=True, exist_ok=True)
     rollout.roll_out(
         questions,
         expert,
         trajectories,
         system_prompt=SYSTEM,
-        max_new_tokens=NEW_TOKENS,
+        max_new_tokens=new_tokens,
         batch_size=batch_size,
     )
     score.score(
@@ -47,6 +58,18 @@ def sample(folder, pair, shared, questions, *, batch_size=4, tokens_per_pass=256
         tokens_per_pass=tokens_per_pass,
     )
     return trajectories, steps
+
+
+def kept_steps(supervision) -> dict:
+    """{(question's id, step): (kl, {token: weight})}."""
+    return {
+        (t.question_id, step): (
+            t.kl[i],
+            dict(zip(t.target_ids[i], t.target_weights[i], strict=True)),
+        )
+        for t in supervision.trajectories
+        for i, step in enumerate(t.steps)
+    }
 
 
 END = 258  # of a turn, in the tiny tokenizer
