@@ -37,6 +37,19 @@ _NUMBER = re.compile(
     )""",
     re.VERBOSE,
 )
+_SCALES = {"hundred": 2, "thousand": 3, "million": 6, "billion": 9, "trillion": 12}
+_SCALE = re.compile(
+    rf"\s*(?:(\\text\s?\{{)\s*)?(?:({'|'.join(_SCALES)})|dozen)s?(?![A-Za-z])", re.IGNORECASE
+)
+_SMALL_WORDS = (
+    "zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen "
+    "sixteen seventeen eighteen nineteen"
+).split()
+_TENS_WORDS = "twenty thirty forty fifty sixty seventy eighty ninety".split()
+_NUMBER_WORD = re.compile(
+    rf"(?:({'|'.join(_TENS_WORDS)})(?:[-\s](?=[a-z]))?)?({'|'.join(reversed(_SMALL_WORDS))})?(?![a-z])",
+    re.IGNORECASE,
+)
 _LENGTHS = ("cm", "mm", "km", "dm", "nm", "ft", "in", "yd", "mi")
 _MASSES = ("kg", "mg", "lb", "lbs", "oz", "ml", "cl", "dl")
 _TIMES = ("hr", "hrs", "min", "sec", "ms", "mph", "kph", "hz", "am", "pm")
@@ -61,16 +74,25 @@ def parse_number(text: str, *, strict_units: bool) -> WrittenNumber | None:
         if inner:
             negative ^= inner[1] == "-"
             text = inner[2].strip()
+    text = _NUMBER_WORD.sub(_as_digits, text, count=1)
     match = _NUMBER.match(text)
     if match is None:
         return None
-    percent = _percent_of_unit(text[match.end() :], strict_units)
+    rest, scale, places_lost = text[match.end() :], Fraction(1), 0
+    while word := _SCALE.match(rest):
+        rest = (word[1] or " ") + rest[word.end() :]
+        places_lost += _SCALES[word[2].lower()] if word[2] else 0
+        scale *= 10 ** _SCALES[word[2].lower()] if word[2] else 12
+    percent = _percent_of_unit(rest, strict_units)
     if percent is None:
         return None
     number = _value(match)
     if number is None:
         return None
     value, places = number
+    value *= scale
+    if places is not None and scale > 1:
+        places = places - places_lost if places > places_lost else None
     return WrittenNumber(-value if negative ^ (match["sign"] == "-") else value, places, percent)
 
 
@@ -98,6 +120,15 @@ def _value(match: re.Match[str]) -> tuple[Fraction, int | None] | None:
     if bottom == 0:
         return None
     return (Fraction(_as_decimal(whole)) if whole else 0) + top / bottom, None
+
+
+def _as_digits(words: re.Match[str]) -> str:
+    """`twenty-five` as `25`."""
+    tens, small = (word and word.lower() for word in words.groups())
+    if words.start() > 0 or not (tens or small):
+        return words[0]
+    value = 10 * (_TENS_WORDS.index(tens) + 2) if tens else 0
+    return str(value + (_SMALL_WORDS.index(small) if small else 0))
 
 
 def _as_decimal(digits: str) -> str:

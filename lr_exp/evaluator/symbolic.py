@@ -17,7 +17,7 @@ from typing import IO, cast
 from lr_exp.errors import UserError
 
 _MAX_CHARACTERS = 400  # the benchmarks' longest reference has 230
-_TIMEOUT_SECONDS = 3.0  # for parsing and comparing, which usually take milliseconds
+_TIMEOUT_SECONDS = 1.0  # of CPU time for parsing and comparing, which usually take milliseconds
 _MAX_EXPONENT = 3_000  # product of the numbers in an exponent and in the powers it is nested in
 _MAX_FACTORIAL = 1_000
 _MAX_DEPTH = 20  # of brackets; the parser takes seconds on hundreds, references have at most 4
@@ -40,7 +40,7 @@ _OPENING, _CLOSING = "({[", ")}]"
 def symbolically_equal(gold: str, answer: str) -> bool:
     """Whether two expressions are equal; False if either is invalid or too expensive to compare.
 
-    Raises UserError if math-verify cannot be started.
+    Raises UserError if math-verify cannot be started, TimeoutError after one second of comparing.
     """
     if _is_expensive(gold) or _is_expensive(answer):
         return False
@@ -62,10 +62,13 @@ class _Comparer:
         with self._lock:
             try:
                 process = self._process or self._start()
-                return self._reply(process, json.dumps([gold, answer]) + "\n") == "true\n"
+                reply = self._reply(process, json.dumps([gold, answer]) + "\n")
             except BaseException:  # also Ctrl-C: the reply must not be read as the next one's
                 self.stop()
                 raise
+        if not reply:
+            raise TimeoutError
+        return reply == "true\n"
 
     def _start(self) -> subprocess.Popen[str]:
         # -P: otherwise Python imports this folder's `numbers` instead of its own.

@@ -7,15 +7,20 @@ that Python cannot interrupt. It imports nothing of this package, so that it sta
 
 import json
 import logging
+import random
+import re
 import signal
 import sys
 from typing import Any
 
-from latex2sympy2_extended import NormalizationConfig
-from math_verify import LatexExtractionConfig, parse, verify
+import sympy
+from latex2sympy2_extended import NormalizationConfig, latex2sympy
+from latex2sympy2_extended.latex2sympy2 import ConversionConfig
+from latex2sympy2_extended.math_normalization import normalize_latex
+from latex2sympy2_extended.symbols import GREEK_LETTER_MAP
+from math_verify import verify
 
-# boxed: its patterns backtrack, and the `$...$` below already anchors the expression (without an
-# anchor, "1/2 ..." is parsed as 1). units: it reduces `2ab` to 2 and `6m` to 6.
+# units: it reduces `2ab` to 2 and `6m` to 6.
 _NOTATION = NormalizationConfig(
     basic_latex=True,
     units=False,
@@ -24,31 +29,93 @@ _NOTATION = NormalizationConfig(
     boxed="none",
     equations=False,
 )
-_CONFIG = [LatexExtractionConfig(boxed_match_priority=-1, normalization_config=_NOTATION)]
+_CONVERSION = ConversionConfig(lowercase_symbols=False)
+# Symbols that the grammar rejects (E_1, e_1, gamma) or whose primes it drops, as one name.
+_SYMBOL = re.compile(
+    r"(?:(?P<letter>[Ee])(?=\s?_)|(?P<gamma>\\gamma(?![A-Za-z])|\\Gamma(?![A-Za-z])(?!\s?\())"
+    r"|(?P<primed>(?<![\\A-Za-z])[A-Za-z]|\\[a-z]+)(?=(?:\s?_\s?(?:\w|\{[^{}]*\}))?\s?(?:'|\^\s?\{?\s?\\prime)))"
+    r"(?:\s?_\s?(?P<index>\w|\{[^{}]*\}))?(?P<primes>(?:'|\^\s?\{?(?:\s?\\prime)+\s?\}?)*)"
+)
+_EITHER = re.compile(r"\s*(?:\\cup|,?\s*\\text\s?\{\s*or\s*\}|,?\s*\bor\b)\s*")
+_IMAGINARY_UNIT = {sympy.I: sympy.Symbol("I"), sympy.Symbol("i", real=True): sympy.I}
+_INTERVALS = ((2.0, 3.0), (0.1, 0.9))
+_REFLECTING = (sympy.Abs, sympy.floor, sympy.ceiling, sympy.Piecewise, sympy.Mod)
+_DECIMAL_TOLERANCE = 1e-4  # as between numbers
 
 
-def _parsed(text: str) -> list[Any]:
-    return parse(
-        f"${text}$",
-        _CONFIG,
-        fallback_mode="no_fallback",
-        parsing_timeout=None,  # pyright: ignore[reportArgumentType] - None is documented
-        raise_on_error=True,
+def _name(symbol: re.Match[str]) -> str:
+    base = (symbol["letter"] or symbol["gamma"] or symbol["primed"]).strip("\\ ")
+    primes = len(re.findall(r"'|\\prime", symbol["primes"]))
+    index = re.sub(r"\W", "", symbol["index"] or "")
+    return f"\\text{{{base}_{index}{'p' * primes}}}"
+
+
+def _parsed(text: str) -> Any:
+    for letter, name in GREEK_LETTER_MAP.items():
+        text = text.replace(letter, f"\\{name} ") if len(letter) == 1 else text
+    text = normalize_latex(_SYMBOL.sub(_name, text), _NOTATION)
+    value = latex2sympy(
+        text, is_real=True, normalization_config=None, conversion_config=_CONVERSION
     )
+    imaginary = sympy.Symbol("i", real=True) in value.free_symbols
+    return value.xreplace(_IMAGINARY_UNIT) if imaginary else value
 
 
 def _are_equal(gold: str, answer: str) -> bool:
-    golds = _parsed(gold)
-    answers = _parsed(answer) if golds else []
-    return bool(golds and answers) and bool(
+    if re.search("[<>]|\\\\(?:le|ge|ne)(?![A-Za-z])", answer + gold) and (
+        _EITHER.search(gold) or _EITHER.search(answer)
+    ):
+        return _as_set(gold) == _as_set(answer)
+    first, second = _parsed(gold), _parsed(answer)
+    if isinstance(first, sympy.Expr) and isinstance(second, sympy.Expr):
+        agree = _agree(first, second)
+        if agree is not None:
+            return agree
+    return bool(
         verify(
-            golds,
-            answers,
+            first,
+            second,
             allow_set_relation_comp=True,
             timeout_seconds=None,
             raise_on_error=True,
         )
     )
+
+
+def _as_set(text: str) -> Any:
+    r"""The union that `x < 0 \text{ or } x > 1` or `(-\infty,0) \cup (1,\infty)` states."""
+    parts = [_parsed(part) for part in _EITHER.split(text)]
+    return sympy.Union(*(part if isinstance(part, sympy.Set) else part.as_set() for part in parts))
+
+
+def _agree(first: sympy.Expr, second: sympy.Expr) -> bool | None:
+    """Whether two expressions have equal values at random points; None if they have no values.
+
+    Analytic expressions that agree on an interval are equal there, so roots and logarithms are
+    those of positive quantities. Simplifying instead takes seconds for some logarithms.
+    """
+    if isinstance(first, sympy.MatrixBase | sympy.MatrixExpr):
+        return None
+    symbols = sorted(first.free_symbols | second.free_symbols, key=str)
+    rounded = first.has(sympy.Float) or second.has(sympy.Float)
+    difference, verdicts = first - second, []
+    intervals = _INTERVALS
+    if first.has(*_REFLECTING) or second.has(*_REFLECTING):
+        intervals = (*_INTERVALS, (-3.0, -2.0))
+    for interval in intervals if symbols else _INTERVALS[:1]:
+        numbers = random.Random(0)
+        point = {
+            symbol: sympy.Rational(round(numbers.uniform(*interval) * 10**6), 10**6)
+            for symbol in symbols
+        }
+        gap = difference.subs(point).doit().evalf(2, maxn=3_000)
+        size = max(abs(first.subs(point).evalf()), abs(second.subs(point).evalf()))
+        if not (gap.is_number and gap.is_finite and size.is_finite):
+            return None
+        parts = gap.as_real_imag()
+        zero = all(part == 0 or part._prec == 1 for part in parts)
+        verdicts.append(zero or (rounded and bool(abs(gap) <= _DECIMAL_TOLERANCE * size)))
+    return all(verdicts) if len(intervals) > 2 else any(verdicts)
 
 
 def main() -> None:
@@ -59,12 +126,12 @@ def main() -> None:
     print("ready", file=results, flush=True)
     for line in sys.stdin:
         gold, answer = json.loads(line)
-        signal.setitimer(signal.ITIMER_REAL, seconds)  # its signal ends the process
+        signal.setitimer(signal.ITIMER_PROF, seconds)  # its signal ends the process
         try:
             equal = _are_equal(gold, answer)
         except Exception:  # an answer that makes sympy fail is wrong
             equal = False
-        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.setitimer(signal.ITIMER_PROF, 0)
         print(json.dumps(equal), file=results, flush=True)
 
 

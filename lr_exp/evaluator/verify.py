@@ -3,6 +3,7 @@
 Comparisons in this order: as normalized LaTeX, as numbers, as words, as symbolic expressions.
 """
 
+import re
 from collections.abc import Sequence
 
 from lr_exp.data.formats import LETTERS
@@ -13,12 +14,17 @@ from lr_exp.evaluator.normalize import (
     compact,
     is_words,
     normalize,
-    right_side,
-    words,
+    ratio,
+    same_words,
+    split_equation,
+    split_values,
+    time_of_day,
+    without_unit,
 )
 from lr_exp.evaluator.numbers import numbers_equal, parse_number
 from lr_exp.evaluator.symbolic import symbolically_equal
 
+_NUMERAL = re.compile(r"([0-9A-Z]+)_\{?(\d+)\}?")  # in a base: 101_2
 _MAX_CHARACTERS = 2_000  # longer answers are compared as plain text only
 
 
@@ -83,39 +89,86 @@ def matches(extracted: str, reference: str, kind: str, choices: Sequence[str] = 
     if len(extracted) > _MAX_CHARACTERS:
         return extracted.strip() == reference.strip()
     if kind == "choice":
-        return _same_choice(extracted, reference.strip(), choices)
+        return choice_letter(extracted, choices) == reference.strip()
     answer, gold = normalize(extracted), normalize(reference)
     if not answer:
         return False
+    try:
+        # Either side of an approximation states the value.
+        sides = [side.strip() for side in answer.split("\\approx")]
+        return any(_are_equal(side, gold, strict_units=kind == "math") for side in sides if side)
+    except TimeoutError:
+        return False
+
+
+def _are_equal(answer: str, gold: str, *, strict_units: bool) -> bool:
     if compact(answer) == compact(gold):
         return True
-    gold_number = parse_number(gold, strict_units=kind == "math")
+    decided = _same_value(answer, gold, strict_units=strict_units)
+    if decided is not None:
+        return decided
+    (name, value), (gold_name, gold_value) = split_equation(answer), split_equation(gold)
+    values, gold_values = split_values(answer), split_values(gold)
+    if len(values[1]) == len(gold_values[1]) > 1:
+        if _same_values(values, gold_values, strict_units=strict_units):
+            return True
+    elif (name or gold_name) and (not name or not gold_name or compact(name) == compact(gold_name)):
+        if _is_name(gold_name) and _are_equal(value, gold_value, strict_units=strict_units):
+            return True
+    unitless, unitless_gold = without_unit(answer, symbols=True), without_unit(gold, symbols=False)
+    return symbolically_equal(gold, answer) or (
+        (unitless, unitless_gold) != (answer, gold)
+        and (
+            compact(unitless) == compact(unitless_gold)
+            or symbolically_equal(unitless_gold, unitless)
+        )
+    )
+
+
+def _same_value(answer: str, gold: str, *, strict_units: bool) -> bool | None:
+    """Compares numerals, times, ratios, numbers and words; None if the reference is none of them."""
+    numerals = _NUMERAL.fullmatch(compact(answer)), _NUMERAL.fullmatch(compact(gold))
+    if all(numerals):
+        return False  # both have a base, and differ
+    gold_number = parse_number(gold, strict_units=strict_units)
     if gold_number is not None:
-        for side in (answer, right_side(answer)):
-            number = parse_number(side, strict_units=kind == "math")
-            if number is not None:
-                return numbers_equal(number, gold_number)
-    if is_words(gold):
-        return words(answer) == words(gold)
-    return symbolically_equal(gold, answer)
+        for side in (answer, split_equation(answer)[1]):
+            for text in (side, without_unit(side, symbols=True)):
+                number = parse_number(text, strict_units=strict_units)
+                if number is not None:
+                    return numbers_equal(number, gold_number)
+    gold_time, time = time_of_day(gold), time_of_day(answer)
+    if gold_time and time:
+        halves = {gold_time[1], time[1]} - {""}
+        if gold_time[0] == time[0] and len(halves) <= 1:
+            return True
+    gold_ratio = ratio(gold)
+    if gold_ratio:
+        number = parse_number(answer, strict_units=True)
+        if number is not None and len(gold_ratio) == 2 and gold_ratio[1]:
+            return number.value == gold_ratio[0] / gold_ratio[1]
+        return ratio(answer) == gold_ratio
+    return same_words(answer, gold) if is_words(gold) else None
 
 
-def _same_choice(extracted: str, letter: str, choices: Sequence[str]) -> bool:
-    answer = compact(normalize(extracted))
-    texts = [compact(normalize(choice)) for choice in choices]
-    index = LETTERS.index(letter)
-    if len(answer) > 1 and answer in texts:  # an option's text, even if it starts with a letter
-        return texts.count(answer) == 1 and texts.index(answer) == index
-    stated = choice_letter(extracted, choices)
-    if stated is not None:
-        return stated == letter
-    number = parse_number(normalize(extracted), strict_units=False)
-    if number is None:
+def _is_name(text: str) -> bool:
+    """Whether `text = 5` names the value 5: `x`, `f(x)`, `P(A)`, unlike `2x + y = 5`."""
+    return not re.search(r"[-+*^<>]|(?<![\w{(])\d|\\(?:le|ge|cdot|times)(?![A-Za-z])", text)
+
+
+def _same_values(
+    answer: tuple[str, list[str]], gold: tuple[str, list[str]], *, strict_units: bool
+) -> bool:
+    """Compares tuples and intervals in order, sets and lists in any order."""
+    if answer[0] != gold[0]:
         return False
-    numbers = [parse_number(normalize(choice), strict_units=False) for choice in choices]
-    equal = [
-        position
-        for position, option in enumerate(numbers)
-        if option is not None and option.value == number.value
-    ]
-    return equal == [index]
+    if gold[0]:
+        pairs = zip(answer[1], gold[1], strict=True)
+        return all(_are_equal(*pair, strict_units=strict_units) for pair in pairs)
+    left = list(answer[1])
+    for expected in gold[1]:
+        equal = [value for value in left if _are_equal(value, expected, strict_units=strict_units)]
+        if not equal:
+            return False
+        left.remove(equal[0])
+    return True
