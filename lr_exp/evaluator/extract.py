@@ -31,7 +31,7 @@ _MAX_LAST_CHARACTERS = 2_000  # the end of an output in which formulas are looke
 _MAX_PHRASES = 50
 _HEDGE = re.compile(
     r"(?:approximately|about|around|roughly|exactly|simply|just|only|therefore|thus|equal to|given by"
-    r"|found to be|that|then|so|[\s:*,])+",
+    r"|found to be|that|then|so|\\?[\"\u201c]|[\s:*,])+",
     re.IGNORECASE,
 )
 _ABBREVIATION = "".join(rf"(?<!\b{word})" for word in ("Mr", "Mrs", "Ms", "Dr", "St", "Jr", "Mt"))
@@ -40,12 +40,14 @@ _FORMULA = re.compile(
     r"\$\$([^$]{1,400})\$\$|(?<!\\)\$((?:\\.|[^$\\\n]){1,400})\$"
     r"|\\\(((?:(?!\\\)).){1,400})\\\)|\\\[((?:(?!\\\])[\s\S]){1,400})\\\]"
 )
-_PROSE = re.compile(r"(?<![\\{A-Za-z])[A-Za-z]{2,}\s+[A-Za-z]{2,}\b|[A-Za-z]{3,}\s*$")
+_TEXT = re.compile(r"\\text\w{0,8}\s?\{[^{}]*\}")
+# Text between two amounts of money: `$5 and he keeps $3`, `$5 + $3`.
+_PROSE = re.compile(r"(?<![\\A-Za-z])[A-Za-z]{2,}\s+[A-Za-z]{2,}\b|^\d.*(?:[A-Za-z]{3,}|[-+*/=,])\s*$")
 _JOINT = re.compile(
     r"[\s$.,;]*(?:\\quad|\\[()\[\], ])*[\s$]*(?:(?:,|\\text\s?\{)?\s*\b(?:and|or)\b\s*\}?|[,;])?"
     r"[\s$]*(?:\\quad|\\[()\[\], ])*[\s$]*(?:[A-Za-z]\w{0,2}(?:_\{?\w\}?)?\s*=\s*)?"
 )
-_DECIMAL = r"(?:\d+(?:,\d{3}(?!\d))*(?:\.\d+)?|\.\d+)"
+_DECIMAL = r"(?<!\d)(?<![A-Za-z]{2})(?:\d{1,3}(?: \d{3})+(?!\d)|\d+(?:,\d{3}(?!\d))*(?:\.\d+)?|\.\d+)"
 # A minus directly after a letter, digit or closing bracket is a subtraction, not a sign.
 _NUMBER = re.compile(
     rf"(?:(?<![\w)}}])[-\u2212])?(?:\\[dt]?frac\{{-?\d{{1,40}}\}}\{{\d{{1,40}}\}}"
@@ -169,7 +171,7 @@ def _formulas(text: str) -> Iterator[tuple[int, int]]:
     position = 0
     while match := _FORMULA.search(text, position):
         content = next(group for group in match.groups() if group is not None)
-        is_formula = content.strip() and (match[2] is None or not _PROSE.search(content))
+        is_formula = content.strip() and (match[2] is None or not _PROSE.search(_TEXT.sub("", content)))
         position = match.end() if is_formula else match.start() + 1
         if is_formula:
             yield match.span()
@@ -269,8 +271,8 @@ def _option_letter(letter: str, choices: Sequence[str]) -> str | None:
 
 
 def _names_another(text: str, letter: re.Match[str]) -> bool:
-    other = _NEXT_LETTER.match(text, letter.end(1))
-    return other is not None and other[1] != letter[1].upper()
+    other = _NEXT_LETTER.match(text, letter.end(letter.lastindex or 0))
+    return other is not None and other[1] != letter[letter.lastindex or 0].upper()
 
 
 def _extract_choice(output: str, choices: Sequence[str]) -> str | None:
