@@ -207,12 +207,12 @@ def _value(stated: str, kind: str, *, only_leading: bool = False) -> str | None:
         return ", ".join(_content(stated[slice(*span)]).strip() for span in formulas[:end])
     if only_leading and not re.match(r"[-+\\$]?\.?\d|[-+]?\\", stated):
         return None
-    if re.match(r"[A-Z]?[a-z]", stated) and not re.search(r"\d:\d\d|\d\s?[ap]\.?m\b", stated):
+    if re.match(r"[A-Za-z]{2,}\s", stated) and not re.search(r"\d:\d\d|\d\s?[ap]\.?m\b", stated):
         if formulas:
             return _content(stated[slice(*formulas[-1])]).strip()
         if re.search(r"\d", stated) and len(stated.split()) > 3:
             return _stated_number(stated, first=False)
-    return stated.strip(" \t*.,;:") or None
+    return stated.strip(" \t*").rstrip(" \t*.,;:") or None
 
 
 def _stated_number(stated: str, *, first: bool = True) -> str | None:

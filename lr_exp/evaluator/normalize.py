@@ -38,7 +38,8 @@ _UPRIGHT_CONSTANT = re.compile(r"\\mathrm\s?\{\s?([eid])\s?\}")
 _TEXT_COMMAND = re.compile(
     r"\\(?:text|textbf|textit|textrm|textnormal|mathrm|mathbf|mathit|mbox|hbox|rm)\s?(?=\{)"
 )
-_TEXT_NUMBER = re.compile(r"\\text\s?\{\s*([^{}A-Za-z]*\d[^{}A-Za-z]*)\}|^\\text\s?\{([^{}]*)\}$")
+_TEXT_NUMBER = re.compile(r"\\text\s?\{\s*([^{}A-Za-z]*\d[^{}A-Za-z]*)\}")
+_WHOLE_TEXT = re.compile(r"\\text\s?\{([^{}]*)\}$")
 _FRACTION_COMMAND = re.compile(r"\\[dtc]frac(?![A-Za-z])")
 _ARGUMENT = r"(\{[^{}]*\}|\d|[A-Za-z]|\\[A-Za-z]+)"
 _SHORT_FRACTION = re.compile(rf"\\frac\s*{_ARGUMENT}\s*{_ARGUMENT}")
@@ -77,6 +78,7 @@ def normalize(text: str) -> str:
     text = _SUPERSCRIPTS.sub(lambda run: f"^{{{unicodedata.normalize('NFKC', run[0])}}}", text)
     text = _ROOT_SIGN.sub(lambda root: f"\\sqrt{{{root[1] or root[2] or root[3]}}}", text)
     text = _CONTROL.sub("", text.translate(_CHARACTERS)).strip()
+    text = _TEXT_COMMAND.sub(r"\\text", _UPRIGHT_CONSTANT.sub(r"\1", text))
     for _ in range(4):  # delimiters and boxes may be nested
         for opening, closing in _DELIMITED:
             enclosed = text.startswith(opening) and text.endswith(closing)
@@ -86,13 +88,15 @@ def normalize(text: str) -> str:
         box = _BOX.match(text)
         if box:
             text = box.group(1).strip()
+        if whole := _WHOLE_TEXT.match(text):
+            text = whole[1].strip()
     text = _SPACED_THOUSANDS.sub(lambda run: re.sub(r"\\.|[~ ]", "", run[0]), text)
-    text = _THOUSANDS.sub(",", _UPRIGHT_CONSTANT.sub(r"\1", text))
+    text = _THOUSANDS.sub(",", text)
     text = text.replace("\\%", "%").replace("\\$", "").replace("$", "")
     text = text.replace("<=", "\\le ").replace(">=", "\\ge ").replace("!=", "\\ne ")
     text = _SPACING.sub(" ", _SIZING.sub("", text))
-    text = _SYNONYMS.sub(lambda match: _SYNONYM[match.group(1)], _TEXT_COMMAND.sub(r"\\text", text))
-    text = _TEXT_NUMBER.sub(lambda found: found[1] or found[2] or "", text)
+    text = _SYNONYMS.sub(lambda match: _SYNONYM[match.group(1)], text)
+    text = _TEXT_NUMBER.sub(r"\1", text)
     text = _DEGREES.sub(" ", text)
     text = _FRACTION_COMMAND.sub(r"\\frac", text)
     text = _SHORT_FRACTION.sub(
