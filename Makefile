@@ -7,7 +7,7 @@ STAMP := $(VENV)/.installed
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/pytest -n 2
 
 .DEFAULT_GOAL := help
-.PHONY: help setup smollm2 ray demo test test-slow bench stream notebooks lint type audit format micro clean
+.PHONY: help setup smollm2 ray demo test-fast test test-slow bench stream notebooks lint type audit format micro clean
 
 help: ## List the targets
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -30,7 +30,10 @@ ray: $(STAMP) ## Install Ray (240 MB with its dependencies) for hydra/launcher=r
 demo: $(STAMP) ## Tune and evaluate the micro world's expert (about a minute, no network)
 	$(BIN)/python -m lr_exp $(ARGS) experiment=demo
 
-test: $(STAMP) ## Run the tests
+test-fast: $(STAMP) ## Run the unit tests, which start no other process (under 2 minutes)
+	$(PYTEST) -m 'not slow and not integration' $(ARGS)
+
+test: $(STAMP) ## Run the tests, except the slow ones (under 8 minutes)
 	$(PYTEST) -m 'not slow' $(ARGS)
 
 test-slow: smollm2 ray ## Run all tests, including slow ones and those of the small real model

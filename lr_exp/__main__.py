@@ -10,7 +10,7 @@ import os
 import signal
 import sys
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -31,7 +31,6 @@ from lr_exp.config.composition import (
     count_cells,
     narrow_sweep,
     one_line_message,
-    raw_choices,
     register,
     to_settings,
 )
@@ -125,7 +124,7 @@ class Program:
         """Hydra's task function: a single run, or one cell of a sweep."""
         hydra_config = HydraConfig.get()
         folder = Path(hydra_config.runtime.output_dir)
-        overrides = _overrides(hydra_config)
+        overrides: Any = OmegaConf.to_container(hydra_config.overrides.task, resolve=False)
         multirun = hydra_config.mode is RunMode.MULTIRUN
         number = int(hydra_config.job.num) + 1 if multirun else 1
         settings = None
@@ -149,14 +148,13 @@ class Program:
         except (Exception, Stopped) as error:
             # A library may have turned a stop into an error of its own.
             stop = error if isinstance(error, Stopped) else distributed.stop_request()
-            reason = self._fail(stop or error, settings, config, overrides, folder)
+            reason = self._fail(stop or error, settings, overrides, folder)
             return self._outcomes.add(number, folder.name, reason)
 
     def _fail(
         self,
         error: Exception | Stopped,
         settings: Settings | None,
-        config: DictConfig,
         overrides: list[str],
         folder: Path,
     ) -> str:
@@ -176,7 +174,10 @@ class Program:
         if exits_alone:
             distributed.report_failure(cause, reason)
         if distributed.is_rank0():
-            record_failure(reason, _choices(settings, config), overrides, folder)
+            known: dict[str, Any] = {}  # else reports read Hydra's files
+            with suppress(UserError):  # the method is not valid
+                known = choices(settings) if settings else {}
+            record_failure(reason, known, overrides, folder)
         if isinstance(error, Stopped):
             raise error
         is_shown = distributed.is_rank0() or exits_alone
@@ -193,11 +194,7 @@ class Program:
         return reason
 
     def _check_arguments(self) -> None:
-        """Checks the command line and narrows its sweep; reads the user's own folders.
-
-        Raises:
-            UserError: an argument is not valid.
-        """
+        """Raises UserError if an argument is not valid; adds the user's folders of options."""
         flags, _ = get_args_parser().parse_known_args(self._arguments)
         if flags.experimental_rerun is not None:
             raise UserError(
@@ -288,14 +285,6 @@ def _discard_folder_of_other_ranks() -> Iterator[list[str]]:
         yield [f"hydra.run.dir={folder}", f"hydra.sweep.dir={folder}", "hydra.output_subdir=null"]
 
 
-def _choices(settings: Settings | None, config: DictConfig) -> dict[str, Any]:
-    """The choices of a failed run, as far as they are valid."""
-    try:
-        return choices(settings) if settings else raw_choices(config)
-    except UserError:  # from the method
-        return raw_choices(config)
-
-
 def _show(text: str) -> None:
     """Prints on rank 0; a closed pipe, as after `| head`, ends neither a run nor a sweep."""
     if not distributed.is_rank0():
@@ -308,12 +297,6 @@ def _show(text: str) -> None:
 
 def _drop_output() -> None:
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # buffered output too
-
-
-def _overrides(hydra_config: Any) -> list[str]:
-    """The overrides of this run as they were written, `${...}` unresolved."""
-    overrides = OmegaConf.to_container(hydra_config.overrides.task, resolve=False)
-    return [str(word) for word in overrides] if isinstance(overrides, list) else []
 
 
 if __name__ == "__main__":

@@ -62,8 +62,9 @@ def run_experiment(settings: Settings, folder: str | Path) -> "Summary":
     Args:
         settings: see `compose`. W&B is used as on the command line; `wandb.mode=disabled` disables
             it.
-        folder: the run's folder, for the same files as the program writes. Earlier results in it
-            are moved aside.
+        folder: the run's folder, for the same files as the program writes. Of an earlier run in
+            it, `summary.json` and `metrics.jsonl` are renamed to `previous.*`; its page,
+            `trajectories.json`, `failed.json` and links to artifacts are deleted.
 
     Returns:
         The content of `summary.json`: `summary.evaluate.tuned["gsm8k"].accuracy`, in [0, 1];

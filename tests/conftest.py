@@ -1,5 +1,6 @@
 """Shared fixtures: the program, called in this process, and a run recorded by W&B."""
 
+import subprocess
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -34,6 +35,28 @@ class Outcome:
     @property
     def has_summary(self) -> bool:
         return (self.folder / "summary.json").exists()
+
+
+@pytest.fixture(autouse=True)
+def no_process_in_unit_tests(
+    request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Unmarked tests are unit tests (`make test-fast`) and may start no process but the grader's.
+
+    Grading starts one process, which all tests share.
+    """
+    if any(request.node.get_closest_marker(name) for name in ("integration", "slow")):
+        return
+
+    start = subprocess.Popen.__init__
+
+    def refuse(self: subprocess.Popen, arguments: object, *rest: object, **named: object) -> None:
+        if "symbolic_worker" in str(arguments):
+            return start(self, arguments, *rest, **named)
+        pytest.fail(f"starts {arguments}: mark the test with @pytest.mark.integration")
+
+    monkeypatch.setattr(subprocess.Popen, "__init__", refuse)
+    monkeypatch.setattr(subprocess.Popen, "__del__", lambda self: None)  # nothing was started
 
 
 @pytest.fixture(scope="session")

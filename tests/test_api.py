@@ -119,7 +119,7 @@ def test_without_overrides_it_is_the_papers_run():
     [
         ("bta=0.3", "'bta' is not a setting. Did you mean 'beta'?"),
         ("expert=micr", "expert=micr: no such option. Did you mean 'micro'?"),
-        ("beta=-1", "beta=-1.0 is out of range: expected a number of nats, 0 or more."),
+        ("beta=-1", "beta=-1.0 is out of range: expected a number in [0, inf)."),
         ("beta=high", "beta=high (Value 'high' of type 'str' could not be converted to Float)"),
         ("data=jsonl", "data.path is required: add data.path=... to the command."),
         ("beta=0.2,0.4", "beta=0.2,0.4 is several runs: compose the settings of each."),

@@ -209,35 +209,48 @@ def test_plain_peft_loads_the_adapter_and_plain_transformers_the_merged_model(tm
     assert merged.generation_config.eos_token_id == list(load_expert().stop_ids)
 
 
-@pytest.mark.parametrize("last", [1, 2, 3, 5])
-def test_a_training_that_was_stopped_goes_on_and_ends_with_the_same_bytes(
-    tmp_path, last, monkeypatch
-):
-    train(tmp_path / "whole")
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    """The folder of an uninterrupted training; read only."""
+    folder = tmp_path_factory.mktemp("whole")
+    train(folder)
+    return folder
 
-    def stop(step, metrics):
-        if step == last:
+
+def interrupt(folder, step, **arguments):
+    """Trains until the metrics of this optimizer step are logged."""
+
+    def stop(at, metrics):
+        if at == step:
             raise KilledError
 
     with pytest.raises(KilledError):
-        train(tmp_path / "broken", on_log=stop)
-    seen, done = [], []
-    step = ContrastTrainer.training_step
-    monkeypatch.setattr(
-        ContrastTrainer, "training_step", lambda *a, **k: done.append(1) or step(*a, **k)
-    )
-    train(tmp_path / "broken", on_log=lambda step, metrics: seen.append(step))
-    assert seen == [1, 2, 3, 4, 5, 6]  # the interrupted try's metrics are told again
-    assert (
-        len(done) == 6 - (last - 1) // 2 * 2
-    )  # what the last checkpoint held is not trained again
+        train(folder, on_log=stop, **arguments)
+
+
+def check_same_training(one, other):
     for name in (
         "adapter/adapter_model.safetensors",
         "adapter/adapter_config.json",
         "history.jsonl",
     ):
-        whole, broken = (tmp_path / side / name for side in ("whole", "broken"))
-        assert whole.read_bytes() == broken.read_bytes()
+        assert (one / name).read_bytes() == (other / name).read_bytes()
+
+
+@pytest.mark.parametrize("last", [1, 2, 3, 5])
+def test_an_interrupted_training_resumes_and_ends_with_the_same_bytes(
+    whole, tmp_path, last, monkeypatch
+):
+    interrupt(tmp_path, last)
+    seen, done = [], []
+    step = ContrastTrainer.training_step
+    monkeypatch.setattr(
+        ContrastTrainer, "training_step", lambda *a, **k: done.append(1) or step(*a, **k)
+    )
+    train(tmp_path, on_log=lambda step, metrics: seen.append(step))
+    assert seen == [1, 2, 3, 4, 5, 6]  # the first attempt's metrics are logged again
+    assert len(done) == 6 - (last - 1) // 2 * 2  # steps before the last checkpoint are not repeated
+    check_same_training(whole, tmp_path)
 
 
 def test_how_steps_fall_into_passes_does_not_change_the_training(tmp_path):
@@ -279,55 +292,34 @@ def test_a_loss_that_is_not_finite_ends_the_training(tmp_path):
         train(tmp_path, expert)
 
 
-def stop_at_five(step, metrics):
-    if step == 5:
-        raise KilledError
-
-
-def test_a_checkpoint_that_was_cut_off_while_written_is_not_used(tmp_path):
-    train(tmp_path / "whole")
-    with pytest.raises(KilledError):
-        train(tmp_path / "broken", on_log=stop_at_five)
-    cut = tmp_path / "broken" / "checkpoints" / "checkpoint-999"
-    cut.mkdir()
-    (cut / "trainer_state.json").write_text('{"epoch": 0.', "utf-8")
-    train(tmp_path / "broken")
-    name = "adapter/adapter_model.safetensors"
-    assert (tmp_path / "whole" / name).read_bytes() == (tmp_path / "broken" / name).read_bytes()
-
-
-@pytest.mark.parametrize("name", ["adapter_model.safetensors", "optimizer.pt", "scheduler.pt"])
-@pytest.mark.parametrize("damage", ["cut", "gone"])
-def test_a_damaged_checkpoint_is_left_out(tmp_path, name, damage, caplog):
-    """It would end every later try of the same command."""
-    train(tmp_path / "whole")
-    with pytest.raises(KilledError):
-        train(tmp_path / "broken", on_log=stop_at_five)
-    checkpoint = max((tmp_path / "broken" / "checkpoints").iterdir())
-    path = checkpoint / name
+@pytest.mark.parametrize(
+    ("name", "damage"),
+    [
+        ("adapter_model.safetensors", "cut"),
+        ("optimizer.pt", "cut"),
+        ("optimizer.pt", "gone"),
+        ("scheduler.pt", "gone"),
+        ("trainer_state.json", "cut"),
+    ],
+)
+def test_a_damaged_checkpoint_is_deleted_and_not_used(whole, tmp_path, name, damage, caplog):
+    """It would end every later attempt of the same command."""
+    interrupt(tmp_path, 5)
+    path = max((tmp_path / "checkpoints").iterdir()) / name
     if damage == "cut":
         path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
     else:
         path.unlink()
-    train(tmp_path / "broken")
+    train(tmp_path)
     assert "is damaged and was deleted" in caplog.text
-    adapter = "adapter/adapter_model.safetensors"
-    assert (tmp_path / "whole" / adapter).read_bytes() == (
-        tmp_path / "broken" / adapter
-    ).read_bytes()
+    check_same_training(whole, tmp_path)
 
 
 def test_logs_between_checkpoints_are_whole_after_a_stop(tmp_path):
     """A mean that straddles a checkpoint would lose its first half."""
     uneven = replace(SETTINGS, steps=12, log_every=4, checkpoint_every=3)
-
-    def stop(step, metrics):
-        if step == 8:
-            raise KilledError
-
     train(tmp_path / "whole", settings=uneven)
-    with pytest.raises(KilledError):
-        train(tmp_path / "broken", settings=uneven, on_log=stop)
+    interrupt(tmp_path / "broken", 8, settings=uneven)
     train(tmp_path / "broken", settings=uneven)
     whole, broken = (read_history(tmp_path / name) for name in ("whole", "broken"))
     assert whole == broken
@@ -341,7 +333,7 @@ def test_the_last_steps_are_logged_whatever_the_interval(tmp_path):
     assert facts["final_loss"] == history[-1]["loss"]
 
 
-def test_learning_rate_schedule_and_dropout_are_what_was_asked_for(tmp_path):
+def test_learning_rate_schedule_and_dropout_are_those_of_the_settings(tmp_path):
     linear = [entry["learning_rate"] for entry in _history(tmp_path / "linear")]
     assert linear == pytest.approx([1e-2 * (6 - step) / 6 for step in range(6)])
     constant = _history(tmp_path / "constant", schedule="constant")

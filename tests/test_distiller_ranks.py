@@ -17,7 +17,7 @@ from safetensors.torch import load_file
 
 from lr_exp.distiller import distill
 from lr_exp.distiller.adapter_files import read_history
-from lr_exp.distiller.batches import BatchDataset, plan_batches, shares
+from lr_exp.distiller.batches import BatchDataset, assign_passes, plan_batches
 from tests.support.distilling import a_supervision, train
 from tests.support.distilling_on_ranks import CASES, MANY, StoppedError, stop
 
@@ -151,7 +151,7 @@ def test_idle_ranks_are_reported_once(trained):
 
 @given(lengths=st.lists(st.integers(1, 50), max_size=12), count=st.integers(1, 5))
 def test_passes_are_balanced_over_ranks(lengths, count):
-    by_rank = shares(lengths, count)
+    by_rank = assign_passes(lengths, count)
     assert len(by_rank) == count
     assert sorted(index for share in by_rank for index in share) == list(range(len(lengths)))
     tokens = [sum(lengths[index] for index in share) for share in by_rank]

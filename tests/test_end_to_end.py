@@ -1,4 +1,4 @@
-"""The whole line on the micro pair: results, reuse, resuming, records, and the empty selection."""
+"""Whole runs of the micro pair: results, reuse, resuming, records, and the empty selection."""
 
 import json
 import random
@@ -14,18 +14,19 @@ from lr_exp.distiller import distill
 from lr_exp.errors import UserError
 from lr_exp.inference.decoding import decode_greedily
 from lr_exp.models.prompts import render_prompt
-from lr_exp.pipeline import distilling, evaluating, sampling
 from lr_exp.pipeline.context import RunContext
 from lr_exp.pipeline.inputs import Inputs
 from lr_exp.sampler import rollout, score
 from lr_exp.sampler.supervision import Supervision
-from lr_exp.store import Artifact, Store
+from lr_exp.store import Store
 from tests.support.demo import contents, go, results, settings_for
+
+pytestmark = pytest.mark.integration
 
 
 @pytest.fixture(scope="module")
 def first(tmp_path_factory):
-    """One finished run that the tests look at; (its folder, its summary)."""
+    """The folder and the summary of a finished run."""
     tmp_path = tmp_path_factory.mktemp("first")
     return tmp_path, go(tmp_path, "run")
 
@@ -39,6 +40,7 @@ def test_the_summary_is_complete_and_true_to_the_files(first):
     assert sample["questions"] == 40
     assert 0 < sample["kept"] < sample["steps"]
     assert sample["seconds"] > 0
+    assert Supervision.load(Path(sample["artifact"])).digest() == sample["supervision"]
     assert (distill["optimizer_steps"], distill["tuned_tokens"]) == (8, 128)
     assert summary["peak_memory_bytes"] > 10**7
     for who in ("expert", "tuned"):
@@ -52,7 +54,7 @@ def test_the_summary_is_complete_and_true_to_the_files(first):
     assert (tmp_path / "run" / "adapter" / "adapter_model.safetensors").is_file()
 
 
-def test_the_answers_for_a_person_are_the_ones_that_were_counted(first):
+def test_the_trajectories_on_the_page_are_those_of_the_summary(first):
     """All 40 are shown, so their tokens are the summary's steps, and their marks what it kept."""
     tmp_path, summary = first
     shown = json.loads((tmp_path / "run" / "trajectories.json").read_text("utf-8"))
@@ -74,7 +76,7 @@ def test_the_answers_for_a_person_are_the_ones_that_were_counted(first):
     assert f"{sample['kept']:,} of {sample['steps']:,} steps" in page
 
 
-def test_an_odd_pair_is_told_of_in_the_log_the_summary_and_the_page(tmp_path, first, caplog):
+def test_a_warning_about_the_pair_is_in_the_log_the_summary_and_the_page(tmp_path, first, caplog):
     assert first[1]["warnings"] == []
     summary = go(tmp_path, "run", "amateur=micro_peer", "stages=[sample]")
     (warning,) = summary["warnings"]
@@ -83,44 +85,34 @@ def test_an_odd_pair_is_told_of_in_the_log_the_summary_and_the_page(tmp_path, fi
     assert "hardly differs from the expert" in (tmp_path / "run" / "report.html").read_text("utf-8")
 
 
-def test_the_summary_names_what_every_source_of_chance_was_started_with(first):
-    _, summary = first
+def test_all_random_generators_are_seeded(tmp_path, first, monkeypatch):
+    """A library that uses a global generator must draw the same in a second run."""
     names = {"python", "numpy", "torch", "questions", "data_order"}
-    assert summary["seeds"] == dict.fromkeys(names, summary["seed"])
-
-
-def test_every_source_of_chance_is_started(tmp_path, monkeypatch):
-    """A library that draws unasked must draw the same in a second run."""
+    assert first[1]["seeds"] == dict.fromkeys(names, first[1]["seed"])
     drawn = []
-
-    class StoppedError(Exception):
-        pass
 
     def draw(*_: object, **__: object) -> None:
         drawn.append((random.random(), np.random.rand(), torch.rand(1).item()))
-        raise StoppedError
+        raise UserError("stop here")
 
     monkeypatch.setattr("lr_exp.pipeline.run.RunContext", draw)
     for _ in range(2):
-        with pytest.raises(StoppedError):
+        with pytest.raises(UserError, match="stop here"):
             go(tmp_path, "run")
     assert drawn[0] == drawn[1]
 
 
-def test_numbers_of_the_run_before_stay_beside(tmp_path):
-    """A mistake in the next command must not cost the record of the last one."""
+@pytest.mark.parametrize("mistake", ["expert.path=/nowhere", "device=tpu"])
+def test_a_failed_run_renames_earlier_numbers_and_deletes_the_earlier_page(tmp_path, mistake):
+    """Earlier results must neither be lost by a mistake nor be taken for those of this run."""
     folder = tmp_path / "run"
-    go(tmp_path, "run", "stages=[sample]", "data.max_questions=4")
-    numbers = (folder / "summary.json").read_text("utf-8")
-    metrics = (folder / "metrics.jsonl").read_text("utf-8")
-    shown = [folder / "report.html", folder / "trajectories.json"]
-    assert all(path.exists() for path in shown)
+    folder.mkdir()
+    for name in ("summary.json", "metrics.jsonl", "report.html", "trajectories.json"):
+        (folder / name).write_text("earlier", "utf-8")
     with pytest.raises(UserError):
-        go(tmp_path, "run", "expert.path=/nowhere")
-    assert not (folder / "summary.json").exists()
-    assert not any(path.exists() for path in shown)  # they would be taken for this run's
-    assert (folder / "previous.summary.json").read_text("utf-8") == numbers
-    assert (folder / "previous.metrics.jsonl").read_text("utf-8") == metrics
+        go(tmp_path, "run", mistake)
+    earlier = [path for path in folder.iterdir() if path.read_text("utf-8") == "earlier"]
+    assert {path.name for path in earlier} == {"previous.summary.json", "previous.metrics.jsonl"}
 
 
 def test_metrics_are_logged_for_every_stage(first):
@@ -140,7 +132,7 @@ def test_the_answers_can_be_graded_again_without_a_model(first, capsys):
     assert f"({result['correct']} of 24 correct)" in capsys.readouterr().out
 
 
-def test_a_second_run_makes_nothing_again_and_says_the_same(first, monkeypatch):
+def test_a_second_run_reuses_everything_and_gives_the_same_results(first, monkeypatch):
     tmp_path, summary = first
     monkeypatch.setattr(
         "lr_exp.models.loading.load", lambda *_, **__: pytest.fail("a model was loaded")
@@ -153,7 +145,7 @@ def test_a_second_run_makes_nothing_again_and_says_the_same(first, monkeypatch):
     assert lines[0] == lines[1]  # the record is whole although nothing was trained
 
 
-def test_another_beta_or_method_samples_nothing_again(first, monkeypatch):
+def test_another_beta_or_method_reuses_rollout_and_scores(first, monkeypatch):
     tmp_path, summary = first
     monkeypatch.setattr(rollout, "roll_out", lambda *_, **__: pytest.fail("rolled out"))
     monkeypatch.setattr(score, "score", lambda *_, **__: pytest.fail("scored"))
@@ -171,7 +163,7 @@ def test_the_same_settings_in_a_new_store_give_the_same_bytes(first, tmp_path):
     assert again == {name: before[name] for name in again}
 
 
-def test_no_step_above_beta_stops_before_training_and_is_an_answer(first, caplog):
+def test_no_step_above_beta_ends_the_run_without_training(first, caplog):
     tmp_path, summary = first
     stopped = go(tmp_path, "stopped", "beta=1000")
     assert stopped["sample"]["kept"] == 0
@@ -195,7 +187,7 @@ def test_exported_records_distil_like_the_run_they_came_from(first):
         assert imported[name] is None
 
 
-def test_stages_that_were_not_asked_for_are_found_or_missed_with_a_word(first):
+def test_stages_that_are_left_out_are_read_from_the_store_or_named_in_an_error(first):
     tmp_path, summary = first
     later = go(tmp_path, "later", "stages=[distill,evaluate]")
     assert results(later) == results(summary)
@@ -205,7 +197,7 @@ def test_stages_that_were_not_asked_for_are_found_or_missed_with_a_word(first):
         go(tmp_path, "missing", "stages=[distill]", "sampler.max_new_tokens=17")
 
 
-def test_your_own_questions(tmp_path):
+def test_a_run_on_your_own_questions(tmp_path):
     file = tmp_path / "mine.jsonl"
     file.write_text('{"question": "Tom has 47 pens . Tom buys 38 more ."}\n', "utf-8")
     summary = go(tmp_path, "run", "data=jsonl", f"data.path={file}", "stages=[sample]")
@@ -213,14 +205,14 @@ def test_your_own_questions(tmp_path):
     assert summary["data"] == "jsonl"
 
 
-def test_merging_on_request_leaves_a_model_folder(first):
+def test_merging_writes_a_model_folder(first):
     tmp_path, _ = first
     summary = go(tmp_path, "merge", "distiller.merge=true", "stages=[distill]")
     assert (tmp_path / "merge" / "merged" / "model.safetensors").is_file()
     assert summary["distill"]["merged"]
 
 
-def test_early_exit_is_an_amateur_without_files_of_its_own(tmp_path):
+def test_an_early_exit_amateur_needs_no_files(tmp_path):
     summary = go(
         tmp_path,
         "run",
@@ -233,13 +225,7 @@ def test_early_exit_is_an_amateur_without_files_of_its_own(tmp_path):
     assert summary["sample"]["kl_max"] > 0
 
 
-def test_supervision_is_readable_by_the_package(first):
-    _, summary = first
-    supervision = Supervision.load(Path(summary["sample"]["artifact"]))
-    assert supervision.digest() == summary["sample"]["supervision"]
-
-
-def test_tuned_answers_are_those_of_plain_peft_and_stand_with_their_questions(first):
+def test_tuned_answers_are_those_of_plain_peft_and_belong_to_their_questions(first):
     """The bare expert evaluated as tuned, or answers graded against other questions, show here."""
     tmp_path, _ = first
     inputs = Inputs(settings_for(tmp_path), [conf_dir()])
@@ -272,103 +258,7 @@ def test_tuned_answers_are_those_of_plain_peft_and_stand_with_their_questions(fi
     assert outputs["tuned"] != outputs["expert"]  # tuning shows
 
 
-def addresses(tmp_path: Path, *overrides: str) -> dict[str, str]:
-    """The address of every stage, from the recipes alone: the building is left out."""
-    made: dict[str, str] = {}
-
-    class Recorder(Store):
-        def make(self, recipe, build, *, together=False):
-            name = recipe.stage
-            if name == "answers":
-                name += ", tuned" if recipe.inputs["adapter"] else ", expert"
-            made[name] = recipe.address
-            facts = {
-                "adapter": {"digest": recipe.address},
-                "answers": {"questions": 1, "finished": 1},
-                "grades": {"accuracy": 0, "correct": 0, "total": 1, "stderr": 0},
-            }.get(recipe.stage, {"digest": recipe.address})
-            if recipe.stage == "adapter":  # answers are addressed by what is in its files
-                (tmp_path / distill.ADAPTER).mkdir(exist_ok=True)
-                (tmp_path / distill.ADAPTER / "weights").write_text(recipe.address)
-            return Artifact(recipe.stage, recipe.address, tmp_path, facts, 0.0, reused=False)
-
-    settings = settings_for(tmp_path, *overrides)
-    inputs = Inputs(settings, [conf_dir()])
-    context = RunContext(inputs, Recorder(tmp_path / "unused"))
-    (tmp_path / distill.HISTORY).write_text("")
-    trajectories = inputs.method.trajectories(context).artifact
-    steps = sampling.score_trajectories(context, trajectories)
-    tuned = distilling.make_adapter(context, sampling.select_steps(context, trajectories, steps))
-    for model in (None, tuned):
-        evaluating.evaluate_benchmark(context, inputs.benchmarks[0], model)
-    made.pop("grades")  # follow from the answers
-    return made
-
-
-DOWNSTREAM = {
-    "rollout": {"rollout", "score", "supervision", "adapter", "answers, tuned"},
-    "score": {"score", "supervision", "adapter", "answers, tuned"},
-    "supervision": {"supervision", "adapter", "answers, tuned"},
-    "adapter": {"adapter", "answers, tuned"},
-    "answers": {"answers, expert", "answers, tuned"},
-    "nothing": set(),
-}
-
-
-@pytest.mark.parametrize(
-    ("override", "first_changed"),
-    [
-        ("sampler.max_new_tokens=17", "rollout"),
-        ("sampler.system_prompt=Think.", "rollout"),
-        ("sampler.batch_size=3", "rollout"),
-        ("data.max_questions=9", "rollout"),
-        ("amateur=micro_near", "score"),
-        ("sampler.support_floor=0.01", "score"),
-        ("sampler.tokens_per_pass=99", "score"),
-        ("alpha=0.5", "supervision"),
-        ("beta=0.1", "supervision"),
-        ("method=no_selection", "supervision"),
-        ("method=no_contrast", "supervision"),
-        ("distiller.steps=9", "adapter"),
-        ("distiller.batch_size=9", "adapter"),
-        ("distiller.learning_rate=1e-5", "adapter"),
-        ("distiller.schedule=cosine", "adapter"),
-        ("distiller.lora_r=4", "adapter"),
-        ("distiller.order=steps", "adapter"),
-        ("evaluator.system_prompt=Think.", "answers"),
-        ("evaluator.max_new_tokens=17", "answers"),
-        ("evaluator.max_examples=9", "answers"),
-        ("distiller.checkpoint_every=7", "nothing"),
-        ("distiller.merge=true", "nothing"),
-        ("distiller.parallel=fsdp", "nothing"),
-        ("wandb.project=other", "nothing"),
-        ("store=elsewhere", "nothing"),
-    ],
-)
-def test_a_setting_changes_the_addresses_of_what_it_determines_and_no_others(
-    tmp_path, override, first_changed
-):
-    """An address that forgets a setting shows one run's numbers as another's."""
-    before, after = addresses(tmp_path), addresses(tmp_path, override)
-    changed = {name for name in before if before[name] != after[name]}
-    assert changed == DOWNSTREAM[first_changed]
-
-
-def test_hard_labels_do_not_depend_on_alpha_nor_all_steps_on_beta(tmp_path):
-    base = ["method=neither"]
-    assert addresses(tmp_path, *base) == addresses(tmp_path, *base, "alpha=0.5", "beta=3")
-
-
-def test_a_mended_reference_asks_no_model_again(tmp_path):
-    file = tmp_path / "mine.jsonl"
-    words = ["data=jsonl", f"data.path={file}"]
-    file.write_text('{"question": "What?", "answer": "1"}', "utf-8")
-    before = addresses(tmp_path, *words)
-    file.write_text('{"question": "What?", "answer": "2"}', "utf-8")
-    assert addresses(tmp_path, *words) == before
-
-
-def test_a_folder_used_again_shows_nothing_of_the_run_before(first):
+def test_a_folder_that_is_used_again_has_no_links_of_the_earlier_run(first):
     tmp_path, _ = first
     go(tmp_path, "used")
     go(tmp_path, "used", "stages=[evaluate]")
@@ -377,18 +267,8 @@ def test_a_folder_used_again_shows_nothing_of_the_run_before(first):
     assert len(list((tmp_path / "used" / "answers" / "expert").glob("*"))) == 2
 
 
-def test_answers_that_a_limit_ended_are_counted(first):
+def test_answers_that_reach_the_limit_are_counted(first):
     tmp_path, summary = first
     short = go(tmp_path, "short", "stages=[evaluate]", "evaluator.max_new_tokens=3")
     assert short["evaluate"]["expert"]["micro_add"]["cut_off"] == 24
     assert summary["evaluate"]["expert"]["micro_add"]["cut_off"] == 0
-
-
-def test_a_device_that_is_not_there_leaves_no_earlier_results_as_this_runs(tmp_path):
-    folder = tmp_path / "run"
-    folder.mkdir()
-    (folder / "summary.json").write_text("{}", "utf-8")
-    with pytest.raises(UserError, match="device="):
-        go(tmp_path, "run", "device=tpu")
-    assert not (folder / "summary.json").exists()
-    assert (folder / "previous.summary.json").exists()

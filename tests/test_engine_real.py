@@ -137,7 +137,7 @@ def answered(address: str, source, prompts):
     engine = ServerEngine(ServerSettings(url=address, concurrency=4))
     assert engine.identity["kind"] == "llamacpp"
     assert engine.identity["version"]
-    with engine.open(loading.without_weights(source)) as generate:
+    with engine.open(loading.load_without_weights(source)) as generate:
         return generate([Request(prompt, MAX_NEW_TOKENS, 0) for prompt in prompts], Sampling())
 
 

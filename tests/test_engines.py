@@ -207,7 +207,7 @@ def test_a_model_without_weights_has_the_same_description(kind, tmp_path):
             config.write_text(json.dumps(content), "utf-8")
         settings = ModelSettings(name="m", path=str(folder))
     source = locating.locate(settings, "expert")
-    bare = loading.without_weights(source)
+    bare = loading.load_without_weights(source)
     loaded = loading.load(source, device="cpu", dtype="float32")
     assert bare.model is None
     for field in ("name", "stop_ids", "vocabulary_size", "context"):

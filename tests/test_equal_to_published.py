@@ -244,9 +244,9 @@ def test_an_optimizer_steps_loss_and_gradient_are_those_of_the_published_loop(
         gradients = torch.autograd.grad(ours, parameters)
         samples = [
             plain.Sample(
-                trajectory.input_ids[: trajectory.read_at(step.kept) + 1],
-                trajectory.target_ids[step.kept],
-                trajectory.target_weights[step.kept],
+                trajectory.input_ids[: trajectory.read_at(step.index) + 1],
+                trajectory.target_ids[step.index],
+                trajectory.target_weights[step.index],
             )
             for step in steps
             for trajectory in [supervision.trajectories[step.trajectory]]

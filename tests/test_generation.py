@@ -13,7 +13,7 @@ from lr_exp.evaluator import answer
 from lr_exp.evaluator.prompts import user_message
 from lr_exp.inference.decoding import Decoded
 from lr_exp.inference.generation import (
-    DecodeBatch,
+    BatchDecoder,
     contrastive_decoding,
     decode_into_shards,
     greedy_decoding,
@@ -360,7 +360,7 @@ def test_existing_shards_are_not_decoded_again(tmp_path):
     def run():
         return decode_into_shards(
             prompts,
-            DecodeBatch((), decode_batch),
+            BatchDecoder((), decode_batch),
             tmp_path,
             [],
             lambda index, decoded: {},

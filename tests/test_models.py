@@ -129,63 +129,51 @@ def test_a_fingerprint_depends_on_contents_only(whole, tmp_path):
 # Loading ---------------------------------------------------------------------------------------
 
 
-def test_truncated_weights(folder):
+def overwrite(name, content):
+    return lambda folder: (folder / name).write_bytes(content)
+
+
+def change_weights(change):
+    def apply(folder):
+        weights = load_file(folder / "model.safetensors")
+        change(weights)
+        save_file(weights, folder / "model.safetensors", {"format": "pt"})
+
+    return apply
+
+
+def truncate_weights(folder):
     data = (folder / "model.safetensors").read_bytes()
     (folder / "model.safetensors").write_bytes(data[: len(data) // 2])
-    with pytest.raises(UserError, match=r"weights in .* cannot be loaded"):
-        load(folder)
 
 
-def test_weights_that_are_not_safetensors(folder):
-    (folder / "model.safetensors").write_bytes(b"version https://git-lfs.github.com/spec/v1\n")
-    with pytest.raises(UserError, match=r"weights in .* cannot be loaded"):
-        load(folder)
+def drop_a_row(weights):
+    weights["lm_head.weight"] = weights["lm_head.weight"][:-1].contiguous()
 
 
-def change_weights(folder, change):
-    weights = load_file(folder / "model.safetensors")
-    change(weights)
-    save_file(weights, folder / "model.safetensors", {"format": "pt"})
+UNREADABLE_WEIGHTS = r"weights in .* cannot be loaded"
 
 
-def test_missing_weights_are_not_initialized_randomly(folder):
-    """transformers only logs a warning."""
-    change_weights(folder, lambda w: w.pop("model.layers.1.mlp.up_proj.weight"))
-    with pytest.raises(UserError, match=r"lacks 1 weights \(first model\.layers\.1\.mlp"):
-        load(folder)
-
-
-def test_weights_of_another_shape(folder):
-    def shorten(weights):
-        weights["lm_head.weight"] = weights["lm_head.weight"][:-1].contiguous()
-
-    change_weights(folder, shorten)
-    with pytest.raises(UserError, match=r"weights in .* cannot be loaded"):
-        load(folder)
-
-
-def test_weights_that_are_nan(folder):
-    change_weights(folder, lambda w: w["model.norm.weight"].fill_(float("nan")))
-    with pytest.raises(UserError, match="not finite"):
-        load(folder)
-
-
-def test_a_config_that_is_not_json(folder):
-    (folder / "config.json").write_text("{")
-    with pytest.raises(UserError, match="cannot be loaded"):
-        load(folder)
-
-
-def test_a_config_of_an_unknown_architecture(folder):
-    config = json.loads((folder / "config.json").read_text())
-    (folder / "config.json").write_text(json.dumps({**config, "model_type": "no_such"}))
-    with pytest.raises(UserError, match="cannot be loaded"):
-        load(folder)
-
-
-def test_a_tokenizer_that_is_broken(folder):
-    (folder / "tokenizer.json").write_text("{}")
-    with pytest.raises(UserError, match=r"tokenizer in .* cannot be loaded"):
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        (truncate_weights, UNREADABLE_WEIGHTS),
+        (overwrite("model.safetensors", b"version https://git-lfs\n"), UNREADABLE_WEIGHTS),
+        (change_weights(drop_a_row), UNREADABLE_WEIGHTS),
+        # transformers only warns and initializes the missing weights randomly.
+        (
+            change_weights(lambda w: w.pop("model.layers.1.mlp.up_proj.weight")),
+            r"lacks 1 weights \(first model\.layers\.1\.mlp",
+        ),
+        (change_weights(lambda w: w["model.norm.weight"].fill_(float("nan"))), "not finite"),
+        (overwrite("config.json", b"{"), "cannot be loaded"),
+        (overwrite("config.json", b'{"model_type": "no_such"}'), "cannot be loaded"),
+        (overwrite("tokenizer.json", b"{}"), r"tokenizer in .* cannot be loaded"),
+    ],
+)
+def test_a_damaged_model_is_an_error_that_names_the_damage(folder, damage, message):
+    damage(folder)
+    with pytest.raises(UserError, match=message):
         load(folder)
 
 

@@ -43,11 +43,17 @@ def test_its_folders_exist(folder):
     assert (ROOT / folder).is_dir()
 
 
-def test_every_sweep_and_method_is_listed():
-    for group in ("sweep", "method"):
-        folder = "sweeps" if group == "sweep" else "conf/method"
-        for path in (conf_dir() / group).glob("*.yaml"):
-            assert f"`{folder}/{path.name}`" in PAGE, path.name
+def test_every_sweep_is_listed():
+    for path in (conf_dir() / "sweep").glob("*.yaml"):
+        assert f"`sweeps/{path.name}`" in PAGE, path.name
+
+
+@pytest.mark.parametrize(
+    "path",
+    sorted(set(re.findall(r"`([\w/]+\.py)`", (ROOT / "docs/architecture.md").read_text("utf-8")))),
+)
+def test_files_of_the_architecture_page_exist(path):
+    assert (ROOT / "lr_exp" / path).is_file() or (ROOT / path).is_file()
 
 
 def test_every_equation_is_listed():

@@ -290,7 +290,7 @@ def test_one_process_works_without_a_process_group():
     taken = []
     distributed.distribute_jobs([1, 2], lambda job: 2 * job, lambda *pair: taken.append(pair))
     assert taken == [(1, 2), (2, 4)]
-    assert distributed.lost_peer() is None
+    assert distributed.peer_lost_error() is None
 
 
 def test_a_hydra_launcher_cannot_be_combined_with_torchrun(program, monkeypatch):

@@ -205,5 +205,5 @@ def test_positions_end_in_an_open_bin(monkeypatch, folders):
 def test_supervision_about_some_questions(folders):
     supervision = select.select(*folders, method(alpha=ALPHA, beta=BETA)).supervision
     wanted = {supervision.trajectories[1].question_id}
-    assert [one.question_id for one in supervision.about(wanted)] == list(wanted)
-    assert list(Supervision([]).about(wanted)) == []
+    assert [one.question_id for one in supervision.for_questions(wanted)] == list(wanted)
+    assert list(Supervision([]).for_questions(wanted)) == []

@@ -1,14 +1,13 @@
-"""Rubbish in: one table of inputs that cannot work, each refused in one line, with nothing left.
+"""Input that cannot work is refused in one line, and nothing that looks like a result is left.
 
-A case is a name, the words that a program is called with after what `prepare` puts into the test's
-folder, and what the line must say: the culprit, and what to change. `{here}` is the test's folder.
+Each table has an input and what its error says, `culprit | remedy`. `{here}` is the test's folder.
 """
 
 import json
 import os
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -21,8 +20,10 @@ from hydra.errors import HydraException
 from lr_exp.errors import UserError
 from lr_exp.evaluator import grade
 from lr_exp.report.__main__ import main as report_main
+from lr_exp.sampler.records import import_records
 from lr_exp.store.__main__ import main as store_main
-from tests.support.tiny import SPECIAL, TOKENS, tiny_model, tiny_tokenizer
+
+from .support.tiny import SPECIAL, TOKENS, tiny_model, tiny_tokenizer
 
 MICRO = (
     "experiment=demo",
@@ -31,9 +32,12 @@ MICRO = (
     "data.max_questions=2",
     "sampler.max_new_tokens=4",
 )
-PROGRAMS = {"report": report_main, "grade": grade.main, "store": store_main}
 
 Prepare = Callable[[Path], object]  # fills the folder
+
+
+def nothing(here: Path) -> None:
+    pass
 
 
 @dataclass(frozen=True)
@@ -41,15 +45,14 @@ class Case:
     """One input that cannot work."""
 
     name: str
-    words: str  # for the program, `{here}` in them is the test's folder
-    culprit: str
-    remedy: str
-    prepare: Prepare = lambda here: None
+    words: str  # for the program
+    says: str
+    prepare: Prepare = nothing
     program: str = "run"
 
 
 def text(name: str, content: str) -> Prepare:
-    """A file of the test's folder."""
+    """A file in the test's folder."""
 
     def write(here: Path) -> None:
         (here / name).parent.mkdir(parents=True, exist_ok=True)
@@ -62,146 +65,98 @@ def raw(name: str, content: bytes) -> Prepare:
     return lambda here: (here / name).write_bytes(content)
 
 
+def folder(name: str) -> Prepare:
+    return lambda here: (here / name).mkdir(parents=True)
+
+
 def lines(name: str, *values: object) -> Prepare:
     """A JSON Lines file; a text is a line as it is."""
     written = [value if isinstance(value, str) else json.dumps(value) for value in values]
     return text(name, "".join(f"{line}\n" for line in written))
 
 
-def both(*parts: Prepare) -> Prepare:
-    def prepare(here: Path) -> None:
-        for part in parts:
-            part(here)
+DEEP = "[" * 100_000  # exceeds the parser's recursion limit
+HUGE = 10**400  # exceeds a float
 
-    return prepare
+# Settings ----------------------------------------------------------------------------------------
 
+SETTINGS = {
+    # The type
+    "alpha=much": "alpha=much | could not be converted to Float | expected a number in (0, 1]",
+    "beta=[1]": "beta=[1] | convert",
+    "seed={a:1}": "seed={a:1} | convert",
+    "distiller.steps=1.5": "distiller.steps=1.5 | to Integer | expected an integer in [1, 2**31)",
+    "evaluator.max_examples=all": "expected an integer in [1, 2**31) or null",
+    "stages=sample": "error: stages=sample ( | expected a list, as [a,b]",
+    "sampler=3": "error: sampler=3 ( | subclass of SamplerSettings",
+    "distiller.merge=perhaps": "merge=perhaps | not a valid bool | expected true or false",
+    "alpha=null": "alpha=null | not Optional",
+    "benchmarks=[null]": "benchmarks=[null] | not a subclass of str",
+    # The range
+    "alpha=0": "alpha=0.0 is out of range: expected a number in (0, 1]",
+    "beta=nan": "beta=nan is out of range: expected a number in [0, inf)",
+    "distiller.learning_rate=1e999": "learning_rate=inf | expected a number in (0, inf)",
+    "seed=4294967296": "seed=4294967296 | in [0, 2**32)",
+    f"distiller.steps={10**30}": f"distiller.steps={10**30} | in [1, 2**31)",
+    "distiller.steps=2000000000": "distiller.steps=2000000000 | lower one of them",
+    "distiller.lora_r=1000000": "distiller.lora_r=1000000 | in [1, 2**16]",
+    "data.count=2000000000": "data.count=2000000000 | the maximum is 100,000",
+    "data.max_questions=0": "data.max_questions=0 | in [1, 2**31) or null",
+    "alpha=0.0001": "alpha=0.0001 | Lower sampler.support_floor",
+    # Required values
+    "expert=null": "expert=null: no such option | Known: deepseek",
+    "data=jsonl": "data.path is required: add data.path=",
+    "data=lr_samples": "data.path is required: add data.path=",
+    "data=jsonl data.path=null": "data.path is required: add data.path=",
+    "stages=[]": "stages is empty | set one or more of sample, distill, evaluate",
+    "store=": "store is empty | set it to the folder",
+    "distiller.target_modules=[]": "distiller.target_modules=[] | at least one module name",
+    "distiller.target_modules=['']": "distiller.target_modules=[''] | at least one module name",
+    # Misspelt names
+    "betta=0.4": "'betta' is not a setting | Did you mean 'beta'?",
+    "xyzzy=1": "'xyzzy' is not a setting | --help",
+    "sampler={stepz:1}": "stepz | not in 'SamplerSettings'",
+    "expert={pth:x}": "Key 'pth' not in 'ExpertSettings'",
+    "+distiller.stepz=1": "'distiller.stepz' | Did you mean 'distiller.steps'?",
+    "expert.pth=x": "Did you mean 'expert.path'?",
+    "evaluator.shots.mmlu_stm=5": "Did you mean 'evaluator.shots.mmlu_stem'?",
+    "model=micro": "'model' | Did you mean",
+    "benchmark=[gsm8k]": "Did you mean 'benchmarks'?",
+    "expert=micr": "expert=micr: no such option | Did you mean 'micro'?",
+    "amateur=qwen_05b": "Did you mean 'qwen_0_5b'?",
+    "method=lightreasoner,no_contrst": "Did you mean 'no_contrast'?",
+    "data=gsm8": "Did you mean 'gsm8k'?",
+    "experiment=demmo": "Did you mean 'demo'?",
+    "benchmarks=[micro_ad]": "'micro_ad' | Did you mean 'micro_add'?",
+    "stages=[sampel]": "'sampel' | Did you mean 'sample'?",
+    "wandb.mode=ofline": "Did you mean 'offline'?",
+    "dtype=bfloat": "Did you mean 'bfloat16'?",
+    "distiller.schedule=linaer": "Did you mean 'linear'?",
+    "method.select=kl_above_bta": "Did you mean 'kl_above_beta'?",
+    "device=gpu": "device=gpu | use auto, cpu, cuda or cuda:N",
+    "device=meta": "device=meta | use auto, cpu, cuda",
+    "hydra.rn.dir=x": "Key 'rn' not in 'HydraConf'",
+    "hydra/launcher=jbolib": "jbolib",
+    # Overrides
+    "stages=[sample,sample]": "'sample' twice | remove one",
+    "benchmarks=[micro_add,micro_add]": "'micro_add' twice | remove one",
+    "beta='0.4": "beta='0.4 | write key=value",
+    "seed=1,2": "seed | To sweep over it, add --multirun",
+    "seed=range(0,1000000000000)": "seed=range | shorten the range",
+    "+evaluator.shots.micro_add=2": "evaluator.shots.micro_add=2 | Set it to 0",
+    "+sweep=micro_ablation": "starts several runs | python -m lr_exp -m +sweep=micro_ablation",
+    "expert.name='caf\udce9'": "is not UTF-8 text",
+}
 
-# Settings --------------------------------------------------------------------------------------
+# Models ------------------------------------------------------------------------------------------
 
-
-def setting(name: str, word: str, culprit: str, remedy: str) -> Case:
-    return Case(f"settings: {name}", word, culprit, remedy)
-
-
-_RANGE = "is out of range: expected"
-
-SETTINGS = [
-    setting("a word for a number", "alpha=much", "alpha=much", "could not be converted to Float"),
-    setting("a list for a number", "beta=[1]", "beta=[1]", "convert"),
-    setting("a mapping for a number", "seed={a:1}", "seed={a:1}", "convert"),
-    setting("a fraction of a step", "distiller.steps=1.5", "distiller.steps=1.5", "to Integer"),
-    setting("a number for a list", "stages=3", "stages=3", "not a ListConfig, list or tuple"),
-    setting("a number for a group", "sampler=3", "sampler=3", "subclass of SamplerSettings"),
-    setting("a word for a truth", "distiller.merge=perhaps", "merge=perhaps", "not a valid bool"),
-    setting("null where a number must be", "alpha=null", "alpha=null", "not Optional"),
-    setting("null for an expert", "expert=null", "expert=null: no such option", "Known: deepseek"),
-    setting(
-        "null for a path that is needed", "data=jsonl data.path=null", "data.path", "add data.path="
-    ),
-    setting("zero", "alpha=0", "alpha=0.0", f"{_RANGE} a number in (0, 1]"),
-    setting("negative", "beta=-1", "beta=-1.0", f"{_RANGE} a number of nats, 0 or more"),
-    setting("not a number", "beta=nan", "beta=nan", f"{_RANGE} a number of nats"),
-    setting("infinite", "beta=inf", "beta=inf", f"{_RANGE} a number of nats"),
-    setting(
-        "an infinite decay", "distiller.weight_decay=inf", "weight_decay=inf", f"{_RANGE} 0 or more"
-    ),
-    setting(
-        "beyond a float",
-        "distiller.learning_rate=1e999",
-        "learning_rate=inf",
-        f"{_RANGE} a number above 0",
-    ),
-    setting("a seed beyond 32 bits", "seed=4294967296", "seed=4294967296", "[0, 2**32)"),
-    setting(
-        "more steps than an integer holds",
-        f"distiller.steps={10**30}",
-        f"distiller.steps={10**30}",
-        "below 2**31",
-    ),
-    setting(
-        "more kept steps than memory",
-        "distiller.steps=2000000000",
-        "distiller.steps=2000000000",
-        "lower one of them",
-    ),
-    setting(
-        "a rank above any layer",
-        "distiller.lora_r=1000000",
-        "distiller.lora_r=1000000",
-        "1 to 65536",
-    ),
-    setting(
-        "more questions than there can be",
-        "data.count=2000000000",
-        "data.count=2000000000",
-        "the maximum is 100,000",
-    ),
-    setting("no question", "data.max_questions=0", "data.max_questions=0", "1 or more, or null"),
-    setting("an unknown key", "betta=0.4", "'betta'", "Did you mean 'beta'?"),
-    setting("an unknown key far from all", "xyzzy=1", "'xyzzy'", "--help"),
-    setting("an unknown key in a value", "sampler={stepz:1}", "stepz", "not in 'SamplerSettings'"),
-    setting(
-        "an unknown key by +",
-        "+distiller.stepz=1",
-        "'distiller.stepz'",
-        "Did you mean 'distiller.steps'?",
-    ),
-    setting("an unknown group", "model=micro", "'model'", "Did you mean"),
-    setting("an unknown option", "expert=micr", "expert=micr", "Did you mean 'micro'?"),
-    setting(
-        "an unknown benchmark", "benchmarks=[micro_ad]", "'micro_ad'", "Did you mean 'micro_add'?"
-    ),
-    setting("an unknown stage", "stages=[sampel]", "'sampel'", "Did you mean 'sample'?"),
-    setting(
-        "no stage", "stages=[]", "stages is empty", "set one or more of sample, distill, evaluate"
-    ),
-    setting("a stage twice", "stages=[sample,sample]", "'sample' twice", "remove one"),
-    setting(
-        "a benchmark twice", "benchmarks=[micro_add,micro_add]", "'micro_add' twice", "remove one"
-    ),
-    setting(
-        "a benchmark that is null",
-        "benchmarks=[null]",
-        "benchmarks=[null]",
-        "not a subclass of str",
-    ),
-    setting(
-        "no module",
-        "distiller.target_modules=[]",
-        "distiller.target_modules=[]",
-        "at least one module name",
-    ),
-    setting(
-        "a blank module",
-        "distiller.target_modules=['']",
-        "distiller.target_modules=['']",
-        "at least one module name",
-    ),
-    setting("no override", "beta='0.4", "beta='0.4", "write key=value"),
-    setting("brackets without end", f"beta={'[' * 3000}", "beta=[[[", "write key=value"),
-    setting("a sweep without -m", "seed=1,2", "seed", "--multirun"),
-    setting("an endless sweep", "seed=range(0,1000000000000)", "seed=range", "shorten the range"),
-    setting(
-        "an alpha below the floor", "alpha=0.0001", "alpha=0.0001", "Lower sampler.support_floor"
-    ),
-    setting("no device", "device=gpu", "device=gpu", "use auto, cpu, cuda or cuda:N"),
-    setting("a device that computes nothing", "device=meta", "device=meta", "use auto, cpu, cuda"),
-    setting("a store without a name", "store=", "store is empty", "set it to the folder"),
-    setting(
-        "examples that a benchmark lacks",
-        "+evaluator.shots.micro_add=2",
-        "evaluator.shots.micro_add=2",
-        "Set it to 0",
-    ),
-]
-
-# Models ----------------------------------------------------------------------------------------
+EARLY_EXIT = "amateur=early_exit amateur.drop_layers=[1]"
 
 
 @cache
 def _model_files() -> dict[str, bytes]:
-    with TemporaryDirectory() as folder:
-        return {path.name: path.read_bytes() for path in tiny_model(Path(folder)).iterdir()}
+    with TemporaryDirectory() as place:
+        return {path.name: path.read_bytes() for path in tiny_model(Path(place)).iterdir()}
 
 
 def sound_model(here: Path, name: str = "model") -> Path:
@@ -212,397 +167,239 @@ def sound_model(here: Path, name: str = "model") -> Path:
     return here / name
 
 
-def model(name: str, spoil: Prepare, culprit: str, remedy: str, *more: str) -> Case:
-    """A tiny model, spoilt, as the expert; its own early exit is the amateur."""
-
-    def prepare(here: Path) -> None:
-        sound_model(here)
-        spoil(here / "model")
-
-    words = " ".join(("expert.path={here}/model amateur=early_exit amateur.drop_layers=[1]", *more))
-    return Case(f"models: {name}", words, culprit, remedy, prepare)
+def delete(name: str) -> Prepare:
+    return lambda model: (model / name).unlink()
 
 
-def expert(name: str, path: str, culprit: str, remedy: str, prepare: Prepare | None = None) -> Case:
-    words = f"expert.path={path} amateur=early_exit amateur.drop_layers=[1]"
-    return Case(f"models: {name}", words, culprit, remedy, prepare or (lambda here: None))
-
-
-def delete(*names: str) -> Prepare:
-    return lambda folder: [(folder / name).unlink() for name in names]
+def cut(name: str, by: int) -> Prepare:
+    return lambda model: (model / name).write_bytes((model / name).read_bytes()[:-by])
 
 
 def config(**changed: Any) -> Prepare:
     """A config.json with other values; None removes the key."""
 
-    def change(folder: Path) -> None:
-        path = folder / "config.json"
+    def change(model: Path) -> None:
+        path = model / "config.json"
         merged = json.loads(path.read_text("utf-8")) | changed
         path.write_text(json.dumps({k: v for k, v in merged.items() if v is not None}), "utf-8")
 
     return change
 
 
-def cut(name: str, by: int) -> Prepare:
-    return lambda folder: (folder / name).write_bytes((folder / name).read_bytes()[:-by])
+def pickled(model: Path) -> None:
+    (model / "model.safetensors").rename(model / "pytorch_model.bin")
 
 
-def pickled(folder: Path) -> None:
-    (folder / "model.safetensors").rename(folder / "pytorch_model.bin")
+def too_many_tokens(model: Path) -> None:
+    tiny_tokenizer(special=(*SPECIAL, "<|more|>")).save_pretrained(model)
 
 
-def too_many_tokens(folder: Path) -> None:
-    tiny_tokenizer(special=(*SPECIAL, "<|more|>")).save_pretrained(folder)
-
-
-def nothing_but_nan(folder: Path) -> None:
+def not_finite(model: Path) -> None:
     from safetensors.torch import load_file, save_file
 
-    path = folder / "model.safetensors"
+    path = model / "model.safetensors"
     weights = {name: value * float("nan") for name, value in load_file(path).items()}
     save_file(weights, path, metadata={"format": "pt"})
 
 
-def pair(name: str, prepare: Prepare, culprit: str, remedy: str) -> Case:
-    words = "expert.path={here}/model amateur.path={here}/other"
-    return Case(f"tokenizers: {name}", words, culprit, remedy, both(sound_model, prepare))
-
-
-def renamed_token(here: Path) -> None:
-    """The same ids for other tokens: two letters change places."""
+def exchanged_ids(here: Path) -> None:
+    """A second model whose tokenizer has the ids of two letters exchanged."""
     path = sound_model(here, "other") / "tokenizer.json"
-    told = json.loads(path.read_text("utf-8"))
-    vocabulary = told["model"]["vocab"]
+    tokenizer = json.loads(path.read_text("utf-8"))
+    vocabulary = tokenizer["model"]["vocab"]
     vocabulary["a"], vocabulary["b"] = vocabulary["b"], vocabulary["a"]
-    path.write_text(json.dumps(told), "utf-8")
+    path.write_text(json.dumps(tokenizer), "utf-8")
 
 
-MODELS = [
-    expert(
-        "no such folder", "{here}/nowhere", "expert.path={here}/nowhere", "there is no such folder"
-    ),
-    expert("an empty path", "", "expert.path=", "no config.json"),
-    expert("an endless path", "/" + "a" * 400, "expert.path=/aaa", "give a model's folder"),
-    expert(
-        "an empty folder",
-        "{here}/empty",
-        "expert.path={here}/empty",
-        "no config.json",
-        lambda here: (here / "empty").mkdir(),
-    ),
-    expert(
-        "a file",
-        "{here}/model.bin",
-        "expert.path={here}/model.bin",
-        "give a model's folder",
-        raw("model.bin", b"weights"),
-    ),
-    expert(
-        "a GGUF file that is none",
-        "{here}/x.gguf",
-        "expert: the tokenizer in {here}",
-        "check expert.path",
-        raw("x.gguf", b"GGUF?" * 100),
-    ),
-    expert(
-        "an empty GGUF file",
-        "{here}/x.gguf",
-        "expert: the tokenizer in {here}",
-        "check expert.path",
-        raw("x.gguf", b""),
-    ),
-    model("no config", delete("config.json"), "expert.path={here}/model", "no config.json"),
-    model("a config cut short", cut("config.json", 40), "its config.json", "Fetch the model again"),
-    model(
-        "a config that is a list",
-        text("config.json", "[1]"),
-        "its config.json",
-        "Fetch the model again",
-    ),
-    model(
-        "a config too deep",
-        text("config.json", "[" * 100_000),
-        "its config.json",
-        "Fetch the model again",
-    ),
-    model(
-        "no weights",
-        delete("model.safetensors"),
-        "expert.path={here}/model has no weights",
-        "Fetch the model",
-    ),
-    model("weights as pickles", pickled, "expert.path={here}/model", "convert them to safetensors"),
-    model(
-        "weights cut short",
-        cut("model.safetensors", 100),
-        "weights in {here}/model",
-        "check expert.path",
-    ),
-    model(
-        "weights that are none",
-        raw("model.safetensors", b"\x00" * 64),
-        "weights in {here}/model",
-        "check expert.path",
-    ),
-    model(
-        "weights of another shape",
-        config(hidden_size=64),
-        "weights in {here}/model",
-        "check expert.path",
-    ),
-    model(
-        "weights of fewer layers",
-        config(num_hidden_layers=3, layer_types=None),
-        "lacks",
-        "Fetch the model again",
-    ),
-    model("weights that are not numbers", nothing_but_nan, "not finite", "its weights are damaged"),
-    model(
-        "no tokenizer", delete("tokenizer.json"), "has no tokenizer", "Copy the tokenizer's files"
-    ),
-    model(
-        "a tokenizer cut short",
-        cut("tokenizer.json", 500),
-        "tokenizer in {here}/model",
-        "check expert.path",
-    ),
-    model(
-        "a tokenizer with more ids than rows", too_many_tokens, f"id {TOKENS}", "check expert.path"
-    ),
-    model(
-        "a type that no library knows",
-        config(model_type="nobodys", architectures=None),
-        "{here}/model",
-        "check expert.path",
-    ),
-    model(
+def other_family(here: Path) -> None:
+    special = ("<a>", "<b>", "<c>", "<d>")
+    tiny_model(here, "other", rows=TOKENS + 8, special=special)
+
+
+def same_family(here: Path) -> None:
+    sound_model(here, "other")
+
+
+OWN_CODE = {"AutoConfig": "own.Config", "AutoModelForCausalLM": "own.Own"}
+CHECK = " | check expert.path"
+FETCH = "its config.json | Fetch the model again"
+
+# Path of the expert, and what is there.
+PATHS: list[tuple[str, Prepare, str]] = [
+    ("{here}/nowhere", nothing, "expert.path={here}/nowhere | there is no such folder"),
+    ("", nothing, "expert.path= | no config.json"),
+    ("/" + "a" * 400, nothing, "expert.path=/aaa | give a model's folder"),
+    ("{here}/empty", folder("empty"), "expert.path={here}/empty | no config.json"),
+    ("{here}/x.bin", raw("x.bin", b"weights"), "expert.path={here}/x.bin | give a model's folder"),
+    ("{here}/x.gguf", raw("x.gguf", b"GGUF?" * 100), "expert: the tokenizer in {here}" + CHECK),
+    ("{here}/x.gguf", raw("x.gguf", b""), "expert: the tokenizer in {here}" + CHECK),
+]
+
+# What is wrong with the expert's folder.
+SPOILT: list[tuple[str, Prepare, str]] = [
+    ("no config", delete("config.json"), "expert.path={here}/model | no config.json"),
+    ("config cut short", cut("config.json", 40), FETCH),
+    ("config that is a list", text("config.json", "[1]"), FETCH),
+    ("config nested too deep", text("config.json", DEEP), FETCH),
+    ("no weights", delete("model.safetensors"), "{here}/model has no weights | Fetch the model"),
+    ("pickled weights", pickled, "{here}/model | convert them to safetensors"),
+    ("weights cut short", cut("model.safetensors", 100), "weights in {here}/model" + CHECK),
+    ("no safetensors", raw("model.safetensors", b"\x00" * 64), "weights in {here}/model" + CHECK),
+    ("weights of another shape", config(hidden_size=64), "weights in {here}/model" + CHECK),
+    ("missing layers", config(num_hidden_layers=3, layer_types=None), "lacks | Fetch the model"),
+    ("weights that are NaN", not_finite, "not finite | its weights are damaged"),
+    ("no tokenizer", delete("tokenizer.json"), "has no tokenizer | Copy the tokenizer's files"),
+    ("tokenizer cut short", cut("tokenizer.json", 500), "tokenizer in {here}/model" + CHECK),
+    ("more ids than rows", too_many_tokens, f"id {TOKENS}{CHECK}"),
+    ("unknown type", config(model_type="nobodys", architectures=None), "{here}/model" + CHECK),
+    (
         "code of its own",
-        config(
-            model_type="nobodys",
-            architectures=["Own"],
-            auto_map={"AutoConfig": "own.Config", "AutoModelForCausalLM": "own.Own"},
-        ),
-        "{here}/model",
-        "expert.trust_remote_code=true",
+        config(model_type="nobodys", architectures=["Own"], auto_map=OWN_CODE),
+        "{here}/model | expert.trust_remote_code=true",
     ),
-    model(
+    (
         "an encoder",
         config(model_type="distilbert", architectures=["DistilBertModel"]),
-        "{here}/model",
-        "check expert.path",
-    ),
-    model(
-        "a layer too far",
-        lambda folder: None,
-        "amateur.drop_layers=[7]",
-        "layers 0 to 1",
-        "amateur.drop_layers=[7]",
-    ),
-    model(
-        "a path and an early exit",
-        lambda folder: None,
-        "amateur.path={here}",
-        "Leave one out",
-        "amateur.path={here}",
-    ),
-    Case(
-        "models: no package", "expert.path=null expert.package=", "expert=micro", "set expert.path"
-    ),
-    Case(
-        "models: a package without a name", "expert.package=..x", "expert=micro", "set expert.path"
-    ),
-    pair(
-        "another family",
-        lambda here: tiny_model(
-            here, "other", rows=TOKENS + 8, special=("<a>", "<b>", "<c>", "<d>")
-        ),
-        "do not share a vocabulary",
-        "Choose two models of one family",
-    ),
-    pair("two ids in each other's place", renamed_token, "2 of", "Choose two models of one family"),
-    pair(
-        "nothing left to share",
-        lambda here: sound_model(here, "other"),
-        "all",
-        "Shorten expert.reused_ids",
+        "{here}/model" + CHECK,
     ),
 ]
-MODELS[-1] = Case(
-    MODELS[-1].name,
-    f"{MODELS[-1].words} expert.reused_ids={list(range(TOKENS))}".replace(", ", ","),
-    MODELS[-1].culprit,
-    MODELS[-1].remedy,
-    MODELS[-1].prepare,
-)
 
-# Data ------------------------------------------------------------------------------------------
+# Overrides beside those of a sound expert with its own early exit as the amateur.
+MODEL_WORDS = {
+    "amateur.drop_layers=[7]": "amateur.drop_layers=[7] | layers 0 to 1",
+    "amateur.path={here}": "amateur.path={here} | Leave one out",
+    "expert.path=null expert.package=": "expert=micro | set expert.path",
+    "expert.path=null expert.package=..x": "expert=micro | set expert.path",
+    "data.max_questions=4 beta=0 distiller.target_modules=[q_prj]": "named q_prj; | q_proj",
+}
+
+ALL_IDS = f"expert.reused_ids={list(range(TOKENS))}".replace(", ", ",")
+FAMILY = " | Choose two models of one family"
+PAIRS: list[tuple[str, Prepare, str, str]] = [
+    ("another family", other_family, "", "do not share a vocabulary" + FAMILY),
+    ("exchanged ids", exchanged_ids, "", "2 of" + FAMILY),
+    (
+        "no shared id",
+        lambda here: sound_model(here, "other"),
+        ALL_IDS,
+        "all | Shorten expert.reuse",
+    ),
+]
+
+
+def small_context(here: Path) -> None:
+    """Positions beyond the context give plausible wrong numbers."""
+    tiny_model(here, "model", max_position_embeddings=64)
+    lines("q.jsonl", {"question": "How many? " * 20})(here)
+
+
+def models() -> Iterator[Case]:
+    for path, prepare, says in PATHS:
+        yield Case(f"path {path[:20]!r}", f"expert.path={path} {EARLY_EXIT}", says, prepare)
+    own = f"expert.path={{here}}/model {EARLY_EXIT}"
+    for name, spoil, says in SPOILT:
+
+        def spoilt(here: Path, spoil: Prepare = spoil) -> None:
+            spoil(sound_model(here))
+
+        yield Case(f"model: {name}", own, says, spoilt)
+    for words, says in MODEL_WORDS.items():
+        yield Case(f"model: {words}", f"{own} {words}", says, sound_model)
+    both = "expert.path={here}/model amateur.path={here}/other"
+    for name, prepare, words, says in PAIRS:
+
+        def pair(here: Path, prepare: Prepare = prepare) -> None:
+            sound_model(here)
+            prepare(here)
+
+        yield Case(f"pair: {name}", f"{both} {words}", says, pair)
+    words = f"{own} data=jsonl data.path={{here}}/q.jsonl stages=[sample]"
+    says = "question jsonl/1: its prompt has | has a context of 64"
+    yield Case("model: a prompt beyond its context", words, says, small_context)
+
+
+# Data --------------------------------------------------------------------------------------------
 
 QUESTION = {"question": "Ana owns 9 coins. Ana finds 7 more. How many does Ana have?"}
+ONE_OBJECT = " | Write one object a line"
+NO_QUESTIONS = "{here}/q.jsonl: no questions | Write one JSON object"
+NON_EMPTY = "`question` | non-empty string"
 
-
-def questions(name: str, prepare: Prepare, culprit: str, remedy: str) -> Case:
-    words = "data=jsonl data.path={here}/q.jsonl stages=[sample]"
-    return Case(f"data: {name}", words, culprit, remedy, prepare)
-
-
-def second_line(name: str, line: object, culprit: str, remedy: str) -> Case:
-    """A sound line, then one that is not."""
-    culprit = f"{{here}}/q.jsonl, line 2: {culprit}"
-    return questions(name, lines("q.jsonl", QUESTION, line), culprit, remedy)
-
-
-def mirror(name: str, *rows: object) -> Prepare:
-    return lines(f"hub/{name}/train.jsonl", *rows)
-
-
-DATA = [
-    questions("a missing file", lambda here: None, "{here}/q.jsonl: no such file", "Set data.path"),
-    questions(
-        "a folder",
-        lambda here: (here / "q.jsonl").mkdir(),
-        "{here}/q.jsonl",
-        "Set data.path to a JSON Lines file",
-    ),
-    questions(
-        "an empty file",
-        text("q.jsonl", ""),
-        "{here}/q.jsonl: no questions",
-        "Write one JSON object",
-    ),
-    questions(
-        "blank lines",
-        text("q.jsonl", "\n  \n"),
-        "{here}/q.jsonl: no questions",
-        "Write one JSON object",
-    ),
-    questions(
-        "no UTF-8",
-        raw("q.jsonl", b'{"question": "\xff"}'),
-        "{here}/q.jsonl, line 1",
-        "Save the file as UTF-8",
-    ),
-    questions(
-        "NUL bytes",
-        raw("q.jsonl", b"\x00" * 100),
-        "{here}/q.jsonl, line 1: not JSON",
-        "Write one object a line",
-    ),
-    questions(
-        "a whole array",
-        text("q.jsonl", json.dumps([QUESTION])),
-        "line 1: not an object",
-        'Write {"question"',
-    ),
-    second_line("a line cut short", '{"question": "How', "not JSON", "Write one object a line"),
-    second_line("a line too deep", "[" * 100_000, "not JSON", "Write one object a line"),
-    second_line(
-        "a number beyond all",
-        '{"question": "Q", "answer": 1e99999999999999999999}',
-        "not JSON",
-        "Write one object a line",
-    ),
-    second_line(
-        "a number without end",
-        '{"question": "Q", "answer": ' + "1" * 5000 + "}",
-        "not JSON",
-        "Write one object a line",
-    ),
-    second_line(
-        "no number", '{"question": "Q", "answer": NaN}', "not JSON", "Write one object a line"
-    ),
-    second_line("no question", {"query": "Q"}, "no `question`", "the keys are: query"),
-    second_line("a question that is null", {"question": None}, "`question`", "non-empty string"),
-    second_line("a question that is a number", {"question": 7}, "`question`", "non-empty string"),
-    second_line("an empty question", {"question": " "}, "`question`", "non-empty string"),
-    second_line(
-        "an answer that is a list",
-        {**QUESTION, "answer": [1]},
-        "`answer`",
-        "must be a string or a number",
-    ),
-    second_line(
-        "a solution that is a number", {**QUESTION, "solution": 1}, "`solution`", "must be a string"
-    ),
-    second_line(
-        "half a character", {"question": "\ud83d?"}, "`question`", "half of a surrogate pair"
-    ),
-    Case(
-        "data: no answer to verify against",
-        "data=jsonl data.path={here}/q.jsonl method=rejection_sft",
-        "question jsonl/1 has no reference answer",
-        "method=rejection_sft verifies answers",
-        lines("q.jsonl", QUESTION),
-    ),
-    Case(
-        "data: no solution to imitate",
-        "data=jsonl data.path={here}/q.jsonl method=gt_sft",
-        "question jsonl/1",
-        "choose other data or another method",
-        lines("q.jsonl", QUESTION),
-    ),
-    Case(
-        "data: no mirror",
-        "data=gsm8k hub_root={here}/nowhere",
-        "hub_root={here}/nowhere",
-        "leave hub_root unset",
-    ),
-    Case(
-        "data: a mirror that is a file",
-        "data=gsm8k hub_root={here}/x",
-        "hub_root={here}/x",
-        "leave hub_root unset",
-        text("x", ""),
-    ),
-    Case(
-        "data: a mirror without the set",
-        "data=gsm8k hub_root={here}",
-        "openai/gsm8k",
-        "Copy it there",
-    ),
-    Case(
-        "data: a mirror of another set",
-        "data=svamp hub_root={here}/hub",
-        "svamp/train/0: no column 'Body'",
-        "Set `path` and `format`",
-        mirror("ChilleD/SVAMP", QUESTION),
-    ),
-    Case(
-        "data: an empty set",
-        "data=svamp hub_root={here}/hub",
-        "ChilleD/SVAMP",
-        "Check data.path",
-        lambda here: (here / "hub" / "ChilleD" / "SVAMP").mkdir(parents=True),
-    ),
-    Case(
-        "data: a split that is not there",
-        "data=svamp data.split=dev hub_root={here}/hub",
-        "split dev",
-        "Change data.split",
-        mirror("ChilleD/SVAMP", QUESTION),
-    ),
-    Case(
-        "data: a cell of another kind",
-        "data=svamp data.format=olympiadbench hub_root={here}/hub",
-        "svamp/train/0",
-        "Set `path` and `format`",
-        mirror("ChilleD/SVAMP", {"question": "Q", "final_answer": 5}),
-    ),
-    Case("data: an unknown format", "data.format=gsm8", "format 'gsm8'", "Did you mean 'gsm8k'?"),
-    Case(
-        "data: an unknown family",
-        "data.configs=[micro_ad]",
-        "'micro_ad'",
-        "did you mean 'micro_add'",
-    ),
-    Case(
-        "data: a set without a path",
-        "data=svamp data.path=null",
-        "`path` is missing",
-        "Set data.path",
-    ),
+QUESTION_FILES: list[tuple[str, Prepare, str]] = [
+    ("missing", nothing, "{here}/q.jsonl: no such file | Set data.path"),
+    ("folder", folder("q.jsonl"), "{here}/q.jsonl | Set data.path to a JSON Lines file"),
+    ("empty", text("q.jsonl", ""), NO_QUESTIONS),
+    ("blank lines", text("q.jsonl", "\n  \n"), NO_QUESTIONS),
+    ("no UTF-8", raw("q.jsonl", b'{"question": "\xff"}'), "line 1 | Save the file as UTF-8"),
+    ("NUL bytes", raw("q.jsonl", b"\x00" * 100), "line 1: not JSON" + ONE_OBJECT),
+    ("array", text("q.jsonl", json.dumps([QUESTION])), 'line 1: not an object | Write {"question"'),
 ]
 
-# Records of kept steps -------------------------------------------------------------------------
+# The second line of a file of questions.
+QUESTION_LINES: list[tuple[object, str]] = [
+    ('{"question": "How', "not JSON" + ONE_OBJECT),
+    (DEEP, "not JSON" + ONE_OBJECT),
+    ('{"question": "Q", "answer": 1e99999999999999999999}', "not JSON" + ONE_OBJECT),
+    ('{"question": "Q", "answer": ' + "1" * 5000 + "}", "not JSON" + ONE_OBJECT),
+    ('{"question": "Q", "answer": NaN}', "not JSON" + ONE_OBJECT),
+    ({"query": "Q"}, "no `question` | the keys are: query"),
+    ({"question": None}, NON_EMPTY),
+    ({"question": 7}, NON_EMPTY),
+    ({"question": " "}, NON_EMPTY),
+    ({**QUESTION, "answer": [1]}, "`answer` | must be a string or a number"),
+    ({**QUESTION, "solution": 1}, "`solution` | must be a string"),
+    ({"question": "\ud83d?"}, "`question` | half of a surrogate pair"),
+]
+
+
+def mirror(*rows: object) -> Prepare:
+    return lines("hub/ChilleD/SVAMP/train.jsonl", *rows)
+
+
+SVAMP = "data=svamp hub_root={here}/hub"
+CHOOSE = "choose other data or another method"
+OTHER_COLUMNS = " | Set `path` and `format`"
+SOURCES: list[tuple[str, Prepare, str]] = [
+    (
+        "data=jsonl data.path={here}/q.jsonl method=rejection_sft",
+        lines("q.jsonl", QUESTION),
+        "question jsonl/1 has no reference answer | method=rejection_sft verifies answers",
+    ),
+    (
+        "data=jsonl data.path={here}/q.jsonl method=gt_sft",
+        lines("q.jsonl", QUESTION),
+        f"question jsonl/1 | {CHOOSE}",
+    ),
+    ("data=gsm8k hub_root={here}/no", nothing, "hub_root={here}/no | leave hub_root unset"),
+    ("data=gsm8k hub_root={here}/x", text("x", ""), "hub_root={here}/x | leave hub_root unset"),
+    ("data=gsm8k hub_root={here}", nothing, "hub_root= | openai/gsm8k | Copy it there"),
+    (SVAMP, mirror(QUESTION), "svamp/train/0: no column 'Body'" + OTHER_COLUMNS),
+    (SVAMP, folder("hub/ChilleD/SVAMP"), "ChilleD/SVAMP | Check data.path"),
+    (f"{SVAMP} data.split=dev", mirror(QUESTION), "split dev | Change data.split"),
+    (
+        f"{SVAMP} data.format=olympiadbench",
+        mirror({"question": "Q", "final_answer": 5}),
+        "svamp/train/0" + OTHER_COLUMNS,
+    ),
+    ("data.format=gsm8", nothing, "format 'gsm8' | Did you mean 'gsm8k'?"),
+    ("data.configs=[micro_ad]", nothing, "'micro_ad' | did you mean 'micro_add'"),
+    ("data=svamp data.path=null", nothing, "`path` is missing | Set data.path"),
+]
+
+
+def data() -> Iterator[Case]:
+    words = "data=jsonl data.path={here}/q.jsonl stages=[sample]"
+    for name, prepare, says in QUESTION_FILES:
+        yield Case(f"questions: {name}", words, says, prepare)
+    for number, (line, says) in enumerate(QUESTION_LINES):
+        prepare = lines("q.jsonl", QUESTION, line)
+        says = f"{{here}}/q.jsonl, line 2: {says}"
+        yield Case(f"question line {number}: {line!s:.40}", words, says, prepare)
+    for number, (words, prepare, says) in enumerate(SOURCES):
+        yield Case(f"source {number}: {words}", words, says, prepare)
+
+
+# Records of kept steps ---------------------------------------------------------------------------
 
 RECORD = {
     "prompt_id": "Ana owns 99 coins. Ana finds 72 more. How many coins does Ana have?",
@@ -613,225 +410,98 @@ RECORD = {
     "weights": [0.75, 0.25],
     "kl_divergence": 0.9,
 }
-WITH_IDS = {**RECORD, "prompt_token_ids": [2, 27, 1, 3], "prefix_token_ids": [14]}
+IDS = {"prompt_token_ids": [2, 27, 1, 3], "prefix_token_ids": [14]}
+
+RECORD_FILES: list[tuple[str, Prepare, str]] = [
+    ("missing", nothing, "data.path={here}/r.jsonl cannot be read | set data.path"),
+    ("folder", folder("r.jsonl"), "data.path={here}/r.jsonl cannot be read | set data.path"),
+    ("empty", text("r.jsonl", "\n"), "data.path={here}/r.jsonl is empty | one kept step per line"),
+    ("no UTF-8", raw("r.jsonl", b"\x93NUMPY\xff"), "data.path={here}/r.jsonl | save the file as"),
+    ("second line", lines("r.jsonl", RECORD, [RECORD]), "r.jsonl, line 2 is not a JSON object"),
+]
+
+# The second line of a file of records, or what it changes in a sound record; `...` removes a key.
+RECORD_LINES: list[tuple[object, str]] = [
+    ('{"prompt_id": "', " is not JSON | one object per line"),
+    (DEEP, " is not JSON | one object per line"),
+    ("[]", " is not a JSON object | with prompt_id, step"),
+    ({"weights": ...}, " lacks 'weights' | a record has prompt_id"),
+    ({"step": "1"}, ": 'step' is str | must be a whole number"),
+    ({"step": True}, ": 'step' is bool | must be a whole number"),
+    ({"step": -1}, ": step | must be 0 or more"),
+    ({"prompt_id": " "}, ": prompt_id is empty | must be the question's text"),
+    ({"prefix": None}, ": 'prefix' is NoneType | must be a text"),
+    ({"prefix": "\ud83d"}, ": prefix has half | write the whole character"),
+    ({"kl_divergence": HUGE}, ": step | kl_divergence finite"),
+    ({"kl_divergence": float("nan")}, ": step | kl_divergence finite"),
+    ({"kl_divergence": -1}, ": step | finite and 0 or more"),
+    ({"token_ids": 14}, ": 'token_ids' is int"),
+    ({"token_ids": [], "weights": []}, " has 0 token_ids | at least one id"),
+    ({"token_ids": [14]}, " has 1 token_ids and 2 | one weight per id"),
+    ({"token_ids": [14, 151643]}, ": token_ids has 151643 | made with another tokenizer"),
+    ({"token_ids": [-1, 14]}, ": token_ids has -1"),
+    ({"token_ids": [14, "9" * 5000]}, ": token_ids has '999 | made with another tokenizer"),
+    ({"token_ids": [14, 14]}, ": token_ids has the same token twice | add up its weights"),
+    ({"weights": [0.5, 0.25]}, ": weights | sum to 1, not 0.75"),
+    ({"weights": [1.5, -0.5]}, ": weights | 0 or more and sum to 1, not -0.5"),
+    ({"weights": [float("nan"), 1.0]}, ": weights | not nan"),
+    ({"weights": [True, 0]}, ": weights | 0 or more and sum to 1, not True"),
+    ({"weights": ["0.5", 0.5]}, ": weights | not '0.5'"),
+    ({"weights": [HUGE, 1]}, ": weights | 0 or more and sum to 1"),
+    ({**IDS, "prompt_token_ids": []}, ": prompt_token_ids is empty | at least one token"),
+    ({**IDS, "prompt_token_ids": None}, ": 'prompt_token_ids' is NoneType"),
+    ({**IDS, "prefix_token_ids": [14, 999]}, ": prefix_token_ids has 999"),
+    ({**IDS, "prefix_token_ids": 14}, ": 'prefix_token_ids' is int"),
+    ({**IDS, "step": 2}, ": step is 2 | both must be equal"),
+    ({**IDS, "question_id": 7}, ": 'question_id' is int | must be a text"),
+]
 
 
-def records(name: str, prepare: Prepare, culprit: str, remedy: str) -> Case:
+def records() -> Iterator[Case]:
     words = "data=lr_samples data.path={here}/r.jsonl stages=[sample,distill] distiller.steps=1"
-    return Case(f"records: {name}", words, culprit, remedy, prepare)
+    for name, prepare, says in RECORD_FILES:
+        yield Case(f"records: {name}", words, says, prepare)
 
 
-def record(name: str, line: object, culprit: str, remedy: str) -> Case:
-    """A sound record, then one that is not."""
-    if isinstance(line, dict):
-        line = {key: value for key, value in line.items() if value is not ...}
-    return records(name, lines("r.jsonl", RECORD, line), "{here}/r.jsonl, line 2" + culprit, remedy)
+@pytest.mark.parametrize(
+    ("change", "says"), RECORD_LINES, ids=[f"{change!s:.40}" for change, _ in RECORD_LINES]
+)
+def test_a_line_that_is_no_record_is_named(tmp_path, change, says):
+    line = change
+    if isinstance(change, dict):
+        line = {key: value for key, value in (RECORD | change).items() if value is not ...}
+    lines("r.jsonl", RECORD, line)(tmp_path)
+    path = tmp_path / "r.jsonl"
+    with pytest.raises(UserError) as raised:
+        import_records(path, tiny_tokenizer(), system_prompt="", vocabulary_size=TOKENS)
+    check_message(str(raised.value), f"{path}, line 2{says}", tmp_path)
 
 
-RECORDS = [
-    records(
-        "a missing file",
-        lambda here: None,
-        "data.path={here}/r.jsonl cannot be read",
-        "set data.path",
-    ),
-    records(
-        "a folder",
-        lambda here: (here / "r.jsonl").mkdir(),
-        "data.path={here}/r.jsonl cannot be read",
-        "set data.path",
-    ),
-    records(
-        "an empty file",
-        text("r.jsonl", "\n"),
-        "data.path={here}/r.jsonl is empty",
-        "one kept step per line",
-    ),
-    records(
-        "no UTF-8",
-        raw("r.jsonl", b"\x93NUMPY\xff"),
-        "data.path={here}/r.jsonl",
-        "save the file as UTF-8",
-    ),
-    record("a line cut short", '{"prompt_id": "', " is not JSON", "one object per line"),
-    record("a line too deep", "[" * 100_000, " is not JSON", "one object per line"),
-    record("a list", [RECORD], " is not a JSON object", "with prompt_id, step"),
-    record("no weights", {**RECORD, "weights": ...}, " lacks 'weights'", "a record has prompt_id"),
-    record(
-        "a step that is a text",
-        {**RECORD, "step": "1"},
-        ": 'step' is str",
-        "must be a whole number",
-    ),
-    record(
-        "a step that is a truth",
-        {**RECORD, "step": True},
-        ": 'step' is bool",
-        "must be a whole number",
-    ),
-    record("a step before the first", {**RECORD, "step": -1}, ": step", "must be 0 or more"),
-    record(
-        "an empty question",
-        {**RECORD, "prompt_id": " "},
-        ": prompt_id is empty",
-        "must be the question's text",
-    ),
-    record(
-        "a prefix that is null",
-        {**RECORD, "prefix": None},
-        ": 'prefix' is NoneType",
-        "must be a text",
-    ),
-    record(
-        "half a character",
-        {**RECORD, "prefix": "\ud83d"},
-        ": prefix has half",
-        "write the whole character",
-    ),
-    record(
-        "a divergence beyond all",
-        {**RECORD, "kl_divergence": 10**400},
-        ": step",
-        "kl_divergence finite",
-    ),
-    record(
-        "a divergence that is no number",
-        {**RECORD, "kl_divergence": float("nan")},
-        ": step",
-        "kl_divergence finite",
-    ),
-    record(
-        "a divergence below 0", {**RECORD, "kl_divergence": -1}, ": step", "finite and 0 or more"
-    ),
-    record(
-        "no ids", {**RECORD, "token_ids": [], "weights": []}, " has 0 token_ids", "at least one id"
-    ),
-    record(
-        "fewer ids than weights",
-        {**RECORD, "token_ids": [14]},
-        " has 1 token_ids and 2",
-        "one weight per id",
-    ),
-    record(
-        "an id of another tokenizer",
-        {**RECORD, "token_ids": [14, 151643]},
-        ": token_ids has 151643",
-        "made with another tokenizer",
-    ),
-    record(
-        "an id that is a text",
-        {**RECORD, "token_ids": [14, "9" * 5000]},
-        ": token_ids has '999",
-        "made with another tokenizer",
-    ),
-    record(
-        "an id twice",
-        {**RECORD, "token_ids": [14, 14]},
-        ": token_ids has the same token twice",
-        "add up its weights",
-    ),
-    record(
-        "weights that do not sum to 1",
-        {**RECORD, "weights": [0.5, 0.25]},
-        ": weights",
-        "sum to 1, not 0.75",
-    ),
-    record(
-        "a negative weight",
-        {**RECORD, "weights": [1.5, -0.5]},
-        ": weights",
-        "0 or more and sum to 1, not -0.5",
-    ),
-    record(
-        "a weight that is a truth",
-        {**RECORD, "weights": [True, 0]},
-        ": weights",
-        "0 or more and sum to 1, not True",
-    ),
-    record(
-        "a weight beyond all",
-        {**RECORD, "weights": [10**400, 1]},
-        ": weights",
-        "0 or more and sum to 1",
-    ),
-    record(
-        "a prompt without tokens",
-        {**WITH_IDS, "prompt_token_ids": []},
-        ": prompt_token_ids is empty",
-        "at least one token",
-    ),
-    record(
-        "a prefix of another length", {**WITH_IDS, "step": 2}, ": step is 2", "both must be equal"
-    ),
-    record(
-        "an id of the question that is none",
-        {**WITH_IDS, "question_id": 7},
-        ": 'question_id' is int",
-        "must be a text",
-    ),
-]
+# Stores and places -------------------------------------------------------------------------------
 
-# Stores and places -----------------------------------------------------------------------------
+NOT_WRITABLE = " is not writable | Set store= to a writable folder"
+FILE = text("file", "")
 
-STORES = [
-    Case(
-        "stores: a file",
-        "store={here}/file",
-        "the store {here}/file is not writable",
-        "Set store= to a writable folder",
-        text("file", ""),
-    ),
-    Case(
-        "stores: inside a file",
-        "store={here}/file/store",
-        "the store {here}/file/store is not writable",
-        "Set store= to a writable folder",
-        text("file", ""),
-    ),
-    Case(
-        "stores: an export that is a folder",
-        "sampler.export={here}",
-        "sampler.export={here} is a folder",
-        "give a file name",
-    ),
-    Case(
-        "stores: an export inside a file",
-        "sampler.export={here}/file/x.jsonl",
-        "{here}/file is a file",
-        "choose another path",
-        text("file", ""),
-    ),
-    Case(
-        "stores: nothing to go on with",
-        "stages=[distill]",
-        "has no rollout",
-        "Add sample to stages",
-    ),
-    Case(
-        "stores: list a folder that is not there",
-        "--store {here}/nowhere list",
-        "{here}/nowhere",
-        "Set --store to",
-        program="store",
-    ),
-    Case(
-        "stores: verify a file",
-        "--store {here}/file verify",
-        "{here}/file",
-        "Set --store to",
-        text("file", ""),
-        "store",
-    ),
-    Case(
-        "stores: prune by runs that are not there",
-        "--store {here} prune {here}/nowhere --yes",
-        "{here}/nowhere",
-        "there is no run in or below this folder",
-        program="store",
-    ),
-]
 
-# Results of runs -------------------------------------------------------------------------------
+def stores() -> Iterator[Case]:
+    for path in ("{here}/file", "{here}/file/store"):
+        yield Case(f"store={path}", f"store={path}", f"the store {path}{NOT_WRITABLE}", FILE)
+    for words, says in {
+        "sampler.export={here}": "sampler.export={here} is a folder | give a file name",
+        "sampler.export={here}/file/x.jsonl": "{here}/file is a file | choose another path",
+        "stages=[distill]": "has no rollout | Add sample to stages",
+    }.items():
+        yield Case(words, words, says, FILE)
+    for words, says in {
+        "--store {here}/nowhere list": "{here}/nowhere | Set --store to",
+        "--store {here}/file verify": "{here}/file | Set --store to",
+        "--store {here}/s prune {here}/nowhere --yes": "{here}/nowhere | there is no run in or",
+    }.items():
+        prepare = folder("s") if "/s " in words else FILE
+        yield Case(f"store {words}", words, says, prepare, "store")
+
+
+# Results of runs ---------------------------------------------------------------------------------
 
 RESULT = {"accuracy": 0.5, "correct": 1, "total": 2, "stderr": 0.35}
 SUMMARY = {
@@ -844,290 +514,219 @@ SUMMARY = {
     "settings": {"benchmarks": ["micro_add"]},
     "evaluate": {"expert": {"micro_add": RESULT}, "tuned": {"micro_add": RESULT}},
 }
-AGAIN = "Run the same command again"
 
-
-def summary(name: str, prepare: Prepare, culprit: str, remedy: str = AGAIN) -> Case:
-    return Case(f"summaries: {name}", "{here}/runs", culprit, remedy, prepare, "report")
-
-
-def changed(name: str, culprit: str, **values: object) -> Case:
-    """A sound summary but for some values."""
-    merged = {key: value for key, value in (SUMMARY | values).items() if value is not ...}
-    prepare = text("runs/0/summary.json", json.dumps(merged))
-    return summary(name, prepare, f"{{here}}/runs/0/summary.json{culprit}")
+SUMMARY_TEXTS = {
+    json.dumps(SUMMARY)[:-9]: " cannot be read",
+    "": " cannot be read",
+    "[1]": " | it should be a JSON object, not [1]",
+    DEEP: " cannot be read",
+    "[" * 500 + "]" * 500: " cannot be read",
+}
 
 
 def evaluated(**values: object) -> dict[str, object]:
     return {"expert": {"micro_add": RESULT | values}}
 
 
-SUMMARIES = [
-    summary(
-        "no such folder",
-        lambda here: None,
-        "{here}/runs is not a folder",
-        "give the folder of a run",
+GAP = {**evaluated(), "gap": {"expert": {"micro_add": {}}}}
+HISTOGRAM = {"bin_nats": 0.1, "counts": "999"}
+# What is changed in a sound summary; `...` removes a key.
+SUMMARY_CHANGES: list[tuple[dict[str, Any], str]] = [
+    ({"method": ...}, "method is missing"),
+    ({"expert": ["micro"]}, "expert should be a string"),
+    ({"alpha": "0.2"}, "alpha should be a number"),
+    ({"beta": float("nan")}, "beta should be a finite number"),
+    ({"seed": True}, "seed should be an integer"),
+    ({"settings": "all"}, "settings should be a JSON object"),
+    ({"settings": {"benchmarks": 3}}, "settings.benchmarks should be a list"),
+    ({"provenance": {"expert": "micro"}}, "provenance.expert should be a JSON object"),
+    ({"sample": {"seconds": "9"}}, "sample.seconds should be a number"),
+    (
+        {"sample": {"steps": 3, "histogram": HISTOGRAM}},
+        "sample.histogram.counts should be a list",
     ),
-    summary(
-        "no run",
-        lambda here: (here / "runs").mkdir(),
-        "{here}/runs contains no run",
-        "no summary.json",
+    (
+        {"sample": {"histogram": HISTOGRAM | {"counts": [1]}}},
+        "sample: steps should be a number",
     ),
-    summary(
-        "cut short",
-        text("runs/0/summary.json", json.dumps(SUMMARY)[:-9]),
-        "{here}/runs/0/summary.json cannot be read",
+    (
+        {"evaluate": evaluated(correct=3)},
+        "evaluate.expert.micro_add: correct should be at most total",
     ),
-    summary("empty", text("runs/0/summary.json", ""), "{here}/runs/0/summary.json cannot be read"),
-    summary("a list", text("runs/0/summary.json", "[1]"), "it should be a JSON object, not [1]"),
-    summary(
-        "too deep",
-        text("runs/0/summary.json", "[" * 100_000),
-        "{here}/runs/0/summary.json cannot be read",
+    (
+        {"evaluate": evaluated(accuracy="high")},
+        "evaluate.expert.micro_add.accuracy should be a number",
     ),
-    summary(
-        "deep",
-        text("runs/0/summary.json", "[" * 500 + "]" * 500),
-        "{here}/runs/0/summary.json cannot be read",
-    ),
-    summary(
-        "a link to nothing",
-        both(
-            text("runs/0/x", ""),
-            lambda here: (here / "runs" / "0" / "summary.json").symlink_to("gone"),
-        ),
-        "{here}/runs/0/summary.json cannot be read",
-    ),
-    summary(
-        "no text",
-        both(text("runs/0/x", ""), raw("runs/0/summary.json", b"\x80\x81")),
-        "{here}/runs/0/summary.json cannot be read",
-    ),
-    changed("without a method", " is invalid: method is missing", method=...),
-    changed("half a character", " cannot be read", method="\ud83d"),
-    changed("an expert that is a list", " is invalid: expert should be a string", expert=["micro"]),
-    changed("an alpha that is a text", " is invalid: alpha should be a number", alpha="0.2"),
-    changed(
-        "a beta that is no number", " is invalid: beta should be a finite number", beta=float("nan")
-    ),
-    changed("a seed that is a truth", " is invalid: seed should be an integer", seed=True),
-    changed(
-        "settings that are a text",
-        " is invalid: settings should be a JSON object",
-        settings="all",
-    ),
-    changed(
-        "benchmarks that are a number",
-        " is invalid: settings.benchmarks should be a list",
-        settings={"benchmarks": 3},
-    ),
-    changed(
-        "models that are a text",
-        " is invalid: provenance.expert should be a JSON object",
-        provenance={"expert": "micro"},
-    ),
-    changed(
-        "seconds that are a text",
-        " is invalid: sample.seconds should be a number",
-        sample={"seconds": "9"},
-    ),
-    changed(
-        "seconds beyond all",
-        " cannot be read (it has a number of 401 digits)",
-        distill={"seconds": 10**400},
-    ),
-    changed(
-        "bins that are a text",
-        " is invalid: sample.histogram.counts should be a list",
-        sample={"steps": 3, "histogram": {"bin_nats": 0.1, "counts": "999"}},
-    ),
-    changed(
-        "a histogram of unknown steps",
-        " is invalid: sample: steps should be a number",
-        sample={"histogram": {"bin_nats": 0.1, "counts": [1]}},
-    ),
-    changed(
-        "more right than asked",
-        " is invalid: evaluate.expert.micro_add: correct should be at most total",
-        evaluate=evaluated(correct=3),
-    ),
-    changed(
-        "a count beyond all",
-        " cannot be read (it has a number of 401 digits)",
-        evaluate=evaluated(total=10**400),
-    ),
-    changed(
-        "an accuracy that is a text",
-        " is invalid: evaluate.expert.micro_add.accuracy should be a number",
-        evaluate=evaluated(accuracy="high"),
-    ),
-    changed(
-        "a curve that is a number",
-        " is invalid: evaluate.curve should be a list",
-        evaluate={**evaluated(), "curve": 5},
-    ),
-    changed(
-        "a gap without counts",
-        " is invalid: evaluate.gap.expert.micro_add.accuracy is missing",
-        evaluate={**evaluated(), "gap": {"expert": {"micro_add": {}}}},
-    ),
-    Case(
-        "summaries: a report into a file",
-        "{here}/runs --out {here}/file",
-        "--out {here}/file",
-        "cannot be written to",
-        both(text("runs/0/summary.json", json.dumps(SUMMARY)), text("file", "")),
-        "report",
-    ),
+    ({"evaluate": {**evaluated(), "curve": 5}}, "evaluate.curve should be a list"),
+    ({"evaluate": GAP}, "evaluate.gap.expert.micro_add.accuracy is missing"),
+]
+SUMMARY_UNREADABLE: list[tuple[dict[str, Any], str]] = [
+    ({"method": "\ud83d"}, " cannot be read"),
+    ({"distill": {"seconds": HUGE}}, " cannot be read (it has a number of 401 digits)"),
+    ({"evaluate": evaluated(total=HUGE)}, " cannot be read (it has a number of 401 digits)"),
 ]
 
-# Recorded answers ------------------------------------------------------------------------------
+
+def dangling_link(here: Path) -> None:
+    text("runs/0/x", "")(here)
+    (here / "runs" / "0" / "summary.json").symlink_to("gone")
+
+
+def not_text(here: Path) -> None:
+    text("runs/0/x", "")(here)
+    (here / "runs" / "0" / "summary.json").write_bytes(b"\x80\x81")
+
+
+def summaries() -> Iterator[Case]:
+    path = "{here}/runs/0/summary.json"
+    again = " | Run the same command again"
+
+    def case(name: str, says: str, prepare: Prepare, words: str = "{here}/runs") -> Case:
+        return Case(f"summary: {name}", words, says, prepare, "report")
+
+    yield case("no folder", "{here}/runs is not a folder | give the folder of a run", nothing)
+    yield case("no run", "{here}/runs contains no run | no summary.json", folder("runs"))
+    yield case("a link to nothing", f"{path} cannot be read{again}", dangling_link)
+    yield case("not text", f"{path} cannot be read{again}", not_text)
+    for content, says in SUMMARY_TEXTS.items():
+        yield case(f"{content:.20}", path + says + again, text("runs/0/summary.json", content))
+    changes = [(change, f" is invalid: {says}") for change, says in SUMMARY_CHANGES]
+    for change, says in changes + SUMMARY_UNREADABLE:
+        merged = {key: value for key, value in (SUMMARY | change).items() if value is not ...}
+        prepare = text("runs/0/summary.json", json.dumps(merged))
+        yield case(f"{says} {change!s:.40}", path + says + again, prepare)
+
+    def output_file(here: Path) -> None:
+        text("runs/0/summary.json", json.dumps(SUMMARY))(here)
+        FILE(here)
+
+    says = "--out {here}/file | cannot be written to"
+    yield case("a file as --out", says, output_file, "{here}/runs --out {here}/file")
+
+
+# Recorded answers --------------------------------------------------------------------------------
 
 ANSWER = {"id": "g/0", "reference": "18", "kind": "number", "output": "\\boxed{18}"}
 
-
-def answers(name: str, prepare: Prepare, culprit: str, remedy: str) -> Case:
-    return Case(
-        f"answers: {name}",
-        "{here}/a.jsonl --out {here}/summary.json",
-        culprit,
-        remedy,
-        prepare,
-        "grade",
-    )
-
-
-def answer(name: str, line: object, culprit: str, remedy: str) -> Case:
-    culprit = f"{{here}}/a.jsonl, line 2: {culprit}"
-    return answers(name, lines("a.jsonl", ANSWER, line), culprit, remedy)
-
-
-ANSWERS = [
-    answers(
-        "a missing file",
-        lambda here: None,
-        "{here}/a.jsonl: cannot be read",
-        "Pass a JSON Lines file",
-    ),
-    answers(
-        "a folder",
-        lambda here: (here / "a.jsonl").mkdir(),
-        "{here}/a.jsonl: cannot be read",
-        "Pass a JSON Lines file",
-    ),
-    answers(
-        "an empty file", text("a.jsonl", ""), "{here}/a.jsonl: no answers", "Pass the answers.jsonl"
-    ),
-    answers(
-        "no UTF-8",
-        raw("a.jsonl", b"\xff\xfe"),
-        "{here}/a.jsonl: not UTF-8",
-        "Save the file as UTF-8",
-    ),
-    answer("a line cut short", '{"id": ', "not JSON", "Write one object per line"),
-    answer("a line too deep", "[" * 100_000, "not JSON", "Write one object per line"),
-    answer("a list", [ANSWER], "not an object", "with id, reference, kind, output"),
-    answer(
-        "an output that is null",
-        {**ANSWER, "output": None},
-        "'output' is missing or not a string",
-        "required: id",
-    ),
-    answer(
-        "an unknown kind",
-        {**ANSWER, "kind": "essay"},
-        "kind 'essay'",
-        "none of number, math, choice",
-    ),
-    answer(
-        "options that are numbers", {**ANSWER, "choices": [1]}, "'choices'", "write [] for none"
-    ),
-    answer(
-        "a reference that is no number",
-        {**ANSWER, "reference": "many"},
-        "the reference 'many'",
-        "answer: number",
-    ),
-    answer(
-        "a reference of no option",
-        {**ANSWER, "kind": "choice", "reference": "E", "choices": ["1", "2"]},
-        "the reference 'E'",
-        "none of the options AB",
-    ),
-    answer(
-        "a reference cut short",
-        {**ANSWER, "kind": "math", "reference": "\\frac{1"},
-        "the reference",
-        "braces that do not balance",
-    ),
-    Case(
-        "answers: a place that is none",
-        "{here}/a.jsonl --out {here}/nowhere/b.jsonl",
-        "--out {here}/nowhere/b.jsonl",
-        "Pass a file in an existing",
-        lines("a.jsonl", ANSWER),
-        "grade",
-    ),
+ANSWER_FILES: list[tuple[str, Prepare, str]] = [
+    ("missing", nothing, "{here}/a.jsonl: cannot be read | Pass a JSON Lines file"),
+    ("folder", folder("a.jsonl"), "{here}/a.jsonl: cannot be read | Pass a JSON Lines file"),
+    ("empty", text("a.jsonl", ""), "{here}/a.jsonl: no answers | Pass the answers.jsonl"),
+    ("no UTF-8", raw("a.jsonl", b"\xff\xfe"), "{here}/a.jsonl: not UTF-8 | Save the file as UTF-8"),
 ]
 
-CASES = [*SETTINGS, *MODELS, *DATA, *RECORDS, *STORES, *SUMMARIES, *ANSWERS]
+# The second line of a file of answers, or what it changes in a sound answer.
+ANSWER_LINES: list[tuple[object, str]] = [
+    ('{"id": ', "not JSON | Write one object per line"),
+    (DEEP, "not JSON | Write one object per line"),
+    ("[]", "not an object | with id, reference, kind, output"),
+    ({"output": None}, "'output' is missing or not a string | required: id"),
+    ({"kind": "essay"}, "kind 'essay' | none of number, math, choice"),
+    ({"choices": [1]}, "'choices' | write [] for none"),
+    ({"reference": "many"}, "the reference 'many' | answer: number"),
+    (
+        {"kind": "choice", "reference": "E", "choices": ["1", "2"]},
+        "the reference 'E' | none of the options AB",
+    ),
+    ({"kind": "math", "reference": "\\frac{1"}, "the reference | braces that do not balance"),
+]
 
 
-@dataclass(frozen=True)
-class Refusal:
-    """How a program ended."""
+def answers() -> Iterator[Case]:
+    words = "{here}/a.jsonl --out {here}/summary.json"
+    for name, prepare, says in ANSWER_FILES:
+        yield Case(f"answers: {name}", words, says, prepare, "grade")
+    for number, (change, says) in enumerate(ANSWER_LINES):
+        line = ANSWER | change if isinstance(change, dict) else change
+        prepare, says = lines("a.jsonl", ANSWER, line), f"{{here}}/a.jsonl, line 2: {says}"
+        yield Case(f"answer line {number}: {change!s:.40}", words, says, prepare, "grade")
+    words = "{here}/a.jsonl --out {here}/no/b.jsonl"
+    says = "--out {here}/no/b.jsonl | Pass a file in an existing"
+    yield Case("answers: no folder for --out", words, says, lines("a.jsonl", ANSWER), "grade")
 
-    status: int
-    err: str
+
+# The tests ---------------------------------------------------------------------------------------
+
+PROGRAMS = {"report": report_main, "grade": grade.main, "store": store_main}
+CASES = [
+    *(Case(f"{words:.60}", words, says) for words, says in SETTINGS.items()),
+    *(case for kind in (models, data, records, stores, summaries, answers) for case in kind()),
+]
+
+
+def check_message(message: str, says: str, here: Path) -> None:
+    for part in says.replace("{here}", str(here)).split(" | "):
+        assert part in message
 
 
 @pytest.fixture
-def refused(program, capsys, monkeypatch, tmp_path) -> Callable[[Case], Refusal]:
-    """Prepares a case and calls its program, with no data set converted outside the test."""
+def refused(program, capsys, monkeypatch, tmp_path) -> Callable[[Case], tuple[int, str]]:
+    """Prepares a case and calls its program; returns the exit status and the error output."""
     from datasets import config as data_sets
 
     monkeypatch.setattr(data_sets, "HF_DATASETS_CACHE", tmp_path / "cache")
 
-    def call(case: Case) -> Refusal:
+    def call(case: Case) -> tuple[int, str]:
         here = tmp_path / "here"
         here.mkdir()
         case.prepare(here)
         words = [word.replace("{here}", str(here)) for word in case.words.split()]
         if case.program == "run":
             outcome = program(*MICRO, *words)
-            return Refusal(outcome.status, outcome.err)
+            return outcome.status, outcome.err
         capsys.readouterr()
-        status = PROGRAMS[case.program](words)
-        return Refusal(status, capsys.readouterr().err)
+        return PROGRAMS[case.program](words), capsys.readouterr().err
 
     return call
 
 
 @pytest.mark.parametrize("case", CASES, ids=[case.name for case in CASES])
 def test_what_cannot_work_is_one_line_and_leaves_nothing(case, refused, tmp_path):
-    refusal = refused(case)
-    assert refusal.status in (1, 2)
-    assert refusal.err.count("\n") == 1, refusal.err
-    assert refusal.err.startswith("error: ")
-    here = str(tmp_path / "here")
-    assert case.culprit.replace("{here}", here) in refusal.err
-    assert case.remedy in refusal.err
+    status, err = refused(case)
+    assert status in (1, 2)
+    errors = [line for line in err.splitlines() if line.startswith("error: ")]
+    assert len(errors) == 1, err
+    if "target_modules" not in case.words:  # those are found after sampling, which logs
+        assert err.count("\n") == 1, err
+        assert list(tmp_path.rglob("manifest.json")) == []
+    check_message(errors[0], case.says, tmp_path / "here")
+    assert list(tmp_path.rglob("adapter/manifest.json")) == []
     assert not (tmp_path / "run" / "summary.json").exists()
-    assert list(tmp_path.rglob("manifest.json")) == []
-    if case.program == "grade":
-        assert not (tmp_path / "here" / "summary.json").exists()
-    if case.program == "report":
-        assert not (tmp_path / "here" / "runs" / "report").exists()
+    assert case.program != "grade" or not (tmp_path / "here" / "summary.json").exists()
+    assert not (tmp_path / "here" / "runs" / "report").exists()
 
 
-def test_no_two_cases_have_one_name():
-    names = [case.name for case in CASES]
-    assert sorted(set(names)) == sorted(names)
+@pytest.mark.parametrize("program_name", ["run", *PROGRAMS])
+def test_debugging_raises_where_the_error_is(program_name, refused, monkeypatch):
+    monkeypatch.setenv("LR_EXP_DEBUG", "1")
+    with pytest.raises((UserError, HydraException)):
+        refused(next(case for case in CASES if case.program == program_name))
 
 
-# What the cases are defects of -----------------------------------------------------------------
+@pytest.mark.integration
+@pytest.mark.parametrize("debug", ["0", "1"])
+def test_exit_status_and_output_of_a_mistake(tmp_path, debug):
+    """As a shell sees them: one line, or the traceback for a developer."""
+    root = Path(__file__).parents[1]
+    done = subprocess.run(
+        [sys.executable, "-m", "lr_exp", "betta=0.4"],
+        cwd=tmp_path,
+        env={"PYTHONPATH": str(root), "PATH": "", "LR_EXP_DEBUG": debug},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert (done.returncode, done.stdout) == (1, "")
+    message = "'betta' is not a setting. Did you mean 'beta'?"
+    if debug == "1":
+        assert done.stderr.startswith("Traceback")
+        assert message in done.stderr.splitlines()[-1]
+    else:
+        assert done.stderr == f"error: {message}\n"
+
+
+# What the cases are defects of -------------------------------------------------------------------
 
 
 def test_a_sound_summary_is_reported(tmp_path, capsys):
@@ -1136,82 +735,76 @@ def test_a_sound_summary_is_reported(tmp_path, capsys):
     assert (tmp_path / "runs" / "report" / "report.md").exists()
 
 
-def test_sound_answers_are_graded(tmp_path, capsys):
-    lines("a.jsonl", ANSWER)(tmp_path)
+@pytest.mark.parametrize("output", ["\\boxed{18}", "\ud83d \\boxed{18}"])
+def test_sound_answers_are_graded(tmp_path, capsys, output):
+    """Outputs are cut where the limit falls, which may leave half a character."""
+    lines("a.jsonl", {**ANSWER, "output": output})(tmp_path)
     assert grade.main([str(tmp_path / "a.jsonl"), "--out", str(tmp_path / "b.jsonl")]) == 0
     (graded,) = (tmp_path / "b.jsonl").read_text("utf-8").splitlines()
     assert json.loads(graded)["correct"] is True
     assert "1 of 1 correct" in capsys.readouterr().out
 
 
-def test_an_answer_with_half_a_character_is_graded(tmp_path):
-    """Outputs are cut where the limit falls; the file could not be written for it."""
-    lines("a.jsonl", {**ANSWER, "output": "\ud83d \\boxed{18}"})(tmp_path)
-    assert grade.main([str(tmp_path / "a.jsonl"), "--out", str(tmp_path / "b.jsonl")]) == 0
-    assert json.loads((tmp_path / "b.jsonl").read_text("utf-8"))["correct"] is True
-
-
-def test_a_records_file_may_begin_with_a_byte_order_mark(program, tmp_path):
-    (tmp_path / "r.jsonl").write_bytes(b"\xef\xbb\xbf" + json.dumps(RECORD).encode() + b"\n")
-    words = ("data=lr_samples", f"data.path={tmp_path / 'r.jsonl'}", "stages=[sample]")
-    outcome = program(*MICRO, *words)
-    assert outcome.status == 0, outcome.err
-    assert outcome.finished == ["records"]
-
-
 def test_more_questions_than_there_are_takes_all(program, tmp_path):
-    """`data.max_questions` is a limit: the summary tells how many there were."""
     lines("q.jsonl", QUESTION)(tmp_path)
     words = ("data=jsonl", f"data.path={tmp_path / 'q.jsonl'}", "stages=[sample]")
     outcome = program(*MICRO, *words, "data.max_questions=1000")
     assert outcome.status == 0, outcome.err
-    told = json.loads((outcome.folder / "summary.json").read_text("utf-8"))
-    assert told["sample"]["questions"] == 1
+    summary = json.loads((outcome.folder / "summary.json").read_text("utf-8"))
+    assert summary["sample"]["questions"] == 1
 
 
-# What is damaged in a store is made again ------------------------------------------------------
+# Folders and stores that are used again ----------------------------------------------------------
 
 
 @pytest.fixture
-def distilled(program, tmp_path) -> Callable[[], Path]:
-    """Distils the sound record; gives the store's only adapter artifact."""
+def distil(program, tmp_path) -> Callable[..., Any]:
+    """Distils a record; returns the run's outcome."""
 
-    def run() -> Path:
-        lines("r.jsonl", RECORD)(tmp_path)
-        words = ("data=lr_samples", f"data.path={tmp_path / 'r.jsonl'}", "stages=[distill]")
-        small = ("distiller.steps=1", "distiller.batch_size=1")
-        outcome = program(*MICRO, *words, *small)
+    def run(*words: str, record: dict[str, Any] = RECORD, start: bytes = b"") -> Any:
+        path = tmp_path / "r.jsonl"
+        path.write_bytes(start + json.dumps(record).encode() + b"\n")
+        small = ("distiller.steps=1", "distiller.batch_size=1", "stages=[distill]")
+        outcome = program(*MICRO, "data=lr_samples", f"data.path={path}", *small, *words)
         assert outcome.status == 0, outcome.err
-        return next(
-            path.parent
-            for path in (tmp_path / "store" / "adapter").glob("*/manifest.json")
-            if "damaged" not in path.parent.name
-        )
+        assert outcome.has_summary
+        return outcome
 
     return run
+
+
+@pytest.mark.parametrize("start", [b"", b"\xef\xbb\xbf"], ids=["plain", "byte order mark"])
+@pytest.mark.parametrize("record", [RECORD, RECORD | IDS], ids=["published", "ours"])
+def test_sound_records_are_distilled(distil, record, start):
+    assert distil(record=record, start=start).finished == ["adapter", "records"]
 
 
 @pytest.mark.parametrize(
     ("broken", "content"), [("manifest.json", "{"), ("adapter/adapter_config.json", "[]")]
 )
-def test_a_broken_adapter_or_manifest_is_told_and_made_again(
-    distilled, tmp_path, capsys, broken, content
+def test_a_broken_adapter_or_manifest_is_reported_and_replaced(
+    distil, tmp_path, capsys, broken, content
 ):
-    artifact = distilled()
-    sound = json.loads((artifact / broken).read_text("utf-8"))
-    (artifact / broken).write_text(content, "utf-8")
+    def artifact() -> Path:
+        distil()
+        manifests = (tmp_path / "store" / "adapter").glob("*/manifest.json")
+        (path,) = [path.parent for path in manifests if "damaged" not in path.parent.name]
+        return path
+
+    made = artifact()
+    sound = json.loads((made / broken).read_text("utf-8"))
+    (made / broken).write_text(content, "utf-8")
     assert store_main(["--store", str(tmp_path / "store"), "verify"]) == 1
-    said = capsys.readouterr()
-    assert artifact.name in said.out
-    assert "1 damaged" in said.out
-    assert "Traceback" not in said.err
-    again = distilled()
-    assert again == artifact
-    assert json.loads((again / broken).read_text("utf-8")).keys() == sound.keys()
+    output = capsys.readouterr()
+    assert made.name in output.out
+    assert "1 damaged" in output.out
+    assert "Traceback" not in output.err
+    assert artifact() == made
+    assert json.loads((made / broken).read_text("utf-8")).keys() == sound.keys()
     assert len(list((tmp_path / "store" / "adapter").glob("*.damaged-*"))) == 1
 
 
-@pytest.mark.skipif(os.geteuid() == 0, reason="nothing is read-only to root")
+@pytest.mark.skipif(os.geteuid() == 0, reason="root can write to every folder")
 def test_a_store_that_cannot_be_written(program, tmp_path):
     (tmp_path / "store").mkdir(mode=0o500)
     outcome = program(*MICRO, "stages=[sample]")
@@ -1219,36 +812,18 @@ def test_a_store_that_cannot_be_written(program, tmp_path):
     assert not outcome.has_summary
 
 
-# What a developer sees -------------------------------------------------------------------------
+def test_a_failed_run_in_a_used_folder_leaves_no_old_summary(distil, program, tmp_path):
+    """The earlier run's summary would be taken for this one's."""
+    distil()
+    assert not program(*MICRO, f"expert.path={tmp_path}").has_summary
 
 
-@pytest.mark.parametrize(
-    "case",
-    [
-        next(case for case in CASES if case.program == program)
-        for program in ("run", "report", "grade", "store")
-    ],
-    ids=lambda case: case.program,
-)
-def test_debugging_raises_where_the_error_is(case, refused, monkeypatch):
-    monkeypatch.setenv("LR_EXP_DEBUG", "1")
-    with pytest.raises((UserError, HydraException)):
-        refused(case)
-
-
-def test_debugging_shows_the_traceback(tmp_path):
-    words = [sys.executable, "-m", "lr_exp", "betta=0.4"]
-    root = Path(__file__).parents[1]
-    environment = {"PYTHONPATH": str(root), "PATH": "", "LR_EXP_DEBUG": "1"}
-    done = subprocess.run(  # noqa: S603
-        words,
-        cwd=tmp_path,
-        env=environment,
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
-    assert done.returncode == 1
-    assert done.stderr.startswith("Traceback")
-    assert "'betta' is not a setting" in done.stderr.splitlines()[-1]
+def test_a_run_in_a_used_folder_links_its_own_adapter(distil):
+    """The earlier run's link stayed, so the adapter beside the summary was another's."""
+    adapters = []
+    for seed in (0, 1):
+        folder = distil(f"seed={seed}").folder
+        summary = json.loads((folder / "summary.json").read_text("utf-8"))
+        adapters.append((folder / "adapter").resolve())
+        assert str(adapters[-1]).startswith(summary["distill"]["artifact"])
+    assert adapters[0] != adapters[1]

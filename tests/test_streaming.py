@@ -512,8 +512,8 @@ def test_written_supervision_equals_the_selected_one(
     assert Supervision.load(tmp_path).digest() == facts["digest"]
     assert pq.ParquetFile(tmp_path / "supervision.parquet").num_row_groups == 2
     wanted = {questions[i].id for i in (0, 7)}
-    assert [item.question_id for item in found.about(wanted)] == [
-        item.question_id for item in listed.supervision.about(wanted)
+    assert [item.question_id for item in found.for_questions(wanted)] == [
+        item.question_id for item in listed.supervision.for_questions(wanted)
     ]
 
 
@@ -684,7 +684,7 @@ def test_supervision_may_have_lists_with_64_bit_offsets():
     assert wide.kept == narrow.kept == 1
     assert wide.digest() == narrow.digest()
     assert wide.trajectories[0] == narrow.trajectories[0]
-    assert [one.question_id for one in wide.about(["q"])] == ["q"]
+    assert [one.question_id for one in wide.for_questions(["q"])] == ["q"]
 
 
 def trajectory() -> SupervisedTrajectory:

@@ -154,12 +154,6 @@ def test_long_choices_make_short_names_that_differ():
     assert max(map(len, names)) < 200
 
 
-def test_a_sweep_without_multirun_names_the_command(program):
-    outcome = program("+sweep=micro_ablation", "experiment=micro_tables")
-    assert "python -m lr_exp -m +sweep=micro_ablation" in outcome.error
-    assert not outcome.has_summary
-
-
 def test_a_failed_cell_records_its_reason_and_the_others_run(program, tmp_path):
     """The two models of one cell have different vocabularies."""
     stranger = tiny_model(tmp_path, "stranger")

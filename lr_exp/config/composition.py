@@ -146,10 +146,6 @@ def parse_override(word: str) -> Override:
     except HydraException as error:
         reason = next(iter(str(error).splitlines()), type(error).__name__)
         raise UserError(f"{shown} is not an override: write key=value ({reason}).") from error
-    except RecursionError as error:
-        raise UserError(
-            f"{shown} is not an override: its brackets are nested too deep; write key=value."
-        ) from error
     sweep = override.value()
     if isinstance(sweep, RangeSweep):  # Hydra would build a list of all values
         start, stop, step = (float(end or 0) for end in (sweep.start, sweep.stop, sweep.step))
@@ -224,9 +220,7 @@ def _expectation(lines: Sequence[str], reason: Exception) -> str:
     try:  # NaN is in no range: the class's error states the range
         schema(**{field: math.nan})
     except UserError as error:
-        valid = str(error).partition("expected ")[2].removesuffix(".")
-        names_type = "number" in valid or "integer" in valid
-        return f": expected {valid if names_type else f'{kind}, {valid}'}"
+        return f": expected {kind}{str(error).partition('expected a number')[2].removesuffix('.')}"
     except TypeError:
         return f": expected {kind}"
     return f": expected {kind}"
@@ -282,19 +276,6 @@ def _as_settings(config: DictConfig) -> DictConfig:
     for key in [key for key in config.method if key not in names]:
         config.method.parameters[key] = config.method.pop(key)
     return config
-
-
-def raw_choices(config: DictConfig) -> dict[str, Any]:
-    """The choices of a run whose settings are invalid, as far as they were written."""
-
-    def written(key: str) -> Any:
-        try:
-            return OmegaConf.select(config, key, throw_on_missing=False)
-        except OmegaConfBaseException:  # an interpolation that fails
-            return None
-
-    groups = {group: written(f"{group}.name") for group in ("expert", "amateur", "method", "data")}
-    return groups | {key: written(key) for key in ("alpha", "beta", "seed", "sweep")}
 
 
 def _options(folders: Sequence[Path]) -> dict[str, list[str]]:

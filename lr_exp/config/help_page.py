@@ -4,7 +4,7 @@ import shutil
 import sys
 import textwrap
 from collections.abc import Mapping, Sequence
-from importlib.metadata import PackageNotFoundError, version
+from importlib.metadata import version
 
 from omegaconf import DictConfig, OmegaConf
 
@@ -105,13 +105,8 @@ def help_page(config: DictConfig, options: Mapping[str, Sequence[str]]) -> str:
 
 def version_line() -> str:
     """The versions of this package and of those that results depend on, without importing them."""
-    parts = [f"lr_exp {__version__}"]
-    for name in ("torch", "transformers", "peft"):
-        try:
-            parts.append(f"{name} {version(name)}")
-        except PackageNotFoundError:
-            parts.append(f"no {name}")
-    return ", ".join([*parts, f"Python {sys.version.split()[0]}"])
+    packages = ", ".join(f"{name} {version(name)}" for name in ("torch", "transformers", "peft"))
+    return f"lr_exp {__version__}, {packages}, Python {sys.version.split()[0]}"
 
 
 def _value(config: DictConfig, key: str) -> str:

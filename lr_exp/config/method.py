@@ -17,8 +17,6 @@ import hashlib
 import importlib
 import importlib.util
 import inspect
-import math
-import re
 import sys
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
@@ -27,7 +25,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Annotated, Any, TypeVar, get_args, get_origin, get_type_hints
 
-from lr_exp.config.settings import MethodSettings, Settings
+from lr_exp.config.settings import MethodSettings, Settings, lies_in
 from lr_exp.errors import UserError, did_you_mean, first_line
 
 KINDS = ("trajectories", "select", "target", "loss")
@@ -43,7 +41,6 @@ _BUILT_IN = (
 )
 
 F = TypeVar("F", bound=Callable[..., Any])
-_INTERVAL = re.compile(r"([\[(])(\S+), (\S+)([\])])")
 
 
 @dataclass(frozen=True)
@@ -253,19 +250,9 @@ def _checked(key: str, value: Any, hint: Any) -> Any:
     expected = names.get(kind, "another type") + (f" in {interval}" if interval else "")
     is_number = isinstance(value, int | float) and not isinstance(value, bool)
     fits = is_number if kind is float else kind not in names or type(value) is kind
-    if not fits or (interval and not _lies_in(value, interval)):
+    if not fits or (interval and not lies_in(value, interval)):
         raise UserError(f"{key}={value} is out of range: expected {expected}.")
     return float(value) if kind is float else value
-
-
-def _lies_in(value: float, interval: str) -> bool:
-    found = _INTERVAL.fullmatch(interval)
-    if found is None:
-        raise ValueError(f"{interval!r} is not an interval such as '(0, 1]'")
-    opening, low, high, closing = found.groups()
-    above = value >= float(low) if opening == "[" else value > float(low)
-    below = value <= float(high) if closing == "]" else value < float(high)
-    return above and below and not math.isnan(value)
 
 
 def _import(module: str) -> None:

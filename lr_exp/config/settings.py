@@ -4,9 +4,8 @@ The YAML groups under `conf/` fill these dataclasses, and stages receive them as
 class validates its values on construction, so that an invalid one fails before any model is loaded.
 """
 
-import math
 import re
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields, is_dataclass
 from typing import Any
 
 from lr_exp.errors import UserError, did_you_mean
@@ -25,27 +24,58 @@ WANDB_MODES = ("auto", "online", "offline", "disabled")
 ANSWER_KINDS = ("number", "math", "choice")
 
 _HTTP_URL = re.compile(r"https?://[^\s/?#@]+(/[^\s?#@]*)?")
-_MAX_COUNT = 2**31  # exclusive: libraries use 32-bit integers
+_INTERVAL = re.compile(r"([\[(])(\S+), (\S+)([\])])")
+COUNT = "[1, 2**31)"  # libraries use 32-bit integers
+OPTIONAL_COUNT = f"{COUNT} or null"
 _MAX_TUNED_STEPS = 10**8  # kept steps in a training plan, about 100 bytes each
-_MAX_LORA_RANK = 2**16  # no model has wider layers
 
 REQUIRED: Any = "???"  # in Hydra: the user or a preset must set it
+_NEUTRAL = {"neutral": True}
 
 
-def _require(condition: bool, key: str, value: object, expected: str) -> None:
-    if not condition:
-        raise UserError(f"{key}={value} is out of range: expected {expected}.")
+def _neutral(default: Any) -> Any:
+    """A setting that is not part of a run's identity.
+
+    Places, whose content has a fingerprint; ways of doing the same work; device and precision,
+    which `Inputs.machine` has.
+    """
+    return field(default=default, metadata=_NEUTRAL)
 
 
-def _require_count(
-    key: str, value: int | None, minimum: int = 1, *, optional: bool = False
-) -> None:
-    if value is None and optional:
+def determining(settings: Any) -> dict[str, Any]:
+    """A settings object as a dictionary, without its neutral settings."""
+    found = {}
+    for one in fields(settings):
+        value = getattr(settings, one.name)
+        if "neutral" not in one.metadata:
+            found[one.name] = determining(value) if is_dataclass(value) else value
+    return found
+
+
+def lies_in(value: float, interval: str) -> bool:
+    """Whether a number lies in an interval such as `(0, 1]` or `[1, 2**31)`; NaN lies in none."""
+    found = _INTERVAL.fullmatch(interval)
+    if found is None:
+        raise ValueError(f"{interval!r} is not an interval such as '(0, 1]'")
+    opening, *ends, closing = found.groups()
+    numbers = (end.partition("**") for end in ends)
+    low, high = (float(base) ** float(power or 1) for base, _, power in numbers)
+    above = value >= low if opening == "[" else value > low
+    return above and (value <= high if closing == "]" else value < high)
+
+
+def _check_number(key: str, value: float | None, expected: str) -> None:
+    interval, _, null = expected.partition(" or ")
+    if value is None and null:
         return
-    expected = f"{minimum} or more{', or null' if optional else ''}"
-    if value is not None and value >= _MAX_COUNT:
-        expected = "a number below 2**31"
-    _require(value is not None and minimum <= value < _MAX_COUNT, key, value, expected)
+    if value is None or not lies_in(value, interval):
+        raise UserError(f"{key}={value} is out of range: expected a number in {expected}.")
+
+
+def _check_numbers(prefix: str, settings: object, **expected: str) -> None:
+    """Checks the named fields; `prefix` comes before a field's name in its key."""
+    for name, interval in expected.items():
+        _check_number(prefix + name, getattr(settings, name), interval)
 
 
 def _no_duplicate(key: str, values: list[str]) -> None:
@@ -64,11 +94,11 @@ class ModelSettings:
     """Where a model is loaded from: `path` if set, else the package, else `fallback_path`."""
 
     name: str = REQUIRED
-    path: str | None = None  # hub id, local folder or GGUF file
-    revision: str | None = None  # hub branch, tag or commit
-    package: str | None = None  # an installed Python package with the weights ...
-    package_path: str | None = None  # ... at this path inside it
-    fallback_path: str | None = None  # used as `path` if the package is not installed
+    path: str | None = _neutral(None)  # hub id, local folder or GGUF file
+    revision: str | None = _neutral(None)  # hub branch, tag or commit
+    package: str | None = _neutral(None)  # an installed Python package with the weights ...
+    package_path: str | None = _neutral(None)  # ... at this path inside it
+    fallback_path: str | None = _neutral(None)  # used as `path` if the package is not installed
     trust_remote_code: bool = False  # run code from the model repository
     # random: weights from a fixed seed, so that only config.json is needed; to measure speed.
     init: str = "pretrained"
@@ -100,10 +130,10 @@ class SourceSettings:
 
     name: str = REQUIRED
     format: str = REQUIRED  # a key of lr_exp.data.formats.FORMATS
-    path: str | None = None  # hub id, folder in hub layout, or a JSON Lines or Parquet file
+    path: str | None = _neutral(None)  # hub id, folder in hub layout, JSON Lines or Parquet file
     configs: list[str] = field(default_factory=list)  # hub configurations, concatenated
     split: str | None = None
-    revision: str | None = None
+    revision: str | None = _neutral(None)
     answer: str = "math"  # how references are compared: number | math | choice
     # Only for generated questions (`format: micro`): how many, and the generator's seed.
     count: int | None = None
@@ -111,7 +141,7 @@ class SourceSettings:
 
     def __post_init__(self) -> None:
         _one_of(f"{self.name}: answer", self.answer, ANSWER_KINDS)
-        _require_count(f"{self.name}: count", self.count, optional=True)
+        _check_numbers(f"{self.name}: ", self, count=OPTIONAL_COUNT)
 
 
 @dataclass
@@ -123,11 +153,11 @@ class DataSettings(SourceSettings):
     max_questions: int | None = None
     # Stream the source into shards in the store and read questions a shard at a time, for millions
     # of them. The same questions give the same results either way.
-    streaming: bool = False
+    streaming: bool = _neutral(False)
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        _require_count("data.max_questions", self.max_questions, optional=True)
+        _check_numbers("data.", self, max_questions=OPTIONAL_COUNT)
         if self.streaming and self.format == "lr_samples":
             raise UserError(
                 "data.streaming=true streams questions, but data=lr_samples holds kept steps: "
@@ -165,8 +195,7 @@ class MethodSettings:
     parameters: dict[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        if self.epochs is not None:
-            _require(0 < self.epochs < math.inf, "method.epochs", self.epochs, "above 0, or null")
+        _check_numbers("method.", self, epochs="(0, inf) or null")
 
 
 @dataclass
@@ -176,18 +205,18 @@ class ServerSettings:
     Its API key is read from the environment variable LR_EXP_API_KEY.
     """
 
-    url: str | None = None  # http://HOST:PORT, with or without /v1
+    url: str | None = _neutral(None)  # http://HOST:PORT, with or without /v1
     model: str | None = None  # the expert's name there; null: the only model that it lists
-    concurrency: int = 32  # requests at once
-    timeout: float = 600.0  # seconds without a response
-    attempts: int = 6  # per request; the wait doubles after each, from a second to a minute
+    concurrency: int = _neutral(32)  # requests at once
+    timeout: float = _neutral(600.0)  # seconds without a response
+    attempts: int = _neutral(6)  # per request; the wait doubles after each, from 1 s to 60 s
 
     def __post_init__(self) -> None:
         if self.url is not None and not _HTTP_URL.fullmatch(self.url):
             raise UserError(f"server.url={self.url!r} is not a URL: write http://HOST:PORT.")
-        _require(1 <= self.concurrency <= 4096, "server.concurrency", self.concurrency, "1 to 4096")
-        _require(0 < self.timeout <= 86400, "server.timeout", self.timeout, "seconds in (0, 86400]")
-        _require(1 <= self.attempts <= 100, "server.attempts", self.attempts, "1 to 100")
+        _check_numbers(
+            "server.", self, concurrency="[1, 4096]", timeout="(0, 86400]", attempts="[1, 100]"
+        )
 
 
 @dataclass
@@ -205,18 +234,17 @@ class SamplerSettings:
     # The step table keeps tokens with at least this share of the expert's top probability; any
     # alpha at or above it can be selected later without a model.
     support_floor: float = 0.001
-    export: str | None = None  # also write the kept steps in the published record form
+    export: str | None = _neutral(None)  # also write the kept steps in the published record form
 
     def __post_init__(self) -> None:
         _one_of("sampler.engine", self.engine, ENGINES)
-        _require_count("sampler.max_new_tokens", self.max_new_tokens)
-        _require_count("sampler.batch_size", self.batch_size)
-        _require_count("sampler.tokens_per_pass", self.tokens_per_pass)
-        _require(
-            0 < self.support_floor <= 1,
-            "sampler.support_floor",
-            self.support_floor,
-            "a number in (0, 1]",
+        _check_numbers(
+            "sampler.",
+            self,
+            max_new_tokens=COUNT,
+            batch_size=COUNT,
+            tokens_per_pass=COUNT,
+            support_floor="(0, 1]",
         )
 
 
@@ -245,49 +273,35 @@ class DistillerSettings:
     tokens_per_pass: int = 1024
     # On several devices: ddp replicates the expert; fsdp shards its weights during tuning (slower;
     # sampling and evaluation still need one device that holds the whole model).
-    parallel: str = "ddp"
+    parallel: str = _neutral("ddp")
     log_every: int = 10  # optimizer steps between logged metrics
     # Optimizer steps between checkpoints, rounded to a multiple of log_every.
-    checkpoint_every: int = 10
-    merge: bool = False  # also save the expert with the adapter merged in
+    checkpoint_every: int = _neutral(10)
+    merge: bool = _neutral(False)  # also save the expert with the adapter merged in
 
     def __post_init__(self) -> None:
-        _require_count("distiller.steps", self.steps)
-        _require_count("distiller.batch_size", self.batch_size)
-        _require(
-            0 < self.learning_rate < math.inf,
-            "distiller.learning_rate",
-            self.learning_rate,
-            "a number above 0",
+        _check_numbers(
+            "distiller.",
+            self,
+            steps=COUNT,
+            batch_size=COUNT,
+            learning_rate="(0, inf)",
+            snapshot_every=OPTIONAL_COUNT,
+            warmup_steps="[0, 2**31)",
+            weight_decay="[0, inf)",
+            max_grad_norm="(0, inf]",
+            lora_r="[1, 2**16]",  # no model has wider layers
+            lora_alpha=COUNT,
+            lora_dropout="[0, 1)",
+            tokens_per_pass=COUNT,
+            log_every=COUNT,
+            checkpoint_every=COUNT,
         )
-        _require_count("distiller.warmup_steps", self.warmup_steps, 0)
-        _require(
-            0 <= self.weight_decay < math.inf,
-            "distiller.weight_decay",
-            self.weight_decay,
-            "0 or more",
-        )
-        _require(self.max_grad_norm > 0, "distiller.max_grad_norm", self.max_grad_norm, "above 0")
-        _require(
-            1 <= self.lora_r <= _MAX_LORA_RANK,
-            "distiller.lora_r",
-            self.lora_r,
-            f"1 to {_MAX_LORA_RANK}",
-        )
-        _require_count("distiller.lora_alpha", self.lora_alpha)
-        _require(
-            0 <= self.lora_dropout < 1, "distiller.lora_dropout", self.lora_dropout, "in [0, 1)"
-        )
-        _require(
-            bool(self.target_modules) and all(name.strip() for name in self.target_modules),
-            "distiller.target_modules",
-            self.target_modules,
-            "at least one module name",
-        )
-        _require_count("distiller.tokens_per_pass", self.tokens_per_pass)
-        _require_count("distiller.log_every", self.log_every)
-        _require_count("distiller.checkpoint_every", self.checkpoint_every)
-        _require_count("distiller.snapshot_every", self.snapshot_every, optional=True)
+        if not self.target_modules or not all(name.strip() for name in self.target_modules):
+            raise UserError(
+                f"distiller.target_modules={self.target_modules} is out of range: expected at "
+                "least one module name."
+            )
         total = self.steps * self.batch_size
         if total > _MAX_TUNED_STEPS:
             raise UserError(
@@ -319,7 +333,9 @@ class EvaluatorSettings:
     shots: dict[str, int] = field(default_factory=lambda: {"mmlu_stem": 0})
 
     def __post_init__(self) -> None:
-        _require_count("evaluator.max_examples", self.max_examples, optional=True)
+        _check_numbers(
+            "evaluator.", self, max_examples=OPTIONAL_COUNT, max_new_tokens=COUNT, batch_size=COUNT
+        )
         _one_of("evaluator.engine", self.engine, ENGINES)
         if self.engine != "transformers" and (self.decoder != "greedy" or self.gap is not None):
             key = "gap" if self.gap is not None else "decoder"
@@ -327,13 +343,11 @@ class EvaluatorSettings:
                 f"evaluator.engine={self.engine} runs only the expert, and evaluator."
                 f"{key}={getattr(self, key)} needs the amateur: set evaluator.engine=transformers."
             )
-        _require_count("evaluator.max_new_tokens", self.max_new_tokens)
-        _require_count("evaluator.batch_size", self.batch_size)
         _one_of("evaluator.decoder", self.decoder, DECODERS)
         if self.gap is not None:
             _one_of("evaluator.gap", self.gap, GAP_DECODERS)
         for name, count in self.shots.items():
-            _require_count(f"evaluator.shots.{name}", count, 0)
+            _check_number(f"evaluator.shots.{name}", count, "[0, 2**31)")
 
 
 @dataclass
@@ -366,26 +380,26 @@ class Settings:
     distiller: DistillerSettings = field(default_factory=DistillerSettings)
     evaluator: EvaluatorSettings = field(default_factory=EvaluatorSettings)
     server: ServerSettings = field(default_factory=ServerSettings)
-    wandb: WandbSettings = field(default_factory=WandbSettings)
+    wandb: WandbSettings = field(default_factory=WandbSettings, metadata=_NEUTRAL)
     benchmarks: list[str] = field(default_factory=list)
     stages: list[str] = field(default_factory=lambda: list(STAGES))
     sweep: str | None = None  # the sweep that this run belongs to; set by `sweeps/*.yaml`
     alpha: float = 0.2
     beta: float = 0.4
     seed: int = 0
-    device: str = "auto"  # auto | cpu | cuda | cuda:N
-    dtype: str = "auto"  # auto: bfloat16 on a GPU that supports it, else float32
-    attention: str | None = None  # implementation of attention; null: transformers chooses
-    hub_root: str | None = None  # a folder that mirrors hub data sets by their ids
-    store: str = "runs/store"
+    device: str = _neutral("auto")  # auto | cpu | cuda | cuda:N
+    dtype: str = _neutral("auto")  # auto: bfloat16 on a GPU that supports it, else float32
+    attention: str | None = _neutral(None)  # the implementation; null: transformers chooses
+    hub_root: str | None = _neutral(None)  # a folder that mirrors hub data sets by their ids
+    store: str = _neutral("runs/store")
     # Folders of the user's own options, benchmarks among them. Not a key: set by --config-dir or by
     # `compose(config_dir=...)`.
-    config_dirs: list[str] = field(default_factory=list, metadata={"omegaconf_ignore": True})
+    config_dirs: list[str] = field(
+        default_factory=list, metadata={**_NEUTRAL, "omegaconf_ignore": True}
+    )
 
     def __post_init__(self) -> None:
-        _require(0 < self.alpha <= 1, "alpha", self.alpha, "a number in (0, 1]")
-        _require(0 <= self.beta < math.inf, "beta", self.beta, "a number of nats, 0 or more")
-        _require(0 <= self.seed < 2**32, "seed", self.seed, "an integer in [0, 2**32)")
+        _check_numbers("", self, alpha="(0, 1]", beta="[0, inf)", seed="[0, 2**32)")
         _one_of("dtype", self.dtype, DTYPES)
         if self.attention is not None:
             _one_of("attention", self.attention, ATTENTIONS)

@@ -17,10 +17,10 @@ from lr_exp.sampler.supervision import Supervision
 
 @dataclass(frozen=True)
 class KeptStep:
-    """One kept step, by its indices in the supervision."""
+    """One kept step: a trajectory of the supervision, and which of its kept steps."""
 
     trajectory: int
-    kept: int
+    index: int
 
 
 def plan_batches(
@@ -47,11 +47,11 @@ def _stream(supervision: Supervision, order: str, rng: random.Random) -> Iterato
         rng.shuffle(units)
         for unit in units:
             if order == "trajectories":
-                for kept in range(int(counts[unit])):
-                    yield KeptStep(unit, kept)
+                for index in range(int(counts[unit])):
+                    yield KeptStep(unit, index)
             else:
-                index = int(np.searchsorted(ends, unit, side="right"))
-                yield KeptStep(index, unit - int(ends[index] - counts[index]))
+                trajectory = int(np.searchsorted(ends, unit, side="right"))
+                yield KeptStep(trajectory, unit - int(ends[trajectory] - counts[trajectory]))
 
 
 class BatchDataset(Dataset[dict[str, Any]]):
@@ -82,8 +82,8 @@ def build_batch(
     """The packed passes that compute the loss of these kept steps, each exactly once."""
     rows = []  # (trajectory, its kept steps of this batch)
     # Kept steps of one answer share its prefix. In a small supervision a batch may hold one twice.
-    for index, group in groupby(sorted(steps, key=lambda s: (s.trajectory, s.kept)), _trajectory):
-        rows.append((supervision.trajectories[index], [step.kept for step in group]))
+    for index, group in groupby(sorted(steps, key=lambda s: (s.trajectory, s.index)), _trajectory):
+        rows.append((supervision.trajectories[index], [step.index for step in group]))
     lengths = [max(t.read_at(k) for k in kept) + 1 for t, kept in rows]
     passes = []
     for chosen in groups_within(lengths, tokens_per_pass):
@@ -110,18 +110,18 @@ def build_batch(
     return {"passes": passes, "kept_steps": len(steps)}
 
 
-def shares(lengths: Sequence[int], count: int) -> list[list[int]]:
+def assign_passes(lengths: Sequence[int], count: int) -> list[list[int]]:
     """Indices of the passes that each of `count` ranks computes; some may have none.
 
     Greedy: the longest pass first, to the rank with the fewest tokens.
     """
-    shared: list[list[int]] = [[] for _ in range(count)]
+    by_rank: list[list[int]] = [[] for _ in range(count)]
     tokens = [0] * count
     for index in sorted(range(len(lengths)), key=lambda i: -lengths[i]):
         rank = tokens.index(min(tokens))
-        shared[rank].append(index)
+        by_rank[rank].append(index)
         tokens[rank] += lengths[index]
-    return [sorted(share) for share in shared]
+    return [sorted(passes) for passes in by_rank]
 
 
 def halves(one_pass: dict[str, Tensor]) -> list[dict[str, Tensor]]:

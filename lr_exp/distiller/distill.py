@@ -93,7 +93,7 @@ def distill(
         tokens_per_pass=pass_size(settings.tokens_per_pass, torch.device(device).type),
     )
     if distributed.is_distributed() and distributed.is_rank0():
-        _check_shares(batches)
+        _warn_of_idle_ranks(batches)
     set_seed(seed)
     model = distributed.run_identically(lambda: _with_lora(expert, settings))
     report = _Report(training.on_log, settings.batch_size)
@@ -177,7 +177,7 @@ def _tidy(folder: Path, history: list[dict[str, float]]) -> None:
     shutil.rmtree(folder / _CHECKPOINTS, ignore_errors=True)
 
 
-def _check_shares(batches: BatchDataset) -> None:
+def _warn_of_idle_ranks(batches: BatchDataset) -> None:
     """Warns where some ranks would idle in many optimizer steps.
 
     Passes are not split further, because dropout is drawn for each pass and must not depend on the
@@ -227,20 +227,12 @@ def _with_lora(expert: LanguageModel, settings: DistillerSettings) -> PeftModel:
     return get_peft_model(expert.model, config)  # type: ignore[return-value]
 
 
-class _FollowersArguments(TrainingArguments):
-    """Arguments of the ranks that write nothing."""
-
-    @property
-    def should_save(self) -> bool:
-        return False
-
-
 def _arguments(
     settings: DistillerSettings, checkpoints: Path, seed: int, device: str
 ) -> TrainingArguments:
     # Checkpoints fall on logged steps, so that resuming loses no part of a logged mean.
     logs_between = max(1, round(settings.checkpoint_every / settings.log_every))
-    arguments = (TrainingArguments if distributed.is_rank0() else _FollowersArguments)(
+    arguments = TrainingArguments(
         output_dir=str(checkpoints),
         max_steps=settings.steps,
         per_device_train_batch_size=1,  # a dataset item is an optimizer step

@@ -20,7 +20,7 @@ from torch.utils.data import Dataset, Sampler, SequentialSampler
 from transformers import Trainer
 
 from lr_exp import contrast, distributed
-from lr_exp.distiller.batches import halves, shares
+from lr_exp.distiller.batches import assign_passes, halves
 from lr_exp.errors import UserError
 from lr_exp.inference.out_of_memory import free_memory, is_out_of_memory
 from lr_exp.models.packing import Pack, read_logits
@@ -131,7 +131,7 @@ class ContrastTrainer(Trainer):
 
     def _share(self, passes: list[_Pass]) -> list[list[_Pass]]:
         """Each rank's passes."""
-        shared = shares([one.tokens for one in passes], distributed.world_size())
+        shared = assign_passes([one.tokens for one in passes], distributed.world_size())
         return [[passes[index] for index in share] for share in shared]
 
     def _accumulate_in_memory(

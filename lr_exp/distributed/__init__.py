@@ -29,7 +29,7 @@ from lr_exp.distributed.signals import Stopped, raise_on_signals, stop_request
 
 all_gather, all_reduce = GROUP.all_gather, GROUP.all_reduce
 join, leave = GROUP.join, GROUP.leave
-check_peers, lost_peer = GROUP.check_peers, GROUP.lost_peer
+check_peers, peer_lost_error = GROUP.check_peers, GROUP.peer_lost_error
 report_end, report_failure = GROUP.report_end, GROUP.report_failure
 
 __all__ = [
@@ -47,7 +47,7 @@ __all__ = [
     "leave",
     "local_rank",
     "local_world_size",
-    "lost_peer",
+    "peer_lost_error",
     "raise_on_signals",
     "rank",
     "rank_label",

@@ -170,12 +170,12 @@ class ProcessGroup:
         """Raises `PeerLostError` if another rank is gone. Call it when a connection broke."""
         deadline = time.monotonic() + 2 * _RANK0_FIRST  # a failed rank may still store its reason
         while self._notes is not None and time.monotonic() < deadline:
-            lost = self.lost_peer()
+            lost = self.peer_lost_error()
             if lost is not None:
                 raise lost
             time.sleep(0.1)
 
-    def lost_peer(self) -> PeerLostError | None:
+    def peer_lost_error(self) -> PeerLostError | None:
         """The error to raise if another rank has failed or died, else None."""
         if self._notes is None:
             return None

@@ -25,7 +25,7 @@ class Stopped(KeyboardInterrupt):
 
 def stop_request() -> Stopped | None:
     """The stop that a signal requested, also where a library turned it into its own error."""
-    return Stopped(_received[0], GROUP.lost_peer()) if _received else None
+    return Stopped(_received[0], GROUP.peer_lost_error()) if _received else None
 
 
 @contextmanager
@@ -35,7 +35,7 @@ def raise_on_signals() -> Iterator[None]:
 
     def handle(number: int, frame: object) -> None:
         _received.append(number)
-        lost = GROUP.lost_peer()
+        lost = GROUP.peer_lost_error()
         if lost is None:
             GROUP.report_end()
         raise Stopped(number, lost)

@@ -16,7 +16,7 @@ from lr_exp.evaluator.prompts import user_message
 from lr_exp.inference.decoding import Decoded
 from lr_exp.inference.engines import Generate
 from lr_exp.inference.generation import (
-    DecodeBatch,
+    BatchDecoder,
     contrastive_decoding,
     decode_into_shards,
     engine_decoding,
@@ -84,7 +84,7 @@ def answer(
         )
 
     decoder, max_new_tokens = settings.decoder, settings.max_new_tokens
-    decode_batch: DecodeBatch
+    decode_batch: BatchDecoder
     prompts = render(language_model)
     if generate is not None:
         if decoder != "greedy":

@@ -19,7 +19,7 @@ from lr_exp.errors import UserError
 from lr_exp.inference.cpu_linear import prepacked_linear
 from lr_exp.inference.decoding import Decoded, PromptedModel, decode, decode_greedily
 from lr_exp.inference.engines import Generate, Request, Sampling
-from lr_exp.inference.out_of_memory import AdaptiveBatch, free_memory, is_out_of_memory
+from lr_exp.inference.out_of_memory import AdaptiveBatchSize, free_memory, is_out_of_memory
 from lr_exp.inference.strategies import contrastive, sampled
 from lr_exp.models.loading import LanguageModel
 from lr_exp.models.prompts import render_prompt
@@ -36,7 +36,7 @@ WINDOW = 1024
 
 
 @dataclass(frozen=True)
-class DecodeBatch:
+class BatchDecoder:
     """A way to decode a batch, and the models that it runs."""
 
     models: tuple[Any, ...]
@@ -103,7 +103,7 @@ def render_prompts(
 
 def greedy_decoding(
     language_model: LanguageModel, prompts: Sequence[Sequence[int]], *, max_new_tokens: int
-) -> DecodeBatch:
+) -> BatchDecoder:
     """Greedy decoding."""
 
     def decode_batch(number: int, batch: Sequence[int], start: int) -> list[Decoded]:
@@ -116,7 +116,7 @@ def greedy_decoding(
             context=language_model.context,
         )
 
-    return DecodeBatch((language_model.model,), decode_batch)
+    return BatchDecoder((language_model.model,), decode_batch)
 
 
 def sampled_decoding(
@@ -127,7 +127,7 @@ def sampled_decoding(
     temperature: float,
     top_p: float,
     seed: int,
-) -> DecodeBatch:
+) -> BatchDecoder:
     """Decoding by sampling (see `strategies.sampled`).
 
     Each batch has a generator seeded with `seed` and the batch's number, so a resumed run gives the
@@ -147,7 +147,7 @@ def sampled_decoding(
             stop_ids=language_model.stop_ids,
         )
 
-    return DecodeBatch((language_model.model,), decode_batch)
+    return BatchDecoder((language_model.model,), decode_batch)
 
 
 def engine_decoding(
@@ -159,7 +159,7 @@ def engine_decoding(
     temperature: float = 0.0,
     top_p: float = 1.0,
     seed: int = 0,
-) -> DecodeBatch:
+) -> BatchDecoder:
     """Decoding by an engine: greedy at temperature 0, else sampled.
 
     Each request has its own seed, so answers do not depend on batches.
@@ -177,7 +177,7 @@ def engine_decoding(
     def decode_batch(number: int, batch: Sequence[int], start: int) -> list[Decoded]:
         return generate([request(index) for index in batch], sampling)
 
-    return DecodeBatch((), decode_batch)
+    return BatchDecoder((), decode_batch)
 
 
 def contrastive_decoding(
@@ -189,7 +189,7 @@ def contrastive_decoding(
     shared: SharedVocabulary,
     alpha: float,
     max_new_tokens: int,
-) -> DecodeBatch:
+) -> BatchDecoder:
     """Contrastive decoding (see `strategies.contrastive`).
 
     Each model reads its own prompts. The amateur skips ids of an answer that are not shared, since
@@ -207,12 +207,12 @@ def contrastive_decoding(
             stop_ids=expert.stop_ids,
         )
 
-    return DecodeBatch((expert.model, amateur.model), decode_batch)
+    return BatchDecoder((expert.model, amateur.model), decode_batch)
 
 
 def decode_into_shards(
     prompts: Sequence[Sequence[int]],
-    decode_batch: DecodeBatch,
+    decode_batch: BatchDecoder,
     folder: Path,
     columns: Sequence[tuple[str, pa.DataType]],
     row: Callable[[int, Decoded], dict[str, Any]],
@@ -242,7 +242,7 @@ def decode_into_shards(
         UserError: a single prompt does not fit in memory.
     """
     schema = pa.schema([*_COLUMNS, *columns])
-    adaptive = AdaptiveBatch(batch_size, f"{name}: questions", _ADVICE)
+    adaptive = AdaptiveBatchSize(batch_size, f"{name}: questions", _ADVICE)
     finished_shards, finished_rows = distributed.run_on_rank0(lambda: _finished(folder))
     if len(prompts) / batch_size <= distributed.world_size() - 1:
         _warn_of_idle_ranks(len(prompts), batch_size)
@@ -305,7 +305,7 @@ def _totals(folder: Path) -> dict[str, int]:
 
 
 def _decode_in_parts(
-    decode_batch: DecodeBatch, number: int, batch: Sequence[int], adaptive: AdaptiveBatch
+    decode_batch: BatchDecoder, number: int, batch: Sequence[int], adaptive: AdaptiveBatchSize
 ) -> list[Decoded]:
     """Decodes a batch in parts that fit in memory."""
     decoded: list[Decoded] = []

@@ -30,7 +30,7 @@ def free_memory() -> None:
         torch.cuda.empty_cache()
 
 
-class AdaptiveBatch:
+class AdaptiveBatchSize:
     """A batch size that is halved when memory runs out and never grows again."""
 
     def __init__(self, size: int, what: str, advice: str) -> None:

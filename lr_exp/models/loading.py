@@ -116,7 +116,7 @@ def load(source: ModelSource, *, device: str, dtype: str) -> LanguageModel:
     )
 
 
-def without_weights(source: ModelSource) -> LanguageModel:
+def load_without_weights(source: ModelSource) -> LanguageModel:
     """The same description as from `load`, but `model` is None; for use with an engine.
 
     Raises:

@@ -1,12 +1,12 @@
 """The stage `distill`: from supervision to an adapter, with the recipe of its artifact."""
 
 import math
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from lr_exp.config.settings import DistillerSettings
+from lr_exp.config.settings import DistillerSettings, determining
 from lr_exp.distiller.adapter_files import ADAPTER, VERSION, read_history, read_snapshots
 from lr_exp.models import loading
 from lr_exp.pipeline.context import RunContext
@@ -14,9 +14,6 @@ from lr_exp.pipeline.outcome import link
 from lr_exp.report.summary import DistillSummary
 from lr_exp.sampler.supervision import Supervision
 from lr_exp.store import Artifact, Recipe, digest, file_digest
-
-# Settings that do not change the adapter.
-_NOT_IN_RECIPE = ("merge", "checkpoint_every", "parallel")
 
 
 @dataclass(frozen=True)
@@ -65,7 +62,7 @@ def make_adapter(context: RunContext, supervision: Artifact) -> Tuned:
     """Supervision to an adapter."""
     inputs, settings = context.inputs, _settings_for_epochs(context, supervision)
     loss = inputs.method.loss
-    recorded = {k: v for k, v in asdict(settings).items() if k not in _NOT_IN_RECIPE}
+    recorded = determining(settings)
     if settings.snapshot_every is None:
         del recorded["snapshot_every"]  # keeps the addresses of versions without the setting
     if loss.choice.name != "kl":  # likewise

@@ -176,7 +176,7 @@ def _answers(
 ) -> Artifact:
     run = context.inputs
     evaluator = run.settings.evaluator
-    model = run.amateur if who == "amateur" else run.expert
+    source = run.amateur if who == "amateur" else run.expert
     shots = run.shots[benchmark.name]
     settings: dict[str, Any] = {
         "system_prompt": evaluator.system_prompt,
@@ -186,21 +186,20 @@ def _answers(
     inputs: dict[str, Any] = {
         "questions": prompts_fingerprint(questions),
         "shots": fingerprint(shots),
-        "expert": model.fingerprint,
+        "expert": source.fingerprint,
         "adapter": tuned.digest if tuned else None,
         "benchmark": [benchmark.name, benchmark.version],
     }
     # Greedy answers keep the addresses of versions without other decoders.
     if decoder == "contrastive":
-        inputs |= {
-            "amateur": run.amateur.fingerprint,
-            "shared": asdict(run.shared),
-        }
+        inputs |= {"amateur": run.amateur.fingerprint, "shared": asdict(run.shared)}
         settings |= {"decoder": decoder, "alpha": run.settings.alpha}
     elif decoder == "sampled":
         settings |= {"decoder": decoder, "temperature": 1.0, "seed": 0}  # one draw for all runs
-    machine = run.machine if who == "amateur" else context.models.numerics("evaluator")
-    recipe = Recipe("answers", answer.VERSION, inputs, {**settings, **machine})
+    environment = run.machine  # no engine runs the amateur
+    if who == "expert":
+        environment = context.models.generation_environment("evaluator")
+    recipe = Recipe("answers", answer.VERSION, inputs, {**settings, **environment})
     name = who if tuned is None else "tuned"
     if tuned is not None and tuned.step is not None:
         name = f"tuned, step {tuned.step}"
@@ -211,11 +210,10 @@ def _answers(
         if decoder == "contrastive":
             pair = {"amateur": context.models.amateur(), "shared": run.shared}
         adapter = tuned.adapter if tuned else None
-        models = context.models
-        with models.generating("evaluator", adapter, who) as (language_model, generate):
+        with context.models.generating("evaluator", adapter, who) as (model, generate):
             return answer.answer(
                 questions,
-                language_model,
+                model,
                 folder,
                 answer.AnswerSettings(shots=shots, **settings),
                 generate=generate,

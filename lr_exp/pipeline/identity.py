@@ -6,7 +6,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from lr_exp.config.settings import STAGES, Settings
+from lr_exp.config.settings import STAGES, Settings, determining
 from lr_exp.data.questions import fingerprint
 from lr_exp.distiller import adapter_files
 from lr_exp.evaluator import answer, grade
@@ -17,23 +17,11 @@ from lr_exp.tracking import Cell
 
 _ID_LENGTH = 24  # hexadecimal digits, as in the store's addresses
 
-# Settings that do not determine results: locations, whose content has a fingerprint in the id, and
-# device and precision, which `Inputs.machine` has.
-_LOCATIONS = ("config_dirs", "wandb", "store", "hub_root", "device", "dtype", "attention")
-_LOCATIONS_IN = {
-    "expert": ("path", "fallback_path", "package", "package_path", "revision"),
-    "amateur": ("path", "fallback_path", "package", "package_path", "revision"),
-    "data": ("path", "revision", "streaming"),
-    "sampler": ("export",),
-    "server": ("url", "concurrency", "timeout", "attempts"),
-    "distiller": ("checkpoint_every", "merge", "parallel"),
-}
-
 
 def cell_of(settings: Settings, inputs: Inputs, choices: Mapping[str, Any]) -> Cell:
     """The id, name and job type of a run.
 
-    The id is a hash of everything that determines the results: settings without locations,
+    The id is a hash of everything that determines the results: settings that determine them,
     fingerprints of models, questions and benchmarks, versions of the stages' code, device and
     precision. So a repeated command is the same run, also in another folder. The sweep is part of
     it, since a run belongs to one group, and so is a setting that the method does not read, since
@@ -46,7 +34,7 @@ def cell_of(settings: Settings, inputs: Inputs, choices: Mapping[str, Any]) -> C
     """
     stages = [stage for stage in STAGES if stage in settings.stages]  # in the order of execution
     parts = [
-        {**_without_places(settings), "stages": stages},
+        {**_determining(settings), "stages": stages},
         _fingerprints(settings, inputs, choices),
         _code(settings, inputs),
         inputs.machine,
@@ -67,11 +55,10 @@ def config_of(
     }
 
 
-def _without_places(settings: Settings) -> dict[str, Any]:
-    kept = {name: value for name, value in settings.to_dict().items() if name not in _LOCATIONS}
-    for group, places in _LOCATIONS_IN.items():
-        kept[group] = {name: value for name, value in kept[group].items() if name not in places}
-    return kept
+def _determining(settings: Settings) -> dict[str, Any]:
+    found = determining(settings)
+    found["method"] |= found["method"].pop("parameters")
+    return found
 
 
 def _fingerprints(settings: Settings, inputs: Inputs, choices: Mapping[str, Any]) -> dict[str, Any]:

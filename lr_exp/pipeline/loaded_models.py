@@ -69,51 +69,38 @@ class LoadedModels:
         return self._loaded["amateur"]
 
     @contextmanager
-    def evaluated(self, adapter: Path | None, who: str) -> Iterator[LanguageModel]:
-        """The model to evaluate: the amateur, the expert, or the expert with an adapter attached.
-
-        Args:
-            adapter: detached again at the end.
-            who: "expert" or, without an adapter, "amateur".
-        """
-        if who == "amateur":
-            yield self.amateur()
-            return
-        expert = self.expert()
-        if adapter is None:
-            yield expert
-            return
-        from lr_exp.distiller import distill
-
-        attached = distill.attach_adapter(expert, adapter)
-        try:
-            yield replace(expert, model=attached, name="tuned")
-        finally:
-            attached.unload()
-
-    @contextmanager
     def generating(
         self, part: str, adapter: Path | None = None, who: str = "expert"
     ) -> Iterator[tuple[LanguageModel, Generate | None]]:
-        """As `evaluated`, and the engine that generates in the model's place, if there is one.
+        """The model to generate with, and the engine that does so in its place, if there is one.
 
         With an engine the model has no weights. The amateur has no engine.
 
         Args:
             part: the part of the settings that names the engine: "sampler" or "evaluator".
+            adapter: attached to the expert meanwhile.
+            who: "expert" or, without an adapter, "amateur".
         """
-        engine = self._engine(part) if who == "expert" else None
-        if engine is None:
-            with self.evaluated(adapter, who) as language_model:
-                yield language_model, None
-            return
-        expert = loading.without_weights(self._inputs.expert)
-        self._loaded.clear()  # an engine in this process needs their memory
-        free_memory()
-        with engine.open(expert, adapter) as generate:
-            yield expert, generate
+        if who == "amateur":
+            yield self.amateur(), None
+        elif (engine := self._engine(part)) is not None:
+            expert = loading.load_without_weights(self._inputs.expert)
+            self._loaded.clear()  # an engine in this process needs their memory
+            free_memory()
+            with engine.open(expert, adapter) as generate:
+                yield expert, generate
+        elif adapter is None:
+            yield self.expert(), None
+        else:
+            from lr_exp.distiller.distill import attach_adapter  # imports peft
 
-    def numerics(self, part: str) -> dict[str, Any]:
+            attached = attach_adapter(self.expert(), adapter)
+            try:
+                yield replace(self.expert(), model=attached, name="tuned"), None
+            finally:
+                attached.unload()
+
+    def generation_environment(self, part: str) -> dict[str, Any]:
         """What the generated ids depend on besides settings: device, precision, versions, engine.
 
         Args:

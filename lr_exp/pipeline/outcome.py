@@ -44,7 +44,11 @@ def choices(settings: Settings) -> dict[str, Any]:
 
 
 def clear(folder: Path) -> None:
-    """Removes an earlier run's results and links; its summary and metrics are renamed."""
+    """Deletes an earlier run's page, records and links; renames its summary and metrics.
+
+    `previous.*` of a run before that are replaced. Copies of artifacts, where the file system has
+    no links, stay.
+    """
     if (folder / SUMMARY).exists():
         for name in (SUMMARY, METRICS):
             if (folder / name).exists():

@@ -120,7 +120,7 @@ def _generated(
             "questions": prompts_fingerprint(inputs.questions),
             "expert": inputs.expert.fingerprint,
         },
-        {**settings, **context.models.numerics("sampler")},
+        {**settings, **context.models.generation_environment("sampler")},
     )
 
     def build(folder: Path) -> dict[str, Any]:

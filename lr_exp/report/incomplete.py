@@ -79,7 +79,9 @@ def read_failed(folder: Path, name: str) -> Failed:
     except (OSError, ValueError, KeyError, TypeError) as reason:
         error = f"failed, and its {FAILED} cannot be read ({reason_of(reason)})"
         return damaged(folder, name, error)
-    return Failed(name, folder, error=error, **_valid(record))
+    # A run whose settings are not valid records none.
+    settings = _valid(record) if "expert" in record else _hydra_settings(folder)
+    return Failed(name, folder, error=error, **settings)
 
 
 def _hydra_settings(folder: Path) -> dict[str, Any]:

@@ -165,7 +165,7 @@ def _kept_steps(
     supervision: Supervision | StoredSupervision, rows: list[dict[str, Any]]
 ) -> dict[int, dict[int, Label]]:
     """The targets of the kept steps, by answer and position."""
-    waiting = list(supervision.about({row["question_id"] for row in rows}))
+    waiting = list(supervision.for_questions({row["question_id"] for row in rows}))
     found: dict[int, dict[int, Label]] = {}
     for row in rows:
         place = next((i for i, one in enumerate(waiting) if _is_of(one, row)), None)

@@ -15,7 +15,7 @@ from lr_exp.inference.decoding import Decoded
 from lr_exp.inference.engines import Generate
 from lr_exp.inference.generation import (
     WINDOW,
-    DecodeBatch,
+    BatchDecoder,
     decode_into_shards,
     engine_decoding,
     greedy_decoding,
@@ -139,7 +139,7 @@ def _prompts(
 def _write(
     questions: Sequence[Question],
     prompts: Sequence[Sequence[int]],
-    decode_batch: DecodeBatch,
+    decode_batch: BatchDecoder,
     folder: Path,
     *,
     name: str,

@@ -18,7 +18,7 @@ from torch import Tensor
 from lr_exp import contrast, distributed
 from lr_exp.errors import UserError
 from lr_exp.inference.cpu_linear import prepacked_linear
-from lr_exp.inference.out_of_memory import AdaptiveBatch, free_memory, is_out_of_memory
+from lr_exp.inference.out_of_memory import AdaptiveBatchSize, free_memory, is_out_of_memory
 from lr_exp.models.early_exit import shared_layer_logits
 from lr_exp.models.loading import LanguageModel
 from lr_exp.models.packing import Pack, groups_within, pack, pass_size, read_logits
@@ -148,7 +148,9 @@ def score(
         UserError: logits are not finite, or a trajectory does not fit in memory.
     """
     device = next(expert.model.parameters()).device.type
-    batch = AdaptiveBatch(pass_size(tokens_per_pass, device), "score: tokens of a pass", _ADVICE)
+    batch = AdaptiveBatchSize(
+        pass_size(tokens_per_pass, device), "score: tokens of a pass", _ADVICE
+    )
     shards, finished = distributed.run_on_rank0(
         lambda: (shard_paths(trajectories), shard_paths(folder))
     )
@@ -220,7 +222,7 @@ def _score_shard(
     shared: SharedVocabulary,
     system_prompt: str,
     floor: float,
-    batch: AdaptiveBatch,
+    batch: AdaptiveBatchSize,
 ) -> Iterator[dict[str, Any]]:
     lengths = [scored_length(row["token_ids"], shared) for row in trajectories]
     amateur_prompts = [_amateur_prompt(amateur, row, system_prompt) for row in trajectories]

@@ -50,9 +50,9 @@ class SupervisedTrajectory:
     target_ids: list[list[int]]  # (kept, support of that step)
     target_weights: list[list[float]]  # the same shape, each row sums to 1
 
-    def read_at(self, kept: int) -> int:
-        """Index into `input_ids` whose next-token logits the kept step trains."""
-        return self.prompt_length + self.steps[kept] - 1
+    def read_at(self, index: int) -> int:
+        """The place in `input_ids` whose next-token logits the kept step of this index trains."""
+        return self.prompt_length + self.steps[index] - 1
 
 
 class _Rows(Lazy[SupervisedTrajectory]):
@@ -96,9 +96,9 @@ class Supervision:
         """Number of kept steps."""
         return int(self.kept_counts.sum())
 
-    def about(self, questions: Iterable[str]) -> Iterator[SupervisedTrajectory]:
+    def for_questions(self, questions: Iterable[str]) -> Iterator[SupervisedTrajectory]:
         """The trajectories of these questions, by their ids."""
-        yield from _Rows(self._table.filter(_is_about(self._table, questions)))
+        yield from _Rows(self._table.filter(_is_for_questions(self._table, questions)))
 
     def digest(self) -> str:
         """SHA-256 of all that training reads: prefixes, positions and targets."""
@@ -159,17 +159,17 @@ class StoredSupervision:
             for group in range(file.num_row_groups):
                 yield from _Rows(file.read_row_group(group))
 
-    def about(self, questions: Iterable[str]) -> Iterator[SupervisedTrajectory]:
+    def for_questions(self, questions: Iterable[str]) -> Iterator[SupervisedTrajectory]:
         """The trajectories of these questions, by their ids."""
         wanted = list(questions)
         with pq.ParquetFile(self._path) as file:
             for group in range(file.num_row_groups):
-                mask = _is_about(file.read_row_group(group, ["question_id"]), wanted)
+                mask = _is_for_questions(file.read_row_group(group, ["question_id"]), wanted)
                 if pc.call_function("any", [mask]).as_py():
                     yield from _Rows(file.read_row_group(group).filter(mask))
 
 
-def _is_about(table: pa.Table, questions: Iterable[str]) -> Any:
+def _is_for_questions(table: pa.Table, questions: Iterable[str]) -> Any:
     wanted = pa.array(questions, type=pa.string())
     return pc.call_function("is_in", [table["question_id"]], pc.SetLookupOptions(value_set=wanted))
 

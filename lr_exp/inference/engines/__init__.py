@@ -59,7 +59,7 @@ class Engine(Protocol):
         """Prepares the engine to answer as the expert, optionally with an adapter.
 
         Args:
-            expert: its weights are not used (`loading.without_weights`).
+            expert: its weights are not used (`loading.load_without_weights`).
             adapter: the folder of a LoRA adapter.
 
         Raises:

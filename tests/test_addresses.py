@@ -1,0 +1,114 @@
+"""The addresses of artifacts: which settings determine which stage."""
+
+from pathlib import Path
+
+import pytest
+
+from lr_exp.config.composition import conf_dir
+from lr_exp.distiller.adapter_files import ADAPTER, HISTORY
+from lr_exp.pipeline import distilling, evaluating, sampling
+from lr_exp.pipeline.context import RunContext
+from lr_exp.pipeline.inputs import Inputs
+from lr_exp.store import Artifact, Store
+from tests.support.demo import settings_for
+
+
+def addresses(tmp_path: Path, *overrides: str) -> dict[str, str]:
+    """The address of every stage, from the recipes alone: the building is left out."""
+    made: dict[str, str] = {}
+
+    class Recorder(Store):
+        def make(self, recipe, build, *, together=False):
+            name = recipe.stage
+            if name == "answers":
+                name += ", tuned" if recipe.inputs["adapter"] else ", expert"
+            made[name] = recipe.address
+            facts = {
+                "adapter": {"digest": recipe.address},
+                "answers": {"questions": 1, "finished": 1},
+                "grades": {"accuracy": 0, "correct": 0, "total": 1, "stderr": 0},
+            }.get(recipe.stage, {"digest": recipe.address})
+            if recipe.stage == "adapter":  # answers are addressed by what is in its files
+                (tmp_path / ADAPTER).mkdir(exist_ok=True)
+                (tmp_path / ADAPTER / "weights").write_text(recipe.address)
+            return Artifact(recipe.stage, recipe.address, tmp_path, facts, 0.0, reused=False)
+
+    settings = settings_for(tmp_path, *overrides)
+    inputs = Inputs(settings, [conf_dir()])
+    context = RunContext(inputs, Recorder(tmp_path / "unused"))
+    (tmp_path / HISTORY).write_text("")
+    trajectories = inputs.method.trajectories(context).artifact
+    steps = sampling.score_trajectories(context, trajectories)
+    tuned = distilling.make_adapter(context, sampling.select_steps(context, trajectories, steps))
+    for model in (None, tuned):
+        evaluating.evaluate_benchmark(context, inputs.benchmarks[0], model)
+    made.pop("grades")  # follow from the answers
+    return made
+
+
+@pytest.fixture(scope="module")
+def before(tmp_path_factory):
+    return addresses(tmp_path_factory.mktemp("before"))
+
+
+DOWNSTREAM = {
+    "rollout": {"rollout", "score", "supervision", "adapter", "answers, tuned"},
+    "score": {"score", "supervision", "adapter", "answers, tuned"},
+    "supervision": {"supervision", "adapter", "answers, tuned"},
+    "adapter": {"adapter", "answers, tuned"},
+    "answers": {"answers, expert", "answers, tuned"},
+    "nothing": set(),
+}
+
+
+@pytest.mark.parametrize(
+    ("override", "first_changed"),
+    [
+        ("sampler.max_new_tokens=17", "rollout"),
+        ("sampler.system_prompt=Think.", "rollout"),
+        ("sampler.batch_size=3", "rollout"),
+        ("data.max_questions=9", "rollout"),
+        ("amateur=micro_near", "score"),
+        ("sampler.support_floor=0.01", "score"),
+        ("sampler.tokens_per_pass=99", "score"),
+        ("alpha=0.5", "supervision"),
+        ("beta=0.1", "supervision"),
+        ("method=no_selection", "supervision"),
+        ("method=no_contrast", "supervision"),
+        ("distiller.steps=9", "adapter"),
+        ("distiller.batch_size=9", "adapter"),
+        ("distiller.learning_rate=1e-5", "adapter"),
+        ("distiller.schedule=cosine", "adapter"),
+        ("distiller.lora_r=4", "adapter"),
+        ("distiller.order=steps", "adapter"),
+        ("evaluator.system_prompt=Think.", "answers"),
+        ("evaluator.max_new_tokens=17", "answers"),
+        ("evaluator.max_examples=9", "answers"),
+        ("distiller.checkpoint_every=7", "nothing"),
+        ("distiller.merge=true", "nothing"),
+        ("distiller.parallel=fsdp", "nothing"),
+        ("wandb.project=other", "nothing"),
+        ("store=elsewhere", "nothing"),
+    ],
+)
+def test_a_setting_changes_the_addresses_of_what_it_determines_and_no_others(
+    before, tmp_path, override, first_changed
+):
+    """An address that forgets a setting shows one run's numbers as another's."""
+    after = addresses(tmp_path, override)
+    changed = {name for name in before if before[name] != after[name]}
+    assert changed == DOWNSTREAM[first_changed]
+
+
+def test_hard_labels_do_not_depend_on_alpha_nor_all_steps_on_beta(tmp_path):
+    base = ["method=neither"]
+    assert addresses(tmp_path, *base) == addresses(tmp_path, *base, "alpha=0.5", "beta=3")
+
+
+def test_a_corrected_reference_regenerates_no_answer(tmp_path):
+    file = tmp_path / "mine.jsonl"
+    words = ["data=jsonl", f"data.path={file}"]
+    file.write_text('{"question": "What?", "answer": "1"}', "utf-8")
+    before = addresses(tmp_path, *words)
+    file.write_text('{"question": "What?", "answer": "2"}', "utf-8")
+    assert addresses(tmp_path, *words) == before
