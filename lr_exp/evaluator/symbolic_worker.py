@@ -1,14 +1,16 @@
-"""The process that compares expressions with math-verify, started by `symbolic`.
+"""The program that compares expressions with math-verify, started by `symbolic`.
 
 Reads pairs of expressions from stdin and writes whether they are equal to stdout, one JSON value a
-line. The kernel ends it after a comparison of `argv[1]` seconds, even inside a single operation
-that Python cannot interrupt. It imports nothing of this package, so that it starts fast.
+line; null for a comparison of more than `argv[1]` seconds of CPU time. The kernel ends even a single
+operation that Python cannot interrupt. It imports nothing of this package, so that it starts fast.
 """
 
 import json
 import logging
+import os
 import random
 import re
+import resource
 import signal
 import sys
 from typing import Any
@@ -40,6 +42,7 @@ _EITHER = re.compile(r"\s*(?:\\cup|,?\s*\\text\s?\{\s*or\s*\}|,?\s*\bor\b)\s*")
 _IMAGINARY_UNIT = {sympy.I: sympy.Symbol("I"), sympy.Symbol("i", real=True): sympy.I}
 _INTERVALS = ((2.0, 3.0), (0.1, 0.9))
 _REFLECTING = (sympy.Abs, sympy.floor, sympy.ceiling, sympy.Piecewise, sympy.Mod)
+_MAX_BYTES = 2**32
 _DECIMAL_TOLERANCE = 1e-4  # as between numbers
 
 
@@ -119,14 +122,23 @@ def _agree(first: sympy.Expr, second: sympy.Expr) -> bool | None:
 
 
 def main() -> None:
-    """Compares until stdin ends."""
+    """Compares until stdin ends, in a child process: the kernel ends it if a comparison takes long.
+
+    Forking another child takes milliseconds, starting another program a second.
+    """
     logging.disable()  # math-verify warns that its own timeouts are disabled
     results, sys.stdout = sys.stdout, sys.stderr  # libraries may print
-    seconds = float(sys.argv[1])
+    _are_equal("x^2-1", "(x-1)(x+1)")  # loads what the first comparison needs
+    resource.setrlimit(resource.RLIMIT_AS, (_MAX_BYTES, _MAX_BYTES))
     print("ready", file=results, flush=True)
+    while child := os.fork():
+        _, status = os.waitpid(child, 0)
+        if not os.WIFSIGNALED(status):
+            return  # stdin has ended
+        print("null", file=results, flush=True)
     for line in sys.stdin:
         gold, answer = json.loads(line)
-        signal.setitimer(signal.ITIMER_PROF, seconds)  # its signal ends the process
+        signal.setitimer(signal.ITIMER_PROF, float(sys.argv[1]))  # its signal ends the process
         try:
             equal = _are_equal(gold, answer)
         except Exception:  # an answer that makes sympy fail is wrong
