@@ -26,7 +26,8 @@ _CHOICE_PHRASE = re.compile(
 )
 # `answer to part (a)`, `first answer`: not the conclusion if more numbers follow.
 _PART = re.compile(
-    r"\b(?:part|step|first|second|third|sub|intermediate|so far|partial|one)|\(?\b[a-e]\)", re.IGNORECASE
+    r"\b(?:part|step|first|second|third|sub|intermediate|so far|partial|one)|\(?\b[a-e]\)",
+    re.IGNORECASE,
 )
 _MARKED = re.compile(r"^#{4}\s{0,3}(?P<text>[-+\d\\$(\[{.].*|\S+\s*\Z|.*\S\s*\Z)", re.MULTILINE)
 _HEDGE = re.compile(
@@ -56,8 +57,12 @@ _NUMBER = re.compile(
     r"(?:\s?\\?%|\s(?:hundred|thousand|million|billion|trillion|dozen)\b)?"
 )
 _TIME_OR_RATIO = re.compile(r"\d+(?:\s?:\s?\d+)+(?:\s?[ap]\.?m\b)?", re.IGNORECASE)
-_STARTS_WITH_VALUE = re.compile(r"[-+]?(?:\\[^A-Za-z ]|\\(?:frac|dfrac|sqrt|pi)|[$(\[{]|\.?\d)|(?:yes|no)\b", re.I)
-_LAST_IS = re.compile(r".*(?:\b(?:is|are|was|were|equals|gives|be)\b|=)\s*(?=[-$\\(\[{.\d])", re.DOTALL)
+_STARTS_WITH_VALUE = re.compile(
+    r"[-+]?(?:\\[^A-Za-z ]|\\(?:frac|dfrac|sqrt|pi)|[$(\[{]|\.?\d)|(?:yes|no)\b", re.I
+)
+_LAST_IS = re.compile(
+    r".*(?:\b(?:is|are|was|were|equals|gives|be)\b)\s*(?=[-$\\(\[{.\d])", re.DOTALL
+)
 _LETTER = re.compile(r"\(([A-Za-z])\)|(?<![A-Za-z0-9\\'])([A-Z])(?![A-Za-z0-9'])")
 _ARTICLE = re.compile(r"\s(?!or\b|and\b|is\s(?:the|correct|right|true|best)\b)[a-z]")
 _WRAPPED_LETTER = re.compile(
@@ -66,7 +71,8 @@ _WRAPPED_LETTER = re.compile(
     re.DOTALL,
 )
 _SEVERAL_LETTERS = re.compile(
-    r"\W*(?:(?:both|either)\W+)?\b([A-Z])[^\w.:]*(?:(?:and|or)[^\w.:]*)?(?!\1)[A-Z]\b(?!\s+(?:is|are)\b)"
+    r"\W*(?:(?:both|either)\W+)?\b([A-Z])(?:[\s)}\]$*]*(?:,?[\s{]*\b(?:and|or)\b|[,;/&])[\s({\[}$*]*"
+    r"(?!\1)[A-Z]\b(?!\s+(?:is|are)\b)|\s{0,3}[A-Z]\W*$)"
 )
 _FIRST_LETTER = re.compile(
     r"\W{0,4}(?:Option\s)?\W{0,3}(?P<letter>[A-Z])(?:\W{0,2}[.:)](?!\W*is\b)|,?\s(?:because|since|fits|works)\b"
@@ -145,14 +151,19 @@ def _joined(text: str, spans: Sequence[tuple[int, int]]) -> str:
     """The last of the spans, and those before it that are joined to it, without delimiters."""
     first = len(spans) - 1
     while first > 0:
-        between = re.sub(r"\\[A-Za-z]+|\w+_\{?\w\}?\s?=", " ", text[spans[first - 1][1] : spans[first][0]])
+        between = re.sub(
+            r"\\[A-Za-z]+|\w+_\{?\w\}?\s?=", " ", text[spans[first - 1][1] : spans[first][0]]
+        )
         words = set(re.findall(r"[a-z]+", between.lower()))
         if len(between) > 60 or not words <= _JOINING_WORDS or re.search(r"[.!?:\d]\s*\w", between):
             break
         if not words & {"and", "or"} and re.search(r"[^\s$\\()\[\]{},;]", between):
             break
         first -= 1
-    values = [re.sub(r"^(?:\$\$?|\\[(\[])|(?:\$\$?|\\[)\]])$", "", text[slice(*span)]) for span in spans[first:]]
+    values = [
+        re.sub(r"^(?:\$\$?|\\[(\[])|(?:\$\$?|\\[)\]])$", "", text[slice(*span)])
+        for span in spans[first:]
+    ]
     return ", ".join(value.strip() for value in values)
 
 
@@ -169,10 +180,19 @@ def _value(stated: str, kind: str) -> str | None:
         stated = stated[last_is.end() :] if last_is else stated
     formulas = list(_formulas(stated))
     if formulas and formulas[0][0] == 0:
-        end = next((i for i in range(len(formulas), 0, -1) if _joined(stated, formulas[:i]).count(", ") >= i - 1), 1)
+        end = next(
+            (
+                i
+                for i in range(len(formulas), 0, -1)
+                if _joined(stated, formulas[:i]).count(", ") >= i - 1
+            ),
+            1,
+        )
         value = _joined(stated, formulas[:end])
     elif re.match(r"[A-Za-z]{2,}\s", stated) and not _STARTS_WITH_VALUE.match(stated):
-        value = (re.search(r"\d", stated) and len(stated.split()) > 2 and _last_value(stated, kind)) or stated
+        value = (
+            re.search(r"\d", stated) and len(stated.split()) > 2 and _last_value(stated, kind)
+        ) or stated
     else:
         value = stated
     value = value.strip(" \t*").rstrip(" \t*.,;:")
@@ -193,14 +213,14 @@ def _last_value(output: str, kind: str) -> str | None:
         number = special if special and number and special.end() >= number.end() else number
         tail = output[-5 * _MAX_STATED_CHARACTERS :]
         formulas = list(_formulas(tail))
-        if formulas and (number is None or number.start() < len(output) - len(tail) + formulas[-1][1]):
+        if formulas and (
+            number is None or number.start() < len(output) - len(tail) + formulas[-1][1]
+        ):
             return _joined(tail, formulas)
     return number[0].strip() if number else None
 
 
-def _chosen(
-    output: str, found: Sequence[tuple[int, int]], choices: Sequence[str]
-) -> str | None:
+def _chosen(output: str, found: Sequence[tuple[int, int]], choices: Sequence[str]) -> str | None:
     """The letter in the last box, `####` or phrase that states an option; else the last letter.
 
     Returns a text that names several options as it is.
@@ -243,7 +263,10 @@ def choice_letter(text: str, choices: Sequence[str] = ()) -> str | None:
         if letter := _WRAPPED_LETTER.match(text):
             return _option(letter[1], choices)
         numbers = [parse_number(option, strict_units=False) for option in options]
-        equal = [number is not None and option is not None and option.value == number.value for option in numbers]
+        equal = [
+            number is not None and option is not None and option.value == number.value
+            for option in numbers
+        ]
     return LETTERS[equal.index(True)] if sum(equal) == 1 else None
 
 

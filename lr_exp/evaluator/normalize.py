@@ -40,12 +40,16 @@ _TEXT_COMMAND = re.compile(
 )
 _TEXT_NUMBER = re.compile(r"\\text\s?\{\s*([^{}A-Za-z]*\d[^{}A-Za-z]*)\}")
 _WHOLE_TEXT = re.compile(r"\\text\s?\{([^{}]*)\}$")
+_SCALES = {"hundred": 2, "thousand": 3, "million": 6, "billion": 9, "trillion": 12}
+_SCALE = re.compile(rf"(?<=\d)\s*(\\text\s?\{{\s*)?({'|'.join(_SCALES)})s?(?![A-Za-z])")
+_PERCENT = re.compile(r"\\text\s?\{\s*percent\s*\}|\bpercent\b")
+_SET_BUILDER = re.compile(r"^\\\{\s*[a-z]\s*(?::|\\mid|\|)\s*(.*)\\\}$")
 _FRACTION_COMMAND = re.compile(r"\\[dtc]frac(?![A-Za-z])")
 _ARGUMENT = r"(\{[^{}]*\}|\d|[A-Za-z]|\\[A-Za-z]+)"
 _SHORT_FRACTION = re.compile(rf"\\frac\s*{_ARGUMENT}\s*{_ARGUMENT}")
-_SHORT_ROOT = re.compile(r"\\sqrt\s*(\d|[A-Za-z])")
+_SHORT_ROOT = re.compile(r"\\sqrt\s*(\d|[A-Za-z]|\\[a-z]+)")
 _DEGREES = re.compile(
-    r"(?:\^\s?(?:\{\s?\\(?:circ|degree)\s?\}|\\circ(?![A-Za-z]))|\^?\s?\\degree(?![A-Za-z]))"
+    r"(?:\^\s?(?:\{\s?\\(?:circ|degree)\s?\}|\\circ(?![A-Za-z]))|\^?\s?\\(?:text)?degree(?![A-Za-z]))"
     r"(?:\s?[CF](?![A-Za-z]))?"
 )
 _SYNONYM = {
@@ -57,6 +61,8 @@ _SYNONYM = {
     "gt": ">",
     "neq": "\\ne",
     "simeq": "\\approx",
+    "lor": "\\text{ or }",
+    "land": "\\text{ and }",
     "lbrace": "\\{",
     "rbrace": "\\}",
     "emptyset": "\\varnothing",
@@ -96,7 +102,8 @@ def normalize(text: str) -> str:
     text = text.replace("<=", "\\le ").replace(">=", "\\ge ").replace("!=", "\\ne ")
     text = _SPACING.sub(" ", _SIZING.sub("", text))
     text = _SYNONYMS.sub(lambda match: _SYNONYM[match.group(1)], text)
-    text = _TEXT_NUMBER.sub(r"\1", text)
+    text = _SET_BUILDER.sub(r"\1", _PERCENT.sub("%", _TEXT_NUMBER.sub(r"\1", text)))
+    text = _SCALE.sub(lambda word: f"e{_SCALES[word[2]]}{word[1] or ''}", text)
     text = _DEGREES.sub(" ", text)
     text = _FRACTION_COMMAND.sub(r"\\frac", text)
     text = _SHORT_FRACTION.sub(
@@ -129,28 +136,35 @@ def braces_balance(text: str) -> bool:
 
 # Units
 
-# The units and prefixes whose symbols may also be variables: `2 m` may be a product.
-_SI_UNIT = r"(?:\\mu\s?|da|[munpkMGTcdh])?(?:\\Omega|Ω|mol|Hz|Pa|eV|[mgsAKNJWVCFTHL])(?![A-Za-z_])"
-_NO_UNIT = r"(?!\s*(?:and|or|if|for|when|where|with|of|in|is|to|mod)\b|[^{}]*\d)"
-_UNIT_TEXT = rf"\\text\s?\{{{_NO_UNIT}[^{{}}]*\}}"
-_UNIT_NAME = (
-    r"(?<![\\A-Za-z])(?!and\b|for\b)(?:[A-Za-z]{3,}|cm|mm|km|kg|mg|ft|in|lb|oz|mi|yd)(?![A-Za-z])"
+_UNIT_POWER = r"(?:\s?\^\s?(?:\{\s?-?\d\s?\}|-?\d))?"
+_NO_UNIT = r"(?:and|or|if|for|when|where|with|of|is|to|mod|in(?!\s*\})|base|" + "|".join(_SCALES)
+_UNIT_TEXT = rf"\\text\s?\{{(?!\s*{_NO_UNIT}|dozen)\b|[^{{}}]*\d)[^{{}}]*\}}"
+_UNIT_NAME = rf"\(?(?<![\\A-Za-z])(?!{_NO_UNIT}|dozen)\b)[A-Za-z]{{3,}}\)?"
+_SHORT_UNIT = (
+    r"(?:[cmkdn]m|[mk]g|[mcd]l|ft|in|yd|mi|lbs?|oz|hrs?|ms|[ap]m|kph|mph|hz|eV)(?![A-Za-z])"
 )
-_UNIT_POWER = r"(?:\s?\^\s?(?:\{\s?-?\d\s?\}|\d))?"
-_PRODUCT = r"\s?(?:/|\\cdot|\*|\\times|\s)\s?"
+# Units whose symbols may also be variables: `2 m` may be a product.
+_SI_UNIT = (
+    r"(?:\\mu\s?|da|[munpkMGTcdh])?(?:\\Omega|\u03a9|\u212b|\u00c5|mol|Hz|Pa|eV|[mgsAKNJWVCFTHL])"
+    r"(?![A-Za-z_])"
+)
 
 
-def _unit_pattern(atom: str) -> re.Pattern[str]:
-    factor = rf"(?:{atom}){_UNIT_POWER}"
-    units = rf"{factor}(?:{_PRODUCT}{factor})*"
+def _unit_pattern(first: str, others: str) -> re.Pattern[str]:
+    units = (
+        rf"(?:{first}){_UNIT_POWER}"
+        rf"(?:\s?(?:/|\\cdot|\*|\\times|\s|(?=\\))\s?\(?(?:{others}){_UNIT_POWER}\)?)*"
+    )
+    fraction = rf"\s*\\frac\s?\{{\s?{units}\s?\}}\s?\{{\s?{units}\s?\}}"
     return re.compile(
-        rf"(?<=[\w)}}\]])(?:\s*\\frac\s?\{{\s?{units}\s?\}}\s?\{{\s?{units}\s?\}}"
-        rf"|\s*(?={_UNIT_TEXT}){units}|\s+{units}|\s*{factor}/{units})$"
+        rf"(?<=[\w)}}\]%])(?:{fraction}|\s*(?=\\text|{_SHORT_UNIT}){units}|\s+{units}"
+        rf"|\s*(?:{first})\s?/\s?{units}|(?<=\d)(?:st|nd|rd|th))$"
     )
 
 
-_REFERENCE_UNIT = _unit_pattern(rf"{_UNIT_TEXT}|{_UNIT_NAME}")
-_ANSWER_UNIT = _unit_pattern(rf"{_UNIT_TEXT}|{_UNIT_NAME}|{_SI_UNIT}")
+_ANY_UNIT = "|".join((_UNIT_TEXT, _SHORT_UNIT, _UNIT_NAME, _SI_UNIT))
+_REFERENCE_UNIT = _unit_pattern("|".join((_UNIT_TEXT, _SHORT_UNIT, _UNIT_NAME)), _ANY_UNIT)
+_ANSWER_UNIT = _unit_pattern(_ANY_UNIT, _ANY_UNIT)
 
 
 def without_unit(text: str, *, symbols: bool) -> str:
@@ -164,7 +178,9 @@ def without_unit(text: str, *, symbols: bool) -> str:
 # Equations and lists
 
 _EQUALS = re.compile(r"(?<![<>!])=")
-_SEPARATOR = re.compile(r"\\text\s?\{\s*,?\s*(?:and|or)\s*\}|\b(?:and|or)\b|[,;]|\\[{}]|[\[\](){}]")
+_SEPARATOR = re.compile(
+    r"\\cup|\\text\s?\{\s*,?\s*(?:and|or)\s*\}|\b(?:and|or)\b|[,;]|\\[{}]|[\[\](){}]"
+)
 _BRACKETS = ("(", "["), (")", "]")
 
 
@@ -248,8 +264,9 @@ def time_of_day(text: str) -> tuple[int, str] | None:
 
 
 def ratio(text: str) -> list[Fraction] | None:
-    """The terms of `5:6` or `5 to 6`; None for other text."""
-    terms = _RATIO.split(re.sub(r"\\text\s?\{\s*to\s*\}", "to", text).strip())
+    """The terms of `5:6` or `5 to 6`, with the last term 1 unless it may be a time."""
+    terms = _RATIO.split(re.sub(r"\\text\s?\{\s*(to|:)\s*\}", r"\1", text).strip())
     if len(terms) < 2 or not all(re.fullmatch(r"\d{1,20}(?:\.\d{1,20})?", term) for term in terms):
         return None
-    return [Fraction(term) for term in terms]
+    values = [Fraction(term) for term in terms]
+    return values if 0 in values or time_of_day(text) else [value / values[-1] for value in values]

@@ -38,7 +38,10 @@ _SYMBOL = re.compile(
     r"|(?P<primed>(?<![\\A-Za-z])[A-Za-z]|\\[a-z]+)(?=(?:\s?_\s?(?:\w|\{[^{}]*\}))?\s?(?:'|\^\s?\{?\s?\\prime)))"
     r"(?:\s?_\s?(?P<index>\w|\{[^{}]*\}))?(?P<primes>(?:'|\^\s?\{?(?:\s?\\prime)+\s?\}?)*)"
 )
+_RELATION = re.compile(r"[<>]|\\(?:le|ge|ne)(?![A-Za-z])")
+_SEVERAL = re.compile(r"\b(?:or|and)\b|\\cup|,")
 _EITHER = re.compile(r"\s*(?:\\cup|,?\s*\\text\s?\{\s*or\s*\}|,?\s*\bor\b)\s*")
+_BOTH = re.compile(r"\s*(?:\\text\s?\{\s*and\s*\}|\band\b)\s*")
 _IMAGINARY_UNIT = {sympy.I: sympy.Symbol("I"), sympy.Symbol("i", real=True): sympy.I}
 _INTERVALS = ((2.0, 3.0), (0.1, 0.9))
 _REFLECTING = (sympy.Abs, sympy.floor, sympy.ceiling, sympy.Piecewise, sympy.Mod)
@@ -60,14 +63,12 @@ def _parsed(text: str) -> Any:
     value = latex2sympy(
         text, is_real=True, normalization_config=None, conversion_config=_CONVERSION
     )
-    imaginary = sympy.Symbol("i", real=True) in value.free_symbols
-    return value.xreplace(_IMAGINARY_UNIT) if imaginary else value
+    complex_value = value.has(sympy.I) or sympy.Symbol("i", real=True) in value.free_symbols
+    return value.xreplace(_IMAGINARY_UNIT) if complex_value else value
 
 
 def _are_equal(gold: str, answer: str) -> bool:
-    if re.search("[<>]|\\\\(?:le|ge|ne)(?![A-Za-z])", answer + gold) and (
-        _EITHER.search(gold) or _EITHER.search(answer)
-    ):
+    if any(_RELATION.search(text) and _SEVERAL.search(text) for text in (gold, answer)):
         return _as_set(gold) == _as_set(answer)
     first, second = _parsed(gold), _parsed(answer)
     if isinstance(first, sympy.Expr) and isinstance(second, sympy.Expr):
@@ -85,10 +86,18 @@ def _are_equal(gold: str, answer: str) -> bool:
     )
 
 
-def _as_set(text: str) -> Any:
-    r"""The union that `x < 0 \text{ or } x > 1` or `(-\infty,0) \cup (1,\infty)` states."""
-    parts = [_parsed(part) for part in _EITHER.split(text)]
-    return sympy.Union(*(part if isinstance(part, sympy.Set) else part.as_set() for part in parts))
+def _as_set(text: str) -> sympy.Set:
+    r"""The set that `x < 0 \text{ or } x > 1` or `(-\infty,0) \cup (1,\infty)` states."""
+    if not re.search(r"[(\[{]", text):
+        text = text.replace(",", " or ")
+    return sympy.Union(
+        *(sympy.Intersection(*map(_region, _BOTH.split(part))) for part in _EITHER.split(text))
+    )
+
+
+def _region(text: str) -> sympy.Set:
+    value = _parsed(text)
+    return value if isinstance(value, sympy.Set) else value.as_set()
 
 
 def _agree(first: sympy.Expr, second: sympy.Expr) -> bool | None:

@@ -24,7 +24,7 @@ from lr_exp.evaluator.normalize import (
 from lr_exp.evaluator.numbers import numbers_equal, parse_number
 from lr_exp.evaluator.symbolic import symbolically_equal
 
-_NUMERAL = re.compile(r"([0-9A-Z]+)_\{?(\d+)\}?")  # in a base: 101_2
+_NUMERAL = re.compile(r"([0-9A-Z]+)_\{?(\d+|\\text\{\w+\})\}?")  # in a base: 101_2
 _MAX_CHARACTERS = 2_000  # longer answers are compared as plain text only
 
 
