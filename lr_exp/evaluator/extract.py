@@ -31,7 +31,7 @@ _PART = re.compile(
 )
 _MARKED = re.compile(r"^#{4}\s{0,3}(?P<text>[-+\d\\$(\[{.].*|\S+\s*\Z|.*\S\s*\Z)", re.MULTILINE)
 _HEDGE = re.compile(
-    r"(?:approximately|about|around|roughly|exactly|simply|just|only|therefore|thus|equal to"
+    r"^(?:approximately|about|around|roughly|exactly|simply|just|only|therefore|thus|equal to"
     r"|given by|found to be|either|that|then|\\?[\"\u201c]|[\s:*,])+",
     re.IGNORECASE,
 )
@@ -102,7 +102,7 @@ def extract(output: str, kind: str, choices: Sequence[str] = ()) -> str | None:
         return _value(text, kind) or text
     if stated and stated[0] >= box_end:
         is_final = output[max(0, stated[0] - 6) : stated[0]].lower() == "final "
-        if not found or is_final or _STARTS_WITH_VALUE.match(_without_hedge(stated[1])):
+        if not found or is_final or _STARTS_WITH_VALUE.match(_HEDGE.sub("", stated[1])):
             value = _value(stated[1], kind)
             if value:
                 return value
@@ -167,14 +167,9 @@ def _joined(text: str, spans: Sequence[tuple[int, int]]) -> str:
     return ", ".join(value.strip() for value in values)
 
 
-def _without_hedge(stated: str) -> str:
-    hedge = _HEDGE.match(stated)
-    return stated[hedge.end() :] if hedge else stated
-
-
 def _value(stated: str, kind: str) -> str | None:
     """The value in a sentence: `34` in `the largest $n$ is 34`; the sentence if it has none."""
-    stated = _without_hedge(stated)
+    stated = _HEDGE.sub("", stated)
     if not _STARTS_WITH_VALUE.match(stated):
         last_is = _LAST_IS.match(stated)
         stated = stated[last_is.end() :] if last_is else stated

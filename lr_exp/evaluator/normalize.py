@@ -4,29 +4,22 @@ import re
 import unicodedata
 from fractions import Fraction
 
-_CHARACTERS = str.maketrans(
-    {
-        "\u2212": "-",
-        "\u2013": "-",
-        "\u00a0": " ",
-        "\u202f": " ",
-        "\u2009": " ",
-        "\u00d7": "\\times ",
-        "\u00f7": "/",
-        "\u00b7": "\\cdot ",
-        "\u03c0": "\\pi ",
-        "\u221e": "\\infty ",
-        "\u222a": "\\cup ",
-        "\u2264": "\\le ",
-        "\u2265": "\\ge ",
-        "\u2248": "\\approx ",
-        "\u00b0": "^\\circ ",
-        "\u2044": "/",
-        "\u2032": "'",
-        "\u2260": "\\ne ",
-    }
-)
-_VULGAR_FRACTION = re.compile(r"[\u00bc-\u00be\u2150-\u215e]")
+_CHARACTERS = str.maketrans("\u2212\u2013\u00a0\u202f\u2009\u00f7\u2044\u2032", "--   //'") | {
+    ord(character): latex
+    for character, latex in (
+        ("\u00d7", "\\times "),
+        ("\u00b7", "\\cdot "),
+        ("\u03c0", "\\pi "),
+        ("\u221e", "\\infty "),
+        ("\u222a", "\\cup "),
+        ("\u2260", "\\ne "),
+        ("\u2264", "\\le "),
+        ("\u2265", "\\ge "),
+        ("\u2248", "\\approx "),
+        ("\u00b0", "^\\circ "),
+        ("\u00bd", " \\frac{1}{2}"),
+    )
+}
 _SUPERSCRIPTS = re.compile(r"[\u00b2\u00b3\u00b9\u2070\u2074-\u2079\u207b]+")
 _ROOT_SIGN = re.compile(r"\u221a\s?(?:\(([^()]*)\)|\{([^{}]*)\}|(\d+(?:\.\d+)?|[A-Za-z]|\\pi))")
 _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f]")
@@ -80,7 +73,6 @@ _BOX = re.compile(r"^\\(?:boxed|fbox)\s?\{(.*)\}$", re.DOTALL)
 
 def normalize(text: str) -> str:
     """Canonical notation of an answer. Does not change its value."""
-    text = _VULGAR_FRACTION.sub(_expand_fraction, text)
     text = _SUPERSCRIPTS.sub(lambda run: f"^{{{unicodedata.normalize('NFKC', run[0])}}}", text)
     text = _ROOT_SIGN.sub(lambda root: f"\\sqrt{{{root[1] or root[2] or root[3]}}}", text)
     text = _CONTROL.sub("", text.translate(_CHARACTERS)).strip()
@@ -113,11 +105,6 @@ def normalize(text: str) -> str:
     text = _PLAIN_NAMES.sub(r"\\\1 ", _PLAIN_ROOT.sub(r"\\sqrt{\1}", text))
     text = _MEMBERSHIP.sub("", text.strip())
     return " ".join(text.split())
-
-
-def _expand_fraction(character: re.Match[str]) -> str:
-    top, _, bottom = unicodedata.normalize("NFKC", character[0]).partition("\u2044")
-    return f" \\frac{{{top}}}{{{bottom}}}"
 
 
 def compact(text: str) -> str:

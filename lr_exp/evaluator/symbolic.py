@@ -44,43 +44,36 @@ class _Comparer:
         with self._lock:
             try:
                 process = self._process or self._start()
-                reply = self._reply(process, json.dumps([gold, answer]) + "\n")
-            except BaseException:  # also Ctrl-C: the reply must not be read as the next one's
+                stdin, stdout = cast(IO[str], process.stdin), cast(IO[str], process.stdout)
+                print(json.dumps([gold, answer]), file=stdin, flush=True)
+                reply = stdout.readline()
+                if not reply:
+                    raise BrokenPipeError
+            except (
+                BaseException
+            ) as error:  # also Ctrl-C: the next comparison must not get its reply
                 self.stop()
+                if isinstance(error, BrokenPipeError):
+                    raise UserError(
+                        "math-verify, which grades symbolic answers, cannot be started (its error "
+                        "is above): install lr_exp again."
+                    ) from error
                 raise
-        if reply not in ("true\n", "false\n"):
+        if reply == "null\n":
             raise TimeoutError
         return reply == "true\n"
 
     def _start(self) -> subprocess.Popen[str]:
         # -P: otherwise Python imports this folder's `numbers` instead of its own.
         words = [sys.executable, "-P", str(_WORKER), str(_TIMEOUT_SECONDS)]
-        self._process = process = subprocess.Popen(  # noqa: S603 - our own program
+        self._process = subprocess.Popen(  # noqa: S603 - our own program
             words,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             encoding="utf-8",
             start_new_session=True,  # Ctrl-C is for this process
         )
-        if not self._reply(process):
-            raise UserError(
-                "math-verify, which grades symbolic answers, cannot be started (its error is "
-                "above): install lr_exp again."
-            )
-        return process
-
-    def _reply(self, process: subprocess.Popen[str], request: str = "") -> str:
-        """The line that the process answers, or "" if it has ended."""
-        stdin, stdout = cast(IO[str], process.stdin), cast(IO[str], process.stdout)
-        try:
-            stdin.write(request)
-            stdin.flush()
-            reply = stdout.readline()
-        except BrokenPipeError:
-            reply = ""
-        if not reply:
-            self.stop()
-        return reply
+        return self._process
 
     def stop(self) -> None:
         """Ends the process; the next comparison starts another one."""

@@ -63,12 +63,7 @@ def check_reference(reference: str, kind: str, choices: Sequence[str] = ()) -> N
 def verify(extracted: str | None, reference: str, kind: str, choices: Sequence[str] = ()) -> bool:
     r"""Whether the extracted answer is correct.
 
-    Numbers are compared by value: `1,234`, `1234.0`, `\$1234` and `1234 dollars` are equal. Two
-    integers must be exactly equal. A decimal equals any number within a relative 1e-4, and any that
-    rounds to it if it has at least three significant digits (`0.667` is 2/3, `0.67` is not). If
-    only one side has a percent sign, it may be applied or ignored, as in the toolkit (`9\%` is 9
-    and 0.09). Without a percent sign 900 is not 9, unlike in the toolkit.
-    A choice is identified by its letter, or by its text if no other option has the same text.
+    docs/evaluation.md describes the conventions for numbers, units, lists and choices.
 
     Raises UserError for an invalid reference. An answer that cannot be parsed is wrong.
     """
