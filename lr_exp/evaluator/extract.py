@@ -35,7 +35,7 @@ _HEDGE = re.compile(
     r"|given by|found to be|either|that|then|\\?[\"\u201c]|[\s:*,])+",
     re.IGNORECASE,
 )
-_ABBREVIATION = "".join(rf"(?<!\b{name})" for name in "Mr Mrs Ms Dr Prof St Jr Sr Mt".split())
+_ABBREVIATION = "".join(rf"(?<!\b{name})" for name in ("Mr", "Mrs", "Ms", "Dr", "Prof", "St"))
 _SENTENCE_END = re.compile(rf"{_ABBREVIATION}[.!](?=\s|\**$)|\n", re.IGNORECASE)
 _FORMULA = re.compile(
     r"\$\$([^$]{1,400})\$\$|(?<!\\)\$((?:\\.|[^$\\\n]){1,400})\$"
@@ -46,7 +46,10 @@ _TEXT = re.compile(r"\\text\w{0,8}\s?\{[^{}]*\}")
 _PROSE = re.compile(
     r"(?<![\\A-Za-z])[A-Za-z]{2,}\s+[A-Za-z]{2,}\b|^\d.*(?:[A-Za-z]{3,}|[-+*/=,])\s*$"
 )
-_JOINING_WORDS = set("and or also the first second third other one is are either x y n k a".split())
+_DELIMITER = re.compile(r"^(?:\$\$?|\\[(\[])|(?:\$\$?|\\[)\]])$")
+_JOINING_WORD = re.compile(
+    r"\b(?:and|or|also|the|first|second|third|other|one|is|are|either|for|part|[a-z])\b"
+)
 _DECIMAL = (
     r"(?<!\d)(?<![A-Za-z]{2})(?:\d{1,3}(?: \d{3})+(?!\d)|\d+(?:,\d{3}(?!\d))*(?:\.\d+)?|\.\d+)"
 )
@@ -56,7 +59,9 @@ _NUMBER = re.compile(
     rf"|\\?\$?{_DECIMAL}(?:(?: \d+)?\s?/\s?\d+(?!\d|\.\d))?)"
     r"(?:\s?\\?%|\s(?:hundred|thousand|million|billion|trillion|dozen)\b)?"
 )
-_TIME_OR_RATIO = re.compile(r"\d+(?:\s?:\s?\d+)+(?:\s?[ap]\.?m\b)?", re.IGNORECASE)
+_MATH_NUMBER = re.compile(  # also `5:6`, `3:30 p.m.`
+    rf"(?<![\d:])\d+(?:\s?:\s?\d+)+(?:\s?[ap]\.?m\b)?|{_NUMBER.pattern}", re.IGNORECASE
+)
 _STARTS_WITH_VALUE = re.compile(
     r"[-+]?(?:\\[^A-Za-z ]|\\(?:frac|dfrac|sqrt|pi)|[$(\[{]|\.?\d)|(?:yes|no)\b", re.I
 )
@@ -120,7 +125,7 @@ def _last_statement(output: str) -> tuple[int, str] | None:
     for phrase in reversed(deque(_ANSWER_PHRASE.finditer(output), _MAX_PHRASES)):
         before = output[max(0, phrase.start() - 14) : phrase.start()]
         is_part = _PART.search(before + (phrase["subject"] or ""))
-        if is_part and len(_NUMBER.findall(output[phrase.end() :])) > 1:
+        if is_part and len(_NUMBER.findall(output[phrase.end() :][:2_000])) > 1:
             continue
         rest = _rest_of_sentence(output, phrase.end())
         if rest.strip(" *:."):
@@ -150,21 +155,20 @@ def _formulas(text: str) -> Iterator[tuple[int, int]]:
 def _joined(text: str, spans: Sequence[tuple[int, int]]) -> str:
     """The last of the spans, and those before it that are joined to it, without delimiters."""
     first = len(spans) - 1
-    while first > 0:
-        between = re.sub(
-            r"\\[A-Za-z]+|\w+_\{?\w\}?\s?=", " ", text[spans[first - 1][1] : spans[first][0]]
-        )
-        words = set(re.findall(r"[a-z]+", between.lower()))
-        if len(between) > 60 or not words <= _JOINING_WORDS or re.search(r"[.!?:\d]\s*\w", between):
-            break
-        if not words & {"and", "or"} and re.search(r"[^\s$\\()\[\]{},;]", between):
-            break
+    while first > 0 and _is_joint(text[spans[first - 1][1] : spans[first][0]]):
         first -= 1
-    values = [
-        re.sub(r"^(?:\$\$?|\\[(\[])|(?:\$\$?|\\[)\]])$", "", text[slice(*span)])
-        for span in spans[first:]
-    ]
-    return ", ".join(value.strip() for value in values)
+    return ", ".join(_DELIMITER.sub("", text[slice(*span)]).strip() for span in spans[first:])
+
+
+def _is_joint(between: str) -> bool:
+    """Whether the text between two values makes them a list: `, `, ` apples and `, ` or $x=`."""
+    between = re.sub(r"\\[A-Za-z]+|\w+_\{?\w\}?\s?=|^\}?[\s$]*[a-z]+ (?=and\b)", " ", between)
+    words = between.lower()
+    if len(between) > 60 or re.search(r"[.!?:\d]\s*\w", between):
+        return False
+    if re.search(r"\b(?:and|or)\b", words):
+        return not re.search("[a-z]", _JOINING_WORD.sub("", words))
+    return not re.search(r"[^\s$\\()\[\]{},;]", between)
 
 
 def _value(stated: str, kind: str) -> str | None:
@@ -175,25 +179,18 @@ def _value(stated: str, kind: str) -> str | None:
         stated = stated[last_is.end() :] if last_is else stated
     formulas = list(_formulas(stated))
     if formulas and formulas[0][0] == 0:
-        end = next(
-            (
-                i
-                for i in range(len(formulas), 0, -1)
-                if _joined(stated, formulas[:i]).count(", ") >= i - 1
-            ),
-            1,
-        )
+        end = 1
+        while end < len(formulas) and _is_joint(stated[formulas[end - 1][1] : formulas[end][0]]):
+            end += 1
         value = _joined(stated, formulas[:end])
     elif re.match(r"[A-Za-z]{2,}\s", stated) and not _STARTS_WITH_VALUE.match(stated):
-        value = (
-            re.search(r"\d", stated) and len(stated.split()) > 2 and _last_value(stated, kind)
-        ) or stated
+        has_value = re.search(r"\d", stated) and len(stated.split()) > 2
+        value = (has_value and _last_value(stated, kind)) or stated
     else:
         value = stated
     value = value.strip(" \t*").rstrip(" \t*.,;:")
     if kind == "number":
-        for sign in ("=", "\\approx", "≈"):
-            value = value.rpartition(sign)[2]
+        value = re.split(r"=|\\approx|\u2248", value)[-1]
         number = _NUMBER.search(value)
         value = number[0].strip() if number else value
         return value if parse_number(normalize(value), strict_units=False) else None
@@ -201,18 +198,14 @@ def _value(stated: str, kind: str) -> str | None:
 
 
 def _last_value(output: str, kind: str) -> str | None:
-    """The last number, or for kind `math` the last formula, time or ratio if no number follows it."""
-    number = _last_match(_NUMBER, output)
-    if kind == "math":
-        special = _last_match(_TIME_OR_RATIO, output)
-        number = special if special and number and special.end() >= number.end() else number
-        tail = output[-5 * _MAX_STATED_CHARACTERS :]
-        formulas = list(_formulas(tail))
-        if formulas and (
-            number is None or number.start() < len(output) - len(tail) + formulas[-1][1]
-        ):
-            return _joined(tail, formulas)
-    return number[0].strip() if number else None
+    """The last number; for kind `math` also a formula, time or ratio, whichever is last."""
+    number = _last_match(_NUMBER if kind == "number" else _MATH_NUMBER, output)
+    tail = output[-5 * _MAX_STATED_CHARACTERS :]
+    formulas = list(_formulas(tail)) if kind == "math" else []
+    end = len(output) - len(tail) + formulas[-1][1] if formulas else 0
+    if number is not None and number.start() >= end:
+        return number[0].strip()
+    return _joined(tail, formulas) if formulas else None
 
 
 def _chosen(output: str, found: Sequence[tuple[int, int]], choices: Sequence[str]) -> str | None:

@@ -21,12 +21,15 @@ _CHARACTERS = str.maketrans("\u2212\u2013\u00a0\u202f\u2009\u00f7\u2044\u2032", 
     )
 }
 _SUPERSCRIPTS = re.compile(r"[\u00b2\u00b3\u00b9\u2070\u2074-\u2079\u207b]+")
-_ROOT_SIGN = re.compile(r"\u221a\s?(?:\(([^()]*)\)|\{([^{}]*)\}|(\d+(?:\.\d+)?|[A-Za-z]|\\pi))")
+_ROOT = re.compile(
+    r"(?:\u221a|(?<![\\A-Za-z])sqrt(?=\s?\())\s?(?:\(([^()]*)\)|(\d+(?:\.\d+)?|[A-Za-z]|\\pi))"
+)
 _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f]")
 _SIZING = re.compile(r"\\(?:left|right|[bB]igg?[lr]?|displaystyle|limits)(?![A-Za-z])")
 _SPACING = re.compile(r"(?<!\\)\\(?:[!,;: ]|quad(?![A-Za-z])|qquad(?![A-Za-z]))|~")
-_THOUSANDS = re.compile(r"(?<=\d),\\!\s{0,3}(?=\d{3})|(?<=\d)\{,\}(?=\d{3})")
-_SPACED_THOUSANDS = re.compile(r"(?<![\d.,/])\d{1,3}(?:(?:\\[,;:! ]|~| ) ?\d{3})+(?!\d|,\d|\s?/)")
+_THOUSANDS = re.compile(
+    r"(?<![\d.,/])\d{1,3}(?:(?:,\\!|\{,\}|\\[,;:! ]|~| )\s{0,3}\d{3})+(?!\d|,\d|\s?/)"
+)
 _UPRIGHT_CONSTANT = re.compile(r"\\mathrm\s?\{\s?([eid])\s?\}")
 _TEXT_COMMAND = re.compile(
     r"\\(?:text|textbf|textit|textrm|textnormal|mathrm|mathbf|mathit|mbox|hbox|rm)\s?(?=\{)"
@@ -46,13 +49,8 @@ _DEGREES = re.compile(
     r"(?:\s?[CF](?![A-Za-z]))?"
 )
 _SYNONYM = {
-    "leq": "\\le",
-    "leqslant": "\\le",
-    "geq": "\\ge",
-    "geqslant": "\\ge",
     "lt": "<",
     "gt": ">",
-    "neq": "\\ne",
     "simeq": "\\approx",
     "lor": "\\text{ or }",
     "land": "\\text{ and }",
@@ -60,8 +58,8 @@ _SYNONYM = {
     "rbrace": "\\}",
     "emptyset": "\\varnothing",
 }
+_INEQUALITIES = re.compile(r"\\([lgn]e)q(?:slant)?(?![A-Za-z])")
 _SYNONYMS = re.compile(rf"\\({'|'.join(_SYNONYM)})(?![A-Za-z])")
-_PLAIN_ROOT = re.compile(r"(?<![\\A-Za-z])sqrt\s?\(([^()]*)\)")
 _PLAIN_NAMES = re.compile(
     r"(?<![\\A-Za-z])(sin|cos|tan|cot|sec|csc|arcsin|arccos|arctan|log|ln|exp|pi|infty)(?![A-Za-z])"
 )
@@ -74,7 +72,7 @@ _BOX = re.compile(r"^\\(?:boxed|fbox)\s?\{(.*)\}$", re.DOTALL)
 def normalize(text: str) -> str:
     """Canonical notation of an answer. Does not change its value."""
     text = _SUPERSCRIPTS.sub(lambda run: f"^{{{unicodedata.normalize('NFKC', run[0])}}}", text)
-    text = _ROOT_SIGN.sub(lambda root: f"\\sqrt{{{root[1] or root[2] or root[3]}}}", text)
+    text = _ROOT.sub(lambda root: f"\\sqrt{{{root[1] or root[2]}}}", text)
     text = _CONTROL.sub("", text.translate(_CHARACTERS)).strip()
     text = _TEXT_COMMAND.sub(r"\\text", _UPRIGHT_CONSTANT.sub(r"\1", text))
     for _ in range(4):  # delimiters and boxes may be nested
@@ -88,12 +86,11 @@ def normalize(text: str) -> str:
             text = box.group(1).strip()
         if whole := _WHOLE_TEXT.match(text):
             text = whole[1].strip()
-    text = _SPACED_THOUSANDS.sub(lambda run: re.sub(r"\\.|[~ ]", "", run[0]), text)
-    text = _THOUSANDS.sub(",", text)
+    text = _THOUSANDS.sub(lambda number: re.sub(r"\D", "", number[0]), text)
     text = text.replace("\\%", "%").replace("\\$", "").replace("$", "")
     text = text.replace("<=", "\\le ").replace(">=", "\\ge ").replace("!=", "\\ne ")
     text = _SPACING.sub(" ", _SIZING.sub("", text))
-    text = _SYNONYMS.sub(lambda match: _SYNONYM[match.group(1)], text)
+    text = _SYNONYMS.sub(lambda match: _SYNONYM[match[1]], _INEQUALITIES.sub(r"\\\1", text))
     text = _SET_BUILDER.sub(r"\1", _PERCENT.sub("%", _TEXT_NUMBER.sub(r"\1", text)))
     text = _SCALE.sub(lambda word: f"e{_SCALES[word[2]]}{word[1] or ''}", text)
     text = _DEGREES.sub(" ", text)
@@ -102,7 +99,7 @@ def normalize(text: str) -> str:
         lambda match: "\\frac{" + match[1].strip("{} ") + "}{" + match[2].strip("{} ") + "}", text
     )
     text = _SHORT_ROOT.sub(r"\\sqrt{\1}", text)
-    text = _PLAIN_NAMES.sub(r"\\\1 ", _PLAIN_ROOT.sub(r"\\sqrt{\1}", text))
+    text = _PLAIN_NAMES.sub(r"\\\1 ", text)
     text = _MEMBERSHIP.sub("", text.strip())
     return " ".join(text.split())
 
@@ -168,7 +165,6 @@ _EQUALS = re.compile(r"(?<![<>!])=")
 _SEPARATOR = re.compile(
     r"\\cup|\\text\s?\{\s*,?\s*(?:and|or)\s*\}|\b(?:and|or)\b|[,;]|\\[{}]|[\[\](){}]"
 )
-_BRACKETS = ("(", "["), (")", "]")
 
 
 def split_equation(text: str) -> tuple[str, str]:
@@ -195,7 +191,7 @@ def split_values(text: str) -> tuple[str, list[str]]:
     if not values and outer and re.match(r"\\?[(\[{]", text) and text[-1:] in (")", "]", "}"):
         opening, closing = len(text) - len(text.lstrip("\\")) + 1, 1 + text.endswith("\\}")
         brackets, inner = split_values(text[opening:-closing])
-        own = text[0] + text[-1] if text[0] in _BRACKETS[0] and text[-1] in _BRACKETS[1] else ""
+        own = text[0] + text[-1] if text[0] in "([" and text[-1] in ")]" else ""
         return (own, inner) if not brackets and len(inner) > 1 else ("", [text])
     values.append(text[start:])
     return "", [value.strip() for value in values if value.strip()]
@@ -235,7 +231,6 @@ def same_words(answer: str, gold: str) -> bool:
 
 def _words(text: str) -> list[str]:
     plain = _unwrap_text(text).casefold().replace(".", "").replace("'", "")
-    plain = re.sub(r"(\d)\s+([ap]m)\b", r"\1\2", re.sub(r"\s*:\s*", ":", plain))
     all_words = re.findall(r"[a-z0-9:]+", plain)
     return [word for word in all_words if word not in _ARTICLES] or all_words
 

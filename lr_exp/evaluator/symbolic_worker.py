@@ -1,7 +1,7 @@
 """The program that compares expressions with math-verify, started by `symbolic`.
 
 Reads pairs of expressions from stdin and writes whether they are equal to stdout, one JSON value a
-line; null for a comparison of more than `argv[1]` seconds of CPU time. The kernel ends even a single
+line; null for a comparison of more than `argv[1]` seconds of CPU time. The kernel ends even an
 operation that Python cannot interrupt. It imports nothing of this package, so that it starts fast.
 """
 
@@ -23,17 +23,10 @@ from latex2sympy2_extended.symbols import GREEK_LETTER_MAP
 from math_verify import verify
 
 # units: it reduces `2ab` to 2 and `6m` to 6.
-_NOTATION = NormalizationConfig(
-    basic_latex=True,
-    units=False,
-    malformed_operators=True,
-    nits=True,
-    boxed="none",
-    equations=False,
-)
+_NOTATION = NormalizationConfig(units=False, malformed_operators=True, nits=True, boxed="none")
 _CONVERSION = ConversionConfig(lowercase_symbols=False)
 _SYMBOL = re.compile(
-    r"(\\[A-Za-z]+|[A-Za-z])(?:\s?_\s?(\w|\{[^{}]*\}))?((?:'|\^\s?\{?(?:\s?\\prime)+\s?\}?)*)"
+    r"(\\[A-Za-z]+|[A-Za-z])(?:\s?_\s?(\w|\{(?:[^{}]|\{[^{}]*\})*\}))?((?:'|\^\s?\{?(?:\s?\\prime)+\s?\}?)*)"
 )
 _RELATION = re.compile(r"[<>]|\\(?:le|ge|ne)(?![A-Za-z])")
 _SEVERAL = re.compile(r"\b(?:or|and)\b|\\cup|,")
@@ -49,12 +42,12 @@ def _as_name(symbol: re.Match[str]) -> str:
     """Wraps symbols that the grammar rejects (`E_1`, gamma) or whose primes it drops."""
     base, index, primes = symbol.groups()
     is_function = symbol.string[symbol.end() :].lstrip().startswith("(")
-    if not (
-        primes or (index and base in "eE") or base in ("\\gamma", "\\Gamma")[: 2 - is_function]
-    ):
+    is_gamma = base == "\\gamma" or (base == "\\Gamma" and not is_function)
+    if not (primes or is_gamma or (index and base in "Ee")):
         return symbol[0]
-    index = re.sub(r"\W", "", index or "")
-    return f"\\text{{{base.strip(chr(92))}_{index}{'p' * len(re.findall('[' + chr(39) + ']|prime', primes))}}}"
+    name = re.sub(r"\W|text", "", f"{base}_{index or ''}")
+    count = primes.count("'") + primes.count("prime")
+    return rf"\text{{{name}{'p' * count}}}"
 
 
 def _parsed(text: str) -> Any:
@@ -110,7 +103,10 @@ def _agree(first: sympy.Expr, second: sympy.Expr) -> bool | None:
     for interval in _INTERVALS if symbols else _INTERVALS[:1]:
         numbers = random.Random(0)
         values = [round(numbers.uniform(*interval) * 10**6) for _ in symbols]
-        point = {symbol: sympy.Rational(value, 10**6) for symbol, value in zip(symbols, values)}
+        point = {
+            symbol: sympy.Rational(value, 10**6)
+            for symbol, value in zip(symbols, values, strict=True)
+        }
         gap = (first - second).subs(point).doit().evalf(2, maxn=3_000)
         size = max(abs(first.subs(point).evalf()), abs(second.subs(point).evalf()))
         if not (gap.is_number and gap.is_finite and size.is_finite):

@@ -5,6 +5,7 @@ Comparisons in this order: as normalized LaTeX, as numbers, as words, as symboli
 
 import re
 from collections.abc import Sequence
+from functools import partial
 
 from lr_exp.data.formats import LETTERS
 from lr_exp.errors import UserError
@@ -107,26 +108,33 @@ def _are_equal(answer: str, gold: str, *, strict_units: bool) -> bool:
     if len(values[1]) == len(gold_values[1]) > 1:
         if _same_values(values, gold_values, strict_units=strict_units):
             return True
-    elif (name or gold_name) and (not name or not gold_name or compact(name) == compact(gold_name)):
-        if _is_name(gold_name) and _are_equal(value, gold_value, strict_units=strict_units):
-            return True
+    elif (
+        (name or gold_name)
+        and (not name or not gold_name or compact(name) == compact(gold_name))
+        and _is_name(gold_name)
+        and _are_equal(value, gold_value, strict_units=strict_units)
+    ):
+        return True
+    if symbolically_equal(gold, answer):
+        return True
     unitless, unitless_gold = without_unit(answer, symbols=True), without_unit(gold, symbols=False)
-    return symbolically_equal(gold, answer) or (
-        (unitless, unitless_gold) != (answer, gold)
-        and (
-            compact(unitless) == compact(unitless_gold)
-            or symbolically_equal(unitless_gold, unitless)
-        )
+    return (unitless, unitless_gold) != (answer, gold) and (
+        compact(unitless) == compact(unitless_gold) or symbolically_equal(unitless_gold, unitless)
     )
 
 
 def _same_value(answer: str, gold: str, *, strict_units: bool) -> bool | None:
-    """Compares numerals, times, ratios, numbers and words; None if the reference is none of them."""
+    """Compares numbers, times, ratios and words; None if the reference is none of them."""
     numerals = _NUMERAL.fullmatch(compact(answer)), _NUMERAL.fullmatch(compact(gold))
     if all(numerals):
         return False  # both have a base, and differ
     gold_number = parse_number(gold, strict_units=strict_units)
     if gold_number is not None:
+        if (
+            re.fullmatch(r"[\d,.]+,[\d,.]+", answer)
+            and parse_number(answer, strict_units=True) is None
+        ):
+            return False  # a list of numbers
         for side in (answer, split_equation(answer)[1]):
             for text in (side, without_unit(side, symbols=True)):
                 number = parse_number(text, strict_units=strict_units)
@@ -155,15 +163,13 @@ def _same_values(
     answer: tuple[str, list[str]], gold: tuple[str, list[str]], *, strict_units: bool
 ) -> bool:
     """Compares tuples and intervals in order, sets and lists in any order."""
-    if answer[0] != gold[0]:
-        return False
-    if gold[0]:
-        pairs = zip(answer[1], gold[1], strict=True)
-        return all(_are_equal(*pair, strict_units=strict_units) for pair in pairs)
+    equal = partial(_are_equal, strict_units=strict_units)
+    if answer[0] or gold[0]:
+        return answer[0] == gold[0] and all(map(equal, answer[1], gold[1]))
     left = list(answer[1])
     for expected in gold[1]:
-        equal = [value for value in left if _are_equal(value, expected, strict_units=strict_units)]
-        if not equal:
+        found = next((value for value in left if equal(value, expected)), None)
+        if found is None:
             return False
-        left.remove(equal[0])
+        left.remove(found)
     return True
