@@ -219,14 +219,13 @@ def _chosen(output: str, found: Sequence[tuple[int, int]], choices: Sequence[str
         if not _OPTION_LIST.match(output, phrase.end()):
             stated.append((phrase.start(), _rest_of_sentence(output, phrase.end())))
     for start, text in sorted(stated, reverse=True):
-        letters = _letters(text, choices)
-        if _names_several(text):
+        letter = choice_letter(text, choices)
+        if letter is None and _names_several(text):
             return text
-        letter = choice_letter(text, choices) or choice_letter(
-            re.split(r",\s|\s(?:because|since|as|which)\b", text)[0], choices
-        )
-        if letter is None and letters and (not found or start != found[-1][0]):
-            letter = letters[0]
+        beginning = re.split(r",\s|\s(?:because|since|as|which)\b", text)[0]
+        letter = letter or choice_letter(beginning, choices)
+        if letter is None and not (found and start == found[-1][0]):
+            letter = next(iter(_letters(text, choices)), None)
         if letter:
             return letter
     first = _FIRST_LETTER.match(output)

@@ -246,9 +246,8 @@ def time_of_day(text: str) -> tuple[int, str] | None:
 
 
 def ratio(text: str) -> list[Fraction] | None:
-    """The terms of `5:6` or `5 to 6`, with the last term 1 unless it may be a time."""
+    """The terms of `5:6` or `5 to 6`; None for other text."""
     terms = _RATIO.split(re.sub(r"\\text\s?\{\s*(to|:)\s*\}", r"\1", text).strip())
     if len(terms) < 2 or not all(re.fullmatch(r"\d{1,20}(?:\.\d{1,20})?", term) for term in terms):
         return None
-    values = [Fraction(term) for term in terms]
-    return values if 0 in values or time_of_day(text) else [value / values[-1] for value in values]
+    return [Fraction(term) for term in terms]

@@ -125,9 +125,9 @@ def _are_equal(answer: str, gold: str, *, strict_units: bool) -> bool:
 
 def _same_value(answer: str, gold: str, *, strict_units: bool) -> bool | None:
     """Compares numbers, times, ratios and words; None if the reference is none of them."""
-    numerals = _NUMERAL.fullmatch(compact(answer)), _NUMERAL.fullmatch(compact(gold))
-    if all(numerals):
-        return False  # both have a base, and differ
+    numeral, gold_numeral = _NUMERAL.fullmatch(compact(answer)), _NUMERAL.fullmatch(compact(gold))
+    if numeral and gold_numeral:
+        return numeral.groups() == gold_numeral.groups()
     gold_number = parse_number(gold, strict_units=strict_units)
     if gold_number is not None:
         if (
