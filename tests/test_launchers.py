@@ -111,6 +111,7 @@ def one_by_one(tmp_path_factory):
     return wait(start(folder, CELLS), folder)
 
 
+@pytest.mark.integration
 def test_one_process_counts_its_cells_and_fails_if_one_did(one_by_one):
     assert one_by_one.status == 1
     assert "cells: 2 finished, 1 failed" in one_by_one.out
@@ -120,6 +121,8 @@ def test_one_process_counts_its_cells_and_fails_if_one_did(one_by_one):
 
 
 # Ray's processes take up to a minute to start on a busy machine, and fail after that.
+@pytest.mark.integration
+@pytest.mark.integration
 @pytest.mark.parametrize(
     "name",
     [

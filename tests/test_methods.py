@@ -11,6 +11,7 @@ from hydra import compose, initialize_config_dir
 from lr_exp.config.composition import conf_dir, register, to_settings
 from lr_exp.data.questions import Question
 from lr_exp.errors import UserError
+from lr_exp.micro.tokenizer import build_tokenizer
 from lr_exp.pipeline.inputs import Inputs
 from lr_exp.pipeline.loaded_models import LoadedModels
 from lr_exp.sampler import select
@@ -55,7 +56,7 @@ def kept(rule: str, table: dict | None = None, **settings) -> set[tuple[int, int
         ("entropy_top", {}, {(0, 0), (1, 1), (0, 2)}),
     ],
 )
-def test_steps_are_chosen_as_worked_by_hand(rule, parameters, expected):
+def test_rules_keep_the_steps_of_the_worked_example(rule, parameters, expected):
     assert kept(rule, parameters=parameters) == expected
 
 
@@ -127,13 +128,17 @@ def test_what_a_method_needs_follows_from_its_choices(choices, expected):
 # Trajectories with references ------------------------------------------------------------------
 
 
+def solutions(folder: Path, *texts: str, tokenizer=None, context: int | None = None):
+    """The facts and the rows of solutions in the tiny tokenizer's tokens."""
+    tokenizer = tokenizer or tiny_tokenizer()
+    questions = [Question(f"q/{number}", "q") for number in range(len(texts))]
+    facts = write_solutions(questions, texts, tokenizer, folder, system_prompt="", context=context)
+    return facts, list(read_shards(folder))
+
+
 def test_solutions_are_what_the_expert_would_have_written(tmp_path):
     tokenizer = tiny_tokenizer()
-    questions = [Question("q/0", "1+1?", "2"), Question("q/1", "2+2?", "4")]
-    facts = write_solutions(
-        questions, ["two", "four"], tokenizer, tmp_path, system_prompt="", context=None
-    )
-    rows = list(read_shards(tmp_path))
+    facts, rows = solutions(tmp_path, "two", "four")
     assert facts == {"answers": 2, "tokens": 9, "cut_off": 0}
     assert [row["question_id"] for row in rows] == ["q/0", "q/1"]
     assert [row["token_ids"][-1] for row in rows] == [END, END]
@@ -142,42 +147,22 @@ def test_solutions_are_what_the_expert_would_have_written(tmp_path):
 
 
 def test_a_solution_is_cut_where_the_context_ends(tmp_path):
-    tokenizer = tiny_tokenizer()
-    prompt = len(tokenizer("<|im_start|>user\nq<|im_end|>\n<|im_start|>assistant\n")["input_ids"])
-    facts = write_solutions(
-        [Question("q/0", "q")],
-        ["abcdef"],
-        tokenizer,
-        tmp_path,
-        system_prompt="",
-        context=prompt + 3,
-    )
-    (row,) = read_shards(tmp_path)
-    assert tokenizer.decode(row["token_ids"]) == "abc"
+    prompt = "<|im_start|>user\nq<|im_end|>\n<|im_start|>assistant\n"
+    length = len(tiny_tokenizer()(prompt)["input_ids"])
+    facts, (row,) = solutions(tmp_path, "abcdef", context=length + 3)
+    assert tiny_tokenizer().decode(row["token_ids"]) == "abc"
     assert facts["cut_off"] == 1
 
 
 def test_without_a_template_an_answer_begins_with_a_blank_and_ends_the_document(tmp_path):
     tokenizer = tiny_tokenizer(chat_template=None)
-    write_solutions(
-        [Question("q/0", "q")], ["two"], tokenizer, tmp_path, system_prompt="", context=None
-    )
-    (row,) = read_shards(tmp_path)
+    _, (row,) = solutions(tmp_path, "two", tokenizer=tokenizer)
     assert tokenizer.decode(row["token_ids"]) == " two<|endoftext|>"
 
 
-def test_text_without_tokens_is_refused(tmp_path):
-    from lr_exp.micro.tokenizer import build_tokenizer
-
+def test_a_solution_without_tokens_is_an_error(tmp_path):
     with pytest.raises(UserError, match=r"q/0.*no token"):
-        write_solutions(
-            [Question("q/0", "Tom has 1 pens.")],
-            ["forty-two"],
-            build_tokenizer(),
-            tmp_path,
-            system_prompt="",
-            context=None,
-        )
+        solutions(tmp_path, "forty-two", tokenizer=build_tokenizer())
 
 
 def test_right_finished_answers_are_kept_once(tmp_path):
@@ -243,8 +228,9 @@ def summary_of(outcome) -> dict:
     return json.loads((outcome.folder / "summary.json").read_text("utf-8"))
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize("name", ["gt_sft", "rejection_sft", "upft"])
-def test_methods_without_a_contrast_ask_no_amateur(program, name):
+def test_methods_without_a_contrast_load_no_amateur(program, name):
     summary = summary_of(program(*SMALL, f"method={name}", "amateur.path=nowhere"))
     assert (summary["amateur"], summary["alpha"], summary["beta"]) == (None, None, None)
     assert summary["provenance"]["amateur"] is None
@@ -252,6 +238,7 @@ def test_methods_without_a_contrast_ask_no_amateur(program, name):
     assert summary["sample"]["questions"] == 24
 
 
+@pytest.mark.integration
 def test_every_step_of_every_right_answer_is_tuned_on_once(program):
     summary = summary_of(program(*SMALL, "method=rejection_sft"))
     sample, distill = summary["sample"], summary["distill"]
@@ -266,6 +253,7 @@ def test_every_step_of_every_right_answer_is_tuned_on_once(program):
     assert distill["batch_size"] == distill["tuned_tokens"] // 4
 
 
+@pytest.mark.integration
 def test_a_batch_never_shrinks_for_a_small_supervision(program):
     words = ("method=gt_sft", "data.max_questions=1", "distiller.batch_size=100")
     summary = summary_of(program(*SMALL, *words, "stages=[sample,distill]"))
@@ -273,37 +261,33 @@ def test_a_batch_never_shrinks_for_a_small_supervision(program):
     assert summary["distill"]["batch_size"] == 100
 
 
-def test_a_mended_reference_draws_no_answer_again(program, tmp_path):
-    questions = tmp_path / "questions.jsonl"
-    asked = (
-        "Tom has {} pens. Tom buys 12 more. Then Tom finds 13 more. How many pens does Tom have?"
-    )
+def own_questions(tmp_path: Path, *rows: dict) -> list[str]:
+    """The overrides of a run on these questions."""
+    path = tmp_path / "questions.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows), "utf-8")
+    return [*SMALL, "data=jsonl", f"data.path={path}", "data.max_questions=null"]
+
+
+@pytest.mark.integration
+def test_a_corrected_reference_draws_no_answer_again(program, tmp_path):
+    text = "Tom has {} pens. Tom buys 12 more. Then Tom finds 13 more. How many pens does Tom have?"
     rows = [
-        {"question": asked.format(11), "answer": "36"},  # nothing to carry: never wrong
-        {"question": asked.format(21), "answer": "1"},
+        {"question": text.format(11), "answer": "36"},  # nothing to carry: never wrong
+        {"question": text.format(21), "answer": "1"},
     ]
-    words = [*SMALL, "method=rejection_sft", "data=jsonl", f"data.path={questions}"]
-    words += ["stages=[sample]", "data.max_questions=null", "data.answer=number"]
-    questions.write_text("".join(json.dumps(row) + "\n" for row in rows), "utf-8")
-    before = summary_of(program(*words))["sample"]
+    changes = ["method=rejection_sft", "stages=[sample]", "data.answer=number"]
+    before = summary_of(program(*own_questions(tmp_path, *rows), *changes))["sample"]
     rows[1]["answer"] = "46"
-    questions.write_text("".join(json.dumps(row) + "\n" for row in rows), "utf-8")
-    after = summary_of(program(*words))["sample"]
+    after = summary_of(program(*own_questions(tmp_path, *rows), *changes))["sample"]
     assert after["reused"]  # the models' part
     assert before["verified"]["drawn"] == after["verified"]["drawn"] == 8
     assert (before["verified"]["right"], after["verified"]["right"]) == (4, 8)
 
 
+@pytest.mark.integration
 def test_where_no_answer_is_right_nothing_is_trained(program, tmp_path):
-    questions = tmp_path / "questions.jsonl"
-    questions.write_text('{"question": "Tom has 11 pens.", "answer": "-7"}\n', "utf-8")
-    outcome = program(
-        *SMALL,
-        "method=rejection_sft",
-        "data=jsonl",
-        f"data.path={questions}",
-        "data.max_questions=null",
-    )
+    words = own_questions(tmp_path, {"question": "Tom has 11 pens.", "answer": "-7"})
+    outcome = program(*words, "method=rejection_sft")
     summary = summary_of(outcome)
     assert "None of the 4 sampled answers" in summary["stopped"]
     assert "distill" not in summary
@@ -317,22 +301,20 @@ def test_where_no_answer_is_right_nothing_is_trained(program, tmp_path):
         ("rejection_sft", {"question": "q"}, "no reference answer"),
     ],
 )
-def test_data_without_what_a_method_needs_is_refused(program, tmp_path, name, row, expected):
-    questions = tmp_path / "questions.jsonl"
-    questions.write_text(json.dumps(row) + "\n", "utf-8")
-    words = (f"method={name}", "data=jsonl", f"data.path={questions}", "data.max_questions=null")
-    outcome = program(*SMALL, *words)
+def test_data_without_what_a_method_needs_is_an_error(program, tmp_path, name, row, expected):
+    outcome = program(*own_questions(tmp_path, row), f"method={name}")
     assert expected in outcome.error
     assert "jsonl/1" in outcome.error
     assert outcome.finished == []
 
 
-def test_an_export_of_steps_without_divergences_is_refused(program, tmp_path):
+def test_an_export_of_steps_without_divergences_is_an_error(program, tmp_path):
     outcome = program(*SMALL, "method=upft", f"sampler.export={tmp_path / 'out.jsonl'}")
     assert "measures no divergence" in outcome.error
     assert not (tmp_path / "out.jsonl").exists()
 
 
+@pytest.mark.integration
 def test_a_snapshot_is_the_adapter_of_a_shorter_training(program, tmp_path):
     words = (*SMALL, "distiller.schedule=constant", "stages=[sample,distill]")
     whole = summary_of(program(*words, "distiller.steps=6", "distiller.snapshot_every=2"))
@@ -344,6 +326,7 @@ def test_a_snapshot_is_the_adapter_of_a_shorter_training(program, tmp_path):
         assert (folders[1] / name).read_bytes() == (adapter / name).read_bytes()
 
 
+@pytest.mark.integration
 def test_accuracy_along_the_training_is_measured(program):
     words = ("distiller.steps=6", "distiller.snapshot_every=3")
     outcome = program(*SMALL, *words)
@@ -357,6 +340,7 @@ def test_accuracy_along_the_training_is_measured(program):
     assert sorted(steps) == [0, 3, 6]
 
 
+@pytest.mark.integration
 def test_the_gap_measures_both_models_and_once_for_all_seeds(program):
     words = (*SMALL, "stages=[evaluate]", "evaluator.gap=sampled", "evaluator.max_examples=100")
     first = summary_of(program(*words))["evaluate"]
@@ -371,6 +355,7 @@ def test_the_gap_measures_both_models_and_once_for_all_seeds(program):
     assert again["amateur"] == "micro"
 
 
+@pytest.mark.integration
 def test_contrast_at_inference_needs_no_training(program):
     words = (*SMALL, "stages=[evaluate]", "evaluator.max_examples=50")
     greedy = summary_of(program(*words))
@@ -382,7 +367,7 @@ def test_contrast_at_inference_needs_no_training(program):
     assert contrastive["evaluate"]["expert"]["micro_add"]["accuracy"] > before + 0.2
 
 
-def test_an_early_exit_that_is_asked_at_inference_has_weights_of_its_own(tmp_path):
+def test_an_early_exit_amateur_that_generates_has_weights_of_its_own(tmp_path):
     """The expert may carry an adapter at the time, which must not reach the amateur."""
     register()
     words = ["experiment=demo", "amateur=micro_early_exit", "evaluator.decoder=contrastive"]

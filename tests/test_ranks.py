@@ -76,11 +76,13 @@ def results(tmp_path_factory) -> list[dict]:
     return [json.loads((folder / f"{number}.json").read_text("utf-8")) for number in range(3)]
 
 
+@pytest.mark.integration
 def test_each_job_runs_once_and_rank_0_takes_the_results_in_order(results):
     assert results[0]["distribute_jobs"] == [[0, 0], [1, 11], [2, 22], [3, 30], [4, 41]]
     assert results[1]["distribute_jobs"] == results[2]["distribute_jobs"] == []
 
 
+@pytest.mark.integration
 def test_results_of_collective_calls(results):
     for number, result in enumerate(results):
         assert result["run_on_rank0"] == 0
@@ -91,6 +93,7 @@ def test_results_of_collective_calls(results):
         assert result["environment"] is False  # so no library splits the work a second time
 
 
+@pytest.mark.integration
 def test_an_error_of_one_rank_is_raised_on_all_and_they_stay_in_step(results):
     for result in results:
         errors = result["errors"]
@@ -112,6 +115,7 @@ def test_an_error_of_one_rank_is_raised_on_all_and_they_stay_in_step(results):
     assert results[0]["leftover files"] == []
 
 
+@pytest.mark.integration
 def test_when_rank_0_fails_alone_the_others_exit(results):
     kind, message = results[0]["rank 0 fails alone"]
     assert kind == "UserError"
@@ -122,6 +126,7 @@ def test_when_rank_0_fails_alone_the_others_exit(results):
         assert message.endswith("Run the same command again to resume.")
 
 
+@pytest.mark.integration
 def test_two_ranks_produce_the_same_files_as_one_process(alone, tmp_path):
     one_folder, one = alone
     words = [*ALL, *PLACES, "sampler.export=kept.jsonl", "distiller.parallel=fsdp"]
@@ -163,6 +168,7 @@ def test_two_ranks_produce_the_same_files_as_one_process(alone, tmp_path):
     assert metrics.count('"family": "distill"') == len(losses(tmp_path))
 
 
+@pytest.mark.integration
 def test_a_killed_rank_ends_the_run_and_any_number_of_ranks_resumes_it(alone, tmp_path):
     process = torchrun(["slow", str(tmp_path), *ALL, *PLACES], tmp_path, module=RANKED, ranks=3)
     deadline = time.monotonic() + 120
@@ -187,6 +193,7 @@ def test_a_killed_rank_ends_the_run_and_any_number_of_ranks_resumes_it(alone, tm
     assert before.items() <= again.items()  # what was finished was not made again
 
 
+@pytest.mark.integration
 def test_rank_1_reports_that_rank_0_was_killed(tmp_path):
     process = torchrun(["slow", str(tmp_path), *WORDS, *PLACES], tmp_path, module=RANKED)
     deadline = time.monotonic() + 120
@@ -199,6 +206,7 @@ def test_rank_1_reports_that_rank_0_was_killed(tmp_path):
     assert error_of(out).startswith("error: rank 0 (process ")
 
 
+@pytest.mark.integration
 def test_an_error_before_the_ranks_connect_is_one_line(tmp_path):
     status, out = finish(torchrun([*WORDS, *PLACES, "nosuch.key=1"], tmp_path))
     assert status != 0
@@ -207,6 +215,7 @@ def test_an_error_before_the_ranks_connect_is_one_line(tmp_path):
     assert "Traceback" not in before
 
 
+@pytest.mark.integration
 def test_a_rank_that_fails_alone_ends_the_run_with_its_reason(tmp_path):
     words = ["fails_alone", str(tmp_path), *WORDS, *PLACES]
     status, out = finish(torchrun(words, tmp_path, module=RANKED), 90)
@@ -216,6 +225,7 @@ def test_a_rank_that_fails_alone_ends_the_run_with_its_reason(tmp_path):
     assert failed["error"] == f"rank 1 on {HOST}: the rollout cannot be written"
 
 
+@pytest.mark.integration
 def test_a_sweep_continues_after_cells_that_fail_on_all_ranks(tmp_path):
     other = tmp_path / "other"  # rank 1's folder, as on a host with other files
     other.mkdir()
@@ -249,6 +259,7 @@ def test_a_sweep_continues_after_cells_that_fail_on_all_ranks(tmp_path):
     assert [path.name for path in other.iterdir() if path.suffix != ".jsonl"] == []
 
 
+@pytest.mark.integration
 def test_contrastive_decoding_and_rejection_sampling_on_two_ranks(tmp_path):
     methods = "method=lightreasoner,rejection_sft"
     words = ["-m", *WORDS, methods, "beta=50", "evaluator.decoder=contrastive", "method.samples=2"]
@@ -293,6 +304,7 @@ def test_one_process_works_without_a_process_group():
     assert distributed.peer_lost_error() is None
 
 
+@pytest.mark.integration
 def test_a_hydra_launcher_cannot_be_combined_with_torchrun(program, monkeypatch):
     monkeypatch.setattr(environment, "_environment", environment._Environment(0, 2, 0, 2))
     outcome = program("-m", "experiment=demo", "hydra/launcher=joblib")

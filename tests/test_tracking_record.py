@@ -10,7 +10,7 @@ import pytest
 
 import lr_exp
 from lr_exp.config.composition import conf_dir
-from lr_exp.distiller import distill
+from lr_exp.distiller import adapter_files
 from lr_exp.distiller.trainer import ContrastTrainer
 from lr_exp.evaluator import answer, grade
 from lr_exp.pipeline.identity import cell_of, config_of
@@ -265,7 +265,7 @@ def test_settings_that_change_results_change_the_run_id(place, override):
     assert cell(place, override).id != cell(place).id
 
 
-@pytest.mark.parametrize("module", [rollout, score, select, distill, answer, grade])
+@pytest.mark.parametrize("module", [rollout, score, select, adapter_files, answer, grade])
 def test_a_new_stage_version_changes_the_run_id(place, module, monkeypatch):
     """Its results differ and would have overwritten the existing ones."""
     before = cell(place)
@@ -277,7 +277,7 @@ def test_versions_of_unused_stages_do_not_change_the_run_id(place, monkeypatch):
     """A new version of the sampler does not affect an evaluation of the expert alone."""
     overrides = ("stages=[evaluate]", "evaluator.gap=null")
     before = cell(place, *overrides)
-    for module in (rollout, score, select, distill):
+    for module in (rollout, score, select, adapter_files):
         monkeypatch.setattr(module, "VERSION", module.VERSION + 1)
     assert cell(place, *overrides).id == before.id
 
