@@ -1,6 +1,7 @@
 """Formats: each converts a row of a data set into a `Question`."""
 
 import re
+from collections import deque
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from decimal import Decimal
@@ -37,6 +38,7 @@ MMLU_STEM_SUBJECTS = frozenset(
 LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
 
 _BRACES = re.compile(r"\\(?:boxed|fbox)\s{0,8}\{|\\.|[{}]", re.DOTALL)
+_MAX_BOXES = 50  # more are no list of answers
 _BRACELESS_BOX = re.compile(r"\\boxed\s{1,8}([^\s{}$\\]{1,40})")
 _CALCULATION = re.compile(r"<<[^<>]*>>")
 _UNIT_IN_PARENTHESES = re.compile(r"\s\([^()]*\)$")
@@ -63,13 +65,13 @@ def last_boxed(text: str) -> str | None:
 
 
 def boxes(text: str) -> list[tuple[int, int]]:
-    r"""Spans of the contents of the balanced, non-empty `\boxed{...}` and `\fbox{...}`.
+    r"""Spans of the contents of the last balanced, non-empty `\boxed{...}` and `\fbox{...}`.
 
     Of nested boxes the inner one counts: `3` in `\boxed{\boxed{3}}`. A box without braces, as in
     some MATH solutions (`\boxed 3`), counts only if there is none with braces. Runs in linear time.
     """
     open_braces: list[int | None] = []  # start of a box's content; None for another brace
-    found: list[tuple[int, int]] = []
+    found: deque[tuple[int, int]] = deque(maxlen=_MAX_BOXES)
     for token in _BRACES.finditer(text):
         mark = token.group()
         if mark == "}":
@@ -83,7 +85,7 @@ def boxes(text: str) -> list[tuple[int, int]]:
         elif mark.endswith("{") and len(mark) > 2:  # not the escaped brace `\{`
             open_braces.append(token.end())
     if found:
-        return found
+        return list(found)
     braceless = list(_BRACELESS_BOX.finditer(text))[-1:]
     return [(box.start(1), box.start(1) + len(box[1].rstrip(".,;:"))) for box in braceless]
 
