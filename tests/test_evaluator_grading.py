@@ -475,6 +475,21 @@ def test_roots_are_those_of_positive_quantities(symbols):
         "math",
     )
     assert not verify(symbols[0], f"|{symbols[0]}|", "math")
+    assert not verify(f"-{symbols[0]}", f"\\sqrt{{{symbols[0]}^2}}", "math")
+
+
+DIFFERENT_STEPS = [
+    ("2", "\\lceil n / 2\\rceil+1"),
+    ("\\lfloor\\sqrt{n}\\rfloor", "\\lfloor\\sqrt{n-1}\\rfloor"),
+    ("\\lfloor n/3 \\rfloor", "\\lfloor (n+1)/3 \\rfloor"),
+    ("2^{2019}", "2^{2019}-1"),
+]
+
+
+@pytest.mark.parametrize(("answer", "reference"), DIFFERENT_STEPS)
+def test_expressions_that_agree_at_many_points_are_different(answer, reference):
+    assert verify(f"{reference} + 1 - 1", reference, "math")
+    assert not verify(answer, reference, "math")
 
 
 @given(

@@ -20,7 +20,7 @@ _ANSWER_PHRASE = re.compile(
 )
 _CHOICE_PHRASE = re.compile(
     rf"(?:answers?(?:\s(?:to|of|for)\s[^.\n:=]{{1,80}}?)?|choice|option|selection|statement){_IS}"
-    r"|\b(?:choose|select|pick)\b|(?<![A-Za-z0-9])(?=\(?[A-Z]\)?\**\sis\s(?:(?:the|a)\s)?"
+    r"|\b(?:choose|select|pick)\s(?=(?:option\s|choice\s)?\W{0,3}[A-Z]\b)|(?<![A-Za-z0-9])(?=\(?[A-Z]\)?\**\sis\s(?:(?:the|a)\s)?"
     r"(?:\w{1,12}\s(?:and\s\w{1,12}\s)?)?(?<!not\s)(?:correct|right|true|best|only|answer)\b)",
     re.IGNORECASE,
 )

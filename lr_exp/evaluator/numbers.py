@@ -74,16 +74,16 @@ def parse_number(text: str, *, strict_units: bool) -> WrittenNumber | None:
     match = _NUMBER.match(text)
     if match is None:
         return None
-    percent, unit = re.fullmatch(r"(\s*%)?(.*)", text[match.end() :], re.DOTALL).groups()
+    unit = text[match.end() :]
+    percent = unit.lstrip().startswith("%")
+    unit = unit.lstrip()[1:] if percent else unit
     if unit.strip() and (strict_units or not _LOOSE_UNIT.fullmatch(unit)):
         return None
     number = _value(match)
     if number is None:
         return None
     value, places = number
-    return WrittenNumber(
-        -value if negative ^ (match["sign"] == "-") else value, places, bool(percent)
-    )
+    return WrittenNumber(-value if negative ^ (match["sign"] == "-") else value, places, percent)
 
 
 def _value(match: re.Match[str]) -> tuple[Fraction, int | None] | None:

@@ -33,7 +33,7 @@ _SEVERAL = re.compile(r"\b(?:or|and)\b|\\cup|,")
 _EITHER = re.compile(r"\s*(?:\\cup|,?\s*\\text\s?\{\s*or\s*\}|,?\s*\bor\b)\s*")
 _BOTH = re.compile(r"\s*(?:\\text\s?\{\s*and\s*\}|\band\b)\s*")
 _IMAGINARY_UNIT = {sympy.I: sympy.Symbol("I"), sympy.Symbol("i", real=True): sympy.I}
-_INTERVALS = ((2.0, 3.0), (0.1, 0.9), (-3.0, -2.0))
+_JUMPING = (sympy.Abs, sympy.floor, sympy.ceiling, sympy.Mod, sympy.Min, sympy.Max, sympy.sign)
 _MAX_BYTES = 2**32
 _DECIMAL_TOLERANCE = 1e-4  # as between numbers
 
@@ -54,7 +54,7 @@ def _parsed(text: str) -> Any:
     for letter, name in GREEK_LETTER_MAP.items():
         text = text.replace(letter, f"\\{name} ") if len(letter) == 1 else text
     text = normalize_latex(_SYMBOL.sub(_as_name, text), _NOTATION)
-    value = latex2sympy(
+    value: Any = latex2sympy(
         text, is_real=True, normalization_config=None, conversion_config=_CONVERSION
     )
     complex_value = value.has(sympy.I) or sympy.Symbol("i", real=True) in value.free_symbols
@@ -91,7 +91,7 @@ def _region(text: str) -> sympy.Set:
     return value if isinstance(value, sympy.Set) else value.as_set()
 
 
-def _agree(first: sympy.Expr, second: sympy.Expr) -> bool | None:
+def _agree(first: Any, second: Any) -> bool | None:
     """Whether two expressions have equal values at random points; None if they have no values.
 
     Analytic expressions that agree on an interval are equal there, so roots and logarithms are
@@ -99,12 +99,14 @@ def _agree(first: sympy.Expr, second: sympy.Expr) -> bool | None:
     """
     symbols = sorted(first.free_symbols | second.free_symbols, key=str)
     rounded = first.has(sympy.Float) or second.has(sympy.Float)
+    jumping = bool(symbols) and (first.has(*_JUMPING) or second.has(*_JUMPING))
     verdicts = []
-    for interval in _INTERVALS if symbols else _INTERVALS[:1]:
-        numbers = random.Random(0)
-        values = [round(numbers.uniform(*interval) * 10**6) for _ in symbols]
-        point = {
-            symbol: sympy.Rational(value, 10**6)
+    for seed in range(30 if jumping else 2):
+        numbers = random.Random(seed)
+        low, high, step = (-9, 30, seed % 2 * 3 + 1) if jumping else (seed, seed + 1, 10**6)
+        values = [numbers.randint(low * step + 1, high * step) for _ in symbols]
+        point: Any = {
+            symbol: sympy.Rational(value, step)
             for symbol, value in zip(symbols, values, strict=True)
         }
         gap = (first - second).subs(point).doit().evalf(2, maxn=3_000)
@@ -113,8 +115,7 @@ def _agree(first: sympy.Expr, second: sympy.Expr) -> bool | None:
             return None
         zero = all(part == 0 or part._prec == 1 for part in gap.as_real_imag())
         verdicts.append(zero or (rounded and bool(abs(gap) <= _DECIMAL_TOLERANCE * size)))
-    analytic = not first.has(sympy.Abs, sympy.floor) and not second.has(sympy.Abs, sympy.floor)
-    return any(verdicts) if analytic else all(verdicts)
+    return all(verdicts) if jumping else any(verdicts)
 
 
 def main() -> None:
