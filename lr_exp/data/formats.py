@@ -1,6 +1,7 @@
 """Formats: each converts a row of a data set into a `Question`."""
 
 import re
+from collections import deque
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from decimal import Decimal
@@ -37,6 +38,7 @@ MMLU_STEM_SUBJECTS = frozenset(
 LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
 
 _BRACES = re.compile(r"\\(?:boxed|fbox)\s{0,8}\{|\\.|[{}]", re.DOTALL)
+_MAX_BOXES = 50  # more are no list of answers
 _BRACELESS_BOX = re.compile(r"\\boxed\s{1,8}([^\s{}$\\]{1,40})")
 _CALCULATION = re.compile(r"<<[^<>]*>>")
 _UNIT_IN_PARENTHESES = re.compile(r"\s\([^()]*\)$")
@@ -58,30 +60,35 @@ Reader = Callable[[Mapping[str, Any], str], Question | None]
 
 
 def last_boxed(text: str) -> str | None:
-    r"""Content of the last balanced, non-empty `\boxed{...}` or `\fbox{...}`, else None.
+    """Content of the last of `boxes`, without spaces around it; None if there is none."""
+    found = boxes(text)
+    return text[slice(*found[-1])].strip() if found else None
 
-    Of nested boxes the inner one counts: `\boxed{\boxed{3}}` returns `3`. A box without braces, as
-    in some MATH solutions (`\boxed 3`), is used only if there is none with braces. Runs in linear
-    time.
+
+def boxes(text: str) -> list[tuple[int, int]]:
+    r"""Spans of the contents of the last balanced, non-empty `\boxed{...}` and `\fbox{...}`.
+
+    Of nested boxes the inner one counts: `3` in `\boxed{\boxed{3}}`. A box without braces, as in
+    some MATH solutions (`\boxed 3`), counts only if there is none with braces. Runs in linear time.
     """
     open_braces: list[int | None] = []  # start of a box's content; None for another brace
-    best: tuple[int, int] | None = None
+    found: deque[tuple[int, int]] = deque(maxlen=_MAX_BOXES)
     for token in _BRACES.finditer(text):
         mark = token.group()
         if mark == "}":
             start = open_braces.pop() if open_braces else None
-            if start is None or (best is not None and start < best[0]):
+            if start is None or (found and start < found[-1][0]):
                 continue
             if text[start : token.start()].strip():
-                best = start, token.start()
+                found.append((start, token.start()))
         elif mark == "{":
             open_braces.append(None)
         elif mark.endswith("{") and len(mark) > 2:  # not the escaped brace `\{`
             open_braces.append(token.end())
-    if best is not None:
-        return text[best[0] : best[1]].strip()
-    braceless = _BRACELESS_BOX.findall(text)
-    return braceless[-1].rstrip(".,;:") or None if braceless else None
+    if found:
+        return list(found)
+    braceless = list(_BRACELESS_BOX.finditer(text))[-1:]
+    return [(box.start(1), box.start(1) + len(box[1].rstrip(".,;:"))) for box in braceless]
 
 
 def _column(row: Mapping[str, Any], name: str, where: str) -> Any:

@@ -5,6 +5,8 @@ import re
 from dataclasses import dataclass
 from fractions import Fraction
 
+from lr_exp.evaluator.normalize import without_unit
+
 RELATIVE_TOLERANCE = Fraction(1, 10_000)
 """Tolerance between a decimal and another number, as in the toolkit."""
 MIN_ROUNDED_DIGITS = 3
@@ -37,13 +39,19 @@ _NUMBER = re.compile(
     )""",
     re.VERBOSE,
 )
-_LENGTHS = ("cm", "mm", "km", "dm", "nm", "ft", "in", "yd", "mi")
-_MASSES = ("kg", "mg", "lb", "lbs", "oz", "ml", "cl", "dl")
-_TIMES = ("hr", "hrs", "min", "sec", "ms", "mph", "kph", "hz", "am", "pm")
-_ORDINALS = ("st", "nd", "rd", "th")
-_SHORT_UNITS = frozenset([*_LENGTHS, *_MASSES, *_TIMES, *_ORDINALS, "ev", "usd", "eur"])
-_CONJUNCTIONS = ("and", "or")  # `3 and x` is two answers
-_UNIT_PART = re.compile(r"\\text\{[^{}]*\}|[A-Za-z]+|\^\s*\{?\s*-?\d\s*\}?|\S")
+_ONES = (
+    "zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen "
+    "sixteen seventeen eighteen nineteen"
+)
+_TENS = "twenty thirty forty fifty sixty seventy eighty ninety"
+_WORD_VALUES = {word: value for value, word in enumerate(_ONES.split())} | {
+    word: 10 * value for value, word in enumerate(_TENS.split(), 2)
+}
+# Any text without digits may be the unit of an answer that must be a number.
+_LOOSE_UNIT = re.compile(
+    r"(?:(?=[\s(\\])(?!\s*(?:\\text\s?\{)?\s*(?:and|or|dozen)\b)|(?=[a-z]{2,3}\b))"
+    r"(?:[^\d=+%^,]|\^\s?\{?-?\d\}?|\\cdot)*"
+)
 
 
 def parse_number(text: str, *, strict_units: bool) -> WrittenNumber | None:
@@ -61,11 +69,15 @@ def parse_number(text: str, *, strict_units: bool) -> WrittenNumber | None:
         if inner:
             negative ^= inner[1] == "-"
             text = inner[2].strip()
+    text = _as_digits(text)
+    text = without_unit(text, symbols=False)
     match = _NUMBER.match(text)
     if match is None:
         return None
-    percent = _percent_of_unit(text[match.end() :], strict_units)
-    if percent is None:
+    unit = text[match.end() :]
+    percent = unit.lstrip().startswith("%")
+    unit = unit.lstrip()[1:] if percent else unit
+    if unit.strip() and (strict_units or not _LOOSE_UNIT.fullmatch(unit)):
         return None
     number = _value(match)
     if number is None:
@@ -100,59 +112,17 @@ def _value(match: re.Match[str]) -> tuple[Fraction, int | None] | None:
     return (Fraction(_as_decimal(whole)) if whole else 0) + top / bottom, None
 
 
+def _as_digits(text: str) -> str:
+    """`twenty-five apples` as `25 apples`."""
+    first, space, rest = text.partition(" ")
+    values = [_WORD_VALUES.get(word, -1) for word in first.casefold().split("-")]
+    return text if min(values) < 0 else f"{sum(values)}{space}{rest}"
+
+
 def _as_decimal(digits: str) -> str:
     """`1,234.` as `1234.0`, a form that Fraction accepts."""
     plain = digits.replace(",", "")
     return plain + "0" if plain.endswith(".") else plain
-
-
-def _percent_of_unit(rest: str, strict: bool) -> bool | None:
-    r"""Whether the unit `rest` has a percent sign; None if `rest` is not a unit.
-
-    Letters after a `\text{...}` follow the strict rule, except after a `/`: `3 \text{ m}/s` is a 3
-    with a unit, `3 \text{ if } x` is not.
-    """
-    spaced = rest[:1] in (" ", "(")
-    rest = rest.strip()
-    percent = rest.startswith("%")
-    if percent:
-        rest = rest[1:].strip()
-    first, after_text = True, False
-    for part in _UNIT_PART.findall(rest):
-        if part.startswith("\\text"):
-            content = part[6:-1].casefold().split()
-            if not content:
-                spaced = True
-                continue
-            if (first and content[0] in _CONJUNCTIONS) or re.search(r"\d", part):
-                return None
-            percent = percent or "percent" in part.casefold()
-            after_text = True
-        elif part.isalpha():
-            if first and not _is_unit_word(part, spaced, strict):
-                return None
-            if after_text and not _is_unit_word(part, True, True):
-                return None
-            percent = percent or part.casefold() == "percent"
-        elif part[0] == "^":
-            if first:
-                return None  # 2^3 is a power
-        elif part == "/" and not first:
-            after_text = False
-            continue
-        elif part in "().":
-            continue
-        else:
-            return None
-        first = False
-    return percent
-
-
-def _is_unit_word(word: str, spaced: bool, strict: bool) -> bool:
-    word = word.casefold()
-    if word in _SHORT_UNITS:
-        return True
-    return spaced and len(word) >= (3 if strict else 1) and word not in _CONJUNCTIONS
 
 
 def numbers_equal(first: WrittenNumber, second: WrittenNumber) -> bool:

@@ -1,70 +1,145 @@
-"""The process that compares expressions with math-verify, started by `symbolic`.
+"""The program that compares expressions with math-verify, started by `symbolic`.
 
 Reads pairs of expressions from stdin and writes whether they are equal to stdout, one JSON value a
-line. The kernel ends it after a comparison of `argv[1]` seconds, even inside a single operation
-that Python cannot interrupt. It imports nothing of this package, so that it starts fast.
+line; null for a comparison of more than `argv[1]` seconds of CPU time. The kernel ends even an
+operation that Python cannot interrupt. It imports nothing of this package, so that it starts fast.
 """
 
 import json
 import logging
+import os
+import random
+import re
+import resource
 import signal
 import sys
 from typing import Any
 
-from latex2sympy2_extended import NormalizationConfig
-from math_verify import LatexExtractionConfig, parse, verify
+import sympy
+from latex2sympy2_extended import NormalizationConfig, latex2sympy
+from latex2sympy2_extended.latex2sympy2 import ConversionConfig
+from latex2sympy2_extended.math_normalization import normalize_latex
+from latex2sympy2_extended.symbols import GREEK_LETTER_MAP
+from math_verify import verify
 
-# boxed: its patterns backtrack, and the `$...$` below already anchors the expression (without an
-# anchor, "1/2 ..." is parsed as 1). units: it reduces `2ab` to 2 and `6m` to 6.
-_NOTATION = NormalizationConfig(
-    basic_latex=True,
-    units=False,
-    malformed_operators=True,
-    nits=True,
-    boxed="none",
-    equations=False,
+# units: it reduces `2ab` to 2 and `6m` to 6.
+_NOTATION = NormalizationConfig(units=False, malformed_operators=True, nits=True, boxed="none")
+_CONVERSION = ConversionConfig(lowercase_symbols=False)
+_SYMBOL = re.compile(
+    r"(\\[A-Za-z]+|[A-Za-z])(?:\s?_\s?(\w|\{(?:[^{}]|\{[^{}]*\})*\}))?((?:'|\^\s?\{?(?:\s?\\prime)+\s?\}?)*)"
 )
-_CONFIG = [LatexExtractionConfig(boxed_match_priority=-1, normalization_config=_NOTATION)]
+_RELATION = re.compile(r"[<>]|\\(?:le|ge|ne)(?![A-Za-z])")
+_SEVERAL = re.compile(r"\b(?:or|and)\b|\\cup|,")
+_EITHER = re.compile(r"\s*(?:\\cup|,?\s*\\text\s?\{\s*or\s*\}|,?\s*\bor\b)\s*")
+_BOTH = re.compile(r"\s*(?:\\text\s?\{\s*and\s*\}|\band\b)\s*")
+_IMAGINARY_UNIT = {sympy.I: sympy.Symbol("I"), sympy.Symbol("i", real=True): sympy.I}
+_JUMPING = (sympy.Abs, sympy.floor, sympy.ceiling, sympy.Mod, sympy.Min, sympy.Max, sympy.sign)
+_MAX_BYTES = 2**32
+_DECIMAL_TOLERANCE = 1e-4  # as between numbers
 
 
-def _parsed(text: str) -> list[Any]:
-    return parse(
-        f"${text}$",
-        _CONFIG,
-        fallback_mode="no_fallback",
-        parsing_timeout=None,  # pyright: ignore[reportArgumentType] - None is documented
-        raise_on_error=True,
+def _as_name(symbol: re.Match[str]) -> str:
+    """Wraps symbols that the grammar rejects (`E_1`, gamma) or whose primes it drops."""
+    base, index, primes = symbol.groups()
+    is_function = symbol.string[symbol.end() :].lstrip().startswith("(")
+    is_gamma = base == "\\gamma" or (base == "\\Gamma" and not is_function)
+    if not (primes or is_gamma or (index and base in "Ee")):
+        return symbol[0]
+    name = re.sub(r"\W|text", "", f"{base}_{index or ''}")
+    count = primes.count("'") + primes.count("prime")
+    return rf"\text{{{name}{'p' * count}}}"
+
+
+def _parsed(text: str) -> Any:
+    for letter, name in GREEK_LETTER_MAP.items():
+        text = text.replace(letter, f"\\{name} ") if len(letter) == 1 else text
+    text = normalize_latex(_SYMBOL.sub(_as_name, text), _NOTATION)
+    value: Any = latex2sympy(
+        text, is_real=True, normalization_config=None, conversion_config=_CONVERSION
     )
+    complex_value = value.has(sympy.I) or sympy.Symbol("i", real=True) in value.free_symbols
+    return value.xreplace(_IMAGINARY_UNIT) if complex_value else value
 
 
 def _are_equal(gold: str, answer: str) -> bool:
-    golds = _parsed(gold)
-    answers = _parsed(answer) if golds else []
-    return bool(golds and answers) and bool(
-        verify(
-            golds,
-            answers,
-            allow_set_relation_comp=True,
-            timeout_seconds=None,
-            raise_on_error=True,
-        )
+    if any(_RELATION.search(text) and _SEVERAL.search(text) for text in (gold, answer)):
+        return _as_set(gold) == _as_set(answer)
+    first, second = _parsed(gold), _parsed(answer)
+    if (
+        isinstance(first, sympy.Expr)
+        and isinstance(second, sympy.Expr)
+        and not (first.is_Matrix or second.is_Matrix)
+    ):
+        agree = _agree(first, second)
+        if agree is not None:
+            return agree
+    options = {"timeout_seconds": None, "raise_on_error": True}
+    return bool(verify(first, second, allow_set_relation_comp=True, **options))
+
+
+def _as_set(text: str) -> sympy.Set:
+    r"""The set that `x < 0 \text{ or } x > 1` or `(-\infty,0) \cup (1,\infty)` states."""
+    if not re.search(r"[(\[{]", text):
+        text = text.replace(",", " or ")
+    return sympy.Union(
+        *(sympy.Intersection(*map(_region, _BOTH.split(part))) for part in _EITHER.split(text))
     )
 
 
+def _region(text: str) -> sympy.Set:
+    value = _parsed(text)
+    return value if isinstance(value, sympy.Set) else value.as_set()
+
+
+def _agree(first: Any, second: Any) -> bool | None:
+    """Whether two expressions have equal values at random points; None if they have no values.
+
+    Analytic expressions that agree on an interval are equal there, so roots and logarithms are
+    those of positive quantities. Simplifying instead takes seconds for some logarithms.
+    """
+    symbols = sorted(first.free_symbols | second.free_symbols, key=str)
+    rounded = first.has(sympy.Float) or second.has(sympy.Float)
+    jumping = bool(symbols) and (first.has(*_JUMPING) or second.has(*_JUMPING))
+    verdicts = []
+    for seed in range(30 if jumping else 2):
+        numbers = random.Random(seed)
+        low, high, step = (-9, 30, seed % 2 * 3 + 1) if jumping else (seed, seed + 1, 10**6)
+        values = [numbers.randint(low * step + 1, high * step) for _ in symbols]
+        point: Any = {
+            symbol: sympy.Rational(value, step)
+            for symbol, value in zip(symbols, values, strict=True)
+        }
+        gap = (first - second).subs(point).doit().evalf(2, maxn=3_000)
+        size = max(abs(first.subs(point).evalf()), abs(second.subs(point).evalf()))
+        if not (gap.is_number and gap.is_finite and size.is_finite):
+            return None
+        zero = all(part == 0 or part._prec == 1 for part in gap.as_real_imag())
+        verdicts.append(zero or (rounded and bool(abs(gap) <= _DECIMAL_TOLERANCE * size)))
+    return all(verdicts) if jumping else any(verdicts)
+
+
 def main() -> None:
-    """Compares until stdin ends."""
+    """Compares until stdin ends, in a child process: the kernel ends it if a comparison takes long.
+
+    Forking another child takes milliseconds, starting another program a second.
+    """
     logging.disable()  # math-verify warns that its own timeouts are disabled
     results, sys.stdout = sys.stdout, sys.stderr  # libraries may print
-    seconds = float(sys.argv[1])
-    print("ready", file=results, flush=True)
+    _are_equal("x^2-1", "(x-1)(x+1)")  # loads what the first comparison needs
+    resource.setrlimit(resource.RLIMIT_AS, (_MAX_BYTES, _MAX_BYTES))
+    while child := os.fork():
+        _, status = os.waitpid(child, 0)
+        if not os.WIFSIGNALED(status):
+            return  # stdin has ended
+        print("null", file=results, flush=True)
     for line in sys.stdin:
         gold, answer = json.loads(line)
-        signal.setitimer(signal.ITIMER_REAL, seconds)  # its signal ends the process
+        signal.setitimer(signal.ITIMER_PROF, float(sys.argv[1]))  # its signal ends the process
         try:
             equal = _are_equal(gold, answer)
         except Exception:  # an answer that makes sympy fail is wrong
             equal = False
-        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.setitimer(signal.ITIMER_PROF, 0)
         print(json.dumps(equal), file=results, flush=True)
 
 

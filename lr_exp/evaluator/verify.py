@@ -3,7 +3,9 @@
 Comparisons in this order: as normalized LaTeX, as numbers, as words, as symbolic expressions.
 """
 
+import re
 from collections.abc import Sequence
+from functools import partial
 
 from lr_exp.data.formats import LETTERS
 from lr_exp.errors import UserError
@@ -13,21 +15,24 @@ from lr_exp.evaluator.normalize import (
     compact,
     is_words,
     normalize,
-    right_side,
-    words,
+    ratio,
+    same_words,
+    split_equation,
+    split_values,
+    time_of_day,
+    without_unit,
 )
 from lr_exp.evaluator.numbers import numbers_equal, parse_number
 from lr_exp.evaluator.symbolic import symbolically_equal
 
+_NUMERAL = re.compile(r"([0-9A-Z]+)_\{?(\d+|\\text\{\w+\})\}?")  # in a base: 101_2
 _MAX_CHARACTERS = 2_000  # longer answers are compared as plain text only
 
 
 def check_reference(reference: str, kind: str, choices: Sequence[str] = ()) -> None:
     """Raises UserError for an invalid reference.
 
-    For kind `number` it must be a number; for `choice` the letter of an option; for `math` it must
-    be non-empty, with balanced braces. A `math` reference that math-verify cannot parse (a time, a
-    name, `f(x)=ax+b, where ...`) is valid and is compared as text.
+    A `math` reference that math-verify cannot parse (a name, `f(x)=ax+b, where ...`) is valid.
     """
     text = normalize(reference)
     if not text:
@@ -57,12 +62,7 @@ def check_reference(reference: str, kind: str, choices: Sequence[str] = ()) -> N
 def verify(extracted: str | None, reference: str, kind: str, choices: Sequence[str] = ()) -> bool:
     r"""Whether the extracted answer is correct.
 
-    Numbers are compared by value: `1,234`, `1234.0`, `\$1234` and `1234 dollars` are equal. Two
-    integers must be exactly equal. A decimal equals any number within a relative 1e-4, and any that
-    rounds to it if it has at least three significant digits (`0.667` is 2/3, `0.67` is not). If
-    only one side has a percent sign, it may be applied or ignored, as in the toolkit (`9\%` is 9
-    and 0.09). Without a percent sign 900 is not 9, unlike in the toolkit.
-    A choice is identified by its letter, or by its text if no other option has the same text.
+    docs/evaluation.md describes the conventions for numbers, units, lists and choices.
 
     Raises UserError for an invalid reference. An answer that cannot be parsed is wrong.
     """
@@ -83,39 +83,84 @@ def matches(extracted: str, reference: str, kind: str, choices: Sequence[str] = 
     if len(extracted) > _MAX_CHARACTERS:
         return extracted.strip() == reference.strip()
     if kind == "choice":
-        return _same_choice(extracted, reference.strip(), choices)
+        return choice_letter(extracted, choices) == reference.strip()
     answer, gold = normalize(extracted), normalize(reference)
     if not answer:
         return False
+    try:
+        # Either side of an approximation states the value.
+        sides = [side.strip() for side in answer.split("\\approx")]
+        return any(_are_equal(side, gold, strict_units=kind == "math") for side in sides if side)
+    except TimeoutError:
+        return False
+
+
+def _are_equal(answer: str, gold: str, *, strict_units: bool) -> bool:
     if compact(answer) == compact(gold):
         return True
-    gold_number = parse_number(gold, strict_units=kind == "math")
+    decided = _same_value(answer, gold, strict_units=strict_units)
+    if decided is not None:
+        return decided
+    (name, value), (gold_name, gold_value) = split_equation(answer), split_equation(gold)
+    values, gold_values = split_values(answer), split_values(gold)
+    if len(values[1]) == len(gold_values[1]) > 1:
+        if _same_values(values, gold_values, strict_units=strict_units):
+            return True
+    elif (
+        (name or gold_name)
+        and (not name or not gold_name or compact(name) == compact(gold_name))
+        and _is_name(gold_name)
+        and _are_equal(value, gold_value, strict_units=strict_units)
+    ):
+        return True
+    if symbolically_equal(gold, answer):
+        return True
+    unitless, unitless_gold = without_unit(answer, symbols=True), without_unit(gold, symbols=False)
+    return (unitless, unitless_gold) != (answer, gold) and (
+        compact(unitless) == compact(unitless_gold) or symbolically_equal(unitless_gold, unitless)
+    )
+
+
+def _same_value(answer: str, gold: str, *, strict_units: bool) -> bool | None:
+    """Compares numbers, times, ratios and words; None if the reference is none of them."""
+    numeral, gold_numeral = _NUMERAL.fullmatch(compact(answer)), _NUMERAL.fullmatch(compact(gold))
+    if numeral and gold_numeral:
+        return numeral.groups() == gold_numeral.groups()
+    gold_number = parse_number(gold, strict_units=strict_units)
     if gold_number is not None:
-        for side in (answer, right_side(answer)):
-            number = parse_number(side, strict_units=kind == "math")
-            if number is not None:
-                return numbers_equal(number, gold_number)
-    if is_words(gold):
-        return words(answer) == words(gold)
-    return symbolically_equal(gold, answer)
+        for side in (answer, split_equation(answer)[1]):
+            for text in (side, without_unit(side, symbols=True)):
+                number = parse_number(text, strict_units=strict_units)
+                if number is not None:
+                    return numbers_equal(number, gold_number)
+    gold_time, time = time_of_day(gold), time_of_day(answer)
+    if gold_time and time and gold_time[0] == time[0] and len({gold_time[1], time[1], ""}) < 3:
+        return True
+    gold_ratio = ratio(gold)
+    if gold_ratio:
+        number = parse_number(answer, strict_units=True)
+        if number is not None and len(gold_ratio) == 2 and gold_ratio[1]:
+            return number.value == gold_ratio[0] / gold_ratio[1]
+        return ratio(answer) == gold_ratio
+    return same_words(answer, gold) if is_words(gold) else None
 
 
-def _same_choice(extracted: str, letter: str, choices: Sequence[str]) -> bool:
-    answer = compact(normalize(extracted))
-    texts = [compact(normalize(choice)) for choice in choices]
-    index = LETTERS.index(letter)
-    if len(answer) > 1 and answer in texts:  # an option's text, even if it starts with a letter
-        return texts.count(answer) == 1 and texts.index(answer) == index
-    stated = choice_letter(extracted, choices)
-    if stated is not None:
-        return stated == letter
-    number = parse_number(normalize(extracted), strict_units=False)
-    if number is None:
-        return False
-    numbers = [parse_number(normalize(choice), strict_units=False) for choice in choices]
-    equal = [
-        position
-        for position, option in enumerate(numbers)
-        if option is not None and option.value == number.value
-    ]
-    return equal == [index]
+def _is_name(text: str) -> bool:
+    """Whether `text = 5` names the value 5: `x`, `f(x)`, `P(A)`, unlike `2x + y = 5`."""
+    return not re.search(r"[-+*^<>]|(?<![\w{(])\d|\\(?:le|ge|cdot|times)(?![A-Za-z])", text)
+
+
+def _same_values(
+    answer: tuple[str, list[str]], gold: tuple[str, list[str]], *, strict_units: bool
+) -> bool:
+    """Compares tuples and intervals in order, sets and lists in any order."""
+    equal = partial(_are_equal, strict_units=strict_units)
+    if answer[0] or gold[0]:
+        return answer[0] == gold[0] and all(map(equal, answer[1], gold[1]))
+    left = list(answer[1])
+    for expected in gold[1]:
+        found = next((value for value in left if equal(value, expected)), None)
+        if found is None:
+            return False
+        left.remove(found)
+    return True
