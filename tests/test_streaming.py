@@ -26,7 +26,7 @@ from lr_exp.data.questions import (
 from lr_exp.data.streaming import streamed_questions
 from lr_exp.errors import UserError
 from lr_exp.inference import generation
-from lr_exp.pipeline.identity import cell_of
+from lr_exp.pipeline.identity import identity_of
 from lr_exp.pipeline.inputs import Inputs
 from lr_exp.pipeline.outcome import choices
 from lr_exp.sampler import references, rollout, select
@@ -553,7 +553,7 @@ def test_streaming_does_not_change_the_cell(tmp_path):
 
     def cell(*more):
         settings = compose(*words, *more)
-        return cell_of(settings, Inputs(settings, [conf_dir()]), choices(settings)).id
+        return identity_of(settings, Inputs(settings, [conf_dir()]), choices(settings)).id
 
     assert cell("data.streaming=false") == cell("data.streaming=true")
     fewer = cell("data.streaming=true", "data.max_questions=29")

@@ -12,7 +12,7 @@ import pytest
 
 from lr_exp.config.settings import WandbSettings
 from lr_exp.store.run_folder import METRICS
-from lr_exp.tracking import Cell, Tracker
+from lr_exp.tracking import RunIdentity, Tracker
 from lr_exp.tracking.log_results import log_trajectories
 from lr_exp.tracking.trajectory_table import COLUMNS, entropy_histogram, trajectory_rows
 
@@ -90,7 +90,7 @@ def until(condition):
 
 
 def tracker(folder, mode="auto", **settings):
-    cell = Cell("id", "a name", "sample")
+    cell = RunIdentity("id", "a name", "sample")
     return Tracker(folder, WandbSettings(mode=mode, **settings), {"alpha": 0.2}, cell)
 
 

@@ -12,7 +12,7 @@ from lr_exp.config.composition import conf_dir
 from lr_exp.distiller import adapter_files
 from lr_exp.distiller.trainer import ContrastTrainer
 from lr_exp.evaluator import answer, grade
-from lr_exp.pipeline.identity import cell_of, config_of
+from lr_exp.pipeline.identity import config_of, identity_of
 from lr_exp.pipeline.inputs import Inputs
 from lr_exp.pipeline.outcome import choices
 from lr_exp.sampler import rollout, score, select
@@ -201,7 +201,7 @@ def test_the_trajectory_table_has_one_row_per_token(place, first):
 
 def cell(place: Path, *overrides: str, **options: str):
     settings = settings_for(place / "store", *overrides, **options)
-    return cell_of(settings, Inputs(settings, [conf_dir()]), choices(settings))
+    return identity_of(settings, Inputs(settings, [conf_dir()]), choices(settings))
 
 
 def test_locations_do_not_change_the_run_id(place, tmp_path):
@@ -253,9 +253,9 @@ def test_another_prompt_changes_the_run_id(place):
     settings = settings_for(place / "store")
     inputs = Inputs(settings, [conf_dir()])
     inputs.benchmarks[0].version += 1
-    ids = {cell(place).id, cell_of(settings, inputs, choices(settings)).id}
+    ids = {cell(place).id, identity_of(settings, inputs, choices(settings)).id}
     inputs.shots["micro_add"].append(inputs.benchmark_questions["micro_add"][0])
-    assert len(ids | {cell_of(settings, inputs, choices(settings)).id}) == 3
+    assert len(ids | {identity_of(settings, inputs, choices(settings)).id}) == 3
 
 
 def test_the_run_id_of_a_training_covers_the_inputs_of_its_supervision(place, tmp_path):

@@ -36,7 +36,7 @@ import logging, sys, time
 from pathlib import Path
 from lr_exp.config.settings import WandbSettings
 from lr_exp.store import Recipe, Store
-from lr_exp.tracking import Cell, Tracker, wandb_sink
+from lr_exp.tracking import RunIdentity, Tracker, wandb_sink
 
 def build(place):
     (place / "adapter.bin").write_text("weights")
@@ -45,7 +45,7 @@ def build(place):
 wandb_sink.INIT_TIMEOUT_SECONDS, wandb_sink.FINISH_TIMEOUT_SECONDS = {INIT_SECONDS}, {END_SECONDS}
 logging.basicConfig(level=logging.INFO, format="%(levelname)s: %(message)s")
 folder, mode, id, waits_for = Path(sys.argv[1]), sys.argv[2], sys.argv[3], sys.argv[4]
-store, cell = Store(Path("../store")), Cell(id, "a cell", "distill")
+store, cell = Store(Path("../store")), RunIdentity(id, "a cell", "distill")
 store.maker = cell.id
 with Tracker(folder, WandbSettings(mode=mode), {{"alpha": 0.2}}, cell) as sink:
     sink.artifact(store.make(Recipe("adapter", 1, {{"supervision": "s"}}, {{}}), build))

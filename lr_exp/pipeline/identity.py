@@ -13,12 +13,12 @@ from lr_exp.evaluator import answer, grade
 from lr_exp.pipeline.inputs import GRADING_PACKAGES, Inputs
 from lr_exp.sampler import records, references, rollout, score, select
 from lr_exp.store import digest, file_digest
-from lr_exp.tracking import Cell
+from lr_exp.tracking import RunIdentity
 
 _ID_LENGTH = 24  # hexadecimal digits, as in the store's addresses
 
 
-def cell_of(settings: Settings, inputs: Inputs, choices: Mapping[str, Any]) -> Cell:
+def identity_of(settings: Settings, inputs: Inputs, choices: Mapping[str, Any]) -> RunIdentity:
     """The id, name and job type of a run.
 
     The id is a hash of everything that determines the results: settings that determine them,
@@ -40,7 +40,7 @@ def cell_of(settings: Settings, inputs: Inputs, choices: Mapping[str, Any]) -> C
         inputs.machine,
     ]
     name = settings.wandb.name or _name(choices)
-    return Cell(digest(parts)[:_ID_LENGTH], name, "+".join(stages))
+    return RunIdentity(digest(parts)[:_ID_LENGTH], name, "+".join(stages))
 
 
 def config_of(

@@ -16,7 +16,7 @@ from lr_exp.config.settings import Settings
 from lr_exp.pipeline.context import RunContext
 from lr_exp.pipeline.distilling import tune_expert
 from lr_exp.pipeline.evaluating import evaluate_models
-from lr_exp.pipeline.identity import cell_of, config_of
+from lr_exp.pipeline.identity import config_of, identity_of
 from lr_exp.pipeline.inputs import Inputs, versions
 from lr_exp.pipeline.outcome import choices, clear, write_page
 from lr_exp.pipeline.rank_checks import check_files, check_machines
@@ -68,10 +68,10 @@ def _run(settings: Settings, folder: Path, conf_dirs: Sequence[Path]) -> Summary
     check_files(inputs)
     wandb = replace(settings.wandb, group=settings.wandb.group or settings.sweep)
     reported = choices(settings)
-    cell = cell_of(settings, inputs, reported)
-    store = Store(settings.store, on_use=on_use, maker=cell.id)
+    identity = identity_of(settings, inputs, reported)
+    store = Store(settings.store, on_use=on_use, maker=identity.id)
     config = config_of(settings, inputs, reported, installed)
-    with Tracker(folder, wandb, config, cell) as tracker:
+    with Tracker(folder, wandb, config, identity) as tracker:
         context = RunContext(inputs, store, tracker.log)
         recorded = settings.to_dict()
         recorded["method"] |= inputs.method.parameters

@@ -8,7 +8,7 @@ from lr_exp.store import Artifact
 
 
 @dataclass(frozen=True)
-class Cell:
+class RunIdentity:
     """Identifies a run in a tracking service."""
 
     id: str | None = None  # None: the service generates one

@@ -9,7 +9,7 @@ from typing import Any
 from lr_exp.config.settings import WandbSettings
 from lr_exp.store import Artifact
 from lr_exp.store.run_folder import METRICS
-from lr_exp.tracking.sink import Cell, Sink
+from lr_exp.tracking.sink import RunIdentity, Sink
 from lr_exp.tracking.wandb_sink import start_wandb
 
 
@@ -25,7 +25,7 @@ class Tracker:
         folder: Path,
         settings: WandbSettings,
         config: dict[str, Any],
-        cell: Cell | None = None,
+        identity: RunIdentity | None = None,
     ) -> None:
         """Overwrites an existing file, so that the metrics of two runs never mix.
 
@@ -33,10 +33,10 @@ class Tracker:
             folder: the run's folder; exists.
             settings: whether and where W&B records.
             config: the run's configuration, shown in W&B.
-            cell: identifies the run in W&B; None starts a new run.
+            identity: identifies the run in W&B; None starts a new run.
         """
         self._file = (folder / METRICS).open("w", encoding="utf-8")
-        self.wandb = start_wandb(folder, settings, config, cell or Cell()) or Sink()
+        self.wandb = start_wandb(folder, settings, config, identity or RunIdentity()) or Sink()
 
     def log(self, family: str, step: int, metrics: Mapping[str, float]) -> None:
         """Logs the metrics of one family at one step. NaN and infinity become null."""

@@ -19,7 +19,7 @@ from lr_exp.errors import first_line, map_strings, printable
 from lr_exp.store import MANIFEST, Artifact
 from lr_exp.store.run_folder import METRICS
 from lr_exp.tracking.metric_names import CURVES, STEP_AXES, SUMMARIES, step_axis
-from lr_exp.tracking.sink import Cell, Sink
+from lr_exp.tracking.sink import RunIdentity, Sink
 
 log = logging.getLogger(__name__)
 
@@ -41,7 +41,7 @@ _REDUCE = {"min": min, "max": max, "last": operator.itemgetter(-1)}
 
 
 def start_wandb(
-    folder: Path, settings: WandbSettings, config: dict[str, Any], cell: Cell
+    folder: Path, settings: WandbSettings, config: dict[str, Any], identity: RunIdentity
 ) -> "WandbSink | None":
     """Starts a W&B run; None if W&B is disabled, not installed or cannot be imported."""
     mode = settings.mode
@@ -58,12 +58,12 @@ def start_wandb(
             log.warning("W&B cannot be imported (%s): pip install wandb", error)
         return None
     options = {
-        "id": cell.id,
-        "job_type": cell.job_type,
+        "id": identity.id,
+        "job_type": identity.job_type,
         "project": settings.project or os.environ.get("WANDB_PROJECT") or DEFAULT_PROJECT,
         "entity": settings.entity,  # None, here and below: the variable WANDB_... if it is set
         "group": settings.group,
-        "name": settings.name or os.environ.get("WANDB_NAME") or cell.name,
+        "name": settings.name or os.environ.get("WANDB_NAME") or identity.name,
         "tags": list(settings.tags) or None,
         "dir": str(Path(os.environ.get("WANDB_DIR") or folder).resolve()),
         "config": config,
