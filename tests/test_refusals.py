@@ -907,10 +907,14 @@ SUMMARIES = [
     ),
     changed("without a method", " cannot be read (method is missing", method=...),
     changed("half a character", " cannot be read", method="\ud83d"),
-    changed("an expert that is a list", " cannot be read (expert should be a string", expert=["micro"]),
+    changed(
+        "an expert that is a list", " cannot be read (expert should be a string", expert=["micro"]
+    ),
     changed("an alpha that is a text", " cannot be read (alpha should be a number", alpha="0.2"),
     changed(
-        "a beta that is no number", " cannot be read (beta should be a finite number", beta=float("nan")
+        "a beta that is no number",
+        " cannot be read (beta should be a finite number",
+        beta=float("nan"),
     ),
     changed("a seed that is a truth", " cannot be read (seed should be an integer", seed=True),
     changed(
