@@ -51,20 +51,10 @@ def is_number(value: Any) -> TypeGuard[float]:
     return number and -1e30 < value < 1e30
 
 
-def is_too_deep(value: Any) -> bool:
+def is_too_deep(value: Any, depth: int = _MAX_DEPTH) -> bool:
     """Whether objects and lists are nested deeper than in any file of a run."""
-    level = [value]
-    for _ in range(_MAX_DEPTH):
-        inside: list[Any] = []
-        for item in level:
-            if isinstance(item, dict):
-                inside += item.values()
-            elif isinstance(item, list):
-                inside += item
-        if not inside:
-            return False
-        level = inside
-    return True
+    inside = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
+    return depth == 0 or any(is_too_deep(item, depth - 1) for item in inside)
 
 
 def reason_of(error: Exception) -> str:

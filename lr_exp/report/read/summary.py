@@ -6,7 +6,6 @@ set, null or not.
 """
 
 import json
-import re
 from typing import Annotated, Any, Self
 
 from pydantic import (
@@ -30,12 +29,6 @@ Bytes = Count
 Flag = Annotated[bool, Field(strict=True)]
 
 _MAX_SHOWN = 40  # characters of an invalid value in an error message
-_WORDING = (  # pydantic's messages in the terms of a JSON file
-    (r"^Input | or instance of \w+$", ""),
-    ("a valid dictionary", "a JSON object"),
-    ("a valid integer", "an integer"),
-    ("a valid ", "a "),
-)
 
 
 class _Part(BaseModel):
@@ -282,8 +275,9 @@ def _first_error(error: ValidationError) -> str:
         return f"{key} is missing"
     if first["type"] == "value_error":  # raised in this module
         return f"{key}: {message.removeprefix('Value error, ')}"
-    for pattern, plain in _WORDING:
-        message = re.sub(pattern, plain, message)
+    message = message.removeprefix("Input ").partition(" or instance of ")[0]
+    for pydantics, ours in (("dictionary", "a JSON object"), ("integer", "an integer"), ("", "a ")):
+        message = message.replace(f"a valid {pydantics}", ours)
     value = repr(first["input"])
     value = value if len(value) <= _MAX_SHOWN else f"{value[:_MAX_SHOWN]}…"
     return f"{key or 'it'} {message}, not {value}"
