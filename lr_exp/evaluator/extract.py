@@ -36,7 +36,7 @@ _HEDGE = re.compile(
     re.IGNORECASE,
 )
 _ABBREVIATION = "".join(rf"(?<!\b{name})" for name in ("Mr", "Mrs", "Ms", "Dr", "Prof", "St"))
-_SENTENCE_END = re.compile(rf"{_ABBREVIATION}[.!](?=\s|\**$)|\n", re.IGNORECASE)
+_SENTENCE_END = re.compile(rf"{_ABBREVIATION}(?<!\\)[.!](?=\s|\**$)|\n", re.IGNORECASE)
 _FORMULA = re.compile(
     r"\$\$([^$]{1,400})\$\$|(?<!\\)\$((?:\\.|[^$\\\n]){1,400})\$"
     r"|\\\(((?:(?!\\\)).){1,400})\\\)|\\\[((?:(?!\\\])[\s\S]){1,400})\\\]"
@@ -104,7 +104,7 @@ def extract(output: str, kind: str, choices: Sequence[str] = ()) -> str | None:
     marked, stated = _last_match(_MARKED, output), _last_statement(output)
     if marked and marked.start() >= box_end:
         text = marked["text"].strip(" *\n")[:_MAX_STATED_CHARACTERS]
-        return _value(text, kind) or text
+        return (kind == "number" and _value(text, kind)) or text
     if stated and stated[0] >= box_end:
         is_final = output[max(0, stated[0] - 6) : stated[0]].lower() == "final "
         if not found or is_final or _STARTS_WITH_VALUE.match(_HEDGE.sub("", stated[1])):

@@ -30,7 +30,6 @@ _SPACING = re.compile(r"(?<!\\)\\(?:[!,;: ]|quad(?![A-Za-z])|qquad(?![A-Za-z]))|
 _THOUSANDS = re.compile(
     r"(?<![\d.,/])\d{1,3}(?:(?:,\\!|\{,\}|\\[,;:! ]|~| )\s{0,3}\d{3})+(?!\d|,\d|\s?/)"
 )
-_UPRIGHT_CONSTANT = re.compile(r"\\mathrm\s?\{\s?([eid])\s?\}")
 _TEXT_COMMAND = re.compile(
     r"\\(?:text|textbf|textit|textrm|textnormal|mathrm|mathbf|mathit|mbox|hbox|rm)\s?(?=\{)"
 )
@@ -63,7 +62,6 @@ _SYNONYMS = re.compile(rf"\\({'|'.join(_SYNONYM)})(?![A-Za-z])")
 _PLAIN_NAMES = re.compile(
     r"(?<![\\A-Za-z])(sin|cos|tan|cot|sec|csc|arcsin|arccos|arctan|log|ln|exp|pi|infty)(?![A-Za-z])"
 )
-_MEMBERSHIP = re.compile(r"^[A-Za-z]\s*\\in(?![A-Za-z])\s*")
 _SINGLE_BRACES = re.compile(r"([_^])\{\s?(\w)\s?\}")
 _DELIMITED = (("$$", "$$"), ("$", "$"), ("\\(", "\\)"), ("\\[", "\\]"), ("**", "**"))
 _BOX = re.compile(r"^\\(?:boxed|fbox)\s?\{(.*)\}$", re.DOTALL)
@@ -74,7 +72,7 @@ def normalize(text: str) -> str:
     text = _SUPERSCRIPTS.sub(lambda run: f"^{{{unicodedata.normalize('NFKC', run[0])}}}", text)
     text = _ROOT.sub(lambda root: f"\\sqrt{{{root[1] or root[2]}}}", text)
     text = _CONTROL.sub("", text.translate(_CHARACTERS)).strip()
-    text = _TEXT_COMMAND.sub(r"\\text", _UPRIGHT_CONSTANT.sub(r"\1", text))
+    text = _TEXT_COMMAND.sub(r"\\text", text)
     for _ in range(4):  # delimiters and boxes may be nested
         for opening, closing in _DELIMITED:
             enclosed = text.startswith(opening) and text.endswith(closing)
@@ -100,7 +98,6 @@ def normalize(text: str) -> str:
     )
     text = _SHORT_ROOT.sub(r"\\sqrt{\1}", text)
     text = _PLAIN_NAMES.sub(r"\\\1 ", text)
-    text = _MEMBERSHIP.sub("", text.strip())
     return " ".join(text.split())
 
 

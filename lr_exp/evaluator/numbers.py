@@ -88,28 +88,31 @@ def parse_number(text: str, *, strict_units: bool) -> WrittenNumber | None:
 
 def _value(match: re.Match[str]) -> tuple[Fraction, int | None] | None:
     """The unsigned value and its `places`; None if the denominator is zero."""
+    digits = {
+        name: (text or "").replace(",", "").rstrip(".") for name, text in match.groupdict().items()
+    }
 
     def number(name: str) -> Fraction:
-        return Fraction(_as_decimal(match[name]))
+        return Fraction(digits[name])
 
     if match["top"]:
-        whole, top, bottom = match["whole"], number("top"), number("bottom")
+        whole, top, bottom = digits["whole"], number("top"), number("bottom")
     elif match["mixed"]:
-        whole, top, bottom = match["mixed"], number("mixed_top"), number("mixed_bottom")
+        whole, top, bottom = digits["mixed"], number("mixed_top"), number("mixed_bottom")
     elif match["left"]:
         whole, top, bottom = None, number("left"), number("right")
     else:
         scale = match["power"] or match["power_digits"] or match["exponent"]
         scale = scale or match["scale"] or match["scale_digits"] or "0"
         exponent = int(scale.replace(" ", ""))
-        written = _as_decimal(match["decimal"] or "1")
+        written = digits["decimal"] or "1"
         places = len(written.partition(".")[2].rstrip("0")) - exponent
         measured = match["exponent"] or match["scale"] or match["scale_digits"]
         exact = places <= 0 and not measured
         return Fraction(written) * Fraction(10) ** exponent, None if exact else places
     if bottom == 0:
         return None
-    return (Fraction(_as_decimal(whole)) if whole else 0) + top / bottom, None
+    return Fraction(whole or 0) + top / bottom, None
 
 
 def _as_digits(text: str) -> str:
@@ -117,12 +120,6 @@ def _as_digits(text: str) -> str:
     first, space, rest = text.partition(" ")
     values = [_WORD_VALUES.get(word, -1) for word in first.casefold().split("-")]
     return text if min(values) < 0 else f"{sum(values)}{space}{rest}"
-
-
-def _as_decimal(digits: str) -> str:
-    """`1,234.` as `1234.0`, a form that Fraction accepts."""
-    plain = digits.replace(",", "")
-    return plain + "0" if plain.endswith(".") else plain
 
 
 def numbers_equal(first: WrittenNumber, second: WrittenNumber) -> bool:
