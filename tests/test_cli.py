@@ -274,6 +274,7 @@ PRESETS = [
 ]
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize(("group", "option"), PRESETS, ids=["=".join(preset) for preset in PRESETS])
 def test_every_preset_composes_to_valid_settings(group, option):
     words = [f"{group}={option}"]

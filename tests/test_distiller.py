@@ -158,6 +158,7 @@ def check_same_training(one, other):
         assert (one / name).read_bytes() == (other / name).read_bytes()
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize("last", [1, 2, 3, 5])
 def test_an_interrupted_training_resumes_and_ends_with_the_same_bytes(
     whole, tmp_path, last, monkeypatch
@@ -214,6 +215,7 @@ def test_a_loss_that_is_not_finite_ends_the_training(tmp_path):
         train(tmp_path, expert)
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize(
     ("name", "damage"),
     [

@@ -329,6 +329,7 @@ def test_a_model_with_only_pickles_is_refused(program, tmp_path):
     assert not (tmp_path / "marker").exists()
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize("kind", ["qwen2", "of_its_own"])
 def test_a_models_own_code_is_not_run(program, tmp_path, kind):
     """A config may name Python files in its folder, even for a known architecture."""

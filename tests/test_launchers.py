@@ -168,6 +168,7 @@ def wait_for(condition, seconds: float = 120) -> Any:
     raise AssertionError(f"not fulfilled within {seconds} s")
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize(
     "name", [launcher("submitit_local"), launcher("submitit_slurm", pytest.mark.slow)]
 )

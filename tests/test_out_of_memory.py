@@ -225,6 +225,7 @@ def test_a_split_pass_has_the_same_losses(seed):
     assert len(passes) == supervision.kept  # one kept step each
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize("error", ERRORS)
 def test_training_that_runs_out_of_memory_splits_its_passes(tmp_path, monkeypatch, caplog, error):
     """Also if the error comes after other passes have accumulated gradients."""
@@ -251,6 +252,7 @@ def test_training_that_runs_out_of_memory_splits_its_passes(tmp_path, monkeypatc
     assert "distiller.tokens_per_pass" in warning
 
 
+@pytest.mark.integration
 def test_a_single_kept_step_that_does_not_fit_raises_with_advice(tmp_path, monkeypatch):
     def never(*_):
         raise ERRORS[0]

@@ -72,6 +72,7 @@ def run(program, folder, *words):
     return json.loads((outcome.folder / "summary.json").read_text("utf-8"))
 
 
+@pytest.mark.integration
 def test_the_demo_runs_with_choices_from_outside_the_package(program, folder):
     summary = run(program, folder)
     assert (summary["method"], summary["beta"], summary["alpha"]) == ("toy", 0.4, None)
@@ -86,12 +87,14 @@ def test_the_demo_runs_with_choices_from_outside_the_package(program, folder):
     assert again["distill"]["final_loss"] > 1.5 * summary["distill"]["final_loss"]
 
 
+@pytest.mark.integration
 def test_a_loss_without_a_target_trains(program, folder):
     summary = run(program, folder, "method.target=none", "method.loss=entropy")
     assert summary["distill"]["optimizer_steps"] == 4
     assert summary["distill"]["final_loss"] > 0
 
 
+@pytest.mark.integration
 def test_an_edited_choice_has_another_address(program, folder):
     """The file's content is part of the address, since its version constant is the user's."""
     before = run(program, folder, "stages=[sample]")

@@ -201,6 +201,7 @@ TINY = (
 )
 
 
+@pytest.mark.integration
 def test_a_piped_run_prints_one_line_per_stage_and_model(program):
     outcome = program(*TINY, "beta=0")
     assert outcome.status == 0, outcome.err
@@ -215,6 +216,7 @@ def test_a_piped_run_prints_one_line_per_stage_and_model(program):
     assert not [line for line in again.err.splitlines() if "/s" in line or "loading" in line]
 
 
+@pytest.mark.integration
 def test_a_piped_sweep_prints_a_headline_and_a_table_per_cell(program):
     outcome = program(*TINY, "beta=0,0.01", "stages=[sample]", flags=["-m"])
     assert outcome.status == 0, outcome.err

@@ -382,7 +382,7 @@ SOURCES: list[tuple[str, Prepare, str]] = [
         "svamp/train/0" + OTHER_COLUMNS,
     ),
     ("data.format=gsm8", nothing, "format 'gsm8' | Did you mean 'gsm8k'?"),
-    ("data.configs=[micro_ad]", nothing, "'micro_ad' | did you mean 'micro_add'"),
+    ("data.configs=[micro_ad]", nothing, "'micro_ad' | Did you mean 'micro_add'"),
     ("data=svamp data.path=null", nothing, "`path` is missing | Set data.path"),
 ]
 
