@@ -259,6 +259,7 @@ class Api:
         return [type("Project", (), {"name": "there"})()]
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize(
     ("words", "message"),
     [
@@ -273,6 +274,7 @@ def test_an_inaccessible_project_is_a_one_line_error(login, capsys, words, messa
     assert message in line
 
 
+@pytest.mark.integration
 def test_with_a_login_both_pages_are_saved(login, monkeypatch, capsys):
     saved = []
 
