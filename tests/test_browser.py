@@ -374,7 +374,7 @@ def test_answers_stand_side_by_side(tab: Tab, demo: Path) -> None:
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize(("name", "size"), [("desktop", DESKTOP), ("phone", PHONE)])
-def test_looks(
+def test_layout_fits_each_screen_and_colour_scheme(
     demo: Path, open_page: Open, tmp_path: Path, name: str, size: tuple[int, int], scheme: str
 ) -> None:
     tab = open_page(demo / "report.html", size, scheme, has_touch=name == "phone")

@@ -227,7 +227,7 @@ def test_a_sweep_name_cannot_inject_a_filter():
         (["--offline"], None, "then repeat this command without --offline."),
     ],
 )
-def test_otherwise_files_are_written_with_advice_that_fits_the_command(
+def test_pages_that_are_not_saved_are_written_to_files_with_matching_advice(
     place, tmp_path, monkeypatch, capsys, words, variable, advice
 ):
     if variable or words:  # despite a login

@@ -198,7 +198,7 @@ def test_another_model_with_the_same_tokenizer_is_detected_by_scoring(tmp_path, 
 
 
 @pytest.mark.integration
-def test_the_own_share_of_the_experts_own_answers_is_one(plain):
+def test_the_experts_answers_are_its_top1_tokens(plain):
     (steps,) = (path for path in (plain[0] / "store" / "score").iterdir() if path.is_dir())
     assert score.expert_top1_share(steps) > 0.999
 

@@ -388,7 +388,7 @@ LISTS = st.lists(VALUES, min_size=2, max_size=4, unique=True)
 
 @symbolic_settings
 @given(LISTS, st.randoms(use_true_random=False), VALUES)
-def test_lists_have_no_order_and_tuples_have(values, random, extra):
+def test_order_matters_in_tuples_but_not_in_lists(values, random, extra):
     reference = ", ".join(values)
     shuffled = random.sample(values, len(values))
     several = " and ".join(f"$\\boxed{{{value}}}$" for value in shuffled)
@@ -606,7 +606,7 @@ def test_threads_get_the_results_of_their_own_comparisons():
     assert results == [n % 2 == 0 for n in range(2, 22)]
 
 
-def test_an_interrupted_comparison_does_not_answer_the_next_one():
+def test_the_comparison_after_an_interrupted_one_gets_its_own_result():
     assert verify("(x-1)(x+1)", "x^2-1", "math")  # the process has started
 
     def interrupt(*_):

@@ -313,7 +313,7 @@ def test_another_error_keeps_its_traceback(program, monkeypatch):
 # Pickling ---------------------------------------------------------------------------------------
 
 
-def test_an_outcome_adds_itself_where_it_is_unpickled():
+def test_unpickling_an_outcome_records_it_once():
     outcomes, others = cells.Outcomes(), cells.Outcomes()
     rebuild, parts = outcomes.add(2, "alpha=7", "out of range").__reduce__()
     rebuild(*parts)

@@ -74,7 +74,7 @@ def test_random_steps_have_betas_budget_and_follow_the_seed():
 
 
 @pytest.mark.parametrize("rule", ["kl_above_beta", "kl_top", "random", "entropy_top"])
-def test_the_order_of_the_table_does_not_show(rule):
+def test_selection_does_not_depend_on_row_order(rule):
     """Batches are sorted by length, so the table's order depends on the batch size."""
     assert kept(rule, columns([3, 4, 5, 0, 1, 2])) == kept(rule)
 

@@ -59,7 +59,7 @@ def own(tmp_path: Path) -> Path:
 
 @pytest.mark.integration
 @pytest.mark.parametrize("how", ["--config-dir", "hydra.searchpath"])
-def test_a_benchmark_of_ones_own_runs_end_to_end(program, own, how):
+def test_a_custom_benchmark_runs_end_to_end(program, own, how):
     flags = ["--config-dir", "own"] if how == "--config-dir" else ["hydra.searchpath=[file://own]"]
     outcome = program("experiment=demo", *SMALL, flags=flags)
     assert outcome.status == 0, outcome.err
@@ -71,7 +71,7 @@ def test_a_benchmark_of_ones_own_runs_end_to_end(program, own, how):
 
 @pytest.mark.integration
 @pytest.mark.parametrize("name", ["basic", launcher("joblib")])
-def test_a_sweep_of_ones_own_runs_in_this_process_and_in_others(program, own, name, monkeypatch):
+def test_a_custom_sweep_runs_in_this_process_and_in_others(program, own, name, monkeypatch):
     monkeypatch.setattr(sys, "argv", ["another", "program"])
     words = ["+sweep=my_sweep", "alpha=0.3", "seed=0,1", "stages=[evaluate]", *SMALL]
     words += [f"hydra/launcher={name}"] + (["hydra.launcher.n_jobs=2"] if name == "joblib" else [])

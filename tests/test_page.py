@@ -434,8 +434,8 @@ def _made(folder: Path) -> Path:
         (", 0, 0]", ", false, 0]", r"answers\.0"),  # whether a step was kept: 0 or 1
         ("0.1, 1, 0.9", "0.1, 0.5, 0.9", r"answers\.0"),  # in the mask: 0 or 1
         ("0.6,", "6.0,", r"answers\.0"),  # a probability
-        ('"token": [0', '"token": [99', "a token has no text"),
-        ("[3, 0.3", "[9, 0.3", "a token has no text"),  # a candidate's token
+        ('"token": [0', '"token": [99', "a token id is not below the length"),
+        ("[3, 0.3", "[9, 0.3", "a token id is not below the length"),  # a candidate's token
     ],
 )
 def test_invalid_trajectories_are_refused(tmp_path: Path, old: str, new: str, message: str) -> None:
@@ -448,11 +448,11 @@ def test_invalid_trajectories_are_refused(tmp_path: Path, old: str, new: str, me
 @pytest.mark.parametrize("text", ['{"version": 1, "tok', "", "[1, 2]", "[" * 100_000, " " * 2**21])
 def test_unreadable_trajectories_are_refused(tmp_path: Path, text: str) -> None:
     (tmp_path / "trajectories.json").write_text(text)
-    with pytest.raises(DamagedError, match=r"trajectories\.json is (damaged|larger)"):
+    with pytest.raises(DamagedError, match=r"trajectories\.json cannot be read \("):
         read_trajectories(tmp_path)
 
 
-def test_a_damaged_file_costs_only_its_own_section(run: Path) -> None:
+def test_a_damaged_file_affects_only_its_own_section(run: Path) -> None:
     (run / "trajectories.json").write_text("[1, 2]")
     with (run / "metrics.jsonl").open("a") as file:
         file.write('{"family": "dist\n')
@@ -460,13 +460,15 @@ def test_a_damaged_file_costs_only_its_own_section(run: Path) -> None:
     place.write_text(place.read_text().replace("true", "false"))
     (run / "answers" / "expert" / "micro_plain.jsonl").unlink()
     page = page_of_run(run)
-    assert "trajectories.json is damaged" in page.section("reader").words
+    assert "trajectories.json cannot be read (" in page.section("reader").words
     assert 'id="reader-data"' not in page.source
     assert "metrics.jsonl is damaged at line 4; only the lines before it are shown." in page.words
     assert "0.3000" in page.section("training").words
-    assert "has 0 of 4 correct, but summary.json says 3 of 4" in page.words
+    assert "has 0 of 4 correct answers, but summary.json has 3 of 4" in page.words
     assert "micro_plain.jsonl is missing" in page.words
     assert "+50.0" in page.section("results").words  # from the summary
+    (run / "metrics.jsonl").write_bytes(b"\xff\n")
+    assert "metrics.jsonl cannot be read ('utf-8' codec" in page_of_run(run).words
 
 
 def test_names_the_threshold_if_the_kept_steps_match_it(tmp_path: Path) -> None:

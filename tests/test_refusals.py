@@ -684,7 +684,7 @@ def refused(program, capsys, monkeypatch, tmp_path) -> Callable[[Case], tuple[in
 
 
 @pytest.mark.parametrize("case", CASES, ids=[case.name for case in CASES])
-def test_what_cannot_work_is_one_line_and_leaves_nothing(case, refused, tmp_path):
+def test_invalid_input_prints_one_error_line_and_writes_no_results(case, refused, tmp_path):
     status, err = refused(case)
     assert status in (1, 2)
     errors = [line for line in err.splitlines() if line.startswith("error: ")]

@@ -196,7 +196,7 @@ def test_training_curves_skip_values_that_are_not_numbers(tmp_path: Path) -> Non
         '{"family": "distill", "step": 1, "loss": "low", "grad_norm": NaN, "learning_rate": 1}\n'
         '{"family": "distill", "step": 2, "loss": null, "grad_norm": 1e999, "learning_rate": 0}\n'
     )
-    curves = _drawn(run, "training_curves").canvas
+    curves = _drawn(run, "training_curves").mpl_figure
     assert [axes.get_ylabel() for axes in curves.axes] == ["learning rate"]
 
 
@@ -207,7 +207,7 @@ def test_the_histogram_marks_beta_and_hatches_kept_steps(tmp_path: Path) -> None
         tmp_path, beta=0.25, sample__histogram={"bin_nats": 0.1, "counts": counts}, **steps
     )
     figure = _drawn(run, "kl_histogram")
-    (axes,) = figure.canvas.axes
+    (axes,) = figure.mpl_figure.axes
     below, above = axes.patches
     assert (below.get_hatch(), bool(above.get_hatch())) == (None, True)
     # The bin that contains beta is drawn on both sides with the same height.
@@ -225,14 +225,14 @@ def test_the_histogram_has_no_beta_under_another_step_rule(tmp_path: Path) -> No
     method = {"name": "random_steps", "select": "random"}
     run = _whole_run(tmp_path, method="random_steps", settings__method=method)
     figure = _drawn(run, "kl_histogram")
-    (axes,) = figure.canvas.axes
+    (axes,) = figure.mpl_figure.axes
     assert len(axes.patches) == 1
     assert axes.get_legend() is None
     assert "does not keep steps by a threshold" in figure.caption
 
 
 def test_kept_shares_are_drawn_with_errors_and_counts(tmp_path: Path) -> None:
-    upper, lower = _drawn(_whole_run(tmp_path), "kept_by_position").canvas.axes
+    upper, lower = _drawn(_whole_run(tmp_path), "kept_by_position").mpl_figure.axes
     (line,) = [
         one for one in upper.lines if len(one.get_xdata()) == 3 and one.get_linestyle() == "-"
     ]
@@ -252,7 +252,7 @@ def test_a_share_of_0_has_a_positive_error() -> None:
 def test_gains_are_in_the_order_of_the_settings_with_their_counts(tmp_path: Path) -> None:
     right = {name: [1, 1, 0, 1] for name in ("svamp", "gsm8k", "math500")}
     run = _whole_run(tmp_path, before=right, after={**right, "gsm8k": [1, 1, 1, 1]})
-    (axes,) = _drawn(run, "gain_by_benchmark").canvas.axes
+    (axes,) = _drawn(run, "gain_by_benchmark").mpl_figure.axes
     labels = [text.get_text() for text in axes.get_yticklabels()]
     assert labels == ["SVAMP\n(n = 4)", "GSM8K\n(n = 4)", "MATH-500\n(n = 4)"]
     top, bottom = axes.get_ylim()
@@ -285,10 +285,10 @@ def test_figures_fit_a_journal_s_width_with_legible_text(
         sizes = [float(size) for size in re.findall(rb"font(?:-size)?: ?([\d.]+)px", figure.svg)]
         assert sizes
         assert min(sizes) >= 7, figure.name
-        canvas = figure.canvas
-        renderer = FigureCanvasAgg(canvas).get_renderer()
-        edge = canvas.bbox
-        for text in canvas.findobj(lambda artist: hasattr(artist, "get_text")):
+        mpl_figure = figure.mpl_figure
+        renderer = FigureCanvasAgg(mpl_figure).get_renderer()
+        edge = mpl_figure.bbox
+        for text in mpl_figure.findobj(lambda artist: hasattr(artist, "get_text")):
             if not (text.get_visible() and text.get_text().strip()) or text.axes is None:
                 continue
             box = text.get_window_extent(renderer)
@@ -298,8 +298,8 @@ def test_figures_fit_a_journal_s_width_with_legible_text(
             assert box.x1 <= edge.x1 + 1, (figure.name, text.get_text())
             assert box.y0 >= -1, (figure.name, text.get_text())
             assert box.y1 <= edge.y1 + 1, (figure.name, text.get_text())
-        labelled = [axes for axes in canvas.axes if axes.name != "polar" and axes.get_visible()]
-        labels = [axes.get_xlabel() for axes in labelled] + [canvas.get_supxlabel()]
+        labelled = [axes for axes in mpl_figure.axes if axes.name != "polar" and axes.get_visible()]
+        labels = [axes.get_xlabel() for axes in labelled] + [mpl_figure.get_supxlabel()]
         assert any(labels) or not labelled, figure.name
 
 

@@ -321,8 +321,9 @@ def test_missing_answers_widen_errors_and_forbid_pairing_only(tmp_path: Path) ->
         ("LightReasoner", "baseline")
     ]
     assert pairs.refused == [
-        "both removed of micro is not compared: 1/answers/tuned/micro_add.jsonl is missing, or "
-        "links to a store that does not exist."
+        "both removed of micro is not compared: 1/answers/tuned/micro_add.jsonl is missing or "
+        "is a dangling link into a deleted store. Run the same command again to rewrite the "
+        "answers."
     ]
 
 

@@ -33,7 +33,9 @@ def test_finds_runs_failures_and_unfinished_folders_but_not_the_store(tmp_path: 
     assert [(one.name, one.error, one.seed) for one in found.failed] == [
         ("sweep/1", "no memory", 1)
     ]
-    assert [(one.name, one.left) for one in found.unfinished] == [("sweep/2", ("metrics.jsonl",))]
+    assert [(one.name, one.existing_files) for one in found.unfinished] == [
+        ("sweep/2", ("metrics.jsonl",))
+    ]
     assert [one.folder for one in found.failed] == [tmp_path / "sweep" / "1"]
 
 
@@ -83,7 +85,7 @@ def test_a_damaged_summary_is_listed_as_a_failure_with_its_reason(
     assert (failed.name, failed.folder, failed.is_damaged) == ("1", tmp_path / "1", True)
 
 
-def test_a_damaged_summary_that_is_all_there_is_is_an_error(tmp_path: Path) -> None:
+def test_a_folder_with_only_a_damaged_summary_is_an_error(tmp_path: Path) -> None:
     write_run(tmp_path / "0", answers=False)
     path = tmp_path / "0" / "summary.json"
     path.write_text("{")
@@ -92,7 +94,7 @@ def test_a_damaged_summary_that_is_all_there_is_is_an_error(tmp_path: Path) -> N
             find_runs(tmp_path, finished=finished)
     write_metrics(tmp_path / "0", {1: 0.5})  # a file that the report can show
     (failed,) = find_runs(tmp_path, finished=False).failed
-    assert failed.left == ("metrics.jsonl",)
+    assert failed.existing_files == ("metrics.jsonl",)
 
 
 def test_a_summary_that_is_a_link_to_nothing_or_a_pipe_is_damage(tmp_path: Path) -> None:
@@ -112,10 +114,10 @@ def test_settings_of_an_unfinished_run_are_read_from_hydras_files(tmp_path: Path
     write_hydra(tmp_path / "0")
     (one,) = find_runs(tmp_path, finished=False).unfinished
     assert (one.expert, one.method, one.seed, one.sweep) == ("micro", "lightreasoner", 3, "mine")
-    assert (one.overrides, one.left) == (("seed=3", "+sweep=mine"), ())
+    assert (one.overrides, one.existing_files) == (("seed=3", "+sweep=mine"), ())
     (tmp_path / "0" / "trajectories.json").write_text("{}")
     (one,) = find_runs(tmp_path, finished=False).unfinished
-    assert one.left == ("trajectories.json",)
+    assert one.existing_files == ("trajectories.json",)
 
 
 @pytest.mark.parametrize(
@@ -183,10 +185,12 @@ def test_answers_are_read_by_id_and_checked_against_the_summary(tmp_path: Path) 
     }
     path = folder / "answers" / "tuned" / "micro_add.jsonl"
     path.write_text('{"id": "micro_add/0", "correct": true}\n')
-    with pytest.raises(AnswersMissingError, match=r"1 of 1 correct, but summary.json says 2 of 3"):
+    with pytest.raises(
+        AnswersMissingError, match=r"1 of 1 correct answers, but summary.json has 2 of 3"
+    ):
         run.answers("tuned", "micro_add")
     path.write_text("not json\n")
-    with pytest.raises(AnswersMissingError, match="cannot be read"):
+    with pytest.raises(AnswersMissingError, match=r"cannot be read \(Expecting"):
         run.answers("tuned", "micro_add")
     path.unlink()
     with pytest.raises(AnswersMissingError, match=r"0/answers/tuned/micro_add\.jsonl is missing"):

@@ -104,25 +104,28 @@ def test_hub_ids_are_the_presets() -> None:
         (
             "lightreasoner",
             {"data.max_questions": 8, "distiller.learning_rate": 1e-4},
-            ("data.max_questions 8, paper 1000", "distiller.learning_rate 0.0001, paper 5e-05"),
+            (
+                "data.max_questions is 8 (paper: 1000)",
+                "distiller.learning_rate is 0.0001 (paper: 5e-05)",
+            ),
         ),
         (
             "neither",
             {"distiller.target_modules": ["q_proj"], "evaluator.max_examples": 50},
             (
-                "evaluator.max_examples 50, paper all",
-                "distiller.target_modules q_proj, paper q_proj+v_proj",
+                "evaluator.max_examples is 50 (paper: all)",
+                "distiller.target_modules is q_proj (paper: q_proj+v_proj)",
             ),
         ),
         ("baseline", {"data.max_questions": 8}, ()),
-        ("baseline", {"evaluator.max_examples": 8}, ("evaluator.max_examples 8, paper all",)),
+        ("baseline", {"evaluator.max_examples": 8}, ("evaluator.max_examples is 8 (paper: all)",)),
         ("gt_sft", {"sampler.max_new_tokens": 8}, ()),  # no rollouts
         # The main results' SFT and the ablation's.
         ("rejection_sft", {"data.max_questions": None, "method.samples": 1}, ()),
         (
             "rejection_sft",
             {},
-            ("data.max_questions 1000, paper all", "method.samples 4, paper 1"),
+            ("data.max_questions is 1000 (paper: all)", "method.samples is 4 (paper: 1)"),
         ),
     ],
 )
@@ -173,19 +176,19 @@ def test_published_numbers_beside_other_settings_have_an_asterisk_and_a_note(
     few = {"name": "gsm8k", "path": "openai/gsm8k", "max_questions": 8}
     write_run(tmp_path / "0", **_papers("lightreasoner", settings__data=few))
     write_run(tmp_path / "1", **_papers("no_contrast", alpha=None))
-    note = "* LightReasoner of qwen_math_1_5b: ours data.max_questions 8, paper 1000."
+    note = "* LightReasoner of qwen_math_1_5b: data.max_questions is 8 (paper: 1000)."
     table = _make(tmp_path, accuracy_table)
     assert _column(table, "GSM8K published") == ["42.5", "70.6*", "62.0"]
     assert table.notes[1:] == [note]
     csv_rows = list(csv.DictReader(io.StringIO(csv_text(table))))
     tuned = [row for row in csv_rows if row["method"] == "lightreasoner"]
-    assert {row["published_differs"] for row in tuned} == {"data.max_questions 8, paper 1000"}
+    assert {row["published_differs"] for row in tuned} == {"data.max_questions is 8 (paper: 1000)"}
     assert tuned[0]["published"] == "70.6"
     costs = _make(tmp_path, efficiency_table)
     assert _column(costs, "problems published") == ["1,000*", ABSENT]
     assert costs.notes[-1] == note
     profile = _make(tmp_path, kl_profile_table)
-    assert profile.notes[-1].endswith("ours data.max_questions 8, paper 1000.")
+    assert profile.notes[-1].endswith("data.max_questions is 8 (paper: 1000).")
 
 
 @pytest.mark.parametrize(

@@ -58,7 +58,7 @@ def test_sampling_resumes_after_a_crash_with_the_same_shards(tmp_path, pair, sha
             assert (one / name).read_bytes() == (two / name).read_bytes()
 
 
-def test_the_four_ablations_are_choices_of_data(tmp_path, pair, shared, questions):
+def test_the_four_ablations_differ_only_in_step_rule_and_target(tmp_path, pair, shared, questions):
     folders = sample(tmp_path, pair, shared, questions[:4])
     total = sum(1 for _ in read_shards(folders[1]))
 

@@ -218,7 +218,8 @@ def test_a_service_that_does_not_respond_turns_the_run_offline(tmp_path, service
     assert service.run.logged == [{"distill/step": 1, "distill/loss": 0.5}]
     (message,) = (record.getMessage() for record in caplog.records)
     assert message == (
-        "W&B: recorded offline, because https://example.org did not accept it (the disk is full). "
+        "W&B: recorded offline, because the run could not be started at "
+        "https://example.org (the disk is full). "
         f"Upload: `wandb sync {tmp_path}/wandb/offline-run-1`"
     )
 

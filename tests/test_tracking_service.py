@@ -372,7 +372,7 @@ def test_a_run_is_recorded_offline_if_nothing_listens(tmp_path, offline):
     assert recorded_steps(finished.folder) == list(range(ROWS))
     assert finished.seconds - offline.seconds < INIT_SECONDS + JITTER_SECONDS
     (warning,) = finished.warnings
-    assert "http://127.0.0.1:9 did not accept it" in warning
+    assert "the run could not be started at http://127.0.0.1:9" in warning
 
 
 @pytest.mark.parametrize(

@@ -23,7 +23,7 @@ _GAIN = (
     "untuned expert with greedy decoding, in points; it is shown only if that expert was "
     "evaluated, and its error is paired by question if the graded answers are available. The "
     "untuned expert does not depend on the seed and is counted once. If a method trained nothing "
-    "with some seed, that seed counts with the expert's own results."
+    "for a seed, the expert's own results are used for that seed."
 )
 _PUBLISHED = (
     "Columns named published are numbers from arXiv 2510.07962, in rows with the paper's models, "
@@ -147,7 +147,7 @@ def _what_ran(sweep: Sweep) -> str:
         "benchmarks": ", ".join(sweep.benchmarks),
         "seeds": ", ".join(map(str, sorted({run.seed for run in runs}))),
         "machine": machine_name(on_machines("device_name")),
-        "numbers": on_machines("dtype"),
+        "dtype": on_machines("dtype"),
         "versions": ", ".join(
             f"{key.removesuffix(' version')} {on_machines(key)}" for key in versions
         ),

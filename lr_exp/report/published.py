@@ -71,25 +71,25 @@ def paper_setup(setup: Setup, settings: Mapping[str, Any]) -> Setup | None:
 
 
 def differences(setup: Setup, settings: Mapping[str, Any]) -> tuple[str, ...]:
-    """Settings that differ from the paper's, as `data.max_questions 8, paper 1000`."""
+    """Settings that differ from the paper's, as `data.max_questions is 8 (paper: 1000)`."""
     wanted: dict[str, Any] = dict(_EVALUATION)
     if setup.method != BASELINE:
         wanted |= _ANSWERS.get(setup.method or "", _ROLLOUTS) | _TUNING
-    return _other(wanted, settings)
+    return _differing_settings(wanted, settings)
 
 
 def sampling_differences(settings: Mapping[str, Any]) -> tuple[str, ...]:
     """`differences` in the settings that determine which token positions are scored."""
-    return _other(_ROLLOUTS, settings)
+    return _differing_settings(_ROLLOUTS, settings)
 
 
-def _other(wanted: dict[str, Any], settings: Mapping[str, Any]) -> tuple[str, ...]:
+def _differing_settings(wanted: dict[str, Any], settings: Mapping[str, Any]) -> tuple[str, ...]:
     differences = []
     for name, papers in wanted.items():
         group, _, key = name.partition(".")
         own = settings.get(group) or {}
         if key in own and own[key] != papers:
-            differences.append(f"{name} {_shown(own[key])}, paper {_shown(papers)}")
+            differences.append(f"{name} is {_shown(own[key])} (paper: {_shown(papers)})")
     return tuple(differences)
 
 
@@ -138,7 +138,7 @@ def has_pair(setup: Setup | None) -> bool:
     return any((row["expert"], row["amateur"]) == (setup.expert, setup.amateur) for row in rows)
 
 
-def _is_papers(setup: Setup) -> bool:
+def _matches_paper(setup: Setup) -> bool:
     """Whether every choice that the run made is the paper's."""
     if setup.decoder != "greedy" or setup.amateur not in (None, *AMATEURS):
         return False
@@ -150,7 +150,7 @@ def _is_papers(setup: Setup) -> bool:
 
 
 def _matching(table: str, setup: Setup | None) -> list[dict[str, str]]:
-    if setup is None or not _is_papers(setup):
+    if setup is None or not _matches_paper(setup):
         return []
     return [
         row

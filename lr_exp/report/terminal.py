@@ -63,7 +63,9 @@ def _headline(summary: "Summary") -> str:
     numbers = {"alpha": summary.alpha, "beta": summary.beta}
     parts += [f"{name} {value:g}" for name, value in numbers.items() if value is not None]
     trained = summary.sample is not None or summary.distill is not None
-    method = summary.method or (f"supervision from {summary.data}" if trained else "as it is")
+    method = summary.method or (
+        f"supervision from {summary.data}" if trained else "evaluation only"
+    )
     return f"{_one_line(method)}: {', '.join(parts)}, seed {summary.seed}"
 
 

@@ -34,11 +34,11 @@ def main(words: Sequence[str] | None = None) -> int:
     guard_logging()
     arguments = _parser().parse_args(words)
     try:
-        obstacle = _obstacle(arguments)
-        if obstacle is None:
+        required_action = _required_action(arguments)
+        if required_action is None:
             _save(arguments)
         else:
-            _write(arguments, obstacle)
+            _write(arguments, required_action)
     except (UserError, OSError) as error:
         if os.environ.get("LR_EXP_DEBUG") == "1":
             raise
@@ -70,7 +70,7 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _obstacle(arguments: argparse.Namespace) -> str | None:
+def _required_action(arguments: argparse.Namespace) -> str | None:
     """What the user has to do before the pages can be saved in W&B; None if nothing."""
     try:
         import wandb
@@ -120,7 +120,7 @@ def _save(arguments: argparse.Namespace) -> None:
         ) from error
 
 
-def _write(arguments: argparse.Namespace, obstacle: str) -> None:
+def _write(arguments: argparse.Namespace, required_action: str) -> None:
     """Writes the specifications that W&B would receive, and prints how to save them."""
     pages = _make_pages(arguments, arguments.entity or "", saved=False)
     out = arguments.out or (arguments.folder or Path("runs")) / "dashboard"
@@ -134,7 +134,7 @@ def _write(arguments: argparse.Namespace, obstacle: str) -> None:
     print(printable(redact(f"Wrote W&B page specifications to {' and '.join(paths)}.")))
     print(
         "Nothing was sent to W&B. To save the pages there, upload runs that were recorded offline "
-        f"with `wandb sync`, then {obstacle}.",
+        f"with `wandb sync`, then {required_action}.",
         flush=True,
     )
 

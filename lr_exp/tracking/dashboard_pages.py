@@ -243,8 +243,9 @@ def make_report(contents: Contents, entity: str, project: str, *, saved: bool) -
     source = {"entity": entity, "project": project} if saved else {}
     opening = (
         "Each section below shows the runs of one sweep, grouped by method over seeds. Accuracies "
-        f"of runs are between 0 and 1. Published numbers come from the paper ({SOURCE}), are "
-        "labelled as published and are in percent. Micro-world runs are not comparable with them."
+        f"of runs are between 0 and 1. Published numbers come from the paper ({SOURCE}) and "
+        "are labelled as published; published accuracies are in percent. Micro-world runs are not "
+        "comparable with them."
     )
     blocks: list[Any] = [wr.P(opening), wr.TableOfContents()]
     for sweep in contents.sweeps:

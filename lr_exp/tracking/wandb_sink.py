@@ -102,7 +102,7 @@ class WandbSink(Sink):
         self._rows = 0
         self._values: dict[str, list[float]] = {}  # of the metrics in `SUMMARIES`
         self._inputs: list[Any] = []  # artifacts of other runs
-        # Tables wait there for their upload. The default is in the home folder.
+        # W&B stages tables there until they are uploaded; its default is in the home folder.
         self._sets_data_dir = "WANDB_DATA_DIR" not in os.environ
         if self._sets_data_dir:
             os.environ["WANDB_DATA_DIR"] = str(Path(options["dir"]) / "wandb")
@@ -194,7 +194,10 @@ class WandbSink(Sink):
         try:
             run = self._start()
         except Exception as error:  # permissions, versions, a full disk
-            self._fail("W&B could not be started (%s)", error)
+            message = (
+                "W&B could not be started (%s); this run is not recorded there. %s has all metrics"
+            )
+            self._fail(message, error, METRICS)
             return
         self._run_folder = shlex.quote(str(Path(run.dir).parent))
         while (call := self._calls.get()) is not None:
@@ -229,7 +232,8 @@ class WandbSink(Sink):
                     self._offline_reason = "there is no login (`wandb login`)"
             except Exception as error:  # no network, a hanging service, an invalid key
                 url = session.settings.base_url
-                self._offline_reason = f"{url} did not accept it ({first_line(error)})"
+                reason = first_line(error)
+                self._offline_reason = f"the run could not be started at {url} ({reason})"
                 wandb.teardown()  # releases the run's id
                 wandb.setup(wandb.Settings(mode="offline", silent=True))
         # Each attempt records all rows, so `wandb sync` must not resume an earlier one.

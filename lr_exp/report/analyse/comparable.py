@@ -44,8 +44,8 @@ _RESOURCES = {
     "sampler.tokens_per_pass",
 }
 _MODEL_PLACE = {"path", "revision", "package", "package_path", "fallback_path"}
-SEPARATE = "Report their folders separately"
-RERUN = f"{SEPARATE}, or run one of them again."
+SEPARATE = "Report the runs' folders separately"
+RERUN = f"{SEPARATE}, or rerun one of the runs."
 _REMEDY = (
     "They cannot share a row: remove the folder of a trial run, or report a folder that contains "
     "only one of them (hydra.sweep.dir=FOLDER separates trial runs)."
@@ -122,7 +122,7 @@ def one_per_seed(label: str, runs: Sequence[Run], notes: list[str]) -> list[Run]
     """
     kept = []
     for seed, own in sorted(grouped(runs, lambda run: run.seed).items()):
-        fullest = max(own, key=lambda run: len(run.results(run.outcome)))
+        fullest = max(own, key=lambda run: len(run.results(run.final_model)))
         for found in differences([fullest, *own], _outcome):
             raise UserError(
                 f"{label}: seed {seed} was run twice with different results: "
@@ -228,7 +228,7 @@ def _identity(run: Run) -> dict[str, Any]:
         **{f"model of the {role}": fingerprint for role, fingerprint in fingerprints.items()},
         "provenance.data": run.provenance.data,
         "dtype": run.provenance.dtype,
-        "evaluated benchmarks": sorted(run.results(run.outcome)) or None,
+        "evaluated benchmarks": sorted(run.results(run.final_model)) or None,
     }
     return identity | {key: value for key, value in measured.items() if value is not None}
 
@@ -238,7 +238,7 @@ def _resources(run: Run) -> dict[str, Any]:
 
 
 def _outcome(run: Run) -> dict[str, str]:
-    return {"training": "stopped" if run.stopped else "finished", **_counts(run, run.outcome)}
+    return {"training": "stopped" if run.stopped else "finished", **_counts(run, run.final_model)}
 
 
 def _counts(run: Run, who: str) -> dict[str, str]:

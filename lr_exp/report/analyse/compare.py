@@ -62,7 +62,7 @@ def compare(sweep: Sweep) -> Pairs:
     """All pairs of rows that answered the same questions; `ours` is the later row of the table."""
     measured = [row for row in sweep.rows if row.results.accuracies]
     refused = [
-        f"{row.label} of {row.setup.expert} is not compared: {'; '.join(row.results.missing)}."
+        f"{row.label} of {row.setup.expert} is not compared: {'. '.join(row.results.missing)}."
         for row in measured
         if row.results.missing
     ]

@@ -35,7 +35,7 @@ class Profile:
     means: dict[str, float | None]  # MEANS, weighted by the number of token positions
     counts: tuple[int, ...]  # token positions per bin; the last bin is open
     bin_nats: float
-    is_papers: bool  # whether the paper has this pair on this data
+    is_in_paper: bool  # whether the paper has this pair on this data
     paper_differences: tuple[str, ...]  # sampling settings that differ from the paper's
 
     @property

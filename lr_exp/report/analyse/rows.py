@@ -29,7 +29,7 @@ _CHOICES = ("amateur", "data", "alpha", "beta")  # that can differ between rows 
 class Row:
     """One variant: its setup, runs and results.
 
-    A seed in which nothing was trained counts with the expert's own results.
+    For a seed in which nothing was trained, the expert's results are used.
     """
 
     setup: Setup
@@ -146,7 +146,10 @@ def _completed(row: Row, rows: Sequence[Row], benchmarks: Sequence[str]) -> Row:
 
 
 def _is_untuned(row: Row, expert: str) -> bool:
-    """Whether it is the baseline of the expert's rows: greedy decoding, whatever theirs."""
+    """Whether the row is this expert's baseline.
+
+    It always uses greedy decoding, whichever decoder the other rows use.
+    """
     return row.is_baseline and (row.setup.expert, row.setup.decoder) == (expert, "greedy")
 
 
@@ -199,7 +202,7 @@ def _variant(setup: Setup, runs: Sequence[Run], failed: Sequence[Failed]) -> Row
         runs: one per seed.
         failed: runs that ended in an error; ignored if the same seed also finished.
     """
-    measured = [run for run in runs if run.results(run.outcome)]
+    measured = [run for run in runs if run.results(run.final_model)]
     counted = measured or runs  # without evaluation, a row has only costs
     missing = [run for run in runs if run not in counted]
     finished = {run.seed for run in runs}
@@ -220,7 +223,7 @@ def _variant(setup: Setup, runs: Sequence[Run], failed: Sequence[Failed]) -> Row
     return Row(
         setup,
         tuple(runs),
-        read_results([(run, run.outcome) for run in measured]) if measured else Results(),
+        read_results([(run, run.final_model) for run in measured]) if measured else Results(),
         remarks=tuple(filter(None, remarks)),
         seeds=tuple(run.seed for run in counted),
         missing_seeds=(*(run.seed for run in missing), *failures),
@@ -244,8 +247,8 @@ def _setup(run: Run | Failed) -> Setup:
 def _setup_of_failed(failed: Failed, known: Collection[Setup]) -> Setup | None:
     """The setup of a failed run; None if it is unknown.
 
-    The settings of a damaged run have a beta even if its method reads none. Its setup is then the
-    only finished one that agrees with these settings.
+    The saved settings of a damaged run always include beta, even if its method does not use it. If
+    exactly one finished setup matches them, that setup is used.
     """
     if failed.expert is None:
         return None

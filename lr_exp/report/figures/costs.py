@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from matplotlib.figure import Figure as Canvas
+from matplotlib.figure import Figure as MplFigure
 
 from lr_exp.report.analyse.costs import Cost, cost
 from lr_exp.report.analyse.rows import Sweep
@@ -26,13 +26,13 @@ def cost_bars(sweep: Sweep) -> Figure | None:
     several = len({row.setup.expert for row, _ in rows}) > 1
     names = [f"{row.setup.expert}: {row.label}" if several else row.label for row, _ in rows]
     looks = [method_look(row.setup.method) for row, _ in rows]
-    canvas = Canvas(figsize=(DOUBLE, 0.22 * len(rows) + 0.9))
-    panels = canvas.subplots(1, 3, sharey=True)
+    mpl_figure = MplFigure(figsize=(DOUBLE, 0.22 * len(rows) + 0.9))
+    panels = mpl_figure.subplots(1, 3, sharey=True)
     for axes, (title, values) in zip(panels, _panels([spent for _, spent in rows]), strict=True):
         _panel(axes, title, values, looks)
     panels[0].set_yticks(range(len(rows)), names)
     panels[0].set_ylim(len(rows) - 0.5, -0.5)
-    return Figure("cost_bars", "Cost of each method", _CAPTION, canvas)
+    return Figure("cost_bars", "Cost of each method", _CAPTION, mpl_figure)
 
 
 def _panel(axes: Any, title: str, values: list[float | None], looks: list[Look]) -> None:

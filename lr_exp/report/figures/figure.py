@@ -20,7 +20,7 @@ class Figure:
     name: str
     title: str
     caption: str
-    canvas: Any  # matplotlib's Figure
+    mpl_figure: Any
 
     @cached_property
     def svg(self) -> bytes:
@@ -39,17 +39,17 @@ class Figure:
     @property
     def is_wide(self) -> bool:
         """Whether it spans two columns."""
-        return self.canvas.get_figwidth() > SINGLE
+        return self.mpl_figure.get_figwidth() > SINGLE
 
     def _file(self, kind: str, metadata: dict[str, None]) -> bytes:
         buffer = io.BytesIO()
         with styled():
-            self.canvas.savefig(buffer, format=kind, metadata=metadata)
+            self.mpl_figure.savefig(buffer, format=kind, metadata=metadata)
         return buffer.getvalue()
 
 
 def panel_grid(count: int, across: int, height: float, **options: Any) -> tuple[Any, list[Any]]:
-    """A canvas and its panels (axes), in rows of `across`.
+    """A figure and its panels (axes), in rows of `across`.
 
     Args:
         count: number of panels.
@@ -57,10 +57,12 @@ def panel_grid(count: int, across: int, height: float, **options: Any) -> tuple[
         height: of the figure, in inches.
         options: for matplotlib's `subplots`.
     """
-    from matplotlib.figure import Figure as Canvas
+    from matplotlib.figure import Figure as MplFigure
 
-    canvas = Canvas(figsize=(SINGLE if across == 1 else DOUBLE, height))
-    panels = canvas.subplots(math.ceil(count / across), across, squeeze=False, **options).flatten()
+    mpl_figure = MplFigure(figsize=(SINGLE if across == 1 else DOUBLE, height))
+    panels = mpl_figure.subplots(
+        math.ceil(count / across), across, squeeze=False, **options
+    ).flatten()
     for empty in panels[count:]:
         empty.set_visible(False)
-    return canvas, list(panels[:count])
+    return mpl_figure, list(panels[:count])

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.figure import Figure as Canvas
+from matplotlib.figure import Figure as MplFigure
 
 from lr_exp.report.analyse.comparable import grouped
 from lr_exp.report.analyse.gaps import PairGap, measured_gap
@@ -53,8 +53,8 @@ def gain_against_gap(sweep: Sweep) -> Figure | None:
     if len(points) < 2:
         return None
     benchmark, decoder = _measure(points[0].gap)
-    canvas = Canvas(figsize=(SINGLE, 2.7))
-    axes = canvas.subplots()
+    mpl_figure = MplFigure(figsize=(SINGLE, 2.7))
+    axes = mpl_figure.subplots()
     axes.axhline(0, color=MUTED.light, linewidth=0.8, linestyle="--", zorder=0)
     series = grouped(points, lambda point: (point.row.setup.expert, point.row.setup.method))
     experts, methods = (list(dict.fromkeys(names)) for names in zip(*series, strict=True))
@@ -89,7 +89,7 @@ def gain_against_gap(sweep: Sweep) -> Figure | None:
     axes.set_xlabel(f"expertise gap on {benchmark_label(benchmark)}, {decoder} (points)")
     axes.set_ylabel("gain of the average (points)")
     _label_points(axes, points, line)
-    return Figure("gain_against_gap", "Gain against expertise gap", _CAPTION, canvas)
+    return Figure("gain_against_gap", "Gain against expertise gap", _CAPTION, mpl_figure)
 
 
 def _measure(gap: PairGap) -> tuple[str, str]:

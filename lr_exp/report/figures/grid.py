@@ -29,7 +29,7 @@ def alpha_beta_map(sweep: Sweep) -> Figure | None:
     if not grids:
         return None
     across = min(len(grids), 2)
-    canvas, panels = panel_grid(len(grids), across, 2.6 * math.ceil(len(grids) / across))
+    mpl_figure, panels = panel_grid(len(grids), across, 2.6 * math.ceil(len(grids) / across))
     values = [value for rows in grids.values() for value in _averages(rows)]
     limits = (min(values), max(values))
     if limits[1] - limits[0] < _MIN_RANGE:
@@ -46,8 +46,8 @@ def alpha_beta_map(sweep: Sweep) -> Figure | None:
         ]
         title = ", ".join([method_label(method), *differing])
         axes.set_title(f"{title}\n{expert} / {amateur}", fontsize=7)
-    canvas.colorbar(image, ax=panels, label="average accuracy (%)")
-    return Figure("map", "Accuracy over α and β", _CAPTION, canvas)  # noqa: RUF001
+    mpl_figure.colorbar(image, ax=panels, label="average accuracy (%)")
+    return Figure("map", "Accuracy over α and β", _CAPTION, mpl_figure)  # noqa: RUF001
 
 
 def _panel(axes: Any, rows: list[Row], limits: tuple[float, float]) -> Any:

@@ -33,15 +33,15 @@ def ablation_radar(sweep: Sweep) -> Figure | None:
     lines = max(map(len, panels.values())) / (2 if across == 1 else 4)
     height = 2.35 * math.ceil(len(panels) / across) + 0.2 * math.ceil(lines)
     polar = {"projection": "polar"}
-    canvas, all_axes = panel_grid(len(panels), across, height, subplot_kw=polar)
+    mpl_figure, all_axes = panel_grid(len(panels), across, height, subplot_kw=polar)
     drawn = {}
     for axes, (expert, rows) in zip(all_axes, panels.items(), strict=True):
         drawn |= _panel(axes, rows, sweep.benchmarks)
         if len(panels) > 1:
             axes.set_title(expert)
     columns = legend_columns(drawn, 2 if across == 1 else 4)
-    canvas.legend(drawn.values(), drawn.keys(), loc="outside lower center", ncols=columns)
-    return Figure("radar", "Accuracy by benchmark", _CAPTION, canvas)
+    mpl_figure.legend(drawn.values(), drawn.keys(), loc="outside lower center", ncols=columns)
+    return Figure("radar", "Accuracy by benchmark", _CAPTION, mpl_figure)
 
 
 def _panel(axes: Any, rows: list[Row], benchmarks: list[str]) -> dict[str, Any]:

@@ -4,7 +4,7 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
-from matplotlib.figure import Figure as Canvas
+from matplotlib.figure import Figure as MplFigure
 
 from lr_exp.report.analyse import paired
 from lr_exp.report.figures.figure import Figure
@@ -44,8 +44,8 @@ def kl_histogram(run: Run) -> Figure | None:
     last = max(i for i, count in enumerate(counts) if count)
     shown = min(len(counts), max(last + 2, math.ceil(((beta or 0) + 0.5) / width)))
     edges = [round(width * i, 9) for i in range(shown + 1)]
-    canvas = Canvas(figsize=(SINGLE, 2.3))
-    axes = canvas.subplots()
+    mpl_figure = MplFigure(figsize=(SINGLE, 2.3))
+    axes = mpl_figure.subplots()
     axes.set_yscale("log")
 
     def draw(part: list[float], **look: Any) -> None:
@@ -82,7 +82,7 @@ def kl_histogram(run: Run) -> Figure | None:
         caption += "This method does not keep steps by a threshold on D."
     else:
         caption += f"Steps above the threshold β = {beta:g} (hatched) are kept."
-    return Figure("kl_histogram", "Divergence of scored steps", caption, canvas)
+    return Figure("kl_histogram", "Divergence of scored steps", caption, mpl_figure)
 
 
 def kept_by_position(run: Run) -> Figure | None:
@@ -95,8 +95,8 @@ def kept_by_position(run: Run) -> Figure | None:
     bins = [i for i, count in enumerate(steps) if count]
     low, share, high = zip(*(wilson(kept[i], steps[i]) for i in bins), strict=True)
     look = method_look(run.method)
-    canvas = Canvas(figsize=(SINGLE, 2.7))
-    upper, lower = canvas.subplots(2, 1, sharex=True, height_ratios=(2.2, 1))
+    mpl_figure = MplFigure(figsize=(SINGLE, 2.7))
+    upper, lower = mpl_figure.subplots(2, 1, sharex=True, height_ratios=(2.2, 1))
     upper.errorbar(
         [width * (i + 0.5) for i in bins],
         [100 * value for value in share],
@@ -121,13 +121,13 @@ def kept_by_position(run: Run) -> Figure | None:
     is_scored = run.sample.histogram is not None  # against an amateur
     lower.set_ylabel("scored\nsteps" if is_scored else "steps")
     lower.set_xlabel("position in the answer (tokens)")
-    canvas.align_ylabels()
+    mpl_figure.align_ylabels()
     caption = (
         f"Share of {'scored ' if is_scored else ''}steps that were kept, by the token's position "
         "in its answer. Whiskers show one standard error (Wilson). Below: the number of steps at "
         "these positions. The last bin includes all later positions."
     )
-    return Figure("kept_by_position", "Kept steps by position in the answer", caption, canvas)
+    return Figure("kept_by_position", "Kept steps by position in the answer", caption, mpl_figure)
 
 
 def _sums(counts: Sequence[int], merged: int) -> list[int]:
@@ -154,8 +154,8 @@ def training_curves(run: Run) -> Figure | None:
             curves[key] = dict(sorted(known.items()))
     if not curves:
         return None
-    canvas = Canvas(figsize=(SINGLE, 0.95 * len(curves) + 0.35))
-    panels = canvas.subplots(len(curves), 1, sharex=True, squeeze=False)[:, 0]
+    mpl_figure = MplFigure(figsize=(SINGLE, 0.95 * len(curves) + 0.35))
+    panels = mpl_figure.subplots(len(curves), 1, sharex=True, squeeze=False)[:, 0]
     colour = method_look(run.method).colour
     for axes, (key, values) in zip(panels, curves.items(), strict=True):
         marker = "." if len(values) <= _MAX_MARKED_POINTS else ""
@@ -168,8 +168,8 @@ def training_curves(run: Run) -> Figure | None:
         axes.ticklabel_format(axis="y", scilimits=(-3, 4), useMathText=False)
     panels[-1].set_xlim(left=0)
     panels[-1].set_xlabel("optimizer step")
-    canvas.align_ylabels()
-    return Figure("training_curves", "Training", _TRAINING_CAPTION, canvas)
+    mpl_figure.align_ylabels()
+    return Figure("training_curves", "Training", _TRAINING_CAPTION, mpl_figure)
 
 
 def gain_by_benchmark(run: Run) -> Figure | None:
@@ -177,8 +177,8 @@ def gain_by_benchmark(run: Run) -> Figure | None:
     names = [name for name in run.benchmarks if name in before and name in after]
     if not names:
         return None
-    canvas = Canvas(figsize=(SINGLE, 0.34 * len(names) + 0.95))
-    axes = canvas.subplots()
+    mpl_figure = MplFigure(figsize=(SINGLE, 0.34 * len(names) + 0.95))
+    axes = mpl_figure.subplots()
     look = method_look(run.method)
     hollow: dict[str, Any] = {"color": GREY.light, "marker": "o", "markerfacecolor": "w"}
     filled: dict[str, Any] = {"color": look.colour, "marker": look.marker}
@@ -206,9 +206,9 @@ def gain_by_benchmark(run: Run) -> Figure | None:
     axes.grid(axis="x", color=FAINT.light)
     axes.tick_params(axis="y", length=0)
     axes.set_xlabel("accuracy (%)")
-    canvas.legend(loc="outside lower center", ncols=2)
+    mpl_figure.legend(loc="outside lower center", ncols=2)
     title = "Accuracy before and after, by benchmark"
-    return Figure("gain_by_benchmark", title, _GAIN_CAPTION, canvas)
+    return Figure("gain_by_benchmark", title, _GAIN_CAPTION, mpl_figure)
 
 
 def _stderr(result: Result) -> float:

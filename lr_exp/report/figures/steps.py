@@ -23,7 +23,7 @@ def kl_histogram(sweep: Sweep) -> Figure | None:
         return None
     across = 1 if len(shown) <= _MAX_PANELS_IN_COLUMN else 2
     height = 2.1 if len(shown) == 1 else _PANEL_HEIGHT * math.ceil(len(shown) / across) + 0.4
-    canvas, panels = panel_grid(len(shown), across, height, sharex=True, sharey=True)
+    mpl_figure, panels = panel_grid(len(shown), across, height, sharex=True, sharey=True)
     # The panel above an empty one needs its own tick labels.
     panels[-across].xaxis.set_tick_params(labelbottom=True)
     labels = [profile.label for profile in shown]
@@ -42,9 +42,9 @@ def kl_histogram(sweep: Sweep) -> Figure | None:
     first.set_yticks([10**-n for n in range(0, math.ceil(-math.log10(lowest / 2)), stride)])
     first.minorticks_off()
     first.set_xlim(0, max(profile.bin_nats * len(profile.counts) for profile in shown))
-    canvas.supxlabel("divergence D (nats)")
-    canvas.supylabel("share of scored steps (%)")
-    return Figure("kl_histogram", "Divergence of scored steps", _CAPTION, canvas)
+    mpl_figure.supxlabel("divergence D (nats)")
+    mpl_figure.supylabel("share of scored steps (%)")
+    return Figure("kl_histogram", "Divergence of scored steps", _CAPTION, mpl_figure)
 
 
 def _panel(axes: Any, profile: Profile, label: str) -> float:

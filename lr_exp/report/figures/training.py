@@ -17,9 +17,9 @@ from lr_exp.report.read.runs import Run
 from lr_exp.report.read.summary import Results
 
 _ACCURACY_CAPTION = (
-    "Average accuracy by optimizer step; step 0 is the untuned expert. A seed that trained nothing "
-    "counts with the untuned expert's accuracy at every step. Bands show one standard error over "
-    "questions and seeds."
+    "Average accuracy by optimizer step; step 0 is the untuned expert. For a seed that trained "
+    "nothing, the untuned expert's accuracy is used at every step. Bands show one standard error "
+    "over questions and seeds."
 )
 _ENTROPY_CAPTION = (
     "Entropy of the student's next-token distribution, averaged over the tokens that the method "
@@ -52,10 +52,10 @@ def accuracy_by_step(sweep: Sweep) -> Figure | None:
         )
         if curve:
             curves.append(_Curve(row.label, row, list(curve), mean, stderr))
-    canvas = _drawn(curves, "average accuracy (%)", with_markers=True)
-    if canvas is None:
+    mpl_figure = _drawn(curves, "average accuracy (%)", with_markers=True)
+    if mpl_figure is None:
         return None
-    return Figure("accuracy_by_step", "Accuracy during training", _ACCURACY_CAPTION, canvas)
+    return Figure("accuracy_by_step", "Accuracy during training", _ACCURACY_CAPTION, mpl_figure)
 
 
 def _tuned_rows(sweep: Sweep) -> list[Row]:
@@ -101,12 +101,14 @@ def _points(run: Run) -> dict[int, Results]:
 
 def entropy_by_step(sweep: Sweep) -> Figure | None:
     curves = [curve for row in _tuned_rows(sweep) if (curve := _entropy_curve(row))]
-    canvas = _drawn(curves, "student entropy (nats)", with_markers=False)
-    if canvas is None:
+    mpl_figure = _drawn(curves, "student entropy (nats)", with_markers=False)
+    if mpl_figure is None:
         return None
-    for axes in canvas.axes:
+    for axes in mpl_figure.axes:
         axes.set_ylim(bottom=0)
-    return Figure("entropy_by_step", "Student entropy during training", _ENTROPY_CAPTION, canvas)
+    return Figure(
+        "entropy_by_step", "Student entropy during training", _ENTROPY_CAPTION, mpl_figure
+    )
 
 
 def _entropy_curve(row: Row) -> _Curve | None:
@@ -131,7 +133,7 @@ def _drawn(curves: list[_Curve], ylabel: str, *, with_markers: bool) -> Any | No
         return None
     count = len(by_panel)
     across = min(count, _MAX_COLUMNS)
-    canvas, panels = panel_grid(count, across, _PANEL_HEIGHT, sharey=True)
+    mpl_figure, panels = panel_grid(count, across, _PANEL_HEIGHT, sharey=True)
     labels: dict[str, Any] = {}
     for axes, (title, own) in zip(panels, by_panel.items(), strict=True):
         for variants in grouped(own, lambda curve: curve.row.setup.method).values():
@@ -157,9 +159,9 @@ def _drawn(curves: list[_Curve], ylabel: str, *, with_markers: bool) -> Any | No
     columns = legend_columns(labels, 2 if count == 1 else 4)
     # The legend adds to the figure's height, so that panels keep theirs.
     legend_height = _LEGEND_LINE_HEIGHT * math.ceil(len(labels) / columns)
-    canvas.set_figheight(_PANEL_HEIGHT * math.ceil(count / across) + legend_height)
-    canvas.legend(labels.values(), labels.keys(), loc="outside lower center", ncols=columns)
-    return canvas
+    mpl_figure.set_figheight(_PANEL_HEIGHT * math.ceil(count / across) + legend_height)
+    mpl_figure.legend(labels.values(), labels.keys(), loc="outside lower center", ncols=columns)
+    return mpl_figure
 
 
 def _by_panel(curves: list[_Curve]) -> dict[str, list[_Curve]]:

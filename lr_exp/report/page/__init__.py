@@ -6,7 +6,7 @@ from pathlib import Path
 from lr_exp.report.document import Section
 from lr_exp.report.page.run_page import run_page
 from lr_exp.report.page.sweep_page import sweep_page
-from lr_exp.report.read.runs import Found, look
+from lr_exp.report.read.runs import Found, scan_folder
 from lr_exp.store.files import write_atomically
 from lr_exp.store.run_folder import PAGE
 
@@ -19,13 +19,13 @@ def write_run_page(folder: Path) -> Path:
         OSError: the page cannot be written.
     """
     path = folder / PAGE
-    write_atomically(path, run_page(folder, look(folder, below=False)))
+    write_atomically(path, run_page(folder, scan_folder(folder, recursive=False)))
     return path
 
 
 def folder_page(folder: Path, found: Found, sections: Sequence[Section], out: Path) -> str:
     """The run page if `folder` itself is the only run found, else the sweep page."""
-    own = look(folder, below=False)
+    own = scan_folder(folder, recursive=False)
     if own.total == found.total == 1:
         return run_page(folder, own)
     return sweep_page(folder.resolve().name, found, sections, out)

@@ -60,14 +60,14 @@ const startAnswers = () => {
     });
   };
 
-  const browser = new Browser(root, entriesOf, show);
+  const pager = new EntryPager(root, entriesOf, show);
   slots.benchmark.addEventListener('change', () => {
     fillCounts();
-    browser.choose(browser.filter);
+    pager.choose(pager.filter);
   });
   fillCounts();
   // Start with the first outcome that has entries.
-  browser.choose(browser.filters.find((outcome) => entriesOf(outcome).length > 0));
+  pager.choose(pager.filters.find((outcome) => entriesOf(outcome).length > 0));
 };
 
 startAnswers();

@@ -42,7 +42,7 @@ const outcomeOf = (correct) =>
   make('span', correct ? 'right' : 'wrong', correct ? '✓ right' : '✗ wrong');
 
 // A row of filter buttons, one of them pressed, and a list of entries to page through.
-class Browser {
+class EntryPager {
   // `entriesOf(filter)` returns a filter's entries; `show(entry, filter)` fills the frame.
   constructor(root, entriesOf, show) {
     this.slots = slotsOf(root);
@@ -60,7 +60,7 @@ class Browser {
     this.pagerButtons.forEach((button) => {
       button.addEventListener('click', () => this.go(Number(button.dataset.go)));
     });
-    browsers.push(this);
+    pagers.push(this);
   }
 
   // Keeps the current entry if it matches the new filter.
@@ -101,7 +101,7 @@ class Browser {
 
 // j and k page everywhere in a section, arrows only where they have no other meaning.
 const KEYS = { j: 1, k: -1, ArrowRight: 1, ArrowLeft: -1 };
-const browsers = [];
+const pagers = [];
 
 document.addEventListener('keydown', (event) => {
   const offset = KEYS[event.key];
@@ -109,10 +109,10 @@ document.addEventListener('keydown', (event) => {
   if (!offset || event.defaultPrevented || event.altKey || event.ctrlKey || event.metaKey) return;
   if (target.closest('input, select, textarea')) return;
   if (event.key.startsWith('Arrow') && target.closest('.scroll, .frame')) return;
-  const own = browsers.find((browser) => browser.section.contains(target));
+  const own = pagers.find((pager) => pager.section.contains(target));
   const isTop = target === document.body || target.id === 'content';
-  const browser = own || (isTop ? browsers[0] : null);
-  if (!browser) return;
+  const pager = own || (isTop ? pagers[0] : null);
+  if (!pager) return;
   event.preventDefault();
-  browser.go(offset);
+  pager.go(offset);
 });

@@ -144,8 +144,8 @@ const startReader = () => {
     picture.setAttribute('viewBox', `0 0 ${answer.steps.length} 10`);
     picture.setAttribute('preserveAspectRatio', 'none');
     picture.append(
-      pathElement('passed', bars(scored.filter((step) => !step.isKept))),
-      pathElement('taken', bars(scored.filter((step) => step.isKept))),
+      pathElement('not-kept', bars(scored.filter((step) => !step.isKept))),
+      pathElement('kept', bars(scored.filter((step) => step.isKept))),
     );
     if (data.beta !== null) {
       const y = 10 - (10 * data.beta) / highest;
@@ -298,7 +298,7 @@ const startReader = () => {
 
   // The matching step that a key leads to; undefined if there is none.
   const targetOf = (key) => {
-    const matching = answer.steps.filter((step) => matches(browser.filter, step));
+    const matching = answer.steps.filter((step) => matches(pager.filter, step));
     if (key === 'ArrowRight' || key === 'ArrowDown') {
       return matching.find((step) => step.index > pinned);
     }
@@ -310,8 +310,8 @@ const startReader = () => {
 
   const leave = () => {
     panel.classList.remove('is-open');
-    const pager = root.querySelector('[data-go="1"]:not(:disabled), [data-go]:not(:disabled), button');
-    pager.focus({ preventScroll: true });
+    const button = root.querySelector('[data-go="1"]:not(:disabled), [data-go]:not(:disabled), button');
+    button.focus({ preventScroll: true });
   };
 
   const MOVES = ['ArrowRight', 'ArrowDown', 'ArrowLeft', 'ArrowUp', 'Home', 'End'];
@@ -364,10 +364,10 @@ const startReader = () => {
     if (hadFocus) elementOf(pinned).focus({ preventScroll: true });
   };
 
-  const browser = new Browser(root, entriesOf, showAnswer);
-  slots.blind.addEventListener('change', () => fillTokens(browser.filter));
+  const pager = new EntryPager(root, entriesOf, showAnswer);
+  slots.blind.addEventListener('change', () => fillTokens(pager.filter));
   fillFilterCounts();
-  browser.choose('all');
+  pager.choose('all');
 };
 
 startReader();

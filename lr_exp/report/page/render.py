@@ -19,8 +19,6 @@ from lr_exp.report.figures import Figure
 from lr_exp.report.names import benchmark_label
 from lr_exp.report.tables.table import Column
 
-MAX_PAGE_BYTES = 3_000_000  # content is cut to stay below it, with a note
-
 _SCRIPTS = ("page.js", "reader.js", "answers.js")
 
 
@@ -34,7 +32,7 @@ class Section:
 
 
 def render(template: str, **values: Any) -> Markup:
-    """A template's HTML; a value that the template lacks raises."""
+    """A template's HTML. Raises UndefinedError if it uses a value that was not passed."""
     return Markup(_ENVIRONMENT.get_template(template).render(values))  # noqa: S704  escaped inside
 
 
@@ -78,7 +76,8 @@ def figures_that_fit(
             shown[figure.name] = figure
         else:
             omitted += 1
-    note = f"To keep this page small, {omitted} figures are only in files beside it."
+    figures_are = "1 figure is" if omitted == 1 else f"{omitted} figures are"
+    note = f"To keep this page small, {figures_are} only in files beside it."
     return shown, [note] if omitted else []
 
 

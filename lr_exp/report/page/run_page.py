@@ -1,6 +1,6 @@
 """The page of one run: finished, failed or unfinished.
 
-A missing or damaged file costs only its own section, which says so in one line.
+A missing or damaged file affects only its own section, which says so in one line.
 """
 
 import contextlib
@@ -23,7 +23,7 @@ from lr_exp.report.page.answers import OUTCOMES, read_pairs
 from lr_exp.report.page.render import Section, figures_that_fit, page, render, section
 from lr_exp.report.page.trajectories import DamagedError, read_trajectories
 from lr_exp.report.read.incomplete import Failed, Unfinished
-from lr_exp.report.read.json_file import is_number
+from lr_exp.report.read.json_file import is_number, reason_of
 from lr_exp.report.read.runs import Found, Run
 from lr_exp.report.read.summary import Summary
 from lr_exp.report.tables.gap import pair_gap_table
@@ -73,7 +73,7 @@ def run_page(folder: Path, found: Found) -> str:
         state = _State(folder, found.runs[0], None, sweep, tables_of(sweep, "results"))
         notes = reading_notes(found, [SweepSection(sweep, state.all_tables, [], [])])
     else:
-        state = _unfinished_state(folder, found)
+        state = _state_without_summary(folder, found)
         notes = [MICRO] if names.is_micro(state.run.expert, state.run.amateur) else []
     head = render(
         "run_head.html", status=_status(state), choices=_choices(state.run), tiles=_tiles(state)
@@ -96,11 +96,11 @@ def run_page(folder: Path, found: Found) -> str:
 
 @dataclass(frozen=True)
 class _State:
-    """A run's folder and how the run ended."""
+    """A run's folder, and its record if it failed or is unfinished."""
 
     folder: Path
     run: Run  # without a summary, as much of it as other files record
-    ended: Failed | Unfinished | None  # None for a finished run
+    incomplete: Failed | Unfinished | None  # None for a finished run
     sweep: Sweep | None = None  # of this run alone; None unless it finished
     tables: Tables | None = None
 
@@ -113,8 +113,8 @@ class _State:
         return self.tables.tables if self.tables else []
 
 
-def _unfinished_state(folder: Path, found: Found) -> _State:
-    ended = next(iter([*found.failed, *found.unfinished]), None)
+def _state_without_summary(folder: Path, found: Found) -> _State:
+    incomplete = next(iter([*found.failed, *found.unfinished]), None)
     known: dict[str, Any] = {"method": None, "amateur": None, "alpha": None, "beta": None}
     known |= {"expert": "unknown", "seed": None, "settings": {}}
     with contextlib.suppress(DamagedError):  # the reader's section reports it
@@ -122,10 +122,10 @@ def _unfinished_state(folder: Path, found: Found) -> _State:
             choices = {"method", "expert", "amateur", "alpha", "beta"}
             known |= shown.model_dump(include=choices, exclude_none=True)
     keys = ("expert", "amateur", "method", "data", "alpha", "beta", "seed", "sweep")
-    recorded = {key: getattr(ended, key, None) for key in keys}
+    recorded = {key: getattr(incomplete, key, None) for key in keys}
     known |= {key: value for key, value in recorded.items() if value is not None}
     run = Run(folder, folder.resolve().name, Summary.model_construct(**known))
-    return _State(folder, run, ended)
+    return _State(folder, run, incomplete)
 
 
 def _method_label(run: Run) -> str:
@@ -138,19 +138,19 @@ def _method_label(run: Run) -> str:
 
 def _status(state: _State) -> list[tuple[str, str]]:
     """How the run ended, its warnings and what is missing: pairs of a heading and a text."""
-    run, ended = state.run, state.ended
+    run, incomplete = state.run, state.incomplete
     lines = []
-    if isinstance(ended, Failed):
-        heading = "This run's record is damaged:" if ended.is_damaged else "This run failed:"
-        lines.append((heading, ended.error))
+    if isinstance(incomplete, Failed):
+        heading = "This run's record is damaged:" if incomplete.is_damaged else "This run failed:"
+        lines.append((heading, incomplete.error))
     elif not state.is_finished:
         explanation = (
             "It is still running or was interrupted: it wrote neither a summary nor an error. "
             "Run the same command again to resume it."
         )
         lines.append(("This run has not finished.", explanation))
-    if ended is not None and ended.overrides:
-        lines.append(("Command-line overrides:", " ".join(ended.overrides)))
+    if incomplete is not None and incomplete.overrides:
+        lines.append(("Command-line overrides:", " ".join(incomplete.overrides)))
     if run.stopped:
         says_so = "nothing was trained" in run.stopped.lower()
         lines.append(
@@ -317,7 +317,7 @@ def _training(state: _State, figures: _Figures) -> Section | None:
 
 
 def _damaged_metrics(folder: Path) -> str | None:
-    """A message naming the first line that cannot be read; None where all can."""
+    """Why the file, or its first damaged line, cannot be read; None if all of it can."""
     path = folder / METRICS
     if not path.is_file():
         return None
@@ -327,7 +327,9 @@ def _damaged_metrics(folder: Path) -> str | None:
             for line_number, line in enumerate(lines, 1):  # noqa: B007  for the message
                 if not isinstance(json.loads(line), dict):
                     raise ValueError
-    except (OSError, ValueError, RecursionError):
+    except (OSError, UnicodeDecodeError) as error:
+        return f"{METRICS} cannot be read ({reason_of(error)})."
+    except (ValueError, RecursionError):
         return f"{METRICS} is damaged at line {line_number}; only the lines before it are shown."
     return None
 

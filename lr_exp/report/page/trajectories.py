@@ -10,7 +10,7 @@ from typing import Annotated, Any, Self
 from pydantic import BaseModel, Field, ValidationError, model_validator
 
 from lr_exp.errors import map_strings, printable
-from lr_exp.report.read.json_file import is_too_deep
+from lr_exp.report.read.json_file import is_too_deep, reason_of
 from lr_exp.report.read.summary import Count, Flag, Number, Seconds, Share
 from lr_exp.store.run_folder import TRAJECTORIES as FILE
 
@@ -68,7 +68,7 @@ class Trajectories(BaseModel):
     amateur: str | None = None
     alpha: Number | None = None
     beta: Number | None = None
-    chosen: str = "the file does not say which"
+    chosen: str = "how they were chosen is not recorded"
     tokens: list[str]
     answers: list[_Answer]
 
@@ -77,7 +77,7 @@ class Trajectories(BaseModel):
         for answer in self.answers:
             candidates = [one[0] for step in answer.candidates for one in step or ()]
             if max(answer.token + candidates) >= len(self.tokens):
-                raise ValueError("a token has no text")
+                raise ValueError("a token id is not below the length of `tokens`")
         return self
 
     @property
@@ -146,15 +146,23 @@ def read_trajectories(folder: Path) -> Trajectories | None:
         return None
     try:
         if path.stat().st_size > _MAX_FILE_BYTES:
-            raise DamagedError(f"{FILE} is larger than {_MAX_FILE_BYTES:,} bytes and is not shown.")
+            raise ValueError(f"it is larger than {_MAX_FILE_BYTES:,} bytes")
         content = json.loads(path.read_text(encoding="utf-8", errors="replace"))
         if is_too_deep(content):
-            raise ValueError
+            raise RecursionError
         return Trajectories.model_validate(map_strings(content, printable))
     except ValidationError as error:
         first = error.errors()[0]
-        place = ".".join(map(str, first["loc"])) or "the file"
+        place = ".".join(map(str, first["loc"]))
         reason = first["msg"].removeprefix("Value error, ")
-        raise DamagedError(f"{FILE} is damaged: {place}: {reason}.") from error
-    except (OSError, ValueError, RecursionError) as error:
-        raise DamagedError(f"{FILE} is damaged and cannot be read.") from error
+        raise _damaged(f"{place}: {reason}" if place else reason) from error
+    except RecursionError as error:
+        raise _damaged("it is nested too deeply") from error
+    except (OSError, ValueError) as error:
+        raise _damaged(reason_of(error)) from error
+
+
+def _damaged(reason: str) -> DamagedError:
+    return DamagedError(
+        f"{FILE} cannot be read ({reason}). Run the same command again: it rewrites the file."
+    )

@@ -18,7 +18,7 @@ def read_runs(folder: str | Path) -> pd.DataFrame:
     Columns: `run` (its folder); its choices `sweep`, `method`, `expert`, `amateur`, `data`,
     `alpha`, `beta` (nats) and `seed`, None if no stage read them; `benchmark`, `questions`;
     `accuracy_before`, `accuracy_after`, `stderr_before`, `stderr_after` and `gain`, shares in
-    [0, 1]; `trained`, which is False if nothing was trained, so that the accuracy stays the
+    [0, 1]; `trained`, which is False if nothing was trained, in which case the accuracy is the
     expert's; for the whole run `steps`, `kept`, `kl_mean_nats`, `tuned_tokens`,
     `peak_memory_bytes`, and `sample_seconds`, `sample_reused` and so on for each stage, where
     seconds are those of the run that did the work. A run without evaluation has one row without a
@@ -81,7 +81,7 @@ def _results(run: Run) -> list[dict[str, Any]]:
 
 def _accuracies(run: Run, benchmark: str | None) -> dict[str, Any]:
     before = run.results("expert").get(benchmark or "")
-    after = run.results(run.outcome).get(benchmark or "")
+    after = run.results(run.final_model).get(benchmark or "")
     known = before or after
     return {
         "benchmark": benchmark,

@@ -30,8 +30,8 @@ class _Incomplete:
     overrides: tuple[str, ...] = ()
 
     @property
-    def left(self) -> tuple[str, ...]:
-        """Which of the files that a page can show exist."""
+    def existing_files(self) -> tuple[str, ...]:
+        """The files in the run's folder that a page can show."""
         shown = (METRICS, TRAJECTORIES, ANSWERS)
         return tuple(name for name in shown if (self.folder / name).exists())
 
@@ -63,10 +63,10 @@ class Unfinished(_Incomplete):
     @property
     def has(self) -> str:
         """`has metrics.jsonl, answers`."""
-        return f"has {', '.join(self.left) or 'no results'}"
+        return f"has {', '.join(self.existing_files) or 'no results'}"
 
 
-def is_begun(folder: Path, files: list[str]) -> bool:
+def has_started(folder: Path, files: list[str]) -> bool:
     """Whether a run started in a folder that has neither a summary nor an error."""
     return METRICS in files or TRAJECTORIES in files or "expert" in _hydra_settings(folder)
 

@@ -7,8 +7,8 @@ from typing import Any, TypeGuard
 
 from lr_exp.errors import map_strings, printable
 
-MAX_BYTES = 64 * 2**20  # a summary has some thousand
-_NOT_A_FILE = "it is not a regular file, or a dangling link"  # reading a pipe would block
+MAX_BYTES = 64 * 2**20  # a summary has a few thousand
+_NOT_A_FILE = "it is a dangling link or not a regular file"  # reading a pipe would block
 _MAX_DEPTH = 100  # of nested objects and lists; a summary has 5
 
 

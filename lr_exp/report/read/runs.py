@@ -24,6 +24,7 @@ from lr_exp.report.read.summary import (
 from lr_exp.store.run_folder import ANSWERS, FAILED, METRICS, SUMMARY
 
 WHO = ("expert", "tuned")
+_REWRITE = "Run the same command again to rewrite the answers"
 _NOT_SEARCHED = {"store", "report", "wandb", ".hydra"}
 
 
@@ -108,8 +109,11 @@ class Run:
         return self.settings.get("data", {}).get("format") == "lr_samples"
 
     @property
-    def outcome(self) -> str:
-        """Whose results count as the method's: `tuned`, or `expert` if nothing was trained."""
+    def final_model(self) -> str:
+        """The model whose results are reported for the method.
+
+        `tuned`, or `expert` if nothing was trained.
+        """
         return "expert" if self.stopped else "tuned"
 
     @property
@@ -141,19 +145,23 @@ class Run:
             raise AnswersMissingError(f"{benchmark!r} is not a valid benchmark name")
         name = f"{self.name}/{ANSWERS}/{who}/{benchmark}.jsonl"
         if not path.exists():
-            raise AnswersMissingError(f"{name} is missing, or links to a store that does not exist")
+            raise AnswersMissingError(
+                f"{name} is missing or is a dangling link into a deleted store. {_REWRITE}"
+            )
         graded: dict[str, list[bool]] = {}
         try:
             for answer in read_json_lines(path):
                 graded.setdefault(str(answer["id"]), []).append(bool(answer["correct"]))
         except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
-            raise AnswersMissingError(f"{name} cannot be read") from error
+            raise AnswersMissingError(
+                f"{name} cannot be read ({reason_of(error)}). {_REWRITE}"
+            ) from error
         result = self.results(who)[benchmark]
         correct, total = sum(map(sum, graded.values())), sum(map(len, graded.values()))
         if (correct, total) != (result.correct, result.total):
             raise AnswersMissingError(
-                f"{name} has {correct} of {total} correct, but {SUMMARY} says {result.correct} of "
-                f"{result.total}"
+                f"{name} has {correct} of {total} correct answers, but {SUMMARY} has "
+                f"{result.correct} of {result.total}. {_REWRITE}"
             )
         return {key: sum(values) / len(values) for key, values in graded.items()}
 
@@ -199,24 +207,26 @@ def find_runs(folder: Path, *, finished: bool = True) -> Found:
     """
     if not folder.is_dir():
         raise UserError(f"{folder} is not a folder: give the folder of a run or of a sweep.")
-    found = look(folder)
+    found = scan_folder(folder)
     # A damaged summary alone makes no report; it is an error to fix.
-    shown = found.unfinished or [run for run in found.failed if not run.is_damaged or run.left]
+    shown = found.unfinished or [
+        run for run in found.failed if not run.is_damaged or run.existing_files
+    ]
     if not found.runs and (finished or not shown):
         raise UserError(_no_finished_run(folder, found))
     return found
 
 
-def look(folder: Path, *, below: bool = True) -> Found:
+def scan_folder(folder: Path, *, recursive: bool = True) -> Found:
     """The runs in a folder, possibly none.
 
     Args:
         folder: where to search.
-        below: whether to search subfolders.
+        recursive: whether to search subfolders.
     """
     found = Found([], [], [], [])
     for place, files in _folders(folder):
-        if place != folder and not below:
+        if place != folder and not recursive:
             break
         name = str(place.relative_to(folder)) if place != folder else folder.resolve().name
         # A run deletes the file of its earlier outcome, so having both is an accident.
@@ -233,7 +243,7 @@ def look(folder: Path, *, below: bool = True) -> Found:
                 found.failed.append(incomplete.damaged(place, name, reason))
         elif newest == FAILED:
             found.failed.append(incomplete.read_failed(place, name))
-        elif incomplete.is_begun(place, files):
+        elif incomplete.has_started(place, files):
             found.unfinished.append(incomplete.read_unfinished(place, name))
         if len(ends) > 1:
             found.notes.append(

@@ -79,8 +79,8 @@ def _empty_as_none(value: Any) -> Any:
 class SampleSummary(_Part):
     """The supervision, and the divergences that it was selected from.
 
-    Means are over all scored token positions and None over none. Seconds and memory are those of
-    the run that did the work.
+    Means are over all scored token positions; they are None if no position was scored. Seconds and
+    memory are those of the run that did the work.
     """
 
     questions: Count | None = None

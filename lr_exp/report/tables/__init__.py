@@ -1,1 +1,1 @@
-"""The tables of a report, one module each; `report/layout.py` lists them for each sweep."""
+"""The tables of a report, one module each; `tables/layout.py` selects them for each sweep."""

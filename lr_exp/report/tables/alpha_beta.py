@@ -20,8 +20,8 @@ from lr_exp.report.tables.table import (
 
 _ABOUT = (
     "Each cell: accuracy averaged over benchmarks in % ± one standard error, the gain over the "
-    "expert in points, and the share of scored steps that was kept. Cells with missing seeds, or "
-    "seeds in which nothing was trained, show the number of others."
+    "expert in points, and the share of scored steps that was kept. If some seeds are missing or "
+    "trained nothing, the cell shows how many have results or were trained, for example 2/3 seeds."
 )
 _NAMES = ("expert", "amateur", "method", "data", "decoder")
 

@@ -25,8 +25,8 @@ from lr_exp.report.tables.table import (
 _GIB = 2**30
 _HOUR = 3600.0
 _ABOUT = (
-    "Seconds, tokens and problems are means over seeds; results from the store count with "
-    "the time of the run that made them. Evaluation covers expert and tuned expert and is "
+    "Seconds, tokens and problems are means over seeds; the time of a reused result is "
+    "that of the run that computed it. Evaluation covers expert and tuned expert and is "
     "not part of the total. Peak memory is the maximum of sampling and tuning over runs. "
     "Times on different machines are not comparable."
 )

@@ -38,7 +38,7 @@ def kl_profile_table(sweep: Sweep, name: str) -> Table | None:
         else f"{label} ({', '.join(map(method_label, pair.methods))})"
         for pair, label in zip(pairs, labels, strict=True)
     ]
-    papers = any(pair.is_papers for pair in pairs)
+    papers = any(pair.is_in_paper for pair in pairs)
     rows = [
         ["scored steps", *(f"{pair.steps:,}" for pair in pairs), ABSENT],
         ["seeds", *(str(pair.seeds) for pair in pairs), ABSENT],
@@ -56,8 +56,8 @@ def kl_profile_table(sweep: Sweep, name: str) -> Table | None:
             "methods": " ".join(pair.methods),
             "quantity": key,
             "value": value,
-            "published": published.KL_PROFILE.get(key) if pair.is_papers else None,
-            "published_differs": "; ".join(pair.paper_differences) if pair.is_papers else None,
+            "published": published.KL_PROFILE.get(key) if pair.is_in_paper else None,
+            "published_differs": "; ".join(pair.paper_differences) if pair.is_in_paper else None,
             "seeds": pair.seeds,
         }
         for pair in pairs
@@ -66,7 +66,7 @@ def kl_profile_table(sweep: Sweep, name: str) -> Table | None:
     notes = ["Over all scored steps of all seeds together; expert / amateur."]
     labelled = zip(titles, pairs, strict=True)
     notes += notes_on_differences(
-        [(title, pair.paper_differences) for title, pair in labelled if pair.is_papers]
+        [(title, pair.paper_differences) for title, pair in labelled if pair.is_in_paper]
     )
     if len(notes) > 1:
         for row in rows:

@@ -53,7 +53,7 @@ def tables_of(sweep: Sweep, prefix: str) -> Tables:
 
 
 def unique_prefix(name: str | None, taken: set[str]) -> str:
-    """The sweep's name as a file name that is not in `taken`, which it joins."""
+    """Makes a file name from the sweep's name that is not in `taken`, and adds it to `taken`."""
     plain = re.sub(r"[^A-Za-z0-9_-]+", "_", name or "results").strip("_-")[:80] or "results"
     prefix, number = plain, 1
     while prefix in taken:

@@ -95,7 +95,7 @@ def notes_on_differences(labelled: Iterable[tuple[str, tuple[str, ...]]]) -> lis
         labelled: pairs of a label and its differences.
     """
     return [
-        f"* {', '.join(dict.fromkeys(label for label, _ in own))}: ours {'; ours '.join(differs)}."
+        f"* {', '.join(dict.fromkeys(label for label, _ in own))}: {'; '.join(differs)}."
         for differs, own in grouped(labelled, lambda pair: pair[1]).items()
         if differs
     ]
