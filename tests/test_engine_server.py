@@ -207,7 +207,7 @@ def test_a_server_that_tokenizes_prompts_differently_is_rejected(kind):
     """An added BOS token changes the prompt, which only the token count shows."""
     with (
         serving(fake(kind, added_tokens=1)) as server,
-        pytest.raises(UserError, match="as 4 tokens"),
+        pytest.raises(UserError, match="counted 4 prompt tokens, but 3 were sent"),
     ):
         ask(server, requests(40))
 
