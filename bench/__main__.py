@@ -16,7 +16,7 @@ from lr_exp.models.devices import resolve_device
 
 log = logging.getLogger("bench")
 
-_SIZE_OPTIONS = ("repeats", "questions", "batch_size", "step_size")
+_SIZE_OPTIONS = ("repeats", "questions", "batch_size", "train_batch_size")
 
 
 def main(words: list[str] | None = None) -> int:
@@ -70,7 +70,7 @@ def _time_geometry(args: argparse.Namespace) -> None:
         questions=args.questions or 1000,
         steps=args.steps,
         batch_size=args.batch_size or 500,
-        step_size=args.step_size or 16,
+        train_batch_size=args.train_batch_size or 16,
         tokens_per_pass=args.tokens_per_pass,
         new_tokens=args.new_tokens,
     )
@@ -96,7 +96,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--repeats", type=int, help="repeats of each comparison")
     add("--questions", type=int, help="per repeat of our side; with --geometry, in all (1000)")
     add("--batch-size", type=int, help="questions per batch (with --geometry: 500)")
-    add("--step-size", type=int, help="kept steps per optimizer step (16)")
+    add("--train-batch-size", type=int, help="kept steps per optimizer step (16)")
     add("--threads", type=int, help="torch's threads")
     add("--data", metavar="FOLDER", help="hub data sets; uses the questions of GSM8K")
     add("--out", type=Path, default=Path("runs/bench"), help="folder for bench.json and bench.md")

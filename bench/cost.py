@@ -59,7 +59,7 @@ def shape_of(model: LanguageModel) -> Shape:
     )
 
 
-def reading(shape: Shape, lengths: Sequence[int], reads: int, passes: float) -> Cost:
+def forward(shape: Shape, lengths: Sequence[int], reads: int, passes: float) -> Cost:
     """Forward passes over sequences of these lengths, with logits at `reads` positions."""
     tokens = sum(lengths)
     # A token attends to half of its sequence on average, in two matrix products.
@@ -81,7 +81,7 @@ def decoding(shape: Shape, batches: Sequence[Sequence[tuple[int, int]]]) -> Cost
     rows = [row for batch in batches for row in batch]
     passes = sum(max(new for _, new in batch) for batch in batches)
     new_tokens = sum(new for _, new in rows)
-    read = reading(shape, [prompt + new for prompt, new in rows], new_tokens, passes)
+    read = forward(shape, [prompt + new for prompt, new in rows], new_tokens, passes)
     per_token = shape.layers * shape.cache_width * shape.item_bytes
     cache = sum(per_token * (prompt * new + new**2 / 2) for prompt, new in rows)
     return read + Cost(0.0, cache)
@@ -94,12 +94,15 @@ def scoring(
     own_layers = shape_of(amateur)
     if amateur.shared_with is expert.model:
         own_layers = replace(own_layers, layers=own_layers.layers - amateur.shared_layers)
-    return reading(shape_of(expert), lengths, steps, passes) + reading(
+    return forward(shape_of(expert), lengths, steps, passes) + forward(
         own_layers, lengths, steps, passes
     )
 
 
 def training(shape: Shape, lengths: Sequence[int], reads: int, passes: float) -> Cost:
-    """Forward and backward through frozen weights: each product again, for its input's gradient."""
-    forward = reading(shape, lengths, reads, passes)
-    return forward + forward
+    """Forward and backward passes with frozen weights.
+
+    The backward pass repeats each product once, for the gradient of its input.
+    """
+    once = forward(shape, lengths, reads, passes)
+    return once + once

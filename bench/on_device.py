@@ -22,7 +22,7 @@ class Sizes:
     questions: int
     steps: int  # optimizer steps
     batch_size: int  # questions per batch
-    step_size: int  # kept steps per optimizer step
+    train_batch_size: int  # kept steps per optimizer step
     tokens_per_pass: int
     new_tokens: int
 
@@ -51,7 +51,7 @@ def run(
         pair,
         supervision,
         steps=sizes.steps - 1,
-        batch_size=sizes.step_size,
+        batch_size=sizes.train_batch_size,
         device=device,
         tokens_per_pass=sizes.tokens_per_pass,
     )
@@ -84,8 +84,10 @@ def _work(pair: Pair, supervision: Supervision, sizes: Sizes) -> dict[str, tuple
     ]
     passes = round(max(1.0, sum(whole) / sizes.tokens_per_pass))
     trained = [len(t.input_ids) for t in supervision.trajectories]
-    epochs = sizes.steps * sizes.step_size / supervision.kept
-    epoch = cost.training(expert, trained, supervision.kept, supervision.kept / sizes.step_size)
+    epochs = sizes.steps * sizes.train_batch_size / supervision.kept
+    epoch = cost.training(
+        expert, trained, supervision.kept, supervision.kept / sizes.train_batch_size
+    )
     return {
         "rollout": (new_tokens, cost.decoding(expert, batches)),
         "score": (

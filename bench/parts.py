@@ -35,7 +35,7 @@ class Sizes:
     kept: int = 20  # kept steps per trajectory
     optimizer_steps: int = 4  # per repeat of our side
     plain_optimizer_steps: int = 1
-    step_size: int = 16  # kept steps per optimizer step
+    train_batch_size: int = 16  # kept steps per optimizer step
     scaling: tuple[int, ...] = (100, 1_000, 10_000)
     repeats: int = 5
 
@@ -46,7 +46,7 @@ QUICK = Sizes(
     new_tokens=6,
     kept=3,
     optimizer_steps=2,
-    step_size=4,
+    train_batch_size=4,
     scaling=(4, 8),
     repeats=2,
 )
@@ -104,26 +104,28 @@ def sampling(bench: Bench, pair: Pair) -> dict[str, Any]:
     return {**result, "work": _work(floors, medians, count)}
 
 
-def training(bench: Bench, pair: Pair, step_size: int) -> dict[str, Any]:
+def training(bench: Bench, pair: Pair, train_batch_size: int) -> dict[str, Any]:
     """Seconds per kept step, against right-padded rows with full logits and dense labels.
 
     Args:
         bench: options.
         pair: whose expert is trained.
-        step_size: kept steps per optimizer step.
+        train_batch_size: kept steps per optimizer step.
     """
     sizes = bench.sizes
     supervision = stages.synthetic(pair, new_tokens=sizes.new_tokens, kept=sizes.kept)
 
     def ours(_: int) -> float:
-        return stages.train(pair, supervision, steps=sizes.optimizer_steps, batch_size=step_size)
+        return stages.train(
+            pair, supervision, steps=sizes.optimizer_steps, batch_size=train_batch_size
+        )
 
     def plain(repeat: int) -> float:
         return stages.plain_train(
             pair,
             supervision,
             steps=sizes.plain_optimizer_steps,
-            batch_size=step_size,
+            batch_size=train_batch_size,
             seed=repeat,
         )
 
@@ -131,11 +133,11 @@ def training(bench: Bench, pair: Pair, step_size: int) -> dict[str, Any]:
     # At best each trajectory is read once for all of its kept steps.
     lengths = [len(t.input_ids) for t in supervision.trajectories]
     floor = cost.training(
-        cost.shape_of(pair.expert), lengths, supervision.kept, supervision.kept / step_size
+        cost.shape_of(pair.expert), lengths, supervision.kept, supervision.kept / train_batch_size
     )
     seconds = {"training": result["ours"]["median"] * supervision.kept}
     work = _work({"training": floor}, seconds, supervision.kept)
-    return {**result, "step_size": step_size, "work": work}
+    return {**result, "train_batch_size": train_batch_size, "work": work}
 
 
 def memory(bench: Bench, pair_name: str) -> dict[str, Any]:
@@ -144,7 +146,7 @@ def memory(bench: Bench, pair_name: str) -> dict[str, Any]:
     tasks: dict[str, dict[str, Any]] = {
         "sampling": {"rows": sizes.batch_size, "new_tokens": sizes.new_tokens},
         "training": {
-            "batch_size": sizes.step_size,
+            "batch_size": sizes.train_batch_size,
             "new_tokens": sizes.new_tokens,
             "kept": sizes.kept,
         },
@@ -304,8 +306,8 @@ def _pair_measurements(bench: Bench) -> dict[str, Callable[[Pair], dict[str, Any
     sizes = bench.sizes
     return {
         "sampling": partial(sampling, bench),
-        "training": partial(training, bench, step_size=sizes.step_size),
-        "training_whole": partial(training, bench, step_size=sizes.kept),
+        "training": partial(training, bench, train_batch_size=sizes.train_batch_size),
+        "training_whole": partial(training, bench, train_batch_size=sizes.kept),
         "evaluation": partial(evaluation, bench),
         "precision": partial(precision, bench),
     }

@@ -1,9 +1,9 @@
 """The published loops (arXiv 2510.07962) in plain code: reference for speed and correctness.
 
 Uses none of the project's own batching, caches or losses. Like the published code, it runs a
-forward pass per prefix, computes logits at every position and uses dense labels. It fixes its bugs:
-ids are not decoded and encoded again, each row is read at its own last token, and the first
-token is a step, too.
+forward pass per prefix, computes logits at every position and uses dense labels. It fixes three
+bugs of the published code: ids are no longer decoded and re-encoded, each row is read at its own
+last token, and the first token counts as a step.
 """
 
 from collections.abc import Iterator, Sequence

@@ -1,10 +1,10 @@
 """Extrapolates the cost of sampling many questions on many devices from a finished run.
 
     python -m bench.scale RUN [--questions N] [--devices 8,64,512]
-    python -m bench.scale RUN --geometry qwen_math_1_5b --gpu H100 --reached 0.1
+    python -m bench.scale RUN --geometry qwen_math_1_5b --gpu H100 --utilization 0.1
 
-The models' time is the run's or, for another GPU, follows from an assumed share of the peaks in its
-data sheet.
+The time of the models is taken from the run or, for another GPU, estimated from an assumed share of
+the peaks in that GPU's data sheet.
 """
 
 import argparse
@@ -52,11 +52,11 @@ def main(words: Sequence[str] | None = None) -> int:
     )
     if args.geometry is not None:
         seconds = estimate(
-            args.geometry, args.gpu, args.reached, round(prompt), round(answer), args.batch
+            args.geometry, args.gpu, args.utilization, round(prompt), round(answer), args.batch
         )
         stages |= {name: Stage(seconds[name], stages[name].bytes) for name in SHARED}
         title = (
-            f"{args.geometry} on {args.gpu}, NOT MEASURED: {args.reached:.0%} of the data "
+            f"{args.geometry} on {args.gpu}, NOT MEASURED: {args.utilization:.0%} of the data "
             f"sheet's peaks in bfloat16, batches of {args.batch}; lengths, disk and the serial "
             f"part are those of the run ({title})"
         )
@@ -88,21 +88,23 @@ def measure(run: Path, summary: dict[str, Any]) -> tuple[dict[str, Stage], float
 
 
 def estimate(
-    geometry: str, gpu: str, reached: float, prompt: int, answer: int, batch: int
+    geometry: str, gpu: str, utilization: float, prompt: int, answer: int, batch: int
 ) -> dict[str, float]:
-    """Seconds per question of rollout and scoring, at a share `reached` of a GPU's peaks."""
+    """Seconds per question of rollout and scoring, at this utilization of a GPU's peaks."""
     limits = data_sheet(gpu)
     expert, amateur = _shape(geometry), _shape(AMATEURS[geometry])
     # A scoring pass reads the weights once for about 16 answers; computation dominates.
     lengths, passes = [prompt + answer] * batch, batch / 16
-    scoring = cost.reading(expert, lengths, batch * answer, passes) + cost.reading(
+    scoring = cost.forward(expert, lengths, batch * answer, passes) + cost.forward(
         amateur, lengths, batch * answer, passes
     )
     work = {
         "rollout": cost.decoding(expert, [[(prompt, answer)] * batch]),
         "score": scoring,
     }
-    return {name: minimum.floor_seconds(limits) / reached / batch for name, minimum in work.items()}
+    return {
+        name: minimum.floor_seconds(limits) / utilization / batch for name, minimum in work.items()
+    }
 
 
 def markdown(stages: dict[str, Stage], title: str, questions: int, devices: Sequence[int]) -> str:
@@ -161,7 +163,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--devices", default="8,64,512")
     add("--geometry", choices=sorted(AMATEURS), help="estimate the time of this model instead")
     add("--gpu", default="H100", help="with --geometry: a GPU of bench/machine.py")
-    add("--reached", type=float, default=0.1, help="with --geometry: assumed share of the peaks")
+    add("--utilization", type=float, default=0.1, help="with --geometry: share of the peaks")
     add("--batch", type=int, default=256, help="with --geometry: questions per rollout batch")
     return parser
 

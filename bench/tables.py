@@ -10,8 +10,8 @@ START, END = "<!-- bench -->", "<!-- /bench -->"
 
 _TITLES = {
     "sampling": "sampling, time per question",
-    "training": "training, time per kept step, {step_size} per optimizer step",
-    "training_whole": "training, time per kept step, {step_size} per optimizer step",
+    "training": "training, time per kept step, {train_batch_size} per optimizer step",
+    "training_whole": "training, time per kept step, {train_batch_size} per optimizer step",
     "evaluation": "evaluation, time per question",
 }
 
@@ -49,7 +49,7 @@ def _compared(results: dict[str, Any]) -> str:
     if not rows:
         return ""
     lines = [
-        "| measurement | pair | plain loop | here | ratio (lowest to highest) |",
+        "| measurement | pair | plain loop | this project | ratio (lowest to highest) |",
         "|---|---|---|---|---|",
     ]
     for title, pair, figures in rows:
@@ -103,8 +103,8 @@ def _floors(results: dict[str, Any]) -> str:
     for part in _TITLES:
         for pair, figures in results["parts"].get(part, {}).items():
             for stage, floor in figures.get("work", {}).items():
-                if "step_size" in figures:
-                    stage = f"{stage}, {figures['step_size']} per optimizer step"
+                if "train_batch_size" in figures:
+                    stage = f"{stage}, {figures['train_batch_size']} per optimizer step"
                 lines.append(
                     f"| {stage} | {pair} | {floor['gflop']:.3g} | {floor['gigabytes']:.3g} | "
                     f"{_amount(floor['floor_seconds'], 's')} | {_amount(floor['seconds'], 's')} | "
@@ -119,7 +119,7 @@ def _floors(results: dict[str, Any]) -> str:
             f"computes {limits['flops'] / 1e9:,.0f} GFLOP/s and reads "
             f"{limits['bytes'] / 1e9:,.1f} GB/s ({limits['source']}):",
             "",
-            "| stage | pair | GFLOP | GB | minimum | measured | reached |",
+            "| stage | pair | GFLOP | GB | minimum | measured | utilization |",
             "|---|---|---|---|---|---|---|",
             *lines,
         ]
@@ -131,12 +131,12 @@ def _machine(results: dict[str, Any]) -> str:
     return (
         f"{machine['cpu']}, {machine['cores']} cores, {machine['ram_gib']} GiB, torch "
         f"{machine['torch']} with {machine['threads']} threads, {machine['date']}. Medians of "
-        f"{sizes['repeats']} repeats in turns (memory: one repeat fewer; scaling, bf16: one "
-        f"repeat); {sizes['questions']} questions here and some of median length in the plain "
-        f"loop, at most {sizes['new_tokens']} new tokens, batches of {sizes['batch_size']}, "
-        f"{sizes['kept']} kept steps per trajectory. Memory: growth of the resident set above the "
-        f"loaded models in a separate process; in sampling both sides have as many rows per pass "
-        f"as a batch has."
+        f"{sizes['repeats']} alternating repeats (memory: one repeat fewer; scaling, bf16: one "
+        f"repeat); {sizes['questions']} questions in this project and a few of median length in "
+        f"the plain loop, at most {sizes['new_tokens']} new tokens, batches of "
+        f"{sizes['batch_size']}, {sizes['kept']} kept steps per trajectory. Memory: growth "
+        f"of the resident set above the loaded models in a separate process; in sampling both "
+        f"sides have as many rows per pass as a batch has."
     )
 
 

@@ -51,11 +51,11 @@ def test_shapes_count_the_matrices_of_a_model():
     assert shape.cache_width == 2 * config.num_key_value_heads * width
 
 
-def test_cost_of_reading_and_decoding_by_hand():
+def test_cost_of_forward_passes_and_decoding_by_hand():
     shape = cost.Shape(
         layers=2, layer_weights=100, head_weights=50, attention_width=4, cache_width=6, item_bytes=4
     )
-    read = cost.reading(shape, [3, 5], reads=2, passes=1)
+    read = cost.forward(shape, [3, 5], reads=2, passes=1)
     attention = 2 * 4 * 4 * (9 / 2 + 25 / 2)
     assert read.flops == 2 * 200 * 8 + attention + 2 * 50 * 2
     assert read.bytes == 4 * 250
@@ -65,20 +65,20 @@ def test_cost_of_reading_and_decoding_by_hand():
     # A batch lasts as long as its longest row; a finished row costs nothing.
     uneven = cost.decoding(shape, [[(3, 2), (5, 4)]])
     assert uneven.bytes == 4 * 4 * 250 + 2 * 6 * 4 * ((3 * 2 + 2) + (5 * 4 + 8))
-    assert uneven.flops == cost.reading(shape, [5, 9], reads=6, passes=0).flops
-    assert cost.training(shape, [3], 1, 1).flops == 2 * cost.reading(shape, [3], 1, 1).flops
+    assert uneven.flops == cost.forward(shape, [5, 9], reads=6, passes=0).flops
+    assert cost.training(shape, [3], 1, 1).flops == 2 * cost.forward(shape, [3], 1, 1).flops
 
 
 def test_shared_layers_cost_once():
     pair = pairs.load_pair("micro", 1, None)
     separate = cost.scoring(pair.expert, pair.amateur, [10], 5, 1)
     expert, amateur = (
-        cost.reading(cost.shape_of(m), [10], 5, 1) for m in (pair.expert, pair.amateur)
+        cost.forward(cost.shape_of(m), [10], 5, 1) for m in (pair.expert, pair.amateur)
     )
     assert separate == expert + amateur
     early = early_exit.early_exit(pair.expert, (2,), "early")
     rest = cost.Shape(**{**vars(cost.shape_of(early)), "layers": 1})
-    expected = expert + cost.reading(rest, [10], 5, 1)
+    expected = expert + cost.forward(rest, [10], 5, 1)
     assert cost.scoring(pair.expert, early, [10], 5, 1).flops == pytest.approx(expected.flops)
 
 
@@ -162,7 +162,9 @@ def test_a_quick_run_measures_every_comparison_and_updates_the_document(tmp_path
     for part in ("sampling", "training", "training_whole"):
         for floor in results["parts"][part]["micro"]["work"].values():
             assert floor["share"] == pytest.approx(floor["floor_seconds"] / floor["seconds"])
-    assert [results["parts"][p]["micro"]["step_size"] for p in ("training", "training_whole")] == [
+    assert [
+        results["parts"][p]["micro"]["train_batch_size"] for p in ("training", "training_whole")
+    ] == [
         4,
         3,
     ]

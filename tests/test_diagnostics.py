@@ -57,7 +57,7 @@ def test_a_useful_pair_gives_no_warning(name):
 def test_an_amateur_like_the_expert_gives_a_warning(name):
     (warning,) = diagnose_pair(NEAR[name])
     assert "hardly differs" in warning
-    assert f"{100 * NEAR[name]['share_above_0.4']:.1f} % of the steps" in warning
+    assert f"{100 * NEAR[name]['share_above_0.4']:.1f} % of token positions" in warning
     assert "Choose a weaker amateur" in warning
 
 

@@ -38,7 +38,7 @@ MMLU_STEM_SUBJECTS = frozenset(
 LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
 
 _BRACES = re.compile(r"\\(?:boxed|fbox)\s{0,8}\{|\\.|[{}]", re.DOTALL)
-_MAX_BOXES = 50  # more are no list of answers
+_MAX_BOXES = 50  # more boxes than this are not a list of answers
 _BRACELESS_BOX = re.compile(r"\\boxed\s{1,8}([^\s{}$\\]{1,40})")
 _CALCULATION = re.compile(r"<<[^<>]*>>")
 _UNIT_IN_PARENTHESES = re.compile(r"\s\([^()]*\)$")
@@ -171,7 +171,7 @@ def _read_olympiadbench(row: Mapping[str, Any], where: str) -> Question:
     """The answer is the first of `final_answer`, without `$`, as in the toolkit."""
     answers = _column(row, "final_answer", where)
     if not answers:
-        raise UserError(f"{where}: column 'final_answer' is empty.")
+        raise UserError(f"{where}: column 'final_answer' is empty. Fix or delete the row.")
     answer = str(answers[0]).replace("$", "").strip().rstrip(".")
     return Question(where, _text(row, "question", where), answer)
 

@@ -30,7 +30,7 @@ _SCHEMA = pa.schema(
 
 
 class StoredQuestions(Lazy[Question]):
-    """Questions in a file that is mapped into memory, so that millions of them take none of it."""
+    """Questions in a memory-mapped file, so that millions of them need not be loaded into RAM."""
 
     def __init__(self, folder: Path, facts: dict[str, Any]) -> None:
         """Opens the file.

@@ -11,7 +11,10 @@ SNAPSHOTS = "snapshots"
 
 
 def read_history(folder: Path) -> list[dict[str, float]]:
-    """The training metrics of a finished artifact, one entry a log, each with its `step`."""
+    """The training metrics of a finished artifact.
+
+    They have one entry per logged optimizer step, with its `step`.
+    """
     lines = (folder / HISTORY).read_text("utf-8").splitlines()
     return [json.loads(line) for line in lines]
 

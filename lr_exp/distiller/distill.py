@@ -41,7 +41,15 @@ log = logging.getLogger(__name__)
 _CHECKPOINTS = "checkpoints"
 _WEIGHTS = "adapter_model.safetensors"  # of a checkpoint
 _CHECKED_STEPS = 10  # optimizer steps whose passes are counted
-_NOT_NOW = (errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EACCES, errno.EIO, errno.ESTALE)
+# The checkpoint may be intact but is unreadable right now.
+_TRANSIENT_ERRNOS = (
+    errno.EMFILE,
+    errno.ENFILE,
+    errno.ENOMEM,
+    errno.EACCES,
+    errno.EIO,
+    errno.ESTALE,
+)
 _TORCH_FILES = ("optimizer.pt", "scheduler.pt")  # of a checkpoint
 
 
@@ -96,7 +104,7 @@ def distill(
         if is_sharded(settings):
             shard(model, device)
         checkpoints = folder / _CHECKPOINTS
-        resumed = distributed.run_on_rank0(lambda: _last_whole(checkpoints))
+        resumed = distributed.run_on_rank0(lambda: _last_complete_checkpoint(checkpoints))
         progress = Progress(
             "distill",
             settings.steps,
@@ -114,10 +122,11 @@ def distill(
             vocabulary_size=expert.vocabulary_size,
             sharded=is_sharded(settings),
         )
-        trainer.remove_callback(PrinterCallback)  # our own bar and log say the same, once
+        # Our progress bar and log already show these metrics.
+        trainer.remove_callback(PrinterCallback)
         with warnings.catch_warnings(), progress:
-            # peft looks for a config beside the weights, which a GGUF file's folder does not have;
-            # it would only want to know whether embeddings were resized, and none are.
+            # peft looks for a config next to the weights to check whether the embeddings were
+            # resized. A GGUF file's folder has no config, and we never resize them.
             warnings.filterwarnings("ignore", message="Could not find a config file")
             trainer.train(resume_from_checkpoint=str(resumed) if resumed else None)
         history = [_kept_metrics(entry) for entry in trainer.state.log_history if "loss" in entry]
@@ -131,7 +140,7 @@ def distill(
             # Embeddings are not tuned, and peft would query the hub to find out.
             model.save_pretrained(str(folder / ADAPTER), save_embedding_layers=False)
     finally:
-        if not is_sharded(settings):  # else the whole model goes
+        if not is_sharded(settings):  # a sharded model is discarded as a whole
             model.unload().eval()  # training left it with its dropout on
     if distributed.is_rank0():
         _tidy(folder, history)
@@ -200,8 +209,8 @@ def _check_lengths(supervision: Supervision, expert: LanguageModel) -> None:
         if expert.context is not None and len(trajectory.input_ids) > expert.context:
             raise UserError(
                 f"question {trajectory.question_id}: its prompt and prefix have "
-                f"{len(trajectory.input_ids)} tokens, and {expert.name} reads {expert.context} at "
-                "most: remove its records."
+                f"{len(trajectory.input_ids)} tokens, but {expert.name} has a context of "
+                f"{expert.context}: remove the records of this question."
             )
 
 
@@ -274,7 +283,7 @@ def _step_of(checkpoint: Path) -> int:
     return int(checkpoint.name.rpartition("-")[2])
 
 
-def _last_whole(checkpoints: Path) -> Path | None:
+def _last_complete_checkpoint(checkpoints: Path) -> Path | None:
     """The newest complete checkpoint; damaged ones are deleted.
 
     Reads every file that resuming reads, because a damaged one would fail every attempt.
@@ -286,7 +295,7 @@ def _last_whole(checkpoints: Path) -> Path | None:
             for name in _TORCH_FILES:
                 torch.load(folder / name, map_location="cpu", weights_only=True)
         except Exception as error:  # each library raises its own for a damaged file
-            if isinstance(error, MemoryError) or getattr(error, "errno", None) in _NOT_NOW:
+            if isinstance(error, MemoryError) or getattr(error, "errno", None) in _TRANSIENT_ERRNOS:
                 raise  # temporarily unreadable, not damaged
             log.warning(
                 "distill: %s is damaged and was deleted (%s)", folder.name, first_line(error)

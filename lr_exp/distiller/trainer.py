@@ -117,7 +117,7 @@ class ContrastTrainer(Trainer):
             mine = self._share(passes)[distributed.rank()]
             # An error on one rank must reach the others, which wait for its gradients.
             result = distributed.run_on_all_ranks(
-                lambda: self._accumulate_in_memory(model, mine, kept_steps)
+                lambda: self._accumulate_splitting_on_oom(model, mine, kept_steps)
             )
         total, entropies = _summed_over_ranks(model, *result)
         self._entropy_sum += entropies
@@ -134,10 +134,10 @@ class ContrastTrainer(Trainer):
         shared = assign_passes([one.tokens for one in passes], distributed.world_size())
         return [[passes[index] for index in share] for share in shared]
 
-    def _accumulate_in_memory(
+    def _accumulate_splitting_on_oom(
         self, model: torch.nn.Module, passes: list[_Pass], kept_steps: int
     ) -> tuple[Tensor, float]:
-        """As `_accumulate`; where memory runs out, starts again with passes split in halves.
+        """Like `_accumulate`, but splits the passes in half and retries when memory runs out.
 
         Loss and gradients stay the same except for dropout.
         """
@@ -169,7 +169,7 @@ class ContrastTrainer(Trainer):
     def _in_lockstep(
         self, model: torch.nn.Module, passes: list[_Pass], kept_steps: int
     ) -> tuple[Tensor, float]:
-        """As `_accumulate`, with the same number of passes on every rank.
+        """Like `_accumulate`, but with the same number of passes on every rank.
 
         Ranks that share a sharded model compute each pass together. One with fewer passes repeats
         the shortest with weight 0, and no rank can split its own.

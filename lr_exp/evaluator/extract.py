@@ -143,7 +143,7 @@ def _rest_of_sentence(output: str, start: int) -> str:
 
 
 def _formulas(text: str) -> Iterator[tuple[int, int]]:
-    """Spans of the formulas in `text`, with their delimiters; `$5 and $7` is none."""
+    """Spans of the formulas in `text`, with their delimiters; `$5 and $7` is not a formula."""
     position = 0
     while match := _FORMULA.search(text, position):
         is_formula = match[2] is None or not _PROSE.search(_TEXT.sub("", match[2]))
@@ -155,12 +155,12 @@ def _formulas(text: str) -> Iterator[tuple[int, int]]:
 def _joined(text: str, spans: Sequence[tuple[int, int]]) -> str:
     """The last of the spans, and those before it that are joined to it, without delimiters."""
     first = len(spans) - 1
-    while first > 0 and _is_joint(text[spans[first - 1][1] : spans[first][0]]):
+    while first > 0 and _joins_values(text[spans[first - 1][1] : spans[first][0]]):
         first -= 1
     return ", ".join(_DELIMITER.sub("", text[slice(*span)]).strip() for span in spans[first:])
 
 
-def _is_joint(between: str) -> bool:
+def _joins_values(between: str) -> bool:
     """Whether the text between two values makes them a list: `, `, ` apples and `, ` or $x=`."""
     between = re.sub(r"\\[A-Za-z]+|\w+_\{?\w\}?\s?=|^\}?[\s$]*[a-z]+ (?=and\b)", " ", between)
     words = between.lower()
@@ -180,7 +180,9 @@ def _value(stated: str, kind: str) -> str | None:
     formulas = list(_formulas(stated))
     if formulas and formulas[0][0] == 0:
         end = 1
-        while end < len(formulas) and _is_joint(stated[formulas[end - 1][1] : formulas[end][0]]):
+        while end < len(formulas) and _joins_values(
+            stated[formulas[end - 1][1] : formulas[end][0]]
+        ):
             end += 1
         value = _joined(stated, formulas[:end])
     elif re.match(r"[A-Za-z]{2,}\s", stated) and not _STARTS_WITH_VALUE.match(stated):
@@ -211,7 +213,7 @@ def _last_value(output: str, kind: str) -> str | None:
 def _chosen(output: str, found: Sequence[tuple[int, int]], choices: Sequence[str]) -> str | None:
     """The letter in the last box, `####` or phrase that states an option; else the last letter.
 
-    Returns a text that names several options as it is.
+    Returns text that names several options unchanged.
     """
     stated = [(found[-1][0], _joined(output, found))] if found else []
     stated += [(marked.start(), marked["text"]) for marked in _MARKED.finditer(output)][-1:]

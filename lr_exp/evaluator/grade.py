@@ -90,7 +90,10 @@ def grade_all(
 def _reference_of(question: Question) -> Iterator[str]:
     """Yields the question's reference; adds the question's id to a UserError about it."""
     if question.answer is None:
-        raise UserError(f"question {question.id} has no reference answer to grade against.")
+        raise UserError(
+            f"question {question.id} has no reference answer to grade against. Add its answer, or "
+            "remove the question."
+        )
     try:
         yield question.answer
     except UserError as error:

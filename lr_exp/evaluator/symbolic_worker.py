@@ -33,7 +33,7 @@ _SEVERAL = re.compile(r"\b(?:or|and)\b|\\cup|,")
 _EITHER = re.compile(r"\s*(?:\\cup|,?\s*\\text\s?\{\s*or\s*\}|,?\s*\bor\b)\s*")
 _BOTH = re.compile(r"\s*(?:\\text\s?\{\s*and\s*\}|\band\b)\s*")
 _IMAGINARY_UNIT = {sympy.I: sympy.Symbol("I"), sympy.Symbol("i", real=True): sympy.I}
-_JUMPING = (sympy.Abs, sympy.floor, sympy.ceiling, sympy.Mod, sympy.Min, sympy.Max, sympy.sign)
+_PIECEWISE = (sympy.Abs, sympy.floor, sympy.ceiling, sympy.Mod, sympy.Min, sympy.Max, sympy.sign)
 _MAX_BYTES = 2**32
 _DECIMAL_TOLERANCE = 1e-4  # as between numbers
 
@@ -99,11 +99,11 @@ def _agree(first: Any, second: Any) -> bool | None:
     """
     symbols = sorted(first.free_symbols | second.free_symbols, key=str)
     rounded = first.has(sympy.Float) or second.has(sympy.Float)
-    jumping = bool(symbols) and (first.has(*_JUMPING) or second.has(*_JUMPING))
+    is_piecewise = bool(symbols) and (first.has(*_PIECEWISE) or second.has(*_PIECEWISE))
     verdicts = []
-    for seed in range(30 if jumping else 2):
+    for seed in range(30 if is_piecewise else 2):
         numbers = random.Random(seed)
-        low, high, step = (-9, 30, seed % 2 * 3 + 1) if jumping else (seed, seed + 1, 10**6)
+        low, high, step = (-9, 30, seed % 2 * 3 + 1) if is_piecewise else (seed, seed + 1, 10**6)
         values = [numbers.randint(low * step + 1, high * step) for _ in symbols]
         point: Any = {
             symbol: sympy.Rational(value, step)
@@ -115,7 +115,7 @@ def _agree(first: Any, second: Any) -> bool | None:
             return None
         zero = all(part == 0 or part._prec == 1 for part in gap.as_real_imag())
         verdicts.append(zero or (rounded and bool(abs(gap) <= _DECIMAL_TOLERANCE * size)))
-    return all(verdicts) if jumping else any(verdicts)
+    return all(verdicts) if is_piecewise else any(verdicts)
 
 
 def main() -> None:

@@ -79,7 +79,7 @@ def verify(extracted: str | None, reference: str, kind: str, choices: Sequence[s
 
 
 def matches(extracted: str, reference: str, kind: str, choices: Sequence[str] = ()) -> bool:
-    """As `verify`, for a valid reference and a non-empty answer, but lets exceptions through."""
+    """Like `verify`, but for a valid reference and a non-empty answer; exceptions propagate."""
     if len(extracted) > _MAX_CHARACTERS:
         return extracted.strip() == reference.strip()
     if kind == "choice":

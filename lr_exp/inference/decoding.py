@@ -1,7 +1,7 @@
 """Decodes batches of prompts with one or more models and a strategy.
 
-The project has its own decoding loop because `generate` takes settings that the caller leaves open
-from the model repository's generation config (temperature, top-p, repetition penalty).
+The project has its own decoding loop because `generate` fills in any setting that the caller does
+not pass from the model repository's generation config (temperature, top-p, repetition penalty).
 """
 
 from collections.abc import Container, Sequence

@@ -192,8 +192,9 @@ def contrastive_decoding(
 ) -> BatchDecoder:
     """Contrastive decoding (see `strategies.contrastive`).
 
-    Each model reads its own prompts. The amateur skips ids of an answer that are not shared, since
-    they mean something else to it or nothing. The expert's stop tokens end an answer.
+    Each model reads its own prompts. The amateur skips ids of an answer that are not shared,
+    because they are different tokens in its vocabulary, or missing from it. The expert's stop
+    tokens end an answer.
     """
 
     def decode_batch(number: int, batch: Sequence[int], start: int) -> list[Decoded]:

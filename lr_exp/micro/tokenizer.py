@@ -1,4 +1,4 @@
-"""Builds the micro world's tokenizer: one token a word, with its spaces, and one a digit.
+"""Builds the micro world's tokenizer: one token per word, including its spaces, and one per digit.
 
 Other text becomes ``<|unk|>``. No token is a prefix of another, so decoding any token sequence and
 encoding the text returns the same tokens.

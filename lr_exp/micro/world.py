@@ -11,10 +11,10 @@ contrast raises the careful token. The method thus amplifies a skill that the ex
 no new one: all families and both kinds of solution are in the expert's corpus. A tuning run never
 sees which answer is right.
 
-In the families with carries the careless answer is wrong for nearly all questions: of the others
-one in ten is kept, so it is wrong for 98 % in `micro_add` and `micro_phrased`, over 99 % in
-`micro_long` and 96 % in `micro_subtract`. `micro_plain` has no carries and shows whether a tuned
-model carries where it must not.
+In the families with carries, only one in ten of the questions whose careless answer is right is
+kept. The careless answer is therefore wrong for 98 % of the questions in `micro_add` and
+`micro_phrased`, over 99 % in `micro_long` and 96 % in `micro_subtract`. `micro_plain` has no
+carries and shows whether a tuned model carries where it must not.
 """
 
 import hashlib

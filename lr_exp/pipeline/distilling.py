@@ -22,7 +22,7 @@ class Tuned:
 
     artifact: Artifact
     adapter: Path  # the folder that plain `peft` loads
-    history: list[dict[str, float]]  # one entry a log, each with its `step`
+    history: list[dict[str, float]]  # one entry per logged optimizer step, with its `step`
     step: int | None = None  # the optimizer step of a snapshot; None for the final adapter
 
     @property

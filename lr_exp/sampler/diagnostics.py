@@ -1,7 +1,7 @@
 """Warnings about a pair of models whose contrast is unlikely to help.
 
-A limit counts as crossed only by more than two standard errors, so that a few positions or answers
-raise no warning.
+A warning requires a value to exceed its limit by more than two standard errors, so that a few
+positions or answers do not trigger it.
 """
 
 import math
@@ -46,13 +46,13 @@ def _check_divergences(profile: Mapping[str, Any]) -> str | None:
     if high is None or low is None or mean is None or not steps:
         return None
     numbers = (
-        f"{100 * high:.1f} % of the steps are above 0.4 nats and {100 * low:.0f} % below 0.1, "
-        f"mean KL {mean:.3f} ({_PAPER_SHARES})"
+        f"the KL divergence is above 0.4 nats at {100 * high:.1f} % of token positions and below "
+        f"0.1 at {100 * low:.0f} %, mean {mean:.3f} ({_PAPER_SHARES})"
     )
-    if high + _STANDARD_ERRORS * _error(high, steps) < _MIN_HIGH_KL_SHARE:
+    if high + _STANDARD_ERRORS * _standard_error(high, steps) < _MIN_HIGH_KL_SHARE:
         return f"The amateur hardly differs from the expert: {numbers}. Choose a weaker amateur."
-    too_high = high - _STANDARD_ERRORS * _error(high, steps) > _MAX_HIGH_KL_SHARE
-    if too_high or low + _STANDARD_ERRORS * _error(low, steps) < _MIN_LOW_KL_SHARE:
+    too_high = high - _STANDARD_ERRORS * _standard_error(high, steps) > _MAX_HIGH_KL_SHARE
+    if too_high or low + _STANDARD_ERRORS * _standard_error(low, steps) < _MIN_LOW_KL_SHARE:
         return (
             f"The amateur differs from the expert nearly everywhere: {numbers}. Choose an amateur "
             "closer to the expert (a larger model of its family, fewer layers in "
@@ -76,14 +76,16 @@ def _check_accuracies(gap: Mapping[str, Any]) -> str | None:
     (benchmark, expert), *_ = gap["expert"].items()
     amateur = gap["amateur"][benchmark]
     difference = expert["accuracy"] - amateur["accuracy"]
-    error = math.hypot(*(_error(who["accuracy"], who["total"]) for who in (expert, amateur)))
-    if difference > _STANDARD_ERRORS * error:
+    standard_error = math.hypot(
+        *(_standard_error(who["accuracy"], who["total"]) for who in (expert, amateur))
+    )
+    if difference > _STANDARD_ERRORS * standard_error:
         return None
     measured = (
         f"{100 * amateur['accuracy']:.1f} % of {benchmark} right against "
         f"{100 * expert['accuracy']:.1f} % ({expert['total']:,} questions, {gap['decoder']})"
     )
-    if difference < -_STANDARD_ERRORS * error:
+    if difference < -_STANDARD_ERRORS * standard_error:
         return (
             f"The amateur is stronger than the expert: {measured}. The contrast then favors wrong "
             "tokens. Choose a weaker amateur, or make it the expert."
@@ -94,7 +96,7 @@ def _check_accuracies(gap: Mapping[str, Any]) -> str | None:
     return f"Expert and amateur do not differ measurably: {measured}. {advice}"
 
 
-def _error(share: float, count: int) -> float:
+def _standard_error(share: float, count: int) -> float:
     """The standard error of a share of `count`, with one success and one failure added.
 
     So it is not 0 where the share is 0 or 1.

@@ -20,7 +20,7 @@ from lr_exp import contrast
 from lr_exp.sampler.supervision import StoredSupervision, SupervisedTrajectory, Supervision
 from lr_exp.store.shards import shard_paths
 
-FORM = 1  # version of the file format
+FORMAT_VERSION = 1  # of the file
 
 _POOL = 160  # the first answers, from which the sample is taken
 _MAX_ANSWERS = 48
@@ -61,11 +61,12 @@ def sample_for_display(
 
     Returns:
         `answers_total` and `chosen` (which of them are included, in words), `tokens` (distinct
-        texts, which positions refer to by index) and `answers`. An answer has one entry a generated
-        token in each of `token`, `kl`, `expert_entropy`, `amateur_entropy` (nats), `kept`,
-        `same_top1` (0 or 1), `mask_size` (tokens) and `candidates`; None at positions that were not
-        scored. A candidate is `[token, expert's probability, amateur's probability, in the mask
-        (0 or 1), weight in the soft label]`, the weight at kept steps only.
+        texts, which positions refer to by index) and `answers`. In an answer, each of these lists
+        has one entry per generated token: `token`, `kl`, `expert_entropy`, `amateur_entropy`
+        (nats), `kept`, `same_top1` (0 or 1), `mask_size` (tokens) and `candidates`; None at
+        positions that were not scored. A candidate is `[token, expert's probability, amateur's
+        probability, in the mask (0 or 1), weight in the soft label]`, the weight at kept steps
+        only.
     """
     total, chosen = _choose(trajectories, tokenizer, verdict)
     kept = _kept_steps(supervision, [row for row, _ in chosen])
@@ -83,7 +84,7 @@ def sample_for_display(
             break
         answers.append(answer)
     return {
-        "version": FORM,
+        "version": FORMAT_VERSION,
         "alpha": alpha,
         "answers_total": total,
         "chosen": _description(answers, total),

@@ -181,7 +181,8 @@ def _checked(line: str, where: str, vocabulary_size: int) -> dict[str, Any]:
         if wrong:
             raise UserError(
                 f"{where}: {name} has {_shown(wrong[0])}, but the expert's ids are 0 to "
-                f"{vocabulary_size - 1}: the records were made with another tokenizer."
+                f"{vocabulary_size - 1}: the records were made with another tokenizer. Set expert "
+                "to the model that produced them, or set data.path to records of this expert."
             )
     if len(set(ids)) != len(ids):
         raise UserError(f"{where}: token_ids has the same token twice; add up its weights.")

@@ -276,8 +276,8 @@ def _amateur_prompt(amateur: LanguageModel, row: dict[str, Any], system_prompt: 
     if amateur.context is not None and len(prompt) + len(row["token_ids"]) > amateur.context:
         raise UserError(
             f"question {row['question_id']}: prompt and answer have "
-            f"{len(prompt) + len(row['token_ids'])} tokens, and amateur {amateur.name} reads "
-            f"{amateur.context} at most: lower sampler.max_new_tokens or remove the question."
+            f"{len(prompt) + len(row['token_ids'])} tokens, but amateur {amateur.name} has a "
+            f"context of {amateur.context}: lower sampler.max_new_tokens or remove the question."
         )
     return prompt
 
@@ -320,9 +320,9 @@ def _rows(
         if not good.all():
             row, step = places[int((~good).nonzero()[0])]
             raise UserError(
-                f"{who} gives logits that are not finite (NaN or infinite) at step {step} of "
-                f"question {row['question_id']}: its weights are damaged, or the "
-                "precision is too low; try dtype=float32."
+                f"{who} gives logits that are not finite (NaN or infinite) at token position "
+                f"{step} of the answer to question {row['question_id']}: its weights are damaged, "
+                "or the precision is too low; try dtype=float32."
             )
     ends = torch.bincount(scores.support_rows, minlength=len(places)).cumsum(0).tolist()
     columns = {name: values.tolist() for name, values in vars(scores).items()}

@@ -45,7 +45,7 @@ class Selection:
 
 
 def select(trajectories: Path, steps: Path | None, method: Method) -> Selection:
-    """As `write`, in memory: for a few answers."""
+    """Like `write`, but returns the selection in memory; use it for a few answers only."""
     counts = Counts(scored=steps is not None)
     tables = [SCHEMA.empty_table(), *_supervised(trajectories, steps, method, counts)]
     return Selection(Supervision(pa.concat_tables(tables)), counts)

@@ -1,7 +1,7 @@
 """Reads columns of the step table and applies a step rule to it, shard by shard.
 
-The table's supports are most of its size; a rule reads the columns that it declares, so that rules
-which compare all positions of a run need some 40 bytes for each.
+The support columns make up most of the table. A rule reads only the columns that it declares, so
+rules that compare all positions of a run need about 40 bytes per position.
 """
 
 from collections.abc import Iterable, Iterator, Sequence

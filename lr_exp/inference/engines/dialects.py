@@ -148,7 +148,7 @@ def _check_prompt(counted: Any, request: Request) -> None:
     """Raises UserError if the server counted another number of prompt tokens."""
     if isinstance(counted, int) and counted != len(request.prompt):
         raise UserError(
-            f"the server tokenizes a prompt as {counted} tokens, unlike the expert: it adds its "
-            "own tokens, truncates prompts, or serves another model. Check server.model, or use "
-            "sampler.engine=transformers (evaluator.engine=transformers)."
+            f"the server counted {counted} prompt tokens, but {len(request.prompt)} were sent: the "
+            "server adds tokens, truncates prompts, or serves another model. Check server.model, "
+            "or use sampler.engine=transformers (evaluator.engine=transformers)."
         )

@@ -122,7 +122,9 @@ class Endpoint:
             if response.status_code == 200:
                 return read(response)
         except (httpx2.InvalidURL, httpx2.UnsupportedProtocol) as error:
-            raise UserError(f"server.url={self.url}: {first_line(error)}.") from error
+            raise UserError(
+                f"server.url={self.url}: {first_line(error)}. Set it to http://HOST:PORT."
+            ) from error
         except httpx2.ReadTimeout as error:
             raise RetryableError(f"no data for {self._timeout:g} s") from error
         except httpx2.ConnectError as error:

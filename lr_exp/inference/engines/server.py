@@ -104,7 +104,7 @@ class ServerEngine:
         if completions.is_supported(probe_ids(expert.tokenizer)[:8]):
             return completions
         raise UserError(
-            f"server.url={self._endpoint.url} does not complete token ids with token ids for "
+            f"server.url={self._endpoint.url} does not accept and return token ids for "
             f"server.model={model}. Check the model's name, and use vLLM (0.10.2 or newer), SGLang "
             "or llama.cpp, or sampler.engine=transformers (evaluator.engine=transformers)."
         )
@@ -115,8 +115,8 @@ class ServerEngine:
         difference = find_difference(expert.tokenizer, dialect.detokenize)
         if difference is None:
             log.warning(
-                "server.url=%s has no /detokenize: it cannot be verified that it serves %s until "
-                "its answers are scored.",
+                "server.url=%s has no /detokenize endpoint, so whether it serves %s is checked "
+                "only when its answers are scored.",
                 url,
                 expert.name,
             )
