@@ -100,7 +100,7 @@ class Program:
         try:
             self._check_arguments()
             register(self._arguments, self._folders)
-            with _discard_folder_of_other_ranks() as overrides:
+            with _temporary_output_on_other_ranks() as overrides:
                 self._call_hydra([*self._arguments, *overrides])
         except BrokenPipeError:
             _drop_output()
@@ -167,13 +167,13 @@ class Program:
             raise error
         multirun = HydraConfig.get().mode is RunMode.MULTIRUN
         reason = redact(one_line_message(cause) or type(cause).__name__)
-        # Every rank raises a shared error, and finds by itself what is wrong with a command.
+        # All ranks raise a shared error, and all fail alike on an invalid command.
         on_all_ranks = isinstance(error, distributed.SharedError) or (multirun and not settings)
         exits_alone = distributed.is_distributed() and not on_all_ranks
         if exits_alone:
             distributed.report_failure(cause, reason)
         if distributed.is_rank0():
-            known: dict[str, Any] = {}  # else reports read Hydra's files
+            known: dict[str, Any] = {}  # if empty, reports read the choices from .hydra/
             with suppress(UserError):  # the method is not valid
                 known = choices(settings) if settings else {}
             record_failure(reason, known, overrides, folder)
@@ -274,8 +274,8 @@ class Program:
 
 
 @contextmanager
-def _discard_folder_of_other_ranks() -> Iterator[list[str]]:
-    """Overrides by which Hydra writes to a temporary folder; none on rank 0."""
+def _temporary_output_on_other_ranks() -> Iterator[list[str]]:
+    """Yields overrides that make Hydra write to a temporary folder on ranks other than 0."""
     if distributed.is_rank0():
         yield []
         return

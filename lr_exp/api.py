@@ -47,7 +47,7 @@ def compose(*overrides: str, config_dir: str | Path | None = None) -> Settings:
     _check_is_one_run(overrides)
     try:
         with (
-            _outside_other_programs(),
+            _isolated_hydra(),
             hydra.initialize_config_dir(version_base="1.3", config_dir=str(folders[0])),
         ):
             config = hydra.compose("config", [*overrides, *_search_path(folders[1:])])
@@ -114,8 +114,8 @@ def _check_is_one_run(overrides: Sequence[str]) -> None:
 
 
 @contextlib.contextmanager
-def _outside_other_programs() -> Iterator[None]:
-    """Sets aside the Hydra program that the caller may be; a process has one at a time."""
+def _isolated_hydra() -> Iterator[None]:
+    """Clears Hydra's global state inside the block, so that a Hydra program can compose, too."""
     instance = GlobalHydra.instance().hydra
     GlobalHydra.instance().clear()
     try:

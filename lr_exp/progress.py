@@ -16,7 +16,7 @@ _LINE_INTERVAL = 30.0  # seconds
 _FEW_INTERVAL = 600.0  # seconds; in a sweep
 _LINE = "{desc}: {n_fmt}/{total_fmt}{unit}s, {rate_fmt}, {remaining} left{postfix}"
 
-# How this process shows progress, and whether a finished stage leaves a line; None: as stderr is.
+# How this process shows progress, and whether a finished stage leaves a line; None: see `choose`.
 _chosen: tuple[str, bool] | None = None
 
 
@@ -26,14 +26,14 @@ def choose(style: str | None, *, leave: bool = True) -> None:
     Args:
         style: BAR: a bar; LINES: a line every 30 s; FEW: a line every 10 min; NONE: nothing.
             None: a bar on a terminal, else lines.
-        leave: whether each finished stage leaves a line, with FEW only one of more than 30 s.
+        leave: whether a finished stage leaves a line; with FEW, only if it took at least 30 s.
     """
     global _chosen
     _chosen = None if style is None else (style, leave)
 
 
 def choose_for_cells(*, side_by_side: bool) -> None:
-    """Sets how a sweep shows progress, of which only the cells' tables stay on a terminal.
+    """Sets how a sweep shows progress. On a terminal, only the cells' tables remain.
 
     Args:
         side_by_side: whether cells run in several processes, whose bars would overwrite each other.

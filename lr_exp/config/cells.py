@@ -50,8 +50,8 @@ def prepare() -> None:
 class Outcome:
     """How a cell ended; the return value of its task function.
 
-    Hydra's sweeper discards return values, and a network file system may show files late. So an
-    outcome adds itself to its sweep's `Outcomes` wherever it is unpickled.
+    Hydra's sweeper discards return values, and a network file system may show files late. So
+    unpickling an outcome in the sweep's process adds it to that sweep's `Outcomes`.
     """
 
     sweep: str  # the key of its `Outcomes`
@@ -61,7 +61,7 @@ class Outcome:
     remote: bool = False  # the cell ran in another process
 
     def __reduce__(self) -> tuple[Callable[..., Any], tuple[Any, ...]]:
-        return _receive, (self.sweep, self.number, self.cell, self.error)
+        return _unpickle_outcome, (self.sweep, self.number, self.cell, self.error)
 
 
 class Outcomes:
@@ -83,11 +83,11 @@ class Outcomes:
         return [self._by_number[number] for number in sorted(self._by_number)]
 
 
-# Unpickling calls a module's function with plain data: this is its only way to the live object.
+# Unpickling can only call a function of the module, which finds the live `Outcomes` here.
 _open: WeakValueDictionary[str, Outcomes] = WeakValueDictionary()
 
 
-def _receive(sweep: str, number: int, cell: str, error: str | None) -> Outcome:
+def _unpickle_outcome(sweep: str, number: int, cell: str, error: str | None) -> Outcome:
     if sweep in _open:
         return _open[sweep].add(number, cell, error, remote=True)
     return Outcome(sweep, number, cell, error, remote=True)
@@ -113,10 +113,10 @@ class Portable:
         return self._function(config)
 
     def __reduce__(self) -> tuple[Callable[..., Any], tuple[Any, ...]]:
-        return _arrive, (os.getcwd(), self._arguments, self._function)
+        return _unpickle_in_worker, (os.getcwd(), self._arguments, self._function)
 
 
-def _arrive(
+def _unpickle_in_worker(
     folder: str, arguments: Sequence[str], function: Callable[[DictConfig], Any]
 ) -> Portable:
     """Sets this process up like the one that started the sweep, except for signal handlers.

@@ -114,13 +114,14 @@ def explain_launcher_error(error: Exception) -> str | None:
     if "ray" in libraries:
         return (
             f"Ray could not run the cells ({_last_line(error).rstrip('.')}): its logs are in "
-            "session_latest/logs. Run the same command again to resume."
+            "session_latest/logs of Ray's temporary folder (usually /tmp/ray) on the head node. "
+            "Run the same command again to resume."
         )
     return None
 
 
 def _check_ray(address: str) -> None:
-    """Without an answer, Ray would wait for minutes, then exit the whole process."""
+    """Raises UserError if no cluster listens; Ray would wait for minutes, then exit the process."""
     key = "hydra.launcher.ray.init.address"
     if address in ("auto", "null"):
         address, key = os.environ.get("RAY_ADDRESS", ""), "RAY_ADDRESS"

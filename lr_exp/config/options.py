@@ -58,7 +58,7 @@ def read_option(path: Path) -> dict[str, Any]:
     """The content of an option's file as written, neither composed nor resolved.
 
     Raises:
-        UserError: the file is not a YAML mapping, or `about` is none.
+        UserError: the file is not a YAML mapping, or `about` is not a mapping.
     """
     try:
         content = OmegaConf.to_container(OmegaConf.load(path), resolve=False)
@@ -67,5 +67,5 @@ def read_option(path: Path) -> dict[str, Any]:
     if not isinstance(content, dict):
         raise UserError(f"{path} is not a mapping of keys to values.")
     if not isinstance(content.setdefault(ABOUT, {}), dict):
-        raise UserError(f"{path}: write `about: {{description: TEXT}}`.")
+        raise UserError(f"{path}: `about` is not a mapping. Write `about: {{description: TEXT}}`.")
     return {str(key): value for key, value in content.items()}

@@ -36,8 +36,8 @@ _NEUTRAL = {"neutral": True}
 def _neutral(default: Any) -> Any:
     """A setting that is not part of a run's identity.
 
-    Places, whose content has a fingerprint; ways of doing the same work; device and precision,
-    which `Inputs.machine` has.
+    It does not affect results, such as `concurrency`, or something else covers it: fingerprints
+    cover the content of paths, and `Inputs.machine` covers device and dtype.
     """
     return field(default=default, metadata=_NEUTRAL)
 

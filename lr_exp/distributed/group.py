@@ -209,7 +209,7 @@ class ProcessGroup:
         return None
 
 
-GROUP = ProcessGroup()  # one a process, like the default group of torch.distributed
+GROUP = ProcessGroup()  # one per process, like the default group of torch.distributed
 
 
 def _is_gone(pid: int) -> bool:

@@ -59,7 +59,7 @@ def tune_expert(
 
 
 def make_adapter(context: RunContext, supervision: Artifact) -> Tuned:
-    """Supervision to an adapter."""
+    """Trains an adapter on the supervision."""
     inputs, settings = context.inputs, _settings_for_epochs(context, supervision)
     loss = inputs.method.loss
     recorded = determining(settings)

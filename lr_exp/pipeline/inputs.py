@@ -164,8 +164,8 @@ class Inputs:
                 grade.check_references(self.questions, data.answer)
             except UserError as error:
                 raise UserError(
-                    f"method={method.name} verifies answers, but data={data.name} lacks "
-                    f"references: {error}"
+                    f"method={method.name} verifies answers, but a reference of data={data.name} "
+                    f"cannot be used: {error}"
                 ) from error
         if method.needs("solutions"):
             for question in self.questions:

@@ -106,13 +106,13 @@ class Pair:
 class Sample:
     """The sampler's results for a run's questions.
 
-    `steps` has one row a scored step: `answer` (place in `answers`), `question_id`, `step` (tokens
-    generated before it), `token`, `kl_nats`, `kept`, `expert_entropy_nats`, `amateur_entropy_nats`,
-    `expert_top1`, `amateur_top1` (texts), and the support, the tokens with at least
-    `sampler.support_floor` times the expert's top probability: `support` (texts), `support_expert`
-    and `support_amateur` (log-probabilities).
+    `steps` has one row per scored step: `answer` (index in `answers`), `question_id`, `step`
+    (tokens generated before it), `token`, `kl_nats`, `kept`, `expert_entropy_nats`,
+    `amateur_entropy_nats`, `expert_top1`, `amateur_top1` (texts), and the support, the tokens with
+    at least `sampler.support_floor` times the expert's top probability: `support` (texts),
+    `support_expert` and `support_amateur` (log-probabilities).
 
-    `labels` has one row a kept step: `answer`, `question_id`, `step`, `kl_nats`, and the label's
+    `labels` has one row per kept step: `answer`, `question_id`, `step`, `kl_nats`, and the label's
     `tokens` (texts), `token_ids` and `weights`, which sum to 1. Join the two on `answer` and
     `step`: a method may draw several answers to a question.
     """

@@ -42,7 +42,7 @@ def make_supervision(context: RunContext, folder: Path) -> tuple[Artifact, Sampl
             made["score"] = steps = score_trajectories(context, trajectories.artifact)
         supervision = select_steps(context, trajectories.artifact, steps)
         if distributed.is_rank0():
-            shown = _read(context, trajectories, steps, supervision)
+            shown = _sample_for_page(context, trajectories, steps, supervision)
             write_atomically(folder / TRAJECTORIES, json.dumps(shown, ensure_ascii=True))
     exported = _export(context, supervision)
     renamed = ("digest", "peak_memory_bytes")
@@ -75,7 +75,7 @@ def make_supervision(context: RunContext, folder: Path) -> tuple[Artifact, Sampl
 
 
 def score_trajectories(context: RunContext, trajectories: Artifact) -> Artifact:
-    """Trajectories to the step table."""
+    """Scores the trajectories with both models: one row of the step table per token."""
     inputs = context.inputs
     sampler = inputs.settings.sampler
     settings = {
@@ -107,7 +107,7 @@ def score_trajectories(context: RunContext, trajectories: Artifact) -> Artifact:
 
 
 def select_steps(context: RunContext, trajectories: Artifact, steps: Artifact | None) -> Artifact:
-    """The step table to supervision; without one, the trajectories' own tokens."""
+    """Selects steps and targets from the step table or, without one, from the trajectories."""
     method = context.inputs.method
     # A setting that the method does not read is None, so that its values share an address.
     settings = dict.fromkeys(("alpha", "beta", "seed", "first", "share"))
@@ -133,7 +133,7 @@ def select_steps(context: RunContext, trajectories: Artifact, steps: Artifact | 
 
 
 def _import_records(context: RunContext) -> Artifact:
-    """A file of kept steps in the published form to supervision."""
+    """Imports kept steps from a file in the published form."""
     inputs = context.inputs
     path = Path(inputs.settings.data.path or "").expanduser()
     settings = {
@@ -161,7 +161,7 @@ def _import_records(context: RunContext) -> Artifact:
     return context.artifacts.make(recipe, build, measured=False)
 
 
-def _read(
+def _sample_for_page(
     context: RunContext,
     trajectories: Trajectories,
     steps: Artifact | None,

@@ -13,7 +13,7 @@ from lr_exp.store.files import write_atomically
 from lr_exp.store.locks import locked
 from lr_exp.store.run_folder import SUMMARY
 
-REFERENCES = "artifacts.txt"  # in a run's folder: names of the artifacts it requested, one a line
+REFERENCES = "artifacts.txt"  # in a run's folder: names of the artifacts it requested, one per line
 _ADDRESS = re.compile(r"[0-9a-f]{24}")
 _NAME = re.compile(r"[a-z_]+/[0-9a-f]{24}")
 
