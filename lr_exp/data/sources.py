@@ -163,7 +163,7 @@ def _parquet_file_rows(path: Path) -> Iterator[Mapping[str, Any]]:
             return
     except (pa.ArrowException, OSError, ValueError) as error:
         raise UserError(
-            f"{path}: cannot be read as Parquet ({_reason(error, 200)}). Write the file again."
+            f"{path}: cannot be read as Parquet ({short_reason(error, 200)}). Write the file again."
         ) from error
     raise UserError(
         f"{path}: no column `question`; the columns are: {', '.join(sorted(names)) or 'none'}. "
@@ -229,7 +229,7 @@ def _hub_rows(source: SourceSettings, hub_root: str | None, *, streaming: bool) 
 def _unreadable(
     source: SourceSettings, path: str, config: str | None, error: Exception
 ) -> UserError:
-    reason = _reason(error, 300)
+    reason = short_reason(error, 300)
     if isinstance(error, ConnectionError) or "LocalEntryNotFound" in reason:
         hint = "Connect to the hub, or set hub_root to a folder that holds the data set."
     elif "split" in reason:
@@ -303,6 +303,6 @@ def _key(source: SourceSettings, field: str) -> str:
     return f"data.{field}" if isinstance(source, DataSettings) else f"`{field}` in its YAML"
 
 
-def _reason(error: Exception, max_length: int) -> str:
+def short_reason(error: Exception, max_length: int) -> str:
     """An error's message on one line, or its type if it has none."""
     return " ".join(str(error).split())[:max_length].rstrip(".") or type(error).__name__

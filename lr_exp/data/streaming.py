@@ -15,7 +15,7 @@ from lr_exp import distributed
 from lr_exp.config.settings import DataSettings
 from lr_exp.data.formats import READERS_VERSION
 from lr_exp.data.questions import StoredQuestions, write_questions
-from lr_exp.data.sources import iterate_questions, local_files
+from lr_exp.data.sources import iterate_questions, local_files, short_reason
 from lr_exp.errors import UserError
 from lr_exp.store import Recipe, Store, file_digest
 
@@ -76,9 +76,9 @@ def _commit(data: DataSettings) -> str | None:
         return HfApi().dataset_info(data.path or "", revision=data.revision).sha
     # The client and httpx raise errors without a common base class.
     except Exception as error:
-        reason = " ".join(str(error).split())[:200].rstrip(".") or type(error).__name__
         raise UserError(
-            f"data.path={data.path}: cannot get the current commit from the hub ({reason}). "
-            "Connect to the hub, check data.path, set hub_root to a folder that holds the data "
-            "set, or set data.revision to a commit that is already in the store."
+            f"data.path={data.path}: cannot get the current commit from the hub "
+            f"({short_reason(error, 200)}). Connect to the hub, check data.path, set hub_root to a "
+            "folder that holds the data set, or set data.revision to a commit that is already in "
+            "the store."
         ) from error

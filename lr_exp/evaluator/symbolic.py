@@ -49,10 +49,8 @@ class _Comparer:
                 reply = stdout.readline()
                 if not reply:
                     raise BrokenPipeError
-            except (
-                BaseException
-            ) as error:  # also Ctrl-C: the next comparison must not get its reply
-                self.stop()
+            except BaseException as error:
+                self.stop()  # after Ctrl-C too: the next comparison must not get this reply
                 if isinstance(error, BrokenPipeError):
                     raise UserError(
                         "math-verify, which grades symbolic answers, cannot be started (its error "
