@@ -105,9 +105,12 @@ def mcnemar(won: int, lost: int) -> float:
 
     X is binomial with won + lost trials of probability 1/2.
     """
-    from scipy.special import bdtr  # scipy.stats has the same test, but takes seconds to import
-
-    return min(1.0, 2 * float(bdtr(min(won, lost), won + lost, 0.5)))
+    trials = won + lost
+    ways = tail = 1  # of exactly k, and of at most k successes: integers, which cannot overflow
+    for k in range(min(won, lost)):
+        ways = ways * (trials - k) // (k + 1)
+        tail += ways
+    return min(1.0, 2 * tail / 2**trials)
 
 
 def majority(correct: Correct) -> NDArray[np.bool_]:
