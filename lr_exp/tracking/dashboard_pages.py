@@ -82,15 +82,15 @@ AXIS_TITLES = {
 _ACCURACY = "accuracy (0 to 1)"
 
 
-def _line(title: str, metric: str, x: str, unit: str, log_y: bool | None = None) -> Any:
+def _line(title: str, metric: str, x: str, unit: str, **shown: Any) -> Any:
     titles = {"title": title, "title_x": AXIS_TITLES[x], "title_y": unit}
-    return wr.LinePlot(**titles, x=x, y=[metric], log_y=log_y, max_runs_to_show=_MAX_RUNS)
+    return wr.LinePlot(**titles, x=x, y=[metric], max_runs_to_show=_MAX_RUNS, **shown)
 
 
 def _system(title: str, pattern: str, unit: str) -> Any:
     x = "RelativeTime(Process)"
     titles = {"title": title, "title_x": AXIS_TITLES[x], "title_y": unit}
-    return wr.LinePlot(**titles, x=x, metric_regex=pattern)
+    return wr.LinePlot(**titles, x=x, metric_regex=f"system/{pattern}")
 
 
 def _bars(title: str, unit: str, *metrics: str) -> Any:
@@ -108,24 +108,26 @@ def _gain_by(what: str, x: Any) -> Any:  # scatter plots have no axis titles
     return wr.ScatterPlot(title=title, x=x, y=wr.SummaryMetric("eval/mean_gain"))
 
 
-def _table(name: str) -> Any:
-    return wr.WeavePanelSummaryTable(table_name=name)
-
-
 _KL = _line("KL profile of scored steps", KL_PROFILE, KL_AXIS, "share of steps", log_y=True)
-_KEPT = _line("Steps kept by position", KEPT_PROFILE, POSITION_AXIS, "share of steps kept")
+_KEPT_SHARE = _bars("Share of steps kept", "share of steps", "sample/kept_share")
+_SAMPLING = [
+    _KL,
+    _line("Steps kept by position", KEPT_PROFILE, POSITION_AXIS, "share of steps kept"),
+    _KEPT_SHARE,
+    _bars(
+        "Mean KL where the models' top tokens differ and where they agree",
+        "nats",
+        *("sample/kl_mean_other_top1", "sample/kl_mean_same_top1"),
+    ),
+]
 _LOSS = _line("Loss", "distill/loss", "distill/step", "nats per kept step")
 _ENTROPY = _line("Student entropy (0: mode collapse)", "distill/entropy", "distill/step", "nats")
-_GRADIENT = _line("Gradient before clipping", "distill/grad_norm", "distill/step", "L2 norm", True)
-_KEPT_SHARE = _bars("Share of steps kept", "share of steps", "sample/kept_share")
-_KL_MEAN = _bars(
-    "Mean KL where the models' top tokens differ and where they agree",
-    "nats",
-    *("sample/kl_mean_other_top1", "sample/kl_mean_same_top1"),
+_GRADIENT = _line(
+    "Gradient before clipping", "distill/grad_norm", "distill/step", "L2 norm", log_y=True
 )
 _MEAN_GAIN = _bars("Mean accuracy gain over benchmarks", _ACCURACY, "eval/mean_gain")
-_BEFORE_AFTER = _table("eval/before_after")
-_TRAJECTORIES = _table("sample/trajectories")
+_BEFORE_AFTER = wr.WeavePanelSummaryTable(table_name="eval/before_after")
+_TRAJECTORIES = wr.WeavePanelSummaryTable(table_name="sample/trajectories")
 
 
 def _accuracies(benchmarks: Sequence[str]) -> list[Any]:
@@ -147,9 +149,10 @@ def _accuracy_curves(benchmarks: Sequence[str]) -> list[Any]:
 def workspace_panels(benchmarks: Sequence[str]) -> dict[str, list[Any]]:
     """The panels of the workspace by section."""
     tokens, rate = "distill/tuned_tokens", "distill/learning_rate"
+    accuracies, curves = _accuracies(benchmarks), _accuracy_curves(benchmarks)
     return {
         "Sampling": [
-            *(_KL, _KEPT, _KEPT_SHARE, _KL_MEAN),
+            *_SAMPLING,
             _line("KL of scored steps", "sample/kl", "Step", "nats"),
             _line("Expert entropy in Trajectories", "sample/expert_entropy", "Step", "nats"),
         ],
@@ -158,44 +161,34 @@ def workspace_panels(benchmarks: Sequence[str]) -> dict[str, list[Any]]:
             _line("Learning rate", rate, "distill/step", "learning rate"),
             _line("Loss by tuned tokens", "distill/loss", tokens, "nats per kept step"),
         ],
-        "Evaluation": [
-            *(_MEAN_GAIN, _BEFORE_AFTER),
-            *_accuracies(benchmarks),
-            *_accuracy_curves(benchmarks),
-        ],
-        "Trajectories": [_TRAJECTORIES, _table("sample/kept_steps")],
+        "Evaluation": [_MEAN_GAIN, _BEFORE_AFTER, *accuracies, *curves],
+        "Trajectories": [_TRAJECTORIES, wr.WeavePanelSummaryTable(table_name="sample/kept_steps")],
         "System": [
-            _system("CPU and GPU utilization", r"system/(cpu|gpu\.\d+\.gpu)", "%"),
-            _system("Threads", r"system/proc\.cpu\.threads", "threads"),
-            _system("Process memory", r"system/proc\.memory\.rssMB", "MB"),
-            _system("GPU memory", r"system/gpu\.\d+\.memoryAllocatedBytes", "bytes"),
+            _system("CPU and GPU utilization", r"(cpu|gpu\.\d+\.gpu)", "%"),
+            _system("Threads", r"proc\.cpu\.threads", "threads"),
+            _system("Process memory", r"proc\.memory\.rssMB", "MB"),
+            _system("GPU memory", r"gpu\.\d+\.memoryAllocatedBytes", "bytes"),
         ],
     }
 
 
 def report_panels(sweep: str | None, benchmarks: Sequence[str]) -> list[Any]:
     """The panels of a sweep's section in the report."""
+    by_tokens = _gain_by("tuned tokens", wr.SummaryMetric("distill/tuned_tokens.max"))
+    by_gap = _gain_by("expert minus amateur accuracy", wr.SummaryMetric("eval/gap"))
+    by_beta = _gain_by("beta (nats)", wr.Config("cell.beta"))
+    by_alpha = _gain_by("alpha", wr.Config("cell.alpha"))
+    seconds = ("sample/seconds", "distill/seconds", "eval/seconds")
     gains = [_MEAN_GAIN, *_accuracies(benchmarks)]
-    match (sweep or "").removeprefix(_MICRO):
-        case "efficiency":
-            seconds = ("sample/seconds", "distill/seconds", "eval/seconds")
-            return [
-                _gain_by("tuned tokens", wr.SummaryMetric("distill/tuned_tokens.max")),
-                _bars("Time of each stage (reused ones included)", "seconds", *seconds),
-            ]
-        case "expertise_gap":
-            return [_gain_by("expert minus amateur accuracy", wr.SummaryMetric("eval/gap")), *gains]
-        case "kl_profile":
-            return [_KL, _KEPT, _KEPT_SHARE, _KL_MEAN]
-        case "alpha_beta":
-            by_beta = _gain_by("beta (nats)", wr.Config("cell.beta"))
-            return [by_beta, _gain_by("alpha", wr.Config("cell.alpha")), _KEPT_SHARE]
-        case "training_curve":
-            return [*_accuracy_curves(benchmarks), _LOSS, _ENTROPY, _GRADIENT]
-        case "":
-            return [_KL, _LOSS, _ENTROPY, _BEFORE_AFTER, *gains]
-        case _:
-            return gains
+    sections = {
+        "efficiency": [by_tokens, _bars("Time of each stage, reused or not", "seconds", *seconds)],
+        "expertise_gap": [by_gap, *gains],
+        "kl_profile": _SAMPLING,
+        "alpha_beta": [by_beta, by_alpha, _KEPT_SHARE],
+        "training_curve": [*_accuracy_curves(benchmarks), _LOSS, _ENTROPY, _GRADIENT],
+        "": [_KL, _LOSS, _ENTROPY, *gains, _BEFORE_AFTER],  # all runs
+    }
+    return sections.get((sweep or "").removeprefix(_MICRO), gains)
 
 
 def make_workspace(contents: Contents, entity: str, project: str) -> Any:
@@ -297,18 +290,13 @@ def _panel_grid(
         ): method_look(method).colour
         for method in methods
     }
-    return wr.PanelGrid(runsets=[runset], panels=list(_place(panels)), custom_run_colors=colours)
-
-
-def _place(panels: Sequence[Any]) -> Iterator[Any]:
-    """Copies of the panels on a report's grid of 24 columns: two in a row, or one table."""
-    x = y = 0
-    for panel in panels:
-        width, height = (24, 14) if isinstance(panel, wr.WeavePanelSummaryTable) else (12, 9)
-        if x + width > 24:
-            x, y = 0, y + 9
-        yield replace(panel, layout=wr.Layout(x=x, y=y, w=width, h=height))
-        x, y = (0, y + height) if x + width == 24 else (x + width, y)
+    table, plot = wr.Layout(w=24, h=14), wr.Layout(w=12, h=9)
+    # The library moves panels that overlap to the right or down, within 24 columns.
+    placed = [
+        replace(panel, layout=replace(table if hasattr(panel, "table_name") else plot))
+        for panel in panels
+    ]
+    return wr.PanelGrid(runsets=[runset], panels=placed, custom_run_colors=colours)
 
 
 def published_table(sweep: str | None) -> str | None:
