@@ -10,11 +10,11 @@ def test_few_shot_examples_and_system_prompt_are_in_the_prompt(tmp_path, monkeyp
     """The few-shot examples could be reported in the settings without being in the prompt."""
     seen: list[list[int]] = []
 
-    def decode(model, prompts, **_):
-        seen.extend(prompts)
-        return [Decoded([5], finished=False) for _ in prompts]
+    def decode(models, *_, **__):
+        seen.extend(models[0].prompts)
+        return [Decoded([5], finished=False) for _ in models[0].prompts]
 
-    monkeypatch.setattr("lr_exp.inference.generation.decode_greedily", decode)
+    monkeypatch.setattr("lr_exp.inference.generation.decode", decode)
     shots = [Question("q/9", "Mia has 3 eggs.", answer="3")]
     expert = load_expert()
     expert.tokenizer.chat_template = (
@@ -35,10 +35,11 @@ def test_few_shot_examples_and_system_prompt_are_in_the_prompt(tmp_path, monkeyp
 
 def test_outputs_are_in_the_order_of_the_questions(tmp_path, monkeypatch):
     """Batches are sorted by length; graded in that order, answers would get wrong references."""
-    monkeypatch.setattr(
-        "lr_exp.inference.generation.decode_greedily",
-        lambda model, prompts, **_: [Decoded([len(prompt)], finished=True) for prompt in prompts],
-    )
+
+    def decode(models, *_, **__):
+        return [Decoded([len(prompt)], finished=True) for prompt in models[0].prompts]
+
+    monkeypatch.setattr("lr_exp.inference.generation.decode", decode)
     questions = [Question(f"q/{n}", "Tom has 12 pens. " * (n % 4 + 1)) for n in range(7)]
     settings = answer.AnswerSettings("", max_new_tokens=4, batch_size=2)
     answer.answer(questions, load_expert(), tmp_path, settings, name="test")

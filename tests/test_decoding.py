@@ -5,17 +5,23 @@ import torch
 from transformers import GenerationConfig, GPT2Config, GPT2LMHeadModel
 
 from lr_exp.errors import UserError
-from lr_exp.inference.decoding import PromptedModel, decode_greedily
+from lr_exp.inference.decoding import PromptedModel
 from lr_exp.inference.decoding import decode as decode_with
-from lr_exp.inference.strategies import sampled
+from lr_exp.inference.strategies import greedy, sampled
+from lr_exp.models.loading import LanguageModel
 from tests.support.tiny import double_model
 
 PROMPTS = [[7, 8, 9, 10, 11, 12], [0, 0, 3], [42], [1, 2, 3, 4]]  # id 0 is a token like any other
 
 
+def prompted(model, prompts, *, stop_ids=(), vocabulary_size=50, context=None):
+    return PromptedModel(
+        LanguageModel("a model", model, None, stop_ids, vocabulary_size, context), prompts
+    )
+
+
 def decode(model, prompts, **changes):
-    arguments = {"max_new_tokens": 12, "stop_ids": (), "vocabulary_size": 50, **changes}
-    return decode_greedily(model, prompts, **arguments)
+    return decode_with([prompted(model, prompts, **changes)], greedy, max_new_tokens=12)
 
 
 def test_a_batch_equals_separate_prompts():
@@ -92,10 +98,9 @@ def test_nan_in_a_finished_row_is_ignored():
     model.model.embed_tokens.weight.data[stop] = float("nan")
     assert decode(model, prompts, stop_ids=(stop,)) == stopped
     samples = decode_with(
-        [PromptedModel(model, prompts, 50)],
+        [prompted(model, prompts, stop_ids=(stop,))],
         sampled(1e-6, 0.9, torch.Generator()),
         max_new_tokens=12,
-        stop_ids=(stop,),
     )
     assert samples == stopped
 
@@ -123,6 +128,6 @@ def test_a_model_in_training_mode_raises():
 
 def test_models_with_different_numbers_of_prompts_raise():
     model = double_model()
-    models = [PromptedModel(model, PROMPTS, 50), PromptedModel(model, PROMPTS[1:], 50)]
+    models = [prompted(model, PROMPTS), prompted(model, PROMPTS[1:])]
     with pytest.raises(ValueError, match="3 prompts for 4 rows"):
-        decode_with(models, lambda logits: logits[0].argmax(-1), max_new_tokens=2, stop_ids=())
+        decode_with(models, lambda logits: logits[0].argmax(-1), max_new_tokens=2)

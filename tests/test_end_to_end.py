@@ -3,6 +3,7 @@
 import json
 import random
 from contextlib import nullcontext
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +13,7 @@ import torch
 from lr_exp.config.composition import conf_dir
 from lr_exp.distiller import distill
 from lr_exp.errors import UserError
-from lr_exp.inference.decoding import decode_greedily
+from lr_exp.inference.generation import single_decoding
 from lr_exp.models.prompts import render_prompt
 from lr_exp.pipeline.context import RunContext
 from lr_exp.pipeline.inputs import Inputs
@@ -245,13 +246,9 @@ def test_tuned_answers_are_those_of_plain_peft_and_belong_to_their_questions(fir
             assert record["reference"] == question.answer
             prompt = render_prompt(expert.tokenizer, question.text, system)
             with tuned.disable_adapter() if model is None else nullcontext():
-                (plain,) = decode_greedily(
-                    tuned,
-                    [prompt],
-                    max_new_tokens=128,
-                    stop_ids=expert.stop_ids,
-                    vocabulary_size=expert.vocabulary_size,
-                )
+                (plain,) = single_decoding(
+                    replace(expert, model=tuned), [prompt], max_new_tokens=128
+                )(0, [0])
             text = expert.tokenizer.decode(plain.token_ids, skip_special_tokens=True)
             assert record["output"] == text
             outputs[who].append(record["output"])

@@ -18,9 +18,9 @@ import torch
 
 from lr_exp.config.settings import ModelSettings, ServerSettings
 from lr_exp.errors import UserError
-from lr_exp.inference.decoding import decode_greedily
 from lr_exp.inference.engines import Request, Sampling
 from lr_exp.inference.engines.server import ServerEngine
+from lr_exp.inference.generation import single_decoding
 from lr_exp.models import loading, locating
 from lr_exp.models.prompts import render_prompt
 from tests.support.distilling import load_expert
@@ -100,13 +100,8 @@ def smollm2():
         )
         for n, name in enumerate(NAMES)
     ]
-    answers = decode_greedily(
-        expert.model,
-        prompts,
-        max_new_tokens=MAX_NEW_TOKENS,
-        stop_ids=expert.stop_ids,
-        vocabulary_size=expert.vocabulary_size,
-    )
+    decode_batch = single_decoding(expert, prompts, max_new_tokens=MAX_NEW_TOKENS)
+    answers = decode_batch(0, range(len(prompts)))
     return source, expert, prompts, answers
 
 

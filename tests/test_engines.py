@@ -3,6 +3,7 @@
 import json
 import sys
 import threading
+from dataclasses import replace
 from types import ModuleType, SimpleNamespace
 from typing import Any, ClassVar
 
@@ -10,9 +11,9 @@ import pytest
 
 from lr_exp.config.settings import ModelSettings
 from lr_exp.errors import UserError
-from lr_exp.inference.decoding import decode_greedily
 from lr_exp.inference.engines import Request, Sampling, http, in_process
 from lr_exp.inference.engines.in_process import VllmEngine
+from lr_exp.inference.generation import single_decoding
 from lr_exp.models import loading, locating
 from lr_exp.sampler import rollout, score
 from tests.support.demo import go, results, settings_for
@@ -39,13 +40,11 @@ class Micro:
         with self._lock:
             key = (self._adapter(name), tuple(prompt), max_new_tokens)
             if key not in self._answers:
-                (answer,) = decode_greedily(
-                    self._model(key[0]),
+                (answer,) = single_decoding(
+                    replace(self.expert, model=self._model(key[0])),
                     [prompt],
                     max_new_tokens=max_new_tokens,
-                    stop_ids=self.stop_ids,
-                    vocabulary_size=self.expert.vocabulary_size,
-                )
+                )(0, [0])
                 self._answers[key] = answer.token_ids
             return list(self._answers[key])
 

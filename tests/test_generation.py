@@ -16,8 +16,7 @@ from lr_exp.inference.generation import (
     BatchDecoder,
     contrastive_decoding,
     decode_into_shards,
-    greedy_decoding,
-    sampled_decoding,
+    single_decoding,
 )
 from lr_exp.models import early_exit, loading, locating
 from lr_exp.models.prompts import render_prompt
@@ -101,7 +100,7 @@ def plainly(expert, amateur, shared=ALL, **changes) -> list[Decoded]:
 
 def greedy(expert, **changes) -> list[Decoded]:
     arguments = {"max_new_tokens": LIMIT, **changes}
-    return greedy_decoding(expert, PROMPTS, **arguments)(0, range(len(PROMPTS)))
+    return single_decoding(expert, PROMPTS, **arguments)(0, range(len(PROMPTS)))
 
 
 @pytest.mark.parametrize("batch_size", [1, 4, 5])
@@ -198,7 +197,7 @@ def test_an_early_exit_amateur_has_its_own_cache(drop):
 
 def sample(language_model, seed, *, number=0, **changes):
     arguments = {"max_new_tokens": LIMIT, "temperature": 1.0, "top_p": 1.0, **changes}
-    decode_batch = sampled_decoding(language_model, PROMPTS, seed=seed, **arguments)
+    decode_batch = single_decoding(language_model, PROMPTS, seed=seed, **arguments)
     return decode_batch(number, range(len(PROMPTS)))
 
 
@@ -303,7 +302,7 @@ def draw(expert, folder, **changes):
         "seed": 0,
         **changes,
     }
-    return rollout.sample_answers(QUESTIONS, expert, folder, **arguments)
+    return rollout.roll_out(QUESTIONS, expert, folder, **arguments)
 
 
 def test_several_answers_per_question(tmp_path, on_disk):

@@ -14,9 +14,9 @@ from lr_exp.distiller import trainer
 from lr_exp.distiller.adapter_files import read_history
 from lr_exp.distiller.batches import build_batch, halves
 from lr_exp.errors import UserError
-from lr_exp.inference.decoding import decode_greedily
-from lr_exp.inference.generation import sampled_decoding
-from lr_exp.inference.out_of_memory import is_out_of_memory
+from lr_exp.inference.decoding import decode
+from lr_exp.inference.generation import single_decoding
+from lr_exp.inference.memory import is_out_of_memory
 from lr_exp.models import devices, loading, locating
 from lr_exp.models.vocabulary import SharedVocabulary
 from lr_exp.pipeline.inputs import Inputs
@@ -99,13 +99,13 @@ def roll_out(expert, folder, batch_size):
 def limited_decoder(limit, error, tried):
     """Raises for batches above `limit`; records the sizes in `tried`."""
 
-    def decode(model, prompts, **settings):
-        tried.append(len(prompts))
-        if len(prompts) > limit:
+    def limited(models, *settings, **limits):
+        tried.append(len(models[0].prompts))
+        if tried[-1] > limit:
             raise error
-        return decode_greedily(model, prompts, **settings)
+        return decode(models, *settings, **limits)
 
-    return decode
+    return limited
 
 
 @pytest.mark.parametrize("error", ERRORS)
@@ -114,9 +114,7 @@ def test_a_batch_that_does_not_fit_is_halved_with_one_warning(
 ):
     expected = roll_out(pair[0], tmp_path / "small", 1)
     tried = []
-    monkeypatch.setattr(
-        "lr_exp.inference.generation.decode_greedily", limited_decoder(1, error, tried)
-    )
+    monkeypatch.setattr("lr_exp.inference.generation.decode", limited_decoder(1, error, tried))
     assert roll_out(pair[0], tmp_path / "tight", 5) == expected
     assert tried == [5, 2, *[1] * 7]  # the size never grows again
     assert len(shard_paths(tmp_path / "tight")) == 2  # shards keep the configured batch size
@@ -125,9 +123,7 @@ def test_a_batch_that_does_not_fit_is_halved_with_one_warning(
 
 
 def test_a_single_question_that_does_not_fit_raises_with_advice(tmp_path, pair, monkeypatch):
-    monkeypatch.setattr(
-        "lr_exp.inference.generation.decode_greedily", limited_decoder(0, ERRORS[0], [])
-    )
+    monkeypatch.setattr("lr_exp.inference.generation.decode", limited_decoder(0, ERRORS[0], []))
     with pytest.raises(
         UserError, match=r"the smallest batch does not fit in memory.*max_new_tokens"
     ):
@@ -136,19 +132,19 @@ def test_a_single_question_that_does_not_fit_raises_with_advice(tmp_path, pair, 
 
 def test_other_errors_of_a_batch_propagate(tmp_path, pair, monkeypatch):
     broken = limited_decoder(0, RuntimeError("a bug"), [])
-    monkeypatch.setattr("lr_exp.inference.generation.decode_greedily", broken)
+    monkeypatch.setattr("lr_exp.inference.generation.decode", broken)
     with pytest.raises(RuntimeError, match="a bug"):
         roll_out(pair[0], tmp_path / "none", 4)
 
 
 def test_parts_of_a_sampled_batch_have_different_seeds(pair):
     """Two halves with the same seed would sample the same numbers."""
-    decode = sampled_decoding(
+    decode_batch = single_decoding(
         pair[0], [[3, 1, 4]] * 4, max_new_tokens=8, temperature=1.0, top_p=1.0, seed=0
     )
-    first, second = decode(7, [0, 1]), decode(7, [2, 3], 2)
+    first, second = decode_batch(7, [0, 1]), decode_batch(7, [2, 3], 2)
     assert first != second
-    assert decode(7, [2, 3], 2) == second
+    assert decode_batch(7, [2, 3], 2) == second
 
 
 # Scoring -----------------------------------------------------------------------------------------

@@ -22,7 +22,7 @@ from transformers import Trainer
 from lr_exp import contrast, distributed
 from lr_exp.distiller.batches import assign_passes, halves
 from lr_exp.errors import UserError
-from lr_exp.inference.out_of_memory import free_memory, is_out_of_memory
+from lr_exp.inference.memory import free_memory, is_out_of_memory
 from lr_exp.models.packing import Pack, read_logits
 from lr_exp.store import digest
 

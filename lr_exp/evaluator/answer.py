@@ -16,13 +16,10 @@ from lr_exp.evaluator.prompts import user_message
 from lr_exp.inference.decoding import Decoded
 from lr_exp.inference.engines import Generate
 from lr_exp.inference.generation import (
-    BatchDecoder,
     contrastive_decoding,
     decode_into_shards,
-    engine_decoding,
-    greedy_decoding,
     render_prompts,
-    sampled_decoding,
+    single_decoding,
 )
 from lr_exp.models.loading import LanguageModel
 from lr_exp.models.vocabulary import SharedVocabulary
@@ -84,24 +81,17 @@ def answer(
         )
 
     decoder, max_new_tokens = settings.decoder, settings.max_new_tokens
-    decode_batch: BatchDecoder
+    if generate is not None and decoder != "greedy":
+        raise ValueError(f"an engine only supports decoder 'greedy', not {decoder!r}")
     prompts = render(language_model)
-    if generate is not None:
-        if decoder != "greedy":
-            raise ValueError(f"an engine only supports decoder 'greedy', not {decoder!r}")
-        decode_batch = engine_decoding(
-            generate, language_model, prompts, max_new_tokens=max_new_tokens
-        )
-    elif decoder == "greedy":
-        decode_batch = greedy_decoding(language_model, prompts, max_new_tokens=max_new_tokens)
-    elif decoder == "sampled":
-        decode_batch = sampled_decoding(
+    if decoder in ("greedy", "sampled"):
+        decode_batch = single_decoding(
             language_model,
             prompts,
             max_new_tokens=max_new_tokens,
-            temperature=settings.temperature,
-            top_p=1.0,
+            temperature=settings.temperature if decoder == "sampled" else 0.0,
             seed=settings.seed,
+            generate=generate,
         )
     elif decoder == "contrastive":
         if amateur is None or shared is None:

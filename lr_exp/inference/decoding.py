@@ -6,14 +6,14 @@ not pass from the model repository's generation config (temperature, top-p, repe
 
 from collections.abc import Container, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor
 
 from lr_exp.errors import UserError
 from lr_exp.inference.kv_cache import preallocated_cache
-from lr_exp.inference.strategies import Strategy, greedy
+from lr_exp.inference.strategies import Strategy
+from lr_exp.models.loading import LanguageModel
 
 # Finished rows are removed once they are this share of the batch: a removal copies the cache, and
 # a remaining row costs compute in every further pass.
@@ -32,46 +32,25 @@ class Decoded:
 class PromptedModel:
     """A model that reads every continuation, after its own prompts."""
 
-    model: Any  # a causal language model in evaluation mode
+    language_model: LanguageModel  # in evaluation mode
     prompts: Sequence[Sequence[int]]  # token ids, at least one each; similar lengths pad less
-    vocabulary_size: int  # logits of ids from here on (rows without a token) are dropped
-    context: int | None = None  # maximum length of prompt and continuation, if any
     # Ids with the same meaning as in the other models; other ids of a continuation are skipped as
     # if they were not there (None: none are skipped).
     known_ids: Container[int] | None = None
-    name: str = "the model"  # for messages
-
-
-def decode_greedily(
-    model: Any,
-    prompts: Sequence[Sequence[int]],
-    *,
-    max_new_tokens: int,
-    stop_ids: Sequence[int],
-    vocabulary_size: int,
-    context: int | None = None,
-) -> list[Decoded]:
-    """Greedy decoding with a single model."""
-    prompted = PromptedModel(model, prompts, vocabulary_size, context)
-    return decode([prompted], greedy, max_new_tokens=max_new_tokens, stop_ids=stop_ids)
 
 
 @torch.inference_mode()
 def decode(
-    models: Sequence[PromptedModel],
-    strategy: Strategy,
-    *,
-    max_new_tokens: int,
-    stop_ids: Sequence[int],
+    models: Sequence[PromptedModel], strategy: Strategy, *, max_new_tokens: int
 ) -> list[Decoded]:
     """Decodes one continuation per row, which all models read after their own prompt of that row.
 
     Args:
-        models: one or more, on one device, with a prompt for each row.
+        models: one or more, on one device, with a prompt for each row. The first one's stop tokens
+            end a continuation.
         strategy: chooses the next tokens from the models' logits, in the order of `models`.
         max_new_tokens: per row, including the stop token; the shortest remaining context of the
             models is also a limit.
-        stop_ids: each of these ends a continuation.
 
     Raises:
         UserError: a model's logits are not finite.
@@ -79,7 +58,7 @@ def decode(
     """
     limits = _new_token_limits(models, max_new_tokens)
     states = [_DecodingState(model, max(limits)) for model in models]
-    stops = frozenset(stop_ids)
+    stops = frozenset(models[0].language_model.stop_ids)
     outputs: list[list[int]] = [[] for _ in limits]
     finished = [False] * len(limits)
     rows = list(range(len(limits)))  # the continuation to which each row of the batch belongs
@@ -116,8 +95,8 @@ def _new_token_limits(models: Sequence[PromptedModel], max_new_tokens: int) -> l
     for model in models:
         if len(model.prompts) != len(limits):
             raise ValueError(f"{len(model.prompts)} prompts for {len(limits)} rows")
-        if model.context is not None:
-            left = [model.context - len(prompt) for prompt in model.prompts]
+        if (context := model.language_model.context) is not None:
+            left = [context - len(prompt) for prompt in model.prompts]
             limits = [min(pair) for pair in zip(limits, left, strict=True)]
     if min(limits) < 1:
         raise ValueError("a prompt or max_new_tokens leaves no room for a new token")
@@ -128,10 +107,10 @@ class _DecodingState:
     """One model's state in a batch: its cache and the tokens of its next forward pass."""
 
     def __init__(self, prompted: PromptedModel, max_new_tokens: int) -> None:
-        if prompted.model.training:
+        self._model, self._known_ids = prompted.language_model, prompted.known_ids
+        if self._model.model.training:
             raise ValueError("the model is in training mode, so dropout would change the answers")
-        device = next(prompted.model.parameters()).device
-        self._prompted = prompted
+        device = next(self._model.model.parameters()).device
         self._length = max(len(prompt) for prompt in prompted.prompts)  # columns so far
         # Left padding puts every row's next token in the same column. Any pad id will do, because
         # the mask depends on positions, not on ids. The mask includes the columns to come.
@@ -143,25 +122,25 @@ class _DecodingState:
         self._ids, self._mask = ids.to(device), mask.to(device)
         self._positions = (self._mask[:, : self._length].cumsum(-1) - 1).clamp(min=0)
         self._next_positions = self._positions[:, -1:] + 1
-        self._cache = preallocated_cache(prompted.model.config, self._length + max_new_tokens)
+        self._cache = preallocated_cache(self._model.model.config, self._length + max_new_tokens)
         # A row whose newest token was skipped keeps its previous logits.
         self._logits: Tensor | None = None
         self._skipped: Tensor | None = None  # (rows,) bool; None: no row
 
     def next_logits(self, active: Sequence[bool]) -> Tensor:
         """Runs a forward pass; returns next-token logits `(rows, vocabulary_size)`."""
-        logits = self._prompted.model(
+        logits = self._model.model(
             input_ids=self._ids,
             attention_mask=self._mask[:, : self._length],
             position_ids=self._positions,
             past_key_values=self._cache,
             use_cache=True,
             logits_to_keep=1,
-        ).logits[:, -1, : self._prompted.vocabulary_size]
+        ).logits[:, -1, : self._model.vocabulary_size]
         if self._skipped is not None and self._logits is not None:
             logits = torch.where(self._skipped[:, None], self._logits, logits)
-        logits = _check_finite(logits, active, self._prompted.name)
-        if self._prompted.known_ids is not None:
+        logits = _check_finite(logits, active, self._model.name)
+        if self._known_ids is not None:
             self._logits = logits
         return logits
 
@@ -177,20 +156,18 @@ class _DecodingState:
         self._ids, self._positions = chosen[:, None], self._next_positions
         self._next_positions = self._next_positions + 1
         self._skipped = None
-        known_ids = self._prompted.known_ids
-        if known_ids is not None and not all(token in known_ids for token in tokens):
-            self._skipped = torch.tensor([token not in known_ids for token in tokens]).to(
-                chosen.device
-            )
+        known = self._known_ids
+        if known is not None and not all(token in known for token in tokens):
+            self._skipped = torch.tensor([token not in known for token in tokens]).to(chosen.device)
             # The column stays, so that rows remain aligned, but it is masked and the next token
             # reuses its position. Id 0 replaces the id, which may have no row in this model.
             self._mask[:, self._length].masked_fill_(self._skipped, 0)
             self._ids = self._ids.masked_fill(self._skipped[:, None], 0)
             self._next_positions = self._next_positions - self._skipped[:, None].long()
-        if self._prompted.context is not None:
+        if self._model.context is not None:
             # Finished rows stay in the batch until they are removed; their positions must not
             # exceed the context.
-            self._positions = self._positions.clamp(max=self._prompted.context - 1)
+            self._positions = self._positions.clamp(max=self._model.context - 1)
         self._length += 1
 
 

@@ -5,8 +5,8 @@ The `*_decoding` functions return the ways to decode a batch; `decode_into_shard
 
 import logging
 from collections.abc import Callable, Collection, Iterator, Sequence
-from dataclasses import dataclass
-from functools import cache
+from dataclasses import dataclass, replace
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -17,10 +17,10 @@ import torch
 from lr_exp import distributed
 from lr_exp.errors import UserError
 from lr_exp.inference.cpu_linear import prepacked_linear
-from lr_exp.inference.decoding import Decoded, PromptedModel, decode, decode_greedily
+from lr_exp.inference.decoding import Decoded, PromptedModel, decode
 from lr_exp.inference.engines import Generate, Request, Sampling
-from lr_exp.inference.out_of_memory import AdaptiveBatchSize, free_memory, is_out_of_memory
-from lr_exp.inference.strategies import contrastive, sampled
+from lr_exp.inference.memory import AdaptiveBatchSize
+from lr_exp.inference.strategies import Strategy, contrastive, greedy, sampled
 from lr_exp.models.loading import LanguageModel
 from lr_exp.models.prompts import render_prompt
 from lr_exp.models.vocabulary import SharedVocabulary
@@ -101,57 +101,7 @@ def render_prompts(
     return prompts
 
 
-def greedy_decoding(
-    language_model: LanguageModel, prompts: Sequence[Sequence[int]], *, max_new_tokens: int
-) -> BatchDecoder:
-    """Greedy decoding."""
-
-    def decode_batch(number: int, batch: Sequence[int], start: int) -> list[Decoded]:
-        return decode_greedily(
-            language_model.model,
-            [prompts[index] for index in batch],
-            max_new_tokens=max_new_tokens,
-            stop_ids=language_model.stop_ids,
-            vocabulary_size=language_model.vocabulary_size,
-            context=language_model.context,
-        )
-
-    return BatchDecoder((language_model.model,), decode_batch)
-
-
-def sampled_decoding(
-    language_model: LanguageModel,
-    prompts: Sequence[Sequence[int]],
-    *,
-    max_new_tokens: int,
-    temperature: float,
-    top_p: float,
-    seed: int,
-) -> BatchDecoder:
-    """Decoding by sampling (see `strategies.sampled`).
-
-    Each batch has a generator seeded with `seed` and the batch's number, so a resumed run gives the
-    same answers. Another batch size, or a batch split to fit in memory, gives other answers.
-    """
-    device = next(language_model.model.parameters()).device
-
-    def decode_batch(number: int, batch: Sequence[int], start: int) -> list[Decoded]:
-        # Hashed because a CPU generator uses only the low 32 bits of its seed, and pairs of seed
-        # and number must not collide there.
-        key = [seed, number, start] if start else [seed, number]
-        generator = torch.Generator(device).manual_seed(int(digest(key)[:16], 16))
-        return decode(
-            [_prompted(language_model, prompts, batch)],
-            sampled(temperature, top_p, generator),
-            max_new_tokens=max_new_tokens,
-            stop_ids=language_model.stop_ids,
-        )
-
-    return BatchDecoder((language_model.model,), decode_batch)
-
-
-def engine_decoding(
-    generate: Generate,
+def single_decoding(
     language_model: LanguageModel,
     prompts: Sequence[Sequence[int]],
     *,
@@ -159,25 +109,54 @@ def engine_decoding(
     temperature: float = 0.0,
     top_p: float = 1.0,
     seed: int = 0,
+    generate: Generate | None = None,
 ) -> BatchDecoder:
-    """Decoding by an engine: greedy at temperature 0, else sampled.
+    """Decoding by one model: greedy at temperature 0, else sampled (see `strategies.sampled`).
 
-    Each request has its own seed, so answers do not depend on batches.
+    Sampled answers are reproducible: each batch has a generator seeded with `seed` and the batch's
+    number. Another batch size, or a batch split to fit in memory, gives other answers.
+
+    Args:
+        generate: an engine to decode in the model's place; it seeds each request, so its answers do
+            not depend on batches.
     """
+    if generate is not None:
+        return _engine_decoding(
+            generate, language_model, prompts, max_new_tokens, Sampling(temperature, top_p), seed
+        )
+
+    def strategy(number: int, start: int) -> Strategy:
+        if not temperature:
+            return greedy
+        # Hashed because a CPU generator uses only the low 32 bits of its seed, and pairs of seed
+        # and number must not collide there.
+        key = [seed, number, start] if start else [seed, number]
+        generator = torch.Generator(next(language_model.model.parameters()).device)
+        return sampled(temperature, top_p, generator.manual_seed(int(digest(key)[:16], 16)))
+
+    return _decoding([PromptedModel(language_model, prompts)], strategy, max_new_tokens)
+
+
+def _engine_decoding(
+    generate: Generate,
+    language_model: LanguageModel,
+    prompts: Sequence[Sequence[int]],
+    max_new_tokens: int,
+    sampling: Sampling,
+    seed: int,
+) -> BatchDecoder:
     context = language_model.context
-    sampling = Sampling(temperature, top_p)
 
     def request(index: int) -> Request:
         limit = max_new_tokens
         if context is not None:
             limit = min(limit, context - len(prompts[index]))
-        request_seed = int(digest([seed, index])[:7], 16) if temperature else 0
+        request_seed = int(digest([seed, index])[:7], 16) if sampling.temperature else 0
         return Request(prompts[index], limit, request_seed)
 
-    def decode_batch(number: int, batch: Sequence[int], start: int) -> list[Decoded]:
-        return generate([request(index) for index in batch], sampling)
-
-    return BatchDecoder((), decode_batch)
+    return BatchDecoder(
+        (), lambda _, batch, __: generate([request(index) for index in batch], sampling)
+    )
 
 
 def contrastive_decoding(
@@ -196,19 +175,28 @@ def contrastive_decoding(
     because they are different tokens in its vocabulary, or missing from it. The expert's stop
     tokens end an answer.
     """
+    readers = [PromptedModel(expert, prompts), PromptedModel(amateur, amateur_prompts, shared)]
+    strategy = contrastive(shared, alpha)
+    return _decoding(readers, lambda *_: strategy, max_new_tokens)
+
+
+def _decoding(
+    readers: Sequence[PromptedModel],
+    strategy: Callable[[int, int], Strategy],
+    max_new_tokens: int,
+) -> BatchDecoder:
+    """Decoding by models of this process.
+
+    Args:
+        readers: with all prompts.
+        strategy: returns the strategy for a shard's number and an offset in it.
+    """
 
     def decode_batch(number: int, batch: Sequence[int], start: int) -> list[Decoded]:
-        return decode(
-            [
-                _prompted(expert, prompts, batch),
-                _prompted(amateur, amateur_prompts, batch, known_ids=shared),
-            ],
-            contrastive(shared, alpha),
-            max_new_tokens=max_new_tokens,
-            stop_ids=expert.stop_ids,
-        )
+        models = [replace(one, prompts=[one.prompts[i] for i in batch]) for one in readers]
+        return decode(models, strategy(number, start), max_new_tokens=max_new_tokens)
 
-    return BatchDecoder((expert.model, amateur.model), decode_batch)
+    return BatchDecoder(tuple(one.language_model.model for one in readers), decode_batch)
 
 
 def decode_into_shards(
@@ -250,7 +238,7 @@ def decode_into_shards(
 
     def decode_job(job: tuple[int, list[int]]) -> tuple[bytes, int]:
         number, batch = job
-        decoded = _decode_in_parts(decode_batch, number, batch, adaptive)
+        decoded = adaptive.run(batch, partial(decode_batch, number))
         rows = [
             {
                 **row(index, answer),
@@ -303,37 +291,3 @@ def _totals(folder: Path) -> dict[str, int]:
         tokens += int(columns["tokens"].to_numpy().sum())
         finished += int(columns["finished"].to_numpy().sum())
     return {"questions": questions, "tokens": tokens, "finished": finished}
-
-
-def _decode_in_parts(
-    decode_batch: BatchDecoder, number: int, batch: Sequence[int], adaptive: AdaptiveBatchSize
-) -> list[Decoded]:
-    """Decodes a batch in parts that fit in memory."""
-    decoded: list[Decoded] = []
-    while len(decoded) < len(batch):
-        part = batch[len(decoded) : len(decoded) + adaptive.size]
-        try:
-            decoded += decode_batch(number, part, len(decoded))
-            continue
-        except (RuntimeError, MemoryError) as error:
-            if not is_out_of_memory(error):
-                raise
-            adaptive.halve(len(part), error)
-        free_memory()
-    return decoded
-
-
-def _prompted(
-    language_model: LanguageModel,
-    prompts: Sequence[Sequence[int]],
-    batch: Sequence[int],
-    known_ids: SharedVocabulary | None = None,
-) -> PromptedModel:
-    return PromptedModel(
-        language_model.model,
-        [prompts[index] for index in batch],
-        language_model.vocabulary_size,
-        language_model.context,
-        known_ids,
-        language_model.name,
-    )

@@ -1,22 +1,35 @@
-"""Measures peak memory."""
+"""Measures peak memory, and halves batches that do not fit."""
 
 import contextlib
 import gc
+import logging
 import resource
 import sys
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import TypeVar
+
+import torch
+
+from lr_exp.errors import UserError
+from lr_exp.models.packing import groups_within
+
+log = logging.getLogger(__name__)
 
 _CLEAR = Path("/proc/self/clear_refs")
 _STATUS = Path("/proc/self/status")
 
+# torch has an exception class for accelerators only; on a CPU the message must be matched.
+_MESSAGES = ("out of memory", "can't allocate memory", "not enough memory", "alloc_failed")
+
+T = TypeVar("T")
+R = TypeVar("R")
+
 
 def reset_peak_memory() -> None:
     """Resets the peak and frees memory left by an earlier run of this process."""
-    import torch
-
-    gc.collect()
+    free_memory()
     if torch.cuda.is_available():
-        torch.cuda.empty_cache()
         torch.cuda.reset_peak_memory_stats()
     with contextlib.suppress(OSError):  # Linux only; elsewhere the peak is the process's
         _CLEAR.write_text("5", "ascii")  # resets VmHWM
@@ -24,8 +37,6 @@ def reset_peak_memory() -> None:
 
 def peak_memory_bytes(device: str) -> int:
     """Peak memory allocated on a GPU, or the process's peak resident set."""
-    import torch
-
     if torch.device(device).type == "cuda":
         return torch.cuda.max_memory_allocated(device)
     try:
@@ -34,3 +45,77 @@ def peak_memory_bytes(device: str) -> int:
     except (OSError, StopIteration):
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
         return peak if sys.platform == "darwin" else 1024 * peak
+
+
+def free_memory() -> None:
+    """Frees memory of a failed attempt. Call it after the `except` block, not inside: the
+    traceback keeps the failed frames' tensors alive.
+    """
+    gc.collect()
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether the error means that the CPU or an accelerator ran out of memory."""
+    if isinstance(error, torch.OutOfMemoryError | MemoryError):
+        return True
+    text = str(error).lower()
+    return isinstance(error, RuntimeError) and any(sign in text for sign in _MESSAGES)
+
+
+class AdaptiveBatchSize:
+    """A batch size that is halved when memory runs out and never grows again."""
+
+    def __init__(self, size: int, what: str, advice: str) -> None:
+        """Args:
+        size: initial batch size.
+        what: the stage and unit for messages, such as "rollout: questions".
+        advice: what to change if a batch of one does not fit.
+        """
+        self._size, self._what, self._advice = size, what, advice
+        self._warned = False
+
+    def run(
+        self,
+        items: Sequence[T],
+        work: Callable[[Sequence[T], int], list[R]],
+        size: Callable[[T], int] = lambda item: 1,
+    ) -> list[R]:
+        """Joins the results of `work` on parts of the items that fit in memory.
+
+        Args:
+            items: to split; a single one cannot be split.
+            work: takes consecutive items and the number of those before them.
+            size: what an item counts towards the batch size.
+
+        Raises:
+            UserError: a single item does not fit.
+        """
+        results: list[R] = []
+        place = 0
+        while place < len(items):
+            sizes = [size(item) for item in items[place:]]
+            count = len(next(groups_within(sizes, self._size)))
+            try:
+                results += work(items[place : place + count], place)
+                place += count
+                continue
+            except (RuntimeError, MemoryError) as error:
+                if not is_out_of_memory(error):
+                    raise
+                if count == 1:
+                    raise UserError(
+                        f"{self._what}: even the smallest batch does not fit in memory; "
+                        f"{self._advice}."
+                    ) from error
+                self._halve(sum(sizes[:count]))
+            free_memory()
+        return results
+
+    def _halve(self, tried: int) -> None:
+        self._size = max(1, tried // 2)
+        if not self._warned:
+            message = "%s: a batch of %d does not fit in memory; trying smaller ones."
+            log.warning(message, self._what, tried)
+            self._warned = True

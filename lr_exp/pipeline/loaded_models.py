@@ -10,7 +10,7 @@ from typing import Any
 from lr_exp import distributed, progress
 from lr_exp.errors import printable
 from lr_exp.inference.engines import Engine, Generate, last_known_identity
-from lr_exp.inference.out_of_memory import free_memory
+from lr_exp.inference.memory import free_memory
 from lr_exp.models import early_exit, loading, locating
 from lr_exp.models.loading import LanguageModel
 from lr_exp.pipeline.inputs import RENDERING_PACKAGES, Inputs

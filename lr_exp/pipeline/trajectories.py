@@ -3,9 +3,7 @@
 A choice takes the run's context and returns `Trajectories`; it makes its artifacts in the store.
 """
 
-from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Annotated, Any
@@ -44,8 +42,7 @@ def expert_greedy(context: RunContext) -> Trajectories:
         "max_new_tokens": sampler.max_new_tokens,
         "batch_size": sampler.batch_size,
     }
-    write = partial(rollout.roll_out, **settings)
-    return Trajectories(_generated(context, "rollout", write, settings))
+    return Trajectories(_generated(context, "rollout", settings))
 
 
 @register("trajectories", needs=("references",))
@@ -73,8 +70,7 @@ def expert_verified(
         "top_p": top_p,
         "seed": context.inputs.settings.seed,
     }
-    write = partial(rollout.sample_answers, **settings)
-    drawn = _generated(context, "sampled", write, settings)
+    drawn = _generated(context, "sampled", settings)
     return Trajectories(_verified(context, drawn, samples), drawn, samples)
 
 
@@ -104,13 +100,8 @@ def human_solution(context: RunContext) -> Trajectories:
     return Trajectories(artifact, by_expert=False)
 
 
-def _generated(
-    context: RunContext,
-    stage: str,
-    write: Callable[..., dict[str, Any]],
-    settings: dict[str, Any],
-) -> Artifact:
-    """The artifact of answers that `write` generates with these settings."""
+def _generated(context: RunContext, stage: str, settings: dict[str, Any]) -> Artifact:
+    """The artifact of answers that are generated with these settings."""
     inputs = context.inputs
     recipe = Recipe(
         stage,
@@ -124,7 +115,7 @@ def _generated(
 
     def build(folder: Path) -> dict[str, Any]:
         with context.models.generating("sampler") as (expert, generate):
-            return write(inputs.questions, expert, folder, generate=generate)
+            return rollout.roll_out(inputs.questions, expert, folder, generate=generate, **settings)
 
     return context.artifacts.make_if_requested("sample", recipe, build, together=True)
 

@@ -86,7 +86,7 @@ def keep_verified(
     """Copies the answers that are finished and right, without repeats of the same answer.
 
     Args:
-        answers: folder of `rollout.sample_answers`.
+        answers: folder of `rollout.roll_out` with samples.
         is_right: takes an answer's index and text.
         samples: answers to each question.
 

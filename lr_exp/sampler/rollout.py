@@ -10,15 +10,11 @@ from lr_exp import distributed
 from lr_exp.data.lazy import in_blocks, repeated
 from lr_exp.data.questions import Question, StoredQuestions
 from lr_exp.inference.decoding import Decoded
-from lr_exp.inference.engines import Generate
 from lr_exp.inference.generation import (
     WINDOW,
-    BatchDecoder,
     decode_into_shards,
-    engine_decoding,
-    greedy_decoding,
     render_prompts,
-    sampled_decoding,
+    single_decoding,
 )
 from lr_exp.models.loading import LanguageModel
 
@@ -38,65 +34,49 @@ def roll_out(
     folder: Path,
     *,
     system_prompt: str,
-    max_new_tokens: int,
     batch_size: int,
-    generate: Generate | None = None,
+    samples: int | None = None,
+    **decoding: Any,
 ) -> dict[str, Any]:
-    """Writes the greedy answers, one shard for each batch, and resumes from finished shards.
+    """Writes the expert's answers, one shard for each batch, and resumes from finished shards.
 
     Args:
         expert: without weights where an engine generates.
-        generate: the engine; None for the expert itself.
+        batch_size: answers in a batch; another size draws other samples.
+        samples: sampled answers to each question; None for one greedy answer. The index of a row is
+            its question's index times `samples` plus the sample's number.
+        decoding: `max_new_tokens`, `generate` and, for samples, `temperature`, `top_p` and `seed`;
+            see `single_decoding`.
 
     Returns:
-        Facts: `questions`, `tokens` generated, `finished` (ended by a stop token).
+        Facts: `questions`, `tokens` generated, `finished` (ended by a stop token), and `answers` if
+        they are samples.
     """
     prompts = _prompts(questions, expert, system_prompt)
-    if generate is None:
-        decode_batch = greedy_decoding(expert, prompts, max_new_tokens=max_new_tokens)
-    else:
-        decode_batch = engine_decoding(generate, expert, prompts, max_new_tokens=max_new_tokens)
-    return _write(questions, prompts, decode_batch, folder, name="rollout", batch_size=batch_size)
+    asked = questions
+    if samples is not None:
+        prompts, asked = repeated(prompts, samples), repeated(questions, samples)
 
+    def row(index: int, decoded: Decoded) -> dict[str, Any]:
+        return {
+            "question_id": asked[index].id,
+            "question": asked[index].text,
+            "prompt_ids": prompts[index],
+            "token_ids": decoded.token_ids,
+        }
 
-def sample_answers(
-    questions: Sequence[Question],
-    expert: LanguageModel,
-    folder: Path,
-    *,
-    system_prompt: str,
-    batch_size: int,
-    samples: int,
-    generate: Generate | None = None,
-    **sampling: Any,
-) -> dict[str, Any]:
-    """Writes sampled answers as `roll_out` writes greedy ones.
-
-    A row's index is its question's index times `samples` plus the sample's number.
-
-    Args:
-        batch_size: answers in a batch; another size draws other answers.
-        samples: answers to each question.
-        generate: as in `roll_out`; an engine samples in its own way.
-        sampling: `max_new_tokens`, `temperature`, `top_p` and `seed`, see `sampled_decoding`.
-
-    Returns:
-        Facts: `questions`, `answers`, `tokens` generated, `finished` answers.
-    """
-    prompts = repeated(_prompts(questions, expert, system_prompt), samples)
-    if generate is None:
-        decode_batch = sampled_decoding(expert, prompts, **sampling)
-    else:
-        decode_batch = engine_decoding(generate, expert, prompts, **sampling)
-    facts = _write(
-        repeated(questions, samples),
+    facts = decode_into_shards(
         prompts,
-        decode_batch,
+        single_decoding(expert, prompts, **decoding),
         folder,
-        name="sampling",
+        COLUMNS,
+        row,
+        name="rollout" if samples is None else "sampling",
         batch_size=batch_size,
     )
-    return {**facts, "questions": len(questions), "answers": facts["questions"]}
+    if samples is not None:
+        facts |= {"questions": len(questions), "answers": facts["questions"]}
+    return facts
 
 
 def _prompts(
@@ -118,26 +98,4 @@ def _prompts(
         return rendered(questions)
     return in_blocks(
         len(questions), WINDOW, lambda n: rendered(questions[n * WINDOW : (n + 1) * WINDOW])
-    )
-
-
-def _write(
-    questions: Sequence[Question],
-    prompts: Sequence[Sequence[int]],
-    decode_batch: BatchDecoder,
-    folder: Path,
-    *,
-    name: str,
-    batch_size: int,
-) -> dict[str, Any]:
-    def row(index: int, decoded: Decoded) -> dict[str, Any]:
-        return {
-            "question_id": questions[index].id,
-            "question": questions[index].text,
-            "prompt_ids": prompts[index],
-            "token_ids": decoded.token_ids,
-        }
-
-    return decode_into_shards(
-        prompts, decode_batch, folder, COLUMNS, row, name=name, batch_size=batch_size
     )

@@ -4,7 +4,7 @@ One teacher-forced pass of each model over the generated ids gives the distribut
 positions of an answer. They are reduced to the step table, which depends on neither alpha nor beta.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,10 +16,10 @@ from torch import Tensor
 from lr_exp import contrast, distributed
 from lr_exp.errors import UserError
 from lr_exp.inference.cpu_linear import prepacked_linear
-from lr_exp.inference.out_of_memory import AdaptiveBatchSize, free_memory, is_out_of_memory
+from lr_exp.inference.memory import AdaptiveBatchSize
 from lr_exp.models.early_exit import shared_layer_logits
 from lr_exp.models.loading import LanguageModel
-from lr_exp.models.packing import Pack, groups_within, pack, pass_size, read_logits
+from lr_exp.models.packing import Pack, pack, pass_size, read_logits
 from lr_exp.models.prompts import render_prompt
 from lr_exp.models.vocabulary import SharedVocabulary
 from lr_exp.progress import Progress
@@ -158,10 +158,17 @@ def score(
     done = {path.name for path in finished}
 
     def measure(path: Path) -> tuple[bytes, int]:
-        answers = read_shard(path)
-        rows = _score_shard(answers, expert, amateur, shared, system_prompt, support_floor, batch)
-        measured = list(rows)
-        return encoded(measured, SCHEMA), len(measured)
+        answers = [
+            _Answer(row, _amateur_prompt(amateur, row, system_prompt), steps)
+            for row in read_shard(path)
+            if (steps := scored_length(row["token_ids"], shared))
+        ]
+        rows = batch.run(
+            answers,
+            lambda group, _: _score_group(group, expert, amateur, shared, support_floor),
+            size=lambda answer: answer.size,
+        )
+        return encoded(rows, SCHEMA), len(rows)
 
     found = sum(sizes[name] for name in done)
     with (
@@ -207,37 +214,6 @@ def answer_logits(
     return shared.restrict(expert_logits), shared.restrict(amateur_logits)
 
 
-def _score_shard(
-    trajectories: list[dict[str, Any]],
-    expert: LanguageModel,
-    amateur: LanguageModel,
-    shared: SharedVocabulary,
-    system_prompt: str,
-    floor: float,
-    batch: AdaptiveBatchSize,
-) -> Iterator[dict[str, Any]]:
-    answers = [
-        _Answer(row, _amateur_prompt(amateur, row, system_prompt), steps)
-        for row in trajectories
-        if (steps := scored_length(row["token_ids"], shared))
-    ]
-    place = 0
-    while place < len(answers):
-        rest = answers[place:]
-        group = [rest[i] for i in next(groups_within([a.size for a in rest], batch.size))]
-        try:
-            yield from _score_group(group, expert, amateur, shared, floor)
-            place += len(group)
-            continue
-        except (RuntimeError, MemoryError) as error:
-            if not is_out_of_memory(error):
-                raise
-            # A single trajectory cannot be split.
-            tokens = sum(answer.size for answer in group)
-            batch.halve(tokens if len(group) > 1 else 1, error)
-        free_memory()
-
-
 @dataclass(frozen=True)
 class _Answer:
     """A trajectory to score, with the amateur's prompt."""
@@ -253,7 +229,7 @@ class _Answer:
 
 
 def _score_group(
-    group: list[_Answer],
+    group: Sequence[_Answer],
     expert: LanguageModel,
     amateur: LanguageModel,
     shared: SharedVocabulary,
@@ -284,7 +260,7 @@ def _amateur_prompt(amateur: LanguageModel, row: dict[str, Any], system_prompt: 
 
 @torch.inference_mode()
 def _next_token_logits(
-    group: list[_Answer], expert: LanguageModel, amateur: LanguageModel
+    group: Sequence[_Answer], expert: LanguageModel, amateur: LanguageModel
 ) -> tuple[Tensor, Tensor]:
     """Both models' logits `(steps, rows)` that predict every scored token, the first included."""
     device = next(expert.model.parameters()).device
@@ -296,7 +272,7 @@ def _next_token_logits(
     return read_logits(expert.model, expert_pack), read_logits(amateur.model, amateur_pack)
 
 
-def _packed(prompts: list[list[int]], group: list[_Answer]) -> Pack:
+def _packed(prompts: list[list[int]], group: Sequence[_Answer]) -> Pack:
     answers = [answer.row["token_ids"][: answer.steps] for answer in group]
     return pack(
         # The last token of an answer is predicted but never read.

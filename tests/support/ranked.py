@@ -175,13 +175,13 @@ def slow(folder: Path) -> None:
     from lr_exp.inference import generation
 
     (folder / f"pid-{os.environ['RANK']}").write_text(str(os.getpid()), "utf-8")
-    generate = generation._decode_in_parts
+    decode = generation.decode
 
-    def generate_slowly(*args):
+    def decode_slowly(*models, **limits):
         time.sleep(1.0)
-        return generate(*args)
+        return decode(*models, **limits)
 
-    generation._decode_in_parts = generate_slowly
+    generation.decode = decode_slowly
     _run_program()
 
 

@@ -14,7 +14,7 @@ from typing import Any
 from lr_exp.errors import UserError, first_line
 from lr_exp.inference.decoding import Decoded
 from lr_exp.inference.engines import Generate, Request, Sampling, adapter_name, truncated
-from lr_exp.inference.out_of_memory import free_memory
+from lr_exp.inference.memory import free_memory
 from lr_exp.models.loading import LanguageModel
 from lr_exp.models.locating import ModelSource
 
