@@ -56,6 +56,12 @@ def first_line(error: Exception) -> str:
     return lines[0] if lines else type(error).__name__
 
 
+def short_repr(value: object) -> str:
+    """A value for a message, cut after 80 characters."""
+    text = repr(value)
+    return text if len(text) <= 80 else f"{text[:80]}..."
+
+
 def did_you_mean(name: str, known: Iterable[str]) -> str:
     """` Did you mean 'x'?` with the known name nearest to `name`, else a list of known names."""
     names = sorted(known)

@@ -172,10 +172,10 @@ def test_excluded_ids_and_padding_rows_leave_both_distributions():
     scores = score.score_steps(expert, amateur, SharedVocabulary(10, (3,)), floor=1e-9)
     columns = [0, 1, 2, 4, 5, 6, 7, 8, 9]
     p, q = expert[:, columns].softmax(-1), amateur[:, columns].softmax(-1)
-    assert torch.allclose(scores.kl, (p * (p / q).log()).sum(-1), atol=1e-6)
-    assert scores.support_ids.tolist() == columns * 4
-    assert torch.allclose(scores.support_expert, p.log().flatten(), atol=1e-6)
-    assert torch.equal(scores.expert_top1, torch.tensor(columns)[p.argmax(-1)])
+    assert torch.allclose(scores["kl"], (p * (p / q).log()).sum(-1), atol=1e-6)
+    assert scores["support_ids"].tolist() == columns * 4
+    assert torch.allclose(scores["support_expert"], p.log().flatten(), atol=1e-6)
+    assert torch.equal(scores["expert_top1"], torch.tensor(columns)[p.argmax(-1)])
 
 
 def test_nan_names_the_model_and_the_question(tmp_path, pair, shared, questions):

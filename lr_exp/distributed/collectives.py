@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 
 from lr_exp.distributed.environment import is_rank0, rank, rank_label, world_size
 from lr_exp.distributed.group import GROUP, PeerLostError, SharedError
-from lr_exp.errors import UserError
+from lr_exp.errors import UserError, short_repr
 
 T = TypeVar("T")
 J = TypeVar("J")
@@ -141,11 +141,12 @@ def check_same(values: dict[str, Any]) -> None:
     host0, values0 = by_rank[0]
     for number, (host, other) in enumerate(by_rank):
         for name in {**values0, **other}:
-            if values0.get(name) != other.get(name):
+            first, second = values0.get(name), other.get(name)
+            if first != second:
                 raise SharedError(
-                    f"{name}: rank {number} on {host} has {_short(other.get(name))}, but rank 0 on "
-                    f"{host0} has {_short(values0.get(name))}. Give every process the same files, "
-                    "settings and package versions."
+                    f"{name}: rank {number} on {host} has {short_repr(second)}, but rank 0 on "
+                    f"{host0} has {short_repr(first)}. Give every process the same files, settings "
+                    "and package versions."
                 )
 
 
@@ -183,8 +184,3 @@ def _unwrap(outcome: _Outcome) -> Any:
     if outcome.failed is not None:
         raise SharedError(outcome.failed) from outcome.error
     return outcome.value
-
-
-def _short(value: object) -> str:
-    text = repr(value)
-    return text if len(text) <= 80 else f"{text[:80]}..."

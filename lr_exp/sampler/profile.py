@@ -1,7 +1,7 @@
 """Statistics of a selection: how far the two models diverge, and which positions were kept."""
 
 import math
-from collections import Counter, defaultdict
+from collections import defaultdict
 from typing import Any
 
 import numpy as np
@@ -25,8 +25,7 @@ class Counts:
         self.answers = self.steps = self.kept = 0
         self._steps_at = np.zeros(_MAX_BINS, dtype=np.int64)  # by position in the answer
         self._kept_at = np.zeros(_MAX_BINS, dtype=np.int64)
-        self._positions: Counter[str] = Counter()  # numbers of scored positions
-        self._nats: defaultdict[str, float] = defaultdict(float)  # sums
+        self._sums: defaultdict[str, float] = defaultdict(float)  # of nats, and of positions
         self._kl_max = -math.inf  # nats
         self._histogram = np.zeros(len(_EDGES) - 1, dtype=np.int64)
 
@@ -41,17 +40,17 @@ class Counts:
         if not self._scored:
             return
         kl, same = columns["kl"], columns["expert_top1"] == columns["amateur_top1"]
-        self._positions += Counter(
-            same=int(same.sum()), low=int((kl < _LOW_KL).sum()), high=int((kl > _HIGH_KL).sum())
-        )
         for name, values in {
+            "same": same,
+            "low": kl < _LOW_KL,
+            "high": kl > _HIGH_KL,
             "kl": kl,
             "kl_same": kl[same],
             "kl_other": kl[~same],
             "expert_entropy": columns["expert_entropy"],
             "amateur_entropy": columns["amateur_entropy"],
         }.items():
-            self._nats[name] += float(values.sum(dtype=np.float64))
+            self._sums[name] += float(values.sum(dtype=np.float64))
         self._kl_max = max(self._kl_max, float(kl.max(initial=-math.inf)))
         self._histogram += np.histogram(np.clip(kl, 0, _EDGES[-1] - 1e-6), bins=_EDGES)[0]
 
@@ -77,17 +76,17 @@ class Counts:
         }
 
     def _divergences(self) -> dict[str, Any]:
-        nats, positions, steps = self._nats, self._positions, self.steps
+        sums, steps = self._sums, self.steps
         return {
-            "kl_mean": _share(nats["kl"], steps),
+            "kl_mean": _share(sums["kl"], steps),
             "kl_max": self._kl_max if steps else None,
-            "kl_mean_same_top1": _share(nats["kl_same"], positions["same"]),
-            "kl_mean_other_top1": _share(nats["kl_other"], steps - positions["same"]),
-            "share_same_top1": _share(positions["same"], steps),
-            "share_below_0.1": _share(positions["low"], steps),
-            "share_above_0.4": _share(positions["high"], steps),
-            "expert_entropy_mean": _share(nats["expert_entropy"], steps),
-            "amateur_entropy_mean": _share(nats["amateur_entropy"], steps),
+            "kl_mean_same_top1": _share(sums["kl_same"], sums["same"]),
+            "kl_mean_other_top1": _share(sums["kl_other"], steps - sums["same"]),
+            "share_same_top1": _share(sums["same"], steps),
+            "share_below_0.1": _share(sums["low"], steps),
+            "share_above_0.4": _share(sums["high"], steps),
+            "expert_entropy_mean": _share(sums["expert_entropy"], steps),
+            "amateur_entropy_mean": _share(sums["amateur_entropy"], steps),
             "histogram": {"bin_nats": 0.1, "counts": self._histogram.tolist()},
         }
 

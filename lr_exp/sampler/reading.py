@@ -6,7 +6,7 @@ Pages and W&B show this file; no stage reads it.
 import heapq
 import json
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -194,21 +194,19 @@ def _answer(
     alpha: float | None,
     texts: _Texts,
 ) -> dict[str, Any]:
-    ids = row["token_ids"][:_MAX_TOKENS]
     answer: dict[str, Any] = {
         "id": row["question_id"],
         "question": row["question"],
-        "reference": verdict.reference if verdict else None,
-        "predicted": verdict.predicted if verdict else None,
-        "correct": verdict.correct if verdict else None,
+        **(vars(verdict) if verdict else dict.fromkeys(("reference", "predicted", "correct"))),
         "finished": row.get("finished"),
         "tokens_total": len(row["token_ids"]),
     }
+    before = [row["prompt_ids"][-1], *row["token_ids"]]
     steps = [
-        _step(step, row, scored.get(step), kept.get(step), alpha, texts)
-        for step, _ in enumerate(ids)
+        _step(before[step], token, scored.get(step), kept.get(step), alpha, texts)
+        for step, token in enumerate(row["token_ids"][:_MAX_TOKENS])
     ]
-    return answer | {name: [step[name] for step in steps] for name in _COLUMNS}
+    return answer | {name: [step.get(name) for step in steps] for name in _COLUMNS}
 
 
 _COLUMNS = (
@@ -218,38 +216,36 @@ _COLUMNS = (
 
 
 def _step(
-    step: int,
-    row: dict[str, Any],
+    before: int,
+    token: int,
     scores: dict[str, Any] | None,
     label: Label | None,
     alpha: float | None,
     texts: _Texts,
 ) -> dict[str, Any]:
-    before = row["token_ids"][step - 1] if step else row["prompt_ids"][-1]
-    token = row["token_ids"][step]
-    shown: dict[str, Any] = dict.fromkeys(_COLUMNS)
-    shown |= {"token": texts.place(before, token), "kept": int(label is not None)}
+    """The `_COLUMNS` of a token after the token `before`; those without a value are missing."""
+    shown = {"token": texts.place(before, token), "kept": int(label is not None)}
     if scores is None:
-        weight = _rounded(label.get(token)) if label else None
-        shown["candidates"] = [[shown["token"], None, None, 0, weight]] if label else []
-        return shown
+        weight = round(label[token], 4) if label and token in label else None
+        return {**shown, "candidates": [[shown["token"], None, None, 0, weight]] if label else []}
     mask = _mask(scores, alpha)
-    shown["candidates"] = [
-        [
-            texts.place(before, one),
-            _rounded(math.exp(expert)),
-            _rounded(math.exp(amateur)),
-            int(one in mask),
-            _rounded(label.get(one, 0.0)) if label is not None else None,
-        ]
-        for one, expert, amateur in _candidates(scores, mask)
-    ]
-    return shown | {
-        "kl": _rounded(max(scores["kl"], 0.0)),
-        "expert_entropy": _rounded(scores["expert_entropy"]),
-        "amateur_entropy": _rounded(scores["amateur_entropy"]),
+    return {
+        **shown,
+        "kl": round(max(scores["kl"], 0.0), 4),
+        "expert_entropy": round(scores["expert_entropy"], 4),
+        "amateur_entropy": round(scores["amateur_entropy"], 4),
         "same_top1": int(scores["expert_top1"] == scores["amateur_top1"]),
         "mask_size": len(mask) if alpha is not None else None,
+        "candidates": [
+            [
+                texts.place(before, one),
+                round(math.exp(expert), 4),
+                round(math.exp(amateur), 4),
+                int(one in mask),
+                round(label.get(one, 0.0), 4) if label is not None else None,
+            ]
+            for one, expert, amateur in _candidates(scores, mask)
+        ],
     }
 
 
@@ -261,24 +257,17 @@ def _mask(scores: dict[str, Any], alpha: float | None) -> set[int]:
     return {token for token, keep in zip(scores["support_ids"], plausible, strict=True) if keep}
 
 
-def _candidates(scores: dict[str, Any], mask: set[int]) -> Iterator[tuple[int, float, float]]:
+def _candidates(scores: dict[str, Any], mask: set[int]) -> list[tuple[int, float, float]]:
     """Both models' top tokens and the mask: id and both log-probabilities, by the expert's."""
-    support = list(
-        zip(scores["support_ids"], scores["support_expert"], scores["support_amateur"], strict=True)
-    )
+
+    def rows(*names: str) -> list[tuple[int, float, float]]:
+        return list(zip(*(scores[name] for name in names), strict=True))
+
+    support = rows("support_ids", "support_expert", "support_amateur")
     support.sort(key=lambda one: -one[1])
     shown = support[:_TOP_TOKENS]
     shown += [one for one in support[_TOP_TOKENS:_MAX_MASK_TOKENS] if one[0] in mask]
     known = {token for token, _, _ in shown}
-    amateurs = zip(
-        scores["amateur_top_ids"],
-        scores["amateur_top_expert"],
-        scores["amateur_top_amateur"],
-        strict=True,
-    )
+    amateurs = rows("amateur_top_ids", "amateur_top_expert", "amateur_top_amateur")
     shown += [one for one in amateurs if one[0] not in known]
-    yield from sorted(shown, key=lambda one: -one[1])
-
-
-def _rounded(value: float | None) -> float | None:
-    return None if value is None else round(value, 4)
+    return sorted(shown, key=lambda one: -one[1])

@@ -12,23 +12,24 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from lr_exp.errors import UserError
+from lr_exp.errors import UserError, short_repr
 from lr_exp.models.prompts import render_prompt
 from lr_exp.sampler.supervision import StoredSupervision, SupervisedTrajectory, Supervision
 from lr_exp.store import open_atomically
 
 VERSION = 1
 
+# Exact types: in Python, true and false are whole numbers, too.
 _FIELDS = {
-    "prompt_id": str,
-    "step": int,
-    "prefix": str,
-    "token_ids": list,
-    "weights": list,
+    "prompt_id": (str,),
+    "step": (int,),
+    "prefix": (str,),
+    "token_ids": (list,),
+    "weights": (list,),
     "kl_divergence": (int, float),
 }
-_KINDS = {str: "a text", int: "a whole number", list: "a list", (int, float): "a number"}
-_OUR_FIELDS = {"question_id": str, "prompt_token_ids": list, "prefix_token_ids": list}
+_KINDS = {str: "a text", int: "a whole number", list: "a list", float: "a number"}
+_OUR_FIELDS = {"question_id": (str,), "prompt_token_ids": (list,), "prefix_token_ids": (list,)}
 _ROUNDING = 1e-3  # nats; rounding can make a divergence slightly negative
 _MAX_NUMBER = 1e30  # of a weight or a divergence, to fit in 32-bit floats
 
@@ -157,11 +158,10 @@ def _checked(line: str, where: str, vocabulary_size: int) -> dict[str, Any]:
     for name in _FIELDS:
         if name not in record:
             raise UserError(f"{where} lacks {name!r}; a record has {', '.join(_FIELDS)}.")
-    for name, kind in {**_FIELDS, **_OUR_FIELDS}.items():
-        value = record.get(name)
-        if name in record and (not isinstance(value, kind) or isinstance(value, bool)):
-            found, valid = type(value).__name__, _KINDS[kind]
-            raise UserError(f"{where}: {name!r} is {found}; it must be {valid}.")
+    for name, kinds in {**_FIELDS, **_OUR_FIELDS}.items():
+        if name in record and type(record[name]) not in kinds:
+            found = type(record[name]).__name__
+            raise UserError(f"{where}: {name!r} is {found}; it must be {_KINDS[kinds[-1]]}.")
     if not record["prompt_id"].strip():
         raise UserError(f"{where}: prompt_id is empty; it must be the question's text.")
     for name in ("prompt_id", "prefix", "question_id"):
@@ -180,7 +180,7 @@ def _checked(line: str, where: str, vocabulary_size: int) -> dict[str, Any]:
         wrong = [i for i in record.get(name, []) if not _is_id(i, vocabulary_size)]
         if wrong:
             raise UserError(
-                f"{where}: {name} has {_shown(wrong[0])}, but the expert's ids are 0 to "
+                f"{where}: {name} has {short_repr(wrong[0])}, but the expert's ids are 0 to "
                 f"{vocabulary_size - 1}: the records were made with another tokenizer. Set expert "
                 "to the model that produced them, or set data.path to records of this expert."
             )
@@ -188,7 +188,7 @@ def _checked(line: str, where: str, vocabulary_size: int) -> dict[str, Any]:
         raise UserError(f"{where}: token_ids has the same token twice; add up its weights.")
     bad = [weight for weight in weights if not _is_number(weight) or weight < 0]
     if bad or abs(sum(weights) - 1) > 1e-3:
-        found = _shown(bad[0]) if bad else f"{sum(weights):.4f}"
+        found = short_repr(bad[0]) if bad else f"{sum(weights):.4f}"
         raise UserError(f"{where}: weights must be 0 or more and sum to 1, not {found}.")
     if record.get("prompt_token_ids") == []:
         raise UserError(f"{where}: prompt_token_ids is empty; a prompt has at least one token.")
@@ -197,7 +197,7 @@ def _checked(line: str, where: str, vocabulary_size: int) -> dict[str, Any]:
         raise UserError(f"{where}: step must be 0 or more and kl_divergence finite and 0 or more.")
     if "prefix_token_ids" in record and len(record["prefix_token_ids"]) != record["step"]:
         raise UserError(
-            f"{where}: step is {_shown(record['step'])}, but there are "
+            f"{where}: step is {short_repr(record['step'])}, but there are "
             f"{len(record['prefix_token_ids'])} prefix_token_ids: both must be equal."
         )
     return record
@@ -205,14 +205,7 @@ def _checked(line: str, where: str, vocabulary_size: int) -> dict[str, Any]:
 
 def _is_number(value: Any) -> bool:
     """Whether it is a finite number that fits in 32 bits."""
-    number = isinstance(value, int | float) and not isinstance(value, bool)
-    return number and -_MAX_NUMBER < value < _MAX_NUMBER
-
-
-def _shown(value: Any) -> str:
-    """A value for a message, shortened."""
-    text = repr(value)
-    return text if len(text) <= 80 else f"{text[:80]}..."
+    return type(value) in (int, float) and -_MAX_NUMBER < value < _MAX_NUMBER
 
 
 def _text(tokenizer: Any, ids: list[int]) -> str:
@@ -220,7 +213,7 @@ def _text(tokenizer: Any, ids: list[int]) -> str:
 
 
 def _is_id(value: Any, vocabulary_size: int) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and 0 <= value < vocabulary_size
+    return type(value) is int and 0 <= value < vocabulary_size
 
 
 def _trajectories(steps: list[dict[str, Any]], name: str) -> Iterator[SupervisedTrajectory]:

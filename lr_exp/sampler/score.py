@@ -49,8 +49,8 @@ SCHEMA = pa.schema(
         ("support_ids", pa.list_(pa.int32())),
         ("support_expert", pa.list_(pa.float32())),  # log-probabilities
         ("support_amateur", pa.list_(pa.float32())),
-        # The amateur's most probable tokens, which may lie outside the expert's support. Shown to
-        # readers; no stage trains on them.
+        # The amateur's most probable tokens in order, which may lie outside the expert's support.
+        # Shown to readers; no stage trains on them.
         ("amateur_top_ids", pa.list_(pa.int32())),
         ("amateur_top_expert", pa.list_(pa.float32())),  # log-probabilities
         ("amateur_top_amateur", pa.list_(pa.float32())),
@@ -73,47 +73,35 @@ _ADVICE = (
 )
 
 
-@dataclass(frozen=True)
-class StepScores:
-    """Measures of consecutive positions; `support_rows` is the position of each support entry."""
-
-    kl: Tensor  # (steps,) fp32 nats
-    expert_entropy: Tensor  # (steps,) fp32 nats
-    amateur_entropy: Tensor  # (steps,) fp32 nats
-    expert_top1: Tensor  # (steps,) int64
-    amateur_top1: Tensor  # (steps,) int64
-    support_rows: Tensor  # (entries,) int64, ascending
-    support_ids: Tensor  # (entries,) int64
-    support_expert: Tensor  # (entries,) fp32
-    support_amateur: Tensor  # (entries,) fp32
-    amateur_top_ids: Tensor  # (steps, at most 4) int64, most probable first
-    amateur_top_expert: Tensor  # the same shape, fp32
-    amateur_top_amateur: Tensor  # the same shape, fp32
-
-
 def score_steps(
     expert_logits: Tensor, amateur_logits: Tensor, shared: SharedVocabulary, floor: float
-) -> StepScores:
-    """Measures positions from both models' raw logits `(steps, rows)`, Eq. 1-2."""
+) -> dict[str, Tensor]:
+    """Measures positions from both models' raw logits `(steps, rows)`, Eq. 1-2.
+
+    Returns:
+        The measures in `SCHEMA`, `(steps,)` or `(steps, at most 4)`; the support of all positions,
+        `(entries,)`; and `support_rows`, the ascending position of each entry. Ids are int64, other
+        values fp32.
+    """
     ids = shared.ids(expert_logits.device)
     expert = contrast.log_probs(shared.restrict(expert_logits))
     amateur = contrast.log_probs(shared.restrict(amateur_logits))
     rows, columns = contrast.plausible(expert, floor).nonzero(as_tuple=True)
     amateur_top, places = amateur.topk(min(_AMATEUR_TOP, amateur.shape[-1]), dim=-1)
-    return StepScores(
-        kl=contrast.kl_nats(expert, amateur),
-        expert_entropy=contrast.entropy_nats(expert),
-        amateur_entropy=contrast.entropy_nats(amateur),
-        expert_top1=ids[expert.argmax(-1)],
-        amateur_top1=ids[amateur.argmax(-1)],
-        support_rows=rows,
-        support_ids=ids[columns],
-        support_expert=expert[rows, columns],
-        support_amateur=amateur[rows, columns],
-        amateur_top_ids=ids[places],
-        amateur_top_expert=expert.gather(-1, places),
-        amateur_top_amateur=amateur_top,
-    )
+    return {
+        "kl": contrast.kl_nats(expert, amateur),
+        "expert_entropy": contrast.entropy_nats(expert),
+        "amateur_entropy": contrast.entropy_nats(amateur),
+        "expert_top1": ids[expert.argmax(-1)],
+        "amateur_top1": ids[amateur.argmax(-1)],
+        "support_rows": rows,
+        "support_ids": ids[columns],
+        "support_expert": expert[rows, columns],
+        "support_amateur": amateur[rows, columns],
+        "amateur_top_ids": ids[places],
+        "amateur_top_expert": expert.gather(-1, places),
+        "amateur_top_amateur": amateur_top,
+    }
 
 
 def expert_top1_share(folder: Path) -> float:
@@ -287,21 +275,23 @@ def _packed(prompts: list[list[int]], group: Sequence[_Answer]) -> Pack:
 
 def _rows(
     places: list[tuple[dict[str, Any], int]],
-    scores: StepScores,
+    scores: dict[str, Tensor],
     expert: LanguageModel,
     amateur: LanguageModel,
 ) -> Iterator[dict[str, Any]]:
-    finite = torch.isfinite(scores.expert_entropy), torch.isfinite(scores.kl)
-    for who, good in zip((f"expert {expert.name}", f"amateur {amateur.name}"), finite, strict=True):
-        if not good.all():
-            row, step = places[int((~good).nonzero()[0])]
+    """The step-table rows of positions (each a trajectory and a step) from their scores."""
+    models = {"expert_entropy": f"expert {expert.name}", "kl": f"amateur {amateur.name}"}
+    for measure, who in models.items():
+        finite = torch.isfinite(scores[measure])
+        if not finite.all():
+            row, step = places[int((~finite).nonzero()[0])]
             raise UserError(
                 f"{who} gives logits that are not finite (NaN or infinite) at token position "
                 f"{step} of the answer to question {row['question_id']}: its weights are damaged, "
                 "or the precision is too low; try dtype=float32."
             )
-    ends = torch.bincount(scores.support_rows, minlength=len(places)).cumsum(0).tolist()
-    columns = {name: values.tolist() for name, values in vars(scores).items()}
+    ends = torch.bincount(scores["support_rows"], minlength=len(places)).cumsum(0).tolist()
+    columns = {name: values.tolist() for name, values in scores.items()}
     start = 0
     for place, ((row, step), end) in enumerate(zip(places, ends, strict=True)):
         measures = {name: columns[name][place] for name in _MEASURES}

@@ -54,14 +54,9 @@ class SupervisedTrajectory:
         return self.prompt_length + self.steps[index] - 1
 
 
-class _Rows(Lazy[SupervisedTrajectory]):
+def _rows(table: pa.Table) -> Lazy[SupervisedTrajectory]:
     """A table's rows, converted to objects on access."""
-
-    def __init__(self, table: pa.Table) -> None:
-        super().__init__(
-            table.num_rows,
-            lambda index: SupervisedTrajectory(**table.slice(index, 1).to_pylist()[0]),
-        )
+    return Lazy(table.num_rows, lambda i: SupervisedTrajectory(**table.slice(i, 1).to_pylist()[0]))
 
 
 class Supervision:
@@ -75,7 +70,7 @@ class Supervision:
         """
         is_table = isinstance(trajectories, pa.Table)
         self._table: Any = trajectories if is_table else as_table(trajectories)
-        self.trajectories: Sequence[SupervisedTrajectory] = _Rows(self._table)
+        self.trajectories: Sequence[SupervisedTrajectory] = _rows(self._table)
 
     @cached_property
     def kept_counts(self) -> NDArray[np.int64]:
@@ -90,7 +85,7 @@ class Supervision:
 
     def for_questions(self, questions: Iterable[str]) -> Iterator[SupervisedTrajectory]:
         """The trajectories of these questions, by their ids."""
-        yield from _Rows(self._table.filter(_is_for_questions(self._table, questions)))
+        yield from _rows(self._table.filter(_is_for(questions)))
 
     def digest(self) -> str:
         """SHA-256 of all that training reads: prefixes, positions and targets."""
@@ -124,7 +119,7 @@ def write_supervision(parts: Iterable[pa.Table], folder: Path) -> str:
     with pq.ParquetWriter(folder / FILE, SCHEMA) as file:
         for part in parts:
             file.write_table(part)
-            for trajectory in _Rows(part):
+            for trajectory in _rows(part):
                 _update(hasher, trajectory)
     return hasher.hexdigest()
 
@@ -139,29 +134,26 @@ class StoredSupervision:
     def trajectories(self) -> Iterator[SupervisedTrajectory]:
         with pq.ParquetFile(self._path) as file:
             for group in range(file.num_row_groups):
-                yield from _Rows(file.read_row_group(group))
+                yield from _rows(file.read_row_group(group))
 
     def for_questions(self, questions: Iterable[str]) -> Iterator[SupervisedTrajectory]:
         """The trajectories of these questions, by their ids."""
-        wanted = list(questions)
+        wanted = _is_for(questions)
         with pq.ParquetFile(self._path) as file:
             for group in range(file.num_row_groups):
-                mask = _is_for_questions(file.read_row_group(group, ["question_id"]), wanted)
-                if pc.call_function("any", [mask]).as_py():
-                    yield from _Rows(file.read_row_group(group).filter(mask))
+                if file.read_row_group(group, ["question_id"]).filter(wanted).num_rows:
+                    yield from _rows(file.read_row_group(group).filter(wanted))
 
 
-def _is_for_questions(table: pa.Table, questions: Iterable[str]) -> Any:
-    wanted = pa.array(questions, type=pa.string())
-    return pc.call_function("is_in", [table["question_id"]], pc.SetLookupOptions(value_set=wanted))
+def _is_for(questions: Iterable[str]) -> pc.Expression:
+    return pc.field("question_id").isin(pa.array(questions, type=pa.string()))
 
 
 def _update(hasher: "hashlib._Hash", trajectory: SupervisedTrajectory) -> None:
     """Adds all that training reads of a trajectory to a digest."""
     t = trajectory
-    arrays = [np.asarray(part, np.int32) for part in (t.input_ids, [t.prompt_length], t.steps)]
-    arrays += [np.asarray(ids, np.int32) for ids in t.target_ids]
-    arrays += [np.asarray(weights, np.float32) for weights in t.target_weights]
-    for array in arrays:
+    integers = (t.input_ids, [t.prompt_length], t.steps, *t.target_ids)
+    arrays = [np.asarray(values, np.int32) for values in integers]
+    for array in arrays + [np.asarray(weights, np.float32) for weights in t.target_weights]:
         hasher.update(len(array).to_bytes(8, "little"))
         hasher.update(array.tobytes())
