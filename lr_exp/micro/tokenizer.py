@@ -10,6 +10,8 @@ from tokenizers import Regex, Tokenizer, decoders, pre_tokenizers
 from tokenizers.models import WordLevel
 from transformers import PreTrainedTokenizerFast
 
+from lr_exp.micro import world
+
 PAD, END, USER = "<|pad|>", "<|end|>", "<|user|>"
 ASSISTANT, UNKNOWN = "<|assistant|>", "<|unk|>"
 
@@ -18,13 +20,12 @@ _SOLUTION = (
     *"0123456789",
     *(" + ", " - ", " = ", ": ", " (note 1)", "; ", ", so ", "\n", "\\boxed{", "}"),
 )
-_NAMES = ("Tom", "Mia", "Leo", "Ana", "Ben", "Zoe", "Kim", "Raj", "Eva", "Sam")
-_NOUNS = ("pens", "eggs", "cups", "toys", "cards", "coins", "shells", "keys", "books", "stamps")
+_NAMES = (*world.NAMES, *world.OTHER_NAMES)
 # A verb before a number includes the space after it.
 _QUESTION = (
     *_NAMES,  # at the start of a question
     *(f" {name}" for name in _NAMES),
-    *(f" {noun}" for noun in _NOUNS),
+    *(f" {noun}" for noun in (*world.NOUNS, *world.OTHER_NOUNS)),
     *(" has ", " owns ", " buys ", " finds ", " gets ", " sells ", " loses "),
     *(" more", " Then", " Later", " How many", " does", " have", " are left", ".", "?"),
     *("A box holds ", "On a shelf lie ", " puts in ", " brings ", " and then ", " extra"),

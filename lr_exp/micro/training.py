@@ -2,15 +2,16 @@
 
 import math
 import random
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import cast
+from typing import Any, cast
 
 import torch
 from torch.nn import functional
+from torch.nn.utils.rnn import pad_sequence
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
-from lr_exp.micro.tokenizer import END, PAD
+from lr_exp.micro.tokenizer import END
 from lr_exp.micro.world import Problem, careless_answer, generate_corpus
 from lr_exp.progress import Progress
 
@@ -62,8 +63,8 @@ def build_model(recipe: Recipe, tokenizer: PreTrainedTokenizerFast, seed: int) -
         # times as many steps to learn.
         initializer_range=0.06,
         bos_token_id=None,
-        eos_token_id=_id(tokenizer, END),
-        pad_token_id=_id(tokenizer, PAD),
+        eos_token_id=tokenizer.eos_token_id,
+        pad_token_id=tokenizer.pad_token_id,
     )
     return LlamaForCausalLM(config)
 
@@ -125,12 +126,10 @@ def greedy_answers(
     for start in range(0, len(problems), batch_size):
         chunk = problems[start : start + batch_size]
         prompts = [_prompt(tokenizer, problem.question) for problem in chunk]
-        batch = tokenizer(prompts, padding=True, return_tensors="pt")  # on the left
-        width = cast(torch.Tensor, batch["input_ids"]).shape[1]
-        # The type checker does not see the base class that defines `generate`.
-        generate = cast(Callable[..., torch.Tensor], getattr(model, "generate"))  # noqa: B009
-        ids = generate(**dict(batch), max_new_tokens=MAX_NEW_TOKENS, do_sample=False)
-        texts = tokenizer.batch_decode(ids[:, width:])
+        batch: Any = tokenizer(prompts, padding=True, return_tensors="pt")  # on the left
+        generator: Any = model  # the type checker does not see the class with `generate`
+        ids = generator.generate(**batch, max_new_tokens=MAX_NEW_TOKENS, do_sample=False)
+        texts = tokenizer.batch_decode(ids[:, batch["input_ids"].shape[1] :])
         answers.extend(_boxed(text.partition(END)[0]) for text in texts)
     return answers
 
@@ -154,8 +153,7 @@ def _batches(
     tokenizer: PreTrainedTokenizerFast, recipe: Recipe, steps: int, seed: int
 ) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
     """Yields `steps` pairs of ids and labels: int64, (batch, tokens), padded on the right."""
-    rng = random.Random(seed)
-    padding = _id(tokenizer, PAD)
+    rng, padding = random.Random(seed), cast(int, tokenizer.pad_token_id)
     pairs = generate_corpus(steps * recipe.batch_size, recipe.careful_share, seed)
     for first in range(0, steps, _SORT_WINDOW):
         count = min(_SORT_WINDOW, steps - first)
@@ -164,27 +162,22 @@ def _batches(
         groups = [rows[i * recipe.batch_size : (i + 1) * recipe.batch_size] for i in range(count)]
         rng.shuffle(groups)
         for group in groups:
-            width = max(len(ids) for ids, _ in group)
-            ids = torch.full((len(group), width), padding)
-            labels = torch.full((len(group), width), _IGNORE_INDEX)
-            for row, (tokens, prompt_length) in enumerate(group):
-                ids[row, : len(tokens)] = torch.tensor(tokens)
-                labels[row, prompt_length : len(tokens)] = torch.tensor(tokens[prompt_length:])
-            yield ids, labels
+            ids, labels = map(list, zip(*group, strict=True))
+            yield (
+                pad_sequence(ids, batch_first=True, padding_value=padding),
+                pad_sequence(labels, batch_first=True, padding_value=_IGNORE_INDEX),
+            )
 
 
 def _encode(
     tokenizer: PreTrainedTokenizerFast, question: str, solution: str
-) -> tuple[list[int], int]:
-    """Token ids of the two turns, and the length of the prompt."""
-    prompt_ids = list(tokenizer(_prompt(tokenizer, question))["input_ids"])
-    return prompt_ids + list(tokenizer(solution + END)["input_ids"]), len(prompt_ids)
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Token ids and labels of the two turns, `(tokens,)` each; the prompt's labels are ignored."""
+    prompt = list(tokenizer(_prompt(tokenizer, question))["input_ids"])
+    target = list(tokenizer(solution + END)["input_ids"])
+    return torch.tensor(prompt + target), torch.tensor([_IGNORE_INDEX] * len(prompt) + target)
 
 
 def _prompt(tokenizer: PreTrainedTokenizerFast, question: str) -> str:
     turn = [{"role": "user", "content": question}]
     return str(tokenizer.apply_chat_template(turn, add_generation_prompt=True, tokenize=False))
-
-
-def _id(tokenizer: PreTrainedTokenizerFast, token: str) -> int:
-    return cast(int, tokenizer.convert_tokens_to_ids(token))

@@ -21,7 +21,6 @@ import hashlib
 import random
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from functools import lru_cache
 
 from lr_exp.errors import did_you_mean
 
@@ -32,11 +31,11 @@ _TEST_INTERVAL = 5
 # Share of questions kept whose careless answer is right, in families with carries.
 _HARMLESS_SHARE = 0.1
 
-_NAMES = ("Tom", "Mia", "Leo", "Ana", "Ben", "Zoe")
-_NOUNS = ("pens", "eggs", "cups", "toys", "cards", "coins")
+NAMES = ("Tom", "Mia", "Leo", "Ana", "Ben", "Zoe")
+NOUNS = ("pens", "eggs", "cups", "toys", "cards", "coins")
 # `micro_phrased` shares no name, noun or sentence with the other families.
-_OTHER_NAMES = ("Kim", "Raj", "Eva", "Sam")
-_OTHER_NOUNS = ("shells", "keys", "books", "stamps")
+OTHER_NAMES = ("Kim", "Raj", "Eva", "Sam")
+OTHER_NOUNS = ("shells", "keys", "books", "stamps")
 
 _ADD_STORIES = (
     "{who} has {0} {what}. {who} buys {1} more. Then {who} finds {2} more."
@@ -114,13 +113,11 @@ def _no_carry(rng: random.Random) -> tuple[int, ...]:
 
 
 _FAMILIES = {
-    "micro_add": _Family(_ADD_STORIES, _NAMES, _NOUNS, "+", _two_digit(3), True),
-    "micro_long": _Family(_LONG_STORIES, _NAMES, _NOUNS, "+", _two_digit(4), True),
-    "micro_phrased": _Family(
-        _PHRASED_STORIES, _OTHER_NAMES, _OTHER_NOUNS, "+", _two_digit(3), True
-    ),
-    "micro_subtract": _Family(_SUBTRACT_STORIES, _NAMES, _NOUNS, "-", _falling, True),
-    "micro_plain": _Family(_ADD_STORIES, _NAMES, _NOUNS, "+", _no_carry, False),
+    "micro_add": _Family(_ADD_STORIES, NAMES, NOUNS, "+", _two_digit(3), True),
+    "micro_long": _Family(_LONG_STORIES, NAMES, NOUNS, "+", _two_digit(4), True),
+    "micro_phrased": _Family(_PHRASED_STORIES, OTHER_NAMES, OTHER_NOUNS, "+", _two_digit(3), True),
+    "micro_subtract": _Family(_SUBTRACT_STORIES, NAMES, NOUNS, "-", _falling, True),
+    "micro_plain": _Family(_ADD_STORIES, NAMES, NOUNS, "+", _no_carry, False),
 }
 
 FAMILIES: tuple[str, ...] = tuple(_FAMILIES)
@@ -128,25 +125,20 @@ FAMILIES: tuple[str, ...] = tuple(_FAMILIES)
 
 
 def generate_problems(family: str, count: int, seed: int, split: str) -> list[Problem]:
-    """Returns `count` distinct problems of a family.
+    """The problems of `iter_problems` as a list."""
+    return list(iter_problems(family, count, seed, split))
 
-    The same arguments return the same list on every machine, and a longer list starts with the
-    shorter one. A hash of the question's text decides whether it is a "test" or a "train"
+
+def iter_problems(family: str, count: int, seed: int, split: str) -> Iterator[Problem]:
+    """Yields `count` distinct problems of a family; keeps only digests of earlier ones in memory.
+
+    The same arguments give the same problems on every machine, and a larger count starts with those
+    of a smaller one. A hash of the question's text decides whether it is a "test" or a "train"
     question, so the splits never overlap.
 
     Raises:
         ValueError: unknown family or split, or the family has too few questions.
     """
-    return list(_cached_problems(family, count, seed, split))
-
-
-@lru_cache(maxsize=32)  # the runs of a sweep use the same questions, which take 0.4 s in a demo run
-def _cached_problems(family: str, count: int, seed: int, split: str) -> tuple[Problem, ...]:
-    return tuple(iter_problems(family, count, seed, split))
-
-
-def iter_problems(family: str, count: int, seed: int, split: str) -> Iterator[Problem]:
-    """Yields the problems of `generate_problems`; only digests of earlier ones stay in memory."""
     for kind, name, valid in (("family", family, FAMILIES), ("split", split, SPLITS)):
         if name not in valid:
             raise ValueError(f"unknown {kind} {name!r}.{did_you_mean(name, valid)}")

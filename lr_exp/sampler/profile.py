@@ -96,5 +96,5 @@ def _by_position(step: NDArray[Any]) -> NDArray[np.int64]:
     return np.bincount(bins, minlength=_MAX_BINS)
 
 
-def _share(part: float, whole: int) -> float | None:
+def _share(part: float, whole: float) -> float | None:
     return part / whole if whole else None

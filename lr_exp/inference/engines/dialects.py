@@ -7,16 +7,9 @@ from typing import Any
 from httpx2 import Response
 
 from lr_exp.errors import UserError
+from lr_exp.inference.decoding import Decoded
 from lr_exp.inference.engines import Request, Sampling
 from lr_exp.inference.engines.http import Endpoint, RetryableError, parsed
-
-
-@dataclass(frozen=True)
-class Reply:
-    """A server's continuation of a prompt."""
-
-    token_ids: list[int]  # including the stop token
-    stopped: bool  # ended by a stop token, not by the limit
 
 
 @dataclass(frozen=True)
@@ -27,18 +20,18 @@ class Completions:
     model: str
     stop_ids: Sequence[int]
 
-    def complete(self, request: Request, sampling: Sampling) -> Reply:
-        """The continuation of a prompt.
+    def complete(self, request: Request, sampling: Sampling) -> Decoded:
+        """The continuation of a prompt; it may end at a stop token of the server's own.
 
         Raises:
             UnreachableError, UserError: the request failed or was rejected.
         """
 
-        def read(response: Response) -> Reply:
+        def read(response: Response) -> Decoded:
             reply = parsed(response)
             choice = _only_choice(reply)
             _check_prompt((reply.get("usage") or {}).get("prompt_tokens"), request)
-            return Reply(_ids(choice.get("token_ids")), choice.get("finish_reason") == "stop")
+            return Decoded(_ids(choice.get("token_ids")), choice.get("finish_reason") == "stop")
 
         return self.endpoint.request("/v1/completions", self._body(request, sampling), read)
 
@@ -84,7 +77,7 @@ class LlamaCpp:
     endpoint: Endpoint
     model: str
 
-    def complete(self, request: Request, sampling: Sampling) -> Reply:
+    def complete(self, request: Request, sampling: Sampling) -> Decoded:
         """See `Completions.complete`."""
         greedy = sampling.temperature == 0
         body = {
@@ -106,12 +99,12 @@ class LlamaCpp:
             "stream": False,
         }
 
-        def read(response: Response) -> Reply:
+        def read(response: Response) -> Decoded:
             reply = parsed(response)
             if not isinstance(reply, dict):
                 raise RetryableError("a reply that is not a JSON object")
             _check_prompt(reply.get("tokens_evaluated"), request)
-            return Reply(_ids(reply.get("tokens")), reply.get("stop_type") == "eos")
+            return Decoded(_ids(reply.get("tokens")), reply.get("stop_type") == "eos")
 
         return self.endpoint.request("/completion", body, read)
 

@@ -87,9 +87,7 @@ class VllmEngine:
                 )
                 for request in requests
             ]
-            prompts = [
-                {"prompt_token_ids": list(request.prompt)} for request in requests
-            ]  # TokensPrompt
+            prompts = [{"prompt_token_ids": list(request.prompt)} for request in requests]
             outputs = llm.generate(prompts, parameters, use_tqdm=False, **lora)
             if len(outputs) != len(requests):
                 raise RuntimeError(
