@@ -114,7 +114,9 @@ def supervise(folders: tuple[Path, Path], kept_per_answer: float | None = None) 
         answers = len(np.unique(scores["index"]))
         share = min(1.0, kept_per_answer * answers / len(scores["kl"]))
         beta = max(0.0, float(np.quantile(scores["kl"], 1 - share)))
-    return select.select(*folders, _lightreasoner(beta)).supervision
+    with tempfile.TemporaryDirectory() as folder:
+        select.write(*folders, _lightreasoner(beta), Path(folder))
+        return Supervision.load(Path(folder))
 
 
 def _lightreasoner(beta: float) -> Method:

@@ -18,7 +18,7 @@ import torch
 
 from lr_exp.config.settings import ModelSettings, ServerSettings
 from lr_exp.errors import UserError
-from lr_exp.inference.engines import Request, Sampling
+from lr_exp.inference.engines import Request
 from lr_exp.inference.engines.server import ServerEngine
 from lr_exp.inference.generation import single_decoding
 from lr_exp.models import loading, locating
@@ -132,7 +132,7 @@ def answered(address: str, source, prompts):
     assert engine.identity["kind"] == "llamacpp"
     assert engine.identity["version"]
     with engine.open(loading.load_without_weights(source)) as generate:
-        return generate([Request(prompt, MAX_NEW_TOKENS, 0) for prompt in prompts], Sampling())
+        return generate([Request(prompt, MAX_NEW_TOKENS, 0) for prompt in prompts])
 
 
 def test_llama_cpp_generates_the_experts_ids(smollm2, tmp_path):
@@ -155,8 +155,8 @@ def test_llama_cpp_with_quantized_weights_generates_likely_tokens(smollm2, tmp_p
         served = answered(address, source, prompts)
         engine = ServerEngine(ServerSettings(url=address, concurrency=4))
         with engine.open(expert) as generate:
-            hot = Sampling(temperature=1.0, top_p=0.95)
-            samples = [generate([Request(prompts[0], 12, seed)] * 2, hot) for seed in (1, 2, 3)]
+            hot = {"temperature": 1.0, "top_p": 0.95}
+            samples = [generate([Request(prompts[0], 12, seed, **hot)] * 2) for seed in (1, 2, 3)]
         with (
             pytest.raises(UserError, match=r"id \d+ is .* there and .* here"),
             ServerEngine(ServerSettings(url=address)).open(load_expert()),

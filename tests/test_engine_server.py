@@ -8,7 +8,7 @@ import pytest
 from lr_exp.config.settings import ServerSettings
 from lr_exp.errors import UserError
 from lr_exp.inference.decoding import Decoded
-from lr_exp.inference.engines import Request, Sampling, UnreachableError, http, last_known_identity
+from lr_exp.inference.engines import Request, UnreachableError, http, last_known_identity
 from lr_exp.inference.engines.server import ServerEngine
 from lr_exp.models.loading import LanguageModel
 from tests.support.servers import FakeServer, serving
@@ -16,7 +16,6 @@ from tests.support.tiny import tiny_tokenizer
 
 KINDS = ("vllm", "sglang", "llamacpp")
 STOP, OTHER_STOP = 258, 256  # <|im_end|>, <|endoftext|>
-GREEDY = Sampling()
 
 
 def expert(stop_ids=(STOP,)) -> LanguageModel:
@@ -57,10 +56,10 @@ def fake(kind="vllm", *, continue_prompt=counting, stop_ids=(STOP,), **changes) 
     )
 
 
-def ask(server: FakeServer, asked, *, sampling=GREEDY, expert_model=None, **changes):
+def ask(server: FakeServer, asked, *, expert_model=None, **changes):
     engine = ServerEngine(settings(server, **changes))
     with engine.open(expert_model or expert()) as generate:
-        return generate(asked, sampling)
+        return generate(asked)
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -77,11 +76,10 @@ def test_answers_come_back_in_the_order_of_their_prompts(kind):
 @pytest.mark.parametrize("kind", KINDS)
 def test_requests_set_all_sampling_parameters(kind):
     """Servers take omitted ones from the model's generation config."""
-    sampling = Sampling(temperature=0.7, top_p=0.9)
     with serving(fake(kind)) as server:
         ask(server, [Request([40, 41], 9, 17)])
         greedy = server.completions()[-1]
-        ask(server, [Request([40, 41], 9, 17)], sampling=sampling)
+        ask(server, [Request([40, 41], 9, 17, temperature=0.7, top_p=0.9)])
         sampled = server.completions()[-1]
     assert greedy["temperature"] == 0
     assert (sampled["temperature"], sampled["top_p"]) == (0.7, 0.9)
@@ -127,16 +125,16 @@ def test_a_persistent_failure_is_reported_with_its_reason(outcome, reason):
         server.failures = ["ok"]
         engine = ServerEngine(settings(server, attempts=3, timeout=0.2))
         with engine.open(expert()) as generate:
-            assert generate(requests(40), GREEDY) == expected(40)
+            assert generate(requests(40)) == expected(40)
             server.failures = [outcome, "*"]
             before = len(server.completions())
             with pytest.raises(UnreachableError) as error:
-                generate(requests(41), GREEDY)
+                generate(requests(41))
             assert len(server.completions()) - before == 3
             # The same engine works again once the server does.
             server.failures = []
             server.released.set()
-            assert generate(requests(41, 42), GREEDY) == expected(41, 42)
+            assert generate(requests(41, 42)) == expected(41, 42)
     message = str(error.value)
     assert reason in message
     for part in (server.url, "/v1/completions", "3 attempt(s)", "server.timeout", "resumes"):
@@ -156,7 +154,7 @@ def test_a_failure_does_not_wait_for_other_requests():
         with engine.open(expert()) as generate:
             server.failures = ["ok", "ok", "500", "*"]
             with pytest.raises(UserError):
-                generate(requests(42, 43, 41), GREEDY)
+                generate(requests(42, 43, 41))
         assert time.monotonic() - started < 2
 
 
@@ -317,7 +315,7 @@ def test_an_adapter_is_named_by_its_content_and_unloaded(kind, tmp_path):
         for content in (b"weights", b"others", b"weights"):
             (tmp_path / "adapter_model.safetensors").write_bytes(content)
             with engine.open(expert(), tmp_path) as generate:
-                assert generate(requests(40), GREEDY) == expected(40)
+                assert generate(requests(40)) == expected(40)
             name, loaded = requests_to[-1]
             assert loaded == {name: str(tmp_path)}
             assert server.adapters == {}

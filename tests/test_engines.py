@@ -11,7 +11,7 @@ import pytest
 
 from lr_exp.config.settings import ModelSettings
 from lr_exp.errors import UserError
-from lr_exp.inference.engines import Request, Sampling, http, in_process
+from lr_exp.inference.engines import Request, http, in_process
 from lr_exp.inference.engines.in_process import VllmEngine
 from lr_exp.inference.generation import single_decoding
 from lr_exp.models import loading, locating
@@ -311,7 +311,7 @@ def test_vllm_is_reloaded_for_adapters_and_closed(stub, micro, tmp_path):
     requests = [Request([5, 6], 4, 0)]
     for adapter in (None, None, tmp_path, None):
         with engine.open(micro.expert, adapter) as generate:
-            assert len(generate(requests, Sampling())) == 1
+            assert len(generate(requests)) == 1
     assert [bool(llm.settings.get("enable_lora")) for llm in stub.instances] == [False, True]
     lora = stub.instances[1].calls[0][2]
     assert lora.path == str(tmp_path)

@@ -18,11 +18,10 @@ from lr_exp.models.early_exit import shared_layer_logits
 from lr_exp.models.packing import pack, read_logits
 from lr_exp.models.prompts import render_prompt
 from lr_exp.models.vocabulary import shared_vocabulary
-from lr_exp.sampler import select
 from lr_exp.store.shards import read_shards
 from tests.support.distilling import TOKENS, a_supervision, packed_losses, precise_model
 from tests.support.methods import method
-from tests.support.sampling import SYSTEM, kept_steps, load_micro, sample
+from tests.support.sampling import SYSTEM, kept_steps, load_micro, sample, selected
 from tests.support.tiny import tiny_model
 
 ALPHA = 0.2
@@ -60,7 +59,7 @@ def fast(folder, pair, texts, *, new_tokens, beta, batch_size, tokens_per_pass=1
     questions = [Question(id=str(number), text=text) for number, text in enumerate(texts)]
     sizes = {"batch_size": batch_size, "tokens_per_pass": tokens_per_pass}
     folders = sample(folder, pair, shared_ids(pair), questions, new_tokens=new_tokens, **sizes)
-    supervision = select.select(*folders, method(alpha=ALPHA, beta=beta)).supervision
+    supervision = selected(*folders, method(alpha=ALPHA, beta=beta)).supervision
     kept = {(int(name), step): found for (name, step), found in kept_steps(supervision).items()}
     rows = sorted(read_shards(folders[0]), key=lambda row: row["index"])
     return kept, [row["token_ids"] for row in rows]

@@ -14,11 +14,10 @@ from lr_exp.errors import UserError
 from lr_exp.micro.tokenizer import build_tokenizer
 from lr_exp.pipeline.inputs import Inputs
 from lr_exp.pipeline.loaded_models import LoadedModels
-from lr_exp.sampler import select
 from lr_exp.sampler.references import keep_verified, write_solutions
 from lr_exp.store.shards import read_shards
 from tests.support.methods import method
-from tests.support.sampling import END, write_answers
+from tests.support.sampling import END, selected, write_answers
 from tests.support.tiny import tiny_tokenizer
 
 # Two answers of three positions. Above 0.4 nats: (0, 1), (1, 0) and (1, 2).
@@ -195,7 +194,7 @@ def test_right_finished_answers_are_kept_once(tmp_path):
 
 def test_hard_labels_are_the_tokens_themselves_to_the_end(tmp_path):
     write_answers(tmp_path, [("a", "xy", True), ("b", "z", True)])
-    everything = select.select(tmp_path, None, method(select="all", target="token"))
+    everything = selected(tmp_path, None, method(select="all", target="token"))
     first = everything.supervision.trajectories[0]
     assert first.steps == [0, 1, 2]
     assert [ids for (ids,) in first.target_ids] == [
@@ -203,10 +202,10 @@ def test_hard_labels_are_the_tokens_themselves_to_the_end(tmp_path):
         END,
     ]
     assert [first.read_at(kept) for kept in range(3)] == [1, 2, 3]
-    assert (everything.counts.steps, everything.supervision.kept) == (5, 5)
-    assert everything.counts.profile()["kl_mean"] is None
+    assert (everything.profile["steps"], everything.supervision.kept) == (5, 5)
+    assert everything.profile["kl_mean"] is None
     upft = method(select="first", target="token", parameters={"first": 2})
-    start = select.select(tmp_path, None, upft)
+    start = selected(tmp_path, None, upft)
     assert [t.steps for t in start.supervision.trajectories] == [[0, 1], [0, 1]]
 
 

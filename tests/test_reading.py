@@ -7,11 +7,11 @@ import pytest
 import torch
 
 from lr_exp import contrast
-from lr_exp.sampler import profile, reading, select
+from lr_exp.sampler import profile, reading
 from lr_exp.sampler.supervision import Supervision
 from lr_exp.store.shards import read_shards
 from tests.support.methods import method
-from tests.support.sampling import sample
+from tests.support.sampling import sample, selected
 
 ALPHA, BETA = 0.2, 0.4
 
@@ -22,7 +22,7 @@ def folders(tmp_path_factory, pair, shared, questions):
 
 
 def read(folders, tokenizer, *, beta=BETA, verdict=lambda i, text: None):
-    selection = select.select(*folders, method(alpha=ALPHA, beta=beta))
+    selection = selected(*folders, method(alpha=ALPHA, beta=beta))
     shown = reading.sample_for_display(
         *folders, selection.supervision, tokenizer, alpha=ALPHA, verdict=verdict
     )
@@ -163,7 +163,7 @@ def test_the_file_s_size_is_limited(monkeypatch, folders, pair):
 
 def test_a_method_without_an_amateur_shows_its_own_tokens(folders, pair):
     upft = method(select="first", target="token", parameters={"first": 3})
-    selection = select.select(folders[0], None, upft)
+    selection = selected(folders[0], None, upft)
     shown = reading.sample_for_display(
         folders[0],
         None,
@@ -179,8 +179,8 @@ def test_a_method_without_an_amateur_shows_its_own_tokens(folders, pair):
 
 
 def test_steps_by_position_count_all_steps(folders):
-    selection = select.select(*folders, method(alpha=ALPHA, beta=BETA))
-    shown = selection.counts.profile()["by_position"]
+    selection = selected(*folders, method(alpha=ALPHA, beta=BETA))
+    shown = selection.profile["by_position"]
     steps, kept = [0] * len(shown["steps"]), [0] * len(shown["steps"])
     for row in read_shards(folders[1]):
         steps[row["step"] // 8] += 1
@@ -191,14 +191,14 @@ def test_steps_by_position_count_all_steps(folders):
 def test_later_positions_share_the_last_bin(monkeypatch, folders):
     monkeypatch.setattr(profile, "_MAX_BINS", 3)
     upft = method(select="first", target="token", parameters={"first": 20})
-    shown = select.select(folders[0], None, upft).counts.profile()["by_position"]
+    shown = selected(folders[0], None, upft).profile["by_position"]
     lengths = [len(row["token_ids"]) for row in read_shards(folders[0])]
     assert shown["steps"] == [8 * 12, 8 * 12, sum(lengths) - 16 * 12]
     assert shown["kept"] == [8 * 12, 8 * 12, 4 * 12]
 
 
 def test_supervision_can_be_restricted_to_some_questions(folders):
-    supervision = select.select(*folders, method(alpha=ALPHA, beta=BETA)).supervision
+    supervision = selected(*folders, method(alpha=ALPHA, beta=BETA)).supervision
     wanted = {supervision.trajectories[1].question_id}
     assert [one.question_id for one in supervision.for_questions(wanted)] == list(wanted)
     assert list(Supervision([]).for_questions(wanted)) == []

@@ -11,11 +11,11 @@ from lr_exp.data.questions import Question
 from lr_exp.errors import UserError
 from lr_exp.models.prompts import render_prompt
 from lr_exp.models.vocabulary import SharedVocabulary
-from lr_exp.sampler import records, score, select
+from lr_exp.sampler import records, score
 from lr_exp.sampler.supervision import SupervisedTrajectory, Supervision
 from lr_exp.store.shards import read_shards, shard_paths
 from tests.support.methods import method
-from tests.support.sampling import SYSTEM, kept_steps, load_micro, sample
+from tests.support.sampling import SYSTEM, kept_steps, load_micro, sample, selected
 
 ALPHA, BETA = 0.2, 0.4
 
@@ -39,8 +39,8 @@ def test_a_smaller_table_floor_and_any_alpha_above_it_select_the_same(
     wide = sample(tmp_path / "wide", pair, shared, questions[:4], floor=1e-6)
     tight = sample(tmp_path / "tight", pair, shared, questions[:4], floor=0.2)
     for alpha in (0.2, 0.5, 1.0):
-        one = select.select(*wide, method(alpha=alpha, beta=BETA)).supervision
-        two = select.select(*tight, method(alpha=alpha, beta=BETA)).supervision
+        one = selected(*wide, method(alpha=alpha, beta=BETA)).supervision
+        two = selected(*tight, method(alpha=alpha, beta=BETA)).supervision
         assert one.digest() == two.digest()
 
 
@@ -64,7 +64,7 @@ def test_the_four_ablations_differ_only_in_step_rule_and_target(tmp_path, pair, 
 
     def supervision(rule, target):
         chosen = method(select=rule, target=target, alpha=ALPHA, beta=BETA)
-        return select.select(*folders, chosen).supervision
+        return selected(*folders, chosen).supervision
 
     full, everything = supervision("kl_above_beta", "contrast"), supervision("all", "contrast")
     assert 0 < full.kept < everything.kept == total
@@ -89,7 +89,7 @@ def test_supervision_is_in_the_questions_order_not_the_batches(tmp_path, pair, s
     written = [row["question_id"] for row in read_shards(folders[0])]
     in_order = [question.id for question in questions]
     assert written != in_order
-    supervision = select.select(*folders, method(alpha=ALPHA, beta=BETA)).supervision
+    supervision = selected(*folders, method(alpha=ALPHA, beta=BETA)).supervision
     kept = [trajectory.question_id for trajectory in supervision.trajectories]
     assert len(kept) > 1
     assert kept == [one for one in in_order if one in kept]
@@ -97,8 +97,8 @@ def test_supervision_is_in_the_questions_order_not_the_batches(tmp_path, pair, s
 
 def test_profile_counts_every_step_once(tmp_path, pair, shared, questions):
     folders = sample(tmp_path, pair, shared, questions[:4])
-    selection = select.select(*folders, method(alpha=ALPHA, beta=BETA))
-    profile = selection.counts.profile()
+    selection = selected(*folders, method(alpha=ALPHA, beta=BETA))
+    profile = selection.profile
     kl = [row["kl"] for row in read_shards(folders[1])]
     assert profile["answers"] == 4
     assert profile["steps"] == len(kl) == sum(profile["histogram"]["counts"])
@@ -124,7 +124,7 @@ def test_profile_means_are_over_the_steps_that_they_name(tmp_path, pair, shared,
         (same if p.argmax() == q.argmax() else other).append(row["kl"])
     for ours, plain in entropies:
         assert ours == pytest.approx(plain, abs=1e-4)
-    profile = select.select(*folders, method(alpha=ALPHA, beta=BETA)).counts.profile()
+    profile = selected(*folders, method(alpha=ALPHA, beta=BETA)).profile
     assert profile["kl_mean_same_top1"] == pytest.approx(sum(same) / len(same), rel=1e-5)
     assert profile["kl_mean_other_top1"] == pytest.approx(sum(other) / len(other), rel=1e-5)
 
@@ -151,9 +151,9 @@ def test_no_step_above_beta_gives_an_empty_supervision_and_the_highest_kl(
     tmp_path, pair, shared, questions
 ):
     folders = sample(tmp_path, pair, shared, questions[:2])
-    selection = select.select(*folders, method(alpha=ALPHA, beta=1e6))
+    selection = selected(*folders, method(alpha=ALPHA, beta=1e6))
     assert selection.supervision.kept == 0
-    assert selection.counts.profile()["kl_max"] > 0
+    assert selection.profile["kl_max"] > 0
 
 
 def test_an_id_that_the_models_do_not_share_ends_the_scored_part():
@@ -197,7 +197,7 @@ def test_a_prompt_longer_than_the_context_names_the_question(tmp_path, pair, sha
 
 def test_export_and_import_give_the_same_supervision(tmp_path, pair, shared, questions):
     folders = sample(tmp_path, pair, shared, questions)
-    supervision = select.select(*folders, method(alpha=ALPHA, beta=BETA)).supervision
+    supervision = selected(*folders, method(alpha=ALPHA, beta=BETA)).supervision
     tokenizer = pair[0].tokenizer
     file = tmp_path / "export" / "records.jsonl"
     count = records.export_records(supervision, tokenizer, file)
@@ -213,7 +213,7 @@ def test_records_without_ids_are_read_as_the_published_reader_does(
 ):
     """A published file has text only; where it tokenizes back, nothing is lost."""
     folders = sample(tmp_path, pair, shared, questions[:5])
-    supervision = select.select(*folders, method(alpha=ALPHA, beta=BETA)).supervision
+    supervision = selected(*folders, method(alpha=ALPHA, beta=BETA)).supervision
     tokenizer = pair[0].tokenizer
     file = tmp_path / "records.jsonl"
     records.export_records(supervision, tokenizer, file)

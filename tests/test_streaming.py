@@ -39,7 +39,7 @@ from lr_exp.store import Store
 from lr_exp.store.shards import read_shards, shard_number, shard_path, shard_paths
 from tests.support.hub import mirror
 from tests.support.methods import method
-from tests.support.sampling import sample, write_answers
+from tests.support.sampling import sample, selected, write_answers
 from tests.support.tiny import tiny_tokenizer
 
 
@@ -423,10 +423,10 @@ def test_written_supervision_equals_the_selected_one(
 ):
     """Written window by window, in the order of the questions."""
     chosen = method(select=steps, alpha=0.2, beta=0.4, seed=3)
-    listed = select.select(*sampled, chosen)
+    listed = selected(*sampled, chosen)
     monkeypatch.setattr(select, "WINDOW", 4)
     facts = select.write(*sampled, chosen, tmp_path)
-    assert facts == {**listed.counts.profile(), "digest": listed.supervision.digest()}
+    assert facts == {**listed.profile, "digest": listed.supervision.digest()}
     assert facts["kept"] == listed.supervision.kept > 0
     found = StoredSupervision(tmp_path)
     assert list(found.trajectories) == list(listed.supervision.trajectories)

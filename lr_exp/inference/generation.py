@@ -18,7 +18,7 @@ from lr_exp import distributed
 from lr_exp.errors import UserError
 from lr_exp.inference.cpu_linear import prepacked_linear
 from lr_exp.inference.decoding import Decoded, PromptedModel, decode
-from lr_exp.inference.engines import Generate, Request, Sampling
+from lr_exp.inference.engines import Generate, Request
 from lr_exp.inference.memory import AdaptiveBatchSize
 from lr_exp.inference.strategies import Strategy, contrastive, greedy, sampled
 from lr_exp.models.loading import LanguageModel
@@ -121,9 +121,16 @@ def single_decoding(
             not depend on batches.
     """
     if generate is not None:
-        return _engine_decoding(
-            generate, language_model, prompts, max_new_tokens, Sampling(temperature, top_p), seed
-        )
+        context = language_model.context
+
+        def request(index: int) -> Request:
+            limit = max_new_tokens
+            if context is not None:
+                limit = min(limit, context - len(prompts[index]))
+            request_seed = int(digest([seed, index])[:7], 16) if temperature else 0
+            return Request(prompts[index], limit, request_seed, temperature, top_p)
+
+        return BatchDecoder((), lambda _, batch, __: generate([request(i) for i in batch]))
 
     def strategy(number: int, start: int) -> Strategy:
         if not temperature:
@@ -135,28 +142,6 @@ def single_decoding(
         return sampled(temperature, top_p, generator.manual_seed(int(digest(key)[:16], 16)))
 
     return _decoding([PromptedModel(language_model, prompts)], strategy, max_new_tokens)
-
-
-def _engine_decoding(
-    generate: Generate,
-    language_model: LanguageModel,
-    prompts: Sequence[Sequence[int]],
-    max_new_tokens: int,
-    sampling: Sampling,
-    seed: int,
-) -> BatchDecoder:
-    context = language_model.context
-
-    def request(index: int) -> Request:
-        limit = max_new_tokens
-        if context is not None:
-            limit = min(limit, context - len(prompts[index]))
-        request_seed = int(digest([seed, index])[:7], 16) if sampling.temperature else 0
-        return Request(prompts[index], limit, request_seed)
-
-    return BatchDecoder(
-        (), lambda _, batch, __: generate([request(index) for index in batch], sampling)
-    )
 
 
 def contrastive_decoding(

@@ -6,7 +6,6 @@ whatever the number of questions.
 
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass
 from itertools import groupby
 from operator import itemgetter
 from pathlib import Path
@@ -23,9 +22,7 @@ from lr_exp.inference.generation import WINDOW
 from lr_exp.sampler.profile import Counts
 from lr_exp.sampler.step_table import Columns, kept_by_shard
 from lr_exp.sampler.supervision import (
-    SCHEMA,
     SupervisedTrajectory,
-    Supervision,
     as_table,
     write_supervision,
 )
@@ -34,21 +31,6 @@ from lr_exp.store.shards import read_shard, shard_paths
 VERSION = 4
 
 Label = tuple[list[int], list[float]]  # token ids and their weights
-
-
-@dataclass(frozen=True)
-class Selection:
-    """Supervision in memory, and the counts of its selection."""
-
-    supervision: Supervision
-    counts: Counts
-
-
-def select(trajectories: Path, steps: Path | None, method: Method) -> Selection:
-    """Like `write`, but returns the selection in memory; use it for a few answers only."""
-    counts = Counts(scored=steps is not None)
-    tables = [SCHEMA.empty_table(), *_supervised(trajectories, steps, method, counts)]
-    return Selection(Supervision(pa.concat_tables(tables)), counts)
 
 
 def write(trajectories: Path, steps: Path | None, method: Method, folder: Path) -> dict[str, Any]:

@@ -1,11 +1,14 @@
 """The micro pair and a small sampling run."""
 
 from pathlib import Path
+from tempfile import TemporaryDirectory
+from types import SimpleNamespace
 
 from lr_exp.config.settings import ModelSettings
 from lr_exp.models import loading, locating
-from lr_exp.sampler import rollout, score
+from lr_exp.sampler import rollout, score, select
 from lr_exp.sampler.rollout import COLUMNS
+from lr_exp.sampler.supervision import Supervision
 from lr_exp.store.shards import write_shard
 from tests.support.tiny import tiny_tokenizer
 
@@ -58,6 +61,15 @@ def sample(
         tokens_per_pass=tokens_per_pass,
     )
     return trajectories, steps
+
+
+def selected(trajectories, steps, method) -> SimpleNamespace:
+    """A method's `supervision` of these answers, and the selection's `profile`."""
+    with TemporaryDirectory() as folder:
+        profile = select.write(trajectories, steps, method, Path(folder))
+        supervision = Supervision.load(Path(folder))
+    assert profile.pop("digest") == supervision.digest()
+    return SimpleNamespace(supervision=supervision, profile=profile)
 
 
 def kept_steps(supervision) -> dict:

@@ -21,24 +21,18 @@ log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
-class Sampling:
-    """Sampling settings; engines always receive all of them, so their defaults do not matter."""
+class Request:
+    """One prompt to continue; engines receive all settings, so their defaults do not matter."""
 
+    prompt: Sequence[int]  # token ids
+    max_new_tokens: int  # including the stop token
+    seed: int = 0  # in [0, 2**31)
     temperature: float = 0.0  # 0: greedy
     top_p: float = 1.0
 
 
-@dataclass(frozen=True)
-class Request:
-    """One prompt to continue."""
-
-    prompt: Sequence[int]  # token ids
-    max_new_tokens: int  # including the stop token
-    seed: int  # in [0, 2**31)
-
-
 # Returns the continuations in the order of the requests.
-Generate = Callable[[Sequence[Request], Sampling], list[Decoded]]
+Generate = Callable[[Sequence[Request]], list[Decoded]]
 
 
 class Engine(Protocol):

@@ -8,7 +8,7 @@ from httpx2 import Response
 
 from lr_exp.errors import UserError
 from lr_exp.inference.decoding import Decoded
-from lr_exp.inference.engines import Request, Sampling
+from lr_exp.inference.engines import Request
 from lr_exp.inference.engines.http import Endpoint, RetryableError, parsed
 
 
@@ -20,7 +20,7 @@ class Completions:
     model: str
     stop_ids: Sequence[int]
 
-    def complete(self, request: Request, sampling: Sampling) -> Decoded:
+    def complete(self, request: Request) -> Decoded:
         """The continuation of a prompt; it may end at a stop token of the server's own.
 
         Raises:
@@ -33,11 +33,11 @@ class Completions:
             _check_prompt((reply.get("usage") or {}).get("prompt_tokens"), request)
             return Decoded(_ids(choice.get("token_ids")), choice.get("finish_reason") == "stop")
 
-        return self.endpoint.request("/v1/completions", self._body(request, sampling), read)
+        return self.endpoint.request("/v1/completions", self._body(request), read)
 
     def is_supported(self, prompt: Sequence[int]) -> bool:
         """Whether the server accepts and returns token ids."""
-        body = self._body(Request(prompt, max_new_tokens=1, seed=0), Sampling())
+        body = self._body(Request(prompt, max_new_tokens=1))
         reply = self.endpoint.request_if_supported("/v1/completions", body)
         return reply is not None and isinstance(_only_choice(reply).get("token_ids"), list)
 
@@ -47,13 +47,13 @@ class Completions:
         reply = self.endpoint.request_if_supported("/detokenize", body)
         return _text(reply, "prompt", "text")  # vLLM, SGLang
 
-    def _body(self, request: Request, sampling: Sampling) -> dict[str, Any]:
+    def _body(self, request: Request) -> dict[str, Any]:
         return {
             "model": self.model,
             "prompt": list(request.prompt),
             "max_tokens": request.max_new_tokens,
-            "temperature": sampling.temperature,
-            "top_p": sampling.top_p,
+            "temperature": request.temperature,
+            "top_p": request.top_p,
             "n": 1,
             "frequency_penalty": 0.0,
             "presence_penalty": 0.0,
@@ -77,15 +77,15 @@ class LlamaCpp:
     endpoint: Endpoint
     model: str
 
-    def complete(self, request: Request, sampling: Sampling) -> Decoded:
+    def complete(self, request: Request) -> Decoded:
         """See `Completions.complete`."""
-        greedy = sampling.temperature == 0
+        greedy = request.temperature == 0
         body = {
             "model": self.model,
             "prompt": list(request.prompt),
             "n_predict": request.max_new_tokens,
-            "temperature": sampling.temperature,
-            "top_p": sampling.top_p,
+            "temperature": request.temperature,
+            "top_p": request.top_p,
             # All samplers that are applied, in order: no penalties, top_k or min_p.
             "samplers": ["temperature"] if greedy else ["temperature", "top_p"],
             "dynatemp_range": 0.0,

@@ -13,7 +13,7 @@ from typing import Any
 
 from lr_exp.errors import UserError, first_line
 from lr_exp.inference.decoding import Decoded
-from lr_exp.inference.engines import Generate, Request, Sampling, adapter_name, truncated
+from lr_exp.inference.engines import Generate, Request, adapter_name, truncated
 from lr_exp.inference.memory import free_memory
 from lr_exp.models.loading import LanguageModel
 from lr_exp.models.locating import ModelSource
@@ -67,13 +67,13 @@ class VllmEngine:
             number = int(name[-7:], 16) + 1  # vLLM's cache key; must be above 0
             lora = {"lora_request": LoRARequest(name, number, str(adapter))}
 
-        def generate(requests: Sequence[Request], sampling: Sampling) -> list[Decoded]:
+        def generate(requests: Sequence[Request]) -> list[Decoded]:
             # With `ignore_eos`, only `stop_token_ids` end an answer.
             parameters = [
                 SamplingParams(
                     n=1,
-                    temperature=sampling.temperature,
-                    top_p=sampling.top_p,
+                    temperature=request.temperature,
+                    top_p=request.top_p,
                     top_k=-1,
                     min_p=0.0,
                     repetition_penalty=1.0,

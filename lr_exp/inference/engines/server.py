@@ -17,7 +17,7 @@ from lr_exp import distributed
 from lr_exp.config.settings import ServerSettings
 from lr_exp.errors import UserError
 from lr_exp.inference.decoding import Decoded
-from lr_exp.inference.engines import Generate, Request, Sampling, adapter_name, truncated
+from lr_exp.inference.engines import Generate, Request, adapter_name, truncated
 from lr_exp.inference.engines.dialects import Completions, Dialect, LlamaCpp
 from lr_exp.inference.engines.http import Endpoint
 from lr_exp.inference.engines.vocabulary_check import find_difference, probe_ids
@@ -81,8 +81,8 @@ class ServerEngine:
         with self._served_model(adapter) as model:
             served = replace(dialect, model=model)
 
-            def generate(requests: Sequence[Request], sampling: Sampling) -> list[Decoded]:
-                answer = partial(_answer, served, expert.stop_ids, sampling)
+            def generate(requests: Sequence[Request]) -> list[Decoded]:
+                answer = partial(_answer, served, expert.stop_ids)
                 try:
                     return _run_concurrently(answer, requests, self._settings.concurrency)
                 except BaseException:
@@ -181,9 +181,7 @@ def _run_concurrently(
     return [answers[number] for number in range(len(requests))]
 
 
-def _answer(
-    dialect: Dialect, stop_ids: Sequence[int], sampling: Sampling, request: Request
-) -> Decoded:
+def _answer(dialect: Dialect, stop_ids: Sequence[int], request: Request) -> Decoded:
     """One answer.
 
     The server's generation config may have more stop tokens than the expert. If one of those ends
@@ -192,7 +190,7 @@ def _answer(
     generated: list[int] = []
     while True:
         prompt, limit = [*request.prompt, *generated], request.max_new_tokens - len(generated)
-        reply = dialect.complete(Request(prompt, limit, request.seed), sampling)
+        reply = dialect.complete(replace(request, prompt=prompt, max_new_tokens=limit))
         generated += reply.token_ids
         answer = truncated(generated, stop_ids, request.max_new_tokens)
         if answer.finished or len(generated) >= request.max_new_tokens:
