@@ -69,11 +69,8 @@ def write_questions(questions: Iterable[Question], folder: Path) -> dict[str, An
                 full.update(_encoded(question))
                 prompts.update(_encoded(_without_reference(question)))
             count += len(batch)
-    return {
-        "count": count,
-        "fingerprint": full.hexdigest(),
-        "prompts_fingerprint": prompts.hexdigest(),
-    }
+    fingerprints = {"fingerprint": full.hexdigest(), "prompts_fingerprint": prompts.hexdigest()}
+    return {"count": count, **fingerprints}
 
 
 def load_questions(source: SourceSettings, *, hub_root: str | None) -> list[Question]:

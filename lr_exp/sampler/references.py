@@ -4,6 +4,7 @@ Both have the columns of a rollout.
 """
 
 from collections.abc import Callable, Iterable
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -44,9 +45,9 @@ def write_solutions(
     Raises:
         UserError: a solution that the tokenizer has no tokens for.
     """
-    rows: list[dict[str, Any]] = []
-    answers = tokens = cut_off = number = 0
-    for index, (question, text) in enumerate(zip(questions, texts, strict=True)):
+    facts = {"answers": 0, "tokens": 0, "cut_off": 0}
+
+    def row(index: int, question: Question, text: str) -> dict[str, Any]:
         prompt = render_prompt(tokenizer, question.text, system_prompt)
         ids = answer_ids(tokenizer, text)
         if tokenizer.unk_token_id is not None and tokenizer.unk_token_id in ids:
@@ -56,23 +57,21 @@ def write_solutions(
                 "solutions."
             )
         room = len(ids) if context is None else max(context - len(prompt), 0)
-        cut_off += len(ids) > room
-        rows.append(
-            {
-                "index": index,
-                "question_id": question.id,
-                "question": question.text,
-                "prompt_ids": prompt,
-                "token_ids": ids[:room],
-            }
-        )
-        answers, tokens = answers + 1, tokens + len(ids[:room])
-        if len(rows) == _SHARD:
-            write_shard(folder, number, rows, _SCHEMA)
-            rows, number = [], number + 1
-    if rows:
-        write_shard(folder, number, rows, _SCHEMA)
-    return {"answers": answers, "tokens": tokens, "cut_off": cut_off}
+        facts["answers"] += 1
+        facts["tokens"] += len(ids[:room])
+        facts["cut_off"] += len(ids) > room
+        return {
+            "index": index,
+            "question_id": question.id,
+            "question": question.text,
+            "prompt_ids": prompt,
+            "token_ids": ids[:room],
+        }
+
+    rows = (row(i, *pair) for i, pair in enumerate(zip(questions, texts, strict=True)))
+    for number, shard in enumerate(iter(lambda: list(islice(rows, _SHARD)), [])):
+        write_shard(folder, number, shard, _SCHEMA)
+    return facts
 
 
 def keep_verified(

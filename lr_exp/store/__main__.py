@@ -14,13 +14,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from lr_exp.errors import UserError, guard_tracebacks, print_error, printable
-from lr_exp.store.inventory import (
-    Entry,
-    find_damaged,
-    find_unreferenced,
-    list_entries,
-    prune,
-)
+from lr_exp.store.inventory import Entry, find_damaged, find_unreferenced, list_entries, prune
 
 
 def main(words: Sequence[str] | None = None) -> int:

@@ -106,19 +106,12 @@ class Store:
         folder = self._folder(recipe)
         if not folder.exists() or problem_of(folder, recipe.address) is not None:
             return None
-        manifest = json.loads((folder / MANIFEST).read_text("utf-8"))
-        return self._artifact(recipe, manifest, reused=True)
+        return self._artifact(folder, reused=True)
 
-    def _artifact(self, recipe: Recipe, manifest: dict[str, Any], *, reused: bool) -> Artifact:
-        return Artifact(
-            recipe.stage,
-            recipe.address,
-            self._folder(recipe),
-            manifest["facts"],
-            manifest["seconds"],
-            reused,
-            manifest.get("made_by"),
-        )
+    def _artifact(self, folder: Path, *, reused: bool) -> Artifact:
+        manifest = json.loads((folder / MANIFEST).read_text("utf-8"))
+        values = (manifest["facts"], manifest["seconds"], reused, manifest.get("made_by"))
+        return Artifact(folder.parent.name, folder.name, folder, *values)
 
     def make(
         self, recipe: Recipe, build: Callable[[Path], dict[str, Any]], *, together: bool = False
@@ -179,22 +172,16 @@ class Store:
         remove_unfinished(part)
         clock = _Clock(part / ".seconds")
         with clock:
-            facts = json.loads(json.dumps(build(part)))  # as read from the manifest
+            facts = build(part)
         clock.path.unlink()
         files = {
-            str(path.relative_to(part)): {
-                "sha256": file_digest(path),
-                "bytes": path.stat().st_size,
-            }
+            str(path.relative_to(part)): {"sha256": file_digest(path), "bytes": path.stat().st_size}
             for path in sorted(part.rglob("*"))
             if path.is_file()
         }
         manifest = {
-            "stage": recipe.stage,
-            "version": recipe.version,
+            **vars(recipe),
             "address": recipe.address,
-            "inputs": recipe.inputs,
-            "settings": recipe.settings,
             "facts": facts,
             "seconds": clock.seconds,
             "made_by": self.maker,
@@ -211,7 +198,7 @@ class Store:
                 raise
             shutil.rmtree(part, ignore_errors=True)
             return found
-        return self._artifact(recipe, manifest, reused=False)
+        return self._artifact(folder, reused=False)
 
     def _folder(self, recipe: Recipe) -> Path:
         return self.root / recipe.stage / recipe.address

@@ -58,17 +58,10 @@ def list_entries(root: Path) -> list[Entry]:
         else:
             continue
         files = [path.stat() for path in folder.rglob("*") if path.is_file()]
-        modified = max((file.st_mtime for file in files), default=folder.stat().st_mtime)
-        found.append(
-            Entry(
-                folder.parent.name,
-                address,
-                folder,
-                state,
-                sum(file.st_size for file in files),
-                datetime.fromtimestamp(modified, UTC),
-            )
-        )
+        size = sum(file.st_size for file in files)
+        newest = max((file.st_mtime for file in files), default=folder.stat().st_mtime)
+        modified = datetime.fromtimestamp(newest, UTC)
+        found.append(Entry(folder.parent.name, address, folder, state, size, modified))
     return found
 
 
@@ -106,19 +99,17 @@ def read_references(run_folders: Iterable[Path]) -> set[str]:
                 "one that holds runs."
             )
         for run in sorted(runs):
-            names |= _read_names(run / REFERENCES)
+            path = run / REFERENCES
+            content = path.read_bytes() if path.exists() else b""
+            lines = content.decode("utf-8", "replace").splitlines()
+            if not lines or not all(_NAME.fullmatch(line) for line in lines):
+                raise UserError(
+                    f"{path}, the list of artifacts that this run uses, is missing or damaged. Run "
+                    "its command again (existing artifacts are reused) or prune without this "
+                    "folder."
+                )
+            names.update(lines)
     return names
-
-
-def _read_names(path: Path) -> set[str]:
-    content = path.read_bytes() if path.exists() else b""
-    lines = content.decode("utf-8", "replace").splitlines()
-    if not lines or not all(_NAME.fullmatch(line) for line in lines):
-        raise UserError(
-            f"{path}, the list of artifacts that this run uses, is missing or damaged. Run its "
-            "command again (existing artifacts are reused) or prune without this folder."
-        )
-    return set(lines)
 
 
 def find_unreferenced(root: Path, run_folders: Sequence[Path]) -> list[Entry]:

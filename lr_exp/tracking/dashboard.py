@@ -125,13 +125,12 @@ def _write(arguments: argparse.Namespace, required_action: str) -> None:
     pages = _make_pages(arguments, arguments.entity or "", saved=False)
     out = arguments.out or (arguments.folder or Path("runs")) / "dashboard"
     out.mkdir(parents=True, exist_ok=True)
-    paths = []
     for name, page in pages.items():
         spec = page._to_model().model_dump(mode="json", by_alias=True, exclude_none=True)
-        path = out / f"{name}.json"
-        path.write_text(json.dumps(spec, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
-        paths.append(str(path))
-    print(printable(redact(f"Wrote W&B page specifications to {' and '.join(paths)}.")))
+        content = json.dumps(spec, indent=1, ensure_ascii=False) + "\n"
+        (out / f"{name}.json").write_text(content, encoding="utf-8")
+    paths = " and ".join(str(out / f"{name}.json") for name in pages)
+    print(printable(redact(f"Wrote W&B page specifications to {paths}.")))
     print(
         "Nothing was sent to W&B. To save the pages there, upload runs that were recorded offline "
         f"with `wandb sync`, then {required_action}.",

@@ -43,12 +43,10 @@ def log_sampling(
     if sampled.histogram is not None:
         counts, width = sampled.histogram.counts, sampled.histogram.bin_nats
         tracker.wandb.histogram("sample/kl", counts, [i * width for i in range(len(counts) + 1)])
-        shares = _shares(counts, [sum(counts)] * len(counts))
-        tracker.wandb.curve(KL_PROFILE, KL_AXIS, [(i * width, share) for i, share in shares])
-    if sampled.by_position is not None:
-        profile = sampled.by_position
-        shares = _shares(profile.kept, profile.steps)
-        points = [(i * profile.bin_tokens, share) for i, share in shares]
+        points = _shares(counts, [sum(counts)] * len(counts), width)
+        tracker.wandb.curve(KL_PROFILE, KL_AXIS, points)
+    if (profile := sampled.by_position) is not None:
+        points = _shares(profile.kept, profile.steps, profile.bin_tokens)
         tracker.wandb.curve(KEPT_PROFILE, POSITION_AXIS, points)
     if tracker.wandb.records_media:
         columns = ("question", "step", "prefix", "label", "kl (nats)")
@@ -75,15 +73,13 @@ def log_trajectories(tracker: Tracker, path: Path) -> None:
 
 def log_evaluation(tracker: Tracker, evaluated: EvaluateSummary) -> None:
     """Logs a table of accuracies before and after training, if there was any training."""
-    tuned = evaluated.tuned
-    if tuned is None:
+    if (tuned := evaluated.tuned) is None:
         return
     columns = ("benchmark", "before", "stderr before", "after", "stderr after", "questions")
-    rows = []
-    for name, before in (evaluated.expert or {}).items():
-        after = tuned[name]
-        accuracies = (before.accuracy, before.stderr, after.accuracy, after.stderr)
-        rows.append((name, *accuracies, before.total))
+    rows = [
+        (name, old.accuracy, old.stderr, tuned[name].accuracy, tuned[name].stderr, old.total)
+        for name, old in (evaluated.expert or {}).items()
+    ]
     tracker.wandb.table("eval/before_after", columns, rows)
 
 
@@ -111,14 +107,11 @@ def log_headlines(tracker: Tracker, summary: Summary) -> None:
     if gains:
         flat["eval/mean_gain"] = sum(gains) / len(gains)  # unweighted over benchmarks
     stages = {"sample": summary.sample, "distill": summary.distill, "eval": summary.evaluate}
-    for family, stage in stages.items():
-        if stage is not None:
-            flat[f"{family}/seconds"] = stage.seconds
-    flat["peak_memory_bytes"] = summary.peak_memory_bytes
-    tracker.wandb.summarize(flat)
+    flat |= {f"{name}/seconds": s.seconds for name, s in stages.items() if s is not None}
+    tracker.wandb.summarize({**flat, "peak_memory_bytes": summary.peak_memory_bytes})
 
 
-def _shares(parts: list[int], totals: list[int]) -> list[tuple[int, float]]:
-    """Index and `part / total` of each bin whose total is not 0."""
+def _shares(parts: list[int], totals: list[int], width: float) -> list[tuple[float, float]]:
+    """The lower edge and `part / total` of each bin of this width whose total is not 0."""
     pairs = enumerate(zip(parts, totals, strict=True))
-    return [(i, part / total) for i, (part, total) in pairs if total]
+    return [(i * width, part / total) for i, (part, total) in pairs if total]

@@ -1,6 +1,8 @@
 """Turns `trajectories.json` into table rows and a histogram. Control characters are escaped."""
 
 from collections.abc import Iterator, Mapping, Sequence
+from itertools import chain
+from operator import itemgetter
 from typing import Any
 
 import numpy as np
@@ -45,12 +47,8 @@ def trajectory_rows(trajectories: Mapping[str, Any], max_rows: int = _MAX_ROWS) 
 
 def entropy_histogram(trajectories: Mapping[str, Any]) -> tuple[list[int], list[float]]:
     """Counts and bin edges (nats) of the expert's entropy; both empty if nothing was scored."""
-    entropies = [
-        entropy
-        for answer in trajectories["answers"]
-        for entropy in answer["expert_entropy"]
-        if entropy is not None
-    ]
+    values = chain.from_iterable(answer["expert_entropy"] for answer in trajectories["answers"])
+    entropies = [entropy for entropy in values if entropy is not None]
     if not entropies:
         return [], []
     edges = np.arange(_ENTROPY_BINS + 1) * _ENTROPY_BIN_NATS
@@ -78,18 +76,15 @@ def _answer_rows(answer: Mapping[str, Any], texts: Sequence[str]) -> Iterator[li
 
 def _top_token(candidates: Sequence[Any], model: int, texts: Sequence[str]) -> tuple[Any, Any]:
     """A model's most probable token and its probability; (None, None) if it was not scored."""
-    scored = [candidate for candidate in candidates if candidate[model] is not None]
-    if not scored:
-        return None, None
-    top = max(scored, key=lambda candidate: candidate[model])
-    return texts[top[_TOKEN]], top[model]
+    scored = [(texts[one[_TOKEN]], one[model]) for one in candidates if one[model] is not None]
+    return max(scored, key=itemgetter(1), default=(None, None))
 
 
 def _label(candidates: Sequence[Any], texts: Sequence[str]) -> str | None:
     """The soft label as text: `" 8" 0.93, " 9" 0.07`; None if the position was not kept."""
-    weighted = [candidate for candidate in candidates if candidate[_WEIGHT]]
-    weighted.sort(key=lambda candidate: -candidate[_WEIGHT])
-    return ", ".join(f'"{texts[one[_TOKEN]]}" {one[_WEIGHT]:.2f}' for one in weighted) or None
+    ordered = sorted(candidates, key=lambda one: -(one[_WEIGHT] or 0))
+    shown = [f'"{texts[one[_TOKEN]]}" {one[_WEIGHT]:.2f}' for one in ordered if one[_WEIGHT]]
+    return ", ".join(shown) or None
 
 
 def _escape(text: str) -> str:

@@ -11,6 +11,7 @@ import queue
 import shlex
 import threading
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -95,11 +96,9 @@ class WandbSink(Sink):
         self._records_artifacts = records_artifacts
         self._failed = False
         self._run_folder: str | None = None  # of W&B, quoted for a shell
-        self._offline = False
         self._offline_reason: str | None = None  # why a run that should be online is not
-        self._timed_out = False
-        self._exit_code = 0
-        self._rows = 0
+        self._offline = self._timed_out = False
+        self._exit_code = self._rows = 0
         self._values: dict[str, list[float]] = {}  # of the metrics in `SUMMARIES`
         self._inputs: list[Any] = []  # artifacts of other runs
         # W&B stages tables there until they are uploaded; its default is in the home folder.
@@ -191,32 +190,24 @@ class WandbSink(Sink):
             run.summary.update({name: {kind: _REDUCE[kind](values) for kind in kinds}})
 
     def _work(self) -> None:
-        try:
-            run = self._start()
-        except Exception as error:  # permissions, versions, a full disk
-            message = (
-                "W&B could not be started (%s); this run is not recorded there. %s has all metrics"
-            )
-            self._fail(message, error, METRICS)
+        run = self._try(self._start, "could not be started (%s); this run is not recorded there")
+        if run is None:
             return
         self._run_folder = shlex.quote(str(Path(run.dir).parent))
+        failure = "logging failed (%s) and is now off"
         while (call := self._calls.get()) is not None:
             if not self._failed:
-                self._try(call, run)
-        self._try(self._finish, run)
+                self._try(partial(call, run), failure)
+        self._try(partial(self._finish, run), failure)
 
-    def _try(self, call: Callable[[Any], object], run: Any) -> None:
+    def _try(self, call: Callable[[], Any], failure: str) -> Any:
+        """Calls; an error turns the sink off. Only the first is logged: others follow from it."""
         try:
-            call(run)
+            return call()
         except Exception as error:  # tracking must not fail the run
-            message = "W&B logging failed (%s) and is now off; %s has all metrics"
-            self._fail(message, error, METRICS)
-
-    def _fail(self, message: str, *details: object) -> None:
-        """Turns the sink off and logs the first failure; later ones follow from it."""
-        if not self._failed:
-            log.warning(message, *details)
-        self._failed = True
+            if not self._failed:
+                log.warning(f"W&B {failure}; %s has all metrics", error, METRICS)
+            self._failed = True
 
     def _start(self) -> Any:
         """Starts the W&B run: offline if there is no login or the service does not respond."""
