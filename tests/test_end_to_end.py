@@ -248,7 +248,7 @@ def test_tuned_answers_are_those_of_plain_peft_and_belong_to_their_questions(fir
             with tuned.disable_adapter() if model is None else nullcontext():
                 (plain,) = single_decoding(
                     replace(expert, model=tuned), [prompt], max_new_tokens=128
-                )(0, [0])
+                ).decode(0, [0], 0)
             text = expert.tokenizer.decode(plain.token_ids, skip_special_tokens=True)
             assert record["output"] == text
             outputs[who].append(record["output"])

@@ -101,7 +101,7 @@ def smollm2():
         for n, name in enumerate(NAMES)
     ]
     decode_batch = single_decoding(expert, prompts, max_new_tokens=MAX_NEW_TOKENS)
-    answers = decode_batch(0, range(len(prompts)))
+    answers = decode_batch.decode(0, range(len(prompts)), 0)
     return source, expert, prompts, answers
 
 

@@ -44,7 +44,7 @@ class Micro:
                     replace(self.expert, model=self._model(key[0])),
                     [prompt],
                     max_new_tokens=max_new_tokens,
-                )(0, [0])
+                ).decode(0, [0], 0)
                 self._answers[key] = answer.token_ids
             return list(self._answers[key])
 

@@ -64,7 +64,9 @@ def contrast(
         for start in range(0, len(prompts), batch_size)
     ]
     return [
-        answer for number, batch in enumerate(batches) for answer in decode_batch(number, batch)
+        answer
+        for number, batch in enumerate(batches)
+        for answer in decode_batch.decode(number, batch, 0)
     ]
 
 
@@ -100,7 +102,7 @@ def plainly(expert, amateur, shared=ALL, **changes) -> list[Decoded]:
 
 def greedy(expert, **changes) -> list[Decoded]:
     arguments = {"max_new_tokens": LIMIT, **changes}
-    return single_decoding(expert, PROMPTS, **arguments)(0, range(len(PROMPTS)))
+    return single_decoding(expert, PROMPTS, **arguments).decode(0, range(len(PROMPTS)), 0)
 
 
 @pytest.mark.parametrize("batch_size", [1, 4, 5])
@@ -198,7 +200,7 @@ def test_an_early_exit_amateur_has_its_own_cache(drop):
 def sample(language_model, seed, *, number=0, **changes):
     arguments = {"max_new_tokens": LIMIT, "temperature": 1.0, "top_p": 1.0, **changes}
     decode_batch = single_decoding(language_model, PROMPTS, seed=seed, **arguments)
-    return decode_batch(number, range(len(PROMPTS)))
+    return decode_batch.decode(number, range(len(PROMPTS)), 0)
 
 
 def test_sampling_at_a_tiny_temperature_is_greedy(pair):

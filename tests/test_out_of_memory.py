@@ -139,12 +139,12 @@ def test_other_errors_of_a_batch_propagate(tmp_path, pair, monkeypatch):
 
 def test_parts_of_a_sampled_batch_have_different_seeds(pair):
     """Two halves with the same seed would sample the same numbers."""
-    decode_batch = single_decoding(
+    decoding = single_decoding(
         pair[0], [[3, 1, 4]] * 4, max_new_tokens=8, temperature=1.0, top_p=1.0, seed=0
     )
-    first, second = decode_batch(7, [0, 1]), decode_batch(7, [2, 3], 2)
+    first, second = decoding.decode(7, [0, 1], 0), decoding.decode(7, [2, 3], 2)
     assert first != second
-    assert decode_batch(7, [2, 3], 2) == second
+    assert decoding.decode(7, [2, 3], 2) == second
 
 
 # Scoring -----------------------------------------------------------------------------------------

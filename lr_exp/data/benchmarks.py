@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import cast
 
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
@@ -10,7 +11,7 @@ from omegaconf.errors import OmegaConfBaseException
 from lr_exp.config.options import ABOUT, option_files, read_option
 from lr_exp.config.settings import BenchmarkSettings
 from lr_exp.data.questions import Question, load_questions, select_questions
-from lr_exp.errors import UserError, did_you_mean
+from lr_exp.errors import UserError, did_you_mean, first_line
 
 
 def load_benchmark(name: str, conf_dirs: Sequence[Path]) -> BenchmarkSettings:
@@ -31,13 +32,9 @@ def load_benchmark(name: str, conf_dirs: Sequence[Path]) -> BenchmarkSettings:
         if key not in known:
             raise UserError(f"{path}: unknown key {key!r}.{did_you_mean(key, map(str, known))}")
     try:
-        settings = OmegaConf.to_object(OmegaConf.merge(schema, values))
+        return cast(BenchmarkSettings, OmegaConf.to_object(OmegaConf.merge(schema, values)))
     except OmegaConfBaseException as error:
-        reason = str(error).splitlines()[0]
-        raise UserError(f"{path}: {reason}") from error
-    if not isinstance(settings, BenchmarkSettings):
-        raise UserError(f"{path}: expected a mapping of keys to values.")
-    return settings
+        raise UserError(f"{path}: {first_line(error)}") from error
 
 
 def load_shots(benchmark: BenchmarkSettings, count: int, *, hub_root: str | None) -> list[Question]:

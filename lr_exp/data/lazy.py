@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from functools import lru_cache
-from typing import Generic, TypeVar, overload
+from typing import Any, Generic, TypeVar
 
 T = TypeVar("T")
 
@@ -16,11 +16,7 @@ class Lazy(Sequence[T], Generic[T]):
     def __len__(self) -> int:
         return self._count
 
-    @overload
-    def __getitem__(self, index: int) -> T: ...
-    @overload
-    def __getitem__(self, index: slice) -> list[T]: ...
-    def __getitem__(self, index: int | slice) -> T | list[T]:
+    def __getitem__(self, index: Any) -> Any:
         numbers = range(self._count)[index]
         return self._make(numbers) if isinstance(numbers, int) else [*map(self._make, numbers)]
 
@@ -28,12 +24,8 @@ class Lazy(Sequence[T], Generic[T]):
 def in_blocks(count: int, size: int, make: Callable[[int], Sequence[T]]) -> Lazy[T]:
     """A sequence created in blocks of `size` items, of which the last two used ones are cached.
 
-    Reading in order, or nearly in order, creates each block once.
-
-    Args:
-        count: number of items.
-        size: items in each block but the last.
-        make: returns the block of a number, from 0; always the same one.
+    Reading in order, or nearly in order, creates each block once. `make` returns the block of a
+    number, from 0; always the same one.
     """
     block = lru_cache(maxsize=2)(make)
     return Lazy(count, lambda index: block(index // size)[index % size])

@@ -33,19 +33,11 @@ class StoredQuestions(Lazy[Question]):
     """Questions in a memory-mapped file, so that millions of them need not be loaded into RAM."""
 
     def __init__(self, folder: Path, facts: dict[str, Any]) -> None:
-        """Opens the file.
-
-        Args:
-            folder: of the file.
-            facts: returned by `write_questions`.
-        """
+        """Opens the file in `folder`; `facts` are what `write_questions` returned for it."""
         self.fingerprint: str = facts["fingerprint"]
         self.prompts_fingerprint: str = facts["prompts_fingerprint"]
-        table = pa.ipc.open_file(pa.memory_map(str(folder / _FILE))).read_all()
-        super().__init__(
-            table.num_rows, lambda index: _question(table.slice(index, 1).to_pylist()[0])
-        )
-        self._table = table
+        self._table = table = pa.ipc.open_file(pa.memory_map(str(folder / _FILE))).read_all()
+        super().__init__(table.num_rows, lambda i: _question(table.slice(i, 1).to_pylist()[0]))
 
     def __iter__(self) -> Iterator[Question]:
         for batch in self._table.to_batches():  # faster than row by row

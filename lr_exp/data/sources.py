@@ -1,5 +1,6 @@
 """Reads questions from hub data sets, their mirrors, JSON Lines, Parquet and the micro world."""
 
+import itertools
 import json
 from collections.abc import Generator, Iterator, Mapping
 from decimal import Decimal, DecimalException
@@ -145,30 +146,27 @@ def _refuse_constant(name: str) -> None:
 
 def _parquet_rows(source: SourceSettings) -> Iterator[tuple[int, str, Mapping[str, Any]]]:
     """Yields the number (over all files), place and `_COLUMNS` of each row."""
-    number = 0
+    numbers = itertools.count(1)
     for path in _source_files(source):
-        for row, values in enumerate(_parquet_file_rows(path), 1):
-            number += 1
-            yield number, f"{path}, row {row}", values
-
-
-def _parquet_file_rows(path: Path) -> Iterator[Mapping[str, Any]]:
-    try:
-        file = pq.ParquetFile(path)
-        names = file.schema_arrow.names
-        if "question" in names:
+        try:
+            file = pq.ParquetFile(path)
+            names = file.schema_arrow.names
             columns = [name for name in _COLUMNS if name in names]
-            for batch in file.iter_batches(_BATCH_ROWS, columns=columns):
-                yield from _rows_with_decimals(batch)
-            return
-    except (pa.ArrowException, OSError, ValueError) as error:
+            if "question" in names:
+                batches = file.iter_batches(_BATCH_ROWS, columns=columns)
+                rows = itertools.chain.from_iterable(map(_rows_with_decimals, batches))
+                for row, values in enumerate(rows, 1):
+                    yield next(numbers), f"{path}, row {row}", values
+                continue
+        except (pa.ArrowException, OSError, ValueError) as error:
+            raise UserError(
+                f"{path}: cannot be read as Parquet ({short_reason(error, 200)}). Write the file "
+                "again."
+            ) from error
         raise UserError(
-            f"{path}: cannot be read as Parquet ({short_reason(error, 200)}). Write the file again."
-        ) from error
-    raise UserError(
-        f"{path}: no column `question`; the columns are: {', '.join(sorted(names)) or 'none'}. "
-        "Rename the column that holds the questions."
-    )
+            f"{path}: no column `question`; the columns are: {', '.join(sorted(names)) or 'none'}. "
+            "Rename the column that holds the questions."
+        )
 
 
 def _rows_with_decimals(batch: pa.RecordBatch) -> Iterator[dict[str, Any]]:

@@ -130,11 +130,7 @@ def run_collectively(make: Callable[[Callable[..., T]], Any], work: Callable[...
 
 
 def check_same(values: dict[str, Any]) -> None:
-    """Raises `SharedError` unless all ranks pass the same values.
-
-    Args:
-        values: JSON-like, by the name used in the message.
-    """
+    """Raises `SharedError` unless all ranks pass the same JSON-like values, by their names."""
     if not GROUP.is_joined:
         return
     by_rank = GROUP.all_gather((socket.gethostname(), values))

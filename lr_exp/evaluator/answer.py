@@ -10,7 +10,6 @@ from typing import Any
 
 import pyarrow as pa
 
-from lr_exp import distributed
 from lr_exp.data.questions import Question
 from lr_exp.evaluator.prompts import user_message
 from lr_exp.inference.decoding import Decoded
@@ -71,21 +70,16 @@ def answer(
     """
 
     def render(reader: LanguageModel) -> list[list[int]]:
-        return distributed.run_identically(
-            lambda: render_prompts(
-                reader,
-                [question.id for question in questions],
-                [user_message(question, settings.shots) for question in questions],
-                settings.system_prompt,
-            )
-        )
+        ids = [question.id for question in questions]
+        messages = [user_message(question, settings.shots) for question in questions]
+        return render_prompts(reader, ids, messages, settings.system_prompt)
 
     decoder, max_new_tokens = settings.decoder, settings.max_new_tokens
     if generate is not None and decoder != "greedy":
         raise ValueError(f"an engine only supports decoder 'greedy', not {decoder!r}")
     prompts = render(language_model)
     if decoder in ("greedy", "sampled"):
-        decode_batch = single_decoding(
+        decoding = single_decoding(
             language_model,
             prompts,
             max_new_tokens=max_new_tokens,
@@ -96,7 +90,7 @@ def answer(
     elif decoder == "contrastive":
         if amateur is None or shared is None:
             raise ValueError("contrastive decoding needs an amateur and the shared vocabulary")
-        decode_batch = contrastive_decoding(
+        decoding = contrastive_decoding(
             language_model,
             amateur,
             prompts,
@@ -115,7 +109,7 @@ def answer(
         return {"question_id": questions[index].id, "output": text}
 
     return decode_into_shards(
-        prompts, decode_batch, folder, COLUMNS, row, name=name, batch_size=settings.batch_size
+        prompts, decoding, folder, COLUMNS, row, name=name, batch_size=settings.batch_size
     )
 
 

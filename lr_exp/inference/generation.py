@@ -40,16 +40,9 @@ class BatchDecoder:
     """A way to decode a batch, and the models that it runs."""
 
     models: tuple[Any, ...]
+    # Takes the batch's shard number, the indices of its prompts, and the offset of this part in the
+    # shard (if the batch was split to fit in memory); returns the answers in this order.
     decode: Callable[[int, Sequence[int], int], list[Decoded]]
-
-    def __call__(self, number: int, batch: Sequence[int], start: int = 0) -> list[Decoded]:
-        """Decodes the prompts with these indices, in order.
-
-        Args:
-            number: the batch's shard number.
-            start: offset of this part in the shard, if the batch was split to fit in memory.
-        """
-        return self.decode(number, batch, start)
 
 
 _ADVICE = (
@@ -87,9 +80,9 @@ def batches_by_length(
 def render_prompts(
     language_model: LanguageModel, ids: Sequence[str], texts: Sequence[str], system: str
 ) -> list[list[int]]:
-    """Token ids of each prompt; raises UserError if one fills the context."""
-    prompts = []
-    for question_id, text in zip(ids, texts, strict=True):
+    """Token ids of each prompt; raises UserError, on all ranks, if one fills the context."""
+
+    def render(question_id: str, text: str) -> list[int]:
         prompt = render_prompt(language_model.tokenizer, text, system)
         if language_model.context is not None and len(prompt) >= language_model.context:
             raise UserError(
@@ -97,8 +90,9 @@ def render_prompts(
                 f"{language_model.name} has a context of {language_model.context}: shorten or "
                 "remove the question."
             )
-        prompts.append(prompt)
-    return prompts
+        return prompt
+
+    return distributed.run_identically(lambda: list(map(render, ids, texts)))
 
 
 def single_decoding(
@@ -186,7 +180,7 @@ def _decoding(
 
 def decode_into_shards(
     prompts: Sequence[Sequence[int]],
-    decode_batch: BatchDecoder,
+    decoder: BatchDecoder,
     folder: Path,
     columns: Sequence[tuple[str, pa.DataType]],
     row: Callable[[int, Decoded], dict[str, Any]],
@@ -203,7 +197,7 @@ def decode_into_shards(
     Args:
         prompts: token ids; their lengths determine the batches. Read window by window, and again
             when their batch is decoded.
-        decode_batch: must be deterministic for a given batch.
+        decoder: must be deterministic for a given batch.
         columns, row: columns in addition to `index`, `tokens` (number generated, including the stop
             token) and `finished` (ended by a stop token), and a function that returns their values
             for a prompt's index and answer.
@@ -223,7 +217,7 @@ def decode_into_shards(
 
     def decode_job(job: tuple[int, list[int]]) -> tuple[bytes, int]:
         number, batch = job
-        decoded = adaptive.run(batch, partial(decode_batch, number))
+        decoded = adaptive.run(batch, partial(decoder.decode, number))
         rows = [
             {
                 **row(index, answer),
@@ -237,7 +231,7 @@ def decode_into_shards(
 
     with (
         Progress(name, len(prompts), "question", found=finished_rows, also="token") as progress,
-        prepacked_linear(*decode_batch.models, copy_shared=True),
+        prepacked_linear(*decoder.models, copy_shared=True),
     ):
 
         def save(job: tuple[int, list[int]], result: tuple[bytes, int]) -> None:

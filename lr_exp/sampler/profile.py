@@ -18,10 +18,7 @@ class Counts:
     """Counts of one selection, and running sums over its scored positions, a shard at a time."""
 
     def __init__(self, *, scored: bool) -> None:
-        """Args:
-        scored: whether there is a step table.
-        """
-        self._scored = scored
+        self._scored = scored  # whether there is a step table
         self.answers = self.steps = self.kept = 0
         self._steps_at = np.zeros(_MAX_BINS, dtype=np.int64)  # by position in the answer
         self._kept_at = np.zeros(_MAX_BINS, dtype=np.int64)

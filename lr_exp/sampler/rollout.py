@@ -6,7 +6,6 @@ from typing import Any
 
 import pyarrow as pa
 
-from lr_exp import distributed
 from lr_exp.data.lazy import in_blocks, repeated
 from lr_exp.data.questions import Question, StoredQuestions
 from lr_exp.inference.decoding import Decoded
@@ -90,9 +89,7 @@ def _prompts(
 
     def rendered(part: Sequence[Question]) -> list[list[int]]:
         ids, texts = [q.id for q in part], [q.text for q in part]
-        return distributed.run_identically(
-            lambda: render_prompts(expert, ids, texts, system_prompt)
-        )
+        return render_prompts(expert, ids, texts, system_prompt)
 
     if not isinstance(questions, StoredQuestions):
         return rendered(questions)

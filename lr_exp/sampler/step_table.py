@@ -48,12 +48,10 @@ def read_positions(paths: Sequence[Path]) -> Columns:
 def kept_by_shard(
     trajectories: Path, steps: Path | None, rule: BoundChoice
 ) -> Iterator[tuple[Columns, NDArray[np.bool_]]]:
-    """Each shard's columns, and its mask of kept positions as the rule decides.
+    """Each shard's columns, and its mask of kept positions as the rule (`step_rules`) decides.
 
-    Args:
-        trajectories: folder of the rollout's shards.
-        steps: folder of the step table, or None for a rule that reads no column of it.
-        rule: a step rule, see `step_rules`.
+    `trajectories` and `steps` are the folders of the rollout and of the step table; `steps` is None
+    for a rule that reads no column of it.
     """
     paths = shard_paths(trajectories if steps is None else steps)
     declared = (*POSITION, *rule.choice.columns)

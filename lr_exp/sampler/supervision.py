@@ -63,11 +63,7 @@ class Supervision:
     """All kept steps of a run."""
 
     def __init__(self, trajectories: Iterable[SupervisedTrajectory] | pa.Table) -> None:
-        """Supervision of these trajectories.
-
-        Args:
-            trajectories: objects, or a table with the columns of `SCHEMA`.
-        """
+        """Takes objects, or a table with the columns of `SCHEMA`."""
         is_table = isinstance(trajectories, pa.Table)
         self._table: Any = trajectories if is_table else as_table(trajectories)
         self.trajectories: Sequence[SupervisedTrajectory] = _rows(self._table)

@@ -79,7 +79,6 @@ class Store:
         """Opens the store and creates its folder.
 
         Args:
-            root: the store's folder.
             on_use: called with `stage/address` of each artifact before it is looked up or built.
             maker: id of the run, recorded as `made_by` in the artifacts that it builds. By default
                 they record none.

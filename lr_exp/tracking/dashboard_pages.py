@@ -227,9 +227,6 @@ def make_report(contents: Contents, entity: str, project: str, *, saved: bool) -
     """Makes the report without saving it.
 
     Args:
-        contents: benchmarks and methods to show; the report has a section for each sweep.
-        entity: owner of the project.
-        project: project with the runs.
         saved: whether the report will be saved in W&B. If so, this requests the project's id from
             the service. Otherwise the report shows the runs of the project that it is added to.
     """

@@ -25,13 +25,8 @@ _RESULT_KEYS = ("accuracy", "stderr", "correct", "total")
 def log_sampling(
     tracker: Tracker, sampled: SampleSummary, supervision: Artifact, expert: ModelSource
 ) -> None:
-    """Logs sampling: its numbers, the KL histogram, both profiles and a table of kept steps.
-
-    Args:
-        tracker: where to log.
-        sampled: `sample` of `summary.json`.
-        supervision: recorded as an artifact; source of the table.
-        expert: its tokenizer decodes the table's tokens.
+    """Logs sampling: its numbers, the KL histogram, both profiles, and the supervision as an
+    artifact and as a table of kept steps, which the expert's tokenizer decodes.
     """
     numbers = {
         name: value

@@ -30,10 +30,9 @@ class Tracker:
         """Overwrites an existing file, so that the metrics of two runs never mix.
 
         Args:
-            folder: the run's folder; exists.
-            settings: whether and where W&B records.
-            config: the run's configuration, shown in W&B.
-            identity: identifies the run in W&B; None starts a new run.
+            folder: the run's; exists.
+            config: of the run, shown in W&B.
+            identity: None starts a new run in W&B.
         """
         self._file = (folder / METRICS).open("w", encoding="utf-8")
         self.wandb = start_wandb(folder, settings, config, identity or RunIdentity()) or Sink()

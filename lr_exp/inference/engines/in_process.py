@@ -25,9 +25,7 @@ class VllmEngine:
     """vLLM on this machine's GPU."""
 
     def __init__(self, source: ModelSource, dtype: str) -> None:
-        """Args:
-        source: the expert.
-        dtype: float32, bfloat16 or float16.
+        """Loads nothing yet.
 
         Raises:
             UserError: vLLM is not installed, or does not support the model's format.
