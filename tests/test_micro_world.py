@@ -126,7 +126,7 @@ def test_other_phrasing_shares_no_noun_or_name_with_training_questions() -> None
     for family in ("micro_add", "micro_phrased"):
         questions = [problem.question for problem in generate_problems(family, 300, 0, "train")]
         words[family] = set(re.findall(r"[A-Za-z]+", " ".join(questions)))
-    named = {*world._OTHER_NAMES, *world._OTHER_NOUNS}
+    named = {*world.OTHER_NAMES, *world.OTHER_NOUNS}
     assert named <= words["micro_phrased"]
     assert not named & words["micro_add"]
 

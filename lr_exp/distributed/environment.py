@@ -2,23 +2,21 @@
 
 import os
 import socket
-from dataclasses import dataclass
+from typing import NamedTuple
 
 
-@dataclass(frozen=True)
-class _Environment:
-    rank: int
-    world_size: int
-    local_rank: int
-    local_world_size: int
+class _Environment(NamedTuple):
+    rank: int = 0
+    world_size: int = 1
+    local_rank: int = 0
+    local_world_size: int = 1
 
 
 def _read_environment() -> _Environment:
-    names = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE")
-    values = [os.environ.get(name, "") for name in names]
+    values = [os.environ.get(name.upper(), "") for name in _Environment._fields]
     if not all(value.isdigit() for value in values):
-        return _Environment(0, 1, 0, 1)  # not started by torchrun
-    return _Environment(*(int(value) for value in values))
+        return _Environment()  # not started by torchrun
+    return _Environment(*map(int, values))
 
 
 _environment = _read_environment()  # at import: joining the process group deletes the variables

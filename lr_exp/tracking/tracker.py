@@ -9,7 +9,7 @@ from typing import Any
 from lr_exp.config.settings import WandbSettings
 from lr_exp.store import Artifact
 from lr_exp.store.run_folder import METRICS
-from lr_exp.tracking.sink import RunIdentity, Sink
+from lr_exp.tracking.sink import RunIdentity
 from lr_exp.tracking.wandb_sink import start_wandb
 
 
@@ -35,7 +35,7 @@ class Tracker:
             identity: None starts a new run in W&B.
         """
         self._file = (folder / METRICS).open("w", encoding="utf-8")
-        self.wandb = start_wandb(folder, settings, config, identity or RunIdentity()) or Sink()
+        self.wandb = start_wandb(folder, settings, config, identity or RunIdentity())
 
     def log(self, family: str, step: int, metrics: Mapping[str, float]) -> None:
         """Logs the metrics of one family at one step. NaN and infinity become null."""

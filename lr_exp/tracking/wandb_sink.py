@@ -43,13 +43,13 @@ _REDUCE = {"min": min, "max": max, "last": operator.itemgetter(-1)}
 
 def start_wandb(
     folder: Path, settings: WandbSettings, config: dict[str, Any], identity: RunIdentity
-) -> "WandbSink | None":
-    """Starts a W&B run; None if W&B is disabled, not installed or cannot be imported."""
+) -> Sink:
+    """Starts a W&B run; nothing is recorded if W&B is disabled or cannot be imported."""
     mode = settings.mode
     if mode == "auto":
         mode = os.environ.get("WANDB_MODE") or mode
     if mode == "disabled":
-        return None
+        return Sink()
     # W&B sends reports about itself when the process exits. If the service hangs, so does the exit.
     os.environ.setdefault("WANDB_ERROR_REPORTING", "false")
     try:
@@ -57,7 +57,7 @@ def start_wandb(
     except Exception as error:  # not installed, or a broken installation, which can raise anything
         if settings.mode != "auto" or not isinstance(error, ImportError):
             log.warning("W&B cannot be imported (%s): pip install wandb", error)
-        return None
+        return Sink()
     options = {
         "id": identity.id,
         "job_type": identity.job_type,

@@ -101,8 +101,6 @@ class LlamaCpp:
 
         def read(response: Response) -> Decoded:
             reply = parsed(response)
-            if not isinstance(reply, dict):
-                raise RetryableError("a reply that is not a JSON object")
             _check_prompt(reply.get("tokens_evaluated"), request)
             return Decoded(_ids(reply.get("tokens")), reply.get("stop_type") == "eos")
 
@@ -117,8 +115,8 @@ class LlamaCpp:
 Dialect = Completions | LlamaCpp
 
 
-def _only_choice(reply: Any) -> dict[str, Any]:
-    choices = reply.get("choices") if isinstance(reply, dict) else None
+def _only_choice(reply: dict[str, Any]) -> dict[str, Any]:
+    choices = reply.get("choices")
     if not isinstance(choices, list) or len(choices) != 1 or not isinstance(choices[0], dict):
         count = len(choices) if isinstance(choices, list) else "no"
         raise RetryableError(f"a reply with {count} choices instead of one")
@@ -132,8 +130,8 @@ def _ids(value: Any) -> list[int]:
     return value
 
 
-def _text(reply: Any, *keys: str) -> str | None:
-    texts = (reply.get(key) for key in keys) if isinstance(reply, dict) else ()
+def _text(reply: dict[str, Any] | None, *keys: str) -> str | None:
+    texts = (reply.get(key) for key in keys) if reply else ()
     return next((text for text in texts if isinstance(text, str)), None)
 
 

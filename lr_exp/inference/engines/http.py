@@ -107,8 +107,8 @@ class Endpoint:
                 "kept, and the same command resumes."
             ) from error
 
-    def request_if_supported(self, path: str, body: Any = None) -> Any:
-        """The JSON reply to a request; None if the server does not support it."""
+    def request_if_supported(self, path: str, body: Any = None) -> dict[str, Any] | None:
+        """The JSON object that the server replies; None if it does not support the request."""
         try:
             return self.request(path, body, parsed)
         except UnsupportedError:
@@ -144,12 +144,15 @@ class Endpoint:
         raise kind(f"server.url={self.url}: {method} {path} was rejected with {reason}; {advice}.")
 
 
-def parsed(response: httpx2.Response) -> Any:
-    """The JSON value of a reply."""
+def parsed(response: httpx2.Response) -> dict[str, Any]:
+    """The JSON object of a reply."""
     try:
-        return response.json()
+        reply = response.json()
     except (ValueError, RecursionError) as error:
         raise RetryableError(f"a reply that is not JSON ({_start(response)})") from error
+    if not isinstance(reply, dict):
+        raise RetryableError(f"a reply that is not a JSON object ({_start(response)})")
+    return reply
 
 
 def retry_after(value: str | None) -> float:

@@ -68,7 +68,7 @@ class ServerEngine:
         version = None
         for path, key in _VERSIONS.get(str(kind), ()):
             reply = endpoint.request_if_supported(path)
-            if isinstance(reply, dict) and reply.get(key) is not None:
+            if reply and reply.get(key) is not None:
                 version = str(reply[key])
                 break
         return {"engine": "server", "kind": kind, "model": model, "version": version}
@@ -207,8 +207,7 @@ def _answer(dialect: Dialect, stop_ids: Sequence[int], request: Request) -> Deco
 
 def _cards(endpoint: Endpoint) -> list[dict[str, Any]]:
     """The server's list of models."""
-    listed = endpoint.request_if_supported("/v1/models")
-    cards = listed.get("data") if isinstance(listed, dict) else None
+    cards = (endpoint.request_if_supported("/v1/models") or {}).get("data")
     return [card for card in cards if isinstance(card, dict)] if isinstance(cards, list) else []
 
 
