@@ -1,13 +1,14 @@
 """The W&B pages for a project's runs: a workspace, and a report with the paper's tables."""
 
-import csv
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from importlib.resources import files
+from io import StringIO
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import wandb_workspaces.expr as expr
 import wandb_workspaces.reports.v2
 import wandb_workspaces.workspaces as ws
@@ -309,15 +310,14 @@ def published_table(sweep: str | None) -> str | None:
     }
     unit = ""
     if sweep == "kl_profile":
-        rows = [["", ""], *([labels[name], f"{x:g}"] for name, x in PUBLISHED_KL_PROFILE.items())]
+        rows = [(labels[name], f"{value:g}") for name, value in PUBLISHED_KL_PROFILE.items()]
+        table = pd.DataFrame(rows, columns=["", "published"])
     elif sweep in ("main_results", "efficiency", "ablation", "expertise_gap"):
         text = (files("lr_exp.report") / "published" / f"{sweep}.csv").read_text("utf-8")
-        header, *body = csv.reader(text.splitlines())
-        titles = [labels.get(name) or BENCHMARKS.get(name, name) for name in header]
-        rows = [titles, *([METHODS.get(cell, cell) for cell in row] for row in body)]
+        table = pd.read_csv(StringIO(text), dtype=str, keep_default_na=False).replace(METHODS)
+        table = table.rename(columns={**BENCHMARKS, **labels})
         unit = "" if sweep == "efficiency" else "; accuracies in %"
     else:
         return None
-    rows.insert(1, ["---"] * len(rows[0]))
-    lines = [f"| {' | '.join(row)} |" for row in rows]
-    return "\n".join([f"**Published** ({SOURCE}{unit})", "", *lines])
+    markdown = table.to_markdown(index=False, disable_numparse=True)
+    return f"**Published** ({SOURCE}{unit})\n\n{markdown}"

@@ -255,32 +255,29 @@ class WandbSink(Sink):
         return run
 
     def _add_artifact(self, run: Any, artifact: Artifact, metadata: Mapping[str, Any]) -> None:
-        """Records an output, or keeps an input for the end of the run."""
+        """Records an output, or keeps an input for the end of the run.
+
+        The W&B artifact refers to the files in the store instead of copying them.
+        """
         name = f"{artifact.stage}-{artifact.address}"  # the same in every project
+        folder = artifact.folder.resolve()  # `wandb sync` may run in another folder
+        keys = ("version", "facts", "inputs", "settings", "seconds")
         try:
-            recorded = self._make_artifact(name, artifact, metadata)
+            manifest = json.loads((folder / MANIFEST).read_text("utf-8"))
+            facts = {"stage": artifact.stage, "address": artifact.address}
+            facts |= {**{key: manifest[key] for key in keys}, **metadata}
+            kind = _ARTIFACT_TYPES[artifact.stage]
+            recorded = self._wandb.Artifact(name, type=kind, metadata=facts)
+            for file in sorted(manifest["files"]):
+                if Path(file).parts[0] not in _SKIPPED_FOLDERS:
+                    path = str(folder / file)
+                    recorded.add_file(path, name=file, policy="immutable", skip_cache=True)
             if not artifact.reused or artifact.made_by == self._options["id"]:
                 run.log_artifact(recorded)
             elif not self._offline:  # W&B declares inputs online only
                 self._inputs.append(recorded)
         except Exception as error:  # costs this artifact only
             log.warning("W&B: %s was not recorded as an artifact (%s)", name, error)
-
-    def _make_artifact(self, name: str, artifact: Artifact, metadata: Mapping[str, Any]) -> Any:
-        """The W&B artifact; it refers to the files in the store instead of copying them."""
-        manifest = json.loads((artifact.folder / MANIFEST).read_text("utf-8"))
-        kept = {key: manifest[key] for key in ("version", "facts", "inputs", "settings", "seconds")}
-        made = self._wandb.Artifact(
-            name,
-            type=_ARTIFACT_TYPES[artifact.stage],
-            metadata={"stage": artifact.stage, "address": artifact.address, **kept, **metadata},
-        )
-        folder = artifact.folder.resolve()  # `wandb sync` may run in another folder
-        for file in sorted(manifest["files"]):
-            if Path(file).parts[0] not in _SKIPPED_FOLDERS:
-                path = str(folder / file)
-                made.add_file(path, name=file, policy="immutable", skip_cache=True)
-        return made
 
     def _finish(self, run: Any) -> None:
         try:
