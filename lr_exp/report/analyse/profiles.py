@@ -1,6 +1,6 @@
 """The divergences of a pair of models, pooled over its runs."""
 
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 
 from lr_exp.report import published
@@ -46,25 +46,18 @@ class Profile:
 def profiles(sweep: Sweep) -> list[Profile]:
     """One per pair; methods with different trajectories have profiles of their own."""
     scored = [run for run in sweep.runs if run.sample.histogram and run.amateur]
-    made = []
-    for own in grouped(scored, lambda run: (run.expert, run.amateur, run.data)).values():
-        # Runs of one seed share their token positions unless their methods sample differently.
-        groups: list[list[Run]] = []
-        for runs in grouped(own, lambda run: run.method).values():
-            same = [group for group in groups if _same_steps(runs, group)]
-            if same:
-                same[0].extend(runs)
-            else:
-                groups.append(runs)
-        made += map(_profile, groups)
+    by_method = grouped(scored, lambda run: (run.expert, run.amateur, run.data, run.method))
+    made = [
+        _profile([run for runs in same for run in runs])
+        for same in grouped(by_method.values(), _scored_steps).values()
+    ]
     return sorted(made, key=lambda p: (rank(p.expert, EXPERTS), rank(p.amateur, AMATEURS)))
 
 
-def _same_steps(ours: Sequence[Run], theirs: Sequence[Run]) -> bool:
-    """Whether both have a seed in common, and equal histograms for all common seeds."""
-    mine, other = ({run.seed: run.sample.histogram for run in runs} for runs in (ours, theirs))
-    both = mine.keys() & other.keys()
-    return bool(both) and all(mine[seed] == other[seed] for seed in both)
+def _scored_steps(runs: Sequence[Run]) -> Hashable:
+    """Equal for methods that score the same token positions, as the first seed's histogram shows."""
+    first = min(runs, key=lambda run: run.seed)
+    return first.expert, first.amateur, first.data, first.seed, str(first.sample.histogram)
 
 
 def _profile(runs: Sequence[Run]) -> Profile:

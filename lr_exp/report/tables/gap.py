@@ -78,7 +78,7 @@ def gap_table(sweep: Sweep, name: str) -> Table | None:
     ]
     if not ways and any(row.runs for row in rows):
         about = ["The expertise gap itself was not measured (evaluator.gap)."]
-    about += dict.fromkeys(gap.note for gap in gaps if gap and gap.note)
+    about += dict.fromkeys(note for gap in gaps if gap for note in gap.notes)
     notes = [*about, *result_notes(rows, sweep.benchmarks)]
     return table_of(name, "Expertise gap", columns, records, notes)
 
@@ -103,7 +103,7 @@ def pair_gap_table(sweep: Sweep, name: str) -> Table | None:
         if gap is not None:
             pairs.append(pair)
             gaps.append(gap)
-            notes += [gap.note] if gap.note else []
+            notes += gap.notes
     columns = [
         text_column("expert", [expert for expert, _ in pairs]),
         text_column("amateur", [amateur for _, amateur in pairs]),

@@ -1,13 +1,13 @@
 """A table with its cells as text and its raw numbers, and the formatting of numbers."""
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 from lr_exp.report.analyse.comparable import grouped
 from lr_exp.report.analyse.paired import Estimate
 from lr_exp.report.analyse.rows import Row
-from lr_exp.report.names import ABSENT, Setup
+from lr_exp.report.names import ABSENT
 
 PUBLISHED = "published"
 REMARK = "remark"
@@ -39,13 +39,6 @@ class Table:
     records: list[dict[str, Any]]
     notes: list[str] = field(default_factory=list)
 
-    def without(self, unwanted: Iterable[Column]) -> "Table":
-        """The table without some columns."""
-        dropped = list(unwanted)
-        keep = [i for i, column in enumerate(self.columns) if column not in dropped]
-        columns = [self.columns[i] for i in keep]
-        return replace(self, columns=columns, rows=[[row[i] for i in keep] for row in self.rows])
-
 
 Filled = tuple[Column, list[str]]  # a column and its cells
 
@@ -57,7 +50,9 @@ def table_of(
     records: list[dict[str, Any]],
     notes: Sequence[str] = (),
 ) -> Table:
-    """A table from its columns, without those that are empty in every row."""
+    """A table from its columns, without empty ones and without the expert if there is only one."""
+    if columns[0][0].title == "expert" and len(set(columns[0][1])) == 1:
+        columns = columns[1:]
     rows = [list(row) for row in zip(*(cells for _, cells in columns), strict=True)]
     return without_empty(
         Table(name, title, [column for column, _ in columns], rows, records, list(notes))
@@ -66,6 +61,12 @@ def table_of(
 
 def text_column(title: str, cells: Iterable[str]) -> Filled:
     return Column(title, is_text=True), list(cells)
+
+
+def label_columns(rows: Sequence[Row]) -> list[Filled]:
+    """The first columns of a table of rows."""
+    experts = text_column("expert", [row.setup.expert for row in rows])
+    return [experts, text_column("variant", [row.label for row in rows])]
 
 
 def with_published(
@@ -103,24 +104,18 @@ def notes_on_differences(labelled: Iterable[tuple[str, tuple[str, ...]]]) -> lis
 
 def notes_on_rows(rows: Iterable[Row]) -> list[str]:
     """The notes for rows with a published number."""
-    labelled = [(f"{row.label} of {row.setup.expert}", row.paper_differences) for row in rows]
-    return notes_on_differences(labelled)
+    return notes_on_differences((row.full_label, row.paper_differences) for row in rows)
 
 
 def without_empty(table: Table) -> Table:
     """The table without columns that are empty in every row."""
-    return table.without(
-        column
-        for i, column in enumerate(table.columns)
-        if all(row[i] in (ABSENT, "") for row in table.rows)
-    )
-
-
-def without_lone_expert(table: Table) -> Table:
-    """The table without its expert column, if all rows have the same expert."""
-    column = table.columns[0]
-    is_constant = column.title == "expert" and len({row[0] for row in table.rows}) == 1
-    return table.without([column]) if is_constant else table
+    filled = [
+        i
+        for i in range(len(table.columns))
+        if any(row[i] not in (ABSENT, "") for row in table.rows)
+    ]
+    columns = [table.columns[i] for i in filled]
+    return replace(table, columns=columns, rows=[[row[i] for i in filled] for row in table.rows])
 
 
 def percent(estimate: Estimate | None) -> str:
@@ -178,15 +173,12 @@ def estimate_record(
     }
 
 
-def setup_record(setup: Setup, label: str) -> dict[str, Any]:
-    """The setup of a row as the first columns of a CSV file."""
+def setup_record(row: Row) -> dict[str, Any]:
+    """The first columns of a row in a CSV file: its setup, number of seeds and remarks."""
     return {
-        "expert": setup.expert,
-        "amateur": setup.amateur,
-        "data": setup.data,
-        "method": setup.method,
-        "variant": label,
-        "alpha": setup.alpha,
-        "beta": setup.beta,
-        "decoder": setup.decoder,
+        "variant": row.label,
+        **asdict(row.setup),
+        "seeds": None if row.is_baseline else len(row.seeds),
+        "seeds_run": None if row.is_baseline else row.seed_count,
+        "remark": row.remark,
     }
