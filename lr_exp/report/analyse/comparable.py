@@ -161,9 +161,7 @@ def check_agree(
     return notes
 
 
-def differences(
-    runs: Iterable[Run], values: Callable[[Run], Mapping[str, Any]]
-) -> dict[str, str]:
+def differences(runs: Iterable[Run], values: Callable[[Run], Mapping[str, Any]]) -> dict[str, str]:
     """`A in RUN and B in RUN` for each key with different values in two runs.
 
     A run may lack a key.

@@ -26,7 +26,9 @@ def costs(runs: Sequence[Run]) -> dict[str, float | None]:
     memory = [peak for run in runs if (peak := _memory(run)) is not None]
     return {
         **{
-            f"{stage}_seconds": over(lambda run, s=stage: (run.sample.seconds_by_stage or {}).get(s))
+            f"{stage}_seconds": over(
+                lambda run, s=stage: (run.sample.seconds_by_stage or {}).get(s)
+            )
             for stage in stages
         },
         "sampling_seconds": sampling,

@@ -20,6 +20,7 @@ MEANS = (
     "expert_entropy_mean",
     "amateur_entropy_mean",
 )
+_BY_BETA = "kl_above_beta"  # the step rule that is a threshold on D alone
 
 
 @dataclass(frozen=True)
@@ -29,7 +30,7 @@ class Profile:
     expert: str
     amateur: str | None
     methods: tuple[str, ...]  # that share these token positions
-    betas: tuple[float, ...]
+    betas: tuple[float, ...]  # thresholds above which steps are kept
     seeds: int
     steps: int
     means: dict[str, float | None]  # MEANS, weighted by the number of token positions
@@ -48,24 +49,26 @@ def profiles(sweep: Sweep) -> list[Profile]:
     scored = [run for run in sweep.runs if run.sample.histogram and run.amateur]
     by_method = grouped(scored, lambda run: (run.expert, run.amateur, run.data, run.method))
     made = [
-        _profile([run for runs in same for run in runs])
+        profile_of([run for runs in same for run in runs])
         for same in grouped(by_method.values(), _scored_steps).values()
     ]
     return sorted(made, key=lambda p: (rank(p.expert, EXPERTS), rank(p.amateur, AMATEURS)))
 
 
 def _scored_steps(runs: Sequence[Run]) -> Hashable:
-    """Equal for methods that score the same token positions, as the first seed's histogram shows."""
+    """Equal for methods that score the same token positions in their first seed."""
     first = min(runs, key=lambda run: run.seed)
     return first.expert, first.amateur, first.data, first.seed, str(first.sample.histogram)
 
 
-def _profile(runs: Sequence[Run]) -> Profile:
+def profile_of(runs: Sequence[Run]) -> Profile:
+    """The profile of runs that all have a histogram."""
     seeds = [own[0].sample for own in grouped(runs, lambda run: run.seed).values()]
     histograms = [sample.histogram for sample in seeds if sample.histogram]
     settings = runs[0].settings
     setup = Setup(runs[0].expert, runs[0].method, runs[0].amateur, runs[0].data)
-    betas = {beta for run in runs if (beta := run.beta) is not None}
+    by_beta = (run for run in runs if run.settings.get("method", {}).get("select") == _BY_BETA)
+    betas = {run.beta for run in by_beta if run.beta is not None}
     return Profile(
         runs[0].expert,
         runs[0].amateur,

@@ -1,7 +1,7 @@
 """Groups runs into the rows of a table: runs that differ only in their seed form one row."""
 
 from collections.abc import Collection, Sequence
-from dataclasses import astuple, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 
 from lr_exp.report import published
 from lr_exp.report.analyse import comparable

@@ -13,9 +13,9 @@ def draw_run(run: Run) -> list[Figure]:
     from lr_exp.report.figures.run import (
         gain_by_benchmark,
         kept_by_position,
-        kl_histogram,
         training_curves,
     )
+    from lr_exp.report.figures.steps import kl_histogram
 
     with styled():
         drawings = (gain_by_benchmark, kl_histogram, kept_by_position, training_curves)
@@ -28,12 +28,12 @@ def draw_sweep(sweep: Sweep) -> list[Figure]:
     from lr_exp.report.figures.gains import gain_against_gap
     from lr_exp.report.figures.grid import alpha_beta_map
     from lr_exp.report.figures.radar import ablation_radar
-    from lr_exp.report.figures.steps import kl_histogram
+    from lr_exp.report.figures.steps import kl_histograms
     from lr_exp.report.figures.training import accuracy_by_step, entropy_by_step
 
     with styled():
         drawings = (
-            kl_histogram,
+            kl_histograms,
             gain_against_gap,
             ablation_radar,
             accuracy_by_step,

@@ -130,9 +130,7 @@ def _width(table: Table, columns: Sequence[int]) -> int:
     return len(_aligned(table, columns, "simple", one_line).partition("\n")[0])
 
 
-def _aligned(
-    table: Table, columns: Sequence[int], form: str, escape: Callable[[str], str]
-) -> str:
+def _aligned(table: Table, columns: Sequence[int], form: str, escape: Callable[[str], str]) -> str:
     text = tabulate.tabulate(
         [[escape(row[i]) for i in columns] for row in table.rows],
         [escape(table.columns[i].full_title) for i in columns],
