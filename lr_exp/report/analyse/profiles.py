@@ -79,7 +79,7 @@ def profile_of(runs: Sequence[Run]) -> Profile:
         {key: _pooled(seeds, key) for key in MEANS},
         tuple(map(sum, zip(*(histogram.counts for histogram in histograms), strict=True))),
         histograms[0].bin_nats,
-        published.has_pair(published.paper_setup(setup, settings)),
+        published.has_papers_models(setup, settings) and published.has_pair(setup),
         published.sampling_differences(settings),
     )
 

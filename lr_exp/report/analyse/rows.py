@@ -42,7 +42,7 @@ class Row:
     remarks: tuple[str, ...] = ()  # about seeds that failed or trained nothing
     seeds: tuple[int, ...] = ()  # behind the numbers
     missing_seeds: tuple[int | None, ...] = ()  # seeds without results; None if unknown
-    published_setup: Setup | None = None  # None for models that are not the paper's
+    published: dict[str, float] = field(default_factory=dict)  # the paper's numbers
     paper_differences: tuple[str, ...] = ()  # settings that differ from the paper's
 
     @property
@@ -133,14 +133,15 @@ def _completed(row: Row, rows: Sequence[Row], benchmarks: Sequence[str]) -> Row:
     greedy = Setup(row.setup.expert, BASELINE)
     baseline = next((other for other in rows if other.setup == greedy), row)
     gain = None if baseline is row else gain_of(row.results, baseline.results, benchmarks)
-    settings = row.runs[0].settings if row.runs else None
+    settings = row.runs[0].settings if row.runs else {}
+    is_papers = bool(row.runs) and published.has_papers_models(row.setup, settings)
     return replace(
         row,
         label=row.label or _label(row.setup, rows),
         average=average_of(row.results, benchmarks),
         gain=gain,
-        published_setup=published.paper_setup(row.setup, settings) if settings else None,
-        paper_differences=published.differences(row.setup, settings) if settings else (),
+        published=published.numbers(row.setup, benchmarks) if is_papers else {},
+        paper_differences=published.differences(row.setup, settings),
     )
 
 

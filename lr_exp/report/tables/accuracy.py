@@ -3,7 +3,6 @@
 from collections.abc import Sequence
 from typing import Any
 
-from lr_exp.report import published
 from lr_exp.report.analyse.paired import Estimate
 from lr_exp.report.analyse.rows import Row, Sweep
 from lr_exp.report.names import ABSENT, AVERAGE, benchmark_label
@@ -54,8 +53,7 @@ def result_columns(rows: Sequence[Row], benchmarks: list[str]) -> list[Filled]:
     columns: list[Filled] = []
     for name in [*benchmarks, AVERAGE]:
         cells = [percent(_measured(row, benchmarks)[name]) for row in rows]
-        numbers = [_published(row, benchmarks).get(name) for row in rows]
-        columns += with_published(benchmark_label(name), cells, rows, numbers)
+        columns += with_published(benchmark_label(name), cells, rows, name)
     totals = [sum(one.questions for one in row.results.accuracies.values()) for row in rows]
     return [
         *columns,
@@ -68,11 +66,6 @@ def result_columns(rows: Sequence[Row], benchmarks: list[str]) -> list[Filled]:
 def _measured(row: Row, benchmarks: list[str]) -> dict[str, Estimate | None]:
     """Accuracies by benchmark, then the average."""
     return {name: row.results.accuracies.get(name) for name in benchmarks} | {AVERAGE: row.average}
-
-
-def _published(row: Row, benchmarks: list[str]) -> dict[str, float | None]:
-    average = published.average(row.published_setup, benchmarks)
-    return {**published.accuracies(row.published_setup), AVERAGE: average}
 
 
 def seeds_and_remarks(rows: Sequence[Row]) -> list[Filled]:
@@ -92,15 +85,14 @@ def _seeds(row: Row) -> str:
 
 def result_records(row: Row, benchmarks: list[str]) -> list[dict[str, Any]]:
     """One record per benchmark and one for the average, in percent and points."""
-    known = _published(row, benchmarks)
     differences = "; ".join(row.paper_differences)
     records = [
         {
             **setup_record(row),
             "benchmark": name,
             **estimate_record("accuracy", estimate, "stderr"),
-            "published": known.get(name),
-            "published_differs": None if known.get(name) is None else differences,
+            "published": row.published.get(name),
+            "published_differs": differences if name in row.published else None,
             "n": estimate.questions,
             **estimate_record("gain", row.gain if name == AVERAGE else None),
         }
@@ -117,7 +109,5 @@ def result_notes(rows: Sequence[Row], benchmarks: Sequence[str]) -> list[str]:
         measured = [row.results.accuracies.get(name) for row in rows]
         counts = {estimate.questions for estimate in measured if estimate}
         counted += [f"{benchmark_label(name)} {count}" for count in sorted(counts)]
-    beside = [
-        row for row in rows if published.accuracies(row.published_setup).keys() & set(benchmarks)
-    ]
+    beside = [row for row in rows if row.published.keys() & set(benchmarks)]
     return [*([f"Questions: {', '.join(counted)}."] if counted else []), *notes_on_rows(beside)]

@@ -76,15 +76,14 @@ def latex_table(table: Table) -> str:
     r"""A `tabular` for `\input`; needs `\usepackage{booktabs}`."""
     columns = table.columns
     under = {column.under for column in columns}
-    headings = [[column.under or column.title for column in columns]]
-    if any(under):
-        headings.append(
-            [c.title if c.under else "ours" if c.title in under else "" for c in columns]
-        )
+    headings = [
+        [_compatible(c.under or c.title) for c in columns],
+        [c.title if c.under else "ours" if c.title in under else "" for c in columns],
+    ]
     frame = pd.DataFrame(
         [[_compatible(cell) for cell in row] for row in table.rows],
-        columns=pd.MultiIndex.from_arrays([list(map(_compatible, row)) for row in headings]),
     )
+    frame.columns = pd.MultiIndex.from_arrays(headings) if any(under) else headings[0]
     style = frame.style.hide(axis="index").format_index(escape="latex", axis="columns")
     text = style.format(_shielded, escape="latex").to_latex(
         column_format="".join("l" if column.is_text else "r" for column in columns),

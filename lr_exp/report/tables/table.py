@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, field, replace
+from textwrap import shorten
 from typing import Any
 
 from lr_exp.report.analyse.comparable import grouped
@@ -70,16 +71,11 @@ def label_columns(rows: Sequence[Row]) -> list[Filled]:
 
 
 def with_published(
-    title: str,
-    cells: Iterable[str],
-    rows: Sequence[Row],
-    numbers: Iterable[float | None],
-    form: str = ".1f",
+    title: str, cells: Iterable[str], rows: Sequence[Row], key: str, form: str = ".1f"
 ) -> list[Filled]:
     """A column with the published numbers beside it; an asterisk marks rows with other settings."""
     marked = [
-        asterisked(number(value, form), row.paper_differences)
-        for row, value in zip(rows, numbers, strict=True)
+        asterisked(number(row.published.get(key), form), row.paper_differences) for row in rows
     ]
     return [(Column(title), list(cells)), (Column(PUBLISHED, under=title), marked)]
 
@@ -153,9 +149,7 @@ def number(value: float | None, form: str = ".1f") -> str:
 
 def remark(remarks: Iterable[str]) -> str:
     """A row's remarks, each truncated to fit a table."""
-    return "; ".join(
-        text if len(text) <= _MAX_REMARK else f"{text[: _MAX_REMARK - 1]}…" for text in remarks
-    )
+    return "; ".join(shorten(text, _MAX_REMARK, placeholder="…") for text in remarks)
 
 
 def scaled(value: float) -> float:
@@ -176,8 +170,8 @@ def estimate_record(
 def setup_record(row: Row) -> dict[str, Any]:
     """The first columns of a row in a CSV file: its setup, number of seeds and remarks."""
     return {
-        "variant": row.label,
         **asdict(row.setup),
+        "variant": row.label,
         "seeds": None if row.is_baseline else len(row.seeds),
         "seeds_run": None if row.is_baseline else row.seed_count,
         "remark": row.remark,
