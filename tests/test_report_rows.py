@@ -167,7 +167,7 @@ def test_sweeps_are_separated_and_recognized(tmp_path: Path) -> None:
         ("ablation", "ablation"),
         ("baselines", "baselines"),
         ("micro_ablation", "ablation"),
-        ("my_own", "results"),
+        ("my_own", "my_own"),
     ]
 
 

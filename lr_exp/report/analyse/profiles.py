@@ -1,25 +1,25 @@
 """The divergences of a pair of models, pooled over its runs."""
 
 from collections.abc import Hashable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from lr_exp.report import published
 from lr_exp.report.analyse.comparable import grouped
 from lr_exp.report.analyse.rows import Sweep
-from lr_exp.report.names import AMATEURS, EXPERTS, Setup, rank
+from lr_exp.report.names import AMATEURS, EXPERTS, Setup, method_label, rank
 from lr_exp.report.read.runs import Run
 from lr_exp.report.read.summary import SampleSummary
 
-MEANS = (
-    "share_below_0.1",
-    "share_above_0.4",
-    "share_same_top1",
-    "kl_mean",
-    "kl_mean_same_top1",
-    "kl_mean_other_top1",
-    "expert_entropy_mean",
-    "amateur_entropy_mean",
-)
+MEANS = {  # their titles by key of a run's summary
+    "share_below_0.1": "steps below 0.1 nats",
+    "share_above_0.4": "steps above 0.4 nats",
+    "share_same_top1": "steps with the same top-1 token",
+    "kl_mean": "mean KL (nats)",
+    "kl_mean_same_top1": "mean KL, same top-1 (nats)",
+    "kl_mean_other_top1": "mean KL, different top-1 (nats)",
+    "expert_entropy_mean": "entropy of the expert (nats)",
+    "amateur_entropy_mean": "entropy of the amateur (nats)",
+}
 _BY_BETA = "kl_above_beta"  # the step rule that is a threshold on D alone
 
 
@@ -27,9 +27,10 @@ _BY_BETA = "kl_above_beta"  # the step rule that is a threshold on D alone
 class Profile:
     """All scored token positions of a pair, over its seeds."""
 
+    label: str  # unique in the sweep
     expert: str
     amateur: str | None
-    methods: tuple[str, ...]  # that share these token positions
+    methods: tuple[str | None, ...]  # that share these token positions
     betas: tuple[float, ...]  # thresholds above which steps are kept
     seeds: int
     steps: int
@@ -38,10 +39,6 @@ class Profile:
     bin_nats: float
     is_in_paper: bool  # whether the paper has this pair on this data
     paper_differences: tuple[str, ...]  # sampling settings that differ from the paper's
-
-    @property
-    def label(self) -> str:
-        return f"{self.expert} / {self.amateur}"
 
 
 def profiles(sweep: Sweep) -> list[Profile]:
@@ -52,6 +49,11 @@ def profiles(sweep: Sweep) -> list[Profile]:
         profile_of([run for runs in same for run in runs])
         for same in grouped(by_method.values(), _scored_steps).values()
     ]
+    labels = [profile.label for profile in made]
+    for i, profile in enumerate(made):
+        if labels.count(profile.label) > 1:
+            methods = ", ".join(map(method_label, profile.methods))
+            made[i] = replace(profile, label=f"{profile.label} ({methods})")
     return sorted(made, key=lambda p: (rank(p.expert, EXPERTS), rank(p.amateur, AMATEURS)))
 
 
@@ -70,9 +72,10 @@ def profile_of(runs: Sequence[Run]) -> Profile:
     by_beta = (run for run in runs if run.settings.get("method", {}).get("select") == _BY_BETA)
     betas = {run.beta for run in by_beta if run.beta is not None}
     return Profile(
+        f"{runs[0].expert} / {runs[0].amateur}",
         runs[0].expert,
         runs[0].amateur,
-        tuple(dict.fromkeys(run.method or "imported records" for run in runs)),
+        tuple(dict.fromkeys(run.method for run in runs)),
         tuple(sorted(betas)),
         len(seeds),
         sum(sample.steps or 0 for sample in seeds),

@@ -12,16 +12,6 @@ from lr_exp.report.names import BASELINE, Setup
 from lr_exp.report.read.incomplete import Failed
 from lr_exp.report.read.runs import Found, Run
 
-_TABLES = (
-    "main_results",
-    "ablation",
-    "baselines",
-    "contrastive_decoding",
-    "expertise_gap",
-    "efficiency",
-    "alpha_beta",
-    "kl_profile",
-)
 _UNKNOWN = "unknown expert"
 _CHOICES = ("amateur", "data", "alpha", "beta")  # that can differ between rows of a variant
 
@@ -93,9 +83,8 @@ class Sweep:
 
     @property
     def table(self) -> str:
-        """The kind of table: one of the paper's, or `results`."""
-        plain = (self.name or "").removeprefix("micro_")
-        return plain if plain in _TABLES else "results"
+        """The name of its main table: that of the paper's sweep that it repeats, if any."""
+        return (self.name or "results").removeprefix("micro_")
 
 
 def sweeps(found: Found) -> list[Sweep]:

@@ -2,7 +2,6 @@
 
 from typing import Any
 
-import matplotlib
 import pandas as pd
 
 from lr_exp.report.analyse.rows import Row, Sweep
@@ -11,8 +10,7 @@ from lr_exp.report.names import method_label
 from lr_exp.report.tables.alpha_beta import grid_rows
 
 _CAPTION = "Average accuracy in % for each α (rows) and β (columns)."  # noqa: RUF001
-# From dark to pale, also without full colour vision.
-_COLOUR_MAP = matplotlib.colormaps["cividis"].resampled(32)
+_COLOUR_MAP = "cividis"  # from dark to pale, also without full colour vision
 _ON_DARK, _ON_PALE = "#fefefe", "#010101"  # text on the cells, the same in both colour schemes
 _MIN_RANGE = 1.0  # points that the colour scale spans, so that noise does not look like a peak
 
@@ -56,9 +54,12 @@ def _cells(rows: list[Row]) -> pd.DataFrame:
 
 
 def _panel(axes: Any, cells: pd.DataFrame, low: float, high: float) -> Any:
+    import matplotlib
+
     grid = cells.pivot(index="alpha", columns="beta", values="accuracy")
     # pcolormesh draws vector cells; imshow would put a bitmap into the SVG.
-    image = axes.pcolormesh(grid, cmap=_COLOUR_MAP, vmin=low, vmax=high, edgecolors="face")
+    colours = matplotlib.colormaps[_COLOUR_MAP].resampled(32)
+    image = axes.pcolormesh(grid, cmap=colours, vmin=low, vmax=high, edgecolors="face")
     for _, cell in cells.iterrows():
         place = grid.columns.get_loc(cell["beta"]) + 0.5, grid.index.get_loc(cell["alpha"]) + 0.5
         colour = _ON_DARK if cell["accuracy"] < low + 0.45 * (high - low) else _ON_PALE

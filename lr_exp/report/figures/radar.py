@@ -9,13 +9,12 @@ from lr_exp.report.figures.style import method_look
 from lr_exp.report.names import benchmark_label
 
 _CAPTION = "Accuracy in % on each benchmark (spokes). Error bars show one standard error."
-_TABLES = ("ablation", "main_results", "results", "baselines")
 _MIN_SPOKES = 3
 
 
 def ablation_radar(sweep: Sweep) -> Figure | None:
     """One panel per expert, for experts with one row per method, since colours mark methods."""
-    if sweep.table not in _TABLES or len(sweep.benchmarks) < _MIN_SPOKES:
+    if len(sweep.benchmarks) < _MIN_SPOKES:
         return None
     panels = {}
     for expert in dict.fromkeys(row.setup.expert for row in sweep.rows):

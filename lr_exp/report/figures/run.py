@@ -5,13 +5,11 @@ from typing import Any
 
 import numpy as np
 
-from lr_exp.report.analyse import paired
 from lr_exp.report.figures.figure import Figure, legend_below, panel_grid
 from lr_exp.report.figures.style import FAINT, GREY, MUTED, method_look
 from lr_exp.report.names import benchmark_label
 from lr_exp.report.read.json_file import is_number
 from lr_exp.report.read.runs import Run
-from lr_exp.report.read.summary import Result
 
 _GAIN_CAPTION = (
     "Accuracy (pass@1 in %) on each benchmark before and after tuning. Whiskers show one standard "
@@ -97,9 +95,7 @@ def training_curves(run: Run) -> Figure | None:
     for axes, (key, values) in zip(panels, curves.items(), strict=True):
         marker = "." if len(values) <= _MAX_MARKED_POINTS else ""
         axes.plot(list(values), list(values.values()), color=colour, marker=marker)
-        lowest, highest = min(0.0, *values.values()), max(values.values())
-        if lowest < highest:
-            axes.set_ylim(lowest, highest + 0.08 * (highest - lowest))
+        axes.set_ylim(bottom=min(0.0, *values.values()))
         axes.set_ylabel(_CURVES[key])
         axes.yaxis.get_major_locator().set_params(nbins=4)
         axes.ticklabel_format(axis="y", scilimits=(-3, 4), useMathText=False)
@@ -126,7 +122,7 @@ def gain_by_benchmark(run: Run) -> Figure | None:
         drawn[label] = axes.errorbar(
             [100 * results[name].accuracy for name in names],
             [y + shift for y in range(len(names))],
-            xerr=[100 * _stderr(results[name]) for name in names],
+            xerr=[100 * (results[name].stderr or 0.0) for name in names],
             linestyle="",
             elinewidth=1,
             label=label,
@@ -146,8 +142,3 @@ def gain_by_benchmark(run: Run) -> Figure | None:
     legend_below(mpl_figure, drawn)
     title = "Accuracy before and after, by benchmark"
     return Figure("gain_by_benchmark", title, _GAIN_CAPTION, mpl_figure)
-
-
-def _stderr(result: Result) -> float:
-    share = result.correct / result.total
-    return paired.accuracy_from_counts([share], result.total).stderr

@@ -34,7 +34,6 @@ def _histograms(every: Sequence[Profile]) -> Figure | None:
     mpl_figure, panels = panel_grid(len(shown), across, height, 0.4, sharex=True, sharey=True)
     # The panel above an empty one needs its own tick labels.
     panels[-across].xaxis.set_tick_params(labelbottom=True)
-    labels = [profile.label for profile in shown]
     lowest, width = 1.0, 0.0
     for axes, profile in zip(panels, shown, strict=True):
         counts = np.array(profile.counts)
@@ -42,11 +41,8 @@ def _histograms(every: Sequence[Profile]) -> Figure | None:
         axes.stairs(counts / counts.sum(), edges, color=GREY.light, fill=True)
         lowest = min(lowest, counts[counts > 0].min() / counts.sum())
         width = max(width, edges[np.flatnonzero(counts)[-1] + 1], *profile.betas)
-        title = profile.label
-        if labels.count(title) > 1:
-            title += f" ({profile.methods[0]})"
-        if profile.betas:
-            title += f" · β {', '.join(f'{beta:g}' for beta in profile.betas)}"
+        betas = ", ".join(f"{beta:g}" for beta in profile.betas)
+        title = f"{profile.label} · β {betas}" if betas else profile.label
         for beta in profile.betas:
             axes.axvline(beta, color=INK.light, linewidth=0.8, linestyle="--")
         axes.set_title(title, loc="right", fontsize=7.5, pad=2)

@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 import pandas as pd
 import tabulate
 
+from lr_exp.errors import printable
 from lr_exp.report.tables.table import REMARK, Table
 
 tabulate.MIN_PADDING = 0  # headings need no more space than cells
@@ -36,15 +37,8 @@ _LATEX = str.maketrans(
 
 
 def one_line(text: str) -> str:
-    """Text without line breaks, control characters and lone surrogates."""
-    return " ".join("".join(_visible(letter) for letter in text).split())
-
-
-def _visible(letter: str) -> str:
-    kind = unicodedata.category(letter)
-    if kind == "Cs":
-        return "\ufffd"
-    return " " if kind in ("Cc", "Cf", "Zl", "Zp") else letter
+    """Text without line breaks, with control characters and lone surrogates escaped."""
+    return printable(" ".join(text.split()))
 
 
 def markdown_text(text: str) -> str:

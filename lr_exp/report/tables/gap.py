@@ -86,37 +86,33 @@ def pair_gap_table(sweep: Sweep, name: str) -> Table | None:
 
     A pair whose runs disagree gets a note instead of a row.
     """
-    measured = [run for run in sweep.runs if run.evaluate.gap]
-    if not measured:
+    runs = [run for run in sweep.runs if run.evaluate.gap]
+    if not runs:
         return None
-    gaps: list[PairGap] = []
-    pairs: list[tuple[str, str]] = []
+    measured: list[tuple[str, str, PairGap]] = []
     notes = [_ABOUT]
-    for pair, own in grouped(measured, _models).items():
+    for pair, own in grouped(runs, _models).items():
         try:
-            gap = measured_gap(own)
+            if gap := measured_gap(own):
+                measured.append((*pair, gap))
+                notes += gap.notes
         except UserError as reason:
             notes.append(f"Not shown: {reason}")
-            continue
-        if gap is not None:
-            pairs.append(pair)
-            gaps.append(gap)
-            notes += gap.notes
     columns = [
-        text_column("expert", [expert for expert, _ in pairs]),
-        text_column("amateur", [amateur for _, amateur in pairs]),
-        text_column("benchmark", [benchmark_label(gap.benchmark) for gap in gaps]),
-        text_column("decoding", [gap.decoder for gap in gaps]),
-        (Column("expert alone"), [percent(gap.expert) for gap in gaps]),
-        (Column("amateur alone"), [percent(gap.amateur) for gap in gaps]),
-        (Column("gap"), [points(gap.difference) for gap in gaps]),
-        (Column("n"), [f"{gap.expert.questions:,}" for gap in gaps]),
+        text_column("expert", [expert for expert, _, _ in measured]),
+        text_column("amateur", [amateur for _, amateur, _ in measured]),
+        text_column("benchmark", [benchmark_label(gap.benchmark) for *_, gap in measured]),
+        text_column("decoding", [gap.decoder for *_, gap in measured]),
+        (Column("expert alone"), [percent(gap.expert) for *_, gap in measured]),
+        (Column("amateur alone"), [percent(gap.amateur) for *_, gap in measured]),
+        (Column("gap"), [points(gap.difference) for *_, gap in measured]),
+        (Column("n"), [f"{gap.expert.questions:,}" for *_, gap in measured]),
     ]
     records = [
         {"expert": expert, "amateur": amateur, "n": gap.expert.questions}
         | estimate_record("expert_accuracy", gap.expert, "expert_stderr")
         | _record(gap)
-        for (expert, amateur), gap in zip(pairs, gaps, strict=True)
+        for expert, amateur, gap in measured
     ]
     return table_of(name, "Expertise gap", columns, records, notes)
 
