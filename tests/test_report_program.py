@@ -177,7 +177,7 @@ def test_gaps_that_disagree_cost_their_table_not_the_report(tmp_path: Path, call
     assert call(tmp_path)[0] == 0
     text = (tmp_path / "report" / "report.md").read_text()
     (section,) = re.findall(r"### Expertise gap\n(.*?)\nFiles:", text, re.DOTALL)
-    assert "Not shown: the greedy accuracy of the amateur" in section
+    assert "Not shown: the expertise gap of micro and micro (greedy on micro_add)" in section
     assert "| micro" not in section
 
 

@@ -119,7 +119,7 @@ def test_failed_and_unevaluated_seeds_give_remarks_on_their_row(tmp_path: Path) 
     row = _row(sweep, "LightReasoner, β 0.4")
     # Seed 0 failed first and then finished, so it counts.
     assert row.remark == (
-        "1 of 4 seeds not evaluated; 2 of 4 seeds failed: out of memory / no luck"
+        "1 of 4 seeds: not evaluated; 2 of 4 seeds: failed: out of memory / no luck"
     )
     assert (row.seeds, row.missing_seeds) == ((0,), (1, 2, 3))
     assert row.average is not None
@@ -167,7 +167,7 @@ def test_sweeps_are_separated_and_recognized(tmp_path: Path) -> None:
         ("ablation", "ablation"),
         ("baselines", "baselines"),
         ("micro_ablation", "ablation"),
-        ("my_own", "results"),
+        ("my_own", "my_own"),
     ]
 
 
@@ -305,8 +305,8 @@ def test_different_results_on_different_machines_give_a_warning(tmp_path: Path) 
     )
     sweep = _sweep(tmp_path)
     notes = "\n".join(sweep.notes)
-    assert "torch version differs within this table: 2.13.0 (as in 0), 2.99.0 (as in 1)" in notes
-    assert "device_name differs within this table: a CPU (as in 0), a GPU (as in 1)" in notes
+    assert "torch version differs within this table: 2.13.0 in 0 and 2.99.0 in 1" in notes
+    assert "device_name differs within this table: a CPU in 0 and a GPU in 1" in notes
     assert "different results: micro_add 1/4 in 0 and 4/4 in 1. The result of 0 is shown" in notes
     assert _row(sweep, "baseline").results.accuracies["micro_add"].mean == 0.25
 
@@ -375,7 +375,7 @@ def test_the_gap_is_counted_once(tmp_path: Path) -> None:
 def test_gaps_that_disagree_are_refused_unless_a_machine_explains_it(tmp_path: Path) -> None:
     write_run(tmp_path / "0", evaluate__gap=_gap(6, 2))
     write_run(tmp_path / "1", seed=1, evaluate__gap=_gap(6, 3))
-    with pytest.raises(UserError, match=r"amateur .* differs between runs: 2/10 in 0 and 3/10"):
+    with pytest.raises(UserError, match=r"different results: amateur 2/10 in 0 and 3/10"):
         measured_gap(find_runs(tmp_path).runs)
     other = {"provenance__device_name": "a GPU", "evaluate__gap": _gap(6, 3)}
     write_run(tmp_path / "apart" / "1", seed=1, **other)
@@ -383,7 +383,9 @@ def test_gaps_that_disagree_are_refused_unless_a_machine_explains_it(tmp_path: P
     gap = measured_gap(runs)
     assert gap is not None
     assert gap.difference.mean == pytest.approx(0.4)
-    assert "3/10 in apart/1, on another machine" in str(gap.note)
+    (note,) = gap.notes
+    assert "on different machines" in note
+    assert "2/10 in 0 and 3/10 in apart/1" in note
     write_run(tmp_path / "2", seed=2, evaluate__gap=_gap(6, 2, "sampled"))
     with pytest.raises(UserError, match="greedy on micro_add in 0 and sampled on micro_add in 2"):
         measured_gap([run for run in find_runs(tmp_path).runs if run.name in "02"])

@@ -141,13 +141,13 @@ def test_unreadable_hydra_files_are_ignored(tmp_path: Path, text: str) -> None:
 
 def test_a_damaged_seed_is_lost_from_the_row_that_it_belongs_to(tmp_path: Path) -> None:
     for seed in (0, 1, 3):
-        write_run(tmp_path / str(seed), seed=seed, beta=None, sweep="mine")
+        write_run(tmp_path / str(seed), seed=seed, sweep="mine")
     write_hydra(tmp_path / "3")
     (tmp_path / "3" / "summary.json").write_text("{")
     (sweep,) = sweeps(find_runs(tmp_path))
     baseline, row = sweep.rows
     assert (row.seeds, row.missing_seeds) == ((0, 1), (3,))
-    assert str(row.remark).startswith("1 of 3 seeds damaged: summary.json cannot be read")
+    assert str(row.remark).startswith("1 of 3 seeds: damaged: summary.json cannot be read")
     assert baseline.is_baseline
 
 

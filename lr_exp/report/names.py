@@ -76,9 +76,7 @@ class Setup:
             rank(self.method, tuple(METHODS)),
             rank(self.data, ()),
             rank(self.amateur, AMATEURS),
-            self.alpha is not None,
             self.alpha or 0.0,
-            self.beta is not None,
             self.beta or 0.0,
         )
 

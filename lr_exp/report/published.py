@@ -6,17 +6,19 @@ points.
 """
 
 import csv
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any
 
-from lr_exp.report.names import AMATEURS, BASELINE, BENCHMARKS, Setup
+from lr_exp.report.names import AMATEURS, AVERAGE, BASELINE, BENCHMARKS, Setup
 
 _FOLDER = Path(__file__).parent / "published"
-_TABLES = ("main_results", "ablation", "expertise_gap")  # with accuracies; overlaps agree
+_TABLES = ("main_results", "ablation", "expertise_gap", "efficiency")  # overlaps agree
+_KEYS = {"expert", "amateur", "method"}
 _DATA, _ALPHA, _BETA = "gsm8k", 0.2, 0.4  # of every published run
 GAP_BENCHMARK = "gsm8k"  # of the paper's expertise gap
+_GAIN_BENCHMARKS = set(BENCHMARKS) - {"math500"}  # behind the gain beside the paper's costs
 
 HUB_IDS = {
     "qwen_math_1_5b": "Qwen/Qwen2.5-Math-1.5B",
@@ -54,20 +56,19 @@ KL_PROFILE = {
 }
 
 
-def paper_setup(setup: Setup, settings: Mapping[str, Any]) -> Setup | None:
-    """The setup, or None if one of its models is not the paper's checkpoint of that name.
+def has_papers_models(setup: Setup, settings: Mapping[str, Any]) -> bool:
+    """Whether the models are the paper's checkpoints of these names.
 
     Args:
         setup: of a row.
         settings: of one of the row's runs.
     """
-    roles = {"expert": setup.expert, "amateur": setup.amateur}
-    for role, name in roles.items():
+    for role, name in (("expert", setup.expert), ("amateur", setup.amateur)):
         model = settings.get(role) or {}
         replaced = model.get("init", "pretrained") != "pretrained" or model.get("drop_layers")
         if name is not None and (replaced or model.get("path") != HUB_IDS.get(name, "")):
-            return None
-    return setup
+            return False
+    return True
 
 
 def differences(setup: Setup, settings: Mapping[str, Any]) -> tuple[str, ...]:
@@ -99,46 +100,32 @@ def _shown(value: Any) -> str:
     return "all" if value is None else str(value)
 
 
-def accuracies(setup: Setup | None) -> dict[str, float]:
-    """Published accuracies of this setup by benchmark, in percent."""
-    published: dict[str, float] = {}
+def numbers(setup: Setup, benchmarks: Sequence[str]) -> dict[str, float]:
+    """The published numbers of a setup; empty if one of its choices is not the paper's.
+
+    Accuracies in percent by benchmark, and AVG if it is over exactly these benchmarks; `gap` on
+    GAP_BENCHMARK and `gain` of AVG in points; `hours`, `problems`, `solved` and `tuned_tokens`.
+    """
+    found: dict[str, float] = {}
+    if not _is_papers(setup):
+        return found
     for table in _TABLES:
-        for row in _matching(table, setup):
-            published |= {name: float(row[name]) for name in BENCHMARKS if row.get(name)}
-    return published
+        for row in _read(table):
+            if (row["expert"], row["method"]) != (setup.expert, setup.method):
+                continue
+            if row["amateur"] not in ("", setup.amateur):
+                continue
+            known = {key: float(row[key]) for key in row.keys() - _KEYS if row[key]}
+            average = known.pop("average", None)
+            found |= known
+            if average is not None and known.keys() & BENCHMARKS.keys() == set(benchmarks):
+                found[AVERAGE] = average
+    if set(benchmarks) != _GAIN_BENCHMARKS:
+        found.pop("gain", None)
+    return found
 
 
-def average(setup: Setup | None, benchmarks: list[str]) -> float | None:
-    """The published average in percent, if it is over exactly these benchmarks."""
-    for table in _TABLES:
-        for row in _matching(table, setup):
-            if {name for name in BENCHMARKS if row.get(name)} == set(benchmarks):
-                return float(row["average"])
-    return None
-
-
-def gap(setup: Setup | None, benchmark: str) -> float | None:
-    """The published expertise gap of this pair on `benchmark`, in points."""
-    rows = _matching("expertise_gap", setup) if benchmark == GAP_BENCHMARK else []
-    return next((float(row["gap"]) for row in rows if row["gap"]), None)
-
-
-def efficiency(setup: Setup | None) -> dict[str, float]:
-    """Published hours, problems, tuned_tokens and gain (points); empty if there are none."""
-    for row in _matching("efficiency", setup):
-        return {key: float(row[key]) for key in ("hours", "problems", "tuned_tokens", "gain")}
-    return {}
-
-
-def has_pair(setup: Setup | None) -> bool:
-    """Whether the paper has this expert with this amateur on this data."""
-    if setup is None or setup.amateur is None or setup.data not in (None, _DATA):
-        return False
-    rows = [*_read("main_results"), *_read("expertise_gap")]
-    return any((row["expert"], row["amateur"]) == (setup.expert, setup.amateur) for row in rows)
-
-
-def _matches_paper(setup: Setup) -> bool:
+def _is_papers(setup: Setup) -> bool:
     """Whether every choice that the run made is the paper's."""
     if setup.decoder != "greedy" or setup.amateur not in (None, *AMATEURS):
         return False
@@ -149,15 +136,12 @@ def _matches_paper(setup: Setup) -> bool:
     )
 
 
-def _matching(table: str, setup: Setup | None) -> list[dict[str, str]]:
-    if setup is None or not _matches_paper(setup):
-        return []
-    return [
-        row
-        for row in _read(table)
-        if (row["expert"], row["method"]) == (setup.expert, setup.method)
-        and row["amateur"] in ("", setup.amateur)
-    ]
+def has_pair(setup: Setup) -> bool:
+    """Whether the paper has this expert with this amateur on this data."""
+    if setup.amateur is None or setup.data not in (None, _DATA):
+        return False
+    rows = [*_read("main_results"), *_read("expertise_gap")]
+    return any((row["expert"], row["amateur"]) == (setup.expert, setup.amateur) for row in rows)
 
 
 @cache

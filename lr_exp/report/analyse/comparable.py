@@ -1,10 +1,11 @@
 """Checks that runs can be compared: differences raise a UserError, or give a note."""
 
-from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from typing import Any, TypeVar
 
 from lr_exp.errors import UserError
 from lr_exp.report.read.runs import Run
+from lr_exp.report.read.summary import Results
 
 T = TypeVar("T")
 K = TypeVar("K", bound=Hashable)
@@ -60,44 +61,38 @@ def grouped(items: Iterable[T], key: Callable[[T], K]) -> dict[K, list[T]]:
     return groups
 
 
-def check_benchmarks(runs: Sequence[Run]) -> None:
-    """Raises UserError unless every benchmark has the same questions in all runs."""
-    for found in differences(runs, lambda run: run.provenance.benchmarks or {}):
+def check_sweep(runs: Sequence[Run]) -> list[str]:
+    """Returns warnings about different machines and versions.
+
+    Raises:
+        UserError: a benchmark has other questions in some runs, or histograms have other bins.
+    """
+    if found := differences(runs, lambda run: run.provenance.benchmarks or {}):
         raise UserError(
             f"benchmark {_listed(found, ' has different questions:')}; the revision of the "
             f"data or evaluator.max_examples differs. {RERUN}"
         )
-
-
-def check_histograms(runs: Sequence[Run]) -> None:
-    """Raises UserError unless all histograms of divergences have the same bins."""
-
-    def bins(run: Run) -> dict[str, str]:
-        histogram = run.sample.histogram
-        if not histogram:
-            return {}
-        return {"bins": f"{len(histogram.counts)} bins of {histogram.bin_nats} nats"}
-
-    for found in differences(runs, bins):
+    if found := differences(runs, _bins):
         raise UserError(
             f"the histograms of divergences have {found['bins']}: they cannot be added. {RERUN}"
         )
+    return [
+        f"Warning: {key} differs within this table: {values}. Results may differ for that reason."
+        for key, values in differences(runs, machine).items()
+    ]
 
 
 def check_row(label: str, runs: Sequence[Run]) -> list[str]:
     """Returns notes on harmless differences; raises UserError if more than the seed differs."""
-    for found in differences(runs, _identity):
+    if found := differences(runs, _identity):
         raise UserError(
             f"row {label!r} mixes runs that differ in more than the seed: "
             f"{_listed(found)}. {_REMEDY}"
         )
-    notes: dict[str, str] = {}
-    for found in differences(runs, _resources):
-        notes |= {
-            key: f"{label}: {key} is {values}; results can differ by rounding."
-            for key, values in found.items()
-        }
-    return list(notes.values())
+    return [
+        f"{label}: {key} is {values}; results can differ by rounding."
+        for key, values in differences(runs, _resources).items()
+    ]
 
 
 def check_expert(runs: Sequence[Run]) -> None:
@@ -107,7 +102,7 @@ def check_expert(runs: Sequence[Run]) -> None:
     def evaluation(run: Run) -> dict[str, Any]:
         return {key: value for key, value in _identity(run).items() if key.startswith(parts)}
 
-    for found in differences(runs, evaluation):
+    if found := differences(runs, evaluation):
         raise UserError(
             f"expert {runs[0].expert!r} is not the same model, or not evaluated in the same way, "
             f"in all runs: {_listed(found)}. {SEPARATE}."
@@ -123,7 +118,7 @@ def one_per_seed(label: str, runs: Sequence[Run], notes: list[str]) -> list[Run]
     kept = []
     for seed, own in sorted(grouped(runs, lambda run: run.seed).items()):
         fullest = max(own, key=lambda run: len(run.results(run.final_model)))
-        for found in differences([fullest, *own], _outcome):
+        if found := differences([fullest, *own], _outcome):
             raise UserError(
                 f"{label}: seed {seed} was run twice with different results: "
                 f"{_listed(found, '')}. Remove one of the folders, or report them separately."
@@ -138,41 +133,48 @@ def one_per_seed(label: str, runs: Sequence[Run], notes: list[str]) -> list[Run]
     return kept
 
 
-def check_agree(label: str, first: Run, runs: Sequence[Run], notes: list[str]) -> None:
-    """Checks that repeated evaluations of the expert agree, except on different machines.
+def check_agree(
+    what: str, runs: Sequence[Run], values: Callable[[Run], Mapping[str, str]]
+) -> list[str]:
+    """Returns warnings where another machine measured other values than the first run.
+
+    Args:
+        what: was measured, for the message.
+        runs: with the same measurement; the first one's is shown.
+        values: the measured counts of a run, by name.
 
     Raises:
-        UserError: results differ on the same device and versions.
+        UserError: values differ on the same device with the same versions.
     """
+    first, notes = runs[0], []
     for run in runs:
-        for found in differences([first, run], lambda run: _counts(run, "expert")):
+        if found := differences([first, run], values):
             reason = _listed(found, "")
             if machine(first) == machine(run):
                 raise UserError(
-                    f"{label}: the same evaluation has different results: {reason}. {RERUN}"
+                    f"{what}: the same evaluation has different results: {reason}. {RERUN}"
                 )
             notes.append(
-                f"Warning: {label} was measured on different machines or versions with different "
+                f"Warning: {what} was measured on different machines or versions with different "
                 f"results: {reason}. The result of {first.name} is shown."
             )
+    return notes
 
 
-def differences(
-    runs: Iterable[Run], values: Callable[[Run], Mapping[str, Any]]
-) -> Iterator[dict[str, str]]:
-    """For each run that differs from the runs before it, `A in RUN and B in RUN` by key.
+def differences(runs: Iterable[Run], values: Callable[[Run], Mapping[str, Any]]) -> dict[str, str]:
+    """`A in RUN and B in RUN` for each key with different values in two runs.
 
-    Each key is compared with the first run that has it: older versions lack some keys.
+    A run may lack a key.
     """
     first: dict[str, tuple[Any, Run]] = {}
+    found: dict[str, str] = {}
     for run in runs:
-        found = {}
         for key, value in values(run).items():
             known, other = first.setdefault(key, (value, run))
             if known is not value and known != value:  # NaN differs from itself
-                found[key] = f"{_short(known)} in {other.name} and {_short(value)} in {run.name}"
-        if found:
-            yield found
+                text = f"{_short(known)} in {other.name} and {_short(value)} in {run.name}"
+                found.setdefault(key, text)
+    return found
 
 
 def machine(run: Run) -> dict[str, str]:
@@ -180,21 +182,6 @@ def machine(run: Run) -> dict[str, str]:
     versions = {f"{name} version": value for name, value in (run.summary.versions or {}).items()}
     device = {"device_name": run.provenance.device_name, "dtype": run.provenance.dtype}
     return versions | {key: value for key, value in device.items() if value is not None}
-
-
-def machine_notes(runs: Sequence[Run]) -> list[str]:
-    """A warning for each package version, device or dtype that differs between runs."""
-    values: dict[str, dict[str, str]] = {}
-    for run in runs:
-        for key, value in machine(run).items():
-            values.setdefault(key, {}).setdefault(value, run.name)
-    return [
-        f"Warning: {key} differs within this table: "
-        + ", ".join(f"{value} (as in {name})" for value, name in seen.items())
-        + ". Results may differ for that reason."
-        for key, seen in values.items()
-        if len(seen) > 1
-    ]
 
 
 def flat(settings: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
@@ -210,27 +197,27 @@ def flat(settings: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 
 def _identity(run: Run) -> dict[str, Any]:
     """Everything that determines results except seed, alpha and beta."""
-    ignored = {"wandb", *([] if run.amateur else ["amateur"])}
-    settings: dict[str, Any] = {k: v for k, v in run.settings.items() if k not in ignored}
     models = {"expert": run.provenance.expert, "amateur": run.provenance.amateur}
     fingerprints = {role: model.fingerprint for role, model in models.items() if model}
-    for role, fingerprint in fingerprints.items():
-        if fingerprint and role in settings:  # same files, whatever their path
-            settings[role] = {k: v for k, v in settings[role].items() if k not in _MODEL_PLACE}
-    if run.provenance.data is not None and "data" in settings:
-        settings["data"] = {k: v for k, v in settings["data"].items() if k != "path"}
-    identity = {
-        key: value
-        for key, value in flat(settings).items()
-        if key not in _IGNORED and key not in _RESOURCES
-    }
     measured = {
         **{f"model of the {role}": fingerprint for role, fingerprint in fingerprints.items()},
         "provenance.data": run.provenance.data,
         "dtype": run.provenance.dtype,
         "evaluated benchmarks": sorted(run.results(run.final_model)) or None,
     }
-    return identity | {key: value for key, value in measured.items() if value is not None}
+    ignored = _IGNORED | _RESOURCES
+    for role, fingerprint in fingerprints.items():
+        if fingerprint:  # same files, whatever their path
+            ignored |= {f"{role}.{key}" for key in _MODEL_PLACE}
+    if run.provenance.data is not None:
+        ignored |= {"data.path"}
+    groups = ("wandb.",) if run.amateur else ("wandb.", "amateur.")
+    settings = {
+        key: value
+        for key, value in flat(run.settings).items()
+        if key not in ignored and not key.startswith(groups)
+    }
+    return settings | {key: value for key, value in measured.items() if value is not None}
 
 
 def _resources(run: Run) -> dict[str, Any]:
@@ -238,11 +225,20 @@ def _resources(run: Run) -> dict[str, Any]:
 
 
 def _outcome(run: Run) -> dict[str, str]:
-    return {"training": "stopped" if run.stopped else "finished", **_counts(run, run.final_model)}
+    ended = {"training": "stopped" if run.stopped else "finished"}
+    return ended | counts(run.results(run.final_model))
 
 
-def _counts(run: Run, who: str) -> dict[str, str]:
-    return {name: f"{one.correct}/{one.total}" for name, one in run.results(who).items()}
+def counts(results: Results) -> dict[str, str]:
+    """`3/4` by benchmark."""
+    return {name: f"{one.correct}/{one.total}" for name, one in results.items()}
+
+
+def _bins(run: Run) -> dict[str, str]:
+    histogram = run.sample.histogram
+    if not histogram:
+        return {}
+    return {"bins": f"{len(histogram.counts)} bins of {histogram.bin_nats} nats"}
 
 
 def _listed(differences: Mapping[str, str], verb: str = " is") -> str:

@@ -1,7 +1,7 @@
 """Significance tests between all rows that answered the same questions."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,17 +26,6 @@ class Comparison:
     low: float  # 95% bootstrap interval of `difference`
     high: float
 
-    def reversed(self) -> "Comparison":
-        """The comparison of theirs against ours."""
-        return replace(
-            self,
-            won=self.lost,
-            lost=self.won,
-            difference=-self.difference,
-            low=-self.high,
-            high=-self.low,
-        )
-
 
 @dataclass(frozen=True)
 class Pair:
@@ -47,9 +36,6 @@ class Pair:
     @property
     def overall(self) -> Comparison:
         return self.comparisons[-1]
-
-    def reversed(self) -> "Pair":
-        return Pair(self.theirs, self.ours, [one.reversed() for one in self.comparisons])
 
 
 @dataclass(frozen=True)
@@ -62,16 +48,14 @@ def compare(sweep: Sweep) -> Pairs:
     """All pairs of rows that answered the same questions; `ours` is the later row of the table."""
     measured = [row for row in sweep.rows if row.results.accuracies]
     refused = [
-        f"{row.label} of {row.setup.expert} is not compared: {'. '.join(row.results.missing)}."
+        f"{row.full_label} is not compared: {'. '.join(row.results.missing)}."
         for row in measured
         if row.results.missing
     ]
     complete = [row for row in measured if not row.results.missing]
     groups = list(grouped(complete, _questions).values())
     if len(groups) > 1:
-        listed = "; ".join(
-            ", ".join(f"{row.label} of {row.setup.expert}" for row in rows) for rows in groups
-        )
+        listed = "; ".join(", ".join(row.full_label for row in rows) for rows in groups)
         refused.append(f"These groups answered different questions and are not compared: {listed}.")
     return Pairs([pair for rows in groups for pair in _pairs(rows)], refused)
 

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from lr_exp.errors import UserError
-from lr_exp.report.analyse.comparable import RERUN, SEPARATE, differences, machine
+from lr_exp.report.analyse.comparable import SEPARATE, check_agree, counts, differences
 from lr_exp.report.analyse.paired import Estimate, accuracy_from_counts, independent_difference
 from lr_exp.report.read.runs import Run
 from lr_exp.report.read.summary import Gap
@@ -19,7 +19,7 @@ class PairGap:
     expert: Estimate
     amateur: Estimate
     difference: Estimate
-    note: str | None = None  # a warning about runs with another result
+    notes: tuple[str, ...]  # warnings about runs with another result
 
 
 def measured_gap(runs: Sequence[Run]) -> PairGap | None:
@@ -31,42 +31,31 @@ def measured_gap(runs: Sequence[Run]) -> PairGap | None:
     Raises:
         UserError: runs on the same machine disagree, or used different decoders or benchmarks.
     """
-    measured = [(run, run.evaluate.gap) for run in runs if run.evaluate.gap]
+    gaps = {run.name: run.evaluate.gap for run in runs if run.evaluate.gap}
+    measured = [run for run in runs if run.name in gaps]
     if not measured:
         return None
-    first, gap = measured[0]
-    gaps = {run.name: own for run, own in measured}
-    pair = f"the expertise gap of {first.expert} and {first.amateur}"
+    pair = f"the expertise gap of {measured[0].expert} and {measured[0].amateur}"
 
     def way(run: Run) -> dict[str, str]:
-        own = gaps[run.name]
-        return {"way": f"{own.decoder or 'greedy'} on {_benchmark(run, own)}"}
+        gap = gaps[run.name]
+        return {"way": f"{gap.decoder or 'greedy'} on {_benchmark(run, gap)}"}
 
-    def accuracies(run: Run) -> dict[str, str]:
-        results = {"expert": gaps[run.name].expert, "amateur": gaps[run.name].amateur}
-        counts = {who: own[benchmark] for who, own in results.items()}
-        return {who: f"{one.correct}/{one.total}" for who, one in counts.items()}
+    def counted(run: Run) -> dict[str, str]:
+        models = {"expert": gaps[run.name].expert, "amateur": gaps[run.name].amateur}
+        return {who: counts(results)[benchmark] for who, results in models.items()}
 
-    for found in differences([run for run, _ in measured], way):
+    if found := differences(measured, way):
         raise UserError(f"{pair} was measured in different ways: {found['way']}. {SEPARATE}.")
-    benchmark, decoder = _benchmark(first, gap), gap.decoder or "greedy"
-    note = None
-    for run, _ in measured[1:]:
-        for found in differences([first, run], accuracies):
-            who, counts = next(iter(found.items()))
-            reason = (
-                f"the {decoder} accuracy of the {who} in {pair} on {benchmark} differs between "
-                f"runs: {counts}"
-            )
-            if machine(first) == machine(run):
-                raise UserError(f"{reason}. {RERUN}")
-            note = f"Warning: {reason}, on another machine or version; {first.name} is shown."
+    gap = gaps[measured[0].name]
+    benchmark, decoder = _benchmark(measured[0], gap), gap.decoder or "greedy"
+    notes = check_agree(f"{pair} ({decoder} on {benchmark})", measured, counted)
     expert, amateur = (
         accuracy_from_counts([one.correct / one.total], one.total)
         for one in (gap.expert[benchmark], gap.amateur[benchmark])
     )
     difference = independent_difference(expert, amateur)
-    return PairGap(benchmark, decoder, expert, amateur, difference, note)
+    return PairGap(benchmark, decoder, expert, amateur, difference, tuple(notes))
 
 
 def _benchmark(run: Run, gap: Gap) -> str:

@@ -1,35 +1,37 @@
 """The divergences of a pair of models, pooled over its runs."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Hashable, Sequence
+from dataclasses import dataclass, replace
 
 from lr_exp.report import published
 from lr_exp.report.analyse.comparable import grouped
 from lr_exp.report.analyse.rows import Sweep
-from lr_exp.report.names import AMATEURS, EXPERTS, Setup, rank
+from lr_exp.report.names import AMATEURS, EXPERTS, Setup, method_label, rank
 from lr_exp.report.read.runs import Run
 from lr_exp.report.read.summary import SampleSummary
 
-MEANS = (
-    "share_below_0.1",
-    "share_above_0.4",
-    "share_same_top1",
-    "kl_mean",
-    "kl_mean_same_top1",
-    "kl_mean_other_top1",
-    "expert_entropy_mean",
-    "amateur_entropy_mean",
-)
+MEANS = {  # their titles by key of a run's summary
+    "share_below_0.1": "steps below 0.1 nats",
+    "share_above_0.4": "steps above 0.4 nats",
+    "share_same_top1": "steps with the same top-1 token",
+    "kl_mean": "mean KL (nats)",
+    "kl_mean_same_top1": "mean KL, same top-1 (nats)",
+    "kl_mean_other_top1": "mean KL, different top-1 (nats)",
+    "expert_entropy_mean": "entropy of the expert (nats)",
+    "amateur_entropy_mean": "entropy of the amateur (nats)",
+}
+_BY_BETA = "kl_above_beta"  # the step rule that is a threshold on D alone
 
 
 @dataclass(frozen=True)
 class Profile:
     """All scored token positions of a pair, over its seeds."""
 
+    label: str  # unique in the sweep
     expert: str
     amateur: str | None
-    methods: tuple[str, ...]  # that share these token positions
-    betas: tuple[float, ...]
+    methods: tuple[str | None, ...]  # that share these token positions
+    betas: tuple[float, ...]  # thresholds above which steps are kept
     seeds: int
     steps: int
     means: dict[str, float | None]  # MEANS, weighted by the number of token positions
@@ -38,52 +40,49 @@ class Profile:
     is_in_paper: bool  # whether the paper has this pair on this data
     paper_differences: tuple[str, ...]  # sampling settings that differ from the paper's
 
-    @property
-    def label(self) -> str:
-        return f"{self.expert} / {self.amateur}"
-
 
 def profiles(sweep: Sweep) -> list[Profile]:
     """One per pair; methods with different trajectories have profiles of their own."""
     scored = [run for run in sweep.runs if run.sample.histogram and run.amateur]
-    made = []
-    for own in grouped(scored, lambda run: (run.expert, run.amateur, run.data)).values():
-        # Runs of one seed share their token positions unless their methods sample differently.
-        groups: list[list[Run]] = []
-        for runs in grouped(own, lambda run: run.method).values():
-            same = [group for group in groups if _same_steps(runs, group)]
-            if same:
-                same[0].extend(runs)
-            else:
-                groups.append(runs)
-        made += map(_profile, groups)
+    by_method = grouped(scored, lambda run: (run.expert, run.amateur, run.data, run.method))
+    made = [
+        profile_of([run for runs in same for run in runs])
+        for same in grouped(by_method.values(), _scored_steps).values()
+    ]
+    labels = [profile.label for profile in made]
+    for i, profile in enumerate(made):
+        if labels.count(profile.label) > 1:
+            methods = ", ".join(map(method_label, profile.methods))
+            made[i] = replace(profile, label=f"{profile.label} ({methods})")
     return sorted(made, key=lambda p: (rank(p.expert, EXPERTS), rank(p.amateur, AMATEURS)))
 
 
-def _same_steps(ours: Sequence[Run], theirs: Sequence[Run]) -> bool:
-    """Whether both have a seed in common, and equal histograms for all common seeds."""
-    mine, other = ({run.seed: run.sample.histogram for run in runs} for runs in (ours, theirs))
-    both = mine.keys() & other.keys()
-    return bool(both) and all(mine[seed] == other[seed] for seed in both)
+def _scored_steps(runs: Sequence[Run]) -> Hashable:
+    """Equal for methods that score the same token positions in their first seed."""
+    first = min(runs, key=lambda run: run.seed)
+    return first.expert, first.amateur, first.data, first.seed, str(first.sample.histogram)
 
 
-def _profile(runs: Sequence[Run]) -> Profile:
+def profile_of(runs: Sequence[Run]) -> Profile:
+    """The profile of runs that all have a histogram."""
     seeds = [own[0].sample for own in grouped(runs, lambda run: run.seed).values()]
     histograms = [sample.histogram for sample in seeds if sample.histogram]
     settings = runs[0].settings
     setup = Setup(runs[0].expert, runs[0].method, runs[0].amateur, runs[0].data)
-    betas = {beta for run in runs if (beta := run.beta) is not None}
+    by_beta = (run for run in runs if run.settings.get("method", {}).get("select") == _BY_BETA)
+    betas = {run.beta for run in by_beta if run.beta is not None}
     return Profile(
+        f"{runs[0].expert} / {runs[0].amateur}",
         runs[0].expert,
         runs[0].amateur,
-        tuple(dict.fromkeys(run.method or "imported records" for run in runs)),
+        tuple(dict.fromkeys(run.method for run in runs)),
         tuple(sorted(betas)),
         len(seeds),
         sum(sample.steps or 0 for sample in seeds),
         {key: _pooled(seeds, key) for key in MEANS},
         tuple(map(sum, zip(*(histogram.counts for histogram in histograms), strict=True))),
         histograms[0].bin_nats,
-        published.has_pair(published.paper_setup(setup, settings)),
+        published.has_papers_models(setup, settings) and published.has_pair(setup),
         published.sampling_differences(settings),
     )
 

@@ -1,7 +1,7 @@
 """Groups runs into the rows of a table: runs that differ only in their seed form one row."""
 
 from collections.abc import Collection, Sequence
-from dataclasses import astuple, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 
 from lr_exp.report import published
 from lr_exp.report.analyse import comparable
@@ -12,16 +12,7 @@ from lr_exp.report.names import BASELINE, Setup
 from lr_exp.report.read.incomplete import Failed
 from lr_exp.report.read.runs import Found, Run
 
-_TABLES = (
-    "main_results",
-    "ablation",
-    "baselines",
-    "contrastive_decoding",
-    "expertise_gap",
-    "efficiency",
-    "alpha_beta",
-    "kl_profile",
-)
+_UNKNOWN = "unknown expert"
 _CHOICES = ("amateur", "data", "alpha", "beta")  # that can differ between rows of a variant
 
 
@@ -41,7 +32,7 @@ class Row:
     remarks: tuple[str, ...] = ()  # about seeds that failed or trained nothing
     seeds: tuple[int, ...] = ()  # behind the numbers
     missing_seeds: tuple[int | None, ...] = ()  # seeds without results; None if unknown
-    published_setup: Setup | None = None  # None for models that are not the paper's
+    published: dict[str, float] = field(default_factory=dict)  # the paper's numbers
     paper_differences: tuple[str, ...] = ()  # settings that differ from the paper's
 
     @property
@@ -49,15 +40,14 @@ class Row:
         return self.setup.method == BASELINE
 
     @property
+    def full_label(self) -> str:
+        """The label with the expert."""
+        return f"{self.label} of {self.setup.expert}"
+
+    @property
     def remark(self) -> str | None:
         """All remarks, not shortened."""
         return "; ".join(self.remarks) or None
-
-    @property
-    def warnings(self) -> list[str]:
-        """The runs' distinct warnings about the pair of models."""
-        own = () if self.is_baseline else self.runs
-        return list(dict.fromkeys(text for run in own for text in run.warnings))
 
     @property
     def seed_count(self) -> int:
@@ -84,17 +74,17 @@ class Sweep:
     @property
     def warnings(self) -> list[str]:
         """The runs' warnings about pairs of models, with the rows that they apply to."""
-        warnings = [(text, row) for row in self.rows for text in row.warnings]
-        return [
-            f"Warning: {text} ({'; '.join(f'{row.label} of {row.setup.expert}' for _, row in own)})"
-            for text, own in grouped(warnings, lambda warning: warning[0]).items()
-        ]
+        names: dict[str, dict[str, None]] = {}
+        for row in self.rows:
+            for run in () if row.is_baseline else row.runs:
+                for text in run.warnings:
+                    names.setdefault(text, {})[row.full_label] = None
+        return [f"Warning: {text} ({'; '.join(rows)})" for text, rows in names.items()]
 
     @property
     def table(self) -> str:
-        """The kind of table: one of the paper's, or `results`."""
-        plain = (self.name or "").removeprefix("micro_")
-        return plain if plain in _TABLES else "results"
+        """The name of its main table: that of the paper's sweep that it repeats, if any."""
+        return (self.name or "results").removeprefix("micro_")
 
 
 def sweeps(found: Found) -> list[Sweep]:
@@ -115,11 +105,9 @@ def sweeps(found: Found) -> list[Sweep]:
 
 
 def _sweep(name: str | None, runs: list[Run], failed: list[Failed]) -> Sweep:
-    comparable.check_benchmarks(runs)
-    comparable.check_histograms(runs)
+    notes = comparable.check_sweep(runs)
     for of_expert in grouped(runs, lambda run: run.expert).values():
         comparable.check_expert(of_expert)
-    notes = comparable.machine_notes(runs)
     benchmarks = list(dict.fromkeys(b for run in runs for b in run.benchmarks))
     benchmarks = [b for b in benchmarks if any(b in run.results("expert") for run in runs)]
     rows = [*_baselines(runs, notes), *_variants(runs, failed, notes)]
@@ -130,27 +118,20 @@ def _sweep(name: str | None, runs: list[Run], failed: list[Failed]) -> Sweep:
 
 def _completed(row: Row, rows: Sequence[Row], benchmarks: Sequence[str]) -> Row:
     """The row with what depends on the other rows or on the paper."""
-    baseline = next((other for other in rows if _is_untuned(other, row.setup.expert)), None)
-    settings = row.runs[0].settings if row.runs else None
-    gain = None
-    if baseline is not None and baseline is not row:
-        gain = gain_of(row.results, baseline.results, benchmarks)
+    # The untuned expert with greedy decoding, whichever decoder the row uses.
+    greedy = Setup(row.setup.expert, BASELINE)
+    baseline = next((other for other in rows if other.setup == greedy), row)
+    gain = None if baseline is row else gain_of(row.results, baseline.results, benchmarks)
+    settings = row.runs[0].settings if row.runs else {}
+    is_papers = bool(row.runs) and published.has_papers_models(row.setup, settings)
     return replace(
         row,
         label=row.label or _label(row.setup, rows),
         average=average_of(row.results, benchmarks),
         gain=gain,
-        published_setup=published.paper_setup(row.setup, settings) if settings else None,
-        paper_differences=published.differences(row.setup, settings) if settings else (),
+        published=published.numbers(row.setup, benchmarks) if is_papers else {},
+        paper_differences=published.differences(row.setup, settings),
     )
-
-
-def _is_untuned(row: Row, expert: str) -> bool:
-    """Whether the row is this expert's baseline.
-
-    It always uses greedy decoding, whichever decoder the other rows use.
-    """
-    return row.is_baseline and (row.setup.expert, row.setup.decoder) == (expert, "greedy")
 
 
 def _baselines(runs: Sequence[Run], notes: list[str]) -> list[Row]:
@@ -158,8 +139,11 @@ def _baselines(runs: Sequence[Run], notes: list[str]) -> list[Row]:
     measured = [run for run in runs if run.results("expert")]
     rows = []
     for setup, own in grouped(measured, _baseline_setup).items():
-        fullest = max(own, key=lambda run: len(run.results("expert")))
-        comparable.check_agree(f"{setup.label} of {setup.expert}", fullest, own, notes)
+        own.sort(key=lambda run: len(run.results("expert")), reverse=True)
+        fullest, what = own[0], f"{setup.label} of {setup.expert}"
+        notes += comparable.check_agree(
+            what, own, lambda run: comparable.counts(run.results("expert"))
+        )
         rows.append(Row(setup, (fullest,), read_results([(fullest, "expert")])))
     return rows
 
@@ -180,9 +164,8 @@ def _variants(runs: Sequence[Run], failed: Sequence[Failed], notes: list[str]) -
     failures: dict[Setup, list[Failed]] = {}
     rows = []
     for run in failed:
-        setup = _setup_of_failed(run, groups)
-        if setup is not None:
-            failures.setdefault(setup, []).append(run)
+        if run.expert and (run.method or _setup(run) in groups):
+            failures.setdefault(_setup(run), []).append(run)
         elif run.expert or run.overrides:
             rows.append(_row_of_unknown(run))
     for setup in dict.fromkeys([*groups, *failures]):
@@ -208,65 +191,31 @@ def _variant(setup: Setup, runs: Sequence[Run], failed: Sequence[Failed]) -> Row
     finished = {run.seed for run in runs}
     failures = {run.seed: run for run in failed if run.seed not in finished}
     total = len(runs) + len(failures)
-    stops = [run.stopped for run in runs if run.stopped]
-    outcomes = {run.outcome for run in failures.values()}
-    remarks = [
-        _remark(len(stops), total, "nothing trained", stops, colon=":"),
-        _remark(len(missing), total, "not evaluated", []),
-        _remark(
-            len(failures),
-            total,
-            "damaged" if outcomes == {"damaged"} else "failed",
-            [run.error for run in failures.values()],
-        ),
-    ]
+    found = [("nothing trained", run.stopped) for run in runs if run.stopped]
+    found += [("not evaluated", "") for _ in missing]
+    found += [(run.outcome, run.error) for run in failures.values()]
+    remarks = []
+    for what, own in grouped(found, lambda one: one[0]).items():  # 1 of 3 seeds: failed: no memory
+        reasons = " / ".join(dict.fromkeys(reason for _, reason in own))
+        seeds = f"{len(own)} of {total} seeds" if len(own) < total else ""
+        remarks.append(": ".join(filter(None, (seeds, what, reasons))))
     return Row(
         setup,
         tuple(runs),
         read_results([(run, run.final_model) for run in measured]) if measured else Results(),
-        remarks=tuple(filter(None, remarks)),
+        remarks=tuple(remarks),
         seeds=tuple(run.seed for run in counted),
         missing_seeds=(*(run.seed for run in missing), *failures),
     )
 
 
-def _remark(count: int, total: int, what: str, reasons: Sequence[str], colon: str = "") -> str:
-    """`1 of 3 seeds failed: out of memory`, or `failed: out of memory` if all seeds did."""
-    if not count:
-        return ""
-    if count < total:
-        what = f"{count} of {total} seeds{colon} {what}"
-    return f"{what}: {' / '.join(dict.fromkeys(reasons))}" if reasons else what
-
-
 def _setup(run: Run | Failed) -> Setup:
-    expert = run.expert or "unknown expert"
+    expert = run.expert or _UNKNOWN
     return Setup(expert, run.method, run.amateur, run.data, run.alpha, run.beta, run.decoder)
 
 
-def _setup_of_failed(failed: Failed, known: Collection[Setup]) -> Setup | None:
-    """The setup of a failed run; None if it is unknown.
-
-    The saved settings of a damaged run always include beta, even if its method does not use it. If
-    exactly one finished setup matches them, that setup is used.
-    """
-    if failed.expert is None:
-        return None
-    setup = _setup(failed)
-    if failed.is_damaged and setup not in known:
-        matches = [other for other in known if _agrees(other, setup)]
-        setup = matches[0] if len(matches) == 1 else setup
-    return setup if failed.method or setup in known else None
-
-
-def _agrees(known: Setup, configured: Setup) -> bool:
-    """Whether every choice of `known` is None or as configured."""
-    choices = zip(astuple(known), astuple(configured), strict=True)
-    return known.method == configured.method and all(own in (None, set_) for own, set_ in choices)
-
-
 def _row_of_unknown(failed: Failed) -> Row:
-    expert = failed.expert or failed.override("expert") or "unknown expert"
+    expert = failed.expert or failed.override("expert") or _UNKNOWN
     return Row(
         Setup(expert, failed.method or "unknown method"),
         label=" ".join(failed.overrides) or failed.name,

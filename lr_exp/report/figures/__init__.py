@@ -1,44 +1,38 @@
 """The report's figures. Only drawing imports matplotlib."""
 
 from lr_exp.report.analyse.rows import Sweep
+from lr_exp.report.figures.costs import cost_bars
 from lr_exp.report.figures.figure import Figure
+from lr_exp.report.figures.gains import gain_against_gap
+from lr_exp.report.figures.grid import alpha_beta_map
+from lr_exp.report.figures.radar import ablation_radar
+from lr_exp.report.figures.run import gain_by_benchmark, kept_by_position, training_curves
+from lr_exp.report.figures.steps import kl_histogram, kl_histograms
 from lr_exp.report.figures.style import STYLE, styled
+from lr_exp.report.figures.training import accuracy_by_step, entropy_by_step
 from lr_exp.report.read.runs import Run
 
 __all__ = ["STYLE", "Figure", "draw_run", "draw_sweep"]
 
+_OF_RUN = (gain_by_benchmark, kl_histogram, kept_by_position, training_curves)
+_OF_SWEEP = (
+    kl_histograms,
+    gain_against_gap,
+    ablation_radar,
+    accuracy_by_step,
+    entropy_by_step,
+    cost_bars,
+    alpha_beta_map,
+)
+
 
 def draw_run(run: Run) -> list[Figure]:
     """Every figure for which the run, finished or not, has the data."""
-    from lr_exp.report.figures.run import (
-        gain_by_benchmark,
-        kept_by_position,
-        kl_histogram,
-        training_curves,
-    )
-
     with styled():
-        drawings = (gain_by_benchmark, kl_histogram, kept_by_position, training_curves)
-        return [figure for draw in drawings if (figure := draw(run))]
+        return [figure for draw in _OF_RUN if (figure := draw(run))]
 
 
 def draw_sweep(sweep: Sweep) -> list[Figure]:
     """Every figure for which the sweep has the data."""
-    from lr_exp.report.figures.costs import cost_bars
-    from lr_exp.report.figures.gains import gain_against_gap
-    from lr_exp.report.figures.grid import alpha_beta_map
-    from lr_exp.report.figures.radar import ablation_radar
-    from lr_exp.report.figures.steps import kl_histogram
-    from lr_exp.report.figures.training import accuracy_by_step, entropy_by_step
-
     with styled():
-        drawings = (
-            kl_histogram,
-            gain_against_gap,
-            ablation_radar,
-            accuracy_by_step,
-            entropy_by_step,
-            cost_bars,
-            alpha_beta_map,
-        )
-        return [figure for draw in drawings if (figure := draw(sweep))]
+        return [figure for draw in _OF_SWEEP if (figure := draw(sweep))]

@@ -3,6 +3,7 @@
 import io
 import math
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -11,6 +12,8 @@ from lr_exp.report.figures.style import COLOURS, DOUBLE, SINGLE, styled
 
 _DARK = {colour.light.encode(): colour.dark.encode() for colour in COLOURS}
 _COLOUR_VALUE = re.compile(rb"(?<=: )#[0-9a-f]{6}\b")  # of a style property
+_MAX_COLUMN_CHARS = 24  # a legend with a longer label has half the columns
+_LEGEND_LINE_HEIGHT = 0.17  # inches
 
 
 @dataclass(frozen=True)
@@ -48,21 +51,39 @@ class Figure:
         return buffer.getvalue()
 
 
-def panel_grid(count: int, across: int, height: float, **options: Any) -> tuple[Any, list[Any]]:
+def panel_grid(
+    count: int, across: int, row_height: float, more_height: float = 0.0, **options: Any
+) -> tuple[Any, list[Any]]:
     """A figure and its panels (axes), in rows of `across`.
 
     Args:
         count: number of panels.
         across: 1 for a figure of a journal's single column, more for one of both columns.
-        height: of the figure, in inches.
+        row_height: of each row, in inches.
+        more_height: of the figure, in inches.
         options: for matplotlib's `subplots`.
     """
     from matplotlib.figure import Figure as MplFigure
 
-    mpl_figure = MplFigure(figsize=(SINGLE if across == 1 else DOUBLE, height))
-    panels = mpl_figure.subplots(
-        math.ceil(count / across), across, squeeze=False, **options
-    ).flatten()
+    rows = math.ceil(count / across)
+    width = SINGLE if across == 1 else DOUBLE
+    mpl_figure = MplFigure(figsize=(width, rows * row_height + more_height))
+    panels = mpl_figure.subplots(rows, across, squeeze=False, **options).flatten()
     for empty in panels[count:]:
         empty.set_visible(False)
     return mpl_figure, list(panels[:count])
+
+
+def legend_below(mpl_figure: Any, drawn: Mapping[str, Any]) -> None:
+    """Adds a legend, which makes the figure higher.
+
+    Args:
+        mpl_figure: the figure.
+        drawn: an artist of the figure by its label.
+    """
+    columns = 4 if mpl_figure.get_figwidth() > SINGLE else 2
+    if max(map(len, drawn)) > _MAX_COLUMN_CHARS:
+        columns //= 2
+    lines = math.ceil(len(drawn) / columns)
+    mpl_figure.set_figheight(mpl_figure.get_figheight() + _LEGEND_LINE_HEIGHT * lines)
+    mpl_figure.legend(drawn.values(), drawn.keys(), loc="outside lower center", ncols=columns)

@@ -4,18 +4,17 @@ import math
 from typing import Any
 
 from lr_exp.report.analyse.rows import Row, Sweep
-from lr_exp.report.figures.figure import Figure, panel_grid
-from lr_exp.report.figures.style import legend_columns, method_look
+from lr_exp.report.figures.figure import Figure, legend_below, panel_grid
+from lr_exp.report.figures.style import method_look
 from lr_exp.report.names import benchmark_label
 
 _CAPTION = "Accuracy in % on each benchmark (spokes). Error bars show one standard error."
-_TABLES = ("ablation", "main_results", "results", "baselines")
 _MIN_SPOKES = 3
 
 
 def ablation_radar(sweep: Sweep) -> Figure | None:
     """One panel per expert, for experts with one row per method, since colours mark methods."""
-    if sweep.table not in _TABLES or len(sweep.benchmarks) < _MIN_SPOKES:
+    if len(sweep.benchmarks) < _MIN_SPOKES:
         return None
     panels = {}
     for expert in dict.fromkeys(row.setup.expert for row in sweep.rows):
@@ -29,18 +28,14 @@ def ablation_radar(sweep: Sweep) -> Figure | None:
             panels[expert] = rows
     if not panels:
         return None
-    across = min(len(panels), 2)
-    lines = max(map(len, panels.values())) / (2 if across == 1 else 4)
-    height = 2.35 * math.ceil(len(panels) / across) + 0.2 * math.ceil(lines)
     polar = {"projection": "polar"}
-    mpl_figure, all_axes = panel_grid(len(panels), across, height, subplot_kw=polar)
+    mpl_figure, all_axes = panel_grid(len(panels), min(len(panels), 2), 2.35, subplot_kw=polar)
     drawn = {}
     for axes, (expert, rows) in zip(all_axes, panels.items(), strict=True):
         drawn |= _panel(axes, rows, sweep.benchmarks)
         if len(panels) > 1:
             axes.set_title(expert)
-    columns = legend_columns(drawn, 2 if across == 1 else 4)
-    mpl_figure.legend(drawn.values(), drawn.keys(), loc="outside lower center", ncols=columns)
+    legend_below(mpl_figure, drawn)
     return Figure("radar", "Accuracy by benchmark", _CAPTION, mpl_figure)
 
 

@@ -6,7 +6,7 @@ green or blue cones; methods of different tables that are closer differ in line 
 Importing this module does not import matplotlib.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -43,9 +43,6 @@ PLUM = Colour("#882e72", "#eac6ef")
 
 HUES = (GREY, BLUE, ROSE, TEAL, VERMILION, INDIGO, BROWN, GOLD, SKY, CRIMSON, PLUM)
 
-# Text on the cells of a heat map, whose colours are the same in both schemes.
-ON_DARK_CELL, ON_PALE_CELL = "#fefefe", "#010101"
-
 Line = str | tuple[float, tuple[float, ...]]  # a matplotlib line style
 
 
@@ -53,52 +50,40 @@ Line = str | tuple[float, tuple[float, ...]]  # a matplotlib line style
 class Look:
     """The style of one line, bar or point."""
 
-    colour: str  # #rrggbb, on white
+    hue: Colour
     line: Line
     marker: str
 
+    @property
+    def colour(self) -> str:
+        """#rrggbb, on white."""
+        return self.hue.light
 
-_METHODS: dict[str | None, tuple[Colour, Line, str]] = {
-    "baseline": (GREY, "--", "X"),
-    "rejection_sft": (ROSE, "-", "s"),
-    "gt_sft": (TEAL, "-.", "D"),
-    "lightreasoner": (BLUE, "-", "o"),
-    "no_selection": (VERMILION, "--", "^"),
-    "no_contrast": (INDIGO, ":", "v"),
-    "neither": (BROWN, "-.", "*"),
-    "upft": (GOLD, ":", "P"),
-    "selective_ce": (SKY, "-.", "<"),
-    "random_steps": (CRIMSON, "-.", ">"),
-    "entropy_steps": (PLUM, "--", "d"),
+
+_METHODS: dict[str | None, Look] = {
+    "baseline": Look(GREY, "--", "X"),
+    "rejection_sft": Look(ROSE, "-", "s"),
+    "gt_sft": Look(TEAL, "-.", "D"),
+    "lightreasoner": Look(BLUE, "-", "o"),
+    "no_selection": Look(VERMILION, "--", "^"),
+    "no_contrast": Look(INDIGO, ":", "v"),
+    "neither": Look(BROWN, "-.", "*"),
+    "upft": Look(GOLD, ":", "P"),
+    "selective_ce": Look(SKY, "-.", "<"),
+    "random_steps": Look(CRIMSON, "-.", ">"),
+    "entropy_steps": Look(PLUM, "--", "d"),
 }
-# For methods that are not listed; no listed method has this line or these markers.
-_OTHER_COLOURS = (BLUE, VERMILION, GOLD, INDIGO, ROSE)
+# Methods that are not listed; no listed method has this line or these markers.
 _OTHER_LINE: Line = (0, (6, 1.5, 1, 1.5, 1, 1.5))
-_OTHER_MARKERS = "hp8H"
-_LINES: tuple[Line, ...] = ("-", "--", ":", "-.", (0, (8, 2)), (0, (4, 1, 1, 1, 1, 1)))
-_MARKERS = "os^vDPX<>d"
+_OTHERS = [Look(hue, _OTHER_LINE, marker) for hue, marker in zip(HUES[1:6], "hp8H|", strict=True)]
+_LINES: tuple[Line, ...] = ("-", "--", ":", "-.", (0, (8, 2)), (0, (4, 1, 1, 1, 1, 1)), _OTHER_LINE)
+_MARKERS = "os^vDPX<>d*hp8H|"
 _INK_SHARES = (0.0, 0.4, 0.8)  # in the colours of a method's variants
-_MAX_COLUMN_CHARS = 24  # a legend with a longer label has one column
 
 
 def method_look(method: str | None) -> Look:
     """A method's look, the same in every figure, also for methods that are not listed."""
-    if method in _METHODS:
-        colour, line, marker = _METHODS[method]
-        return Look(colour.light, line, marker)
-    marker = _OTHER_MARKERS[_name_hash(method) // len(_OTHER_COLOURS) % len(_OTHER_MARKERS)]
-    return Look(colour_of(method).light, _OTHER_LINE, marker)
-
-
-def colour_of(method: str | None) -> Colour:
-    """A method's colour in both schemes."""
-    if method in _METHODS:
-        return _METHODS[method][0]
-    return _OTHER_COLOURS[_name_hash(method) % len(_OTHER_COLOURS)]
-
-
-def _name_hash(method: str | None) -> int:
-    return sum((method or "").encode())
+    return _METHODS.get(method) or _OTHERS[sum((method or "").encode()) % len(_OTHERS)]
 
 
 def variant_look(method: str | None, number: int) -> Look:
@@ -107,34 +92,25 @@ def variant_look(method: str | None, number: int) -> Look:
     Variant 0 has the method's own look; the first six differ in line and marker.
     """
     first = method_look(method)
-    if number == 0:
-        return first
-    start = _LINES.index(first.line) if first.line in _LINES else 0
-    line = _LINES[(start + number) % len(_LINES)]
-    marker = _MARKERS[(_MARKERS.find(first.marker) + number) % len(_MARKERS)]
-    shade = _shades(colour_of(method))[number % len(_INK_SHARES)]
-    return Look(shade.light, line, marker)
+    line = _LINES[(_LINES.index(first.line) + number) % len(_LINES)]
+    marker = _MARKERS[(_MARKERS.index(first.marker) + number) % len(_MARKERS)]
+    return Look(_shades(first.hue)[number % len(_INK_SHARES)], line, marker)
 
 
-def _shades(colour: Colour) -> list[Colour]:
+def _shades(hue: Colour) -> list[Colour]:
     """The colour and its mixtures with ink, each with more contrast than the last."""
     return [
-        Colour(_mix(colour.light, INK.light, share), _mix(colour.dark, INK.dark, share))
+        Colour(_mix(hue.light, INK.light, share), _mix(hue.dark, INK.dark, share))
         for share in _INK_SHARES
     ]
 
 
 def _mix(colour: str, other: str, share: float) -> str:
-    parts = [(int(colour[i : i + 2], 16), int(other[i : i + 2], 16)) for i in (1, 3, 5)]
-    return "#" + "".join(f"{round(a + share * (b - a)):02x}" for a, b in parts)
+    pairs = zip(bytes.fromhex(colour[1:]), bytes.fromhex(other[1:]), strict=True)
+    return "#" + bytes(round(a + share * (b - a)) for a, b in pairs).hex()
 
 
 COLOURS = (PAPER, INK, MUTED, FAINT, *(shade for hue in HUES for shade in _shades(hue)))
-
-
-def legend_columns(labels: Iterable[str], most: int) -> int:
-    """Columns of a legend below a figure: `most`, or 1 if a label is long."""
-    return 1 if max(map(len, labels), default=0) > _MAX_COLUMN_CHARS else most
 
 
 @contextmanager

@@ -1,8 +1,6 @@
 """Accuracy and student entropy during training, by optimizer step."""
 
-import math
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -11,8 +9,8 @@ from lr_exp.report.analyse import accuracies, paired
 from lr_exp.report.analyse.comparable import grouped
 from lr_exp.report.analyse.paired import Estimate
 from lr_exp.report.analyse.rows import Row, Sweep
-from lr_exp.report.figures.figure import Figure, panel_grid
-from lr_exp.report.figures.style import legend_columns, variant_look
+from lr_exp.report.figures.figure import Figure, legend_below, panel_grid
+from lr_exp.report.figures.style import variant_look
 from lr_exp.report.read.runs import Run
 from lr_exp.report.read.summary import Results
 
@@ -30,36 +28,19 @@ _ENTROPY_CAPTION = (
 _MAX_LINES_BEFORE_SPLIT = 6  # beyond it, each alpha has its own panel
 _MAX_LINES, _MAX_PANELS = 10, 9
 _MAX_COLUMNS = 3
-_PANEL_HEIGHT, _LEGEND_LINE_HEIGHT = 2.1, 0.15  # inches
 
-
-@dataclass(frozen=True)
-class _Curve:
-    label: str
-    row: Row
-    steps: Sequence[float]  # optimizer steps
-    mean: np.ndarray
-    spread: np.ndarray  # half the height of the band
+_Band = dict[int, tuple[float, float]]  # mean and half the height by optimizer step
 
 
 def accuracy_by_step(sweep: Sweep) -> Figure | None:
-    curves = []
-    for row in _tuned_rows(sweep):
+    def band(row: Row) -> _Band:
         curve = accuracy_curve(row, sweep.benchmarks)
-        mean, stderr = (
-            np.array([100 * getattr(one, name) for one in curve.values()])
-            for name in ("mean", "stderr")
-        )
-        if curve:
-            curves.append(_Curve(row.label, row, list(curve), mean, stderr))
-    mpl_figure = _drawn(curves, "average accuracy (%)", with_markers=True)
+        return {step: (100 * one.mean, 100 * one.stderr) for step, one in curve.items()}
+
+    mpl_figure = _drawn(sweep, band, "average accuracy (%)", with_markers=True)
     if mpl_figure is None:
         return None
     return Figure("accuracy_by_step", "Accuracy during training", _ACCURACY_CAPTION, mpl_figure)
-
-
-def _tuned_rows(sweep: Sweep) -> list[Row]:
-    return [row for row in sweep.rows if not row.is_baseline]
 
 
 def accuracy_curve(row: Row, benchmarks: Sequence[str]) -> dict[int, Estimate]:
@@ -100,81 +81,72 @@ def _points(run: Run) -> dict[int, Results]:
 
 
 def entropy_by_step(sweep: Sweep) -> Figure | None:
-    curves = [curve for row in _tuned_rows(sweep) if (curve := _entropy_curve(row))]
-    mpl_figure = _drawn(curves, "student entropy (nats)", with_markers=False)
+    mpl_figure = _drawn(sweep, _entropies, "student entropy (nats)", with_markers=False)
     if mpl_figure is None:
         return None
     for axes in mpl_figure.axes:
         axes.set_ylim(bottom=0)
-    return Figure(
-        "entropy_by_step", "Student entropy during training", _ENTROPY_CAPTION, mpl_figure
-    )
+    title = "Student entropy during training"
+    return Figure("entropy_by_step", title, _ENTROPY_CAPTION, mpl_figure)
 
 
-def _entropy_curve(row: Row) -> _Curve | None:
-    """The mean over seeds, at the steps that all of them have logged."""
+def _entropies(row: Row) -> _Band:
+    """Mean and standard deviation over seeds, at the steps that all of them have logged."""
     by_seed = [
         {e["step"]: e["entropy"] for e in run.training() if e.get("entropy") is not None}
         for run in row.runs
     ]
     by_seed = [known for known in by_seed if known]
     steps = sorted(set.intersection(*map(set, by_seed))) if by_seed else []
-    if len(steps) < 2:
-        return None
-    values = np.array([[known[step] for step in steps] for known in by_seed], dtype=float)
-    spread = values.std(axis=0, ddof=1) if len(values) > 1 else np.zeros(len(steps))
-    return _Curve(row.label, row, steps, values.mean(axis=0), spread)
+    values = {step: [known[step] for known in by_seed] for step in steps}
+    return {
+        step: (float(np.mean(own)), float(np.std(own, ddof=1)) if len(own) > 1 else 0.0)
+        for step, own in values.items()
+    }
 
 
-def _drawn(curves: list[_Curve], ylabel: str, *, with_markers: bool) -> Any | None:
-    """One panel per expert with a common legend; None without curves or with too many."""
-    by_panel = _by_panel(curves)
-    if not curves or len(by_panel) > _MAX_PANELS or max(map(len, by_panel.values())) > _MAX_LINES:
-        return None
+def _drawn(
+    sweep: Sweep, read: Callable[[Row], _Band], ylabel: str, *, with_markers: bool
+) -> Any | None:
+    """One panel per expert, or per expert and alpha if there are many lines.
+
+    None without lines of at least two points, or with too many.
+    """
+    bands = [(row, read(row)) for row in sweep.rows if not row.is_baseline]
+    bands = [(row, band) for row, band in bands if len(band) > 1]
+    by_expert = grouped(bands, lambda one: one[0].setup.expert)
+    is_split = max(map(len, by_expert.values()), default=0) > _MAX_LINES_BEFORE_SPLIT
+
+    def alpha(row: Row) -> str:
+        """The part of the label that becomes a panel's title."""
+        named = f", α {row.setup.alpha:g}" if row.setup.alpha is not None else ""  # noqa: RUF001
+        return named if is_split and named in row.label else ""
+
+    by_panel = grouped(bands, lambda one: one[0].setup.expert + alpha(one[0]))
     count = len(by_panel)
-    across = min(count, _MAX_COLUMNS)
-    mpl_figure, panels = panel_grid(count, across, _PANEL_HEIGHT, sharey=True)
-    labels: dict[str, Any] = {}
+    if not 0 < count <= _MAX_PANELS or max(map(len, by_panel.values())) > _MAX_LINES:
+        return None
+    mpl_figure, panels = panel_grid(count, min(count, _MAX_COLUMNS), 2.1, sharey=True)
+    drawn = {}
     for axes, (title, own) in zip(panels, by_panel.items(), strict=True):
-        for variants in grouped(own, lambda curve: curve.row.setup.method).values():
-            for number, curve in enumerate(variants):
-                look = variant_look(curve.row.setup.method, number)
-                low, high = curve.mean - curve.spread, curve.mean + curve.spread
+        for variants in grouped(own, lambda one: one[0].setup.method).values():
+            for number, (row, band) in enumerate(variants):
+                look, steps = variant_look(row.setup.method, number), list(band)
+                mean, spread = np.array(list(band.values())).T
                 axes.fill_between(
-                    curve.steps, low, high, color=look.colour, alpha=0.15, linewidth=0
+                    steps, mean - spread, mean + spread, color=look.colour, alpha=0.15, linewidth=0
                 )
-                (labels[curve.label],) = axes.plot(
-                    curve.steps,
-                    curve.mean,
+                (drawn[row.label.replace(alpha(row), "")],) = axes.plot(
+                    steps,
+                    mean,
                     color=look.colour,
                     linestyle=look.line,
                     marker=look.marker if with_markers else "",
                 )
-        axes.set_xlabel("optimizer step")
         axes.set_xlim(left=0)
+        axes.set_xlabel("optimizer step")
         if count > 1:
             axes.set_title(title)
-    for axes in panels[::across]:
-        axes.set_ylabel(ylabel)
-    columns = legend_columns(labels, 2 if count == 1 else 4)
-    # The legend adds to the figure's height, so that panels keep theirs.
-    legend_height = _LEGEND_LINE_HEIGHT * math.ceil(len(labels) / columns)
-    mpl_figure.set_figheight(_PANEL_HEIGHT * math.ceil(count / across) + legend_height)
-    mpl_figure.legend(labels.values(), labels.keys(), loc="outside lower center", ncols=columns)
+    mpl_figure.supylabel(ylabel)
+    legend_below(mpl_figure, drawn)
     return mpl_figure
-
-
-def _by_panel(curves: list[_Curve]) -> dict[str, list[_Curve]]:
-    """Curves by panel title: one panel per expert, or per expert and alpha if there are many."""
-    by_expert = grouped(curves, lambda curve: curve.row.setup.expert)
-    if not curves or max(map(len, by_expert.values())) <= _MAX_LINES_BEFORE_SPLIT:
-        return by_expert
-    panels: dict[str, list[_Curve]] = {}
-    for curve in curves:
-        title, alpha = curve.row.setup.expert, curve.row.setup.alpha
-        suffix = f", α {alpha:g}" if alpha is not None else ""  # noqa: RUF001
-        if suffix and suffix in curve.label:
-            title += suffix
-            curve = replace(curve, label=curve.label.replace(suffix, ""))
-        panels.setdefault(title, []).append(curve)
-    return panels

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import Any
 
-from lr_exp.report import published
+from lr_exp.report.analyse.paired import Estimate
 from lr_exp.report.analyse.rows import Row, Sweep
 from lr_exp.report.names import ABSENT, AVERAGE, benchmark_label
 from lr_exp.report.tables.table import (
@@ -12,6 +12,7 @@ from lr_exp.report.tables.table import (
     Filled,
     Table,
     estimate_record,
+    label_columns,
     notes_on_rows,
     percent,
     points,
@@ -20,7 +21,6 @@ from lr_exp.report.tables.table import (
     table_of,
     text_column,
     with_published,
-    without_lone_expert,
 )
 
 _TITLES = {
@@ -36,15 +36,11 @@ def accuracy_table(sweep: Sweep, name: str) -> Table | None:
     rows = evaluated_rows(sweep)
     if not rows:
         return None
-    columns = [
-        text_column("expert", [row.setup.expert for row in rows]),
-        text_column("variant", [row.label for row in rows]),
-        *result_columns(rows, sweep.benchmarks),
-    ]
+    columns = [*label_columns(rows), *result_columns(rows, sweep.benchmarks)]
     records = [record for row in rows for record in result_records(row, sweep.benchmarks)]
     title = _TITLES.get(sweep.table, "Results")
     notes = result_notes(rows, sweep.benchmarks)
-    return without_lone_expert(table_of(name, title, columns, records, notes))
+    return table_of(name, title, columns, records, notes)
 
 
 def evaluated_rows(sweep: Sweep) -> list[Row]:
@@ -55,12 +51,9 @@ def evaluated_rows(sweep: Sweep) -> list[Row]:
 def result_columns(rows: Sequence[Row], benchmarks: list[str]) -> list[Filled]:
     """Accuracies, measured and published, with average, gain, n, seeds and remark."""
     columns: list[Filled] = []
-    for name in benchmarks:
-        cells = [percent(row.results.accuracies.get(name)) for row in rows]
-        numbers = [published.accuracies(row.published_setup).get(name) for row in rows]
-        columns += with_published(benchmark_label(name), cells, rows, numbers)
-    averages = [published.average(row.published_setup, benchmarks) for row in rows]
-    columns += with_published(AVERAGE, [percent(row.average) for row in rows], rows, averages)
+    for name in [*benchmarks, AVERAGE]:
+        cells = [percent(_measured(row, benchmarks)[name]) for row in rows]
+        columns += with_published(benchmark_label(name), cells, rows, name)
     totals = [sum(one.questions for one in row.results.accuracies.values()) for row in rows]
     return [
         *columns,
@@ -68,6 +61,11 @@ def result_columns(rows: Sequence[Row], benchmarks: list[str]) -> list[Filled]:
         (Column("n"), [str(total or ABSENT) for total in totals]),
         *seeds_and_remarks(rows),
     ]
+
+
+def _measured(row: Row, benchmarks: list[str]) -> dict[str, Estimate | None]:
+    """Accuracies by benchmark, then the average."""
+    return {name: row.results.accuracies.get(name) for name in benchmarks} | {AVERAGE: row.average}
 
 
 def seeds_and_remarks(rows: Sequence[Row]) -> list[Filled]:
@@ -87,32 +85,21 @@ def _seeds(row: Row) -> str:
 
 def result_records(row: Row, benchmarks: list[str]) -> list[dict[str, Any]]:
     """One record per benchmark and one for the average, in percent and points."""
-    setup = setup_record(row.setup, row.label)
-    if not row.results.accuracies:
-        return [setup | {"benchmark": None, "remark": row.remark}]
-    estimates = {name: row.results.accuracies.get(name) for name in benchmarks}
-    known: dict[str, float | None] = {**published.accuracies(row.published_setup)}
-    known[AVERAGE] = published.average(row.published_setup, benchmarks)
     differences = "; ".join(row.paper_differences)
-    rows = []
-    for name, estimate in {**estimates, AVERAGE: row.average}.items():
-        if estimate is None:
-            continue
-        rows.append(
-            setup
-            | {
-                "benchmark": name,
-                **estimate_record("accuracy", estimate, "stderr"),
-                "published": known.get(name),
-                "published_differs": None if known.get(name) is None else differences,
-                "n": estimate.questions,
-                "seeds": None if row.is_baseline else estimate.seeds,
-                "seeds_run": None if row.is_baseline else row.seed_count,
-                **estimate_record("gain", row.gain if name == AVERAGE else None),
-                "remark": row.remark,
-            }
-        )
-    return rows
+    records = [
+        {
+            **setup_record(row),
+            "benchmark": name,
+            **estimate_record("accuracy", estimate, "stderr"),
+            "published": row.published.get(name),
+            "published_differs": differences if name in row.published else None,
+            "n": estimate.questions,
+            **estimate_record("gain", row.gain if name == AVERAGE else None),
+        }
+        for name, estimate in _measured(row, benchmarks).items()
+        if estimate is not None
+    ]
+    return records or [setup_record(row)]
 
 
 def result_notes(rows: Sequence[Row], benchmarks: Sequence[str]) -> list[str]:
@@ -122,7 +109,5 @@ def result_notes(rows: Sequence[Row], benchmarks: Sequence[str]) -> list[str]:
         measured = [row.results.accuracies.get(name) for row in rows]
         counts = {estimate.questions for estimate in measured if estimate}
         counted += [f"{benchmark_label(name)} {count}" for count in sorted(counts)]
-    beside = [
-        row for row in rows if published.accuracies(row.published_setup).keys() & set(benchmarks)
-    ]
+    beside = [row for row in rows if row.published.keys() & set(benchmarks)]
     return [*([f"Questions: {', '.join(counted)}."] if counted else []), *notes_on_rows(beside)]

@@ -1,11 +1,12 @@
 """Average accuracy, gain and kept share over alpha and beta, one grid per pair and method."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 from lr_exp.report.analyse.comparable import grouped
 from lr_exp.report.analyse.costs import mean
 from lr_exp.report.analyse.rows import Row, Sweep
-from lr_exp.report.names import ABSENT, method_label
+from lr_exp.report.names import ABSENT, Setup, method_label
 from lr_exp.report.tables.table import (
     Column,
     Table,
@@ -23,24 +24,16 @@ _ABOUT = (
     "expert in points, and the share of scored steps that was kept. If some seeds are missing or "
     "trained nothing, the cell shows how many have results or were trained, for example 2/3 seeds."
 )
-_NAMES = ("expert", "amateur", "method", "data", "decoder")
-
-Grid = tuple[str, str | None, str | None, str | None, str]  # values of _NAMES
 
 
-def grid_rows(sweep: Sweep) -> dict[Grid, list[Row]]:
-    """Rows with an alpha or a beta, grouped by all other choices. Each row is a cell of a grid."""
+def grid_rows(sweep: Sweep) -> dict[Setup, list[Row]]:
+    """Rows with an alpha or a beta by their setup without these. Each row is a cell of a grid."""
     rows = [
         row
         for row in sweep.rows
-        if not row.is_baseline and (row.setup.alpha is not None or row.setup.beta is not None)
+        if not row.is_baseline and (row.setup.alpha, row.setup.beta) != (None, None)
     ]
-
-    def grid(row: Row) -> Grid:
-        setup = row.setup
-        return setup.expert, setup.amateur, setup.method, setup.data, setup.decoder
-
-    return grouped(rows, grid)
+    return grouped(rows, lambda row: replace(row.setup, alpha=None, beta=None))
 
 
 def kept_share(row: Row) -> float | None:
@@ -64,13 +57,15 @@ def alpha_beta_table(sweep: Sweep, name: str) -> Table | None:
     everything = [row for rows in grid_rows(sweep).values() for row in rows]
     if not everything:
         return None
-    names = [
-        [expert, amateur or ABSENT, method_label(method), data or ABSENT, decoder]
-        for (expert, amateur, method, data, decoder), _, _ in lines
-    ]
-    columns = [text_column(*one) for one in zip(_NAMES, zip(*names, strict=True), strict=True)]
-    columns = [(column, cells) for column, cells in columns if len(set(cells)) > 1]
-    columns.append((Column("alpha"), [number(alpha, "g") for _, alpha, _ in lines]))
+    names = {
+        "expert": [grid.expert for grid, _, _ in lines],
+        "amateur": [grid.amateur or ABSENT for grid, _, _ in lines],
+        "method": [method_label(grid.method) for grid, _, _ in lines],
+        "data": [grid.data or ABSENT for grid, _, _ in lines],
+        "decoder": [grid.decoder for grid, _, _ in lines],
+    }
+    columns = [text_column(*one) for one in names.items() if len(set(one[1])) > 1]
+    columns.append(text_column("alpha", [number(alpha, "g") for _, alpha, _ in lines]))
     columns += [
         (
             Column(f"beta {number(beta, 'g')}"),
@@ -84,10 +79,8 @@ def alpha_beta_table(sweep: Sweep, name: str) -> Table | None:
 def _cell(rows: Sequence[Row], alpha: float | None, beta: float | None) -> str:
     here = (row for row in rows if (row.setup.alpha, row.setup.beta) == (alpha, beta))
     row = next(here, None)
-    if row is None:
-        return ABSENT
-    if row.average is None:
-        return ABSENT if row.runs else "failed"
+    if row is None or row.average is None:
+        return ABSENT if row is None or row.runs else "failed"
     accuracy = percent(row.average)
     if row.gain:
         accuracy += f" ({signed(100 * row.gain.mean)})"
@@ -103,12 +96,9 @@ def _cell(rows: Sequence[Row], alpha: float | None, beta: float | None) -> str:
 
 def _record(row: Row) -> dict[str, object]:
     return {
-        **setup_record(row.setup, row.label),
+        **setup_record(row),
         **estimate_record("average", row.average, "stderr"),
         **estimate_record("gain", row.gain),
         "kept_share": kept_share(row),
         "n": row.average.questions if row.average else None,
-        "seeds": len(row.seeds),
-        "seeds_run": row.seed_count,
-        "remark": row.remark,
     }

@@ -1,29 +1,20 @@
 """The cost of each method: time by stage, problems, tokens and memory, beside its gain."""
 
-from typing import Any
-
-from lr_exp.report import published
-from lr_exp.report.analyse.costs import Cost, cost
-from lr_exp.report.analyse.rows import Row, Sweep
-from lr_exp.report.names import BENCHMARKS
+from lr_exp.report.analyse.costs import costs
+from lr_exp.report.analyse.rows import Sweep
 from lr_exp.report.tables.accuracy import seeds_and_remarks
 from lr_exp.report.tables.table import (
-    Column,
-    Filled,
     Table,
     estimate_record,
+    label_columns,
     notes_on_rows,
     number,
     points,
     setup_record,
     table_of,
-    text_column,
     with_published,
-    without_lone_expert,
 )
 
-_GIB = 2**30
-_HOUR = 3600.0
 _ABOUT = (
     "Seconds, tokens and problems are means over seeds; the time of a reused result is "
     "that of the run that computed it. Evaluation covers expert and tuned expert and is "
@@ -35,7 +26,14 @@ _PAPERS_PROBLEMS = (
     "The published problems of rejection SFT are the solved ones (our interpretation): they are "
     "shown beside our column solved, not beside the sampled problems."
 )
-_PUBLISHED_BENCHMARKS = set(BENCHMARKS) - {"math500"}  # behind the published gain
+_PUBLISHED = ("hours", "problems", "solved", "tuned_tokens", "gain")
+_TITLES = {
+    "hours": "sampling + tuning (h)",
+    "generated_tokens": "tokens generated",
+    "tuned_tokens": "tokens tuned",
+    "peak_memory_gib": "peak memory (GiB)",
+}
+_FORMS = {"hours": ".3g", "peak_memory_gib": ".2f"}
 
 
 def efficiency_table(sweep: Sweep, name: str) -> Table | None:
@@ -43,87 +41,33 @@ def efficiency_table(sweep: Sweep, name: str) -> Table | None:
     rows = [row for row in sweep.rows if not row.is_baseline and (row.runs or row.remark)]
     if not any(run.summary.distill for row in rows for run in row.runs):
         return None
-    costs = [cost(row.runs) for row in rows]
-    papers = [_paper(row, sweep) for row in rows]
-    stages = list(dict.fromkeys(stage for one in costs for stage in one.by_stage))
-    tuned_tokens = [_count(one.tuned_tokens) for one in costs]
-    gibibytes = [None if one.memory is None else one.memory / _GIB for one in costs]
-
-    def beside(title: str, cells: list[str], key: str, form: str) -> list[Filled]:
-        return with_published(title, cells, rows, [paper.get(key) for paper in papers], form)
-
-    columns = [
-        text_column("expert", [row.setup.expert for row in rows]),
-        text_column("variant", [row.label for row in rows]),
-        *(
-            (Column(f"{stage} (s)"), [number(one.by_stage.get(stage)) for one in costs])
-            for stage in stages
-        ),
-        (Column("sampling (s)"), [number(one.sampling) for one in costs]),
-        (Column("tuning (s)"), [number(one.tuning) for one in costs]),
-        *beside("sampling + tuning (h)", [_hours(one) for one in costs], "hours", "g"),
-        (Column("evaluation (s)"), [number(one.evaluation) for one in costs]),
-        *beside("problems", [_count(one.problems) for one in costs], "problems", ",.0f"),
-        *beside("solved", [_count(one.solved) for one in costs], "solved", ",.0f"),
-        (Column("tokens generated"), [_count(one.generated_tokens) for one in costs]),
-        *beside("tokens tuned", tuned_tokens, "tuned_tokens", ",.0f"),
-        (Column("peak memory (GiB)"), [number(memory, ".2f") for memory in gibibytes]),
-        *beside("gain", [points(row.gain) for row in rows], "gain", "+.1f"),
-        *seeds_and_remarks(rows),
-    ]
+    measured = [costs(row.runs) for row in rows]
+    beside = [row for row in rows if "hours" in row.published]
+    columns = label_columns(rows)
+    # Rows without some stages come last, so that stages precede the sums.
+    for key in dict.fromkeys(key for one in sorted(measured, key=len)[::-1] for key in one):
+        title = _TITLES.get(key) or key.replace("_seconds", " (s)")
+        form = _FORMS.get(key) or (".1f" if key.endswith("_seconds") else ",.0f")
+        cells = [number(one.get(key), form) for one in measured]
+        columns += with_published(title, cells, rows, key, form)
+    columns += with_published("gain", [points(row.gain) for row in rows], rows, "gain", "+.1f")
+    columns += seeds_and_remarks(rows)
     records = [
-        _record(row, one, stages, paper)
-        for row, one, paper in zip(rows, costs, papers, strict=True)
+        {
+            **setup_record(row),
+            **one,
+            **estimate_record("gain", row.gain),
+            **{f"published_{key}": row.published.get(key) for key in _PUBLISHED},
+            "published_differs": "; ".join(row.paper_differences)
+            if "hours" in row.published
+            else None,
+        }
+        for row, one in zip(rows, measured, strict=True)
     ]
     notes = [
         _ABOUT,
-        *([_PAPERS_MACHINE] if any(papers) else []),
-        *([_PAPERS_PROBLEMS] if any("solved" in paper for paper in papers) else []),
-        *notes_on_rows(row for row, paper in zip(rows, papers, strict=True) if paper),
+        *([_PAPERS_MACHINE] if beside else []),
+        *([_PAPERS_PROBLEMS] if any("solved" in row.published for row in beside) else []),
+        *notes_on_rows(beside),
     ]
-    return without_lone_expert(table_of(name, "Efficiency", columns, records, notes))
-
-
-def _paper(row: Row, sweep: Sweep) -> dict[str, float]:
-    """The published costs, with the problems of rejection SFT as `solved`."""
-    paper = published.efficiency(row.published_setup)
-    if row.setup.method == "rejection_sft" and paper:
-        paper["solved"] = paper.pop("problems")
-    if set(sweep.benchmarks) != _PUBLISHED_BENCHMARKS:
-        paper.pop("gain", None)
-    return paper
-
-
-def _count(value: float | None) -> str:
-    return number(value, ",.0f")
-
-
-def _hours(cost: Cost) -> str:
-    hours = None if cost.total is None else cost.total / _HOUR
-    return number(hours, ".2g" if hours is not None and hours < 0.1 else ".2f")
-
-
-def _record(row: Row, cost: Cost, stages: list[str], paper: dict[str, float]) -> dict[str, Any]:
-    return {
-        **setup_record(row.setup, row.label),
-        **{f"{stage}_seconds": cost.by_stage.get(stage) for stage in stages},
-        "sampling_seconds": cost.sampling,
-        "tuning_seconds": cost.tuning,
-        "total_seconds": cost.total,
-        "published_hours": paper.get("hours"),
-        "evaluation_seconds": cost.evaluation,
-        "problems": cost.problems,
-        "solved": cost.solved,
-        "published_problems": paper.get("problems"),
-        "published_solved": paper.get("solved"),
-        "generated_tokens": cost.generated_tokens,
-        "tuned_tokens": cost.tuned_tokens,
-        "published_tuned_tokens": paper.get("tuned_tokens"),
-        "peak_memory_bytes": cost.memory,
-        **estimate_record("gain", row.gain),
-        "published_gain": paper.get("gain"),
-        "published_differs": "; ".join(row.paper_differences) if paper else None,
-        "seeds": len(row.seeds),
-        "seeds_run": row.seed_count,
-        "remark": row.remark,
-    }
+    return table_of(name, "Efficiency", columns, records, notes)

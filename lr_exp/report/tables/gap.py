@@ -3,11 +3,11 @@
 from typing import Any
 
 from lr_exp.errors import UserError
-from lr_exp.report import published
 from lr_exp.report.analyse.comparable import grouped
 from lr_exp.report.analyse.gaps import PairGap, measured_gap
 from lr_exp.report.analyse.rows import Row, Sweep
-from lr_exp.report.names import ABSENT, benchmark_label
+from lr_exp.report.names import ABSENT, EXPERTS, benchmark_label, rank
+from lr_exp.report.published import GAP_BENCHMARK
 from lr_exp.report.read.runs import Run
 from lr_exp.report.tables.accuracy import (
     evaluated_rows,
@@ -19,6 +19,7 @@ from lr_exp.report.tables.table import (
     Column,
     Table,
     estimate_record,
+    label_columns,
     percent,
     points,
     table_of,
@@ -34,43 +35,40 @@ _ABOUT = (
 
 def gap_table(sweep: Sweep, name: str) -> Table | None:
     """Pairs by descending gap, then the expert alone, as in the paper."""
-    rows = evaluated_rows(sweep)
-    if not rows:
-        return None
-    gap_of_row = {id(row): None if row.is_baseline else measured_gap(row.runs) for row in rows}
-    experts = list(dict.fromkeys(row.setup.expert for row in rows))
-
-    def order(row: Row) -> tuple[int, bool, float]:
-        gap = gap_of_row[id(row)]
-        size = gap.difference.mean if gap else 0.0
-        return experts.index(row.setup.expert), row.is_baseline, -size
-
-    rows.sort(key=order)
-    gaps = [gap_of_row[id(row)] for row in rows]
-    papers = [
-        published.gap(row.published_setup, gap.benchmark) if gap else None
-        for row, gap in zip(rows, gaps, strict=True)
+    measured = [
+        (row, None if row.is_baseline else measured_gap(row.runs)) for row in evaluated_rows(sweep)
     ]
+    if not measured:
+        return None
+
+    def order(one: tuple[Row, PairGap | None]) -> tuple[object, ...]:
+        row, gap = one
+        size = gap.difference.mean if gap else 0.0
+        return rank(row.setup.expert, EXPERTS), row.is_baseline, -size
+
+    measured.sort(key=order)
+    rows, gaps = [row for row, _ in measured], [gap for _, gap in measured]
     amateurs = [
         "none (expert only)" if row.is_baseline else row.setup.amateur or ABSENT for row in rows
     ]
+    ways = {(gap.benchmark, gap.decoder) for gap in gaps if gap}
+    papers = "gap" if {benchmark for benchmark, _ in ways} == {GAP_BENCHMARK} else ""
     differences = [points(gap.difference if gap else None) for gap in gaps]
+    experts, variants = label_columns(rows)
+    has_methods = len({row.setup.method for row in rows if not row.is_baseline}) > 1
     columns = [
-        text_column("expert", [row.setup.expert for row in rows]),
+        experts,
         text_column("amateur", amateurs),
-        text_column("variant", [row.label for row in rows]),
+        *([variants] if has_methods else []),
         (Column("amateur alone"), [percent(gap.amateur if gap else None) for gap in gaps]),
         *with_published("gap", differences, rows, papers, "+.1f"),
         *result_columns(rows, sweep.benchmarks),
     ]
-    if len({row.setup.method for row in rows if not row.is_baseline}) == 1:
-        columns = [(column, cells) for column, cells in columns if column.title != "variant"]
     records = [
-        _record(gap) | {"gap_published": paper} | record
-        for row, gap, paper in zip(rows, gaps, papers, strict=True)
+        _record(gap) | {"gap_published": row.published.get(papers)} | record
+        for row, gap in measured
         for record in result_records(row, sweep.benchmarks)
     ]
-    ways = {(gap.benchmark, gap.decoder) for gap in gaps if gap}
     about = [
         f"Gap: the expert's accuracy minus the amateur's on {benchmark_label(benchmark)}, "
         f"{decoder} decoding, in points."
@@ -78,7 +76,7 @@ def gap_table(sweep: Sweep, name: str) -> Table | None:
     ]
     if not ways and any(row.runs for row in rows):
         about = ["The expertise gap itself was not measured (evaluator.gap)."]
-    about += dict.fromkeys(gap.note for gap in gaps if gap and gap.note)
+    about += dict.fromkeys(note for gap in gaps if gap for note in gap.notes)
     notes = [*about, *result_notes(rows, sweep.benchmarks)]
     return table_of(name, "Expertise gap", columns, records, notes)
 
@@ -88,37 +86,33 @@ def pair_gap_table(sweep: Sweep, name: str) -> Table | None:
 
     A pair whose runs disagree gets a note instead of a row.
     """
-    measured = [run for run in sweep.runs if run.evaluate.gap]
-    if not measured:
+    runs = [run for run in sweep.runs if run.evaluate.gap]
+    if not runs:
         return None
-    gaps: list[PairGap] = []
-    pairs: list[tuple[str, str]] = []
+    measured: list[tuple[str, str, PairGap]] = []
     notes = [_ABOUT]
-    for pair, own in grouped(measured, _models).items():
+    for pair, own in grouped(runs, _models).items():
         try:
-            gap = measured_gap(own)
+            if gap := measured_gap(own):
+                measured.append((*pair, gap))
+                notes += gap.notes
         except UserError as reason:
             notes.append(f"Not shown: {reason}")
-            continue
-        if gap is not None:
-            pairs.append(pair)
-            gaps.append(gap)
-            notes += [gap.note] if gap.note else []
     columns = [
-        text_column("expert", [expert for expert, _ in pairs]),
-        text_column("amateur", [amateur for _, amateur in pairs]),
-        text_column("benchmark", [benchmark_label(gap.benchmark) for gap in gaps]),
-        text_column("decoding", [gap.decoder for gap in gaps]),
-        (Column("expert alone"), [percent(gap.expert) for gap in gaps]),
-        (Column("amateur alone"), [percent(gap.amateur) for gap in gaps]),
-        (Column("gap"), [points(gap.difference) for gap in gaps]),
-        (Column("n"), [f"{gap.expert.questions:,}" for gap in gaps]),
+        text_column("expert", [expert for expert, _, _ in measured]),
+        text_column("amateur", [amateur for _, amateur, _ in measured]),
+        text_column("benchmark", [benchmark_label(gap.benchmark) for *_, gap in measured]),
+        text_column("decoding", [gap.decoder for *_, gap in measured]),
+        (Column("expert alone"), [percent(gap.expert) for *_, gap in measured]),
+        (Column("amateur alone"), [percent(gap.amateur) for *_, gap in measured]),
+        (Column("gap"), [points(gap.difference) for *_, gap in measured]),
+        (Column("n"), [f"{gap.expert.questions:,}" for *_, gap in measured]),
     ]
     records = [
         {"expert": expert, "amateur": amateur, "n": gap.expert.questions}
         | estimate_record("expert_accuracy", gap.expert, "expert_stderr")
         | _record(gap)
-        for (expert, amateur), gap in zip(pairs, gaps, strict=True)
+        for expert, amateur, gap in measured
     ]
     return table_of(name, "Expertise gap", columns, records, notes)
 

@@ -3,7 +3,7 @@
 from lr_exp.report import published
 from lr_exp.report.analyse.profiles import MEANS, profiles
 from lr_exp.report.analyse.rows import Sweep
-from lr_exp.report.names import ABSENT, method_label
+from lr_exp.report.names import ABSENT
 from lr_exp.report.tables.table import (
     PUBLISHED,
     Column,
@@ -13,16 +13,6 @@ from lr_exp.report.tables.table import (
     without_empty,
 )
 
-_TITLES = {
-    "share_below_0.1": "steps below 0.1 nats",
-    "share_above_0.4": "steps above 0.4 nats",
-    "share_same_top1": "steps with the same top-1 token",
-    "kl_mean": "mean KL (nats)",
-    "kl_mean_same_top1": "mean KL, same top-1 (nats)",
-    "kl_mean_other_top1": "mean KL, different top-1 (nats)",
-    "expert_entropy_mean": "entropy of the expert (nats)",
-    "amateur_entropy_mean": "entropy of the amateur (nats)",
-}
 _ABOUT = ("share_below_0.1", "share_above_0.4")  # the paper gives them as "about"
 
 
@@ -31,29 +21,22 @@ def kl_profile_table(sweep: Sweep, name: str) -> Table | None:
     pairs = profiles(sweep)
     if not pairs:
         return None
-    labels = [pair.label for pair in pairs]
-    titles = [
-        label
-        if labels.count(label) == 1
-        else f"{label} ({', '.join(map(method_label, pair.methods))})"
-        for pair, label in zip(pairs, labels, strict=True)
-    ]
     papers = any(pair.is_in_paper for pair in pairs)
     rows = [
         ["scored steps", *(f"{pair.steps:,}" for pair in pairs), ABSENT],
         ["seeds", *(str(pair.seeds) for pair in pairs), ABSENT],
     ]
-    for key in MEANS:
+    for key, title in MEANS.items():
         paper = published.KL_PROFILE.get(key) if papers else None
         about = "about " if paper is not None and key in _ABOUT else ""
         cells = [_number(key, pair.means[key]) for pair in pairs]
-        rows.append([_TITLES[key], *cells, about + _number(key, paper)])
-    columns = [Column("", is_text=True), *map(Column, titles), Column(PUBLISHED)]
+        rows.append([title, *cells, about + _number(key, paper)])
+    columns = [Column("", is_text=True), *(Column(pair.label) for pair in pairs), Column(PUBLISHED)]
     records = [
         {
             "expert": pair.expert,
             "amateur": pair.amateur,
-            "methods": " ".join(pair.methods),
+            "methods": " ".join(method or "imported records" for method in pair.methods),
             "quantity": key,
             "value": value,
             "published": published.KL_PROFILE.get(key) if pair.is_in_paper else None,
@@ -64,9 +47,8 @@ def kl_profile_table(sweep: Sweep, name: str) -> Table | None:
         for key, value in {"steps": pair.steps, **pair.means}.items()
     ]
     notes = ["Over all scored steps of all seeds together; expert / amateur."]
-    labelled = zip(titles, pairs, strict=True)
     notes += notes_on_differences(
-        [(title, pair.paper_differences) for title, pair in labelled if pair.is_in_paper]
+        (pair.label, pair.paper_differences) for pair in pairs if pair.is_in_paper
     )
     if len(notes) > 1:
         for row in rows:

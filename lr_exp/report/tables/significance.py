@@ -1,9 +1,10 @@
 """Each variant against the baseline and LightReasoner; the CSV file has all pairs of rows."""
 
-from lr_exp.report.analyse.comparable import grouped
+from dataclasses import asdict
+
 from lr_exp.report.analyse.compare import Pairs
 from lr_exp.report.analyse.paired import FLIPS
-from lr_exp.report.analyse.rows import Row
+from lr_exp.report.names import method_label
 from lr_exp.report.tables.table import (
     Column,
     Table,
@@ -13,7 +14,6 @@ from lr_exp.report.tables.table import (
     signed,
     table_of,
     text_column,
-    without_lone_expert,
 )
 
 EXPLANATION = (
@@ -26,6 +26,7 @@ EXPLANATION = (
     f"{FLIPS:,} random sign flips of each question's difference averaged over seeds. Neither "
     "accounts for variation between seeds. No correction for multiple tests."
 )
+_REFERENCE = method_label("lightreasoner")  # the label of an expert's only such row
 
 
 def significance_table(pairs: Pairs, name: str) -> Table | None:
@@ -34,13 +35,11 @@ def significance_table(pairs: Pairs, name: str) -> Table | None:
         return None
     same_expert = [p for p in pairs.pairs if p.ours.setup.expert == p.theirs.setup.expert]
     shown = [pair for pair in same_expert if pair.theirs.is_baseline]
-    references = _references(pairs)
-    for pair in same_expert:
-        reference = references.get(pair.ours.setup.expert)
-        if pair.theirs is reference and not pair.ours.is_baseline:
-            shown.append(pair)
-        elif pair.ours is reference and not pair.theirs.is_baseline:
-            shown.append(pair.reversed())
+    shown += [
+        pair
+        for pair in same_expert
+        if not pair.theirs.is_baseline and _REFERENCE in (pair.ours.label, pair.theirs.label)
+    ]
     overall = [pair.overall for pair in shown]
     columns = [
         text_column("expert", [pair.ours.setup.expert for pair in shown]),
@@ -59,12 +58,7 @@ def significance_table(pairs: Pairs, name: str) -> Table | None:
             "variant": pair.ours.label,
             "against_expert": pair.theirs.setup.expert,
             "against": pair.theirs.label,
-            "benchmark": comparison.benchmark,
-            "n": comparison.questions,
-            "won": comparison.won,
-            "lost": comparison.lost,
-            "p_majority": comparison.p_majority,
-            "p_mean": comparison.p_mean,
+            **asdict(comparison),
             "difference": scaled(comparison.difference),
             "low": scaled(comparison.low),
             "high": scaled(comparison.high),
@@ -72,16 +66,4 @@ def significance_table(pairs: Pairs, name: str) -> Table | None:
         for pair in pairs.pairs
         for comparison in pair.comparisons
     ]
-    return without_lone_expert(table_of(name, "Significance", columns, records, [EXPLANATION]))
-
-
-def _references(pairs: Pairs) -> dict[str, Row]:
-    """The LightReasoner row with greedy decoding of each expert that has exactly one."""
-    rows = {id(row): row for pair in pairs.pairs for row in (pair.ours, pair.theirs)}
-    references = [
-        row
-        for row in rows.values()
-        if (row.setup.method, row.setup.decoder) == ("lightreasoner", "greedy")
-    ]
-    by_expert = grouped(references, lambda row: row.setup.expert)
-    return {expert: own[0] for expert, own in by_expert.items() if len(own) == 1}
+    return table_of(name, "Significance", columns, records, [EXPLANATION])

@@ -1,13 +1,14 @@
 """A table with its cells as text and its raw numbers, and the formatting of numbers."""
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
+from textwrap import shorten
 from typing import Any
 
 from lr_exp.report.analyse.comparable import grouped
 from lr_exp.report.analyse.paired import Estimate
 from lr_exp.report.analyse.rows import Row
-from lr_exp.report.names import ABSENT, Setup
+from lr_exp.report.names import ABSENT
 
 PUBLISHED = "published"
 REMARK = "remark"
@@ -39,13 +40,6 @@ class Table:
     records: list[dict[str, Any]]
     notes: list[str] = field(default_factory=list)
 
-    def without(self, unwanted: Iterable[Column]) -> "Table":
-        """The table without some columns."""
-        dropped = list(unwanted)
-        keep = [i for i, column in enumerate(self.columns) if column not in dropped]
-        columns = [self.columns[i] for i in keep]
-        return replace(self, columns=columns, rows=[[row[i] for i in keep] for row in self.rows])
-
 
 Filled = tuple[Column, list[str]]  # a column and its cells
 
@@ -57,7 +51,9 @@ def table_of(
     records: list[dict[str, Any]],
     notes: Sequence[str] = (),
 ) -> Table:
-    """A table from its columns, without those that are empty in every row."""
+    """A table from its columns, without empty ones and without the expert if there is only one."""
+    if columns[0][0].title == "expert" and len(set(columns[0][1])) == 1:
+        columns = columns[1:]
     rows = [list(row) for row in zip(*(cells for _, cells in columns), strict=True)]
     return without_empty(
         Table(name, title, [column for column, _ in columns], rows, records, list(notes))
@@ -68,17 +64,18 @@ def text_column(title: str, cells: Iterable[str]) -> Filled:
     return Column(title, is_text=True), list(cells)
 
 
+def label_columns(rows: Sequence[Row]) -> list[Filled]:
+    """The first columns of a table of rows."""
+    experts = text_column("expert", [row.setup.expert for row in rows])
+    return [experts, text_column("variant", [row.label for row in rows])]
+
+
 def with_published(
-    title: str,
-    cells: Iterable[str],
-    rows: Sequence[Row],
-    numbers: Iterable[float | None],
-    form: str = ".1f",
+    title: str, cells: Iterable[str], rows: Sequence[Row], key: str, form: str = ".1f"
 ) -> list[Filled]:
     """A column with the published numbers beside it; an asterisk marks rows with other settings."""
     marked = [
-        asterisked(number(value, form), row.paper_differences)
-        for row, value in zip(rows, numbers, strict=True)
+        asterisked(number(row.published.get(key), form), row.paper_differences) for row in rows
     ]
     return [(Column(title), list(cells)), (Column(PUBLISHED, under=title), marked)]
 
@@ -103,24 +100,18 @@ def notes_on_differences(labelled: Iterable[tuple[str, tuple[str, ...]]]) -> lis
 
 def notes_on_rows(rows: Iterable[Row]) -> list[str]:
     """The notes for rows with a published number."""
-    labelled = [(f"{row.label} of {row.setup.expert}", row.paper_differences) for row in rows]
-    return notes_on_differences(labelled)
+    return notes_on_differences((row.full_label, row.paper_differences) for row in rows)
 
 
 def without_empty(table: Table) -> Table:
     """The table without columns that are empty in every row."""
-    return table.without(
-        column
-        for i, column in enumerate(table.columns)
-        if all(row[i] in (ABSENT, "") for row in table.rows)
-    )
-
-
-def without_lone_expert(table: Table) -> Table:
-    """The table without its expert column, if all rows have the same expert."""
-    column = table.columns[0]
-    is_constant = column.title == "expert" and len({row[0] for row in table.rows}) == 1
-    return table.without([column]) if is_constant else table
+    filled = [
+        i
+        for i in range(len(table.columns))
+        if any(row[i] not in (ABSENT, "") for row in table.rows)
+    ]
+    columns = [table.columns[i] for i in filled]
+    return replace(table, columns=columns, rows=[[row[i] for i in filled] for row in table.rows])
 
 
 def percent(estimate: Estimate | None) -> str:
@@ -158,9 +149,7 @@ def number(value: float | None, form: str = ".1f") -> str:
 
 def remark(remarks: Iterable[str]) -> str:
     """A row's remarks, each truncated to fit a table."""
-    return "; ".join(
-        text if len(text) <= _MAX_REMARK else f"{text[: _MAX_REMARK - 1]}…" for text in remarks
-    )
+    return "; ".join(shorten(text, _MAX_REMARK, placeholder="…") for text in remarks)
 
 
 def scaled(value: float) -> float:
@@ -178,15 +167,12 @@ def estimate_record(
     }
 
 
-def setup_record(setup: Setup, label: str) -> dict[str, Any]:
-    """The setup of a row as the first columns of a CSV file."""
+def setup_record(row: Row) -> dict[str, Any]:
+    """The first columns of a row in a CSV file: its setup, number of seeds and remarks."""
     return {
-        "expert": setup.expert,
-        "amateur": setup.amateur,
-        "data": setup.data,
-        "method": setup.method,
-        "variant": label,
-        "alpha": setup.alpha,
-        "beta": setup.beta,
-        "decoder": setup.decoder,
+        **asdict(row.setup),
+        "variant": row.label,
+        "seeds": None if row.is_baseline else len(row.seeds),
+        "seeds_run": None if row.is_baseline else row.seed_count,
+        "remark": row.remark,
     }
