@@ -52,7 +52,6 @@ def page(
         sections: in order.
         notes: for the footer.
     """
-    scripts = "\n".join(map(_read_file, _SCRIPTS))
     return render(
         "page.html",
         title=title,
@@ -61,7 +60,7 @@ def page(
         sections=sections,
         notes=notes,
         style=_read_file("page.css"),
-        script=f"(() => {{\n'use strict';\n{scripts}\n}})();",
+        script="\n".join(map(_read_file, _SCRIPTS)),
     )
 
 

@@ -122,7 +122,12 @@ class Trajectories(BaseModel):
         shown = f"{count:,} {'answer is' if count == 1 else 'answers are'} shown: {self.chosen}."
         cut = sum(len(answer.token) < answer.tokens_total for answer in self.answers)
         truncated = f"Long answers are truncated ({cut:,} of those shown)."
-        return [shown, _NUMBERING, *([truncated] if cut else [])]
+        missed = (
+            "Confident, not kept: steps of wrong answers that were not kept although the expert's "
+            f"top-1 probability is at least {_CONFIDENT}."
+        )
+        has_missed = "missed" in self.filter_labels
+        return [shown, _NUMBERING, *([truncated] if cut else []), *([missed] if has_missed else [])]
 
     @property
     def filter_labels(self) -> dict[str, str]:
@@ -132,6 +137,7 @@ class Trajectories(BaseModel):
             labels["differ"] = "Top-1 differs"
         if any(answer.correct is not None for answer in self.answers):
             labels["wrong"] = "Wrong answers"
+            labels["missed"] = "Confident, not kept"
         return labels
 
 
