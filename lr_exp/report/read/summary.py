@@ -1,8 +1,7 @@
 """The types behind `summary.json`: the pipeline fills them in, everything else reads them.
 
 Reading validates types and ranges and ignores unknown keys, so that older versions read newer
-files. Every key that an older run may lack has a default. Writing keeps exactly the keys that were
-set, null or not.
+files. Writing keeps exactly the keys that were set, null or not.
 """
 
 import json
@@ -10,7 +9,6 @@ from typing import Annotated, Any, Self
 
 from pydantic import (
     BaseModel,
-    BeforeValidator,
     ConfigDict,
     Field,
     ValidationError,
@@ -72,10 +70,6 @@ class Verified(_Part):
     peak_memory_bytes: Bytes | None = None
 
 
-def _empty_as_none(value: Any) -> Any:
-    return None if value == {} else value
-
-
 class SampleSummary(_Part):
     """The supervision, and the divergences that it was selected from.
 
@@ -88,7 +82,7 @@ class SampleSummary(_Part):
     steps: Count | None = None  # scored token positions; None for imported records
     kept: Count | None = None
     kept_share: Share | None = None
-    by_position: Annotated[PositionCounts | None, BeforeValidator(_empty_as_none)] = None
+    by_position: PositionCounts | None = None
     kl_mean: Number | None = None  # nats
     kl_max: Number | None = None  # nats
     kl_mean_same_top1: Number | None = None  # nats; where both models prefer the same token
@@ -98,7 +92,7 @@ class SampleSummary(_Part):
     share_above_0_4: Share | None = Field(default=None, alias="share_above_0.4")  # nats
     expert_entropy_mean: Number | None = None  # nats
     amateur_entropy_mean: Number | None = None  # nats
-    histogram: Annotated[Histogram | None, BeforeValidator(_empty_as_none)] = None
+    histogram: Histogram | None = None
     generated_tokens: Count | None = None
     seconds: Seconds | None = None
     seconds_by_stage: dict[str, Seconds] | None = None
