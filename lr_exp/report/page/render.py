@@ -36,12 +36,13 @@ def render(template: str, **values: Any) -> Markup:
     return Markup(_ENVIRONMENT.get_template(template).render(values))  # noqa: S704  escaped inside
 
 
-def section(key: str, title: str, template: str, **values: Any) -> Section:
-    return Section(key, title, render(template, **values))
+def section(key: str, title: str, template: str, **values: Any) -> Section | None:
+    """A section from a template; None if all its values are empty."""
+    return Section(key, title, render(template, **values)) if any(values.values()) else None
 
 
 def page(
-    title: str, kind: str, head: Markup, sections: Sequence[Section], notes: Sequence[str]
+    title: str, kind: str, head: Markup, sections: Sequence[Section | None], notes: Sequence[str]
 ) -> str:
     """The whole page.
 
@@ -57,7 +58,7 @@ def page(
         title=title,
         kind=kind,
         head=head,
-        sections=sections,
+        sections=[section for section in sections if section],
         notes=notes,
         style=_read_file("page.css"),
         script="\n".join(map(_read_file, _SCRIPTS)),

@@ -21,10 +21,8 @@ class _Incomplete(Run):
 
     def __init__(self, folder: Path, name: str, known: dict[str, Any]) -> None:
         self.overrides: tuple[str, ...] = tuple(known.get("overrides", ()))
-        evaluate = EvaluateSummary(decoder=self.override("evaluator.decoder"))
-        super().__init__(
-            folder, name, Summary.model_construct(**_UNKNOWN | {"evaluate": evaluate} | known)
-        )
+        parts = {"evaluate": EvaluateSummary(decoder=self.override("evaluator.decoder"))}
+        super().__init__(folder, name, Summary.model_construct(None, **_UNKNOWN | parts | known))
 
     @property
     def existing_files(self) -> tuple[str, ...]:

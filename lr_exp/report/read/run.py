@@ -115,7 +115,8 @@ class Run:
         try:
             if path.is_file():  # reading a pipe would block
                 with path.open(encoding="utf-8") as lines:
-                    for line_number, line in enumerate(lines, 1):
+                    for line in lines:
+                        line_number += 1
                         entry = dict(json.loads(line))
                         if _is_training(entry):
                             entries.append(entry)
