@@ -16,7 +16,6 @@ from markupsafe import Markup
 
 from lr_exp.errors import printable
 from lr_exp.report.figures import Figure
-from lr_exp.report.names import benchmark_label
 from lr_exp.report.tables.table import Column
 
 _SCRIPTS = ("page.js", "reader.js", "answers.js")
@@ -121,5 +120,4 @@ _ENVIRONMENT.filters |= {
     "digest": _digest,
     "data_uri": _data_uri,
     "column_groups": _column_groups,
-    "benchmark_label": benchmark_label,
 }

@@ -12,11 +12,12 @@ import numpy as np
 from lr_exp.progress import duration
 from lr_exp.report import names
 from lr_exp.report.analyse.comparable import flat, machine
+from lr_exp.report.analyse.compare import Pairs
 from lr_exp.report.analyse.rows import Sweep, sweeps
 from lr_exp.report.document import MICRO, reading_notes
 from lr_exp.report.document import Section as SweepSection
 from lr_exp.report.figures import Figure, draw_run
-from lr_exp.report.page.accuracy_change import accuracy_change
+from lr_exp.report.page.accuracy_change import AccuracyChange, accuracy_change
 from lr_exp.report.page.answers import OUTCOMES, read_pairs
 from lr_exp.report.page.render import Section, figures_that_fit, page, render, section
 from lr_exp.report.page.trajectories import DamagedError, read_trajectories
@@ -81,8 +82,9 @@ def run_page(folder: Path, found: Found) -> str:
         made = tables_of(sweep, "results")
         tables = made.tables
         notes = reading_notes(found, [SweepSection(sweep, tables, [], [])])
-        tiles = _accuracy_tiles(sweep, made)
-        results = _results(sweep, made, _named(figures, "gain_by_benchmark"))
+        change = accuracy_change(sweep, made.pairs)
+        tiles = _accuracy_tiles(change, made.pairs)
+        results = _results(sweep, made, change.table, _named(figures, "gain_by_benchmark"))
         settings = _settings(run)
     profile = [table for table in tables if table.name.endswith("kl_profile")]
     costs = [_transposed(table) for table in tables if table.name.endswith("efficiency")]
@@ -210,8 +212,7 @@ def _tiles(run: Run) -> list[_Tile]:
     return tiles
 
 
-def _accuracy_tiles(sweep: Sweep, made: Tables) -> list[_Tile]:
-    change, pairs = accuracy_change(sweep, made.pairs), made.pairs.pairs
+def _accuracy_tiles(change: AccuracyChange, pairs: Pairs) -> list[_Tile]:
     before, after = (row.average if row else None for row in (change.before, change.after))
     if before is None:
         return []
@@ -223,15 +224,16 @@ def _accuracy_tiles(sweep: Sweep, made: Tables) -> list[_Tile]:
     tiles = [_Tile("Accuracy", accuracies, " %", scope)]
     gain = change.gain(change.benchmarks)
     if gain is not None:
-        overall = pairs[0].overall if pairs else None
+        overall = pairs.pairs[0].overall if pairs.pairs else None
         detail = f"95 % interval: {between(overall.low, overall.high)}" if overall else ""
         error = f" ± {100 * gain.stderr:.1f} points"
         tiles.append(_Tile("Gain", signed(100 * gain.mean), error, detail))
     return tiles
 
 
-def _results(sweep: Sweep, made: Tables, figures: list[Figure]) -> Section | None:
-    table = accuracy_change(sweep, made.pairs).table
+def _results(
+    sweep: Sweep, made: Tables, table: Table | None, figures: list[Figure]
+) -> Section | None:
     beside = [
         one
         for one in made.tables

@@ -17,6 +17,8 @@ from pydantic import (
 )
 from typing_extensions import TypedDict  # pydantic needs this one before Python 3.12
 
+from lr_exp.report.read.json_file import reason_of
+
 # 2**53: every smaller integer is exact as a float. 1e30: its square, and sums of it, stay finite.
 Count = Annotated[int, Field(strict=True, ge=0, lt=2**53)]
 Seed = Annotated[int, Field(strict=True, gt=-(2**53), lt=2**53)]
@@ -25,8 +27,6 @@ Seconds = Annotated[float, Field(strict=True, ge=0, lt=1e30, allow_inf_nan=False
 Share = Annotated[float, Field(strict=True, ge=0, le=1, allow_inf_nan=False)]
 Bytes = Count
 Flag = Annotated[bool, Field(strict=True)]
-
-_MAX_SHOWN = 40  # characters of an invalid value in an error message
 
 
 class _Part(BaseModel):
@@ -256,22 +256,4 @@ def parse_summary(value: Any) -> Summary:
     try:
         return Summary.model_validate(value)
     except ValidationError as error:
-        raise ValueError(_first_error(error)) from error
-
-
-def _first_error(error: ValidationError) -> str:
-    """`sample.seconds should be a number, not '9'`."""
-    first = error.errors()[0]
-    parts = [f"[{key}]" if isinstance(key, int) else f".{key}" for key in first["loc"]]
-    key = "".join(parts).removeprefix(".")
-    message = first["msg"]
-    if first["type"] == "missing":
-        return f"{key} is missing"
-    if first["type"] == "value_error":  # raised in this module
-        return f"{key}: {message.removeprefix('Value error, ')}"
-    message = message.removeprefix("Input ").partition(" or instance of ")[0]
-    for pydantics, ours in (("dictionary", "a JSON object"), ("integer", "an integer"), ("", "a ")):
-        message = message.replace(f"a valid {pydantics}", ours)
-    value = repr(first["input"])
-    value = value if len(value) <= _MAX_SHOWN else f"{value[:_MAX_SHOWN]}…"
-    return f"{key or 'it'} {message}, not {value}"
+        raise ValueError(reason_of(error)) from error
