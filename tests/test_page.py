@@ -426,14 +426,14 @@ def _made(folder: Path) -> Path:
 @pytest.mark.parametrize(
     ("old", "new", "message"),
     [
-        ('"tokens": [', '"words": [', "tokens: Field required"),
-        ('"answers": [', '"x": [', "answers: Field required"),
-        ('"kl": [', '"kl": [0.5, ', r"answers\.0"),  # columns of different lengths
-        ("1.25", '"<b>"', r"answers\.0"),
-        ("1.25", "NaN", r"answers\.0"),
-        (", 0, 0]", ", false, 0]", r"answers\.0"),  # whether a step was kept: 0 or 1
-        ("0.1, 1, 0.9", "0.1, 0.5, 0.9", r"answers\.0"),  # in the mask: 0 or 1
-        ("0.6,", "6.0,", r"answers\.0"),  # a probability
+        ('"tokens": [', '"words": [', "tokens is missing"),
+        ('"answers": [', '"x": [', "answers is missing"),
+        ('"kl": [', '"kl": [0.5, ', r"answers\[0\]"),  # columns of different lengths
+        ("1.25", '"<b>"', r"answers\[0\]"),
+        ("1.25", "NaN", r"answers\[0\]"),
+        (", 0, 0]", ", false, 0]", r"answers\[0\]"),  # whether a step was kept: 0 or 1
+        ("0.1, 1, 0.9", "0.1, 0.5, 0.9", r"answers\[0\]"),  # in the mask: 0 or 1
+        ("0.6,", "6.0,", r"answers\[0\]"),  # a probability
         ('"token": [0', '"token": [99', "a token id is not below the length"),
         ("[3, 0.3", "[9, 0.3", "a token id is not below the length"),  # a candidate's token
     ],

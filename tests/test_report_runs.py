@@ -169,7 +169,7 @@ def test_without_a_finished_run_the_error_counts_the_others(tmp_path: Path) -> N
     write_failed(tmp_path / "a", "out of memory.")
     (tmp_path / "b").mkdir()
     write_metrics(tmp_path / "b", {1: 0.5})
-    with pytest.raises(UserError, match=r"1 failed, 0 damaged, 1 unfinished; .* a: out of memory"):
+    with pytest.raises(UserError, match=r"1 failed, 1 unfinished; .* a: out of memory"):
         find_runs(tmp_path)
     with pytest.raises(UserError, match="not a folder"):
         find_runs(tmp_path / "nowhere")
@@ -256,4 +256,3 @@ def test_a_summary_keeps_the_keys_of_its_file_and_ignores_unknown_ones(tmp_path:
     known = json.loads(path.read_text("utf-8"))
     assert parse_summary(known).to_dict() == known
     assert parse_summary({**known, "from_a_newer_version": 1}).to_dict() == known
-    assert parse_summary({**known, "sample": {"by_position": {}}}).sample.by_position is None

@@ -82,32 +82,36 @@ def _cost(stage: "SampleSummary | DistillSummary | EvaluateSummary") -> str:
 
 def _accuracies(evaluate: "EvaluateSummary") -> list[str]:
     from lr_exp.report.analyse.paired import accuracy_from_counts, average
+    from lr_exp.report.tables.formats import plain_table
+    from lr_exp.report.tables.table import Column, percent, signed, table_of, text_column
 
     models = {"expert": evaluate.expert or {}, "tuned": evaluate.tuned or {}}
-    models = {who: results for who, results in models.items() if results}
-    rows = []
-    for name in models["expert"]:
-        results = [of_model[name] for of_model in models.values()]
-        shares = [accuracy_from_counts([one.correct / one.total], one.total) for one in results]
-        rows.append((_one_line(name), shares))
-    if len(rows) > 1:  # the unweighted mean, as in the paper
-        by_model = zip(*(shares for _, shares in rows), strict=True)
-        rows.append(("average", list(map(average, by_model))))
-    width = max(len(name) for name in ["benchmark", *(name for name, _ in rows)])
-    head = f"{'benchmark':<{width}}  {'n':>6}" + "".join(f"  {who:>13}" for who in models)
-    head += f"  {'gain':>6}" if len(models) > 1 else ""
-    lines = [head, "-" * len(head)]
-    for name, (before, *after) in rows:
-        lines.append(
-            f"{name:<{width}}  {before.questions:>6,}"
-            + "".join(f"  {_percent(one.mean, one.stderr)}" for one in (before, *after))
-            + "".join(f"  {100 * (one.mean - before.mean):>+6.1f}" for one in after)
-        )
+    shares = {  # of correct answers by model and benchmark
+        who: {
+            name: accuracy_from_counts([one.correct / one.total], one.total)
+            for name, one in results.items()
+        }
+        for who, results in models.items()
+        if results
+    }
+    for own in shares.values():
+        if len(own) > 1:  # the unweighted mean, as in the paper
+            own["average"] = average(list(own.values()))
+    before, after = shares["expert"], shares.get("tuned")
+    columns = [
+        text_column("benchmark", before),
+        (Column("n"), [f"{one.questions:,}" for one in before.values()]),
+        *((Column(who), [percent(own[name]) for name in before]) for who, own in shares.items()),
+    ]
+    if after:
+        gains = [signed(100 * (after[name].mean - before[name].mean)) for name in before]
+        columns.append((Column("gain"), gains))
+    lines = [plain_table(table_of("", "", columns, []))]
     cut_off = {who: sum(one.cut_off for one in own.values()) for who, own in models.items()}
     if any(cut_off.values()):
         counts = ", ".join(f"{count:,} of the {who}'s" for who, count in cut_off.items() if count)
         lines.append(f"answers ended by a limit (evaluator.max_new_tokens): {counts}")
-    points = "; gain in points" if len(models) > 1 else ""
+    points = "; gain in points" if after else ""
     decoded = "" if evaluate.decoder == "greedy" else f"{evaluate.decoder} decoding, "
     lines.append(f"pass@1 in % ± one standard error{points}; {decoded}{_cost(evaluate)}")
     return lines if evaluate.gap is None else [*lines, _gap(evaluate.gap)]
@@ -123,11 +127,7 @@ def _gap(gap: "Gap") -> str:
 
 
 def _result(result: "Result") -> str:
-    return _percent(result.accuracy, result.stderr or 0.0).strip()
-
-
-def _percent(mean: float, stderr: float) -> str:
-    return f"{100 * mean:>6.1f} ± {100 * stderr:>4.1f}"
+    return f"{100 * result.accuracy:.1f} ± {100 * (result.stderr or 0.0):.1f}"
 
 
 def _one_line(text: str) -> str:

@@ -1,12 +1,9 @@
-// Answers before and after, one question at a time.
+// Answers before and after tuning, one question at a time.
 
-const startAnswers = () => {
-  const root = document.getElementById('the-pairs');
-  if (!root) return;
+const startAnswers = (root) => {
   const data = readData('answers-data');
-  const slots = slotsOf(root);
 
-  const isChosen = (name) => slots.benchmark.value === '' || slots.benchmark.value === name;
+  const isChosen = (name) => ['', name].includes(browser.slots.benchmark.value);
   const entriesOf = (outcome) =>
     data.pairs.filter((pair) => pair.outcome === outcome && isChosen(pair.benchmark));
 
@@ -17,57 +14,43 @@ const startAnswers = () => {
     return length > 0 && /[\ud800-\udbff]/.test(text[length - 1]) ? length - 1 : length;
   };
 
-  const fillSide = (key, pair, common) => {
-    const side = pair[key];
-    fill(
-      slots[`${key}-outcome`],
-      outcomeOf(side.correct),
-      side.extracted === null ? ' · no answer extracted' : ' · extracted answer ',
-      side.extracted === null ? null : make('b', '', isolated(side.extracted)),
-      side.finished ? null : ' · stopped by the length limit',
-    );
-    const rest = side.output.slice(common);
-    fill(
-      slots[`${key}-output`],
-      make('span', 'same', side.output.slice(0, common)),
-      rest ? make('span', 'differs', rest) : null,
-      side.cut ? make('span', 'note', ' … (truncated on this page)') : null,
+  const fillSide = (key, { output, cut, correct, extracted, finished }, common) => {
+    fillFacts(browser.slots[`${key}-outcome`], ...outcomeOf(correct, extracted, finished));
+    browser.slots[`${key}-output`].replaceChildren(
+      make('span', { className: 'same' }, output.slice(0, common)),
+      make('span', { className: 'differs' }, output.slice(common)),
+      cut ? make('span', { className: 'note' }, ' … (truncated on this page)') : '',
     );
   };
 
   const show = (pair) => {
-    fillBounded(slots.question, pair.question);
-    fill(
-      slots.verdict,
-      'reference ',
-      make('b', '', isolated(pair.reference ?? 'unknown')),
-      ` · ${data.labels[pair.benchmark]} · `,
+    browser.slots.question.textContent = pair.question;
+    fillFacts(
+      browser.slots.verdict,
+      labelled('reference', pair.reference ?? 'unknown'),
+      data.labels[pair.benchmark],
       isolated(pair.id),
     );
     const common = commonLength(pair.before.output, pair.after.output);
-    fillSide('before', pair, common);
-    fillSide('after', pair, common);
+    fillSide('before', pair.before, common);
+    fillSide('after', pair.after, common);
   };
 
-  const fillCounts = () => {
-    root.querySelectorAll('[data-count]').forEach((element) => {
-      const outcome = element.dataset.count;
-      const all = Object.entries(data.counts)
-        .filter(([name]) => isChosen(name))
-        .reduce((sum, [, counts]) => sum + counts[outcome], 0);
+  const fillCounts = () =>
+    browser.fillCounts((outcome) => {
+      const counts = Object.entries(data.counts).filter(([name]) => isChosen(name));
+      const all = counts.reduce((sum, [, ofBenchmark]) => sum + ofBenchmark[outcome], 0);
       const shown = entriesOf(outcome).length;
-      element.textContent = shown < all ? `${count(shown)} of ${count(all)}` : count(all);
+      return shown < all ? `${count(shown)} of ${count(all)}` : count(all);
     });
-  };
 
-  const pager = new EntryPager(root, entriesOf, show);
-  slots.benchmark.addEventListener('change', () => {
+  const browser = new Browser(root, entriesOf, show);
+  browser.slots.benchmark.addEventListener('change', () => {
     fillCounts();
-    pager.choose(pager.filter);
+    browser.choose(browser.filter);
   });
   fillCounts();
-  // Start with the first outcome that has entries.
-  pager.choose(pager.filters.find((outcome) => entriesOf(outcome).length > 0));
+  browser.choose(browser.filters.find((outcome) => entriesOf(outcome).length > 0));
 };
 
-startAnswers();
+document.querySelectorAll('#the-pairs').forEach(startAnswers);

@@ -14,7 +14,7 @@ from lr_exp.errors import printable
 from lr_exp.report.analyse.comparable import grouped
 from lr_exp.report.names import benchmark_label
 from lr_exp.report.read.runs import WHO, AnswersMissingError, Run
-from lr_exp.report.tables.table import Column, Table
+from lr_exp.report.tables.table import Column, Table, table_of, text_column
 
 T = TypeVar("T")
 
@@ -52,20 +52,18 @@ class AnswerPairs:
 
     @property
     def table(self) -> Table:
-        lines = {benchmark_label(name): counts for name, counts in self.counts.items()}
+        lines = dict(self.counts)
         if len(lines) > 1:
-            lines["all"] = {
-                outcome: sum(counts[outcome] for counts in self.counts.values())
-                for outcome in OUTCOMES
-            }
-        rows = [
-            [label, *(f"{number:,}" for number in (sum(counts.values()), *counts.values()))]
-            for label, counts in lines.items()
+            every = self.counts.values()
+            lines["all"] = {name: sum(counts[name] for counts in every) for name in OUTCOMES}
+        totals = [f"{sum(counts.values()):,}" for counts in lines.values()]
+        columns = [
+            text_column("benchmark", map(benchmark_label, lines)),
+            (Column("questions"), totals),
+            *((Column(name), [f"{own[name]:,}" for own in lines.values()]) for name in OUTCOMES),
         ]
-        titles = ("questions", *OUTCOMES)
-        columns = [Column("benchmark", is_text=True), *map(Column, titles)]
         note = "Won: only the tuned expert is right. Lost: only the untuned expert is right."
-        return Table("answers", "Won and lost", columns, rows, [], [note])
+        return table_of("answers", "Won and lost", columns, [], [note])
 
 
 def read_pairs(run: Run) -> AnswerPairs:

@@ -16,7 +16,6 @@ from markupsafe import Markup
 
 from lr_exp.errors import printable
 from lr_exp.report.figures import Figure
-from lr_exp.report.names import benchmark_label
 from lr_exp.report.tables.table import Column
 
 _SCRIPTS = ("page.js", "reader.js", "answers.js")
@@ -36,12 +35,13 @@ def render(template: str, **values: Any) -> Markup:
     return Markup(_ENVIRONMENT.get_template(template).render(values))  # noqa: S704  escaped inside
 
 
-def section(key: str, title: str, template: str, **values: Any) -> Section:
-    return Section(key, title, render(template, **values))
+def section(key: str, title: str, template: str, **values: Any) -> Section | None:
+    """A section from a template; None if all its values are empty."""
+    return Section(key, title, render(template, **values)) if any(values.values()) else None
 
 
 def page(
-    title: str, kind: str, head: Markup, sections: Sequence[Section], notes: Sequence[str]
+    title: str, kind: str, head: Markup, sections: Sequence[Section | None], notes: Sequence[str]
 ) -> str:
     """The whole page.
 
@@ -52,16 +52,15 @@ def page(
         sections: in order.
         notes: for the footer.
     """
-    scripts = "\n".join(map(_read_file, _SCRIPTS))
     return render(
         "page.html",
         title=title,
         kind=kind,
         head=head,
-        sections=sections,
+        sections=[section for section in sections if section],
         notes=notes,
         style=_read_file("page.css"),
-        script=f"(() => {{\n'use strict';\n{scripts}\n}})();",
+        script="\n".join(map(_read_file, _SCRIPTS)),
     )
 
 
@@ -121,5 +120,4 @@ _ENVIRONMENT.filters |= {
     "digest": _digest,
     "data_uri": _data_uri,
     "column_groups": _column_groups,
-    "benchmark_label": benchmark_label,
 }

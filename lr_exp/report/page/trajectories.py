@@ -3,14 +3,12 @@
 The file may have been edited or truncated, so it is validated.
 """
 
-import json
 from pathlib import Path
 from typing import Annotated, Any, Self
 
-from pydantic import BaseModel, Field, ValidationError, model_validator
+from pydantic import BaseModel, Field, model_validator
 
-from lr_exp.errors import map_strings, printable
-from lr_exp.report.read.json_file import is_too_deep, reason_of
+from lr_exp.report.read.json_file import read_json, reason_of
 from lr_exp.report.read.summary import Count, Flag, Number, Seconds, Share
 from lr_exp.store.run_folder import TRAJECTORIES as FILE
 
@@ -122,7 +120,12 @@ class Trajectories(BaseModel):
         shown = f"{count:,} {'answer is' if count == 1 else 'answers are'} shown: {self.chosen}."
         cut = sum(len(answer.token) < answer.tokens_total for answer in self.answers)
         truncated = f"Long answers are truncated ({cut:,} of those shown)."
-        return [shown, _NUMBERING, *([truncated] if cut else [])]
+        missed = (
+            "Confident, not kept: steps of wrong answers that were not kept although the expert's "
+            f"top-1 probability is at least {_CONFIDENT}."
+        )
+        has_missed = "missed" in self.filter_labels
+        return [shown, _NUMBERING, *([truncated] if cut else []), *([missed] if has_missed else [])]
 
     @property
     def filter_labels(self) -> dict[str, str]:
@@ -132,6 +135,7 @@ class Trajectories(BaseModel):
             labels["differ"] = "Top-1 differs"
         if any(answer.correct is not None for answer in self.answers):
             labels["wrong"] = "Wrong answers"
+            labels["missed"] = "Confident, not kept"
         return labels
 
 
@@ -145,24 +149,9 @@ def read_trajectories(folder: Path) -> Trajectories | None:
     if not path.is_file():  # reading a pipe would block
         return None
     try:
-        if path.stat().st_size > _MAX_FILE_BYTES:
-            raise ValueError(f"it is larger than {_MAX_FILE_BYTES:,} bytes")
-        content = json.loads(path.read_text(encoding="utf-8", errors="replace"))
-        if is_too_deep(content):
-            raise RecursionError
-        return Trajectories.model_validate(map_strings(content, printable))
-    except ValidationError as error:
-        first = error.errors()[0]
-        place = ".".join(map(str, first["loc"]))
-        reason = first["msg"].removeprefix("Value error, ")
-        raise _damaged(f"{place}: {reason}" if place else reason) from error
-    except RecursionError as error:
-        raise _damaged("it is nested too deeply") from error
+        return Trajectories.model_validate(read_json(path, _MAX_FILE_BYTES))
     except (OSError, ValueError) as error:
-        raise _damaged(reason_of(error)) from error
-
-
-def _damaged(reason: str) -> DamagedError:
-    return DamagedError(
-        f"{FILE} cannot be read ({reason}). Run the same command again: it rewrites the file."
-    )
+        raise DamagedError(
+            f"{FILE} cannot be read ({reason_of(error)}). Run the same command again: it rewrites "
+            "the file."
+        ) from error

@@ -5,11 +5,15 @@ from typing import Any
 
 import pandas as pd
 
-from lr_exp.report.read.incomplete import Failed, Unfinished
 from lr_exp.report.read.json_file import read_json_lines
 from lr_exp.report.read.runs import WHO, AnswersMissingError, Run, find_runs
 
 _CHOICES = ("sweep", "method", "expert", "amateur", "data", "alpha", "beta", "seed")
+_ANSWER_KEYS = {  # columns of an answer, and their keys in the file of answers
+    **{name: name for name in ("question", "reference", "output", "correct", "tokens")},
+    "question_id": "id",
+    "predicted": "extracted",
+}
 
 
 def read_runs(folder: str | Path) -> pd.DataFrame:
@@ -55,13 +59,12 @@ def read_answers(folder: str | Path) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=["run", "who", "benchmark", *_ANSWER_KEYS])
 
 
-def _choices(run: Run | Failed | Unfinished) -> dict[str, Any]:
+def _choices(run: Run) -> dict[str, Any]:
     return {"run": run.name, **{name: getattr(run, name) for name in _CHOICES}}
 
 
 def _results(run: Run) -> list[dict[str, Any]]:
     """The columns after the choices, once per benchmark."""
-    stages = {"sample": run.sample, "distill": run.distill, "evaluate": run.evaluate}
     whole = {
         "trained": run.summary.distill is not None,
         "steps": run.sample.steps,
@@ -69,19 +72,16 @@ def _results(run: Run) -> list[dict[str, Any]]:
         "kl_mean_nats": run.sample.kl_mean,
         "tuned_tokens": run.distill.tuned_tokens,
         "peak_memory_bytes": run.summary.peak_memory_bytes,
-        **{
-            f"{stage}_{key}": getattr(part, key)
-            for stage, part in stages.items()
-            for key in ("seconds", "reused")
-        },
-        "error": None,
     }
+    stages = {"sample": run.sample, "distill": run.distill, "evaluate": run.evaluate}
+    for stage, part in stages.items():
+        whole |= {f"{stage}_seconds": part.seconds, f"{stage}_reused": part.reused}
+    whole["error"] = None
     return [_accuracies(run, name) | whole for name in run.benchmarks or [None]]
 
 
 def _accuracies(run: Run, benchmark: str | None) -> dict[str, Any]:
-    before = run.results("expert").get(benchmark or "")
-    after = run.results(run.final_model).get(benchmark or "")
+    before, after = (run.results(who).get(benchmark or "") for who in ("expert", run.final_model))
     known = before or after
     return {
         "benchmark": benchmark,
@@ -92,18 +92,6 @@ def _accuracies(run: Run, benchmark: str | None) -> dict[str, Any]:
         "stderr_after": after.stderr if after else None,
         "gain": after.accuracy - before.accuracy if before and after else None,
     }
-
-
-# Columns of an answer, and their keys in the file of answers.
-_ANSWER_KEYS = {
-    "question_id": "id",
-    "question": "question",
-    "reference": "reference",
-    "output": "output",
-    "predicted": "extracted",
-    "correct": "correct",
-    "tokens": "tokens",
-}
 
 
 def _answer_rows(run: Run, who: str, benchmark: str) -> list[dict[str, Any]]:

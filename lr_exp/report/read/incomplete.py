@@ -1,33 +1,28 @@
 """Runs that failed or have not finished: their settings, as far as known, and what they left."""
 
-from dataclasses import dataclass
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from lr_exp.errors import map_strings, printable
 from lr_exp.report.read.json_file import is_number, read_json, reason_of
+from lr_exp.report.read.run import Run
+from lr_exp.report.read.summary import EvaluateSummary, Summary
 from lr_exp.store.run_folder import ANSWERS, FAILED, METRICS, TRAJECTORIES
 
 _NAMES = ("expert", "amateur", "method", "data", "sweep")
 _NUMBERS = ("alpha", "beta", "seed")
+_UNKNOWN: dict[str, Any] = {**dict.fromkeys((*_NAMES, *_NUMBERS)), "settings": {}}
 _MAX_YAML_BYTES = 2**20
 
 
-@dataclass(frozen=True)
-class _Incomplete:
-    """A run without a usable summary."""
+class _Incomplete(Run):
+    """A run without a usable summary: `known` is what other files record of it."""
 
-    name: str  # the folder, relative to the one that is reported
-    folder: Path
-    expert: str | None = None
-    amateur: str | None = None
-    method: str | None = None
-    data: str | None = None
-    alpha: float | None = None
-    beta: float | None = None
-    seed: int | None = None
-    sweep: str | None = None
-    overrides: tuple[str, ...] = ()
+    def __init__(self, folder: Path, name: str, known: dict[str, Any]) -> None:
+        self.overrides: tuple[str, ...] = tuple(known.get("overrides", ()))
+        parts = {"evaluate": EvaluateSummary(decoder=self.override("evaluator.decoder"))}
+        super().__init__(folder, name, Summary.model_construct(None, **_UNKNOWN | parts | known))
 
     @property
     def existing_files(self) -> tuple[str, ...]:
@@ -40,25 +35,22 @@ class _Incomplete:
         return dict(word.split("=", 1) for word in self.overrides if "=" in word).get(key)
 
 
-@dataclass(frozen=True)
 class Failed(_Incomplete):
-    """A run that ended in an error, or whose files cannot be read."""
+    """A run that ended in an error, or whose summary.json or failed.json cannot be read."""
 
-    error: str = ""
-    is_damaged: bool = False  # its summary.json or failed.json cannot be read
-
-    @property
-    def outcome(self) -> str:
-        return "damaged" if self.is_damaged else "failed"
-
-    @property
-    def decoder(self) -> str:
-        return self.override("evaluator.decoder") or "greedy"
+    def __init__(
+        self, folder: Path, name: str, known: dict[str, Any], error: str, *, is_damaged: bool
+    ) -> None:
+        super().__init__(folder, name, known)
+        self.error = error
+        self.is_damaged = is_damaged
+        self.outcome = "damaged" if is_damaged else "failed"
 
 
-@dataclass(frozen=True)
 class Unfinished(_Incomplete):
     """A run without summary or error: still running, or killed."""
+
+    outcome = "unfinished"
 
     @property
     def has(self) -> str:
@@ -68,16 +60,16 @@ class Unfinished(_Incomplete):
 
 def has_started(folder: Path, files: list[str]) -> bool:
     """Whether a run started in a folder that has neither a summary nor an error."""
-    return METRICS in files or TRAJECTORIES in files or "expert" in _hydra_settings(folder)
+    return METRICS in files or TRAJECTORIES in files or "expert" in _saved_settings(folder)
 
 
 def read_unfinished(folder: Path, name: str) -> Unfinished:
-    return Unfinished(name, folder, **_hydra_settings(folder))
+    return Unfinished(folder, name, _saved_settings(folder))
 
 
-def damaged(folder: Path, name: str, reason: str) -> Failed:
+def damaged(folder: Path, name: str, error: str) -> Failed:
     """A run whose summary cannot be used."""
-    return Failed(name, folder, error=reason, is_damaged=True, **_hydra_settings(folder))
+    return Failed(folder, name, _saved_settings(folder), error, is_damaged=True)
 
 
 def read_failed(folder: Path, name: str) -> Failed:
@@ -88,37 +80,40 @@ def read_failed(folder: Path, name: str) -> Failed:
     except (OSError, ValueError, KeyError, TypeError) as reason:
         error = f"failed, and its {FAILED} cannot be read ({reason_of(reason)})"
         return damaged(folder, name, error)
-    settings = _valid(record)
+    known = _valid(record)
     if "expert" not in record:  # the run's settings are not valid
-        settings = _hydra_settings(folder) | settings
-    return Failed(name, folder, error=error, **settings)
+        known = _saved_settings(folder) | known
+    return Failed(folder, name, known, error, is_damaged=False)
 
 
-def _hydra_settings(folder: Path) -> dict[str, Any]:
-    """The settings that Hydra saved before the run started; empty if they cannot be read."""
-    record: dict[str, Any] = {"overrides": _read_yaml(folder / ".hydra" / "overrides.yaml")}
+def _saved_settings(folder: Path) -> dict[str, Any]:
+    """The settings that Hydra saved before the run started, or else those of its trajectories."""
+    record: dict[str, Any] = {}
+    with suppress(OSError, ValueError):
+        record = _valid(read_json(folder / TRAJECTORIES))
     config = _read_yaml(folder / ".hydra" / "config.yaml")
     if isinstance(config, dict):
-        for key in (*_NAMES, *_NUMBERS):
-            value = config.get(key)
-            record[key] = value.get("name") if isinstance(value, dict) else value
-    return _valid(record)
+        values = {key: config.get(key) for key in (*_NAMES, *_NUMBERS)}
+        record |= _valid(
+            {key: v.get("name") if isinstance(v, dict) else v for key, v in values.items()}
+        )
+    return record | _valid({"overrides": _read_yaml(folder / ".hydra" / "overrides.yaml")})
 
 
 def _read_yaml(path: Path) -> Any:
     """The content of a file, or None. YAML values may contain themselves: do not recurse."""
     import yaml
 
-    try:
+    with suppress(OSError, ValueError, TypeError, RecursionError, yaml.YAMLError):
         if path.is_file() and path.stat().st_size <= _MAX_YAML_BYTES:
             return yaml.safe_load(path.read_bytes())
-    except (OSError, ValueError, TypeError, RecursionError, yaml.YAMLError):
-        pass
     return None
 
 
-def _valid(record: dict[str, Any]) -> dict[str, Any]:
+def _valid(record: Any) -> dict[str, Any]:
     """The known keys whose values have the right type, with control characters escaped."""
+    if not isinstance(record, dict):
+        return {}
     valid: dict[str, Any] = {
         key: record[key] for key in _NAMES if isinstance(record.get(key), str) and record[key]
     }
@@ -126,5 +121,4 @@ def _valid(record: dict[str, Any]) -> dict[str, Any]:
     overrides = record.get("overrides")
     if isinstance(overrides, list):
         valid["overrides"] = [word for word in overrides if isinstance(word, str)]
-    valid = map_strings(valid, printable)
-    return {**valid, "overrides": tuple(valid.get("overrides", ()))}
+    return map_strings(valid, printable)

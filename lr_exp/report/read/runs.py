@@ -1,176 +1,20 @@
-"""Finds the runs below a folder and reads their files."""
+"""Finds the runs below a folder."""
 
 import os
 from collections.abc import Iterator
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from lr_exp.errors import UserError
 from lr_exp.report.read import incomplete
 from lr_exp.report.read.incomplete import Failed, Unfinished
-from lr_exp.report.read.json_file import is_number, read_json, read_json_lines, reason_of
-from lr_exp.report.read.summary import (
-    DistillSummary,
-    EvaluateSummary,
-    Provenance,
-    RecordedSettings,
-    Results,
-    SampleSummary,
-    Summary,
-    parse_summary,
-)
-from lr_exp.store.run_folder import ANSWERS, FAILED, METRICS, SUMMARY
+from lr_exp.report.read.json_file import read_json, reason_of
+from lr_exp.report.read.run import WHO, AnswersMissingError, Run
+from lr_exp.report.read.summary import parse_summary
+from lr_exp.store.run_folder import FAILED, SUMMARY
 
-WHO = ("expert", "tuned")
-_REWRITE = "Run the same command again to rewrite the answers"
+__all__ = ["WHO", "AnswersMissingError", "Found", "Run", "find_runs", "scan_folder"]
 _NOT_SEARCHED = {"store", "report", "wandb", ".hydra"}
-
-
-class AnswersMissingError(Exception):
-    """A run's graded answers cannot be used; the message says which and why."""
-
-
-@dataclass(frozen=True)
-class Run:
-    """A run: its folder and its `summary.json`."""
-
-    folder: Path
-    name: str  # the folder, relative to the one that is reported
-    summary: Summary
-
-    @property
-    def expert(self) -> str:
-        return self.summary.expert
-
-    @property
-    def amateur(self) -> str | None:
-        return self.summary.amateur
-
-    @property
-    def method(self) -> str | None:
-        return self.summary.method
-
-    @property
-    def data(self) -> str | None:
-        return self.summary.data
-
-    @property
-    def alpha(self) -> float | None:
-        return self.summary.alpha
-
-    @property
-    def beta(self) -> float | None:
-        return self.summary.beta
-
-    @property
-    def seed(self) -> int:
-        return self.summary.seed
-
-    @property
-    def sweep(self) -> str | None:
-        return self.summary.sweep
-
-    @property
-    def settings(self) -> RecordedSettings:
-        return self.summary.settings
-
-    @property
-    def provenance(self) -> Provenance:
-        return self.summary.provenance or Provenance()
-
-    @property
-    def sample(self) -> SampleSummary:
-        """Empty if nothing was sampled; so are `distill` and `evaluate`."""
-        return self.summary.sample or SampleSummary()
-
-    @property
-    def distill(self) -> DistillSummary:
-        return self.summary.distill or DistillSummary()
-
-    @property
-    def evaluate(self) -> EvaluateSummary:
-        return self.summary.evaluate or EvaluateSummary()
-
-    @property
-    def stopped(self) -> str | None:
-        """Why nothing was trained; None if something was."""
-        return None if self.results("tuned") else self.summary.stopped
-
-    @property
-    def warnings(self) -> list[str]:
-        """About the pair of models."""
-        return self.summary.warnings or []
-
-    @property
-    def is_imported(self) -> bool:
-        """Whether the supervision is imported records."""
-        return self.settings.get("data", {}).get("format") == "lr_samples"
-
-    @property
-    def final_model(self) -> str:
-        """The model whose results are reported for the method.
-
-        `tuned`, or `expert` if nothing was trained.
-        """
-        return "expert" if self.stopped else "tuned"
-
-    @property
-    def decoder(self) -> str:
-        return self.evaluate.decoder or "greedy"
-
-    def results(self, who: str) -> Results:
-        """Results of `expert` or `tuned` by benchmark."""
-        return (self.evaluate.tuned if who == "tuned" else self.evaluate.expert) or {}
-
-    @property
-    def benchmarks(self) -> list[str]:
-        """The benchmarks in the order of the settings."""
-        requested = self.settings.get("benchmarks") or []
-        return list(dict.fromkeys([*requested, *self.results("expert"), *self.results("tuned")]))
-
-    def answers_file(self, who: str, benchmark: str) -> Path:
-        """Path of the graded answers of `expert` or `tuned`, which may not exist."""
-        return self.folder / ANSWERS / who / f"{benchmark}.jsonl"
-
-    def answers(self, who: str, benchmark: str) -> dict[str, float]:
-        """Correctness of each question, in [0, 1], by question id.
-
-        Raises:
-            AnswersMissingError: the file does not exist or does not match the summary.
-        """
-        path = self.answers_file(who, benchmark)
-        if path.name != f"{benchmark}.jsonl" or benchmark.startswith("."):
-            raise AnswersMissingError(f"{benchmark!r} is not a valid benchmark name")
-        name = f"{self.name}/{ANSWERS}/{who}/{benchmark}.jsonl"
-        if not path.exists():
-            raise AnswersMissingError(
-                f"{name} is missing or is a dangling link into a deleted store. {_REWRITE}"
-            )
-        graded: dict[str, list[bool]] = {}
-        try:
-            for answer in read_json_lines(path):
-                graded.setdefault(str(answer["id"]), []).append(bool(answer["correct"]))
-        except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
-            raise AnswersMissingError(
-                f"{name} cannot be read ({reason_of(error)}). {_REWRITE}"
-            ) from error
-        result = self.results(who)[benchmark]
-        correct, total = sum(map(sum, graded.values())), sum(map(len, graded.values()))
-        if (correct, total) != (result.correct, result.total):
-            raise AnswersMissingError(
-                f"{name} has {correct} of {total} correct answers, but {SUMMARY} has "
-                f"{result.correct} of {result.total}. {_REWRITE}"
-            )
-        return {key: sum(values) / len(values) for key, values in graded.items()}
-
-    def training(self) -> list[dict[str, Any]]:
-        """The logged training metrics in order, up to the first line that cannot be read."""
-        entries: list[dict[str, Any]] = []
-        with suppress(OSError, ValueError, RecursionError):  # keeps what precedes the error
-            entries.extend(filter(_is_training, read_json_lines(self.folder / METRICS)))
-        return entries
 
 
 @dataclass(frozen=True)
@@ -258,22 +102,11 @@ def _folders(folder: Path) -> Iterator[tuple[Path, list[str]]]:
         yield Path(place), files
 
 
-def _is_training(entry: Any) -> bool:
-    """Whether a line of the metrics has training numbers that can be plotted."""
-    if not isinstance(entry, dict) or entry.get("family") != "distill":
-        return False
-    step, entropy = entry.get("step"), entry.get("entropy")
-    return is_number(step) and (entropy is None or is_number(entropy))
-
-
 def _no_finished_run(folder: Path, found: Found) -> str:
     if not found.failed and not found.unfinished:
         return f"{folder} contains no run: there is no {SUMMARY} in it or below it."
-    damaged = sum(run.is_damaged for run in found.failed)
-    message = (
-        f"{folder} contains no finished run: {len(found.failed) - damaged} failed, "
-        f"{damaged} damaged, {len(found.unfinished)} unfinished"
-    )
+    unfinished = len(found.unfinished)
+    message = f"{folder} contains no finished run: {found.counts}, {unfinished:,} unfinished"
     if found.failed:
         first = found.failed[0]
         place = f"{first.folder}/" if first.error.startswith(SUMMARY) else f"{first.name}: "

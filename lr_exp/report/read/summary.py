@@ -1,8 +1,7 @@
 """The types behind `summary.json`: the pipeline fills them in, everything else reads them.
 
 Reading validates types and ranges and ignores unknown keys, so that older versions read newer
-files. Every key that an older run may lack has a default. Writing keeps exactly the keys that were
-set, null or not.
+files. Writing keeps exactly the keys that were set, null or not.
 """
 
 import json
@@ -10,7 +9,6 @@ from typing import Annotated, Any, Self
 
 from pydantic import (
     BaseModel,
-    BeforeValidator,
     ConfigDict,
     Field,
     ValidationError,
@@ -18,6 +16,8 @@ from pydantic import (
     with_config,
 )
 from typing_extensions import TypedDict  # pydantic needs this one before Python 3.12
+
+from lr_exp.report.read.json_file import reason_of
 
 # 2**53: every smaller integer is exact as a float. 1e30: its square, and sums of it, stay finite.
 Count = Annotated[int, Field(strict=True, ge=0, lt=2**53)]
@@ -27,8 +27,6 @@ Seconds = Annotated[float, Field(strict=True, ge=0, lt=1e30, allow_inf_nan=False
 Share = Annotated[float, Field(strict=True, ge=0, le=1, allow_inf_nan=False)]
 Bytes = Count
 Flag = Annotated[bool, Field(strict=True)]
-
-_MAX_SHOWN = 40  # characters of an invalid value in an error message
 
 
 class _Part(BaseModel):
@@ -72,10 +70,6 @@ class Verified(_Part):
     peak_memory_bytes: Bytes | None = None
 
 
-def _empty_as_none(value: Any) -> Any:
-    return None if value == {} else value
-
-
 class SampleSummary(_Part):
     """The supervision, and the divergences that it was selected from.
 
@@ -88,7 +82,7 @@ class SampleSummary(_Part):
     steps: Count | None = None  # scored token positions; None for imported records
     kept: Count | None = None
     kept_share: Share | None = None
-    by_position: Annotated[PositionCounts | None, BeforeValidator(_empty_as_none)] = None
+    by_position: PositionCounts | None = None
     kl_mean: Number | None = None  # nats
     kl_max: Number | None = None  # nats
     kl_mean_same_top1: Number | None = None  # nats; where both models prefer the same token
@@ -98,7 +92,7 @@ class SampleSummary(_Part):
     share_above_0_4: Share | None = Field(default=None, alias="share_above_0.4")  # nats
     expert_entropy_mean: Number | None = None  # nats
     amateur_entropy_mean: Number | None = None  # nats
-    histogram: Annotated[Histogram | None, BeforeValidator(_empty_as_none)] = None
+    histogram: Histogram | None = None
     generated_tokens: Count | None = None
     seconds: Seconds | None = None
     seconds_by_stage: dict[str, Seconds] | None = None
@@ -262,22 +256,4 @@ def parse_summary(value: Any) -> Summary:
     try:
         return Summary.model_validate(value)
     except ValidationError as error:
-        raise ValueError(_first_error(error)) from error
-
-
-def _first_error(error: ValidationError) -> str:
-    """`sample.seconds should be a number, not '9'`."""
-    first = error.errors()[0]
-    parts = [f"[{key}]" if isinstance(key, int) else f".{key}" for key in first["loc"]]
-    key = "".join(parts).removeprefix(".")
-    message = first["msg"]
-    if first["type"] == "missing":
-        return f"{key} is missing"
-    if first["type"] == "value_error":  # raised in this module
-        return f"{key}: {message.removeprefix('Value error, ')}"
-    message = message.removeprefix("Input ").partition(" or instance of ")[0]
-    for pydantics, ours in (("dictionary", "a JSON object"), ("integer", "an integer"), ("", "a ")):
-        message = message.replace(f"a valid {pydantics}", ours)
-    value = repr(first["input"])
-    value = value if len(value) <= _MAX_SHOWN else f"{value[:_MAX_SHOWN]}…"
-    return f"{key or 'it'} {message}, not {value}"
+        raise ValueError(reason_of(error)) from error

@@ -1,0 +1,135 @@
+"""A run: its folder, its summary and its other files."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from lr_exp.report.read.json_file import is_number, read_json_lines, reason_of
+from lr_exp.report.read.summary import (
+    DistillSummary,
+    EvaluateSummary,
+    Provenance,
+    Results,
+    SampleSummary,
+    Summary,
+)
+from lr_exp.store.run_folder import ANSWERS, METRICS, SUMMARY
+
+WHO = ("expert", "tuned")
+_REWRITE = "Run the same command again to rewrite the answers"
+
+
+class AnswersMissingError(Exception):
+    """A run's graded answers cannot be used; the message says which and why."""
+
+
+class Run:
+    """A run and its `summary.json`, or as much of one as other files record.
+
+    Args:
+        folder: with the run's files.
+        name: the folder, relative to the one that is reported.
+        summary: its parts that are None are empty here.
+    """
+
+    outcome = "finished"
+
+    def __init__(self, folder: Path, name: str, summary: Summary) -> None:
+        self.folder = folder
+        self.name = name
+        self.summary = summary
+        self.method = summary.method
+        self.expert = summary.expert
+        self.amateur = summary.amateur
+        self.data = summary.data
+        self.alpha = summary.alpha
+        self.beta = summary.beta
+        self.seed = summary.seed
+        self.sweep = summary.sweep
+        self.settings = summary.settings
+        self.provenance = summary.provenance or Provenance()
+        self.sample = summary.sample or SampleSummary()
+        self.distill = summary.distill or DistillSummary()
+        self.evaluate = summary.evaluate or EvaluateSummary()
+        self.decoder = self.evaluate.decoder or "greedy"
+        self.warnings = summary.warnings or []  # about the pair of models
+        # Why nothing was trained; None if something was.
+        self.stopped = None if self.results("tuned") else summary.stopped
+        # The model whose results are reported for the method.
+        self.final_model = "expert" if self.stopped else "tuned"
+        # Whether the supervision is imported records.
+        self.is_imported = self.settings.get("data", {}).get("format") == "lr_samples"
+
+    def results(self, who: str) -> Results:
+        """Results of `expert` or `tuned` by benchmark."""
+        return (self.evaluate.tuned if who == "tuned" else self.evaluate.expert) or {}
+
+    @property
+    def benchmarks(self) -> list[str]:
+        """The benchmarks in the order of the settings."""
+        requested = self.settings.get("benchmarks") or []
+        return list(dict.fromkeys([*requested, *self.results("expert"), *self.results("tuned")]))
+
+    def answers_file(self, who: str, benchmark: str) -> Path:
+        """Path of the graded answers of `expert` or `tuned`, which may not exist."""
+        return self.folder / ANSWERS / who / f"{benchmark}.jsonl"
+
+    def answers(self, who: str, benchmark: str) -> dict[str, float]:
+        """Correctness of each question, in [0, 1], by question id.
+
+        Raises:
+            AnswersMissingError: the file does not exist or does not match the summary.
+        """
+        path = self.answers_file(who, benchmark)
+        if path.name != f"{benchmark}.jsonl" or benchmark.startswith("."):
+            raise AnswersMissingError(f"{benchmark!r} is not a valid benchmark name")
+        name = f"{self.name}/{ANSWERS}/{who}/{benchmark}.jsonl"
+        if not path.exists():
+            raise AnswersMissingError(
+                f"{name} is missing or is a dangling link into a deleted store. {_REWRITE}"
+            )
+        graded: dict[str, list[bool]] = {}
+        try:
+            for answer in read_json_lines(path):
+                graded.setdefault(str(answer["id"]), []).append(bool(answer["correct"]))
+        except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
+            raise AnswersMissingError(
+                f"{name} cannot be read ({reason_of(error)}). {_REWRITE}"
+            ) from error
+        result = self.results(who)[benchmark]
+        correct, total = sum(map(sum, graded.values())), sum(map(len, graded.values()))
+        if (correct, total) != (result.correct, result.total):
+            raise AnswersMissingError(
+                f"{name} has {correct} of {total} correct answers, but {SUMMARY} has "
+                f"{result.correct} of {result.total}. {_REWRITE}"
+            )
+        return {key: sum(values) / len(values) for key, values in graded.items()}
+
+    def training(self) -> list[dict[str, Any]]:
+        """The logged training metrics in order, up to the first line that cannot be read."""
+        return self.metrics()[0]
+
+    def metrics(self) -> tuple[list[dict[str, Any]], str | None]:
+        """The logged training metrics in order, and why the rest of the file cannot be read."""
+        path, entries, line_number = self.folder / METRICS, [], 0
+        try:
+            if path.is_file():  # reading a pipe would block
+                with path.open(encoding="utf-8") as lines:
+                    for line in lines:
+                        line_number += 1
+                        entry = dict(json.loads(line))
+                        if _is_training(entry):
+                            entries.append(entry)
+        except (OSError, UnicodeDecodeError) as error:
+            return entries, f"{METRICS} cannot be read ({reason_of(error)})."
+        except (ValueError, TypeError, RecursionError):
+            damage = f"{METRICS} is damaged at line {line_number}"
+            return entries, f"{damage}; only the lines before it are shown."
+        return entries, None
+
+
+def _is_training(entry: dict[str, Any]) -> bool:
+    """Whether a line of the metrics has training numbers that can be plotted."""
+    step, entropy = entry.get("step"), entry.get("entropy")
+    is_plottable = is_number(step) and (entropy is None or is_number(entropy))
+    return is_plottable and entry.get("family") == "distill"
