@@ -17,12 +17,16 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override, RangeSweep, ValueType
 from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf, open_dict
-from omegaconf.errors import InterpolationResolutionError, OmegaConfBaseException
+from omegaconf.errors import (
+    InterpolationResolutionError,
+    OmegaConfBaseException,
+    ValidationError,
+)
 
 from lr_exp.config.help_page import help_page
 from lr_exp.config.options import ABOUT, GROUPS, option_files, option_folders
 from lr_exp.config.options import conf_dir as conf_dir
-from lr_exp.config.settings import MethodSettings, Settings
+from lr_exp.config.settings import MethodSettings, Settings, expected
 from lr_exp.errors import UserError, did_you_mean
 from lr_exp.store import digest
 
@@ -30,13 +34,6 @@ from lr_exp.store import digest
 _NOT_IN_FOLDER = ("sweep=", "store=", "hub_root=", "device=", "server.url=", "wandb.", "hydra.")
 _DESCRIBED = ("expert", "amateur", "data", "method")  # groups whose files may have `about`
 _MAX_FOLDER_BYTES = 120  # file systems allow 255
-# Parts of OmegaConf's messages about a value of the wrong type, and the expected type.
-_EXPECTED_TYPES = {
-    "converted to Float": "a number",
-    "converted to Integer": "an integer",
-    "valid bool": "true or false",
-    "is not a ListConfig": "a list, as [a,b]",
-}
 _MAX_SWEEP_VALUES = 10_000  # of one override
 
 
@@ -186,23 +183,11 @@ def one_line_message(error: Exception) -> str:
 
 def _expectation(lines: Sequence[str], reason: Exception) -> str:
     """`: expected a number in (0, 1]` for a value of the wrong type; "" if that is unknown."""
-    key = (lines[0] if lines else "").partition("=")[0].lstrip("+")
-    kind = next((kind for word, kind in _EXPECTED_TYPES.items() if word in str(reason)), None)
-    if kind is None:
-        return ""
-    *groups, field = key.split(".")
-    schema: type = Settings
-    for group in groups:
-        schema = typing.get_type_hints(schema).get(group, str)
-        if not dataclasses.is_dataclass(schema):
-            return f": expected {kind}"
-    try:  # NaN is in no range: the class's error states the range
-        schema(**{field: math.nan})
-    except UserError as error:
-        return f": expected {kind}{str(error).partition('expected a number')[2].removesuffix('.')}"
-    except TypeError:
-        return f": expected {kind}"
-    return f": expected {kind}"
+    hint: Any = Settings if isinstance(reason, ValidationError) else None
+    for name in (lines[0] if lines else "").partition("=")[0].lstrip("+").split("."):
+        known = dataclasses.is_dataclass(hint) and typing.get_type_hints(hint, include_extras=True)
+        hint = known.get(name) if known else None
+    return f": expected {expected(hint)}" if hint and not dataclasses.is_dataclass(hint) else ""
 
 
 def to_settings(

@@ -23,9 +23,9 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Annotated, Any, TypeVar, get_args, get_origin, get_type_hints
+from typing import Any, TypeVar, get_type_hints
 
-from lr_exp.config.settings import MethodSettings, Settings, lies_in
+from lr_exp.config.settings import MethodSettings, Settings, check_value
 from lr_exp.errors import UserError, did_you_mean, first_line
 
 KINDS = ("trajectories", "select", "target", "loss")
@@ -227,8 +227,11 @@ def _bind(choice: Choice, run: Mapping[str, float], parameters: Mapping[str, Any
             continue
         value = parameters.get(name, parameter.default)
         if value is parameter.empty:
-            raise UserError(f"method.{name} is required by method.{choice.kind}={choice.name}.")
-        arguments[name] = _checked(f"method.{name}", value, _hint(choice, parameter))
+            raise UserError(
+                f"method.{name} is required by method.{choice.kind}={choice.name}: add "
+                f"method.{name}=... to the command, or {name}: ... to the method's YAML."
+            )
+        arguments[name] = check_value(f"method.{name}", value, _hint(choice, parameter))
     return BoundChoice(choice, arguments)
 
 
@@ -239,20 +242,6 @@ def _hint(choice: Choice, parameter: inspect.Parameter) -> Any:
     annotated = SimpleNamespace(__annotations__={"hint": parameter.annotation})
     names = sys.modules[choice.function.__module__].__dict__
     return get_type_hints(annotated, globalns=names, include_extras=True)["hint"]
-
-
-def _checked(key: str, value: Any, hint: Any) -> Any:
-    """The value, if it has the annotated type and lies in the annotated interval."""
-    kind, interval = hint, None
-    if get_origin(hint) is Annotated:
-        kind, interval = get_args(hint)
-    names = {int: "an integer", float: "a number", bool: "true or false", str: "a text"}
-    expected = names.get(kind, "another type") + (f" in {interval}" if interval else "")
-    is_number = isinstance(value, int | float) and not isinstance(value, bool)
-    fits = is_number if kind is float else kind not in names or type(value) is kind
-    if not fits or (interval and not lies_in(value, interval)):
-        raise UserError(f"{key}={value} is out of range: expected {expected}.")
-    return float(value) if kind is float else value
 
 
 def _import(module: str) -> None:

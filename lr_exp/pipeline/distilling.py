@@ -6,7 +6,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from lr_exp.config.settings import DistillerSettings, determining
+from lr_exp.config.settings import DistillerSettings, identity_settings
 from lr_exp.distiller.adapter_files import ADAPTER, VERSION, read_history, read_snapshots
 from lr_exp.models import loading
 from lr_exp.pipeline.context import RunContext
@@ -62,7 +62,7 @@ def make_adapter(context: RunContext, supervision: Artifact) -> Tuned:
     """Trains an adapter on the supervision."""
     inputs, settings = context.inputs, _settings_for_epochs(context, supervision)
     loss = inputs.method.loss
-    recorded = determining(settings)
+    recorded = identity_settings(settings)
     if settings.snapshot_every is None:
         del recorded["snapshot_every"]  # keeps the addresses of versions without the setting
     if loss.choice.name != "kl":  # likewise

@@ -6,7 +6,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from lr_exp.config.settings import STAGES, Settings, determining
+from lr_exp.config.settings import STAGES, Settings, identity_settings
 from lr_exp.data.questions import fingerprint
 from lr_exp.distiller import adapter_files
 from lr_exp.evaluator import answer, grade
@@ -56,7 +56,7 @@ def config_of(
 
 
 def _determining(settings: Settings) -> dict[str, Any]:
-    found = determining(settings)
+    found = identity_settings(settings)
     found["method"] |= found["method"].pop("parameters")
     return found
 
