@@ -112,10 +112,17 @@ class Method:
         """Whether a choice reads this setting (`alpha`, `beta`, `seed` or a parameter)."""
         return any(name in bound.arguments for bound in self.choices)
 
-    def outside_sources(self, *kinds: str) -> dict[str, str]:
-        """Digests of the files that define choices of these kinds outside the package."""
-        bound = {one.choice.kind: one.choice.source for one in self.choices}
-        return {f"{kind}_source": source for kind in kinds if (source := bound[kind])}
+    def identity(self, *kinds: str) -> dict[str, Any]:
+        """What determines the results of the choices of these kinds, for addresses."""
+        return {
+            one.choice.kind: {
+                "choice": one.choice.name,
+                "arguments": one.arguments,
+                "source": one.choice.source,
+            }
+            for one in self.choices
+            if one.choice.kind in kinds
+        }
 
     def needs(self, what: str) -> bool:
         """Whether a choice declares this need (`references` or `solutions`)."""
@@ -173,10 +180,6 @@ def _is_ours(function: Callable[..., Any]) -> bool:
 
 def build_method(method: MethodSettings, *, alpha: float, beta: float, seed: int) -> Method:
     """The method of these settings.
-
-    Args:
-        method: the choices and their parameters.
-        alpha, beta, seed: the run's.
 
     Raises:
         UserError: `method.module` cannot be imported; a choice or a parameter does not exist; a

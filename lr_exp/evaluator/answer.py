@@ -46,8 +46,6 @@ class AnswerSettings:
     shots: Sequence[Question] = ()  # few-shot examples
     decoder: str = "greedy"  # greedy, contrastive, or sampled (one sample per question)
     alpha: float = 0.2  # contrastive only: the plausibility threshold
-    temperature: float = 1.0  # sampled only
-    seed: int = 0  # sampled only
 
 
 def answer(
@@ -83,27 +81,10 @@ def answer(
             )
         )
 
-    decoder, max_new_tokens = settings.decoder, settings.max_new_tokens
-    decode_batch: BatchDecoder
     prompts = render(language_model)
-    if generate is not None:
-        if decoder != "greedy":
-            raise ValueError(f"an engine only supports decoder 'greedy', not {decoder!r}")
-        decode_batch = engine_decoding(
-            generate, language_model, prompts, max_new_tokens=max_new_tokens
-        )
-    elif decoder == "greedy":
-        decode_batch = greedy_decoding(language_model, prompts, max_new_tokens=max_new_tokens)
-    elif decoder == "sampled":
-        decode_batch = sampled_decoding(
-            language_model,
-            prompts,
-            max_new_tokens=max_new_tokens,
-            temperature=settings.temperature,
-            top_p=1.0,
-            seed=settings.seed,
-        )
-    elif decoder == "contrastive":
+    limit = {"max_new_tokens": settings.max_new_tokens}
+    decode_batch: BatchDecoder
+    if settings.decoder == "contrastive":
         if amateur is None or shared is None:
             raise ValueError("contrastive decoding needs an amateur and the shared vocabulary")
         decode_batch = contrastive_decoding(
@@ -113,10 +94,17 @@ def answer(
             render(amateur),
             shared=shared,
             alpha=settings.alpha,
-            max_new_tokens=max_new_tokens,
+            **limit,
         )
+    elif settings.decoder == "sampled":
+        # seed: the same draws in all runs
+        decode_batch = sampled_decoding(
+            language_model, prompts, temperature=1.0, top_p=1.0, seed=0, **limit
+        )
+    elif generate is not None:
+        decode_batch = engine_decoding(generate, language_model, prompts, **limit)
     else:
-        raise ValueError(f"unknown decoder {decoder!r}: use greedy, contrastive or sampled")
+        decode_batch = greedy_decoding(language_model, prompts, **limit)
 
     def row(index: int, decoded: Decoded) -> dict[str, Any]:
         text = language_model.tokenizer.decode(

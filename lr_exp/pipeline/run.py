@@ -36,6 +36,8 @@ from lr_exp.tracking.log_results import (
 
 log = logging.getLogger(__name__)
 
+_SEEDED = ("python", "numpy", "torch", "questions", "data_order")  # sources of randomness
+
 
 def run(settings: Settings, folder: Path, conf_dirs: Sequence[Path]) -> Summary:
     """Runs the requested stages and writes the results to `folder`, `summary.json` last.
@@ -78,7 +80,7 @@ def _run(settings: Settings, folder: Path, conf_dirs: Sequence[Path]) -> Summary
         head = Summary(
             **reported,
             stages=list(settings.stages),
-            seeds=_seeds(settings),
+            seeds=dict.fromkeys(_SEEDED, settings.seed),
             provenance=Provenance(**inputs.provenance()),
             settings=RecordedSettings(**recorded),
             versions=installed,
@@ -111,7 +113,7 @@ def _run(settings: Settings, folder: Path, conf_dirs: Sequence[Path]) -> Summary
             "distill": distill,
             "evaluate": evaluate,
             "engines": context.models.engine_identities or None,
-            "peak_memory_bytes": context.artifacts.peak_memory_bytes,
+            "peak_memory_bytes": context.peak_memory_bytes,
             "ranks": distributed.world_size() if distributed.is_distributed() else None,
         }
         # A part that is None has no key in the file.
@@ -136,8 +138,3 @@ def _seed_everything(seed: int) -> None:
     random.seed(seed)
     np.random.seed(seed)
     torch.manual_seed(seed)
-
-
-def _seeds(settings: Settings) -> dict[str, int]:
-    """The seed of each source of randomness."""
-    return dict.fromkeys(("python", "numpy", "torch", "questions", "data_order"), settings.seed)
