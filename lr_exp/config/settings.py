@@ -19,6 +19,7 @@ COUNT = "[1, 2**31)"  # libraries use 32-bit integers
 
 _HTTP_URL = re.compile(r"https?://[^\s/?#@]+(/[^\s?#@]*)?")
 _INTERVAL = re.compile(r"([\[(])(\S+), (\S+)([\])])")
+_MAX_SHOWN = 80  # characters of a value in a message
 _MAX_TUNED_STEPS = 10**8  # kept steps in a training plan, about 100 bytes each
 _TYPES: dict[Any, str] = {
     int: "an integer",
@@ -54,11 +55,9 @@ def identity_settings(settings: Any) -> dict[str, Any]:
 
 
 def check_value(key: str, value: Any, hint: Any) -> Any:
-    """Checks a value against an annotation; returns it, as a float if the type is float.
+    """Checks the value of a key; returns it, as a float if the type is float.
 
     Args:
-        key: of the setting, for the message.
-        value: any.
         hint: a type. `Annotated[float, "(0, 1]"]` limits a number to an interval, `Annotated[str,
             ("a", "b")]` a text to options.
 
@@ -71,13 +70,16 @@ def check_value(key: str, value: Any, hint: Any) -> Any:
         return value
     types = (int, float) if kind is float else origin
     is_bool = isinstance(value, bool)  # which is also an int
+    shown = f"{key}={value!s:.{_MAX_SHOWN}}"
     if not isinstance(value, types) or is_bool != (kind is bool):
         given = _TYPES.get(type(value), f"a {type(value).__name__}")
-        raise UserError(f"{key}={value} is {given}: expected {expected(hint)}.")
+        raise UserError(f"{shown} is {given}: expected {expected(hint)}.")
     if isinstance(allowed, str) and not lies_in(value, allowed):
-        raise UserError(f"{key}={value} is out of range: expected {expected(hint)}.")
+        raise UserError(f"{shown} is out of range: expected {expected(hint)}.")
     if isinstance(allowed, tuple) and value not in allowed:
-        raise UserError(f"{key}={value!r} is not known.{did_you_mean(value, allowed)}")
+        raise UserError(
+            f"{key}={value!r:.{_MAX_SHOWN}} is not known.{did_you_mean(value, allowed)}"
+        )
     if origin is list:
         for item in value:
             check_value(key, item, get_args(kind)[0])
@@ -111,12 +113,6 @@ def lies_in(value: float, interval: str) -> bool:
     low, high = (float(base) ** float(power or 1) for base, _, power in numbers)
     above = value >= low if opening == "[" else value > low
     return above and (value <= high if closing == "]" else value < high)
-
-
-def _no_duplicate(key: str, values: list[str]) -> None:
-    duplicates = sorted({value for value in values if values.count(value) > 1})
-    if duplicates:
-        raise UserError(f"{key} contains {duplicates[0]!r} twice: remove one of them.")
 
 
 class _Checked:
@@ -260,9 +256,8 @@ class SamplerSettings(_Checked, key="sampler."):
 
     system_prompt: str = "Please reason step by step."
     max_new_tokens: Annotated[int, COUNT] = 128
-    batch_size: Annotated[int, COUNT] = (
-        16  # questions per rollout batch; a crash loses at most one batch
-    )
+    # Questions per rollout batch; a crash loses at most one batch.
+    batch_size: Annotated[int, COUNT] = 16
     tokens_per_pass: Annotated[int, COUNT] = 1024  # tokens packed into one forward pass (memory)
     # The step table keeps tokens with at least this share of the expert's top probability; any
     # alpha at or above it can be selected later without a model.
@@ -275,8 +270,23 @@ class DistillerSettings(_Checked, key="distiller."):
     """LoRA tuning of the expert; the defaults are those of the published code."""
 
     steps: Annotated[int, COUNT] = 1000  # optimizer steps
-    # Questions per rollout batch; a crash loses at most one batch.
-    batch_size: Annotated[int, COUNT] = 16
+    batch_size: Annotated[int, COUNT] = 16  # kept steps per optimizer step
+    learning_rate: Annotated[float, "(0, inf)"] = 5e-5
+    # Optimizer steps between adapter snapshots, each of which is evaluated.
+    snapshot_every: Annotated[int | None, COUNT] = None
+    schedule: Annotated[str, ("linear", "cosine", "constant")] = "linear"
+    warmup_steps: Annotated[int, "[0, 2**31)"] = 0
+    weight_decay: Annotated[float, "[0, inf)"] = 0.0
+    max_grad_norm: Annotated[float, "(0, inf]"] = 1.0
+    lora_r: Annotated[int, "[1, 2**16]"] = 8  # no model has wider layers
+    lora_alpha: Annotated[int, COUNT] = 16
+    lora_dropout: Annotated[float, "[0, 1)"] = 0.05
+    target_modules: list[str] = field(default_factory=lambda: ["q_proj", "v_proj"])
+    # trajectories: a batch holds kept steps of the same trajectories, which share forward passes;
+    # steps: every kept step is drawn separately, as in the published code (slower).
+    order: Annotated[str, ("trajectories", "steps")] = "trajectories"
+    # Tokens packed into one forward pass (memory). Devices share an optimizer step's passes: if
+    # it has fewer passes than there are devices, lower this or raise batch_size.
     tokens_per_pass: Annotated[int, COUNT] = 1024
     # On several devices: ddp replicates the expert; fsdp shards its weights during tuning (slower;
     # sampling and evaluation still need one device that holds the whole model).
@@ -381,8 +391,10 @@ class Settings(_Checked, key=""):
         super().__post_init__()
         if not self.stages:
             raise UserError(f"stages is empty: set one or more of {', '.join(STAGES)}.")
-        _no_duplicate("stages", self.stages)
-        _no_duplicate("benchmarks", self.benchmarks)
+        for key, names in (("stages", self.stages), ("benchmarks", self.benchmarks)):
+            for name in names:
+                if names.count(name) > 1:
+                    raise UserError(f"{key} contains {name!r} twice: remove one of them.")
         for stage, engine in self.engines.items():
             if engine == "server" and self.server.url is None:
                 raise UserError(
