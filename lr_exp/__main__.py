@@ -93,13 +93,13 @@ class Program:
         self._arguments = list(arguments)
         self._folders = option_folders()  # the user's own are added when the arguments are checked
         self._errors: list[str] = []  # messages that were printed
-        self._outcomes = cells.Outcomes()
+        cells.outcomes.clear()  # of an earlier call in this process
 
     def run(self) -> int:
         """Runs the command line; returns the exit status."""
         try:
             self._check_arguments()
-            register(self._arguments, self._folders)
+            register()
             with _temporary_output_on_other_ranks() as overrides:
                 self._call_hydra([*self._arguments, *overrides])
         except BrokenPipeError:
@@ -143,12 +143,12 @@ class Program:
 
             summary = run(settings, folder, self._folders)
             _show(f"{summary_table(summary)}\n{results_lines(folder)}")
-            return self._outcomes.add(number, folder.name, None)
+            return cells.record(number, folder.name, None)
         except (Exception, Stopped) as error:
             # A library may have turned a stop into an error of its own.
             stop = error if isinstance(error, Stopped) else distributed.stop_request()
             reason = self._fail(stop or error, settings, overrides, folder)
-            return self._outcomes.add(number, folder.name, reason)
+            return cells.record(number, folder.name, reason)
 
     def _fail(
         self,
@@ -212,7 +212,7 @@ class Program:
         _run_hydra(
             args=parser.parse_args(arguments),
             args_parser=parser,
-            task_function=cells.Portable(self.run_cell, self._arguments),
+            task_function=cells.Portable(self.run_cell),
             config_path=str(self._folders[0]),
             config_name="config",
         )
@@ -244,12 +244,12 @@ class Program:
 
     def _summarize_cells(self) -> int:
         """Prints how many cells of a sweep finished and failed; returns the exit status."""
-        outcomes = self._outcomes.all()
+        outcomes = [outcome for _, outcome in sorted(cells.outcomes.items())]
         failed = [cell for cell in outcomes if cell.error is not None]
         if len(outcomes) > 1:
             _show(f"\ncells: {len(outcomes) - len(failed)} finished, {len(failed)} failed")
         for cell in failed:
-            if cell.remote:  # its own error line is among others', or in a job's log
+            if cell.error not in self._errors:  # printed among others' lines, or in a job's log
                 line = printable(f"failed: {cell.cell}: {cell.error}")
                 print(line, file=sys.stderr, flush=True)
         return 1 if self._errors or failed else 0

@@ -7,7 +7,6 @@ import os
 import re
 import typing
 from collections.abc import Iterator, Mapping, Sequence
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -37,44 +36,28 @@ _MAX_FOLDER_BYTES = 120  # file systems allow 255
 _MAX_SWEEP_VALUES = 10_000  # of one override
 
 
-def register(arguments: Sequence[str] = (), folders: Sequence[Path] | None = None) -> None:
-    """Registers the schema of every YAML file and override, and the resolvers of `config.yaml`.
-
-    Args:
-        arguments: the command line, from which the names of cells' folders are derived.
-        folders: see `option_folders`; the help page lists their options. None: the package's.
-    """
+def register() -> None:
+    """Registers the schema of every YAML file and override, and the resolvers of `config.yaml`."""
     schema = OmegaConf.structured(Settings)
     OmegaConf.set_struct(schema.method, False)  # parameters of choices are further keys
     for node in ("", *_DESCRIBED):
         OmegaConf.update(schema, f"{node}.{ABOUT}".lstrip("."), {}, force_add=True)
     ConfigStore.instance().store(name="settings", node=schema)
-    name_folder = partial(cell_folder, shared=list(arguments))
-    OmegaConf.register_new_resolver("cell_folder", name_folder, replace=True)
-
-    def page(*, _root_: DictConfig) -> str:
-        text = help_page(_root_, _options(folders or option_folders()))
-        return text.replace("$", "$$")  # Hydra substitutes $NAMES
-
-    OmegaConf.register_new_resolver("help_page", page, replace=True)
+    OmegaConf.register_new_resolver("cell_folder", cell_folder, replace=True)
+    OmegaConf.register_new_resolver("help_page", help_page, replace=True)
 
 
-def cell_folder(overrides: Sequence[str], shared: Sequence[str] = ()) -> str:
+def cell_folder(overrides: Sequence[str]) -> str:
     """The name of a cell's folder, made of its overrides; a resolver for `conf/config.yaml`.
 
     The name contains no number, so that the same command with other cells never overwrites a
     cell's results with another's.
-
-    Args:
-        overrides: the cell's.
-        shared: overrides of all cells, which come last in a name that is too long and is cut off.
     """
     parts = [word.lstrip("+") for word in overrides]
-    parts = [word for word in parts if not word.startswith(_NOT_IN_FOLDER)]
+    parts = [part for part in parts if not part.startswith(_NOT_IN_FOLDER)]
+    if len(",".join(parts).encode()) > _MAX_FOLDER_BYTES:
+        parts.sort(key=len)  # cut off paths and prompts rather than a sweep's `seed=1`
     exact = ",".join(parts)
-    if len(exact.encode()) > _MAX_FOLDER_BYTES:
-        parts.sort(key=lambda word: word in shared)
-        exact = ",".join(parts)
     name = re.sub(r"[^\w.,=+-]+", "_", exact) or "cell"
     # Two cells may differ only in what was replaced or cut off.
     if (exact and name != exact) or len(name.encode()) > _MAX_FOLDER_BYTES:
@@ -97,19 +80,21 @@ def config_dirs(arguments: Sequence[str]) -> list[str]:
     return [*given, *(path for path in searched if os.path.isdir(path))]
 
 
-def check_overrides(overrides: Sequence[str], folders: Sequence[Path] | None = None) -> None:
+def check_overrides(overrides: Sequence[str], folders: Sequence[Path] = ()) -> None:
     """Checks that every key and option exists.
 
     Args:
         overrides: the command line without flags.
-        folders: see `option_folders`; None: the package's alone.
+        folders: see `option_folders`; by default the package's alone.
 
     Raises:
         UserError: a word is not an override, or its key or option does not exist; the message names
             the nearest valid one.
     """
-    groups = _options(folders or option_folders())
-    keys = [*_keys(Settings), *(f"evaluator.shots.{name}" for name in groups.pop("benchmark"))]
+    folders = folders or option_folders()
+    groups = {group: list(option_files(folders, group)) for group in GROUPS}
+    shots = [f"evaluator.shots.{name}" for name in option_files(folders, "benchmark")]
+    keys = [*_keys(OmegaConf.structured(Settings)), *shots]
     for word in overrides:
         override = parse_override(word)
         key = override.key_or_group
@@ -198,11 +183,6 @@ def to_settings(
     A model whose `path` is overridden gets a name from that path, so that results are not shown
     under the preset's name.
 
-    Args:
-        config: as Hydra composed it.
-        overrides: the command line's.
-        config_dirs: folders of the user's own options.
-
     Raises:
         UserError: a required value is missing, or one is out of range.
     """
@@ -242,21 +222,12 @@ def _as_settings(config: DictConfig) -> DictConfig:
     return config
 
 
-def _options(folders: Sequence[Path]) -> dict[str, list[str]]:
-    """Every group with its options, benchmarks included."""
-    return {group: list(option_files(folders, group)) for group in (*GROUPS, "benchmark")}
-
-
-def _keys(schema: type, prefix: str = "") -> Iterator[str]:
-    """Every dotted key of a settings class, nested ones included."""
-    hints = typing.get_type_hints(schema)
-    for field in dataclasses.fields(schema):
-        if field.metadata.get("omegaconf_ignore"):
-            continue
-        kind = hints[field.name]
-        yield prefix + field.name
-        if dataclasses.is_dataclass(kind) and isinstance(kind, type):
-            yield from _keys(kind, f"{prefix}{field.name}.")
+def _keys(config: DictConfig, prefix: str = "") -> Iterator[str]:
+    """Every dotted key, nested ones included."""
+    for key in config:
+        yield f"{prefix}{key}"
+        if OmegaConf.is_dict(config._get_node(key)):
+            yield from _keys(config[key], f"{prefix}{key}.")
 
 
 def _chosen(override: Override) -> list[Any]:

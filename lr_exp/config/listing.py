@@ -104,7 +104,7 @@ def _source(content: Facts) -> str | None:
     if path == "???":
         return "your file"
     if path is None and (content.get("package") == "lr_exp" or content.get("format") == "micro"):
-        return "with this package"
+        return "this package"
     return path or content.get("fallback_path")
 
 
