@@ -106,7 +106,7 @@ def check_overrides(overrides: Sequence[str], folders: Sequence[Path] = ()) -> N
                     continue
                 name = "null" if option is None else str(option)
                 raise UserError(f"{key}={name}: no such option.{did_you_mean(name, groups[key])}")
-        elif key not in keys and not key.startswith("method."):  # see `method.build_method`
+        elif key not in keys and not key.startswith("method."):  # see `pipeline.method`
             raise UserError(f"{key!r} is not a setting.{did_you_mean(key, [*keys, *groups])}")
 
 

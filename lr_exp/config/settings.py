@@ -208,7 +208,7 @@ class BenchmarkSettings(SourceSettings, key="benchmark."):
 class MethodSettings(_Checked, key="method."):
     """A method: four registered choices and their parameters; see `conf/method/`.
 
-    The names of the choices and the parameters are checked by `method.build_method`, where the
+    The names of the choices and the parameters are checked by `pipeline.method`, where the
     choices are registered.
     """
 

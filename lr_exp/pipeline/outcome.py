@@ -8,9 +8,9 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-from lr_exp.config.method import method_of
 from lr_exp.config.settings import Settings
 from lr_exp.errors import first_line
+from lr_exp.pipeline.method import method_of
 from lr_exp.store import write_atomically
 from lr_exp.store.run_folder import ANSWERS, FAILED, METRICS, PAGE, SUMMARY, TRAJECTORIES
 

@@ -1,15 +1,13 @@
 """One run, from settings to `summary.json`."""
 
 import logging
-import random
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-import numpy as np
-import torch
+from transformers import set_seed
 
 from lr_exp import distributed, progress
 from lr_exp.config.settings import Settings
@@ -58,7 +56,7 @@ def run(settings: Settings, folder: Path, conf_dirs: Sequence[Path]) -> Summary:
 def _run(settings: Settings, folder: Path, conf_dirs: Sequence[Path]) -> Summary:
     folder.mkdir(parents=True, exist_ok=True)
     clear(folder)
-    _seed_everything(settings.seed)
+    set_seed(settings.seed)  # libraries use global generators; our own code has its own
     on_use = partial(record_reference, folder)
     inputs = Inputs(settings, conf_dirs, Store(settings.store, on_use=on_use))
     distributed.join(inputs.device)
@@ -131,10 +129,3 @@ def _warn(warnings: list[str], logged: Sequence[str] = ()) -> list[str]:
         if warning not in logged:
             log.warning(warning)
     return warnings
-
-
-def _seed_everything(seed: int) -> None:
-    """Seeds the global generators, which libraries use; our own code has its own generators."""
-    random.seed(seed)
-    np.random.seed(seed)
-    torch.manual_seed(seed)
