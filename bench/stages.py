@@ -225,8 +225,10 @@ def evaluate(pair: Pair, folder: Path, *, new_tokens: int, batch_size: int) -> N
         pair.questions,
         pair.expert,
         folder,
-        answer.AnswerSettings(SYSTEM, max_new_tokens=new_tokens, batch_size=batch_size),
         name="bench",
+        system_prompt=SYSTEM,
+        max_new_tokens=new_tokens,
+        batch_size=batch_size,
     )
 
 

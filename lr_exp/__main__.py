@@ -9,8 +9,8 @@ import errno
 import os
 import signal
 import sys
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -100,8 +100,8 @@ class Program:
         try:
             self._check_arguments()
             register()
-            with _temporary_output_on_other_ranks() as overrides:
-                self._call_hydra([*self._arguments, *overrides])
+            with TemporaryDirectory() as scratch:
+                self._call_hydra(scratch)
         except BrokenPipeError:
             _drop_output()
         except Exception as error:
@@ -159,8 +159,7 @@ class Program:
     ) -> str:
         """Records and prints why a cell failed; returns the reason, or raises to end the program.
 
-        Args:
-            settings: None if the configuration is not valid.
+        `settings` is None if the configuration is not valid.
         """
         cause = error.lost if isinstance(error, Stopped) else error
         if cause is None:
@@ -205,10 +204,17 @@ class Program:
         check_overrides(overrides, self._folders)
         check_launcher(self._arguments)
 
-    def _call_hydra(self, arguments: list[str]) -> None:
-        """Does what `hydra.main` does, which can only read `sys.argv`."""
+    def _call_hydra(self, scratch: str) -> None:
+        """Does what `hydra.main` does, which can only read `sys.argv`.
+
+        Hydra writes to the folder `scratch` on ranks other than 0.
+        """
         hydra_version.setbase("1.3")
         parser = get_args_parser()
+        arguments = self._arguments
+        if not distributed.is_rank0():
+            folders = [f"hydra.run.dir={scratch}", f"hydra.sweep.dir={scratch}"]
+            arguments = [*arguments, *folders, "hydra.output_subdir=null"]
         _run_hydra(
             args=parser.parse_args(arguments),
             args_parser=parser,
@@ -271,16 +277,6 @@ class Program:
         if repeat or message not in self._errors:
             print_error(message)
             self._errors.append(message)
-
-
-@contextmanager
-def _temporary_output_on_other_ranks() -> Iterator[list[str]]:
-    """Yields overrides that make Hydra write to a temporary folder on ranks other than 0."""
-    if distributed.is_rank0():
-        yield []
-        return
-    with TemporaryDirectory() as folder:
-        yield [f"hydra.run.dir={folder}", f"hydra.sweep.dir={folder}", "hydra.output_subdir=null"]
 
 
 def _show(text: str) -> None:

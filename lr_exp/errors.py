@@ -144,9 +144,7 @@ def guard_logging() -> None:
 def guard_tracebacks() -> None:
     """Prints uncaught errors of the process and its threads with `print_exception`."""
     sys.excepthook = print_exception
-    threading.excepthook = lambda hook: print_exception(
-        hook.exc_type, hook.exc_value, hook.exc_traceback
-    )
+    threading.excepthook = lambda hook: print_exception(*hook[:3])
 
 
 class _Record(logging.LogRecord):

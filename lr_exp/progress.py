@@ -3,7 +3,6 @@
 import os
 import sys
 from contextlib import ExitStack
-from types import TracebackType
 from typing import Any, Self
 
 from tqdm import tqdm
@@ -109,12 +108,7 @@ class Progress:
         self._bar.set_postfix_str(", ".join(parts), refresh=False)
         self._bar.update(count)
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         is_long = self._style != FEW or self._seconds >= _LINE_INTERVAL
         if kind is None and self._leave and is_long:
             self._bar.leave, self._bar.delay, self._bar.bar_format = True, 0, _LAST_LINE

@@ -8,7 +8,7 @@ import re
 import typing
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from hydra._internal.utils import get_args_parser
 from hydra.core.config_store import ConfigStore
@@ -191,7 +191,7 @@ def to_settings(
         if missing:
             key = sorted(missing)[0]
             raise UserError(f"{key} is required: add {key}=... to the command.")
-        settings = OmegaConf.to_object(_as_settings(config))
+        settings = cast(Settings, OmegaConf.to_object(_as_settings(config)))
     except InterpolationResolutionError as error:
         key = error.full_key or "a setting"
         raise UserError(
@@ -199,8 +199,6 @@ def to_settings(
         ) from error
     except OmegaConfBaseException as error:
         raise UserError(one_line_message(error)) from error
-    if not isinstance(settings, Settings):
-        raise TypeError(f"the composed configuration became {type(settings).__name__}")
     if settings.data.format in ("jsonl", "parquet", "lr_samples") and not settings.data.path:
         raise UserError("data.path is required: add data.path=... to the command.")
     given = {override.partition("=")[0].lstrip("+") for override in overrides}

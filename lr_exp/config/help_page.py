@@ -1,6 +1,5 @@
 """The text of `python -m lr_exp --help` and `--version`."""
 
-import shutil
 import sys
 import textwrap
 from importlib.metadata import version
@@ -11,7 +10,7 @@ from omegaconf import DictConfig, OmegaConf
 from lr_exp import __version__
 from lr_exp.config.options import option_files
 
-_MIN_COLUMNS, _MAX_COLUMNS = 72, 100
+_COLUMNS = 80
 _VALUE_COLUMNS = 40  # of a setting with its value
 
 _OPENING = """\
@@ -78,24 +77,21 @@ def help_page(*, _root_: DictConfig) -> str:
     """The whole page; a resolver for `conf/config.yaml`, which gets the composed settings."""
     sources = _root_.hydra.runtime.config_sources
     folders = [Path(source.path) for source in sources if source.schema == "file"]
-    columns = shutil.get_terminal_size((_MAX_COLUMNS, 24)).columns
-    width = min(max(columns, _MIN_COLUMNS), _MAX_COLUMNS)
     lines = [_OPENING, "", "choose (python -m lr_exp.list describes the options):"]
     for group, what in _GROUPS.items():
         lines.append(f"  {group:<12}{what}")
         names = " ".join(option_files(folders, group))
         indent = " " * 14
-        lines += textwrap.wrap(names, width, initial_indent=indent, subsequent_indent=indent)
+        lines += textwrap.wrap(names, _COLUMNS, initial_indent=indent, subsequent_indent=indent)
     lines += ["", "set (shown with the values of this command):"]
-    shown = {key: _value(_root_, key) for key in _SETTINGS}
     for key, what in _SETTINGS.items():
-        start = f"  {key}={shown[key]}"
+        start = f"  {key}={_value(_root_, key)}"
         if len(start) > _VALUE_COLUMNS - 2:  # a long value, of a path for example
             lines.append(start)
             start = ""
         after = " " * _VALUE_COLUMNS
         lines += textwrap.wrap(
-            what, width, initial_indent=f"{start:<{_VALUE_COLUMNS}}", subsequent_indent=after
+            what, _COLUMNS, initial_indent=f"{start:<{_VALUE_COLUMNS}}", subsequent_indent=after
         )
     page = "\n".join([*lines, "", _CLOSING])
     return page.replace("$", "$$")  # Hydra substitutes $NAMES

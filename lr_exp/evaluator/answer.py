@@ -4,7 +4,6 @@ Outputs are stored ungraded, so that they can be graded again without the model.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -36,25 +35,18 @@ COLUMNS = [
 ]
 
 
-@dataclass(frozen=True)
-class AnswerSettings:
-    """How questions are put to the model, and how its outputs are decoded."""
-
-    system_prompt: str
-    max_new_tokens: int
-    batch_size: int
-    shots: Sequence[Question] = ()  # few-shot examples
-    decoder: str = "greedy"  # greedy, contrastive, or sampled (one sample per question)
-    alpha: float = 0.2  # contrastive only: the plausibility threshold
-
-
 def answer(
     questions: Sequence[Question],
     language_model: LanguageModel,
     folder: Path,
-    settings: AnswerSettings,
     *,
     name: str,
+    system_prompt: str,
+    max_new_tokens: int,
+    batch_size: int,
+    shots: Sequence[Question] = (),
+    decoder: str = "greedy",
+    alpha: float = 0.2,
     amateur: LanguageModel | None = None,
     shared: SharedVocabulary | None = None,
     generate: Generate | None = None,
@@ -63,8 +55,10 @@ def answer(
 
     Args:
         name: the label of the progress bar.
-        amateur, shared: for contrastive decoding only. The amateur gets the same messages, in its
-            own chat template.
+        shots: few-shot examples.
+        decoder: greedy, contrastive, or sampled (one sample per question).
+        alpha, amateur, shared: for contrastive decoding only; alpha is the plausibility threshold.
+            The amateur gets the same messages, in its own chat template.
         generate: an inference engine to use instead of the model's own greedy decoding.
 
     Returns:
@@ -76,15 +70,15 @@ def answer(
             lambda: render_prompts(
                 reader,
                 [question.id for question in questions],
-                [user_message(question, settings.shots) for question in questions],
-                settings.system_prompt,
+                [user_message(question, shots) for question in questions],
+                system_prompt,
             )
         )
 
     prompts = render(language_model)
-    limit = {"max_new_tokens": settings.max_new_tokens}
+    limit = {"max_new_tokens": max_new_tokens}
     decode_batch: BatchDecoder
-    if settings.decoder == "contrastive":
+    if decoder == "contrastive":
         if amateur is None or shared is None:
             raise ValueError("contrastive decoding needs an amateur and the shared vocabulary")
         decode_batch = contrastive_decoding(
@@ -93,14 +87,16 @@ def answer(
             prompts,
             render(amateur),
             shared=shared,
-            alpha=settings.alpha,
+            alpha=alpha,
             **limit,
         )
-    elif settings.decoder == "sampled":
+    elif decoder == "sampled":
         # seed: the same draws in all runs
         decode_batch = sampled_decoding(
             language_model, prompts, temperature=1.0, top_p=1.0, seed=0, **limit
         )
+    elif decoder != "greedy":
+        raise ValueError(f"unknown decoder {decoder!r}: use greedy, contrastive or sampled")
     elif generate is not None:
         decode_batch = engine_decoding(generate, language_model, prompts, **limit)
     else:
@@ -113,7 +109,7 @@ def answer(
         return {"question_id": questions[index].id, "output": text}
 
     return decode_into_shards(
-        prompts, decode_batch, folder, COLUMNS, row, name=name, batch_size=settings.batch_size
+        prompts, decode_batch, folder, COLUMNS, row, name=name, batch_size=batch_size
     )
 
 

@@ -44,9 +44,8 @@ def evaluate_models(
     evaluator = context.inputs.settings.evaluator
     done: list[Evaluation] = []
     results: dict[str, Results] = {}
-    for who, adapter in {"expert": None, "tuned": tuned}.items():
-        if who == "tuned" and tuned is None:
-            continue
+    variants: dict[str, Tuned | None] = {"expert": None} | ({"tuned": tuned} if tuned else {})
+    for who, adapter in variants.items():
         evaluations = _evaluate_all(context, adapter)
         done += evaluations.values()
         results[who] = {name: one.result for name, one in evaluations.items()}
@@ -187,7 +186,8 @@ def _answers(
                 questions,
                 model,
                 folder,
-                answer.AnswerSettings(shots=shots, **settings),
+                shots=shots,
+                **settings,
                 generate=generate,
                 name=f"{benchmark.name} ({name}{suffix})",
                 **pair,

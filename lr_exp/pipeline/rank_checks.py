@@ -1,5 +1,6 @@
 """Checks that all ranks of a run have the same code, settings, inputs and store."""
 
+import contextlib
 import hashlib
 import os
 from pathlib import Path
@@ -66,28 +67,24 @@ def _code_digest() -> str:
 
 def _check_store(root: Path) -> None:
     """Raises UserError where a rank does not see the store of rank 0."""
-    marker = root / distributed.run_on_rank0(lambda: f".seen-{os.urandom(8).hex()}")
+
+    def create() -> str | None:
+        name = f".seen-{os.urandom(8).hex()}"
+        with contextlib.suppress(OSError):  # a read-only store
+            (root / name).touch()
+            return name
+        return None
 
     def check() -> None:
-        if not marker.exists():
+        if name is not None and not (root / name).exists():
             raise UserError(
                 f"the store {root} is not that of rank 0: set store= to a folder that all hosts "
                 "share."
             )
 
-    if not distributed.run_on_rank0(lambda: _create(marker)):
-        return  # a read-only store
+    name = distributed.run_on_rank0(create)
     try:
         distributed.run_on_all_ranks(check)
     finally:
-        if distributed.is_rank0():
-            marker.unlink(missing_ok=True)
-
-
-def _create(path: Path) -> bool:
-    """Creates an empty file; False where that is not allowed."""
-    try:
-        path.touch()
-    except OSError:
-        return False
-    return True
+        if name is not None and distributed.is_rank0():
+            (root / name).unlink(missing_ok=True)
