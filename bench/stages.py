@@ -17,10 +17,11 @@ from peft import LoraConfig, TaskType, get_peft_model
 from bench import plain
 from bench.pairs import SYSTEM, Pair
 from lr_exp import progress
-from lr_exp.config.method import Method, build_method
-from lr_exp.config.settings import DistillerSettings, MethodSettings
+from lr_exp.config.method import Method
+from lr_exp.config.settings import DistillerSettings, MethodSettings, Settings
 from lr_exp.distiller import distill
 from lr_exp.evaluator import answer
+from lr_exp.pipeline.method import method_of
 from lr_exp.sampler import rollout, score, select
 from lr_exp.sampler.step_table import read_columns
 from lr_exp.sampler.supervision import SupervisedTrajectory, Supervision
@@ -121,7 +122,7 @@ def supervise(folders: tuple[Path, Path], kept_per_answer: float | None = None) 
 
 def _lightreasoner(beta: float) -> Method:
     settings = MethodSettings(name="lightreasoner")
-    return build_method(settings, alpha=ALPHA, beta=beta, seed=0)
+    return method_of(Settings(method=settings, alpha=ALPHA, beta=beta))
 
 
 def synthetic(pair: Pair, *, new_tokens: int, kept: int) -> Supervision:
@@ -226,8 +227,10 @@ def evaluate(pair: Pair, folder: Path, *, new_tokens: int, batch_size: int) -> N
         pair.questions,
         pair.expert,
         folder,
-        answer.AnswerSettings(SYSTEM, max_new_tokens=new_tokens, batch_size=batch_size),
         name="bench",
+        system_prompt=SYSTEM,
+        max_new_tokens=new_tokens,
+        batch_size=batch_size,
     )
 
 

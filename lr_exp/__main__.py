@@ -9,8 +9,8 @@ import errno
 import os
 import signal
 import sys
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -93,15 +93,15 @@ class Program:
         self._arguments = list(arguments)
         self._folders = option_folders()  # the user's own are added when the arguments are checked
         self._errors: list[str] = []  # messages that were printed
-        self._outcomes = cells.Outcomes()
+        cells.outcomes.clear()  # of an earlier call in this process
 
     def run(self) -> int:
         """Runs the command line; returns the exit status."""
         try:
             self._check_arguments()
-            register(self._arguments, self._folders)
-            with _temporary_output_on_other_ranks() as overrides:
-                self._call_hydra([*self._arguments, *overrides])
+            register()
+            with TemporaryDirectory() as scratch:
+                self._call_hydra(scratch)
         except BrokenPipeError:
             _drop_output()
         except Exception as error:
@@ -143,12 +143,12 @@ class Program:
 
             summary = run(settings, folder, self._folders)
             _show(f"{summary_table(summary)}\n{results_lines(folder)}")
-            return self._outcomes.add(number, folder.name, None)
+            return cells.record(number, folder.name, None)
         except (Exception, Stopped) as error:
             # A library may have turned a stop into an error of its own.
             stop = error if isinstance(error, Stopped) else distributed.stop_request()
             reason = self._fail(stop or error, settings, overrides, folder)
-            return self._outcomes.add(number, folder.name, reason)
+            return cells.record(number, folder.name, reason)
 
     def _fail(
         self,
@@ -159,8 +159,7 @@ class Program:
     ) -> str:
         """Records and prints why a cell failed; returns the reason, or raises to end the program.
 
-        Args:
-            settings: None if the configuration is not valid.
+        `settings` is None if the configuration is not valid.
         """
         cause = error.lost if isinstance(error, Stopped) else error
         if cause is None:
@@ -205,14 +204,21 @@ class Program:
         check_overrides(overrides, self._folders)
         check_launcher(self._arguments)
 
-    def _call_hydra(self, arguments: list[str]) -> None:
-        """Does what `hydra.main` does, which can only read `sys.argv`."""
+    def _call_hydra(self, scratch: str) -> None:
+        """Does what `hydra.main` does, which can only read `sys.argv`.
+
+        Hydra writes to the folder `scratch` on ranks other than 0.
+        """
         hydra_version.setbase("1.3")
         parser = get_args_parser()
+        arguments = self._arguments
+        if not distributed.is_rank0():
+            folders = [f"hydra.run.dir={scratch}", f"hydra.sweep.dir={scratch}"]
+            arguments = [*arguments, *folders, "hydra.output_subdir=null"]
         _run_hydra(
             args=parser.parse_args(arguments),
             args_parser=parser,
-            task_function=cells.Portable(self.run_cell, self._arguments),
+            task_function=cells.Portable(self.run_cell),
             config_path=str(self._folders[0]),
             config_name="config",
         )
@@ -244,12 +250,12 @@ class Program:
 
     def _summarize_cells(self) -> int:
         """Prints how many cells of a sweep finished and failed; returns the exit status."""
-        outcomes = self._outcomes.all()
+        outcomes = [outcome for _, outcome in sorted(cells.outcomes.items())]
         failed = [cell for cell in outcomes if cell.error is not None]
         if len(outcomes) > 1:
             _show(f"\ncells: {len(outcomes) - len(failed)} finished, {len(failed)} failed")
         for cell in failed:
-            if cell.remote:  # its own error line is among others', or in a job's log
+            if cell.error not in self._errors:  # printed among others' lines, or in a job's log
                 line = printable(f"failed: {cell.cell}: {cell.error}")
                 print(line, file=sys.stderr, flush=True)
         return 1 if self._errors or failed else 0
@@ -271,16 +277,6 @@ class Program:
         if repeat or message not in self._errors:
             print_error(message)
             self._errors.append(message)
-
-
-@contextmanager
-def _temporary_output_on_other_ranks() -> Iterator[list[str]]:
-    """Yields overrides that make Hydra write to a temporary folder on ranks other than 0."""
-    if distributed.is_rank0():
-        yield []
-        return
-    with TemporaryDirectory() as folder:
-        yield [f"hydra.run.dir={folder}", f"hydra.sweep.dir={folder}", "hydra.output_subdir=null"]
 
 
 def _show(text: str) -> None:

@@ -11,12 +11,17 @@ from typing import TYPE_CHECKING
 
 import hydra
 from hydra.core.global_hydra import GlobalHydra
-from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException
 from omegaconf.errors import OmegaConfBaseException
 
 from lr_exp import distributed
-from lr_exp.config.composition import check_overrides, one_line_message, register, to_settings
+from lr_exp.config.composition import (
+    check_overrides,
+    one_line_message,
+    parse_override,
+    register,
+    to_settings,
+)
 from lr_exp.config.options import option_folders
 from lr_exp.config.settings import Settings
 from lr_exp.errors import UserError, redact
@@ -50,7 +55,9 @@ def compose(*overrides: str, config_dir: str | Path | None = None) -> Settings:
             _isolated_hydra(),
             hydra.initialize_config_dir(version_base="1.3", config_dir=str(folders[0])),
         ):
-            config = hydra.compose("config", [*overrides, *_search_path(folders[1:])])
+            quoted = ["'file://{}'".format(str(path).replace("'", r"\'")) for path in folders[1:]]
+            search = [f"hydra.searchpath=[{','.join(quoted)}]"] if quoted else []
+            config = hydra.compose("config", [*overrides, *search])
         return to_settings(config, overrides, folders[1:])
     except (HydraException, OmegaConfBaseException) as error:
         raise UserError(redact(one_line_message(error))) from error
@@ -92,15 +99,9 @@ def read_questions(settings: Settings) -> Sequence["Question"]:
     return Inputs(settings, option_folders(settings.config_dirs)).questions
 
 
-def _search_path(folders: Sequence[Path]) -> list[str]:
-    """The override by which Hydra reads more folders."""
-    quoted = ["'file://{}'".format(str(folder).replace("'", r"\'")) for folder in folders]
-    return [f"hydra.searchpath=[{','.join(quoted)}]"] if quoted else []
-
-
 def _check_is_one_run(overrides: Sequence[str]) -> None:
     for word in overrides:
-        override = OverridesParser.create().parse_override(word)
+        override = parse_override(word)
         key = override.key_or_group
         if key == "hydra" or key.startswith(("hydra.", "hydra/")):
             raise UserError(

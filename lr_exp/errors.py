@@ -4,6 +4,7 @@
 keys, tokens and passwords.
 """
 
+import contextlib
 import difflib
 import logging
 import netrc
@@ -13,6 +14,7 @@ import sys
 import threading
 import traceback
 from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
 from types import TracebackType
 from typing import Any
 
@@ -109,12 +111,20 @@ def known_secrets() -> set[str]:
     Sources are environment variables with KEY, TOKEN, SECRET or PASSWORD in their names (values of
     at least 8 characters), the hub's token file, and netrc, where W&B stores its key.
     """
+    from huggingface_hub import constants  # reads the environment on import
+
     secrets: set[str] = set()
     for name, value in os.environ.items():
         # Such a variable may also hold the path of a key.
         if is_secret_name(name) and not (os.path.isabs(value) and os.path.exists(value)):
             secrets |= _lines(value)
-    return secrets | _lines(_hub_token()) | _netrc_passwords()
+    with contextlib.suppress(OSError, ValueError):
+        secrets |= _lines(Path(constants.HF_TOKEN_PATH).read_text("utf-8", "replace"))
+    path = os.path.expanduser(os.environ.get("NETRC") or "~/.netrc")
+    with contextlib.suppress(OSError, ValueError, netrc.NetrcParseError):  # missing or malformed
+        for _, _, password in netrc.netrc(path).hosts.values():
+            secrets |= _lines(password or "")
+    return secrets
 
 
 def print_exception(
@@ -140,9 +150,7 @@ def guard_logging() -> None:
 def guard_tracebacks() -> None:
     """Prints uncaught errors of the process and its threads with `print_exception`."""
     sys.excepthook = print_exception
-    threading.excepthook = lambda hook: print_exception(
-        hook.exc_type, hook.exc_value, hook.exc_traceback
-    )
+    threading.excepthook = lambda hook: print_exception(*hook[:3])
 
 
 class _Record(logging.LogRecord):
@@ -167,26 +175,3 @@ def _lines(value: str) -> set[str]:
     """A secret's lines, such as those of a PEM key: messages may hold one without the others."""
     lines = (line.strip() for line in value.splitlines())
     return {line for line in lines if len(line) >= _MIN_SECRET_LENGTH}
-
-
-def _hub_token() -> str:
-    """The content of huggingface_hub's token file; "" if there is none."""
-    home = os.environ.get("HF_HOME")
-    if not home:
-        cache = os.environ.get("XDG_CACHE_HOME") or os.path.join("~", ".cache")
-        home = os.path.join(cache, "huggingface")
-    path = os.environ.get("HF_TOKEN_PATH") or os.path.join(home, "token")
-    try:
-        with open(os.path.expanduser(path), encoding="utf-8", errors="replace") as file:
-            return file.read(4096)
-    except (OSError, ValueError):  # ValueError: a NUL in the path
-        return ""
-
-
-def _netrc_passwords() -> set[str]:
-    path = os.path.expanduser(os.environ.get("NETRC") or os.path.join("~", ".netrc"))
-    try:
-        hosts = netrc.netrc(path).hosts.values()
-    except (OSError, ValueError, netrc.NetrcParseError):  # missing, unreadable or malformed
-        return set()
-    return {secret for _, _, secret in hosts if secret and len(secret) >= _MIN_SECRET_LENGTH}

@@ -2,9 +2,7 @@
 
 import os
 import sys
-import time
 from contextlib import ExitStack
-from types import TracebackType
 from typing import Any, Self
 
 from tqdm import tqdm
@@ -15,6 +13,7 @@ BAR, LINES, FEW, NONE = "bar", "lines", "few", "none"
 _LINE_INTERVAL = 30.0  # seconds
 _FEW_INTERVAL = 600.0  # seconds; in a sweep
 _LINE = "{desc}: {n_fmt}/{total_fmt}{unit}s, {rate_fmt}, {remaining} left{postfix}"
+_LAST_LINE = "{desc}: {n_fmt}{unit}s in {elapsed}, {rate_fmt}{postfix}"
 
 # How this process shows progress, and whether a finished stage leaves a line; None: see `choose`.
 _chosen: tuple[str, bool] | None = None
@@ -70,34 +69,27 @@ class Progress:
         found: units that were done before; rates exclude them.
         also: a second unit, without a total: "token".
         """
-        self._name, self._total, self._unit, self._also_unit = name, total, unit, also
-        self._done = self._found = found
-        self._also = 0
-        self._note = ""
+        self._options: dict[str, Any] = {
+            "desc": name,
+            "total": total,
+            "unit": f" {unit}",
+            "initial": found,
+        }
+        self._also_unit, self._also, self._note = also, 0, ""
         self._stack = ExitStack()
 
     def __enter__(self) -> Self:
         self._style, self._leave = _style()
-        self._began = time.monotonic()
-        options: dict[str, Any] = {"file": sys.stderr, "dynamic_ncols": True}
         if self._style == BAR:
             self._stack.enter_context(logging_redirect_tqdm(tqdm_class=_Bar))
+            self._options |= {"file": sys.stderr, "dynamic_ncols": True}
         else:
             interval = _LINE_INTERVAL if self._style == LINES else _FEW_INTERVAL
             # delay: no line at the start
-            options = {"file": _Lines(), "bar_format": _LINE, "mininterval": interval, "delay": 1}
-        self._bar = self._stack.enter_context(
-            _Bar(
-                total=self._total,
-                initial=self._found,
-                desc=self._name,
-                unit=f" {self._unit}",
-                leave=False,
-                miniters=1,
-                disable=self._style == NONE,
-                **options,
-            )
-        )
+            self._options |= {"file": _Lines(), "bar_format": _LINE, "delay": 1}
+            self._options |= {"mininterval": interval, "disable": self._style == NONE}
+        bar = _Bar(leave=False, miniters=1, **self._options)
+        self._bar = self._stack.enter_context(bar)
         return self
 
     def add(self, count: int = 1, *, also: int = 0, note: str | None = None) -> None:
@@ -108,36 +100,23 @@ class Progress:
             also: number of the second unit.
             note: text to show from now on: "loss 0.0312".
         """
-        self._done += count
         self._also += also
-        self._note = self._note if note is None else f", {note}"
-        self._bar.set_postfix_str((self._also_rate() + self._note)[2:], refresh=False)
+        self._note = note or self._note
+        parts = [self._note] if self._note else []
+        if self._also_unit and self._seconds:
+            parts.insert(0, f"{self._also / self._seconds:,.1f} {self._also_unit}s/s")
+        self._bar.set_postfix_str(", ".join(parts), refresh=False)
         self._bar.update(count)
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self._stack.close()
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         is_long = self._style != FEW or self._seconds >= _LINE_INTERVAL
-        if kind is None and self._style != NONE and self._leave and is_long:
-            units = f"{self._done:,} {self._unit}{'' if self._done == 1 else 's'}"
-            speed = rate(self._done - self._found, self._seconds, self._unit)
-            print(
-                f"{self._name}: {units} in {duration(self._seconds)}{speed}{self._also_rate()}"
-                f"{self._note}",
-                file=sys.stderr,
-                flush=True,
-            )
+        if kind is None and self._leave and is_long:
+            self._bar.leave, self._bar.delay, self._bar.bar_format = True, 0, _LAST_LINE
+        self._stack.close()
 
     @property
     def _seconds(self) -> float:
-        return time.monotonic() - self._began
-
-    def _also_rate(self) -> str:
-        return rate(self._also, self._seconds, self._also_unit) if self._also_unit else ""
+        return self._bar.format_dict["elapsed"]
 
 
 class _Bar(tqdm):  # type: ignore[type-arg]
@@ -172,13 +151,3 @@ def duration(seconds: float) -> str:
         return f"{whole // 60} min {whole % 60:02d} s"
     minutes = round(seconds / 60)
     return f"{minutes // 60} h {minutes % 60:02d} min"
-
-
-def rate(count: int, seconds: float, unit: str) -> str:
-    """`, 38.2 questions/s`, or `, 4.1 s per question` below one per second; "" for a count of 0."""
-    if not count or seconds <= 0:
-        return ""
-    per_second = count / seconds
-    if per_second < 1:
-        return f", {duration(1 / per_second)} per {unit}"
-    return f", {per_second:,.{0 if per_second >= 99.95 else 1}f} {unit}s/s"

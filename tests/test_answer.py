@@ -24,8 +24,11 @@ def test_few_shot_examples_and_system_prompt_are_in_the_prompt(tmp_path, monkeyp
         [Question("q/0", "Tom has 12 pens.")],
         expert,
         tmp_path,
-        answer.AnswerSettings("Count.", max_new_tokens=4, batch_size=1, shots=shots),
         name="test",
+        system_prompt="Count.",
+        max_new_tokens=4,
+        batch_size=1,
+        shots=shots,
     )
     text = expert.tokenizer.decode(seen[0])
     assert text.index("Mia has 3 eggs.") < text.index("\\boxed{3}") < text.index("Tom has 12 pens.")
@@ -41,7 +44,7 @@ def test_outputs_are_in_the_order_of_the_questions(tmp_path, monkeypatch):
 
     monkeypatch.setattr("lr_exp.inference.generation.decode", decode)
     questions = [Question(f"q/{n}", "Tom has 12 pens. " * (n % 4 + 1)) for n in range(7)]
-    settings = answer.AnswerSettings("", max_new_tokens=4, batch_size=2)
-    answer.answer(questions, load_expert(), tmp_path, settings, name="test")
+    settings = {"system_prompt": "", "max_new_tokens": 4, "batch_size": 2}
+    answer.answer(questions, load_expert(), tmp_path, name="test", **settings)
     outputs = answer.read_outputs(tmp_path)
     assert [row["question_id"] for row in outputs] == [question.id for question in questions]

@@ -237,12 +237,10 @@ def on_disk(tmp_path_factory):
     )
 
 
-def ask(language_model, folder, *, amateur=None, shared=None, **changes):
+def ask(language_model, folder, **changes):
     folder.mkdir(exist_ok=True)
-    settings = answer.AnswerSettings(SYSTEM, max_new_tokens=8, batch_size=3, **changes)
-    facts = answer.answer(
-        QUESTIONS, language_model, folder, settings, name="test", amateur=amateur, shared=shared
-    )
+    settings = {"system_prompt": SYSTEM, "max_new_tokens": 8, "batch_size": 3, **changes}
+    facts = answer.answer(QUESTIONS, language_model, folder, name="test", **settings)
     return facts, answer.read_outputs(folder)
 
 

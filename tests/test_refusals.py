@@ -615,7 +615,11 @@ ANSWER_FILES: list[tuple[str, Prepare, str]] = [
     ("missing", nothing, "{here}/a.jsonl: cannot be read | Pass a JSON Lines file"),
     ("folder", folder("a.jsonl"), "{here}/a.jsonl: cannot be read | Pass a JSON Lines file"),
     ("empty", text("a.jsonl", ""), "{here}/a.jsonl: no answers | Pass the answers.jsonl"),
-    ("no UTF-8", raw("a.jsonl", b"\xff\xfe"), "{here}/a.jsonl: not UTF-8 | Save the file as UTF-8"),
+    (
+        "no UTF-8",
+        raw("a.jsonl", b"\xff\xfe"),
+        "{here}/a.jsonl: cannot be read as UTF-8 text | Pass a JSON",
+    ),
 ]
 
 # The second line of a file of answers, or what it changes in a sound answer.
@@ -623,9 +627,9 @@ ANSWER_LINES: list[tuple[object, str]] = [
     ('{"id": ', "not JSON | Write one object per line"),
     (DEEP, "not JSON | Write one object per line"),
     ("[]", "not an object | with id, reference, kind, output"),
-    ({"output": None}, "'output' is missing or not a string | required: id"),
-    ({"kind": "essay"}, "unknown kind 'essay' | one of number, math, choice"),
-    ({"choices": [1]}, "'choices' | write [] for none"),
+    ({"output": None}, "output=None is null: expected a text"),
+    ({"kind": "essay"}, "kind='essay' is not known. Known: choice, math, number"),
+    ({"choices": [1]}, "choices=1 is an integer: expected a text"),
     ({"reference": "many"}, "the reference 'many' | not a number"),
     (
         {"kind": "choice", "reference": "E", "choices": ["1", "2"]},

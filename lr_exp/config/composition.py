@@ -7,9 +7,8 @@ import os
 import re
 import typing
 from collections.abc import Iterator, Mapping, Sequence
-from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from hydra._internal.utils import get_args_parser
 from hydra.core.config_store import ConfigStore
@@ -17,12 +16,16 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override, RangeSweep, ValueType
 from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf, open_dict
-from omegaconf.errors import InterpolationResolutionError, OmegaConfBaseException
+from omegaconf.errors import (
+    InterpolationResolutionError,
+    OmegaConfBaseException,
+    ValidationError,
+)
 
 from lr_exp.config.help_page import help_page
 from lr_exp.config.options import ABOUT, GROUPS, option_files, option_folders
 from lr_exp.config.options import conf_dir as conf_dir
-from lr_exp.config.settings import MethodSettings, Settings
+from lr_exp.config.settings import MethodSettings, Settings, expected
 from lr_exp.errors import UserError, did_you_mean
 from lr_exp.store import digest
 
@@ -30,54 +33,31 @@ from lr_exp.store import digest
 _NOT_IN_FOLDER = ("sweep=", "store=", "hub_root=", "device=", "server.url=", "wandb.", "hydra.")
 _DESCRIBED = ("expert", "amateur", "data", "method")  # groups whose files may have `about`
 _MAX_FOLDER_BYTES = 120  # file systems allow 255
-# Parts of OmegaConf's messages about a value of the wrong type, and the expected type.
-_EXPECTED_TYPES = {
-    "converted to Float": "a number",
-    "converted to Integer": "an integer",
-    "valid bool": "true or false",
-    "is not a ListConfig": "a list, as [a,b]",
-}
 _MAX_SWEEP_VALUES = 10_000  # of one override
 
 
-def register(arguments: Sequence[str] = (), folders: Sequence[Path] | None = None) -> None:
-    """Registers the schema of every YAML file and override, and the resolvers of `config.yaml`.
-
-    Args:
-        arguments: the command line, from which the names of cells' folders are derived.
-        folders: see `option_folders`; the help page lists their options. None: the package's.
-    """
+def register() -> None:
+    """Registers the schema of every YAML file and override, and the resolvers of `config.yaml`."""
     schema = OmegaConf.structured(Settings)
     OmegaConf.set_struct(schema.method, False)  # parameters of choices are further keys
     for node in ("", *_DESCRIBED):
         OmegaConf.update(schema, f"{node}.{ABOUT}".lstrip("."), {}, force_add=True)
     ConfigStore.instance().store(name="settings", node=schema)
-    name_folder = partial(cell_folder, shared=list(arguments))
-    OmegaConf.register_new_resolver("cell_folder", name_folder, replace=True)
-
-    def page(*, _root_: DictConfig) -> str:
-        text = help_page(_root_, _options(folders or option_folders()))
-        return text.replace("$", "$$")  # Hydra substitutes $NAMES
-
-    OmegaConf.register_new_resolver("help_page", page, replace=True)
+    OmegaConf.register_new_resolver("cell_folder", cell_folder, replace=True)
+    OmegaConf.register_new_resolver("help_page", help_page, replace=True)
 
 
-def cell_folder(overrides: Sequence[str], shared: Sequence[str] = ()) -> str:
+def cell_folder(overrides: Sequence[str]) -> str:
     """The name of a cell's folder, made of its overrides; a resolver for `conf/config.yaml`.
 
     The name contains no number, so that the same command with other cells never overwrites a
     cell's results with another's.
-
-    Args:
-        overrides: the cell's.
-        shared: overrides of all cells, which come last in a name that is too long and is cut off.
     """
     parts = [word.lstrip("+") for word in overrides]
-    parts = [word for word in parts if not word.startswith(_NOT_IN_FOLDER)]
+    parts = [part for part in parts if not part.startswith(_NOT_IN_FOLDER)]
+    if len(",".join(parts).encode()) > _MAX_FOLDER_BYTES:
+        parts.sort(key=len)  # cut off paths and prompts rather than a sweep's `seed=1`
     exact = ",".join(parts)
-    if len(exact.encode()) > _MAX_FOLDER_BYTES:
-        parts.sort(key=lambda word: word in shared)
-        exact = ",".join(parts)
     name = re.sub(r"[^\w.,=+-]+", "_", exact) or "cell"
     # Two cells may differ only in what was replaced or cut off.
     if (exact and name != exact) or len(name.encode()) > _MAX_FOLDER_BYTES:
@@ -100,19 +80,21 @@ def config_dirs(arguments: Sequence[str]) -> list[str]:
     return [*given, *(path for path in searched if os.path.isdir(path))]
 
 
-def check_overrides(overrides: Sequence[str], folders: Sequence[Path] | None = None) -> None:
+def check_overrides(overrides: Sequence[str], folders: Sequence[Path] = ()) -> None:
     """Checks that every key and option exists.
 
     Args:
         overrides: the command line without flags.
-        folders: see `option_folders`; None: the package's alone.
+        folders: see `option_folders`; by default the package's alone.
 
     Raises:
         UserError: a word is not an override, or its key or option does not exist; the message names
             the nearest valid one.
     """
-    groups = _options(folders or option_folders())
-    keys = [*_keys(Settings), *(f"evaluator.shots.{name}" for name in groups.pop("benchmark"))]
+    folders = folders or option_folders()
+    groups = {group: list(option_files(folders, group)) for group in GROUPS}
+    shots = [f"evaluator.shots.{name}" for name in option_files(folders, "benchmark")]
+    keys = [*_keys(OmegaConf.structured(Settings)), *shots]
     for word in overrides:
         override = parse_override(word)
         key = override.key_or_group
@@ -124,7 +106,7 @@ def check_overrides(overrides: Sequence[str], folders: Sequence[Path] | None = N
                     continue
                 name = "null" if option is None else str(option)
                 raise UserError(f"{key}={name}: no such option.{did_you_mean(name, groups[key])}")
-        elif key not in keys and not key.startswith("method."):  # see `method.build_method`
+        elif key not in keys and not key.startswith("method."):  # see `pipeline.method`
             raise UserError(f"{key!r} is not a setting.{did_you_mean(key, [*keys, *groups])}")
 
 
@@ -186,23 +168,11 @@ def one_line_message(error: Exception) -> str:
 
 def _expectation(lines: Sequence[str], reason: Exception) -> str:
     """`: expected a number in (0, 1]` for a value of the wrong type; "" if that is unknown."""
-    key = (lines[0] if lines else "").partition("=")[0].lstrip("+")
-    kind = next((kind for word, kind in _EXPECTED_TYPES.items() if word in str(reason)), None)
-    if kind is None:
-        return ""
-    *groups, field = key.split(".")
-    schema: type = Settings
-    for group in groups:
-        schema = typing.get_type_hints(schema).get(group, str)
-        if not dataclasses.is_dataclass(schema):
-            return f": expected {kind}"
-    try:  # NaN is in no range: the class's error states the range
-        schema(**{field: math.nan})
-    except UserError as error:
-        return f": expected {kind}{str(error).partition('expected a number')[2].removesuffix('.')}"
-    except TypeError:
-        return f": expected {kind}"
-    return f": expected {kind}"
+    hint: Any = Settings if isinstance(reason, ValidationError) else None
+    for name in (lines[0] if lines else "").partition("=")[0].lstrip("+").split("."):
+        known = dataclasses.is_dataclass(hint) and typing.get_type_hints(hint, include_extras=True)
+        hint = known.get(name) if known else None
+    return f": expected {expected(hint)}" if hint and not dataclasses.is_dataclass(hint) else ""
 
 
 def to_settings(
@@ -213,11 +183,6 @@ def to_settings(
     A model whose `path` is overridden gets a name from that path, so that results are not shown
     under the preset's name.
 
-    Args:
-        config: as Hydra composed it.
-        overrides: the command line's.
-        config_dirs: folders of the user's own options.
-
     Raises:
         UserError: a required value is missing, or one is out of range.
     """
@@ -226,7 +191,7 @@ def to_settings(
         if missing:
             key = sorted(missing)[0]
             raise UserError(f"{key} is required: add {key}=... to the command.")
-        settings = OmegaConf.to_object(_as_settings(config))
+        settings = cast(Settings, OmegaConf.to_object(_as_settings(config)))
     except InterpolationResolutionError as error:
         key = error.full_key or "a setting"
         raise UserError(
@@ -234,8 +199,6 @@ def to_settings(
         ) from error
     except OmegaConfBaseException as error:
         raise UserError(one_line_message(error)) from error
-    if not isinstance(settings, Settings):
-        raise TypeError(f"the composed configuration became {type(settings).__name__}")
     if settings.data.format in ("jsonl", "parquet", "lr_samples") and not settings.data.path:
         raise UserError("data.path is required: add data.path=... to the command.")
     given = {override.partition("=")[0].lstrip("+") for override in overrides}
@@ -257,21 +220,12 @@ def _as_settings(config: DictConfig) -> DictConfig:
     return config
 
 
-def _options(folders: Sequence[Path]) -> dict[str, list[str]]:
-    """Every group with its options, benchmarks included."""
-    return {group: list(option_files(folders, group)) for group in (*GROUPS, "benchmark")}
-
-
-def _keys(schema: type, prefix: str = "") -> Iterator[str]:
-    """Every dotted key of a settings class, nested ones included."""
-    hints = typing.get_type_hints(schema)
-    for field in dataclasses.fields(schema):
-        if field.metadata.get("omegaconf_ignore"):
-            continue
-        kind = hints[field.name]
-        yield prefix + field.name
-        if dataclasses.is_dataclass(kind) and isinstance(kind, type):
-            yield from _keys(kind, f"{prefix}{field.name}.")
+def _keys(config: DictConfig, prefix: str = "") -> Iterator[str]:
+    """Every dotted key, nested ones included."""
+    for key in config:
+        yield f"{prefix}{key}"
+        if OmegaConf.is_dict(config._get_node(key)):
+            yield from _keys(config[key], f"{prefix}{key}.")
 
 
 def _chosen(override: Override) -> list[Any]:

@@ -1,16 +1,16 @@
 """The text of `python -m lr_exp --help` and `--version`."""
 
-import shutil
 import sys
 import textwrap
-from collections.abc import Mapping, Sequence
 from importlib.metadata import version
+from pathlib import Path
 
 from omegaconf import DictConfig, OmegaConf
 
 from lr_exp import __version__
+from lr_exp.config.options import option_files
 
-_MIN_COLUMNS, _MAX_COLUMNS = 72, 100
+_COLUMNS = 80
 _VALUE_COLUMNS = 40  # of a setting with its value
 
 _OPENING = """\
@@ -56,7 +56,6 @@ _SETTINGS = {
     "evaluator.max_new_tokens": "per graded answer",
     "evaluator.gap": "greedy or sampled: also measures the amateur",
     "wandb.mode": "auto, online, offline or disabled",
-    "hydra.run.dir": "the run's folder",
 }
 
 _CLOSING = """\
@@ -68,39 +67,34 @@ other programs (each with --help):
   python -m lr_exp.evaluator.grade FILE    grades saved answers again, without a model
 
 results: summary.json, report.html, metrics.jsonl, adapter/ and answers/ in the run's folder,
-  runs/DATE/TIME/; the same command resumes a run that was stopped.
+  runs/DATE/TIME/ (hydra.run.dir=FOLDER); the same command resumes a run that was stopped.
 your own experts, benchmarks ...: --config-dir DIR (docs/extending.md).
 more: --cfg job (every setting with its value), --version, --hydra-help;
   lr_exp/config/settings.py documents every setting."""
 
 
-def help_page(config: DictConfig, options: Mapping[str, Sequence[str]]) -> str:
-    """The whole page.
-
-    Args:
-        config: the composed settings, including `hydra`.
-        options: group to the names of its options.
-    """
-    columns = shutil.get_terminal_size((_MAX_COLUMNS, 24)).columns
-    width = min(max(columns, _MIN_COLUMNS), _MAX_COLUMNS)
+def help_page(*, _root_: DictConfig) -> str:
+    """The whole page; a resolver for `conf/config.yaml`, which gets the composed settings."""
+    sources = _root_.hydra.runtime.config_sources
+    folders = [Path(source.path) for source in sources if source.schema == "file"]
     lines = [_OPENING, "", "choose (python -m lr_exp.list describes the options):"]
     for group, what in _GROUPS.items():
         lines.append(f"  {group:<12}{what}")
-        names = " ".join(options[group])
+        names = " ".join(option_files(folders, group))
         indent = " " * 14
-        lines += textwrap.wrap(names, width, initial_indent=indent, subsequent_indent=indent)
+        lines += textwrap.wrap(names, _COLUMNS, initial_indent=indent, subsequent_indent=indent)
     lines += ["", "set (shown with the values of this command):"]
-    shown = {key: _value(config, key) for key in _SETTINGS}
     for key, what in _SETTINGS.items():
-        start = f"  {key}={shown[key]}"
+        start = f"  {key}={_value(_root_, key)}"
         if len(start) > _VALUE_COLUMNS - 2:  # a long value, of a path for example
             lines.append(start)
             start = ""
         after = " " * _VALUE_COLUMNS
         lines += textwrap.wrap(
-            what, width, initial_indent=f"{start:<{_VALUE_COLUMNS}}", subsequent_indent=after
+            what, _COLUMNS, initial_indent=f"{start:<{_VALUE_COLUMNS}}", subsequent_indent=after
         )
-    return "\n".join([*lines, "", _CLOSING])
+    page = "\n".join([*lines, "", _CLOSING])
+    return page.replace("$", "$$")  # Hydra substitutes $NAMES
 
 
 def version_line() -> str:
@@ -111,8 +105,6 @@ def version_line() -> str:
 
 def _value(config: DictConfig, key: str) -> str:
     """A setting as it would be written on the command line."""
-    if key == "hydra.run.dir":
-        return "FOLDER"  # the value contains the time
     value = OmegaConf.select(config, key)
     if value is None:
         return "null"

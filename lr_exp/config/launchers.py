@@ -14,12 +14,21 @@ from hydra._internal.utils import get_args_parser
 from lr_exp import distributed
 from lr_exp.errors import UserError
 
-# Launcher to the extra that installs it and its package; see conf/hydra/launcher.
-_PACKAGES = {
-    "joblib": ("joblib", "hydra-joblib-launcher"),
-    "submitit_local": ("submitit", "hydra-submitit-launcher"),
-    "submitit_slurm": ("submitit", "hydra-submitit-launcher"),
-    "ray": ("ray", "hydra-ray-launcher"),
+# Launcher to the extra that installs hydra-EXTRA-launcher; see conf/hydra/launcher.
+_EXTRAS = {
+    "joblib": "joblib",
+    "submitit_local": "submitit",
+    "submitit_slurm": "submitit",
+    "ray": "ray",
+}
+# Library to what its errors mean.
+_EXPLANATIONS = {
+    "joblib": "A process of the sweep died ({}): it crashed, or was killed, perhaps because memory "
+    "ran out. Run fewer cells at a time (hydra.launcher.n_jobs=).",
+    "submitit": "A job returned no result ({}): its logs are in .submitit/ in the sweep's folder. "
+    "Submitted jobs stay in the queue; wait for them.",
+    "ray": "Ray could not run the cells ({}): its logs are in session_latest/logs of Ray's "
+    "temporary folder (usually /tmp/ray) on the head node.",
 }
 _SLURM_PROGRAMS = ("sbatch", "srun", "sacct", "scontrol")
 _RAY_TIMEOUT = 10  # seconds
@@ -33,7 +42,7 @@ def check_launcher(arguments: Sequence[str]) -> None:
             single run, which Hydra would run in this process.
     """
     name = launcher_of(arguments)
-    if name not in _PACKAGES:
+    if name not in _EXTRAS:
         return
     if distributed.is_distributed():
         raise UserError(
@@ -47,7 +56,8 @@ def check_launcher(arguments: Sequence[str]) -> None:
         raise UserError(
             f"hydra/launcher={name} needs a multirun: add -m, or remove the launcher to run here."
         )
-    extra, package = _PACKAGES[name]
+    extra = _EXTRAS[name]
+    package = f"hydra-{extra}-launcher"
     try:
         distribution(package)
     except PackageNotFoundError as error:
@@ -95,28 +105,16 @@ def stop_jobs(arguments: Sequence[str]) -> str:
 
 def explain_launcher_error(error: Exception) -> str | None:
     """A message for an error from a launcher's library; None for all other errors."""
-    libraries = {kind.__module__.partition(".")[0] for kind in type(error).__mro__}
-    if "joblib" in libraries:
-        return (
-            f"a process of the sweep died ({type(error).__name__}): it crashed, or was killed, "
-            "perhaps because memory ran out. Run fewer cells at a time (hydra.launcher.n_jobs=); "
-            "run the same command again to resume."
-        )
     # Submitit and Ray also raise built-in exceptions: check the module that raised it.
-    frames = [frame for frame, _ in walk_tb(error.__traceback__)]
-    libraries |= {str(frame.f_globals.get("__name__")).partition(".")[0] for frame in frames[-1:]}
-    if "submitit" in libraries:
-        return (
-            f"a job returned no result ({_last_line(error)}): its logs are in .submitit/ in the "
-            "sweep's folder. Submitted jobs stay in the queue; when they are done, run the same "
-            "command again to resume."
-        )
-    if "ray" in libraries:
-        return (
-            f"Ray could not run the cells ({_last_line(error).rstrip('.')}): its logs are in "
-            "session_latest/logs of Ray's temporary folder (usually /tmp/ray) on the head node. "
-            "Run the same command again to resume."
-        )
+    frames = [frame for frame, _ in walk_tb(error.__traceback__)][-1:]
+    modules = [kind.__module__ for kind in type(error).__mro__]
+    modules += [str(frame.f_globals.get("__name__")) for frame in frames]
+    libraries = {module.partition(".")[0] for module in modules}
+    lines = [line.strip() for line in str(error).splitlines() if line.strip(" -")]
+    reason = lines[-1].rstrip(".") if lines else type(error).__name__
+    for library, message in _EXPLANATIONS.items():
+        if library in libraries:
+            return f"{message.format(reason)} Run the same command again to resume."
     return None
 
 
@@ -141,8 +139,3 @@ def _last(arguments: Sequence[str], key: str, default: str) -> str:
     words = [word.lstrip("+") for word in arguments]
     values = [word.removeprefix(key) for word in words if word.startswith(key)]
     return values[-1].strip("'\"") if values else default
-
-
-def _last_line(error: Exception) -> str:
-    lines = [line for line in str(error).splitlines() if line.strip(" -")]
-    return lines[-1].strip() if lines else type(error).__name__

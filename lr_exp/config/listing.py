@@ -13,7 +13,7 @@ import os
 import shutil
 import sys
 import textwrap
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -25,6 +25,7 @@ from lr_exp.errors import UserError, did_you_mean, guard_tracebacks, print_error
 
 _MAX_COLUMNS, _MIN_COLUMNS = 100, 50
 _BF16_BYTES = 2  # per weight
+_ROLES = ("expert", "amateur", "method", "data")
 
 _read = cache(read_option)  # experiments share files
 
@@ -38,51 +39,36 @@ class Kind:
 
     group: str
     usage: str  # how to choose one, and what holds for all of them
-    facts: Callable[[Facts, Folders], Facts]  # of an option's content
     hidden: tuple[str, ...] = ()  # facts for scripts only
 
 
-def _model(content: Facts, folders: Folders) -> Facts:
-    if content.get("drop_layers"):  # early exit: no weights of its own
-        return {"parameters": 0, "bf16_bytes": 0, "from": "the expert's own weights"}
-    count = content[ABOUT].get("parameters")
-    size = count * _BF16_BYTES if count else None
-    return {"parameters": count, "bf16_bytes": size, "from": _source(content)}
-
-
-def _method(content: Facts, folders: Folders) -> Facts:
-    return {key: content.get(key) for key in ("trajectories", "select", "target")}
-
-
-def _data(content: Facts, folders: Folders) -> Facts:
-    count = _questions(content)
-    taken = content.get("max_questions") or count
-    return {"questions": count, "taken": taken, "from": _source(content)}
-
-
-def _benchmark(content: Facts, folders: Folders) -> Facts:
-    return {
-        "questions": _questions(content),
-        "answer": content.get("answer"),
-        "examples_from": content.get("shots_split"),
-        "from": _source(content),
-    }
-
-
-def _experiment(content: Facts, folders: Folders) -> Facts:
-    config = _read(folders[0] / "config.yaml")
-    choices = _choices(config, folders) | _choices(content, folders)
-    roles = ("expert", "amateur", "method", "data")
-    return {role: choices[role] for role in roles} | {"cost": content[ABOUT].get("cost")}
-
-
-def _sweep(content: Facts, folders: Folders) -> Facts:
+def _facts(group: str, content: Facts, folders: Folders) -> Facts:
+    """The facts of an option, in the order of the columns."""
+    about, source = content[ABOUT], {"from": _source(content)}
+    questions = content.get("count") or about.get("questions")
+    if group in ("expert", "amateur"):
+        if content.get("drop_layers"):  # early exit: no weights of its own
+            return {"parameters": 0, "bf16_bytes": 0, "from": "the expert's own weights"}
+        count = about.get("parameters")
+        return {"parameters": count, "bf16_bytes": count and count * _BF16_BYTES} | source
+    if group == "method":
+        return {key: content.get(key) for key in ("trajectories", "select", "target")}
+    if group == "data":
+        return {"questions": questions, "taken": content.get("max_questions") or questions} | source
+    if group == "benchmark":
+        examples = content.get("shots_split")
+        answer = content.get("answer")
+        return {"questions": questions, "answer": answer, "examples_from": examples} | source
+    if group == "experiment":
+        config = _read(folders[0] / "config.yaml")
+        choices = _choices(config, folders) | _choices(content, folders)
+        return {role: choices[role] for role in _ROLES} | {"cost": about.get("cost")}
     hydra = content.get("hydra", {})
     folder = hydra.get("sweep", {}).get("dir")
     return {
         "runs": count_cells([], hydra.get("sweeper", {}).get("params") or {}),
         "table": f"{folder}/report" if folder else None,
-        "cost": content[ABOUT].get("cost"),
+        "cost": about.get("cost"),
     }
 
 
@@ -104,30 +90,21 @@ def _source(content: Facts) -> str | None:
     if path == "???":
         return "your file"
     if path is None and (content.get("package") == "lr_exp" or content.get("format") == "micro"):
-        return "with this package"
+        return "this package"
     return path or content.get("fallback_path")
 
 
-def _questions(content: Facts) -> int | None:
-    return content.get("count") or content[ABOUT].get("questions")
-
-
 KINDS = {
-    "experts": Kind("expert", "expert=NAME; bf16: size of the weights", _model),
-    "amateurs": Kind("amateur", "amateur=NAME; bf16: size of the weights", _model),
-    "methods": Kind("method", "method=NAME", _method),
-    "data": Kind("data", "data=NAME data.max_questions=N", _data),
+    "experts": Kind("expert", "expert=NAME; bf16: size of the weights"),
+    "amateurs": Kind("amateur", "amateur=NAME; bf16: size of the weights"),
+    "methods": Kind("method", "method=NAME"),
+    "data": Kind("data", "data=NAME data.max_questions=N"),
     "benchmarks": Kind(
         "benchmark",
         "benchmarks=[NAME,NAME]; evaluator.max_examples=N limits each to its first N",
-        _benchmark,
     ),
-    "experiments": Kind(
-        "experiment", "experiment=NAME", _experiment, ("expert", "amateur", "method", "data")
-    ),
-    "sweeps": Kind(
-        "sweep", "-m +sweep=NAME, then python -m lr_exp.report runs/NAME", _sweep, ("table",)
-    ),
+    "experiments": Kind("experiment", "experiment=NAME", _ROLES),
+    "sweeps": Kind("sweep", "-m +sweep=NAME, then python -m lr_exp.report runs/NAME", ("table",)),
 }
 
 
@@ -138,9 +115,10 @@ def rows(kind: str, folders: Folders) -> list[Facts]:
         UserError: a file is not valid.
     """
     found = []
-    for name, path in option_files(folders, KINDS[kind].group).items():
+    group = KINDS[kind].group
+    for name, path in option_files(folders, group).items():
         content = _read(path)
-        facts = KINDS[kind].facts(content, folders)
+        facts = _facts(group, content, folders)
         found.append({"name": name, **facts, "what": content[ABOUT].get("description", "")})
     return found
 

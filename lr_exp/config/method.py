@@ -1,4 +1,4 @@
-"""The registry of a method's choices, and the method that a run's settings describe.
+"""The registry of a method's choices.
 
 A method is a choice of trajectories, of the token positions to keep (`select`), of a target and of
 a loss. Each choice is one function registered with `register`:
@@ -14,31 +14,16 @@ models to load and reports follow from these declarations.
 """
 
 import hashlib
-import importlib
-import importlib.util
 import inspect
-import sys
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from types import SimpleNamespace
-from typing import Annotated, Any, TypeVar, get_args, get_origin, get_type_hints
-
-from lr_exp.config.settings import MethodSettings, Settings, lies_in
-from lr_exp.errors import UserError, did_you_mean, first_line
+from typing import Any, TypeVar
 
 KINDS = ("trajectories", "select", "target", "loss")
 RUN_SETTINGS = ("alpha", "beta", "seed")
 POSITION = ("index", "step", "token_id")  # columns of every token position, scored or not
-
-# Importing these modules registers the built-in choices. Named here because they import torch.
-_BUILT_IN = (
-    "lr_exp.pipeline.trajectories",
-    "lr_exp.sampler.step_rules",
-    "lr_exp.sampler.targets",
-    "lr_exp.distiller.losses",
-)
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -112,17 +97,24 @@ class Method:
         """Whether a choice reads this setting (`alpha`, `beta`, `seed` or a parameter)."""
         return any(name in bound.arguments for bound in self.choices)
 
-    def outside_sources(self, *kinds: str) -> dict[str, str]:
-        """Digests of the files that define choices of these kinds outside the package."""
-        bound = {one.choice.kind: one.choice.source for one in self.choices}
-        return {f"{kind}_source": source for kind in kinds if (source := bound[kind])}
+    def identity(self, *kinds: str) -> dict[str, Any]:
+        """What determines the results of the choices of these kinds, for addresses."""
+        return {
+            one.choice.kind: {
+                "choice": one.choice.name,
+                "arguments": one.arguments,
+                "source": one.choice.source,
+            }
+            for one in self.choices
+            if one.choice.kind in kinds
+        }
 
     def needs(self, what: str) -> bool:
         """Whether a choice declares this need (`references` or `solutions`)."""
         return any(what in bound.choice.needs for bound in self.choices)
 
 
-_registry: dict[tuple[str, str], Choice] = {}
+registry: dict[tuple[str, str], Choice] = {}  # by kind and name
 
 
 def register(
@@ -151,10 +143,10 @@ def register(
 
     def decorate(function: F) -> F:
         name = function.__name__.removesuffix("_")
-        taken = _registry.get((kind, name))
+        taken = registry.get((kind, name))
         if taken and taken.source is None and not _is_ours(function):
             raise ValueError(f"{kind} {name!r} is a choice of lr_exp: use another name")
-        _registry[kind, name] = Choice(
+        registry[kind, name] = Choice(
             kind=kind,
             name=name,
             function=function,
@@ -169,107 +161,3 @@ def register(
 
 def _is_ours(function: Callable[..., Any]) -> bool:
     return function.__module__.startswith("lr_exp.")
-
-
-def build_method(method: MethodSettings, *, alpha: float, beta: float, seed: int) -> Method:
-    """The method of these settings.
-
-    Args:
-        method: the choices and their parameters.
-        alpha, beta, seed: the run's.
-
-    Raises:
-        UserError: `method.module` cannot be imported; a choice or a parameter does not exist; a
-            value is out of range; a loss needs a target and the method has none.
-    """
-    for module in _BUILT_IN:
-        importlib.import_module(module)
-    if method.module is not None:
-        _import(method.module)
-    run = {"alpha": alpha, "beta": beta, "seed": seed}
-    bound = {
-        kind: _bind(_find(kind, getattr(method, kind)), run, method.parameters) for kind in KINDS
-    }
-    known = {name for choice in _registry.values() for name in choice.parameters}
-    for name in method.parameters:
-        if name not in known - {*RUN_SETTINGS}:
-            raise UserError(
-                f"method.{name} is not a setting of the method or of any registered choice."
-                f"{did_you_mean(name, known - {*RUN_SETTINGS})}"
-            )
-    if "target" in bound["loss"].choice.needs and bound["target"].choice.name == "none":
-        raise UserError(
-            f"method.loss={method.loss} needs a target, but method.target=none: choose a target, "
-            "or a loss that needs none."
-        )
-    return Method(name=method.name, epochs=method.epochs, **bound)
-
-
-def method_of(settings: Settings) -> Method:
-    """The method that a run's settings describe; see `build_method`."""
-    alpha, beta, seed = settings.alpha, settings.beta, settings.seed
-    return build_method(settings.method, alpha=alpha, beta=beta, seed=seed)
-
-
-def _find(kind: str, name: str) -> Choice:
-    found = _registry.get((kind, name))
-    if found is None:
-        names = [other for of, other in _registry if of == kind]
-        raise UserError(f"method.{kind}={name!r} is not registered.{did_you_mean(name, names)}")
-    return found
-
-
-def _bind(choice: Choice, run: Mapping[str, float], parameters: Mapping[str, Any]) -> BoundChoice:
-    arguments = {}
-    for name, parameter in choice.parameters.items():
-        if name in run:
-            arguments[name] = run[name]
-            continue
-        value = parameters.get(name, parameter.default)
-        if value is parameter.empty:
-            raise UserError(f"method.{name} is required by method.{choice.kind}={choice.name}.")
-        arguments[name] = _checked(f"method.{name}", value, _hint(choice, parameter))
-    return BoundChoice(choice, arguments)
-
-
-def _hint(choice: Choice, parameter: inspect.Parameter) -> Any:
-    """The parameter's annotation, also where the module postpones evaluating annotations."""
-    if not isinstance(parameter.annotation, str):
-        return parameter.annotation
-    annotated = SimpleNamespace(__annotations__={"hint": parameter.annotation})
-    names = sys.modules[choice.function.__module__].__dict__
-    return get_type_hints(annotated, globalns=names, include_extras=True)["hint"]
-
-
-def _checked(key: str, value: Any, hint: Any) -> Any:
-    """The value, if it has the annotated type and lies in the annotated interval."""
-    kind, interval = hint, None
-    if get_origin(hint) is Annotated:
-        kind, interval = get_args(hint)
-    names = {int: "an integer", float: "a number", bool: "true or false", str: "a text"}
-    expected = names.get(kind, "another type") + (f" in {interval}" if interval else "")
-    is_number = isinstance(value, int | float) and not isinstance(value, bool)
-    fits = is_number if kind is float else kind not in names or type(value) is kind
-    if not fits or (interval and not lies_in(value, interval)):
-        raise UserError(f"{key}={value} is out of range: expected {expected}.")
-    return float(value) if kind is float else value
-
-
-def _import(module: str) -> None:
-    """Imports a module that registers choices: a dotted name or the path of a Python file."""
-    try:
-        if not module.endswith(".py"):
-            importlib.import_module(module)
-            return
-        path = Path(module).expanduser().resolve()
-        name = f"lr_exp_choices_{path.stem}"
-        spec = importlib.util.spec_from_file_location(name, path)
-        if spec is None or spec.loader is None:
-            raise ImportError(f"{path} is not a Python file")
-        sys.modules[name] = importlib.util.module_from_spec(spec)
-        spec.loader.exec_module(sys.modules[name])
-    except Exception as error:  # the module may raise anything
-        raise UserError(
-            f"method.module={module} cannot be imported ({type(error).__name__}: "
-            f"{first_line(error)}): give a module on the Python path or the path of a .py file."
-        ) from error

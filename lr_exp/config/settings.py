@@ -6,28 +6,30 @@ class validates its values on construction, so that an invalid one fails before 
 
 import re
 from dataclasses import asdict, dataclass, field, fields, is_dataclass
-from typing import Any
+from types import NoneType
+from typing import Annotated, Any, ClassVar, get_args, get_origin, get_type_hints
 
 from lr_exp.errors import UserError, did_you_mean
 
 STAGES = ("sample", "distill", "evaluate")
-DTYPES = ("auto", "float32", "bfloat16", "float16")
-INITS = ("pretrained", "random")
 ATTENTIONS = ("eager", "sdpa", "flash_attention_2", "flash_attention_3", "flex_attention")
-DECODERS = ("greedy", "contrastive")
-GAP_DECODERS = ("greedy", "sampled")
 ENGINES = ("transformers", "server", "vllm")
-ORDERS = ("trajectories", "steps")
-PARALLELS = ("ddp", "fsdp")
-SCHEDULES = ("linear", "cosine", "constant")
-WANDB_MODES = ("auto", "online", "offline", "disabled")
 ANSWER_KINDS = ("number", "math", "choice")
+COUNT = "[1, 2**31)"  # libraries use 32-bit integers
 
 _HTTP_URL = re.compile(r"https?://[^\s/?#@]+(/[^\s?#@]*)?")
 _INTERVAL = re.compile(r"([\[(])(\S+), (\S+)([\])])")
-COUNT = "[1, 2**31)"  # libraries use 32-bit integers
-OPTIONAL_COUNT = f"{COUNT} or null"
+_MAX_SHOWN = 80  # characters of a value in a message
 _MAX_TUNED_STEPS = 10**8  # kept steps in a training plan, about 100 bytes each
+_TYPES: dict[Any, str] = {
+    int: "an integer",
+    float: "a number",
+    bool: "true or false",
+    str: "a text",
+    list: "a list, as [a,b]",
+    dict: "a mapping",
+    NoneType: "null",
+}
 
 REQUIRED: Any = "???"  # in Hydra: the user or a preset must set it
 _NEUTRAL = {"neutral": True}
@@ -42,14 +44,63 @@ def _neutral(default: Any) -> Any:
     return field(default=default, metadata=_NEUTRAL)
 
 
-def determining(settings: Any) -> dict[str, Any]:
+def identity_settings(settings: Any) -> dict[str, Any]:
     """A settings object as a dictionary, without its neutral settings."""
     found = {}
     for one in fields(settings):
         value = getattr(settings, one.name)
         if "neutral" not in one.metadata:
-            found[one.name] = determining(value) if is_dataclass(value) else value
+            found[one.name] = identity_settings(value) if is_dataclass(value) else value
     return found
+
+
+def check_value(key: str, value: Any, hint: Any) -> Any:
+    """Checks the value of a key; returns it, as a float if the type is float.
+
+    Args:
+        hint: a type. `Annotated[float, "(0, 1]"]` limits a number to an interval, `Annotated[str,
+            ("a", "b")]` a text to options.
+
+    Raises:
+        UserError: the value has another type, or is not in the interval or among the options.
+    """
+    kind, allowed, optional = _parts(hint)
+    origin = get_origin(kind) or kind
+    if (value is None and optional) or origin not in _TYPES:
+        return value
+    types = (int, float) if kind is float else origin
+    is_bool = isinstance(value, bool)  # which is also an int
+    shown = f"{key}={value!s:.{_MAX_SHOWN}}"
+    if not isinstance(value, types) or is_bool != (kind is bool):
+        given = _TYPES.get(type(value), f"a {type(value).__name__}")
+        raise UserError(f"{shown} is {given}: expected {expected(hint)}.")
+    if isinstance(allowed, str) and not lies_in(value, allowed):
+        raise UserError(f"{shown} is out of range: expected {expected(hint)}.")
+    if isinstance(allowed, tuple) and value not in allowed:
+        raise UserError(
+            f"{key}={value!r:.{_MAX_SHOWN}} is not known.{did_you_mean(value, allowed)}"
+        )
+    if origin is list:
+        for item in value:
+            check_value(key, item, get_args(kind)[0])
+    if origin is dict:
+        for name, item in value.items():
+            check_value(f"{key}.{name}", item, get_args(kind)[1])
+    return float(value) if kind is float else value
+
+
+def expected(hint: Any) -> str:
+    """The values that an annotation allows, in words: `an integer in [1, 100] or null`."""
+    kind, allowed, optional = _parts(hint)
+    interval = f" in {allowed}" if isinstance(allowed, str) else ""
+    return f"{_TYPES[get_origin(kind) or kind]}{interval}{' or null' if optional else ''}"
+
+
+def _parts(hint: Any) -> tuple[Any, str | tuple[str, ...] | None, bool]:
+    """An annotation's type, its interval or options, and whether it allows None."""
+    kind, allowed = get_args(hint) if get_origin(hint) is Annotated else (hint, None)
+    optional = NoneType in get_args(kind)
+    return (get_args(kind)[0] if optional else kind), allowed, optional
 
 
 def lies_in(value: float, interval: str) -> bool:
@@ -64,33 +115,22 @@ def lies_in(value: float, interval: str) -> bool:
     return above and (value <= high if closing == "]" else value < high)
 
 
-def _check_number(key: str, value: float | None, expected: str) -> None:
-    interval, _, null = expected.partition(" or ")
-    if value is None and null:
-        return
-    if value is None or not lies_in(value, interval):
-        raise UserError(f"{key}={value} is out of range: expected a number in {expected}.")
+class _Checked:
+    """Settings whose values are checked against the annotations on construction."""
 
+    key: ClassVar[str]  # before the names of the fields: "sampler."
 
-def _check_numbers(prefix: str, settings: object, **expected: str) -> None:
-    """Checks the named fields; `prefix` comes before a field's name in its key."""
-    for name, interval in expected.items():
-        _check_number(prefix + name, getattr(settings, name), interval)
+    def __init_subclass__(cls, key: str) -> None:
+        cls.key = key
 
-
-def _no_duplicate(key: str, values: list[str]) -> None:
-    duplicates = sorted({value for value in values if values.count(value) > 1})
-    if duplicates:
-        raise UserError(f"{key} contains {duplicates[0]!r} twice: remove one of them.")
-
-
-def _one_of(key: str, value: str, options: tuple[str, ...]) -> None:
-    if value not in options:
-        raise UserError(f"{key}={value!r} is not known.{did_you_mean(str(value), options)}")
+    def __post_init__(self) -> None:
+        hints = get_type_hints(type(self), include_extras=True)
+        for one in fields(self):  # type: ignore[arg-type]
+            check_value(self.key + one.name, getattr(self, one.name), hints[one.name])
 
 
 @dataclass
-class ModelSettings:
+class ModelSettings(_Checked, key="model."):
     """Where a model is loaded from: `path` if set, else the package, else `fallback_path`."""
 
     name: str = REQUIRED
@@ -101,31 +141,27 @@ class ModelSettings:
     fallback_path: str | None = _neutral(None)  # used as `path` if the package is not installed
     trust_remote_code: bool = False  # run code from the model repository
     # random: weights from a fixed seed, so that only config.json is needed; to measure speed.
-    init: str = "pretrained"
+    init: Annotated[str, ("pretrained", "random")] = "pretrained"
     # Token ids that mean something else here than in the model's family. They are removed from both
     # distributions, and a trajectory is scored only up to the first of them.
     reused_ids: list[int] = field(default_factory=list)
 
-    def __post_init__(self) -> None:
-        _one_of(f"{self.name}: init", self.init, INITS)
-
 
 @dataclass
-class ExpertSettings(ModelSettings):
+class ExpertSettings(ModelSettings, key="expert."):
     """The stronger model, which is sampled from, tuned and evaluated."""
 
 
 @dataclass
-class AmateurSettings(ModelSettings):
+class AmateurSettings(ModelSettings, key="amateur."):
     """The weaker model, which scores the expert's prefixes and is never trained."""
 
-    drop_layers: list[int] | None = (
-        None  # early exit: the expert without these layers, counted from 0
-    )
+    # Early exit: the expert without these layers, counted from 0.
+    drop_layers: list[int] | None = None
 
 
 @dataclass
-class SourceSettings:
+class SourceSettings(_Checked, key="source."):
     """A set of questions: its repository or file, and the format of its rows."""
 
     name: str = REQUIRED
@@ -134,30 +170,25 @@ class SourceSettings:
     configs: list[str] = field(default_factory=list)  # hub configurations, concatenated
     split: str | None = None
     revision: str | None = _neutral(None)
-    answer: str = "math"  # how references are compared: number | math | choice
+    answer: Annotated[str, ANSWER_KINDS] = "math"  # how references are compared
     # Only for generated questions (`format: micro`): how many, and the generator's seed.
-    count: int | None = None
+    count: Annotated[int | None, COUNT] = None
     seed: int = 0
-
-    def __post_init__(self) -> None:
-        _one_of(f"{self.name}: answer", self.answer, ANSWER_KINDS)
-        _check_numbers(f"{self.name}: ", self, count=OPTIONAL_COUNT)
 
 
 @dataclass
-class DataSettings(SourceSettings):
+class DataSettings(SourceSettings, key="data."):
     """The questions to sample from; only some methods read their answers."""
 
     # The first N of a seeded shuffle; null: all, in order. A streamed source is not shuffled: its
     # first N rows are taken, whatever the seed.
-    max_questions: int | None = None
+    max_questions: Annotated[int | None, COUNT] = None
     # Write the source to an Arrow file in the store, which is mapped into memory, for millions of
     # questions. The same questions give the same results either way.
     streaming: bool = _neutral(False)
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        _check_numbers("data.", self, max_questions=OPTIONAL_COUNT)
         if self.streaming and self.format == "lr_samples":
             raise UserError(
                 "data.streaming=true streams questions, but data=lr_samples holds kept steps: "
@@ -166,7 +197,7 @@ class DataSettings(SourceSettings):
 
 
 @dataclass
-class BenchmarkSettings(SourceSettings):
+class BenchmarkSettings(SourceSettings, key="benchmark."):
     """Questions with reference answers."""
 
     version: int = 1  # increased when the prompt or the grading changes
@@ -174,10 +205,10 @@ class BenchmarkSettings(SourceSettings):
 
 
 @dataclass
-class MethodSettings:
+class MethodSettings(_Checked, key="method."):
     """A method: four registered choices and their parameters; see `conf/method/`.
 
-    The names of the choices and the parameters are checked by `method.build_method`, where the
+    The names of the choices and the parameters are checked by `pipeline.method`, where the
     choices are registered.
     """
 
@@ -188,18 +219,15 @@ class MethodSettings:
     loss: str = "kl"
     # Minimum number of passes over all kept positions: distiller.batch_size is raised until
     # distiller.steps optimizer steps cover them; null: batch_size is not changed.
-    epochs: float | None = None
+    epochs: Annotated[float | None, "(0, inf)"] = None
     # A Python module (dotted name or .py file) that registers choices of your own.
     module: str | None = None
     # Every other key of the method's YAML, as `first: 8`: parameters of the choices.
     parameters: dict[str, Any] = field(default_factory=dict)
 
-    def __post_init__(self) -> None:
-        _check_numbers("method.", self, epochs="(0, inf) or null")
-
 
 @dataclass
-class ServerSettings:
+class ServerSettings(_Checked, key="server."):
     """The server that generates the expert's answers if an engine is `server`.
 
     Its API key is read from the environment variable LR_EXP_API_KEY.
@@ -207,100 +235,73 @@ class ServerSettings:
 
     url: str | None = _neutral(None)  # http://HOST:PORT, with or without /v1
     model: str | None = None  # the expert's name there; null: the only model that it lists
-    concurrency: int = _neutral(32)  # requests at once
-    timeout: float = _neutral(600.0)  # seconds without a response
-    attempts: int = _neutral(6)  # per request; the wait doubles after each, from 1 s to 60 s
+    concurrency: Annotated[int, "[1, 4096]"] = _neutral(32)  # requests at once
+    timeout: Annotated[float, "(0, 86400]"] = _neutral(600.0)  # seconds without a response
+    # Per request; the wait doubles after each, from 1 s to 60 s.
+    attempts: Annotated[int, "[1, 100]"] = _neutral(6)
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if self.url is not None and not _HTTP_URL.fullmatch(self.url):
             raise UserError(f"server.url={self.url!r} is not a URL: write http://HOST:PORT.")
-        _check_numbers(
-            "server.", self, concurrency="[1, 4096]", timeout="(0, 86400]", attempts="[1, 100]"
-        )
 
 
 @dataclass
-class SamplerSettings:
+class SamplerSettings(_Checked, key="sampler."):
     """How trajectories are generated and scored."""
 
     # What generates the expert's answers: transformers, a server (`server.url`), or vLLM in this
     # process. Both models score the token ids in this process in each case.
-    engine: str = "transformers"
+    engine: Annotated[str, ENGINES] = "transformers"
 
     system_prompt: str = "Please reason step by step."
-    max_new_tokens: int = 128
-    batch_size: int = 16  # questions per rollout batch; a crash loses at most one batch
-    tokens_per_pass: int = 1024  # tokens packed into one forward pass (memory)
+    max_new_tokens: Annotated[int, COUNT] = 128
+    # Questions per rollout batch; a crash loses at most one batch.
+    batch_size: Annotated[int, COUNT] = 16
+    tokens_per_pass: Annotated[int, COUNT] = 1024  # tokens packed into one forward pass (memory)
     # The step table keeps tokens with at least this share of the expert's top probability; any
     # alpha at or above it can be selected later without a model.
-    support_floor: float = 0.001
+    support_floor: Annotated[float, "(0, 1]"] = 0.001
     export: str | None = _neutral(None)  # also write the kept steps in the published record form
-
-    def __post_init__(self) -> None:
-        _one_of("sampler.engine", self.engine, ENGINES)
-        _check_numbers(
-            "sampler.",
-            self,
-            max_new_tokens=COUNT,
-            batch_size=COUNT,
-            tokens_per_pass=COUNT,
-            support_floor="(0, 1]",
-        )
 
 
 @dataclass
-class DistillerSettings:
+class DistillerSettings(_Checked, key="distiller."):
     """LoRA tuning of the expert; the defaults are those of the published code."""
 
-    steps: int = 1000  # optimizer steps
-    batch_size: int = 16  # kept steps per optimizer step
-    learning_rate: float = 5e-5
+    steps: Annotated[int, COUNT] = 1000  # optimizer steps
+    batch_size: Annotated[int, COUNT] = 16  # kept steps per optimizer step
+    learning_rate: Annotated[float, "(0, inf)"] = 5e-5
     # Optimizer steps between adapter snapshots, each of which is evaluated.
-    snapshot_every: int | None = None
-    schedule: str = "linear"
-    warmup_steps: int = 0
-    weight_decay: float = 0.0
-    max_grad_norm: float = 1.0
-    lora_r: int = 8
-    lora_alpha: int = 16
-    lora_dropout: float = 0.05
+    snapshot_every: Annotated[int | None, COUNT] = None
+    schedule: Annotated[str, ("linear", "cosine", "constant")] = "linear"
+    warmup_steps: Annotated[int, "[0, 2**31)"] = 0
+    weight_decay: Annotated[float, "[0, inf)"] = 0.0
+    max_grad_norm: Annotated[float, "(0, inf]"] = 1.0
+    lora_r: Annotated[int, "[1, 2**16]"] = 8  # no model has wider layers
+    lora_alpha: Annotated[int, COUNT] = 16
+    lora_dropout: Annotated[float, "[0, 1)"] = 0.05
     target_modules: list[str] = field(default_factory=lambda: ["q_proj", "v_proj"])
     # trajectories: a batch holds kept steps of the same trajectories, which share forward passes;
     # steps: every kept step is drawn separately, as in the published code (slower).
-    order: str = "trajectories"
+    order: Annotated[str, ("trajectories", "steps")] = "trajectories"
     # Tokens packed into one forward pass (memory). Devices share an optimizer step's passes: if
     # it has fewer passes than there are devices, lower this or raise batch_size.
-    tokens_per_pass: int = 1024
+    tokens_per_pass: Annotated[int, COUNT] = 1024
     # On several devices: ddp replicates the expert; fsdp shards its weights during tuning (slower;
     # sampling and evaluation still need one device that holds the whole model).
-    parallel: str = _neutral("ddp")
-    log_every: int = 10  # optimizer steps between logged metrics
+    parallel: Annotated[str, ("ddp", "fsdp")] = _neutral("ddp")
+    log_every: Annotated[int, COUNT] = 10  # optimizer steps between logged metrics
     # Optimizer steps between checkpoints, rounded to a multiple of log_every.
-    checkpoint_every: int = _neutral(10)
+    checkpoint_every: Annotated[int, COUNT] = _neutral(10)
     merge: bool = _neutral(False)  # also save the expert with the adapter merged in
 
     def __post_init__(self) -> None:
-        _check_numbers(
-            "distiller.",
-            self,
-            steps=COUNT,
-            batch_size=COUNT,
-            learning_rate="(0, inf)",
-            snapshot_every=OPTIONAL_COUNT,
-            warmup_steps="[0, 2**31)",
-            weight_decay="[0, inf)",
-            max_grad_norm="(0, inf]",
-            lora_r="[1, 2**16]",  # no model has wider layers
-            lora_alpha=COUNT,
-            lora_dropout="[0, 1)",
-            tokens_per_pass=COUNT,
-            log_every=COUNT,
-            checkpoint_every=COUNT,
-        )
+        super().__post_init__()
         if not self.target_modules or not all(name.strip() for name in self.target_modules):
             raise UserError(
-                f"distiller.target_modules={self.target_modules} is out of range: expected at "
-                "least one module name."
+                f"distiller.target_modules={self.target_modules}: write at least one module name, "
+                "and no empty one."
             )
         total = self.steps * self.batch_size
         if total > _MAX_TUNED_STEPS:
@@ -308,53 +309,42 @@ class DistillerSettings:
                 f"distiller.steps={self.steps} with distiller.batch_size={self.batch_size} is "
                 f"{total:,} kept steps; the maximum is {_MAX_TUNED_STEPS:,}: lower one of them."
             )
-        _one_of("distiller.order", self.order, ORDERS)
-        _one_of("distiller.parallel", self.parallel, PARALLELS)
-        _one_of("distiller.schedule", self.schedule, SCHEDULES)
 
 
 @dataclass
-class EvaluatorSettings:
+class EvaluatorSettings(_Checked, key="evaluator."):
     """Pass@1 evaluation with the prompt of the Qwen2.5-Math toolkit."""
 
-    engine: str = "transformers"  # see `sampler.engine`
+    engine: Annotated[str, ENGINES] = "transformers"  # see `sampler.engine`
 
     system_prompt: str = "Please reason step by step, and put your final answer within \\boxed{}."
-    max_examples: int | None = None  # the first N of each benchmark; null: all
-    max_new_tokens: int = 2048
-    batch_size: int = 32
+    max_examples: Annotated[int | None, COUNT] = None  # the first N of each benchmark; null: all
+    max_new_tokens: Annotated[int, COUNT] = 2048
+    batch_size: Annotated[int, COUNT] = 32
     # greedy, or contrastive decoding: of the expert's plausible tokens (alpha), the one with the
     # highest log-ratio to the amateur (no training needed).
-    decoder: str = "greedy"
+    decoder: Annotated[str, ("greedy", "contrastive")] = "greedy"
     # Also measure the expertise gap: expert and amateur on the first benchmark, with greedy or
     # sampled answers (one per question, at temperature 1).
-    gap: str | None = None
+    gap: Annotated[str | None, ("greedy", "sampled")] = None
     # Number of few-shot examples by benchmark (5 for MMLU-STEM in the toolkit).
-    shots: dict[str, int] = field(default_factory=lambda: {"mmlu_stem": 0})
+    shots: dict[str, Annotated[int, "[0, 2**31)"]] = field(default_factory=lambda: {"mmlu_stem": 0})
 
     def __post_init__(self) -> None:
-        _check_numbers(
-            "evaluator.", self, max_examples=OPTIONAL_COUNT, max_new_tokens=COUNT, batch_size=COUNT
-        )
-        _one_of("evaluator.engine", self.engine, ENGINES)
+        super().__post_init__()
         if self.engine != "transformers" and (self.decoder != "greedy" or self.gap is not None):
             key = "gap" if self.gap is not None else "decoder"
             raise UserError(
                 f"evaluator.engine={self.engine} runs only the expert, and evaluator."
                 f"{key}={getattr(self, key)} needs the amateur: set evaluator.engine=transformers."
             )
-        _one_of("evaluator.decoder", self.decoder, DECODERS)
-        if self.gap is not None:
-            _one_of("evaluator.gap", self.gap, GAP_DECODERS)
-        for name, count in self.shots.items():
-            _check_number(f"evaluator.shots.{name}", count, "[0, 2**31)")
 
 
 @dataclass
-class WandbSettings:
+class WandbSettings(_Checked, key="wandb."):
     """Weights & Biases. `auto` is online if there is a login, else offline."""
 
-    mode: str = "auto"
+    mode: Annotated[str, ("auto", "online", "offline", "disabled")] = "auto"
     project: str | None = None  # null: $WANDB_PROJECT, else lr_exp
     entity: str | None = None
     group: str | None = None
@@ -364,12 +354,9 @@ class WandbSettings:
     # and the adapter's weights. Tables contain some texts in either case.
     artifacts: bool = True
 
-    def __post_init__(self) -> None:
-        _one_of("wandb.mode", self.mode, WANDB_MODES)
-
 
 @dataclass
-class Settings:
+class Settings(_Checked, key=""):
     """All settings of a run, as written after `python -m lr_exp`."""
 
     expert: ExpertSettings = field(default_factory=ExpertSettings)
@@ -382,14 +369,16 @@ class Settings:
     server: ServerSettings = field(default_factory=ServerSettings)
     wandb: WandbSettings = field(default_factory=WandbSettings, metadata=_NEUTRAL)
     benchmarks: list[str] = field(default_factory=list)
-    stages: list[str] = field(default_factory=lambda: list(STAGES))
+    stages: list[Annotated[str, STAGES]] = field(default_factory=lambda: list(STAGES))
     sweep: str | None = None  # the sweep that this run belongs to; set by `sweeps/*.yaml`
-    alpha: float = 0.2
-    beta: float = 0.4
-    seed: int = 0
+    alpha: Annotated[float, "(0, 1]"] = 0.2
+    beta: Annotated[float, "[0, inf)"] = 0.4
+    seed: Annotated[int, "[0, 2**32)"] = 0
     device: str = _neutral("auto")  # auto | cpu | cuda | cuda:N
-    dtype: str = _neutral("auto")  # auto: bfloat16 on a GPU that supports it, else float32
-    attention: str | None = _neutral(None)  # the implementation; null: transformers chooses
+    # auto: bfloat16 on a GPU that supports it, else float32.
+    dtype: Annotated[str, ("auto", "float32", "bfloat16", "float16")] = _neutral("auto")
+    # The implementation; null: transformers chooses.
+    attention: Annotated[str | None, ATTENTIONS] = _neutral(None)
     hub_root: str | None = _neutral(None)  # a folder that mirrors hub data sets by their ids
     store: str = _neutral("runs/store")
     # Folders of the user's own options, benchmarks among them. Not a key: set by --config-dir or by
@@ -399,16 +388,13 @@ class Settings:
     )
 
     def __post_init__(self) -> None:
-        _check_numbers("", self, alpha="(0, 1]", beta="[0, inf)", seed="[0, 2**32)")
-        _one_of("dtype", self.dtype, DTYPES)
-        if self.attention is not None:
-            _one_of("attention", self.attention, ATTENTIONS)
+        super().__post_init__()
         if not self.stages:
             raise UserError(f"stages is empty: set one or more of {', '.join(STAGES)}.")
-        for stage in self.stages:
-            _one_of("stages", stage, STAGES)
-        _no_duplicate("stages", self.stages)
-        _no_duplicate("benchmarks", self.benchmarks)
+        for key, names in (("stages", self.stages), ("benchmarks", self.benchmarks)):
+            for name in names:
+                if names.count(name) > 1:
+                    raise UserError(f"{key} contains {name!r} twice: remove one of them.")
         for stage, engine in self.engines.items():
             if engine == "server" and self.server.url is None:
                 raise UserError(

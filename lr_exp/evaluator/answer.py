@@ -4,7 +4,6 @@ Outputs are stored ungraded, so that they can be graded again without the model.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -32,27 +31,18 @@ COLUMNS = [
 ]
 
 
-@dataclass(frozen=True)
-class AnswerSettings:
-    """How questions are put to the model, and how its outputs are decoded."""
-
-    system_prompt: str
-    max_new_tokens: int
-    batch_size: int
-    shots: Sequence[Question] = ()  # few-shot examples
-    decoder: str = "greedy"  # greedy, contrastive, or sampled (one sample per question)
-    alpha: float = 0.2  # contrastive only: the plausibility threshold
-    temperature: float = 1.0  # sampled only
-    seed: int = 0  # sampled only
-
-
 def answer(
     questions: Sequence[Question],
     language_model: LanguageModel,
     folder: Path,
-    settings: AnswerSettings,
     *,
     name: str,
+    system_prompt: str,
+    max_new_tokens: int,
+    batch_size: int,
+    shots: Sequence[Question] = (),
+    decoder: str = "greedy",
+    alpha: float = 0.2,
     amateur: LanguageModel | None = None,
     shared: SharedVocabulary | None = None,
     generate: Generate | None = None,
@@ -61,8 +51,10 @@ def answer(
 
     Args:
         name: the label of the progress bar.
-        amateur, shared: for contrastive decoding only. The amateur gets the same messages, in its
-            own chat template.
+        shots: few-shot examples.
+        decoder: greedy, contrastive, or sampled (one sample per question).
+        alpha, amateur, shared: for contrastive decoding only; alpha is the plausibility threshold.
+            The amateur gets the same messages, in its own chat template.
         generate: an inference engine to use instead of the model's own greedy decoding.
 
     Returns:
@@ -71,10 +63,9 @@ def answer(
 
     def render(reader: LanguageModel) -> list[list[int]]:
         ids = [question.id for question in questions]
-        messages = [user_message(question, settings.shots) for question in questions]
-        return render_prompts(reader, ids, messages, settings.system_prompt)
+        messages = [user_message(question, shots) for question in questions]
+        return render_prompts(reader, ids, messages, system_prompt)
 
-    decoder, max_new_tokens = settings.decoder, settings.max_new_tokens
     if generate is not None and decoder != "greedy":
         raise ValueError(f"an engine only supports decoder 'greedy', not {decoder!r}")
     prompts = render(language_model)
@@ -83,8 +74,8 @@ def answer(
             language_model,
             prompts,
             max_new_tokens=max_new_tokens,
-            temperature=settings.temperature if decoder == "sampled" else 0.0,
-            seed=settings.seed,
+            temperature=float(decoder == "sampled"),
+            seed=0,  # the same draws in all runs
             generate=generate,
         )
     elif decoder == "contrastive":
@@ -96,7 +87,7 @@ def answer(
             prompts,
             render(amateur),
             shared=shared,
-            alpha=settings.alpha,
+            alpha=alpha,
             max_new_tokens=max_new_tokens,
         )
     else:
@@ -109,7 +100,7 @@ def answer(
         return {"question_id": questions[index].id, "output": text}
 
     return decode_into_shards(
-        prompts, decoding, folder, COLUMNS, row, name=name, batch_size=settings.batch_size
+        prompts, decoding, folder, COLUMNS, row, name=name, batch_size=batch_size
     )
 
 

@@ -11,11 +11,11 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
-from lr_exp.config.settings import ANSWER_KINDS
+from lr_exp.config.settings import ANSWER_KINDS, check_value
 from lr_exp.data.questions import Question
-from lr_exp.errors import UserError, guard_tracebacks, print_error
+from lr_exp.errors import UserError, first_line, guard_tracebacks, print_error
 from lr_exp.evaluator.aggregate import aggregate
 from lr_exp.evaluator.extract import extract
 from lr_exp.evaluator.verify import check_reference, verify
@@ -108,12 +108,11 @@ def regrade(path: Path) -> list[dict[str, Any]]:
     """
     try:
         content = path.read_text(encoding="utf-8")
-    except OSError as error:
+    except (OSError, UnicodeDecodeError) as error:
         raise UserError(
-            f"{path}: cannot be read ({error.strerror}). Pass a JSON Lines file of answers."
+            f"{path}: cannot be read as UTF-8 text ({first_line(error)}). Pass a JSON Lines file "
+            "of answers."
         ) from error
-    except UnicodeDecodeError as error:
-        raise UserError(f"{path}: not UTF-8 ({error.reason}). Save the file as UTF-8.") from error
     records = [
         _regrade_line(line, f"{path}, line {number}")
         for number, line in enumerate(content.split("\n"), 1)
@@ -124,7 +123,13 @@ def regrade(path: Path) -> list[dict[str, Any]]:
     return records
 
 
-_STRING_KEYS = ("id", "reference", "kind", "output")
+_KEYS = {
+    "id": str,
+    "reference": str,
+    "kind": Annotated[str, ANSWER_KINDS],
+    "output": str,
+    "choices": list[str] | None,
+}
 
 
 def _regrade_line(line: str, where: str) -> dict[str, Any]:
@@ -133,37 +138,15 @@ def _regrade_line(line: str, where: str) -> dict[str, Any]:
     except (ValueError, RecursionError) as error:
         raise UserError(f"{where}: not JSON ({error}). Write one object per line.") from error
     if not isinstance(record, dict):
-        raise UserError(f"{where}: not an object with {', '.join(_STRING_KEYS)}.")
-    for key in _STRING_KEYS:
-        if not isinstance(record.get(key), str):
-            raise UserError(
-                f"{where}: {key!r} is missing or not a string; required: {', '.join(_STRING_KEYS)}."
-            )
-    if record["kind"] not in ANSWER_KINDS:
-        raise UserError(
-            f"{where}: unknown kind {record['kind'][:80]!r}; use one of {', '.join(ANSWER_KINDS)}."
-        )
+        raise UserError(f"{where}: not an object with {', '.join(_KEYS)}.")
+    for key, hint in _KEYS.items():
+        check_value(f"{where}: {key}", record.get(key), hint)
     choices = record.get("choices") or []
-    if not isinstance(choices, list) or not all(isinstance(choice, str) for choice in choices):
-        raise UserError(f"{where}: 'choices' is not a list of strings; write [] for none.")
     try:
         grade = grade_answer(record["output"], record["reference"], record["kind"], choices)
     except UserError as error:
         raise UserError(f"{where}: {error}") from error
     return {**record, "extracted": grade.extracted, "correct": grade.correct}
-
-
-def _write(records: Sequence[dict[str, Any]], path: Path) -> None:
-    lines = [json.dumps(record, ensure_ascii=False) + "\n" for record in records]
-    # A truncated output may end in half a surrogate pair, which UTF-8 cannot encode.
-    content = "".join(lines).encode("utf-8", "backslashreplace")
-    try:
-        write_atomically(path, content)
-    except OSError as error:
-        raise UserError(
-            f"--out {path} cannot be written ({error.strerror}). Pass a file in an existing, "
-            "writable folder."
-        ) from error
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -175,7 +158,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         records = regrade(options.answers)
         if options.out:
-            _write(records, options.out)
+            lines = "".join(json.dumps(record, ensure_ascii=False) + "\n" for record in records)
+            try:  # a truncated output may end in half a surrogate pair, which UTF-8 cannot encode
+                write_atomically(options.out, lines.encode("utf-8", "backslashreplace"))
+            except OSError as error:
+                raise UserError(
+                    f"--out {options.out} cannot be written ({error.strerror}). Pass a file in an "
+                    "existing, writable folder."
+                ) from error
     except UserError as error:
         if os.environ.get("LR_EXP_DEBUG") == "1":
             raise

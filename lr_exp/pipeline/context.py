@@ -14,74 +14,47 @@ Build = Callable[[Path], dict[str, Any]]  # fills a folder, returns facts
 Log = Callable[[str, int, dict[str, float]], None]  # family, step, metrics
 
 
-class ArtifactMaker:
-    """Makes artifacts in the store and measures the memory that each takes."""
+class RunContext:
+    """The parts of a run that every stage uses."""
 
-    def __init__(self, inputs: Inputs, store: Store) -> None:
-        self._stages = tuple(inputs.settings.stages)
-        self._device = inputs.device
+    def __init__(self, inputs: Inputs, store: Store, log: Log = lambda *_: None) -> None:
+        """Loads nothing yet. `log` receives the metrics; by default they are dropped."""
+        self.inputs = inputs
+        self.models = LoadedModels(inputs, store.root)
+        self.log = log
         self._store = store
         self._peaks: list[int] = []
 
     @property
     def peak_memory_bytes(self) -> int:
         """The highest peak recorded with any of this run's artifacts, reused ones included."""
-        return max(self._peaks, default=0) or peak_memory_bytes(self._device)
+        return max(self._peaks, default=0) or peak_memory_bytes(self.inputs.device)
 
     def make(
-        self, recipe: Recipe, build: Build, *, together: bool = False, measured: bool = True
+        self, recipe: Recipe, build: Build, *, stage: str | None = None, together: bool = False
     ) -> Artifact:
-        """The artifact, built unless the store has it.
+        """The artifact, built unless the store has it, with the peak memory that building it took.
 
         Args:
-            recipe: what determines it.
-            build: fills the artifact's folder.
+            stage: the stage of the run that builds it. The artifact must exist where `stages`
+                leaves this stage out.
             together: whether all ranks take part, see `Store.make`.
-            measured: whether to record its peak memory.
         """
-        if not measured:
-            return self._store.make(recipe, build, together=together)
-        return self._record(self._store.make(recipe, self._measured(build), together=together))
 
-    def make_if_requested(
-        self, stage: str, recipe: Recipe, build: Build, *, together: bool = False
-    ) -> Artifact:
-        """As `make`, but fails where the artifact is missing and `stages` leaves its stage out."""
-        if stage in self._stages:
-            return self.make(recipe, build, together=together)
-        found = self._store.find(recipe)
-        if found is None:
-            raise distributed.SharedError(
-                f"stages={list(self._stages)}: the store {self._store.root} has no {recipe.stage} "
-                f"for these settings. Add {stage} to stages."
-            )
-        return self._record(found)
-
-    def _measured(self, build: Build) -> Build:
         def measured(folder: Path) -> dict[str, Any]:
             reset_peak_memory()
             facts = build(folder)
-            return {**facts, "peak_memory_bytes": peak_memory_bytes(self._device)}
+            return {**facts, "peak_memory_bytes": peak_memory_bytes(self.inputs.device)}
 
-        return measured
-
-    def _record(self, artifact: Artifact) -> Artifact:
+        stages = self.inputs.settings.stages
+        if stage is None or stage in stages:
+            artifact = self._store.make(recipe, measured, together=together)
+        elif (found := self._store.find(recipe)) is not None:
+            artifact = found
+        else:
+            raise distributed.SharedError(
+                f"stages={list(stages)}: the store {self._store.root} has no {recipe.stage} "
+                f"for these settings. Add {stage} to stages."
+            )
         self._peaks.append(artifact.facts.get("peak_memory_bytes", 0))
         return artifact
-
-
-class RunContext:
-    """The parts of a run that every stage uses."""
-
-    def __init__(self, inputs: Inputs, store: Store, log: Log = lambda *_: None) -> None:
-        """Loads nothing yet.
-
-        Args:
-            inputs: of the run.
-            store: where the artifacts are.
-            log: receives the metrics; by default they are dropped.
-        """
-        self.inputs = inputs
-        self.models = LoadedModels(inputs, store.root)
-        self.artifacts = ArtifactMaker(inputs, store)
-        self.log = log

@@ -6,7 +6,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from lr_exp.config.settings import DistillerSettings, determining
+from lr_exp.config.settings import DistillerSettings, identity_settings
 from lr_exp.distiller.adapter_files import ADAPTER, VERSION, read_history, read_snapshots
 from lr_exp.models import loading
 from lr_exp.pipeline.context import RunContext
@@ -61,19 +61,13 @@ def tune_expert(
 def make_adapter(context: RunContext, supervision: Artifact) -> Tuned:
     """Trains an adapter on the supervision."""
     inputs, settings = context.inputs, _settings_for_epochs(context, supervision)
-    loss = inputs.method.loss
-    recorded = determining(settings)
-    if settings.snapshot_every is None:
-        del recorded["snapshot_every"]  # keeps the addresses of versions without the setting
-    if loss.choice.name != "kl":  # likewise
-        recorded |= {"loss": loss.choice.name, **loss.arguments}
     recipe = Recipe(
         "adapter",
         VERSION,
         {"supervision": supervision.facts["digest"], "expert": inputs.expert.fingerprint},
         {
-            **recorded,
-            **inputs.method.outside_sources("loss"),
+            **identity_settings(settings),
+            **inputs.method.identity("loss"),
             "seed": inputs.settings.seed,
             # Written to the adapter's config.
             "base": [inputs.base_name, inputs.expert.revision],
@@ -99,7 +93,7 @@ def make_adapter(context: RunContext, supervision: Artifact) -> Tuned:
             folder,
             settings,
             Training(
-                loss=loss,
+                loss=inputs.method.loss,
                 seed=inputs.settings.seed,
                 device=inputs.device,
                 base_name=inputs.base_name,
@@ -108,7 +102,7 @@ def make_adapter(context: RunContext, supervision: Artifact) -> Tuned:
             ),
         )
 
-    artifact = context.artifacts.make_if_requested("distill", recipe, build, together=True)
+    artifact = context.make(recipe, build, stage="distill", together=True)
     history = read_history(artifact.folder)
     if not made_now:  # a reused adapter logs its history too
         for entry in history:
@@ -142,4 +136,4 @@ def _merge(context: RunContext, tuned: Tuned) -> Artifact:
         merge(copy, tuned.adapter, folder)
         return {}
 
-    return context.artifacts.make(recipe, build, measured=False)
+    return context.make(recipe, build)

@@ -31,35 +31,38 @@ _ANSWERS_FILE = "answers.jsonl"
 class Evaluation:
     """A benchmark's result for one model."""
 
-    result: Aggregate
+    result: Result
     seconds: float  # of generating and grading, even where they were reused
     reused: bool  # the answers were in the store
-    cut_off: int  # answers that reached a length limit
-    answers: Path  # the file of graded answers
-    graded: Artifact  # the artifact that holds it
+    graded: Artifact  # the artifact with the file of graded answers
 
 
 def evaluate_models(
     context: RunContext, tuned: Tuned | None, tracker: Tracker, folder: Path
 ) -> EvaluateSummary:
     """Evaluates the expert and, if there is one, the tuned expert on all benchmarks."""
-    evaluator, benchmarks = context.inputs.settings.evaluator, context.inputs.benchmarks
-    variants: dict[str, Tuned | None] = {"expert": None} | ({"tuned": tuned} if tuned else {})
+    evaluator = context.inputs.settings.evaluator
     done: list[Evaluation] = []
-    results: dict[str, Results] = {who: {} for who in variants}
+    results: dict[str, Results] = {}
+    variants: dict[str, Tuned | None] = {"expert": None} | ({"tuned": tuned} if tuned else {})
     for who, adapter in variants.items():
-        for benchmark in benchmarks:
-            evaluation = evaluate_benchmark(context, benchmark, adapter)
-            done.append(evaluation)
-            results[who][benchmark.name] = _result(evaluation)
-            tracker.artifact(evaluation.graded, benchmark=benchmark.name, who=who)
+        evaluations = _evaluate_all(context, adapter)
+        done += evaluations.values()
+        results[who] = {name: one.result for name, one in evaluations.items()}
+        for name, evaluation in evaluations.items():
+            tracker.artifact(evaluation.graded, benchmark=name, who=who)
             place = folder / ANSWERS / who
             place.mkdir(parents=True, exist_ok=True)
-            link(place / f"{benchmark.name}.jsonl", evaluation.answers)
+            link(place / f"{name}.jsonl", evaluation.graded.folder / _ANSWERS_FILE)
     extra: dict[str, Any] = {}  # a part that was not measured has no key in the file
-    if tuned is not None and tuned.snapshots():
-        extra["curve"], extra["curve_seconds"] = _curve(context, tuned)
-    if evaluator.gap is not None and benchmarks:
+    if tuned is not None and (snapshots := tuned.snapshots()):
+        extra["curve"], extra["curve_seconds"] = [], 0.0
+        for snapshot in snapshots:
+            evaluations = _evaluate_all(context, snapshot)
+            accuracies = {name: one.result for name, one in evaluations.items()}
+            extra["curve"].append(CurvePoint(step=snapshot.step or 0, results=accuracies))
+            extra["curve_seconds"] += sum(one.seconds for one in evaluations.values())
+    if evaluator.gap is not None and context.inputs.benchmarks:
         extra["gap"], extra["gap_seconds"] = _gap(context, evaluator.gap)
     return EvaluateSummary(
         decoder=evaluator.decoder,
@@ -70,17 +73,10 @@ def evaluate_models(
     )
 
 
-def _curve(context: RunContext, tuned: Tuned) -> tuple[list[CurvePoint], float]:
-    """The accuracy of each snapshot, and the seconds that evaluating them took."""
-    points, seconds = [], 0.0
-    for snapshot in tuned.snapshots():
-        results = {}
-        for benchmark in context.inputs.benchmarks:
-            evaluation = evaluate_benchmark(context, benchmark, snapshot)
-            results[benchmark.name] = _result(evaluation)
-            seconds += evaluation.seconds
-        points.append(CurvePoint(step=snapshot.step or 0, results=results))
-    return points, seconds
+def _evaluate_all(context: RunContext, tuned: Tuned | None) -> dict[str, Evaluation]:
+    """One model's evaluation on every benchmark, by name."""
+    benchmarks = context.inputs.benchmarks
+    return {one.name: evaluate_benchmark(context, one, tuned) for one in benchmarks}
 
 
 def _gap(context: RunContext, decoder: str) -> tuple[Gap, float]:
@@ -90,12 +86,8 @@ def _gap(context: RunContext, decoder: str) -> tuple[Gap, float]:
         who: evaluate_benchmark(context, benchmark, who=who, decoder=decoder)
         for who in ("expert", "amateur")
     }
-    results = {who: {benchmark.name: _result(one)} for who, one in measured.items()}
+    results = {who: {benchmark.name: one.result} for who, one in measured.items()}
     return Gap(decoder=decoder, **results), sum(one.seconds for one in measured.values())
-
-
-def _result(evaluation: Evaluation) -> Result:
-    return Result(**evaluation.result, cut_off=evaluation.cut_off)
 
 
 def evaluate_benchmark(
@@ -109,15 +101,12 @@ def evaluate_benchmark(
     """Evaluates one model on one benchmark.
 
     Args:
-        benchmark: one of `benchmarks`.
         tuned: the adapter of the expert; None for an untuned model.
         who: "expert" or, without an adapter, "amateur".
         decoder: greedy, contrastive or sampled; None is `evaluator.decoder`, and only then is
             the result logged as a point of the accuracy curve.
     """
     questions = context.inputs.benchmark_questions[benchmark.name]
-    on_curve = who == "expert" and decoder is None  # the gap is not a point of the curve
-    decoder = decoder or context.inputs.settings.evaluator.decoder
     answers = _answers(context, benchmark, questions, tuned, who, decoder)
     recipe = Recipe(
         "grades",
@@ -136,33 +125,16 @@ def evaluate_benchmark(
         write_atomically(folder / _ANSWERS_FILE, "".join(lines))
         return dict(aggregate([line["correct"] for line in graded]))
 
-    grades = context.artifacts.make(recipe, build, measured=False)
-    result = Aggregate(**grades.facts)
-    if on_curve:
-        _log_evaluation(context, benchmark.name, tuned, result)
+    grades = context.make(recipe, build)
+    result = {name: grades.facts[name] for name in Aggregate.__annotations__}
+    if who == "expert" and decoder is None:  # the gap is not a point of the curve
+        trained = (tuned.step or context.inputs.settings.distiller.steps) if tuned else 0
+        context.log(f"eval/{benchmark.name}", trained, result)
     return Evaluation(
-        result=result,
+        Result(**result, cut_off=answers.facts["questions"] - answers.facts["finished"]),
         seconds=answers.seconds + grades.seconds,
         reused=answers.reused,
-        cut_off=answers.facts["questions"] - answers.facts["finished"],
-        answers=grades.folder / _ANSWERS_FILE,
         graded=grades,
-    )
-
-
-def _log_evaluation(context: RunContext, name: str, tuned: Tuned | None, result: Aggregate) -> None:
-    """Logs a point of the accuracy curve; the untuned expert is at optimizer step 0."""
-    trained = context.inputs.settings.distiller.steps if tuned else 0
-    step = trained if tuned is None or tuned.step is None else tuned.step
-    context.log(
-        f"eval/{name}",
-        step,
-        {
-            "accuracy": result["accuracy"],
-            "stderr": result["stderr"],
-            "correct": result["correct"],
-            "total": result["total"],
-        },
     )
 
 
@@ -172,30 +144,29 @@ def _answers(
     questions: Sequence[Question],
     tuned: Tuned | None,
     who: str,
-    decoder: str,
+    decoder: str | None,
 ) -> Artifact:
     run = context.inputs
     evaluator = run.settings.evaluator
+    decoder = decoder or evaluator.decoder
     source = run.amateur if who == "amateur" else run.expert
     shots = run.shots[benchmark.name]
     settings: dict[str, Any] = {
         "system_prompt": evaluator.system_prompt,
         "max_new_tokens": evaluator.max_new_tokens,
         "batch_size": evaluator.batch_size,
+        "decoder": decoder,
     }
     inputs: dict[str, Any] = {
         "questions": prompts_fingerprint(questions),
         "shots": fingerprint(shots),
-        "expert": source.fingerprint,
+        "model": source.fingerprint,
         "adapter": tuned.digest if tuned else None,
         "benchmark": [benchmark.name, benchmark.version],
     }
-    # Greedy answers keep the addresses of versions without other decoders.
     if decoder == "contrastive":
         inputs |= {"amateur": run.amateur.fingerprint, "shared": asdict(run.shared)}
-        settings |= {"decoder": decoder, "alpha": run.settings.alpha}
-    elif decoder == "sampled":
-        settings |= {"decoder": decoder, "temperature": 1.0, "seed": 0}  # one draw for all runs
+        settings["alpha"] = run.settings.alpha
     environment = run.machine  # no engine runs the amateur
     if who == "expert":
         environment = context.models.generation_environment("evaluator")
@@ -215,10 +186,11 @@ def _answers(
                 questions,
                 model,
                 folder,
-                answer.AnswerSettings(shots=shots, **settings),
+                shots=shots,
+                **settings,
                 generate=generate,
                 name=f"{benchmark.name} ({name}{suffix})",
                 **pair,
             )
 
-    return context.artifacts.make(recipe, build, together=True)
+    return context.make(recipe, build, together=True)

@@ -6,7 +6,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from lr_exp.config.settings import STAGES, Settings, determining
+from lr_exp.config.settings import STAGES, Settings, identity_settings
 from lr_exp.data.questions import fingerprint
 from lr_exp.distiller import adapter_files
 from lr_exp.evaluator import answer, grade
@@ -56,7 +56,7 @@ def config_of(
 
 
 def _determining(settings: Settings) -> dict[str, Any]:
-    found = determining(settings)
+    found = identity_settings(settings)
     found["method"] |= found["method"].pop("parameters")
     return found
 
@@ -89,10 +89,10 @@ def _code(settings: Settings, inputs: Inputs) -> dict[str, Any]:
         made = (records,) if settings.imports_records else (rollout, references, score, select)
         found |= {module.__name__.rpartition(".")[2]: module.VERSION for module in made}
     if learns and not settings.imports_records:
-        found |= inputs.method.outside_sources("trajectories", "select", "target")
+        found |= inputs.method.identity("trajectories", "select", "target")
     if "distill" in settings.stages:
         found |= {"distill": adapter_files.VERSION, "peft": version("peft")}
-        found |= inputs.method.outside_sources("loss")
+        found |= inputs.method.identity("loss")
     if grades or (learns and inputs.method.needs("references")):
         found |= {name: version(name) for name in GRADING_PACKAGES}
     if grades:

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from lr_exp import __version__
-from lr_exp.config.method import Method, method_of
+from lr_exp.config.method import Method
 from lr_exp.config.settings import Settings
 from lr_exp.data.benchmarks import load_benchmark, load_shots
 from lr_exp.data.questions import Question, fingerprint, load_questions, select_questions
@@ -21,6 +21,7 @@ from lr_exp.errors import UserError
 from lr_exp.evaluator import grade
 from lr_exp.models import devices, early_exit, loading, locating
 from lr_exp.models.vocabulary import SharedVocabulary, shared_vocabulary
+from lr_exp.pipeline.method import method_of
 from lr_exp.store import Store
 
 # Packages on whose versions results depend.

@@ -4,7 +4,7 @@ Results go to the store, where a run with the same settings reuses them.
 """
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -88,14 +88,8 @@ class Pair:
             The expert's and the amateur's raw logits, `(steps, shared ids)` each; row t is the
             distribution after t generated tokens.
         """
-        row = {
-            "question_id": answer.question_id,
-            "question": answer.question,
-            "prompt_ids": answer.prompt_ids,
-            "token_ids": answer.token_ids,
-        }
         prompt = self.settings.sampler.system_prompt
-        return score.answer_logits(row, self.expert, self.amateur, self.shared, prompt)
+        return score.answer_logits(asdict(answer), self.expert, self.amateur, self.shared, prompt)
 
     def texts(self, token_ids: Iterable[int]) -> list[str]:
         """Each token's text, decoded alone."""

@@ -21,22 +21,13 @@ class LoadedModels:
     """Loads models on first use and frees them where an engine or a sharded copy needs the room."""
 
     def __init__(self, inputs: Inputs, store_root: Path) -> None:
-        """Loads nothing yet.
-
-        Args:
-            inputs: where the models are.
-            store_root: where engines' identities are remembered.
-        """
+        """Loads nothing yet. The store remembers the identities of engines."""
         self._inputs = inputs
         self._store_root = store_root
         self._loaded: dict[str, LanguageModel] = {}
         self._engines: dict[str, Engine] = {}
-        self._identities: dict[str, dict[str, Any]] = {}
-
-    @property
-    def engine_identities(self) -> dict[str, dict[str, Any]]:
-        """The identities of the engines used so far, by part of the settings."""
-        return self._identities
+        # The identities of the engines used so far, by part of the settings.
+        self.engine_identities: dict[str, dict[str, Any]] = {}
 
     def expert(self) -> LanguageModel:
         if "expert" not in self._loaded:
@@ -107,18 +98,18 @@ class LoadedModels:
         Args:
             part: "sampler" or "evaluator".
         """
-        engine = self._engine(part)
+        engine, identities = self._engine(part), self.engine_identities
         if engine is None:
             return self._inputs.machine
-        if part not in self._identities:  # a server that is down takes long to answer: ask once
+        if part not in identities:  # a server that is down takes long to answer: ask once
             server = self._inputs.settings.server
             key = digest([self._inputs.settings.engines[part], server.url, server.model])[:24]
             remembered = self._store_root / ".engines" / f"{key}.json"
-            self._identities[part] = distributed.run_on_rank0(
+            identities[part] = distributed.run_on_rank0(
                 lambda: last_known_identity(engine, remembered)
             )
         # Prompts are rendered here, whatever generates.
-        return {**self._identities[part], **{name: version(name) for name in RENDERING_PACKAGES}}
+        return identities[part] | {name: version(name) for name in RENDERING_PACKAGES}
 
     def _engine(self, part: str) -> Engine | None:
         """The engine of a part of the settings; None for the model itself."""
@@ -126,23 +117,21 @@ class LoadedModels:
         if name == "transformers":
             return None
         if name not in self._engines:
-            self._engines[name] = self._start_engine(name, part)
+            if name == "server":
+                from lr_exp.inference.engines.server import ServerEngine
+
+                self._engines[name] = ServerEngine(self._inputs.settings.server)
+            else:
+                from lr_exp.inference.engines.in_process import VllmEngine
+
+                if distributed.is_distributed():
+                    raise distributed.SharedError(
+                        f"{part}.engine=vllm runs in one process, but this run has "
+                        f"{distributed.world_size()}. Start it without torchrun, or serve the "
+                        f"expert (vllm serve) and set {part}.engine=server."
+                    )
+                self._engines[name] = VllmEngine(self._inputs.expert, self._inputs.dtype)
         return self._engines[name]
-
-    def _start_engine(self, name: str, part: str) -> Engine:
-        if name == "server":
-            from lr_exp.inference.engines.server import ServerEngine
-
-            return ServerEngine(self._inputs.settings.server)
-        from lr_exp.inference.engines.in_process import VllmEngine
-
-        if distributed.is_distributed():
-            raise distributed.SharedError(
-                f"{part}.engine=vllm runs in one process, but this run has "
-                f"{distributed.world_size()}. Start it without torchrun, or serve the expert "
-                f"(vllm serve) and set {part}.engine=server."
-            )
-        return VllmEngine(self._inputs.expert, self._inputs.dtype)
 
     def _load(self, source: locating.ModelSource) -> LanguageModel:
         for engine in self._engines.values():

@@ -8,9 +8,9 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-from lr_exp.config.method import method_of
 from lr_exp.config.settings import Settings
 from lr_exp.errors import first_line
+from lr_exp.pipeline.method import method_of
 from lr_exp.store import write_atomically
 from lr_exp.store.run_folder import ANSWERS, FAILED, METRICS, PAGE, SUMMARY, TRAJECTORIES
 
@@ -23,14 +23,11 @@ def choices(settings: Settings) -> dict[str, Any]:
     Raises:
         UserError: the method's choices are not valid.
     """
-    method, stages = method_of(settings), settings.stages
-    trains = "sample" in stages or "distill" in stages
-    learns = trains and not settings.imports_records
-    contrasts = "evaluate" in stages and settings.evaluator.decoder == "contrastive"
-    evaluates = "evaluate" in stages
-    compared = (learns and method.needs_amateur) or (
-        evaluates and (contrasts or settings.evaluator.gap is not None)
-    )
+    method, stages, evaluator = method_of(settings), settings.stages, settings.evaluator
+    learns = ("sample" in stages or "distill" in stages) and not settings.imports_records
+    contrasts = "evaluate" in stages and evaluator.decoder == "contrastive"
+    measures_gap = "evaluate" in stages and evaluator.gap is not None
+    compared = (learns and method.needs_amateur) or contrasts or measures_gap
     return {
         "method": method.name if learns else None,
         "expert": settings.expert.name,
@@ -63,14 +60,7 @@ def clear(folder: Path) -> None:
 
 
 def record_failure(error: str, choices: dict[str, Any], overrides: list[str], folder: Path) -> None:
-    """Writes `failed.json`, which reports read, and the page.
-
-    Args:
-        error: one line.
-        choices: see `choices`, as far as they are known.
-        overrides: the run's overrides.
-        folder: the run's, cleared before it began.
-    """
+    """Writes `failed.json`, which reports read, and the page. `error` is one line."""
     record = {"error": error, **choices, "overrides": overrides}
     with contextlib.suppress(OSError):  # the error itself is what matters
         folder.mkdir(parents=True, exist_ok=True)

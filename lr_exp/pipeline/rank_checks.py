@@ -1,5 +1,6 @@
 """Checks that all ranks of a run have the same code, settings, inputs and store."""
 
+import contextlib
 import hashlib
 import os
 from pathlib import Path
@@ -12,12 +13,7 @@ from lr_exp.store import digest
 
 
 def check_machines(inputs: Inputs, installed: dict[str, str]) -> None:
-    """Raises UserError where a rank has other versions, another device or another store.
-
-    Args:
-        inputs: not read yet.
-        installed: versions that results depend on.
-    """
+    """Raises UserError where a rank has other versions, another device or another store."""
     if not distributed.is_distributed():
         return
     distributed.check_same(_machine(inputs, installed))
@@ -29,12 +25,20 @@ def check_files(inputs: Inputs) -> None:
     if not distributed.is_distributed():
         return
     distributed.check_same(_files(inputs))
-    distributed.run_on_all_ranks(lambda: _check_question_count(inputs))
+    settings, count = inputs.settings, distributed.world_size()
+    if "sample" not in settings.stages or settings.imports_records:
+        return
+    questions = len(inputs.questions)
+    if questions < count:
+        raise distributed.SharedError(
+            f"data={settings.data.name} has {questions} questions for {count} processes: start at "
+            f"most {questions} (torchrun --nproc-per-node), or use more questions."
+        )
 
 
 def _machine(inputs: Inputs, installed: dict[str, str]) -> dict[str, Any]:
     return {
-        "kind of device (are there as many GPUs as processes?)": inputs.device.partition(":")[0],
+        "device (a process without a GPU needs device=cpu)": inputs.device.partition(":")[0],
         "precision": inputs.dtype,
         "code of lr_exp": _code_digest(),
         **{f"version of {name}": value for name, value in installed.items()},
@@ -63,39 +67,24 @@ def _code_digest() -> str:
 
 def _check_store(root: Path) -> None:
     """Raises UserError where a rank does not see the store of rank 0."""
-    name = distributed.run_on_rank0(lambda: _create_marker(root))
+
+    def create() -> str | None:
+        name = f".seen-{os.urandom(8).hex()}"
+        with contextlib.suppress(OSError):  # a read-only store
+            (root / name).touch()
+            return name
+        return None
+
+    def check() -> None:
+        if name is not None and not (root / name).exists():
+            raise UserError(
+                f"the store {root} is not that of rank 0: set store= to a folder that all hosts "
+                "share."
+            )
+
+    name = distributed.run_on_rank0(create)
     try:
-        distributed.run_on_all_ranks(lambda: _check_marker(root, name))
+        distributed.run_on_all_ranks(check)
     finally:
         if name is not None and distributed.is_rank0():
             (root / name).unlink(missing_ok=True)
-
-
-def _create_marker(root: Path) -> str | None:
-    """The name of a new file there; None for a read-only store."""
-    name = f".seen-{os.urandom(8).hex()}"
-    try:
-        (root / name).touch()
-    except OSError:
-        return None
-    return name
-
-
-def _check_marker(root: Path, name: str | None) -> None:
-    if name is not None and not (root / name).exists():
-        raise UserError(
-            f"the store {root} is not that of rank 0: set store= to a folder that all hosts share."
-        )
-
-
-def _check_question_count(inputs: Inputs) -> None:
-    """Raises UserError where there are fewer questions to learn from than ranks."""
-    settings, count = inputs.settings, distributed.world_size()
-    if "sample" not in settings.stages or settings.imports_records:
-        return
-    questions = len(inputs.questions)
-    if questions < count:
-        raise UserError(
-            f"data={settings.data.name} has {questions} questions for {count} processes: start at "
-            f"most {questions} (torchrun --nproc-per-node), or use more questions."
-        )

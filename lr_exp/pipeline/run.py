@@ -1,15 +1,13 @@
 """One run, from settings to `summary.json`."""
 
 import logging
-import random
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-import numpy as np
-import torch
+from transformers import set_seed
 
 from lr_exp import distributed, progress
 from lr_exp.config.settings import Settings
@@ -36,6 +34,8 @@ from lr_exp.tracking.log_results import (
 
 log = logging.getLogger(__name__)
 
+_SEEDED = ("python", "numpy", "torch", "questions", "data_order")  # sources of randomness
+
 
 def run(settings: Settings, folder: Path, conf_dirs: Sequence[Path]) -> Summary:
     """Runs the requested stages and writes the results to `folder`, `summary.json` last.
@@ -56,7 +56,7 @@ def run(settings: Settings, folder: Path, conf_dirs: Sequence[Path]) -> Summary:
 def _run(settings: Settings, folder: Path, conf_dirs: Sequence[Path]) -> Summary:
     folder.mkdir(parents=True, exist_ok=True)
     clear(folder)
-    _seed_everything(settings.seed)
+    set_seed(settings.seed)  # libraries use global generators; our own code has its own
     on_use = partial(record_reference, folder)
     inputs = Inputs(settings, conf_dirs, Store(settings.store, on_use=on_use))
     distributed.join(inputs.device)
@@ -78,7 +78,7 @@ def _run(settings: Settings, folder: Path, conf_dirs: Sequence[Path]) -> Summary
         head = Summary(
             **reported,
             stages=list(settings.stages),
-            seeds=_seeds(settings),
+            seeds=dict.fromkeys(_SEEDED, settings.seed),
             provenance=Provenance(**inputs.provenance()),
             settings=RecordedSettings(**recorded),
             versions=installed,
@@ -111,7 +111,7 @@ def _run(settings: Settings, folder: Path, conf_dirs: Sequence[Path]) -> Summary
             "distill": distill,
             "evaluate": evaluate,
             "engines": context.models.engine_identities or None,
-            "peak_memory_bytes": context.artifacts.peak_memory_bytes,
+            "peak_memory_bytes": context.peak_memory_bytes,
             "ranks": distributed.world_size() if distributed.is_distributed() else None,
         }
         # A part that is None has no key in the file.
@@ -129,15 +129,3 @@ def _warn(warnings: list[str], logged: Sequence[str] = ()) -> list[str]:
         if warning not in logged:
             log.warning(warning)
     return warnings
-
-
-def _seed_everything(seed: int) -> None:
-    """Seeds the global generators, which libraries use; our own code has its own generators."""
-    random.seed(seed)
-    np.random.seed(seed)
-    torch.manual_seed(seed)
-
-
-def _seeds(settings: Settings) -> dict[str, int]:
-    """The seed of each source of randomness."""
-    return dict.fromkeys(("python", "numpy", "torch", "questions", "data_order"), settings.seed)

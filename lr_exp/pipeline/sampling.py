@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 from lr_exp import distributed
-from lr_exp.config.settings import Settings
 from lr_exp.errors import UserError
 from lr_exp.evaluator import grade
 from lr_exp.models import loading
@@ -23,6 +22,8 @@ from lr_exp.store.run_folder import TRAJECTORIES
 
 log = logging.getLogger(__name__)
 
+# Of an engine's greedy tokens. Rounding changes one token in a hundred at most; a quantized copy,
+# another model with the same tokenizer or an attached adapter changes many.
 _MIN_EXPERT_TOP1_SHARE = 0.95
 _GENERATING_STAGES = ("rollout", "sampled")
 _MODEL_STAGES = (*_GENERATING_STAGES, "score")
@@ -44,34 +45,29 @@ def make_supervision(context: RunContext, folder: Path) -> tuple[Artifact, Sampl
         if distributed.is_rank0():
             shown = _sample_for_page(context, trajectories, steps, supervision)
             write_atomically(folder / TRAJECTORIES, json.dumps(shown, ensure_ascii=True))
-    exported = _export(context, supervision)
-    renamed = ("digest", "peak_memory_bytes")
-    facts = {key: value for key, value in supervision.facts.items() if key not in renamed}
-    if made:
-        facts = {"questions": len(inputs.questions), **facts}
-    generating = [name for name in _GENERATING_STAGES if name in made]
+    export = inputs.settings.sampler.export
+    if export is not None:
+        stored = StoredSupervision(supervision.folder)
+        tokenizer = loading.load_tokenizer(inputs.expert)
+        distributed.run_on_rank0(lambda: records.export_records(stored, tokenizer, Path(export)))
+    stages = {**made, "supervision": supervision}
+    generated = [made[name].facts["tokens"] for name in _GENERATING_STAGES if name in made]
     by_models = [made[name] for name in _MODEL_STAGES if name in made]
-    sampled = {
-        **facts,
-        "generated_tokens": sum(made[name].facts["tokens"] for name in generating)
-        if made
-        else None,
-        "seconds": sum(artifact.seconds for artifact in (*made.values(), supervision)),
-        "seconds_by_stage": {
-            name: artifact.seconds
-            for name, artifact in {**made, "supervision": supervision}.items()
-        },
-        "peak_memory_bytes": max(
-            (artifact.facts.get("peak_memory_bytes", 0) for artifact in made.values()), default=None
-        ),
+    peaks = [artifact.facts["peak_memory_bytes"] for artifact in made.values()]
+    facts: dict[str, Any] = {"questions": len(inputs.questions)} if made else {}
+    facts |= supervision.facts | {
+        "generated_tokens": sum(generated) if made else None,
+        "seconds": sum(artifact.seconds for artifact in stages.values()),
+        "seconds_by_stage": {name: artifact.seconds for name, artifact in stages.items()},
+        "peak_memory_bytes": max(peaks, default=None),
         "reused": bool(made) and all(one.reused for one in by_models or made.values()),
         "artifact": str(supervision.folder),
         "supervision": supervision.facts["digest"],
-        "export": str(exported) if exported else None,
+        "export": export,
     }
     if "verified" in made:
-        sampled["verified"] = made["verified"].facts
-    return supervision, SampleSummary.model_validate(sampled)
+        facts["verified"] = made["verified"].facts
+    return supervision, SampleSummary.model_validate(facts)
 
 
 def score_trajectories(context: RunContext, trajectories: Artifact) -> Artifact:
@@ -99,37 +95,37 @@ def score_trajectories(context: RunContext, trajectories: Artifact) -> Artifact:
         expert, amateur = context.models.pair()
         return score.score(trajectories.folder, expert, amateur, inputs.shared, folder, **settings)
 
-    steps = context.artifacts.make_if_requested("sample", recipe, build, together=True)
+    steps = context.make(recipe, build, stage="sample", together=True)
     by_engine = sampler.engine != "transformers" and trajectories.stage == "rollout"
     if by_engine and distributed.is_rank0():
-        _check_engine(score.expert_top1_share(steps.folder), inputs.settings)
+        share = score.expert_top1_share(steps.folder)
+        if share < _MIN_EXPERT_TOP1_SHARE:
+            log.warning(
+                "sampler.engine=%s: only %.1f%% of the generated tokens are the most probable ones "
+                "of the expert %s. Does the engine serve another model, another precision or an "
+                "adapter?",
+                sampler.engine,
+                100 * share,
+                inputs.settings.expert.name,
+            )
     return steps
 
 
 def select_steps(context: RunContext, trajectories: Artifact, steps: Artifact | None) -> Artifact:
     """Selects steps and targets from the step table or, without one, from the trajectories."""
     method = context.inputs.method
-    # A setting that the method does not read is None, so that its values share an address.
-    settings = dict.fromkeys(("alpha", "beta", "seed", "first", "share"))
-    settings |= {
-        "steps": method.select.choice.name,
-        **method.select.arguments,
-        "target": method.target.choice.name,
-        **method.target.arguments,
-        **method.outside_sources("select", "target"),
-    }
     recipe = Recipe(
         "supervision",
         select.VERSION,
         {"trajectories": trajectories.address, "steps": steps.address if steps else None},
-        settings,
+        method.identity("select", "target"),
     )
 
     def build(folder: Path) -> dict[str, Any]:
         table = steps.folder if steps else None
         return select.write(trajectories.folder, table, method, folder)
 
-    return context.artifacts.make_if_requested("sample", recipe, build)
+    return context.make(recipe, build, stage="sample")
 
 
 def _import_records(context: RunContext) -> Artifact:
@@ -158,7 +154,7 @@ def _import_records(context: RunContext) -> Artifact:
 
     # Reading a file does not count as the stage `sample`: it happens whatever `stages` says.
     recipe = Recipe("records", records.VERSION, recipe_inputs, settings)
-    return context.artifacts.make(recipe, build, measured=False)
+    return context.make(recipe, build)
 
 
 def _sample_for_page(
@@ -197,35 +193,6 @@ def _sample_for_page(
         alpha=settings.alpha if steps and method.reads("alpha") else None,
         verdict=verdict,
     )
-
-
-def _export(context: RunContext, supervision: Artifact) -> Path | None:
-    """Writes the kept steps in the published form to `sampler.export`, if it is set."""
-    inputs = context.inputs
-    if inputs.settings.sampler.export is None:
-        return None
-    path = Path(inputs.settings.sampler.export)
-    tokenizer = loading.load_tokenizer(inputs.expert)
-    distributed.run_on_rank0(
-        lambda: records.export_records(StoredSupervision(supervision.folder), tokenizer, path)
-    )
-    return path
-
-
-def _check_engine(top1_share: float, settings: Settings) -> None:
-    """Warns where an engine's greedy tokens are often not the expert's own most probable ones.
-
-    Rounding changes one token in a hundred at most; a quantized copy, another model with the same
-    tokenizer or an attached adapter changes many.
-    """
-    if top1_share < _MIN_EXPERT_TOP1_SHARE:
-        log.warning(
-            "sampler.engine=%s: only %.1f%% of the generated tokens are the most probable ones of "
-            "the expert %s. Does the engine serve another model, another precision or an adapter?",
-            settings.sampler.engine,
-            100 * top1_share,
-            settings.expert.name,
-        )
 
 
 def why_nothing_is_kept(inputs: Inputs, sample: SampleSummary) -> str:

@@ -96,7 +96,7 @@ def human_solution(context: RunContext) -> Trajectories:
             **settings,
         )
 
-    artifact = context.artifacts.make_if_requested("sample", recipe, build)
+    artifact = context.make(recipe, build, stage="sample")
     return Trajectories(artifact, by_expert=False)
 
 
@@ -117,7 +117,7 @@ def _generated(context: RunContext, stage: str, settings: dict[str, Any]) -> Art
         with context.models.generating("sampler") as (expert, generate):
             return rollout.roll_out(inputs.questions, expert, folder, generate=generate, **settings)
 
-    return context.artifacts.make_if_requested("sample", recipe, build, together=True)
+    return context.make(recipe, build, stage="sample", together=True)
 
 
 def _verified(context: RunContext, drawn: Artifact, samples: int) -> Artifact:
@@ -143,4 +143,4 @@ def _verified(context: RunContext, drawn: Artifact, samples: int) -> Artifact:
         tokenizer = loading.load_tokenizer(inputs.expert)
         return references.keep_verified(drawn.folder, tokenizer, is_right, folder, samples=samples)
 
-    return context.artifacts.make_if_requested("sample", recipe, build)
+    return context.make(recipe, build, stage="sample")

@@ -2,8 +2,9 @@
 
 from typing import Any
 
-from lr_exp.config.method import Method, build_method
-from lr_exp.config.settings import MethodSettings
+from lr_exp.config.method import Method
+from lr_exp.config.settings import MethodSettings, Settings
+from lr_exp.pipeline.method import method_of
 
 
 def method(
@@ -16,4 +17,4 @@ def method(
     **choices: str,
 ) -> Method:
     settings = MethodSettings(name=name, parameters=parameters or {}, **choices)
-    return build_method(settings, alpha=alpha, beta=beta, seed=seed)
+    return method_of(Settings(method=settings, alpha=alpha, beta=beta, seed=seed))
