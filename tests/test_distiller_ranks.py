@@ -21,8 +21,6 @@ from lr_exp.distiller.batches import BatchDataset, assign_passes, plan_batches
 from tests.support.distilling import a_supervision, train
 from tests.support.distilling_on_ranks import CASES, MANY, StoppedError, stop
 
-pytestmark = pytest.mark.integration
-
 ROOT = Path(__file__).parents[1]
 pytestmark = pytest.mark.integration
 

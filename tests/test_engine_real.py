@@ -23,7 +23,7 @@ from lr_exp.inference.engines import Request, Sampling
 from lr_exp.inference.engines.server import ServerEngine
 from lr_exp.models import loading, locating
 from lr_exp.models.prompts import render_prompt
-from tests.support.distilling import load_expert
+from tests.support.sampling import load_micro
 
 pytestmark = pytest.mark.slow
 
@@ -164,7 +164,7 @@ def test_llama_cpp_with_quantized_weights_generates_likely_tokens(smollm2, tmp_p
             samples = [generate([Request(prompts[0], 12, seed)] * 2, hot) for seed in (1, 2, 3)]
         with (
             pytest.raises(UserError, match=r"id \d+ is .* there and .* here"),
-            ServerEngine(ServerSettings(url=address)).open(load_expert()),
+            ServerEngine(ServerSettings(url=address)).open(load_micro()),
         ):
             pass
     assert all(first == second for first, second in samples)  # only the seed matters

@@ -14,15 +14,11 @@ from lr_exp.config.settings import AmateurSettings, ExpertSettings, ModelSetting
 from lr_exp.errors import UserError
 from lr_exp.models import devices, early_exit, loading, locating
 from lr_exp.models.prompts import PLAIN_TEMPLATE, render_prompt, stop_token_ids
-from tests.support.tiny import CHAT_TEMPLATE, TOKENS, tiny_model, tiny_tokenizer
+from tests.support.tiny import CHAT_TEMPLATE, TOKENS, load_folder, tiny_model, tiny_tokenizer
 
 
 def locate(folder, **settings):
     return locating.locate(ExpertSettings(name="tiny", path=str(folder), **settings), "expert")
-
-
-def load(folder):
-    return loading.load(locate(folder), device="cpu", dtype="float32")
 
 
 @pytest.fixture(scope="module")
@@ -92,7 +88,7 @@ def test_pickles_are_rejected_and_never_loaded(folder, monkeypatch, tmp_path):
     """Loading a pickle runs the code in it."""
     monkeypatch.chdir(tmp_path)
     (folder / "pytorch_model.bin").write_bytes(pickle.dumps(Bomb()))
-    load(folder)  # there are safetensors too, so the pickle is not opened
+    load_folder(folder)  # there are safetensors too, so the pickle is not opened
     (folder / "model.safetensors").unlink()
     with pytest.raises(UserError, match="only pickled weights"):
         locate(folder)
@@ -174,7 +170,7 @@ UNREADABLE_WEIGHTS = r"weights in .* cannot be loaded"
 def test_a_damaged_model_is_an_error_that_names_the_damage(folder, damage, message):
     damage(folder)
     with pytest.raises(UserError, match=message):
-        load(folder)
+        load_folder(folder)
 
 
 def test_a_tokenizer_larger_than_the_model_is_rejected(folder):
@@ -185,14 +181,14 @@ def test_a_tokenizer_larger_than_the_model_is_rejected(folder):
     with pytest.raises(
         UserError, match=rf"id {TOKENS} \('<new>'\) but its model has {TOKENS} rows"
     ):
-        load(folder)
+        load_folder(folder)
 
 
 def test_a_models_generation_config_is_ignored(folder, whole):
     """R1-Distill and the Instruct models set temperature, top-p and repetition penalty."""
     config = {"temperature": 0.6, "top_p": 0.95, "repetition_penalty": 1.3, "do_sample": True}
     (folder / "generation_config.json").write_text(json.dumps({**config, "eos_token_id": 256}))
-    loaded, plain = load(folder), load(whole)
+    loaded, plain = load_folder(folder), load_folder(whole)
     assert loaded.model.generation_config.to_diff_dict() == (
         plain.model.generation_config.to_diff_dict()
     )
@@ -203,7 +199,7 @@ def test_a_models_generation_config_is_ignored(folder, whole):
 @pytest.mark.parametrize("architecture", ["qwen2", "llama"])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_architectures_and_stored_precisions(tmp_path, architecture, dtype):
-    loaded = load(tiny_model(tmp_path, architecture=architecture, dtype=dtype, rows=300))
+    loaded = load_folder(tiny_model(tmp_path, architecture=architecture, dtype=dtype, rows=300))
     assert next(loaded.model.parameters()).dtype == torch.float32
     assert not any(p.requires_grad for p in loaded.model.parameters())
     assert (loaded.vocabulary_size, loading.output_rows(loaded.model)) == (TOKENS, 300)
@@ -215,7 +211,7 @@ def test_architectures_and_stored_precisions(tmp_path, architecture, dtype):
 
 def test_the_templates_end_of_turn_stops_a_base_model(whole):
     """A base model's eos is the end of the document, so its answers continued with new turns."""
-    assert load(whole).stop_ids == (256, 258)
+    assert load_folder(whole).stop_ids == (256, 258)
 
 
 def test_without_a_template_the_end_of_turn_is_not_a_stop_token():
@@ -253,7 +249,7 @@ def test_a_broken_template_is_a_user_error(folder):
     """Loading the model raised Jinja's own error."""
     (folder / "chat_template.jinja").write_text("{% for message in %}")
     with pytest.raises(UserError, match="chat template"):
-        load(folder)
+        load_folder(folder)
 
 
 # Early exit ------------------------------------------------------------------------------------
@@ -262,7 +258,7 @@ def test_a_broken_template_is_a_user_error(folder):
 @pytest.fixture(scope="module", params=["qwen2", "llama"])
 def deep(request, tmp_path_factory):
     folder = tiny_model(tmp_path_factory.mktemp("deep"), layers=4, architecture=request.param)
-    return load(folder)
+    return load_folder(folder)
 
 
 def without_layer(model, dropped):

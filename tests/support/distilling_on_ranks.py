@@ -22,7 +22,8 @@ from lr_exp.distiller import distill, trainer
 from lr_exp.distiller.sharding import shard
 from lr_exp.distiller.trainer import ContrastTrainer, pass_losses
 from lr_exp.errors import UserError
-from tests.support.distilling import SETTINGS, load_expert, train
+from tests.support.distilling import SETTINGS, train
+from tests.support.sampling import load_micro
 
 MANY = replace(SETTINGS, tokens_per_pass=24, lora_dropout=0.3, snapshot_every=3)
 CASES: dict[str, DistillerSettings] = {
@@ -100,7 +101,7 @@ def main() -> None:
             run("no-memory", CASES["fsdp"])
     except UserError as error:
         results["no-memory-sharded"] = str(error)
-    expert = load_expert()
+    expert = load_micro()
     if not distributed.is_rank0():  # on one rank only
         expert.model.lm_head.weight.data = torch.full_like(expert.model.lm_head.weight, torch.inf)
     try:

@@ -157,16 +157,16 @@ def elsewhere(folder: Path) -> None:
 
 
 def fails_alone(folder: Path) -> None:
-    """The program, where rank 1 alone fails."""
+    """The program, where rank 1 alone fails in training."""
+    from lr_exp.distiller import distill
     from lr_exp.errors import UserError
-    from lr_exp.pipeline import trajectories
 
     if os.environ["RANK"] == "1":
 
-        def roll_out(*_, **__):
-            raise UserError("the rollout cannot be written")
+        def fail(*_, **__):
+            raise UserError("the adapter cannot be written")
 
-        trajectories.rollout.roll_out = roll_out
+        distill.distill = fail
     _run_program()
 
 

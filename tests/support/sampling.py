@@ -15,12 +15,13 @@ SYSTEM = "Please reason step by step."
 NEW_TOKENS = 64  # enough to meet kept steps, short enough for the plain loop
 
 
-def load_micro(name: str) -> loading.LanguageModel:
-    path = f"micro/models/{name}"
-    source = locating.locate(
-        ModelSettings(name=name, package="lr_exp", package_path=path), role="expert"
-    )
-    return loading.load(source, device="cpu", dtype="float32")
+def micro_source(name: str = "expert") -> locating.ModelSource:
+    settings = ModelSettings(name=name, package="lr_exp", package_path=f"micro/models/{name}")
+    return locating.locate(settings, role="expert")
+
+
+def load_micro(name: str = "expert") -> loading.LanguageModel:
+    return loading.load(micro_source(name), device="cpu", dtype="float32")
 
 
 def sample(
