@@ -8,7 +8,7 @@ import shutil
 import socket
 import subprocess
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
 
@@ -38,12 +38,17 @@ NAMES = ("Tom", "Mia", "Leo", "Ana", "Ben", "Zoe", "Kim", "Raj")
 
 
 @contextmanager
-def running(command: Sequence[str], port: int, log: Path, **variables: str) -> Iterator[str]:
+def llama_cpp(weights: Path, folder: Path) -> Iterator[str]:
     """Starts a server and yields its address once it is healthy."""
+    with closing(socket.socket()) as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    command = [str(LLAMA_SERVER), "-m", str(weights), "--host", "127.0.0.1", "--port", str(port)]
+    command += ["-c", "4096", "-np", "4", "-t", "2", "--offline"]
+    command += ["-fa", "off", "-ctk", "f32", "-ctv", "f32"]  # fp32 cache, as here
+    log = folder / "log.txt"
     with log.open("w") as output:
-        process = subprocess.Popen(  # noqa: S603
-            command, stdout=output, stderr=subprocess.STDOUT, env={**os.environ, **variables}
-        )
+        process = subprocess.Popen(command, stdout=output, stderr=subprocess.STDOUT)  # noqa: S603
     address = f"http://127.0.0.1:{port}"
     deadline = time.monotonic() + 180
     try:
@@ -55,31 +60,12 @@ def running(command: Sequence[str], port: int, log: Path, **variables: str) -> I
                 pass
             time.sleep(0.2)
         else:
-            pytest.fail(
-                f"the server did not start: {log.read_text('utf-8', errors='replace')[-2000:]}"
-            )
+            text = log.read_text("utf-8", errors="replace")
+            pytest.fail(f"the server did not start: {text[-2000:]}")
         yield address
     finally:
         process.terminate()
         process.wait(30)
-
-
-def free_port() -> int:
-    with closing(socket.socket()) as free:
-        free.bind(("127.0.0.1", 0))
-        return free.getsockname()[1]
-
-
-@contextmanager
-def llama_cpp(weights: Path, folder: Path) -> Iterator[str]:
-    if LLAMA_SERVER is None:
-        pytest.skip("there is no llama-server here")
-    port = free_port()
-    command = [LLAMA_SERVER, "-m", str(weights), "--host", "127.0.0.1", "--port", str(port)]
-    command += ["-c", "4096", "-np", "4", "-t", "2", "--offline"]
-    command += ["-fa", "off", "-ctk", "f32", "-ctv", "f32"]  # fp32 cache, as here
-    with running(command, port, folder / "log.txt") as address:
-        yield address
 
 
 @pytest.fixture(scope="module")

@@ -165,14 +165,6 @@ def test_the_unit_of_an_answer_does_not_count(value, other, unit):
         assert not verify(other + unit, value, "math")
 
 
-@given(SMALL, st.sampled_from(["hundred", "million", "dozen"]))
-def test_a_scale_word_is_no_unit(number, word):
-    for text in (f"{number} {word}", f"{number} \\text{{ {word}}}"):
-        assert not verify(text, str(number), "number")
-    if word == "million":
-        assert verify(f"{number} million", f"{number}000000", "number")
-
-
 LISTS = st.lists(VALUES, min_size=2, max_size=4, unique=True)
 
 
@@ -202,13 +194,6 @@ def test_decimals_in_tuples_and_intervals(pair):
     assert not verify(f"({first:.5f}, {second:.5f})", exact, "math")
 
 
-@given(PAIRS, st.sampled_from([".", "!", ", so it is done.", " of it."]))
-def test_a_fraction_at_the_end_of_a_sentence(pair, end):
-    top, bottom = pair
-    assert graded(f"They eat {top}/{bottom}{end}", f"{top}/{bottom}", "number")
-    assert not graded(f"They eat {top}/{bottom}{end}", str(bottom), "number") or top == bottom**2
-
-
 FORMS = [
     ("<a>:<b>", "<a>:<b>"),
     ("<a> : <b>", "<a>:<b>"),
@@ -233,94 +218,8 @@ def test_forms_of_the_same_value(forms, pair):
     assert not verify(swapped, reference, "math")
 
 
-@given(st.integers(1, 12), st.integers(0, 59), st.sampled_from("ap"))
-def test_times_of_day(hour, minute, half):
-    time_text = f"{hour}:{minute:02}"
-    for form in (f"{half}.m.", f"{half.upper()}M", f"\\text{{ {half}m}}"):
-        assert verify(f"{time_text} {form}", f"{time_text}:00 {half}.m.", "math")
-    other = "p" if half == "a" else "a"
-    assert not verify(f"{time_text} {other}.m.", f"{time_text} {half}.m.", "math")
-
-
-@symbolic_settings
-@given(st.from_regex("1[01]{1,6}", fullmatch=True), st.integers(2, 16), st.integers(2, 16))
-def test_numbers_in_another_base_are_wrong(digits, base, other):
-    assert verify(f"{digits}_{{{other}}}", f"{digits}_{base}", "math") is (base == other)
-
-
-LETTER = st.sampled_from("abcdrvxyzABCDRVXYZ")
-
-
-@symbolic_settings
-@given(LETTER, LETTER, st.sampled_from(["{}-{}", "\\frac{{{}}}{{{}+1}}", "{}^2+{}"]))
-def test_upper_and_lower_case_are_different_symbols(first, second, form):
-    reference = form.format(first, second)
-    swapped = form.format(first.swapcase(), second)
-    assert verify(f"{reference}+1-1", reference, "math")
-    assert not verify(swapped, reference, "math")
-
-
-@symbolic_settings
-@given(st.lists(st.sampled_from("abcx"), min_size=2, max_size=3, unique=True))
-def test_roots_are_those_of_positive_quantities(symbols):
-    assert verify(
-        "".join(f"\\sqrt{{{symbol}}}" for symbol in symbols),
-        f"\\sqrt{{{' '.join(symbols)}}}",
-        "math",
-    )
-    assert not verify(
-        "+".join(f"\\sqrt{{{symbol}}}" for symbol in symbols),
-        f"\\sqrt{{{'+'.join(symbols)}}}",
-        "math",
-    )
-    assert not verify(symbols[0], f"|{symbols[0]}|", "math")
-    assert not verify(f"-{symbols[0]}", f"\\sqrt{{{symbols[0]}^2}}", "math")
-
-
-DIFFERENT_STEPS = [
-    ("2", "\\lceil n / 2\\rceil+1"),
-    ("\\lfloor\\sqrt{n}\\rfloor", "\\lfloor\\sqrt{n-1}\\rfloor"),
-    ("\\lfloor n/3 \\rfloor", "\\lfloor (n+1)/3 \\rfloor"),
-    ("2^{2019}", "2^{2019}-1"),
-]
-
-
-@pytest.mark.parametrize(("answer", "reference"), DIFFERENT_STEPS)
-def test_expressions_that_agree_at_many_points_are_different(answer, reference):
-    assert verify(f"{reference} + 1 - 1", reference, "math")
-    assert not verify(answer, reference, "math")
-
-
-@given(
-    SMALL, SMALL, st.sampled_from(["\n#### {}", " The final answer is {}.", " Doubled, it is {}."])
-)
-def test_the_conclusion_beats_an_earlier_statement(step, last, conclusion):
-    output = f"The answer to part one is {step}.{conclusion.format(last)}"
-    assert extract(output, "number") == str(last)
-    if "Doubled" not in conclusion:
-        output = f"Interest is $\\boxed{{{step}}}$.{conclusion.format(last)}"
-        assert extract(output, "number") == str(last)
-
-
 OPTIONS = ("10", "meiosis", "either A or B", "none of the above")
 LETTERS = st.sampled_from("ABCD")
-
-
-@given(
-    LETTERS,
-    LETTERS,
-    st.sampled_from(
-        [
-            "{} is correct. {} is too small.",
-            "The correct choice is **{}. Some text**. Not {}.",
-            "Fill in $8 = \\boxed{{?}}$. So the option is {}, and {} is wrong.",
-            "Options for the answer: A. 10, B. meiosis. So our selection is option {}, not {}.",
-            "I pick ({}). {} is too small.",
-        ]
-    ),
-)
-def test_the_option_that_an_output_concludes(letter, other, form):
-    assert extract(form.format(letter, other), "choice", OPTIONS) == letter
 
 
 @given(LETTERS, st.sampled_from(["\\boxed{{\\text{{{}}}}}", "The answer is {}.", "\\boxed{{{}}}"]))
@@ -515,18 +414,16 @@ def write(tmp_path, *records):
 
 
 def test_regrading(tmp_path, capsys):
-    path = write(tmp_path, RECORD, RECORD | {"output": "\\boxed{19}"})
+    path, out = write(tmp_path, RECORD, RECORD | {"output": "\\boxed{19}"}), tmp_path / "new.jsonl"
     before = path.read_bytes()
     assert grade.main([str(path)]) == 0
     assert capsys.readouterr().out == "50.0 % ± 35.4 (1 of 2 correct)\n"
     assert path.read_bytes() == before
     assert [file.name for file in tmp_path.iterdir()] == ["answers.jsonl"]
-
-
-def test_regrading_into_a_file(tmp_path, capsys):
-    path, out = write(tmp_path, RECORD), tmp_path / "new.jsonl"
     assert grade.main([str(path), "--out", str(out)]) == 0
-    assert json.loads(out.read_text()) == RECORD | {"extracted": "18", "correct": True}
+    records = [json.loads(line) for line in out.read_text().splitlines()]
+    assert records[0] == RECORD | {"extracted": "18", "correct": True}
+    assert (records[1]["extracted"], records[1]["correct"]) == ("19", False)
 
 
 BAD_RECORDS = [

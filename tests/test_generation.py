@@ -11,18 +11,12 @@ from lr_exp.data.questions import Question
 from lr_exp.evaluator import answer
 from lr_exp.evaluator.prompts import user_message
 from lr_exp.inference.decoding import Decoded
-from lr_exp.inference.generation import (
-    BatchDecoder,
-    contrastive_decoding,
-    decode_into_shards,
-    greedy_decoding,
-    sampled_decoding,
-)
+from lr_exp.inference.generation import contrastive_decoding, greedy_decoding, sampled_decoding
 from lr_exp.models import early_exit, loading
 from lr_exp.models.prompts import render_prompt
 from lr_exp.models.vocabulary import SharedVocabulary
 from lr_exp.sampler import rollout
-from lr_exp.store.shards import read_shards, shard_path, shard_paths
+from lr_exp.store.shards import read_shards, shard_paths
 from tests.support.tiny import TOKENS, load_folder, tiny_model
 
 PROMPTS = [[7, 8, 9, 10, 11, 12], [0, 0, 3], [42], [1, 2, 3, 4], [5, 5]]
@@ -321,38 +315,14 @@ def test_several_answers_per_question(tmp_path, on_disk):
 def test_a_resumed_sampled_run_gives_the_same_answers(tmp_path, on_disk):
     expert, _ = on_disk
     facts = draw(expert, tmp_path)
-    before = [path.read_bytes() for path in shard_paths(tmp_path)]
-    for lost in (shard_paths(tmp_path)[-1:], shard_paths(tmp_path)[1:3]):
+    paths = shard_paths(tmp_path)
+    before = [path.read_bytes() for path in paths]
+    for lost in (paths[-1:], paths[1:3]):
         for path in lost:
             path.unlink()
+        times = {path: path.stat().st_mtime_ns for path in shard_paths(tmp_path)}
         assert draw(expert, tmp_path) == facts
         assert [path.read_bytes() for path in shard_paths(tmp_path)] == before
+        assert all(path.stat().st_mtime_ns == time for path, time in times.items())
     draw(expert, tmp_path / "other", seed=1)
     assert [path.read_bytes() for path in shard_paths(tmp_path / "other")] != before
-
-
-def test_existing_shards_are_not_decoded_again(tmp_path):
-    prompts = [[1] * length for length in (3, 1, 2, 5, 4)]
-    decoded_batches = []
-
-    def decode_batch(number, batch, start):
-        decoded_batches.append(number)
-        return [Decoded([7], finished=True) for _ in batch]
-
-    def run():
-        return decode_into_shards(
-            prompts,
-            BatchDecoder((), decode_batch),
-            tmp_path,
-            [],
-            lambda index, decoded: {},
-            name="x",
-            batch_size=2,
-        )
-
-    totals = run()
-    assert decoded_batches == [0, 1, 2]
-    shard_path(tmp_path, 1).unlink()
-    decoded_batches.clear()
-    assert run() == totals == {"questions": 5, "tokens": 5, "finished": 5}
-    assert decoded_batches == [1]

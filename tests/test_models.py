@@ -42,22 +42,13 @@ def folder(tmp_path):
         ("no/such/folder/here", r"expert\.path=no/such/folder/here: there is no such folder"),
         ("./nowhere", "there is no such folder"),
         (".", "not a model folder"),
+        ("model/model.safetensors", r"not a \.gguf file"),
     ],
 )
-def test_a_missing_folder(path, message, monkeypatch, tmp_path):
-    monkeypatch.chdir(tmp_path)
+def test_a_path_that_is_no_model(path, message, folder, monkeypatch):
+    monkeypatch.chdir(folder.parent)
     with pytest.raises(UserError, match=message):
         locate(path)
-
-
-def test_a_failed_download_is_reported_in_one_line(monkeypatch):
-    def fail(*_, **__):
-        raise ConnectionError("Name or service not known\n(and more)")
-
-    monkeypatch.setattr("huggingface_hub.snapshot_download", fail)
-    with pytest.raises(UserError, match="Name or service not known") as caught:
-        locate("Qwen/Qwen2.5-Math-1.5B")
-    assert "\n" not in str(caught.value)
 
 
 @pytest.mark.parametrize(
@@ -74,9 +65,14 @@ def test_a_folder_without_a_required_file(folder, missing, message):
         locate(folder)
 
 
-def test_a_file_that_is_not_gguf(folder):
-    with pytest.raises(UserError, match=r"not a \.gguf file"):
-        locate(folder / "model.safetensors")
+def test_a_failed_download_is_reported_in_one_line(monkeypatch):
+    def fail(*_, **__):
+        raise ConnectionError("Name or service not known\n(and more)")
+
+    monkeypatch.setattr("huggingface_hub.snapshot_download", fail)
+    with pytest.raises(UserError, match="Name or service not known") as caught:
+        locate("Qwen/Qwen2.5-Math-1.5B")
+    assert "\n" not in str(caught.value)
 
 
 class Bomb:
