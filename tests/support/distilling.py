@@ -96,3 +96,13 @@ def train(folder: Path, expert=None, settings=SETTINGS, on_log=lambda step, metr
 
 class KilledError(Exception):
     pass
+
+
+def stop_at(step: int):
+    """A logging function that ends the training at an optimizer step."""
+
+    def on_log(at: int, metrics: dict[str, float]) -> None:
+        if at == step:
+            raise KilledError
+
+    return on_log

