@@ -30,12 +30,15 @@ def torchrun(
     )
 
 
-def finish(process: subprocess.Popen[str], timeout: float = 240) -> tuple[int, str]:
+def finish(process: subprocess.Popen[str], timeout: float = 600) -> tuple[int, str]:
     """Waits for the process; returns its exit status and output."""
     try:
         out, _ = process.communicate(timeout=timeout)
     finally:
         process.kill()
+        process.wait()
+        if process.stdout is not None:
+            process.stdout.close()
     return process.returncode, out
 
 
