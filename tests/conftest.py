@@ -106,6 +106,14 @@ def questions():
     return load_questions(source, hub_root=None)
 
 
+@pytest.fixture(scope="session")
+def sampled(tmp_path_factory: pytest.TempPathFactory, pair, shared, questions):
+    """Folders of the pair's answers to the twelve questions and of the step table; read only."""
+    from tests.support.sampling import sample
+
+    return sample(tmp_path_factory.mktemp("sampled"), pair, shared, questions)
+
+
 @pytest.fixture
 def program(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]

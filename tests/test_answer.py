@@ -3,7 +3,7 @@
 from lr_exp.data.questions import Question
 from lr_exp.evaluator import answer
 from lr_exp.inference.decoding import Decoded
-from tests.support.distilling import load_expert
+from tests.support.sampling import load_micro
 
 
 def test_few_shot_examples_and_system_prompt_are_in_the_prompt(tmp_path, monkeypatch):
@@ -16,7 +16,7 @@ def test_few_shot_examples_and_system_prompt_are_in_the_prompt(tmp_path, monkeyp
 
     monkeypatch.setattr("lr_exp.inference.generation.decode", decode)
     shots = [Question("q/9", "Mia has 3 eggs.", answer="3")]
-    expert = load_expert()
+    expert = load_micro()
     expert.tokenizer.chat_template = (
         "{% for m in messages %}<|user|>{{ m['content'] }}{% endfor %}<|assistant|>"
     )
@@ -45,6 +45,6 @@ def test_outputs_are_in_the_order_of_the_questions(tmp_path, monkeypatch):
     monkeypatch.setattr("lr_exp.inference.generation.decode", decode)
     questions = [Question(f"q/{n}", "Tom has 12 pens. " * (n % 4 + 1)) for n in range(7)]
     settings = {"system_prompt": "", "max_new_tokens": 4, "batch_size": 2}
-    answer.answer(questions, load_expert(), tmp_path, name="test", **settings)
+    answer.answer(questions, load_micro(), tmp_path, name="test", **settings)
     outputs = answer.read_outputs(tmp_path)
     assert [row["question_id"] for row in outputs] == [question.id for question in questions]

@@ -10,6 +10,7 @@ import sys
 from importlib.util import find_spec
 from pathlib import Path
 
+import hydra
 import pandas as pd
 import pytest
 import torch
@@ -51,30 +52,16 @@ def finished(settings, sample, place):
     return place / "runs" / "one", lr_exp.run_experiment(settings, place / "runs" / "one")
 
 
-def in_a_new_process(code: str) -> str:
-    return subprocess.run(  # noqa: S603  our own code
-        [sys.executable, "-c", code], check=True, capture_output=True, text=True, timeout=120
-    ).stdout
-
-
 @pytest.mark.integration
-def test_importing_the_package_imports_nothing_heavy():
-    heavy = "torch", "transformers", "pandas", "hydra", "matplotlib", "datasets", "wandb"
-    output = in_a_new_process(
-        f"import sys, lr_exp; print([n for n in {heavy} if n in sys.modules])"
-    )
-    assert output.strip() == "[]"
-
-
-@pytest.mark.integration
-def test_composing_and_reading_runs_import_no_torch(finished):
+def test_importing_composing_and_reading_import_nothing_heavy(finished):
     folder, _ = finished
+    heavy = "torch", "transformers", "pandas", "hydra", "matplotlib", "datasets", "wandb"
     code = (
-        "import sys, lr_exp; lr_exp.compose('experiment=demo');"
+        f"import sys, lr_exp; assert not {{*{heavy}}} & {{*sys.modules}}; lr_exp.compose();"
         f"lr_exp.read_runs({str(folder)!r}); lr_exp.read_answers({str(folder)!r});"
-        "lr_exp.style, lr_exp.paired; print('torch' in sys.modules)"
+        "lr_exp.style, lr_exp.paired; assert 'torch' not in sys.modules"
     )
-    assert in_a_new_process(code).strip() == "False"
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=120)  # noqa: S603  our own
 
 
 def test_every_exported_name_exists_and_has_a_docstring():
@@ -82,6 +69,8 @@ def test_every_exported_name_exists_and_has_a_docstring():
         assert getattr(lr_exp, name).__doc__, name
     assert {*lr_exp.__all__} <= {*dir(lr_exp)}
     assert sorted(lr_exp.__all__) == lr_exp.__all__
+    with pytest.raises(AttributeError, match="No lr_exp attribute runs"):
+        _ = lr_exp.runs
 
 
 def test_no_function_has_a_submodules_name():
@@ -96,11 +85,6 @@ def test_type_checkers_see_every_name():
     imports = [node for node in tree.body if isinstance(node, ast.ImportFrom)]
     seen = {alias.name for node in imports for alias in node.names}
     assert seen == {*lr_exp.__all__}
-
-
-def test_an_unknown_name_is_an_attribute_error():
-    with pytest.raises(AttributeError, match="No lr_exp attribute runs"):
-        _ = lr_exp.runs
 
 
 def test_composed_settings_are_the_programs(program, settings):
@@ -149,16 +133,11 @@ def test_an_error_does_not_repeat_a_secret(monkeypatch):
     assert "alpha=x***" in str(caught.value)
 
 
-@pytest.mark.integration
 def test_it_composes_inside_another_hydra_program(tmp_path):
-    code = (
-        "import hydra, lr_exp\n"
-        f"with hydra.initialize_config_dir(version_base='1.3', config_dir={str(tmp_path)!r}):\n"
-        "    print(lr_exp.compose('experiment=demo').expert.name)\n"
-        "    print(hydra.compose('config').mine)\n"  # the caller's program is unchanged
-    )
     (tmp_path / "config.yaml").write_text("mine: 7\n")
-    assert in_a_new_process(code).split() == ["micro", "7"]
+    with hydra.initialize_config_dir(version_base="1.3", config_dir=str(tmp_path)):
+        assert lr_exp.compose("experiment=demo").expert.name == "micro"
+        assert hydra.compose("config").mine == 7  # the caller's program is unchanged
 
 
 def test_questions_are_those_of_the_run(settings, sample):
@@ -230,9 +209,9 @@ def test_randomly_drawn_steps_match_the_labels(place):
         assert kept[column].tolist() == sample.labels[column].tolist()
 
 
-@pytest.mark.parametrize("alpha", [0.2, 0.9])
-def test_labels_cover_the_tokens_that_alpha_keeps(sample, place, alpha):
+def test_labels_cover_the_tokens_that_alpha_keeps(sample, place):
     """Computed from the step table by Eq. 4-6, without the package's functions."""
+    alpha = 0.9
     words = (*SMALL, f"alpha={alpha}", f"store={place / 'store'}")
     other = lr_exp.sample(lr_exp.compose(*words))
     pd.testing.assert_frame_equal(other.steps, sample.steps)  # scores do not depend on alpha
@@ -250,8 +229,7 @@ def test_labels_cover_the_tokens_that_alpha_keeps(sample, place, alpha):
         total = sum(map(math.exp, log_ratios.values()))
         for text, weight in zip(row.tokens, row.weights, strict=True):
             assert weight == pytest.approx(math.exp(log_ratios[text]) / total, abs=1e-5)
-    widths, papers = (drawn.labels.tokens.map(len).sum() for drawn in (other, sample))
-    assert widths == papers if alpha == 0.2 else widths < papers
+    assert other.labels.tokens.map(len).sum() < sample.labels.tokens.map(len).sum()
 
 
 def test_what_is_sampled_is_what_the_run_trains_on(place):
@@ -314,12 +292,8 @@ def test_runs_and_answers_as_tables(finished):
         assert row[f"{stage}_seconds"] == summary[stage]["seconds"]
         assert row[f"{stage}_reused"] == summary[stage]["reused"]
     assert {*runs.columns} >= described_in(lr_exp.read_runs)
-    assert (row.beta, row.kept, row.trained, row.error) == (
-        0.4,
-        summary["sample"]["kept"],
-        True,
-        None,
-    )
+    kept = summary["sample"]["kept"]
+    assert (row.beta, row.kept, row.trained, row.error) == (0.4, kept, True, None)
     answers = lr_exp.read_answers(folder.parent)
     assert len(answers) == 2 * 2 * 6
     shares = answers.groupby(["who", "benchmark"]).correct.mean()

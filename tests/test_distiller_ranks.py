@@ -18,10 +18,8 @@ from safetensors.torch import load_file
 from lr_exp.distiller import distill
 from lr_exp.distiller.adapter_files import read_history
 from lr_exp.distiller.batches import BatchDataset, assign_passes, plan_batches
-from tests.support.distilling import a_supervision, train
-from tests.support.distilling_on_ranks import CASES, MANY, StoppedError, stop
-
-pytestmark = pytest.mark.integration
+from tests.support.distilling import KilledError, a_supervision, train
+from tests.support.distilling_on_ranks import CASES, MANY, STOP
 
 ROOT = Path(__file__).parents[1]
 pytestmark = pytest.mark.integration
@@ -35,8 +33,8 @@ def trained(tmp_path_factory):
     for name, settings in CASES.items():
         train(folder / "alone" / name, settings=settings)
     (folder / "rank-0").mkdir()
-    with pytest.raises(StoppedError):
-        train(folder / "rank-0" / "one-then-two", settings=MANY, on_log=stop)
+    with pytest.raises(KilledError):
+        train(folder / "rank-0" / "one-then-two", settings=MANY, on_log=STOP)
     done = subprocess.run(  # noqa: S603 - our own program
         [
             *(sys.executable, "-m", "torch.distributed.run", "--standalone"),
@@ -119,29 +117,20 @@ def test_only_rank_0_writes(trained, results):
     assert names == sorted(path.name for path in (trained / "alone" / "ddp").iterdir())
 
 
-def test_each_rank_holds_half_of_the_sharded_weights(results):
+def test_all_ranks_return_the_same_and_hold_half_of_the_sharded_weights(results):
+    for name in CASES:
+        assert results[0][name] == results[1][name]
     for result in results:  # and the whole adapter
         assert 0.45 < result["share_held"] < 0.6
 
 
-def test_all_ranks_return_the_same_facts_and_metrics(results):
-    for name in CASES:
+def test_an_error_of_one_rank_ends_the_training_on_all(results):
+    """A sharded pass cannot be split on one rank: the others would wait in its collective calls."""
+    for name in ("infinite", "no-memory"):
         assert results[0][name] == results[1][name]
-
-
-def test_a_loss_that_is_not_finite_ends_the_training_on_every_rank(results):
     assert "the loss is" in results[0]["infinite"]
-    assert results[0]["infinite"] == results[1]["infinite"]
-
-
-def test_all_ranks_name_the_rank_that_runs_out_of_memory(results):
     assert "sampler.max_new_tokens" in results[0]["no-memory"]
     assert "rank 1" in results[0]["no-memory"]
-    assert results[0]["no-memory"] == results[1]["no-memory"]
-
-
-def test_a_sharded_pass_that_does_not_fit_names_the_setting_to_lower(results):
-    """It cannot be split on one rank: the other ranks would wait in its collective calls."""
     assert all("distiller.tokens_per_pass" in result["no-memory-sharded"] for result in results)
 
 

@@ -38,7 +38,7 @@ def test_the_summary_is_complete_and_true_to_the_files(first):
     for key in ("method", "expert", "amateur", "alpha", "beta", "seed", "versions"):
         assert key in summary
     sample, distill, evaluate = (summary[name] for name in ("sample", "distill", "evaluate"))
-    assert sample["questions"] == 40
+    assert sample["questions"] == 24
     assert 0 < sample["kept"] < sample["steps"]
     assert sample["seconds"] > 0
     assert Supervision.load(Path(sample["artifact"])).digest() == sample["supervision"]
@@ -49,17 +49,21 @@ def test_the_summary_is_complete_and_true_to_the_files(first):
             result = evaluate[who][name]
             answers = tmp_path / "run" / "answers" / who / f"{name}.jsonl"
             records = [json.loads(line) for line in answers.read_text("utf-8").splitlines()]
-            assert result["total"] == len(records) == 24
+            assert result["total"] == len(records) == 12
             assert result["correct"] == sum(record["correct"] for record in records)
-            assert result["accuracy"] == result["correct"] / 24
+            assert result["accuracy"] == result["correct"] / 12
     assert (tmp_path / "run" / "adapter" / "adapter_model.safetensors").is_file()
+    lines = (tmp_path / "run" / "metrics.jsonl").read_text("utf-8").splitlines()
+    metrics = [json.loads(line) for line in lines]
+    assert [m["step"] for m in metrics if m["family"] == "distill"] == [1, 2, 4, 6, 8]
+    assert {"sample", "eval/micro_add", "eval/micro_plain"} <= {m["family"] for m in metrics}
 
 
 def test_the_trajectories_on_the_page_are_those_of_the_summary(first):
-    """All 40 are shown, so their tokens are the summary's steps, and their marks what it kept."""
+    """All 24 are shown, so their tokens are the summary's steps, and their marks what it kept."""
     tmp_path, summary = first
     shown = json.loads((tmp_path / "run" / "trajectories.json").read_text("utf-8"))
-    assert (shown["answers_total"], shown["chosen"]) == (40, "all 40 answers")
+    assert (shown["answers_total"], shown["chosen"]) == (24, "all 24 answers")
     assert [shown[key] for key in ("method", "expert", "amateur", "alpha", "beta")] == [
         summary[key] for key in ("method", "expert", "amateur", "alpha", "beta")
     ]
@@ -77,13 +81,16 @@ def test_the_trajectories_on_the_page_are_those_of_the_summary(first):
     assert f"{sample['kept']:,} of {sample['steps']:,} steps" in page
 
 
-def test_a_warning_about_the_pair_is_in_the_log_the_summary_and_the_page(tmp_path, first, caplog):
-    assert first[1]["warnings"] == []
-    summary = go(tmp_path, "run", "amateur=micro_peer", "stages=[sample]")
+def test_a_warning_about_the_pair_is_in_the_log_the_summary_and_the_page(first, caplog):
+    tmp_path, without = first
+    assert without["warnings"] == []
+    summary = go(tmp_path, "peer", "amateur=micro_peer", "stages=[sample]")
     (warning,) = summary["warnings"]
     assert "hardly differs from the expert" in warning
     assert [one.getMessage() for one in caplog.records].count(warning) == 1
-    assert "hardly differs from the expert" in (tmp_path / "run" / "report.html").read_text("utf-8")
+    assert "hardly differs from the expert" in (tmp_path / "peer" / "report.html").read_text(
+        "utf-8"
+    )
 
 
 def test_all_random_generators_are_seeded(tmp_path, first, monkeypatch):
@@ -103,25 +110,16 @@ def test_all_random_generators_are_seeded(tmp_path, first, monkeypatch):
     assert drawn[0] == drawn[1]
 
 
-@pytest.mark.parametrize("mistake", ["expert.path=/nowhere", "device=tpu"])
-def test_a_failed_run_renames_earlier_numbers_and_deletes_the_earlier_page(tmp_path, mistake):
+def test_a_failed_run_renames_earlier_numbers_and_deletes_the_earlier_page(tmp_path):
     """Earlier results must neither be lost by a mistake nor be taken for those of this run."""
     folder = tmp_path / "run"
     folder.mkdir()
     for name in ("summary.json", "metrics.jsonl", "report.html", "trajectories.json"):
         (folder / name).write_text("earlier", "utf-8")
     with pytest.raises(UserError):
-        go(tmp_path, "run", mistake)
+        go(tmp_path, "run", "expert.path=/nowhere")
     earlier = [path for path in folder.iterdir() if path.read_text("utf-8") == "earlier"]
     assert {path.name for path in earlier} == {"previous.summary.json", "previous.metrics.jsonl"}
-
-
-def test_metrics_are_logged_for_every_stage(first):
-    tmp_path, _ = first
-    lines = (tmp_path / "run" / "metrics.jsonl").read_text("utf-8").splitlines()
-    metrics = [json.loads(line) for line in lines]
-    assert [m["step"] for m in metrics if m["family"] == "distill"] == [1, 2, 4, 6, 8]
-    assert {"sample", "eval/micro_add", "eval/micro_plain"} <= {m["family"] for m in metrics}
 
 
 def test_the_answers_can_be_graded_again_without_a_model(first, capsys):
@@ -130,7 +128,7 @@ def test_the_answers_can_be_graded_again_without_a_model(first, capsys):
     tmp_path, summary = first
     assert main([str(tmp_path / "run" / "answers" / "expert" / "micro_plain.jsonl")]) == 0
     result = summary["evaluate"]["expert"]["micro_plain"]
-    assert f"({result['correct']} of 24 correct)" in capsys.readouterr().out
+    assert f"({result['correct']} of 12 correct)" in capsys.readouterr().out
 
 
 def test_a_second_run_reuses_everything_and_gives_the_same_results(first, monkeypatch):
@@ -158,7 +156,7 @@ def test_another_beta_or_method_reuses_rollout_and_scores(first, monkeypatch):
 
 def test_the_same_settings_in_a_new_store_give_the_same_bytes(first, tmp_path):
     other, _ = first
-    go(tmp_path, "run")
+    go(tmp_path, "run", "benchmarks=[micro_plain]")
     again, before = contents(tmp_path / "store"), contents(other / "store")
     assert len(again) > 10
     assert again == {name: before[name] for name in again}
@@ -189,21 +187,31 @@ def test_exported_records_distil_like_the_run_they_came_from(first):
 
 
 def test_stages_that_are_left_out_are_read_from_the_store_or_named_in_an_error(first):
+    """A folder that is used again keeps no link of the earlier run."""
     tmp_path, summary = first
-    later = go(tmp_path, "later", "stages=[distill,evaluate]")
+    used = tmp_path / "used"
+    later = go(tmp_path, "used", "stages=[distill,evaluate]")
     assert results(later) == results(summary)
-    baseline = go(tmp_path, "baseline", "stages=[evaluate]")
-    assert "tuned" not in baseline["evaluate"]
+    assert (used / "adapter").exists()
+    short = go(tmp_path, "used", "stages=[evaluate]", "evaluator.max_new_tokens=3")
+    assert "tuned" not in short["evaluate"]
+    assert not (used / "adapter").exists()
+    linked = sorted(path.name for path in (used / "answers").glob("*/*"))
+    assert linked == ["micro_add.jsonl", "micro_plain.jsonl"]
+    assert short["evaluate"]["expert"]["micro_add"]["cut_off"] == 12
+    assert summary["evaluate"]["expert"]["micro_add"]["cut_off"] == 0
     with pytest.raises(UserError, match="Add sample to stages"):
         go(tmp_path, "missing", "stages=[distill]", "sampler.max_new_tokens=17")
 
 
-def test_a_run_on_your_own_questions(tmp_path):
+def test_a_run_on_your_own_question_with_an_amateur_that_needs_no_files(tmp_path):
     file = tmp_path / "mine.jsonl"
     file.write_text('{"question": "Tom has 47 pens . Tom buys 38 more ."}\n', "utf-8")
-    summary = go(tmp_path, "run", "data=jsonl", f"data.path={file}", "stages=[sample]")
+    amateur = ("amateur=early_exit", "amateur.drop_layers=[2]")
+    summary = go(tmp_path, "run", "data=jsonl", f"data.path={file}", *amateur, "stages=[sample]")
     assert summary["sample"]["questions"] == 1
-    assert summary["data"] == "jsonl"
+    assert (summary["data"], summary["amateur"]) == ("jsonl", "early_exit")
+    assert summary["sample"]["kl_max"] > 0
 
 
 def test_merging_writes_a_model_folder(first):
@@ -211,19 +219,6 @@ def test_merging_writes_a_model_folder(first):
     summary = go(tmp_path, "merge", "distiller.merge=true", "stages=[distill]")
     assert (tmp_path / "merge" / "merged" / "model.safetensors").is_file()
     assert summary["distill"]["merged"]
-
-
-def test_an_early_exit_amateur_needs_no_files(tmp_path):
-    summary = go(
-        tmp_path,
-        "run",
-        "amateur=early_exit",
-        "amateur.drop_layers=[2]",
-        "data.max_questions=6",
-        "stages=[sample]",
-    )
-    assert summary["amateur"] == "early_exit"
-    assert summary["sample"]["kl_max"] > 0
 
 
 def test_tuned_answers_are_those_of_plain_peft_and_belong_to_their_questions(first):
@@ -240,7 +235,7 @@ def test_tuned_answers_are_those_of_plain_peft_and_belong_to_their_questions(fir
         file = tmp_path / "run" / "answers" / who / "micro_add.jsonl"
         records = [json.loads(line) for line in file.read_text("utf-8").splitlines()]
         assert [record["id"] for record in records] == list(questions)
-        for record in records[:6]:
+        for record in records[:3]:
             question = questions[record["id"]]
             assert record["question"] == question.text
             assert record["reference"] == question.answer
@@ -253,19 +248,3 @@ def test_tuned_answers_are_those_of_plain_peft_and_belong_to_their_questions(fir
             assert record["output"] == text
             outputs[who].append(record["output"])
     assert outputs["tuned"] != outputs["expert"]  # tuning shows
-
-
-def test_a_folder_that_is_used_again_has_no_links_of_the_earlier_run(first):
-    tmp_path, _ = first
-    go(tmp_path, "used")
-    go(tmp_path, "used", "stages=[evaluate]")
-    assert not (tmp_path / "used" / "adapter").exists()
-    assert not list((tmp_path / "used" / "answers" / "tuned").glob("*"))
-    assert len(list((tmp_path / "used" / "answers" / "expert").glob("*"))) == 2
-
-
-def test_answers_that_reach_the_limit_are_counted(first):
-    tmp_path, summary = first
-    short = go(tmp_path, "short", "stages=[evaluate]", "evaluator.max_new_tokens=3")
-    assert short["evaluate"]["expert"]["micro_add"]["cut_off"] == 24
-    assert summary["evaluate"]["expert"]["micro_add"]["cut_off"] == 0

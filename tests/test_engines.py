@@ -17,11 +17,14 @@ from lr_exp.inference.generation import single_decoding
 from lr_exp.models import loading, locating
 from lr_exp.sampler import rollout, score
 from tests.support.demo import go, results, settings_for
-from tests.support.distilling import load_expert
+from tests.support.sampling import load_micro, micro_source
 from tests.support.servers import FakeServer, serving
 from tests.support.tiny import tiny_model
 
-QUICK = ("data.max_questions=12", "evaluator.max_examples=8", "benchmarks=[micro_add]")
+QUICK = (
+    *("data.max_questions=6", "sampler.batch_size=2"),
+    *("evaluator.max_examples=4", "benchmarks=[micro_add]"),
+)
 SAMPLE = (*QUICK, "stages=[sample]")
 
 
@@ -29,7 +32,7 @@ class Micro:
     """Continues prompts with the micro expert and its adapters, one at a time."""
 
     def __init__(self):
-        self.expert = load_expert()
+        self.expert = load_micro()
         self.stop_ids = self.expert.stop_ids
         self._models = {}
         self._answers = {}  # cached, because several runs send the same requests
@@ -57,7 +60,7 @@ class Micro:
         if adapter is None:
             return self.expert.model
         if adapter not in self._models:
-            self._models[adapter] = distill.attach_adapter(load_expert(), adapter)
+            self._models[adapter] = distill.attach_adapter(load_micro(), adapter)
         return self._models[adapter]
 
 
@@ -88,32 +91,41 @@ def plain(tmp_path_factory):
     return tmp_path, go(tmp_path, "plain", *QUICK)
 
 
-@pytest.mark.parametrize("kind", ["vllm", "llamacpp"])
 @pytest.mark.integration
-def test_an_engine_gives_the_same_supervision_as_the_expert(
-    kind, tmp_path, plain, micro, monkeypatch
+def test_servers_give_the_same_supervision_at_addresses_of_their_own(
+    tmp_path, plain, micro, monkeypatch, caplog
 ):
-    with a_server(micro, kind) as server:
-        loads = []
-        load = loading.load
-        monkeypatch.setattr(
-            loading,
-            "load",
-            lambda source, **kw: loads.append(source.role) or load(source, **kw),
-        )
-        roll_out = rollout.roll_out
+    """Nothing is loaded before the scores, and a stopped server's answers are found."""
+    loads = []
+    load, roll_out = loading.load, rollout.roll_out
 
-        def without_weights(*args, **kwargs):
-            assert loads == []
-            return roll_out(*args, **kwargs)
+    def without_weights(*args, **kwargs):
+        assert loads == []
+        return roll_out(*args, **kwargs)
 
-        monkeypatch.setattr(rollout, "roll_out", without_weights)
-        summary = go(tmp_path, "run", *SAMPLE, *on(server))
-        assert len(server.completions()) >= 12
-    assert summary["sample"]["supervision"] == plain[1]["sample"]["supervision"]
-    assert loads == ["expert", "amateur"]  # for scoring
-    assert summary["engines"]["sampler"]["engine"] == "server"
+    monkeypatch.setattr(
+        loading, "load", lambda source, **kw: loads.append(source.role) or load(source, **kw)
+    )
+    monkeypatch.setattr(rollout, "roll_out", without_weights)
+
+    def rollouts(root):
+        return {path.name for path in (root / "store" / "rollout").iterdir() if path.is_dir()}
+
+    for kind in ("vllm", "llamacpp"):
+        loads.clear()
+        with a_server(micro, kind) as server:
+            summary = go(tmp_path, kind, *SAMPLE, *on(server))
+            assert len(server.completions()) >= 6
+        assert summary["sample"]["supervision"] == plain[1]["sample"]["supervision"]
+        assert summary["engines"]["sampler"]["engine"] == "server"
+        assert loads == ["expert", "amateur"]  # for scoring
     assert "engines" not in plain[1]
+    assert len(rollouts(tmp_path)) == 2
+    assert not rollouts(tmp_path) & rollouts(plain[0])
+    again = go(tmp_path, "again", *SAMPLE, "beta=0.5", *on(server))
+    assert again["sample"]["seconds_by_stage"]["rollout"] > 0
+    assert len(rollouts(tmp_path)) == 2
+    assert "no server listens" in caplog.text
 
 
 @pytest.mark.integration
@@ -132,39 +144,18 @@ def test_the_tuned_expert_is_evaluated_on_a_server_with_its_adapter(plain, micro
 
 
 @pytest.mark.integration
-def test_the_address_of_answers_depends_on_the_engines_identity(tmp_path, plain, micro, caplog):
-    def rollouts(root):
-        return {path.name for path in (root / "store" / "rollout").iterdir() if path.is_dir()}
-
-    with a_server(micro) as server:
-        go(tmp_path, "one", *SAMPLE, *on(server))
-        first = rollouts(tmp_path)
-    assert not first & rollouts(plain[0])
-    with a_server(micro, "sglang") as other:
-        go(tmp_path, "two", *SAMPLE, *on(other))
-    assert len(rollouts(tmp_path)) == 2
-    # The first server has been stopped, but its answers are found.
-    again = go(tmp_path, "three", *SAMPLE, "beta=0.5", *on(server))
-    assert again["sample"]["seconds_by_stage"]["rollout"] > 0
-    assert len(rollouts(tmp_path)) == 2
-    assert "no server listens" in caplog.text
-
-
-@pytest.mark.integration
 def test_a_server_failure_loses_only_the_batch_in_flight(tmp_path, plain, micro):
-    overrides = (*SAMPLE, "sampler.batch_size=2")
-    reference = go(tmp_path, "reference", *overrides)
-    with a_server(micro, "llamacpp", failures=["ok"] * 5 + ["500"]) as server:
+    with a_server(micro, "llamacpp", failures=["ok"] * 3 + ["500"]) as server:
         server.failures += ["500"] * 100
         with pytest.raises(UserError, match="resumes"):
-            go(tmp_path, "run", *overrides, *on(server), "server.concurrency=1")
+            go(tmp_path, "run", *SAMPLE, *on(server), "server.concurrency=1")
         before = len({json.dumps(body["prompt"]) for body in server.completions()})
-        assert before == 6
+        assert before == 4
         server.failures = []
         count = len(server.completions())
-        summary = go(tmp_path, "run", *overrides, *on(server))
-        assert len(server.completions()) - count == 12 - 4
-    assert summary["sample"]["supervision"] == reference["sample"]["supervision"]
+        summary = go(tmp_path, "run", *SAMPLE, *on(server))
+        assert len(server.completions()) - count == 6 - 2
+    assert summary["sample"]["supervision"] == plain[1]["sample"]["supervision"]
 
 
 @pytest.mark.integration
@@ -172,7 +163,7 @@ def test_sampled_answers_depend_only_on_the_seed(tmp_path, micro):
     """Each answer has its own seed, so batches do not matter."""
     overrides = (*SAMPLE, "method=rejection_sft", "data.max_questions=3", "method.max_new_tokens=8")
     requests = {}
-    for name, more in (("a", ()), ("b", ("sampler.batch_size=2",)), ("c", ("seed=1",))):
+    for name, more in (("a", ()), ("b", ("sampler.batch_size=5",)), ("c", ("seed=1",))):
         with a_server(micro) as server:
             go(tmp_path, name, *overrides, *more, *on(server))
             # The first completion only detects the dialect.
@@ -192,7 +183,14 @@ def test_another_model_with_the_same_tokenizer_is_detected_by_scoring(tmp_path, 
     nine = micro.expert.tokenizer("9")["input_ids"][0]
     server = FakeServer("vllm", micro.expert.tokenizer, lambda *args: [nine] * args[1], [1])
     with serving(server):
-        go(tmp_path, "run", *SAMPLE, "data.max_questions=2", *on(server))
+        go(
+            tmp_path,
+            "run",
+            *SAMPLE,
+            "data.max_questions=2",
+            "sampler.max_new_tokens=16",
+            *on(server),
+        )
     assert "most probable ones of the expert" in caplog.text
 
 
@@ -204,15 +202,14 @@ def test_the_experts_answers_are_its_top1_tokens(plain):
 
 @pytest.mark.parametrize("kind", ["micro", "tiny", "tiny with two ends"])
 def test_a_model_without_weights_has_the_same_description(kind, tmp_path):
-    settings = ModelSettings(name="m", package="lr_exp", package_path="micro/models/expert")
+    source = micro_source()
     if kind != "micro":
         folder = tiny_model(tmp_path)
         if "two" in kind:
             config = folder / "generation_config.json"
             content = json.loads(config.read_text("utf-8")) | {"eos_token_id": [256, 259]}
             config.write_text(json.dumps(content), "utf-8")
-        settings = ModelSettings(name="m", path=str(folder))
-    source = locating.locate(settings, "expert")
+        source = locating.locate(ModelSettings(name="m", path=str(folder)), "expert")
     bare = loading.load_without_weights(source)
     loaded = loading.load(source, device="cpu", dtype="float32")
     assert bare.model is None
@@ -303,10 +300,7 @@ def test_vllm_gives_the_same_supervision_as_the_expert(tmp_path, plain, stub):
 
 
 def test_vllm_is_reloaded_for_adapters_and_closed(stub, micro, tmp_path):
-    source = locating.locate(
-        ModelSettings(name="m", package="lr_exp", package_path="micro/models/expert"), "expert"
-    )
-    engine = VllmEngine(source, "float32")
+    engine = VllmEngine(micro_source(), "float32")
     (tmp_path / "adapter_model.safetensors").write_bytes(b"weights")
     requests = [Request([5, 6], 4, 0)]
     for adapter in (None, None, tmp_path, None):

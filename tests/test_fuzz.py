@@ -26,7 +26,7 @@ from lr_exp.data.questions import load_questions
 from lr_exp.errors import UserError
 from lr_exp.evaluator import grade
 from lr_exp.evaluator.extract import extract
-from lr_exp.evaluator.verify import verify
+from lr_exp.evaluator.verify import matches, verify
 from lr_exp.report import build as report_build
 from lr_exp.sampler import records
 
@@ -35,45 +35,15 @@ FOUR = ("4 m", "5 m", "6 m", "none")
 
 # Answers ---------------------------------------------------------------------------------------
 
+PIECES_OF_LATEX = r"""
+\frac \dfrac{ \sqrt \sqrt[3]{ \boxed{ \fbox{ \text{ \left( \right) \infty \pm \cup \cap \pi \binom
+\int_0^1 \sum_{k=1} \log_2 \sin \begin{pmatrix} \end{pmatrix} \\ \% ^\circ \mathrm{cm} \times10^{
+** 12,345 0.6667 1e9 9! x^2 2/3
+"""
 FRAGMENTS = [
-    *"{}()[]^_$%!,.=+-*/:;|&~ 0129xeinABE\n\t\\",
-    *["\\frac", "\\dfrac{", "\\sqrt", "\\sqrt[3]{", "\\boxed{", "\\fbox{", "\\text{", "\\left("],
-    *[
-        "\\right)",
-        "\\infty",
-        "\\pm",
-        "\\cup",
-        "\\cap",
-        "\\pi",
-        "\\binom",
-        "\\int_0^1",
-        "\\sum_{k=1}",
-    ],
-    *["\\log_2", "\\sin", "\\begin{pmatrix}", "\\end{pmatrix}", "\\\\", "\\cdot ", "\\times 10^{"],
-    *[
-        "\\%",
-        "^\\circ",
-        "\\mathrm{cm}",
-        "**",
-        "answer is",
-        "The answer: ",
-        "\\approx ",
-        "\\le ",
-        "#### ",
-    ],
-    *[
-        "12,345",
-        "0.6667",
-        "1e9",
-        "9!",
-        "x^2",
-        "2/3",
-        "\u2212",
-        "\u221e",
-        "\u00bd",
-        "\ud800",
-        "\x00",
-    ],
+    *"{}()[]^_$%!,.=+-*/:;|&~ 0129xeinABE\n\t\\\u2212\u221e\u00bd\ud800\x00",
+    *PIECES_OF_LATEX.split(),
+    *["answer is", "The answer: ", "\\cdot ", "\\approx ", "\\le ", "#### "],
 ]
 LATEX = st.lists(st.sampled_from(FRAGMENTS), max_size=30).map("".join)
 TEXTS = st.one_of(LATEX, st.text(max_size=80), LATEX.map("\\boxed{{{}}}".format))
@@ -110,15 +80,16 @@ def test_any_answer_and_reference_give_a_grade_or_a_user_error(output, reference
     else:
         message = None
         assert result.correct in ((True, False) if result.extracted else (False,))
+        if result.extracted:
+            matches(result.extracted, reference, kind, FOUR)  # `verify` hides exceptions
     assert message is None or "the reference" in message
     assert time.monotonic() - start < 10
 
 
-@settings(FUZZ, max_examples=80)
-@given(st.lists(st.sampled_from(FRAGMENTS), max_size=12).map("".join))
-def test_an_answer_that_starts_with_the_reference_is_graded(text):
-    for reference in REFERENCES:
-        assert verify(f"{reference}{text}", reference, "math") in (True, False)
+@settings(FUZZ, max_examples=150)
+@given(st.sampled_from(REFERENCES), st.lists(st.sampled_from(FRAGMENTS), max_size=12).map("".join))
+def test_an_answer_that_starts_with_the_reference_is_graded(reference, text):
+    assert verify(f"{reference}{text}", reference, "math") in (True, False)
 
 
 # Records of kept steps -------------------------------------------------------------------------
@@ -162,14 +133,12 @@ LINES = st.one_of(
 
 @pytest.fixture(scope="module")
 def tokenizer() -> Any:
-    from tests.support.tiny import (
-        tiny_tokenizer,  # imports torch, which the worker processes do not need
-    )
+    from tests.support.tiny import tiny_tokenizer  # imports torch, which few of these tests need
 
     return tiny_tokenizer()
 
 
-@settings(FUZZ, max_examples=400)
+@settings(FUZZ, max_examples=200)
 @given(st.lists(LINES, max_size=4))
 def test_any_file_of_records_is_read_or_gives_a_user_error(tokenizer, tmp_path, content):
     path = tmp_path / "r.jsonl"
@@ -189,46 +158,29 @@ def test_any_file_of_records_is_read_or_gives_a_user_error(tokenizer, tmp_path, 
 # Settings --------------------------------------------------------------------------------------
 
 register()
-_KEYS = [
-    *("alpha", "beta", "seed", "stages", "benchmarks", "store", "hub_root", "device", "attention"),
-    *(
-        "expert",
-        "expert.path",
-        "expert.name",
-        "expert.reused_ids",
-        "amateur",
-        "amateur.drop_layers",
-    ),
-    *("data", "data.path", "data.max_questions", "data.configs", "method", "method.share", "sweep"),
-    *("sampler", "sampler.batch_size", "sampler.export", "distiller.target_modules", "wandb.tags"),
-    *("distiller.merge", "evaluator.shots", "evaluator.shots.gsm8k", "experiment", "nowhere"),
-]
+_KEYS = """
+alpha beta seed stages benchmarks store hub_root device attention experiment nowhere sweep
+expert expert.path expert.name expert.reused_ids amateur amateur.drop_layers method method.share
+data data.path data.max_questions data.configs sampler sampler.batch_size sampler.export
+distiller.target_modules distiller.merge wandb.tags evaluator.shots evaluator.shots.gsm8k
+"""
+_ODD_VALUES = """
+null ??? true nan inf 1e999 [] {} [null] {a:1} ${beta} ${nowhere} ${oc.env:NOWHERE} ${ $ ' "
+micro gsm8k 1,2 range(0,9) range(9) range(0,1,0) glob(*) choice(1,2) sort(1) interval(0,1)
+shuffle(1,2) [[[[[1]]]]] -1 99999999999999999999999999999999999999 ~ micro@x = a=b
+"""
 _VALUES = st.one_of(
-    st.sampled_from(
-        [
-            *("", "null", "???", "true", "nan", "inf", "1e999", "[]", "{}", "[null]", "{a:1}"),
-            *("${beta}", "${nowhere}", "${oc.env:NOWHERE}", "${", "$", "'", '"', "micro", "gsm8k"),
-            *("1,2", "range(0,9)", "range(9)", "range(0,1,0)", "glob(*)", "choice(1,2)", "sort(1)"),
-            *(
-                "interval(0,1)",
-                "shuffle(1,2)",
-                "[[[[[1]]]]]",
-                "-1",
-                "9" * 40,
-                "~",
-                "micro@x",
-                "=",
-                "a=b",
-            ),
-        ]
-    ),
+    st.sampled_from(["", *_ODD_VALUES.split()]),
     st.text(max_size=12),
     st.floats().map(str),
     st.lists(st.sampled_from(list("[]{}(),:'\"\\$ a1")), max_size=12).map("".join),
 )
 WORDS = st.one_of(
     st.builds(
-        "{}{}={}".format, st.sampled_from(["", "+", "++", "~"]), st.sampled_from(_KEYS), _VALUES
+        "{}{}={}".format,
+        st.sampled_from(["", "+", "++", "~"]),
+        st.sampled_from(_KEYS.split()),
+        _VALUES,
     ),
     st.builds("{}={}".format, st.text(max_size=8), _VALUES),
 )
@@ -262,25 +214,14 @@ def test_the_message_about_an_interpolation_names_the_key(words, culprit):
 
 
 @settings(FUZZ, max_examples=100)
-@given(WORDS)
-def test_any_override_gives_settings_or_a_one_line_message(word):
-    result = compose_or_message(["experiment=demo", word])
+@given(st.lists(st.one_of(WORDS, st.text(max_size=30)), max_size=3))
+def test_any_overrides_give_settings_or_a_one_line_message(words):
+    result = compose_or_message(["experiment=demo", *words])
     if isinstance(result, str):
         assert result.strip()
         assert len(result.splitlines()) == 1
     else:
         assert isinstance(result, Settings)
-
-
-@settings(FUZZ, max_examples=300)
-@given(st.lists(st.one_of(WORDS, st.text(max_size=30)), max_size=3))
-def test_any_overrides_are_valid_or_give_a_message(words):
-    message = "no error"
-    try:
-        check_overrides(words)
-    except (UserError, HydraException) as error:
-        message = one_line_message(error)
-    assert message.strip()
 
 
 # Summaries of runs -----------------------------------------------------------------------------
@@ -319,7 +260,7 @@ def with_value(tree: Any, path: tuple[Any, ...], value: Any) -> Any:
     return changed
 
 
-@pytest.mark.parametrize("kind", ["list", "text", "null", "object", "number", "nan", "huge"])
+@pytest.mark.parametrize("kind", ["list", "text", "null", "number", "nan", "huge"])
 def test_a_summary_with_a_value_of_another_type_is_reported_or_gives_a_user_error(
     summary, tmp_path, monkeypatch, kind
 ):
@@ -328,7 +269,6 @@ def test_a_summary_with_a_value_of_another_type_is_reported_or_gives_a_user_erro
         "list": [[]],
         "text": "many\n",
         "null": None,
-        "object": {"x": {}},
         "number": -7.5,
         "nan": float("nan"),
         "huge": 10**400,
@@ -371,16 +311,16 @@ def check_linear(function: Callable[[int], object], size: int) -> None:
     assert large < 15 * small
 
 
-@pytest.mark.parametrize(
-    "piece",
-    [
-        *("\\boxed{1} ", "\\boxed{", "{", "}", "\\frac{1}{2} ", "1,", "the answer is 7. ", "(A) "),
-        *("$x^2$ ", "\\", "12 ", "answer: ", "\u00bd"),
-    ],
-)
+PIECES = [
+    *("\\boxed{1} ", "\\boxed{", "{", "}", "\\frac{1}{2} ", "1,", "the answer is 7. ", "(A) "),
+    *("$x^2$ ", "\\", "12 ", "answer: ", "\u00bd"),
+]
+
+
 @pytest.mark.parametrize("kind", ANSWER_KINDS)
-def test_extracting_takes_linear_memory(piece, kind):
-    check_linear(lambda count: extract(piece * count, kind, FOUR), 2_000)
+def test_extracting_takes_linear_memory(kind):
+    for piece in PIECES:
+        check_linear(lambda count, piece=piece: extract(piece * count, kind, FOUR), 500)
 
 
 @pytest.mark.parametrize("piece", ["\\frac{1}{2}+", "{", "1", "x^2", "ab ", "\\text{a}"])
@@ -393,49 +333,34 @@ def test_checking_a_reference_takes_linear_memory(piece):
         except UserError as error:
             return error
 
-    check_linear(graded, 2_000)
+    check_linear(graded, 500)
 
 
-def write_lines(path: Path, count: int, line: Callable[[int], object]) -> Path:
-    path.write_text("".join(json.dumps(line(i)) + "\n" for i in range(count)), "utf-8")
-    return path
+def read_questions(path: Path, _: Any) -> object:
+    return load_questions(DataSettings(name="q", format="jsonl", path=str(path)), hub_root=None)
 
 
-def test_reading_records_takes_linear_memory(tokenizer, tmp_path):
-    def read(count: int) -> object:
-        path = write_lines(
-            tmp_path / "r.jsonl", count, lambda i: RECORD | {"prompt_id": f"How many {i}?"}
-        )
-        return records.import_records(path, tokenizer, system_prompt="", vocabulary_size=256)
-
-    check_linear(read, 200)
+def read_records(path: Path, tokenizer: Any) -> object:
+    return records.import_records(path, tokenizer, system_prompt="", vocabulary_size=256)
 
 
-def test_reading_records_of_one_question_takes_linear_memory(tokenizer, tmp_path):
-    def read(count: int) -> object:
-        path = write_lines(
-            tmp_path / "r.jsonl", count, lambda i: RECORD | {"prefix_token_ids": [i % 256]}
-        )
-        return records.import_records(path, tokenizer, system_prompt="", vocabulary_size=256)
-
-    check_linear(read, 100)
+ANSWER = {"reference": "18", "kind": "number", "output": "\\boxed{18}"}
 
 
-def test_reading_questions_takes_linear_memory(tmp_path):
-    def read(count: int) -> object:
-        path = write_lines(tmp_path / "q.jsonl", count, lambda i: {"question": f"How many {i}?"})
-        source = DataSettings(name="q", format="jsonl", path=str(path))
-        return load_questions(source, hub_root=None)
+@pytest.mark.parametrize(
+    ("read", "line"),
+    [
+        (read_records, lambda i: RECORD | {"prompt_id": f"How many {i}?"}),
+        (read_records, lambda i: RECORD | {"prefix_token_ids": [i % 256]}),  # of one question
+        (read_questions, lambda i: {"question": f"How many {i}?"}),
+        (lambda path, _: grade.regrade(path), lambda i: {"id": f"g/{i}", **ANSWER}),
+    ],
+    ids=["records", "records of one question", "questions", "graded answers"],
+)
+def test_reading_a_file_takes_linear_memory(tokenizer, tmp_path, read, line):
+    def write_and_read(count: int) -> object:
+        path = tmp_path / "file.jsonl"
+        path.write_text("".join(json.dumps(line(i)) + "\n" for i in range(count)), "utf-8")
+        return read(path, tokenizer)
 
-    check_linear(read, 200)
-
-
-def test_regrading_a_file_takes_linear_memory(tmp_path):
-    answer = {"reference": "18", "kind": "number", "output": "\\boxed{18}"}
-
-    def read(count: int) -> object:
-        return grade.regrade(
-            write_lines(tmp_path / "a.jsonl", count, lambda i: {"id": f"g/{i}", **answer})
-        )
-
-    check_linear(read, 200)
+    check_linear(write_and_read, 50)

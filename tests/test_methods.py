@@ -213,7 +213,7 @@ def test_hard_labels_are_the_tokens_themselves_to_the_end(tmp_path):
 
 SMALL = (
     "experiment=micro_tables",
-    "data.max_questions=24",
+    "data.max_questions=12",
     "sampler.batch_size=12",
     "distiller.steps=4",
     "distiller.batch_size=8",
@@ -228,21 +228,23 @@ def summary_of(outcome) -> dict:
 
 
 @pytest.mark.integration
-@pytest.mark.parametrize("name", ["gt_sft", "rejection_sft", "upft"])
+@pytest.mark.parametrize("name", ["gt_sft", "upft"])
 def test_methods_without_a_contrast_load_no_amateur(program, name):
-    summary = summary_of(program(*SMALL, f"method={name}", "amateur.path=nowhere"))
+    words = (f"method={name}", "amateur.path=nowhere", "stages=[sample,distill]")
+    summary = summary_of(program(*SMALL, *words))
     assert (summary["amateur"], summary["alpha"], summary["beta"]) == (None, None, None)
     assert summary["provenance"]["amateur"] is None
     assert "score" not in summary["sample"]["seconds_by_stage"]
-    assert summary["sample"]["questions"] == 24
+    assert summary["sample"]["questions"] == 12
 
 
 @pytest.mark.integration
 def test_every_step_of_every_right_answer_is_tuned_on_once(program):
-    summary = summary_of(program(*SMALL, "method=rejection_sft"))
+    words = ("method=rejection_sft", "amateur.path=nowhere", "stages=[sample,distill]")
+    summary = summary_of(program(*SMALL, *words))
     sample, distill = summary["sample"], summary["distill"]
     verified = sample["verified"]
-    assert verified["drawn"] == 4 * 24
+    assert verified["drawn"] == 4 * 12
     assert 0 < verified["answers"] <= verified["right"] < verified["drawn"]
     assert sample["answers"] == verified["answers"]
     assert sample["kept"] == sample["steps"] < sample["generated_tokens"]
@@ -268,29 +270,22 @@ def own_questions(tmp_path: Path, *rows: dict) -> list[str]:
 
 
 @pytest.mark.integration
-def test_a_corrected_reference_draws_no_answer_again(program, tmp_path):
-    text = "Tom has {} pens. Tom buys 12 more. Then Tom finds 13 more. How many pens does Tom have?"
-    rows = [
-        {"question": text.format(11), "answer": "36"},  # nothing to carry: never wrong
-        {"question": text.format(21), "answer": "1"},
-    ]
-    changes = ["method=rejection_sft", "stages=[sample]", "data.answer=number"]
-    before = summary_of(program(*own_questions(tmp_path, *rows), *changes))["sample"]
-    rows[1]["answer"] = "46"
-    after = summary_of(program(*own_questions(tmp_path, *rows), *changes))["sample"]
+def test_where_no_answer_is_right_nothing_is_trained_until_references_are_corrected(
+    program, tmp_path
+):
+    """Without drawing an answer again."""
+    text = "Tom has 11 pens. Tom buys 12 more. Then Tom finds 13 more. How many pens does Tom have?"
+    row = {"question": text, "answer": "-7"}
+    changes = ["method=rejection_sft", "data.answer=number"]
+    before = summary_of(program(*own_questions(tmp_path, row), *changes))
+    assert "None of the 4 sampled answers" in before["stopped"]
+    assert "distill" not in before
+    assert "tuned" not in before["evaluate"]
+    row["answer"] = "36"  # nothing to carry: never wrong
+    changes.append("stages=[sample]")
+    after = summary_of(program(*own_questions(tmp_path, row), *changes))["sample"]
     assert after["reused"]  # the models' part
-    assert before["verified"]["drawn"] == after["verified"]["drawn"] == 8
-    assert (before["verified"]["right"], after["verified"]["right"]) == (4, 8)
-
-
-@pytest.mark.integration
-def test_where_no_answer_is_right_nothing_is_trained(program, tmp_path):
-    words = own_questions(tmp_path, {"question": "Tom has 11 pens.", "answer": "-7"})
-    outcome = program(*words, "method=rejection_sft")
-    summary = summary_of(outcome)
-    assert "None of the 4 sampled answers" in summary["stopped"]
-    assert "distill" not in summary
-    assert "tuned" not in summary["evaluate"]
+    assert (after["verified"]["drawn"], after["verified"]["right"]) == (4, 4)
 
 
 @pytest.mark.parametrize(
@@ -314,34 +309,28 @@ def test_an_export_of_steps_without_divergences_is_an_error(program, tmp_path):
 
 
 @pytest.mark.integration
-def test_a_snapshot_is_the_adapter_of_a_shorter_training(program, tmp_path):
-    words = (*SMALL, "distiller.schedule=constant", "stages=[sample,distill]")
-    whole = summary_of(program(*words, "distiller.steps=6", "distiller.snapshot_every=2"))
+def test_snapshots_are_adapters_of_shorter_trainings_and_are_evaluated(program, tmp_path):
+    words = (*SMALL, "distiller.schedule=constant")
+    outcome = program(*words, "distiller.steps=6", "distiller.snapshot_every=2")
+    whole = summary_of(outcome)
+    curve = whole["evaluate"]["curve"]
+    assert [point["step"] for point in curve] == [2, 4]
+    assert [point["results"]["micro_add"]["total"] for point in curve] == [16, 16]
+    assert whole["evaluate"]["curve_seconds"] > 0
+    lines = (outcome.folder / "metrics.jsonl").read_text("utf-8").splitlines()
+    steps = [e["step"] for e in map(json.loads, lines) if e["family"] == "eval/micro_add"]
+    assert sorted(steps) == [0, 2, 4, 6]
     folders = sorted(Path(whole["distill"]["artifact"]).glob("snapshots/*"))
     assert [folder.name for folder in folders] == ["step-00000002", "step-00000004"]
-    short = summary_of(program(*words, "distiller.steps=4"))
+    short = summary_of(program(*words, "distiller.steps=4", "stages=[sample,distill]"))
     adapter = Path(short["distill"]["artifact"]) / "adapter"
     for name in ("adapter_model.safetensors", "adapter_config.json"):
         assert (folders[1] / name).read_bytes() == (adapter / name).read_bytes()
 
 
 @pytest.mark.integration
-def test_accuracy_along_the_training_is_measured(program):
-    words = ("distiller.steps=6", "distiller.snapshot_every=3")
-    outcome = program(*SMALL, *words)
-    evaluate = summary_of(outcome)["evaluate"]
-    (point,) = evaluate["curve"]
-    assert point["step"] == 3
-    assert point["results"]["micro_add"]["total"] == 16
-    assert evaluate["curve_seconds"] > 0
-    lines = (outcome.folder / "metrics.jsonl").read_text("utf-8").splitlines()
-    steps = [e["step"] for e in map(json.loads, lines) if e["family"] == "eval/micro_add"]
-    assert sorted(steps) == [0, 3, 6]
-
-
-@pytest.mark.integration
 def test_the_gap_measures_both_models_and_once_for_all_seeds(program):
-    words = (*SMALL, "stages=[evaluate]", "evaluator.gap=sampled", "evaluator.max_examples=100")
+    words = (*SMALL, "stages=[evaluate]", "evaluator.gap=sampled", "evaluator.max_examples=50")
     first = summary_of(program(*words))["evaluate"]
     gap = first["gap"]
     assert first["gap_seconds"] > 0
@@ -356,7 +345,7 @@ def test_the_gap_measures_both_models_and_once_for_all_seeds(program):
 
 @pytest.mark.integration
 def test_contrast_at_inference_needs_no_training(program):
-    words = (*SMALL, "stages=[evaluate]", "evaluator.max_examples=50")
+    words = (*SMALL, "stages=[evaluate]", "evaluator.max_examples=24")
     greedy = summary_of(program(*words))
     contrastive = summary_of(program(*words, "evaluator.decoder=contrastive"))
     assert contrastive["evaluate"]["decoder"] == "contrastive"

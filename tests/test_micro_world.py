@@ -51,23 +51,19 @@ def expected(question: str, family: str, careful: bool) -> int:
     return first
 
 
-@pytest.mark.parametrize("split", SPLITS)
 @pytest.mark.parametrize("family", FAMILIES)
-def test_answers_agree_with_independent_arithmetic(family: str, split: str) -> None:
-    for problem in generate_problems(family, 200, seed=1, split=split):
-        assert int(problem.answer) == expected(problem.question, family, careful=True)
-        assert int(careless_answer(problem)) == expected(problem.question, family, careful=False)
-        assert problem.solution.endswith(f"\\boxed{{{problem.answer}}}")
-
-
-@pytest.mark.parametrize("family", FAMILIES)
-def test_every_column_of_a_careful_solution_is_right(family: str) -> None:
-    for problem in generate_problems(family, 100, seed=2, split="train"):
-        for column in re.findall(r"[\d +-]+ = \d+", problem.solution):
-            terms, _, value = column.partition(" = ")
-            numbers = re.findall(r"([+-]?) ?(\d+)", terms)
-            total = sum(int(digits) * (-1 if sign == "-" else 1) for sign, digits in numbers)
-            assert total == int(value)
+def test_answers_and_columns_agree_with_independent_arithmetic(family: str) -> None:
+    for split in SPLITS:
+        for problem in generate_problems(family, 200, seed=1, split=split):
+            assert int(problem.answer) == expected(problem.question, family, careful=True)
+            careless = expected(problem.question, family, careful=False)
+            assert int(careless_answer(problem)) == careless
+            assert problem.solution.endswith(f"\\boxed{{{problem.answer}}}")
+            for column in re.findall(r"[\d +-]+ = \d+", problem.solution):
+                terms, _, value = column.partition(" = ")
+                numbers = re.findall(r"([+-]?) ?(\d+)", terms)
+                total = sum(int(digits) * (-1 if sign == "-" else 1) for sign, digits in numbers)
+                assert total == int(value)
 
 
 @pytest.mark.parametrize("family", FAMILIES)
@@ -234,7 +230,7 @@ def test_models_load_in_fp32_with_finite_logits(name: str) -> None:
 def test_the_expert_is_careless_and_the_master_is_not(
     name: str, right_range: tuple[float, float], careless_range: tuple[float, float]
 ) -> None:
-    problems = generate_problems("micro_add", 50, seed=11, split="test")
+    problems = generate_problems("micro_add", 30, seed=11, split="test")
     right, careless = answer_shares(greedy_answers(load(name), TOKENIZER, problems), problems)
     assert right_range[0] <= right <= right_range[1]
     assert careless_range[0] <= careless <= careless_range[1]

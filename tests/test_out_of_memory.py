@@ -30,8 +30,7 @@ from tests.support.distilling import (
     precise_model,
     train,
 )
-from tests.support.sampling import load_micro
-from tests.support.tiny import TOKENS, tiny_model
+from tests.support.tiny import TOKENS, load_folder, tiny_model
 
 SYSTEM = "Count."
 QUESTIONS = [Question(f"q/{n}", "Tom has 12 pens. " * (n % 3 + 1)) for n in range(7)]
@@ -46,13 +45,10 @@ def warnings_of(caplog) -> list[str]:
 @pytest.fixture(scope="module")
 def pair(tmp_path_factory):
     folder = tmp_path_factory.mktemp("models")
-
-    def load(name, seed):
-        made = tiny_model(folder, name, seed=seed)
-        source = locating.locate(ModelSettings(name=name, path=str(made)), "expert")
-        return loading.load(source, device="cpu", dtype="float32")
-
-    return load("expert", 0), load("amateur", 1)
+    return tuple(
+        load_folder(tiny_model(folder, name, seed=seed))
+        for seed, name in enumerate(("expert", "amateur"))
+    )
 
 
 # Recognizing errors ------------------------------------------------------------------------------
@@ -271,18 +267,13 @@ def old_gpu(monkeypatch):
     )
 
 
-@pytest.mark.parametrize(
-    ("dtype", "expected", "warned"),
-    [
-        ("auto", "float32", True),
-        ("bfloat16", "float32", True),
-        ("float16", "float16", False),
-        ("float32", "float32", False),
-    ],
-)
-def test_a_gpu_without_bfloat16_computes_in_float32(old_gpu, caplog, dtype, expected, warned):
-    assert devices.resolve_dtype(dtype, "cuda") == expected
-    assert ["Old GPU has no bfloat16" in line for line in warnings_of(caplog)] == [True] * warned
+def test_a_gpu_without_bfloat16_computes_in_float32(old_gpu, caplog):
+    for dtype in ("float16", "float32"):
+        assert devices.resolve_dtype(dtype, "cuda") == dtype
+    assert warnings_of(caplog) == []
+    for dtype in ("auto", "bfloat16"):
+        assert devices.resolve_dtype(dtype, "cuda") == "float32"
+    assert ["Old GPU has no bfloat16" in line for line in warnings_of(caplog)] == [True, True]
 
 
 def test_a_gpu_with_bfloat16_gives_no_warning(monkeypatch, caplog):
@@ -297,14 +288,15 @@ def test_a_gpu_with_bfloat16_gives_no_warning(monkeypatch, caplog):
 
 
 def test_an_unavailable_attention_lists_the_available_ones(tmp_path):
-    source = locating.locate(ModelSettings(name="m", path=str(tiny_model(tmp_path))), "expert")
+    folder = tiny_model(tmp_path)
+    source = locating.locate(ModelSettings(name="m", path=str(folder)), "expert")
     absent = replace(source, attention="flash_attention_3")
     with pytest.raises(
         UserError, match=r"attention=flash_attention_3 is not available.*use one of eager, sdpa"
     ):
         loading.load(absent, device="cpu", dtype="float32")
     damaged = replace(source, attention="eager")
-    (source.folder / "model.safetensors").write_bytes(b"broken")
+    (folder / "model.safetensors").write_bytes(b"broken")
     with pytest.raises(UserError, match=r"the weights in .* cannot be loaded"):
         loading.load(damaged, device="cpu", dtype="float32")
 
@@ -364,11 +356,3 @@ def test_a_random_model_needs_a_language_models_config(tmp_path):
     settings = ModelSettings(name="m", path=str(tmp_path), init="random")
     with pytest.raises(UserError, match="init=random: cannot build"):
         loading.load(locating.locate(settings, "expert"), device="cpu", dtype="float32")
-
-
-def test_the_micro_expert_has_default_settings():
-    source = locating.locate(
-        ModelSettings(name="micro", package="lr_exp", package_path="micro/models/expert"), "expert"
-    )
-    assert (source.init, source.attention) == ("pretrained", None)
-    assert load_micro("expert").shared_layers == 0

@@ -13,8 +13,9 @@ import torch
 from safetensors.torch import load_file
 
 from lr_exp import distributed
+from lr_exp.__main__ import Program
 from lr_exp.config.composition import conf_dir
-from lr_exp.distributed import environment
+from lr_exp.distributed import environment, group
 from lr_exp.errors import UserError
 from lr_exp.models import devices
 from lr_exp.pipeline import rank_checks
@@ -25,7 +26,11 @@ from tests.support.ranked import finish, torchrun
 HOST = socket.gethostname()
 RANKED = "tests.support.ranked"
 # Questions of several lengths, and more shards than ranks, the last round not full.
-WORDS = [*SMALL, "sampler.batch_size=9", "evaluator.batch_size=7", "sampler.max_new_tokens=64"]
+WORDS = [
+    *SMALL,
+    *("sampler.batch_size=5", "sampler.max_new_tokens=64"),
+    *("benchmarks=[micro_add]", "evaluator.batch_size=5", "evaluator.max_new_tokens=64"),
+]
 PLACES = ["store=store", "hydra.run.dir=run"]
 # Optional outputs and stages, so that the comparison covers them.
 ALL = [
@@ -33,6 +38,7 @@ ALL = [
     "data.streaming=true",
     "distiller.snapshot_every=4",
     "distiller.merge=true",
+    "evaluator.decoder=contrastive",
     "evaluator.gap=sampled",
 ]
 
@@ -138,17 +144,16 @@ def test_two_ranks_produce_the_same_files_as_one_process(alone, tmp_path):
     assert sampled(tmp_path / "store") == sampled(one_folder / "store")  # byte by byte
     assert two["sample"]["supervision"] == one["sample"]["supervision"]
     assert losses(tmp_path) == pytest.approx(losses(one_folder), rel=1e-5)
-    for name in ("micro_add", "micro_plain"):
-        texts = [
-            [json.loads(line)["output"] for line in path.read_text("utf-8").splitlines()]
-            for path in (
-                one_folder / "run" / "answers" / "expert" / f"{name}.jsonl",
-                tmp_path / "run" / "answers" / "expert" / f"{name}.jsonl",
-            )
-        ]
-        assert texts[0] == texts[1]
-        for who in ("expert", "tuned"):
-            assert two["evaluate"][who][name] == one["evaluate"][who][name]
+    texts = [
+        [json.loads(line)["output"] for line in path.read_text("utf-8").splitlines()]
+        for path in (
+            folder / "run" / "answers" / "expert" / "micro_add.jsonl"
+            for folder in (one_folder, tmp_path)
+        )
+    ]
+    assert texts[0] == texts[1]
+    for who in ("expert", "tuned"):
+        assert two["evaluate"][who] == one["evaluate"][who]
     assert two["evaluate"]["curve"] == one["evaluate"]["curve"]
     assert two["evaluate"]["gap"] == one["evaluate"]["gap"]
     assert (tmp_path / "kept.jsonl").read_bytes() == (one_folder / "kept.jsonl").read_bytes()
@@ -157,7 +162,7 @@ def test_two_ranks_produce_the_same_files_as_one_process(alone, tmp_path):
         torch.testing.assert_close(merged[1][name], weight, rtol=1e-4, atol=1e-5)
 
     # Output and files come from rank 0 alone.
-    assert out.count("micro_add (expert): 24 questions") == 1
+    assert out.count("micro_add (expert, contrastive): 12 questions") == 1
     assert out.count("Results: run") == 1
     assert sorted(path.name for path in tmp_path.iterdir()) == ["kept.jsonl", "run", "store"]
     assert sorted(path.name for path in (tmp_path / "run").iterdir()) == sorted(
@@ -168,20 +173,14 @@ def test_two_ranks_produce_the_same_files_as_one_process(alone, tmp_path):
     assert metrics.count('"family": "distill"') == len(losses(tmp_path))
 
 
-def kill_in_the_rollout(process, folder: Path, rank: int) -> list[Path]:
-    """Kills a rank once there are finished shards, which are returned."""
-    deadline = time.monotonic() + 120
-    while not (made := list(folder.glob("store/rollout/*.part/shard-*.parquet"))):
-        assert time.monotonic() < deadline, finish(process, 1)
-        time.sleep(0.05)
-    os.kill(int((folder / f"pid-{rank}").read_text("utf-8")), signal.SIGKILL)
-    return made
-
-
 @pytest.mark.integration
 def test_a_killed_rank_ends_the_run_and_any_number_of_ranks_resumes_it(alone, tmp_path):
     process = torchrun(["slow", str(tmp_path), *ALL, *PLACES], tmp_path, module=RANKED, ranks=3)
-    made = kill_in_the_rollout(process, tmp_path, rank=1)
+    deadline = time.monotonic() + 120
+    while not (made := list(tmp_path.glob("store/rollout/*.part/shard-*.parquet"))):
+        assert time.monotonic() < deadline, finish(process, 1)
+        time.sleep(0.05)
+    os.kill(int((tmp_path / "pid-1").read_text("utf-8")), signal.SIGKILL)
     killed_at = time.monotonic()
     status, out = finish(process, 60)
     assert status != 0
@@ -193,42 +192,51 @@ def test_a_killed_rank_ends_the_run_and_any_number_of_ranks_resumes_it(alone, tm
     assert failed["error"] in error_of(out)
 
     before = {path.name: path.stat().st_mtime_ns for path in made}
-    go(tmp_path, "run", *ALL[len(SMALL) :])
+    go(tmp_path, "run", *ALL[len(SMALL) :], "stages=[sample]")
     assert sampled(tmp_path / "store") == sampled(alone[0] / "store")
     again = {p.name: p.stat().st_mtime_ns for p in tmp_path.glob("store/rollout/*/shard-*.parquet")}
     assert before.items() <= again.items()  # what was finished was not made again
 
 
-@pytest.mark.integration
-def test_rank_1_reports_that_rank_0_was_killed(tmp_path):
-    process = torchrun(["slow", str(tmp_path), *WORDS, *PLACES], tmp_path, module=RANKED)
-    kill_in_the_rollout(process, tmp_path, rank=0)
-    status, out = finish(process, 60)
-    assert status != 0
-    assert error_of(out).startswith("error: rank 0 (process ")
+@pytest.mark.parametrize(
+    ("own", "lost", "prints"),
+    [(0, 1, True), (0, 2, True), (1, 0, True), (1, 2, False), (2, 0, False)],
+)
+def test_one_rank_prints_that_another_died(monkeypatch, capsys, own, lost, prints):
+    monkeypatch.setattr(environment, "_environment", environment._Environment(own, 3, own, 3))
+    Program([])._print_error(distributed.PeerLostError("it died", rank=lost))
+    assert capsys.readouterr().err.count("it died") == prints
 
 
-@pytest.mark.integration
-def test_an_error_before_the_ranks_connect_is_one_line(tmp_path):
-    status, out = finish(torchrun([*WORDS, *PLACES, "nosuch.key=1"], tmp_path))
-    assert status != 0
-    assert "'nosuch.key'" in error_of(out)
-    before, _, _ = out.partition("torch/distributed/elastic")  # the rest is torchrun's report
-    assert "Traceback" not in before
+def test_rank_0_has_time_to_print_an_error_before_the_ranks_connect(program, monkeypatch):
+    """After the first exit, torchrun ends the other ranks."""
+    slept = []
+    monkeypatch.setattr(environment, "_environment", environment._Environment(1, 2, 1, 2))
+    monkeypatch.setattr(group.time, "sleep", slept.append)
+    outcome = program("nosuch.key=1")
+    assert outcome.error.startswith(f"error: rank 1 on {HOST}: ")
+    assert "'nosuch.key'" in outcome.error
+    assert slept == [10]
 
 
 @pytest.mark.integration
 def test_a_rank_that_fails_alone_ends_the_run_with_its_reason(tmp_path):
-    words = ["fails_alone", str(tmp_path), *WORDS, *PLACES]
-    status, out = finish(torchrun(words, tmp_path, module=RANKED), 90)
+    """In the second cell; the first keeps no step and trains nothing, which all ranks notice."""
+    places = [f"store={tmp_path / 'store'}", "hydra.sweep.dir=sweep"]
+    sweep = ["-m", "beta=50,0.4", "stages=[sample,distill]", "hydra.sweep.subdir=${hydra.job.num}"]
+    words = ["fails_alone", str(tmp_path), *sweep, *WORDS, *places]
+    status, out = finish(torchrun(words, tmp_path, module=RANKED))
     assert status != 0
-    assert error_of(out) == f"error: rank 1 on {HOST}: the rollout cannot be written"
-    failed = json.loads((tmp_path / "run" / "failed.json").read_text("utf-8"))
-    assert failed["error"] == f"rank 1 on {HOST}: the rollout cannot be written"
+    assert "No step has a KL above beta=50" in out
+    assert (tmp_path / "sweep" / "0" / "summary.json").exists()
+    assert error_of(out) == f"error: rank 1 on {HOST}: the adapter cannot be written"
+    failed = json.loads((tmp_path / "sweep" / "1" / "failed.json").read_text("utf-8"))
+    assert failed["error"] == f"rank 1 on {HOST}: the adapter cannot be written"
 
 
 @pytest.mark.integration
 def test_a_sweep_continues_after_cells_that_fail_on_all_ranks(tmp_path):
+    """The others, of rejection sampling, give what one process gives."""
     other = tmp_path / "other"  # rank 1's folder, as on a host with other files
     other.mkdir()
     for name, here, there in (
@@ -237,13 +245,15 @@ def test_a_sweep_continues_after_cells_that_fail_on_all_ranks(tmp_path):
         ("good", ["1 + 1", "2 + 2", "3 + 3"], ["1 + 1", "2 + 2", "3 + 3"]),
     ):
         for folder, texts in ((tmp_path, here), (other, there)):
-            lines = [json.dumps({"question": text}) for text in texts]
+            lines = [json.dumps({"question": text, "answer": "4"}) for text in texts]
             (folder / f"{name}.jsonl").write_text("\n".join(lines), "utf-8")
     # A relative store path is a different folder for rank 1, as on a host's own disk.
     places = [f"store=own,{tmp_path / 'store'}", f"hydra.sweep.dir={tmp_path / 'sweep'}"]
     data = ["data=jsonl", "data.path=differs.jsonl,few.jsonl,good.jsonl", "stages=[sample]"]
+    same = [*WORDS, "method=rejection_sft", "method.samples=2", "method.max_new_tokens=8"]
+    same += ["data.max_questions=null", "data.answer=number"]
     ways = ["data.streaming=false,true", "hydra.sweep.subdir=${hydra.job.num}"]
-    words = ["-m", *WORDS, *places, "data.max_questions=null", *data, *ways]
+    words = ["-m", *same, *places, *data, *ways]
     process = torchrun(["elsewhere", str(other), *words], tmp_path, module=RANKED)
     status, out = finish(process)
     assert status != 0
@@ -257,29 +267,12 @@ def test_a_sweep_continues_after_cells_that_fail_on_all_ranks(tmp_path):
     assert "start at most 1 (torchrun --nproc-per-node), or use more" in of_count[0]
     finished = [json.loads(path.read_text()) for path in tmp_path.glob("sweep/*/summary.json")]
     assert [summary["sample"]["questions"] for summary in finished] == [3, 3]
+    data[1] = f"data.path={tmp_path / 'good.jsonl'}"
+    one = go(tmp_path, "alone", *same, *data)["sample"]
+    assert one["reused"]
+    assert {summary["sample"]["supervision"] for summary in finished} == {one["supervision"]}
     assert len(list(tmp_path.glob("sweep/*/failed.json"))) == 10
     assert [path.name for path in other.iterdir() if path.suffix != ".jsonl"] == []
-
-
-@pytest.mark.integration
-def test_contrastive_decoding_and_rejection_sampling_on_two_ranks(tmp_path):
-    methods = "method=lightreasoner,rejection_sft"
-    words = ["-m", *WORDS, methods, "beta=50", "evaluator.decoder=contrastive", "method.samples=2"]
-    places = [f"store={tmp_path / 'store'}", "hydra.sweep.dir=sweep"]
-    status, out = finish(torchrun([*words, *places], tmp_path))
-    assert status == 0, out
-    assert "No step has a KL above beta=50" in out  # the first cell, which trains nothing
-    for path in tmp_path.glob("sweep/*/summary.json"):
-        two = json.loads(path.read_text("utf-8"))
-        overrides = [f"method={two['method']}", "beta=50", "method.samples=2"]
-        one = go(
-            tmp_path, "alone", *WORDS[len(SMALL) :], *overrides, "evaluator.decoder=contrastive"
-        )
-        assert one["sample"]["reused"]
-        assert one["evaluate"]["reused"]
-        assert one["sample"]["supervision"] == two["sample"]["supervision"]
-        assert ("stopped" in one) == ("stopped" in two) == (two["method"] == "lightreasoner")
-    assert len(list(tmp_path.glob("sweep/*/summary.json"))) == 2
 
 
 def test_values_that_ranks_compare(tmp_path):

@@ -11,28 +11,23 @@ from lr_exp.sampler import profile, reading
 from lr_exp.sampler.supervision import Supervision
 from lr_exp.store.shards import read_shards
 from tests.support.methods import method
-from tests.support.sampling import sample, selected
+from tests.support.sampling import selected
 
 ALPHA, BETA = 0.2, 0.4
 
 
-@pytest.fixture(scope="module")
-def folders(tmp_path_factory, pair, shared, questions):
-    return sample(tmp_path_factory.mktemp("reading"), pair, shared, questions)
-
-
-def read(folders, tokenizer, *, beta=BETA, verdict=lambda i, text: None):
-    selection = selected(*folders, method(alpha=ALPHA, beta=beta))
+def read(sampled, tokenizer, *, beta=BETA, verdict=lambda i, text: None):
+    selection = selected(*sampled, method(alpha=ALPHA, beta=beta))
     shown = reading.sample_for_display(
-        *folders, selection.supervision, tokenizer, alpha=ALPHA, verdict=verdict
+        *sampled, selection.supervision, tokenizer, alpha=ALPHA, verdict=verdict
     )
     return json.loads(json.dumps(shown, allow_nan=False)), selection.supervision
 
 
-def test_the_tokens_of_an_answer_concatenate_to_its_text(folders, pair):
+def test_the_tokens_of_an_answer_concatenate_to_its_text(sampled, pair):
     tokenizer = pair[0].tokenizer
-    shown, _ = read(folders, tokenizer)
-    rows = sorted(read_shards(folders[0]), key=lambda row: row["index"])
+    shown, _ = read(sampled, tokenizer)
+    rows = sorted(read_shards(sampled[0]), key=lambda row: row["index"])
     assert [answer["id"] for answer in shown["answers"]] == [row["question_id"] for row in rows]
     for answer, row in zip(shown["answers"], rows, strict=True):
         prompt = tokenizer.decode(row["prompt_ids"])
@@ -41,9 +36,9 @@ def test_the_tokens_of_an_answer_concatenate_to_its_text(folders, pair):
         assert prompt + text == whole
 
 
-def test_kept_steps_and_labels_equal_the_supervision(folders, pair):
+def test_kept_steps_and_labels_equal_the_supervision(sampled, pair):
     """An answer without a kept step must not shift the marks of the answers after it."""
-    shown, supervision = read(folders, pair[0].tokenizer, beta=2.5)
+    shown, supervision = read(sampled, pair[0].tokenizer, beta=2.5)
     kept = {
         (trajectory.question_id, step): dict(zip(ids, weights, strict=True))
         for trajectory in supervision.trajectories
@@ -67,9 +62,9 @@ def test_kept_steps_and_labels_equal_the_supervision(folders, pair):
             assert (answer["kept"][step] == 1) == all(c[4] is not None for c in candidates)
 
 
-def test_measures_and_candidates_equal_both_models_predictions(folders, pair):
-    shown, _ = read(folders, pair[0].tokenizer)
-    row = min(read_shards(folders[0]), key=lambda row: row["index"])
+def test_measures_and_candidates_equal_both_models_predictions(sampled, pair):
+    shown, _ = read(sampled, pair[0].tokenizer)
+    row = min(read_shards(sampled[0]), key=lambda row: row["index"])
     answer = shown["answers"][0]
     step = answer["kept"].index(1)
     prefix = row["prompt_ids"] + row["token_ids"][:step]
@@ -123,9 +118,9 @@ class Pairing:
         return "".join(f"[{a}-{b}]" for a, b in zip(["", *ids], ids, strict=False))
 
 
-def test_a_token_s_text_is_decoded_after_the_token_before_it(folders):
-    shown, _ = read(folders, Pairing())
-    row = min(read_shards(folders[0]), key=lambda row: row["index"])
+def test_a_token_s_text_is_decoded_after_the_token_before_it(sampled):
+    shown, _ = read(sampled, Pairing())
+    row = min(read_shards(sampled[0]), key=lambda row: row["index"])
     answer = shown["answers"][0]
     before = [row["prompt_ids"][-1], *row["token_ids"]]
     assert [shown["tokens"][place] for place in answer["token"]] == [
@@ -135,14 +130,14 @@ def test_a_token_s_text_is_decoded_after_the_token_before_it(folders):
         assert all(shown["tokens"][one[0]].startswith(f"[{before[step]}-") for one in candidates)
 
 
-def test_the_sample_has_wrong_answers_and_others(monkeypatch, folders, pair):
+def test_the_sample_has_wrong_answers_and_others(monkeypatch, sampled, pair):
     monkeypatch.setattr(reading, "_MAX_ANSWERS", 4)
     monkeypatch.setattr(reading, "_MAX_WRONG", 2)
 
     def verdict(index, text):
         return reading.Verdict("7", "8" if index >= 6 else "7", correct=index < 6)
 
-    shown, _ = read(folders, pair[0].tokenizer, verdict=verdict)
+    shown, _ = read(sampled, pair[0].tokenizer, verdict=verdict)
     assert [answer["correct"] for answer in shown["answers"]] == [True, True, False, False]
     assert shown["answers"][-1]["reference"] == "7"
     assert shown["answers"][-1]["predicted"] == "8"
@@ -150,22 +145,22 @@ def test_the_sample_has_wrong_answers_and_others(monkeypatch, folders, pair):
     assert shown["chosen"] == ("the first 2 wrong answers and the first 2 others, of 12 answers")
 
 
-def test_the_file_s_size_is_limited(monkeypatch, folders, pair):
-    whole, _ = read(folders, pair[0].tokenizer)
+def test_the_file_s_size_is_limited(monkeypatch, sampled, pair):
+    whole, _ = read(sampled, pair[0].tokenizer)
     assert whole["chosen"] == "all 12 answers"
     monkeypatch.setattr(reading, "_MAX_BYTES", len(json.dumps(whole)) // 2)
     monkeypatch.setattr(reading, "_MAX_TOKENS", 40)
-    part, _ = read(folders, pair[0].tokenizer)
+    part, _ = read(sampled, pair[0].tokenizer)
     assert 1 <= len(part["answers"]) < 12
     answer = part["answers"][0]
     assert len(answer["token"]) == len(answer["candidates"]) == 40 < answer["tokens_total"]
 
 
-def test_a_method_without_an_amateur_shows_its_own_tokens(folders, pair):
+def test_a_method_without_an_amateur_shows_its_own_tokens(sampled, pair):
     upft = method(select="first", target="token", parameters={"first": 3})
-    selection = selected(folders[0], None, upft)
+    selection = selected(sampled[0], None, upft)
     shown = reading.sample_for_display(
-        folders[0],
+        sampled[0],
         None,
         selection.supervision,
         pair[0].tokenizer,
@@ -178,27 +173,27 @@ def test_a_method_without_an_amateur_shows_its_own_tokens(folders, pair):
         assert [c[0][4] for c in answer["candidates"][:3]] == [1.0, 1.0, 1.0]
 
 
-def test_steps_by_position_count_all_steps(folders):
-    selection = selected(*folders, method(alpha=ALPHA, beta=BETA))
+def test_steps_by_position_count_all_steps(sampled):
+    selection = selected(*sampled, method(alpha=ALPHA, beta=BETA))
     shown = selection.profile["by_position"]
     steps, kept = [0] * len(shown["steps"]), [0] * len(shown["steps"])
-    for row in read_shards(folders[1]):
+    for row in read_shards(sampled[1]):
         steps[row["step"] // 8] += 1
         kept[row["step"] // 8] += row["kl"] > BETA
     assert (shown["bin_tokens"], shown["steps"], shown["kept"]) == (8, steps, kept)
 
 
-def test_later_positions_share_the_last_bin(monkeypatch, folders):
+def test_later_positions_share_the_last_bin(monkeypatch, sampled):
     monkeypatch.setattr(profile, "_MAX_BINS", 3)
     upft = method(select="first", target="token", parameters={"first": 20})
-    shown = selected(folders[0], None, upft).profile["by_position"]
-    lengths = [len(row["token_ids"]) for row in read_shards(folders[0])]
+    shown = selected(sampled[0], None, upft).profile["by_position"]
+    lengths = [len(row["token_ids"]) for row in read_shards(sampled[0])]
     assert shown["steps"] == [8 * 12, 8 * 12, sum(lengths) - 16 * 12]
     assert shown["kept"] == [8 * 12, 8 * 12, 4 * 12]
 
 
-def test_supervision_can_be_restricted_to_some_questions(folders):
-    supervision = selected(*folders, method(alpha=ALPHA, beta=BETA)).supervision
+def test_supervision_can_be_restricted_to_some_questions(sampled):
+    supervision = selected(*sampled, method(alpha=ALPHA, beta=BETA)).supervision
     wanted = {supervision.trajectories[1].question_id}
     assert [one.question_id for one in supervision.for_questions(wanted)] == list(wanted)
     assert list(Supervision([]).for_questions(wanted)) == []

@@ -7,7 +7,6 @@ from dataclasses import replace
 import pytest
 import torch
 
-from lr_exp.data.questions import Question
 from lr_exp.errors import UserError
 from lr_exp.models.prompts import render_prompt
 from lr_exp.models.vocabulary import SharedVocabulary
@@ -20,10 +19,8 @@ from tests.support.sampling import SYSTEM, kept_steps, load_micro, sample, selec
 ALPHA, BETA = 0.2, 0.4
 
 
-def test_every_generated_token_is_a_step_the_first_one_and_the_stop_included(
-    tmp_path, pair, shared, questions
-):
-    trajectories, steps = sample(tmp_path, pair, shared, questions[:3])
+def test_every_generated_token_is_a_step_the_first_one_and_the_stop_included(sampled):
+    trajectories, steps = sampled
     table = list(read_shards(steps))
     for answer in read_shards(trajectories):
         rows = [row for row in table if row["index"] == answer["index"]]
@@ -45,32 +42,32 @@ def test_a_smaller_table_floor_and_any_alpha_above_it_select_the_same(
 
 
 @pytest.mark.integration
-def test_sampling_resumes_after_a_crash_with_the_same_shards(tmp_path, pair, shared, questions):
-    whole = sample(tmp_path / "whole", pair, shared, questions)
+def test_sampling_resumes_after_a_crash_with_the_same_shards(
+    tmp_path, pair, shared, questions, sampled
+):
     broken = sample(tmp_path / "broken", pair, shared, questions)
     for folder in broken:
         shard_paths(folder)[1].unlink()  # as if it had not come that far
     sample(tmp_path / "broken", pair, shared, questions)
-    for one, two in zip(whole, broken, strict=True):
+    for one, two in zip(sampled, broken, strict=True):
         names = [path.name for path in shard_paths(one)]
         assert names == [path.name for path in shard_paths(two)]
         for name in names:
             assert (one / name).read_bytes() == (two / name).read_bytes()
 
 
-def test_the_four_ablations_differ_only_in_step_rule_and_target(tmp_path, pair, shared, questions):
-    folders = sample(tmp_path, pair, shared, questions[:4])
-    total = sum(1 for _ in read_shards(folders[1]))
+def test_the_four_ablations_differ_only_in_step_rule_and_target(sampled):
+    total = sum(1 for _ in read_shards(sampled[1]))
 
     def supervision(rule, target):
         chosen = method(select=rule, target=target, alpha=ALPHA, beta=BETA)
-        return selected(*folders, chosen).supervision
+        return selected(*sampled, chosen).supervision
 
     full, everything = supervision("kl_above_beta", "contrast"), supervision("all", "contrast")
     assert 0 < full.kept < everything.kept == total
     hard = supervision("kl_above_beta", "token")
     assert hard.kept == full.kept
-    answers = {row["question"]: row["token_ids"] for row in read_shards(folders[0])}
+    answers = {row["question"]: row["token_ids"] for row in read_shards(sampled[0])}
     for trajectory in hard.trajectories:
         for step, ids, weights in zip(
             trajectory.steps, trajectory.target_ids, trajectory.target_weights, strict=True
@@ -95,12 +92,10 @@ def test_supervision_is_in_the_questions_order_not_the_batches(tmp_path, pair, s
     assert kept == [one for one in in_order if one in kept]
 
 
-def test_profile_counts_every_step_once(tmp_path, pair, shared, questions):
-    folders = sample(tmp_path, pair, shared, questions[:4])
-    selection = selected(*folders, method(alpha=ALPHA, beta=BETA))
-    profile = selection.profile
-    kl = [row["kl"] for row in read_shards(folders[1])]
-    assert profile["answers"] == 4
+def test_profile_counts_every_step_once(sampled):
+    profile = selected(*sampled, method(alpha=ALPHA, beta=BETA)).profile
+    kl = [row["kl"] for row in read_shards(sampled[1])]
+    assert profile["answers"] == 12
     assert profile["steps"] == len(kl) == sum(profile["histogram"]["counts"])
     assert profile["kl_mean"] == pytest.approx(math.fsum(kl) / len(kl), rel=1e-6)
     assert profile["kl_max"] == max(kl)
@@ -108,25 +103,24 @@ def test_profile_counts_every_step_once(tmp_path, pair, shared, questions):
     assert profile["share_below_0.1"] == sum(value < 0.1 for value in kl) / len(kl)
 
 
-@pytest.mark.integration
-def test_profile_means_are_over_the_steps_that_they_name(tmp_path, pair, shared, questions):
-    folders = sample(tmp_path, pair, shared, questions[:4])
-    answers = {row["index"]: row for row in read_shards(folders[0])}
-    same, other, entropies = [], [], []
-    for row in read_shards(folders[1]):
-        answer = answers[row["index"]]
-        prefix = answer["prompt_ids"] + answer["token_ids"][: row["step"]]
+def test_profile_means_are_over_the_steps_that_they_name(sampled, pair):
+    answers = {row["index"]: row for row in read_shards(sampled[0])}
+    log_probs = {}  # by answer: (steps, ids) of each model
+    for index, answer in answers.items():
+        ids, start = answer["prompt_ids"] + answer["token_ids"], len(answer["prompt_ids"])
         with torch.no_grad():
-            p, q = (m.model(torch.tensor([prefix])).logits[0, -1].log_softmax(-1) for m in pair)
+            logits = [model.model(torch.tensor([ids])).logits[0, start - 1 : -1] for model in pair]
+        log_probs[index] = [each.log_softmax(-1) for each in logits]
+    by_agreement = {True: [], False: []}
+    for row in read_shards(sampled[1]):
+        p, q = (each[row["step"]] for each in log_probs[row["index"]])
         assert (row["expert_top1"], row["amateur_top1"]) == (int(p.argmax()), int(q.argmax()))
-        entropies.append((row["expert_entropy"], -(p.exp() * p).sum().item()))
-        entropies.append((row["amateur_entropy"], -(q.exp() * q).sum().item()))
-        (same if p.argmax() == q.argmax() else other).append(row["kl"])
-    for ours, plain in entropies:
-        assert ours == pytest.approx(plain, abs=1e-4)
-    profile = selected(*folders, method(alpha=ALPHA, beta=BETA)).profile
-    assert profile["kl_mean_same_top1"] == pytest.approx(sum(same) / len(same), rel=1e-5)
-    assert profile["kl_mean_other_top1"] == pytest.approx(sum(other) / len(other), rel=1e-5)
+        for name, own in (("expert_entropy", p), ("amateur_entropy", q)):
+            assert row[name] == pytest.approx(-(own.exp() * own).sum().item(), abs=1e-4)
+        by_agreement[row["expert_top1"] == row["amateur_top1"]].append(row["kl"])
+    profile = selected(*sampled, method(alpha=ALPHA, beta=BETA)).profile
+    for same, name in ((True, "kl_mean_same_top1"), (False, "kl_mean_other_top1")):
+        assert profile[name] == pytest.approx(torch.tensor(by_agreement[same]).mean(), rel=1e-4)
 
 
 def test_each_model_reads_its_own_template(tmp_path, pair, shared, questions):
@@ -147,11 +141,8 @@ def test_each_model_reads_its_own_template(tmp_path, pair, shared, questions):
     assert row["kl"] == pytest.approx((p.exp() * (p - q)).sum().item(), rel=1e-3, abs=1e-6)
 
 
-def test_no_step_above_beta_gives_an_empty_supervision_and_the_highest_kl(
-    tmp_path, pair, shared, questions
-):
-    folders = sample(tmp_path, pair, shared, questions[:2])
-    selection = selected(*folders, method(alpha=ALPHA, beta=1e6))
+def test_no_step_above_beta_gives_an_empty_supervision_and_the_highest_kl(sampled):
+    selection = selected(*sampled, method(alpha=ALPHA, beta=1e6))
     assert selection.supervision.kept == 0
     assert selection.profile["kl_max"] > 0
 
@@ -186,18 +177,11 @@ def test_nan_names_the_model_and_the_question(tmp_path, pair, shared, questions)
         sample(tmp_path, (expert, broken), shared, questions[:2])
 
 
-def test_a_prompt_longer_than_the_context_names_the_question(tmp_path, pair, shared):
-    long = Question(id="mine/7", text="Tom has 4 pens . " * 5000)
-    with pytest.raises(UserError, match=r"question mine/7: its prompt has \d+ tokens"):
-        sample(tmp_path, pair, shared, [long])
-
-
 # The record form -------------------------------------------------------------------------------
 
 
-def test_export_and_import_give_the_same_supervision(tmp_path, pair, shared, questions):
-    folders = sample(tmp_path, pair, shared, questions)
-    supervision = selected(*folders, method(alpha=ALPHA, beta=BETA)).supervision
+def test_export_and_import_give_the_same_supervision(tmp_path, pair, sampled):
+    supervision = selected(*sampled, method(alpha=ALPHA, beta=BETA)).supervision
     tokenizer = pair[0].tokenizer
     file = tmp_path / "export" / "records.jsonl"
     count = records.export_records(supervision, tokenizer, file)
@@ -208,12 +192,9 @@ def test_export_and_import_give_the_same_supervision(tmp_path, pair, shared, que
     assert again.digest() == supervision.digest()
 
 
-def test_records_without_ids_are_read_as_the_published_reader_does(
-    tmp_path, pair, shared, questions
-):
+def test_records_without_ids_are_read_as_the_published_reader_does(tmp_path, pair, sampled):
     """A published file has text only; where it tokenizes back, nothing is lost."""
-    folders = sample(tmp_path, pair, shared, questions[:5])
-    supervision = selected(*folders, method(alpha=ALPHA, beta=BETA)).supervision
+    supervision = selected(*sampled, method(alpha=ALPHA, beta=BETA)).supervision
     tokenizer = pair[0].tokenizer
     file = tmp_path / "records.jsonl"
     records.export_records(supervision, tokenizer, file)

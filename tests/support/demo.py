@@ -11,15 +11,15 @@ from lr_exp.store import MANIFEST
 
 SMALL = [
     "experiment=demo",
-    "data.max_questions=40",
-    "sampler.batch_size=16",
+    "data.max_questions=24",
+    "sampler.batch_size=12",
     "distiller.steps=8",
     "distiller.batch_size=16",
     "distiller.learning_rate=5e-3",
     "distiller.log_every=2",
     "benchmarks=[micro_add,micro_plain]",
-    "evaluator.max_examples=24",
-    "evaluator.batch_size=12",
+    "evaluator.max_examples=12",
+    "evaluator.batch_size=8",
     "wandb.mode=disabled",
 ]
 

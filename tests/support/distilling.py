@@ -9,12 +9,12 @@ from torch.nn import functional
 from transformers import Qwen2Config, Qwen2ForCausalLM
 from transformers.models.qwen2.modeling_qwen2 import Qwen2RMSNorm
 
-from lr_exp.config.settings import DistillerSettings, ModelSettings
+from lr_exp.config.settings import DistillerSettings
 from lr_exp.distiller import distill, losses
 from lr_exp.distiller.batches import KeptStep
 from lr_exp.distiller.trainer import pass_losses
-from lr_exp.models import loading, locating
 from lr_exp.sampler.supervision import SupervisedTrajectory, Supervision
+from tests.support.sampling import load_micro
 
 ROWS, TOKENS = 40, 33  # the model's rows, and the ids that have tokens
 
@@ -76,18 +76,11 @@ SETTINGS = DistillerSettings(
 )
 
 
-def load_expert() -> loading.LanguageModel:
-    source = locating.locate(
-        ModelSettings(name="micro", package="lr_exp", package_path="micro/models/expert"), "expert"
-    )
-    return loading.load(source, device="cpu", dtype="float32")
-
-
 def train(folder: Path, expert=None, settings=SETTINGS, on_log=lambda step, metrics: None):
     folder.mkdir(exist_ok=True)
     return distill.distill(
         a_supervision(),
-        expert or load_expert(),
+        expert or load_micro(),
         folder,
         settings,
         distill.Training(
@@ -103,3 +96,13 @@ def train(folder: Path, expert=None, settings=SETTINGS, on_log=lambda step, metr
 
 class KilledError(Exception):
     pass
+
+
+def stop_at(step: int):
+    """A logging function that ends the training at an optimizer step."""
+
+    def on_log(at: int, metrics: dict[str, float]) -> None:
+        if at == step:
+            raise KilledError
+
+    return on_log

