@@ -188,6 +188,10 @@ def sample(language_model, seed, *, number=0, **changes):
     return decode_batch.decode(number, range(len(PROMPTS)), 0)
 
 
+def test_sampling_at_a_tiny_temperature_is_greedy(pair):
+    assert sample(pair[0], 0, temperature=1e-6) == greedy(pair[0])
+
+
 def test_samples_depend_on_seed_and_shard(pair):
     """A CPU generator uses only 32 bits of its seed, so sums or shifts would collide."""
     expert, _ = pair
@@ -257,11 +261,9 @@ def test_the_amateurs_context_is_checked_before_decoding(tmp_path, on_disk):
 def test_the_decoder_setting(tmp_path, on_disk):
     expert, _ = on_disk
     plain = ask(expert, tmp_path / "greedy")
-    assert ask(expert, tmp_path / "cold", decoder="sampled", temperature=1e-6) == plain
-    sampled = ask(expert, tmp_path / "sampled", decoder="sampled", seed=1)
+    sampled = ask(expert, tmp_path / "sampled", decoder="sampled")
     assert sampled[1] != plain[1]
-    assert ask(expert, tmp_path / "again", decoder="sampled", seed=1) == sampled
-    assert ask(expert, tmp_path / "other", decoder="sampled", seed=2)[1] != sampled[1]
+    assert ask(expert, tmp_path / "again", decoder="sampled") == sampled
     with pytest.raises(ValueError, match="needs an amateur"):
         ask(expert, tmp_path / "none", decoder="contrastive")
     with pytest.raises(ValueError, match="beam"):
