@@ -23,7 +23,12 @@ def costs(runs: Sequence[Run]) -> dict[str, float | None]:
     stages = dict.fromkeys(s for run in runs for s in run.sample.seconds_by_stage or {})
     sampling = over(lambda run: run.sample.seconds)
     tuning = over(lambda run: 0 if run.stopped else run.distill.seconds)
-    memory = [peak for run in runs if (peak := _memory(run)) is not None]
+    memory = [
+        peak
+        for run in runs
+        for peak in (run.sample.peak_memory_bytes, run.distill.peak_memory_bytes)
+        if peak
+    ]
     return {
         **{
             f"{stage}_seconds": over(
@@ -41,12 +46,6 @@ def costs(runs: Sequence[Run]) -> dict[str, float | None]:
         "tuned_tokens": over(lambda run: 0 if run.stopped else run.distill.tuned_tokens),
         "peak_memory_gib": max(memory) / 2**30 if memory else None,
     }
-
-
-def _memory(run: Run) -> float | None:
-    """Peak bytes of sampling and tuning; for older runs, of any stage."""
-    stages = (run.sample.peak_memory_bytes, run.distill.peak_memory_bytes)
-    return max(filter(None, stages), default=run.summary.peak_memory_bytes)
 
 
 def mean(values: Sequence[float | None]) -> float | None:

@@ -78,8 +78,9 @@ def latex_table(table: Table) -> str:
         [[_compatible(cell) for cell in row] for row in table.rows],
     )
     frame.columns = pd.MultiIndex.from_arrays(headings) if any(under) else headings[0]
-    style = frame.style.hide(axis="index").format_index(escape="latex", axis="columns")
-    text = style.format(_shielded, escape="latex").to_latex(
+    style = frame.style.hide(axis="index")
+    style.format_index(escape="latex", axis="columns").format(_shielded, escape="latex")
+    text = style.to_latex(
         column_format="".join("l" if column.is_text else "r" for column in columns),
         hrules=True,
         multicol_align="c",
