@@ -88,8 +88,7 @@ def _cell(rows: Sequence[Row], alpha: float | None, beta: float | None) -> str:
     if row.missing_seeds:
         parts.append(f"{len(row.seeds)}/{row.seed_count} seeds")
     if row.trained_count < len(row.runs):
-        trained = f"{row.trained_count}/{len(row.runs)} seeds trained"
-        parts.append(trained if row.trained_count else "nothing trained")
+        parts.append(f"{row.trained_count}/{len(row.runs)} seeds trained")
     return ", ".join(parts)
 
 

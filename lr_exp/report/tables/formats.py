@@ -12,7 +12,7 @@ import pandas as pd
 import tabulate
 
 from lr_exp.errors import printable
-from lr_exp.report.tables.table import REMARK, Table
+from lr_exp.report.tables.table import PUBLISHED, REMARK, Table
 
 tabulate.MIN_PADDING = 0  # headings need no more space than cells
 WIDTH = 100  # characters; wider plain tables are split
@@ -107,9 +107,11 @@ def _shielded(cell: str) -> str:
 def plain_table(table: Table) -> str:
     """The table for a terminal, without remarks.
 
-    A wide one is split into parts that each repeat the text columns.
+    A wide one has no published columns and is split into parts that each repeat the text columns.
     """
     shown = [i for i, column in enumerate(table.columns) if column.title != REMARK]
+    if _width(table, shown) > WIDTH:
+        shown = [i for i in shown if table.columns[i].title != PUBLISHED]
     names = [i for i in shown if table.columns[i].is_text]
     parts = [names]
     for i in shown:
