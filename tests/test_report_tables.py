@@ -339,7 +339,7 @@ def test_alpha_and_beta_are_a_grid_whose_cells_name_missing_seeds(tmp_path: Path
     assert cells["0.1"].endswith("kept 20.0%, 3/4 seeds")
     assert cells["0.4"].startswith("41.7 ± ")  # 0.75, 0.25, 0.25
     assert cells["0.4"].endswith("kept 6.7%, 1/3 seeds trained")
-    assert cells["0.8"].endswith("(+0.0), kept 0.0%, nothing trained")
+    assert cells["0.8"].endswith("(+0.0), kept 0.0%, 0/3 seeds trained")
     assert cells["1.6"] == "failed"
     seeds = _column(_make(tmp_path, accuracy_table), "seeds")
     assert seeds == [ABSENT, "3/4", "3", "3", "seed 0, seed 1, seed 2", "1"]

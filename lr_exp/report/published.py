@@ -29,7 +29,6 @@ HUB_IDS = {
     "qwen_0_5b": "Qwen/Qwen2.5-0.5B",
     "qwen_1_5b": "Qwen/Qwen2.5-1.5B",
 }
-_EVALUATION = {"evaluator.max_examples": None}
 _TUNING = {
     "distiller.steps": 1000,
     "distiller.batch_size": 16,
@@ -73,7 +72,7 @@ def has_papers_models(setup: Setup, settings: Mapping[str, Any]) -> bool:
 
 def differences(setup: Setup, settings: Mapping[str, Any]) -> tuple[str, ...]:
     """Settings that differ from the paper's, as `data.max_questions is 8 (paper: 1000)`."""
-    wanted: dict[str, Any] = dict(_EVALUATION)
+    wanted: dict[str, Any] = {"evaluator.max_examples": None}
     if setup.method != BASELINE:
         wanted |= _ANSWERS.get(setup.method or "", _ROLLOUTS) | _TUNING
     return _differing_settings(wanted, settings)

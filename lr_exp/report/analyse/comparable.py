@@ -91,7 +91,8 @@ def check_row(label: str, runs: Sequence[Run]) -> list[str]:
         )
     return [
         f"{label}: {key} is {values}; results can differ by rounding."
-        for key, values in differences(runs, _resources).items()
+        for key, values in differences(runs, lambda run: flat(run.settings)).items()
+        if key in _RESOURCES
     ]
 
 
@@ -218,10 +219,6 @@ def _identity(run: Run) -> dict[str, Any]:
         if key not in ignored and not key.startswith(groups)
     }
     return settings | {key: value for key, value in measured.items() if value is not None}
-
-
-def _resources(run: Run) -> dict[str, Any]:
-    return {k: v for k, v in flat(run.settings).items() if k in _RESOURCES}
 
 
 def _outcome(run: Run) -> dict[str, str]:

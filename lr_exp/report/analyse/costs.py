@@ -23,7 +23,8 @@ def costs(runs: Sequence[Run]) -> dict[str, float | None]:
     stages = dict.fromkeys(s for run in runs for s in run.sample.seconds_by_stage or {})
     sampling = over(lambda run: run.sample.seconds)
     tuning = over(lambda run: 0 if run.stopped else run.distill.seconds)
-    memory = [peak for run in runs if (peak := _memory(run)) is not None]
+    parts = [part for run in runs for part in (run.sample, run.distill)]
+    memory = max((part.peak_memory_bytes or 0 for part in parts), default=0)
     return {
         **{
             f"{stage}_seconds": over(
@@ -39,14 +40,8 @@ def costs(runs: Sequence[Run]) -> dict[str, float | None]:
         "solved": over(lambda run: run.sample.verified and run.sample.verified.solved),
         "generated_tokens": over(lambda run: run.sample.generated_tokens),
         "tuned_tokens": over(lambda run: 0 if run.stopped else run.distill.tuned_tokens),
-        "peak_memory_gib": max(memory) / 2**30 if memory else None,
+        "peak_memory_gib": memory / 2**30 if memory else None,
     }
-
-
-def _memory(run: Run) -> float | None:
-    """Peak bytes of sampling and tuning; for older runs, of any stage."""
-    stages = (run.sample.peak_memory_bytes, run.distill.peak_memory_bytes)
-    return max(filter(None, stages), default=run.summary.peak_memory_bytes)
 
 
 def mean(values: Sequence[float | None]) -> float | None:

@@ -6,7 +6,6 @@ import pandas as pd
 
 from lr_exp.report.analyse.rows import Row, Sweep
 from lr_exp.report.figures.figure import Figure, panel_grid
-from lr_exp.report.names import method_label
 from lr_exp.report.tables.alpha_beta import grid_rows
 
 _CAPTION = "Average accuracy in % for each α (rows) and β (columns)."  # noqa: RUF001
@@ -21,23 +20,19 @@ def alpha_beta_map(sweep: Sweep) -> Figure | None:
     grids = {
         setup: cells
         for setup, cells in grids.items()
-        if min(cells["alpha"].nunique(), cells["beta"].nunique()) > 1
+        if min(len(set(cells["alpha"])), len(set(cells["beta"]))) > 1
     }
     if not grids:
         return None
     mpl_figure, panels = panel_grid(len(grids), min(len(grids), 2), 2.6)
-    values = pd.concat(grids.values())["accuracy"]
-    missing = max(0.0, _MIN_RANGE - (values.max() - values.min()))
-    limits = values.min() - missing / 2, values.max() + missing / 2
+    values = [value for cells in grids.values() for value in cells["accuracy"]]
+    margin = max(0.0, _MIN_RANGE - (max(values) - min(values))) / 2
+    limits = min(values) - margin, max(values) + margin
     image = None
     for axes, (setup, cells) in zip(panels, grids.items(), strict=True):
         image = _panel(axes, cells, *limits)
-        # Data and decoder are named only where panels differ in them.
-        title = [method_label(setup.method)]
-        for key in ("data", "decoder"):
-            own = getattr(setup, key)
-            title += [own] if own and any(getattr(other, key) != own for other in grids) else []
-        axes.set_title(f"{', '.join(title)}\n{setup.expert} / {setup.amateur}", fontsize=7)
+        data = f", {setup.data}" if len({other.data for other in grids}) > 1 else ""
+        axes.set_title(f"{setup.label}{data}\n{setup.expert} / {setup.amateur}", fontsize=7)
     mpl_figure.colorbar(image, ax=panels, label="average accuracy (%)")
     return Figure("map", "Accuracy over α and β", _CAPTION, mpl_figure)  # noqa: RUF001
 
@@ -60,12 +55,13 @@ def _panel(axes: Any, cells: pd.DataFrame, low: float, high: float) -> Any:
     # pcolormesh draws vector cells; imshow would put a bitmap into the SVG.
     colours = matplotlib.colormaps[_COLOUR_MAP].resampled(32)
     image = axes.pcolormesh(grid, cmap=colours, vmin=low, vmax=high, edgecolors="face")
-    for _, cell in cells.iterrows():
-        place = grid.columns.get_loc(cell["beta"]) + 0.5, grid.index.get_loc(cell["alpha"]) + 0.5
-        colour = _ON_DARK if cell["accuracy"] < low + 0.45 * (high - low) else _ON_PALE
-        axes.text(*place, cell["label"], ha="center", va="center", color=colour)
-    axes.set_xticks([j + 0.5 for j in range(len(grid.columns))], [f"{x:g}" for x in grid.columns])
-    axes.set_yticks([i + 0.5 for i in range(len(grid.index))], [f"{x:g}" for x in grid.index])
+    alphas, betas = list(grid.index), list(grid.columns)
+    for alpha, beta, accuracy, label in cells.itertuples(index=False, name=None):
+        place = betas.index(beta) + 0.5, alphas.index(alpha) + 0.5
+        colour = _ON_DARK if accuracy < low + 0.45 * (high - low) else _ON_PALE
+        axes.text(*place, label, ha="center", va="center", color=colour)
+    axes.set_xticks([j + 0.5 for j in range(len(betas))], [f"{beta:g}" for beta in betas])
+    axes.set_yticks([i + 0.5 for i in range(len(alphas))], [f"{alpha:g}" for alpha in alphas])
     axes.tick_params(length=0)
     axes.spines[:].set_visible(False)
     axes.set_xlabel("β (nats)")

@@ -26,7 +26,6 @@ _CURVES = {  # in metrics.jsonl
     "grad_norm": "gradient norm",
     "learning_rate": "learning rate",
 }
-_MAX_MARKED_POINTS = 30  # beyond it, curves have no point markers
 
 
 def kept_by_position(run: Run) -> Figure | None:
@@ -82,19 +81,18 @@ def wilson(kept: int, steps: int) -> tuple[float, float, float]:
 
 
 def training_curves(run: Run) -> Figure | None:
-    curves = {}
-    entries = run.training()
-    for key in _CURVES:
-        known = {one["step"]: one[key] for one in entries if is_number(one.get(key))}
-        if len(known) > 1:
-            curves[key] = dict(sorted(known.items()))
+    entries = sorted(run.training(), key=lambda entry: entry["step"])
+    curves = {
+        key: {one["step"]: one[key] for one in entries if is_number(one.get(key))}
+        for key in _CURVES
+    }
+    curves = {key: values for key, values in curves.items() if len(values) > 1}
     if not curves:
         return None
     mpl_figure, panels = panel_grid(len(curves), 1, 0.95, 0.35, sharex=True)
     colour = method_look(run.method).colour
     for axes, (key, values) in zip(panels, curves.items(), strict=True):
-        marker = "." if len(values) <= _MAX_MARKED_POINTS else ""
-        axes.plot(list(values), list(values.values()), color=colour, marker=marker)
+        axes.plot(list(values), list(values.values()), color=colour)
         axes.set_ylim(bottom=min(0.0, *values.values()))
         axes.set_ylabel(_CURVES[key])
         axes.yaxis.get_major_locator().set_params(nbins=4)

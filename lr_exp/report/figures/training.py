@@ -38,9 +38,8 @@ def accuracy_by_step(sweep: Sweep) -> Figure | None:
         return {step: (100 * one.mean, 100 * one.stderr) for step, one in curve.items()}
 
     mpl_figure = _drawn(sweep, band, "average accuracy (%)", with_markers=True)
-    if mpl_figure is None:
-        return None
-    return Figure("accuracy_by_step", "Accuracy during training", _ACCURACY_CAPTION, mpl_figure)
+    title = "Accuracy during training"
+    return mpl_figure and Figure("accuracy_by_step", title, _ACCURACY_CAPTION, mpl_figure)
 
 
 def accuracy_curve(row: Row, benchmarks: Sequence[str]) -> dict[int, Estimate]:
@@ -82,12 +81,10 @@ def _points(run: Run) -> dict[int, Results]:
 
 def entropy_by_step(sweep: Sweep) -> Figure | None:
     mpl_figure = _drawn(sweep, _entropies, "student entropy (nats)", with_markers=False)
-    if mpl_figure is None:
-        return None
-    for axes in mpl_figure.axes:
+    for axes in mpl_figure.axes if mpl_figure else ():
         axes.set_ylim(bottom=0)
     title = "Student entropy during training"
-    return Figure("entropy_by_step", title, _ENTROPY_CAPTION, mpl_figure)
+    return mpl_figure and Figure("entropy_by_step", title, _ENTROPY_CAPTION, mpl_figure)
 
 
 def _entropies(row: Row) -> _Band:

@@ -6,7 +6,7 @@ from dataclasses import replace
 from lr_exp.report.analyse.comparable import grouped
 from lr_exp.report.analyse.costs import mean
 from lr_exp.report.analyse.rows import Row, Sweep
-from lr_exp.report.names import ABSENT, Setup, method_label
+from lr_exp.report.names import ABSENT, Setup
 from lr_exp.report.tables.table import (
     Column,
     Table,
@@ -59,10 +59,9 @@ def alpha_beta_table(sweep: Sweep, name: str) -> Table | None:
         return None
     names = {
         "expert": [grid.expert for grid, _, _ in lines],
+        "variant": [grid.label for grid, _, _ in lines],
         "amateur": [grid.amateur or ABSENT for grid, _, _ in lines],
-        "method": [method_label(grid.method) for grid, _, _ in lines],
         "data": [grid.data or ABSENT for grid, _, _ in lines],
-        "decoder": [grid.decoder for grid, _, _ in lines],
     }
     columns = [text_column(*one) for one in names.items() if len(set(one[1])) > 1]
     columns.append(text_column("alpha", [number(alpha, "g") for _, alpha, _ in lines]))
@@ -89,8 +88,7 @@ def _cell(rows: Sequence[Row], alpha: float | None, beta: float | None) -> str:
     if row.missing_seeds:
         parts.append(f"{len(row.seeds)}/{row.seed_count} seeds")
     if row.trained_count < len(row.runs):
-        trained = f"{row.trained_count}/{len(row.runs)} seeds trained"
-        parts.append(trained if row.trained_count else "nothing trained")
+        parts.append(f"{row.trained_count}/{len(row.runs)} seeds trained")
     return ", ".join(parts)
 
 

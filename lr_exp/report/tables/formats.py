@@ -12,7 +12,7 @@ import pandas as pd
 import tabulate
 
 from lr_exp.errors import printable
-from lr_exp.report.tables.table import REMARK, Table
+from lr_exp.report.tables.table import PUBLISHED, REMARK, Table
 
 tabulate.MIN_PADDING = 0  # headings need no more space than cells
 WIDTH = 100  # characters; wider plain tables are split
@@ -78,8 +78,9 @@ def latex_table(table: Table) -> str:
         [[_compatible(cell) for cell in row] for row in table.rows],
     )
     frame.columns = pd.MultiIndex.from_arrays(headings) if any(under) else headings[0]
-    style = frame.style.hide(axis="index").format_index(escape="latex", axis="columns")
-    text = style.format(_shielded, escape="latex").to_latex(
+    style = frame.style.hide(axis="index")
+    style.format_index(escape="latex", axis="columns").format(_shielded, escape="latex")
+    text = style.to_latex(
         column_format="".join("l" if column.is_text else "r" for column in columns),
         hrules=True,
         multicol_align="c",
@@ -106,9 +107,11 @@ def _shielded(cell: str) -> str:
 def plain_table(table: Table) -> str:
     """The table for a terminal, without remarks.
 
-    A wide one is split into parts that each repeat the text columns.
+    A wide one has no published columns and is split into parts that each repeat the text columns.
     """
     shown = [i for i, column in enumerate(table.columns) if column.title != REMARK]
+    if _width(table, shown) > WIDTH:
+        shown = [i for i in shown if table.columns[i].title != PUBLISHED]
     names = [i for i in shown if table.columns[i].is_text]
     parts = [names]
     for i in shown:

@@ -19,7 +19,6 @@ from lr_exp.report.tables.table import (
     Column,
     Table,
     estimate_record,
-    label_columns,
     percent,
     points,
     table_of,
@@ -54,10 +53,10 @@ def gap_table(sweep: Sweep, name: str) -> Table | None:
     ways = {(gap.benchmark, gap.decoder) for gap in gaps if gap}
     papers = "gap" if {benchmark for benchmark, _ in ways} == {GAP_BENCHMARK} else ""
     differences = [points(gap.difference if gap else None) for gap in gaps]
-    experts, variants = label_columns(rows)
+    variants = text_column("variant", [row.label for row in rows])
     has_methods = len({row.setup.method for row in rows if not row.is_baseline}) > 1
     columns = [
-        experts,
+        text_column("expert", [row.setup.expert for row in rows]),
         text_column("amateur", amateurs),
         *([variants] if has_methods else []),
         (Column("amateur alone"), [percent(gap.amateur if gap else None) for gap in gaps]),

@@ -44,12 +44,10 @@ def tables_of(sweep: Sweep, prefix: str) -> Tables:
     ]
     if main != "expertise_gap":
         made.append(pair_gap_table(sweep, f"{prefix}_pair_gap"))
-    tables = [table for table in made if table is not None]
     pairs = compare(sweep)
-    significance = significance_table(pairs, f"{prefix}_significance")
-    if significance is not None:  # directly after the main table, whose claims it supports
-        tables.insert(1, significance)
-    return Tables(tables, pairs)
+    # Directly after the main table, whose claims it supports.
+    made.insert(1, significance_table(pairs, f"{prefix}_significance"))
+    return Tables([table for table in made if table is not None], pairs)
 
 
 def unique_prefix(name: str | None, taken: set[str]) -> str:

@@ -9,6 +9,7 @@ from lr_exp.report.tables.table import (
     Column,
     Table,
     between,
+    label_columns,
     p_value,
     scaled,
     signed,
@@ -42,8 +43,7 @@ def significance_table(pairs: Pairs, name: str) -> Table | None:
     ]
     overall = [pair.overall for pair in shown]
     columns = [
-        text_column("expert", [pair.ours.setup.expert for pair in shown]),
-        text_column("variant", [pair.ours.label for pair in shown]),
+        *label_columns([pair.ours for pair in shown]),
         text_column("against", [pair.theirs.label for pair in shown]),
         (Column("difference"), [signed(100 * one.difference) for one in overall]),
         (Column("95 % interval"), [between(one.low, one.high) for one in overall]),

@@ -51,9 +51,7 @@ def table_of(
     records: list[dict[str, Any]],
     notes: Sequence[str] = (),
 ) -> Table:
-    """A table from its columns, without empty ones and without the expert if there is only one."""
-    if columns[0][0].title == "expert" and len(set(columns[0][1])) == 1:
-        columns = columns[1:]
+    """A table from its columns, without those that are empty in every row."""
     rows = [list(row) for row in zip(*(cells for _, cells in columns), strict=True)]
     return without_empty(
         Table(name, title, [column for column, _ in columns], rows, records, list(notes))
@@ -65,9 +63,10 @@ def text_column(title: str, cells: Iterable[str]) -> Filled:
 
 
 def label_columns(rows: Sequence[Row]) -> list[Filled]:
-    """The first columns of a table of rows."""
-    experts = text_column("expert", [row.setup.expert for row in rows])
-    return [experts, text_column("variant", [row.label for row in rows])]
+    """The first columns of a table of rows; the expert only if there are several."""
+    experts = [row.setup.expert for row in rows]
+    named = [text_column("expert", experts)] if len(set(experts)) > 1 else []
+    return [*named, text_column("variant", [row.label for row in rows])]
 
 
 def with_published(
