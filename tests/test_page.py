@@ -597,7 +597,7 @@ def test_a_sweep_labels_published_numbers_and_lists_unfinished_runs(tmp_path: Pa
     write_metrics(_made(tmp_path / "3"), {1: 0.5})
     page = page_of_report(tmp_path)
     assert "neither a summary nor an error" in page.words
-    assert {"ours", "published"} <= set(page.inside("th"))
+    assert {"GSM8K", "GSM8K published"} <= set(page.inside("th"))
     assert "70.6*" in page.words
     assert "Columns named published are numbers from arXiv 2510.07962" in page.words
     assert page.all("figure")

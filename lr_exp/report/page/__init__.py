@@ -26,6 +26,6 @@ def write_run_page(folder: Path) -> Path:
 def folder_page(folder: Path, found: Found, sections: Sequence[Section], out: Path) -> str:
     """The run page if `folder` itself is the only run found, else the sweep page."""
     own = scan_folder(folder, recursive=False)
-    if own.total == found.total == 1:
+    if len(own.every) == len(found.every) == 1:
         return run_page(folder, own)
     return sweep_page(folder.resolve().name, found, sections, out)

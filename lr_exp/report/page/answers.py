@@ -6,7 +6,6 @@ Counts cover all questions; a page shows a bounded number of them.
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from string import ascii_uppercase
 from typing import Any, TypeVar
 
@@ -45,10 +44,6 @@ class AnswerPairs:
         """For the page's script."""
         labels = {name: benchmark_label(name) for name in self.counts}
         return {"labels": labels, "counts": self.counts, "pairs": self.shown}
-
-    @property
-    def questions(self) -> int:
-        return sum(sum(counts.values()) for counts in self.counts.values())
 
     @property
     def table(self) -> Table:
@@ -95,8 +90,9 @@ def _outcomes(run: Run, benchmark: str) -> dict[str, str]:
 
 
 def _pairs(run: Run, benchmark: str, outcomes: dict[str, str]) -> list[dict[str, Any]]:
-    chosen = _spaced_by(list(outcomes), outcomes.__getitem__, _MAX_SHOWN)
-    before, after = (_records(run.answers_file(who, benchmark), chosen) for who in WHO)
+    before, after = (  # the first record of each question
+        {record["id"]: record for record in reversed(run.records(who, benchmark))} for who in WHO
+    )
     return [
         {
             "benchmark": benchmark,
@@ -107,7 +103,7 @@ def _pairs(run: Run, benchmark: str, outcomes: dict[str, str]) -> list[dict[str,
             "before": _side(before[key]),
             "after": _side(after[key]),
         }
-        for key in chosen
+        for key in _spaced_by(list(outcomes), outcomes.__getitem__, _MAX_SHOWN)
     ]
 
 
@@ -118,17 +114,6 @@ def _spaced_by(items: Sequence[T], group: Callable[[T], Any], limit: int) -> lis
         for own in grouped(items, group).values()
         for number in range(min(limit, len(own)))
     ]
-
-
-def _records(path: Path, chosen: Sequence[str]) -> dict[str, dict[str, Any]]:
-    """The first record of each chosen id, of a file that `Run.answers` has validated."""
-    records: dict[str, dict[str, Any]] = {}
-    wanted = set(chosen)
-    with path.open(encoding="utf-8") as lines:
-        for record in map(json.loads, lines):
-            if str(record["id"]) in wanted:
-                records.setdefault(str(record["id"]), record)
-    return records
 
 
 def _question(record: dict[str, Any]) -> str | None:

@@ -49,10 +49,6 @@ class Browser {
     browsers.push(this);
   }
 
-  get filters() {
-    return [...this.root.querySelectorAll('[data-filter]')].map((button) => button.dataset.filter);
-  }
-
   fillCounts(textOf) {
     this.root.querySelectorAll('[data-count]').forEach((element) => {
       element.textContent = textOf(element.dataset.count);

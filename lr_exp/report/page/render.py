@@ -6,9 +6,10 @@ content security policy allows only the page's own style and script, and images 
 
 import base64
 import hashlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.resources import files
+from itertools import accumulate
 from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
@@ -16,7 +17,6 @@ from markupsafe import Markup
 
 from lr_exp.errors import printable
 from lr_exp.report.figures import Figure
-from lr_exp.report.tables.table import Column
 
 _SCRIPTS = ("page.js", "reader.js", "answers.js")
 
@@ -65,16 +65,13 @@ def page(
 
 
 def figures_that_fit(
-    figures: Iterable[Figure], max_bytes: int
+    figures: Sequence[Figure], max_bytes: int
 ) -> tuple[dict[str, Figure], list[str]]:
     """The first figures whose images take at most `max_bytes`, and a note on the others."""
-    shown, omitted, size = {}, 0, 0
-    for figure in figures:
-        size += len(_data_uri(figure.svg)) + len(_data_uri(figure.dark_svg))
-        if size <= max_bytes:
-            shown[figure.name] = figure
-        else:
-            omitted += 1
+    sizes = [len(_data_uri(figure.svg)) + len(_data_uri(figure.dark_svg)) for figure in figures]
+    fits = zip(figures, accumulate(sizes), strict=True)
+    shown = {figure.name: figure for figure, total in fits if total <= max_bytes}
+    omitted = len(figures) - len(shown)
     figures_are = "1 figure is" if omitted == 1 else f"{omitted} figures are"
     note = f"To keep this page small, {figures_are} only in files beside it."
     return shown, [note] if omitted else []
@@ -96,17 +93,6 @@ def _data_uri(svg: bytes) -> str:
     return f"data:image/svg+xml;base64,{base64.b64encode(svg).decode()}"
 
 
-def _column_groups(columns: Sequence[Column]) -> list[list[Column]]:
-    """Each column with the published ones beside it."""
-    groups: list[list[Column]] = []
-    for column in columns:
-        if groups and column.under == groups[-1][0].title:
-            groups[-1].append(column)
-        else:
-            groups.append([column])
-    return groups
-
-
 _ENVIRONMENT = Environment(
     loader=PackageLoader("lr_exp.report.page"),
     autoescape=True,
@@ -116,8 +102,4 @@ _ENVIRONMENT = Environment(
     lstrip_blocks=True,
 )
 _ENVIRONMENT.policies["json.dumps_kwargs"] = {"ensure_ascii": False, "separators": (",", ":")}
-_ENVIRONMENT.filters |= {
-    "digest": _digest,
-    "data_uri": _data_uri,
-    "column_groups": _column_groups,
-}
+_ENVIRONMENT.filters |= {"digest": _digest, "data_uri": _data_uri}

@@ -3,7 +3,6 @@
 A missing or damaged file affects only its own section, which says so in one line.
 """
 
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -53,14 +52,7 @@ _LOGGED = {  # in metrics.jsonl
 }
 
 
-@dataclass(frozen=True)
-class _Tile:
-    """A headline number."""
-
-    label: str
-    value: str
-    unit: str = ""
-    detail: str = ""
+_Tile = tuple[str, str, str, str]  # a headline number: label, value, unit, detail
 
 
 def run_page(folder: Path, found: Found) -> str:
@@ -70,8 +62,7 @@ def run_page(folder: Path, found: Found) -> str:
         folder: the run's folder.
         found: the contents of this folder, without its subfolders.
     """
-    name = folder.resolve().name
-    run = next(iter([*found.runs, *found.failed, *found.unfinished]), read_unfinished(folder, name))
+    run = next(iter(found.every), read_unfinished(folder, folder.resolve().name))
     figures, omitted = figures_that_fit(draw_run(run), _MAX_IMAGE_BYTES)
     tables: list[Table] = []
     tiles: list[_Tile] = []
@@ -103,10 +94,10 @@ def run_page(folder: Path, found: Found) -> str:
         section(
             "training",
             "Training",
-            "training.html",
+            "tables_and_figures.html",
             damage=damage,
             figures=_named(figures, "training_curves"),
-            table=log,
+            tables=log,
         ),
         _answers(run),
         section("cost", "Cost", "tables_and_figures.html", tables=costs),
@@ -117,7 +108,7 @@ def run_page(folder: Path, found: Found) -> str:
         f"{label}, amateur {run.amateur}" if run.amateur else label,
         "Run report",
         render(
-            "run_head.html",
+            "head.html",
             status=_status(run),
             choices=_choices(run),
             tiles=[*tiles, *_tiles(run)],
@@ -200,15 +191,15 @@ def _tiles(run: Run) -> list[_Tile]:
     if sample.steps:
         kept = sample.kept or 0
         detail = f"{kept:,} of {sample.steps:,} steps"
-        tiles.append(_Tile("Steps kept", f"{100 * kept / sample.steps:.1f}", " %", detail))
+        tiles.append(("Steps kept", f"{100 * kept / sample.steps:.1f}", " %", detail))
     if distill.tuned_tokens:
         steps = distill.optimizer_steps
         detail = f"in {steps:,} optimizer steps" if steps else ""
-        tiles.append(_Tile("Tuned tokens", f"{distill.tuned_tokens:,}", "", detail))
+        tiles.append(("Tuned tokens", f"{distill.tuned_tokens:,}", "", detail))
     if sample.seconds is not None and distill.seconds is not None:
         detail = "from the store" if sample.reused and distill.reused else ""
         seconds = duration(sample.seconds + distill.seconds)
-        tiles.append(_Tile("Sampling and tuning time", seconds, "", detail))
+        tiles.append(("Sampling and tuning time", seconds, "", detail))
     return tiles
 
 
@@ -219,15 +210,15 @@ def _accuracy_tiles(change: AccuracyChange, pairs: Pairs) -> list[_Tile]:
     count = len(change.benchmarks)
     scope = f"average of {count} benchmarks" if count > 1 else "".join(change.benchmarks)
     if after is None:
-        return [_Tile("Accuracy", f"{100 * before.mean:.1f}", " %", scope)]
+        return [("Accuracy", f"{100 * before.mean:.1f}", " %", scope)]
     accuracies = f"{100 * before.mean:.1f} → {100 * after.mean:.1f}"
-    tiles = [_Tile("Accuracy", accuracies, " %", scope)]
+    tiles = [("Accuracy", accuracies, " %", scope)]
     gain = change.gain(change.benchmarks)
     if gain is not None:
         overall = pairs.pairs[0].overall if pairs.pairs else None
         detail = f"95 % interval: {between(overall.low, overall.high)}" if overall else ""
         error = f" ± {100 * gain.stderr:.1f} points"
-        tiles.append(_Tile("Gain", signed(100 * gain.mean), error, detail))
+        tiles.append(("Gain", signed(100 * gain.mean), error, detail))
     return tiles
 
 
@@ -277,11 +268,11 @@ def _reader(run: Run) -> Section | None:
     )
 
 
-def _training_log(run: Run) -> tuple[Table | None, str | None]:
+def _training_log(run: Run) -> tuple[list[Table], str | None]:
     """Evenly spaced log entries, first and last included, and why the others cannot be read."""
     logged, damage = run.metrics()
     if not logged:
-        return None, damage
+        return [], damage
     places = np.linspace(0, len(logged) - 1, min(len(logged), _MAX_LOG_ENTRIES))
     entries = [logged[round(place)] for place in places]
     columns = [text_column("optimizer step", [f"{entry['step']:,}" for entry in entries])]
@@ -292,7 +283,7 @@ def _training_log(run: Run) -> tuple[Table | None, str | None]:
     notes = (
         [f"{len(entries)} of {len(logged):,} log entries."] if len(entries) < len(logged) else []
     )
-    return table_of("training", "Training log", columns, [], notes), damage
+    return [table_of("training", "Training log", columns, [], notes)], damage
 
 
 def _answers(run: Run) -> Section | None:
@@ -300,8 +291,9 @@ def _answers(run: Run) -> Section | None:
         return None
     pairs = read_pairs(run)
     damage = " ".join(pairs.missing) or "The expert and the tuned expert share no benchmark."
+    questions = sum(sum(counts.values()) for counts in pairs.counts.values())
     shown = (
-        f"Counts cover all {pairs.questions:,} questions. This page holds {len(pairs.shown):,} of "
+        f"Counts cover all {questions:,} questions. This page holds {len(pairs.shown):,} of "
         "them, evenly spaced within each outcome of each benchmark."
     )
     return section(

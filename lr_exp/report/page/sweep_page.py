@@ -26,7 +26,8 @@ def sweep_page(title: str, found: Found, sweeps: Sequence[SweepSection], out: Pa
         out: the page's folder; links are relative to it.
     """
     counts = f"{found.counts} and {len(found.unfinished):,} unfinished runs."
-    head = render("sweep_head.html", counts=counts, notes=found.notes)
+    status = [("Note:", note) for note in found.notes]
+    head = render("head.html", status=status, choices={"runs": counts}, tiles=[])
     every_figure = [figure for sweep in sweeps for figure in sweep.figures]
     shown, omitted = figures_that_fit(every_figure, _MAX_IMAGE_BYTES)
     sections = [
@@ -41,11 +42,10 @@ def sweep_page(title: str, found: Found, sweeps: Sequence[SweepSection], out: Pa
         )
         for index, one in enumerate(sweeps)
     ]
-    runs = [*found.runs, *found.failed, *found.unfinished]
-    short = short_names([run.name for run in runs])
+    short = short_names([run.name for run in found.every])
     rows = [
         {"run": run, "short_name": name, "summary": _summary(run), "link": _link(run, out)}
-        for run, name in zip(runs, short, strict=True)
+        for run, name in zip(found.every, short, strict=True)
     ]
     sections.append(section("runs", "Runs", "runs.html", rows=rows))
     notes = [*reading_notes(found, sweeps), *omitted]

@@ -5,7 +5,6 @@ from typing import Any
 
 import pandas as pd
 
-from lr_exp.report.read.json_file import read_json_lines
 from lr_exp.report.read.runs import WHO, AnswersMissingError, Run, find_runs
 
 _CHOICES = ("sweep", "method", "expert", "amateur", "data", "alpha", "beta", "seed")
@@ -96,11 +95,9 @@ def _accuracies(run: Run, benchmark: str | None) -> dict[str, Any]:
 
 def _answer_rows(run: Run, who: str, benchmark: str) -> list[dict[str, Any]]:
     try:
-        run.answers(who, benchmark)  # checks the file against the summary
+        records = run.records(who, benchmark)
     except AnswersMissingError as reason:
         raise FileNotFoundError(str(reason)) from reason
     place = {"run": run.name, "who": who, "benchmark": benchmark}
-    return [
-        place | {column: answer.get(key) for column, key in _ANSWER_KEYS.items()}
-        for answer in read_json_lines(run.answers_file(who, benchmark))
-    ]
+    columns = _ANSWER_KEYS.items()
+    return [place | {column: record.get(key) for column, key in columns} for record in records]

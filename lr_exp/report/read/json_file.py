@@ -28,12 +28,12 @@ def read_json(path: Path, max_bytes: int = _MAX_BYTES) -> Any:
         raise ValueError(f"it is larger than {max_bytes:,} bytes")
     try:
         value = json.loads(path.read_bytes().decode("utf-8"))
+        if _is_too_deep(value):
+            raise RecursionError
     except UnicodeDecodeError as error:
         raise ValueError(f"it is not UTF-8: byte {error.start} is invalid") from error
     except RecursionError as error:
         raise ValueError("it is nested too deeply") from error
-    if _is_too_deep(value):
-        raise ValueError("it is nested too deeply")
     return map_strings(value, printable)  # names reach figures and the terminal
 
 

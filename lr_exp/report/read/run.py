@@ -70,17 +70,13 @@ class Run:
         requested = self.settings.get("benchmarks") or []
         return list(dict.fromkeys([*requested, *self.results("expert"), *self.results("tuned")]))
 
-    def answers_file(self, who: str, benchmark: str) -> Path:
-        """Path of the graded answers of `expert` or `tuned`, which may not exist."""
-        return self.folder / ANSWERS / who / f"{benchmark}.jsonl"
-
-    def answers(self, who: str, benchmark: str) -> dict[str, float]:
-        """Correctness of each question, in [0, 1], by question id.
+    def records(self, who: str, benchmark: str) -> list[dict[str, Any]]:
+        """The graded answers of `expert` or `tuned`, as they stand in the file.
 
         Raises:
             AnswersMissingError: the file does not exist or does not match the summary.
         """
-        path = self.answers_file(who, benchmark)
+        path = self.folder / ANSWERS / who / f"{benchmark}.jsonl"
         if path.name != f"{benchmark}.jsonl" or benchmark.startswith("."):
             raise AnswersMissingError(f"{benchmark!r} is not a valid benchmark name")
         name = f"{self.name}/{ANSWERS}/{who}/{benchmark}.jsonl"
@@ -88,21 +84,26 @@ class Run:
             raise AnswersMissingError(
                 f"{name} is missing or is a dangling link into a deleted store. {_REWRITE}"
             )
-        graded: dict[str, list[bool]] = {}
         try:
-            for answer in read_json_lines(path):
-                graded.setdefault(str(answer["id"]), []).append(bool(answer["correct"]))
+            records = [record | {"id": str(record["id"])} for record in read_json_lines(path)]
+            correct = sum(bool(record["correct"]) for record in records)
         except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
             raise AnswersMissingError(
                 f"{name} cannot be read ({reason_of(error)}). {_REWRITE}"
             ) from error
         result = self.results(who)[benchmark]
-        correct, total = sum(map(sum, graded.values())), sum(map(len, graded.values()))
-        if (correct, total) != (result.correct, result.total):
+        if (correct, len(records)) != (result.correct, result.total):
             raise AnswersMissingError(
-                f"{name} has {correct} of {total} correct answers, but {SUMMARY} has "
+                f"{name} has {correct} of {len(records)} correct answers, but {SUMMARY} has "
                 f"{result.correct} of {result.total}. {_REWRITE}"
             )
+        return records
+
+    def answers(self, who: str, benchmark: str) -> dict[str, float]:
+        """Correctness of each question, in [0, 1], by question id. Raises as `records`."""
+        graded: dict[str, list[bool]] = {}
+        for record in self.records(who, benchmark):
+            graded.setdefault(record["id"], []).append(bool(record["correct"]))
         return {key: sum(values) / len(values) for key, values in graded.items()}
 
     def training(self) -> list[dict[str, Any]]:

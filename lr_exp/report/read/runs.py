@@ -1,7 +1,6 @@
 """Finds the runs below a folder."""
 
 import os
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -34,9 +33,8 @@ class Found:
         return f"{counts}, {damaged:,} damaged" if damaged else counts
 
     @property
-    def total(self) -> int:
-        """Number of runs: finished, failed and unfinished."""
-        return len(self.runs) + len(self.failed) + len(self.unfinished)
+    def every(self) -> list[Run]:
+        return [*self.runs, *self.failed, *self.unfinished]
 
 
 def find_runs(folder: Path, *, finished: bool = True) -> Found:
@@ -69,9 +67,9 @@ def scan_folder(folder: Path, *, recursive: bool = True) -> Found:
         recursive: whether to search subfolders.
     """
     found = Found([], [], [], [])
-    for place, files in _folders(folder):
-        if place != folder and not recursive:
-            break
+    for root, below, files in os.walk(folder):
+        below[:] = sorted(set(below) - _NOT_SEARCHED) if recursive else []
+        place = Path(root)
         name = str(place.relative_to(folder)) if place != folder else folder.resolve().name
         # A run deletes the file of its earlier outcome, so having both is an accident.
         ends = [end for end in (SUMMARY, FAILED) if end in files]
@@ -94,12 +92,6 @@ def scan_folder(folder: Path, *, recursive: bool = True) -> Found:
                 f"{name} has both {SUMMARY} and {FAILED}: the newer one, {newest}, is used."
             )
     return found
-
-
-def _folders(folder: Path) -> Iterator[tuple[Path, list[str]]]:
-    for place, below, files in os.walk(folder):
-        below[:] = sorted(name for name in below if name not in _NOT_SEARCHED)
-        yield Path(place), files
 
 
 def _no_finished_run(folder: Path, found: Found) -> str:
