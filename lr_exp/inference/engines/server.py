@@ -172,12 +172,9 @@ def _run_concurrently(
 
     A pool's threads are daemons, so that a server that stalls does not delay the process's exit.
     """
-
-    def numbered(job: tuple[int, Request]) -> tuple[int, Decoded]:
-        return job[0], answer(job[1])
-
     with ThreadPool(min(count, len(requests))) as pool:
-        answers = dict(pool.imap_unordered(numbered, enumerate(requests)))
+        jobs = enumerate(requests)
+        answers = dict(pool.imap_unordered(lambda job: (job[0], answer(job[1])), jobs))
     return [answers[number] for number in range(len(requests))]
 
 
