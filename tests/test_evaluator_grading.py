@@ -778,10 +778,10 @@ def test_regrading_into_a_file(tmp_path, capsys):
 BAD_RECORDS = [
     ("nonsense", "line 1: not JSON"),
     ("[1]", "line 1: not an object"),
-    ({"id": "a"}, "line 1: 'reference' is missing"),
-    (RECORD | {"output": None}, "line 1: 'output' is missing or not a string"),
-    (RECORD | {"kind": "essay"}, "line 1: unknown kind 'essay'"),
-    (RECORD | {"choices": [1]}, "line 1: 'choices'"),
+    ({"id": "a"}, "line 1: reference=None is null: expected a text"),
+    (RECORD | {"output": None}, "line 1: output=None is null: expected a text"),
+    (RECORD | {"kind": "essay"}, "line 1: kind='essay' is not known"),
+    (RECORD | {"choices": [1]}, "line 1: choices=1 is an integer: expected a text"),
     (RECORD | {"reference": "many"}, "line 1: the reference 'many' is not a number"),
     ("", "no answers in the file"),
 ]
