@@ -7,9 +7,8 @@ import argparse
 import json
 import os
 import sys
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -45,8 +44,15 @@ def grade_answer(output: str, reference: str, kind: str, choices: Sequence[str] 
 def check_references(questions: Sequence[Question], kind: str) -> None:
     """Raises UserError for the first missing or invalid reference. Call it before generation."""
     for question in questions:
-        with _reference_of(question) as reference:
-            check_reference(reference, kind, question.choices)
+        if question.answer is None:
+            raise UserError(
+                f"question {question.id} has no reference answer to grade against. Add its answer, "
+                "or remove the question."
+            )
+        try:
+            check_reference(question.answer, kind, question.choices)
+        except UserError as error:
+            raise UserError(f"question {question.id}: {error}") from error
 
 
 def grade_all(
@@ -63,12 +69,13 @@ def grade_all(
         UserError: a reference is missing or invalid; the message has the question's id.
         ValueError: an output belongs to another question.
     """
+    check_references(questions, kind)
     records = []
     for question, output in zip(questions, outputs, strict=True):
         if output["question_id"] != question.id:
             raise ValueError(f"expected the output of {question.id}, got {output['question_id']}")
-        with _reference_of(question) as reference:
-            grade = grade_answer(output["output"], reference, kind, question.choices)
+        reference = question.answer or ""
+        grade = grade_answer(output["output"], reference, kind, question.choices)
         records.append(
             {
                 "id": question.id,
@@ -79,25 +86,10 @@ def grade_all(
                 "output": output["output"],
                 "tokens": output["tokens"],
                 "finished": output["finished"],
-                "extracted": grade.extracted,
-                "correct": grade.correct,
+                **asdict(grade),
             }
         )
     return records
-
-
-@contextmanager
-def _reference_of(question: Question) -> Iterator[str]:
-    """Yields the question's reference; adds the question's id to a UserError about it."""
-    if question.answer is None:
-        raise UserError(
-            f"question {question.id} has no reference answer to grade against. Add its answer, or "
-            "remove the question."
-        )
-    try:
-        yield question.answer
-    except UserError as error:
-        raise UserError(f"question {question.id}: {error}") from error
 
 
 def regrade(path: Path) -> list[dict[str, Any]]:
@@ -146,7 +138,7 @@ def _regrade_line(line: str, where: str) -> dict[str, Any]:
         grade = grade_answer(record["output"], record["reference"], record["kind"], choices)
     except UserError as error:
         raise UserError(f"{where}: {error}") from error
-    return {**record, "extracted": grade.extracted, "correct": grade.correct}
+    return record | asdict(grade)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

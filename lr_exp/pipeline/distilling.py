@@ -75,7 +75,6 @@ def make_adapter(context: RunContext, supervision: Artifact) -> Tuned:
             "peft": version("peft"),
         },
     )
-    made_now = False
 
     def log(step: int, metrics: dict[str, float]) -> None:
         tuned_tokens = step * settings.batch_size
@@ -84,8 +83,6 @@ def make_adapter(context: RunContext, supervision: Artifact) -> Tuned:
     def build(folder: Path) -> dict[str, Any]:
         from lr_exp.distiller.distill import Training, distill, is_sharded  # imports peft
 
-        nonlocal made_now
-        made_now = True
         sharded, models = is_sharded(settings), context.models
         return distill(
             Supervision.load(supervision.folder),
@@ -104,7 +101,7 @@ def make_adapter(context: RunContext, supervision: Artifact) -> Tuned:
 
     artifact = context.make(recipe, build, stage="distill", together=True)
     history = read_history(artifact.folder)
-    if not made_now:  # a reused adapter logs its history too
+    if artifact.reused:  # its history is logged, too
         for entry in history:
             log(int(entry["step"]), entry)
     return Tuned(artifact, artifact.folder / ADAPTER, history)
