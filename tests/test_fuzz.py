@@ -138,7 +138,7 @@ def tokenizer() -> Any:
     return tiny_tokenizer()
 
 
-@settings(FUZZ, max_examples=400)
+@settings(FUZZ, max_examples=200)
 @given(st.lists(LINES, max_size=4))
 def test_any_file_of_records_is_read_or_gives_a_user_error(tokenizer, tmp_path, content):
     path = tmp_path / "r.jsonl"

@@ -182,7 +182,7 @@ def test_a_killed_rank_ends_the_run_and_any_number_of_ranks_resumes_it(alone, tm
         time.sleep(0.05)
     os.kill(int((tmp_path / "pid-1").read_text("utf-8")), signal.SIGKILL)
     killed_at = time.monotonic()
-    status, out = finish(process, 60)
+    status, out = finish(process)
     assert status != 0
     # Before torchrun kills ranks that ignored its signal for 30 seconds.
     assert time.monotonic() - killed_at < 25

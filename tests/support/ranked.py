@@ -181,7 +181,7 @@ def slow(folder: Path) -> None:
     generate = generation._decode_in_parts
 
     def generate_slowly(*args):
-        time.sleep(1.0)
+        time.sleep(2.0)
         return generate(*args)
 
     generation._decode_in_parts = generate_slowly
