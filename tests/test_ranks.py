@@ -176,13 +176,13 @@ def test_two_ranks_produce_the_same_files_as_one_process(alone, tmp_path):
 @pytest.mark.integration
 def test_a_killed_rank_ends_the_run_and_any_number_of_ranks_resumes_it(alone, tmp_path):
     process = torchrun(["slow", str(tmp_path), *ALL, *PLACES], tmp_path, module=RANKED, ranks=3)
-    deadline = time.monotonic() + 120
+    deadline = time.monotonic() + 600
     while not (made := list(tmp_path.glob("store/rollout/*.part/shard-*.parquet"))):
         assert time.monotonic() < deadline, finish(process, 1)
         time.sleep(0.05)
     os.kill(int((tmp_path / "pid-1").read_text("utf-8")), signal.SIGKILL)
     killed_at = time.monotonic()
-    status, out = finish(process, 60)
+    status, out = finish(process)
     assert status != 0
     # Before torchrun kills ranks that ignored its signal for 30 seconds.
     assert time.monotonic() - killed_at < 25

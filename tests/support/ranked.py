@@ -181,7 +181,7 @@ def slow(folder: Path) -> None:
     decode = generation.decode
 
     def decode_slowly(*models, **limits):
-        time.sleep(1.0)
+        time.sleep(2.0)
         return decode(*models, **limits)
 
     generation.decode = decode_slowly
