@@ -3,8 +3,9 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
-# Two workers with one thread each: more threads than cores slow the tests down.
-PYTEST := OMP_NUM_THREADS=1 $(BIN)/pytest -n 2
+# Two workers with one thread each: more threads than cores slow the tests down. Each starts with one
+# half of the tests and later takes over the other's, so most files make their fixtures only once.
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist worksteal
 
 .DEFAULT_GOAL := help
 .PHONY: help setup smollm2 ray demo test-fast test test-slow bench stream notebooks lint type audit format micro clean

@@ -1,11 +1,13 @@
 """Shared fixtures: the program, called in this process, and a run recorded by W&B."""
 
+import os
 import subprocess
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from filelock import FileLock
 from hypothesis import settings
 
 # A loaded machine must not fail a test.
@@ -66,12 +68,14 @@ def no_process_in_unit_tests(
 
 @pytest.fixture(scope="session")
 def recorded_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with `runs/one`, recorded by W&B offline, and its `store`."""
+    """A folder with `runs/one`, recorded by W&B offline, and its `store`; for all workers."""
     from tests.support.recorded import alone, go  # imports Hydra and torch, which few files need
 
-    place = tmp_path_factory.mktemp("recorded")
-    with alone(place):
-        go(place / "runs" / "one", place / "store")
+    own = tmp_path_factory.getbasetemp()
+    place = (own.parent if os.environ.get("PYTEST_XDIST_WORKER") else own) / "recorded"
+    with FileLock(f"{place}.lock"), alone(place):
+        if not (place / "runs" / "one" / "summary.json").exists():
+            go(place / "runs" / "one", place / "store")
     return place
 
 

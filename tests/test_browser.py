@@ -13,12 +13,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from filelock import FileLock
 
 from lr_exp.report.__main__ import main
 from lr_exp.report.names import ABSENT
 from lr_exp.report.page import write_run_page
-from tests.support.demo import go
 from tests.support.run_folders import write_failed, write_run
 from tests.support.trajectories_file import (
     ANSWER,
@@ -29,19 +27,12 @@ from tests.support.trajectories_file import (
 )
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
-MISSING = [
-    name
-    for name, found in (
-        ("chromium (apt-get install chromium)", CHROMIUM),
-        ("playwright (pip install playwright)", importlib.util.find_spec("playwright")),
-    )
-    if not found
-]
+IS_MISSING = not (CHROMIUM and importlib.util.find_spec("playwright"))
 pytestmark = [
     pytest.mark.integration,
     pytest.mark.skipif(
-        bool(MISSING) and os.environ.get("LR_EXP_NEEDS_BROWSER") != "1",
-        reason=f"missing: {', '.join(MISSING)}",
+        IS_MISSING and os.environ.get("LR_EXP_NEEDS_BROWSER") != "1",
+        reason="needs chromium (apt-get install chromium) and playwright (pip install playwright)",
     ),
 ]
 
@@ -49,15 +40,9 @@ DESKTOP, PHONE = (1280, 900), (360, 740)
 
 
 @pytest.fixture(scope="module")
-def demo(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The folder of a small demo run with its page, shared by all pytest workers."""
-    own = tmp_path_factory.getbasetemp()
-    base = (own.parent if os.environ.get("PYTEST_XDIST_WORKER") else own) / "demo"
-    with FileLock(f"{base}.lock"):
-        if not (base / "run" / "report.html").exists():
-            words = ("data.max_questions=24", "distiller.steps=40", "distiller.batch_size=32")
-            go(base, "run", *words, "distiller.learning_rate=1e-3")  # enough for a gain
-    return base / "run"
+def demo(recorded_run: Path) -> Path:
+    """The folder of a finished run with its page."""
+    return recorded_run / "runs" / "one"
 
 
 @pytest.fixture(scope="module")
@@ -294,7 +279,6 @@ def test_everything_is_reached_by_tab(tab: Tab) -> None:
     tab.page.keyboard.press("Tab")
     assert tab.page.evaluate("document.activeElement.className") == "skip"
     box = tab.page.locator(".skip").bounding_box()
-    assert box
     assert box["x"] >= 0  # visible once it has the focus
     tab.page.keyboard.press("Enter")
     assert tab.page.evaluate("document.activeElement.id") == "content"
@@ -363,8 +347,6 @@ def test_layout_fits_each_screen_and_colour_scheme(
         token.scroll_into_view_if_needed()
         token.tap()
         panel, box = tab.page.locator(".panel").bounding_box(), token.bounding_box()
-        assert panel
-        assert box
         assert box["y"] + box["height"] <= panel["y"]  # the panel does not cover it
         assert panel["y"] < PHONE[1] - 50  # and is visible itself
         assert tab.overflow == 0

@@ -123,14 +123,6 @@ def test_every_axis_has_a_title():
             assert panel.get("yAxisTitle"), panel
 
 
-@pytest.mark.integration
-def test_the_expertise_gap_adds_no_point_to_the_accuracy_curve(record):
-    """It evaluates the expert again, and that was logged as the last point of the curve."""
-    for name in BENCHMARKS:
-        assert [x for x, _ in record.curve(f"eval/{name}/accuracy", "eval/step")] == [0, 8]
-    assert record.in_summary("eval/gap") == "number"
-
-
 def test_every_listed_sweep_exists():
     known = {path.stem for path in (conf_dir() / "sweep").glob("*.yaml")}
     assert {sweep.removeprefix("micro_") for sweep in known} >= {*pages.SWEEPS}
@@ -307,14 +299,3 @@ def test_without_the_extra_the_error_names_it(monkeypatch, capsys):
 def test_a_folder_without_runs_is_a_one_line_error(tmp_path, capsys):
     assert main([str(tmp_path), "--offline"]) == 1
     assert "contains no run" in capsys.readouterr().err
-
-
-def test_help_needs_neither_torch_nor_wandb(monkeypatch, capsys):
-    for name in ("torch", "wandb", "wandb_workspaces", "matplotlib"):
-        monkeypatch.setitem(sys.modules, name, None)
-    with pytest.raises(SystemExit) as ended:
-        main(["--help"])
-    assert ended.value.code == 0
-    shown = capsys.readouterr().out
-    for word in ("DIR", "--project", "--entity", "--out", "--offline", "examples:"):
-        assert word in shown

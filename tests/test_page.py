@@ -5,8 +5,6 @@ import hashlib
 import json
 import os
 import re
-import subprocess
-import sys
 import time
 import xml.etree.ElementTree as ET
 from html.parser import HTMLParser
@@ -104,7 +102,8 @@ def write_whole_run(folder: Path) -> Path:
     after = {"micro_add": [1, 1, 0, 1], "micro_plain": [1, 1, 0, 0]}
     by_position = {"bin_tokens": 8, "steps": [600, 400], "kept": [150, 50]}
     extra = {"warnings": ["The gap is tiny."], "sample__by_position": by_position}
-    write_run(folder, before=before, after=after, **extra)
+    # A gain compares with the expert under the same decoder.
+    write_run(folder, before=before, after=after, decoder="sampled", **extra)
     write_metrics(folder, {1: 0.5, 50: 0.4, 100: 0.3})
     write_trajectories(folder)
     return folder
@@ -404,7 +403,7 @@ def test_short_names(names: list[str], short: list[str]) -> None:
 def test_the_program_writes_pages_of_failed_and_unfinished_runs(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    write_metrics(_made(tmp_path / "unfinished"), {1: 0.5, 10: 0.25})
+    write_metrics(tmp_path / "unfinished", {1: 0.5, 10: 0.25})
     assert "This run has not finished." in page_of_report(tmp_path / "unfinished").words
     hostile = NASTY.replace("\ud800", "")
     choices = {"expert": "micro", "method": "gt_sft", "overrides": ["seed=3", f"x={hostile}"]}
@@ -416,11 +415,6 @@ def test_the_program_writes_pages_of_failed_and_unfinished_runs(
     assert not page.all("img")
     assert len(page.all("script")) == 1
     assert "report.html" in capsys.readouterr().out
-
-
-def _made(folder: Path) -> Path:
-    folder.mkdir(parents=True)
-    return folder
 
 
 @pytest.mark.parametrize(
@@ -475,7 +469,6 @@ def test_names_the_threshold_if_the_kept_steps_match_it(tmp_path: Path) -> None:
     for kept, named in (([1, 0, 0], True), ([1, 1, 0], False), ([0, 0, 0], False)):
         write_trajectories(tmp_path, ANSWER | {"kept": kept})
         shown = read_trajectories(tmp_path)
-        assert shown is not None
         assert ("Steps with D > β = 0.4 nats are kept and underlined." in shown.about) == named
         assert ("Kept steps are underlined." in shown.about) != named
 
@@ -522,14 +515,6 @@ def test_outcomes_are_counted_over_all_answers(tmp_path: Path) -> None:
     assert shown_note in page.words
 
 
-def test_gains_compare_with_the_expert_under_the_same_decoder(tmp_path: Path) -> None:
-    both = {"micro_add": [0, 0, 0, 1], "micro_plain": [1, 1, 1, 0]}
-    after = {"micro_add": [1, 1, 0, 1], "micro_plain": [1, 1, 0, 0]}
-    page = page_of_run(write_run(tmp_path / "run", decoder="sampled", before=both, after=after))
-    assert "+12.5 ± 16.5 points" in page.words
-    assert re.search(r"AVG 50.0 ± [\d.]+ 62.5 ± [\d.]+ \+12.5 ± 16.5", page.words)
-
-
 def test_a_large_run_s_page_stays_small(tmp_path: Path) -> None:
     names = [f"bench_{i}" for i in range(8)]
     before, after = (dict.fromkeys(names, turns * 60) for turns in ([0, 1], [1, 0]))
@@ -568,7 +553,7 @@ def test_a_large_sweep_stays_small_and_links_its_runs(tmp_path: Path) -> None:
     for number in range(520):
         cell = {"expert": "micro", "method": f"mine {number}", "sweep": "micro_ablation"}
         write_failed(folder / f"failed {number:03}", "no <b>memory</b> " * 200, **cell)
-    write_metrics(_made(folder / "unfinished"), {1: 0.5})
+    write_metrics(folder / "unfinished", {1: 0.5})
     page = page_of_report(folder)
     assert len(page.source.encode()) < 3_000_000
     assert "4 finished, 520 failed and 1 unfinished runs." in page.words
@@ -594,7 +579,7 @@ def test_a_sweep_labels_published_numbers_and_lists_unfinished_runs(tmp_path: Pa
     models = {"expert": "qwen_math_1_5b", "amateur": "qwen_0_5b", "data": "gsm8k"}
     for seed in (0, 1):
         write_run(tmp_path / str(seed), seed=seed, sweep="main_results", **models, **graded)
-    write_metrics(_made(tmp_path / "3"), {1: 0.5})
+    write_metrics(tmp_path / "3", {1: 0.5})
     page = page_of_report(tmp_path)
     assert "neither a summary nor an error" in page.words
     assert {"GSM8K", "GSM8K published"} <= set(page.inside("th"))
@@ -613,13 +598,3 @@ def test_a_run_s_own_folder_gets_a_run_page_and_its_parent_a_sweep_page(run: Pat
     page = page_of_report(run.parent)
     assert "1 finished, 0 failed and 0 unfinished runs." in page.words
     assert "./../run/report.html" in {link["href"] for link in page.all("a")}
-
-
-@pytest.mark.integration
-def test_the_page_imports_no_torch(tmp_path: Path) -> None:
-    write_run(tmp_path / "run")
-    code = (
-        "import sys; from pathlib import Path; from lr_exp.report.page import write_run_page;"
-        "write_run_page(Path(sys.argv[1])); assert 'torch' not in sys.modules"
-    )
-    subprocess.run([sys.executable, "-c", code, str(tmp_path / "run")], check=True)  # noqa: S603

@@ -212,15 +212,6 @@ def test_a_piped_run_prints_one_line_per_stage_and_model(program):
 
 
 @pytest.mark.integration
-def test_a_piped_sweep_prints_a_headline_and_a_table_per_cell(program):
-    outcome = program(*TINY, "beta=0,0.01", "stages=[sample]", flags=["-m"])
-    assert outcome.status == 0, outcome.err
-    assert "cell 1 of 2: " in outcome.out
-    assert "cell 2 of 2: " in outcome.out
-    assert not [line for line in outcome.err.splitlines() if "/s" in line]
-
-
-@pytest.mark.integration
 def test_on_a_terminal_an_error_is_on_a_separate_line():
     """A real terminal: a failed stage's bar is removed before the error is printed."""
     code = (

@@ -283,10 +283,8 @@ def test_figures_fit_a_journal_s_width_with_legible_text(
             box = text.get_window_extent(renderer)
             if not edge.overlaps(box):  # a tick outside the axis, which is not drawn
                 continue
-            assert box.x0 >= -1, (figure.name, text.get_text())
-            assert box.x1 <= edge.x1 + 1, (figure.name, text.get_text())
-            assert box.y0 >= -1, (figure.name, text.get_text())
-            assert box.y1 <= edge.y1 + 1, (figure.name, text.get_text())
+            assert -1 <= box.x0 <= box.x1 <= edge.x1 + 1, (figure.name, text.get_text())
+            assert -1 <= box.y0 <= box.y1 <= edge.y1 + 1, (figure.name, text.get_text())
         labelled = [axes for axes in mpl_figure.axes if axes.name != "polar" and axes.get_visible()]
         labels = [axes.get_xlabel() for axes in labelled] + [mpl_figure.get_supxlabel()]
         assert any(labels) or not labelled, figure.name

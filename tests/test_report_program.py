@@ -85,7 +85,6 @@ def test_report_can_be_read_alone(tmp_path: Path, call: Call) -> None:
     write_run(tmp_path / "runs" / "1", seed=1, sweep="micro_ablation")
     failed = {"expert": "micro", "method": "neither", "sweep": "micro_ablation"}
     write_failed(tmp_path / "runs" / "2", "CUDA <b>out</b> of memory", **failed)
-    (tmp_path / "runs" / "3").mkdir()
     write_metrics(tmp_path / "runs" / "3", {1: 0.5})
     write_run(tmp_path / "runs" / "4", seed=4, sweep="micro_ablation")
     (tmp_path / "runs" / "4" / "summary.json").write_text('{"method": NaN')
@@ -135,14 +134,9 @@ def test_errors_are_one_line_and_nothing_is_written(tmp_path: Path, call: Call) 
         return err
 
     assert "not a folder" in fails(tmp_path / "nowhere")
-    (tmp_path / "empty").mkdir()
-    assert "contains no run" in fails(tmp_path / "empty")
     write_run(tmp_path / "mixed" / "0")
     write_run(tmp_path / "mixed" / "1", seed=1, settings__distiller__steps=7)
     assert "distiller.steps is 100 in 0 and 7 in 1" in fails(tmp_path / "mixed")
-    write_run(tmp_path / "cut" / "0", answers=False)
-    (tmp_path / "cut" / "0" / "summary.json").write_text('{"method": ')
-    assert "cut/0/summary.json cannot be read" in fails(tmp_path / "cut")
     write_run(tmp_path / "sound" / "0")
     (tmp_path / "file").write_text("mine")
     status, _, err = call(tmp_path / "sound", "--out", tmp_path / "file")
@@ -153,7 +147,6 @@ def test_errors_are_one_line_and_nothing_is_written(tmp_path: Path, call: Call) 
 def test_a_folder_without_finished_runs_is_reported(tmp_path: Path, call: Call) -> None:
     failed = {"expert": "micro", "method": "neither", "sweep": "mine", "seed": 1}
     write_failed(tmp_path / "0", "no\nmemory", **failed)
-    (tmp_path / "1").mkdir()
     write_metrics(tmp_path / "1", {1: 0.5, 2: 0.4})
     write_hydra(tmp_path / "2<b>", **{"overrides.yaml": "- seed=7\n"})
     status, out, err = call(tmp_path)
@@ -253,4 +246,5 @@ def test_a_closed_pipe_ends_the_program_quietly_and_it_imports_no_torch(tmp_path
         check=False,
     )
     assert (done.returncode, done.stderr) == (0, "")
-    assert (tmp_path / "runs" / "report" / "report.md").exists()
+    for name in ("report.md", "report.html"):
+        assert (tmp_path / "runs" / "report" / name).exists()

@@ -31,14 +31,11 @@ def test_seeds_are_one_row_and_the_baseline_is_counted_once(tmp_path: Path) -> N
     sweep = _sweep(tmp_path)
     assert [row.label for row in sweep.rows] == ["baseline", "LightReasoner"]
     baseline, tuned = sweep.rows
-    assert baseline.average is not None
     assert (baseline.average.mean, baseline.average.seeds) == (0.25, 1)
     assert tuned.seeds == (0, 1)
-    assert tuned.average is not None
     assert tuned.average.mean == 0.5
     assert tuned.average.stderr == pytest.approx(math.sqrt(0.125 / 4 + 0.125 / 2))
     # Before: 0 0 0 1. Differences of the seeds' means: 1, 0.5, 0.5, -1: mean 0.25, variance 0.5625.
-    assert tuned.gain is not None
     assert tuned.gain.mean == 0.25
     assert tuned.gain.stderr == pytest.approx(math.sqrt(0.5625 / 4 + 0.125 / 2))
 
@@ -73,7 +70,6 @@ def test_contrastive_decoding_has_rows_of_its_own(tmp_path: Path) -> None:
     ]
     # The gain is over the expert with greedy decoding: contrastive decoding reads an amateur.
     gain = _row(sweep, "contrastive decoding").gain
-    assert gain is not None
     assert gain.mean == 0.5
     shutil.rmtree(tmp_path / "0")
     assert [row.gain for row in _sweep(tmp_path).rows] == [None, None]
@@ -95,15 +91,12 @@ def test_a_seed_that_trained_nothing_counts_with_the_experts_results(tmp_path: P
         3,
         2,
     )
-    assert row.average is not None
     assert row.average.mean == pytest.approx((0.75 + 0.75 + 0.25) / 3)
-    assert row.gain is not None
     assert row.gain.by_seed == pytest.approx((0.5, 0.5, 0.0))
     for folder in "01":
         shutil.rmtree(tmp_path / folder)
     row = _row(_sweep(tmp_path), "LightReasoner")
     assert row.remark == "nothing trained: No step is above beta=0.4."
-    assert row.gain is not None
     assert (row.gain.mean, row.gain.stderr) == (0, 0)
 
 
@@ -122,7 +115,6 @@ def test_failed_and_unevaluated_seeds_give_remarks_on_their_row(tmp_path: Path) 
         "1 of 4 seeds: not evaluated; 2 of 4 seeds: failed: out of memory / no luck"
     )
     assert (row.seeds, row.missing_seeds) == ((0,), (1, 2, 3))
-    assert row.average is not None
     assert row.average.mean == 0.75
     assert _row(sweep, "LightReasoner, β 0.8").remark == "failed: another beta"
 
@@ -366,7 +358,6 @@ def test_the_gap_is_counted_once(tmp_path: Path) -> None:
     for seed in (0, 1):
         write_run(tmp_path / str(seed), seed=seed, evaluate__gap=_gap(6, 2, "sampled"))
     gap = measured_gap(find_runs(tmp_path).runs)
-    assert gap is not None
     assert (gap.benchmark, gap.decoder) == ("micro_add", "sampled")
     assert gap.difference.by_seed == pytest.approx((0.4,))
     assert gap.difference.stderr == pytest.approx(math.sqrt((0.24 + 0.16) / 10))
@@ -381,7 +372,6 @@ def test_gaps_that_disagree_are_refused_unless_a_machine_explains_it(tmp_path: P
     write_run(tmp_path / "apart" / "1", seed=1, **other)
     runs = [run for run in find_runs(tmp_path).runs if run.name != "1"]
     gap = measured_gap(runs)
-    assert gap is not None
     assert gap.difference.mean == pytest.approx(0.4)
     (note,) = gap.notes
     assert "on different machines" in note

@@ -1,6 +1,7 @@
-"""Reading runs for a report, and helpers that write the run folders of all report tests."""
+"""Reading runs for a report."""
 
 import json
+import math
 import os
 import re
 from pathlib import Path
@@ -12,12 +13,7 @@ from lr_exp.report.analyse.rows import sweeps
 from lr_exp.report.read.runs import AnswersMissingError, find_runs
 from lr_exp.report.read.summary import parse_summary
 from lr_exp.store.run_folder import SUMMARY
-from tests.support.run_folders import (
-    write_failed,
-    write_hydra,
-    write_metrics,
-    write_run,
-)
+from tests.support.run_folders import write_failed, write_hydra, write_metrics, write_run
 
 
 def test_finds_runs_failures_and_unfinished_folders_but_not_the_store(tmp_path: Path) -> None:
@@ -25,9 +21,7 @@ def test_finds_runs_failures_and_unfinished_folders_but_not_the_store(tmp_path: 
     for name in ("store", "report", "wandb", ".hydra"):
         write_run(tmp_path / "sweep" / name / "inside")
     write_failed(tmp_path / "sweep" / "1", "no\nmemory", seed=1, alpha=0.2)
-    unfinished = tmp_path / "sweep" / "2"
-    unfinished.mkdir()
-    write_metrics(unfinished, {1: 0.5})
+    write_metrics(tmp_path / "sweep" / "2", {1: 0.5})
     found = find_runs(tmp_path)
     assert [run.name for run in found.runs] == ["sweep/0"]
     assert [(one.name, one.error, one.seed) for one in found.failed] == [
@@ -167,7 +161,6 @@ def test_without_a_finished_run_the_error_counts_the_others(tmp_path: Path) -> N
     with pytest.raises(UserError, match="contains no run"):
         find_runs(tmp_path)
     write_failed(tmp_path / "a", "out of memory.")
-    (tmp_path / "b").mkdir()
     write_metrics(tmp_path / "b", {1: 0.5})
     with pytest.raises(UserError, match=r"1 failed, 1 unfinished; .* a: out of memory"):
         find_runs(tmp_path)
@@ -197,45 +190,37 @@ def test_answers_are_read_by_id_and_checked_against_the_summary(tmp_path: Path) 
         run.answers("tuned", "micro_add")
 
 
+def of_expert(**changed: object) -> dict[str, object]:
+    result = {"accuracy": 0.5, "correct": 1, "total": 2, "stderr": 0.35}
+    return {"expert": {"micro_add": result | changed}}
+
+
+NO_STEPS = {"histogram": {"bin_nats": 0.1, "counts": [1]}}
+BY_POSITION: list[object] = [
+    [],
+    {"bin_tokens": 0, "steps": [1], "kept": [1]},
+    {"bin_tokens": 8, "steps": [1], "kept": [2]},
+    {"bin_tokens": 8, "steps": [1, 2], "kept": [1]},
+    {"bin_tokens": 8, "steps": [1.5], "kept": [1]},
+    {"bin_tokens": 8},
+]
+
+
 @pytest.mark.parametrize(
     ("part", "value", "message"),
     [
         ("warnings", [3], "warnings[0] should be a string, not 3"),
         ("seed", "zero", "seed should be an integer, not 'zero'"),
+        ("seed", True, "seed should be an integer"),
+        ("alpha", "0.2", "alpha should be a number"),
         ("settings", None, "settings should be a JSON object, not None"),
-        ("sample", {"seconds_by_stage": 3}, "sample.seconds_by_stage should be a JSON object"),
+        ("sample", NO_STEPS, "sample: steps should be a number"),
         ("evaluate", [1], "evaluate should be a JSON object"),
-        (
-            "evaluate",
-            {"expert": {"micro_add": {"accuracy": "high", "correct": 1, "total": 2}}},
-            "evaluate.expert.micro_add.accuracy should be a number, not 'high'",
-        ),
-        (
-            "evaluate",
-            {"expert": {"micro_add": {"accuracy": float("nan"), "correct": 1, "total": 2}}},
-            "evaluate.expert.micro_add.accuracy should be a finite number, not nan",
-        ),
-        (
-            "evaluate",
-            {"expert": {"micro_add": {"accuracy": 0.5, "correct": 3, "total": 2}}},
-            "evaluate.expert.micro_add: correct should be at most total, not 3 of 2",
-        ),
-        (
-            "evaluate",
-            {"tuned": {"micro_add": {"accuracy": 0.5}}},
-            "evaluate.tuned.micro_add.correct is missing",
-        ),
-        *(
-            ("sample", {"by_position": value}, "sample.by_position")
-            for value in (
-                [],
-                {"bin_tokens": 0, "steps": [1], "kept": [1]},
-                {"bin_tokens": 8, "steps": [1], "kept": [2]},
-                {"bin_tokens": 8, "steps": [1, 2], "kept": [1]},
-                {"bin_tokens": 8, "steps": [1.5], "kept": [1]},
-                {"bin_tokens": 8},
-            )
-        ),
+        ("evaluate", of_expert(accuracy=math.nan), "accuracy should be a finite number, not nan"),
+        ("evaluate", of_expert(total=10**400), "evaluate.expert.micro_add.total should be"),
+        ("evaluate", of_expert(correct=3), "correct should be at most total, not 3 of 2"),
+        ("evaluate", {"tuned": {"x": {"accuracy": 0.5}}}, "evaluate.tuned.x.correct is missing"),
+        *(("sample", {"by_position": value}, "sample.by_position") for value in BY_POSITION),
     ],
 )
 def test_an_invalid_summary_names_its_key(

@@ -40,8 +40,9 @@ def shuffled(value):
 
 
 @given(st.dictionaries(st.text("abcd", min_size=1), json_values, max_size=5))
-def test_the_order_of_keys_does_not_change_an_address(settings):
+def test_neither_the_order_of_keys_nor_a_json_round_trip_changes_an_address(settings):
     assert digest(settings) == digest(shuffled(settings))
+    assert digest(settings) == digest(json.loads(json.dumps(settings)))
     assert Recipe("s", 1, settings, {}).address == Recipe("s", 1, shuffled(settings), {}).address
 
 
@@ -51,11 +52,6 @@ def test_different_values_have_different_digests(left, right):
         return json.dumps(value, sort_keys=True)
 
     assert (digest(left) == digest(right)) == (canonical(left) == canonical(right))
-
-
-@given(json_values)
-def test_a_digest_survives_a_json_round_trip(value):
-    assert digest(json.loads(json.dumps(value))) == digest(value)
 
 
 @pytest.mark.parametrize(
@@ -84,14 +80,15 @@ def test_the_builder_runs_once(tmp_path):
     assert not list(made.folder.rglob(".*"))  # no clock or temporary file
 
 
-def test_the_next_attempt_resumes_after_a_crash(tmp_path):
+def test_the_next_attempt_resumes_after_a_crash_and_adds_its_seconds(tmp_path):
     store = Store(tmp_path)
 
     def crash(folder):
         (folder / "first").write_text("done")
-        raise RuntimeError("out of memory")
+        time.sleep(0.05)
+        raise KeyboardInterrupt
 
-    with pytest.raises(RuntimeError):
+    with pytest.raises(KeyboardInterrupt):
         store.make(RECIPE, crash)
     assert store.find(RECIPE) is None
 
@@ -102,18 +99,6 @@ def test_the_next_attempt_resumes_after_a_crash(tmp_path):
 
     made = store.make(RECIPE, resume)
     assert sorted(path.name for path in made.folder.iterdir()) == ["first", MANIFEST, "second"]
-
-
-def test_seconds_are_summed_over_interrupted_tries(tmp_path):
-    store = Store(tmp_path)
-
-    def crash(folder):
-        time.sleep(0.05)
-        raise KeyboardInterrupt
-
-    with pytest.raises(KeyboardInterrupt):
-        store.make(RECIPE, crash)
-    made = store.make(RECIPE, lambda folder: {})
     assert 0.05 <= made.seconds < 5
     assert json.loads((made.folder / MANIFEST).read_text())["seconds"] == made.seconds
 
@@ -126,15 +111,10 @@ def test_a_stop_between_the_manifest_and_the_rename_builds_nothing_again(tmp_pat
     again = store.make(RECIPE, must_not_build)
     assert again.folder == made.folder
     assert again.facts == made.facts
-
-
-def test_a_part_folder_that_does_not_match_its_manifest_is_built_again(tmp_path):
-    store = Store(tmp_path)
-    made = store.make(RECIPE, build_hello)
-    part = made.folder.with_suffix(".part")
-    made.folder.rename(part)
+    # Unless the files do not match the manifest.
+    part = again.folder.rename(again.folder.with_suffix(".part"))
     (part / "text.txt").write_text("changed")
-    assert store.make(RECIPE, build_hello).facts == {"count": 1}
+    assert not store.make(RECIPE, build_hello).reused
     assert store.make(RECIPE, must_not_build).reused
 
 

@@ -27,6 +27,7 @@ pytestmark = pytest.mark.integration
 
 ROWS = 200
 ID = "0123456789abcdef"
+NO_SERVICE = "http://127.0.0.1:9"  # nothing listens there
 INIT_SECONDS, END_SECONDS = 2.0, 6.0  # limits in the program; shorter than the real ones
 LOCAL_SECONDS = 5.0  # the real one
 JITTER_SECONDS = 10.0  # between two runs of the program on a busy machine
@@ -65,8 +66,7 @@ class Service(ThreadingHTTPServer):
     """The part of W&B that runs and `wandb sync` use, with several failure modes.
 
     Modes: `healthy`; `hangs`, `disconnects`, `disconnects in the response` and `fails` (status 500)
-    at every request; `hangs midway`, `disconnects midway` and `fails midway` after it has accepted
-    the run and some rows.
+    at every request; the same with ` midway`, after it has accepted the run and some rows.
     """
 
     daemon_threads = True
@@ -180,8 +180,6 @@ class _Handler(BaseHTTPRequestHandler):
             return {"viewer": user | {"flags": "{}", "teams": teams, "name": "someone"}}
         if name == "ArtifactType":
             return {"project": None}
-        if name not in ("ServerFeaturesQuery",):
-            print("UNKNOWN", name, str(variables)[:100])
         return {"serverInfo": {"features": []}} if name == "ServerFeaturesQuery" else {}
 
     def _reply(self, status: int, body: object) -> None:
@@ -215,7 +213,6 @@ class Run:
     folder: Path
     seconds: float
     seconds_after_rows: float  # from the last row to the exit of the process
-    status: int
     output: str
 
     @property
@@ -229,14 +226,10 @@ class Run:
         return shlex.split(command)
 
 
-def _inherited() -> dict[str, str]:
-    return {k: v for k, v in os.environ.items() if "proxy" not in k.lower() and k[:5] != "WANDB"}
-
-
 def environment(home: Path, url: str) -> dict[str, str]:
     """Environment variables with a login to the service at `url` only."""
     return {
-        **_inherited(),
+        **{k: v for k, v in os.environ.items() if "proxy" not in k.lower() and k[:5] != "WANDB"},
         "HOME": str(home),
         "NO_PROXY": "127.0.0.1",
         "PYTHONPATH": str(Path(__file__).parent.parent),
@@ -248,15 +241,10 @@ def environment(home: Path, url: str) -> dict[str, str]:
     }
 
 
-def start(
-    folder: Path,
-    mode: str,
-    url: str = "http://127.0.0.1:9",
-    *,
-    run_id: str = ID,
-    waits_for: object = "",
-) -> "subprocess.Popen[str]":
-    """Starts the program.
+def run(
+    folder: Path, mode: str, url: str = NO_SERVICE, *, run_id: str = ID, waits_for: object = ""
+) -> Run:
+    """Runs the program to its end and checks what must hold regardless of the service.
 
     Args:
         folder: the run's folder; created here.
@@ -266,7 +254,8 @@ def start(
         waits_for: a file that must exist before the program writes the second half of its rows.
     """
     folder.mkdir()
-    return subprocess.Popen(  # noqa: S603 - this interpreter
+    began = time.time()
+    done = subprocess.run(  # noqa: S603 - this interpreter
         [sys.executable, "-c", PROGRAM, str(folder), mode, run_id, str(waits_for)],
         env={**environment(folder, url), "WANDB_RESUME": "never"},
         cwd=folder,
@@ -274,21 +263,16 @@ def start(
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
+        timeout=60,
+        check=False,
     )
-
-
-def run(folder: Path, *options: Any, **named: Any) -> Run:
-    """Runs the program to its end and checks what must hold regardless of the service."""
-    began = time.time()
-    with start(folder, *options, **named) as process:
-        output = process.communicate(timeout=60)[0]
-    ended = time.time()
-    assert process.returncode == 0, output
+    ended, output = time.time(), done.stdout
+    assert done.returncode == 0, output
     assert "Traceback" not in output
     text = (folder / METRICS).read_text("utf-8")
     assert [json.loads(line)["step"] for line in text.splitlines()] == list(range(ROWS))
     wait = ended - (folder / "written").stat().st_mtime
-    return Run(folder, ended - began, wait, process.returncode, output)
+    return Run(folder, ended - began, wait, output)
 
 
 def recorded(folder: Path, kind: str) -> list[dict[str, Any]]:
@@ -331,76 +315,62 @@ def test_an_offline_run_prints_once_how_to_upload_it(offline):
     assert "INFO: W&B: recorded offline. Upload: `wandb sync /" in offline.output
 
 
-def test_nothing_is_staged_in_the_home_folder(offline):
+def test_artifacts_are_found_from_another_folder_and_nothing_is_staged_at_home(offline):
+    """The store's path was relative to the folder of the run."""
+    (adapter, *_) = recorded(offline.folder, "artifact")
+    (file,) = adapter["manifest"]["contents"]
+    assert Path(file["local_path"]).is_absolute()
+    assert Path(file["local_path"]).read_text() == "weights"
     home = offline.folder  # of this program
     assert not (home / ".local").exists()
     assert {path.parent.name for path in home.glob(".cache/**/*") if path.is_file()} <= {"logs"}
     assert (home / "wandb" / "artifacts" / "staging").is_dir()
 
 
-def test_artifacts_are_found_from_another_folder(offline):
-    """The store's path was relative to the folder of the run."""
-    (adapter, *_) = recorded(offline.folder, "artifact")
-    (file,) = adapter["manifest"]["contents"]
-    assert Path(file["local_path"]).is_absolute()
-    assert Path(file["local_path"]).read_text() == "weights"
+def slow(mode: str) -> Any:
+    return pytest.param(mode, marks=pytest.mark.slow)
 
 
 @pytest.mark.parametrize(
     "service",
-    [
-        *("hangs", "disconnects in the response"),
-        pytest.param("disconnects", marks=pytest.mark.slow),
-        pytest.param("fails", marks=pytest.mark.slow),
-    ],
+    ["hangs", "absent", *map(slow, ("disconnects", "disconnects in the response", "fails"))],
     indirect=True,
 )
 def test_a_run_is_recorded_offline_if_the_service_is_down(tmp_path, offline, service):
-    finished = run(tmp_path / "run", "auto", service.url)
+    url = NO_SERVICE if service.mode == "absent" else service.url
+    finished = run(tmp_path / "run", "online", url)
     assert recorded_steps(finished.folder) == list(range(ROWS))
     assert finished.seconds - offline.seconds < INIT_SECONDS + JITTER_SECONDS
     (warning,) = finished.warnings
     assert "W&B: recorded offline, because" in warning
+    assert service.mode != "absent" or f"the run could not be started at {url}" in warning
     service.mode = "healthy"
     sync(finished, service)
     assert service.runs == {ID}
     assert service.steps == list(range(ROWS))
 
 
-def test_a_run_is_recorded_offline_if_nothing_listens(tmp_path, offline):
-    finished = run(tmp_path / "run", "online")
-    assert recorded_steps(finished.folder) == list(range(ROWS))
-    assert finished.seconds - offline.seconds < INIT_SECONDS + JITTER_SECONDS
-    (warning,) = finished.warnings
-    assert "the run could not be started at http://127.0.0.1:9" in warning
-
-
 @pytest.mark.parametrize(
-    "service",
-    [
-        "hangs midway",
-        pytest.param("disconnects midway", marks=pytest.mark.slow),
-        pytest.param("fails midway", marks=pytest.mark.slow),
-    ],
-    indirect=True,
+    "service", ["hangs midway", *map(slow, ("disconnects midway", "fails midway"))], indirect=True
 )
-@pytest.mark.parametrize("remedy", ["repeat", "sync"])
-def test_a_service_that_fails_midway_costs_a_limited_wait(tmp_path, service, remedy):
+def test_a_service_that_fails_midway_costs_a_limited_wait(tmp_path, service):
     service.has_rows = tmp_path / "has rows"
     finished = run(tmp_path / "run", "auto", service.url, waits_for=service.has_rows)
     assert recorded_steps(finished.folder) == list(range(ROWS))
-    assert 0 < len(service.rows) < ROWS
+    received, summary = dict(service.rows), service.summary
+    assert 0 < len(received) < ROWS
     assert finished.seconds_after_rows < END_SECONDS + LOCAL_SECONDS + JITTER_SECONDS
     assert len(finished.warnings) == 1
     assert "did not finish in time" in finished.warnings[0]
 
     service.mode = "healthy"
-    if remedy == "sync":  # W&B appends the record, with the rows that it already has
-        sync(finished, service)
-        assert set(service.steps) == set(range(ROWS))
-    else:
-        assert run(tmp_path / "again", "auto", service.url).warnings == []
-        assert service.steps == list(range(ROWS))
+    sync(finished, service)  # W&B appends the record, with the rows that it already has
+    assert set(service.steps) == set(range(ROWS))
+    assert service.complete
+    # Or the same command again, as if there had been no sync.
+    service.rows, service.summary, service.complete = received, summary, False
+    assert run(tmp_path / "again", "auto", service.url).warnings == []
+    assert service.steps == list(range(ROWS))
     assert service.complete
 
 

@@ -1,11 +1,12 @@
 """Runs the program repeatedly and kills it at random times until it finishes.
 
-    python -m tests.support.killing KILLS SEED SIGNAL SHORTEST LONGEST WORDS…
+    python -m tests.support.killing KILLS SEED SIGNALS SHORTEST LONGEST WORDS…
 
 Imports everything once and forks for each attempt, so that kills hit the work and not the start-up.
-If a run finishes before there were enough kills, another one starts in the next of the folders 0,
-1, … Prints one JSON object: the number of kills, the wait status of each attempt, the number of
-finished runs, and the stages that were found unfinished.
+The signals (numbers joined by commas) are sent in turn, SHORTEST to LONGEST seconds after the
+start. If a run finishes before there were enough kills, another one starts in the next of the
+folders 0, 1, … Prints one JSON object: the exit status of each attempt (negative: the signal that
+killed it), the number of finished runs, and the stages that were found unfinished.
 """
 
 import json
@@ -23,7 +24,8 @@ RUN, STORE, OUTPUT = "run", "store", "output"
 
 
 def main() -> None:
-    min_kills, seed, number = map(int, sys.argv[1:4])
+    min_kills, seed = map(int, sys.argv[1:3])
+    signals = [int(number) for number in sys.argv[3].split(",")]
     shortest, longest = map(float, sys.argv[4:6])
     words = sys.argv[6:]
     # Imported before forking; torch starts no threads before it computes.
@@ -37,6 +39,7 @@ def main() -> None:
     kills = finished = 0
     while True:
         delay = rng.uniform(shortest, longest) if kills < min_kills else None
+        number = signals[kills % len(signals)]
         status = _attempt(words, delay, number)
         ends.append(status)
         if status == 0:
@@ -44,13 +47,12 @@ def main() -> None:
             if kills >= min_kills:
                 break
             _enter(start / str(finished))
-        elif os.WIFSIGNALED(status) or os.waitstatus_to_exitcode(status) == 128 + number:
+        elif status in (-number, 128 + number):
             kills += 1
             stages |= {path.parent.name for path in Path(STORE).glob("*/*.part")}
         else:
             sys.exit(f"an attempt failed by itself: {status}\n{Path(OUTPUT).read_text()}")
-    result = {"kills": kills, "finished": finished, "ends": ends, "stages": sorted(stages)}
-    print(json.dumps(result))
+    print(json.dumps({"finished": finished, "ends": ends, "stages": sorted(stages)}))
 
 
 def _enter(folder: Path) -> None:
@@ -59,7 +61,7 @@ def _enter(folder: Path) -> None:
 
 
 def _attempt(words: list[str], delay: float | None, number: int) -> int:
-    """Runs in a forked process, sends the signal after `delay` seconds; returns the wait status."""
+    """Runs in a forked process, sends the signal after `delay` seconds; returns the exit status."""
     child = os.fork()
     if child == 0:
         output = os.open(OUTPUT, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
@@ -72,11 +74,11 @@ def _attempt(words: list[str], delay: float | None, number: int) -> int:
     while time.monotonic() < end:
         done, status = os.waitpid(child, os.WNOHANG)
         if done:
-            return status
+            return os.waitstatus_to_exitcode(status)
         time.sleep(0.005)
     os.kill(child, number)
     _, status = os.waitpid(child, 0)
-    return status
+    return os.waitstatus_to_exitcode(status)
 
 
 def _run_and_flush(work: Callable[[], int]) -> int:

@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hydra import compose, initialize_config_dir
 
-from lr_exp.config.composition import conf_dir, register, to_settings
+from lr_exp.api import compose
+from lr_exp.config.composition import conf_dir
 from lr_exp.config.settings import Settings
 from lr_exp.pipeline.run import run
 
@@ -27,10 +27,7 @@ SMALL = (
 
 
 def settings_for(store: Path, *overrides: str, sweep: str = "a_sweep") -> Settings:
-    register()
-    words = [*SMALL, f"store={store}", *overrides]
-    with initialize_config_dir(version_base="1.3", config_dir=str(conf_dir())):
-        return replace(to_settings(compose("config", words), words), sweep=sweep)
+    return replace(compose(*SMALL, f"store={store}", *overrides), sweep=sweep)
 
 
 def go(folder: Path, store: Path, *overrides: str) -> dict[str, Any]:

@@ -125,6 +125,7 @@ def write_metrics(folder: Path, entropies: dict[int, float]) -> None:
         for step, entropy in entropies.items()
     ]
     text = "".join(json.dumps(line) + "\n" for line in lines)
+    folder.mkdir(parents=True, exist_ok=True)
     (folder / "metrics.jsonl").write_text(text, encoding="utf-8")
 
 
@@ -160,8 +161,6 @@ def write_hydra(folder: Path, **files: str) -> Path:
 
 
 THREE = {name: [0, 0, 1, 1] for name in ("micro_add", "micro_long", "micro_plain")}
-
-
 BETTER = {name: [1, 0, 1, 1] for name in THREE}
 
 

@@ -8,6 +8,7 @@ import json
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
@@ -17,39 +18,34 @@ Continue = Callable[[Sequence[int], int, str], list[int]]
 GENERATING = ("/v1/completions", "/completion")
 
 
+@dataclass
 class FakeServer:
-    """A server's state, and a record of its requests."""
+    """A server's state, and a record of its requests.
 
-    def __init__(
-        self,
-        kind: str,
-        tokenizer: Any,
-        continue_prompt: Continue,
-        stop_ids: Sequence[int],
-        *,
-        failures: Sequence[str] = (),
-        detokenizes: bool = True,
-        loads_adapters: bool = True,
-        added_tokens: int = 0,
-        more_models: Sequence[str] = (),
-    ) -> None:
-        """Args:
+    Args:
         kind: vllm | sglang | llamacpp | text.
         failures: outcomes of the first completions: 400, 401, 429, 500, 503, cut, garbage, few,
             stall, ok. `*` repeats the one before it forever.
-        """
-        self.kind, self.tokenizer, self.stop_ids = kind, tokenizer, stop_ids
-        self.continue_prompt = continue_prompt
-        self.failures = list(failures)
-        self.detokenizes, self.loads_adapters = detokenizes, loads_adapters
-        self.added_tokens, self.more_models, self.model = added_tokens, more_models, "served"
-        self.requests: list[tuple[str, dict[str, Any]]] = []
-        self.headers: list[dict[str, str]] = []
-        self.adapters: dict[str, str] = {}
-        self.concurrent = self.max_concurrent = 0
-        self.released = threading.Event()
-        self.url = ""
-        self._lock = threading.Lock()
+    """
+
+    kind: str
+    tokenizer: Any
+    continue_prompt: Continue
+    stop_ids: Sequence[int]
+    failures: list[str] = field(default_factory=list)
+    detokenizes: bool = True
+    loads_adapters: bool = True
+    added_tokens: int = 0
+    more_models: Sequence[str] = ()
+    model: str = "served"
+    requests: list[tuple[str, dict[str, Any]]] = field(default_factory=list)
+    headers: list[dict[str, str]] = field(default_factory=list)
+    adapters: dict[str, str] = field(default_factory=dict)
+    concurrent: int = 0
+    max_concurrent: int = 0
+    released: threading.Event = field(default_factory=threading.Event)
+    url: str = ""
+    _lock: threading.Lock = field(default_factory=threading.Lock)
 
     def completions(self) -> list[dict[str, Any]]:
         return [body for path, body in self.requests if path in GENERATING]
@@ -156,34 +152,26 @@ class _Handler(BaseHTTPRequestHandler):
             outcome = fake.next_outcome() if self.path in GENERATING else "ok"
             if outcome == "stall":
                 fake.released.wait(30)
-            if outcome in ("500", "429", "503"):
-                self._send(int(outcome), {"error": {"message": "try later"}}, {"Retry-After": "0"})
-                return
-            if outcome in ("400", "401"):
-                self._send(int(outcome), {"error": {"message": "no"}})
+            if outcome.isdigit():
+                self._send(int(outcome), {"error": {"message": "try later"}})
                 return
             status, reply = fake.post(self.path, body)
             if outcome == "few":
                 reply = {key: [] if type(item) is list else item for key, item in reply.items()}
-            data = b"<html>busy</html>" if outcome == "garbage" else json.dumps(reply).encode()
-            self._send_bytes(status, data, {}, cut=outcome == "cut")
+            self._send(status, reply, outcome)
 
-    def _send(self, status: int, reply: Any, headers: dict[str, str] | None = None) -> None:
-        self._send_bytes(status, json.dumps(reply).encode(), headers or {})
-
-    def _send_bytes(
-        self, status: int, data: bytes, headers: dict[str, str], *, cut: bool = False
-    ) -> None:
+    def _send(self, status: int, reply: Any, outcome: str = "ok") -> None:
+        data = b"<html>busy</html>" if outcome == "garbage" else json.dumps(reply).encode()
         try:
             self.send_response(status)
             self.send_header("Content-Length", str(len(data)))
-            for name, value in headers.items():
-                self.send_header(name, value)
+            if status in (429, 500, 503):
+                self.send_header("Retry-After", "0")
             self.end_headers()
-            self.wfile.write(data[: len(data) // 2] if cut else data)
+            self.wfile.write(data[: len(data) // 2] if outcome == "cut" else data)
         except OSError:  # the client closed the connection
             self.close_connection = True
-        if cut:
+        if outcome == "cut":
             self.close_connection = True
 
 
