@@ -568,7 +568,7 @@ def test_a_large_sweep_stays_small_and_links_its_runs(tmp_path: Path) -> None:
 
 def test_figures_beyond_the_page_s_size_are_left_out_with_a_note(run: Path) -> None:
     figures = draw_run(find_runs(run).runs[0])
-    shown, notes = render.figures_that_fit(figures, 100_000)
+    shown, notes = render.figures_that_fit(figures, 60_000)
     assert 0 < len(shown) < len(figures)
     assert "figures are only in files" in notes[0]
     assert render.figures_that_fit(figures, 1_000_000)[1] == []

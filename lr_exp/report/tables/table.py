@@ -2,7 +2,6 @@
 
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, field, replace
-from textwrap import shorten
 from typing import Any
 
 from lr_exp.report.analyse.comparable import grouped
@@ -148,7 +147,9 @@ def number(value: float | None, form: str = ".1f") -> str:
 
 def remark(remarks: Iterable[str]) -> str:
     """A row's remarks, each truncated to fit a table."""
-    return "; ".join(shorten(text, _MAX_REMARK, placeholder="…") for text in remarks)
+    return "; ".join(
+        text if len(text) <= _MAX_REMARK else f"{text[: _MAX_REMARK - 1]}…" for text in remarks
+    )
 
 
 def scaled(value: float) -> float:
