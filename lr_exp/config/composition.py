@@ -170,8 +170,8 @@ def _expectation(lines: Sequence[str], reason: Exception) -> str:
     """`: expected a number in (0, 1]` for a value of the wrong type; "" if that is unknown."""
     hint: Any = Settings if isinstance(reason, ValidationError) else None
     for name in (lines[0] if lines else "").partition("=")[0].lstrip("+").split("."):
-        known = dataclasses.is_dataclass(hint) and typing.get_type_hints(hint, include_extras=True)
-        hint = known.get(name) if known else None
+        is_section = dataclasses.is_dataclass(hint)
+        hint = typing.get_type_hints(hint, include_extras=True).get(name) if is_section else None
     return f": expected {expected(hint)}" if hint and not dataclasses.is_dataclass(hint) else ""
 
 

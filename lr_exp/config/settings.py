@@ -66,7 +66,9 @@ def check_value(key: str, value: Any, hint: Any) -> Any:
     """
     kind, allowed, optional = _parts(hint)
     origin = get_origin(kind) or kind
-    if (value is None and optional) or origin not in _TYPES:
+    if optional and value is None:
+        return None
+    if origin not in _TYPES:
         return value
     types = (int, float) if kind is float else origin
     is_bool = isinstance(value, bool)  # which is also an int
