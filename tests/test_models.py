@@ -126,6 +126,25 @@ def test_a_fingerprint_depends_on_contents_only(whole, tmp_path):
     assert locate(same).fingerprint != locate(whole).fingerprint
 
 
+def test_a_location_is_absolute_whatever_the_spelling(folder, monkeypatch):
+    """A relative path in the adapter's config was read as a hub id in another folder."""
+    monkeypatch.chdir(folder.parent)
+    spellings = ("model", "model/", "./model", f"../{folder.parent.name}/model", folder)
+    assert {locate(spelling).location for spelling in spellings} == {str(folder)}
+    (folder / "weights.gguf").write_bytes(b"GGUF")
+    assert locate("model/weights.gguf").location == str(folder / "weights.gguf")
+    packaged = ModelSettings(
+        name="m", package="lr_exp", package_path="micro/models/expert", fallback_path="OWNER/NAME"
+    )
+    assert Path(locating.locate(packaged, "expert").location).is_absolute()
+
+
+def test_a_hub_model_is_located_by_its_id(folder, monkeypatch):
+    monkeypatch.setattr("huggingface_hub.snapshot_download", lambda *_, **__: str(folder))
+    source = locate("OWNER/NAME")
+    assert (source.location, source.revision) == ("OWNER/NAME", folder.name)
+
+
 # Loading ---------------------------------------------------------------------------------------
 
 

@@ -28,6 +28,7 @@ class ModelSource:
 
     role: str  # expert | amateur
     name: str
+    location: str  # hub id, or the absolute path of the folder or GGUF file, whatever its spelling
     folder: Path
     gguf_file: str | None
     trust_remote_code: bool
@@ -74,6 +75,7 @@ def locate(settings: ModelSettings, role: str) -> ModelSource:
     return ModelSource(
         role=role,
         name=settings.name,
+        location=path if revision and path else str((folder / (gguf_file or "")).resolve()),
         folder=folder,
         gguf_file=gguf_file,
         trust_remote_code=settings.trust_remote_code,

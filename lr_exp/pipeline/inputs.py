@@ -187,12 +187,12 @@ class Inputs:
         sampled = "sample" in stages and not self.settings.imports_records
         return {
             "expert": {
-                "path": self.base_name,
+                "path": self.expert.location,
                 "revision": self.expert.revision,
                 "fingerprint": self.expert.fingerprint,
             },
             "amateur": {
-                "path": self.settings.amateur.path,
+                "path": self.amateur.location,
                 "revision": self.amateur.revision,
                 "fingerprint": self.amateur.fingerprint,
             }
@@ -209,12 +209,6 @@ class Inputs:
             "device_name": devices.device_name(self.device),
             "dtype": self.dtype,
         }
-
-    @property
-    def base_name(self) -> str:
-        """The base model that the adapter's config names: a hub id or path, not a cache folder."""
-        expert = self.settings.expert
-        return expert.path or expert.fallback_path or f"{expert.package}/{expert.package_path}"
 
     @cached_property
     def machine(self) -> dict[str, str]:

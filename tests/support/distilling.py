@@ -76,14 +76,22 @@ SETTINGS = DistillerSettings(
 )
 
 
+EXPERT = locating.locate(
+    ModelSettings(name="micro", package="lr_exp", package_path="micro/models/expert"), "expert"
+)
+
+
 def load_expert() -> loading.LanguageModel:
-    source = locating.locate(
-        ModelSettings(name="micro", package="lr_exp", package_path="micro/models/expert"), "expert"
-    )
-    return loading.load(source, device="cpu", dtype="float32")
+    return loading.load(EXPERT, device="cpu", dtype="float32")
 
 
-def train(folder: Path, expert=None, settings=SETTINGS, on_log=lambda step, metrics: None):
+def train(
+    folder: Path,
+    expert=None,
+    settings=SETTINGS,
+    on_log=lambda step, metrics: None,
+    base_location=EXPERT.location,
+):
     folder.mkdir(exist_ok=True)
     return distill.distill(
         a_supervision(),
@@ -94,7 +102,7 @@ def train(folder: Path, expert=None, settings=SETTINGS, on_log=lambda step, metr
             loss=losses.kl,
             seed=0,
             device="cpu",
-            base_name="lr_exp/micro/models/expert",
+            base_location=base_location,
             base_revision=None,
             on_log=on_log,
         ),
