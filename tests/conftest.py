@@ -3,7 +3,9 @@
 import subprocess
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from hypothesis import settings
@@ -104,6 +106,17 @@ def questions():
         name="micro", format="micro", configs=["micro_add"], split="train", count=12
     )
     return load_questions(source, hub_root=None)
+
+
+@pytest.fixture
+def set_clock(monkeypatch: pytest.MonkeyPatch) -> Callable[[datetime], None]:
+    """Sets the clock that chat templates read."""
+
+    def call(now: datetime) -> None:
+        clock = SimpleNamespace(now=lambda: now)
+        monkeypatch.setattr("transformers.utils.chat_template_utils.datetime", clock)
+
+    return call
 
 
 @pytest.fixture

@@ -6,6 +6,7 @@ class validates its values on construction, so that an invalid one fails before 
 
 import re
 from dataclasses import asdict, dataclass, field, fields, is_dataclass
+from datetime import date
 from typing import Any
 
 from lr_exp.errors import UserError, did_you_mean
@@ -27,6 +28,7 @@ _HTTP_URL = re.compile(r"https?://[^\s/?#@]+(/[^\s?#@]*)?")
 _INTERVAL = re.compile(r"([\[(])(\S+), (\S+)([\])])")
 COUNT = "[1, 2**31)"  # libraries use 32-bit integers
 OPTIONAL_COUNT = f"{COUNT} or null"
+PROMPT_DATE = "2025-01-01"
 _MAX_TUNED_STEPS = 10**8  # kept steps in a training plan, about 100 bytes each
 
 REQUIRED: Any = "???"  # in Hydra: the user or a preset must set it
@@ -37,7 +39,7 @@ def _neutral(default: Any) -> Any:
     """A setting that is not part of a run's identity.
 
     It does not affect results, such as `concurrency`, or something else covers it: fingerprints
-    cover the content of paths, and `Inputs.machine` covers device and dtype.
+    cover the content of paths and rendered prompts, and `Inputs.machine` covers device and dtype.
     """
     return field(default=default, metadata=_NEUTRAL)
 
@@ -390,6 +392,8 @@ class Settings:
     device: str = _neutral("auto")  # auto | cpu | cuda | cuda:N
     dtype: str = _neutral("auto")  # auto: bfloat16 on a GPU that supports it, else float32
     attention: str | None = _neutral(None)  # the implementation; null: transformers chooses
+    # The date, YYYY-MM-DD, that chat templates print as today's.
+    prompt_date: str = _neutral(PROMPT_DATE)
     hub_root: str | None = _neutral(None)  # a folder that mirrors hub data sets by their ids
     store: str = _neutral("runs/store")
     # Folders of the user's own options, benchmarks among them. Not a key: set by --config-dir or by
@@ -403,6 +407,12 @@ class Settings:
         _one_of("dtype", self.dtype, DTYPES)
         if self.attention is not None:
             _one_of("attention", self.attention, ATTENTIONS)
+        try:
+            date.fromisoformat(self.prompt_date)
+        except ValueError as error:
+            raise UserError(
+                f"prompt_date={self.prompt_date} is not a date ({error}): write YYYY-MM-DD."
+            ) from error
         if not self.stages:
             raise UserError(f"stages is empty: set one or more of {', '.join(STAGES)}.")
         for stage in self.stages:
