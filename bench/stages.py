@@ -173,7 +173,7 @@ def train(
                 loss=_lightreasoner(BETA).loss,
                 seed=0,
                 device=device,
-                base_name="bench",
+                base_location="bench",
                 base_revision=None,
                 on_log=lambda *_: ticks.append(time.perf_counter()),
             ),

@@ -10,7 +10,7 @@ import os
 import signal
 import sys
 from collections.abc import Sequence
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -47,7 +47,7 @@ from lr_exp.errors import (
     redact,
 )
 from lr_exp.models.devices import choose_gpu
-from lr_exp.pipeline.outcome import choices, clear, record_failure
+from lr_exp.pipeline.outcome import FolderInUseError, choices, clear, only_writer, record_failure
 from lr_exp.report.terminal import results_lines, summary_table
 
 # Errors that a user can fix. OSError: a folder that cannot be made, a full disk.
@@ -129,9 +129,12 @@ class Program:
         settings = None
         if multirun:
             self._announce(hydra_config, number, folder)
+        held = ExitStack()  # the folder's lock, until a failure is recorded
         try:
+            held.enter_context(only_writer(folder))
             if distributed.is_rank0():
                 clear(folder)
+                _save_composed(config, folder)
             settings = to_settings(config, overrides, self._folders[1:])
             if settings.sweep is not None and not multirun:
                 raise UserError(
@@ -149,6 +152,8 @@ class Program:
             stop = error if isinstance(error, Stopped) else distributed.stop_request()
             reason = self._fail(stop or error, settings, overrides, folder)
             return cells.record(number, folder.name, reason)
+        finally:
+            held.close()
 
     def _fail(
         self,
@@ -171,7 +176,7 @@ class Program:
         exits_alone = distributed.is_distributed() and not on_all_ranks
         if exits_alone:
             distributed.report_failure(cause, reason)
-        if distributed.is_rank0():
+        if distributed.is_rank0() and not isinstance(cause, FolderInUseError):
             known: dict[str, Any] = {}  # if empty, reports read the choices from .hydra/
             with suppress(UserError):  # the method is not valid
                 known = choices(settings) if settings else {}
@@ -277,6 +282,18 @@ class Program:
         if repeat or message not in self._errors:
             print_error(message)
             self._errors.append(message)
+
+
+def _save_composed(config: DictConfig, folder: Path) -> None:
+    """Writes `.hydra/`, which Hydra itself would write before the folder is locked."""
+    composed = {
+        "config": config,
+        "hydra": HydraConfig.instance().cfg,
+        "overrides": HydraConfig.get().overrides.task,
+    }
+    (folder / ".hydra").mkdir(exist_ok=True)
+    for name, part in composed.items():
+        OmegaConf.save(part, folder / ".hydra" / f"{name}.yaml")
 
 
 def _show(text: str) -> None:

@@ -78,13 +78,14 @@ def run_experiment(settings: Settings, folder: str | Path) -> "Summary":
         `summary.to_dict()` has it as plain dictionaries. Divergences are in nats.
 
     Raises:
-        UserError: the settings or the inputs are invalid.
+        UserError: the settings or the inputs are invalid, or another run is writing to the folder.
     """
+    from lr_exp.pipeline.outcome import only_writer
     from lr_exp.pipeline.run import run  # imports torch
 
     if distributed.is_distributed():  # a script that torchrun started
         choose_gpu(settings)
-    with warnings.catch_warnings():  # as in the program
+    with warnings.catch_warnings(), only_writer(Path(folder)):  # as in the program
         warnings.filterwarnings("ignore", category=FutureWarning, module="transformers")
         return run(settings, Path(folder), option_folders(settings.config_dirs))
 

@@ -4,7 +4,9 @@ import os
 import subprocess
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from filelock import FileLock
@@ -116,6 +118,17 @@ def sampled(tmp_path_factory: pytest.TempPathFactory, pair, shared, questions):
     from tests.support.sampling import sample
 
     return sample(tmp_path_factory.mktemp("sampled"), pair, shared, questions)
+
+
+@pytest.fixture
+def set_clock(monkeypatch: pytest.MonkeyPatch) -> Callable[[datetime], None]:
+    """Sets the clock that chat templates read."""
+
+    def call(now: datetime) -> None:
+        clock = SimpleNamespace(now=lambda: now)
+        monkeypatch.setattr("transformers.utils.chat_template_utils.datetime", clock)
+
+    return call
 
 
 @pytest.fixture

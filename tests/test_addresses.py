@@ -1,5 +1,6 @@
 """The addresses of artifacts: which settings determine which stage."""
 
+from datetime import datetime
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,7 @@ from lr_exp.pipeline.context import RunContext
 from lr_exp.pipeline.inputs import Inputs
 from lr_exp.store import Artifact, Store
 from tests.support.demo import settings_for
+from tests.support.tiny import CHAT_TEMPLATE, tiny_model
 
 
 def addresses(tmp_path: Path, *overrides: str) -> dict[str, str]:
@@ -89,6 +91,7 @@ DOWNSTREAM = {
         ("distiller.parallel=fsdp", "nothing"),
         ("wandb.project=other", "nothing"),
         ("store=elsewhere", "nothing"),
+        ("prompt_date=2020-02-03", "nothing"),  # the template prints no date
     ],
 )
 def test_a_setting_changes_the_addresses_of_what_it_determines_and_no_others(
@@ -98,6 +101,41 @@ def test_a_setting_changes_the_addresses_of_what_it_determines_and_no_others(
     after = addresses(tmp_path, override)
     changed = {name for name in before if before[name] != after[name]}
     assert changed == DOWNSTREAM[first_changed]
+
+
+@pytest.fixture
+def models(tmp_path):
+    """Overrides for two models whose chat templates print the date."""
+    template = "{{ strftime_now('%d %b %Y') }}" + CHAT_TEMPLATE
+    for seed, name in enumerate(("expert", "amateur")):
+        tiny_model(tmp_path, name, seed=seed, chat_template=template)
+    return [f"{name}.path={tmp_path / name}" for name in ("expert", "amateur")]
+
+
+def test_the_date_that_a_template_prints_is_part_of_every_address(models, tmp_path, set_clock):
+    """Prompts changed overnight and one address held the answers to both."""
+    before = addresses(tmp_path, *models)
+    after = addresses(tmp_path, *models, "prompt_date=2020-02-03")
+    assert [name for name in before if before[name] == after[name]] == []
+    set_clock(datetime(2031, 12, 30))
+    assert addresses(tmp_path, *models) == before
+
+
+def test_what_prompts_render_to_is_part_of_every_address(before, tmp_path, monkeypatch):
+    """Also where nobody has raised a version after a change to rendering."""
+    monkeypatch.setattr("lr_exp.models.prompts.render_prompt", lambda *_: [1, 2])
+    after = addresses(tmp_path)
+    assert [name for name in before if before[name] == after[name]] == []
+
+
+def test_the_spelling_of_a_path_changes_no_address(models, tmp_path, monkeypatch):
+    """One model trained the same adapter four times."""
+    monkeypatch.chdir(tmp_path)
+    before = addresses(tmp_path, *models)
+    for spelling in ("expert", "expert/", "./expert"):
+        assert addresses(tmp_path, *models, f"expert.path={spelling}") == before
+    (tmp_path / "expert").rename(tmp_path / "moved")
+    assert addresses(tmp_path, *models, "expert.path=moved") == before
 
 
 def test_hard_labels_do_not_depend_on_alpha_nor_all_steps_on_beta(tmp_path):

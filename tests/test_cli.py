@@ -194,6 +194,8 @@ def test_the_limits_are_in_range():
     [
         lambda: DataSettings(name="x", format="micro", count=0),
         lambda: BenchmarkSettings(name="x", format="gsm8k", answer="numbr"),
+        lambda: Settings(prompt_date="today"),
+        lambda: Settings(prompt_date="2025-02-30"),
         lambda: DistillerSettings(order="step"),
         lambda: EvaluatorSettings(shots={"mmlu_stem": -1}),
         lambda: WandbSettings(mode="on"),

@@ -7,7 +7,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from peft import PeftModel
+from peft import AutoPeftModelForCausalLM, PeftModel
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from bench import plain
@@ -114,8 +114,9 @@ def test_plain_peft_loads_the_adapter_and_plain_transformers_the_merged_model(tm
     tuned = PeftModel.from_pretrained(base, str(tmp_path / distill.ADAPTER)).eval()
     after = logits_of(tuned)
     assert (after - before).abs().max() > 1e-2
+    auto = AutoPeftModelForCausalLM.from_pretrained(tmp_path / distill.ADAPTER, dtype=torch.float32)
+    assert torch.equal(logits_of(auto.eval()), after)  # the config names the base
     config = json.loads((tmp_path / distill.ADAPTER / "adapter_config.json").read_text("utf-8"))
-    assert config["base_model_name_or_path"] == "lr_exp/micro/models/expert"  # no machine's path
     assert sorted(config["target_modules"]) == ["q_proj", "v_proj"]
     assert (config["r"], config["lora_alpha"], config["lora_dropout"]) == (8, 16, 0.05)
 
@@ -125,6 +126,16 @@ def test_plain_peft_loads_the_adapter_and_plain_transformers_the_merged_model(tm
     tokenizer = AutoTokenizer.from_pretrained(tmp_path / "merged")
     assert tokenizer.chat_template
     assert merged.generation_config.eos_token_id == list(load_micro().stop_ids)
+
+
+def test_an_adapter_of_a_gguf_file_says_how_to_load_its_base(tmp_path):
+    """It named the repository of the unquantized model, which has other weights."""
+    train(tmp_path, base_location="/models/m.Q4_1.gguf", settings=replace(SETTINGS, steps=1))
+    adapter = tmp_path / distill.ADAPTER
+    config = json.loads((adapter / "adapter_config.json").read_text("utf-8"))
+    assert config["base_model_name_or_path"] == "/models/m.Q4_1.gguf"
+    note = (adapter / "README.md").read_text("utf-8")
+    assert "from_pretrained('/models', gguf_file='m.Q4_1.gguf')" in note
 
 
 @pytest.fixture(scope="module")

@@ -3,6 +3,7 @@
 import copy
 import json
 import pickle
+from datetime import datetime
 from pathlib import Path
 
 import pytest
@@ -11,7 +12,13 @@ import torch
 from lr_exp.config.settings import AmateurSettings, ExpertSettings, ModelSettings
 from lr_exp.errors import UserError
 from lr_exp.models import devices, early_exit, loading, locating
-from lr_exp.models.prompts import PLAIN_TEMPLATE, render_prompt, stop_token_ids
+from lr_exp.models.prompts import (
+    PLAIN_TEMPLATE,
+    pin_date,
+    render_prompt,
+    rendered_probes,
+    stop_token_ids,
+)
 from tests.support.sampling import smollm2_source
 from tests.support.tiny import CHAT_TEMPLATE, TOKENS, load_folder, tiny_model, tiny_tokenizer
 
@@ -88,6 +95,25 @@ def test_a_fingerprint_depends_on_contents_only(whole, tmp_path):
     assert locate(same).fingerprint != locate(whole).fingerprint
 
 
+def test_a_location_is_absolute_whatever_the_spelling(folder, monkeypatch):
+    """A relative path in the adapter's config was read as a hub id in another folder."""
+    monkeypatch.chdir(folder.parent)
+    spellings = ("model", "model/", "./model", f"../{folder.parent.name}/model", folder)
+    assert {locate(spelling).location for spelling in spellings} == {str(folder)}
+    (folder / "weights.gguf").write_bytes(b"GGUF")
+    assert locate("model/weights.gguf").location == str(folder / "weights.gguf")
+    packaged = ModelSettings(
+        name="m", package="lr_exp", package_path="micro/models/expert", fallback_path="OWNER/NAME"
+    )
+    assert Path(locating.locate(packaged, "expert").location).is_absolute()
+
+
+def test_a_hub_model_is_located_by_its_id(folder, monkeypatch):
+    monkeypatch.setattr("huggingface_hub.snapshot_download", lambda *_, **__: str(folder))
+    source = locate("OWNER/NAME")
+    assert (source.location, source.revision) == ("OWNER/NAME", folder.name)
+
+
 # Loading ---------------------------------------------------------------------------------------
 
 
@@ -157,6 +183,55 @@ def test_a_broken_template_is_a_user_error(folder):
     (folder / "chat_template.jinja").write_text("{% for message in %}")
     with pytest.raises(UserError, match="chat template"):
         load_folder(folder)
+
+
+@pytest.mark.parametrize(
+    ("template", "pinned"),
+    [  # the forms of Llama 3.2, Granite, SmolLM3 and Mistral Small
+        (
+            "{%- if not date_string is defined %}{%- if strftime_now is defined %}\n"
+            "    {%- set date_string = strftime_now('%d %b %Y') %}{%- endif %}{%- endif %}\n"
+            "{{ 'Today Date: ' + date_string }}",
+            "Today Date: 09 Mar 2025",
+        ),
+        (
+            "{%- set system = \"Today's Date: \" + strftime_now('%B %d, %Y') + '.' %}{{ system }}",
+            "Today's Date: March 09, 2025.",
+        ),
+        (
+            "{%- macro day() %}{{ strftime_now(format='%-d %B') }}{% endmacro %}\n\n{{ day() }}",
+            "\n9 March",
+        ),
+        ("{%- set day %}{{ strftime_now('%Y-%m-%d') }}{% endset %}{{ day | trim }}", "2025-03-09"),
+    ],
+)
+def test_a_template_prints_the_pinned_date_whatever_the_clock(template, pinned, set_clock):
+    """A run that was resumed the next day scored other prompts than it had sampled with."""
+    tokenizer = tiny_tokenizer(chat_template=template + CHAT_TEMPLATE)
+    set_clock(datetime(2031, 12, 30))
+    assert pinned not in tokenizer.decode(render_prompt(tokenizer, "2+2?"))
+    pin_date(tokenizer, "2025-03-09")
+    rest = tokenizer.decode(render_prompt(tiny_tokenizer(), "2+2?"))
+    assert tokenizer.decode(render_prompt(tokenizer, "2+2?")) == pinned + rest
+
+
+def test_a_template_without_a_date_is_left_as_it_is():
+    tokenizer = tiny_tokenizer()
+    pin_date(tokenizer, "2025-03-09")
+    assert tokenizer.chat_template == CHAT_TEMPLATE
+    pin_date(tiny_tokenizer(chat_template=None), "2025-03-09")
+
+
+def test_a_template_with_random_parts_is_refused():
+    tokenizer = tiny_tokenizer(chat_template="{{ range(99999) | random }}" + CHAT_TEMPLATE)
+    with pytest.raises(UserError, match="differently each time"):
+        rendered_probes(tokenizer)
+
+
+def test_probes_of_rejected_prompts_are_none():
+    template = "{{ raise_exception('no system') if messages[0].role == 'system' }}" + CHAT_TEMPLATE
+    plain, with_system, answer = rendered_probes(tiny_tokenizer(chat_template=template))
+    assert [one is None for one in (plain, with_system, answer)] == [False, True, False]
 
 
 # Early exit ------------------------------------------------------------------------------------

@@ -166,7 +166,7 @@ def test_two_ranks_produce_the_same_files_as_one_process(alone, tmp_path):
     assert out.count("Results: run") == 1
     assert sorted(path.name for path in tmp_path.iterdir()) == ["kept.jsonl", "run", "store"]
     assert sorted(path.name for path in (tmp_path / "run").iterdir()) == sorted(
-        [*(path.name for path in (one_folder / "run").iterdir()), ".hydra"]
+        [*(path.name for path in (one_folder / "run").iterdir()), ".hydra", ".lock"]
     )
     assert not list((tmp_path / "store").rglob(".seen-*"))
     metrics = (tmp_path / "run" / "metrics.jsonl").read_text("utf-8")

@@ -1,4 +1,4 @@
-"""Processes that share a store: one builds an artifact, with `flock` and without it."""
+"""Processes that share a store or a run's folder: one writes, with `flock` and without it."""
 
 import errno
 import fcntl
@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from lr_exp import distributed
+from lr_exp.pipeline.outcome import FolderInUseError, only_writer
 from lr_exp.store import Recipe, Store
 from lr_exp.store.inventory import find_damaged, list_entries, prune
 from lr_exp.store.locks import locked
@@ -111,6 +113,45 @@ def test_locks_that_other_hosts_do_not_see_leave_one_complete_artifact(tmp_path,
     assert made.reused
     assert (made.folder / "made_by").read_text("utf-8") == str(os.getpid())
     assert [entry.state for entry in list_entries(tmp_path)] == ["finished"]
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    paths = [path for path in folder.rglob("*") if path.is_file()]
+    return {str(path.relative_to(folder)): path.read_bytes() for path in paths}
+
+
+def test_one_run_writes_to_a_folder_at_a_time(tmp_path, file_system, monkeypatch):
+    """Two runs in one folder mixed their metrics, and one deleted the other's summary."""
+    one = tmp_path / "one"
+    with only_writer(one):
+        refused = pytest.raises(FolderInUseError, match=rf"{one}: .*\(hydra\.run\.dir=")
+        with refused, only_writer(one):
+            pass
+        with only_writer(tmp_path / "sweep" / "beta=0.4"):  # another cell has its own folder
+            pass
+        monkeypatch.setattr(distributed, "is_rank0", lambda: False)
+        with only_writer(one):  # another rank of the same run
+            pass
+    monkeypatch.undo()
+    with only_writer(one):
+        pass
+
+
+@pytest.mark.parametrize("flags", [[], ["-m"]])
+def test_a_run_leaves_the_folder_of_another_as_it_is(program, tmp_path, flags):
+    """It deleted the page and the links, and replaced `.hydra/` and `failed.json`."""
+    cell = tmp_path / "run" / ("dtype=float32,beta=-3" if flags else "")
+    with only_writer(cell):
+        for name in ("summary.json", "report.html", ".hydra/overrides.yaml"):
+            (cell / name).parent.mkdir(exist_ok=True)
+            (cell / name).write_text("other", "utf-8")
+        before = contents(cell)
+        assert f"another run is writing to {cell}" in program("beta=-3", flags=flags).error
+        assert contents(cell) == before
+    assert "beta=-3.0 is out of range" in program("beta=-3", flags=flags).error
+    assert (cell / "failed.json").is_file()
+    assert {*contents(cell / ".hydra")} == {"config.yaml", "hydra.yaml", "overrides.yaml"}
+    assert "beta=-3" in (cell / ".hydra" / "overrides.yaml").read_text("utf-8")
 
 
 def test_prune_keeps_artifacts_being_built(tmp_path, file_system):

@@ -6,6 +6,7 @@ class validates its values on construction, so that an invalid one fails before 
 
 import re
 from dataclasses import asdict, dataclass, field, fields, is_dataclass
+from datetime import date
 from types import NoneType
 from typing import Annotated, Any, ClassVar, get_args, get_origin, get_type_hints
 
@@ -20,6 +21,7 @@ COUNT = "[1, 2**31)"  # libraries use 32-bit integers
 _HTTP_URL = re.compile(r"https?://[^\s/?#@]+(/[^\s?#@]*)?")
 _INTERVAL = re.compile(r"([\[(])(\S+), (\S+)([\])])")
 _MAX_SHOWN = 80  # characters of a value in a message
+PROMPT_DATE = "2025-01-01"
 _MAX_TUNED_STEPS = 10**8  # kept steps in a training plan, about 100 bytes each
 _TYPES: dict[Any, str] = {
     int: "an integer",
@@ -39,7 +41,7 @@ def _neutral(default: Any) -> Any:
     """A setting that is not part of a run's identity.
 
     It does not affect results, such as `concurrency`, or something else covers it: fingerprints
-    cover the content of paths, and `Inputs.machine` covers device and dtype.
+    cover the content of paths and rendered prompts, and `Inputs.machine` covers device and dtype.
     """
     return field(default=default, metadata=_NEUTRAL)
 
@@ -381,6 +383,8 @@ class Settings(_Checked, key=""):
     dtype: Annotated[str, ("auto", "float32", "bfloat16", "float16")] = _neutral("auto")
     # The implementation; null: transformers chooses.
     attention: Annotated[str | None, ATTENTIONS] = _neutral(None)
+    # The date, YYYY-MM-DD, that chat templates print as today's.
+    prompt_date: str = _neutral(PROMPT_DATE)
     hub_root: str | None = _neutral(None)  # a folder that mirrors hub data sets by their ids
     store: str = _neutral("runs/store")
     # Folders of the user's own options, benchmarks among them. Not a key: set by --config-dir or by
@@ -391,6 +395,12 @@ class Settings(_Checked, key=""):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        try:
+            date.fromisoformat(self.prompt_date)
+        except ValueError as error:
+            raise UserError(
+                f"prompt_date={self.prompt_date} is not a date ({error}): write YYYY-MM-DD."
+            ) from error
         if not self.stages:
             raise UserError(f"stages is empty: set one or more of {', '.join(STAGES)}.")
         for key, names in (("stages", self.stages), ("benchmarks", self.benchmarks)):

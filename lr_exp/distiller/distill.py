@@ -60,8 +60,8 @@ class Training:
     loss: Callable[[Tensor, Tensor, Tensor], Tensor]  # see `losses`
     seed: int
     device: str
-    base_name: str  # the base model that the adapter's config names ...
-    base_revision: str | None  # ... and its revision
+    base_location: str  # the base model that the adapter's config names ...
+    base_revision: str | None  # ... and its hub commit
     on_log: Callable[[int, dict[str, float]], None]  # optimizer step, metrics
 
 
@@ -134,7 +134,7 @@ def distill(
         if distributed.is_rank0():
             # Set only now: each checkpoint would look the name up on the hub.
             config = cast(LoraConfig, model.peft_config["default"])
-            config.base_model_name_or_path = training.base_name
+            config.base_model_name_or_path = training.base_location
             config.revision = training.base_revision
             config.target_modules = sorted(settings.target_modules)  # peft's set has no fixed order
             # Embeddings are not tuned, and peft would query the hub to find out.
@@ -143,7 +143,7 @@ def distill(
         if not is_sharded(settings):  # a sharded model is discarded as a whole
             model.unload().eval()  # training left it with its dropout on
     if distributed.is_rank0():
-        _tidy(folder, history)
+        _tidy(folder, history, Path(training.base_location))
     return {
         "optimizer_steps": settings.steps,
         "batch_size": settings.batch_size,
@@ -177,9 +177,18 @@ def merge(expert: LanguageModel, adapter: Path, folder: Path) -> None:
     expert.tokenizer.save_pretrained(folder)
 
 
-def _tidy(folder: Path, history: list[dict[str, float]]) -> None:
+def _tidy(folder: Path, history: list[dict[str, float]], base: Path) -> None:
     """Writes the history, completes the snapshots and deletes the checkpoints."""
-    (folder / ADAPTER / "README.md").unlink(missing_ok=True)  # a template of placeholders
+    readme = folder / ADAPTER / "README.md"  # a template of placeholders
+    if base.suffix.lower() == ".gguf":
+        load = (
+            f"AutoModelForCausalLM.from_pretrained({str(base.parent)!r}, gguf_file={base.name!r})"
+        )
+        readme.write_text(
+            f"Trained on the dequantized weights of {base}; load them with\n`{load}`.\n"
+        )
+    else:
+        readme.unlink(missing_ok=True)
     for _, snapshot in read_snapshots(folder):  # with the base model's name
         shutil.copy(folder / ADAPTER / "adapter_config.json", snapshot)
         (snapshot / "README.md").unlink(missing_ok=True)

@@ -8,7 +8,7 @@ from typing import Any
 from lr_exp.config.settings import ATTENTIONS
 from lr_exp.errors import UserError, first_line
 from lr_exp.models.locating import ModelSource, config_rows, has_tokenizer, read_config
-from lr_exp.models.prompts import stop_token_ids
+from lr_exp.models.prompts import pin_date, stop_token_ids
 from lr_exp.models.vocabulary import check_rows, tokens_by_id
 
 log = logging.getLogger(__name__)
@@ -29,7 +29,9 @@ class LanguageModel:
 
 
 def load_tokenizer(source: ModelSource) -> Any:
-    """The model's tokenizer; a random model without one gets a byte tokenizer.
+    """The model's tokenizer, whose chat template prints `source.prompt_date` as today's date.
+
+    A random model without a tokenizer gets a byte tokenizer.
 
     Raises:
         UserError: the tokenizer cannot be loaded.
@@ -41,14 +43,16 @@ def load_tokenizer(source: ModelSource) -> Any:
 
         return byte_tokenizer()
     try:
-        return AutoTokenizer.from_pretrained(
+        tokenizer = AutoTokenizer.from_pretrained(
             source.folder, **_source_options(source), **_model_type(source)
         )
+        pin_date(tokenizer, source.prompt_date)
     except Exception as error:  # each format fails with its own exceptions
         raise UserError(
             f"{source.role}: the tokenizer in {source.folder} cannot be loaded "
             f"({first_line(error)}); {_remedy(source, error)}."
         ) from error
+    return tokenizer
 
 
 def _model_type(source: ModelSource) -> dict[str, Any]:

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from lr_exp.config.settings import AmateurSettings, ModelSettings
+from lr_exp.config.settings import PROMPT_DATE, AmateurSettings, ModelSettings
 from lr_exp.errors import UserError, first_line
 from lr_exp.store import digest, file_digest
 
@@ -28,14 +28,18 @@ class ModelSource:
 
     role: str  # expert | amateur
     name: str
+    location: str  # hub id, or the absolute path of the folder or GGUF file, whatever its spelling
     folder: Path
     gguf_file: str | None
     trust_remote_code: bool
-    fingerprint: str  # of weights, config, tokenizer and template; or hub id and commit
+    # Of weights, config, tokenizer and template, or of hub id and commit; in a run also of the
+    # prompts that the template renders.
+    fingerprint: str
     revision: str | None = None  # hub commit
     drop_layers: tuple[int, ...] = ()
     init: str = "pretrained"
     attention: str | None = None  # None: the library's default
+    prompt_date: str = PROMPT_DATE  # that the chat template prints as today's
 
 
 def locate(settings: ModelSettings, role: str) -> ModelSource:
@@ -74,6 +78,7 @@ def locate(settings: ModelSettings, role: str) -> ModelSource:
     return ModelSource(
         role=role,
         name=settings.name,
+        location=path if revision and path else str((folder / (gguf_file or "")).resolve()),
         folder=folder,
         gguf_file=gguf_file,
         trust_remote_code=settings.trust_remote_code,

@@ -1,5 +1,6 @@
 """Renders prompts to token ids: chat templates, the plain template, end-of-turn tokens."""
 
+from datetime import date
 from typing import Any
 
 from lr_exp.errors import UserError
@@ -10,10 +11,60 @@ PLAIN_TEMPLATE = "{system}\n\nQuestion: {question}\nAnswer:"
 
 _PROBE = "probe answer"
 
+# Replaces the `strftime_now` that transformers gives to templates, which reads the clock. Values of
+# another type than text and numbers, such as functions, cannot be passed to a template.
+_STRFTIME_NOW = """\
+{{%- macro strftime_now(format) -%}}
+{{%- set text = namespace(value=format) -%}}
+{{%- for code, value in {values}.items() -%}}
+{{%- set text.value = text.value.replace(code, value) -%}}
+{{%- endfor -%}}
+{{{{- text.value -}}}}
+{{%- endmacro %}}
+"""
+_STRFTIME_CODES = (*(f"%{letter}" for letter in "aAbBcdDeFHIjmMpSTuUVwWxXyY"), "%-d", "%-m")
+
 
 def has_chat_template(tokenizer: Any) -> bool:
     """Whether the tokenizer has a chat template."""
     return bool(getattr(tokenizer, "chat_template", None))
+
+
+def pin_date(tokenizer: Any, day: str) -> None:
+    """Makes the chat template print a date, given as YYYY-MM-DD, where it would print today's."""
+    if not has_chat_template(tokenizer):
+        return
+    template = tokenizer.get_chat_template()
+    if "strftime_now" in template:
+        values = {code: date.fromisoformat(day).strftime(code) for code in _STRFTIME_CODES}
+        tokenizer.chat_template = _STRFTIME_NOW.format(values=values) + template
+
+
+def rendered_probes(tokenizer: Any) -> list[list[int] | None]:
+    """Token ids of prompts with and without a system turn and of an answer; None if rejected.
+
+    They change with everything that changes all prompts: the template, its date, our rendering.
+
+    Raises:
+        UserError: the template renders the same prompt differently each time.
+    """
+
+    def render() -> list[list[int] | None]:
+        found: list[list[int] | None] = []
+        for system in ("", "probe system"):
+            try:
+                found.append(render_prompt(tokenizer, "probe question", system))
+            except UserError:  # raised again for the prompts that the run needs
+                found.append(None)
+        return [*found, answer_ids(tokenizer, _PROBE)]
+
+    first = render()
+    if render() != first:
+        raise UserError(
+            f"the chat template of {tokenizer.name_or_path} renders the same prompt differently "
+            "each time: remove its random parts from the template in the model's folder."
+        )
+    return first
 
 
 def render_prompt(tokenizer: Any, question: str, system: str = "") -> list[int]:

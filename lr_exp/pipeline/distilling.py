@@ -1,5 +1,6 @@
 """The stage `distill`: from supervision to an adapter, with the recipe of its artifact."""
 
+import logging
 import math
 from dataclasses import dataclass, replace
 from importlib.metadata import version
@@ -7,13 +8,16 @@ from pathlib import Path
 from typing import Any
 
 from lr_exp.config.settings import DistillerSettings, identity_settings
-from lr_exp.distiller.adapter_files import ADAPTER, VERSION, read_history, read_snapshots
+from lr_exp.distiller.adapter_files import ADAPTER, VERSION, read_base, read_history, read_snapshots
 from lr_exp.models import loading
+from lr_exp.models.locating import ModelSource
 from lr_exp.pipeline.context import RunContext
 from lr_exp.pipeline.outcome import link
 from lr_exp.report.read.summary import DistillSummary
 from lr_exp.sampler.supervision import Supervision
 from lr_exp.store import Artifact, Recipe, digest, file_digest
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -69,8 +73,6 @@ def make_adapter(context: RunContext, supervision: Artifact) -> Tuned:
             **identity_settings(settings),
             **inputs.method.identity("loss"),
             "seed": inputs.settings.seed,
-            # Written to the adapter's config.
-            "base": [inputs.base_name, inputs.expert.revision],
             **inputs.machine,
             "peft": version("peft"),
         },
@@ -93,18 +95,32 @@ def make_adapter(context: RunContext, supervision: Artifact) -> Tuned:
                 loss=inputs.method.loss,
                 seed=inputs.settings.seed,
                 device=inputs.device,
-                base_name=inputs.base_name,
+                base_location=inputs.expert.location,
                 base_revision=inputs.expert.revision,
                 on_log=log,
             ),
         )
 
     artifact = context.make(recipe, build, stage="distill", together=True)
+    if artifact.reused:
+        _check_base(artifact, inputs.expert)
     history = read_history(artifact.folder)
     if artifact.reused:  # its history is logged, too
         for entry in history:
             log(int(entry["step"]), entry)
     return Tuned(artifact, artifact.folder / ADAPTER, history)
+
+
+def _check_base(artifact: Artifact, expert: ModelSource) -> None:
+    """Warns where a reused adapter names a base that has been moved."""
+    base = read_base(artifact.folder)
+    if expert.revision is None and not Path(base).exists():
+        log.warning(
+            "the reused adapter's config names its base as %s, which does not exist any more; "
+            "load the adapter on %s, which has the same files",
+            base,
+            expert.location,
+        )
 
 
 def _settings_for_epochs(context: RunContext, supervision: Artifact) -> DistillerSettings:

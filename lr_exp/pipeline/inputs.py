@@ -19,10 +19,10 @@ from lr_exp.data.questions import Question, fingerprint, load_questions, select_
 from lr_exp.data.streaming import streamed_questions
 from lr_exp.errors import UserError
 from lr_exp.evaluator import grade
-from lr_exp.models import devices, early_exit, loading, locating
+from lr_exp.models import devices, early_exit, loading, locating, prompts
 from lr_exp.models.vocabulary import SharedVocabulary, shared_vocabulary
 from lr_exp.pipeline.method import method_of
-from lr_exp.store import Store
+from lr_exp.store import Store, digest
 
 # Packages on whose versions results depend.
 MODEL_PACKAGES = ("torch", "transformers", "tokenizers")
@@ -79,13 +79,18 @@ class Inputs:
 
     @cached_property
     def expert(self) -> locating.ModelSource:
-        source = locating.locate(self.settings.expert, "expert")
-        return replace(source, attention=self.settings.attention)
+        return self._as_used(locating.locate(self.settings.expert, "expert"))
 
     @cached_property
     def amateur(self) -> locating.ModelSource:
-        source = locating.locate_amateur(self.settings.amateur, self.expert)
-        return replace(source, attention=self.settings.attention)
+        return self._as_used(locating.locate_amateur(self.settings.amateur, self.expert))
+
+    def _as_used(self, source: locating.ModelSource) -> locating.ModelSource:
+        """The model with the run's attention and prompts; its fingerprint covers the prompts."""
+        settings = self.settings
+        source = replace(source, attention=settings.attention, prompt_date=settings.prompt_date)
+        probes = prompts.rendered_probes(loading.load_tokenizer(source))
+        return replace(source, fingerprint=digest([source.fingerprint, probes]))
 
     @cached_property
     def _data_source(self) -> Sequence[Question]:
@@ -188,12 +193,12 @@ class Inputs:
         sampled = "sample" in stages and not self.settings.imports_records
         return {
             "expert": {
-                "path": self.base_name,
+                "path": self.expert.location,
                 "revision": self.expert.revision,
                 "fingerprint": self.expert.fingerprint,
             },
             "amateur": {
-                "path": self.settings.amateur.path,
+                "path": self.amateur.location,
                 "revision": self.amateur.revision,
                 "fingerprint": self.amateur.fingerprint,
             }
@@ -210,12 +215,6 @@ class Inputs:
             "device_name": devices.device_name(self.device),
             "dtype": self.dtype,
         }
-
-    @property
-    def base_name(self) -> str:
-        """The base model that the adapter's config names: a hub id or path, not a cache folder."""
-        expert = self.settings.expert
-        return expert.path or expert.fallback_path or f"{expert.package}/{expert.package_path}"
 
     @cached_property
     def machine(self) -> dict[str, str]:

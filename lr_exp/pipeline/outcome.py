@@ -1,18 +1,21 @@
-"""The run's folder before and after the run: clearing it, recording a failure, writing the page."""
+"""The run's folder before and after the run: locking, clearing, recording a failure, the page."""
 
 import contextlib
 import json
 import logging
 import os
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from lr_exp import distributed
 from lr_exp.config.settings import Settings
-from lr_exp.errors import first_line
+from lr_exp.errors import UserError, first_line
 from lr_exp.pipeline.method import method_of
 from lr_exp.store import write_atomically
-from lr_exp.store.run_folder import ANSWERS, FAILED, METRICS, PAGE, SUMMARY, TRAJECTORIES
+from lr_exp.store.locks import locked
+from lr_exp.store.run_folder import ANSWERS, FAILED, LOCK, METRICS, PAGE, SUMMARY, TRAJECTORIES
 
 log = logging.getLogger(__name__)
 
@@ -38,6 +41,30 @@ def choices(settings: Settings) -> dict[str, Any]:
         "seed": settings.seed,
         "sweep": settings.sweep,
     }
+
+
+class FolderInUseError(UserError):
+    """Another run is writing to the folder, so that this one must not."""
+
+
+@contextlib.contextmanager
+def only_writer(folder: Path) -> Iterator[None]:
+    """Creates and locks the run's folder; only rank 0 writes to it.
+
+    Raises:
+        FolderInUseError: another run has locked it.
+    """
+    if not distributed.is_rank0():
+        yield
+        return
+    folder.mkdir(parents=True, exist_ok=True)
+    with locked(folder / LOCK, wait=False) as is_held:
+        if not is_held:
+            raise FolderInUseError(
+                f"another run is writing to {folder}: wait until it ends, or choose another folder "
+                "(hydra.run.dir=, or hydra.sweep.dir= with -m)."
+            )
+        yield
 
 
 def clear(folder: Path) -> None:

@@ -1,4 +1,4 @@
-"""File locks that keep several processes from building the same artifact."""
+"""File locks that keep several processes from writing to the same artifact or run's folder."""
 
 import errno
 import logging
@@ -24,7 +24,7 @@ def locked(path: Path, *, wait: bool) -> Iterator[bool]:
     file of the same name that ends in `.softlock` is the lock.
 
     Args:
-        path: the lock file, `STORE/STAGE/ADDRESS.lock`.
+        path: the lock file, `STORE/STAGE/ADDRESS.lock` or `RUN/.lock`.
         wait: whether to wait for another process.
 
     Yields:
@@ -61,9 +61,9 @@ def _acquire(lock: BaseFileLock) -> bool:
 
 
 @cache  # one warning for each store
-def _warn_about_soft_locks(store: Path) -> None:
+def _warn_about_soft_locks(folder: Path) -> None:
     log.warning(
-        "the file system of the store %s has no flock: a run that is killed on another host leaves "
-        "a .softlock file, and later runs wait until you delete it (see docs/queues.md)",
-        store,
+        "the file system of %s has no flock: a run that is killed on another host leaves a "
+        ".softlock file, and later runs wait until you delete it (see docs/queues.md)",
+        folder,
     )

@@ -6,3 +6,4 @@ METRICS = "metrics.jsonl"  # one logged record a line
 TRAJECTORIES = "trajectories.json"  # a few sampled answers, token by token, for people to read
 ANSWERS = "answers"  # folder of WHO/BENCHMARK.jsonl, all graded answers
 PAGE = "report.html"
+LOCK = ".lock"  # held by the process that writes to the folder

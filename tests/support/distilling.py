@@ -14,7 +14,7 @@ from lr_exp.distiller import distill, losses
 from lr_exp.distiller.batches import KeptStep
 from lr_exp.distiller.trainer import pass_losses
 from lr_exp.sampler.supervision import SupervisedTrajectory, Supervision
-from tests.support.sampling import load_micro
+from tests.support.sampling import load_micro, micro_source
 
 ROWS, TOKENS = 40, 33  # the model's rows, and the ids that have tokens
 
@@ -76,7 +76,13 @@ SETTINGS = DistillerSettings(
 )
 
 
-def train(folder: Path, expert=None, settings=SETTINGS, on_log=lambda step, metrics: None):
+def train(
+    folder: Path,
+    expert=None,
+    settings=SETTINGS,
+    on_log=lambda step, metrics: None,
+    base_location=micro_source().location,
+):
     folder.mkdir(exist_ok=True)
     return distill.distill(
         a_supervision(),
@@ -87,7 +93,7 @@ def train(folder: Path, expert=None, settings=SETTINGS, on_log=lambda step, metr
             loss=losses.kl,
             seed=0,
             device="cpu",
-            base_name="lr_exp/micro/models/expert",
+            base_location=base_location,
             base_revision=None,
             on_log=on_log,
         ),

@@ -23,6 +23,7 @@ _IGNORED = {
     "evaluator.decoder",
     "evaluator.gap",
     "hub_root",
+    "prompt_date",  # in the models' fingerprints, where a template prints it
     "config_dirs",
     "sampler.export",
     "seed",
