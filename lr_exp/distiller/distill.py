@@ -94,7 +94,9 @@ def distill(
         order=settings.order,
         seed=seed,
     )
-    tokens_per_pass = pass_size(settings.tokens_per_pass, torch.device(device).type)
+    tokens_per_pass = pass_size(
+        settings.tokens_per_pass, torch.device(device).type, packs=expert.packs
+    )
     batches = BatchDataset(supervision, plan, tokens_per_pass=tokens_per_pass)
     if distributed.is_distributed() and distributed.is_rank0():
         _warn_of_idle_ranks(batches)

@@ -14,6 +14,7 @@ from torch import Tensor
 from lr_exp.errors import UserError
 from lr_exp.inference.kv_cache import preallocated_cache
 from lr_exp.inference.strategies import Strategy, greedy
+from lr_exp.models.probing import cache_argument
 
 # Finished rows are removed once they are this share of the batch: a removal copies the cache, and
 # a remaining row costs compute in every further pass.
@@ -40,6 +41,7 @@ class PromptedModel:
     # if they were not there (None: none are skipped).
     known_ids: Container[int] | None = None
     name: str = "the model"  # for messages
+    caches: bool = True  # see `models.probing`; otherwise whole rows are read again, one by one
 
 
 def decode_greedily(
@@ -50,9 +52,10 @@ def decode_greedily(
     stop_ids: Sequence[int],
     vocabulary_size: int,
     context: int | None = None,
+    caches: bool = True,
 ) -> list[Decoded]:
     """Greedy decoding with a single model."""
-    prompted = PromptedModel(model, prompts, vocabulary_size, context)
+    prompted = PromptedModel(model, prompts, vocabulary_size, context, caches=caches)
     return decode([prompted], greedy, max_new_tokens=max_new_tokens, stop_ids=stop_ids)
 
 
@@ -78,7 +81,12 @@ def decode(
         ValueError: a model is in training mode, or a prompt fills the context.
     """
     limits = _new_token_limits(models, max_new_tokens)
-    states = [_DecodingState(model, max(limits)) for model in models]
+    for model in models:
+        if model.model.training:
+            raise ValueError("the model is in training mode, so dropout would change the answers")
+    states = [
+        _CachedRows(model, max(limits)) if model.caches else _WholeRows(model) for model in models
+    ]
     stops = frozenset(stop_ids)
     outputs: list[list[int]] = [[] for _ in limits]
     finished = [False] * len(limits)
@@ -124,12 +132,40 @@ def _new_token_limits(models: Sequence[PromptedModel], max_new_tokens: int) -> l
     return limits
 
 
-class _DecodingState:
+class _WholeRows:
+    """One model's rows in a batch, for a model that cannot read padded rows with a cache."""
+
+    def __init__(self, prompted: PromptedModel) -> None:
+        self._prompted = prompted
+        self._device = next(prompted.model.parameters()).device
+        self._rows = [list(prompt) for prompt in prompted.prompts]
+
+    def next_logits(self, active: Sequence[bool]) -> Tensor:
+        """Reads each row from its start; returns next-token logits `(rows, vocabulary_size)`."""
+        logits = [
+            self._prompted.model(
+                input_ids=torch.tensor([row], device=self._device), use_cache=False
+            ).logits[0, -1, : self._prompted.vocabulary_size]
+            for row in self._rows
+        ]
+        return _check_finite(torch.stack(logits), active, self._prompted.name)
+
+    def keep(self, indices: Tensor) -> None:
+        """Drops all other rows."""
+        self._rows = [self._rows[index] for index in indices.tolist()]
+
+    def append(self, chosen: Tensor, tokens: Sequence[int]) -> None:
+        """Appends a token to each row, unless the model does not know it."""
+        known_ids = self._prompted.known_ids
+        for row, token in zip(self._rows, tokens, strict=True):
+            if known_ids is None or token in known_ids:
+                row.append(token)
+
+
+class _CachedRows:
     """One model's state in a batch: its cache and the tokens of its next forward pass."""
 
     def __init__(self, prompted: PromptedModel, max_new_tokens: int) -> None:
-        if prompted.model.training:
-            raise ValueError("the model is in training mode, so dropout would change the answers")
         device = next(prompted.model.parameters()).device
         self._prompted = prompted
         self._length = max(len(prompt) for prompt in prompted.prompts)  # columns so far
@@ -144,6 +180,7 @@ class _DecodingState:
         self._positions = (self._mask[:, : self._length].cumsum(-1) - 1).clamp(min=0)
         self._next_positions = self._positions[:, -1:] + 1
         self._cache = preallocated_cache(prompted.model.config, self._length + max_new_tokens)
+        self._cache_argument = cache_argument(prompted.model) or "past_key_values"
         # A row whose newest token was skipped keeps its previous logits.
         self._logits: Tensor | None = None
         self._skipped: Tensor | None = None  # (rows,) bool; None: no row
@@ -154,9 +191,9 @@ class _DecodingState:
             input_ids=self._ids,
             attention_mask=self._mask[:, : self._length],
             position_ids=self._positions,
-            past_key_values=self._cache,
             use_cache=True,
             logits_to_keep=1,
+            **{self._cache_argument: self._cache},
         ).logits[:, -1, : self._prompted.vocabulary_size]
         if self._skipped is not None and self._logits is not None:
             logits = torch.where(self._skipped[:, None], self._logits, logits)
@@ -167,7 +204,7 @@ class _DecodingState:
 
     def keep(self, indices: Tensor) -> None:
         """Drops all other rows."""
-        self._cache.batch_select_indices(indices)
+        self._cache.reorder_cache(indices)  # linear layers have no batch_select_indices
         self._mask, self._next_positions = self._mask[indices], self._next_positions[indices]
         if self._logits is not None:
             self._logits = self._logits[indices]

@@ -114,6 +114,7 @@ def greedy_decoding(
             stop_ids=language_model.stop_ids,
             vocabulary_size=language_model.vocabulary_size,
             context=language_model.context,
+            caches=language_model.caches,
         )
 
     return BatchDecoder((language_model.model,), decode_batch)
@@ -336,4 +337,5 @@ def _prompted(
         language_model.context,
         known_ids,
         language_model.name,
+        language_model.caches,
     )

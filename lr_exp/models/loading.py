@@ -3,6 +3,7 @@
 import json
 import logging
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 from lr_exp.config.settings import ATTENTIONS
@@ -26,6 +27,8 @@ class LanguageModel:
     context: int | None  # maximum sequence length in tokens, if the config has it
     shared_with: Any = None  # early exit: the model that shares its first layers ...
     shared_layers: int = 0  # ... and how many
+    packs: bool = True  # see `probing.Abilities`
+    caches: bool = True
 
 
 def load_tokenizer(source: ModelSource) -> Any:
@@ -85,7 +88,7 @@ def load(source: ModelSource, *, device: str, dtype: str) -> LanguageModel:
     from transformers import GenerationConfig
     from transformers.utils.logging import disable_progress_bar
 
-    from lr_exp.models.packing import check_packing
+    from lr_exp.models.probing import probe
 
     disable_progress_bar()  # it would hide the stages' progress bars
     tokenizer = load_tokenizer(source)
@@ -103,8 +106,19 @@ def load(source: ModelSource, *, device: str, dtype: str) -> LanguageModel:
     if source.gguf_file:
         _clear_quantization(model)
     model.to(device).eval().requires_grad_(False)
-    check_packing(model, f"{source.role} {source.name}")
+    abilities = probe(model, f"{source.role} {source.name}")
+    loaded.packs, loaded.caches = abilities.packs, abilities.caches
+    if not (loaded.packs and loaded.caches):
+        _warn_of_slow_passes(source.name, loaded.packs, loaded.caches)
     return loaded
+
+
+@cache  # one warning a model, however often it is loaded
+def _warn_of_slow_passes(name: str, packs: bool, caches: bool) -> None:
+    slow = [] if packs else ["score and tune one sequence a pass (it mixes packed sequences)"]
+    if not caches:
+        slow.append("generate one sequence at a time, without a cache (it has none that pads)")
+    log.warning("%s: stages %s. Results are right, but this is slower.", name, " and ".join(slow))
 
 
 def load_without_weights(source: ModelSource) -> LanguageModel:
