@@ -264,7 +264,9 @@ class DistillerSettings:
     lora_r: int = 8
     lora_alpha: int = 16
     lora_dropout: float = 0.05
-    target_modules: list[str] = field(default_factory=lambda: ["q_proj", "v_proj"])
+    # Linear layers with LoRA weights, by the last part of their names. null: q_proj and v_proj, or
+    # those that stand for them in this architecture (GPT-2: c_attn).
+    target_modules: list[str] | None = None
     # trajectories: a batch holds kept steps of the same trajectories, which share forward passes;
     # steps: every kept step is drawn separately, as in the published code (slower).
     order: str = "trajectories"
@@ -297,7 +299,8 @@ class DistillerSettings:
             log_every=COUNT,
             checkpoint_every=COUNT,
         )
-        if not self.target_modules or not all(name.strip() for name in self.target_modules):
+        targets = self.target_modules
+        if targets is not None and not (targets and all(name.strip() for name in targets)):
             raise UserError(
                 f"distiller.target_modules={self.target_modules} is out of range: expected at "
                 "least one module name."

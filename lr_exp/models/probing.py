@@ -16,7 +16,8 @@ from lr_exp import contrast
 from lr_exp.errors import UserError, first_line
 from lr_exp.models.packing import Pack, pack, read_logits
 
-_LONG, _SHORT = [3, 1, 4, 1, 5, 9, 2, 6, 5], [2, 7, 1, 8, 2, 8]
+PROBE = [2, 7, 1, 8, 2, 8]  # token ids that every model has
+_LONGER = [3, 1, 4, 1, 5, 9, 2, 6, 5]
 
 
 @dataclass(frozen=True)
@@ -34,7 +35,7 @@ def probe(model: Any, name: str) -> Abilities:
         UserError: its logits are not finite, or it is not a causal language model.
     """
     device = next(model.parameters()).device
-    one = pack([_SHORT], [range(len(_SHORT))]).to(device)
+    one = pack([PROBE], [range(len(PROBE))]).to(device)
     try:
         with torch.no_grad():
             plain = model(input_ids=one.input_ids, use_cache=False).logits[0]
@@ -66,13 +67,13 @@ def cache_argument(model: Any) -> str | None:
 
 def _packs(model: Any, alone: Tensor) -> bool:
     """Whether no packed sequence influences another, and each counts positions from 0."""
-    packed = pack([_LONG, _SHORT, _LONG], [[], range(len(_SHORT)), []]).to(alone.device)
+    packed = pack([_LONGER, PROBE, _LONGER], [[], range(len(PROBE)), []]).to(alone.device)
     influence = _influence(model, packed)
-    influence[len(_LONG) : len(_LONG) + len(_SHORT)] = 0
+    influence[len(_LONGER) : len(_LONGER) + len(PROBE)] = 0
     if influence.any():
         return False
     with torch.no_grad():
-        return _same(alone, read_logits(model, packed))
+        return same_but_for_rounding(alone, read_logits(model, packed))
 
 
 def _influence(model: Any, packed: Pack) -> Tensor:
@@ -104,8 +105,8 @@ def _influence(model: Any, packed: Pack) -> Tensor:
 def _caches(model: Any) -> bool:
     """Whether padded rows read in two calls give the logits of each whole sequence alone."""
     device = next(model.parameters()).device
-    padding = len(_LONG) - len(_SHORT)
-    ids = torch.tensor([_LONG, [0] * padding + _SHORT], device=device)
+    padding = len(_LONGER) - len(PROBE)
+    ids = torch.tensor([_LONGER, [0] * padding + PROBE], device=device)
     mask = torch.ones_like(ids)
     mask[1, :padding] = 0
     positions = (mask.cumsum(-1) - 1).clamp(min=0)
@@ -125,12 +126,12 @@ def _caches(model: Any) -> bool:
         return False  # the model has a cache of its own kind
     whole = [
         model(input_ids=torch.tensor([row], device=device), use_cache=False).logits[0, -3:]
-        for row in (_LONG, _SHORT)
+        for row in (_LONGER, PROBE)
     ]
-    return _same(torch.cat(whole), torch.stack(read, 1).flatten(0, 1))
+    return same_but_for_rounding(torch.cat(whole), torch.stack(read, 1).flatten(0, 1))
 
 
-def _same(expected: Tensor, logits: Tensor) -> bool:
+def same_but_for_rounding(expected: Tensor, logits: Tensor) -> bool:
     """Whether logits are the same but for the rounding of passes of other shapes.
 
     For SmolLM2-135M in bfloat16 that is 0.001 to 0.02 nats (an outlier of another sequence reached
