@@ -33,7 +33,7 @@ MIX = {"gpt_oss", "opt", "xglm", "biogpt", "bloom", "mpt", "falcon", "lfm2", "ja
     *("granitemoehybrid", "qwen3_next", "qwen3_5_text", "recurrent_gemma"),
     *("mamba", "mamba2", "rwkv"),
 }
-NO_CACHE = {"mamba", "rwkv"}
+NO_CACHE = {"mamba", "mamba2", "rwkv"}
 NO_EARLY_EXIT = {"gemma3n_text"}  # its layers read embeddings of their own
 
 
@@ -54,7 +54,7 @@ def test_every_stage_equals_plain_passes(name, dtype, tmp_path):
     source = locating.locate(ExpertSettings(name=name, path=str(folder)), "expert")
     expert = loading.load(source, device="cpu", dtype=dtype)
     assert expert.packs == (name not in MIX)
-    if name not in ("mamba2", "recurrent_gemma"):  # rounding decides
+    if name != "recurrent_gemma":  # rounding decides
         assert expert.caches == (name not in NO_CACHE)
     assert expert.context in (256, None)
     check_sampling_and_scoring(expert, tmp_path)
@@ -129,17 +129,15 @@ def check_training(expert, dtype):
     total = packed_losses(model, batch).sum()
     packed = torch.autograd.grad(total, list(tuned.values()), allow_unused=True)
     model.eval()
-    losses = sum(plain.losses(model, [one], TOKENS) for one in plain.samples_of(supervision))
-    apart = torch.autograd.grad(losses, list(tuned.values()), allow_unused=True)
+    expected = sum(plain.losses(model, [one], TOKENS) for one in plain.samples_of(supervision))
+    apart = torch.autograd.grad(expected, list(tuned.values()), allow_unused=True)
     ours, theirs = (
         torch.cat([g.flatten().float() for g in gradient if g is not None])
         for gradient in (packed, apart)
     )
     cosine = torch.nn.functional.cosine_similarity(ours, theirs, dim=0)
     assert cosine > (0.9999 if dtype == "float32" else 0.9)
-    assert total.item() == pytest.approx(
-        float(sum(losses)), rel=1e-3 if dtype == "float32" else 0.1
-    )
+    assert torch.allclose(total, expected, rtol=1e-3 if dtype == "float32" else 0.1)
     return model
 
 

@@ -165,7 +165,11 @@ def is_sharded(settings: DistillerSettings) -> bool:
 
 def attach_adapter(expert: LanguageModel, adapter: Path) -> PeftModel:
     """The expert with a saved adapter, as plain `peft` loads it. `unload()` takes it off again."""
-    model = PeftModel.from_pretrained(expert.model, str(adapter), is_trainable=False)
+    with warnings.catch_warnings():
+        warnings.filterwarnings(
+            "ignore", message="Model has `tie_word_embeddings=True`"
+        )  # see merge
+        model = PeftModel.from_pretrained(expert.model, str(adapter), is_trainable=False)
     return model.eval()
 
 
@@ -189,7 +193,7 @@ def merge(expert: LanguageModel, adapter: Path, folder: Path) -> None:
     kind, dtype, expert.model = type(merged), merged.dtype, None
     del tuned, merged  # one model in memory at a time
     written = _probe_logits(kind.from_pretrained(folder, dtype=dtype).eval())
-    if not same_but_for_rounding(expected, written):
+    if not same_but_for_rounding(expected, written, dtype):
         raise UserError(
             f"distiller.merge: the merged model of {expert.name} does not give the tuned expert's "
             "distributions. Set distiller.merge=false and use the adapter, or set dtype=float32."
@@ -258,7 +262,10 @@ def _with_lora(expert: LanguageModel, settings: DistillerSettings) -> PeftModel:
         bias="none",
         **lora_layers(expert.model, settings.target_modules),
     )
-    return get_peft_model(expert.model, config)  # type: ignore[return-value]
+    with warnings.catch_warnings():
+        # `merge` unties a tuned output layer.
+        warnings.filterwarnings("ignore", message="Model has `tie_word_embeddings=True`")
+        return get_peft_model(expert.model, config)  # type: ignore[return-value]
 
 
 class _ArgumentsOfOtherRanks(TrainingArguments):

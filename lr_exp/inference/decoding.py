@@ -14,7 +14,6 @@ from torch import Tensor
 from lr_exp.errors import UserError
 from lr_exp.inference.kv_cache import preallocated_cache
 from lr_exp.inference.strategies import Strategy, greedy
-from lr_exp.models.probing import cache_argument
 
 # Finished rows are removed once they are this share of the batch: a removal copies the cache, and
 # a remaining row costs compute in every further pass.
@@ -180,7 +179,6 @@ class _CachedRows:
         self._positions = (self._mask[:, : self._length].cumsum(-1) - 1).clamp(min=0)
         self._next_positions = self._positions[:, -1:] + 1
         self._cache = preallocated_cache(prompted.model.config, self._length + max_new_tokens)
-        self._cache_argument = cache_argument(prompted.model) or "past_key_values"
         # A row whose newest token was skipped keeps its previous logits.
         self._logits: Tensor | None = None
         self._skipped: Tensor | None = None  # (rows,) bool; None: no row
@@ -191,9 +189,9 @@ class _CachedRows:
             input_ids=self._ids,
             attention_mask=self._mask[:, : self._length],
             position_ids=self._positions,
+            past_key_values=self._cache,
             use_cache=True,
             logits_to_keep=1,
-            **{self._cache_argument: self._cache},
         ).logits[:, -1, : self._prompted.vocabulary_size]
         if self._skipped is not None and self._logits is not None:
             logits = torch.where(self._skipped[:, None], self._logits, logits)
@@ -204,7 +202,8 @@ class _CachedRows:
 
     def keep(self, indices: Tensor) -> None:
         """Drops all other rows."""
-        self._cache.reorder_cache(indices)  # linear layers have no batch_select_indices
+        # Unlike `batch_select_indices`, this also selects the states of linear attention.
+        self._cache.reorder_cache(indices)  # pyright: ignore[reportArgumentType]
         self._mask, self._next_positions = self._mask[indices], self._next_positions[indices]
         if self._logits is not None:
             self._logits = self._logits[indices]

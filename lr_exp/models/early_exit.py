@@ -114,7 +114,7 @@ def _skips(model: Any, dropped: Sequence[Any], without: Any) -> bool:
     finally:
         for handle in handles:
             handle.remove()
-    return same_but_for_rounding(expected, found)
+    return same_but_for_rounding(expected, found, model.dtype)
 
 
 def check_drop_layers(source: ModelSource) -> None:

@@ -73,16 +73,21 @@ def _config(kind: str, overrides: dict):
     return config(**{**{k: v for k, v in _SIZES.items() if k in fields}, **overrides})
 
 
-def save_model(folder: Path, name: str, seed: int = 0) -> Path:
-    """Saves a random model of an architecture, with a tokenizer whose kind depends on the name."""
+def random_model(name: str):
+    """A random model of an architecture."""
     with torch.random.fork_rng():
-        torch.manual_seed(seed)
+        torch.manual_seed(0)
         model = AutoModelForCausalLM.from_config(
             _config(name.partition("+")[0], ARCHITECTURES[name])
         )
         for parameter in model.parameters():  # some architectures start with zeros
             parameter.data += 0.02 * torch.randn_like(parameter)
-    model.save_pretrained(folder)
+    return model
+
+
+def save_model(folder: Path, name: str) -> Path:
+    """Saves a random model of an architecture, with a tokenizer whose kind depends on the name."""
+    random_model(name).save_pretrained(folder)
     kinds = list(TOKENIZERS)
     kind = kinds[list(ARCHITECTURES).index(name) % len(kinds)]
     TOKENIZERS[kind]().save_pretrained(folder)
