@@ -33,7 +33,7 @@ from lr_exp.store.shards import (
     write_encoded,
 )
 
-VERSION = 2
+VERSION = 3
 
 SCHEMA = pa.schema(
     [

@@ -73,21 +73,21 @@ def _config(kind: str, overrides: dict):
     return config(**{**{k: v for k, v in _SIZES.items() if k in fields}, **overrides})
 
 
-def random_model(name: str):
-    """A random model of an architecture."""
+def random_model(name: str, **overrides):
+    """A random model of an architecture, with other settings of its config."""
     with torch.random.fork_rng():
         torch.manual_seed(0)
         model = AutoModelForCausalLM.from_config(
-            _config(name.partition("+")[0], ARCHITECTURES[name])
+            _config(name.partition("+")[0], {**ARCHITECTURES[name], **overrides})
         )
         for parameter in model.parameters():  # some architectures start with zeros
             parameter.data += 0.02 * torch.randn_like(parameter)
     return model
 
 
-def save_model(folder: Path, name: str) -> Path:
+def save_model(folder: Path, name: str, model=None) -> Path:
     """Saves a random model of an architecture, with a tokenizer whose kind depends on the name."""
-    random_model(name).save_pretrained(folder)
+    (model or random_model(name)).save_pretrained(folder)
     kinds = list(TOKENIZERS)
     kind = kinds[list(ARCHITECTURES).index(name) % len(kinds)]
     TOKENIZERS[kind]().save_pretrained(folder)
