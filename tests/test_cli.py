@@ -224,7 +224,7 @@ def test_the_defaults_are_the_papers():
     tuned = settings.distiller
     assert (tuned.steps, tuned.batch_size, tuned.learning_rate) == (1000, 16, 5e-5)
     assert (tuned.lora_r, tuned.lora_alpha, tuned.lora_dropout) == (8, 16, 0.05)
-    assert (tuned.target_modules, tuned.schedule) == (["q_proj", "v_proj"], "linear")
+    assert (tuned.target_modules, tuned.schedule) == (None, "linear")  # q_proj and v_proj
     assert settings.evaluator.max_new_tokens == 2048
     assert settings.evaluator.system_prompt == (
         "Please reason step by step, and put your final answer within \\boxed{}."

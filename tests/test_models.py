@@ -3,6 +3,7 @@
 import copy
 import json
 import pickle
+from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
 
@@ -19,6 +20,7 @@ from lr_exp.models.prompts import (
     rendered_probes,
     stop_token_ids,
 )
+from tests.support.architectures import LAYERS, ROWS, random_model, save_model
 from tests.support.sampling import smollm2_source
 from tests.support.tiny import CHAT_TEMPLATE, TOKENS, load_folder, tiny_model, tiny_tokenizer
 
@@ -137,6 +139,26 @@ def test_architectures_and_stored_precisions(tmp_path, architecture, dtype):
     assert not any(p.requires_grad for p in loaded.model.parameters())
     assert (loaded.vocabulary_size, loading.output_rows(loaded.model)) == (TOKENS, 300)
     assert loaded.context == 512
+
+
+def test_longrope_limits_the_context_to_its_short_factors(tmp_path, caplog):
+    """Past it the factors change: cached keys keep the old ones, packs mix both."""
+    factors = [1.0] * 4
+    rope = {"rope_type": "longrope", "short_factor": factors, "long_factor": [8.0] * 4}
+    model = random_model(
+        "phi3",
+        rope_parameters={**rope, "rope_theta": 1e4, "original_max_position_embeddings": 64},
+        original_max_position_embeddings=64,
+    )
+    folder = save_model(tmp_path, "phi3", model)
+    assert locating.config_context(locate(folder)) == 64
+    loaded = load_folder(folder)
+    assert loaded.context == 64
+    assert "limited to 64 tokens" in caplog.text
+    ids = torch.arange(2, 67)[None]
+    with torch.no_grad():  # what the limit prevents: one more token changes all before it
+        short, long = (loaded.model(ids[:, :count]).logits[0, :64] for count in (64, 65))
+    assert not torch.allclose(short, long, atol=1e-2)
 
 
 # Prompts and stops -----------------------------------------------------------------------------
@@ -296,6 +318,24 @@ def test_early_exit_shares_every_weight_and_leaves_the_expert_unchanged(deep):
 def test_early_exit_rejects_missing_layers(deep, dropped):
     with pytest.raises(UserError, match="layers 0 to 3, and at least one must remain"):
         early_exit.early_exit(deep, dropped, "early")
+
+
+def test_early_exit_refuses_layers_that_depend_on_their_number():
+    """Gemma 3n's layers read embeddings of their own, so leaving one out shifts the others'."""
+    model = random_model("gemma3n_text").eval().requires_grad_(False)
+    expert = loading.LanguageModel("gemma3n", model, None, (), TOKENS, None)
+    with pytest.raises(UserError, match="not a plain list"):
+        early_exit.early_exit(expert, (1,), "early")
+
+
+def test_layers_of_a_nested_config_are_counted(tmp_path):
+    """Gemma 3 4B and larger nest the language model's config: early exit ended in a traceback."""
+    source = locate(save_model(tmp_path, "gemma3+nested"))
+    assert locating.config_context(source) == 256
+    assert locating.config_rows(source) == ROWS
+    amateur = replace(source, drop_layers=(LAYERS,))
+    with pytest.raises(UserError, match=rf"layers 0 to {LAYERS - 1}"):
+        early_exit.check_drop_layers(amateur)
 
 
 @pytest.mark.parametrize(

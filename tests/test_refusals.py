@@ -255,7 +255,7 @@ MODEL_WORDS = {
     "amateur.drop_layers=[7]": "amateur.drop_layers=[7] | layers 0 to 1",
     "amateur.path={here}": "amateur.path={here} | Leave one out",
     "expert.path=null expert.package=": "expert=micro | set expert.path",
-    "data.max_questions=4 beta=0 distiller.target_modules=[q_prj]": "named q_prj; | q_proj",
+    "distiller.target_modules=[q_prj]": "Qwen2ForCausalLM has no module named q_prj; | q_proj",
 }
 
 ALL_IDS = f"expert.reused_ids={list(range(TOKENS))}".replace(", ", ",")
@@ -518,10 +518,9 @@ def test_invalid_input_prints_one_error_line_and_writes_no_results(case, refused
     assert status in (1, 2)
     errors = [line for line in err.splitlines() if line.startswith("error: ")]
     assert len(errors) == 1, err
-    if "target_modules" not in case.words:  # those are found after sampling, which logs
-        lines = [line for line in err.splitlines() if not line.startswith("loading the ")]
-        assert lines == errors, err
-        assert list(tmp_path.rglob("manifest.json")) == []
+    lines = [line for line in err.splitlines() if not line.startswith("loading the ")]
+    assert lines == errors, err
+    assert list(tmp_path.rglob("manifest.json")) == []
     check_message(errors[0], case.says, tmp_path / "here")
     assert list(tmp_path.rglob("adapter/manifest.json")) == []
     assert not (tmp_path / "run" / "summary.json").exists()

@@ -285,7 +285,9 @@ class DistillerSettings(_Checked, key="distiller."):
     lora_r: Annotated[int, "[1, 2**16]"] = 8  # no model has wider layers
     lora_alpha: Annotated[int, COUNT] = 16
     lora_dropout: Annotated[float, "[0, 1)"] = 0.05
-    target_modules: list[str] = field(default_factory=lambda: ["q_proj", "v_proj"])
+    # Linear layers with LoRA weights, by the last part of their names. null: q_proj and v_proj, or
+    # those that stand for them in this architecture (GPT-2: c_attn).
+    target_modules: list[str] | None = None
     # trajectories: a batch holds kept steps of the same trajectories, which share forward passes;
     # steps: every kept step is drawn separately, as in the published code (slower).
     order: Annotated[str, ("trajectories", "steps")] = "trajectories"
@@ -302,7 +304,8 @@ class DistillerSettings(_Checked, key="distiller."):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if not self.target_modules or not all(name.strip() for name in self.target_modules):
+        targets = self.target_modules
+        if targets is not None and not (targets and all(name.strip() for name in targets)):
             raise UserError(
                 f"distiller.target_modules={self.target_modules}: write at least one module name, "
                 "and no empty one."

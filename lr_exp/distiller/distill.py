@@ -12,6 +12,7 @@ from typing import Any, cast
 
 import torch
 from peft import LoraConfig, PeftModel, TaskType, get_peft_model
+from peft.tuners.tuners_utils import BaseTunerLayer
 from safetensors.torch import load_file
 from torch import Tensor
 from transformers import (
@@ -27,11 +28,13 @@ from lr_exp import distributed
 from lr_exp.config.settings import DistillerSettings
 from lr_exp.distiller.adapter_files import ADAPTER, HISTORY, SNAPSHOTS, read_snapshots
 from lr_exp.distiller.batches import BatchDataset, plan_batches
+from lr_exp.distiller.lora import lora_layers
 from lr_exp.distiller.sharding import shard
 from lr_exp.distiller.trainer import ContrastTrainer
 from lr_exp.errors import UserError, first_line
 from lr_exp.models.loading import LanguageModel
 from lr_exp.models.packing import pass_size
+from lr_exp.models.probing import PROBE, same_but_for_rounding
 from lr_exp.progress import Progress
 from lr_exp.sampler.supervision import Supervision
 from lr_exp.store import write_atomically
@@ -94,7 +97,9 @@ def distill(
         order=settings.order,
         seed=seed,
     )
-    tokens_per_pass = pass_size(settings.tokens_per_pass, torch.device(device).type)
+    tokens_per_pass = pass_size(
+        settings.tokens_per_pass, torch.device(device).type, packs=expert.packs
+    )
     batches = BatchDataset(supervision, plan, tokens_per_pass=tokens_per_pass)
     if distributed.is_distributed() and distributed.is_rank0():
         _warn_of_idle_ranks(batches)
@@ -136,7 +141,7 @@ def distill(
             config = cast(LoraConfig, model.peft_config["default"])
             config.base_model_name_or_path = training.base_location
             config.revision = training.base_revision
-            config.target_modules = sorted(settings.target_modules)  # peft's set has no fixed order
+            config.target_modules = sorted(config.target_modules or ())  # a set has no fixed order
             # Embeddings are not tuned, and peft would query the hub to find out.
             model.save_pretrained(str(folder / ADAPTER), save_embedding_layers=False)
     finally:
@@ -160,21 +165,55 @@ def is_sharded(settings: DistillerSettings) -> bool:
 
 def attach_adapter(expert: LanguageModel, adapter: Path) -> PeftModel:
     """The expert with a saved adapter, as plain `peft` loads it. `unload()` takes it off again."""
-    model = PeftModel.from_pretrained(expert.model, str(adapter), is_trainable=False)
+    with warnings.catch_warnings():
+        warnings.filterwarnings(
+            "ignore", message="Model has `tie_word_embeddings=True`"
+        )  # see merge
+        model = PeftModel.from_pretrained(expert.model, str(adapter), is_trainable=False)
     return model.eval()
 
 
 def merge(expert: LanguageModel, adapter: Path, folder: Path) -> None:
     """Writes the expert with the adapter merged in, as a model folder plain `transformers` loads.
 
-    The expert's weights are changed: load it for this alone.
+    The expert's weights are used up: load it for this alone.
+
+    Raises:
+        UserError: the written model differs from the expert with its adapter.
     """
-    merged = attach_adapter(expert, adapter).merge_and_unload()
+    tuned = attach_adapter(expert, adapter)
+    expected = _probe_logits(tuned)
+    _untie_tuned_head(tuned)
+    merged: Any = tuned.merge_and_unload()
     merged.generation_config = GenerationConfig(
         eos_token_id=list(expert.stop_ids), pad_token_id=expert.tokenizer.pad_token_id
     )
     merged.save_pretrained(folder)
     expert.tokenizer.save_pretrained(folder)
+    kind, dtype, expert.model = type(merged), merged.dtype, None
+    del tuned, merged  # one model in memory at a time
+    written = _probe_logits(kind.from_pretrained(folder, dtype=dtype).eval())
+    if not same_but_for_rounding(expected, written, dtype):
+        raise UserError(
+            f"distiller.merge: the merged model of {expert.name} does not give the tuned expert's "
+            "distributions. Set distiller.merge=false and use the adapter, or set dtype=float32."
+        )
+
+
+@torch.no_grad()
+def _probe_logits(model: Any) -> Tensor:
+    """Logits of a short prompt."""
+    return model(input_ids=torch.tensor([PROBE]), use_cache=False).logits[0]
+
+
+def _untie_tuned_head(tuned: PeftModel) -> None:
+    """Gives a tuned output layer its own weight, as merging would also change tied embeddings."""
+    base: Any = tuned.get_base_model()
+    head, embedding = base.get_output_embeddings(), base.get_input_embeddings()
+    if isinstance(head, BaseTunerLayer) and head.get_base_layer().weight is embedding.weight:
+        head.get_base_layer().weight = torch.nn.Parameter(embedding.weight.detach().clone())
+        for config in (base.config, base.config.get_text_config()):
+            config.tie_word_embeddings = False
 
 
 def _tidy(folder: Path, history: list[dict[str, float]], base: Path) -> None:
@@ -224,26 +263,18 @@ def _check_lengths(supervision: Supervision, expert: LanguageModel) -> None:
 
 
 def _with_lora(expert: LanguageModel, settings: DistillerSettings) -> PeftModel:
-    linear = {
-        name.rpartition(".")[2]
-        for name, module in expert.model.named_modules()
-        if isinstance(module, torch.nn.Linear)
-    }
-    absent = [name for name in settings.target_modules if name not in linear]
-    if absent:
-        raise UserError(
-            f"distiller.target_modules: {expert.name} has no module named {absent[0]}; its linear "
-            f"layers are {', '.join(sorted(linear))}."
-        )
     config = LoraConfig(
         task_type=TaskType.CAUSAL_LM,
         r=settings.lora_r,
         lora_alpha=settings.lora_alpha,
         lora_dropout=settings.lora_dropout,
-        target_modules=list(settings.target_modules),
         bias="none",
+        **lora_layers(expert.model, settings.target_modules),
     )
-    return get_peft_model(expert.model, config)  # type: ignore[return-value]
+    with warnings.catch_warnings():
+        # `merge` unties a tuned output layer.
+        warnings.filterwarnings("ignore", message="Model has `tie_word_embeddings=True`")
+        return get_peft_model(expert.model, config)  # type: ignore[return-value]
 
 
 class _ArgumentsOfOtherRanks(TrainingArguments):

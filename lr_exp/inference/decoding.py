@@ -57,7 +57,10 @@ def decode(
         ValueError: a model is in training mode, or a prompt fills the context.
     """
     limits = _new_token_limits(models, max_new_tokens)
-    states = [_DecodingState(model, max(limits)) for model in models]
+    states = [
+        (_CachedRows if model.language_model.caches else _WholeRows)(model, max(limits))
+        for model in models
+    ]
     stops = frozenset(models[0].language_model.stop_ids)
     outputs: list[list[int]] = [[] for _ in limits]
     finished = [False] * len(limits)
@@ -95,6 +98,8 @@ def _new_token_limits(models: Sequence[PromptedModel], max_new_tokens: int) -> l
     for model in models:
         if len(model.prompts) != len(limits):
             raise ValueError(f"{len(model.prompts)} prompts for {len(limits)} rows")
+        if model.language_model.model.training:
+            raise ValueError("the model is in training mode, so dropout would change the answers")
         if (context := model.language_model.context) is not None:
             left = [context - len(prompt) for prompt in model.prompts]
             limits = [min(pair) for pair in zip(limits, left, strict=True)]
@@ -103,13 +108,40 @@ def _new_token_limits(models: Sequence[PromptedModel], max_new_tokens: int) -> l
     return limits
 
 
-class _DecodingState:
+class _WholeRows:
+    """One model's rows in a batch, for a model that cannot read padded rows with a cache."""
+
+    def __init__(self, prompted: PromptedModel, max_new_tokens: int) -> None:
+        self._model, self._known_ids = prompted.language_model, prompted.known_ids
+        self._device = next(self._model.model.parameters()).device
+        self._rows = [list(prompt) for prompt in prompted.prompts]
+
+    def next_logits(self, active: Sequence[bool]) -> Tensor:
+        """Reads each row from its start; returns next-token logits `(rows, vocabulary_size)`."""
+        logits = [
+            self._model.model(
+                input_ids=torch.tensor([row], device=self._device), use_cache=False
+            ).logits[0, -1, : self._model.vocabulary_size]
+            for row in self._rows
+        ]
+        return _check_finite(torch.stack(logits), active, self._model.name)
+
+    def keep(self, indices: Tensor) -> None:
+        """Drops all other rows."""
+        self._rows = [self._rows[index] for index in indices.tolist()]
+
+    def append(self, chosen: Tensor, tokens: Sequence[int]) -> None:
+        """Appends a token to each row, unless the model skips it."""
+        for row, token in zip(self._rows, tokens, strict=True):
+            if self._known_ids is None or token in self._known_ids:
+                row.append(token)
+
+
+class _CachedRows:
     """One model's state in a batch: its cache and the tokens of its next forward pass."""
 
     def __init__(self, prompted: PromptedModel, max_new_tokens: int) -> None:
         self._model, self._known_ids = prompted.language_model, prompted.known_ids
-        if self._model.model.training:
-            raise ValueError("the model is in training mode, so dropout would change the answers")
         device = next(self._model.model.parameters()).device
         self._length = max(len(prompt) for prompt in prompted.prompts)  # columns so far
         # Left padding puts every row's next token in the same column. Any pad id will do, because
@@ -146,7 +178,8 @@ class _DecodingState:
 
     def keep(self, indices: Tensor) -> None:
         """Drops all other rows."""
-        self._cache.batch_select_indices(indices)
+        # Unlike `batch_select_indices`, this also selects the states of linear attention.
+        self._cache.reorder_cache(indices)  # pyright: ignore[reportArgumentType]
         self._mask, self._next_positions = self._mask[indices], self._next_positions[indices]
         if self._logits is not None:
             self._logits = self._logits[indices]

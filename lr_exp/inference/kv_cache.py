@@ -36,12 +36,12 @@ class PreallocatedLayer(DynamicLayer):
         self.keys, self.values = (buffer[:, :, :end] for buffer in self._buffers)
         return self.keys, self.values
 
-    def batch_select_indices(self, indices: Tensor) -> None:
-        """Drops all other rows."""
+    def reorder_cache(self, beam_idx: Tensor) -> None:
+        """Keeps these rows only."""
         if self._buffers is None:
             return
         end = self.get_seq_length()
-        keys, values = (buffer[indices] for buffer in self._buffers)
+        keys, values = (buffer[beam_idx] for buffer in self._buffers)
         self._buffers = keys, values
         self.keys, self.values = keys[:, :, :end], values[:, :, :end]
 

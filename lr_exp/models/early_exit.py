@@ -16,23 +16,28 @@ from lr_exp.errors import UserError
 from lr_exp.models.loading import LanguageModel
 from lr_exp.models.locating import ModelSource, config_number
 from lr_exp.models.packing import Pack, read_logits
+from lr_exp.models.probing import PROBE, same_but_for_rounding
 
 
 def early_exit(expert: LanguageModel, drop_layers: tuple[int, ...], name: str) -> LanguageModel:
     """A model without the given layers of the expert that shares the expert's weights.
 
     Raises:
-        UserError: the expert has no layer of that number, or no layer would remain.
+        UserError: the expert has no layer of that number, no layer would remain, or the
+            architecture's layers depend on each other in another way than through their output.
     """
-    total = expert.model.config.num_hidden_layers
+    total = expert.model.config.get_text_config().num_hidden_layers
     _check_layers(tuple(sorted(drop_layers)), total)
     kept = [layer for layer in range(total) if layer not in drop_layers]
-    _, decoder = _decoder(expert.model)
-    layers = [_with_layer_index(decoder.layers[old], new) for new, old in enumerate(kept)]
+    whole = _layers(expert.model)
+    layers = [_with_layer_index(whole[old], new) for new, old in enumerate(kept)]
+    model = with_layers(expert.model, layers, kept)
+    if not _skips(expert.model, [whole[layer] for layer in drop_layers], model):
+        raise _unsuitable(expert.model)
     return replace(
         expert,
         name=name,
-        model=with_layers(expert.model, layers, kept),
+        model=model,
         shared_with=expert.model,
         shared_layers=min(drop_layers),
     )
@@ -44,28 +49,72 @@ def with_layers(model: Any, layers: Sequence[Any], sources: Sequence[int]) -> An
     Args:
         sources: for each new layer the index of the layer of `model` whose attention type it has.
     """
-    twin = _shallow_copy(model)
-    twin.config = copy.deepcopy(model.config)
-    twin.config.num_hidden_layers = len(layers)
-    if getattr(twin.config, "layer_types", None):
-        twin.config.layer_types = [twin.config.layer_types[index] for index in sources]
-    name, decoder = _decoder(model)
-    twin._modules[name] = decoder = _shallow_copy(decoder)
-    decoder.config = twin.config
-    decoder.layers = torch.nn.ModuleList(layers)
+    path, list_name = _decoder(model)[0], _list_name(model)
+    config = copy.deepcopy(model.config)
+    text = config.get_text_config()
+    for name, value in list(vars(text).items()):
+        if isinstance(value, list) and len(value) == text.num_hidden_layers:
+            setattr(text, name, [value[index] for index in sources])  # such as layer_types
+    text.num_hidden_layers = len(layers)
+    twin = part = _shallow_copy(model)
+    for name in path.split("."):
+        part.config = config
+        child = _shallow_copy(part._modules[name])
+        part._modules[name] = child
+        part = child
+    part.config = text
+    part._modules[list_name] = torch.nn.ModuleList(layers)
     return twin
 
 
+def _layers(model: Any) -> Any:
+    """The decoder's list of layers."""
+    return _decoder(model)[1]._modules[_list_name(model)]
+
+
+def _list_name(model: Any) -> str:
+    """The name of the decoder's list of layers."""
+    total = model.config.get_text_config().num_hidden_layers
+    for name, child in _decoder(model)[1]._modules.items():
+        if isinstance(child, torch.nn.ModuleList) and len(child) == total:
+            return name
+    raise _unsuitable(model)
+
+
 def _decoder(model: Any) -> tuple[str, Any]:
-    """Attribute name and module of the part of a causal model that holds the layers."""
+    """Full name and module of the part of a causal model that holds the layers."""
     decoder = model.get_decoder()
-    names = [name for name, child in model._modules.items() if child is decoder]
-    if not names or not hasattr(decoder, "layers"):
-        raise UserError(
-            f"amateur=early_exit: {type(model).__name__} does not keep its layers where "
-            "decoder-only models do; choose another amateur."
-        )
-    return names[0], decoder
+    for name, module in model.named_modules():
+        if module is decoder and name:
+            return name, decoder
+    raise _unsuitable(model)
+
+
+def _unsuitable(model: Any) -> UserError:
+    return UserError(
+        f"amateur=early_exit: the layers of {type(model).__name__} are not a plain list of which "
+        "some can be left out; choose another amateur."
+    )
+
+
+@torch.no_grad()
+def _skips(model: Any, dropped: Sequence[Any], without: Any) -> bool:
+    """Whether `without` computes what the model does if the dropped layers return their input."""
+
+    def skip(_layer: Any, inputs: Any, output: Any) -> Any:
+        return inputs[0] if torch.is_tensor(output) else (inputs[0], *output[1:])
+
+    ids = torch.tensor([PROBE], device=next(model.parameters()).device)
+    handles = [layer.register_forward_hook(skip) for layer in dropped]
+    try:
+        expected = model(input_ids=ids, use_cache=False).logits[0]
+        found = without(input_ids=ids, use_cache=False).logits[0]
+    except (IndexError, RuntimeError, TypeError, KeyError):
+        return False
+    finally:
+        for handle in handles:
+            handle.remove()
+    return same_but_for_rounding(expected, found, model.dtype)
 
 
 def check_drop_layers(source: ModelSource) -> None:
@@ -91,13 +140,12 @@ def _shallow_copy(module: torch.nn.Module) -> Any:
     return twin
 
 
-def _with_layer_index(layer: torch.nn.Module, index: int) -> Any:
+def _with_layer_index(module: torch.nn.Module, index: int) -> Any:
     """A copy of a decoder layer with another `layer_idx`, by which attention finds its cache."""
-    twin = _shallow_copy(layer)
-    for name, child in layer._modules.items():
-        if child is not None and hasattr(child, "layer_idx"):
-            twin._modules[name] = _shallow_copy(child)
-            twin._modules[name].layer_idx = index
+    twin = _shallow_copy(module)
+    for name, child in module._modules.items():
+        if child is not None and any(hasattr(part, "layer_idx") for part in child.modules()):
+            twin._modules[name] = _with_layer_index(child, index)
     if hasattr(twin, "layer_idx"):
         twin.layer_idx = index
     return twin
@@ -116,12 +164,10 @@ def shared_layer_logits(
     )
     if not count or not same_input:
         return None
-    layers = list(amateur.model.get_decoder().layers)
-    captured: list[Tensor] = []
-    handle = (
-        expert.model.get_decoder()
-        .layers[count]
-        .register_forward_pre_hook(lambda _, inputs: captured.append(inputs[0]))
+    layers = list(_layers(amateur.model))
+    captured: list[Any] = []
+    handle = _layers(expert.model)[count - 1].register_forward_hook(
+        lambda _, inputs, output: captured.append(output)
     )
     try:
         expert_logits = read_logits(expert.model, expert_pack)
@@ -134,15 +180,15 @@ def shared_layer_logits(
 
 
 class _PrecomputedLayers(torch.nn.Module):
-    """Stands in for the shared first layers and returns their hidden states."""
+    """Stands in for the shared first layers and returns the output of the last one."""
 
-    def __init__(self, last_layer: Any, states: Tensor) -> None:
+    def __init__(self, last_layer: Any, output: Any) -> None:
         super().__init__()
         # Set in __dict__ so that `last_layer` does not become a submodule.
-        self.__dict__.update(_last_layer=last_layer, _states=states)
+        self.__dict__.update(_last_layer=last_layer, _output=output)
 
-    def forward(self, *args: Any, **kwargs: Any) -> Tensor:
-        return self._states
+    def forward(self, *args: Any, **kwargs: Any) -> Any:
+        return self._output
 
     def __getattr__(self, name: str) -> Any:
         # Some decoders read a layer's attention type.

@@ -2,12 +2,19 @@
 
 import json
 import logging
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import cache
 from typing import Any
 
 from lr_exp.config.settings import ATTENTIONS
 from lr_exp.errors import UserError, first_line
-from lr_exp.models.locating import ModelSource, config_rows, has_tokenizer, read_config
+from lr_exp.models.locating import (
+    ModelSource,
+    config_rows,
+    context_limit,
+    has_tokenizer,
+    read_config,
+)
 from lr_exp.models.prompts import pin_date, stop_token_ids
 from lr_exp.models.vocabulary import check_rows, tokens_by_id
 
@@ -26,6 +33,8 @@ class LanguageModel:
     context: int | None  # maximum sequence length in tokens, if the config has it
     shared_with: Any = None  # early exit: the model that shares its first layers ...
     shared_layers: int = 0  # ... and how many
+    packs: bool = True  # see `probing.Abilities`
+    caches: bool = True
 
 
 def load_tokenizer(source: ModelSource) -> Any:
@@ -89,7 +98,7 @@ def load(source: ModelSource, *, device: str, dtype: str) -> LanguageModel:
     from transformers import GenerationConfig
     from transformers.utils.logging import disable_progress_bar
 
-    from lr_exp.models.packing import check_packing
+    from lr_exp.models.probing import probe
 
     disable_progress_bar()  # it would hide the stages' progress bars
     tokenizer = load_tokenizer(source)
@@ -107,8 +116,29 @@ def load(source: ModelSource, *, device: str, dtype: str) -> LanguageModel:
     if source.gguf_file:
         _clear_quantization(model)
     model.to(device).eval().requires_grad_(False)
-    check_packing(model, f"{source.role} {source.name}")
+    abilities = probe(model, f"{source.role} {source.name}")
+    loaded.packs, loaded.caches = abilities.packs, abilities.caches
+    if not (loaded.packs and loaded.caches):
+        _warn_of_slow_passes(source.name, loaded.packs, loaded.caches)
     return loaded
+
+
+@cache
+def _warn_of_longrope(name: str, context: int | None) -> None:
+    log.warning(
+        "%s: its context is limited to %s tokens. Beyond them LongRoPE scales all positions anew, "
+        "which does not fit keys in the cache nor shorter sequences in the same pass.",
+        name,
+        context,
+    )
+
+
+@cache  # one warning a model, however often it is loaded
+def _warn_of_slow_passes(name: str, packs: bool, caches: bool) -> None:
+    slow = [] if packs else ["score and tune one sequence a pass (it mixes packed sequences)"]
+    if not caches:
+        slow.append("generate one sequence at a time, without a cache (it has none that pads)")
+    log.warning("%s: stages %s. Results are right, but this is slower.", name, " and ".join(slow))
 
 
 def load_without_weights(source: ModelSource) -> LanguageModel:
@@ -140,14 +170,18 @@ def _described(
     """The model with what its tokenizer and configs say, once the tokenizer's ids are checked."""
     tokens = tokens_by_id(tokenizer)
     check_rows(source.role, tokens, rows)
-    eos = generation.eos_token_id if generation else None
+    text = config.get_text_config()
+    declared = [getattr(place, "eos_token_id", None) for place in (generation, config, text)]
+    context = context_limit(lambda name: getattr(text, name, None))
+    if context != getattr(text, "max_position_embeddings", None):
+        _warn_of_longrope(source.name, context)
     return LanguageModel(
         name=source.name,
         model=model,
         tokenizer=tokenizer,
-        stop_ids=stop_token_ids(tokenizer, eos if eos is not None else config.eos_token_id),
+        stop_ids=stop_token_ids(tokenizer, next((i for i in declared if i is not None), None)),
         vocabulary_size=max(tokens) + 1,
-        context=getattr(config, "max_position_embeddings", None),
+        context=context,
     )
 
 
@@ -187,24 +221,30 @@ def _pretrained(source: ModelSource, dtype: str) -> Any:
     return model
 
 
+def model_on_meta(source: ModelSource) -> Any:
+    """The model built from its config alone on the meta device: shapes and names, no weights."""
+    import torch
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    config = AutoConfig.from_pretrained(source.folder, **_source_options(source))
+    with torch.device("meta"):
+        return AutoModelForCausalLM.from_config(
+            config,
+            trust_remote_code=source.trust_remote_code,
+            **({"attn_implementation": source.attention} if source.attention else {}),
+        )
+
+
 def check_attention(source: ModelSource, error: Exception) -> None:
     """Raises UserError with the alternatives if `source.attention` caused the loading error.
 
     The library's errors for a missing implementation vary. So the model is built from its config
-    alone on the meta device, with and without that attention.
+    alone, with and without that attention.
     """
-    import torch
-    from transformers import AutoConfig, AutoModelForCausalLM
 
     def works(attention: str | None) -> bool:
         try:
-            config = AutoConfig.from_pretrained(source.folder, **_source_options(source))
-            with torch.device("meta"):
-                AutoModelForCausalLM.from_config(
-                    config,
-                    trust_remote_code=source.trust_remote_code,
-                    **({"attn_implementation": attention} if attention else {}),
-                )
+            model_on_meta(replace(source, attention=attention))
         except Exception:  # missing libraries raise various exceptions
             return False
         return True

@@ -7,6 +7,7 @@ Only safetensors and GGUF are accepted; pickled weights are rejected.
 import importlib.util
 import json
 import re
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -119,13 +120,37 @@ def config_rows(source: ModelSource) -> int | None:
 
 def config_context(source: ModelSource) -> int | None:
     """Maximum sequence length in tokens, from the config (None if it does not say)."""
-    return config_number(source, "max_position_embeddings")
+    limit = context_limit(_text_config(source).get)
+    return limit if isinstance(limit, int) else None
+
+
+def context_limit(get: Callable[[str], Any]) -> Any:
+    """Maximum sequence length in tokens; None if the config does not say.
+
+    With LongRoPE (Phi-3, Phi-4-mini) it is that of the short factors.
+
+    Args:
+        get: the value of a name in the text model's config, or None.
+    """
+    limit = get("max_position_embeddings")
+    rope = get("rope_parameters") or get("rope_scaling") or {}
+    if "longrope" in (rope.get("rope_type"), rope.get("type")):
+        name = "original_max_position_embeddings"
+        return get(name) or rope.get(name) or limit
+    return limit
 
 
 def config_number(source: ModelSource, name: str) -> int | None:
-    """A whole number of the config.json; None if it has none of this name."""
-    number = None if source.gguf_file else read_config(source).get(name)
+    """A whole number of the text model's config; None if config.json has none of this name."""
+    number = _text_config(source).get(name)
     return number if isinstance(number, int) else None
+
+
+def _text_config(source: ModelSource) -> dict[str, Any]:
+    """The config of the text model, which multimodal models nest; empty for GGUF."""
+    config = {} if source.gguf_file else read_config(source)
+    nested = config.get("text_config")
+    return nested if isinstance(nested, dict) else config
 
 
 def has_tokenizer(folder: Path) -> bool:

@@ -1,7 +1,7 @@
 """Packs sequences end to end in one row, so that one causal pass serves many without padding.
 
 Each sequence starts again at position 0, by which `transformers` separates packed sequences: a
-token attends to its own sequence only.
+token attends to its own sequence only. `probing` finds the models that do not separate them.
 """
 
 from collections.abc import Iterator, Sequence
@@ -9,9 +9,6 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
-
-from lr_exp import contrast
-from lr_exp.errors import UserError
 
 _MAX_CPU_PASS = 512  # tokens
 
@@ -83,46 +80,16 @@ def groups_within(lengths: Sequence[int], budget: int) -> Iterator[list[int]]:
         yield group
 
 
-def pass_size(tokens_per_pass: int, device: str) -> int:
+def pass_size(tokens_per_pass: int, device: str, *, packs: bool) -> int:
     """Tokens per pass on this kind of device: at most `tokens_per_pass`.
+
+    Without `packs` (see `probing`) it is 1: `groups_within` then leaves each sequence alone.
 
     Packing masks the whole row, so attention is quadratic in its length. GPUs need long rows to be
     busy, CPUs do not. Measured on one core: SmolLM2-135M scores at 1.9 s a question with 1024
     tokens per pass and at 1.6 s with 256; a tiny model, dominated by overhead per pass, trains at
     109 ms an optimizer step with 256 tokens and at 88 ms with 512.
     """
+    if not packs:
+        return 1
     return min(tokens_per_pass, _MAX_CPU_PASS) if device == "cpu" else tokens_per_pass
-
-
-@torch.inference_mode()
-def check_packing(model: torch.nn.Module, name: str) -> None:
-    """Raises UserError unless the model separates packed sequences and honours `logits_to_keep`.
-
-    Run once after loading: an architecture that ignores either gives plausible but wrong numbers.
-    """
-    device = next(model.parameters()).device
-    first, second = [3, 1, 4, 1, 5, 9, 2, 6, 5], [2, 7, 1, 8, 2, 8, 1, 8]
-    try:
-        # A leak changes the second sequence; its first token, which sees only itself, is skipped.
-        together = read_logits(model, pack([first, second], [[], list(range(1, 8))]).to(device))
-        apart = model(input_ids=torch.tensor([second], device=device)).logits[0, 1:]
-    except (TypeError, ValueError, RuntimeError, IndexError) as error:
-        raise UserError(
-            f"{name}: this architecture does not accept position_ids and logits_to_keep ({error}); "
-            "choose a decoder-only causal language model."
-        ) from error
-    if not torch.isfinite(apart).all():
-        raise UserError(
-            f"{name}: the logits are not finite (NaN or infinite); "
-            "its weights are damaged, or try dtype=float32."
-        )
-    divergences = contrast.kl_nats(contrast.log_probs(apart), contrast.log_probs(together))
-    # Passes of different shapes round differently. For SmolLM2-135M in bfloat16 that is 0.001 to
-    # 0.02 nats (an outlier of another sequence reached 2, hence the median); a leak is 1 to 4 nats.
-    half = next(model.parameters()).dtype.itemsize < 4
-    divergence = divergences.median() if half else divergences.max()
-    if not divergence < (0.2 if half else 1e-5):
-        raise UserError(
-            f"{name}: this architecture does not keep packed sequences apart ({divergence:.2g} "
-            "nats), so its results would be wrong; choose a model with sdpa or eager attention."
-        )

@@ -17,7 +17,7 @@ from lr_exp.inference.generation import (
 )
 from lr_exp.models.loading import LanguageModel
 
-VERSION = 1
+VERSION = 2
 
 COLUMNS = [
     ("question_id", pa.string()),

@@ -33,7 +33,7 @@ from lr_exp.store.shards import (
     write_encoded,
 )
 
-VERSION = 2
+VERSION = 3
 
 SCHEMA = pa.schema(
     [
@@ -136,9 +136,8 @@ def score(
         UserError: logits are not finite, or a trajectory does not fit in memory.
     """
     device = next(expert.model.parameters()).device.type
-    batch = AdaptiveBatchSize(
-        pass_size(tokens_per_pass, device), "score: tokens of a pass", _ADVICE
-    )
+    size = pass_size(tokens_per_pass, device, packs=expert.packs and amateur.packs)
+    batch = AdaptiveBatchSize(size, "score: tokens of a pass", _ADVICE)
     shards, finished = distributed.run_on_rank0(
         lambda: (shard_paths(trajectories), shard_paths(folder))
     )

@@ -81,7 +81,7 @@ def train(
     expert=None,
     settings=SETTINGS,
     on_log=lambda step, metrics: None,
-    base_location=micro_source().location,
+    base_location=None,
 ):
     folder.mkdir(exist_ok=True)
     return distill.distill(
@@ -93,7 +93,7 @@ def train(
             loss=losses.kl,
             seed=0,
             device="cpu",
-            base_location=base_location,
+            base_location=base_location or micro_source().location,
             base_revision=None,
             on_log=on_log,
         ),
