@@ -24,7 +24,7 @@ ROOT = Path(__file__).parents[1]
 
 
 def run_killing(
-    folder: Path, kills: int, *signals: int, seed: int = 0, shortest: float = 0.05
+    folder: Path, kills: int, *signals: int, longest: float, seed: int = 0, shortest: float = 0.05
 ) -> dict:
     """Runs `tests.support.killing` in `folder` and returns its result."""
     environment = {
@@ -33,7 +33,7 @@ def run_killing(
         "PYTHONPATH": str(ROOT),
     }
     numbers = ",".join(str(int(number)) for number in signals)
-    words = [str(kills), str(seed), numbers, str(shortest), "3.0"]
+    words = [str(kills), str(seed), numbers, str(shortest), str(longest)]
     done = subprocess.run(  # noqa: S603 - our own program
         [sys.executable, "-m", "tests.support.killing", *words, *SMALL, *CHANGES],
         cwd=folder,
@@ -47,10 +47,11 @@ def run_killing(
 
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory):
-    """Folder of an uninterrupted run."""
+    """Folder of an uninterrupted run, and its seconds."""
     folder = tmp_path_factory.mktemp("whole")
+    start = time.monotonic()
     go(folder, "run", *CHANGES)
-    return folder
+    return folder, time.monotonic() - start
 
 
 def results(folder: Path) -> dict:
@@ -76,19 +77,22 @@ def compare(folder: Path, result: dict, whole: Path) -> None:
 
 @pytest.mark.integration
 def test_a_killed_or_stopped_run_resumes_to_the_same_bytes(whole, tmp_path):
+    folder, seconds = whole
     signals = (signal.SIGKILL, signal.SIGTERM, signal.SIGINT)
-    result = run_killing(tmp_path, 5, *signals, shortest=1.0)  # after the start-up
+    # After the start-up.
+    result = run_killing(tmp_path, 5, *signals, shortest=seconds / 5, longest=seconds)
     assert result["stages"]  # some kills hit a stage
     assert [end for end in result["ends"] if end] == [-9, 128 + 15, 128 + 2, -9, 128 + 15]
-    compare(tmp_path, result, whole)
+    compare(tmp_path, result, folder)
 
 
 @pytest.mark.slow
 def test_a_hundred_kills(whole, tmp_path):
-    result = run_killing(tmp_path, 100, signal.SIGKILL, seed=1)
+    folder, seconds = whole
+    result = run_killing(tmp_path, 100, signal.SIGKILL, seed=1, longest=seconds)
     assert result["ends"].count(-signal.SIGKILL) == 100
     assert {"rollout", "score", "adapter", "answers"} <= set(result["stages"])
-    compare(tmp_path, result, whole)
+    compare(tmp_path, result, folder)
 
 
 def test_a_stop_that_python_ignores_is_raised_again():

@@ -3,6 +3,7 @@
 import io
 import math
 import re
+import textwrap
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -12,6 +13,7 @@ from lr_exp.report.figures.style import COLOURS, DOUBLE, SINGLE, styled
 
 _DARK = {colour.light.encode(): colour.dark.encode() for colour in COLOURS}
 _COLOUR_VALUE = re.compile(rb"(?<=: )#[0-9a-f]{6}\b")  # of a style property
+_LINE_CHARS = 50  # of a legend's label, as fits in a figure of one column
 _MAX_COLUMN_CHARS = 24  # a legend with a longer label has half the columns
 _LEGEND_LINE_HEIGHT = 0.17  # inches
 
@@ -84,6 +86,7 @@ def legend_below(mpl_figure: Any, drawn: Mapping[str, Any]) -> None:
     columns = 4 if mpl_figure.get_figwidth() > SINGLE else 2
     if max(map(len, drawn)) > _MAX_COLUMN_CHARS:
         columns //= 2
-    lines = math.ceil(len(drawn) / columns)
+    labels = [textwrap.fill(label, _LINE_CHARS) for label in drawn]
+    lines = math.ceil(len(labels) / columns) * max(label.count("\n") + 1 for label in labels)
     mpl_figure.set_figheight(mpl_figure.get_figheight() + _LEGEND_LINE_HEIGHT * lines)
-    mpl_figure.legend(drawn.values(), drawn.keys(), loc="outside lower center", ncols=columns)
+    mpl_figure.legend(drawn.values(), labels, loc="outside lower center", ncols=columns)
