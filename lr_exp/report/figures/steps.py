@@ -1,6 +1,7 @@
 """Histograms of step divergences, one panel per pair of models."""
 
 import math
+import textwrap
 from collections.abc import Sequence
 
 import numpy as np
@@ -13,6 +14,7 @@ from lr_exp.report.read.runs import Run
 
 _MAX_PANELS_IN_COLUMN = 5
 _MAX_PANELS = 20
+_TITLE_CHARS = 60
 
 
 def kl_histogram(run: Run) -> Figure | None:
@@ -45,7 +47,7 @@ def _histograms(every: Sequence[Profile]) -> Figure | None:
         title = f"{profile.label} · β {betas}" if betas else profile.label
         for beta in profile.betas:
             axes.axvline(beta, color=INK.light, linewidth=0.8, linestyle="--")
-        axes.set_title(title, loc="right", fontsize=7.5, pad=2)
+        axes.set_title(textwrap.fill(title, _TITLE_CHARS), loc="right", fontsize=7.5, pad=2)
     first = panels[0]
     first.set_yscale("log")
     first.yaxis.set_major_formatter(lambda share, _: f"{100 * share:g}")
