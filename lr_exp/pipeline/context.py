@@ -42,6 +42,7 @@ class RunContext:
         """
 
         def measured(folder: Path) -> dict[str, Any]:
+            _ = self.inputs.lora_targets  # fails before the first artifact takes time
             reset_peak_memory()
             facts = build(folder)
             return {**facts, "peak_memory_bytes": peak_memory_bytes(self.inputs.device)}

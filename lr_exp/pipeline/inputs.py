@@ -162,19 +162,23 @@ class Inputs:
         if self.needs_amateur:
             _ = self.shared
             early_exit.check_drop_layers(self.amateur)
-        if "distill" in stages:
-            self._choose_targets()
 
-    def _choose_targets(self) -> None:
-        """Sets `distiller.target_modules` to names that the expert has."""
+    @cached_property
+    def lora_targets(self) -> list[str] | None:
+        """Names of the layers to tune, if any, found in the expert built without weights.
+
+        Raises:
+            UserError: the expert lacks one.
+        """
+        if "distill" not in self.settings.stages:
+            return None
         from lr_exp.distiller.lora import choose_targets
 
         try:
             model = loading.model_on_meta(self.expert)
         except Exception:  # loading the model reports a broken config
-            return
-        distiller = self.settings.distiller
-        distiller.target_modules = choose_targets(model, distiller.target_modules)
+            return None
+        return choose_targets(model, self.settings.distiller.target_modules)
 
     def _check_method(self) -> None:
         method, data = self.method, self.settings.data

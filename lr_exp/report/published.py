@@ -87,9 +87,11 @@ def _differing_settings(wanted: dict[str, Any], settings: Mapping[str, Any]) -> 
     differences = []
     for name, papers in wanted.items():
         group, _, key = name.partition(".")
-        own = settings.get(group) or {}
-        if key in own and own[key] != papers:
-            differences.append(f"{name} is {_shown(own[key])} (paper: {_shown(papers)})")
+        value = (settings.get(group) or {}).get(key, papers)
+        if key == "target_modules" and value is None:
+            continue  # the paper's, in the paper's models
+        if value != papers:
+            differences.append(f"{name} is {_shown(value)} (paper: {_shown(papers)})")
     return tuple(differences)
 
 
