@@ -6,7 +6,6 @@ the settings and calls `Program.run_cell` once, or for each cell of a sweep; tha
 """
 
 import errno
-import os
 import signal
 import sys
 from collections.abc import Sequence
@@ -30,7 +29,9 @@ from lr_exp.config.composition import (
     config_dirs,
     count_cells,
     one_line_message,
+    parse_flags,
     register,
+    round_range,
     to_settings,
 )
 from lr_exp.config.help_page import version_line
@@ -40,7 +41,9 @@ from lr_exp.config.settings import Settings
 from lr_exp.distributed import Stopped
 from lr_exp.errors import (
     UserError,
+    flush_output,
     guard_tracebacks,
+    is_debugging,
     print_error,
     print_exception,
     printable,
@@ -75,7 +78,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if not distributed.is_rank0() and any(word.startswith(_INFO_OPTIONS) for word in arguments):
         return 0  # rank 0 prints it
     if "--version" in arguments:
-        print(version_line())
+        _show(version_line())
         return 0
     cells.prepare()
     program = Program(arguments)
@@ -84,6 +87,9 @@ def main(argv: Sequence[str] | None = None) -> int:
             return program.run()
     except KeyboardInterrupt as stop:
         return program.report_stop(stop)
+    finally:
+        with suppress(OSError):
+            flush_output()
 
 
 class Program:
@@ -103,14 +109,12 @@ class Program:
             with TemporaryDirectory() as scratch:
                 self._call_hydra(scratch)
         except BrokenPipeError:
-            _drop_output()
+            pass  # as after `--help | head`
         except Exception as error:
             if stop := distributed.stop_request():  # interrupted libraries fail in cleaning up
                 return self.report_stop(stop)
             message = explain_launcher_error(error)
-            if os.environ.get("LR_EXP_DEBUG") == "1" or not (
-                message or isinstance(error, _USER_ERRORS)
-            ):
+            if is_debugging() or not (message or isinstance(error, _USER_ERRORS)):
                 raise
             if not distributed.is_rank0():
                 distributed.report_failure(error, one_line_message(error))
@@ -179,7 +183,7 @@ class Program:
         if isinstance(error, Stopped):
             raise error
         is_shown = distributed.is_rank0() or exits_alone
-        if os.environ.get("LR_EXP_DEBUG") == "1" and is_shown:
+        if is_debugging() and is_shown:
             raise error
         if not isinstance(error, _USER_ERRORS):  # a bug: the traceback matters
             if not multirun or exits_alone:
@@ -193,15 +197,15 @@ class Program:
 
     def _check_arguments(self) -> None:
         """Raises UserError if an argument is not valid; adds the user's folders of options."""
-        flags, _ = get_args_parser().parse_known_args(self._arguments)
+        flags = parse_flags(self._arguments)
         if flags.experimental_rerun is not None:
             raise UserError(
                 "--experimental-rerun reads a pickle, which can run any code: pass the run's "
                 "overrides again (they are in its .hydra/overrides.yaml)."
             )
         self._folders = option_folders(config_dirs(self._arguments))
-        overrides = [word for word in self._arguments if "=" in word and not word.startswith("-")]
-        check_overrides(overrides, self._folders)
+        if not flags.shell_completion:  # its words, as in `install=bash`, are no overrides
+            check_overrides(flags.overrides, self._folders)
         check_launcher(self._arguments)
 
     def _call_hydra(self, scratch: str) -> None:
@@ -210,14 +214,14 @@ class Program:
         Hydra writes to the folder `scratch` on ranks other than 0.
         """
         hydra_version.setbase("1.3")
-        parser = get_args_parser()
-        arguments = self._arguments
+        flags = parse_flags(self._arguments)
+        flags.overrides = [round_range(word) for word in flags.overrides]
         if not distributed.is_rank0():
             folders = [f"hydra.run.dir={scratch}", f"hydra.sweep.dir={scratch}"]
-            arguments = [*arguments, *folders, "hydra.output_subdir=null"]
+            flags.overrides += [*folders, "hydra.output_subdir=null"]
         _run_hydra(
-            args=parser.parse_args(arguments),
-            args_parser=parser,
+            args=flags,
+            args_parser=get_args_parser(),
             task_function=cells.Portable(self.run_cell),
             config_path=str(self._folders[0]),
             config_name="config",
@@ -280,17 +284,11 @@ class Program:
 
 
 def _show(text: str) -> None:
-    """Prints on rank 0; a closed pipe, as after `| head`, ends neither a run nor a sweep."""
-    if not distributed.is_rank0():
-        return
-    try:
-        print(text, flush=True)
-    except BrokenPipeError:
-        _drop_output()
-
-
-def _drop_output() -> None:
-    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # buffered output too
+    """Prints on rank 0. No failure of it, as after `| head`, ends or fails a run or a sweep."""
+    if distributed.is_rank0():
+        with suppress(OSError):
+            print(text)
+            flush_output()
 
 
 if __name__ == "__main__":

@@ -16,12 +16,16 @@ from omegaconf import DictConfig
 
 from lr_exp import distributed, progress
 from lr_exp.config.composition import register
-from lr_exp.errors import guard_logging, guard_tracebacks
+from lr_exp.errors import guard_logging, guard_output, guard_tracebacks
+
+# Libraries that log every font, lock and request; hydra.verbose=NAME still shows one of them.
+_CHATTY = ("filelock", "fsspec", "httpcore", "httpcore2", "httpx", "httpx2", "matplotlib")
 
 
 def prepare() -> None:
     """Prepares this process; called once in every process that runs a cell."""
     guard_logging()
+    guard_output()
     progress.choose(None if distributed.is_rank0() else progress.NONE)
     handler = logging.StreamHandler()
     if not distributed.is_rank0():
@@ -31,6 +35,8 @@ def prepare() -> None:
     )
     logging.captureWarnings(True)  # written above a progress bar, not into it
     logging.getLogger("lr_exp").setLevel(logging.INFO)
+    for library in _CHATTY:
+        logging.getLogger(library).setLevel(logging.WARNING)
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     warnings.filterwarnings("ignore", category=FutureWarning, module="transformers")
     # The files in conf/hydra/launcher have the names of the plugins' schemas on purpose.
