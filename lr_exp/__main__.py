@@ -6,6 +6,7 @@ the settings and calls `Program.run_cell` once, or for each cell of a sweep; tha
 """
 
 import errno
+import shlex
 import signal
 import sys
 from collections.abc import Sequence
@@ -51,7 +52,7 @@ from lr_exp.errors import (
 )
 from lr_exp.models.devices import choose_gpu
 from lr_exp.pipeline.outcome import choices, clear, record_failure
-from lr_exp.report.terminal import results_lines, summary_table
+from lr_exp.report.terminal import cell_results, relative, results_lines, summary_table, sweep_table
 
 # Errors that a user can fix. OSError: a folder that cannot be made, a full disk.
 _USER_ERRORS = (UserError, HydraException, OmegaConfBaseException, OSError)
@@ -146,13 +147,17 @@ class Program:
             from lr_exp.pipeline.run import run  # imports torch
 
             summary = run(settings, folder, self._folders)
-            _show(f"{summary_table(summary)}\n{results_lines(folder)}")
-            return cells.record(number, folder.name, None)
+            if not multirun:
+                _show(f"{summary_table(summary)}\n{results_lines(folder)}")
+                return None
+            results = cell_results(summary)
+            _show(", ".join(f"{name} {value}" for name, value in results.items()))
+            return cells.record(number, folder, tuple(overrides), None, results)
         except (Exception, Stopped) as error:
             # A library may have turned a stop into an error of its own.
             stop = error if isinstance(error, Stopped) else distributed.stop_request()
             reason = self._fail(stop or error, settings, overrides, folder)
-            return cells.record(number, folder.name, reason)
+            return cells.record(number, folder, tuple(overrides), reason)
 
     def _fail(
         self,
@@ -206,6 +211,8 @@ class Program:
         self._folders = option_folders(config_dirs(self._arguments))
         if not flags.shell_completion:  # its words, as in `install=bash`, are no overrides
             check_overrides(flags.overrides, self._folders)
+            given = {word: round_range(word) for word in flags.overrides}
+            self._arguments = [given.get(word, word) for word in self._arguments]
         check_launcher(self._arguments)
 
     def _call_hydra(self, scratch: str) -> None:
@@ -215,7 +222,6 @@ class Program:
         """
         hydra_version.setbase("1.3")
         flags = parse_flags(self._arguments)
-        flags.overrides = [round_range(word) for word in flags.overrides]
         if not distributed.is_rank0():
             folders = [f"hydra.run.dir={scratch}", f"hydra.sweep.dir={scratch}"]
             flags.overrides += [*folders, "hydra.output_subdir=null"]
@@ -253,14 +259,20 @@ class Program:
         _show(f"\ncell {number}{of}: {printable(folder.name)}")
 
     def _summarize_cells(self) -> int:
-        """Prints how many cells of a sweep finished and failed; returns the exit status."""
+        """Prints the table of a sweep and what to do with it; returns the exit status."""
         outcomes = [outcome for _, outcome in sorted(cells.outcomes.items())]
         failed = [cell for cell in outcomes if cell.error is not None]
         if len(outcomes) > 1:
-            _show(f"\ncells: {len(outcomes) - len(failed)} finished, {len(failed)} failed")
+            labels = map(printable, cells.labels())
+            table = sweep_table(dict(zip(labels, (cell.results for cell in outcomes), strict=True)))
+            sweep = printable(relative(outcomes[0].folder.parent))
+            _show(
+                f"\n{table}\n\ncells: {len(outcomes) - len(failed)} finished, {len(failed)} failed"
+                f"\nReport: python -m lr_exp.report {shlex.quote(sweep)}"
+            )
         for cell in failed:
             if cell.error not in self._errors:  # printed among others' lines, or in a job's log
-                line = printable(f"failed: {cell.cell}: {cell.error}")
+                line = printable(f"failed: {cell.folder.name}: {cell.error}")
                 print(line, file=sys.stderr, flush=True)
         return 1 if self._errors or failed else 0
 

@@ -369,6 +369,15 @@ def test_debugging_messages_are_those_of_this_package(monkeypatch):
     assert logging.getLogger("lr_exp.pipeline").isEnabledFor(logging.INFO)
 
 
+def test_a_warning_that_every_cell_of_a_sweep_has_is_printed_once():
+    def is_printed(level, text):
+        return cells._is_new(logging.makeLogRecord({"levelno": level, "msg": text}))
+
+    texts = ["the amateur hardly differs", "the amateur hardly differs", "few steps are kept"]
+    assert [is_printed(logging.WARNING, text) for text in texts] == [True, False, True]
+    assert all(is_printed(logging.INFO, "loading the expert") for _ in range(2))
+
+
 # The other programs ----------------------------------------------------------------------------
 
 
