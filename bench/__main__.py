@@ -4,6 +4,7 @@ import argparse
 import json
 import logging
 import sys
+from collections.abc import Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,7 @@ from typing import Any
 from bench import on_device, parts, stages, tables
 from bench.machine import describe, highest, peaks
 from bench.pairs import device_dtype, is_installed
-from lr_exp.errors import UserError, guard_tracebacks, print_error
+from lr_exp.errors import command, guard_tracebacks
 from lr_exp.models.devices import resolve_device
 
 log = logging.getLogger("bench")
@@ -19,21 +20,18 @@ log = logging.getLogger("bench")
 _SIZE_OPTIONS = ("repeats", "questions", "batch_size", "train_batch_size")
 
 
-def main(words: list[str] | None = None) -> int:
+@command
+def main(words: Sequence[str] | None = None) -> int:
     """Runs the benchmark of a command line; returns the exit status."""
     args = _parser().parse_args(words)
     logging.basicConfig(level=logging.WARNING, format="%(message)s")
     logging.getLogger("bench").setLevel(logging.INFO)
     stages.silence()
     stages.set_threads(args.threads)
-    try:
-        if args.geometry:
-            _time_geometry(args)
-        else:
-            _compare(args)
-    except UserError as error:
-        print_error(error)
-        return 1
+    if args.geometry:
+        _time_geometry(args)
+    else:
+        _compare(args)
     return 0
 
 

@@ -6,7 +6,7 @@ the settings and calls `Program.run_cell` once, or for each cell of a sweep; tha
 """
 
 import errno
-import os
+import shlex
 import signal
 import sys
 from collections.abc import Sequence
@@ -30,7 +30,9 @@ from lr_exp.config.composition import (
     config_dirs,
     count_cells,
     one_line_message,
+    parse_flags,
     register,
+    round_range,
     to_settings,
 )
 from lr_exp.config.help_page import version_line
@@ -40,7 +42,9 @@ from lr_exp.config.settings import Settings
 from lr_exp.distributed import Stopped
 from lr_exp.errors import (
     UserError,
+    flush_output,
     guard_tracebacks,
+    is_debugging,
     print_error,
     print_exception,
     printable,
@@ -48,7 +52,7 @@ from lr_exp.errors import (
 )
 from lr_exp.models.devices import choose_gpu
 from lr_exp.pipeline.outcome import FolderInUseError, choices, clear, only_writer, record_failure
-from lr_exp.report.terminal import results_lines, summary_table
+from lr_exp.report.terminal import cell_results, relative, results_lines, summary_table, sweep_table
 
 # Errors that a user can fix. OSError: a folder that cannot be made, a full disk.
 _USER_ERRORS = (UserError, HydraException, OmegaConfBaseException, OSError)
@@ -75,7 +79,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if not distributed.is_rank0() and any(word.startswith(_INFO_OPTIONS) for word in arguments):
         return 0  # rank 0 prints it
     if "--version" in arguments:
-        print(version_line())
+        _show(version_line())
         return 0
     cells.prepare()
     program = Program(arguments)
@@ -84,6 +88,9 @@ def main(argv: Sequence[str] | None = None) -> int:
             return program.run()
     except KeyboardInterrupt as stop:
         return program.report_stop(stop)
+    finally:
+        with suppress(OSError):
+            flush_output()
 
 
 class Program:
@@ -103,14 +110,12 @@ class Program:
             with TemporaryDirectory() as scratch:
                 self._call_hydra(scratch)
         except BrokenPipeError:
-            _drop_output()
+            pass  # as after `--help | head`
         except Exception as error:
             if stop := distributed.stop_request():  # interrupted libraries fail in cleaning up
                 return self.report_stop(stop)
             message = explain_launcher_error(error)
-            if os.environ.get("LR_EXP_DEBUG") == "1" or not (
-                message or isinstance(error, _USER_ERRORS)
-            ):
+            if is_debugging() or not (message or isinstance(error, _USER_ERRORS)):
                 raise
             if not distributed.is_rank0():
                 distributed.report_failure(error, one_line_message(error))
@@ -145,13 +150,17 @@ class Program:
             from lr_exp.pipeline.run import run  # imports torch
 
             summary = run(settings, folder, self._folders)
-            _show(f"{summary_table(summary)}\n{results_lines(folder)}")
-            return cells.record(number, folder.name, None)
+            if not multirun:
+                _show(f"{summary_table(summary)}\n{results_lines(folder)}")
+                return None
+            results = cell_results(summary)
+            _show(", ".join(f"{name} {value}" for name, value in results.items()))
+            return cells.record(number, folder, tuple(overrides), None, results)
         except (Exception, Stopped) as error:
             # A library may have turned a stop into an error of its own.
             stop = error if isinstance(error, Stopped) else distributed.stop_request()
             reason = self._fail(stop or error, settings, overrides, folder)
-            return cells.record(number, folder.name, reason)
+            return cells.record(number, folder, tuple(overrides), reason)
         finally:
             held.close()
 
@@ -184,7 +193,7 @@ class Program:
         if isinstance(error, Stopped):
             raise error
         is_shown = distributed.is_rank0() or exits_alone
-        if os.environ.get("LR_EXP_DEBUG") == "1" and is_shown:
+        if is_debugging() and is_shown:
             raise error
         if not isinstance(error, _USER_ERRORS):  # a bug: the traceback matters
             if not multirun or exits_alone:
@@ -198,15 +207,17 @@ class Program:
 
     def _check_arguments(self) -> None:
         """Raises UserError if an argument is not valid; adds the user's folders of options."""
-        flags, _ = get_args_parser().parse_known_args(self._arguments)
+        flags = parse_flags(self._arguments)
         if flags.experimental_rerun is not None:
             raise UserError(
                 "--experimental-rerun reads a pickle, which can run any code: pass the run's "
                 "overrides again (they are in its .hydra/overrides.yaml)."
             )
         self._folders = option_folders(config_dirs(self._arguments))
-        overrides = [word for word in self._arguments if "=" in word and not word.startswith("-")]
-        check_overrides(overrides, self._folders)
+        if not flags.shell_completion:  # its words, as in `install=bash`, are no overrides
+            check_overrides(flags.overrides, self._folders)
+            given = {word: round_range(word) for word in flags.overrides}
+            self._arguments = [given.get(word, word) for word in self._arguments]
         check_launcher(self._arguments)
 
     def _call_hydra(self, scratch: str) -> None:
@@ -215,14 +226,13 @@ class Program:
         Hydra writes to the folder `scratch` on ranks other than 0.
         """
         hydra_version.setbase("1.3")
-        parser = get_args_parser()
-        arguments = self._arguments
+        flags = parse_flags(self._arguments)
         if not distributed.is_rank0():
             folders = [f"hydra.run.dir={scratch}", f"hydra.sweep.dir={scratch}"]
-            arguments = [*arguments, *folders, "hydra.output_subdir=null"]
+            flags.overrides += [*folders, "hydra.output_subdir=null"]
         _run_hydra(
-            args=parser.parse_args(arguments),
-            args_parser=parser,
+            args=flags,
+            args_parser=get_args_parser(),
             task_function=cells.Portable(self.run_cell),
             config_path=str(self._folders[0]),
             config_name="config",
@@ -254,14 +264,20 @@ class Program:
         _show(f"\ncell {number}{of}: {printable(folder.name)}")
 
     def _summarize_cells(self) -> int:
-        """Prints how many cells of a sweep finished and failed; returns the exit status."""
+        """Prints the table of a sweep and what to do with it; returns the exit status."""
         outcomes = [outcome for _, outcome in sorted(cells.outcomes.items())]
         failed = [cell for cell in outcomes if cell.error is not None]
         if len(outcomes) > 1:
-            _show(f"\ncells: {len(outcomes) - len(failed)} finished, {len(failed)} failed")
+            labels = map(printable, cells.labels())
+            table = sweep_table(dict(zip(labels, (cell.results for cell in outcomes), strict=True)))
+            sweep = printable(relative(outcomes[0].folder.parent))
+            _show(
+                f"\n{table}\n\ncells: {len(outcomes) - len(failed)} finished, {len(failed)} failed"
+                f"\nReport: python -m lr_exp.report {shlex.quote(sweep)}"
+            )
         for cell in failed:
             if cell.error not in self._errors:  # printed among others' lines, or in a job's log
-                line = printable(f"failed: {cell.cell}: {cell.error}")
+                line = printable(f"failed: {cell.folder.name}: {cell.error}")
                 print(line, file=sys.stderr, flush=True)
         return 1 if self._errors or failed else 0
 
@@ -297,17 +313,11 @@ def _save_composed(config: DictConfig, folder: Path) -> None:
 
 
 def _show(text: str) -> None:
-    """Prints on rank 0; a closed pipe, as after `| head`, ends neither a run nor a sweep."""
-    if not distributed.is_rank0():
-        return
-    try:
-        print(text, flush=True)
-    except BrokenPipeError:
-        _drop_output()
-
-
-def _drop_output() -> None:
-    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # buffered output too
+    """Prints on rank 0. No failure of it, as after `| head`, ends or fails a run or a sweep."""
+    if distributed.is_rank0():
+        with suppress(OSError):
+            print(text)
+            flush_output()
 
 
 if __name__ == "__main__":

@@ -6,6 +6,8 @@ keys, tokens and passwords.
 
 import contextlib
 import difflib
+import functools
+import io
 import logging
 import netrc
 import os
@@ -13,7 +15,7 @@ import re
 import sys
 import threading
 import traceback
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -140,6 +142,56 @@ def print_error(error: BaseException | str) -> str:
     text = printable(redact(" ".join(str(error).split())))
     print(f"error: {text}", file=sys.stderr, flush=True)
     return text
+
+
+def is_debugging() -> bool:
+    """Whether errors that a user can fix are raised instead of printed."""
+    return os.environ.get("LR_EXP_DEBUG") == "1"
+
+
+def command(main: Callable[[Sequence[str] | None], int]) -> Callable[..., int]:
+    """Decorates a command's function from its arguments to its exit status.
+
+    Errors that a user can fix are printed on one line, with status 1. Output ends without an error
+    when its reader does, as in `| head`.
+    """
+
+    @functools.wraps(main)
+    def run(words: Sequence[str] | None = None) -> int:
+        guard_logging()
+        guard_output()
+        try:
+            try:
+                return main(words)
+            finally:
+                flush_output()
+        except BrokenPipeError:
+            return 0
+        except (UserError, OSError) as error:
+            if is_debugging():
+                raise
+            print_error(error)
+            return 1
+
+    return run
+
+
+def guard_output() -> None:
+    """Makes stdout show `?` for characters that its encoding lacks, as ASCII lacks `±`."""
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="replace")
+
+
+def flush_output() -> None:
+    """Writes buffered output; discards it and raises OSError if it cannot be written."""
+    if sys.stdout is None:  # the process was started without one
+        return
+    try:
+        sys.stdout.flush()
+    except OSError:
+        # Otherwise Python would try again at its end, and print an error.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        raise
 
 
 def guard_logging() -> None:

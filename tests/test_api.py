@@ -200,6 +200,14 @@ def test_the_steps_frame_holds_the_whole_table(sample, settings):
     assert sample.labels.weights.map(sum).tolist() == pytest.approx([1.0] * len(kept))
 
 
+def test_questions_from_python_replace_those_of_the_settings(settings, sample):
+    first, second, *_ = sample.answers
+    for given in ([first, second], [second]):  # other questions have another address
+        own = lr_exp.sample(settings, questions=[answer.question for answer in given])
+        assert [answer.token_ids for answer in own.answers] == [one.token_ids for one in given]
+        assert [*own.steps.question_id.unique()] == [f"questions/{i}" for i in range(len(given))]
+
+
 def test_randomly_drawn_steps_match_the_labels(place):
     words = (*SMALL, "method=random_steps", "seed=1", f"store={place / 'store'}")
     sample = lr_exp.sample(lr_exp.compose(*words))

@@ -2,6 +2,7 @@
 
 import importlib
 import json
+import logging
 import math
 import signal
 import subprocess
@@ -13,9 +14,9 @@ from pathlib import Path
 import pytest
 from omegaconf import OmegaConf
 
-from lr_exp import __version__
+from lr_exp import __main__, __version__
 from lr_exp.api import compose
-from lr_exp.config import composition, help_page, options
+from lr_exp.config import cells, composition, help_page, options
 from lr_exp.config.composition import conf_dir
 from lr_exp.config.options import option_files
 from lr_exp.config.settings import (
@@ -331,13 +332,61 @@ def test_an_invalid_run_folder_is_reported_in_one_line(program):
     assert "/proc/none" in outcome.error
 
 
+def test_flags_and_overrides_may_be_in_any_order():
+    flags = composition.parse_flags(["beta=0.1,0.2", "-m", "--config-dir", "a=b", "seed=1"])
+    assert flags.multirun
+    assert (flags.config_dir, flags.overrides) == ("a=b", ["beta=0.1,0.2", "seed=1"])
+
+
+@pytest.mark.parametrize("words", ["-sc install=bash", "--shell-completion uninstall=fish"])
+def test_the_words_of_shell_completion_are_no_overrides(words, monkeypatch):
+    monkeypatch.setattr(__main__, "_run_hydra", lambda args, **_: called.append(args.overrides))
+    called = []
+    assert __main__.main(words.split()) == 0
+    assert called == [words.split()[1:]]
+
+
+@pytest.mark.parametrize(
+    ("word", "rounded"),
+    [
+        ("beta=range(0.1,0.4,0.1)", "beta=0.1,0.2,0.3"),
+        ("+method.mix=range(0.5,0.1,-0.2)", "+method.mix=0.5,0.3"),
+        (
+            "distiller.learning_rate=range(1e-5,4e-5,1e-5)",
+            "distiller.learning_rate=1e-05,2e-05,3e-05",
+        ),
+        ("beta=range(0.5,0.1,0.1)", "beta=range(0.5,0.1,0.1)"),  # empty, which Hydra reports
+        ("seed=range(1,3)", "seed=range(1,3)"),
+        ("beta=0.1,0.2", "beta=0.1,0.2"),
+    ],
+)
+def test_ranges_have_the_values_that_users_expect(word, rounded):
+    assert composition.round_range(word) == rounded
+
+
+def test_debugging_messages_are_those_of_this_package(monkeypatch):
+    monkeypatch.setattr(logging.getLogger(), "level", logging.DEBUG)  # as hydra.verbose=true does
+    cells.prepare()
+    assert not logging.getLogger("matplotlib.font_manager").isEnabledFor(logging.DEBUG)
+    assert logging.getLogger("lr_exp.pipeline").isEnabledFor(logging.INFO)
+
+
+def test_a_warning_that_every_cell_of_a_sweep_has_is_printed_once():
+    def is_printed(level, text):
+        return cells._is_new(logging.makeLogRecord({"levelno": level, "msg": text}))
+
+    texts = ["the amateur hardly differs", "the amateur hardly differs", "few steps are kept"]
+    assert [is_printed(logging.WARNING, text) for text in texts] == [True, False, True]
+    assert all(is_printed(logging.INFO, "loading the expert") for _ in range(2))
+
+
 # The other programs ----------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
     ("module", "words", "status"),
     [
-        ("lr_exp.evaluator.grade", ["{}.jsonl"], 2),
+        ("lr_exp.evaluator.grade", ["{}.jsonl"], 1),
         ("lr_exp.report.__main__", ["{}"], 1),
         ("lr_exp.store.__main__", ["list", "--store", "{}"], 1),
         ("lr_exp.config.listing", ["{}"], 1),

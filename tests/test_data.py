@@ -10,7 +10,13 @@ from lr_exp.config.options import option_files
 from lr_exp.config.settings import BenchmarkSettings, DataSettings
 from lr_exp.data.benchmarks import load_benchmark, load_shots
 from lr_exp.data.formats import FORMATS, last_boxed
-from lr_exp.data.questions import Question, fingerprint, load_questions, select_questions
+from lr_exp.data.questions import (
+    Question,
+    fingerprint,
+    load_questions,
+    questions_of,
+    select_questions,
+)
 from lr_exp.errors import UserError
 from lr_exp.micro.world import generate_problems
 from tests.support.hub import COUNTS, HUB, ROOT, mirror, needs_hub
@@ -173,6 +179,36 @@ def test_jsonl_errors_name_the_line(tmp_path, content, message):
         load_questions(jsonl(tmp_path, content), hub_root=None)
     assert "mine.jsonl" in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+def test_questions_from_python():
+    given = [
+        "One?",
+        {"question": "Two?", "answer": 0.1, "solution": "S"},
+        Question("mine", "Three?"),
+    ]
+    assert questions_of(given) == [
+        Question("questions/0", "One?"),
+        Question("questions/1", "Two?", "0.1", "S"),
+        Question("mine", "Three?"),
+    ]
+    assert fingerprint(questions_of(["One?"])) != fingerprint(questions_of(["Two?"]))
+
+
+@pytest.mark.parametrize(
+    ("given", "says"),
+    [
+        ([], "questions: expected a list"),
+        ("One?", "questions: expected a list"),
+        (["One?", " "], r"questions\[1\]: `question` must be a non-empty string"),
+        ([5], r"questions\[0\]: `question` must be"),
+        ([{"text": "Q"}], r"questions\[0\]: no `question`; the keys are: text"),
+        ([{"question": "Q", "answer": float("nan")}], "is not a finite number"),
+    ],
+)
+def test_invalid_questions_from_python_are_named(given, says):
+    with pytest.raises(UserError, match=says):
+        questions_of(given)
 
 
 # Sources

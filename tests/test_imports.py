@@ -1,6 +1,11 @@
 """Packages import in one direction, and the root package has few files."""
 
 import ast
+import re
+import sys
+import tomllib
+from importlib.metadata import packages_distributions
+from itertools import chain
 from pathlib import Path
 
 import pytest
@@ -72,3 +77,37 @@ def test_the_equations_import_no_library_but_torch():
         if isinstance(node, ast.Import | ast.ImportFrom)
     }
     assert {root.split(".")[0] for root in roots} == {"torch", "math"}
+
+
+def test_dependencies_are_what_the_package_imports():
+    """So that an installation pulls nothing needless and lacks nothing."""
+    pyproject = tomllib.loads((ROOT.parent / "pyproject.toml").read_text("utf-8"))["project"]
+
+    def names(requirements):
+        return {re.split(r"[^\w-]", one, maxsplit=1)[0].lower() for one in requirements}
+
+    declared = names(pyproject["dependencies"])
+    extras = names(chain(*pyproject["optional-dependencies"].values()))
+    nodes = [node for path in ROOT.rglob("*.py") for node in ast.walk(ast.parse(path.read_bytes()))]
+    modules = {
+        name.partition(".")[0]
+        for node in nodes
+        if isinstance(node, ast.Import | ast.ImportFrom)
+        for name in (
+            [node.module or ""]
+            if isinstance(node, ast.ImportFrom)
+            else [alias.name for alias in node.names]
+        )
+    } - {"lr_exp", *sys.stdlib_module_names}
+    installed = packages_distributions()
+    used = {
+        package.lower().replace("_", "-")
+        for module in modules
+        for package in installed.get(module, [module])
+    }
+    assert declared - used == {"accelerate"}  # transformers' trainer needs it
+    assert used - declared - extras == {
+        *("huggingface-hub", "tokenizers"),  # come with transformers
+        *("latex2sympy2-extended", "sympy"),  # with math-verify
+        "typing-extensions",  # with pydantic
+    }

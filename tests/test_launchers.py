@@ -283,12 +283,13 @@ def test_a_launchers_error_is_one_line(module, message, program, monkeypatch):
 
 def test_unpickling_an_outcome_records_it_once(monkeypatch):
     monkeypatch.setattr(cells, "outcomes", {})
-    rebuild, parts = cells.Outcome(2, "alpha=7", "out of range").__reduce__()
+    rebuild, parts = cells.Outcome(2, Path("b"), ("alpha=7", "seed=0"), "invalid").__reduce__()
     rebuild(*parts)
     rebuild(*parts)  # unpickled twice, counted once
-    cells.record(1, "alpha=0.2", None)
-    received = [(one.cell, one.error) for _, one in sorted(cells.outcomes.items())]
-    assert received == [("alpha=0.2", None), ("alpha=7", "out of range")]
+    cells.record(1, Path("a"), ("alpha=0.2", "seed=0"), None)
+    received = [(str(one.folder), one.error) for _, one in sorted(cells.outcomes.items())]
+    assert received == [("a", None), ("b", "invalid")]
+    assert cells.labels() == ["alpha=0.2", "alpha=7"]
 
 
 def test_a_cell_restores_the_folder_in_another_process(tmp_path, monkeypatch):

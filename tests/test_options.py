@@ -133,7 +133,9 @@ def test_a_misspelt_name_gets_the_nearest_of_both_folders(program, own, word, me
     assert f"Did you mean '{meant}'?" in outcome.error
 
 
-@pytest.mark.parametrize("name", ["benchmark/gsm8k.yaml", "method/lightreasoner.yaml"])
+@pytest.mark.parametrize(
+    "name", ["benchmark/gsm8k.yaml", "method/lightreasoner.yaml", "config.yaml"]
+)
 def test_a_name_that_the_package_has_too_is_an_error(program, own, name, capsys):
     """Hydra would silently read the package's."""
     (own / name).write_text("name: x\n", "utf-8")

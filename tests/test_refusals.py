@@ -129,7 +129,16 @@ SETTINGS = {
     # Overrides
     "stages=[sample,sample]": "'sample' twice | remove one",
     "benchmarks=[micro_add,micro_add]": "'micro_add' twice | remove one",
-    "beta='0.4": "beta='0.4 | write key=value",
+    "beta='0.4": "beta='0.4 | quote its value, as in",
+    "beta": "'beta' | write key=value",
+    "data.path=a=b.jsonl": """as in 'data.path="a=b.jsonl"'""",
+    "data.path=fragen_für_ana.jsonl": """as in 'data.path="fragen_für_ana.jsonl"'""",
+    "~beta": "~beta: a setting cannot be removed | Write beta=VALUE",
+    "~evaluator": "~evaluator | Write evaluator.KEY=VALUE",
+    "~method": "~method | Write method=VALUE",
+    "+experiment=demo": "remove the `+`, as in experiment=demo",
+    "--frobnicate": "unrecognized arguments: --frobnicate | --help",
+    "--cfg=jb": "invalid choice: 'jb'",
     "seed=1,2": "seed | To sweep over it, add --multirun",
     "seed=range(0,1000000000000)": "seed=range | shorten the range",
     "+evaluator.shots.micro_add=2": "evaluator.shots.micro_add=2 | Set it to 0",
@@ -342,18 +351,17 @@ RECORD = {
 IDS = {"prompt_token_ids": [2, 27, 1, 3], "prefix_token_ids": [14]}
 
 RECORD_FILES: list[tuple[Prepare, str]] = [
-    (nothing, "data.path={here}/r.jsonl cannot be read | set data.path"),
-    (folder("r.jsonl"), "data.path={here}/r.jsonl cannot be read | set data.path"),
+    (nothing, "{here}/r.jsonl: cannot be read | Pass a readable JSON Lines file"),
+    (folder("r.jsonl"), "{here}/r.jsonl: cannot be read | Pass a readable JSON Lines file"),
     (text("r.jsonl", "\n"), "data.path={here}/r.jsonl is empty | one kept step per line"),
-    (raw("r.jsonl", b"\x93NUMPY\xff"), "data.path={here}/r.jsonl | save the file as"),
-    (lines("r.jsonl", RECORD, [RECORD]), "r.jsonl, line 2 is not a JSON object"),
+    (raw("r.jsonl", b"\x93NUMPY\xff"), "{here}/r.jsonl, line 1: not UTF-8 | Save the file as"),
+    (lines("r.jsonl", RECORD, [RECORD]), "r.jsonl, line 2: not an object"),
 ]
 
 # The second line of a file of records, or what it changes in a sound record; `...` removes a key.
 RECORD_LINES: list[tuple[object, str]] = [
-    ('{"prompt_id": "', " is not JSON | one object per line"),
-    (DEEP, " is not JSON | one object per line"),
-    ("[]", " is not a JSON object | with prompt_id, step"),
+    ('{"prompt_id": "', ": not JSON | Write one object a line"),
+    ('{"step": 1, "step": 2}', ": the key 'step' occurs twice | Keep one"),
     ({"weights": ...}, " lacks 'weights' | a record has prompt_id"),
     ({"step": "1"}, ": 'step' is str | must be a whole number"),
     ({"step": True}, ": 'step' is bool | must be a whole number"),
@@ -362,7 +370,7 @@ RECORD_LINES: list[tuple[object, str]] = [
     ({"prefix": None}, ": 'prefix' is NoneType | must be a text"),
     ({"prefix": "\ud83d"}, ": prefix has half | write the whole character"),
     ({"kl_divergence": HUGE}, ": step | kl_divergence finite"),
-    ({"kl_divergence": float("nan")}, ": step | kl_divergence finite"),
+    ({"kl_divergence": float("nan")}, ": not JSON (NaN is not a JSON number)"),
     ({"kl_divergence": -1}, ": step | finite and 0 or more"),
     ({"token_ids": 14}, ": 'token_ids' is int"),
     ({"token_ids": [], "weights": []}, " has 0 token_ids | at least one id"),
@@ -373,7 +381,7 @@ RECORD_LINES: list[tuple[object, str]] = [
     ({"token_ids": [14, 14]}, ": token_ids has the same token twice | add up its weights"),
     ({"weights": [0.5, 0.25]}, ": weights | sum to 1, not 0.75"),
     ({"weights": [1.5, -0.5]}, ": weights | 0 or more and sum to 1, not -0.5"),
-    ({"weights": [float("nan"), 1.0]}, ": weights | not nan"),
+    ({"weights": [float("nan"), 1.0]}, ": not JSON (NaN is not a JSON number)"),
     ({"weights": [True, 0]}, ": weights | 0 or more and sum to 1, not True"),
     ({"weights": ["0.5", 0.5]}, ": weights | not '0.5'"),
     ({"weights": [HUGE, 1]}, ": weights | 0 or more and sum to 1"),
@@ -441,17 +449,13 @@ def summaries() -> Iterator[Case]:
 ANSWER = {"id": "g/0", "reference": "18", "kind": "number", "output": "\\boxed{18}"}
 
 ANSWER_FILES: list[tuple[Prepare, str]] = [
-    (nothing, "{here}/a.jsonl: cannot be read | Pass a JSON Lines file"),
-    (folder("a.jsonl"), "{here}/a.jsonl: cannot be read | Pass a JSON Lines file"),
+    (nothing, "{here}/a.jsonl: cannot be read | Pass a readable JSON Lines file"),
     (text("a.jsonl", ""), "{here}/a.jsonl: no answers | Pass the answers.jsonl"),
-    (raw("a.jsonl", b"\xff\xfe"), "{here}/a.jsonl: cannot be read as UTF-8 text | Pass a JSON"),
 ]
 
 # The second line of a file of answers, or what it changes in a sound answer.
 ANSWER_LINES: list[tuple[object, str]] = [
-    ('{"id": ', "not JSON | Write one object per line"),
-    (DEEP, "not JSON | Write one object per line"),
-    ("[]", "not an object | with id, reference, kind, output"),
+    ('{"id": ', "not JSON | Write one object a line"),
     ({"output": None}, "output=None is null: expected a text"),
     ({"kind": "essay"}, "kind='essay' is not known. Known: choice, math, number"),
     ({"choices": [1]}, "choices=1 is an integer: expected a text"),

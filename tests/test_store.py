@@ -1,17 +1,19 @@
 """The store: recipe addresses, building once, resuming, damage and concurrent processes."""
 
+import errno
 import json
 import logging
 import multiprocessing
 import os
 import time
+from unittest.mock import Mock
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from lr_exp.errors import UserError
-from lr_exp.store import MANIFEST, Recipe, Store, digest, write_atomically
+from lr_exp.store import MANIFEST, Recipe, Store, artifacts, digest, write_atomically
 
 RECIPE = Recipe("stage", 1, {"model": "a"}, {"beta": 0.4})
 
@@ -67,6 +69,32 @@ def test_different_values_have_different_digests(left, right):
 )
 def test_any_change_of_a_recipe_changes_its_address(other):
     assert other.address != RECIPE.address
+
+
+def test_files_get_the_mode_of_the_umask(tmp_path):
+    """safetensors writes weights that only their owner can read."""
+
+    def build(folder):
+        build_hello(folder)
+        (folder / "adapter").mkdir()
+        (folder / "adapter" / "weights.safetensors").touch(0o600)
+        return {}
+
+    before = os.umask(0o027)
+    try:
+        artifact = Store(tmp_path).make(RECIPE, build)
+    finally:
+        os.umask(before)
+    modes = {path.stat().st_mode & 0o777 for path in artifact.folder.rglob("*") if path.is_file()}
+    assert modes == {0o640}
+
+
+def test_an_unreadable_artifact_is_reported_with_who_can_mend_it(tmp_path, monkeypatch):
+    artifact = Store(tmp_path).make(RECIPE, build_hello)
+    denied = PermissionError(errno.EACCES, "Permission denied", str(artifact.folder / "text.txt"))
+    monkeypatch.setattr(artifacts, "file_digest", Mock(side_effect=denied))
+    with pytest.raises(UserError, match=r"text.txt is not readable: .* `chmod -R a\+rX .* store="):
+        Store(tmp_path).make(RECIPE, must_not_build)
 
 
 def test_the_builder_runs_once(tmp_path):

@@ -125,6 +125,10 @@ def test_an_override_of_an_axis_narrows_the_sweep(program):
     assert outcome.status == 0, outcome.err
     assert "cell 2 of 2:" in outcome.out
     assert "cells: 2 finished, 0 failed" in outcome.out
+    assert re.search(
+        r"^cell +expert\n-.*\nseed=7 +\d.* ± .*\nseed=8 +\d", outcome.out, re.MULTILINE
+    )
+    assert f"Report: python -m lr_exp.report {outcome.folder.name}\n" in outcome.out
     assert len(finished_cells(outcome)) == 2
     for seed, summary in zip((7, 8), finished_cells(outcome), strict=True):
         assert summary["seed"] == seed

@@ -8,22 +8,28 @@ import logging
 import os
 import warnings
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import update_wrapper
+from pathlib import Path
 from typing import Any
 
 from omegaconf import DictConfig
 
 from lr_exp import distributed, progress
 from lr_exp.config.composition import register
-from lr_exp.errors import guard_logging, guard_tracebacks
+from lr_exp.errors import guard_logging, guard_output, guard_tracebacks
+
+# Libraries that log every font, lock and request; hydra.verbose=NAME still shows one of them.
+_CHATTY = ("filelock", "fsspec", "httpcore", "httpcore2", "httpx", "httpx2", "matplotlib")
 
 
 def prepare() -> None:
     """Prepares this process; called once in every process that runs a cell."""
     guard_logging()
+    guard_output()
     progress.choose(None if distributed.is_rank0() else progress.NONE)
     handler = logging.StreamHandler()
+    handler.addFilter(_is_new)
     if not distributed.is_rank0():
         handler.setLevel(logging.CRITICAL)  # rank 0 logs for all
     logging.basicConfig(
@@ -31,6 +37,8 @@ def prepare() -> None:
     )
     logging.captureWarnings(True)  # written above a progress bar, not into it
     logging.getLogger("lr_exp").setLevel(logging.INFO)
+    for library in _CHATTY:
+        logging.getLogger(library).setLevel(logging.WARNING)
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     warnings.filterwarnings("ignore", category=FutureWarning, module="transformers")
     # The files in conf/hydra/launcher have the names of the plugins' schemas on purpose.
@@ -44,6 +52,18 @@ def prepare() -> None:
     os.environ["HYDRA_FULL_ERROR"] = "1"
 
 
+_warned: set[str] = set()  # texts of this process's warnings
+
+
+def _is_new(record: logging.LogRecord) -> bool:
+    """Whether a log record is no repeated warning, such as each cell's about the same pair."""
+    text = record.getMessage()
+    is_new = record.levelno != logging.WARNING or text not in _warned
+    if record.levelno == logging.WARNING:
+        _warned.add(text)
+    return is_new
+
+
 @dataclass(frozen=True)
 class Outcome:
     """How a cell ended; the return value of its task function.
@@ -53,20 +73,29 @@ class Outcome:
     """
 
     number: int  # in the sweep, from 1
-    cell: str  # the name of its folder
+    folder: Path  # in the sweep's
+    overrides: tuple[str, ...]
     error: str | None  # one line; None: it finished
+    results: dict[str, str] = field(default_factory=dict)  # by column of the sweep's table
 
     def __reduce__(self) -> tuple[Callable[..., Any], tuple[Any, ...]]:
-        return record, (self.number, self.cell, self.error)
+        return record, tuple(vars(self).values())
 
 
 outcomes: dict[int, Outcome] = {}  # of this process's sweep, by number
 
 
-def record(number: int, cell: str, error: str | None) -> Outcome:
+def record(number: int, *rest: Any) -> Outcome:
     """Records how a cell ended; a second outcome of the same number replaces the first."""
-    outcomes[number] = Outcome(number, cell, error)
+    outcomes[number] = Outcome(number, *rest)
     return outcomes[number]
+
+
+def labels() -> list[str]:
+    """What distinguishes each cell: the overrides that not all cells have."""
+    ordered = [outcome.overrides for _, outcome in sorted(outcomes.items())]
+    shared = set.intersection(*map(set, ordered))
+    return [", ".join(word for word in own if word not in shared) for own in ordered]
 
 
 class Portable:

@@ -1,14 +1,17 @@
 """Composition with Hydra: checked overrides, names of cells' folders, typed settings."""
 
+import argparse
 import copy
 import dataclasses
 import math
 import os
 import re
+import shlex
 import typing
 from collections.abc import Iterator, Mapping, Sequence
+from decimal import Decimal
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, NoReturn, cast
 
 from hydra._internal.utils import get_args_parser
 from hydra.core.config_store import ConfigStore
@@ -66,11 +69,26 @@ def cell_folder(overrides: Sequence[str]) -> str:
     return name
 
 
+def parse_flags(arguments: Sequence[str]) -> argparse.Namespace:
+    """Hydra's flags and the `overrides` of a command line, in any order.
+
+    Raises:
+        UserError: a flag does not exist, or its value is missing or wrong.
+    """
+    parser = get_args_parser()
+    parser.error = _refuse_flags  # instead of printing Hydra's usage
+    return parser.parse_intermixed_args(list(arguments))
+
+
+def _refuse_flags(message: str) -> NoReturn:
+    raise UserError(f"{message}. `python -m lr_exp --help` shows the usage.")
+
+
 def config_dirs(arguments: Sequence[str]) -> list[str]:
     """Folders of the user's own options on a command line, in Hydra's order."""
-    flags, _ = get_args_parser().parse_known_args(list(arguments))
+    flags = parse_flags(arguments)
     searched = []
-    for word in arguments:
+    for word in flags.overrides:
         if word.lstrip("+").startswith("hydra.searchpath="):
             value = parse_override(word).value()
             paths = value if isinstance(value, list) else []  # Hydra reports anything else
@@ -100,6 +118,14 @@ def check_overrides(overrides: Sequence[str], folders: Sequence[Path] = ()) -> N
         key = override.key_or_group
         if key == "hydra" or key.startswith(("hydra.", "hydra/")):
             continue
+        if override.is_delete():
+            has_keys = any(name.startswith(f"{key}.") for name in keys) and key not in groups
+            raise UserError(
+                f"{word}: a setting cannot be removed, because its default would replace it. Write "
+                f"{key}{'.KEY' if has_keys else ''}=VALUE."
+            )
+        if override.is_add() and key in groups and key != "sweep":  # Hydra would suggest `++`
+            raise UserError(f"{word}: remove the `+`, as in {word.lstrip('+')}.")
         if key in groups and override.package is None:
             for option in _chosen(override):
                 if isinstance(option, dict) or option in groups[key]:  # Hydra merges a mapping
@@ -127,7 +153,7 @@ def parse_override(word: str) -> Override:
         override = OverridesParser.create().parse_override(word)
     except HydraException as error:
         reason = next(iter(str(error).splitlines()), type(error).__name__)
-        raise UserError(f"{shown} is not an override: write key=value ({reason}).") from error
+        raise UserError(f"{shown} is not an override: {_repair(word)} ({reason}).") from error
     sweep = override.value()
     if isinstance(sweep, RangeSweep):  # Hydra would build a list of all values
         start, stop, step = (float(end or 0) for end in (sweep.start, sweep.stop, sweep.step))
@@ -138,6 +164,33 @@ def parse_override(word: str) -> Override:
     return override
 
 
+def _repair(word: str) -> str:
+    """How to write a word that is not an override: with its value in quotes, if that helps."""
+    key, equals, value = word.partition("=")
+    escaped = value.replace("\\", "\\\\").replace('"', '\\"')
+    quoted = f'{key}{equals}"{escaped}"'
+    try:
+        OverridesParser.create().parse_override(quoted)
+    except HydraException:
+        return "write key=value"
+    return f"quote its value, as in {shlex.quote(quoted)}"
+
+
+def round_range(word: str) -> str:
+    """Replaces `range(0.1,0.4,0.1)` in an override by its values, which Hydra does not round."""
+    override = parse_override(word)
+    sweep = override.value()
+    if not isinstance(sweep, RangeSweep) or sweep.shuffle:
+        return word
+    values = [Decimal(str(end or 0)) for end in (sweep.start, sweep.stop, sweep.step)]
+    start, stop, step = values
+    count = math.ceil((stop - start) / step)
+    if count < 1 or all(value == value.to_integral() for value in values):
+        return word
+    rounded = [str(float(start + number * step)) for number in range(count)]
+    return f"{word.partition('=')[0]}={','.join(rounded)}"
+
+
 def count_cells(arguments: Sequence[str], params: Mapping[str, Any]) -> int | None:
     """The number of runs of a multirun; None if it depends on a glob.
 
@@ -145,7 +198,7 @@ def count_cells(arguments: Sequence[str], params: Mapping[str, Any]) -> int | No
         arguments: the command line, which replaces axes of the sweep.
         params: the sweep's `hydra.sweeper.params`.
     """
-    given = [word for word in arguments if "=" in word and not word.startswith(("-", "hydra."))]
+    given = [word for word in parse_flags(arguments).overrides if not word.startswith("hydra.")]
     counts = {}
     for word in (*(f"{key}={values}" for key, values in params.items()), *given):
         override = parse_override(word)

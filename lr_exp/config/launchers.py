@@ -9,9 +9,8 @@ from contextlib import suppress
 from importlib.metadata import PackageNotFoundError, distribution
 from traceback import walk_tb
 
-from hydra._internal.utils import get_args_parser
-
 from lr_exp import distributed
+from lr_exp.config.composition import parse_flags
 from lr_exp.errors import UserError
 
 # Launcher to the extra that installs hydra-EXTRA-launcher; see conf/hydra/launcher.
@@ -49,7 +48,7 @@ def check_launcher(arguments: Sequence[str]) -> None:
             f"hydra/launcher={name} starts processes of its own, and torchrun started "
             f"{distributed.world_size()}: use only one of them."
         )
-    flags, _ = get_args_parser().parse_known_args(list(arguments))
+    flags = parse_flags(arguments)
     if flags.help or flags.hydra_help or flags.cfg or flags.info:
         return
     if not flags.multirun and not any(word.startswith("hydra.mode=") for word in arguments):

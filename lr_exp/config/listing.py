@@ -9,7 +9,6 @@ The options' files are read without composing them, which would take a second ea
 
 import argparse
 import json
-import os
 import shutil
 import sys
 import textwrap
@@ -21,7 +20,7 @@ from typing import Any
 
 from lr_exp.config.composition import count_cells
 from lr_exp.config.options import ABOUT, option_files, option_folders, read_option
-from lr_exp.errors import UserError, did_you_mean, guard_tracebacks, print_error
+from lr_exp.errors import UserError, command, did_you_mean, guard_tracebacks
 
 _MAX_COLUMNS, _MIN_COLUMNS = 100, 50
 _BF16_BYTES = 2  # per weight
@@ -123,8 +122,9 @@ def rows(kind: str, folders: Folders) -> list[Facts]:
     return found
 
 
+@command
 def main(argv: Sequence[str] | None = None) -> int:
-    """Prints the requested kinds; returns 0, or 1 after an error that was printed."""
+    """Prints the requested kinds."""
     parser = argparse.ArgumentParser(
         prog="python -m lr_exp.list",
         description=__doc__,
@@ -136,24 +136,15 @@ def main(argv: Sequence[str] | None = None) -> int:
         "--json", action="store_true", help="print a JSON object of kinds and their rows"
     )
     args = parser.parse_args(argv)
-    try:
-        for kind in args.kinds:
-            if kind not in KINDS:
-                raise UserError(f"{kind!r} is not a kind of option.{did_you_mean(kind, KINDS)}")
-        folders = option_folders([args.config_dir] if args.config_dir else [])
-        listed = {kind: rows(kind, folders) for kind in args.kinds or KINDS}
-    except UserError as error:
-        if os.environ.get("LR_EXP_DEBUG") == "1":
-            raise
-        print_error(error)
-        return 1
+    for kind in args.kinds:
+        if kind not in KINDS:
+            raise UserError(f"{kind!r} is not a kind of option.{did_you_mean(kind, KINDS)}")
+    folders = option_folders([args.config_dir] if args.config_dir else [])
+    listed = {kind: rows(kind, folders) for kind in args.kinds or KINDS}
     columns = shutil.get_terminal_size((_MAX_COLUMNS, 24)).columns
     width = min(max(columns, _MIN_COLUMNS), _MAX_COLUMNS)
     tables = "\n\n".join(_table(kind, listed[kind], width) for kind in listed)
-    try:
-        print(json.dumps(listed, indent=1) if args.json else tables, flush=True)
-    except BrokenPipeError:  # as after `| head`
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    print(json.dumps(listed, indent=1) if args.json else tables)
     return 0
 
 

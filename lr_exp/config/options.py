@@ -39,11 +39,14 @@ def option_folders(config_dirs: Iterable[str | Path] = ()) -> tuple[Path, ...]:
             raise UserError(f"--config-dir: {config_dir} is not a folder.")
         if any(folder.samefile(earlier) for earlier in folders):
             continue
-        for group in (*GROUPS, "benchmark", "hydra/launcher"):
+        for group in ("", *GROUPS, "benchmark", "hydra/launcher"):
             ours = option_files(folders, group)
             for name, path in option_files([folder], group).items():
                 if name in ours:
-                    raise UserError(f"{path} has the same name as {ours[name]}: rename it.")
+                    hint = (
+                        "" if group else " To repeat a run, pass the words in its overrides.yaml."
+                    )
+                    raise UserError(f"{path} has the same name as {ours[name]}: rename it.{hint}")
         folders.append(folder)
     return tuple(folders)
 

@@ -3,7 +3,8 @@
 import hashlib
 import json
 import random
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from decimal import Decimal
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -11,9 +12,10 @@ from typing import Any
 import pyarrow as pa
 
 from lr_exp.config.settings import SourceSettings
-from lr_exp.data.formats import Question
+from lr_exp.data.formats import Question, read_jsonl
 from lr_exp.data.lazy import Lazy
 from lr_exp.data.sources import iterate_questions
+from lr_exp.errors import UserError
 from lr_exp.store import open_atomically
 
 _FILE = "questions.arrow"
@@ -68,6 +70,30 @@ def write_questions(questions: Iterable[Question], folder: Path) -> dict[str, An
 def load_questions(source: SourceSettings, *, hub_root: str | None) -> list[Question]:
     """All questions of `source` in its order; see `iterate_questions`."""
     return list(iterate_questions(source, hub_root=hub_root, streaming=False))
+
+
+def questions_of(given: Sequence[Question | str | Mapping[str, Any]]) -> list[Question]:
+    """Questions from Python: texts, or mappings with the keys of a JSON Lines file.
+
+    Their ids are `questions/<index>`.
+
+    Raises:
+        UserError: there is none, or one of them is invalid.
+    """
+    if isinstance(given, str) or not given:
+        raise UserError("questions: expected a list of at least one text or mapping.")
+    return [_question_of(one, number) for number, one in enumerate(given)]
+
+
+def _question_of(given: Question | str | Mapping[str, Any], number: int) -> Question:
+    if isinstance(given, Question):
+        return given
+    row = given if isinstance(given, Mapping) else {"question": given}
+    numbers = {key: Decimal(str(value)) for key, value in row.items() if isinstance(value, float)}
+    try:
+        return read_jsonl({**row, **numbers}, f"questions/{number}")
+    except UserError as error:
+        raise UserError(f"questions[{number}]: {error}") from error
 
 
 def select_questions(

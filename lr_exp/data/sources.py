@@ -1,9 +1,8 @@
 """Reads questions from hub data sets, their mirrors, JSON Lines, Parquet and the micro world."""
 
 import itertools
-import json
 from collections.abc import Generator, Iterator, Mapping
-from decimal import Decimal, DecimalException
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +11,7 @@ import pyarrow.parquet as pq
 
 from lr_exp.config.settings import DataSettings, SourceSettings
 from lr_exp.data.formats import FORMATS, Question, read_jsonl
+from lr_exp.data.json_lines import read_json_lines
 from lr_exp.errors import UserError, did_you_mean
 
 _FILE_FORMATS = ("jsonl", "parquet")
@@ -98,7 +98,11 @@ def _row_questions(
 
 
 def _file_questions(source: SourceSettings) -> Generator[Question]:
-    rows = _jsonl_rows(source) if source.format == "jsonl" else _parquet_rows(source)
+    if source.format == "jsonl":
+        (path,) = _source_files(source)
+        rows = read_json_lines(path, parse_float=Decimal)  # keeps an answer's digits as written
+    else:
+        rows = _parquet_rows(source)
     is_empty = True
     for number, where, row in rows:
         is_empty = False
@@ -111,37 +115,6 @@ def _file_questions(source: SourceSettings) -> Generator[Question]:
             f"{source.path}: no questions in it. Write one JSON object (JSON Lines) or row "
             "(Parquet) with `question` for each question."
         )
-
-
-def _jsonl_rows(source: SourceSettings) -> Iterator[tuple[int, str, Mapping[str, Any]]]:
-    """Yields the number, place and content of each line that is not blank."""
-    (path,) = _source_files(source)
-    # Read as bytes: in text mode lines also end at U+2028, which JSON strings may contain.
-    with path.open("rb") as file:
-        for number, line in enumerate(file, 1):
-            if not line.strip():
-                continue
-            where = f"{source.path}, line {number}"
-            try:
-                row = json.loads(line, parse_float=Decimal, parse_constant=_refuse_constant)
-            except UnicodeDecodeError as error:
-                raise UserError(f"{where}: not UTF-8. Save the file as UTF-8.") from error
-            except (ValueError, RecursionError, DecimalException) as error:
-                # Without the error's position, which counts from the start of the line.
-                reason = error.msg if isinstance(error, json.JSONDecodeError) else error
-                raise UserError(
-                    f"{where}: not JSON ({reason}). Write one object a line."
-                ) from error
-            if not isinstance(row, dict):
-                raise UserError(
-                    f'{where}: not an object. Write {{"question": "..."}}, with an optional '
-                    '"answer" and "solution".'
-                )
-            yield number, where, row
-
-
-def _refuse_constant(name: str) -> None:
-    raise ValueError(f"{name} is not a JSON number")
 
 
 def _parquet_rows(source: SourceSettings) -> Iterator[tuple[int, str, Mapping[str, Any]]]:

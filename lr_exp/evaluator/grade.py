@@ -5,7 +5,6 @@ python -m lr_exp.evaluator.grade answers.jsonl [--out FILE]
 
 import argparse
 import json
-import os
 import sys
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -13,8 +12,9 @@ from pathlib import Path
 from typing import Annotated, Any
 
 from lr_exp.config.settings import ANSWER_KINDS, check_value
+from lr_exp.data.json_lines import read_json_lines
 from lr_exp.data.questions import Question
-from lr_exp.errors import UserError, first_line, guard_tracebacks, print_error
+from lr_exp.errors import UserError, command, guard_tracebacks
 from lr_exp.evaluator.aggregate import aggregate
 from lr_exp.evaluator.extract import extract
 from lr_exp.evaluator.verify import check_reference, verify
@@ -98,18 +98,7 @@ def regrade(path: Path) -> list[dict[str, Any]]:
     Each line is an object with `id`, `reference`, `kind`, `output` and, for kind `choice`,
     `choices`; other keys are kept. Raises UserError for an invalid line.
     """
-    try:
-        content = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(
-            f"{path}: cannot be read as UTF-8 text ({first_line(error)}). Pass a JSON Lines file "
-            "of answers."
-        ) from error
-    records = [
-        _regrade_line(line, f"{path}, line {number}")
-        for number, line in enumerate(content.split("\n"), 1)
-        if line.strip()
-    ]
+    records = [_regrade(record, where) for _, where, record in read_json_lines(path)]
     if not records:
         raise UserError(f"{path}: no answers in the file. Pass the answers.jsonl of an evaluation.")
     return records
@@ -124,13 +113,7 @@ _KEYS = {
 }
 
 
-def _regrade_line(line: str, where: str) -> dict[str, Any]:
-    try:
-        record = json.loads(line)
-    except (ValueError, RecursionError) as error:
-        raise UserError(f"{where}: not JSON ({error}). Write one object per line.") from error
-    if not isinstance(record, dict):
-        raise UserError(f"{where}: not an object with {', '.join(_KEYS)}.")
+def _regrade(record: dict[str, Any], where: str) -> dict[str, Any]:
     for key, hint in _KEYS.items():
         check_value(f"{where}: {key}", record.get(key), hint)
     choices = record.get("choices") or []
@@ -141,28 +124,23 @@ def _regrade_line(line: str, where: str) -> dict[str, Any]:
     return record | asdict(grade)
 
 
+@command
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Prints accuracy, standard error and counts. Returns 2 if the file is invalid, else 0."""
+    """Prints accuracy, standard error and counts."""
     parser = argparse.ArgumentParser(prog="python -m lr_exp.evaluator.grade", description=__doc__)
     parser.add_argument("answers", type=Path, help="JSON Lines file, one answer per line")
     parser.add_argument("--out", type=Path, help="write the regraded records to this file")
     options = parser.parse_args(arguments)
-    try:
-        records = regrade(options.answers)
-        if options.out:
-            lines = "".join(json.dumps(record, ensure_ascii=False) + "\n" for record in records)
-            try:  # a truncated output may end in half a surrogate pair, which UTF-8 cannot encode
-                write_atomically(options.out, lines.encode("utf-8", "backslashreplace"))
-            except OSError as error:
-                raise UserError(
-                    f"--out {options.out} cannot be written ({error.strerror}). Pass a file in an "
-                    "existing, writable folder."
-                ) from error
-    except UserError as error:
-        if os.environ.get("LR_EXP_DEBUG") == "1":
-            raise
-        print_error(error)
-        return 2
+    records = regrade(options.answers)
+    if options.out:
+        lines = "".join(json.dumps(record, ensure_ascii=False) + "\n" for record in records)
+        try:  # a truncated output may end in half a surrogate pair, which UTF-8 cannot encode
+            write_atomically(options.out, lines.encode("utf-8", "backslashreplace"))
+        except OSError as error:
+            raise UserError(
+                f"--out {options.out} cannot be written ({error.strerror}). Pass a file in an "
+                "existing, writable folder."
+            ) from error
     result = aggregate([record["correct"] for record in records])
     print(
         f"{100 * result['accuracy']:.1f} % ± {100 * result['stderr']:.1f} "

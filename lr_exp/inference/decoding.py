@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from lr_exp.errors import UserError
-from lr_exp.inference.kv_cache import preallocated_cache
+from lr_exp.inference.kv_cache import cache_argument, preallocated_cache
 from lr_exp.inference.strategies import Strategy
 from lr_exp.models.loading import LanguageModel
 
@@ -155,6 +155,7 @@ class _CachedRows:
         self._positions = (self._mask[:, : self._length].cumsum(-1) - 1).clamp(min=0)
         self._next_positions = self._positions[:, -1:] + 1
         self._cache = preallocated_cache(self._model.model.config, self._length + max_new_tokens)
+        self._cache_argument = cache_argument(self._model.model)
         # A row whose newest token was skipped keeps its previous logits.
         self._logits: Tensor | None = None
         self._skipped: Tensor | None = None  # (rows,) bool; None: no row
@@ -165,9 +166,9 @@ class _CachedRows:
             input_ids=self._ids,
             attention_mask=self._mask[:, : self._length],
             position_ids=self._positions,
-            past_key_values=self._cache,
             use_cache=True,
             logits_to_keep=1,
+            **{self._cache_argument: self._cache},
         ).logits[:, -1, : self._model.vocabulary_size]
         if self._skipped is not None and self._logits is not None:
             logits = torch.where(self._skipped[:, None], self._logits, logits)

@@ -3,7 +3,7 @@
 Results go to the store, where a run with the same settings reuses them.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -18,7 +18,7 @@ from torch import Tensor
 
 from lr_exp.config.options import option_folders
 from lr_exp.config.settings import Settings
-from lr_exp.data.questions import Question
+from lr_exp.data.questions import Question, questions_of
 from lr_exp.errors import UserError
 from lr_exp.models import loading
 from lr_exp.models.loading import LanguageModel
@@ -64,14 +64,10 @@ class Pair:
 
     def roll_out(self, questions: Sequence[Question | str]) -> list[Answer]:
         """The expert's greedy answers, of at most `sampler.max_new_tokens` tokens."""
-        asked = [
-            Question(id=f"question {number}", text=one) if isinstance(one, str) else one
-            for number, one in enumerate(questions)
-        ]
         sampler = self.settings.sampler
         with TemporaryDirectory() as folder:
             rollout.roll_out(
-                asked,
+                questions_of(questions),
                 self.expert,
                 Path(folder),
                 system_prompt=sampler.system_prompt,
@@ -129,10 +125,17 @@ def load_pair(settings: Settings) -> Pair:
     return Pair(expert, amateur, shared, settings)
 
 
-def sample(settings: Settings) -> Sample:
+def sample(
+    settings: Settings, questions: Sequence[Question | str | Mapping[str, Any]] | None = None
+) -> Sample:
     """Rolls out, scores and selects as a run with these settings does, in the same store.
 
     Settings that differ only in alpha, beta or the step rule share rollout and scores.
+
+    Args:
+        settings: see `compose`.
+        questions: all of them are used, in this order, instead of those of `settings.data`: texts,
+            or dicts with `question` and optional `answer` and `solution`.
 
     Raises:
         UserError: the method uses no amateur, or an input is invalid.
@@ -143,6 +146,8 @@ def sample(settings: Settings) -> Sample:
             "data set of questions."
         )
     context = _context(replace(settings, stages=["sample"]))
+    if questions is not None:
+        context.inputs.questions = questions_of(questions)  # are not read from the source then
     if not context.inputs.method.needs_amateur:
         raise UserError(
             f"method={settings.method.name} uses no amateur, so it measures no divergence: choose "

@@ -3,6 +3,7 @@
 import os
 import re
 import textwrap
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -10,6 +11,7 @@ from lr_exp.errors import printable
 from lr_exp.store.run_folder import PAGE
 
 if TYPE_CHECKING:  # importing pydantic would slow down --help
+    from lr_exp.report.analyse.paired import Estimate
     from lr_exp.report.read.summary import (
         DistillSummary,
         EvaluateSummary,
@@ -24,7 +26,10 @@ _UNIT = re.compile(r"(?<=\d) (?=(?:s|nats)\b)|(?<=\d s) (?=\(from)")
 
 
 def summary_table(summary: "Summary") -> str:
-    """A short report: what ran, what was kept, what it cost, accuracy before and after."""
+    """A short report: what ran, what was kept, what it cost, accuracy before and after.
+
+    Without the warnings, which were logged.
+    """
     lines = ["", _headline(summary)]
     if summary.sample is not None:
         lines.append(_sentence("sampled", _sampled(summary.sample)))
@@ -35,19 +40,46 @@ def summary_table(summary: "Summary") -> str:
             f"final loss {distill.final_loss:.4f}, {_cost(distill)}"
         )
         lines.append(_sentence("distilled", text))
-    if summary.stopped is not None:
-        lines.append(_sentence("stopped", summary.stopped))
-    lines += [_sentence("warning", warning) for warning in summary.warnings or []]
     if summary.evaluate is not None and summary.evaluate.expert:
         lines += ["", *_accuracies(summary.evaluate)]
     return "\n".join([*lines, ""])
 
 
+def cell_results(summary: "Summary") -> dict[str, str]:
+    """What the table of a sweep shows of a run, by column: kept steps and mean accuracies."""
+    from lr_exp.report.tables.table import percent, signed
+
+    results = {}
+    if summary.sample is not None:
+        results["kept"] = f"{summary.sample.kept or 0:,}"
+    if summary.evaluate is not None and summary.evaluate.expert:
+        means = {who: [*own.values()][-1] for who, own in _shares(summary.evaluate).items()}
+        results |= {who: percent(mean) for who, mean in means.items()}
+        if "tuned" in means:
+            results["gain"] = signed(100 * (means["tuned"].mean - means["expert"].mean))
+    return results
+
+
+def sweep_table(results: Mapping[str, Mapping[str, str]]) -> str:
+    """A row of `cell_results` for each cell, by the cells' names."""
+    from lr_exp.report.tables.formats import plain_table
+    from lr_exp.report.tables.table import Column, table_of, text_column
+
+    names = dict.fromkeys(name for own in results.values() for name in own)
+    columns = [(Column(name), [own.get(name, "") for own in results.values()]) for name in names]
+    return plain_table(table_of("", "", [text_column("cell", results), *columns], []))
+
+
 def results_lines(folder: Path) -> str:
     """The paths of a run's folder and of its page, if it has one."""
-    shown = printable(min(str(folder), os.path.relpath(folder), key=len))
+    shown = printable(relative(folder))
     page = f"\nReport:  {shown}/{PAGE}" if (folder / PAGE).exists() else ""
     return f"Results: {shown}{page}"
+
+
+def relative(folder: Path) -> str:
+    """A folder's path from the working directory if that is shorter."""
+    return min(str(folder), os.path.relpath(folder), key=len)
 
 
 def _sentence(label: str, text: str) -> str:
@@ -80,13 +112,12 @@ def _cost(stage: "SampleSummary | DistillSummary | EvaluateSummary") -> str:
     return f"{stage.seconds:.1f} s{' (from the store)' if stage.reused else ''}"
 
 
-def _accuracies(evaluate: "EvaluateSummary") -> list[str]:
+def _shares(evaluate: "EvaluateSummary") -> "dict[str, dict[str, Estimate]]":
+    """Shares of correct answers by model and benchmark; of several, the last is their average."""
     from lr_exp.report.analyse.paired import accuracy_from_counts, average
-    from lr_exp.report.tables.formats import plain_table
-    from lr_exp.report.tables.table import Column, percent, signed, table_of, text_column
 
     models = {"expert": evaluate.expert or {}, "tuned": evaluate.tuned or {}}
-    shares = {  # of correct answers by model and benchmark
+    shares = {
         who: {
             name: accuracy_from_counts([one.correct / one.total], one.total)
             for name, one in results.items()
@@ -97,6 +128,15 @@ def _accuracies(evaluate: "EvaluateSummary") -> list[str]:
     for own in shares.values():
         if len(own) > 1:  # the unweighted mean, as in the paper
             own["average"] = average(list(own.values()))
+    return shares
+
+
+def _accuracies(evaluate: "EvaluateSummary") -> list[str]:
+    from lr_exp.report.tables.formats import plain_table
+    from lr_exp.report.tables.table import Column, percent, signed, table_of, text_column
+
+    models = {"expert": evaluate.expert or {}, "tuned": evaluate.tuned or {}}
+    shares = _shares(evaluate)
     before, after = shares["expert"], shares.get("tuned")
     columns = [
         text_column("benchmark", before),

@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from lr_exp.data.json_lines import read_json_lines
 from lr_exp.errors import UserError, short_repr
 from lr_exp.models.prompts import render_prompt
 from lr_exp.sampler.supervision import StoredSupervision, SupervisedTrajectory, Supervision
@@ -59,7 +60,8 @@ def import_records(
     Raises:
         UserError: the file is missing or empty, or a line is not a valid record.
     """
-    records = list(_read(path, vocabulary_size))
+    lines = read_json_lines(path)
+    records = [_checked(record, where, vocabulary_size) for _, where, record in lines]
     if not records:
         raise UserError(f"data.path={path} is empty: it needs one kept step per line.")
     by_question: dict[str, list[dict[str, Any]]] = {}
@@ -129,32 +131,7 @@ def _records(
             }
 
 
-def _read(path: Path, vocabulary_size: int) -> Iterator[dict[str, Any]]:
-    try:
-        file = path.open(encoding="utf-8-sig")
-    except OSError as error:
-        raise UserError(
-            f"data.path={path} cannot be read ({error.strerror}): set data.path to a JSON Lines "
-            "file of records."
-        ) from error
-    with file:
-        try:
-            for number, line in enumerate(file, start=1):
-                if line.strip():
-                    yield _checked(line, f"{path}, line {number}", vocabulary_size)
-        except UnicodeDecodeError as error:
-            raise UserError(
-                f"data.path={path} is not UTF-8 text ({error.reason}): save the file as UTF-8."
-            ) from error
-
-
-def _checked(line: str, where: str, vocabulary_size: int) -> dict[str, Any]:
-    try:
-        record = json.loads(line)
-    except (ValueError, RecursionError) as error:
-        raise UserError(f"{where} is not JSON ({error}): it needs one object per line.") from error
-    if not isinstance(record, dict):
-        raise UserError(f"{where} is not a JSON object with {', '.join(_FIELDS)}.")
+def _checked(record: dict[str, Any], where: str, vocabulary_size: int) -> dict[str, Any]:
     for name in _FIELDS:
         if name not in record:
             raise UserError(f"{where} lacks {name!r}; a record has {', '.join(_FIELDS)}.")

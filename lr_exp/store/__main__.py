@@ -7,18 +7,18 @@ python -m lr_exp.store prune RUNS … --yes   delete them
 """
 
 import argparse
-import os
 import sys
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
-from lr_exp.errors import UserError, guard_tracebacks, print_error, printable
+from lr_exp.errors import UserError, command, guard_tracebacks, printable
 from lr_exp.store.inventory import Entry, find_damaged, find_unreferenced, list_entries, prune
 
 
+@command
 def main(words: Sequence[str] | None = None) -> int:
-    """Runs a command line; returns 1 after an error or if an artifact is damaged, else 0."""
+    """Runs a command line; returns 1 if an artifact is damaged, else 0."""
     parser = argparse.ArgumentParser(
         prog="python -m lr_exp.store",
         description=__doc__,
@@ -26,28 +26,22 @@ def main(words: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("--store", type=Path, default=Path("runs/store"), help="(%(default)s)")
     commands = parser.add_subparsers(dest="command", required=True)
-    for command, what in (
+    for name, what in (
         ("list", "list artifacts with their sizes"),
         ("verify", "check every file against its checksum"),
         ("prune", "delete artifacts that no run uses"),
     ):
-        add = commands.add_parser(command, help=what).add_argument
+        add = commands.add_parser(name, help=what).add_argument
         add("--store", type=Path, default=argparse.SUPPRESS, help="before or after the command")
-        if command == "prune":
+        if name == "prune":
             add("runs", type=Path, nargs="+", help="run folders whose artifacts are kept")
             add("--yes", action="store_true", help="delete them; otherwise they are only listed")
     args = parser.parse_args(words)
-    try:
-        if args.command == "list":
-            return _list(args.store)
-        if args.command == "verify":
-            return _verify(args.store)
-        return _prune(args.store, args.runs, args.yes)
-    except (UserError, OSError) as error:
-        if os.environ.get("LR_EXP_DEBUG") == "1":
-            raise
-        print_error(error)
-        return 1
+    if args.command == "list":
+        return _list(args.store)
+    if args.command == "verify":
+        return _verify(args.store)
+    return _prune(args.store, args.runs, args.yes)
 
 
 def _entries(root: Path) -> list[Entry]:

@@ -9,6 +9,7 @@ wait. In a run of several ranks, rank 0 finds, locks and writes.
 import json
 import logging
 import shutil
+import stat
 import time
 from collections.abc import Callable
 from contextlib import nullcontext, suppress
@@ -103,8 +104,14 @@ class Store:
     def _find(self, recipe: Recipe) -> Artifact | None:
         self._on_use(f"{recipe.stage}/{recipe.address}")
         folder = self._folder(recipe)
-        if not folder.exists() or problem_of(folder, recipe.address) is not None:
-            return None
+        try:
+            if not folder.exists() or problem_of(folder, recipe.address) is not None:
+                return None
+        except PermissionError as error:
+            raise UserError(
+                f"{error.filename} is not readable: ask its owner to run `chmod -R a+rX "
+                f"{self.root}`, or set store= to a folder of your own."
+            ) from error
         return self._artifact(folder, reused=True)
 
     def _artifact(self, folder: Path, *, reused: bool) -> Artifact:
@@ -125,7 +132,8 @@ class Store:
                 Otherwise rank 0 builds and the others wait.
 
         Raises:
-            UserError: the store is not writable or its disk is full. Finished files are kept.
+            UserError: the store is not readable or not writable, or its disk is full. Finished
+                files are kept.
         """
         if together:
             return distributed.run_collectively(lambda build: self._make(recipe, build), build)
@@ -172,7 +180,12 @@ class Store:
         clock = _Clock(part / ".seconds")
         with clock:
             facts = build(part)
+        mode = stat.S_IMODE(clock.path.stat().st_mode)
         clock.path.unlink()
+        for path in part.rglob("*"):
+            # safetensors lets only the owner read weights, but others may share the store.
+            if path.is_file() and not path.is_symlink() and path.stat().st_mode & mode != mode:
+                path.chmod(mode)
         files = {
             str(path.relative_to(part)): {"sha256": file_digest(path), "bytes": path.stat().st_size}
             for path in sorted(part.rglob("*"))

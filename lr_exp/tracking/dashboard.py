@@ -10,10 +10,9 @@ from typing import Any
 
 from lr_exp.errors import (
     UserError,
+    command,
     first_line,
-    guard_logging,
     guard_tracebacks,
-    print_error,
     printable,
     redact,
 )
@@ -29,21 +28,15 @@ Each call with a login saves a new workspace view and a new report. Existing one
 """
 
 
+@command
 def main(words: Sequence[str] | None = None) -> int:
-    """Saves the pages in W&B or writes them to files; returns the exit status."""
-    guard_logging()
+    """Saves the pages in W&B or writes them to files."""
     arguments = _parser().parse_args(words)
-    try:
-        required_action = _required_action(arguments)
-        if required_action is None:
-            _save(arguments)
-        else:
-            _write(arguments, required_action)
-    except (UserError, OSError) as error:
-        if os.environ.get("LR_EXP_DEBUG") == "1":
-            raise
-        print_error(error)
-        return 1
+    required_action = _required_action(arguments)
+    if required_action is None:
+        _save(arguments)
+    else:
+        _write(arguments, required_action)
     return 0
 
 
