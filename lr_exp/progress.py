@@ -87,8 +87,9 @@ class Progress:
             interval = _LINE_INTERVAL if self._style == LINES else _FEW_INTERVAL
             # delay: no line at the start
             self._options |= {"file": _Lines(), "bar_format": _LINE, "delay": 1}
-            self._options |= {"mininterval": interval, "disable": self._style == NONE}
-        bar = _Bar(leave=False, miniters=1, **self._options)
+            self._options |= {"mininterval": interval}
+        # disable: passed, since a sweep disables the bars of libraries by tqdm's variable.
+        bar = _Bar(leave=False, miniters=1, disable=self._style == NONE, **self._options)
         self._bar = self._stack.enter_context(bar)
         return self
 

@@ -181,7 +181,7 @@ def test_a_run_has_four_figures_and_each_is_left_out_without_its_data(
     assert names(_whole_run(tmp_path / "all")) == whole
     write_run(tmp_path / "old" / "0")
     assert names(_run(tmp_path / "old")) == ["gain_by_benchmark", "kl_histogram"]
-    nothing = {"histogram": {"bin_nats": 0.1, "counts": [0, 0]}, "steps": 0, "by_position": {}}
+    nothing = {"histogram": {"bin_nats": 0.1, "counts": [0, 0]}, "steps": 0, "by_position": None}
     write_run(tmp_path / "none" / "0", sample=nothing, evaluate=None, distill=None)
     assert draw_run(_run(tmp_path / "none")) == []
     one = write_run(tmp_path / "one" / "0", sample=None, evaluate__tuned={})

@@ -89,10 +89,10 @@ def _code(settings: Settings, inputs: Inputs) -> dict[str, Any]:
         made = (records,) if settings.imports_records else (rollout, references, score, select)
         found |= {module.__name__.rpartition(".")[2]: module.VERSION for module in made}
     if learns and not settings.imports_records:
-        found |= inputs.method.identity("trajectories", "select", "target")
+        found["method"] = inputs.method.identity("trajectories", "select", "target")
     if "distill" in settings.stages:
         found |= {"distill": adapter_files.VERSION, "peft": version("peft")}
-        found |= inputs.method.identity("loss")
+        found["loss"] = inputs.method.identity("loss")
     if grades or (learns and inputs.method.needs("references")):
         found |= {name: version(name) for name in GRADING_PACKAGES}
     if grades:
