@@ -181,7 +181,8 @@ class Program:
         multirun = HydraConfig.get().mode is RunMode.MULTIRUN
         reason = redact(one_line_message(cause) or type(cause).__name__)
         # All ranks raise a shared error, and all fail alike on an invalid command.
-        on_all_ranks = isinstance(error, distributed.SharedError) or (multirun and not settings)
+        invalid = multirun and not settings and not isinstance(cause, (FolderInUseError, OSError))
+        on_all_ranks = isinstance(error, distributed.SharedError) or invalid
         exits_alone = distributed.is_distributed() and not on_all_ranks
         if exits_alone:
             distributed.report_failure(cause, reason)
@@ -297,7 +298,7 @@ class Program:
             )
         if repeat or message not in self._errors:
             print_error(message)
-            self._errors.append(message)
+            self._errors += [message, redact(one_line_message(error))]  # as in `Outcome.error`
 
 
 def _save_composed(config: DictConfig, folder: Path) -> None:

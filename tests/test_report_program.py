@@ -1,5 +1,6 @@
 """`python -m lr_exp.report`: its files, figures, messages and exit status."""
 
+import os
 import re
 import shutil
 import subprocess
@@ -234,13 +235,15 @@ def test_runs_without_some_stages_or_newer_keys_are_reported(tmp_path: Path, cal
 def test_a_closed_pipe_ends_the_program_quietly_and_it_imports_no_torch(tmp_path: Path) -> None:
     write_run(tmp_path / "runs" / "0")
     code = (
-        "import os, sys; from lr_exp.report.__main__ import main; import lr_exp.report.build;"
-        "assert 'matplotlib' not in sys.modules; read, write = os.pipe();"
-        "os.close(read); os.dup2(write, 1); status = main([sys.argv[1]]);"
+        "import sys; from lr_exp.report.__main__ import main; import lr_exp.report.build;"
+        "assert 'matplotlib' not in sys.modules; status = main([sys.argv[1]]);"
         "assert 'torch' not in sys.modules; sys.exit(status)"
     )
+    read, write = os.pipe()
+    os.close(read)
     done = subprocess.run(  # noqa: S603
         [sys.executable, "-c", code, str(tmp_path / "runs")],
+        stdout=write,
         stderr=subprocess.PIPE,
         text=True,
         check=False,

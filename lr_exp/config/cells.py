@@ -57,10 +57,14 @@ _warned: set[str] = set()  # texts of this process's warnings
 
 def _is_new(record: logging.LogRecord) -> bool:
     """Whether a log record is no repeated warning, such as each cell's about the same pair."""
-    text = record.getMessage()
-    is_new = record.levelno != logging.WARNING or text not in _warned
-    if record.levelno == logging.WARNING:
-        _warned.add(text)
+    if record.levelno != logging.WARNING:
+        return True
+    try:
+        text = record.getMessage()
+    except Exception:  # the handler reports a malformed record
+        return True
+    is_new = text not in _warned
+    _warned.add(text)
     return is_new
 
 

@@ -35,6 +35,8 @@ def load_benchmark(name: str, conf_dirs: Sequence[Path]) -> BenchmarkSettings:
         return cast(BenchmarkSettings, OmegaConf.to_object(OmegaConf.merge(schema, values)))
     except OmegaConfBaseException as error:
         raise UserError(f"{path}: {first_line(error)}") from error
+    except UserError as error:
+        raise UserError(f"{path}: {error}") from error
 
 
 def load_shots(benchmark: BenchmarkSettings, count: int, *, hub_root: str | None) -> list[Question]:

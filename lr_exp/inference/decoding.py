@@ -132,8 +132,10 @@ class _WholeRows:
 
     def append(self, chosen: Tensor, tokens: Sequence[int]) -> None:
         """Appends a token to each row, unless the model skips it."""
+        context = self._model.context
         for row, token in zip(self._rows, tokens, strict=True):
-            if self._known_ids is None or token in self._known_ids:
+            fits = context is None or len(row) < context  # a finished row may not
+            if fits and (self._known_ids is None or token in self._known_ids):
                 row.append(token)
 
 

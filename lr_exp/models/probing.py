@@ -46,6 +46,11 @@ def probe(model: Any, name: str) -> Abilities:
                 "its weights are damaged, or try dtype=float32."
             )
         later = _influence(model, Pack(one.input_ids, one.position_ids, one.read_at[2:3]))[3:]
+    except NotImplementedError as error:
+        raise UserError(
+            f"{name}: its attention has no gradient on this device ({first_line(error)}): set "
+            "attention=sdpa or attention=eager."
+        ) from error
     except (TypeError, ValueError, RuntimeError, IndexError) as error:
         raise UserError(
             f"{name}: this architecture cannot read a plain sequence of tokens "
@@ -56,9 +61,7 @@ def probe(model: Any, name: str) -> Abilities:
         raise UserError(
             f"{name}: this architecture {why}; choose a decoder-only causal language model."
         )
-    # Others, like Mamba, would ignore the cache that they are given.
-    takes_cache = "past_key_values" in signature(model.forward).parameters
-    return Abilities(_packs(model, plain), takes_cache and _caches(model))
+    return Abilities(_packs(model, plain), _caches(model))
 
 
 def _packs(model: Any, alone: Tensor) -> bool:
@@ -99,7 +102,11 @@ def _influence(model: Any, packed: Pack) -> Tensor:
 
 @torch.no_grad()
 def _caches(model: Any) -> bool:
-    """Whether padded rows read in two calls give the logits of each whole sequence alone."""
+    """Whether padded rows read in three calls give the logits of each whole sequence alone."""
+    taken = signature(model.forward).parameters
+    argument = next((name for name in ("cache", "past_key_values") if name in taken), None)
+    if argument is None:
+        return False  # others, like Mamba, would ignore the cache that they are given
     device = next(model.parameters()).device
     padding = len(_LONGER) - len(PROBE)
     ids = torch.tensor([_LONGER, [0] * padding + PROBE], device=device)
@@ -115,7 +122,7 @@ def _caches(model: Any) -> bool:
                 position_ids=positions[:, start:end],
                 use_cache=True,
                 logits_to_keep=1,
-                past_key_values=cache,
+                **{argument: cache},
             ).logits
             read.append(logits[:, -1])
     except (TypeError, ValueError, RuntimeError, IndexError, AttributeError):

@@ -42,7 +42,8 @@ class RunContext:
         """
 
         def measured(folder: Path) -> dict[str, Any]:
-            _ = self.inputs.lora_targets  # fails before the first artifact takes time
+            # Fails before the first artifact takes time, and alike on every rank.
+            distributed.run_identically(lambda: self.inputs.lora_targets)
             reset_peak_memory()
             facts = build(folder)
             return {**facts, "peak_memory_bytes": peak_memory_bytes(self.inputs.device)}

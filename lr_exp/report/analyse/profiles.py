@@ -1,6 +1,6 @@
 """The divergences of a pair of models, pooled over its runs."""
 
-from collections.abc import Hashable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from lr_exp.report import published
@@ -45,10 +45,11 @@ def profiles(sweep: Sweep) -> list[Profile]:
     """One per pair; methods with different trajectories have profiles of their own."""
     scored = [run for run in sweep.runs if run.sample.histogram and run.amateur]
     by_method = grouped(scored, lambda run: (run.expert, run.amateur, run.data, run.method))
-    made = [
-        profile_of([run for runs in same for run in runs])
-        for same in grouped(by_method.values(), _scored_steps).values()
-    ]
+    groups: list[list[Run]] = []
+    for runs in by_method.values():
+        same = next((group for group in groups if _same_steps(runs, group)), None)
+        groups.append(list(runs)) if same is None else same.extend(runs)
+    made = list(map(profile_of, groups))
     labels = [profile.label for profile in made]
     for i, profile in enumerate(made):
         if labels.count(profile.label) > 1:
@@ -57,10 +58,12 @@ def profiles(sweep: Sweep) -> list[Profile]:
     return sorted(made, key=lambda p: (rank(p.expert, EXPERTS), rank(p.amateur, AMATEURS)))
 
 
-def _scored_steps(runs: Sequence[Run]) -> Hashable:
-    """Equal for methods that score the same token positions in their first seed."""
-    first = min(runs, key=lambda run: run.seed)
-    return first.expert, first.amateur, first.data, first.seed, str(first.sample.histogram)
+def _same_steps(ours: Sequence[Run], theirs: Sequence[Run]) -> bool:
+    """Whether both are of one pair and have equal histograms for all common seeds, at least one."""
+    pairs = {(one[0].expert, one[0].amateur, one[0].data) for one in (ours, theirs)}
+    mine, other = ({run.seed: run.sample.histogram for run in runs} for runs in (ours, theirs))
+    both = mine.keys() & other.keys()
+    return len(pairs) == 1 and bool(both) and all(mine[seed] == other[seed] for seed in both)
 
 
 def profile_of(runs: Sequence[Run]) -> Profile:

@@ -1,7 +1,7 @@
 """Groups runs into the rows of a table: runs that differ only in their seed form one row."""
 
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import astuple, dataclass, field, replace
 
 from lr_exp.report import published
 from lr_exp.report.analyse import comparable
@@ -164,8 +164,13 @@ def _variants(runs: Sequence[Run], failed: Sequence[Failed], notes: list[str]) -
     failures: dict[Setup, list[Failed]] = {}
     rows = []
     for run in failed:
-        if run.expert and (run.method or _setup(run) in groups):
-            failures.setdefault(_setup(run), []).append(run)
+        setup = _setup(run)
+        if run.is_damaged and setup not in groups:
+            # Its saved settings include choices that its method does not read.
+            matches = [known for known in groups if _agrees(known, setup)]
+            setup = matches[0] if len(matches) == 1 else setup
+        if run.expert and (run.method or setup in groups):
+            failures.setdefault(setup, []).append(run)
         elif run.expert or run.overrides:
             rows.append(_row_of_unknown(run))
     for setup in dict.fromkeys([*groups, *failures]):
@@ -175,6 +180,12 @@ def _variants(runs: Sequence[Run], failed: Sequence[Failed], notes: list[str]) -
         kept = comparable.one_per_seed(label, own, notes)
         rows.append(_variant(setup, kept, failures.get(setup, [])))
     return rows
+
+
+def _agrees(known: Setup, configured: Setup) -> bool:
+    """Whether every choice of `known` is None or as configured."""
+    choices = zip(astuple(known), astuple(configured), strict=True)
+    return known.method == configured.method and all(own in (None, set_) for own, set_ in choices)
 
 
 def _variant(setup: Setup, runs: Sequence[Run], failed: Sequence[Failed]) -> Row:

@@ -173,6 +173,8 @@ const startReader = (root) => {
   slots.tokens.addEventListener('click', ({ target }) => select(target.dataset.step));
   slots.tokens.addEventListener('pointerover', ({ target }) => showStep(Number(target.dataset.step ?? pinned)));
   slots.tokens.addEventListener('pointerleave', () => showStep(pinned));
+  // Safari does not move the focus to a clicked button.
+  root.querySelector('.close').addEventListener('click', () => document.activeElement.blur());
   slots.strip?.addEventListener('click', ({ target }) =>
     select([...slots.strip.children].indexOf(target)),
   );
