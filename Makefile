@@ -31,10 +31,10 @@ ray: $(STAMP) ## Install Ray (240 MB with its dependencies) for hydra/launcher=r
 demo: $(STAMP) ## Tune and evaluate the micro world's expert (about a minute, no network)
 	$(BIN)/python -m lr_exp $(ARGS) experiment=demo
 
-test-fast: $(STAMP) ## Run the unit tests, which start no other process (under 2 minutes)
+test-fast: $(STAMP) ## Run the unit tests, which start no other process
 	$(PYTEST) -m 'not slow and not integration' $(ARGS)
 
-test: $(STAMP) ## Run the tests, except the slow ones (under 8 minutes)
+test: $(STAMP) ## Run the tests, except the slow ones
 	$(PYTEST) -m 'not slow' $(ARGS)
 
 test-slow: smollm2 ray ## Run all tests, including slow ones and those of the small real model
