@@ -11,9 +11,10 @@ import torch
 from torch import Tensor
 
 from lr_exp.errors import UserError
-from lr_exp.inference.kv_cache import cache_argument, preallocated_cache
+from lr_exp.inference.kv_cache import preallocated_cache
 from lr_exp.inference.strategies import Strategy
 from lr_exp.models.loading import LanguageModel
+from lr_exp.models.probing import cache_argument
 
 # Finished rows are removed once they are this share of the batch: a removal copies the cache, and
 # a remaining row costs compute in every further pass.
@@ -157,7 +158,10 @@ class _CachedRows:
         self._positions = (self._mask[:, : self._length].cumsum(-1) - 1).clamp(min=0)
         self._next_positions = self._positions[:, -1:] + 1
         self._cache = preallocated_cache(self._model.model.config, self._length + max_new_tokens)
-        self._cache_argument = cache_argument(self._model.model)
+        argument = cache_argument(self._model.model)
+        if argument is None:
+            raise ValueError(f"{self._model.name} takes no cache")
+        self._cache_argument = argument
         # A row whose newest token was skipped keeps its previous logits.
         self._logits: Tensor | None = None
         self._skipped: Tensor | None = None  # (rows,) bool; None: no row

@@ -4,11 +4,9 @@ transformers' `DynamicCache` concatenates at every token, which copies the whole
 rows of a tiny model that takes most of the decoding time.
 """
 
-from inspect import signature
 from typing import Any
 
 import torch
-from peft import PeftModel
 from torch import Tensor
 from transformers import DynamicCache
 from transformers.cache_utils import DynamicLayer
@@ -46,15 +44,6 @@ class PreallocatedLayer(DynamicLayer):
         keys, values = (buffer[beam_idx] for buffer in self._buffers)
         self._buffers = keys, values
         self.keys, self.values = keys[:, :, :end], values[:, :, :end]
-
-
-def cache_argument(model: Any) -> str:
-    """The name of the argument of `model` that takes a cache.
-
-    transformers 5.24 renamed `past_key_values` to `cache` and warns about the old name.
-    """
-    plain = model.get_base_model() if isinstance(model, PeftModel) else model
-    return "cache" if "cache" in signature(plain.forward).parameters else "past_key_values"
 
 
 def preallocated_cache(config: Any, capacity: int) -> DynamicCache:

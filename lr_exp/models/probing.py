@@ -100,13 +100,22 @@ def _influence(model: Any, packed: Pack) -> Tensor:
     return gradient[0].abs().amax(-1)
 
 
+def cache_argument(model: Any) -> str | None:
+    """The name of the argument that takes a cache; None for models like Mamba.
+
+    transformers 5.24 renamed `past_key_values` to `cache` and warns about the old name.
+    """
+    plain = model.get_base_model() if hasattr(model, "get_base_model") else model  # of peft
+    taken = signature(plain.forward).parameters
+    return next((name for name in ("cache", "past_key_values") if name in taken), None)
+
+
 @torch.no_grad()
 def _caches(model: Any) -> bool:
     """Whether padded rows read in three calls give the logits of each whole sequence alone."""
-    taken = signature(model.forward).parameters
-    argument = next((name for name in ("cache", "past_key_values") if name in taken), None)
+    argument = cache_argument(model)
     if argument is None:
-        return False  # others, like Mamba, would ignore the cache that they are given
+        return False  # the model would ignore a cache
     device = next(model.parameters()).device
     padding = len(_LONGER) - len(PROBE)
     ids = torch.tensor([_LONGER, [0] * padding + PROBE], device=device)
