@@ -59,6 +59,9 @@ heavy = "torch transformers datasets pandas matplotlib wandb wandb_workspaces"
 print("heavy:", sorted({{*heavy.split()}} & {{*sys.modules}}))
 import lr_exp.data, lr_exp.evaluator.grade  # may import torch
 assert "datasets" not in sys.modules
+import lr_exp.pipeline.run  # a run that finds everything in the store trains and decodes nothing
+training = sorted({{"peft", "accelerate", "scipy", "sympy"}} & {{*sys.modules}})
+assert not training, training
 """
 
 
@@ -101,7 +104,7 @@ def test_help_is_the_programs_not_hydras(program):
 def test_examples_and_settings_in_the_help_are_valid():
     for words in (["experiment=demo"], ["expert=qwen_math_7b", "beta=0.4"]):
         compose(*words)
-    known = {*composition._keys(OmegaConf.structured(Settings)), "hydra.run.dir"}
+    known = {*composition._keys(OmegaConf.structured(Settings))}
     assert set(help_page._SETTINGS) <= known
     assert set(help_page._GROUPS) == {*options.GROUPS, "benchmark"}
 

@@ -1,13 +1,15 @@
 """One run, from settings to `summary.json`."""
 
 import logging
+import random
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from transformers import set_seed
+import numpy as np
+import torch
 
 from lr_exp import distributed, progress
 from lr_exp.config.settings import Settings
@@ -56,7 +58,10 @@ def run(settings: Settings, folder: Path, conf_dirs: Sequence[Path]) -> Summary:
 def _run(settings: Settings, folder: Path, conf_dirs: Sequence[Path]) -> Summary:
     folder.mkdir(parents=True, exist_ok=True)
     clear(folder)
-    set_seed(settings.seed)  # libraries use global generators; our own code has its own
+    # Libraries use global generators; our own code has its own.
+    random.seed(settings.seed)
+    np.random.seed(settings.seed)
+    torch.manual_seed(settings.seed)
     on_use = partial(record_reference, folder)
     inputs = Inputs(settings, conf_dirs, Store(settings.store, on_use=on_use))
     distributed.join(inputs.device)
