@@ -230,7 +230,7 @@ class Program:
         flags = parse_flags(self._arguments)
         if not distributed.is_rank0():
             folders = [f"hydra.run.dir={scratch}", f"hydra.sweep.dir={scratch}"]
-            flags.overrides += [*folders, "hydra.output_subdir=null"]
+            flags.overrides += folders
         _run_hydra(
             args=flags,
             args_parser=get_args_parser(),
