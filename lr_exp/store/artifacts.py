@@ -182,15 +182,14 @@ class Store:
             facts = build(part)
         mode = stat.S_IMODE(clock.path.stat().st_mode)
         clock.path.unlink()
-        for path in part.rglob("*"):
+        files = {}
+        for path in sorted(path for path in part.rglob("*") if path.is_file()):
+            status = path.stat()
             # safetensors lets only the owner read weights, but others may share the store.
-            if path.is_file() and not path.is_symlink() and path.stat().st_mode & mode != mode:
+            if not path.is_symlink() and status.st_mode & mode != mode:
                 path.chmod(mode)
-        files = {
-            str(path.relative_to(part)): {"sha256": file_digest(path), "bytes": path.stat().st_size}
-            for path in sorted(part.rglob("*"))
-            if path.is_file()
-        }
+            name = str(path.relative_to(part))
+            files[name] = {"sha256": file_digest(path), "bytes": status.st_size}
         manifest = {
             **vars(recipe),
             "address": recipe.address,
