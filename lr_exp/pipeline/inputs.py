@@ -55,6 +55,7 @@ class Inputs:
         """
         self.settings = settings
         self._store = store
+        self._tokenizers: dict[str, Any] = {}  # by role, of the models found so far
         self.benchmarks = [load_benchmark(name, conf_dirs) for name in settings.benchmarks]
         for name in settings.evaluator.shots:
             load_benchmark(name, conf_dirs)
@@ -89,8 +90,14 @@ class Inputs:
         """The model with the run's attention and prompts; its fingerprint covers the prompts."""
         settings = self.settings
         source = replace(source, attention=settings.attention, prompt_date=settings.prompt_date)
-        probes = prompts.rendered_probes(loading.load_tokenizer(source))
+        tokenizer = self._tokenizers[source.role] = loading.load_tokenizer(source)
+        probes = prompts.rendered_probes(tokenizer)
         return replace(source, fingerprint=digest([source.fingerprint, probes]))
+
+    @property
+    def expert_tokenizer(self) -> Any:
+        """Loaded with `expert`, whose fingerprint covers rendered prompts."""
+        return self._tokenizers[self.expert.role]
 
     @cached_property
     def _data_source(self) -> Sequence[Question]:
@@ -136,11 +143,9 @@ class Inputs:
     def shared(self) -> SharedVocabulary:
         """The token ids that both models share, checked before weights are loaded."""
         reused = {*self.settings.expert.reused_ids, *self.settings.amateur.reused_ids}
-        expert = loading.load_tokenizer(self.expert)
-        amateur = expert if self.amateur.drop_layers else loading.load_tokenizer(self.amateur)
         return shared_vocabulary(
-            expert,
-            amateur,
+            self.expert_tokenizer,
+            self._tokenizers[self.amateur.role],
             expert_rows=locating.config_rows(self.expert),
             amateur_rows=locating.config_rows(self.amateur),
             reused_ids=tuple(sorted(reused)),

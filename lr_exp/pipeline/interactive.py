@@ -20,7 +20,6 @@ from lr_exp.config.options import option_folders
 from lr_exp.config.settings import Settings
 from lr_exp.data.questions import Question, questions_of
 from lr_exp.errors import UserError
-from lr_exp.models import loading
 from lr_exp.models.loading import LanguageModel
 from lr_exp.models.vocabulary import SharedVocabulary
 from lr_exp.pipeline.context import RunContext
@@ -157,7 +156,7 @@ def sample(
     trajectories = context.inputs.method.trajectories(context).artifact
     steps = score_trajectories(context, trajectories)
     selected = select_steps(context, trajectories, steps)
-    tokenizer = loading.load_tokenizer(context.inputs.expert)
+    tokenizer = context.inputs.expert_tokenizer
     rows = _rows(trajectories.folder)
     rule = context.inputs.method.select
     masks = [keep for _, keep in kept_by_shard(trajectories.folder, steps.folder, rule)]

@@ -48,7 +48,7 @@ def make_supervision(context: RunContext, folder: Path) -> tuple[Artifact, Sampl
     export = inputs.settings.sampler.export
     if export is not None:
         stored = StoredSupervision(supervision.folder)
-        tokenizer = loading.load_tokenizer(inputs.expert)
+        tokenizer = inputs.expert_tokenizer
         distributed.run_on_rank0(lambda: records.export_records(stored, tokenizer, Path(export)))
     stages = {**made, "supervision": supervision}
     generated = [made[name].facts["tokens"] for name in _GENERATING_STAGES if name in made]
@@ -140,7 +140,7 @@ def _import_records(context: RunContext) -> Artifact:
         "records": file_digest(path) if path.is_file() else None,
         "expert": inputs.expert.fingerprint,  # its tokenizer reads prefixes without ids
     }
-    tokenizer = loading.load_tokenizer(inputs.expert)
+    tokenizer = inputs.expert_tokenizer
 
     def build(folder: Path) -> dict[str, Any]:
         supervision = records.import_records(
@@ -189,7 +189,7 @@ def _sample_for_page(
         trajectories.artifact.folder,
         steps.folder if steps else None,
         StoredSupervision(supervision.folder),
-        loading.load_tokenizer(inputs.expert),
+        inputs.expert_tokenizer,
         alpha=settings.alpha if steps and method.reads("alpha") else None,
         verdict=verdict,
     )

@@ -12,7 +12,7 @@ from lr_exp.config.method import register
 from lr_exp.data.questions import fingerprint, prompts_fingerprint
 from lr_exp.evaluator import grade
 from lr_exp.evaluator.prompts import worked_answer
-from lr_exp.models import loading, locating
+from lr_exp.models import locating
 from lr_exp.pipeline.context import RunContext
 from lr_exp.pipeline.inputs import GRADING_PACKAGES, RENDERING_PACKAGES
 from lr_exp.sampler import references, rollout
@@ -90,7 +90,7 @@ def human_solution(context: RunContext) -> Trajectories:
         return references.write_solutions(
             inputs.questions,
             (worked_answer(q) if q.answer else q.solution or "" for q in inputs.questions),
-            loading.load_tokenizer(inputs.expert),
+            inputs.expert_tokenizer,
             folder,
             context=locating.config_context(inputs.expert),
             **settings,
@@ -140,7 +140,7 @@ def _verified(context: RunContext, drawn: Artifact, samples: int) -> Artifact:
         return grade.grade_answer(text, question.answer or "", kind, question.choices).correct
 
     def build(folder: Path) -> dict[str, Any]:
-        tokenizer = loading.load_tokenizer(inputs.expert)
+        tokenizer = inputs.expert_tokenizer
         return references.keep_verified(drawn.folder, tokenizer, is_right, folder, samples=samples)
 
     return context.make(recipe, build, stage="sample")
