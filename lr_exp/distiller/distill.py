@@ -5,7 +5,8 @@ import json
 import logging
 import shutil
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
@@ -165,10 +166,7 @@ def is_sharded(settings: DistillerSettings) -> bool:
 
 def attach_adapter(expert: LanguageModel, adapter: Path) -> PeftModel:
     """The expert with a saved adapter, as plain `peft` loads it. `unload()` takes it off again."""
-    with warnings.catch_warnings():
-        warnings.filterwarnings(
-            "ignore", message="Model has `tie_word_embeddings=True`"
-        )  # see merge
+    with _tied_heads_accepted():
         model = PeftModel.from_pretrained(expert.model, str(adapter), is_trainable=False)
     return model.eval()
 
@@ -198,6 +196,14 @@ def merge(expert: LanguageModel, adapter: Path, folder: Path) -> None:
             f"distiller.merge: the merged model of {expert.name} does not give the tuned expert's "
             "distributions. Set distiller.merge=false and use the adapter, or set dtype=float32."
         )
+
+
+@contextmanager
+def _tied_heads_accepted() -> Iterator[None]:
+    """Hides peft's warning about tuned output layers that are tied: `merge` unties them."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Model has `tie_word_embeddings=True`")
+        yield
 
 
 @torch.no_grad()
@@ -271,9 +277,7 @@ def _with_lora(expert: LanguageModel, settings: DistillerSettings) -> PeftModel:
         bias="none",
         **lora_layers(expert.model, settings.target_modules),
     )
-    with warnings.catch_warnings():
-        # `merge` unties a tuned output layer.
-        warnings.filterwarnings("ignore", message="Model has `tie_word_embeddings=True`")
+    with _tied_heads_accepted():
         return get_peft_model(expert.model, config)  # type: ignore[return-value]
 
 
