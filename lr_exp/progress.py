@@ -12,8 +12,8 @@ BAR, LINES, FEW, NONE = "bar", "lines", "few", "none"
 
 _LINE_INTERVAL = 30.0  # seconds
 _FEW_INTERVAL = 600.0  # seconds; in a sweep
-_LINE = "{desc}: {n_fmt}/{total_fmt}{unit}s, {rate_fmt}, {remaining} left{postfix}"
-_LAST_LINE = "{desc}: {n_fmt}{unit}s in {elapsed}, {rate_fmt}{postfix}"
+_LINE = "{desc}: {n_fmt}/{total_fmt}{unit}s, {rate_noinv_fmt}, {remaining} left{postfix}"
+_LAST_LINE = "{desc}: {n_fmt}{unit}s in {elapsed}, {rate_noinv_fmt}{postfix}"
 
 # How this process shows progress, and whether a finished stage leaves a line; None: see `choose`.
 _chosen: tuple[str, bool] | None = None

@@ -115,6 +115,7 @@ def test_without_overrides_it_is_the_papers_run():
         ),
         ("hydra.run.dir=x", "hydra.run.dir=x: Hydra's own settings have no effect here"),
         ("-m", "'-m' is not an override"),
+        ("beta=range(1,3),9", "a range cannot be one of several values"),
     ],
 )
 def test_errors_are_the_programs_one_line_messages(word, message):

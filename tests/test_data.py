@@ -1,10 +1,12 @@
 """Questions: formats, JSON Lines errors, selection, and a hub mirror if there is one."""
 
+import re
 from dataclasses import replace
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from sympy import sympify
 
 from lr_exp.config.options import option_files
 from lr_exp.config.settings import BenchmarkSettings, DataSettings
@@ -17,6 +19,7 @@ from lr_exp.data.questions import (
     questions_of,
     select_questions,
 )
+from lr_exp.data.sources import GENERATED
 from lr_exp.errors import UserError
 from lr_exp.micro.world import generate_problems
 from tests.support.hub import COUNTS, HUB, ROOT, mirror, needs_hub
@@ -92,7 +95,7 @@ def test_a_row_becomes_a_question(name, row, expected):
 
 
 @pytest.mark.parametrize(
-    "name", [name for name in FORMATS if name not in ("jsonl", "parquet", "micro")]
+    "name", [name for name in FORMATS if name not in ("jsonl", "parquet", *GENERATED)]
 )
 def test_a_missing_column_error_lists_the_columns(name):
     with pytest.raises(UserError, match=r"no column .*; the columns are: text, weight"):
@@ -213,6 +216,7 @@ def test_invalid_questions_from_python_are_named(given, says):
 
 # Sources
 
+SUMS = {"format": "random_calculation", "count": 9, "operations": {"add": [1, 9]}}
 BAD_SOURCES = [
     ({"format": "gsm8"}, "Did you mean 'gsm8k'"),
     ({"format": "lr_samples"}, "format lr_samples holds contrastive samples"),
@@ -227,6 +231,12 @@ BAD_SOURCES = [
     ({"format": "olympiadbench", "path": "numbers"}, "x/test/0"),
     ({"format": "micro", "configs": ["x"], "count": 2}, "data: unknown family 'x'"),
     ({"format": "micro", "configs": ["micro_add"]}, "data.count"),
+    ({**SUMS, "operations": {"ad": [1, 9]}}, "unknown operation 'ad'. Did you mean 'add'"),
+    ({**SUMS, "operations": {"add": [9, 1]}}, "operations.add=[9, 1]"),
+    ({**SUMS, "operations": {}}, "operations is empty"),
+    ({**SUMS, "split": "dev"}, "unknown split 'dev'"),
+    ({**SUMS, "count": None}, "data.count"),
+    ({**SUMS, "operations": {"add": [1, 3]}}, "too few distinct test questions: 9 requested"),
 ]
 
 
@@ -282,6 +292,36 @@ def test_micro_questions_come_from_the_generator():
     assert load_questions(settings, hub_root=None)[1] == Question(
         "m/train/1", problem.question, problem.answer, problem.solution
     )
+
+
+@pytest.mark.parametrize("depth", [1, 3])
+def test_random_calculations_are_right_distinct_and_in_one_split_whatever_the_operands_order(depth):
+    operations = {"add": [1, 40], "subtract": [1, 9], "multiply": [1, 30]}
+    settings = [
+        DataSettings(
+            name="r",
+            format="random_calculation",
+            split=split,
+            count=300,
+            operations=operations,
+            depth=depth,
+        )
+        for split in ("train", "test")
+    ]
+    train, test = (load_questions(one, hub_root=None) for one in settings)
+    keys = {}
+    for question in [*train, *test]:
+        expression = question.text.removeprefix("What is ").removesuffix("?")
+        assert question.answer == str(sympify(expression))
+        assert len(re.findall(r"[-+*] ", expression)) == depth
+        commutes = depth == 1 and "-" not in expression
+        parts = expression.split(" ")
+        keys[question.id] = tuple(sorted(parts)) if commutes else expression
+    assert len(set(keys.values())) == 600
+    fewer = load_questions(replace(settings[0], count=10), hub_root=None)
+    assert fewer == train[:10]
+    other_seed = load_questions(replace(settings[0], seed=1), hub_root=None)
+    assert other_seed[:10] != fewer
 
 
 # Selection and address

@@ -95,7 +95,7 @@ def test_rates_exclude_earlier_work(capsys, clock):
     first, *_, last = capsys.readouterr().err.splitlines()
     assert "90/100 questions" in first
     assert "00:40 left" in first
-    assert last == "rollout: 100 questions in 01:20,  4.00s/ question"
+    assert last == "rollout: 100 questions in 01:20,  0.25 question/s"
 
 
 def test_a_failed_stage_prints_no_final_line(capsys):

@@ -16,7 +16,7 @@ from typing import Any, NoReturn, cast
 from hydra._internal.utils import get_args_parser
 from hydra.core.config_store import ConfigStore
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.core.override_parser.types import Override, RangeSweep, ValueType
+from hydra.core.override_parser.types import ChoiceSweep, Override, RangeSweep, Sweep, ValueType
 from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import (
@@ -161,6 +161,8 @@ def parse_override(word: str) -> Override:
             raise UserError(
                 f"{shown} sweeps over more than {_MAX_SWEEP_VALUES:,} values: shorten the range."
             )
+    if isinstance(sweep, ChoiceSweep) and any(isinstance(one, Sweep) for one in sweep.list):
+        raise UserError(f"{shown}: a range cannot be one of several values: list its values.")
     return override
 
 

@@ -88,8 +88,8 @@ def _source(content: Facts) -> str | None:
     path = content.get("path")
     if path == "???":
         return "your file"
-    if path is None and (content.get("package") == "lr_exp" or content.get("format") == "micro"):
-        return "this package"
+    if path is None and (content.get("package") == "lr_exp" or "count" in content):
+        return "this package"  # its models, and questions that it generates
     return path or content.get("fallback_path")
 
 

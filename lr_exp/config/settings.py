@@ -175,9 +175,14 @@ class SourceSettings(_Checked, key="source."):
     split: str | None = None
     revision: str | None = _neutral(None)
     answer: Annotated[str, ANSWER_KINDS] = "math"  # how references are compared
-    # Only for generated questions (`format: micro`): how many, and the generator's seed.
+    # Only for generated questions (`format: micro`, `random_calculation`): how many, and the
+    # generator's seed.
     count: Annotated[int | None, COUNT] = None
     seed: int = 0
+    # Only for `format: random_calculation`: the smallest and the largest operand of each operation
+    # (add, subtract, multiply), and the number of operations in a question.
+    operations: dict[str, list[int]] = field(default_factory=dict)
+    depth: Annotated[int, "[1, 100]"] = 1
 
 
 @dataclass

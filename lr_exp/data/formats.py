@@ -9,7 +9,7 @@ from typing import Any
 
 from lr_exp.errors import UserError
 
-# Incremented when a reader or the micro world's generator produces different questions; streamed
+# Incremented when a reader or a generator produces different questions; streamed
 # questions in the store are then read again.
 READERS_VERSION = 1
 
@@ -222,5 +222,6 @@ FORMATS: dict[str, Reader] = {
     "jsonl": read_jsonl,
     "parquet": read_jsonl,
     "micro": _columns("question", "answer", "solution"),
+    "random_calculation": _columns("question", "answer"),
 }
 """Reader of each format: takes a row and a question id; returns None for a dropped row."""

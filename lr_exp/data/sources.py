@@ -1,4 +1,4 @@
-"""Reads questions from hub data sets, their mirrors, JSON Lines, Parquet and the micro world."""
+"""Reads questions from hub data sets, their mirrors, JSON Lines, Parquet and generators."""
 
 import itertools
 from collections.abc import Generator, Iterator, Mapping
@@ -12,12 +12,14 @@ import pyarrow.parquet as pq
 from lr_exp.config.settings import DataSettings, SourceSettings
 from lr_exp.data.formats import FORMATS, Question, read_jsonl
 from lr_exp.data.json_lines import read_json_lines
+from lr_exp.data.random_calculation import random_calculations
 from lr_exp.errors import UserError, did_you_mean
 
 _FILE_FORMATS = ("jsonl", "parquet")
 _COLUMNS = ("question", "answer", "solution")  # of a Parquet file
 _BATCH_ROWS = 1024
-_MAX_MICRO_QUESTIONS = 100_000  # searching a small family for more would take hours
+GENERATED = ("micro", "random_calculation")
+_MAX_GENERATED = 100_000  # questions; searching a small family for more would take hours
 
 
 def iterate_questions(
@@ -49,8 +51,8 @@ def iterate_questions(
         )
     if source.format in _FILE_FORMATS:
         return _file_questions(source)
-    if source.format == "micro":
-        return _row_questions(source, _micro_rows(source))
+    if source.format in GENERATED:
+        return _row_questions(source, _generated_rows(source))
     return _row_questions(source, _hub_rows(source, hub_root, streaming=streaming))
 
 
@@ -153,22 +155,28 @@ def _rows_with_decimals(batch: pa.RecordBatch) -> Iterator[dict[str, Any]]:
         yield row | {name: Decimal(repr(float(number))) for name, number in numbers.items()}
 
 
-def _micro_rows(source: SourceSettings) -> Iterator[Mapping[str, Any]]:
-    if len(source.configs) != 1 or source.split is None or source.count is None:
+def _generated_rows(source: SourceSettings) -> Iterator[Mapping[str, Any]]:
+    is_micro = source.format == "micro"
+    if (is_micro and len(source.configs) != 1) or source.split is None or source.count is None:
+        family = f"{_key(source, 'configs')} (one family), " if is_micro else ""
         raise UserError(
-            f"{_where(source)}: format micro needs {_key(source, 'configs')} (one family), "
-            f"{_key(source, 'split')} and {_key(source, 'count')}."
+            f"{_where(source)}: format {source.format} needs {family}{_key(source, 'split')} and "
+            f"{_key(source, 'count')}."
         )
-    if source.count > _MAX_MICRO_QUESTIONS:
+    if source.count > _MAX_GENERATED:
         raise UserError(
-            f"{_key(source, 'count')}={source.count}: the maximum is {_MAX_MICRO_QUESTIONS:,}."
+            f"{_key(source, 'count')}={source.count}: the maximum is {_MAX_GENERATED:,}."
         )
-    from lr_exp.micro.world import iter_problems  # only for this format
-
+    count, seed, split = source.count, source.seed, source.split
     try:
-        yield from map(
-            vars, iter_problems(source.configs[0], source.count, source.seed, source.split)
-        )
+        if is_micro:
+            from lr_exp.micro.world import iter_problems  # only for this format
+
+            yield from map(vars, iter_problems(source.configs[0], count, seed, split))
+        else:
+            yield from random_calculations(
+                source.operations, depth=source.depth, count=count, seed=seed, split=split
+            )
     except ValueError as error:
         raise UserError(f"{_where(source)}: {error}") from error
 

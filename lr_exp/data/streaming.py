@@ -15,7 +15,7 @@ from lr_exp import distributed
 from lr_exp.config.settings import DataSettings
 from lr_exp.data.formats import READERS_VERSION
 from lr_exp.data.questions import StoredQuestions, write_questions
-from lr_exp.data.sources import iterate_questions, local_files, short_reason
+from lr_exp.data.sources import GENERATED, iterate_questions, local_files, short_reason
 from lr_exp.errors import UserError
 from lr_exp.store import Recipe, Store, file_digest
 
@@ -24,7 +24,7 @@ log = logging.getLogger(__name__)
 VERSION = 2
 
 _SETTINGS = ("name", "format", "configs", "split", "max_questions")  # that determine what is read
-_MICRO_SETTINGS = ("count", "seed")
+_GENERATOR_SETTINGS = ("count", "seed", "operations", "depth")
 _COMMIT = re.compile(r"[0-9a-f]{40}")
 
 
@@ -39,8 +39,8 @@ def streamed_questions(
     settings = {name: value for name, value in asdict(data).items() if name in _SETTINGS}
     settings |= {"readers": READERS_VERSION}
     inputs: dict[str, Any] = {}
-    if data.format == "micro":
-        settings |= {name: getattr(data, name) for name in _MICRO_SETTINGS}
+    if data.format in GENERATED:
+        settings |= {name: getattr(data, name) for name in _GENERATOR_SETTINGS}
     else:
         files = distributed.run_on_all_ranks(lambda: _digests(data, hub_root))
         distributed.check_same({"data": files})

@@ -4,7 +4,7 @@ The project has its own decoding loop because `generate` fills in any setting th
 not pass from the model repository's generation config (temperature, top-p, repetition penalty).
 """
 
-from collections.abc import Container, Sequence
+from collections.abc import Callable, Container, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -42,7 +42,11 @@ class PromptedModel:
 
 @torch.inference_mode()
 def decode(
-    models: Sequence[PromptedModel], strategy: Strategy, *, max_new_tokens: int
+    models: Sequence[PromptedModel],
+    strategy: Strategy,
+    *,
+    max_new_tokens: int,
+    is_end: Callable[[Sequence[int]], bool] = lambda _: False,
 ) -> list[Decoded]:
     """Decodes one continuation per row, which all models read after their own prompt of that row.
 
@@ -52,6 +56,7 @@ def decode(
         strategy: chooses the next tokens from the models' logits, in the order of `models`.
         max_new_tokens: per row, including the stop token; the shortest remaining context of the
             models is also a limit.
+        is_end: whether a continuation's token ids so far end it, as a stop token does.
 
     Raises:
         UserError: a model's logits are not finite.
@@ -75,7 +80,7 @@ def decode(
                 continue
             index = rows[row]
             outputs[index].append(token)
-            finished[index] = token in stops
+            finished[index] = token in stops or is_end(outputs[index])
             active[row] = not finished[index] and len(outputs[index]) < limits[index]
         count = sum(active)
         if count == 0:

@@ -20,6 +20,7 @@ from lr_exp.inference.cpu_linear import prepacked_linear
 from lr_exp.inference.decoding import Decoded, PromptedModel, decode
 from lr_exp.inference.engines import Generate, Request
 from lr_exp.inference.memory import AdaptiveBatchSize
+from lr_exp.inference.stop_strings import StopStrings
 from lr_exp.inference.strategies import Strategy, contrastive, greedy, sampled
 from lr_exp.models.loading import LanguageModel
 from lr_exp.models.prompts import render_prompt
@@ -103,6 +104,7 @@ def single_decoding(
     temperature: float = 0.0,
     top_p: float = 1.0,
     seed: int = 0,
+    stop: Sequence[str] = (),
     generate: Generate | None = None,
 ) -> BatchDecoder:
     """Decoding by one model: greedy at temperature 0, else sampled (see `strategies.sampled`).
@@ -111,10 +113,12 @@ def single_decoding(
     number. Another batch size, or a batch split to fit in memory, gives other answers.
 
     Args:
+        stop: texts that end an answer.
         generate: an engine to decode in the model's place; it seeds each request, so its answers do
             not depend on batches.
     """
     if generate is not None:
+        ends = StopStrings(language_model.tokenizer, stop)
         context = language_model.context
 
         def request(index: int) -> Request:
@@ -124,7 +128,10 @@ def single_decoding(
             request_seed = int(digest([seed, index])[:7], 16) if temperature else 0
             return Request(prompts[index], limit, request_seed, temperature, top_p)
 
-        return BatchDecoder((), lambda _, batch, __: generate([request(i) for i in batch]))
+        def decode_batch(number: int, batch: Sequence[int], start: int) -> list[Decoded]:
+            return [ends.truncated(one) for one in generate([request(i) for i in batch])]
+
+        return BatchDecoder((), decode_batch)
 
     def strategy(number: int, start: int) -> Strategy:
         if not temperature:
@@ -135,7 +142,7 @@ def single_decoding(
         generator = torch.Generator(next(language_model.model.parameters()).device)
         return sampled(temperature, top_p, generator.manual_seed(int(digest(key)[:16], 16)))
 
-    return _decoding([PromptedModel(language_model, prompts)], strategy, max_new_tokens)
+    return _decoding([PromptedModel(language_model, prompts)], strategy, max_new_tokens, stop)
 
 
 def contrastive_decoding(
@@ -147,6 +154,7 @@ def contrastive_decoding(
     shared: SharedVocabulary,
     alpha: float,
     max_new_tokens: int,
+    stop: Sequence[str] = (),
 ) -> BatchDecoder:
     """Contrastive decoding (see `strategies.contrastive`).
 
@@ -156,24 +164,29 @@ def contrastive_decoding(
     """
     readers = [PromptedModel(expert, prompts), PromptedModel(amateur, amateur_prompts, shared)]
     strategy = contrastive(shared, alpha)
-    return _decoding(readers, lambda *_: strategy, max_new_tokens)
+    return _decoding(readers, lambda *_: strategy, max_new_tokens, stop)
 
 
 def _decoding(
     readers: Sequence[PromptedModel],
     strategy: Callable[[int, int], Strategy],
     max_new_tokens: int,
+    stop: Sequence[str],
 ) -> BatchDecoder:
     """Decoding by models of this process.
 
     Args:
         readers: with all prompts.
         strategy: returns the strategy for a shard's number and an offset in it.
+        stop: texts that end an answer.
     """
+    ends = StopStrings(readers[0].language_model.tokenizer, stop)
 
     def decode_batch(number: int, batch: Sequence[int], start: int) -> list[Decoded]:
         models = [replace(one, prompts=[one.prompts[i] for i in batch]) for one in readers]
-        return decode(models, strategy(number, start), max_new_tokens=max_new_tokens)
+        chosen = strategy(number, start)
+        answers = decode(models, chosen, max_new_tokens=max_new_tokens, is_end=ends.end)
+        return [ends.truncated(one) for one in answers]
 
     return BatchDecoder(tuple(one.language_model.model for one in readers), decode_batch)
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from lr_exp.report.analyse.comparable import machine
 from lr_exp.report.analyse.rows import Sweep
 from lr_exp.report.figures import Figure
-from lr_exp.report.names import NO_SWEEP, is_micro, machine_name
+from lr_exp.report.names import NO_SWEEP, is_micro
 from lr_exp.report.read.runs import Found
 from lr_exp.report.read.summary import ModelProvenance
 from lr_exp.report.tables.formats import markdown_table, markdown_text
@@ -146,7 +146,7 @@ def _what_ran(sweep: Sweep) -> str:
         "questions": listed(run.data for run in runs),
         "benchmarks": ", ".join(sweep.benchmarks),
         "seeds": ", ".join(map(str, sorted({run.seed for run in runs}))),
-        "machine": machine_name(on_machines("device_name")),
+        "machine": on_machines("device_name"),
         "dtype": on_machines("dtype"),
         "versions": ", ".join(
             f"{key.removesuffix(' version')} {on_machines(key)}" for key in versions

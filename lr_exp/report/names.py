@@ -1,6 +1,5 @@
 """Labels and order of methods, experts, amateurs, decoders and benchmarks in tables."""
 
-import re
 from dataclasses import dataclass
 
 BASELINE = "baseline"
@@ -91,11 +90,6 @@ def rank(name: str | None, order: tuple[str, ...]) -> tuple[int, str]:
 def method_label(method: str | None) -> str:
     """The label of a method; None is imported records."""
     return METHODS.get(method, method) if method else "imported records"
-
-
-def machine_name(device_name: str) -> str:
-    """`x86_64 CPU, 1 threads` with the right singular."""
-    return re.sub(r"\b1 threads\b", "1 thread", device_name)
 
 
 def benchmark_label(name: str) -> str:

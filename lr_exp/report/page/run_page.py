@@ -179,7 +179,7 @@ def _choices(run: Run) -> dict[str, str | None]:
         "questions": run.data,
         "decoding": None if run.decoder == "greedy" else run.decoder,
         "sweep": run.sweep,
-        "machine": names.machine_name(machine(run).get("device_name", "")),
+        "machine": machine(run).get("device_name", ""),
         "dtype": run.provenance.dtype,
         "versions": ", ".join(f"{name} {versions[name]}" for name in packages),
     }

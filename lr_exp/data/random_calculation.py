@@ -1,0 +1,93 @@
+"""Generated arithmetic questions, which no model can have seen in training once they are deep.
+
+The idea is RandomCalculation's (arXiv 2507.10532): a benchmark without contamination.
+"""
+
+import hashlib
+import operator
+import random
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+
+from lr_exp.errors import did_you_mean
+
+SPLITS = ("train", "test")
+
+_OPERATIONS: dict[str, tuple[str, Callable[[int, int], int]]] = {
+    "add": ("+", operator.add),
+    "subtract": ("-", operator.sub),
+    "multiply": ("*", operator.mul),
+}
+_COMMUTATIVE = ("add", "multiply")
+
+
+@dataclass(frozen=True)
+class _Expression:
+    text: str  # `(3 + 4) * 2`
+    value: int
+    key: str  # the same for `3 + 4` and `4 + 3`
+
+
+def random_calculations(
+    operations: Mapping[str, list[int]], *, depth: int, count: int, seed: int, split: str
+) -> Iterator[dict[str, str]]:
+    """Yields `count` distinct questions with their answers: `What is (3 + 4) * 2?`, `14`.
+
+    A larger count starts with the questions of a smaller one. A hash of the operation and its
+    operands, regardless of their order, assigns a question to a split, half of them to each: `3 +
+    4` and `4 + 3` are one question, of which only one is asked.
+
+    Args:
+        operations: the smallest and the largest operand of each operation (add, subtract,
+            multiply); each is drawn equally often.
+        depth: number of operations in a question.
+
+    Raises:
+        ValueError: a setting is invalid, or there are fewer distinct questions than `count`.
+    """
+    for name, limits in operations.items():
+        if name not in _OPERATIONS:
+            raise ValueError(f"unknown operation {name!r}.{did_you_mean(name, _OPERATIONS)}")
+        if len(limits) != 2 or limits[0] > limits[1]:
+            raise ValueError(
+                f"operations.{name}={limits}: write the smallest and the largest operand, [1,9]"
+            )
+    if not operations:
+        raise ValueError("operations is empty: write at least one, as {add: [1, 9]}")
+    if split not in SPLITS:
+        raise ValueError(f"unknown split {split!r}.{did_you_mean(split, SPLITS)}")
+    rng = random.Random(f"{split}/{seed}")
+    asked: set[str] = set()
+    for _ in range(100 * count + 1000):
+        if len(asked) == count:
+            return
+        drawn = _draw(rng, operations, depth)
+        is_test = hashlib.sha256(drawn.key.encode()).digest()[0] % 2 == 0
+        if drawn.key not in asked and is_test == (split == "test"):
+            asked.add(drawn.key)
+            yield {"question": f"What is {drawn.text}?", "answer": str(drawn.value)}
+    if len(asked) < count:
+        raise ValueError(
+            f"there are too few distinct {split} questions: {count} requested, {len(asked)} found; "
+            "lower count, or add operations or larger operands"
+        )
+
+
+def _draw(rng: random.Random, operations: Mapping[str, list[int]], depth: int) -> _Expression:
+    """An operation on a number and an expression with one operation less, in either order."""
+    name = rng.choice(list(operations))
+    sign, compute = _OPERATIONS[name]
+    operands = [_number(rng, operations[name]) for _ in range(2)]
+    if depth > 1:
+        inner = _draw(rng, operations, depth - 1)
+        place = rng.randrange(2)
+        operands[place] = _Expression(f"({inner.text})", inner.value, inner.key)
+    left, right = operands
+    keys = [left.key, right.key]
+    key = f"({sign} {' '.join(sorted(keys) if name in _COMMUTATIVE else keys)})"
+    return _Expression(f"{left.text} {sign} {right.text}", compute(left.value, right.value), key)
+
+
+def _number(rng: random.Random, limits: list[int]) -> _Expression:
+    value = rng.randint(*limits)
+    return _Expression(str(value), value, str(value))
