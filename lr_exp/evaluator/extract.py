@@ -32,7 +32,8 @@ _PART = re.compile(
 _MARKED = re.compile(r"^#{4}\s{0,3}(?P<text>[-+\d\\$(\[{.].*|\S+\s*\Z|.*\S\s*\Z)", re.MULTILINE)
 _HEDGE = re.compile(
     r"^(?:approximately|about|around|roughly|exactly|simply|just|only|therefore|thus|equal to"
-    r"|given by|found to be|either|that|then|actually|indeed|in fact|instead|now|\\?[\"\u201c]|[\s:*,])+",
+    r"|given by|found to be|either|that|then|actually|indeed|in fact|instead"
+    r"|now|\\?[\"\u201c]|[\s:*,])+",
     re.IGNORECASE,
 )
 _ABBREVIATION = "".join(rf"(?<!\b{name})" for name in ("Mr", "Mrs", "Ms", "Dr", "Prof", "St"))
@@ -51,11 +52,12 @@ _JOINING_WORD = re.compile(
     r"\b(?:and|or|also|the|first|second|third|other|one|is|are|either|for|part|[a-z])\b"
 )
 _DECIMAL = (
-    r"(?<!\d)(?<![A-Za-z]{2})(?:\d{1,3}(?: \d{3})+(?!\d)|\d+(?:(?:,(?:\\!)?|\{,\}|\\,)\d{3}(?!\d))*(?:\.\d+)?|\.\d+)"
+    r"(?<!\d)(?<![A-Za-z]{2})(?:\d{1,3}(?: \d{3})+(?!\d)"
+    r"|\d+(?:(?:,(?:\\!)?|\{,\}|\\,)\d{3}(?!\d))*(?:\.\d+)?|\.\d+)"
 )
 # A minus directly after a letter, digit or closing bracket is a subtraction, not a sign.
 _NUMBER = re.compile(
-    rf"(?:(?<![\w)}}])[-\u2212])?(?:(?:\d{{1,9}}\s?)?\\[dt]?frac\{{-?\d{{1,40}}\}}\{{\d{{1,40}}\}}"
+    rf"(?:(?<![\w)}}])[-\u2212])?(?:(?:\\?\$?\d{{1,9}}\s?)?\\[dt]?frac\{{-?\d{{1,40}}\}}\{{\d{{1,40}}\}}"
     rf"|\\?\$?{_DECIMAL}(?:(?: \d+)?\s?/\s?\d+(?!\d|\.\d))?)"
     r"(?:\s?\\?%|\s(?:hundred|thousand|million|billion|trillion|dozen)\b)?"
 )
@@ -70,7 +72,8 @@ _LAST_IS = re.compile(
 )
 # Not one that is ruled out: `not B`, `B is wrong`.
 _LETTER = re.compile(
-    r"(?<!\bnot )(?<!\bnot \*\*)(?:\(([A-Za-z])\)|(?<![A-Za-z0-9\\'])(?<!\bnot \()([A-Z])(?![A-Za-z0-9']))"
+    r"(?<!\bnot )(?<!\bnot \*\*)(?:\(([A-Za-z])\)"
+    r"|(?<![A-Za-z0-9\\'])(?<!\bnot \()([A-Z])(?![A-Za-z0-9']))"
     r"(?!\W{0,3}\s(?:is|are)\s(?:wrong|incorrect|false|not)\b)"
 )
 _ARTICLE = re.compile(r"\s(?!or\b|and\b|is\s(?:the|correct|right|true|best)\b)[a-z]")
@@ -81,7 +84,7 @@ _WRAPPED_LETTER = re.compile(
 )
 _SEVERAL_LETTERS = re.compile(
     r"\W*(?:(?:both|either)\W+)?\b([A-Z])(?:[\s)}\]$*]*(?:,?[\s{]*\b(?:and|or)\b|[,;/&])[\s({\[}$*]*"
-    r"(?!\1)[A-Z]\b(?!\s+(?:is|are|being|fails|does)\b)|\s{0,3}[A-Z]\W*$)"
+    r"(?!\1)[A-Z]\b(?!\s+(?:is|being|fails|does|are\s(?:wrong|incorrect|false|not|too))\b)|\s{0,3}[A-Z]\W*$)"
 )
 _FIRST_LETTER = re.compile(
     r"\W{0,4}(?:Option\s)?\W{0,3}(?P<letter>[A-Z])(?:\W{0,2}[.:)](?!\W*is\b)|,\sas\b|,?\s(?:because|since|fits|works)\b"

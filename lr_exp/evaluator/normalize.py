@@ -81,7 +81,9 @@ _BOX = re.compile(r"^\\(?:boxed|fbox)\s?\{(.*)\}$", re.DOTALL)
 def normalize(text: str) -> str:
     """Canonical notation of an answer. Does not change its value."""
     text = _SUPERSCRIPTS.sub(lambda run: f"^{{{unicodedata.normalize('NFKC', run[0])}}}", text)
-    text = _ROOT.sub(lambda root: f"\\sqrt{_DEGREE.get(root[1], '')}{{{root[2] or root[3] or root[4]}}}", text)
+    text = _ROOT.sub(
+        lambda root: f"\\sqrt{_DEGREE.get(root[1], '')}{{{root[2] or root[3] or root[4]}}}", text
+    )
     text = _CONTROL.sub("", text.translate(_CHARACTERS)).strip()
     text = _TEXT_COMMAND.sub(r"\\text\1", text)
     for _ in range(4):  # delimiters and boxes may be nested
@@ -96,14 +98,14 @@ def normalize(text: str) -> str:
         if (whole := _WHOLE_TEXT.match(text)) and braces_balance(whole[1]):
             text = whole[1].strip()
     text = _THOUSANDS.sub(lambda number: re.sub(r"\D", "", number[0]), text)
-    text = text.replace("\\%", "%").replace("\\$", "").replace("$", "").replace("{:}", ":")
+    text = text.replace("\\%", "%").replace("\\$", "").replace("$", "")
     text = text.replace("<=", "\\le ").replace(">=", "\\ge ").replace("!=", "\\ne ")
     text = _SPACING.sub(" ", _SIZING.sub("", text))
     text = _SYNONYMS.sub(lambda match: _SYNONYM[match[1]], _INEQUALITIES.sub(r"\\\1", text))
     text = _SET_BUILDER.sub(r"\1", _PERCENT.sub("%", _TEXT_NUMBER.sub(r"\1", text)))
     text = _DOZEN.sub(lambda dozens: f"{12 * float(dozens[1]):g}{dozens[2] or ''}", text)
     text = _SCALE.sub(lambda word: f"e{_SCALES[word[2]]}{word[1] or ''}", text)
-    text = _DEGREES.sub(" ", text)
+    text = _DEGREES.sub(" ", text).replace("{:}", ":")
     text = _FRACTION_COMMAND.sub(r"\\frac", text)
     text = _SHORT_FRACTION.sub(
         lambda match: "\\frac{" + match[1].strip("{} ") + "}{" + match[2].strip("{} ") + "}", text
@@ -114,7 +116,7 @@ def normalize(text: str) -> str:
 
 
 def compact(text: str) -> str:
-    """Removes spaces, `\\text` and braces around one character, for comparison as text."""
+    r"""Removes spaces, `\text` and braces around one character, for comparison as text."""
     return _SINGLE_BRACES.sub(r"\1\2", _TEXT.sub(r"\1", text)).replace(" ", "")
 
 
@@ -132,10 +134,10 @@ def braces_balance(text: str) -> bool:
 _POWER = r"\s?\^\s?(?:\{\s?-?\d\s?\}|-?\d)"
 _UNIT_POWER = rf"(?:{_POWER})?"
 _SOLAR = r"(?:\s?_\s?(?:\{\s?)?\\odot(?:\s?\})?)"
-_NO_UNIT = r"(?:and|or|if|for|when|where|with|of|is|to|mod|in(?!\s*[}^.])|base|dozens?|" + "|".join(_SCALES)
-_UNIT_TEXT = (
-    rf"(?:\\mu\s?)?\\text\s?\{{(?!\s*{_NO_UNIT})\b)(?:{_POWER}|[^{{}}\d])*\}}{_SOLAR}?"
+_NO_UNIT = r"(?:and|or|if|for|when|where|with|of|is|to|mod|in(?!\s*[}^.])|base|dozens?|" + "|".join(
+    _SCALES
 )
+_UNIT_TEXT = rf"(?:\\mu\s?)?\\text\s?\{{(?!\s*{_NO_UNIT})\b)(?:{_POWER}|[^{{}}\d])*\}}{_SOLAR}?"
 _UNIT_NAME = rf"\(?(?<![\\A-Za-z])(?!{_NO_UNIT})\b)[A-Za-z]{{3,}}\)?"
 _SHORT_UNIT = (
     r"(?:[cmkdn]m|[mk]g|[mcd]l|ft|in|yd|mi|lbs?|oz|hrs?|ms|[ap]m|kph|mph|hz|eV)(?![A-Za-z])"

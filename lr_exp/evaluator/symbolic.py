@@ -28,7 +28,7 @@ def start_answer() -> None:
 def symbolically_equal(gold: str, answer: str) -> bool:
     """Whether two expressions are equal; False if either is invalid or too long.
 
-    Raises UserError if math-verify cannot be started, TimeoutError when the answer's time is used up.
+    Raises UserError if math-verify cannot be started, TimeoutError when the answer's time is up.
     """
     if max(len(gold), len(answer)) > _MAX_CHARACTERS:
         return False

@@ -1,9 +1,9 @@
 """The program that compares expressions with math-verify, started by `symbolic`.
 
-Reads two expressions and a limit in seconds of CPU time from stdin and writes whether they are equal,
-and the seconds left, to stdout, one JSON value a line; null for a comparison that exceeds the limit.
-The kernel ends even an operation that Python cannot interrupt. It imports nothing of this package, so
-that it starts fast.
+Reads two expressions and a limit in seconds of CPU time from stdin. Writes whether they are equal
+and the seconds left to stdout, one JSON value a line; null for a comparison that exceeds the limit.
+The kernel ends even an operation that Python cannot interrupt. It imports nothing of this package,
+so that it starts fast.
 """
 
 import json
@@ -42,16 +42,16 @@ _DECIMAL_TOLERANCE = 1e-4  # as between numbers
 
 
 def _as_name(symbol: re.Match[str]) -> str:
-    """Wraps symbols that the grammar rejects (`E_1`, gamma, `L_\\odot`) or whose primes it drops."""
+    r"""Wraps symbols that the grammar rejects (`E_1`, `L_\odot`) or whose primes it drops."""
     base, index, primes = symbol.groups()
     is_function = symbol.string[symbol.end() :].lstrip().startswith("(")
     is_gamma = base == "\\gamma" or (base == "\\Gamma" and not is_function)
-    index = re.sub(r"\\text|[{}\s]", "", index or "")
+    index = index or ""
     is_letter = len(base) == 1 or base[1:] in _GREEK
-    is_indexed = is_letter and index and (base in "Ee" or len(index) > 1)
+    is_indexed = is_letter and index and (base in "Ee" or len(index) > len("{1}"))
     if not (primes or is_gamma or is_indexed):
         return symbol[0]
-    name = f"{base}_{index}".replace("\\", "")
+    name = re.sub(r"\\text|[{}\s\\]", "", f"{base}_{index}")
     count = primes.count("'") + primes.count("prime")
     return rf"\text{{{name}{'p' * count}}}"
 

@@ -111,8 +111,9 @@ def _are_equal(answer: str, gold: str, *, strict_units: bool) -> bool:
     if _RELATION.search(answer) and _EITHER.search(gold) and _BOTH.search(answer):
         pass  # a union, and an intersection
     elif len(values[1]) == len(gold_values[1]) > 1:
-        if _same_values(values, gold_values, strict_units=strict_units):
-            return True
+        same = _same_values(values, gold_values, strict_units=strict_units)
+        if same or (values[0] and gold_values[0]):  # tuples have one notation
+            return same
     elif (
         (name or gold_name)
         and (not name or not gold_name or compact(name) == compact(gold_name))
