@@ -60,6 +60,9 @@ DOWNSTREAM = {
     "adapter": {"adapter", "answers, tuned"},
     "answers": {"answers, expert", "answers, tuned"},
     "nothing": set(),
+    "everything": {
+        *("rollout", "score", "supervision", "adapter", "answers, expert", "answers, tuned")
+    },
 }
 
 
@@ -70,6 +73,7 @@ DOWNSTREAM = {
         ("sampler.system_prompt=Think.", "rollout"),
         ("sampler.batch_size=3", "rollout"),
         ("data.max_questions=9", "rollout"),
+        ("control_tokens=true", "everything"),
         ("amateur=micro_near", "score"),
         ("sampler.support_floor=0.01", "score"),
         ("sampler.tokens_per_pass=99", "score"),

@@ -8,6 +8,8 @@ from lr_exp.models.vocabulary import shared_vocabulary
 
 
 class Table:
+    pad_token_id = bos_token_id = eos_token_id = unk_token_id = None
+
     def __init__(self, *tokens: str | None) -> None:
         self._tokens = tokens
 

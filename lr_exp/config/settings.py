@@ -393,6 +393,9 @@ class Settings(_Checked, key=""):
     attention: Annotated[str | None, ATTENTIONS] = _neutral(None)
     # The date, YYYY-MM-DD, that chat templates print as today's.
     prompt_date: str = _neutral(PROMPT_DATE)
+    # Control tokens such as <|im_end|> in questions, solutions and system prompts. false: they are
+    # encoded as text; true: as the control tokens, which can end a turn.
+    control_tokens: bool = _neutral(False)
     hub_root: str | None = _neutral(None)  # a folder that mirrors hub data sets by their ids
     store: str = _neutral("runs/store")
     # Folders of the user's own options, benchmarks among them. Not a key: set by --config-dir or by

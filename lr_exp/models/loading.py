@@ -15,8 +15,8 @@ from lr_exp.models.locating import (
     has_tokenizer,
     read_config,
 )
-from lr_exp.models.prompts import pin_date, stop_token_ids
-from lr_exp.models.vocabulary import check_rows, tokens_by_id
+from lr_exp.models.prompts import allow_control_tokens, pin_date, stop_token_ids
+from lr_exp.models.vocabulary import tokens_with_rows
 
 log = logging.getLogger(__name__)
 
@@ -56,6 +56,8 @@ def load_tokenizer(source: ModelSource) -> Any:
             source.folder, **_source_options(source), **_model_type(source)
         )
         pin_date(tokenizer, source.prompt_date)
+        if source.control_tokens:
+            allow_control_tokens(tokenizer)
     except Exception as error:  # each format fails with its own exceptions
         raise UserError(
             f"{source.role}: the tokenizer in {source.folder} cannot be loaded "
@@ -168,8 +170,7 @@ def _described(
     source: ModelSource, tokenizer: Any, model: Any, generation: Any, config: Any, rows: int | None
 ) -> LanguageModel:
     """The model with what its tokenizer and configs say, once the tokenizer's ids are checked."""
-    tokens = tokens_by_id(tokenizer)
-    check_rows(source.role, tokens, rows)
+    tokens = tokens_with_rows(source.role, tokenizer, rows)
     text = config.get_text_config()
     declared = [getattr(place, "eos_token_id", None) for place in (generation, config, text)]
     context = context_limit(lambda name: getattr(text, name, None))

@@ -41,6 +41,7 @@ class ModelSource:
     init: str = "pretrained"
     attention: str | None = None  # None: the library's default
     prompt_date: str = PROMPT_DATE  # that the chat template prints as today's
+    control_tokens: bool = False  # whether control tokens in questions are control tokens
 
 
 def locate(settings: ModelSettings, role: str) -> ModelSource:

@@ -1,15 +1,28 @@
-"""Renders prompts to token ids: chat templates, the plain template, end-of-turn tokens."""
+"""Renders prompts to token ids: chat templates, the plain template, end-of-turn tokens.
 
+Control tokens in questions, solutions and system prompts are encoded as text: `_marked` puts a mark
+into each, and `_encode` encodes the text before and after a mark separately.
+"""
+
+import logging
+import re
 from datetime import date
+from functools import cache, lru_cache
 from typing import Any
 
 from lr_exp.errors import UserError
+
+log = logging.getLogger(__name__)
 
 # For models without a chat template (base models). Documented in docs/models.md; `{system}` and its
 # blank line are omitted if there is no system prompt.
 PLAIN_TEMPLATE = "{system}\n\nQuestion: {question}\nAnswer:"
 
-_PROBE = "probe answer"
+_PROBE_QUESTION, _PROBE = "probe question", "probe answer"
+
+# Added tokens that are not special but control a model too: <think>, <tool_call>, [TOOL_CALLS].
+# Runs of spaces and single words are ordinary text.
+_TAG = re.compile(r"<\S+>|\[\S+\]")
 
 # Replaces the `strftime_now` that transformers gives to templates, which reads the clock. Values of
 # another type than text and numbers, such as functions, cannot be passed to a template.
@@ -53,10 +66,10 @@ def rendered_probes(tokenizer: Any) -> list[list[int] | None]:
         found: list[list[int] | None] = []
         for system in ("", "probe system"):
             try:
-                found.append(render_prompt(tokenizer, "probe question", system))
+                found.append(render_prompt(tokenizer, _PROBE_QUESTION, system))
             except UserError:  # raised again for the prompts that the run needs
                 found.append(None)
-        return [*found, answer_ids(tokenizer, _PROBE)]
+        return [*found, render_solution(tokenizer, _PROBE_QUESTION, _PROBE)[1]]
 
     first = render()
     if render() != first:
@@ -67,46 +80,118 @@ def rendered_probes(tokenizer: Any) -> list[list[int] | None]:
     return first
 
 
+def allow_control_tokens(tokenizer: Any) -> None:
+    """Makes control tokens in the texts of prompts act as such; by default they are text."""
+    tokenizer.lr_exp_control_tokens = True
+
+
 def render_prompt(tokenizer: Any, question: str, system: str = "") -> list[int]:
     """Token ids of a question in the model's prompt format, ready for generation.
 
     Uses the chat template (system and user turn, then the start of the assistant's turn), or
-    `PLAIN_TEMPLATE` with the tokenizer's special tokens if there is none.
+    `PLAIN_TEMPLATE` with the tokenizer's start token if there is none.
     """
+    mark, question, system = _marked(tokenizer, question, system)
+    return _encode(tokenizer, _prompt_text(tokenizer, question, system), mark)
+
+
+def render_solution(
+    tokenizer: Any, question: str, solution: str, system: str = ""
+) -> tuple[list[int], list[int], bool]:
+    """Token ids of a prompt and of a given answer to it, including the end token.
+
+    Prompt and answer have the tokens of their text read as one. If a token of that text would cover
+    the end of the prompt and the start of the answer, the answer is encoded separately.
+
+    After the colon of `PLAIN_TEMPLATE` the answer starts with a space, and in a chat template with
+    the white space that the template puts there. If a chat template opens a thinking block
+    (R1-Distill's `<think>`), the answer is placed inside it unchanged.
+
+    Returns:
+        The prompt's ids, the answer's ids, and whether the text was read as one.
+    """
+    mark, question, system, solution = _marked(tokenizer, question, system, solution)
+    plain = not has_chat_template(tokenizer)
+    if not plain and not (opening := _opening(tokenizer)).strip():
+        solution = opening + solution
+    elif plain and not solution.startswith((" ", "\n")):
+        solution = f" {solution}"
+    text = _prompt_text(tokenizer, question, system)
+    prompt = _encode(tokenizer, text, mark)
+    whole = _encode(tokenizer, text + solution, mark)
+    as_one = whole[: len(prompt)] == prompt
+    if as_one:
+        ids = whole[len(prompt) :]
+    else:
+        ids = [i for piece in solution.split(mark) for i in _continued(tokenizer, piece)]
+    ends = [] if plain else _end_of_turn(tokenizer)
+    if not ends and tokenizer.eos_token_id is not None:
+        ends = [tokenizer.eos_token_id]
+    return prompt, ids + ends, as_one
+
+
+def _prompt_text(tokenizer: Any, question: str, system: str) -> str:
     if not has_chat_template(tokenizer):
         template = PLAIN_TEMPLATE if system else PLAIN_TEMPLATE.partition("\n\n")[2]
-        text = template.format(system=system, question=question)
-        return list(tokenizer(text, verbose=False)["input_ids"])
+        return template.format(system=system, question=question)
     messages = [{"role": "user", "content": question}]
     if system:
         messages.insert(0, {"role": "system", "content": system})
     try:
-        encoded = tokenizer.apply_chat_template(
-            messages, add_generation_prompt=True, tokenize=True, return_dict=True
-        )
+        return tokenizer.apply_chat_template(messages, add_generation_prompt=True, tokenize=False)
     except Exception as error:  # Jinja has its own exceptions, and templates raise any
         raise UserError(
             f"the chat template of {tokenizer.name_or_path} rejects the prompt ({error}): "
             "if it does not support a system turn, set sampler.system_prompt='' and "
             "evaluator.system_prompt=''."
         ) from error
-    return list(encoded["input_ids"])
 
 
-def answer_ids(tokenizer: Any, text: str) -> list[int]:
-    """Token ids of a given answer to append to `render_prompt`, including the end token.
+def _marked(tokenizer: Any, *texts: str) -> tuple[str, ...]:
+    """A mark, and the texts with this mark after the first character of each control token."""
+    # A character for private use that is in no text.
+    mark = next(c for c in map(chr, range(0xE000, 0xF900)) if not any(c in text for text in texts))
+    if getattr(tokenizer, "lr_exp_control_tokens", False):
+        return mark, *texts
+    starts = _control_token_starts(tokenizer)
+    return mark, *(starts.sub(lambda found: found[0] + mark, text) for text in texts)
 
-    After the colon of `PLAIN_TEMPLATE` the answer starts with a space. If a chat template opens a
-    thinking block (R1-Distill's `<think>`), the answer is placed inside it unchanged.
-    """
+
+@lru_cache(maxsize=8)  # a run has few tokenizers
+def _control_token_starts(tokenizer: Any) -> re.Pattern[str]:
+    """Matches the first character of each control token in a text, also where they overlap."""
+    added = tokenizer.added_tokens_decoder.values()
+    names = [re.escape(one.content) for one in added if one.special or _TAG.fullmatch(one.content)]
+    return re.compile(f"(?={'|'.join(names)})." if names else "(?!)", re.DOTALL)
+
+
+def _encode(tokenizer: Any, text: str, mark: str) -> list[int]:
+    """Token ids of a text without its marks; no token reaches across a mark."""
+    first, *others = text.split(mark)
     plain = not has_chat_template(tokenizer)
-    if plain and not text.startswith((" ", "\n")):
-        text = f" {text}"
-    ids = list(tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"])
-    ends = [] if plain else _end_of_turn(tokenizer)
-    if not ends and tokenizer.eos_token_id is not None:
-        ends = [tokenizer.eos_token_id]
-    return ids + ends
+    ids = list(tokenizer(first, add_special_tokens=plain, verbose=False)["input_ids"])
+    if plain:  # the text continues, so it has no end token
+        ends = {*tokenizer.all_special_ids} - {tokenizer.unk_token_id}
+        while ids and ids[-1] in ends:
+            ids.pop()
+    return ids + [i for piece in others for i in _continued(tokenizer, piece)]
+
+
+def _continued(tokenizer: Any, text: str) -> list[int]:
+    """Token ids of a text that continues another one.
+
+    SentencePiece tokenizers put a space before the start of a text, so it is encoded behind another
+    character, whose ids are removed.
+    """
+
+    def encode(text: str) -> list[int]:
+        return list(tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"])
+
+    for before in ("\n", "a"):
+        known, ids = encode(before), encode(before + text)
+        if ids[: len(known)] == known and tokenizer.unk_token_id not in known:
+            return ids[len(known) :]
+    return encode(text)
 
 
 def stop_token_ids(tokenizer: Any, model_eos: int | list[int] | None) -> tuple[int, ...]:
@@ -127,21 +212,49 @@ def stop_token_ids(tokenizer: Any, model_eos: int | list[int] | None) -> tuple[i
 
 def _end_of_turn(tokenizer: Any) -> list[int]:
     """The special token that ends the chat template's assistant turn; empty if there is none."""
-    messages = [
-        {"role": "user", "content": "probe question"},
-        {"role": "assistant", "content": _PROBE},
-    ]
-    try:
-        text = tokenizer.apply_chat_template(messages, tokenize=False)
-    except Exception as error:  # Jinja has its own exceptions, and templates raise any
-        raise UserError(
-            f"the chat template of {tokenizer.name_or_path} cannot render a question and its "
-            f"answer ({error}): fix the template in the model's folder."
-        ) from error
-    _, probe, tail = text.rpartition(_PROBE)
+    _, probe, tail = _conversation(tokenizer).rpartition(_PROBE)
     if not probe:
         return []
     first = tokenizer(tail.lstrip(), add_special_tokens=False)["input_ids"][:1]
     return [
         i for i in first if i in tokenizer.all_special_ids or i in tokenizer.added_tokens_decoder
     ]
+
+
+def _opening(tokenizer: Any) -> str:
+    """What the chat template puts between a prompt and its answer; empty if they do not join."""
+    prompt = _prompt_text(tokenizer, _PROBE_QUESTION, "")
+    text, _, _ = _conversation(tokenizer).rpartition(_PROBE)
+    return text.removeprefix(prompt) if text.startswith(prompt) else ""
+
+
+def _conversation(tokenizer: Any, *, answered: bool = True) -> str:
+    messages = [{"role": "user", "content": _PROBE_QUESTION}]
+    if answered:
+        messages.append({"role": "assistant", "content": _PROBE})
+    try:
+        return tokenizer.apply_chat_template(messages, tokenize=False)
+    except Exception as error:  # Jinja has its own exceptions, and templates raise any
+        raise UserError(
+            f"the chat template of {tokenizer.name_or_path} cannot render a question and its "
+            f"answer ({error}): fix the template in the model's folder."
+        ) from error
+
+
+def warn_without_generation_prompt(tokenizer: Any, name: str) -> None:
+    """Warns, once a model, if prompts lack the text with which the template opens an answer."""
+    if not has_chat_template(tokenizer) or not (opening := _opening(tokenizer).strip()):
+        return
+    if _prompt_text(tokenizer, _PROBE_QUESTION, "") == _conversation(tokenizer, answered=False):
+        _warn_without_generation_prompt(name, opening)
+
+
+@cache
+def _warn_without_generation_prompt(name: str, opening: str) -> None:
+    log.warning(
+        "%s: its chat template has no generation prompt, so prompts end without %r, which it puts "
+        "before an answer. In the template in the model's folder, add this text at the end, if "
+        "add_generation_prompt is set.",
+        name,
+        opening,
+    )

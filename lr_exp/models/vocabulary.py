@@ -1,5 +1,7 @@
 """Finds the token ids on which two models can be compared."""
 
+import logging
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -7,6 +9,10 @@ import torch
 from torch import Tensor
 
 from lr_exp.errors import UserError
+
+log = logging.getLogger(__name__)
+
+_MAX_UNKNOWN_SHARE = 0.01  # of the tokens of a data set's questions
 
 
 @dataclass(frozen=True)
@@ -38,13 +44,22 @@ class SharedVocabulary:
         return keep.nonzero().squeeze(-1)
 
 
-def tokens_by_id(tokenizer: Any) -> dict[int, str]:
-    """All ids with their tokens, including added and special ones."""
-    return {index: token for token, index in tokenizer.get_vocab().items()}
+def tokens_with_rows(role: str, tokenizer: Any, rows: int | None) -> dict[int, str]:
+    """All ids with their tokens, added and special ones included; each has a row in the model.
 
+    A padding token without a row is omitted: nothing is padded with it.
 
-def check_rows(role: str, tokens: dict[int, str], rows: int | None) -> None:
-    """Raises UserError if a tokenizer has ids beyond its model's rows (None: unknown)."""
+    Args:
+        rows: of the model's output embedding, if known.
+
+    Raises:
+        UserError: the tokenizer has no tokens, or another token without a row.
+    """
+    tokens = {index: token for token, index in tokenizer.get_vocab().items()}
+    pad = tokenizer.pad_token_id
+    used = (tokenizer.bos_token_id, tokenizer.eos_token_id, tokenizer.unk_token_id)
+    if rows is not None and pad is not None and pad >= rows and pad not in used:
+        tokens.pop(pad, None)
     if not tokens:
         raise UserError(f"the {role}'s tokenizer has no tokens: check {role}.path.")
     last = max(tokens)
@@ -52,6 +67,30 @@ def check_rows(role: str, tokens: dict[int, str], rows: int | None) -> None:
         raise UserError(
             f"the {role}'s tokenizer has id {last} ({tokens[last]!r}) but its model has {rows} "
             f"rows: the tokenizer belongs to another model; check {role}.path."
+        )
+    return tokens
+
+
+def warn_of_unknown_tokens(model: str, data: str, tokenizer: Any, texts: Iterable[str]) -> None:
+    """Warns if more than 1 % of the texts' tokens stand for words that the tokenizer lacks."""
+    unknown, total = tokenizer.unk_token_id, 0
+    if unknown is None or not tokenizer.is_fast:  # others do not report the places of tokens
+        return
+    words: list[str] = []
+    for text in texts:
+        encoded = tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)
+        total += len(encoded["input_ids"])
+        places = zip(encoded["input_ids"], encoded["offset_mapping"], strict=True)
+        words += [text[slice(*place)].strip() for token, place in places if token == unknown]
+    if len(words) > _MAX_UNKNOWN_SHARE * total:
+        log.warning(
+            "%s has no tokens for words in %s, such as %s: %.1f%% of the questions' tokens are %s. "
+            "Choose questions that the model can read.",
+            model,
+            data,
+            ", ".join(repr(word[:20]) for word in [*dict.fromkeys(words)][:3]),
+            100 * len(words) / total,
+            tokenizer.unk_token,
         )
 
 
@@ -74,9 +113,8 @@ def shared_vocabulary(
         UserError: an id of both tokenizers means different tokens, or a tokenizer has ids without
             a row in its model.
     """
-    expert_tokens, amateur_tokens = tokens_by_id(expert), tokens_by_id(amateur)
-    check_rows("expert", expert_tokens, expert_rows)
-    check_rows("amateur", amateur_tokens, amateur_rows)
+    expert_tokens = tokens_with_rows("expert", expert, expert_rows)
+    amateur_tokens = tokens_with_rows("amateur", amateur, amateur_rows)
     size = min(max(expert_tokens), max(amateur_tokens)) + 1
     tokens = {i: (expert_tokens.get(i), amateur_tokens.get(i)) for i in range(size)}
     differing = [

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from functools import cached_property
 from importlib.metadata import version
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -19,8 +20,13 @@ from lr_exp.data.questions import Question, fingerprint, load_questions, select_
 from lr_exp.data.streaming import streamed_questions
 from lr_exp.errors import UserError
 from lr_exp.evaluator import grade
+from lr_exp.evaluator.prompts import user_message
 from lr_exp.models import devices, early_exit, loading, locating, prompts
-from lr_exp.models.vocabulary import SharedVocabulary, shared_vocabulary
+from lr_exp.models.vocabulary import (
+    SharedVocabulary,
+    shared_vocabulary,
+    warn_of_unknown_tokens,
+)
 from lr_exp.pipeline.method import method_of
 from lr_exp.store import Store, digest
 
@@ -28,6 +34,8 @@ from lr_exp.store import Store, digest
 MODEL_PACKAGES = ("torch", "transformers", "tokenizers")
 RENDERING_PACKAGES = ("transformers", "tokenizers")  # from a question to token ids
 GRADING_PACKAGES = ("math-verify", "latex2sympy2_extended", "sympy")
+
+_CHECKED_QUESTIONS = 100  # of each data set, for words without tokens
 
 
 def versions() -> dict[str, str]:
@@ -70,13 +78,21 @@ class Inputs:
     @property
     def needs_amateur(self) -> bool:
         """Whether any stage of this run uses the amateur."""
-        settings = self.settings
-        samples = "sample" in settings.stages and not settings.imports_records
-        evaluator = settings.evaluator
+        return self._amateur_samples or self._amateur_evaluates
+
+    @property
+    def _samples(self) -> bool:
+        return "sample" in self.settings.stages and not self.settings.imports_records
+
+    @property
+    def _amateur_samples(self) -> bool:
+        return self._samples and self.method.needs_amateur
+
+    @property
+    def _amateur_evaluates(self) -> bool:
+        evaluator = self.settings.evaluator
         compares = evaluator.decoder == "contrastive" or evaluator.gap is not None
-        return (samples and self.method.needs_amateur) or (
-            "evaluate" in settings.stages and compares
-        )
+        return "evaluate" in self.settings.stages and compares
 
     @cached_property
     def expert(self) -> locating.ModelSource:
@@ -89,10 +105,18 @@ class Inputs:
     def _as_used(self, source: locating.ModelSource) -> locating.ModelSource:
         """The model with the run's attention and prompts; its fingerprint covers the prompts."""
         settings = self.settings
-        source = replace(source, attention=settings.attention, prompt_date=settings.prompt_date)
+        source = replace(
+            source,
+            attention=settings.attention,
+            prompt_date=settings.prompt_date,
+            control_tokens=settings.control_tokens,
+        )
         tokenizer = self._tokenizers[source.role] = loading.load_tokenizer(source)
-        probes = prompts.rendered_probes(tokenizer)
-        return replace(source, fingerprint=digest([source.fingerprint, probes]))
+        parts = [source.fingerprint, prompts.rendered_probes(tokenizer)]
+        if settings.control_tokens:  # only where it is set, so that other addresses stay the same
+            parts.append("control tokens")
+        prompts.warn_without_generation_prompt(tokenizer, f"{source.role} {source.name}")
+        return replace(source, fingerprint=digest(parts))
 
     @property
     def expert_tokenizer(self) -> Any:
@@ -162,11 +186,26 @@ class Inputs:
             for benchmark in self.benchmarks:
                 _ = self.shots[benchmark.name]
                 grade.check_references(self.benchmark_questions[benchmark.name], benchmark.answer)
-        if "sample" in stages and not self.settings.imports_records:
+        if self._samples:
             self._check_method()
         if self.needs_amateur:
             _ = self.shared
             early_exit.check_drop_layers(self.amateur)
+        self._check_words()
+
+    def _check_words(self) -> None:
+        """Warns, once a model and data set, of many words that the model has no tokens for."""
+        settings, read = self.settings, {}
+        if self._samples:
+            read[f"data={settings.data.name}"] = self.questions, self._amateur_samples
+        if "evaluate" in settings.stages:
+            for name, questions in self.benchmark_questions.items():
+                read[f"benchmark {name}"] = questions, self._amateur_evaluates
+        for data, (questions, with_amateur) in read.items():
+            texts = [user_message(question) for question in islice(questions, _CHECKED_QUESTIONS)]
+            for source in [self.expert, *([self.amateur] if with_amateur else [])]:
+                model, tokenizer = f"{source.role} {source.name}", self._tokenizers[source.role]
+                warn_of_unknown_tokens(model, data, tokenizer, texts)
 
     @cached_property
     def lora_targets(self) -> list[str] | None:
@@ -212,7 +251,7 @@ class Inputs:
     def provenance(self) -> dict[str, Any]:
         """The models, questions and machine behind the results."""
         stages = self.settings.stages
-        sampled = "sample" in stages and not self.settings.imports_records
+        sampled = self._samples
         return {
             "expert": {
                 "path": self.expert.location,

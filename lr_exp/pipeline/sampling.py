@@ -10,7 +10,6 @@ from typing import Any
 from lr_exp import distributed
 from lr_exp.errors import UserError
 from lr_exp.evaluator import grade
-from lr_exp.models import loading
 from lr_exp.pipeline.context import RunContext
 from lr_exp.pipeline.inputs import RENDERING_PACKAGES, Inputs
 from lr_exp.pipeline.trajectories import Trajectories
@@ -147,7 +146,7 @@ def _import_records(context: RunContext) -> Artifact:
             path,
             tokenizer,
             system_prompt=settings["system_prompt"],
-            vocabulary_size=len(loading.tokens_by_id(tokenizer)),
+            vocabulary_size=len(tokenizer),
         )
         supervision.save(folder)
         return {**records.profile(supervision), "digest": supervision.digest()}

@@ -3,6 +3,7 @@
 Both have the columns of a rollout.
 """
 
+import logging
 from collections.abc import Callable, Iterable
 from itertools import islice
 from pathlib import Path
@@ -13,9 +14,11 @@ import pyarrow as pa
 from lr_exp.data.questions import Question
 from lr_exp.errors import UserError
 from lr_exp.inference.generation import WINDOW
-from lr_exp.models.prompts import answer_ids, render_prompt
+from lr_exp.models.prompts import render_solution
 from lr_exp.sampler.rollout import COLUMNS
 from lr_exp.store.shards import read_shard, shard_paths, write_shard
+
+log = logging.getLogger(__name__)
 
 VERSION = 1
 
@@ -46,16 +49,18 @@ def write_solutions(
         UserError: a solution that the tokenizer has no tokens for.
     """
     facts = {"answers": 0, "tokens": 0, "cut_off": 0}
+    separate = 0  # answers that were not read as one text with their prompts
 
     def row(index: int, question: Question, text: str) -> dict[str, Any]:
-        prompt = render_prompt(tokenizer, question.text, system_prompt)
-        ids = answer_ids(tokenizer, text)
+        prompt, ids, as_one = render_solution(tokenizer, question.text, text, system_prompt)
         if tokenizer.unk_token_id is not None and tokenizer.unk_token_id in ids:
             raise UserError(
                 f"question {question.id}: the expert's tokenizer has no token for part of its "
                 "solution. Remove the question, or choose a method that does not train on human "
                 "solutions."
             )
+        nonlocal separate
+        separate += not as_one
         room = len(ids) if context is None else max(context - len(prompt), 0)
         facts["answers"] += 1
         facts["tokens"] += len(ids[:room])
@@ -71,6 +76,14 @@ def write_solutions(
     rows = (row(i, *pair) for i, pair in enumerate(zip(questions, texts, strict=True)))
     for number, shard in enumerate(iter(lambda: list(islice(rows, _SHARD)), [])):
         write_shard(folder, number, shard, _SCHEMA)
+    if separate:
+        log.warning(
+            "%d of %d solutions (%.1f%%) have other tokens after their prompts than in one text, "
+            "in which a token covers the end of the prompt and the start of the solution.",
+            separate,
+            facts["answers"],
+            100 * separate / facts["answers"],
+        )
     return facts
 
 
