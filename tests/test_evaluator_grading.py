@@ -274,6 +274,16 @@ def test_explosive_answers_are_wrong_and_the_next_one_is_graded_by_the_same_proc
         assert symbolic._comparer._process is process  # another one would take a second to start
 
 
+def test_the_comparisons_of_an_answer_share_one_limit():
+    """A list of n values needs up to n² comparisons."""
+    symbolic.start_answer()
+    left = [symbolic._budget.seconds]
+    for bound in (8, 9):
+        assert not symbolic.symbolically_equal("x", f"\\prod_{{k=1}}^{{{bound}}} (x^k+k)")
+        left.append(symbolic._budget.seconds)
+    assert left[0] > left[1] > left[2]
+
+
 def test_threads_get_the_results_of_their_own_comparisons():
     pairs = [(f"(x-{n})(x+{n})", f"x^2-{n * n + n % 2}") for n in range(2, 22)]
     with ThreadPoolExecutor(4) as pool:

@@ -22,7 +22,7 @@ from lr_exp.report.__main__ import main as report_main
 from lr_exp.sampler.records import import_records
 from lr_exp.store.__main__ import main as store_main
 
-from .support.tiny import SPECIAL, TOKENS, tiny_model, tiny_tokenizer
+from .support.tiny import TOKENS, tiny_model, tiny_tokenizer
 
 MICRO = (
     "experiment=demo",
@@ -189,7 +189,9 @@ def pickled(model: Path) -> None:
 
 
 def too_many_tokens(model: Path) -> None:
-    tiny_tokenizer(special=(*SPECIAL, "<|more|>")).save_pretrained(model)
+    tokenizer = tiny_tokenizer()
+    tokenizer.add_tokens(["<|more|>"])
+    tokenizer.save_pretrained(model)
 
 
 def not_finite(model: Path) -> None:

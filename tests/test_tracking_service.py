@@ -29,12 +29,13 @@ ROWS = 200
 ID = "0123456789abcdef"
 NO_SERVICE = "http://127.0.0.1:9"  # nothing listens there
 INIT_SECONDS, END_SECONDS = 2.0, 6.0  # limits in the program; shorter than the real ones
-LOCAL_SECONDS = 5.0  # the real one
+LOCAL_SECONDS = 3.0  # the real one
 JITTER_SECONDS = 10.0  # between two runs of the program on a busy machine
 
 PROGRAM = f"""
 import logging, sys, time
 from pathlib import Path
+import psutil
 from lr_exp.config.settings import WandbSettings
 from lr_exp.store import Recipe, Store
 from lr_exp.tracking import RunIdentity, Tracker, wandb_sink
@@ -45,11 +46,16 @@ def build(place):
 
 wandb_sink.INIT_TIMEOUT_SECONDS, wandb_sink.FINISH_TIMEOUT_SECONDS = {INIT_SECONDS}, {END_SECONDS}
 logging.basicConfig(level=logging.INFO, format="%(levelname)s: %(message)s")
-folder, mode, id, waits_for = Path(sys.argv[1]), sys.argv[2], sys.argv[3], sys.argv[4]
+folder, (mode, id, waits_for, freezes) = Path(sys.argv[1]), sys.argv[2:]
 store, cell = Store(Path("../store")), RunIdentity(id, "a cell", "distill")
 store.maker = cell.id
 with Tracker(folder, WandbSettings(mode=mode), {{"alpha": 0.2}}, cell) as sink:
     sink.artifact(store.make(Recipe("adapter", 1, {{"supervision": "s"}}, {{}}), build))
+    while freezes:
+        cores = [one for one in psutil.Process().children() if one.name() == "wandb-core"]
+        if cores and [*folder.glob(freezes)]:
+            cores[0].suspend()
+            break
     for step in range({ROWS}):
         sink.log("distill", step, {{"loss": 1.0 + step, "grad_norm": 9.0 - step}})
         end = time.monotonic() + 20.0
@@ -242,7 +248,13 @@ def environment(home: Path, url: str) -> dict[str, str]:
 
 
 def run(
-    folder: Path, mode: str, url: str = NO_SERVICE, *, run_id: str = ID, waits_for: object = ""
+    folder: Path,
+    mode: str,
+    url: str = NO_SERVICE,
+    *,
+    run_id: str = ID,
+    waits_for: object = "",
+    freezes: str = "",
 ) -> Run:
     """Runs the program to its end and checks what must hold regardless of the service.
 
@@ -252,11 +264,12 @@ def run(
         url: the service's URL.
         run_id: the run's id.
         waits_for: a file that must exist before the program writes the second half of its rows.
+        freezes: W&B's process is stopped once the run's folder has a file of this pattern.
     """
     folder.mkdir()
     began = time.time()
     done = subprocess.run(  # noqa: S603 - this interpreter
-        [sys.executable, "-c", PROGRAM, str(folder), mode, run_id, str(waits_for)],
+        [sys.executable, "-c", PROGRAM, str(folder), mode, run_id, str(waits_for), freezes],
         env={**environment(folder, url), "WANDB_RESUME": "never"},
         cwd=folder,
         stdin=subprocess.DEVNULL,
@@ -372,6 +385,15 @@ def test_a_service_that_fails_midway_costs_a_limited_wait(tmp_path, service):
     assert run(tmp_path / "again", "auto", service.url).warnings == []
     assert service.steps == list(range(ROWS))
     assert service.complete
+
+
+@pytest.mark.parametrize("freezes", ["*", "wandb/*/*.wandb"], ids=["at its start", "midway"])
+def test_a_frozen_process_of_wandb_delays_the_exit_by_a_limited_time(tmp_path, freezes):
+    """W&B waited for it at the exit of the program, without a limit."""
+    finished = run(tmp_path / "run", "offline", freezes=freezes)
+    assert finished.seconds_after_rows < END_SECONDS + 2 * LOCAL_SECONDS + JITTER_SECONDS
+    (warning,) = finished.warnings
+    assert "W&B did not respond in time; metrics.jsonl has all metrics" in warning
 
 
 def test_a_repeated_online_run_continues_the_same_run(tmp_path, service):

@@ -20,7 +20,7 @@ _ANSWER_PHRASE = re.compile(
 )
 _CHOICE_PHRASE = re.compile(
     rf"(?:answers?(?:\s(?:to|of|for)\s[^.\n:=]{{1,80}}?)?|choice|option|selection|statement){_IS}"
-    r"|\b(?:choose|select|pick)\s(?=(?:option\s|choice\s)?\W{0,3}[A-Z]\b)|(?<![A-Za-z0-9])(?=\(?[A-Z]\)?\**\sis\s(?:(?:the|a)\s)?"
+    r"|\b(?:choose|select|pick|go\swith)\s(?=(?:option\s|choice\s)?\W{0,3}[A-Z]\b)|(?<![A-Za-z0-9])(?=\(?[A-Z]\)?\**\s(?:is|and\s\(?[A-Z]\)?\sare|(?:would|must|should)\sbe)\s(?:(?:the|a)\s)?"
     r"(?:\w{1,12}\s(?:and\s\w{1,12}\s)?)?(?<!not\s)(?:correct|right|true|best|only|answer)\b)",
     re.IGNORECASE,
 )
@@ -32,7 +32,8 @@ _PART = re.compile(
 _MARKED = re.compile(r"^#{4}\s{0,3}(?P<text>[-+\d\\$(\[{.].*|\S+\s*\Z|.*\S\s*\Z)", re.MULTILINE)
 _HEDGE = re.compile(
     r"^(?:approximately|about|around|roughly|exactly|simply|just|only|therefore|thus|equal to"
-    r"|given by|found to be|either|that|then|\\?[\"\u201c]|[\s:*,])+",
+    r"|given by|found to be|either|that|then|actually|indeed|in fact|instead"
+    r"|now|\\?[\"\u201c]|[\s:*,])+",
     re.IGNORECASE,
 )
 _ABBREVIATION = "".join(rf"(?<!\b{name})" for name in ("Mr", "Mrs", "Ms", "Dr", "Prof", "St"))
@@ -46,16 +47,17 @@ _TEXT = re.compile(r"\\text\w{0,8}\s?\{[^{}]*\}")
 _PROSE = re.compile(
     r"(?<![\\A-Za-z])[A-Za-z]{2,}\s+[A-Za-z]{2,}\b|^\d.*(?:[A-Za-z]{3,}|[-+*/=,])\s*$"
 )
-_DELIMITER = re.compile(r"^(?:\$\$?|\\[(\[])|(?:\$\$?|\\[)\]])$")
+_DELIMITER = re.compile(r"^(?:\$\$?|\\[(\[])|(?:(?<!\\)\$\$?|\\[)\]])$")
 _JOINING_WORD = re.compile(
     r"\b(?:and|or|also|the|first|second|third|other|one|is|are|either|for|part|[a-z])\b"
 )
 _DECIMAL = (
-    r"(?<!\d)(?<![A-Za-z]{2})(?:\d{1,3}(?: \d{3})+(?!\d)|\d+(?:,\d{3}(?!\d))*(?:\.\d+)?|\.\d+)"
+    r"(?<!\d)(?<![A-Za-z]{2})(?:\d{1,3}(?: \d{3})+(?!\d)"
+    r"|\d+(?:(?:,(?:\\!)?|\{,\}|\\,)\d{3}(?!\d))*(?:\.\d+)?|\.\d+)"
 )
 # A minus directly after a letter, digit or closing bracket is a subtraction, not a sign.
 _NUMBER = re.compile(
-    rf"(?:(?<![\w)}}])[-\u2212])?(?:\\[dt]?frac\{{-?\d{{1,40}}\}}\{{\d{{1,40}}\}}"
+    rf"(?:(?<![\w)}}])[-\u2212])?(?:(?:\\?\$?\d{{1,9}}\s?)?\\[dt]?frac\{{-?\d{{1,40}}\}}\{{\d{{1,40}}\}}"
     rf"|\\?\$?{_DECIMAL}(?:(?: \d+)?\s?/\s?\d+(?!\d|\.\d))?)"
     r"(?:\s?\\?%|\s(?:hundred|thousand|million|billion|trillion|dozen)\b)?"
 )
@@ -68,7 +70,12 @@ _STARTS_WITH_VALUE = re.compile(
 _LAST_IS = re.compile(
     r".*(?:\b(?:is|are|was|were|equals|gives|be)\b)\s*(?=[-$\\(\[{.\d])", re.DOTALL
 )
-_LETTER = re.compile(r"\(([A-Za-z])\)|(?<![A-Za-z0-9\\'])([A-Z])(?![A-Za-z0-9'])")
+# Not one that is ruled out: `not B`, `B is wrong`.
+_LETTER = re.compile(
+    r"(?<!\bnot )(?<!\bnot \*\*)(?:\(([A-Za-z])\)"
+    r"|(?<![A-Za-z0-9\\'])(?<!\bnot \()([A-Z])(?![A-Za-z0-9']))"
+    r"(?!\W{0,3}\s(?:is|are)\s(?:wrong|incorrect|false|not)\b)"
+)
 _ARTICLE = re.compile(r"\s(?!or\b|and\b|is\s(?:the|correct|right|true|best)\b)[a-z]")
 _WRAPPED_LETTER = re.compile(
     r"\s*(?:\\(?:text|textbf|mathrm|mathbf|boldsymbol)\s?\{\s*|[*$({\[]|(?:[Oo]ption|[Cc]hoice)\s+)*"
@@ -77,13 +84,13 @@ _WRAPPED_LETTER = re.compile(
 )
 _SEVERAL_LETTERS = re.compile(
     r"\W*(?:(?:both|either)\W+)?\b([A-Z])(?:[\s)}\]$*]*(?:,?[\s{]*\b(?:and|or)\b|[,;/&])[\s({\[}$*]*"
-    r"(?!\1)[A-Z]\b(?!\s+(?:is|are)\b)|\s{0,3}[A-Z]\W*$)"
+    r"(?!\1)[A-Z]\b(?!\s+(?:is|being|fails|does|are\s(?:wrong|incorrect|false|not|too))\b)|\s{0,3}[A-Z]\W*$)"
 )
 _FIRST_LETTER = re.compile(
-    r"\W{0,4}(?:Option\s)?\W{0,3}(?P<letter>[A-Z])(?:\W{0,2}[.:)](?!\W*is\b)|,?\s(?:because|since|fits|works)\b"
+    r"\W{0,4}(?:Option\s)?\W{0,3}(?P<letter>[A-Z])(?:\W{0,2}[.:)](?!\W*is\b)|,\sas\b|,?\s(?:because|since|fits|works)\b"
     r"|\W{0,3}(?:\n|$)|\s?[-\u2013\u2014])"
 )
-_OPTION_LIST = re.compile(r"[\s*]{0,5}\(?A[.:)].{1,100}?(?<![A-Za-z])\(?B[.:)]\s", re.DOTALL)
+_OPTION_LIST = re.compile(r"[\s*]{0,5}\(?A[.:)].{1,100}?(?<![A-Za-z])\(?B[.:)][\s*]", re.DOTALL)
 
 
 def extract(output: str, kind: str, choices: Sequence[str] = ()) -> str | None:
@@ -102,15 +109,16 @@ def extract(output: str, kind: str, choices: Sequence[str] = ()) -> str | None:
         return _chosen(output, found, choices)
     box_end = found[-1][1] if found else 0
     marked, stated = _last_match(_MARKED, output), _last_statement(output)
-    if marked and marked.start() >= box_end:
-        text = marked["text"].strip(" *\n")[:_MAX_STATED_CHARACTERS]
-        return (kind == "number" and _value(text, kind)) or text
-    if stated and stated[0] >= box_end:
+    mark = marked.start() if marked else -1
+    if stated and stated[0] >= max(box_end, mark):
         is_final = output[max(0, stated[0] - 6) : stated[0]].lower() == "final "
-        if not found or is_final or _STARTS_WITH_VALUE.match(_HEDGE.sub("", stated[1])):
+        if not (found or marked) or is_final or _STARTS_WITH_VALUE.match(_HEDGE.sub("", stated[1])):
             value = _value(stated[1], kind)
             if value:
                 return value
+    if marked and mark >= box_end:
+        text = marked["text"].strip(" *\n")[:_MAX_STATED_CHARACTERS]
+        return (kind == "number" and _value(text, kind)) or text
     if found:
         return _joined(output, found) if kind == "math" else output[slice(*found[-1])].strip()
     return _last_value(output, kind)

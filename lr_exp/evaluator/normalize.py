@@ -18,12 +18,16 @@ _CHARACTERS = str.maketrans("\u2212\u2013\u00a0\u202f\u2009\u00f7\u2044\u2032", 
         ("\u2248", "\\approx "),
         ("\u00b0", "^\\circ "),
         ("\u00bd", " \\frac{1}{2}"),
+        ("\u00b5", "\\mu "),
+        ("\u03bc", "\\mu "),
     )
 }
 _SUPERSCRIPTS = re.compile(r"[\u00b2\u00b3\u00b9\u2070\u2074-\u2079\u207b]+")
 _ROOT = re.compile(
-    r"(?:\u221a|(?<![\\A-Za-z])sqrt(?=\s?\())\s?(?:\(([^()]*)\)|(\d+(?:\.\d+)?|[A-Za-z]|\\pi))"
+    r"([\u221a-\u221c]|(?<![\\A-Za-z])sqrt(?=\s?\())\s?"
+    r"(?:\(([^()]*)\)|\{([^{}]*)\}|(\d+(?:\.\d+)?|[A-Za-z]|\\pi))"
 )
+_DEGREE = {"\u221b": "[3]", "\u221c": "[4]"}
 _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f]")
 _SIZING = re.compile(r"\\(?:left|right|[bB]igg?[lr]?|displaystyle|limits)(?![A-Za-z])")
 _SPACING = re.compile(r"(?<!\\)\\(?:[!,;: ]|quad(?![A-Za-z])|qquad(?![A-Za-z]))|~")
@@ -31,20 +35,24 @@ _THOUSANDS = re.compile(
     r"(?<![\d.,/])\d{1,3}(?:(?:,\\!|\{,\}|\\[,;:! ]|~| )\s{0,3}\d{3})+(?!\d|,\d|\s?/)"
 )
 _TEXT_COMMAND = re.compile(
-    r"\\(?:text|textbf|textit|textrm|textnormal|mathrm|mathbf|mathit|mbox|hbox|rm)\s?(?=\{)"
+    r"\\(?:text(?:[a-z]{2}|normal)?|math(?!bb)(?:[a-z]{2}|normal)|[mh]box|emph|underline|boldsymbol|bm"
+    r"|rm|bf|large|Large)\s?(?=\{)|(\{)\\(?:rm|bf|it|large|Large)(?![A-Za-z{])"
 )
-_TEXT_NUMBER = re.compile(r"\\text\s?\{\s*([^{}A-Za-z]*\d[^{}A-Za-z]*)\}")
-_WHOLE_TEXT = re.compile(r"\\text\s?\{([^{}]*)\}$")
+_TEXT = re.compile(r"\\text\s?\{([^{}]*)\}")
+_TEXT_NUMBER = re.compile(r"\\text\s?\{\s*([^{}A-Za-z]*[\d:][^{}A-Za-z]*)\}")
+_WHOLE_TEXT = re.compile(r"(?:\\text)?\s?\{(.*)\}$", re.DOTALL)
 _SCALES = {"hundred": 2, "thousand": 3, "million": 6, "billion": 9, "trillion": 12}
 _SCALE = re.compile(rf"(?<=\d)\s*(\\text\s?\{{\s*)?({'|'.join(_SCALES)})s?(?![A-Za-z])")
+_DOZEN = re.compile(r"(?<![\d.,/])(\d{1,4}(?:\.\d)?)\s*(\\text\s?\{\s*)?dozens?(?![A-Za-z])")
 _PERCENT = re.compile(r"\\text\s?\{\s*percent\s*\}|\bpercent\b")
 _SET_BUILDER = re.compile(r"^\\\{\s*[a-z]\s*(?::|\\mid|\|)\s*(.*)\\\}$")
 _FRACTION_COMMAND = re.compile(r"\\[dtc]frac(?![A-Za-z])")
 _ARGUMENT = r"(\{[^{}]*\}|\d|[A-Za-z]|\\[A-Za-z]+)"
 _SHORT_FRACTION = re.compile(rf"\\frac\s*{_ARGUMENT}\s*{_ARGUMENT}")
-_SHORT_ROOT = re.compile(r"\\sqrt\s*(\d|[A-Za-z]|\\[a-z]+)")
+_SHORT_ROOT = re.compile(r"\\(sqrt|d?dot|hat|bar|vec|tilde)\s*(\d|[A-Za-z]|\\[a-z]+)")
 _DEGREES = re.compile(
-    r"(?:\^\s?(?:\{\s?\\(?:circ|degree)\s?\}|\\circ(?![A-Za-z]))|\^?\s?\\(?:text)?degree(?![A-Za-z]))"
+    r"(?:(?:\{\s?\})?\^\s?(?:\{\s?\\(?:circ|degree)\s?\}|\\circ(?![A-Za-z]))|\^?\s?\\(?:text)?degree(?![A-Za-z])"
+    r"|(?<=\d)\s?\^\s?(?:\{\s?)?(?:\\text\s?\{\s?o\s?\}|o(?![A-Za-z]))\s?\}?)"
     r"(?:\s?[CF](?![A-Za-z]))?"
 )
 _SYNONYM = {
@@ -56,11 +64,14 @@ _SYNONYM = {
     "lbrace": "\\{",
     "rbrace": "\\}",
     "emptyset": "\\varnothing",
+    "imath": "i",
+    "AA": "\u00c5",
+    "colon": ":",
 }
 _INEQUALITIES = re.compile(r"\\([lgn]e)q(?:slant)?(?![A-Za-z])")
 _SYNONYMS = re.compile(rf"\\({'|'.join(_SYNONYM)})(?![A-Za-z])")
 _PLAIN_NAMES = re.compile(
-    r"(?<![\\A-Za-z])(sin|cos|tan|cot|sec|csc|arcsin|arccos|arctan|log|ln|exp|pi|infty)(?![A-Za-z])"
+    r"(?<![\\A-Za-z])(?:np\.)?(sin|cos|tan|cot|sec|csc|arcsin|arccos|arctan|log|ln|exp|pi|infty)(?![A-Za-z])"
 )
 _SINGLE_BRACES = re.compile(r"([_^])\{\s?(\w)\s?\}")
 _DELIMITED = (("$$", "$$"), ("$", "$"), ("\\(", "\\)"), ("\\[", "\\]"), ("**", "**"))
@@ -70,9 +81,11 @@ _BOX = re.compile(r"^\\(?:boxed|fbox)\s?\{(.*)\}$", re.DOTALL)
 def normalize(text: str) -> str:
     """Canonical notation of an answer. Does not change its value."""
     text = _SUPERSCRIPTS.sub(lambda run: f"^{{{unicodedata.normalize('NFKC', run[0])}}}", text)
-    text = _ROOT.sub(lambda root: f"\\sqrt{{{root[1] or root[2]}}}", text)
+    text = _ROOT.sub(
+        lambda root: f"\\sqrt{_DEGREE.get(root[1], '')}{{{root[2] or root[3] or root[4]}}}", text
+    )
     text = _CONTROL.sub("", text.translate(_CHARACTERS)).strip()
-    text = _TEXT_COMMAND.sub(r"\\text", text)
+    text = _TEXT_COMMAND.sub(r"\\text\1", text)
     for _ in range(4):  # delimiters and boxes may be nested
         for opening, closing in _DELIMITED:
             enclosed = text.startswith(opening) and text.endswith(closing)
@@ -82,7 +95,7 @@ def normalize(text: str) -> str:
         box = _BOX.match(text)
         if box:
             text = box.group(1).strip()
-        if whole := _WHOLE_TEXT.match(text):
+        if (whole := _WHOLE_TEXT.match(text)) and braces_balance(whole[1]):
             text = whole[1].strip()
     text = _THOUSANDS.sub(lambda number: re.sub(r"\D", "", number[0]), text)
     text = text.replace("\\%", "%").replace("\\$", "").replace("$", "")
@@ -90,20 +103,21 @@ def normalize(text: str) -> str:
     text = _SPACING.sub(" ", _SIZING.sub("", text))
     text = _SYNONYMS.sub(lambda match: _SYNONYM[match[1]], _INEQUALITIES.sub(r"\\\1", text))
     text = _SET_BUILDER.sub(r"\1", _PERCENT.sub("%", _TEXT_NUMBER.sub(r"\1", text)))
+    text = _DOZEN.sub(lambda dozens: f"{12 * float(dozens[1]):g}{dozens[2] or ''}", text)
     text = _SCALE.sub(lambda word: f"e{_SCALES[word[2]]}{word[1] or ''}", text)
-    text = _DEGREES.sub(" ", text)
+    text = _DEGREES.sub(" ", text).replace("{:}", ":")
     text = _FRACTION_COMMAND.sub(r"\\frac", text)
     text = _SHORT_FRACTION.sub(
         lambda match: "\\frac{" + match[1].strip("{} ") + "}{" + match[2].strip("{} ") + "}", text
     )
-    text = _SHORT_ROOT.sub(r"\\sqrt{\1}", text)
+    text = _SHORT_ROOT.sub(r"\\\1{\2}", text)
     text = _PLAIN_NAMES.sub(r"\\\1 ", text)
     return " ".join(text.split())
 
 
 def compact(text: str) -> str:
-    """Removes spaces and braces around a single character, for comparison as text."""
-    return _SINGLE_BRACES.sub(r"\1\2", text).replace(" ", "")
+    r"""Removes spaces, `\text` and braces around one character, for comparison as text."""
+    return _SINGLE_BRACES.sub(r"\1\2", _TEXT.sub(r"\1", text)).replace(" ", "")
 
 
 def braces_balance(text: str) -> bool:
@@ -117,16 +131,20 @@ def braces_balance(text: str) -> bool:
 
 # Units
 
-_UNIT_POWER = r"(?:\s?\^\s?(?:\{\s?-?\d\s?\}|-?\d))?"
-_NO_UNIT = r"(?:and|or|if|for|when|where|with|of|is|to|mod|in(?!\s*\})|base|" + "|".join(_SCALES)
-_UNIT_TEXT = rf"\\text\s?\{{(?!\s*{_NO_UNIT}|dozen)\b|[^{{}}]*\d)[^{{}}]*\}}"
-_UNIT_NAME = rf"\(?(?<![\\A-Za-z])(?!{_NO_UNIT}|dozen)\b)[A-Za-z]{{3,}}\)?"
+_POWER = r"\s?\^\s?(?:\{\s?-?\d\s?\}|-?\d)"
+_UNIT_POWER = rf"(?:{_POWER})?"
+_SOLAR = r"(?:\s?_\s?(?:\{\s?)?\\odot(?:\s?\})?)"
+_NO_UNIT = r"(?:and|or|if|for|when|where|with|of|is|to|mod|in(?!\s*[}^.])|base|dozens?|" + "|".join(
+    _SCALES
+)
+_UNIT_TEXT = rf"(?:\\mu\s?)?\\text\s?\{{(?!\s*{_NO_UNIT})\b)(?:{_POWER}|[^{{}}\d])*\}}{_SOLAR}?"
+_UNIT_NAME = rf"\(?(?<![\\A-Za-z])(?!{_NO_UNIT})\b)[A-Za-z]{{3,}}\)?"
 _SHORT_UNIT = (
     r"(?:[cmkdn]m|[mk]g|[mcd]l|ft|in|yd|mi|lbs?|oz|hrs?|ms|[ap]m|kph|mph|hz|eV)(?![A-Za-z])"
 )
 # Units whose symbols may also be variables: `2 m` may be a product.
 _SI_UNIT = (
-    r"(?:\\mu\s?|da|[munpkMGTcdh])?(?:\\Omega|\u03a9|\u212b|\u00c5|mol|Hz|Pa|eV|[mgsAKNJWVCFTHL])"
+    rf"[MLR]{_SOLAR}|(?:\\mu\s?|da|[munpkMGTcdh])?(?:\\Omega|\u03a9|\u212b|\u00c5|mol|Hz|Pa|eV|[mgsAKNJWVCFTHL])"
     r"(?![A-Za-z_])"
 )
 
@@ -160,7 +178,7 @@ def without_unit(text: str, *, symbols: bool) -> str:
 
 _EQUALS = re.compile(r"(?<![<>!])=")
 _SEPARATOR = re.compile(
-    r"\\cup|\\text\s?\{\s*,?\s*(?:and|or)\s*\}|\b(?:and|or)\b|[,;]|\\[{}]|[\[\](){}]"
+    r"\\cup|\\text\s?\{\s*(?:,|,?\s*(?:and|or))\s*\}|\b(?:and|or)\b|[,;]|\\[{}]|[\[\](){}]"
 )
 
 
@@ -201,11 +219,11 @@ _ARTICLES = ("the", "a", "an")
 _TIME = re.compile(
     r"(?<![\d:])(\d{1,2})(?::(\d\d))?(?::(\d\d))?\s*(?:([ap])\.?\s?m\b\.?)?(?![\d:])", re.I
 )
-_RATIO = re.compile(r"\s*(?::|\\colon|\bto\b)\s*")
+_RATIO = re.compile(r"\s*(?::|\bto\b)\s*")
 
 
 def _unwrap_text(text: str) -> str:
-    return re.sub(r"\\text\s?\{([^{}]*)\}", r" \1 ", text)
+    return _TEXT.sub(r" \1 ", text)
 
 
 def is_words(text: str) -> bool:
@@ -243,8 +261,9 @@ def time_of_day(text: str) -> tuple[int, str] | None:
 
 
 def ratio(text: str) -> list[Fraction] | None:
-    """The terms of `5:6` or `5 to 6`; None for other text."""
-    terms = _RATIO.split(re.sub(r"\\text\s?\{\s*(to|:)\s*\}", r"\1", text).strip())
+    """The terms of `5:6` or `10 to 12` as shares of their sum; None for other text."""
+    terms = _RATIO.split(_unwrap_text(text).strip())
     if len(terms) < 2 or not all(re.fullmatch(r"\d{1,20}(?:\.\d{1,20})?", term) for term in terms):
         return None
-    return [Fraction(term) for term in terms]
+    values = [Fraction(term) for term in terms]
+    return [value / (sum(values) or 1) for value in values]

@@ -69,7 +69,7 @@ def parse_number(text: str, *, strict_units: bool) -> WrittenNumber | None:
         if inner:
             negative ^= inner[1] == "-"
             text = inner[2].strip()
-    text = _as_digits(text)
+    text = as_digits(text)
     text = without_unit(text, symbols=False)
     match = _NUMBER.match(text)
     if match is None:
@@ -115,7 +115,7 @@ def _value(match: re.Match[str]) -> tuple[Fraction, int | None] | None:
     return Fraction(whole or 0) + top / bottom, None
 
 
-def _as_digits(text: str) -> str:
+def as_digits(text: str) -> str:
     """`twenty-five apples` as `25 apples`."""
     first, space, rest = text.partition(" ")
     values = [_WORD_VALUES.get(word, -1) for word in first.casefold().split("-")]

@@ -15,14 +15,20 @@ from typing import IO, cast
 from lr_exp.errors import UserError
 
 _MAX_CHARACTERS = 400  # the benchmarks' longest reference has 230
-_TIMEOUT_SECONDS = 1.0  # of CPU time for parsing and comparing, which usually take milliseconds
+_MAX_SECONDS = 1.0  # of CPU time for all comparisons of an answer, which usually take milliseconds
 _WORKER = Path(__file__).with_name("symbolic_worker.py")
+_budget = threading.local()
+
+
+def start_answer() -> None:
+    """Gives the following comparisons of this thread one second of CPU time in all."""
+    _budget.seconds = _MAX_SECONDS
 
 
 def symbolically_equal(gold: str, answer: str) -> bool:
     """Whether two expressions are equal; False if either is invalid or too long.
 
-    Raises UserError if math-verify cannot be started, TimeoutError after one second of comparing.
+    Raises UserError if math-verify cannot be started, TimeoutError when the answer's time is up.
     """
     if max(len(gold), len(answer)) > _MAX_CHARACTERS:
         return False
@@ -45,7 +51,7 @@ class _Comparer:
             try:
                 process = self._process or self._start()
                 stdin, stdout = cast(IO[str], process.stdin), cast(IO[str], process.stdout)
-                print(json.dumps([gold, answer]), file=stdin, flush=True)
+                print(json.dumps([gold, answer, _budget.seconds]), file=stdin, flush=True)
                 reply = stdout.readline()
                 if not reply:
                     raise BrokenPipeError
@@ -59,11 +65,13 @@ class _Comparer:
                 raise
         if reply == "null\n":
             raise TimeoutError
-        return reply == "true\n"
+        equal, left = json.loads(reply)
+        _budget.seconds = max(left, 0.001)  # no limit is 0
+        return equal
 
     def _start(self) -> subprocess.Popen[str]:
         # -P: otherwise Python imports this folder's `numbers` instead of its own.
-        words = [sys.executable, "-P", str(_WORKER), str(_TIMEOUT_SECONDS)]
+        words = [sys.executable, "-P", str(_WORKER)]
         self._process = subprocess.Popen(  # noqa: S603 - our own program
             words,
             stdin=subprocess.PIPE,

@@ -1,8 +1,9 @@
 """The program that compares expressions with math-verify, started by `symbolic`.
 
-Reads pairs of expressions from stdin and writes whether they are equal to stdout, one JSON value a
-line; null for a comparison of more than `argv[1]` seconds of CPU time. The kernel ends even an
-operation that Python cannot interrupt. It imports nothing of this package, so that it starts fast.
+Reads two expressions and a limit in seconds of CPU time from stdin. Writes whether they are equal
+and the seconds left to stdout, one JSON value a line; null for a comparison that exceeds the limit.
+The kernel ends even an operation that Python cannot interrupt. It imports nothing of this package,
+so that it starts fast.
 """
 
 import json
@@ -26,26 +27,31 @@ from math_verify import verify
 _NOTATION = NormalizationConfig(units=False, malformed_operators=True, nits=True, boxed="none")
 _CONVERSION = ConversionConfig(lowercase_symbols=False)
 _SYMBOL = re.compile(
-    r"(\\[A-Za-z]+|[A-Za-z])(?:\s?_\s?(\w|\{(?:[^{}]|\{[^{}]*\})*\}))?((?:'|\^\s?\{?(?:\s?\\prime)+\s?\}?)*)"
+    r"(\\[A-Za-z]+|[A-Za-z])(?:\s?_\s?(\w|\\[A-Za-z]+|\{(?:[^{}]|\{[^{}]*\})*\}))?((?:'|\^\s?\{?(?:\s?\\prime)+\s?\}?)*)"
 )
+_GREEK = frozenset(GREEK_LETTER_MAP.values())
 _RELATION = re.compile(r"[<>]|\\(?:le|ge|ne)(?![A-Za-z])")
 _SEVERAL = re.compile(r"\b(?:or|and)\b|\\cup|,")
 _EITHER = re.compile(r"\s*(?:\\cup|,?\s*\\text\s?\{\s*or\s*\}|,?\s*\bor\b)\s*")
 _BOTH = re.compile(r"\s*(?:\\text\s?\{\s*and\s*\}|\band\b)\s*")
 _IMAGINARY_UNIT = {sympy.I: sympy.Symbol("I"), sympy.Symbol("i", real=True): sympy.I}
 _PIECEWISE = (sympy.Abs, sympy.floor, sympy.ceiling, sympy.Mod, sympy.Min, sympy.Max, sympy.sign)
+_DISCRETE = (sympy.factorial, sympy.binomial)
 _MAX_BYTES = 2**32
 _DECIMAL_TOLERANCE = 1e-4  # as between numbers
 
 
 def _as_name(symbol: re.Match[str]) -> str:
-    """Wraps symbols that the grammar rejects (`E_1`, gamma) or whose primes it drops."""
+    r"""Wraps symbols that the grammar rejects (`E_1`, `L_\odot`) or whose primes it drops."""
     base, index, primes = symbol.groups()
     is_function = symbol.string[symbol.end() :].lstrip().startswith("(")
     is_gamma = base == "\\gamma" or (base == "\\Gamma" and not is_function)
-    if not (primes or is_gamma or (index and base in "Ee")):
+    index = index or ""
+    is_letter = len(base) == 1 or base[1:] in _GREEK
+    is_indexed = is_letter and index and (base in "Ee" or len(index) > len("{1}"))
+    if not (primes or is_gamma or is_indexed):
         return symbol[0]
-    name = re.sub(r"\W|text", "", f"{base}_{index or ''}")
+    name = re.sub(r"\\text|[{}\s\\]", "", f"{base}_{index}")
     count = primes.count("'") + primes.count("prime")
     return rf"\text{{{name}{'p' * count}}}"
 
@@ -99,11 +105,13 @@ def _agree(first: Any, second: Any) -> bool | None:
     """
     symbols = sorted(first.free_symbols | second.free_symbols, key=str)
     rounded = first.has(sympy.Float) or second.has(sympy.Float)
+    is_discrete = bool(symbols) and (first.has(*_DISCRETE) or second.has(*_DISCRETE))
     is_piecewise = bool(symbols) and (first.has(*_PIECEWISE) or second.has(*_PIECEWISE))
     verdicts = []
-    for seed in range(30 if is_piecewise else 2):
+    for seed in range(30 if is_piecewise or is_discrete else 2):
         numbers = random.Random(seed)
         low, high, step = (-9, 30, seed % 2 * 3 + 1) if is_piecewise else (seed, seed + 1, 10**6)
+        low, high, step = (0, 30, 1) if is_discrete else (low, high, step)
         values = [numbers.randint(low * step + 1, high * step) for _ in symbols]
         point: Any = {
             symbol: sympy.Rational(value, step)
@@ -112,10 +120,12 @@ def _agree(first: Any, second: Any) -> bool | None:
         gap = (first - second).subs(point).doit().evalf(2, maxn=3_000)
         size = max(abs(first.subs(point).evalf()), abs(second.subs(point).evalf()))
         if not (gap.is_number and gap.is_finite and size.is_finite):
+            if is_discrete:  # the factorial of a negative number
+                continue
             return None
         zero = all(part == 0 or part._prec == 1 for part in gap.as_real_imag())
         verdicts.append(zero or (rounded and bool(abs(gap) <= _DECIMAL_TOLERANCE * size)))
-    return all(verdicts) if is_piecewise else any(verdicts)
+    return (all if is_piecewise or is_discrete else any)(verdicts) if verdicts else None
 
 
 def main() -> None:
@@ -133,14 +143,14 @@ def main() -> None:
             return  # stdin has ended
         print("null", file=results, flush=True)
     for line in sys.stdin:
-        gold, answer = json.loads(line)
-        signal.setitimer(signal.ITIMER_PROF, float(sys.argv[1]))  # its signal ends the process
+        gold, answer, seconds = json.loads(line)
+        signal.setitimer(signal.ITIMER_PROF, seconds)  # its signal ends the process
         try:
             equal = _are_equal(gold, answer)
         except Exception:  # an answer that makes sympy fail is wrong
             equal = False
-        signal.setitimer(signal.ITIMER_PROF, 0)
-        print(json.dumps(equal), file=results, flush=True)
+        left, _ = signal.setitimer(signal.ITIMER_PROF, 0)
+        print(json.dumps([equal, left]), file=results, flush=True)
 
 
 if __name__ == "__main__":

@@ -22,10 +22,14 @@ from lr_exp.evaluator.normalize import (
     time_of_day,
     without_unit,
 )
-from lr_exp.evaluator.numbers import numbers_equal, parse_number
-from lr_exp.evaluator.symbolic import symbolically_equal
+from lr_exp.evaluator.numbers import as_digits, numbers_equal, parse_number
+from lr_exp.evaluator.symbolic import start_answer, symbolically_equal
 
-_NUMERAL = re.compile(r"([0-9A-Z]+)_\{?(\d+|\\text\{\w+\})\}?")  # in a base: 101_2
+_NUMERAL = re.compile(r"([0-9A-Z]+)_([0-9a-z]+)")  # in a base: 101_2, 101_two
+_OPTIONS = re.compile(r"[A-Z](?:,[A-Z])+")
+_JOINED = re.compile(r"\\?&|\band\b|[\s,;(){}]|\\text")
+_BOTH, _EITHER = re.compile(r"\band\b"), re.compile(r"\bor\b|\\cup")
+_RELATION = re.compile(r"[<>]|\\[lg]e(?![A-Za-z])")
 _MAX_CHARACTERS = 2_000  # longer answers are compared as plain text only
 
 
@@ -87,6 +91,7 @@ def matches(extracted: str, reference: str, kind: str, choices: Sequence[str] = 
     answer, gold = normalize(extracted), normalize(reference)
     if not answer:
         return False
+    start_answer()
     try:
         # Either side of an approximation states the value.
         sides = [side.strip() for side in answer.split("\\approx")]
@@ -103,9 +108,12 @@ def _are_equal(answer: str, gold: str, *, strict_units: bool) -> bool:
         return decided
     (name, value), (gold_name, gold_value) = split_equation(answer), split_equation(gold)
     values, gold_values = split_values(answer), split_values(gold)
-    if len(values[1]) == len(gold_values[1]) > 1:
-        if _same_values(values, gold_values, strict_units=strict_units):
-            return True
+    if _RELATION.search(answer) and _EITHER.search(gold) and _BOTH.search(answer):
+        pass  # a union, and an intersection
+    elif len(values[1]) == len(gold_values[1]) > 1:
+        same = _same_values(values, gold_values, strict_units=strict_units)
+        if same or (values[0] and gold_values[0]):  # tuples have one notation
+            return same
     elif (
         (name or gold_name)
         and (not name or not gold_name or compact(name) == compact(gold_name))
@@ -123,9 +131,12 @@ def _are_equal(answer: str, gold: str, *, strict_units: bool) -> bool:
 
 def _same_value(answer: str, gold: str, *, strict_units: bool) -> bool | None:
     """Compares numbers, times, ratios and words; None if the reference is none of them."""
-    numeral, gold_numeral = _NUMERAL.fullmatch(compact(answer)), _NUMERAL.fullmatch(compact(gold))
+    joined, gold_joined = _JOINED.sub("", answer), _JOINED.sub("", gold)
+    numeral, gold_numeral = _NUMERAL.fullmatch(joined), _NUMERAL.fullmatch(gold_joined)
     if numeral and gold_numeral:
-        return numeral.groups() == gold_numeral.groups()
+        return numeral[1] == gold_numeral[1] and as_digits(numeral[2]) == as_digits(gold_numeral[2])
+    if _OPTIONS.fullmatch(compact(gold)) and joined.isalpha():
+        return sorted(joined) == sorted(gold_joined)
     gold_number = parse_number(gold, strict_units=strict_units)
     if gold_number is not None:
         for side in (answer, split_equation(answer)[1]):
@@ -134,9 +145,11 @@ def _same_value(answer: str, gold: str, *, strict_units: bool) -> bool | None:
                 if number is not None:
                     return numbers_equal(number, gold_number)
     gold_time, time = time_of_day(gold), time_of_day(answer)
-    if gold_time and time and gold_time[0] == time[0] and len({gold_time[1], time[1], ""}) < 3:
-        return True
     gold_ratio = ratio(gold)
+    if gold_time and time:
+        same = gold_time[0] == time[0] and len({gold_time[1], time[1], ""}) < 3
+        if same or not gold_ratio:
+            return same
     if gold_ratio:
         number = parse_number(answer, strict_units=True)
         if number is not None and len(gold_ratio) == 2 and gold_ratio[1]:

@@ -10,10 +10,14 @@ import os
 import queue
 import shlex
 import threading
+import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import Any
+
+import psutil
 
 from lr_exp.config.settings import WandbSettings
 from lr_exp.errors import first_line, map_strings, printable
@@ -26,7 +30,7 @@ log = logging.getLogger(__name__)
 
 INIT_TIMEOUT_SECONDS = 10.0  # then the run is recorded offline
 FINISH_TIMEOUT_SECONDS = 20.0  # for what is not uploaded yet at the end of the run
-LOCAL_TIMEOUT_SECONDS = 5.0  # for writing the record to disk
+LOCAL_TIMEOUT_SECONDS = 3.0  # for writing the record to disk, and for stopping the service
 
 DEFAULT_PROJECT = "lr_exp"
 
@@ -95,6 +99,7 @@ class WandbSink(Sink):
         self._options = options
         self._records_artifacts = records_artifacts
         self._failed = False
+        self._began = time.monotonic()
         self._run_folder: str | None = None  # of W&B, quoted for a shell
         self._offline_reason: str | None = None  # why a run that should be online is not
         self._offline = self._timed_out = False
@@ -150,25 +155,42 @@ class WandbSink(Sink):
         self._exit_code = 1 if failed else 0
         self._calls.put(None)
         limit = FINISH_TIMEOUT_SECONDS + LOCAL_TIMEOUT_SECONDS
-        self._thread.join(limit if self._run_folder else limit + INIT_TIMEOUT_SECONDS)
+        if self._run_folder is None:
+            limit += max(0.0, self._began + INIT_TIMEOUT_SECONDS - time.monotonic())
+        self._thread.join(limit)
         if self._sets_data_dir:
             os.environ.pop("WANDB_DATA_DIR", None)
-        if self._thread.is_alive():
-            self._timed_out = self._failed = True  # no further message
-        if self._run_folder is None:
-            if self._timed_out:
-                log.warning("W&B did not start in time; %s has all metrics", METRICS)
-        elif self._timed_out and not self._offline:
+        timed_out = self._timed_out or self._thread.is_alive()
+        is_reported = self._failed
+        if timed_out or is_reported:
+            self._failed = True  # no further message
+            self._stop_service()
+        if timed_out and is_reported:
+            return
+        if timed_out and (self._offline or self._run_folder is None):
+            log.warning("W&B did not respond in time; %s has all metrics", METRICS)
+        elif timed_out:
             log.warning(
                 "W&B: the upload did not finish in time. Repeat the command to upload the rest, "
                 "or run `wandb sync --include-online %s`",
                 self._run_folder,
             )
-        elif self._offline:
+        elif self._run_folder and self._offline:
             level = logging.WARNING if self._offline_reason else logging.INFO
             because = f", because {self._offline_reason}" if self._offline_reason else ""
             message = "W&B: recorded offline%s. Upload: `wandb sync %s`"
             log.log(level, message, because, self._run_folder)
+
+    def _stop_service(self) -> None:
+        """Stops W&B's service process; W&B itself waits for it at exit, without a limit."""
+        teardown = partial(self._try, self._wandb.teardown, "")
+        thread = threading.Thread(target=teardown, name="wandb-teardown", daemon=True)
+        thread.start()
+        thread.join(LOCAL_TIMEOUT_SECONDS)
+        for child in psutil.Process().children() if thread.is_alive() else ():
+            with suppress(psutil.Error):  # it has ended
+                if child.name() == "wandb-core":
+                    child.kill()
 
     def _call(self, call: Callable[[Any], object]) -> None:
         if not self._failed:
@@ -222,6 +244,8 @@ class WandbSink(Sink):
                 if self._mode == "online":
                     self._offline_reason = "there is no login (`wandb login`)"
             except Exception as error:  # no network, a hanging service, an invalid key
+                if self._failed:  # the program has stopped waiting
+                    raise
                 url = session.settings.base_url
                 reason = first_line(error)
                 self._offline_reason = f"the run could not be started at {url} ({reason})"

@@ -62,7 +62,7 @@ def run_page(folder: Path, found: Found) -> str:
         folder: the run's folder.
         found: the contents of this folder, without its subfolders.
     """
-    run = next(iter(found.every), read_unfinished(folder, folder.resolve().name))
+    run = next(iter(found.every), None) or read_unfinished(folder, folder.resolve().name)
     figures, omitted = figures_that_fit(draw_run(run), _MAX_IMAGE_BYTES)
     tables: list[Table] = []
     tiles: list[_Tile] = []
