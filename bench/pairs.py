@@ -13,6 +13,7 @@ from lr_exp.config.settings import AmateurSettings, DataSettings, ModelSettings
 from lr_exp.data.questions import Question, load_questions, select_questions
 from lr_exp.models import devices, early_exit, loading, locating
 from lr_exp.models.loading import LanguageModel
+from lr_exp.models.prompt_forms import Prompt
 from lr_exp.models.prompts import render_prompt
 from lr_exp.models.vocabulary import SharedVocabulary, shared_vocabulary
 
@@ -35,7 +36,9 @@ class Pair:
 
     def prompts(self) -> list[list[int]]:
         """Token ids of the prompts, which are the same for both models."""
-        return [render_prompt(self.expert.tokenizer, q.text, SYSTEM) for q in self.questions]
+        return [
+            render_prompt(self.expert.tokenizer, q.text, Prompt(SYSTEM)) for q in self.questions
+        ]
 
     def typical(self, count: int) -> list[int]:
         """Indices of the questions whose prompts are nearest to the median length."""

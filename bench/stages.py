@@ -21,6 +21,7 @@ from lr_exp.config.method import Method
 from lr_exp.config.settings import DistillerSettings, MethodSettings, Settings
 from lr_exp.distiller import distill
 from lr_exp.evaluator import answer
+from lr_exp.models.prompt_forms import Prompt
 from lr_exp.pipeline.method import method_of
 from lr_exp.sampler import rollout, score, select
 from lr_exp.sampler.step_table import read_columns
@@ -48,7 +49,7 @@ def sample(
         pair.questions,
         pair.expert,
         trajectories,
-        system_prompt=SYSTEM,
+        prompt=Prompt(SYSTEM),
         max_new_tokens=new_tokens,
         batch_size=batch_size,
     )
@@ -78,7 +79,7 @@ def score_again(
         pair.amateur,
         pair.shared,
         steps,
-        system_prompt=SYSTEM,
+        prompt=Prompt(SYSTEM),
         support_floor=FLOOR,
         tokens_per_pass=tokens_per_pass,
     )
@@ -228,7 +229,7 @@ def evaluate(pair: Pair, folder: Path, *, new_tokens: int, batch_size: int) -> N
         pair.expert,
         folder,
         name="bench",
-        system_prompt=SYSTEM,
+        prompt=Prompt(SYSTEM),
         max_new_tokens=new_tokens,
         batch_size=batch_size,
     )

@@ -2,7 +2,9 @@
 
 from lr_exp.data.questions import Question
 from lr_exp.evaluator import answer
+from lr_exp.evaluator.prompts import examples_of
 from lr_exp.inference.decoding import Decoded
+from lr_exp.models.prompt_forms import Prompt
 from tests.support.sampling import load_micro
 
 
@@ -25,10 +27,9 @@ def test_few_shot_examples_and_system_prompt_are_in_the_prompt(tmp_path, monkeyp
         expert,
         tmp_path,
         name="test",
-        system_prompt="Count.",
+        prompt=Prompt("Count.", examples=examples_of(shots)),
         max_new_tokens=4,
         batch_size=1,
-        shots=shots,
     )
     text = expert.tokenizer.decode(seen[0])
     assert text.index("Mia has 3 eggs.") < text.index("\\boxed{3}") < text.index("Tom has 12 pens.")
@@ -44,7 +45,7 @@ def test_outputs_are_in_the_order_of_the_questions(tmp_path, monkeypatch):
 
     monkeypatch.setattr("lr_exp.inference.generation.decode", decode)
     questions = [Question(f"q/{n}", "Tom has 12 pens. " * (n % 4 + 1)) for n in range(7)]
-    settings = {"system_prompt": "", "max_new_tokens": 4, "batch_size": 2}
+    settings = {"prompt": Prompt(), "max_new_tokens": 4, "batch_size": 2}
     answer.answer(questions, load_micro(), tmp_path, name="test", **settings)
     outputs = answer.read_outputs(tmp_path)
     assert [row["question_id"] for row in outputs] == [question.id for question in questions]

@@ -16,6 +16,7 @@ from lr_exp.distiller.batches import build_batch
 from lr_exp.errors import UserError
 from lr_exp.models import early_exit, loading, locating
 from lr_exp.models.packing import pass_size
+from lr_exp.models.prompt_forms import Prompt
 from lr_exp.models.prompts import render_prompt
 from lr_exp.models.vocabulary import shared_vocabulary
 from lr_exp.store.shards import read_shard, shard_paths
@@ -93,7 +94,7 @@ def check_sampling_and_scoring(expert, folder):
     answers, steps = (list(chain(*map(read_shard, shard_paths(one)))) for one in made)
     for answer in answers:
         prompt, ids = answer["prompt_ids"], answer["token_ids"]
-        assert prompt == render_prompt(expert.tokenizer, answer["question"], SYSTEM)
+        assert prompt == render_prompt(expert.tokenizer, answer["question"], Prompt(SYSTEM))
         whole = [
             logits_of(one.model, [*prompt, *ids[:-1]])[len(prompt) - 1 :]
             for one in (expert, amateur)

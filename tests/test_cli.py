@@ -201,7 +201,7 @@ def test_the_limits_are_in_range():
         lambda: Settings(prompt_date="today"),
         lambda: Settings(prompt_date="2025-02-30"),
         lambda: DistillerSettings(order="step"),
-        lambda: EvaluatorSettings(shots={"mmlu_stem": -1}),
+        lambda: EvaluatorSettings(num_fewshot=0),
         lambda: WandbSettings(mode="on"),
     ],
 )
@@ -259,7 +259,7 @@ def test_every_preset_composes_to_valid_settings(words):
     for word in words:
         group, _, option = word.partition("=")
         assert group == "experiment" or getattr(settings, group).name == option
-    for name in [*settings.benchmarks, *settings.evaluator.shots]:
+    for name in settings.benchmarks:
         load_benchmark(name, [conf_dir()])
 
 

@@ -14,6 +14,7 @@ from lr_exp.config.composition import conf_dir
 from lr_exp.distiller import distill
 from lr_exp.errors import UserError
 from lr_exp.inference.generation import single_decoding
+from lr_exp.models.prompt_forms import Prompt
 from lr_exp.models.prompts import render_prompt
 from lr_exp.pipeline.context import RunContext
 from lr_exp.pipeline.inputs import Inputs
@@ -239,7 +240,7 @@ def test_tuned_answers_are_those_of_plain_peft_and_belong_to_their_questions(fir
             question = questions[record["id"]]
             assert record["question"] == question.text
             assert record["reference"] == question.answer
-            prompt = render_prompt(expert.tokenizer, question.text, system)
+            prompt = render_prompt(expert.tokenizer, question.text, Prompt(system))
             with tuned.disable_adapter() if model is None else nullcontext():
                 (plain,) = single_decoding(
                     replace(expert, model=tuned), [prompt], max_new_tokens=128

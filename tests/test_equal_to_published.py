@@ -13,6 +13,7 @@ from lr_exp.inference import cpu_linear
 from lr_exp.models import early_exit, loading
 from lr_exp.models.early_exit import shared_layer_logits
 from lr_exp.models.packing import pack, read_logits
+from lr_exp.models.prompt_forms import Prompt
 from lr_exp.models.prompts import render_prompt
 from lr_exp.models.vocabulary import shared_vocabulary
 from lr_exp.store.shards import read_shards
@@ -27,7 +28,7 @@ ALPHA = 0.2
 def published(pair, texts, *, new_tokens, beta, prefixes_per_pass=1):
     expert, amateur = pair
     prompts, amateur_prompts = (
-        [render_prompt(model.tokenizer, text, SYSTEM) for text in texts] for model in pair
+        [render_prompt(model.tokenizer, text, Prompt(SYSTEM)) for text in texts] for model in pair
     )
     return plain.sample(
         expert.model,

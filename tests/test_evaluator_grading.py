@@ -20,8 +20,9 @@ from lr_exp.errors import UserError
 from lr_exp.evaluator import grade, symbolic
 from lr_exp.evaluator.aggregate import aggregate
 from lr_exp.evaluator.extract import extract
-from lr_exp.evaluator.prompts import user_message
+from lr_exp.evaluator.prompts import examples_of, question_text
 from lr_exp.evaluator.verify import check_reference, matches, verify
+from lr_exp.models.prompt_forms import Prompt, render_form
 
 FOUR = ("2", "4 m", "x + 1", "None of the above")
 CASES = Path(__file__).parent / "cases"
@@ -29,12 +30,8 @@ CASES = Path(__file__).parent / "cases"
 # Prompts
 
 
-def test_a_question_without_examples_is_the_whole_message():
-    assert user_message(Question("a", "What is 1+1?")) == "What is 1+1?"
-
-
 def test_the_message_lists_the_options_and_requests_a_letter():
-    message = user_message(Question("a", "Which?", "B", choices=("one", "two")))
+    message = question_text(Question("a", "Which?", "B", choices=("one", "two")))
     assert message == (
         "Which?\nAnswer Choices: (A) one (B) two\nPut the letter of the right choice within "
         "\\boxed{}."
@@ -47,7 +44,8 @@ def test_few_shot_examples_come_first_and_end_in_a_box():
         Question("s/2", "2+2?", "4", "It is $\\boxed{4}$."),
         Question("s/3", "Which?", "B", choices=("one", "two")),
     ]
-    parts = user_message(Question("a", "3+3?"), shots).split("\n\n")
+    prompt = Prompt(examples=examples_of(shots))
+    parts = render_form(prompt, "3+3?").split("\n\n")
     assert parts[0] == "1+1?\nOne and one.\nThe answer is \\boxed{2}."
     assert parts[1] == "2+2?\nIt is $\\boxed{4}$."
     assert parts[2].endswith("\nThe answer is \\boxed{B}.")
@@ -56,7 +54,7 @@ def test_few_shot_examples_come_first_and_end_in_a_box():
 
 def test_an_example_needs_an_answer():
     with pytest.raises(ValueError, match="s/1 has no answer"):
-        user_message(Question("a", "Q"), [Question("s/1", "Q")])
+        examples_of([Question("s/1", "Q")])
 
 
 # Extract and verify

@@ -27,6 +27,7 @@ from lr_exp.errors import UserError
 from lr_exp.evaluator import grade
 from lr_exp.evaluator.extract import extract
 from lr_exp.evaluator.verify import matches, verify
+from lr_exp.models.prompt_forms import Prompt
 from lr_exp.report import build as report_build
 from lr_exp.sampler import records
 
@@ -144,7 +145,7 @@ def test_any_file_of_records_is_read_or_gives_a_user_error(tokenizer, tmp_path, 
     path = tmp_path / "r.jsonl"
     path.write_bytes(b"\n".join(content))
     try:
-        supervision = records.import_records(path, tokenizer, system_prompt="", vocabulary_size=256)
+        supervision = records.import_records(path, tokenizer, prompt=Prompt(), vocabulary_size=256)
     except UserError as error:
         message = str(error)
     else:
@@ -162,7 +163,7 @@ _KEYS = """
 alpha beta seed stages benchmarks store hub_root device attention experiment nowhere sweep
 expert expert.path expert.name expert.reused_ids amateur amateur.drop_layers method method.share
 data data.path data.max_questions data.configs sampler sampler.batch_size sampler.export
-distiller.target_modules distiller.merge wandb.tags evaluator.shots evaluator.shots.gsm8k
+distiller.target_modules distiller.merge wandb.tags sampler.prompt evaluator.prompts
 """
 _ODD_VALUES = """
 null ??? true nan inf 1e999 [] {} [null] {a:1} ${beta} ${nowhere} ${oc.env:NOWHERE} ${ $ ' "
@@ -341,7 +342,7 @@ def read_questions(path: Path, _: Any) -> object:
 
 
 def read_records(path: Path, tokenizer: Any) -> object:
-    return records.import_records(path, tokenizer, system_prompt="", vocabulary_size=256)
+    return records.import_records(path, tokenizer, prompt=Prompt(), vocabulary_size=256)
 
 
 ANSWER = {"reference": "18", "kind": "number", "output": "\\boxed{18}"}

@@ -9,10 +9,11 @@ from transformers import Qwen2Config, Qwen2ForCausalLM
 
 from lr_exp.data.questions import Question
 from lr_exp.evaluator import answer
-from lr_exp.evaluator.prompts import user_message
+from lr_exp.evaluator.prompts import question_text
 from lr_exp.inference.decoding import Decoded
 from lr_exp.inference.generation import contrastive_decoding, single_decoding
 from lr_exp.models import early_exit, loading
+from lr_exp.models.prompt_forms import Prompt
 from lr_exp.models.prompts import render_prompt
 from lr_exp.models.vocabulary import SharedVocabulary
 from lr_exp.sampler import rollout
@@ -221,7 +222,7 @@ def on_disk(tmp_path_factory):
 
 def ask(language_model, folder, **changes):
     folder.mkdir(exist_ok=True)
-    settings = {"system_prompt": SYSTEM, "max_new_tokens": 8, "batch_size": 3, **changes}
+    settings = {"prompt": Prompt(SYSTEM), "max_new_tokens": 8, "batch_size": 3, **changes}
     facts = answer.answer(QUESTIONS, language_model, folder, name="test", **settings)
     return facts, answer.read_outputs(folder)
 
@@ -232,12 +233,12 @@ def test_the_amateur_gets_the_same_question_in_its_own_template(tmp_path, on_dis
     facts, outputs = ask(expert, tmp_path, decoder="contrastive", amateur=amateur, shared=shared)
     assert facts["questions"] == len(QUESTIONS)
     for question, row in zip(QUESTIONS, outputs, strict=True):
-        message = user_message(question)
+        message = question_text(question)
         plain = plain_contrast(
             expert,
             amateur,
             shared,
-            render_prompt(expert.tokenizer, message, SYSTEM),
+            render_prompt(expert.tokenizer, message, Prompt(SYSTEM)),
             amateur.tokenizer(f"# {SYSTEM}\n# {message}\n")["input_ids"],
             limit=8,
         )
@@ -273,7 +274,7 @@ def test_the_decoder_setting(tmp_path, on_disk):
 def draw(expert, folder, **changes):
     folder.mkdir(exist_ok=True)
     arguments = {
-        "system_prompt": SYSTEM,
+        "prompt": Prompt(SYSTEM),
         "max_new_tokens": 8,
         "batch_size": 4,
         "samples": 3,
@@ -299,7 +300,7 @@ def test_several_answers_per_question(tmp_path, on_disk):
         question = QUESTIONS[index // 3]
         assert (row["index"], row["question_id"]) == (index, question.id)
         assert row["question"] == question.text
-        assert row["prompt_ids"] == render_prompt(expert.tokenizer, question.text, SYSTEM)
+        assert row["prompt_ids"] == render_prompt(expert.tokenizer, question.text, Prompt(SYSTEM))
     answers = {(row["question"], tuple(row["token_ids"])) for row in rows}
     assert len(answers) > len(rows) // 2
     (tmp_path / "greedy").mkdir()
@@ -307,7 +308,7 @@ def test_several_answers_per_question(tmp_path, on_disk):
         QUESTIONS,
         expert,
         tmp_path / "greedy",
-        system_prompt=SYSTEM,
+        prompt=Prompt(SYSTEM),
         max_new_tokens=8,
         batch_size=4,
     )

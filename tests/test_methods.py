@@ -12,6 +12,7 @@ from lr_exp.config.composition import conf_dir, register, to_settings
 from lr_exp.data.questions import Question
 from lr_exp.errors import UserError
 from lr_exp.micro.tokenizer import build_tokenizer
+from lr_exp.models.prompt_forms import Prompt
 from lr_exp.pipeline.inputs import Inputs
 from lr_exp.pipeline.loaded_models import LoadedModels
 from lr_exp.sampler.references import keep_verified, write_solutions
@@ -131,7 +132,7 @@ def solutions(folder: Path, *texts: str, tokenizer=None, context: int | None = N
     """The facts and the rows of solutions in the tiny tokenizer's tokens."""
     tokenizer = tokenizer or tiny_tokenizer()
     questions = [Question(f"q/{number}", "q") for number in range(len(texts))]
-    facts = write_solutions(questions, texts, tokenizer, folder, system_prompt="", context=context)
+    facts = write_solutions(questions, texts, tokenizer, folder, prompt=Prompt(), context=context)
     return facts, list(read_shards(folder))
 
 

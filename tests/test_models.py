@@ -13,8 +13,8 @@ import torch
 from lr_exp.config.settings import AmateurSettings, ExpertSettings, ModelSettings
 from lr_exp.errors import UserError
 from lr_exp.models import devices, early_exit, loading, locating
+from lr_exp.models.prompt_forms import Prompt
 from lr_exp.models.prompts import (
-    PLAIN_TEMPLATE,
     pin_date,
     render_prompt,
     rendered_probes,
@@ -177,8 +177,8 @@ def test_without_a_template_the_end_of_turn_is_not_a_stop_token():
 def test_a_model_without_a_template_gets_the_plain_template():
     tokenizer = tiny_tokenizer(chat_template=None)
     question = "2 {x} + 2?"  # braces must not be interpreted by str.format
-    prompt = tokenizer.decode(render_prompt(tokenizer, question, "Think."))
-    assert prompt == PLAIN_TEMPLATE.format(system="Think.", question=question)
+    prompt = tokenizer.decode(render_prompt(tokenizer, question, Prompt("Think.")))
+    assert prompt == f"Think.\n\nQuestion: {question}\nAnswer:"
     assert tokenizer.decode(render_prompt(tokenizer, question)) == (
         f"Question: {question}\nAnswer:"
     )
@@ -186,7 +186,7 @@ def test_a_model_without_a_template_gets_the_plain_template():
 
 def test_a_template_opens_the_assistants_turn():
     tokenizer = tiny_tokenizer()
-    assert tokenizer.decode(render_prompt(tokenizer, "2+2?", "Think.")) == (
+    assert tokenizer.decode(render_prompt(tokenizer, "2+2?", Prompt("Think."))) == (
         "<|im_start|>system\nThink.<|im_end|>\n<|im_start|>user\n2+2?<|im_end|>\n"
         "<|im_start|>assistant\n"
     )
@@ -197,7 +197,7 @@ def test_a_template_without_a_system_turn_raises_with_advice():
     tokenizer = tiny_tokenizer(chat_template=template)
     assert render_prompt(tokenizer, "2+2?")
     with pytest.raises(UserError, match=r"no system.*sampler\.system_prompt=''"):
-        render_prompt(tokenizer, "2+2?", "Think.")
+        render_prompt(tokenizer, "2+2?", Prompt("Think."))
 
 
 def test_a_broken_template_is_a_user_error(folder):

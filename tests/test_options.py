@@ -24,6 +24,9 @@ FILES = {
     ),
     "expert/my_expert.yaml": "name: my_expert\npath: me/Mine-1.5B\n",
     "amateur/my_amateur.yaml": "name: my_amateur\npath: me/Mine-0.5B\n",
+    "prompt/my_prompt.yaml": (
+        "name: my_prompt\nchat: false\ntemplate: 'Sum: {{{{ question }}}} ='\nstop: [Sum]\n"
+    ),
     "method/my_method.yaml": "defaults: [lightreasoner]\nname: my_method\n",
     "experiment/my_experiment.yaml": (
         "# @package _global_\nabout: {{description: A run.}}\n"
@@ -85,7 +88,7 @@ def test_a_custom_sweep_runs_in_other_processes(program, own, name, monkeypatch)
 @pytest.mark.integration
 def test_scripts_pass_the_folder_to_compose_and_settings_remember_it(own, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    words = ["experiment=my_experiment", "expert=micro", "+evaluator.shots.mine=0", *SMALL]
+    words = ["experiment=my_experiment", "expert=micro", *SMALL]
     settings = lr_exp.compose(*words, "wandb.mode=disabled", "device=cpu", config_dir="own")
     assert (settings.method.name, settings.beta) == ("my_method", 0.3)
     (tmp_path / "elsewhere").mkdir()
@@ -123,7 +126,7 @@ def test_the_list_and_the_help_page_show_them(program, own, capsys):
     ("word", "meant"),
     [
         ("benchmarks=[min]", "mine"),
-        ("evaluator.shots.min=1", "evaluator.shots.mine"),
+        ("evaluator.prompts=[my_promt]", "my_prompt"),
         ("expert=my_exprt", "my_expert"),
         ("expert=qwen_math_7", "qwen_math_7b"),
     ],

@@ -8,7 +8,8 @@ from dataclasses import replace
 import pytest
 import torch
 
-from lr_exp.config.settings import EvaluatorSettings, ModelSettings, Settings
+from lr_exp.config.options import conf_dir
+from lr_exp.config.settings import ModelSettings, Settings
 from lr_exp.data.questions import Question
 from lr_exp.distiller import trainer
 from lr_exp.distiller.adapter_files import read_history
@@ -18,6 +19,7 @@ from lr_exp.inference.decoding import decode
 from lr_exp.inference.generation import single_decoding
 from lr_exp.inference.memory import is_out_of_memory
 from lr_exp.models import devices, loading, locating
+from lr_exp.models.prompt_forms import Prompt
 from lr_exp.models.vocabulary import SharedVocabulary
 from lr_exp.pipeline.inputs import Inputs
 from lr_exp.sampler import rollout, score
@@ -83,7 +85,7 @@ def roll_out(expert, folder, batch_size):
         QUESTIONS,
         expert,
         folder,
-        system_prompt=SYSTEM,
+        prompt=Prompt(SYSTEM),
         max_new_tokens=5,
         batch_size=batch_size,
     )
@@ -153,7 +155,7 @@ def score_all(pair, trajectories, folder):
         *pair,
         SharedVocabulary(TOKENS),
         folder,
-        system_prompt=SYSTEM,
+        prompt=Prompt(SYSTEM),
         support_floor=1e-3,
         tokens_per_pass=10_000,
     )
@@ -314,10 +316,9 @@ def test_all_attentions_give_the_same_logits(tmp_path):
     assert torch.equal(logits[0], logits[2])
 
 
-def test_attention_is_part_of_an_address_only_if_it_is_set(tmp_path):
+def test_attention_is_part_of_an_address_only_if_it_is_set():
     def machine(**changes):
-        settings = {"device": "cpu", "evaluator": EvaluatorSettings(shots={}), **changes}
-        return Inputs(Settings(**settings), tmp_path).machine
+        return Inputs(Settings(device="cpu", **changes), [conf_dir()]).machine
 
     assert "attention" not in machine()
     assert machine(attention="eager") == {**machine(), "attention": "eager"}

@@ -14,6 +14,7 @@ from lr_exp.errors import UserError
 from lr_exp.micro.tokenizer import build_tokenizer
 from lr_exp.micro.world import NAMES, NOUNS
 from lr_exp.models import loading, locating
+from lr_exp.models.prompt_forms import Prompt
 from lr_exp.models.prompts import (
     allow_control_tokens,
     pin_date,
@@ -146,9 +147,9 @@ def test_no_text_changes_the_turns_of_a_chat(name, chat, question, solution):
     def turns(ids):
         return [token for token in ids if token in controls]
 
-    prompt, answer, as_one = render_solution(tokenizer, question, solution, question)
-    assert prompt == render_prompt(tokenizer, question, question)
-    assert turns(prompt) == turns(render_prompt(tokenizer, "2+2?", "Think."))
+    prompt, answer, as_one = render_solution(tokenizer, question, solution, Prompt(question))
+    assert prompt == render_prompt(tokenizer, question, Prompt(question))
+    assert turns(prompt) == turns(render_prompt(tokenizer, "2+2?", Prompt("Think.")))
     assert turns(answer) == [tokenizer.convert_tokens_to_ids(TURN_END)]
     messages = [{"role": role, "content": question} for role in ("system", "user")]
     text = tokenizer.apply_chat_template(messages, add_generation_prompt=True, tokenize=False)
@@ -225,7 +226,7 @@ def test_a_solution_whose_start_merges_with_the_prompt_is_reported(tmp_path, cap
     tokenizer = merging_tokenizer()
     questions = [Question("q/0", "2+2?", solution=text) for text in ("4", "\n4")]
     texts = [question.solution for question in questions]
-    write_solutions(questions, texts, tokenizer, tmp_path, system_prompt="", context=None)
+    write_solutions(questions, texts, tokenizer, tmp_path, prompt=Prompt(), context=None)
     assert "1 of 2 solutions (50.0%)" in caplog.text
     rows = [row for path in shard_paths(tmp_path) for row in read_shard(path)]
     for row, text in zip(rows, texts, strict=True):

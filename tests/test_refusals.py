@@ -18,6 +18,7 @@ from hydra.errors import HydraException
 
 from lr_exp.errors import UserError
 from lr_exp.evaluator import grade
+from lr_exp.models.prompt_forms import Prompt
 from lr_exp.report.__main__ import main as report_main
 from lr_exp.sampler.records import import_records
 from lr_exp.store.__main__ import main as store_main
@@ -110,7 +111,10 @@ SETTINGS = {
     "sampler={stepz:1}": "stepz | not in 'SamplerSettings'",
     "expert={pth:x}": "Key 'pth' not in 'ExpertSettings'",
     "expert.pth=x": "Did you mean 'expert.path'?",
-    "evaluator.shots.mmlu_stm=5": "Did you mean 'evaluator.shots.mmlu_stem'?",
+    "evaluator.prompts=[plian]": "unknown prompt 'plian' | Did you mean 'plain'?",
+    "evaluator.prompts=[]": "evaluator.prompts is empty",
+    "evaluator.prompts=[chat,chat]": "evaluator.prompts contains 'chat' twice",
+    "sampler.prompt=none.jinja": "prompt none.jinja cannot be read",
     "model=micro": "'model' | Did you mean",
     "benchmark=[gsm8k]": "Did you mean 'benchmarks'?",
     "expert=micr": "expert=micr: no such option | Did you mean 'micro'?",
@@ -141,7 +145,7 @@ SETTINGS = {
     "--cfg=jb": "invalid choice: 'jb'",
     "seed=1,2": "seed | To sweep over it, add --multirun",
     "seed=range(0,1000000000000)": "seed=range | shorten the range",
-    "+evaluator.shots.micro_add=2": "evaluator.shots.micro_add=2 | Set it to 0",
+    "evaluator.prompts=[few_shot_plain]": "4 few-shot examples of micro_add | no split",
     "+sweep=micro_ablation": "starts several runs | python -m lr_exp -m +sweep=micro_ablation",
     "expert.name='caf\udce9'": "is not UTF-8 text",
 }
@@ -412,7 +416,7 @@ def test_a_line_that_is_no_record_is_named(tmp_path, change, says):
     lines("r.jsonl", RECORD, line)(tmp_path)
     path = tmp_path / "r.jsonl"
     with pytest.raises(UserError) as raised:
-        import_records(path, tiny_tokenizer(), system_prompt="", vocabulary_size=TOKENS)
+        import_records(path, tiny_tokenizer(), prompt=Prompt(), vocabulary_size=TOKENS)
     check_message(str(raised.value), f"{path}, line 2{says}", tmp_path)
 
 

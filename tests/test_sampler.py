@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from lr_exp.errors import UserError
+from lr_exp.models.prompt_forms import Prompt
 from lr_exp.models.prompts import render_prompt
 from lr_exp.models.vocabulary import SharedVocabulary
 from lr_exp.sampler import records, score
@@ -134,7 +135,7 @@ def test_each_model_reads_its_own_template(tmp_path, pair, shared, questions):
     folders = sample(tmp_path, (expert, foreign), shared, questions[:2])
     row = next(iter(read_shards(folders[1])))
     answer = next(a for a in read_shards(folders[0]) if a["index"] == row["index"])
-    prompt = render_prompt(foreign.tokenizer, answer["question"], SYSTEM)
+    prompt = render_prompt(foreign.tokenizer, answer["question"], Prompt(SYSTEM))
     assert prompt != answer["prompt_ids"]
     with torch.no_grad():
         p = expert.model(torch.tensor([answer["prompt_ids"]])).logits[0, -1].log_softmax(-1)
@@ -188,7 +189,7 @@ def test_export_and_import_give_the_same_supervision(tmp_path, pair, sampled):
     count = records.export_records(supervision, tokenizer, file)
     assert count == supervision.kept == len(file.read_text("utf-8").splitlines())
     again = records.import_records(
-        file, tokenizer, system_prompt="not used", vocabulary_size=len(tokenizer)
+        file, tokenizer, prompt=Prompt("not used"), vocabulary_size=len(tokenizer)
     )
     assert again.digest() == supervision.digest()
 
@@ -209,7 +210,7 @@ def test_records_without_ids_are_read_as_the_published_reader_does(tmp_path, pai
         published.append(json.dumps(record))
     file.write_text("\n".join(published), "utf-8")
     again = records.import_records(
-        file, tokenizer, system_prompt=SYSTEM, vocabulary_size=len(tokenizer)
+        file, tokenizer, prompt=Prompt(SYSTEM), vocabulary_size=len(tokenizer)
     )
     ids = {t.question: t.question_id for t in supervision.trajectories}
     restored = [replace(t, question_id=ids[t.question]) for t in again.trajectories]
@@ -234,7 +235,7 @@ def test_prefixes_that_do_not_nest_get_rows_of_their_own(tmp_path, pair):
     lines = [record(1, [3]), record(2, [3, 4]), record(2, [9, 9]), record(3, [9, 9, 4])]
     file.write_text("".join(json.dumps(line) + "\n" for line in lines), "utf-8")
     supervision = records.import_records(
-        file, pair[0].tokenizer, system_prompt="", vocabulary_size=30
+        file, pair[0].tokenizer, prompt=Prompt(), vocabulary_size=30
     )
     rows = [(t.input_ids, t.steps) for t in supervision.trajectories]
     assert rows == [([1, 2, 3, 4], [1, 2]), ([1, 2, 9, 9, 4], [2, 3])]

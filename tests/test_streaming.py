@@ -26,6 +26,7 @@ from lr_exp.data.questions import (
 from lr_exp.data.streaming import streamed_questions
 from lr_exp.errors import UserError
 from lr_exp.inference import generation
+from lr_exp.models.prompt_forms import Prompt
 from lr_exp.pipeline.identity import identity_of
 from lr_exp.pipeline.inputs import Inputs
 from lr_exp.pipeline.outcome import choices
@@ -367,9 +368,9 @@ def test_prompts_of_stored_questions_are_rendered_in_windows(
         return render_prompts(model, ids, texts, system)
 
     monkeypatch.setattr(rollout, "render_prompts", counted)
-    listed = rollout._prompts(questions, pair[0], "S")
+    listed = rollout._prompts(questions, pair[0], Prompt("S"))
     assert len(calls) == 1
-    found = rollout._prompts(stored(tmp_path, questions), pair[0], "S")
+    found = rollout._prompts(stored(tmp_path, questions), pair[0], Prompt("S"))
     assert len(calls) == 1  # nothing is rendered before it is needed
     assert (len(found), found[5]) == (12, listed[5])
     assert calls[1:] == [[q.id for q in questions[4:8]]]
@@ -382,7 +383,7 @@ def test_a_prompt_that_is_too_long_stops_the_rollout(tmp_path, monkeypatch, pair
     monkeypatch.setattr(rollout, "WINDOW", 4)
     monkeypatch.setattr(generation, "WINDOW", 4)
     long = Question(id="mine/7", text="Tom has 4 pens . " * 5000)
-    options = {"system_prompt": "S", "max_new_tokens": 2, "batch_size": 4}
+    options = {"prompt": Prompt("S"), "max_new_tokens": 2, "batch_size": 4}
     folder = tmp_path / "out"
     folder.mkdir()
     with pytest.raises(UserError, match="mine/7"):
@@ -461,7 +462,7 @@ def test_duplicate_answers_are_recognized_across_windows(tmp_path, monkeypatch):
 @pytest.mark.parametrize("count", [1, 2, 4, 5])
 def test_solutions_are_written_shard_by_shard(tmp_path, monkeypatch, count):
     questions = [Question(f"q/{i}", "Q", solution="abcd"[:i]) for i in range(count)]
-    options = {"system_prompt": "", "context": None}
+    options = {"prompt": Prompt(), "context": None}
     facts, rows = [], []
     for size in (2, 1024):
         monkeypatch.setattr(references, "_SHARD", size)

@@ -171,7 +171,7 @@ def test_similar_and_long_choices_have_different_folders_with_short_names():
 
 def test_a_long_folder_name_keeps_what_differs_between_cells():
     """If cut at the end, the names of a long command's cells differed only in a digest."""
-    shared = [f"evaluator.shots.mmlu_stem={'5' * 30}", f"data.path={'x' * 90}"]
+    shared = [f"evaluator.system_prompt={'5' * 30}", f"data.path={'x' * 90}"]
     names = [cell_folder([*shared, f"seed={seed}"]) for seed in (0, 1)]
     assert [name.partition(",")[0] for name in names] == ["seed=0", "seed=1"]
 

@@ -2,6 +2,7 @@
 
 import json
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,7 @@ from lr_exp.config.composition import conf_dir
 from lr_exp.distiller import adapter_files
 from lr_exp.distiller.trainer import ContrastTrainer
 from lr_exp.evaluator import answer, grade
+from lr_exp.models.prompt_forms import Example
 from lr_exp.pipeline.identity import identity_of
 from lr_exp.pipeline.inputs import Inputs
 from lr_exp.pipeline.outcome import choices
@@ -250,7 +252,10 @@ def test_another_prompt_changes_the_run_id(place):
     inputs = Inputs(settings, [conf_dir()])
     inputs.benchmarks[0].version += 1
     ids = {cell(place).id, identity_of(settings, inputs, choices(settings)).id}
-    inputs.shots["micro_add"].append(inputs.benchmark_questions["micro_add"][0])
+    shot = Example("1+1?", "2")
+    inputs.prompts["chat"]["micro_add"] = replace(
+        inputs.prompts["chat"]["micro_add"], examples=(shot,)
+    )
     assert len(ids | {identity_of(settings, inputs, choices(settings)).id}) == 3
 
 

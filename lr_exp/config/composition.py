@@ -111,8 +111,7 @@ def check_overrides(overrides: Sequence[str], folders: Sequence[Path] = ()) -> N
     """
     folders = folders or option_folders()
     groups = {group: list(option_files(folders, group)) for group in GROUPS}
-    shots = [f"evaluator.shots.{name}" for name in option_files(folders, "benchmark")]
-    keys = [*_keys(OmegaConf.structured(Settings)), *shots]
+    keys = [*_keys(OmegaConf.structured(Settings))]
     for word in overrides:
         override = parse_override(word)
         key = override.key_or_group

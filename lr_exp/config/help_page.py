@@ -32,6 +32,7 @@ _GROUPS = {
     "method": "which token positions are trained on, and the target there",
     "data": "the questions to sample answers to",
     "benchmark": "what to evaluate on, as benchmarks=[NAME,NAME]",
+    "prompt": "how to ask, as sampler.prompt=NAME evaluator.prompts=[NAME,NAME]",
     "sweep": "a table of runs, as -m +sweep=NAME",
 }
 

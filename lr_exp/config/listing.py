@@ -58,6 +58,8 @@ def _facts(group: str, content: Facts, folders: Folders) -> Facts:
         examples = content.get("shots_split")
         answer = content.get("answer")
         return {"questions": questions, "answer": answer, "examples_from": examples} | source
+    if group == "prompt":
+        return {"chat": content.get("chat", True), "num_fewshot": content.get("num_fewshot", 0)}
     if group == "experiment":
         config = _read(folders[0] / "config.yaml")
         choices = _choices(config, folders) | _choices(content, folders)
@@ -102,6 +104,7 @@ KINDS = {
         "benchmark",
         "benchmarks=[NAME,NAME]; evaluator.max_examples=N limits each to its first N",
     ),
+    "prompts": Kind("prompt", "sampler.prompt=NAME evaluator.prompts=[NAME,NAME]"),
     "experiments": Kind("experiment", "experiment=NAME", _ROLES),
     "sweeps": Kind("sweep", "-m +sweep=NAME, then python -m lr_exp.report runs/NAME", ("table",)),
 }

@@ -3,19 +3,21 @@
 The key `about` of such a file describes the option; it is no setting.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar, cast
 
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
-from lr_exp.errors import UserError, first_line
+from lr_exp.errors import UserError, did_you_mean, first_line
 
-# Groups that an override chooses from: GROUP=OPTION. Benchmarks are listed in `benchmarks`.
+# Groups that an override chooses from: GROUP=OPTION. Settings list benchmarks and prompts by name.
 GROUPS = ("amateur", "data", "experiment", "expert", "method", "sweep")
 ABOUT = "about"
+
+T = TypeVar("T")
 
 
 def conf_dir() -> Path:
@@ -39,7 +41,7 @@ def option_folders(config_dirs: Iterable[str | Path] = ()) -> tuple[Path, ...]:
             raise UserError(f"--config-dir: {config_dir} is not a folder.")
         if any(folder.samefile(earlier) for earlier in folders):
             continue
-        for group in ("", *GROUPS, "benchmark", "hydra/launcher"):
+        for group in ("", *GROUPS, "benchmark", "prompt", "hydra/launcher"):
             ours = option_files(folders, group)
             for name, path in option_files([folder], group).items():
                 if name in ours:
@@ -72,3 +74,29 @@ def read_option(path: Path) -> dict[str, Any]:
     if not isinstance(content.setdefault(ABOUT, {}), dict):
         raise UserError(f"{path}: `about` is not a mapping. Write `about: {{description: TEXT}}`.")
     return {str(key): value for key, value in content.items()}
+
+
+def load_option(schema: type[T], path: Path, base: Mapping[str, Any] | None = None) -> T:
+    """The settings in an option's file.
+
+    Args:
+        schema: the dataclass of the settings.
+        base: values for the keys that the file does not have.
+
+    Raises:
+        UserError: the file cannot be read, a key is unknown, or a value is invalid.
+    """
+    structured = OmegaConf.structured(schema)
+    values = {**(base or {}), **read_option(path)}
+    del values[ABOUT]
+    values.pop("defaults", None)
+    known = [str(key) for key in structured]  # `in structured` is False where a default is "???"
+    for key in values:
+        if key not in known:
+            raise UserError(f"{path}: unknown key {key!r}.{did_you_mean(key, known)}")
+    try:
+        return cast(T, OmegaConf.to_object(OmegaConf.merge(structured, values)))
+    except OmegaConfBaseException as error:
+        raise UserError(f"{path}: {first_line(error)}") from error
+    except UserError as error:
+        raise UserError(f"{path}: {error}") from error

@@ -214,6 +214,25 @@ class BenchmarkSettings(SourceSettings, key="benchmark."):
 
 
 @dataclass
+class PromptSettings(_Checked, key="prompt."):
+    """The form of a prompt; see `conf/prompt/`."""
+
+    name: str = REQUIRED
+    # true: the text is the user's turn in the model's chat template; false: it is the whole prompt.
+    chat: bool = True
+    # Jinja, with the variables `question`, `system` (a text) and `examples`, each of which has a
+    # `question` and a `solution`. With `chat`, the template puts the system prompt before the turn.
+    template: str = REQUIRED
+    num_fewshot: Annotated[int, "[0, 2**31)"] = 0  # worked examples before the question
+    stop: list[str] = field(default_factory=list)  # texts that end an answer
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not all(self.stop):
+            raise UserError("prompt.stop: an empty text would end every answer: remove it.")
+
+
+@dataclass
 class MethodSettings(_Checked, key="method."):
     """A method: four registered choices and their parameters; see `conf/method/`.
 
@@ -264,6 +283,7 @@ class SamplerSettings(_Checked, key="sampler."):
     engine: Annotated[str, ENGINES] = "transformers"
 
     system_prompt: str = "Please reason step by step."
+    prompt: str = _neutral("chat")  # the form: a name in conf/prompt, or a Jinja file
     max_new_tokens: Annotated[int, COUNT] = 128
     # Questions per rollout batch; a crash loses at most one batch.
     batch_size: Annotated[int, COUNT] = 16
@@ -330,6 +350,10 @@ class EvaluatorSettings(_Checked, key="evaluator."):
     engine: Annotated[str, ENGINES] = "transformers"  # see `sampler.engine`
 
     system_prompt: str = "Please reason step by step, and put your final answer within \\boxed{}."
+    # Forms of the prompt: names in conf/prompt, or Jinja files. Expert and tuned expert are
+    # evaluated with each; the first is the headline.
+    prompts: list[str] = field(default_factory=lambda: ["chat"], metadata=_NEUTRAL)
+    num_fewshot: Annotated[int | None, COUNT] = None  # of few-shot prompts; null: their own number
     max_examples: Annotated[int | None, COUNT] = None  # the first N of each benchmark; null: all
     max_new_tokens: Annotated[int, COUNT] = 2048
     batch_size: Annotated[int, COUNT] = 32
@@ -339,8 +363,6 @@ class EvaluatorSettings(_Checked, key="evaluator."):
     # Also measure the expertise gap: expert and amateur on the first benchmark, with greedy or
     # sampled answers (one per question, at temperature 1).
     gap: Annotated[str | None, ("greedy", "sampled")] = None
-    # Number of few-shot examples by benchmark (5 for MMLU-STEM in the toolkit).
-    shots: dict[str, Annotated[int, "[0, 2**31)"]] = field(default_factory=lambda: {"mmlu_stem": 0})
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -414,7 +436,14 @@ class Settings(_Checked, key=""):
             ) from error
         if not self.stages:
             raise UserError(f"stages is empty: set one or more of {', '.join(STAGES)}.")
-        for key, names in (("stages", self.stages), ("benchmarks", self.benchmarks)):
+        prompts = self.evaluator.prompts
+        if not prompts:
+            raise UserError("evaluator.prompts is empty: set one or more, as [chat].")
+        for key, names in (
+            ("stages", self.stages),
+            ("benchmarks", self.benchmarks),
+            ("evaluator.prompts", prompts),
+        ):
             for name in names:
                 if names.count(name) > 1:
                     raise UserError(f"{key} contains {name!r} twice: remove one of them.")

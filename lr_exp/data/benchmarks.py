@@ -3,15 +3,11 @@
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import cast
 
-from omegaconf import OmegaConf
-from omegaconf.errors import OmegaConfBaseException
-
-from lr_exp.config.options import ABOUT, option_files, read_option
+from lr_exp.config.options import load_option, option_files
 from lr_exp.config.settings import BenchmarkSettings
 from lr_exp.data.questions import Question, load_questions, select_questions
-from lr_exp.errors import UserError, did_you_mean, first_line
+from lr_exp.errors import UserError, did_you_mean
 
 
 def load_benchmark(name: str, conf_dirs: Sequence[Path]) -> BenchmarkSettings:
@@ -23,20 +19,7 @@ def load_benchmark(name: str, conf_dirs: Sequence[Path]) -> BenchmarkSettings:
     files = option_files(conf_dirs, "benchmark")
     if name not in files:
         raise UserError(f"benchmarks: unknown benchmark {name!r}.{did_you_mean(name, files)}")
-    path = files[name]
-    schema = OmegaConf.structured(BenchmarkSettings)
-    values = read_option(path)
-    del values[ABOUT]
-    known = set(schema.keys())  # `key in schema` is False where the default is "???"
-    for key in values:
-        if key not in known:
-            raise UserError(f"{path}: unknown key {key!r}.{did_you_mean(key, map(str, known))}")
-    try:
-        return cast(BenchmarkSettings, OmegaConf.to_object(OmegaConf.merge(schema, values)))
-    except OmegaConfBaseException as error:
-        raise UserError(f"{path}: {first_line(error)}") from error
-    except UserError as error:
-        raise UserError(f"{path}: {error}") from error
+    return load_option(BenchmarkSettings, files[name])
 
 
 def load_shots(benchmark: BenchmarkSettings, count: int, *, hub_root: str | None) -> list[Question]:
@@ -49,16 +32,17 @@ def load_shots(benchmark: BenchmarkSettings, count: int, *, hub_root: str | None
     """
     if count == 0:
         return []
-    key = f"evaluator.shots.{benchmark.name}={count}"
+    where = f"{count} few-shot examples of {benchmark.name}"
     if benchmark.shots_split is None:
         raise UserError(
-            f"{key}: this benchmark has no split for few-shot examples (shots_split). Set it to 0."
+            f"{where}: this benchmark has no split for them (shots_split). Remove the few-shot "
+            "prompts from evaluator.prompts, or the benchmark."
         )
     source = replace(benchmark, split=benchmark.shots_split)
     shots = select_questions(load_questions(source, hub_root=hub_root), count, seed=0)
     if len(shots) < count:
         raise UserError(
-            f"{key}: split {benchmark.shots_split} has only {len(shots)} questions. Set it to "
-            f"{len(shots)} or fewer."
+            f"{where}: split {benchmark.shots_split} has only {len(shots)} questions. Set "
+            f"evaluator.num_fewshot to {len(shots)} or fewer."
         )
     return shots

@@ -10,7 +10,7 @@ from typing import Any
 import pyarrow as pa
 
 from lr_exp.data.questions import Question
-from lr_exp.evaluator.prompts import user_message
+from lr_exp.evaluator.prompts import question_text
 from lr_exp.inference.decoding import Decoded
 from lr_exp.inference.engines import Generate
 from lr_exp.inference.generation import (
@@ -20,6 +20,8 @@ from lr_exp.inference.generation import (
     single_decoding,
 )
 from lr_exp.models.loading import LanguageModel
+from lr_exp.models.prompt_forms import Prompt
+from lr_exp.models.prompts import form_for
 from lr_exp.models.vocabulary import SharedVocabulary
 from lr_exp.store.shards import read_shards
 
@@ -37,10 +39,9 @@ def answer(
     folder: Path,
     *,
     name: str,
-    system_prompt: str,
+    prompt: Prompt,
     max_new_tokens: int,
     batch_size: int,
-    shots: Sequence[Question] = (),
     decoder: str = "greedy",
     alpha: float = 0.2,
     amateur: LanguageModel | None = None,
@@ -51,10 +52,10 @@ def answer(
 
     Args:
         name: the label of the progress bar.
-        shots: few-shot examples.
+        prompt: how the questions are asked.
         decoder: greedy, contrastive, or sampled (one sample per question).
         alpha, amateur, shared: for contrastive decoding only; alpha is the plausibility threshold.
-            The amateur gets the same messages, in its own chat template.
+            The amateur is asked in the same form, with its own chat template.
         generate: an inference engine to use instead of the model's own greedy decoding.
 
     Returns:
@@ -63,12 +64,11 @@ def answer(
 
     def render(reader: LanguageModel) -> list[list[int]]:
         ids = [question.id for question in questions]
-        messages = [user_message(question, shots) for question in questions]
-        return render_prompts(reader, ids, messages, system_prompt)
+        return render_prompts(reader, ids, [*map(question_text, questions)], prompt)
 
     if generate is not None and decoder != "greedy":
         raise ValueError(f"an engine only supports decoder 'greedy', not {decoder!r}")
-    prompts = render(language_model)
+    prompts, stop = render(language_model), form_for(language_model.tokenizer, prompt).stop
     if decoder in ("greedy", "sampled"):
         decoding = single_decoding(
             language_model,
@@ -76,6 +76,7 @@ def answer(
             max_new_tokens=max_new_tokens,
             temperature=float(decoder == "sampled"),
             seed=0,  # the same draws in all runs
+            stop=stop,
             generate=generate,
         )
     elif decoder == "contrastive":
@@ -89,6 +90,7 @@ def answer(
             shared=shared,
             alpha=alpha,
             max_new_tokens=max_new_tokens,
+            stop=stop,
         )
     else:
         raise ValueError(f"unknown decoder {decoder!r}: use greedy, contrastive or sampled")

@@ -1,4 +1,4 @@
-r"""Builds the user message for a question, with the wording of the Qwen2.5-Math toolkit.
+r"""Texts of questions and examples, with the wording of the Qwen2.5-Math toolkit.
 
 A change here changes results: raise `version` of the affected benchmarks.
 """
@@ -6,22 +6,20 @@ A change here changes results: raise `version` of the affected benchmarks.
 from collections.abc import Sequence
 
 from lr_exp.data.formats import LETTERS, Question
+from lr_exp.models.prompt_forms import Example
 
 
-def user_message(question: Question, shots: Sequence[Question] = ()) -> str:
-    r"""The few-shot examples, if any, followed by the question, as a single message.
+def examples_of(shots: Sequence[Question]) -> tuple[Example, ...]:
+    """Worked examples for a few-shot prompt; raises ValueError for one without an answer."""
+    return tuple(Example(question_text(shot), worked_answer(shot)) for shot in shots)
 
-    As in the toolkit, an example is the question, a line break and the solution; a blank line
-    separates examples and question. A multiple-choice question lists its options as `(A) ... (B)
-    ...` and requests the letter (the toolkit relies on the system prompt's `\boxed{}` for that).
 
-    Raises ValueError for an example without an answer.
+def question_text(question: Question) -> str:
+    r"""The text of a question, as prompts show it.
+
+    A multiple-choice question lists its options as `(A) ... (B) ...` and requests the letter (the
+    toolkit relies on the system prompt's `\boxed{}` for that).
     """
-    examples = [f"{_question_text(shot)}\n{worked_answer(shot)}" for shot in shots]
-    return "\n\n".join([*examples, _question_text(question)])
-
-
-def _question_text(question: Question) -> str:
     if not question.choices:
         return question.text
     options = " ".join(

@@ -23,6 +23,7 @@ from lr_exp.inference.memory import AdaptiveBatchSize
 from lr_exp.inference.stop_strings import StopStrings
 from lr_exp.inference.strategies import Strategy, contrastive, greedy, sampled
 from lr_exp.models.loading import LanguageModel
+from lr_exp.models.prompt_forms import Prompt
 from lr_exp.models.prompts import render_prompt
 from lr_exp.models.vocabulary import SharedVocabulary
 from lr_exp.progress import Progress
@@ -79,19 +80,19 @@ def batches_by_length(
 
 
 def render_prompts(
-    language_model: LanguageModel, ids: Sequence[str], texts: Sequence[str], system: str
+    language_model: LanguageModel, ids: Sequence[str], texts: Sequence[str], prompt: Prompt
 ) -> list[list[int]]:
     """Token ids of each prompt; raises UserError, on all ranks, if one fills the context."""
 
     def render(question_id: str, text: str) -> list[int]:
-        prompt = render_prompt(language_model.tokenizer, text, system)
-        if language_model.context is not None and len(prompt) >= language_model.context:
+        rendered = render_prompt(language_model.tokenizer, text, prompt)
+        if language_model.context is not None and len(rendered) >= language_model.context:
             raise UserError(
-                f"question {question_id}: its prompt has {len(prompt)} tokens, but "
+                f"question {question_id}: its prompt has {len(rendered)} tokens, but "
                 f"{language_model.name} has a context of {language_model.context}: shorten or "
                 "remove the question."
             )
-        return prompt
+        return rendered
 
     return distributed.run_identically(lambda: list(map(render, ids, texts)))
 

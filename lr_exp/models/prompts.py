@@ -1,22 +1,21 @@
-"""Renders prompts to token ids: chat templates, the plain template, end-of-turn tokens.
+"""Renders prompts to token ids: chat templates, other forms, end-of-turn tokens.
 
-Control tokens in questions, solutions and system prompts are encoded as text: `_marked` puts a mark
-into each, and `_encode` encodes the text before and after a mark separately.
+Control tokens in questions, solutions, examples and system prompts are encoded as text: `_marked`
+puts a mark into each, and `_encode` encodes the text before and after a mark separately.
 """
 
 import logging
 import re
+from dataclasses import replace
 from datetime import date
 from functools import cache, lru_cache
 from typing import Any
 
+from lr_exp.config.settings import PromptSettings
 from lr_exp.errors import UserError
+from lr_exp.models.prompt_forms import Example, Prompt, builtin_form, render_form
 
 log = logging.getLogger(__name__)
-
-# For models without a chat template (base models). Documented in docs/models.md; `{system}` and its
-# blank line are omitted if there is no system prompt.
-PLAIN_TEMPLATE = "{system}\n\nQuestion: {question}\nAnswer:"
 
 _PROBE_QUESTION, _PROBE = "probe question", "probe answer"
 
@@ -66,7 +65,7 @@ def rendered_probes(tokenizer: Any) -> list[list[int] | None]:
         found: list[list[int] | None] = []
         for system in ("", "probe system"):
             try:
-                found.append(render_prompt(tokenizer, _PROBE_QUESTION, system))
+                found.append(render_prompt(tokenizer, _PROBE_QUESTION, Prompt(system)))
             except UserError:  # raised again for the prompts that the run needs
                 found.append(None)
         return [*found, render_solution(tokenizer, _PROBE_QUESTION, _PROBE)[1]]
@@ -85,58 +84,75 @@ def allow_control_tokens(tokenizer: Any) -> None:
     tokenizer.lr_exp_control_tokens = True
 
 
-def render_prompt(tokenizer: Any, question: str, system: str = "") -> list[int]:
-    """Token ids of a question in the model's prompt format, ready for generation.
+def form_for(tokenizer: Any, prompt: Prompt) -> PromptSettings:
+    """The prompt's form; without a chat template, the form `plain` instead of one that needs it."""
+    if prompt.form.chat and not has_chat_template(tokenizer):
+        return builtin_form("plain")
+    return prompt.form
 
-    Uses the chat template (system and user turn, then the start of the assistant's turn), or
-    `PLAIN_TEMPLATE` with the tokenizer's start token if there is none.
+
+def render_prompt(tokenizer: Any, question: str, prompt: Prompt | None = None) -> list[int]:
+    """Token ids of a question in a form of prompts, ready for generation.
+
+    A form with `chat` is the user's turn in the chat template, after the system turn and before the
+    start of the assistant's turn. Another form is the whole text after the start token.
+
+    Args:
+        prompt: None is the chat template without a system turn.
     """
-    mark, question, system = _marked(tokenizer, question, system)
-    return _encode(tokenizer, _prompt_text(tokenizer, question, system), mark)
+    prompt = _for_tokenizer(tokenizer, prompt)
+    mark, (question,), prompt = _marked(tokenizer, prompt, question)
+    return _encode(tokenizer, _prompt_text(tokenizer, question, prompt), mark, prompt.form.chat)
 
 
 def render_solution(
-    tokenizer: Any, question: str, solution: str, system: str = ""
+    tokenizer: Any, question: str, solution: str, prompt: Prompt | None = None
 ) -> tuple[list[int], list[int], bool]:
     """Token ids of a prompt and of a given answer to it, including the end token.
 
     Prompt and answer have the tokens of their text read as one. If a token of that text would cover
     the end of the prompt and the start of the answer, the answer is encoded separately.
 
-    After the colon of `PLAIN_TEMPLATE` the answer starts with a space, and in a chat template with
-    the white space that the template puts there. If a chat template opens a thinking block
-    (R1-Distill's `<think>`), the answer is placed inside it unchanged.
+    Without a chat template the answer starts with a space, as after `Answer:`, and in a chat
+    template with the white space that the template puts there. If a chat template opens a thinking
+    block (R1-Distill's `<think>`), the answer is placed inside it unchanged.
 
     Returns:
         The prompt's ids, the answer's ids, and whether the text was read as one.
     """
-    mark, question, system, solution = _marked(tokenizer, question, system, solution)
-    plain = not has_chat_template(tokenizer)
-    if not plain and not (opening := _opening(tokenizer)).strip():
+    prompt = _for_tokenizer(tokenizer, prompt)
+    mark, (question, solution), prompt = _marked(tokenizer, prompt, question, solution)
+    chat = prompt.form.chat
+    if chat and not (opening := _opening(tokenizer)).strip():
         solution = opening + solution
-    elif plain and not solution.startswith((" ", "\n")):
+    elif not chat and not solution.startswith((" ", "\n")):
         solution = f" {solution}"
-    text = _prompt_text(tokenizer, question, system)
-    prompt = _encode(tokenizer, text, mark)
-    whole = _encode(tokenizer, text + solution, mark)
-    as_one = whole[: len(prompt)] == prompt
+    text = _prompt_text(tokenizer, question, prompt)
+    prompt_ids = _encode(tokenizer, text, mark, chat)
+    whole = _encode(tokenizer, text + solution, mark, chat)
+    as_one = whole[: len(prompt_ids)] == prompt_ids
     if as_one:
-        ids = whole[len(prompt) :]
+        ids = whole[len(prompt_ids) :]
     else:
         ids = [i for piece in solution.split(mark) for i in _continued(tokenizer, piece)]
-    ends = [] if plain else _end_of_turn(tokenizer)
+    ends = _end_of_turn(tokenizer) if chat else []
     if not ends and tokenizer.eos_token_id is not None:
         ends = [tokenizer.eos_token_id]
-    return prompt, ids + ends, as_one
+    return prompt_ids, ids + ends, as_one
 
 
-def _prompt_text(tokenizer: Any, question: str, system: str) -> str:
-    if not has_chat_template(tokenizer):
-        template = PLAIN_TEMPLATE if system else PLAIN_TEMPLATE.partition("\n\n")[2]
-        return template.format(system=system, question=question)
-    messages = [{"role": "user", "content": question}]
-    if system:
-        messages.insert(0, {"role": "system", "content": system})
+def _for_tokenizer(tokenizer: Any, prompt: Prompt | None) -> Prompt:
+    prompt = prompt or Prompt()
+    return replace(prompt, form=form_for(tokenizer, prompt))
+
+
+def _prompt_text(tokenizer: Any, question: str, prompt: Prompt) -> str:
+    text = render_form(prompt, question)
+    if not prompt.form.chat:
+        return text
+    messages = [{"role": "user", "content": text}]
+    if prompt.system:
+        messages.insert(0, {"role": "system", "content": prompt.system})
     try:
         return tokenizer.apply_chat_template(messages, add_generation_prompt=True, tokenize=False)
     except Exception as error:  # Jinja has its own exceptions, and templates raise any
@@ -147,14 +163,25 @@ def _prompt_text(tokenizer: Any, question: str, system: str) -> str:
         ) from error
 
 
-def _marked(tokenizer: Any, *texts: str) -> tuple[str, ...]:
-    """A mark, and the texts with this mark after the first character of each control token."""
+def _marked(tokenizer: Any, prompt: Prompt, *texts: str) -> tuple[str, list[str], Prompt]:
+    """A mark, and the texts and the prompt with it after the first character of control tokens."""
+    examples = [text for one in prompt.examples for text in (one.question, one.solution)]
+    given = [*texts, prompt.system, *examples]
     # A character for private use that is in no text.
-    mark = next(c for c in map(chr, range(0xE000, 0xF900)) if not any(c in text for text in texts))
+    mark = next(c for c in map(chr, range(0xE000, 0xF900)) if not any(c in text for text in given))
     if getattr(tokenizer, "lr_exp_control_tokens", False):
-        return mark, *texts
+        return mark, [*texts], prompt
     starts = _control_token_starts(tokenizer)
-    return mark, *(starts.sub(lambda found: found[0] + mark, text) for text in texts)
+
+    def marked(text: str) -> str:
+        return starts.sub(lambda found: found[0] + mark, text)
+
+    shown = tuple(Example(marked(one.question), marked(one.solution)) for one in prompt.examples)
+    return (
+        mark,
+        [*map(marked, texts)],
+        replace(prompt, system=marked(prompt.system), examples=shown),
+    )
 
 
 @lru_cache(maxsize=8)  # a run has few tokenizers
@@ -165,12 +192,15 @@ def _control_token_starts(tokenizer: Any) -> re.Pattern[str]:
     return re.compile(f"(?={'|'.join(names)})." if names else "(?!)", re.DOTALL)
 
 
-def _encode(tokenizer: Any, text: str, mark: str) -> list[int]:
-    """Token ids of a text without its marks; no token reaches across a mark."""
+def _encode(tokenizer: Any, text: str, mark: str, chat: bool) -> list[int]:
+    """Token ids of a text without its marks; no token reaches across a mark.
+
+    Args:
+        chat: the text has the special tokens of a chat template.
+    """
     first, *others = text.split(mark)
-    plain = not has_chat_template(tokenizer)
-    ids = list(tokenizer(first, add_special_tokens=plain, verbose=False)["input_ids"])
-    if plain:  # the text continues, so it has no end token
+    ids = list(tokenizer(first, add_special_tokens=not chat, verbose=False)["input_ids"])
+    if not chat:  # the text continues, so it has no end token
         ends = {*tokenizer.all_special_ids} - {tokenizer.unk_token_id}
         while ids and ids[-1] in ends:
             ids.pop()
@@ -223,7 +253,7 @@ def _end_of_turn(tokenizer: Any) -> list[int]:
 
 def _opening(tokenizer: Any) -> str:
     """What the chat template puts between a prompt and its answer; empty if they do not join."""
-    prompt = _prompt_text(tokenizer, _PROBE_QUESTION, "")
+    prompt = _prompt_text(tokenizer, _PROBE_QUESTION, Prompt())
     text, _, _ = _conversation(tokenizer).rpartition(_PROBE)
     return text.removeprefix(prompt) if text.startswith(prompt) else ""
 
@@ -245,7 +275,9 @@ def warn_without_generation_prompt(tokenizer: Any, name: str) -> None:
     """Warns, once a model, if prompts lack the text with which the template opens an answer."""
     if not has_chat_template(tokenizer) or not (opening := _opening(tokenizer).strip()):
         return
-    if _prompt_text(tokenizer, _PROBE_QUESTION, "") == _conversation(tokenizer, answered=False):
+    if _prompt_text(tokenizer, _PROBE_QUESTION, Prompt()) == _conversation(
+        tokenizer, answered=False
+    ):
         _warn_without_generation_prompt(name, opening)
 
 

@@ -96,6 +96,7 @@ def evaluate_benchmark(
     tuned: Tuned | None = None,
     *,
     who: str = "expert",
+    form: str | None = None,
     decoder: str | None = None,
 ) -> Evaluation:
     """Evaluates one model on one benchmark.
@@ -103,11 +104,13 @@ def evaluate_benchmark(
     Args:
         tuned: the adapter of the expert; None for an untuned model.
         who: "expert" or, without an adapter, "amateur".
+        form: the name of the prompt's form; None is the headline.
         decoder: greedy, contrastive or sampled; None is `evaluator.decoder`, and only then is
             the result logged as a point of the accuracy curve.
     """
     questions = context.inputs.benchmark_questions[benchmark.name]
-    answers = _answers(context, benchmark, questions, tuned, who, decoder)
+    form = form or next(iter(context.inputs.prompts))
+    answers = _answers(context, benchmark, questions, tuned, who, form, decoder)
     recipe = Recipe(
         "grades",
         grade.VERSION,
@@ -144,22 +147,21 @@ def _answers(
     questions: Sequence[Question],
     tuned: Tuned | None,
     who: str,
+    form: str,
     decoder: str | None,
 ) -> Artifact:
     run = context.inputs
     evaluator = run.settings.evaluator
     decoder = decoder or evaluator.decoder
     source = run.amateur if who == "amateur" else run.expert
-    shots = run.shots[benchmark.name]
+    prompt = run.prompts[form][benchmark.name]
     settings: dict[str, Any] = {
-        "system_prompt": evaluator.system_prompt,
         "max_new_tokens": evaluator.max_new_tokens,
         "batch_size": evaluator.batch_size,
         "decoder": decoder,
     }
     inputs: dict[str, Any] = {
         "questions": prompts_fingerprint(questions),
-        "shots": fingerprint(shots),
         "model": source.fingerprint,
         "adapter": tuned.digest if tuned else None,
         "benchmark": [benchmark.name, benchmark.version],
@@ -170,7 +172,8 @@ def _answers(
     environment = run.machine  # no engine runs the amateur
     if who == "expert":
         environment = context.models.generation_environment("evaluator")
-    recipe = Recipe("answers", answer.VERSION, inputs, {**settings, **environment})
+    identity = {"prompt": prompt.identity, **settings, **environment}
+    recipe = Recipe("answers", answer.VERSION, inputs, identity)
     name = who if tuned is None else "tuned"
     if tuned is not None and tuned.step is not None:
         name = f"tuned, step {tuned.step}"
@@ -186,7 +189,7 @@ def _answers(
                 questions,
                 model,
                 folder,
-                shots=shots,
+                prompt=prompt,
                 **settings,
                 generate=generate,
                 name=f"{benchmark.name} ({name}{suffix})",

@@ -71,9 +71,15 @@ def _fingerprints(settings: Settings, inputs: Inputs, choices: Mapping[str, Any]
             found["records"] = file_digest(Path(settings.data.path or "").expanduser())
     elif _learns(settings):
         found["questions"] = fingerprint(inputs.questions)
+    if _learns(settings):
+        found["prompt"] = inputs.prompt.identity
     if "evaluate" in settings.stages:
-        for what, by_name in (("benchmarks", inputs.benchmark_questions), ("shots", inputs.shots)):
-            found[what] = {name: fingerprint(questions) for name, questions in by_name.items()}
+        benchmarks = inputs.benchmark_questions.items()
+        found["benchmarks"] = {name: fingerprint(questions) for name, questions in benchmarks}
+        found["prompts"] = {
+            form: {name: prompt.identity for name, prompt in by_benchmark.items()}
+            for form, by_benchmark in inputs.prompts.items()
+        }
     return found
 
 

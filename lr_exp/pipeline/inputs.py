@@ -20,8 +20,9 @@ from lr_exp.data.questions import Question, fingerprint, load_questions, select_
 from lr_exp.data.streaming import streamed_questions
 from lr_exp.errors import UserError
 from lr_exp.evaluator import grade
-from lr_exp.evaluator.prompts import user_message
-from lr_exp.models import devices, early_exit, loading, locating, prompts
+from lr_exp.evaluator.prompts import examples_of, question_text
+from lr_exp.models import devices, early_exit, loading, locating, prompt_forms, prompts
+from lr_exp.models.prompt_forms import Prompt
 from lr_exp.models.vocabulary import (
     SharedVocabulary,
     shared_vocabulary,
@@ -65,8 +66,10 @@ class Inputs:
         self._store = store
         self._tokenizers: dict[str, Any] = {}  # by role, of the models found so far
         self.benchmarks = [load_benchmark(name, conf_dirs) for name in settings.benchmarks]
-        for name in settings.evaluator.shots:
-            load_benchmark(name, conf_dirs)
+        self._form = prompt_forms.load_form(settings.sampler.prompt, conf_dirs)
+        self._forms = [
+            prompt_forms.load_form(name, conf_dirs) for name in settings.evaluator.prompts
+        ]
         self.device = devices.resolve_device(settings.device)
         self.dtype = devices.resolve_dtype(settings.dtype, self.device)
 
@@ -155,13 +158,45 @@ class Inputs:
         }
 
     @cached_property
-    def shots(self) -> dict[str, list[Question]]:
-        """Each benchmark's few-shot examples."""
-        counts, hub_root = self.settings.evaluator.shots, self.settings.hub_root
-        return {
-            benchmark.name: load_shots(benchmark, counts.get(benchmark.name, 0), hub_root=hub_root)
-            for benchmark in self.benchmarks
-        }
+    def prompt(self) -> Prompt:
+        """How the sampler asks its questions.
+
+        Worked examples are questions of the source that are not sampled from.
+        """
+        form, settings = self._form, self.settings
+        shots: list[Question] = []
+        if form.num_fewshot:
+            sampled = {question.id for question in self.questions}
+            rest = [q for q in self._data_source if q.answer is not None and q.id not in sampled]
+            shots = select_questions(rest, form.num_fewshot, seed=0)
+        if len(shots) < form.num_fewshot:
+            raise UserError(
+                f"sampler.prompt={form.name} needs {form.num_fewshot} questions with answers as "
+                f"examples, and data={settings.data.name} has {len(shots)} besides those to sample "
+                "from: lower data.max_questions, or choose another prompt."
+            )
+        return Prompt(settings.sampler.system_prompt, form, examples_of(shots))
+
+    @cached_property
+    def prompts(self) -> dict[str, dict[str, Prompt]]:
+        """How the evaluator asks its questions: by the form's and the benchmark's names."""
+        evaluator, found = self.settings.evaluator, {}
+        for form in self._forms:
+            count = form.num_fewshot and (evaluator.num_fewshot or form.num_fewshot)
+            found[form.name] = {}
+            for benchmark in self.benchmarks:
+                shots = load_shots(benchmark, count, hub_root=self.settings.hub_root)
+                asked = {question.text for question in self.benchmark_questions[benchmark.name]}
+                for shot in shots:
+                    if shot.text in asked:
+                        raise UserError(
+                            f"evaluator.prompts: example {shot.id} of {form.name} is also a "
+                            f"question of benchmark {benchmark.name}: correct shots_split in its "
+                            "YAML."
+                        )
+                prompt = Prompt(evaluator.system_prompt, form, examples_of(shots))
+                found[form.name][benchmark.name] = prompt
+        return found
 
     @cached_property
     def shared(self) -> SharedVocabulary:
@@ -183,10 +218,11 @@ class Inputs:
             _check_export(export)
         _ = self.expert, self.method
         if "evaluate" in stages:
+            _ = self.prompts
             for benchmark in self.benchmarks:
-                _ = self.shots[benchmark.name]
                 grade.check_references(self.benchmark_questions[benchmark.name], benchmark.answer)
         if self._samples:
+            _ = self.prompt
             self._check_method()
         if self.needs_amateur:
             _ = self.shared
@@ -202,7 +238,7 @@ class Inputs:
             for name, questions in self.benchmark_questions.items():
                 read[f"benchmark {name}"] = questions, self._amateur_evaluates
         for data, (questions, with_amateur) in read.items():
-            texts = [user_message(question) for question in islice(questions, _CHECKED_QUESTIONS)]
+            texts = [question_text(question) for question in islice(questions, _CHECKED_QUESTIONS)]
             for source in [self.expert, *([self.amateur] if with_amateur else [])]:
                 model, tokenizer = f"{source.role} {source.name}", self._tokenizers[source.role]
                 warn_of_unknown_tokens(model, data, tokenizer, texts)

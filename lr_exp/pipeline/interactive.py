@@ -21,6 +21,7 @@ from lr_exp.config.settings import Settings
 from lr_exp.data.questions import Question, questions_of
 from lr_exp.errors import UserError
 from lr_exp.models.loading import LanguageModel
+from lr_exp.models.prompt_forms import Prompt
 from lr_exp.models.vocabulary import SharedVocabulary
 from lr_exp.pipeline.context import RunContext
 from lr_exp.pipeline.inputs import Inputs
@@ -60,6 +61,7 @@ class Pair:
     amateur: LanguageModel
     shared: SharedVocabulary  # the token ids that both have
     settings: Settings
+    prompt: Prompt  # how questions are asked
 
     def roll_out(self, questions: Sequence[Question | str]) -> list[Answer]:
         """The expert's greedy answers, of at most `sampler.max_new_tokens` tokens."""
@@ -69,7 +71,7 @@ class Pair:
                 questions_of(questions),
                 self.expert,
                 Path(folder),
-                system_prompt=sampler.system_prompt,
+                prompt=self.prompt,
                 max_new_tokens=sampler.max_new_tokens,
                 batch_size=sampler.batch_size,
             )
@@ -83,8 +85,8 @@ class Pair:
             The expert's and the amateur's raw logits, `(steps, shared ids)` each; row t is the
             distribution after t generated tokens.
         """
-        prompt = self.settings.sampler.system_prompt
-        return score.answer_logits(asdict(answer), self.expert, self.amateur, self.shared, prompt)
+        models = self.expert, self.amateur, self.shared
+        return score.answer_logits(asdict(answer), *models, self.prompt)
 
     def texts(self, token_ids: Iterable[int]) -> list[str]:
         """Each token's text, decoded alone."""
@@ -121,7 +123,7 @@ def load_pair(settings: Settings) -> Pair:
     context = _context(settings)
     shared = context.inputs.shared
     expert, amateur = context.models.pair()
-    return Pair(expert, amateur, shared, settings)
+    return Pair(expert, amateur, shared, settings, context.inputs.prompt)
 
 
 def sample(

@@ -74,7 +74,6 @@ def score_trajectories(context: RunContext, trajectories: Artifact) -> Artifact:
     inputs = context.inputs
     sampler = inputs.settings.sampler
     settings = {
-        "system_prompt": sampler.system_prompt,
         "support_floor": sampler.support_floor,
         "tokens_per_pass": sampler.tokens_per_pass,
     }
@@ -87,12 +86,20 @@ def score_trajectories(context: RunContext, trajectories: Artifact) -> Artifact:
             "amateur": inputs.amateur.fingerprint,
             "shared": asdict(inputs.shared),
         },
-        {**settings, **inputs.machine},
+        {"prompt": inputs.prompt.identity, **settings, **inputs.machine},
     )
 
     def build(folder: Path) -> dict[str, Any]:
         expert, amateur = context.models.pair()
-        return score.score(trajectories.folder, expert, amateur, inputs.shared, folder, **settings)
+        return score.score(
+            trajectories.folder,
+            expert,
+            amateur,
+            inputs.shared,
+            folder,
+            prompt=inputs.prompt,
+            **settings,
+        )
 
     steps = context.make(recipe, build, stage="sample", together=True)
     by_engine = sampler.engine != "transformers" and trajectories.stage == "rollout"
@@ -132,7 +139,7 @@ def _import_records(context: RunContext) -> Artifact:
     inputs = context.inputs
     path = Path(inputs.settings.data.path or "").expanduser()
     settings = {
-        "system_prompt": inputs.settings.sampler.system_prompt,
+        "prompt": inputs.prompt.identity,
         **{name: version(name) for name in RENDERING_PACKAGES},
     }
     recipe_inputs = {
@@ -145,7 +152,7 @@ def _import_records(context: RunContext) -> Artifact:
         supervision = records.import_records(
             path,
             tokenizer,
-            system_prompt=settings["system_prompt"],
+            prompt=inputs.prompt,
             vocabulary_size=len(tokenizer),
         )
         supervision.save(folder)

@@ -38,7 +38,6 @@ def expert_greedy(context: RunContext) -> Trajectories:
     """The expert's greedy answers, their first `sampler.max_new_tokens` tokens."""
     sampler = context.inputs.settings.sampler
     settings = {
-        "system_prompt": sampler.system_prompt,
         "max_new_tokens": sampler.max_new_tokens,
         "batch_size": sampler.batch_size,
     }
@@ -62,7 +61,6 @@ def expert_verified(
     """
     sampler = context.inputs.settings.sampler
     settings = {
-        "system_prompt": sampler.system_prompt,
         "max_new_tokens": max_new_tokens,
         "batch_size": sampler.batch_size,
         "samples": samples,
@@ -78,12 +76,14 @@ def expert_verified(
 def human_solution(context: RunContext) -> Trajectories:
     """The data set's worked solutions, as the expert's tokens."""
     inputs = context.inputs
-    settings = {"system_prompt": inputs.settings.sampler.system_prompt}
     recipe = Recipe(
         "solutions",
         references.VERSION,
         {"questions": fingerprint(inputs.questions), "expert": inputs.expert.fingerprint},
-        {**settings, **{name: version(name) for name in RENDERING_PACKAGES}},
+        {
+            "prompt": inputs.prompt.identity,
+            **{name: version(name) for name in RENDERING_PACKAGES},
+        },
     )
 
     def build(folder: Path) -> dict[str, Any]:
@@ -93,7 +93,7 @@ def human_solution(context: RunContext) -> Trajectories:
             inputs.expert_tokenizer,
             folder,
             context=locating.config_context(inputs.expert),
-            **settings,
+            prompt=inputs.prompt,
         )
 
     artifact = context.make(recipe, build, stage="sample")
@@ -110,12 +110,23 @@ def _generated(context: RunContext, stage: str, settings: dict[str, Any]) -> Art
             "questions": prompts_fingerprint(inputs.questions),
             "expert": inputs.expert.fingerprint,
         },
-        {**settings, **context.models.generation_environment("sampler")},
+        {
+            "prompt": inputs.prompt.identity,
+            **settings,
+            **context.models.generation_environment("sampler"),
+        },
     )
 
     def build(folder: Path) -> dict[str, Any]:
         with context.models.generating("sampler") as (expert, generate):
-            return rollout.roll_out(inputs.questions, expert, folder, generate=generate, **settings)
+            return rollout.roll_out(
+                inputs.questions,
+                expert,
+                folder,
+                prompt=inputs.prompt,
+                generate=generate,
+                **settings,
+            )
 
     return context.make(recipe, build, stage="sample", together=True)
 

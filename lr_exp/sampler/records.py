@@ -14,6 +14,7 @@ from typing import Any
 
 from lr_exp.data.json_lines import read_json_lines
 from lr_exp.errors import UserError, short_repr
+from lr_exp.models.prompt_forms import Prompt
 from lr_exp.models.prompts import render_prompt
 from lr_exp.sampler.supervision import StoredSupervision, SupervisedTrajectory, Supervision
 from lr_exp.store import open_atomically
@@ -47,14 +48,14 @@ def export_records(supervision: Supervision | StoredSupervision, tokenizer: Any,
 
 
 def import_records(
-    path: Path, tokenizer: Any, *, system_prompt: str, vocabulary_size: int
+    path: Path, tokenizer: Any, *, prompt: Prompt, vocabulary_size: int
 ) -> Supervision:
     """Reads kept steps in the published form.
 
     Args:
         path: JSON Lines file.
         tokenizer: the expert's; renders prompts and tokenizes prefixes of records without ids.
-        system_prompt: of the prompts of those records.
+        prompt: how those records ask their questions.
         vocabulary_size: target ids must be below it.
 
     Raises:
@@ -67,11 +68,11 @@ def import_records(
     by_question: dict[str, list[dict[str, Any]]] = {}
     for record in records:
         if "prefix_token_ids" in record and "prompt_token_ids" in record:
-            prompt, prefix = record["prompt_token_ids"], record["prefix_token_ids"]
+            prompt_ids, prefix = record["prompt_token_ids"], record["prefix_token_ids"]
         else:
-            prompt = render_prompt(tokenizer, record["prompt_id"], system_prompt)
+            prompt_ids = render_prompt(tokenizer, record["prompt_id"], prompt)
             prefix = list(tokenizer(record["prefix"], add_special_tokens=False)["input_ids"])
-        step = {**record, "prompt": prompt, "prefix_ids": prefix}
+        step = {**record, "prompt": prompt_ids, "prefix_ids": prefix}
         by_question.setdefault(record["prompt_id"], []).append(step)
     return Supervision(
         trajectory

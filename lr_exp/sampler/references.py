@@ -14,6 +14,7 @@ import pyarrow as pa
 from lr_exp.data.questions import Question
 from lr_exp.errors import UserError
 from lr_exp.inference.generation import WINDOW
+from lr_exp.models.prompt_forms import Prompt
 from lr_exp.models.prompts import render_solution
 from lr_exp.sampler.rollout import COLUMNS
 from lr_exp.store.shards import read_shard, shard_paths, write_shard
@@ -33,7 +34,7 @@ def write_solutions(
     tokenizer: Any,
     folder: Path,
     *,
-    system_prompt: str,
+    prompt: Prompt,
     context: int | None,
 ) -> dict[str, Any]:
     """Writes each question's worked solution as a trajectory.
@@ -52,7 +53,7 @@ def write_solutions(
     separate = 0  # answers that were not read as one text with their prompts
 
     def row(index: int, question: Question, text: str) -> dict[str, Any]:
-        prompt, ids, as_one = render_solution(tokenizer, question.text, text, system_prompt)
+        prompt_ids, ids, as_one = render_solution(tokenizer, question.text, text, prompt)
         if tokenizer.unk_token_id is not None and tokenizer.unk_token_id in ids:
             raise UserError(
                 f"question {question.id}: the expert's tokenizer has no token for part of its "
@@ -61,7 +62,7 @@ def write_solutions(
             )
         nonlocal separate
         separate += not as_one
-        room = len(ids) if context is None else max(context - len(prompt), 0)
+        room = len(ids) if context is None else max(context - len(prompt_ids), 0)
         facts["answers"] += 1
         facts["tokens"] += len(ids[:room])
         facts["cut_off"] += len(ids) > room
@@ -69,7 +70,7 @@ def write_solutions(
             "index": index,
             "question_id": question.id,
             "question": question.text,
-            "prompt_ids": prompt,
+            "prompt_ids": prompt_ids,
             "token_ids": ids[:room],
         }
 

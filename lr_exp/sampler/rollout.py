@@ -16,6 +16,8 @@ from lr_exp.inference.generation import (
     single_decoding,
 )
 from lr_exp.models.loading import LanguageModel
+from lr_exp.models.prompt_forms import Prompt
+from lr_exp.models.prompts import form_for
 
 VERSION = 2
 
@@ -32,7 +34,7 @@ def roll_out(
     expert: LanguageModel,
     folder: Path,
     *,
-    system_prompt: str,
+    prompt: Prompt,
     batch_size: int,
     samples: int | None = None,
     **decoding: Any,
@@ -51,7 +53,7 @@ def roll_out(
         Facts: `questions`, `tokens` generated, `finished` (ended by a stop token), and `answers` if
         they are samples.
     """
-    prompts = _prompts(questions, expert, system_prompt)
+    prompts = _prompts(questions, expert, prompt)
     asked = questions
     if samples is not None:
         prompts, asked = repeated(prompts, samples), repeated(questions, samples)
@@ -66,7 +68,7 @@ def roll_out(
 
     facts = decode_into_shards(
         prompts,
-        single_decoding(expert, prompts, **decoding),
+        single_decoding(expert, prompts, stop=form_for(expert.tokenizer, prompt).stop, **decoding),
         folder,
         COLUMNS,
         row,
@@ -79,7 +81,7 @@ def roll_out(
 
 
 def _prompts(
-    questions: Sequence[Question], expert: LanguageModel, system_prompt: str
+    questions: Sequence[Question], expert: LanguageModel, prompt: Prompt
 ) -> Sequence[list[int]]:
     """Each question's prompt; raises UserError where one exceeds the context.
 
@@ -89,7 +91,7 @@ def _prompts(
 
     def rendered(part: Sequence[Question]) -> list[list[int]]:
         ids, texts = [q.id for q in part], [q.text for q in part]
-        return render_prompts(expert, ids, texts, system_prompt)
+        return render_prompts(expert, ids, texts, prompt)
 
     if not isinstance(questions, StoredQuestions):
         return rendered(questions)

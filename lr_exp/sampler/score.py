@@ -20,6 +20,7 @@ from lr_exp.inference.memory import AdaptiveBatchSize
 from lr_exp.models.early_exit import shared_layer_logits
 from lr_exp.models.loading import LanguageModel
 from lr_exp.models.packing import Pack, pack, pass_size, read_logits
+from lr_exp.models.prompt_forms import Prompt
 from lr_exp.models.prompts import render_prompt
 from lr_exp.models.vocabulary import SharedVocabulary
 from lr_exp.progress import Progress
@@ -121,7 +122,7 @@ def score(
     shared: SharedVocabulary,
     folder: Path,
     *,
-    system_prompt: str,
+    prompt: Prompt,
     support_floor: float,
     tokens_per_pass: int,
 ) -> dict[str, Any]:
@@ -146,7 +147,7 @@ def score(
 
     def measure(path: Path) -> tuple[bytes, int]:
         answers = [
-            _Answer(row, _amateur_prompt(amateur, row, system_prompt), steps)
+            _Answer(row, _amateur_prompt(amateur, row, prompt), steps)
             for row in read_shard(path)
             if (steps := scored_length(row["token_ids"], shared))
         ]
@@ -189,14 +190,14 @@ def answer_logits(
     expert: LanguageModel,
     amateur: LanguageModel,
     shared: SharedVocabulary,
-    system_prompt: str,
+    prompt: Prompt,
 ) -> tuple[Tensor, Tensor]:
     """Both models' logits `(steps, shared)` at every scored position of one trajectory.
 
     For notebooks; `score` stores measures only.
     """
     steps = scored_length(row["token_ids"], shared)
-    answer = _Answer(row, _amateur_prompt(amateur, row, system_prompt), steps)
+    answer = _Answer(row, _amateur_prompt(amateur, row, prompt), steps)
     expert_logits, amateur_logits = _next_token_logits([answer], expert, amateur)
     return shared.restrict(expert_logits), shared.restrict(amateur_logits)
 
@@ -234,15 +235,16 @@ def _score_group(
     return rows
 
 
-def _amateur_prompt(amateur: LanguageModel, row: dict[str, Any], system_prompt: str) -> list[int]:
-    prompt = render_prompt(amateur.tokenizer, row["question"], system_prompt)
-    if amateur.context is not None and len(prompt) + len(row["token_ids"]) > amateur.context:
+def _amateur_prompt(amateur: LanguageModel, row: dict[str, Any], prompt: Prompt) -> list[int]:
+    ids = render_prompt(amateur.tokenizer, row["question"], prompt)
+    length = len(ids) + len(row["token_ids"])
+    if amateur.context is not None and length > amateur.context:
         raise UserError(
-            f"question {row['question_id']}: prompt and answer have "
-            f"{len(prompt) + len(row['token_ids'])} tokens, but amateur {amateur.name} has a "
-            f"context of {amateur.context}: lower sampler.max_new_tokens or remove the question."
+            f"question {row['question_id']}: prompt and answer have {length} tokens, but "
+            f"amateur {amateur.name} has a context of {amateur.context}: lower "
+            "sampler.max_new_tokens or remove the question."
         )
-    return prompt
+    return ids
 
 
 @torch.inference_mode()

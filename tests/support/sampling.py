@@ -9,6 +9,7 @@ import pytest
 
 from lr_exp.config.settings import ModelSettings
 from lr_exp.models import loading, locating
+from lr_exp.models.prompt_forms import Prompt
 from lr_exp.sampler import rollout, score, select
 from lr_exp.sampler.rollout import COLUMNS
 from lr_exp.sampler.supervision import Supervision
@@ -63,7 +64,7 @@ def sample(
         questions,
         expert,
         trajectories,
-        system_prompt=SYSTEM,
+        prompt=Prompt(SYSTEM),
         max_new_tokens=new_tokens,
         batch_size=batch_size,
     )
@@ -73,7 +74,7 @@ def sample(
         amateur,
         shared,
         steps,
-        system_prompt=SYSTEM,
+        prompt=Prompt(SYSTEM),
         support_floor=floor,
         tokens_per_pass=tokens_per_pass,
     )
