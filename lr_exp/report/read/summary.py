@@ -132,13 +132,30 @@ class Result(_Part):
     correct: Count
     total: Annotated[Count, Field(gt=0)]
     stderr: Annotated[Number, Field(ge=0)] | None = None  # of accuracy, binomial
-    cut_off: Count = 0  # answers that reached the token limit
+    ci95: tuple[Share, Share] | None = None  # of accuracy, Wilson
+    truncated: Count = 0  # answers that reached the token limit
+    boxed: Count | None = None  # answers that were read from a box
+    no_answer: Count | None = None  # answers in which no rule found one
+    strict_accuracy: Share | None = None  # an answer must also be boxed and finished
+    accuracy_truncated: Share | None = None  # of truncated answers; None without one
+    accuracy_finished: Share | None = None
+    read_by: dict[str, Share] | None = None  # share of answers by extraction rule
+    mean_tokens: Seconds | None = None
+    median_tokens: Seconds | None = None
 
     @model_validator(mode="after")
     def _check_counts(self) -> Self:
         if self.correct > self.total:
             raise ValueError(f"correct should be at most total, not {self.correct} of {self.total}")
         return self
+
+    @property
+    def numbers(self) -> dict[str, float]:
+        """Every known number under a name of its own: `ci95_low`, `read_by_box`, ..."""
+        values = self.to_dict()
+        values |= zip(("ci95_low", "ci95_high"), values.pop("ci95", None) or (), strict=False)
+        values |= {f"read_by_{k}": v for k, v in (values.pop("read_by", None) or {}).items()}
+        return {key: value for key, value in values.items() if value is not None}
 
 
 Results = dict[str, Result]  # by benchmark
