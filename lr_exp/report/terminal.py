@@ -36,8 +36,10 @@ def summary_table(summary: "Summary") -> str:
         lines.append(_sentence("sampled", _sampled(summary.sample)))
     if summary.distill is not None:
         distill = summary.distill
+        read = f", {distill.tokens_read:,} read" if distill.tokens_read is not None else ""
         text = (
-            f"{distill.optimizer_steps:,} optimizer steps, {distill.tuned_tokens:,} tuned tokens, "
+            f"{distill.optimizer_steps:,} optimizer steps, {distill.tuned_tokens:,} tuned tokens "
+            f"({distill.passes or 0:.2g} passes over {distill.kept_steps:,} steps{read}), "
             f"final loss {distill.final_loss:.4f}, {_cost(distill)}"
         )
         lines.append(_sentence("distilled", text))
@@ -104,7 +106,12 @@ def _headline(summary: "Summary") -> str:
 
 def _sampled(sample: "SampleSummary") -> str:
     steps, kept = sample.steps, sample.kept or 0
-    of = f" of {steps:,} steps ({kept / steps:.1%})" if steps else " steps"
+    moving = ""
+    if sample.moving is not None:
+        loss = sample.moving_loss_share
+        carried = f", with {loss:.0%} of the loss" if loss else ""
+        moving = f"; {sample.moving_of_kept:.1%} of them moving{carried}"
+    of = f" of {steps:,} steps ({kept / steps:.1%}{moving})" if steps else " steps"
     mean = f", mean KL {sample.kl_mean:.3f} nats" if sample.kl_mean is not None else ""
     return f"{sample.questions:,} questions, kept {kept:,}{of}{mean}, {_cost(sample)}"
 

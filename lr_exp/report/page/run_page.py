@@ -190,10 +190,14 @@ def _tiles(run: Run) -> list[_Tile]:
     if sample.steps:
         kept = sample.kept or 0
         detail = f"{kept:,} of {sample.steps:,} steps"
+        if sample.moving is not None:
+            detail += f", {sample.moving:,} of them moving"
         tiles.append(("Steps kept", f"{100 * kept / sample.steps:.1f}", " %", detail))
     if distill.tuned_tokens:
         steps = distill.optimizer_steps
         detail = f"in {steps:,} optimizer steps" if steps else ""
+        if distill.passes is not None:
+            detail += f", {distill.passes:.2g} passes over {distill.kept_steps:,} kept steps"
         tiles.append(("Tuned tokens", f"{distill.tuned_tokens:,}", "", detail))
     if sample.seconds is not None and distill.seconds is not None:
         detail = "from the store" if sample.reused and distill.reused else ""
