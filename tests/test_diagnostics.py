@@ -3,7 +3,7 @@
 import pytest
 
 from lr_exp.report.published import KL_PROFILE
-from lr_exp.sampler.diagnostics import diagnose_pair
+from lr_exp.sampler.diagnostics import diagnose_pair, diagnose_training
 
 
 def profile(quiet, loud, *, mean=0.3, steps=16818, expert=0.015, amateur=0.3):
@@ -95,6 +95,20 @@ def test_without_right_answers_sampling_is_recommended():
     """Greedily the micro expert is always wrong, and so is its amateur."""
     (warning,) = diagnose_pair(GOOD["micro"], gap(0, 0, decoder="greedy"))
     assert "evaluator.gap=sampled" in warning
+
+
+def test_labels_that_hardly_move_the_expert_give_a_warning():
+    labels = {"kept": 2537, "choice": 300, "moving_of_kept": 0.002}
+    (warning,) = diagnose_pair(GOOD["micro"] | labels)
+    assert "at 0.2 % of the 2,537 kept steps" in warning
+    for harmless in ({"moving_of_kept": 0.115}, {"kept": 100}, {"choice": 0}):  # hard labels
+        assert diagnose_pair(GOOD["micro"] | labels | harmless) == []
+
+
+def test_many_passes_over_few_steps_give_a_warning():
+    (warning,) = diagnose_training(kept_steps=49, tuned_tokens=16_000)
+    assert "327 passes over 49 distinct kept steps" in warning
+    assert diagnose_training(kept_steps=2_537, tuned_tokens=3_200) == []
 
 
 def test_a_few_positions_give_no_warning():

@@ -13,7 +13,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from bench import plain
 from lr_exp.distiller import distill, trainer
 from lr_exp.distiller.adapter_files import read_history
-from lr_exp.distiller.batches import build_batch, plan_batches
+from lr_exp.distiller.batches import build_batch, plan_batches, tokens_read
 from lr_exp.distiller.trainer import ContrastTrainer
 from lr_exp.errors import UserError
 from lr_exp.sampler.supervision import Supervision
@@ -61,6 +61,8 @@ def test_every_optimizer_step_takes_exactly_its_kept_steps_each_equally_often(
     counts = [used.count(step) for step in every_step(supervision)]
     assert sum(counts) == len(used)
     assert max(counts) - min(counts) <= 1
+    passes = [one for b in plan for one in build_batch(supervision, b, 10_000)["passes"]]
+    assert tokens_read(supervision, plan) == sum(one["input_ids"].shape[1] for one in passes)
     again = plan_batches(supervision, batch_size=batch_size, steps=steps, order=order, seed=seed)
     assert plan == again
 

@@ -199,8 +199,8 @@ def test_stages_that_are_left_out_are_read_from_the_store_or_named_in_an_error(f
     assert not (used / "adapter").exists()
     linked = sorted(path.name for path in (used / "answers").glob("*/*"))
     assert linked == ["micro_add.jsonl", "micro_plain.jsonl"]
-    assert short["evaluate"]["expert"]["micro_add"]["cut_off"] == 12
-    assert summary["evaluate"]["expert"]["micro_add"]["cut_off"] == 0
+    assert short["evaluate"]["expert"]["micro_add"]["truncated"] == 12
+    assert summary["evaluate"]["expert"]["micro_add"]["truncated"] == 0
     with pytest.raises(UserError, match="Add sample to stages"):
         go(tmp_path, "missing", "stages=[distill]", "sampler.max_new_tokens=17")
 

@@ -75,7 +75,7 @@ VERIFIED = [
 
 @pytest.mark.parametrize(("kind", "output", "expected"), EXTRACTED)
 def test_extract(kind, output, expected):
-    assert extract(output, kind, FOUR if kind == "choice" else ()) == expected
+    assert extract(output, kind, FOUR if kind == "choice" else ()).text == expected
 
 
 @pytest.mark.parametrize(("kind", "verdict", "answer", "reference"), VERIFIED)
@@ -223,7 +223,7 @@ LETTERS = st.sampled_from("ABCD")
 @given(LETTERS, st.sampled_from(["\\boxed{{\\text{{{}}}}}", "The answer is {}.", "\\boxed{{{}}}"]))
 def test_the_text_of_an_option(letter, form):
     text = OPTIONS["ABCD".index(letter)]
-    assert extract(form.format(text), "choice", OPTIONS) == letter
+    assert extract(form.format(text), "choice", OPTIONS).text == letter
 
 
 @given(
@@ -385,14 +385,57 @@ def test_comparing_numbers_is_symmetric(first, second):
 
 
 def test_aggregate():
-    result = aggregate([True, False, True, True])
-    assert result == {
+    rows = [
+        (True, "box", True, 10),  # the only strictly correct one
+        (True, "box", False, 64),
+        (True, "last", True, 20),
+        (False, None, False, 64),
+    ]
+    names = ("correct", "rule", "finished", "tokens")
+    result = aggregate([dict(zip(names, row, strict=True)) for row in rows])
+    assert result.to_dict() == {
         "accuracy": 0.75,
         "correct": 3,
         "total": 4,
         "stderr": pytest.approx(math.sqrt(0.75 * 0.25 / 4)),
+        # (0.75 + 1.9208 / 4 ± 1.96 sqrt(0.75 * 0.25 / 4 + 0.9604 / 16)) / 1.9604
+        "ci95": pytest.approx((0.30064, 0.95441), abs=1e-5),
+        "truncated": 2,
+        "boxed": 2,
+        "no_answer": 1,
+        "strict_accuracy": 0.25,
+        "accuracy_truncated": 0.5,
+        "accuracy_finished": 1.0,
+        "read_by": {"box": 0.5, "statement": 0.0, "last": 0.25},
+        "mean_tokens": 39.5,
+        "median_tokens": 42.0,
     }
-    assert aggregate([True])["stderr"] == 0
+    recorded = aggregate([{"correct": True, "rule": "box"}])  # a file without lengths
+    assert recorded.stderr == 0
+    assert recorded.ci95 == pytest.approx((1 / 4.8416, 1))
+    assert (recorded.truncated, recorded.accuracy_truncated, recorded.mean_tokens) == (
+        0,
+        None,
+        None,
+    )
+
+
+@pytest.mark.parametrize(
+    ("output", "kind", "found"),
+    [
+        (r"So \boxed{12}.", "number", ("12", "box")),
+        (r"\boxed{3}, so the final answer is 12.", "number", ("12", "statement")),
+        ("#### 12", "number", ("12", "statement")),
+        ("7 and 12 apples", "number", ("12", "last")),
+        ("no number", "number", (None, None)),
+        (r"\boxed{B}", "choice", ("B", "box")),
+        ("The answer is (B).", "choice", ("B", "statement")),
+        ("It may be (A) or (B)", "choice", ("B", "last")),
+        ("nothing", "choice", (None, None)),
+    ],
+)
+def test_the_rule_that_read_an_answer(output, kind, found):
+    assert extract(output, kind, FOUR if kind == "choice" else ()) == found
 
 
 def test_no_answers_have_no_accuracy():
@@ -425,12 +468,12 @@ def test_regrading(tmp_path, capsys):
     path, out = write(tmp_path, RECORD, RECORD | {"output": "\\boxed{19}"}), tmp_path / "new.jsonl"
     before = path.read_bytes()
     assert grade.main([str(path)]) == 0
-    assert capsys.readouterr().out == "50.0 % ± 35.4 (1 of 2 correct)\n"
+    assert capsys.readouterr().out == "50.0 % (1 of 2 correct), 95 % interval 9.5 to 90.5\n"
     assert path.read_bytes() == before
     assert [file.name for file in tmp_path.iterdir()] == ["answers.jsonl"]
     assert grade.main([str(path), "--out", str(out)]) == 0
     records = [json.loads(line) for line in out.read_text().splitlines()]
-    assert records[0] == RECORD | {"extracted": "18", "correct": True}
+    assert records[0] == RECORD | {"extracted": "18", "correct": True, "rule": "box"}
     assert (records[1]["extracted"], records[1]["correct"]) == ("19", False)
 
 

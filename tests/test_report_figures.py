@@ -1,7 +1,6 @@
 """Figures: distinguishable looks, sizes fit for print, and what they draw."""
 
 import itertools
-import math
 import re
 import xml.etree.ElementTree as ET
 from pathlib import Path
@@ -11,9 +10,9 @@ import pytest
 from coloraide import Color
 
 from lr_exp.report import page
+from lr_exp.report.analyse.paired import wilson
 from lr_exp.report.analyse.rows import sweeps
 from lr_exp.report.figures import STYLE, Figure, draw_run, draw_sweep
-from lr_exp.report.figures.run import wilson
 from lr_exp.report.figures.style import (
     COLOURS,
     FAINT,
@@ -230,14 +229,6 @@ def test_kept_shares_are_drawn_with_errors_and_counts(tmp_path: Path) -> None:
     assert lower.patches[0].get_data().values.tolist() == [40, 30, 3]
 
 
-def test_a_share_of_0_has_a_positive_error() -> None:
-    low, share, high = wilson(0, 3)
-    assert (low, share) == (0, 0)
-    assert high == pytest.approx(1 / (3 + 1))
-    low, share, high = wilson(500, 1000)  # close to the binomial error for many steps
-    assert (high - share, share - low) == pytest.approx([math.sqrt(0.25 / 1000)] * 2, rel=1e-2)
-
-
 def test_gains_are_in_the_order_of_the_settings_with_their_counts(tmp_path: Path) -> None:
     right = {name: [1, 1, 0, 1] for name in ("svamp", "gsm8k", "math500")}
     run = _whole_run(tmp_path, before=right, after={**right, "gsm8k": [1, 1, 1, 1]})
@@ -251,8 +242,8 @@ def test_gains_are_in_the_order_of_the_settings_with_their_counts(tmp_path: Path
     assert drawn["after"][0].get_xdata().tolist() == [75, 100, 75]
     assert drawn["after"][0].get_color() == method_look("lightreasoner").colour
     whiskers = [end[0] - start[0] for start, end in drawn["after"][2][0].get_segments()]
-    error = 100 * math.sqrt(0.75 * 0.25 / 4)
-    assert whiskers == pytest.approx([2 * error, 0, 2 * error])
+    widths = [100 * (high - low) for low, high in (wilson(0.75, 4), wilson(1, 4))]
+    assert whiskers == pytest.approx([widths[0], widths[1], widths[0]])
 
 
 def test_figures_fit_a_journal_s_width_with_legible_text(

@@ -98,7 +98,7 @@ def test_report_can_be_read_alone(tmp_path: Path, call: Call) -> None:
         "# Report: runs",
         "2 finished, 1 failed, 1 damaged and 1 unfinished runs.",
         "- 4: summary.json cannot be read (Expecting",
-        "± is one standard error",
+        "± is half the width of the 95 % interval",
         "seeds: 0, 1",
         "machine: a CPU",
         "torch 2.13.0",

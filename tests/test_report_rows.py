@@ -330,8 +330,14 @@ def test_pairs_count_won_and_lost_questions(tmp_path: Path) -> None:
     assert overall.p_majority == 0.0390625
     # The two questions of plain do not differ, the ten of add do: 8 signs against 1, as above.
     assert overall.p_mean == pytest.approx(0.0390625, abs=0.006)
-    assert overall.difference == pytest.approx((0.9 - 0.2) / 2)
-    assert 0 < overall.low < overall.difference < overall.high <= 0.5
+    assert overall.difference.mean == pytest.approx((0.9 - 0.2) / 2)
+    # The questions of plain, of which none was won or lost, widen the interval: 1.96 sqrt(2) / 4.
+    half = 1.96 * math.sqrt((9 / 12 + 2 / 12 - (7 / 12) ** 2) / 12)
+    below, above = 0.7 - (7 / 12 - half), min(1, 7 / 12 + half) - 0.7
+    wide = 1.96 * math.sqrt(2) / 4
+    assert overall.difference.ci95 == pytest.approx(
+        (0.35 - math.hypot(below, wide) / 2, 0.35 + math.hypot(above, wide) / 2)
+    )
 
 
 def test_rows_on_different_questions_are_not_compared(tmp_path: Path) -> None:

@@ -45,8 +45,8 @@ def test_errors_count_questions_and_seeds() -> None:
 
 
 def test_average_weights_benchmarks_equally_and_pairs_their_seeds() -> None:
-    small = Estimate((0.2, 0.4), 10, 0.01)
-    large = Estimate((0.8, 0.6), 1000, 0.0001)
+    small = Estimate((0.2, 0.4), 10, 0.01, (0.1, 0.5))
+    large = Estimate((0.8, 0.6), 1000, 0.0001, (0.6, 0.8))
     average = paired.average([small, large])
     assert average.mean == pytest.approx(0.5)
     # Each seed's average is 0.5, so the seeds have no variance.
@@ -66,7 +66,10 @@ def test_difference_is_paired_by_question() -> None:
 
 
 def test_independent_difference_adds_squared_errors() -> None:
-    ours, theirs = Estimate((0.6, 0.8), 10, 0.02), Estimate((0.5,), 10, 0.03)
+    ours, theirs = (
+        Estimate((0.6, 0.8), 10, 0.02, (0.4, 0.9)),
+        Estimate((0.5,), 10, 0.03, (0.2, 0.8)),
+    )
     found = paired.independent_difference(ours, theirs)
     assert found.mean == pytest.approx(0.2)
     assert found.stderr == pytest.approx(math.sqrt(0.02 + 0.03 + 0.02 / 2))
@@ -106,23 +109,45 @@ def test_sign_flips_see_what_the_majority_of_seeds_hides() -> None:
     assert paired.sign_flips(ours.mean(axis=0) - theirs.mean(axis=0)) == 1 / 10_001
 
 
-def test_bootstrap_interval_is_scipys_of_the_paired_difference() -> None:
-    rng = np.random.default_rng(7)
-    theirs = (rng.random((1, 400)) < 0.5).astype(float)
-    ours = theirs.copy()
-    ours[0, :40] = 1 - ours[0, :40]  # 40 questions change
-    drawn = paired.resampled_accuracies([ours, theirs])
-    assert drawn.shape == (paired.RESAMPLES, 2)
-    expected = stats.bootstrap(((ours - theirs)[0],), np.mean, method="percentile", rng=1)
-    assert paired.interval(drawn[:, 0] - drawn[:, 1]) == pytest.approx(
-        tuple(expected.confidence_interval), abs=0.003
-    )
+def test_wilson_interval_of_one_run() -> None:
+    # p = 0.5, n = 4, z^2 = 3.8416: 0.5 ± 1.96 sqrt(0.0625 + 0.06) / 1.9604.
+    assert paired.accuracy(_of("1100")).ci95 == pytest.approx((0.15004, 0.84996), abs=1e-5)
+    low, high = stats.binomtest(7, 20).proportion_ci(0.95, "wilson")
+    assert paired.accuracy_from_counts([7 / 20], 20).ci95 == pytest.approx((low, high), abs=1e-4)
+    # 300 of 300: the lower end is n / (n + z^2); 0 of 300 mirrors it.
+    right, wrong = (paired.accuracy(_of(one * 300)).ci95 for one in "10")
+    assert right == pytest.approx((300 / 303.8416, 1.0))
+    assert wrong == pytest.approx((0.0, 3.8416 / 303.8416))
 
 
-def test_bootstrap_of_equal_answers_is_zero_and_depends_on_its_seed_only() -> None:
-    answers = [_of("1111"), _of("0000"), _of("1111"), _of("1101")]
-    drawn = paired.resampled_accuracies(answers, resamples=150)
-    assert paired.interval(drawn[:, 0] - drawn[:, 2]) == (0.0, 0.0)
-    assert paired.interval(drawn[:, 0] - drawn[:, 1]) == (1.0, 1.0)
-    assert (drawn == paired.resampled_accuracies(answers, resamples=150)).all()
-    assert (drawn != paired.resampled_accuracies(answers, seed=1, resamples=150)).any()
+def test_seeds_that_vary_widen_the_interval_and_three_have_a_t_interval() -> None:
+    same, varied = (paired.accuracy(_of(*seeds)) for seeds in (["1100"] * 3, ["1110", "1000"]))
+    assert same.ci95 == paired.accuracy(_of("1100")).ci95
+    assert same.seeds_ci95 is None  # never a width of 0
+    # se^2 = 0.125 / 4 + 0.125 / 2, so these are p (1 - p) / se^2 = 8 / 3 questions.
+    assert varied.ci95 == paired.wilson(0.5, 8 / 3)
+    three = Estimate((0.5, 0.6, 0.7), 10, 0.0, (0.0, 1.0))
+    assert three.seeds_ci95 == pytest.approx(stats.t.interval(0.95, 2, 0.6, 0.1 / 3**0.5), abs=1e-4)
+
+
+def test_paired_interval_counts_won_and_lost_with_one_more_of_each() -> None:
+    # won 3, lost 1 of 10: p = 4/12, q = 2/12, half = 1.96 sqrt((0.5 - 1/36) / 12).
+    gain = paired.difference(_of("1110000000"), _of("0001000000"))
+    half = 1.96 * math.sqrt((0.5 - 1 / 36) / 12)
+    assert gain.mean == pytest.approx(0.2)
+    assert gain.ci95 == pytest.approx((1 / 6 - half, 1 / 6 + half))
+    # Two seeds: a question won by one of them counts half.
+    seeds = paired.difference(_of("1110000000", "1110000000"), _of("0001000000"))
+    assert seeds.ci95 == gain.ci95
+    unchanged = paired.difference(_of("1" * 300), _of("1" * 300)).ci95
+    assert unchanged == pytest.approx((-1.96 * 2**0.5 / 302, 1.96 * 2**0.5 / 302))
+    assert paired.difference(_of("1"), _of("0")).ci95[1] == 1.0  # never above 1
+
+
+def test_intervals_of_averages_and_of_unpaired_differences_add_squared_distances() -> None:
+    one = Estimate((0.5,), 10, 0.01, (0.2, 0.6))
+    other = Estimate((0.9,), 10, 0.01, (0.5, 1.0))
+    average = paired.average([one, other])
+    assert average.ci95 == pytest.approx((0.7 - 0.25, 0.7 + math.hypot(0.1, 0.1) / 2))
+    gain = paired.independent_difference(other, one)
+    assert gain.ci95 == pytest.approx((0.4 - math.hypot(0.4, 0.1), 0.4 + math.hypot(0.1, 0.3)))

@@ -5,6 +5,7 @@ import math
 import statistics
 from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
 
@@ -13,6 +14,7 @@ from lr_exp.models.prompt_forms import Prompt
 from lr_exp.models.prompts import render_prompt
 from lr_exp.models.vocabulary import SharedVocabulary
 from lr_exp.sampler import records, score
+from lr_exp.sampler.profile import Counts, effect_of
 from lr_exp.sampler.supervision import SupervisedTrajectory, Supervision
 from lr_exp.store.shards import read_shards, shard_paths
 from tests.support.methods import method
@@ -103,6 +105,48 @@ def test_profile_counts_every_step_once(sampled):
     assert profile["kl_max"] == max(kl)
     assert profile["kept"] == sum(value > BETA for value in kl)
     assert profile["share_below_0.1"] == sum(value < 0.1 for value in kl) / len(kl)
+
+
+def test_labels_are_a_choice_moving_or_confirming():
+    half, third, sixth = (math.log(p) for p in (1 / 2, 1 / 3, 1 / 6))
+    scores = {"support_ids": [5, 6, 7], "support_expert": [half, third, sixth]}
+    sure = effect_of({5: 1.0}, scores)
+    assert sure == (False, False, pytest.approx(math.log(2)))  # -log 1/2
+    # 1/4 log(1/4 / 1/2) + 3/4 log(3/4 / 1/3)
+    moving = effect_of({5: 0.25, 6: 0.75}, scores)
+    assert moving == (True, True, pytest.approx(0.25 * math.log(0.5) + 0.75 * math.log(2.25)))
+    assert effect_of({5: 0.5, 6: 0.5}, scores)[:2] == (True, False)  # a tie in the label
+    tied = scores | {"support_expert": [third, third, third]}
+    assert effect_of({6: 1.0}, tied)[:2] == (False, False)  # a tie of the expert
+    assert math.isnan(effect_of({9: 1.0}, scores).loss)  # its log-probability is not recorded
+
+    counts = Counts(scored=False)
+    step = np.arange(10)
+    counts.add(1, {"step": step}, step < 4)
+    for label in ({5: 1.0}, {5: 0.25, 6: 0.75}, {5: 0.5, 6: 0.5}):
+        counts.add_label(label, scores)
+    found = counts.profile()
+    assert [found[f"choice{of}"] for of in ("", "_of_kept", "_of_all")] == [2, 2 / 3, 0.2]
+    assert [found[f"moving{of}"] for of in ("", "_of_kept", "_of_all")] == [1, 1 / 3, 0.1]
+    tie = 0.5 * math.log(1.5)  # 1/2 log(1/2 / 1/2) + 1/2 log(1/2 / 1/3)
+    losses = [sure.loss, moving.loss, tie]
+    assert found["moving_loss_share"] == pytest.approx(moving.loss / sum(losses))
+    # Losses 0.69, 0.43 and 0.20; the seven other positions have none.
+    histogram = found["loss_histogram"]
+    assert histogram["counts"][:7] == [7, 0, 1, 0, 1, 0, 1]
+    assert histogram["nats"][6] == pytest.approx(math.log(2), abs=1e-6)
+    counts.add_label({9: 1.0}, scores)
+    assert counts.profile()["moving_loss_share"] is None
+
+
+def test_hard_labels_of_greedy_answers_only_confirm(sampled):
+    soft, hard = (
+        selected(*sampled, method(target=target, alpha=ALPHA, beta=BETA)).profile
+        for target in ("contrast", "token")
+    )
+    assert 0 < soft["moving"] <= soft["choice"] < soft["kept"]
+    assert soft["moving_loss_share"] > 0.9
+    assert (hard["choice"], hard["moving"], hard["moving_loss_share"]) == (0, 0, 0)
 
 
 def test_profile_means_are_over_the_steps_that_they_name(sampled, pair):

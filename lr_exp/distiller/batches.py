@@ -103,6 +103,20 @@ def build_batch(
     return {"passes": passes, "kept_steps": len(steps)}
 
 
+def tokens_read(supervision: Supervision, plan: list[list[KeptStep]]) -> int:
+    """How many tokens the passes of all batches read: each prefix up to its last kept step."""
+    lengths, starts = supervision.prefix_lengths, np.cumsum(supervision.kept_counts)
+    starts -= supervision.kept_counts
+    total = 0
+    for batch in plan:
+        longest: dict[int, int] = {}
+        for trajectory, index in ((step.trajectory, step.index) for step in batch):
+            length = int(lengths[starts[trajectory] + index])
+            longest[trajectory] = max(longest.get(trajectory, 0), length)
+        total += sum(longest.values())
+    return total
+
+
 def assign_passes(lengths: Sequence[int], count: int) -> list[list[int]]:
     """Indices of the passes that each of `count` ranks computes; some may have none.
 

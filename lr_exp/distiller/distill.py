@@ -28,7 +28,7 @@ from transformers.trainer_callback import TrainerState
 from lr_exp import distributed
 from lr_exp.config.settings import DistillerSettings
 from lr_exp.distiller.adapter_files import ADAPTER, HISTORY, SNAPSHOTS, read_snapshots
-from lr_exp.distiller.batches import BatchDataset, plan_batches
+from lr_exp.distiller.batches import BatchDataset, plan_batches, tokens_read
 from lr_exp.distiller.lora import lora_layers
 from lr_exp.distiller.sharding import shard
 from lr_exp.distiller.trainer import ContrastTrainer
@@ -87,7 +87,7 @@ def distill(
 
     Returns:
         Facts: `optimizer_steps`, `batch_size`, `tuned_tokens` (kept steps trained, repeats
-        counted), `kept_steps` (distinct ones), `final_loss`.
+        counted), `kept_steps` (distinct ones), `tokens_read` (by passes), `final_loss`.
     """
     seed, device = training.seed, training.device
     distributed.run_identically(lambda: _check_lengths(supervision, expert))
@@ -155,6 +155,7 @@ def distill(
         "batch_size": settings.batch_size,
         "tuned_tokens": settings.steps * settings.batch_size,
         "kept_steps": supervision.kept,
+        "tokens_read": tokens_read(supervision, plan),
         "final_loss": history[-1]["loss"],  # mean of the steps since the log before it
     }
 

@@ -7,6 +7,7 @@ linear in the length of the output.
 import re
 from collections import deque
 from collections.abc import Iterator, Sequence
+from typing import NamedTuple
 
 from lr_exp.data.formats import LETTERS, boxes
 from lr_exp.evaluator.normalize import compact, normalize
@@ -93,8 +94,13 @@ _FIRST_LETTER = re.compile(
 _OPTION_LIST = re.compile(r"[\s*]{0,5}\(?A[.:)].{1,100}?(?<![A-Za-z])\(?B[.:)][\s*]", re.DOTALL)
 
 
-def extract(output: str, kind: str, choices: Sequence[str] = ()) -> str | None:
-    r"""The final answer in `output`, or None if there is none.
+class Extracted(NamedTuple):
+    text: str | None = None
+    rule: str | None = None  # that read it: `box`, `statement` or `last` (number, formula, letter)
+
+
+def extract(output: str, kind: str, choices: Sequence[str] = ()) -> Extracted:
+    r"""The final answer in `output`, if there is one, and the rule that read it.
 
     It is stated in a balanced, non-empty `\boxed{...}` or `\fbox{...}`, after "answer is" or
     "answer:", or after `####`: the last of them counts, but a statement after a box only if it is
@@ -115,13 +121,15 @@ def extract(output: str, kind: str, choices: Sequence[str] = ()) -> str | None:
         if not (found or marked) or is_final or _STARTS_WITH_VALUE.match(_HEDGE.sub("", stated[1])):
             value = _value(stated[1], kind)
             if value:
-                return value
+                return Extracted(value, "statement")
     if marked and mark >= box_end:
         text = marked["text"].strip(" *\n")[:_MAX_STATED_CHARACTERS]
-        return (kind == "number" and _value(text, kind)) or text
+        return Extracted((kind == "number" and _value(text, kind)) or text, "statement")
     if found:
-        return _joined(output, found) if kind == "math" else output[slice(*found[-1])].strip()
-    return _last_value(output, kind)
+        boxed = _joined(output, found) if kind == "math" else output[slice(*found[-1])].strip()
+        return Extracted(boxed, "box")
+    value = _last_value(output, kind)
+    return Extracted(value, "last") if value else Extracted()
 
 
 def _last_match(pattern: re.Pattern[str], text: str) -> re.Match[str] | None:
@@ -218,7 +226,7 @@ def _last_value(output: str, kind: str) -> str | None:
     return _joined(tail, formulas) if formulas else None
 
 
-def _chosen(output: str, found: Sequence[tuple[int, int]], choices: Sequence[str]) -> str | None:
+def _chosen(output: str, found: Sequence[tuple[int, int]], choices: Sequence[str]) -> Extracted:
     """The letter in the last box, `####` or phrase that states an option; else the last letter.
 
     Returns text that names several options unchanged.
@@ -229,19 +237,23 @@ def _chosen(output: str, found: Sequence[tuple[int, int]], choices: Sequence[str
         if not _OPTION_LIST.match(output, phrase.end()):
             stated.append((phrase.start(), _rest_of_sentence(output, phrase.end())))
     for start, text in sorted(stated, reverse=True):
+        is_box = bool(found) and start == found[-1][0]
+        rule = "box" if is_box else "statement"
         letter = choice_letter(text, choices)
         if letter is None and _names_several(text):
-            return text
+            return Extracted(text, rule)
         beginning = re.split(r",\s|\s(?:because|since|as|which)\b", text)[0]
         letter = letter or choice_letter(beginning, choices)
-        if letter is None and not (found and start == found[-1][0]):
+        if letter is None and not is_box:
             letter = next(iter(_letters(text, choices)), None)
         if letter:
-            return letter
+            return Extracted(letter, rule)
     first = _FIRST_LETTER.match(output)
     if first and not _OPTION_LIST.match(output):
-        return _option(first["letter"], choices)
-    return (_letters(output, choices) or [None])[-1]
+        letter = _option(first["letter"], choices)
+        return Extracted(letter, "statement") if letter else Extracted()
+    letters = _letters(output, choices)
+    return Extracted(letters[-1], "last") if letters else Extracted()
 
 
 def choice_letter(text: str, choices: Sequence[str] = ()) -> str | None:

@@ -30,6 +30,7 @@ class Grade:
 
     extracted: str | None
     correct: bool
+    rule: str | None  # that extracted it, see `extract`
 
 
 def grade_answer(output: str, reference: str, kind: str, choices: Sequence[str] = ()) -> Grade:
@@ -37,8 +38,8 @@ def grade_answer(output: str, reference: str, kind: str, choices: Sequence[str] 
 
     Raises UserError for an invalid reference.
     """
-    extracted = extract(output, kind, choices)
-    return Grade(extracted, verify(extracted, reference, kind, choices))
+    extracted, rule = extract(output, kind, choices)
+    return Grade(extracted, verify(extracted, reference, kind, choices), rule)
 
 
 def check_references(questions: Sequence[Question], kind: str) -> None:
@@ -93,7 +94,7 @@ def grade_all(
 
 
 def regrade(path: Path) -> list[dict[str, Any]]:
-    """The records of a file of answers, with `extracted` and `correct` recomputed.
+    """The records of a file of answers, with `extracted`, `correct` and `rule` recomputed.
 
     Each line is an object with `id`, `reference`, `kind`, `output` and, for kind `choice`,
     `choices`; other keys are kept. Raises UserError for an invalid line.
@@ -126,7 +127,7 @@ def _regrade(record: dict[str, Any], where: str) -> dict[str, Any]:
 
 @command
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Prints accuracy, standard error and counts."""
+    """Prints accuracy, its 95 % interval and counts."""
     parser = argparse.ArgumentParser(prog="python -m lr_exp.evaluator.grade", description=__doc__)
     parser.add_argument("answers", type=Path, help="JSON Lines file, one answer per line")
     parser.add_argument("--out", type=Path, help="write the regraded records to this file")
@@ -141,10 +142,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 f"--out {options.out} cannot be written ({error.strerror}). Pass a file in an "
                 "existing, writable folder."
             ) from error
-    result = aggregate([record["correct"] for record in records])
+    result = aggregate(records)
+    low, high = result.ci95 or (0.0, 1.0)
     print(
-        f"{100 * result['accuracy']:.1f} % ± {100 * result['stderr']:.1f} "
-        f"({result['correct']} of {result['total']} correct)"
+        f"{100 * result.accuracy:.1f} % ({result.correct} of {result.total} correct), "
+        f"95 % interval {100 * low:.1f} to {100 * high:.1f}"
     )
     return 0
 

@@ -51,6 +51,7 @@ def tune_expert(
     link(folder / "adapter", tuned.adapter)
     summary = {
         **tuned.artifact.facts,
+        "passes": tuned.artifact.facts["tuned_tokens"] / tuned.artifact.facts["kept_steps"],
         "seconds": tuned.artifact.seconds,
         "reused": tuned.artifact.reused,
         "artifact": str(tuned.artifact.folder),
@@ -64,7 +65,7 @@ def tune_expert(
 
 def make_adapter(context: RunContext, supervision: Artifact) -> Tuned:
     """Trains an adapter on the supervision."""
-    inputs, settings = context.inputs, _settings_for_epochs(context, supervision)
+    inputs, settings = context.inputs, settings_for_epochs(context, supervision)
     recipe = Recipe(
         "adapter",
         VERSION,
@@ -123,7 +124,7 @@ def _check_base(artifact: Artifact, expert: ModelSource) -> None:
         )
 
 
-def _settings_for_epochs(context: RunContext, supervision: Artifact) -> DistillerSettings:
+def settings_for_epochs(context: RunContext, supervision: Artifact) -> DistillerSettings:
     """The distiller's settings, with a batch size that allows the method's epochs."""
     settings, epochs = context.inputs.settings.distiller, context.inputs.method.epochs
     if epochs is None or context.inputs.settings.imports_records:

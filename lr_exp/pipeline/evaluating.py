@@ -14,7 +14,7 @@ from typing import Any
 from lr_exp.config.settings import BenchmarkSettings
 from lr_exp.data.questions import Question, fingerprint, prompts_fingerprint
 from lr_exp.evaluator import answer, grade
-from lr_exp.evaluator.aggregate import Aggregate, aggregate
+from lr_exp.evaluator.aggregate import aggregate
 from lr_exp.pipeline.context import RunContext
 from lr_exp.pipeline.distilling import Tuned
 from lr_exp.pipeline.inputs import GRADING_PACKAGES
@@ -126,15 +126,15 @@ def evaluate_benchmark(
         graded = grade.grade_all(questions, answer.read_outputs(answers.folder), benchmark.answer)
         lines = (json.dumps(line, ensure_ascii=False) + "\n" for line in graded)
         write_atomically(folder / _ANSWERS_FILE, "".join(lines))
-        return dict(aggregate([line["correct"] for line in graded]))
+        return aggregate(graded).to_dict()
 
     grades = context.make(recipe, build)
-    result = {name: grades.facts[name] for name in Aggregate.__annotations__}
+    result = Result.model_validate(grades.facts)
     if who == "expert" and decoder is None:  # the gap is not a point of the curve
         trained = (tuned.step or context.inputs.settings.distiller.steps) if tuned else 0
-        context.log(f"eval/{benchmark.name}", trained, result)
+        context.log(f"eval/{benchmark.name}", trained, result.numbers)
     return Evaluation(
-        Result(**result, cut_off=answers.facts["questions"] - answers.facts["finished"]),
+        result,
         seconds=answers.seconds + grades.seconds,
         reused=answers.reused,
         graded=grades,

@@ -14,7 +14,7 @@ import torch
 from lr_exp import distributed, progress
 from lr_exp.config.settings import Settings
 from lr_exp.pipeline.context import RunContext
-from lr_exp.pipeline.distilling import tune_expert
+from lr_exp.pipeline.distilling import settings_for_epochs, tune_expert
 from lr_exp.pipeline.evaluating import evaluate_models
 from lr_exp.pipeline.identity import config_of, identity_of
 from lr_exp.pipeline.inputs import Inputs, versions
@@ -22,7 +22,7 @@ from lr_exp.pipeline.outcome import choices, clear, write_page
 from lr_exp.pipeline.rank_checks import check_files, check_machines
 from lr_exp.pipeline.sampling import make_supervision, why_nothing_is_kept
 from lr_exp.report.read.summary import Provenance, RecordedSettings, Summary
-from lr_exp.sampler.diagnostics import diagnose_pair
+from lr_exp.sampler.diagnostics import diagnose_pair, diagnose_training
 from lr_exp.store import Store, write_atomically
 from lr_exp.store.inventory import record_reference
 from lr_exp.store.run_folder import SUMMARY, TRAJECTORIES
@@ -90,6 +90,7 @@ def _run(settings: Settings, folder: Path, conf_dirs: Sequence[Path]) -> Summary
         )
         supervision = tuned = None
         sample = distill = evaluate = warnings = stopped = None
+        repeats: list[str] = []
         if "sample" in settings.stages or "distill" in settings.stages:
             supervision, sample = make_supervision(context, folder)
             log_sampling(tracker, sample, supervision, inputs.expert)
@@ -100,6 +101,10 @@ def _run(settings: Settings, folder: Path, conf_dirs: Sequence[Path]) -> Summary
                 stopped = why_nothing_is_kept(inputs, sample)
                 log.warning(stopped)
         if "distill" in settings.stages and supervision and supervision.facts["kept"]:
+            trained = settings_for_epochs(context, supervision)
+            kept, tokens = supervision.facts["kept"], trained.steps * trained.batch_size
+            repeats = _warn(diagnose_training(kept, tokens))
+            warnings = [*(warnings or []), *repeats]
             tuned, distill = tune_expert(context, supervision, folder)
             tracker.artifact(tuned.artifact)
         if "evaluate" in settings.stages:
@@ -108,7 +113,7 @@ def _run(settings: Settings, folder: Path, conf_dirs: Sequence[Path]) -> Summary
             if evaluate.gap is not None:
                 profile = sample.to_dict() if sample else {}
                 found = diagnose_pair(profile, evaluate.gap.to_dict())
-                warnings = _warn(found, warnings or [])
+                warnings = [*_warn(found, warnings or []), *repeats]
         parts = {
             "sample": sample,
             "warnings": warnings,

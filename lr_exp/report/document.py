@@ -13,15 +13,16 @@ from lr_exp.report.tables.formats import markdown_table, markdown_text
 from lr_exp.report.tables.table import PUBLISHED, Table
 
 _PLUS_MINUS = (
-    "± is one standard error of accuracy (pass@1 in %). It is the square root of the variance over "
-    "questions, Var(correctness averaged over seeds) / n, plus the variance over seeds, "
-    "Var(accuracy) / number of seeds. With one seed it is the binomial error of the questions "
-    "alone. Errors of averages treat benchmarks as independent."
+    "± is half the width of the 95 % interval of an accuracy (pass@1 in %) over questions: "
+    "Wilson's, for the number of questions that gives the standard error. That error is the square "
+    "root of Var_questions(correctness averaged over seeds) / n plus Var_seeds(accuracy) / number "
+    "of seeds. Intervals of averages treat benchmarks as independent. CSV files have the standard "
+    "errors and both ends of the intervals."
 )
 _GAIN = (
     "AVG is the unweighted mean over the benchmarks shown. Gain is the difference in AVG to the "
     "untuned expert with greedy decoding, in points; it is shown only if that expert was "
-    "evaluated, and its error is paired by question if the graded answers are available. The "
+    "evaluated, and its interval is paired by question if the graded answers are available. The "
     "untuned expert does not depend on the seed and is counted once. If a method trained nothing "
     "for a seed, the expert's own results are used for that seed."
 )

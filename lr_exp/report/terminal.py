@@ -3,7 +3,8 @@
 import os
 import re
 import textwrap
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -35,8 +36,10 @@ def summary_table(summary: "Summary") -> str:
         lines.append(_sentence("sampled", _sampled(summary.sample)))
     if summary.distill is not None:
         distill = summary.distill
+        read = f", {distill.tokens_read:,} read" if distill.tokens_read is not None else ""
         text = (
-            f"{distill.optimizer_steps:,} optimizer steps, {distill.tuned_tokens:,} tuned tokens, "
+            f"{distill.optimizer_steps:,} optimizer steps, {distill.tuned_tokens:,} tuned tokens "
+            f"({distill.passes or 0:.2g} passes over {distill.kept_steps:,} steps{read}), "
             f"final loss {distill.final_loss:.4f}, {_cost(distill)}"
         )
         lines.append(_sentence("distilled", text))
@@ -103,7 +106,12 @@ def _headline(summary: "Summary") -> str:
 
 def _sampled(sample: "SampleSummary") -> str:
     steps, kept = sample.steps, sample.kept or 0
-    of = f" of {steps:,} steps ({kept / steps:.1%})" if steps else " steps"
+    moving = ""
+    if sample.moving is not None:
+        loss = sample.moving_loss_share
+        carried = f", with {loss:.0%} of the loss" if loss else ""
+        moving = f"; {sample.moving_of_kept:.1%} of them moving{carried}"
+    of = f" of {steps:,} steps ({kept / steps:.1%}{moving})" if steps else " steps"
     mean = f", mean KL {sample.kl_mean:.3f} nats" if sample.kl_mean is not None else ""
     return f"{sample.questions:,} questions, kept {kept:,}{of}{mean}, {_cost(sample)}"
 
@@ -135,7 +143,6 @@ def _accuracies(evaluate: "EvaluateSummary") -> list[str]:
     from lr_exp.report.tables.formats import plain_table
     from lr_exp.report.tables.table import Column, percent, signed, table_of, text_column
 
-    models = {"expert": evaluate.expert or {}, "tuned": evaluate.tuned or {}}
     shares = _shares(evaluate)
     before, after = shares["expert"], shares.get("tuned")
     columns = [
@@ -146,15 +153,28 @@ def _accuracies(evaluate: "EvaluateSummary") -> list[str]:
     if after:
         gains = [signed(100 * (after[name].mean - before[name].mean)) for name in before]
         columns.append((Column("gain"), gains))
-    lines = [plain_table(table_of("", "", columns, []))]
-    cut_off = {who: sum(one.cut_off for one in own.values()) for who, own in models.items()}
-    if any(cut_off.values()):
-        counts = ", ".join(f"{count:,} of the {who}'s" for who, count in cut_off.items() if count)
-        lines.append(f"answers ended by a limit (evaluator.max_new_tokens): {counts}")
+    lines = [plain_table(table_of("", "", columns, [])), _sentence("answers", _answers(evaluate))]
     points = "; gain in points" if after else ""
     decoded = "" if evaluate.decoder == "greedy" else f"{evaluate.decoder} decoding, "
-    lines.append(f"pass@1 in % ± one standard error{points}; {decoded}{_cost(evaluate)}")
+    lines.append(f"pass@1 in % ± half its 95 % interval{points}; {decoded}{_cost(evaluate)}")
     return lines if evaluate.gap is None else [*lines, _gap(evaluate.gap)]
+
+
+def _answers(evaluate: "EvaluateSummary") -> str:
+    """How the answers to all benchmarks were read, `expert → tuned`."""
+    models = [list(own.values()) for own in (evaluate.expert, evaluate.tuned) if own]
+
+    def shares(count: "Callable[[Result], float | None]") -> str:
+        of = [sum(count(one) or 0 for one in own) / sum(one.total for one in own) for own in models]
+        return " → ".join(f"{100 * share:.1f}" for share in of)
+
+    cut_off = shares(lambda one: one.truncated)
+    hint = " (by evaluator.max_new_tokens)" if any(one.truncated for one in chain(*models)) else ""
+    return (
+        f"{cut_off} % cut off{hint}, {shares(lambda one: one.no_answer)} % without an answer, "
+        f"{shares(lambda one: one.boxed)} % boxed; correct, boxed and finished: "
+        f"{shares(lambda one: (one.strict_accuracy or 0) * one.total)} %"
+    )
 
 
 def _gap(gap: "Gap") -> str:
@@ -167,7 +187,10 @@ def _gap(gap: "Gap") -> str:
 
 
 def _result(result: "Result") -> str:
-    return f"{100 * result.accuracy:.1f} ± {100 * (result.stderr or 0.0):.1f}"
+    from lr_exp.report.analyse.paired import accuracy_from_counts
+    from lr_exp.report.tables.table import percent
+
+    return percent(accuracy_from_counts([result.accuracy], result.total))
 
 
 def _one_line(text: str) -> str:

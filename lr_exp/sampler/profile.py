@@ -1,8 +1,9 @@
-"""Statistics of a selection: how far the two models diverge, and which positions were kept."""
+"""Statistics of a selection: divergences, the kept positions, and what their labels can teach."""
 
 import math
 from collections import defaultdict
-from typing import Any
+from collections.abc import Mapping
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,6 +13,47 @@ from lr_exp.sampler.step_table import Columns
 _EDGES = np.linspace(0, 5, 51)  # nats
 _LOW_KL, _HIGH_KL = 0.1, 0.4  # nats; the paper reports the shares below and above
 _BIN_TOKENS, _MAX_BINS = 8, 32  # of the profile by position
+
+SCORES = ("support_ids", "support_expert")  # columns of the step table that `effect_of` reads
+
+
+class Effect(NamedTuple):
+    """What a label can teach the expert."""
+
+    is_choice: bool  # it has several tokens
+    is_moving: bool  # its most probable token is not the expert's; a tie is not moving
+    loss: float  # KL(label ‖ expert) before training, nats; NaN if not recorded
+
+
+def effect_of(label: Mapping[int, float], scores: Mapping[str, Any]) -> Effect:
+    """The effect of a label at a scored position.
+
+    Args:
+        label: weights by token id, which sum to 1.
+        scores: the position's row of the step table.
+    """
+    expert = dict(zip(scores["support_ids"], scores["support_expert"], strict=True))
+    top = max(expert.values())
+    confirming = max(label.get(token, 0.0) for token, value in expert.items() if value == top)
+    terms = (w * (math.log(w) - expert.get(token, math.nan)) for token, w in label.items())
+    return Effect(len(label) > 1, max(label.values()) > confirming, sum(terms))
+
+
+class _Histogram:
+    """Positions, and the sums of their values, by value in nats; the last bin is open."""
+
+    def __init__(self) -> None:
+        self.counts = np.zeros(len(_EDGES) - 1, dtype=np.int64)
+        self.nats = np.zeros(len(_EDGES) - 1)
+
+    def add(self, values: NDArray[Any]) -> None:
+        clipped = np.clip(values, 0, _EDGES[-1] - 1e-6)
+        self.counts += np.histogram(clipped, bins=_EDGES)[0]
+        self.nats += np.histogram(clipped, bins=_EDGES, weights=values.astype(np.float64))[0]
+
+    def to_dict(self) -> dict[str, Any]:
+        nats = self.nats.round(6).tolist()
+        return {"bin_nats": 0.1, "counts": self.counts.tolist(), "nats": nats}
 
 
 class Counts:
@@ -24,7 +66,10 @@ class Counts:
         self._kept_at = np.zeros(_MAX_BINS, dtype=np.int64)
         self._sums: defaultdict[str, float] = defaultdict(float)  # of nats, and of positions
         self._kl_max = -math.inf  # nats
-        self._histogram = np.zeros(len(_EDGES) - 1, dtype=np.int64)
+        self._kl = _Histogram()
+        self._loss = _Histogram()
+        self._labelled = self._choice = self._moving = 0  # kept and scored positions
+        self._moving_loss = self._total_loss = 0.0  # nats
 
     def add(self, answers: int, columns: Columns, keep: NDArray[np.bool_]) -> None:
         """Adds a shard: its number of answers, its positions, and which of them are kept."""
@@ -49,13 +94,24 @@ class Counts:
         }.items():
             self._sums[name] += float(values.sum(dtype=np.float64))
         self._kl_max = max(self._kl_max, float(kl.max(initial=-math.inf)))
-        self._histogram += np.histogram(np.clip(kl, 0, _EDGES[-1] - 1e-6), bins=_EDGES)[0]
+        self._kl.add(kl)
+
+    def add_label(self, label: Mapping[int, float], scores: Mapping[str, Any]) -> None:
+        """Adds a kept and scored position's label; see `effect_of`."""
+        effect = effect_of(label, scores)
+        self._labelled += 1
+        self._choice += effect.is_choice
+        self._moving += effect.is_moving
+        self._total_loss += effect.loss
+        self._moving_loss += effect.loss if effect.is_moving else 0.0
+        self._loss.add(np.array([effect.loss]))
 
     def profile(self) -> dict[str, Any]:
         """The facts of the selection, as `summary.json` has them.
 
         Means are over all scored positions, in nats; a mean over none is None, and so is every
-        figure that needs an amateur. The histogram has bins of 0.1 nat from 0, the last one open.
+        figure that needs an amateur. The histograms have bins of 0.1 nat from 0, the last one open,
+        with the sum of their values; that of the loss before training has 0 for steps not kept.
         `by_position` has bins of 8 generated tokens, at most 32, the last one then open.
         """
         steps_at = np.trim_zeros(self._steps_at, "b").tolist()
@@ -70,6 +126,23 @@ class Counts:
                 "kept": self._kept_at[: len(steps_at)].tolist(),
             },
             **(self._divergences() if self._scored else {"kl_mean": None, "kl_max": None}),
+            **(self._effects() if self._labelled else {}),
+        }
+
+    def _effects(self) -> dict[str, Any]:
+        """What the labels can teach, if positions were scored and the method has a target."""
+        loss, share = self._loss.to_dict(), _share(self._moving_loss, self._total_loss)
+        loss["counts"][0] += self.steps - self._labelled  # which have no loss
+        is_known = not math.isnan(self._total_loss)
+        return {
+            "choice": self._choice,
+            "choice_of_kept": _share(self._choice, self._labelled),
+            "choice_of_all": _share(self._choice, self.steps),
+            "moving": self._moving,
+            "moving_of_kept": _share(self._moving, self._labelled),
+            "moving_of_all": _share(self._moving, self.steps),
+            "moving_loss_share": share if is_known else None,
+            "loss_histogram": loss if is_known else None,
         }
 
     def _divergences(self) -> dict[str, Any]:
@@ -84,7 +157,7 @@ class Counts:
             "share_above_0.4": _share(sums["high"], steps),
             "expert_entropy_mean": _share(sums["expert_entropy"], steps),
             "amateur_entropy_mean": _share(sums["amateur_entropy"], steps),
-            "histogram": {"bin_nats": 0.1, "counts": self._histogram.tolist()},
+            "histogram": self._kl.to_dict(),
         }
 
 

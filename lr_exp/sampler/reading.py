@@ -17,6 +17,7 @@ import pyarrow.dataset as ds
 import torch
 
 from lr_exp import contrast
+from lr_exp.sampler.profile import effect_of
 from lr_exp.sampler.supervision import StoredSupervision, SupervisedTrajectory, Supervision
 from lr_exp.store.shards import shard_paths
 
@@ -63,7 +64,8 @@ def sample_for_display(
         `answers_total` and `chosen` (which of them are included, in words), `tokens` (distinct
         texts, which positions refer to by index) and `answers`. In an answer, each of these lists
         has one entry per generated token: `token`, `kl`, `expert_entropy`, `amateur_entropy`
-        (nats), `kept`, `same_top1` (0 or 1), `mask_size` (tokens) and `candidates`; None at
+        (nats), `kept`, `same_top1` (0 or 1), `mask_size` (tokens), `moving` (0 or 1: whether a
+        label moves the expert, see `effect_of`) and `candidates`; None at
         positions that were not scored. A candidate is `[token, expert's probability, amateur's
         probability, in the mask (0 or 1), weight in the soft label]`, the weight at kept steps
         only.
@@ -149,11 +151,7 @@ def _kept_steps(
         if place is None:
             continue  # no kept step in this answer
         supervised = waiting.pop(place)
-        labels = zip(supervised.target_ids, supervised.target_weights, strict=True)
-        found[row["index"]] = {
-            step: dict(zip(*label, strict=True))
-            for step, label in zip(supervised.steps, labels, strict=True)
-        }
+        found[row["index"]] = dict(zip(supervised.steps, supervised.labels, strict=True))
     return found
 
 
@@ -211,7 +209,7 @@ def _answer(
 
 _COLUMNS = (
     *("token", "kl", "kept", "expert_entropy", "amateur_entropy"),
-    *("same_top1", "mask_size", "candidates"),
+    *("same_top1", "mask_size", "moving", "candidates"),
 )
 
 
@@ -236,6 +234,7 @@ def _step(
         "amateur_entropy": round(scores["amateur_entropy"], 4),
         "same_top1": int(scores["expert_top1"] == scores["amateur_top1"]),
         "mask_size": len(mask) if alpha is not None else None,
+        "moving": int(effect_of(label, scores).is_moving) if label else None,
         "candidates": [
             [
                 texts.place(before, one),

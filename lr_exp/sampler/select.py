@@ -19,7 +19,7 @@ from torch import Tensor
 
 from lr_exp.config.method import POSITION, BoundChoice, Method
 from lr_exp.inference.generation import WINDOW
-from lr_exp.sampler.profile import Counts
+from lr_exp.sampler.profile import SCORES, Counts
 from lr_exp.sampler.step_table import Columns, kept_by_shard
 from lr_exp.sampler.supervision import (
     SupervisedTrajectory,
@@ -28,7 +28,7 @@ from lr_exp.sampler.supervision import (
 )
 from lr_exp.store.shards import read_shard, shard_paths
 
-VERSION = 4
+VERSION = 5
 
 Label = tuple[list[int], list[float]]  # token ids and their weights
 
@@ -77,14 +77,22 @@ def _supervised_shards(
             table = _positions(columns, step_shard, method.target)
             rows = table.filter(pa.array(keep)).to_pylist()
             by_answer = [(i, list(of_one)) for i, of_one in groupby(rows, itemgetter("index"))]
-            part = as_table(_supervise(answers[i], kept, method.target) for i, kept in by_answer)
+            made = [_supervise(answers[i], kept, method.target) for i, kept in by_answer]
+            if step_shard is not None:
+                labels = [label for one in made for label in one.labels]
+                for label, row in zip(labels, rows, strict=True):
+                    if label:
+                        counts.add_label(label, row)
+            part = as_table(made)
             yield part.append_column("index", pa.array([i for i, _ in by_answer]))
 
 
 def _positions(columns: Columns, step_shard: Path | None, target: BoundChoice) -> pa.Table:
     """A shard's positions with the columns that supervision needs."""
     if step_shard is not None:
-        return pq.ParquetFile(step_shard).read([*POSITION, "kl", *target.choice.columns])
+        return pq.ParquetFile(step_shard).read(
+            list(dict.fromkeys((*POSITION, "kl", *SCORES, *target.choice.columns)))
+        )
     not_scored = np.full(len(columns["step"]), math.nan, dtype=np.float32)
     return pa.table({**columns, "kl": not_scored})
 

@@ -49,6 +49,12 @@ class SupervisedTrajectory:
     target_ids: list[list[int]]  # (kept, support of that step)
     target_weights: list[list[float]]  # the same shape, each row sums to 1
 
+    @property
+    def labels(self) -> list[dict[int, float]]:
+        """The weights of each kept step by token id; empty without a target."""
+        pairs = zip(self.target_ids, self.target_weights, strict=True)
+        return [dict(zip(ids, weights, strict=True)) for ids, weights in pairs]
+
     def read_at(self, index: int) -> int:
         """The place in `input_ids` whose next-token logits the kept step of this index trains."""
         return self.prompt_length + self.steps[index] - 1
@@ -73,6 +79,13 @@ class Supervision:
         """Kept steps of each trajectory."""
         lengths = pc.call_function("list_value_length", [self._table["steps"]])
         return lengths.to_numpy().astype(np.int64)
+
+    @property
+    def prefix_lengths(self) -> NDArray[np.int64]:
+        """Tokens before each kept step, the prompt's included."""
+        prompts = self._table["prompt_length"].to_numpy()
+        steps = self._table["steps"].combine_chunks().flatten().to_numpy()
+        return np.repeat(prompts, self.kept_counts) + steps
 
     @property
     def kept(self) -> int:

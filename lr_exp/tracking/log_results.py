@@ -19,7 +19,6 @@ from lr_exp.tracking.trajectory_table import COLUMNS, entropy_histogram, traject
 log = logging.getLogger(__name__)
 
 _MAX_KEPT_STEPS = 200  # rows of the table of kept steps
-_RESULT_KEYS = ("accuracy", "stderr", "correct", "total")
 
 
 def log_sampling(
@@ -70,11 +69,14 @@ def log_evaluation(tracker: Tracker, evaluated: EvaluateSummary) -> None:
     """Logs a table of accuracies before and after training, if there was any training."""
     if (tuned := evaluated.tuned) is None:
         return
-    columns = ("benchmark", "before", "stderr before", "after", "stderr after", "questions")
-    rows = [
-        (name, old.accuracy, old.stderr, tuned[name].accuracy, tuned[name].stderr, old.total)
-        for name, old in (evaluated.expert or {}).items()
+    results = [
+        (name, when, result.numbers)
+        for when, own in (("before", evaluated.expert or {}), ("after", tuned))
+        for name, result in own.items()
     ]
+    names = list(dict.fromkeys(key for *_, numbers in results for key in numbers))
+    columns = ("benchmark", "when", *names)
+    rows = [(name, when, *map(numbers.get, names)) for name, when, numbers in results]
     tracker.wandb.table("eval/before_after", columns, rows)
 
 
@@ -82,15 +84,16 @@ def log_headlines(tracker: Tracker, summary: Summary) -> None:
     """Logs the flat numbers that tables and plots over several runs use.
 
     `eval/<benchmark>/expert` and `/tuned` are accuracies in [0, 1], and `/gain` is their
-    difference. `/accuracy`, `/stderr`, `/correct` and `/total` belong to the tuned model, or to the
-    expert if nothing was trained. `eval/gap` is the expert's accuracy minus the amateur's.
+    difference. `/accuracy`, `/strict_accuracy` and the other `Result.numbers` belong to the tuned
+    model, or to the expert if nothing was trained. `eval/gap` is the expert's accuracy minus the
+    amateur's.
     """
     flat: dict[str, Any] = {}
     evaluated = summary.evaluate or EvaluateSummary()
     before, after = evaluated.expert or {}, evaluated.tuned or {}
     for who, results in (("expert", before), ("tuned", after)):
         for name, result in results.items():
-            flat |= {f"eval/{name}/{key}": getattr(result, key) for key in _RESULT_KEYS}
+            flat |= {f"eval/{name}/{key}": value for key, value in result.numbers.items()}
             flat[f"eval/{name}/{who}"] = result.accuracy
             flat[f"eval/{name}/{who}_stderr"] = result.stderr
     for name, result in after.items():

@@ -141,7 +141,7 @@ def result(correct: int, total: int) -> dict[str, Any]:
     """One model on one benchmark, as in `summary.json`."""
     p = correct / total
     stderr = (p * (1 - p) / total) ** 0.5
-    return {"accuracy": p, "correct": correct, "total": total, "stderr": stderr, "cut_off": 0}
+    return {"accuracy": p, "correct": correct, "total": total, "stderr": stderr}
 
 
 HYDRA = {

@@ -21,6 +21,7 @@ ANSWER: dict[str, Any] = {
     "expert_entropy": [0.5, 0.02, None],
     "amateur_entropy": [0.75, 0.03, None],
     "mask_size": [2, 1, None],
+    "moving": [1, None, None],
     "same_top1": [0, 1, None],
     "candidates": [
         [[0, 0.6, 0.1, 1, 0.9], [3, 0.3, 0.2, 1, 0.1], [1, 0.05, 0.5, 0, 0.0]],
@@ -36,7 +37,7 @@ UNSCORED: dict[str, Any] = ANSWER | {
     "predicted": None,
     "kept": [1, 1, 1],
     **dict.fromkeys(
-        ("kl", "expert_entropy", "amateur_entropy", "mask_size", "same_top1"), [None] * 3
+        ("kl", "expert_entropy", "amateur_entropy", "mask_size", "moving", "same_top1"), [None] * 3
     ),
     "candidates": [[]] * 3,
 }

@@ -60,12 +60,14 @@ def gain_of(ours: Results, theirs: Results, benchmarks: Sequence[str]) -> Estima
     """The difference of the averages, paired by question if the answers are available."""
     if average_of(ours, benchmarks) is None or average_of(theirs, benchmarks) is None:
         return None
-    return paired.average([_difference(ours, theirs, name) for name in benchmarks])
+    return paired.average([difference_of(ours, theirs, name) for name in benchmarks])
 
 
-def _difference(ours: Results, theirs: Results, benchmark: str) -> Estimate:
+def difference_of(ours: Results, theirs: Results, benchmark: str) -> Estimate:
+    """The difference of the accuracies, paired by question if the answers are available."""
     mine, other = ours.graded.get(benchmark), theirs.graded.get(benchmark)
-    if mine and other and mine.ids == other.ids and len(other.correct) == 1:
+    seeds = {len(one.correct) for one in (mine, other) if one}
+    if mine and other and mine.ids == other.ids and (1 in seeds or len(seeds) == 1):
         return paired.difference(mine.correct, other.correct)
     return paired.independent_difference(ours.accuracies[benchmark], theirs.accuracies[benchmark])
 

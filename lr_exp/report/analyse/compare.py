@@ -7,7 +7,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lr_exp.report.analyse import paired
+from lr_exp.report.analyse.accuracies import difference_of
 from lr_exp.report.analyse.comparable import grouped
+from lr_exp.report.analyse.paired import Estimate
 from lr_exp.report.analyse.rows import Row, Sweep
 from lr_exp.report.names import AVERAGE
 
@@ -22,9 +24,7 @@ class Comparison:
     lost: int
     p_majority: float  # two-sided exact McNemar test of the majority vote over seeds
     p_mean: float  # two-sided permutation test of `difference`
-    difference: float  # accuracy of ours minus theirs, in [-1, 1]
-    low: float  # 95% bootstrap interval of `difference`
-    high: float
+    difference: Estimate  # accuracy of ours minus theirs, in [-1, 1]
 
 
 @dataclass(frozen=True)
@@ -69,33 +69,26 @@ def _pairs(rows: Sequence[Row]) -> list[Pair]:
     correct = {
         name: [row.results.graded[name].correct for row in rows] for name in rows[0].results.graded
     }
-    resampled = [
-        paired.resampled_accuracies(of_rows, seed=number)  # benchmarks are independent
-        for number, of_rows in enumerate(correct.values())
-    ]
     pairs = []
     for j, ours in enumerate(rows):
         for i, theirs in enumerate(rows[:j]):
-            drawn = [table[:, j] - table[:, i] for table in resampled]
             shifts = [
                 of_rows[j].mean(axis=0) - of_rows[i].mean(axis=0) for of_rows in correct.values()
             ]
             counts = [paired.won_and_lost(of_rows[j], of_rows[i]) for of_rows in correct.values()]
-            comparisons = list(map(_comparison, correct, counts, shifts, drawn))
+            gains = [difference_of(ours.results, theirs.results, name) for name in correct]
+            comparisons = list(map(_comparison, correct, counts, shifts, gains))
             # In the average, benchmarks weigh equally, whatever their number of questions.
             questions = sum(map(len, shifts))
             weighted = [shift * questions / (len(shift) * len(shifts)) for shift in shifts]
             total = sum(won for won, _ in counts), sum(lost for _, lost in counts)
-            average = np.concatenate(weighted), np.mean(drawn, axis=0)
+            average = np.concatenate(weighted), paired.average(gains)
             pairs.append(Pair(ours, theirs, [*comparisons, _comparison(AVERAGE, total, *average)]))
     return pairs
 
 
 def _comparison(
-    benchmark: str,
-    counts: tuple[int, int],
-    shifts: NDArray[np.float64],
-    resampled: NDArray[np.float64],
+    benchmark: str, counts: tuple[int, int], shifts: NDArray[np.float64], difference: Estimate
 ) -> Comparison:
     """Tests one difference.
 
@@ -103,8 +96,7 @@ def _comparison(
         benchmark: its name.
         counts: questions won and lost.
         shifts: per question; their mean is the difference.
-        resampled: bootstrap differences.
+        difference: the accuracies'.
     """
     p_majority, p_mean = paired.mcnemar(*counts), paired.sign_flips(shifts)
-    difference, (low, high) = float(shifts.mean()), paired.interval(resampled)
-    return Comparison(benchmark, len(shifts), *counts, p_majority, p_mean, difference, low, high)
+    return Comparison(benchmark, len(shifts), *counts, p_majority, p_mean, difference)

@@ -22,8 +22,9 @@ def costs(runs: Sequence[Run]) -> dict[str, float | None]:
 
     Those of `stage_costs`; `sampling_seconds`, `tuning_seconds` and their sum in `hours`;
     `evaluation_seconds` of expert and tuned expert; `problems` and, for rejection SFT, how many
-    were `solved`; `generated_tokens`, `tuned_tokens`; `peak_memory_gib` of sampling and tuning, the
-    maximum over seeds.
+    were `solved`; `generated_tokens`, `tuned_tokens`; distinct `kept_steps`, the
+    `passes` over them and the `tokens_read` in training; `peak_memory_gib` of sampling and tuning,
+    the maximum over seeds.
     """
 
     def over(read: Callable[[Run], Any]) -> float | None:
@@ -43,6 +44,9 @@ def costs(runs: Sequence[Run]) -> dict[str, float | None]:
         "solved": over(lambda run: run.sample.verified and run.sample.verified.solved),
         "generated_tokens": over(lambda run: run.sample.generated_tokens),
         "tuned_tokens": over(lambda run: 0 if run.stopped else run.distill.tuned_tokens),
+        "kept_steps": over(lambda run: run.distill.kept_steps),
+        "passes": over(lambda run: run.distill.passes),
+        "tokens_read": over(lambda run: run.distill.tokens_read),
         "peak_memory_gib": memory / 2**30 if memory else None,
     }
 

@@ -1,21 +1,21 @@
-"""Accuracies with standard errors, and paired comparisons on the same questions.
+"""Accuracies with standard errors and 95 % intervals, and comparisons on the same questions.
 
 Accuracies are shares in [0, 1].
 """
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
-RESAMPLES = 5000
 FLIPS = 10_000
-_CHUNK = 100  # resamples per batch; memory is _CHUNK times the number of questions
-_LEVEL = 0.95  # of confidence intervals
+Z95 = 1.96  # standard errors from the mean to the end of a 95 % interval
+_T95 = (12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262)  # Student's t, 1 to 9 df
 
 Correct = NDArray[np.float64]  # (seeds, questions), in [0, 1]
+Interval = tuple[float, float]
 
 
 @dataclass(frozen=True)
@@ -25,6 +25,7 @@ class Estimate:
     by_seed: tuple[float, ...]
     questions: int
     question_variance: float  # of the mean, from sampling questions
+    ci95: Interval  # of the mean, over questions; never of width 0
 
     @property
     def mean(self) -> float:
@@ -45,16 +46,32 @@ class Estimate:
     def stderr(self) -> float:
         return math.sqrt(self.question_variance + self.seed_variance)
 
+    @property
+    def seeds_ci95(self) -> Interval | None:
+        """Student's t interval of the mean where seeds are the unit; None if they do not vary."""
+        if self.seed_variance == 0:
+            return None
+        t = _T95[self.seeds - 2] if self.seeds - 2 < len(_T95) else Z95
+        half = t * math.sqrt(self.seed_variance)
+        return self.mean - half, self.mean + half
+
+
+def wilson(share: float, count: float, z: float = Z95) -> Interval:
+    """The Wilson interval of a share of `count`, in [0, 1]; its width is never 0."""
+    middle = (share + z**2 / (2 * count)) / (1 + z**2 / count)
+    half = z / (1 + z**2 / count) * math.sqrt(share * (1 - share) / count + (z / count) ** 2 / 4)
+    return max(0.0, min(share, middle - half)), min(1.0, max(share, middle + half))
+
 
 def accuracy(correct: Correct) -> Estimate:
     """The accuracy of one variant on one benchmark.
 
     se^2 = Var_questions(mean over seeds) / n + Var_seeds(accuracy) / seeds. With one seed this is
-    the binomial p (1 - p) / n.
+    the binomial p (1 - p) / n. The interval is Wilson's for the number of questions that has this
+    standard error, p (1 - p) / se^2, or for all questions if se is 0.
     """
-    questions = correct.shape[1]
-    variance = float(correct.mean(axis=0).var()) / questions
-    return Estimate(tuple(correct.mean(axis=1).tolist()), questions, variance)
+    variance = float(correct.mean(axis=0).var()) / correct.shape[1]
+    return _accuracy(correct.mean(axis=1).tolist(), correct.shape[1], variance)
 
 
 def accuracy_from_counts(accuracies: Sequence[float], questions: int) -> Estimate:
@@ -63,40 +80,73 @@ def accuracy_from_counts(accuracies: Sequence[float], questions: int) -> Estimat
     The variance over questions of the mean over seeds is at most p (1 - p), its value for one seed.
     """
     mean = math.fsum(accuracies) / len(accuracies)
-    return Estimate(tuple(accuracies), questions, mean * (1 - mean) / questions)
+    return _accuracy(accuracies, questions, mean * (1 - mean) / questions)
+
+
+def _accuracy(by_seed: Sequence[float], questions: int, variance: float) -> Estimate:
+    one = Estimate(tuple(by_seed), questions, variance, (0.0, 1.0))
+    share, squared = one.mean, one.question_variance + one.seed_variance
+    return replace(one, ci95=wilson(share, share * (1 - share) / squared if squared else questions))
 
 
 def difference(ours: Correct, theirs: Correct) -> Estimate:
     """Accuracy of ours minus theirs on the same questions; a single seed is paired with every seed.
 
+    The interval counts the questions won and lost, averaged over seeds, with one more of each:
+    p = (won + 1) / (n + 2), q = (lost + 1) / (n + 2),
+    p - q ± 1.96 sqrt((p + q - (p - q)^2) / (n + 2)).
+
     Raises ValueError if both have several seeds but different numbers of them.
     """
     if min(len(ours), len(theirs)) > 1 and len(ours) != len(theirs):
         raise ValueError(f"{len(ours)} seeds cannot be paired with {len(theirs)}")
-    return accuracy(ours - theirs)
+    by_seed = ours - theirs
+    shifts, count = by_seed.mean(axis=0), by_seed.shape[1]
+    p, q = ((float(part.sum()) + 1) / (count + 2) for part in (shifts.clip(0), -shifts.clip(max=0)))
+    half = Z95 * math.sqrt((p + q - (p - q) ** 2) / (count + 2))
+    return Estimate(
+        tuple(by_seed.mean(axis=1).tolist()),
+        count,
+        float(shifts.var()) / count,
+        (max(-1.0, p - q - half), min(1.0, p - q + half)),
+    )
 
 
 def independent_difference(ours: Estimate, theirs: Estimate) -> Estimate:
-    """`difference` if the answers cannot be paired: variances add up."""
-    shift = theirs.mean
+    """`difference` if the answers cannot be paired: variances add up.
+
+    The interval is Newcombe's: the squared distances of the ends from the means add up.
+    """
+    shift, (low, high) = theirs.mean, theirs.ci95
+    mean = ours.mean - shift
     return Estimate(
         tuple(value - shift for value in ours.by_seed),
         min(ours.questions, theirs.questions),
         ours.question_variance + theirs.question_variance + theirs.seed_variance,
+        (
+            mean - math.hypot(ours.mean - ours.ci95[0], high - shift),
+            mean + math.hypot(ours.ci95[1] - ours.mean, shift - low),
+        ),
     )
 
 
 def average(estimates: Sequence[Estimate]) -> Estimate:
     """The unweighted mean over benchmarks.
 
-    se^2 = sum(question variances) / B^2 + Var_seeds(average over benchmarks) / seeds.
+    se^2 = sum(question variances) / B^2 + Var_seeds(average over benchmarks) / seeds. The squared
+    distances of the interval's ends from the means add up in the same way.
     """
     count = len(estimates)
+    mean = math.fsum(one.mean for one in estimates) / count
+    below, above = (
+        math.hypot(*(one.ci95[end] - one.mean for one in estimates)) / count for end in (0, 1)
+    )
     by_seed = zip(*(estimate.by_seed for estimate in estimates), strict=True)
     return Estimate(
         tuple(math.fsum(values) / count for values in by_seed),
         sum(estimate.questions for estimate in estimates),
         math.fsum(estimate.question_variance for estimate in estimates) / count**2,
+        (mean - below, mean + above),
     )
 
 
@@ -141,32 +191,3 @@ def sign_flips(differences: NDArray[np.float64], seed: int = 0, flips: int = FLI
     sums = np.abs((2 * positive - counts) @ sizes)
     observed = abs(math.fsum(differences)) * (1 - 1e-9)  # equal sums can differ by rounding
     return float((1 + (sums >= observed).sum()) / (1 + flips))
-
-
-def resampled_accuracies(
-    correct: Sequence[Correct], seed: int = 0, resamples: int = RESAMPLES
-) -> NDArray[np.float64]:
-    """(resamples, variants): bootstrap accuracies over questions.
-
-    Args:
-        correct: of each variant, on the same questions; seeds are averaged.
-        seed: of the resampling. All variants share the resamples, so differences are paired.
-        resamples: number of resamples.
-    """
-    by_question = np.stack([seeds.mean(axis=0) for seeds in correct], axis=1)
-    questions = len(by_question)
-    rng = np.random.default_rng(seed)
-    share = np.full(questions, 1 / questions)
-    drawn = []
-    for start in range(0, resamples, _CHUNK):
-        count = min(_CHUNK, resamples - start)
-        times = rng.multinomial(questions, share, size=count)  # (count, questions)
-        drawn.append(times @ by_question / questions)
-    return np.concatenate(drawn)
-
-
-def interval(differences: NDArray[np.float64]) -> tuple[float, float]:
-    """The 95 % percentile interval of resampled differences."""
-    outside = (1 - _LEVEL) / 2
-    low, high = np.quantile(differences, [outside, 1 - outside])
-    return float(low), float(high)

@@ -4,11 +4,12 @@ import io
 import math
 import re
 import textwrap
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
+from lr_exp.report.analyse.paired import Estimate
 from lr_exp.report.figures.style import COLOURS, DOUBLE, SINGLE, styled
 
 _DARK = {colour.light.encode(): colour.dark.encode() for colour in COLOURS}
@@ -74,6 +75,11 @@ def panel_grid(
     for empty in panels[count:]:
         empty.set_visible(False)
     return mpl_figure, list(panels[:count])
+
+
+def whiskers(estimates: Sequence[Estimate]) -> list[list[float]]:
+    """The lengths of error bars, in points, from the means to the ends of the 95 % intervals."""
+    return [[100 * abs(one.ci95[end] - one.mean) for one in estimates] for end in (0, 1)]
 
 
 def legend_below(mpl_figure: Any, drawn: Mapping[str, Any]) -> None:

@@ -3,13 +3,13 @@
 from lr_exp.report.analyse.comparable import grouped
 from lr_exp.report.analyse.gaps import PairGap, measured_gap
 from lr_exp.report.analyse.rows import Row, Sweep
-from lr_exp.report.figures.figure import Figure, legend_below, panel_grid
+from lr_exp.report.figures.figure import Figure, legend_below, panel_grid, whiskers
 from lr_exp.report.figures.style import MUTED, variant_look
 from lr_exp.report.names import benchmark_label, method_label
 
 _CAPTION = (
     "Gain in average accuracy over the untuned expert (dashed line at 0) against the pair's "
-    "expertise gap (expert minus amateur accuracy). Error bars show one standard error."
+    "expertise gap (expert minus amateur accuracy). Error bars show 95 % intervals over questions."
 )
 
 
@@ -39,8 +39,8 @@ def gain_against_gap(sweep: Sweep) -> Figure | None:
         drawn[name] = axes.errorbar(
             [100 * gap.difference.mean for _, gap in own],
             [100 * row.gain.mean for row, _ in own if row.gain],
-            xerr=[100 * gap.difference.stderr for _, gap in own],
-            yerr=[100 * row.gain.stderr for row, _ in own if row.gain],
+            xerr=whiskers([gap.difference for _, gap in own]),
+            yerr=whiskers([row.gain for row, _ in own if row.gain]),
             color=look.colour,
             marker=look.marker,
             linestyle="",

@@ -4,7 +4,7 @@ import math
 from typing import Any
 
 from lr_exp.report.analyse.rows import Row, Sweep
-from lr_exp.report.figures.figure import Figure, legend_below, panel_grid
+from lr_exp.report.figures.figure import Figure, legend_below, panel_grid, whiskers
 from lr_exp.report.figures.style import method_look
 from lr_exp.report.names import benchmark_label
 
@@ -55,8 +55,8 @@ def _panel(axes: Any, rows: list[Row], benchmarks: list[str]) -> dict[str, Any]:
             marker=look.marker,
             markersize=3,
         )
-        errors = [100 * estimate.stderr for estimate in estimates]
-        axes.errorbar(angles, values, yerr=errors, fmt="none", ecolor=look.colour, elinewidth=0.8)
+        bars = {"fmt": "none", "ecolor": look.colour, "elinewidth": 0.8}
+        axes.errorbar(angles, values, yerr=whiskers(estimates), **bars)
     axes.set_theta_offset(math.pi / 2)
     axes.set_theta_direction(-1)
     axes.set_ylim(0, 100)

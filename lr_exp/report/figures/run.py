@@ -5,15 +5,16 @@ from typing import Any
 
 import numpy as np
 
-from lr_exp.report.figures.figure import Figure, legend_below, panel_grid
+from lr_exp.report.analyse import paired
+from lr_exp.report.figures.figure import Figure, legend_below, panel_grid, whiskers
 from lr_exp.report.figures.style import FAINT, GREY, MUTED, method_look
 from lr_exp.report.names import benchmark_label
 from lr_exp.report.read.json_file import is_number
 from lr_exp.report.read.runs import Run
 
 _GAIN_CAPTION = (
-    "Accuracy (pass@1 in %) on each benchmark before and after tuning. Whiskers show one standard "
-    "error over the n questions."
+    "Accuracy (pass@1 in %) on each benchmark before and after tuning. Whiskers show 95 % "
+    "intervals over the n questions (Wilson)."
 )
 _TRAINING_CAPTION = (
     "Training metrics by optimizer step. Student entropy is the mean entropy of the tuned model's "
@@ -37,7 +38,8 @@ def kept_by_position(run: Run) -> Figure | None:
     steps, kept = (np.add.reduceat(of_bins, starts) for of_bins in (counts.steps, counts.kept))
     edges = counts.bin_tokens * merged * np.arange(len(steps) + 1)
     known = np.flatnonzero(steps)
-    low, share, high = 100 * np.array([wilson(kept[i], steps[i]) for i in known]).T
+    share = 100 * kept[known] / steps[known]
+    low, high = 100 * np.array([paired.wilson(kept[i] / steps[i], steps[i]) for i in known]).T
     look = method_look(run.method)
     mpl_figure, (upper, lower) = panel_grid(2, 1, 1.35, sharex=True, height_ratios=(2.2, 1))
     upper.errorbar(
@@ -63,21 +65,10 @@ def kept_by_position(run: Run) -> Figure | None:
     mpl_figure.align_ylabels()
     caption = (
         f"Share of {'scored ' if is_scored else ''}steps that were kept, by the token's position "
-        "in its answer. Whiskers show one standard error (Wilson). Below: the number of steps at "
+        "in its answer. Whiskers show 95 % intervals (Wilson). Below: the number of steps at "
         "these positions. The last bin includes all later positions."
     )
     return Figure("kept_by_position", "Kept steps by position in the answer", caption, mpl_figure)
-
-
-def wilson(kept: int, steps: int) -> tuple[float, float, float]:
-    """(low, share, high) of the Wilson interval of one standard error, in [0, 1].
-
-    Unlike the binomial error, it is not 0 where none or all of the steps were kept.
-    """
-    share = kept / steps
-    middle = (share + 0.5 / steps) / (1 + 1 / steps)
-    half = math.sqrt(share * (1 - share) / steps + 0.25 / steps**2) / (1 + 1 / steps)
-    return max(0.0, min(share, middle - half)), share, min(1.0, max(share, middle + half))
 
 
 def training_curves(run: Run) -> Figure | None:
@@ -117,10 +108,19 @@ def gain_by_benchmark(run: Run) -> Figure | None:
         (before, "before", -0.13, hollow),
         (after, "after", 0.13, filled),
     ):
+        shares = [
+            paired.accuracy_from_counts([results[name].accuracy], results[name].total)
+            for name in names
+        ]
         drawn[label] = axes.errorbar(
-            [100 * results[name].accuracy for name in names],
+            [100 * share.mean for share in shares],
             [y + shift for y in range(len(names))],
-            xerr=[100 * (results[name].stderr or 0.0) for name in names],
+            xerr=whiskers(
+                [
+                    paired.accuracy_from_counts([results[n].accuracy], results[n].total)
+                    for n in names
+                ]
+            ),
             linestyle="",
             elinewidth=1,
             label=label,

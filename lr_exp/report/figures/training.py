@@ -16,8 +16,8 @@ from lr_exp.report.read.summary import Results
 
 _ACCURACY_CAPTION = (
     "Average accuracy by optimizer step; step 0 is the untuned expert. For a seed that trained "
-    "nothing, the untuned expert's accuracy is used at every step. Bands show one standard error "
-    "over questions and seeds."
+    "nothing, the untuned expert's accuracy is used at every step. Bands show 95 % intervals "
+    "over questions."
 )
 _ENTROPY_CAPTION = (
     "Entropy of the student's next-token distribution, averaged over the tokens that the method "
@@ -29,13 +29,16 @@ _MAX_LINES_BEFORE_SPLIT = 6  # beyond it, each alpha has its own panel
 _MAX_LINES, _MAX_PANELS = 10, 9
 _MAX_COLUMNS = 3
 
-_Band = dict[int, tuple[float, float]]  # mean and half the height by optimizer step
+_Band = dict[int, tuple[float, float, float]]  # mean and both ends by optimizer step
 
 
 def accuracy_by_step(sweep: Sweep) -> Figure | None:
     def band(row: Row) -> _Band:
         curve = accuracy_curve(row, sweep.benchmarks)
-        return {step: (100 * one.mean, 100 * one.stderr) for step, one in curve.items()}
+        return {
+            step: (100 * one.mean, 100 * one.ci95[0], 100 * one.ci95[1])
+            for step, one in curve.items()
+        }
 
     mpl_figure = _drawn(sweep, band, "average accuracy (%)", with_markers=True)
     title = "Accuracy during training"
@@ -96,10 +99,11 @@ def _entropies(row: Row) -> _Band:
     by_seed = [known for known in by_seed if known]
     steps = sorted(set.intersection(*map(set, by_seed))) if by_seed else []
     values = {step: [known[step] for known in by_seed] for step in steps}
-    return {
-        step: (float(np.mean(own)), float(np.std(own, ddof=1)) if len(own) > 1 else 0.0)
-        for step, own in values.items()
-    }
+    band: _Band = {}
+    for step, own in values.items():
+        mean, spread = float(np.mean(own)), float(np.std(own, ddof=1)) if len(own) > 1 else 0.0
+        band[step] = mean, mean - spread, mean + spread
+    return band
 
 
 def _drawn(
@@ -129,10 +133,8 @@ def _drawn(
         for variants in grouped(own, lambda one: one[0].setup.method).values():
             for number, (row, band) in enumerate(variants):
                 look, steps = variant_look(row.setup.method, number), list(band)
-                mean, spread = np.array(list(band.values())).T
-                axes.fill_between(
-                    steps, mean - spread, mean + spread, color=look.colour, alpha=0.15, linewidth=0
-                )
+                mean, low, high = np.array(list(band.values())).T
+                axes.fill_between(steps, low, high, color=look.colour, alpha=0.15, linewidth=0)
                 (drawn[row.label.replace(alpha(row), "")],) = axes.plot(
                     steps,
                     mean,

@@ -14,19 +14,19 @@ from lr_exp.report.tables.table import (
     between,
     p_value,
     percent,
-    points,
+    signed,
     without_empty,
 )
 
 _PAIRED = (
-    "pass@1 in % ± one standard error over the questions, for this run's one seed. Before is the "
-    "untuned expert, with the same decoding as the tuned one. Gain is in points, with a 95 % "
-    "bootstrap interval over questions. Won counts the questions that only the tuned expert "
+    "pass@1 in % ± half its 95 % interval over the questions (Wilson), for this run's one seed. "
+    "Before is the untuned expert, with the same decoding as the tuned one. Gain is in points, "
+    "with its 95 % interval over questions. Won counts the questions that only the tuned expert "
     "answers correctly, lost those that only the untuned expert does; p is the exact two-sided "
     "McNemar test of these counts, not corrected for multiple tests. AVG is the unweighted mean "
     "over the benchmarks; its counts and its p pool their questions."
 )
-_UNPAIRED = "pass@1 in % ± one standard error over the questions."
+_UNPAIRED = "pass@1 in % ± half its 95 % interval over the questions (Wilson)."
 
 
 @dataclass(frozen=True)
@@ -63,14 +63,14 @@ class AccuracyChange:
             accuracies.average_of(row.results, benchmarks) if row else None
             for row in (self.before, self.after)
         )
-        known = after or before
-        cells = [label, percent(before), percent(after), points(self.gain(benchmarks))]
+        known, gain = after or before, self.gain(benchmarks)
+        cells = [label, percent(before), percent(after)]
+        cells += [signed(100 * gain.mean), between(gain.ci95)] if gain else [ABSENT] * 2
         compared = self.compared.get(key)
         if compared is None:
-            cells += [ABSENT] * 4
+            cells += [ABSENT] * 3
         else:
-            cells += [between(compared.low, compared.high), f"{compared.won:,}"]
-            cells += [f"{compared.lost:,}", p_value(compared.p_majority)]
+            cells += [f"{compared.won:,}", f"{compared.lost:,}", p_value(compared.p_majority)]
         return [*cells, f"{known.questions:,}" if known else ABSENT]
 
 

@@ -20,6 +20,7 @@ const startReader = (root) => {
   const tests = {
     all: () => true,
     kept: (step) => step.kept === 1,
+    moving: (step) => step.moving === 1, // the label prefers another token than the expert
     differ: (step) => step.same_top1 === 0,
     wrong: (step) => step.isWrong,
     // The expert is confident in a wrong answer, so selection by divergence misses the step.
@@ -46,11 +47,13 @@ const startReader = (root) => {
     return kl === null ? 'unscored' : `s${data.shades.filter((edge) => kl >= edge).length}`;
   };
 
+  const marksOf = (step) => `${step.kept ? 'kept' : ''} ${step.moving ? 'moving' : ''}`;
+
   const tokenElement = (step) => {
     const text = data.tokens[step.token];
     // A blank token is shown as a sign, but still breaks the line.
     const shown = text.trim() ? text : visible(text).replaceAll('⏎', '⏎\n');
-    const looks = ['t', shadeOf(step), step.kept ? 'kept' : '', matching.includes(step) ? '' : 'dim'];
+    const looks = ['t', shadeOf(step), marksOf(step), matching.includes(step) ? '' : 'dim'];
     const element = make('span', { className: looks.join(' '), role: 'option', tabIndex: -1 }, shown);
     element.dataset.step = step.index;
     return element;
@@ -60,7 +63,7 @@ const startReader = (root) => {
   const fillStrip = () => {
     const highest = Math.max(...answer.steps.map((step) => step.kl), data.beta);
     const bars = answer.steps.map((step) => {
-      const bar = make('i', { className: step.kept ? 'kept' : '' });
+      const bar = make('i', { className: marksOf(step) });
       bar.style.setProperty('--share', highest && step.kl / highest);
       return bar;
     });
@@ -82,13 +85,13 @@ const startReader = (root) => {
     );
     if (data.scored) fillStrip();
     slots.tokens.replaceChildren(...answer.steps.map(tokenElement));
-    const [length, kept, differing] = ['all', 'kept', 'differ'].map((name) =>
+    const [length, kept, moving, differing] = ['all', 'kept', 'moving', 'differ'].map((name) =>
       count(answer.steps.filter(tests[name]).length),
     );
     const cut = answer.steps.length < answer.tokens_total;
     const total = cut ? ` (the first of ${count(answer.tokens_total)})` : '';
     const top1 = data.amateur ? `, top-1 differs at ${differing}` : '';
-    slots.counts.textContent = `${length} tokens${total}, ${kept} kept${top1}.`;
+    slots.counts.textContent = `${length} tokens${total}, ${kept} kept, ${moving} moving${top1}.`;
     // Start with the step of the largest divergence.
     pin(matching.reduce((best, step) => (step.kl > best.kl ? step : best)).index);
     if (hadFocus) select(pinned);
@@ -119,7 +122,7 @@ const startReader = (root) => {
     slots.token.textContent = visible(data.tokens[step.token]);
     const differs = tests.differ(step) ? ' · top-1 differs' : '';
     const place = `step ${count(index + 1)} of ${count(answer.steps.length)}`;
-    slots.place.textContent = `${place} · ${step.kept ? 'kept' : 'not kept'}${differs}`;
+    slots.place.textContent = `${place} · ${step.kept ? 'kept' : 'not kept'}${step.moving ? ', moving' : ''}${differs}`;
     ['kl', 'expert_entropy', 'amateur_entropy'].forEach((name) => {
       if (slots[name]) slots[name].textContent = nats(step[name]);
     });

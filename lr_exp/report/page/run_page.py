@@ -11,7 +11,6 @@ import numpy as np
 from lr_exp.progress import duration
 from lr_exp.report import names
 from lr_exp.report.analyse.comparable import flat, machine
-from lr_exp.report.analyse.compare import Pairs
 from lr_exp.report.analyse.rows import Sweep, sweeps
 from lr_exp.report.document import MICRO, reading_notes
 from lr_exp.report.document import Section as SweepSection
@@ -74,7 +73,7 @@ def run_page(folder: Path, found: Found) -> str:
         tables = made.tables
         notes = reading_notes(found, [SweepSection(sweep, tables, [], [])])
         change = accuracy_change(sweep, made.pairs)
-        tiles = _accuracy_tiles(change, made.pairs)
+        tiles = _accuracy_tiles(change)
         results = _results(sweep, made, change.table, _named(figures, "gain_by_benchmark"))
         settings = _settings(run)
     profile = [table for table in tables if table.name.endswith("kl_profile")]
@@ -191,10 +190,14 @@ def _tiles(run: Run) -> list[_Tile]:
     if sample.steps:
         kept = sample.kept or 0
         detail = f"{kept:,} of {sample.steps:,} steps"
+        if sample.moving is not None:
+            detail += f", {sample.moving:,} of them moving"
         tiles.append(("Steps kept", f"{100 * kept / sample.steps:.1f}", " %", detail))
     if distill.tuned_tokens:
         steps = distill.optimizer_steps
         detail = f"in {steps:,} optimizer steps" if steps else ""
+        if distill.passes is not None:
+            detail += f", {distill.passes:.2g} passes over {distill.kept_steps:,} kept steps"
         tiles.append(("Tuned tokens", f"{distill.tuned_tokens:,}", "", detail))
     if sample.seconds is not None and distill.seconds is not None:
         detail = "from the store" if sample.reused and distill.reused else ""
@@ -203,7 +206,7 @@ def _tiles(run: Run) -> list[_Tile]:
     return tiles
 
 
-def _accuracy_tiles(change: AccuracyChange, pairs: Pairs) -> list[_Tile]:
+def _accuracy_tiles(change: AccuracyChange) -> list[_Tile]:
     before, after = (row.average if row else None for row in (change.before, change.after))
     if before is None:
         return []
@@ -215,10 +218,8 @@ def _accuracy_tiles(change: AccuracyChange, pairs: Pairs) -> list[_Tile]:
     tiles = [("Accuracy", accuracies, " %", scope)]
     gain = change.gain(change.benchmarks)
     if gain is not None:
-        overall = pairs.pairs[0].overall if pairs.pairs else None
-        detail = f"95 % interval: {between(overall.low, overall.high)}" if overall else ""
-        error = f" ± {100 * gain.stderr:.1f} points"
-        tiles.append(("Gain", signed(100 * gain.mean), error, detail))
+        detail = f"95 % interval: {between(gain.ci95)}"
+        tiles.append(("Gain", signed(100 * gain.mean), " points", detail))
     return tiles
 
 
@@ -230,6 +231,7 @@ def _results(
         for one in made.tables
         if one.name == "results" and any(column.title == PUBLISHED for column in one.columns)
     ]
+    beside += [one for one in made.tables if one.name == "results_answers"]
     gap = pair_gap_table(sweep, "gap")
     remarks = [*made.pairs.refused, *dict.fromkeys(sweep.notes)]
     return section(

@@ -43,6 +43,7 @@ class _Answer(BaseModel):
     expert_entropy: list[_Nats | None]
     amateur_entropy: list[_Nats | None]
     mask_size: list[Count | None]
+    moving: list[_Bit | None]
     same_top1: list[_Bit | None]
     candidates: list[list[_Candidate] | None]
 
@@ -131,6 +132,8 @@ class Trajectories(BaseModel):
     def filter_labels(self) -> dict[str, str]:
         """The filters whose data the answers have."""
         labels = {"all": "All", "kept": "Kept"}
+        if self.is_scored:
+            labels["moving"] = "Moving"
         if self.has_amateur:
             labels["differ"] = "Top-1 differs"
         if any(answer.correct is not None for answer in self.answers):

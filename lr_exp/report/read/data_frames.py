@@ -6,10 +6,11 @@ from typing import Any
 import pandas as pd
 
 from lr_exp.report.read.runs import WHO, AnswersMissingError, Run, find_runs
+from lr_exp.report.read.summary import Result
 
 _CHOICES = ("sweep", "method", "expert", "amateur", "data", "alpha", "beta", "seed")
 _ANSWER_KEYS = {  # columns of an answer, and their keys in the file of answers
-    **{name: name for name in ("question", "reference", "output", "correct", "tokens")},
+    **{name: name for name in ("question", "reference", "output", "correct", "rule", "tokens")},
     "question_id": "id",
     "predicted": "extracted",
 }
@@ -20,8 +21,9 @@ def read_runs(folder: str | Path) -> pd.DataFrame:
 
     Columns: `run` (its folder); its choices `sweep`, `method`, `expert`, `amateur`, `data`,
     `alpha`, `beta` (nats) and `seed`, None if no stage read them; `benchmark`, `questions`;
-    `accuracy_before`, `accuracy_after`, `stderr_before`, `stderr_after` and `gain`, shares in
-    [0, 1]; `trained`, which is False if nothing was trained, in which case the accuracy is the
+    `gain` and, with `_before` and `_after`, the accuracy and every other number of a result in
+    `summary.json` (`stderr_before`, `ci95_low_before`, `read_by_box_after`, ...), shares in [0, 1];
+    `trained`, which is False if nothing was trained, in which case the results after are the
     expert's; for the whole run `steps`, `kept`, `kl_mean_nats`, `tuned_tokens`,
     `peak_memory_bytes`, and `sample_seconds`, `sample_reused` and so on for each stage, where
     seconds are those of the run that did the work. A run without evaluation has one row without a
@@ -34,15 +36,17 @@ def read_runs(folder: str | Path) -> pd.DataFrame:
     rows = [_choices(run) | values for run in found.runs for values in _results(run)]
     rows += [_choices(run) | {"error": run.error} for run in found.failed]
     rows += [_choices(run) | {"error": "not finished"} for run in found.unfinished]
-    return pd.DataFrame(rows, columns=[*rows[0]])
+    return pd.DataFrame(rows, columns=list(dict.fromkeys(key for row in rows for key in row)))
 
 
 def read_answers(folder: str | Path) -> pd.DataFrame:
     """Every graded answer of the runs below a folder: one row for each run, model and question.
 
     Columns: `run`, `who` (`expert` or `tuned`), `benchmark`, `question_id`, `question`,
-    `reference`, `output`, `predicted` (extracted from the output, or None), `correct`, `tokens`
-    (generated). Join with `read_runs` on `run` for the choices of the run.
+    `reference`, `output`, `predicted` (extracted from the output, or None), `rule` (that extracted
+    it: `box`, `statement` or `last`), `correct`, `tokens` (generated), and as booleans `truncated`
+    (at the token limit), `boxed`, `no_answer` and `strict` (correct, boxed and finished). Join
+    with `read_runs` on `run` for the choices of the run.
 
     Raises:
         UserError: as `read_runs`.
@@ -55,7 +59,11 @@ def read_answers(folder: str | Path) -> pd.DataFrame:
         for benchmark in run.results(who)
         for row in _answer_rows(run, who, benchmark)
     ]
-    return pd.DataFrame(rows, columns=["run", "who", "benchmark", *_ANSWER_KEYS])
+    names = ["run", "who", "benchmark", *_ANSWER_KEYS, "truncated"]
+    answers = pd.DataFrame(rows, columns=names).astype({"correct": bool, "truncated": bool})
+    answers["boxed"], answers["no_answer"] = answers["rule"] == "box", answers["rule"].isna()
+    answers["strict"] = answers["correct"] & answers["boxed"] & ~answers["truncated"]
+    return answers
 
 
 def _choices(run: Run) -> dict[str, Any]:
@@ -85,12 +93,14 @@ def _accuracies(run: Run, benchmark: str | None) -> dict[str, Any]:
     return {
         "benchmark": benchmark,
         "questions": known.total if known else None,
-        "accuracy_before": before.accuracy if before else None,
-        "stderr_before": before.stderr if before else None,
-        "accuracy_after": after.accuracy if after else None,
-        "stderr_after": after.stderr if after else None,
+        **(_numbers(before, "before") | _numbers(after, "after")),
         "gain": after.accuracy - before.accuracy if before and after else None,
     }
+
+
+def _numbers(result: Result | None, when: str) -> dict[str, float | None]:
+    empty = dict.fromkeys(("accuracy", "stderr"))
+    return {f"{k}_{when}": v for k, v in (empty | (result.numbers if result else {})).items()}
 
 
 def _answer_rows(run: Run, who: str, benchmark: str) -> list[dict[str, Any]]:
@@ -100,4 +110,9 @@ def _answer_rows(run: Run, who: str, benchmark: str) -> list[dict[str, Any]]:
         raise FileNotFoundError(str(reason)) from reason
     place = {"run": run.name, "who": who, "benchmark": benchmark}
     columns = _ANSWER_KEYS.items()
-    return [place | {column: record.get(key) for column, key in columns} for record in records]
+    return [
+        place
+        | {column: record.get(key) for column, key in columns}
+        | {"truncated": not record.get("finished", True)}
+        for record in records
+    ]

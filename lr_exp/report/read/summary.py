@@ -38,10 +38,11 @@ class _Part(BaseModel):
 
 
 class Histogram(_Part):
-    """Scored token positions by their KL divergence, in bins from 0; the last bin is open."""
+    """Scored token positions by divergence or loss, in bins from 0; the last bin is open."""
 
     bin_nats: Annotated[Number, Field(gt=0)]
     counts: Annotated[list[Count], Field(min_length=1)]
+    nats: list[Number] | None = None  # sums of the values in each bin
 
 
 class PositionCounts(_Part):
@@ -83,6 +84,14 @@ class SampleSummary(_Part):
     kept: Count | None = None
     kept_share: Share | None = None
     by_position: PositionCounts | None = None
+    choice: Count | None = None  # kept steps with several tokens in the label
+    choice_of_kept: Share | None = None
+    choice_of_all: Share | None = None
+    moving: Count | None = None  # kept steps whose label prefers another token than the expert
+    moving_of_kept: Share | None = None
+    moving_of_all: Share | None = None
+    moving_loss_share: Share | None = None  # of the loss before training
+    loss_histogram: Histogram | None = None  # KL(label ‖ expert) before training, 0 if not kept
     kl_mean: Number | None = None  # nats
     kl_max: Number | None = None  # nats
     kl_mean_same_top1: Number | None = None  # nats; where both models prefer the same token
@@ -116,7 +125,9 @@ class DistillSummary(_Part):
     optimizer_steps: Count | None = None
     batch_size: Count | None = None  # kept token positions per optimizer step
     tuned_tokens: Count | None = None
-    kept_steps: Count | None = None  # token positions in the supervision
+    kept_steps: Count | None = None  # distinct token positions in the supervision
+    passes: Seconds | None = None  # over the kept steps: tuned_tokens / kept_steps
+    tokens_read: Count | None = None  # by the passes through the model
     final_loss: Annotated[float, Field(strict=True)] | None = None  # nats; NaN if diverged
     peak_memory_bytes: Bytes | None = None
     seconds: Seconds | None = None
@@ -132,13 +143,30 @@ class Result(_Part):
     correct: Count
     total: Annotated[Count, Field(gt=0)]
     stderr: Annotated[Number, Field(ge=0)] | None = None  # of accuracy, binomial
-    cut_off: Count = 0  # answers that reached the token limit
+    ci95: tuple[Share, Share] | None = None  # of accuracy, Wilson
+    truncated: Count = 0  # answers that reached the token limit
+    boxed: Count | None = None  # answers that were read from a box
+    no_answer: Count | None = None  # answers in which no rule found one
+    strict_accuracy: Share | None = None  # an answer must also be boxed and finished
+    accuracy_truncated: Share | None = None  # of truncated answers; None without one
+    accuracy_finished: Share | None = None
+    read_by: dict[str, Share] | None = None  # share of answers by extraction rule
+    mean_tokens: Seconds | None = None
+    median_tokens: Seconds | None = None
 
     @model_validator(mode="after")
     def _check_counts(self) -> Self:
         if self.correct > self.total:
             raise ValueError(f"correct should be at most total, not {self.correct} of {self.total}")
         return self
+
+    @property
+    def numbers(self) -> dict[str, float]:
+        """Every known number under a name of its own: `ci95_low`, `read_by_box`, ..."""
+        values = self.to_dict()
+        values |= zip(("ci95_low", "ci95_high"), values.pop("ci95", None) or (), strict=False)
+        values |= {f"read_by_{k}": v for k, v in (values.pop("read_by", None) or {}).items()}
+        return {key: value for key, value in values.items() if value is not None}
 
 
 Results = dict[str, Result]  # by benchmark

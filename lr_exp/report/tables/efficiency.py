@@ -31,9 +31,12 @@ _TITLES = {
     "hours": "sampling + tuning (h)",
     "generated_tokens": "tokens generated",
     "tuned_tokens": "tokens tuned",
+    "kept_steps": "distinct kept steps",
+    "passes": "passes over them",
+    "tokens_read": "tokens read in training",
     "peak_memory_gib": "peak memory (GiB)",
 }
-_FORMS = {"hours": ".3g", "peak_memory_gib": ".2f"}
+_FORMS = {"hours": ".3g", "peak_memory_gib": ".2f", "passes": ".3g"}
 
 
 def efficiency_table(sweep: Sweep, name: str) -> Table | None:

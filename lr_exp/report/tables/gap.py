@@ -27,8 +27,8 @@ from lr_exp.report.tables.table import (
 )
 
 _ABOUT = (
-    "Accuracy in % ± one standard error of each model alone, on the same n questions. Gap is the "
-    "expert's minus the amateur's in points; its error treats the two as independent."
+    "Accuracy in % ± half its 95 % interval of each model alone, on the same n questions. Gap is "
+    "the expert's minus the amateur's in points; its interval treats the two as independent."
 )
 
 

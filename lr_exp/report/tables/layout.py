@@ -8,6 +8,7 @@ from lr_exp.report.analyse.compare import Pairs, compare
 from lr_exp.report.analyse.rows import Sweep
 from lr_exp.report.tables.accuracy import accuracy_table
 from lr_exp.report.tables.alpha_beta import alpha_beta_table
+from lr_exp.report.tables.answers import answers_table
 from lr_exp.report.tables.efficiency import efficiency_table
 from lr_exp.report.tables.gap import gap_table, pair_gap_table
 from lr_exp.report.tables.kl_profile import kl_profile_table
@@ -18,6 +19,7 @@ _MAIN_TABLES: dict[str, Callable[[Sweep, str], Table | None]] = {
     "expertise_gap": gap_table,
     "alpha_beta": alpha_beta_table,
     "results": accuracy_table,
+    "answers": answers_table,
     "efficiency": efficiency_table,
     "kl_profile": kl_profile_table,
 }
@@ -38,7 +40,7 @@ def tables_of(sweep: Sweep, prefix: str) -> Tables:
     """
     main = sweep.table if sweep.table in _MAIN_TABLES else "results"
     accuracies = "expertise_gap" if main == "expertise_gap" else "results"
-    order = dict.fromkeys([main, accuracies, "efficiency", "kl_profile"])
+    order = dict.fromkeys([main, accuracies, "answers", "efficiency", "kl_profile"])
     made = [
         _MAIN_TABLES[kind](sweep, prefix if kind == main else f"{prefix}_{kind}") for kind in order
     ]

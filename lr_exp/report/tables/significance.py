@@ -9,17 +9,18 @@ from lr_exp.report.tables.table import (
     Column,
     Table,
     between,
+    estimate_record,
     label_columns,
     p_value,
-    scaled,
     signed,
     table_of,
     text_column,
 )
 
 EXPLANATION = (
-    "Difference of the averages in points with its 95 % bootstrap interval (questions resampled "
-    "within benchmarks, seeds averaged: it holds for these seeds). Won and lost: questions of all "
+    "Difference of the averages in points with its 95 % interval over questions (from the "
+    "questions won and lost, seeds averaged: it holds for these seeds) and, with several seeds, "
+    "over seeds (Student's t). Won and lost: questions of all "
     "benchmarks that only the variant, or only the other, answered correctly, by majority vote "
     "over seeds. p (majority of seeds) is the exact two-sided McNemar test of these counts; it "
     "weights questions equally where AVG weights benchmarks equally, so the two can disagree. "
@@ -45,8 +46,9 @@ def significance_table(pairs: Pairs, name: str) -> Table | None:
     columns = [
         *label_columns([pair.ours for pair in shown]),
         text_column("against", [pair.theirs.label for pair in shown]),
-        (Column("difference"), [signed(100 * one.difference) for one in overall]),
-        (Column("95 % interval"), [between(one.low, one.high) for one in overall]),
+        (Column("difference"), [signed(100 * one.difference.mean) for one in overall]),
+        (Column("95 % interval"), [between(one.difference.ci95) for one in overall]),
+        (Column("over seeds"), [between(one.difference.seeds_ci95) for one in overall]),
         (Column("won"), [f"{one.won:,}" for one in overall]),
         (Column("lost"), [f"{one.lost:,}" for one in overall]),
         (Column("p (majority of seeds)"), [p_value(one.p_majority) for one in overall]),
@@ -59,9 +61,7 @@ def significance_table(pairs: Pairs, name: str) -> Table | None:
             "against_expert": pair.theirs.setup.expert,
             "against": pair.theirs.label,
             **asdict(comparison),
-            "difference": scaled(comparison.difference),
-            "low": scaled(comparison.low),
-            "high": scaled(comparison.high),
+            **estimate_record("difference", comparison.difference),
         }
         for pair in pairs.pairs
         for comparison in pair.comparisons

@@ -5,7 +5,7 @@ from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 from lr_exp.report.analyse.comparable import grouped
-from lr_exp.report.analyse.paired import Estimate
+from lr_exp.report.analyse.paired import Estimate, Interval
 from lr_exp.report.analyse.rows import Row
 from lr_exp.report.names import ABSENT
 
@@ -113,27 +113,35 @@ def without_empty(table: Table) -> Table:
 
 
 def percent(estimate: Estimate | None) -> str:
-    """A share as `54.2 ± 0.9`."""
-    if estimate is None:
-        return ABSENT
-    return f"{100 * estimate.mean:.1f} ± {100 * estimate.stderr:.1f}"
+    """A share with half the width of its 95 % interval, `54.2 ± 0.9`."""
+    return ABSENT if estimate is None else f"{100 * estimate.mean:.1f} ± {_half_width(estimate)}"
 
 
 def points(estimate: Estimate | None) -> str:
-    """A difference of shares as `+11.8 ± 0.9`."""
-    if estimate is None:
-        return ABSENT
-    return f"{signed(100 * estimate.mean)} ± {100 * estimate.stderr:.1f}"
+    """A difference of shares with half the width of its 95 % interval, `+11.8 ± 0.9`."""
+    return (
+        ABSENT if estimate is None else f"{signed(100 * estimate.mean)} ± {_half_width(estimate)}"
+    )
 
 
-def signed(value: float) -> str:
+def _half_width(estimate: Estimate) -> str:
+    """In points; `0.03` where one decimal would be 0.0."""
+    low, high = estimate.ci95
+    half = 50 * (high - low)
+    return f"{half:.1f}" if half >= 0.05 else f"{half:.1g}"
+
+
+def signed(value: float, digits: int = 1) -> str:
     """`+11.8`; zero is +0.0, never -0.0."""
-    return f"{round(value, 1) + 0.0:+.1f}"
+    return f"{round(value, digits) + 0.0:+.{digits}f}"
 
 
-def between(low: float, high: float) -> str:
+def between(interval: Interval | None) -> str:
     """An interval of shares in points, `+2.1 to +9.8`."""
-    return f"{signed(100 * low)} to {signed(100 * high)}"
+    if interval is None:
+        return ABSENT
+    digits = 1 if 100 * (interval[1] - interval[0]) >= 0.1 else 4
+    return " to ".join(signed(100 * end, digits) for end in interval)
 
 
 def p_value(value: float) -> str:
@@ -160,11 +168,15 @@ def scaled(value: float) -> float:
 def estimate_record(
     name: str, estimate: Estimate | None, stderr: str | None = None
 ) -> dict[str, float | None]:
-    """A share in percent and its error, for a CSV file."""
-    return {
-        name: scaled(estimate.mean) if estimate else None,
-        stderr or f"{name}_stderr": scaled(estimate.stderr) if estimate else None,
+    """A share in percent with its error and its 95 % interval, for a CSV file."""
+    low, high = estimate.ci95 if estimate else (None, None)
+    values = {
+        name: estimate and estimate.mean,
+        stderr or f"{name}_stderr": estimate and estimate.stderr,
+        f"{name}_low": low,
+        f"{name}_high": high,
     }
+    return {key: None if value is None else scaled(value) for key, value in values.items()}
 
 
 def setup_record(row: Row) -> dict[str, Any]:

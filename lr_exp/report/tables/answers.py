@@ -1,0 +1,68 @@
+"""How the answers behind the accuracies end and were read."""
+
+from lr_exp.report.analyse.costs import mean
+from lr_exp.report.analyse.rows import Row, Sweep
+from lr_exp.report.names import benchmark_label
+from lr_exp.report.read.summary import Result
+from lr_exp.report.tables.table import (
+    Column,
+    Table,
+    label_columns,
+    number,
+    scaled,
+    setup_record,
+    table_of,
+    text_column,
+)
+
+_TITLES = {  # by key of `Result.numbers`; shares are shown in percent
+    "accuracy": "accuracy",
+    "strict_accuracy": "strict",
+    "truncated": "cut off",
+    "accuracy_truncated": "accuracy if cut off",
+    "accuracy_finished": "accuracy if finished",
+    "read_by_box": "box",
+    "read_by_statement": "statement",
+    "read_by_last": "last number",
+    "no_answer": "no answer",
+    "mean_tokens": "mean tokens",
+    "median_tokens": "median tokens",
+}
+_ABOUT = (
+    "In %, means over seeds. Strict: correct, read from a box and finished. Cut off: ended by the "
+    "token limit. Box, statement and last number: the share of answers that each rule read."
+)
+
+
+def answers_table(sweep: Sweep, name: str) -> Table | None:
+    """One row per variant and benchmark; None if nothing was evaluated."""
+    lines = [
+        (row, benchmark, numbers)
+        for row in sweep.rows
+        for benchmark in sweep.benchmarks
+        if (numbers := _numbers(row, benchmark))
+    ]
+    if not lines:
+        return None
+    columns = label_columns([row for row, *_ in lines])
+    columns.append(text_column("benchmark", [benchmark_label(one) for _, one, _ in lines]))
+    columns += [
+        (Column(title), [number(numbers[key]) for *_, numbers in lines])
+        for key, title in _TITLES.items()
+    ]
+    records = [setup_record(row) | {"benchmark": one} | numbers for row, one, numbers in lines]
+    return table_of(name, "How the answers were read", columns, records, [_ABOUT])
+
+
+def _numbers(row: Row, benchmark: str) -> dict[str, float | None]:
+    """The means over seeds, shares in percent."""
+    found = [run.results("expert" if row.is_baseline else run.final_model) for run in row.runs]
+    results = [own[benchmark] for own in found if benchmark in own]
+    return {key: mean([_value(one, key) for one in results]) for key in _TITLES} if results else {}
+
+
+def _value(result: Result, key: str) -> float | None:
+    value = result.numbers.get(key)
+    if value is None or key.endswith("tokens"):
+        return value
+    return scaled(value / result.total if key in ("truncated", "no_answer") else value)
