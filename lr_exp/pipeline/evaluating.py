@@ -11,6 +11,8 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from lr_exp.config.settings import BenchmarkSettings
 from lr_exp.data.questions import Question, fingerprint, prompts_fingerprint
 from lr_exp.evaluator import answer, grade
@@ -19,9 +21,18 @@ from lr_exp.pipeline.context import RunContext
 from lr_exp.pipeline.distilling import Tuned
 from lr_exp.pipeline.inputs import GRADING_PACKAGES
 from lr_exp.pipeline.outcome import link
-from lr_exp.report.read.summary import CurvePoint, EvaluateSummary, Gap, Result, Results
+from lr_exp.report.analyse.prompts import gains
+from lr_exp.report.read.summary import (
+    CurvePoint,
+    EvaluateSummary,
+    Gains,
+    Gap,
+    PromptResults,
+    Result,
+    Results,
+)
 from lr_exp.store import Artifact, Recipe, write_atomically
-from lr_exp.store.run_folder import ANSWERS
+from lr_exp.store.run_folder import answers_file
 from lr_exp.tracking import Tracker
 
 _ANSWERS_FILE = "answers.jsonl"
@@ -40,21 +51,29 @@ class Evaluation:
 def evaluate_models(
     context: RunContext, tuned: Tuned | None, tracker: Tracker, folder: Path
 ) -> EvaluateSummary:
-    """Evaluates the expert and, if there is one, the tuned expert on all benchmarks."""
+    """Evaluates the expert and, if there is one, the tuned expert on all benchmarks and prompts."""
     evaluator = context.inputs.settings.evaluator
     done: list[Evaluation] = []
-    results: dict[str, Results] = {}
+    prompts: dict[str, PromptResults] = {}
+    graded: dict[str, dict[str, dict[str, Artifact]]] = {}  # by benchmark, model and prompt
     variants: dict[str, Tuned | None] = {"expert": None} | ({"tuned": tuned} if tuned else {})
-    for who, adapter in variants.items():
-        evaluations = _evaluate_all(context, adapter)
-        done += evaluations.values()
-        results[who] = {name: one.result for name, one in evaluations.items()}
-        for name, evaluation in evaluations.items():
-            tracker.artifact(evaluation.graded, benchmark=name, who=who)
-            place = folder / ANSWERS / who
-            place.mkdir(parents=True, exist_ok=True)
-            link(place / f"{name}.jsonl", evaluation.graded.folder / _ANSWERS_FILE)
+    for form in context.inputs.prompts:
+        results: dict[str, Results] = {}
+        for who, adapter in variants.items():
+            evaluations = _evaluate_all(context, adapter, form)
+            done += evaluations.values()
+            results[who] = {name: one.result for name, one in evaluations.items()}
+            for name, evaluation in evaluations.items():
+                graded.setdefault(name, {}).setdefault(who, {})[form] = evaluation.graded
+                tracker.artifact(evaluation.graded, benchmark=name, who=who, prompt=form)
+                place = folder / answers_file(who, name, form if prompts else None)
+                place.parent.mkdir(parents=True, exist_ok=True)
+                link(place, evaluation.graded.folder / _ANSWERS_FILE)
+        prompts[form] = PromptResults(**results)
+    headline = next(iter(prompts.values()))
     extra: dict[str, Any] = {}  # a part that was not measured has no key in the file
+    if tuned is not None:
+        extra["gains"] = {name: _gains(context, name, models) for name, models in graded.items()}
     if tuned is not None and (snapshots := tuned.snapshots()):
         extra["curve"], extra["curve_seconds"] = [], 0.0
         for snapshot in snapshots:
@@ -66,17 +85,39 @@ def evaluate_models(
         extra["gap"], extra["gap_seconds"] = _gap(context, evaluator.gap)
     return EvaluateSummary(
         decoder=evaluator.decoder,
-        **results,
+        expert=headline.expert,
+        tuned=headline.tuned,
+        prompts=prompts,
         seconds=sum(evaluation.seconds for evaluation in done),
         reused=all(evaluation.reused for evaluation in done),
         **extra,
     )
 
 
-def _evaluate_all(context: RunContext, tuned: Tuned | None) -> dict[str, Evaluation]:
+def _evaluate_all(
+    context: RunContext, tuned: Tuned | None, form: str | None = None
+) -> dict[str, Evaluation]:
     """One model's evaluation on every benchmark, by name."""
     benchmarks = context.inputs.benchmarks
-    return {one.name: evaluate_benchmark(context, one, tuned) for one in benchmarks}
+    return {one.name: evaluate_benchmark(context, one, tuned, form=form) for one in benchmarks}
+
+
+def _gains(context: RunContext, benchmark: str, models: dict[str, dict[str, Artifact]]) -> Gains:
+    correct = {
+        who: {
+            form: np.array([[line["correct"] for line in _graded_lines(one)]], dtype=float)
+            for form, one in by_prompt.items()
+        }
+        for who, by_prompt in models.items()
+    }
+    ids = [question.id for question in context.inputs.benchmark_questions[benchmark]]
+    return gains(correct["expert"], correct["tuned"], ids)
+
+
+def _graded_lines(graded: Artifact) -> list[dict[str, Any]]:
+    """The graded answers, in the order of the questions."""
+    with (graded.folder / _ANSWERS_FILE).open(encoding="utf-8") as lines:
+        return [json.loads(line) for line in lines]
 
 
 def _gap(context: RunContext, decoder: str) -> tuple[Gap, float]:
@@ -109,7 +150,8 @@ def evaluate_benchmark(
             the result logged as a point of the accuracy curve.
     """
     questions = context.inputs.benchmark_questions[benchmark.name]
-    form = form or next(iter(context.inputs.prompts))
+    headline = next(iter(context.inputs.prompts))
+    form = form or headline
     answers = _answers(context, benchmark, questions, tuned, who, form, decoder)
     recipe = Recipe(
         "grades",
@@ -132,7 +174,8 @@ def evaluate_benchmark(
     result = Result.model_validate(grades.facts)
     if who == "expert" and decoder is None:  # the gap is not a point of the curve
         trained = (tuned.step or context.inputs.settings.distiller.steps) if tuned else 0
-        context.log(f"eval/{benchmark.name}", trained, result.numbers)
+        family = f"eval/{benchmark.name}" + (f"/{form}" if form != headline else "")
+        context.log(family, trained, result.numbers)
     return Evaluation(
         result,
         seconds=answers.seconds + grades.seconds,
@@ -177,7 +220,8 @@ def _answers(
     name = who if tuned is None else "tuned"
     if tuned is not None and tuned.step is not None:
         name = f"tuned, step {tuned.step}"
-    suffix = "" if decoder == "greedy" else f", {decoder}"
+    suffix = f", {form}" if len(run.prompts) > 1 else ""
+    suffix += "" if decoder == "greedy" else f", {decoder}"
 
     def build(folder: Path) -> dict[str, Any]:
         pair = {}

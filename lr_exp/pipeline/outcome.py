@@ -80,7 +80,7 @@ def clear(folder: Path) -> None:
     (folder / FAILED).unlink(missing_ok=True)
     for name in (TRAJECTORIES, PAGE):
         (folder / name).unlink(missing_ok=True)
-    links = [folder / "adapter", folder / "merged", *(folder / ANSWERS).glob("*/*.jsonl")]
+    links = [folder / "adapter", folder / "merged", *(folder / ANSWERS).rglob("*.jsonl")]
     for link in links:
         if link.is_symlink():
             link.unlink()

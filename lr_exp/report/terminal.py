@@ -154,10 +154,36 @@ def _accuracies(evaluate: "EvaluateSummary") -> list[str]:
         gains = [signed(100 * (after[name].mean - before[name].mean)) for name in before]
         columns.append((Column("gain"), gains))
     lines = [plain_table(table_of("", "", columns, [])), _sentence("answers", _answers(evaluate))]
+    if evaluate.prompts and len(evaluate.prompts) > 1:
+        lines.append(_sentence("prompts", _prompts(evaluate)))
     points = "; gain in points" if after else ""
     decoded = "" if evaluate.decoder == "greedy" else f"{evaluate.decoder} decoding, "
     lines.append(f"pass@1 in % ± half its 95 % interval{points}; {decoded}{_cost(evaluate)}")
     return lines if evaluate.gap is None else [*lines, _gap(evaluate.gap)]
+
+
+def _prompts(evaluate: "EvaluateSummary") -> str:
+    """The average accuracies with each prompt, and the gain between the best ones."""
+    from lr_exp.report.analyse.prompts import average_gain
+    from lr_exp.report.tables.table import between, signed
+
+    shown = []
+    for name, prompt in (evaluate.prompts or {}).items():
+        means = [
+            100 * sum(one.accuracy for one in own.values()) / len(own)
+            for own in (prompt.expert, prompt.tuned)
+            if own
+        ]
+        gain = f" ({signed(means[1] - means[0])})" if len(means) == 2 else ""
+        shown.append(f"{_one_line(name)} {' → '.join(f'{mean:.1f}' for mean in means)}{gain}")
+    best = [own.best_prompt for own in (evaluate.gains or {}).values() if own.best_prompt]
+    if not best:
+        return ", ".join(shown)
+    found = average_gain(best)
+    return (
+        f"{', '.join(shown)}; between the best prompts of each: {signed(100 * found.mean)} "
+        f"({between(found.ci95)})"
+    )
 
 
 def _answers(evaluate: "EvaluateSummary") -> str:

@@ -1,9 +1,16 @@
 """Names of the files in a run's folder."""
 
+from pathlib import PurePath
+
 SUMMARY = "summary.json"  # all headline numbers; written last
 FAILED = "failed.json"  # instead of the summary, after an error
 METRICS = "metrics.jsonl"  # one logged record a line
 TRAJECTORIES = "trajectories.json"  # a few sampled answers, token by token, for people to read
-ANSWERS = "answers"  # folder of WHO/BENCHMARK.jsonl, all graded answers
+ANSWERS = "answers"  # folder of all graded answers; see `answers_file`
 PAGE = "report.html"
 LOCK = ".lock"  # held by the process that writes to the folder
+
+
+def answers_file(who: str, benchmark: str, prompt: str | None) -> PurePath:
+    """The path of graded answers in a run's folder; `prompt` is None for the headline prompt."""
+    return PurePath(ANSWERS, who, prompt or "", f"{benchmark}.jsonl")

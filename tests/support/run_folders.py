@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from lr_exp.report.published import HUB_IDS
+from lr_exp.store.run_folder import answers_file
 
 Right = dict[str, Sequence[int]]  # benchmark: each question's grade, 0 or 1
 
@@ -24,12 +25,26 @@ def write_run(
     decoder: str = "greedy",
     before: Right | None = None,
     after: Right | None = None,
+    prompts: dict[str, tuple[Right, Right]] | None = None,
     answers: bool = True,
     **changed: Any,
 ) -> Path:
-    """A finished run's folder. `changed` replaces keys: `settings__seed=3` is settings.seed."""
+    """A finished run's folder. `changed` replaces keys: `settings__seed=3` is settings.seed.
+
+    Args:
+        before, after: grades with the prompt `chat`.
+        prompts: grades before and after with other prompts.
+    """
     before = {"micro_add": [0, 0, 0, 1]} if before is None else before
     after = {"micro_add": [1, 1, 0, 1]} if after is None else after
+    asked = {"chat": (before, after), **(prompts or {})}
+    results = {
+        prompt: {
+            who: {name: result(sum(right), len(right)) for name, right in own.items()}
+            for who, own in zip(("expert", "tuned"), pair, strict=True)
+        }
+        for prompt, pair in asked.items()
+    }
     model = {"path": None, "revision": None}
     summary: dict[str, Any] = {
         "method": method,
@@ -94,8 +109,8 @@ def write_run(
         },
         "evaluate": {
             "decoder": decoder,
-            "expert": {name: result(sum(right), len(right)) for name, right in before.items()},
-            "tuned": {name: result(sum(right), len(right)) for name, right in after.items()},
+            **results["chat"],
+            "prompts": results,
             "seconds": 2.0,
         },
         "peak_memory_bytes": 2**30,
@@ -108,14 +123,14 @@ def write_run(
         inner[key] = value
     folder.mkdir(parents=True)
     (folder / "summary.json").write_text(json.dumps(summary), encoding="utf-8")
-    if answers:
-        for who, results in (("expert", before), ("tuned", after)):
-            place = folder / "answers" / who
-            place.mkdir(parents=True)
-            for name, right in results.items():
+    for prompt, pair in asked.items() if answers else ():
+        for who, graded in zip(("expert", "tuned"), pair, strict=True):
+            for name, right in graded.items():
+                path = folder / answers_file(who, name, None if prompt == "chat" else prompt)
+                path.parent.mkdir(parents=True, exist_ok=True)
                 lines = [{"id": f"{name}/{i}", "correct": bool(r)} for i, r in enumerate(right)]
                 text = "".join(json.dumps(line) + "\n" for line in lines)
-                (place / f"{name}.jsonl").write_text(text, encoding="utf-8")
+                path.write_text(text, encoding="utf-8")
     return folder
 
 

@@ -37,7 +37,7 @@ def read_results(sources: Sequence[tuple[Run, str]]) -> Results:
     first, whose = sources[0]
     for benchmark in first.results(whose):
         try:
-            graded = _read_graded(sources, benchmark)
+            graded = read_graded(sources, benchmark)
         except AnswersMissingError as reason:
             missing.append(str(reason))
             counts = [run.results(who)[benchmark] for run, who in sources]
@@ -72,8 +72,15 @@ def difference_of(ours: Results, theirs: Results, benchmark: str) -> Estimate:
     return paired.independent_difference(ours.accuracies[benchmark], theirs.accuracies[benchmark])
 
 
-def _read_graded(sources: Sequence[tuple[Run, str]], benchmark: str) -> Graded:
-    answers = [run.answers(who, benchmark) for run, who in sources]
+def read_graded(
+    sources: Sequence[tuple[Run, str]], benchmark: str, prompt: str | None = None
+) -> Graded:
+    """The graded answers of `sources`, see `read_results`, to a prompt (None: the headline).
+
+    Raises:
+        AnswersMissingError: a file is missing, or runs answered different questions.
+    """
+    answers = [run.answers(who, benchmark, prompt) for run, who in sources]
     ids = tuple(sorted(answers[0]))
     for (run, _), own in zip(sources, answers, strict=True):
         if own.keys() != answers[0].keys():

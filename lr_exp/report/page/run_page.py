@@ -231,7 +231,7 @@ def _results(
         for one in made.tables
         if one.name == "results" and any(column.title == PUBLISHED for column in one.columns)
     ]
-    beside += [one for one in made.tables if one.name == "results_answers"]
+    beside += [one for one in made.tables if one.name in ("results_prompts", "results_answers")]
     gap = pair_gap_table(sweep, "gap")
     remarks = [*made.pairs.refused, *dict.fromkeys(sweep.notes)]
     return section(

@@ -40,13 +40,13 @@ def read_runs(folder: str | Path) -> pd.DataFrame:
 
 
 def read_answers(folder: str | Path) -> pd.DataFrame:
-    """Every graded answer of the runs below a folder: one row for each run, model and question.
+    """Every graded answer below a folder: one row for each run, prompt, model and question.
 
-    Columns: `run`, `who` (`expert` or `tuned`), `benchmark`, `question_id`, `question`,
-    `reference`, `output`, `predicted` (extracted from the output, or None), `rule` (that extracted
-    it: `box`, `statement` or `last`), `correct`, `tokens` (generated), and as booleans `truncated`
-    (at the token limit), `boxed`, `no_answer` and `strict` (correct, boxed and finished). Join
-    with `read_runs` on `run` for the choices of the run.
+    Columns: `run`, `who` (`expert` or `tuned`), `benchmark`, `prompt` (its form), `question_id`,
+    `question`, `reference`, `output`, `predicted` (extracted from the output, or None), `rule`
+    (that extracted it: `box`, `statement` or `last`), `correct`, `tokens` (generated), and as
+    booleans `truncated` (at the token limit), `boxed`, `no_answer` and `strict` (correct, boxed and
+    finished). Join with `read_runs` on `run` for the choices of the run.
 
     Raises:
         UserError: as `read_runs`.
@@ -55,11 +55,12 @@ def read_answers(folder: str | Path) -> pd.DataFrame:
     rows = [
         row
         for run in find_runs(Path(folder)).runs
+        for prompt in run.prompts
         for who in WHO
-        for benchmark in run.results(who)
-        for row in _answer_rows(run, who, benchmark)
+        for benchmark in run.results(who, prompt)
+        for row in _answer_rows(run, who, benchmark, prompt)
     ]
-    names = ["run", "who", "benchmark", *_ANSWER_KEYS, "truncated"]
+    names = ["run", "who", "benchmark", "prompt", *_ANSWER_KEYS, "truncated"]
     answers = pd.DataFrame(rows, columns=names).astype({"correct": bool, "truncated": bool})
     answers["boxed"], answers["no_answer"] = answers["rule"] == "box", answers["rule"].isna()
     answers["strict"] = answers["correct"] & answers["boxed"] & ~answers["truncated"]
@@ -103,12 +104,12 @@ def _numbers(result: Result | None, when: str) -> dict[str, float | None]:
     return {f"{k}_{when}": v for k, v in (empty | (result.numbers if result else {})).items()}
 
 
-def _answer_rows(run: Run, who: str, benchmark: str) -> list[dict[str, Any]]:
+def _answer_rows(run: Run, who: str, benchmark: str, prompt: str) -> list[dict[str, Any]]:
     try:
-        records = run.records(who, benchmark)
+        records = run.records(who, benchmark, prompt)
     except AnswersMissingError as reason:
         raise FileNotFoundError(str(reason)) from reason
-    place = {"run": run.name, "who": who, "benchmark": benchmark}
+    place = {"run": run.name, "who": who, "benchmark": benchmark, "prompt": prompt}
     columns = _ANSWER_KEYS.items()
     return [
         place

@@ -13,7 +13,7 @@ from lr_exp.report.read.summary import (
     SampleSummary,
     Summary,
 )
-from lr_exp.store.run_folder import ANSWERS, METRICS, SUMMARY
+from lr_exp.store.run_folder import METRICS, SUMMARY, answers_file
 
 WHO = ("expert", "tuned")
 _REWRITE = "Run the same command again to rewrite the answers"
@@ -60,9 +60,15 @@ class Run:
         # Whether the supervision is imported records.
         self.is_imported = self.settings.get("data", {}).get("format") == "lr_samples"
 
-    def results(self, who: str) -> Results:
-        """Results of `expert` or `tuned` by benchmark."""
-        return (self.evaluate.tuned if who == "tuned" else self.evaluate.expert) or {}
+    def results(self, who: str, prompt: str | None = None) -> Results:
+        """Results of `expert` or `tuned` by benchmark, with a prompt (None: the headline)."""
+        asked = self.evaluate if prompt is None else (self.evaluate.prompts or {})[prompt]
+        return (asked.tuned if who == "tuned" else asked.expert) or {}
+
+    @property
+    def prompts(self) -> list[str]:
+        """The forms of the prompt in the evaluation, the headline first."""
+        return [*(self.evaluate.prompts or {})]
 
     @property
     def benchmarks(self) -> list[str]:
@@ -70,16 +76,18 @@ class Run:
         requested = self.settings.get("benchmarks") or []
         return list(dict.fromkeys([*requested, *self.results("expert"), *self.results("tuned")]))
 
-    def records(self, who: str, benchmark: str) -> list[dict[str, Any]]:
-        """The graded answers of `expert` or `tuned`, as they stand in the file.
+    def records(self, who: str, benchmark: str, prompt: str | None = None) -> list[dict[str, Any]]:
+        """The graded answers of `expert` or `tuned` to a prompt, as they stand in the file.
 
         Raises:
             AnswersMissingError: the file does not exist or does not match the summary.
         """
-        path = self.folder / ANSWERS / who / f"{benchmark}.jsonl"
-        if path.name != f"{benchmark}.jsonl" or benchmark.startswith("."):
-            raise AnswersMissingError(f"{benchmark!r} is not a valid benchmark name")
-        name = f"{self.name}/{ANSWERS}/{who}/{benchmark}.jsonl"
+        prompt = None if prompt in self.prompts[:1] else prompt
+        place = answers_file(who, benchmark, prompt)
+        for given in (benchmark, prompt):
+            if given and (given != Path(given).name or given.startswith(".")):
+                raise AnswersMissingError(f"{given!r} is not a valid benchmark or prompt")
+        path, name = self.folder / place, f"{self.name}/{place}"
         if not path.exists():
             raise AnswersMissingError(
                 f"{name} is missing or is a dangling link into a deleted store. {_REWRITE}"
@@ -91,7 +99,7 @@ class Run:
             raise AnswersMissingError(
                 f"{name} cannot be read ({reason_of(error)}). {_REWRITE}"
             ) from error
-        result = self.results(who)[benchmark]
+        result = self.results(who, prompt)[benchmark]
         if (correct, len(records)) != (result.correct, result.total):
             raise AnswersMissingError(
                 f"{name} has {correct} of {len(records)} correct answers, but {SUMMARY} has "
@@ -99,10 +107,10 @@ class Run:
             )
         return records
 
-    def answers(self, who: str, benchmark: str) -> dict[str, float]:
+    def answers(self, who: str, benchmark: str, prompt: str | None = None) -> dict[str, float]:
         """Correctness of each question, in [0, 1], by question id. Raises as `records`."""
         graded: dict[str, list[bool]] = {}
-        for record in self.records(who, benchmark):
+        for record in self.records(who, benchmark, prompt):
             graded.setdefault(record["id"], []).append(bool(record["correct"]))
         return {key: sum(values) / len(values) for key, values in graded.items()}
 

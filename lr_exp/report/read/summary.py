@@ -187,12 +187,41 @@ class CurvePoint(_Part):
     results: Results
 
 
+class PromptResults(_Part):
+    """Accuracy before and after tuning, where questions are asked in one form of the prompt."""
+
+    expert: Results | None = None
+    tuned: Results | None = None
+
+
+class PairedGain(_Part):
+    """A difference of accuracies on the same questions."""
+
+    gain: Annotated[Number, Field(ge=-1, le=1)]
+    ci95: tuple[Number, Number]
+    won: Count  # questions that only the tuned expert answered correctly
+    lost: Count  # questions that only the untuned expert answered correctly
+    # Of the best prompts: those that were chosen for the first and for the second half of the
+    # questions, each on the other half.
+    expert_prompts: list[str] | None = None
+    tuned_prompts: list[str] | None = None
+
+
+class Gains(_Part):
+    """What tuning changed on a benchmark."""
+
+    same_prompt: PairedGain  # both with the headline prompt
+    best_prompt: PairedGain | None = None  # each model with its own best prompt
+
+
 class EvaluateSummary(_Part):
     """Accuracy before and after tuning. Seconds are those of the runs that did the work."""
 
     decoder: str | None = None
-    expert: Results | None = None
+    expert: Results | None = None  # with the first prompt, the headline
     tuned: Results | None = None
+    prompts: dict[str, PromptResults] | None = None  # by form, the headline first
+    gains: dict[str, Gains] | None = None  # by benchmark
     seconds: Seconds | None = None  # of `expert` and `tuned`
     reused: Flag | None = None
     curve: list[CurvePoint] | None = None

@@ -1,0 +1,94 @@
+"""Accuracies and gains by prompt, and between each model's best prompt."""
+
+from lr_exp.report.analyse import paired
+from lr_exp.report.analyse.accuracies import read_graded
+from lr_exp.report.analyse.paired import Correct, Estimate
+from lr_exp.report.analyse.prompts import halves_of, with_best_prompt
+from lr_exp.report.analyse.rows import Row, Sweep
+from lr_exp.report.names import benchmark_label
+from lr_exp.report.read.runs import AnswersMissingError
+from lr_exp.report.tables.table import (
+    Column,
+    Table,
+    estimate_record,
+    label_columns,
+    percent,
+    points,
+    setup_record,
+    table_of,
+    text_column,
+)
+
+BEST = "best of each"
+_ABOUT = (
+    "Best of each: each model is asked each half of the questions with the prompt that it answers "
+    "best on the other half, so that no prompt is chosen on the questions that it is scored on. A "
+    "gain at one prompt that is smaller between the best prompts comes, at least in part, from the "
+    "prompt."
+)
+
+
+def prompts_table(sweep: Sweep, table_name: str) -> Table | None:
+    """One row per variant, benchmark and prompt; None if all runs have a single prompt."""
+    lines = [
+        (row, benchmark, prompt, estimates)
+        for row in sweep.rows
+        if not row.is_baseline and row.runs and len(row.runs[0].prompts) > 1
+        for benchmark in sweep.benchmarks
+        for prompt, estimates in _by_prompt(row, benchmark).items()
+    ]
+    if not lines:
+        return None
+    columns = label_columns([row for row, *_ in lines])
+    columns.append(text_column("benchmark", [benchmark_label(one) for _, one, *_ in lines]))
+    columns.append(text_column("prompt", [prompt for _, _, prompt, _ in lines]))
+    for place, (title, _, shown) in enumerate(_SHOWN):
+        columns.append((Column(title), [shown(own[place]) for *_, own in lines]))
+    records = [
+        setup_record(row)
+        | {"benchmark": benchmark, "prompt": prompt}
+        | {
+            key: value
+            for (_, name, _), one in zip(_SHOWN, own, strict=True)
+            for key, value in estimate_record(name, one).items()
+        }
+        for row, benchmark, prompt, own in lines
+    ]
+    return table_of(table_name, "Gains by prompt", columns, records, [_ABOUT])
+
+
+# Title of the column, name in the CSV file, and format.
+_SHOWN = (
+    ("expert", "accuracy_before", percent),
+    ("tuned", "accuracy_after", percent),
+    ("gain", "gain", points),
+)
+
+
+def _by_prompt(row: Row, benchmark: str) -> dict[str, tuple[Estimate, ...]]:
+    """The estimates of the expert, the tuned expert and the gain, over the row's seeds."""
+    prompts = row.runs[0].prompts
+    runs = [run for run in row.runs if run.prompts == prompts]
+    correct: dict[str, dict[str, Correct]] = {"expert": {}, "tuned": {}}
+    ids: tuple[str, ...] = ()
+    try:
+        for who, own in correct.items():
+            sources = [(run, run.final_model if who == "tuned" else who) for run in runs]
+            for prompt in prompts:
+                graded = read_graded(sources, benchmark, prompt)
+                own[prompt], ids = graded.correct, graded.ids
+    except (AnswersMissingError, KeyError):  # the list of runs says which answers are missing
+        return {}
+    halves = halves_of(ids)
+    for own in correct.values():
+        own[BEST], _ = with_best_prompt(own, halves)
+    return {
+        prompt: (
+            paired.accuracy(before),
+            paired.accuracy(after),
+            paired.difference(after, before),
+        )
+        for (prompt, before), after in zip(
+            correct["expert"].items(), correct["tuned"].values(), strict=True
+        )
+    }
