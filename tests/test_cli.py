@@ -106,7 +106,7 @@ def test_examples_and_settings_in_the_help_are_valid():
         compose(*words)
     known = {*composition._keys(OmegaConf.structured(Settings))}
     assert set(help_page._SETTINGS) <= known
-    assert set(help_page._GROUPS) == {*options.GROUPS, "benchmark"}
+    assert set(help_page._GROUPS) == {*options.GROUPS, "benchmark", "prompt"}
 
 
 def test_help_shows_the_values_of_the_command(program):

@@ -36,6 +36,7 @@ def choices(settings: Settings) -> dict[str, Any]:
         "expert": settings.expert.name,
         "amateur": settings.amateur.name if compared else None,
         "data": settings.data.name,
+        "prompt": Path(settings.sampler.prompt).stem if learns else None,
         "alpha": settings.alpha if (learns and method.reads("alpha")) or contrasts else None,
         "beta": settings.beta if learns and method.reads("beta") else None,
         "seed": settings.seed,

@@ -54,6 +54,7 @@ class Setup:
     alpha: float | None = None
     beta: float | None = None
     decoder: str = "greedy"
+    prompt: str | None = None  # of the sampler
 
     @property
     def label(self) -> str:
@@ -74,6 +75,7 @@ class Setup:
             rank(self.decoder, DECODERS),
             rank(self.method, tuple(METHODS)),
             rank(self.data, ()),
+            rank(self.prompt, ()),
             rank(self.amateur, AMATEURS),
             self.alpha or 0.0,
             self.beta or 0.0,

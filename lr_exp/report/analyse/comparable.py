@@ -26,6 +26,7 @@ _IGNORED = {
     "prompt_date",  # in the models' fingerprints, where a template prints it
     "config_dirs",
     "sampler.export",
+    "sampler.prompt",
     "seed",
     "server.attempts",
     "server.concurrency",

@@ -13,7 +13,13 @@ from lr_exp.report.read.incomplete import Failed
 from lr_exp.report.read.runs import Found, Run
 
 _UNKNOWN = "unknown expert"
-_CHOICES = ("amateur", "data", "alpha", "beta")  # that can differ between rows of a variant
+_CHOICES = (
+    "amateur",
+    "data",
+    "prompt",
+    "alpha",
+    "beta",
+)  # that can differ between rows of a variant
 
 
 @dataclass(frozen=True)
@@ -222,7 +228,8 @@ def _variant(setup: Setup, runs: Sequence[Run], failed: Sequence[Failed]) -> Row
 
 def _setup(run: Run | Failed) -> Setup:
     expert = run.expert or _UNKNOWN
-    return Setup(expert, run.method, run.amateur, run.data, run.alpha, run.beta, run.decoder)
+    numbers = run.alpha, run.beta
+    return Setup(expert, run.method, run.amateur, run.data, *numbers, run.decoder, run.prompt)
 
 
 def _row_of_unknown(failed: Failed) -> Row:

@@ -176,6 +176,7 @@ def _choices(run: Run) -> dict[str, str | None]:
         "β": None if run.beta is None else f"{run.beta:g} nats",
         "seed": None if run.seed is None else str(run.seed),
         "questions": run.data,
+        "prompt": run.prompt,
         "decoding": None if run.decoder == "greedy" else run.decoder,
         "sweep": run.sweep,
         "machine": machine(run).get("device_name", ""),

@@ -8,7 +8,7 @@ import pandas as pd
 from lr_exp.report.read.runs import WHO, AnswersMissingError, Run, find_runs
 from lr_exp.report.read.summary import Result
 
-_CHOICES = ("sweep", "method", "expert", "amateur", "data", "alpha", "beta", "seed")
+_CHOICES = ("sweep", "method", "expert", "amateur", "data", "prompt", "alpha", "beta", "seed")
 _ANSWER_KEYS = {  # columns of an answer, and their keys in the file of answers
     **{name: name for name in ("question", "reference", "output", "correct", "rule", "tokens")},
     "question_id": "id",
@@ -20,7 +20,7 @@ def read_runs(folder: str | Path) -> pd.DataFrame:
     """Every run below a folder: one row for each run and benchmark.
 
     Columns: `run` (its folder); its choices `sweep`, `method`, `expert`, `amateur`, `data`,
-    `alpha`, `beta` (nats) and `seed`, None if no stage read them; `benchmark`, `questions`;
+    `prompt` (of the sampler), `alpha`, `beta` (nats) and `seed`, None if no stage read them; `benchmark`, `questions`;
     `gain` and, with `_before` and `_after`, the accuracy and every other number of a result in
     `summary.json` (`stderr_before`, `ci95_low_before`, `read_by_box_after`, ...), shares in [0, 1];
     `trained`, which is False if nothing was trained, in which case the results after are the

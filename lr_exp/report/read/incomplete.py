@@ -10,7 +10,7 @@ from lr_exp.report.read.run import Run
 from lr_exp.report.read.summary import EvaluateSummary, Summary
 from lr_exp.store.run_folder import ANSWERS, FAILED, METRICS, TRAJECTORIES
 
-_NAMES = ("expert", "amateur", "method", "data", "sweep")
+_NAMES = ("expert", "amateur", "method", "data", "prompt", "sweep")
 _NUMBERS = ("alpha", "beta", "seed")
 _UNKNOWN: dict[str, Any] = {**dict.fromkeys((*_NAMES, *_NUMBERS)), "settings": {}}
 _MAX_YAML_BYTES = 2**20

@@ -42,6 +42,7 @@ class Run:
         self.expert = summary.expert
         self.amateur = summary.amateur
         self.data = summary.data
+        self.prompt = summary.prompt
         self.alpha = summary.alpha
         self.beta = summary.beta
         self.seed = summary.seed

@@ -281,6 +281,7 @@ class Summary(_Part):
     expert: str
     amateur: str | None
     data: str | None = None
+    prompt: str | None = None  # the form in which the sampler asks
     alpha: Number | None
     beta: Annotated[float, Field(strict=True, ge=0, allow_inf_nan=False)] | None  # nats
     seed: Seed
