@@ -64,13 +64,12 @@ def profiles(sweep: Sweep) -> list[Profile]:
 def _same_steps(ours: Sequence[Run], theirs: Sequence[Run]) -> bool:
     """Whether both are of one pair and have equal histograms for all common seeds, at least one."""
     pairs = {(one[0].expert, one[0].amateur, one[0].data) for one in (ours, theirs)}
-    mine, other = ({run.seed: run.sample.histogram for run in runs} for runs in (ours, theirs))
-    both = mine.keys() & other.keys()
-    return (
-        len(pairs) == 1
-        and bool(both)
-        and all(mine[seed].counts == other[seed].counts for seed in both)
+    mine, other = (
+        {run.seed: run.sample.histogram and run.sample.histogram.counts for run in runs}
+        for runs in (ours, theirs)
     )
+    both = mine.keys() & other.keys()
+    return len(pairs) == 1 and bool(both) and all(mine[seed] == other[seed] for seed in both)
 
 
 def profile_of(runs: Sequence[Run]) -> Profile:

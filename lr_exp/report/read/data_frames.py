@@ -21,8 +21,9 @@ def read_runs(folder: str | Path) -> pd.DataFrame:
 
     Columns: `run` (its folder); its choices `sweep`, `method`, `expert`, `amateur`, `data`,
     `alpha`, `beta` (nats) and `seed`, None if no stage read them; `benchmark`, `questions`;
-    `gain` and, with `_before` and `_after`, the accuracy and every other number of a result in
-    `summary.json` (`stderr_before`, `ci95_low_before`, `read_by_box_after`, ...), shares in [0, 1];
+    `gain` and, with the endings _before and _after, the accuracy and every other number of a result
+    in `summary.json` (`stderr_before`, `ci95_low_before`, `read_by_box_after`, ...), shares in
+    [0, 1];
     `trained`, which is False if nothing was trained, in which case the results after are the
     expert's; for the whole run `steps`, `kept`, `kl_mean_nats`, `tuned_tokens`,
     `peak_memory_bytes`, and `sample_seconds`, `sample_reused` and so on for each stage, where
@@ -44,7 +45,7 @@ def read_answers(folder: str | Path) -> pd.DataFrame:
 
     Columns: `run`, `who` (`expert` or `tuned`), `benchmark`, `question_id`, `question`,
     `reference`, `output`, `predicted` (extracted from the output, or None), `rule` (that extracted
-    it: `box`, `statement` or `last`), `correct`, `tokens` (generated), and as booleans `truncated`
+    it: box, statement or last), `correct`, `tokens` (generated), and as booleans `truncated`
     (at the token limit), `boxed`, `no_answer` and `strict` (correct, boxed and finished). Join
     with `read_runs` on `run` for the choices of the run.
 
