@@ -197,15 +197,13 @@ ours, theirs = ours.to_numpy(), theirs.to_numpy()
 difference = paired.difference(ours, theirs)
 unpaired = (paired.accuracy(ours).stderr ** 2 + paired.accuracy(theirs).stderr ** 2) ** 0.5
 won, lost = paired.won_and_lost(ours, theirs)
-low, high = paired.interval(
-    paired.resampled_accuracies([ours, theirs]) @ [1, -1]  # bootstrap over questions
-)
+low, high = difference.ci95
 pd.Series(
     {
         "β = 0.4 minus β = 0.1 (points)": f"{100 * difference.mean:+.1f}",
         "± se, paired": f"{100 * difference.stderr:.1f}",
         "± se, unpaired": f"{100 * unpaired:.1f}",
-        "95 % bootstrap interval over questions": f"{100 * low:+.1f} to {100 * high:+.1f}",
+        "95 % interval over questions": f"{100 * low:+.1f} to {100 * high:+.1f}",
         "questions that only β = 0.4 answers correctly": won,
         "questions that only β = 0.1 answers correctly": lost,
         "p, McNemar on the majority over seeds": f"{paired.mcnemar(won, lost):.3f}",

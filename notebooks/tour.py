@@ -115,9 +115,9 @@ with lr_exp.style.styled():
     plt.show()
 
 # %% [markdown]
-# The divergence is near 0 for most tokens: copied numbers, `=` signs. It is high for a few, where
-# something has to be *computed*. The paper observes the same, so training needs only about twenty
-# tokens per question.
+# The divergence is near 0 for most tokens, such as `=` signs. It is high for a few. Not all of them
+# are computed: in this answer some of the largest values are at numbers that are *copied* from the
+# question, which the amateur cannot do reliably. Below we see which of these steps teach anything.
 #
 # ## Eq. 3: keep the steps above β
 #
@@ -256,30 +256,38 @@ for step in steps.tolist():
 theirs[["kl_nats", "tokens", "weights"]].round(3)
 
 # %% [markdown]
-# ## All questions: the divergence is near 0 at most steps
+# ## All questions: a few steps hold the divergence and the loss
 #
-# The bins are 0.1 nat wide and the last one is open. The vertical axis is logarithmic.
+# The curves sort the steps by their value, lowest first. If all steps were equal, they would follow
+# the dotted line. The loss is that of the labels before training; it is 0 at steps that are not
+# kept.
 
 # %%
 facts = sample.facts
-counts = facts["histogram"]["counts"]
 with lr_exp.style.styled():
-    figure, axes = plt.subplots(figsize=(5, 2.2), dpi=110, layout="constrained")
-    edges = [facts["histogram"]["bin_nats"] * i for i in range(len(counts) + 1)]
-    axes.stairs([count / sum(counts) for count in counts], edges, fill=True, color=kept_colour)
-    axes.axvline(settings.beta, color="black", linestyle="--", linewidth=0.8)
-    axes.annotate("β: steps to the right are kept", (settings.beta + 0.05, 0.6), size=7)
-    axes.set(yscale="log", xlabel="D (nats)", ylabel="share of steps", xlim=(0, 5))
-    axes.yaxis.set_major_formatter("{x:g}")
+    figure, axes = plt.subplots(figsize=(5, 2.6), dpi=110, layout="constrained")
+    axes.plot([0, 100], [0, 100], color=other_colour, linestyle=":")
+    for name, label in (("histogram", "divergence D"), ("loss_histogram", "loss")):
+        steps_below, nats_below = (
+            torch.tensor([0.0, *facts[name][key]]).cumsum(0) for key in ("counts", "nats")
+        )
+        line = "-" if name == "histogram" else "--"
+        x, y = 100 * steps_below / steps_below[-1], 100 * nats_below / nats_below[-1]
+        axes.plot(x, y, color=kept_colour, linestyle=line, label=label)
+    axes.set(xlabel="steps, lowest first (%)", ylabel="share of the total (%)")
+    axes.legend()
     plt.show()
 
 print(f"{facts['answers']} questions, {facts['steps']:,} steps, {facts['kept']:,} kept")
 print(f"below 0.1 nat: {facts['share_below_0.1']:.0%} of the steps")
 print(f"above 0.4 nats: {facts['share_above_0.4']:.0%}")
+print(f"moving, the label prefers another token than the expert: {facts['moving_of_all']:.1%}")
+print(f"share of the loss at the moving steps: {facts['moving_loss_share']:.0%}")
 
 # %% [markdown]
 # The label can differ from the expert's own prediction only where the mask has more than one token.
-# How many kept steps is that?
+# At the other kept steps, copied numbers among them, it only confirms the expert, and the loss is
+# near 0 from the start. How many kept steps have a choice?
 
 # %%
 choices = sample.labels.tokens.map(len)

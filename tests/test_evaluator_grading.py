@@ -399,7 +399,7 @@ def test_aggregate():
         "total": 4,
         "stderr": pytest.approx(math.sqrt(0.75 * 0.25 / 4)),
         # (0.75 + 1.9208 / 4 ± 1.96 sqrt(0.75 * 0.25 / 4 + 0.9604 / 16)) / 1.9604
-        "ci95": pytest.approx((0.30064, 0.95441), abs=1e-5),
+        "ci95": pytest.approx([0.30064, 0.95441], abs=1e-5),
         "truncated": 2,
         "boxed": 2,
         "no_answer": 1,
@@ -412,7 +412,7 @@ def test_aggregate():
     }
     recorded = aggregate([{"correct": True, "rule": "box"}])  # a file without lengths
     assert recorded.stderr == 0
-    assert recorded.ci95 == pytest.approx((1 / 4.8416, 1))
+    assert recorded.ci95 == pytest.approx([1 / 4.8416, 1])
     assert (recorded.truncated, recorded.accuracy_truncated, recorded.mean_tokens) == (
         0,
         None,

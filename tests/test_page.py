@@ -19,7 +19,7 @@ from lr_exp.report.figures import draw_run
 from lr_exp.report.figures.style import INK, MUTED, PAPER
 from lr_exp.report.page import render, write_run_page
 from lr_exp.report.page.sweep_page import short_names
-from lr_exp.report.page.trajectories import DamagedError, read_trajectories
+from lr_exp.report.page.trajectories import DamagedError, read_trajectories, token_kinds
 from lr_exp.report.read.runs import find_runs
 from tests.support.run_folders import write_failed, write_metrics, write_run
 from tests.support.trajectories_file import (
@@ -158,7 +158,10 @@ def test_shows_the_summary(page: Page) -> None:
     assert "published" not in page.words.lower()
     for section, titles in {
         "results": ["Accuracy before and after, by benchmark"],
-        "divergence": ["Divergence of scored steps", "Kept steps by position in the answer"],
+        "divergence": [
+            "Divergence and loss are in few steps",
+            "Kept steps by position in the answer",
+        ],
         "training": ["Training"],
     }.items():
         assert page.section(section).inside("strong") == titles
@@ -293,7 +296,7 @@ def test_an_unfinished_run_shows_its_files(tmp_path: Path) -> None:
     assert "LightReasoner: expert micro, amateur micro" in page.words
     assert "This run has not finished. It is still running or was interrupted" in page.words
     assert "Missing: everything that summary.json holds" in page.words
-    assert page.inside("h2") == ["Trajectory reader", "Training"]
+    assert page.inside("h2") == ["Trajectory reader", "Which steps were kept", "Training"]
     assert "0.2500" in page.section("training").words
     assert len(page.section("training").images) == 2  # the curves, light and dark
     assert len(page.data("reader-data")["answers"]) == 2
@@ -471,6 +474,20 @@ def test_names_the_threshold_if_the_kept_steps_match_it(tmp_path: Path) -> None:
         shown = read_trajectories(tmp_path)
         assert ("Steps with D > β = 0.4 nats are kept and underlined." in shown.about) == named
         assert ("Kept steps are underlined." in shown.about) != named
+
+
+def test_tokens_are_counted_by_kind(tmp_path: Path) -> None:
+    texts = ["Tom", " has ", "7", "2", " + ", "7", "\n", "\\boxed{", "1", "} so"]
+    kinds = ["words", "digits", "operators", "punctuation and format"]
+    copied, (words, digits, operators, marks) = "copied from the question", kinds
+    found = [copied, words, copied, copied, operators, digits, marks, marks, digits, words]
+    assert token_kinds(texts, "Tom owns 72 pens.") == found  # 7 is not a number of the question
+    # Two answers with a 1, which is kept in one of them and moving in both, and a 3.
+    write_trajectories(tmp_path, tokens=["1", "3", "\n", " 2"])
+    shown = read_trajectories(tmp_path)
+    assert shown is not None
+    rows = {row[0]: row[1:] for row in shown.kinds.rows}
+    assert rows["digits"] == ["4", "1", "100.0", "2"]
 
 
 def test_outcomes_are_counted_over_all_answers(tmp_path: Path) -> None:

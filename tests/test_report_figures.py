@@ -176,10 +176,10 @@ def names(run: Run) -> list[str]:
 def test_a_run_has_four_figures_and_each_is_left_out_without_its_data(
     tmp_path: Path,
 ) -> None:
-    whole = ["gain_by_benchmark", "kl_histogram", "kept_by_position", "training_curves"]
+    whole = ["gain_by_benchmark", "lorenz_curve", "kept_by_position", "training_curves"]
     assert names(_whole_run(tmp_path / "all")) == whole
     write_run(tmp_path / "old" / "0")
-    assert names(_run(tmp_path / "old")) == ["gain_by_benchmark", "kl_histogram"]
+    assert names(_run(tmp_path / "old")) == ["gain_by_benchmark", "lorenz_curve"]
     nothing = {"histogram": {"bin_nats": 0.1, "counts": [0, 0]}, "steps": 0, "by_position": None}
     write_run(tmp_path / "none" / "0", sample=nothing, evaluate=None, distill=None)
     assert draw_run(_run(tmp_path / "none")) == []
@@ -198,25 +198,25 @@ def test_training_curves_skip_values_that_are_not_numbers(tmp_path: Path) -> Non
     assert [axes.get_ylabel() for axes in curves.axes] == ["learning rate"]
 
 
-@pytest.mark.parametrize(("rule", "marked"), [("kl_above_beta", [0.25]), ("random", [])])
-def test_the_histogram_marks_beta_if_steps_above_it_are_kept(
-    tmp_path: Path, rule: str, marked: list[float]
-) -> None:
+def test_lorenz_curves_of_divergence_and_loss(tmp_path: Path) -> None:
     run = _whole_run(
         tmp_path,
-        beta=0.25,
-        settings__method={"name": "lightreasoner", "select": rule},
-        sample__histogram={"bin_nats": 0.1, "counts": [80, 10, 5, 0, 4, 1]},
+        sample__histogram={"bin_nats": 0.1, "counts": [80, 10, 10], "nats": [2, 1.5, 16.5]},
+        sample__loss_histogram={"bin_nats": 0.1, "counts": [98, 0, 2], "nats": [0, 0, 3]},
+        **{
+            "sample__kept_share": 0.15,
+            "sample__share_below_0.1": 0.8,
+            "sample__moving_of_all": 0.02,
+        },
     )
-    figure = _drawn(run, "kl_histogram")
-    (axes,) = figure.mpl_figure.axes
-    (bars,) = axes.patches
-    assert bars.get_data().edges.tolist() == pytest.approx([0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6])
-    assert bars.get_data().values.tolist() == [0.8, 0.1, 0.05, 0, 0.04, 0.01]
-    assert [line.get_xdata()[0] for line in axes.lines] == marked
-    assert axes.get_xlim() == pytest.approx((0, 0.6))
-    assert ("steps above β are kept" in figure.caption) == bool(marked)
-    assert ("not kept by a threshold" in figure.caption) == (not marked)
+    (axes,) = _drawn(run, "lorenz_curve").mpl_figure.axes
+    even, divergence, loss, kept = axes.lines
+    assert even.get_xydata().tolist() == [[0, 0], [100, 100]]
+    assert divergence.get_xdata().tolist() == [0, 80, 90, 100]
+    assert divergence.get_ydata().tolist() == pytest.approx([0, 10, 17.5, 100])
+    assert loss.get_xydata().tolist() == [[0, 0], [98, 0], [98, 0], [100, 100]]
+    assert kept.get_xdata()[0] == pytest.approx(85)
+    assert axes.get_title("right").endswith("\n80 % below 0.1 nat · 15 % kept · 2 % moving")
 
 
 def test_kept_shares_are_drawn_with_errors_and_counts(tmp_path: Path) -> None:

@@ -58,15 +58,15 @@ def test_makes_all_files_and_says_where(tmp_path: Path, call: Call) -> None:
         for part in ("", "_significance", "_efficiency", "_kl_profile"):
             assert {f"{table}{part}.csv", f"{table}{part}.tex"} <= names
     drawn = {
-        "micro_ablation_kl_histogram",
+        "micro_ablation_lorenz_curve",
         "micro_ablation_radar",
         "micro_ablation_accuracy_by_step",
         "micro_ablation_entropy_by_step",
         "micro_ablation_cost_bars",
         "alpha_beta_map",
-        "alpha_beta_kl_histogram",
+        "alpha_beta_lorenz_curve",
         "micro_expertise_gap_gain_against_gap",
-        "micro_expertise_gap_kl_histogram",
+        "micro_expertise_gap_lorenz_curve",
     }
     assert {name.removesuffix(".png") for name in names if name.endswith(".png")} == drawn
     assert {name.removesuffix(".svg") for name in names if name.endswith(".svg")} == drawn
@@ -175,14 +175,14 @@ def test_gaps_that_disagree_cost_their_table_not_the_report(tmp_path: Path, call
     assert "| micro" not in section
 
 
-def test_a_pair_without_a_scored_step_has_no_histogram(tmp_path: Path, call: Call) -> None:
+def test_a_pair_without_a_scored_step_has_no_curve(tmp_path: Path, call: Call) -> None:
     none = {"sample__histogram": {"bin_nats": 0.1, "counts": [0] * 50}, "sample__steps": 0}
     write_run(tmp_path / "0", sweep="one", **none)
     write_run(tmp_path / "1", sweep="two", **none)
     write_run(tmp_path / "2", sweep="two", amateur="micro_near")
     assert call(tmp_path)[0] == 0
-    made = {path.name for path in (tmp_path / "report").glob("*_kl_histogram.png")}
-    assert made == {"two_kl_histogram.png"}
+    made = {path.name for path in (tmp_path / "report").glob("*_lorenz_curve.png")}
+    assert made == {"two_lorenz_curve.png"}
 
 
 def test_a_sweep_with_only_failures_has_a_section(tmp_path: Path, call: Call) -> None:
@@ -227,7 +227,7 @@ def test_runs_without_some_stages_or_newer_keys_are_reported(tmp_path: Path, cal
     assert "75.0 ±" in out
     assert "steps below 0.1 nats" in out
     names = {path.name for path in (tmp_path / "report").iterdir()}
-    assert {"kl_profile.csv", "kl_profile_kl_histogram.png"} <= names
+    assert {"kl_profile.csv", "kl_profile_lorenz_curve.png"} <= names
     assert "kl_profile_results.csv" not in names
 
 

@@ -396,6 +396,6 @@ def test_profiles_pool_the_seeds_by_their_steps(tmp_path: Path) -> None:
         changed = {"sample__steps": 30, "sample__kl_mean": 0.5, "sample__histogram": many}
         write_run(tmp_path / f"{method}1", method=method, seed=1, **changed)
     (profile,) = profiles(_sweep(tmp_path))
-    assert (profile.steps, profile.seeds, profile.counts) == (40, 2, (30, 10))
+    assert (profile.steps, profile.seeds, profile.histogram.counts) == (40, 2, [30, 10])
     assert profile.means["kl_mean"] == pytest.approx((10 * 0.1 + 30 * 0.5) / 40)
     assert profile.methods == ("lightreasoner", "no_contrast")

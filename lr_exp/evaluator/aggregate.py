@@ -34,7 +34,7 @@ def aggregate(records: Sequence[dict[str, Any]]) -> Result:
         correct=correct,
         total=total,
         stderr=math.sqrt(accuracy * (1 - accuracy) / total),
-        ci95=wilson(accuracy, total),
+        ci95=list(wilson(accuracy, total)),
         truncated=len(cut),
         boxed=rules["box"],
         no_answer=rules[None],

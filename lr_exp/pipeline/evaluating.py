@@ -54,7 +54,7 @@ def evaluate_models(
     """Evaluates the expert and, if there is one, the tuned expert on all benchmarks and prompts."""
     evaluator = context.inputs.settings.evaluator
     done: list[Evaluation] = []
-    prompts: dict[str, PromptResults] = {}
+    prompts: dict[str, dict[str, Results]] = {}
     graded: dict[str, dict[str, dict[str, Artifact]]] = {}  # by benchmark, model and prompt
     variants: dict[str, Tuned | None] = {"expert": None} | ({"tuned": tuned} if tuned else {})
     for form in context.inputs.prompts:
@@ -69,8 +69,7 @@ def evaluate_models(
                 place = folder / answers_file(who, name, form if prompts else None)
                 place.parent.mkdir(parents=True, exist_ok=True)
                 link(place, evaluation.graded.folder / _ANSWERS_FILE)
-        prompts[form] = PromptResults(**results)
-    headline = next(iter(prompts.values()))
+        prompts[form] = results
     extra: dict[str, Any] = {}  # a part that was not measured has no key in the file
     if tuned is not None:
         extra["gains"] = {name: _gains(context, name, models) for name, models in graded.items()}
@@ -85,9 +84,8 @@ def evaluate_models(
         extra["gap"], extra["gap_seconds"] = _gap(context, evaluator.gap)
     return EvaluateSummary(
         decoder=evaluator.decoder,
-        expert=headline.expert,
-        tuned=headline.tuned,
-        prompts=prompts,
+        **next(iter(prompts.values())),
+        prompts={form: PromptResults(**results) for form, results in prompts.items()},
         seconds=sum(evaluation.seconds for evaluation in done),
         reused=all(evaluation.reused for evaluation in done),
         **extra,

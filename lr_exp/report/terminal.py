@@ -194,13 +194,16 @@ def _answers(evaluate: "EvaluateSummary") -> str:
         of = [sum(count(one) or 0 for one in own) / sum(one.total for one in own) for own in models]
         return " → ".join(f"{100 * share:.1f}" for share in of)
 
-    cut_off = shares(lambda one: one.truncated)
-    hint = " (by evaluator.max_new_tokens)" if any(one.truncated for one in chain(*models)) else ""
-    return (
-        f"{cut_off} % cut off{hint}, {shares(lambda one: one.no_answer)} % without an answer, "
-        f"{shares(lambda one: one.boxed)} % boxed; correct, boxed and finished: "
-        f"{shares(lambda one: (one.strict_accuracy or 0) * one.total)} %"
-    )
+    parts = {
+        "cut off": shares(lambda one: one.truncated),
+        "without an answer": shares(lambda one: one.no_answer),
+        "boxed": shares(lambda one: one.boxed),
+        "strict": shares(lambda one: (one.strict_accuracy or 0) * one.total),
+    }
+    if not any(one.no_answer for one in chain(*models)):
+        del parts["without an answer"]
+    hint = " (evaluator.max_new_tokens)" if any(one.truncated for one in chain(*models)) else ""
+    return ", ".join(f"{name} {value} %" for name, value in parts.items()) + hint
 
 
 def _gap(gap: "Gap") -> str:

@@ -46,6 +46,8 @@ def write_run(
         for prompt, pair in asked.items()
     }
     model = {"path": None, "revision": None}
+    counts = [700, 50, 30, 20, *[4] * 40, *[40, 0] * 3]
+    nats = [count * (0.05 + 0.1 * i) for i, count in enumerate(counts)]
     summary: dict[str, Any] = {
         "method": method,
         "expert": expert,
@@ -95,7 +97,7 @@ def write_run(
             "share_above_0.4": 0.2,
             "expert_entropy_mean": 0.3,
             "amateur_entropy_mean": 0.6,
-            "histogram": {"bin_nats": 0.1, "counts": [700, 50, 30, 20, *[4] * 40, *[40, 0] * 3]},
+            "histogram": {"bin_nats": 0.1, "counts": counts, "nats": nats},
             "generated_tokens": 1000,
             "seconds": 3.0,
             "seconds_by_stage": {"rollout": 2.0, "score": 1.0},

@@ -2,13 +2,14 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 from lr_exp.report import published
 from lr_exp.report.analyse.comparable import grouped
 from lr_exp.report.analyse.rows import Sweep
 from lr_exp.report.names import AMATEURS, EXPERTS, Setup, method_label, rank
 from lr_exp.report.read.runs import Run
-from lr_exp.report.read.summary import SampleSummary
+from lr_exp.report.read.summary import Histogram, SampleSummary
 
 MEANS = {  # their titles by key of a run's summary
     "share_below_0.1": "steps below 0.1 nats",
@@ -35,8 +36,10 @@ class Profile:
     seeds: int
     steps: int
     means: dict[str, float | None]  # MEANS, weighted by the number of token positions
-    counts: tuple[int, ...]  # token positions per bin; the last bin is open
-    bin_nats: float
+    histogram: Histogram  # of divergences
+    loss: Histogram | None  # before training; this and the next ones are of one method
+    kept: float | None  # share of all token positions
+    moving: float | None  # share of all token positions
     is_in_paper: bool  # whether the paper has this pair on this data
     paper_differences: tuple[str, ...]  # sampling settings that differ from the paper's
 
@@ -61,13 +64,12 @@ def profiles(sweep: Sweep) -> list[Profile]:
 def _same_steps(ours: Sequence[Run], theirs: Sequence[Run]) -> bool:
     """Whether both are of one pair and have equal histograms for all common seeds, at least one."""
     pairs = {(one[0].expert, one[0].amateur, one[0].data) for one in (ours, theirs)}
-    mine, other = ({run.seed: run.sample.histogram for run in runs} for runs in (ours, theirs))
-    both = mine.keys() & other.keys()
-    return (
-        len(pairs) == 1
-        and bool(both)
-        and all(mine[seed].counts == other[seed].counts for seed in both)
+    mine, other = (
+        {run.seed: run.sample.histogram and run.sample.histogram.counts for run in runs}
+        for runs in (ours, theirs)
     )
+    both = mine.keys() & other.keys()
+    return len(pairs) == 1 and bool(both) and all(mine[seed] == other[seed] for seed in both)
 
 
 def profile_of(runs: Sequence[Run]) -> Profile:
@@ -78,6 +80,9 @@ def profile_of(runs: Sequence[Run]) -> Profile:
     setup = Setup(runs[0].expert, runs[0].method, runs[0].amateur, runs[0].data)
     by_beta = (run for run in runs if run.settings.get("method", {}).get("select") == _BY_BETA)
     betas = {run.beta for run in by_beta if run.beta is not None}
+    labelled = [run for run in runs if run.sample.loss_histogram] or list(runs)
+    key = labelled[0].method, labelled[0].alpha, labelled[0].beta
+    same = [run.sample for run in labelled if (run.method, run.alpha, run.beta) == key]
     return Profile(
         f"{runs[0].expert} / {runs[0].amateur}",
         runs[0].expert,
@@ -87,10 +92,24 @@ def profile_of(runs: Sequence[Run]) -> Profile:
         len(seeds),
         sum(sample.steps or 0 for sample in seeds),
         {key: _pooled(seeds, key) for key in MEANS},
-        tuple(map(sum, zip(*(histogram.counts for histogram in histograms), strict=True))),
-        histograms[0].bin_nats,
+        _added(histograms),
+        _added([sample.loss_histogram for sample in same if sample.loss_histogram]),
+        _pooled(same, "kept_share"),
+        _pooled(same, "moving_of_all"),
         published.has_papers_models(setup, settings) and published.has_pair(setup),
         published.sampling_differences(settings),
+    )
+
+
+def _added(histograms: Sequence[Histogram]) -> Any:
+    """Their sum, without `nats` if one has none; None without a histogram."""
+    if not histograms:
+        return None
+    counts, nats = ([getattr(one, name) for one in histograms] for name in ("counts", "nats"))
+    return Histogram(
+        bin_nats=histograms[0].bin_nats,
+        counts=[sum(values) for values in zip(*counts, strict=True)],
+        nats=[sum(v) for v in zip(*nats, strict=True)] if all(nats) else None,
     )
 
 

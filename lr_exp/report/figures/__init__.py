@@ -7,16 +7,16 @@ from lr_exp.report.figures.gains import gain_against_gap
 from lr_exp.report.figures.grid import alpha_beta_map
 from lr_exp.report.figures.radar import ablation_radar
 from lr_exp.report.figures.run import gain_by_benchmark, kept_by_position, training_curves
-from lr_exp.report.figures.steps import kl_histogram, kl_histograms
+from lr_exp.report.figures.steps import lorenz_curve, lorenz_curves
 from lr_exp.report.figures.style import STYLE, styled
 from lr_exp.report.figures.training import accuracy_by_step, entropy_by_step
 from lr_exp.report.read.runs import Run
 
 __all__ = ["STYLE", "Figure", "draw_run", "draw_sweep"]
 
-_OF_RUN = (gain_by_benchmark, kl_histogram, kept_by_position, training_curves)
+_OF_RUN = (gain_by_benchmark, lorenz_curve, kept_by_position, training_curves)
 _OF_SWEEP = (
-    kl_histograms,
+    lorenz_curves,
     gain_against_gap,
     ablation_radar,
     accuracy_by_step,

@@ -1,6 +1,5 @@
-"""Histograms of step divergences, one panel per pair of models."""
+"""Lorenz curves: how few token positions hold the divergence and the loss, a panel per pair."""
 
-import math
 import textwrap
 from collections.abc import Sequence
 
@@ -8,63 +7,74 @@ import numpy as np
 
 from lr_exp.report.analyse.profiles import Profile, profile_of, profiles
 from lr_exp.report.analyse.rows import Sweep
-from lr_exp.report.figures.figure import Figure, panel_grid
-from lr_exp.report.figures.style import GREY, INK
+from lr_exp.report.figures.figure import Figure, legend_below, panel_grid
+from lr_exp.report.figures.style import BLUE, GOLD, INK, MUTED
 from lr_exp.report.read.runs import Run
+from lr_exp.report.read.summary import Histogram
 
 _MAX_PANELS_IN_COLUMN = 5
 _MAX_PANELS = 20
 _TITLE_CHARS = 60
 
 
-def kl_histogram(run: Run) -> Figure | None:
-    """The histogram of one run."""
-    return _histograms([profile_of([run])]) if run.sample.histogram else None
+def lorenz_curve(run: Run) -> Figure | None:
+    """The curves of one run."""
+    return _curves([profile_of([run])]) if run.sample.histogram else None
 
 
-def kl_histograms(sweep: Sweep) -> Figure | None:
+def lorenz_curves(sweep: Sweep) -> Figure | None:
     """One panel per pair."""
-    return _histograms(profiles(sweep))
+    return _curves(profiles(sweep))
 
 
-def _histograms(every: Sequence[Profile]) -> Figure | None:
-    shown = [profile for profile in every if any(profile.counts)]
+def _curves(every: Sequence[Profile]) -> Figure | None:
+    shown = [profile for profile in every if any(profile.histogram.nats or ())]
     if not shown or len(shown) > _MAX_PANELS:
         return None
     across = 1 if len(shown) <= _MAX_PANELS_IN_COLUMN else 2
-    height = 1.7 if len(shown) == 1 else 0.85
-    mpl_figure, panels = panel_grid(len(shown), across, height, 0.4, sharex=True, sharey=True)
-    # The panel above an empty one needs its own tick labels.
-    panels[-across].xaxis.set_tick_params(labelbottom=True)
-    lowest, width = 1.0, 0.0
+    mpl_figure, panels = panel_grid(len(shown), across, 1.9, 0.4, sharex=True, sharey=True)
+    drawn = {}
     for axes, profile in zip(panels, shown, strict=True):
-        counts = np.array(profile.counts)
-        edges = profile.bin_nats * np.arange(len(counts) + 1)
-        axes.stairs(counts / counts.sum(), edges, color=GREY.light, fill=True)
-        lowest = min(lowest, counts[counts > 0].min() / counts.sum())
-        width = max(width, edges[np.flatnonzero(counts)[-1] + 1], *profile.betas)
-        betas = ", ".join(f"{beta:g}" for beta in profile.betas)
-        title = f"{profile.label} · β {betas}" if betas else profile.label
-        for beta in profile.betas:
-            axes.axvline(beta, color=INK.light, linewidth=0.8, linestyle="--")
-        axes.set_title(textwrap.fill(title, _TITLE_CHARS), loc="right", fontsize=7.5, pad=2)
-    first = panels[0]
-    first.set_yscale("log")
-    first.yaxis.set_major_formatter(lambda share, _: f"{100 * share:g}")
-    first.set_ylim(lowest / 2, 1.5)
-    # Low panels have room for every second power of ten only.
-    stride = 1 if len(shown) == 1 else 2
-    first.set_yticks([10**-n for n in range(0, math.ceil(-math.log10(lowest / 2)), stride)])
-    first.minorticks_off()
-    first.set_xlim(0, width)
-    mpl_figure.supxlabel("divergence D (nats)")
-    mpl_figure.supylabel("share of scored steps (%)")
+        axes.plot([0, 100], [0, 100], color=MUTED.light, linewidth=0.8, linestyle=":")
+        lines = {
+            "divergence D": (profile.histogram, BLUE, "-"),
+            "loss before training": (profile.loss, GOLD, "--"),
+        }
+        for label, (histogram, colour, line) in lines.items():
+            if histogram and any(histogram.nats or ()):
+                (drawn[label],) = axes.plot(*_lorenz(histogram), color=colour.light, linestyle=line)
+        if profile.kept:
+            axes.axvline(100 * (1 - profile.kept), color=INK.light, linewidth=0.8, linestyle="--")
+        title = " · ".join([profile.label, *(f"β {beta:g}" for beta in profile.betas)])
+        title = f"{textwrap.fill(title, _TITLE_CHARS)}\n{_shares(profile)}"
+        axes.set_title(title, loc="right", fontsize=7.5, pad=2)
+    panels[0].set_xlim(0, 100)
+    panels[0].set_ylim(0, 100)
+    for axes in panels[-across:]:  # also above an empty panel
+        axes.xaxis.set_tick_params(labelbottom=True)
+        axes.set_xlabel("share of scored steps, lowest first (%)")
+    mpl_figure.supylabel("share of the total (%)")
+    legend_below(mpl_figure, drawn)
     caption = (
-        f"Share of scored steps by divergence D, in bins of {shown[0].bin_nats:g} nats, on a log "
-        "scale (the last bin is open). "
+        "Lorenz curves: the share of all divergence D, and of the loss KL(label ‖ expert) before "
+        "training, that the steps with the lowest values hold. The loss of steps that are not kept "
+        "is 0. On the dotted line, all steps would be equal. Dashed: the share that is not kept. "
+        "Moving steps are kept steps whose label prefers another token than the expert."
     )
-    if any(profile.betas for profile in shown):
-        caption += "Dashed lines mark thresholds β; steps above β are kept."
-    else:
-        caption += "Steps were not kept by a threshold on D."
-    return Figure("kl_histogram", "Divergence of scored steps", caption, mpl_figure)
+    return Figure("lorenz_curve", "Divergence and loss are in few steps", caption, mpl_figure)
+
+
+def _lorenz(histogram: Histogram) -> tuple[list[float], list[float]]:
+    """Cumulative shares of steps and of their sum, in percent, at the edges of the bins."""
+    steps, nats = (np.cumsum([0, *values]) for values in (histogram.counts, histogram.nats or []))
+    return (100 * steps / steps[-1]).tolist(), (100 * nats / nats[-1]).tolist()
+
+
+def _shares(profile: Profile) -> str:
+    """`83 % below 0.1 nat · 15 % kept · 1.7 % moving`."""
+    shares = {
+        "below 0.1 nat": profile.means["share_below_0.1"],
+        "kept": profile.kept,
+        "moving": profile.moving,
+    }
+    return " · ".join(f"{100 * one:.2g} % {of}" for of, one in shares.items() if one is not None)

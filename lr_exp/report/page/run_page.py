@@ -18,7 +18,7 @@ from lr_exp.report.figures import Figure, draw_run
 from lr_exp.report.page.accuracy_change import AccuracyChange, accuracy_change
 from lr_exp.report.page.answers import OUTCOMES, read_pairs
 from lr_exp.report.page.render import Section, figures_that_fit, page, render, section
-from lr_exp.report.page.trajectories import DamagedError, read_trajectories
+from lr_exp.report.page.trajectories import DamagedError, Trajectories, read_trajectories
 from lr_exp.report.read.incomplete import Failed, Unfinished, read_unfinished
 from lr_exp.report.read.json_file import is_number
 from lr_exp.report.read.runs import Found, Run
@@ -80,15 +80,16 @@ def run_page(folder: Path, found: Found) -> str:
     costs = [_transposed(table) for table in tables if table.name.endswith("efficiency")]
     is_scored = profile or run.sample.histogram
     log, damage = _training_log(run)
+    trajectories, broken = _trajectories(run)
     sections = [
         results,
-        _reader(run),
+        _reader(run, trajectories, broken),
         section(
             "divergence",
             "Where the models diverge" if is_scored else "Which steps were kept",
             "tables_and_figures.html",
-            figures=_named(figures, "kl_histogram", "kept_by_position"),
-            tables=profile,
+            figures=_named(figures, "lorenz_curve", "kept_by_position"),
+            tables=[*profile, *([trajectories.kinds] if trajectories else [])],
         ),
         section(
             "training",
@@ -247,12 +248,16 @@ def _results(
     )
 
 
-def _reader(run: Run) -> Section | None:
-    damage, note, shown = "", f"There is no {TRAJECTORIES} in the run's folder.", None
+def _trajectories(run: Run) -> tuple[Trajectories | None, str]:
+    """The sampled answers, or why they cannot be shown."""
     try:
-        shown = read_trajectories(run.folder)
+        return read_trajectories(run.folder), ""
     except DamagedError as reason:
-        damage = str(reason)
+        return None, str(reason)
+
+
+def _reader(run: Run, shown: Trajectories | None, damage: str) -> Section | None:
+    note = f"There is no {TRAJECTORIES} in the run's folder."
     if shown is not None:
         note = "" if shown.answers else "No answer was sampled."
     elif run.outcome != "finished":

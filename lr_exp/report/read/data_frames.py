@@ -20,9 +20,10 @@ def read_runs(folder: str | Path) -> pd.DataFrame:
     """Every run below a folder: one row for each run and benchmark.
 
     Columns: `run` (its folder); its choices `sweep`, `method`, `expert`, `amateur`, `data`,
-    `prompt` (of the sampler), `alpha`, `beta` (nats) and `seed`, None if no stage read them; `benchmark`, `questions`;
-    `gain` and, with `_before` and `_after`, the accuracy and every other number of a result in
-    `summary.json` (`stderr_before`, `ci95_low_before`, `read_by_box_after`, ...), shares in [0, 1];
+    `prompt` (of the sampler), `alpha`, `beta` (nats) and `seed`, None if no stage read them;
+    `benchmark`, `questions`; `gain` and, with the endings _before and _after, the accuracy and
+    every other number of a result in `summary.json` (`stderr_before`, `ci95_low_before`,
+    `read_by_box_after`, ...), shares in [0, 1];
     `trained`, which is False if nothing was trained, in which case the results after are the
     expert's; for the whole run `steps`, `kept`, `kl_mean_nats`, `tuned_tokens`,
     `peak_memory_bytes`, and `sample_seconds`, `sample_reused` and so on for each stage, where
@@ -42,15 +43,23 @@ def read_runs(folder: str | Path) -> pd.DataFrame:
 def read_answers(folder: str | Path) -> pd.DataFrame:
     """Every graded answer below a folder: one row for each run, prompt, model and question.
 
-    Columns: `run`, `who` (`expert` or `tuned`), `benchmark`, `prompt` (its form), `question_id`,
-    `question`, `reference`, `output`, `predicted` (extracted from the output, or None), `rule`
-    (that extracted it: `box`, `statement` or `last`), `correct`, `tokens` (generated), and as
-    booleans `truncated` (at the token limit), `boxed`, `no_answer` and `strict` (correct, boxed and
-    finished). Join with `read_runs` on `run` for the choices of the run.
+    <<<<<<< HEAD
+        Columns: `run`, `who` (`expert` or `tuned`), `benchmark`, `prompt` (its form), `question_id`,
+        `question`, `reference`, `output`, `predicted` (extracted from the output, or None), `rule`
+        (that extracted it: `box`, `statement` or `last`), `correct`, `tokens` (generated), and as
+        booleans `truncated` (at the token limit), `boxed`, `no_answer` and `strict` (correct, boxed and
+        finished). Join with `read_runs` on `run` for the choices of the run.
+    =======
+        Columns: `run`, `who` (`expert` or `tuned`), `benchmark`, `question_id`, `question`,
+        `reference`, `output`, `predicted` (extracted from the output, or None), `rule` (that extracted
+        it: box, statement or last), `correct`, `tokens` (generated), and as booleans `truncated`
+        (at the token limit), `boxed`, `no_answer` and `strict` (correct, boxed and finished). Join
+        with `read_runs` on `run` for the choices of the run.
+    >>>>>>> h/labels
 
-    Raises:
-        UserError: as `read_runs`.
-        FileNotFoundError: a run's answers are missing or do not match its summary.
+        Raises:
+            UserError: as `read_runs`.
+            FileNotFoundError: a run's answers are missing or do not match its summary.
     """
     rows = [
         row

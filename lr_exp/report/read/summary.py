@@ -143,7 +143,7 @@ class Result(_Part):
     correct: Count
     total: Annotated[Count, Field(gt=0)]
     stderr: Annotated[Number, Field(ge=0)] | None = None  # of accuracy, binomial
-    ci95: tuple[Share, Share] | None = None  # of accuracy, Wilson
+    ci95: Annotated[list[Share], Field(min_length=2, max_length=2)] | None = None  # of accuracy
     truncated: Count = 0  # answers that reached the token limit
     boxed: Count | None = None  # answers that were read from a box
     no_answer: Count | None = None  # answers in which no rule found one
