@@ -4,7 +4,6 @@ import json
 import os
 import re
 import signal
-import subprocess
 import sys
 import time
 from dataclasses import dataclass
@@ -18,7 +17,7 @@ from omegaconf import OmegaConf
 
 from lr_exp.config import cells, launchers
 from lr_exp.config.composition import conf_dir
-from tests.support import slurm
+from tests.support import forked, slurm
 from tests.support.demo import contents
 from tests.support.launchers import is_installed, launcher
 
@@ -32,7 +31,7 @@ WORDS = (
     "store=store",
     "method=lightreasoner",
     "seed=0",
-    "data.max_questions=6",
+    *("data.count=40", "data.max_questions=6"),
     "distiller.steps=2",
     "benchmarks=[micro_add]",
     "evaluator.max_examples=4",
@@ -72,32 +71,22 @@ class Sweep:
         return {s["alpha"]: [s["evaluate"][model] for model in models] for s in self.summaries}
 
 
-def start(folder: Path, *words: str) -> subprocess.Popen[str]:
+def start(folder: Path, *words: str) -> forked.Fork:
     """Starts the program in a new process, as users do."""
     queue = folder / "slurm"
     if "hydra/launcher=submitit_slurm" in words:
         slurm.install(queue)
     environment = {
-        **os.environ,
         "PYTHONPATH": str(ROOT),
-        "OMP_NUM_THREADS": "1",
         "PATH": f"{queue}{os.pathsep}{os.environ['PATH']}",
         "HOME": str(folder),  # Ray keeps files there
         "RAY_USAGE_STATS_ENABLED": "0",
     }
-    return subprocess.Popen(  # noqa: S603 - our own program
-        [sys.executable, "-m", "lr_exp", "-m", *WORDS, *words],
-        cwd=folder,
-        env=environment,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
+    return forked.start(folder, forked.run_program, ["-m", *WORDS, *words], **environment)
 
 
-def wait(process: subprocess.Popen[str], folder: Path) -> Sweep:
-    out, err = process.communicate(timeout=300)
-    return Sweep(folder, process.returncode, out, err)
+def wait(process: forked.Fork, folder: Path) -> Sweep:
+    return Sweep(folder, *process.wait(300))
 
 
 @pytest.fixture(scope="module")
@@ -192,9 +181,10 @@ def test_a_preempted_job_requeues_and_resumes(name, one_by_one, tmp_path):
 def test_a_sweep_that_is_stopped_leaves_no_process_behind(name, tmp_path):
     process = start(tmp_path, "alpha=0.2", f"hydra/launcher={name}")
     wait_for(lambda: list((tmp_path / "store").glob("rollout/*")))
-    children = psutil.Process(process.pid).children(recursive=True)
+    program = psutil.Process(process.process.pid)
+    children = program.children(recursive=True)
     assert children
-    process.send_signal(signal.SIGTERM)
+    program.send_signal(signal.SIGTERM)
     sweep = wait(process, tmp_path)
     assert sweep.status in (130, 143)
     assert "stopped: run the same command again to resume" in sweep.err

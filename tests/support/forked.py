@@ -6,6 +6,7 @@ A new process would spend five seconds on these imports.
 import multiprocessing
 import os
 import runpy
+import signal
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -54,6 +55,7 @@ def start(folder: Path, function: Callable[..., Any], *given: Any, **environment
 def _call(folder: Path, files: tuple[Path, Path], environment: dict, function, given) -> None:
     for number, file in enumerate(files, 1):
         os.dup2(os.open(file, os.O_WRONLY | os.O_CREAT | os.O_TRUNC), number)
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     os.environ.update(environment, OMP_NUM_THREADS="1")
     os.chdir(folder)
     function(*given)
