@@ -20,7 +20,7 @@ from tests.support.demo import SMALL, contents
 WORDS = [
     *SMALL,
     *("store=store", "hydra.run.dir=run"),
-    *("distiller.checkpoint_every=2", "data.max_questions=12", "sampler.batch_size=4"),
+    *("distiller.checkpoint_every=2", "data.count=12", "sampler.batch_size=4"),
     *("benchmarks=[micro_add]", "evaluator.max_examples=4", "evaluator.batch_size=2"),
     "evaluator.max_new_tokens=32",
 ]

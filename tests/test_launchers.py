@@ -31,7 +31,7 @@ WORDS = (
     "store=store",
     "method=lightreasoner",
     "seed=0",
-    *("data.count=40", "data.max_questions=6"),
+    "data.count=6",
     "distiller.steps=2",
     "benchmarks=[micro_add]",
     "evaluator.max_examples=4",

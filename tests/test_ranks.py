@@ -29,7 +29,7 @@ HOST = socket.gethostname()
 # Questions of several lengths, and more shards than ranks, the last round not full.
 WORDS = [
     *SMALL,
-    *("data.max_questions=9", "sampler.batch_size=2", "sampler.max_new_tokens=48"),
+    *("data.count=9", "sampler.batch_size=2", "sampler.max_new_tokens=48"),
     *("benchmarks=[micro_add]", "evaluator.max_examples=5", "evaluator.batch_size=2"),
     "evaluator.max_new_tokens=24",
 ]

@@ -12,8 +12,7 @@ from lr_exp.store import MANIFEST
 
 SMALL = [
     "experiment=demo",
-    "data.count=100",  # of which the run draws its questions
-    "data.max_questions=24",
+    "data.count=24",
     "sampler.batch_size=12",
     "distiller.steps=8",
     "distiller.batch_size=16",

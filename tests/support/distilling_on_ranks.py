@@ -97,4 +97,3 @@ def train_all(folder: Path) -> None:
         results["infinite"] = str(error)
     (folder / f"results-{distributed.rank()}.json").write_text(json.dumps(results), "utf-8")
     distributed.leave()
-
