@@ -4,6 +4,7 @@ import json
 import os
 import re
 import signal
+import subprocess
 import sys
 import time
 from dataclasses import dataclass
@@ -71,29 +72,40 @@ class Sweep:
         return {s["alpha"]: [s["evaluate"][model] for model in models] for s in self.summaries}
 
 
-def start(folder: Path, *words: str) -> forked.Fork:
+def start(folder: Path, *words: str) -> subprocess.Popen[str]:
     """Starts the program in a new process, as users do."""
     queue = folder / "slurm"
     if "hydra/launcher=submitit_slurm" in words:
         slurm.install(queue)
     environment = {
+        **os.environ,
         "PYTHONPATH": str(ROOT),
+        "OMP_NUM_THREADS": "1",
         "PATH": f"{queue}{os.pathsep}{os.environ['PATH']}",
         "HOME": str(folder),  # Ray keeps files there
         "RAY_USAGE_STATS_ENABLED": "0",
     }
-    return forked.start(folder, forked.run_program, ["-m", *WORDS, *words], **environment)
+    return subprocess.Popen(  # noqa: S603 - our own program
+        [sys.executable, "-m", "lr_exp", "-m", *WORDS, *words],
+        cwd=folder,
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
 
 
-def wait(process: forked.Fork, folder: Path) -> Sweep:
-    return Sweep(folder, *process.wait(300))
+def wait(process: subprocess.Popen[str], folder: Path) -> Sweep:
+    out, err = process.communicate(timeout=300)
+    return Sweep(folder, process.returncode, out, err)
 
 
 @pytest.fixture(scope="module")
 def one_by_one(tmp_path_factory):
     """The sweep with Hydra's default launcher."""
     folder = tmp_path_factory.mktemp("basic")
-    return wait(start(folder, CELLS), folder)
+    words = ["-m", *WORDS, CELLS]
+    return Sweep(folder, *forked.start(folder, forked.run_program, words).wait())
 
 
 @pytest.mark.integration
@@ -181,10 +193,9 @@ def test_a_preempted_job_requeues_and_resumes(name, one_by_one, tmp_path):
 def test_a_sweep_that_is_stopped_leaves_no_process_behind(name, tmp_path):
     process = start(tmp_path, "alpha=0.2", f"hydra/launcher={name}")
     wait_for(lambda: list((tmp_path / "store").glob("rollout/*")))
-    program = psutil.Process(process.process.pid)
-    children = program.children(recursive=True)
+    children = psutil.Process(process.pid).children(recursive=True)
     assert children
-    program.send_signal(signal.SIGTERM)
+    process.send_signal(signal.SIGTERM)
     sweep = wait(process, tmp_path)
     assert sweep.status in (130, 143)
     assert "stopped: run the same command again to resume" in sweep.err
