@@ -94,7 +94,7 @@ def test_a_killed_or_stopped_run_resumes_to_the_same_bytes(whole, tmp_path):
     folder, seconds = whole
     signals = (signal.SIGKILL, signal.SIGTERM, signal.SIGINT)
     # After the start-up.
-    result = run_killing(tmp_path, 3, *signals, shortest=seconds / 5, longest=seconds)
+    result = run_killing(tmp_path, 3, *signals, shortest=seconds / 4, longest=0.6 * seconds)
     assert result.stages  # some kills hit a stage
     assert [end for end in result.ends if end] == [-9, 128 + 15, 128 + 2]
     compare(tmp_path, result.finished, folder)
