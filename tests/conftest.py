@@ -1,5 +1,6 @@
 """Shared fixtures: the program, called in this process, and a run recorded by W&B."""
 
+import gc
 import os
 import subprocess
 from collections.abc import Callable, Sequence
@@ -15,6 +16,11 @@ from hypothesis import settings
 # A loaded machine must not fail a test.
 settings.register_profile("without_deadline", deadline=None)
 settings.load_profile("without_deadline")
+
+
+def pytest_collection_finish() -> None:
+    """Exempts imported libraries from garbage collection, which runs call and which takes long."""
+    gc.freeze()
 
 
 @dataclass(frozen=True)
@@ -135,8 +141,14 @@ def set_clock(monkeypatch: pytest.MonkeyPatch) -> Callable[[datetime], None]:
 def program(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> Callable[..., Outcome]:
-    """Calls `python -m lr_exp` with arguments, in this process and in the test's folder."""
+    """Calls `python -m lr_exp` with arguments, in this process and in the test's folder.
+
+    Pages of runs have no figures.
+    """
     from lr_exp.__main__ import main
+    from tests.support.demo import skip_figures
+
+    skip_figures(monkeypatch)
 
     # Restore what the program sets for its process.
     monkeypatch.setenv("HYDRA_FULL_ERROR", "1")

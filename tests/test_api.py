@@ -19,7 +19,7 @@ import lr_exp
 
 SMALL = (
     "experiment=demo",
-    "data.max_questions=12",
+    "data.count=12",
     "sampler.batch_size=6",
     "distiller.steps=3",
     "distiller.batch_size=8",

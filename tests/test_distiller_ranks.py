@@ -5,9 +5,6 @@ updates of 0.01 per optimizer step) by 1e-4, since Adam normalizes gradients nea
 """
 
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -19,9 +16,9 @@ from lr_exp.distiller import distill
 from lr_exp.distiller.adapter_files import read_history
 from lr_exp.distiller.batches import BatchDataset, assign_passes, plan_batches
 from tests.support.distilling import KilledError, a_supervision, train
-from tests.support.distilling_on_ranks import CASES, MANY, STOP
+from tests.support.distilling_on_ranks import CASES, MANY, STOP, train_all
+from tests.support.forked import on_ranks, start
 
-ROOT = Path(__file__).parents[1]
 pytestmark = pytest.mark.integration
 
 
@@ -35,19 +32,9 @@ def trained(tmp_path_factory):
     (folder / "rank-0").mkdir()
     with pytest.raises(KilledError):
         train(folder / "rank-0" / "one-then-two", settings=MANY, on_log=STOP)
-    done = subprocess.run(  # noqa: S603 - our own program
-        [
-            *(sys.executable, "-m", "torch.distributed.run", "--standalone"),
-            *("--nproc-per-node", "2", "-m", "tests.support.distilling_on_ranks", str(folder)),
-        ],
-        cwd=ROOT,
-        env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)},
-        capture_output=True,
-        text=True,
-        timeout=300,
-    )
-    assert done.returncode == 0, done.stderr + done.stdout
-    (folder / "stderr").write_text(done.stderr, "utf-8")
+    status, out, err = start(folder, on_ranks, 2, train_all, folder).wait(300)
+    assert status == 0, err + out
+    (folder / "stderr").write_text(err, "utf-8")
     train(folder / "rank-0" / "two-then-one", settings=MANY)
     return folder
 

@@ -30,7 +30,7 @@ pytestmark = pytest.mark.integration
 def first(tmp_path_factory):
     """The folder and the summary of a finished run."""
     tmp_path = tmp_path_factory.mktemp("first")
-    return tmp_path, go(tmp_path, "run")
+    return tmp_path, go(tmp_path, "run", figures=True)
 
 
 def test_the_summary_is_complete_and_true_to_the_files(first):

@@ -22,7 +22,7 @@ from tests.support.servers import FakeServer, serving
 from tests.support.tiny import tiny_model
 
 QUICK = (
-    *("data.max_questions=6", "sampler.batch_size=2"),
+    *("data.count=6", "sampler.batch_size=2"),
     *("evaluator.max_examples=4", "benchmarks=[micro_add]"),
 )
 SAMPLE = (*QUICK, "stages=[sample]")

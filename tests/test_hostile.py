@@ -299,15 +299,6 @@ def test_a_run_is_not_started_from_a_pickle(program, tmp_path):
     assert (tmp_path / "marker").exists()
 
 
-def test_a_model_with_only_pickles_is_refused(program, tmp_path):
-    folder = tiny_model(tmp_path)
-    (folder / "model.safetensors").unlink()
-    (folder / "pytorch_model.bin").write_bytes(pickle.dumps(Bomb(tmp_path / "marker")))
-    outcome = program("experiment=demo", f"expert.path={folder}")
-    assert "only pickled weights" in outcome.error
-    assert not (tmp_path / "marker").exists()
-
-
 @pytest.mark.integration
 @pytest.mark.parametrize("kind", ["qwen2", "of_its_own"])
 def test_a_models_own_code_is_not_run(program, tmp_path, kind):

@@ -18,7 +18,7 @@ from omegaconf import OmegaConf
 
 from lr_exp.config import cells, launchers
 from lr_exp.config.composition import conf_dir
-from tests.support import slurm
+from tests.support import forked, slurm
 from tests.support.demo import contents
 from tests.support.launchers import is_installed, launcher
 
@@ -32,7 +32,7 @@ WORDS = (
     "store=store",
     "method=lightreasoner",
     "seed=0",
-    "data.max_questions=6",
+    "data.count=6",
     "distiller.steps=2",
     "benchmarks=[micro_add]",
     "evaluator.max_examples=4",
@@ -104,7 +104,8 @@ def wait(process: subprocess.Popen[str], folder: Path) -> Sweep:
 def one_by_one(tmp_path_factory):
     """The sweep with Hydra's default launcher."""
     folder = tmp_path_factory.mktemp("basic")
-    return wait(start(folder, CELLS), folder)
+    words = ["-m", *WORDS, CELLS]
+    return Sweep(folder, *forked.start(folder, forked.run_program, words).wait())
 
 
 @pytest.mark.integration

@@ -214,7 +214,7 @@ def test_hard_labels_are_the_tokens_themselves_to_the_end(tmp_path):
 
 SMALL = (
     "experiment=micro_tables",
-    "data.max_questions=12",
+    "data.count=12",
     "sampler.batch_size=12",
     "distiller.steps=4",
     "distiller.batch_size=8",

@@ -49,7 +49,7 @@ stride: 2
 SMALL = (
     "experiment=demo",
     "method=toy",
-    "data.max_questions=8",
+    "data.count=8",
     "distiller.steps=4",
     "benchmarks=[micro_add]",
     "evaluator.max_examples=8",

@@ -187,7 +187,7 @@ def test_durations(seconds, words):
 
 TINY = (
     "experiment=demo",
-    "data.max_questions=2",
+    "data.count=2",
     "sampler.max_new_tokens=4",
     "benchmarks=[micro_add]",
     "evaluator.max_examples=2",

@@ -20,16 +20,18 @@ from lr_exp.errors import UserError
 from lr_exp.models import devices
 from lr_exp.pipeline import rank_checks
 from lr_exp.pipeline.inputs import Inputs
+from tests.support import forked, ranked
 from tests.support.demo import SMALL, contents, go, settings_for
+from tests.support.forked import on_ranks, run_program
 from tests.support.ranked import finish, torchrun
 
 HOST = socket.gethostname()
-RANKED = "tests.support.ranked"
 # Questions of several lengths, and more shards than ranks, the last round not full.
 WORDS = [
     *SMALL,
-    *("sampler.batch_size=5", "sampler.max_new_tokens=64"),
-    *("benchmarks=[micro_add]", "evaluator.batch_size=5", "evaluator.max_new_tokens=64"),
+    *("data.count=9", "sampler.batch_size=2", "sampler.max_new_tokens=48"),
+    *("benchmarks=[micro_add]", "evaluator.max_examples=5", "evaluator.batch_size=2"),
+    "evaluator.max_new_tokens=24",
 ]
 PLACES = ["store=store", "hydra.run.dir=run"]
 # Optional outputs and stages, so that the comparison covers them.
@@ -76,9 +78,8 @@ def alone(tmp_path_factory):
 def results(tmp_path_factory) -> list[dict]:
     """Results of `ranked.primitives` on each of three ranks."""
     folder = tmp_path_factory.mktemp("results")
-    words = ["primitives", str(folder)]
-    status, out = finish(torchrun(words, folder, ranks=3, module=RANKED))
-    assert status == 0, out
+    status, out, err = forked.start(folder, on_ranks, 3, ranked.primitives, folder).wait()
+    assert status == 0, out + err
     return [json.loads((folder / f"{number}.json").read_text("utf-8")) for number in range(3)]
 
 
@@ -136,8 +137,8 @@ def test_when_rank_0_fails_alone_the_others_exit(results):
 def test_two_ranks_produce_the_same_files_as_one_process(alone, tmp_path):
     one_folder, one = alone
     words = [*ALL, *PLACES, "sampler.export=kept.jsonl", "distiller.parallel=fsdp"]
-    status, out = finish(torchrun(words, tmp_path))
-    assert status == 0, out
+    status, out, err = forked.start(tmp_path, on_ranks, 2, run_program, words).wait()
+    assert status == 0, out + err
     two = json.loads((tmp_path / "run" / "summary.json").read_text("utf-8"))
 
     assert two["ranks"] == 2
@@ -162,7 +163,7 @@ def test_two_ranks_produce_the_same_files_as_one_process(alone, tmp_path):
         torch.testing.assert_close(merged[1][name], weight, rtol=1e-4, atol=1e-5)
 
     # Output and files come from rank 0 alone.
-    assert out.count("micro_add (expert, contrastive): 12 questions") == 1
+    assert err.count("micro_add (expert, contrastive): 5 questions") == 1
     assert out.count("Results: run") == 1
     assert sorted(path.name for path in tmp_path.iterdir()) == ["kept.jsonl", "run", "store"]
     assert sorted(path.name for path in (tmp_path / "run").iterdir()) == sorted(
@@ -175,7 +176,7 @@ def test_two_ranks_produce_the_same_files_as_one_process(alone, tmp_path):
 
 @pytest.mark.integration
 def test_a_killed_rank_ends_the_run_and_any_number_of_ranks_resumes_it(alone, tmp_path):
-    process = torchrun(["slow", str(tmp_path), *ALL, *PLACES], tmp_path, module=RANKED, ranks=3)
+    process = torchrun([*ALL, *PLACES], tmp_path)
     deadline = time.monotonic() + 600
     while not (made := list(tmp_path.glob("store/rollout/*.part/shard-*.parquet"))):
         assert time.monotonic() < deadline, finish(process, 1)
@@ -224,12 +225,12 @@ def test_a_rank_that_fails_alone_ends_the_run_with_its_reason(tmp_path):
     """In the second cell; the first keeps no step and trains nothing, which all ranks notice."""
     places = [f"store={tmp_path / 'store'}", "hydra.sweep.dir=sweep"]
     sweep = ["-m", "beta=50,0.4", "stages=[sample,distill]", "hydra.sweep.subdir=${hydra.job.num}"]
-    words = ["fails_alone", str(tmp_path), *sweep, *WORDS, *places]
-    status, out = finish(torchrun(words, tmp_path, module=RANKED))
+    words = [*sweep, *WORDS, *places]
+    status, _, err = forked.start(tmp_path, on_ranks, 2, ranked.fails_alone, words).wait()
     assert status != 0
-    assert "No step has a KL above beta=50" in out
+    assert err.count("No step has a KL above beta=50") == 1
     assert (tmp_path / "sweep" / "0" / "summary.json").exists()
-    assert error_of(out) == f"error: rank 1 on {HOST}: the adapter cannot be written"
+    assert error_of(err) == f"error: rank 1 on {HOST}: the adapter cannot be written"
     failed = json.loads((tmp_path / "sweep" / "1" / "failed.json").read_text("utf-8"))
     assert failed["error"] == f"rank 1 on {HOST}: the adapter cannot be written"
 
@@ -254,11 +255,10 @@ def test_a_sweep_continues_after_cells_that_fail_on_all_ranks(tmp_path):
     same += ["data.max_questions=null", "data.answer=number"]
     ways = ["data.streaming=false,true", "hydra.sweep.subdir=${hydra.job.num}"]
     words = ["-m", *same, *places, *data, *ways]
-    process = torchrun(["elsewhere", str(other), *words], tmp_path, module=RANKED)
-    status, out = finish(process)
+    status, out, err = forked.start(tmp_path, on_ranks, 2, ranked.elsewhere, other, words).wait()
     assert status != 0
     assert "cells: 2 finished, 10 failed" in out
-    errors = [line for line in out.splitlines() if line.startswith("error:")]
+    errors = [line for line in err.splitlines() if line.startswith("error:")]
     of_store = [line for line in errors if "the store own is not that of rank 0" in line]
     of_data = [line for line in errors if f"data: rank 1 on {HOST} has " in line]
     of_count = [line for line in errors if "data=jsonl has 1 questions for 2" in line]

@@ -23,7 +23,7 @@ PAPER = ["main_results", "ablation", "expertise_gap", "efficiency", "alpha_beta"
 
 
 SMALL = (
-    "data.max_questions=6",
+    "data.count=6",
     "distiller.steps=2",
     "benchmarks=[micro_add]",
     "evaluator.max_examples=4",

@@ -3,6 +3,7 @@
 import json
 from pathlib import Path
 
+import pytest
 from hydra import compose, initialize_config_dir
 
 from lr_exp.config.composition import conf_dir, register, to_settings
@@ -11,7 +12,7 @@ from lr_exp.store import MANIFEST
 
 SMALL = [
     "experiment=demo",
-    "data.max_questions=24",
+    "data.count=24",
     "sampler.batch_size=12",
     "distiller.steps=8",
     "distiller.batch_size=16",
@@ -31,8 +32,17 @@ def settings_for(tmp_path: Path, *overrides: str):
         return to_settings(compose("config", words), words)
 
 
-def go(tmp_path: Path, folder: str, *overrides: str) -> dict:
-    return run(settings_for(tmp_path, *overrides), tmp_path / folder, [conf_dir()]).to_dict()
+def skip_figures(patch: pytest.MonkeyPatch) -> None:
+    """Omits the figures of runs' pages, which take a second to draw."""
+    patch.setattr("lr_exp.report.figures._OF_RUN", ())
+
+
+def go(tmp_path: Path, folder: str, *overrides: str, figures: bool = False) -> dict:
+    settings = settings_for(tmp_path, *overrides)
+    with pytest.MonkeyPatch.context() as patch:
+        if not figures:
+            skip_figures(patch)
+        return run(settings, tmp_path / folder, [conf_dir()]).to_dict()
 
 
 def results(summary: dict) -> dict:

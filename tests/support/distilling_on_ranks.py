@@ -1,13 +1,10 @@
-"""The training runs of `test_distiller_ranks` on two ranks, in one start of torchrun.
-
-    torchrun --nproc-per-node 2 -m tests.support.distilling_on_ranks FOLDER
+"""The training runs of `test_distiller_ranks` on two ranks.
 
 Each rank trains in its own folder, so that tests see which rank wrote what, and writes its results
 to `results-RANK.json`.
 """
 
 import json
-import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -36,9 +33,8 @@ CASES: dict[str, DistillerSettings] = {
 STOP = stop_at(5)  # with a checkpoint at step 4
 
 
-def main() -> None:
+def train_all(folder: Path) -> None:
     distributed.join("cpu")
-    folder = Path(sys.argv[1])
     results: dict[str, Any] = {}
     computed: list[int] = []
     training_step = ContrastTrainer.training_step
@@ -101,7 +97,3 @@ def main() -> None:
         results["infinite"] = str(error)
     (folder / f"results-{distributed.rank()}.json").write_text(json.dumps(results), "utf-8")
     distributed.leave()
-
-
-if __name__ == "__main__":
-    main()

@@ -1,8 +1,4 @@
-"""Runs of several processes, started with torchrun, for tests.
-
-`torchrun … -m tests.support.ranked NAME FOLDER WORDS…` runs one of the functions below on every
-rank.
-"""
+"""Runs of several processes: functions that every rank calls, and torchrun itself."""
 
 import errno
 import json
@@ -12,16 +8,16 @@ import sys
 import time
 from pathlib import Path
 
+from tests.support import forked
+
 ROOT = Path(__file__).parents[2]
 
 
-def torchrun(
-    words: list[str], folder: Path, *, ranks: int = 2, module: str = "lr_exp"
-) -> subprocess.Popen[str]:
-    """Starts the command in `folder`, with stderr merged into stdout."""
-    launcher = ["torch.distributed.run", "--standalone", "--nproc-per-node", str(ranks)]
+def torchrun(words: list[str], folder: Path) -> subprocess.Popen[str]:
+    """Starts `slow` on two ranks with torchrun, with stderr merged into stdout."""
+    launcher = ["torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
     return subprocess.Popen(  # noqa: S603 - our own program
-        [sys.executable, "-m", *launcher, "-m", module, *words],
+        [sys.executable, "-m", *launcher, "-m", "tests.support.ranked", *words],
         cwd=folder,
         env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)},
         stdout=subprocess.PIPE,
@@ -152,14 +148,14 @@ def primitives(folder: Path) -> None:
     os._exit(0)  # the other ranks notice that rank 0 exited
 
 
-def elsewhere(folder: Path) -> None:
+def elsewhere(folder: Path, words: list[str]) -> None:
     """The program, with rank 1 in another folder, as on a host with other files."""
     if os.environ["RANK"] == "1":
         os.chdir(folder)
-    _run_program()
+    forked.run_program(words)
 
 
-def fails_alone(folder: Path) -> None:
+def fails_alone(words: list[str]) -> None:
     """The program, where rank 1 alone fails in training."""
     from lr_exp.distiller import distill
     from lr_exp.errors import UserError
@@ -170,30 +166,23 @@ def fails_alone(folder: Path) -> None:
             raise UserError("the adapter cannot be written")
 
         distill.distill = fail
-    _run_program()
+    forked.run_program(words)
 
 
-def slow(folder: Path) -> None:
-    """The program with slow rollouts; writes process ids to `folder`."""
+def slow() -> None:
+    """The program with slow rollouts; writes process ids to the folder."""
     from lr_exp.inference import generation
 
-    (folder / f"pid-{os.environ['RANK']}").write_text(str(os.getpid()), "utf-8")
+    Path(f"pid-{os.environ['RANK']}").write_text(str(os.getpid()), "utf-8")
     decode = generation.decode
 
     def decode_slowly(*models, **limits):
-        time.sleep(2.0)
+        time.sleep(1.0)
         return decode(*models, **limits)
 
     generation.decode = decode_slowly
-    _run_program()
-
-
-def _run_program() -> None:
-    from lr_exp.__main__ import main
-
-    sys.exit(main(sys.argv[3:]))
+    forked.run_program(sys.argv[1:])
 
 
 if __name__ == "__main__":
-    functions = {f.__name__: f for f in (primitives, elsewhere, fails_alone, slow)}
-    functions[sys.argv[1]](Path(sys.argv[2]))
+    slow()
