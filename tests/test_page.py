@@ -279,7 +279,7 @@ def test_lists_what_a_run_of_some_stages_lacks(tmp_path: Path) -> None:
     ],
 )
 def test_a_run_that_trained_nothing_says_why(tmp_path: Path, why: str, heading: str) -> None:
-    device = {"provenance__device_name": "x86_64 CPU, 1 threads"}
+    device = {"provenance__device_name": "x86_64 CPU, 1 thread"}
     run = write_run(tmp_path / "run", evaluate__tuned={}, stopped=why, **device)
     words = page_of_run(run).words
     assert f"{heading}{why}" in words

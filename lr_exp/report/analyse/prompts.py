@@ -59,10 +59,10 @@ def gains(expert: Mapping[str, Correct], tuned: Mapping[str, Correct], ids: Sequ
 
 def average_gain(found: Sequence[PairedGain]) -> Estimate:
     """The mean gain over benchmarks."""
-    return average([Estimate((one.gain,), 0, 0.0, one.ci95) for one in found])
+    return average([Estimate((one.gain,), 0, 0.0, (one.ci95[0], one.ci95[1])) for one in found])
 
 
 def _gain(ours: Correct, theirs: Correct, **prompts: list[str]) -> PairedGain:
     found = difference(ours, theirs)
     won, lost = won_and_lost(ours, theirs)
-    return PairedGain(gain=found.mean, ci95=found.ci95, won=won, lost=lost, **prompts)
+    return PairedGain(gain=found.mean, ci95=[*found.ci95], won=won, lost=lost, **prompts)

@@ -43,23 +43,15 @@ def read_runs(folder: str | Path) -> pd.DataFrame:
 def read_answers(folder: str | Path) -> pd.DataFrame:
     """Every graded answer below a folder: one row for each run, prompt, model and question.
 
-    <<<<<<< HEAD
-        Columns: `run`, `who` (`expert` or `tuned`), `benchmark`, `prompt` (its form), `question_id`,
-        `question`, `reference`, `output`, `predicted` (extracted from the output, or None), `rule`
-        (that extracted it: `box`, `statement` or `last`), `correct`, `tokens` (generated), and as
-        booleans `truncated` (at the token limit), `boxed`, `no_answer` and `strict` (correct, boxed and
-        finished). Join with `read_runs` on `run` for the choices of the run.
-    =======
-        Columns: `run`, `who` (`expert` or `tuned`), `benchmark`, `question_id`, `question`,
-        `reference`, `output`, `predicted` (extracted from the output, or None), `rule` (that extracted
-        it: box, statement or last), `correct`, `tokens` (generated), and as booleans `truncated`
-        (at the token limit), `boxed`, `no_answer` and `strict` (correct, boxed and finished). Join
-        with `read_runs` on `run` for the choices of the run.
-    >>>>>>> h/labels
+    Columns: `run`, `who` (`expert` or `tuned`), `benchmark`, `prompt` (its form), `question_id`,
+    `question`, `reference`, `output`, `predicted` (extracted from the output, or None), `rule`
+    (that extracted it: box, statement or last), `correct`, `tokens` (generated), and as booleans
+    `truncated` (at the token limit), `boxed`, `no_answer` and `strict` (correct, boxed and
+    finished). Join with `read_runs` on `run` for the choices of the run.
 
-        Raises:
-            UserError: as `read_runs`.
-            FileNotFoundError: a run's answers are missing or do not match its summary.
+    Raises:
+        UserError: as `read_runs`.
+        FileNotFoundError: a run's answers are missing or do not match its summary.
     """
     rows = [
         row

@@ -198,7 +198,7 @@ class PairedGain(_Part):
     """A difference of accuracies on the same questions."""
 
     gain: Annotated[Number, Field(ge=-1, le=1)]
-    ci95: tuple[Number, Number]
+    ci95: list[Number]
     won: Count  # questions that only the tuned expert answered correctly
     lost: Count  # questions that only the untuned expert answered correctly
     # Of the best prompts: those that were chosen for the first and for the second half of the
