@@ -354,6 +354,10 @@ class EvaluatorSettings(_Checked, key="evaluator."):
     # evaluated with each; the first is the headline.
     prompts: list[str] = field(default_factory=lambda: ["chat"], metadata=_NEUTRAL)
     num_fewshot: Annotated[int | None, COUNT] = None  # of few-shot prompts; null: their own number
+    # Also measure forced answers: to an answer that was cut off or has no box, this text is
+    # appended, and decoding goes on to the matching brace. It shows how much of a gain is format.
+    force_answer: bool = False
+    forced_text: str = "\nThe final answer is \\boxed{"
     max_examples: Annotated[int | None, COUNT] = None  # the first N of each benchmark; null: all
     max_new_tokens: Annotated[int, COUNT] = 2048
     batch_size: Annotated[int, COUNT] = 32
@@ -366,6 +370,11 @@ class EvaluatorSettings(_Checked, key="evaluator."):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        if not self.forced_text.endswith("\\boxed{"):
+            raise UserError(
+                "evaluator.forced_text must end in \\boxed{, which the model closes, not in "
+                f"{self.forced_text[-20:]!r}."
+            )
         if self.engine != "transformers" and (self.decoder != "greedy" or self.gap is not None):
             key = "gap" if self.gap is not None else "decoder"
             raise UserError(

@@ -25,11 +25,12 @@ from lr_exp.models.prompts import form_for
 from lr_exp.models.vocabulary import SharedVocabulary
 from lr_exp.store.shards import read_shards
 
-VERSION = 1
+VERSION = 2
 
 COLUMNS = [
     ("question_id", pa.string()),
     ("output", pa.string()),  # the decoded text, without special tokens
+    ("token_ids", pa.list_(pa.int32())),  # with the stop token
 ]
 
 
@@ -99,7 +100,8 @@ def answer(
         text = language_model.tokenizer.decode(
             decoded.token_ids, skip_special_tokens=True, clean_up_tokenization_spaces=False
         )
-        return {"question_id": questions[index].id, "output": text}
+        ids = decoded.token_ids
+        return {"question_id": questions[index].id, "output": text, "token_ids": ids}
 
     return decode_into_shards(
         prompts, decoding, folder, COLUMNS, row, name=name, batch_size=batch_size

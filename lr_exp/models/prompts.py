@@ -134,7 +134,7 @@ def render_solution(
     if as_one:
         ids = whole[len(prompt_ids) :]
     else:
-        ids = [i for piece in solution.split(mark) for i in _continued(tokenizer, piece)]
+        ids = [i for piece in solution.split(mark) for i in continuation_ids(tokenizer, piece)]
     ends = _end_of_turn(tokenizer) if chat else []
     if not ends and tokenizer.eos_token_id is not None:
         ends = [tokenizer.eos_token_id]
@@ -204,10 +204,10 @@ def _encode(tokenizer: Any, text: str, mark: str, chat: bool) -> list[int]:
         ends = {*tokenizer.all_special_ids} - {tokenizer.unk_token_id}
         while ids and ids[-1] in ends:
             ids.pop()
-    return ids + [i for piece in others for i in _continued(tokenizer, piece)]
+    return ids + [i for piece in others for i in continuation_ids(tokenizer, piece)]
 
 
-def _continued(tokenizer: Any, text: str) -> list[int]:
+def continuation_ids(tokenizer: Any, text: str) -> list[int]:
     """Token ids of a text that continues another one.
 
     SentencePiece tokenizers put a space before the start of a text, so it is encoded behind another

@@ -13,14 +13,16 @@ from typing import Any
 
 import numpy as np
 
+from lr_exp import distributed
 from lr_exp.config.settings import BenchmarkSettings
 from lr_exp.data.questions import Question, fingerprint, prompts_fingerprint
-from lr_exp.evaluator import answer, grade
+from lr_exp.evaluator import answer, forcing, grade
 from lr_exp.evaluator.aggregate import aggregate
 from lr_exp.pipeline.context import RunContext
 from lr_exp.pipeline.distilling import Tuned
 from lr_exp.pipeline.inputs import GRADING_PACKAGES
 from lr_exp.pipeline.outcome import link
+from lr_exp.report.analyse.decomposition import decompose, forced_correct
 from lr_exp.report.analyse.prompts import gains
 from lr_exp.report.read.summary import (
     CurvePoint,
@@ -46,6 +48,7 @@ class Evaluation:
     seconds: float  # of generating and grading, even where they were reused
     reused: bool  # the answers were in the store
     graded: Artifact  # the artifact with the file of graded answers
+    forced: Artifact | None  # the same for forced answers
 
 
 def evaluate_models(
@@ -55,7 +58,7 @@ def evaluate_models(
     evaluator = context.inputs.settings.evaluator
     done: list[Evaluation] = []
     prompts: dict[str, dict[str, Results]] = {}
-    graded: dict[str, dict[str, dict[str, Artifact]]] = {}  # by benchmark, model and prompt
+    made: dict[str, dict[str, dict[str, Evaluation]]] = {}  # by benchmark, model and prompt
     variants: dict[str, Tuned | None] = {"expert": None} | ({"tuned": tuned} if tuned else {})
     for form in context.inputs.prompts:
         results: dict[str, Results] = {}
@@ -64,7 +67,7 @@ def evaluate_models(
             done += evaluations.values()
             results[who] = {name: one.result for name, one in evaluations.items()}
             for name, evaluation in evaluations.items():
-                graded.setdefault(name, {}).setdefault(who, {})[form] = evaluation.graded
+                made.setdefault(name, {}).setdefault(who, {})[form] = evaluation
                 tracker.artifact(evaluation.graded, benchmark=name, who=who, prompt=form)
                 place = folder / answers_file(who, name, form if prompts else None)
                 place.parent.mkdir(parents=True, exist_ok=True)
@@ -72,7 +75,7 @@ def evaluate_models(
         prompts[form] = results
     extra: dict[str, Any] = {}  # a part that was not measured has no key in the file
     if tuned is not None:
-        extra["gains"] = {name: _gains(context, name, models) for name, models in graded.items()}
+        extra["gains"] = {name: _gains(models) for name, models in made.items()}
     if tuned is not None and (snapshots := tuned.snapshots()):
         extra["curve"], extra["curve_seconds"] = [], 0.0
         for snapshot in snapshots:
@@ -100,21 +103,34 @@ def _evaluate_all(
     return {one.name: evaluate_benchmark(context, one, tuned, form=form) for one in benchmarks}
 
 
-def _gains(context: RunContext, benchmark: str, models: dict[str, dict[str, Artifact]]) -> Gains:
-    correct = {
-        who: {
-            form: np.array([[line["correct"] for line in _graded_lines(one)]], dtype=float)
-            for form, one in by_prompt.items()
-        }
+def _gains(models: dict[str, dict[str, Evaluation]]) -> Gains:
+    """The gains on a benchmark, from the evaluations by model and prompt."""
+    graded = {
+        who: {form: _lines(one.graded) for form, one in by_prompt.items()}
         for who, by_prompt in models.items()
     }
-    ids = [question.id for question in context.inputs.benchmark_questions[benchmark]]
-    return gains(correct["expert"], correct["tuned"], ids)
+    correct = {
+        who: {
+            form: np.array([[line["correct"] for line in lines]], dtype=float)
+            for form, lines in by_prompt.items()
+        }
+        for who, by_prompt in graded.items()
+    }
+    headline, lines = next(iter(graded["expert"].items()))
+    found = gains(correct["expert"], correct["tuned"], [line["id"] for line in lines])
+    forced = [models[who][headline].forced for who in ("expert", "tuned")]
+    if forced[0] is None or forced[1] is None:
+        return found
+    before, after = (
+        (graded[who][headline], _lines(one))
+        for who, one in (("expert", forced[0]), ("tuned", forced[1]))
+    )
+    return found.model_copy(update={"decomposition": decompose(before, after)})
 
 
-def _graded_lines(graded: Artifact) -> list[dict[str, Any]]:
-    """The graded answers, in the order of the questions."""
-    with (graded.folder / _ANSWERS_FILE).open(encoding="utf-8") as lines:
+def _lines(made: Artifact) -> list[dict[str, Any]]:
+    """The graded or forced answers, in the order of the questions."""
+    with (made.folder / _ANSWERS_FILE).open(encoding="utf-8") as lines:
         return [json.loads(line) for line in lines]
 
 
@@ -164,22 +180,78 @@ def evaluate_benchmark(
 
     def build(folder: Path) -> dict[str, Any]:
         graded = grade.grade_all(questions, answer.read_outputs(answers.folder), benchmark.answer)
-        lines = (json.dumps(line, ensure_ascii=False) + "\n" for line in graded)
-        write_atomically(folder / _ANSWERS_FILE, "".join(lines))
+        _write_lines(folder, graded)
         return aggregate(graded).to_dict()
 
     grades = context.make(recipe, build)
-    result = Result.model_validate(grades.facts)
+    facts, forced = grades.facts, None
+    is_snapshot = tuned is not None and tuned.step is not None
+    if context.inputs.settings.evaluator.force_answer and decoder is None and not is_snapshot:
+        forced = _forced(context, benchmark, tuned, form, answers, grades)
+        share = forced_correct(_lines(grades), _lines(forced))
+        facts = facts | {"forced_accuracy": sum(share) / len(share)}
+    result = Result.model_validate(facts)
     if who == "expert" and decoder is None:  # the gap is not a point of the curve
         trained = (tuned.step or context.inputs.settings.distiller.steps) if tuned else 0
         family = f"eval/{benchmark.name}" + (f"/{form}" if form != headline else "")
         context.log(family, trained, result.numbers)
     return Evaluation(
         result,
-        seconds=answers.seconds + grades.seconds,
+        seconds=answers.seconds + grades.seconds + (forced.seconds if forced else 0.0),
         reused=answers.reused,
         graded=grades,
+        forced=forced,
     )
+
+
+def _write_lines(folder: Path, records: Sequence[dict[str, Any]]) -> None:
+    lines = (json.dumps(line, ensure_ascii=False) + "\n" for line in records)
+    write_atomically(folder / _ANSWERS_FILE, "".join(lines))
+
+
+def _forced(
+    context: RunContext,
+    benchmark: BenchmarkSettings,
+    tuned: Tuned | None,
+    form: str,
+    answers: Artifact,
+    grades: Artifact,
+) -> Artifact:
+    """The forced answers of the expert, and their grades."""
+    run, evaluator = context.inputs, context.inputs.settings.evaluator
+    settings = {"forced_text": evaluator.forced_text, "batch_size": evaluator.batch_size}
+    inputs = {"answers": answers.address, "grades": grades.address}
+    environment = context.models.generation_environment("evaluator")
+    recipe = Recipe("forced", forcing.VERSION, inputs, {**settings, **environment})
+
+    def build(folder: Path) -> dict[str, Any]:
+        outputs = answer.read_outputs(answers.folder)
+        chosen = [
+            (question, output["token_ids"])
+            for question, output, graded in zip(
+                run.benchmark_questions[benchmark.name], outputs, _lines(grades), strict=True
+            )
+            if forcing.needs_forcing(graded)
+        ]
+        questions, token_ids = [one for one, _ in chosen], [ids for _, ids in chosen]
+        if chosen:
+            adapter = tuned.adapter if tuned else None
+            with context.models.generating("evaluator", adapter) as (model, generate):
+                forcing.force(
+                    questions,
+                    token_ids,
+                    model,
+                    folder,
+                    name=f"{benchmark.name} (forced)",
+                    prompt=run.prompts[form][benchmark.name],
+                    generate=generate,
+                    **settings,
+                )
+        graded = forcing.grade_forced(questions, folder, benchmark.answer)
+        distributed.run_on_rank0(lambda: _write_lines(folder, graded))
+        return {"forced": len(graded)}
+
+    return context.make(recipe, build, together=True)
 
 
 def _answers(

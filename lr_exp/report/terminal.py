@@ -14,6 +14,7 @@ from lr_exp.store.run_folder import PAGE
 if TYPE_CHECKING:  # importing pydantic would slow down --help
     from lr_exp.report.analyse.paired import Estimate
     from lr_exp.report.read.summary import (
+        Decomposition,
         DistillSummary,
         EvaluateSummary,
         Gap,
@@ -156,6 +157,8 @@ def _accuracies(evaluate: "EvaluateSummary") -> list[str]:
     lines = [plain_table(table_of("", "", columns, [])), _sentence("answers", _answers(evaluate))]
     if evaluate.prompts and len(evaluate.prompts) > 1:
         lines.append(_sentence("prompts", _prompts(evaluate)))
+    if parts := [one.decomposition for one in (evaluate.gains or {}).values() if one.decomposition]:
+        lines.append(_sentence("made of", _made_of(parts)))
     points = "; gain in points" if after else ""
     decoded = "" if evaluate.decoder == "greedy" else f"{evaluate.decoder} decoding, "
     lines.append(f"pass@1 in % ± half its 95 % interval{points}; {decoded}{_cost(evaluate)}")
@@ -183,6 +186,22 @@ def _prompts(evaluate: "EvaluateSummary") -> str:
     return (
         f"{', '.join(shown)}; between the best prompts of each: {signed(100 * found.mean)} "
         f"({between(found.ci95)})"
+    )
+
+
+def _made_of(parts: "list[Decomposition]") -> str:
+    """The parts of the average gain."""
+    from lr_exp.report.analyse.prompts import average_gain
+    from lr_exp.report.tables.table import between, signed
+
+    strict, latent, form = (
+        average_gain([getattr(one, name) for one in parts])
+        for name in ("strict", "latent", "format")
+    )
+    return (
+        f"strict gain {signed(100 * strict.mean)} ({between(strict.ci95)}): latent "
+        f"{signed(100 * latent.mean)} ({between(latent.ci95)}), format "
+        f"{signed(100 * form.mean)} ({between(form.ci95)})"
     )
 
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from lr_exp.report.analyse.paired import Correct, Estimate, average, difference, won_and_lost
+from lr_exp.report.analyse.paired import Correct, Estimate, average, difference
 from lr_exp.report.read.summary import Gains, PairedGain
 
 
@@ -47,13 +47,13 @@ def gains(expert: Mapping[str, Correct], tuned: Mapping[str, Correct], ids: Sequ
         ids: of the questions.
     """
     headline = next(iter(expert))
-    same = _gain(tuned[headline], expert[headline])
+    same = paired_gain(tuned[headline], expert[headline])
     if len(expert) == 1:
         return Gains(same_prompt=same)
     halves = halves_of(ids)
     before, expert_prompts = with_best_prompt(expert, halves)
     after, tuned_prompts = with_best_prompt(tuned, halves)
-    best = _gain(after, before, expert_prompts=expert_prompts, tuned_prompts=tuned_prompts)
+    best = paired_gain(after, before, expert_prompts=expert_prompts, tuned_prompts=tuned_prompts)
     return Gains(same_prompt=same, best_prompt=best)
 
 
@@ -62,7 +62,8 @@ def average_gain(found: Sequence[PairedGain]) -> Estimate:
     return average([Estimate((one.gain,), 0, 0.0, (one.ci95[0], one.ci95[1])) for one in found])
 
 
-def _gain(ours: Correct, theirs: Correct, **prompts: list[str]) -> PairedGain:
-    found = difference(ours, theirs)
-    won, lost = won_and_lost(ours, theirs)
+def paired_gain(ours: Correct, theirs: Correct, **prompts: list[str]) -> PairedGain:
+    """The difference with its interval, and the questions won and lost."""
+    found, shifts = difference(ours, theirs), (ours - theirs).mean(axis=0)
+    won, lost = int((shifts > 0).sum()), int((shifts < 0).sum())
     return PairedGain(gain=found.mean, ci95=[*found.ci95], won=won, lost=lost, **prompts)

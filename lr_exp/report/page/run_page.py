@@ -54,6 +54,9 @@ _LOGGED = {  # in metrics.jsonl
 _Tile = tuple[str, str, str, str]  # a headline number: label, value, unit, detail
 
 
+_BESIDE = tuple(f"results_{kind}" for kind in ("decomposition", "prompts", "answers"))
+
+
 def run_page(folder: Path, found: Found) -> str:
     """The page of the single run in `found`.
 
@@ -233,7 +236,7 @@ def _results(
         for one in made.tables
         if one.name == "results" and any(column.title == PUBLISHED for column in one.columns)
     ]
-    beside += [one for one in made.tables if one.name in ("results_prompts", "results_answers")]
+    beside += [one for one in made.tables if one.name in _BESIDE]
     gap = pair_gap_table(sweep, "gap")
     remarks = [*made.pairs.refused, *dict.fromkeys(sweep.notes)]
     return section(

@@ -151,6 +151,7 @@ class Result(_Part):
     accuracy_truncated: Share | None = None  # of truncated answers; None without one
     accuracy_finished: Share | None = None
     read_by: dict[str, Share] | None = None  # share of answers by extraction rule
+    forced_accuracy: Share | None = None  # with answers that had no box or end forced
     mean_tokens: Seconds | None = None
     median_tokens: Seconds | None = None
 
@@ -207,11 +208,24 @@ class PairedGain(_Part):
     tuned_prompts: list[str] | None = None
 
 
+class Decomposition(_Part):
+    """A gain in strict accuracy, and its two parts."""
+
+    strict: PairedGain  # of boxed, finished and correct answers: latent + format
+    latent: PairedGain  # of forced answers: what the model can do whatever it writes at the end
+    format: PairedGain  # the rest: ending answers and boxing them
+    # What the answers before were, of the questions won and lost (strict): `cut off`, `unboxed`,
+    # `other answer`; of those lost, what they are after.
+    won_from: dict[str, Count]
+    lost_to: dict[str, Count]
+
+
 class Gains(_Part):
     """What tuning changed on a benchmark."""
 
     same_prompt: PairedGain  # both with the headline prompt
     best_prompt: PairedGain | None = None  # each model with its own best prompt
+    decomposition: Decomposition | None = None  # with the headline prompt
 
 
 class EvaluateSummary(_Part):

@@ -9,6 +9,7 @@ from lr_exp.report.analyse.rows import Sweep
 from lr_exp.report.tables.accuracy import accuracy_table
 from lr_exp.report.tables.alpha_beta import alpha_beta_table
 from lr_exp.report.tables.answers import answers_table
+from lr_exp.report.tables.decomposition import decomposition_table
 from lr_exp.report.tables.efficiency import efficiency_table
 from lr_exp.report.tables.gap import gap_table, pair_gap_table
 from lr_exp.report.tables.kl_profile import kl_profile_table
@@ -20,6 +21,7 @@ _MAIN_TABLES: dict[str, Callable[[Sweep, str], Table | None]] = {
     "expertise_gap": gap_table,
     "alpha_beta": alpha_beta_table,
     "results": accuracy_table,
+    "decomposition": decomposition_table,
     "prompts": prompts_table,
     "answers": answers_table,
     "efficiency": efficiency_table,
@@ -42,7 +44,9 @@ def tables_of(sweep: Sweep, prefix: str) -> Tables:
     """
     main = sweep.table if sweep.table in _MAIN_TABLES else "results"
     accuracies = "expertise_gap" if main == "expertise_gap" else "results"
-    order = dict.fromkeys([main, accuracies, "prompts", "answers", "efficiency", "kl_profile"])
+    order = dict.fromkeys(
+        [main, accuracies, "decomposition", "prompts", "answers", "efficiency", "kl_profile"]
+    )
     made = [
         _MAIN_TABLES[kind](sweep, prefix if kind == main else f"{prefix}_{kind}") for kind in order
     ]

@@ -1,0 +1,92 @@
+r"""Forced answers: an answer that was cut off or has no box is asked once for its final answer.
+
+A text that opens a box is appended to it, and greedy decoding goes on to the matching brace. How
+often the result is right does not depend on whether a model ends its answers and boxes them.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+
+from lr_exp.data.formats import boxes
+from lr_exp.data.questions import Question
+from lr_exp.evaluator.grade import grade_answer
+from lr_exp.evaluator.prompts import question_text
+from lr_exp.inference.engines import Generate
+from lr_exp.inference.generation import decode_into_shards, render_prompts, single_decoding
+from lr_exp.models.loading import LanguageModel
+from lr_exp.models.prompt_forms import Prompt
+from lr_exp.models.prompts import continuation_ids
+from lr_exp.store.shards import read_shards
+
+VERSION = 1
+BOX = "\\boxed{"  # at the end of the appended text
+
+_MAX_NEW_TOKENS = 32
+_COLUMNS = [("text", pa.string())]
+
+
+def needs_forcing(graded: dict[str, Any]) -> bool:
+    """Whether an answer was cut off or was not read from a box."""
+    return graded["rule"] != "box" or not graded["finished"]
+
+
+def force(
+    questions: Sequence[Question],
+    answers: Sequence[Sequence[int]],
+    language_model: LanguageModel,
+    folder: Path,
+    *,
+    name: str,
+    prompt: Prompt,
+    forced_text: str,
+    batch_size: int,
+    generate: Generate | None = None,
+) -> None:
+    """Writes one shard per batch of forced answers to `folder`; existing shards are kept.
+
+    Args:
+        answers: token ids of the answer to each question. Where prompt, answer and forced text
+            leave too little of the model's context, the answer's last tokens are dropped.
+        prompt: with which the answers were generated.
+        forced_text: ends in `BOX`.
+    """
+    forced_ids = continuation_ids(language_model.tokenizer, forced_text)
+    ids, texts = [one.id for one in questions], [*map(question_text, questions)]
+    prompts = []
+    for rendered, answer in zip(
+        render_prompts(language_model, ids, texts, prompt), answers, strict=True
+    ):
+        kept = [token for token in answer if token not in language_model.stop_ids]
+        if language_model.context is not None:
+            room = language_model.context - len(rendered) - len(forced_ids) - _MAX_NEW_TOKENS
+            kept = kept[: max(room, 0)]
+        prompts.append([*rendered, *kept, *forced_ids])
+    decoding = single_decoding(
+        language_model, prompts, max_new_tokens=_MAX_NEW_TOKENS, generate=generate
+    )
+
+    def row(index: int, decoded: Any) -> dict[str, Any]:
+        text = language_model.tokenizer.decode(
+            decoded.token_ids, skip_special_tokens=True, clean_up_tokenization_spaces=False
+        )
+        return {"text": forced_text + text}
+
+    decode_into_shards(prompts, decoding, folder, _COLUMNS, row, name=name, batch_size=batch_size)
+
+
+def grade_forced(questions: Sequence[Question], folder: Path, kind: str) -> list[dict[str, Any]]:
+    """One record per question, in their order: `id`, `text` (appended and decoded), `correct`."""
+    records = []
+    for question, row in zip(
+        questions, sorted(read_shards(folder), key=lambda row: row["index"]), strict=True
+    ):
+        found = boxes(row["text"])
+        text = row["text"][: found[0][1] + 1] if found else row["text"]
+        correct = bool(found) and (
+            grade_answer(text, question.answer or "", kind, question.choices).correct
+        )
+        records.append({"id": question.id, "text": text, "correct": correct})
+    return records

@@ -1,0 +1,136 @@
+"""Forced answers, and the decomposition of a gain, worked by hand."""
+
+import pytest
+
+from lr_exp.config.settings import EvaluatorSettings
+from lr_exp.data.questions import Question
+from lr_exp.errors import UserError
+from lr_exp.evaluator import forcing
+from lr_exp.inference.decoding import Decoded
+from lr_exp.models.prompt_forms import Prompt, builtin_form
+from lr_exp.report.analyse.decomposition import decompose
+from lr_exp.report.tables.decomposition import latent_share
+from tests.support.tiny import TURN_END, load_folder, tiny_model
+
+TEXT = "\nThe final answer is \\boxed{"
+
+
+def graded(*kinds: str) -> list[dict]:
+    """Graded answers; a letter each: S strict, w wrong in a box, u unboxed, c cut off (capital
+    letters are correct)."""
+    return [
+        {
+            "id": f"q/{number}",
+            "correct": kind.isupper(),
+            "rule": "last" if kind in "uU" else "box",
+            "finished": kind not in "cC",
+        }
+        for number, kind in enumerate(kinds)
+    ]
+
+
+def forced(lines: list[dict], *right: int) -> list[dict]:
+    """Forced answers to the questions that need them; `right` are numbers of questions."""
+    numbers = [number for number, line in enumerate(lines) if forcing.needs_forcing(line)]
+    return [{"id": f"q/{number}", "correct": number in right} for number in numbers]
+
+
+def test_a_gain_that_is_only_format_has_no_latent_part():
+    """The untuned model had the answers all along: it did not box them, or was cut off."""
+    before, after = graded("U", "u", "c", "w", "S"), graded("S", "S", "S", "w", "S")
+    found = decompose((before, forced(before, 0, 1, 2)), (after, []))
+    assert (found.strict.gain, found.strict.won, found.strict.lost) == (0.6, 3, 0)
+    assert (found.latent.gain, found.latent.won, found.latent.lost) == (0, 0, 0)
+    assert (found.format.gain, found.format.won) == (0.6, 3)
+    assert found.won_from == {"unboxed": 2, "cut off": 1}
+    assert found.lost_to == {}
+    # p = 4 / 7, q = 1 / 7: p - q = 0.4286, and 1.96 sqrt((5 / 7 - 0.4286^2) / 7) = 0.5397
+    assert found.strict.ci95 == pytest.approx([-0.1111, 0.9683], abs=1e-4)
+    assert latent_share(found.strict, found.latent) is None  # the interval includes 0
+
+
+def test_a_gain_that_is_only_skill_has_no_format_part():
+    before, after = graded(*"wwwwwwwwwwSS"), graded(*"SSSSSSSSSSuw")
+    found = decompose((before, []), (after, forced(after)))
+    assert found.strict.gain == found.latent.gain == pytest.approx(8 / 12)
+    assert (found.format.gain, found.format.won, found.format.lost) == (0, 0, 0)
+    assert (found.strict.won, found.strict.lost) == (10, 2)
+    assert found.won_from == {"other answer": 10}
+    assert found.lost_to == {"unboxed": 1, "other answer": 1}
+    assert latent_share(found.strict, found.latent) == pytest.approx(100)
+
+
+def test_the_parts_add_up_where_they_have_opposite_signs():
+    before, after = graded(*"wuuS"), graded(*"SCcS")
+    found = decompose((before, forced(before, 1)), (after, forced(after, 1, 2)))
+    assert found.strict.gain == 0.25  # question 0
+    assert found.latent.gain == 0.5  # questions 0 and 2
+    assert found.format.gain == -0.25
+    assert (found.format.won, found.format.lost) == (0, 1)
+
+
+@pytest.mark.parametrize(
+    ("kind", "needs"), [("S", False), ("w", False), ("U", True), ("u", True), ("C", True)]
+)
+def test_answers_that_were_cut_off_or_have_no_box_are_forced(kind, needs):
+    (one,) = graded(kind)
+    assert forcing.needs_forcing(one) == needs
+
+
+def test_the_text_follows_the_answer_and_is_read_up_to_the_matching_brace(tmp_path):
+    model = load_folder(tiny_model(tmp_path / "models"))
+    encode = model.tokenizer.encode
+    questions = [Question("q/0", "2+2?", "4"), Question("q/1", "1/2?", r"\frac{1}{2}")]
+    answers = [encode(f"It is four.{TURN_END}"), encode("Let us think")]
+    asked = []
+
+    def generate(requests):
+        asked.extend(model.tokenizer.decode(request.prompt) for request in requests)
+        assert {request.max_new_tokens for request in requests} == {32}
+        texts = {True: r"\frac{1}{2}}. So \boxed{3}", False: "4}, and not 5}"}
+        return [
+            Decoded(encode(texts["1/2?" in model.tokenizer.decode(one.prompt)]), finished=True)
+            for one in requests
+        ]
+
+    forcing.force(
+        questions,
+        answers,
+        model,
+        tmp_path,
+        name="test",
+        prompt=Prompt(form=builtin_form("plain")),
+        forced_text=TEXT,
+        batch_size=2,
+        generate=generate,
+    )
+    assert sorted(asked) == [
+        f"Question: 1/2?\nAnswer:Let us think{TEXT}",
+        f"Question: 2+2?\nAnswer:It is four.{TEXT}",  # without the stop token
+    ]
+    found = forcing.grade_forced(questions, tmp_path, "math")
+    assert [one["text"] for one in found] == [f"{TEXT}4}}", TEXT + r"\frac{1}{2}}"]
+    assert all(one["correct"] for one in found)
+
+
+def test_a_box_that_is_not_closed_is_no_answer(tmp_path):
+    model = load_folder(tiny_model(tmp_path / "models"))
+    question = Question("q/0", "2+2?", "4")
+    forcing.force(
+        [question],
+        [[]],
+        model,
+        tmp_path,
+        name="test",
+        prompt=Prompt(),
+        forced_text=TEXT,
+        batch_size=1,
+        generate=lambda _: [Decoded(model.tokenizer.encode("4"), finished=False)],
+    )
+    (one,) = forcing.grade_forced([question], tmp_path, "math")
+    assert not one["correct"]
+
+
+def test_a_forced_text_without_an_open_box_is_an_error():
+    with pytest.raises(UserError, match=r"evaluator\.forced_text must end in \\boxed{"):
+        EvaluatorSettings(forced_text="The answer is")
