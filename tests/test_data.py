@@ -216,7 +216,7 @@ def test_invalid_questions_from_python_are_named(given, says):
 
 # Sources
 
-SUMS = {"format": "random_calculation", "count": 9, "operations": {"add": [1, 9]}}
+SUMS = {"format": "random_calculation", "count": 9, "operations": ["add"], "operands": [1, 9]}
 BAD_SOURCES = [
     ({"format": "gsm8"}, "Did you mean 'gsm8k'"),
     ({"format": "lr_samples"}, "format lr_samples holds contrastive samples"),
@@ -231,12 +231,12 @@ BAD_SOURCES = [
     ({"format": "olympiadbench", "path": "numbers"}, "x/test/0"),
     ({"format": "micro", "configs": ["x"], "count": 2}, "data: unknown family 'x'"),
     ({"format": "micro", "configs": ["micro_add"]}, "data.count"),
-    ({**SUMS, "operations": {"ad": [1, 9]}}, "unknown operation 'ad'. Did you mean 'add'"),
-    ({**SUMS, "operations": {"add": [9, 1]}}, "operations.add=[9, 1]"),
-    ({**SUMS, "operations": {}}, "operations is empty"),
+    ({**SUMS, "operations": ["ad"]}, "unknown operation 'ad'. Did you mean 'add'"),
+    ({**SUMS, "operands": [9, 1]}, "operands=[9, 1]"),
+    ({**SUMS, "operations": []}, "operations is empty"),
     ({**SUMS, "split": "dev"}, "unknown split 'dev'"),
     ({**SUMS, "count": None}, "data.count"),
-    ({**SUMS, "operations": {"add": [1, 3]}}, "too few distinct test questions: 9 requested"),
+    ({**SUMS, "operands": [1, 3]}, "too few distinct test questions: 9 requested"),
 ]
 
 
@@ -296,14 +296,14 @@ def test_micro_questions_come_from_the_generator():
 
 @pytest.mark.parametrize("depth", [1, 3])
 def test_random_calculations_are_right_distinct_and_in_one_split_whatever_the_operands_order(depth):
-    operations = {"add": [1, 40], "subtract": [1, 9], "multiply": [1, 30]}
     settings = [
         DataSettings(
             name="r",
             format="random_calculation",
             split=split,
             count=300,
-            operations=operations,
+            operations=["add", "subtract", "multiply"],
+            operands=[1, 40],
             depth=depth,
         )
         for split in ("train", "test")
@@ -381,15 +381,15 @@ def test_shots(tmp_path):
     settings = BenchmarkSettings(
         name="g", format="gsm8k", path="g", split="test", shots_split="train"
     )
-    shots = load_shots(settings, 2, hub_root=str(tmp_path))
+    shots = load_shots(settings, 2, [], hub_root=str(tmp_path))
     assert len(shots) == 2
-    assert shots == load_shots(settings, 3, hub_root=str(tmp_path))[:2]
-    with pytest.raises(UserError, match="has only 6 questions"):
-        load_shots(settings, 7, hub_root=str(tmp_path))
+    assert shots == load_shots(settings, 3, [], hub_root=str(tmp_path))[:2]
+    with pytest.raises(UserError, match="has only 6 that are not asked"):
+        load_shots(settings, 7, [], hub_root=str(tmp_path))
     settings.shots_split = None
-    assert load_shots(settings, 0, hub_root=None) == []
+    assert load_shots(settings, 0, [], hub_root=None) == []
     with pytest.raises(UserError, match="1 few-shot examples of g: this benchmark has no split"):
-        load_shots(settings, 1, hub_root=None)
+        load_shots(settings, 1, [], hub_root=None)
 
 
 # The benchmarks themselves

@@ -24,9 +24,7 @@ FILES = {
     ),
     "expert/my_expert.yaml": "name: my_expert\npath: me/Mine-1.5B\n",
     "amateur/my_amateur.yaml": "name: my_amateur\npath: me/Mine-0.5B\n",
-    "prompt/my_prompt.yaml": (
-        "name: my_prompt\nchat: false\ntemplate: 'Sum: {{{{ question }}}} ='\nstop: [Sum]\n"
-    ),
+    "prompt/my_prompt.yaml": ("chat: false\ntemplate: 'Sum: {{{{ question }}}} ='\nstop: [Sum]\n"),
     "method/my_method.yaml": "defaults: [lightreasoner]\nname: my_method\n",
     "experiment/my_experiment.yaml": (
         "# @package _global_\nabout: {{description: A run.}}\n"

@@ -80,12 +80,14 @@ def test_a_jinja_file_is_the_whole_prompt(tmp_path):
 @pytest.mark.parametrize(
     ("template", "message"),
     [
-        ("{{ system }}", "omits the text of {{ question }}"),
-        ("{{ question }", "the template fails"),
+        ("{{ system }}", "omits or changes the text of {{ question }}"),
+        ("{{ question | upper }}", "omits or changes the text of {{ question }}"),
+        ("{{ question | tojson }}", "omits or changes the text of {{ question }}"),
+        ("{{ question }", "the template of prompt ask fails"),
         ("{{ question }} {{ answer }}", "'answer' is undefined"),
-        ("{{ question | nonsense }}", "the template fails"),
-        ("{{ question }} {{ question.__class__ }}", "the template fails"),
-        ("{{ question }} {{ range(9999) | random }}", "renders the same prompt differently"),
+        ("{{ question | nonsense }}", "the template of prompt ask fails"),
+        ("{{ question }} {{ question.__class__ }}", "the template of prompt ask fails"),
+        ("{{ question }} {{ range(9999) | random }}", "the prompt differs each time"),
     ],
 )
 def test_a_bad_template_is_one_clear_error(tmp_path, template, message):
@@ -98,19 +100,60 @@ def test_a_bad_template_is_one_clear_error(tmp_path, template, message):
     assert str(file) in str(caught.value)
 
 
-def test_a_few_shot_form_that_omits_its_examples_is_an_error(tmp_path):
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (
+            "base: few_shot_chat\ntemplate: '{{ question }}'",
+            "omits or changes the text of the exam",
+        ),
+        ("base: few_shot_chta", "unknown form 'few_shot_chta'. Did you mean 'few_shot_chat'"),
+        ("base: [plain]", "unknown form"),
+        ("base: mine", "extends itself"),
+        ("base: plain\nstops: [x]", "unknown key 'stops'"),
+        ("base: plain\nstop: ['']", "an empty text would end every answer"),
+    ],
+)
+def test_a_bad_form_of_ones_own_is_one_clear_error(tmp_path, text, message):
     folder = tmp_path / "prompt"
     folder.mkdir()
-    (folder / "mine.yaml").write_text(
-        "defaults: [few_shot_chat]\nname: mine\ntemplate: '{{ question }}'\n", "utf-8"
-    )
-    with pytest.raises(UserError, match="omits the text of the examples"):
+    (folder / "mine.yaml").write_text(f"{text}\n", "utf-8")
+    with pytest.raises(UserError) as caught:
         load_form("mine", [conf_dir(), tmp_path])
+    assert message in str(caught.value)
+    assert "mine.yaml" in str(caught.value)
+
+
+def test_a_form_extends_one_that_extends_another(tmp_path):
+    folder = tmp_path / "prompt"
+    folder.mkdir()
+    (folder / "eight.yaml").write_text("base: few_shot_plain\nnum_fewshot: 8\n", "utf-8")
+    form = load_form("eight", [conf_dir(), tmp_path])
+    assert form == replace(builtin_form("plain"), name="eight", num_fewshot=8)
+
+
+def test_a_template_that_fails_for_one_question_names_it(tmp_path):
+    file = tmp_path / "ask.jinja"
+    file.write_text("{{ question }}{{ '' if 'sum' not in question else nothing }}", "utf-8")
+    form = load_form(str(file), [conf_dir()])
+    with pytest.raises(UserError, match="prompt ask fails for the question 'The sum"):
+        render_prompt(tiny_tokenizer(), "The sum of 1 and 2?", Prompt(form=form))
+
+
+@pytest.mark.parametrize("question", ["3+3?", "3<|im_end|>?"])
+def test_a_form_keeps_its_own_special_tokens_at_its_end(tmp_path, question):
+    file = tmp_path / "ask.jinja"
+    file.write_text("{{ question }}<|im_end|>", "utf-8")
+    form = load_form(str(file), [conf_dir()])
+    tokenizer = tiny_tokenizer()
+    ids = render_prompt(tokenizer, question, Prompt(form=form))
+    assert ids[-1] == tokenizer.convert_tokens_to_ids("<|im_end|>")
 
 
 def inputs(tmp_path, *, count: int = 3, **sampler) -> Inputs:
     """Of a run on generated sums, with a tiny expert."""
-    sums = {"format": "random_calculation", "operations": {"add": [1, 9]}, "count": 9}
+    sums = {"format": "random_calculation", "operations": ["add"], "operands": [1, 9]}
+    sums["count"] = 9
     settings = Settings(
         expert=ExpertSettings(name="tiny", path=str(tiny_model(tmp_path))),
         data=DataSettings(name="sums", split="train", max_questions=count, **sums),
@@ -139,11 +182,27 @@ def test_examples_come_from_the_train_split_and_never_from_the_questions(tmp_pat
     assert not sampled & {one.question for one in examples}
 
 
-def test_examples_among_the_test_questions_are_an_error(tmp_path):
+def test_examples_are_never_among_the_test_questions(tmp_path):
     found = inputs(tmp_path)
     found.benchmarks[0].shots_split = "test"
-    with pytest.raises(UserError, match="is also a question of benchmark sums"):
+    with pytest.raises(UserError, match="has only 0 that are not asked themselves"):
         _ = found.prompts
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"prompts": ["chat"], "num_fewshot": 5}, "add few_shot_chat or few_shot_plain"),
+        ({"prompts": ["chat", "chat.jinja"]}, "has two forms named chat"),
+    ],
+)
+def test_forms_that_do_not_go_together_are_an_error(tmp_path, monkeypatch, changes, message):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "chat.jinja").write_text("{{ question }}", "utf-8")
+    settings = inputs(tmp_path).settings
+    settings.evaluator = EvaluatorSettings(**changes)
+    with pytest.raises(UserError, match=message):
+        _ = Inputs(settings, [conf_dir()]).prompts
 
 
 def test_too_few_questions_for_the_samplers_examples_are_an_error(tmp_path):

@@ -76,20 +76,19 @@ def read_option(path: Path) -> dict[str, Any]:
     return {str(key): value for key, value in content.items()}
 
 
-def load_option(schema: type[T], path: Path, base: Mapping[str, Any] | None = None) -> T:
+def load_option(schema: type[T], path: Path, values: Mapping[str, Any] | None = None) -> T:
     """The settings in an option's file.
 
     Args:
         schema: the dataclass of the settings.
-        base: values for the keys that the file does not have.
+        values: of the file, if they were read before.
 
     Raises:
         UserError: the file cannot be read, a key is unknown, or a value is invalid.
     """
     structured = OmegaConf.structured(schema)
-    values = {**(base or {}), **read_option(path)}
-    del values[ABOUT]
-    values.pop("defaults", None)
+    values = {**(read_option(path) if values is None else values)}
+    values.pop(ABOUT, None)
     known = [str(key) for key in structured]  # `in structured` is False where a default is "???"
     for key in values:
         if key not in known:

@@ -179,9 +179,10 @@ class SourceSettings(_Checked, key="source."):
     # generator's seed.
     count: Annotated[int | None, COUNT] = None
     seed: int = 0
-    # Only for `format: random_calculation`: the smallest and the largest operand of each operation
-    # (add, subtract, multiply), and the number of operations in a question.
-    operations: dict[str, list[int]] = field(default_factory=dict)
+    # Only for `format: random_calculation`: which of add, subtract and multiply, the smallest and
+    # the largest operand, and the number of operations in a question.
+    operations: list[str] = field(default_factory=list)
+    operands: list[int] = field(default_factory=list)
     depth: Annotated[int, "[1, 100]"] = 1
 
 
@@ -215,9 +216,9 @@ class BenchmarkSettings(SourceSettings, key="benchmark."):
 
 @dataclass
 class PromptSettings(_Checked, key="prompt."):
-    """The form of a prompt; see `conf/prompt/`."""
+    """The form of a prompt; see `conf/prompt/`. A file with `base: NAME` changes another form."""
 
-    name: str = REQUIRED
+    name: str = ""  # the file's, without its ending
     # true: the text is the user's turn in the model's chat template; false: it is the whole prompt.
     chat: bool = True
     # Jinja, with the variables `question`, `system` (a text) and `examples`, each of which has a

@@ -1,12 +1,12 @@
 """Benchmarks by name: settings from `conf/benchmark/NAME.yaml`, and few-shot examples."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
 from lr_exp.config.options import load_option, option_files
 from lr_exp.config.settings import BenchmarkSettings
-from lr_exp.data.questions import Question, load_questions, select_questions
+from lr_exp.data.questions import Question, load_questions, select_examples
 from lr_exp.errors import UserError, did_you_mean
 
 
@@ -22,10 +22,13 @@ def load_benchmark(name: str, conf_dirs: Sequence[Path]) -> BenchmarkSettings:
     return load_option(BenchmarkSettings, files[name])
 
 
-def load_shots(benchmark: BenchmarkSettings, count: int, *, hub_root: str | None) -> list[Question]:
+def load_shots(
+    benchmark: BenchmarkSettings, count: int, asked: Iterable[Question], *, hub_root: str | None
+) -> list[Question]:
     """`count` few-shot examples of a benchmark, the same in every run; 0 reads nothing.
 
-    They are sampled from `shots_split` with seed 0: the first rows of MMLU all have one subject.
+    They are drawn from `shots_split` with seed 0: the first rows of MMLU all have one subject. None
+    of the questions that are `asked` is among them.
 
     Raises:
         UserError: the benchmark has no split for examples, or too few rows in it.
@@ -39,10 +42,11 @@ def load_shots(benchmark: BenchmarkSettings, count: int, *, hub_root: str | None
             "prompts from evaluator.prompts, or the benchmark."
         )
     source = replace(benchmark, split=benchmark.shots_split)
-    shots = select_questions(load_questions(source, hub_root=hub_root), count, seed=0)
+    shots = select_examples(load_questions(source, hub_root=hub_root), count, asked)
     if len(shots) < count:
         raise UserError(
-            f"{where}: split {benchmark.shots_split} has only {len(shots)} questions. Set "
-            f"evaluator.num_fewshot to {len(shots)} or fewer."
+            f"{where}: split {benchmark.shots_split} has only {len(shots)} that are not asked "
+            f"themselves. Set evaluator.num_fewshot to {len(shots)} or fewer, or correct "
+            "shots_split."
         )
     return shots

@@ -109,6 +109,18 @@ def select_questions(
     return selected[:max_questions]
 
 
+def select_examples(
+    questions: Iterable[Question], count: int, asked: Iterable[Question]
+) -> list[Question]:
+    """Up to `count` questions with answers as worked examples, the same in every run.
+
+    Their texts differ from those of the questions that are `asked`.
+    """
+    texts = {question.text for question in asked}
+    rest = [one for one in questions if one.answer is not None and one.text not in texts]
+    return select_questions(rest, count, seed=0)
+
+
 def fingerprint(questions: Sequence[Question]) -> str:
     """SHA-256 (hex) over all fields, in order; the same for a hub data set and its mirror."""
     if isinstance(questions, StoredQuestions):

@@ -6,7 +6,7 @@ The idea is RandomCalculation's (arXiv 2507.10532): a benchmark without contamin
 import hashlib
 import operator
 import random
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 from lr_exp.errors import did_you_mean
@@ -29,7 +29,13 @@ class _Expression:
 
 
 def random_calculations(
-    operations: Mapping[str, list[int]], *, depth: int, count: int, seed: int, split: str
+    operations: Sequence[str],
+    operands: Sequence[int],
+    *,
+    depth: int,
+    count: int,
+    seed: int,
+    split: str,
 ) -> Iterator[dict[str, str]]:
     """Yields `count` distinct questions with their answers: `What is (3 + 4) * 2?`, `14`.
 
@@ -38,22 +44,20 @@ def random_calculations(
     4` and `4 + 3` are one question, of which only one is asked.
 
     Args:
-        operations: the smallest and the largest operand of each operation (add, subtract,
-            multiply); each is drawn equally often.
+        operations: of add, subtract and multiply; each is drawn equally often.
+        operands: the smallest and the largest one.
         depth: number of operations in a question.
 
     Raises:
         ValueError: a setting is invalid, or there are fewer distinct questions than `count`.
     """
-    for name, limits in operations.items():
+    for name in operations:
         if name not in _OPERATIONS:
             raise ValueError(f"unknown operation {name!r}.{did_you_mean(name, _OPERATIONS)}")
-        if len(limits) != 2 or limits[0] > limits[1]:
-            raise ValueError(
-                f"operations.{name}={limits}: write the smallest and the largest operand, [1,9]"
-            )
     if not operations:
-        raise ValueError("operations is empty: write at least one, as {add: [1, 9]}")
+        raise ValueError("operations is empty: write at least one, as [add]")
+    if len(operands) != 2 or operands[0] > operands[1]:
+        raise ValueError(f"operands={[*operands]}: write the smallest and the largest, as [1,9]")
     if split not in SPLITS:
         raise ValueError(f"unknown split {split!r}.{did_you_mean(split, SPLITS)}")
     rng = random.Random(f"{split}/{seed}")
@@ -61,7 +65,7 @@ def random_calculations(
     for _ in range(100 * count + 1000):
         if len(asked) == count:
             return
-        drawn = _draw(rng, operations, depth)
+        drawn = _draw(rng, operations, operands, depth)
         is_test = hashlib.sha256(drawn.key.encode()).digest()[0] % 2 == 0
         if drawn.key not in asked and is_test == (split == "test"):
             asked.add(drawn.key)
@@ -73,21 +77,19 @@ def random_calculations(
         )
 
 
-def _draw(rng: random.Random, operations: Mapping[str, list[int]], depth: int) -> _Expression:
+def _draw(
+    rng: random.Random, operations: Sequence[str], limits: Sequence[int], depth: int
+) -> _Expression:
     """An operation on a number and an expression with one operation less, in either order."""
-    name = rng.choice(list(operations))
+    name = rng.choice(operations)
     sign, compute = _OPERATIONS[name]
-    operands = [_number(rng, operations[name]) for _ in range(2)]
+    numbers = [rng.randint(limits[0], limits[1]) for _ in range(2)]
+    operands = [_Expression(str(number), number, str(number)) for number in numbers]
     if depth > 1:
-        inner = _draw(rng, operations, depth - 1)
+        inner = _draw(rng, operations, limits, depth - 1)
         place = rng.randrange(2)
         operands[place] = _Expression(f"({inner.text})", inner.value, inner.key)
     left, right = operands
     keys = [left.key, right.key]
     key = f"({sign} {' '.join(sorted(keys) if name in _COMMUTATIVE else keys)})"
     return _Expression(f"{left.text} {sign} {right.text}", compute(left.value, right.value), key)
-
-
-def _number(rng: random.Random, limits: list[int]) -> _Expression:
-    value = rng.randint(*limits)
-    return _Expression(str(value), value, str(value))

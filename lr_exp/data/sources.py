@@ -175,7 +175,12 @@ def _generated_rows(source: SourceSettings) -> Iterator[Mapping[str, Any]]:
             yield from map(vars, iter_problems(source.configs[0], count, seed, split))
         else:
             yield from random_calculations(
-                source.operations, depth=source.depth, count=count, seed=seed, split=split
+                source.operations,
+                source.operands,
+                depth=source.depth,
+                count=count,
+                seed=seed,
+                split=split,
             )
     except ValueError as error:
         raise UserError(f"{_where(source)}: {error}") from error

@@ -24,7 +24,7 @@ log = logging.getLogger(__name__)
 VERSION = 2
 
 _SETTINGS = ("name", "format", "configs", "split", "max_questions")  # that determine what is read
-_GENERATOR_SETTINGS = ("count", "seed", "operations", "depth")
+_GENERATOR_SETTINGS = ("count", "seed", "operations", "operands", "depth")
 _COMMIT = re.compile(r"[0-9a-f]{40}")
 
 

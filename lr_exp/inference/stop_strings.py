@@ -1,5 +1,6 @@
 """Ends answers at a text, such as the next `Question:` of a few-shot prompt."""
 
+from bisect import bisect_right
 from collections.abc import Sequence
 from typing import Any
 
@@ -23,10 +24,12 @@ class StopStrings:
         start = self._first(self._decode(answer.token_ids)) if self._texts else None
         if start is None:
             return answer
-        length = len(answer.token_ids)
-        while length and len(self._decode(answer.token_ids[:length])) > start:
-            length -= 1
-        return Decoded(answer.token_ids[:length], finished=True)
+        ids = answer.token_ids
+        # The longest beginning whose text ends before the stop string.
+        length = bisect_right(
+            range(len(ids) + 1), start, key=lambda count: len(self._decode(ids[:count]))
+        )
+        return Decoded(ids[: length - 1], finished=True)
 
     def _first(self, text: str) -> int | None:
         starts = [start for one in self._texts if (start := text.find(one)) >= 0]

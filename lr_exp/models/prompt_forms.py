@@ -1,7 +1,7 @@
 """Forms of prompts: the options in `conf/prompt/`, and users' own Jinja files."""
 
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -15,8 +15,9 @@ from lr_exp.errors import UserError, did_you_mean, first_line
 
 JINJA_ENDINGS = (".jinja", ".jinja2", ".j2")
 _GROUP = "prompt"
-# Of a template: with braces, which a template must not interpret.
-_PROBES = ("A {probe} question?", "Probe system.", "Another {probe} question?", "A probe solution.")
+# Questions and an example that every template must show unchanged: with braces, and with a
+# character for private use, which marks control tokens (see `prompts`).
+_PROBES = ("A {probe} \ue000 question", "Another {probe} question?", "A probe solution.")
 
 
 @dataclass(frozen=True)
@@ -44,8 +45,16 @@ class Prompt:
     @property
     def identity(self) -> dict[str, Any]:
         """What determines the prompts, for addresses."""
-        form = {"chat": self.form.chat, "template": self.form.template, "stop": self.form.stop}
-        return {**form, "system": self.system, "examples": [*map(asdict, self.examples)]}
+        plain = builtin_form("plain")  # instead of a chat form, without a chat template
+        used = [(self.form.template, self.form.stop)]
+        if self.form.chat:
+            used.append((plain.template, plain.stop))
+        return {
+            "chat": self.form.chat,
+            "forms": used,
+            "system": self.system,
+            "examples": [*map(asdict, self.examples)],
+        }
 
 
 def load_form(name: str, folders: Sequence[Path]) -> PromptSettings:
@@ -62,33 +71,51 @@ def load_form(name: str, folders: Sequence[Path]) -> PromptSettings:
     path = Path(name).expanduser()
     if name.endswith(JINJA_ENDINGS):
         try:
-            form = PromptSettings(name=path.stem, chat=False, template=path.read_text("utf-8"))
+            form = PromptSettings(chat=False, template=path.read_text("utf-8"))
         except (OSError, UnicodeDecodeError) as error:
             raise UserError(f"prompt {name} cannot be read ({first_line(error)}).") from error
     elif name in files:
-        path, values = files[name], {}
-        for base in read_option(path).pop("defaults", []):
-            if base not in files:
-                raise UserError(f"{path}: unknown form {base!r}.{did_you_mean(base, files)}")
-            values |= read_option(files[base])
-        form = load_option(PromptSettings, path, values)
+        path = files[name]
+        form = load_option(PromptSettings, path, _values(path, files, ()))
     else:
         raise UserError(
             f"unknown prompt {name!r}.{did_you_mean(name, files)} A file of your own must end in "
             ".jinja."
         )
-    _check(form, path)
+    form = replace(form, name=path.stem)
+    try:
+        _check(form)
+    except UserError as error:
+        raise UserError(f"{path}: {error}") from error
     return form
+
+
+def _values(path: Path, files: Mapping[str, Path], extended: tuple[Path, ...]) -> dict[str, Any]:
+    """The values in a form's file and, for other keys, those of the form that it extends."""
+    values = read_option(path)
+    base = values.pop("base", None)
+    if base is None:
+        return values
+    if str(base) not in files or path in extended:
+        reason = "extends itself" if path in extended else f"unknown form {base!r}"
+        raise UserError(f"{path}: base: {reason}.{did_you_mean(str(base), files)}")
+    return {**_values(files[base], files, (*extended, path)), **values}
 
 
 def render_form(prompt: Prompt, question: str) -> str:
     """The text of a prompt; of a form with `chat`, the text of the user's turn.
 
     Raises:
-        TemplateError: the template fails.
+        UserError: the template fails for this question.
     """
     values = {"question": question, "system": prompt.system, "examples": prompt.examples}
-    return _template(prompt.form.template).render(values)
+    try:
+        return _template(prompt.form.template).render(values)
+    except Exception as error:  # filters and operators raise any
+        raise UserError(
+            f"the template of prompt {prompt.form.name} fails for the question "
+            f"{question[:60]!r} ({type(error).__name__}: {first_line(error)}): correct it."
+        ) from error
 
 
 @cache
@@ -99,20 +126,15 @@ def _template(text: str) -> Template:
     return environment.from_string(text)
 
 
-def _check(form: PromptSettings, path: Path) -> None:
-    question, system, *example = _PROBES
-    prompt = Prompt(system, form, (Example(*example),))
-    try:
-        text, again = render_form(prompt, question), render_form(prompt, question)
-    # Filters and operators of a template raise any exception.
-    except Exception as error:
-        reason = f"{type(error).__name__}: {first_line(error)}"
-        raise UserError(f"{path}: the template fails ({reason}). Correct it.") from error
-    if text != again:
-        raise UserError(f"{path} renders the same prompt differently each time: remove what does.")
+def _check(form: PromptSettings) -> None:
+    question, *example = _PROBES
+    prompt = Prompt("Probe system.", form, (Example(*example),))
+    text = render_form(prompt, question)
+    if render_form(prompt, question) != text:
+        raise UserError("the prompt differs each time: remove the random parts of the template.")
     needed: dict[str, list[str]] = {"{{ question }}": [question]}
     if form.num_fewshot:
         needed["the examples' questions and solutions"] = example
     for what, values in needed.items():
         if not all(value in text for value in values):
-            raise UserError(f"{path} omits the text of {what}: add it to the template.")
+            raise UserError(f"the template omits or changes the text of {what}: add it unchanged.")

@@ -166,7 +166,7 @@ def _prompt_text(tokenizer: Any, question: str, prompt: Prompt) -> str:
 def _marked(tokenizer: Any, prompt: Prompt, *texts: str) -> tuple[str, list[str], Prompt]:
     """A mark, and the texts and the prompt with it after the first character of control tokens."""
     examples = [text for one in prompt.examples for text in (one.question, one.solution)]
-    given = [*texts, prompt.system, *examples]
+    given = [*texts, prompt.form.template, prompt.system, *examples]
     # A character for private use that is in no text.
     mark = next(c for c in map(chr, range(0xE000, 0xF900)) if not any(c in text for text in given))
     if getattr(tokenizer, "lr_exp_control_tokens", False):
@@ -201,10 +201,19 @@ def _encode(tokenizer: Any, text: str, mark: str, chat: bool) -> list[int]:
     first, *others = text.split(mark)
     ids = list(tokenizer(first, add_special_tokens=not chat, verbose=False)["input_ids"])
     if not chat:  # the text continues, so it has no end token
-        ends = {*tokenizer.all_special_ids} - {tokenizer.unk_token_id}
-        while ids and ids[-1] in ends:
-            ids.pop()
+        ids = ids[: len(ids) - _appended_count(tokenizer)]
     return ids + [i for piece in others for i in continuation_ids(tokenizer, piece)]
+
+
+@lru_cache(maxsize=8)
+def _appended_count(tokenizer: Any) -> int:
+    """How many special tokens the tokenizer puts after a text."""
+    probe, bare = (
+        list(tokenizer("a", add_special_tokens=added, verbose=False)["input_ids"])
+        for added in (True, False)
+    )
+    starts = (n for n in range(len(probe)) if probe[n : n + len(bare)] == bare)
+    return len(probe) - len(bare) - next(starts, len(probe) - len(bare))
 
 
 def continuation_ids(tokenizer: Any, text: str) -> list[int]:

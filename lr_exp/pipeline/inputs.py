@@ -3,6 +3,7 @@
 No weights are loaded here.
 """
 
+import logging
 import platform
 from collections.abc import Sequence
 from dataclasses import replace
@@ -16,7 +17,13 @@ from lr_exp import __version__
 from lr_exp.config.method import Method
 from lr_exp.config.settings import Settings
 from lr_exp.data.benchmarks import load_benchmark, load_shots
-from lr_exp.data.questions import Question, fingerprint, load_questions, select_questions
+from lr_exp.data.questions import (
+    Question,
+    fingerprint,
+    load_questions,
+    select_examples,
+    select_questions,
+)
 from lr_exp.data.streaming import streamed_questions
 from lr_exp.errors import UserError
 from lr_exp.evaluator import grade
@@ -30,6 +37,8 @@ from lr_exp.models.vocabulary import (
 )
 from lr_exp.pipeline.method import method_of
 from lr_exp.store import Store, digest
+
+log = logging.getLogger(__name__)
 
 # Packages on whose versions results depend.
 MODEL_PACKAGES = ("torch", "transformers", "tokenizers")
@@ -118,6 +127,9 @@ class Inputs:
         parts = [source.fingerprint, prompts.rendered_probes(tokenizer)]
         if settings.control_tokens:  # only where it is set, so that other addresses stay the same
             parts.append("control tokens")
+        forms = [self._form, *self._forms]
+        if not prompts.has_chat_template(tokenizer) and any(form.chat for form in forms):
+            log.info("%s %s has no chat template: its prompts are plain", source.role, source.name)
         prompts.warn_without_generation_prompt(tokenizer, f"{source.role} {source.name}")
         return replace(source, fingerprint=digest(parts))
 
@@ -163,37 +175,42 @@ class Inputs:
 
         Worked examples are questions of the source that are not sampled from.
         """
-        form, settings = self._form, self.settings
+        form, data = self._form, self.settings.data
         shots: list[Question] = []
+        if form.num_fewshot and data.streaming:
+            raise UserError(
+                f"sampler.prompt={form.name} needs worked examples, which data.streaming=true does "
+                "not read: choose another prompt, or remove data.streaming."
+            )
         if form.num_fewshot:
-            sampled = {question.id for question in self.questions}
-            rest = [q for q in self._data_source if q.answer is not None and q.id not in sampled]
-            shots = select_questions(rest, form.num_fewshot, seed=0)
+            shots = select_examples(self._data_source, form.num_fewshot, self.questions)
         if len(shots) < form.num_fewshot:
             raise UserError(
                 f"sampler.prompt={form.name} needs {form.num_fewshot} questions with answers as "
-                f"examples, and data={settings.data.name} has {len(shots)} besides those to sample "
-                "from: lower data.max_questions, or choose another prompt."
+                f"examples, and data={data.name} has {len(shots)} besides those to sample from: "
+                "lower data.max_questions, or choose another prompt."
             )
-        return Prompt(settings.sampler.system_prompt, form, examples_of(shots))
+        return Prompt(self.settings.sampler.system_prompt, form, examples_of(shots))
 
     @cached_property
     def prompts(self) -> dict[str, dict[str, Prompt]]:
         """How the evaluator asks its questions: by the form's and the benchmark's names."""
         evaluator, found = self.settings.evaluator, {}
+        if evaluator.num_fewshot and not any(form.num_fewshot for form in self._forms):
+            raise UserError(
+                f"evaluator.num_fewshot={evaluator.num_fewshot}: no form in evaluator.prompts has "
+                "examples; add few_shot_chat or few_shot_plain."
+            )
         for form in self._forms:
+            if form.name in found:
+                raise UserError(
+                    f"evaluator.prompts has two forms named {form.name}: rename a file."
+                )
             count = form.num_fewshot and (evaluator.num_fewshot or form.num_fewshot)
             found[form.name] = {}
             for benchmark in self.benchmarks:
-                shots = load_shots(benchmark, count, hub_root=self.settings.hub_root)
-                asked = {question.text for question in self.benchmark_questions[benchmark.name]}
-                for shot in shots:
-                    if shot.text in asked:
-                        raise UserError(
-                            f"evaluator.prompts: example {shot.id} of {form.name} is also a "
-                            f"question of benchmark {benchmark.name}: correct shots_split in its "
-                            "YAML."
-                        )
+                asked = self.benchmark_questions[benchmark.name]
+                shots = load_shots(benchmark, count, asked, hub_root=self.settings.hub_root)
                 prompt = Prompt(evaluator.system_prompt, form, examples_of(shots))
                 found[form.name][benchmark.name] = prompt
         return found
