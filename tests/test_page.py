@@ -134,8 +134,8 @@ def test_shows_the_summary(page: Page) -> None:
         "50.0 → 62.5 %",  # micro_add 25 to 75, micro_plain 75 to 50
         "+12.5 points",
         "20.0 % 200 of 1,000 steps",
-        "micro_add 25.0 ± 32.7 75.0 ± 32.7 +50.0 -26.3 to +93.0 2 0",
-        "micro_plain 75.0 ± 32.7 50.0 ± 35.0 -25.0 -71.7 to +38.3 0 1",
+        "micro_add 25.0 ± 44.9 75.0 ± 44.9 +50.0 -26.3 to +93.0 2 0",
+        "micro_plain 75.0 ± 44.9 50.0 ± 35.0 -25.0 -71.7 to +38.3 0 1",
         "Warning: The gap is tiny.",
         "2 answers are shown: the first ones.",
         "Steps are numbered from 1 on this page",
@@ -263,7 +263,7 @@ def test_lists_what_a_run_of_some_stages_lacks(tmp_path: Path) -> None:
     page = page_of_run(run)
     assert "Missing: sampling (no divergences); tuning (no training curves)" in page.words
     assert "requested stages: evaluate" in page.words
-    assert "25.0 ± 32.7" in page.words
+    assert "25.0 ± 44.9" in page.words
     assert "after" not in page.inside("th")
     assert 'id="reader-data"' not in page.source
     change_summary(run, evaluate=None)
@@ -284,7 +284,7 @@ def test_a_run_that_trained_nothing_says_why(tmp_path: Path, why: str, heading: 
     words = page_of_run(run).words
     assert f"{heading}{why}" in words
     assert "tuning (no training curves)" not in words
-    assert "25.0 ± 32.7" in words
+    assert "25.0 ± 44.9" in words
     assert "x86_64 CPU, 1 thread dtype float32" in words
 
 
@@ -347,7 +347,7 @@ def test_shows_the_pair_s_expertise_gap_with_the_results(tmp_path: Path) -> None
         "expert": {"micro_add": {**result, "correct": 6, "accuracy": 0.6}},
         "amateur": {"micro_add": {**result, "correct": 2, "accuracy": 0.2}},
     }
-    line = "micro micro micro_add sampled 60.0 ± 26.0 20.0 ± 22.7 +40.0 ± 34.8 10"
+    line = "micro micro micro_add sampled 60.0 ± 28.7 20.0 ± 31.0 +40.0 ± 42.3 10"
     for sweep in (None, "expertise_gap", "micro_baselines"):
         folder = tmp_path / str(sweep)
         page = page_of_run(write_run(folder / "0", sweep=sweep, evaluate__gap=gap))

@@ -77,7 +77,7 @@ def test_the_report_and_the_frame_have_every_prompt(tmp_path):
         )
     assert report([str(tmp_path)]) == 0
     with (tmp_path / "report" / "results_prompts.csv").open(encoding="utf-8") as file:
-        rows = {row["prompt"]: row for row in csv.DictReader(file)}
+        rows = {row["asked_with"]: row for row in csv.DictReader(file)}
     assert {name: float(row["gain"]) for name, row in rows.items()} == {
         "chat": 100,
         "plain": 0,

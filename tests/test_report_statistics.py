@@ -124,10 +124,29 @@ def test_seeds_that_vary_widen_the_interval_and_three_have_a_t_interval() -> Non
     same, varied = (paired.accuracy(_of(*seeds)) for seeds in (["1100"] * 3, ["1110", "1000"]))
     assert same.ci95 == paired.accuracy(_of("1100")).ci95
     assert same.seeds_ci95 is None  # never a width of 0
-    # se^2 = 0.125 / 4 + 0.125 / 2, so these are p (1 - p) / se^2 = 8 / 3 questions.
-    assert varied.ci95 == paired.wilson(0.5, 8 / 3)
-    three = Estimate((0.5, 0.6, 0.7), 10, 0.0, (0.0, 1.0))
-    assert three.seeds_ci95 == pytest.approx(stats.t.interval(0.95, 2, 0.6, 0.1 / 3**0.5), abs=1e-4)
+    # Accuracies of 0.75 and 0.25 have a standard error of 0.25, and t is 12.7 with two seeds.
+    assert varied.ci95 == (0.0, 1.0)
+    three = Estimate((0.5, 0.6, 0.7), 10, 0.0, (0.5, 0.8), 0.0)
+    interval = stats.t.interval(0.95, 2, 0.6, 0.1 / 3**0.5)
+    assert three.seeds_ci95 == pytest.approx(interval, abs=1e-4)
+    half = interval[1] - 0.6
+    assert three.ci95 == pytest.approx(
+        (0.6 - math.hypot(0.1, half), 0.6 + math.hypot(0.2, half)), abs=1e-4
+    )
+
+
+def test_the_seeds_part_of_an_average_counts_once_for_all_benchmarks() -> None:
+    """A seed's adapter is the same on all benchmarks, so its effect does not average out."""
+    one = Estimate((0.5, 0.6, 0.7), 10, 0.0, (0.5, 0.7), 0.0)
+    average = paired.average([one, one])
+    assert average.seeds_ci95 == one.seeds_ci95
+    below = math.hypot(math.hypot(0.1, 0.1) / 2, 0.6 - (one.seeds_ci95 or (0, 0))[0])
+    assert 0.6 - average.ci95[0] == pytest.approx(below)
+
+
+@pytest.mark.parametrize("freedom", [1, 2, 9, 10, 14, 40])
+def test_students_t(freedom: int) -> None:
+    assert paired.student_t95(freedom) == pytest.approx(stats.t.ppf(0.975, freedom), abs=3e-3)
 
 
 def test_paired_interval_counts_won_and_lost_with_one_more_of_each() -> None:

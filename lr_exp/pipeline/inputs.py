@@ -325,6 +325,13 @@ class Inputs:
             }
             if "evaluate" in stages
             else {},
+            "prompt": digest(self.prompt.identity) if sampled else None,
+            "prompts": {
+                form: digest({name: prompt.identity for name, prompt in by_benchmark.items()})
+                for form, by_benchmark in self.prompts.items()
+            }
+            if "evaluate" in stages
+            else {},
             "device": self.device,
             "device_name": devices.device_name(self.device),
             "dtype": self.dtype,

@@ -38,12 +38,19 @@ _TUNING = {
     "distiller.lora_dropout": 0.05,
     "distiller.target_modules": ["q_proj", "v_proj"],
 }
-_ROLLOUTS = {"data.max_questions": 1000, "sampler.max_new_tokens": 128}
+_STEP_BY_STEP = "Please reason step by step"
+_PROMPT = {"sampler.prompt": "chat", "sampler.system_prompt": f"{_STEP_BY_STEP}."}
+_ROLLOUTS = {"data.max_questions": 1000, "sampler.max_new_tokens": 128, **_PROMPT}
+_EVALUATION = {
+    "evaluator.max_examples": None,
+    "evaluator.max_new_tokens": 2048,
+    "evaluator.system_prompt": (f"{_STEP_BY_STEP}, and put your final answer within \\boxed{{}}."),
+}
 # Training data of the methods without greedy rollouts. For rejection SFT, our interpretation of
 # the published numbers of problems: one answer to each training question.
 _ANSWERS = {
-    "rejection_sft": {"data.max_questions": None, "method.samples": 1},
-    "gt_sft": {},
+    "rejection_sft": {"data.max_questions": None, "method.samples": 1, **_PROMPT},
+    "gt_sft": _PROMPT,
 }
 
 # Published divergences (shares and nats); the paper gives the first two as "about".
@@ -72,10 +79,14 @@ def has_papers_models(setup: Setup, settings: Mapping[str, Any]) -> bool:
 
 def differences(setup: Setup, settings: Mapping[str, Any]) -> tuple[str, ...]:
     """Settings that differ from the paper's, as `data.max_questions is 8 (paper: 1000)`."""
-    wanted: dict[str, Any] = {"evaluator.max_examples": None}
+    wanted: dict[str, Any] = dict(_EVALUATION)
     if setup.method != BASELINE:
         wanted |= _ANSWERS.get(setup.method or "", _ROLLOUTS) | _TUNING
-    return _differing_settings(wanted, settings)
+    headline = settings.get("evaluator", {}).get("prompts", ["chat"])[0]
+    found = _differing_settings(wanted, settings)
+    if headline != "chat":
+        found = (f"evaluator.prompts starts with {headline} (paper: chat)", *found)
+    return found
 
 
 def sampling_differences(settings: Mapping[str, Any]) -> tuple[str, ...]:

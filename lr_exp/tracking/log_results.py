@@ -91,9 +91,10 @@ def log_headlines(tracker: Tracker, summary: Summary) -> None:
     flat: dict[str, Any] = {}
     evaluated = summary.evaluate or EvaluateSummary()
     before, after = evaluated.expert or {}, evaluated.tuned or {}
+    for name, result in (before | after).items():
+        flat |= {f"eval/{name}/{key}": value for key, value in result.numbers.items()}
     for who, results in (("expert", before), ("tuned", after)):
         for name, result in results.items():
-            flat |= {f"eval/{name}/{key}": value for key, value in result.numbers.items()}
             flat[f"eval/{name}/{who}"] = result.accuracy
             flat[f"eval/{name}/{who}_stderr"] = result.stderr
     for name, result in after.items():

@@ -75,7 +75,7 @@ def write_run(
             "method": {"name": method, "select": "all"},
             "sampler": {"max_new_tokens": 128, "batch_size": 16, "export": None},
             "distiller": {"steps": 100, "learning_rate": 1e-4},
-            "evaluator": {"max_new_tokens": 256, "batch_size": 32, "decoder": decoder},
+            "evaluator": {"max_new_tokens": 2048, "batch_size": 32, "decoder": decoder},
             "wandb": {"name": f"run {seed}"},
             "benchmarks": list(before),
             "alpha": alpha or 0.2,

@@ -212,6 +212,11 @@ def _identity(run: Run) -> dict[str, Any]:
     measured = {
         **{f"model of the {role}": fingerprint for role, fingerprint in fingerprints.items()},
         "provenance.data": run.provenance.data,
+        "prompt of the sampler": run.provenance.prompt,
+        **{
+            f"evaluator.prompts, {form}": found
+            for form, found in (run.provenance.prompts or {}).items()
+        },
         "dtype": run.provenance.dtype,
         "evaluated benchmarks": sorted(run.results(run.final_model)) or None,
     }

@@ -5,7 +5,7 @@ Accuracies are shares in [0, 1].
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,7 +25,8 @@ class Estimate:
     by_seed: tuple[float, ...]
     questions: int
     question_variance: float  # of the mean, from sampling questions
-    ci95: Interval  # of the mean, over questions; never of width 0
+    question_ci95: Interval  # of the mean, for these seeds; never of width 0
+    lowest: float = -1.0  # that the mean can be; the highest is 1
 
     @property
     def mean(self) -> float:
@@ -49,11 +50,25 @@ class Estimate:
     @property
     def seeds_ci95(self) -> Interval | None:
         """Student's t interval of the mean where seeds are the unit; None if they do not vary."""
-        if self.seed_variance == 0:
-            return None
-        t = _T95[self.seeds - 2] if self.seeds - 2 < len(_T95) else Z95
-        half = t * math.sqrt(self.seed_variance)
-        return self.mean - half, self.mean + half
+        half = self._seeds_half
+        return (self.mean - half, self.mean + half) if half else None
+
+    @property
+    def ci95(self) -> Interval:
+        """Over questions and seeds: the squared distances of both intervals' ends add up."""
+        below, above = (math.hypot(end - self.mean, self._seeds_half) for end in self.question_ci95)
+        return max(self.lowest, self.mean - below), min(1.0, self.mean + above)
+
+    @property
+    def _seeds_half(self) -> float:
+        return student_t95(self.seeds - 1) * math.sqrt(self.seed_variance) if self.seeds > 1 else 0
+
+
+def student_t95(freedom: int) -> float:
+    """The 97.5 % quantile of Student's t; above 9 degrees of freedom to within 0.003."""
+    if freedom <= len(_T95):
+        return _T95[freedom - 1]
+    return Z95 + 2.372 / freedom + 2.82 / freedom**2
 
 
 def wilson(share: float, count: float, z: float = Z95) -> Interval:
@@ -67,8 +82,8 @@ def accuracy(correct: Correct) -> Estimate:
     """The accuracy of one variant on one benchmark.
 
     se^2 = Var_questions(mean over seeds) / n + Var_seeds(accuracy) / seeds. With one seed this is
-    the binomial p (1 - p) / n. The interval is Wilson's for the number of questions that has this
-    standard error, p (1 - p) / se^2, or for all questions if se is 0.
+    the binomial p (1 - p) / n. The interval over questions is Wilson's for all n questions, which
+    is wider than necessary where seeds differ in the questions that they answer.
     """
     variance = float(correct.mean(axis=0).var()) / correct.shape[1]
     return _accuracy(correct.mean(axis=1).tolist(), correct.shape[1], variance)
@@ -84,15 +99,15 @@ def accuracy_from_counts(accuracies: Sequence[float], questions: int) -> Estimat
 
 
 def _accuracy(by_seed: Sequence[float], questions: int, variance: float) -> Estimate:
-    one = Estimate(tuple(by_seed), questions, variance, (0.0, 1.0))
-    share, squared = one.mean, one.question_variance + one.seed_variance
-    return replace(one, ci95=wilson(share, share * (1 - share) / squared if squared else questions))
+    mean = math.fsum(by_seed) / len(by_seed)
+    return Estimate(tuple(by_seed), questions, variance, wilson(mean, questions), 0.0)
 
 
 def difference(ours: Correct, theirs: Correct) -> Estimate:
     """Accuracy of ours minus theirs on the same questions; a single seed is paired with every seed.
 
-    The interval counts the questions won and lost, averaged over seeds, with one more of each:
+    The interval over questions counts those won and lost, averaged over seeds, with one more of
+    each:
     p = (won + 1) / (n + 2), q = (lost + 1) / (n + 2),
     p - q ± 1.96 sqrt((p + q - (p - q)^2) / (n + 2)).
 
@@ -124,8 +139,8 @@ def independent_difference(ours: Estimate, theirs: Estimate) -> Estimate:
         min(ours.questions, theirs.questions),
         ours.question_variance + theirs.question_variance + theirs.seed_variance,
         (
-            mean - math.hypot(ours.mean - ours.ci95[0], high - shift),
-            mean + math.hypot(ours.ci95[1] - ours.mean, shift - low),
+            mean - math.hypot(ours.mean - ours.question_ci95[0], high - shift),
+            mean + math.hypot(ours.question_ci95[1] - ours.mean, shift - low),
         ),
     )
 
@@ -133,13 +148,15 @@ def independent_difference(ours: Estimate, theirs: Estimate) -> Estimate:
 def average(estimates: Sequence[Estimate]) -> Estimate:
     """The unweighted mean over benchmarks.
 
-    se^2 = sum(question variances) / B^2 + Var_seeds(average over benchmarks) / seeds. The squared
-    distances of the interval's ends from the means add up in the same way.
+    se^2 = sum(question variances) / B^2 + Var_seeds(average over benchmarks) / seeds: a seed's
+    adapter is the same on all benchmarks. The squared distances of the interval's ends from the
+    means add up in the same way.
     """
     count = len(estimates)
     mean = math.fsum(one.mean for one in estimates) / count
     below, above = (
-        math.hypot(*(one.ci95[end] - one.mean for one in estimates)) / count for end in (0, 1)
+        math.hypot(*(one.question_ci95[end] - one.mean for one in estimates)) / count
+        for end in (0, 1)
     )
     by_seed = zip(*(estimate.by_seed for estimate in estimates), strict=True)
     return Estimate(
@@ -147,6 +164,7 @@ def average(estimates: Sequence[Estimate]) -> Estimate:
         sum(estimate.questions for estimate in estimates),
         math.fsum(estimate.question_variance for estimate in estimates) / count**2,
         (mean - below, mean + above),
+        min(one.lowest for one in estimates),
     )
 
 

@@ -31,6 +31,7 @@ class Profile:
     label: str  # unique in the sweep
     expert: str
     amateur: str | None
+    prompt: str | None
     methods: tuple[str | None, ...]  # that share these token positions
     betas: tuple[float, ...]  # thresholds above which steps are kept
     seeds: int
@@ -47,7 +48,7 @@ class Profile:
 def profiles(sweep: Sweep) -> list[Profile]:
     """One per pair; methods with different trajectories have profiles of their own."""
     scored = [run for run in sweep.runs if run.sample.histogram and run.amateur]
-    by_method = grouped(scored, lambda run: (run.expert, run.amateur, run.data, run.method))
+    by_method = grouped(scored, lambda run: (*_pair(run), run.method))
     groups: list[list[Run]] = []
     for runs in by_method.values():
         same = next((group for group in groups if _same_steps(runs, group)), None)
@@ -56,14 +57,20 @@ def profiles(sweep: Sweep) -> list[Profile]:
     labels = [profile.label for profile in made]
     for i, profile in enumerate(made):
         if labels.count(profile.label) > 1:
+            asked = f", prompt {profile.prompt}" if profile.prompt else ""
             methods = ", ".join(map(method_label, profile.methods))
-            made[i] = replace(profile, label=f"{profile.label} ({methods})")
+            made[i] = replace(profile, label=f"{profile.label} ({methods}{asked})")
     return sorted(made, key=lambda p: (rank(p.expert, EXPERTS), rank(p.amateur, AMATEURS)))
+
+
+def _pair(run: Run) -> tuple[str | None, ...]:
+    """What all methods of a pair share: the models, the questions and how they are asked."""
+    return run.expert, run.amateur, run.data, run.prompt
 
 
 def _same_steps(ours: Sequence[Run], theirs: Sequence[Run]) -> bool:
     """Whether both are of one pair and have equal histograms for all common seeds, at least one."""
-    pairs = {(one[0].expert, one[0].amateur, one[0].data) for one in (ours, theirs)}
+    pairs = {_pair(one[0]) for one in (ours, theirs)}
     mine, other = (
         {run.seed: run.sample.histogram and run.sample.histogram.counts for run in runs}
         for runs in (ours, theirs)
@@ -87,6 +94,7 @@ def profile_of(runs: Sequence[Run]) -> Profile:
         f"{runs[0].expert} / {runs[0].amateur}",
         runs[0].expert,
         runs[0].amateur,
+        runs[0].prompt,
         tuple(dict.fromkeys(run.method for run in runs)),
         tuple(sorted(betas)),
         len(seeds),

@@ -258,6 +258,8 @@ class Provenance(_Part):
     data: str | None = None  # digest of all questions of the data set
     questions: str | None = None  # digest of those that were sampled from
     benchmarks: dict[str, str] | None = None  # digests
+    prompt: str | None = None  # digest of the sampler's prompts but for the questions
+    prompts: dict[str, str] | None = None  # the same for each form of the evaluation
     device: str | None = None
     device_name: str | None = None
     dtype: str | None = None

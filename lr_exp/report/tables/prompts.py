@@ -23,8 +23,8 @@ BEST = "best of each"
 _ABOUT = (
     "Best of each: each model is asked each half of the questions with the prompt that it answers "
     "best on the other half, so that no prompt is chosen on the questions that it is scored on. A "
-    "gain at one prompt that is smaller between the best prompts comes, at least in part, from the "
-    "prompt."
+    "gain that is clearly smaller between the best prompts points to the prompt; one that is not "
+    "may still come from a prompt that was not tried."
 )
 
 
@@ -46,7 +46,7 @@ def prompts_table(sweep: Sweep, table_name: str) -> Table | None:
         columns.append((Column(title), [shown(own[place]) for *_, own in lines]))
     records = [
         setup_record(row)
-        | {"benchmark": benchmark, "prompt": prompt}
+        | {"benchmark": benchmark, "asked_with": prompt}
         | {
             key: value
             for (_, name, _), one in zip(_SHOWN, own, strict=True)

@@ -113,22 +113,19 @@ def without_empty(table: Table) -> Table:
 
 
 def percent(estimate: Estimate | None) -> str:
-    """A share with half the width of its 95 % interval, `54.2 ± 0.9`."""
-    return ABSENT if estimate is None else f"{100 * estimate.mean:.1f} ± {_half_width(estimate)}"
+    """A share and the distance to the farther end of its 95 % interval, `54.2 ± 0.9`."""
+    return ABSENT if estimate is None else f"{100 * estimate.mean:.1f} ± {_distance(estimate)}"
 
 
 def points(estimate: Estimate | None) -> str:
-    """A difference of shares with half the width of its 95 % interval, `+11.8 ± 0.9`."""
-    return (
-        ABSENT if estimate is None else f"{signed(100 * estimate.mean)} ± {_half_width(estimate)}"
-    )
+    """A difference of shares and the distance to the farther end of its interval, `+11.8 ± 0.9`."""
+    return ABSENT if estimate is None else f"{signed(100 * estimate.mean)} ± {_distance(estimate)}"
 
 
-def _half_width(estimate: Estimate) -> str:
+def _distance(estimate: Estimate) -> str:
     """In points; `0.03` where one decimal would be 0.0."""
-    low, high = estimate.ci95
-    half = 50 * (high - low)
-    return f"{half:.1f}" if half >= 0.05 else f"{half:.1g}"
+    distance = 100 * max(abs(end - estimate.mean) for end in estimate.ci95)
+    return f"{distance:.1f}" if distance >= 0.05 else f"{distance:.1g}"
 
 
 def signed(value: float, digits: int = 1) -> str:
