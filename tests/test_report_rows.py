@@ -203,7 +203,7 @@ SEED_1, OTHER_METHOD = {"seed": 1}, {"method": "neither"}
         ),
         (
             OTHER_METHOD | {"settings__evaluator__max_new_tokens": 9},
-            "evaluator.max_new_tokens is 256 in 0 and 9 in 1",
+            "evaluator.max_new_tokens is 2048 in 0 and 9 in 1",
         ),
         (
             OTHER_METHOD | {"provenance__dtype": "bfloat16"},
