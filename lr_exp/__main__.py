@@ -23,33 +23,15 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from lr_exp import distributed, progress
-from lr_exp.config import cells
-from lr_exp.config.composition import (
-    check_overrides,
-    config_dirs,
-    count_cells,
-    one_line_message,
-    parse_flags,
-    register,
-    round_range,
-    to_settings,
-)
+from lr_exp import distributed, errors, progress
+from lr_exp.config import cells, composition
+from lr_exp.config.composition import one_line_message, parse_flags
 from lr_exp.config.help_page import version_line
 from lr_exp.config.launchers import check_launcher, explain_launcher_error, stop_jobs
 from lr_exp.config.options import option_folders
 from lr_exp.config.settings import Settings
 from lr_exp.distributed import Stopped
-from lr_exp.errors import (
-    UserError,
-    flush_output,
-    guard_tracebacks,
-    is_debugging,
-    print_error,
-    print_exception,
-    printable,
-    redact,
-)
+from lr_exp.errors import UserError, is_debugging, printable, redact
 from lr_exp.models.devices import choose_gpu
 from lr_exp.pipeline.outcome import FolderInUseError, choices, clear, only_writer, record_failure
 from lr_exp.report.terminal import cell_results, relative, results_lines, summary_table, sweep_table
@@ -90,7 +72,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return program.report_stop(stop)
     finally:
         with suppress(OSError):
-            flush_output()
+            errors.flush_output()
 
 
 class Program:
@@ -106,7 +88,7 @@ class Program:
         """Runs the command line; returns the exit status."""
         try:
             self._check_arguments()
-            register()
+            composition.register()
             with TemporaryDirectory() as scratch:
                 self._call_hydra(scratch)
         except BrokenPipeError:
@@ -140,7 +122,7 @@ class Program:
             if distributed.is_rank0():
                 clear(folder)
                 _save_composed(config, folder)
-            settings = to_settings(config, overrides, self._folders[1:])
+            settings = composition.to_settings(config, overrides, self._folders[1:])
             if settings.sweep is not None and not multirun:
                 raise UserError(
                     f"+sweep={settings.sweep} starts several runs: add -m, as in python -m lr_exp "
@@ -199,7 +181,7 @@ class Program:
         if not isinstance(error, _USER_ERRORS):  # a bug: the traceback matters
             if not multirun or exits_alone:
                 raise error
-            print_exception(type(error), error, error.__traceback__)
+            errors.print_exception(error)
         if is_shown:
             self._print_error(error, repeat=multirun)  # each cell prints its own
         if exits_alone:
@@ -214,10 +196,10 @@ class Program:
                 "--experimental-rerun reads a pickle, which can run any code: pass the run's "
                 "overrides again (they are in its .hydra/overrides.yaml)."
             )
-        self._folders = option_folders(config_dirs(self._arguments))
+        self._folders = option_folders(composition.config_dirs(self._arguments))
         if not flags.shell_completion:  # its words, as in `install=bash`, are no overrides
-            check_overrides(flags.overrides, self._folders)
-            given = {word: round_range(word) for word in flags.overrides}
+            composition.check_overrides(flags.overrides, self._folders)
+            given = {word: composition.round_range(word) for word in flags.overrides}
             self._arguments = [given.get(word, word) for word in self._arguments]
         check_launcher(self._arguments)
 
@@ -229,8 +211,7 @@ class Program:
         hydra_version.setbase("1.3")
         flags = parse_flags(self._arguments)
         if not distributed.is_rank0():
-            folders = [f"hydra.run.dir={scratch}", f"hydra.sweep.dir={scratch}"]
-            flags.overrides += folders
+            flags.overrides += [f"hydra.run.dir={scratch}", f"hydra.sweep.dir={scratch}"]
         _run_hydra(
             args=flags,
             args_parser=get_args_parser(),
@@ -260,7 +241,8 @@ class Program:
             return
         in_this_process = str(hydra_config.launcher._target_).endswith("BasicLauncher")
         progress.choose_for_cells(side_by_side=not in_this_process)
-        count = count_cells(self._arguments, hydra_config.sweeper.get("params") or {})
+        params = hydra_config.sweeper.get("params") or {}
+        count = composition.count_cells(self._arguments, params)
         of = f" of {count}" if count else ""
         _show(f"\ncell {number}{of}: {printable(folder.name)}")
 
@@ -297,7 +279,7 @@ class Program:
                 "written, on a disk with space"
             )
         if repeat or message not in self._errors:
-            print_error(message)
+            errors.print_error(message)
             self._errors += [message, redact(one_line_message(error))]  # as in `Outcome.error`
 
 
@@ -318,9 +300,9 @@ def _show(text: str) -> None:
     if distributed.is_rank0():
         with suppress(OSError):
             print(text)
-            flush_output()
+            errors.flush_output()
 
 
 if __name__ == "__main__":
-    guard_tracebacks()
+    errors.guard_tracebacks()
     sys.exit(main())

@@ -69,12 +69,8 @@ class Progress:
         found: units that were done before; rates exclude them.
         also: a second unit, without a total: "token".
         """
-        self._options: dict[str, Any] = {
-            "desc": name,
-            "total": total,
-            "unit": f" {unit}",
-            "initial": found,
-        }
+        self._options: dict[str, Any] = {"desc": name, "total": total, "initial": found}
+        self._options["unit"] = f" {unit}"
         self._also_unit, self._also, self._note = also, 0, ""
         self._stack = ExitStack()
 
@@ -85,9 +81,8 @@ class Progress:
             self._options |= {"file": sys.stderr, "dynamic_ncols": True}
         else:
             interval = _LINE_INTERVAL if self._style == LINES else _FEW_INTERVAL
-            # delay: no line at the start
-            self._options |= {"file": _Lines(), "bar_format": _LINE, "delay": 1}
-            self._options |= {"mininterval": interval}
+            self._options |= {"file": _Lines(), "bar_format": _LINE, "mininterval": interval}
+            self._options["delay"] = 1  # no line at the start
         # disable: passed, since a sweep disables the bars of libraries by tqdm's variable.
         bar = _Bar(leave=False, miniters=1, disable=self._style == NONE, **self._options)
         self._bar = self._stack.enter_context(bar)

@@ -118,11 +118,7 @@ registry: dict[tuple[str, str], Choice] = {}  # by kind and name
 
 
 def register(
-    kind: str,
-    *,
-    columns: Iterable[str] = (),
-    needs: Iterable[str] = (),
-    compares_all: bool = False,
+    kind: str, *, columns: Iterable[str] = (), needs: Iterable[str] = (), compares_all: bool = False
 ) -> Callable[[F], F]:
     """Registers the decorated function as a choice, under its own name without a final underscore.
 
@@ -146,14 +142,8 @@ def register(
         taken = registry.get((kind, name))
         if taken and taken.source is None and not _is_ours(function):
             raise ValueError(f"{kind} {name!r} is a choice of lr_exp: use another name")
-        registry[kind, name] = Choice(
-            kind=kind,
-            name=name,
-            function=function,
-            columns=tuple(columns),
-            needs=tuple(needs),
-            compares_all=compares_all,
-        )
+        declared = (tuple(columns), tuple(needs), compares_all)
+        registry[kind, name] = Choice(kind, name, function, *declared)
         return function
 
     return decorate

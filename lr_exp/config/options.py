@@ -96,7 +96,5 @@ def load_option(schema: type[T], path: Path, base: Mapping[str, Any] | None = No
             raise UserError(f"{path}: unknown key {key!r}.{did_you_mean(key, known)}")
     try:
         return cast(T, OmegaConf.to_object(OmegaConf.merge(structured, values)))
-    except OmegaConfBaseException as error:
+    except (OmegaConfBaseException, UserError) as error:
         raise UserError(f"{path}: {first_line(error)}") from error
-    except UserError as error:
-        raise UserError(f"{path}: {error}") from error

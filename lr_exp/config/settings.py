@@ -81,9 +81,8 @@ def check_value(key: str, value: Any, hint: Any) -> Any:
     if isinstance(allowed, str) and not lies_in(value, allowed):
         raise UserError(f"{shown} is out of range: expected {expected(hint)}.")
     if isinstance(allowed, tuple) and value not in allowed:
-        raise UserError(
-            f"{key}={value!r:.{_MAX_SHOWN}} is not known.{did_you_mean(value, allowed)}"
-        )
+        nearest = did_you_mean(value, allowed)
+        raise UserError(f"{key}={value!r:.{_MAX_SHOWN}} is not known.{nearest}")
     if origin is list:
         for item in value:
             check_value(key, item, get_args(kind)[0])
@@ -175,8 +174,7 @@ class SourceSettings(_Checked, key="source."):
     split: str | None = None
     revision: str | None = _neutral(None)
     answer: Annotated[str, ANSWER_KINDS] = "math"  # how references are compared
-    # Only for generated questions (`format: micro`, `random_calculation`): how many, and the
-    # generator's seed.
+    # Of generated questions (`format: micro`, `random_calculation`): how many, and the seed.
     count: Annotated[int | None, COUNT] = None
     seed: int = 0
     # Only for `format: random_calculation`: the smallest and the largest operand of each operation
@@ -439,11 +437,8 @@ class Settings(_Checked, key=""):
         prompts = self.evaluator.prompts
         if not prompts:
             raise UserError("evaluator.prompts is empty: set one or more, as [chat].")
-        for key, names in (
-            ("stages", self.stages),
-            ("benchmarks", self.benchmarks),
-            ("evaluator.prompts", prompts),
-        ):
+        lists = {"stages": self.stages, "benchmarks": self.benchmarks, "evaluator.prompts": prompts}
+        for key, names in lists.items():
             for name in names:
                 if names.count(name) > 1:
                     raise UserError(f"{key} contains {name!r} twice: remove one of them.")
