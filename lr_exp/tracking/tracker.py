@@ -21,21 +21,11 @@ class Tracker:
     """
 
     def __init__(
-        self,
-        folder: Path,
-        settings: WandbSettings,
-        config: dict[str, Any],
-        identity: RunIdentity | None = None,
+        self, folder: Path, settings: WandbSettings, config: dict[str, Any], identity: RunIdentity
     ) -> None:
-        """Overwrites an existing file, so that the metrics of two runs never mix.
-
-        Args:
-            folder: the run's; exists.
-            config: of the run, shown in W&B.
-            identity: None starts a new run in W&B.
-        """
+        """Overwrites the file in the run's `folder`; W&B shows the run's `config`."""
         self._file = (folder / METRICS).open("w", encoding="utf-8")
-        self.wandb = start_wandb(folder, settings, config, identity or RunIdentity())
+        self.wandb = start_wandb(folder, settings, config, identity)
 
     def log(self, family: str, step: int, metrics: Mapping[str, float]) -> None:
         """Logs the metrics of one family at one step. NaN and infinity become null."""
@@ -56,5 +46,5 @@ class Tracker:
     def __enter__(self) -> "Tracker":
         return self
 
-    def __exit__(self, kind: object, error: object, trace: object) -> None:
+    def __exit__(self, kind: object, *_: object) -> None:
         self.close(failed=kind is not None)

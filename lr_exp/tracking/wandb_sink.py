@@ -86,10 +86,9 @@ class WandbSink(Sink):
     def __init__(
         self, wandb: Any, mode: str, options: dict[str, Any], records_artifacts: bool
     ) -> None:
-        """Starts recording.
+        """Starts recording with the module `wandb`.
 
         Args:
-            wandb: the module.
             mode: `offline`, `online`, or `auto` for online if there is a login.
             options: of `wandb.init`.
             records_artifacts: whether `artifact` has an effect.
