@@ -29,13 +29,12 @@ class _Expression:
 
 
 def random_calculations(
-    operations: Mapping[str, list[int]], *, depth: int, count: int, seed: int, split: str
+    operations: Mapping[str, list[int]], depth: int, count: int, seed: int, split: str
 ) -> Iterator[dict[str, str]]:
     """Yields `count` distinct questions with their answers: `What is (3 + 4) * 2?`, `14`.
 
-    A larger count starts with the questions of a smaller one. A hash of the operation and its
-    operands, regardless of their order, assigns a question to a split, half of them to each: `3 +
-    4` and `4 + 3` are one question, of which only one is asked.
+    A larger count starts with the questions of a smaller one. A hash assigns half of the questions
+    to each split. `3 + 4` and `4 + 3` are one question.
 
     Args:
         operations: the smallest and the largest operand of each operation (add, subtract,
