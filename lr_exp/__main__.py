@@ -1,8 +1,7 @@
 """The program: `python -m lr_exp [overrides]`, multirun with `-m`.
 
-`main` sets up the process, `Program.run` checks the command line and calls Hydra, which composes
-the settings and calls `Program.run_cell` once, or for each cell of a sweep; that calls
-`lr_exp.pipeline.run.run`. With torchrun, every rank does all of it and rank 0 prints.
+`Program.run` checks the command line and calls Hydra, which composes the settings and calls
+`Program.run_cell` once, or for each cell of a sweep. With torchrun, every rank does all of it.
 """
 
 import errno
@@ -48,14 +47,10 @@ _INFO_OPTIONS = ("--help", "-h", "--hydra-help", "--version", "--cfg", "-c", "--
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Runs the program.
-
-    Args:
-        argv: the arguments after the program's name; None: those of this process.
+    """Runs the program with these arguments, or with those of this process.
 
     Returns:
-        The exit status: 0, 1 after an error that was printed, or 128 plus the signal's number after
-        a signal stopped it.
+        The exit status: 0, 1 after an error that was printed, or 128 plus a signal's number.
     """
     arguments = list(sys.argv[1:] if argv is None else argv)
     if not distributed.is_rank0() and any(word.startswith(_INFO_OPTIONS) for word in arguments):
@@ -153,10 +148,7 @@ class Program:
         overrides: list[str],
         folder: Path,
     ) -> str:
-        """Records and prints why a cell failed; returns the reason, or raises to end the program.
-
-        `settings` is None if the configuration is not valid.
-        """
+        """Records and prints why a cell failed; returns the reason, or raises to end all."""
         cause = error.lost if isinstance(error, Stopped) else error
         if cause is None:
             raise error
@@ -204,13 +196,10 @@ class Program:
         check_launcher(self._arguments)
 
     def _call_hydra(self, scratch: str) -> None:
-        """Does what `hydra.main` does, which can only read `sys.argv`.
-
-        Hydra writes to the folder `scratch` on ranks other than 0.
-        """
+        """Does what `hydra.main` does, which can only read `sys.argv`."""
         hydra_version.setbase("1.3")
         flags = parse_flags(self._arguments)
-        if not distributed.is_rank0():
+        if not distributed.is_rank0():  # which alone writes to the run's folder
             flags.overrides += [f"hydra.run.dir={scratch}", f"hydra.sweep.dir={scratch}"]
         _run_hydra(
             args=flags,

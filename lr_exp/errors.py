@@ -107,8 +107,8 @@ def is_secret_name(name: str) -> bool:
 def known_secrets() -> set[str]:
     """Every secret of this process; read on each call, since a login may be new.
 
-    Sources are environment variables with KEY, TOKEN, SECRET or PASSWORD in their names (values of
-    at least 8 characters), the hub's token file, and netrc, where W&B stores its key.
+    Sources are environment variables with names such as API_KEY, the hub's token file, and netrc,
+    where W&B stores its key.
     """
     from huggingface_hub import constants  # reads the environment on import
 
@@ -144,10 +144,9 @@ def is_debugging() -> bool:
 
 
 def command(main: Callable[[Sequence[str] | None], int]) -> Callable[..., int]:
-    """Decorates a command's function from its arguments to its exit status.
+    """Makes a command print errors that a user can fix on one line, with status 1.
 
-    Errors that a user can fix are printed on one line, with status 1. Output ends without an error
-    when its reader does, as in `| head`.
+    Output ends without an error when its reader does, as in `| head`.
     """
 
     @functools.wraps(main)

@@ -23,8 +23,7 @@ def choose(style: str | None, *, leave: bool = True) -> None:
     """Sets how this process shows progress.
 
     Args:
-        style: BAR: a bar; LINES: a line every 30 s; FEW: a line every 10 min; NONE: nothing.
-            None: a bar on a terminal, else lines.
+        style: BAR, LINES (every 30 s), FEW (every 10 min), NONE; None: BAR on a terminal, or LINES.
         leave: whether a finished stage leaves a line; with FEW, only if it took at least 30 s.
     """
     global _chosen
@@ -34,8 +33,7 @@ def choose(style: str | None, *, leave: bool = True) -> None:
 def choose_for_cells(*, side_by_side: bool) -> None:
     """Sets how a sweep shows progress. On a terminal, only the cells' tables remain.
 
-    Args:
-        side_by_side: whether cells run in several processes, whose bars would overwrite each other.
+    The bars of cells that run side by side would overwrite each other.
     """
     if on_terminal() and not side_by_side:
         choose(BAR, leave=False)
@@ -64,7 +62,6 @@ class Progress:
     ) -> None:
         """Args:
         name: the stage, in one or two words.
-        total: number of units.
         unit: what is counted, in the singular: "question".
         found: units that were done before; rates exclude them.
         also: a second unit, without a total: "token".
@@ -89,13 +86,7 @@ class Progress:
         return self
 
     def add(self, count: int = 1, *, also: int = 0, note: str | None = None) -> None:
-        """Adds finished units.
-
-        Args:
-            count: number of units.
-            also: number of the second unit.
-            note: text to show from now on: "loss 0.0312".
-        """
+        """Adds finished units and second units, and replaces the `note`: "loss 0.0312"."""
         self._also += also
         self._note = note or self._note
         parts = [self._note] if self._note else []
@@ -140,10 +131,8 @@ def duration(seconds: float) -> str:
     """`3.2 s`, `42 s`, `4 min 05 s`, `1 h 02 min`."""
     if seconds < 9.95:
         return f"{seconds:.1f} s"
-    whole = round(seconds)
-    if whole < 60:
-        return f"{whole} s"
-    if whole < 3600:
-        return f"{whole // 60} min {whole % 60:02d} s"
+    minutes, rest = divmod(round(seconds), 60)
+    if minutes < 60:
+        return f"{minutes} min {rest:02d} s" if minutes else f"{rest} s"
     minutes = round(seconds / 60)
     return f"{minutes // 60} h {minutes % 60:02d} min"

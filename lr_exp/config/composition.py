@@ -65,11 +65,7 @@ def cell_folder(overrides: Sequence[str]) -> str:
 
 
 def parse_flags(arguments: Sequence[str]) -> argparse.Namespace:
-    """Hydra's flags and the `overrides` of a command line, in any order.
-
-    Raises:
-        UserError: a flag does not exist, or its value is missing or wrong.
-    """
+    """Hydra's flags and the `overrides` of a command line; raises UserError for a wrong flag."""
 
     def refuse(message: str) -> NoReturn:
         raise UserError(f"{message}. `python -m lr_exp --help` shows the usage.")
@@ -94,15 +90,9 @@ def config_dirs(arguments: Sequence[str]) -> list[str]:
 
 
 def check_overrides(overrides: Sequence[str], folders: Sequence[Path] = ()) -> None:
-    """Checks that every key and option exists.
+    """Raises UserError, which names the nearest valid key or option, unless all overrides exist.
 
-    Args:
-        overrides: the command line without flags.
-        folders: see `option_folders`; by default the package's alone.
-
-    Raises:
-        UserError: a word is not an override, or its key or option does not exist; the message names
-            the nearest valid one.
+    The options in `folders` count; by default those of the package alone.
     """
     folders = folders or option_folders()
     groups = {group: list(option_files(folders, group)) for group in GROUPS}
@@ -131,11 +121,7 @@ def check_overrides(overrides: Sequence[str], folders: Sequence[Path] = ()) -> N
 
 
 def parse_override(word: str) -> Override:
-    """Parses `key=value`.
-
-    Raises:
-        UserError: it is not an override, or sweeps over too many values.
-    """
+    """Parses `key=value`; raises UserError if it is no override, or sweeps over too many values."""
     shown = repr(word) if len(word) <= _MAX_FOLDER_BYTES else f"{word[:_MAX_FOLDER_BYTES]!r}..."
     try:
         word.encode()  # otherwise, writing the summary would fail at the end of the run
@@ -151,9 +137,8 @@ def parse_override(word: str) -> Override:
     if isinstance(sweep, RangeSweep):  # Hydra would build a list of all values
         start, stop, step = (float(end or 0) for end in (sweep.start, sweep.stop, sweep.step))
         if abs(stop - start) > _MAX_SWEEP_VALUES * abs(step):
-            raise UserError(
-                f"{shown} sweeps over more than {_MAX_SWEEP_VALUES:,} values: shorten the range."
-            )
+            limit = f"more than {_MAX_SWEEP_VALUES:,} values"
+            raise UserError(f"{shown} sweeps over {limit}: shorten the range.")
     if isinstance(sweep, ChoiceSweep) and any(isinstance(one, Sweep) for one in sweep.list):
         raise UserError(f"{shown}: a range cannot be one of several values: list its values.")
     return override
@@ -189,9 +174,7 @@ def round_range(word: str) -> str:
 def count_cells(arguments: Sequence[str], params: Mapping[str, Any]) -> int | None:
     """The number of runs of a multirun; None if it depends on a glob.
 
-    Args:
-        arguments: the command line, which replaces axes of the sweep.
-        params: the sweep's `hydra.sweeper.params`.
+    A command line's `arguments` replace axes of the sweep's `hydra.sweeper.params`.
     """
     given = [word for word in parse_flags(arguments).overrides if not word.startswith("hydra.")]
     counts = {}

@@ -90,10 +90,8 @@ def help_page(*, _root_: DictConfig) -> str:
         if len(start) > _VALUE_COLUMNS - 2:  # a long value, of a path for example
             lines.append(start)
             start = ""
-        after = " " * _VALUE_COLUMNS
-        lines += textwrap.wrap(
-            what, _COLUMNS, initial_indent=f"{start:<{_VALUE_COLUMNS}}", subsequent_indent=after
-        )
+        start, after = start.ljust(_VALUE_COLUMNS), " " * _VALUE_COLUMNS
+        lines += textwrap.wrap(what, _COLUMNS, initial_indent=start, subsequent_indent=after)
     page = "\n".join([*lines, "", _CLOSING])
     return page.replace("$", "$$")  # Hydra substitutes $NAMES
 

@@ -110,11 +110,7 @@ KINDS = {
 
 
 def rows(kind: str, folders: Folders) -> list[Facts]:
-    """The facts of every option of a kind, sorted by name.
-
-    Raises:
-        UserError: a file is not valid.
-    """
+    """The facts of every option of a kind, sorted by name; raises UserError for an invalid file."""
     found = []
     group = KINDS[kind].group
     for name, path in option_files(folders, group).items():

@@ -30,9 +30,8 @@ def conf_dir() -> Path:
 def option_folders(config_dirs: Iterable[str | Path] = ()) -> tuple[Path, ...]:
     """The folders that options are read from, in Hydra's order: the package's, then the user's.
 
-    Raises:
-        UserError: a folder does not exist, or two of them have an option of the same name, of which
-            Hydra would silently read only the first.
+    Raises UserError if a folder does not exist, or if two of them have an option of the same name,
+    of which Hydra would silently read only the first.
     """
     folders = [conf_dir()]
     for config_dir in config_dirs:
@@ -60,11 +59,7 @@ def option_files(folders: Sequence[Path], group: str) -> dict[str, Path]:
 
 
 def read_option(path: Path) -> dict[str, Any]:
-    """The content of an option's file as written, neither composed nor resolved.
-
-    Raises:
-        UserError: the file is not a YAML mapping, or `about` is not a mapping.
-    """
+    """The content of an option's file as written; raises UserError if it is no YAML mapping."""
     try:
         content = OmegaConf.to_container(OmegaConf.load(path), resolve=False)
     except (OSError, UnicodeDecodeError, YAMLError, OmegaConfBaseException) as error:
@@ -77,14 +72,9 @@ def read_option(path: Path) -> dict[str, Any]:
 
 
 def load_option(schema: type[T], path: Path, base: Mapping[str, Any] | None = None) -> T:
-    """The settings in an option's file.
+    """The settings of the dataclass `schema` in an option's file; `base` has keys that it lacks.
 
-    Args:
-        schema: the dataclass of the settings.
-        base: values for the keys that the file does not have.
-
-    Raises:
-        UserError: the file cannot be read, a key is unknown, or a value is invalid.
+    Raises UserError if the file cannot be read, a key is unknown, or a value is invalid.
     """
     structured = OmegaConf.structured(schema)
     values = {**(base or {}), **read_option(path)}
