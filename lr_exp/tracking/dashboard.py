@@ -75,11 +75,7 @@ def _required_action(arguments: argparse.Namespace) -> str | None:
 
 
 def _save(arguments: argparse.Namespace) -> None:
-    """Saves the pages in W&B and prints their addresses.
-
-    Raises:
-        UserError: there is no default entity or no such project, or W&B fails.
-    """
+    """Saves the pages in W&B and prints their addresses; raises UserError if that fails."""
     import wandb
 
     try:

@@ -96,10 +96,9 @@ def log_evaluation(tracker: Tracker, evaluated: EvaluateSummary) -> None:
 def log_headlines(tracker: Tracker, summary: Summary) -> None:
     """Logs the flat numbers that tables and plots over several runs use.
 
-    `eval/<benchmark>/expert` and `/tuned` are accuracies in [0, 1], and `/gain` is their
-    difference. `/accuracy`, `/strict_accuracy` and the other `Result.numbers` belong to the tuned
-    model, or to the expert if nothing was trained. `eval/gap` is the expert's accuracy minus the
-    amateur's.
+    `eval/<benchmark>/expert` and `/tuned` are accuracies in [0, 1], `/gain` is their difference.
+    `/accuracy` and the other `Result.numbers` belong to the tuned model, or to the expert if
+    nothing was trained. `eval/gap` is the expert's accuracy minus the amateur's.
     """
     flat: dict[str, Any] = {}
     evaluated = summary.evaluate or EvaluateSummary()

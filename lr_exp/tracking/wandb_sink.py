@@ -78,24 +78,13 @@ def start_wandb(
 
 
 class WandbSink(Sink):
-    """Queues calls for a W&B run; no method except `close` waits for W&B.
-
-    The first call that fails turns the sink off; the W&B run is still finished.
-    """
+    """Queues calls for a W&B run; only `close` waits for W&B. A failed call turns the sink off."""
 
     def __init__(
         self, wandb: Any, mode: str, options: dict[str, Any], records_artifacts: bool
     ) -> None:
-        """Starts recording with the module `wandb`.
-
-        Args:
-            mode: `offline`, `online`, or `auto` for online if there is a login.
-            options: of `wandb.init`.
-            records_artifacts: whether `artifact` has an effect.
-        """
-        self._wandb = wandb
-        self._mode = mode
-        self._options = options
+        """Starts a run with these options of `wandb.init`; `auto` is online if there is a login."""
+        self._wandb, self._mode, self._options = wandb, mode, options
         self._records_artifacts = records_artifacts
         self._failed = False
         self._began = time.monotonic()
@@ -196,10 +185,7 @@ class WandbSink(Sink):
             self._calls.put(call)
 
     def _add_row(self, run: Any, row: dict[str, Any]) -> None:
-        """Adds a row to the run's history, unless a resumed run already has it.
-
-        Every attempt of a run logs the same rows from the first one on.
-        """
+        """Adds a row to the run's history, unless an earlier attempt at the run has logged it."""
         if self._rows >= run.starting_step:
             run.log(row)
         self._rows += 1
@@ -256,18 +242,14 @@ class WandbSink(Sink):
         return run
 
     def _init(self, mode: str, resume: str) -> Any:
-        run = self._wandb.init(
-            mode=mode,
-            resume=resume,
-            **self._options,
-            settings=self._wandb.Settings(
-                silent=True,
-                console="off",
-                init_timeout=INIT_TIMEOUT_SECONDS,
-                finish_timeout=FINISH_TIMEOUT_SECONDS,
-                finish_timeout_raises=True,
-            ),
+        settings = self._wandb.Settings(
+            silent=True,
+            console="off",
+            init_timeout=INIT_TIMEOUT_SECONDS,
+            finish_timeout=FINISH_TIMEOUT_SECONDS,
+            finish_timeout_raises=True,
         )
+        run = self._wandb.init(mode=mode, resume=resume, settings=settings, **self._options)
         for axis in (*STEP_AXES.values(), *CURVES.values()):
             run.define_metric(axis, hidden=True, summary="none")
         for family, axis in STEP_AXES.items():
@@ -278,10 +260,7 @@ class WandbSink(Sink):
         return run
 
     def _add_artifact(self, run: Any, artifact: Artifact, metadata: Mapping[str, Any]) -> None:
-        """Records an output, or keeps an input for the end of the run.
-
-        The W&B artifact refers to the files in the store instead of copying them.
-        """
+        """Records an output, which refers to files in the store; keeps an input for the end."""
         name = f"{artifact.stage}-{artifact.address}"  # the same in every project
         folder = artifact.folder.resolve()  # `wandb sync` may run in another folder
         keys = ("version", "facts", "inputs", "settings", "seconds")
