@@ -65,12 +65,9 @@ def load_questions(source: SourceSettings, *, hub_root: str | None) -> list[Ques
 
 
 def questions_of(given: Sequence[Question | str | Mapping[str, Any]]) -> list[Question]:
-    """Questions from Python: texts, or mappings with the keys of a JSON Lines file.
+    """Questions `questions/<index>` from texts, or mappings with the keys of a JSON Lines file.
 
-    Their ids are `questions/<index>`.
-
-    Raises:
-        UserError: there is none, or one of them is invalid.
+    Raises UserError if there is none, or one of them is invalid.
     """
     if isinstance(given, str) or not given:
         raise UserError("questions: expected a list of at least one text or mapping.")

@@ -58,18 +58,17 @@ def random_calculations(
     rng = random.Random(f"{split}/{seed}")
     asked: set[str] = set()
     for _ in range(100 * count + 1000):
-        if len(asked) == count:
-            return
         drawn = _draw(rng, operations, depth)
         is_test = hashlib.sha256(drawn.key.encode()).digest()[0] % 2 == 0
         if drawn.key not in asked and is_test == (split == "test"):
             asked.add(drawn.key)
             yield {"question": f"What is {drawn.text}?", "answer": str(drawn.value)}
-    if len(asked) < count:
-        raise ValueError(
-            f"there are too few distinct {split} questions: {count} requested, {len(asked)} found; "
-            "lower count, or add operations or larger operands"
-        )
+            if len(asked) == count:
+                return
+    raise ValueError(
+        f"there are too few distinct {split} questions: {count} requested, {len(asked)} found; "
+        "lower count, or add operations or larger operands"
+    )
 
 
 def _draw(rng: random.Random, operations: Mapping[str, list[int]], depth: int) -> _Expression:

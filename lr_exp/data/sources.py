@@ -33,7 +33,6 @@ def iterate_questions(
     Lines and `<name>/<row number>` over all files for Parquet, both from 1.
 
     Args:
-        source: settings of the data set or benchmark.
         hub_root: folder that holds data sets under their hub ids; None reads from the hub.
         streaming: reads a hub data set row by row instead of downloading it first.
 
@@ -58,11 +57,7 @@ def iterate_questions(
 
 
 def local_digests(source: SourceSettings, *, hub_root: str | None) -> dict[str, str] | None:
-    """The sha256 of a local source's files by their names in it; None for a source on the hub.
-
-    Raises:
-        UserError: there is no such file or folder.
-    """
+    """The sha256 of a local source's files by their names in it; None for a source on the hub."""
     if source.format in _FILE_FORMATS:
         path, files = _file_path(source), _source_files(source)
     else:

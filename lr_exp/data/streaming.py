@@ -31,11 +31,7 @@ _COMMIT = re.compile(r"[0-9a-f]{40}")
 def streamed_questions(
     data: DataSettings, *, hub_root: str | None, store: Store
 ) -> StoredQuestions:
-    """The first `max_questions` of a source, or all of them, written to the store if necessary.
-
-    Raises:
-        UserError: the source cannot be read; the message names the setting to change.
-    """
+    """The first `max_questions` of a source, or all of them, written to the store if necessary."""
     settings = {name: value for name, value in asdict(data).items() if name in _SETTINGS}
     settings |= {"readers": READERS_VERSION}
     inputs: dict[str, Any] = {}

@@ -61,10 +61,7 @@ class ProcessGroup:
 
         On the device `cuda`, gradients use NCCL, everything else gloo. Deletes the launcher's
         environment variables: libraries that read them, such as accelerate, would split the work a
-        second time.
-
-        Raises:
-            UserError: the other ranks cannot be reached.
+        second time. Raises UserError if the other ranks cannot be reached.
         """
         if not is_distributed() or self.is_joined:
             return
@@ -153,10 +150,7 @@ class ProcessGroup:
             ) from error
 
     def report_failure(self, error: BaseException, message: str) -> None:
-        """Stores this rank's reason for the other ranks and lets rank 0 report its own first.
-
-        Call it before this rank exits with an error that the other ranks do not raise.
-        """
+        """Stores the reason why this rank exits alone, and lets rank 0 report its own first."""
         if isinstance(error, PeerLostError):
             self.report_end()  # another rank caused it
             return

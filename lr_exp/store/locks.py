@@ -18,20 +18,13 @@ _POLL_SECONDS = 0.2
 
 @contextmanager
 def locked(path: Path, *, wait: bool) -> Iterator[bool]:
-    """Holds an exclusive lock on `path`, which is created if missing.
+    """Holds an exclusive lock on `path`, which is `STORE/STAGE/ADDRESS.lock` or `RUN/.lock`.
 
     It is a `flock`, which the system releases when its owner dies. On a file system without it, a
     file of the same name that ends in `.softlock` is the lock.
 
-    Args:
-        path: the lock file, `STORE/STAGE/ADDRESS.lock` or `RUN/.lock`.
-        wait: whether to wait for another process.
-
     Yields:
-        Whether the lock is held; False only without `wait`.
-
-    Raises:
-        OSError: the file cannot be opened.
+        Whether the lock is held; False only without `wait`, which waits for another process.
     """
     lock: BaseFileLock = FileLock(path, fallback_to_soft=False)
     try:
@@ -45,9 +38,8 @@ def locked(path: Path, *, wait: bool) -> Iterator[bool]:
     if wait and not is_held:
         log.info("waiting for another process, which holds %s", lock.lock_file)
         lock.acquire(poll_interval=_POLL_SECONDS)
-        is_held = True
     try:
-        yield is_held
+        yield is_held or wait
     finally:
         lock.release()
 
