@@ -1,8 +1,4 @@
-"""Errors that a user can fix, printed on one line, without secrets or control sequences.
-
-`printable` escapes control sequences in text from models, data sets and servers; `redact` masks
-keys, tokens and passwords.
-"""
+"""Errors that a user can fix, printed on one line, without secrets or control sequences."""
 
 import contextlib
 import difflib

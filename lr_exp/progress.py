@@ -23,7 +23,7 @@ def choose(style: str | None, *, leave: bool = True) -> None:
     """Sets how this process shows progress.
 
     Args:
-        style: BAR, LINES (every 30 s), FEW (every 10 min), NONE; None: BAR on a terminal, or LINES.
+        style: BAR, LINES (every 30 s), FEW (every 10 min), NONE; None: BAR on a terminal, or LINES
         leave: whether a finished stage leaves a line; with FEW, only if it took at least 30 s.
     """
     global _chosen

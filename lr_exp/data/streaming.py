@@ -1,7 +1,4 @@
-"""The stage `questions`: reads a source once into the store, for all runs.
-
-Even a source of millions of questions is never in memory as a whole.
-"""
+"""The stage `questions`: reads a source into the store, where it is never in memory as a whole."""
 
 import logging
 import re

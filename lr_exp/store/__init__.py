@@ -1,7 +1,4 @@
-"""The artifact store: stage results, addressed by what determines them and built only once.
-
-`python -m lr_exp.store` lists, verifies and prunes it.
-"""
+"""The artifact store: stage results, addressed by what determines them and built only once."""
 
 # ruff: noqa: F401  the names of the package
 from lr_exp.store.artifacts import MANIFEST, Artifact, Recipe, Store

@@ -19,13 +19,7 @@ from typing import Any
 
 from lr_exp import distributed
 from lr_exp.errors import UserError
-from lr_exp.store.files import (
-    digest,
-    file_digest,
-    is_disk_full,
-    remove_unfinished,
-    write_atomically,
-)
+from lr_exp.store.files import digest, file_digest, is_disk_full, write_atomically
 from lr_exp.store.locks import locked
 
 log = logging.getLogger(__name__)
@@ -169,7 +163,8 @@ class Store:
         """Builds the artifact in `part` and renames it; the caller holds the lock."""
         part.mkdir(exist_ok=True)
         (part / MANIFEST).unlink(missing_ok=True)
-        remove_unfinished(part)
+        for path in part.rglob("*.tmp"):  # of killed processes
+            path.unlink(missing_ok=True)
         clock = _Clock(part / ".seconds")
         with clock:
             facts = build(part)

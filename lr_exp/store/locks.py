@@ -3,7 +3,7 @@
 import errno
 import logging
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import cache
 from pathlib import Path
 
@@ -28,28 +28,22 @@ def locked(path: Path, *, wait: bool) -> Iterator[bool]:
     """
     lock: BaseFileLock = FileLock(path, fallback_to_soft=False)
     try:
-        is_held = _acquire(lock)
+        with suppress(Timeout):
+            lock.acquire(blocking=False)
     except OSError as error:
         if error.errno not in _NO_FLOCK_ERRORS:
             raise
         _warn_about_soft_locks(path.parents[1])
         lock = SoftFileLock(path.with_suffix(".softlock"))
-        is_held = _acquire(lock)
-    if wait and not is_held:
+        with suppress(Timeout):
+            lock.acquire(blocking=False)
+    if wait and not lock.is_locked:
         log.info("waiting for another process, which holds %s", lock.lock_file)
         lock.acquire(poll_interval=_POLL_SECONDS)
     try:
-        yield is_held or wait
+        yield lock.is_locked
     finally:
         lock.release()
-
-
-def _acquire(lock: BaseFileLock) -> bool:
-    try:
-        lock.acquire(blocking=False)
-    except Timeout:
-        return False
-    return True
 
 
 @cache  # one warning for each store

@@ -34,13 +34,8 @@ LOCAL_TIMEOUT_SECONDS = 3.0  # for writing the record to disk, and for stopping 
 
 DEFAULT_PROJECT = "lr_exp"
 
-# Stage -> W&B artifact type. Rollouts and scores are large and are not recorded.
-_ARTIFACT_TYPES = {
-    "supervision": "dataset",
-    "records": "dataset",
-    "adapter": "model",
-    "grades": "answers",
-}
+# Stage -> W&B artifact type; others are datasets. Rollouts and scores are not recorded: too large.
+_ARTIFACT_TYPES = {"adapter": "model", "grades": "answers"}
 _SKIPPED_FOLDERS = ("snapshots",)  # copies of the adapter during training
 _REDUCE = {"min": min, "max": max, "last": operator.itemgetter(-1)}
 
@@ -86,11 +81,10 @@ class WandbSink(Sink):
         """Starts a run with these options of `wandb.init`; `auto` is online if there is a login."""
         self._wandb, self._mode, self._options = wandb, mode, options
         self._records_artifacts = records_artifacts
-        self._failed = False
         self._began = time.monotonic()
         self._run_folder: str | None = None  # of W&B, quoted for a shell
         self._offline_reason: str | None = None  # why a run that should be online is not
-        self._offline = self._timed_out = False
+        self._failed = self._offline = self._timed_out = False
         self._exit_code = self._rows = 0
         self._values: dict[str, list[float]] = {}  # of the metrics in `SUMMARIES`
         self._inputs: list[Any] = []  # artifacts of other runs
@@ -268,7 +262,7 @@ class WandbSink(Sink):
             manifest = json.loads((folder / MANIFEST).read_text("utf-8"))
             facts = {"stage": artifact.stage, "address": artifact.address}
             facts |= {**{key: manifest[key] for key in keys}, **metadata}
-            kind = _ARTIFACT_TYPES[artifact.stage]
+            kind = _ARTIFACT_TYPES.get(artifact.stage, "dataset")
             recorded = self._wandb.Artifact(name, type=kind, metadata=facts)
             for file in sorted(manifest["files"]):
                 if Path(file).parts[0] not in _SKIPPED_FOLDERS:
