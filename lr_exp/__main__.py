@@ -217,11 +217,8 @@ class Program:
             return 1
         if distributed.is_rank0():
             line = "\r\x1b[K" if sys.stderr.isatty() else ""  # over the terminal's ^C
-            print(
-                f"{line}stopped: run the same command again to resume{stop_jobs(self._arguments)}",
-                file=sys.stderr,
-                flush=True,
-            )
+            text = f"stopped: run the same command again to resume{stop_jobs(self._arguments)}"
+            print(f"{line}{text}", file=sys.stderr, flush=True)
         return 128 + number
 
     def _announce(self, hydra_config: Any, number: int, folder: Path) -> None:
@@ -230,8 +227,7 @@ class Program:
             return
         in_this_process = str(hydra_config.launcher._target_).endswith("BasicLauncher")
         progress.choose_for_cells(side_by_side=not in_this_process)
-        params = hydra_config.sweeper.get("params") or {}
-        count = composition.count_cells(self._arguments, params)
+        count = composition.count_cells(self._arguments, hydra_config.sweeper.get("params") or {})
         of = f" of {count}" if count else ""
         _show(f"\ncell {number}{of}: {printable(folder.name)}")
 

@@ -119,8 +119,7 @@ class _Lines:
         if text.strip():
             print(text.strip(), file=sys.stderr, flush=True)
 
-    def flush(self) -> None:
-        pass
+    def flush(self) -> None: ...
 
 
 def _style() -> tuple[str, bool]:

@@ -214,8 +214,7 @@ def to_settings(
     A model whose `path` is overridden gets a name from that path, so that results are not shown
     under the preset's name.
 
-    Raises:
-        UserError: a required value is missing, or one is out of range.
+    Raises UserError if a required value is missing, or one is out of range.
     """
     try:
         missing = OmegaConf.missing_keys(config)

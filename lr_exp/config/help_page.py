@@ -24,7 +24,6 @@ usage: python -m lr_exp [OPTION=VALUE ...]       one run
   python -m lr_exp expert=qwen_math_7b beta=0.4            the paper's run with its larger expert
   python -m lr_exp -m +sweep=micro_ablation                a table of the paper in miniature"""
 
-# Group to its meaning.
 _GROUPS = {
     "experiment": "a ready run",
     "expert": "the model that is tuned",

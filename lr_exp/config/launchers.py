@@ -33,7 +33,7 @@ def check_launcher(arguments: Sequence[str]) -> None:
 
     Its extra, queue or cluster may be missing, or the command a single run, which Hydra runs here.
     """
-    name = launcher_of(arguments)
+    name = _last_value(arguments, "hydra/launcher=", "basic")
     if name not in _LAUNCHERS:
         return
     if distributed.is_distributed():
@@ -65,17 +65,12 @@ def check_launcher(arguments: Sequence[str]) -> None:
                 "this machine."
             )
     if name == "ray":
-        _check_ray(_last(arguments, "hydra.launcher.ray.init.address=", "local"))
-
-
-def launcher_of(arguments: Sequence[str]) -> str:
-    """The launcher that a command line chooses; "basic", Hydra's default, if none."""
-    return _last(arguments, "hydra/launcher=", "basic")
+        _check_ray(_last_value(arguments, "hydra.launcher.ray.init.address=", "local"))
 
 
 def stop_jobs(arguments: Sequence[str]) -> str:
     """Ends the sweep's jobs on this machine; returns a note about those that stay in a queue."""
-    name = launcher_of(arguments)
+    name = _last_value(arguments, "hydra/launcher=", "basic")
     if name == "submitit_local":
         import psutil
 
@@ -123,7 +118,7 @@ def _check_ray(address: str) -> None:
         ) from error
 
 
-def _last(arguments: Sequence[str], key: str, default: str) -> str:
+def _last_value(arguments: Sequence[str], key: str, default: str) -> str:
     words = [word.lstrip("+") for word in arguments]
     values = [word.removeprefix(key) for word in words if word.startswith(key)]
     return values[-1].strip("'\"") if values else default

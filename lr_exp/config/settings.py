@@ -336,15 +336,13 @@ class EvaluatorSettings(_Checked, key="evaluator."):
     engine: Annotated[str, ENGINES] = "transformers"  # see `sampler.engine`
 
     system_prompt: str = "Please reason step by step, and put your final answer within \\boxed{}."
-    # Forms of the prompt: names in conf/prompt, or Jinja files. Expert and tuned expert are
-    # evaluated with each; the first is the headline.
+    # Names in conf/prompt, or Jinja files. Results are of each; the first is the headline.
     prompts: list[str] = field(default_factory=lambda: ["chat"], metadata=_NEUTRAL)
     num_fewshot: Annotated[int | None, COUNT] = None  # of few-shot prompts; null: their own number
     max_examples: Annotated[int | None, COUNT] = None  # the first N of each benchmark; null: all
     max_new_tokens: Annotated[int, COUNT] = 2048
     batch_size: Annotated[int, COUNT] = 32
-    # greedy, or contrastive decoding: of the expert's plausible tokens (alpha), the one with the
-    # highest log-ratio to the amateur (no training needed).
+    # contrastive: the plausible token (alpha) with the highest log-ratio to the amateur, untrained.
     decoder: Annotated[str, ("greedy", "contrastive")] = "greedy"
     # Also measure the expertise gap: expert and amateur on the first benchmark, with greedy or
     # sampled answers (one per question, at temperature 1).

@@ -23,8 +23,7 @@ def load_shots(benchmark: BenchmarkSettings, count: int, *, hub_root: str | None
 
     They are sampled from `shots_split` with seed 0: the first rows of MMLU all have one subject.
 
-    Raises:
-        UserError: the benchmark has no split for examples, or too few rows in it.
+    Raises UserError if the benchmark has no split for examples, or too few rows in it.
     """
     if count == 0:
         return []

@@ -26,8 +26,7 @@ log = logging.getLogger(__name__)
 
 MANIFEST = "manifest.json"
 
-# Errors that mean a damaged artifact. Other OS errors (too many open files, a disk that does not
-# respond) say nothing about it and are raised.
+# Errors that mean a damaged artifact; others, as of a disk that does not respond, are raised.
 _DAMAGE_ERRORS = (
     *(FileNotFoundError, NotADirectoryError, IsADirectoryError),
     *(ValueError, KeyError, TypeError, AttributeError, RecursionError),
@@ -131,8 +130,7 @@ class Store:
         if found is not None:
             return found
         folder = self._folder(recipe)
-        part = folder.with_suffix(".part")
-        lock = folder.with_suffix(".lock")
+        part, lock = folder.with_suffix(".part"), folder.with_suffix(".lock")
         try:
             part.parent.mkdir(parents=True, exist_ok=True)
             lock.touch()

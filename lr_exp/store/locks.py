@@ -23,8 +23,7 @@ def locked(path: Path, *, wait: bool) -> Iterator[bool]:
     It is a `flock`, which the system releases when its owner dies. On a file system without it, a
     file of the same name that ends in `.softlock` is the lock.
 
-    Yields:
-        Whether the lock is held; False only without `wait`, which waits for another process.
+    Yields whether the lock is held; False only without `wait`, which waits for another process.
     """
     lock: BaseFileLock = FileLock(path, fallback_to_soft=False)
     try:
