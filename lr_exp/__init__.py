@@ -1,7 +1,6 @@
 """Experiments with LightReasoner (arXiv 2510.07962).
 
-`__all__` lists the public names, for scripts and notebooks. Each is imported on first use, so that
-importing the package is fast.
+`__all__` lists the public names, for scripts and notebooks. Each is imported on first use.
 """
 
 import lazy_loader

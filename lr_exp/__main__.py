@@ -1,8 +1,7 @@
 """The program: `python -m lr_exp [overrides]`, multirun with `-m`.
 
-`main` sets up the process, `Program.run` checks the command line and calls Hydra, which composes
-the settings and calls `Program.run_cell` once, or for each cell of a sweep; that calls
-`lr_exp.pipeline.run.run`. With torchrun, every rank does all of it and rank 0 prints.
+`Program.run` checks the command line and calls Hydra, which composes the settings and calls
+`Program.run_cell` once, or for each cell of a sweep. With torchrun, every rank does all of it.
 """
 
 import errno
@@ -23,33 +22,15 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from lr_exp import distributed, progress
-from lr_exp.config import cells
-from lr_exp.config.composition import (
-    check_overrides,
-    config_dirs,
-    count_cells,
-    one_line_message,
-    parse_flags,
-    register,
-    round_range,
-    to_settings,
-)
+from lr_exp import distributed, errors, progress
+from lr_exp.config import cells, composition
+from lr_exp.config.composition import one_line_message, parse_flags
 from lr_exp.config.help_page import version_line
 from lr_exp.config.launchers import check_launcher, explain_launcher_error, stop_jobs
 from lr_exp.config.options import option_folders
 from lr_exp.config.settings import Settings
 from lr_exp.distributed import Stopped
-from lr_exp.errors import (
-    UserError,
-    flush_output,
-    guard_tracebacks,
-    is_debugging,
-    print_error,
-    print_exception,
-    printable,
-    redact,
-)
+from lr_exp.errors import UserError, is_debugging, printable, redact
 from lr_exp.models.devices import choose_gpu
 from lr_exp.pipeline.outcome import FolderInUseError, choices, clear, only_writer, record_failure
 from lr_exp.report.terminal import cell_results, relative, results_lines, summary_table, sweep_table
@@ -66,14 +47,10 @@ _INFO_OPTIONS = ("--help", "-h", "--hydra-help", "--version", "--cfg", "-c", "--
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Runs the program.
-
-    Args:
-        argv: the arguments after the program's name; None: those of this process.
+    """Runs the program with these arguments, or with those of this process.
 
     Returns:
-        The exit status: 0, 1 after an error that was printed, or 128 plus the signal's number after
-        a signal stopped it.
+        The exit status: 0, 1 after an error that was printed, or 128 plus a signal's number.
     """
     arguments = list(sys.argv[1:] if argv is None else argv)
     if not distributed.is_rank0() and any(word.startswith(_INFO_OPTIONS) for word in arguments):
@@ -90,7 +67,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return program.report_stop(stop)
     finally:
         with suppress(OSError):
-            flush_output()
+            errors.flush_output()
 
 
 class Program:
@@ -106,7 +83,7 @@ class Program:
         """Runs the command line; returns the exit status."""
         try:
             self._check_arguments()
-            register()
+            composition.register()
             with TemporaryDirectory() as scratch:
                 self._call_hydra(scratch)
         except BrokenPipeError:
@@ -140,7 +117,7 @@ class Program:
             if distributed.is_rank0():
                 clear(folder)
                 _save_composed(config, folder)
-            settings = to_settings(config, overrides, self._folders[1:])
+            settings = composition.to_settings(config, overrides, self._folders[1:])
             if settings.sweep is not None and not multirun:
                 raise UserError(
                     f"+sweep={settings.sweep} starts several runs: add -m, as in python -m lr_exp "
@@ -171,10 +148,7 @@ class Program:
         overrides: list[str],
         folder: Path,
     ) -> str:
-        """Records and prints why a cell failed; returns the reason, or raises to end the program.
-
-        `settings` is None if the configuration is not valid.
-        """
+        """Records and prints why a cell failed; returns the reason, or raises to end all."""
         cause = error.lost if isinstance(error, Stopped) else error
         if cause is None:
             raise error
@@ -199,7 +173,7 @@ class Program:
         if not isinstance(error, _USER_ERRORS):  # a bug: the traceback matters
             if not multirun or exits_alone:
                 raise error
-            print_exception(type(error), error, error.__traceback__)
+            errors.print_exception(error)
         if is_shown:
             self._print_error(error, repeat=multirun)  # each cell prints its own
         if exits_alone:
@@ -214,23 +188,19 @@ class Program:
                 "--experimental-rerun reads a pickle, which can run any code: pass the run's "
                 "overrides again (they are in its .hydra/overrides.yaml)."
             )
-        self._folders = option_folders(config_dirs(self._arguments))
+        self._folders = option_folders(composition.config_dirs(self._arguments))
         if not flags.shell_completion:  # its words, as in `install=bash`, are no overrides
-            check_overrides(flags.overrides, self._folders)
-            given = {word: round_range(word) for word in flags.overrides}
+            composition.check_overrides(flags.overrides, self._folders)
+            given = {word: composition.round_range(word) for word in flags.overrides}
             self._arguments = [given.get(word, word) for word in self._arguments]
         check_launcher(self._arguments)
 
     def _call_hydra(self, scratch: str) -> None:
-        """Does what `hydra.main` does, which can only read `sys.argv`.
-
-        Hydra writes to the folder `scratch` on ranks other than 0.
-        """
+        """Does what `hydra.main` does, which can only read `sys.argv`."""
         hydra_version.setbase("1.3")
         flags = parse_flags(self._arguments)
-        if not distributed.is_rank0():
-            folders = [f"hydra.run.dir={scratch}", f"hydra.sweep.dir={scratch}"]
-            flags.overrides += folders
+        if not distributed.is_rank0():  # which alone writes to the run's folder
+            flags.overrides += [f"hydra.run.dir={scratch}", f"hydra.sweep.dir={scratch}"]
         _run_hydra(
             args=flags,
             args_parser=get_args_parser(),
@@ -247,11 +217,8 @@ class Program:
             return 1
         if distributed.is_rank0():
             line = "\r\x1b[K" if sys.stderr.isatty() else ""  # over the terminal's ^C
-            print(
-                f"{line}stopped: run the same command again to resume{stop_jobs(self._arguments)}",
-                file=sys.stderr,
-                flush=True,
-            )
+            text = f"stopped: run the same command again to resume{stop_jobs(self._arguments)}"
+            print(f"{line}{text}", file=sys.stderr, flush=True)
         return 128 + number
 
     def _announce(self, hydra_config: Any, number: int, folder: Path) -> None:
@@ -260,7 +227,7 @@ class Program:
             return
         in_this_process = str(hydra_config.launcher._target_).endswith("BasicLauncher")
         progress.choose_for_cells(side_by_side=not in_this_process)
-        count = count_cells(self._arguments, hydra_config.sweeper.get("params") or {})
+        count = composition.count_cells(self._arguments, hydra_config.sweeper.get("params") or {})
         of = f" of {count}" if count else ""
         _show(f"\ncell {number}{of}: {printable(folder.name)}")
 
@@ -297,7 +264,7 @@ class Program:
                 "written, on a disk with space"
             )
         if repeat or message not in self._errors:
-            print_error(message)
+            errors.print_error(message)
             self._errors += [message, redact(one_line_message(error))]  # as in `Outcome.error`
 
 
@@ -318,9 +285,9 @@ def _show(text: str) -> None:
     if distributed.is_rank0():
         with suppress(OSError):
             print(text)
-            flush_output()
+            errors.flush_output()
 
 
 if __name__ == "__main__":
-    guard_tracebacks()
+    errors.guard_tracebacks()
     sys.exit(main())

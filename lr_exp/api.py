@@ -15,13 +15,7 @@ from hydra.errors import HydraException
 from omegaconf.errors import OmegaConfBaseException
 
 from lr_exp import distributed
-from lr_exp.config.composition import (
-    check_overrides,
-    one_line_message,
-    parse_override,
-    register,
-    to_settings,
-)
+from lr_exp.config import composition
 from lr_exp.config.options import option_folders
 from lr_exp.config.settings import Settings
 from lr_exp.errors import UserError, redact
@@ -45,33 +39,29 @@ def compose(*overrides: str, config_dir: str | Path | None = None) -> Settings:
     Raises:
         UserError: a key or an option does not exist, or a value is missing or out of range.
     """
-    register()
+    composition.register()
     own = [] if config_dir is None else [Path(config_dir).expanduser()]
     folders = option_folders(own)
-    check_overrides(overrides, folders)
+    composition.check_overrides(overrides, folders)
     _check_is_one_run(overrides)
     try:
-        with (
-            _isolated_hydra(),
-            hydra.initialize_config_dir(version_base="1.3", config_dir=str(folders[0])),
-        ):
-            quoted = ["'file://{}'".format(str(path).replace("'", r"\'")) for path in folders[1:]]
-            search = [f"hydra.searchpath=[{','.join(quoted)}]"] if quoted else []
+        quoted = ["'file://{}'".format(str(path).replace("'", r"\'")) for path in folders[1:]]
+        search = [f"hydra.searchpath=[{','.join(quoted)}]"] if quoted else []
+        with _initialized_hydra(folders[0]):
             config = hydra.compose("config", [*overrides, *search])
-        return to_settings(config, overrides, folders[1:])
+        return composition.to_settings(config, overrides, folders[1:])
     except (HydraException, OmegaConfBaseException) as error:
-        raise UserError(redact(one_line_message(error))) from error
+        raise UserError(redact(composition.one_line_message(error))) from error
 
 
 def run_experiment(settings: Settings, folder: str | Path) -> "Summary":
     """Runs the stages in `settings.stages`; stages whose results are in the store are not repeated.
 
     Args:
-        settings: see `compose`. W&B is used as on the command line; `wandb.mode=disabled` disables
-            it.
-        folder: the run's folder, for the same files as the program writes. Of an earlier run in
-            it, `summary.json` and `metrics.jsonl` are renamed to `previous.*`; its page,
-            `trajectories.json`, `failed.json` and links to artifacts are deleted.
+        settings: see `compose`. `wandb.mode=disabled` disables W&B.
+        folder: for the same files as the program writes. Of an earlier run in it, `summary.json`
+            and `metrics.jsonl` are renamed to `previous.*`; its page, `trajectories.json`,
+            `failed.json` and links to artifacts are deleted.
 
     Returns:
         The content of `summary.json`: `summary.evaluate.tuned["gsm8k"].accuracy`, in [0, 1];
@@ -102,7 +92,7 @@ def read_questions(settings: Settings) -> Sequence["Question"]:
 
 def _check_is_one_run(overrides: Sequence[str]) -> None:
     for word in overrides:
-        override = parse_override(word)
+        override = composition.parse_override(word)
         key = override.key_or_group
         if key == "hydra" or key.startswith(("hydra.", "hydra/")):
             raise UserError(
@@ -116,11 +106,12 @@ def _check_is_one_run(overrides: Sequence[str]) -> None:
 
 
 @contextlib.contextmanager
-def _isolated_hydra() -> Iterator[None]:
-    """Clears Hydra's global state inside the block, so that a Hydra program can compose, too."""
+def _initialized_hydra(folder: Path) -> Iterator[None]:
+    """Replaces Hydra's global state inside the block, so that a Hydra program can compose, too."""
     instance = GlobalHydra.instance().hydra
     GlobalHydra.instance().clear()
     try:
-        yield
+        with hydra.initialize_config_dir(version_base="1.3", config_dir=str(folder)):
+            yield
     finally:
         GlobalHydra.instance().hydra = instance  # composing has replaced it

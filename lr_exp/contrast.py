@@ -21,7 +21,8 @@ from torch import Tensor
 
 def log_probs(logits: Tensor) -> Tensor:
     """Log-softmax over the last dimension, always in fp32 (fp64 stays fp64)."""
-    return torch.log_softmax(logits, dim=-1, dtype=_at_least_fp32(logits.dtype))
+    dtype = torch.float64 if logits.dtype == torch.float64 else torch.float32
+    return torch.log_softmax(logits, dim=-1, dtype=dtype)
 
 
 def kl_nats(expert_log_probs: Tensor, amateur_log_probs: Tensor) -> Tensor:
@@ -94,7 +95,3 @@ def distillation_loss(
     weights = target_weights.to(student.dtype)
     # xlogy(0, 0) is 0, so padding entries add nothing to the negative entropy.
     return (torch.xlogy(weights, weights) - weights * student).sum(-1)
-
-
-def _at_least_fp32(dtype: torch.dtype) -> torch.dtype:
-    return torch.float64 if dtype == torch.float64 else torch.float32

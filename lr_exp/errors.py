@@ -1,8 +1,4 @@
-"""Errors that a user can fix, printed on one line, without secrets or control sequences.
-
-`printable` escapes control sequences in text from models, data sets and servers; `redact` masks
-keys, tokens and passwords.
-"""
+"""Errors that a user can fix, printed on one line, without secrets or control sequences."""
 
 import contextlib
 import difflib
@@ -17,13 +13,10 @@ import threading
 import traceback
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
-_MAX_LISTED = 20  # names in a message
-
 MASK = "***"
-
+_MAX_LISTED = 20  # names in a message
 _MIN_SECRET_LENGTH = 8  # characters; text may contain shorter ones by chance
 
 # Characters that a terminal interprets or hides: controls except newline and tab, direction marks,
@@ -110,8 +103,8 @@ def is_secret_name(name: str) -> bool:
 def known_secrets() -> set[str]:
     """Every secret of this process; read on each call, since a login may be new.
 
-    Sources are environment variables with KEY, TOKEN, SECRET or PASSWORD in their names (values of
-    at least 8 characters), the hub's token file, and netrc, where W&B stores its key.
+    Sources are environment variables with names such as API_KEY, the hub's token file, and netrc,
+    where W&B stores its key.
     """
     from huggingface_hub import constants  # reads the environment on import
 
@@ -129,12 +122,9 @@ def known_secrets() -> set[str]:
     return secrets
 
 
-def print_exception(
-    kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-) -> None:
-    """Prints a traceback without secrets and control sequences; usable as `sys.excepthook`."""
-    sys.stderr.write(_traceback(kind, error, trace))
-    sys.stderr.flush()
+def print_exception(error: BaseException | None) -> None:
+    """Prints an error's traceback without secrets and control sequences."""
+    print(_traceback(error), end="", file=sys.stderr, flush=True)
 
 
 def print_error(error: BaseException | str) -> str:
@@ -150,10 +140,9 @@ def is_debugging() -> bool:
 
 
 def command(main: Callable[[Sequence[str] | None], int]) -> Callable[..., int]:
-    """Decorates a command's function from its arguments to its exit status.
+    """Makes a command print errors that a user can fix on one line, with status 1.
 
-    Errors that a user can fix are printed on one line, with status 1. Output ends without an error
-    when its reader does, as in `| head`.
+    Output ends without an error when its reader does, as in `| head`.
     """
 
     @functools.wraps(main)
@@ -201,8 +190,8 @@ def guard_logging() -> None:
 
 def guard_tracebacks() -> None:
     """Prints uncaught errors of the process and its threads with `print_exception`."""
-    sys.excepthook = print_exception
-    threading.excepthook = lambda hook: print_exception(*hook[:3])
+    sys.excepthook = lambda _, error, __: print_exception(error)
+    threading.excepthook = lambda hook: print_exception(hook.exc_value)
 
 
 class _Record(logging.LogRecord):
@@ -211,16 +200,14 @@ class _Record(logging.LogRecord):
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         if isinstance(self.exc_info, tuple) and self.exc_info[0] is not None:
-            self.exc_text = _traceback(*self.exc_info).rstrip()  # formatters use it unchanged
+            self.exc_text = _traceback(self.exc_info[1]).rstrip()  # formatters use it unchanged
 
     def getMessage(self) -> str:  # noqa: N802  the base class's name
         return printable(redact(super().getMessage()))
 
 
-def _traceback(
-    kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-) -> str:
-    return printable(redact("".join(traceback.format_exception(kind, error, trace))))
+def _traceback(error: BaseException | None) -> str:
+    return printable(redact("".join(traceback.format_exception(error))))
 
 
 def _lines(value: str) -> set[str]:

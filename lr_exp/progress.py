@@ -23,8 +23,7 @@ def choose(style: str | None, *, leave: bool = True) -> None:
     """Sets how this process shows progress.
 
     Args:
-        style: BAR: a bar; LINES: a line every 30 s; FEW: a line every 10 min; NONE: nothing.
-            None: a bar on a terminal, else lines.
+        style: BAR, LINES (every 30 s), FEW (every 10 min), NONE; None: BAR on a terminal, or LINES
         leave: whether a finished stage leaves a line; with FEW, only if it took at least 30 s.
     """
     global _chosen
@@ -34,8 +33,7 @@ def choose(style: str | None, *, leave: bool = True) -> None:
 def choose_for_cells(*, side_by_side: bool) -> None:
     """Sets how a sweep shows progress. On a terminal, only the cells' tables remain.
 
-    Args:
-        side_by_side: whether cells run in several processes, whose bars would overwrite each other.
+    The bars of cells that run side by side would overwrite each other.
     """
     if on_terminal() and not side_by_side:
         choose(BAR, leave=False)
@@ -64,17 +62,12 @@ class Progress:
     ) -> None:
         """Args:
         name: the stage, in one or two words.
-        total: number of units.
         unit: what is counted, in the singular: "question".
         found: units that were done before; rates exclude them.
         also: a second unit, without a total: "token".
         """
-        self._options: dict[str, Any] = {
-            "desc": name,
-            "total": total,
-            "unit": f" {unit}",
-            "initial": found,
-        }
+        self._options: dict[str, Any] = {"desc": name, "total": total, "initial": found}
+        self._options["unit"] = f" {unit}"
         self._also_unit, self._also, self._note = also, 0, ""
         self._stack = ExitStack()
 
@@ -85,22 +78,15 @@ class Progress:
             self._options |= {"file": sys.stderr, "dynamic_ncols": True}
         else:
             interval = _LINE_INTERVAL if self._style == LINES else _FEW_INTERVAL
-            # delay: no line at the start
-            self._options |= {"file": _Lines(), "bar_format": _LINE, "delay": 1}
-            self._options |= {"mininterval": interval}
+            self._options |= {"file": _Lines(), "bar_format": _LINE, "mininterval": interval}
+            self._options["delay"] = 1  # no line at the start
         # disable: passed, since a sweep disables the bars of libraries by tqdm's variable.
         bar = _Bar(leave=False, miniters=1, disable=self._style == NONE, **self._options)
         self._bar = self._stack.enter_context(bar)
         return self
 
     def add(self, count: int = 1, *, also: int = 0, note: str | None = None) -> None:
-        """Adds finished units.
-
-        Args:
-            count: number of units.
-            also: number of the second unit.
-            note: text to show from now on: "loss 0.0312".
-        """
+        """Adds finished units and second units, and replaces the `note`: "loss 0.0312"."""
         self._also += also
         self._note = note or self._note
         parts = [self._note] if self._note else []
@@ -133,8 +119,7 @@ class _Lines:
         if text.strip():
             print(text.strip(), file=sys.stderr, flush=True)
 
-    def flush(self) -> None:
-        pass
+    def flush(self) -> None: ...
 
 
 def _style() -> tuple[str, bool]:
@@ -145,10 +130,8 @@ def duration(seconds: float) -> str:
     """`3.2 s`, `42 s`, `4 min 05 s`, `1 h 02 min`."""
     if seconds < 9.95:
         return f"{seconds:.1f} s"
-    whole = round(seconds)
-    if whole < 60:
-        return f"{whole} s"
-    if whole < 3600:
-        return f"{whole // 60} min {whole % 60:02d} s"
+    minutes, rest = divmod(round(seconds), 60)
+    if minutes < 60:
+        return f"{minutes} min {rest:02d} s" if minutes else f"{rest} s"
     minutes = round(seconds / 60)
     return f"{minutes // 60} h {minutes % 60:02d} min"

@@ -209,7 +209,7 @@ def test_a_sweep_that_is_stopped_leaves_no_process_behind(name, tmp_path):
 
 @pytest.mark.parametrize("path", YAML, ids=lambda path: path.stem)
 def test_a_launchers_file_matches_its_packages_schema(path):
-    assert {path.stem for path in YAML} == set(launchers._EXTRAS)
+    assert {path.stem for path in YAML} == set(launchers._LAUNCHERS)
     if not is_installed(path.stem):
         pytest.skip("its package is not installed")
     from hydra.core.config_store import ConfigStore

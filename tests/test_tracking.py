@@ -13,8 +13,12 @@ import pytest
 from lr_exp.config.settings import WandbSettings
 from lr_exp.store.run_folder import METRICS
 from lr_exp.tracking import RunIdentity, Tracker
-from lr_exp.tracking.log_results import log_trajectories
-from lr_exp.tracking.trajectory_table import COLUMNS, entropy_histogram, trajectory_rows
+from lr_exp.tracking.log_results import (
+    TRAJECTORY_COLUMNS,
+    entropy_histogram,
+    log_trajectories,
+    trajectory_rows,
+)
 
 
 class FakeRun:
@@ -310,7 +314,7 @@ TRAJECTORIES = {
 
 
 def test_rows_show_both_models_top_tokens_and_the_label():
-    names = ["text" if name == "token" else name for name in COLUMNS]
+    names = ["text" if name == "token" else name for name in TRAJECTORY_COLUMNS]
     first, second, third = (
         dict(zip(names, row, strict=True)) for row in trajectory_rows(TRAJECTORIES)
     )

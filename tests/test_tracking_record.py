@@ -17,7 +17,7 @@ from lr_exp.pipeline.identity import identity_of
 from lr_exp.pipeline.inputs import Inputs
 from lr_exp.pipeline.outcome import choices
 from lr_exp.sampler import rollout, score, select
-from lr_exp.tracking.trajectory_table import COLUMNS
+from lr_exp.tracking.log_results import TRAJECTORY_COLUMNS
 from tests.support.recorded import Record, alone, go, settings_for
 
 pytestmark = pytest.mark.integration
@@ -190,9 +190,9 @@ def test_the_trajectory_table_has_one_row_per_token(place, first):
     trajectories = json.loads(path.read_text("utf-8"))
     (path,) = record.files.glob("media/table/sample/trajectories_*.table.json")
     table = json.loads(path.read_text("utf-8"))
-    assert tuple(table["columns"]) == COLUMNS
+    assert tuple(table["columns"]) == TRAJECTORY_COLUMNS
     assert len(table["data"]) == sum(len(answer["token"]) for answer in trajectories["answers"])
-    by_name = [dict(zip(COLUMNS, row, strict=True)) for row in table["data"]]
+    by_name = [dict(zip(TRAJECTORY_COLUMNS, row, strict=True)) for row in table["data"]]
     kept = [row for row in by_name if row["kept"]]
     assert kept
     assert all(row["kl (nats)"] > 0.4 and row["label"] for row in kept)

@@ -1,7 +1,6 @@
 """Cells of a sweep: setting up the processes that run them, and collecting their outcomes.
 
-Hydra's launchers run cells one after another in this process, or pickle them for other processes on
-this machine, in a queue or on a cluster.
+Launchers run cells in this process, or pickle them for others here, in a queue or on a cluster.
 """
 
 import logging
@@ -72,8 +71,7 @@ def _is_new(record: logging.LogRecord) -> bool:
 class Outcome:
     """How a cell ended; the return value of its task function.
 
-    Hydra's sweeper discards return values, and a network file system may show files late. So
-    unpickling an outcome in the sweep's process records it there.
+    Unpickling it in the sweep's process records it there: Hydra's sweeper discards return values.
     """
 
     number: int  # in the sweep, from 1
@@ -103,10 +101,9 @@ def labels() -> list[str]:
 
 
 class Portable:
-    """A cell's task function, which prepares the process that it is unpickled in.
+    """A picklable task function, which prepares the process that it is unpickled in.
 
-    The function must be picklable. A new process has no guards and, on a cluster, another working
-    directory. Hydra reads nothing there before it has unpickled the function.
+    A new process has no guards and, on a cluster, another working directory.
     """
 
     def __init__(self, function: Callable[[DictConfig], Any]) -> None:

@@ -19,17 +19,13 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import ChoiceSweep, Override, RangeSweep, Sweep, ValueType
 from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf, open_dict
-from omegaconf.errors import (
-    InterpolationResolutionError,
-    OmegaConfBaseException,
-    ValidationError,
-)
+from omegaconf.errors import InterpolationResolutionError, OmegaConfBaseException, ValidationError
 
 from lr_exp.config.help_page import help_page
 from lr_exp.config.options import ABOUT, GROUPS, option_files, option_folders
 from lr_exp.config.options import conf_dir as conf_dir
 from lr_exp.config.settings import MethodSettings, Settings, expected
-from lr_exp.errors import UserError, did_you_mean
+from lr_exp.errors import UserError, did_you_mean, first_line
 from lr_exp.store import digest
 
 # Overrides that say where to read and write; they do not distinguish cells.
@@ -53,35 +49,30 @@ def register() -> None:
 def cell_folder(overrides: Sequence[str]) -> str:
     """The name of a cell's folder, made of its overrides; a resolver for `conf/config.yaml`.
 
-    The name contains no number, so that the same command with other cells never overwrites a
-    cell's results with another's.
+    It has no number: the cells of another command would then overwrite each other's results.
     """
     parts = [word.lstrip("+") for word in overrides]
     parts = [part for part in parts if not part.startswith(_NOT_IN_FOLDER)]
     if len(",".join(parts).encode()) > _MAX_FOLDER_BYTES:
         parts.sort(key=len)  # cut off paths and prompts rather than a sweep's `seed=1`
     exact = ",".join(parts)
-    name = re.sub(r"[^\w.,=+-]+", "_", exact) or "cell"
+    name = re.sub(r"[^\w.,=+-]+", "_", exact)
+    if name == exact and len(name.encode()) <= _MAX_FOLDER_BYTES:
+        return name or "cell"
     # Two cells may differ only in what was replaced or cut off.
-    if (exact and name != exact) or len(name.encode()) > _MAX_FOLDER_BYTES:
-        start = name.encode()[:_MAX_FOLDER_BYTES].decode(errors="ignore")
-        name = f"{start}-{digest(parts)[:12]}"
-    return name
+    start = name.encode()[:_MAX_FOLDER_BYTES].decode(errors="ignore")
+    return f"{start}-{digest(parts)[:12]}"
 
 
 def parse_flags(arguments: Sequence[str]) -> argparse.Namespace:
-    """Hydra's flags and the `overrides` of a command line, in any order.
+    """Hydra's flags and the `overrides` of a command line; raises UserError for a wrong flag."""
 
-    Raises:
-        UserError: a flag does not exist, or its value is missing or wrong.
-    """
+    def refuse(message: str) -> NoReturn:
+        raise UserError(f"{message}. `python -m lr_exp --help` shows the usage.")
+
     parser = get_args_parser()
-    parser.error = _refuse_flags  # instead of printing Hydra's usage
+    parser.error = refuse  # instead of printing Hydra's usage
     return parser.parse_intermixed_args(list(arguments))
-
-
-def _refuse_flags(message: str) -> NoReturn:
-    raise UserError(f"{message}. `python -m lr_exp --help` shows the usage.")
 
 
 def config_dirs(arguments: Sequence[str]) -> list[str]:
@@ -99,19 +90,13 @@ def config_dirs(arguments: Sequence[str]) -> list[str]:
 
 
 def check_overrides(overrides: Sequence[str], folders: Sequence[Path] = ()) -> None:
-    """Checks that every key and option exists.
+    """Raises UserError, which names the nearest valid key or option, unless all overrides exist.
 
-    Args:
-        overrides: the command line without flags.
-        folders: see `option_folders`; by default the package's alone.
-
-    Raises:
-        UserError: a word is not an override, or its key or option does not exist; the message names
-            the nearest valid one.
+    The options in `folders` count; by default those of the package alone.
     """
     folders = folders or option_folders()
     groups = {group: list(option_files(folders, group)) for group in GROUPS}
-    keys = [*_keys(OmegaConf.structured(Settings))]
+    keys = list(_keys(OmegaConf.structured(Settings)))
     for word in overrides:
         override = parse_override(word)
         key = override.key_or_group
@@ -136,30 +121,24 @@ def check_overrides(overrides: Sequence[str], folders: Sequence[Path] = ()) -> N
 
 
 def parse_override(word: str) -> Override:
-    """Parses `key=value`.
-
-    Raises:
-        UserError: it is not an override, or sweeps over too many values.
-    """
+    """Parses `key=value`; raises UserError if it is no override, or sweeps over too many values."""
     shown = repr(word) if len(word) <= _MAX_FOLDER_BYTES else f"{word[:_MAX_FOLDER_BYTES]!r}..."
     try:
-        word.encode()
-    except UnicodeEncodeError as error:  # writing the summary would fail at the end of the run
+        word.encode()  # otherwise, writing the summary would fail at the end of the run
+        override = OverridesParser.create().parse_override(word)
+    except UnicodeEncodeError as error:
         raise UserError(
             f"{word!a} is not UTF-8 text: rename the file to a name in UTF-8."
         ) from error
-    try:
-        override = OverridesParser.create().parse_override(word)
     except HydraException as error:
-        reason = next(iter(str(error).splitlines()), type(error).__name__)
+        reason = first_line(error)
         raise UserError(f"{shown} is not an override: {_repair(word)} ({reason}).") from error
     sweep = override.value()
     if isinstance(sweep, RangeSweep):  # Hydra would build a list of all values
         start, stop, step = (float(end or 0) for end in (sweep.start, sweep.stop, sweep.step))
         if abs(stop - start) > _MAX_SWEEP_VALUES * abs(step):
-            raise UserError(
-                f"{shown} sweeps over more than {_MAX_SWEEP_VALUES:,} values: shorten the range."
-            )
+            limit = f"more than {_MAX_SWEEP_VALUES:,} values"
+            raise UserError(f"{shown} sweeps over {limit}: shorten the range.")
     if isinstance(sweep, ChoiceSweep) and any(isinstance(one, Sweep) for one in sweep.list):
         raise UserError(f"{shown}: a range cannot be one of several values: list its values.")
     return override
@@ -195,9 +174,7 @@ def round_range(word: str) -> str:
 def count_cells(arguments: Sequence[str], params: Mapping[str, Any]) -> int | None:
     """The number of runs of a multirun; None if it depends on a glob.
 
-    Args:
-        arguments: the command line, which replaces axes of the sweep.
-        params: the sweep's `hydra.sweeper.params`.
+    A command line's `arguments` replace axes of the sweep's `hydra.sweeper.params`.
     """
     given = [word for word in parse_flags(arguments).overrides if not word.startswith("hydra.")]
     counts = {}
@@ -237,8 +214,7 @@ def to_settings(
     A model whose `path` is overridden gets a name from that path, so that results are not shown
     under the preset's name.
 
-    Raises:
-        UserError: a required value is missing, or one is out of range.
+    Raises UserError if a required value is missing, or one is out of range.
     """
     try:
         missing = OmegaConf.missing_keys(config)

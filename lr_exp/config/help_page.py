@@ -24,7 +24,6 @@ usage: python -m lr_exp [OPTION=VALUE ...]       one run
   python -m lr_exp expert=qwen_math_7b beta=0.4            the paper's run with its larger expert
   python -m lr_exp -m +sweep=micro_ablation                a table of the paper in miniature"""
 
-# Group to its meaning.
 _GROUPS = {
     "experiment": "a ready run",
     "expert": "the model that is tuned",
@@ -90,10 +89,8 @@ def help_page(*, _root_: DictConfig) -> str:
         if len(start) > _VALUE_COLUMNS - 2:  # a long value, of a path for example
             lines.append(start)
             start = ""
-        after = " " * _VALUE_COLUMNS
-        lines += textwrap.wrap(
-            what, _COLUMNS, initial_indent=f"{start:<{_VALUE_COLUMNS}}", subsequent_indent=after
-        )
+        start, after = start.ljust(_VALUE_COLUMNS), " " * _VALUE_COLUMNS
+        lines += textwrap.wrap(what, _COLUMNS, initial_indent=start, subsequent_indent=after)
     page = "\n".join([*lines, "", _CLOSING])
     return page.replace("$", "$$")  # Hydra substitutes $NAMES
 

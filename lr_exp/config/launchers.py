@@ -13,13 +13,8 @@ from lr_exp import distributed
 from lr_exp.config.composition import parse_flags
 from lr_exp.errors import UserError
 
-# Launcher to the extra that installs hydra-EXTRA-launcher; see conf/hydra/launcher.
-_EXTRAS = {
-    "joblib": "joblib",
-    "submitit_local": "submitit",
-    "submitit_slurm": "submitit",
-    "ray": "ray",
-}
+# Those that start processes; their names start with the extra that installs them.
+_LAUNCHERS = ("joblib", "submitit_local", "submitit_slurm", "ray")
 # Library to what its errors mean.
 _EXPLANATIONS = {
     "joblib": "A process of the sweep died ({}): it crashed, or was killed, perhaps because memory "
@@ -34,14 +29,12 @@ _RAY_TIMEOUT = 10  # seconds
 
 
 def check_launcher(arguments: Sequence[str]) -> None:
-    """Checks that the command line's launcher can work.
+    """Raises UserError if the command line's launcher cannot work.
 
-    Raises:
-        UserError: its extra is not installed, its queue or cluster is missing, or the command is a
-            single run, which Hydra would run in this process.
+    Its extra, queue or cluster may be missing, or the command a single run, which Hydra runs here.
     """
-    name = launcher_of(arguments)
-    if name not in _EXTRAS:
+    name = _last_value(arguments, "hydra/launcher=", "basic")
+    if name not in _LAUNCHERS:
         return
     if distributed.is_distributed():
         raise UserError(
@@ -55,7 +48,7 @@ def check_launcher(arguments: Sequence[str]) -> None:
         raise UserError(
             f"hydra/launcher={name} needs a multirun: add -m, or remove the launcher to run here."
         )
-    extra = _EXTRAS[name]
+    extra = name.partition("_")[0]
     package = f"hydra-{extra}-launcher"
     try:
         distribution(package)
@@ -72,21 +65,12 @@ def check_launcher(arguments: Sequence[str]) -> None:
                 "this machine."
             )
     if name == "ray":
-        _check_ray(_last(arguments, "hydra.launcher.ray.init.address=", "local"))
-
-
-def launcher_of(arguments: Sequence[str]) -> str:
-    """The launcher that a command line chooses; "basic", Hydra's default, if none."""
-    return _last(arguments, "hydra/launcher=", "basic")
+        _check_ray(_last_value(arguments, "hydra.launcher.ray.init.address=", "local"))
 
 
 def stop_jobs(arguments: Sequence[str]) -> str:
-    """Ends the sweep's jobs on this machine that would outlive the program.
-
-    Returns:
-        A note for the user about jobs that stay in a queue, else "".
-    """
-    name = launcher_of(arguments)
+    """Ends the sweep's jobs on this machine; returns a note about those that stay in a queue."""
+    name = _last_value(arguments, "hydra/launcher=", "basic")
     if name == "submitit_local":
         import psutil
 
@@ -134,7 +118,7 @@ def _check_ray(address: str) -> None:
         ) from error
 
 
-def _last(arguments: Sequence[str], key: str, default: str) -> str:
+def _last_value(arguments: Sequence[str], key: str, default: str) -> str:
     words = [word.lstrip("+") for word in arguments]
     values = [word.removeprefix(key) for word in words if word.startswith(key)]
     return values[-1].strip("'\"") if values else default

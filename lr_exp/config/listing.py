@@ -101,8 +101,7 @@ KINDS = {
     "methods": Kind("method", "method=NAME"),
     "data": Kind("data", "data=NAME data.max_questions=N"),
     "benchmarks": Kind(
-        "benchmark",
-        "benchmarks=[NAME,NAME]; evaluator.max_examples=N limits each to its first N",
+        "benchmark", "benchmarks=[NAME,NAME]; evaluator.max_examples=N limits each to its first N"
     ),
     "prompts": Kind("prompt", "sampler.prompt=NAME evaluator.prompts=[NAME,NAME]"),
     "experiments": Kind("experiment", "experiment=NAME", _ROLES),
@@ -111,17 +110,13 @@ KINDS = {
 
 
 def rows(kind: str, folders: Folders) -> list[Facts]:
-    """The facts of every option of a kind, sorted by name.
-
-    Raises:
-        UserError: a file is not valid.
-    """
+    """The facts of every option of a kind, sorted by name; raises UserError for an invalid file."""
     found = []
     group = KINDS[kind].group
     for name, path in option_files(folders, group).items():
         content = _read(path)
-        facts = _facts(group, content, folders)
-        found.append({"name": name, **facts, "what": content[ABOUT].get("description", "")})
+        what = content[ABOUT].get("description", "")
+        found.append({"name": name, **_facts(group, content, folders), "what": what})
     return found
 
 
@@ -135,9 +130,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("kinds", nargs="*", metavar="KIND", help=", ".join(KINDS))
     parser.add_argument("--config-dir", metavar="DIR", help="a folder of your own options")
-    parser.add_argument(
-        "--json", action="store_true", help="print a JSON object of kinds and their rows"
-    )
+    what = "print a JSON object of kinds and their rows"
+    parser.add_argument("--json", action="store_true", help=what)
     args = parser.parse_args(argv)
     for kind in args.kinds:
         if kind not in KINDS:
@@ -146,7 +140,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     listed = {kind: rows(kind, folders) for kind in args.kinds or KINDS}
     columns = shutil.get_terminal_size((_MAX_COLUMNS, 24)).columns
     width = min(max(columns, _MIN_COLUMNS), _MAX_COLUMNS)
-    tables = "\n\n".join(_table(kind, listed[kind], width) for kind in listed)
+    tables = "\n\n".join(_table(kind, options, width) for kind, options in listed.items())
     print(json.dumps(listed, indent=1) if args.json else tables)
     return 0
 

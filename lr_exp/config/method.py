@@ -8,9 +8,8 @@ a loss. Each choice is one function registered with `register`:
         return steps["kl"] > beta
 
 The decorator declares which columns of the step table the function reads and what else it needs.
-Its keyword-only arguments declare which settings it reads: `alpha`, `beta` and `seed` of the run,
-and parameters of its own, which are keys of the method's YAML. Validation, artifact addresses, the
-models to load and reports follow from these declarations.
+Its keyword-only arguments declare the settings that it reads: `alpha`, `beta` and `seed` of the
+run, and parameters of its own, which are keys of the method's YAML.
 """
 
 import hashlib
@@ -47,10 +46,7 @@ class Choice:
 
     @cached_property
     def source(self) -> str | None:
-        """SHA-256 of the file that defines a choice outside this package; None for our own.
-
-        Our own choices are covered by the version constants of the stages.
-        """
+        """SHA-256 of the file of a choice of the user's; the stages' versions cover our own."""
         if _is_ours(self.function):
             return None
         return hashlib.sha256(Path(inspect.getfile(self.function)).read_bytes()).hexdigest()
@@ -118,22 +114,16 @@ registry: dict[tuple[str, str], Choice] = {}  # by kind and name
 
 
 def register(
-    kind: str,
-    *,
-    columns: Iterable[str] = (),
-    needs: Iterable[str] = (),
-    compares_all: bool = False,
+    kind: str, *, columns: Iterable[str] = (), needs: Iterable[str] = (), compares_all: bool = False
 ) -> Callable[[F], F]:
     """Registers the decorated function as a choice, under its own name without a final underscore.
 
     Args:
         kind: `trajectories`, `select`, `target` or `loss`; the modules that define the built-in
             choices document the function's arguments and result.
-        columns: the columns of the step table that it reads. Any column makes the run load the
-            amateur and score the trajectories with both models.
+        columns: of the step table. Any makes the run score the trajectories with both models.
         needs: `references` or `solutions` (of the questions), `target` (of a loss).
-        compares_all: a step rule that needs all positions of the run at once; others are called
-            with one shard at a time.
+        compares_all: a step rule that needs all positions of the run at once, not only a shard's.
 
     Raises:
         ValueError: the kind is unknown, or the name is that of a built-in choice.
@@ -146,14 +136,8 @@ def register(
         taken = registry.get((kind, name))
         if taken and taken.source is None and not _is_ours(function):
             raise ValueError(f"{kind} {name!r} is a choice of lr_exp: use another name")
-        registry[kind, name] = Choice(
-            kind=kind,
-            name=name,
-            function=function,
-            columns=tuple(columns),
-            needs=tuple(needs),
-            compares_all=compares_all,
-        )
+        declared = (tuple(columns), tuple(needs), compares_all)
+        registry[kind, name] = Choice(kind, name, function, *declared)
         return function
 
     return decorate

@@ -30,9 +30,8 @@ def conf_dir() -> Path:
 def option_folders(config_dirs: Iterable[str | Path] = ()) -> tuple[Path, ...]:
     """The folders that options are read from, in Hydra's order: the package's, then the user's.
 
-    Raises:
-        UserError: a folder does not exist, or two of them have an option of the same name, of which
-            Hydra would silently read only the first.
+    Raises UserError if a folder does not exist, or if two of them have an option of the same name,
+    of which Hydra would silently read only the first.
     """
     folders = [conf_dir()]
     for config_dir in config_dirs:
@@ -60,11 +59,7 @@ def option_files(folders: Sequence[Path], group: str) -> dict[str, Path]:
 
 
 def read_option(path: Path) -> dict[str, Any]:
-    """The content of an option's file as written, neither composed nor resolved.
-
-    Raises:
-        UserError: the file is not a YAML mapping, or `about` is not a mapping.
-    """
+    """The content of an option's file as written; raises UserError if it is no YAML mapping."""
     try:
         content = OmegaConf.to_container(OmegaConf.load(path), resolve=False)
     except (OSError, UnicodeDecodeError, YAMLError, OmegaConfBaseException) as error:
@@ -95,7 +90,5 @@ def load_option(schema: type[T], path: Path, values: Mapping[str, Any] | None = 
             raise UserError(f"{path}: unknown key {key!r}.{did_you_mean(key, known)}")
     try:
         return cast(T, OmegaConf.to_object(OmegaConf.merge(structured, values)))
-    except OmegaConfBaseException as error:
+    except (OmegaConfBaseException, UserError) as error:
         raise UserError(f"{path}: {first_line(error)}") from error
-    except UserError as error:
-        raise UserError(f"{path}: {error}") from error

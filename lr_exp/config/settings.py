@@ -81,9 +81,8 @@ def check_value(key: str, value: Any, hint: Any) -> Any:
     if isinstance(allowed, str) and not lies_in(value, allowed):
         raise UserError(f"{shown} is out of range: expected {expected(hint)}.")
     if isinstance(allowed, tuple) and value not in allowed:
-        raise UserError(
-            f"{key}={value!r:.{_MAX_SHOWN}} is not known.{did_you_mean(value, allowed)}"
-        )
+        nearest = did_you_mean(value, allowed)
+        raise UserError(f"{key}={value!r:.{_MAX_SHOWN}} is not known.{nearest}")
     if origin is list:
         for item in value:
             check_value(key, item, get_args(kind)[0])
@@ -175,8 +174,7 @@ class SourceSettings(_Checked, key="source."):
     split: str | None = None
     revision: str | None = _neutral(None)
     answer: Annotated[str, ANSWER_KINDS] = "math"  # how references are compared
-    # Only for generated questions (`format: micro`, `random_calculation`): how many, and the
-    # generator's seed.
+    # Of generated questions (`format: micro`, `random_calculation`): how many, and the seed.
     count: Annotated[int | None, COUNT] = None
     seed: int = 0
     # Only for `format: random_calculation`: which of add, subtract and multiply, the smallest and
@@ -190,11 +188,9 @@ class SourceSettings(_Checked, key="source."):
 class DataSettings(SourceSettings, key="data."):
     """The questions to sample from; only some methods read their answers."""
 
-    # The first N of a seeded shuffle; null: all, in order. A streamed source is not shuffled: its
-    # first N rows are taken, whatever the seed.
+    # The first N of a seeded shuffle, or of a streamed source as it is; null: all, in order.
     max_questions: Annotated[int | None, COUNT] = None
-    # Write the source to an Arrow file in the store, which is mapped into memory, for millions of
-    # questions. The same questions give the same results either way.
+    # For millions of questions: maps a file in the store into memory. Results are the same.
     streaming: bool = _neutral(False)
 
     def __post_init__(self) -> None:
@@ -235,19 +231,14 @@ class PromptSettings(_Checked, key="prompt."):
 
 @dataclass
 class MethodSettings(_Checked, key="method."):
-    """A method: four registered choices and their parameters; see `conf/method/`.
-
-    The names of the choices and the parameters are checked by `pipeline.method`, where the
-    choices are registered.
-    """
+    """Four registered choices, which `pipeline.method` checks, and their parameters."""
 
     name: str = REQUIRED  # also in tables and on pages
     trajectories: str = "expert_greedy"  # the answers to learn from
     select: str = "kl_above_beta"  # the token positions to keep: a step rule
     target: str = "contrast"  # what the student learns at a kept position
     loss: str = "kl"
-    # Minimum number of passes over all kept positions: distiller.batch_size is raised until
-    # distiller.steps optimizer steps cover them; null: batch_size is not changed.
+    # Passes over all kept positions for which distiller.batch_size is raised, if it is too low.
     epochs: Annotated[float | None, "(0, inf)"] = None
     # A Python module (dotted name or .py file) that registers choices of your own.
     module: str | None = None
@@ -257,10 +248,7 @@ class MethodSettings(_Checked, key="method."):
 
 @dataclass
 class ServerSettings(_Checked, key="server."):
-    """The server that generates the expert's answers if an engine is `server`.
-
-    Its API key is read from the environment variable LR_EXP_API_KEY.
-    """
+    """The server of the engine `server`; the variable LR_EXP_API_KEY holds its key."""
 
     url: str | None = _neutral(None)  # http://HOST:PORT, with or without /v1
     model: str | None = None  # the expert's name there; null: the only model that it lists
@@ -279,8 +267,7 @@ class ServerSettings(_Checked, key="server."):
 class SamplerSettings(_Checked, key="sampler."):
     """How trajectories are generated and scored."""
 
-    # What generates the expert's answers: transformers, a server (`server.url`), or vLLM in this
-    # process. Both models score the token ids in this process in each case.
+    # What generates the expert's answers; both models score them in this process in each case.
     engine: Annotated[str, ENGINES] = "transformers"
 
     system_prompt: str = "Please reason step by step."
@@ -351,8 +338,7 @@ class EvaluatorSettings(_Checked, key="evaluator."):
     engine: Annotated[str, ENGINES] = "transformers"  # see `sampler.engine`
 
     system_prompt: str = "Please reason step by step, and put your final answer within \\boxed{}."
-    # Forms of the prompt: names in conf/prompt, or Jinja files. Expert and tuned expert are
-    # evaluated with each; the first is the headline.
+    # Names in conf/prompt, or Jinja files. Results are of each; the first is the headline.
     prompts: list[str] = field(default_factory=lambda: ["chat"], metadata=_NEUTRAL)
     num_fewshot: Annotated[int | None, COUNT] = None  # of few-shot prompts; null: their own number
     # Also measure forced answers: to an answer that was cut off or has no box, this text is
@@ -362,8 +348,7 @@ class EvaluatorSettings(_Checked, key="evaluator."):
     max_examples: Annotated[int | None, COUNT] = None  # the first N of each benchmark; null: all
     max_new_tokens: Annotated[int, COUNT] = 2048
     batch_size: Annotated[int, COUNT] = 32
-    # greedy, or contrastive decoding: of the expert's plausible tokens (alpha), the one with the
-    # highest log-ratio to the amateur (no training needed).
+    # contrastive: the plausible token (alpha) with the highest log-ratio to the amateur, untrained.
     decoder: Annotated[str, ("greedy", "contrastive")] = "greedy"
     # Also measure the expertise gap: expert and amateur on the first benchmark, with greedy or
     # sampled answers (one per question, at temperature 1).
@@ -425,13 +410,11 @@ class Settings(_Checked, key=""):
     attention: Annotated[str | None, ATTENTIONS] = _neutral(None)
     # The date, YYYY-MM-DD, that chat templates print as today's.
     prompt_date: str = _neutral(PROMPT_DATE)
-    # Control tokens such as <|im_end|> in questions, solutions and system prompts. false: they are
-    # encoded as text; true: as the control tokens, which can end a turn.
+    # true: <|im_end|> in a question, solution or system prompt is a control token; false: text.
     control_tokens: bool = _neutral(False)
     hub_root: str | None = _neutral(None)  # a folder that mirrors hub data sets by their ids
     store: str = _neutral("runs/store")
-    # Folders of the user's own options, benchmarks among them. Not a key: set by --config-dir or by
-    # `compose(config_dir=...)`.
+    # Folders of the user's own options. Not a key: --config-dir and `compose(config_dir=)` set it.
     config_dirs: list[str] = field(
         default_factory=list, metadata={**_NEUTRAL, "omegaconf_ignore": True}
     )
@@ -449,11 +432,8 @@ class Settings(_Checked, key=""):
         prompts = self.evaluator.prompts
         if not prompts:
             raise UserError("evaluator.prompts is empty: set one or more, as [chat].")
-        for key, names in (
-            ("stages", self.stages),
-            ("benchmarks", self.benchmarks),
-            ("evaluator.prompts", prompts),
-        ):
+        lists = {"stages": self.stages, "benchmarks": self.benchmarks, "evaluator.prompts": prompts}
+        for key, names in lists.items():
             for name in names:
                 if names.count(name) > 1:
                     raise UserError(f"{key} contains {name!r} twice: remove one of them.")

@@ -11,11 +11,7 @@ from lr_exp.errors import UserError, did_you_mean
 
 
 def load_benchmark(name: str, conf_dirs: Sequence[Path]) -> BenchmarkSettings:
-    """The settings in `benchmark/NAME.yaml` of one of the folders.
-
-    Raises:
-        UserError: the name or a key is unknown, or a value has the wrong type.
-    """
+    """The settings in `benchmark/NAME.yaml` of a folder; raises UserError if they are not valid."""
     files = option_files(conf_dirs, "benchmark")
     if name not in files:
         raise UserError(f"benchmarks: unknown benchmark {name!r}.{did_you_mean(name, files)}")
@@ -30,8 +26,7 @@ def load_shots(
     They are drawn from `shots_split` with seed 0: the first rows of MMLU all have one subject. None
     of the questions that are `asked` is among them.
 
-    Raises:
-        UserError: the benchmark has no split for examples, or too few rows in it.
+    Raises UserError if the benchmark has no split for examples, or too few rows in it.
     """
     if count == 0:
         return []

@@ -9,32 +9,17 @@ from typing import Any
 
 from lr_exp.errors import UserError
 
-# Incremented when a reader or a generator produces different questions; streamed
-# questions in the store are then read again.
+# Incremented when a reader or a generator produces different questions, to stream them again.
 READERS_VERSION = 1
 
-MMLU_STEM_SUBJECTS = frozenset(
-    [
-        "abstract_algebra",
-        "astronomy",
-        "college_biology",
-        "college_chemistry",
-        "college_computer_science",
-        "college_mathematics",
-        "college_physics",
-        "computer_security",
-        "conceptual_physics",
-        "electrical_engineering",
-        "elementary_mathematics",
-        "high_school_biology",
-        "high_school_chemistry",
-        "high_school_computer_science",
-        "high_school_mathematics",
-        "high_school_physics",
-        "high_school_statistics",
-        "machine_learning",
-    ]
-)
+MMLU_STEM_SUBJECTS = {
+    *("abstract_algebra", "astronomy", "computer_security", "conceptual_physics"),
+    *("electrical_engineering", "elementary_mathematics", "machine_learning"),
+    *("college_biology", "college_chemistry", "college_computer_science"),
+    *("college_mathematics", "college_physics"),
+    *("high_school_biology", "high_school_chemistry", "high_school_computer_science"),
+    *("high_school_mathematics", "high_school_physics", "high_school_statistics"),
+}
 LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
 
 _BRACES = re.compile(r"\\(?:boxed|fbox)\s{0,8}\{|\\.|[{}]", re.DOTALL)
@@ -136,12 +121,8 @@ def _read_gsm8k(row: Mapping[str, Any], where: str) -> Question:
             f"{where}: no `####` before the answer in column 'answer'. Set `path` and `format` so "
             "that they match."
         )
-    return Question(
-        where,
-        _text(row, "question", where),
-        answer.strip().replace(",", ""),
-        _CALCULATION.sub("", solution).strip(),
-    )
+    solution, answer = _CALCULATION.sub("", solution).strip(), answer.strip().replace(",", "")
+    return Question(where, _text(row, "question", where), answer, solution)
 
 
 def _read_math(row: Mapping[str, Any], where: str) -> Question:

@@ -20,15 +20,8 @@ from lr_exp.store import open_atomically
 
 _FILE = "questions.arrow"
 _BATCH_ROWS = 1024
-_SCHEMA = pa.schema(
-    [
-        ("id", pa.string()),
-        ("text", pa.string()),
-        ("answer", pa.string()),
-        ("solution", pa.string()),
-        ("choices", pa.list_(pa.string())),
-    ]
-)
+_TEXTS = [(name, pa.string()) for name in ("id", "text", "answer", "solution")]
+_SCHEMA = pa.schema([*_TEXTS, ("choices", pa.list_(pa.string()))])
 
 
 class StoredQuestions(Lazy[Question]):
@@ -50,8 +43,7 @@ def write_questions(questions: Iterable[Question], folder: Path) -> dict[str, An
     """Writes questions to a file for `StoredQuestions`, a batch in memory at a time.
 
     Returns:
-        `fingerprint` and `prompts_fingerprint`, as the functions of these names compute them, and
-        `count`.
+        `count`, and what `fingerprint` and `prompts_fingerprint` would return.
     """
     remaining = iter(questions)
     full, prompts, count = hashlib.sha256(), hashlib.sha256(), 0
@@ -73,12 +65,9 @@ def load_questions(source: SourceSettings, *, hub_root: str | None) -> list[Ques
 
 
 def questions_of(given: Sequence[Question | str | Mapping[str, Any]]) -> list[Question]:
-    """Questions from Python: texts, or mappings with the keys of a JSON Lines file.
+    """Questions `questions/<index>` from texts, or mappings with the keys of a JSON Lines file.
 
-    Their ids are `questions/<index>`.
-
-    Raises:
-        UserError: there is none, or one of them is invalid.
+    Raises UserError if there is none, or one of them is invalid.
     """
     if isinstance(given, str) or not given:
         raise UserError("questions: expected a list of at least one text or mapping.")

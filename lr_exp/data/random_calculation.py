@@ -39,9 +39,8 @@ def random_calculations(
 ) -> Iterator[dict[str, str]]:
     """Yields `count` distinct questions with their answers: `What is (3 + 4) * 2?`, `14`.
 
-    A larger count starts with the questions of a smaller one. A hash of the operation and its
-    operands, regardless of their order, assigns a question to a split, half of them to each: `3 +
-    4` and `4 + 3` are one question, of which only one is asked.
+    A larger count starts with the questions of a smaller one. A hash assigns half of the questions
+    to each split. `3 + 4` and `4 + 3` are one question.
 
     Args:
         operations: of add, subtract and multiply; each is drawn equally often.
@@ -63,18 +62,17 @@ def random_calculations(
     rng = random.Random(f"{split}/{seed}")
     asked: set[str] = set()
     for _ in range(100 * count + 1000):
-        if len(asked) == count:
-            return
         drawn = _draw(rng, operations, operands, depth)
         is_test = hashlib.sha256(drawn.key.encode()).digest()[0] % 2 == 0
         if drawn.key not in asked and is_test == (split == "test"):
             asked.add(drawn.key)
             yield {"question": f"What is {drawn.text}?", "answer": str(drawn.value)}
-    if len(asked) < count:
-        raise ValueError(
-            f"there are too few distinct {split} questions: {count} requested, {len(asked)} found; "
-            "lower count, or add operations or larger operands"
-        )
+            if len(asked) == count:
+                return
+    raise ValueError(
+        f"there are too few distinct {split} questions: {count} requested, {len(asked)} found; "
+        "lower count, or add operations or larger operands"
+    )
 
 
 def _draw(

@@ -14,6 +14,7 @@ from lr_exp.data.formats import FORMATS, Question, read_jsonl
 from lr_exp.data.json_lines import read_json_lines
 from lr_exp.data.random_calculation import random_calculations
 from lr_exp.errors import UserError, did_you_mean
+from lr_exp.store import file_digest
 
 _FILE_FORMATS = ("jsonl", "parquet")
 _COLUMNS = ("question", "answer", "solution")  # of a Parquet file
@@ -32,7 +33,6 @@ def iterate_questions(
     Lines and `<name>/<row number>` over all files for Parquet, both from 1.
 
     Args:
-        source: settings of the data set or benchmark.
         hub_root: folder that holds data sets under their hub ids; None reads from the hub.
         streaming: reads a hub data set row by row instead of downloading it first.
 
@@ -56,12 +56,8 @@ def iterate_questions(
     return _row_questions(source, _hub_rows(source, hub_root, streaming=streaming))
 
 
-def local_files(source: SourceSettings, *, hub_root: str | None) -> dict[str, Path] | None:
-    """The files of a local source by their names within it; None for a source on the hub.
-
-    Raises:
-        UserError: there is no such file or folder.
-    """
+def local_digests(source: SourceSettings, *, hub_root: str | None) -> dict[str, str] | None:
+    """The sha256 of a local source's files by their names in it; None for a source on the hub."""
     if source.format in _FILE_FORMATS:
         path, files = _file_path(source), _source_files(source)
     else:
@@ -69,14 +65,11 @@ def local_files(source: SourceSettings, *, hub_root: str | None) -> dict[str, Pa
         if not path.exists():
             return None
         files = _visible_files(path) if path.is_dir() else [path]
-    return {
-        file.relative_to(path).as_posix() if file != path else file.name: file for file in files
-    }
+    names = [file.relative_to(path).as_posix() if file != path else file.name for file in files]
+    return dict(zip(names, map(file_digest, files), strict=True))
 
 
-def _row_questions(
-    source: SourceSettings, rows: Iterator[Mapping[str, Any]]
-) -> Generator[Question]:
+def _row_questions(source: SourceSettings, rows: Iterator[Any]) -> Generator[Question]:
     count = 0
     for row in rows:
         where = f"{source.name}/{source.split}/{count}"
@@ -100,19 +93,18 @@ def _row_questions(
 
 
 def _file_questions(source: SourceSettings) -> Generator[Question]:
+    number = 0
     if source.format == "jsonl":
         (path,) = _source_files(source)
         rows = read_json_lines(path, parse_float=Decimal)  # keeps an answer's digits as written
     else:
         rows = _parquet_rows(source)
-    is_empty = True
     for number, where, row in rows:
-        is_empty = False
         try:
             yield read_jsonl(row, f"{source.name}/{number}")
         except UserError as error:
             raise UserError(f"{where}: {error}") from error
-    if is_empty:
+    if not number:
         raise UserError(
             f"{source.path}: no questions in it. Write one JSON object (JSON Lines) or row "
             "(Parquet) with `question` for each question."
@@ -163,11 +155,9 @@ def _generated_rows(source: SourceSettings) -> Iterator[Mapping[str, Any]]:
             f"{_where(source)}: format {source.format} needs {family}{_key(source, 'split')} and "
             f"{_key(source, 'count')}."
         )
-    if source.count > _MAX_GENERATED:
-        raise UserError(
-            f"{_key(source, 'count')}={source.count}: the maximum is {_MAX_GENERATED:,}."
-        )
     count, seed, split = source.count, source.seed, source.split
+    if count > _MAX_GENERATED:
+        raise UserError(f"{_key(source, 'count')}={count}: the maximum is {_MAX_GENERATED:,}.")
     try:
         if is_micro:
             from lr_exp.micro.world import iter_problems  # only for this format
@@ -197,14 +187,13 @@ def _hub_rows(source: SourceSettings, hub_root: str | None, *, streaming: bool) 
         datasets.disable_progress_bars()
     for config in source.configs or [None]:
         try:
-            rows = datasets.load_dataset(
+            yield from datasets.load_dataset(
                 path,
                 config,
                 split=source.split,
                 revision=None if is_local else source.revision,
                 streaming=streaming,
             )
-            yield from rows  # opens and reads a stream
         # Errors of httpx, fsspec, pyarrow and the hub client have no common base class.
         except Exception as error:
             raise _unreadable(source, path, config, error) from error
@@ -249,11 +238,7 @@ def _source_files(source: SourceSettings) -> list[Path]:
 def _visible_files(folder: Path, pattern: str = "*") -> list[Path]:
     """Files in and below a folder, sorted; hidden ones belong to git and the hub's client."""
     files = sorted(path for path in folder.rglob(pattern) if path.is_file())
-    return [
-        path
-        for path in files
-        if not any(part.startswith(".") for part in path.relative_to(folder).parts)
-    ]
+    return [path for path in files if "/." not in f"/{path.relative_to(folder).as_posix()}"]
 
 
 def _file_path(source: SourceSettings) -> Path:

@@ -1,7 +1,4 @@
-"""The stage `questions`: reads a source once into the store, for all runs.
-
-Even a source of millions of questions is never in memory as a whole.
-"""
+"""The stage `questions`: reads a source into the store, where it is never in memory as a whole."""
 
 import logging
 import re
@@ -15,9 +12,9 @@ from lr_exp import distributed
 from lr_exp.config.settings import DataSettings
 from lr_exp.data.formats import READERS_VERSION
 from lr_exp.data.questions import StoredQuestions, write_questions
-from lr_exp.data.sources import GENERATED, iterate_questions, local_files, short_reason
+from lr_exp.data.sources import GENERATED, iterate_questions, local_digests, short_reason
 from lr_exp.errors import UserError
-from lr_exp.store import Recipe, Store, file_digest
+from lr_exp.store import Recipe, Store
 
 log = logging.getLogger(__name__)
 
@@ -31,18 +28,14 @@ _COMMIT = re.compile(r"[0-9a-f]{40}")
 def streamed_questions(
     data: DataSettings, *, hub_root: str | None, store: Store
 ) -> StoredQuestions:
-    """The first `max_questions` of a source, or all of them, written to the store if necessary.
-
-    Raises:
-        UserError: the source cannot be read; the message names the setting to change.
-    """
+    """The first `max_questions` of a source, or all of them, written to the store if necessary."""
     settings = {name: value for name, value in asdict(data).items() if name in _SETTINGS}
     settings |= {"readers": READERS_VERSION}
     inputs: dict[str, Any] = {}
     if data.format in GENERATED:
         settings |= {name: getattr(data, name) for name in _GENERATOR_SETTINGS}
     else:
-        files = distributed.run_on_all_ranks(lambda: _digests(data, hub_root))
+        files = distributed.run_on_all_ranks(lambda: local_digests(data, hub_root=hub_root))
         distributed.check_same({"data": files})
         if files is None:  # from the hub: read this commit even if a new one is pushed meanwhile
             data = replace(data, revision=distributed.run_on_rank0(lambda: _commit(data)))
@@ -58,12 +51,6 @@ def streamed_questions(
 
     artifact = store.make(Recipe("questions", VERSION, inputs, settings), build)
     return StoredQuestions(artifact.folder, artifact.facts)
-
-
-def _digests(data: DataSettings, hub_root: str | None) -> dict[str, str] | None:
-    """The digest of each of the source's files; None for a source on the hub."""
-    files = local_files(data, hub_root=hub_root)
-    return None if files is None else {name: file_digest(path) for name, path in files.items()}
 
 
 def _commit(data: DataSettings) -> str | None:

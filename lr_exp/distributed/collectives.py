@@ -16,11 +16,7 @@ J = TypeVar("J")
 
 
 def run_on_rank0(work: Callable[[], T]) -> T:
-    """Calls `work` on rank 0 only and returns its result on every rank.
-
-    Raises:
-        SharedError: rank 0's `UserError` or `OSError`.
-    """
+    """Calls `work` on rank 0 and returns its result, or raises its SharedError, on every rank."""
     if not GROUP.is_joined:
         return work()
     return _unwrap(GROUP.broadcast(_try(work) if is_rank0() else None))
@@ -29,8 +25,7 @@ def run_on_rank0(work: Callable[[], T]) -> T:
 def run_on_all_ranks(work: Callable[[], T]) -> T:
     """Calls `work` on every rank; each returns its own result.
 
-    Raises:
-        SharedError: the call failed on a rank: the error of the lowest such rank.
+    Raises SharedError, with the error of the lowest rank on which the call failed.
     """
     if not GROUP.is_joined:
         return work()
@@ -44,8 +39,7 @@ def run_on_all_ranks(work: Callable[[], T]) -> T:
 def run_identically(work: Callable[[], T]) -> T:
     """Calls `work` on every rank without communication; it must fail on all ranks or on none.
 
-    Raises:
-        SharedError: the call's `UserError`.
+    Raises SharedError for the call's `UserError`.
     """
     if not GROUP.is_joined:
         return work()
@@ -63,13 +57,12 @@ def distribute_jobs(
     """Runs each job on one rank; rank 0 receives the results in the order of the jobs.
 
     Args:
-        jobs: the same on every rank, including errors raised while iterating. Each round gives one
-            job to each rank, and an interruption loses the current round: use jobs of similar size.
+        jobs: the same on every rank, and of similar size: each round gives one to each rank. Errors
+            raised while iterating are the same, too.
         work: called on the job's rank.
         take: called on rank 0 with each job and its result.
 
-    Raises:
-        SharedError: a `UserError` or `OSError` of any rank.
+    Raises SharedError for a `UserError` or `OSError` of any rank.
     """
     if not GROUP.is_joined:
         for job in jobs:
@@ -91,13 +84,11 @@ def run_collectively(make: Callable[[Callable[..., T]], Any], work: Callable[...
     """Calls `make(work)` on rank 0; whenever it calls `work`, all ranks call it.
 
     Args:
-        make: called on rank 0 only, with a stand-in for `work`. Its result is returned on every
-            rank.
-        work: called on every rank with the arguments passed to the stand-in, which returns rank
-            0's result.
+        make: called on rank 0, with a stand-in for `work`. Its result is returned on every rank.
+        work: called on every rank with the stand-in's arguments; the stand-in returns rank 0's
+            result.
 
-    Raises:
-        SharedError: rank 0's `UserError` or `OSError`.
+    Raises SharedError for rank 0's `UserError` or `OSError`.
     """
     if not GROUP.is_joined:
         return make(work)

@@ -16,8 +16,7 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-# A rank may wait for another one's work, or for another run's lock, for days. A dead peer is
-# noticed by its broken connections instead.
+# A rank may wait for others for days. A dead peer is noticed by its broken connections instead.
 _TIMEOUT = timedelta(days=30)
 _LAUNCHER_VARIABLES = (
     *("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE"),
@@ -60,14 +59,9 @@ class ProcessGroup:
     def join(self, device: str) -> None:
         """Connects the ranks; a second call does nothing.
 
-        Deletes the launcher's environment variables: libraries that read them, such as accelerate,
-        would split the work a second time.
-
-        Args:
-            device: cpu or cuda. Gradients use gloo or NCCL, everything else gloo.
-
-        Raises:
-            UserError: the other ranks cannot be reached.
+        On the device `cuda`, gradients use NCCL, everything else gloo. Deletes the launcher's
+        environment variables: libraries that read them, such as accelerate, would split the work a
+        second time. Raises UserError if the other ranks cannot be reached.
         """
         if not is_distributed() or self.is_joined:
             return
@@ -141,11 +135,8 @@ class ProcessGroup:
 
         flat = torch.cat([tensor.detach().reshape(-1) for tensor in tensors])
         self._exchange(lambda _: dist.all_reduce(flat))
-        start = 0
-        for tensor in tensors:
-            end = start + tensor.numel()
-            tensor.detach().copy_(flat[start:end].view_as(tensor))
-            start = end
+        for tensor, summed in zip(tensors, flat.split([t.numel() for t in tensors]), strict=True):
+            tensor.detach().copy_(summed.view_as(tensor))
 
     def _exchange(self, exchange: Callable[[Any], object]) -> None:
         if not self.is_joined:
@@ -159,10 +150,7 @@ class ProcessGroup:
             ) from error
 
     def report_failure(self, error: BaseException, message: str) -> None:
-        """Stores this rank's reason for the other ranks and lets rank 0 report its own first.
-
-        Call it before this rank exits with an error that the other ranks do not raise.
-        """
+        """Stores the reason why this rank exits alone, and lets rank 0 report its own first."""
         if isinstance(error, PeerLostError):
             self.report_end()  # another rank caused it
             return
@@ -205,7 +193,7 @@ class ProcessGroup:
                         rank=number,
                     )
         except (RuntimeError, OSError):  # the launcher is gone, too
-            return None
+            pass
         return None
 
 

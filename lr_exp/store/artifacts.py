@@ -19,21 +19,14 @@ from typing import Any
 
 from lr_exp import distributed
 from lr_exp.errors import UserError
-from lr_exp.store.files import (
-    digest,
-    file_digest,
-    is_disk_full,
-    remove_unfinished,
-    write_atomically,
-)
+from lr_exp.store.files import digest, file_digest, is_disk_full, write_atomically
 from lr_exp.store.locks import locked
 
 log = logging.getLogger(__name__)
 
 MANIFEST = "manifest.json"
 
-# Errors that mean a damaged artifact. Other OS errors (too many open files, a disk that does not
-# respond) say nothing about it and are raised.
+# Errors that mean a damaged artifact; others, as of a disk that does not respond, are raised.
 _DAMAGE_ERRORS = (
     *(FileNotFoundError, NotADirectoryError, IsADirectoryError),
     *(ValueError, KeyError, TypeError, AttributeError, RecursionError),
@@ -77,19 +70,13 @@ class Store:
         on_use: Callable[[str], None] = lambda name: None,
         maker: str | None = None,
     ) -> None:
-        """Opens the store and creates its folder.
+        """Opens the store and creates its folder; raises UserError if it cannot.
 
         Args:
             on_use: called with `stage/address` of each artifact before it is looked up or built.
-            maker: id of the run, recorded as `made_by` in the artifacts that it builds. By default
-                they record none.
-
-        Raises:
-            UserError: the folder cannot be created.
+            maker: id of the run, recorded as `made_by` in the artifacts that it builds.
         """
-        self.root = Path(root)
-        self.maker = maker
-        self._on_use = on_use
+        self.root, self.maker, self._on_use = Path(root), maker, on_use
         if not distributed.is_rank0():
             return
         try:
@@ -125,7 +112,6 @@ class Store:
         """Returns the artifact of a recipe and builds it first if it is missing or damaged.
 
         Args:
-            recipe: what determines the artifact.
             build: writes files to the folder passed to it and returns JSON-like facts. After a
                 crash it is called with the same folder and the files already in it.
             together: all ranks call `build` with the same folder, and only rank 0 may write to it.
@@ -144,8 +130,7 @@ class Store:
         if found is not None:
             return found
         folder = self._folder(recipe)
-        part = folder.with_suffix(".part")
-        lock = folder.with_suffix(".lock")
+        part, lock = folder.with_suffix(".part"), folder.with_suffix(".lock")
         try:
             part.parent.mkdir(parents=True, exist_ok=True)
             lock.touch()
@@ -176,7 +161,8 @@ class Store:
         """Builds the artifact in `part` and renames it; the caller holds the lock."""
         part.mkdir(exist_ok=True)
         (part / MANIFEST).unlink(missing_ok=True)
-        remove_unfinished(part)
+        for path in part.rglob("*.tmp"):  # of killed processes
+            path.unlink(missing_ok=True)
         clock = _Clock(part / ".seconds")
         with clock:
             facts = build(part)
@@ -190,20 +176,12 @@ class Store:
                 path.chmod(mode)
             name = str(path.relative_to(part))
             files[name] = {"sha256": file_digest(path), "bytes": status.st_size}
-        manifest = {
-            **vars(recipe),
-            "address": recipe.address,
-            "facts": facts,
-            "seconds": clock.seconds,
-            "made_by": self.maker,
-            "files": files,
-        }
+        manifest = {**vars(recipe), "address": recipe.address, "facts": facts}
+        manifest |= {"seconds": clock.seconds, "made_by": self.maker, "files": files}
         write_atomically(part / MANIFEST, json.dumps(manifest, indent=1, ensure_ascii=False))
         try:
             part.rename(folder)
-        except OSError:
-            # Another process built it despite the lock: the file system does not share locks
-            # between hosts, or shows new folders late.
+        except OSError:  # another host built it: the file system shares no locks, or shows it late
             found = self._find(recipe)
             if found is None:
                 raise
@@ -261,11 +239,7 @@ def _set_aside(folder: Path, problem: str | None) -> None:
 
 
 def problem_of(folder: Path, address: str) -> str | None:
-    """What is wrong with an artifact's folder; None if it is complete and undamaged.
-
-    Raises:
-        OSError: a temporary error, which says nothing about the artifact.
-    """
+    """What is wrong with an artifact's folder; None if it is intact; raises temporary OSErrors."""
     try:
         manifest = json.loads((folder / MANIFEST).read_text("utf-8"))
         if manifest["address"] != address:

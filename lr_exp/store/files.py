@@ -53,12 +53,6 @@ def open_atomically(path: Path) -> Iterator[BinaryIO]:
         temporary.unlink(missing_ok=True)
 
 
-def remove_unfinished(folder: Path) -> None:
-    """Deletes temporary files of killed processes in and below a folder."""
-    for path in folder.rglob("*.tmp"):
-        path.unlink(missing_ok=True)
-
-
 def is_disk_full(error: BaseException, folder: Path) -> bool:
     """Whether a full disk caused an error, however the library reports it."""
     if isinstance(error, OSError) and error.errno is not None:

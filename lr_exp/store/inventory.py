@@ -37,11 +37,7 @@ class Entry:
 
 
 def list_entries(root: Path) -> list[Entry]:
-    """All artifacts of a store, sorted by stage and address; other folders are ignored.
-
-    Raises:
-        UserError: `root` is not a folder.
-    """
+    """All artifacts of a store by stage and address; raises UserError if it is no folder."""
     if not root.is_dir():
         raise UserError(f"{root} is not a folder. Set --store to the store's folder.")
     found = []
@@ -86,9 +82,7 @@ def record_reference(run_folder: Path, name: str) -> None:
 def read_references(run_folders: Iterable[Path]) -> set[str]:
     """Names of the artifacts used by the runs in and below these folders.
 
-    Raises:
-        UserError: a folder is missing or holds no run, or the references of a run are missing or
-            damaged.
+    Raises UserError if a folder holds no run, or a run's references are missing or damaged.
     """
     names: set[str] = set()
     for parent in run_folders:
@@ -113,22 +107,15 @@ def read_references(run_folders: Iterable[Path]) -> set[str]:
 
 
 def find_unreferenced(root: Path, run_folders: Sequence[Path]) -> list[Entry]:
-    """Artifacts that no run below these folders uses, and those set aside as damaged.
-
-    Raises:
-        UserError: see `read_references`.
-    """
+    """Artifacts that no run below these folders uses, and those set aside as damaged."""
     names = read_references(run_folders)
     return [e for e in list_entries(root) if e.state == "set aside" or e.name not in names]
 
 
 def prune(candidates: Iterable[Entry], run_folders: Sequence[Path]) -> list[Entry]:
-    """Deletes the candidates that are still unreferenced, each under its lock.
+    """Deletes candidates, each under its lock, and returns the deleted ones.
 
     Keeps artifacts that are being built and those that a run has requested meanwhile.
-
-    Returns:
-        The deleted ones.
     """
     deleted = []
     for entry in candidates:

@@ -3,7 +3,7 @@
 import errno
 import logging
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import cache
 from pathlib import Path
 
@@ -18,46 +18,31 @@ _POLL_SECONDS = 0.2
 
 @contextmanager
 def locked(path: Path, *, wait: bool) -> Iterator[bool]:
-    """Holds an exclusive lock on `path`, which is created if missing.
+    """Holds an exclusive lock on `path`, which is `STORE/STAGE/ADDRESS.lock` or `RUN/.lock`.
 
     It is a `flock`, which the system releases when its owner dies. On a file system without it, a
     file of the same name that ends in `.softlock` is the lock.
 
-    Args:
-        path: the lock file, `STORE/STAGE/ADDRESS.lock` or `RUN/.lock`.
-        wait: whether to wait for another process.
-
-    Yields:
-        Whether the lock is held; False only without `wait`.
-
-    Raises:
-        OSError: the file cannot be opened.
+    Yields whether the lock is held; False only without `wait`, which waits for another process.
     """
     lock: BaseFileLock = FileLock(path, fallback_to_soft=False)
     try:
-        is_held = _acquire(lock)
+        with suppress(Timeout):
+            lock.acquire(blocking=False)
     except OSError as error:
         if error.errno not in _NO_FLOCK_ERRORS:
             raise
         _warn_about_soft_locks(path.parents[1])
         lock = SoftFileLock(path.with_suffix(".softlock"))
-        is_held = _acquire(lock)
-    if wait and not is_held:
+        with suppress(Timeout):
+            lock.acquire(blocking=False)
+    if wait and not lock.is_locked:
         log.info("waiting for another process, which holds %s", lock.lock_file)
         lock.acquire(poll_interval=_POLL_SECONDS)
-        is_held = True
     try:
-        yield is_held
+        yield lock.is_locked
     finally:
         lock.release()
-
-
-def _acquire(lock: BaseFileLock) -> bool:
-    try:
-        lock.acquire(blocking=False)
-    except Timeout:
-        return False
-    return True
 
 
 @cache  # one warning for each store

@@ -8,14 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from lr_exp.errors import (
-    UserError,
-    command,
-    first_line,
-    guard_tracebacks,
-    printable,
-    redact,
-)
+from lr_exp.errors import UserError, command, first_line, guard_tracebacks, printable, redact
 from lr_exp.tracking.wandb_sink import DEFAULT_PROJECT
 
 _EPILOG = """
@@ -32,11 +25,10 @@ Each call with a login saves a new workspace view and a new report. Existing one
 def main(words: Sequence[str] | None = None) -> int:
     """Saves the pages in W&B or writes them to files."""
     arguments = _parser().parse_args(words)
-    required_action = _required_action(arguments)
-    if required_action is None:
-        _save(arguments)
+    if action := _required_action(arguments):
+        _write(arguments, action)
     else:
-        _write(arguments, required_action)
+        _save(arguments)
     return 0
 
 
@@ -51,13 +43,12 @@ def _parser() -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     add = parser.add_argument
-    folder_help = "show the benchmarks, methods and sweeps of these runs (default: the paper's)"
-    add("folder", type=Path, metavar="DIR", nargs="?", help=folder_help)
+    what = "show the benchmarks, methods and sweeps of these runs (default: the paper's)"
+    add("folder", type=Path, metavar="DIR", nargs="?", help=what)
     default = os.environ.get("WANDB_PROJECT") or DEFAULT_PROJECT
     add("--project", default=default, help="W&B project with the runs (default: %(default)s)")
-    entity = os.environ.get("WANDB_ENTITY")
-    entity_help = "user or team that owns the project (default: the login's)"
-    add("--entity", default=entity, help=entity_help)
+    what = "user or team that owns the project (default: the login's)"
+    add("--entity", default=os.environ.get("WANDB_ENTITY"), help=what)
     add("--out", type=Path, help="output folder for the files (default: DIR/dashboard)")
     add("--offline", action="store_true", help="write files even if there is a login")
     return parser
@@ -84,11 +75,7 @@ def _required_action(arguments: argparse.Namespace) -> str | None:
 
 
 def _save(arguments: argparse.Namespace) -> None:
-    """Saves the pages in W&B and prints their addresses.
-
-    Raises:
-        UserError: there is no default entity or no such project, or W&B fails.
-    """
+    """Saves the pages in W&B and prints their addresses; raises UserError if that fails."""
     import wandb
 
     try:
@@ -101,8 +88,7 @@ def _save(arguments: argparse.Namespace) -> None:
                 f"W&B has no project {entity}/{project} that you can access: upload a run first, "
                 "or set --entity and --project."
             )
-        pages = _make_pages(arguments, entity, saved=True)
-        for name, page in pages.items():
+        for name, page in _make_pages(arguments, entity, saved=True).items():
             print(printable(f"{name}: {page.save().url}"), flush=True)
     except UserError:
         raise
@@ -126,8 +112,7 @@ def _write(arguments: argparse.Namespace, required_action: str) -> None:
     print(printable(redact(f"Wrote W&B page specifications to {paths}.")))
     print(
         "Nothing was sent to W&B. To save the pages there, upload runs that were recorded offline "
-        f"with `wandb sync`, then {required_action}.",
-        flush=True,
+        f"with `wandb sync`, then {required_action}."
     )
 
 

@@ -14,6 +14,7 @@ import wandb_workspaces.reports.v2
 import wandb_workspaces.workspaces as ws
 
 from lr_exp.errors import UserError
+from lr_exp.report.analyse.profiles import MEANS
 from lr_exp.report.figures.style import method_look
 from lr_exp.report.names import BASELINE, BENCHMARKS, METHODS, benchmark_label, rank
 from lr_exp.report.published import KL_PROFILE as PUBLISHED_KL_PROFILE
@@ -54,11 +55,7 @@ PAPER = Contents(tuple(name for name in BENCHMARKS if name != "math500"), _METHO
 
 
 def contents_of(folder: Path) -> Contents:
-    """The contents of the runs in a folder and its subfolders.
-
-    Raises:
-        UserError: there is no finished run, or one cannot be read.
-    """
+    """The contents of the runs in and below a folder; raises UserError if none is finished."""
     runs = find_runs(folder).runs
 
     def ordered(names: set[Any], known: Iterable[str]) -> tuple[Any, ...]:
@@ -95,8 +92,7 @@ def _system(title: str, pattern: str, unit: str) -> Any:
 
 
 def _bars(title: str, unit: str, *metrics: str) -> Any:
-    # Error bars show the spread between a method's runs, e.g. over seeds. The standard error within
-    # one run is in the table and in `eval/<benchmark>/stderr`.
+    # Error bars show the spread between a method's runs; the table has the error within one run.
     grouping = {"groupby_aggfunc": "mean", "groupby_rangefunc": "stderr"}
     limits = {"max_runs_to_show": _MAX_RUNS, "max_bars_to_show": _MAX_RUNS}
     titles = {"title": title, "title_x": unit, "title_y": "method"}
@@ -199,17 +195,10 @@ def make_workspace(contents: Contents, entity: str, project: str) -> Any:
         *("config:cell.value.method", "config:cell.value.beta", "config:cell.value.seed"),
         *("summary:sample/kept_share", "summary:distill/entropy.min", "summary:eval/mean_gain"),
     )
-    sections = [
-        ws.Section(
-            name=name,
-            panels=panels,
-            is_open=True,
-            layout_settings=ws.SectionLayoutSettings(
-                columns=1 if name == "Trajectories" else 3, rows=2
-            ),
-        )
-        for name, panels in workspace_panels(contents.benchmarks).items()
-    ]
+    sections = []
+    for name, panels in workspace_panels(contents.benchmarks).items():
+        layout = ws.SectionLayoutSettings(columns=1 if name == "Trajectories" else 3, rows=2)
+        sections.append(ws.Section(name=name, panels=panels, is_open=True, layout_settings=layout))
     return ws.Workspace(
         entity=entity,
         project=project,
@@ -227,9 +216,8 @@ def make_workspace(contents: Contents, entity: str, project: str) -> Any:
 def make_report(contents: Contents, entity: str, project: str, *, saved: bool) -> Any:
     """Makes the report without saving it.
 
-    Args:
-        saved: whether the report will be saved in W&B. If so, this requests the project's id from
-            the service. Otherwise the report shows the runs of the project that it is added to.
+    If it will be `saved`, this requests the project's id from W&B. Otherwise the report shows the
+    runs of the project that it is added to.
     """
     source = {"entity": entity, "project": project} if saved else {}
     opening = (
@@ -282,12 +270,10 @@ def _panel_grid(
         filters=expr.And(expr.Metric("Group") == sweep) if sweep else "",
         groupby=[f"config.{_METHOD}"],
     )
-    colours = {
-        wr.RunsetGroup(
-            runset_name=runset.name, keys=(wr.RunsetGroupKey(wr.Config(_METHOD), method),)
-        ): method_look(method).colour
-        for method in methods
-    }
+    colours = {}
+    for method in methods:
+        keys = (wr.RunsetGroupKey(wr.Config(_METHOD), method),)
+        colours[wr.RunsetGroup(runset_name=runset.name, keys=keys)] = method_look(method).colour
     table, plot = wr.Layout(w=24, h=14), wr.Layout(w=12, h=9)
     # The library moves panels that overlap to the right or down, within 24 columns.
     placed = [
@@ -299,18 +285,10 @@ def _panel_grid(
 
 def published_table(sweep: str | None) -> str | None:
     """The paper's numbers for a sweep as Markdown, labelled as published; None if it has none."""
-    labels = {
-        "gap": "gap (points)",
-        "gain": "gain (points)",
-        "tuned_tokens": "tuned tokens",
-        "share_below_0.1": "steps below 0.1 nats",
-        "share_above_0.4": "steps above 0.4 nats",
-        "kl_mean_other_top1": "mean KL where the models' top tokens differ (nats)",
-        "kl_mean_same_top1": "mean KL where the top tokens agree (nats)",
-    }
+    labels = {"gap": "gap (points)", "gain": "gain (points)", "tuned_tokens": "tuned tokens"}
     unit = ""
     if sweep == "kl_profile":
-        rows = [(labels[name], f"{value:g}") for name, value in PUBLISHED_KL_PROFILE.items()]
+        rows = [(MEANS[name], f"{value:g}") for name, value in PUBLISHED_KL_PROFILE.items()]
         table = pd.DataFrame(rows, columns=["", "published"])
     elif sweep in ("main_results", "efficiency", "ablation", "expertise_gap"):
         text = (files("lr_exp.report") / "published" / f"{sweep}.csv").read_text("utf-8")

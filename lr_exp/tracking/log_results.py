@@ -2,10 +2,15 @@
 
 import json
 import logging
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import chain
+from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
-from lr_exp.errors import first_line
+import numpy as np
+
+from lr_exp.errors import first_line, printable
 from lr_exp.models.loading import load_tokenizer
 from lr_exp.models.locating import ModelSource
 from lr_exp.report.read.summary import EvaluateSummary, SampleSummary, Summary
@@ -14,11 +19,20 @@ from lr_exp.sampler.supervision import StoredSupervision
 from lr_exp.store import Artifact
 from lr_exp.tracking.metric_names import KEPT_PROFILE, KL_AXIS, KL_PROFILE, POSITION_AXIS
 from lr_exp.tracking.tracker import Tracker
-from lr_exp.tracking.trajectory_table import COLUMNS, entropy_histogram, trajectory_rows
 
 log = logging.getLogger(__name__)
 
+TRAJECTORY_COLUMNS = (
+    *("question", "correct", "position", "token", "kl (nats)", "kept"),
+    *("expert's top", "p by expert", "amateur's top", "p by amateur", "label"),
+    *("expert entropy (nats)", "amateur entropy (nats)"),
+)
 _MAX_KEPT_STEPS = 200  # rows of the table of kept steps
+_MAX_ROWS = 5_000  # W&B shows at most 10,000 rows, and sorts this many without delay
+_ENTROPY_BIN_NATS = 0.1
+_ENTROPY_BINS = 50  # the last one is open-ended
+
+_TOKEN, _EXPERT, _AMATEUR, _IN_MASK, _WEIGHT = range(5)  # fields of a candidate
 
 
 def log_sampling(
@@ -43,10 +57,9 @@ def log_sampling(
         points = _shares(profile.kept, profile.steps, profile.bin_tokens)
         tracker.wandb.curve(KEPT_PROFILE, POSITION_AXIS, points)
     if tracker.wandb.records_media:
+        stored, tokenizer = StoredSupervision(supervision.folder), load_tokenizer(expert)
         columns = ("question", "step", "prefix", "label", "kl (nats)")
-        rows = labelled_steps(
-            StoredSupervision(supervision.folder), load_tokenizer(expert), _MAX_KEPT_STEPS
-        )
+        rows = labelled_steps(stored, tokenizer, _MAX_KEPT_STEPS)
         tracker.wandb.table("sample/kept_steps", columns, rows)
 
 
@@ -60,7 +73,7 @@ def log_trajectories(tracker: Tracker, path: Path) -> None:
     except Exception as error:  # a table must not stop the training that follows
         log.warning("W&B: %s was not logged (%s)", path.name, first_line(error))
         return
-    tracker.wandb.table("sample/trajectories", COLUMNS, rows)
+    tracker.wandb.table("sample/trajectories", TRAJECTORY_COLUMNS, rows)
     if counts:
         tracker.wandb.histogram("sample/expert_entropy", counts, edges)
 
@@ -83,10 +96,9 @@ def log_evaluation(tracker: Tracker, evaluated: EvaluateSummary) -> None:
 def log_headlines(tracker: Tracker, summary: Summary) -> None:
     """Logs the flat numbers that tables and plots over several runs use.
 
-    `eval/<benchmark>/expert` and `/tuned` are accuracies in [0, 1], and `/gain` is their
-    difference. `/accuracy`, `/strict_accuracy` and the other `Result.numbers` belong to the tuned
-    model, or to the expert if nothing was trained. `eval/gap` is the expert's accuracy minus the
-    amateur's.
+    `eval/<benchmark>/expert` and `/tuned` are accuracies in [0, 1], `/gain` is their difference.
+    `/accuracy` and the other `Result.numbers` belong to the tuned model, or to the expert if
+    nothing was trained. `eval/gap` is the expert's accuracy minus the amateur's.
     """
     flat: dict[str, Any] = {}
     evaluated = summary.evaluate or EvaluateSummary()
@@ -114,3 +126,64 @@ def _shares(parts: list[int], totals: list[int], width: float) -> list[tuple[flo
     """The lower edge and `part / total` of each bin of this width whose total is not 0."""
     pairs = enumerate(zip(parts, totals, strict=True))
     return [(i * width, part / total) for i, (part, total) in pairs if total]
+
+
+def trajectory_rows(trajectories: Mapping[str, Any], max_rows: int = _MAX_ROWS) -> list[list[Any]]:
+    """One row per generated token, with the columns `TRAJECTORY_COLUMNS`.
+
+    Answers are included whole while they fit; the first one is cut if it does not.
+    """
+    texts = [_escape(text) for text in trajectories["tokens"]]
+    rows: list[list[Any]] = []
+    for answer in trajectories["answers"]:
+        if rows and len(rows) + len(answer["token"]) > max_rows:
+            break
+        rows += _answer_rows(answer, texts)
+    return rows[:max_rows]
+
+
+def entropy_histogram(trajectories: Mapping[str, Any]) -> tuple[list[int], list[float]]:
+    """Counts and bin edges (nats) of the expert's entropy; both empty if nothing was scored."""
+    values = chain.from_iterable(answer["expert_entropy"] for answer in trajectories["answers"])
+    entropies = [entropy for entropy in values if entropy is not None]
+    if not entropies:
+        return [], []
+    edges = np.arange(_ENTROPY_BINS + 1) * _ENTROPY_BIN_NATS
+    counts, _ = np.histogram(np.minimum(entropies, edges[-1]), edges)
+    return counts.tolist(), edges.tolist()
+
+
+def _answer_rows(answer: Mapping[str, Any], texts: Sequence[str]) -> Iterator[list[Any]]:
+    for position, token in enumerate(answer["token"]):
+        candidates = answer["candidates"][position] or []
+        yield [
+            _escape(str(answer["id"])),
+            answer["correct"],
+            position,
+            texts[token],
+            answer["kl"][position],
+            bool(answer["kept"][position]),
+            *_top_token(candidates, _EXPERT, texts),
+            *_top_token(candidates, _AMATEUR, texts),
+            _label(candidates, texts),
+            answer["expert_entropy"][position],
+            answer["amateur_entropy"][position],
+        ]
+
+
+def _top_token(candidates: Sequence[Any], model: int, texts: Sequence[str]) -> tuple[Any, Any]:
+    """A model's most probable token and its probability; (None, None) if it was not scored."""
+    scored = [(texts[one[_TOKEN]], one[model]) for one in candidates if one[model] is not None]
+    return max(scored, key=itemgetter(1), default=(None, None))
+
+
+def _label(candidates: Sequence[Any], texts: Sequence[str]) -> str | None:
+    """The soft label as text: `" 8" 0.93, " 9" 0.07`; None if the position was not kept."""
+    ordered = sorted(candidates, key=lambda one: -(one[_WEIGHT] or 0))
+    shown = [f'"{texts[one[_TOKEN]]}" {one[_WEIGHT]:.2f}' for one in ordered if one[_WEIGHT]]
+    return ", ".join(shown) or None
+
+
+def _escape(text: str) -> str:
+    """Makes control characters visible, including newlines and tabs."""
+    return printable(text).replace("\n", "\\n").replace("\t", "\\t")

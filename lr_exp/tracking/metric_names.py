@@ -1,7 +1,4 @@
-"""The families of metrics, the axis of each, and the summary values in W&B's run table.
-
-`sample/...` covers sampling, `distill/...` training and `eval/<benchmark>/...` accuracy.
-"""
+"""The families of metrics, the axis of each, and the summary values in W&B's run table."""
 
 # Each family has its own step counter.
 STEP_AXES = {"sample": "sample/step", "distill": "distill/step", "eval": "eval/step"}
@@ -13,9 +10,8 @@ POSITION_AXIS = "sample/position"  # first token position of a bin
 KEPT_PROFILE = "sample/kept_profile"  # share of the bin's scored steps that were kept
 CURVES = {KL_PROFILE: KL_AXIS, KEPT_PROFILE: POSITION_AXIS}
 
-# Summary values other than the last one. The minimum entropy reveals a student that collapsed
-# during training, the maximum gradient norm a bad optimizer step. Accuracies have no best value,
-# since that would select a checkpoint on the test questions.
+# Summary values other than the last one. The lowest entropy shows a collapse of the student, the
+# highest gradient norm a bad optimizer step. A best accuracy would be selected on test questions.
 SUMMARIES = {
     "distill/loss": "min,last",
     "distill/entropy": "min,last",
@@ -29,5 +25,4 @@ SUMMARIES = {
 
 def step_axis(family: str) -> str:
     """The step counter of a family or of a part of it: `eval/step` for `eval/gsm8k`."""
-    first = family.partition("/")[0]
-    return STEP_AXES.get(first, f"{first}/step")
+    return f"{family.partition('/')[0]}/step"

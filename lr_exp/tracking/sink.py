@@ -11,9 +11,9 @@ from lr_exp.store import Artifact
 class RunIdentity:
     """Identifies a run in a tracking service."""
 
-    id: str | None = None  # None: the service generates one
-    name: str | None = None
-    job_type: str | None = None
+    id: str
+    name: str
+    job_type: str
 
 
 class Sink:

@@ -16,26 +16,15 @@ from lr_exp.tracking.wandb_sink import start_wandb
 class Tracker:
     """Writes metrics to `metrics.jsonl` and to W&B. Use as a context manager.
 
-    `wandb` also records curves, histograms, tables and headline numbers; without W&B its methods
-    do nothing.
+    `wandb` also records curves, histograms, tables and headlines; without W&B it does nothing.
     """
 
     def __init__(
-        self,
-        folder: Path,
-        settings: WandbSettings,
-        config: dict[str, Any],
-        identity: RunIdentity | None = None,
+        self, folder: Path, settings: WandbSettings, config: dict[str, Any], identity: RunIdentity
     ) -> None:
-        """Overwrites an existing file, so that the metrics of two runs never mix.
-
-        Args:
-            folder: the run's; exists.
-            config: of the run, shown in W&B.
-            identity: None starts a new run in W&B.
-        """
+        """Overwrites the file in the run's `folder`; W&B shows the run's `config`."""
         self._file = (folder / METRICS).open("w", encoding="utf-8")
-        self.wandb = start_wandb(folder, settings, config, identity or RunIdentity())
+        self.wandb = start_wandb(folder, settings, config, identity)
 
     def log(self, family: str, step: int, metrics: Mapping[str, float]) -> None:
         """Logs the metrics of one family at one step. NaN and infinity become null."""
@@ -56,5 +45,5 @@ class Tracker:
     def __enter__(self) -> "Tracker":
         return self
 
-    def __exit__(self, kind: object, error: object, trace: object) -> None:
+    def __exit__(self, kind: object, *_: object) -> None:
         self.close(failed=kind is not None)

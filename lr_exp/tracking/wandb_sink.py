@@ -34,13 +34,8 @@ LOCAL_TIMEOUT_SECONDS = 3.0  # for writing the record to disk, and for stopping 
 
 DEFAULT_PROJECT = "lr_exp"
 
-# Stage -> W&B artifact type. Rollouts and scores are large and are not recorded.
-_ARTIFACT_TYPES = {
-    "supervision": "dataset",
-    "records": "dataset",
-    "adapter": "model",
-    "grades": "answers",
-}
+# Stage -> W&B artifact type; others are datasets. Rollouts and scores are not recorded: too large.
+_ARTIFACT_TYPES = {"adapter": "model", "grades": "answers"}
 _SKIPPED_FOLDERS = ("snapshots",)  # copies of the adapter during training
 _REDUCE = {"min": min, "max": max, "last": operator.itemgetter(-1)}
 
@@ -78,31 +73,18 @@ def start_wandb(
 
 
 class WandbSink(Sink):
-    """Queues calls for a W&B run; no method except `close` waits for W&B.
-
-    The first call that fails turns the sink off; the W&B run is still finished.
-    """
+    """Queues calls for a W&B run; only `close` waits for W&B. A failed call turns the sink off."""
 
     def __init__(
         self, wandb: Any, mode: str, options: dict[str, Any], records_artifacts: bool
     ) -> None:
-        """Starts recording.
-
-        Args:
-            wandb: the module.
-            mode: `offline`, `online`, or `auto` for online if there is a login.
-            options: of `wandb.init`.
-            records_artifacts: whether `artifact` has an effect.
-        """
-        self._wandb = wandb
-        self._mode = mode
-        self._options = options
+        """Starts a run with these options of `wandb.init`; `auto` is online if there is a login."""
+        self._wandb, self._mode, self._options = wandb, mode, options
         self._records_artifacts = records_artifacts
-        self._failed = False
         self._began = time.monotonic()
         self._run_folder: str | None = None  # of W&B, quoted for a shell
         self._offline_reason: str | None = None  # why a run that should be online is not
-        self._offline = self._timed_out = False
+        self._failed = self._offline = self._timed_out = False
         self._exit_code = self._rows = 0
         self._values: dict[str, list[float]] = {}  # of the metrics in `SUMMARIES`
         self._inputs: list[Any] = []  # artifacts of other runs
@@ -197,10 +179,7 @@ class WandbSink(Sink):
             self._calls.put(call)
 
     def _add_row(self, run: Any, row: dict[str, Any]) -> None:
-        """Adds a row to the run's history, unless a resumed run already has it.
-
-        Every attempt of a run logs the same rows from the first one on.
-        """
+        """Adds a row to the run's history, unless an earlier attempt at the run has logged it."""
         if self._rows >= run.starting_step:
             run.log(row)
         self._rows += 1
@@ -257,18 +236,14 @@ class WandbSink(Sink):
         return run
 
     def _init(self, mode: str, resume: str) -> Any:
-        run = self._wandb.init(
-            mode=mode,
-            resume=resume,
-            **self._options,
-            settings=self._wandb.Settings(
-                silent=True,
-                console="off",
-                init_timeout=INIT_TIMEOUT_SECONDS,
-                finish_timeout=FINISH_TIMEOUT_SECONDS,
-                finish_timeout_raises=True,
-            ),
+        settings = self._wandb.Settings(
+            silent=True,
+            console="off",
+            init_timeout=INIT_TIMEOUT_SECONDS,
+            finish_timeout=FINISH_TIMEOUT_SECONDS,
+            finish_timeout_raises=True,
         )
+        run = self._wandb.init(mode=mode, resume=resume, settings=settings, **self._options)
         for axis in (*STEP_AXES.values(), *CURVES.values()):
             run.define_metric(axis, hidden=True, summary="none")
         for family, axis in STEP_AXES.items():
@@ -279,10 +254,7 @@ class WandbSink(Sink):
         return run
 
     def _add_artifact(self, run: Any, artifact: Artifact, metadata: Mapping[str, Any]) -> None:
-        """Records an output, or keeps an input for the end of the run.
-
-        The W&B artifact refers to the files in the store instead of copying them.
-        """
+        """Records an output, which refers to files in the store; keeps an input for the end."""
         name = f"{artifact.stage}-{artifact.address}"  # the same in every project
         folder = artifact.folder.resolve()  # `wandb sync` may run in another folder
         keys = ("version", "facts", "inputs", "settings", "seconds")
@@ -290,7 +262,7 @@ class WandbSink(Sink):
             manifest = json.loads((folder / MANIFEST).read_text("utf-8"))
             facts = {"stage": artifact.stage, "address": artifact.address}
             facts |= {**{key: manifest[key] for key in keys}, **metadata}
-            kind = _ARTIFACT_TYPES[artifact.stage]
+            kind = _ARTIFACT_TYPES.get(artifact.stage, "dataset")
             recorded = self._wandb.Artifact(name, type=kind, metadata=facts)
             for file in sorted(manifest["files"]):
                 if Path(file).parts[0] not in _SKIPPED_FOLDERS:

@@ -5,18 +5,16 @@ from typing import Any
 
 import pytest
 
-from lr_exp.config import launchers
-
 
 def is_installed(name: str) -> bool:
     try:
-        distribution(f"hydra-{launchers._EXTRAS[name]}-launcher")
+        distribution(f"hydra-{name.partition('_')[0]}-launcher")
     except PackageNotFoundError:
         return False
     return True
 
 
 def launcher(name: str, *marks: pytest.MarkDecorator) -> Any:
-    extra = launchers._EXTRAS[name]
+    extra = name.partition("_")[0]
     skip = pytest.mark.skipif(not is_installed(name), reason=f"needs pip install 'lr_exp[{extra}]'")
     return pytest.param(name, marks=[skip, *marks])
