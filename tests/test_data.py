@@ -144,10 +144,7 @@ def jsonl(tmp_path, content):
 def test_jsonl_ids_are_line_numbers(tmp_path):
     lines = ['{"question": "One?", "answer": 12.50}', "", '{"question": "Two\u2028?", "x": 1}', ""]
     questions = load_questions(jsonl(tmp_path, "\n".join(lines)), hub_root="/nowhere")
-    assert questions == [
-        Question("jsonl/1", "One?", "12.50"),
-        Question("jsonl/3", "Two\u2028?"),
-    ]
+    assert questions == [Question("jsonl/1", "One?", "12.50"), Question("jsonl/3", "Two\u2028?")]
 
 
 def test_jsonl_with_a_byte_order_mark_and_crlf(tmp_path):

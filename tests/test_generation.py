@@ -250,13 +250,7 @@ def test_the_amateurs_context_is_checked_before_decoding(tmp_path, on_disk):
     expert, amateur = on_disk
     small = replace(amateur, context=20, name="small")
     with pytest.raises(ValueError, match="small has a context of 20"):
-        ask(
-            expert,
-            tmp_path,
-            decoder="contrastive",
-            amateur=small,
-            shared=SharedVocabulary(TOKENS),
-        )
+        ask(expert, tmp_path, decoder="contrastive", amateur=small, shared=SharedVocabulary(TOKENS))
 
 
 def test_the_decoder_setting(tmp_path, on_disk):

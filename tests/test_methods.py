@@ -198,10 +198,7 @@ def test_hard_labels_are_the_tokens_themselves_to_the_end(tmp_path):
     everything = selected(tmp_path, None, method(select="all", target="token"))
     first = everything.supervision.trajectories[0]
     assert first.steps == [0, 1, 2]
-    assert [ids for (ids,) in first.target_ids] == [
-        *tiny_tokenizer()("xy")["input_ids"],
-        END,
-    ]
+    assert [ids for (ids,) in first.target_ids] == [*tiny_tokenizer()("xy")["input_ids"], END]
     assert [first.read_at(kept) for kept in range(3)] == [1, 2, 3]
     assert (everything.profile["steps"], everything.supervision.kept) == (5, 5)
     assert everything.profile["kl_mean"] is None

@@ -82,12 +82,7 @@ def test_only_out_of_memory_errors_are_recognized(error, expected):
 def roll_out(expert, folder, batch_size):
     folder.mkdir()
     facts = rollout.roll_out(
-        QUESTIONS,
-        expert,
-        folder,
-        prompt=Prompt(SYSTEM),
-        max_new_tokens=5,
-        batch_size=batch_size,
+        QUESTIONS, expert, folder, prompt=Prompt(SYSTEM), max_new_tokens=5, batch_size=batch_size
     )
     return facts, [
         row["token_ids"] for row in sorted(read_shards(folder), key=lambda r: r["index"])

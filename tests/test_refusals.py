@@ -259,10 +259,7 @@ SPOILT: list[tuple[Prepare, str]] = [
         config(model_type="nobodys", architectures=["Own"], auto_map=OWN_CODE),
         "{here}/model | expert.trust_remote_code=true",
     ),
-    (
-        config(model_type="distilbert", architectures=["DistilBertModel"]),
-        "{here}/model" + CHECK,
-    ),
+    (config(model_type="distilbert", architectures=["DistilBertModel"]), "{here}/model" + CHECK),
 ]
 
 # Overrides beside those of a sound expert with its own early exit as the amateur.

@@ -25,7 +25,7 @@ def _row(sweep: Sweep, label: str) -> Row:
     return row
 
 
-def test_seeds_are_one_row_and_the_baseline_is_counted_once(tmp_path: Path) -> None:
+def test_seeds_are_one_row_and_the_baseline_is_counted_once(tmp_path):
     write_run(tmp_path / "0", seed=0, after={"micro_add": [1, 1, 1, 0]})
     write_run(tmp_path / "1", seed=1, after={"micro_add": [1, 0, 0, 0]})
     sweep = _sweep(tmp_path)
@@ -40,7 +40,7 @@ def test_seeds_are_one_row_and_the_baseline_is_counted_once(tmp_path: Path) -> N
     assert tuned.gain.stderr == pytest.approx(math.sqrt(0.5625 / 4 + 0.125 / 2))
 
 
-def test_rows_have_the_papers_order_and_labels_with_the_choices_that_differ(tmp_path: Path) -> None:
+def test_rows_have_the_papers_order_and_labels_with_the_choices_that_differ(tmp_path):
     for name in ("neither", "entropy_steps", "lightreasoner", "gt_sft", "my_own"):
         write_run(tmp_path / name, method=name)
     write_run(tmp_path / "0", beta=0.8)
@@ -57,7 +57,7 @@ def test_rows_have_the_papers_order_and_labels_with_the_choices_that_differ(tmp_
     ]
 
 
-def test_contrastive_decoding_has_rows_of_its_own(tmp_path: Path) -> None:
+def test_contrastive_decoding_has_rows_of_its_own(tmp_path):
     write_run(tmp_path / "0")
     right = {"micro_add": [0, 1, 1, 1]}
     write_run(tmp_path / "1", decoder="contrastive", before=right, after=right)
@@ -78,7 +78,7 @@ def test_contrastive_decoding_has_rows_of_its_own(tmp_path: Path) -> None:
 STOPPED = {"after": {}, "distill": None, "stopped": "No step is above beta=0.4."}
 
 
-def test_a_seed_that_trained_nothing_counts_with_the_experts_results(tmp_path: Path) -> None:
+def test_a_seed_that_trained_nothing_counts_with_the_experts_results(tmp_path):
     """Averaging only over the seeds that trained something would flatter the method."""
     write_run(tmp_path / "0", seed=0)  # 3 of 4 correct
     write_run(tmp_path / "1", seed=1)
@@ -100,7 +100,7 @@ def test_a_seed_that_trained_nothing_counts_with_the_experts_results(tmp_path: P
     assert (row.gain.mean, row.gain.stderr) == (0, 0)
 
 
-def test_failed_and_unevaluated_seeds_give_remarks_on_their_row(tmp_path: Path) -> None:
+def test_failed_and_unevaluated_seeds_give_remarks_on_their_row(tmp_path):
     write_run(tmp_path / "0", seed=0)
     write_run(tmp_path / "1", seed=1, evaluate=None, answers=False)
     changed = {"expert": "micro", "method": "lightreasoner", "amateur": "micro", "data": "micro"}
@@ -119,7 +119,7 @@ def test_failed_and_unevaluated_seeds_give_remarks_on_their_row(tmp_path: Path) 
     assert _row(sweep, "LightReasoner, β 0.8").remark == "failed: another beta"
 
 
-def test_a_setup_whose_seeds_all_failed_is_one_row_without_numbers(tmp_path: Path) -> None:
+def test_a_setup_whose_seeds_all_failed_is_one_row_without_numbers(tmp_path):
     write_run(tmp_path / "0")
     changed = {"expert": "micro", "method": "neither", "data": "micro"}
     write_failed(tmp_path / "2", "out of memory", seed=2, **changed)
@@ -134,7 +134,7 @@ def test_a_setup_whose_seeds_all_failed_is_one_row_without_numbers(tmp_path: Pat
     ]
 
 
-def test_rows_with_stopped_seeds_are_references_and_points_like_any_other(tmp_path: Path) -> None:
+def test_rows_with_stopped_seeds_are_references_and_points_like_any_other(tmp_path):
     for amateur in ("micro", "micro_near"):
         for seed, changed in enumerate(({}, STOPPED)):
             gap = {"evaluate__gap": _gap(6, 2 if amateur == "micro" else 4)}
@@ -147,7 +147,7 @@ def test_rows_with_stopped_seeds_are_references_and_points_like_any_other(tmp_pa
     assert len(pairs) == 3
 
 
-def test_sweeps_are_separated_and_recognized(tmp_path: Path) -> None:
+def test_sweeps_are_separated_and_recognized(tmp_path):
     for i, name in enumerate((None, "ablation", "micro_ablation", "my_own")):
         write_run(tmp_path / str(i), sweep=name)
     write_failed(tmp_path / "5", "no memory", expert="micro", method="neither", sweep="baselines")
@@ -163,7 +163,7 @@ def test_sweeps_are_separated_and_recognized(tmp_path: Path) -> None:
     ]
 
 
-def test_an_average_needs_all_benchmarks_of_the_table(tmp_path: Path) -> None:
+def test_an_average_needs_all_benchmarks_of_the_table(tmp_path):
     both = {"micro_add": [0, 1], "micro_plain": [1, 1]}
     write_run(tmp_path / "0", before=both, after=both)
     one = {"micro_add": [0, 1]}
@@ -229,9 +229,7 @@ SEED_1, OTHER_METHOD = {"seed": 1}, {"method": "neither"}
         (STOPPED, "training finished in 0 and stopped in 1"),
     ],
 )
-def test_runs_that_cannot_be_compared_are_refused(
-    tmp_path: Path, changed: dict, message: str
-) -> None:
+def test_runs_that_cannot_be_compared_are_refused(tmp_path, changed, message):
     write_run(tmp_path / "0")
     write_run(tmp_path / "1", **changed)
     with pytest.raises(UserError) as error:
@@ -248,8 +246,8 @@ def test_runs_that_cannot_be_compared_are_refused(
     ],
 )
 def test_a_run_without_a_fact_does_not_hide_differences_of_later_runs(
-    tmp_path: Path, first: dict, second: dict, message: str
-) -> None:
+    tmp_path, first, second, message
+):
     both = {"micro_add": [0, 1], "micro_plain": [1, 1]}
     one = {"micro_add": [0, 1]}
     of_first = one if "provenance__data" in second else both
@@ -261,7 +259,7 @@ def test_a_run_without_a_fact_does_not_hide_differences_of_later_runs(
     assert message in str(error.value)
 
 
-def test_settings_that_do_not_change_results_do_not_split_rows(tmp_path: Path) -> None:
+def test_settings_that_do_not_change_results_do_not_split_rows(tmp_path):
     write_run(tmp_path / "0", settings__store="a", settings__hub_root="x", settings__device="cpu")
     moved = {"path": "/elsewhere", "revision": None, "fingerprint": "of micro"}
     write_run(
@@ -278,7 +276,7 @@ def test_settings_that_do_not_change_results_do_not_split_rows(tmp_path: Path) -
     assert any("sampler.batch_size is 16 in 0 and 4 in 1" in n for n in sweep.notes)
 
 
-def test_a_repeated_run_counts_once_if_it_agrees(tmp_path: Path) -> None:
+def test_a_repeated_run_counts_once_if_it_agrees(tmp_path):
     write_run(tmp_path / "0")
     write_run(tmp_path / "again")
     sweep = _sweep(tmp_path)
@@ -286,7 +284,7 @@ def test_a_repeated_run_counts_once_if_it_agrees(tmp_path: Path) -> None:
     assert any("seed 0 was run twice (0, again); 0 is used" in note for note in sweep.notes)
 
 
-def test_different_results_on_different_machines_give_a_warning(tmp_path: Path) -> None:
+def test_different_results_on_different_machines_give_a_warning(tmp_path):
     write_run(tmp_path / "0")
     write_run(
         tmp_path / "1",
@@ -303,7 +301,7 @@ def test_different_results_on_different_machines_give_a_warning(tmp_path: Path) 
     assert _row(sweep, "baseline").results.accuracies["micro_add"].mean == 0.25
 
 
-def test_missing_answers_widen_errors_and_forbid_pairing_only(tmp_path: Path) -> None:
+def test_missing_answers_widen_errors_and_forbid_pairing_only(tmp_path):
     write_run(tmp_path / "0")
     write_run(tmp_path / "1", method="neither", answers=False)
     sweep = _sweep(tmp_path)
@@ -319,7 +317,7 @@ def test_missing_answers_widen_errors_and_forbid_pairing_only(tmp_path: Path) ->
     ]
 
 
-def test_pairs_count_won_and_lost_questions(tmp_path: Path) -> None:
+def test_pairs_count_won_and_lost_questions(tmp_path):
     before = {"micro_add": [0] * 8 + [1] * 2, "micro_plain": [1, 1]}
     after = {"micro_add": [1] * 8 + [0, 1], "micro_plain": [1, 1]}
     write_run(tmp_path / "0", before=before, after=after)
@@ -340,7 +338,7 @@ def test_pairs_count_won_and_lost_questions(tmp_path: Path) -> None:
     )
 
 
-def test_rows_on_different_questions_are_not_compared(tmp_path: Path) -> None:
+def test_rows_on_different_questions_are_not_compared(tmp_path):
     write_run(tmp_path / "0")
     right = {"micro_plain": [0, 1]}
     write_run(tmp_path / "1", expert="other", before=right, after=right)
@@ -360,7 +358,7 @@ def _gap(expert: int, amateur: int, decoder: str = "greedy") -> dict:
     }
 
 
-def test_the_gap_is_counted_once(tmp_path: Path) -> None:
+def test_the_gap_is_counted_once(tmp_path):
     for seed in (0, 1):
         write_run(tmp_path / str(seed), seed=seed, evaluate__gap=_gap(6, 2, "sampled"))
     gap = measured_gap(find_runs(tmp_path).runs)
@@ -369,7 +367,7 @@ def test_the_gap_is_counted_once(tmp_path: Path) -> None:
     assert gap.difference.stderr == pytest.approx(math.sqrt((0.24 + 0.16) / 10))
 
 
-def test_gaps_that_disagree_are_refused_unless_a_machine_explains_it(tmp_path: Path) -> None:
+def test_gaps_that_disagree_are_refused_unless_a_machine_explains_it(tmp_path):
     write_run(tmp_path / "0", evaluate__gap=_gap(6, 2))
     write_run(tmp_path / "1", seed=1, evaluate__gap=_gap(6, 3))
     with pytest.raises(UserError, match=r"different results: amateur 2/10 in 0 and 3/10"):
@@ -387,7 +385,7 @@ def test_gaps_that_disagree_are_refused_unless_a_machine_explains_it(tmp_path: P
         measured_gap([run for run in find_runs(tmp_path).runs if run.name in "02"])
 
 
-def test_profiles_pool_the_seeds_by_their_steps(tmp_path: Path) -> None:
+def test_profiles_pool_the_seeds_by_their_steps(tmp_path):
     few = {"bin_nats": 0.1, "counts": [10, 0]}
     many = {"bin_nats": 0.1, "counts": [20, 10]}
     for method in ("lightreasoner", "no_contrast"):

@@ -67,7 +67,7 @@ def _column(table: Table, title: str) -> list[str]:
     return [row[place] for row in table.rows]
 
 
-def test_published_numbers_are_the_papers() -> None:
+def test_published_numbers_are_the_papers():
     numbers = published.numbers
     assert numbers(FULL, SEVEN)["svamp"] == 76.0
     assert numbers(FULL, SEVEN)["AVG"] == 54.2
@@ -93,7 +93,7 @@ def test_published_numbers_are_the_papers() -> None:
     assert "problems" not in seven_b
 
 
-def test_hub_ids_are_the_presets() -> None:
+def test_hub_ids_are_the_presets():
     for name, path in published.HUB_IDS.items():
         presets = [CONF / role / f"{name}.yaml" for role in ("expert", "amateur")]
         found = {OmegaConf.load(preset).path for preset in presets if preset.exists()}
@@ -132,9 +132,7 @@ def test_hub_ids_are_the_presets() -> None:
         ),
     ],
 )
-def test_settings_that_differ_from_the_papers_are_listed(
-    method: str, changed: dict, expected: tuple[str, ...]
-) -> None:
+def test_settings_that_differ_from_the_papers_are_listed(method, changed, expected):
     """The defaults of the program are the paper's settings."""
     amateur = AmateurSettings(name="qwen_0_5b", path="Qwen/Qwen2.5-0.5B")
     expert = ExpertSettings(name="qwen_math_1_5b", path="Qwen/Qwen2.5-Math-1.5B")
@@ -165,17 +163,13 @@ def test_settings_that_differ_from_the_papers_are_listed(
         ),
     ],
 )
-def test_models_that_are_not_the_papers_have_no_published_column(
-    tmp_path: Path, choices: dict
-) -> None:
+def test_models_that_are_not_the_papers_have_no_published_column(tmp_path, choices):
     write_run(tmp_path / "0", **choices)
     for layout in (accuracy_table, gap_table, efficiency_table, kl_profile_table):
         assert "published" not in markdown_table(_make(tmp_path, layout)), layout
 
 
-def test_published_numbers_beside_other_settings_have_an_asterisk_and_a_note(
-    tmp_path: Path,
-) -> None:
+def test_published_numbers_beside_other_settings_have_an_asterisk_and_a_note(tmp_path):
     few = {"name": "gsm8k", "path": "openai/gsm8k", "max_questions": 8}
     write_run(tmp_path / "0", **_papers("lightreasoner", settings__data=few))
     write_run(tmp_path / "1", **_papers("no_contrast", alpha=None))
@@ -207,11 +201,11 @@ def test_published_numbers_beside_other_settings_have_an_asterisk_and_a_note(
         Setup("qwen_math_1_5b", "upft", None, "gsm8k"),
     ],
 )
-def test_what_the_paper_did_not_run_has_no_published_number(setup: Setup) -> None:
+def test_what_the_paper_did_not_run_has_no_published_number(setup):
     assert published.numbers(setup, SEVEN) == {}
 
 
-def test_every_published_table_agrees_with_the_others() -> None:
+def test_every_published_table_agrees_with_the_others():
     seen: dict[tuple[str, ...], str] = {}
     for path in sorted((Path(published.__file__).parent / "published").glob("*.csv")):
         if path.stem == "efficiency":
@@ -225,7 +219,7 @@ def test_every_published_table_agrees_with_the_others() -> None:
     assert len(seen) > 100
 
 
-def test_published_numbers_have_their_own_column(tmp_path: Path) -> None:
+def test_published_numbers_have_their_own_column(tmp_path):
     write_run(tmp_path / "0", **_papers("lightreasoner"))
     write_run(tmp_path / "1", **_papers("upft", amateur=None, alpha=None, beta=None))
     table = _make(tmp_path, accuracy_table)
@@ -242,7 +236,7 @@ def test_published_numbers_have_their_own_column(tmp_path: Path) -> None:
     assert _column(profile, "qwen_math_1_5b / qwen_0_5b")[0] == "1,000"
 
 
-def test_raw_numbers_have_their_own_columns(tmp_path: Path) -> None:
+def test_raw_numbers_have_their_own_columns(tmp_path):
     for seed in (0, 1):
         write_run(tmp_path / str(seed), seed=seed, **_papers("lightreasoner"))
     rows = _csv_rows(_make(tmp_path, accuracy_table))
@@ -254,7 +248,7 @@ def test_raw_numbers_have_their_own_columns(tmp_path: Path) -> None:
     assert rows[0]["seeds"] == ""  # the expert's evaluation does not depend on a seed
 
 
-def test_failed_cells_are_marked_and_have_no_numbers(tmp_path: Path) -> None:
+def test_failed_cells_are_marked_and_have_no_numbers(tmp_path):
     write_run(tmp_path / "0")
     write_failed(tmp_path / "1", "out of memory", expert="micro", method="neither", seed=3)
     table = _make(tmp_path, accuracy_table)
@@ -265,7 +259,7 @@ def test_failed_cells_are_marked_and_have_no_numbers(tmp_path: Path) -> None:
     assert (rows[-1]["accuracy"], rows[-1]["remark"]) == ("", "failed: out of memory")
 
 
-def test_the_gap_table_puts_the_expert_alone_last(tmp_path: Path) -> None:
+def test_the_gap_table_puts_the_expert_alone_last(tmp_path):
     right = {name: [0, 1] for name in [*SEVEN[:4], "mmlu_stem"]}
     for amateur, correct in (("qwen_math_1_5b_instruct", 9), ("qwen_0_5b", 1)):
         choices = _papers("lightreasoner", amateur, before=right, after=right)
@@ -285,7 +279,7 @@ def test_the_gap_table_puts_the_expert_alone_last(tmp_path: Path) -> None:
     assert "greedy" in table.notes[0]
 
 
-def test_efficiency_averages_seeds_and_adds_sampling_to_tuning(tmp_path: Path) -> None:
+def test_efficiency_averages_seeds_and_adds_sampling_to_tuning(tmp_path):
     choices = _papers("lightreasoner")
     write_run(tmp_path / "0", seed=0, **choices, distill__seconds=1797.0)
     memory = {"sample__peak_memory_bytes": 2**31, "distill__peak_memory_bytes": 3 * 2**30}
@@ -301,7 +295,7 @@ def test_efficiency_averages_seeds_and_adds_sampling_to_tuning(tmp_path: Path) -
     assert _column(table, "peak memory (GiB)") == ["3.00"]
 
 
-def test_published_problems_of_sft_are_beside_the_solved_ones(tmp_path: Path) -> None:
+def test_published_problems_of_sft_are_beside_the_solved_ones(tmp_path):
     choices = _papers("rejection_sft", amateur=None, alpha=None, beta=None)
     verified = {"drawn": 7473, "right": 4000, "answers": 4000, "solved": 3900}
     every = {"name": "gsm8k", "path": "openai/gsm8k", "max_questions": None}
@@ -316,7 +310,7 @@ def test_published_problems_of_sft_are_beside_the_solved_ones(tmp_path: Path) ->
     assert any("our interpretation" in note for note in table.notes)
 
 
-def test_tuning_that_did_not_happen_took_no_time(tmp_path: Path) -> None:
+def test_tuning_that_did_not_happen_took_no_time(tmp_path):
     write_run(tmp_path / "0", seed=0, distill__seconds=6.0)
     stopped = {"after": {}, "distill": None, "stopped": "No step."}
     write_run(tmp_path / "1", seed=1, **stopped)
@@ -326,7 +320,7 @@ def test_tuning_that_did_not_happen_took_no_time(tmp_path: Path) -> None:
     assert _column(table, "remark") == ["1 of 2 seeds: nothing trained: No step."]
 
 
-def test_alpha_and_beta_are_a_grid_whose_cells_name_missing_seeds(tmp_path: Path) -> None:
+def test_alpha_and_beta_are_a_grid_whose_cells_name_missing_seeds(tmp_path):
     stopped = {"after": {}, "distill": None, "stopped": "No step.", "sample__kept_share": 0.0}
     choices = {"expert": "micro", "method": "lightreasoner", "amateur": "micro", "alpha": 0.2}
     choices |= {"data": "micro"}
@@ -359,13 +353,13 @@ def _nasty_table() -> Table:
     return Table("t", "T", columns, [[NASTY, "1.0 ± 0.5"]], [{"variant": NASTY, "gain": -1.5}])
 
 
-def test_csv_holds_no_formula_but_negative_numbers() -> None:
+def test_csv_holds_no_formula_but_negative_numbers():
     (row,) = _csv_rows(_nasty_table())
     assert row["variant"].startswith("'=cmd")
     assert row["gain"] == "-1.5"
 
 
-def test_markdown_shows_markup_as_text_on_one_line() -> None:
+def test_markdown_shows_markup_as_text_on_one_line():
     lines = markdown_table(_nasty_table()).splitlines()
     assert len(lines) == 3
     assert "<script" not in lines[2]
@@ -379,7 +373,7 @@ def test_markdown_shows_markup_as_text_on_one_line() -> None:
     assert markdown_text("micro_add 1.5") == "micro_add 1.5"
 
 
-def test_latex_commands_are_escaped() -> None:
+def test_latex_commands_are_escaped():
     heading, _, line = latex_table(_nasty_table()).splitlines()[3:6]
     assert heading == r"variant & AVG \\"
     assert r"\textbackslash input\{a\}" in line
@@ -390,7 +384,7 @@ def test_latex_commands_are_escaped() -> None:
     assert line.isascii()
 
 
-def test_latex_puts_published_beside_ours_under_one_heading() -> None:
+def test_latex_puts_published_beside_ours_under_one_heading():
     columns = [Column("variant", is_text=True), Column("AVG"), Column("published", under="AVG")]
     table = Table("t", "T", columns, [["[x]", "1", "2"]], [])
     assert latex_table(table).splitlines() == [
@@ -407,7 +401,7 @@ def test_latex_puts_published_beside_ours_under_one_heading() -> None:
     ]
 
 
-def test_wide_tables_are_split_for_the_terminal() -> None:
+def test_wide_tables_are_split_for_the_terminal():
     columns = [Column("variant", is_text=True), *(Column(f"benchmark {i}") for i in range(12))]
     row = ["LightReasoner", *(f"{i}.0 ± 0.5" for i in range(12))]
     shown = plain_table(Table("t", "T", columns, [row], []))
@@ -417,5 +411,5 @@ def test_wide_tables_are_split_for_the_terminal() -> None:
     assert "\x1b" not in plain_table(_nasty_table())
 
 
-def test_zero_is_never_negative() -> None:
+def test_zero_is_never_negative():
     assert (signed(-0.04), signed(0.04), signed(-0.06)) == ("+0.0", "+0.0", "-0.1")

@@ -31,11 +31,7 @@ from lr_exp.pipeline.identity import identity_of
 from lr_exp.pipeline.inputs import Inputs
 from lr_exp.pipeline.outcome import choices
 from lr_exp.sampler import references, rollout, select
-from lr_exp.sampler.supervision import (
-    StoredSupervision,
-    Supervision,
-    write_supervision,
-)
+from lr_exp.sampler.supervision import StoredSupervision, Supervision, write_supervision
 from lr_exp.store import Store
 from lr_exp.store.shards import read_shards, shard_number, shard_path, shard_paths
 from tests.support.hub import mirror

@@ -109,12 +109,7 @@ def write_run(
             "final_loss": 0.1,
             "seconds": 5.0,
         },
-        "evaluate": {
-            "decoder": decoder,
-            **results["chat"],
-            "prompts": results,
-            "seconds": 2.0,
-        },
+        "evaluate": {"decoder": decoder, **results["chat"], "prompts": results, "seconds": 2.0},
         "peak_memory_bytes": 2**30,
     }
     for path, value in changed.items():

