@@ -18,10 +18,9 @@ from lr_exp.models.prompt_forms import Prompt
 from lr_exp.models.prompts import render_prompt
 from lr_exp.pipeline.context import RunContext
 from lr_exp.pipeline.inputs import Inputs
-from lr_exp.sampler import rollout, score
 from lr_exp.sampler.supervision import Supervision
 from lr_exp.store import Store
-from tests.support.demo import contents, go, results, settings_for
+from tests.support.demo import go, results, settings_for
 
 pytestmark = pytest.mark.integration
 
@@ -123,15 +122,6 @@ def test_a_failed_run_renames_earlier_numbers_and_deletes_the_earlier_page(tmp_p
     assert {path.name for path in earlier} == {"previous.summary.json", "previous.metrics.jsonl"}
 
 
-def test_the_answers_can_be_graded_again_without_a_model(first, capsys):
-    from lr_exp.evaluator.grade import main
-
-    tmp_path, summary = first
-    assert main([str(tmp_path / "run" / "answers" / "expert" / "micro_plain.jsonl")]) == 0
-    result = summary["evaluate"]["expert"]["micro_plain"]
-    assert f"({result['correct']} of 12 correct)" in capsys.readouterr().out
-
-
 def test_a_second_run_reuses_everything_and_gives_the_same_results(first, monkeypatch):
     tmp_path, summary = first
     monkeypatch.setattr(
@@ -143,24 +133,6 @@ def test_a_second_run_reuses_everything_and_gives_the_same_results(first, monkey
     assert results(again) == results(summary)
     lines = [(tmp_path / name / "metrics.jsonl").read_text() for name in ("run", "again")]
     assert lines[0] == lines[1]  # the record is whole although nothing was trained
-
-
-def test_another_beta_or_method_reuses_rollout_and_scores(first, monkeypatch):
-    tmp_path, summary = first
-    monkeypatch.setattr(rollout, "roll_out", lambda *_, **__: pytest.fail("rolled out"))
-    monkeypatch.setattr(score, "score", lambda *_, **__: pytest.fail("scored"))
-    lower = go(tmp_path, "lower", "beta=0.1", "stages=[sample]")
-    everything = go(tmp_path, "all", "method=no_selection", "stages=[sample]")
-    assert summary["sample"]["kept"] <= lower["sample"]["kept"]
-    assert everything["sample"]["kept"] == summary["sample"]["steps"]
-
-
-def test_the_same_settings_in_a_new_store_give_the_same_bytes(first, tmp_path):
-    other, _ = first
-    go(tmp_path, "run", "benchmarks=[micro_plain]")
-    again, before = contents(tmp_path / "store"), contents(other / "store")
-    assert len(again) > 10
-    assert again == {name: before[name] for name in again}
 
 
 def test_no_step_above_beta_ends_the_run_without_training(first, caplog):
@@ -203,23 +175,6 @@ def test_stages_that_are_left_out_are_read_from_the_store_or_named_in_an_error(f
     assert summary["evaluate"]["expert"]["micro_add"]["truncated"] == 0
     with pytest.raises(UserError, match="Add sample to stages"):
         go(tmp_path, "missing", "stages=[distill]", "sampler.max_new_tokens=17")
-
-
-def test_a_run_on_your_own_question_with_an_amateur_that_needs_no_files(tmp_path):
-    file = tmp_path / "mine.jsonl"
-    file.write_text('{"question": "Tom has 47 pens . Tom buys 38 more ."}\n', "utf-8")
-    amateur = ("amateur=early_exit", "amateur.drop_layers=[2]")
-    summary = go(tmp_path, "run", "data=jsonl", f"data.path={file}", *amateur, "stages=[sample]")
-    assert summary["sample"]["questions"] == 1
-    assert (summary["data"], summary["amateur"]) == ("jsonl", "early_exit")
-    assert summary["sample"]["kl_max"] > 0
-
-
-def test_merging_writes_a_model_folder(first):
-    tmp_path, _ = first
-    summary = go(tmp_path, "merge", "distiller.merge=true", "stages=[distill]")
-    assert (tmp_path / "merge" / "merged" / "model.safetensors").is_file()
-    assert summary["distill"]["merged"]
 
 
 def test_tuned_answers_are_those_of_plain_peft_and_belong_to_their_questions(first):

@@ -1,11 +1,8 @@
 """Prompts and grading (extract, verify, aggregate), with typical and with malicious outputs."""
 
-import json
 import math
 import os
 import signal
-import subprocess
-import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -23,6 +20,7 @@ from lr_exp.evaluator.extract import extract
 from lr_exp.evaluator.prompts import examples_of, question_text
 from lr_exp.evaluator.verify import check_reference, matches, verify
 from lr_exp.models.prompt_forms import Prompt, render_form
+from tests.support.files import read_lines, run_python, write_lines
 
 FOUR = ("2", "4 m", "x + 1", "None of the above")
 CASES = Path(__file__).parent / "cases"
@@ -113,7 +111,7 @@ def test_an_unknown_kind_raises():
 
 # Faults of earlier versions, each with the grade that a careful reader gives
 
-GRADED = [json.loads(line) for line in (CASES / "grading.jsonl").read_text("utf-8").splitlines()]
+GRADED = read_lines(CASES / "grading.jsonl")
 KINDS = {"gsm8k": "number", "mmlu_stem": "choice"}
 
 
@@ -315,15 +313,7 @@ def test_a_script_without_a_main_guard_grades(tmp_path):
     script.write_text(
         "from lr_exp.evaluator.verify import verify\nprint(verify('(x-1)(x+1)', 'x^2-1', 'math'))\n"
     )
-    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[1])}
-    done = subprocess.run(  # noqa: S603
-        [sys.executable, str(script)],
-        env=environment,
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=False,
-    )
+    done = run_python(script, cwd=tmp_path)
     assert (done.stdout, done.stderr) == ("True\n", "")
 
 
@@ -461,10 +451,7 @@ RECORD = {
 
 
 def write(tmp_path, *records):
-    path = tmp_path / "answers.jsonl"
-    lines = [record if isinstance(record, str) else json.dumps(record) for record in records]
-    path.write_text("\n".join(lines) + "\n")
-    return path
+    return write_lines(tmp_path / "answers.jsonl", records)
 
 
 def test_regrading(tmp_path, capsys):
@@ -475,7 +462,7 @@ def test_regrading(tmp_path, capsys):
     assert path.read_bytes() == before
     assert [file.name for file in tmp_path.iterdir()] == ["answers.jsonl"]
     assert grade.main([str(path), "--out", str(out)]) == 0
-    records = [json.loads(line) for line in out.read_text().splitlines()]
+    records = read_lines(out)
     assert records[0] == RECORD | {"extracted": "18", "correct": True, "rule": "box"}
     assert (records[1]["extracted"], records[1]["correct"]) == ("19", False)
 

@@ -353,12 +353,6 @@ def _nasty_table() -> Table:
     return Table("t", "T", columns, [[NASTY, "1.0 ± 0.5"]], [{"variant": NASTY, "gain": -1.5}])
 
 
-def test_csv_holds_no_formula_but_negative_numbers():
-    (row,) = _csv_rows(_nasty_table())
-    assert row["variant"].startswith("'=cmd")
-    assert row["gain"] == "-1.5"
-
-
 def test_markdown_shows_markup_as_text_on_one_line():
     lines = markdown_table(_nasty_table()).splitlines()
     assert len(lines) == 3
