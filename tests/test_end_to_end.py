@@ -21,6 +21,7 @@ from lr_exp.pipeline.inputs import Inputs
 from lr_exp.sampler.supervision import Supervision
 from lr_exp.store import Store
 from tests.support.demo import go, results, settings_for
+from tests.support.files import read_lines
 
 pytestmark = pytest.mark.integration
 
@@ -47,14 +48,12 @@ def test_the_summary_is_complete_and_true_to_the_files(first):
     for who in ("expert", "tuned"):
         for name in ("micro_add", "micro_plain"):
             result = evaluate[who][name]
-            answers = tmp_path / "run" / "answers" / who / f"{name}.jsonl"
-            records = [json.loads(line) for line in answers.read_text("utf-8").splitlines()]
+            records = read_lines(tmp_path / "run" / "answers" / who / f"{name}.jsonl")
             assert result["total"] == len(records) == 12
             assert result["correct"] == sum(record["correct"] for record in records)
             assert result["accuracy"] == result["correct"] / 12
     assert (tmp_path / "run" / "adapter" / "adapter_model.safetensors").is_file()
-    lines = (tmp_path / "run" / "metrics.jsonl").read_text("utf-8").splitlines()
-    metrics = [json.loads(line) for line in lines]
+    metrics = read_lines(tmp_path / "run" / "metrics.jsonl")
     assert [m["step"] for m in metrics if m["family"] == "distill"] == [1, 2, 4, 6, 8]
     assert {"sample", "eval/micro_add", "eval/micro_plain"} <= {m["family"] for m in metrics}
 
@@ -64,9 +63,8 @@ def test_the_trajectories_on_the_page_are_those_of_the_summary(first):
     tmp_path, summary = first
     shown = json.loads((tmp_path / "run" / "trajectories.json").read_text("utf-8"))
     assert (shown["answers_total"], shown["chosen"]) == (24, "all 24 answers")
-    assert [shown[key] for key in ("method", "expert", "amateur", "alpha", "beta")] == [
-        summary[key] for key in ("method", "expert", "amateur", "alpha", "beta")
-    ]
+    for key in ("method", "expert", "amateur", "alpha", "beta"):
+        assert shown[key] == summary[key]
     answers, sample = shown["answers"], summary["sample"]
     assert sum(len(answer["token"]) for answer in answers) == sample["steps"]
     assert sum(sum(answer["kept"]) for answer in answers) == sample["kept"]
@@ -88,9 +86,8 @@ def test_a_warning_about_the_pair_is_in_the_log_the_summary_and_the_page(first, 
     (warning,) = summary["warnings"]
     assert "hardly differs from the expert" in warning
     assert [one.getMessage() for one in caplog.records].count(warning) == 1
-    assert "hardly differs from the expert" in (tmp_path / "peer" / "report.html").read_text(
-        "utf-8"
-    )
+    page = (tmp_path / "peer" / "report.html").read_text("utf-8")
+    assert "hardly differs from the expert" in page
 
 
 def test_all_random_generators_are_seeded(tmp_path, first, monkeypatch):
@@ -188,8 +185,7 @@ def test_tuned_answers_are_those_of_plain_peft_and_belong_to_their_questions(fir
     system = inputs.settings.evaluator.system_prompt
     outputs: dict[str, list[str]] = {"tuned": [], "expert": []}
     for who, model in (("tuned", tuned), ("expert", None)):
-        file = tmp_path / "run" / "answers" / who / "micro_add.jsonl"
-        records = [json.loads(line) for line in file.read_text("utf-8").splitlines()]
+        records = read_lines(tmp_path / "run" / "answers" / who / "micro_add.jsonl")
         assert [record["id"] for record in records] == list(questions)
         for record in records[:3]:
             question = questions[record["id"]]

@@ -22,14 +22,11 @@ def test_finds_runs_failures_and_unfinished_folders_but_not_the_store(tmp_path):
     write_failed(tmp_path / "sweep" / "1", "no\nmemory", seed=1, alpha=0.2)
     write_metrics(tmp_path / "sweep" / "2", {1: 0.5})
     found = find_runs(tmp_path)
-    assert [run.name for run in found.runs] == ["sweep/0"]
-    assert [(one.name, one.error, one.seed) for one in found.failed] == [
-        ("sweep/1", "no memory", 1)
-    ]
-    assert [(one.name, one.existing_files) for one in found.unfinished] == [
-        ("sweep/2", ("metrics.jsonl",))
-    ]
-    assert [one.folder for one in found.failed] == [tmp_path / "sweep" / "1"]
+    (run,), (failed,), (unfinished,) = found.runs, found.failed, found.unfinished
+    assert run.name == "sweep/0"
+    assert (failed.name, failed.error, failed.seed) == ("sweep/1", "no memory", 1)
+    assert failed.folder == tmp_path / "sweep" / "1"
+    assert (unfinished.name, unfinished.existing_files) == ("sweep/2", ("metrics.jsonl",))
 
 
 @pytest.mark.parametrize("newer", ["summary.json", "failed.json"])
@@ -42,9 +39,8 @@ def test_of_a_summary_and_a_failure_the_newer_counts_with_a_note(tmp_path, newer
     found = find_runs(tmp_path)
     assert len(found.runs) == (2 if newer == "summary.json" else 1)
     assert len(found.failed) == (0 if newer == "summary.json" else 1)
-    assert found.notes == [
-        f"0 has both summary.json and failed.json: the newer one, {newer}, is used."
-    ]
+    (note,) = found.notes
+    assert note == f"0 has both summary.json and failed.json: the newer one, {newer}, is used."
 
 
 @pytest.mark.parametrize(
@@ -166,23 +162,20 @@ def test_without_a_finished_run_the_error_counts_the_others(tmp_path):
 def test_answers_are_read_by_id_and_checked_against_the_summary(tmp_path):
     folder = write_run(tmp_path / "0", after={"micro_add": [1, 0, 1]})
     run = find_runs(tmp_path).runs[0]
-    assert run.answers("tuned", "micro_add") == {
-        "micro_add/0": 1.0,
-        "micro_add/1": 0.0,
-        "micro_add/2": 1.0,
-    }
+    right = {"micro_add/0": 1.0, "micro_add/1": 0.0, "micro_add/2": 1.0}
+    assert run.answers("tuned", "micro_add") == right
     path = folder / "answers" / "tuned" / "micro_add.jsonl"
-    path.write_text('{"id": "micro_add/0", "correct": true}\n')
-    with pytest.raises(
-        AnswersMissingError, match=r"1 of 1 correct answers, but summary.json has 2 of 3"
+    one = '{"id": "micro_add/0", "correct": true}\n'
+    for content, message in (
+        (one, "1 of 1 correct answers, but summary.json has 2 of 3"),
+        ("not json\n", r"cannot be read \(Expecting"),
+        (None, r"0/answers/tuned/micro_add\.jsonl is missing"),
     ):
-        run.answers("tuned", "micro_add")
-    path.write_text("not json\n")
-    with pytest.raises(AnswersMissingError, match=r"cannot be read \(Expecting"):
-        run.answers("tuned", "micro_add")
-    path.unlink()
-    with pytest.raises(AnswersMissingError, match=r"0/answers/tuned/micro_add\.jsonl is missing"):
-        run.answers("tuned", "micro_add")
+        path.unlink()
+        if content:
+            path.write_text(content)
+        with pytest.raises(AnswersMissingError, match=message):
+            run.answers("tuned", "micro_add")
 
 
 def of_expert(**changed: object) -> dict[str, object]:

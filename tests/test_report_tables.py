@@ -2,6 +2,7 @@
 
 import csv
 import io
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -69,28 +70,24 @@ def _column(table: Table, title: str) -> list[str]:
 
 def test_published_numbers_are_the_papers():
     numbers = published.numbers
-    assert numbers(FULL, SEVEN)["svamp"] == 76.0
-    assert numbers(FULL, SEVEN)["AVG"] == 54.2
     assert numbers(FULL, SEVEN[:6])["AVG"] == 54.0  # the ablation's
     assert numbers(FULL, [*SEVEN[:4], "mmlu_stem"])["AVG"] == 68.1  # the expertise gap's
     assert "AVG" not in numbers(FULL, SEVEN[:2])
     assert "gain" not in numbers(FULL, SEVEN[:6])
-    r1 = Setup("deepseek_r1_distill_qwen_1_5b", "baseline")
-    assert numbers(r1, SEVEN)["minerva_math"] == 16.2
-    assert numbers(r1, SEVEN)["AVG"] == 50.3
-    assert numbers(Setup("qwen_math_7b_instruct", "baseline"), SEVEN)["AVG"] == 73.2
-    without = Setup("qwen_math_1_5b", "no_contrast", "qwen_0_5b", "gsm8k", None, 0.4)
-    assert numbers(without, SEVEN)["asdiv"] == 61.0
-    human = Setup("qwen_math_1_5b", "gt_sft", None, "gsm8k")
-    assert numbers(human, SEVEN)["olympiadbench"] == 19.8
-    master = Setup("qwen_math_7b", "lightreasoner", "qwen_math_1_5b_instruct", "gsm8k", 0.2, 0.4)
-    assert numbers(master, SEVEN)["gap"] == -27.3
-    assert numbers(master, SEVEN)["gsm8k"] == 59.4
-    seven_b = numbers(Setup("qwen_math_7b", "rejection_sft", None, "gsm8k"), SEVEN)
-    assert seven_b["math"] == 63.3
-    costs = {"hours": 9.5, "solved": 6029, "tuned_tokens": 2_200_000, "gain": 4.5}
-    assert costs.items() <= seven_b.items()
-    assert "problems" not in seven_b
+    costs = {"hours": 9.5, "solved": 6029, "tuned_tokens": 2_200_000, "gain": 4.5, "math": 63.3}
+    some = ("qwen_math_1_5b", "no_contrast", "qwen_0_5b", "gsm8k", None, 0.4)
+    master = ("qwen_math_7b", "lightreasoner", "qwen_math_1_5b_instruct", "gsm8k", 0.2, 0.4)
+    for setup, expected in {
+        FULL: {"svamp": 76.0, "AVG": 54.2},
+        Setup("deepseek_r1_distill_qwen_1_5b", "baseline"): {"minerva_math": 16.2, "AVG": 50.3},
+        Setup("qwen_math_7b_instruct", "baseline"): {"AVG": 73.2},
+        Setup(*some): {"asdiv": 61.0},
+        Setup("qwen_math_1_5b", "gt_sft", None, "gsm8k"): {"olympiadbench": 19.8},
+        Setup(*master): {"gap": -27.3, "gsm8k": 59.4},
+        Setup("qwen_math_7b", "rejection_sft", None, "gsm8k"): costs,
+    }.items():
+        assert numbers(setup, SEVEN).items() >= expected.items()
+    assert "problems" not in numbers(setup, SEVEN)
 
 
 def test_hub_ids_are_the_presets():
@@ -103,32 +100,26 @@ def test_hub_ids_are_the_presets():
 @pytest.mark.parametrize(
     ("method", "changed", "expected"),
     [
-        ("lightreasoner", {}, ()),
+        ("lightreasoner", {}, []),
         (
             "lightreasoner",
             {"data.max_questions": 8, "distiller.learning_rate": 1e-4},
-            (
-                "data.max_questions is 8 (paper: 1000)",
-                "distiller.learning_rate is 0.0001 (paper: 5e-05)",
-            ),
+            ["data.max_questions is 8 (paper: 1000)", "learning_rate is 0.0001 (paper: 5e-05)"],
         ),
         (
             "neither",
             {"distiller.target_modules": ["q_proj"], "evaluator.max_examples": 50},
-            (
-                "evaluator.max_examples is 50 (paper: all)",
-                "distiller.target_modules is q_proj (paper: q_proj+v_proj)",
-            ),
+            ["max_examples is 50 (paper: all)", "target_modules is q_proj (paper: q_proj+v_proj)"],
         ),
-        ("baseline", {"data.max_questions": 8}, ()),
-        ("baseline", {"evaluator.max_examples": 8}, ("evaluator.max_examples is 8 (paper: all)",)),
-        ("gt_sft", {"sampler.max_new_tokens": 8}, ()),  # no rollouts
+        ("baseline", {"data.max_questions": 8}, []),
+        ("baseline", {"evaluator.max_examples": 8}, ["max_examples is 8 (paper: all)"]),
+        ("gt_sft", {"sampler.max_new_tokens": 8}, []),  # no rollouts
         # The main results' SFT and the ablation's.
-        ("rejection_sft", {"data.max_questions": None, "method.samples": 1}, ()),
+        ("rejection_sft", {"data.max_questions": None, "method.samples": 1}, []),
         (
             "rejection_sft",
             {},
-            ("data.max_questions is 1000 (paper: all)", "method.samples is 4 (paper: 1)"),
+            ["data.max_questions is 1000 (paper: all)", "method.samples is 4 (paper: 1)"],
         ),
     ],
 )
@@ -145,7 +136,9 @@ def test_settings_that_differ_from_the_papers_are_listed(method, changed, expect
         group, key = path.split(".")
         settings[group][key] = value
     setup = Setup("qwen_math_1_5b", method, "qwen_0_5b", "gsm8k", 0.2, 0.4)
-    assert published.differences(setup, settings) == expected
+    found = published.differences(setup, settings)
+    assert len(found) == len(expected)
+    assert all(one.endswith(end) for one, end in zip(found, expected, strict=True))
     assert published.has_papers_models(setup, settings)
 
 
@@ -189,20 +182,18 @@ def test_published_numbers_beside_other_settings_have_an_asterisk_and_a_note(tmp
 
 
 @pytest.mark.parametrize(
-    "setup",
+    "changed",
     [
-        Setup("micro", "lightreasoner", "micro", "micro", 0.2, 0.4),
-        Setup("smollm2_135m", "baseline"),
-        Setup("qwen_math_1_5b", "lightreasoner", "early_exit", "gsm8k", 0.2, 0.4),
-        Setup("qwen_math_1_5b", "lightreasoner", "qwen_0_5b", "math", 0.2, 0.4),
-        Setup("qwen_math_1_5b", "lightreasoner", "qwen_0_5b", "gsm8k", 0.2, 0.8),
-        Setup("qwen_math_1_5b", "lightreasoner", "qwen_0_5b", "gsm8k", 0.1, 0.4),
-        Setup("qwen_math_1_5b", "lightreasoner", "qwen_0_5b", "gsm8k", 0.2, 0.4, "contrastive"),
-        Setup("qwen_math_1_5b", "upft", None, "gsm8k"),
+        {"expert": "micro", "amateur": "micro", "data": "micro"},
+        {"expert": "smollm2_135m", "method": "baseline"},
+        *({"amateur": "early_exit"}, {"data": "math"}, {"beta": 0.8}, {"alpha": 0.1}),
+        {"decoder": "contrastive"},
+        {"method": "upft", **dict.fromkeys(("amateur", "alpha", "beta"))},
     ],
+    ids=str,
 )
-def test_what_the_paper_did_not_run_has_no_published_number(setup):
-    assert published.numbers(setup, SEVEN) == {}
+def test_what_the_paper_did_not_run_has_no_published_number(changed):
+    assert published.numbers(replace(FULL, **changed), SEVEN) == {}
 
 
 def test_every_published_table_agrees_with_the_others():
@@ -267,11 +258,8 @@ def test_the_gap_table_puts_the_expert_alone_last(tmp_path):
         gap["amateur"] = {"gsm8k": result(correct, 10)}
         write_run(tmp_path / amateur, **choices, evaluate__gap=gap)
     table = _make(tmp_path, gap_table)
-    assert _column(table, "amateur") == [
-        "qwen_0_5b",
-        "qwen_math_1_5b_instruct",
-        "none (expert only)",
-    ]
+    amateurs = ["qwen_0_5b", "qwen_math_1_5b_instruct", "none (expert only)"]
+    assert _column(table, "amateur") == amateurs
     assert [cell.split(" ")[0] for cell in _column(table, "gap")] == ["+30.0", "-50.0", ABSENT]
     assert _column(table, "gap published") == ["+38.2", "-42.3", ABSENT]
     assert _column(table, "AVG published") == ["68.1", "53.2", "52.7"]
@@ -286,13 +274,13 @@ def test_efficiency_averages_seeds_and_adds_sampling_to_tuning(tmp_path):
     most = {"peak_memory_bytes": 2**40}  # of the evaluation
     write_run(tmp_path / "1", seed=1, **choices, distill__seconds=1797.0, **memory, **most)
     table = _make(tmp_path, efficiency_table)
-    assert _column(table, "sampling + tuning (h)") == ["0.5"]  # 3 s and 1797 s
-    assert _column(table, "sampling + tuning (h) published") == ["0.5"]
-    assert _column(table, "rollout (s)") == ["2.0"]
-    assert _column(table, "problems published") == ["1,000"]
-    assert _column(table, "tokens tuned") == ["1,600"]
-    assert _column(table, "gain published") == ["+11.8"]
-    assert _column(table, "peak memory (GiB)") == ["3.00"]
+    for title, cell in {
+        "sampling + tuning (h)": "0.5",  # 3 s and 1797 s
+        "sampling + tuning (h) published": "0.5",
+        **{"rollout (s)": "2.0", "problems published": "1,000", "tokens tuned": "1,600"},
+        **{"gain published": "+11.8", "peak memory (GiB)": "3.00"},
+    }.items():
+        assert _column(table, title) == [cell], title
 
 
 def test_published_problems_of_sft_are_beside_the_solved_ones(tmp_path):

@@ -18,6 +18,7 @@ from lr_exp.pipeline.inputs import Inputs
 from lr_exp.pipeline.outcome import choices
 from lr_exp.sampler import rollout, score, select
 from lr_exp.tracking.trajectory_table import COLUMNS
+from tests.support.files import read_lines
 from tests.support.recorded import Record, alone, go, settings_for
 
 pytestmark = pytest.mark.integration
@@ -99,8 +100,7 @@ def test_a_resumed_training_logs_its_whole_curve_once(place, first, monkeypatch)
     done = half.curve("distill/loss", "distill/step")
     assert [step for step, _ in done] == [1, 2, 4]
     assert whole.curve("distill/loss", "distill/step")[:3] == done
-    lines = (place / "stopped" / "metrics.jsonl").read_text("utf-8").splitlines()
-    logged = [json.loads(line) for line in lines]
+    logged = read_lines(place / "stopped" / "metrics.jsonl")
     assert [line["step"] for line in logged if line["family"] == "distill"] == steps
     assert {name.partition("-")[0] for name in whole.artifacts} == {"supervision", "adapter"}
 
