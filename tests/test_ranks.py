@@ -37,11 +37,8 @@ PLACES = ["store=store", "hydra.run.dir=run"]
 # Optional outputs and stages, so that the comparison covers them.
 ALL = [
     *WORDS,
-    "data.streaming=true",
-    "distiller.snapshot_every=4",
-    "distiller.merge=true",
-    "evaluator.decoder=contrastive",
-    "evaluator.gap=sampled",
+    *("data.streaming=true", "distiller.snapshot_every=4", "distiller.merge=true"),
+    *("evaluator.decoder=contrastive", "evaluator.gap=sampled"),
 ]
 
 

@@ -25,11 +25,8 @@ from .support.files import run_python
 from .support.tiny import TOKENS, tiny_model, tiny_tokenizer
 
 MICRO = (
-    "experiment=demo",
-    "benchmarks=[micro_add]",
-    "evaluator.max_examples=2",
-    "data.max_questions=2",
-    "sampler.max_new_tokens=4",
+    *("experiment=demo", "benchmarks=[micro_add]", "evaluator.max_examples=2"),
+    *("data.max_questions=2", "sampler.max_new_tokens=4"),
 )
 
 Prepare = Callable[[Path], object]  # fills the folder
@@ -343,12 +340,8 @@ def data() -> Iterator[Case]:
 
 RECORD = {
     "prompt_id": "Ana owns 99 coins. Ana finds 72 more. How many coins does Ana have?",
-    "step": 1,
-    "prefix": "9",
-    "tokens": ["9", " + "],
-    "token_ids": [14, 15],
-    "weights": [0.75, 0.25],
-    "kl_divergence": 0.9,
+    **{"step": 1, "prefix": "9", "tokens": ["9", " + "], "token_ids": [14, 15]},
+    **{"weights": [0.75, 0.25], "kl_divergence": 0.9},
 }
 IDS = {"prompt_token_ids": [2, 27, 1, 3], "prefix_token_ids": [14]}
 
@@ -550,10 +543,9 @@ def test_exit_status_and_output_of_a_mistake(tmp_path):
 # What the cases are defects of -------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("output", ["\\boxed{18}", "\ud83d \\boxed{18}"])
-def test_sound_answers_are_graded(tmp_path, capsys, output):
-    """Outputs are cut where the limit falls, which may leave half a character."""
-    lines("a.jsonl", {**ANSWER, "output": output})(tmp_path)
+def test_half_a_character_in_an_answer_is_graded(tmp_path, capsys):
+    """Outputs are cut where the limit falls."""
+    lines("a.jsonl", {**ANSWER, "output": "\ud83d \\boxed{18}"})(tmp_path)
     assert grade.main([str(tmp_path / "a.jsonl"), "--out", str(tmp_path / "b.jsonl")]) == 0
     (graded,) = (tmp_path / "b.jsonl").read_text("utf-8").splitlines()
     assert json.loads(graded)["correct"] is True
@@ -586,32 +578,6 @@ def distil(program, tmp_path) -> Callable[..., Any]:
 def test_sound_records_are_distilled(distil, record, start):
     """With and without the ids of our own exports, and a byte order mark."""
     assert distil(record=record, start=start).finished == ["adapter", "records"]
-
-
-@pytest.mark.integration
-@pytest.mark.parametrize(
-    ("broken", "content"), [("manifest.json", "{"), ("adapter/adapter_config.json", "[]")]
-)
-def test_a_broken_adapter_or_manifest_is_reported_and_replaced(
-    distil, tmp_path, capsys, broken, content
-):
-    def artifact() -> Path:
-        distil()
-        manifests = (tmp_path / "store" / "adapter").glob("*/manifest.json")
-        (path,) = [path.parent for path in manifests if "damaged" not in path.parent.name]
-        return path
-
-    made = artifact()
-    sound = json.loads((made / broken).read_text("utf-8"))
-    (made / broken).write_text(content, "utf-8")
-    assert store_main(["--store", str(tmp_path / "store"), "verify"]) == 1
-    output = capsys.readouterr()
-    assert made.name in output.out
-    assert "1 damaged" in output.out
-    assert "Traceback" not in output.err
-    assert artifact() == made
-    assert json.loads((made / broken).read_text("utf-8")).keys() == sound.keys()
-    assert len(list((tmp_path / "store" / "adapter").glob("*.damaged-*"))) == 1
 
 
 @pytest.mark.integration

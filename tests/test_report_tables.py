@@ -42,10 +42,7 @@ FULL = Setup("qwen_math_1_5b", "lightreasoner", "qwen_0_5b", "gsm8k", 0.2, 0.4)
 
 def _papers(method: str, amateur: str | None = "qwen_0_5b", **changed: object) -> dict:
     return {
-        "expert": "qwen_math_1_5b",
-        "amateur": amateur,
-        "method": method,
-        "data": "gsm8k",
+        **{"expert": "qwen_math_1_5b", "amateur": amateur, "method": method, "data": "gsm8k"},
         "before": {name: [0, 1] for name in SEVEN},
         "after": {name: [1, 1] for name in SEVEN},
         "settings__data": {"name": "gsm8k", "path": "openai/gsm8k", "max_questions": 1000},

@@ -206,12 +206,8 @@ def cell(place: Path, *overrides: str, **options: str):
 
 def test_locations_do_not_change_the_run_id(place, first, tmp_path):
     for override in (
-        "wandb.project=other",
-        f"store={tmp_path}",
-        f"hub_root={tmp_path}",
-        "sampler.export=there.jsonl",
-        "distiller.checkpoint_every=4",
-        "distiller.merge=true",
+        *("wandb.project=other", f"store={tmp_path}", f"hub_root={tmp_path}"),
+        *("sampler.export=there.jsonl", "distiller.checkpoint_every=4", "distiller.merge=true"),
         *("server.url=http://localhost:1", "server.concurrency=2", "server.attempts=2"),
     ):
         assert cell(place, override).id == first[0].run["run_id"], override
