@@ -17,6 +17,7 @@ import pytest
 from lr_exp.report.__main__ import main
 from lr_exp.report.names import ABSENT
 from lr_exp.report.page import write_run_page
+from tests.support.files import read_lines
 from tests.support.run_folders import write_failed, write_run
 from tests.support.trajectories_file import (
     ANSWER,
@@ -102,15 +103,9 @@ def open_page(browser: Any) -> Iterator[Open]:
     """Opens a file offline; afterwards checks for errors and for requests other than files."""
     opened: list[tuple[Any, Tab, str]] = []
 
-    def open_(
-        path: Path, size: tuple[int, int] = DESKTOP, scheme: str = "light", **options: Any
-    ) -> Tab:
-        context = browser.new_context(
-            viewport={"width": size[0], "height": size[1]},
-            color_scheme=scheme,
-            offline=True,
-            **options,
-        )
+    def open_(path: Path, size=DESKTOP, scheme="light", **options: Any) -> Tab:
+        options |= {"viewport": {"width": size[0], "height": size[1]}, "color_scheme": scheme}
+        context = browser.new_context(**options, offline=True)
         tab = Tab(context.new_page())
         opened.append((context, tab, path.as_uri()))
         tab.page.goto(path.as_uri())
@@ -263,12 +258,10 @@ def test_pages_by_buttons_and_keys(tab, recorded):
     assert recorded["answers"][1]["id"] in tab.text(".verdict")
     previous.click()
     tab.page.locator("body").press("j")
-    tab.page.keyboard.press("j")
-    tab.page.keyboard.press("ArrowRight")
-    assert tab.position == f"4 of {count}"
-    tab.page.keyboard.press("k")
-    tab.page.keyboard.press("ArrowLeft")
-    assert tab.position == f"2 of {count}"
+    for keys, position in ((("j", "ArrowRight"), 4), (("k", "ArrowLeft"), 2)):
+        for key in keys:
+            tab.page.keyboard.press(key)
+        assert tab.position == f"{position} of {count}"
     for _ in range(count + 2):
         tab.page.keyboard.press("j")
     assert tab.position == f"{count} of {count}"
@@ -302,8 +295,7 @@ def test_everything_is_reached_by_tab(tab):
 
 def test_answers_stand_side_by_side(tab, demo):
     def graded(who: str, name: str) -> dict[str, dict[str, Any]]:
-        lines = (demo / "answers" / who / f"{name}.jsonl").read_text().splitlines()
-        return {one["id"]: one for one in map(json.loads, lines)}
+        return {one["id"]: one for one in read_lines(demo / "answers" / who / f"{name}.jsonl")}
 
     expert, tuned = graded("expert", "micro_add"), graded("tuned", "micro_add")
     first = next(
@@ -391,8 +383,8 @@ def test_a_long_question_scrolls_in_a_bounded_area(open_page, tmp_path):
 
 
 def test_answers_open_with_the_first_nonempty_outcome(open_page, tmp_path):
-    graded: dict[str, Any] = {"before": {"micro_add": [1, 0]}, "after": {"micro_add": [0, 0]}}
-    tab = open_page(write_run_page(write_run(tmp_path / "run", **graded)))
+    run = write_run(tmp_path / "run", before={"micro_add": [1, 0]}, after={"micro_add": [0, 0]})
+    tab = open_page(write_run_page(run))
     pressed = tab.page.locator("#the-pairs [data-filter][aria-pressed=true]")
     assert pressed.get_attribute("data-filter") == "lost"
     assert "micro_add/0" in tab.text("#the-pairs [data-is=verdict]")
