@@ -158,12 +158,8 @@ def program(
     monkeypatch.chdir(tmp_path)
     folder = tmp_path / "run"
     fixed = (
-        f"hydra.run.dir={folder}",
-        f"hydra.sweep.dir={folder}",
-        f"store={tmp_path / 'store'}",
-        "wandb.mode=disabled",
-        "device=cpu",
-        "dtype=float32",
+        *(f"hydra.run.dir={folder}", f"hydra.sweep.dir={folder}", f"store={tmp_path / 'store'}"),
+        *("wandb.mode=disabled", "device=cpu", "dtype=float32"),
     )
 
     def call(*words: object, flags: Sequence[str] = ()) -> Outcome:

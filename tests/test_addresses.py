@@ -53,52 +53,34 @@ def before(tmp_path_factory):
     return addresses(tmp_path_factory.mktemp("before"))
 
 
+STAGES = ["answers, expert", "rollout", "score", "supervision", "adapter", "answers, tuned"]
 DOWNSTREAM = {
-    "rollout": {"rollout", "score", "supervision", "adapter", "answers, tuned"},
-    "score": {"score", "supervision", "adapter", "answers, tuned"},
-    "supervision": {"supervision", "adapter", "answers, tuned"},
-    "adapter": {"adapter", "answers, tuned"},
+    **{stage: {*STAGES[number:]} for number, stage in enumerate(STAGES)},
     "answers": {"answers, expert", "answers, tuned"},
+    "everything": {*STAGES},
     "nothing": set(),
-    "everything": {
-        *("rollout", "score", "supervision", "adapter", "answers, expert", "answers, tuned")
-    },
+}
+
+
+OVERRIDES = {
+    "everything": "control_tokens=true",
+    "rollout": "sampler.max_new_tokens=17 sampler.system_prompt=Think. sampler.batch_size=3 "
+    "sampler.prompt=plain data.max_questions=9",
+    "score": "amateur=micro_near sampler.support_floor=0.01 sampler.tokens_per_pass=99",
+    "supervision": "alpha=0.5 beta=0.1 method=no_selection method=no_contrast",
+    "adapter": "distiller.steps=9 distiller.batch_size=9 distiller.learning_rate=1e-5 "
+    "distiller.schedule=cosine distiller.lora_r=4 distiller.order=steps",
+    "answers": "evaluator.system_prompt=Think. evaluator.prompts=[plain] "
+    "evaluator.max_new_tokens=17 evaluator.max_examples=9",
+    # The template prints no date.
+    "nothing": "distiller.checkpoint_every=7 distiller.merge=true distiller.parallel=fsdp "
+    "wandb.project=other store=elsewhere prompt_date=2020-02-03",
 }
 
 
 @pytest.mark.parametrize(
     ("override", "first_changed"),
-    [
-        ("sampler.max_new_tokens=17", "rollout"),
-        ("sampler.system_prompt=Think.", "rollout"),
-        ("sampler.batch_size=3", "rollout"),
-        ("data.max_questions=9", "rollout"),
-        ("control_tokens=true", "everything"),
-        ("amateur=micro_near", "score"),
-        ("sampler.support_floor=0.01", "score"),
-        ("sampler.tokens_per_pass=99", "score"),
-        ("alpha=0.5", "supervision"),
-        ("beta=0.1", "supervision"),
-        ("method=no_selection", "supervision"),
-        ("method=no_contrast", "supervision"),
-        ("distiller.steps=9", "adapter"),
-        ("distiller.batch_size=9", "adapter"),
-        ("distiller.learning_rate=1e-5", "adapter"),
-        ("distiller.schedule=cosine", "adapter"),
-        ("distiller.lora_r=4", "adapter"),
-        ("distiller.order=steps", "adapter"),
-        ("evaluator.system_prompt=Think.", "answers"),
-        ("sampler.prompt=plain", "rollout"),
-        ("evaluator.prompts=[plain]", "answers"),
-        ("evaluator.max_new_tokens=17", "answers"),
-        ("evaluator.max_examples=9", "answers"),
-        ("distiller.checkpoint_every=7", "nothing"),
-        ("distiller.merge=true", "nothing"),
-        ("distiller.parallel=fsdp", "nothing"),
-        ("wandb.project=other", "nothing"),
-        ("store=elsewhere", "nothing"),
-        ("prompt_date=2020-02-03", "nothing"),  # the template prints no date
-    ],
+    [(word, stage) for stage, words in OVERRIDES.items() for word in words.split()],
 )
 def test_a_setting_changes_the_addresses_of_what_it_determines_and_no_others(
     before, tmp_path, override, first_changed

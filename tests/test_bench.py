@@ -106,16 +106,6 @@ def test_peaks_come_from_data_sheets_or_measurements(monkeypatch):
         assert machine.peaks("cuda", "bfloat16") == machine.Peaks(flops, rate, "data sheet")
 
 
-@pytest.mark.parametrize("name", ["qwen_math_1_5b", "qwen_math_7b", "qwen_0_5b"])
-def test_geometries_have_the_published_numbers_of_weights(name):
-    from transformers import AutoConfig, AutoModelForCausalLM
-
-    weights = {"qwen_math_1_5b": 1.54e9, "qwen_math_7b": 7.62e9, "qwen_0_5b": 0.494e9}[name]
-    with torch.device("meta"):
-        model = AutoModelForCausalLM.from_config(AutoConfig.from_pretrained(pairs.GEOMETRY / name))
-    assert sum(p.numel() for p in model.parameters()) == pytest.approx(weights, rel=5e-3)
-
-
 def test_synthetic_supervision_has_the_requested_sizes():
     pair = pairs.load_pair("micro", 3, None)
     supervision = stages.synthetic(pair, new_tokens=64, kept=20)

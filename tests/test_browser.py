@@ -17,6 +17,7 @@ import pytest
 from lr_exp.report.__main__ import main
 from lr_exp.report.names import ABSENT
 from lr_exp.report.page import write_run_page
+from tests.support.files import read_lines
 from tests.support.run_folders import write_failed, write_run
 from tests.support.trajectories_file import (
     ANSWER,
@@ -102,15 +103,9 @@ def open_page(browser: Any) -> Iterator[Open]:
     """Opens a file offline; afterwards checks for errors and for requests other than files."""
     opened: list[tuple[Any, Tab, str]] = []
 
-    def open_(
-        path: Path, size: tuple[int, int] = DESKTOP, scheme: str = "light", **options: Any
-    ) -> Tab:
-        context = browser.new_context(
-            viewport={"width": size[0], "height": size[1]},
-            color_scheme=scheme,
-            offline=True,
-            **options,
-        )
+    def open_(path: Path, size=DESKTOP, scheme="light", **options: Any) -> Tab:
+        options |= {"viewport": {"width": size[0], "height": size[1]}, "color_scheme": scheme}
+        context = browser.new_context(**options, offline=True)
         tab = Tab(context.new_page())
         opened.append((context, tab, path.as_uri()))
         tab.page.goto(path.as_uri())
@@ -139,7 +134,7 @@ def visible(text: str) -> str:
     return text.replace(" ", "␣").replace("\n", "⏎")
 
 
-def test_filters_show_the_counts_of_the_file(tab: Tab, recorded: dict[str, Any]) -> None:
+def test_filters_show_the_counts_of_the_file(tab, recorded):
     answers = recorded["answers"]
     wrong = [one for one in answers if one["correct"] is False]
     assert 0 < len(wrong) < len(answers)
@@ -167,7 +162,7 @@ def _missed(answer: dict[str, Any]) -> int:
     return sum(top >= 0.9 and not kept for top, kept in zip(tops, answer["kept"], strict=True))
 
 
-def test_an_answer_is_shown_token_by_token(tab: Tab, recorded: dict[str, Any]) -> None:
+def test_an_answer_is_shown_token_by_token(tab, recorded):
     answer = recorded["answers"][0]
     assert answer["question"] in tab.text(".question")
     assert f"reference {answer['reference']}" in tab.text(".verdict")
@@ -193,7 +188,7 @@ def test_an_answer_is_shown_token_by_token(tab: Tab, recorded: dict[str, Any]) -
         assert (colour != "rgba(0, 0, 0, 0)") == width
 
 
-def test_hovering_and_keys_open_the_panel_of_a_step(tab: Tab, recorded: dict[str, Any]) -> None:
+def test_hovering_and_keys_open_the_panel_of_a_step(tab, recorded):
     answer = recorded["answers"][0]
     kept = answer["kept"].index(1)
     tab.page.locator(f'.tokens [data-step="{kept}"]').hover()
@@ -254,7 +249,7 @@ def _check_panel(tab: Tab, recorded: dict[str, Any], step: int) -> None:
         assert float(bar) == expert
 
 
-def test_pages_by_buttons_and_keys(tab: Tab, recorded: dict[str, Any]) -> None:
+def test_pages_by_buttons_and_keys(tab, recorded):
     count = len(recorded["answers"])
     previous, after = (tab.page.locator(f'#the-reader [data-go="{by}"]') for by in (-1, 1))
     assert previous.is_disabled()
@@ -263,19 +258,17 @@ def test_pages_by_buttons_and_keys(tab: Tab, recorded: dict[str, Any]) -> None:
     assert recorded["answers"][1]["id"] in tab.text(".verdict")
     previous.click()
     tab.page.locator("body").press("j")
-    tab.page.keyboard.press("j")
-    tab.page.keyboard.press("ArrowRight")
-    assert tab.position == f"4 of {count}"
-    tab.page.keyboard.press("k")
-    tab.page.keyboard.press("ArrowLeft")
-    assert tab.position == f"2 of {count}"
+    for keys, position in ((("j", "ArrowRight"), 4), (("k", "ArrowLeft"), 2)):
+        for key in keys:
+            tab.page.keyboard.press(key)
+        assert tab.position == f"{position} of {count}"
     for _ in range(count + 2):
         tab.page.keyboard.press("j")
     assert tab.position == f"{count} of {count}"
     assert after.is_disabled()
 
 
-def test_everything_is_reached_by_tab(tab: Tab) -> None:
+def test_everything_is_reached_by_tab(tab):
     tab.page.keyboard.press("Tab")
     assert tab.page.evaluate("document.activeElement.className") == "skip"
     box = tab.page.locator(".skip").bounding_box()
@@ -300,10 +293,9 @@ def test_everything_is_reached_by_tab(tab: Tab) -> None:
     assert seen.count("token") == 1  # a whole answer is one tab stop
 
 
-def test_answers_stand_side_by_side(tab: Tab, demo: Path) -> None:
+def test_answers_stand_side_by_side(tab, demo):
     def graded(who: str, name: str) -> dict[str, dict[str, Any]]:
-        lines = (demo / "answers" / who / f"{name}.jsonl").read_text().splitlines()
-        return {one["id"]: one for one in map(json.loads, lines)}
+        return {one["id"]: one for one in read_lines(demo / "answers" / who / f"{name}.jsonl")}
 
     expert, tuned = graded("expert", "micro_add"), graded("tuned", "micro_add")
     first = next(
@@ -335,9 +327,7 @@ def test_answers_stand_side_by_side(tab: Tab, demo: Path) -> None:
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize(("name", "size"), [("desktop", DESKTOP), ("phone", PHONE)])
-def test_layout_fits_each_screen_and_colour_scheme(
-    demo: Path, open_page: Open, tmp_path: Path, name: str, size: tuple[int, int], scheme: str
-) -> None:
+def test_layout_fits_each_screen_and_colour_scheme(demo, open_page, tmp_path, name, size, scheme):
     tab = open_page(demo / "report.html", size, scheme, has_touch=name == "phone")
     assert tab.overflow == 0
     paper = tab.page.evaluate("getComputedStyle(document.body).backgroundColor")
@@ -363,7 +353,7 @@ def test_layout_fits_each_screen_and_colour_scheme(
     assert tab.page.eval_on_selector_all(".tokens .t", shades) >= 3
 
 
-def test_prints_the_current_answer_without_controls(demo: Path, open_page: Open) -> None:
+def test_prints_the_current_answer_without_controls(demo, open_page):
     tab = open_page(demo / "report.html", scheme="dark")
     tab.page.emulate_media(media="print")
     assert tab.page.evaluate("getComputedStyle(document.body).backgroundColor") in (
@@ -379,7 +369,7 @@ def test_prints_the_current_answer_without_controls(demo: Path, open_page: Open)
     assert tab.page.locator("details[open]").count() == 0
 
 
-def test_a_long_question_scrolls_in_a_bounded_area(open_page: Open, tmp_path: Path) -> None:
+def test_a_long_question_scrolls_in_a_bounded_area(open_page, tmp_path):
     run = write_run(tmp_path / "run")
     write_trajectories(run, ANSWER | {"question": "How many?\n" * 1_900}, ANSWER)
     tab = open_page(write_run_page(run))
@@ -392,9 +382,9 @@ def test_a_long_question_scrolls_in_a_bounded_area(open_page: Open, tmp_path: Pa
     assert question.get_attribute("tabindex") is None
 
 
-def test_answers_open_with_the_first_nonempty_outcome(open_page: Open, tmp_path: Path) -> None:
-    graded: dict[str, Any] = {"before": {"micro_add": [1, 0]}, "after": {"micro_add": [0, 0]}}
-    tab = open_page(write_run_page(write_run(tmp_path / "run", **graded)))
+def test_answers_open_with_the_first_nonempty_outcome(open_page, tmp_path):
+    run = write_run(tmp_path / "run", before={"micro_add": [1, 0]}, after={"micro_add": [0, 0]})
+    tab = open_page(write_run_page(run))
     pressed = tab.page.locator("#the-pairs [data-filter][aria-pressed=true]")
     assert pressed.get_attribute("data-filter") == "lost"
     assert "micro_add/0" in tab.text("#the-pairs [data-is=verdict]")
@@ -402,9 +392,7 @@ def test_answers_open_with_the_first_nonempty_outcome(open_page: Open, tmp_path:
 
 
 @pytest.mark.parametrize("size", [DESKTOP, PHONE])
-def test_the_runs_of_a_sweep_can_be_read_without_scrolling(
-    open_page: Open, tmp_path: Path, size: tuple[int, int]
-) -> None:
+def test_the_runs_of_a_sweep_can_be_read_without_scrolling(open_page, tmp_path, size):
     folder, shared = tmp_path / "sweep", ",".join(f"key_{i}.value={i}" for i in range(8))
     for beta in (0.2, 0.4):
         write_run(folder / f"beta={beta},{shared}", beta=beta, sweep="mine")
@@ -420,7 +408,7 @@ def test_the_runs_of_a_sweep_can_be_read_without_scrolling(
     assert tab.overflow == 0
 
 
-def test_a_narrow_window_is_never_scrolled_sideways(open_page: Open, tmp_path: Path) -> None:
+def test_a_narrow_window_is_never_scrolled_sideways(open_page, tmp_path):
     long = {**ANSWER, "id": "x" * 300, "question": "w" * 400, "reference": "1" * 200}
     run = write_run(tmp_path / "run", expert="e" * 200, sweep="s" * 200)
     write_trajectories(run, long, tokens=["t" * 190, *TOKENS[1:]])
@@ -439,7 +427,7 @@ def test_a_narrow_window_is_never_scrolled_sideways(open_page: Open, tmp_path: P
     assert sweep.page.url == (folder / "short" / "report.html").as_uri()
 
 
-def test_hostile_text_runs_nothing(open_page: Open, tmp_path: Path) -> None:
+def test_hostile_text_runs_nothing(open_page, tmp_path):
     tab = open_page(write_run_page(write_hostile_run(tmp_path / "run")))
     title = tab.page.title()
     assert "</script>" in title  # as text
@@ -457,13 +445,9 @@ def test_hostile_text_runs_nothing(open_page: Open, tmp_path: Path) -> None:
     assert tab.page.locator('.tokens [data-step="1"]').text_content() == r"\u202eabc"
 
 
-def test_without_a_mask_no_token_is_outside_it(open_page: Open, tmp_path: Path) -> None:
+def test_without_a_mask_no_token_is_outside_it(open_page, tmp_path):
     """Methods whose target is the expert's own token have no alpha."""
-    candidates = [
-        [[0, 0.6, 0.1, 0, 1.0], [3, 0.3, 0.2, 0, 0.0]],
-        [[1, 0.95, 0.9, 0, None]],
-        [],
-    ]
+    candidates = [[[0, 0.6, 0.1, 0, 1.0], [3, 0.3, 0.2, 0, 0.0]], [[1, 0.95, 0.9, 0, None]], []]
     unmasked = ANSWER | {"mask_size": [None] * 3, "candidates": candidates}
     run = write_run(tmp_path / "run", method="no_contrast")
     write_trajectories(run, unmasked, alpha=None)
@@ -476,7 +460,7 @@ def test_without_a_mask_no_token_is_outside_it(open_page: Open, tmp_path: Path) 
     assert "mask" not in tab.text(".panel")
 
 
-def test_an_empty_filter_shows_a_message(open_page: Open, tmp_path: Path) -> None:
+def test_an_empty_filter_shows_a_message(open_page, tmp_path):
     nothing_kept = UNSCORED | {"reference": None, "kept": [0, 0, 0]}
     run = write_run(tmp_path / "run", amateur=None)
     write_trajectories(run, nothing_kept, alpha=None, beta=None, amateur=None)

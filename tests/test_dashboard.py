@@ -40,11 +40,6 @@ def record(place):
     return Record(place / "runs" / "one")
 
 
-@pytest.fixture(scope="module")
-def run_contents(place):
-    return pages.contents_of(place / "runs")
-
-
 @pytest.fixture
 def login(monkeypatch):
     monkeypatch.setenv("WANDB_API_KEY", "0" * 40)
@@ -116,22 +111,28 @@ def test_a_run_logs_what_the_panels_read(record):
         assert any(table in json.dumps(panel) for panel in drawn())
 
 
-def test_every_axis_has_a_title():
+def test_every_axis_has_a_title_and_every_listed_sweep_exists():
     for panel in drawn():
         if panel["viewType"] in ("Run History Line Plot", "Bar Chart"):
             assert panel.get("xAxisTitle"), panel
             assert panel.get("yAxisTitle"), panel
-
-
-def test_every_listed_sweep_exists():
     known = {path.stem for path in (conf_dir() / "sweep").glob("*.yaml")}
     assert {sweep.removeprefix("micro_") for sweep in known} >= {*pages.SWEEPS}
 
 
 @pytest.mark.integration
-def test_the_workspace_has_its_sections_and_colours(run_contents):
-    assert run_contents == pages.Contents(BENCHMARKS, ("lightreasoner",), ("a_sweep",))
-    page = pages.make_workspace(run_contents, "someone", "a_project")
+def test_the_workspace_has_its_sections_colours_and_recorded_columns(place, record):
+    contents = pages.contents_of(place / "runs")
+    assert contents == pages.Contents(BENCHMARKS, ("lightreasoner",), ("a_sweep",))
+    page = pages.make_workspace(contents, "someone", "a_project")
+    for column in page.runset_settings.pinned_columns:
+        kind, _, name = column.partition(":")
+        if kind == "summary":
+            assert record.in_summary(name) == "number", name
+        elif kind == "config":
+            group, value, key = name.split(".")
+            assert value == "value"
+            assert key in record.config[group]
     section = specification(page)["spec"]["section"]
     names = [bank["name"] for bank in section["panelBankConfig"]["sections"]]
     assert names == ["Sampling", "Distillation", "Evaluation", "Trajectories", "System"]
@@ -141,18 +142,6 @@ def test_the_workspace_has_its_sections_and_colours(run_contents):
     assert colour == method_look("lightreasoner").colour
     assert "lightreasoner" in key
     assert "cell.value.method" in key
-
-
-@pytest.mark.integration
-def test_pinned_columns_are_in_the_record(record, run_contents):
-    for column in pages.make_workspace(run_contents, "e", "p").runset_settings.pinned_columns:
-        section, _, name = column.partition(":")
-        if section == "summary":
-            assert record.in_summary(name) == "number", name
-        elif section == "config":
-            group, value, key = name.split(".")
-            assert value == "value"
-            assert key in record.config[group]
 
 
 def grids(page: Any) -> list[Any]:
@@ -290,12 +279,11 @@ def test_with_a_login_both_pages_are_saved(login, monkeypatch, capsys):
     ]
 
 
-def test_without_the_extra_the_error_names_it(monkeypatch, capsys):
+def test_a_missing_extra_and_a_folder_without_runs_are_one_line_errors(
+    tmp_path, monkeypatch, capsys
+):
+    assert main([str(tmp_path), "--offline"]) == 1
+    assert "contains no run" in capsys.readouterr().err
     monkeypatch.setitem(sys.modules, "wandb_workspaces.workspaces", None)
     assert main(["--offline"]) == 1
     assert "pip install 'lr_exp[dashboard]'" in capsys.readouterr().err
-
-
-def test_a_folder_without_runs_is_a_one_line_error(tmp_path, capsys):
-    assert main([str(tmp_path), "--offline"]) == 1
-    assert "contains no run" in capsys.readouterr().err

@@ -39,59 +39,44 @@ def read(name, row):
     return FORMATS[name](row, "x/test/7")
 
 
+# A format, its row, and the question's text, answer, solution and choices.
 ROWS = [
     (
         "gsm8k",
         {"question": "Q?", "answer": "16 - 3 = <<16-3=13>>13 eggs.\n#### 1,080"},
-        Question("x/test/7", "Q?", "1080", "16 - 3 = 13 eggs."),
+        ("Q?", "1080", "16 - 3 = 13 eggs."),
     ),
     (
         "math",
         {"problem": "P", "solution": r"so \boxed{1}, no, \boxed{\frac{1}{2}}.", "level": "Level 1"},
-        Question("x/test/7", "P", r"\frac{1}{2}", r"so \boxed{1}, no, \boxed{\frac{1}{2}}."),
+        ("P", r"\frac{1}{2}", r"so \boxed{1}, no, \boxed{\frac{1}{2}}."),
     ),
-    ("math", {"problem": "P", "solution": "none"}, Question("x/test/7", "P", None, "none")),
-    (
-        "math500",
-        {"problem": "P", "solution": "S", "answer": "p - q", "subject": "Algebra"},
-        Question("x/test/7", "P", "p - q", "S"),
-    ),
+    ("math", {"problem": "P", "solution": "none"}, ("P", None, "none")),
+    ("math500", {"problem": "P", "solution": "S", "answer": "p - q"}, ("P", "p - q", "S")),
     (
         "svamp",
         {"Body": "He has 8 pens ", "Question": "How many?", "Answer": "145.0"},
-        Question("x/test/7", "He has 8 pens. How many?", "145"),
+        ("He has 8 pens. How many?", "145"),
     ),
-    (
-        "asdiv",
-        {"body": "Seven apples.", "question": "How many?", "answer": "9 (apples)"},
-        Question("x/test/7", "Seven apples. How many?", "9"),
-    ),
+    ("asdiv", {"body": "B.", "question": "Q?", "answer": "9 (apples)"}, ("B. Q?", "9")),
     # The toolkit removes every parenthesis and leaves "-" here.
-    (
-        "asdiv",
-        {"body": "B.", "question": "Q?", "answer": "-(1/3)"},
-        Question("x/test/7", "B. Q?", "-(1/3)"),
-    ),
+    ("asdiv", {"body": "B.", "question": "Q?", "answer": "-(1/3)"}, ("B. Q?", "-(1/3)")),
     ("asdiv", {"body": "B.", "question": "Q?", "answer": "5 (red); 3 (blue)"}, None),
-    ("minerva_math", {"question": "Q", "answer": "4.5e33\n"}, Question("x/test/7", "Q", "4.5e33")),
-    (
-        "olympiadbench",
-        {"question": "Q", "final_answer": ["$69$,$84$"], "unit": None},
-        Question("x/test/7", "Q", "69,84"),
-    ),
+    ("minerva_math", {"question": "Q", "answer": "4.5e33\n"}, ("Q", "4.5e33")),
+    ("olympiadbench", {"question": "Q", "final_answer": ["$69$,$84$"]}, ("Q", "69,84")),
     (
         "mmlu_stem",
         {"question": "Q", "subject": "astronomy", "choices": ["a", "b ", "c", "d"], "answer": 1},
-        Question("x/test/7", "Q", "B", choices=("a", "b", "c", "d")),
+        ("Q", "B", None, ("a", "b", "c", "d")),
     ),
     ("mmlu_stem", {"question": "Q", "subject": "law", "choices": ["a"], "answer": 0}, None),
-    ("jsonl", {"question": " Q ", "answer": 5}, Question("x/test/7", "Q", "5")),
+    ("jsonl", {"question": " Q ", "answer": 5}, ("Q", "5")),
 ]
 
 
 @pytest.mark.parametrize(("name", "row", "expected"), ROWS)
 def test_a_row_becomes_a_question(name, row, expected):
-    assert read(name, row) == expected
+    assert read(name, row) == (expected and Question("x/test/7", *expected))
 
 
 @pytest.mark.parametrize(
@@ -144,23 +129,13 @@ def jsonl(tmp_path, content):
 def test_jsonl_ids_are_line_numbers(tmp_path):
     lines = ['{"question": "One?", "answer": 12.50}', "", '{"question": "Two\u2028?", "x": 1}', ""]
     questions = load_questions(jsonl(tmp_path, "\n".join(lines)), hub_root="/nowhere")
-    assert questions == [
-        Question("jsonl/1", "One?", "12.50"),
-        Question("jsonl/3", "Two\u2028?"),
-    ]
-
-
-def test_jsonl_with_a_byte_order_mark_and_crlf(tmp_path):
-    content = b'\xef\xbb\xbf{"question": "Q"}\r\n{"question": "R"}\r\n'
-    assert [q.text for q in load_questions(jsonl(tmp_path, content), hub_root=None)] == ["Q", "R"]
+    assert questions == [Question("jsonl/1", "One?", "12.50"), Question("jsonl/3", "Two\u2028?")]
 
 
 BAD_LINES = [
     ("", "no questions in it"),
     ('{"question": "Q"}\nnot json', "line 2: not JSON"),
     ('{"question": "Q", "answer": 1e99999999999999999999}', "line 1: not JSON"),
-    ('{"question": NaN}', "line 1: not JSON"),
-    ("[" * 100_000, "line 1: not JSON"),
     ('{"question": "Q", "answer": ' + "9" * 5000 + "}", "line 1: not JSON"),
     ("[1]", "line 1: not an object"),
     ('{"prompt": "Q"}', "line 1: no `question`; the keys are: prompt"),
@@ -253,23 +228,23 @@ def test_a_bad_source_is_one_line_that_names_the_setting(tmp_path, changes, mess
     assert "\n" not in str(caught.value)
 
 
-def test_an_unreachable_hub_is_one_clear_error(monkeypatch):
-    import datasets
+def hub_data(name="g", kind="gsm8k", path="openai/gsm8k", split="test"):
+    return DataSettings(name=name, format=kind, path=path, split=split)
 
+
+def test_an_unreachable_hub_is_one_clear_error(monkeypatch):
     def unreachable(*arguments, **options):
         raise ConnectionError("Couldn't reach 'openai/gsm8k' on the Hub")
 
-    monkeypatch.setattr(datasets, "load_dataset", unreachable)
-    settings = DataSettings(name="g", format="gsm8k", path="openai/gsm8k", split="test")
+    monkeypatch.setattr("datasets.load_dataset", unreachable)
     with pytest.raises(UserError, match=r"openai/gsm8k cannot be read.*set hub_root"):
-        load_questions(settings, hub_root=None)
+        load_questions(hub_data(), hub_root=None)
 
 
 def test_reading_a_folder_in_hub_layout(tmp_path, capfd):
     rows = [{"question": f"Q{i}", "answer": f"#### {i}", "extra": i} for i in range(3)]
     mirror(tmp_path / "openai" / "gsm8k", rows)
-    settings = DataSettings(name="g", format="gsm8k", path="openai/gsm8k", split="test")
-    questions = load_questions(settings, hub_root=str(tmp_path))
+    questions = load_questions(hub_data(), hub_root=str(tmp_path))
     assert [(q.id, q.answer) for q in questions] == [(f"g/test/{i}", str(i)) for i in range(3)]
     assert capfd.readouterr() == ("", "")  # no progress bars for a local folder
 
@@ -349,9 +324,7 @@ def test_the_fingerprint_depends_on_every_field_and_the_order():
 
 
 def test_every_benchmark_file_is_valid():
-    names = list(option_files([CONF], "benchmark"))
-    assert {"gsm8k", "math", "math500", "svamp", "asdiv", "mmlu_stem", "micro_add"} <= set(names)
-    for name in names:
+    for name in option_files([CONF], "benchmark"):
         settings = load_benchmark(name, [CONF])
         assert settings.name == name
         assert settings.format in FORMATS

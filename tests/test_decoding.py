@@ -105,6 +105,17 @@ def test_nan_in_a_finished_row_is_ignored():
     assert samples == stopped
 
 
+def test_what_cannot_be_decoded_raises():
+    model = double_model()
+    with pytest.raises(ValueError, match="no room"):
+        decode(model, PROMPTS, context=6)
+    models = [prompted(model, PROMPTS), prompted(model, PROMPTS[1:])]
+    with pytest.raises(ValueError, match="3 prompts for 4 rows"):
+        decode_with(models, lambda logits: logits[0].argmax(-1), max_new_tokens=2)
+    with pytest.raises(ValueError, match="training mode"):
+        decode(model.train(), PROMPTS)
+
+
 def test_positions_never_exceed_the_context():
     """A model with learned position embeddings has no row for them, so the batch failed."""
     torch.manual_seed(0)
@@ -114,20 +125,3 @@ def test_positions_never_exceed_the_context():
     answers = decode(model, [*PROMPTS, [5], [6]], context=8)
     assert [len(one.token_ids) for one in answers] == [2, 5, 7, 4, 7, 7]
     assert answers == [decode(model, [p], context=8)[0] for p in [*PROMPTS, [5], [6]]]
-
-
-def test_a_prompt_that_fills_the_context_raises():
-    with pytest.raises(ValueError, match="no room"):
-        decode(double_model(), PROMPTS, context=6)
-
-
-def test_a_model_in_training_mode_raises():
-    with pytest.raises(ValueError, match="training mode"):
-        decode(double_model().train(), PROMPTS)
-
-
-def test_models_with_different_numbers_of_prompts_raise():
-    model = double_model()
-    models = [prompted(model, PROMPTS), prompted(model, PROMPTS[1:])]
-    with pytest.raises(ValueError, match="3 prompts for 4 rows"):
-        decode_with(models, lambda logits: logits[0].argmax(-1), max_new_tokens=2)

@@ -27,8 +27,8 @@ def trained(tmp_path_factory):
     """Folder of the runs on one process (`alone/NAME`) and on two (`rank-0/NAME`)."""
     folder = tmp_path_factory.mktemp("ranks")
     (folder / "alone").mkdir()
-    for name, settings in CASES.items():
-        train(folder / "alone" / name, settings=settings)
+    for name in ("ddp", "ddp-one-pass", "tight"):
+        train(folder / "alone" / name, settings=CASES[name])
     (folder / "rank-0").mkdir()
     with pytest.raises(KilledError):
         train(folder / "rank-0" / "one-then-two", settings=MANY, on_log=STOP)
@@ -70,11 +70,11 @@ def assert_same_training(first: Path, second: Path) -> None:
 def test_the_cases_cover_uneven_numbers_of_passes():
     """With an odd number of passes one rank has fewer; with a single pass it has none."""
     supervision = a_supervision()
-    plan = plan_batches(supervision, batch_size=8, steps=6, order="trajectories", seed=0)
+    plan = plan_batches(supervision, batch_size=8, steps=MANY.steps, order="trajectories", seed=0)
 
     def counts(name):
         batches = BatchDataset(supervision, plan, tokens_per_pass=CASES[name].tokens_per_pass)
-        return [len(batches[step]["passes"]) for step in range(6)]
+        return [len(batches[step]["passes"]) for step in range(MANY.steps)]
 
     assert max(counts("ddp")) >= 3
     assert any(count % 2 for count in counts("ddp"))
@@ -84,7 +84,8 @@ def test_the_cases_cover_uneven_numbers_of_passes():
 @pytest.mark.parametrize("name", CASES)
 def test_two_ranks_train_like_one(trained, name):
     """Also with dropout, and where a rank has no pass. In "tight", rank 1 splits all passes."""
-    assert_same_training(trained / "rank-0" / name, trained / "alone" / name)
+    alone = trained / "alone" / name.replace("fsdp", "ddp")  # one process shards nothing
+    assert_same_training(trained / "rank-0" / name, alone)
 
 
 @pytest.mark.parametrize("name", ["two-then-one", "two-then-sharded", "one-then-two"])
@@ -93,9 +94,9 @@ def test_training_resumes_with_another_number_of_ranks(trained, results, name):
     for result in results:
         if name == "two-then-one":
             assert result[name] == "stopped"
-        else:  # from the checkpoint at step 4; earlier metrics are logged again
+        else:  # from the checkpoint at step 2; earlier metrics are logged again
             assert result[name]["computed"] == 2
-            assert [step for step, _ in result[name]["logged"]] == [1, 2, 3, 4, 5, 6]
+            assert [step for step, _ in result[name]["logged"]] == [1, 2, 3, 4]
 
 
 def test_only_rank_0_writes(trained, results):

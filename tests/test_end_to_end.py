@@ -18,10 +18,10 @@ from lr_exp.models.prompt_forms import Prompt
 from lr_exp.models.prompts import render_prompt
 from lr_exp.pipeline.context import RunContext
 from lr_exp.pipeline.inputs import Inputs
-from lr_exp.sampler import rollout, score
 from lr_exp.sampler.supervision import Supervision
 from lr_exp.store import Store
-from tests.support.demo import contents, go, results, settings_for
+from tests.support.demo import go, results, settings_for
+from tests.support.files import read_lines
 
 pytestmark = pytest.mark.integration
 
@@ -48,14 +48,12 @@ def test_the_summary_is_complete_and_true_to_the_files(first):
     for who in ("expert", "tuned"):
         for name in ("micro_add", "micro_plain"):
             result = evaluate[who][name]
-            answers = tmp_path / "run" / "answers" / who / f"{name}.jsonl"
-            records = [json.loads(line) for line in answers.read_text("utf-8").splitlines()]
+            records = read_lines(tmp_path / "run" / "answers" / who / f"{name}.jsonl")
             assert result["total"] == len(records) == 12
             assert result["correct"] == sum(record["correct"] for record in records)
             assert result["accuracy"] == result["correct"] / 12
     assert (tmp_path / "run" / "adapter" / "adapter_model.safetensors").is_file()
-    lines = (tmp_path / "run" / "metrics.jsonl").read_text("utf-8").splitlines()
-    metrics = [json.loads(line) for line in lines]
+    metrics = read_lines(tmp_path / "run" / "metrics.jsonl")
     assert [m["step"] for m in metrics if m["family"] == "distill"] == [1, 2, 4, 6, 8]
     assert {"sample", "eval/micro_add", "eval/micro_plain"} <= {m["family"] for m in metrics}
 
@@ -65,9 +63,8 @@ def test_the_trajectories_on_the_page_are_those_of_the_summary(first):
     tmp_path, summary = first
     shown = json.loads((tmp_path / "run" / "trajectories.json").read_text("utf-8"))
     assert (shown["answers_total"], shown["chosen"]) == (24, "all 24 answers")
-    assert [shown[key] for key in ("method", "expert", "amateur", "alpha", "beta")] == [
-        summary[key] for key in ("method", "expert", "amateur", "alpha", "beta")
-    ]
+    for key in ("method", "expert", "amateur", "alpha", "beta"):
+        assert shown[key] == summary[key]
     answers, sample = shown["answers"], summary["sample"]
     assert sum(len(answer["token"]) for answer in answers) == sample["steps"]
     assert sum(sum(answer["kept"]) for answer in answers) == sample["kept"]
@@ -89,9 +86,8 @@ def test_a_warning_about_the_pair_is_in_the_log_the_summary_and_the_page(first, 
     (warning,) = summary["warnings"]
     assert "hardly differs from the expert" in warning
     assert [one.getMessage() for one in caplog.records].count(warning) == 1
-    assert "hardly differs from the expert" in (tmp_path / "peer" / "report.html").read_text(
-        "utf-8"
-    )
+    page = (tmp_path / "peer" / "report.html").read_text("utf-8")
+    assert "hardly differs from the expert" in page
 
 
 def test_all_random_generators_are_seeded(tmp_path, first, monkeypatch):
@@ -123,15 +119,6 @@ def test_a_failed_run_renames_earlier_numbers_and_deletes_the_earlier_page(tmp_p
     assert {path.name for path in earlier} == {"previous.summary.json", "previous.metrics.jsonl"}
 
 
-def test_the_answers_can_be_graded_again_without_a_model(first, capsys):
-    from lr_exp.evaluator.grade import main
-
-    tmp_path, summary = first
-    assert main([str(tmp_path / "run" / "answers" / "expert" / "micro_plain.jsonl")]) == 0
-    result = summary["evaluate"]["expert"]["micro_plain"]
-    assert f"({result['correct']} of 12 correct)" in capsys.readouterr().out
-
-
 def test_a_second_run_reuses_everything_and_gives_the_same_results(first, monkeypatch):
     tmp_path, summary = first
     monkeypatch.setattr(
@@ -143,24 +130,6 @@ def test_a_second_run_reuses_everything_and_gives_the_same_results(first, monkey
     assert results(again) == results(summary)
     lines = [(tmp_path / name / "metrics.jsonl").read_text() for name in ("run", "again")]
     assert lines[0] == lines[1]  # the record is whole although nothing was trained
-
-
-def test_another_beta_or_method_reuses_rollout_and_scores(first, monkeypatch):
-    tmp_path, summary = first
-    monkeypatch.setattr(rollout, "roll_out", lambda *_, **__: pytest.fail("rolled out"))
-    monkeypatch.setattr(score, "score", lambda *_, **__: pytest.fail("scored"))
-    lower = go(tmp_path, "lower", "beta=0.1", "stages=[sample]")
-    everything = go(tmp_path, "all", "method=no_selection", "stages=[sample]")
-    assert summary["sample"]["kept"] <= lower["sample"]["kept"]
-    assert everything["sample"]["kept"] == summary["sample"]["steps"]
-
-
-def test_the_same_settings_in_a_new_store_give_the_same_bytes(first, tmp_path):
-    other, _ = first
-    go(tmp_path, "run", "benchmarks=[micro_plain]")
-    again, before = contents(tmp_path / "store"), contents(other / "store")
-    assert len(again) > 10
-    assert again == {name: before[name] for name in again}
 
 
 def test_no_step_above_beta_ends_the_run_without_training(first, caplog):
@@ -205,23 +174,6 @@ def test_stages_that_are_left_out_are_read_from_the_store_or_named_in_an_error(f
         go(tmp_path, "missing", "stages=[distill]", "sampler.max_new_tokens=17")
 
 
-def test_a_run_on_your_own_question_with_an_amateur_that_needs_no_files(tmp_path):
-    file = tmp_path / "mine.jsonl"
-    file.write_text('{"question": "Tom has 47 pens . Tom buys 38 more ."}\n', "utf-8")
-    amateur = ("amateur=early_exit", "amateur.drop_layers=[2]")
-    summary = go(tmp_path, "run", "data=jsonl", f"data.path={file}", *amateur, "stages=[sample]")
-    assert summary["sample"]["questions"] == 1
-    assert (summary["data"], summary["amateur"]) == ("jsonl", "early_exit")
-    assert summary["sample"]["kl_max"] > 0
-
-
-def test_merging_writes_a_model_folder(first):
-    tmp_path, _ = first
-    summary = go(tmp_path, "merge", "distiller.merge=true", "stages=[distill]")
-    assert (tmp_path / "merge" / "merged" / "model.safetensors").is_file()
-    assert summary["distill"]["merged"]
-
-
 def test_tuned_answers_are_those_of_plain_peft_and_belong_to_their_questions(first):
     """The bare expert evaluated as tuned, or answers graded against other questions, show here."""
     tmp_path, _ = first
@@ -233,8 +185,7 @@ def test_tuned_answers_are_those_of_plain_peft_and_belong_to_their_questions(fir
     system = inputs.settings.evaluator.system_prompt
     outputs: dict[str, list[str]] = {"tuned": [], "expert": []}
     for who, model in (("tuned", tuned), ("expert", None)):
-        file = tmp_path / "run" / "answers" / who / "micro_add.jsonl"
-        records = [json.loads(line) for line in file.read_text("utf-8").splitlines()]
+        records = read_lines(tmp_path / "run" / "answers" / who / "micro_add.jsonl")
         assert [record["id"] for record in records] == list(questions)
         for record in records[:3]:
             question = questions[record["id"]]

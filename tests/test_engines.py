@@ -183,14 +183,8 @@ def test_another_model_with_the_same_tokenizer_is_detected_by_scoring(tmp_path, 
     nine = micro.expert.tokenizer("9")["input_ids"][0]
     server = FakeServer("vllm", micro.expert.tokenizer, lambda *args: [nine] * args[1], [1])
     with serving(server):
-        go(
-            tmp_path,
-            "run",
-            *SAMPLE,
-            "data.max_questions=2",
-            "sampler.max_new_tokens=16",
-            *on(server),
-        )
+        words = (*SAMPLE, "data.max_questions=2", "sampler.max_new_tokens=16", *on(server))
+        go(tmp_path, "run", *words)
     assert "most probable ones of the expert" in caplog.text
 
 
@@ -267,15 +261,10 @@ def stub(monkeypatch, micro):
     vllm = ModuleType("vllm")
     vllm.LLM, vllm.SamplingParams = StubLlm, SimpleNamespace
     request = ModuleType("vllm.lora.request")
-    request.LoRARequest = lambda name, number, path: SimpleNamespace(
-        name=name, id=number, path=path
-    )
+    request.LoRARequest = lambda name, number, path: SimpleNamespace(id=number, path=path)
     vllm.__spec__ = SimpleNamespace()  # required by find_spec
-    for name, module in (
-        ("vllm", vllm),
-        ("vllm.lora", ModuleType("vllm.lora")),
-        ("vllm.lora.request", request),
-    ):
+    modules = {"vllm": vllm, "vllm.lora": ModuleType("vllm.lora"), "vllm.lora.request": request}
+    for name, module in modules.items():
         monkeypatch.setitem(sys.modules, name, module)
     monkeypatch.setattr(in_process, "version", lambda name: "1.0")
     StubLlm.instances, StubLlm.micro = [], micro

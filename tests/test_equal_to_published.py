@@ -30,20 +30,15 @@ def published(pair, texts, *, new_tokens, beta, prefixes_per_pass=1):
     prompts, amateur_prompts = (
         [render_prompt(model.tokenizer, text, Prompt(SYSTEM)) for text in texts] for model in pair
     )
-    return plain.sample(
-        expert.model,
-        amateur.model,
-        prompts,
-        amateur_prompts,
-        plain.Sampling(
-            new_tokens=new_tokens,
-            stop_ids=expert.stop_ids,
-            alpha=ALPHA,
-            beta=beta,
-            rows=shared_ids(pair).size,
-            prefixes_per_pass=prefixes_per_pass,
-        ),
+    sampling = plain.Sampling(
+        new_tokens=new_tokens,
+        stop_ids=expert.stop_ids,
+        alpha=ALPHA,
+        beta=beta,
+        rows=shared_ids(pair).size,
+        prefixes_per_pass=prefixes_per_pass,
     )
+    return plain.sample(expert.model, amateur.model, prompts, amateur_prompts, sampling)
 
 
 def shared_ids(pair):
@@ -142,14 +137,8 @@ def test_random_models_keep_the_published_loops_steps(
     theirs = published((expert, other), texts, **sizes)
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr(cpu_linear, "_MIN_PARAMETERS", 0 if prepack else 10**12)
-        ours = fast(
-            folder / "ours",
-            (expert, other),
-            texts,
-            **sizes,
-            batch_size=batch_size,
-            tokens_per_pass=tokens_per_pass,
-        )
+        sizes |= {"batch_size": batch_size, "tokens_per_pass": tokens_per_pass}
+        ours = fast(folder / "ours", (expert, other), texts, **sizes)
     assert_equal(ours, theirs)
 
 
@@ -229,6 +218,9 @@ def test_the_plain_training_learns():
 # Optimizations -----------------------------------------------------------------------------------
 
 
+IDS = torch.tensor([[3, 1, 4, 1, 5]])
+
+
 def random_expert(tmp_path, **shape):
     return load_folder(tiny_model(tmp_path, layers=4, **shape))
 
@@ -276,17 +268,16 @@ def test_prepacked_weights_give_the_same_logits_and_are_restored_exactly(
     if tied:
         model.lm_head.weight = model.model.embed_tokens.weight
     amateur = early_exit.early_exit(expert, (2,), "early").model
-    ids = torch.tensor([[3, 1, 4, 1, 5]])
     original = [parameter.clone() for parameter in model.parameters()]
     with torch.inference_mode():
-        expected = model(ids).logits, amateur(ids).logits
+        expected = model(IDS).logits, amateur(IDS).logits
 
     def use():
         assert model.model.layers[0].mlp.up_proj.weight.numel() == 0
         # The inner call must skip layers that are already prepacked.
         with cpu_linear.prepacked_linear(model), torch.inference_mode():
-            assert torch.allclose(model(ids).logits, expected[0], atol=1e-5)
-            assert torch.allclose(amateur(ids).logits, expected[1], atol=1e-5)
+            assert torch.allclose(model(IDS).logits, expected[0], atol=1e-5)
+            assert torch.allclose(amateur(IDS).logits, expected[1], atol=1e-5)
         raise KeyboardInterrupt  # an interrupted run
 
     prepacked_linear = cpu_linear.prepacked_linear(model, amateur, copy_shared=copied)
@@ -295,22 +286,21 @@ def test_prepacked_weights_give_the_same_logits_and_are_restored_exactly(
     for parameter, old in zip(model.parameters(), original, strict=True):
         assert torch.equal(parameter, old)
     with torch.inference_mode():
-        assert torch.equal(model(ids).logits, expected[0])
+        assert torch.equal(model(IDS).logits, expected[0])
     model.model.layers[0].mlp.up_proj.weight.requires_grad_(True)
-    model(ids).logits.sum().backward()  # it can still be trained
+    model(IDS).logits.sum().backward()  # it can still be trained
 
 
 def test_an_adapter_works_with_prepacked_weights(tmp_path, monkeypatch):
     monkeypatch.setattr(cpu_linear, "_MIN_PARAMETERS", 0)
     config = LoraConfig(target_modules=["q_proj", "v_proj"], init_lora_weights=False)
     model = get_peft_model(random_expert(tmp_path).model, config).eval()
-    ids = torch.tensor([[3, 1, 4, 1, 5]])
     with torch.inference_mode():
-        expected = model(ids).logits
+        expected = model(IDS).logits
         with cpu_linear.prepacked_linear(model):
             assert model.base_model.model.lm_head.weight.numel() == 0
-            assert torch.allclose(model(ids).logits, expected, atol=1e-5)
-        assert torch.equal(model(ids).logits, expected)
+            assert torch.allclose(model(IDS).logits, expected, atol=1e-5)
+        assert torch.equal(model(IDS).logits, expected)
 
 
 def test_small_models_are_not_prepacked(tmp_path):

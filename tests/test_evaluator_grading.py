@@ -1,11 +1,8 @@
 """Prompts and grading (extract, verify, aggregate), with typical and with malicious outputs."""
 
-import json
 import math
 import os
 import signal
-import subprocess
-import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -23,6 +20,7 @@ from lr_exp.evaluator.extract import extract
 from lr_exp.evaluator.prompts import examples_of, question_text
 from lr_exp.evaluator.verify import check_reference, matches, verify
 from lr_exp.models.prompt_forms import Prompt, render_form
+from tests.support.files import read_lines, run_python, write_lines
 
 FOUR = ("2", "4 m", "x + 1", "None of the above")
 CASES = Path(__file__).parent / "cases"
@@ -89,13 +87,8 @@ def test_an_option_whose_text_is_a_letter_and_options_with_equal_texts():
 
 
 INVALID_REFERENCES = [
-    ("", "number"),
-    ("  ", "math"),
-    ("many", "number"),
-    ("\\frac{1}{", "math"),
-    ("}{", "math"),
-    ("E", "choice"),
-    ("AB", "choice"),
+    *(("", "number"), ("  ", "math"), ("many", "number"), ("\\frac{1}{", "math"), ("}{", "math")),
+    *(("E", "choice"), ("AB", "choice")),
 ]
 
 
@@ -113,7 +106,7 @@ def test_an_unknown_kind_raises():
 
 # Faults of earlier versions, each with the grade that a careful reader gives
 
-GRADED = [json.loads(line) for line in (CASES / "grading.jsonl").read_text("utf-8").splitlines()]
+GRADED = read_lines(CASES / "grading.jsonl")
 KINDS = {"gsm8k": "number", "mmlu_stem": "choice"}
 
 
@@ -139,15 +132,9 @@ VALUES = st.one_of(
 )
 UNITS = st.sampled_from(
     [
-        "\\text{ units}",
-        "\\text{ cm}^2",
-        "\\,\\mathrm{km/h}",
-        " \\frac{\\text{km}}{\\text{h}}",
-        " \\text{ kg} \\cdot \\text{m}^2",
-        " m/s^2",
-        "\\,\\Omega",
-        " square inches",
-        " K",
+        *("\\text{ units}", "\\text{ cm}^2", "\\,\\mathrm{km/h}"),
+        *(" \\frac{\\text{km}}{\\text{h}}", " \\text{ kg} \\cdot \\text{m}^2", " m/s^2"),
+        *("\\,\\Omega", " square inches", " K"),
     ]
 )
 symbolic_settings = settings(max_examples=15)  # a comparison takes tens of milliseconds
@@ -244,11 +231,7 @@ def test_two_options_are_wrong(first, second, form):
 EXPLOSIVE = [
     "9**9**9**9",
     "10^{99999999}",  # a single operation, which Python cannot interrupt
-    "1E999999999",
-    "(((9!)!)!)!",
-    "(1000!)^{3000}",
-    "eye(100000)",
-    "\\sum_{k=1}^{10^9} k^k",
+    *("1E999999999", "(((9!)!)!)!", "(1000!)^{3000}", "eye(100000)", "\\sum_{k=1}^{10^9} k^k"),
     "\\binom{10^{9}}{5 \\cdot 10^{8}}",  # needs much memory
     "(" * 399,
     "{" * 399,
@@ -315,15 +298,7 @@ def test_a_script_without_a_main_guard_grades(tmp_path):
     script.write_text(
         "from lr_exp.evaluator.verify import verify\nprint(verify('(x-1)(x+1)', 'x^2-1', 'math'))\n"
     )
-    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[1])}
-    done = subprocess.run(  # noqa: S603
-        [sys.executable, str(script)],
-        env=environment,
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=False,
-    )
+    done = run_python(script, cwd=tmp_path)
     assert (done.stdout, done.stderr) == ("True\n", "")
 
 
@@ -403,12 +378,8 @@ def test_aggregate():
         "stderr": pytest.approx(math.sqrt(0.75 * 0.25 / 4)),
         # (0.75 + 1.9208 / 4 ± 1.96 sqrt(0.75 * 0.25 / 4 + 0.9604 / 16)) / 1.9604
         "ci95": pytest.approx([0.30064, 0.95441], abs=1e-5),
-        "truncated": 2,
-        "boxed": 2,
-        "no_answer": 1,
-        "strict_accuracy": 0.25,
-        "accuracy_truncated": 0.5,
-        "accuracy_finished": 1.0,
+        **{"truncated": 2, "boxed": 2, "no_answer": 1, "strict_accuracy": 0.25},
+        **{"accuracy_truncated": 0.5, "accuracy_finished": 1.0},
         "read_by": {"box": 0.5, "statement": 0.0, "last": 0.25},
         "mean_tokens": 39.5,
         "median_tokens": 42.0,
@@ -449,22 +420,13 @@ def test_no_answers_have_no_accuracy():
 # Regrading a file
 
 RECORD = {
-    "id": "g/test/0",
-    "question": "Q",
-    "reference": "18",
-    "kind": "number",
-    "choices": [],
-    "output": "\\boxed{18}",
-    "correct": False,
-    "tokens": 5,
+    **{"id": "g/test/0", "question": "Q", "reference": "18", "kind": "number", "choices": []},
+    **{"output": "\\boxed{18}", "correct": False, "tokens": 5},
 }
 
 
 def write(tmp_path, *records):
-    path = tmp_path / "answers.jsonl"
-    lines = [record if isinstance(record, str) else json.dumps(record) for record in records]
-    path.write_text("\n".join(lines) + "\n")
-    return path
+    return write_lines(tmp_path / "answers.jsonl", records)
 
 
 def test_regrading(tmp_path, capsys):
@@ -475,7 +437,7 @@ def test_regrading(tmp_path, capsys):
     assert path.read_bytes() == before
     assert [file.name for file in tmp_path.iterdir()] == ["answers.jsonl"]
     assert grade.main([str(path), "--out", str(out)]) == 0
-    records = [json.loads(line) for line in out.read_text().splitlines()]
+    records = read_lines(out)
     assert records[0] == RECORD | {"extracted": "18", "correct": True, "rule": "box"}
     assert (records[1]["extracted"], records[1]["correct"]) == ("19", False)
 

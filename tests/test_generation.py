@@ -13,7 +13,7 @@ from lr_exp.evaluator.prompts import question_text
 from lr_exp.inference.decoding import Decoded
 from lr_exp.inference.generation import contrastive_decoding, single_decoding
 from lr_exp.models import early_exit, loading
-from lr_exp.models.prompt_forms import Prompt
+from lr_exp.models.prompt_forms import Example, Prompt, render_form
 from lr_exp.models.prompts import render_prompt
 from lr_exp.models.vocabulary import SharedVocabulary
 from lr_exp.sampler import rollout
@@ -189,10 +189,6 @@ def sample(language_model, seed, *, number=0, **changes):
     return decode_batch.decode(number, range(len(PROMPTS)), 0)
 
 
-def test_sampling_at_a_tiny_temperature_is_greedy(pair):
-    assert sample(pair[0], 0, temperature=1e-6) == greedy(pair[0])
-
-
 def test_samples_depend_on_seed_and_shard(pair):
     """A CPU generator uses only 32 bits of its seed, so sums or shifts would collide."""
     expert, _ = pair
@@ -206,6 +202,7 @@ def test_samples_depend_on_seed_and_shard(pair):
 
 QUESTIONS = [Question(f"q/{n}", "Tom has 12 pens. " * (n % 3 + 1)) for n in range(7)]
 SYSTEM = "Count."
+FEW_SHOT = Prompt(SYSTEM, examples=(Example("Mia has 3 eggs.", "\\boxed{3}"),))
 OTHER_TEMPLATE = "{%- for m in messages -%}{{- '# ' + m['content'] + '\n' -}}{%- endfor -%}"
 
 
@@ -227,19 +224,25 @@ def ask(language_model, folder, **changes):
     return facts, answer.read_outputs(folder)
 
 
-def test_the_amateur_gets_the_same_question_in_its_own_template(tmp_path, on_disk):
+def test_both_models_get_the_whole_prompt_in_their_own_templates(tmp_path, on_disk):
+    """Few-shot examples were reported in the settings without being in the prompt.
+
+    Batches are sorted by length; graded in that order, answers would get wrong references.
+    """
     expert, amateur = on_disk
     shared = SharedVocabulary(TOKENS)
-    facts, outputs = ask(expert, tmp_path, decoder="contrastive", amateur=amateur, shared=shared)
+    models = {"decoder": "contrastive", "amateur": amateur, "shared": shared}
+    facts, outputs = ask(expert, tmp_path, **models, prompt=FEW_SHOT)
     assert facts["questions"] == len(QUESTIONS)
+    assert [row["question_id"] for row in outputs] == [question.id for question in QUESTIONS]
     for question, row in zip(QUESTIONS, outputs, strict=True):
         message = question_text(question)
         plain = plain_contrast(
             expert,
             amateur,
             shared,
-            render_prompt(expert.tokenizer, message, Prompt(SYSTEM)),
-            amateur.tokenizer(f"# {SYSTEM}\n# {message}\n")["input_ids"],
+            render_prompt(expert.tokenizer, message, FEW_SHOT),
+            amateur.tokenizer(f"# {SYSTEM}\n# {render_form(FEW_SHOT, message)}\n")["input_ids"],
             limit=8,
         )
         assert row["tokens"] == len(plain.token_ids)
@@ -250,13 +253,7 @@ def test_the_amateurs_context_is_checked_before_decoding(tmp_path, on_disk):
     expert, amateur = on_disk
     small = replace(amateur, context=20, name="small")
     with pytest.raises(ValueError, match="small has a context of 20"):
-        ask(
-            expert,
-            tmp_path,
-            decoder="contrastive",
-            amateur=small,
-            shared=SharedVocabulary(TOKENS),
-        )
+        ask(expert, tmp_path, decoder="contrastive", amateur=small, shared=SharedVocabulary(TOKENS))
 
 
 def test_the_decoder_setting(tmp_path, on_disk):
@@ -274,13 +271,8 @@ def test_the_decoder_setting(tmp_path, on_disk):
 def draw(expert, folder, **changes):
     folder.mkdir(exist_ok=True)
     arguments = {
-        "prompt": Prompt(SYSTEM),
-        "max_new_tokens": 8,
-        "batch_size": 4,
-        "samples": 3,
-        "temperature": 1.0,
-        "top_p": 0.9,
-        "seed": 0,
+        **{"prompt": Prompt(SYSTEM), "max_new_tokens": 8, "batch_size": 4, "samples": 3},
+        **{"temperature": 1.0, "top_p": 0.9, "seed": 0},
         **changes,
     }
     return rollout.roll_out(QUESTIONS, expert, folder, **arguments)
@@ -303,15 +295,7 @@ def test_several_answers_per_question(tmp_path, on_disk):
         assert row["prompt_ids"] == render_prompt(expert.tokenizer, question.text, Prompt(SYSTEM))
     answers = {(row["question"], tuple(row["token_ids"])) for row in rows}
     assert len(answers) > len(rows) // 2
-    (tmp_path / "greedy").mkdir()
-    rollout.roll_out(
-        QUESTIONS,
-        expert,
-        tmp_path / "greedy",
-        prompt=Prompt(SYSTEM),
-        max_new_tokens=8,
-        batch_size=4,
-    )
+    draw(expert, tmp_path / "greedy", samples=1, temperature=0.0)
     assert next(read_shards(tmp_path / "greedy")).keys() == rows[0].keys()
 
 

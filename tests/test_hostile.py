@@ -12,7 +12,6 @@ import os
 import pickle
 import re
 import shutil
-import subprocess
 import sys
 import unicodedata
 import warnings
@@ -32,11 +31,11 @@ from lr_exp.report.read.summary import parse_summary
 from lr_exp.report.tables.formats import csv_text, latex_table, markdown_text, one_line
 from lr_exp.report.tables.table import Column, Table
 from lr_exp.report.terminal import summary_table
-from tests.support.distilling import KilledError, train
+from tests.support.distilling import KilledError, stop_at, train
+from tests.support.files import ROOT, run_python
 from tests.support.run_folders import write_failed, write_run
 from tests.support.tiny import tiny_model
 
-ROOT = Path(__file__).parents[1]
 PRIVATE = "3f9c0e1dwandb77a2"  # a made-up key
 TOKEN_FORM = "hf_" + 24 * "A"
 CLEAR_SCREEN = "\x1b[2J\x1b]0;owned\x07\x9b31m"
@@ -252,20 +251,8 @@ def test_tracebacks_and_log_files_have_no_secret(tmp_path):
     """In a new process, where Python prints the traceback, with a log file configured by Hydra."""
     folder = tmp_path / "run"
     words = [f"hydra.run.dir={folder}", "experiment=demo", "hydra/job_logging=default"]
-    done = subprocess.run(  # noqa: S603
-        [sys.executable, "-c", FAULT, *words],
-        cwd=tmp_path,
-        env={
-            "PYTHONPATH": str(ROOT),
-            "PATH": "",
-            "WANDB_API_KEY": PRIVATE,
-            "HYDRA_FULL_ERROR": "0",
-        },
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
+    keys = {"WANDB_API_KEY": PRIVATE, "HYDRA_FULL_ERROR": "0"}
+    done = run_python("-c", FAULT, *words, cwd=tmp_path, **keys)
     assert done.returncode == 1, done.stderr
     assert f"RuntimeError: 401 for {MASK} \\x1b[2J" in done.stderr
     assert "Traceback" in done.stderr
@@ -325,14 +312,9 @@ def test_a_models_own_code_is_not_run(program, tmp_path, kind):
 @pytest.fixture(scope="module")
 def stopped_training(tmp_path_factory):
     """The folder of a killed training, with a checkpoint at optimizer step 4."""
-
-    def stop(step, metrics):
-        if step == 5:
-            raise KilledError
-
     folder = tmp_path_factory.mktemp("stopped") / "address.part"
     with pytest.raises(KilledError):
-        train(folder, on_log=stop)
+        train(folder, on_log=stop_at(5))
     return folder
 
 
@@ -361,12 +343,9 @@ def test_code_in_a_checkpoint_is_not_run(stopped_training, tmp_path, name):
     [
         "__import__('pathlib').Path('marker').touch()",
         "\\mathrm{__import__('pathlib').Path('marker').touch()}",
-        "open('marker','w')",
-        "\\operatorname{open}('marker','w')",
-        "3 + open('marker','w').write('x')",
-        "eval(\"open('marker','w')\")",
-        "\\{open('marker','w'), 3\\}",
-        "x = open('marker','w')",
+        *("open('marker','w')", "\\operatorname{open}('marker','w')"),
+        *("3 + open('marker','w').write('x')", "eval(\"open('marker','w')\")"),
+        *("\\{open('marker','w'), 3\\}", "x = open('marker','w')"),
         "(lambda: open('marker','w'))()",
     ],
 )
@@ -560,9 +539,10 @@ def test_a_reports_figures_are_whole_xml_without_markup_from_names(hostile_repor
 
 @pytest.mark.parametrize("start", ["=", "+", "-", "@", "\t=", "\r=", " =", "\uff1d"])
 def test_no_cell_of_a_csv_is_a_formula(start):
-    table = Table("t", "T", [], [], [{"variant": f"{start}cmd"}])
-    _, (cell,) = csv.reader(io.StringIO(csv_text(table)))
+    table = Table("t", "T", [], [], [{"variant": f"{start}cmd", "gain": -1.5}])
+    _, (cell, number) = csv.reader(io.StringIO(csv_text(table)))
     assert cell.startswith("'")
+    assert number == "-1.5"
 
 
 def test_an_unpaired_surrogate_is_escaped_in_files():

@@ -20,7 +20,8 @@ from tests.support.demo import SMALL, contents
 WORDS = [
     *SMALL,
     *("store=store", "hydra.run.dir=run"),
-    *("distiller.checkpoint_every=2", "data.count=12", "sampler.batch_size=4"),
+    *("distiller.checkpoint_every=2", "distiller.steps=6"),
+    *("data.count=9", "sampler.batch_size=3", "sampler.max_new_tokens=96"),
     *("benchmarks=[micro_add]", "evaluator.max_examples=4", "evaluator.batch_size=2"),
     "evaluator.max_new_tokens=32",
 ]
@@ -68,15 +69,12 @@ def whole(tmp_path_factory):
     return folder, time.monotonic() - start
 
 
-def results(folder: Path) -> dict:
+def results(folder: Path) -> tuple:
     summary = json.loads((folder / "summary.json").read_text("utf-8"))
     sample = ("supervision", "steps", "kept", "kl_mean", "histogram", "by_position")
-    return {
-        "sample": {key: summary["sample"][key] for key in sample},
-        "loss": summary["distill"]["final_loss"],
-        "expert": summary["evaluate"]["expert"],
-        "tuned": summary["evaluate"]["tuned"],
-    }
+    both = [summary["evaluate"][who] for who in ("expert", "tuned")]
+    sampled = [summary["sample"][key] for key in sample]
+    return sampled, summary["distill"]["final_loss"], both
 
 
 def compare(folder: Path, finished: int, whole: Path) -> None:

@@ -27,17 +27,9 @@ YAML = sorted((conf_dir() / "hydra" / "launcher").glob("*.yaml"))
 
 # Two cells that share everything except the labels, and one that fails.
 WORDS = (
-    "+sweep=micro_ablation",
-    "hydra.sweep.dir=runs",
-    "store=store",
-    "method=lightreasoner",
-    "seed=0",
-    "data.count=6",
-    "distiller.steps=2",
-    "benchmarks=[micro_add]",
-    "evaluator.max_examples=4",
-    "evaluator.max_new_tokens=16",
-    "wandb.mode=disabled",
+    *("+sweep=micro_ablation", "hydra.sweep.dir=runs", "store=store", "wandb.mode=disabled"),
+    *("stages=[sample,evaluate]", "method=lightreasoner", "seed=0", "data.count=6"),
+    *("benchmarks=[micro_add]", "evaluator.max_examples=4", "evaluator.max_new_tokens=16"),
 )
 CELLS = "alpha=0.2,0.3,7"
 LAUNCHERS = {
@@ -66,10 +58,9 @@ class Sweep:
         return [json.loads(path.read_text("utf-8")) for path in found]
 
     @property
-    def results(self) -> dict[float, list[dict]]:
-        """The evaluations of both models, by alpha."""
-        models = ("expert", "tuned")
-        return {s["alpha"]: [s["evaluate"][model] for model in models] for s in self.summaries}
+    def results(self) -> dict[float, tuple[dict, int]]:
+        """The expert's evaluation and the kept steps, by alpha."""
+        return {s["alpha"]: (s["evaluate"]["expert"], s["sample"]["kept"]) for s in self.summaries}
 
 
 def start(folder: Path, *words: str) -> subprocess.Popen[str]:

@@ -1,14 +1,12 @@
 """Methods as registered choices: trajectories, step rules and targets."""
 
-import json
 import math
 from pathlib import Path
 
 import numpy as np
 import pytest
-from hydra import compose, initialize_config_dir
 
-from lr_exp.config.composition import conf_dir, register, to_settings
+from lr_exp.config.composition import conf_dir
 from lr_exp.data.questions import Question
 from lr_exp.errors import UserError
 from lr_exp.micro.tokenizer import build_tokenizer
@@ -17,6 +15,8 @@ from lr_exp.pipeline.inputs import Inputs
 from lr_exp.pipeline.loaded_models import LoadedModels
 from lr_exp.sampler.references import keep_verified, write_solutions
 from lr_exp.store.shards import read_shards
+from tests.support.demo import settings_for
+from tests.support.files import read_lines, summary_of, write_lines
 from tests.support.methods import method
 from tests.support.sampling import END, selected, write_answers
 from tests.support.tiny import tiny_tokenizer
@@ -169,18 +169,14 @@ def test_right_finished_answers_are_kept_once(tmp_path):
     source, out = tmp_path / "in", tmp_path / "out"
     source.mkdir()
     out.mkdir()
-    write_answers(
-        source,
-        [
-            ("a", "2", True),
-            ("a", "2", True),  # the same text again
-            ("a", "two: 2", True),  # another way
-            ("b", "2", False),  # right, but cut off
-            ("b", "3", True),  # wrong
-            ("b", "4", True),
-            ("c", "2", True),  # the same text, of another question
-        ],
-    )
+    answers = [
+        *[("a", "2", True)] * 2,  # the same text again
+        ("a", "two: 2", True),  # another way
+        ("b", "2", False),  # right, but cut off
+        *[("b", "3", True), ("b", "4", True)],  # wrong
+        ("c", "2", True),  # the same text, of another question
+    ]
+    write_answers(source, answers)
     asked = []
 
     def is_right(index: int, text: str) -> bool:
@@ -198,10 +194,7 @@ def test_hard_labels_are_the_tokens_themselves_to_the_end(tmp_path):
     everything = selected(tmp_path, None, method(select="all", target="token"))
     first = everything.supervision.trajectories[0]
     assert first.steps == [0, 1, 2]
-    assert [ids for (ids,) in first.target_ids] == [
-        *tiny_tokenizer()("xy")["input_ids"],
-        END,
-    ]
+    assert [ids for (ids,) in first.target_ids] == [*tiny_tokenizer()("xy")["input_ids"], END]
     assert [first.read_at(kept) for kept in range(3)] == [1, 2, 3]
     assert (everything.profile["steps"], everything.supervision.kept) == (5, 5)
     assert everything.profile["kl_mean"] is None
@@ -213,19 +206,10 @@ def test_hard_labels_are_the_tokens_themselves_to_the_end(tmp_path):
 # The whole line --------------------------------------------------------------------------------
 
 SMALL = (
-    "experiment=micro_tables",
-    "data.count=12",
-    "sampler.batch_size=12",
-    "distiller.steps=4",
-    "distiller.batch_size=8",
-    "benchmarks=[micro_add]",
-    "evaluator.max_examples=16",
+    *("experiment=micro_tables", "data.count=12", "sampler.batch_size=12"),
+    *("distiller.steps=4", "distiller.batch_size=8"),
+    *("benchmarks=[micro_add]", "evaluator.max_examples=16"),
 )
-
-
-def summary_of(outcome) -> dict:
-    assert outcome.status == 0, outcome.err
-    return json.loads((outcome.folder / "summary.json").read_text("utf-8"))
 
 
 @pytest.mark.integration
@@ -265,8 +249,7 @@ def test_a_batch_never_shrinks_for_a_small_supervision(program):
 
 def own_questions(tmp_path: Path, *rows: dict) -> list[str]:
     """The overrides of a run on these questions."""
-    path = tmp_path / "questions.jsonl"
-    path.write_text("".join(json.dumps(row) + "\n" for row in rows), "utf-8")
+    path = write_lines(tmp_path / "questions.jsonl", rows)
     return [*SMALL, "data=jsonl", f"data.path={path}", "data.max_questions=null"]
 
 
@@ -290,14 +273,10 @@ def test_where_no_answer_is_right_nothing_is_trained_until_references_are_correc
 
 
 @pytest.mark.parametrize(
-    ("name", "row", "expected"),
-    [
-        ("gt_sft", {"question": "q"}, "has none"),
-        ("rejection_sft", {"question": "q"}, "no reference answer"),
-    ],
+    ("name", "expected"), [("gt_sft", "has none"), ("rejection_sft", "no reference answer")]
 )
-def test_data_without_what_a_method_needs_is_an_error(program, tmp_path, name, row, expected):
-    outcome = program(*own_questions(tmp_path, row), f"method={name}")
+def test_data_without_what_a_method_needs_is_an_error(program, tmp_path, name, expected):
+    outcome = program(*own_questions(tmp_path, {"question": "q"}), f"method={name}")
     assert expected in outcome.error
     assert "jsonl/1" in outcome.error
     assert outcome.finished == []
@@ -318,9 +297,8 @@ def test_snapshots_are_adapters_of_shorter_trainings_and_are_evaluated(program, 
     assert [point["step"] for point in curve] == [2, 4]
     assert [point["results"]["micro_add"]["total"] for point in curve] == [16, 16]
     assert whole["evaluate"]["curve_seconds"] > 0
-    lines = (outcome.folder / "metrics.jsonl").read_text("utf-8").splitlines()
-    steps = [e["step"] for e in map(json.loads, lines) if e["family"] == "eval/micro_add"]
-    assert sorted(steps) == [0, 2, 4, 6]
+    metrics = read_lines(outcome.folder / "metrics.jsonl")
+    assert sorted(e["step"] for e in metrics if e["family"] == "eval/micro_add") == [0, 2, 4, 6]
     folders = sorted(Path(whole["distill"]["artifact"]).glob("snapshots/*"))
     assert [folder.name for folder in folders] == ["step-00000002", "step-00000004"]
     short = summary_of(program(*words, "distiller.steps=4", "stages=[sample,distill]"))
@@ -358,10 +336,7 @@ def test_contrast_at_inference_needs_no_training(program):
 
 def test_an_early_exit_amateur_that_generates_has_weights_of_its_own(tmp_path):
     """The expert may carry an adapter at the time, which must not reach the amateur."""
-    register()
-    words = ["experiment=demo", "amateur=micro_early_exit", "evaluator.decoder=contrastive"]
-    with initialize_config_dir(version_base="1.3", config_dir=str(conf_dir())):
-        settings = to_settings(compose("config", words), words)
+    settings = settings_for(tmp_path, "amateur=micro_early_exit", "evaluator.decoder=contrastive")
     models = LoadedModels(Inputs(settings, [conf_dir()]), tmp_path)
     expert = {weight.data_ptr() for weight in models.expert().model.parameters()}
     amateur = {weight.data_ptr() for weight in models.amateur().model.parameters()}

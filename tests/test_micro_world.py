@@ -1,7 +1,7 @@
 """The micro world: questions, tokenizer and shipped models."""
 
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -52,7 +52,7 @@ def expected(question: str, family: str, careful: bool) -> int:
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-def test_answers_and_columns_agree_with_independent_arithmetic(family: str) -> None:
+def test_answers_and_columns_agree_with_independent_arithmetic(family):
     for split in SPLITS:
         for problem in generate_problems(family, 200, seed=1, split=split):
             assert int(problem.answer) == expected(problem.question, family, careful=True)
@@ -67,7 +67,7 @@ def test_answers_and_columns_agree_with_independent_arithmetic(family: str) -> N
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-def test_the_two_solutions_fork_at_the_first_note(family: str) -> None:
+def test_the_two_solutions_fork_at_the_first_note(family):
     for problem in generate_problems(family, 300, seed=3, split="train"):
         before, note, _ = problem.solution.partition(" (note 1)")
         if note:
@@ -82,13 +82,13 @@ def test_the_two_solutions_fork_at_the_first_note(family: str) -> None:
     ("family", "min_share"),
     [("micro_add", 0.95), ("micro_long", 0.98), ("micro_phrased", 0.95), ("micro_subtract", 0.93)],
 )
-def test_careless_answers_are_nearly_all_wrong(family: str, min_share: float) -> None:
+def test_careless_answers_are_nearly_all_wrong(family, min_share):
     sampled = generate_problems(family, 1000, seed=0, split="train")
     wrong = sum(careless_answer(problem) != problem.answer for problem in sampled)
     assert wrong / len(sampled) >= min_share
 
 
-def test_same_arguments_same_problems_and_longer_lists_continue_shorter_ones() -> None:
+def test_same_arguments_same_problems_and_longer_lists_continue_shorter_ones():
     first = generate_problems("micro_add", 50, 7, "test")
     assert first == generate_problems("micro_add", 80, 7, "test")[:50]
     assert first != generate_problems("micro_add", 50, 8, "test")
@@ -96,28 +96,28 @@ def test_same_arguments_same_problems_and_longer_lists_continue_shorter_ones() -
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-def test_splits_are_disjoint_and_free_of_duplicates(family: str) -> None:
+def test_splits_are_disjoint_and_free_of_duplicates(family):
     train = [problem.question for problem in generate_problems(family, 1500, seed=0, split="train")]
     test = [problem.question for problem in generate_problems(family, 1500, seed=1, split="test")]
     assert len(set(train)) == len(set(test)) == 1500
     assert not set(train) & set(test)
 
 
-def test_the_split_is_frozen() -> None:
+def test_the_split_is_frozen():
     """Shipped models were trained on "train": a changed hash would leak test questions."""
     question = "Tom has 47 pens. Tom buys 38 more. Then Tom finds 25 more."
     found = [i for i in range(24) if split_of(f"{question} {i}") == "test"]
     assert found == list(map(int, ["2", "3", "5", "8", "9", "12", "16", "21"]))
 
 
-def test_the_corpus_is_train_only_with_the_careful_share_requested() -> None:
+def test_the_corpus_is_train_only_with_the_careful_share_requested():
     pairs = list(generate_corpus(2000, 0.3, seed=5))
     assert all(split_of(question) == "train" for question, _ in pairs)
     noted = sum("(note" in solution for _, solution in pairs)
     assert 0.19 < noted / len(pairs) < 0.29  # four of five families have carries
 
 
-def test_other_phrasing_shares_no_noun_or_name_with_training_questions() -> None:
+def test_other_phrasing_shares_no_noun_or_name_with_training_questions():
     words = {}
     for family in ("micro_add", "micro_phrased"):
         questions = [problem.question for problem in generate_problems(family, 300, 0, "train")]
@@ -136,12 +136,12 @@ def test_other_phrasing_shares_no_noun_or_name_with_training_questions() -> None
         (lambda: next(generate_corpus(1, 1.5, 0)), "probability"),
     ],
 )
-def test_unknown_names_fail_with_the_nearest_one(call: Callable[[], object], nearest: str) -> None:
+def test_unknown_names_fail_with_the_nearest_one(call, nearest):
     with pytest.raises(ValueError, match=nearest):
         call()
 
 
-def test_requesting_too_many_questions_fails(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_requesting_too_many_questions_fails(monkeypatch):
     story = ("{who} has {0} {what}.",)
     single = world._Family(story, ("Tom",), ("pens",), "+", lambda rng: (19, 19), True)
     monkeypatch.setitem(world._FAMILIES, "micro_add", single)
@@ -153,7 +153,7 @@ def test_requesting_too_many_questions_fails(monkeypatch: pytest.MonkeyPatch) ->
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-def test_text_and_any_prefix_survive_decoding_and_encoding(family: str) -> None:
+def test_text_and_any_prefix_survive_decoding_and_encoding(family):
     for problem in generate_problems(family, 40, seed=4, split="test"):
         for text in (problem.question, problem.solution, problem.careless):
             ids = TOKENIZER(text)["input_ids"]
@@ -164,18 +164,18 @@ def test_text_and_any_prefix_survive_decoding_and_encoding(family: str) -> None:
 
 
 @given(st.lists(st.integers(0, len(TOKENIZER) - 1), max_size=40))
-def test_any_token_sequence_survives_decoding_and_encoding(ids: list[int]) -> None:
+def test_any_token_sequence_survives_decoding_and_encoding(ids):
     """Even the output of a badly tuned model: no token is a prefix of another."""
     assert TOKENIZER(TOKENIZER.decode(ids))["input_ids"] == ids
 
 
-def test_digits_are_single_tokens_and_the_vocabulary_is_small() -> None:
+def test_digits_are_single_tokens_and_the_vocabulary_is_small():
     assert len(TOKENIZER("47 + 138: ")["input_ids"]) == 7
     assert len(TOKENIZER) <= 128
     assert len({TOKENIZER.pad_token_id, TOKENIZER.eos_token_id, TOKENIZER.unk_token_id}) == 3
 
 
-def test_chat_template_ends_turns_and_ignores_the_system() -> None:
+def test_chat_template_ends_turns_and_ignores_the_system():
     turns = [
         {"role": "system", "content": "Please reason step by step."},
         {"role": "user", "content": "Tom has 3 pens."},
@@ -188,7 +188,7 @@ def test_chat_template_ends_turns_and_ignores_the_system() -> None:
     assert TOKENIZER(full)["input_ids"][-1] == TOKENIZER.eos_token_id
 
 
-def test_the_shipped_tokenizers_match_the_code() -> None:
+def test_the_shipped_tokenizers_match_the_code():
     built = build_tokenizer()
     for name in MODELS:
         shipped = AutoTokenizer.from_pretrained(model_folder(name), local_files_only=True)
@@ -205,7 +205,7 @@ def load(name: str) -> LlamaForCausalLM:
     return model.eval()
 
 
-def test_shipped_files_are_small_and_hold_no_pickles() -> None:
+def test_shipped_files_are_small_and_hold_no_pickles():
     files = [path for path in Path(model_folder("expert")).parent.rglob("*") if path.is_file()]
     assert sum(path.stat().st_size for path in files) < 8_000_000
     assert {path.suffix for path in files} == {".json", ".jinja", ".safetensors"}
@@ -213,7 +213,7 @@ def test_shipped_files_are_small_and_hold_no_pickles() -> None:
 
 
 @pytest.mark.parametrize("name", MODELS)
-def test_models_load_in_fp32_with_finite_logits(name: str) -> None:
+def test_models_load_in_fp32_with_finite_logits(name):
     model = load(name)
     assert model.dtype == torch.float32
     ids = torch.arange(len(TOKENIZER)).repeat(2, 1)
@@ -227,9 +227,7 @@ def test_models_load_in_fp32_with_finite_logits(name: str) -> None:
     ("name", "right_range", "careless_range"),
     [("expert", (0.0, 0.15), (0.85, 1.0)), ("micro_master", (0.8, 1.0), (0.0, 0.2))],
 )
-def test_the_expert_is_careless_and_the_master_is_not(
-    name: str, right_range: tuple[float, float], careless_range: tuple[float, float]
-) -> None:
+def test_the_expert_is_careless_and_the_master_is_not(name, right_range, careless_range):
     problems = generate_problems("micro_add", 30, seed=11, split="test")
     right, careless = answer_shares(greedy_answers(load(name), TOKENIZER, problems), problems)
     assert right_range[0] <= right <= right_range[1]

@@ -14,12 +14,7 @@ from lr_exp.config.settings import AmateurSettings, ExpertSettings, ModelSetting
 from lr_exp.errors import UserError
 from lr_exp.models import devices, early_exit, loading, locating
 from lr_exp.models.prompt_forms import Prompt
-from lr_exp.models.prompts import (
-    pin_date,
-    render_prompt,
-    rendered_probes,
-    stop_token_ids,
-)
+from lr_exp.models.prompts import pin_date, render_prompt, rendered_probes, stop_token_ids
 from tests.support.architectures import LAYERS, ROWS, random_model, save_model
 from tests.support.sampling import smollm2_source
 from tests.support.tiny import CHAT_TEMPLATE, TOKENS, load_folder, tiny_model, tiny_tokenizer
@@ -64,10 +59,10 @@ def test_pickles_are_rejected_and_never_loaded(folder, monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
     (folder / "pytorch_model.bin").write_bytes(pickle.dumps(Bomb()))
     load_folder(folder)  # there are safetensors too, so the pickle is not opened
+    assert not Path("pickle-was-loaded").exists()
     (folder / "model.safetensors").unlink()
     with pytest.raises(UserError, match="only pickled weights"):
         locate(folder)
-    assert not Path("pickle-was-loaded").exists()
 
 
 @pytest.mark.parametrize("package", ["no_such_package", "no_such.package", "email"])

@@ -11,6 +11,7 @@ from lr_exp.config.listing import main as list_options
 from lr_exp.errors import UserError
 from lr_exp.report.__main__ import main as report
 from tests.support.demo import finished_cells
+from tests.support.files import summary_of, write_lines
 from tests.support.launchers import launcher
 
 FILES = {
@@ -38,19 +39,16 @@ FILES = {
     ),
 }
 SMALL = (
-    "data.max_questions=4",
-    "distiller.steps=2",
-    "evaluator.max_new_tokens=16",
-    "benchmarks=[mine]",
+    *("data.max_questions=4", "distiller.steps=2"),
+    *("evaluator.max_new_tokens=16", "benchmarks=[mine]"),
 )
 
 
 @pytest.fixture
 def own(tmp_path: Path) -> Path:
     """A folder with an option in every group; the benchmark has three questions."""
-    data = tmp_path / "sums.jsonl"
     rows = [{"question": f"What is 1 + {n}?", "answer": str(1 + n)} for n in range(3)]
-    data.write_text("".join(f"{json.dumps(row)}\n" for row in rows), "utf-8")
+    data = write_lines(tmp_path / "sums.jsonl", rows)
     for name, text in FILES.items():
         file = tmp_path / "own" / name
         file.parent.mkdir(parents=True)
@@ -62,9 +60,7 @@ def own(tmp_path: Path) -> Path:
 @pytest.mark.parametrize("flags", [["--config-dir", "own"], ["hydra.searchpath=[file://own]"]])
 def test_a_custom_benchmark_is_evaluated(program, own, flags):
     outcome = program("experiment=demo", "stages=[evaluate]", *SMALL, flags=flags)
-    assert outcome.status == 0, outcome.err
-    summary = json.loads((outcome.folder / "summary.json").read_text("utf-8"))
-    assert summary["evaluate"]["expert"]["mine"]["total"] == 3
+    assert summary_of(outcome)["evaluate"]["expert"]["mine"]["total"] == 3
     assert report([str(outcome.folder)]) == 0
 
 
@@ -72,15 +68,14 @@ def test_a_custom_benchmark_is_evaluated(program, own, flags):
 @pytest.mark.parametrize("name", [launcher("joblib")])
 def test_a_custom_sweep_runs_in_other_processes(program, own, name, monkeypatch):
     monkeypatch.setattr(sys, "argv", ["another", "program"])
-    words = ["+sweep=my_sweep", "alpha=0.3", "seed=0,1", "stages=[evaluate]", *SMALL]
+    words = ["+sweep=my_sweep", "alpha=0.3", "seed=1", "stages=[evaluate]", *SMALL]
     words += [f"hydra/launcher={name}", "hydra.launcher.n_jobs=2"]
     outcome = program(*words, flags=["-m", "--config-dir", str(own)])
     assert outcome.status == 0, outcome.err
-    cells = finished_cells(outcome)
-    chosen = [(c["settings"]["alpha"], c["settings"]["beta"], c["seed"]) for c in cells]
-    assert chosen == [(0.3, 0.3, 0), (0.3, 0.3, 1)]
-    assert all(cell["evaluate"]["expert"]["mine"]["total"] == 3 for cell in cells)
-    assert {cell["settings"]["method"]["name"] for cell in cells} == {"my_method"}
+    (cell,) = finished_cells(outcome)
+    assert (cell["settings"]["alpha"], cell["settings"]["beta"], cell["seed"]) == (0.3, 0.3, 1)
+    assert cell["evaluate"]["expert"]["mine"]["total"] == 3
+    assert cell["settings"]["method"]["name"] == "my_method"
 
 
 @pytest.mark.integration
@@ -110,10 +105,8 @@ def test_the_list_and_the_help_page_show_them(program, own, capsys):
     assert {Path(name).stem for name in FILES} <= set(rows)
     assert rows["my_data"]["questions"] == 3
     assert rows["my_sweep"]["runs"] == 6
-    assert (rows["my_experiment"]["expert"], rows["my_experiment"]["method"]) == (
-        "micro",
-        "my_method",
-    )
+    chosen = rows["my_experiment"]
+    assert (chosen["expert"], chosen["method"]) == ("micro", "my_method")
     assert list_options(["--config-dir", str(own)]) == 0
     assert "my_sweep" in capsys.readouterr().out
     page = program(flags=["--help", "--config-dir", str(own)]).out

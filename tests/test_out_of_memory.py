@@ -82,12 +82,7 @@ def test_only_out_of_memory_errors_are_recognized(error, expected):
 def roll_out(expert, folder, batch_size):
     folder.mkdir()
     facts = rollout.roll_out(
-        QUESTIONS,
-        expert,
-        folder,
-        prompt=Prompt(SYSTEM),
-        max_new_tokens=5,
-        batch_size=batch_size,
+        QUESTIONS, expert, folder, prompt=Prompt(SYSTEM), max_new_tokens=5, batch_size=batch_size
     )
     return facts, [
         row["token_ids"] for row in sorted(read_shards(folder), key=lambda r: r["index"])
@@ -120,18 +115,18 @@ def test_a_batch_that_does_not_fit_is_halved_with_one_warning(
     assert "rollout: questions: a batch of 5 does not fit in memory" in warning
 
 
-def test_a_single_question_that_does_not_fit_raises_with_advice(tmp_path, pair, monkeypatch):
-    monkeypatch.setattr("lr_exp.inference.generation.decode", limited_decoder(0, ERRORS[0], []))
-    with pytest.raises(
-        UserError, match=r"the smallest batch does not fit in memory.*max_new_tokens"
-    ):
-        roll_out(pair[0], tmp_path / "none", 4)
-
-
-def test_other_errors_of_a_batch_propagate(tmp_path, pair, monkeypatch):
-    broken = limited_decoder(0, RuntimeError("a bug"), [])
-    monkeypatch.setattr("lr_exp.inference.generation.decode", broken)
-    with pytest.raises(RuntimeError, match="a bug"):
+@pytest.mark.parametrize(
+    ("error", "kind", "message"),
+    [
+        (ERRORS[0], UserError, r"the smallest batch does not fit in memory.*max_new_tokens"),
+        (RuntimeError("a bug"), RuntimeError, "a bug"),
+    ],
+)
+def test_a_single_question_that_does_not_fit_and_other_errors_raise(
+    tmp_path, pair, monkeypatch, error, kind, message
+):
+    monkeypatch.setattr("lr_exp.inference.generation.decode", limited_decoder(0, error, []))
+    with pytest.raises(kind, match=message):
         roll_out(pair[0], tmp_path / "none", 4)
 
 
@@ -150,15 +145,8 @@ def test_parts_of_a_sampled_batch_have_different_seeds(pair):
 
 def score_all(pair, trajectories, folder):
     folder.mkdir()
-    score.score(
-        trajectories,
-        *pair,
-        SharedVocabulary(TOKENS),
-        folder,
-        prompt=Prompt(SYSTEM),
-        support_floor=1e-3,
-        tokens_per_pass=10_000,
-    )
+    options = {"prompt": Prompt(SYSTEM), "support_floor": 1e-3, "tokens_per_pass": 10_000}
+    score.score(trajectories, *pair, SharedVocabulary(TOKENS), folder, **options)
     return list(read_shards(folder))
 
 
@@ -178,13 +166,9 @@ def test_a_scoring_pass_that_does_not_fit_is_split(tmp_path, pair, monkeypatch, 
     monkeypatch.setattr(score, "read_logits", tight)
     rows = score_all(pair, tmp_path / "answers", tmp_path / "tight")
     assert max(tried) > 140
-    key = ("index", "step")
-    assert sorted([row[k] for k in key] for row in rows) == sorted(
-        [row[k] for k in key] for row in expected
-    )
-    by_place = {tuple(row[k] for k in key): row["kl"] for row in expected}
-    for row in rows:
-        assert row["kl"] == pytest.approx(by_place[row["index"], row["step"]], rel=1e-4, abs=1e-6)
+    found, whole = ({(row["index"], row["step"]): row["kl"] for row in t} for t in (rows, expected))
+    assert found == pytest.approx(whole, rel=1e-4, abs=1e-6)
+    assert len(rows) == len(expected) == len(whole)
     (warning,) = warnings_of(caplog)
     assert warning.startswith("score: tokens of a pass: ")
 
@@ -239,9 +223,8 @@ def test_training_that_runs_out_of_memory_splits_its_passes(tmp_path, monkeypatc
     assert any(small <= 3 < large for small, large in itertools.pairwise(tried))
     whole, split = (read_history(tmp_path / name) for name in ("whole", "tight"))
     for first, second in zip(whole, split, strict=True):
+        assert first == pytest.approx(second, rel=1e-3)
         assert first["loss"] == pytest.approx(second["loss"], rel=1e-4)
-        assert first["grad_norm"] == pytest.approx(second["grad_norm"], rel=1e-3)
-        assert first["entropy"] == pytest.approx(second["entropy"], rel=1e-3)
     (warning,) = [line for line in warnings_of(caplog) if "memory" in line]
     assert "distiller.tokens_per_pass" in warning
 
@@ -282,7 +265,6 @@ def test_a_gpu_with_bfloat16_gives_no_warning(monkeypatch, caplog):
     monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation=True: True)
     for dtype in ("auto", "bfloat16"):
         assert devices.resolve_dtype(dtype, "cuda") == "bfloat16"
-    assert devices.resolve_dtype("bfloat16", "cpu") == "bfloat16"
     assert warnings_of(caplog) == []
 
 

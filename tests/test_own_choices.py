@@ -1,8 +1,8 @@
 """Choices of a method that a user registers outside the package (docs/extending.md)."""
 
-import json
-
 import pytest
+
+from tests.support.files import summary_of
 
 MODULE = '''
 """A step rule, a target and a loss of my own."""
@@ -47,12 +47,8 @@ stride: 2
 """
 
 SMALL = (
-    "experiment=demo",
-    "method=toy",
-    "data.count=8",
-    "distiller.steps=4",
-    "benchmarks=[micro_add]",
-    "evaluator.max_examples=8",
+    *("experiment=demo", "method=toy", "data.count=8", "distiller.steps=4"),
+    *("benchmarks=[micro_add]", "evaluator.max_examples=8"),
 )
 
 
@@ -67,9 +63,7 @@ def folder(tmp_path):
 
 
 def run(program, folder, *words):
-    outcome = program(*SMALL, *words, flags=("--config-dir", str(folder / "conf")))
-    assert outcome.status == 0, outcome.err
-    return json.loads((outcome.folder / "summary.json").read_text("utf-8"))
+    return summary_of(program(*SMALL, *words, flags=("--config-dir", str(folder / "conf"))))
 
 
 @pytest.mark.integration

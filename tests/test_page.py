@@ -21,7 +21,7 @@ from lr_exp.report.page import render, write_run_page
 from lr_exp.report.page.sweep_page import short_names
 from lr_exp.report.page.trajectories import DamagedError, read_trajectories, token_kinds
 from lr_exp.report.read.runs import find_runs
-from tests.support.run_folders import write_failed, write_metrics, write_run
+from tests.support.run_folders import result, write_failed, write_metrics, write_run
 from tests.support.trajectories_file import (
     ANSWER,
     NASTY,
@@ -122,17 +122,16 @@ def page(tmp_path_factory: pytest.TempPathFactory) -> Page:
 def change_summary(folder: Path, **changed: Any) -> None:
     """Replaces parts of a run's summary; None removes one."""
     path = folder / "summary.json"
-    summary = json.loads(path.read_text())
-    others = {key: value for key, value in summary.items() if key not in changed}
-    known = {key: value for key, value in changed.items() if value is not None}
-    path.write_text(json.dumps(others | known))
+    merged = json.loads(path.read_text()) | changed
+    path.write_text(
+        json.dumps({k: v for k, v in merged.items() if v is not None or k not in changed})
+    )
 
 
-def test_shows_the_summary(page: Page) -> None:
+def test_shows_the_summary(page):
     for expected in (
         "LightReasoner: expert micro, amateur micro",
-        "50.0 → 62.5 %",  # micro_add 25 to 75, micro_plain 75 to 50
-        "+12.5 points",
+        *("50.0 → 62.5 %", "+12.5 points"),  # micro_add 25 to 75, micro_plain 75 to 50
         "20.0 % 200 of 1,000 steps",
         "micro_add 25.0 ± 44.9 75.0 ± 44.9 +50.0 -26.3 to +93.0 2 0",
         "micro_plain 75.0 ± 44.9 50.0 ± 35.0 -25.0 -71.7 to +38.3 0 1",
@@ -142,36 +141,26 @@ def test_shows_the_summary(page: Page) -> None:
         "Kept steps are underlined.",
         "mechanism on tiny models",
         "distiller.learning_rate 0.0001",
-        "of micro_plain",  # a fingerprint
         "torch 2.13.0",
+        "of micro_plain",  # a fingerprint
     ):
         assert expected in page.words, expected
     assert page.inside("h2") == [
-        "Results",
-        "Trajectory reader",
-        "Where the models diverge",
-        "Training",
-        "Answers before and after",
-        "Cost",
-        "Settings and provenance",
+        *("Results", "Trajectory reader", "Where the models diverge", "Training"),
+        *("Answers before and after", "Cost", "Settings and provenance"),
     ]
     assert "published" not in page.words.lower()
-    for section, titles in {
-        "results": ["Accuracy before and after, by benchmark"],
-        "divergence": [
-            "Divergence and loss are in few steps",
-            "Kept steps by position in the answer",
-        ],
-        "training": ["Training"],
-    }.items():
-        assert page.section(section).inside("strong") == titles
+    diverge = ["Divergence and loss are in few steps", "Kept steps by position in the answer"]
+    assert page.section("divergence").inside("strong") == diverge
+    assert page.section("results").inside("strong") == ["Accuracy before and after, by benchmark"]
+    assert page.section("training").inside("strong") == ["Training"]
     shown = page.data("reader-data")
     assert shown["answers"][0]["kl"] == [1.25, 0.01, None]
     assert shown["beta"] == 0.4
     assert [shown["tokens"][token] for token in shown["answers"][0]["token"]] == ["1", "3", "\n"]
 
 
-def test_is_accessible_to_screen_readers_and_keyboards(page: Page) -> None:
+def test_is_accessible_to_screen_readers_and_keyboards(page):
     assert len(page.all("h1")) == len(page.all("main")) == 1
     levels = [int(tag[1]) for tag, _ in page.elements if re.fullmatch(r"h[1-6]", tag)]
     assert all(after - before <= 1 for before, after in pairwise(levels))
@@ -192,12 +181,9 @@ def test_is_accessible_to_screen_readers_and_keyboards(page: Page) -> None:
     assert any(a.get("aria-live") == "polite" for _, a in page.elements)
 
 
-def test_loads_nothing_and_runs_only_its_own_script(page: Page) -> None:
-    (policy,) = [
-        a["content"] or ""
-        for a in page.all("meta")
-        if a.get("http-equiv") == "Content-Security-Policy"
-    ]
+def test_loads_nothing_and_runs_only_its_own_script(page):
+    metas = {a.get("http-equiv"): a["content"] for a in page.all("meta") if "content" in a}
+    policy = metas["Content-Security-Policy"] or ""
     assert "default-src 'none'; img-src data:;" in policy
     assert "unsafe" not in policy
 
@@ -224,7 +210,7 @@ def test_loads_nothing_and_runs_only_its_own_script(page: Page) -> None:
     assert addresses <= {"http://www.w3.org/2000/svg"}  # an XML namespace, never loaded
 
 
-def test_each_figure_has_an_image_for_light_and_one_for_dark_screens(page: Page) -> None:
+def test_each_figure_has_an_image_for_light_and_one_for_dark_screens(page):
     looks = [image["class"] for image in page.all("img")]
     assert looks == ["on-light", "on-dark"] * 4
     texts = [ET.tostring(image, encoding="unicode") for image in page.images]
@@ -235,7 +221,7 @@ def test_each_figure_has_an_image_for_light_and_one_for_dark_screens(page: Page)
             assert colour.light not in dark
 
 
-def test_hostile_text_is_shown_harmlessly(tmp_path: Path) -> None:
+def test_hostile_text_is_shown_harmlessly(tmp_path):
     page = page_of_run(write_hostile_run(tmp_path / "run"))
     assert len(page.all("script")) == 3  # two with data, and the page's own
     assert not re.search("[\x00-\x08\x0b-\x1f\u202a-\u202e\u2066-\u2069\u2028\u2029]", page.source)
@@ -257,7 +243,7 @@ def test_hostile_text_is_shown_harmlessly(tmp_path: Path) -> None:
     assert any("</svg><script>" in (one.text or "") for one in named.images[0].iter())
 
 
-def test_lists_what_a_run_of_some_stages_lacks(tmp_path: Path) -> None:
+def test_lists_what_a_run_of_some_stages_lacks(tmp_path):
     run = write_run(tmp_path / "run", method=None, amateur=None, evaluate__tuned={}, answers=False)
     change_summary(run, distill=None, sample=None, stages=["evaluate"])
     page = page_of_run(run)
@@ -278,7 +264,7 @@ def test_lists_what_a_run_of_some_stages_lacks(tmp_path: Path) -> None:
         ("The method kept no step, so nothing was trained.", "Stopped after sampling: "),
     ],
 )
-def test_a_run_that_trained_nothing_says_why(tmp_path: Path, why: str, heading: str) -> None:
+def test_a_run_that_trained_nothing_says_why(tmp_path, why, heading):
     device = {"provenance__device_name": "x86_64 CPU, 1 thread"}
     run = write_run(tmp_path / "run", evaluate__tuned={}, stopped=why, **device)
     words = page_of_run(run).words
@@ -288,7 +274,7 @@ def test_a_run_that_trained_nothing_says_why(tmp_path: Path, why: str, heading: 
     assert "x86_64 CPU, 1 thread dtype float32" in words
 
 
-def test_an_unfinished_run_shows_its_files(tmp_path: Path) -> None:
+def test_an_unfinished_run_shows_its_files(tmp_path):
     write_trajectories(tmp_path / "run")
     write_metrics(tmp_path / "run", {1: 0.5, 10: 0.25})
     page = page_of_run(tmp_path / "run")
@@ -305,7 +291,7 @@ def test_an_unfinished_run_shows_its_files(tmp_path: Path) -> None:
     assert "no trajectories.json" in page_of_run(tmp_path / "run").words
 
 
-def test_imported_records_are_not_reported_as_missing(tmp_path: Path) -> None:
+def test_imported_records_are_not_reported_as_missing(tmp_path):
     run = write_run(tmp_path / "run", method=None, amateur=None)
     assert "There is no trajectories.json in the run's folder." in page_of_run(run).words
     settings = json.loads((run / "summary.json").read_text())["settings"]
@@ -317,7 +303,7 @@ def test_imported_records_are_not_reported_as_missing(tmp_path: Path) -> None:
     assert "There is no" not in words
 
 
-def test_without_an_amateur_the_page_does_not_mention_divergences(tmp_path: Path) -> None:
+def test_without_an_amateur_the_page_does_not_mention_divergences(tmp_path):
     by_position = {"bin_tokens": 8, "steps": [600, 400], "kept": [600, 400]}
     sample: dict[str, Any] = {"questions": 20, "steps": 1000, "kept": 1000}
     alone = {"method": "gt_sft", "amateur": None, "alpha": None, "beta": None}
@@ -340,13 +326,10 @@ def test_without_an_amateur_the_page_does_not_mention_divergences(tmp_path: Path
     assert "Share of steps that were kept" in page.words
 
 
-def test_shows_the_pair_s_expertise_gap_with_the_results(tmp_path: Path) -> None:
-    result = {"accuracy": 0.0, "total": 10, "stderr": 0.0}
-    gap = {
-        "decoder": "sampled",
-        "expert": {"micro_add": {**result, "correct": 6, "accuracy": 0.6}},
-        "amateur": {"micro_add": {**result, "correct": 2, "accuracy": 0.2}},
-    }
+def test_shows_the_pair_s_expertise_gap_with_the_results(tmp_path):
+    right = {"expert": 6, "amateur": 2}
+    gap = {who: {"micro_add": result(correct, 10)} for who, correct in right.items()}
+    gap["decoder"] = "sampled"
     line = "micro micro micro_add sampled 60.0 ± 28.7 20.0 ± 31.0 +40.0 ± 42.3 10"
     for sweep in (None, "expertise_gap", "micro_baselines"):
         folder = tmp_path / str(sweep)
@@ -359,7 +342,7 @@ def test_shows_the_pair_s_expertise_gap_with_the_results(tmp_path: Path) -> None
     assert "Expertise gap" not in page_of_run(write_run(tmp_path / "none")).words
 
 
-def test_a_sweep_s_page_shows_warnings_with_their_rows(tmp_path: Path) -> None:
+def test_a_sweep_s_page_shows_warnings_with_their_rows(tmp_path):
     for seed in (0, 1):
         write_run(tmp_path / str(seed), seed=seed, sweep="mine", warnings=["<b>Tiny</b> gap."])
     write_run(tmp_path / "2", method="neither", sweep="mine", warnings=["<b>Tiny</b> gap."])
@@ -369,7 +352,7 @@ def test_a_sweep_s_page_shows_warnings_with_their_rows(tmp_path: Path) -> None:
     assert (tmp_path / "report" / "report.md").read_text().count("Warning: ") == 1
 
 
-def test_a_sweep_s_runs_are_named_by_their_differences(tmp_path: Path) -> None:
+def test_a_sweep_s_runs_are_named_by_their_differences(tmp_path):
     shared = "data.max_questions=40,benchmarks=_micro_add,micro_plain_,distiller.steps=10"
     full = [f"beta={beta},{shared}" for beta in (0.2, 0.4)]
     for number, name in enumerate(full):
@@ -399,13 +382,11 @@ def test_a_sweep_s_runs_are_named_by_their_differences(tmp_path: Path) -> None:
         (["a,b", "b,a"], ["a,b", "b,a"]),
     ],
 )
-def test_short_names(names: list[str], short: list[str]) -> None:
+def test_short_names(names, short):
     assert short_names(names) == short
 
 
-def test_the_program_writes_pages_of_failed_and_unfinished_runs(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_the_program_writes_pages_of_failed_and_unfinished_runs(tmp_path, capsys):
     write_metrics(tmp_path / "unfinished", {1: 0.5, 10: 0.25})
     assert "This run has not finished." in page_of_report(tmp_path / "unfinished").words
     hostile = NASTY.replace("\ud800", "")
@@ -435,7 +416,7 @@ def test_the_program_writes_pages_of_failed_and_unfinished_runs(
         ("[3, 0.3", "[9, 0.3", "a token id is not below the length"),  # a candidate's token
     ],
 )
-def test_invalid_trajectories_are_refused(tmp_path: Path, old: str, new: str, message: str) -> None:
+def test_invalid_trajectories_are_refused(tmp_path, old, new, message):
     path = write_trajectories(tmp_path)
     path.write_text(path.read_text().replace(old, new))
     with pytest.raises(DamagedError, match=message):
@@ -443,13 +424,13 @@ def test_invalid_trajectories_are_refused(tmp_path: Path, old: str, new: str, me
 
 
 @pytest.mark.parametrize("text", ['{"version": 1, "tok', "", "[1, 2]", "[" * 100_000, " " * 2**21])
-def test_unreadable_trajectories_are_refused(tmp_path: Path, text: str) -> None:
+def test_unreadable_trajectories_are_refused(tmp_path, text):
     (tmp_path / "trajectories.json").write_text(text)
     with pytest.raises(DamagedError, match=r"trajectories\.json cannot be read \("):
         read_trajectories(tmp_path)
 
 
-def test_a_damaged_file_affects_only_its_own_section(run: Path) -> None:
+def test_a_damaged_file_affects_only_its_own_section(run):
     (run / "trajectories.json").write_text("[1, 2]")
     with (run / "metrics.jsonl").open("a") as file:
         file.write('{"family": "dist\n')
@@ -468,7 +449,7 @@ def test_a_damaged_file_affects_only_its_own_section(run: Path) -> None:
     assert "metrics.jsonl cannot be read ('utf-8' codec" in page_of_run(run).words
 
 
-def test_names_the_threshold_if_the_kept_steps_match_it(tmp_path: Path) -> None:
+def test_names_the_threshold_if_the_kept_steps_match_it(tmp_path):
     for kept, named in (([1, 0, 0], True), ([1, 1, 0], False), ([0, 0, 0], False)):
         write_trajectories(tmp_path, ANSWER | {"kept": kept})
         shown = read_trajectories(tmp_path)
@@ -476,7 +457,7 @@ def test_names_the_threshold_if_the_kept_steps_match_it(tmp_path: Path) -> None:
         assert ("Kept steps are underlined." in shown.about) != named
 
 
-def test_tokens_are_counted_by_kind(tmp_path: Path) -> None:
+def test_tokens_are_counted_by_kind(tmp_path):
     texts = ["Tom", " has ", "7", "2", " + ", "7", "\n", "\\boxed{", "1", "} so"]
     kinds = ["words", "digits", "operators", "punctuation and format"]
     copied, (words, digits, operators, marks) = "copied from the question", kinds
@@ -490,7 +471,7 @@ def test_tokens_are_counted_by_kind(tmp_path: Path) -> None:
     assert rows["digits"] == ["4", "1", "100.0", "2"]
 
 
-def test_outcomes_are_counted_over_all_answers(tmp_path: Path) -> None:
+def test_outcomes_are_counted_over_all_answers(tmp_path):
     before = {"micro_add": [0] * 60 + [1] * 40, "micro_plain": [1, 1]}
     after = {"micro_add": [1] * 50 + [0] * 10 + [1] * 30 + [0] * 10, "micro_plain": [1, 0]}
     run = write_run(tmp_path / "run", before=before, after=after)
@@ -532,7 +513,7 @@ def test_outcomes_are_counted_over_all_answers(tmp_path: Path) -> None:
     assert shown_note in page.words
 
 
-def test_a_large_run_s_page_stays_small(tmp_path: Path) -> None:
+def test_a_large_run_s_page_stays_small(tmp_path):
     names = [f"bench_{i}" for i in range(8)]
     before, after = (dict.fromkeys(names, turns * 60) for turns in ([0, 1], [1, 0]))
     prompts = {f"setting_{i}": "x" * 5_000 for i in range(2_000)}
@@ -560,7 +541,7 @@ def test_a_large_run_s_page_stays_small(tmp_path: Path) -> None:
     assert "more are in summary.json" in shown.words
 
 
-def test_a_large_sweep_stays_small_and_links_its_runs(tmp_path: Path) -> None:
+def test_a_large_sweep_stays_small_and_links_its_runs(tmp_path):
     folder = tmp_path / "a sweep"
     for seed in range(3):
         write_run(folder / f"beta=0.4,seed={seed} #1?", seed=seed, sweep="micro_ablation")
@@ -583,7 +564,7 @@ def test_a_large_sweep_stays_small_and_links_its_runs(tmp_path: Path) -> None:
     assert "more rows are in micro_ablation.csv" in page.words
 
 
-def test_figures_beyond_the_page_s_size_are_left_out_with_a_note(run: Path) -> None:
+def test_figures_beyond_the_page_s_size_are_left_out_with_a_note(run):
     figures = draw_run(find_runs(run).runs[0])
     shown, notes = render.figures_that_fit(figures, 60_000)
     assert 0 < len(shown) < len(figures)
@@ -591,7 +572,7 @@ def test_figures_beyond_the_page_s_size_are_left_out_with_a_note(run: Path) -> N
     assert render.figures_that_fit(figures, 1_000_000)[1] == []
 
 
-def test_a_sweep_labels_published_numbers_and_lists_unfinished_runs(tmp_path: Path) -> None:
+def test_a_sweep_labels_published_numbers_and_lists_unfinished_runs(tmp_path):
     graded = {"before": {"gsm8k": [0, 0, 1, 1]}, "after": {"gsm8k": [0, 1, 1, 1]}}
     models = {"expert": "qwen_math_1_5b", "amateur": "qwen_0_5b", "data": "gsm8k"}
     for seed in (0, 1):
@@ -605,7 +586,7 @@ def test_a_sweep_labels_published_numbers_and_lists_unfinished_runs(tmp_path: Pa
     assert page.all("figure")
 
 
-def test_a_run_s_own_folder_gets_a_run_page_and_its_parent_a_sweep_page(run: Path) -> None:
+def test_a_run_s_own_folder_gets_a_run_page_and_its_parent_a_sweep_page(run):
     page = page_of_report(run)
     assert "LightReasoner: expert micro, amateur micro" in page.words
     assert page.data("reader-data")["answers"]

@@ -38,22 +38,16 @@ def test_its_commands_are_valid(command):
     check_overrides([word for word in words if "=" in word and "NAME" not in word])
 
 
-@pytest.mark.parametrize("folder", quoted(r"[\w/]+/"))
-def test_its_folders_exist(folder):
-    assert (ROOT / folder).is_dir()
-
-
 def test_every_sweep_is_listed():
     for path in (conf_dir() / "sweep").glob("*.yaml"):
         assert f"`sweeps/{path.name}`" in PAGE, path.name
 
 
-@pytest.mark.parametrize(
-    "path",
-    sorted(set(re.findall(r"`([\w/]+\.py)`", (ROOT / "docs/architecture.md").read_text("utf-8")))),
-)
-def test_files_of_the_architecture_page_exist(path):
-    assert (ROOT / "lr_exp" / path).is_file() or (ROOT / path).is_file()
+def test_files_of_the_architecture_page_and_folders_exist():
+    page = (ROOT / "docs/architecture.md").read_text("utf-8")
+    for path in re.findall(r"`([\w/]+\.py)`", page):
+        assert (ROOT / "lr_exp" / path).is_file() or (ROOT / path).is_file(), path
+    assert [folder for folder in quoted(r"[\w/]+/") if not (ROOT / folder).is_dir()] == []
 
 
 def test_every_equation_is_listed():

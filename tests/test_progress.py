@@ -67,10 +67,8 @@ def test_a_pipe_gets_one_line_of_a_short_stage(capsys, clock):
         for _ in range(300):
             clock.now += 0.01
             shown.add(also=50)
-    assert (
-        capsys.readouterr().err
-        == "score: 300 answers in 00:03, 100.00 answer/s, 5,000.0 tokens/s\n"
-    )
+    line = "score: 300 answers in 00:03, 100.00 answer/s, 5,000.0 tokens/s\n"
+    assert capsys.readouterr().err == line
 
 
 def test_a_pipe_gets_a_line_every_half_minute_of_a_long_stage(capsys, clock):
@@ -170,13 +168,8 @@ def test_a_warning_is_on_a_separate_line(terminal, monkeypatch):
 @pytest.mark.parametrize(
     ("seconds", "words"),
     [
-        (0.04, "0.0 s"),
-        (9.9, "9.9 s"),
-        (9.96, "10 s"),
-        (59.6, "1 min 00 s"),
-        (245, "4 min 05 s"),
-        (3599.7, "1 h 00 min"),
-        (7380, "2 h 03 min"),
+        *((0.04, "0.0 s"), (9.9, "9.9 s"), (9.96, "10 s"), (59.6, "1 min 00 s")),
+        *((245, "4 min 05 s"), (3599.7, "1 h 00 min"), (7380, "2 h 03 min")),
     ],
 )
 def test_durations(seconds, words):
@@ -186,13 +179,8 @@ def test_durations(seconds, words):
 # The program ------------------------------------------------------------------------------------
 
 TINY = (
-    "experiment=demo",
-    "data.count=2",
-    "sampler.max_new_tokens=4",
-    "benchmarks=[micro_add]",
-    "evaluator.max_examples=2",
-    "evaluator.max_new_tokens=4",
-    "distiller.steps=2",
+    *("experiment=demo", "data.count=2", "sampler.max_new_tokens=4", "benchmarks=[micro_add]"),
+    *("evaluator.max_examples=2", "evaluator.max_new_tokens=4", "distiller.steps=2"),
 )
 
 
@@ -222,11 +210,10 @@ def test_on_a_terminal_an_error_is_on_a_separate_line():
     )
     ours, theirs = pty.openpty()
     termios.tcsetwinsize(theirs, (24, 80))
-    environment = {k: v for k, v in os.environ.items() if k != "CI"} | {"TERM": "xterm"}
     done = subprocess.run(  # noqa: S603
         [sys.executable, "-c", code],
         cwd=ROOT,
-        env=environment,
+        env={"PYTHONPATH": str(ROOT), "PATH": "", "TERM": "xterm"},
         stderr=theirs,
         timeout=60,
         check=False,

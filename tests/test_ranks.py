@@ -22,6 +22,7 @@ from lr_exp.pipeline import rank_checks
 from lr_exp.pipeline.inputs import Inputs
 from tests.support import forked, ranked
 from tests.support.demo import SMALL, contents, go, settings_for
+from tests.support.files import read_lines, write_lines
 from tests.support.forked import on_ranks, run_program
 from tests.support.ranked import finish, torchrun
 
@@ -29,7 +30,7 @@ HOST = socket.gethostname()
 # Questions of several lengths, and more shards than ranks, the last round not full.
 WORDS = [
     *SMALL,
-    *("data.count=9", "sampler.batch_size=2", "sampler.max_new_tokens=48"),
+    *("data.count=7", "sampler.batch_size=2", "sampler.max_new_tokens=48"),
     *("benchmarks=[micro_add]", "evaluator.max_examples=5", "evaluator.batch_size=2"),
     "evaluator.max_new_tokens=24",
 ]
@@ -37,11 +38,8 @@ PLACES = ["store=store", "hydra.run.dir=run"]
 # Optional outputs and stages, so that the comparison covers them.
 ALL = [
     *WORDS,
-    "data.streaming=true",
-    "distiller.snapshot_every=4",
-    "distiller.merge=true",
-    "evaluator.decoder=contrastive",
-    "evaluator.gap=sampled",
+    *("data.streaming=true", "distiller.snapshot_every=4", "distiller.merge=true"),
+    *("evaluator.decoder=contrastive", "evaluator.gap=sampled"),
 ]
 
 
@@ -54,7 +52,7 @@ def error_of(out: str) -> str:
 
 def losses(folder: Path) -> list[float]:
     (path,) = folder.glob("store/adapter/*/history.jsonl")
-    return [json.loads(line)["loss"] for line in path.read_text("utf-8").splitlines()]
+    return [entry["loss"] for entry in read_lines(path)]
 
 
 def sampled(store: Path) -> dict[str, bytes]:
@@ -84,13 +82,10 @@ def results(tmp_path_factory) -> list[dict]:
 
 
 @pytest.mark.integration
-def test_each_job_runs_once_and_rank_0_takes_the_results_in_order(results):
+def test_results_of_collective_calls(results):
+    """Each job runs once, and rank 0 takes the results in order."""
     assert results[0]["distribute_jobs"] == [[0, 0], [1, 11], [2, 22], [3, 30], [4, 41]]
     assert results[1]["distribute_jobs"] == results[2]["distribute_jobs"] == []
-
-
-@pytest.mark.integration
-def test_results_of_collective_calls(results):
     for number, result in enumerate(results):
         assert result["run_on_rank0"] == 0
         assert result["all_gather"] == result["after errors"] == [0, 1, 2]
@@ -145,18 +140,13 @@ def test_two_ranks_produce_the_same_files_as_one_process(alone, tmp_path):
     assert sampled(tmp_path / "store") == sampled(one_folder / "store")  # byte by byte
     assert two["sample"]["supervision"] == one["sample"]["supervision"]
     assert losses(tmp_path) == pytest.approx(losses(one_folder), rel=1e-5)
-    texts = [
-        [json.loads(line)["output"] for line in path.read_text("utf-8").splitlines()]
-        for path in (
-            folder / "run" / "answers" / "expert" / "micro_add.jsonl"
-            for folder in (one_folder, tmp_path)
-        )
-    ]
-    assert texts[0] == texts[1]
-    for who in ("expert", "tuned"):
-        assert two["evaluate"][who] == one["evaluate"][who]
-    assert two["evaluate"]["curve"] == one["evaluate"]["curve"]
-    assert two["evaluate"]["gap"] == one["evaluate"]["gap"]
+    texts, theirs = (
+        [one["output"] for one in read_lines(folder / "run/answers/expert/micro_add.jsonl")]
+        for folder in (one_folder, tmp_path)
+    )
+    assert texts == theirs
+    for part in ("expert", "tuned", "curve", "gap"):
+        assert two["evaluate"][part] == one["evaluate"][part]
     assert (tmp_path / "kept.jsonl").read_bytes() == (one_folder / "kept.jsonl").read_bytes()
     merged = [load_file(f / "run" / "merged" / "model.safetensors") for f in (one_folder, tmp_path)]
     for name, weight in merged[0].items():
@@ -246,8 +236,8 @@ def test_a_sweep_continues_after_cells_that_fail_on_all_ranks(tmp_path):
         ("good", ["1 + 1", "2 + 2", "3 + 3"], ["1 + 1", "2 + 2", "3 + 3"]),
     ):
         for folder, texts in ((tmp_path, here), (other, there)):
-            lines = [json.dumps({"question": text, "answer": "4"}) for text in texts]
-            (folder / f"{name}.jsonl").write_text("\n".join(lines), "utf-8")
+            rows = [{"question": text, "answer": "4"} for text in texts]
+            write_lines(folder / f"{name}.jsonl", rows)
     # A relative store path is a different folder for rank 1, as on a host's own disk.
     places = [f"store=own,{tmp_path / 'store'}", f"hydra.sweep.dir={tmp_path / 'sweep'}"]
     data = ["data=jsonl", "data.path=differs.jsonl,few.jsonl,good.jsonl", "stages=[sample]"]

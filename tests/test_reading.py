@@ -8,7 +8,6 @@ import torch
 
 from lr_exp import contrast
 from lr_exp.sampler import profile, reading
-from lr_exp.sampler.supervision import Supervision
 from lr_exp.store.shards import read_shards
 from tests.support.methods import method
 from tests.support.sampling import selected
@@ -139,10 +138,9 @@ def test_the_sample_has_wrong_answers_and_others(monkeypatch, sampled, pair):
 
     shown, _ = read(sampled, pair[0].tokenizer, verdict=verdict)
     assert [answer["correct"] for answer in shown["answers"]] == [True, True, False, False]
-    assert shown["answers"][-1]["reference"] == "7"
-    assert shown["answers"][-1]["predicted"] == "8"
-    assert shown["answers_total"] == 12
-    assert shown["chosen"] == ("the first 2 wrong answers and the first 2 others, of 12 answers")
+    last = shown["answers"][-1]
+    assert (last["reference"], last["predicted"], shown["answers_total"]) == ("7", "8", 12)
+    assert shown["chosen"] == "the first 2 wrong answers and the first 2 others, of 12 answers"
 
 
 def test_the_file_s_size_is_limited(monkeypatch, sampled, pair):
@@ -158,15 +156,10 @@ def test_the_file_s_size_is_limited(monkeypatch, sampled, pair):
 
 def test_a_method_without_an_amateur_shows_its_own_tokens(sampled, pair):
     upft = method(select="first", target="token", parameters={"first": 3})
-    selection = selected(sampled[0], None, upft)
-    shown = reading.sample_for_display(
-        sampled[0],
-        None,
-        selection.supervision,
-        pair[0].tokenizer,
-        alpha=None,
-        verdict=lambda i, text: None,
-    )
+    supervision = selected(sampled[0], None, upft).supervision
+    options = {"alpha": None, "verdict": lambda i, text: None}
+    given = sampled[0], None, supervision, pair[0].tokenizer
+    shown = reading.sample_for_display(*given, **options)
     for answer in shown["answers"]:
         assert answer["kept"] == [1, 1, 1] + [0] * (len(answer["token"]) - 3)
         assert set(answer["kl"]) == {None}
@@ -190,10 +183,3 @@ def test_later_positions_share_the_last_bin(monkeypatch, sampled):
     lengths = [len(row["token_ids"]) for row in read_shards(sampled[0])]
     assert shown["steps"] == [8 * 12, 8 * 12, sum(lengths) - 16 * 12]
     assert shown["kept"] == [8 * 12, 8 * 12, 4 * 12]
-
-
-def test_supervision_can_be_restricted_to_some_questions(sampled):
-    supervision = selected(*sampled, method(alpha=ALPHA, beta=BETA)).supervision
-    wanted = {supervision.trajectories[1].question_id}
-    assert [one.question_id for one in supervision.for_questions(wanted)] == list(wanted)
-    assert list(Supervision([]).for_questions(wanted)) == []

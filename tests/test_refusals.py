@@ -4,8 +4,6 @@ Each table has an input and what its error says, `culprit | remedy`. `{here}` is
 """
 
 import json
-import subprocess
-import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cache
@@ -23,14 +21,12 @@ from lr_exp.report.__main__ import main as report_main
 from lr_exp.sampler.records import import_records
 from lr_exp.store.__main__ import main as store_main
 
+from .support.files import run_python
 from .support.tiny import TOKENS, tiny_model, tiny_tokenizer
 
 MICRO = (
-    "experiment=demo",
-    "benchmarks=[micro_add]",
-    "evaluator.max_examples=2",
-    "data.max_questions=2",
-    "sampler.max_new_tokens=4",
+    *("experiment=demo", "benchmarks=[micro_add]", "evaluator.max_examples=2"),
+    *("data.max_questions=2", "sampler.max_new_tokens=4"),
 )
 
 Prepare = Callable[[Path], object]  # fills the folder
@@ -259,10 +255,7 @@ SPOILT: list[tuple[Prepare, str]] = [
         config(model_type="nobodys", architectures=["Own"], auto_map=OWN_CODE),
         "{here}/model | expert.trust_remote_code=true",
     ),
-    (
-        config(model_type="distilbert", architectures=["DistilBertModel"]),
-        "{here}/model" + CHECK,
-    ),
+    (config(model_type="distilbert", architectures=["DistilBertModel"]), "{here}/model" + CHECK),
 ]
 
 # Overrides beside those of a sound expert with its own early exit as the amateur.
@@ -347,12 +340,8 @@ def data() -> Iterator[Case]:
 
 RECORD = {
     "prompt_id": "Ana owns 99 coins. Ana finds 72 more. How many coins does Ana have?",
-    "step": 1,
-    "prefix": "9",
-    "tokens": ["9", " + "],
-    "token_ids": [14, 15],
-    "weights": [0.75, 0.25],
-    "kl_divergence": 0.9,
+    **{"step": 1, "prefix": "9", "tokens": ["9", " + "], "token_ids": [14, 15]},
+    **{"weights": [0.75, 0.25], "kl_divergence": 0.9},
 }
 IDS = {"prompt_token_ids": [2, 27, 1, 3], "prefix_token_ids": [14]}
 
@@ -376,7 +365,6 @@ RECORD_LINES: list[tuple[object, str]] = [
     ({"prefix": None}, ": 'prefix' is NoneType | must be a text"),
     ({"prefix": "\ud83d"}, ": prefix has half | write the whole character"),
     ({"kl_divergence": HUGE}, ": step | kl_divergence finite"),
-    ({"kl_divergence": float("nan")}, ": not JSON (NaN is not a JSON number)"),
     ({"kl_divergence": -1}, ": step | finite and 0 or more"),
     ({"token_ids": 14}, ": 'token_ids' is int"),
     ({"token_ids": [], "weights": []}, " has 0 token_ids | at least one id"),
@@ -387,7 +375,6 @@ RECORD_LINES: list[tuple[object, str]] = [
     ({"token_ids": [14, 14]}, ": token_ids has the same token twice | add up its weights"),
     ({"weights": [0.5, 0.25]}, ": weights | sum to 1, not 0.75"),
     ({"weights": [1.5, -0.5]}, ": weights | 0 or more and sum to 1, not -0.5"),
-    ({"weights": [float("nan"), 1.0]}, ": not JSON (NaN is not a JSON number)"),
     ({"weights": [True, 0]}, ": weights | 0 or more and sum to 1, not True"),
     ({"weights": ["0.5", 0.5]}, ": weights | not '0.5'"),
     ({"weights": [HUGE, 1]}, ": weights | 0 or more and sum to 1"),
@@ -548,15 +535,7 @@ def test_debugging_raises_where_the_error_is(program_name, refused, monkeypatch)
 @pytest.mark.integration
 def test_exit_status_and_output_of_a_mistake(tmp_path):
     """As a shell sees them."""
-    done = subprocess.run(
-        [sys.executable, "-m", "lr_exp", "betta=0.4"],
-        cwd=tmp_path,
-        env={"PYTHONPATH": str(Path(__file__).parents[1]), "PATH": ""},
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
+    done = run_python("-m", "lr_exp", "betta=0.4", cwd=tmp_path)
     assert (done.returncode, done.stdout) == (1, "")
     assert done.stderr == "error: 'betta' is not a setting. Did you mean 'beta'?\n"
 
@@ -564,10 +543,9 @@ def test_exit_status_and_output_of_a_mistake(tmp_path):
 # What the cases are defects of -------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("output", ["\\boxed{18}", "\ud83d \\boxed{18}"])
-def test_sound_answers_are_graded(tmp_path, capsys, output):
-    """Outputs are cut where the limit falls, which may leave half a character."""
-    lines("a.jsonl", {**ANSWER, "output": output})(tmp_path)
+def test_half_a_character_in_an_answer_is_graded(tmp_path, capsys):
+    """Outputs are cut where the limit falls."""
+    lines("a.jsonl", {**ANSWER, "output": "\ud83d \\boxed{18}"})(tmp_path)
     assert grade.main([str(tmp_path / "a.jsonl"), "--out", str(tmp_path / "b.jsonl")]) == 0
     (graded,) = (tmp_path / "b.jsonl").read_text("utf-8").splitlines()
     assert json.loads(graded)["correct"] is True
@@ -600,32 +578,6 @@ def distil(program, tmp_path) -> Callable[..., Any]:
 def test_sound_records_are_distilled(distil, record, start):
     """With and without the ids of our own exports, and a byte order mark."""
     assert distil(record=record, start=start).finished == ["adapter", "records"]
-
-
-@pytest.mark.integration
-@pytest.mark.parametrize(
-    ("broken", "content"), [("manifest.json", "{"), ("adapter/adapter_config.json", "[]")]
-)
-def test_a_broken_adapter_or_manifest_is_reported_and_replaced(
-    distil, tmp_path, capsys, broken, content
-):
-    def artifact() -> Path:
-        distil()
-        manifests = (tmp_path / "store" / "adapter").glob("*/manifest.json")
-        (path,) = [path.parent for path in manifests if "damaged" not in path.parent.name]
-        return path
-
-    made = artifact()
-    sound = json.loads((made / broken).read_text("utf-8"))
-    (made / broken).write_text(content, "utf-8")
-    assert store_main(["--store", str(tmp_path / "store"), "verify"]) == 1
-    output = capsys.readouterr()
-    assert made.name in output.out
-    assert "1 damaged" in output.out
-    assert "Traceback" not in output.err
-    assert artifact() == made
-    assert json.loads((made / broken).read_text("utf-8")).keys() == sound.keys()
-    assert len(list((tmp_path / "store" / "adapter").glob("*.damaged-*"))) == 1
 
 
 @pytest.mark.integration

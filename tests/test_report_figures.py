@@ -49,7 +49,7 @@ def differences(one: str, other: str) -> dict[str, float]:
 
 
 @pytest.mark.parametrize("scheme", SCHEMES)
-def test_methods_of_one_table_differ_in_colour_also_for_colour_blind_readers(scheme: str) -> None:
+def test_methods_of_one_table_differ_in_colour_also_for_colour_blind_readers(scheme):
     near = []
     for table in (ABLATION, BASELINES):
         for pair in itertools.combinations(table, 2):
@@ -59,7 +59,7 @@ def test_methods_of_one_table_differ_in_colour_also_for_colour_blind_readers(sch
 
 
 @pytest.mark.parametrize("scheme", SCHEMES)
-def test_methods_with_similar_colours_differ_in_line_and_marker(scheme: str) -> None:
+def test_methods_with_similar_colours_differ_in_line_and_marker(scheme):
     for one, other in itertools.combinations(METHODS, 2):
         seen = differences(*(getattr(method_look(method).hue, scheme) for method in (one, other)))
         assert seen["all cones"] >= 14, (one, other)
@@ -70,7 +70,7 @@ def test_methods_with_similar_colours_differ_in_line_and_marker(scheme: str) -> 
 
 
 @pytest.mark.parametrize("scheme", SCHEMES)
-def test_lines_have_a_contrast_of_3_and_text_of_4_5(scheme: str) -> None:
+def test_lines_have_a_contrast_of_3_and_text_of_4_5(scheme):
     paper = getattr(PAPER, scheme)
     shades = COLOURS[-3 * len(HUES) :]  # each hue and two mixtures with ink
     assert shades[::3] == HUES
@@ -80,7 +80,7 @@ def test_lines_have_a_contrast_of_3_and_text_of_4_5(scheme: str) -> None:
 
 
 @pytest.mark.parametrize("scheme", SCHEMES)
-def test_text_of_the_page_has_enough_contrast_on_every_shade(scheme: str) -> None:
+def test_text_of_the_page_has_enough_contrast_on_every_shade(scheme):
     """At least 4.5 to 1 (WCAG 2.2, 1.4.3); shades are ordered by lightness."""
     style = Path(page.__file__).with_name("page.css").read_text("utf-8")
     pair = r"light-dark\((#\w{6}), (#\w{6})\)"
@@ -103,14 +103,14 @@ def test_text_of_the_page_has_enough_contrast_on_every_shade(scheme: str) -> Non
     assert contrast(values["ink"], values["changed"]) >= 4.5
 
 
-def test_a_colour_keeps_its_hue_on_a_dark_screen() -> None:
+def test_a_colour_keeps_its_hue_on_a_dark_screen():
     for hue in HUES:
         light, dark = (Color(getattr(hue, scheme)).convert("lch-d65") for scheme in SCHEMES)
         if light["chroma"] > 15:
             assert abs((light["hue"] - dark["hue"] + 180) % 360 - 180) < 30, hue
 
 
-def test_the_style_file_uses_exactly_the_palette() -> None:
+def test_the_style_file_uses_exactly_the_palette():
     found = re.findall(r"\b[0-9a-f]{6}\b", STYLE.read_text("utf-8"))
     assert {f"#{one}" for one in found} <= {colour.light for colour in COLOURS}
     assert {hue.light[1:] for hue in HUES} <= set(found)
@@ -121,7 +121,7 @@ def test_the_style_file_uses_exactly_the_palette() -> None:
         assert matplotlib.rcParams["text.parse_math"] is False
 
 
-def test_a_user_s_matplotlib_settings_do_not_change_figures(tmp_path: Path) -> None:
+def test_a_user_s_matplotlib_settings_do_not_change_figures(tmp_path):
     import matplotlib
 
     write_run(tmp_path / "0")
@@ -130,7 +130,7 @@ def test_a_user_s_matplotlib_settings_do_not_change_figures(tmp_path: Path) -> N
         assert [figure.svg for figure in draw_run(_run(tmp_path))] == first
 
 
-def test_unlisted_methods_have_a_fixed_look_unlike_all_listed_ones() -> None:
+def test_unlisted_methods_have_a_fixed_look_unlike_all_listed_ones():
     listed = {(method_look(one).line, method_look(one).marker) for one in METHODS}
     own = method_look("my_own")
     assert (own.line, own.marker) not in listed
@@ -138,7 +138,7 @@ def test_unlisted_methods_have_a_fixed_look_unlike_all_listed_ones() -> None:
     assert len({method_look(f"my_{letter}") for letter in "abcde"}) == 5
 
 
-def test_variants_of_a_method_differ_in_line_and_marker() -> None:
+def test_variants_of_a_method_differ_in_line_and_marker():
     for method in METHODS:
         looks = [variant_look(method, number) for number in range(6)]
         assert looks[0] == method_look(method)
@@ -173,9 +173,7 @@ def names(run: Run) -> list[str]:
     return [figure.name for figure in draw_run(run)]
 
 
-def test_a_run_has_four_figures_and_each_is_left_out_without_its_data(
-    tmp_path: Path,
-) -> None:
+def test_a_run_has_four_figures_and_each_is_left_out_without_its_data(tmp_path):
     whole = ["gain_by_benchmark", "lorenz_curve", "kept_by_position", "training_curves"]
     assert names(_whole_run(tmp_path / "all")) == whole
     write_run(tmp_path / "old" / "0")
@@ -188,7 +186,7 @@ def test_a_run_has_four_figures_and_each_is_left_out_without_its_data(
     assert draw_run(_run(tmp_path / "one")) == []
 
 
-def test_training_curves_skip_values_that_are_not_numbers(tmp_path: Path) -> None:
+def test_training_curves_skip_values_that_are_not_numbers(tmp_path):
     run = _whole_run(tmp_path)
     (run.folder / "metrics.jsonl").write_text(
         '{"family": "distill", "step": 1, "loss": "low", "grad_norm": NaN, "learning_rate": 1}\n'
@@ -198,7 +196,7 @@ def test_training_curves_skip_values_that_are_not_numbers(tmp_path: Path) -> Non
     assert [axes.get_ylabel() for axes in curves.axes] == ["learning rate"]
 
 
-def test_lorenz_curves_of_divergence_and_loss(tmp_path: Path) -> None:
+def test_lorenz_curves_of_divergence_and_loss(tmp_path):
     run = _whole_run(
         tmp_path,
         sample__histogram={"bin_nats": 0.1, "counts": [80, 10, 10], "nats": [2, 1.5, 16.5]},
@@ -219,7 +217,7 @@ def test_lorenz_curves_of_divergence_and_loss(tmp_path: Path) -> None:
     assert axes.get_title("right").endswith("\n80 % below 0.1 nat · 15 % kept · 2 % moving")
 
 
-def test_kept_shares_are_drawn_with_errors_and_counts(tmp_path: Path) -> None:
+def test_kept_shares_are_drawn_with_errors_and_counts(tmp_path):
     upper, lower = _drawn(_whole_run(tmp_path), "kept_by_position").mpl_figure.axes
     (line,) = [
         one for one in upper.lines if len(one.get_xdata()) == 3 and one.get_linestyle() == "-"
@@ -229,7 +227,7 @@ def test_kept_shares_are_drawn_with_errors_and_counts(tmp_path: Path) -> None:
     assert lower.patches[0].get_data().values.tolist() == [40, 30, 3]
 
 
-def test_gains_are_in_the_order_of_the_settings_with_their_counts(tmp_path: Path) -> None:
+def test_gains_are_in_the_order_of_the_settings_with_their_counts(tmp_path):
     right = {name: [1, 1, 0, 1] for name in ("svamp", "gsm8k", "math500")}
     run = _whole_run(tmp_path, before=right, after={**right, "gsm8k": [1, 1, 1, 1]})
     (axes,) = _drawn(run, "gain_by_benchmark").mpl_figure.axes
@@ -246,9 +244,7 @@ def test_gains_are_in_the_order_of_the_settings_with_their_counts(tmp_path: Path
     assert whiskers == pytest.approx([widths[0], widths[1], widths[0]])
 
 
-def test_figures_fit_a_journal_s_width_with_legible_text(
-    tmp_path: Path,
-) -> None:
+def test_figures_fit_a_journal_s_width_with_legible_text(tmp_path):
     from matplotlib.backends.backend_agg import FigureCanvasAgg
 
     long = {f"micro_with_a_longer_name_{i}": [0, 1, 1, 0] for i in range(4)}
@@ -281,7 +277,7 @@ def test_figures_fit_a_journal_s_width_with_legible_text(
         assert any(labels) or not labelled, figure.name
 
 
-def test_a_page_does_not_render_pngs(tmp_path: Path) -> None:
+def test_a_page_does_not_render_pngs(tmp_path):
     """Rendering a PNG for each figure would dominate a page's cost."""
     run = _whole_run(tmp_path)
     (figure, *_) = draw_run(run)
@@ -290,7 +286,7 @@ def test_a_page_does_not_render_pngs(tmp_path: Path) -> None:
     assert figure.png.startswith(b"\x89PNG")
 
 
-def test_dark_figures_change_colours_but_neither_names_nor_heat_maps(tmp_path: Path) -> None:
+def test_dark_figures_change_colours_but_neither_names_nor_heat_maps(tmp_path):
     right = {INK.light: [0, 1, 1, 0]}  # a benchmark named like a colour
     run = _whole_run(tmp_path / "run", before=right, after=right, answers=False)
     dark = _drawn(run, "gain_by_benchmark").dark_svg.decode()

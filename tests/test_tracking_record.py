@@ -18,6 +18,7 @@ from lr_exp.pipeline.inputs import Inputs
 from lr_exp.pipeline.outcome import choices
 from lr_exp.sampler import rollout, score, select
 from lr_exp.tracking.log_results import TRAJECTORY_COLUMNS
+from tests.support.files import read_lines
 from tests.support.recorded import Record, alone, go, settings_for
 
 pytestmark = pytest.mark.integration
@@ -99,8 +100,7 @@ def test_a_resumed_training_logs_its_whole_curve_once(place, first, monkeypatch)
     done = half.curve("distill/loss", "distill/step")
     assert [step for step, _ in done] == [1, 2, 4]
     assert whole.curve("distill/loss", "distill/step")[:3] == done
-    lines = (place / "stopped" / "metrics.jsonl").read_text("utf-8").splitlines()
-    logged = [json.loads(line) for line in lines]
+    logged = read_lines(place / "stopped" / "metrics.jsonl")
     assert [line["step"] for line in logged if line["family"] == "distill"] == steps
     assert {name.partition("-")[0] for name in whole.artifacts} == {"supervision", "adapter"}
 
@@ -206,12 +206,8 @@ def cell(place: Path, *overrides: str, **options: str):
 
 def test_locations_do_not_change_the_run_id(place, first, tmp_path):
     for override in (
-        "wandb.project=other",
-        f"store={tmp_path}",
-        f"hub_root={tmp_path}",
-        "sampler.export=there.jsonl",
-        "distiller.checkpoint_every=4",
-        "distiller.merge=true",
+        *("wandb.project=other", f"store={tmp_path}", f"hub_root={tmp_path}"),
+        *("sampler.export=there.jsonl", "distiller.checkpoint_every=4", "distiller.merge=true"),
         *("server.url=http://localhost:1", "server.concurrency=2", "server.attempts=2"),
     ):
         assert cell(place, override).id == first[0].run["run_id"], override

@@ -22,7 +22,7 @@ from lr_exp.errors import UserError
 from tests.support.distilling import SETTINGS, KilledError, stop_at, train
 from tests.support.sampling import load_micro
 
-MANY = replace(SETTINGS, tokens_per_pass=24, lora_dropout=0.3, snapshot_every=3)
+MANY = replace(SETTINGS, steps=4, tokens_per_pass=24, lora_dropout=0.3, snapshot_every=3)
 CASES: dict[str, DistillerSettings] = {
     "ddp": MANY,
     "fsdp": replace(MANY, parallel="fsdp"),
@@ -30,7 +30,7 @@ CASES: dict[str, DistillerSettings] = {
     "fsdp-one-pass": replace(MANY, tokens_per_pass=10_000, parallel="fsdp"),
     "tight": replace(MANY, lora_dropout=0.0),
 }
-STOP = stop_at(5)  # with a checkpoint at step 4
+STOP = stop_at(3)  # with a checkpoint at step 2
 
 
 def train_all(folder: Path) -> None:

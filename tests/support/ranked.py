@@ -55,17 +55,18 @@ def primitives(folder: Path) -> None:
             raise UserError(f"job {job} cannot be done")
         return 10 * job + distributed.rank()
 
-    def error_of(call) -> str | None:
+    def distribute(jobs, number=-1, take=lambda *_: None) -> None:
+        distributed.distribute_jobs(jobs, lambda job: fails_at(number, job), take)
+
+    def error_of(call, *given) -> str | None:
         try:
-            call()
+            call(*given)
         except distributed.SharedError as error:
             return str(error)
         return None
 
     taken: list[list[int]] = []
-    distributed.distribute_jobs(
-        range(5), lambda job: fails_at(-1, job), lambda *pair: taken.append([*pair])
-    )
+    distribute(range(5), take=lambda *pair: taken.append([*pair]))
     results["distribute_jobs"] = taken
     results["run_on_rank0"] = distributed.run_on_rank0(lambda: distributed.rank())
     results["all_gather"] = distributed.all_gather(distributed.rank())
@@ -90,44 +91,25 @@ def primitives(folder: Path) -> None:
 
     own_store = Store(folder / f"store-{distributed.rank()}")
     reached: list[int] = []
+    on_all, on_first = distributed.run_on_all_ranks, distributed.run_on_rank0
+    together = distributed.run_collectively
     results["errors"] = {
-        "work of rank 1": error_of(
-            lambda: distributed.distribute_jobs(
-                range(9), lambda job: fails_at(3, job), lambda job, _: reached.append(job)
-            )
-        ),
-        "take": error_of(
-            lambda: distributed.distribute_jobs(
-                range(4), lambda job: job, lambda job, _: fails_at(2, job)
-            )
-        ),
-        "rank 0": error_of(
-            lambda: distributed.run_on_rank0(lambda: fails_at(0, distributed.rank()))
-        ),
-        "all ranks": error_of(lambda: distributed.run_on_all_ranks(lambda: fails_at(7, 7))),
-        "rank 1": error_of(
-            lambda: distributed.run_on_all_ranks(lambda: fails_at(1, distributed.rank()))
-        ),
-        "run_collectively": error_of(
-            lambda: distributed.run_collectively(
-                lambda work: work(),
-                lambda: distributed.distribute_jobs(
-                    [3], lambda job: fails_at(3, job), lambda *_: None
-                ),
-            )
-        ),
-        "check_same": error_of(
-            lambda: distributed.check_same({"a": 1, "questions": distributed.rank()})
-        ),
+        "work of rank 1": error_of(distribute, range(9), 3, lambda job, _: reached.append(job)),
+        "take": error_of(distribute, range(4), -1, lambda job, _: fails_at(2, job)),
+        "rank 0": error_of(on_first, lambda: fails_at(0, distributed.rank())),
+        "all ranks": error_of(on_all, lambda: fails_at(7, 7)),
+        "rank 1": error_of(on_all, lambda: fails_at(1, distributed.rank())),
+        "run_collectively": error_of(together, lambda work: work(), lambda: distribute([3], 3)),
+        "check_same": error_of(distributed.check_same, {"a": 1, "questions": distributed.rank()}),
         "disk": error_of(
             lambda: Store(folder / "store").make(
                 Recipe("disk", 1, {}, {}),
-                lambda _: distributed.distribute_jobs([1], lambda job: job, disk_is_full) or {},
+                lambda _: distribute([1], take=disk_is_full) or {},
                 together=True,
             )
         ),
-        "jobs": error_of(lambda: distributed.distribute_jobs(broken_jobs(), print, print)),
-        "store": error_of(lambda: rank_checks._check_store(own_store.root)),
+        "jobs": error_of(distributed.distribute_jobs, broken_jobs(), print, print),
+        "store": error_of(rank_checks._check_store, own_store.root),
     }
     rank_checks._check_store(Store(folder / "store").root)
     results["leftover files"] = [str(path) for path in folder.glob("store*/.seen-*")]

@@ -49,14 +49,8 @@ def write_run(
     counts = [700, 50, 30, 20, *[4] * 40, *[40, 0] * 3]
     nats = [count * (0.05 + 0.1 * i) for i, count in enumerate(counts)]
     summary: dict[str, Any] = {
-        "method": method,
-        "expert": expert,
-        "amateur": amateur,
-        "data": data,
-        "alpha": alpha,
-        "beta": beta,
-        "seed": seed,
-        "sweep": sweep,
+        **{"method": method, "expert": expert, "amateur": amateur, "data": data, "alpha": alpha},
+        **{"beta": beta, "seed": seed, "sweep": sweep},
         "stages": ["sample", "distill", "evaluate"],
         "provenance": {
             "expert": {**model, "fingerprint": f"of {expert}"},
@@ -85,17 +79,9 @@ def write_run(
         },
         "versions": {"lr_exp": "0.1.0", "torch": "2.13.0", "transformers": "5.23.0"},
         "sample": {
-            "questions": 20,
-            "steps": 1000,
-            "kept": 200,
-            "kept_share": 0.2,
-            "kl_mean": 0.3,
-            "kl_mean_same_top1": 0.1,
-            "kl_mean_other_top1": 2.0,
-            "share_same_top1": 0.9,
-            "share_below_0.1": 0.7,
-            "share_above_0.4": 0.2,
-            "expert_entropy_mean": 0.3,
+            **{"questions": 20, "steps": 1000, "kept": 200, "kept_share": 0.2, "kl_mean": 0.3},
+            **{"kl_mean_same_top1": 0.1, "kl_mean_other_top1": 2.0, "share_same_top1": 0.9},
+            **{"share_below_0.1": 0.7, "share_above_0.4": 0.2, "expert_entropy_mean": 0.3},
             "amateur_entropy_mean": 0.6,
             "histogram": {"bin_nats": 0.1, "counts": counts, "nats": nats},
             "generated_tokens": 1000,
@@ -103,18 +89,10 @@ def write_run(
             "seconds_by_stage": {"rollout": 2.0, "score": 1.0},
         },
         "distill": {
-            "optimizer_steps": 100,
-            "tuned_tokens": 1600,
-            "kept_steps": 200,
-            "final_loss": 0.1,
+            **{"optimizer_steps": 100, "tuned_tokens": 1600, "kept_steps": 200, "final_loss": 0.1},
             "seconds": 5.0,
         },
-        "evaluate": {
-            "decoder": decoder,
-            **results["chat"],
-            "prompts": results,
-            "seconds": 2.0,
-        },
+        "evaluate": {"decoder": decoder, **results["chat"], "prompts": results, "seconds": 2.0},
         "peak_memory_bytes": 2**30,
     }
     for path, value in changed.items():

