@@ -159,7 +159,9 @@ def program(
     folder = tmp_path / "run"
     fixed = (
         *(f"hydra.run.dir={folder}", f"hydra.sweep.dir={folder}", f"store={tmp_path / 'store'}"),
-        *("wandb.mode=disabled", "device=cpu", "dtype=float32"),
+        "wandb.mode=disabled",
+        "device=cpu",
+        "dtype=float32",
     )
 
     def call(*words: object, flags: Sequence[str] = ()) -> Outcome:

@@ -17,10 +17,16 @@ import lr_exp
 from tests.support.files import read_lines, run_python, summary_of
 
 SMALL = (
-    *("experiment=demo", "data.count=12", "sampler.batch_size=6"),
-    *("distiller.steps=3", "distiller.batch_size=8"),
-    *("benchmarks=[micro_add,micro_plain]", "evaluator.max_examples=6"),
-    *("wandb.mode=disabled", "device=cpu", "dtype=float32"),
+    "experiment=demo",
+    "data.count=12",
+    "sampler.batch_size=6",
+    "distiller.steps=3",
+    "distiller.batch_size=8",
+    "benchmarks=[micro_add,micro_plain]",
+    "evaluator.max_examples=6",
+    "wandb.mode=disabled",
+    "device=cpu",
+    "dtype=float32",
 )
 
 

@@ -31,8 +31,13 @@ QUESTIONS = [
 ]
 FAST = ("gpt2", "lfm2", "gemma3+nested")
 MIX = {"gpt_oss", "opt", "xglm", "biogpt", "bloom", "mpt", "falcon", "lfm2", "jamba"} | {
-    *("granitemoehybrid", "qwen3_next", "qwen3_5_text", "recurrent_gemma"),
-    *("mamba", "mamba2", "rwkv"),
+    "granitemoehybrid",
+    "qwen3_next",
+    "qwen3_5_text",
+    "recurrent_gemma",
+    "mamba",
+    "mamba2",
+    "rwkv",
 }
 NO_CACHE = {"mamba", "mamba2", "rwkv"}
 NO_EARLY_EXIT = {"gemma3n_text"}  # its layers read embeddings of their own

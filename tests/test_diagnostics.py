@@ -8,8 +8,12 @@ from lr_exp.sampler.diagnostics import diagnose_pair, diagnose_training
 
 def profile(quiet, loud, *, mean=0.3, steps=16818, expert=0.015, amateur=0.3):
     return {
-        **{"steps": steps, "kl_mean": mean, "share_below_0.1": quiet, "share_above_0.4": loud},
-        **{"expert_entropy_mean": expert, "amateur_entropy_mean": amateur},
+        "steps": steps,
+        "kl_mean": mean,
+        "share_below_0.1": quiet,
+        "share_above_0.4": loud,
+        "expert_entropy_mean": expert,
+        "amateur_entropy_mean": amateur,
     }
 
 

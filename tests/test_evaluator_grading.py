@@ -132,9 +132,15 @@ VALUES = st.one_of(
 )
 UNITS = st.sampled_from(
     [
-        *("\\text{ units}", "\\text{ cm}^2", "\\,\\mathrm{km/h}"),
-        *(" \\frac{\\text{km}}{\\text{h}}", " \\text{ kg} \\cdot \\text{m}^2", " m/s^2"),
-        *("\\,\\Omega", " square inches", " K"),
+        "\\text{ units}",
+        "\\text{ cm}^2",
+        "\\,\\mathrm{km/h}",
+        " \\frac{\\text{km}}{\\text{h}}",
+        " \\text{ kg} \\cdot \\text{m}^2",
+        " m/s^2",
+        "\\,\\Omega",
+        " square inches",
+        " K",
     ]
 )
 symbolic_settings = settings(max_examples=15)  # a comparison takes tens of milliseconds
@@ -378,8 +384,12 @@ def test_aggregate():
         "stderr": pytest.approx(math.sqrt(0.75 * 0.25 / 4)),
         # (0.75 + 1.9208 / 4 ± 1.96 sqrt(0.75 * 0.25 / 4 + 0.9604 / 16)) / 1.9604
         "ci95": pytest.approx([0.30064, 0.95441], abs=1e-5),
-        **{"truncated": 2, "boxed": 2, "no_answer": 1, "strict_accuracy": 0.25},
-        **{"accuracy_truncated": 0.5, "accuracy_finished": 1.0},
+        "truncated": 2,
+        "boxed": 2,
+        "no_answer": 1,
+        "strict_accuracy": 0.25,
+        "accuracy_truncated": 0.5,
+        "accuracy_finished": 1.0,
         "read_by": {"box": 0.5, "statement": 0.0, "last": 0.25},
         "mean_tokens": 39.5,
         "median_tokens": 42.0,
@@ -420,8 +430,14 @@ def test_no_answers_have_no_accuracy():
 # Regrading a file
 
 RECORD = {
-    **{"id": "g/test/0", "question": "Q", "reference": "18", "kind": "number", "choices": []},
-    **{"output": "\\boxed{18}", "correct": False, "tokens": 5},
+    "id": "g/test/0",
+    "question": "Q",
+    "reference": "18",
+    "kind": "number",
+    "choices": [],
+    "output": "\\boxed{18}",
+    "correct": False,
+    "tokens": 5,
 }
 
 

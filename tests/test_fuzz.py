@@ -50,8 +50,13 @@ LATEX = st.lists(st.sampled_from(FRAGMENTS), max_size=30).map("".join)
 TEXTS = st.one_of(LATEX, st.text(max_size=80), LATEX.map("\\boxed{{{}}}".format))
 REFERENCES = [
     *("\\frac{\\sqrt{3}}{2}", "x^2-1", "(-\\infty, 2] \\cup \\{5\\}"),
-    *("\\begin{pmatrix} 1 \\\\ -2 \\end{pmatrix}", "y = 2x + 1", "\\text{even}", "3:15", "10!"),
-    *("2^{100}", "45^\\circ"),
+    "\\begin{pmatrix} 1 \\\\ -2 \\end{pmatrix}",
+    "y = 2x + 1",
+    "\\text{even}",
+    "3:15",
+    "10!",
+    "2^{100}",
+    "45^\\circ",
 ]
 
 
@@ -89,9 +94,16 @@ def test_an_answer_that_starts_with_the_reference_is_graded(reference, text):
 # Records of kept steps -------------------------------------------------------------------------
 
 RECORD = {
-    **{"prompt_id": "How many?", "step": 1, "prefix": "9", "tokens": ["9", "8"]},
-    **{"token_ids": [14, 15], "weights": [0.75, 0.25], "kl_divergence": 0.9, "question_id": "q/1"},
-    **{"prompt_token_ids": [2, 27, 1, 3], "prefix_token_ids": [14]},
+    "prompt_id": "How many?",
+    "step": 1,
+    "prefix": "9",
+    "tokens": ["9", "8"],
+    "token_ids": [14, 15],
+    "weights": [0.75, 0.25],
+    "kl_divergence": 0.9,
+    "question_id": "q/1",
+    "prompt_token_ids": [2, 27, 1, 3],
+    "prefix_token_ids": [14],
 }
 _NUMBERS = st.one_of(
     st.integers(-3, 300), st.integers(), st.sampled_from([10**400, -(10**400)]), st.floats()
@@ -253,7 +265,11 @@ def test_a_summary_with_a_value_of_another_type_is_reported_or_gives_a_user_erro
 ):
     """Replaces each value in turn. Figures, which read the same data, are skipped for speed."""
     value = {
-        **{"list": [[]], "text": "many\n", "null": None, "number": -7.5, "nan": float("nan")},
+        "list": [[]],
+        "text": "many\n",
+        "null": None,
+        "number": -7.5,
+        "nan": float("nan"),
         "huge": 10**400,
     }[kind]
     monkeypatch.setattr(report_build, "draw_sweep", lambda _: [])
@@ -296,7 +312,11 @@ def check_linear(function: Callable[[int], object], size: int) -> None:
 
 PIECES = [
     *("\\boxed{1} ", "\\boxed{", "{", "}", "\\frac{1}{2} ", "1,", "the answer is 7. ", "(A) "),
-    *("$x^2$ ", "\\", "12 ", "answer: ", "\u00bd"),
+    "$x^2$ ",
+    "\\",
+    "12 ",
+    "answer: ",
+    "\u00bd",
 ]
 
 

@@ -271,8 +271,13 @@ def test_the_decoder_setting(tmp_path, on_disk):
 def draw(expert, folder, **changes):
     folder.mkdir(exist_ok=True)
     arguments = {
-        **{"prompt": Prompt(SYSTEM), "max_new_tokens": 8, "batch_size": 4, "samples": 3},
-        **{"temperature": 1.0, "top_p": 0.9, "seed": 0},
+        "prompt": Prompt(SYSTEM),
+        "max_new_tokens": 8,
+        "batch_size": 4,
+        "samples": 3,
+        "temperature": 1.0,
+        "top_p": 0.9,
+        "seed": 0,
         **changes,
     }
     return rollout.roll_out(QUESTIONS, expert, folder, **arguments)

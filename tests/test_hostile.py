@@ -432,11 +432,18 @@ def test_a_run_with_hostile_names_writes_only_to_its_folder_and_store(program, t
     path.write_text(json.dumps(question) + "\n", "utf-8")
     before = set(os.listdir(tmp_path.parent))
     outcome = program(
-        *("experiment=demo", "benchmarks=[micro_add]", "evaluator.max_examples=2", "beta=0"),
-        *("data=jsonl", f"data.path='{path}'", "data.name='../../../outside'"),
+        "experiment=demo",
+        "benchmarks=[micro_add]",
+        "evaluator.max_examples=2",
+        "beta=0",
+        "data=jsonl",
+        f"data.path='{path}'",
+        "data.name='../../../outside'",
         *(f"expert.name='../{CLEAR_SCREEN}/outside'", f"amateur.name='{300 * 'y'}'"),
-        *("sampler.max_new_tokens=4", "evaluator.max_new_tokens=4"),
-        *("distiller.steps=2", "distiller.batch_size=2"),
+        "sampler.max_new_tokens=4",
+        "evaluator.max_new_tokens=4",
+        "distiller.steps=2",
+        "distiller.batch_size=2",
     )
     assert outcome.status == 0, outcome.err
     assert set(os.listdir(tmp_path.parent)) == before

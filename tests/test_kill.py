@@ -19,10 +19,16 @@ from tests.support.demo import SMALL, contents
 # With checkpoints.
 WORDS = [
     *SMALL,
-    *("store=store", "hydra.run.dir=run"),
-    *("distiller.checkpoint_every=2", "distiller.steps=6"),
-    *("data.count=9", "sampler.batch_size=3", "sampler.max_new_tokens=96"),
-    *("benchmarks=[micro_add]", "evaluator.max_examples=4", "evaluator.batch_size=2"),
+    "store=store",
+    "hydra.run.dir=run",
+    "distiller.checkpoint_every=2",
+    "distiller.steps=6",
+    "data.count=9",
+    "sampler.batch_size=3",
+    "sampler.max_new_tokens=96",
+    "benchmarks=[micro_add]",
+    "evaluator.max_examples=4",
+    "evaluator.batch_size=2",
     "evaluator.max_new_tokens=32",
 ]
 

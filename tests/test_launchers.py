@@ -27,9 +27,17 @@ YAML = sorted((conf_dir() / "hydra" / "launcher").glob("*.yaml"))
 
 # Two cells that share everything except the labels, and one that fails.
 WORDS = (
-    *("+sweep=micro_ablation", "hydra.sweep.dir=runs", "store=store", "wandb.mode=disabled"),
-    *("stages=[sample,evaluate]", "method=lightreasoner", "seed=0", "data.count=6"),
-    *("benchmarks=[micro_add]", "evaluator.max_examples=4", "evaluator.max_new_tokens=16"),
+    "+sweep=micro_ablation",
+    "hydra.sweep.dir=runs",
+    "store=store",
+    "wandb.mode=disabled",
+    "stages=[sample,evaluate]",
+    "method=lightreasoner",
+    "seed=0",
+    "data.count=6",
+    "benchmarks=[micro_add]",
+    "evaluator.max_examples=4",
+    "evaluator.max_new_tokens=16",
 )
 CELLS = "alpha=0.2,0.3,7"
 LAUNCHERS = {

@@ -61,8 +61,11 @@ def test_json_has_the_facts_for_scripts(capsys):
     assert list(found) == ["experts", "sweeps"]
     by_name = {row["name"]: row for row in found["experts"]}
     assert by_name["qwen_math_7b"] == {
-        **{"name": "qwen_math_7b", "parameters": 7_615_616_512, "bf16_bytes": 15_231_233_024},
-        **{"from": "Qwen/Qwen2.5-Math-7B", "what": by_name["qwen_math_7b"]["what"]},
+        "name": "qwen_math_7b",
+        "parameters": 7_615_616_512,
+        "bf16_bytes": 15_231_233_024,
+        "from": "Qwen/Qwen2.5-Math-7B",
+        "what": by_name["qwen_math_7b"]["what"],
     }
 
 

@@ -8,7 +8,10 @@ import pytest
 from bench.stream import watch
 
 WORDS = [
-    *("experiment=demo", "data.count=10000", "data.max_questions=null", "sampler.batch_size=100"),
+    "experiment=demo",
+    "data.count=10000",
+    "data.max_questions=null",
+    "sampler.batch_size=100",
     "stages=[sample]",  # evaluation decodes as the rollout does
 ]
 MAX_OPEN_FILES = 64  # there are a hundred batches

@@ -206,9 +206,13 @@ def test_hard_labels_are_the_tokens_themselves_to_the_end(tmp_path):
 # The whole line --------------------------------------------------------------------------------
 
 SMALL = (
-    *("experiment=micro_tables", "data.count=12", "sampler.batch_size=12"),
-    *("distiller.steps=4", "distiller.batch_size=8"),
-    *("benchmarks=[micro_add]", "evaluator.max_examples=16"),
+    "experiment=micro_tables",
+    "data.count=12",
+    "sampler.batch_size=12",
+    "distiller.steps=4",
+    "distiller.batch_size=8",
+    "benchmarks=[micro_add]",
+    "evaluator.max_examples=16",
 )
 
 

@@ -39,8 +39,10 @@ FILES = {
     ),
 }
 SMALL = (
-    *("data.max_questions=4", "distiller.steps=2"),
-    *("evaluator.max_new_tokens=16", "benchmarks=[mine]"),
+    "data.max_questions=4",
+    "distiller.steps=2",
+    "evaluator.max_new_tokens=16",
+    "benchmarks=[mine]",
 )
 
 

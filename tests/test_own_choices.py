@@ -47,8 +47,12 @@ stride: 2
 """
 
 SMALL = (
-    *("experiment=demo", "method=toy", "data.count=8", "distiller.steps=4"),
-    *("benchmarks=[micro_add]", "evaluator.max_examples=8"),
+    "experiment=demo",
+    "method=toy",
+    "data.count=8",
+    "distiller.steps=4",
+    "benchmarks=[micro_add]",
+    "evaluator.max_examples=8",
 )
 
 

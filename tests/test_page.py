@@ -146,8 +146,13 @@ def test_shows_the_summary(page):
     ):
         assert expected in page.words, expected
     assert page.inside("h2") == [
-        *("Results", "Trajectory reader", "Where the models diverge", "Training"),
-        *("Answers before and after", "Cost", "Settings and provenance"),
+        "Results",
+        "Trajectory reader",
+        "Where the models diverge",
+        "Training",
+        "Answers before and after",
+        "Cost",
+        "Settings and provenance",
     ]
     assert "published" not in page.words.lower()
     diverge = ["Divergence and loss are in few steps", "Kept steps by position in the answer"]

@@ -179,8 +179,13 @@ def test_durations(seconds, words):
 # The program ------------------------------------------------------------------------------------
 
 TINY = (
-    *("experiment=demo", "data.count=2", "sampler.max_new_tokens=4", "benchmarks=[micro_add]"),
-    *("evaluator.max_examples=2", "evaluator.max_new_tokens=4", "distiller.steps=2"),
+    "experiment=demo",
+    "data.count=2",
+    "sampler.max_new_tokens=4",
+    "benchmarks=[micro_add]",
+    "evaluator.max_examples=2",
+    "evaluator.max_new_tokens=4",
+    "distiller.steps=2",
 )
 
 

@@ -99,7 +99,18 @@ ASCII = st.text(st.characters(min_codepoint=33, max_codepoint=126), min_size=1, 
 PIECES = st.sampled_from(
     [
         *SPECIAL,
-        *("<s>", "</s>", "<think>", "<", ">", "|", "im_end|>", " ", "   ", "\n", "ab", "{{ x }}"),
+        "<s>",
+        "</s>",
+        "<think>",
+        "<",
+        ">",
+        "|",
+        "im_end|>",
+        " ",
+        "   ",
+        "\n",
+        "ab",
+        "{{ x }}",
     ]
 )
 TEXTS = st.lists(st.one_of(ASCII, PIECES), min_size=1, max_size=8).map("".join)

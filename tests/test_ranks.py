@@ -30,16 +30,23 @@ HOST = socket.gethostname()
 # Questions of several lengths, and more shards than ranks, the last round not full.
 WORDS = [
     *SMALL,
-    *("data.count=7", "sampler.batch_size=2", "sampler.max_new_tokens=48"),
-    *("benchmarks=[micro_add]", "evaluator.max_examples=5", "evaluator.batch_size=2"),
+    "data.count=7",
+    "sampler.batch_size=2",
+    "sampler.max_new_tokens=48",
+    "benchmarks=[micro_add]",
+    "evaluator.max_examples=5",
+    "evaluator.batch_size=2",
     "evaluator.max_new_tokens=24",
 ]
 PLACES = ["store=store", "hydra.run.dir=run"]
 # Optional outputs and stages, so that the comparison covers them.
 ALL = [
     *WORDS,
-    *("data.streaming=true", "distiller.snapshot_every=4", "distiller.merge=true"),
-    *("evaluator.decoder=contrastive", "evaluator.gap=sampled"),
+    "data.streaming=true",
+    "distiller.snapshot_every=4",
+    "distiller.merge=true",
+    "evaluator.decoder=contrastive",
+    "evaluator.gap=sampled",
 ]
 
 

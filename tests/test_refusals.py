@@ -25,8 +25,11 @@ from .support.files import run_python
 from .support.tiny import TOKENS, tiny_model, tiny_tokenizer
 
 MICRO = (
-    *("experiment=demo", "benchmarks=[micro_add]", "evaluator.max_examples=2"),
-    *("data.max_questions=2", "sampler.max_new_tokens=4"),
+    "experiment=demo",
+    "benchmarks=[micro_add]",
+    "evaluator.max_examples=2",
+    "data.max_questions=2",
+    "sampler.max_new_tokens=4",
 )
 
 Prepare = Callable[[Path], object]  # fills the folder
@@ -340,8 +343,12 @@ def data() -> Iterator[Case]:
 
 RECORD = {
     "prompt_id": "Ana owns 99 coins. Ana finds 72 more. How many coins does Ana have?",
-    **{"step": 1, "prefix": "9", "tokens": ["9", " + "], "token_ids": [14, 15]},
-    **{"weights": [0.75, 0.25], "kl_divergence": 0.9},
+    "step": 1,
+    "prefix": "9",
+    "tokens": ["9", " + "],
+    "token_ids": [14, 15],
+    "weights": [0.75, 0.25],
+    "kl_divergence": 0.9,
 }
 IDS = {"prompt_token_ids": [2, 27, 1, 3], "prefix_token_ids": [14]}
 

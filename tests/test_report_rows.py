@@ -46,8 +46,14 @@ def test_rows_have_the_papers_order_and_labels_with_the_choices_that_differ(tmp_
     write_run(tmp_path / "0", beta=0.8)
     write_run(tmp_path / "1", method="no_selection", beta=None)
     assert [row.label for row in _sweep(tmp_path).rows] == [
-        *("baseline", "ground-truth SFT", "LightReasoner, β 0.4", "LightReasoner, β 0.8"),
-        *("without step selection", "both removed", "entropy steps", "my_own"),
+        "baseline",
+        "ground-truth SFT",
+        "LightReasoner, β 0.4",
+        "LightReasoner, β 0.8",
+        "without step selection",
+        "both removed",
+        "entropy steps",
+        "my_own",
     ]
 
 

@@ -42,7 +42,10 @@ FULL = Setup("qwen_math_1_5b", "lightreasoner", "qwen_0_5b", "gsm8k", 0.2, 0.4)
 
 def _papers(method: str, amateur: str | None = "qwen_0_5b", **changed: object) -> dict:
     return {
-        **{"expert": "qwen_math_1_5b", "amateur": amateur, "method": method, "data": "gsm8k"},
+        "expert": "qwen_math_1_5b",
+        "amateur": amateur,
+        "method": method,
+        "data": "gsm8k",
         "before": {name: [0, 1] for name in SEVEN},
         "after": {name: [1, 1] for name in SEVEN},
         "settings__data": {"name": "gsm8k", "path": "openai/gsm8k", "max_questions": 1000},
@@ -274,8 +277,11 @@ def test_efficiency_averages_seeds_and_adds_sampling_to_tuning(tmp_path):
     for title, cell in {
         "sampling + tuning (h)": "0.5",  # 3 s and 1797 s
         "sampling + tuning (h) published": "0.5",
-        **{"rollout (s)": "2.0", "problems published": "1,000", "tokens tuned": "1,600"},
-        **{"gain published": "+11.8", "peak memory (GiB)": "3.00"},
+        "rollout (s)": "2.0",
+        "problems published": "1,000",
+        "tokens tuned": "1,600",
+        "gain published": "+11.8",
+        "peak memory (GiB)": "3.00",
     }.items():
         assert _column(table, title) == [cell], title
 

@@ -246,8 +246,14 @@ def test_records_without_ids_are_read_as_the_published_reader_does(tmp_path, pai
 def test_prefixes_that_do_not_nest_get_rows_of_their_own(tmp_path, pair):
     def record(step, prefix):
         return {
-            **{"prompt_id": "q", "step": step, "prefix": "", "tokens": ["x"], "token_ids": [5]},
-            **{"weights": [1.0], "kl_divergence": 1.0, "prompt_token_ids": [1, 2]},
+            "prompt_id": "q",
+            "step": step,
+            "prefix": "",
+            "tokens": ["x"],
+            "token_ids": [5],
+            "weights": [1.0],
+            "kl_divergence": 1.0,
+            "prompt_token_ids": [1, 2],
             "prefix_token_ids": prefix,
         }
 

@@ -474,8 +474,12 @@ def test_nothing_kept_is_an_empty_file(tmp_path):
 # Whole runs
 
 SMALL = (
-    *("experiment=demo", "data.count=16", "data.max_questions=null", "stages=[sample]"),
-    *("sampler.max_new_tokens=24", "sampler.batch_size=8"),
+    "experiment=demo",
+    "data.count=16",
+    "data.max_questions=null",
+    "stages=[sample]",
+    "sampler.max_new_tokens=24",
+    "sampler.batch_size=8",
 )
 
 

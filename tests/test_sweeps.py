@@ -23,7 +23,10 @@ PAPER = ["main_results", "ablation", "expertise_gap", "efficiency", "alpha_beta"
 
 
 SMALL = (
-    *("data.count=6", "distiller.steps=2", "benchmarks=[micro_add]", "evaluator.max_examples=4"),
+    "data.count=6",
+    "distiller.steps=2",
+    "benchmarks=[micro_add]",
+    "evaluator.max_examples=4",
     "evaluator.max_new_tokens=16",
 )
 
@@ -249,9 +252,16 @@ def test_the_first_cell_runs_with_a_small_real_model(name, program):
     axes = [word for word in first if not word.startswith("experiment=")]
     experiment = [word for word in first if word.startswith("experiment=")]
     small = [
-        *("expert=smollm2_135m", "amateur=early_exit", f"hub_root={HUB}", "data.max_questions=8"),
-        *("sampler.max_new_tokens=32", "method.max_new_tokens=192", "distiller.steps=2"),
-        *("benchmarks=[gsm8k]", "evaluator.max_examples=2", "evaluator.max_new_tokens=16"),
+        "expert=smollm2_135m",
+        "amateur=early_exit",
+        f"hub_root={HUB}",
+        "data.max_questions=8",
+        "sampler.max_new_tokens=32",
+        "method.max_new_tokens=192",
+        "distiller.steps=2",
+        "benchmarks=[gsm8k]",
+        "evaluator.max_examples=2",
+        "evaluator.max_new_tokens=16",
     ]
     outcome = program(f"+sweep={name}", *experiment, *axes, *small, flags=["-m"])
     assert outcome.status == 0, outcome.err

@@ -296,8 +296,12 @@ TRAJECTORIES = {
     "tokens": ["a", "\n", "\x1b[31m", "</script>"],
     "answers": [
         {
-            **{"id": "q", "correct": False, "token": [0, 1, 2], "kl": [None, 0.5, 1.0]},
-            **{"kept": [0, 1, 0], "expert_entropy": [None, 0.05, 9.0]},
+            "id": "q",
+            "correct": False,
+            "token": [0, 1, 2],
+            "kl": [None, 0.5, 1.0],
+            "kept": [0, 1, 0],
+            "expert_entropy": [None, 0.05, 9.0],
             "amateur_entropy": [None, 0.1, 0.2],
             "candidates": [
                 [],

@@ -206,9 +206,15 @@ def cell(place: Path, *overrides: str, **options: str):
 
 def test_locations_do_not_change_the_run_id(place, first, tmp_path):
     for override in (
-        *("wandb.project=other", f"store={tmp_path}", f"hub_root={tmp_path}"),
-        *("sampler.export=there.jsonl", "distiller.checkpoint_every=4", "distiller.merge=true"),
-        *("server.url=http://localhost:1", "server.concurrency=2", "server.attempts=2"),
+        "wandb.project=other",
+        f"store={tmp_path}",
+        f"hub_root={tmp_path}",
+        "sampler.export=there.jsonl",
+        "distiller.checkpoint_every=4",
+        "distiller.merge=true",
+        "server.url=http://localhost:1",
+        "server.concurrency=2",
+        "server.attempts=2",
     ):
         assert cell(place, override).id == first[0].run["run_id"], override
 
@@ -216,9 +222,18 @@ def test_locations_do_not_change_the_run_id(place, first, tmp_path):
 @pytest.mark.parametrize(
     "override",
     [
-        *("seed=1", "alpha=0.3", "method=random_steps", "amateur=micro_near"),
-        *("beta=0.5", "stages=[sample]", "benchmarks=[micro_add]", "evaluator.max_examples=11"),
-        *("data.seed=1", "distiller.learning_rate=1e-3", "dtype=bfloat16", "attention=eager"),
+        "seed=1",
+        "alpha=0.3",
+        "method=random_steps",
+        "amateur=micro_near",
+        "beta=0.5",
+        "stages=[sample]",
+        "benchmarks=[micro_add]",
+        "evaluator.max_examples=11",
+        "data.seed=1",
+        "distiller.learning_rate=1e-3",
+        "dtype=bfloat16",
+        "attention=eager",
         "data.max_questions=15",
     ],
 )

@@ -11,9 +11,16 @@ from lr_exp.pipeline.run import run
 from lr_exp.store import MANIFEST
 
 SMALL = [
-    *("experiment=demo", "data.count=24", "sampler.batch_size=12", "distiller.steps=8"),
-    *("distiller.batch_size=16", "distiller.learning_rate=5e-3", "distiller.log_every=2"),
-    *("benchmarks=[micro_add,micro_plain]", "evaluator.max_examples=12", "evaluator.batch_size=8"),
+    "experiment=demo",
+    "data.count=24",
+    "sampler.batch_size=12",
+    "distiller.steps=8",
+    "distiller.batch_size=16",
+    "distiller.learning_rate=5e-3",
+    "distiller.log_every=2",
+    "benchmarks=[micro_add,micro_plain]",
+    "evaluator.max_examples=12",
+    "evaluator.batch_size=8",
     "wandb.mode=disabled",
 ]
 

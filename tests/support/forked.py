@@ -22,9 +22,17 @@ from tests.support.demo import skip_figures
 _SERVER = multiprocessing.get_context("forkserver")
 _SERVER.set_forkserver_preload(
     [
-        *("pytest", "lr_exp.pipeline.run", "lr_exp.distiller.distill", "lr_exp.report.page"),
-        *("hydra._internal.utils", "peft", "accelerate", "transformers.trainer"),
-        *("transformers.models.llama.modeling_llama", "matplotlib.figure", "torch.distributed"),
+        "pytest",
+        "lr_exp.pipeline.run",
+        "lr_exp.distiller.distill",
+        "lr_exp.report.page",
+        "hydra._internal.utils",
+        "peft",
+        "accelerate",
+        "transformers.trainer",
+        "transformers.models.llama.modeling_llama",
+        "matplotlib.figure",
+        "torch.distributed",
     ]
 )
 

@@ -22,6 +22,11 @@ def mirror(folder, rows, split="test"):
 
 
 COUNTS = {
-    **{"gsm8k": 1319, "math500": 500, "svamp": 300, "asdiv": 2215, "minerva_math": 272},
-    **{"olympiadbench": 675, "mmlu_stem": 3018},
+    "gsm8k": 1319,
+    "math500": 500,
+    "svamp": 300,
+    "asdiv": 2215,
+    "minerva_math": 272,
+    "olympiadbench": 675,
+    "mmlu_stem": 3018,
 }

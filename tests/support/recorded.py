@@ -17,12 +17,21 @@ from lr_exp.config.settings import Settings
 from lr_exp.pipeline.run import run
 
 SMALL = (
-    *("experiment=demo", "data.count=16", "sampler.batch_size=16"),
-    *("distiller.steps=8", "distiller.batch_size=8", "distiller.learning_rate=5e-3"),
-    *("distiller.log_every=2", "distiller.checkpoint_every=2"),
-    *("benchmarks=[micro_add,micro_plain]", "evaluator.max_examples=12", "evaluator.batch_size=12"),
+    "experiment=demo",
+    "data.count=16",
+    "sampler.batch_size=16",
+    "distiller.steps=8",
+    "distiller.batch_size=8",
+    "distiller.learning_rate=5e-3",
+    "distiller.log_every=2",
+    "distiller.checkpoint_every=2",
+    "benchmarks=[micro_add,micro_plain]",
+    "evaluator.max_examples=12",
+    "evaluator.batch_size=12",
     "evaluator.gap=greedy",
-    *("device=cpu", "dtype=float32", "wandb.mode=offline"),
+    "device=cpu",
+    "dtype=float32",
+    "wandb.mode=offline",
 )
 
 

@@ -110,8 +110,12 @@ def write_answers(folder: Path, answers: list[tuple[str, str, bool]]) -> None:
     tokenizer = tiny_tokenizer()
     rows = [
         {
-            **{"index": index, "tokens": len(text) + finished, "finished": finished},
-            **{"question_id": question, "question": question, "prompt_ids": [1, 2]},
+            "index": index,
+            "tokens": len(text) + finished,
+            "finished": finished,
+            "question_id": question,
+            "question": question,
+            "prompt_ids": [1, 2],
             "token_ids": tokenizer(text)["input_ids"] + [END] * finished,
         }
         for index, (question, text, finished) in enumerate(answers)

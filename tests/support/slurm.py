@@ -58,7 +58,10 @@ def scontrol(_: str, job: str) -> None:
 def _start(script: str, task: int | None) -> None:
     environment = {
         **os.environ,
-        **{"SLURM_SCRIPT": script, "SLURM_JOB_ID": JOB, "SLURM_PROCID": "0", "SLURM_NTASKS": "1"},
+        "SLURM_SCRIPT": script,
+        "SLURM_JOB_ID": JOB,
+        "SLURM_PROCID": "0",
+        "SLURM_NTASKS": "1",
         "SLURM_JOB_NUM_NODES": "1",
     }
     if task is not None:

@@ -121,8 +121,12 @@ def load_folder(folder: Path, *, dtype: str = "float32", **settings: Any) -> Lan
 def double_model(kind: str = "qwen2") -> torch.nn.Module:
     torch.manual_seed(0)
     shape = {
-        **{"vocab_size": 50, "hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2},
-        **{"num_attention_heads": 4, "num_key_value_heads": 2},
+        "vocab_size": 50,
+        "hidden_size": 32,
+        "intermediate_size": 64,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 4,
+        "num_key_value_heads": 2,
     }
     model = (
         Qwen2ForCausalLM(Qwen2Config(**shape))

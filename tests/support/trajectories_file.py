@@ -8,11 +8,21 @@ from tests.support.run_folders import write_run
 
 # Three tokens of a wrong answer: the first step is kept, the last was not scored.
 ANSWER: dict[str, Any] = {
-    **{"id": "q/0", "question": "How many?", "reference": "12", "correct": False},
-    **{"predicted": "13", "finished": True, "tokens_total": 3, "token": [0, 1, 2]},
-    **{"kl": [1.25, 0.01, None], "kept": [1, 0, 0], "expert_entropy": [0.5, 0.02, None]},
-    **{"amateur_entropy": [0.75, 0.03, None], "mask_size": [2, 1, None]},
-    **{"moving": [1, None, None], "same_top1": [0, 1, None]},
+    "id": "q/0",
+    "question": "How many?",
+    "reference": "12",
+    "correct": False,
+    "predicted": "13",
+    "finished": True,
+    "tokens_total": 3,
+    "token": [0, 1, 2],
+    "kl": [1.25, 0.01, None],
+    "kept": [1, 0, 0],
+    "expert_entropy": [0.5, 0.02, None],
+    "amateur_entropy": [0.75, 0.03, None],
+    "mask_size": [2, 1, None],
+    "moving": [1, None, None],
+    "same_top1": [0, 1, None],
     "candidates": [
         [[0, 0.6, 0.1, 1, 0.9], [3, 0.3, 0.2, 1, 0.1], [1, 0.05, 0.5, 0, 0.0]],
         [[1, 0.95, 0.9, 1, None]],
@@ -46,9 +56,16 @@ def write_trajectories(folder: Path, *answers: dict[str, Any], **changed: Any) -
     """Writes a run's `trajectories.json`; two answers by default."""
     right = ANSWER | {"id": "q/1", "correct": True, "predicted": "12", "kept": [0, 0, 0]}
     content = {
-        **{"version": 1, "method": "lightreasoner", "expert": "micro", "amateur": "micro"},
-        **{"alpha": 0.2, "beta": 0.4, "answers_total": 300, "chosen": "the first ones"},
-        **{"tokens": TOKENS, "answers": list(answers) or [ANSWER, right]},
+        "version": 1,
+        "method": "lightreasoner",
+        "expert": "micro",
+        "amateur": "micro",
+        "alpha": 0.2,
+        "beta": 0.4,
+        "answers_total": 300,
+        "chosen": "the first ones",
+        "tokens": TOKENS,
+        "answers": list(answers) or [ANSWER, right],
         **changed,
     }
     folder.mkdir(parents=True, exist_ok=True)
