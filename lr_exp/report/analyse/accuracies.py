@@ -40,9 +40,8 @@ def read_results(sources: Sequence[tuple[Run, str]]) -> Results:
             graded = read_graded(sources, benchmark)
         except AnswersMissingError as reason:
             missing.append(str(reason))
-            counts = [run.results(who)[benchmark] for run, who in sources]
-            shares = [result.correct / result.total for result in counts]
-            accuracies[benchmark] = paired.accuracy_from_counts(shares, counts[0].total)
+            results = (run.results(who)[benchmark] for run, who in sources)
+            accuracies[benchmark] = paired.accuracy_from_counts(*results)
         else:
             all_graded[benchmark] = graded
             accuracies[benchmark] = paired.accuracy(graded.correct)

@@ -50,10 +50,7 @@ def measured_gap(runs: Sequence[Run]) -> PairGap | None:
     gap = gaps[measured[0].name]
     benchmark, decoder = _benchmark(measured[0], gap), gap.decoder or "greedy"
     notes = check_agree(f"{pair} ({decoder} on {benchmark})", measured, counted)
-    expert, amateur = (
-        accuracy_from_counts([one.correct / one.total], one.total)
-        for one in (gap.expert[benchmark], gap.amateur[benchmark])
-    )
+    expert, amateur = (accuracy_from_counts(one[benchmark]) for one in (gap.expert, gap.amateur))
     difference = independent_difference(expert, amateur)
     return PairGap(benchmark, decoder, expert, amateur, difference, tuple(notes))
 

@@ -10,6 +10,8 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
+from lr_exp.report.read.summary import Result
+
 FLIPS = 10_000
 Z95 = 1.96  # standard errors from the mean to the end of a 95 % interval
 _T95 = (12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262)  # Student's t, 1 to 9 df
@@ -74,13 +76,14 @@ def accuracy(correct: Correct) -> Estimate:
     return _accuracy(correct.mean(axis=1).tolist(), correct.shape[1], variance)
 
 
-def accuracy_from_counts(accuracies: Sequence[float], questions: int) -> Estimate:
-    """`accuracy` without the graded answers: the question variance is an upper bound.
+def accuracy_from_counts(*results: Result) -> Estimate:
+    """`accuracy` from one result per seed: the question variance is an upper bound.
 
     The variance over questions of the mean over seeds is at most p (1 - p), its value for one seed.
     """
-    mean = math.fsum(accuracies) / len(accuracies)
-    return _accuracy(accuracies, questions, mean * (1 - mean) / questions)
+    by_seed, questions = [one.correct / one.total for one in results], results[0].total
+    mean = math.fsum(by_seed) / len(by_seed)
+    return _accuracy(by_seed, questions, mean * (1 - mean) / questions)
 
 
 def _accuracy(by_seed: Sequence[float], questions: int, variance: float) -> Estimate:
