@@ -54,7 +54,7 @@ class Section:
 def document(title: str, found: Found, sections: Sequence[Section]) -> str:
     """The whole report as Markdown, which links to files beside it."""
     reading = [
-        *reading_notes(found, sections),
+        *reading_notes(found, [table for section in sections for table in section.tables]),
         "CSV files have unrounded accuracies in percent and gains in points.",
     ]
     parts = [
@@ -69,10 +69,9 @@ def document(title: str, found: Found, sections: Sequence[Section]) -> str:
     return "\n\n".join(parts) + "\n"
 
 
-def reading_notes(found: Found, sections: Sequence[Section]) -> list[str]:
+def reading_notes(found: Found, tables: Sequence[Table]) -> list[str]:
     """Explanations that apply to the tables of this report."""
     lines = [_PLUS_MINUS, _GAIN]
-    tables = [table for section in sections for table in section.tables]
     if any(column.title == PUBLISHED for table in tables for column in table.columns):
         lines.append(_PUBLISHED)
     if any(is_micro(run.expert, run.amateur, *run.benchmarks) for run in found.runs):

@@ -41,10 +41,7 @@ _TUNING = {
 _ROLLOUTS = {"data.max_questions": 1000, "sampler.max_new_tokens": 128}
 # Training data of the methods without greedy rollouts. For rejection SFT, our interpretation of
 # the published numbers of problems: one answer to each training question.
-_ANSWERS = {
-    "rejection_sft": {"data.max_questions": None, "method.samples": 1},
-    "gt_sft": {},
-}
+_ANSWERS = {"rejection_sft": {"data.max_questions": None, "method.samples": 1}, "gt_sft": {}}
 
 # Published divergences (shares and nats); the paper gives the first two as "about".
 KL_PROFILE = {
@@ -56,12 +53,7 @@ KL_PROFILE = {
 
 
 def has_papers_models(setup: Setup, settings: Mapping[str, Any]) -> bool:
-    """Whether the models are the paper's checkpoints of these names.
-
-    Args:
-        setup: of a row.
-        settings: of one of the row's runs.
-    """
+    """Whether the models in a run's settings are the paper's checkpoints of these names."""
     for role, name in (("expert", setup.expert), ("amateur", setup.amateur)):
         model = settings.get(role) or {}
         replaced = model.get("init", "pretrained") != "pretrained" or model.get("drop_layers")

@@ -19,8 +19,9 @@ from lr_exp.report.read.summary import (
     SampleSummary,
     Summary,
 )
+from lr_exp.report.tables import cell
 from lr_exp.report.tables.formats import one_line, plain_table
-from lr_exp.report.tables.table import Column, between, percent, signed, table_of, text_column
+from lr_exp.report.tables.table import Column, table_of, text_column
 from lr_exp.store.run_folder import PAGE
 
 _WIDTH = 80  # columns of sentences
@@ -56,9 +57,9 @@ def cell_results(summary: Summary) -> dict[str, str]:
         results["kept"] = f"{summary.sample.kept or 0:,}"
     if summary.evaluate is not None and summary.evaluate.expert:
         means = {who: [*own.values()][-1] for who, own in _shares(summary.evaluate).items()}
-        results |= {who: percent(one) for who, one in means.items()}
+        results |= {who: cell.percent(one) for who, one in means.items()}
         if "tuned" in means:
-            results["gain"] = signed(100 * (means["tuned"].mean - means["expert"].mean))
+            results["gain"] = cell.signed(100 * (means["tuned"].mean - means["expert"].mean))
     return results
 
 
@@ -136,10 +137,13 @@ def _accuracies(evaluate: EvaluateSummary) -> list[str]:
     columns = [
         text_column("benchmark", before),
         (Column("n"), [f"{one.questions:,}" for one in before.values()]),
-        *((Column(who), [percent(own[name]) for name in before]) for who, own in shares.items()),
+        *(
+            (Column(who), [cell.percent(own[name]) for name in before])
+            for who, own in shares.items()
+        ),
     ]
     if after:
-        gains = [signed(100 * (after[name].mean - before[name].mean)) for name in before]
+        gains = [cell.signed(100 * (after[name].mean - before[name].mean)) for name in before]
         columns.append((Column("gain"), gains))
     lines = [plain_table(table_of("", "", columns, [])), _sentence("answers", _answers(evaluate))]
     if evaluate.prompts and len(evaluate.prompts) > 1:
@@ -156,15 +160,15 @@ def _prompts(evaluate: EvaluateSummary) -> str:
     for name, prompt in (evaluate.prompts or {}).items():
         both = (own.values() for own in (prompt.expert, prompt.tuned) if own)
         means = [100 * mean(one.accuracy for one in own) for own in both]
-        gain = f" ({signed(means[1] - means[0])})" if len(means) == 2 else ""
+        gain = f" ({cell.signed(means[1] - means[0])})" if len(means) == 2 else ""
         shown.append(f"{one_line(name)} {' → '.join(f'{one:.1f}' for one in means)}{gain}")
     best = [own.best_prompt for own in (evaluate.gains or {}).values() if own.best_prompt]
     if not best:
         return ", ".join(shown)
     found = average_gain(best)
     return (
-        f"{', '.join(shown)}; between the best prompts of each: {signed(100 * found.mean)} "
-        f"({between(found.ci95)})"
+        f"{', '.join(shown)}; between the best prompts of each: {cell.signed(100 * found.mean)} "
+        f"({cell.between(found.ci95)})"
     )
 
 
@@ -192,6 +196,6 @@ def _gap(gap: Gap) -> str:
     (benchmark, expert), *_ = gap.expert.items()
     ours, theirs = accuracy_from_counts(expert), accuracy_from_counts(gap.amateur[benchmark])
     return (
-        f"gap on {one_line(benchmark)} ({gap.decoder}): expert {percent(ours)}, amateur "
-        f"{percent(theirs)}: {signed(100 * (ours.mean - theirs.mean))}"
+        f"gap on {one_line(benchmark)} ({gap.decoder}): expert {cell.percent(ours)}, amateur "
+        f"{cell.percent(theirs)}: {cell.signed(100 * (ours.mean - theirs.mean))}"
     )

@@ -146,12 +146,7 @@ def one_per_seed(label: str, runs: Sequence[Run], notes: list[str]) -> list[Run]
 def check_agree(
     what: str, runs: Sequence[Run], values: Callable[[Run], Mapping[str, str]]
 ) -> list[str]:
-    """Returns warnings where another machine measured other values than the first run.
-
-    Args:
-        what: was measured, for the message.
-        runs: with the same measurement; the first one's is shown.
-        values: the measured counts of a run, by name.
+    """Returns warnings where another machine measured other counts than the first run.
 
     Raises:
         UserError: values differ on the same device with the same versions.

@@ -13,13 +13,7 @@ from lr_exp.report.read.incomplete import Failed
 from lr_exp.report.read.runs import Found, Run
 
 _UNKNOWN = "unknown expert"
-_CHOICES = (
-    "amateur",
-    "data",
-    "prompt",
-    "alpha",
-    "beta",
-)  # that can differ between rows of a variant
+_CHOICES = ("amateur", "data", "prompt", "alpha", "beta")  # may differ between a variant's rows
 
 
 @dataclass(frozen=True)
@@ -195,13 +189,7 @@ def _agrees(known: Setup, configured: Setup) -> bool:
 
 
 def _variant(setup: Setup, runs: Sequence[Run], failed: Sequence[Failed]) -> Row:
-    """The row of one setup.
-
-    Args:
-        setup: of the row.
-        runs: one per seed.
-        failed: runs that ended in an error; ignored if the same seed also finished.
-    """
+    """The row of one setup; a failed run is ignored if the same seed also finished."""
     measured = [run for run in runs if run.results(run.final_model)]
     counted = measured or runs  # without evaluation, a row has only costs
     missing = [run for run in runs if run not in counted]

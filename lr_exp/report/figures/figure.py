@@ -83,12 +83,7 @@ def whiskers(estimates: Sequence[Estimate]) -> list[list[float]]:
 
 
 def legend_below(mpl_figure: Any, drawn: Mapping[str, Any]) -> None:
-    """Adds a legend, which makes the figure higher.
-
-    Args:
-        mpl_figure: the figure.
-        drawn: an artist of the figure by its label.
-    """
+    """Adds a legend of the artists by their labels, which makes the figure higher."""
     columns = 4 if mpl_figure.get_figwidth() > SINGLE else 2
     if max(map(len, drawn)) > _MAX_COLUMN_CHARS:
         columns //= 2

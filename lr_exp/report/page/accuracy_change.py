@@ -8,15 +8,8 @@ from lr_exp.report.analyse.compare import Comparison, Pairs
 from lr_exp.report.analyse.paired import Estimate
 from lr_exp.report.analyse.rows import Row, Sweep
 from lr_exp.report.names import ABSENT, AVERAGE, benchmark_label
-from lr_exp.report.tables.table import (
-    Column,
-    Table,
-    between,
-    p_value,
-    percent,
-    signed,
-    without_empty,
-)
+from lr_exp.report.tables import cell
+from lr_exp.report.tables.table import Column, Table, without_empty
 
 _PAIRED = (
     "pass@1 in % ± half its 95 % interval over the questions (Wilson), for this run's one seed. "
@@ -64,13 +57,13 @@ class AccuracyChange:
             for row in (self.before, self.after)
         )
         known, gain = after or before, self.gain(benchmarks)
-        cells = [label, percent(before), percent(after)]
-        cells += [signed(100 * gain.mean), between(gain.ci95)] if gain else [ABSENT] * 2
+        cells = [label, cell.percent(before), cell.percent(after)]
+        cells += [cell.signed(100 * gain.mean), cell.between(gain.ci95)] if gain else [ABSENT] * 2
         compared = self.compared.get(key)
         if compared is None:
             cells += [ABSENT] * 3
         else:
-            cells += [f"{compared.won:,}", f"{compared.lost:,}", p_value(compared.p_majority)]
+            cells += [f"{compared.won:,}", f"{compared.lost:,}", cell.p_value(compared.p_majority)]
         return [*cells, f"{known.questions:,}" if known else ABSENT]
 
 

@@ -40,10 +40,6 @@ class Found:
 def find_runs(folder: Path, *, finished: bool = True) -> Found:
     """Every run below `folder`, sorted by folder name.
 
-    Args:
-        folder: where to search.
-        finished: whether to require at least one finished run.
-
     Raises:
         UserError: the folder does not exist, or has no (finished) run in it.
     """
@@ -60,12 +56,7 @@ def find_runs(folder: Path, *, finished: bool = True) -> Found:
 
 
 def scan_folder(folder: Path, *, recursive: bool = True) -> Found:
-    """The runs in a folder, possibly none.
-
-    Args:
-        folder: where to search.
-        recursive: whether to search subfolders.
-    """
+    """The runs in a folder and, if `recursive`, in its subfolders; possibly none."""
     found = Found([], [], [], [])
     for root, below, files in os.walk(folder):
         below[:] = sorted(set(below) - _NOT_SEARCHED) if recursive else []

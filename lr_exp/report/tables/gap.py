@@ -9,6 +9,7 @@ from lr_exp.report.analyse.rows import Row, Sweep
 from lr_exp.report.names import ABSENT, EXPERTS, benchmark_label, rank
 from lr_exp.report.published import GAP_BENCHMARK
 from lr_exp.report.read.runs import Run
+from lr_exp.report.tables import cell
 from lr_exp.report.tables.accuracy import (
     evaluated_rows,
     result_columns,
@@ -19,8 +20,6 @@ from lr_exp.report.tables.table import (
     Column,
     Table,
     estimate_record,
-    percent,
-    points,
     table_of,
     text_column,
     with_published,
@@ -52,14 +51,14 @@ def gap_table(sweep: Sweep, name: str) -> Table | None:
     ]
     ways = {(gap.benchmark, gap.decoder) for gap in gaps if gap}
     papers = "gap" if {benchmark for benchmark, _ in ways} == {GAP_BENCHMARK} else ""
-    differences = [points(gap.difference if gap else None) for gap in gaps]
+    differences = [cell.points(gap.difference if gap else None) for gap in gaps]
     variants = text_column("variant", [row.label for row in rows])
     has_methods = len({row.setup.method for row in rows if not row.is_baseline}) > 1
     columns = [
         text_column("expert", [row.setup.expert for row in rows]),
         text_column("amateur", amateurs),
         *([variants] if has_methods else []),
-        (Column("amateur alone"), [percent(gap.amateur if gap else None) for gap in gaps]),
+        (Column("amateur alone"), [cell.percent(gap.amateur if gap else None) for gap in gaps]),
         *with_published("gap", differences, rows, papers, "+.1f"),
         *result_columns(rows, sweep.benchmarks),
     ]
@@ -102,9 +101,9 @@ def pair_gap_table(sweep: Sweep, name: str) -> Table | None:
         text_column("amateur", [amateur for _, amateur, _ in measured]),
         text_column("benchmark", [benchmark_label(gap.benchmark) for *_, gap in measured]),
         text_column("decoding", [gap.decoder for *_, gap in measured]),
-        (Column("expert alone"), [percent(gap.expert) for *_, gap in measured]),
-        (Column("amateur alone"), [percent(gap.amateur) for *_, gap in measured]),
-        (Column("gap"), [points(gap.difference) for *_, gap in measured]),
+        (Column("expert alone"), [cell.percent(gap.expert) for *_, gap in measured]),
+        (Column("amateur alone"), [cell.percent(gap.amateur) for *_, gap in measured]),
+        (Column("gap"), [cell.points(gap.difference) for *_, gap in measured]),
         (Column("n"), [f"{gap.expert.questions:,}" for *_, gap in measured]),
     ]
     records = [

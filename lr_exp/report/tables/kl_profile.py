@@ -4,14 +4,8 @@ from lr_exp.report import published
 from lr_exp.report.analyse.profiles import MEANS, profiles
 from lr_exp.report.analyse.rows import Sweep
 from lr_exp.report.names import ABSENT
-from lr_exp.report.tables.table import (
-    PUBLISHED,
-    Column,
-    Table,
-    asterisked,
-    notes_on_differences,
-    without_empty,
-)
+from lr_exp.report.tables import cell
+from lr_exp.report.tables.table import PUBLISHED, Column, Table, notes_on_differences, without_empty
 
 _ABOUT = ("share_below_0.1", "share_above_0.4")  # the paper gives them as "about"
 
@@ -52,7 +46,7 @@ def kl_profile_table(sweep: Sweep, name: str) -> Table | None:
     )
     if len(notes) > 1:
         for row in rows:
-            row[-1] = asterisked(row[-1], [True])
+            row[-1] = cell.asterisked(row[-1], [True])
     return without_empty(Table(name, "Divergence of the pairs", columns, rows, records, notes))
 
 

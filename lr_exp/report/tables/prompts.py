@@ -7,13 +7,12 @@ from lr_exp.report.analyse.prompts import halves_of, with_best_prompt
 from lr_exp.report.analyse.rows import Row, Sweep
 from lr_exp.report.names import benchmark_label
 from lr_exp.report.read.runs import AnswersMissingError
+from lr_exp.report.tables import cell
 from lr_exp.report.tables.table import (
     Column,
     Table,
     estimate_record,
     label_columns,
-    percent,
-    points,
     setup_record,
     table_of,
     text_column,
@@ -59,9 +58,9 @@ def prompts_table(sweep: Sweep, table_name: str) -> Table | None:
 
 # Title of the column, name in the CSV file, and format.
 _SHOWN = (
-    ("expert", "accuracy_before", percent),
-    ("tuned", "accuracy_after", percent),
-    ("gain", "gain", points),
+    ("expert", "accuracy_before", cell.percent),
+    ("tuned", "accuracy_after", cell.percent),
+    ("gain", "gain", cell.points),
 )
 
 
