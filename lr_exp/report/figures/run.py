@@ -72,7 +72,7 @@ def kept_by_position(run: Run) -> Figure | None:
 
 
 def training_curves(run: Run) -> Figure | None:
-    entries = sorted(run.training(), key=lambda entry: entry["step"])
+    entries = sorted(run.metrics()[0], key=lambda entry: entry["step"])
     curves = {
         key: {one["step"]: one[key] for one in entries if is_number(one.get(key))}
         for key in _CURVES

@@ -86,7 +86,7 @@ def entropy_by_step(sweep: Sweep) -> Figure | None:
 def _entropies(row: Row) -> _Band:
     """Mean and standard deviation over seeds, at the steps that all of them have logged."""
     by_seed = [
-        {e["step"]: e["entropy"] for e in run.training() if e.get("entropy") is not None}
+        {e["step"]: e["entropy"] for e in run.metrics()[0] if e.get("entropy") is not None}
         for run in row.runs
     ]
     by_seed = [known for known in by_seed if known]

@@ -9,7 +9,7 @@ from lr_exp.report.analyse.paired import Estimate
 from lr_exp.report.analyse.rows import Row, Sweep
 from lr_exp.report.names import ABSENT, AVERAGE, benchmark_label
 from lr_exp.report.tables import cell
-from lr_exp.report.tables.table import Column, Table, without_empty
+from lr_exp.report.tables.table import Column, Table, table_of, text_column
 
 _PAIRED = (
     "pass@1 in % ± half its 95 % interval over the questions (Wilson), for this run's one seed. "
@@ -45,11 +45,11 @@ class AccuracyChange:
             rows.append(self._line(AVERAGE, AVERAGE, self.benchmarks))
         if all(row[-1] == ABSENT for row in rows):
             return None
+        names, *numbers = map(list, zip(*rows, strict=True))
         titles = ("before", "after", "gain", "95 % interval", "won", "lost", "p", "questions")
-        columns = [Column("benchmark", is_text=True), *map(Column, titles)]
+        columns = [text_column("benchmark", names), *zip(map(Column, titles), numbers, strict=True)]
         note = _PAIRED if self.compared else _UNPAIRED
-        table = Table("results", "Accuracy before and after", columns, rows, [], [note])
-        return without_empty(table)
+        return table_of("results", "Accuracy before and after", columns, [], [note])
 
     def _line(self, label: str, key: str, benchmarks: Sequence[str]) -> list[str]:
         before, after = (

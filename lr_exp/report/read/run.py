@@ -1,6 +1,5 @@
 """A run: its folder, its summary and its other files."""
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -115,27 +114,21 @@ class Run:
             graded.setdefault(record["id"], []).append(bool(record["correct"]))
         return {key: sum(values) / len(values) for key, values in graded.items()}
 
-    def training(self) -> list[dict[str, Any]]:
-        """The logged training metrics in order, up to the first line that cannot be read."""
-        return self.metrics()[0]
-
     def metrics(self) -> tuple[list[dict[str, Any]], str | None]:
         """The logged training metrics in order, and why the rest of the file cannot be read."""
-        path, entries, line_number = self.folder / METRICS, [], 0
+        path = self.folder / METRICS
+        entries: list[dict[str, Any]] = []
+        if not path.is_file():
+            return [], None
         try:
-            if path.is_file():  # reading a pipe would block
-                with path.open(encoding="utf-8") as lines:
-                    for line in lines:
-                        line_number += 1
-                        entry = dict(json.loads(line))
-                        if _is_training(entry):
-                            entries.append(entry)
+            entries += map(dict, read_json_lines(path))
+            damage = None
         except (OSError, UnicodeDecodeError) as error:
-            return entries, f"{METRICS} cannot be read ({reason_of(error)})."
+            damage = f"{METRICS} cannot be read ({reason_of(error)})."
         except (ValueError, TypeError, RecursionError):
-            damage = f"{METRICS} is damaged at line {line_number}"
-            return entries, f"{damage}; only the lines before it are shown."
-        return entries, None
+            place = f"line {len(entries) + 1}"
+            damage = f"{METRICS} is damaged at {place}; only the lines before it are shown."
+        return [entry for entry in entries if _is_training(entry)], damage
 
 
 def _is_training(entry: dict[str, Any]) -> bool:

@@ -1,7 +1,7 @@
-"""A table with its cells as text and its raw numbers, and the formatting of numbers."""
+"""A table with its cells as text and its raw numbers."""
 
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from lr_exp.report.analyse.comparable import grouped
@@ -50,10 +50,9 @@ def table_of(
     notes: Sequence[str] = (),
 ) -> Table:
     """A table from its columns, without those that are empty in every row."""
-    rows = [list(row) for row in zip(*(cells for _, cells in columns), strict=True)]
-    return without_empty(
-        Table(name, title, [column for column, _ in columns], rows, records, list(notes))
-    )
+    filled = [one for one in columns if any(text not in (ABSENT, "") for text in one[1])]
+    rows = [list(row) for row in zip(*(cells for _, cells in filled), strict=True)]
+    return Table(name, title, [column for column, _ in filled], rows, records, list(notes))
 
 
 def text_column(title: str, cells: Iterable[str]) -> Filled:
@@ -90,17 +89,6 @@ def notes_on_differences(labelled: Iterable[tuple[str, tuple[str, ...]]]) -> lis
 def notes_on_rows(rows: Iterable[Row]) -> list[str]:
     """The notes for rows with a published number."""
     return notes_on_differences((row.full_label, row.paper_differences) for row in rows)
-
-
-def without_empty(table: Table) -> Table:
-    """The table without columns that are empty in every row."""
-    filled = [
-        i
-        for i in range(len(table.columns))
-        if any(row[i] not in (ABSENT, "") for row in table.rows)
-    ]
-    columns = [table.columns[i] for i in filled]
-    return replace(table, columns=columns, rows=[[row[i] for i in filled] for row in table.rows])
 
 
 def estimate_record(
