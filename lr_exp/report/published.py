@@ -38,7 +38,7 @@ _TUNING = {
     "distiller.lora_dropout": 0.05,
     "distiller.target_modules": ["q_proj", "v_proj"],
 }
-_ROLLOUTS = {"data.max_questions": 1000, "sampler.max_new_tokens": 128}
+ROLLOUTS = {"data.max_questions": 1000, "sampler.max_new_tokens": 128}
 # Training data of the methods without greedy rollouts. For rejection SFT, our interpretation of
 # the published numbers of problems: one answer to each training question.
 _ANSWERS = {"rejection_sft": {"data.max_questions": None, "method.samples": 1}, "gt_sft": {}}
@@ -66,16 +66,12 @@ def differences(setup: Setup, settings: Mapping[str, Any]) -> tuple[str, ...]:
     """Settings that differ from the paper's, as `data.max_questions is 8 (paper: 1000)`."""
     wanted: dict[str, Any] = {"evaluator.max_examples": None}
     if setup.method != BASELINE:
-        wanted |= _ANSWERS.get(setup.method or "", _ROLLOUTS) | _TUNING
-    return _differing_settings(wanted, settings)
+        wanted |= _ANSWERS.get(setup.method or "", ROLLOUTS) | _TUNING
+    return differing(wanted, settings)
 
 
-def sampling_differences(settings: Mapping[str, Any]) -> tuple[str, ...]:
-    """`differences` in the settings that determine which token positions are scored."""
-    return _differing_settings(_ROLLOUTS, settings)
-
-
-def _differing_settings(wanted: dict[str, Any], settings: Mapping[str, Any]) -> tuple[str, ...]:
+def differing(wanted: Mapping[str, Any], settings: Mapping[str, Any]) -> tuple[str, ...]:
+    """Settings whose values are not the `wanted` ones, as `differences`."""
     differences = []
     for name, papers in wanted.items():
         group, _, key = name.partition(".")

@@ -7,7 +7,7 @@ import numpy as np
 
 from lr_exp.report.analyse import paired
 from lr_exp.report.analyse.paired import Correct, Estimate
-from lr_exp.report.read.runs import AnswersMissingError, Run
+from lr_exp.report.read.run import AnswersMissingError, Run
 
 
 @dataclass(frozen=True)

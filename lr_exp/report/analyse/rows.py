@@ -9,8 +9,8 @@ from lr_exp.report.analyse.accuracies import Results, average_of, gain_of, read_
 from lr_exp.report.analyse.comparable import grouped
 from lr_exp.report.analyse.paired import Estimate
 from lr_exp.report.names import BASELINE, Setup
-from lr_exp.report.read.incomplete import Failed
-from lr_exp.report.read.runs import Found, Run
+from lr_exp.report.read.run import Failed, Run
+from lr_exp.report.read.runs import Found
 
 _UNKNOWN = "unknown expert"
 _CHOICES = ("amateur", "data", "prompt", "alpha", "beta")  # may differ between a variant's rows

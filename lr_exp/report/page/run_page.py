@@ -18,9 +18,9 @@ from lr_exp.report.page.accuracy_change import AccuracyChange, accuracy_change
 from lr_exp.report.page.answers import OUTCOMES, read_pairs
 from lr_exp.report.page.render import Section, figures_that_fit, page, render, section
 from lr_exp.report.page.trajectories import DamagedError, Trajectories, read_trajectories
-from lr_exp.report.read.incomplete import Failed, Unfinished, read_unfinished
 from lr_exp.report.read.json_file import is_number
-from lr_exp.report.read.runs import Found, Run
+from lr_exp.report.read.run import Failed, Run, Unfinished
+from lr_exp.report.read.runs import Found
 from lr_exp.report.tables import cell
 from lr_exp.report.tables.gap import pair_gap_table
 from lr_exp.report.tables.layout import tables_of
@@ -45,7 +45,7 @@ _Tile = tuple[str, str, str, str]  # a headline number: label, value, unit, deta
 
 def run_page(folder: Path, found: Found) -> str:
     """The page of the run in `folder`; `found` is what this folder itself contains."""
-    run = next(iter(found.every), None) or read_unfinished(folder, folder.resolve().name)
+    run = next(iter(found.every), None) or Unfinished(folder, folder.resolve().name)
     figures, omitted = figures_that_fit(draw_run(run), _MAX_IMAGE_BYTES)
     tables: list[Table] = []
     tiles: list[_Tile] = []

@@ -9,8 +9,8 @@ from lr_exp.report.document import Section as SweepSection
 from lr_exp.report.document import reading_notes
 from lr_exp.report.names import NO_SWEEP, method_label
 from lr_exp.report.page.render import figures_that_fit, page, render, section
-from lr_exp.report.read.incomplete import Failed, Unfinished
-from lr_exp.report.read.runs import Found, Run
+from lr_exp.report.read.run import Failed, Run, Unfinished
+from lr_exp.report.read.runs import Found
 from lr_exp.store.run_folder import PAGE
 
 _MAX_IMAGE_BYTES = 1_800_000  # of all figures

@@ -5,14 +5,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from lr_exp.errors import UserError
-from lr_exp.report.read import incomplete
-from lr_exp.report.read.incomplete import Failed, Unfinished
 from lr_exp.report.read.json_file import read_json, reason_of
-from lr_exp.report.read.run import WHO, AnswersMissingError, Run
+from lr_exp.report.read.run import Failed, Run, Unfinished, has_started, read_failed
 from lr_exp.report.read.summary import parse_summary
 from lr_exp.store.run_folder import FAILED, SUMMARY
 
-__all__ = ["WHO", "AnswersMissingError", "Found", "Run", "find_runs", "scan_folder"]
 _NOT_SEARCHED = {"store", "report", "wandb", ".hydra"}
 
 
@@ -73,11 +70,11 @@ def scan_folder(folder: Path, *, recursive: bool = True) -> Found:
                     f"{SUMMARY} cannot be read ({reason_of(error)}). Run the same command again: "
                     "it rewrites the file."
                 )
-                found.failed.append(incomplete.damaged(place, name, reason))
+                found.failed.append(Failed(place, name, reason))
         elif newest == FAILED:
-            found.failed.append(incomplete.read_failed(place, name))
-        elif incomplete.has_started(place, files):
-            found.unfinished.append(incomplete.read_unfinished(place, name))
+            found.failed.append(read_failed(place, name))
+        elif has_started(place, files):
+            found.unfinished.append(Unfinished(place, name))
         if len(ends) > 1:
             found.notes.append(
                 f"{name} has both {SUMMARY} and {FAILED}: the newer one, {newest}, is used."

@@ -5,7 +5,7 @@ from typing import Any
 from lr_exp.errors import UserError
 from lr_exp.report.analyse.comparable import grouped
 from lr_exp.report.analyse.gaps import PairGap, measured_gap
-from lr_exp.report.analyse.rows import Row, Sweep
+from lr_exp.report.analyse.rows import Sweep
 from lr_exp.report.names import ABSENT, EXPERTS, benchmark_label, rank
 from lr_exp.report.published import GAP_BENCHMARK
 from lr_exp.report.read.runs import Run
@@ -38,13 +38,8 @@ def gap_table(sweep: Sweep, name: str) -> Table | None:
     ]
     if not measured:
         return None
-
-    def order(one: tuple[Row, PairGap | None]) -> tuple[object, ...]:
-        row, gap = one
-        size = gap.difference.mean if gap else 0.0
-        return rank(row.setup.expert, EXPERTS), row.is_baseline, -size
-
-    measured.sort(key=order)
+    measured.sort(key=lambda one: -one[1].difference.mean if one[1] else 0.0)
+    measured.sort(key=lambda one: (rank(one[0].setup.expert, EXPERTS), one[0].is_baseline))
     rows, gaps = [row for row, _ in measured], [gap for _, gap in measured]
     amateurs = [
         "none (expert only)" if row.is_baseline else row.setup.amateur or ABSENT for row in rows

@@ -6,7 +6,7 @@ from lr_exp.report.analyse.paired import Correct, Estimate
 from lr_exp.report.analyse.prompts import halves_of, with_best_prompt
 from lr_exp.report.analyse.rows import Row, Sweep
 from lr_exp.report.names import benchmark_label
-from lr_exp.report.read.runs import AnswersMissingError
+from lr_exp.report.read.run import AnswersMissingError
 from lr_exp.report.tables import cell
 from lr_exp.report.tables.table import (
     Column,
