@@ -27,12 +27,8 @@ class Report:
 def build(folder: Path, out: Path | None = None) -> Report:
     """Builds the report of all runs below `folder`, finished or not.
 
-    Args:
-        folder: of a run or a sweep.
-        out: where the report will be written, which its links depend on; default `folder/report`.
-
-    Raises:
-        UserError: the folder or its runs cannot be reported.
+    Its links depend on `out`, the folder where it will be written, by default `folder/report`.
+    Raises UserError if the folder or its runs cannot be reported.
     """
     found = find_runs(folder, finished=False)
     sections: list[Section] = []
@@ -54,11 +50,7 @@ def build(folder: Path, out: Path | None = None) -> Report:
 
 
 def write(report: Report, out: Path) -> None:
-    """Writes the files into `out`, creating it if needed.
-
-    Raises:
-        UserError: `out` cannot be written to.
-    """
+    """Writes the files into `out`, creating it if needed. Raises UserError if it cannot."""
     try:
         out.mkdir(parents=True, exist_ok=True)
         for name, content in report.files.items():

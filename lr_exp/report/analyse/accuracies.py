@@ -30,8 +30,7 @@ class Results:
 def read_results(sources: Sequence[tuple[Run, str]]) -> Results:
     """The results of runs that differ only in their seed, on the same benchmarks.
 
-    Args:
-        sources: each run with the model whose results count, `expert` or `tuned`.
+    `sources` are the runs, each with the model whose results count, `expert` or `tuned`.
     """
     accuracies, all_graded, missing = {}, {}, []
     first, whose = sources[0]
@@ -76,8 +75,7 @@ def read_graded(
 ) -> Graded:
     """The graded answers of `sources`, see `read_results`, to a prompt (None: the headline).
 
-    Raises:
-        AnswersMissingError: a file is missing, or runs answered different questions.
+    Raises AnswersMissingError if a file is missing, or runs answered different questions.
     """
     answers = [run.answers(who, benchmark, prompt) for run, who in sources]
     ids = tuple(sorted(answers[0]))

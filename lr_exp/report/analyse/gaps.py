@@ -28,8 +28,7 @@ def measured_gap(runs: Sequence[Run]) -> PairGap | None:
     It does not depend on a run's seed (sampling for the gap has a fixed seed), so all runs have the
     same gap and it is counted once.
 
-    Raises:
-        UserError: runs on the same machine disagree, or used different decoders or benchmarks.
+    Raises UserError if runs on one machine disagree, or used different decoders or benchmarks.
     """
     gaps = {run.name: run.evaluate.gap for run in runs if run.evaluate.gap}
     measured = [run for run in runs if run.name in gaps]

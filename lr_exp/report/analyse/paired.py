@@ -58,10 +58,11 @@ class Estimate:
         return self.mean - half, self.mean + half
 
 
-def wilson(share: float, count: float, z: float = Z95) -> Interval:
+def wilson(share: float, count: float) -> Interval:
     """The Wilson interval of a share of `count`, in [0, 1]; its width is never 0."""
-    middle = (share + z**2 / (2 * count)) / (1 + z**2 / count)
-    half = z / (1 + z**2 / count) * math.sqrt(share * (1 - share) / count + (z / count) ** 2 / 4)
+    z, scale = Z95, 1 + Z95**2 / count
+    middle = (share + z**2 / (2 * count)) / scale
+    half = z / scale * math.sqrt(share * (1 - share) / count + (z / count) ** 2 / 4)
     return max(0.0, min(share, middle - half)), min(1.0, max(share, middle + half))
 
 
@@ -177,20 +178,19 @@ def won_and_lost(ours: Correct, theirs: Correct) -> tuple[int, int]:
     return int((mine & ~other).sum()), int((other & ~mine).sum())
 
 
-def sign_flips(differences: NDArray[np.float64], seed: int = 0, flips: int = FLIPS) -> float:
+def sign_flips(differences: NDArray[np.float64], seed: int = 0) -> float:
     """The two-sided p-value of the paired permutation test of the sum of the differences.
 
     Under the null hypothesis, each question's difference has a random sign:
-    p = (1 + #{|flipped sum| >= |sum|}) / (1 + flips). Differences of the same size are flipped
+    p = (1 + #{|flipped sum| >= |sum|}) / (1 + FLIPS). Differences of the same size are flipped
     together, because only the number of positive ones matters.
 
     Args:
         differences: (questions,), ours minus theirs, averaged over seeds, optionally weighted.
         seed: of the random signs.
-        flips: number of permutations.
     """
     sizes, counts = np.unique(np.abs(differences).round(12), return_counts=True)
-    positive = np.random.default_rng(seed).binomial(counts, 0.5, size=(flips, len(counts)))
+    positive = np.random.default_rng(seed).binomial(counts, 0.5, size=(FLIPS, len(counts)))
     sums = np.abs((2 * positive - counts) @ sizes)
     observed = abs(math.fsum(differences)) * (1 - 1e-9)  # equal sums can differ by rounding
-    return float((1 + (sums >= observed).sum()) / (1 + flips))
+    return float((1 + (sums >= observed).sum()) / (1 + FLIPS))

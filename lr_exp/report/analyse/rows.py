@@ -90,8 +90,7 @@ class Sweep:
 def sweeps(found: Found) -> list[Sweep]:
     """All sweeps with a finished or failed run, by name; first the runs without a sweep.
 
-    Raises:
-        UserError: runs of one table cannot be compared.
+    Raises UserError if runs of one table cannot be compared.
     """
     names = {run.sweep for run in [*found.runs, *found.failed]}
     return [

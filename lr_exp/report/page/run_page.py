@@ -64,7 +64,11 @@ def run_page(folder: Path, found: Found) -> str:
     costs = [_transposed(table) for table in tables if table.name.endswith("efficiency")]
     is_scored = profile or run.sample.histogram
     log, damage = _training_log(run)
-    trajectories, broken = _trajectories(run)
+    trajectories, broken = None, ""
+    try:
+        trajectories = read_trajectories(run.folder)
+    except DamagedError as reason:
+        broken = str(reason)
     sections = [
         results,
         _reader(run, trajectories, broken),
@@ -228,14 +232,6 @@ def _results(
         tables=[*([gap] if gap else []), *beside],
         remarks=remarks if table else ["Nothing was evaluated.", *remarks],
     )
-
-
-def _trajectories(run: Run) -> tuple[Trajectories | None, str]:
-    """The sampled answers, or why they cannot be shown."""
-    try:
-        return read_trajectories(run.folder), ""
-    except DamagedError as reason:
-        return None, str(reason)
 
 
 def _reader(run: Run, shown: Trajectories | None, damage: str) -> Section | None:

@@ -199,11 +199,7 @@ def token_kinds(texts: Sequence[str], question: str) -> list[str]:
 
 
 def read_trajectories(folder: Path) -> Trajectories | None:
-    """A run's recorded answers; None without the file.
-
-    Raises:
-        DamagedError: the file cannot be shown.
-    """
+    """A run's recorded answers; None without the file. Raises DamagedError if damaged."""
     path = folder / FILE
     if not path.is_file():  # reading a pipe would block
         return None

@@ -38,10 +38,8 @@ class AnswersMissingError(Exception):
 class Run:
     """A run and its `summary.json`, or as much of one as other files record.
 
-    Args:
-        folder: with the run's files.
-        name: the folder, relative to the one that is reported.
-        summary: its parts that are None are empty here.
+    `name` is its folder, relative to the one that is reported. Parts of the summary that are None
+    are empty here.
     """
 
     outcome = "finished"
@@ -92,8 +90,7 @@ class Run:
     def records(self, who: str, benchmark: str, prompt: str | None = None) -> list[dict[str, Any]]:
         """The graded answers of `expert` or `tuned` to a prompt, as they stand in the file.
 
-        Raises:
-            AnswersMissingError: the file does not exist or does not match the summary.
+        Raises AnswersMissingError if the file does not exist or does not match the summary.
         """
         prompt = None if prompt in self.prompts[:1] else prompt
         place = answers_file(who, benchmark, prompt)

@@ -37,8 +37,7 @@ class Found:
 def find_runs(folder: Path, *, finished: bool = True) -> Found:
     """Every run below `folder`, sorted by folder name.
 
-    Raises:
-        UserError: the folder does not exist, or has no (finished) run in it.
+    Raises UserError if the folder does not exist, or has no run (`finished`: no finished run).
     """
     if not folder.is_dir():
         raise UserError(f"{folder} is not a folder: give the folder of a run or of a sweep.")

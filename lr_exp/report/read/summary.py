@@ -301,8 +301,7 @@ class Summary(_Part):
 def parse_summary(value: Any) -> Summary:
     """Validates the content of a `summary.json`.
 
-    Raises:
-        ValueError: it is not a summary; the message names the first invalid key, in one line.
+    Raises ValueError if it is no summary; the message names the first invalid key, in one line.
     """
     try:
         return Summary.model_validate(value)
