@@ -33,7 +33,6 @@ from lr_exp.distributed import Stopped
 from lr_exp.errors import UserError, is_debugging, printable, redact
 from lr_exp.models.devices import choose_gpu
 from lr_exp.pipeline.outcome import FolderInUseError, choices, clear, only_writer, record_failure
-from lr_exp.report.terminal import cell_results, relative, results_lines, summary_table, sweep_table
 
 # Errors that a user can fix. OSError: a folder that cannot be made, a full disk.
 _USER_ERRORS = (UserError, HydraException, OmegaConfBaseException, OSError)
@@ -125,12 +124,13 @@ class Program:
                 )
             choose_gpu(settings)
             from lr_exp.pipeline.run import run  # imports torch
+            from lr_exp.report import terminal  # imports pandas
 
             summary = run(settings, folder, self._folders)
             if not multirun:
-                _show(f"{summary_table(summary)}\n{results_lines(folder)}")
+                _show(f"{terminal.summary_table(summary)}\n{terminal.results_lines(folder)}")
                 return None
-            results = cell_results(summary)
+            results = terminal.cell_results(summary)
             _show(", ".join(f"{name} {value}" for name, value in results.items()))
             return cells.record(number, folder, tuple(overrides), None, results)
         except (Exception, Stopped) as error:
@@ -236,9 +236,13 @@ class Program:
         outcomes = [outcome for _, outcome in sorted(cells.outcomes.items())]
         failed = [cell for cell in outcomes if cell.error is not None]
         if len(outcomes) > 1:
-            labels = map(printable, cells.labels())
-            table = sweep_table(dict(zip(labels, (cell.results for cell in outcomes), strict=True)))
-            sweep = printable(relative(outcomes[0].folder.parent))
+            from lr_exp.report import terminal
+
+            results = zip(
+                map(printable, cells.labels()), (c.results for c in outcomes), strict=True
+            )
+            table = terminal.sweep_table(dict(results))
+            sweep = printable(terminal.relative(outcomes[0].folder.parent))
             _show(
                 f"\n{table}\n\ncells: {len(outcomes) - len(failed)} finished, {len(failed)} failed"
                 f"\nReport: python -m lr_exp.report {shlex.quote(sweep)}"

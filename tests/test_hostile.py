@@ -26,7 +26,8 @@ from lr_exp.config.composition import cell_folder
 from lr_exp.errors import MASK, known_secrets, printable, redact
 from lr_exp.evaluator.grade import grade_answer
 from lr_exp.report.__main__ import main as report
-from lr_exp.report.read.runs import AnswersMissingError, find_runs
+from lr_exp.report.read.run import AnswersMissingError
+from lr_exp.report.read.runs import find_runs
 from lr_exp.report.read.summary import parse_summary
 from lr_exp.report.tables.formats import csv_text, latex_table, markdown_text, one_line
 from lr_exp.report.tables.table import Column, Table

@@ -6,9 +6,9 @@ import sys
 
 import pytest
 
-from lr_exp import __main__
 from lr_exp.errors import UserError, command
 from lr_exp.pipeline import run
+from lr_exp.report import terminal
 
 
 def ascii_only():
@@ -36,7 +36,7 @@ def absent():
 @pytest.mark.parametrize("length", [1, 100_000])  # buffered until the end, or not
 def test_a_finished_run_stays_finished(program, monkeypatch, make, length):
     monkeypatch.setattr(run, "run", lambda *_: None)
-    monkeypatch.setattr(__main__, "summary_table", lambda _: "1 ± 2" * length)
+    monkeypatch.setattr(terminal, "summary_table", lambda _: "1 ± 2" * length)
     monkeypatch.setattr(sys, "stdout", make())
     outcome = program("experiment=demo")
     assert (outcome.status, outcome.err) == (0, "")

@@ -275,6 +275,10 @@ def test_figures_fit_a_journal_s_width_with_legible_text(tmp_path):
         labelled = [axes for axes in mpl_figure.axes if axes.name != "polar" and axes.get_visible()]
         labels = [axes.get_xlabel() for axes in labelled] + [mpl_figure.get_supxlabel()]
         assert any(labels) or not labelled, figure.name
+        bars = [
+            bar for axes in mpl_figure.axes for bar in axes.containers if hasattr(bar, "has_yerr")
+        ]
+        assert not bars or "95 % intervals" in figure.caption, figure.name
 
 
 def test_a_page_does_not_render_pngs(tmp_path):

@@ -9,7 +9,8 @@ import pytest
 
 from lr_exp.errors import UserError
 from lr_exp.report.analyse.rows import sweeps
-from lr_exp.report.read.runs import AnswersMissingError, find_runs
+from lr_exp.report.read.run import AnswersMissingError
+from lr_exp.report.read.runs import find_runs
 from lr_exp.report.read.summary import parse_summary
 from lr_exp.store.run_folder import SUMMARY
 from tests.support.run_folders import write_failed, write_hydra, write_metrics, write_run

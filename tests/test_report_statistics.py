@@ -8,11 +8,16 @@ from scipy import stats
 
 from lr_exp.report.analyse import paired
 from lr_exp.report.analyse.paired import Estimate
+from lr_exp.report.read.summary import Result
 
 
 def _of(*seeds: str) -> np.ndarray:
     """`1101` is a seed's grades of four questions."""
     return np.array([[int(letter) for letter in seed] for seed in seeds], dtype=float)
+
+
+def _result(correct: int, total: int) -> Result:
+    return Result(accuracy=correct / total, correct=correct, total=total)
 
 
 @pytest.mark.parametrize(
@@ -39,7 +44,7 @@ def test_errors_count_questions_and_seeds():
     two = paired.accuracy(_of("1110", "1000"))
     assert (two.mean, two.stderr) == (0.5, pytest.approx(math.sqrt(0.125 / 4 + 0.125 / 2)))
     # Without the graded answers, the error of the questions is bounded from above.
-    bound = paired.accuracy_from_counts([0.75, 0.25], 4)
+    bound = paired.accuracy_from_counts(_result(3, 4), _result(1, 4))
     assert (bound.mean, bound.question_variance) == (0.5, pytest.approx(0.25 / 4))
     assert bound.stderr > two.stderr
 
@@ -113,7 +118,7 @@ def test_wilson_interval_of_one_run():
     # p = 0.5, n = 4, z^2 = 3.8416: 0.5 ± 1.96 sqrt(0.0625 + 0.06) / 1.9604.
     assert paired.accuracy(_of("1100")).ci95 == pytest.approx((0.15004, 0.84996), abs=1e-5)
     low, high = stats.binomtest(7, 20).proportion_ci(0.95, "wilson")
-    assert paired.accuracy_from_counts([7 / 20], 20).ci95 == pytest.approx((low, high), abs=1e-4)
+    assert paired.accuracy_from_counts(_result(7, 20)).ci95 == pytest.approx((low, high), abs=1e-4)
     # 300 of 300: the lower end is n / (n + z^2); 0 of 300 mirrors it.
     right, wrong = (paired.accuracy(_of(one * 300)).ci95 for one in "10")
     assert right == pytest.approx((300 / 303.8416, 1.0))

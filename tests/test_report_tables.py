@@ -21,6 +21,7 @@ from lr_exp.report.names import ABSENT, Setup
 from lr_exp.report.read.runs import find_runs
 from lr_exp.report.tables.accuracy import accuracy_table
 from lr_exp.report.tables.alpha_beta import alpha_beta_table
+from lr_exp.report.tables.cell import signed
 from lr_exp.report.tables.efficiency import efficiency_table
 from lr_exp.report.tables.formats import (
     csv_text,
@@ -31,7 +32,7 @@ from lr_exp.report.tables.formats import (
 )
 from lr_exp.report.tables.gap import gap_table
 from lr_exp.report.tables.kl_profile import kl_profile_table
-from lr_exp.report.tables.table import Column, Table, signed
+from lr_exp.report.tables.table import Column, Table
 from tests.support.run_folders import result, write_failed, write_run
 
 CONF = Path(__file__).parents[1] / "conf"

@@ -10,9 +10,9 @@ from lr_exp.report.document import Section, document
 from lr_exp.report.figures import draw_sweep
 from lr_exp.report.page import folder_page
 from lr_exp.report.read.runs import Found, find_runs
+from lr_exp.report.tables import cell
 from lr_exp.report.tables.formats import csv_text, latex_table, one_line, plain_table
 from lr_exp.report.tables.layout import tables_of, unique_prefix
-from lr_exp.report.tables.table import remark
 from lr_exp.store.run_folder import PAGE
 
 
@@ -27,12 +27,8 @@ class Report:
 def build(folder: Path, out: Path | None = None) -> Report:
     """Builds the report of all runs below `folder`, finished or not.
 
-    Args:
-        folder: of a run or a sweep.
-        out: where the report will be written, which its links depend on; default `folder/report`.
-
-    Raises:
-        UserError: the folder or its runs cannot be reported.
+    Its links depend on `out`, the folder where it will be written, by default `folder/report`.
+    Raises UserError if the folder or its runs cannot be reported.
     """
     found = find_runs(folder, finished=False)
     sections: list[Section] = []
@@ -40,28 +36,21 @@ def build(folder: Path, out: Path | None = None) -> Report:
     prefixes: set[str] = set()
     for sweep in sweeps(found):
         prefix = unique_prefix(sweep.name, prefixes)
-        made = tables_of(sweep, prefix)
+        tables, pairs = tables_of(sweep, prefix)
         figures = [replace(one, name=f"{prefix}_{one.name}") for one in draw_sweep(sweep)]
-        section = Section(sweep, made.tables, figures, made.pairs.refused)
-        sections.append(section)
-        for table in section.tables:
+        sections.append(Section(sweep, tables, figures, pairs.refused))
+        for table in tables:
             files[f"{table.name}.csv"] = csv_text(table).encode()
             files[f"{table.name}.tex"] = latex_table(table).encode()
-        for figure in section.figures:
+        for figure in figures:
             files[f"{figure.name}.png"], files[f"{figure.name}.svg"] = figure.png, figure.svg
-    title = folder.resolve().name
-    files["report.md"] = document(title, found, sections).encode()
-    page = folder_page(folder, found, sections, out or folder / "report")
-    files[PAGE] = page.encode()
+    files["report.md"] = document(folder.resolve().name, found, sections).encode()
+    files[PAGE] = folder_page(folder, found, sections, out or folder / "report").encode()
     return Report(files, _shown(found, sections))
 
 
 def write(report: Report, out: Path) -> None:
-    """Writes the files into `out`, creating it if needed.
-
-    Raises:
-        UserError: `out` cannot be written to.
-    """
+    """Writes the files into `out`, creating it if needed. Raises UserError if it cannot."""
     try:
         out.mkdir(parents=True, exist_ok=True)
         for name, content in report.files.items():
@@ -82,7 +71,9 @@ def _shown(found: Found, sections: Sequence[Section]) -> str:
         notes = [*sweep.warnings, *dict.fromkeys(sweep.notes)]
         # plain_table drops remarks if the table is too wide
         notes += [
-            f"{row.label}: {remark(row.remarks)}" for row in sweep.rows if row.runs and row.remarks
+            f"{row.label}: {cell.remark(row.remarks)}"
+            for row in sweep.rows
+            if row.runs and row.remarks
         ]
         lines += [*map(one_line, notes), *([""] if notes else [])]
     lines += [f"{run.outcome}: {one_line(run.name)}: {one_line(run.error)}" for run in found.failed]

@@ -13,11 +13,12 @@ from lr_exp.report.tables.formats import markdown_table, markdown_text
 from lr_exp.report.tables.table import PUBLISHED, Table
 
 _PLUS_MINUS = (
-    "± is half the width of the 95 % interval of an accuracy (pass@1 in %) over questions: "
-    "Wilson's, for the number of questions that gives the standard error. That error is the square "
-    "root of Var_questions(correctness averaged over seeds) / n plus Var_seeds(accuracy) / number "
-    "of seeds. Intervals of averages treat benchmarks as independent. CSV files have the standard "
-    "errors and both ends of the intervals."
+    "± is the wider side of the 95 % interval of an accuracy (pass@1 in %) or a gain. Over "
+    "questions the interval is Wilson's, or the one of the questions won and lost; with several "
+    "seeds, Student's t interval over their means is added (squared distances add up). With one "
+    "seed it does not cover another training run. Questions of different benchmarks count as "
+    "independent; a seed's effect is shared by all benchmarks. CSV files have the standard errors "
+    "and both ends of the intervals."
 )
 _GAIN = (
     "AVG is the unweighted mean over the benchmarks shown. Gain is the difference in AVG to the "
@@ -30,8 +31,8 @@ _PUBLISHED = (
     "Columns named published are numbers from arXiv 2510.07962, in rows with the paper's models, "
     "method, data and thresholds; all other numbers were measured in the runs below. An asterisk "
     "marks rows in which another known setting differs from the paper's (training questions and "
-    "answers, rollout length, optimizer steps, batch size, learning rate, LoRA, a limit on "
-    "evaluated questions); a note under the table lists the differences. The number of questions "
+    "answers, prompts, rollout and answer length, optimizer steps, batch size, learning rate, LoRA, "
+    "a limit on evaluated questions); a note under the table lists the differences. The number of questions "
     "and answers behind the paper's SFT is our interpretation. A published average is shown only "
     "if it is over the same benchmarks."
 )
@@ -54,7 +55,7 @@ class Section:
 def document(title: str, found: Found, sections: Sequence[Section]) -> str:
     """The whole report as Markdown, which links to files beside it."""
     reading = [
-        *reading_notes(found, sections),
+        *reading_notes(found, [table for section in sections for table in section.tables]),
         "CSV files have unrounded accuracies in percent and gains in points.",
     ]
     parts = [
@@ -69,10 +70,9 @@ def document(title: str, found: Found, sections: Sequence[Section]) -> str:
     return "\n\n".join(parts) + "\n"
 
 
-def reading_notes(found: Found, sections: Sequence[Section]) -> list[str]:
+def reading_notes(found: Found, tables: Sequence[Table]) -> list[str]:
     """Explanations that apply to the tables of this report."""
     lines = [_PLUS_MINUS, _GAIN]
-    tables = [table for section in sections for table in section.tables]
     if any(column.title == PUBLISHED for table in tables for column in table.columns):
         lines.append(_PUBLISHED)
     if any(is_micro(run.expert, run.amateur, *run.benchmarks) for run in found.runs):

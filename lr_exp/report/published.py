@@ -40,7 +40,7 @@ _TUNING = {
 }
 _STEP_BY_STEP = "Please reason step by step"
 _PROMPT = {"sampler.prompt": "chat", "sampler.system_prompt": f"{_STEP_BY_STEP}."}
-_ROLLOUTS = {"data.max_questions": 1000, "sampler.max_new_tokens": 128, **_PROMPT}
+ROLLOUTS = {"data.max_questions": 1000, "sampler.max_new_tokens": 128, **_PROMPT}
 _EVALUATION = {
     "evaluator.max_examples": None,
     "evaluator.max_new_tokens": 2048,
@@ -63,12 +63,7 @@ KL_PROFILE = {
 
 
 def has_papers_models(setup: Setup, settings: Mapping[str, Any]) -> bool:
-    """Whether the models are the paper's checkpoints of these names.
-
-    Args:
-        setup: of a row.
-        settings: of one of the row's runs.
-    """
+    """Whether the models in a run's settings are the paper's checkpoints of these names."""
     for role, name in (("expert", setup.expert), ("amateur", setup.amateur)):
         model = settings.get(role) or {}
         replaced = model.get("init", "pretrained") != "pretrained" or model.get("drop_layers")
@@ -81,20 +76,16 @@ def differences(setup: Setup, settings: Mapping[str, Any]) -> tuple[str, ...]:
     """Settings that differ from the paper's, as `data.max_questions is 8 (paper: 1000)`."""
     wanted: dict[str, Any] = dict(_EVALUATION)
     if setup.method != BASELINE:
-        wanted |= _ANSWERS.get(setup.method or "", _ROLLOUTS) | _TUNING
+        wanted |= _ANSWERS.get(setup.method or "", ROLLOUTS) | _TUNING
     headline = settings.get("evaluator", {}).get("prompts", ["chat"])[0]
-    found = _differing_settings(wanted, settings)
+    found = differing(wanted, settings)
     if headline != "chat":
         found = (f"evaluator.prompts starts with {headline} (paper: chat)", *found)
     return found
 
 
-def sampling_differences(settings: Mapping[str, Any]) -> tuple[str, ...]:
-    """`differences` in the settings that determine which token positions are scored."""
-    return _differing_settings(_ROLLOUTS, settings)
-
-
-def _differing_settings(wanted: dict[str, Any], settings: Mapping[str, Any]) -> tuple[str, ...]:
+def differing(wanted: Mapping[str, Any], settings: Mapping[str, Any]) -> tuple[str, ...]:
+    """Settings whose values are not the `wanted` ones, as `differences`."""
     differences = []
     for name, papers in wanted.items():
         group, _, key = name.partition(".")

@@ -6,28 +6,30 @@ import textwrap
 from collections.abc import Callable, Mapping
 from itertools import chain
 from pathlib import Path
-from typing import TYPE_CHECKING
+from statistics import mean
 
 from lr_exp.errors import printable
+from lr_exp.report.analyse.paired import Estimate, accuracy_from_counts, average
+from lr_exp.report.analyse.prompts import average_gain
+from lr_exp.report.read.summary import (
+    Decomposition,
+    DistillSummary,
+    EvaluateSummary,
+    Gap,
+    Result,
+    SampleSummary,
+    Summary,
+)
+from lr_exp.report.tables import cell
+from lr_exp.report.tables.formats import one_line, plain_table
+from lr_exp.report.tables.table import Column, table_of, text_column
 from lr_exp.store.run_folder import PAGE
-
-if TYPE_CHECKING:  # importing pydantic would slow down --help
-    from lr_exp.report.analyse.paired import Estimate
-    from lr_exp.report.read.summary import (
-        Decomposition,
-        DistillSummary,
-        EvaluateSummary,
-        Gap,
-        Result,
-        SampleSummary,
-        Summary,
-    )
 
 _WIDTH = 80  # columns of sentences
 _UNIT = re.compile(r"(?<=\d) (?=(?:s|nats)\b)|(?<=\d s) (?=\(from)")
 
 
-def summary_table(summary: "Summary") -> str:
+def summary_table(summary: Summary) -> str:
     """A short report: what ran, what was kept, what it cost, accuracy before and after.
 
     Without the warnings, which were logged.
@@ -49,26 +51,21 @@ def summary_table(summary: "Summary") -> str:
     return "\n".join([*lines, ""])
 
 
-def cell_results(summary: "Summary") -> dict[str, str]:
+def cell_results(summary: Summary) -> dict[str, str]:
     """What the table of a sweep shows of a run, by column: kept steps and mean accuracies."""
-    from lr_exp.report.tables.table import percent, signed
-
     results = {}
     if summary.sample is not None:
         results["kept"] = f"{summary.sample.kept or 0:,}"
     if summary.evaluate is not None and summary.evaluate.expert:
         means = {who: [*own.values()][-1] for who, own in _shares(summary.evaluate).items()}
-        results |= {who: percent(mean) for who, mean in means.items()}
+        results |= {who: cell.percent(one) for who, one in means.items()}
         if "tuned" in means:
-            results["gain"] = signed(100 * (means["tuned"].mean - means["expert"].mean))
+            results["gain"] = cell.signed(100 * (means["tuned"].mean - means["expert"].mean))
     return results
 
 
 def sweep_table(results: Mapping[str, Mapping[str, str]]) -> str:
     """A row of `cell_results` for each cell, by the cells' names."""
-    from lr_exp.report.tables.formats import plain_table
-    from lr_exp.report.tables.table import Column, table_of, text_column
-
     names = dict.fromkeys(name for own in results.values() for name in own)
     columns = [(Column(name), [own.get(name, "") for own in results.values()]) for name in names]
     return plain_table(table_of("", "", [text_column("cell", results), *columns], []))
@@ -87,25 +84,25 @@ def relative(folder: Path) -> str:
 
 
 def _sentence(label: str, text: str) -> str:
-    text = _UNIT.sub("\xa0", _one_line(text))  # keeps a number and its unit on one line
+    text = _UNIT.sub("\xa0", one_line(text))  # keeps a number and its unit on one line
     filled = textwrap.fill(text, _WIDTH, initial_indent=f"{label:<11}", subsequent_indent=" " * 11)
     return filled.replace("\xa0", " ")
 
 
-def _headline(summary: "Summary") -> str:
-    parts = [f"expert {_one_line(summary.expert)}"]
+def _headline(summary: Summary) -> str:
+    parts = [f"expert {one_line(summary.expert)}"]
     if summary.amateur is not None:
-        parts.append(f"amateur {_one_line(summary.amateur)}")
+        parts.append(f"amateur {one_line(summary.amateur)}")
     numbers = {"alpha": summary.alpha, "beta": summary.beta}
     parts += [f"{name} {value:g}" for name, value in numbers.items() if value is not None]
     trained = summary.sample is not None or summary.distill is not None
     method = summary.method or (
         f"supervision from {summary.data}" if trained else "evaluation only"
     )
-    return f"{_one_line(method)}: {', '.join(parts)}, seed {summary.seed}"
+    return f"{one_line(method)}: {', '.join(parts)}, seed {summary.seed}"
 
 
-def _sampled(sample: "SampleSummary") -> str:
+def _sampled(sample: SampleSummary) -> str:
     steps, kept = sample.steps, sample.kept or 0
     moving = ""
     if sample.moving is not None:
@@ -113,24 +110,19 @@ def _sampled(sample: "SampleSummary") -> str:
         carried = f", with {loss:.0%} of the loss" if loss else ""
         moving = f"; {sample.moving_of_kept:.1%} of them moving{carried}"
     of = f" of {steps:,} steps ({kept / steps:.1%}{moving})" if steps else " steps"
-    mean = f", mean KL {sample.kl_mean:.3f} nats" if sample.kl_mean is not None else ""
-    return f"{sample.questions:,} questions, kept {kept:,}{of}{mean}, {_cost(sample)}"
+    kl = f", mean KL {sample.kl_mean:.3f} nats" if sample.kl_mean is not None else ""
+    return f"{sample.questions:,} questions, kept {kept:,}{of}{kl}, {_cost(sample)}"
 
 
-def _cost(stage: "SampleSummary | DistillSummary | EvaluateSummary") -> str:
+def _cost(stage: SampleSummary | DistillSummary | EvaluateSummary) -> str:
     return f"{stage.seconds:.1f} s{' (from the store)' if stage.reused else ''}"
 
 
-def _shares(evaluate: "EvaluateSummary") -> "dict[str, dict[str, Estimate]]":
+def _shares(evaluate: EvaluateSummary) -> dict[str, dict[str, Estimate]]:
     """Shares of correct answers by model and benchmark; of several, the last is their average."""
-    from lr_exp.report.analyse.paired import accuracy_from_counts, average
-
     models = {"expert": evaluate.expert or {}, "tuned": evaluate.tuned or {}}
     shares = {
-        who: {
-            name: accuracy_from_counts([one.correct / one.total], one.total)
-            for name, one in results.items()
-        }
+        who: {name: accuracy_from_counts(one) for name, one in results.items()}
         for who, results in models.items()
         if results
     }
@@ -140,19 +132,19 @@ def _shares(evaluate: "EvaluateSummary") -> "dict[str, dict[str, Estimate]]":
     return shares
 
 
-def _accuracies(evaluate: "EvaluateSummary") -> list[str]:
-    from lr_exp.report.tables.formats import plain_table
-    from lr_exp.report.tables.table import Column, percent, signed, table_of, text_column
-
+def _accuracies(evaluate: EvaluateSummary) -> list[str]:
     shares = _shares(evaluate)
     before, after = shares["expert"], shares.get("tuned")
     columns = [
         text_column("benchmark", before),
         (Column("n"), [f"{one.questions:,}" for one in before.values()]),
-        *((Column(who), [percent(own[name]) for name in before]) for who, own in shares.items()),
+        *(
+            (Column(who), [cell.percent(own[name]) for name in before])
+            for who, own in shares.items()
+        ),
     ]
     if after:
-        gains = [signed(100 * (after[name].mean - before[name].mean)) for name in before]
+        gains = [cell.signed(100 * (after[name].mean - before[name].mean)) for name in before]
         columns.append((Column("gain"), gains))
     lines = [plain_table(table_of("", "", columns, [])), _sentence("answers", _answers(evaluate))]
     if evaluate.prompts and len(evaluate.prompts) > 1:
@@ -161,56 +153,48 @@ def _accuracies(evaluate: "EvaluateSummary") -> list[str]:
         lines.append(_sentence("made of", _made_of(parts)))
     points = "; gain in points" if after else ""
     decoded = "" if evaluate.decoder == "greedy" else f"{evaluate.decoder} decoding, "
-    lines.append(f"pass@1 in % ± half its 95 % interval{points}; {decoded}{_cost(evaluate)}")
+    about = "pass@1 in % ± the wider side of its 95 % interval"
+    lines.append(f"{about}{points}; {decoded}{_cost(evaluate)}")
     return lines if evaluate.gap is None else [*lines, _gap(evaluate.gap)]
 
 
-def _prompts(evaluate: "EvaluateSummary") -> str:
+def _prompts(evaluate: EvaluateSummary) -> str:
     """The average accuracies with each prompt, and the gain between the best ones."""
-    from lr_exp.report.analyse.prompts import average_gain
-    from lr_exp.report.tables.table import between, signed
-
     shown = []
     for name, prompt in (evaluate.prompts or {}).items():
-        means = [
-            100 * sum(one.accuracy for one in own.values()) / len(own)
-            for own in (prompt.expert, prompt.tuned)
-            if own
-        ]
-        gain = f" ({signed(means[1] - means[0])})" if len(means) == 2 else ""
-        shown.append(f"{_one_line(name)} {' → '.join(f'{mean:.1f}' for mean in means)}{gain}")
+        both = (own.values() for own in (prompt.expert, prompt.tuned) if own)
+        means = [100 * mean(one.accuracy for one in own) for own in both]
+        gain = f" ({cell.signed(means[1] - means[0])})" if len(means) == 2 else ""
+        shown.append(f"{one_line(name)} {' → '.join(f'{one:.1f}' for one in means)}{gain}")
     best = [own.best_prompt for own in (evaluate.gains or {}).values() if own.best_prompt]
     if not best:
         return ", ".join(shown)
     found = average_gain(best)
     return (
-        f"{', '.join(shown)}; between the best prompts of each: {signed(100 * found.mean)} "
-        f"({between(found.ci95)})"
+        f"{', '.join(shown)}; between the best prompts of each: {cell.signed(100 * found.mean)} "
+        f"({cell.between(found.ci95)})"
     )
 
 
-def _made_of(parts: "list[Decomposition]") -> str:
+def _made_of(parts: list[Decomposition]) -> str:
     """The parts of the average gain."""
-    from lr_exp.report.analyse.prompts import average_gain
-    from lr_exp.report.tables.table import between, signed
-
     strict, latent, form = (
         average_gain([getattr(one, name) for one in parts])
         for name in ("strict", "latent", "format")
     )
     return (
-        f"strict gain {signed(100 * strict.mean)} ({between(strict.ci95)}): latent "
-        f"{signed(100 * latent.mean)} ({between(latent.ci95)}), format "
-        f"{signed(100 * form.mean)} ({between(form.ci95)})"
+        f"strict gain {cell.signed(100 * strict.mean)} ({cell.between(strict.ci95)}): latent "
+        f"{cell.signed(100 * latent.mean)} ({cell.between(latent.ci95)}), format "
+        f"{cell.signed(100 * form.mean)} ({cell.between(form.ci95)})"
     )
 
 
-def _answers(evaluate: "EvaluateSummary") -> str:
-    """How the answers to all benchmarks were read, `expert → tuned`."""
+def _answers(evaluate: EvaluateSummary) -> str:
+    """How answers were read, averaged over benchmarks, `expert → tuned`."""
     models = [list(own.values()) for own in (evaluate.expert, evaluate.tuned) if own]
 
-    def shares(count: "Callable[[Result], float | None]") -> str:
-        of = [sum(count(one) or 0 for one in own) / sum(one.total for one in own) for own in models]
+    def shares(count: Callable[[Result], float | None]) -> str:
+        of = [mean((count(one) or 0) / one.total for one in own) for own in models]
         return " → ".join(f"{100 * share:.1f}" for share in of)
 
     parts = {
@@ -225,22 +209,10 @@ def _answers(evaluate: "EvaluateSummary") -> str:
     return ", ".join(f"{name} {value} %" for name, value in parts.items()) + hint
 
 
-def _gap(gap: "Gap") -> str:
+def _gap(gap: Gap) -> str:
     (benchmark, expert), *_ = gap.expert.items()
-    amateur = gap.amateur[benchmark]
+    ours, theirs = accuracy_from_counts(expert), accuracy_from_counts(gap.amateur[benchmark])
     return (
-        f"gap on {_one_line(benchmark)} ({gap.decoder}): expert {_result(expert)}, amateur "
-        f"{_result(amateur)}: {100 * (expert.accuracy - amateur.accuracy):+.1f}"
+        f"gap on {one_line(benchmark)} ({gap.decoder}): expert {cell.percent(ours)}, amateur "
+        f"{cell.percent(theirs)}: {cell.signed(100 * (ours.mean - theirs.mean))}"
     )
-
-
-def _result(result: "Result") -> str:
-    from lr_exp.report.analyse.paired import accuracy_from_counts
-    from lr_exp.report.tables.table import percent
-
-    return percent(accuracy_from_counts([result.accuracy], result.total))
-
-
-def _one_line(text: str) -> str:
-    """Text without line breaks and control characters: users and model folders choose names."""
-    return printable(" ".join(text.split()))

@@ -7,7 +7,7 @@ import numpy as np
 
 from lr_exp.report.analyse import paired
 from lr_exp.report.analyse.paired import Correct, Estimate
-from lr_exp.report.read.runs import AnswersMissingError, Run
+from lr_exp.report.read.run import AnswersMissingError, Run
 
 
 @dataclass(frozen=True)
@@ -30,8 +30,7 @@ class Results:
 def read_results(sources: Sequence[tuple[Run, str]]) -> Results:
     """The results of runs that differ only in their seed, on the same benchmarks.
 
-    Args:
-        sources: each run with the model whose results count, `expert` or `tuned`.
+    `sources` are the runs, each with the model whose results count, `expert` or `tuned`.
     """
     accuracies, all_graded, missing = {}, {}, []
     first, whose = sources[0]
@@ -40,9 +39,8 @@ def read_results(sources: Sequence[tuple[Run, str]]) -> Results:
             graded = read_graded(sources, benchmark)
         except AnswersMissingError as reason:
             missing.append(str(reason))
-            counts = [run.results(who)[benchmark] for run, who in sources]
-            shares = [result.correct / result.total for result in counts]
-            accuracies[benchmark] = paired.accuracy_from_counts(shares, counts[0].total)
+            results = (run.results(who)[benchmark] for run, who in sources)
+            accuracies[benchmark] = paired.accuracy_from_counts(*results)
         else:
             all_graded[benchmark] = graded
             accuracies[benchmark] = paired.accuracy(graded.correct)
@@ -77,8 +75,7 @@ def read_graded(
 ) -> Graded:
     """The graded answers of `sources`, see `read_results`, to a prompt (None: the headline).
 
-    Raises:
-        AnswersMissingError: a file is missing, or runs answered different questions.
+    Raises AnswersMissingError if a file is missing, or runs answered different questions.
     """
     answers = [run.answers(who, benchmark, prompt) for run, who in sources]
     ids = tuple(sorted(answers[0]))

@@ -66,8 +66,7 @@ def grouped(items: Iterable[T], key: Callable[[T], K]) -> dict[K, list[T]]:
 def check_sweep(runs: Sequence[Run]) -> list[str]:
     """Returns warnings about different machines and versions.
 
-    Raises:
-        UserError: a benchmark has other questions in some runs, or histograms have other bins.
+    Raises UserError if a benchmark has other questions in some runs, or histograms other bins.
     """
     if found := differences(runs, lambda run: run.provenance.benchmarks or {}):
         raise UserError(
@@ -122,8 +121,7 @@ def check_expert(runs: Sequence[Run]) -> None:
 def one_per_seed(label: str, runs: Sequence[Run], notes: list[str]) -> list[Run]:
     """One run per seed; of several with the same results, the one with the most benchmarks.
 
-    Raises:
-        UserError: two runs of one seed have different results.
+    Raises UserError if two runs of one seed have different results.
     """
     kept = []
     for seed, own in sorted(grouped(runs, lambda run: run.seed).items()):
@@ -146,15 +144,9 @@ def one_per_seed(label: str, runs: Sequence[Run], notes: list[str]) -> list[Run]
 def check_agree(
     what: str, runs: Sequence[Run], values: Callable[[Run], Mapping[str, str]]
 ) -> list[str]:
-    """Returns warnings where another machine measured other values than the first run.
+    """Returns warnings where another machine measured other counts than the first run.
 
-    Args:
-        what: was measured, for the message.
-        runs: with the same measurement; the first one's is shown.
-        values: the measured counts of a run, by name.
-
-    Raises:
-        UserError: values differ on the same device with the same versions.
+    Raises UserError if counts differ on the same device with the same versions.
     """
     first, notes = runs[0], []
     for run in runs:

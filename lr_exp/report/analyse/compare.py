@@ -90,13 +90,6 @@ def _pairs(rows: Sequence[Row]) -> list[Pair]:
 def _comparison(
     benchmark: str, counts: tuple[int, int], shifts: NDArray[np.float64], difference: Estimate
 ) -> Comparison:
-    """Tests one difference.
-
-    Args:
-        benchmark: its name.
-        counts: questions won and lost.
-        shifts: per question; their mean is the difference.
-        difference: the accuracies'.
-    """
+    """Tests one difference from the questions won and lost and the shift of each question."""
     p_majority, p_mean = paired.mcnemar(*counts), paired.sign_flips(shifts)
     return Comparison(benchmark, len(shifts), *counts, p_majority, p_mean, difference)

@@ -28,8 +28,7 @@ def measured_gap(runs: Sequence[Run]) -> PairGap | None:
     It does not depend on a run's seed (sampling for the gap has a fixed seed), so all runs have the
     same gap and it is counted once.
 
-    Raises:
-        UserError: runs on the same machine disagree, or used different decoders or benchmarks.
+    Raises UserError if runs on one machine disagree, or used different decoders or benchmarks.
     """
     gaps = {run.name: run.evaluate.gap for run in runs if run.evaluate.gap}
     measured = [run for run in runs if run.name in gaps]
@@ -50,10 +49,7 @@ def measured_gap(runs: Sequence[Run]) -> PairGap | None:
     gap = gaps[measured[0].name]
     benchmark, decoder = _benchmark(measured[0], gap), gap.decoder or "greedy"
     notes = check_agree(f"{pair} ({decoder} on {benchmark})", measured, counted)
-    expert, amateur = (
-        accuracy_from_counts([one.correct / one.total], one.total)
-        for one in (gap.expert[benchmark], gap.amateur[benchmark])
-    )
+    expert, amateur = (accuracy_from_counts(one[benchmark]) for one in (gap.expert, gap.amateur))
     difference = independent_difference(expert, amateur)
     return PairGap(benchmark, decoder, expert, amateur, difference, tuple(notes))
 

@@ -10,6 +10,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from lr_exp.report.read.summary import Result
+
 FLIPS = 10_000
 Z95 = 1.96  # standard errors from the mean to the end of a 95 % interval
 _T95 = (12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262)  # Student's t, 1 to 9 df
@@ -71,10 +73,11 @@ def student_t95(freedom: int) -> float:
     return Z95 + 2.372 / freedom + 2.82 / freedom**2
 
 
-def wilson(share: float, count: float, z: float = Z95) -> Interval:
+def wilson(share: float, count: float) -> Interval:
     """The Wilson interval of a share of `count`, in [0, 1]; its width is never 0."""
-    middle = (share + z**2 / (2 * count)) / (1 + z**2 / count)
-    half = z / (1 + z**2 / count) * math.sqrt(share * (1 - share) / count + (z / count) ** 2 / 4)
+    z, scale = Z95, 1 + Z95**2 / count
+    middle = (share + z**2 / (2 * count)) / scale
+    half = z / scale * math.sqrt(share * (1 - share) / count + (z / count) ** 2 / 4)
     return max(0.0, min(share, middle - half)), min(1.0, max(share, middle + half))
 
 
@@ -89,13 +92,14 @@ def accuracy(correct: Correct) -> Estimate:
     return _accuracy(correct.mean(axis=1).tolist(), correct.shape[1], variance)
 
 
-def accuracy_from_counts(accuracies: Sequence[float], questions: int) -> Estimate:
-    """`accuracy` without the graded answers: the question variance is an upper bound.
+def accuracy_from_counts(*results: Result) -> Estimate:
+    """`accuracy` from one result per seed: the question variance is an upper bound.
 
     The variance over questions of the mean over seeds is at most p (1 - p), its value for one seed.
     """
-    mean = math.fsum(accuracies) / len(accuracies)
-    return _accuracy(accuracies, questions, mean * (1 - mean) / questions)
+    by_seed, questions = [one.correct / one.total for one in results], results[0].total
+    mean = math.fsum(by_seed) / len(by_seed)
+    return _accuracy(by_seed, questions, mean * (1 - mean) / questions)
 
 
 def _accuracy(by_seed: Sequence[float], questions: int, variance: float) -> Estimate:
@@ -192,20 +196,19 @@ def won_and_lost(ours: Correct, theirs: Correct) -> tuple[int, int]:
     return int((mine & ~other).sum()), int((other & ~mine).sum())
 
 
-def sign_flips(differences: NDArray[np.float64], seed: int = 0, flips: int = FLIPS) -> float:
+def sign_flips(differences: NDArray[np.float64], seed: int = 0) -> float:
     """The two-sided p-value of the paired permutation test of the sum of the differences.
 
     Under the null hypothesis, each question's difference has a random sign:
-    p = (1 + #{|flipped sum| >= |sum|}) / (1 + flips). Differences of the same size are flipped
+    p = (1 + #{|flipped sum| >= |sum|}) / (1 + FLIPS). Differences of the same size are flipped
     together, because only the number of positive ones matters.
 
     Args:
         differences: (questions,), ours minus theirs, averaged over seeds, optionally weighted.
         seed: of the random signs.
-        flips: number of permutations.
     """
     sizes, counts = np.unique(np.abs(differences).round(12), return_counts=True)
-    positive = np.random.default_rng(seed).binomial(counts, 0.5, size=(flips, len(counts)))
+    positive = np.random.default_rng(seed).binomial(counts, 0.5, size=(FLIPS, len(counts)))
     sums = np.abs((2 * positive - counts) @ sizes)
     observed = abs(math.fsum(differences)) * (1 - 1e-9)  # equal sums can differ by rounding
-    return float((1 + (sums >= observed).sum()) / (1 + flips))
+    return float((1 + (sums >= observed).sum()) / (1 + FLIPS))

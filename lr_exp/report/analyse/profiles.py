@@ -105,7 +105,7 @@ def profile_of(runs: Sequence[Run]) -> Profile:
         _pooled(same, "kept_share"),
         _pooled(same, "moving_of_all"),
         published.has_papers_models(setup, settings) and published.has_pair(setup),
-        published.sampling_differences(settings),
+        published.differing(published.ROLLOUTS, settings),
     )
 
 

@@ -40,12 +40,7 @@ def with_best_prompt(
 
 
 def gains(expert: Mapping[str, Correct], tuned: Mapping[str, Correct], ids: Sequence[str]) -> Gains:
-    """The gains on a benchmark, from both models' answers with the same prompts.
-
-    Args:
-        expert, tuned: correctness, (seeds, questions), by prompt, the headline first.
-        ids: of the questions.
-    """
+    """The gains on a benchmark, from both models' correctness by prompt, the headline first."""
     headline = next(iter(expert))
     same = paired_gain(tuned[headline], expert[headline])
     if len(expert) == 1:

@@ -9,17 +9,11 @@ from lr_exp.report.analyse.accuracies import Results, average_of, gain_of, read_
 from lr_exp.report.analyse.comparable import grouped
 from lr_exp.report.analyse.paired import Estimate
 from lr_exp.report.names import BASELINE, Setup
-from lr_exp.report.read.incomplete import Failed
-from lr_exp.report.read.runs import Found, Run
+from lr_exp.report.read.run import Failed, Run
+from lr_exp.report.read.runs import Found
 
 _UNKNOWN = "unknown expert"
-_CHOICES = (
-    "amateur",
-    "data",
-    "prompt",
-    "alpha",
-    "beta",
-)  # that can differ between rows of a variant
+_CHOICES = ("amateur", "data", "prompt", "alpha", "beta")  # may differ between a variant's rows
 
 
 @dataclass(frozen=True)
@@ -96,8 +90,7 @@ class Sweep:
 def sweeps(found: Found) -> list[Sweep]:
     """All sweeps with a finished or failed run, by name; first the runs without a sweep.
 
-    Raises:
-        UserError: runs of one table cannot be compared.
+    Raises UserError if runs of one table cannot be compared.
     """
     names = {run.sweep for run in [*found.runs, *found.failed]}
     return [
@@ -195,13 +188,7 @@ def _agrees(known: Setup, configured: Setup) -> bool:
 
 
 def _variant(setup: Setup, runs: Sequence[Run], failed: Sequence[Failed]) -> Row:
-    """The row of one setup.
-
-    Args:
-        setup: of the row.
-        runs: one per seed.
-        failed: runs that ended in an error; ignored if the same seed also finished.
-    """
+    """The row of one setup; a failed run is ignored if the same seed also finished."""
     measured = [run for run in runs if run.results(run.final_model)]
     counted = measured or runs  # without evaluation, a row has only costs
     missing = [run for run in runs if run not in counted]

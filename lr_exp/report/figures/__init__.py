@@ -1,14 +1,11 @@
 """The report's figures. Only drawing imports matplotlib."""
 
 from lr_exp.report.analyse.rows import Sweep
-from lr_exp.report.figures.costs import cost_bars
 from lr_exp.report.figures.figure import Figure
-from lr_exp.report.figures.gains import gain_against_gap
-from lr_exp.report.figures.grid import alpha_beta_map
-from lr_exp.report.figures.radar import ablation_radar
 from lr_exp.report.figures.run import gain_by_benchmark, kept_by_position, training_curves
 from lr_exp.report.figures.steps import lorenz_curve, lorenz_curves
 from lr_exp.report.figures.style import STYLE, styled
+from lr_exp.report.figures.sweep import ablation_radar, alpha_beta_map, cost_bars, gain_against_gap
 from lr_exp.report.figures.training import accuracy_by_step, entropy_by_step
 from lr_exp.report.read.runs import Run
 

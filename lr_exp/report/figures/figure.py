@@ -57,14 +57,9 @@ class Figure:
 def panel_grid(
     count: int, across: int, row_height: float, more_height: float = 0.0, **options: Any
 ) -> tuple[Any, list[Any]]:
-    """A figure and its panels (axes), in rows of `across`.
+    """A figure and its panels (axes) in rows of `across`; a single panel across is one column wide.
 
-    Args:
-        count: number of panels.
-        across: 1 for a figure of a journal's single column, more for one of both columns.
-        row_height: of each row, in inches.
-        more_height: of the figure, in inches.
-        options: for matplotlib's `subplots`.
+    Heights are in inches, `options` are those of matplotlib's `subplots`.
     """
     from matplotlib.figure import Figure as MplFigure
 
@@ -83,12 +78,7 @@ def whiskers(estimates: Sequence[Estimate]) -> list[list[float]]:
 
 
 def legend_below(mpl_figure: Any, drawn: Mapping[str, Any]) -> None:
-    """Adds a legend, which makes the figure higher.
-
-    Args:
-        mpl_figure: the figure.
-        drawn: an artist of the figure by its label.
-    """
+    """Adds a legend of the artists by their labels, which makes the figure higher."""
     columns = 4 if mpl_figure.get_figwidth() > SINGLE else 2
     if max(map(len, drawn)) > _MAX_COLUMN_CHARS:
         columns //= 2

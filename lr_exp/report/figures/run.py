@@ -72,7 +72,7 @@ def kept_by_position(run: Run) -> Figure | None:
 
 
 def training_curves(run: Run) -> Figure | None:
-    entries = sorted(run.training(), key=lambda entry: entry["step"])
+    entries = sorted(run.metrics()[0], key=lambda entry: entry["step"])
     curves = {
         key: {one["step"]: one[key] for one in entries if is_number(one.get(key))}
         for key in _CURVES
@@ -108,19 +108,11 @@ def gain_by_benchmark(run: Run) -> Figure | None:
         (before, "before", -0.13, hollow),
         (after, "after", 0.13, filled),
     ):
-        shares = [
-            paired.accuracy_from_counts([results[name].accuracy], results[name].total)
-            for name in names
-        ]
+        shares = [paired.accuracy_from_counts(results[name]) for name in names]
         drawn[label] = axes.errorbar(
             [100 * share.mean for share in shares],
             [y + shift for y in range(len(names))],
-            xerr=whiskers(
-                [
-                    paired.accuracy_from_counts([results[n].accuracy], results[n].total)
-                    for n in names
-                ]
-            ),
+            xerr=whiskers(shares),
             linestyle="",
             elinewidth=1,
             label=label,

@@ -61,15 +61,8 @@ def accuracy_curve(row: Row, benchmarks: Sequence[str]) -> dict[int, Estimate]:
     for step in sorted(set.intersection(*(set(points) for points in by_run))):
         here = [points[step] for points in by_run] + [run.results("expert") for run in stopped]
         if all(name in one for name in benchmarks for one in here):
-            curve[step] = paired.average(
-                [
-                    paired.accuracy_from_counts(
-                        [one[name].correct / one[name].total for one in here],
-                        here[0][name].total,
-                    )
-                    for name in benchmarks
-                ]
-            )
+            by_name = [[one[name] for one in here] for name in benchmarks]
+            curve[step] = paired.average([paired.accuracy_from_counts(*own) for own in by_name])
     return curve if len(curve) > 2 else {}
 
 
@@ -93,7 +86,7 @@ def entropy_by_step(sweep: Sweep) -> Figure | None:
 def _entropies(row: Row) -> _Band:
     """Mean and standard deviation over seeds, at the steps that all of them have logged."""
     by_seed = [
-        {e["step"]: e["entropy"] for e in run.training() if e.get("entropy") is not None}
+        {e["step"]: e["entropy"] for e in run.metrics()[0] if e.get("entropy") is not None}
         for run in row.runs
     ]
     by_seed = [known for known in by_seed if known]

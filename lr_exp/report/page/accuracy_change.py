@@ -8,25 +8,18 @@ from lr_exp.report.analyse.compare import Comparison, Pairs
 from lr_exp.report.analyse.paired import Estimate
 from lr_exp.report.analyse.rows import Row, Sweep
 from lr_exp.report.names import ABSENT, AVERAGE, benchmark_label
-from lr_exp.report.tables.table import (
-    Column,
-    Table,
-    between,
-    p_value,
-    percent,
-    signed,
-    without_empty,
-)
+from lr_exp.report.tables import cell
+from lr_exp.report.tables.table import Column, Table, table_of, text_column
 
 _PAIRED = (
-    "pass@1 in % ± half its 95 % interval over the questions (Wilson), for this run's one seed. "
-    "Before is the untuned expert, with the same decoding as the tuned one. Gain is in points, "
-    "with its 95 % interval over questions. Won counts the questions that only the tuned expert "
+    "pass@1 in % ± the wider side of its 95 % interval over the questions (Wilson), for this run's "
+    "one seed: no interval here covers another training run. Before is the untuned expert, with "
+    "the same decoding as the tuned one. Gain is in points, with its 95 % interval. Won counts the questions that only the tuned expert "
     "answers correctly, lost those that only the untuned expert does; p is the exact two-sided "
     "McNemar test of these counts, not corrected for multiple tests. AVG is the unweighted mean "
     "over the benchmarks; its counts and its p pool their questions."
 )
-_UNPAIRED = "pass@1 in % ± half its 95 % interval over the questions (Wilson)."
+_UNPAIRED = "pass@1 in % ± the wider side of its 95 % interval over the questions (Wilson)."
 
 
 @dataclass(frozen=True)
@@ -52,11 +45,11 @@ class AccuracyChange:
             rows.append(self._line(AVERAGE, AVERAGE, self.benchmarks))
         if all(row[-1] == ABSENT for row in rows):
             return None
+        names, *numbers = map(list, zip(*rows, strict=True))
         titles = ("before", "after", "gain", "95 % interval", "won", "lost", "p", "questions")
-        columns = [Column("benchmark", is_text=True), *map(Column, titles)]
+        columns = [text_column("benchmark", names), *zip(map(Column, titles), numbers, strict=True)]
         note = _PAIRED if self.compared else _UNPAIRED
-        table = Table("results", "Accuracy before and after", columns, rows, [], [note])
-        return without_empty(table)
+        return table_of("results", "Accuracy before and after", columns, [], [note])
 
     def _line(self, label: str, key: str, benchmarks: Sequence[str]) -> list[str]:
         before, after = (
@@ -64,13 +57,13 @@ class AccuracyChange:
             for row in (self.before, self.after)
         )
         known, gain = after or before, self.gain(benchmarks)
-        cells = [label, percent(before), percent(after)]
-        cells += [signed(100 * gain.mean), between(gain.ci95)] if gain else [ABSENT] * 2
+        cells = [label, cell.percent(before), cell.percent(after)]
+        cells += [cell.signed(100 * gain.mean), cell.between(gain.ci95)] if gain else [ABSENT] * 2
         compared = self.compared.get(key)
         if compared is None:
             cells += [ABSENT] * 3
         else:
-            cells += [f"{compared.won:,}", f"{compared.lost:,}", p_value(compared.p_majority)]
+            cells += [f"{compared.won:,}", f"{compared.lost:,}", cell.p_value(compared.p_majority)]
         return [*cells, f"{known.questions:,}" if known else ABSENT]
 
 

@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 from lr_exp.errors import printable
 from lr_exp.report.analyse.comparable import grouped
 from lr_exp.report.names import benchmark_label
-from lr_exp.report.read.runs import WHO, AnswersMissingError, Run
+from lr_exp.report.read.run import WHO, AnswersMissingError, Run
 from lr_exp.report.tables.table import Column, Table, table_of, text_column
 
 T = TypeVar("T")

@@ -43,15 +43,7 @@ def section(key: str, title: str, template: str, **values: Any) -> Section | Non
 def page(
     title: str, kind: str, head: Markup, sections: Sequence[Section | None], notes: Sequence[str]
 ) -> str:
-    """The whole page.
-
-    Args:
-        title: the main heading.
-        kind: of page, above the heading.
-        head: content between the heading and the navigation.
-        sections: in order.
-        notes: for the footer.
-    """
+    """The whole page; `kind` stands above the heading, `head` below it, `notes` in the footer."""
     return render(
         "page.html",
         title=title,

@@ -13,27 +13,18 @@ from lr_exp.report import names
 from lr_exp.report.analyse.comparable import flat, machine
 from lr_exp.report.analyse.rows import Sweep, sweeps
 from lr_exp.report.document import MICRO, reading_notes
-from lr_exp.report.document import Section as SweepSection
 from lr_exp.report.figures import Figure, draw_run
 from lr_exp.report.page.accuracy_change import AccuracyChange, accuracy_change
 from lr_exp.report.page.answers import OUTCOMES, read_pairs
 from lr_exp.report.page.render import Section, figures_that_fit, page, render, section
 from lr_exp.report.page.trajectories import DamagedError, Trajectories, read_trajectories
-from lr_exp.report.read.incomplete import Failed, Unfinished, read_unfinished
 from lr_exp.report.read.json_file import is_number
-from lr_exp.report.read.runs import Found, Run
+from lr_exp.report.read.run import Failed, Run, Unfinished
+from lr_exp.report.read.runs import Found
+from lr_exp.report.tables import cell
 from lr_exp.report.tables.gap import pair_gap_table
-from lr_exp.report.tables.layout import Tables, tables_of
-from lr_exp.report.tables.table import (
-    PUBLISHED,
-    Column,
-    Table,
-    between,
-    number,
-    signed,
-    table_of,
-    text_column,
-)
+from lr_exp.report.tables.layout import tables_of
+from lr_exp.report.tables.table import PUBLISHED, Column, Table, table_of, text_column
 from lr_exp.store.run_folder import TRAJECTORIES
 
 _MAX_IMAGE_BYTES = 600_000  # of all figures
@@ -49,8 +40,6 @@ _LOGGED = {  # in metrics.jsonl
     "grad_norm": ("gradient norm", ".3f"),
     "learning_rate": ("learning rate", ".2e"),
 }
-
-
 _Tile = tuple[str, str, str, str]  # a headline number: label, value, unit, detail
 
 
@@ -58,13 +47,8 @@ _BESIDE = tuple(f"results_{kind}" for kind in ("decomposition", "prompts", "answ
 
 
 def run_page(folder: Path, found: Found) -> str:
-    """The page of the single run in `found`.
-
-    Args:
-        folder: the run's folder.
-        found: the contents of this folder, without its subfolders.
-    """
-    run = next(iter(found.every), None) or read_unfinished(folder, folder.resolve().name)
+    """The page of the run in `folder`; `found` is what this folder itself contains."""
+    run = next(iter(found.every), None) or Unfinished(folder, folder.resolve().name)
     figures, omitted = figures_that_fit(draw_run(run), _MAX_IMAGE_BYTES)
     tables: list[Table] = []
     tiles: list[_Tile] = []
@@ -72,18 +56,22 @@ def run_page(folder: Path, found: Found) -> str:
     notes = [MICRO] if names.is_micro(run.expert, run.amateur) else []
     if found.runs:
         (sweep,) = sweeps(found)
-        made = tables_of(sweep, "results")
-        tables = made.tables
-        notes = reading_notes(found, [SweepSection(sweep, tables, [], [])])
-        change = accuracy_change(sweep, made.pairs)
+        tables, pairs = tables_of(sweep, "results")
+        notes = reading_notes(found, tables)
+        change = accuracy_change(sweep, pairs)
         tiles = _accuracy_tiles(change)
-        results = _results(sweep, made, change.table, _named(figures, "gain_by_benchmark"))
+        remarks = [*pairs.refused, *dict.fromkeys(sweep.notes)]
+        results = _results(sweep, tables, change.table, figures, remarks)
         settings = _settings(run)
     profile = [table for table in tables if table.name.endswith("kl_profile")]
     costs = [_transposed(table) for table in tables if table.name.endswith("efficiency")]
     is_scored = profile or run.sample.histogram
     log, damage = _training_log(run)
-    trajectories, broken = _trajectories(run)
+    trajectories, broken = None, ""
+    try:
+        trajectories = read_trajectories(run.folder)
+    except DamagedError as reason:
+        broken = str(reason)
     sections = [
         results,
         _reader(run, trajectories, broken),
@@ -110,12 +98,7 @@ def run_page(folder: Path, found: Found) -> str:
     return page(
         f"{label}, amateur {run.amateur}" if run.amateur else label,
         "Run report",
-        render(
-            "head.html",
-            status=_status(run),
-            choices=_choices(run),
-            tiles=[*tiles, *_tiles(run)],
-        ),
+        render("head.html", status=_status(run), choices=_choices(run), tiles=tiles + _tiles(run)),
         sections,
         [*notes, *omitted],
     )
@@ -223,40 +206,35 @@ def _accuracy_tiles(change: AccuracyChange) -> list[_Tile]:
     tiles = [("Accuracy", accuracies, " %", scope)]
     gain = change.gain(change.benchmarks)
     if gain is not None:
-        detail = f"95 % interval: {between(gain.ci95)}"
-        tiles.append(("Gain", signed(100 * gain.mean), " points", detail))
+        detail = f"95 % interval: {cell.between(gain.ci95)}"
+        tiles.append(("Gain", cell.signed(100 * gain.mean), " points", detail))
     return tiles
 
 
 def _results(
-    sweep: Sweep, made: Tables, table: Table | None, figures: list[Figure]
+    sweep: Sweep,
+    tables: list[Table],
+    table: Table | None,
+    figures: dict[str, Figure],
+    remarks: list[str],
 ) -> Section | None:
     beside = [
         one
-        for one in made.tables
+        for one in tables
         if one.name == "results" and any(column.title == PUBLISHED for column in one.columns)
     ]
-    beside += [one for one in made.tables if one.name in _BESIDE]
+    beside += [one for one in tables if one.name in _BESIDE]
     gap = pair_gap_table(sweep, "gap")
-    remarks = [*made.pairs.refused, *dict.fromkeys(sweep.notes)]
     return section(
         "results",
         "Results",
         "tables_and_figures.html",
         first_tables=[table] if table else [],
         last_is_sum=table is not None and len(table.rows) > 1,
-        figures=figures,
+        figures=_named(figures, "gain_by_benchmark"),
         tables=[*([gap] if gap else []), *beside],
         remarks=remarks if table else ["Nothing was evaluated.", *remarks],
     )
-
-
-def _trajectories(run: Run) -> tuple[Trajectories | None, str]:
-    """The sampled answers, or why they cannot be shown."""
-    try:
-        return read_trajectories(run.folder), ""
-    except DamagedError as reason:
-        return None, str(reason)
 
 
 def _reader(run: Run, shown: Trajectories | None, damage: str) -> Section | None:
@@ -289,7 +267,7 @@ def _training_log(run: Run) -> tuple[list[Table], str | None]:
     columns = [text_column("optimizer step", [f"{entry['step']:,}" for entry in entries])]
     for key, (title, form) in _LOGGED.items():
         values = [entry.get(key) for entry in entries]
-        cells = [number(value if is_number(value) else None, form) for value in values]
+        cells = [cell.number(value if is_number(value) else None, form) for value in values]
         columns.append((Column(title), cells))
     notes = (
         [f"{len(entries)} of {len(logged):,} log entries."] if len(entries) < len(logged) else []

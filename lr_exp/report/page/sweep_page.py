@@ -9,22 +9,15 @@ from lr_exp.report.document import Section as SweepSection
 from lr_exp.report.document import reading_notes
 from lr_exp.report.names import NO_SWEEP, method_label
 from lr_exp.report.page.render import figures_that_fit, page, render, section
-from lr_exp.report.read.incomplete import Failed, Unfinished
-from lr_exp.report.read.runs import Found, Run
+from lr_exp.report.read.run import Failed, Run, Unfinished
+from lr_exp.report.read.runs import Found
 from lr_exp.store.run_folder import PAGE
 
 _MAX_IMAGE_BYTES = 1_800_000  # of all figures
 
 
 def sweep_page(title: str, found: Found, sweeps: Sequence[SweepSection], out: Path) -> str:
-    """The whole page.
-
-    Args:
-        title: the folder's name.
-        found: the runs below the folder.
-        sweeps: tables and figures of each sweep.
-        out: the page's folder; links are relative to it.
-    """
+    """The whole page, whose links are relative to its folder `out`."""
     counts = f"{found.counts} and {len(found.unfinished):,} unfinished runs."
     status = [("Note:", note) for note in found.notes]
     head = render("head.html", status=status, choices={"runs": counts}, tiles=[])
@@ -48,7 +41,7 @@ def sweep_page(title: str, found: Found, sweeps: Sequence[SweepSection], out: Pa
         for run, name in zip(found.every, short, strict=True)
     ]
     sections.append(section("runs", "Runs", "runs.html", rows=rows))
-    notes = [*reading_notes(found, sweeps), *omitted]
+    notes = [*reading_notes(found, [table for one in sweeps for table in one.tables]), *omitted]
     return page(f"Report: {title}", "Sweep report", head, sections, notes)
 
 

@@ -12,7 +12,8 @@ from pydantic import BaseModel, Field, model_validator
 
 from lr_exp.report.read.json_file import read_json, reason_of
 from lr_exp.report.read.summary import Count, Flag, Number, Seconds, Share
-from lr_exp.report.tables.table import Column, Table, number, table_of, text_column
+from lr_exp.report.tables import cell
+from lr_exp.report.tables.table import Column, Table, table_of, text_column
 from lr_exp.store.run_folder import TRAJECTORIES as FILE
 
 _SHADES = (0.05, 0.1, 0.2, 0.4, 0.8, 1.6, 3.2)  # nats: lower edges of the shades
@@ -151,7 +152,7 @@ class Trajectories(BaseModel):
             (Column("kept"), [f"{kept[kind]:,}" for kind in found]),
             (
                 Column("% of the kept"),
-                [number(100 * kept[k] / every if every else None) for k in found],
+                [cell.number(100 * kept[k] / every if every else None) for k in found],
             ),
             (Column("moving"), [f"{sum(one for _, one in steps):,}" for steps in found.values()]),
         ]
@@ -198,11 +199,7 @@ def token_kinds(texts: Sequence[str], question: str) -> list[str]:
 
 
 def read_trajectories(folder: Path) -> Trajectories | None:
-    """A run's recorded answers; None without the file.
-
-    Raises:
-        DamagedError: the file cannot be shown.
-    """
+    """A run's recorded answers; None without the file. Raises DamagedError if damaged."""
     path = folder / FILE
     if not path.is_file():  # reading a pipe would block
         return None

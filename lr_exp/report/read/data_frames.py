@@ -5,7 +5,8 @@ from typing import Any
 
 import pandas as pd
 
-from lr_exp.report.read.runs import WHO, AnswersMissingError, Run, find_runs
+from lr_exp.report.read.run import WHO, AnswersMissingError, Run
+from lr_exp.report.read.runs import find_runs
 from lr_exp.report.read.summary import Result
 
 _CHOICES = ("sweep", "method", "expert", "amateur", "data", "prompt", "alpha", "beta", "seed")

@@ -1,10 +1,11 @@
-"""A run: its folder, its summary and its other files."""
+"""Runs, finished or not: their folder, their summary and their other files."""
 
-import json
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from lr_exp.report.read.json_file import is_number, read_json_lines, reason_of
+from lr_exp.errors import map_strings, printable
+from lr_exp.report.read.json_file import is_number, read_json, read_json_lines, reason_of
 from lr_exp.report.read.summary import (
     DistillSummary,
     EvaluateSummary,
@@ -13,10 +14,21 @@ from lr_exp.report.read.summary import (
     SampleSummary,
     Summary,
 )
-from lr_exp.store.run_folder import METRICS, SUMMARY, answers_file
+from lr_exp.store.run_folder import (
+    ANSWERS,
+    FAILED,
+    METRICS,
+    SUMMARY,
+    TRAJECTORIES,
+    answers_file,
+)
 
 WHO = ("expert", "tuned")
 _REWRITE = "Run the same command again to rewrite the answers"
+_NAMES = ("expert", "amateur", "method", "data", "prompt", "sweep")
+_NUMBERS = ("alpha", "beta", "seed")
+_UNKNOWN: dict[str, Any] = {**dict.fromkeys((*_NAMES, *_NUMBERS)), "settings": {}}
+_MAX_YAML_BYTES = 2**20
 
 
 class AnswersMissingError(Exception):
@@ -26,10 +38,8 @@ class AnswersMissingError(Exception):
 class Run:
     """A run and its `summary.json`, or as much of one as other files record.
 
-    Args:
-        folder: with the run's files.
-        name: the folder, relative to the one that is reported.
-        summary: its parts that are None are empty here.
+    `name` is its folder, relative to the one that is reported. Parts of the summary that are None
+    are empty here.
     """
 
     outcome = "finished"
@@ -80,8 +90,7 @@ class Run:
     def records(self, who: str, benchmark: str, prompt: str | None = None) -> list[dict[str, Any]]:
         """The graded answers of `expert` or `tuned` to a prompt, as they stand in the file.
 
-        Raises:
-            AnswersMissingError: the file does not exist or does not match the summary.
+        Raises AnswersMissingError if the file does not exist or does not match the summary.
         """
         prompt = None if prompt in self.prompts[:1] else prompt
         place = answers_file(who, benchmark, prompt)
@@ -115,27 +124,21 @@ class Run:
             graded.setdefault(record["id"], []).append(bool(record["correct"]))
         return {key: sum(values) / len(values) for key, values in graded.items()}
 
-    def training(self) -> list[dict[str, Any]]:
-        """The logged training metrics in order, up to the first line that cannot be read."""
-        return self.metrics()[0]
-
     def metrics(self) -> tuple[list[dict[str, Any]], str | None]:
         """The logged training metrics in order, and why the rest of the file cannot be read."""
-        path, entries, line_number = self.folder / METRICS, [], 0
+        path = self.folder / METRICS
+        entries: list[dict[str, Any]] = []
+        if not path.is_file():
+            return [], None
         try:
-            if path.is_file():  # reading a pipe would block
-                with path.open(encoding="utf-8") as lines:
-                    for line in lines:
-                        line_number += 1
-                        entry = dict(json.loads(line))
-                        if _is_training(entry):
-                            entries.append(entry)
+            entries += map(dict, read_json_lines(path))
+            damage = None
         except (OSError, UnicodeDecodeError) as error:
-            return entries, f"{METRICS} cannot be read ({reason_of(error)})."
+            damage = f"{METRICS} cannot be read ({reason_of(error)})."
         except (ValueError, TypeError, RecursionError):
-            damage = f"{METRICS} is damaged at line {line_number}"
-            return entries, f"{damage}; only the lines before it are shown."
-        return entries, None
+            place = f"line {len(entries) + 1}"
+            damage = f"{METRICS} is damaged at {place}; only the lines before it are shown."
+        return [entry for entry in entries if _is_training(entry)], damage
 
 
 def _is_training(entry: dict[str, Any]) -> bool:
@@ -143,3 +146,107 @@ def _is_training(entry: dict[str, Any]) -> bool:
     step, entropy = entry.get("step"), entry.get("entropy")
     is_plottable = is_number(step) and (entropy is None or is_number(entropy))
     return is_plottable and entry.get("family") == "distill"
+
+
+class _Incomplete(Run):
+    """A run without a usable summary: `known` is what other files record of it."""
+
+    def __init__(self, folder: Path, name: str, known: dict[str, Any]) -> None:
+        self.overrides: tuple[str, ...] = tuple(known.get("overrides", ()))
+        parts = {"evaluate": EvaluateSummary(decoder=self.override("evaluator.decoder"))}
+        super().__init__(folder, name, Summary.model_construct(None, **_UNKNOWN | parts | known))
+
+    @property
+    def existing_files(self) -> tuple[str, ...]:
+        """The files in the run's folder that a page can show."""
+        shown = (METRICS, TRAJECTORIES, ANSWERS)
+        return tuple(name for name in shown if (self.folder / name).exists())
+
+    def override(self, key: str) -> str | None:
+        """The value of `key` on the command line; None if it was not set there."""
+        return dict(word.split("=", 1) for word in self.overrides if "=" in word).get(key)
+
+
+class Failed(_Incomplete):
+    """A run that ended in an error, or whose summary.json or failed.json cannot be read."""
+
+    def __init__(
+        self, folder: Path, name: str, error: str, record: dict[str, Any] | None = None
+    ) -> None:
+        """`record` is what the run recorded of itself; None if that cannot be read."""
+        super().__init__(folder, name, _saved_settings(folder) if record is None else record)
+        self.error = error
+        self.is_damaged = record is None
+        self.outcome = "damaged" if self.is_damaged else "failed"
+
+
+class Unfinished(_Incomplete):
+    """A run without summary or error: still running, or killed."""
+
+    outcome = "unfinished"
+
+    def __init__(self, folder: Path, name: str) -> None:
+        super().__init__(folder, name, _saved_settings(folder))
+
+    @property
+    def has(self) -> str:
+        """`has metrics.jsonl, answers`."""
+        return f"has {', '.join(self.existing_files) or 'no results'}"
+
+
+def has_started(folder: Path, files: list[str]) -> bool:
+    """Whether a run started in a folder that has neither a summary nor an error."""
+    return METRICS in files or TRAJECTORIES in files or "expert" in _saved_settings(folder)
+
+
+def read_failed(folder: Path, name: str) -> Failed:
+    """A run with a `failed.json`; if that cannot be read, the reason becomes the error."""
+    try:
+        record = read_json(folder / FAILED)
+        error = " ".join(str(record["error"]).split())
+    except (OSError, ValueError, KeyError, TypeError) as reason:
+        return Failed(
+            folder, name, f"failed, and its {FAILED} cannot be read ({reason_of(reason)})"
+        )
+    known = _valid(record)
+    if "expert" not in record:  # the run's settings are not valid
+        known = _saved_settings(folder) | known
+    return Failed(folder, name, error, known)
+
+
+def _saved_settings(folder: Path) -> dict[str, Any]:
+    """The settings that Hydra saved before the run started, or else those of its trajectories."""
+    record: dict[str, Any] = {}
+    with suppress(OSError, ValueError):
+        record = _valid(read_json(folder / TRAJECTORIES))
+    config = _read_yaml(folder / ".hydra" / "config.yaml")
+    if isinstance(config, dict):
+        values = {key: config.get(key) for key in (*_NAMES, *_NUMBERS)}
+        record |= _valid(
+            {key: v.get("name") if isinstance(v, dict) else v for key, v in values.items()}
+        )
+    return record | _valid({"overrides": _read_yaml(folder / ".hydra" / "overrides.yaml")})
+
+
+def _read_yaml(path: Path) -> Any:
+    """The content of a file, or None. YAML values may contain themselves: do not recurse."""
+    import yaml
+
+    with suppress(OSError, ValueError, TypeError, RecursionError, yaml.YAMLError):
+        if path.is_file() and path.stat().st_size <= _MAX_YAML_BYTES:
+            return yaml.safe_load(path.read_bytes())
+    return None
+
+
+def _valid(record: Any) -> dict[str, Any]:
+    """The known keys whose values have the right type, with control characters escaped."""
+    if not isinstance(record, dict):
+        return {}
+    valid: dict[str, Any] = {
+        key: record[key] for key in _NAMES if isinstance(record.get(key), str) and record[key]
+    }
+    valid |= {key: record[key] for key in _NUMBERS if is_number(record.get(key))}
+    overrides = record.get("overrides")
+    if isinstance(overrides, list):
+        valid["overrides"] = [word for word in overrides if isinstance(word, str)]
+    return map_strings(valid, printable)

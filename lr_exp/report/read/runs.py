@@ -5,14 +5,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from lr_exp.errors import UserError
-from lr_exp.report.read import incomplete
-from lr_exp.report.read.incomplete import Failed, Unfinished
 from lr_exp.report.read.json_file import read_json, reason_of
-from lr_exp.report.read.run import WHO, AnswersMissingError, Run
+from lr_exp.report.read.run import Failed, Run, Unfinished, has_started, read_failed
 from lr_exp.report.read.summary import parse_summary
 from lr_exp.store.run_folder import FAILED, SUMMARY
 
-__all__ = ["WHO", "AnswersMissingError", "Found", "Run", "find_runs", "scan_folder"]
 _NOT_SEARCHED = {"store", "report", "wandb", ".hydra"}
 
 
@@ -40,12 +37,7 @@ class Found:
 def find_runs(folder: Path, *, finished: bool = True) -> Found:
     """Every run below `folder`, sorted by folder name.
 
-    Args:
-        folder: where to search.
-        finished: whether to require at least one finished run.
-
-    Raises:
-        UserError: the folder does not exist, or has no (finished) run in it.
+    Raises UserError if the folder does not exist, or has no run (`finished`: no finished run).
     """
     if not folder.is_dir():
         raise UserError(f"{folder} is not a folder: give the folder of a run or of a sweep.")
@@ -60,12 +52,7 @@ def find_runs(folder: Path, *, finished: bool = True) -> Found:
 
 
 def scan_folder(folder: Path, *, recursive: bool = True) -> Found:
-    """The runs in a folder, possibly none.
-
-    Args:
-        folder: where to search.
-        recursive: whether to search subfolders.
-    """
+    """The runs in a folder and, if `recursive`, in its subfolders; possibly none."""
     found = Found([], [], [], [])
     for root, below, files in os.walk(folder):
         below[:] = sorted(set(below) - _NOT_SEARCHED) if recursive else []
@@ -82,11 +69,11 @@ def scan_folder(folder: Path, *, recursive: bool = True) -> Found:
                     f"{SUMMARY} cannot be read ({reason_of(error)}). Run the same command again: "
                     "it rewrites the file."
                 )
-                found.failed.append(incomplete.damaged(place, name, reason))
+                found.failed.append(Failed(place, name, reason))
         elif newest == FAILED:
-            found.failed.append(incomplete.read_failed(place, name))
-        elif incomplete.has_started(place, files):
-            found.unfinished.append(incomplete.read_unfinished(place, name))
+            found.failed.append(read_failed(place, name))
+        elif has_started(place, files):
+            found.unfinished.append(Unfinished(place, name))
         if len(ends) > 1:
             found.notes.append(
                 f"{name} has both {SUMMARY} and {FAILED}: the newer one, {newest}, is used."

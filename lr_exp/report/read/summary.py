@@ -7,14 +7,7 @@ files. Writing keeps exactly the keys that were set, null or not.
 import json
 from typing import Annotated, Any, Self
 
-from pydantic import (
-    BaseModel,
-    ConfigDict,
-    Field,
-    ValidationError,
-    model_validator,
-    with_config,
-)
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator, with_config
 from typing_extensions import TypedDict  # pydantic needs this one before Python 3.12
 
 from lr_exp.report.read.json_file import reason_of
@@ -324,8 +317,7 @@ class Summary(_Part):
 def parse_summary(value: Any) -> Summary:
     """Validates the content of a `summary.json`.
 
-    Raises:
-        ValueError: it is not a summary; the message names the first invalid key, in one line.
+    Raises ValueError if it is no summary; the message names the first invalid key, in one line.
     """
     try:
         return Summary.model_validate(value)

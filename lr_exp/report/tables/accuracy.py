@@ -6,6 +6,7 @@ from typing import Any
 from lr_exp.report.analyse.paired import Estimate
 from lr_exp.report.analyse.rows import Row, Sweep
 from lr_exp.report.names import ABSENT, AVERAGE, benchmark_label
+from lr_exp.report.tables import cell
 from lr_exp.report.tables.table import (
     REMARK,
     Column,
@@ -14,9 +15,6 @@ from lr_exp.report.tables.table import (
     estimate_record,
     label_columns,
     notes_on_rows,
-    percent,
-    points,
-    remark,
     setup_record,
     table_of,
     text_column,
@@ -52,12 +50,12 @@ def result_columns(rows: Sequence[Row], benchmarks: list[str]) -> list[Filled]:
     """Accuracies, measured and published, with average, gain, n, seeds and remark."""
     columns: list[Filled] = []
     for name in [*benchmarks, AVERAGE]:
-        cells = [percent(_measured(row, benchmarks)[name]) for row in rows]
+        cells = [cell.percent(_measured(row, benchmarks)[name]) for row in rows]
         columns += with_published(benchmark_label(name), cells, rows, name)
     totals = [sum(one.questions for one in row.results.accuracies.values()) for row in rows]
     return [
         *columns,
-        (Column("gain"), [points(row.gain) for row in rows]),
+        (Column("gain"), [cell.points(row.gain) for row in rows]),
         (Column("n"), [str(total or ABSENT) for total in totals]),
         *seeds_and_remarks(rows),
     ]
@@ -70,7 +68,7 @@ def _measured(row: Row, benchmarks: list[str]) -> dict[str, Estimate | None]:
 
 def seeds_and_remarks(rows: Sequence[Row]) -> list[Filled]:
     """The last columns of a table of rows."""
-    remarks = [remark(row.remarks) for row in rows]
+    remarks = [cell.remark(row.remarks) for row in rows]
     return [(Column("seeds"), list(map(_seeds, rows))), text_column(REMARK, remarks)]
 
 

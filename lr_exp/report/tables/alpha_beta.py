@@ -7,21 +7,19 @@ from lr_exp.report.analyse.comparable import grouped
 from lr_exp.report.analyse.costs import mean
 from lr_exp.report.analyse.rows import Row, Sweep
 from lr_exp.report.names import ABSENT, Setup
+from lr_exp.report.tables import cell
 from lr_exp.report.tables.table import (
     Column,
     Table,
     estimate_record,
-    number,
-    percent,
     setup_record,
-    signed,
     table_of,
     text_column,
 )
 
 _ABOUT = (
-    "Each cell: accuracy averaged over benchmarks in % ± half its 95 % interval, the gain over the "
-    "expert in points, and the share of scored steps that was kept. If some seeds are missing or "
+    "Each cell: accuracy averaged over benchmarks in % ± the wider side of its 95 % interval, the "
+    "gain over the expert in points, and the share of scored steps that was kept. If some seeds are missing or "
     "trained nothing, the cell shows how many have results or were trained, for example 2/3 seeds."
 )
 
@@ -64,10 +62,10 @@ def alpha_beta_table(sweep: Sweep, name: str) -> Table | None:
         "data": [grid.data or ABSENT for grid, _, _ in lines],
     }
     columns = [text_column(*one) for one in names.items() if len(set(one[1])) > 1]
-    columns.append(text_column("alpha", [number(alpha, "g") for _, alpha, _ in lines]))
+    columns.append(text_column("alpha", [cell.number(alpha, "g") for _, alpha, _ in lines]))
     columns += [
         (
-            Column(f"beta {number(beta, 'g')}"),
+            Column(f"beta {cell.number(beta, 'g')}"),
             [_cell(rows, alpha, beta) for _, alpha, rows in lines],
         )
         for beta in values_of(everything, "beta")
@@ -80,9 +78,9 @@ def _cell(rows: Sequence[Row], alpha: float | None, beta: float | None) -> str:
     row = next(here, None)
     if row is None or row.average is None:
         return ABSENT if row is None or row.runs else "failed"
-    accuracy = percent(row.average)
+    accuracy = cell.percent(row.average)
     if row.gain:
-        accuracy += f" ({signed(100 * row.gain.mean)})"
+        accuracy += f" ({cell.signed(100 * row.gain.mean)})"
     share = kept_share(row)
     parts = [accuracy, *([] if share is None else [f"kept {share:.1%}"])]
     if row.missing_seeds:

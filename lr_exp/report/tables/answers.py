@@ -4,12 +4,11 @@ from lr_exp.report.analyse.costs import mean
 from lr_exp.report.analyse.rows import Row, Sweep
 from lr_exp.report.names import benchmark_label
 from lr_exp.report.read.summary import Result
+from lr_exp.report.tables import cell
 from lr_exp.report.tables.table import (
     Column,
     Table,
     label_columns,
-    number,
-    scaled,
     setup_record,
     table_of,
     text_column,
@@ -47,7 +46,7 @@ def answers_table(sweep: Sweep, name: str) -> Table | None:
     columns = label_columns([row for row, *_ in lines])
     columns.append(text_column("benchmark", [benchmark_label(one) for _, one, _ in lines]))
     columns += [
-        (Column(title), [number(numbers[key]) for *_, numbers in lines])
+        (Column(title), [cell.number(numbers[key]) for *_, numbers in lines])
         for key, title in _TITLES.items()
     ]
     records = [setup_record(row) | {"benchmark": one} | numbers for row, one, numbers in lines]
@@ -65,4 +64,4 @@ def _value(result: Result, key: str) -> float | None:
     value = result.numbers.get(key)
     if value is None or key.endswith("tokens"):
         return value
-    return scaled(value / result.total if key in ("truncated", "no_answer") else value)
+    return cell.scaled(value / result.total if key in ("truncated", "no_answer") else value)

@@ -5,15 +5,12 @@ from collections.abc import Mapping
 from lr_exp.report.analyse.rows import Sweep
 from lr_exp.report.names import ABSENT, benchmark_label
 from lr_exp.report.read.summary import PairedGain
+from lr_exp.report.tables import cell
 from lr_exp.report.tables.table import (
     Column,
     Table,
-    between,
     label_columns,
-    number,
-    scaled,
     setup_record,
-    signed,
     table_of,
     text_column,
 )
@@ -47,15 +44,15 @@ def decomposition_table(sweep: Sweep, name: str) -> Table | None:
         (Column(part), [_points(getattr(parts, part)) for *_, parts in found]) for part in _PARTS
     ]
     shares = [latent_share(parts.strict, parts.latent) for *_, parts in found]
-    columns.append((Column("latent share, %"), [number(share, ".0f") for share in shares]))
+    columns.append((Column("latent share, %"), [cell.number(share, ".0f") for share in shares]))
     columns.append(text_column("won from", [_counts(parts.won_from) for *_, parts in found]))
     columns.append(text_column("lost to", [_counts(parts.lost_to) for *_, parts in found]))
     records = [
         setup_record(row)
         | {"seed": run.seed, "benchmark": benchmark}
-        | {part: scaled(getattr(parts, part).gain) for part in _PARTS}
-        | {f"{part}_low": scaled(getattr(parts, part).ci95[0]) for part in _PARTS}
-        | {f"{part}_high": scaled(getattr(parts, part).ci95[1]) for part in _PARTS}
+        | {part: cell.scaled(getattr(parts, part).gain) for part in _PARTS}
+        | {f"{part}_low": cell.scaled(getattr(parts, part).ci95[0]) for part in _PARTS}
+        | {f"{part}_high": cell.scaled(getattr(parts, part).ci95[1]) for part in _PARTS}
         for row, run, benchmark, parts in found
     ]
     return table_of(name, "What the gain is made of", columns, records, [_ABOUT])
@@ -68,7 +65,7 @@ def latent_share(strict: PairedGain, latent: PairedGain) -> float | None:
 
 
 def _points(one: PairedGain) -> str:
-    return f"{signed(100 * one.gain)} ({between((one.ci95[0], one.ci95[1]))})"
+    return f"{cell.signed(100 * one.gain)} ({cell.between((one.ci95[0], one.ci95[1]))})"
 
 
 def _counts(counts: Mapping[str, int]) -> str:

@@ -2,14 +2,13 @@
 
 from lr_exp.report.analyse.costs import costs, stage_costs
 from lr_exp.report.analyse.rows import Sweep
+from lr_exp.report.tables import cell
 from lr_exp.report.tables.accuracy import seeds_and_remarks
 from lr_exp.report.tables.table import (
     Table,
     estimate_record,
     label_columns,
     notes_on_rows,
-    number,
-    points,
     setup_record,
     table_of,
     with_published,
@@ -51,9 +50,9 @@ def efficiency_table(sweep: Sweep, name: str) -> Table | None:
     for key in dict.fromkeys([*stages, *measured[0]]):
         title = _TITLES.get(key) or key.replace("_seconds", " (s)")
         form = _FORMS.get(key) or (".1f" if key.endswith("_seconds") else ",.0f")
-        cells = [number(one.get(key), form) for one in measured]
+        cells = [cell.number(one.get(key), form) for one in measured]
         columns += with_published(title, cells, rows, key, form)
-    columns += with_published("gain", [points(row.gain) for row in rows], rows, "gain", "+.1f")
+    columns += with_published("gain", [cell.points(row.gain) for row in rows], rows, "gain", "+.1f")
     columns += seeds_and_remarks(rows)
     records = [
         {

@@ -76,9 +76,7 @@ def latex_table(table: Table) -> str:
         [_compatible(c.under or c.title) for c in columns],
         [c.title if c.under else "ours" if c.title in under else "" for c in columns],
     ]
-    frame = pd.DataFrame(
-        [[_compatible(cell) for cell in row] for row in table.rows],
-    )
+    frame = pd.DataFrame([[_compatible(cell) for cell in row] for row in table.rows])
     frame.columns = pd.MultiIndex.from_arrays(headings) if any(under) else headings[0]
     style = frame.style.hide(axis="index")
     style.format_index(escape="latex", axis="columns").format(_shielded, escape="latex")

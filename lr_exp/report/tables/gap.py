@@ -5,10 +5,11 @@ from typing import Any
 from lr_exp.errors import UserError
 from lr_exp.report.analyse.comparable import grouped
 from lr_exp.report.analyse.gaps import PairGap, measured_gap
-from lr_exp.report.analyse.rows import Row, Sweep
+from lr_exp.report.analyse.rows import Sweep
 from lr_exp.report.names import ABSENT, EXPERTS, benchmark_label, rank
 from lr_exp.report.published import GAP_BENCHMARK
 from lr_exp.report.read.runs import Run
+from lr_exp.report.tables import cell
 from lr_exp.report.tables.accuracy import (
     evaluated_rows,
     result_columns,
@@ -19,16 +20,14 @@ from lr_exp.report.tables.table import (
     Column,
     Table,
     estimate_record,
-    percent,
-    points,
     table_of,
     text_column,
     with_published,
 )
 
 _ABOUT = (
-    "Accuracy in % ± half its 95 % interval of each model alone, on the same n questions. Gap is "
-    "the expert's minus the amateur's in points; its interval treats the two as independent."
+    "Accuracy in % ± the wider side of its 95 % interval of each model alone, on the same n "
+    "questions. Gap is the expert's minus the amateur's in points; its interval treats the two as independent."
 )
 
 
@@ -39,27 +38,22 @@ def gap_table(sweep: Sweep, name: str) -> Table | None:
     ]
     if not measured:
         return None
-
-    def order(one: tuple[Row, PairGap | None]) -> tuple[object, ...]:
-        row, gap = one
-        size = gap.difference.mean if gap else 0.0
-        return rank(row.setup.expert, EXPERTS), row.is_baseline, -size
-
-    measured.sort(key=order)
+    measured.sort(key=lambda one: -one[1].difference.mean if one[1] else 0.0)
+    measured.sort(key=lambda one: (rank(one[0].setup.expert, EXPERTS), one[0].is_baseline))
     rows, gaps = [row for row, _ in measured], [gap for _, gap in measured]
     amateurs = [
         "none (expert only)" if row.is_baseline else row.setup.amateur or ABSENT for row in rows
     ]
     ways = {(gap.benchmark, gap.decoder) for gap in gaps if gap}
     papers = "gap" if {benchmark for benchmark, _ in ways} == {GAP_BENCHMARK} else ""
-    differences = [points(gap.difference if gap else None) for gap in gaps]
+    differences = [cell.points(gap.difference if gap else None) for gap in gaps]
     variants = text_column("variant", [row.label for row in rows])
     has_methods = len({row.setup.method for row in rows if not row.is_baseline}) > 1
     columns = [
         text_column("expert", [row.setup.expert for row in rows]),
         text_column("amateur", amateurs),
         *([variants] if has_methods else []),
-        (Column("amateur alone"), [percent(gap.amateur if gap else None) for gap in gaps]),
+        (Column("amateur alone"), [cell.percent(gap.amateur if gap else None) for gap in gaps]),
         *with_published("gap", differences, rows, papers, "+.1f"),
         *result_columns(rows, sweep.benchmarks),
     ]
@@ -102,9 +96,9 @@ def pair_gap_table(sweep: Sweep, name: str) -> Table | None:
         text_column("amateur", [amateur for _, amateur, _ in measured]),
         text_column("benchmark", [benchmark_label(gap.benchmark) for *_, gap in measured]),
         text_column("decoding", [gap.decoder for *_, gap in measured]),
-        (Column("expert alone"), [percent(gap.expert) for *_, gap in measured]),
-        (Column("amateur alone"), [percent(gap.amateur) for *_, gap in measured]),
-        (Column("gap"), [points(gap.difference) for *_, gap in measured]),
+        (Column("expert alone"), [cell.percent(gap.expert) for *_, gap in measured]),
+        (Column("amateur alone"), [cell.percent(gap.amateur) for *_, gap in measured]),
+        (Column("gap"), [cell.points(gap.difference) for *_, gap in measured]),
         (Column("n"), [f"{gap.expert.questions:,}" for *_, gap in measured]),
     ]
     records = [

@@ -4,13 +4,14 @@ from lr_exp.report import published
 from lr_exp.report.analyse.profiles import MEANS, profiles
 from lr_exp.report.analyse.rows import Sweep
 from lr_exp.report.names import ABSENT
+from lr_exp.report.tables import cell
 from lr_exp.report.tables.table import (
     PUBLISHED,
     Column,
     Table,
-    asterisked,
     notes_on_differences,
-    without_empty,
+    table_of,
+    text_column,
 )
 
 _ABOUT = ("share_below_0.1", "share_above_0.4")  # the paper gives them as "about"
@@ -21,17 +22,24 @@ def kl_profile_table(sweep: Sweep, name: str) -> Table | None:
     pairs = profiles(sweep)
     if not pairs:
         return None
-    papers = any(pair.is_in_paper for pair in pairs)
-    rows = [
-        ["scored steps", *(f"{pair.steps:,}" for pair in pairs), ABSENT],
-        ["seeds", *(str(pair.seeds) for pair in pairs), ABSENT],
+    in_paper = [pair for pair in pairs if pair.is_in_paper]
+    differences = notes_on_differences((pair.label, pair.paper_differences) for pair in in_paper)
+    papers = [
+        ("about " if key in _ABOUT else "") + _number(key, published.KL_PROFILE[key])
+        if in_paper and key in published.KL_PROFILE
+        else ABSENT
+        for key in MEANS
     ]
-    for key, title in MEANS.items():
-        paper = published.KL_PROFILE.get(key) if papers else None
-        about = "about " if paper is not None and key in _ABOUT else ""
-        cells = [_number(key, pair.means[key]) for pair in pairs]
-        rows.append([title, *cells, about + _number(key, paper)])
-    columns = [Column("", is_text=True), *(Column(pair.label) for pair in pairs), Column(PUBLISHED)]
+    columns = [text_column("", ["scored steps", "seeds", *MEANS.values()])]
+    columns += [
+        (
+            Column(pair.label),
+            [f"{pair.steps:,}", str(pair.seeds), *(_number(key, pair.means[key]) for key in MEANS)],
+        )
+        for pair in pairs
+    ]
+    marked = [cell.asterisked(text, differences) for text in papers]
+    columns.append((Column(PUBLISHED), [ABSENT, ABSENT, *marked]))
     records = [
         {
             "expert": pair.expert,
@@ -46,14 +54,8 @@ def kl_profile_table(sweep: Sweep, name: str) -> Table | None:
         for pair in pairs
         for key, value in {"steps": pair.steps, **pair.means}.items()
     ]
-    notes = ["Over all scored steps of all seeds together; expert / amateur."]
-    notes += notes_on_differences(
-        (pair.label, pair.paper_differences) for pair in pairs if pair.is_in_paper
-    )
-    if len(notes) > 1:
-        for row in rows:
-            row[-1] = asterisked(row[-1], [True])
-    return without_empty(Table(name, "Divergence of the pairs", columns, rows, records, notes))
+    notes = ["Over all scored steps of all seeds together; expert / amateur.", *differences]
+    return table_of(name, "Divergence of the pairs", columns, records, notes)
 
 
 def _number(key: str, value: float | None) -> str:

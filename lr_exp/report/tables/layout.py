@@ -2,7 +2,6 @@
 
 import re
 from collections.abc import Callable
-from dataclasses import dataclass
 
 from lr_exp.report.analyse.compare import Pairs, compare
 from lr_exp.report.analyse.rows import Sweep
@@ -29,18 +28,10 @@ _MAIN_TABLES: dict[str, Callable[[Sweep, str], Table | None]] = {
 }
 
 
-@dataclass(frozen=True)
-class Tables:
-    """A sweep's tables, the main one first, and the comparisons behind them."""
+def tables_of(sweep: Sweep, prefix: str) -> tuple[list[Table], Pairs]:
+    """All tables for which the sweep has numbers, and the comparisons behind them.
 
-    tables: list[Table]
-    pairs: Pairs
-
-
-def tables_of(sweep: Sweep, prefix: str) -> Tables:
-    """All tables for which the sweep has numbers.
-
-    The main table has the name `prefix`, the others have a suffix.
+    The main table comes first and has the name `prefix`; the others have a suffix.
     """
     main = sweep.table if sweep.table in _MAIN_TABLES else "results"
     accuracies = "expertise_gap" if main == "expertise_gap" else "results"
@@ -55,7 +46,7 @@ def tables_of(sweep: Sweep, prefix: str) -> Tables:
     pairs = compare(sweep)
     # Directly after the main table, whose claims it supports.
     made.insert(1, significance_table(pairs, f"{prefix}_significance"))
-    return Tables([table for table in made if table is not None], pairs)
+    return [table for table in made if table is not None], pairs
 
 
 def unique_prefix(name: str | None, taken: set[str]) -> str:

@@ -6,14 +6,13 @@ from lr_exp.report.analyse.paired import Correct, Estimate
 from lr_exp.report.analyse.prompts import halves_of, with_best_prompt
 from lr_exp.report.analyse.rows import Row, Sweep
 from lr_exp.report.names import benchmark_label
-from lr_exp.report.read.runs import AnswersMissingError
+from lr_exp.report.read.run import AnswersMissingError
+from lr_exp.report.tables import cell
 from lr_exp.report.tables.table import (
     Column,
     Table,
     estimate_record,
     label_columns,
-    percent,
-    points,
     setup_record,
     table_of,
     text_column,
@@ -42,30 +41,23 @@ def prompts_table(sweep: Sweep, table_name: str) -> Table | None:
     columns = label_columns([row for row, *_ in lines])
     columns.append(text_column("benchmark", [benchmark_label(one) for _, one, *_ in lines]))
     columns.append(text_column("prompt", [prompt for _, _, prompt, _ in lines]))
-    for place, (title, _, shown) in enumerate(_SHOWN):
-        columns.append((Column(title), [shown(own[place]) for *_, own in lines]))
+    columns += [
+        (Column("expert"), [cell.percent(before) for *_, (before, _, _) in lines]),
+        (Column("tuned"), [cell.percent(after) for *_, (_, after, _) in lines]),
+        (Column("gain"), [cell.points(gain) for *_, (_, _, gain) in lines]),
+    ]
     records = [
         setup_record(row)
         | {"benchmark": benchmark, "asked_with": prompt}
-        | {
-            key: value
-            for (_, name, _), one in zip(_SHOWN, own, strict=True)
-            for key, value in estimate_record(name, one).items()
-        }
-        for row, benchmark, prompt, own in lines
+        | estimate_record("accuracy_before", before)
+        | estimate_record("accuracy_after", after)
+        | estimate_record("gain", gain)
+        for row, benchmark, prompt, (before, after, gain) in lines
     ]
     return table_of(table_name, "Gains by prompt", columns, records, [_ABOUT])
 
 
-# Title of the column, name in the CSV file, and format.
-_SHOWN = (
-    ("expert", "accuracy_before", percent),
-    ("tuned", "accuracy_after", percent),
-    ("gain", "gain", points),
-)
-
-
-def _by_prompt(row: Row, benchmark: str) -> dict[str, tuple[Estimate, ...]]:
+def _by_prompt(row: Row, benchmark: str) -> dict[str, tuple[Estimate, Estimate, Estimate]]:
     """The estimates of the expert, the tuned expert and the gain, over the row's seeds."""
     prompts = row.runs[0].prompts
     runs = [run for run in row.runs if run.prompts == prompts]
@@ -83,11 +75,7 @@ def _by_prompt(row: Row, benchmark: str) -> dict[str, tuple[Estimate, ...]]:
     for own in correct.values():
         own[BEST], _ = with_best_prompt(own, halves)
     return {
-        prompt: (
-            paired.accuracy(before),
-            paired.accuracy(after),
-            paired.difference(after, before),
-        )
+        prompt: (paired.accuracy(before), paired.accuracy(after), paired.difference(after, before))
         for (prompt, before), after in zip(
             correct["expert"].items(), correct["tuned"].values(), strict=True
         )

@@ -5,14 +5,12 @@ from dataclasses import asdict
 from lr_exp.report.analyse.compare import Pairs
 from lr_exp.report.analyse.paired import FLIPS
 from lr_exp.report.names import method_label
+from lr_exp.report.tables import cell
 from lr_exp.report.tables.table import (
     Column,
     Table,
-    between,
     estimate_record,
     label_columns,
-    p_value,
-    signed,
     table_of,
     text_column,
 )
@@ -46,13 +44,13 @@ def significance_table(pairs: Pairs, name: str) -> Table | None:
     columns = [
         *label_columns([pair.ours for pair in shown]),
         text_column("against", [pair.theirs.label for pair in shown]),
-        (Column("difference"), [signed(100 * one.difference.mean) for one in overall]),
-        (Column("95 % interval"), [between(one.difference.ci95) for one in overall]),
-        (Column("over seeds"), [between(one.difference.seeds_ci95) for one in overall]),
+        (Column("difference"), [cell.signed(100 * one.difference.mean) for one in overall]),
+        (Column("95 % interval"), [cell.between(one.difference.ci95) for one in overall]),
+        (Column("over seeds"), [cell.between(one.difference.seeds_ci95) for one in overall]),
         (Column("won"), [f"{one.won:,}" for one in overall]),
         (Column("lost"), [f"{one.lost:,}" for one in overall]),
-        (Column("p (majority of seeds)"), [p_value(one.p_majority) for one in overall]),
-        (Column("p (mean of seeds)"), [p_value(one.p_mean) for one in overall]),
+        (Column("p (majority of seeds)"), [cell.p_value(one.p_majority) for one in overall]),
+        (Column("p (mean of seeds)"), [cell.p_value(one.p_mean) for one in overall]),
     ]
     records = [
         {

@@ -1,18 +1,17 @@
-"""A table with its cells as text and its raw numbers, and the formatting of numbers."""
+"""A table with its cells as text and its raw numbers."""
 
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from lr_exp.report.analyse.comparable import grouped
-from lr_exp.report.analyse.paired import Estimate, Interval
+from lr_exp.report.analyse.paired import Estimate
 from lr_exp.report.analyse.rows import Row
 from lr_exp.report.names import ABSENT
+from lr_exp.report.tables import cell
 
 PUBLISHED = "published"
 REMARK = "remark"
-_MIN_P = 1e-4  # smaller p-values are shown as less than this
-_MAX_REMARK = 70  # characters of a remark in a table; the list of runs has all of it
 
 
 @dataclass(frozen=True)
@@ -51,10 +50,9 @@ def table_of(
     notes: Sequence[str] = (),
 ) -> Table:
     """A table from its columns, without those that are empty in every row."""
-    rows = [list(row) for row in zip(*(cells for _, cells in columns), strict=True)]
-    return without_empty(
-        Table(name, title, [column for column, _ in columns], rows, records, list(notes))
-    )
+    filled = [one for one in columns if any(text not in (ABSENT, "") for text in one[1])]
+    rows = [list(row) for row in zip(*(cells for _, cells in filled), strict=True)]
+    return Table(name, title, [column for column, _ in filled], rows, records, list(notes))
 
 
 def text_column(title: str, cells: Iterable[str]) -> Filled:
@@ -73,22 +71,14 @@ def with_published(
 ) -> list[Filled]:
     """A column with the published numbers beside it; an asterisk marks rows with other settings."""
     marked = [
-        asterisked(number(row.published.get(key), form), row.paper_differences) for row in rows
+        cell.asterisked(cell.number(row.published.get(key), form), row.paper_differences)
+        for row in rows
     ]
     return [(Column(title), list(cells)), (Column(PUBLISHED, under=title), marked)]
 
 
-def asterisked(cell: str, differences: Sequence[object]) -> str:
-    """A published number, with an asterisk if our run has other settings."""
-    return f"{cell}*" if differences and cell != ABSENT else cell
-
-
 def notes_on_differences(labelled: Iterable[tuple[str, tuple[str, ...]]]) -> list[str]:
-    """The notes that the asterisks refer to: one for all labels with the same differences.
-
-    Args:
-        labelled: pairs of a label and its differences.
-    """
+    """The notes that the asterisks refer to: one for all labels with the same differences."""
     return [
         f"* {', '.join(dict.fromkeys(label for label, _ in own))}: {'; '.join(differs)}."
         for differs, own in grouped(labelled, lambda pair: pair[1]).items()
@@ -99,67 +89,6 @@ def notes_on_differences(labelled: Iterable[tuple[str, tuple[str, ...]]]) -> lis
 def notes_on_rows(rows: Iterable[Row]) -> list[str]:
     """The notes for rows with a published number."""
     return notes_on_differences((row.full_label, row.paper_differences) for row in rows)
-
-
-def without_empty(table: Table) -> Table:
-    """The table without columns that are empty in every row."""
-    filled = [
-        i
-        for i in range(len(table.columns))
-        if any(row[i] not in (ABSENT, "") for row in table.rows)
-    ]
-    columns = [table.columns[i] for i in filled]
-    return replace(table, columns=columns, rows=[[row[i] for i in filled] for row in table.rows])
-
-
-def percent(estimate: Estimate | None) -> str:
-    """A share and the distance to the farther end of its 95 % interval, `54.2 ± 0.9`."""
-    return ABSENT if estimate is None else f"{100 * estimate.mean:.1f} ± {_distance(estimate)}"
-
-
-def points(estimate: Estimate | None) -> str:
-    """A difference of shares and the distance to the farther end of its interval, `+11.8 ± 0.9`."""
-    return ABSENT if estimate is None else f"{signed(100 * estimate.mean)} ± {_distance(estimate)}"
-
-
-def _distance(estimate: Estimate) -> str:
-    """In points; `0.03` where one decimal would be 0.0."""
-    distance = 100 * max(abs(end - estimate.mean) for end in estimate.ci95)
-    return f"{distance:.1f}" if distance >= 0.05 else f"{distance:.1g}"
-
-
-def signed(value: float, digits: int = 1) -> str:
-    """`+11.8`; zero is +0.0, never -0.0."""
-    return f"{round(value, digits) + 0.0:+.{digits}f}"
-
-
-def between(interval: Interval | None) -> str:
-    """An interval of shares in points, `+2.1 to +9.8`."""
-    if interval is None:
-        return ABSENT
-    digits = 1 if 100 * (interval[1] - interval[0]) >= 0.1 else 4
-    return " to ".join(signed(100 * end, digits) for end in interval)
-
-
-def p_value(value: float) -> str:
-    """`0.031`, or `< 0.0001`."""
-    return f"< {_MIN_P}" if value < _MIN_P else f"{value:.2g}"
-
-
-def number(value: float | None, form: str = ".1f") -> str:
-    return ABSENT if value is None else format(value, form)
-
-
-def remark(remarks: Iterable[str]) -> str:
-    """A row's remarks, each truncated to fit a table."""
-    return "; ".join(
-        text if len(text) <= _MAX_REMARK else f"{text[: _MAX_REMARK - 1]}…" for text in remarks
-    )
-
-
-def scaled(value: float) -> float:
-    """A share in percent for a CSV file, without digits from floating-point scaling."""
-    return round(100 * value, 10)
 
 
 def estimate_record(
@@ -173,7 +102,7 @@ def estimate_record(
         f"{name}_low": low,
         f"{name}_high": high,
     }
-    return {key: None if value is None else scaled(value) for key, value in values.items()}
+    return {key: None if value is None else cell.scaled(value) for key, value in values.items()}
 
 
 def setup_record(row: Row) -> dict[str, Any]:
