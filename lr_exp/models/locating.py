@@ -17,9 +17,7 @@ from lr_exp.errors import UserError, first_line
 from lr_exp.store import digest, file_digest
 
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
-
 _HUB_FILES = ["*.json", "*.safetensors", "*.txt", "*.model", "*.jinja"]
-
 _TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "vocab.json", "vocab.txt")
 
 
@@ -112,11 +110,6 @@ def locate_amateur(settings: AmateurSettings, expert: ModelSource) -> ModelSourc
         fingerprint=digest(["early_exit", expert.fingerprint, dropped]),
         drop_layers=dropped,
     )
-
-
-def config_rows(source: ModelSource) -> int | None:
-    """Rows of the output embedding, from the config (None if it does not say)."""
-    return config_number(source, "vocab_size")
 
 
 def config_context(source: ModelSource) -> int | None:

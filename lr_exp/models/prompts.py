@@ -8,11 +8,11 @@ import logging
 import re
 from dataclasses import replace
 from datetime import date
-from functools import cache, lru_cache
+from functools import lru_cache
 from typing import Any
 
 from lr_exp.config.settings import PromptSettings
-from lr_exp.errors import UserError
+from lr_exp.errors import UserError, warn_once
 from lr_exp.models.prompt_forms import Example, Prompt, builtin_form, render_form
 
 log = logging.getLogger(__name__)
@@ -177,11 +177,8 @@ def _marked(tokenizer: Any, prompt: Prompt, *texts: str) -> tuple[str, list[str]
         return starts.sub(lambda found: found[0] + mark, text)
 
     shown = tuple(Example(marked(one.question), marked(one.solution)) for one in prompt.examples)
-    return (
-        mark,
-        [*map(marked, texts)],
-        replace(prompt, system=marked(prompt.system), examples=shown),
-    )
+    prompt = replace(prompt, system=marked(prompt.system), examples=shown)
+    return mark, [*map(marked, texts)], prompt
 
 
 @lru_cache(maxsize=8)  # a run has few tokenizers
@@ -278,15 +275,11 @@ def warn_without_generation_prompt(tokenizer: Any, name: str) -> None:
     if _prompt_text(tokenizer, _PROBE_QUESTION, Prompt()) == _conversation(
         tokenizer, answered=False
     ):
-        _warn_without_generation_prompt(name, opening)
-
-
-@cache
-def _warn_without_generation_prompt(name: str, opening: str) -> None:
-    log.warning(
-        "%s: its chat template has no generation prompt, so prompts end without %r, which it puts "
-        "before an answer. In the template in the model's folder, add this text at the end, if "
-        "add_generation_prompt is set.",
-        name,
-        opening,
-    )
+        warn_once(
+            log,
+            "%s: its chat template has no generation prompt, so prompts end without %r, which it "
+            "puts before an answer. In the template in the model's folder, add this text at the "
+            "end, if add_generation_prompt is set.",
+            name,
+            opening,
+        )

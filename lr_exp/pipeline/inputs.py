@@ -205,8 +205,8 @@ class Inputs:
         return shared_vocabulary(
             self.expert_tokenizer,
             self._tokenizers[self.amateur.role],
-            expert_rows=locating.config_rows(self.expert),
-            amateur_rows=locating.config_rows(self.amateur),
+            expert_rows=locating.config_number(self.expert, "vocab_size"),
+            amateur_rows=locating.config_number(self.amateur, "vocab_size"),
             reused_ids=tuple(sorted(reused)),
         )
 
