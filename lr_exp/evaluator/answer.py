@@ -22,7 +22,7 @@ from lr_exp.inference.generation import (
 from lr_exp.models.loading import LanguageModel
 from lr_exp.models.prompt_forms import Prompt
 from lr_exp.models.prompts import form_for
-from lr_exp.models.vocabulary import SharedVocabulary
+from lr_exp.models.vocabulary import SharedVocabulary, text_of
 from lr_exp.store.shards import read_shards
 
 VERSION = 1
@@ -96,9 +96,7 @@ def answer(
         raise ValueError(f"unknown decoder {decoder!r}: use greedy, contrastive or sampled")
 
     def row(index: int, decoded: Decoded) -> dict[str, Any]:
-        text = language_model.tokenizer.decode(
-            decoded.token_ids, skip_special_tokens=True, clean_up_tokenization_spaces=False
-        )
+        text = text_of(language_model.tokenizer, decoded.token_ids)
         return {"question_id": questions[index].id, "output": text}
 
     return decode_into_shards(

@@ -6,6 +6,7 @@ not pass from the model repository's generation config (temperature, top-p, repe
 
 from collections.abc import Callable, Container, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -15,6 +16,7 @@ from lr_exp.inference.kv_cache import preallocated_cache
 from lr_exp.inference.strategies import Strategy
 from lr_exp.models.loading import LanguageModel
 from lr_exp.models.probing import cache_argument
+from lr_exp.models.vocabulary import text_of
 
 # Finished rows are removed once they are this share of the batch: a removal copies the cache, and
 # a remaining row costs compute in every further pass.
@@ -27,6 +29,35 @@ class Decoded:
 
     token_ids: list[int]
     finished: bool  # ended by a stop token, not by a limit
+
+
+class StopStrings:
+    """Texts that end an answer; the answer excludes the tokens from the first of them on."""
+
+    def __init__(self, tokenizer: Any, texts: Sequence[str]) -> None:
+        self._tokenizer, self._texts = tokenizer, tuple(texts)
+        # A token is at least one byte, except for the halves of a character that it may start with.
+        self._tail = max((len(text.encode()) for text in texts), default=0) + 4
+
+    def end(self, token_ids: Sequence[int]) -> bool:
+        """Whether one of the texts is at the end of an unfinished answer."""
+        return self._start(token_ids[-self._tail :]) is not None
+
+    def truncated(self, answer: Decoded) -> Decoded:
+        """The answer up to the token in which the first of the texts begins."""
+        start = self._start(answer.token_ids)
+        if start is None:
+            return answer
+        length = len(answer.token_ids)
+        while length and len(text_of(self._tokenizer, answer.token_ids[:length])) > start:
+            length -= 1
+        return Decoded(answer.token_ids[:length], finished=True)
+
+    def _start(self, token_ids: Sequence[int]) -> int | None:
+        """Where the first of the texts begins in the text of these ids."""
+        text = text_of(self._tokenizer, token_ids) if self._texts else ""
+        starts = [start for one in self._texts if (start := text.find(one)) >= 0]
+        return min(starts, default=None)
 
 
 @dataclass(frozen=True)

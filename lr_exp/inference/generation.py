@@ -6,7 +6,7 @@ The `*_decoding` functions return the ways to decode a batch; `decode_into_shard
 import logging
 from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, replace
-from functools import cache, partial
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,12 +15,11 @@ import pyarrow.parquet as pq
 import torch
 
 from lr_exp import distributed
-from lr_exp.errors import UserError
+from lr_exp.errors import UserError, warn_once
 from lr_exp.inference.cpu_linear import prepacked_linear
-from lr_exp.inference.decoding import Decoded, PromptedModel, decode
+from lr_exp.inference.decoding import Decoded, PromptedModel, StopStrings, decode
 from lr_exp.inference.engines import Generate, Request
 from lr_exp.inference.memory import AdaptiveBatchSize
-from lr_exp.inference.stop_strings import StopStrings
 from lr_exp.inference.strategies import Strategy, contrastive, greedy, sampled
 from lr_exp.models.loading import LanguageModel
 from lr_exp.models.prompt_forms import Prompt
@@ -225,9 +224,18 @@ def decode_into_shards(
     """
     schema = pa.schema([*_COLUMNS, *columns])
     adaptive = AdaptiveBatchSize(batch_size, f"{name}: questions", _ADVICE)
-    finished_shards, finished_rows = distributed.run_on_rank0(lambda: _finished(folder))
+    found = distributed.run_on_rank0(
+        lambda: {shard_number(path): count_rows(path) for path in shard_paths(folder)}
+    )
     if len(prompts) / batch_size <= distributed.world_size() - 1:
-        _warn_of_idle_ranks(len(prompts), batch_size)
+        warn_once(
+            log,
+            "%d questions in batches of %d make fewer batches than the %d processes, so some will "
+            "be idle; lower sampler.batch_size or evaluator.batch_size.",
+            len(prompts),
+            batch_size,
+            distributed.world_size(),
+        )
 
     def decode_job(job: tuple[int, list[int]]) -> tuple[bytes, int]:
         number, batch = job
@@ -244,7 +252,9 @@ def decode_into_shards(
         return encoded(rows, schema), sum(len(answer.token_ids) for answer in decoded)
 
     with (
-        Progress(name, len(prompts), "question", found=finished_rows, also="token") as progress,
+        Progress(
+            name, len(prompts), "question", found=sum(found.values()), also="token"
+        ) as progress,
         prepacked_linear(*decoder.models, copy_shared=True),
     ):
 
@@ -254,26 +264,9 @@ def decode_into_shards(
             write_encoded(folder, number, content)
             progress.add(len(batch), also=tokens)
 
-        jobs = batches_by_length(prompts, batch_size, finished_shards)
+        jobs = batches_by_length(prompts, batch_size, found)
         distributed.distribute_jobs(jobs, decode_job, save)
     return distributed.run_on_rank0(lambda: _totals(folder))
-
-
-@cache  # one warning for all benchmarks of the same size
-def _warn_of_idle_ranks(questions: int, batch_size: int) -> None:
-    log.warning(
-        "%d questions in batches of %d make fewer batches than the %d processes, so some will be "
-        "idle; lower sampler.batch_size or evaluator.batch_size.",
-        questions,
-        batch_size,
-        distributed.world_size(),
-    )
-
-
-def _finished(folder: Path) -> tuple[set[int], int]:
-    """The numbers of the existing shards, and their number of rows."""
-    paths = shard_paths(folder)
-    return {shard_number(path) for path in paths}, sum(count_rows(path) for path in paths)
 
 
 def _totals(folder: Path) -> dict[str, int]:

@@ -148,7 +148,6 @@ def _text_config(source: ModelSource) -> dict[str, Any]:
 
 
 def has_tokenizer(folder: Path) -> bool:
-    """Whether the folder has tokenizer files."""
     return any((folder / name).is_file() for name in _TOKENIZER_FILES)
 
 

@@ -38,7 +38,6 @@ _STRFTIME_CODES = (*(f"%{letter}" for letter in "aAbBcdDeFHIjmMpSTuUVwWxXyY"), "
 
 
 def has_chat_template(tokenizer: Any) -> bool:
-    """Whether the tokenizer has a chat template."""
     return bool(getattr(tokenizer, "chat_template", None))
 
 
@@ -100,7 +99,6 @@ def render_prompt(tokenizer: Any, question: str, prompt: Prompt | None = None) -
     Args:
         prompt: None is the chat template without a system turn.
     """
-    prompt = _for_tokenizer(tokenizer, prompt)
     mark, (question,), prompt = _marked(tokenizer, prompt, question)
     return _encode(tokenizer, _prompt_text(tokenizer, question, prompt), mark, prompt.form.chat)
 
@@ -120,7 +118,6 @@ def render_solution(
     Returns:
         The prompt's ids, the answer's ids, and whether the text was read as one.
     """
-    prompt = _for_tokenizer(tokenizer, prompt)
     mark, (question, solution), prompt = _marked(tokenizer, prompt, question, solution)
     chat = prompt.form.chat
     if chat and not (opening := _opening(tokenizer)).strip():
@@ -141,11 +138,6 @@ def render_solution(
     return prompt_ids, ids + ends, as_one
 
 
-def _for_tokenizer(tokenizer: Any, prompt: Prompt | None) -> Prompt:
-    prompt = prompt or Prompt()
-    return replace(prompt, form=form_for(tokenizer, prompt))
-
-
 def _prompt_text(tokenizer: Any, question: str, prompt: Prompt) -> str:
     text = render_form(prompt, question)
     if not prompt.form.chat:
@@ -163,8 +155,13 @@ def _prompt_text(tokenizer: Any, question: str, prompt: Prompt) -> str:
         ) from error
 
 
-def _marked(tokenizer: Any, prompt: Prompt, *texts: str) -> tuple[str, list[str], Prompt]:
-    """A mark, and the texts and the prompt with it after the first character of control tokens."""
+def _marked(tokenizer: Any, prompt: Prompt | None, *texts: str) -> tuple[str, list[str], Prompt]:
+    """A mark, and the texts and the prompt with it after the first character of control tokens.
+
+    The prompt has the form that the tokenizer can render.
+    """
+    prompt = prompt or Prompt()
+    prompt = replace(prompt, form=form_for(tokenizer, prompt))
     examples = [text for one in prompt.examples for text in (one.question, one.solution)]
     given = [*texts, prompt.system, *examples]
     # A character for private use that is in no text.
@@ -227,14 +224,11 @@ def stop_token_ids(tokenizer: Any, model_eos: int | list[int] | None) -> tuple[i
     Base models declare only their end-of-document token, although their chat template ends turns
     with another one (Qwen2.5: `<|im_end|>`). Without it a rollout continues with further turns.
     """
-    ids: list[int] = []
-    if model_eos is not None:
-        ids += [model_eos] if isinstance(model_eos, int) else list(model_eos)
-    if tokenizer.eos_token_id is not None:
-        ids.append(tokenizer.eos_token_id)
+    ids = [*model_eos] if isinstance(model_eos, list) else [model_eos]
+    ids.append(tokenizer.eos_token_id)
     if has_chat_template(tokenizer):
         ids += _end_of_turn(tokenizer)
-    return tuple(sorted(set(ids)))
+    return tuple(sorted({i for i in ids if i is not None}))
 
 
 def _end_of_turn(tokenizer: Any) -> list[int]:
@@ -243,9 +237,8 @@ def _end_of_turn(tokenizer: Any) -> list[int]:
     if not probe:
         return []
     first = tokenizer(tail.lstrip(), add_special_tokens=False)["input_ids"][:1]
-    return [
-        i for i in first if i in tokenizer.all_special_ids or i in tokenizer.added_tokens_decoder
-    ]
+    control = {*tokenizer.all_special_ids, *tokenizer.added_tokens_decoder}
+    return [token_id for token_id in first if token_id in control]
 
 
 def _opening(tokenizer: Any) -> str:

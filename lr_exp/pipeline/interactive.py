@@ -22,7 +22,7 @@ from lr_exp.data.questions import Question, questions_of
 from lr_exp.errors import UserError
 from lr_exp.models.loading import LanguageModel
 from lr_exp.models.prompt_forms import Prompt
-from lr_exp.models.vocabulary import SharedVocabulary
+from lr_exp.models.vocabulary import SharedVocabulary, text_of
 from lr_exp.pipeline.context import RunContext
 from lr_exp.pipeline.inputs import Inputs
 from lr_exp.pipeline.sampling import score_trajectories, select_steps
@@ -231,7 +231,5 @@ def _label_frame(supervision: Supervision, tokenizer: Any) -> pd.DataFrame:
 
 def _texts(tokenizer: Any, token_ids: Iterable[int]) -> list[str]:
     ids = [int(token) for token in token_ids]
-    known = {
-        token: tokenizer.decode([token], clean_up_tokenization_spaces=False) for token in {*ids}
-    }
+    known = {token: text_of(tokenizer, [token], special=True) for token in {*ids}}
     return [known[token] for token in ids]

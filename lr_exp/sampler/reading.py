@@ -17,6 +17,7 @@ import pyarrow.dataset as ds
 import torch
 
 from lr_exp import contrast
+from lr_exp.models.vocabulary import text_of
 from lr_exp.sampler.profile import effect_of
 from lr_exp.sampler.supervision import StoredSupervision, SupervisedTrajectory, Supervision
 from lr_exp.store.shards import shard_paths
@@ -100,12 +101,10 @@ def _choose(
 ) -> tuple[int, list[tuple[dict[str, Any], Verdict | None]]]:
     """The number of answers, and the rows of the sample with their grades."""
     indices = _dataset(trajectories).to_table(["index"])["index"].to_pylist()
-    graded = []
-    for row in _rows(trajectories, heapq.nsmallest(_POOL, indices)):
-        text = tokenizer.decode(
-            row["token_ids"], skip_special_tokens=True, clean_up_tokenization_spaces=False
-        )
-        graded.append((row, verdict(row["index"], text)))
+    graded = [
+        (row, verdict(row["index"], text_of(tokenizer, row["token_ids"])))
+        for row in _rows(trajectories, heapq.nsmallest(_POOL, indices))
+    ]
     missed, others = [], []
     for i, (_, one) in enumerate(graded):
         (others if one is None or one.correct else missed).append(i)
@@ -170,7 +169,7 @@ class _Texts:
     def __init__(self, tokenizer: Any) -> None:
         self._places: dict[str, int] = {}
         self._decode = lru_cache(maxsize=100_000)(
-            lambda *ids: tokenizer.decode(list(ids), clean_up_tokenization_spaces=False)
+            lambda *ids: text_of(tokenizer, ids, special=True)
         )
 
     @property

@@ -16,6 +16,7 @@ from lr_exp.data.json_lines import read_json_lines
 from lr_exp.errors import UserError, short_repr
 from lr_exp.models.prompt_forms import Prompt
 from lr_exp.models.prompts import render_prompt
+from lr_exp.models.vocabulary import text_of
 from lr_exp.sampler.supervision import StoredSupervision, SupervisedTrajectory, Supervision
 from lr_exp.store import open_atomically
 
@@ -121,8 +122,8 @@ def _records(
             yield {
                 "prompt_id": trajectory.question,
                 "step": step,
-                "prefix": _text(tokenizer, prefix),
-                "tokens": [_text(tokenizer, [token]) for token in ids],
+                "prefix": text_of(tokenizer, prefix, special=True),
+                "tokens": [text_of(tokenizer, [token], special=True) for token in ids],
                 "token_ids": ids,
                 "weights": trajectory.target_weights[kept],
                 "kl_divergence": trajectory.kl[kept],
@@ -184,10 +185,6 @@ def _checked(record: dict[str, Any], where: str, vocabulary_size: int) -> dict[s
 def _is_number(value: Any) -> bool:
     """Whether it is a finite number that fits in 32 bits."""
     return type(value) in (int, float) and -_MAX_NUMBER < value < _MAX_NUMBER
-
-
-def _text(tokenizer: Any, ids: list[int]) -> str:
-    return tokenizer.decode(ids, clean_up_tokenization_spaces=False) if ids else ""
 
 
 def _is_id(value: Any, vocabulary_size: int) -> bool:

@@ -16,6 +16,7 @@ from lr_exp.errors import UserError
 from lr_exp.inference.generation import WINDOW
 from lr_exp.models.prompt_forms import Prompt
 from lr_exp.models.prompts import render_solution
+from lr_exp.models.vocabulary import text_of
 from lr_exp.sampler.rollout import COLUMNS
 from lr_exp.store.shards import read_shard, shard_paths, write_shard
 
@@ -112,9 +113,7 @@ def keep_verified(
         rows = []
         for row in read_shard(path):
             drawn += 1
-            text = tokenizer.decode(
-                row["token_ids"], skip_special_tokens=True, clean_up_tokenization_spaces=False
-            )
+            text = text_of(tokenizer, row["token_ids"])
             if not row["finished"] or not is_right(row["index"], text):
                 continue
             right += 1

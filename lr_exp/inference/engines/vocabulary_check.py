@@ -8,6 +8,8 @@ does that (`pipeline.sampling`).
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from lr_exp.models.vocabulary import text_of
+
 _SPREAD_IDS = 96
 _TEXTS = (
     "The answer is \\boxed{3.14}, so 7 * 8 = 56.\n\n\tdef f(x):  return x",
@@ -23,7 +25,7 @@ def probe_ids(tokenizer: Any) -> list[int]:
     ids = [*tokenizer.all_special_ids, *all_ids[::stride]]
     for text in _TEXTS:
         ids += tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"]
-    texts = {token_id: detokenize(tokenizer, [token_id]) for token_id in ids}
+    texts = {token_id: text_of(tokenizer, [token_id], special=True) for token_id in ids}
     return [token_id for token_id, text in texts.items() if text and _REPLACEMENT not in text]
 
 
@@ -37,21 +39,14 @@ def find_difference(tokenizer: Any, read: Callable[[Sequence[int]], str | None])
     theirs = read(ids)
     if theirs is None:
         return None
-    if _same_text(theirs, detokenize(tokenizer, ids)):
+    if _same_text(theirs, text_of(tokenizer, ids, special=True)):
         return ""
     for token_id in ids:
-        theirs, ours = read([token_id]), detokenize(tokenizer, [token_id])
+        theirs, ours = read([token_id]), text_of(tokenizer, [token_id], special=True)
         if theirs is not None and not _same_text(theirs, ours):
             return f"id {token_id} is {theirs!r} there and {ours!r} here"
     # All tokens agree; only joining them differs (spaces between words), which does no harm.
     return ""
-
-
-def detokenize(tokenizer: Any, ids: Sequence[int]) -> str:
-    """The exact text of these ids, special tokens included."""
-    return tokenizer.decode(
-        list(ids), skip_special_tokens=False, clean_up_tokenization_spaces=False
-    )
 
 
 def _same_text(first: str, second: str) -> bool:
