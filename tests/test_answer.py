@@ -5,6 +5,7 @@ from lr_exp.evaluator import answer
 from lr_exp.evaluator.prompts import examples_of
 from lr_exp.inference.decoding import Decoded
 from lr_exp.models.prompt_forms import Prompt
+from lr_exp.store.shards import read_by_index
 from tests.support.sampling import load_micro
 
 
@@ -47,5 +48,5 @@ def test_outputs_are_in_the_order_of_the_questions(tmp_path, monkeypatch):
     questions = [Question(f"q/{n}", "Tom has 12 pens. " * (n % 4 + 1)) for n in range(7)]
     settings = {"prompt": Prompt(), "max_new_tokens": 4, "batch_size": 2}
     answer.answer(questions, load_micro(), tmp_path, name="test", **settings)
-    outputs = answer.read_outputs(tmp_path)
+    outputs = read_by_index(tmp_path)
     assert [row["question_id"] for row in outputs] == [question.id for question in questions]

@@ -355,10 +355,7 @@ class _Report(TrainerCallback):
     """Reports metrics, first those before a resume, and shows the progress."""
 
     def __init__(
-        self,
-        on_log: Callable[[int, dict[str, float]], None],
-        progress: Progress,
-        batch_size: int,
+        self, on_log: Callable[[int, dict[str, float]], None], progress: Progress, batch_size: int
     ) -> None:
         self._on_log, self._progress, self._batch_size = on_log, progress, batch_size
 

@@ -23,7 +23,6 @@ from lr_exp.models.loading import LanguageModel
 from lr_exp.models.prompt_forms import Prompt
 from lr_exp.models.prompts import form_for
 from lr_exp.models.vocabulary import SharedVocabulary, text_of
-from lr_exp.store.shards import read_shards
 
 VERSION = 1
 
@@ -102,8 +101,3 @@ def answer(
     return decode_into_shards(
         prompts, decoding, folder, COLUMNS, row, name=name, batch_size=batch_size
     )
-
-
-def read_outputs(folder: Path) -> list[dict[str, Any]]:
-    """The outputs in `folder`, in the order of the questions."""
-    return sorted(read_shards(folder), key=lambda row: row["index"])

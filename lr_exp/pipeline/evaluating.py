@@ -33,6 +33,7 @@ from lr_exp.report.read.summary import (
 )
 from lr_exp.store import Artifact, Recipe, write_atomically
 from lr_exp.store.run_folder import answers_file
+from lr_exp.store.shards import read_by_index
 from lr_exp.tracking import Tracker
 
 _ANSWERS_FILE = "answers.jsonl"
@@ -101,21 +102,17 @@ def _evaluate_all(
 
 
 def _gains(context: RunContext, benchmark: str, models: dict[str, dict[str, Artifact]]) -> Gains:
-    correct = {
-        who: {
-            form: np.array([[line["correct"] for line in _graded_lines(one)]], dtype=float)
-            for form, one in by_prompt.items()
-        }
-        for who, by_prompt in models.items()
-    }
+    """Compares the graded answers by model and prompt."""
+
+    def correct(graded: Artifact) -> np.ndarray:
+        with (graded.folder / _ANSWERS_FILE).open(encoding="utf-8") as lines:
+            return np.array([[json.loads(line)["correct"] for line in lines]], dtype=float)
+
+    expert, tuned = (
+        {form: correct(one) for form, one in models[who].items()} for who in ("expert", "tuned")
+    )
     ids = [question.id for question in context.inputs.benchmark_questions[benchmark]]
-    return gains(correct["expert"], correct["tuned"], ids)
-
-
-def _graded_lines(graded: Artifact) -> list[dict[str, Any]]:
-    """The graded answers, in the order of the questions."""
-    with (graded.folder / _ANSWERS_FILE).open(encoding="utf-8") as lines:
-        return [json.loads(line) for line in lines]
+    return gains(expert, tuned, ids)
 
 
 def _gap(context: RunContext, decoder: str) -> tuple[Gap, float]:
@@ -163,7 +160,7 @@ def evaluate_benchmark(
     )
 
     def build(folder: Path) -> dict[str, Any]:
-        graded = grade.grade_all(questions, answer.read_outputs(answers.folder), benchmark.answer)
+        graded = grade.grade_all(questions, read_by_index(answers.folder), benchmark.answer)
         lines = (json.dumps(line, ensure_ascii=False) + "\n" for line in graded)
         write_atomically(folder / _ANSWERS_FILE, "".join(lines))
         return aggregate(graded).to_dict()
@@ -175,10 +172,7 @@ def evaluate_benchmark(
         family = f"eval/{benchmark.name}" + (f"/{form}" if form != headline else "")
         context.log(family, trained, result.numbers)
     return Evaluation(
-        result,
-        seconds=answers.seconds + grades.seconds,
-        reused=answers.reused,
-        graded=grades,
+        result, seconds=answers.seconds + grades.seconds, reused=answers.reused, graded=grades
     )
 
 

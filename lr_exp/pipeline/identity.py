@@ -1,4 +1,4 @@
-"""The identity of a run in a tracker: its id, its name and the configuration shown with it."""
+"""The identity of a run in a tracker: its id and its name."""
 
 import contextlib
 from collections.abc import Mapping
@@ -27,38 +27,19 @@ def identity_of(settings: Settings, inputs: Inputs, choices: Mapping[str, Any]) 
     it, since a run belongs to one group, and so is a setting that the method does not read, since
     each cell of a sweep is a run.
 
-    Args:
-        settings: of the run.
-        inputs: of the run.
-        choices: see `outcome.choices`.
+    choices: see `outcome.choices`.
     """
     stages = [stage for stage in STAGES if stage in settings.stages]  # in the order of execution
+    determining = identity_settings(settings)
+    determining["method"] |= determining["method"].pop("parameters")
     parts = [
-        {**_determining(settings), "stages": stages},
+        {**determining, "stages": stages},
         _fingerprints(settings, inputs, choices),
         _code(settings, inputs),
         inputs.machine,
     ]
     name = settings.wandb.name or _name(choices)
     return RunIdentity(digest(parts)[:_ID_LENGTH], name, "+".join(stages))
-
-
-def config_of(
-    settings: Settings, inputs: Inputs, choices: Mapping[str, Any], versions: Mapping[str, str]
-) -> dict[str, Any]:
-    """The run's configuration: its settings, choices (`cell`), provenance and versions."""
-    return {
-        **settings.to_dict(),
-        "cell": dict(choices),
-        "provenance": inputs.provenance(),
-        "versions": dict(versions),
-    }
-
-
-def _determining(settings: Settings) -> dict[str, Any]:
-    found = identity_settings(settings)
-    found["method"] |= found["method"].pop("parameters")
-    return found
 
 
 def _fingerprints(settings: Settings, inputs: Inputs, choices: Mapping[str, Any]) -> dict[str, Any]:

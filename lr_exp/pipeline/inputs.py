@@ -23,11 +23,7 @@ from lr_exp.evaluator import grade
 from lr_exp.evaluator.prompts import examples_of, question_text
 from lr_exp.models import devices, early_exit, loading, locating, prompt_forms, prompts
 from lr_exp.models.prompt_forms import Prompt
-from lr_exp.models.vocabulary import (
-    SharedVocabulary,
-    shared_vocabulary,
-    warn_of_unknown_tokens,
-)
+from lr_exp.models.vocabulary import SharedVocabulary, shared_vocabulary, warn_of_unknown_tokens
 from lr_exp.pipeline.method import method_of
 from lr_exp.store import Store, digest
 
@@ -55,10 +51,9 @@ class Inputs:
     def __init__(
         self, settings: Settings, conf_dirs: Sequence[Path], store: Store | None = None
     ) -> None:
-        """Reads the benchmarks' settings; everything else on first use.
+        """Reads the benchmarks' settings and the prompts' forms; everything else on first use.
 
         Args:
-            settings: of the run.
             conf_dirs: the folders of the YAML groups; see `option_folders`.
             store: where a streamed source's questions go; None for the settings' own.
         """
@@ -67,9 +62,8 @@ class Inputs:
         self._tokenizers: dict[str, Any] = {}  # by role, of the models found so far
         self.benchmarks = [load_benchmark(name, conf_dirs) for name in settings.benchmarks]
         self._form = prompt_forms.load_form(settings.sampler.prompt, conf_dirs)
-        self._forms = [
-            prompt_forms.load_form(name, conf_dirs) for name in settings.evaluator.prompts
-        ]
+        names = settings.evaluator.prompts
+        self._forms = [prompt_forms.load_form(name, conf_dirs) for name in names]
         self.device = devices.resolve_device(settings.device)
         self.dtype = devices.resolve_dtype(settings.dtype, self.device)
 
@@ -144,18 +138,13 @@ class Inputs:
         if settings.data.streaming:
             store = self._store or Store(settings.store)
             return streamed_questions(settings.data, hub_root=settings.hub_root, store=store)
-        return select_questions(
-            self._data_source, self.settings.data.max_questions, self.settings.seed
-        )
+        return select_questions(self._data_source, settings.data.max_questions, settings.seed)
 
     @cached_property
     def benchmark_questions(self) -> dict[str, list[Question]]:
         """Each benchmark's first questions."""
-        count = self.settings.evaluator.max_examples
-        return {
-            benchmark.name: load_questions(benchmark, hub_root=self.settings.hub_root)[:count]
-            for benchmark in self.benchmarks
-        }
+        count, root = self.settings.evaluator.max_examples, self.settings.hub_root
+        return {one.name: load_questions(one, hub_root=root)[:count] for one in self.benchmarks}
 
     @cached_property
     def prompt(self) -> Prompt:
@@ -212,12 +201,10 @@ class Inputs:
 
     def check(self) -> None:
         """Reads every input, so that a bad one fails before a model is loaded."""
-        stages = self.settings.stages
-        export = self.settings.sampler.export
-        if export is not None:
-            _check_export(export)
+        if self.settings.sampler.export is not None:
+            _check_export(self.settings.sampler.export)
         _ = self.expert, self.method
-        if "evaluate" in stages:
+        if "evaluate" in self.settings.stages:
             _ = self.prompts
             for benchmark in self.benchmarks:
                 grade.check_references(self.benchmark_questions[benchmark.name], benchmark.answer)
@@ -286,28 +273,19 @@ class Inputs:
 
     def provenance(self) -> dict[str, Any]:
         """The models, questions and machine behind the results."""
-        stages = self.settings.stages
-        sampled = self._samples
+
+        def of_model(source: locating.ModelSource) -> dict[str, Any]:
+            facts = {"revision": source.revision, "fingerprint": source.fingerprint}
+            return {"path": source.location, **facts}
+
+        evaluates = "evaluate" in self.settings.stages
+        benchmarks = self.benchmark_questions if evaluates else {}
         return {
-            "expert": {
-                "path": self.expert.location,
-                "revision": self.expert.revision,
-                "fingerprint": self.expert.fingerprint,
-            },
-            "amateur": {
-                "path": self.amateur.location,
-                "revision": self.amateur.revision,
-                "fingerprint": self.amateur.fingerprint,
-            }
-            if self.needs_amateur
-            else None,
-            "data": fingerprint(self._data_source) if sampled else None,
-            "questions": fingerprint(self.questions) if sampled else None,
-            "benchmarks": {
-                name: fingerprint(questions) for name, questions in self.benchmark_questions.items()
-            }
-            if "evaluate" in stages
-            else {},
+            "expert": of_model(self.expert),
+            "amateur": of_model(self.amateur) if self.needs_amateur else None,
+            "data": fingerprint(self._data_source) if self._samples else None,
+            "questions": fingerprint(self.questions) if self._samples else None,
+            "benchmarks": {name: fingerprint(asked) for name, asked in benchmarks.items()},
             "device": self.device,
             "device_name": devices.device_name(self.device),
             "dtype": self.dtype,

@@ -30,7 +30,7 @@ from lr_exp.sampler import rollout, score
 from lr_exp.sampler.step_table import kept_by_shard
 from lr_exp.sampler.supervision import Supervision
 from lr_exp.store import Store
-from lr_exp.store.shards import read_shards, shard_paths
+from lr_exp.store.shards import read_by_index, shard_paths
 
 _ARTIFACT_FACTS = ("digest", "peak_memory_bytes")  # facts that describe no sample
 
@@ -75,7 +75,7 @@ class Pair:
                 max_new_tokens=sampler.max_new_tokens,
                 batch_size=sampler.batch_size,
             )
-            rows = _rows(Path(folder))
+            rows = read_by_index(Path(folder))
         return [_answer(row, self.expert.tokenizer) for row in rows]
 
     def logits(self, answer: Answer) -> tuple[Tensor, Tensor]:
@@ -159,7 +159,7 @@ def sample(
     steps = score_trajectories(context, trajectories)
     selected = select_steps(context, trajectories, steps)
     tokenizer = context.inputs.expert_tokenizer
-    rows = _rows(trajectories.folder)
+    rows = read_by_index(trajectories.folder)
     rule = context.inputs.method.select
     masks = [keep for _, keep in kept_by_shard(trajectories.folder, steps.folder, rule)]
     kept = np.concatenate(masks)
@@ -178,11 +178,6 @@ def sample(
 def _context(settings: Settings) -> RunContext:
     store = Store(settings.store)
     return RunContext(Inputs(settings, option_folders(settings.config_dirs), store), store)
-
-
-def _rows(trajectories: Path) -> list[dict[str, Any]]:
-    """All answers of a folder of shards, in the questions' order."""
-    return sorted(read_shards(trajectories), key=lambda row: row["index"])
 
 
 def _answer(row: dict[str, Any], tokenizer: Any) -> Answer:

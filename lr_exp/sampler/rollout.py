@@ -9,12 +9,7 @@ import pyarrow as pa
 from lr_exp.data.lazy import in_blocks, repeated
 from lr_exp.data.questions import Question, StoredQuestions
 from lr_exp.inference.decoding import Decoded
-from lr_exp.inference.generation import (
-    WINDOW,
-    decode_into_shards,
-    render_prompts,
-    single_decoding,
-)
+from lr_exp.inference.generation import WINDOW, decode_into_shards, render_prompts, single_decoding
 from lr_exp.models.loading import LanguageModel
 from lr_exp.models.prompt_forms import Prompt
 from lr_exp.models.prompts import form_for
@@ -53,8 +48,7 @@ def roll_out(
         Facts: `questions`, `tokens` generated, `finished` (ended by a stop token), and `answers` if
         they are samples.
     """
-    prompts = _prompts(questions, expert, prompt)
-    asked = questions
+    prompts, asked = _prompts(questions, expert, prompt), questions
     if samples is not None:
         prompts, asked = repeated(prompts, samples), repeated(questions, samples)
 

@@ -56,9 +56,14 @@ class ServerEngine:
         """Stops threads that wait to repeat a request; no connection is kept."""
         self._endpoint.stop_retries()
 
-    @cached_property
+    @property
     def identity(self) -> dict[str, Any]:
-        """See `Engine.identity`: the kind of server, its model and its version."""
+        """See `Engine.identity`; requested once."""
+        return self._identity
+
+    @cached_property
+    def _identity(self) -> dict[str, Any]:
+        """Facts: the kind of server, its model and its version."""
         endpoint = self._endpoint
         cards = _cards(endpoint)
         model = self._settings.model or _only_model(endpoint.url, cards)
