@@ -91,9 +91,7 @@ class ContrastTrainer(Trainer):
         sharded: whether the model is sharded over the ranks (see `sharding`).
         """
         super().__init__(*args, data_collator=_only, **kwargs)
-        self._loss = loss
-        self._vocabulary_size = vocabulary_size
-        self._sharded = sharded
+        self._loss, self._vocabulary_size, self._sharded = loss, vocabulary_size, sharded
         self._entropy_sum, self._entropy_count = 0.0, 0
         self._halvings = 0  # how often passes are split because memory ran out
 

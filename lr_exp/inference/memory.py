@@ -16,9 +16,7 @@ from lr_exp.models.packing import groups_within
 
 log = logging.getLogger(__name__)
 
-_CLEAR = Path("/proc/self/clear_refs")
-_STATUS = Path("/proc/self/status")
-
+_CLEAR, _STATUS = Path("/proc/self/clear_refs"), Path("/proc/self/status")
 # torch has an exception class for accelerators only; on a CPU the message must be matched.
 _MESSAGES = ("out of memory", "can't allocate memory", "not enough memory", "alloc_failed")
 
@@ -109,13 +107,11 @@ class AdaptiveBatchSize:
                         f"{self._what}: even the smallest batch does not fit in memory; "
                         f"{self._advice}."
                     ) from error
-                self._halve(sum(sizes[:count]))
             free_memory()
+            tried = sum(sizes[:count])
+            self._size = max(1, tried // 2)
+            if not self._warned:
+                message = "%s: a batch of %d does not fit in memory; trying smaller ones."
+                log.warning(message, self._what, tried)
+                self._warned = True
         return results
-
-    def _halve(self, tried: int) -> None:
-        self._size = max(1, tried // 2)
-        if not self._warned:
-            message = "%s: a batch of %d does not fit in memory; trying smaller ones."
-            log.warning(message, self._what, tried)
-            self._warned = True
