@@ -26,8 +26,6 @@ VERSION = 3
 
 @dataclass(frozen=True)
 class Grade:
-    """The answer extracted from an output, and whether it is correct."""
-
     extracted: str | None
     correct: bool
     rule: str | None  # that extracted it, see `extract`
@@ -77,19 +75,15 @@ def grade_all(
             raise ValueError(f"expected the output of {question.id}, got {output['question_id']}")
         reference = question.answer or ""
         grade = grade_answer(output["output"], reference, kind, question.choices)
-        records.append(
-            {
-                "id": question.id,
-                "question": question.text,
-                "choices": list(question.choices),
-                "reference": reference,
-                "kind": kind,
-                "output": output["output"],
-                "tokens": output["tokens"],
-                "finished": output["finished"],
-                **asdict(grade),
-            }
-        )
+        record = {
+            "id": question.id,
+            "question": question.text,
+            "choices": list(question.choices),
+            "reference": reference,
+            "kind": kind,
+        }
+        generated = {name: output[name] for name in ("output", "tokens", "finished")}
+        records.append({**record, **generated, **asdict(grade)})
     return records
 
 

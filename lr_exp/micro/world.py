@@ -201,8 +201,7 @@ def _draw(family: _Family, rng: random.Random) -> Problem:
 
 def _solve(operands: tuple[int, ...], sign: str, careful: bool) -> tuple[int, str]:
     """Combines the operands from the left; returns the result and the solution's text."""
-    lines = []
-    total = operands[0]
+    total, lines = operands[0], []
     for operand in operands[1:]:
         total, line = _operation(total, operand, sign, careful)
         lines.append(line)
@@ -219,8 +218,7 @@ def _operation(left: int, right: int, sign: str, careful: bool) -> tuple[int, st
     """
     width = max(len(str(left)), len(str(right)))
     columns = []
-    written = 0
-    carry = 0
+    written = carry = 0
     for place in range(width):
         top = left // 10**place % 10
         bottom = right // 10**place % 10

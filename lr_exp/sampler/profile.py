@@ -82,16 +82,10 @@ class Counts:
         if not self._scored:
             return
         kl, same = columns["kl"], columns["expert_top1"] == columns["amateur_top1"]
-        for name, values in {
-            "same": same,
-            "low": kl < _LOW_KL,
-            "high": kl > _HIGH_KL,
-            "kl": kl,
-            "kl_same": kl[same],
-            "kl_other": kl[~same],
-            "expert_entropy": columns["expert_entropy"],
-            "amateur_entropy": columns["amateur_entropy"],
-        }.items():
+        entropies = {name: columns[name] for name in ("expert_entropy", "amateur_entropy")}
+        shares = {"same": same, "low": kl < _LOW_KL, "high": kl > _HIGH_KL}
+        divergences = {"kl": kl, "kl_same": kl[same], "kl_other": kl[~same]}
+        for name, values in {**entropies, **shares, **divergences}.items():
             self._sums[name] += float(values.sum(dtype=np.float64))
         self._kl_max = max(self._kl_max, float(kl.max(initial=-math.inf)))
         self._kl.add(kl)

@@ -25,7 +25,6 @@ log = logging.getLogger(__name__)
 VERSION = 1
 
 _SHARD = WINDOW  # rows; a shard's answers are of one window, as a rollout's are
-
 _SCHEMA = pa.schema([("index", pa.int32()), *COLUMNS])
 
 

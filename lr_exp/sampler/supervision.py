@@ -89,7 +89,6 @@ class Supervision:
 
     @property
     def kept(self) -> int:
-        """Number of kept steps."""
         return int(self.kept_counts.sum())
 
     def for_questions(self, questions: Iterable[str]) -> Iterator[SupervisedTrajectory]:
@@ -104,7 +103,6 @@ class Supervision:
         return hasher.hexdigest()
 
     def save(self, folder: Path) -> None:
-        """Writes the supervision as one Parquet file."""
         pq.write_table(self._table, folder / FILE)
 
     @staticmethod
@@ -146,7 +144,7 @@ class StoredSupervision:
                 yield from _rows(file.read_row_group(group))
 
     def for_questions(self, questions: Iterable[str]) -> Iterator[SupervisedTrajectory]:
-        """The trajectories of these questions, by their ids."""
+        """See `Supervision.for_questions`."""
         wanted = _is_for(questions)
         with pq.ParquetFile(self._path) as file:
             for group in range(file.num_row_groups):
