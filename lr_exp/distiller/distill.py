@@ -52,8 +52,6 @@ _TRANSIENT = (errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EACCES, errno.EIO,
 
 @dataclass(frozen=True)
 class Training:
-    """What a training needs besides supervision, expert and settings."""
-
     loss: Callable[[Tensor, Tensor, Tensor], Tensor]  # see `losses`
     seed: int
     device: str
@@ -310,7 +308,6 @@ def _arguments(
 
 
 def _step_of(checkpoint: Path) -> int:
-    """Optimizer steps before a checkpoint."""
     return int(checkpoint.name.rpartition("-")[2])
 
 

@@ -128,7 +128,6 @@ class ContrastTrainer(Trainer):
         return total
 
     def _share(self, passes: list[_Pass]) -> list[list[_Pass]]:
-        """Each rank's passes."""
         shared = assign_passes([one.tokens for one in passes], distributed.world_size())
         return [[passes[index] for index in share] for share in shared]
 

@@ -15,8 +15,6 @@ MIN_ROUNDED_DIGITS = 3
 
 @dataclass(frozen=True)
 class WrittenNumber:
-    """A number and its notation."""
-
     value: Fraction  # before the percent sign is applied
     # Decimal places without trailing zeros (negative for 4.5e33); None for integers and fractions,
     # which are exact.

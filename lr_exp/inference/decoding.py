@@ -220,7 +220,6 @@ class _CachedRows:
         return logits
 
     def keep(self, indices: Tensor) -> None:
-        """Drops all other rows."""
         # Unlike `batch_select_indices`, this also selects the states of linear attention.
         self._cache.reorder_cache(indices)  # pyright: ignore[reportArgumentType]
         self._mask, self._next_positions = self._mask[indices], self._next_positions[indices]

@@ -36,7 +36,6 @@ class PreallocatedLayer(DynamicLayer):
         return self.keys, self.values
 
     def reorder_cache(self, beam_idx: Tensor) -> None:
-        """Keeps these rows only."""
         if self._buffers is None:
             return
         end = self.get_seq_length()

@@ -183,7 +183,6 @@ def split_of(question: str) -> str:
 
 
 def careless_answer(problem: Problem) -> str:
-    """Answer of the careless solution."""
     return problem.careless.rpartition("{")[2].removesuffix("}")
 
 

@@ -172,7 +172,6 @@ def _described(
 
 
 def _source_options(source: ModelSource) -> dict[str, Any]:
-    """Keyword arguments of `from_pretrained` for any source."""
     gguf = {"gguf_file": source.gguf_file} if source.gguf_file else {}
     return {"trust_remote_code": source.trust_remote_code, **gguf}
 

@@ -21,15 +21,12 @@ _PROBES = ("A {probe} question?", "Probe system.", "Another {probe} question?", 
 
 @dataclass(frozen=True)
 class Example:
-    """A worked example of a few-shot prompt."""
-
     question: str
     solution: str
 
 
 @cache
 def builtin_form(name: str) -> PromptSettings:
-    """A form of the package's own."""
     return load_form(name, option_folders())
 
 

@@ -36,7 +36,6 @@ class Tuned:
         return digest({path.name: file_digest(path) for path in files})
 
     def snapshots(self) -> list["Tuned"]:
-        """The adapters saved during training, by optimizer step."""
         found = read_snapshots(self.artifact.folder)
         return [Tuned(self.artifact, adapter, self.history, step) for step, adapter in found]
 

@@ -41,8 +41,6 @@ _ANSWERS_FILE = "answers.jsonl"
 
 @dataclass(frozen=True)
 class Evaluation:
-    """A benchmark's result for one model."""
-
     result: Result
     seconds: float  # of generating and grading, even where they were reused
     reused: bool  # the answers were in the store
@@ -96,7 +94,6 @@ def evaluate_models(
 def _evaluate_all(
     context: RunContext, tuned: Tuned | None, form: str | None = None
 ) -> dict[str, Evaluation]:
-    """One model's evaluation on every benchmark, by name."""
     benchmarks = context.inputs.benchmarks
     return {one.name: evaluate_benchmark(context, one, tuned, form=form) for one in benchmarks}
 

@@ -69,12 +69,10 @@ class Inputs:
 
     @cached_property
     def method(self) -> Method:
-        """The method's choices with their settings."""
         return method_of(self.settings)
 
     @property
     def needs_amateur(self) -> bool:
-        """Whether any stage of this run uses the amateur."""
         return self._amateur_samples or self._amateur_evaluates
 
     @property

@@ -91,7 +91,6 @@ class Counts:
         self._kl.add(kl)
 
     def add_label(self, label: Mapping[int, float], scores: Mapping[str, Any]) -> None:
-        """Adds a kept and scored position's label; see `effect_of`."""
         effect = effect_of(label, scores)
         self._labelled += 1
         self._choice += effect.is_choice

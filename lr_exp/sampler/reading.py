@@ -40,8 +40,6 @@ Label = dict[int, float]  # weight by token id
 
 @dataclass(frozen=True)
 class Verdict:
-    """An answer's grade."""
-
     reference: str
     predicted: str | None
     correct: bool

@@ -80,7 +80,6 @@ def _supervised_shards(
 
 
 def _positions(columns: Columns, step_shard: Path | None, target: BoundChoice) -> pa.Table:
-    """A shard's positions with the columns that supervision needs."""
     if step_shard is not None:
         return pq.ParquetFile(step_shard).read(
             list(dict.fromkeys((*POSITION, "kl", *SCORES, *target.choice.columns)))

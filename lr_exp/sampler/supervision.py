@@ -76,7 +76,6 @@ class Supervision:
 
     @cached_property
     def kept_counts(self) -> NDArray[np.int64]:
-        """Kept steps of each trajectory."""
         lengths = pc.call_function("list_value_length", [self._table["steps"]])
         return lengths.to_numpy().astype(np.int64)
 
@@ -144,7 +143,6 @@ class StoredSupervision:
                 yield from _rows(file.read_row_group(group))
 
     def for_questions(self, questions: Iterable[str]) -> Iterator[SupervisedTrajectory]:
-        """See `Supervision.for_questions`."""
         wanted = _is_for(questions)
         with pq.ParquetFile(self._path) as file:
             for group in range(file.num_row_groups):
