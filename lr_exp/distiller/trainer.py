@@ -12,6 +12,7 @@ a step.
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from operator import itemgetter
 from typing import Any
 
 import torch
@@ -90,7 +91,7 @@ class ContrastTrainer(Trainer):
         vocabulary_size: how many of the model's rows have a token.
         sharded: whether the model is sharded over the ranks (see `sharding`).
         """
-        super().__init__(*args, data_collator=_only, **kwargs)
+        super().__init__(*args, data_collator=itemgetter(0), **kwargs)  # of one item
         self._loss, self._vocabulary_size, self._sharded = loss, vocabulary_size, sharded
         self._entropy_sum, self._entropy_count = 0.0, 0
         self._halvings = 0  # how often passes are split because memory ran out
@@ -243,8 +244,3 @@ def _summed_over_ranks(
         if not anywhere:
             parameter.grad = None  # the optimizer skips it, as with one rank
     return sums[0], sums[1].item()
-
-
-def _only(items: list[dict[str, Any]]) -> dict[str, Any]:
-    (item,) = items
-    return item

@@ -194,10 +194,7 @@ class _CachedRows:
         self._positions = (self._mask[:, : self._length].cumsum(-1) - 1).clamp(min=0)
         self._next_positions = self._positions[:, -1:] + 1
         self._cache = preallocated_cache(self._model.model.config, self._length + max_new_tokens)
-        argument = cache_argument(self._model.model)
-        if argument is None:
-            raise ValueError(f"{self._model.name} takes no cache")
-        self._cache_argument = argument
+        self._cache_argument = str(cache_argument(self._model.model))  # not None: it `caches`
         # A row whose newest token was skipped keeps its previous logits.
         self._logits: Tensor | None = None
         self._skipped: Tensor | None = None  # (rows,) bool; None: no row

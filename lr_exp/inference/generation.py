@@ -240,16 +240,11 @@ def decode_into_shards(
     def decode_job(job: tuple[int, list[int]]) -> tuple[bytes, int]:
         number, batch = job
         decoded = adaptive.run(batch, partial(decoder.decode, number))
-        rows = [
-            {
-                **row(index, answer),
-                "index": index,
-                "tokens": len(answer.token_ids),
-                "finished": answer.finished,
-            }
-            for index, answer in zip(batch, decoded, strict=True)
-        ]
-        return encoded(rows, schema), sum(len(answer.token_ids) for answer in decoded)
+        rows = []
+        for index, answer in zip(batch, decoded, strict=True):
+            counts = {"tokens": len(answer.token_ids), "finished": answer.finished}
+            rows.append({**row(index, answer), "index": index, **counts})
+        return encoded(rows, schema), sum(one["tokens"] for one in rows)
 
     with (
         Progress(
@@ -259,8 +254,7 @@ def decode_into_shards(
     ):
 
         def save(job: tuple[int, list[int]], result: tuple[bytes, int]) -> None:
-            number, batch = job
-            content, tokens = result
+            (number, batch), (content, tokens) = job, result
             write_encoded(folder, number, content)
             progress.add(len(batch), also=tokens)
 

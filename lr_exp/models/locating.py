@@ -31,8 +31,7 @@ class ModelSource:
     folder: Path
     gguf_file: str | None
     trust_remote_code: bool
-    # Of weights, config, tokenizer and template, or of hub id and commit; in a run also of the
-    # prompts that the template renders.
+    # Of weights, config and tokenizer, or of hub id and commit; in a run also of rendered prompts.
     fingerprint: str
     revision: str | None = None  # hub commit
     drop_layers: tuple[int, ...] = ()
@@ -49,9 +48,8 @@ def locate(settings: ModelSettings, role: str) -> ModelSource:
         UserError: there is no model, its weights, config or tokenizer are missing, or its weights
             are pickles.
     """
-    path = settings.path
-    packaged = _in_package(settings) if path is None else None
-    if packaged is None and path is None:
+    path, packaged = settings.path, None
+    if path is None and (packaged := _in_package(settings)) is None:
         path = settings.fallback_path
     if packaged is not None:
         folder, gguf_file, revision = packaged

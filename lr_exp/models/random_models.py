@@ -10,7 +10,6 @@ from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedTokenizerFa
 from lr_exp.errors import UserError
 
 _EOS = "<|endoftext|>"
-
 # A random model's distributions are nearly uniform, so almost every token would be plausible and
 # each kept position would store a whole vocabulary row. Scaling the last hidden state by this
 # factor makes them about as peaked as a trained model's.

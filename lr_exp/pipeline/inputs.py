@@ -99,16 +99,11 @@ class Inputs:
 
     def _as_used(self, source: locating.ModelSource) -> locating.ModelSource:
         """The model with the run's attention and prompts; its fingerprint covers the prompts."""
-        settings = self.settings
-        source = replace(
-            source,
-            attention=settings.attention,
-            prompt_date=settings.prompt_date,
-            control_tokens=settings.control_tokens,
-        )
+        names = ("attention", "prompt_date", "control_tokens")
+        source = replace(source, **{name: getattr(self.settings, name) for name in names})
         tokenizer = self._tokenizers[source.role] = loading.load_tokenizer(source)
         parts = [source.fingerprint, prompts.rendered_probes(tokenizer)]
-        if settings.control_tokens:  # only where it is set, so that other addresses stay the same
+        if source.control_tokens:  # only where it is set, so that other addresses stay the same
             parts.append("control tokens")
         prompts.warn_without_generation_prompt(tokenizer, f"{source.role} {source.name}")
         return replace(source, fingerprint=digest(parts))
@@ -307,11 +302,8 @@ def _check_export(export: str) -> None:
     path = Path(export)
     if path.is_dir():
         raise UserError(f"sampler.export={export} is a folder: give a file name.")
-    for above in path.parents:
-        if above.exists():
-            if not above.is_dir():
-                raise UserError(
-                    f"sampler.export={export}: {above} is a file, not a folder; choose another "
-                    "path."
-                )
-            return
+    above = next(parent for parent in path.parents if parent.exists())
+    if not above.is_dir():
+        raise UserError(
+            f"sampler.export={export}: {above} is a file, not a folder; choose another path."
+        )

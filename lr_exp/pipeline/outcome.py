@@ -78,8 +78,7 @@ def clear(folder: Path) -> None:
         for name in (SUMMARY, METRICS):
             if (folder / name).exists():
                 (folder / name).replace(folder / f"previous.{name}")
-    (folder / FAILED).unlink(missing_ok=True)
-    for name in (TRAJECTORIES, PAGE):
+    for name in (FAILED, TRAJECTORIES, PAGE):
         (folder / name).unlink(missing_ok=True)
     links = [folder / "adapter", folder / "merged", *(folder / ANSWERS).rglob("*.jsonl")]
     for link in links:

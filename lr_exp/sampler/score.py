@@ -164,9 +164,8 @@ def score(
     ):
 
         def keep(path: Path, measured: tuple[bytes, int]) -> None:
-            content, tokens = measured
-            write_encoded(folder, shard_number(path), content)
-            progress.add(sizes[path.name], also=tokens)
+            write_encoded(folder, shard_number(path), measured[0])
+            progress.add(sizes[path.name], also=measured[1])
 
         missing = (path for path in shards if path.name not in done)
         distributed.distribute_jobs(missing, measure, keep)

@@ -24,7 +24,6 @@ from lr_exp.inference.engines import UnreachableError
 log = logging.getLogger(__name__)
 
 KEY = "LR_EXP_API_KEY"  # environment variable with the server's API key, if it needs one
-
 FIRST_WAIT_SECONDS = 1.0  # doubled after each attempt ...
 MAX_WAIT_SECONDS = 60.0  # ... up to this
 _MAX_CONNECT_SECONDS = 10.0
