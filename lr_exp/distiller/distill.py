@@ -163,8 +163,7 @@ def merge(expert: LanguageModel, adapter: Path, folder: Path) -> None:
 
     The expert's weights are used up: load it for this alone.
 
-    Raises:
-        UserError: the written model differs from the expert with its adapter.
+    Raises UserError: the written model differs from the expert with its adapter.
     """
     tuned = attach_adapter(expert, adapter)
     expected = _probe_logits(tuned)

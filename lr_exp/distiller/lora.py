@@ -20,8 +20,7 @@ def choose_targets(model: Any, wanted: list[str] | None) -> list[str]:
         model: may be on the meta device.
         wanted: the setting `distiller.target_modules`.
 
-    Raises:
-        UserError: the model lacks a wanted name, or has no default.
+    Raises UserError: the model lacks a wanted name, or has no default.
     """
     present = set(map(_last, _text_layers(model)))
     shown = f"{type(model).__name__} has no module named {{}}; it has {', '.join(sorted(present))}."

@@ -31,6 +31,11 @@ from lr_exp.store.shards import count_rows, encoded, shard_number, shard_paths, 
 
 log = logging.getLogger(__name__)
 
+_ADVICE = (
+    "lower the stage's max_new_tokens (sampler.max_new_tokens, evaluator.max_new_tokens), or use "
+    "a smaller model or dtype=bfloat16"
+)
+_COLUMNS = [("index", pa.int32()), ("tokens", pa.int32()), ("finished", pa.bool_())]
 # Prompts are sorted by length within windows of this size: batches need little padding, and each
 # depends on the prompts of its window only.
 WINDOW = 1024
@@ -44,13 +49,6 @@ class BatchDecoder:
     # Takes the batch's shard number, the indices of its prompts, and the offset of this part in the
     # shard (if the batch was split to fit in memory); returns the answers in this order.
     decode: Callable[[int, Sequence[int], int], list[Decoded]]
-
-
-_ADVICE = (
-    "lower the stage's max_new_tokens (sampler.max_new_tokens, evaluator.max_new_tokens), or use "
-    "a smaller model or dtype=bfloat16"
-)
-_COLUMNS = [("index", pa.int32()), ("tokens", pa.int32()), ("finished", pa.bool_())]
 
 
 def batches_by_length(
@@ -173,13 +171,7 @@ def _decoding(
     max_new_tokens: int,
     stop: Sequence[str],
 ) -> BatchDecoder:
-    """Decoding by models of this process.
-
-    Args:
-        readers: with all prompts.
-        strategy: returns the strategy for a shard's number and an offset in it.
-        stop: texts that end an answer.
-    """
+    """Decoding by models of this process; `strategy` takes a shard's number and an offset in it."""
     ends = StopStrings(readers[0].language_model.tokenizer, stop)
 
     def decode_batch(number: int, batch: Sequence[int], start: int) -> list[Decoded]:
@@ -219,8 +211,7 @@ def decode_into_shards(
     Returns:
         Totals: `questions`, `tokens` generated, `finished` (ended by a stop token).
 
-    Raises:
-        UserError: a single prompt does not fit in memory.
+    Raises UserError: a single prompt does not fit in memory.
     """
     schema = pa.schema([*_COLUMNS, *columns])
     adaptive = AdaptiveBatchSize(batch_size, f"{name}: questions", _ADVICE)

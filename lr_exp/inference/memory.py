@@ -86,8 +86,7 @@ class AdaptiveBatchSize:
             work: takes consecutive items and the number of those before them.
             size: what an item counts towards the batch size.
 
-        Raises:
-            UserError: a single item does not fit.
+        Raises UserError: a single item does not fit.
         """
         results: list[R] = []
         place = 0

@@ -21,8 +21,7 @@ def choose_gpu(settings: Settings) -> None:
     With `device=cuda:N` that is GPU N; with several ranks on a host it is the one at the local
     rank. Has no effect once CUDA is initialized, so all cells of a multirun share one GPU.
 
-    Raises:
-        UserError: a host has more ranks than GPUs.
+    Raises UserError: a host has more ranks than GPUs.
     """
     kind, _, number = settings.device.partition(":")
     count = distributed.local_world_size()

@@ -41,8 +41,7 @@ def load_tokenizer(source: ModelSource) -> Any:
 
     A random model without a tokenizer gets a byte tokenizer.
 
-    Raises:
-        UserError: the tokenizer cannot be loaded.
+    Raises UserError: the tokenizer cannot be loaded.
     """
     from transformers import AutoTokenizer
 
@@ -127,8 +126,7 @@ def load(source: ModelSource, *, device: str, dtype: str) -> LanguageModel:
 def load_without_weights(source: ModelSource) -> LanguageModel:
     """The same description as from `load`, but `model` is None; for use with an engine.
 
-    Raises:
-        UserError: the config or tokenizer cannot be loaded.
+    Raises UserError: the config or tokenizer cannot be loaded.
     """
     from transformers import AutoConfig, GenerationConfig
 

@@ -26,14 +26,12 @@ class Pack:
 
 
 def pack(sequences: Sequence[Sequence[int]], reads: Sequence[Sequence[int]]) -> Pack:
-    """Concatenates sequences.
+    """Concatenates sequences of token ids, at least one each.
 
     Args:
-        sequences: token ids of each sequence, at least one each.
         reads: for each sequence the indices into it whose next-token logits are wanted.
 
-    Raises:
-        ValueError: an empty sequence, or an index outside its sequence.
+    Raises ValueError: an empty sequence, or an index outside its sequence.
     """
     row, positions, read_at = [], [], []
     for sequence, indices in zip(sequences, reads, strict=True):

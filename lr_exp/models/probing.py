@@ -26,8 +26,7 @@ def probe(model: Any, name: str) -> tuple[bool, bool]:
         Whether a call may have several sequences in a row (`packing`), and whether it may have
         left-padded rows and a cache of the tokens before.
 
-    Raises:
-        UserError: its logits are not finite, or it is not a causal language model.
+    Raises UserError: its logits are not finite, or it is not a causal language model.
     """
     device = next(model.parameters()).device
     one = pack([PROBE], [range(len(PROBE))]).to(device)

@@ -81,8 +81,7 @@ def load_form(name: str, folders: Sequence[Path]) -> PromptSettings:
 def render_form(prompt: Prompt, question: str) -> str:
     """The text of a prompt; of a form with `chat`, the text of the user's turn.
 
-    Raises:
-        TemplateError: the template fails.
+    Raises TemplateError: the template fails.
     """
     values = {"question": question, "system": prompt.system, "examples": prompt.examples}
     return _template(prompt.form.template).render(values)

@@ -56,8 +56,7 @@ def rendered_probes(tokenizer: Any) -> list[list[int] | None]:
 
     They change with everything that changes all prompts: the template, its date, our rendering.
 
-    Raises:
-        UserError: the template renders the same prompt differently each time.
+    Raises UserError: the template renders the same prompt differently each time.
     """
 
     def render() -> list[list[int] | None]:

@@ -52,8 +52,7 @@ def tokens_with_rows(role: str, tokenizer: Any, rows: int | None) -> dict[int, s
     Args:
         rows: of the model's output embedding, if known.
 
-    Raises:
-        UserError: the tokenizer has no tokens, or another token without a row.
+    Raises UserError: the tokenizer has no tokens, or another token without a row.
     """
     tokens = {index: token for token, index in tokenizer.get_vocab().items()}
     pad = tokenizer.pad_token_id
@@ -115,8 +114,7 @@ def shared_vocabulary(
     """Compares two tokenizers id by id and returns the ids that they share.
 
     Args:
-        expert, amateur: the tokenizers.
-        expert_rows, amateur_rows: rows of each model's output embedding, if known.
+        expert_rows, amateur_rows: of each model's output embedding, if known.
         reused_ids: ids known to mean different tokens; excluded without a check.
 
     Raises:

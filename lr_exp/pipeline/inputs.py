@@ -227,8 +227,7 @@ class Inputs:
     def lora_targets(self) -> list[str] | None:
         """Names of the layers to tune, if any, found in the expert built without weights.
 
-        Raises:
-            UserError: the expert lacks one.
+        Raises UserError: the expert lacks one.
         """
         if "distill" not in self.settings.stages:
             return None

@@ -117,8 +117,7 @@ class Sample:
 def load_pair(settings: Settings) -> Pair:
     """Loads expert and amateur and checks that they share a vocabulary.
 
-    Raises:
-        UserError: a model is missing or damaged, or the vocabularies do not match.
+    Raises UserError: a model is missing or damaged, or the vocabularies do not match.
     """
     context = _context(settings)
     shared = context.inputs.shared
@@ -138,8 +137,7 @@ def sample(
         questions: all of them are used, in this order, instead of those of `settings.data`: texts,
             or dicts with `question` and optional `answer` and `solution`.
 
-    Raises:
-        UserError: the method uses no amateur, or an input is invalid.
+    Raises UserError: the method uses no amateur, or an input is invalid.
     """
     if settings.imports_records:
         raise UserError(
@@ -160,19 +158,14 @@ def sample(
     selected = select_steps(context, trajectories, steps)
     tokenizer = context.inputs.expert_tokenizer
     rows = read_by_index(trajectories.folder)
-    rule = context.inputs.method.select
-    masks = [keep for _, keep in kept_by_shard(trajectories.folder, steps.folder, rule)]
-    kept = np.concatenate(masks)
+    masks = kept_by_shard(trajectories.folder, steps.folder, context.inputs.method.select)
+    kept = np.concatenate([keep for _, keep in masks])
     frame = _step_frame(steps.folder, kept, rows, tokenizer)
     labels = _label_frame(Supervision.load(selected.folder), tokenizer)
     # Supervision has the kept steps in this order, too.
     labels.insert(0, "answer", frame.answer[frame.kept].to_numpy())
-    return Sample(
-        [_answer(row, tokenizer) for row in rows],
-        frame,
-        labels,
-        {name: fact for name, fact in selected.facts.items() if name not in _ARTIFACT_FACTS},
-    )
+    facts = {name: fact for name, fact in selected.facts.items() if name not in _ARTIFACT_FACTS}
+    return Sample([_answer(row, tokenizer) for row in rows], frame, labels, facts)
 
 
 def _context(settings: Settings) -> RunContext:
@@ -190,8 +183,7 @@ def _step_frame(
 ) -> pd.DataFrame:
     table = pa.concat_tables(pq.ParquetFile(path).read() for path in shard_paths(folder))
     scores = table.to_pandas()
-    places = {row["index"]: place for place, row in enumerate(rows)}
-    answers = scores["index"].map(places)
+    answers = scores["index"].map({row["index"]: place for place, row in enumerate(rows)})
     frame = pd.DataFrame(
         {
             "answer": answers,

@@ -44,8 +44,7 @@ def run(settings: Settings, folder: Path, conf_dirs: Sequence[Path]) -> Summary:
 
     All ranks call it and return the same; only rank 0 writes results.
 
-    Raises:
-        UserError: a setting or an input is invalid.
+    Raises UserError: a setting or an input is invalid.
     """
     if distributed.is_rank0():
         return _run(settings, folder, conf_dirs)

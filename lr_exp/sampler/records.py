@@ -59,8 +59,7 @@ def import_records(
         prompt: how those records ask their questions.
         vocabulary_size: target ids must be below it.
 
-    Raises:
-        UserError: the file is missing or empty, or a line is not a valid record.
+    Raises UserError: the file is missing or empty, or a line is not a valid record.
     """
     lines = read_json_lines(path)
     records = [_checked(record, where, vocabulary_size) for _, where, record in lines]

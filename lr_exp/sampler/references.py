@@ -46,8 +46,7 @@ def write_solutions(
     Returns:
         Facts: `answers`, `tokens`, `cut_off` (solutions cut at the limit).
 
-    Raises:
-        UserError: a solution that the tokenizer has no tokens for.
+    Raises UserError: a solution that the tokenizer has no tokens for.
     """
     facts = {"answers": 0, "tokens": 0, "cut_off": 0}
     separate = 0  # answers that were not read as one text with their prompts

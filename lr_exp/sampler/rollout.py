@@ -41,8 +41,7 @@ def roll_out(
         batch_size: answers in a batch; another size draws other samples.
         samples: sampled answers to each question; None for one greedy answer. The index of a row is
             its question's index times `samples` plus the sample's number.
-        decoding: `max_new_tokens`, `generate` and, for samples, `temperature`, `top_p` and `seed`;
-            see `single_decoding`.
+        decoding: of `single_decoding`: `max_new_tokens`, `generate` and those of samples.
 
     Returns:
         Facts: `questions`, `tokens` generated, `finished` (ended by a stop token), and `answers` if

@@ -132,8 +132,7 @@ def score(
     Returns:
         Facts: `steps`.
 
-    Raises:
-        UserError: logits are not finite, or a trajectory does not fit in memory.
+    Raises UserError: logits are not finite, or a trajectory does not fit in memory.
     """
     device = next(expert.model.parameters()).device.type
     size = pass_size(tokens_per_pass, device, packs=expert.packs and amateur.packs)

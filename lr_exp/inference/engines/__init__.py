@@ -42,8 +42,7 @@ class Engine(Protocol):
     def identity(self) -> dict[str, Any]:
         """Facts on which answers may depend, such as versions; part of their address in the store.
 
-        Raises:
-            UnreachableError: only the server has them, and it does not respond.
+        Raises UnreachableError: only the server has them, and it does not respond.
         """
         ...
 

@@ -27,8 +27,7 @@ class VllmEngine:
     def __init__(self, source: ModelSource, dtype: str) -> None:
         """Loads nothing yet.
 
-        Raises:
-            UserError: vLLM is not installed, or does not support the model's format.
+        Raises UserError: vLLM is not installed, or does not support the model's format.
         """
         if importlib.util.find_spec("vllm") is None:
             raise UserError(
