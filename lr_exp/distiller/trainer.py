@@ -87,7 +87,6 @@ class ContrastTrainer(Trainer):
         self, *args: Any, loss: Loss, vocabulary_size: int, sharded: bool = False, **kwargs: Any
     ) -> None:
         """Args:
-        loss: see `losses`.
         vocabulary_size: how many of the model's rows have a token.
         sharded: whether the model is sharded over the ranks (see `sharding`).
         """

@@ -51,7 +51,6 @@ def answer(
 
     Args:
         name: the label of the progress bar.
-        prompt: how the questions are asked.
         decoder: greedy, contrastive, or sampled (one sample per question).
         alpha, amateur, shared: for contrastive decoding only; alpha is the plausibility threshold.
             The amateur is asked in the same form, with its own chat template.
@@ -78,7 +77,7 @@ def answer(
             stop=stop,
             generate=generate,
         )
-    elif decoder == "contrastive":
+    else:
         if amateur is None or shared is None:
             raise ValueError("contrastive decoding needs an amateur and the shared vocabulary")
         decoding = contrastive_decoding(
@@ -91,8 +90,6 @@ def answer(
             max_new_tokens=max_new_tokens,
             stop=stop,
         )
-    else:
-        raise ValueError(f"unknown decoder {decoder!r}: use greedy, contrastive or sampled")
 
     def row(index: int, decoded: Decoded) -> dict[str, Any]:
         text = text_of(language_model.tokenizer, decoded.token_ids)

@@ -111,7 +111,6 @@ def single_decoding(
     number. Another batch size, or a batch split to fit in memory, gives other answers.
 
     Args:
-        stop: texts that end an answer.
         generate: an engine to decode in the model's place; it seeds each request, so its answers do
             not depend on batches.
     """

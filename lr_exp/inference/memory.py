@@ -66,7 +66,6 @@ class AdaptiveBatchSize:
 
     def __init__(self, size: int, what: str, advice: str) -> None:
         """Args:
-        size: initial batch size.
         what: the stage and unit for messages, such as "rollout: questions".
         advice: what to change if a batch of one does not fit.
         """

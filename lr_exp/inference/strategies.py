@@ -65,7 +65,6 @@ def contrastive(shared: SharedVocabulary, alpha: float) -> Strategy:
     control tokens have no contrast score, and without them some answers would never end.
 
     Args:
-        shared: the ids that both models share.
         alpha: in (0, 1]; 1 is the expert's greedy choice.
 
     Raises ValueError: `alpha` is out of range.

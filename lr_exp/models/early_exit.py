@@ -22,9 +22,8 @@ from lr_exp.models.probing import PROBE, same_but_for_rounding
 def early_exit(expert: LanguageModel, drop_layers: tuple[int, ...], name: str) -> LanguageModel:
     """A model without the given layers of the expert that shares the expert's weights.
 
-    Raises:
-        UserError: the expert has no layer of that number, no layer would remain, or the
-            architecture's layers depend on each other in another way than through their output.
+    Raises UserError: the expert has no layer of that number, no layer would remain, or the
+    architecture's layers depend on each other in another way than through their output.
     """
     total = expert.model.config.get_text_config().num_hidden_layers
     _check_layers(tuple(sorted(drop_layers)), total)

@@ -83,12 +83,10 @@ def load(source: ModelSource, *, device: str, dtype: str) -> LanguageModel:
 
     Args:
         source: from `locate`, without `drop_layers` (see `early_exit`).
-        device: a torch device.
         dtype: float32, bfloat16 or float16.
 
-    Raises:
-        UserError: damaged or missing weights, an unsupported architecture, logits that are not
-            finite, or token ids without a row in the model's embedding.
+    Raises UserError: damaged or missing weights, an unsupported architecture, logits that are not
+    finite, or token ids without a row in the model's embedding.
     """
     from transformers import GenerationConfig
     from transformers.utils.logging import disable_progress_bar

@@ -44,9 +44,8 @@ class ModelSource:
 def locate(settings: ModelSettings, role: str) -> ModelSource:
     """Finds a model's files without loading them.
 
-    Raises:
-        UserError: there is no model, its weights, config or tokenizer are missing, or its weights
-            are pickles.
+    Raises UserError: there is no model, its weights, config or tokenizer are missing, or its
+    weights are pickles.
     """
     path, packaged = settings.path, None
     if path is None and (packaged := _in_package(settings)) is None:

@@ -51,9 +51,8 @@ def load_form(name: str, folders: Sequence[Path]) -> PromptSettings:
     Args:
         folders: of the options; see `option_folders`.
 
-    Raises:
-        UserError: there is no such form or file, or its template fails, omits the question or the
-            examples, or renders differently each time.
+    Raises UserError: there is no such form or file, or its template fails, omits the question or
+    the examples, or renders differently each time.
     """
     files = option_files(folders, _GROUP)
     path = Path(name).expanduser()

@@ -117,9 +117,8 @@ def shared_vocabulary(
         expert_rows, amateur_rows: of each model's output embedding, if known.
         reused_ids: ids known to mean different tokens; excluded without a check.
 
-    Raises:
-        UserError: an id of both tokenizers means different tokens, or a tokenizer has ids without
-            a row in its model.
+    Raises UserError: an id of both tokenizers means different tokens, or a tokenizer has ids
+    without a row in its model.
     """
     expert_tokens = tokens_with_rows("expert", expert, expert_rows)
     amateur_tokens = tokens_with_rows("amateur", amateur, amateur_rows)

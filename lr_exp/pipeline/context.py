@@ -144,11 +144,7 @@ class LoadedModels:
                 attached.unload()
 
     def generation_environment(self, part: str) -> dict[str, Any]:
-        """What the generated ids depend on besides settings: device, precision, versions, engine.
-
-        Args:
-            part: "sampler" or "evaluator".
-        """
+        """What the generated ids depend on besides settings: device, precision, versions, ..."""
         engine, identities = self._engine(part), self.engine_identities
         if engine is None:
             return self._inputs.machine

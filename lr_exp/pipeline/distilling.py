@@ -83,21 +83,18 @@ def make_adapter(context: RunContext, supervision: Artifact) -> Tuned:
     def build(folder: Path) -> dict[str, Any]:
         from lr_exp.distiller.distill import Training, distill, is_sharded  # imports peft
 
-        sharded, models = is_sharded(settings), context.models
-        return distill(
-            Supervision.load(supervision.folder),
-            models.expert_to_shard() if sharded else models.expert(),
-            folder,
-            settings,
-            Training(
-                loss=inputs.method.loss,
-                seed=inputs.settings.seed,
-                device=inputs.device,
-                base_location=inputs.expert.location,
-                base_revision=inputs.expert.revision,
-                on_log=log,
-            ),
+        models = context.models
+        training = Training(
+            loss=inputs.method.loss,
+            seed=inputs.settings.seed,
+            device=inputs.device,
+            base_location=inputs.expert.location,
+            base_revision=inputs.expert.revision,
+            on_log=log,
         )
+        kept = Supervision.load(supervision.folder)
+        expert = models.expert_to_shard() if is_sharded(settings) else models.expert()
+        return distill(kept, expert, folder, settings, training)
 
     artifact = context.make(recipe, build, stage="distill", together=True)
     history = read_history(artifact.folder)

@@ -168,9 +168,7 @@ def evaluate_benchmark(
         trained = (tuned.step or context.inputs.settings.distiller.steps) if tuned else 0
         family = f"eval/{benchmark.name}" + (f"/{form}" if form != headline else "")
         context.log(family, trained, result.numbers)
-    return Evaluation(
-        result, seconds=answers.seconds + grades.seconds, reused=answers.reused, graded=grades
-    )
+    return Evaluation(result, answers.seconds + grades.seconds, answers.reused, grades)
 
 
 def _answers(
@@ -217,16 +215,8 @@ def _answers(
         if decoder == "contrastive":
             pair = {"amateur": context.models.amateur(), "shared": run.shared}
         adapter = tuned.adapter if tuned else None
+        options = {"prompt": prompt, "name": f"{benchmark.name} ({name}{suffix})", **settings}
         with context.models.generating("evaluator", adapter, who) as (model, generate):
-            return answer.answer(
-                questions,
-                model,
-                folder,
-                prompt=prompt,
-                **settings,
-                generate=generate,
-                name=f"{benchmark.name} ({name}{suffix})",
-                **pair,
-            )
+            return answer.answer(questions, model, folder, generate=generate, **options, **pair)
 
     return context.make(recipe, build, together=True)

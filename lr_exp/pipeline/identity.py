@@ -47,13 +47,13 @@ def _fingerprints(settings: Settings, inputs: Inputs, choices: Mapping[str, Any]
     found: dict[str, Any] = {"expert": inputs.expert.fingerprint}
     if choices["amateur"] is not None:
         found["amateur"] = inputs.amateur.fingerprint
-    if _learns(settings) and settings.imports_records:
-        with contextlib.suppress(OSError):  # reported when the file is read
-            found["records"] = file_digest(Path(settings.data.path or "").expanduser())
-    elif _learns(settings):
-        found["questions"] = fingerprint(inputs.questions)
     if _learns(settings):
         found["prompt"] = inputs.prompt.identity
+        if not settings.imports_records:
+            found["questions"] = fingerprint(inputs.questions)
+        else:
+            with contextlib.suppress(OSError):  # reported when the file is read
+                found["records"] = file_digest(Path(settings.data.path or "").expanduser())
     if "evaluate" in settings.stages:
         benchmarks = inputs.benchmark_questions.items()
         found["benchmarks"] = {name: fingerprint(questions) for name, questions in benchmarks}

@@ -67,14 +67,9 @@ class Pair:
         """The expert's greedy answers, of at most `sampler.max_new_tokens` tokens."""
         sampler = self.settings.sampler
         with TemporaryDirectory() as folder:
-            rollout.roll_out(
-                questions_of(questions),
-                self.expert,
-                Path(folder),
-                prompt=self.prompt,
-                max_new_tokens=sampler.max_new_tokens,
-                batch_size=sampler.batch_size,
-            )
+            limits = {name: getattr(sampler, name) for name in ("max_new_tokens", "batch_size")}
+            asked = questions_of(questions)
+            rollout.roll_out(asked, self.expert, Path(folder), prompt=self.prompt, **limits)
             rows = read_by_index(Path(folder))
         return [_answer(row, self.expert.tokenizer) for row in rows]
 

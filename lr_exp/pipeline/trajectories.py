@@ -52,9 +52,7 @@ def expert_verified(
 ) -> Trajectories:
     """Rejection sampling: full sampled answers, of which those that equal the reference are kept.
 
-    Args:
-        samples: answers drawn for each question.
-        max_new_tokens: of an answer; `sampler.max_new_tokens` does not apply.
+    `samples` are drawn for each question; `sampler.max_new_tokens` does not apply.
     """
     settings = {
         "max_new_tokens": max_new_tokens,

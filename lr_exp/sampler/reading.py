@@ -57,10 +57,9 @@ def sample_for_display(
     """A sample of answers with all their positions, as JSON.
 
     Args:
-        trajectories: folder of the answers' shards.
-        steps: folder of the step table; None without one.
+        trajectories, steps: folders of the answers' shards and of the step table, if there is one.
         supervision: the kept steps of these answers, in their order.
-        tokenizer: the expert's, for the tokens' texts.
+        tokenizer: the expert's.
         alpha: the mask's threshold; None for a method without a mask.
         verdict: grades an answer by its index and text; None without a reference.
 

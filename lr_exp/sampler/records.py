@@ -54,7 +54,6 @@ def import_records(
     """Reads kept steps in the published form.
 
     Args:
-        path: JSON Lines file.
         tokenizer: the expert's; renders prompts and tokenizes prefixes of records without ids.
         prompt: how those records ask their questions.
         vocabulary_size: target ids must be below it.

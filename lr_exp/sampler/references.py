@@ -37,10 +37,9 @@ def write_solutions(
     prompt: Prompt,
     context: int | None,
 ) -> dict[str, Any]:
-    """Writes each question's worked solution as a trajectory.
+    """Writes each question's worked solution, one of `texts`, as a trajectory.
 
     Args:
-        texts: the solutions, one a question.
         context: the expert's limit on prompt and answer together, or None.
 
     Returns:

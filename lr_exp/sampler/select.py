@@ -34,7 +34,6 @@ def write(trajectories: Path, steps: Path | None, method: Method, folder: Path) 
         trajectories, steps: folders of the rollout's and of the step table's shards, which have
             the same numbers; steps is None for methods that read no column of the table.
         method: its alpha is at or above the table's floor.
-        folder: gets the supervision's file.
 
     Returns:
         Facts: those of `Counts.profile`, and the supervision's `digest`.

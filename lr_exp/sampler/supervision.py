@@ -116,11 +116,7 @@ def as_table(trajectories: Iterable[SupervisedTrajectory]) -> pa.Table:
 
 
 def write_supervision(parts: Iterable[pa.Table], folder: Path) -> str:
-    """Writes tables with the columns of `SCHEMA`, each as a row group.
-
-    Returns:
-        `Supervision.digest` of everything written.
-    """
+    """Writes tables with the columns of `SCHEMA`, each as a row group; returns their `digest`."""
     hasher = hashlib.sha256()
     with pq.ParquetWriter(folder / FILE, SCHEMA) as file:
         for part in parts:

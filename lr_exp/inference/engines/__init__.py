@@ -49,11 +49,9 @@ class Engine(Protocol):
     def open(
         self, expert: LanguageModel, adapter: Path | None = None
     ) -> AbstractContextManager[Generate]:
-        """Prepares the engine to answer as the expert, optionally with an adapter.
+        """Prepares the engine to answer as the expert, optionally with a LoRA adapter's folder.
 
-        Args:
-            expert: its weights are not used (`loading.load_without_weights`).
-            adapter: the folder of a LoRA adapter.
+        The expert's own weights are not used.
 
         Raises:
             UserError: the engine's model has another vocabulary, or it does not support adapters.

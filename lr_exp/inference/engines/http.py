@@ -54,7 +54,6 @@ class Endpoint:
         url: scheme, host and port, with a path if the server is below one.
         timeout: seconds without data until an attempt fails.
         attempts: maximum number of attempts per request.
-        connections: size of the connection pool.
         """
         self.url = url.rstrip("/").removesuffix("/v1")
         self._attempts, self._timeout = attempts, timeout
