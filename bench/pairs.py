@@ -105,7 +105,7 @@ def load_geometry(name: str, count: int, data: str | None, *, device: str, dtype
         for geometry, role in ((name, "expert"), (AMATEURS[name], "amateur"))
     )
     for model in (expert, amateur):
-        model.vocabulary_size = loading.output_rows(model.model)
+        model.vocabulary_size = model.model.get_output_embeddings().weight.shape[0]
     size = min(expert.vocabulary_size, amateur.vocabulary_size)
     return Pair(name, expert, amateur, SharedVocabulary(size), selected)
 

@@ -53,6 +53,12 @@ def first_line(error: Exception) -> str:
     return lines[0] if lines else type(error).__name__
 
 
+@functools.cache
+def warn_once(log: logging.Logger, message: str, *args: object) -> None:
+    """Logs a warning unless this process has logged the same one."""
+    log.warning(message, *args)
+
+
 def short_repr(value: object) -> str:
     """A value for a message, cut after 80 characters."""
     text = repr(value)

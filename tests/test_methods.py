@@ -11,8 +11,8 @@ from lr_exp.data.questions import Question
 from lr_exp.errors import UserError
 from lr_exp.micro.tokenizer import build_tokenizer
 from lr_exp.models.prompt_forms import Prompt
+from lr_exp.pipeline.context import LoadedModels
 from lr_exp.pipeline.inputs import Inputs
-from lr_exp.pipeline.loaded_models import LoadedModels
 from lr_exp.sampler.references import keep_verified, write_solutions
 from lr_exp.store.shards import read_shards
 from tests.support.demo import settings_for

@@ -132,7 +132,7 @@ def test_architectures_and_stored_precisions(tmp_path, architecture, dtype):
     loaded = load_folder(tiny_model(tmp_path, architecture=architecture, dtype=dtype, rows=300))
     assert next(loaded.model.parameters()).dtype == torch.float32
     assert not any(p.requires_grad for p in loaded.model.parameters())
-    assert (loaded.vocabulary_size, loading.output_rows(loaded.model)) == (TOKENS, 300)
+    assert (loaded.vocabulary_size, loaded.model.lm_head.out_features) == (TOKENS, 300)
     assert loaded.context == 512
 
 
@@ -327,7 +327,7 @@ def test_layers_of_a_nested_config_are_counted(tmp_path):
     """Gemma 3 4B and larger nest the language model's config: early exit ended in a traceback."""
     source = locate(save_model(tmp_path, "gemma3+nested"))
     assert locating.config_context(source) == 256
-    assert locating.config_rows(source) == ROWS
+    assert locating.config_number(source, "vocab_size") == ROWS
     amateur = replace(source, drop_layers=(LAYERS,))
     with pytest.raises(UserError, match=rf"layers 0 to {LAYERS - 1}"):
         early_exit.check_drop_layers(amateur)

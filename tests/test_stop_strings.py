@@ -2,9 +2,8 @@
 
 import pytest
 
-from lr_exp.inference.decoding import Decoded
+from lr_exp.inference.decoding import Decoded, StopStrings
 from lr_exp.inference.generation import single_decoding
-from lr_exp.inference.stop_strings import StopStrings
 from tests.support.tiny import load_folder, tiny_model, tiny_tokenizer
 
 

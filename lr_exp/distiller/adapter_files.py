@@ -11,10 +11,7 @@ SNAPSHOTS = "snapshots"
 
 
 def read_history(folder: Path) -> list[dict[str, float]]:
-    """The training metrics of a finished artifact.
-
-    They have one entry per logged optimizer step, with its `step`.
-    """
+    """The training metrics of a finished artifact by logged optimizer step, with its `step`."""
     lines = (folder / HISTORY).read_text("utf-8").splitlines()
     return [json.loads(line) for line in lines]
 

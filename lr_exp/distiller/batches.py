@@ -66,8 +66,7 @@ class BatchDataset(Dataset[dict[str, Any]]):
     def __init__(
         self, supervision: Supervision, plan: list[list[KeptStep]], *, tokens_per_pass: int
     ) -> None:
-        self._supervision = supervision
-        self._plan = plan
+        self._supervision, self._plan = supervision, plan
         self._tokens_per_pass = tokens_per_pass
 
     def __len__(self) -> int:
@@ -110,9 +109,9 @@ def tokens_read(supervision: Supervision, plan: list[list[KeptStep]]) -> int:
     total = 0
     for batch in plan:
         longest: dict[int, int] = {}
-        for trajectory, index in ((step.trajectory, step.index) for step in batch):
-            length = int(lengths[starts[trajectory] + index])
-            longest[trajectory] = max(longest.get(trajectory, 0), length)
+        for step in batch:
+            length = int(lengths[starts[step.trajectory] + step.index])
+            longest[step.trajectory] = max(longest.get(step.trajectory, 0), length)
         total += sum(longest.values())
     return total
 
@@ -155,10 +154,6 @@ def halves(one_pass: dict[str, Tensor]) -> list[dict[str, Tensor]]:
 
 
 def _part(one_pass: dict[str, Tensor], tokens: slice, kept: slice) -> dict[str, Tensor]:
-    return {
-        "input_ids": one_pass["input_ids"][:, tokens],
-        "position_ids": one_pass["position_ids"][:, tokens],
-        "read_at": one_pass["read_at"][kept] - tokens.start,
-        "target_ids": one_pass["target_ids"][kept],
-        "target_weights": one_pass["target_weights"][kept],
-    }
+    rows = {name: one_pass[name][:, tokens] for name in ("input_ids", "position_ids")}
+    targets = {name: one_pass[name][kept] for name in ("target_ids", "target_weights")}
+    return {**rows, "read_at": one_pass["read_at"][kept] - tokens.start, **targets}

@@ -44,23 +44,14 @@ log = logging.getLogger(__name__)
 
 _CHECKPOINTS = "checkpoints"
 _WEIGHTS = "adapter_model.safetensors"  # of a checkpoint
+_TORCH_FILES = ("optimizer.pt", "scheduler.pt")  # of a checkpoint
 _CHECKED_STEPS = 10  # optimizer steps whose passes are counted
 # The checkpoint may be intact but is unreadable right now.
-_TRANSIENT_ERRNOS = (
-    errno.EMFILE,
-    errno.ENFILE,
-    errno.ENOMEM,
-    errno.EACCES,
-    errno.EIO,
-    errno.ESTALE,
-)
-_TORCH_FILES = ("optimizer.pt", "scheduler.pt")  # of a checkpoint
+_TRANSIENT = (errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EACCES, errno.EIO, errno.ESTALE)
 
 
 @dataclass(frozen=True)
 class Training:
-    """What a training needs besides supervision, expert and settings."""
-
     loss: Callable[[Tensor, Tensor, Tensor], Tensor]  # see `losses`
     seed: int
     device: str
@@ -98,10 +89,8 @@ def distill(
         order=settings.order,
         seed=seed,
     )
-    tokens_per_pass = pass_size(
-        settings.tokens_per_pass, torch.device(device).type, packs=expert.packs
-    )
-    batches = BatchDataset(supervision, plan, tokens_per_pass=tokens_per_pass)
+    size = pass_size(settings.tokens_per_pass, torch.device(device).type, packs=expert.packs)
+    batches = BatchDataset(supervision, plan, tokens_per_pass=size)
     if distributed.is_distributed() and distributed.is_rank0():
         _warn_of_idle_ranks(batches)
     set_seed(seed)
@@ -111,12 +100,9 @@ def distill(
             shard(model, device)
         checkpoints = folder / _CHECKPOINTS
         resumed = distributed.run_on_rank0(lambda: _last_complete_checkpoint(checkpoints))
+        done = _step_of(resumed) if resumed else 0
         progress = Progress(
-            "distill",
-            settings.steps,
-            "optimizer step",
-            found=_step_of(resumed) if resumed else 0,
-            also="kept step",
+            "distill", settings.steps, "optimizer step", found=done, also="kept step"
         )
         report = _Report(training.on_log, progress, settings.batch_size)
         trainer = ContrastTrainer(
@@ -177,8 +163,7 @@ def merge(expert: LanguageModel, adapter: Path, folder: Path) -> None:
 
     The expert's weights are used up: load it for this alone.
 
-    Raises:
-        UserError: the written model differs from the expert with its adapter.
+    Raises UserError: the written model differs from the expert with its adapter.
     """
     tuned = attach_adapter(expert, adapter)
     expected = _probe_logits(tuned)
@@ -209,7 +194,6 @@ def _tied_heads_accepted() -> Iterator[None]:
 
 @torch.no_grad()
 def _probe_logits(model: Any) -> Tensor:
-    """Logits of a short prompt."""
     return model(input_ids=torch.tensor([PROBE]), use_cache=False).logits[0]
 
 
@@ -227,11 +211,10 @@ def _tidy(folder: Path, history: list[dict[str, float]], base: Path) -> None:
     """Writes the history, completes the snapshots and deletes the checkpoints."""
     readme = folder / ADAPTER / "README.md"  # a template of placeholders
     if base.suffix.lower() == ".gguf":
-        load = (
-            f"AutoModelForCausalLM.from_pretrained({str(base.parent)!r}, gguf_file={base.name!r})"
-        )
+        arguments = f"{str(base.parent)!r}, gguf_file={base.name!r}"
         readme.write_text(
-            f"Trained on the dequantized weights of {base}; load them with\n`{load}`.\n"
+            f"Trained on the dequantized weights of {base}; load them with\n"
+            f"`AutoModelForCausalLM.from_pretrained({arguments})`.\n"
         )
     else:
         readme.unlink(missing_ok=True)
@@ -324,7 +307,6 @@ def _arguments(
 
 
 def _step_of(checkpoint: Path) -> int:
-    """Optimizer steps before a checkpoint."""
     return int(checkpoint.name.rpartition("-")[2])
 
 
@@ -340,7 +322,7 @@ def _last_complete_checkpoint(checkpoints: Path) -> Path | None:
             for name in _TORCH_FILES:
                 torch.load(folder / name, map_location="cpu", weights_only=True)
         except Exception as error:  # each library raises its own for a damaged file
-            if isinstance(error, MemoryError) or getattr(error, "errno", None) in _TRANSIENT_ERRNOS:
+            if isinstance(error, MemoryError) or getattr(error, "errno", None) in _TRANSIENT:
                 raise  # temporarily unreadable, not damaged
             log.warning(
                 "distill: %s is damaged and was deleted (%s)", folder.name, first_line(error)
@@ -355,10 +337,7 @@ class _Report(TrainerCallback):
     """Reports metrics, first those before a resume, and shows the progress."""
 
     def __init__(
-        self,
-        on_log: Callable[[int, dict[str, float]], None],
-        progress: Progress,
-        batch_size: int,
+        self, on_log: Callable[[int, dict[str, float]], None], progress: Progress, batch_size: int
     ) -> None:
         self._on_log, self._progress, self._batch_size = on_log, progress, batch_size
 

@@ -20,8 +20,7 @@ def choose_targets(model: Any, wanted: list[str] | None) -> list[str]:
         model: may be on the meta device.
         wanted: the setting `distiller.target_modules`.
 
-    Raises:
-        UserError: the model lacks a wanted name, or has no default.
+    Raises UserError: the model lacks a wanted name, or has no default.
     """
     present = set(map(_last, _text_layers(model)))
     shown = f"{type(model).__name__} has no module named {{}}; it has {', '.join(sorted(present))}."
@@ -48,7 +47,8 @@ def lora_layers(model: Any, wanted: list[str] | None) -> dict[str, Any]:
     """
     targets = choose_targets(model, wanted)
     decoder, head = map(re.escape, _text_parts(model))
-    tuned = {name: layer for name, layer in _linear_layers(model) if _last(name) in targets}
+    layers = _linear_layers(model).items()
+    tuned = {name: layer for name, layer in layers if _last(name) in targets}
     outside = tuned.keys() - _text_layers(model)
     return {
         "target_modules": targets,
@@ -61,16 +61,13 @@ def _text_layers(model: Any) -> set[str]:
     """Full names of the linear layers of the decoder, and of the output layer."""
     decoder, head = _text_parts(model)
     return {
-        name for name, _ in _linear_layers(model) if name == head or name.startswith(f"{decoder}.")
+        name for name in _linear_layers(model) if name == head or name.startswith(f"{decoder}.")
     }
 
 
-def _linear_layers(model: Any) -> list[tuple[str, Any]]:
-    return [
-        (name, module)
-        for name, module in model.named_modules()
-        if isinstance(module, (torch.nn.Linear, Conv1D))
-    ]
+def _linear_layers(model: Any) -> dict[str, Any]:
+    layers = dict(model.named_modules()).items()
+    return {name: one for name, one in layers if isinstance(one, (torch.nn.Linear, Conv1D))}
 
 
 def _text_parts(model: Any) -> tuple[str, str]:

@@ -22,8 +22,7 @@ def shard(model: PeftModel, device: str) -> None:
         model: on the CPU, the same on every rank. Its layers move to the device one by one.
         device: this rank's.
 
-    Raises:
-        UserError: the architecture does not name its layers.
+    Raises UserError: the architecture does not name its layers.
     """
     layers = _layers(model)
     mesh = init_device_mesh(torch.device(device).type, (distributed.world_size(),))

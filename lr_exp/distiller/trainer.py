@@ -12,6 +12,7 @@ a step.
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from operator import itemgetter
 from typing import Any
 
 import torch
@@ -86,14 +87,11 @@ class ContrastTrainer(Trainer):
         self, *args: Any, loss: Loss, vocabulary_size: int, sharded: bool = False, **kwargs: Any
     ) -> None:
         """Args:
-        loss: see `losses`.
         vocabulary_size: how many of the model's rows have a token.
         sharded: whether the model is sharded over the ranks (see `sharding`).
         """
-        super().__init__(*args, data_collator=_only, **kwargs)
-        self._loss = loss
-        self._vocabulary_size = vocabulary_size
-        self._sharded = sharded
+        super().__init__(*args, data_collator=itemgetter(0), **kwargs)  # of one item
+        self._loss, self._vocabulary_size, self._sharded = loss, vocabulary_size, sharded
         self._entropy_sum, self._entropy_count = 0.0, 0
         self._halvings = 0  # how often passes are split because memory ran out
 
@@ -130,7 +128,6 @@ class ContrastTrainer(Trainer):
         return total
 
     def _share(self, passes: list[_Pass]) -> list[list[_Pass]]:
-        """Each rank's passes."""
         shared = assign_passes([one.tokens for one in passes], distributed.world_size())
         return [[passes[index] for index in share] for share in shared]
 
@@ -246,8 +243,3 @@ def _summed_over_ranks(
         if not anywhere:
             parameter.grad = None  # the optimizer skips it, as with one rank
     return sums[0], sums[1].item()
-
-
-def _only(items: list[dict[str, Any]]) -> dict[str, Any]:
-    (item,) = items
-    return item

@@ -22,8 +22,7 @@ from lr_exp.inference.generation import (
 from lr_exp.models.loading import LanguageModel
 from lr_exp.models.prompt_forms import Prompt
 from lr_exp.models.prompts import form_for
-from lr_exp.models.vocabulary import SharedVocabulary
-from lr_exp.store.shards import read_shards
+from lr_exp.models.vocabulary import SharedVocabulary, text_of
 
 VERSION = 2
 
@@ -53,7 +52,6 @@ def answer(
 
     Args:
         name: the label of the progress bar.
-        prompt: how the questions are asked.
         decoder: greedy, contrastive, or sampled (one sample per question).
         alpha, amateur, shared: for contrastive decoding only; alpha is the plausibility threshold.
             The amateur is asked in the same form, with its own chat template.
@@ -80,7 +78,7 @@ def answer(
             stop=stop,
             generate=generate,
         )
-    elif decoder == "contrastive":
+    else:
         if amateur is None or shared is None:
             raise ValueError("contrastive decoding needs an amateur and the shared vocabulary")
         decoding = contrastive_decoding(
@@ -93,21 +91,12 @@ def answer(
             max_new_tokens=max_new_tokens,
             stop=stop,
         )
-    else:
-        raise ValueError(f"unknown decoder {decoder!r}: use greedy, contrastive or sampled")
 
     def row(index: int, decoded: Decoded) -> dict[str, Any]:
-        text = language_model.tokenizer.decode(
-            decoded.token_ids, skip_special_tokens=True, clean_up_tokenization_spaces=False
-        )
         ids = decoded.token_ids
+        text = text_of(language_model.tokenizer, ids)
         return {"question_id": questions[index].id, "output": text, "token_ids": ids}
 
     return decode_into_shards(
         prompts, decoding, folder, COLUMNS, row, name=name, batch_size=batch_size
     )
-
-
-def read_outputs(folder: Path) -> list[dict[str, Any]]:
-    """The outputs in `folder`, in the order of the questions."""
-    return sorted(read_shards(folder), key=lambda row: row["index"])

@@ -19,7 +19,8 @@ from lr_exp.inference.generation import decode_into_shards, render_prompts, sing
 from lr_exp.models.loading import LanguageModel
 from lr_exp.models.prompt_forms import Prompt
 from lr_exp.models.prompts import continuation_ids
-from lr_exp.store.shards import read_shards
+from lr_exp.models.vocabulary import text_of
+from lr_exp.store.shards import read_by_index
 
 VERSION = 1
 BOX = "\\boxed{"  # at the end of the appended text
@@ -69,10 +70,7 @@ def force(
     )
 
     def row(index: int, decoded: Any) -> dict[str, Any]:
-        text = language_model.tokenizer.decode(
-            decoded.token_ids, skip_special_tokens=True, clean_up_tokenization_spaces=False
-        )
-        return {"text": forced_text + text}
+        return {"text": forced_text + text_of(language_model.tokenizer, decoded.token_ids)}
 
     decode_into_shards(prompts, decoding, folder, _COLUMNS, row, name=name, batch_size=batch_size)
 
@@ -80,9 +78,7 @@ def force(
 def grade_forced(questions: Sequence[Question], folder: Path, kind: str) -> list[dict[str, Any]]:
     """One record per question, in their order: `id`, `text` (appended and decoded), `correct`."""
     records = []
-    for question, row in zip(
-        questions, sorted(read_shards(folder), key=lambda row: row["index"]), strict=True
-    ):
+    for question, row in zip(questions, read_by_index(folder), strict=True):
         found = boxes(row["text"])
         text = row["text"][: found[0][1] + 1] if found else row["text"]
         correct = bool(found) and (

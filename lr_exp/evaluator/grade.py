@@ -20,14 +20,11 @@ from lr_exp.evaluator.extract import extract
 from lr_exp.evaluator.verify import check_reference, verify
 from lr_exp.store import write_atomically
 
-VERSION = 3
-"""Increase it when `extract` or `verify` changes, so that stored answers are graded again."""
+VERSION = 3  # increase it when `extract` or `verify` changes, to grade stored answers again
 
 
 @dataclass(frozen=True)
 class Grade:
-    """The answer extracted from an output, and whether it is correct."""
-
     extracted: str | None
     correct: bool
     rule: str | None  # that extracted it, see `extract`
@@ -77,19 +74,15 @@ def grade_all(
             raise ValueError(f"expected the output of {question.id}, got {output['question_id']}")
         reference = question.answer or ""
         grade = grade_answer(output["output"], reference, kind, question.choices)
-        records.append(
-            {
-                "id": question.id,
-                "question": question.text,
-                "choices": list(question.choices),
-                "reference": reference,
-                "kind": kind,
-                "output": output["output"],
-                "tokens": output["tokens"],
-                "finished": output["finished"],
-                **asdict(grade),
-            }
-        )
+        record = {
+            "id": question.id,
+            "question": question.text,
+            "choices": list(question.choices),
+            "reference": reference,
+            "kind": kind,
+        }
+        generated = {name: output[name] for name in ("output", "tokens", "finished")}
+        records.append({**record, **generated, **asdict(grade)})
     return records
 
 

@@ -92,9 +92,8 @@ def normalize(text: str) -> str:
             if enclosed and len(text) > len(opening) + len(closing):
                 text = text[len(opening) : -len(closing)].strip()
         text = text.strip(" \t\n").rstrip(".,;: \t\n")
-        box = _BOX.match(text)
-        if box:
-            text = box.group(1).strip()
+        if box := _BOX.match(text):
+            text = box[1].strip()
         if (whole := _WHOLE_TEXT.match(text)) and braces_balance(whole[1]):
             text = whole[1].strip()
     text = _THOUSANDS.sub(lambda number: re.sub(r"\D", "", number[0]), text)

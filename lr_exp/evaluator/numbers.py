@@ -7,16 +7,12 @@ from fractions import Fraction
 
 from lr_exp.evaluator.normalize import without_unit
 
-RELATIVE_TOLERANCE = Fraction(1, 10_000)
-"""Tolerance between a decimal and another number, as in the toolkit."""
-MIN_ROUNDED_DIGITS = 3
-"""A decimal with at least this many significant digits equals any number that rounds to it."""
+RELATIVE_TOLERANCE = Fraction(1, 10_000)  # between a decimal and another number, as the toolkit's
+MIN_ROUNDED_DIGITS = 3  # a decimal with as many significant digits equals what rounds to it
 
 
 @dataclass(frozen=True)
 class WrittenNumber:
-    """A number and its notation."""
-
     value: Fraction  # before the percent sign is applied
     # Decimal places without trailing zeros (negative for 4.5e33); None for integers and fractions,
     # which are exact.

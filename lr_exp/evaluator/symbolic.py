@@ -70,10 +70,9 @@ class _Comparer:
         return equal
 
     def _start(self) -> subprocess.Popen[str]:
-        # -P: otherwise Python imports this folder's `numbers` instead of its own.
-        words = [sys.executable, "-P", str(_WORKER)]
         self._process = subprocess.Popen(  # noqa: S603 - our own program
-            words,
+            # -P: otherwise Python imports this folder's `numbers` instead of its own.
+            [sys.executable, "-P", str(_WORKER)],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             encoding="utf-8",

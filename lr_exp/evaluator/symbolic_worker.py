@@ -71,11 +71,7 @@ def _are_equal(gold: str, answer: str) -> bool:
     if any(_RELATION.search(text) and _SEVERAL.search(text) for text in (gold, answer)):
         return _as_set(gold) == _as_set(answer)
     first, second = _parsed(gold), _parsed(answer)
-    if (
-        isinstance(first, sympy.Expr)
-        and isinstance(second, sympy.Expr)
-        and not (first.is_Matrix or second.is_Matrix)
-    ):
+    if all(isinstance(one, sympy.Expr) and not one.is_Matrix for one in (first, second)):
         agree = _agree(first, second)
         if agree is not None:
             return agree
@@ -112,10 +108,9 @@ def _agree(first: Any, second: Any) -> bool | None:
         numbers = random.Random(seed)
         low, high, step = (-9, 30, seed % 2 * 3 + 1) if is_piecewise else (seed, seed + 1, 10**6)
         low, high, step = (0, 30, 1) if is_discrete else (low, high, step)
-        values = [numbers.randint(low * step + 1, high * step) for _ in symbols]
         point: Any = {
-            symbol: sympy.Rational(value, step)
-            for symbol, value in zip(symbols, values, strict=True)
+            symbol: sympy.Rational(numbers.randint(low * step + 1, high * step), step)
+            for symbol in symbols
         }
         gap = (first - second).subs(point).doit().evalf(2, maxn=3_000)
         size = max(abs(first.subs(point).evalf()), abs(second.subs(point).evalf()))

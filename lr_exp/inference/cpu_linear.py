@@ -64,14 +64,11 @@ def _layers(models: tuple[torch.nn.Module, ...]) -> list[torch.nn.Linear]:
     """The linear layers worth prepacking, each once."""
     if platform.machine() not in _ARCHITECTURES or not torch.backends.mkldnn.is_available():
         return []
-    layers: dict[int, torch.nn.Linear] = {}
-    for model in models:
-        if sum(parameter.numel() for parameter in model.parameters()) < _MIN_PARAMETERS:
-            continue
-        for module in model.modules():
-            # An outer call has already prepacked layers with an overridden forward.
-            if type(module) is torch.nn.Linear and "forward" not in vars(module):
-                weight = module.weight
-                if weight.dtype == torch.float32 and weight.device.type == "cpu":
-                    layers[id(module)] = module
-    return list(layers.values())
+    large = [one for one in models if sum(p.numel() for p in one.parameters()) >= _MIN_PARAMETERS]
+    return [
+        module
+        for module in dict.fromkeys(module for model in large for module in model.modules())
+        # An outer call has already prepacked layers with an overridden forward.
+        if type(module) is torch.nn.Linear and "forward" not in vars(module)
+        if module.weight.dtype == torch.float32 and module.weight.device.type == "cpu"
+    ]

@@ -4,8 +4,10 @@ The project has its own decoding loop because `generate` fills in any setting th
 not pass from the model repository's generation config (temperature, top-p, repetition penalty).
 """
 
+from bisect import bisect_right
 from collections.abc import Callable, Container, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -15,6 +17,7 @@ from lr_exp.inference.kv_cache import preallocated_cache
 from lr_exp.inference.strategies import Strategy
 from lr_exp.models.loading import LanguageModel
 from lr_exp.models.probing import cache_argument
+from lr_exp.models.vocabulary import text_of
 
 # Finished rows are removed once they are this share of the batch: a removal copies the cache, and
 # a remaining row costs compute in every further pass.
@@ -27,6 +30,37 @@ class Decoded:
 
     token_ids: list[int]
     finished: bool  # ended by a stop token, not by a limit
+
+
+class StopStrings:
+    """Texts that end an answer; the answer excludes the tokens from the first of them on."""
+
+    def __init__(self, tokenizer: Any, texts: Sequence[str]) -> None:
+        self._tokenizer, self._texts = tokenizer, tuple(texts)
+        # A token is at least one byte, except for the halves of a character that it may start with.
+        self._tail = max((len(text.encode()) for text in texts), default=0) + 4
+
+    def end(self, token_ids: Sequence[int]) -> bool:
+        """Whether one of the texts is at the end of an unfinished answer."""
+        return self._start(token_ids[-self._tail :]) is not None
+
+    def truncated(self, answer: Decoded) -> Decoded:
+        """The answer up to the token in which the first of the texts begins."""
+        start = self._start(answer.token_ids)
+        if start is None:
+            return answer
+        ids = answer.token_ids
+        # The longest beginning whose text ends before the stop string.
+        length = bisect_right(
+            range(len(ids) + 1), start, key=lambda count: len(text_of(self._tokenizer, ids[:count]))
+        )
+        return Decoded(ids[: length - 1], finished=True)
+
+    def _start(self, token_ids: Sequence[int]) -> int | None:
+        """Where the first of the texts begins in the text of these ids."""
+        text = text_of(self._tokenizer, token_ids) if self._texts else ""
+        starts = [start for one in self._texts if (start := text.find(one)) >= 0]
+        return min(starts, default=None)
 
 
 @dataclass(frozen=True)
@@ -163,10 +197,7 @@ class _CachedRows:
         self._positions = (self._mask[:, : self._length].cumsum(-1) - 1).clamp(min=0)
         self._next_positions = self._positions[:, -1:] + 1
         self._cache = preallocated_cache(self._model.model.config, self._length + max_new_tokens)
-        argument = cache_argument(self._model.model)
-        if argument is None:
-            raise ValueError(f"{self._model.name} takes no cache")
-        self._cache_argument = argument
+        self._cache_argument = str(cache_argument(self._model.model))  # not None: it `caches`
         # A row whose newest token was skipped keeps its previous logits.
         self._logits: Tensor | None = None
         self._skipped: Tensor | None = None  # (rows,) bool; None: no row
@@ -189,7 +220,6 @@ class _CachedRows:
         return logits
 
     def keep(self, indices: Tensor) -> None:
-        """Drops all other rows."""
         # Unlike `batch_select_indices`, this also selects the states of linear attention.
         self._cache.reorder_cache(indices)  # pyright: ignore[reportArgumentType]
         self._mask, self._next_positions = self._mask[indices], self._next_positions[indices]

@@ -6,7 +6,7 @@ The `*_decoding` functions return the ways to decode a batch; `decode_into_shard
 import logging
 from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, replace
-from functools import cache, partial
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,12 +15,11 @@ import pyarrow.parquet as pq
 import torch
 
 from lr_exp import distributed
-from lr_exp.errors import UserError
+from lr_exp.errors import UserError, warn_once
 from lr_exp.inference.cpu_linear import prepacked_linear
-from lr_exp.inference.decoding import Decoded, PromptedModel, decode
+from lr_exp.inference.decoding import Decoded, PromptedModel, StopStrings, decode
 from lr_exp.inference.engines import Generate, Request
 from lr_exp.inference.memory import AdaptiveBatchSize
-from lr_exp.inference.stop_strings import StopStrings
 from lr_exp.inference.strategies import Strategy, contrastive, greedy, sampled
 from lr_exp.models.loading import LanguageModel
 from lr_exp.models.prompt_forms import Prompt
@@ -32,6 +31,11 @@ from lr_exp.store.shards import count_rows, encoded, shard_number, shard_paths, 
 
 log = logging.getLogger(__name__)
 
+_ADVICE = (
+    "lower the stage's max_new_tokens (sampler.max_new_tokens, evaluator.max_new_tokens), or use "
+    "a smaller model or dtype=bfloat16"
+)
+_COLUMNS = [("index", pa.int32()), ("tokens", pa.int32()), ("finished", pa.bool_())]
 # Prompts are sorted by length within windows of this size: batches need little padding, and each
 # depends on the prompts of its window only.
 WINDOW = 1024
@@ -45,13 +49,6 @@ class BatchDecoder:
     # Takes the batch's shard number, the indices of its prompts, and the offset of this part in the
     # shard (if the batch was split to fit in memory); returns the answers in this order.
     decode: Callable[[int, Sequence[int], int], list[Decoded]]
-
-
-_ADVICE = (
-    "lower the stage's max_new_tokens (sampler.max_new_tokens, evaluator.max_new_tokens), or use "
-    "a smaller model or dtype=bfloat16"
-)
-_COLUMNS = [("index", pa.int32()), ("tokens", pa.int32()), ("finished", pa.bool_())]
 
 
 def batches_by_length(
@@ -114,7 +111,6 @@ def single_decoding(
     number. Another batch size, or a batch split to fit in memory, gives other answers.
 
     Args:
-        stop: texts that end an answer.
         generate: an engine to decode in the model's place; it seeds each request, so its answers do
             not depend on batches.
     """
@@ -174,13 +170,7 @@ def _decoding(
     max_new_tokens: int,
     stop: Sequence[str],
 ) -> BatchDecoder:
-    """Decoding by models of this process.
-
-    Args:
-        readers: with all prompts.
-        strategy: returns the strategy for a shard's number and an offset in it.
-        stop: texts that end an answer.
-    """
+    """Decoding by models of this process; `strategy` takes a shard's number and an offset in it."""
     ends = StopStrings(readers[0].language_model.tokenizer, stop)
 
     def decode_batch(number: int, batch: Sequence[int], start: int) -> list[Decoded]:
@@ -220,60 +210,47 @@ def decode_into_shards(
     Returns:
         Totals: `questions`, `tokens` generated, `finished` (ended by a stop token).
 
-    Raises:
-        UserError: a single prompt does not fit in memory.
+    Raises UserError: a single prompt does not fit in memory.
     """
     schema = pa.schema([*_COLUMNS, *columns])
     adaptive = AdaptiveBatchSize(batch_size, f"{name}: questions", _ADVICE)
-    finished_shards, finished_rows = distributed.run_on_rank0(lambda: _finished(folder))
+    found = distributed.run_on_rank0(
+        lambda: {shard_number(path): count_rows(path) for path in shard_paths(folder)}
+    )
     if len(prompts) / batch_size <= distributed.world_size() - 1:
-        _warn_of_idle_ranks(len(prompts), batch_size)
+        warn_once(
+            log,
+            "%d questions in batches of %d make fewer batches than the %d processes, so some will "
+            "be idle; lower sampler.batch_size or evaluator.batch_size.",
+            len(prompts),
+            batch_size,
+            distributed.world_size(),
+        )
 
     def decode_job(job: tuple[int, list[int]]) -> tuple[bytes, int]:
         number, batch = job
         decoded = adaptive.run(batch, partial(decoder.decode, number))
-        rows = [
-            {
-                **row(index, answer),
-                "index": index,
-                "tokens": len(answer.token_ids),
-                "finished": answer.finished,
-            }
-            for index, answer in zip(batch, decoded, strict=True)
-        ]
-        return encoded(rows, schema), sum(len(answer.token_ids) for answer in decoded)
+        rows = []
+        for index, answer in zip(batch, decoded, strict=True):
+            counts = {"tokens": len(answer.token_ids), "finished": answer.finished}
+            rows.append({**row(index, answer), "index": index, **counts})
+        return encoded(rows, schema), sum(one["tokens"] for one in rows)
 
     with (
-        Progress(name, len(prompts), "question", found=finished_rows, also="token") as progress,
+        Progress(
+            name, len(prompts), "question", found=sum(found.values()), also="token"
+        ) as progress,
         prepacked_linear(*decoder.models, copy_shared=True),
     ):
 
         def save(job: tuple[int, list[int]], result: tuple[bytes, int]) -> None:
-            number, batch = job
-            content, tokens = result
+            (number, batch), (content, tokens) = job, result
             write_encoded(folder, number, content)
             progress.add(len(batch), also=tokens)
 
-        jobs = batches_by_length(prompts, batch_size, finished_shards)
+        jobs = batches_by_length(prompts, batch_size, found)
         distributed.distribute_jobs(jobs, decode_job, save)
     return distributed.run_on_rank0(lambda: _totals(folder))
-
-
-@cache  # one warning for all benchmarks of the same size
-def _warn_of_idle_ranks(questions: int, batch_size: int) -> None:
-    log.warning(
-        "%d questions in batches of %d make fewer batches than the %d processes, so some will be "
-        "idle; lower sampler.batch_size or evaluator.batch_size.",
-        questions,
-        batch_size,
-        distributed.world_size(),
-    )
-
-
-def _finished(folder: Path) -> tuple[set[int], int]:
-    """The numbers of the existing shards, and their number of rows."""
-    paths = shard_paths(folder)
-    return {shard_number(path) for path in paths}, sum(count_rows(path) for path in paths)
 
 
 def _totals(folder: Path) -> dict[str, int]:

@@ -6,7 +6,6 @@ rows of a tiny model that takes most of the decoding time.
 
 from typing import Any
 
-import torch
 from torch import Tensor
 from transformers import DynamicCache
 from transformers.cache_utils import DynamicLayer
@@ -37,7 +36,6 @@ class PreallocatedLayer(DynamicLayer):
         return self.keys, self.values
 
     def reorder_cache(self, beam_idx: Tensor) -> None:
-        """Keeps these rows only."""
         if self._buffers is None:
             return
         end = self.get_seq_length()
@@ -58,4 +56,4 @@ def preallocated_cache(config: Any, capacity: int) -> DynamicCache:
 
 def _empty(states: Tensor, capacity: int) -> Tensor:
     rows, heads, _, width = states.shape
-    return torch.empty(rows, heads, capacity, width, dtype=states.dtype, device=states.device)
+    return states.new_empty(rows, heads, capacity, width)

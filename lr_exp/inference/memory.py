@@ -16,9 +16,7 @@ from lr_exp.models.packing import groups_within
 
 log = logging.getLogger(__name__)
 
-_CLEAR = Path("/proc/self/clear_refs")
-_STATUS = Path("/proc/self/status")
-
+_CLEAR, _STATUS = Path("/proc/self/clear_refs"), Path("/proc/self/status")
 # torch has an exception class for accelerators only; on a CPU the message must be matched.
 _MESSAGES = ("out of memory", "can't allocate memory", "not enough memory", "alloc_failed")
 
@@ -57,7 +55,6 @@ def free_memory() -> None:
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Whether the error means that the CPU or an accelerator ran out of memory."""
     if isinstance(error, torch.OutOfMemoryError | MemoryError):
         return True
     text = str(error).lower()
@@ -69,7 +66,6 @@ class AdaptiveBatchSize:
 
     def __init__(self, size: int, what: str, advice: str) -> None:
         """Args:
-        size: initial batch size.
         what: the stage and unit for messages, such as "rollout: questions".
         advice: what to change if a batch of one does not fit.
         """
@@ -89,8 +85,7 @@ class AdaptiveBatchSize:
             work: takes consecutive items and the number of those before them.
             size: what an item counts towards the batch size.
 
-        Raises:
-            UserError: a single item does not fit.
+        Raises UserError: a single item does not fit.
         """
         results: list[R] = []
         place = 0
@@ -109,13 +104,11 @@ class AdaptiveBatchSize:
                         f"{self._what}: even the smallest batch does not fit in memory; "
                         f"{self._advice}."
                     ) from error
-                self._halve(sum(sizes[:count]))
             free_memory()
+            tried = sum(sizes[:count])
+            self._size = max(1, tried // 2)
+            if not self._warned:
+                message = "%s: a batch of %d does not fit in memory; trying smaller ones."
+                log.warning(message, self._what, tried)
+                self._warned = True
         return results
-
-    def _halve(self, tried: int) -> None:
-        self._size = max(1, tried // 2)
-        if not self._warned:
-            message = "%s: a batch of %d does not fit in memory; trying smaller ones."
-            log.warning(message, self._what, tried)
-            self._warned = True

@@ -33,8 +33,7 @@ def sampled(temperature: float, top_p: float, generator: torch.Generator) -> Str
             at least this total probability (arXiv 1904.09751, section 3.1).
         generator: on the logits' device.
 
-    Raises:
-        ValueError: `temperature` or `top_p` is out of range.
+    Raises ValueError: `temperature` or `top_p` is out of range.
     """
     if not 0 < temperature < math.inf:
         raise ValueError(f"temperature={temperature} must be a number above 0")
@@ -66,11 +65,9 @@ def contrastive(shared: SharedVocabulary, alpha: float) -> Strategy:
     control tokens have no contrast score, and without them some answers would never end.
 
     Args:
-        shared: the ids that both models share.
         alpha: in (0, 1]; 1 is the expert's greedy choice.
 
-    Raises:
-        ValueError: `alpha` is out of range.
+    Raises ValueError: `alpha` is out of range.
     """
     if not 0 < alpha <= 1:
         raise ValueError(f"alpha={alpha} must be in (0, 1]")

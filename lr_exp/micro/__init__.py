@@ -9,15 +9,14 @@ from pathlib import Path
 
 from lr_exp.errors import did_you_mean
 
+# The expert, then the amateurs, by the share of careful solutions in their training corpus.
 MODELS: tuple[str, ...] = ("expert", "micro", "micro_near", "micro_peer", "micro_master")
-"""The expert, then the amateurs, by the share of careful solutions in their training corpus."""
 
 
 def model_folder(name: str) -> Path:
     """Folder of a shipped model for `from_pretrained`; `name` is one of `MODELS`.
 
-    Raises:
-        ValueError: unknown name.
+    Raises ValueError: unknown name.
     """
     if name not in MODELS:
         raise ValueError(f"unknown micro model {name!r}.{did_you_mean(name, MODELS)}")

@@ -32,7 +32,6 @@ _QUESTION = (
     *(" What is the total", " Count all"),
 )
 
-# Ignores system messages: the models were trained without them.
 CHAT_TEMPLATE = (
     "{#- System messages are ignored: the micro models never saw one. -#}"
     "{%- for message in messages -%}"

@@ -15,32 +15,23 @@ from lr_exp.micro.tokenizer import END
 from lr_exp.micro.world import Problem, careless_answer, generate_corpus
 from lr_exp.progress import Progress
 
-MAX_NEW_TOKENS = 128
-"""The longest solution of any family has 107 tokens and the end-of-turn token."""
-
-# Batches that are sorted by length together, to reduce padding.
-_SORT_WINDOW = 8
+MAX_NEW_TOKENS = 128  # the longest solution of any family has 107 and the end-of-turn token
+_SORT_WINDOW = 8  # batches that are sorted by length together, to reduce padding
 _IGNORE_INDEX = -100
 
 
 @dataclass(frozen=True)
 class Recipe:
-    """Architecture and training of one model.
+    """Architecture and training of one model."""
 
-    careful_share: share of careful solutions in its corpus, 0..1.
-    steps: optimizer steps of `batch_size` pairs each.
-    width, layers, heads, inner: hidden size, decoder layers, attention heads, MLP width.
-    learning_rate: AdamW's peak, after 5 % of the steps as warm-up; then cosine decay.
-    """
-
-    careful_share: float
-    steps: int
+    careful_share: float  # of the solutions in its corpus, 0..1
+    steps: int  # optimizer steps of `batch_size` pairs each
     width: int = 96
     layers: int = 3
     heads: int = 3
-    inner: int = 384
+    inner: int = 384  # width of the MLP
     batch_size: int = 32
-    learning_rate: float = 4e-3
+    learning_rate: float = 4e-3  # the peak, after 5 % of the steps as warm-up; then cosine decay
 
 
 def build_model(recipe: Recipe, tokenizer: PreTrainedTokenizerFast, seed: int) -> LlamaForCausalLM:

@@ -25,9 +25,7 @@ from dataclasses import dataclass
 from lr_exp.errors import did_you_mean
 
 SPLITS = ("train", "test")
-
-# One question in five is a test question, by its hash.
-_TEST_INTERVAL = 5
+_TEST_INTERVAL = 5  # one question in five is a test question, by its hash
 # Share of questions kept whose careless answer is right, in families with carries.
 _HARMLESS_SHARE = 0.1
 
@@ -63,18 +61,12 @@ _SUBTRACT_STORIES = (
 
 @dataclass(frozen=True)
 class Problem:
-    r"""One question with its right answer and two worked solutions.
+    r"""One question with its right answer and two worked solutions that end in ``\boxed{...}``."""
 
-    question: one line.
-    answer: the right answer, decimal digits.
-    solution: the careful solution, one line for each operation, ending in ``\boxed{answer}``.
-    careless: the careless solution, ending in ``\boxed{...}``; equal to `solution` without carries.
-    """
-
-    question: str
-    answer: str
-    solution: str
-    careless: str
+    question: str  # one line
+    answer: str  # the right one, in decimal digits
+    solution: str  # the careful one, a line for each operation
+    careless: str  # equal to `solution` without carries
 
 
 @dataclass(frozen=True)
@@ -120,8 +112,7 @@ _FAMILIES = {
     "micro_plain": _Family(_ADD_STORIES, NAMES, NOUNS, "+", _no_carry, False),
 }
 
-FAMILIES: tuple[str, ...] = tuple(_FAMILIES)
-"""Names of the families; tuning runs use unlabelled questions of the first."""
+FAMILIES: tuple[str, ...] = tuple(_FAMILIES)  # tuning uses unlabelled questions of the first
 
 
 def generate_problems(family: str, count: int, seed: int, split: str) -> list[Problem]:
@@ -136,8 +127,7 @@ def iter_problems(family: str, count: int, seed: int, split: str) -> Iterator[Pr
     of a smaller one. A hash of the question's text decides whether it is a "test" or a "train"
     question, so the splits never overlap.
 
-    Raises:
-        ValueError: unknown family or split, or the family has too few questions.
+    Raises ValueError: unknown family or split, or the family has too few questions.
     """
     for kind, name, valid in (("family", family, FAMILIES), ("split", split, SPLITS)):
         if name not in valid:
@@ -183,7 +173,6 @@ def split_of(question: str) -> str:
 
 
 def careless_answer(problem: Problem) -> str:
-    """Answer of the careless solution."""
     return problem.careless.rpartition("{")[2].removesuffix("}")
 
 
@@ -201,8 +190,7 @@ def _draw(family: _Family, rng: random.Random) -> Problem:
 
 def _solve(operands: tuple[int, ...], sign: str, careful: bool) -> tuple[int, str]:
     """Combines the operands from the left; returns the result and the solution's text."""
-    lines = []
-    total = operands[0]
+    total, lines = operands[0], []
     for operand in operands[1:]:
         total, line = _operation(total, operand, sign, careful)
         lines.append(line)
@@ -219,8 +207,7 @@ def _operation(left: int, right: int, sign: str, careful: bool) -> tuple[int, st
     """
     width = max(len(str(left)), len(str(right)))
     columns = []
-    written = 0
-    carry = 0
+    written = carry = 0
     for place in range(width):
         top = left // 10**place % 10
         bottom = right // 10**place % 10

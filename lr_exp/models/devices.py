@@ -21,38 +21,36 @@ def choose_gpu(settings: Settings) -> None:
     With `device=cuda:N` that is GPU N; with several ranks on a host it is the one at the local
     rank. Has no effect once CUDA is initialized, so all cells of a multirun share one GPU.
 
-    Raises:
-        UserError: a host has more ranks than GPUs.
+    Raises UserError: a host has more ranks than GPUs.
     """
     kind, _, number = settings.device.partition(":")
+    count = distributed.local_world_size()
     if kind == "cuda" and number.isdigit():
-        if distributed.local_world_size() > 1:
+        if count > 1:
             raise UserError(
-                f"device={settings.device} is one GPU, but this host runs "
-                f"{distributed.local_world_size()} processes of this run. Set device=cuda to give "
-                "each process its own GPU."
+                f"device={settings.device} is one GPU, but this host runs {count} processes of "
+                "this run. Set device=cuda to give each process its own GPU."
             )
         os.environ.setdefault("CUDA_VISIBLE_DEVICES", number)
         settings.device = "cuda"
-    elif kind in ("auto", "cuda") and distributed.local_world_size() > 1:
+    elif kind in ("auto", "cuda") and count > 1:
         _select_gpu_by_local_rank()
 
 
 @cache  # a second call would index into the single GPU that the first one left visible
 def _select_gpu_by_local_rank() -> None:
     """Leaves only the GPU at the local rank visible to this process."""
+    rank, count = distributed.local_rank(), distributed.local_world_size()
     visible = os.environ.get("CUDA_VISIBLE_DEVICES")
-    gpus = visible.split(",") if visible is not None else []
-    if gpus == [""]:
+    if visible == "":
         return  # GPUs are disabled
-    if gpus and len(gpus) < distributed.local_world_size():
+    gpus = visible.split(",") if visible else [str(gpu) for gpu in range(count)]
+    if len(gpus) < count:
         raise UserError(
-            f"{distributed.local_world_size()} processes of this run are on one host, but "
-            f"CUDA_VISIBLE_DEVICES={visible} lists {len(gpus)} GPUs; start one process per GPU "
-            "(torchrun --nproc-per-node)."
+            f"{count} processes of this run are on one host, but CUDA_VISIBLE_DEVICES={visible} "
+            f"lists {len(gpus)} GPUs; start one process per GPU (torchrun --nproc-per-node)."
         )
-    gpu = gpus[distributed.local_rank()] if gpus else str(distributed.local_rank())
-    os.environ["CUDA_VISIBLE_DEVICES"] = gpu
+    os.environ["CUDA_VISIBLE_DEVICES"] = gpus[rank]
 
 
 def resolve_device(device: str) -> str:
@@ -68,11 +66,9 @@ def resolve_device(device: str) -> str:
     if resolved.type == "cuda" and not torch.cuda.is_available():
         raise UserError(f"device={device}: torch sees no GPU here; use device=cpu or auto.")
     if resolved.index is not None:
-        count = torch.cuda.device_count()
-        if resolved.index >= count:
-            raise UserError(
-                f"device={device}: torch sees GPUs 0 to {count - 1} here; use one of them."
-            )
+        last = torch.cuda.device_count() - 1
+        if resolved.index > last:
+            raise UserError(f"device={device}: torch sees GPUs 0 to {last} here; use one of them.")
         torch.cuda.set_device(resolved)  # libraries that use plain `cuda` mean the current device
     return device
 

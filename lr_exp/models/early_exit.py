@@ -22,25 +22,19 @@ from lr_exp.models.probing import PROBE, same_but_for_rounding
 def early_exit(expert: LanguageModel, drop_layers: tuple[int, ...], name: str) -> LanguageModel:
     """A model without the given layers of the expert that shares the expert's weights.
 
-    Raises:
-        UserError: the expert has no layer of that number, no layer would remain, or the
-            architecture's layers depend on each other in another way than through their output.
+    Raises UserError: the expert has no layer of that number, no layer would remain, or the
+    architecture's layers depend on each other in another way than through their output.
     """
     total = expert.model.config.get_text_config().num_hidden_layers
     _check_layers(tuple(sorted(drop_layers)), total)
     kept = [layer for layer in range(total) if layer not in drop_layers]
-    whole = _layers(expert.model)
+    _, _, whole = _layers(expert.model)
     layers = [_with_layer_index(whole[old], new) for new, old in enumerate(kept)]
     model = with_layers(expert.model, layers, kept)
     if not _skips(expert.model, [whole[layer] for layer in drop_layers], model):
         raise _unsuitable(expert.model)
-    return replace(
-        expert,
-        name=name,
-        model=model,
-        shared_with=expert.model,
-        shared_layers=min(drop_layers),
-    )
+    first = min(drop_layers)
+    return replace(expert, name=name, model=model, shared_with=expert.model, shared_layers=first)
 
 
 def with_layers(model: Any, layers: Sequence[Any], sources: Sequence[int]) -> Any:
@@ -49,7 +43,7 @@ def with_layers(model: Any, layers: Sequence[Any], sources: Sequence[int]) -> An
     Args:
         sources: for each new layer the index of the layer of `model` whose attention type it has.
     """
-    path, list_name = _decoder(model)[0], _list_name(model)
+    path, list_name, _ = _layers(model)
     config = copy.deepcopy(model.config)
     text = config.get_text_config()
     for name, value in list(vars(text).items()):
@@ -67,26 +61,13 @@ def with_layers(model: Any, layers: Sequence[Any], sources: Sequence[int]) -> An
     return twin
 
 
-def _layers(model: Any) -> Any:
-    """The decoder's list of layers."""
-    return _decoder(model)[1]._modules[_list_name(model)]
-
-
-def _list_name(model: Any) -> str:
-    """The name of the decoder's list of layers."""
-    total = model.config.get_text_config().num_hidden_layers
-    for name, child in _decoder(model)[1]._modules.items():
+def _layers(model: Any) -> tuple[str, str, torch.nn.ModuleList]:
+    """The decoder's full name, the name of its list of layers, and this list."""
+    total, decoder = model.config.get_text_config().num_hidden_layers, model.get_decoder()
+    paths = [path for path, module in model.named_modules() if module is decoder and path]
+    for name, child in decoder._modules.items() if paths else ():
         if isinstance(child, torch.nn.ModuleList) and len(child) == total:
-            return name
-    raise _unsuitable(model)
-
-
-def _decoder(model: Any) -> tuple[str, Any]:
-    """Full name and module of the part of a causal model that holds the layers."""
-    decoder = model.get_decoder()
-    for name, module in model.named_modules():
-        if module is decoder and name:
-            return name, decoder
+            return paths[0], name, child
     raise _unsuitable(model)
 
 
@@ -164,9 +145,9 @@ def shared_layer_logits(
     )
     if not count or not same_input:
         return None
-    layers = list(_layers(amateur.model))
+    (*_, whole), (*_, layers) = _layers(expert.model), _layers(amateur.model)
     captured: list[Any] = []
-    handle = _layers(expert.model)[count - 1].register_forward_hook(
+    handle = whole[count - 1].register_forward_hook(
         lambda _, inputs, output: captured.append(output)
     )
     try:

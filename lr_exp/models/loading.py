@@ -3,14 +3,13 @@
 import json
 import logging
 from dataclasses import dataclass, replace
-from functools import cache
 from typing import Any
 
 from lr_exp.config.settings import ATTENTIONS
-from lr_exp.errors import UserError, first_line
+from lr_exp.errors import UserError, first_line, warn_once
 from lr_exp.models.locating import (
     ModelSource,
-    config_rows,
+    config_number,
     context_limit,
     has_tokenizer,
     read_config,
@@ -33,7 +32,7 @@ class LanguageModel:
     context: int | None  # maximum sequence length in tokens, if the config has it
     shared_with: Any = None  # early exit: the model that shares its first layers ...
     shared_layers: int = 0  # ... and how many
-    packs: bool = True  # see `probing.Abilities`
+    packs: bool = True  # see `probing.probe`
     caches: bool = True
 
 
@@ -42,8 +41,7 @@ def load_tokenizer(source: ModelSource) -> Any:
 
     A random model without a tokenizer gets a byte tokenizer.
 
-    Raises:
-        UserError: the tokenizer cannot be loaded.
+    Raises UserError: the tokenizer cannot be loaded.
     """
     from transformers import AutoTokenizer
 
@@ -59,10 +57,7 @@ def load_tokenizer(source: ModelSource) -> Any:
         if source.control_tokens:
             allow_control_tokens(tokenizer)
     except Exception as error:  # each format fails with its own exceptions
-        raise UserError(
-            f"{source.role}: the tokenizer in {source.folder} cannot be loaded "
-            f"({first_line(error)}); {_remedy(source, error)}."
-        ) from error
+        raise _not_loadable("tokenizer", source, error) from error
     return tokenizer
 
 
@@ -78,10 +73,8 @@ def _model_type(source: ModelSource) -> dict[str, Any]:
     tokenizer = json.loads(path.read_text("utf-8")) if path.is_file() else {}
     if source.gguf_file or "tokenizer_class" not in tokenizer or "auto_map" in tokenizer:
         return {}
-    facts = {
-        "model_type": read_config(source).get("model_type"),
-        "name_or_path": str(source.folder),
-    }
+    kind = read_config(source).get("model_type")
+    facts = {"model_type": kind, "name_or_path": str(source.folder)}
     return {"config": PreTrainedConfig.from_dict(facts)}
 
 
@@ -90,12 +83,10 @@ def load(source: ModelSource, *, device: str, dtype: str) -> LanguageModel:
 
     Args:
         source: from `locate`, without `drop_layers` (see `early_exit`).
-        device: a torch device.
         dtype: float32, bfloat16 or float16.
 
-    Raises:
-        UserError: damaged or missing weights, an unsupported architecture, logits that are not
-            finite, or token ids without a row in the model's embedding.
+    Raises UserError: damaged or missing weights, an unsupported architecture, logits that are not
+    finite, or token ids without a row in the model's embedding.
     """
     from transformers import GenerationConfig
     from transformers.utils.logging import disable_progress_bar
@@ -112,42 +103,28 @@ def load(source: ModelSource, *, device: str, dtype: str) -> LanguageModel:
         model = random_model(source.folder, device, dtype, source.attention, seed=seed)
     else:
         model = _pretrained(source, dtype)
-    generation, rows = model.generation_config, output_rows(model)
-    loaded = _described(source, tokenizer, model, generation, model.config, rows)
+    rows = model.get_output_embeddings().weight.shape[0]
+    loaded = _described(source, tokenizer, model, model.generation_config, model.config, rows)
     model.generation_config = GenerationConfig()  # no temperature, top-p and penalties
     if source.gguf_file:
         _clear_quantization(model)
     model.to(device).eval().requires_grad_(False)
-    abilities = probe(model, f"{source.role} {source.name}")
-    loaded.packs, loaded.caches = abilities.packs, abilities.caches
-    if not (loaded.packs and loaded.caches):
-        _warn_of_slow_passes(source.name, loaded.packs, loaded.caches)
-    return loaded
-
-
-@cache
-def _warn_of_longrope(name: str, context: int | None) -> None:
-    log.warning(
-        "%s: its context is limited to %s tokens. Beyond them LongRoPE scales all positions anew, "
-        "which does not fit keys in the cache nor shorter sequences in the same pass.",
-        name,
-        context,
-    )
-
-
-@cache  # one warning a model, however often it is loaded
-def _warn_of_slow_passes(name: str, packs: bool, caches: bool) -> None:
-    slow = [] if packs else ["score and tune one sequence a pass (it mixes packed sequences)"]
-    if not caches:
+    loaded.packs, loaded.caches = probe(model, f"{source.role} {source.name}")
+    slow = []
+    if not loaded.packs:
+        slow.append("score and tune one sequence a pass (it mixes packed sequences)")
+    if not loaded.caches:
         slow.append("generate one sequence at a time, without a cache (it has none that pads)")
-    log.warning("%s: stages %s. Results are right, but this is slower.", name, " and ".join(slow))
+    if slow:
+        message = "%s: stages %s. Results are right, but this is slower."
+        warn_once(log, message, source.name, " and ".join(slow))
+    return loaded
 
 
 def load_without_weights(source: ModelSource) -> LanguageModel:
     """The same description as from `load`, but `model` is None; for use with an engine.
 
-    Raises:
-        UserError: the config or tokenizer cannot be loaded.
+    Raises UserError: the config or tokenizer cannot be loaded.
     """
     from transformers import AutoConfig, GenerationConfig
 
@@ -155,15 +132,13 @@ def load_without_weights(source: ModelSource) -> LanguageModel:
     try:
         config = AutoConfig.from_pretrained(source.folder, **_source_options(source))
     except Exception as error:  # each format fails with its own exceptions
-        raise UserError(
-            f"{source.role}: the config in {source.folder} cannot be loaded "
-            f"({first_line(error)}); {_remedy(source, error)}."
-        ) from error
+        raise _not_loadable("config", source, error) from error
     try:
         generation = GenerationConfig.from_pretrained(source.folder)
     except (OSError, ValueError):  # the folder has no generation_config.json
         generation = None
-    return _described(source, tokenizer, None, generation, config, config_rows(source))
+    rows = config_number(source, "vocab_size")
+    return _described(source, tokenizer, None, generation, config, rows)
 
 
 def _described(
@@ -175,7 +150,13 @@ def _described(
     declared = [getattr(place, "eos_token_id", None) for place in (generation, config, text)]
     context = context_limit(lambda name: getattr(text, name, None))
     if context != getattr(text, "max_position_embeddings", None):
-        _warn_of_longrope(source.name, context)
+        warn_once(
+            log,
+            "%s: its context is limited to %s tokens. Beyond them LongRoPE scales all positions "
+            "anew, which does not fit keys in the cache nor shorter sequences in the same pass.",
+            source.name,
+            context,
+        )
     return LanguageModel(
         name=source.name,
         model=model,
@@ -187,7 +168,6 @@ def _described(
 
 
 def _source_options(source: ModelSource) -> dict[str, Any]:
-    """Keyword arguments of `from_pretrained` for any source."""
     gguf = {"gguf_file": source.gguf_file} if source.gguf_file else {}
     return {"trust_remote_code": source.trust_remote_code, **gguf}
 
@@ -209,10 +189,7 @@ def _pretrained(source: ModelSource, dtype: str) -> Any:
     except Exception as error:
         if source.attention:
             check_attention(source, error)
-        raise UserError(
-            f"{source.role}: the weights in {source.folder} cannot be loaded "
-            f"({first_line(error)}); {_remedy(source, error)}."
-        ) from error
+        raise _not_loadable("weights", source, error) from error
     missing = sorted(info["missing_keys"])
     if missing:
         raise UserError(
@@ -258,15 +235,8 @@ def check_attention(source: ModelSource, error: Exception) -> None:
         ) from error
 
 
-def output_rows(model: Any) -> int:
-    """Rows of the output embedding: the length of a logit vector."""
-    return int(model.get_output_embeddings().weight.shape[0])
-
-
 def _clear_quantization(model: Any) -> None:
-    """Clears the GGUF quantization marks: the weights are floats now, and marked models refuse
-    to be saved.
-    """
+    """Clears GGUF's marks: the weights are floats now, and marked models refuse to be saved."""
     if hasattr(model.config, "quantization_config"):
         del model.config.quantization_config
     model.is_quantized = False
@@ -274,10 +244,14 @@ def _clear_quantization(model: Any) -> None:
     model.quantization_method = None
 
 
-def _remedy(source: ModelSource, error: Exception) -> str:
+def _not_loadable(what: str, source: ModelSource, error: Exception) -> UserError:
+    remedy = f"check {source.role}.path"
     if "trust_remote_code" in str(error) and not source.trust_remote_code:
-        return (
+        remedy = (
             "it needs its repository's own code: read that code, and set "
             f"{source.role}.trust_remote_code=true if you trust it"
         )
-    return f"check {source.role}.path"
+    return UserError(
+        f"{source.role}: the {what} in {source.folder} cannot be loaded ({first_line(error)}); "
+        f"{remedy}."
+    )

@@ -17,9 +17,7 @@ from lr_exp.errors import UserError, first_line
 from lr_exp.store import digest, file_digest
 
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
-
 _HUB_FILES = ["*.json", "*.safetensors", "*.txt", "*.model", "*.jinja"]
-
 _TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "vocab.json", "vocab.txt")
 
 
@@ -33,8 +31,7 @@ class ModelSource:
     folder: Path
     gguf_file: str | None
     trust_remote_code: bool
-    # Of weights, config, tokenizer and template, or of hub id and commit; in a run also of the
-    # prompts that the template renders.
+    # Of weights, config and tokenizer, or of hub id and commit; in a run also of rendered prompts.
     fingerprint: str
     revision: str | None = None  # hub commit
     drop_layers: tuple[int, ...] = ()
@@ -47,13 +44,11 @@ class ModelSource:
 def locate(settings: ModelSettings, role: str) -> ModelSource:
     """Finds a model's files without loading them.
 
-    Raises:
-        UserError: there is no model, its weights, config or tokenizer are missing, or its weights
-            are pickles.
+    Raises UserError: there is no model, its weights, config or tokenizer are missing, or its
+    weights are pickles.
     """
-    path = settings.path
-    packaged = _in_package(settings) if path is None else None
-    if packaged is None and path is None:
+    path, packaged = settings.path, None
+    if path is None and (packaged := _in_package(settings)) is None:
         path = settings.fallback_path
     if packaged is not None:
         folder, gguf_file, revision = packaged
@@ -114,11 +109,6 @@ def locate_amateur(settings: AmateurSettings, expert: ModelSource) -> ModelSourc
     )
 
 
-def config_rows(source: ModelSource) -> int | None:
-    """Rows of the output embedding, from the config (None if it does not say)."""
-    return config_number(source, "vocab_size")
-
-
 def config_context(source: ModelSource) -> int | None:
     """Maximum sequence length in tokens, from the config (None if it does not say)."""
     limit = context_limit(_text_config(source).get)
@@ -155,7 +145,6 @@ def _text_config(source: ModelSource) -> dict[str, Any]:
 
 
 def has_tokenizer(folder: Path) -> bool:
-    """Whether the folder has tokenizer files."""
     return any((folder / name).is_file() for name in _TOKENIZER_FILES)
 
 

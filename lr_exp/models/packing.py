@@ -22,36 +22,27 @@ class Pack:
     read_at: Tensor  # (reads,) int64, indices into the row, ascending
 
     def to(self, device: torch.device | str) -> "Pack":
-        """The same pack on another device."""
-        return Pack(
-            self.input_ids.to(device), self.position_ids.to(device), self.read_at.to(device)
-        )
+        return Pack(*(tensor.to(device) for tensor in vars(self).values()))
 
 
 def pack(sequences: Sequence[Sequence[int]], reads: Sequence[Sequence[int]]) -> Pack:
-    """Concatenates sequences.
+    """Concatenates sequences of token ids, at least one each.
 
     Args:
-        sequences: token ids of each sequence, at least one each.
         reads: for each sequence the indices into it whose next-token logits are wanted.
 
-    Raises:
-        ValueError: an empty sequence, or an index outside its sequence.
+    Raises ValueError: an empty sequence, or an index outside its sequence.
     """
-    starts, total = [], 0
+    row, positions, read_at = [], [], []
     for sequence, indices in zip(sequences, reads, strict=True):
         outside = [index for index in indices if not 0 <= index < len(sequence)]
         if outside or not sequence:
             raise ValueError(
                 f"a sequence of {len(sequence)} tokens cannot be read at {outside or 'any index'}"
             )
-        starts.append(total)
-        total += len(sequence)
-    row = [token for sequence in sequences for token in sequence]
-    positions = [index for sequence in sequences for index in range(len(sequence))]
-    read_at = [
-        start + index for start, indices in zip(starts, reads, strict=True) for index in indices
-    ]
+        read_at += [len(row) + index for index in indices]
+        row += sequence
+        positions += range(len(sequence))
     return Pack(torch.tensor([row]), torch.tensor([positions]), torch.tensor(read_at))
 
 

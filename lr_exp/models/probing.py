@@ -4,7 +4,6 @@ An architecture that mixes packed sequences, or misreads padding or a cache, rai
 numbers are plausible and wrong. So each property is tested once after loading.
 """
 
-from dataclasses import dataclass
 from inspect import signature
 from typing import Any
 
@@ -20,19 +19,14 @@ PROBE = [2, 7, 1, 8, 2, 8]  # token ids that every model has
 _LONGER = [3, 1, 4, 1, 5, 9, 2, 6, 5]
 
 
-@dataclass(frozen=True)
-class Abilities:
-    """What a model may be given in one call besides a single whole sequence."""
-
-    packs: bool  # several sequences in a row (`packing`)
-    caches: bool  # left-padded rows, and a cache of the tokens before
-
-
-def probe(model: Any, name: str) -> Abilities:
+def probe(model: Any, name: str) -> tuple[bool, bool]:
     """Tests a model in evaluation mode whose weights need no gradient.
 
-    Raises:
-        UserError: its logits are not finite, or it is not a causal language model.
+    Returns:
+        Whether a call may have several sequences in a row (`packing`), and whether it may have
+        left-padded rows and a cache of the tokens before.
+
+    Raises UserError: its logits are not finite, or it is not a causal language model.
     """
     device = next(model.parameters()).device
     one = pack([PROBE], [range(len(PROBE))]).to(device)
@@ -61,7 +55,7 @@ def probe(model: Any, name: str) -> Abilities:
         raise UserError(
             f"{name}: this architecture {why}; choose a decoder-only causal language model."
         )
-    return Abilities(_packs(model, plain), _caches(model))
+    return _packs(model, plain), _caches(model)
 
 
 def _packs(model: Any, alone: Tensor) -> bool:

@@ -22,15 +22,12 @@ _PROBES = ("A {probe} \ue000 question", "Another {probe} question?", "A probe so
 
 @dataclass(frozen=True)
 class Example:
-    """A worked example of a few-shot prompt."""
-
     question: str
     solution: str
 
 
 @cache
 def builtin_form(name: str) -> PromptSettings:
-    """A form of the package's own."""
     return load_form(name, option_folders())
 
 
@@ -63,9 +60,8 @@ def load_form(name: str, folders: Sequence[Path]) -> PromptSettings:
     Args:
         folders: of the options; see `option_folders`.
 
-    Raises:
-        UserError: there is no such form or file, or its template fails, omits the question or the
-            examples, or renders differently each time.
+    Raises UserError: there is no such form or file, or its template fails, omits the question or
+    the examples, or renders differently each time.
     """
     files = option_files(folders, _GROUP)
     path = Path(name).expanduser()
@@ -105,8 +101,7 @@ def _values(path: Path, files: Mapping[str, Path], extended: tuple[Path, ...]) -
 def render_form(prompt: Prompt, question: str) -> str:
     """The text of a prompt; of a form with `chat`, the text of the user's turn.
 
-    Raises:
-        UserError: the template fails for this question.
+    Raises UserError: the template fails for this question.
     """
     values = {"question": question, "system": prompt.system, "examples": prompt.examples}
     try:

@@ -8,11 +8,11 @@ import logging
 import re
 from dataclasses import replace
 from datetime import date
-from functools import cache, lru_cache
+from functools import lru_cache
 from typing import Any
 
 from lr_exp.config.settings import PromptSettings
-from lr_exp.errors import UserError
+from lr_exp.errors import UserError, warn_once
 from lr_exp.models.prompt_forms import Example, Prompt, builtin_form, render_form
 
 log = logging.getLogger(__name__)
@@ -38,7 +38,6 @@ _STRFTIME_CODES = (*(f"%{letter}" for letter in "aAbBcdDeFHIjmMpSTuUVwWxXyY"), "
 
 
 def has_chat_template(tokenizer: Any) -> bool:
-    """Whether the tokenizer has a chat template."""
     return bool(getattr(tokenizer, "chat_template", None))
 
 
@@ -57,8 +56,7 @@ def rendered_probes(tokenizer: Any) -> list[list[int] | None]:
 
     They change with everything that changes all prompts: the template, its date, our rendering.
 
-    Raises:
-        UserError: the template renders the same prompt differently each time.
+    Raises UserError: the template renders the same prompt differently each time.
     """
 
     def render() -> list[list[int] | None]:
@@ -100,7 +98,6 @@ def render_prompt(tokenizer: Any, question: str, prompt: Prompt | None = None) -
     Args:
         prompt: None is the chat template without a system turn.
     """
-    prompt = _for_tokenizer(tokenizer, prompt)
     mark, (question,), prompt = _marked(tokenizer, prompt, question)
     return _encode(tokenizer, _prompt_text(tokenizer, question, prompt), mark, prompt.form.chat)
 
@@ -120,7 +117,6 @@ def render_solution(
     Returns:
         The prompt's ids, the answer's ids, and whether the text was read as one.
     """
-    prompt = _for_tokenizer(tokenizer, prompt)
     mark, (question, solution), prompt = _marked(tokenizer, prompt, question, solution)
     chat = prompt.form.chat
     if chat and not (opening := _opening(tokenizer)).strip():
@@ -141,11 +137,6 @@ def render_solution(
     return prompt_ids, ids + ends, as_one
 
 
-def _for_tokenizer(tokenizer: Any, prompt: Prompt | None) -> Prompt:
-    prompt = prompt or Prompt()
-    return replace(prompt, form=form_for(tokenizer, prompt))
-
-
 def _prompt_text(tokenizer: Any, question: str, prompt: Prompt) -> str:
     text = render_form(prompt, question)
     if not prompt.form.chat:
@@ -163,8 +154,13 @@ def _prompt_text(tokenizer: Any, question: str, prompt: Prompt) -> str:
         ) from error
 
 
-def _marked(tokenizer: Any, prompt: Prompt, *texts: str) -> tuple[str, list[str], Prompt]:
-    """A mark, and the texts and the prompt with it after the first character of control tokens."""
+def _marked(tokenizer: Any, prompt: Prompt | None, *texts: str) -> tuple[str, list[str], Prompt]:
+    """A mark, and the texts and the prompt with it after the first character of control tokens.
+
+    The prompt has the form that the tokenizer can render.
+    """
+    prompt = prompt or Prompt()
+    prompt = replace(prompt, form=form_for(tokenizer, prompt))
     examples = [text for one in prompt.examples for text in (one.question, one.solution)]
     given = [*texts, prompt.form.template, prompt.system, *examples]
     # A character for private use that is in no text.
@@ -177,11 +173,8 @@ def _marked(tokenizer: Any, prompt: Prompt, *texts: str) -> tuple[str, list[str]
         return starts.sub(lambda found: found[0] + mark, text)
 
     shown = tuple(Example(marked(one.question), marked(one.solution)) for one in prompt.examples)
-    return (
-        mark,
-        [*map(marked, texts)],
-        replace(prompt, system=marked(prompt.system), examples=shown),
-    )
+    prompt = replace(prompt, system=marked(prompt.system), examples=shown)
+    return mark, [*map(marked, texts)], prompt
 
 
 @lru_cache(maxsize=8)  # a run has few tokenizers
@@ -239,14 +232,11 @@ def stop_token_ids(tokenizer: Any, model_eos: int | list[int] | None) -> tuple[i
     Base models declare only their end-of-document token, although their chat template ends turns
     with another one (Qwen2.5: `<|im_end|>`). Without it a rollout continues with further turns.
     """
-    ids: list[int] = []
-    if model_eos is not None:
-        ids += [model_eos] if isinstance(model_eos, int) else list(model_eos)
-    if tokenizer.eos_token_id is not None:
-        ids.append(tokenizer.eos_token_id)
+    ids = [*model_eos] if isinstance(model_eos, list) else [model_eos]
+    ids.append(tokenizer.eos_token_id)
     if has_chat_template(tokenizer):
         ids += _end_of_turn(tokenizer)
-    return tuple(sorted(set(ids)))
+    return tuple(sorted({i for i in ids if i is not None}))
 
 
 def _end_of_turn(tokenizer: Any) -> list[int]:
@@ -255,9 +245,8 @@ def _end_of_turn(tokenizer: Any) -> list[int]:
     if not probe:
         return []
     first = tokenizer(tail.lstrip(), add_special_tokens=False)["input_ids"][:1]
-    return [
-        i for i in first if i in tokenizer.all_special_ids or i in tokenizer.added_tokens_decoder
-    ]
+    control = {*tokenizer.all_special_ids, *tokenizer.added_tokens_decoder}
+    return [token_id for token_id in first if token_id in control]
 
 
 def _opening(tokenizer: Any) -> str:
@@ -287,15 +276,11 @@ def warn_without_generation_prompt(tokenizer: Any, name: str) -> None:
     if _prompt_text(tokenizer, _PROBE_QUESTION, Prompt()) == _conversation(
         tokenizer, answered=False
     ):
-        _warn_without_generation_prompt(name, opening)
-
-
-@cache
-def _warn_without_generation_prompt(name: str, opening: str) -> None:
-    log.warning(
-        "%s: its chat template has no generation prompt, so prompts end without %r, which it puts "
-        "before an answer. In the template in the model's folder, add this text at the end, if "
-        "add_generation_prompt is set.",
-        name,
-        opening,
-    )
+        warn_once(
+            log,
+            "%s: its chat template has no generation prompt, so prompts end without %r, which it "
+            "puts before an answer. In the template in the model's folder, add this text at the "
+            "end, if add_generation_prompt is set.",
+            name,
+            opening,
+        )

@@ -10,18 +10,15 @@ from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedTokenizerFa
 from lr_exp.errors import UserError
 
 _EOS = "<|endoftext|>"
-
-# A random model's distributions are nearly uniform, so almost every token would be plausible and
-# each kept position would store a whole vocabulary row. Scaling the last hidden state by this
-# factor makes them about as peaked as a trained model's.
+# Scales the last hidden state: distributions are then about as peaked as a trained model's. Nearly
+# uniform ones would make almost every token plausible, and each kept position store all ids.
 _LOGIT_SCALE = 8.0
 
 
 def random_model(folder: Path, device: str, dtype: str, attention: str | None, *, seed: int) -> Any:
     """A causal language model from the folder's config.json, created directly on the device.
 
-    Raises:
-        UserError: the config does not describe a causal language model.
+    Raises UserError: the config does not describe a causal language model.
     """
     options = {"attn_implementation": attention} if attention else {}
     torch_device = torch.device(device)

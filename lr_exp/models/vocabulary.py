@@ -28,8 +28,8 @@ class SharedVocabulary:
     def restrict(self, logits: Tensor) -> Tensor:
         """Logits `(..., rows)` of the shared ids only, `(..., shared)`, in the order of the ids.
 
-        Rows without a token are padding of the embedding matrix. They and the excluded ids are
-        removed before the distribution is normalized.
+        Rows without a token, which pad the embedding, and excluded ids are removed before the
+        distribution is normalized.
         """
         logits = logits[..., : self.size]
         if self.excluded:
@@ -52,8 +52,7 @@ def tokens_with_rows(role: str, tokenizer: Any, rows: int | None) -> dict[int, s
     Args:
         rows: of the model's output embedding, if known.
 
-    Raises:
-        UserError: the tokenizer has no tokens, or another token without a row.
+    Raises UserError: the tokenizer has no tokens, or another token without a row.
     """
     tokens = {index: token for token, index in tokenizer.get_vocab().items()}
     pad = tokenizer.pad_token_id
@@ -69,6 +68,16 @@ def tokens_with_rows(role: str, tokenizer: Any, rows: int | None) -> dict[int, s
             f"rows: the tokenizer belongs to another model; check {role}.path."
         )
     return tokens
+
+
+def text_of(tokenizer: Any, token_ids: Iterable[int], *, special: bool = False) -> str:
+    """The exact text of these ids, spaces included; `special`: with special tokens."""
+    ids = list(token_ids)
+    if not ids:
+        return ""
+    return tokenizer.decode(
+        ids, skip_special_tokens=not special, clean_up_tokenization_spaces=False
+    )
 
 
 def warn_of_unknown_tokens(model: str, data: str, tokenizer: Any, texts: Iterable[str]) -> None:
@@ -105,21 +114,17 @@ def shared_vocabulary(
     """Compares two tokenizers id by id and returns the ids that they share.
 
     Args:
-        expert, amateur: the tokenizers.
-        expert_rows, amateur_rows: rows of each model's output embedding, if known.
+        expert_rows, amateur_rows: of each model's output embedding, if known.
         reused_ids: ids known to mean different tokens; excluded without a check.
 
-    Raises:
-        UserError: an id of both tokenizers means different tokens, or a tokenizer has ids without
-            a row in its model.
+    Raises UserError: an id of both tokenizers means different tokens, or a tokenizer has ids
+    without a row in its model.
     """
     expert_tokens = tokens_with_rows("expert", expert, expert_rows)
     amateur_tokens = tokens_with_rows("amateur", amateur, amateur_rows)
     size = min(max(expert_tokens), max(amateur_tokens)) + 1
     tokens = {i: (expert_tokens.get(i), amateur_tokens.get(i)) for i in range(size)}
-    differing = [
-        i for i, (ours, theirs) in tokens.items() if ours != theirs and i not in reused_ids
-    ]
+    differing = [i for i, pair in tokens.items() if pair[0] != pair[1] and i not in reused_ids]
     if differing:
         shown = "; ".join("{}: {!r} against {!r}".format(i, *tokens[i]) for i in differing[:3])
         raise UserError(

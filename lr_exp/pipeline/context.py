@@ -1,14 +1,20 @@
-"""What all stages of a run use: inputs, models, artifacts and the metrics log."""
+"""What all stages of a run use: inputs, loaded models and engines, artifacts, the metrics log."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from lr_exp import distributed
-from lr_exp.inference.memory import peak_memory_bytes, reset_peak_memory
-from lr_exp.pipeline.inputs import Inputs
-from lr_exp.pipeline.loaded_models import LoadedModels
-from lr_exp.store import Artifact, Recipe, Store
+from lr_exp import distributed, progress
+from lr_exp.errors import printable
+from lr_exp.inference.engines import Engine, Generate, last_known_identity
+from lr_exp.inference.memory import free_memory, peak_memory_bytes, reset_peak_memory
+from lr_exp.models import early_exit, loading, locating
+from lr_exp.models.loading import LanguageModel
+from lr_exp.pipeline.inputs import RENDERING_PACKAGES, Inputs
+from lr_exp.store import Artifact, Recipe, Store, digest
 
 Build = Callable[[Path], dict[str, Any]]  # fills a folder, returns facts
 Log = Callable[[str, int, dict[str, float]], None]  # family, step, metrics
@@ -60,3 +66,127 @@ class RunContext:
             )
         self._peaks.append(artifact.facts.get("peak_memory_bytes", 0))
         return artifact
+
+
+class LoadedModels:
+    """Loads models on first use and frees them where an engine or a sharded copy needs the room."""
+
+    def __init__(self, inputs: Inputs, store_root: Path) -> None:
+        """Loads nothing yet. The store remembers the identities of engines."""
+        self._inputs = inputs
+        self._store_root = store_root
+        self._loaded: dict[str, LanguageModel] = {}
+        self._engines: dict[str, Engine] = {}
+        # The identities of the engines used so far, by part of the settings.
+        self.engine_identities: dict[str, dict[str, Any]] = {}
+
+    def expert(self) -> LanguageModel:
+        if "expert" not in self._loaded:
+            self._loaded["expert"] = self._load(self._inputs.expert)
+        return self._loaded["expert"]
+
+    def expert_to_shard(self) -> LanguageModel:
+        """A copy of the expert on the CPU, to be sharded over the ranks and then dropped."""
+        self._loaded.clear()  # the devices need the memory for their shards
+        free_memory()
+        return self._load_on(self._inputs.expert, "cpu")
+
+    def pair(self) -> tuple[LanguageModel, LanguageModel]:
+        """Expert and amateur, to score with. The amateur is not cached."""
+        expert, amateur = self.expert(), self._inputs.amateur
+        if amateur.drop_layers:
+            return expert, early_exit.early_exit(expert, amateur.drop_layers, amateur.name)
+        return expert, self._load(amateur)
+
+    def amateur(self) -> LanguageModel:
+        """The amateur, to generate with.
+
+        An early exit gets weights of its own: the expert's may carry an adapter at the time.
+        """
+        if "amateur" not in self._loaded:
+            amateur = self._inputs.amateur
+            model = self._load(replace(amateur, drop_layers=()))
+            if amateur.drop_layers:
+                model = early_exit.early_exit(model, amateur.drop_layers, amateur.name)
+            self._loaded["amateur"] = model
+        return self._loaded["amateur"]
+
+    @contextmanager
+    def generating(
+        self, part: str, adapter: Path | None = None, who: str = "expert"
+    ) -> Iterator[tuple[LanguageModel, Generate | None]]:
+        """The model to generate with, and the engine that does so in its place, if there is one.
+
+        With an engine the model has no weights. The amateur has no engine.
+
+        Args:
+            part: the part of the settings that names the engine: "sampler" or "evaluator".
+            adapter: attached to the expert meanwhile.
+            who: "expert" or, without an adapter, "amateur".
+        """
+        if who == "amateur":
+            yield self.amateur(), None
+        elif (engine := self._engine(part)) is not None:
+            expert = loading.load_without_weights(self._inputs.expert)
+            self._loaded.clear()  # an engine in this process needs their memory
+            free_memory()
+            with engine.open(expert, adapter) as generate:
+                yield expert, generate
+        elif adapter is None:
+            yield self.expert(), None
+        else:
+            from lr_exp.distiller.distill import attach_adapter  # imports peft
+
+            attached = attach_adapter(self.expert(), adapter)
+            try:
+                yield replace(self.expert(), model=attached, name="tuned"), None
+            finally:
+                attached.unload()
+
+    def generation_environment(self, part: str) -> dict[str, Any]:
+        """What the generated ids depend on besides settings: device, precision, versions, ..."""
+        engine, identities = self._engine(part), self.engine_identities
+        if engine is None:
+            return self._inputs.machine
+        if part not in identities:  # a server that is down takes long to answer: ask once
+            server = self._inputs.settings.server
+            key = digest([self._inputs.settings.engines[part], server.url, server.model])[:24]
+            remembered = self._store_root / ".engines" / f"{key}.json"
+            identities[part] = distributed.run_on_rank0(
+                lambda: last_known_identity(engine, remembered)
+            )
+        # Prompts are rendered here, whatever generates.
+        return identities[part] | {name: version(name) for name in RENDERING_PACKAGES}
+
+    def _engine(self, part: str) -> Engine | None:
+        """The engine of a part of the settings; None for the model itself."""
+        name = self._inputs.settings.engines[part]
+        if name == "transformers":
+            return None
+        if name not in self._engines:
+            if name == "server":
+                from lr_exp.inference.engines.server import ServerEngine
+
+                self._engines[name] = ServerEngine(self._inputs.settings.server)
+            else:
+                from lr_exp.inference.engines.in_process import VllmEngine
+
+                if distributed.is_distributed():
+                    raise distributed.SharedError(
+                        f"{part}.engine=vllm runs in one process, but this run has "
+                        f"{distributed.world_size()}. Start it without torchrun, or serve the "
+                        f"expert (vllm serve) and set {part}.engine=server."
+                    )
+                self._engines[name] = VllmEngine(self._inputs.expert, self._inputs.dtype)
+        return self._engines[name]
+
+    def _load(self, source: locating.ModelSource) -> LanguageModel:
+        for engine in self._engines.values():
+            engine.close()  # the model may need their memory
+        return self._load_on(source, self._inputs.device)
+
+    def _load_on(self, source: locating.ModelSource, device: str) -> LanguageModel:
+        progress.announce(f"loading the {source.role} {printable(source.name)}")
+        return distributed.run_on_all_ranks(
+            lambda: loading.load(source, device=device, dtype=self._inputs.dtype)
+        )

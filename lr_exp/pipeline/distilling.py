@@ -36,11 +36,8 @@ class Tuned:
         return digest({path.name: file_digest(path) for path in files})
 
     def snapshots(self) -> list["Tuned"]:
-        """The adapters saved during training, by optimizer step."""
-        return [
-            Tuned(self.artifact, adapter, self.history, step)
-            for step, adapter in read_snapshots(self.artifact.folder)
-        ]
+        found = read_snapshots(self.artifact.folder)
+        return [Tuned(self.artifact, adapter, self.history, step) for step, adapter in found]
 
 
 def tune_expert(
@@ -49,12 +46,13 @@ def tune_expert(
     """Tunes an adapter, and links it into the run's folder."""
     tuned = make_adapter(context, supervision)
     link(folder / "adapter", tuned.adapter)
+    artifact, facts = tuned.artifact, tuned.artifact.facts
     summary = {
-        **tuned.artifact.facts,
-        "passes": tuned.artifact.facts["tuned_tokens"] / tuned.artifact.facts["kept_steps"],
-        "seconds": tuned.artifact.seconds,
-        "reused": tuned.artifact.reused,
-        "artifact": str(tuned.artifact.folder),
+        **facts,
+        "passes": facts["tuned_tokens"] / facts["kept_steps"],
+        "seconds": artifact.seconds,
+        "reused": artifact.reused,
+        "artifact": str(artifact.folder),
     }
     if context.inputs.settings.distiller.merge:
         merged = _merge(context, tuned)
@@ -80,34 +78,29 @@ def make_adapter(context: RunContext, supervision: Artifact) -> Tuned:
     )
 
     def log(step: int, metrics: dict[str, float]) -> None:
-        tuned_tokens = step * settings.batch_size
-        context.log("distill", step, {**metrics, "tuned_tokens": tuned_tokens})
+        context.log("distill", step, {**metrics, "tuned_tokens": step * settings.batch_size})
 
     def build(folder: Path) -> dict[str, Any]:
         from lr_exp.distiller.distill import Training, distill, is_sharded  # imports peft
 
-        sharded, models = is_sharded(settings), context.models
-        return distill(
-            Supervision.load(supervision.folder),
-            models.expert_to_shard() if sharded else models.expert(),
-            folder,
-            settings,
-            Training(
-                loss=inputs.method.loss,
-                seed=inputs.settings.seed,
-                device=inputs.device,
-                base_location=inputs.expert.location,
-                base_revision=inputs.expert.revision,
-                on_log=log,
-            ),
+        models = context.models
+        training = Training(
+            loss=inputs.method.loss,
+            seed=inputs.settings.seed,
+            device=inputs.device,
+            base_location=inputs.expert.location,
+            base_revision=inputs.expert.revision,
+            on_log=log,
         )
+        kept = Supervision.load(supervision.folder)
+        expert = models.expert_to_shard() if is_sharded(settings) else models.expert()
+        return distill(kept, expert, folder, settings, training)
 
     artifact = context.make(recipe, build, stage="distill", together=True)
+    history = read_history(artifact.folder)
     if artifact.reused:
         _check_base(artifact, inputs.expert)
-    history = read_history(artifact.folder)
-    if artifact.reused:  # its history is logged, too
-        for entry in history:
+        for entry in history:  # is logged, too
             log(int(entry["step"]), entry)
     return Tuned(artifact, artifact.folder / ADAPTER, history)
 

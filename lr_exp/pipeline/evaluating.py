@@ -35,6 +35,7 @@ from lr_exp.report.read.summary import (
 )
 from lr_exp.store import Artifact, Recipe, write_atomically
 from lr_exp.store.run_folder import answers_file
+from lr_exp.store.shards import read_by_index
 from lr_exp.tracking import Tracker
 
 _ANSWERS_FILE = "answers.jsonl"
@@ -42,8 +43,6 @@ _ANSWERS_FILE = "answers.jsonl"
 
 @dataclass(frozen=True)
 class Evaluation:
-    """A benchmark's result for one model."""
-
     result: Result
     seconds: float  # of generating and grading, even where they were reused
     reused: bool  # the answers were in the store
@@ -98,7 +97,6 @@ def evaluate_models(
 def _evaluate_all(
     context: RunContext, tuned: Tuned | None, form: str | None = None
 ) -> dict[str, Evaluation]:
-    """One model's evaluation on every benchmark, by name."""
     benchmarks = context.inputs.benchmarks
     return {one.name: evaluate_benchmark(context, one, tuned, form=form) for one in benchmarks}
 
@@ -179,7 +177,7 @@ def evaluate_benchmark(
     )
 
     def build(folder: Path) -> dict[str, Any]:
-        graded = grade.grade_all(questions, answer.read_outputs(answers.folder), benchmark.answer)
+        graded = grade.grade_all(questions, read_by_index(answers.folder), benchmark.answer)
         _write_lines(folder, graded)
         return aggregate(graded).to_dict()
 
@@ -225,7 +223,7 @@ def _forced(
     recipe = Recipe("forced", forcing.VERSION, inputs, {**settings, **environment})
 
     def build(folder: Path) -> dict[str, Any]:
-        outputs = answer.read_outputs(answers.folder)
+        outputs = read_by_index(answers.folder)
         chosen = [
             (question, output["token_ids"])
             for question, output, graded in zip(
@@ -298,16 +296,8 @@ def _answers(
         if decoder == "contrastive":
             pair = {"amateur": context.models.amateur(), "shared": run.shared}
         adapter = tuned.adapter if tuned else None
+        options = {"prompt": prompt, "name": f"{benchmark.name} ({name}{suffix})", **settings}
         with context.models.generating("evaluator", adapter, who) as (model, generate):
-            return answer.answer(
-                questions,
-                model,
-                folder,
-                prompt=prompt,
-                **settings,
-                generate=generate,
-                name=f"{benchmark.name} ({name}{suffix})",
-                **pair,
-            )
+            return answer.answer(questions, model, folder, generate=generate, **options, **pair)
 
     return context.make(recipe, build, together=True)

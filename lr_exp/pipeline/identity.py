@@ -1,4 +1,4 @@
-"""The identity of a run in a tracker: its id, its name and the configuration shown with it."""
+"""The identity of a run in a tracker: its id and its name."""
 
 import contextlib
 from collections.abc import Mapping
@@ -27,14 +27,13 @@ def identity_of(settings: Settings, inputs: Inputs, choices: Mapping[str, Any]) 
     it, since a run belongs to one group, and so is a setting that the method does not read, since
     each cell of a sweep is a run.
 
-    Args:
-        settings: of the run.
-        inputs: of the run.
-        choices: see `outcome.choices`.
+    choices: see `outcome.choices`.
     """
     stages = [stage for stage in STAGES if stage in settings.stages]  # in the order of execution
+    determining = identity_settings(settings)
+    determining["method"] |= determining["method"].pop("parameters")
     parts = [
-        {**_determining(settings), "stages": stages},
+        {**determining, "stages": stages},
         _fingerprints(settings, inputs, choices),
         _code(settings, inputs),
         inputs.machine,
@@ -43,36 +42,18 @@ def identity_of(settings: Settings, inputs: Inputs, choices: Mapping[str, Any]) 
     return RunIdentity(digest(parts)[:_ID_LENGTH], name, "+".join(stages))
 
 
-def config_of(
-    settings: Settings, inputs: Inputs, choices: Mapping[str, Any], versions: Mapping[str, str]
-) -> dict[str, Any]:
-    """The run's configuration: its settings, choices (`cell`), provenance and versions."""
-    return {
-        **settings.to_dict(),
-        "cell": dict(choices),
-        "provenance": inputs.provenance(),
-        "versions": dict(versions),
-    }
-
-
-def _determining(settings: Settings) -> dict[str, Any]:
-    found = identity_settings(settings)
-    found["method"] |= found["method"].pop("parameters")
-    return found
-
-
 def _fingerprints(settings: Settings, inputs: Inputs, choices: Mapping[str, Any]) -> dict[str, Any]:
     """Fingerprints of the inputs of the requested stages, also where artifacts are reused."""
     found: dict[str, Any] = {"expert": inputs.expert.fingerprint}
     if choices["amateur"] is not None:
         found["amateur"] = inputs.amateur.fingerprint
-    if _learns(settings) and settings.imports_records:
-        with contextlib.suppress(OSError):  # reported when the file is read
-            found["records"] = file_digest(Path(settings.data.path or "").expanduser())
-    elif _learns(settings):
-        found["questions"] = fingerprint(inputs.questions)
     if _learns(settings):
         found["prompt"] = inputs.prompt.identity
+        if not settings.imports_records:
+            found["questions"] = fingerprint(inputs.questions)
+        else:
+            with contextlib.suppress(OSError):  # reported when the file is read
+                found["records"] = file_digest(Path(settings.data.path or "").expanduser())
     if "evaluate" in settings.stages:
         benchmarks = inputs.benchmark_questions.items()
         found["benchmarks"] = {name: fingerprint(questions) for name, questions in benchmarks}

@@ -30,11 +30,7 @@ from lr_exp.evaluator import grade
 from lr_exp.evaluator.prompts import examples_of, question_text
 from lr_exp.models import devices, early_exit, loading, locating, prompt_forms, prompts
 from lr_exp.models.prompt_forms import Prompt
-from lr_exp.models.vocabulary import (
-    SharedVocabulary,
-    shared_vocabulary,
-    warn_of_unknown_tokens,
-)
+from lr_exp.models.vocabulary import SharedVocabulary, shared_vocabulary, warn_of_unknown_tokens
 from lr_exp.pipeline.method import method_of
 from lr_exp.store import Store, digest
 
@@ -64,10 +60,9 @@ class Inputs:
     def __init__(
         self, settings: Settings, conf_dirs: Sequence[Path], store: Store | None = None
     ) -> None:
-        """Reads the benchmarks' settings; everything else on first use.
+        """Reads the benchmarks' settings and the prompts' forms; everything else on first use.
 
         Args:
-            settings: of the run.
             conf_dirs: the folders of the YAML groups; see `option_folders`.
             store: where a streamed source's questions go; None for the settings' own.
         """
@@ -76,20 +71,17 @@ class Inputs:
         self._tokenizers: dict[str, Any] = {}  # by role, of the models found so far
         self.benchmarks = [load_benchmark(name, conf_dirs) for name in settings.benchmarks]
         self._form = prompt_forms.load_form(settings.sampler.prompt, conf_dirs)
-        self._forms = [
-            prompt_forms.load_form(name, conf_dirs) for name in settings.evaluator.prompts
-        ]
+        names = settings.evaluator.prompts
+        self._forms = [prompt_forms.load_form(name, conf_dirs) for name in names]
         self.device = devices.resolve_device(settings.device)
         self.dtype = devices.resolve_dtype(settings.dtype, self.device)
 
     @cached_property
     def method(self) -> Method:
-        """The method's choices with their settings."""
         return method_of(self.settings)
 
     @property
     def needs_amateur(self) -> bool:
-        """Whether any stage of this run uses the amateur."""
         return self._amateur_samples or self._amateur_evaluates
 
     @property
@@ -116,16 +108,11 @@ class Inputs:
 
     def _as_used(self, source: locating.ModelSource) -> locating.ModelSource:
         """The model with the run's attention and prompts; its fingerprint covers the prompts."""
-        settings = self.settings
-        source = replace(
-            source,
-            attention=settings.attention,
-            prompt_date=settings.prompt_date,
-            control_tokens=settings.control_tokens,
-        )
+        names = ("attention", "prompt_date", "control_tokens")
+        source = replace(source, **{name: getattr(self.settings, name) for name in names})
         tokenizer = self._tokenizers[source.role] = loading.load_tokenizer(source)
         parts = [source.fingerprint, prompts.rendered_probes(tokenizer)]
-        if settings.control_tokens:  # only where it is set, so that other addresses stay the same
+        if source.control_tokens:  # only where it is set, so that other addresses stay the same
             parts.append("control tokens")
         forms = [self._form, *self._forms]
         if not prompts.has_chat_template(tokenizer) and any(form.chat for form in forms):
@@ -156,18 +143,13 @@ class Inputs:
         if settings.data.streaming:
             store = self._store or Store(settings.store)
             return streamed_questions(settings.data, hub_root=settings.hub_root, store=store)
-        return select_questions(
-            self._data_source, self.settings.data.max_questions, self.settings.seed
-        )
+        return select_questions(self._data_source, settings.data.max_questions, settings.seed)
 
     @cached_property
     def benchmark_questions(self) -> dict[str, list[Question]]:
         """Each benchmark's first questions."""
-        count = self.settings.evaluator.max_examples
-        return {
-            benchmark.name: load_questions(benchmark, hub_root=self.settings.hub_root)[:count]
-            for benchmark in self.benchmarks
-        }
+        count, root = self.settings.evaluator.max_examples, self.settings.hub_root
+        return {one.name: load_questions(one, hub_root=root)[:count] for one in self.benchmarks}
 
     @cached_property
     def prompt(self) -> Prompt:
@@ -222,19 +204,17 @@ class Inputs:
         return shared_vocabulary(
             self.expert_tokenizer,
             self._tokenizers[self.amateur.role],
-            expert_rows=locating.config_rows(self.expert),
-            amateur_rows=locating.config_rows(self.amateur),
+            expert_rows=locating.config_number(self.expert, "vocab_size"),
+            amateur_rows=locating.config_number(self.amateur, "vocab_size"),
             reused_ids=tuple(sorted(reused)),
         )
 
     def check(self) -> None:
         """Reads every input, so that a bad one fails before a model is loaded."""
-        stages = self.settings.stages
-        export = self.settings.sampler.export
-        if export is not None:
-            _check_export(export)
+        if self.settings.sampler.export is not None:
+            _check_export(self.settings.sampler.export)
         _ = self.expert, self.method
-        if "evaluate" in stages:
+        if "evaluate" in self.settings.stages:
             _ = self.prompts
             for benchmark in self.benchmarks:
                 grade.check_references(self.benchmark_questions[benchmark.name], benchmark.answer)
@@ -264,8 +244,7 @@ class Inputs:
     def lora_targets(self) -> list[str] | None:
         """Names of the layers to tune, if any, found in the expert built without weights.
 
-        Raises:
-            UserError: the expert lacks one.
+        Raises UserError: the expert lacks one.
         """
         if "distill" not in self.settings.stages:
             return None
@@ -303,35 +282,24 @@ class Inputs:
 
     def provenance(self) -> dict[str, Any]:
         """The models, questions and machine behind the results."""
-        stages = self.settings.stages
-        sampled = self._samples
+
+        def of_model(source: locating.ModelSource) -> dict[str, Any]:
+            facts = {"revision": source.revision, "fingerprint": source.fingerprint}
+            return {"path": source.location, **facts}
+
+        evaluates = "evaluate" in self.settings.stages
+        benchmarks = self.benchmark_questions if evaluates else {}
         return {
-            "expert": {
-                "path": self.expert.location,
-                "revision": self.expert.revision,
-                "fingerprint": self.expert.fingerprint,
-            },
-            "amateur": {
-                "path": self.amateur.location,
-                "revision": self.amateur.revision,
-                "fingerprint": self.amateur.fingerprint,
-            }
-            if self.needs_amateur
-            else None,
-            "data": fingerprint(self._data_source) if sampled else None,
-            "questions": fingerprint(self.questions) if sampled else None,
-            "benchmarks": {
-                name: fingerprint(questions) for name, questions in self.benchmark_questions.items()
-            }
-            if "evaluate" in stages
-            else {},
-            "prompt": digest(self.prompt.identity) if sampled else None,
+            "expert": of_model(self.expert),
+            "amateur": of_model(self.amateur) if self.needs_amateur else None,
+            "data": fingerprint(self._data_source) if self._samples else None,
+            "questions": fingerprint(self.questions) if self._samples else None,
+            "benchmarks": {name: fingerprint(asked) for name, asked in benchmarks.items()},
+            "prompt": digest(self.prompt.identity) if self._samples else None,
             "prompts": {
                 form: digest({name: prompt.identity for name, prompt in by_benchmark.items()})
-                for form, by_benchmark in self.prompts.items()
-            }
-            if "evaluate" in stages
-            else {},
+                for form, by_benchmark in (self.prompts if evaluates else {}).items()
+            },
             "device": self.device,
             "device_name": devices.device_name(self.device),
             "dtype": self.dtype,
@@ -355,11 +323,8 @@ def _check_export(export: str) -> None:
     path = Path(export)
     if path.is_dir():
         raise UserError(f"sampler.export={export} is a folder: give a file name.")
-    for above in path.parents:
-        if above.exists():
-            if not above.is_dir():
-                raise UserError(
-                    f"sampler.export={export}: {above} is a file, not a folder; choose another "
-                    "path."
-                )
-            return
+    above = next(parent for parent in path.parents if parent.exists())
+    if not above.is_dir():
+        raise UserError(
+            f"sampler.export={export}: {above} is a file, not a folder; choose another path."
+        )

@@ -22,7 +22,7 @@ from lr_exp.data.questions import Question, questions_of
 from lr_exp.errors import UserError
 from lr_exp.models.loading import LanguageModel
 from lr_exp.models.prompt_forms import Prompt
-from lr_exp.models.vocabulary import SharedVocabulary
+from lr_exp.models.vocabulary import SharedVocabulary, text_of
 from lr_exp.pipeline.context import RunContext
 from lr_exp.pipeline.inputs import Inputs
 from lr_exp.pipeline.sampling import score_trajectories, select_steps
@@ -30,7 +30,7 @@ from lr_exp.sampler import rollout, score
 from lr_exp.sampler.step_table import kept_by_shard
 from lr_exp.sampler.supervision import Supervision
 from lr_exp.store import Store
-from lr_exp.store.shards import read_shards, shard_paths
+from lr_exp.store.shards import read_by_index, shard_paths
 
 _ARTIFACT_FACTS = ("digest", "peak_memory_bytes")  # facts that describe no sample
 
@@ -67,15 +67,10 @@ class Pair:
         """The expert's greedy answers, of at most `sampler.max_new_tokens` tokens."""
         sampler = self.settings.sampler
         with TemporaryDirectory() as folder:
-            rollout.roll_out(
-                questions_of(questions),
-                self.expert,
-                Path(folder),
-                prompt=self.prompt,
-                max_new_tokens=sampler.max_new_tokens,
-                batch_size=sampler.batch_size,
-            )
-            rows = _rows(Path(folder))
+            limits = {name: getattr(sampler, name) for name in ("max_new_tokens", "batch_size")}
+            asked = questions_of(questions)
+            rollout.roll_out(asked, self.expert, Path(folder), prompt=self.prompt, **limits)
+            rows = read_by_index(Path(folder))
         return [_answer(row, self.expert.tokenizer) for row in rows]
 
     def logits(self, answer: Answer) -> tuple[Tensor, Tensor]:
@@ -117,8 +112,7 @@ class Sample:
 def load_pair(settings: Settings) -> Pair:
     """Loads expert and amateur and checks that they share a vocabulary.
 
-    Raises:
-        UserError: a model is missing or damaged, or the vocabularies do not match.
+    Raises UserError: a model is missing or damaged, or the vocabularies do not match.
     """
     context = _context(settings)
     shared = context.inputs.shared
@@ -138,8 +132,7 @@ def sample(
         questions: all of them are used, in this order, instead of those of `settings.data`: texts,
             or dicts with `question` and optional `answer` and `solution`.
 
-    Raises:
-        UserError: the method uses no amateur, or an input is invalid.
+    Raises UserError: the method uses no amateur, or an input is invalid.
     """
     if settings.imports_records:
         raise UserError(
@@ -159,30 +152,20 @@ def sample(
     steps = score_trajectories(context, trajectories)
     selected = select_steps(context, trajectories, steps)
     tokenizer = context.inputs.expert_tokenizer
-    rows = _rows(trajectories.folder)
-    rule = context.inputs.method.select
-    masks = [keep for _, keep in kept_by_shard(trajectories.folder, steps.folder, rule)]
-    kept = np.concatenate(masks)
+    rows = read_by_index(trajectories.folder)
+    masks = kept_by_shard(trajectories.folder, steps.folder, context.inputs.method.select)
+    kept = np.concatenate([keep for _, keep in masks])
     frame = _step_frame(steps.folder, kept, rows, tokenizer)
     labels = _label_frame(Supervision.load(selected.folder), tokenizer)
     # Supervision has the kept steps in this order, too.
     labels.insert(0, "answer", frame.answer[frame.kept].to_numpy())
-    return Sample(
-        [_answer(row, tokenizer) for row in rows],
-        frame,
-        labels,
-        {name: fact for name, fact in selected.facts.items() if name not in _ARTIFACT_FACTS},
-    )
+    facts = {name: fact for name, fact in selected.facts.items() if name not in _ARTIFACT_FACTS}
+    return Sample([_answer(row, tokenizer) for row in rows], frame, labels, facts)
 
 
 def _context(settings: Settings) -> RunContext:
     store = Store(settings.store)
     return RunContext(Inputs(settings, option_folders(settings.config_dirs), store), store)
-
-
-def _rows(trajectories: Path) -> list[dict[str, Any]]:
-    """All answers of a folder of shards, in the questions' order."""
-    return sorted(read_shards(trajectories), key=lambda row: row["index"])
 
 
 def _answer(row: dict[str, Any], tokenizer: Any) -> Answer:
@@ -195,8 +178,7 @@ def _step_frame(
 ) -> pd.DataFrame:
     table = pa.concat_tables(pq.ParquetFile(path).read() for path in shard_paths(folder))
     scores = table.to_pandas()
-    places = {row["index"]: place for place, row in enumerate(rows)}
-    answers = scores["index"].map(places)
+    answers = scores["index"].map({row["index"]: place for place, row in enumerate(rows)})
     frame = pd.DataFrame(
         {
             "answer": answers,
@@ -231,7 +213,5 @@ def _label_frame(supervision: Supervision, tokenizer: Any) -> pd.DataFrame:
 
 def _texts(tokenizer: Any, token_ids: Iterable[int]) -> list[str]:
     ids = [int(token) for token in token_ids]
-    known = {
-        token: tokenizer.decode([token], clean_up_tokenization_spaces=False) for token in {*ids}
-    }
+    known = {token: text_of(tokenizer, [token], special=True) for token in {*ids}}
     return [known[token] for token in ids]

@@ -17,9 +17,8 @@ from lr_exp.errors import UserError, did_you_mean, first_line
 def method_of(settings: Settings) -> Method:
     """The method's choices with the values that they read.
 
-    Raises:
-        UserError: `method.module` cannot be imported; a choice or a parameter does not exist; a
-            value is out of range; a loss needs a target and the method has none.
+    Raises UserError: `method.module` cannot be imported; a choice or a parameter does not exist; a
+    value is out of range; a loss needs a target and the method has none.
     """
     # Importing these modules, which import torch, registers the built-in choices.
     from lr_exp.distiller import losses  # noqa: F401

@@ -23,8 +23,7 @@ log = logging.getLogger(__name__)
 def choices(settings: Settings) -> dict[str, Any]:
     """The choices that results are reported under; None where no stage reads one.
 
-    Raises:
-        UserError: the method's choices are not valid.
+    Raises UserError: the method's choices are not valid.
     """
     method, stages, evaluator = method_of(settings), settings.stages, settings.evaluator
     learns = ("sample" in stages or "distill" in stages) and not settings.imports_records
@@ -52,8 +51,7 @@ class FolderInUseError(UserError):
 def only_writer(folder: Path) -> Iterator[None]:
     """Creates and locks the run's folder; only rank 0 writes to it.
 
-    Raises:
-        FolderInUseError: another run has locked it.
+    Raises FolderInUseError: another run has locked it.
     """
     if not distributed.is_rank0():
         yield
@@ -78,8 +76,7 @@ def clear(folder: Path) -> None:
         for name in (SUMMARY, METRICS):
             if (folder / name).exists():
                 (folder / name).replace(folder / f"previous.{name}")
-    (folder / FAILED).unlink(missing_ok=True)
-    for name in (TRAJECTORIES, PAGE):
+    for name in (FAILED, TRAJECTORIES, PAGE):
         (folder / name).unlink(missing_ok=True)
     links = [folder / "adapter", folder / "merged", *(folder / ANSWERS).rglob("*.jsonl")]
     for link in links:

@@ -1,7 +1,6 @@
 """Checks that all ranks of a run have the same code, settings, inputs and store."""
 
 import contextlib
-import hashlib
 import os
 from pathlib import Path
 from typing import Any
@@ -9,7 +8,7 @@ from typing import Any
 from lr_exp import distributed
 from lr_exp.errors import UserError
 from lr_exp.pipeline.inputs import Inputs
-from lr_exp.store import digest
+from lr_exp.store import digest, file_digest
 
 
 def check_machines(inputs: Inputs, installed: dict[str, str]) -> None:
@@ -58,11 +57,8 @@ def _files(inputs: Inputs) -> dict[str, Any]:
 def _code_digest() -> str:
     """Of this package's files, since two checkouts may have the same version."""
     package = Path(__file__).resolve().parents[1]
-    files = {
-        str(path.relative_to(package)): hashlib.sha256(path.read_bytes()).hexdigest()
-        for path in package.rglob("*.py")
-    }
-    return digest(files)
+    files = package.rglob("*.py")
+    return digest({str(path.relative_to(package)): file_digest(path) for path in files})
 
 
 def _check_store(root: Path) -> None:

@@ -16,7 +16,7 @@ from lr_exp.config.settings import Settings
 from lr_exp.pipeline.context import RunContext
 from lr_exp.pipeline.distilling import settings_for_epochs, tune_expert
 from lr_exp.pipeline.evaluating import evaluate_models
-from lr_exp.pipeline.identity import config_of, identity_of
+from lr_exp.pipeline.identity import identity_of
 from lr_exp.pipeline.inputs import Inputs, versions
 from lr_exp.pipeline.outcome import choices, clear, write_page
 from lr_exp.pipeline.rank_checks import check_files, check_machines
@@ -44,8 +44,7 @@ def run(settings: Settings, folder: Path, conf_dirs: Sequence[Path]) -> Summary:
 
     All ranks call it and return the same; only rank 0 writes results.
 
-    Raises:
-        UserError: a setting or an input is invalid.
+    Raises UserError: a setting or an input is invalid.
     """
     if distributed.is_rank0():
         return _run(settings, folder, conf_dirs)
@@ -75,8 +74,9 @@ def _run(settings: Settings, folder: Path, conf_dirs: Sequence[Path]) -> Summary
     reported = choices(settings)
     identity = identity_of(settings, inputs, reported)
     store = Store(settings.store, on_use=on_use, maker=identity.id)
-    config = config_of(settings, inputs, reported, installed)
-    with Tracker(folder, wandb, config, identity) as tracker:
+    provenance = inputs.provenance()
+    shown = {"cell": reported, "provenance": provenance, "versions": installed}
+    with Tracker(folder, wandb, settings.to_dict() | shown, identity) as tracker:
         context = RunContext(inputs, store, tracker.log)
         recorded = settings.to_dict()
         recorded["method"] |= inputs.method.parameters
@@ -84,7 +84,7 @@ def _run(settings: Settings, folder: Path, conf_dirs: Sequence[Path]) -> Summary
             **reported,
             stages=list(settings.stages),
             seeds=dict.fromkeys(_SEEDED, settings.seed),
-            provenance=Provenance(**inputs.provenance()),
+            provenance=Provenance(**provenance),
             settings=RecordedSettings(**recorded),
             versions=installed,
         )

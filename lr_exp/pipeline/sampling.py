@@ -73,10 +73,7 @@ def score_trajectories(context: RunContext, trajectories: Artifact) -> Artifact:
     """Scores the trajectories with both models: one row of the step table per token."""
     inputs = context.inputs
     sampler = inputs.settings.sampler
-    settings = {
-        "support_floor": sampler.support_floor,
-        "tokens_per_pass": sampler.tokens_per_pass,
-    }
+    settings = {"support_floor": sampler.support_floor, "tokens_per_pass": sampler.tokens_per_pass}
     recipe = Recipe(
         "score",
         score.VERSION,
@@ -90,16 +87,8 @@ def score_trajectories(context: RunContext, trajectories: Artifact) -> Artifact:
     )
 
     def build(folder: Path) -> dict[str, Any]:
-        expert, amateur = context.models.pair()
-        return score.score(
-            trajectories.folder,
-            expert,
-            amateur,
-            inputs.shared,
-            folder,
-            prompt=inputs.prompt,
-            **settings,
-        )
+        models = (*context.models.pair(), inputs.shared)
+        return score.score(trajectories.folder, *models, folder, prompt=inputs.prompt, **settings)
 
     steps = context.make(recipe, build, stage="sample", together=True)
     by_engine = sampler.engine != "transformers" and trajectories.stage == "rollout"
@@ -150,10 +139,7 @@ def _import_records(context: RunContext) -> Artifact:
 
     def build(folder: Path) -> dict[str, Any]:
         supervision = records.import_records(
-            path,
-            tokenizer,
-            prompt=inputs.prompt,
-            vocabulary_size=len(tokenizer),
+            path, tokenizer, prompt=inputs.prompt, vocabulary_size=len(tokenizer)
         )
         supervision.save(folder)
         return {**records.profile(supervision), "digest": supervision.digest()}
@@ -164,10 +150,7 @@ def _import_records(context: RunContext) -> Artifact:
 
 
 def _sample_for_page(
-    context: RunContext,
-    trajectories: Trajectories,
-    steps: Artifact | None,
-    supervision: Artifact,
+    context: RunContext, trajectories: Trajectories, steps: Artifact | None, supervision: Artifact
 ) -> dict[str, Any]:
     """Some of the answers with their scores and labels, for pages."""
     inputs = context.inputs
@@ -177,10 +160,9 @@ def _sample_for_page(
         question = inputs.questions[index // trajectories.answers_per_question]
         if question.answer is None or not trajectories.by_expert:
             return None
+        kind = settings.data.answer
         try:
-            graded = grade.grade_answer(
-                text, question.answer, settings.data.answer, question.choices
-            )
+            graded = grade.grade_answer(text, question.answer, kind, question.choices)
         except UserError:  # the reference is broken
             return None
         return reading.Verdict(question.answer, graded.extracted, graded.correct)
@@ -212,11 +194,9 @@ def why_nothing_is_kept(inputs: Inputs, sample: SampleSummary) -> str:
         )
     if not method.reads("beta"):
         return "The method kept no step, so nothing was trained. Use more questions."
-    highest = (
-        "no step was scored"
-        if sample.kl_max is None
-        else (f"the highest KL is {sample.kl_max:.4g} nats")
-    )
+    highest = "no step was scored"
+    if sample.kl_max is not None:
+        highest = f"the highest KL is {sample.kl_max:.4g} nats"
     return (
         f"No step has a KL above beta={beta} ({highest}), so nothing was trained. Lower beta, or "
         "choose an amateur that differs more from the expert."

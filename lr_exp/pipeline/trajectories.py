@@ -37,10 +37,7 @@ class Trajectories:
 def expert_greedy(context: RunContext) -> Trajectories:
     """The expert's greedy answers, their first `sampler.max_new_tokens` tokens."""
     sampler = context.inputs.settings.sampler
-    settings = {
-        "max_new_tokens": sampler.max_new_tokens,
-        "batch_size": sampler.batch_size,
-    }
+    settings = {"max_new_tokens": sampler.max_new_tokens, "batch_size": sampler.batch_size}
     return Trajectories(_generated(context, "rollout", settings))
 
 
@@ -55,14 +52,11 @@ def expert_verified(
 ) -> Trajectories:
     """Rejection sampling: full sampled answers, of which those that equal the reference are kept.
 
-    Args:
-        samples: answers drawn for each question.
-        max_new_tokens: of an answer; `sampler.max_new_tokens` does not apply.
+    `samples` are drawn for each question; `sampler.max_new_tokens` does not apply.
     """
-    sampler = context.inputs.settings.sampler
     settings = {
         "max_new_tokens": max_new_tokens,
-        "batch_size": sampler.batch_size,
+        "batch_size": context.inputs.settings.sampler.batch_size,
         "samples": samples,
         "temperature": temperature,
         "top_p": top_p,
@@ -80,10 +74,7 @@ def human_solution(context: RunContext) -> Trajectories:
         "solutions",
         references.VERSION,
         {"questions": fingerprint(inputs.questions), "expert": inputs.expert.fingerprint},
-        {
-            "prompt": inputs.prompt.identity,
-            **{name: version(name) for name in RENDERING_PACKAGES},
-        },
+        {"prompt": inputs.prompt.identity, **{name: version(name) for name in RENDERING_PACKAGES}},
     )
 
     def build(folder: Path) -> dict[str, Any]:
@@ -106,10 +97,7 @@ def _generated(context: RunContext, stage: str, settings: dict[str, Any]) -> Art
     recipe = Recipe(
         stage,
         rollout.VERSION,
-        {
-            "questions": prompts_fingerprint(inputs.questions),
-            "expert": inputs.expert.fingerprint,
-        },
+        {"questions": prompts_fingerprint(inputs.questions), "expert": inputs.expert.fingerprint},
         {
             "prompt": inputs.prompt.identity,
             **settings,
@@ -119,14 +107,8 @@ def _generated(context: RunContext, stage: str, settings: dict[str, Any]) -> Art
 
     def build(folder: Path) -> dict[str, Any]:
         with context.models.generating("sampler") as (expert, generate):
-            return rollout.roll_out(
-                inputs.questions,
-                expert,
-                folder,
-                prompt=inputs.prompt,
-                generate=generate,
-                **settings,
-            )
+            options = {"prompt": inputs.prompt, "generate": generate, **settings}
+            return rollout.roll_out(inputs.questions, expert, folder, **options)
 
     return context.make(recipe, build, stage="sample", together=True)
 

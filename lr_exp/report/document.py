@@ -31,10 +31,10 @@ _PUBLISHED = (
     "Columns named published are numbers from arXiv 2510.07962, in rows with the paper's models, "
     "method, data and thresholds; all other numbers were measured in the runs below. An asterisk "
     "marks rows in which another known setting differs from the paper's (training questions and "
-    "answers, prompts, rollout and answer length, optimizer steps, batch size, learning rate, LoRA, "
-    "a limit on evaluated questions); a note under the table lists the differences. The number of questions "
-    "and answers behind the paper's SFT is our interpretation. A published average is shown only "
-    "if it is over the same benchmarks."
+    "answers, prompts, rollout and answer length, optimizer steps, batch size, learning rate, "
+    "LoRA, a limit on evaluated questions); a note under the table lists the differences. The "
+    "number of questions and answers behind the paper's SFT is our interpretation. A published "
+    "average is shown only if it is over the same benchmarks."
 )
 MICRO = (
     "Numbers of the micro world (names with micro) show the mechanism on tiny models; the paper "

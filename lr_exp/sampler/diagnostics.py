@@ -125,9 +125,6 @@ def _check_accuracies(gap: Mapping[str, Any]) -> str | None:
 
 
 def _standard_error(share: float, count: int) -> float:
-    """The standard error of a share of `count`, with one success and one failure added.
-
-    So it is not 0 where the share is 0 or 1.
-    """
+    """The standard error of a share of `count`: not 0 at 0 or 1, as it adds one of each outcome."""
     share = (share * count + 1) / (count + 2)
     return math.sqrt(share * (1 - share) / (count + 2))

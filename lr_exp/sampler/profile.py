@@ -82,22 +82,15 @@ class Counts:
         if not self._scored:
             return
         kl, same = columns["kl"], columns["expert_top1"] == columns["amateur_top1"]
-        for name, values in {
-            "same": same,
-            "low": kl < _LOW_KL,
-            "high": kl > _HIGH_KL,
-            "kl": kl,
-            "kl_same": kl[same],
-            "kl_other": kl[~same],
-            "expert_entropy": columns["expert_entropy"],
-            "amateur_entropy": columns["amateur_entropy"],
-        }.items():
+        entropies = {name: columns[name] for name in ("expert_entropy", "amateur_entropy")}
+        shares = {"same": same, "low": kl < _LOW_KL, "high": kl > _HIGH_KL}
+        divergences = {"kl": kl, "kl_same": kl[same], "kl_other": kl[~same]}
+        for name, values in {**entropies, **shares, **divergences}.items():
             self._sums[name] += float(values.sum(dtype=np.float64))
         self._kl_max = max(self._kl_max, float(kl.max(initial=-math.inf)))
         self._kl.add(kl)
 
     def add_label(self, label: Mapping[int, float], scores: Mapping[str, Any]) -> None:
-        """Adds a kept and scored position's label; see `effect_of`."""
         effect = effect_of(label, scores)
         self._labelled += 1
         self._choice += effect.is_choice

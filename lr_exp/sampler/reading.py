@@ -17,6 +17,7 @@ import pyarrow.dataset as ds
 import torch
 
 from lr_exp import contrast
+from lr_exp.models.vocabulary import text_of
 from lr_exp.sampler.profile import effect_of
 from lr_exp.sampler.supervision import StoredSupervision, SupervisedTrajectory, Supervision
 from lr_exp.store.shards import shard_paths
@@ -30,12 +31,15 @@ _MAX_TOKENS = 1024  # of an answer
 _MAX_BYTES = 1_000_000  # of the file
 _TOP_TOKENS = 5  # of the expert, at each position; the amateur's are in the step table
 _MAX_MASK_TOKENS = 8  # of the alpha-mask, at each position
+_COLUMNS = (
+    *("token", "kl", "kept", "expert_entropy", "amateur_entropy"),
+    *("same_top1", "mask_size", "moving", "candidates"),
+)
+Label = dict[int, float]  # weight by token id
 
 
 @dataclass(frozen=True)
 class Verdict:
-    """An answer's grade."""
-
     reference: str
     predicted: str | None
     correct: bool
@@ -53,10 +57,9 @@ def sample_for_display(
     """A sample of answers with all their positions, as JSON.
 
     Args:
-        trajectories: folder of the answers' shards.
-        steps: folder of the step table; None without one.
+        trajectories, steps: folders of the answers' shards and of the step table, if there is one.
         supervision: the kept steps of these answers, in their order.
-        tokenizer: the expert's, for the tokens' texts.
+        tokenizer: the expert's.
         alpha: the mask's threshold; None for a method without a mask.
         verdict: grades an answer by its index and text; None without a reference.
 
@@ -100,15 +103,12 @@ def _choose(
 ) -> tuple[int, list[tuple[dict[str, Any], Verdict | None]]]:
     """The number of answers, and the rows of the sample with their grades."""
     indices = _dataset(trajectories).to_table(["index"])["index"].to_pylist()
-    graded = []
-    for row in _rows(trajectories, heapq.nsmallest(_POOL, indices)):
-        text = tokenizer.decode(
-            row["token_ids"], skip_special_tokens=True, clean_up_tokenization_spaces=False
-        )
-        graded.append((row, verdict(row["index"], text)))
-    missed, others = [], []
-    for i, (_, one) in enumerate(graded):
-        (others if one is None or one.correct else missed).append(i)
+    graded = [
+        (row, verdict(row["index"], text_of(tokenizer, row["token_ids"])))
+        for row in _rows(trajectories, heapq.nsmallest(_POOL, indices))
+    ]
+    missed = [i for i, (_, one) in enumerate(graded) if one and not one.correct]
+    others = [i for i in range(len(graded)) if i not in missed]
     # Right and wrong answers, where there are both.
     few = missed[: max(_MAX_WRONG, _MAX_ANSWERS - len(others))]
     shown = sorted([*few, *others[: _MAX_ANSWERS - len(few)]])
@@ -119,12 +119,11 @@ def _description(answers: list[dict[str, Any]], total: int) -> str:
     if len(answers) == total:
         return f"all {total:,} answers"
     missed = sum(answer["correct"] is False for answer in answers)
-    if not missed:
-        return f"the first {len(answers):,} of {total:,} answers"
     others = len(answers) - missed
-    parts = [f"the first {missed:,} wrong answers"]
-    parts += [f"the first {others:,} others"] if others else []
-    return f"{' and '.join(parts)}, of {total:,} answers"
+    if not missed:
+        return f"the first {others:,} of {total:,} answers"
+    and_others = f" and the first {others:,} others" if others else ""
+    return f"the first {missed:,} wrong answers{and_others}, of {total:,} answers"
 
 
 def _dataset(folder: Path) -> ds.Dataset:
@@ -135,9 +134,6 @@ def _rows(folder: Path, indices: list[int]) -> list[dict[str, Any]]:
     """The rows of these answers, by index; shards without any of them are not read."""
     table = _dataset(folder).to_table(filter=pc.field("index").isin(indices))
     return table.sort_by("index").to_pylist()
-
-
-Label = dict[int, float]  # weight by token id
 
 
 def _kept_steps(
@@ -170,7 +166,7 @@ class _Texts:
     def __init__(self, tokenizer: Any) -> None:
         self._places: dict[str, int] = {}
         self._decode = lru_cache(maxsize=100_000)(
-            lambda *ids: tokenizer.decode(list(ids), clean_up_tokenization_spaces=False)
+            lambda *ids: text_of(tokenizer, ids, special=True)
         )
 
     @property
@@ -207,12 +203,6 @@ def _answer(
     return answer | {name: [step.get(name) for step in steps] for name in _COLUMNS}
 
 
-_COLUMNS = (
-    *("token", "kl", "kept", "expert_entropy", "amateur_entropy"),
-    *("same_top1", "mask_size", "moving", "candidates"),
-)
-
-
 def _step(
     before: int,
     token: int,
@@ -227,6 +217,11 @@ def _step(
         weight = round(label[token], 4) if label and token in label else None
         return {**shown, "candidates": [[shown["token"], None, None, 0, weight]] if label else []}
     mask = _mask(scores, alpha)
+    candidates = []
+    for one, expert, amateur in _candidates(scores, mask):
+        numbers = [round(math.exp(expert), 4), round(math.exp(amateur), 4), int(one in mask)]
+        weight = round(label.get(one, 0.0), 4) if label is not None else None
+        candidates.append([texts.place(before, one), *numbers, weight])
     return {
         **shown,
         "kl": round(max(scores["kl"], 0.0), 4),
@@ -235,16 +230,7 @@ def _step(
         "same_top1": int(scores["expert_top1"] == scores["amateur_top1"]),
         "mask_size": len(mask) if alpha is not None else None,
         "moving": int(effect_of(label, scores).is_moving) if label else None,
-        "candidates": [
-            [
-                texts.place(before, one),
-                round(math.exp(expert), 4),
-                round(math.exp(amateur), 4),
-                int(one in mask),
-                round(label.get(one, 0.0), 4) if label is not None else None,
-            ]
-            for one, expert, amateur in _candidates(scores, mask)
-        ],
+        "candidates": candidates,
     }
 
 

@@ -16,6 +16,7 @@ from lr_exp.data.json_lines import read_json_lines
 from lr_exp.errors import UserError, short_repr
 from lr_exp.models.prompt_forms import Prompt
 from lr_exp.models.prompts import render_prompt
+from lr_exp.models.vocabulary import text_of
 from lr_exp.sampler.supervision import StoredSupervision, SupervisedTrajectory, Supervision
 from lr_exp.store import open_atomically
 
@@ -53,13 +54,11 @@ def import_records(
     """Reads kept steps in the published form.
 
     Args:
-        path: JSON Lines file.
         tokenizer: the expert's; renders prompts and tokenizes prefixes of records without ids.
         prompt: how those records ask their questions.
         vocabulary_size: target ids must be below it.
 
-    Raises:
-        UserError: the file is missing or empty, or a line is not a valid record.
+    Raises UserError: the file is missing or empty, or a line is not a valid record.
     """
     lines = read_json_lines(path)
     records = [_checked(record, where, vocabulary_size) for _, where, record in lines]
@@ -86,12 +85,10 @@ def labelled_steps(
 ) -> list[list[Any]]:
     """The first `count` kept steps as rows: question, step, prefix, label, KL in nats."""
     rows = []
-    for record in itertools.islice(_records(supervision, tokenizer), count):
-        pairs = sorted(zip(record["weights"], record["tokens"], strict=True), reverse=True)
+    for one in itertools.islice(_records(supervision, tokenizer), count):
+        pairs = sorted(zip(one["weights"], one["tokens"], strict=True), reverse=True)
         label = ", ".join(f"{token!r} {weight:.3f}" for weight, token in pairs)
-        rows.append(
-            [record["prompt_id"], record["step"], record["prefix"], label, record["kl_divergence"]]
-        )
+        rows.append([one["prompt_id"], one["step"], one["prefix"], label, one["kl_divergence"]])
     return rows
 
 
@@ -121,8 +118,8 @@ def _records(
             yield {
                 "prompt_id": trajectory.question,
                 "step": step,
-                "prefix": _text(tokenizer, prefix),
-                "tokens": [_text(tokenizer, [token]) for token in ids],
+                "prefix": text_of(tokenizer, prefix, special=True),
+                "tokens": [text_of(tokenizer, [token], special=True) for token in ids],
                 "token_ids": ids,
                 "weights": trajectory.target_weights[kept],
                 "kl_divergence": trajectory.kl[kept],
@@ -155,7 +152,8 @@ def _checked(record: dict[str, Any], where: str, vocabulary_size: int) -> dict[s
             "id, and one weight per id."
         )
     for name in ("token_ids", "prompt_token_ids", "prefix_token_ids"):
-        wrong = [i for i in record.get(name, []) if not _is_id(i, vocabulary_size)]
+        valid = range(vocabulary_size)
+        wrong = [i for i in record.get(name, []) if type(i) is not int or i not in valid]
         if wrong:
             raise UserError(
                 f"{where}: {name} has {short_repr(wrong[0])}, but the expert's ids are 0 to "
@@ -186,14 +184,6 @@ def _is_number(value: Any) -> bool:
     return type(value) in (int, float) and -_MAX_NUMBER < value < _MAX_NUMBER
 
 
-def _text(tokenizer: Any, ids: list[int]) -> str:
-    return tokenizer.decode(ids, clean_up_tokenization_spaces=False) if ids else ""
-
-
-def _is_id(value: Any, vocabulary_size: int) -> bool:
-    return type(value) is int and 0 <= value < vocabulary_size
-
-
 def _trajectories(steps: list[dict[str, Any]], name: str) -> Iterator[SupervisedTrajectory]:
     """Groups a question's kept steps into as few rows as their prefixes allow.
 
@@ -204,11 +194,9 @@ def _trajectories(steps: list[dict[str, Any]], name: str) -> Iterator[Supervised
     for step in sorted(steps, key=lambda s: len(s["prefix_ids"])):
         for chain in chains:
             last = chain[-1]
-            if (
-                last["prompt"] == step["prompt"]
-                and len(last["prefix_ids"]) < len(step["prefix_ids"])
-                and step["prefix_ids"][: len(last["prefix_ids"])] == last["prefix_ids"]
-            ):
+            shorter, longer = last["prefix_ids"], step["prefix_ids"]
+            begins = len(shorter) < len(longer) and longer[: len(shorter)] == shorter
+            if begins and last["prompt"] == step["prompt"]:
                 chain.append(step)
                 break
         else:

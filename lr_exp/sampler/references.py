@@ -16,6 +16,7 @@ from lr_exp.errors import UserError
 from lr_exp.inference.generation import WINDOW
 from lr_exp.models.prompt_forms import Prompt
 from lr_exp.models.prompts import render_solution
+from lr_exp.models.vocabulary import text_of
 from lr_exp.sampler.rollout import COLUMNS
 from lr_exp.store.shards import read_shard, shard_paths, write_shard
 
@@ -24,7 +25,6 @@ log = logging.getLogger(__name__)
 VERSION = 1
 
 _SHARD = WINDOW  # rows; a shard's answers are of one window, as a rollout's are
-
 _SCHEMA = pa.schema([("index", pa.int32()), *COLUMNS])
 
 
@@ -37,17 +37,15 @@ def write_solutions(
     prompt: Prompt,
     context: int | None,
 ) -> dict[str, Any]:
-    """Writes each question's worked solution as a trajectory.
+    """Writes each question's worked solution, one of `texts`, as a trajectory.
 
     Args:
-        texts: the solutions, one a question.
         context: the expert's limit on prompt and answer together, or None.
 
     Returns:
         Facts: `answers`, `tokens`, `cut_off` (solutions cut at the limit).
 
-    Raises:
-        UserError: a solution that the tokenizer has no tokens for.
+    Raises UserError: a solution that the tokenizer has no tokens for.
     """
     facts = {"answers": 0, "tokens": 0, "cut_off": 0}
     separate = 0  # answers that were not read as one text with their prompts
@@ -112,9 +110,7 @@ def keep_verified(
         rows = []
         for row in read_shard(path):
             drawn += 1
-            text = tokenizer.decode(
-                row["token_ids"], skip_special_tokens=True, clean_up_tokenization_spaces=False
-            )
+            text = text_of(tokenizer, row["token_ids"])
             if not row["finished"] or not is_right(row["index"], text):
                 continue
             right += 1

@@ -9,12 +9,7 @@ import pyarrow as pa
 from lr_exp.data.lazy import in_blocks, repeated
 from lr_exp.data.questions import Question, StoredQuestions
 from lr_exp.inference.decoding import Decoded
-from lr_exp.inference.generation import (
-    WINDOW,
-    decode_into_shards,
-    render_prompts,
-    single_decoding,
-)
+from lr_exp.inference.generation import WINDOW, decode_into_shards, render_prompts, single_decoding
 from lr_exp.models.loading import LanguageModel
 from lr_exp.models.prompt_forms import Prompt
 from lr_exp.models.prompts import form_for
@@ -46,15 +41,13 @@ def roll_out(
         batch_size: answers in a batch; another size draws other samples.
         samples: sampled answers to each question; None for one greedy answer. The index of a row is
             its question's index times `samples` plus the sample's number.
-        decoding: `max_new_tokens`, `generate` and, for samples, `temperature`, `top_p` and `seed`;
-            see `single_decoding`.
+        decoding: of `single_decoding`: `max_new_tokens`, `generate` and those of samples.
 
     Returns:
         Facts: `questions`, `tokens` generated, `finished` (ended by a stop token), and `answers` if
         they are samples.
     """
-    prompts = _prompts(questions, expert, prompt)
-    asked = questions
+    prompts, asked = _prompts(questions, expert, prompt), questions
     if samples is not None:
         prompts, asked = repeated(prompts, samples), repeated(questions, samples)
 

@@ -66,8 +66,7 @@ _AMATEUR_TOP = 4
 # Positions measured at once. The working set is a few (positions, vocabulary) fp32 matrices; small
 # chunks stay in a CPU's cache (49,152 ids, one core, 128 positions: 0.17 s in chunks of 256, 0.07 s
 # in chunks of 32). On a GPU each chunk costs a synchronization.
-_CHUNK = {"cpu": 32}
-_GPU_CHUNK = 256
+_CPU_CHUNK, _GPU_CHUNK = 32, 256
 _ADVICE = (
     "lower sampler.max_new_tokens (an answer is scored whole), or take a smaller model or "
     "dtype=bfloat16"
@@ -133,8 +132,7 @@ def score(
     Returns:
         Facts: `steps`.
 
-    Raises:
-        UserError: logits are not finite, or a trajectory does not fit in memory.
+    Raises UserError: logits are not finite, or a trajectory does not fit in memory.
     """
     device = next(expert.model.parameters()).device.type
     size = pass_size(tokens_per_pass, device, packs=expert.packs and amateur.packs)
@@ -165,13 +163,11 @@ def score(
     ):
 
         def keep(path: Path, measured: tuple[bytes, int]) -> None:
-            content, tokens = measured
-            write_encoded(folder, shard_number(path), content)
-            progress.add(sizes[path.name], also=tokens)
+            write_encoded(folder, shard_number(path), measured[0])
+            progress.add(sizes[path.name], also=measured[1])
 
-        distributed.distribute_jobs(
-            (path for path in shards if path.name not in done), measure, keep
-        )
+        missing = (path for path in shards if path.name not in done)
+        distributed.distribute_jobs(missing, measure, keep)
     return {"steps": distributed.run_on_rank0(lambda: sum(map(count_rows, shard_paths(folder))))}
 
 
@@ -226,7 +222,7 @@ def _score_group(
     """The step-table rows of these answers, from one pass of each model."""
     expert_logits, amateur_logits = _next_token_logits(group, expert, amateur)
     places = [(answer.row, step) for answer in group for step in range(answer.steps)]
-    chunk = _CHUNK.get(expert_logits.device.type, _GPU_CHUNK)
+    chunk = _CPU_CHUNK if expert_logits.device.type == "cpu" else _GPU_CHUNK
     rows: list[dict[str, Any]] = []
     for start in range(0, len(places), chunk):
         steps = slice(start, start + chunk)
@@ -263,15 +259,12 @@ def _next_token_logits(
 
 def _packed(prompts: list[list[int]], group: Sequence[_Answer]) -> Pack:
     answers = [answer.row["token_ids"][: answer.steps] for answer in group]
-    return pack(
-        # The last token of an answer is predicted but never read.
-        [[*prompt, *answer[:-1]] for prompt, answer in zip(prompts, answers, strict=True)],
-        # The logits at index i predict the token at i + 1.
-        [
-            range(len(prompt) - 1, len(prompt) - 1 + len(answer))
-            for prompt, answer in zip(prompts, answers, strict=True)
-        ],
-    )
+    # The last token of an answer is predicted but never read.
+    rows = [[*prompt, *answer[:-1]] for prompt, answer in zip(prompts, answers, strict=True)]
+    # The logits at index i predict the token at i + 1.
+    starts = [len(prompt) - 1 for prompt in prompts]
+    reads = [range(i, i + len(answer)) for i, answer in zip(starts, answers, strict=True)]
+    return pack(rows, reads)
 
 
 def _rows(

@@ -21,16 +21,10 @@ from lr_exp.config.method import POSITION, BoundChoice, Method
 from lr_exp.inference.generation import WINDOW
 from lr_exp.sampler.profile import SCORES, Counts
 from lr_exp.sampler.step_table import Columns, kept_by_shard
-from lr_exp.sampler.supervision import (
-    SupervisedTrajectory,
-    as_table,
-    write_supervision,
-)
+from lr_exp.sampler.supervision import SupervisedTrajectory, as_table, write_supervision
 from lr_exp.store.shards import read_shard, shard_paths
 
 VERSION = 5
-
-Label = tuple[list[int], list[float]]  # token ids and their weights
 
 
 def write(trajectories: Path, steps: Path | None, method: Method, folder: Path) -> dict[str, Any]:
@@ -40,7 +34,6 @@ def write(trajectories: Path, steps: Path | None, method: Method, folder: Path) 
         trajectories, steps: folders of the rollout's and of the step table's shards, which have
             the same numbers; steps is None for methods that read no column of the table.
         method: its alpha is at or above the table's floor.
-        folder: gets the supervision's file.
 
     Returns:
         Facts: those of `Counts.profile`, and the supervision's `digest`.
@@ -78,17 +71,14 @@ def _supervised_shards(
             rows = table.filter(pa.array(keep)).to_pylist()
             by_answer = [(i, list(of_one)) for i, of_one in groupby(rows, itemgetter("index"))]
             made = [_supervise(answers[i], kept, method.target) for i, kept in by_answer]
-            if step_shard is not None:
-                labels = [label for one in made for label in one.labels]
-                for label, row in zip(labels, rows, strict=True):
-                    if label:
-                        counts.add_label(label, row)
-            part = as_table(made)
-            yield part.append_column("index", pa.array([i for i, _ in by_answer]))
+            labels = (label for one in made for label in one.labels)
+            for label, row in zip(labels, rows, strict=True):
+                if label and step_shard is not None:
+                    counts.add_label(label, row)
+            yield as_table(made).append_column("index", pa.array([i for i, _ in by_answer]))
 
 
 def _positions(columns: Columns, step_shard: Path | None, target: BoundChoice) -> pa.Table:
-    """A shard's positions with the columns that supervision needs."""
     if step_shard is not None:
         return pq.ParquetFile(step_shard).read(
             list(dict.fromkeys((*POSITION, "kl", *SCORES, *target.choice.columns)))
@@ -100,7 +90,12 @@ def _positions(columns: Columns, step_shard: Path | None, target: BoundChoice) -
 def _supervise(
     answer: dict[str, Any], rows: list[dict[str, Any]], target: BoundChoice
 ) -> SupervisedTrajectory:
-    labels = _labels(rows, target)
+    """The kept positions of an answer with their targets, which are empty without a target."""
+    names = ("token_id", *target.choice.columns)
+    result = target({name: _as_tensor([row[name] for row in rows]) for name in names})
+    empty = torch.empty(len(rows), 0)
+    ids, weights = (empty, empty) if result is None else result
+    nonzero = [row > 0 for row in weights]
     prompt = answer["prompt_ids"]
     return SupervisedTrajectory(
         question_id=answer["question_id"],
@@ -109,25 +104,9 @@ def _supervise(
         prompt_length=len(prompt),
         steps=[row["step"] for row in rows],
         kl=[row["kl"] for row in rows],
-        target_ids=[ids for ids, _ in labels],
-        target_weights=[weights for _, weights in labels],
+        target_ids=[row[some].tolist() for row, some in zip(ids, nonzero, strict=True)],
+        target_weights=[row[some].tolist() for row, some in zip(weights, nonzero, strict=True)],
     )
-
-
-def _labels(rows: list[dict[str, Any]], target: BoundChoice) -> list[Label]:
-    """The target of each row as sparse ids and weights; both empty without a target."""
-    columns = {
-        name: _as_tensor([row[name] for row in rows])
-        for name in ("token_id", *target.choice.columns)
-    }
-    result = target(columns)
-    if result is None:
-        return [([], []) for _ in rows]
-    ids, weights = result
-    return [
-        (row_ids[row_weights > 0].tolist(), row_weights[row_weights > 0].tolist())
-        for row_ids, row_weights in zip(ids, weights, strict=True)
-    ]
 
 
 def _as_tensor(values: list[Any]) -> Tensor:

@@ -76,7 +76,6 @@ class Supervision:
 
     @cached_property
     def kept_counts(self) -> NDArray[np.int64]:
-        """Kept steps of each trajectory."""
         lengths = pc.call_function("list_value_length", [self._table["steps"]])
         return lengths.to_numpy().astype(np.int64)
 
@@ -89,7 +88,6 @@ class Supervision:
 
     @property
     def kept(self) -> int:
-        """Number of kept steps."""
         return int(self.kept_counts.sum())
 
     def for_questions(self, questions: Iterable[str]) -> Iterator[SupervisedTrajectory]:
@@ -104,7 +102,6 @@ class Supervision:
         return hasher.hexdigest()
 
     def save(self, folder: Path) -> None:
-        """Writes the supervision as one Parquet file."""
         pq.write_table(self._table, folder / FILE)
 
     @staticmethod
@@ -119,11 +116,7 @@ def as_table(trajectories: Iterable[SupervisedTrajectory]) -> pa.Table:
 
 
 def write_supervision(parts: Iterable[pa.Table], folder: Path) -> str:
-    """Writes tables with the columns of `SCHEMA`, each as a row group.
-
-    Returns:
-        `Supervision.digest` of everything written.
-    """
+    """Writes tables with the columns of `SCHEMA`, each as a row group; returns their `digest`."""
     hasher = hashlib.sha256()
     with pq.ParquetWriter(folder / FILE, SCHEMA) as file:
         for part in parts:
@@ -146,7 +139,6 @@ class StoredSupervision:
                 yield from _rows(file.read_row_group(group))
 
     def for_questions(self, questions: Iterable[str]) -> Iterator[SupervisedTrajectory]:
-        """The trajectories of these questions, by their ids."""
         wanted = _is_for(questions)
         with pq.ParquetFile(self._path) as file:
             for group in range(file.num_row_groups):

@@ -18,10 +18,7 @@ from lr_exp.config.method import register
 Columns = Mapping[str, Tensor]
 
 
-@register(
-    "target",
-    columns=("support_ids", "support_expert", "support_amateur"),
-)
+@register("target", columns=("support_ids", "support_expert", "support_amateur"))
 def contrast(steps: Columns, *, alpha: float) -> tuple[Tensor, Tensor]:
     """The contrastive soft label v_C on the plausible tokens (arXiv 2510.07962, Eq. 4-6)."""
     expert, amateur = steps["support_expert"], steps["support_amateur"]

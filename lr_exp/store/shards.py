@@ -55,6 +55,11 @@ def shard_paths(folder: Path) -> list[Path]:
     return sorted(folder.glob("shard-*.parquet"), key=shard_number)
 
 
+def read_by_index(folder: Path) -> list[dict[str, Any]]:
+    """Rows of all shards, in the order of their `index`."""
+    return sorted(read_shards(folder), key=lambda row: row["index"])
+
+
 def read_shards(folder: Path) -> Iterator[dict[str, Any]]:
     """Rows of all shards; one shard is in memory at a time."""
     for path in shard_paths(folder):

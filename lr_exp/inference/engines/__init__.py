@@ -42,19 +42,16 @@ class Engine(Protocol):
     def identity(self) -> dict[str, Any]:
         """Facts on which answers may depend, such as versions; part of their address in the store.
 
-        Raises:
-            UnreachableError: only the server has them, and it does not respond.
+        Raises UnreachableError: only the server has them, and it does not respond.
         """
         ...
 
     def open(
         self, expert: LanguageModel, adapter: Path | None = None
     ) -> AbstractContextManager[Generate]:
-        """Prepares the engine to answer as the expert, optionally with an adapter.
+        """Prepares the engine to answer as the expert, optionally with a LoRA adapter's folder.
 
-        Args:
-            expert: its weights are not used (`loading.load_without_weights`).
-            adapter: the folder of a LoRA adapter.
+        The expert's own weights are not used.
 
         Raises:
             UserError: the engine's model has another vocabulary, or it does not support adapters.

@@ -78,7 +78,6 @@ class LlamaCpp:
     model: str
 
     def complete(self, request: Request) -> Decoded:
-        """See `Completions.complete`."""
         greedy = request.temperature == 0
         body = {
             "model": self.model,
@@ -107,7 +106,6 @@ class LlamaCpp:
         return self.endpoint.request("/completion", body, read)
 
     def detokenize(self, ids: Sequence[int]) -> str | None:
-        """See `Completions.detokenize`."""
         reply = self.endpoint.request_if_supported("/detokenize", {"tokens": list(ids)})
         return _text(reply, "content")
 

@@ -24,7 +24,6 @@ from lr_exp.inference.engines import UnreachableError
 log = logging.getLogger(__name__)
 
 KEY = "LR_EXP_API_KEY"  # environment variable with the server's API key, if it needs one
-
 FIRST_WAIT_SECONDS = 1.0  # doubled after each attempt ...
 MAX_WAIT_SECONDS = 60.0  # ... up to this
 _MAX_CONNECT_SECONDS = 10.0
@@ -55,7 +54,6 @@ class Endpoint:
         url: scheme, host and port, with a path if the server is below one.
         timeout: seconds without data until an attempt fails.
         attempts: maximum number of attempts per request.
-        connections: size of the connection pool.
         """
         self.url = url.rstrip("/").removesuffix("/v1")
         self._attempts, self._timeout = attempts, timeout

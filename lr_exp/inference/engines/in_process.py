@@ -27,8 +27,7 @@ class VllmEngine:
     def __init__(self, source: ModelSource, dtype: str) -> None:
         """Loads nothing yet.
 
-        Raises:
-            UserError: vLLM is not installed, or does not support the model's format.
+        Raises UserError: vLLM is not installed, or does not support the model's format.
         """
         if importlib.util.find_spec("vllm") is None:
             raise UserError(
@@ -41,8 +40,7 @@ class VllmEngine:
                 f"engine=vllm needs a model folder with weights, but {source.name} is a GGUF file "
                 "or has random weights; use engine=transformers or engine=server."
             )
-        self._source = source
-        self._dtype = dtype
+        self._source, self._dtype = source, dtype
         self._llm: Any = None
         self._supports_adapters = False
 
@@ -87,14 +85,8 @@ class VllmEngine:
             ]
             prompts = [{"prompt_token_ids": list(request.prompt)} for request in requests]
             outputs = llm.generate(prompts, parameters, use_tqdm=False, **lora)
-            if len(outputs) != len(requests):
-                raise RuntimeError(
-                    f"vLLM returned {len(outputs)} answers for {len(requests)} prompts"
-                )
             return [
-                truncated(
-                    list(output.outputs[0].token_ids), expert.stop_ids, request.max_new_tokens
-                )
+                truncated(output.outputs[0].token_ids, expert.stop_ids, request.max_new_tokens)
                 for output, request in zip(outputs, requests, strict=True)
             ]
 

@@ -20,8 +20,8 @@ from lr_exp.inference.decoding import Decoded
 from lr_exp.inference.engines import Generate, Request, adapter_name, truncated
 from lr_exp.inference.engines.dialects import Completions, Dialect, LlamaCpp
 from lr_exp.inference.engines.http import Endpoint
-from lr_exp.inference.engines.vocabulary_check import find_difference, probe_ids
 from lr_exp.models.loading import LanguageModel
+from lr_exp.models.vocabulary import text_of
 
 log = logging.getLogger(__name__)
 
@@ -36,6 +36,15 @@ _ADAPTER_PATHS = {
     "vllm": ("/v1/load_lora_adapter", "/v1/unload_lora_adapter"),
     "sglang": ("/load_lora_adapter", "/unload_lora_adapter"),
 }
+
+# Of the check whether the server's token ids mean the expert's tokens: ids spread over the whole
+# vocabulary, and texts in several scripts.
+_SPREAD_IDS = 96
+_TEXTS = (
+    "The answer is \\boxed{3.14}, so 7 * 8 = 56.\n\n\tdef f(x):  return x",
+    "Grüße, naïve café «Привет» 你好世界 こんにちは مرحبا नमस्ते 🙂",
+)
+_REPLACEMENT = "\ufffd"  # part of a character, which servers display differently
 
 
 class ServerEngine:
@@ -101,7 +110,7 @@ class ServerEngine:
         if self.identity["kind"] == "llamacpp":
             return LlamaCpp(self._endpoint, model)
         completions = Completions(self._endpoint, model, expert.stop_ids)
-        if completions.is_supported(probe_ids(expert.tokenizer)[:8]):
+        if completions.is_supported(_probe_ids(expert.tokenizer)[:8]):
             return completions
         raise UserError(
             f"server.url={self._endpoint.url} does not accept and return token ids for "
@@ -110,9 +119,13 @@ class ServerEngine:
         )
 
     def _check_vocabulary(self, dialect: Dialect, expert: LanguageModel) -> None:
-        """Raises UserError if the server's token ids differ from the expert's."""
+        """Raises UserError if the server's token ids differ from the expert's.
+
+        Two models that share a tokenizer cannot be distinguished here; scoring does that
+        (`pipeline.sampling`).
+        """
         url = self._endpoint.url
-        difference = find_difference(expert.tokenizer, dialect.detokenize)
+        difference = _find_difference(expert.tokenizer, dialect.detokenize)
         if difference is None:
             log.warning(
                 "server.url=%s has no /detokenize endpoint, so whether it serves %s is checked "
@@ -208,7 +221,6 @@ def _answer(dialect: Dialect, stop_ids: Sequence[int], request: Request) -> Deco
 
 
 def _cards(endpoint: Endpoint) -> list[dict[str, Any]]:
-    """The server's list of models."""
     cards = (endpoint.request_if_supported("/v1/models") or {}).get("data")
     return [card for card in cards if isinstance(card, dict)] if isinstance(cards, list) else []
 
@@ -222,3 +234,39 @@ def _only_model(url: str, cards: Sequence[dict[str, Any]]) -> str:
         f"server.model is required: server.url={url} lists {len(names)} models ({shown}); add "
         "server.model=NAME."
     )
+
+
+def _probe_ids(tokenizer: Any) -> list[int]:
+    """Ids of special, rare and ordinary tokens that decode to complete characters."""
+    all_ids = sorted(tokenizer.get_vocab().values())
+    stride = max(1, len(all_ids) // _SPREAD_IDS)
+    ids = [*tokenizer.all_special_ids, *all_ids[::stride]]
+    for text in _TEXTS:
+        ids += tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"]
+    texts = {token_id: text_of(tokenizer, [token_id], special=True) for token_id in ids}
+    return [token_id for token_id, text in texts.items() if text and _REPLACEMENT not in text]
+
+
+def _find_difference(tokenizer: Any, read: Callable[[Sequence[int]], str | None]) -> str | None:
+    """Describes the first id that the engine reads differently; "" if there is none.
+
+    Args:
+        read: the engine's detokenizer; if it returns None (unsupported), so does this function.
+    """
+    ids = _probe_ids(tokenizer)
+    theirs = read(ids)
+    if theirs is None:
+        return None
+    if _same_text(theirs, text_of(tokenizer, ids, special=True)):
+        return ""
+    for token_id in ids:
+        theirs, ours = read([token_id]), text_of(tokenizer, [token_id], special=True)
+        if theirs is not None and not _same_text(theirs, ours):
+            return f"id {token_id} is {theirs!r} there and {ours!r} here"
+    # All tokens agree; only joining them differs (spaces between words), which does no harm.
+    return ""
+
+
+def _same_text(first: str, second: str) -> bool:
+    """Whether two texts are equal up to outer whitespace; some tokenizers strip a leading space."""
+    return first.strip() == second.strip()

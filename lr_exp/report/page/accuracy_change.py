@@ -12,12 +12,13 @@ from lr_exp.report.tables import cell
 from lr_exp.report.tables.table import Column, Table, table_of, text_column
 
 _PAIRED = (
-    "pass@1 in % ± the wider side of its 95 % interval over the questions (Wilson), for this run's "
-    "one seed: no interval here covers another training run. Before is the untuned expert, with "
-    "the same decoding as the tuned one. Gain is in points, with its 95 % interval. Won counts the questions that only the tuned expert "
-    "answers correctly, lost those that only the untuned expert does; p is the exact two-sided "
-    "McNemar test of these counts, not corrected for multiple tests. AVG is the unweighted mean "
-    "over the benchmarks; its counts and its p pool their questions."
+    "pass@1 in % ± the wider side of its 95 % interval over the questions (Wilson), for this "
+    "run's one seed: no interval here covers another training run. Before is the untuned expert, "
+    "with the same decoding as the tuned one. Gain is in points, with its 95 % interval. Won "
+    "counts the questions that only the tuned expert answers correctly, lost those that only the "
+    "untuned expert does; p is the exact two-sided McNemar test of these counts, not corrected "
+    "for multiple tests. AVG is the unweighted mean over the benchmarks; its counts and its p "
+    "pool their questions."
 )
 _UNPAIRED = "pass@1 in % ± the wider side of its 95 % interval over the questions (Wilson)."
 

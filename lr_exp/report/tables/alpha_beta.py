@@ -18,9 +18,10 @@ from lr_exp.report.tables.table import (
 )
 
 _ABOUT = (
-    "Each cell: accuracy averaged over benchmarks in % ± the wider side of its 95 % interval, the "
-    "gain over the expert in points, and the share of scored steps that was kept. If some seeds are missing or "
-    "trained nothing, the cell shows how many have results or were trained, for example 2/3 seeds."
+    "Each cell: accuracy averaged over benchmarks in % ± the wider side of its 95 % interval, the"
+    " gain over the expert in points, and the share of scored steps that was kept. If some seeds "
+    "are missing or trained nothing, the cell shows how many have results or were trained, for "
+    "example 2/3 seeds."
 )
 
 

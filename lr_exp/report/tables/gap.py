@@ -27,7 +27,8 @@ from lr_exp.report.tables.table import (
 
 _ABOUT = (
     "Accuracy in % ± the wider side of its 95 % interval of each model alone, on the same n "
-    "questions. Gap is the expert's minus the amateur's in points; its interval treats the two as independent."
+    "questions. Gap is the expert's minus the amateur's in points; its interval treats the two as"
+    " independent."
 )
 
 
