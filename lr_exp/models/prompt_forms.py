@@ -107,7 +107,7 @@ def _check(form: PromptSettings, path: Path) -> None:
         raise UserError(f"{path} renders the same prompt differently each time: remove what does.")
     needed: dict[str, list[str]] = {"{{ question }}": [question]}
     if form.num_fewshot:
-        needed["the examples' questions and solutions"] = example
+        needed["the examples' questions and solutions"] = [*example]
     for what, values in needed.items():
         if not all(value in text for value in values):
             raise UserError(f"{path} omits the text of {what}: add it to the template.")
