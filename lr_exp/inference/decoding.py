@@ -167,7 +167,6 @@ class _WholeRows:
         return _check_finite(torch.stack(logits), active, self._model.name)
 
     def keep(self, indices: Tensor) -> None:
-        """Drops all other rows."""
         self._rows = [self._rows[index] for index in indices.tolist()]
 
     def append(self, chosen: Tensor, tokens: Sequence[int]) -> None:

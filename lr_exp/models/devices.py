@@ -5,6 +5,7 @@ torch is imported inside the functions because `choose_gpu` must run before torc
 
 import logging
 import os
+import platform
 import re
 from functools import cache
 
@@ -98,8 +99,6 @@ def resolve_dtype(dtype: str, device: str) -> str:
 
 def device_name(device: str) -> str:
     """Name of the GPU, or the CPU's architecture and number of threads."""
-    import platform
-
     import torch
 
     if torch.device(device).type == "cuda":

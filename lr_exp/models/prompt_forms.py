@@ -129,7 +129,7 @@ def _check(form: PromptSettings) -> None:
         raise UserError("the prompt differs each time: remove the random parts of the template.")
     needed: dict[str, list[str]] = {"{{ question }}": [question]}
     if form.num_fewshot:
-        needed["the examples' questions and solutions"] = example
+        needed["the examples' questions and solutions"] = [*example]
     for what, values in needed.items():
         if not all(value in text for value in values):
             raise UserError(f"the template omits or changes the text of {what}: add it unchanged.")

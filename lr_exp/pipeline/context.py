@@ -144,7 +144,7 @@ class LoadedModels:
                 attached.unload()
 
     def generation_environment(self, part: str) -> dict[str, Any]:
-        """What the generated ids depend on besides settings: device, precision, versions, ..."""
+        """What generated ids depend on besides settings: device, precision, versions, engine."""
         engine, identities = self._engine(part), self.engine_identities
         if engine is None:
             return self._inputs.machine

@@ -188,10 +188,7 @@ def answer_logits(
     shared: SharedVocabulary,
     prompt: Prompt,
 ) -> tuple[Tensor, Tensor]:
-    """Both models' logits `(steps, shared)` at every scored position of one trajectory.
-
-    For notebooks; `score` stores measures only.
-    """
+    """Both models' logits `(steps, shared)` at the scored positions of one trajectory."""
     steps = scored_length(row["token_ids"], shared)
     answer = _Answer(row, _amateur_prompt(amateur, row, prompt), steps)
     expert_logits, amateur_logits = _next_token_logits([answer], expert, amateur)

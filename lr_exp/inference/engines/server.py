@@ -72,7 +72,6 @@ class ServerEngine:
 
     @cached_property
     def _identity(self) -> dict[str, Any]:
-        """Facts: the kind of server, its model and its version."""
         endpoint = self._endpoint
         cards = _cards(endpoint)
         model = self._settings.model or _only_model(endpoint.url, cards)
