@@ -202,6 +202,7 @@ def test_lorenz_curves_of_divergence_and_loss(tmp_path):
         sample__histogram={"bin_nats": 0.1, "counts": [80, 10, 10], "nats": [2, 1.5, 16.5]},
         sample__loss_histogram={"bin_nats": 0.1, "counts": [98, 0, 2], "nats": [0, 0, 3]},
         **{
+            "settings__method": {"name": "lightreasoner", "select": "kl_above_beta"},
             "sample__kept_share": 0.15,
             "sample__share_below_0.1": 0.8,
             "sample__moving_of_all": 0.02,

@@ -42,7 +42,7 @@ def summary_table(summary: Summary) -> str:
         read = f", {distill.tokens_read:,} read" if distill.tokens_read is not None else ""
         text = (
             f"{distill.optimizer_steps:,} optimizer steps, {distill.tuned_tokens:,} tuned tokens "
-            f"({distill.passes or 0:.2g} passes over {distill.kept_steps:,} steps{read}), "
+            f"({distill.passes or 0:,.1f} passes over {distill.kept_steps:,} steps{read}), "
             f"final loss {distill.final_loss:.4f}, {_cost(distill)}"
         )
         lines.append(_sentence("distilled", text))
@@ -107,7 +107,7 @@ def _sampled(sample: SampleSummary) -> str:
     moving = ""
     if sample.moving is not None:
         loss = sample.moving_loss_share
-        carried = f", with {loss:.0%} of the loss" if loss else ""
+        carried = f", with {loss:.0%} of the loss before training" if loss else ""
         moving = f"; {sample.moving_of_kept:.1%} of them moving{carried}"
     of = f" of {steps:,} steps ({kept / steps:.1%}{moving})" if steps else " steps"
     kl = f", mean KL {sample.kl_mean:.3f} nats" if sample.kl_mean is not None else ""

@@ -33,12 +33,13 @@ class Profile:
     amateur: str | None
     prompt: str | None
     methods: tuple[str | None, ...]  # that share these token positions
-    betas: tuple[float, ...]  # thresholds above which steps are kept
     seeds: int
     steps: int
     means: dict[str, float | None]  # MEANS, weighted by the number of token positions
     histogram: Histogram  # of divergences
-    loss: Histogram | None  # before training; this and the next ones are of one method
+    selection: str  # `LightReasoner, β 0.4`: whose the next ones are
+    by_threshold: bool  # whether it keeps the steps above a threshold on D
+    loss: Histogram | None  # before training
     kept: float | None  # share of all token positions
     moving: float | None  # share of all token positions
     is_in_paper: bool  # whether the paper has this pair on this data
@@ -85,22 +86,23 @@ def profile_of(runs: Sequence[Run]) -> Profile:
     histograms = [sample.histogram for sample in seeds if sample.histogram]
     settings = runs[0].settings
     setup = Setup(runs[0].expert, runs[0].method, runs[0].amateur, runs[0].data)
-    by_beta = (run for run in runs if run.settings.get("method", {}).get("select") == _BY_BETA)
-    betas = {run.beta for run in by_beta if run.beta is not None}
-    labelled = [run for run in runs if run.sample.loss_histogram] or list(runs)
-    key = labelled[0].method, labelled[0].alpha, labelled[0].beta
-    same = [run.sample for run in labelled if (run.method, run.alpha, run.beta) == key]
+    first = next((run for run in runs if run.sample.loss_histogram), runs[0])
+    choices = first.method, first.alpha, first.beta
+    same = [run.sample for run in runs if (run.method, run.alpha, run.beta) == choices]
+    numbers = {"α": first.alpha, "β": first.beta}  # noqa: RUF001
+    shown = [f"{sign} {value:g}" for sign, value in numbers.items() if value is not None]
     return Profile(
         f"{runs[0].expert} / {runs[0].amateur}",
         runs[0].expert,
         runs[0].amateur,
         runs[0].prompt,
         tuple(dict.fromkeys(run.method for run in runs)),
-        tuple(sorted(betas)),
         len(seeds),
         sum(sample.steps or 0 for sample in seeds),
         {key: _pooled(seeds, key) for key in MEANS},
         _added(histograms),
+        ", ".join([method_label(first.method), *shown]),
+        first.settings.get("method", {}).get("select") == _BY_BETA,
         _added([sample.loss_histogram for sample in same if sample.loss_histogram]),
         _pooled(same, "kept_share"),
         _pooled(same, "moving_of_all"),

@@ -43,9 +43,9 @@ def _curves(every: Sequence[Profile]) -> Figure | None:
         for label, (histogram, colour, line) in lines.items():
             if histogram and any(histogram.nats or ()):
                 (drawn[label],) = axes.plot(*_lorenz(histogram), color=colour.light, linestyle=line)
-        if profile.kept:
+        if profile.kept and profile.by_threshold:
             axes.axvline(100 * (1 - profile.kept), color=INK.light, linewidth=0.8, linestyle="--")
-        title = " · ".join([profile.label, *(f"β {beta:g}" for beta in profile.betas)])
+        title = f"{profile.label} · {profile.selection}"
         title = f"{textwrap.fill(title, _TITLE_CHARS)}\n{_shares(profile)}"
         axes.set_title(title, loc="right", fontsize=7.5, pad=2)
     panels[0].set_xlim(0, 100)
@@ -58,8 +58,9 @@ def _curves(every: Sequence[Profile]) -> Figure | None:
     caption = (
         "Lorenz curves: the share of all divergence D, and of the loss KL(label ‖ expert) before "
         "training, that the steps with the lowest values hold. The loss of steps that are not kept "
-        "is 0. On the dotted line, all steps would be equal. Dashed: the share that is not kept. "
-        "Moving steps are kept steps whose label prefers another token than the expert."
+        "is 0. On the dotted line, all steps would be equal. Dashed: the share that is not kept, if "
+        "a threshold on D decides. Moving steps are kept steps whose label prefers another token "
+        "than the expert."
     )
     return Figure("lorenz_curve", "Divergence and loss are in few steps", caption, mpl_figure)
 
@@ -77,4 +78,5 @@ def _shares(profile: Profile) -> str:
         "kept": profile.kept,
         "moving": profile.moving,
     }
-    return " · ".join(f"{100 * one:.2g} % {of}" for of, one in shares.items() if one is not None)
+    known = {of: 100 * one for of, one in shares.items() if one is not None}
+    return " · ".join(f"{one:.{0 if one >= 10 else 1}f} % {of}" for of, one in known.items())

@@ -185,7 +185,7 @@ def _tiles(run: Run) -> list[_Tile]:
         steps = distill.optimizer_steps
         detail = f"in {steps:,} optimizer steps" if steps else ""
         if distill.passes is not None:
-            detail += f", {distill.passes:.2g} passes over {distill.kept_steps:,} kept steps"
+            detail += f", {distill.passes:,.1f} passes over {distill.kept_steps:,} kept steps"
         tiles.append(("Tuned tokens", f"{distill.tuned_tokens:,}", "", detail))
     if sample.seconds is not None and distill.seconds is not None:
         detail = "from the store" if sample.reused and distill.reused else ""

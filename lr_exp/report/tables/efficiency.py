@@ -35,7 +35,7 @@ _TITLES = {
     "tokens_read": "tokens read in training",
     "peak_memory_gib": "peak memory (GiB)",
 }
-_FORMS = {"hours": ".3g", "peak_memory_gib": ".2f", "passes": ".3g"}
+_FORMS = {"hours": ".3g", "peak_memory_gib": ".2f", "passes": ",.1f"}
 
 
 def efficiency_table(sweep: Sweep, name: str) -> Table | None:
