@@ -33,7 +33,7 @@ from lr_exp.report.tables.formats import csv_text, latex_table, markdown_text, o
 from lr_exp.report.tables.table import Column, Table
 from lr_exp.report.terminal import summary_table
 from tests.support.distilling import KilledError, stop_at, train
-from tests.support.files import ROOT, run_python
+from tests.support.files import ROOT, run_python, summary_of, write_lines
 from tests.support.run_folders import write_failed, write_run
 from tests.support.tiny import tiny_model
 
@@ -67,7 +67,10 @@ def everything_below(folder):
 # The terminal ----------------------------------------------------------------------------------
 
 
-def test_every_control_character_is_escaped():
+def test_control_characters_alone_are_escaped():
+    text = "naïve ± é 日本\u3000🙂 👩\u200d🔬 \\x1b\tand\nso on"
+    assert printable(text) == text
+    assert printable("a\x1b[31mb\r\u202ec\ud800") == "a\\x1b[31mb\\r\\u202ec\\ud800"
     turning = {*"\u061c\u200e\u200f", *map(chr, [*range(0x202A, 0x202F), *range(0x2066, 0x206A)])}
     for number in range(sys.maxunicode + 1):
         letter = chr(number)
@@ -80,12 +83,6 @@ def test_every_control_character_is_escaped():
             assert shown.startswith("\\"), hex(number)
         else:
             assert shown == letter or unicodedata.category(letter) in ("Cf", "Cn"), hex(number)
-
-
-def test_ordinary_text_is_shown_as_it_is():
-    text = "naïve ± é 日本\u3000🙂 👩\u200d🔬 \\x1b\tand\nso on"
-    assert printable(text) == text
-    assert printable("a\x1b[31mb\r\u202ec\ud800") == "a\\x1b[31mb\\r\\u202ec\\ud800"
 
 
 def test_the_summary_table_escapes_names(tmp_path):
@@ -147,15 +144,15 @@ def test_logins_in_files_are_hidden(monkeypatch, tmp_path):
     assert redact("another-token-than-before") == MASK
 
 
-@pytest.mark.parametrize("content", [b"\xff\xfe\x00", b"machine", b""])
+@pytest.mark.parametrize("content", [b"\xff\xfe\x00", b"machine", b"", None])
 def test_unreadable_login_files_are_ignored(monkeypatch, tmp_path, content):
-    (tmp_path / "logins").write_bytes(content)
-    monkeypatch.setenv("NETRC", str(tmp_path / "logins"))
-    monkeypatch.setattr("huggingface_hub.constants.HF_TOKEN_PATH", str(tmp_path / "logins"))
+    path = tmp_path / "logins"
+    path.mkdir() if content is None else path.write_bytes(content)
+    monkeypatch.setenv("NETRC", str(path))
+    monkeypatch.setattr("huggingface_hub.constants.HF_TOKEN_PATH", str(path))
     assert redact("plain") == "plain"
-    monkeypatch.setenv("NETRC", str(tmp_path))  # a folder
-    monkeypatch.setattr("huggingface_hub.constants.HF_TOKEN_PATH", str(tmp_path))
-    assert known_secrets() == set()
+    if content is None:
+        assert known_secrets() == set()
 
 
 @pytest.mark.parametrize(
@@ -186,27 +183,21 @@ def test_redacting_long_text_takes_linear_time(monkeypatch):
 
 def test_no_log_record_has_a_secret(monkeypatch):
     monkeypatch.setenv("HF_TOKEN", PRIVATE)
-    before = logging.getLogRecordFactory()
-    stream = io.StringIO()
+    before, stream, log = logging.getLogRecordFactory(), io.StringIO(), logging.getLogger("hostile")
     handler = logging.StreamHandler(stream)
-    log = logging.getLogger("hostile")
     log.addHandler(handler)
     log.propagate = False
     try:
         errors.guard_logging()
         log.warning("sent %s to %s", PRIVATE, CLEAR_SCREEN)
-        try:
-            raise ValueError(PRIVATE)
-        except ValueError:
-            log.exception("failed with %d%%", 100)
+        log.error("failed with %d%%", 100, exc_info=ValueError(PRIVATE))
     finally:
         logging.setLogRecordFactory(before)
         log.removeHandler(handler)
     said = stream.getvalue()
     assert PRIVATE not in said
     assert said.startswith(f"sent {MASK} to \\x1b[2J")
-    assert "failed with 100%\nTraceback" in said
-    assert f"ValueError: {MASK}" in said
+    assert f"failed with 100%\nValueError: {MASK}" in said
     assert printable(said) == said
 
 
@@ -392,11 +383,6 @@ importlib.import_module(name)
 """
 
 
-def test_unsafe_code_is_found():
-    for line in UNSAFE.split("\n")[1:-1]:
-        assert len(unsafe(line)) == 1, line
-
-
 def test_no_module_has_unsafe_code():
     modules = [*ROOT.glob("lr_exp/**/*.py"), *ROOT.glob("bench/**/*.py")]
     assert len(modules) > 70
@@ -407,6 +393,8 @@ def test_no_module_has_unsafe_code():
     allowed = found.pop("lr_exp/pipeline/method.py")
     assert set(allowed) == {"importlib.import_module("}
     assert {path: lines for path, lines in found.items() if lines} == {}
+    for line in UNSAFE.split("\n")[1:-1]:
+        assert len(unsafe(line)) == 1, line
     assert unsafe("torch.load(path, weights_only=True); model.eval(); re.compile('a')") == []
 
 
@@ -428,9 +416,7 @@ def test_a_cells_folder_is_a_single_path_component(name):
 @pytest.mark.integration
 def test_a_run_with_hostile_names_writes_only_to_its_folder_and_store(program, tmp_path):
     question = {"question": f"{CLEAR_SCREEN}../../x\u202e How many is 1 + 1?", "answer": "2"}
-    path = tmp_path / "in" / "-q=..;rm.jsonl"
-    path.parent.mkdir()
-    path.write_text(json.dumps(question) + "\n", "utf-8")
+    path = write_lines(tmp_path / "in" / "-q=..;rm.jsonl", [question])
     before = set(os.listdir(tmp_path.parent))
     outcome = program(
         "experiment=demo",
@@ -446,20 +432,14 @@ def test_a_run_with_hostile_names_writes_only_to_its_folder_and_store(program, t
         "distiller.steps=2",
         "distiller.batch_size=2",
     )
-    assert outcome.status == 0, outcome.err
     assert set(os.listdir(tmp_path.parent)) == before
     assert {below.name for below in tmp_path.iterdir()} == {"in", "run", "store"}
     assert [below.name for below in (tmp_path / "in").iterdir()] == [path.name]
-    made = [
-        below.relative_to(tmp_path)
-        for below in (*tmp_path.glob("run/**/*"), *tmp_path.glob("store/**/*"))
-    ]
+    made = [below.relative_to(tmp_path) for below in tmp_path.rglob("*")]
     assert not [below for below in made if "outside" in str(below) or "yyy" in str(below)]
     assert "\x1b" not in outcome.out + outcome.err
     assert "../\\x1b[2J" in outcome.out
-    assert json.loads((outcome.folder / "summary.json").read_text("utf-8"))["expert"].startswith(
-        "../"
-    )
+    assert summary_of(outcome)["expert"].startswith("../")
 
 
 NASTY = (

@@ -223,26 +223,20 @@ def test_a_launchers_file_matches_its_packages_schema(path):
 # Launchers that cannot work ---------------------------------------------------------------------
 
 
-def test_a_launcher_for_a_single_run_is_an_error(program):
-    outcome = program("experiment=demo", "hydra/launcher=submitit_slurm")
-    assert "add -m" in outcome.error
-
-
-def test_a_missing_launcher_names_the_pip_command(program, monkeypatch):
+def test_launchers_that_cannot_work_are_errors_before_the_launch(program, monkeypatch):
     def missing(name: str) -> None:
         raise PackageNotFoundError(name)
 
+    slurm_queue = ("experiment=demo", "hydra/launcher=submitit_slurm")
+    assert "add -m" in program(*slurm_queue).error
     monkeypatch.setattr(launchers, "distribution", missing)
     outcome = program("experiment=demo", "hydra/launcher=joblib", flags=["-m"])
     assert "pip install 'lr_exp[joblib]'" in outcome.error
-
-
-def test_a_missing_queue_is_reported_before_the_launch(program, monkeypatch):
     monkeypatch.setattr(launchers, "distribution", lambda name: name)
     monkeypatch.setenv("PATH", "")
-    outcome = program("experiment=demo", "hydra/launcher=submitit_slurm", flags=["-m"])
+    outcome = program(*slurm_queue, flags=["-m"])
     assert "no Slurm queue here (sbatch, srun" in outcome.error
-    assert not outcome.folder.exists()
+    assert list(outcome.folder.glob("*")) == []
 
 
 @pytest.mark.parametrize("given", ["word", "environment"])
@@ -298,8 +292,8 @@ def test_a_cell_restores_the_folder_in_another_process(tmp_path, monkeypatch):
     monkeypatch.chdir("/")
     monkeypatch.setattr(sys, "argv", ["worker", "--node=1"])
     registered = []
-    monkeypatch.setattr("lr_exp.config.cells.prepare", lambda: None)
-    monkeypatch.setattr("lr_exp.config.cells.register", lambda: registered.append(True))
+    monkeypatch.setattr(cells, "prepare", lambda: None)
+    monkeypatch.setattr(cells, "register", lambda: registered.append(True))
     monkeypatch.setattr(sys, "excepthook", sys.excepthook)
     monkeypatch.setattr("threading.excepthook", sys.excepthook)
     arrived = rebuild(*parts)

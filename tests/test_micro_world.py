@@ -52,30 +52,23 @@ def expected(question: str, family: str, careful: bool) -> int:
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-def test_answers_and_columns_agree_with_independent_arithmetic(family):
+def test_both_solutions_agree_with_independent_arithmetic(family):
     for split in SPLITS:
         for problem in generate_problems(family, 200, seed=1, split=split):
             assert int(problem.answer) == expected(problem.question, family, careful=True)
             careless = expected(problem.question, family, careful=False)
             assert int(careless_answer(problem)) == careless
             assert problem.solution.endswith(f"\\boxed{{{problem.answer}}}")
+            before, note, _ = problem.solution.partition(" (note 1)")  # where the two fork
+            assert problem.careless.startswith(before)
+            assert bool(note) == (problem.careless != problem.solution)
+            assert "(note" not in problem.careless
+            assert not (note and family == "micro_plain")  # the control never carries
             for column in re.findall(r"[\d +-]+ = \d+", problem.solution):
                 terms, _, value = column.partition(" = ")
                 numbers = re.findall(r"([+-]?) ?(\d+)", terms)
                 total = sum(int(digits) * (-1 if sign == "-" else 1) for sign, digits in numbers)
                 assert total == int(value)
-
-
-@pytest.mark.parametrize("family", FAMILIES)
-def test_the_two_solutions_fork_at_the_first_note(family):
-    for problem in generate_problems(family, 300, seed=3, split="train"):
-        before, note, _ = problem.solution.partition(" (note 1)")
-        if note:
-            assert problem.careless.startswith(before)
-            assert "(note" not in problem.careless
-            assert family != "micro_plain"  # the control never carries
-        else:
-            assert problem.careless == problem.solution
 
 
 @pytest.mark.parametrize(
@@ -88,7 +81,7 @@ def test_careless_answers_are_nearly_all_wrong(family, min_share):
     assert wrong / len(sampled) >= min_share
 
 
-def test_same_arguments_same_problems_and_longer_lists_continue_shorter_ones():
+def test_requests_are_reproducible_and_longer_lists_continue_shorter_ones():
     first = generate_problems("micro_add", 50, 7, "test")
     assert first == generate_problems("micro_add", 80, 7, "test")[:50]
     assert first != generate_problems("micro_add", 50, 8, "test")
@@ -223,12 +216,10 @@ def test_models_load_in_fp32_with_finite_logits(name):
     assert torch.isfinite(logits).all()
 
 
-@pytest.mark.parametrize(
-    ("name", "right_range", "careless_range"),
-    [("expert", (0.0, 0.15), (0.85, 1.0)), ("micro_master", (0.8, 1.0), (0.0, 0.2))],
-)
-def test_the_expert_is_careless_and_the_master_is_not(name, right_range, careless_range):
+@pytest.mark.parametrize("name", ["expert", "micro_master"])
+def test_the_expert_is_careless_and_the_master_is_not(name):
     problems = generate_problems("micro_add", 30, seed=11, split="test")
-    right, careless = answer_shares(greedy_answers(load(name), TOKENIZER, problems), problems)
-    assert right_range[0] <= right <= right_range[1]
-    assert careless_range[0] <= careless <= careless_range[1]
+    shares = answer_shares(greedy_answers(load(name), TOKENIZER, problems), problems)
+    usual, other = shares[::-1] if name == "expert" else shares
+    edge = 0.15 if name == "expert" else 0.2
+    assert (usual >= 1 - edge, other <= edge) == (True, True)

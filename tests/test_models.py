@@ -169,24 +169,6 @@ def test_without_a_template_the_end_of_turn_is_not_a_stop_token():
     assert stop_token_ids(tiny_tokenizer(chat_template=None), [256, 259]) == (256, 259)
 
 
-def test_a_model_without_a_template_gets_the_plain_template():
-    tokenizer = tiny_tokenizer(chat_template=None)
-    question = "2 {x} + 2?"  # braces must not be interpreted by str.format
-    prompt = tokenizer.decode(render_prompt(tokenizer, question, Prompt("Think.")))
-    assert prompt == f"Think.\n\nQuestion: {question}\nAnswer:"
-    assert tokenizer.decode(render_prompt(tokenizer, question)) == (
-        f"Question: {question}\nAnswer:"
-    )
-
-
-def test_a_template_opens_the_assistants_turn():
-    tokenizer = tiny_tokenizer()
-    assert tokenizer.decode(render_prompt(tokenizer, "2+2?", Prompt("Think."))) == (
-        "<|im_start|>system\nThink.<|im_end|>\n<|im_start|>user\n2+2?<|im_end|>\n"
-        "<|im_start|>assistant\n"
-    )
-
-
 def test_a_template_without_a_system_turn_raises_with_advice():
     template = "{{ raise_exception('no system') if messages[0].role == 'system' }}" + CHAT_TEMPLATE
     tokenizer = tiny_tokenizer(chat_template=template)
@@ -232,11 +214,11 @@ def test_a_template_prints_the_pinned_date_whatever_the_clock(template, pinned, 
     assert tokenizer.decode(render_prompt(tokenizer, "2+2?")) == pinned + rest
 
 
-def test_a_template_without_a_date_is_left_as_it_is():
-    tokenizer = tiny_tokenizer()
+@pytest.mark.parametrize("template", [CHAT_TEMPLATE, None])
+def test_a_template_without_a_date_is_left_as_it_is(template):
+    tokenizer = tiny_tokenizer(chat_template=template)
     pin_date(tokenizer, "2025-03-09")
-    assert tokenizer.chat_template == CHAT_TEMPLATE
-    pin_date(tiny_tokenizer(chat_template=None), "2025-03-09")
+    assert tokenizer.chat_template == template
 
 
 def test_a_template_with_random_parts_is_refused():
@@ -328,29 +310,20 @@ def test_layers_of_a_nested_config_are_counted(tmp_path):
     source = locate(save_model(tmp_path, "gemma3+nested"))
     assert locating.config_context(source) == 256
     assert locating.config_number(source, "vocab_size") == ROWS
-    amateur = replace(source, drop_layers=(LAYERS,))
     with pytest.raises(UserError, match=rf"layers 0 to {LAYERS - 1}"):
-        early_exit.check_drop_layers(amateur)
+        early_exit.check_drop_layers(replace(source, drop_layers=(LAYERS,)))
 
 
-@pytest.mark.parametrize(
-    ("settings", "message"),
-    [
-        ({"drop_layers": []}, "at least one layer number"),
-        ({"drop_layers": [-1]}, "counted from 0"),
-        ({"drop_layers": [1], "path": "x/y"}, "cannot be combined"),
-    ],
-)
-def test_invalid_early_exit_settings(whole, settings, message):
-    with pytest.raises(UserError, match=message):
-        locating.locate_amateur(AmateurSettings(name="early_exit", **settings), locate(whole))
+def test_early_exit_settings(whole):
+    def fingerprint(layers, **settings):
+        amateur = AmateurSettings(name="early_exit", drop_layers=layers, **settings)
+        return locating.locate_amateur(amateur, locate(whole)).fingerprint
 
-
-def test_the_early_exit_fingerprint_ignores_the_order_of_layers(whole):
-    def fingerprint(layers):
-        settings = AmateurSettings(name="early_exit", drop_layers=layers)
-        return locating.locate_amateur(settings, locate(whole)).fingerprint
-
+    for layers, message in (([], "at least one layer number"), ([-1], "counted from 0")):
+        with pytest.raises(UserError, match=message):
+            fingerprint(layers)
+    with pytest.raises(UserError, match="cannot be combined"):
+        fingerprint([1], path="x/y")
     assert fingerprint([0, 1]) == fingerprint([1, 0, 1])
     assert len({fingerprint([0]), fingerprint([1]), locate(whole).fingerprint}) == 3
 

@@ -20,6 +20,7 @@ from lr_exp.models.prompts import form_for, render_prompt
 from lr_exp.pipeline.inputs import Inputs
 from tests.support.tiny import CHAT_TEMPLATE, tiny_model, tiny_tokenizer
 
+# Braces must not be interpreted by str.format.
 EXAMPLES = (Example("1 + {1}?", "It is 2."), Example("2+2?", "It is 4."))
 CHAT = (
     "<|im_start|>system\nThink.<|im_end|>\n<|im_start|>user\n{}<|im_end|>\n<|im_start|>assistant\n"

@@ -5,11 +5,10 @@ Each table has an input and what its error says, `culprit | remedy`. `{here}` is
 
 import json
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
+from typing import Any, NamedTuple
 
 import pytest
 from hydra.errors import HydraException
@@ -39,8 +38,7 @@ def nothing(here: Path) -> None:
     pass
 
 
-@dataclass(frozen=True)
-class Case:
+class Case(NamedTuple):
     """One input that cannot work."""
 
     words: str  # for the program
@@ -305,38 +303,21 @@ def models() -> Iterator[Case]:
 
 QUESTION = {"question": "Ana owns 9 coins. Ana finds 7 more. How many does Ana have?"}
 
-QUESTION_FILES: list[tuple[Prepare, str]] = [
-    (nothing, "{here}/q.jsonl: no such file | Set data.path"),
-    (folder("q.jsonl"), "{here}/q.jsonl | Set data.path to a JSON Lines file"),
-    (text("q.jsonl", ""), "{here}/q.jsonl: no questions | Write one JSON object"),
-    (raw("q.jsonl", b"\x00" * 100), "line 1: not JSON | Write one object a line"),
+MINE = "data=jsonl data.path={here}/q.jsonl stages=[sample]"
+UNSOLVED = lines("q.jsonl", QUESTION)
+DATA = [
+    Case(MINE, "{here}/q.jsonl: no such file | Set data.path"),
+    Case(MINE, "{here}/q.jsonl | Set data.path to a JSON Lines file", folder("q.jsonl")),
+    Case(MINE, "{here}/q.jsonl: no questions | Write one JSON object", text("q.jsonl", "")),
+    Case(MINE, "line 1: not JSON | Write one object a line", raw("q.jsonl", b"\x00" * 100)),
+    Case(f"{MINE} method=rejection_sft", "question jsonl/1 has no | verifies answers", UNSOLVED),
+    Case(f"{MINE} method=gt_sft", "jsonl/1 | choose other data or another method", UNSOLVED),
+    Case("data=gsm8k hub_root={here}/no", "hub_root={here}/no | leave hub_root unset"),
+    Case("data=gsm8k hub_root={here}/x", "hub_root={here}/x | leave hub_root un", text("x", "")),
+    Case("data=svamp data.path=null", "`path` is missing | Set data.path"),
+    Case("data=parquet data.path={here}/x", "x: no such file or folder. Set data.path"),
+    Case("data=lr_samples data.path=x data.streaming=true", "data.streaming | lr_samples"),
 ]
-
-SOURCES: list[tuple[str, Prepare, str]] = [
-    (
-        "data=jsonl data.path={here}/q.jsonl method=rejection_sft",
-        lines("q.jsonl", QUESTION),
-        "question jsonl/1 has no reference answer | method=rejection_sft verifies answers",
-    ),
-    (
-        "data=jsonl data.path={here}/q.jsonl method=gt_sft",
-        lines("q.jsonl", QUESTION),
-        "question jsonl/1 | choose other data or another method",
-    ),
-    ("data=gsm8k hub_root={here}/no", nothing, "hub_root={here}/no | leave hub_root unset"),
-    ("data=gsm8k hub_root={here}/x", text("x", ""), "hub_root={here}/x | leave hub_root unset"),
-    ("data=svamp data.path=null", nothing, "`path` is missing | Set data.path"),
-    ("data=parquet data.path={here}/x", nothing, "x: no such file or folder. Set data.path"),
-    ("data=lr_samples data.path=x data.streaming=true", nothing, "data.streaming | lr_samples"),
-]
-
-
-def data() -> Iterator[Case]:
-    words = "data=jsonl data.path={here}/q.jsonl stages=[sample]"
-    for prepare, says in QUESTION_FILES:
-        yield Case(words, says, prepare)
-    for words, prepare, says in SOURCES:
-        yield Case(words, says, prepare)
 
 
 # Records of kept steps ---------------------------------------------------------------------------
@@ -352,12 +333,14 @@ RECORD = {
 }
 IDS = {"prompt_token_ids": [2, 27, 1, 3], "prefix_token_ids": [14]}
 
-RECORD_FILES: list[tuple[Prepare, str]] = [
-    (nothing, "{here}/r.jsonl: cannot be read | Pass a readable JSON Lines file"),
-    (folder("r.jsonl"), "{here}/r.jsonl: cannot be read | Pass a readable JSON Lines file"),
-    (text("r.jsonl", "\n"), "data.path={here}/r.jsonl is empty | one kept step per line"),
-    (raw("r.jsonl", b"\x93NUMPY\xff"), "{here}/r.jsonl, line 1: not UTF-8 | Save the file as"),
-    (lines("r.jsonl", RECORD, [RECORD]), "r.jsonl, line 2: not an object"),
+STEPS = "data=lr_samples data.path={here}/r.jsonl stages=[sample,distill] distiller.steps=1"
+UNREADABLE = "{here}/r.jsonl: cannot be read | Pass a readable JSON Lines file"
+RECORD_FILES = [
+    Case(STEPS, UNREADABLE),
+    Case(STEPS, UNREADABLE, folder("r.jsonl")),
+    Case(STEPS, "data.path={here}/r.jsonl is empty | one kept step", text("r.jsonl", "\n")),
+    Case(STEPS, "r.jsonl, line 1: not UTF-8 | Save the file as", raw("r.jsonl", b"\x93NUMPY\xff")),
+    Case(STEPS, "r.jsonl, line 2: not an object", lines("r.jsonl", RECORD, [RECORD])),
 ]
 
 # The second line of a file of records, or what it changes in a sound record; `...` removes a key.
@@ -394,12 +377,6 @@ RECORD_LINES: list[tuple[object, str]] = [
 ]
 
 
-def records() -> Iterator[Case]:
-    words = "data=lr_samples data.path={here}/r.jsonl stages=[sample,distill] distiller.steps=1"
-    for prepare, says in RECORD_FILES:
-        yield Case(words, says, prepare)
-
-
 @pytest.mark.parametrize(
     ("change", "says"), RECORD_LINES, ids=[f"{change!s:.40}" for change, _ in RECORD_LINES]
 )
@@ -420,38 +397,29 @@ NOT_WRITABLE = " is not writable | Set store= to a writable folder"
 FILE = text("file", "")
 
 
-def stores() -> Iterator[Case]:
-    for words, says in {
-        "store={here}/file": f"the store {{here}}/file{NOT_WRITABLE}",
-        "store={here}/file/store": f"the store {{here}}/file/store{NOT_WRITABLE}",
-        "sampler.export={here}": "sampler.export={here} is a folder | give a file name",
-        "sampler.export={here}/file/x.jsonl": "{here}/file is a file | choose another path",
-        "stages=[distill]": "has no rollout | Add sample to stages",
-    }.items():
-        yield Case(words, says, FILE)
-    for words, says in {
-        "--store {here}/nowhere list": "{here}/nowhere | Set --store to",
-        "--store {here}/file verify": "{here}/file | Set --store to",
-    }.items():
-        yield Case(words, says, FILE, "store")
-    words = "--store {here}/s prune {here}/nowhere --yes"
-    yield Case(words, "{here}/nowhere | there is no run in or", folder("s"), "store")
-
-
-def summaries() -> Iterator[Case]:
-    """Others are in test_report_runs and test_report_program."""
-    says = "{here}/runs/0/summary.json cannot be read (expert is missing | Run the same command"
-    yield Case("{here}/runs", says, text("runs/0/summary.json", '{"method": "x"}'), "report")
+PRUNE = "--store {here}/s prune {here}/nowhere --yes"
+PLACES = [
+    Case("store={here}/file", f"the store {{here}}/file{NOT_WRITABLE}", FILE),
+    Case("store={here}/file/store", f"the store {{here}}/file/store{NOT_WRITABLE}", FILE),
+    Case("sampler.export={here}", "sampler.export={here} is a folder | give a file name"),
+    Case("sampler.export={here}/file/x.jsonl", "{here}/file is a file | choose another path", FILE),
+    Case("stages=[distill]", "has no rollout | Add sample to stages"),
+    Case("--store {here}/nowhere list", "{here}/nowhere | Set --store to", program="store"),
+    Case("--store {here}/file verify", "{here}/file | Set --store to", FILE, "store"),
+    Case(PRUNE, "{here}/nowhere | there is no run in or", folder("s"), "store"),
+    # Other summaries are in test_report_runs and test_report_program.
+    Case(
+        "{here}/runs",
+        "{here}/runs/0/summary.json cannot be read (expert is missing | Run the same command",
+        text("runs/0/summary.json", '{"method": "x"}'),
+        "report",
+    ),
+]
 
 
 # Recorded answers --------------------------------------------------------------------------------
 
 ANSWER = {"id": "g/0", "reference": "18", "kind": "number", "output": "\\boxed{18}"}
-
-ANSWER_FILES: list[tuple[Prepare, str]] = [
-    (nothing, "{here}/a.jsonl: cannot be read | Pass a readable JSON Lines file"),
-    (text("a.jsonl", ""), "{here}/a.jsonl: no answers | Pass the answers.jsonl"),
-]
 
 # The second line of a file of answers, or what it changes in a sound answer.
 ANSWER_LINES: list[tuple[object, str]] = [
@@ -470,8 +438,8 @@ ANSWER_LINES: list[tuple[object, str]] = [
 
 def answers() -> Iterator[Case]:
     words = "{here}/a.jsonl --out {here}/summary.json"
-    for prepare, says in ANSWER_FILES:
-        yield Case(words, says, prepare, "grade")
+    yield Case(words, "a.jsonl: cannot be read | Pass a readable JSON Lines file", program="grade")
+    yield Case(words, "no answers | Pass the answers.jsonl", text("a.jsonl", ""), "grade")
     for change, says in ANSWER_LINES:
         line = ANSWER | change if isinstance(change, dict) else change
         says = f"{{here}}/a.jsonl, line 2: {says}"
@@ -486,7 +454,7 @@ def answers() -> Iterator[Case]:
 PROGRAMS = {"report": report_main, "grade": grade.main, "store": store_main}
 CASES = [
     *(Case(words, says) for words, says in SETTINGS.items()),
-    *(case for kind in (models, data, records, stores, summaries, answers) for case in kind()),
+    *(*models(), *DATA, *RECORD_FILES, *PLACES, *answers()),
 ]
 
 

@@ -33,18 +33,12 @@ def test_an_implausible_token_is_never_chosen_despite_its_ratio():
     assert contrastive(FOUR, 0.09)([expert_zero, zero]).tolist() == [1]
 
 
-def test_alpha_1_is_greedy_decoding():
-    logits = torch.randn(500, 30, generator=seeded(), dtype=torch.float64)
-    amateur = torch.randn(500, 30, generator=seeded(1), dtype=torch.float64)
-    chosen = contrastive(SharedVocabulary(30), 1.0)([logits, amateur])
-    assert torch.equal(chosen, greedy([logits]))
-
-
-def test_ties_go_to_the_experts_more_probable_token():
+def test_alpha_1_is_greedy_decoding_and_ties_go_to_the_experts_more_probable_token():
     """If the amateur equals the expert, every ratio is 1."""
-    logits = torch.randn(500, 30, generator=seeded())
-    chosen = contrastive(SharedVocabulary(30), 0.01)([logits, logits.clone()])
-    assert torch.equal(chosen, greedy([logits]))
+    logits, other = (torch.randn(500, 30, generator=seeded(number)) for number in (0, 1))
+    for alpha, amateur in ((1.0, other), (0.01, logits.clone())):
+        chosen = contrastive(SharedVocabulary(30), alpha)([logits, amateur])
+        assert torch.equal(chosen, greedy([logits]))
 
 
 def test_an_unshared_top_token_is_kept_and_other_unshared_ids_are_ignored():
@@ -66,14 +60,17 @@ def test_excluded_ids_do_not_enter_the_distribution():
     assert contrastive(shared, 0.2)([expert, amateur]).tolist() == [3]
 
 
+def shares_of(logits, temperature=1.0, top_p=1.0):
+    samples = sampled(temperature, top_p, seeded())([logits.expand(SAMPLES, 4)])
+    return samples.bincount(minlength=4) / SAMPLES
+
+
 @pytest.mark.parametrize("temperature", [0.5, 1.0, 2.0])
 def test_samples_follow_the_softmax(temperature):
     logits = torch.tensor([1.0, 0.0, -1.0, 2.0])
-    samples = sampled(temperature, 1.0, seeded())([logits.expand(SAMPLES, 4)])
-    shares = samples.bincount(minlength=4) / SAMPLES
     expected = (logits / temperature).softmax(-1)
     error = (expected * (1 - expected) / SAMPLES).sqrt()
-    assert ((shares - expected).abs() < 4 * error).all()
+    assert ((shares_of(logits, temperature) - expected).abs() < 4 * error).all()
 
 
 def test_half_precision_logits_are_normalized_in_fp32():
@@ -93,8 +90,7 @@ def test_only_the_nucleus_is_sampled(top_p, kept):
     order = [2, 0, 3, 1]  # tokens by descending probability
     logits = torch.empty(4)
     logits[order] = EXPERT[0]
-    samples = sampled(1.0, top_p, seeded())([logits.expand(SAMPLES, 4)])
-    shares = samples.bincount(minlength=4)[order] / SAMPLES
+    shares = shares_of(logits, top_p=top_p)[order]
     expected = EXPERT[0, :kept].softmax(-1)
     assert (shares[:kept] - expected).abs().max() < 0.02
     assert shares[kept:].sum() == 0

@@ -109,32 +109,38 @@ def test_disabled_never_imports_wandb(tmp_path, monkeypatch):
     assert lines(tmp_path) == [{"family": "distill", "step": 3, "loss": 0.5}]
 
 
-def test_without_wandb_the_file_is_written_and_only_an_explicit_mode_warns(
-    tmp_path, monkeypatch, caplog
+class Broken:
+    """Finds a wandb that cannot be imported."""
+
+    def find_spec(self, name, *_):
+        if name == "wandb":
+            raise TypeError("Descriptors cannot be created directly")
+
+
+@pytest.mark.parametrize(
+    ("state", "mode", "warns"),
+    [
+        *(("absent", "auto", ""), ("absent", "online", "pip install wandb")),
+        ("broken", "auto", "Descriptors"),  # with the wrong protobuf version
+        ("cannot start", "online", "the disk is full"),
+    ],
+)
+def test_without_wandb_the_file_is_written(
+    tmp_path, monkeypatch, service, caplog, state, mode, warns
 ):
-    monkeypatch.setitem(sys.modules, "wandb", None)
-    with tracker(tmp_path) as sink:
-        sink.log("sample", 0, {"kept": 2})
-    assert len(lines(tmp_path)) == 1
-    assert caplog.records == []
-    tracker(tmp_path, "online").close()
-    assert "pip install wandb" in caplog.text
-
-
-def test_a_broken_wandb_installation_does_not_stop_the_run(tmp_path, monkeypatch, caplog):
-    """With the wrong protobuf version, `import wandb` raises a TypeError."""
-
-    class Broken:
-        def find_spec(self, name, *_):
-            if name == "wandb":
-                raise TypeError("Descriptors cannot be created directly")
-
-    monkeypatch.delitem(sys.modules, "wandb", raising=False)
-    monkeypatch.setattr(sys, "meta_path", [Broken(), *sys.meta_path])
-    with tracker(tmp_path) as sink:
+    """Of a missing wandb only an explicit mode warns."""
+    service.refuses = ("online", "offline")
+    if state == "absent":
+        monkeypatch.setitem(sys.modules, "wandb", None)
+    elif state == "broken":
+        monkeypatch.delitem(sys.modules, "wandb")
+        monkeypatch.setattr(sys, "meta_path", [Broken(), *sys.meta_path])
+    with tracker(tmp_path, mode) as sink:
         sink.log("distill", 1, {"loss": 0.5})
+    assert not sink.wandb.records_media
     assert len(lines(tmp_path)) == 1
-    assert "Descriptors" in caplog.text
+    assert warns in caplog.text
+    assert warns or caplog.records == []
 
 
 def test_numbers_that_are_not_finite_become_null(tmp_path, service):
@@ -150,12 +156,9 @@ def test_numbers_that_are_not_finite_become_null(tmp_path, service):
 def test_control_characters_in_tables_are_escaped(tmp_path, service):
     service.Table = lambda columns, data: (columns, data)
     with tracker(tmp_path) as sink:
-        sink.wandb.table(
-            "sample/kept_steps", ["prefix", "kl"], [["a\x1b[31m\u202eb\n", 0.5], [None, 1]]
-        )
-    ((columns, data),) = (row["sample/kept_steps"] for row in service.run.logged)
-    assert columns == ["prefix", "kl"]
-    assert data == [["a\\x1b[31m\\u202eb\n", 0.5], [None, 1]]
+        sink.wandb.table("t", ["prefix", "kl"], [["a\x1b[31m\u202eb\n", 0.5], [None, 1]])
+    shown = ["prefix", "kl"], [["a\\x1b[31m\\u202eb\n", 0.5], [None, 1]]
+    assert service.run.logged == [{"t": shown}]
 
 
 def test_every_line_is_written_immediately_and_a_reused_folder_starts_anew(tmp_path):
@@ -255,15 +258,6 @@ def test_a_hanging_wandb_does_not_block_the_end(tmp_path, service, monkeypatch, 
     resume.set()
 
 
-def test_a_wandb_that_cannot_start_leaves_the_file(tmp_path, service, caplog):
-    service.refuses = ("online", "offline")
-    with tracker(tmp_path, "online") as sink:
-        sink.log("distill", 1, {"loss": 0.5})
-    assert not sink.wandb.records_media
-    assert len(lines(tmp_path)) == 1
-    assert "the disk is full" in caplog.text
-
-
 def test_a_wandb_that_fails_midway_is_reported_once_and_turned_off(tmp_path, service, caplog):
     with caplog.at_level(logging.WARNING), tracker(tmp_path) as sink:
         sink.log("distill", 1, {"loss": 0.5})
@@ -336,17 +330,13 @@ def test_the_row_limit_cuts_between_answers():
 
 def test_invalid_trajectories_are_skipped_with_a_warning(tmp_path, caplog):
     (tmp_path / "trajectories.json").write_text('{"answers": [{}]}')
-    tracker = SimpleNamespace(
-        wandb=SimpleNamespace(records_media=True)
-    )  # no other method may be called
-    log_trajectories(tracker, tmp_path / "trajectories.json")  # type: ignore[arg-type]
+    sink = SimpleNamespace(wandb=SimpleNamespace(records_media=True))  # has no other method
+    log_trajectories(sink, tmp_path / "trajectories.json")
     assert "trajectories.json was not logged" in caplog.text
 
 
 def test_the_last_entropy_bin_is_open_ended():
     counts, edges = entropy_histogram(TRAJECTORIES)
-    assert counts[0] == 1
-    assert counts[-1] == 1
-    assert sum(counts) == 2
-    assert len(edges) == len(counts) + 1
+    assert counts[0] == counts[-1] == 1
+    assert (sum(counts), len(edges)) == (2, len(counts) + 1)
     assert entropy_histogram({"answers": []}) == ([], [])
