@@ -58,9 +58,9 @@ def _curves(every: Sequence[Profile]) -> Figure | None:
     caption = (
         "Lorenz curves: the share of all divergence D, and of the loss KL(label ‖ expert) before "
         "training, that the steps with the lowest values hold. The loss of steps that are not kept "
-        "is 0. On the dotted line, all steps would be equal. Dashed: the share that is not kept, if "
-        "a threshold on D decides. Moving steps are kept steps whose label prefers another token "
-        "than the expert."
+        "is 0. On the dotted line, all steps would be equal. Dashed: the share that is not kept, "
+        "if a threshold on D decides. Moving steps are kept steps whose label prefers another "
+        "token than the expert."
     )
     return Figure("lorenz_curve", "Divergence and loss are in few steps", caption, mpl_figure)
 
