@@ -70,9 +70,6 @@ class DamagedError(Exception):
 class Trajectories(BaseModel):
     """Sampled answers, token by token."""
 
-    method: str | None = None
-    expert: str | None = None
-    amateur: str | None = None
     alpha: Number | None = None
     beta: Number | None = None
     chosen: str = "how they were chosen is not recorded"

@@ -94,9 +94,9 @@ class Run:
         """
         prompt = None if prompt in self.prompts[:1] else prompt
         place = answers_file(who, benchmark, prompt)
-        for given in (benchmark, prompt):
+        for what, given in (("benchmark", benchmark), ("prompt", prompt)):
             if given and (given != Path(given).name or given.startswith(".")):
-                raise AnswersMissingError(f"{given!r} is not a valid benchmark or prompt")
+                raise AnswersMissingError(f"{given!r} is not a valid {what} name")
         path, name = self.folder / place, f"{self.name}/{place}"
         if not path.exists():
             raise AnswersMissingError(
