@@ -17,7 +17,7 @@ from lr_exp.models.prompt_forms import Prompt
 from lr_exp.models.prompts import render_prompt
 from lr_exp.models.vocabulary import SharedVocabulary
 from lr_exp.sampler import rollout
-from lr_exp.store.shards import read_shards, shard_paths
+from lr_exp.store.shards import read_by_index, read_shards, shard_paths
 from tests.support.tiny import TOKENS, load_folder, tiny_model
 
 PROMPTS = [[7, 8, 9, 10, 11, 12], [0, 0, 3], [42], [1, 2, 3, 4], [5, 5]]
@@ -224,7 +224,7 @@ def ask(language_model, folder, **changes):
     folder.mkdir(exist_ok=True)
     settings = {"prompt": Prompt(SYSTEM), "max_new_tokens": 8, "batch_size": 3, **changes}
     facts = answer.answer(QUESTIONS, language_model, folder, name="test", **settings)
-    return facts, answer.read_outputs(folder)
+    return facts, read_by_index(folder)
 
 
 def test_the_amateur_gets_the_same_question_in_its_own_template(tmp_path, on_disk):
