@@ -51,7 +51,6 @@ def answer(
     """Writes one shard of outputs per batch to `folder`; existing shards are kept.
 
     Args:
-        name: the label of the progress bar.
         decoder: greedy, contrastive, or sampled (one sample per question).
         alpha, amateur, shared: for contrastive decoding only; alpha is the plausibility threshold.
             The amateur is asked in the same form, with its own chat template.
@@ -78,7 +77,7 @@ def answer(
             stop=stop,
             generate=generate,
         )
-    else:
+    elif decoder == "contrastive":
         if amateur is None or shared is None:
             raise ValueError("contrastive decoding needs an amateur and the shared vocabulary")
         decoding = contrastive_decoding(
@@ -91,6 +90,8 @@ def answer(
             max_new_tokens=max_new_tokens,
             stop=stop,
         )
+    else:
+        raise ValueError(f"unknown decoder {decoder!r}: use greedy, contrastive or sampled")
 
     def row(index: int, decoded: Decoded) -> dict[str, Any]:
         ids = decoded.token_ids

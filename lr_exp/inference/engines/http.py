@@ -53,7 +53,6 @@ class Endpoint:
         """Args:
         url: scheme, host and port, with a path if the server is below one.
         timeout: seconds without data until an attempt fails.
-        attempts: maximum number of attempts per request.
         """
         self.url = url.rstrip("/").removesuffix("/v1")
         self._attempts, self._timeout = attempts, timeout
