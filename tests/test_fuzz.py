@@ -30,6 +30,7 @@ from lr_exp.evaluator.verify import matches, verify
 from lr_exp.models.prompt_forms import Prompt
 from lr_exp.report import build as report_build
 from lr_exp.sampler import records
+from tests.support.files import write_lines
 
 KINDS = st.sampled_from(ANSWER_KINDS)
 FOUR = ("4 m", "5 m", "6 m", "none")
@@ -342,8 +343,6 @@ ANSWER = {"reference": "18", "kind": "number", "output": "\\boxed{18}"}
 )
 def test_reading_a_file_takes_linear_memory(tokenizer, tmp_path, read, line):
     def write_and_read(count: int) -> object:
-        path = tmp_path / "file.jsonl"
-        path.write_text("".join(json.dumps(line(i)) + "\n" for i in range(count)), "utf-8")
-        return read(path, tokenizer)
+        return read(write_lines(tmp_path / "file.jsonl", map(line, range(count))), tokenizer)
 
     check_linear(write_and_read, 50)
