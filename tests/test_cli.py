@@ -137,7 +137,6 @@ def test_an_invalid_run_folder_is_one_line_and_a_bug_keeps_its_traceback(program
 
 NAN = math.nan
 
-
 OUTSIDE = {
     Settings: {"alpha": (0.0, -0.1, 1.5, NAN), "beta": (-1.0, NAN), "seed": (-1, 2**32)},
     SamplerSettings: {

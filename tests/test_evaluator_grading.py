@@ -92,7 +92,7 @@ def test_an_invalid_reference_raises_for_any_answer(answer, reference, kind):
     with pytest.raises(UserError, match="the reference"):
         verify(answer, reference, kind, FOUR)
     with pytest.raises(ValueError, match="essay"):
-        check_reference(reference, "essay")
+        check_reference("1", "essay")
 
 
 # Faults of earlier versions, each with the grade that a careful reader gives

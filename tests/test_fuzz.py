@@ -55,7 +55,6 @@ REFERENCES = [
     *("2^{100}", "45^\\circ"),
 ]
 
-
 FUZZ = settings(
     deadline=None,
     derandomize=True,
@@ -183,22 +182,6 @@ def compose_or_message(words: list[str]) -> Settings | str:
             return to_settings(compose("config", overrides=words), words)
     except EXPECTED as error:
         return one_line_message(error)
-
-
-@pytest.mark.parametrize(
-    ("words", "culprit"),
-    [
-        (["beta=${nowhere}"], "beta: Interpolation key 'nowhere' not found"),
-        (["beta=${beta}"], "beta: Recursive interpolation"),
-        (["expert.path=${amateur.path}", "amateur.path=${expert.path}"], "path: Recursive"),
-        (["store=${oc.env:LR_EXP_NOT_SET}"], "store: "),
-    ],
-)
-def test_the_message_about_an_interpolation_names_the_key(words, culprit):
-    message = compose_or_message(["experiment=demo", *words])
-    assert isinstance(message, str)
-    assert culprit in message
-    assert "by a value" in message
 
 
 @settings(FUZZ, max_examples=100)

@@ -9,8 +9,8 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 FEW = (
-    *("experiment=demo", "data.max_questions=4", "distiller.steps=2", "evaluator.max_examples=2"),
-    "wandb.mode=disabled",
+    *("experiment=demo", "wandb.mode=disabled"),
+    *("data.max_questions=4", "distiller.steps=2", "evaluator.max_examples=2"),
 )
 
 

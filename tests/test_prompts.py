@@ -45,7 +45,6 @@ CHATS = {
     "no generation prompt": CHAT_TEMPLATE.partition("{%- if add")[0],
 }
 
-
 # An answer follows a question directly, behind a space.
 MISTRAL = (
     "{%- for message in messages -%}{%- if message.role == 'user' -%}"
@@ -103,7 +102,6 @@ PIECES = st.sampled_from(
     ]
 )
 TEXTS = st.lists(st.one_of(ASCII, PIECES), min_size=1, max_size=8).map("".join)
-
 
 ORDINARY = st.lists(st.one_of(ASCII, st.sampled_from(["ab", " "])), max_size=4).map(" ".join)
 

@@ -21,7 +21,6 @@ from tests.support.tiny import tiny_model
 SWEEPS = sorted((conf_dir() / "sweep").glob("*.yaml"))
 PAPER = ["main_results", "ablation", "expertise_gap", "efficiency", "alpha_beta", "kl_profile"]
 
-
 SMALL = (
     *("data.count=6", "distiller.steps=2", "benchmarks=[micro_add]", "evaluator.max_examples=4"),
     "evaluator.max_new_tokens=16",

@@ -19,7 +19,6 @@ from tests.support.tiny import tiny_tokenizer
 
 SYSTEM = "Please reason step by step."
 
-
 NEW_TOKENS = 64  # enough to meet kept steps, short enough for the plain loop
 
 
