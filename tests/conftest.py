@@ -98,12 +98,9 @@ def pair():
 @pytest.fixture(scope="session")
 def shared(pair):
     """The vocabulary that the pair shares."""
-    from lr_exp.models.vocabulary import shared_vocabulary
+    from tests.support.sampling import shared_ids
 
-    expert, amateur = pair
-    return shared_vocabulary(
-        expert.tokenizer, amateur.tokenizer, expert_rows=None, amateur_rows=None
-    )
+    return shared_ids(pair)
 
 
 @pytest.fixture(scope="session")

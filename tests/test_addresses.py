@@ -61,7 +61,6 @@ DOWNSTREAM = {
     "nothing": set(),
 }
 
-
 OVERRIDES = {
     "everything": "control_tokens=true",
     "rollout": "sampler.max_new_tokens=17 sampler.system_prompt=Think. sampler.batch_size=3 "

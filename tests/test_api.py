@@ -64,27 +64,19 @@ def test_importing_composing_and_reading_import_nothing_heavy(finished):
     assert done.returncode == 0, done.stderr
 
 
-def test_every_exported_name_exists_and_has_a_docstring():
+def test_every_exported_name_exists_has_a_docstring_and_is_seen_by_type_checkers():
     for name in lr_exp.__all__:
-        assert getattr(lr_exp, name).__doc__, name
+        value = getattr(lr_exp, name)
+        assert value.__doc__, name
+        # Importing a submodule of a function's name later would replace the function.
+        assert isinstance(value, type(lr_exp)) or find_spec(f"lr_exp.{name}") is None, name
     assert {*lr_exp.__all__} <= {*dir(lr_exp)}
     assert sorted(lr_exp.__all__) == lr_exp.__all__
     with pytest.raises(AttributeError, match="No lr_exp attribute runs"):
         _ = lr_exp.runs
-
-
-def test_no_function_has_a_submodules_name():
-    """Importing the submodule later would replace the function."""
-    for name in lr_exp.__all__:
-        if not isinstance(getattr(lr_exp, name), type(lr_exp)):
-            assert find_spec(f"lr_exp.{name}") is None, name
-
-
-def test_type_checkers_see_every_name():
     tree = ast.parse(Path(lr_exp.__file__).with_suffix(".pyi").read_text("utf-8"))
     imports = [node for node in tree.body if isinstance(node, ast.ImportFrom)]
-    seen = {alias.name for node in imports for alias in node.names}
-    assert seen == {*lr_exp.__all__}
+    assert {alias.name for node in imports for alias in node.names} == {*lr_exp.__all__}
 
 
 def test_composed_settings_are_the_programs(program, settings):

@@ -18,11 +18,10 @@ from lr_exp.models import early_exit, loading, locating
 from lr_exp.models.packing import pass_size
 from lr_exp.models.prompt_forms import Prompt
 from lr_exp.models.prompts import render_prompt
-from lr_exp.models.vocabulary import shared_vocabulary
 from lr_exp.store.shards import read_shard, shard_paths
 from tests.support.architectures import ARCHITECTURES, LAYERS, save_model
 from tests.support.distilling import TOKENS, a_supervision, every_step, packed_losses
-from tests.support.sampling import SYSTEM, sample
+from tests.support.sampling import SYSTEM, sample, shared_ids
 
 QUESTIONS = [
     Question("q/0", "Ana owns 9 coins and finds 7 more. How many?", "16"),
@@ -92,9 +91,7 @@ def check_sampling_and_scoring(expert, folder):
     else:
         assert expert.name not in NO_EARLY_EXIT
         assert amateur.model.config.get_text_config().num_hidden_layers == LAYERS - 1
-    shared = shared_vocabulary(
-        expert.tokenizer, expert.tokenizer, expert_rows=None, amateur_rows=None
-    )
+    shared = shared_ids((expert, expert))
     made = sample(folder, (expert, amateur), shared, QUESTIONS, new_tokens=20, tokens_per_pass=200)
     answers, steps = (list(chain(*map(read_shard, shard_paths(one)))) for one in made)
     for answer in answers:

@@ -15,7 +15,7 @@ from lr_exp.models import early_exit
 from tests.support.sampling import load_micro
 
 
-def test_sides_alternate_and_every_other_repeat_begins_with_the_second():
+def test_sides_alternate_and_ratios_compare_the_same_repeat():
     calls = []
 
     def side(name):
@@ -24,9 +24,6 @@ def test_sides_alternate_and_every_other_repeat_begins_with_the_second():
     ours, plain = measure.alternate(side("a"), side("b"), 3)
     assert calls == [("a", 0), ("b", 0), ("b", 1), ("a", 1), ("a", 2), ("b", 2)]
     assert (ours, plain) == ([1, 4, 5], [2, 3, 6])
-
-
-def test_ratios_compare_the_same_repeat():
     compared = measure.comparison([1.0, 2.0, 4.0], [10.0, 30.0, 20.0], "s")
     assert compared["ratio"] == {"min": 5.0, "median": 10.0, "max": 15.0}
     assert compared["ours"] == {"min": 1.0, "median": 2.0, "max": 4.0}
@@ -67,6 +64,10 @@ def test_cost_of_forward_passes_and_decoding_by_hand():
     assert uneven.bytes == 4 * 4 * 250 + 2 * 6 * 4 * ((3 * 2 + 2) + (5 * 4 + 8))
     assert uneven.flops == cost.forward(shape, [5, 9], reads=6, passes=0).flops
     assert cost.training(shape, [3], 1, 1).flops == 2 * cost.forward(shape, [3], 1, 1).flops
+    # The minimum time is the slower of computation and memory.
+    work, limits = cost.Cost(100.0, 10.0), machine.Peaks(10.0, 5.0, "measured")
+    assert work.floor_seconds(limits) == 10
+    assert (work / 100).floor_seconds(machine.Peaks(10.0, 0.01, "measured")) == 10
 
 
 def test_shared_layers_cost_once():
@@ -80,12 +81,6 @@ def test_shared_layers_cost_once():
     rest = cost.Shape(**{**vars(cost.shape_of(early)), "layers": 1})
     expected = expert + cost.forward(rest, [10], 5, 1)
     assert cost.scoring(pair.expert, early, [10], 5, 1).flops == pytest.approx(expected.flops)
-
-
-def test_the_minimum_time_is_the_slower_of_computation_and_memory():
-    work, limits = cost.Cost(100.0, 10.0), machine.Peaks(10.0, 5.0, "measured")
-    assert work.floor_seconds(limits) == 10
-    assert (work / 100).floor_seconds(machine.Peaks(10.0, 0.01, "measured")) == 10
 
 
 def test_peaks_come_from_data_sheets_or_measurements(monkeypatch):
@@ -106,16 +101,12 @@ def test_peaks_come_from_data_sheets_or_measurements(monkeypatch):
         assert machine.peaks("cuda", "bfloat16") == machine.Peaks(flops, rate, "data sheet")
 
 
-def test_synthetic_supervision_has_the_requested_sizes():
-    pair = pairs.load_pair("micro", 3, None)
+def test_synthetic_supervision_and_typical_questions_have_the_requested_sizes():
+    pair = pairs.load_pair("micro", 9, None)
     supervision = stages.synthetic(pair, new_tokens=64, kept=20)
     for prompt, trajectory in zip(pair.prompts(), supervision.trajectories, strict=True):
         assert (len(trajectory.steps), trajectory.steps[0], trajectory.steps[-1]) == (20, 0, 63)
         assert len(trajectory.input_ids) == len(prompt) + 63
-
-
-def test_typical_questions_have_median_length():
-    pair = pairs.load_pair("micro", 9, None)
     lengths = sorted(len(prompt) for prompt in pair.prompts())
     (index,) = pair.typical(1)
     assert len(pair.prompts()[index]) == statistics.median(lengths)

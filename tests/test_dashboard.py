@@ -4,7 +4,9 @@ import json
 import re
 import sys
 import warnings
+from collections import Counter
 from collections.abc import Iterator
+from itertools import product
 from typing import Any
 
 import pytest
@@ -144,14 +146,15 @@ def test_the_workspace_has_its_sections_colours_and_recorded_columns(place, reco
     assert "cell.value.method" in key
 
 
-def grids(page: Any) -> list[Any]:
+def grids(contents: pages.Contents) -> list[Any]:
+    page = pages.make_report(contents, "someone", "p", saved=False)
     blocks = specification(page)["spec"]["blocks"]
     return [block["metadata"] for block in blocks if block["type"] == "panel-grid"]
 
 
 def test_a_report_has_a_section_for_each_sweep_in_the_methods_colours():
     paper = pages.PAPER
-    *sections, trajectories = grids(pages.make_report(paper, "someone", "p", saved=False))
+    *sections, trajectories = grids(paper)
     assert len(sections) == len(paper.sweeps) == 9
     for sweep, grid in zip(paper.sweeps, sections, strict=True):
         (runset,) = grid["runSets"]
@@ -167,15 +170,13 @@ def test_a_report_has_a_section_for_each_sweep_in_the_methods_colours():
 
 
 def test_panels_of_a_report_do_not_overlap():
-    for grid in grids(pages.make_report(EVERYTHING, "someone", "p", saved=False)):
-        boxes = [panel["layout"] for panel in grid["panelBankSectionConfig"]["panels"]]
-        cells = [
-            (x, y)
-            for box in boxes
-            for x in range(box["x"], box["x"] + box["w"])
-            for y in range(box["y"], box["y"] + box["h"])
-        ]
-        assert len(cells) == len(set(cells))
+    for grid in grids(EVERYTHING):
+        cells = Counter(
+            (box["x"] + right, box["y"] + down)
+            for box in (panel["layout"] for panel in grid["panelBankSectionConfig"]["panels"])
+            for right, down in product(range(box["w"]), range(box["h"]))
+        )
+        assert set(cells.values()) == {1}
 
 
 def test_published_numbers_are_labelled_and_never_next_to_micro_runs():

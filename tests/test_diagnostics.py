@@ -39,6 +39,7 @@ GOOD = {
 NEAR = {
     "micro_peer": profile(0.9992, 0.0, mean=0.0008, expert=0.0148, amateur=0.0156),
     "micro_early_exit": profile(0.9753, 0.0128, mean=0.0322, expert=0.0148, amateur=0.0431),
+    "enough positions": profile(1.0, 0.0, steps=600),
 }
 FAR = {
     "smollm2, layers 22 and 23 out": profile(0.265, 0.436, mean=0.678, steps=2043),
@@ -48,9 +49,18 @@ FAR = {
 MASTER = profile(0.9815, 0.0177, mean=0.0176, expert=0.0148, amateur=0.0082)
 
 
-@pytest.mark.parametrize("name", GOOD)
-def test_a_useful_pair_gives_no_warning(name):
-    assert diagnose_pair(GOOD[name]) == []
+@pytest.mark.parametrize(
+    "sound",
+    [
+        *GOOD.values(),
+        # Without an amateur, or with a few positions only.
+        *({}, {"steps": 0, "kl_mean": None, "kl_max": None}, profile(0.9, 0.0, mean=None)),
+        *({"steps": 100, "kept": 100, "kl_mean": None}, profile(None, None, expert=None)),
+        *(profile(1.0, 0.0, steps=60), profile(0.3, 0.5, steps=20)),
+    ],
+)
+def test_a_useful_pair_or_none_gives_no_warning(sound):
+    assert diagnose_pair(sound) == []
 
 
 @pytest.mark.parametrize("name", [*NEAR, *FAR])
@@ -79,13 +89,10 @@ def test_a_stronger_amateur_gives_one_warning():
     assert "hardly differs" in near
 
 
-@pytest.mark.parametrize("numbers", [(24, 0), (24, 8), (3, 0, 3)])
-def test_a_gap_beyond_its_error_gives_no_warning(numbers):
-    assert diagnose_pair(GOOD["micro"], gap(*numbers)) == []
-
-
 @pytest.mark.parametrize("numbers", [(24, 19), (24, 24), (24, 29), (1, 0, 2), (0, 1, 2)])
 def test_a_gap_within_its_error_gives_a_warning(numbers):
+    for beyond in ((24, 0), (24, 8), (3, 0, 3)):
+        assert diagnose_pair(GOOD["micro"], gap(*beyond)) == []
     (warning,) = diagnose_pair(GOOD["micro"], gap(*numbers))
     assert "do not differ measurably" in warning
     assert "evaluator.max_examples" in warning
@@ -109,23 +116,3 @@ def test_many_passes_over_few_steps_give_a_warning():
     (warning,) = diagnose_training(kept_steps=49, tuned_tokens=16_000)
     assert "327 passes over 49 distinct kept steps" in warning
     assert diagnose_training(kept_steps=2_537, tuned_tokens=3_200) == []
-
-
-def test_a_few_positions_give_no_warning():
-    assert diagnose_pair(profile(1.0, 0.0, steps=60)) == []
-    assert diagnose_pair(profile(0.3, 0.5, steps=20)) == []
-    assert len(diagnose_pair(profile(1.0, 0.0, steps=600))) == 1
-
-
-@pytest.mark.parametrize(
-    "empty",
-    [
-        {},
-        {"steps": 0, "kl_mean": None, "kl_max": None},
-        {"steps": 100, "kept": 100, "kl_mean": None},  # a method without an amateur
-        profile(0.9, 0.0, mean=None),
-        profile(None, None, expert=None, amateur=None),
-    ],
-)
-def test_without_an_amateur_there_is_no_warning(empty):
-    assert diagnose_pair(empty) == []

@@ -15,11 +15,10 @@ from lr_exp.models.early_exit import shared_layer_logits
 from lr_exp.models.packing import pack, read_logits
 from lr_exp.models.prompt_forms import Prompt
 from lr_exp.models.prompts import render_prompt
-from lr_exp.models.vocabulary import shared_vocabulary
 from lr_exp.store.shards import read_shards
 from tests.support.distilling import TOKENS, a_supervision, packed_losses, precise_model
 from tests.support.methods import method
-from tests.support.sampling import SYSTEM, kept_steps, sample, selected, smollm2_source
+from tests.support.sampling import SYSTEM, kept_steps, sample, selected, shared_ids, smollm2_source
 from tests.support.tiny import load_folder, tiny_model
 
 ALPHA = 0.2
@@ -39,12 +38,6 @@ def published(pair, texts, *, new_tokens, beta, prefixes_per_pass=1):
         prefixes_per_pass=prefixes_per_pass,
     )
     return plain.sample(expert.model, amateur.model, prompts, amateur_prompts, sampling)
-
-
-def shared_ids(pair):
-    return shared_vocabulary(
-        pair[0].tokenizer, pair[1].tokenizer, expert_rows=None, amateur_rows=None
-    )
 
 
 def fast(folder, pair, texts, *, new_tokens, beta, batch_size, tokens_per_pass=1024):

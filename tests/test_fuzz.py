@@ -30,6 +30,7 @@ from lr_exp.evaluator.verify import matches, verify
 from lr_exp.models.prompt_forms import Prompt
 from lr_exp.report import build as report_build
 from lr_exp.sampler import records
+from tests.support.files import write_lines
 
 KINDS = st.sampled_from(ANSWER_KINDS)
 FOUR = ("4 m", "5 m", "6 m", "none")
@@ -58,7 +59,6 @@ REFERENCES = [
     "2^{100}",
     "45^\\circ",
 ]
-
 
 FUZZ = settings(
     deadline=None,
@@ -194,22 +194,6 @@ def compose_or_message(words: list[str]) -> Settings | str:
             return to_settings(compose("config", overrides=words), words)
     except EXPECTED as error:
         return one_line_message(error)
-
-
-@pytest.mark.parametrize(
-    ("words", "culprit"),
-    [
-        (["beta=${nowhere}"], "beta: Interpolation key 'nowhere' not found"),
-        (["beta=${beta}"], "beta: Recursive interpolation"),
-        (["expert.path=${amateur.path}", "amateur.path=${expert.path}"], "path: Recursive"),
-        (["store=${oc.env:LR_EXP_NOT_SET}"], "store: "),
-    ],
-)
-def test_the_message_about_an_interpolation_names_the_key(words, culprit):
-    message = compose_or_message(["experiment=demo", *words])
-    assert isinstance(message, str)
-    assert culprit in message
-    assert "by a value" in message
 
 
 @settings(FUZZ, max_examples=100)
@@ -362,8 +346,6 @@ ANSWER = {"reference": "18", "kind": "number", "output": "\\boxed{18}"}
 )
 def test_reading_a_file_takes_linear_memory(tokenizer, tmp_path, read, line):
     def write_and_read(count: int) -> object:
-        path = tmp_path / "file.jsonl"
-        path.write_text("".join(json.dumps(line(i)) + "\n" for i in range(count)), "utf-8")
-        return read(path, tokenizer)
+        return read(write_lines(tmp_path / "file.jsonl", map(line, range(count))), tokenizer)
 
     check_linear(write_and_read, 50)

@@ -5,7 +5,6 @@ from itertools import pairwise
 
 import pytest
 import torch
-from transformers import Qwen2Config, Qwen2ForCausalLM
 
 from lr_exp.data.questions import Question
 from lr_exp.evaluator import answer
@@ -18,7 +17,7 @@ from lr_exp.models.prompts import render_prompt
 from lr_exp.models.vocabulary import SharedVocabulary
 from lr_exp.sampler import rollout
 from lr_exp.store.shards import read_by_index, read_shards, shard_paths
-from tests.support.tiny import TOKENS, load_folder, tiny_model
+from tests.support.tiny import TOKENS, double_model, load_folder, tiny_model
 
 PROMPTS = [[7, 8, 9, 10, 11, 12], [0, 0, 3], [42], [1, 2, 3, 4], [5, 5]]
 AMATEUR_PROMPTS = [[9, 9], [1, 2, 3, 4, 5, 6, 7], [42, 0], [8], [6, 5]]  # another template
@@ -28,18 +27,8 @@ ALPHA, LIMIT = 0.2, 16
 
 def a_model(seed: int, *, rows: int = 50, layers: int = 2, context: int | None = None):
     """A random fp64 model with peaked and flat distributions."""
-    config = Qwen2Config(
-        vocab_size=rows,
-        hidden_size=32,
-        intermediate_size=64,
-        num_hidden_layers=layers,
-        num_attention_heads=4,
-        num_key_value_heads=2,
-        initializer_range=0.1,
-    )
-    with torch.random.fork_rng():
-        torch.manual_seed(seed)
-        model = Qwen2ForCausalLM(config).double().eval()
+    shape = {"vocab_size": rows, "num_hidden_layers": layers, "initializer_range": 0.1}
+    model = double_model(seed=seed, **shape)
     return loading.LanguageModel(f"seed {seed}", model, None, (), rows, context)
 
 
@@ -53,15 +42,11 @@ def contrast(
 ) -> list[Decoded]:
     batch_size = changes.pop("batch_size", len(prompts))
     arguments = {"shared": shared, "alpha": ALPHA, "max_new_tokens": LIMIT, **changes}
-    decode_batch = contrastive_decoding(expert, amateur, prompts, amateur_prompts, **arguments)
-    batches = [
-        range(start, min(start + batch_size, len(prompts)))
-        for start in range(0, len(prompts), batch_size)
-    ]
+    decoding = contrastive_decoding(expert, amateur, prompts, amateur_prompts, **arguments)
+    rows = range(len(prompts))
+    batches = [rows[start : start + batch_size] for start in rows[::batch_size]]
     return [
-        answer
-        for number, batch in enumerate(batches)
-        for answer in decode_batch.decode(number, batch, 0)
+        one for number, batch in enumerate(batches) for one in decoding.decode(number, batch, 0)
     ]
 
 

@@ -29,17 +29,11 @@ def test_default_targets(name, targets):
         model = random_model(name)
     assert choose_targets(model, None) == targets
     assert lora_layers(model, None)["fan_in_fan_out"] == (name == "gpt2")
-
-
-def test_a_name_that_is_not_there_lists_those_that_are():
-    with torch.device("meta"):
-        model = random_model("gpt2")
-    message = (
-        r"^distiller\.target_modules: GPT2LMHeadModel has no module named q_proj; it has c_attn, "
-        r"c_fc, c_proj, lm_head\.$"
-    )
-    with pytest.raises(UserError, match=message):
-        choose_targets(model, ["q_proj"])
+    if name == "gpt2":
+        with pytest.raises(UserError) as caught:
+            choose_targets(model, ["q_proj"])
+        has = "GPT2LMHeadModel has no module named q_proj; it has c_attn, c_fc, c_proj, lm_head."
+        assert str(caught.value) == f"distiller.target_modules: {has}"
 
 
 @pytest.fixture

@@ -175,6 +175,8 @@ def test_a_template_without_a_system_turn_raises_with_advice():
     assert render_prompt(tokenizer, "2+2?")
     with pytest.raises(UserError, match=r"no system.*sampler\.system_prompt=''"):
         render_prompt(tokenizer, "2+2?", Prompt("Think."))
+    probes = rendered_probes(tokenizer)  # without a system turn, with one, with an answer
+    assert [one is None for one in probes] == [False, True, False]
 
 
 def test_a_broken_template_is_a_user_error(folder):
@@ -225,12 +227,6 @@ def test_a_template_with_random_parts_is_refused():
     tokenizer = tiny_tokenizer(chat_template="{{ range(99999) | random }}" + CHAT_TEMPLATE)
     with pytest.raises(UserError, match="differently each time"):
         rendered_probes(tokenizer)
-
-
-def test_probes_of_rejected_prompts_are_none():
-    template = "{{ raise_exception('no system') if messages[0].role == 'system' }}" + CHAT_TEMPLATE
-    plain, with_system, answer = rendered_probes(tiny_tokenizer(chat_template=template))
-    assert [one is None for one in (plain, with_system, answer)] == [False, True, False]
 
 
 # Early exit ------------------------------------------------------------------------------------

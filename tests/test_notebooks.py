@@ -127,9 +127,9 @@ def execute(monkeypatch, tmp_path):
 SMALLER = {
     r"(?m)^import lr_exp$": "import gc, lr_exp, lr_exp.report.figures\n"
     "gc.freeze(); lr_exp.report.figures._OF_RUN = ()",  # as in the other tests' runs
-    r'"data.max_questions=\d+"': '"data.count=30", "data.max_questions=8", '
-    '"sampler.max_new_tokens=96", "evaluator.max_new_tokens=64"',
-    r"max_examples=100": 'max_examples=8", "distiller.steps=10", "distiller.learning_rate=1e-3',
+    r'"data.max_questions=\d+"': '"data.count=30", "data.max_questions=12", '
+    '"sampler.max_new_tokens=96", "evaluator.max_new_tokens=96"',
+    r"max_examples=100": 'max_examples=24", "distiller.steps=40", "distiller.learning_rate=1e-3',
     r"max_examples=\d+": "max_examples=8",
     r"distiller.steps=25": "distiller.steps=3",
     r"BETAS, SEEDS = \(0.1, 0.4, 1.6\)": "BETAS, SEEDS = (0.1, 0.4)",

@@ -77,8 +77,9 @@ def test_a_pipe_gets_a_line_every_half_minute_of_a_long_stage(capsys, clock):
             clock.now += 0.125
             shown.add(also=2, note="loss 0.1")
     *lines, last = capsys.readouterr().err.splitlines()
+    rate = "questions,  8.00 question/s"
     assert lines == [
-        f"rollout: {count}/800 questions,  8.00 question/s, {left} left, 16.0 tokens/s, loss 0.1"
+        f"rollout: {count}/800 {rate}, {left} left, 16.0 tokens/s, loss 0.1"
         for count, left in ((240, "01:10"), (480, "00:40"), (720, "00:10"))
     ]
     assert last.startswith("rollout: 800 questions in 01:40,  8.00 question/s")

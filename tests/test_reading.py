@@ -166,7 +166,7 @@ def test_a_method_without_an_amateur_shows_its_own_tokens(sampled, pair):
         assert [c[0][4] for c in answer["candidates"][:3]] == [1.0, 1.0, 1.0]
 
 
-def test_steps_by_position_count_all_steps(sampled):
+def test_steps_by_position_count_all_steps(monkeypatch, sampled):
     selection = selected(*sampled, method(alpha=ALPHA, beta=BETA))
     shown = selection.profile["by_position"]
     steps, kept = [0] * len(shown["steps"]), [0] * len(shown["steps"])
@@ -175,8 +175,7 @@ def test_steps_by_position_count_all_steps(sampled):
         kept[row["step"] // 8] += row["kl"] > BETA
     assert (shown["bin_tokens"], shown["steps"], shown["kept"]) == (8, steps, kept)
 
-
-def test_later_positions_share_the_last_bin(monkeypatch, sampled):
+    # Later positions share the last bin.
     monkeypatch.setattr(profile, "_MAX_BINS", 3)
     upft = method(select="first", target="token", parameters={"first": 20})
     shown = selected(sampled[0], None, upft).profile["by_position"]

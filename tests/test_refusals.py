@@ -127,6 +127,21 @@ SETTINGS = {
     "device=meta": "device=meta | use auto, cpu, cuda",
     "hydra.rn.dir=x": "Key 'rn' not in 'HydraConf'",
     "hydra/launcher=jbolib": "jbolib",
+    # Interpolations
+    "beta=${nowhere}": "beta: Interpolation key 'nowhere' not found | by a value",
+    "beta=${beta}": "beta: Recursive interpolation | by a value",
+    "expert.path=${amateur.path} amateur.path=${expert.path}": "path: Recursive | by a value",
+    "store=${oc.env:LR_EXP_NOT_SET}": "store: | by a value",
+    # Engines
+    "sampler.engine=server": "sampler.engine=server needs | server.url",
+    "evaluator.engine=server": "evaluator.engine=server needs | server.url",
+    "sampler.engine=sglang": "sampler.engine='sglang' is not known",
+    "evaluator.engine=vllm evaluator.gap=greedy": "evaluator.gap=greedy",
+    "evaluator.engine=vllm evaluator.decoder=contrastive": "decoder=contrastive",
+    "server.url=here": "server.url='here'",
+    "server.concurrency=0": "server.concurrency=0 is out of range",
+    "server.timeout=0": "server.timeout=0",
+    "server.attempts=0": "server.attempts=0",
     # Overrides
     "stages=[sample,sample]": "'sample' twice | remove one",
     "benchmarks=[micro_add,micro_add]": "'micro_add' twice | remove one",
@@ -395,7 +410,6 @@ def test_a_line_that_is_no_record_is_named(tmp_path, change, says):
 
 NOT_WRITABLE = " is not writable | Set store= to a writable folder"
 FILE = text("file", "")
-
 
 PRUNE = "--store {here}/s prune {here}/nowhere --yes"
 PLACES = [

@@ -72,8 +72,7 @@ def test_a_damaged_summary_is_listed_as_a_failure_with_its_reason(tmp_path, text
 
 
 def test_a_folder_with_only_a_damaged_summary_is_an_error(tmp_path):
-    write_run(tmp_path / "0", answers=False)
-    path = tmp_path / "0" / "summary.json"
+    path = write_run(tmp_path / "0", answers=False) / SUMMARY
     path.write_text("{")
     for finished in (True, False):
         with pytest.raises(UserError, match=re.escape(f"{path} cannot be read (Expecting")):
@@ -213,10 +212,7 @@ BY_POSITION: list[object] = [
     ],
 )
 def test_an_invalid_summary_names_its_key(tmp_path, part, value, message):
-    write_run(tmp_path / "0")
-    path = tmp_path / "0" / "summary.json"
-    summary = json.loads(path.read_text("utf-8"))
-    path.write_text(json.dumps({**summary, part: value}), "utf-8")
+    path = write_run(tmp_path / "0", **{part: value}) / SUMMARY
     with pytest.raises(UserError, match=re.escape(message)) as error:
         find_runs(tmp_path)
     assert str(path) in str(error.value)

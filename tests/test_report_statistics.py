@@ -70,16 +70,6 @@ def test_difference_is_paired_by_question():
         paired.difference(_of("11", "10"), _of("11", "10", "00"))
 
 
-def test_independent_difference_adds_squared_errors():
-    ours, theirs = (
-        Estimate((0.6, 0.8), 10, 0.02, (0.4, 0.9)),
-        Estimate((0.5,), 10, 0.03, (0.2, 0.8)),
-    )
-    found = paired.independent_difference(ours, theirs)
-    assert found.mean == pytest.approx(0.2)
-    assert found.stderr == pytest.approx(math.sqrt(0.02 + 0.03 + 0.02 / 2))
-
-
 def test_majority_needs_more_than_half_of_the_seeds():
     assert paired.majority(_of("110", "100")).tolist() == [True, False, False]
     assert paired.majority(_of("110", "100", "010")).tolist() == [True, True, False]
@@ -168,7 +158,14 @@ def test_paired_interval_counts_won_and_lost_with_one_more_of_each():
     assert paired.difference(_of("1"), _of("0")).ci95[1] == 1.0  # never above 1
 
 
-def test_intervals_of_averages_and_of_unpaired_differences_add_squared_distances():
+def test_averages_and_unpaired_differences_add_squared_errors_and_distances():
+    ours, theirs = (
+        Estimate((0.6, 0.8), 10, 0.02, (0.4, 0.9)),
+        Estimate((0.5,), 10, 0.03, (0.2, 0.8)),
+    )
+    found = paired.independent_difference(ours, theirs)
+    assert found.mean == pytest.approx(0.2)
+    assert found.stderr == pytest.approx(math.sqrt(0.02 + 0.03 + 0.02 / 2))
     one = Estimate((0.5,), 10, 0.01, (0.2, 0.6))
     other = Estimate((0.9,), 10, 0.01, (0.5, 1.0))
     average = paired.average([one, other])

@@ -387,7 +387,8 @@ def test_latex_puts_published_beside_ours_under_one_heading():
     ]
 
 
-def test_wide_tables_are_split_for_the_terminal():
+def test_wide_tables_are_split_for_the_terminal_and_zero_is_never_negative():
+    assert (signed(-0.04), signed(0.04), signed(-0.06)) == ("+0.0", "+0.0", "-0.1")
     columns = [Column("variant", is_text=True), *(Column(f"benchmark {i}") for i in range(12))]
     row = ["LightReasoner", *(f"{i}.0 ± 0.5" for i in range(12))]
     shown = plain_table(Table("t", "T", columns, [row], []))
@@ -395,7 +396,3 @@ def test_wide_tables_are_split_for_the_terminal():
     assert all(f" {i}.0 ± 0.5" in shown for i in range(12))
     assert shown.count("LightReasoner") == 2
     assert "\x1b" not in plain_table(_nasty_table())
-
-
-def test_zero_is_never_negative():
-    assert (signed(-0.04), signed(0.04), signed(-0.06)) == ("+0.0", "+0.0", "-0.1")

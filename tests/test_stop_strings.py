@@ -18,13 +18,12 @@ def test_the_answer_ends_before_the_first_stop_string(before):
     assert stops.truncated(Decoded(ids, finished=False)) == Decoded(ids[:kept], finished=True)
 
 
-def test_an_answer_without_a_stop_string_stays_as_it_is():
-    tokenizer = tiny_tokenizer()
-    answer = Decoded(tokenizer("Answer: Question 5")["input_ids"], finished=False)
-    assert StopStrings(tokenizer, ["Question:"]).truncated(answer) == answer
-    none = StopStrings(tokenizer, [])
-    assert none.truncated(answer) == answer
-    assert not none.end(answer.token_ids)
+@pytest.mark.parametrize("strings", [["Question:"], []])
+def test_an_answer_without_a_stop_string_stays_as_it_is(strings):
+    answer = Decoded(tiny_tokenizer()("Answer: Question 5")["input_ids"], finished=False)
+    stops = StopStrings(tiny_tokenizer(), strings)
+    assert stops.truncated(answer) == answer
+    assert not stops.end(answer.token_ids)
 
 
 def test_decoding_stops_there_alone_in_batches_and_with_an_engine(tmp_path):

@@ -14,6 +14,7 @@ from lr_exp.pipeline.outcome import FolderInUseError, only_writer
 from lr_exp.store import Recipe, Store
 from lr_exp.store.inventory import find_damaged, list_entries, prune
 from lr_exp.store.locks import locked
+from tests.support.demo import contents
 
 RECIPE = Recipe("rollout", 1, {"questions": "q"}, {"tokens": 4})
 
@@ -113,11 +114,6 @@ def test_locks_that_other_hosts_do_not_see_leave_one_complete_artifact(tmp_path,
     assert made.reused
     assert (made.folder / "made_by").read_text("utf-8") == str(os.getpid())
     assert [entry.state for entry in list_entries(tmp_path)] == ["finished"]
-
-
-def contents(folder: Path) -> dict[str, bytes]:
-    paths = [path for path in folder.rglob("*") if path.is_file()]
-    return {str(path.relative_to(folder)): path.read_bytes() for path in paths}
 
 
 def test_one_run_writes_to_a_folder_at_a_time(tmp_path, file_system, monkeypatch):

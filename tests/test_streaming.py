@@ -84,8 +84,8 @@ def test_stored_questions_equal_the_list(tmp_path, count):
 def test_fingerprints_are_the_same_as_in_earlier_versions():
     """They are part of the addresses of everything in a store."""
     questions = [Question("a", "t \u00e9", "1", None, ("x", "y")), Question("b", "u")]
-    assert fingerprint(questions).startswith("ebaf8471018c8d94")
-    assert prompts_fingerprint(questions).startswith("7aeaf9e79e495af7")
+    found = [of(questions)[:8] for of in (fingerprint, prompts_fingerprint)]
+    assert found == ["ebaf8471", "7aeaf9e7"]
 
 
 def test_one_batch_of_questions_is_in_memory(tmp_path):
@@ -289,8 +289,7 @@ def test_files_of_a_folder_are_read_in_order_of_their_paths(tmp_path):
 @pytest.mark.parametrize(
     ("answers", "read"),
     [
-        (pa.array([5, None]), ["5", None]),
-        (pa.array([12.5, 4.0]), ["12.5", "4.0"]),
+        *((pa.array([5, None]), ["5", None]), (pa.array([12.5, 4.0]), ["12.5", "4.0"])),
         (pa.array([0.1, 12.3], pa.float32()), ["0.1", "12.3"]),
         (pa.array(["1/2", None]), ["1/2", None]),
         (pa.array(["x", "y"]).dictionary_encode(), ["x", "y"]),

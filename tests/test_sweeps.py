@@ -21,7 +21,6 @@ from tests.support.tiny import tiny_model
 SWEEPS = sorted((conf_dir() / "sweep").glob("*.yaml"))
 PAPER = ["main_results", "ablation", "expertise_gap", "efficiency", "alpha_beta", "kl_profile"]
 
-
 SMALL = (
     "data.count=6",
     "distiller.steps=2",
@@ -109,12 +108,29 @@ def test_every_table_of_the_paper_has_a_sweep_and_a_miniature():
         assert len([word for word in words if word.startswith("seed=")]) >= 3
 
 
-def test_the_expertise_gap_has_the_papers_pairs():
+def test_the_sweeps_have_the_cells_that_their_headers_describe():
     pairs = {(s.expert.name, s.amateur.name) for s in of_first_seed("expertise_gap")}
     small = ["qwen_0_5b", "qwen_1_5b", "qwen_math_1_5b_instruct"]
     assert pairs == {("qwen_math_1_5b", amateur) for amateur in small} | {
         ("qwen_math_7b", amateur) for amateur in [*small, "qwen_math_1_5b"]
     }
+
+    def values(name, of):
+        return {of(s) for s in of_first_seed(name)}
+
+    main = values("main_results", lambda s: (s.expert.name, s.method.name))
+    assert len({expert for expert, _ in main}) == 5
+    assert {method for _, method in main} == {"lightreasoner", "rejection_sft"}
+    assert len(main) == 10
+    assert values("efficiency", label) < values("main_results", label)
+    assert values("micro_efficiency", label) < values("micro_ablation", label)
+    for name in ("ablation", "micro_ablation"):
+        assert len(values(name, lambda s: s.method.name)) == 6
+    assert values("micro_expertise_gap", lambda s: s.evaluator.gap) == {"sampled"}
+    assert len(values("micro_expertise_gap", lambda s: s.amateur.name)) == 5
+    assert all(s.stages == ["sample"] for s in of_first_seed("kl_profile"))
+    curve, *_ = of_first_seed("training_curve")
+    assert curve.distiller.steps / curve.distiller.snapshot_every == 10
 
 
 @pytest.mark.integration
@@ -163,14 +179,11 @@ def test_a_cells_folder_is_named_by_its_choices(overrides, name):
 
 
 def test_similar_and_long_choices_have_different_folders_with_short_names():
+    """If cut at the end, the names of a long command's cells differed only in a digest."""
     long = (f"{letter * 300}{end}" for letter in "x日" for end in "ab")
     names = {cell_folder([f"data.path={path}"]) for path in ("a/b", "a b", "日/本", "日 本", *long)}
     assert len(names) == 8
     assert max(len(name.encode()) for name in names) < 200
-
-
-def test_a_long_folder_name_keeps_what_differs_between_cells():
-    """If cut at the end, the names of a long command's cells differed only in a digest."""
     shared = [f"evaluator.system_prompt={'5' * 30}", f"data.path={'x' * 90}"]
     names = [cell_folder([*shared, f"seed={seed}"]) for seed in (0, 1)]
     assert [name.partition(",")[0] for name in names] == ["seed=0", "seed=1"]
@@ -212,31 +225,6 @@ def test_a_fixed_failure_leaves_no_trace_and_a_new_one_no_result(program):
     assert (len(finished_cells(outcome)), failed_cells(outcome)) == (1, [])
     outcome = program(*words, "store=/proc/none", flags=["-m"])
     assert (finished_cells(outcome), len(failed_cells(outcome))) == ([], 1)
-
-
-def test_the_sweeps_have_the_cells_that_their_headers_describe():
-    def values(name, *keys):
-        return {tuple(key(s) for key in keys) for s in of_first_seed(name)}
-
-    def expert(settings):
-        return settings.expert.name
-
-    def method(settings):
-        return settings.method.name
-
-    main = values("main_results", expert, method)
-    assert len({pair[0] for pair in main}) == 5
-    assert {pair[1] for pair in main} == {"lightreasoner", "rejection_sft"}
-    assert len(main) == 10
-    assert values("efficiency", label) < values("main_results", label)
-    assert values("micro_efficiency", label) < values("micro_ablation", label)
-    assert len(values("ablation", method)) == len(values("micro_ablation", method)) == 6
-    gap = of_first_seed("micro_expertise_gap")
-    assert {s.evaluator.gap for s in gap} == {"sampled"}
-    assert len({s.amateur.name for s in gap}) == 5
-    assert all(s.stages == ["sample"] for s in of_first_seed("kl_profile"))
-    curve, *_ = of_first_seed("training_curve")
-    assert curve.distiller.steps / curve.distiller.snapshot_every == 10
 
 
 REAL = [name for name in (path.stem for path in SWEEPS) if not name.startswith("micro_")]

@@ -49,8 +49,10 @@ def again(place, first):
 def test_a_run_is_identified_by_its_cell(first):
     record, summary = first
     assert re.fullmatch("[0-9a-f]{24}", record.run["run_id"])
-    assert record.run["run_group"] == "a_sweep"
-    assert record.run["job_type"] == "sample+distill+evaluate"
+    assert (record.run["run_group"], record.run["job_type"]) == (
+        "a_sweep",
+        "sample+distill+evaluate",
+    )
     assert record.run["display_name"] == "lightreasoner micro/micro alpha=0.2 beta=0.4 seed=0"
     assert record.config["distiller"]["steps"] == 8
     assert record.config["wandb"]["artifacts"] is True
@@ -107,13 +109,11 @@ def test_a_resumed_training_logs_its_whole_curve_once(place, first, monkeypatch)
 
 def test_summaries_have_the_values_for_the_run_table(first):
     record, summary = first
-    losses = [loss for _, loss in record.curve("distill/loss", "distill/step")]
-    assert record.summary["distill/loss.min"] == min(losses)
-    assert record.summary["distill/loss.last"] == losses[-1]
-    entropies = [value for _, value in record.curve("distill/entropy", "distill/step")]
-    assert record.summary["distill/entropy.min"] == min(entropies)
-    norms = [value for _, value in record.curve("distill/grad_norm", "distill/step")]
-    assert record.summary["distill/grad_norm.max"] == max(norms)
+    for name, of in (("loss", min), ("entropy", min), ("grad_norm", max)):
+        values = [value for _, value in record.curve(f"distill/{name}", "distill/step")]
+        assert record.summary[f"distill/{name}.{of.__name__}"] == of(values)
+    losses = record.curve("distill/loss", "distill/step")
+    assert record.summary["distill/loss.last"] == losses[-1][1]
     assert record.summary["distill/tuned_tokens.max"] == 64 == summary["distill"]["tuned_tokens"]
     assert record.in_summary("eval/gap") == "number"
     for name in ("micro_add", "micro_plain"):
@@ -131,17 +131,13 @@ def test_summaries_have_the_values_for_the_run_table(first):
     assert "sample/kl_profile" not in record.summary  # the last point of a profile is meaningless
 
 
-def test_axes_are_hidden_and_each_family_has_its_own(first):
-    record, _ = first
+def test_sampling_curves_match_the_summary_over_hidden_axes(first):
+    record, summary = first
     defined = {row.get("name") or row["glob_name"]: row for row in record.of("metric")}
     assert defined["eval/*"]["step_metric"] == "eval/step"
     assert defined["sample/kl_profile"]["step_metric"] == "sample/kl_nats"
     for axis in ("sample/step", "distill/step", "eval/step", "sample/kl_nats", "sample/position"):
         assert defined[axis]["options"]["hidden"]
-
-
-def test_sampling_curves_match_the_summary(first):
-    record, summary = first
     counts = summary["sample"]["histogram"]["counts"]
     shares = [share for _, share in record.curve("sample/kl_profile", "sample/kl_nats")]
     assert shares == pytest.approx([count / sum(counts) for count in counts])

@@ -160,8 +160,7 @@ class _Handler(BaseHTTPRequestHandler):
             run |= {"summaryMetrics": self.server.summary, "wandbConfig": '{"t": 1}', "tags": []}
             run |= {"historyTail": json.dumps(rows[-1:]), "eventsTail": "[]"}
             run |= {"logLineCount": 0, "eventsLineCount": 0}
-            exists = run["name"] in self.server.runs
-            return {"model": project | {"bucket": run if exists else None}}
+            return {"model": project | {"bucket": run if run["name"] in self.server.runs else None}}
         if name == "UpsertBucket":
             self.server.runs.add(variables["name"])
             run |= {"description": "", "sweepName": None, "project": project}
@@ -247,15 +246,7 @@ def environment(home: Path, url: str) -> dict[str, str]:
     }
 
 
-def run(
-    folder: Path,
-    mode: str,
-    url: str = NO_SERVICE,
-    *,
-    run_id: str = ID,
-    waits_for: object = "",
-    freezes: str = "",
-) -> Run:
+def run(folder: Path, mode: str, url=NO_SERVICE, *, run_id=ID, waits_for="", freezes="") -> Run:
     """Runs the program to its end and checks what must hold regardless of the service.
 
     Args:
@@ -292,8 +283,7 @@ def recorded(folder: Path, kind: str) -> list[dict[str, Any]]:
     """The rows of one kind in the `.wandb` file."""
     offline = list(folder.glob("wandb/offline-run-*/*.wandb"))  # there may be an empty online one
     (record,) = offline or folder.glob("wandb/run-*/*.wandb")
-    rows = read_rows(record)
-    return [row[kind] for row in rows if row["type"] == kind]
+    return [row[kind] for row in read_rows(record) if row["type"] == kind]
 
 
 def recorded_steps(folder: Path) -> list[int]:
@@ -322,14 +312,11 @@ def offline(tmp_path_factory: pytest.TempPathFactory) -> Run:
     return finished
 
 
-def test_an_offline_run_prints_once_how_to_upload_it(offline):
+def test_an_offline_run_prints_once_how_to_upload_it_and_stages_nothing_at_home(offline):
+    """The store's path was relative to the folder of the run."""
     assert offline.warnings == []
     assert offline.output.count("W&B") == 1
     assert "INFO: W&B: recorded offline. Upload: `wandb sync /" in offline.output
-
-
-def test_artifacts_are_found_from_another_folder_and_nothing_is_staged_at_home(offline):
-    """The store's path was relative to the folder of the run."""
     (adapter, *_) = recorded(offline.folder, "artifact")
     (file,) = adapter["manifest"]["contents"]
     assert Path(file["local_path"]).is_absolute()

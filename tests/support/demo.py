@@ -4,9 +4,9 @@ import json
 from pathlib import Path
 
 import pytest
-from hydra import compose, initialize_config_dir
 
-from lr_exp.config.composition import conf_dir, register, to_settings
+from lr_exp.api import compose
+from lr_exp.config.composition import conf_dir
 from lr_exp.pipeline.run import run
 from lr_exp.store import MANIFEST
 
@@ -26,10 +26,7 @@ SMALL = [
 
 
 def settings_for(tmp_path: Path, *overrides: str):
-    register()
-    words = [*SMALL, f"store={tmp_path / 'store'}", *overrides]
-    with initialize_config_dir(version_base="1.3", config_dir=str(conf_dir())):
-        return to_settings(compose("config", words), words)
+    return compose(*SMALL, f"store={tmp_path / 'store'}", *overrides)
 
 
 def skip_figures(patch: pytest.MonkeyPatch) -> None:

@@ -6,7 +6,6 @@ from pathlib import Path
 
 import torch
 from torch.nn import functional
-from transformers import Qwen2Config, Qwen2ForCausalLM
 from transformers.models.qwen2.modeling_qwen2 import Qwen2RMSNorm
 
 from lr_exp.config.settings import DistillerSettings
@@ -15,6 +14,7 @@ from lr_exp.distiller.batches import KeptStep
 from lr_exp.distiller.trainer import pass_losses
 from lr_exp.sampler.supervision import SupervisedTrajectory, Supervision
 from tests.support.sampling import load_micro, micro_source
+from tests.support.tiny import double_model
 
 ROWS, TOKENS = 40, 33  # the model's rows, and the ids that have tokens
 
@@ -47,18 +47,8 @@ def every_step(supervision: Supervision) -> list[KeptStep]:
 
 def precise_model():
     """A random model that computes in fp64 throughout."""
-    torch.manual_seed(0)
-    config = Qwen2Config(
-        vocab_size=ROWS,
-        hidden_size=32,
-        intermediate_size=48,
-        num_hidden_layers=2,
-        num_attention_heads=4,
-        num_key_value_heads=2,
-        pad_token_id=0,
-        eos_token_id=0,  # pad and end are one id, as in SmolLM2
-    )
-    model = Qwen2ForCausalLM(config).double().eval()
+    ids = {"pad_token_id": 0, "eos_token_id": 0}  # one id, as in SmolLM2
+    model = double_model(vocab_size=ROWS, intermediate_size=48, **ids)
     for module in model.modules():
         if isinstance(module, Qwen2RMSNorm):  # computes in fp32, which would hide what is compared
             module.forward = partial(

@@ -8,9 +8,7 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 
-
 HUB = Path(os.environ.get("LR_EXP_HUB_ROOT") or ROOT.parent / "shared" / "hub")
-
 
 needs_hub = pytest.mark.skipif(not HUB.is_dir(), reason="no hub mirror: set LR_EXP_HUB_ROOT")
 

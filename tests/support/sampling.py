@@ -10,6 +10,7 @@ import pytest
 from lr_exp.config.settings import ModelSettings
 from lr_exp.models import loading, locating
 from lr_exp.models.prompt_forms import Prompt
+from lr_exp.models.vocabulary import SharedVocabulary, shared_vocabulary
 from lr_exp.sampler import rollout, score, select
 from lr_exp.sampler.rollout import COLUMNS
 from lr_exp.sampler.supervision import Supervision
@@ -17,7 +18,6 @@ from lr_exp.store.shards import write_shard
 from tests.support.tiny import tiny_tokenizer
 
 SYSTEM = "Please reason step by step."
-
 
 NEW_TOKENS = 64  # enough to meet kept steps, short enough for the plain loop
 
@@ -42,6 +42,11 @@ def smollm2_source() -> locating.ModelSource:
     return locating.locate(settings, role="expert")
 
 
+def shared_ids(pair) -> SharedVocabulary:
+    tokenizers = (model.tokenizer for model in pair)
+    return shared_vocabulary(*tokenizers, expert_rows=None, amateur_rows=None)
+
+
 def sample(
     folder,
     pair,
@@ -54,28 +59,14 @@ def sample(
     floor=1e-3,
 ):
     """Folders of the answers and the step table; resumes from shards that exist."""
-    expert, amateur = pair
     trajectories, steps = folder / "trajectories", folder / "steps"
     for made in (trajectories, steps):
         made.mkdir(parents=True, exist_ok=True)
-    rollout.roll_out(
-        questions,
-        expert,
-        trajectories,
-        prompt=Prompt(SYSTEM),
-        max_new_tokens=new_tokens,
-        batch_size=batch_size,
-    )
-    score.score(
-        trajectories,
-        expert,
-        amateur,
-        shared,
-        steps,
-        prompt=Prompt(SYSTEM),
-        support_floor=floor,
-        tokens_per_pass=tokens_per_pass,
-    )
+    prompt = Prompt(SYSTEM)
+    sizes = {"max_new_tokens": new_tokens, "batch_size": batch_size}
+    rollout.roll_out(questions, pair[0], trajectories, prompt=prompt, **sizes)
+    sizes = {"support_floor": floor, "tokens_per_pass": tokens_per_pass}
+    score.score(trajectories, *pair, shared, steps, prompt=prompt, **sizes)
     return trajectories, steps
 
 

@@ -118,8 +118,8 @@ def load_folder(folder: Path, *, dtype: str = "float32", **settings: Any) -> Lan
     return loading.load(source, device="cpu", dtype=dtype)
 
 
-def double_model(kind: str = "qwen2") -> torch.nn.Module:
-    torch.manual_seed(0)
+def double_model(kind: str = "qwen2", seed: int = 0, **changed: Any) -> torch.nn.Module:
+    """A random model in fp64, with other values in its config."""
     shape = {
         "vocab_size": 50,
         "hidden_size": 32,
@@ -128,9 +128,7 @@ def double_model(kind: str = "qwen2") -> torch.nn.Module:
         "num_attention_heads": 4,
         "num_key_value_heads": 2,
     }
-    model = (
-        Qwen2ForCausalLM(Qwen2Config(**shape))
-        if kind == "qwen2"
-        else LlamaForCausalLM(LlamaConfig(**shape))
-    )
-    return model.double().eval()
+    config_class, model_class = _ARCHITECTURES[kind]
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        return model_class(config_class(**shape | changed)).double().eval()

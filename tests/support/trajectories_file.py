@@ -30,7 +30,6 @@ ANSWER: dict[str, Any] = {
     ],
 }
 
-
 # From a method without an amateur: nothing is scored, every step is kept.
 UNSCORED: dict[str, Any] = ANSWER | {
     "correct": None,
