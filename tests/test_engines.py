@@ -22,8 +22,10 @@ from tests.support.servers import FakeServer, serving
 from tests.support.tiny import tiny_model
 
 QUICK = (
-    *("data.count=6", "sampler.batch_size=2"),
-    *("evaluator.max_examples=4", "benchmarks=[micro_add]"),
+    "data.count=6",
+    "sampler.batch_size=2",
+    "evaluator.max_examples=4",
+    "benchmarks=[micro_add]",
 )
 SAMPLE = (*QUICK, "stages=[sample]")
 

@@ -30,9 +30,7 @@ def executed_copy(name: str):
 
 
 def outputs(notebook) -> list:
-    return [
-        output for cell in notebook.cells if cell.cell_type == "code" for output in cell.outputs
-    ]
+    return [one for cell in notebook.cells if cell.cell_type == "code" for one in cell.outputs]
 
 
 def check_outputs(notebook) -> None:
