@@ -162,9 +162,7 @@ def test_the_steps_frame_holds_the_whole_table(sample, settings):
     assert steps.token.tolist() == tokens
     assert steps.kept.tolist() == (steps.kl_nats > settings.beta).tolist()
     assert steps.kl_nats.mean() == pytest.approx(sample.facts["kl_mean"], rel=1e-5)
-    assert all(
-        top in support for top, support in zip(steps.expert_top1, steps.support, strict=True)
-    )
+    assert all(top in tokens for top, tokens in zip(steps.expert_top1, steps.support, strict=True))
     assert sample.labels.weights.map(sum).tolist() == pytest.approx([1.0] * len(sample.labels))
     assert_kept_steps_are_labelled(sample)
 

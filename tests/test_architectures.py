@@ -105,9 +105,7 @@ def check_sampling_and_scoring(expert, folder):
         chosen = logits.gather(-1, torch.tensor(ids)[:, None]).squeeze(-1)
         assert agree(chosen, logits.amax(-1), precise)  # greedy, but for ties
         log_probs = [contrast.log_probs(shared.restrict(one)) for one in whole]
-        rows = sorted(
-            (row for row in steps if row["index"] == answer["index"]), key=lambda row: row["step"]
-        )
+        rows = sorted((r for r in steps if r["index"] == answer["index"]), key=lambda r: r["step"])
         for column, values in (
             ("kl", contrast.kl_nats(*log_probs)),
             ("expert_entropy", contrast.entropy_nats(log_probs[0])),

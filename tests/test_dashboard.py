@@ -280,9 +280,7 @@ def test_with_a_login_both_pages_are_saved(login, monkeypatch, capsys):
     ]
 
 
-def test_a_missing_extra_and_a_folder_without_runs_are_one_line_errors(
-    tmp_path, monkeypatch, capsys
-):
+def test_a_missing_extra_and_no_runs_are_one_line_errors(tmp_path, monkeypatch, capsys):
     assert main([str(tmp_path), "--offline"]) == 1
     assert "contains no run" in capsys.readouterr().err
     monkeypatch.setitem(sys.modules, "wandb_workspaces.workspaces", None)

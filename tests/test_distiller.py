@@ -86,9 +86,7 @@ def logits_of(model) -> torch.Tensor:
 def test_training_lowers_the_loss_and_reports_it(tmp_path):
     seen = []
     whole = replace(SETTINGS, batch_size=a_supervision().kept, lora_dropout=0.0)  # one batch
-    facts = train(
-        tmp_path, settings=whole, on_log=lambda step, metrics: seen.append((step, metrics))
-    )
+    facts = train(tmp_path, settings=whole, on_log=lambda *logged: seen.append(logged))
     assert facts["optimizer_steps"] == 6
     assert facts["tuned_tokens"] == 6 * a_supervision().kept
     assert [step for step, _ in seen] == [1, 2, 3, 4, 5, 6]
@@ -162,9 +160,7 @@ def check_same_training(one, other):
 
 @pytest.mark.integration
 @pytest.mark.parametrize("last", [2, 5])
-def test_an_interrupted_training_resumes_and_ends_with_the_same_bytes(
-    whole, tmp_path, last, monkeypatch
-):
+def test_a_resumed_training_ends_with_the_same_bytes(whole, tmp_path, last, monkeypatch):
     interrupt(tmp_path, last)
     seen, done = [], []
     step = ContrastTrainer.training_step

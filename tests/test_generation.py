@@ -45,15 +45,11 @@ def contrast(
     decoding = contrastive_decoding(expert, amateur, prompts, amateur_prompts, **arguments)
     rows = range(len(prompts))
     batches = [rows[start : start + batch_size] for start in rows[::batch_size]]
-    return [
-        one for number, batch in enumerate(batches) for one in decoding.decode(number, batch, 0)
-    ]
+    return [one for n, batch in enumerate(batches) for one in decoding.decode(n, batch, 0)]
 
 
 @torch.no_grad()
-def plain_contrast(
-    expert, amateur, shared, prompt, amateur_prompt, *, alpha=ALPHA, limit=LIMIT
-) -> Decoded:
+def plain_contrast(expert, amateur, shared, prompt, amateur_prompt, *, alpha=ALPHA, limit=LIMIT):
     """Reads the whole sequence again for each token; the amateur reads only shared ids."""
     ids = [i for i in range(shared.size) if i in shared]
     output: list[int] = []

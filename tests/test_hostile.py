@@ -135,9 +135,7 @@ def test_a_multiline_key_is_hidden_on_one_line(monkeypatch):
 def test_logins_in_files_are_hidden(monkeypatch, tmp_path):
     (tmp_path / "token").write_text(f"{PRIVATE}\n")
     monkeypatch.setattr("huggingface_hub.constants.HF_TOKEN_PATH", str(tmp_path / "token"))
-    (tmp_path / "netrc").write_text(
-        "machine api.wandb.ai\n  login user\n  password 0123456789abc\n"
-    )
+    (tmp_path / "netrc").write_text("machine api.wandb.ai login user password 0123456789abc\n")
     monkeypatch.setenv("NETRC", str(tmp_path / "netrc"))
     assert redact(f"{PRIVATE} 0123456789abc user") == f"{MASK} {MASK} user"
     (tmp_path / "token").write_text("another-token-than-before\n")

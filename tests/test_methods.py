@@ -258,9 +258,7 @@ def own_questions(tmp_path: Path, *rows: dict) -> list[str]:
 
 
 @pytest.mark.integration
-def test_where_no_answer_is_right_nothing_is_trained_until_references_are_corrected(
-    program, tmp_path
-):
+def test_where_no_answer_is_right_nothing_is_trained_until_references_change(program, tmp_path):
     """Without drawing an answer again."""
     text = "Tom has 11 pens. Tom buys 12 more. Then Tom finds 13 more. How many pens does Tom have?"
     row = {"question": text, "answer": "-7"}

@@ -30,9 +30,7 @@ def executed_copy(name: str):
 
 
 def outputs(notebook) -> list:
-    return [
-        output for cell in notebook.cells if cell.cell_type == "code" for output in cell.outputs
-    ]
+    return [one for cell in notebook.cells if cell.cell_type == "code" for one in cell.outputs]
 
 
 def check_outputs(notebook) -> None:
@@ -127,7 +125,7 @@ def execute(monkeypatch, tmp_path):
 SMALLER = {
     r"(?m)^import lr_exp$": "import gc, lr_exp, lr_exp.report.figures\n"
     "gc.freeze(); lr_exp.report.figures._OF_RUN = ()",  # as in the other tests' runs
-    r'"data.max_questions=\d+"': '"data.count=30", "data.max_questions=12", '
+    r'"data.max_questions=\d+"': '"data.count=60", "data.max_questions=12", '
     '"sampler.max_new_tokens=96", "evaluator.max_new_tokens=96"',
     r"max_examples=100": 'max_examples=24", "distiller.steps=40", "distiller.learning_rate=1e-3',
     r"max_examples=\d+": "max_examples=8",

@@ -84,9 +84,7 @@ def roll_out(expert, folder, batch_size):
     facts = rollout.roll_out(
         QUESTIONS, expert, folder, prompt=Prompt(SYSTEM), max_new_tokens=5, batch_size=batch_size
     )
-    return facts, [
-        row["token_ids"] for row in sorted(read_shards(folder), key=lambda r: r["index"])
-    ]
+    return facts, [r["token_ids"] for r in sorted(read_shards(folder), key=lambda r: r["index"])]
 
 
 def limited_decoder(limit, error, tried):
@@ -102,9 +100,7 @@ def limited_decoder(limit, error, tried):
 
 
 @pytest.mark.parametrize("error", ERRORS)
-def test_a_batch_that_does_not_fit_is_halved_with_one_warning(
-    tmp_path, pair, monkeypatch, caplog, error
-):
+def test_a_large_batch_is_halved_with_one_warning(tmp_path, pair, monkeypatch, caplog, error):
     expected = roll_out(pair[0], tmp_path / "small", 1)
     tried = []
     monkeypatch.setattr("lr_exp.inference.generation.decode", limited_decoder(1, error, tried))
@@ -132,9 +128,8 @@ def test_a_single_question_that_does_not_fit_and_other_errors_raise(
 
 def test_parts_of_a_sampled_batch_have_different_seeds(pair):
     """Two halves with the same seed would sample the same numbers."""
-    decoding = single_decoding(
-        pair[0], [[3, 1, 4]] * 4, max_new_tokens=8, temperature=1.0, top_p=1.0, seed=0
-    )
+    hot = {"temperature": 1.0, "top_p": 1.0, "seed": 0}
+    decoding = single_decoding(pair[0], [[3, 1, 4]] * 4, max_new_tokens=8, **hot)
     first, second = decoding.decode(7, [0, 1], 0), decoding.decode(7, [2, 3], 2)
     assert first != second
     assert decoding.decode(7, [2, 3], 2) == second

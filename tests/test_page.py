@@ -122,10 +122,8 @@ def page(tmp_path_factory: pytest.TempPathFactory) -> Page:
 def change_summary(folder: Path, **changed: Any) -> None:
     """Replaces parts of a run's summary; None removes one."""
     path = folder / "summary.json"
-    merged = json.loads(path.read_text()) | changed
-    path.write_text(
-        json.dumps({k: v for k, v in merged.items() if v is not None or k not in changed})
-    )
+    new = json.loads(path.read_text()) | changed
+    path.write_text(json.dumps({k: v for k, v in new.items() if v is not None or k not in changed}))
 
 
 def test_shows_the_summary(page):

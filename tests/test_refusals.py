@@ -570,9 +570,7 @@ def test_sound_records_are_distilled(distil, record, start):
 
 
 @pytest.mark.integration
-def test_a_run_in_a_used_folder_links_its_own_adapter_and_leaves_no_old_summary(
-    distil, program, tmp_path
-):
+def test_a_used_folder_gets_its_own_adapter_and_keeps_no_old_summary(distil, program, tmp_path):
     """The earlier run's files would be taken for this one's."""
     adapters = []
     for seed in (0, 1):

@@ -209,9 +209,7 @@ def test_lorenz_curves_of_divergence_and_loss(tmp_path):
 
 def test_kept_shares_are_drawn_with_errors_and_counts(tmp_path):
     upper, lower = _drawn(_whole_run(tmp_path), "kept_by_position").mpl_figure.axes
-    (line,) = [
-        one for one in upper.lines if len(one.get_xdata()) == 3 and one.get_linestyle() == "-"
-    ]
+    (line,) = [x for x in upper.lines if len(x.get_xdata()) == 3 and x.get_linestyle() == "-"]
     assert line.get_xdata().tolist() == [4, 12, 20]
     assert line.get_ydata().tolist() == pytest.approx([25, 100 / 15, 0])
     assert lower.patches[0].get_data().values.tolist() == [40, 30, 3]

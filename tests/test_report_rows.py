@@ -217,9 +217,7 @@ def test_runs_that_cannot_be_compared_are_refused(tmp_path, changed, message):
         ({"provenance__data": None}, {"provenance__data": "new"}, "new in 1 and of micro in 2"),
     ],
 )
-def test_a_run_without_a_fact_does_not_hide_differences_of_later_runs(
-    tmp_path, first, second, message
-):
+def test_a_run_without_a_fact_hides_no_difference_of_later_runs(tmp_path, first, second, message):
     both = {"micro_add": [0, 1], "micro_plain": [1, 1]}
     one = {"micro_add": [0, 1]}
     of_first = one if "provenance__data" in second else both

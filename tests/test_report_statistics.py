@@ -159,10 +159,8 @@ def test_paired_interval_counts_won_and_lost_with_one_more_of_each():
 
 
 def test_averages_and_unpaired_differences_add_squared_errors_and_distances():
-    ours, theirs = (
-        Estimate((0.6, 0.8), 10, 0.02, (0.4, 0.9)),
-        Estimate((0.5,), 10, 0.03, (0.2, 0.8)),
-    )
+    ours = Estimate((0.6, 0.8), 10, 0.02, (0.4, 0.9))
+    theirs = Estimate((0.5,), 10, 0.03, (0.2, 0.8))
     found = paired.independent_difference(ours, theirs)
     assert found.mean == pytest.approx(0.2)
     assert found.stderr == pytest.approx(math.sqrt(0.02 + 0.03 + 0.02 / 2))

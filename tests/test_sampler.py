@@ -34,9 +34,7 @@ def test_every_generated_token_is_a_step_the_first_one_and_the_stop_included(sam
         assert [row["expert_top1"] for row in rows] == answer["token_ids"]
 
 
-def test_a_smaller_table_floor_and_any_alpha_above_it_select_the_same(
-    tmp_path, pair, shared, questions
-):
+def test_a_smaller_floor_and_any_alpha_above_it_select_the_same(tmp_path, pair, shared, questions):
     wide = sample(tmp_path / "wide", pair, shared, questions[:4], floor=1e-6)
     tight = sample(tmp_path / "tight", pair, shared, questions[:4], floor=0.2)
     for alpha in (0.2, 0.5, 1.0):
@@ -46,9 +44,7 @@ def test_a_smaller_table_floor_and_any_alpha_above_it_select_the_same(
 
 
 @pytest.mark.integration
-def test_sampling_resumes_after_a_crash_with_the_same_shards(
-    tmp_path, pair, shared, questions, sampled
-):
+def test_sampling_resumes_with_the_same_shards(tmp_path, pair, shared, questions, sampled):
     broken = sample(tmp_path / "broken", pair, shared, questions)
     for folder in broken:
         shard_paths(folder)[1].unlink()  # as if it had not come that far
@@ -255,10 +251,8 @@ def test_prefixes_that_do_not_nest_get_rows_of_their_own(tmp_path, pair):
     file = tmp_path / "records.jsonl"
     lines = [record(1, [3]), record(2, [3, 4]), record(2, [9, 9]), record(3, [9, 9, 4])]
     write_lines(file, lines)
-    supervision = records.import_records(
-        file, pair[0].tokenizer, prompt=Prompt(), vocabulary_size=30
-    )
-    rows = [(t.input_ids, t.steps) for t in supervision.trajectories]
+    made = records.import_records(file, pair[0].tokenizer, prompt=Prompt(), vocabulary_size=30)
+    rows = [(t.input_ids, t.steps) for t in made.trajectories]
     assert rows == [([1, 2, 3, 4], [1, 2]), ([1, 2, 9, 9, 4], [2, 3])]
 
 

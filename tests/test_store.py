@@ -197,9 +197,8 @@ def build_until_killed(root):
 @pytest.mark.integration
 def test_a_killed_owner_leaves_no_lock_and_its_seconds_count(tmp_path):
     """The lock file of a killed run blocked every later run, and its build time was lost."""
-    process = multiprocessing.get_context("fork").Process(
-        target=build_until_killed, args=[tmp_path]
-    )
+    fork = multiprocessing.get_context("fork")
+    process = fork.Process(target=build_until_killed, args=[tmp_path])
     process.start()
     shard = tmp_path / "stage" / f"{RECIPE.address}.part" / "shard"
     while not shard.exists():

@@ -133,9 +133,7 @@ class Stopped(Exception):  # noqa: N818 - simulates a kill
     pass
 
 
-def test_a_stopped_reading_leaves_no_artifact_and_a_finished_one_is_read_once(
-    tmp_path, monkeypatch
-):
+def test_a_stopped_reading_leaves_no_artifact_and_a_whole_one_is_read_once(tmp_path, monkeypatch):
     source = micro(30)
     listed = load_questions(source, hub_root=None)
     store = Store(tmp_path / "store")
@@ -347,9 +345,7 @@ def zero_pages(path: Path) -> None:
 # Prompts, selection, supervision
 
 
-def test_prompts_of_stored_questions_are_rendered_in_windows(
-    tmp_path, monkeypatch, pair, questions
-):
+def test_stored_questions_prompts_are_rendered_in_windows(tmp_path, monkeypatch, pair, questions):
     monkeypatch.setattr(rollout, "WINDOW", 4)
     calls = []
     render_prompts = rollout.render_prompts
@@ -396,9 +392,7 @@ def sampled(tmp_path_factory, pair, shared, questions):
 @pytest.mark.parametrize(
     "steps", ["kl_above_beta", "all", "first", "random", "entropy_top", "kl_top"]
 )
-def test_written_supervision_equals_the_selected_one(
-    tmp_path, monkeypatch, sampled, questions, steps
-):
+def test_written_supervision_is_the_selected_one(tmp_path, monkeypatch, sampled, questions, steps):
     """Written window by window, in the order of the questions."""
     chosen = method(select=steps, alpha=0.2, beta=0.4, seed=3)
     listed = selected(*sampled, chosen)

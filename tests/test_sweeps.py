@@ -38,9 +38,7 @@ def failed_cells(outcome) -> list[dict]:
 def cells(name: str) -> list[tuple[str, ...]]:
     """The overrides of every run of a sweep, as Hydra's sweeper combines them."""
     sweep = OmegaConf.load(conf_dir() / "sweep" / f"{name}.yaml")
-    axes = {
-        key: re.split(r",\s*", str(values)) for key, values in sweep.hydra.sweeper.params.items()
-    }
+    axes = {key: re.split(r",\s*", str(value)) for key, value in sweep.hydra.sweeper.params.items()}
     return [
         (f"+sweep={name}", *(f"{key}={value}" for key, value in zip(axes, cell, strict=True)))
         for cell in itertools.product(*axes.values())

@@ -127,9 +127,7 @@ class Broken:
         ("cannot start", "online", "the disk is full"),
     ],
 )
-def test_without_wandb_the_file_is_written(
-    tmp_path, monkeypatch, service, caplog, state, mode, warns
-):
+def test_without_wandb_there_is_a_file(tmp_path, monkeypatch, service, caplog, state, mode, warns):
     """Of a missing wandb only an explicit mode warns."""
     service.refuses = ("online", "offline")
     if state == "absent":
@@ -149,9 +147,8 @@ def test_numbers_that_are_not_finite_become_null(tmp_path, service):
     """Only Python's JSON reader accepts `NaN`; W&B gets finite numbers only."""
     with tracker(tmp_path) as sink:
         sink.log("distill", 1, {"loss": float("nan"), "grad": float("inf"), "rate": 1e-5})
-    assert lines(tmp_path) == [
-        {"family": "distill", "step": 1, "loss": None, "grad": None, "rate": 1e-5}
-    ]
+    (line,) = lines(tmp_path)
+    assert line == {"family": "distill", "step": 1, "loss": None, "grad": None, "rate": 1e-5}
     assert service.run.logged == [{"distill/step": 1, "distill/rate": 1e-5}]
 
 

@@ -49,10 +49,8 @@ def again(place, first):
 def test_a_run_is_identified_by_its_cell(first):
     record, summary = first
     assert re.fullmatch("[0-9a-f]{24}", record.run["run_id"])
-    assert (record.run["run_group"], record.run["job_type"]) == (
-        "a_sweep",
-        "sample+distill+evaluate",
-    )
+    assert record.run["run_group"] == "a_sweep"
+    assert record.run["job_type"] == "sample+distill+evaluate"
     assert record.run["display_name"] == "lightreasoner micro/micro alpha=0.2 beta=0.4 seed=0"
     assert record.config["distiller"]["steps"] == 8
     assert record.config["wandb"]["artifacts"] is True

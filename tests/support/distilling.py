@@ -66,13 +66,7 @@ SETTINGS = DistillerSettings(
 )
 
 
-def train(
-    folder: Path,
-    expert=None,
-    settings=SETTINGS,
-    on_log=lambda step, metrics: None,
-    base_location=None,
-):
+def train(folder: Path, expert=None, settings=SETTINGS, on_log=None, base_location=None):
     folder.mkdir(exist_ok=True)
     return distill.distill(
         a_supervision(),
@@ -85,7 +79,7 @@ def train(
             device="cpu",
             base_location=base_location or micro_source().location,
             base_revision=None,
-            on_log=on_log,
+            on_log=on_log or (lambda step, metrics: None),
         ),
     )
 

@@ -74,10 +74,8 @@ def primitives(folder: Path) -> None:
     results["run_collectively"] = distributed.run_collectively(
         lambda work: work(1) + work(2), lambda n: n + distributed.rank()
     )
-    tensors = [
-        torch.full((2, 2), 1.0 + distributed.rank()),
-        torch.full((3,), 10.0 * distributed.rank()),
-    ]
+    rank = distributed.rank()
+    tensors = [torch.full((2, 2), 1.0 + rank), torch.full((3,), 10.0 * rank)]
     distributed.all_reduce(tensors)
     results["all_reduce"] = [tensor.tolist() for tensor in tensors]
     distributed.check_same({"a": 1})

@@ -42,9 +42,7 @@ def tiny_tokenizer(
     special: tuple[str, ...] = SPECIAL,
 ) -> PreTrainedTokenizerFast:
     """A byte tokenizer, which round-trips every text, with special tokens."""
-    vocabulary = {
-        byte: index for index, byte in enumerate(sorted(pre_tokenizers.ByteLevel.alphabet()))
-    }
+    vocabulary = {byte: i for i, byte in enumerate(sorted(pre_tokenizers.ByteLevel.alphabet()))}
     tokenizer = Tokenizer(models.BPE(vocabulary, []))
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
     tokenizer.decoder = decoders.ByteLevel()
