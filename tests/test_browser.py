@@ -179,7 +179,9 @@ def test_an_answer_is_shown_token_by_token(tab, recorded):
     assert [look.split()[1] for _, look in marked] == [
         f"s{sum(kl >= edge for edge in edges)}" for kl in answer["kl"]
     ]
-    assert "Dashed: the share that is not kept." in tab.text("#divergence")
+    assert "Dashed: the share that is not kept, if a threshold on D decides." in tab.text(
+        "#divergence"
+    )
     # Kept steps are not marked by colour alone.
     for selector, width in ((".tokens .t.kept", True), (".tokens .t:not(.kept)", False)):
         colour = tab.page.locator(selector).first.evaluate(

@@ -204,7 +204,7 @@ def test_lorenz_curves_of_divergence_and_loss(tmp_path):
     assert divergence.get_ydata().tolist() == pytest.approx([0, 10, 17.5, 100])
     assert loss.get_xydata().tolist() == [[0, 0], [98, 0], [98, 0], [100, 100]]
     assert kept.get_xdata()[0] == pytest.approx(85)
-    assert axes.get_title("right").endswith("\n80 % below 0.1 nat · 15 % kept · 2 % moving")
+    assert axes.get_title("right").endswith("\n80 % below 0.1 nat · 15 % kept · 2.0 % moving")
 
 
 def test_kept_shares_are_drawn_with_errors_and_counts(tmp_path):

@@ -93,7 +93,7 @@ def test_report_can_be_read_alone(tmp_path, call):
         "# Report: runs",
         "2 finished, 1 failed, 1 damaged and 1 unfinished runs.",
         "- 4: summary.json cannot be read (Expecting",
-        "± is half the width of the 95 % interval",
+        "± is the wider side of the 95 % interval",
         "exact two-sided McNemar",
         "seeds: 0, 1",
         "machine: a CPU",

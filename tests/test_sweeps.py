@@ -66,6 +66,7 @@ def label(settings) -> tuple:
         settings.amateur.name,
         settings.method.name,
         settings.data.max_questions,
+        settings.sampler.prompt,
         settings.alpha,
         settings.beta,
         settings.evaluator.decoder,
