@@ -544,5 +544,5 @@ def test_a_summary_cannot_make_a_report_read_other_files(tmp_path, name):
     folder = write_run(tmp_path / "run", before={name: [1, 0]}, after={name: [1, 1]}, answers=False)
     (run,) = find_runs(folder).runs
     for who in ("expert", "tuned"):
-        with pytest.raises(AnswersMissingError, match="is not a valid benchmark or prompt"):
+        with pytest.raises(AnswersMissingError, match="is not a valid benchmark name"):
             run.answers(who, name)
