@@ -59,7 +59,7 @@ def _facts(group: str, content: Facts, folders: Folders) -> Facts:
         answer = content.get("answer")
         return {"questions": questions, "answer": answer, "examples_from": examples} | source
     if group == "prompt":
-        return {"chat": content.get("chat", True), "num_fewshot": content.get("num_fewshot", 0)}
+        return {key: content.get(key) for key in ("base", "num_fewshot")}
     if group == "experiment":
         config = _read(folders[0] / "config.yaml")
         choices = _choices(config, folders) | _choices(content, folders)
