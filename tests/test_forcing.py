@@ -8,7 +8,7 @@ from lr_exp.errors import UserError
 from lr_exp.evaluator import forcing
 from lr_exp.inference.decoding import Decoded
 from lr_exp.models.prompt_forms import Prompt, builtin_form
-from lr_exp.report.analyse.decomposition import decompose
+from lr_exp.report.analyse.decomposition import decompose, has_format
 from lr_exp.report.tables.decomposition import latent_share
 from tests.support.tiny import TURN_END, load_folder, tiny_model
 
@@ -31,7 +31,7 @@ def graded(*kinds: str) -> list[dict]:
 
 def forced(lines: list[dict], *right: int) -> list[dict]:
     """Forced answers to the questions that need them; `right` are numbers of questions."""
-    numbers = [number for number, line in enumerate(lines) if forcing.needs_forcing(line)]
+    numbers = [number for number, line in enumerate(lines) if not has_format(line)]
     return [{"id": f"q/{number}", "correct": number in right} for number in numbers]
 
 
@@ -74,7 +74,7 @@ def test_the_parts_add_up_where_they_have_opposite_signs():
 )
 def test_answers_that_were_cut_off_or_have_no_box_are_forced(kind, needs):
     (one,) = graded(kind)
-    assert forcing.needs_forcing(one) == needs
+    assert has_format(one) != needs
 
 
 def test_the_text_follows_the_answer_and_is_read_up_to_the_matching_brace(tmp_path):

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from statistics import fmean, median
 from typing import Any
 
+from lr_exp.report.analyse.decomposition import is_strict
 from lr_exp.report.analyse.paired import wilson
 from lr_exp.report.read.summary import Result
 
@@ -25,7 +26,6 @@ def aggregate(records: Sequence[dict[str, Any]]) -> Result:
     finished = [one for one in records if one.get("finished", True)]
     cut = [one for one in records if not one.get("finished", True)]
     rules = Counter(one["rule"] for one in records)
-    strict = sum(one["correct"] for one in finished if one["rule"] == "box")
     tokens = [one["tokens"] for one in records if "tokens" in one]
     correct = sum(one["correct"] for one in records)
     accuracy = correct / total
@@ -38,7 +38,7 @@ def aggregate(records: Sequence[dict[str, Any]]) -> Result:
         truncated=len(cut),
         boxed=rules["box"],
         no_answer=rules[None],
-        strict_accuracy=strict / total,
+        strict_accuracy=sum(map(is_strict, records)) / total,
         accuracy_truncated=fmean(one["correct"] for one in cut) if cut else None,
         accuracy_finished=fmean(one["correct"] for one in finished) if finished else None,
         read_by={rule: rules[rule] / total for rule in ("box", "statement", "last")},

@@ -22,16 +22,11 @@ from lr_exp.models.prompts import continuation_ids
 from lr_exp.models.vocabulary import text_of
 from lr_exp.store.shards import read_by_index
 
-VERSION = 1
+VERSION = 2
 BOX = "\\boxed{"  # at the end of the appended text
 
 _MAX_NEW_TOKENS = 32
 _COLUMNS = [("text", pa.string())]
-
-
-def needs_forcing(graded: dict[str, Any]) -> bool:
-    """Whether an answer was cut off or was not read from a box."""
-    return graded["rule"] != "box" or not graded["finished"]
 
 
 def force(

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 import numpy as np
@@ -22,8 +23,9 @@ from lr_exp.pipeline.context import RunContext
 from lr_exp.pipeline.distilling import Tuned
 from lr_exp.pipeline.inputs import GRADING_PACKAGES
 from lr_exp.pipeline.outcome import link
-from lr_exp.report.analyse.decomposition import decompose, forced_correct
+from lr_exp.report.analyse.decomposition import decompose, forced_correct, has_format
 from lr_exp.report.analyse.prompts import gains
+from lr_exp.report.read.json_file import read_json_lines
 from lr_exp.report.read.summary import (
     CurvePoint,
     EvaluateSummary,
@@ -128,8 +130,7 @@ def _gains(models: dict[str, dict[str, Evaluation]]) -> Gains:
 
 def _lines(made: Artifact) -> list[dict[str, Any]]:
     """The graded or forced answers, in the order of the questions."""
-    with (made.folder / _ANSWERS_FILE).open(encoding="utf-8") as lines:
-        return [json.loads(line) for line in lines]
+    return [*read_json_lines(made.folder / _ANSWERS_FILE)]
 
 
 def _gap(context: RunContext, decoder: str) -> tuple[Gap, float]:
@@ -186,8 +187,7 @@ def evaluate_benchmark(
     is_snapshot = tuned is not None and tuned.step is not None
     if context.inputs.settings.evaluator.force_answer and decoder is None and not is_snapshot:
         forced = _forced(context, benchmark, tuned, form, answers, grades)
-        share = forced_correct(_lines(grades), _lines(forced))
-        facts = facts | {"forced_accuracy": sum(share) / len(share)}
+        facts = facts | {"forced_accuracy": forced.facts["accuracy"]}
     result = Result.model_validate(facts)
     if who == "expert" and decoder is None:  # the gap is not a point of the curve
         trained = (tuned.step or context.inputs.settings.distiller.steps) if tuned else 0
@@ -223,13 +223,12 @@ def _forced(
     recipe = Recipe("forced", forcing.VERSION, inputs, {**settings, **environment})
 
     def build(folder: Path) -> dict[str, Any]:
-        outputs = read_by_index(answers.folder)
+        outputs, graded = read_by_index(answers.folder), _lines(grades)
+        asked = run.benchmark_questions[benchmark.name]
         chosen = [
             (question, output["token_ids"])
-            for question, output, graded in zip(
-                run.benchmark_questions[benchmark.name], outputs, _lines(grades), strict=True
-            )
-            if forcing.needs_forcing(graded)
+            for question, output, line in zip(asked, outputs, graded, strict=True)
+            if not has_format(line)
         ]
         questions, token_ids = [one for one, _ in chosen], [ids for _, ids in chosen]
         if chosen:
@@ -245,9 +244,9 @@ def _forced(
                     generate=generate,
                     **settings,
                 )
-        graded = forcing.grade_forced(questions, folder, benchmark.answer)
-        distributed.run_on_rank0(lambda: _write_lines(folder, graded))
-        return {"forced": len(graded)}
+        forced = forcing.grade_forced(questions, folder, benchmark.answer)
+        distributed.run_on_rank0(lambda: _write_lines(folder, forced))
+        return {"forced": len(forced), "accuracy": fmean(forced_correct(graded, forced))}
 
     return context.make(recipe, build, together=True)
 

@@ -12,16 +12,21 @@ from lr_exp.report.read.summary import Decomposition
 Records = Sequence[Mapping[str, Any]]  # one per question
 
 
+def has_format(graded: Mapping[str, Any]) -> bool:
+    """Whether an answer was read from a box and ended before the token limit."""
+    return graded["rule"] == "box" and graded.get("finished", True)
+
+
 def is_strict(graded: Mapping[str, Any]) -> bool:
     """Whether an answer is correct, was read from a box, and ended before the token limit."""
-    return graded["correct"] and fault(graded) == "other answer"
+    return graded["correct"] and has_format(graded)
 
 
 def fault(graded: Mapping[str, Any]) -> str:
-    """Why an answer that is not strictly correct is none."""
-    if not graded["finished"]:
-        return "cut off"
-    return "other answer" if graded["rule"] == "box" else "unboxed"
+    """Why an answer is not strictly correct: `other answer`, `cut off` or `unboxed`."""
+    if has_format(graded):
+        return "other answer"
+    return "unboxed" if graded["finished"] else "cut off"
 
 
 def forced_correct(graded: Records, forced: Records) -> list[bool]:
