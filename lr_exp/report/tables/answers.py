@@ -2,7 +2,6 @@
 
 from lr_exp.report.analyse.costs import mean
 from lr_exp.report.analyse.rows import Row, Sweep
-from lr_exp.report.names import benchmark_label
 from lr_exp.report.read.summary import Result
 from lr_exp.report.tables import cell
 from lr_exp.report.tables.table import (
@@ -11,7 +10,6 @@ from lr_exp.report.tables.table import (
     label_columns,
     setup_record,
     table_of,
-    text_column,
 )
 
 _TITLES = {  # by key of `Result.numbers`; shares are shown in percent
@@ -43,8 +41,7 @@ def answers_table(sweep: Sweep, name: str) -> Table | None:
     ]
     if not lines:
         return None
-    columns = label_columns([row for row, *_ in lines])
-    columns.append(text_column("benchmark", [benchmark_label(one) for _, one, _ in lines]))
+    columns = label_columns([row for row, *_ in lines], [benchmark for _, benchmark, *_ in lines])
     columns += [
         (Column(title), [cell.number(numbers[key]) for *_, numbers in lines])
         for key, title in _TITLES.items()

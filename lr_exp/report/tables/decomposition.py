@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 
 from lr_exp.report.analyse.rows import Sweep
-from lr_exp.report.names import ABSENT, benchmark_label
+from lr_exp.report.names import ABSENT
 from lr_exp.report.read.summary import PairedGain
 from lr_exp.report.tables import cell
 from lr_exp.report.tables.table import (
@@ -37,9 +37,8 @@ def decomposition_table(sweep: Sweep, name: str) -> Table | None:
     ]
     if not found:
         return None
-    columns = label_columns([row for row, *_ in found])
-    columns.append(text_column("seed", [str(run.seed) for _, run, *_ in found]))
-    columns.append(text_column("benchmark", [benchmark_label(one) for *_, one, _ in found]))
+    columns = label_columns([row for row, *_ in found], [benchmark for *_, benchmark, _ in found])
+    columns.insert(-1, text_column("seed", [str(run.seed) for _, run, *_ in found]))
     columns += [
         (Column(part), [_points(getattr(parts, part)) for *_, parts in found]) for part in _PARTS
     ]

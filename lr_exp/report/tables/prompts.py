@@ -5,7 +5,6 @@ from lr_exp.report.analyse.accuracies import read_graded
 from lr_exp.report.analyse.paired import Correct, Estimate
 from lr_exp.report.analyse.prompts import halves_of, with_best_prompt
 from lr_exp.report.analyse.rows import Row, Sweep
-from lr_exp.report.names import benchmark_label
 from lr_exp.report.read.run import AnswersMissingError
 from lr_exp.report.tables import cell
 from lr_exp.report.tables.table import (
@@ -38,8 +37,7 @@ def prompts_table(sweep: Sweep, table_name: str) -> Table | None:
     ]
     if not lines:
         return None
-    columns = label_columns([row for row, *_ in lines])
-    columns.append(text_column("benchmark", [benchmark_label(one) for _, one, *_ in lines]))
+    columns = label_columns([row for row, *_ in lines], [benchmark for _, benchmark, *_ in lines])
     columns.append(text_column("prompt", [prompt for _, _, prompt, _ in lines]))
     columns += [
         (Column("expert"), [cell.percent(before) for *_, (before, _, _) in lines]),

@@ -7,7 +7,7 @@ from typing import Any
 from lr_exp.report.analyse.comparable import grouped
 from lr_exp.report.analyse.paired import Estimate
 from lr_exp.report.analyse.rows import Row
-from lr_exp.report.names import ABSENT
+from lr_exp.report.names import ABSENT, benchmark_label
 from lr_exp.report.tables import cell
 
 PUBLISHED = "published"
@@ -59,11 +59,18 @@ def text_column(title: str, cells: Iterable[str]) -> Filled:
     return Column(title, is_text=True), list(cells)
 
 
-def label_columns(rows: Sequence[Row]) -> list[Filled]:
-    """The first columns of a table of rows; the expert only if there are several."""
+def label_columns(rows: Sequence[Row], benchmarks: Sequence[str] | None = None) -> list[Filled]:
+    """The first columns of a table; the expert only if there are several.
+
+    Args:
+        benchmarks: each row's, in a table with one row per benchmark.
+    """
     experts = [row.setup.expert for row in rows]
     named = [text_column("expert", experts)] if len(set(experts)) > 1 else []
-    return [*named, text_column("variant", [row.label for row in rows])]
+    columns = [*named, text_column("variant", [row.label for row in rows])]
+    if benchmarks is None:
+        return columns
+    return [*columns, text_column("benchmark", map(benchmark_label, benchmarks))]
 
 
 def with_published(
