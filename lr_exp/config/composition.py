@@ -121,7 +121,10 @@ def check_overrides(overrides: Sequence[str], folders: Sequence[Path] = ()) -> N
 
 
 def parse_override(word: str) -> Override:
-    """Parses `key=value`; raises UserError if it is no override, or sweeps over too many values."""
+    """Parses an override such as `key=value`.
+
+    Raises UserError if the word is not a valid override, or sweeps over too many values.
+    """
     shown = repr(word) if len(word) <= _MAX_FOLDER_BYTES else f"{word[:_MAX_FOLDER_BYTES]!r}..."
     try:
         word.encode()  # otherwise, writing the summary would fail at the end of the run

@@ -59,7 +59,7 @@ def option_files(folders: Sequence[Path], group: str) -> dict[str, Path]:
 
 
 def read_option(path: Path) -> dict[str, Any]:
-    """The content of an option's file as written; raises UserError if it is no YAML mapping."""
+    """The content of an option's file as written; raises UserError if it is not a YAML mapping."""
     try:
         content = OmegaConf.to_container(OmegaConf.load(path), resolve=False)
     except (OSError, UnicodeDecodeError, YAMLError, OmegaConfBaseException) as error:

@@ -22,7 +22,7 @@ def read_json_lines(
         path: UTF-8, one JSON object a line; the content tells whether it is compressed.
         parse_float: makes a value of a number with a fraction or an exponent.
 
-    Raises UserError if the file cannot be read, or a line is no JSON object or has a key twice.
+    Raises UserError if the file cannot be read, a line is not a JSON object, or a key is repeated.
     """
     try:
         # Read as bytes: in text mode lines also end at U+2028, which JSON strings may contain.

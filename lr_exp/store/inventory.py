@@ -37,7 +37,7 @@ class Entry:
 
 
 def list_entries(root: Path) -> list[Entry]:
-    """All artifacts of a store by stage and address; raises UserError if it is no folder."""
+    """All artifacts of a store by stage and address; raises UserError if it is not a folder."""
     if not root.is_dir():
         raise UserError(f"{root} is not a folder. Set --store to the store's folder.")
     found = []
