@@ -13,12 +13,24 @@ from lr_exp.errors import UserError
 READERS_VERSION = 1
 
 MMLU_STEM_SUBJECTS = {
-    *("abstract_algebra", "astronomy", "computer_security", "conceptual_physics"),
-    *("electrical_engineering", "elementary_mathematics", "machine_learning"),
-    *("college_biology", "college_chemistry", "college_computer_science"),
-    *("college_mathematics", "college_physics"),
-    *("high_school_biology", "high_school_chemistry", "high_school_computer_science"),
-    *("high_school_mathematics", "high_school_physics", "high_school_statistics"),
+    "abstract_algebra",
+    "astronomy",
+    "computer_security",
+    "conceptual_physics",
+    "electrical_engineering",
+    "elementary_mathematics",
+    "machine_learning",
+    "college_biology",
+    "college_chemistry",
+    "college_computer_science",
+    "college_mathematics",
+    "college_physics",
+    "high_school_biology",
+    "high_school_chemistry",
+    "high_school_computer_science",
+    "high_school_mathematics",
+    "high_school_physics",
+    "high_school_statistics",
 }
 LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
 

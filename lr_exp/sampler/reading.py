@@ -33,7 +33,10 @@ _TOP_TOKENS = 5  # of the expert, at each position; the amateur's are in the ste
 _MAX_MASK_TOKENS = 8  # of the alpha-mask, at each position
 _COLUMNS = (
     *("token", "kl", "kept", "expert_entropy", "amateur_entropy"),
-    *("same_top1", "mask_size", "moving", "candidates"),
+    "same_top1",
+    "mask_size",
+    "moving",
+    "candidates",
 )
 Label = dict[int, float]  # weight by token id
 

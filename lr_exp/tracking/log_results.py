@@ -23,9 +23,19 @@ from lr_exp.tracking.tracker import Tracker
 log = logging.getLogger(__name__)
 
 TRAJECTORY_COLUMNS = (
-    *("question", "correct", "position", "token", "kl (nats)", "kept"),
-    *("expert's top", "p by expert", "amateur's top", "p by amateur", "label"),
-    *("expert entropy (nats)", "amateur entropy (nats)"),
+    "question",
+    "correct",
+    "position",
+    "token",
+    "kl (nats)",
+    "kept",
+    "expert's top",
+    "p by expert",
+    "amateur's top",
+    "p by amateur",
+    "label",
+    "expert entropy (nats)",
+    "amateur entropy (nats)",
 )
 _MAX_KEPT_STEPS = 200  # rows of the table of kept steps
 _MAX_ROWS = 5_000  # W&B shows at most 10,000 rows, and sorts this many without delay
