@@ -27,11 +27,13 @@ CHAT = (
 )
 TEXTS = {
     "chat": CHAT.format("3+3?"),
+    "chat_no_system": CHAT.format("3+3?").split("<|im_end|>\n", 1)[1],
     "none": "3+3?",
-    "plain": "Think.\n\nQuestion: 3+3?\nAnswer:",
+    "plain": "Question: 3+3?\nAnswer:",
+    "plain_system": "Think.\n\nQuestion: 3+3?\nAnswer:",
     "few_shot_chat": CHAT.format("1 + {1}?\nIt is 2.\n\n2+2?\nIt is 4.\n\n3+3?"),
     "few_shot_plain": (
-        "Think.\n\nQuestion: 1 + {1}?\nAnswer: It is 2.\n\n"
+        "Question: 1 + {1}?\nAnswer: It is 2.\n\n"
         "Question: 2+2?\nAnswer: It is 4.\n\nQuestion: 3+3?\nAnswer:"
     ),
 }
@@ -50,10 +52,10 @@ def test_each_form_has_its_text():
 
 def test_without_a_chat_template_a_chat_form_is_plain():
     """The base model got the plain text, but its answers ran on to invented questions."""
-    assert text("chat", template=None) == TEXTS["plain"]
-    assert text("few_shot_chat", template=None) == TEXTS["few_shot_plain"]
+    assert text("chat", template=None) == TEXTS["plain_system"]
+    assert text("few_shot_chat", template=None) == "Think.\n\n" + TEXTS["few_shot_plain"]
     assert text("none", template=None) == TEXTS["none"]
-    assert text("plain", system="") == "Question: 3+3?\nAnswer:"
+    assert text("plain_system", system="") == TEXTS["plain"]
     tokenizer = tiny_tokenizer(chat_template=None)
     assert form_for(tokenizer, Prompt()).stop == ["Question:"]
     assert form_for(tiny_tokenizer(), Prompt()).stop == []

@@ -217,6 +217,7 @@ class PromptSettings(_Checked, key="prompt."):
     name: str = ""  # the file's, without its ending
     # true: the text is the user's turn in the model's chat template; false: it is the whole prompt.
     chat: bool = True
+    system: bool = True  # false: without `sampler.system_prompt` and `evaluator.system_prompt`
     # Jinja, with the variables `question`, `system` (a text) and `examples`, each of which has a
     # `question` and a `solution`. With `chat`, the template puts the system prompt before the turn.
     template: str = REQUIRED
@@ -341,7 +342,7 @@ class EvaluatorSettings(_Checked, key="evaluator."):
     # Names in conf/prompt, or Jinja files. Results are of each; the first is the headline.
     prompts: list[str] = field(default_factory=lambda: ["chat"], metadata=_NEUTRAL)
     num_fewshot: Annotated[int | None, COUNT] = None  # of few-shot prompts; null: their own number
-    # Also measure forced answers: to an answer that was cut off or has no box, this text is
+    # Also force answers to the headline prompt: to one that was cut off or has no box, this text is
     # appended, and decoding goes on to the matching brace. It shows how much of a gain is format.
     force_answer: bool = False
     forced_text: str = "\nThe final answer is \\boxed{"

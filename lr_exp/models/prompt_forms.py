@@ -35,17 +35,21 @@ def builtin_form(name: str) -> PromptSettings:
 class Prompt:
     """How questions are asked: everything in their prompts but the questions."""
 
-    system: str = ""
+    system: str = ""  # empty if the form has none
     form: PromptSettings = field(default_factory=lambda: builtin_form("chat"))
     examples: tuple[Example, ...] = ()
+
+    def __post_init__(self) -> None:
+        if not self.form.system:
+            object.__setattr__(self, "system", "")
 
     @property
     def identity(self) -> dict[str, Any]:
         """What determines the prompts, for addresses."""
-        plain = builtin_form("plain")  # instead of a chat form, without a chat template
+        fallback = builtin_form("plain_system")  # instead of a chat form, without a chat template
         used = [(self.form.template, self.form.stop)]
         if self.form.chat:
-            used.append((plain.template, plain.stop))
+            used.append((fallback.template, fallback.stop))
         return {
             "chat": self.form.chat,
             "forms": used,

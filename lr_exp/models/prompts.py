@@ -83,9 +83,9 @@ def allow_control_tokens(tokenizer: Any) -> None:
 
 
 def form_for(tokenizer: Any, prompt: Prompt) -> PromptSettings:
-    """The prompt's form; without a chat template, the form `plain` instead of one that needs it."""
+    """The prompt's form; `plain_system` instead of one that needs a chat template, without one."""
     if prompt.form.chat and not has_chat_template(tokenizer):
-        return builtin_form("plain")
+        return builtin_form("plain_system")
     return prompt.form
 
 

@@ -185,7 +185,8 @@ def evaluate_benchmark(
     grades = context.make(recipe, build)
     facts, forced = grades.facts, None
     is_snapshot = tuned is not None and tuned.step is not None
-    if context.inputs.settings.evaluator.force_answer and decoder is None and not is_snapshot:
+    forces = context.inputs.settings.evaluator.force_answer and form == headline
+    if forces and decoder is None and not is_snapshot:
         forced = _forced(context, benchmark, tuned, form, answers, grades)
         facts = facts | {"forced_accuracy": forced.facts["accuracy"]}
     result = Result.model_validate(facts)
