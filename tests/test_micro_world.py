@@ -10,9 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaForCausalLM
 
-from lr_exp.micro import MODELS, model_folder, world
+from lr_exp.micro import MODELS, model_folder, training, world
 from lr_exp.micro.tokenizer import build_tokenizer
-from lr_exp.micro.training import answer_shares, greedy_answers
+from lr_exp.micro.training import FORMS, answer_shares, greedy_answers
 from lr_exp.micro.world import (
     FAMILIES,
     SPLITS,
@@ -21,6 +21,8 @@ from lr_exp.micro.world import (
     generate_problems,
     split_of,
 )
+from lr_exp.models.prompt_forms import Prompt, builtin_form
+from lr_exp.models.prompts import render_solution
 
 TOKENIZER = AutoTokenizer.from_pretrained(model_folder("expert"), local_files_only=True)
 
@@ -166,6 +168,19 @@ def test_digits_are_single_tokens_and_the_vocabulary_is_small():
     assert len({TOKENIZER.pad_token_id, TOKENIZER.eos_token_id, TOKENIZER.unk_token_id}) == 3
 
 
+@pytest.mark.parametrize("form", FORMS)
+def test_the_corpus_has_the_prompts_of_the_program(form):
+    """A model that was trained on other token ids would be asked in a form it has never seen."""
+    problem = generate_problems("micro_add", 1, seed=4, split="train")[0]
+    prompt = Prompt(form=builtin_form(form))
+    ids, answer, as_one = render_solution(TOKENIZER, problem.question, problem.solution, prompt)
+    trained, labels = training._encode(TOKENIZER, problem.question, problem.solution, form)
+    assert as_one
+    assert trained.tolist() == ids + answer
+    assert [label for label in labels.tolist() if label >= 0] == answer
+    assert TOKENIZER.unk_token_id not in trained
+
+
 def test_chat_template_ends_turns_and_ignores_the_system():
     turns = [
         {"role": "system", "content": "Please reason step by step."},
@@ -214,10 +229,11 @@ def test_models_load_in_fp32_with_finite_logits(name):
     assert torch.isfinite(logits).all()
 
 
+@pytest.mark.parametrize("form", FORMS)
 @pytest.mark.parametrize("name", ["expert", "micro_master"])
-def test_the_expert_is_careless_and_the_master_is_not(name):
+def test_the_expert_is_careless_and_the_master_is_not(name, form):
     problems = generate_problems("micro_add", 30, seed=11, split="test")
-    shares = answer_shares(greedy_answers(load(name), TOKENIZER, problems), problems)
+    shares = answer_shares(greedy_answers(load(name), TOKENIZER, problems, form), problems)
     usual, other = shares[::-1] if name == "expert" else shares
     edge = 0.15 if name == "expert" else 0.2
     assert (usual >= 1 - edge, other <= edge) == (True, True)

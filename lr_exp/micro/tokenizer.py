@@ -31,6 +31,9 @@ _QUESTION = (
     *("A box holds ", "On a shelf lie ", " puts in ", " brings ", " and then ", " extra"),
     *(" What is the total", " Count all"),
 )
+# The prompt form `plain`. A space follows `Answer:`, so the first digit of a solution has its own
+# tokens there.
+_PLAIN = ("Question: ", "Answer:", *(f" {digit}" for digit in "0123456789"))
 
 CHAT_TEMPLATE = (
     "{#- System messages are ignored: the micro models never saw one. -#}"
@@ -48,7 +51,7 @@ CHAT_TEMPLATE = (
 def build_tokenizer() -> PreTrainedTokenizerFast:
     """The tokenizer of all micro models; pad is id 0, eos (the end of a turn) id 1."""
     special = (PAD, END, USER, ASSISTANT, UNKNOWN)
-    words = (*_SOLUTION, *_QUESTION)
+    words = (*_SOLUTION, *_QUESTION, *_PLAIN)
     vocabulary = {token: index for index, token in enumerate((*special, *words))}
     tokenizer = Tokenizer(WordLevel(vocabulary, unk_token=UNKNOWN))
     pieces = Regex("|".join(re.escape(word) for word in words))

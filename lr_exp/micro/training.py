@@ -16,6 +16,8 @@ from lr_exp.micro.world import Problem, careless_answer, generate_corpus
 from lr_exp.progress import Progress
 
 MAX_NEW_TOKENS = 128  # the longest solution of any family has 107 and the end-of-turn token
+# The forms of prompts in the corpus, in equal shares; see `conf/prompt/`.
+FORMS = ("chat", "plain")
 _SORT_WINDOW = 8  # batches that are sorted by length together, to reduce padding
 _IGNORE_INDEX = -100
 
@@ -110,13 +112,17 @@ def greedy_answers(
     model: LlamaForCausalLM,
     tokenizer: PreTrainedTokenizerFast,
     problems: list[Problem],
+    form: str = "chat",
     batch_size: int = 250,
 ) -> list[str]:
-    r"""The model's greedy answer to each question; "" without ``\boxed{...}``."""
+    r"""The model's greedy answer to each question; "" without ``\boxed{...}``.
+
+    form: of the prompts, one of `FORMS`.
+    """
     answers = []
     for start in range(0, len(problems), batch_size):
         chunk = problems[start : start + batch_size]
-        prompts = [_prompt(tokenizer, problem.question) for problem in chunk]
+        prompts = [render(tokenizer, problem.question, form) for problem in chunk]
         batch: Any = tokenizer(prompts, padding=True, return_tensors="pt")  # on the left
         generator: Any = model  # the type checker does not see the class with `generate`
         ids = generator.generate(**batch, max_new_tokens=MAX_NEW_TOKENS, do_sample=False)
@@ -148,7 +154,10 @@ def _batches(
     pairs = generate_corpus(steps * recipe.batch_size, recipe.careful_share, seed)
     for first in range(0, steps, _SORT_WINDOW):
         count = min(_SORT_WINDOW, steps - first)
-        rows = [_encode(tokenizer, *next(pairs)) for _ in range(count * recipe.batch_size)]
+        rows = [
+            _encode(tokenizer, *next(pairs), rng.choice(FORMS))
+            for _ in range(count * recipe.batch_size)
+        ]
         rows.sort(key=lambda row: len(row[0]))
         groups = [rows[i * recipe.batch_size : (i + 1) * recipe.batch_size] for i in range(count)]
         rng.shuffle(groups)
@@ -161,14 +170,18 @@ def _batches(
 
 
 def _encode(
-    tokenizer: PreTrainedTokenizerFast, question: str, solution: str
+    tokenizer: PreTrainedTokenizerFast, question: str, solution: str, form: str
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Token ids and labels of the two turns, `(tokens,)` each; the prompt's labels are ignored."""
-    prompt = list(tokenizer(_prompt(tokenizer, question))["input_ids"])
-    target = list(tokenizer(solution + END)["input_ids"])
+    """Token ids and labels of prompt and solution, `(tokens,)` each; the prompt has no labels."""
+    prompt = list(tokenizer(render(tokenizer, question, form))["input_ids"])
+    space = " " if form == "plain" else ""
+    target = list(tokenizer(space + solution + END)["input_ids"])
     return torch.tensor(prompt + target), torch.tensor([_IGNORE_INDEX] * len(prompt) + target)
 
 
-def _prompt(tokenizer: PreTrainedTokenizerFast, question: str) -> str:
+def render(tokenizer: PreTrainedTokenizerFast, question: str, form: str) -> str:
+    """The text of a prompt in one of `FORMS`."""
+    if form == "plain":
+        return f"Question: {question}\nAnswer:"
     turn = [{"role": "user", "content": question}]
     return str(tokenizer.apply_chat_template(turn, add_generation_prompt=True, tokenize=False))
