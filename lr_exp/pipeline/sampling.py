@@ -16,7 +16,7 @@ from lr_exp.pipeline.trajectories import Trajectories
 from lr_exp.report.read.summary import SampleSummary
 from lr_exp.sampler import reading, records, score, select
 from lr_exp.sampler.supervision import StoredSupervision
-from lr_exp.store import Artifact, Recipe, file_digest, write_atomically
+from lr_exp.store import Artifact, Recipe, write_atomically
 from lr_exp.store.run_folder import TRAJECTORIES
 
 log = logging.getLogger(__name__)
@@ -132,7 +132,7 @@ def _import_records(context: RunContext) -> Artifact:
         **{name: version(name) for name in RENDERING_PACKAGES},
     }
     recipe_inputs = {
-        "records": file_digest(path) if path.is_file() else None,
+        "records": inputs.records_digest,
         "expert": inputs.expert.fingerprint,  # its tokenizer reads prefixes without ids
     }
     tokenizer = inputs.expert_tokenizer
