@@ -6,7 +6,6 @@ before it), `tokens`, `token_ids`, `weights`, `kl_divergence`. An export adds `p
 text does not always tokenize back to the generated ids.
 """
 
-import itertools
 import json
 from collections.abc import Iterator
 from pathlib import Path
@@ -78,18 +77,6 @@ def import_records(
         for number, steps in enumerate(by_question.values())
         for trajectory in _trajectories(steps, f"{path.stem}/{number}")
     )
-
-
-def labelled_steps(
-    supervision: Supervision | StoredSupervision, tokenizer: Any, count: int
-) -> list[list[Any]]:
-    """The first `count` kept steps as rows: question, step, prefix, label, KL in nats."""
-    rows = []
-    for one in itertools.islice(_records(supervision, tokenizer), count):
-        pairs = sorted(zip(one["weights"], one["tokens"], strict=True), reverse=True)
-        label = ", ".join(f"{token!r} {weight:.3f}" for weight, token in pairs)
-        rows.append([one["prompt_id"], one["step"], one["prefix"], label, one["kl_divergence"]])
-    return rows
 
 
 def profile(supervision: Supervision) -> dict[str, Any]:
