@@ -7,7 +7,7 @@ text does not always tokenize back to the generated ids.
 """
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,7 @@ from lr_exp.errors import UserError, short_repr
 from lr_exp.models.prompt_forms import Prompt
 from lr_exp.models.prompts import render_prompt
 from lr_exp.models.vocabulary import text_of
-from lr_exp.sampler.supervision import StoredSupervision, SupervisedTrajectory, Supervision
+from lr_exp.sampler.supervision import SupervisedTrajectory, Supervision
 from lr_exp.store import open_atomically
 
 VERSION = 1
@@ -36,12 +36,12 @@ _ROUNDING = 1e-3  # nats; rounding can make a divergence slightly negative
 _MAX_NUMBER = 1e30  # of a weight or a divergence, to fit in 32-bit floats
 
 
-def export_records(supervision: Supervision | StoredSupervision, tokenizer: Any, path: Path) -> int:
+def export_records(trajectories: Iterable[SupervisedTrajectory], tokenizer: Any, path: Path) -> int:
     """Writes every kept step as one line; returns how many."""
     path.parent.mkdir(parents=True, exist_ok=True)
     count = 0
     with open_atomically(path) as file:
-        for record in _records(supervision, tokenizer):
+        for record in _records(trajectories, tokenizer):
             file.write((json.dumps(record, ensure_ascii=False) + "\n").encode("utf-8"))
             count += 1
     return count
@@ -95,9 +95,9 @@ def profile(supervision: Supervision) -> dict[str, Any]:
 
 
 def _records(
-    supervision: Supervision | StoredSupervision, tokenizer: Any
+    trajectories: Iterable[SupervisedTrajectory], tokenizer: Any
 ) -> Iterator[dict[str, Any]]:
-    for trajectory in supervision.trajectories:
+    for trajectory in trajectories:
         prompt = trajectory.input_ids[: trajectory.prompt_length]
         for kept, step in enumerate(trajectory.steps):
             prefix = trajectory.input_ids[len(prompt) : len(prompt) + step]
