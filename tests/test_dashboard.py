@@ -18,11 +18,11 @@ with warnings.catch_warnings():  # it uses pydantic 1 syntax
     import wandb_workspaces.workspaces  # noqa: F401
 
 from lr_exp.config.composition import conf_dir
+from lr_exp.dashboard import main
 from lr_exp.errors import UserError
 from lr_exp.report.figures.style import method_look
 from lr_exp.report.names import METHODS
 from lr_exp.tracking import dashboard_pages as pages
-from lr_exp.tracking.dashboard import main
 from tests.support.recorded import Record, alone
 
 BENCHMARKS = ("micro_add", "micro_plain")
