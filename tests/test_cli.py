@@ -366,7 +366,7 @@ def test_cells_print_debugging_messages_of_this_package_and_each_warning_once(mo
         ("lr_exp.evaluator.grade", ["{}.jsonl"]),
         ("lr_exp.report.__main__", ["{}"]),
         ("lr_exp.store.__main__", ["list", "--store", "{}"]),
-        ("lr_exp.config.listing", ["{}"]),
+        ("lr_exp.list", ["{}"]),
     ],
 )
 def test_every_program_prints_errors_on_one_clean_line(module, words, monkeypatch, capsys):

@@ -18,11 +18,11 @@ with warnings.catch_warnings():  # it uses pydantic 1 syntax
     import wandb_workspaces.workspaces  # noqa: F401
 
 from lr_exp.config.composition import conf_dir
+from lr_exp.dashboard import main
 from lr_exp.errors import UserError
 from lr_exp.report.figures.style import method_look
 from lr_exp.report.names import METHODS
 from lr_exp.tracking import dashboard_pages as pages
-from lr_exp.tracking.dashboard import main
 from tests.support.recorded import Record, alone
 
 BENCHMARKS = ("micro_add", "micro_plain")
@@ -87,15 +87,13 @@ def test_a_run_logs_what_the_panels_read(record):
         if pattern := panel.get("metricRegex"):
             assert any(re.fullmatch(pattern, name) for name in record.machine), title
         elif form == "Run History Line Plot":
-            (key,), x = panel["metrics"], panel.get("xAxis", "_step")
-            kinds = {"histogram"} if x == "_step" else {"number"}
-            assert record.in_history(key) == kinds, title
-            if x != "_step":
-                axes.add(x)
-                assert record.curve(key, x), title  # both in the same rows
-                family = f"{key.partition('/')[0]}/*"
-                axis = (defined.get(key) or defined[family])["step_metric"]
-                assert x in (axis, "distill/tuned_tokens"), title
+            (key,), x = panel["metrics"], panel["xAxis"]
+            assert record.in_history(key) == {"number"}, title
+            axes.add(x)
+            assert record.curve(key, x), title  # both in the same rows
+            family = f"{key.partition('/')[0]}/*"
+            axis = (defined.get(key) or defined[family])["step_metric"]
+            assert x in (axis, "distill/tuned_tokens"), title
         elif form == "Bar Chart":
             assert {record.in_summary(key) for key in panel["metrics"]} == {"number"}, title
         elif form == "Scatter Plot":
@@ -108,7 +106,7 @@ def test_a_run_logs_what_the_panels_read(record):
                     assert record.in_summary(key) == "number", title
     assert axes == {x for x in pages.AXIS_TITLES if "/" in x}
     assert len(forms) == 4
-    for table in ("eval/before_after", "sample/trajectories", "sample/kept_steps"):
+    for table in ("eval/before_after", "sample/trajectories"):
         assert record.in_summary(table) == "table-file"
         assert any(table in json.dumps(panel) for panel in drawn())
 

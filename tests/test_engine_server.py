@@ -169,7 +169,7 @@ def test_a_rejected_request_is_not_retried(outcome, advice):
 def test_waits_double_and_retry_after_is_respected(monkeypatch):
     waits = []
     monkeypatch.setattr(http, "FIRST_WAIT_SECONDS", 1.0)
-    monkeypatch.setattr(http.threading.Event, "wait", lambda _, timeout: waits.append(timeout))
+    monkeypatch.setattr("tenacity.nap.time.sleep", waits.append)
     endpoint = http.Endpoint("http://127.0.0.1:1", timeout=1, attempts=9, connections=1)
     with pytest.raises(UnreachableError):
         endpoint.request_if_supported("/v1/models")

@@ -25,10 +25,10 @@ LAYERS = (
     ("sampler", "evaluator"),
     ("distiller", "tracking"),
     ("pipeline",),
-    ("api", "__main__"),
+    ("api", "list", "dashboard", "__main__"),
 )
 LEVEL = {name: level for level, names in enumerate(LAYERS) for name in names}
-ALIASES = {"__init__", "list", "dashboard"}  # re-exports and commands
+ALIASES = {"__init__"}  # re-exports
 
 
 def imported(path: Path) -> set[str]:

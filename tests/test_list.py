@@ -9,11 +9,11 @@ import pytest
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM
 
+from lr_exp import list as listing
 from lr_exp.api import compose
-from lr_exp.config import listing
 from lr_exp.config.composition import conf_dir
-from lr_exp.config.listing import KINDS, main
 from lr_exp.config.options import option_files, read_option
+from lr_exp.list import KINDS, main
 from lr_exp.report import published
 from tests.support.hub import COUNTS
 

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 import lr_exp
-from lr_exp.config.listing import main as list_options
 from lr_exp.errors import UserError
+from lr_exp.list import main as list_options
 from lr_exp.report.__main__ import main as report
 from tests.support.demo import finished_cells
 from tests.support.files import summary_of, write_lines

@@ -278,9 +278,9 @@ def test_values_that_ranks_compare(tmp_path):
     assert machine["version of peft"] == "1.0"
     files = rank_checks._files(Inputs(settings, [conf_dir()]))
     assert {"benchmark micro_add", "benchmark micro_plain"} <= {*files}
-    compared = [files[name] for name in ("expert", "amateur", "data", "choice of questions")]
+    compared = [files[name] for name in ("expert", "amateur", "data", "questions")]
     assert len({*compared, machine["code of lr_exp"]}) == 5
-    assert None not in {*machine.values(), *files.values()}
+    assert None not in [*machine.values(), *files.values()]
 
 
 def test_one_process_works_without_a_process_group():

@@ -2,6 +2,8 @@
 
 import json
 import math
+from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import pytest
 import torch
@@ -17,9 +19,11 @@ ALPHA, BETA = 0.2, 0.4
 
 def read(sampled, tokenizer, *, beta=BETA, verdict=lambda i, text: None):
     selection = selected(*sampled, method(alpha=ALPHA, beta=beta))
-    shown = reading.sample_for_display(
-        *sampled, selection.supervision, tokenizer, alpha=ALPHA, verdict=verdict
-    )
+    with TemporaryDirectory() as folder:
+        selection.supervision.save(Path(folder))
+        shown = reading.sample_for_display(
+            *sampled, Path(folder), tokenizer, alpha=ALPHA, verdict=verdict
+        )
     return json.loads(json.dumps(shown, allow_nan=False)), selection.supervision
 
 
@@ -154,11 +158,11 @@ def test_the_file_s_size_is_limited(monkeypatch, sampled, pair):
     assert len(answer["token"]) == len(answer["candidates"]) == 40 < answer["tokens_total"]
 
 
-def test_a_method_without_an_amateur_shows_its_own_tokens(sampled, pair):
+def test_a_method_without_an_amateur_shows_its_own_tokens(tmp_path, sampled, pair):
     upft = method(select="first", target="token", parameters={"first": 3})
-    supervision = selected(sampled[0], None, upft).supervision
+    selected(sampled[0], None, upft).supervision.save(tmp_path)
     options = {"alpha": None, "verdict": lambda i, text: None}
-    given = sampled[0], None, supervision, pair[0].tokenizer
+    given = sampled[0], None, tmp_path, pair[0].tokenizer
     shown = reading.sample_for_display(*given, **options)
     for answer in shown["answers"]:
         assert answer["kept"] == [1, 1, 1] + [0] * (len(answer["token"]) - 3)

@@ -220,7 +220,7 @@ def test_records_without_ids_are_read_as_the_published_reader_does(tmp_path, pai
     supervision = selected(*sampled, method(alpha=ALPHA, beta=BETA)).supervision
     tokenizer = pair[0].tokenizer
     file = tmp_path / "records.jsonl"
-    records.export_records(supervision, tokenizer, file)
+    records.export_records(supervision.trajectories, tokenizer, file)
     names = ["prompt_id", "step", "prefix", "tokens", "token_ids", "weights", "kl_divergence"]
     own = ["question_id", "prompt_token_ids", "prefix_token_ids"]
     exported = read_lines(file)

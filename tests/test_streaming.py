@@ -30,7 +30,12 @@ from lr_exp.pipeline.identity import identity_of
 from lr_exp.pipeline.inputs import Inputs
 from lr_exp.pipeline.outcome import choices
 from lr_exp.sampler import references, rollout, select
-from lr_exp.sampler.supervision import StoredSupervision, Supervision, write_supervision
+from lr_exp.sampler.supervision import (
+    Supervision,
+    read_answers,
+    read_supervision,
+    write_supervision,
+)
 from lr_exp.store import Store
 from lr_exp.store.shards import read_shards, shard_number, shard_path, shard_paths
 from tests.support.files import summary_of
@@ -400,13 +405,11 @@ def test_written_supervision_is_the_selected_one(tmp_path, monkeypatch, sampled,
     facts = select.write(*sampled, chosen, tmp_path)
     assert facts == {**listed.profile, "digest": listed.supervision.digest()}
     assert facts["kept"] == listed.supervision.kept > 0
-    found = StoredSupervision(tmp_path)
-    assert list(found.trajectories) == list(listed.supervision.trajectories)
+    assert list(read_supervision(tmp_path)) == list(listed.supervision.trajectories)
     assert pq.ParquetFile(tmp_path / "supervision.parquet").num_row_groups == 3
     wanted = {questions[i].id for i in (0, 7)}
     expected = [one for one in listed.supervision.trajectories if one.question_id in wanted]
-    assert list(found.for_questions(wanted)) == expected
-    assert list(listed.supervision.for_questions(wanted)) == expected
+    assert list(read_answers(tmp_path, [0, 7])) == expected
 
 
 @pytest.mark.parametrize("is_scored", [True, False])
@@ -460,7 +463,7 @@ def test_solutions_are_written_shard_by_shard(tmp_path, monkeypatch, count):
 
 def test_nothing_kept_is_an_empty_file(tmp_path):
     assert write_supervision([], tmp_path) == Supervision([]).digest()
-    assert list(StoredSupervision(tmp_path).trajectories) == []
+    assert list(read_supervision(tmp_path)) == []
     assert Supervision.load(tmp_path).kept == 0
 
 

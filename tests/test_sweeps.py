@@ -11,9 +11,9 @@ from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
 from lr_exp.config.composition import cell_folder, conf_dir, register, to_settings
-from lr_exp.config.listing import rows
 from lr_exp.config.options import read_option
 from lr_exp.data.benchmarks import load_benchmark
+from lr_exp.list import rows
 from tests.support.demo import finished_cells
 from tests.support.hub import HUB, needs_hub
 from tests.support.tiny import tiny_model

@@ -15,7 +15,6 @@ from lr_exp.store.run_folder import METRICS
 from lr_exp.tracking import RunIdentity, Tracker
 from lr_exp.tracking.log_results import (
     TRAJECTORY_COLUMNS,
-    entropy_histogram,
     log_trajectories,
     trajectory_rows,
 )
@@ -63,10 +62,7 @@ def service(monkeypatch, tmp_path):
             raise RuntimeError("the disk is full")
         return module.run
 
-    def too_many_bins(np_histogram):
-        raise ValueError("Maximum number of bins")
-
-    module.login, module.init, module.Histogram = login, init, too_many_bins
+    module.login, module.init = login, init
     monkeypatch.setitem(sys.modules, "wandb", module)
     return module
 
@@ -105,7 +101,6 @@ def test_disabled_never_imports_wandb_and_writes_every_line_immediately(tmp_path
     with tracker(tmp_path, "disabled") as sink:
         sink.log("distill", 3, {"loss": 0.5})
         assert lines(tmp_path) == [{"family": "distill", "step": 3, "loss": 0.5}]
-        sink.wandb.histogram("kl", [1], [0, 1])
         sink.wandb.table("t", ["a"], [[1]])
         sink.wandb.summarize({"x": 1})
         assert not sink.wandb.records_media
@@ -264,13 +259,6 @@ def test_a_wandb_that_fails_midway_is_reported_once_and_turned_off(tmp_path, ser
     ]
 
 
-def test_an_invalid_histogram_does_not_stop_the_run(tmp_path, service, caplog):
-    """The histogram was built outside of the try block."""
-    with tracker(tmp_path) as sink:
-        sink.wandb.histogram("sample/kl", [1] * 600, list(range(601)))
-    assert "Maximum number of bins" in caplog.text
-
-
 def test_a_failed_run_is_closed_as_failed(tmp_path, service):
     with pytest.raises(RuntimeError), tracker(tmp_path):
         raise RuntimeError("out of memory")
@@ -324,10 +312,3 @@ def test_invalid_trajectories_are_skipped_with_a_warning(tmp_path, caplog):
     sink = SimpleNamespace(wandb=SimpleNamespace(records_media=True))  # has no other method
     log_trajectories(sink, tmp_path / "trajectories.json")
     assert "trajectories.json was not logged" in caplog.text
-
-
-def test_the_last_entropy_bin_is_open_ended():
-    counts, edges = entropy_histogram(TRAJECTORIES)
-    assert counts[0] == counts[-1] == 1
-    assert (sum(counts), len(edges)) == (2, len(counts) + 1)
-    assert entropy_histogram({"answers": []}) == ([], [])

@@ -11,7 +11,7 @@ import lr_exp
 from lr_exp.config.composition import conf_dir
 from lr_exp.distiller import adapter_files
 from lr_exp.distiller.trainer import ContrastTrainer
-from lr_exp.evaluator import answer, grade
+from lr_exp.evaluator import answer, forcing, grade
 from lr_exp.models.prompt_forms import Example
 from lr_exp.pipeline.identity import identity_of
 from lr_exp.pipeline.inputs import Inputs
@@ -235,20 +235,11 @@ def test_settings_that_change_results_change_the_run_id(place, first, override):
     assert cell(place, override).id != first[0].run["run_id"]
 
 
-@pytest.mark.parametrize("module", [rollout, score, select, adapter_files, answer, grade])
+@pytest.mark.parametrize("module", [rollout, score, select, adapter_files, answer, forcing, grade])
 def test_a_new_stage_version_changes_the_run_id(place, first, module, monkeypatch):
     """Its results differ and would have overwritten the existing ones."""
     monkeypatch.setattr(module, "VERSION", module.VERSION + 1)
     assert cell(place).id != first[0].run["run_id"]
-
-
-def test_versions_of_unused_stages_do_not_change_the_run_id(place, monkeypatch):
-    """A new version of the sampler does not affect an evaluation of the expert alone."""
-    overrides = ("stages=[evaluate]", "evaluator.gap=null")
-    before = cell(place, *overrides)
-    for module in (rollout, score, select, adapter_files):
-        monkeypatch.setattr(module, "VERSION", module.VERSION + 1)
-    assert cell(place, *overrides).id == before.id
 
 
 def test_another_prompt_changes_the_run_id(place):

@@ -1,1 +1,1 @@
-"""What users may write: typed settings, Hydra composition, help and the listing of options."""
+"""What users may write: typed settings, Hydra composition, options and help."""

@@ -462,10 +462,21 @@ class Settings(_Checked, key=""):
         return self.data.format == "lr_samples"
 
     @property
+    def learns_from_questions(self) -> bool:
+        """Whether the run uses supervision that is sampled, by this run or an earlier one."""
+        learns = "sample" in self.stages or "distill" in self.stages
+        return learns and not self.imports_records
+
+    @property
     def reads_stream(self) -> bool:
         """Whether the questions to sample from are read as a stream."""
-        learns = "sample" in self.stages or "distill" in self.stages
-        return learns and not self.imports_records and self.data.streaming
+        return self.learns_from_questions and self.data.streaming
+
+    @property
+    def evaluates_amateur(self) -> bool:
+        """Whether the evaluation reads the amateur."""
+        compares = self.evaluator.decoder == "contrastive" or self.evaluator.gap is not None
+        return "evaluate" in self.stages and compares
 
     def to_dict(self) -> dict[str, Any]:
         """The settings as they are written in YAML, the method's parameters beside its choices."""

@@ -196,25 +196,13 @@ def _hub_rows(source: SourceSettings, hub_root: str | None, *, streaming: bool) 
             )
         # Errors of httpx, fsspec, pyarrow and the hub client have no common base class.
         except Exception as error:
-            raise _unreadable(source, path, config, error) from error
-
-
-def _unreadable(
-    source: SourceSettings, path: str, config: str | None, error: Exception
-) -> UserError:
-    reason = short_reason(error, 300)
-    if isinstance(error, ConnectionError) or "LocalEntryNotFound" in reason:
-        hint = "Connect to the hub, or set hub_root to a folder that holds the data set."
-    elif "split" in reason:
-        hint = f"Change {_key(source, 'split')}."
-    elif "BuilderConfig" in reason or "Config name" in reason:
-        hint = f"Change {_key(source, 'configs')}."
-    else:
-        hint = f"Check {_key(source, 'path')}, or set hub_root to a folder that holds it."
-    name = path if config is None else f"{path} ({config})"
-    return UserError(
-        f"{_where(source)}: split {source.split} of {name} cannot be read: {reason}. {hint}"
-    )
+            keys = [_key(source, name) for name in ("path", "configs", "split")]
+            raise UserError(
+                f"{_where(source)}: split {source.split} of {path}"
+                f"{f' ({config})' if config else ''} cannot be read "
+                f"({short_reason(error, 300)}). Check {', '.join(keys)} and the connection to "
+                "the hub, or set hub_root to a folder that holds the data set."
+            ) from error
 
 
 def _source_files(source: SourceSettings) -> list[Path]:

@@ -2,10 +2,9 @@
 
 import json
 import logging
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
-from lr_exp.config.settings import ATTENTIONS
 from lr_exp.errors import UserError, first_line, warn_once
 from lr_exp.models.locating import (
     ModelSource,
@@ -187,8 +186,6 @@ def _pretrained(source: ModelSource, dtype: str) -> Any:
             **({"attn_implementation": source.attention} if source.attention else {}),
         )
     except Exception as error:
-        if source.attention:
-            check_attention(source, error)
         raise _not_loadable("weights", source, error) from error
     missing = sorted(info["missing_keys"])
     if missing:
@@ -213,28 +210,6 @@ def model_on_meta(source: ModelSource) -> Any:
         )
 
 
-def check_attention(source: ModelSource, error: Exception) -> None:
-    """Raises UserError with the alternatives if `source.attention` caused the loading error.
-
-    The library's errors for a missing implementation vary. So the model is built from its config
-    alone, with and without that attention.
-    """
-
-    def works(attention: str | None) -> bool:
-        try:
-            model_on_meta(replace(source, attention=attention))
-        except Exception:  # missing libraries raise various exceptions
-            return False
-        return True
-
-    if not works(source.attention) and works(None):
-        available = [name for name in ATTENTIONS if works(name)]
-        raise UserError(
-            f"attention={source.attention} is not available for {source.role} {source.name} "
-            f"({first_line(error)}); use one of {', '.join(available)}."
-        ) from error
-
-
 def _clear_quantization(model: Any) -> None:
     """Clears GGUF's marks: the weights are floats now, and marked models refuse to be saved."""
     if hasattr(model.config, "quantization_config"):
@@ -246,6 +221,8 @@ def _clear_quantization(model: Any) -> None:
 
 def _not_loadable(what: str, source: ModelSource, error: Exception) -> UserError:
     remedy = f"check {source.role}.path"
+    if source.attention:
+        remedy += f" and attention={source.attention}"
     if "trust_remote_code" in str(error) and not source.trust_remote_code:
         remedy = (
             "it needs its repository's own code: read that code, and set "

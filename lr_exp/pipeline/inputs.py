@@ -32,7 +32,7 @@ from lr_exp.models import devices, early_exit, loading, locating, prompt_forms, 
 from lr_exp.models.prompt_forms import Prompt
 from lr_exp.models.vocabulary import SharedVocabulary, shared_vocabulary, warn_of_unknown_tokens
 from lr_exp.pipeline.method import method_of
-from lr_exp.store import Store, digest
+from lr_exp.store import Store, digest, file_digest
 
 log = logging.getLogger(__name__)
 
@@ -82,21 +82,11 @@ class Inputs:
 
     @property
     def needs_amateur(self) -> bool:
-        return self._amateur_samples or self._amateur_evaluates
+        return self._amateur_scores or self.settings.evaluates_amateur
 
     @property
-    def _samples(self) -> bool:
-        return "sample" in self.settings.stages and not self.settings.imports_records
-
-    @property
-    def _amateur_samples(self) -> bool:
-        return self._samples and self.method.needs_amateur
-
-    @property
-    def _amateur_evaluates(self) -> bool:
-        evaluator = self.settings.evaluator
-        compares = evaluator.decoder == "contrastive" or evaluator.gap is not None
-        return "evaluate" in self.settings.stages and compares
+    def _amateur_scores(self) -> bool:
+        return self.settings.learns_from_questions and self.method.needs_amateur
 
     @cached_property
     def expert(self) -> locating.ModelSource:
@@ -218,7 +208,7 @@ class Inputs:
             _ = self.prompts
             for benchmark in self.benchmarks:
                 grade.check_references(self.benchmark_questions[benchmark.name], benchmark.answer)
-        if self._samples:
+        if self.settings.learns_from_questions:
             _ = self.prompt
             self._check_method()
         if self.needs_amateur:
@@ -229,11 +219,11 @@ class Inputs:
     def _check_words(self) -> None:
         """Warns, once a model and data set, of many words that the model has no tokens for."""
         settings, read = self.settings, {}
-        if self._samples:
-            read[f"data={settings.data.name}"] = self.questions, self._amateur_samples
+        if settings.learns_from_questions:
+            read[f"data={settings.data.name}"] = self.questions, self._amateur_scores
         if "evaluate" in settings.stages:
             for name, questions in self.benchmark_questions.items():
-                read[f"benchmark {name}"] = questions, self._amateur_evaluates
+                read[f"benchmark {name}"] = questions, settings.evaluates_amateur
         for data, (questions, with_amateur) in read.items():
             texts = [question_text(question) for question in islice(questions, _CHECKED_QUESTIONS)]
             for source in [self.expert, *([self.amateur] if with_amateur else [])]:
@@ -280,6 +270,30 @@ class Inputs:
                 "form needs: remove sampler.export or choose another method."
             )
 
+    def fingerprints(self) -> dict[str, Any]:
+        """Digests of all inputs of the requested stages, also where artifacts are reused."""
+        learns, evaluates = self.settings.learns_from_questions, "evaluate" in self.settings.stages
+        benchmarks = self.benchmark_questions if evaluates else {}
+        return {
+            "expert": self.expert.fingerprint,
+            "amateur": self.amateur.fingerprint if self.needs_amateur else None,
+            "data": fingerprint(self._data_source) if learns else self.records_digest,
+            "questions": fingerprint(self.questions) if learns else None,
+            "benchmarks": {name: fingerprint(asked) for name, asked in benchmarks.items()},
+            "prompt": digest(self.prompt.identity) if learns else None,
+            "prompts": {
+                form: digest({name: prompt.identity for name, prompt in by_benchmark.items()})
+                for form, by_benchmark in (self.prompts if evaluates else {}).items()
+            },
+        }
+
+    @property
+    def records_digest(self) -> str | None:
+        """Of the file of imported records; None without one, or if it is missing."""
+        path = Path(self.settings.data.path or "").expanduser()
+        is_read = self.settings.imports_records and path.is_file()
+        return file_digest(path) if is_read else None
+
     def provenance(self) -> dict[str, Any]:
         """The models, questions and machine behind the results."""
 
@@ -287,19 +301,10 @@ class Inputs:
             facts = {"revision": source.revision, "fingerprint": source.fingerprint}
             return {"path": source.location, **facts}
 
-        evaluates = "evaluate" in self.settings.stages
-        benchmarks = self.benchmark_questions if evaluates else {}
         return {
+            **self.fingerprints(),
             "expert": of_model(self.expert),
             "amateur": of_model(self.amateur) if self.needs_amateur else None,
-            "data": fingerprint(self._data_source) if self._samples else None,
-            "questions": fingerprint(self.questions) if self._samples else None,
-            "benchmarks": {name: fingerprint(asked) for name, asked in benchmarks.items()},
-            "prompt": digest(self.prompt.identity) if self._samples else None,
-            "prompts": {
-                form: digest({name: prompt.identity for name, prompt in by_benchmark.items()})
-                for form, by_benchmark in (self.prompts if evaluates else {}).items()
-            },
             "device": self.device,
             "device_name": devices.device_name(self.device),
             "dtype": self.dtype,

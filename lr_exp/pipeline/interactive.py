@@ -28,7 +28,7 @@ from lr_exp.pipeline.inputs import Inputs
 from lr_exp.pipeline.sampling import score_trajectories, select_steps
 from lr_exp.sampler import rollout, score
 from lr_exp.sampler.step_table import kept_by_shard
-from lr_exp.sampler.supervision import Supervision
+from lr_exp.sampler.supervision import SupervisedTrajectory, read_supervision
 from lr_exp.store import Store
 from lr_exp.store.shards import read_by_index, shard_paths
 
@@ -155,10 +155,9 @@ def sample(
     rows = read_by_index(trajectories.folder)
     masks = kept_by_shard(trajectories.folder, steps.folder, context.inputs.method.select)
     kept = np.concatenate([keep for _, keep in masks])
-    frame = _step_frame(steps.folder, kept, rows, tokenizer)
-    labels = _label_frame(Supervision.load(selected.folder), tokenizer)
-    # Supervision has the kept steps in this order, too.
-    labels.insert(0, "answer", frame.answer[frame.kept].to_numpy())
+    places = {row["index"]: place for place, row in enumerate(rows)}
+    frame = _step_frame(steps.folder, kept, rows, places, tokenizer)
+    labels = _label_frame(read_supervision(selected.folder), places, tokenizer)
     facts = {name: fact for name, fact in selected.facts.items() if name not in _ARTIFACT_FACTS}
     return Sample([_answer(row, tokenizer) for row in rows], frame, labels, facts)
 
@@ -174,11 +173,15 @@ def _answer(row: dict[str, Any], tokenizer: Any) -> Answer:
 
 
 def _step_frame(
-    folder: Path, kept: NDArray[np.bool_], rows: list[dict[str, Any]], tokenizer: Any
+    folder: Path,
+    kept: NDArray[np.bool_],
+    rows: list[dict[str, Any]],
+    places: Mapping[int, int],
+    tokenizer: Any,
 ) -> pd.DataFrame:
     table = pa.concat_tables(pq.ParquetFile(path).read() for path in shard_paths(folder))
     scores = table.to_pandas()
-    answers = scores["index"].map({row["index"]: place for place, row in enumerate(rows)})
+    answers = scores["index"].map(places)
     frame = pd.DataFrame(
         {
             "answer": answers,
@@ -199,15 +202,17 @@ def _step_frame(
     return frame.sort_values(["answer", "step"], ignore_index=True)
 
 
-def _label_frame(supervision: Supervision, tokenizer: Any) -> pd.DataFrame:
+def _label_frame(
+    trajectories: Iterable[SupervisedTrajectory], places: Mapping[int, int], tokenizer: Any
+) -> pd.DataFrame:
     rows = [
-        (one.question_id, step, kl, _texts(tokenizer, ids), ids, weights)
-        for one in supervision.trajectories
+        (places[one.index], one.question_id, step, kl, _texts(tokenizer, ids), ids, weights)
+        for one in trajectories
         for step, kl, ids, weights in zip(
             one.steps, one.kl, one.target_ids, one.target_weights, strict=True
         )
     ]
-    columns = ["question_id", "step", "kl_nats", "tokens", "token_ids", "weights"]
+    columns = ["answer", "question_id", "step", "kl_nats", "tokens", "token_ids", "weights"]
     return pd.DataFrame(rows, columns=columns)
 
 

@@ -25,11 +25,9 @@ def choices(settings: Settings) -> dict[str, Any]:
 
     Raises UserError: the method's choices are not valid.
     """
-    method, stages, evaluator = method_of(settings), settings.stages, settings.evaluator
-    learns = ("sample" in stages or "distill" in stages) and not settings.imports_records
-    contrasts = "evaluate" in stages and evaluator.decoder == "contrastive"
-    measures_gap = "evaluate" in stages and evaluator.gap is not None
-    compared = (learns and method.needs_amateur) or contrasts or measures_gap
+    method, learns = method_of(settings), settings.learns_from_questions
+    contrasts = "evaluate" in settings.stages and settings.evaluator.decoder == "contrastive"
+    compared = (learns and method.needs_amateur) or settings.evaluates_amateur
     return {
         "method": method.name if learns else None,
         "expert": settings.expert.name,

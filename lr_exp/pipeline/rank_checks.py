@@ -45,13 +45,9 @@ def _machine(inputs: Inputs, installed: dict[str, str]) -> dict[str, Any]:
 
 
 def _files(inputs: Inputs) -> dict[str, Any]:
-    provenance = inputs.provenance()
-    return {
-        **{who: (provenance[who] or {}).get("fingerprint") for who in ("expert", "amateur")},
-        "data": provenance["data"],
-        "choice of questions": provenance["questions"],
-        **{f"benchmark {name}": value for name, value in provenance["benchmarks"].items()},
-    }
+    found = inputs.fingerprints()
+    benchmarks = found.pop("benchmarks")
+    return found | {f"benchmark {name}": value for name, value in benchmarks.items()}
 
 
 def _code_digest() -> str:

@@ -93,7 +93,7 @@ def _run(settings: Settings, folder: Path, conf_dirs: Sequence[Path]) -> Summary
         repeats: list[str] = []
         if "sample" in settings.stages or "distill" in settings.stages:
             supervision, sample = make_supervision(context, folder)
-            log_sampling(tracker, sample, supervision, inputs.expert)
+            log_sampling(tracker, sample, supervision)
             if distributed.is_rank0():
                 log_trajectories(tracker, folder / TRAJECTORIES)
             warnings = _warn(diagnose_pair(sample.to_dict()))

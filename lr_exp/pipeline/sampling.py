@@ -15,8 +15,8 @@ from lr_exp.pipeline.inputs import RENDERING_PACKAGES, Inputs
 from lr_exp.pipeline.trajectories import Trajectories
 from lr_exp.report.read.summary import SampleSummary
 from lr_exp.sampler import reading, records, score, select
-from lr_exp.sampler.supervision import StoredSupervision
-from lr_exp.store import Artifact, Recipe, file_digest, write_atomically
+from lr_exp.sampler.supervision import read_supervision
+from lr_exp.store import Artifact, Recipe, write_atomically
 from lr_exp.store.run_folder import TRAJECTORIES
 
 log = logging.getLogger(__name__)
@@ -46,9 +46,8 @@ def make_supervision(context: RunContext, folder: Path) -> tuple[Artifact, Sampl
             write_atomically(folder / TRAJECTORIES, json.dumps(shown, ensure_ascii=True))
     export = inputs.settings.sampler.export
     if export is not None:
-        stored = StoredSupervision(supervision.folder)
-        tokenizer = inputs.expert_tokenizer
-        distributed.run_on_rank0(lambda: records.export_records(stored, tokenizer, Path(export)))
+        kept, tokenizer = read_supervision(supervision.folder), inputs.expert_tokenizer
+        distributed.run_on_rank0(lambda: records.export_records(kept, tokenizer, Path(export)))
     stages = {**made, "supervision": supervision}
     generated = [made[name].facts["tokens"] for name in _GENERATING_STAGES if name in made]
     by_models = [made[name] for name in _MODEL_STAGES if name in made]
@@ -132,7 +131,7 @@ def _import_records(context: RunContext) -> Artifact:
         **{name: version(name) for name in RENDERING_PACKAGES},
     }
     recipe_inputs = {
-        "records": file_digest(path) if path.is_file() else None,
+        "records": inputs.records_digest,
         "expert": inputs.expert.fingerprint,  # its tokenizer reads prefixes without ids
     }
     tokenizer = inputs.expert_tokenizer
@@ -176,7 +175,7 @@ def _sample_for_page(
     return names | reading.sample_for_display(
         trajectories.artifact.folder,
         steps.folder if steps else None,
-        StoredSupervision(supervision.folder),
+        supervision.folder,
         inputs.expert_tokenizer,
         alpha=settings.alpha if steps and method.reads("alpha") else None,
         verdict=verdict,

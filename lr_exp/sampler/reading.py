@@ -19,7 +19,7 @@ import torch
 from lr_exp import contrast
 from lr_exp.models.vocabulary import text_of
 from lr_exp.sampler.profile import effect_of
-from lr_exp.sampler.supervision import StoredSupervision, SupervisedTrajectory, Supervision
+from lr_exp.sampler.supervision import read_answers
 from lr_exp.store.shards import shard_paths
 
 FORMAT_VERSION = 1  # of the file
@@ -51,7 +51,7 @@ class Verdict:
 def sample_for_display(
     trajectories: Path,
     steps: Path | None,
-    supervision: Supervision | StoredSupervision,
+    supervision: Path,
     tokenizer: Any,
     *,
     alpha: float | None,
@@ -60,8 +60,8 @@ def sample_for_display(
     """A sample of answers with all their positions, as JSON.
 
     Args:
-        trajectories, steps: folders of the answers' shards and of the step table, if there is one.
-        supervision: the kept steps of these answers, in their order.
+        trajectories, steps, supervision: folders of the answers' shards, of the step table, if
+            there is one, and of the kept steps.
         tokenizer: the expert's.
         alpha: the mask's threshold; None for a method without a mask.
         verdict: grades an answer by its index and text; None without a reference.
@@ -77,8 +77,11 @@ def sample_for_display(
         only.
     """
     total, chosen = _choose(trajectories, tokenizer, verdict)
-    kept = _kept_steps(supervision, [row for row, _ in chosen])
     scored: dict[int, dict[int, dict[str, Any]]] = {row["index"]: {} for row, _ in chosen}
+    kept = {
+        one.index: dict(zip(one.steps, one.labels, strict=True))
+        for one in read_answers(supervision, list(scored))
+    }
     for scores in [] if steps is None else _rows(steps, list(scored)):
         scored[scores["index"]][scores["step"]] = scores
     texts = _Texts(tokenizer)
@@ -137,30 +140,6 @@ def _rows(folder: Path, indices: list[int]) -> list[dict[str, Any]]:
     """The rows of these answers, by index; shards without any of them are not read."""
     table = _dataset(folder).to_table(filter=pc.field("index").isin(indices))
     return table.sort_by("index").to_pylist()
-
-
-def _kept_steps(
-    supervision: Supervision | StoredSupervision, rows: list[dict[str, Any]]
-) -> dict[int, dict[int, Label]]:
-    """The targets of the kept steps, by answer and position."""
-    waiting = list(supervision.for_questions({row["question_id"] for row in rows}))
-    found: dict[int, dict[int, Label]] = {}
-    for row in rows:
-        place = next((i for i, one in enumerate(waiting) if _is_of(one, row)), None)
-        if place is None:
-            continue  # no kept step in this answer
-        supervised = waiting.pop(place)
-        found[row["index"]] = dict(zip(supervised.steps, supervised.labels, strict=True))
-    return found
-
-
-def _is_of(supervised: SupervisedTrajectory, row: dict[str, Any]) -> bool:
-    ids = [*row["prompt_ids"], *row["token_ids"]]
-    return (
-        supervised.question_id == row["question_id"]
-        and supervised.prompt_length == len(row["prompt_ids"])
-        and supervised.input_ids == ids[: len(supervised.input_ids)]
-    )
 
 
 class _Texts:

@@ -6,9 +6,8 @@ before it), `tokens`, `token_ids`, `weights`, `kl_divergence`. An export adds `p
 text does not always tokenize back to the generated ids.
 """
 
-import itertools
 import json
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +16,7 @@ from lr_exp.errors import UserError, short_repr
 from lr_exp.models.prompt_forms import Prompt
 from lr_exp.models.prompts import render_prompt
 from lr_exp.models.vocabulary import text_of
-from lr_exp.sampler.supervision import StoredSupervision, SupervisedTrajectory, Supervision
+from lr_exp.sampler.supervision import SupervisedTrajectory, Supervision
 from lr_exp.store import open_atomically
 
 VERSION = 1
@@ -37,12 +36,12 @@ _ROUNDING = 1e-3  # nats; rounding can make a divergence slightly negative
 _MAX_NUMBER = 1e30  # of a weight or a divergence, to fit in 32-bit floats
 
 
-def export_records(supervision: Supervision | StoredSupervision, tokenizer: Any, path: Path) -> int:
+def export_records(trajectories: Iterable[SupervisedTrajectory], tokenizer: Any, path: Path) -> int:
     """Writes every kept step as one line; returns how many."""
     path.parent.mkdir(parents=True, exist_ok=True)
     count = 0
     with open_atomically(path) as file:
-        for record in _records(supervision, tokenizer):
+        for record in _records(trajectories, tokenizer):
             file.write((json.dumps(record, ensure_ascii=False) + "\n").encode("utf-8"))
             count += 1
     return count
@@ -80,18 +79,6 @@ def import_records(
     )
 
 
-def labelled_steps(
-    supervision: Supervision | StoredSupervision, tokenizer: Any, count: int
-) -> list[list[Any]]:
-    """The first `count` kept steps as rows: question, step, prefix, label, KL in nats."""
-    rows = []
-    for one in itertools.islice(_records(supervision, tokenizer), count):
-        pairs = sorted(zip(one["weights"], one["tokens"], strict=True), reverse=True)
-        label = ", ".join(f"{token!r} {weight:.3f}" for weight, token in pairs)
-        rows.append([one["prompt_id"], one["step"], one["prefix"], label, one["kl_divergence"]])
-    return rows
-
-
 def profile(supervision: Supervision) -> dict[str, Any]:
     """The facts of imported supervision, under the names of `profile.Counts.profile`.
 
@@ -108,9 +95,9 @@ def profile(supervision: Supervision) -> dict[str, Any]:
 
 
 def _records(
-    supervision: Supervision | StoredSupervision, tokenizer: Any
+    trajectories: Iterable[SupervisedTrajectory], tokenizer: Any
 ) -> Iterator[dict[str, Any]]:
-    for trajectory in supervision.trajectories:
+    for trajectory in trajectories:
         prompt = trajectory.input_ids[: trajectory.prompt_length]
         for kept, step in enumerate(trajectory.steps):
             prefix = trajectory.input_ids[len(prompt) : len(prompt) + step]

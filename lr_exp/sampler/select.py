@@ -24,7 +24,7 @@ from lr_exp.sampler.step_table import Columns, kept_by_shard
 from lr_exp.sampler.supervision import SupervisedTrajectory, as_table, write_supervision
 from lr_exp.store.shards import read_shard, shard_paths
 
-VERSION = 5
+VERSION = 6
 
 
 def write(trajectories: Path, steps: Path | None, method: Method, folder: Path) -> dict[str, Any]:
@@ -53,13 +53,13 @@ def _supervised(
     """
     shards = _supervised_shards(trajectories, steps, method, counts)
     for _, parts in groupby(shards, key=lambda part: part["index"][0].as_py() // WINDOW):
-        yield pa.concat_tables(parts).sort_by("index").drop_columns("index").combine_chunks()
+        yield pa.concat_tables(parts).sort_by("index").combine_chunks()
 
 
 def _supervised_shards(
     trajectories: Path, steps: Path | None, method: Method, counts: Counts
 ) -> Iterator[pa.Table]:
-    """The supervision of each shard with a kept position, and the answers' `index`."""
+    """The supervision of each shard with a kept position."""
     shards = shard_paths(trajectories)
     step_shards = [None] * len(shards) if steps is None else shard_paths(steps)
     masks = kept_by_shard(trajectories, steps, method.select)
@@ -69,13 +69,13 @@ def _supervised_shards(
         if keep.any():
             table = _positions(columns, step_shard, method.target)
             rows = table.filter(pa.array(keep)).to_pylist()
-            by_answer = [(i, list(of_one)) for i, of_one in groupby(rows, itemgetter("index"))]
-            made = [_supervise(answers[i], kept, method.target) for i, kept in by_answer]
+            by_answer = groupby(rows, itemgetter("index"))
+            made = [_supervise(answers[i], list(kept), method.target) for i, kept in by_answer]
             labels = (label for one in made for label in one.labels)
             for label, row in zip(labels, rows, strict=True):
                 if label and step_shard is not None:
                     counts.add_label(label, row)
-            yield as_table(made).append_column("index", pa.array([i for i, _ in by_answer]))
+            yield as_table(made)
 
 
 def _positions(columns: Columns, step_shard: Path | None, target: BoundChoice) -> pa.Table:
@@ -106,6 +106,7 @@ def _supervise(
         kl=[row["kl"] for row in rows],
         target_ids=[row[some].tolist() for row, some in zip(ids, nonzero, strict=True)],
         target_weights=[row[some].tolist() for row, some in zip(weights, nonzero, strict=True)],
+        index=answer["index"],
     )
 
 

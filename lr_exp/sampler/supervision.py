@@ -2,7 +2,7 @@
 
 All kept steps of an answer share one row of token ids, cut after the last prefix. Rows are held as
 Arrow columns, about thirty times smaller than Python objects. `Supervision` holds all rows, which
-the distiller shuffles; `write_supervision` and `StoredSupervision` hold a part at a time.
+the distiller shuffles; `write_supervision` and `read_supervision` hold a part at a time.
 """
 
 import hashlib
@@ -32,6 +32,7 @@ SCHEMA = pa.schema(
         ("kl", pa.list_(pa.float32())),
         ("target_ids", pa.list_(pa.list_(pa.int32()))),
         ("target_weights", pa.list_(pa.list_(pa.float32()))),
+        ("index", pa.int32()),
     ]
 )
 
@@ -48,6 +49,7 @@ class SupervisedTrajectory:
     kl: list[float]  # (kept,) nats
     target_ids: list[list[int]]  # (kept, support of that step)
     target_weights: list[list[float]]  # the same shape, each row sums to 1
+    index: int = 0  # of the answer in its shards; 0 in imported records
 
     @property
     def labels(self) -> list[dict[int, float]]:
@@ -90,10 +92,6 @@ class Supervision:
     def kept(self) -> int:
         return int(self.kept_counts.sum())
 
-    def for_questions(self, questions: Iterable[str]) -> Iterator[SupervisedTrajectory]:
-        """The trajectories of these questions, by their ids."""
-        yield from _rows(self._table.filter(_is_for(questions)))
-
     def digest(self) -> str:
         """SHA-256 of all that training reads: prefixes, positions and targets."""
         hasher = hashlib.sha256()
@@ -126,28 +124,16 @@ def write_supervision(parts: Iterable[pa.Table], folder: Path) -> str:
     return hasher.hexdigest()
 
 
-class StoredSupervision:
-    """Supervision on disk, read one row group at a time."""
-
-    def __init__(self, folder: Path) -> None:
-        self._path = folder / FILE
-
-    @property
-    def trajectories(self) -> Iterator[SupervisedTrajectory]:
-        with pq.ParquetFile(self._path) as file:
-            for group in range(file.num_row_groups):
-                yield from _rows(file.read_row_group(group))
-
-    def for_questions(self, questions: Iterable[str]) -> Iterator[SupervisedTrajectory]:
-        wanted = _is_for(questions)
-        with pq.ParquetFile(self._path) as file:
-            for group in range(file.num_row_groups):
-                if file.read_row_group(group, ["question_id"]).filter(wanted).num_rows:
-                    yield from _rows(file.read_row_group(group).filter(wanted))
+def read_supervision(folder: Path) -> Iterator[SupervisedTrajectory]:
+    """The trajectories in a folder, one row group in memory at a time."""
+    with pq.ParquetFile(folder / FILE) as file:
+        for group in range(file.num_row_groups):
+            yield from _rows(file.read_row_group(group))
 
 
-def _is_for(questions: Iterable[str]) -> pc.Expression:
-    return pc.field("question_id").isin(pa.array(questions, type=pa.string()))
+def read_answers(folder: Path, indices: Sequence[int]) -> Sequence[SupervisedTrajectory]:
+    """The trajectories of these answers in a folder."""
+    return _rows(pq.read_table(folder / FILE, filters=pc.field("index").isin(indices)))
 
 
 def _update(hasher: "hashlib._Hash", trajectory: SupervisedTrajectory) -> None:

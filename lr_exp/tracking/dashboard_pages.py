@@ -74,7 +74,6 @@ AXIS_TITLES = {
     "eval/step": "optimizer steps",  # the untrained expert is at 0
     KL_AXIS: "KL between expert and amateur (nats; the last bin is open-ended)",
     POSITION_AXIS: "token position",
-    "Step": "logged rows",  # W&B draws histograms as a heat map over them
     "RelativeTime(Process)": "time since the start",
 }
 _ACCURACY = "accuracy (0 to 1)"
@@ -148,18 +147,14 @@ def workspace_panels(benchmarks: Sequence[str]) -> dict[str, list[Any]]:
     tokens, rate = "distill/tuned_tokens", "distill/learning_rate"
     accuracies, curves = _accuracies(benchmarks), _accuracy_curves(benchmarks)
     return {
-        "Sampling": [
-            *_SAMPLING,
-            _line("KL of scored steps", "sample/kl", "Step", "nats"),
-            _line("Expert entropy in Trajectories", "sample/expert_entropy", "Step", "nats"),
-        ],
+        "Sampling": _SAMPLING,
         "Distillation": [
             *(_LOSS, _ENTROPY, _GRADIENT),
             _line("Learning rate", rate, "distill/step", "learning rate"),
             _line("Loss by tuned tokens", "distill/loss", tokens, "nats per kept step"),
         ],
         "Evaluation": [_MEAN_GAIN, _BEFORE_AFTER, *accuracies, *curves],
-        "Trajectories": [_TRAJECTORIES, wr.WeavePanelSummaryTable(table_name="sample/kept_steps")],
+        "Trajectories": [_TRAJECTORIES],
         "System": [
             _system("CPU and GPU utilization", r"(cpu|gpu\.\d+\.gpu)", "%"),
             _system("Threads", r"proc\.cpu\.threads", "threads"),

@@ -1,21 +1,14 @@
-"""Logs the results of each stage: curves, histograms, tables and headline numbers."""
+"""Logs the results of each stage: curves, tables and headline numbers."""
 
 import json
 import logging
 from collections.abc import Iterator, Mapping, Sequence
-from itertools import chain
 from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from lr_exp.errors import first_line, printable
-from lr_exp.models.loading import load_tokenizer
-from lr_exp.models.locating import ModelSource
 from lr_exp.report.read.summary import EvaluateSummary, SampleSummary, Summary
-from lr_exp.sampler.records import labelled_steps
-from lr_exp.sampler.supervision import StoredSupervision
 from lr_exp.store import Artifact
 from lr_exp.tracking.metric_names import KEPT_PROFILE, KL_AXIS, KL_PROFILE, POSITION_AXIS
 from lr_exp.tracking.tracker import Tracker
@@ -37,20 +30,13 @@ TRAJECTORY_COLUMNS = (
     "expert entropy (nats)",
     "amateur entropy (nats)",
 )
-_MAX_KEPT_STEPS = 200  # rows of the table of kept steps
 _MAX_ROWS = 5_000  # W&B shows at most 10,000 rows, and sorts this many without delay
-_ENTROPY_BIN_NATS = 0.1
-_ENTROPY_BINS = 50  # the last one is open-ended
 
 _TOKEN, _EXPERT, _AMATEUR, _IN_MASK, _WEIGHT = range(5)  # fields of a candidate
 
 
-def log_sampling(
-    tracker: Tracker, sampled: SampleSummary, supervision: Artifact, expert: ModelSource
-) -> None:
-    """Logs sampling: its numbers, the KL histogram, both profiles, and the supervision as an
-    artifact and as a table of kept steps, which the expert's tokenizer decodes.
-    """
+def log_sampling(tracker: Tracker, sampled: SampleSummary, supervision: Artifact) -> None:
+    """Logs sampling: its numbers, both profiles, and the supervision as an artifact."""
     numbers = {
         name: value
         for name, value in sampled.to_dict().items()
@@ -60,32 +46,23 @@ def log_sampling(
     tracker.artifact(supervision)
     if sampled.histogram is not None:
         counts, width = sampled.histogram.counts, sampled.histogram.bin_nats
-        tracker.wandb.histogram("sample/kl", counts, [i * width for i in range(len(counts) + 1)])
         points = _shares(counts, [sum(counts)] * len(counts), width)
         tracker.wandb.curve(KL_PROFILE, KL_AXIS, points)
     if (profile := sampled.by_position) is not None:
         points = _shares(profile.kept, profile.steps, profile.bin_tokens)
         tracker.wandb.curve(KEPT_PROFILE, POSITION_AXIS, points)
-    if tracker.wandb.records_media:
-        stored, tokenizer = StoredSupervision(supervision.folder), load_tokenizer(expert)
-        columns = ("question", "step", "prefix", "label", "kl (nats)")
-        rows = labelled_steps(stored, tokenizer, _MAX_KEPT_STEPS)
-        tracker.wandb.table("sample/kept_steps", columns, rows)
 
 
 def log_trajectories(tracker: Tracker, path: Path) -> None:
-    """Logs `trajectories.json`: a table with one row per token, and the expert's entropy."""
+    """Logs `trajectories.json` as a table with one row per token."""
     if not tracker.wandb.records_media or not path.exists():
         return
     try:
-        trajectories = json.loads(path.read_text("utf-8"))
-        rows, (counts, edges) = trajectory_rows(trajectories), entropy_histogram(trajectories)
+        rows = trajectory_rows(json.loads(path.read_text("utf-8")))
     except Exception as error:  # a table must not stop the training that follows
         log.warning("W&B: %s was not logged (%s)", path.name, first_line(error))
         return
     tracker.wandb.table("sample/trajectories", TRAJECTORY_COLUMNS, rows)
-    if counts:
-        tracker.wandb.histogram("sample/expert_entropy", counts, edges)
 
 
 def log_evaluation(tracker: Tracker, evaluated: EvaluateSummary) -> None:
@@ -150,17 +127,6 @@ def trajectory_rows(trajectories: Mapping[str, Any], max_rows: int = _MAX_ROWS) 
             break
         rows += _answer_rows(answer, texts)
     return rows[:max_rows]
-
-
-def entropy_histogram(trajectories: Mapping[str, Any]) -> tuple[list[int], list[float]]:
-    """Counts and bin edges (nats) of the expert's entropy; both empty if nothing was scored."""
-    values = chain.from_iterable(answer["expert_entropy"] for answer in trajectories["answers"])
-    entropies = [entropy for entropy in values if entropy is not None]
-    if not entropies:
-        return [], []
-    edges = np.arange(_ENTROPY_BINS + 1) * _ENTROPY_BIN_NATS
-    counts, _ = np.histogram(np.minimum(entropies, edges[-1]), edges)
-    return counts.tolist(), edges.tolist()
 
 
 def _answer_rows(answer: Mapping[str, Any], texts: Sequence[str]) -> Iterator[list[Any]]:

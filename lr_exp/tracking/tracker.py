@@ -16,7 +16,7 @@ from lr_exp.tracking.wandb_sink import start_wandb
 class Tracker:
     """Writes metrics to `metrics.jsonl` and to W&B. Use as a context manager.
 
-    `wandb` also records curves, histograms, tables and headlines; without W&B it does nothing.
+    `wandb` also records curves, tables and headlines; without W&B it does nothing.
     """
 
     def __init__(

@@ -112,11 +112,6 @@ class WandbSink(Sink):
         rows = [{axis: x, name: y} for x, y in points]
         self._call(lambda run: [self._add_row(run, row) for row in rows])
 
-    def histogram(self, name: str, counts: Sequence[int], edges: Sequence[float]) -> None:
-        bins = (list(counts), list(edges))
-        histogram = self._wandb.Histogram
-        self._call(lambda run: self._add_row(run, {name: histogram(np_histogram=bins)}))
-
     def table(self, name: str, columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
         # Models and users wrote the texts: escape what a terminal would interpret.
         data = [[map_strings(value, printable) for value in row] for row in rows]

@@ -2,7 +2,6 @@
 
 import logging
 import os
-import threading
 from collections.abc import Callable
 from typing import Any, TypeVar
 
@@ -11,9 +10,7 @@ from tenacity import (
     RetryCallState,
     Retrying,
     retry_if_exception_type,
-    sleep_using_event,
     stop_after_attempt,
-    stop_when_event_set,
     wait_exponential,
     wait_random,
 )
@@ -65,12 +62,6 @@ class Endpoint:
             follow_redirects=False,  # send the key and prompts to no other host
             trust_env=False,  # no proxies, and no passwords from ~/.netrc
         )
-        self._stopped = threading.Event()
-
-    def stop_retries(self) -> None:
-        """Makes the current requests fail instead of sending them again."""
-        self._stopped.set()
-        self._stopped = threading.Event()
 
     def request(self, path: str, body: Any, read: Callable[[httpx2.Response], T]) -> T:
         """Sends a POST request, or GET if `body` is None, until it succeeds.
@@ -83,12 +74,10 @@ class Endpoint:
             UserError: the server rejected the request.
         """
         method = "GET" if body is None else "POST"
-        stopped = self._stopped
         retrying = Retrying(
             retry=retry_if_exception_type(RetryableError),
-            stop=stop_after_attempt(self._attempts) | stop_when_event_set(stopped),
+            stop=stop_after_attempt(self._attempts),
             wait=_wait_seconds,
-            sleep=sleep_using_event(stopped),
             before_sleep=lambda state: log.info(
                 "%s%s: %s; retrying", self.url, path, _error(state)
             ),

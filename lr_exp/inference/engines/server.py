@@ -62,8 +62,7 @@ class ServerEngine:
         )
 
     def close(self) -> None:
-        """Stops threads that wait to repeat a request; no connection is kept."""
-        self._endpoint.stop_retries()
+        """Does nothing: no connection is kept."""
 
     @property
     def identity(self) -> dict[str, Any]:
@@ -96,11 +95,7 @@ class ServerEngine:
 
             def generate(requests: Sequence[Request]) -> list[Decoded]:
                 answer = partial(_answer, served, expert.stop_ids)
-                try:
-                    return _run_concurrently(answer, requests, self._settings.concurrency)
-                except BaseException:
-                    self.close()
-                    raise
+                return _run_concurrently(answer, requests, self._settings.concurrency)
 
             yield generate
 
