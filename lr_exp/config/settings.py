@@ -354,6 +354,17 @@ class EvaluatorSettings(_Checked, key="evaluator."):
     # Also measure the expertise gap: expert and amateur on the first benchmark, with greedy or
     # sampled answers (one per question, at temperature 1).
     gap: Annotated[str | None, ("greedy", "sampled")] = None
+    # Above 1: also sample this many answers to each question, for avg@k, pass@k and maj@k.
+    samples: Annotated[int, COUNT] = 1
+    temperature: Annotated[float, "[0, inf)"] = 0.0  # of these samples; pass@1 stays greedy
+    # The k of pass@k, besides `samples` itself; empty: the powers of two below it.
+    pass_at: list[Annotated[int, COUNT]] = field(default_factory=list)
+
+    @property
+    def pass_at_counts(self) -> list[int]:
+        """The k of pass@k, in ascending order; the last one is `samples`."""
+        powers = [2**n for n in range(self.samples.bit_length())]
+        return sorted({*(self.pass_at or powers), self.samples})
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -367,6 +378,23 @@ class EvaluatorSettings(_Checked, key="evaluator."):
             raise UserError(
                 f"evaluator.engine={self.engine} runs only the expert, and evaluator."
                 f"{key}={getattr(self, key)} needs the amateur: set evaluator.engine=transformers."
+            )
+        samples, temperature = self.samples, self.temperature
+        if (highest := self.pass_at_counts[-1]) > samples:
+            raise UserError(
+                f"evaluator.pass_at={self.pass_at} needs evaluator.samples of at least {highest}, "
+                f"not {samples}: raise evaluator.samples, or remove {highest}."
+            )
+        if (samples > 1) != (temperature > 0):
+            raise UserError(
+                f"evaluator.samples={samples} with evaluator.temperature={temperature:g}: several "
+                "samples need a temperature above 0, and a temperature several samples (pass@1 is "
+                "greedy). Set both, as evaluator.samples=8 evaluator.temperature=0.7, or neither."
+            )
+        if samples > 1 and self.decoder != "greedy":
+            raise UserError(
+                f"evaluator.samples={samples} does not sample with evaluator.decoder="
+                f"{self.decoder}: set evaluator.decoder=greedy, or remove evaluator.samples."
             )
 
 

@@ -9,6 +9,7 @@ from typing import Any
 
 import pyarrow as pa
 
+from lr_exp.data.lazy import repeated
 from lr_exp.data.questions import Question
 from lr_exp.evaluator.prompts import question_text
 from lr_exp.inference.decoding import Decoded
@@ -43,6 +44,9 @@ def answer(
     max_new_tokens: int,
     batch_size: int,
     decoder: str = "greedy",
+    samples: int = 1,
+    temperature: float = 1.0,
+    seed: int = 0,
     alpha: float = 0.2,
     amateur: LanguageModel | None = None,
     shared: SharedVocabulary | None = None,
@@ -51,29 +55,35 @@ def answer(
     """Writes one shard of outputs per batch to `folder`; existing shards are kept.
 
     Args:
-        decoder: greedy, contrastive, or sampled (one sample per question).
+        decoder: greedy, contrastive or sampled.
+        samples: sampled answers to each question. The index of a row is its question's index times
+            `samples` plus the sample's number.
+        temperature, seed: of the samples; see `single_decoding`.
         alpha, amateur, shared: for contrastive decoding only; alpha is the plausibility threshold.
             The amateur is asked in the same form, with its own chat template.
-        generate: an inference engine to use instead of the model's own greedy decoding.
+        generate: an inference engine to use instead of the model's own decoding.
 
     Returns:
-        Counts: `questions`, `tokens` generated, `finished` (ended by a stop token).
+        Counts: `questions` (each counted `samples` times), `tokens` generated, `finished` (ended by
+        a stop token).
     """
 
     def render(reader: LanguageModel) -> list[list[int]]:
         ids = [question.id for question in questions]
         return render_prompts(reader, ids, [*map(question_text, questions)], prompt)
 
-    if generate is not None and decoder != "greedy":
-        raise ValueError(f"an engine only supports decoder 'greedy', not {decoder!r}")
+    if generate is not None and decoder == "contrastive":
+        raise ValueError("an engine does not support decoder 'contrastive'")
     prompts, stop = render(language_model), form_for(language_model.tokenizer, prompt).stop
+    if samples > 1:
+        prompts, questions = repeated(prompts, samples), repeated(questions, samples)
     if decoder in ("greedy", "sampled"):
         decoding = single_decoding(
             language_model,
             prompts,
             max_new_tokens=max_new_tokens,
-            temperature=float(decoder == "sampled"),
-            seed=0,  # the same draws in all runs
+            temperature=temperature if decoder == "sampled" else 0.0,
+            seed=seed,
             stop=stop,
             generate=generate,
         )

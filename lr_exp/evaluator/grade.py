@@ -20,7 +20,7 @@ from lr_exp.evaluator.extract import extract
 from lr_exp.evaluator.verify import check_reference, verify
 from lr_exp.store import write_atomically
 
-VERSION = 3  # increase it when `extract` or `verify` changes, to grade stored answers again
+VERSION = 3  # increase it when `extract`, `verify` or `votes` changes, to grade answers again
 
 
 @dataclass(frozen=True)

@@ -16,8 +16,9 @@ import numpy as np
 
 from lr_exp import distributed
 from lr_exp.config.settings import BenchmarkSettings
+from lr_exp.data.lazy import repeated
 from lr_exp.data.questions import Question, fingerprint, prompts_fingerprint
-from lr_exp.evaluator import answer, forcing, grade
+from lr_exp.evaluator import answer, forcing, grade, votes
 from lr_exp.evaluator.aggregate import aggregate
 from lr_exp.pipeline.context import RunContext
 from lr_exp.pipeline.distilling import Tuned
@@ -25,6 +26,7 @@ from lr_exp.pipeline.inputs import GRADING_PACKAGES
 from lr_exp.pipeline.outcome import link
 from lr_exp.report.analyse.decomposition import decompose, forced_correct, has_format
 from lr_exp.report.analyse.prompts import gains
+from lr_exp.report.analyse.samples import by_question, coverage, sampled_result
 from lr_exp.report.read.json_file import read_json_lines
 from lr_exp.report.read.summary import (
     CurvePoint,
@@ -34,6 +36,8 @@ from lr_exp.report.read.summary import (
     PromptResults,
     Result,
     Results,
+    SampledResult,
+    Samples,
 )
 from lr_exp.store import Artifact, Recipe, write_atomically
 from lr_exp.store.run_folder import answers_file
@@ -71,7 +75,6 @@ def evaluate_models(
                 made.setdefault(name, {}).setdefault(who, {})[form] = evaluation
                 tracker.artifact(evaluation.graded, benchmark=name, who=who, prompt=form)
                 place = folder / answers_file(who, name, form if prompts else None)
-                place.parent.mkdir(parents=True, exist_ok=True)
                 link(place, evaluation.graded.folder / _ANSWERS_FILE)
         prompts[form] = results
     extra: dict[str, Any] = {}  # a part that was not measured has no key in the file
@@ -86,6 +89,8 @@ def evaluate_models(
             extra["curve_seconds"] += sum(one.seconds for one in evaluations.values())
     if evaluator.gap is not None and context.inputs.benchmarks:
         extra["gap"], extra["gap_seconds"] = _gap(context, evaluator.gap)
+    if evaluator.samples > 1 and context.inputs.benchmarks:
+        extra["samples"] = _samples(context, variants, made, folder)
     return EvaluateSummary(
         decoder=evaluator.decoder,
         **next(iter(prompts.values())),
@@ -144,6 +149,42 @@ def _gap(context: RunContext, decoder: str) -> tuple[Gap, float]:
     return Gap(decoder=decoder, **results), sum(one.seconds for one in measured.values())
 
 
+def _samples(
+    context: RunContext,
+    variants: dict[str, Tuned | None],
+    made: dict[str, dict[str, dict[str, Evaluation]]],
+    folder: Path,
+) -> Samples:
+    """Several sampled answers of each model to each question, with the headline prompt.
+
+    Args:
+        made: the greedy evaluations by benchmark, model and prompt.
+    """
+    run, evaluator = context.inputs, context.inputs.settings.evaluator
+    sampling = {"samples": evaluator.samples, "temperature": evaluator.temperature}
+    results: dict[str, dict[str, SampledResult]] = {who: {} for who in variants}
+    covered, seconds = {}, 0.0
+    for benchmark in run.benchmarks:
+        name, drawn = benchmark.name, {}
+        for who, adapter in variants.items():
+            found = evaluate_benchmark(
+                context, benchmark, adapter, decoder="sampled", seed=run.settings.seed, **sampling
+            )
+            seconds += found.seconds
+            place = folder / answers_file(f"{who}_samples", name, None)
+            link(place, found.graded.folder / _ANSWERS_FILE)
+            drawn[who] = by_question(_lines(found.graded), evaluator.samples)
+            result = results[who][name] = sampled_result(drawn[who], evaluator.pass_at_counts)
+            shares = {key: one.share for key, one in result.by_name.items()}
+            context.log(f"eval/{name}", run.settings.distiller.steps if adapter else 0, shares)
+        if "tuned" in variants:
+            headline = (next(iter(made[name][who].values())) for who in ("expert", "tuned"))
+            before, after = (_lines(greedy.graded) for greedy in headline)
+            covered[name] = coverage(before, after, drawn["expert"])
+    extra = {"coverage": covered} if covered else {}
+    return Samples.model_validate({**sampling, **results, **extra, "seconds": seconds})
+
+
 def evaluate_benchmark(
     context: RunContext,
     benchmark: BenchmarkSettings,
@@ -152,6 +193,7 @@ def evaluate_benchmark(
     who: str = "expert",
     form: str | None = None,
     decoder: str | None = None,
+    **sampling: Any,
 ) -> Evaluation:
     """Evaluates one model on one benchmark.
 
@@ -161,11 +203,14 @@ def evaluate_benchmark(
         form: the name of the prompt's form; None is the headline.
         decoder: greedy, contrastive or sampled; None is `evaluator.decoder`, and only then is
             the result logged as a point of the accuracy curve.
+        sampling: of several sampled answers: `samples`, `temperature` and `seed`, see
+            `answer.answer`. Their grades have votes.
     """
     questions = context.inputs.benchmark_questions[benchmark.name]
     headline = next(iter(context.inputs.prompts))
     form = form or headline
-    answers = _answers(context, benchmark, questions, tuned, who, form, decoder)
+    answers = _answers(context, benchmark, questions, tuned, who, form, decoder, sampling)
+    samples = sampling.get("samples", 1)
     recipe = Recipe(
         "grades",
         grade.VERSION,
@@ -178,7 +223,10 @@ def evaluate_benchmark(
     )
 
     def build(folder: Path) -> dict[str, Any]:
-        graded = grade.grade_all(questions, read_by_index(answers.folder), benchmark.answer)
+        asked, outputs = repeated(questions, samples), read_by_index(answers.folder)
+        graded = grade.grade_all(asked, outputs, benchmark.answer)
+        if samples > 1:
+            graded = votes.with_votes(graded, samples)
         _write_lines(folder, graded)
         return aggregate(graded).to_dict()
 
@@ -260,6 +308,7 @@ def _answers(
     who: str,
     form: str,
     decoder: str | None,
+    sampling: dict[str, Any],
 ) -> Artifact:
     run = context.inputs
     evaluator = run.settings.evaluator
@@ -270,6 +319,7 @@ def _answers(
         "max_new_tokens": evaluator.max_new_tokens,
         "batch_size": evaluator.batch_size,
         "decoder": decoder,
+        **sampling,
     }
     inputs: dict[str, Any] = {
         "questions": prompts_fingerprint(questions),

@@ -103,6 +103,7 @@ def write_page(folder: Path) -> None:
 
 def link(place: Path, target: Path) -> None:
     """Links to an artifact, or copies it where the file system has no links."""
+    place.parent.mkdir(parents=True, exist_ok=True)
     if place.is_symlink():
         place.unlink()  # from an earlier run in this folder
     try:

@@ -61,11 +61,12 @@ def write(report: Report, out: Path) -> None:
 
 
 def _shown(found: Found, sections: Sequence[Section]) -> str:
-    """The main table of each sweep, its notes and the runs without results, for the terminal."""
+    """The main table of each sweep and that of samples, notes and the runs without results."""
     lines = []
     for section in sections:
         sweep = section.sweep
-        for table in section.tables[:1]:
+        sampled = [table for table in section.tables[1:] if table.name.endswith("_samples")]
+        for table in [*section.tables[:1], *sampled]:
             title = f"{one_line(sweep.name or 'results')}: {table.title}"
             lines += [title, "", plain_table(table), *map(one_line, table.notes[:1]), ""]
         notes = [*sweep.warnings, *dict.fromkeys(sweep.notes)]

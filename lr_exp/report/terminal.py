@@ -17,6 +17,7 @@ from lr_exp.report.read.summary import (
     EvaluateSummary,
     Gap,
     Result,
+    Samples,
     SampleSummary,
     Summary,
 )
@@ -151,6 +152,8 @@ def _accuracies(evaluate: EvaluateSummary) -> list[str]:
         lines.append(_sentence("prompts", _prompts(evaluate)))
     if parts := [one.decomposition for one in (evaluate.gains or {}).values() if one.decomposition]:
         lines.append(_sentence("made of", _made_of(parts)))
+    if evaluate.samples is not None:
+        lines.append(_sentence("samples", _samples(evaluate.samples)))
     points = "; gain in points" if after else ""
     decoded = "" if evaluate.decoder == "greedy" else f"{evaluate.decoder} decoding, "
     about = "pass@1 in % ± the wider side of its 95 % interval"
@@ -187,6 +190,20 @@ def _made_of(parts: list[Decomposition]) -> str:
         f"{cell.signed(100 * latent.mean)} ({cell.between(latent.ci95)}), format "
         f"{cell.signed(100 * form.mean)} ({cell.between(form.ci95)})"
     )
+
+
+def _samples(found: Samples) -> str:
+    """Averages over benchmarks, `expert → tuned`, and how many questions are covered."""
+    models = [[*own.values()] for own in (found.expert, found.tuned) if own]
+    text = f"{found.samples:,} a question at temperature {found.temperature:g}"
+    for name in models[0][0].by_name:
+        means = (mean(one.by_name[name].share for one in own) for own in models)
+        shown = " → ".join(f"{100 * share:.1f}" for share in means)
+        text += f", {name.replace('_at_', '@')} {shown}"
+    if covered := [*(found.coverage or {}).values()]:
+        won = sum(one.had_right for one in covered), sum(one.won for one in covered)
+        text += f"; untuned, a correct sample for {cell.part_of(*won)} questions won"
+    return text
 
 
 def _answers(evaluate: EvaluateSummary) -> str:

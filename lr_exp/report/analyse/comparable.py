@@ -22,6 +22,9 @@ _IGNORED = {
     "dtype",  # in provenance, where `auto` is resolved
     "evaluator.decoder",
     "evaluator.gap",
+    "evaluator.pass_at",
+    "evaluator.samples",
+    "evaluator.temperature",
     "hub_root",
     "prompt_date",  # in the models' fingerprints, where a template prints it
     "config_dirs",

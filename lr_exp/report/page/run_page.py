@@ -43,7 +43,7 @@ _LOGGED = {  # in metrics.jsonl
 _Tile = tuple[str, str, str, str]  # a headline number: label, value, unit, detail
 
 
-_BESIDE = tuple(f"results_{kind}" for kind in ("decomposition", "prompts", "answers"))
+_BESIDE = tuple(f"results_{kind}" for kind in ("decomposition", "samples", "prompts", "answers"))
 
 
 def run_page(folder: Path, found: Found) -> str:

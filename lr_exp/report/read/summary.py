@@ -221,6 +221,53 @@ class Gains(_Part):
     decomposition: Decomposition | None = None  # with the headline prompt
 
 
+class SampledShare(_Part):
+    """A mean over a benchmark's questions of a share in [0, 1], from the samples of each."""
+
+    share: Share
+    stderr: Annotated[Number, Field(ge=0)]  # over questions
+    ci95: Annotated[list[Share], Field(min_length=2, max_length=2)]
+    total: Annotated[Count, Field(gt=0)]  # questions
+
+
+class SampledResult(_Part):
+    """One model's sampled answers to one benchmark; k is the number of samples of a question."""
+
+    avg: SampledShare  # avg@k: of correct answers
+    pass_at: dict[str, SampledShare]  # pass@j by j, up to k
+    maj: SampledShare  # maj@k: of questions whose most frequent answer is correct
+
+    @property
+    def by_name(self) -> dict[str, SampledShare]:
+        """Every share under a name of its own: `avg_at_8`, `pass_at_4`, `maj_at_8`, ..."""
+        k, passed = max(map(int, self.pass_at)), self.pass_at.items()
+        return {
+            f"avg_at_{k}": self.avg,
+            **{f"pass_at_{j}": one for j, one in passed},
+            f"maj_at_{k}": self.maj,
+        }
+
+
+class Coverage(_Part):
+    """Questions to which the untuned expert has a correct answer among its samples."""
+
+    won: Count  # questions that only the tuned expert answered correctly (greedy)
+    had_right: Count  # of them, those with a correct sample of the untuned expert
+    both_wrong: Count  # questions that neither answered correctly (greedy)
+    both_wrong_had_right: Count
+
+
+class Samples(_Part):
+    """Several sampled answers to each question, with the headline prompt; by benchmark."""
+
+    samples: Annotated[Count, Field(gt=0)]  # of each question
+    temperature: Number
+    expert: dict[str, SampledResult]
+    tuned: dict[str, SampledResult] | None = None
+    coverage: dict[str, Coverage] | None = None
+    seconds: Seconds | None = None
+
+
 class EvaluateSummary(_Part):
     """Accuracy before and after tuning. Seconds are those of the runs that did the work."""
 
@@ -235,6 +282,7 @@ class EvaluateSummary(_Part):
     curve_seconds: Seconds | None = None
     gap: Gap | None = None
     gap_seconds: Seconds | None = None
+    samples: Samples | None = None
 
 
 class ModelProvenance(_Part):

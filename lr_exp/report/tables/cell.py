@@ -47,6 +47,11 @@ def number(value: float | None, form: str = ".1f") -> str:
     return ABSENT if value is None else format(value, form)
 
 
+def part_of(part: int, whole: int) -> str:
+    """`31 of 40 (78 %)`."""
+    return f"{part:,} of {whole:,}" + (f" ({100 * part / whole:.0f} %)" if whole else "")
+
+
 def scaled(value: float) -> float:
     """A share in percent for a CSV file, without digits from floating-point scaling."""
     return round(100 * value, 10)

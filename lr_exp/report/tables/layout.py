@@ -13,6 +13,7 @@ from lr_exp.report.tables.efficiency import efficiency_table
 from lr_exp.report.tables.gap import gap_table, pair_gap_table
 from lr_exp.report.tables.kl_profile import kl_profile_table
 from lr_exp.report.tables.prompts import prompts_table
+from lr_exp.report.tables.samples import samples_table
 from lr_exp.report.tables.significance import significance_table
 from lr_exp.report.tables.table import Table
 
@@ -21,6 +22,7 @@ _MAIN_TABLES: dict[str, Callable[[Sweep, str], Table | None]] = {
     "alpha_beta": alpha_beta_table,
     "results": accuracy_table,
     "decomposition": decomposition_table,
+    "samples": samples_table,
     "prompts": prompts_table,
     "answers": answers_table,
     "efficiency": efficiency_table,
@@ -35,9 +37,8 @@ def tables_of(sweep: Sweep, prefix: str) -> tuple[list[Table], Pairs]:
     """
     main = sweep.table if sweep.table in _MAIN_TABLES else "results"
     accuracies = "expertise_gap" if main == "expertise_gap" else "results"
-    order = dict.fromkeys(
-        [main, accuracies, "decomposition", "prompts", "answers", "efficiency", "kl_profile"]
-    )
+    shared = ("decomposition", "samples", "prompts", "answers", "efficiency", "kl_profile")
+    order = dict.fromkeys([main, accuracies, *shared])
     made = [
         _MAIN_TABLES[kind](sweep, prefix if kind == main else f"{prefix}_{kind}") for kind in order
     ]

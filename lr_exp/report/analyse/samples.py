@@ -1,0 +1,86 @@
+"""avg@k, pass@k and maj@k, from k sampled answers to each question, and what they cover."""
+
+import math
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from lr_exp.report.analyse.paired import Estimate, accuracy
+from lr_exp.report.read.summary import Coverage, SampledResult, SampledShare
+
+Records = Sequence[Mapping[str, Any]]  # graded answers
+
+
+def pass_at(drawn: int, correct: int, count: int) -> float:
+    """The probability that one of `count` samples is correct: 1 - C(n - c, k) / C(n, k).
+
+    Unbiased, where `correct` of the `drawn` samples are correct (arXiv 2107.03374, Eq. 1).
+    """
+    return 1 - math.comb(drawn - correct, count) / math.comb(drawn, count)
+
+
+def by_question(records: Records, samples: int) -> list[Records]:
+    return [records[start : start + samples] for start in range(0, len(records), samples)]
+
+
+def sampled_result(questions: Sequence[Records], counts: Sequence[int]) -> SampledResult:
+    """The shares of a benchmark, from the samples of each question.
+
+    Args:
+        questions: for each the same number of records with `correct` and `vote`, see `with_votes`.
+        counts: the k of pass@k.
+    """
+    drawn = len(questions[0])
+    correct = [sum(one["correct"] for one in own) for own in questions]
+    passed = {str(k): _share([pass_at(drawn, right, k) for right in correct]) for k in counts}
+    return SampledResult(
+        avg=_share([right / drawn for right in correct]),
+        pass_at=passed,
+        maj=_share([_majority_is_correct(own) for own in questions]),
+    )
+
+
+def _majority_is_correct(answers: Records) -> bool:
+    """Whether the most frequent answer is correct; of several, the one that was sampled first."""
+    votes = Counter(one["vote"] for one in answers if one["vote"] is not None)
+    return bool(votes) and answers[max(votes, key=lambda vote: votes[vote])]["correct"]
+
+
+def _share(values: Sequence[float]) -> SampledShare:
+    """The mean of one value for each question, with `paired.accuracy`'s Wilson interval.
+
+    For values between 0 and 1 it is wider than necessary, and its width is never 0.
+    """
+    found = accuracy(np.array([values], dtype=float))
+    ends = [*found.ci95]
+    return SampledShare(share=found.mean, stderr=found.stderr, ci95=ends, total=found.questions)
+
+
+def estimate_of(found: SampledShare) -> Estimate:
+    low, high = found.ci95
+    return Estimate((found.share,), found.total, found.stderr**2, (low, high), 0.0)
+
+
+def coverage(before: Records, after: Records, sampled: Sequence[Records]) -> Coverage:
+    """How many won questions, and how many that stay wrong, have a correct sample.
+
+    Args:
+        before, after: greedy answers of the untuned and of the tuned expert to the same questions.
+        sampled: the samples of the untuned expert, by question.
+    """
+    had_right = [any(one["correct"] for one in own) for own in sampled]
+    now_correct = [  # questions that were answered wrong before
+        (new["correct"], had)
+        for old, new, had in zip(before, after, had_right, strict=True)
+        if not old["correct"]
+    ]
+    won = [had for is_correct, had in now_correct if is_correct]
+    missed = [had for is_correct, had in now_correct if not is_correct]
+    return Coverage(
+        won=len(won),
+        had_right=sum(won),
+        both_wrong=len(missed),
+        both_wrong_had_right=sum(missed),
+    )
