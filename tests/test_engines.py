@@ -146,6 +146,20 @@ def test_the_tuned_expert_is_evaluated_on_a_server_with_its_adapter(plain, micro
 
 
 @pytest.mark.integration
+def test_samples_of_the_evaluation_come_from_the_engine(plain, micro):
+    """Each with a seed of its own, at the temperature; greedy answers are requested once."""
+    folder, _ = plain
+    words = ("evaluator.samples=3", "evaluator.temperature=0.7", "stages=[evaluate]")
+    with a_server(micro) as server:
+        summary = go(folder, "sampled", *QUICK, *words, *on(server, "evaluator"))
+        requests = server.completions()
+    assert summary["evaluate"]["samples"]["samples"] == 3
+    sampled = [body for body in requests if body["temperature"] == 0.7]
+    assert len(sampled) == len({body["seed"] for body in sampled}) == 12  # 4 questions
+    assert len({json.dumps(body["prompt"]) for body in sampled}) == 4
+
+
+@pytest.mark.integration
 def test_a_server_failure_loses_only_the_batch_in_flight(tmp_path, plain, micro):
     with a_server(micro, "llamacpp", failures=["ok"] * 3 + ["500"]) as server:
         server.failures += ["500"] * 100

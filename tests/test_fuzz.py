@@ -212,7 +212,7 @@ def test_any_overrides_give_settings_or_a_one_line_message(words):
 
 @pytest.fixture(scope="module")
 def summary(tmp_path_factory) -> dict[str, Any]:
-    from tests.support.run_folders import write_run
+    from tests.support.run_folders import SAMPLES, write_run
 
     result = {"accuracy": 0.5, "correct": 1, "total": 2}
     both = {who: {"micro_add": result} for who in ("expert", "amateur")}
@@ -220,6 +220,7 @@ def summary(tmp_path_factory) -> dict[str, Any]:
         tmp_path_factory.mktemp("sound") / "0",
         evaluate__gap={"decoder": "greedy", **both},
         evaluate__curve=[{"step": 50, "results": {"micro_add": result}}],
+        evaluate__samples=SAMPLES,
     )
     return json.loads((folder / "summary.json").read_text("utf-8"))
 

@@ -132,6 +132,14 @@ SETTINGS = {
     "beta=${beta}": "beta: Recursive interpolation | by a value",
     "expert.path=${amateur.path} amateur.path=${expert.path}": "path: Recursive | by a value",
     "store=${oc.env:LR_EXP_NOT_SET}": "store: | by a value",
+    # Samples
+    "evaluator.samples=0": "evaluator.samples=0 | in [1, 2**31)",
+    "evaluator.samples=8": "evaluator.samples=8 with evaluator.temperature=0 | =0.7",
+    "evaluator.temperature=1": "evaluator.samples=1 with evaluator.temperature=1 | or neither",
+    "evaluator.samples=8 evaluator.temperature=-1": "temperature=-1.0 | in [0, inf)",
+    "evaluator.pass_at=[8]": "pass_at=[8] needs evaluator.samples of at least 8, not 1 | raise",
+    "evaluator.pass_at=[0]": "evaluator.pass_at=0 | in [1, 2**31)",
+    "evaluator.samples=2 evaluator.temperature=1 evaluator.decoder=contrastive": "decoder=greedy",
     # Engines
     "sampler.engine=server": "sampler.engine=server needs | server.url",
     "evaluator.engine=server": "evaluator.engine=server needs | server.url",

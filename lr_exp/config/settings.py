@@ -388,8 +388,8 @@ class EvaluatorSettings(_Checked, key="evaluator."):
         if (samples > 1) != (temperature > 0):
             raise UserError(
                 f"evaluator.samples={samples} with evaluator.temperature={temperature:g}: several "
-                "samples need a temperature above 0, and a temperature several samples (pass@1 is "
-                "greedy). Set both, as evaluator.samples=8 evaluator.temperature=0.7, or neither."
+                "samples need a temperature above 0, and pass@1 is greedy. Set both, as "
+                "evaluator.samples=8 evaluator.temperature=0.7, or neither."
             )
         if samples > 1 and self.decoder != "greedy":
             raise UserError(

@@ -193,16 +193,14 @@ def _made_of(parts: list[Decomposition]) -> str:
 
 
 def _samples(found: Samples) -> str:
-    """Averages over benchmarks, `expert → tuned`, and how many questions are covered."""
-    models = [[*own.values()] for own in (found.expert, found.tuned) if own]
-    text = f"{found.samples:,} a question at temperature {found.temperature:g}"
-    for name in models[0][0].by_name:
-        means = (mean(one.by_name[name].share for one in own) for own in models)
-        shown = " → ".join(f"{100 * share:.1f}" for share in means)
-        text += f", {name.replace('_at_', '@')} {shown}"
-    if covered := [*(found.coverage or {}).values()]:
+    """pass@k of the untuned expert, averaged over benchmarks, and the won questions it covers."""
+    k, covered = found.samples, [*(found.coverage or {}).values()]
+    passed = mean(one.pass_at[str(k)].share for one in found.expert.values())
+    text = f"{k:,} a question at temperature {found.temperature:g}, {found.seconds or 0:.1f} s: "
+    text += f"untuned pass@{k} {100 * passed:.1f} %"
+    if covered:
         won = sum(one.had_right for one in covered), sum(one.won for one in covered)
-        text += f"; untuned, a correct sample for {cell.part_of(*won)} questions won"
+        text += f", a correct one for {cell.part_of(*won)} questions won"
     return text
 
 

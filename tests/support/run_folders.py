@@ -156,6 +156,28 @@ def result(correct: int, total: int) -> dict[str, Any]:
     return {"accuracy": p, "correct": correct, "total": total, "stderr": stderr}
 
 
+def _share(value: float) -> dict:
+    return {"share": value, "stderr": 0.1, "ci95": [value - 0.2, value + 0.1], "total": 4}
+
+
+def _sampled(k: int, avg: float, passed: float, maj: float) -> dict:
+    passes = {"1": _share(avg), str(k): _share(passed)}
+    return {"micro_add": {"avg": _share(avg), "pass_at": passes, "maj": _share(maj)}}
+
+
+# Eight samples a question, as `evaluate.samples` of `summary.json`.
+SAMPLES = {
+    "samples": 8,
+    "temperature": 0.7,
+    "expert": _sampled(8, 0.3, 0.7, 0.25),
+    "tuned": _sampled(8, 0.5, 0.8, 0.6),
+    "coverage": {
+        "micro_add": {"won": 2, "had_right": 1, "both_wrong": 1, "both_wrong_had_right": 0}
+    },
+    "seconds": 12.0,
+}
+
+
 HYDRA = {
     "config.yaml": (
         "expert: {name: micro, path: null}\namateur: {name: micro}\ndata: {name: micro}\n"

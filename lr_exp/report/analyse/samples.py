@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from lr_exp.report.analyse.paired import Estimate, accuracy
+from lr_exp.report.analyse.paired import Estimate, accuracy, wilson
 from lr_exp.report.read.summary import Coverage, SampledResult, SampledShare
 
 Records = Sequence[Mapping[str, Any]]  # graded answers
@@ -34,11 +34,12 @@ def sampled_result(questions: Sequence[Records], counts: Sequence[int]) -> Sampl
     """
     drawn = len(questions[0])
     correct = [sum(one["correct"] for one in own) for own in questions]
-    passed = {str(k): _share([pass_at(drawn, right, k) for right in correct]) for k in counts}
     return SampledResult(
-        avg=_share([right / drawn for right in correct]),
-        pass_at=passed,
-        maj=_share([_majority_is_correct(own) for own in questions]),
+        avg=_share([right / drawn for right in correct], drawn),
+        pass_at={
+            str(k): _share([pass_at(drawn, right, k) for right in correct], drawn) for k in counts
+        },
+        maj=_share([_majority_is_correct(own) for own in questions], drawn),
     )
 
 
@@ -48,14 +49,18 @@ def _majority_is_correct(answers: Records) -> bool:
     return bool(votes) and answers[max(votes, key=lambda vote: votes[vote])]["correct"]
 
 
-def _share(values: Sequence[float]) -> SampledShare:
-    """The mean of one value for each question, with `paired.accuracy`'s Wilson interval.
+def _share(values: Sequence[float], drawn: int) -> SampledShare:
+    """The mean of one value in [0, 1] for each question.
 
-    For values between 0 and 1 it is wider than necessary, and its width is never 0.
+    The interval is Wilson's for the number of answers, right or wrong, whose share would have the
+    same standard error: the number of questions if each value is 0 or 1, or if all are equal, and
+    at most that of all `drawn` samples. Its width is never 0.
     """
-    found = accuracy(np.array([values], dtype=float))
-    ends = [*found.ci95]
-    return SampledShare(share=found.mean, stderr=found.stderr, ci95=ends, total=found.questions)
+    found, total = accuracy(np.array([values], dtype=float)), len(values)
+    mean, variance = found.mean, found.question_variance
+    answers = min(mean * (1 - mean) / variance, total * drawn) if variance else total
+    ends = [*wilson(mean, answers)]
+    return SampledShare(share=mean, stderr=found.stderr, ci95=ends, total=total)
 
 
 def estimate_of(found: SampledShare) -> Estimate:

@@ -20,6 +20,7 @@ Seconds = Annotated[float, Field(strict=True, ge=0, lt=1e30, allow_inf_nan=False
 Share = Annotated[float, Field(strict=True, ge=0, le=1, allow_inf_nan=False)]
 Bytes = Count
 Flag = Annotated[bool, Field(strict=True)]
+NumberKey = Annotated[str, Field(pattern="^[1-9][0-9]{0,9}$")]  # a count as a key of JSON
 
 
 class _Part(BaseModel):
@@ -234,7 +235,8 @@ class SampledResult(_Part):
     """One model's sampled answers to one benchmark; k is the number of samples of a question."""
 
     avg: SampledShare  # avg@k: of correct answers
-    pass_at: dict[str, SampledShare]  # pass@j by j, up to k
+    # pass@j by j, up to k.
+    pass_at: Annotated[dict[NumberKey, SampledShare], Field(min_length=1)]
     maj: SampledShare  # maj@k: of questions whose most frequent answer is correct
 
     @property

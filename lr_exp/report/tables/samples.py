@@ -22,10 +22,11 @@ _ABOUT = (
     "question at temperature T. Greedy is pass@1; avg@k the share of correct samples; pass@k the "
     "share of questions with a correct one; maj@k the share whose most frequent answer is correct. "
     "Won, covered: of the questions that only the tuned expert answered correctly (greedy), those "
-    "with a correct sample of the untuned expert, which could already find the answer. But a "
-    "correct sample can be luck, such as a guess, and none among k does not show that it cannot. "
-    "The last column has the same for questions that both answered wrong; these may be harder, so "
-    "a lower share there does not show why the others were won."
+    "with a correct sample of the untuned expert. There, tuning may have brought out what the "
+    "expert could do already. But a correct sample can be luck, such as a guess, and none among k "
+    "does not show that the expert could not. The last column has the same for questions that both "
+    "answered wrong: these may be harder, so a lower share there does not show why the others were "
+    "won."
 )
 
 
@@ -70,8 +71,8 @@ def _estimates(run: Run, sampled: Samples, benchmark: str) -> dict[str, Estimate
     found: dict[str, Estimate] = {}
     models = {"untuned": ("expert", sampled.expert), "tuned": ("tuned", sampled.tuned or {})}
     for name, (who, results) in models.items():
-        if benchmark in results:
-            found[f"{name}_greedy"] = accuracy_from_counts(run.results(who)[benchmark])
-            own = results[benchmark].by_name
-            found |= {f"{name}_{key}": estimate_of(one) for key, one in own.items()}
+        if greedy := run.results(who).get(benchmark):
+            found[f"{name}_greedy"] = accuracy_from_counts(greedy)
+        if own := results.get(benchmark):
+            found |= {f"{name}_{key}": estimate_of(one) for key, one in own.by_name.items()}
     return found
