@@ -10,6 +10,7 @@ from lr_exp.data.questions import Question
 from lr_exp.evaluator.grade import grade_all
 from lr_exp.evaluator.votes import with_votes
 from lr_exp.pipeline import evaluating
+from lr_exp.report.analyse.paired import wilson
 from lr_exp.report.analyse.rows import sweeps
 from lr_exp.report.analyse.samples import by_question, coverage, pass_at, sampled_result
 from lr_exp.report.build import build
@@ -74,11 +75,14 @@ def test_intervals_have_questions_as_their_unit_and_never_a_width_of_0():
     assert result_of("AAAA", "aaaa").avg.ci95 == pytest.approx([0.09453, 0.90547], abs=1e-5)
     # Equal shares have no spread, which does not make them exact: two questions, too.
     assert result_of("AaAa", "AaAa").avg.ci95 == pytest.approx([0.09453, 0.90547], abs=1e-5)
+    # Equal thirds have one by rounding alone. Five questions, not 15 samples.
+    thirds = result_of(*["Aaa"] * 5, counts=(3,)).avg
+    assert thirds.ci95 == pytest.approx([*wilson(1 / 3, 5)])
     # 1/4 and 3/4: the mean's variance is 1/32, that of 0.25 / (1/32) = 8 answers.
-    # 0.5 ± 1.96 sqrt(8) / 2 / sqrt(8 + 3.8416) / ... = 0.5 ± 1.96 / (2 sqrt(8 + 3.8416))
+    # Wilson's for a share of 0.5 is 0.5 ± 1.96 / (2 sqrt(n + z^2)).
     half = 1.96 / (2 * (8 + 3.8416) ** 0.5)
     assert result_of("Aaaa", "AAAa").avg.ci95 == pytest.approx([0.5 - half, 0.5 + half])
-    # 1/4 and 1/2: 15 answers by their spread, but there are only 8.
+    # 1/4 and 1/2: 30 answers by their spread, 0.234375 / (1/128), but there are only 8.
     low, high = result_of("Aaaa", "AAaa").avg.ci95
     assert high - low == pytest.approx(
         2 * 1.96 / (1 + 3.8416 / 8) * (0.375 * 0.625 / 8 + 3.8416 / 256) ** 0.5

@@ -393,8 +393,8 @@ class EvaluatorSettings(_Checked, key="evaluator."):
             )
         if samples > 1 and self.decoder != "greedy":
             raise UserError(
-                f"evaluator.samples={samples} does not sample with evaluator.decoder="
-                f"{self.decoder}: set evaluator.decoder=greedy, or remove evaluator.samples."
+                f"evaluator.samples={samples} samples from one model, and evaluator.decoder="
+                f"{self.decoder} reads two: set evaluator.decoder=greedy."
             )
 
 

@@ -58,7 +58,8 @@ def _share(values: Sequence[float], drawn: int) -> SampledShare:
     """
     found, total = accuracy(np.array([values], dtype=float)), len(values)
     mean, variance = found.mean, found.question_variance
-    answers = min(mean * (1 - mean) / variance, total * drawn) if variance else total
+    varies = min(values) < max(values)  # rounding can give equal values a variance
+    answers = min(mean * (1 - mean) / variance, total * drawn) if varies else total
     ends = [*wilson(mean, answers)]
     return SampledShare(share=mean, stderr=found.stderr, ci95=ends, total=total)
 
@@ -76,13 +77,10 @@ def coverage(before: Records, after: Records, sampled: Sequence[Records]) -> Cov
         sampled: the samples of the untuned expert, by question.
     """
     had_right = [any(one["correct"] for one in own) for own in sampled]
-    now_correct = [  # questions that were answered wrong before
-        (new["correct"], had)
-        for old, new, had in zip(before, after, had_right, strict=True)
-        if not old["correct"]
-    ]
-    won = [had for is_correct, had in now_correct if is_correct]
-    missed = [had for is_correct, had in now_correct if not is_correct]
+    paired = zip(before, after, had_right, strict=True)
+    wrong_before = [(new["correct"], had) for old, new, had in paired if not old["correct"]]
+    won = [had for is_correct, had in wrong_before if is_correct]
+    missed = [had for is_correct, had in wrong_before if not is_correct]
     return Coverage(
         won=len(won),
         had_right=sum(won),
