@@ -122,7 +122,7 @@ def difference(ours: Correct, theirs: Correct) -> Estimate:
     by_seed = ours - theirs
     shifts, count = by_seed.mean(axis=0), by_seed.shape[1]
     p, q = ((float(part.sum()) + 1) / (count + 2) for part in (shifts.clip(0), -shifts.clip(max=0)))
-    half = Z95 * math.sqrt((p + q - (p - q) ** 2) / (count + 2))
+    half = Z95 * math.sqrt(max(0.0, p + q - (p - q) ** 2) / (count + 2))
     return Estimate(
         tuple(by_seed.mean(axis=1).tolist()),
         count,

@@ -2,69 +2,87 @@
 
 from collections.abc import Mapping
 
+from lr_exp.report.analyse.paired import Estimate
+from lr_exp.report.analyse.pooled import PARTS, Parts, parts_of
 from lr_exp.report.analyse.rows import Sweep
 from lr_exp.report.names import ABSENT
-from lr_exp.report.read.summary import PairedGain
 from lr_exp.report.tables import cell
 from lr_exp.report.tables.table import (
     Column,
     Table,
+    estimate_record,
     label_columns,
     setup_record,
     table_of,
     text_column,
 )
 
-_PARTS = ("strict", "latent", "format")
-_ABOUT = (
-    "In points, with 95 % intervals. Strict: correct, boxed and finished. Latent: the gain with "
-    "forced answers, where an answer that was cut off or has no box is asked once for its final "
-    "answer. Format: the rest, which comes from ending answers and boxing them. Cut-off answers "
-    "make the latent accuracy before too low: check with twice evaluator.max_new_tokens. The last "
-    "two columns describe the questions won and lost, and attribute nothing."
+ABOUT_PARTS = (
+    "Strict: correct, boxed and finished. Latent: the gain with forced answers, where an answer "
+    "that was cut off or has no box is asked once for its final answer. Format: the rest, which "
+    "comes from ending answers and boxing them. Cut-off answers make the latent accuracy before "
+    "too low, and so the latent part too large: check with twice evaluator.max_new_tokens."
 )
+_ABOUT = (
+    "In points, with 95 % intervals over questions and, with several seeds, over seeds (Student's "
+    f"t). {ABOUT_PARTS} Cut off: untuned → tuned. The last two columns describe the questions won "
+    "and lost, summed over seeds, and attribute nothing."
+)
+_NAMES = {"strict": "the gain", "latent": "the latent part", "format": "the format part"}
 
 
 def decomposition_table(sweep: Sweep, name: str) -> Table | None:
-    """One row per run and benchmark; None if no answer was forced."""
+    """One row per variant and benchmark, with their average; None if no answer was forced."""
     found = [
-        (row, run, benchmark, gains.decomposition)
+        (row, benchmark, parts)
         for row in sweep.rows
         if not row.is_baseline
-        for run in row.runs
-        for benchmark, gains in (run.evaluate.gains or {}).items()
-        if gains.decomposition
+        for benchmark, parts in parts_of([run.evaluate for run in row.runs]).items()
     ]
     if not found:
         return None
-    columns = label_columns([row for row, *_ in found], [benchmark for *_, benchmark, _ in found])
-    columns.insert(-1, text_column("seed", [str(run.seed) for _, run, *_ in found]))
+    every = [parts for *_, parts in found]
+    columns = label_columns([row for row, *_ in found], [benchmark for _, benchmark, _ in found])
     columns += [
-        (Column(part), [_points(getattr(parts, part)) for *_, parts in found]) for part in _PARTS
+        (Column(part), [cell.with_interval(getattr(one, part)) for one in every]) for part in PARTS
     ]
-    shares = [latent_share(parts.strict, parts.latent) for *_, parts in found]
-    columns.append((Column("latent share, %"), [cell.number(share, ".0f") for share in shares]))
-    columns.append(text_column("won from", [_counts(parts.won_from) for *_, parts in found]))
-    columns.append(text_column("lost to", [_counts(parts.lost_to) for *_, parts in found]))
-    records = [
-        setup_record(row)
-        | {"seed": run.seed, "benchmark": benchmark}
-        | {part: cell.scaled(getattr(parts, part).gain) for part in _PARTS}
-        | {f"{part}_low": cell.scaled(getattr(parts, part).ci95[0]) for part in _PARTS}
-        | {f"{part}_high": cell.scaled(getattr(parts, part).ci95[1]) for part in _PARTS}
-        for row, run, benchmark, parts in found
+    shares = [latent_share(one.strict, one.latent) for one in every]
+    columns += [
+        (Column("latent share, %"), [cell.number(share, ".0f") for share in shares]),
+        (Column("cut off, %"), [cell.change(*one.cut_off) for one in every]),
+        (Column("n"), [f"{one.strict.questions:,}" for one in every]),
+        (Column("seeds"), [str(one.strict.seeds) for one in every]),
+        text_column("won from", [_counts(one.won_from) for one in every]),
+        text_column("lost to", [_counts(one.lost_to) for one in every]),
     ]
+    records = []
+    for row, benchmark, parts in found:
+        record = setup_record(row) | {"benchmark": benchmark, "n": parts.strict.questions}
+        for part in PARTS:
+            record |= estimate_record(part, getattr(parts, part))
+        before, after = map(cell.scaled, parts.cut_off)
+        records.append(record | {"cut_off_before": before, "cut_off_after": after})
     return table_of(name, "What the gain is made of", columns, records, [_ABOUT])
 
 
-def latent_share(strict: PairedGain, latent: PairedGain) -> float | None:
+def in_words(parts: Parts) -> str:
+    """The parts, whose interval includes 0, and how many answers were cut off, if any."""
+    strict, latent, form = (cell.with_interval(getattr(parts, part)) for part in PARTS)
+    text = f"Of the strict gain of {strict} points, {latent} are latent and {form} format"
+    if unsure := [name for part, name in _NAMES.items() if _has_zero(getattr(parts, part))]:
+        text += f"; 0 is in the interval of {' and of '.join(unsure)}"
+    if any(parts.cut_off):
+        text += f"; cut off were {cell.change(*parts.cut_off)} % of the answers"
+    return f"{text}."
+
+
+def latent_share(strict: Estimate, latent: Estimate) -> float | None:
     """The latent part in percent of the gain; None if the gain's interval includes 0."""
-    low, high = strict.ci95
-    return None if low <= 0 <= high else 100 * latent.gain / strict.gain
+    return None if _has_zero(strict) else 100 * latent.mean / strict.mean
 
 
-def _points(one: PairedGain) -> str:
-    return f"{cell.signed(100 * one.gain)} ({cell.between((one.ci95[0], one.ci95[1]))})"
+def _has_zero(one: Estimate) -> bool:
+    return one.ci95[0] <= 0 <= one.ci95[1]
 
 
 def _counts(counts: Mapping[str, int]) -> str:
