@@ -185,6 +185,18 @@ def mcnemar(won: int, lost: int) -> float:
     return min(1.0, 2 * tail / 2**trials)
 
 
+def holm(p_values: Sequence[float]) -> list[float]:
+    """Holm's corrected p-values: the k-th smallest of m times m - k + 1, not below the one before.
+
+    Calling those below 0.05 significant errs in at most 5 % of tables, whatever is true.
+    """
+    corrected, lowest = [1.0] * len(p_values), 0.0
+    for rank, index in enumerate(np.argsort(p_values)):
+        lowest = max(lowest, min(1.0, (len(p_values) - rank) * p_values[index]))
+        corrected[index] = lowest
+    return corrected
+
+
 def majority(correct: Correct) -> NDArray[np.bool_]:
     """(questions,): whether more than half of the seeds are correct; a tie counts as wrong."""
     return correct.mean(axis=0) > 0.5

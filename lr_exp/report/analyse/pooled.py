@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from statistics import fmean
 
 from lr_exp.report.analyse.paired import Z95, Estimate, average
+from lr_exp.report.analyse.rows import Row, Sweep
 from lr_exp.report.names import AVERAGE
 from lr_exp.report.read.summary import EvaluateSummary, Gains, PairedGain, Result, Shrinkage
 
@@ -67,6 +68,18 @@ def parts_of(evaluations: Sequence[EvaluateSummary]) -> dict[str, Parts]:
             won_from=sum((Counter(made.won_from) for made, *_ in own), Counter()),
             lost_to=sum((Counter(made.lost_to) for made, *_ in own), Counter()),
         )
+    return found
+
+
+def parts_by_row(sweep: Sweep) -> list[tuple[Row, dict[str, Parts]]]:
+    """Every row in which answers were forced; an average only over all benchmarks of the sweep."""
+    found = []
+    for row in sweep.rows:
+        parts = {} if row.is_baseline else parts_of([run.evaluate for run in row.runs])
+        if not parts.keys() >= {*sweep.benchmarks}:
+            parts.pop(AVERAGE, None)
+        if parts:
+            found.append((row, parts))
     return found
 
 

@@ -231,7 +231,7 @@ def _results(
         "tables_and_figures.html",
         first_tables=[table] if table else [],
         last_is_sum=table is not None and len(table.rows) > 1,
-        figures=_named(figures, "gain_by_benchmark"),
+        figures=_named(figures, "gain_by_benchmark", "gain_parts"),
         tables=[*([gap] if gap else []), *beside],
         remarks=remarks if table else ["Nothing was evaluated.", *remarks],
     )

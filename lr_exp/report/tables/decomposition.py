@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 
 from lr_exp.report.analyse.paired import Estimate
-from lr_exp.report.analyse.pooled import PARTS, Parts, parts_of
+from lr_exp.report.analyse.pooled import PARTS, Parts, parts_by_row
 from lr_exp.report.analyse.rows import Sweep
 from lr_exp.report.names import ABSENT
 from lr_exp.report.tables import cell
@@ -17,16 +17,14 @@ from lr_exp.report.tables.table import (
     text_column,
 )
 
-ABOUT_PARTS = (
-    "Strict: correct, boxed and finished. Latent: the gain with forced answers, where an answer "
-    "that was cut off or has no box is asked once for its final answer. Format: the rest, which "
-    "comes from ending answers and boxing them. Cut-off answers make the latent accuracy before "
-    "too low, and so the latent part too large: check with twice evaluator.max_new_tokens."
-)
 _ABOUT = (
     "In points, with 95 % intervals over questions and, with several seeds, over seeds (Student's "
-    f"t). {ABOUT_PARTS} Cut off: untuned → tuned. The last two columns describe the questions won "
-    "and lost, summed over seeds, and attribute nothing."
+    "t). Strict: correct, boxed and finished. Latent: the gain with forced answers, where an "
+    "answer that was cut off or has no box is asked once for its final answer. Format: the rest, "
+    "which comes from ending answers and boxing them. Cut off: untuned → tuned; such answers make "
+    "the latent accuracy before too low, and so the latent part too large: check with twice "
+    "evaluator.max_new_tokens. The last two columns describe the questions won and lost, summed "
+    "over seeds, and attribute nothing."
 )
 _NAMES = {"strict": "the gain", "latent": "the latent part", "format": "the format part"}
 
@@ -35,9 +33,8 @@ def decomposition_table(sweep: Sweep, name: str) -> Table | None:
     """One row per variant and benchmark, with their average; None if no answer was forced."""
     found = [
         (row, benchmark, parts)
-        for row in sweep.rows
-        if not row.is_baseline
-        for benchmark, parts in parts_of([run.evaluate for run in row.runs]).items()
+        for row, by_benchmark in parts_by_row(sweep)
+        for benchmark, parts in by_benchmark.items()
     ]
     if not found:
         return None
@@ -66,13 +63,12 @@ def decomposition_table(sweep: Sweep, name: str) -> Table | None:
 
 
 def in_words(parts: Parts) -> str:
-    """The parts, whose interval includes 0, and how many answers were cut off, if any."""
+    """One sentence: the parts, and whose intervals include 0."""
     strict, latent, form = (cell.with_interval(getattr(parts, part)) for part in PARTS)
     text = f"Of the strict gain of {strict} points, {latent} are latent and {form} format"
-    if unsure := [name for part, name in _NAMES.items() if _has_zero(getattr(parts, part))]:
+    unsure = [name for part, name in _NAMES.items() if _has_zero(getattr(parts, part))]
+    if unsure:
         text += f"; 0 is in the interval of {' and of '.join(unsure)}"
-    if any(parts.cut_off):
-        text += f"; cut off were {cell.change(*parts.cut_off)} % of the answers"
     return f"{text}."
 
 
