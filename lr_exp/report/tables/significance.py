@@ -42,8 +42,7 @@ def significance_table(pairs: Pairs, name: str) -> Table | None:
         if not pair.theirs.is_baseline and _REFERENCE in (pair.ours.label, pair.theirs.label)
     ]
     overall = [pair.overall for pair in shown]
-    corrected = holm([one.p_mean for one in overall])
-    corrected_by_id = dict(zip(map(id, overall), corrected, strict=True))
+    corrected = dict(zip(overall, holm([one.p_mean for one in overall]), strict=True))
     columns = [
         *label_columns([pair.ours for pair in shown]),
         text_column("against", [pair.theirs.label for pair in shown]),
@@ -54,7 +53,7 @@ def significance_table(pairs: Pairs, name: str) -> Table | None:
         (Column("lost"), [f"{one.lost:,}" for one in overall]),
         (Column("p (majority of seeds)"), [cell.p_value(one.p_majority) for one in overall]),
         (Column("p (mean of seeds)"), [cell.p_value(one.p_mean) for one in overall]),
-        (Column("p (Holm)"), [cell.p_value(one) for one in corrected]),
+        (Column("p (Holm)"), [cell.p_value(corrected[one]) for one in overall]),
     ]
     records = [
         {
@@ -63,7 +62,7 @@ def significance_table(pairs: Pairs, name: str) -> Table | None:
             "against_expert": pair.theirs.setup.expert,
             "against": pair.theirs.label,
             **asdict(comparison),
-            "p_holm": corrected_by_id.get(id(comparison)),  # of the rows shown
+            "p_holm": corrected.get(comparison),  # of the rows in the table
             **estimate_record("difference", comparison.difference),
         }
         for pair in pairs.pairs
