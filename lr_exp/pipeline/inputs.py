@@ -5,7 +5,7 @@ No weights are loaded here.
 
 import logging
 import platform
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property
 from importlib.metadata import version
@@ -214,17 +214,22 @@ class Inputs:
         if self.needs_amateur:
             _ = self.shared
             early_exit.check_drop_layers(self.amateur)
-        self._check_words()
+        sampled, evaluated = {}, {}
+        if self.settings.learns_from_questions:
+            sampled = {f"data={self.settings.data.name}": self.questions}
+        if "evaluate" in self.settings.stages:
+            evaluated = {f"benchmark {one}": own for one, own in self.benchmark_questions.items()}
+        self._check_words(sampled, self._amateur_scores)
+        self._check_words(evaluated, self.settings.evaluates_amateur)
+        for chosen, asked in [(self._form, sampled), *((form, evaluated) for form in self._forms)]:
+            form = prompts.form_for(self.expert_tokenizer, Prompt(form=chosen))
+            for data, questions in asked.items():
+                texts = ((question.id, question_text(question)) for question in questions)
+                prompt_forms.warn_of_stop_strings(form, data, texts)
 
-    def _check_words(self) -> None:
+    def _check_words(self, asked: Mapping[str, Sequence[Question]], with_amateur: bool) -> None:
         """Warns, once a model and data set, of many words that the model has no tokens for."""
-        settings, read = self.settings, {}
-        if settings.learns_from_questions:
-            read[f"data={settings.data.name}"] = self.questions, self._amateur_scores
-        if "evaluate" in settings.stages:
-            for name, questions in self.benchmark_questions.items():
-                read[f"benchmark {name}"] = questions, settings.evaluates_amateur
-        for data, (questions, with_amateur) in read.items():
+        for data, questions in asked.items():
             texts = [question_text(question) for question in islice(questions, _CHECKED_QUESTIONS)]
             for source in [self.expert, *([self.amateur] if with_amateur else [])]:
                 model, tokenizer = f"{source.role} {source.name}", self._tokenizers[source.role]

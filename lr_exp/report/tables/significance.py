@@ -24,8 +24,8 @@ EXPLANATION = (
     "weights questions equally where AVG weights benchmarks equally, so the two can disagree. "
     "p (mean of seeds) is a two-sided paired permutation test of the shown difference, with "
     f"{FLIPS:,} random sign flips of each question's difference averaged over seeds. Neither "
-    "accounts for variation between seeds. p (Holm) is p (mean of seeds) with Holm's correction for "
-    "the number of rows in this table; the other two are not corrected for multiple tests."
+    "accounts for variation between seeds. p (Holm) is p (mean of seeds) with Holm's correction "
+    "for the number of rows in this table; the other two are not corrected for multiple tests."
 )
 _REFERENCE = method_label("lightreasoner")  # the label of an expert's only such row
 
