@@ -74,6 +74,12 @@ def run_page(folder: Path, found: Found) -> str:
         broken = str(reason)
     sections = [
         results,
+        section(
+            "explanations",
+            "Explanations",
+            "tables_and_figures.html",
+            tables=[table for table in tables if table.name.endswith("explanations")],
+        ),
         _reader(run, trajectories, broken),
         section(
             "divergence",

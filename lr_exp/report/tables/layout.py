@@ -10,6 +10,7 @@ from lr_exp.report.tables.alpha_beta import alpha_beta_table
 from lr_exp.report.tables.answers import answers_table
 from lr_exp.report.tables.decomposition import decomposition_table
 from lr_exp.report.tables.efficiency import efficiency_table
+from lr_exp.report.tables.explanations import explanations_table
 from lr_exp.report.tables.gap import gap_table, pair_gap_table
 from lr_exp.report.tables.kl_profile import kl_profile_table
 from lr_exp.report.tables.prompts import prompts_table
@@ -23,6 +24,7 @@ _MAIN_TABLES: dict[str, Callable[[Sweep, str], Table | None]] = {
     "decomposition": decomposition_table,
     "prompts": prompts_table,
     "answers": answers_table,
+    "explanations": explanations_table,
     "efficiency": efficiency_table,
     "kl_profile": kl_profile_table,
 }
@@ -36,7 +38,16 @@ def tables_of(sweep: Sweep, prefix: str) -> tuple[list[Table], Pairs]:
     main = sweep.table if sweep.table in _MAIN_TABLES else "results"
     accuracies = "expertise_gap" if main == "expertise_gap" else "results"
     order = dict.fromkeys(
-        [main, accuracies, "decomposition", "prompts", "answers", "efficiency", "kl_profile"]
+        [
+            main,
+            accuracies,
+            "explanations",
+            "decomposition",
+            "prompts",
+            "answers",
+            "efficiency",
+            "kl_profile",
+        ]
     )
     made = [
         _MAIN_TABLES[kind](sweep, prefix if kind == main else f"{prefix}_{kind}") for kind in order
