@@ -7,15 +7,7 @@ from lr_exp.report.analyse.pooled import PARTS, Parts, parts_by_row
 from lr_exp.report.analyse.rows import Sweep
 from lr_exp.report.names import ABSENT
 from lr_exp.report.tables import cell
-from lr_exp.report.tables.table import (
-    Column,
-    Table,
-    estimate_record,
-    label_columns,
-    setup_record,
-    table_of,
-    text_column,
-)
+from lr_exp.report.tables.table import Line, Table, estimate_record, table_by_benchmark
 
 _ABOUT = (
     "In points, with 95 % intervals over questions and, with several seeds, over seeds (Student's "
@@ -31,35 +23,32 @@ _NAMES = {"strict": "the gain", "latent": "the latent part", "format": "the form
 
 def decomposition_table(sweep: Sweep, name: str) -> Table | None:
     """One row per variant and benchmark, with their average; None if no answer was forced."""
-    found = [
-        (row, benchmark, parts)
+    lines = [
+        Line(row, benchmark, _cells(parts), _record(parts))
         for row, by_benchmark in parts_by_row(sweep)
         for benchmark, parts in by_benchmark.items()
     ]
-    if not found:
-        return None
-    every = [parts for *_, parts in found]
-    columns = label_columns([row for row, *_ in found], [benchmark for _, benchmark, _ in found])
-    columns += [
-        (Column(part), [cell.with_interval(getattr(one, part)) for one in every]) for part in PARTS
-    ]
-    shares = [latent_share(one.strict, one.latent) for one in every]
-    columns += [
-        (Column("latent share, %"), [cell.number(share, ".0f") for share in shares]),
-        (Column("cut off, %"), [cell.change(*one.cut_off) for one in every]),
-        (Column("n"), [f"{one.strict.questions:,}" for one in every]),
-        (Column("seeds"), [str(one.strict.seeds) for one in every]),
-        text_column("won from", [_counts(one.won_from) for one in every]),
-        text_column("lost to", [_counts(one.lost_to) for one in every]),
-    ]
-    records = []
-    for row, benchmark, parts in found:
-        record = setup_record(row) | {"benchmark": benchmark, "n": parts.strict.questions}
-        for part in PARTS:
-            record |= estimate_record(part, getattr(parts, part))
-        before, after = map(cell.scaled, parts.cut_off)
-        records.append(record | {"cut_off_before": before, "cut_off_after": after})
-    return table_of(name, "What the gain is made of", columns, records, [_ABOUT])
+    texts = ("won from", "lost to")
+    return table_by_benchmark(name, "What the gain is made of", lines, _ABOUT, texts)
+
+
+def _cells(parts: Parts) -> dict[str, str]:
+    return {part: cell.with_interval(getattr(parts, part)) for part in PARTS} | {
+        "latent share, %": cell.number(latent_share(parts.strict, parts.latent), ".0f"),
+        "cut off, %": cell.change(*parts.cut_off),
+        "n": f"{parts.strict.questions:,}",
+        "seeds": str(parts.strict.seeds),
+        "won from": _counts(parts.won_from),
+        "lost to": _counts(parts.lost_to),
+    }
+
+
+def _record(parts: Parts) -> dict[str, float | None]:
+    before, after = map(cell.scaled, parts.cut_off)
+    record = {"n": parts.strict.questions, "cut_off_before": before, "cut_off_after": after}
+    for part in PARTS:
+        record |= estimate_record(part, getattr(parts, part))
+    return record
 
 
 def in_words(parts: Parts) -> str:

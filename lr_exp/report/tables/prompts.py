@@ -1,5 +1,7 @@
 """Accuracies and gains by prompt, and between each model's best prompt."""
 
+from typing import Any
+
 from lr_exp.report.analyse import paired
 from lr_exp.report.analyse.accuracies import read_graded
 from lr_exp.report.analyse.paired import Correct, Estimate
@@ -7,15 +9,7 @@ from lr_exp.report.analyse.prompts import between_best_prompts
 from lr_exp.report.analyse.rows import Row, Sweep
 from lr_exp.report.read.run import AnswersMissingError
 from lr_exp.report.tables import cell
-from lr_exp.report.tables.table import (
-    Column,
-    Table,
-    estimate_record,
-    label_columns,
-    setup_record,
-    table_of,
-    text_column,
-)
+from lr_exp.report.tables.table import Line, Table, estimate_record, table_by_benchmark
 
 BEST = "best of each"
 _ABOUT = (
@@ -34,28 +28,26 @@ _COLUMNS = {  # by name in the CSV file
 }
 
 
-def prompts_table(sweep: Sweep, table_name: str) -> Table | None:
+def prompts_table(sweep: Sweep, name: str) -> Table | None:
     """One row per variant, benchmark and prompt; None if all runs have a single prompt."""
     lines = [
-        (row, benchmark, prompt, estimates)
+        Line(row, benchmark, *_cells_and_record(prompt, estimates))
         for row in sweep.rows
         if not row.is_baseline and row.runs and len(row.runs[0].prompts) > 1
         for benchmark in sweep.benchmarks
         for prompt, estimates in _by_prompt(row, benchmark).items()
     ]
-    if not lines:
-        return None
-    columns = label_columns([row for row, *_ in lines], [benchmark for _, benchmark, *_ in lines])
-    columns.append(text_column("prompt", [prompt for _, _, prompt, _ in lines]))
+    return table_by_benchmark(name, "Gains by prompt", lines, _ABOUT, ("prompt",))
+
+
+def _cells_and_record(
+    prompt: str, estimates: dict[str, Estimate]
+) -> tuple[dict[str, str], dict[str, Any]]:
+    cells, record = {"prompt": prompt}, {"asked_with": prompt}
     for key, (title, shown) in _COLUMNS.items():
-        columns.append((Column(title), [shown(estimates.get(key)) for *_, estimates in lines]))
-    records = []
-    for row, benchmark, prompt, estimates in lines:
-        record = setup_record(row) | {"benchmark": benchmark, "asked_with": prompt}
-        for key in _COLUMNS:
-            record |= estimate_record(key, estimates.get(key))
-        records.append(record)
-    return table_of(table_name, "Gains by prompt", columns, records, [_ABOUT])
+        cells[title] = shown(estimates.get(key))
+        record |= estimate_record(key, estimates.get(key))
+    return cells, record
 
 
 def _by_prompt(row: Row, benchmark: str) -> dict[str, dict[str, Estimate]]:
