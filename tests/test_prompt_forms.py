@@ -14,14 +14,9 @@ from lr_exp.config.settings import (
     SamplerSettings,
     Settings,
 )
+from lr_exp.data.questions import Question
 from lr_exp.errors import UserError
-from lr_exp.models.prompt_forms import (
-    Example,
-    Prompt,
-    builtin_form,
-    load_form,
-    warn_of_stop_strings,
-)
+from lr_exp.models.prompt_forms import Example, Prompt, builtin_form, load_form
 from lr_exp.models.prompts import form_for, render_prompt
 from lr_exp.pipeline.inputs import Inputs
 from tests.support.tiny import CHAT_TEMPLATE, tiny_model, tiny_tokenizer
@@ -219,30 +214,22 @@ def test_too_few_questions_for_the_samplers_examples_are_an_error(tmp_path):
         _ = inputs(tmp_path, count=8, prompt="few_shot_chat").prompt
 
 
-def test_questions_with_a_stop_string_give_one_warning_per_form_and_data(caplog):
-    asked = [("g/0", "Name a sum."), ("g/1", "Question: 1+1?"), ("g/2", "Is Question: a word?")]
-    for _ in range(2):
-        for form in ("plain", "chat", "none"):  # the other two have no stop string
-            warn_of_stop_strings(builtin_form(form), "benchmark once", asked)
-    assert [record.getMessage() for record in caplog.records] == [
-        "prompt plain: 2 of 3 questions of benchmark once contain the stop string 'Question:', "
-        "such as g/1; answers that quote it end there. Use another prompt, or change its `stop`."
-    ]
-    warn_of_stop_strings(builtin_form("plain"), "benchmark without", asked[:1])
-    assert len(caplog.records) == 1
-
-
-def test_a_run_checks_the_questions_of_its_benchmarks_for_stop_strings(tmp_path, caplog):
+def test_questions_with_a_stop_string_give_one_warning_per_form_and_data(tmp_path, caplog):
     (tmp_path / "prompt").mkdir()
-    (tmp_path / "prompt" / "asks.yaml").write_text("base: plain\nstop: ['What is']\n", "utf-8")
+    (tmp_path / "prompt" / "asks.yaml").write_text("base: plain\nstop: ['8?', '+ 9']\n", "utf-8")
     usual = inputs(tmp_path)
     usual.settings.stages = ["evaluate"]
     usual.settings.evaluator = EvaluatorSettings(prompts=["chat", "asks"])
     found = Inputs(usual.settings, [conf_dir(), tmp_path])
     found.benchmarks = usual.benchmarks
-    found.check()
-    (message,) = [one.getMessage() for one in caplog.records if "stop string" in one.getMessage()]
-    count = len(found.benchmark_questions["sums"])
-    assert message.startswith(
-        f"prompt asks: {count} of {count} questions of benchmark sums contain"
-    )
+    texts = ["What is 1 + 2?", "What is 3 + 8?", "What is 4 + 9?", "What is 9 + 8?"]
+    found.benchmark_questions = {
+        "sums": [Question(f"sums/{n}", text, "0") for n, text in enumerate(texts)]
+    }
+    for _ in range(2):
+        found.check()
+    messages = [record.getMessage() for record in caplog.records]
+    assert [one for one in messages if "stop string" in one] == [
+        "prompt asks: 3 of 4 questions of benchmark sums contain the stop string '8?' or '+ 9', "
+        "such as sums/1; answers that quote it end there. Use another prompt, or change its `stop`."
+    ]

@@ -42,10 +42,10 @@ def test_each_half_is_scored_with_the_prompt_that_is_best_on_the_other_half():
     best, chosen = with_best_prompt(by_prompt, two_ways)
     # The second way asks question 0 with plain, which is best on the other three, and these with
     # chat, which wins the tie on question 0.
-    assert chosen == ["plain", "chat", "plain", "chat"]
+    assert sorted(chosen) == ["chat", "plain"]
     assert best.tolist() == [[1, 0.5, 0, 0]]
     tied = {"chat": correct(1, 0, 1, 0), "plain": correct(0, 1, 0, 1)}
-    assert with_best_prompt(tied, HALVES)[1] == ["chat", "chat"]  # the headline's
+    assert with_best_prompt(tied, HALVES)[1] == ["chat"]  # the headline's
 
 
 def test_a_gain_that_another_prompt_also_brings_vanishes_between_the_best_prompts():

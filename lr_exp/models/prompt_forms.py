@@ -1,7 +1,6 @@
 """Forms of prompts: the options in `conf/prompt/`, and users' own Jinja files."""
 
-import logging
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from functools import cache
 from pathlib import Path
@@ -12,9 +11,7 @@ from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 from lr_exp.config.options import load_option, option_files, option_folders, read_option
 from lr_exp.config.settings import PromptSettings
-from lr_exp.errors import UserError, did_you_mean, first_line, warn_once
-
-log = logging.getLogger(__name__)
+from lr_exp.errors import UserError, did_you_mean, first_line
 
 JINJA_ENDINGS = (".jinja", ".jinja2", ".j2")
 _GROUP = "prompt"
@@ -118,31 +115,6 @@ def render_form(prompt: Prompt, question: str) -> str:
             f"the template of prompt {prompt.form.name} fails for the question "
             f"{question[:60]!r} ({type(error).__name__}: {first_line(error)}): correct it."
         ) from error
-
-
-def warn_of_stop_strings(form: PromptSettings, data: str, asked: Iterable[tuple[str, str]]) -> None:
-    """Warns, once a form and data set, of questions that contain a stop string of the form.
-
-    Args:
-        asked: each question's id and text.
-    """
-    found, total = [], 0
-    for question_id, text in asked if form.stop else ():
-        total += 1
-        if any(stop in text for stop in form.stop):
-            found.append(question_id)
-    if found:
-        warn_once(
-            log,
-            "prompt %s: %s of %s questions of %s contain the stop string %s, such as %s; answers "
-            "that quote it end there. Use another prompt, or change its `stop`.",
-            form.name,
-            f"{len(found):,}",
-            f"{total:,}",
-            data,
-            " or ".join(map(repr, form.stop)),
-            found[0],
-        )
 
 
 @cache

@@ -1,16 +1,17 @@
 """Gains over the seeds of a row, from the summaries of its runs."""
 
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from statistics import fmean
 
 from lr_exp.report.analyse.paired import Z95, Estimate, average
 from lr_exp.report.analyse.rows import Row, Sweep
 from lr_exp.report.names import AVERAGE
-from lr_exp.report.read.summary import EvaluateSummary, Gains, PairedGain, Result, Shrinkage
+from lr_exp.report.read.summary import EvaluateSummary, Gains, PairedGain, Shrinkage
 
 PARTS = ("strict", "latent", "format")
+Evaluations = Sequence[EvaluateSummary]
 
 
 @dataclass(frozen=True)
@@ -20,14 +21,13 @@ class Parts:
     strict: Estimate
     latent: Estimate
     format: Estimate
-    cut_off: tuple[float, float]  # shares of the untuned and of the tuned expert's answers
+    cut_off: list[float]  # shares of the untuned and of the tuned expert's answers
     won_from: Counter[str]  # sums over seeds
     lost_to: Counter[str]
 
 
 def pooled(
-    evaluations: Sequence[EvaluateSummary],
-    read: Callable[[Gains], PairedGain | Shrinkage | None],
+    evaluations: Evaluations, read: Callable[[Gains], PairedGain | Shrinkage | None]
 ) -> dict[str, Estimate]:
     """The gain that `read` finds, over all runs that have it: by benchmark, then their average.
 
@@ -35,39 +35,46 @@ def pooled(
     at least as wide as that of the mean gain.
     """
     found: dict[str, list[PairedGain | Shrinkage]] = {}
-    questions = {}
-    for benchmark, gains, result, _ in _measured(evaluations):
-        if gain := read(gains):
-            found.setdefault(benchmark, []).append(gain)
-            questions[benchmark] = result.total
+    for evaluation in evaluations:
+        for benchmark, gains in (evaluation.gains or {}).items():
+            if gain := read(gains):
+                found.setdefault(benchmark, []).append(gain)
+    totals = {name: one.total for each in evaluations for name, one in (each.expert or {}).items()}
     estimates = {}
     for benchmark, own in found.items():
         low, high = (fmean(one.ci95[end] for one in own) for end in (0, 1))
         variance = ((high - low) / 2 / Z95) ** 2
         by_seed = tuple(one.gain for one in own)
-        estimates[benchmark] = Estimate(by_seed, questions[benchmark], variance, (low, high))
+        estimates[benchmark] = Estimate(by_seed, totals.get(benchmark, 0), variance, (low, high))
     return estimates | ({AVERAGE: average([*estimates.values()])} if len(estimates) > 1 else {})
 
 
-def parts_of(evaluations: Sequence[EvaluateSummary]) -> dict[str, Parts]:
+def parts_of(evaluations: Evaluations) -> dict[str, Parts]:
     """By benchmark, then their average; empty where no answer was forced."""
-    estimates = [
+    strict, latent, form = (
         pooled(evaluations, lambda one, part=part: getattr(one.decomposition, part, None))
         for part in PARTS
-    ]
+    )
     found = {}
-    for name in estimates[0]:
-        own = [
-            (made, before.truncated / before.total, after.truncated / after.total)
-            for benchmark, gains, before, after in _measured(evaluations)
-            if name in (benchmark, AVERAGE) and (made := gains.decomposition)
+    for name in strict:
+        made = [
+            gains.decomposition
+            for evaluation in evaluations
+            for benchmark, gains in (evaluation.gains or {}).items()
+            if gains.decomposition and name in (benchmark, AVERAGE)
         ]
-        found[name] = Parts(
-            *(one[name] for one in estimates),
-            cut_off=(fmean(before for _, before, _ in own), fmean(after for *_, after in own)),
-            won_from=sum((Counter(made.won_from) for made, *_ in own), Counter()),
-            lost_to=sum((Counter(made.lost_to) for made, *_ in own), Counter()),
-        )
+        cut_off = [
+            fmean(
+                result.truncated / result.total
+                for evaluation in evaluations
+                for benchmark, result in (getattr(evaluation, who) or {}).items()
+                if name in (benchmark, AVERAGE)
+            )
+            for who in ("expert", "tuned")
+        ]
+        won_from = sum((Counter(one.won_from) for one in made), Counter())
+        lost_to = sum((Counter(one.lost_to) for one in made), Counter())
+        found[name] = Parts(strict[name], latent[name], form[name], cut_off, won_from, lost_to)
     return found
 
 
@@ -81,15 +88,3 @@ def parts_by_row(sweep: Sweep) -> list[tuple[Row, dict[str, Parts]]]:
         if parts:
             found.append((row, parts))
     return found
-
-
-def _measured(
-    evaluations: Sequence[EvaluateSummary],
-) -> Iterator[tuple[str, Gains, Result, Result]]:
-    """The gains of each run and benchmark, with the results before and after tuning."""
-    for evaluation in evaluations:
-        for name, gains in (evaluation.gains or {}).items():
-            models = evaluation.expert or {}, evaluation.tuned or {}
-            before, after = (own.get(name) for own in models)
-            if before and after:
-                yield name, gains, before, after

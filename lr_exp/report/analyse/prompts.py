@@ -23,8 +23,7 @@ class BestPrompts:
     tuned: Correct
     gain: Estimate
     shrinkage: Estimate  # the gain with the headline prompt minus this one
-    expert_prompts: list[str]  # the most frequent first
-    tuned_prompts: list[str]
+    chosen: dict[str, list[str]]  # the fields of `PairedGain`
 
 
 def halves_of(ids: Sequence[str]) -> NDArray[np.bool_]:
@@ -46,15 +45,15 @@ def with_best_prompt(
 
     Returns:
         Correctness, (seeds, questions), averaged over the ways to halve the questions, and the
-        prompts chosen for the first and the second half of each way.
+        prompts that were chosen, the most frequent first.
     """
-    best, chosen = np.zeros_like(next(iter(by_prompt.values()))), []
+    best, chosen = np.zeros_like(next(iter(by_prompt.values()))), Counter[str]()
     for second, half in product(halves, (False, True)):
         own = second == half
         name = max(by_prompt, key=lambda one: by_prompt[one][:, ~own].sum())
         best[:, own] += by_prompt[name][:, own] / len(halves)
-        chosen.append(name)
-    return best, chosen
+        chosen[name] += 1
+    return best, [name for name, _ in chosen.most_common()]
 
 
 def between_best_prompts(
@@ -66,22 +65,17 @@ def between_best_prompts(
     leaves out. A bootstrap over questions repeats the choice, and the interval over questions is at
     least 1.96 of its standard errors to each side.
     """
-    halves, count = halves_of(ids), len(ids)
+    halves, count, headline = halves_of(ids), len(ids), next(iter(expert))
     before, expert_prompts = with_best_prompt(expert, halves)
     after, tuned_prompts = with_best_prompt(tuned, halves)
-    headline = next(iter(expert))
     same = tuned[headline] - expert[headline]
     drawn = np.random.default_rng(0).multinomial(count, np.full(count, 1 / count), RESAMPLES)
     gains = _best_scores(tuned, halves, drawn) - _best_scores(expert, halves, drawn)
     shrunk = drawn @ same.mean(axis=0) / count - gains
-    return BestPrompts(
-        before,
-        after,
-        _widened(difference(after, before), gains),
-        _widened(difference(same, after - before), shrunk),
-        [name for name, _ in Counter(expert_prompts).most_common()],
-        [name for name, _ in Counter(tuned_prompts).most_common()],
-    )
+    gain = _widened(difference(after, before), gains)
+    shrinkage = _widened(difference(same, after - before), shrunk)
+    chosen = {"expert_prompts": expert_prompts, "tuned_prompts": tuned_prompts}
+    return BestPrompts(before, after, gain, shrinkage, chosen)
 
 
 def _best_scores(
@@ -119,10 +113,9 @@ def gains(expert: Mapping[str, Correct], tuned: Mapping[str, Correct], ids: Sequ
     if len(expert) == 1:
         return Gains(same_prompt=same)
     best = between_best_prompts(expert, tuned, ids)
-    prompts = {"expert_prompts": best.expert_prompts, "tuned_prompts": best.tuned_prompts}
     return Gains(
         same_prompt=same,
-        best_prompt=paired_gain(best.tuned, best.expert, best.gain, **prompts),
+        best_prompt=paired_gain(best.tuned, best.expert, best.gain, **best.chosen),
         shrinkage=Shrinkage(gain=best.shrinkage.mean, ci95=[*best.shrinkage.ci95]),
     )
 

@@ -1,7 +1,7 @@
 """What gains are made of: a bar for each benchmark of a run, or for each row of a sweep."""
 
 import textwrap
-from collections.abc import Sequence
+from collections.abc import Mapping
 
 from lr_exp.report.analyse.pooled import Parts, parts_by_row, parts_of
 from lr_exp.report.analyse.rows import Sweep
@@ -22,32 +22,30 @@ _CAPTION = (
 
 
 def gain_parts(run: Run) -> Figure | None:
-    """A bar per benchmark and, of several, one for their average."""
+    """A bar per benchmark and, of several, one for their average, which is described in words."""
     parts = parts_of([run.evaluate])
-    bars = [
-        (benchmark_label(name), f"n = {one.strict.questions:,}", one) for name, one in parts.items()
-    ]
-    return _figure(bars, in_words([*parts.values()][-1])) if parts else None
+    labelled = {benchmark_label(name): one for name, one in parts.items()}
+    return _figure(labelled, in_words([*parts.values()][-1])) if parts else None
 
 
 def gain_parts_by_row(sweep: Sweep) -> Figure | None:
     """A bar per row, of the average over benchmarks; a few rows are also described in words."""
     several = len({row.setup.expert for row in sweep.rows}) > 1
-    bars = [
-        (row.full_label if several else row.label, f"seeds: {one.strict.seeds}", one)
+    labelled = {
+        row.full_label if several else row.label: [*parts.values()][-1]
         for row, parts in parts_by_row(sweep)
-        if parts.keys() >= {*sweep.benchmarks} and (one := [*parts.values()][-1])
-    ]
-    if not 0 < len(bars) <= _MAX_BARS:
+        if parts.keys() >= {*sweep.benchmarks}
+    }
+    if not 0 < len(labelled) <= _MAX_BARS:
         return None
-    sentences = [f"{label}: {in_words(one)}" for label, _, one in bars]
-    return _figure(bars, " ".join(sentences if len(bars) <= _MAX_SENTENCES else []))
+    sentences = [f"{label}: {in_words(one)}" for label, one in labelled.items()]
+    return _figure(labelled, " ".join(sentences if len(sentences) <= _MAX_SENTENCES else []))
 
 
-def _figure(bars: Sequence[tuple[str, str, Parts]], about: str) -> Figure:
-    """Bars with a label, a detail and the parts of each; negative parts go to the left of 0."""
-    mpl_figure, (axes,) = panel_grid(1, 1, 0.45 * len(bars) + 0.8)
-    parts, places = [one for *_, one in bars], range(len(bars))
+def _figure(labelled: Mapping[str, Parts], about: str) -> Figure:
+    """A bar for each label; negative parts go to the left of 0."""
+    parts, places = [*labelled.values()], range(len(labelled))
+    mpl_figure, (axes,) = panel_grid(1, 1, 0.45 * len(parts) + 0.8)
     latent = [100 * one.latent.mean for one in parts]
     form = [100 * one.format.mean for one in parts]
     starts = [one if one * other > 0 else 0.0 for one, other in zip(latent, form, strict=True)]
@@ -65,14 +63,12 @@ def _figure(bars: Sequence[tuple[str, str, Parts]], about: str) -> Figure:
         ),
     }
     axes.axvline(0, color=MUTED.light, linewidth=0.8)
-    axes.set_yticks(
-        places,
-        [
-            f"{textwrap.fill(label, _LABEL_CHARS)}\n{detail}, cut {cell.change(*one.cut_off)} %"
-            for label, detail, one in bars
-        ],
-    )
-    axes.set_ylim(len(bars) - 0.5, -0.5)
+    labels = [
+        f"{textwrap.fill(label, _LABEL_CHARS)}\ncut {cell.change(*one.cut_off)} %"
+        for label, one in labelled.items()
+    ]
+    axes.set_yticks(places, labels)
+    axes.set_ylim(len(parts) - 0.5, -0.5)
     axes.grid(axis="x", color=FAINT.light)
     axes.tick_params(axis="y", length=0)
     axes.set_xlabel("gain in strict accuracy (points)")

@@ -5,7 +5,7 @@ from statistics import fmean
 from typing import Any
 
 from lr_exp.report.analyse.paired import Estimate
-from lr_exp.report.analyse.pooled import PARTS, parts_of, pooled
+from lr_exp.report.analyse.pooled import pooled
 from lr_exp.report.analyse.rows import Row, Sweep
 from lr_exp.report.names import ABSENT, is_generated
 from lr_exp.report.read.summary import Gains, PairedGain, Result, Shrinkage
@@ -15,24 +15,33 @@ from lr_exp.report.tables.table import Table, table_of, text_column
 _ABOUT = (
     "Yes: tested by these runs. Partly: they show a part of it. No: they say nothing about it, so "
     "it may explain the gain. Gains are in points, averaged over benchmarks, with 95 % intervals; "
-    "of several variants, the lowest and the highest."
+    "of several variants, the lowest and the highest. With LightReasoner in the table, the first "
+    "rows are about it alone."
 )
 _TITLES = ("explanation", "tested here", "seen", "how to test it")
-_MIN_SEEDS = 3
+_OURS = "lightreasoner"
 _CONTROLS = ("no_contrast", "selective_ce", "random_steps", "entropy_steps")
+_MIN_SEEDS = 3
 
 
 def explanations_table(sweep: Sweep, name: str) -> Table | None:
     """One row per explanation; None if no gain was measured."""
-    rows = [row for row in sweep.rows if row.gain and not row.is_baseline]
-    if not rows:
+    every = [row for row in sweep.rows if row.gain and row.runs and not row.is_baseline]
+    if not every:
         return None
+    rows = [row for row in every if row.setup.method == _OURS] or every
     settings = rows[0].runs[0].settings
     limit = settings.get("evaluator", {}).get("max_new_tokens", 0)
     cut_off = _change(rows, lambda one: one.truncated / one.total)
-    budget = settings.get("distiller", {})
+    seeds = min(len(row.seeds) for row in rows)
     generated = [is_generated(benchmark) for benchmark in sweep.benchmarks]
-    pairs = {(row.setup.expert, row.setup.amateur) for row in rows if row.setup.amateur}
+    ours, controls = (
+        [row.gain for row in every if row.gain and row.setup.method in methods]
+        for methods in ([_OURS], _CONTROLS)
+    )
+    is_compared = bool(ours and controls)
+    budget = settings.get("distiller", {})
+    pairs = {(row.setup.expert, row.setup.amateur) for row in every if row.setup.amateur}
     lines = [
         ("the prompt", *_prompt(rows), "evaluator.prompts=[chat,none,plain]"),
         ("ending and boxing answers", *_form(rows), "evaluator.force_answer=true"),
@@ -48,16 +57,22 @@ def explanations_table(sweep: Sweep, name: str) -> Table | None:
             "one greedy answer to each question",
             "sample several answers of the untuned expert (pass@k)",
         ),
-        ("luck of the seed", *_seeds(rows), "-m seed=0,1,2"),
+        (
+            "luck of the seed",
+            "yes" if seeds >= _MIN_SEEDS else "partly" if seeds > 1 else "no",
+            f"{seeds} seed{'s' if seeds > 1 else ''}",
+            "-m seed=0,1,2",
+        ),
         (
             "benchmarks in the training data",
-            _verdict(generated),
+            _tested(sum(generated), len(generated)),
             f"{sum(generated)} of {len(generated)} benchmarks are generated",
             "benchmarks=[random_calculation]",
         ),
         (
             "any sharpening, without the amateur",
-            *_amateur(rows),
+            "partly" if is_compared else "no",
+            f"LightReasoner {_range(ours)}, controls {_range(controls)}" if is_compared else ABSENT,
             f"the methods {', '.join(_CONTROLS)} in the same sweep",
         ),
         (
@@ -79,16 +94,44 @@ def explanations_table(sweep: Sweep, name: str) -> Table | None:
     return table_of(name, "What could explain this gain", columns, records, [_ABOUT])
 
 
-def _verdict(tested: Sequence[bool]) -> str:
-    return "yes" if all(tested) else "partly" if any(tested) else "no"
+def _prompt(rows: Sequence[Row]) -> tuple[str, str]:
+    best = _pooled(rows, lambda one: one.best_prompt)
+    less = _pooled(rows, lambda one: one.shrinkage)
+    if not best:
+        return "no", "one prompt"
+    seen = f"{len(rows[0].runs[0].prompts)} prompts: {_range(best)} between each model's best"
+    return _tested(len(best), len(rows)), seen + (f", smaller by {_range(less)}" if less else "")
+
+
+def _form(rows: Sequence[Row]) -> tuple[str, str]:
+    latent = _pooled(rows, lambda one: one.decomposition and one.decomposition.latent)
+    form = _pooled(rows, lambda one: one.decomposition and one.decomposition.format)
+    if latent:
+        tested = _tested(len(latent), len(rows))
+        return tested, f"latent {_range(latent)}, format {_range(form)}"
+    boxed = _change(rows, lambda one: (one.boxed or 0) / one.total)
+    strict = _change(rows, lambda one: one.strict_accuracy or 0)
+    return "partly", f"boxed {boxed} %, strictly correct {strict} %"
+
+
+def _tested(count: int, total: int) -> str:
+    return "no" if count == 0 else "yes" if count == total else "partly"
+
+
+def _pooled(
+    rows: Sequence[Row], read: Callable[[Gains], PairedGain | Shrinkage | None]
+) -> list[Estimate]:
+    """The average over benchmarks of each row that has it."""
+    found = [[*pooled([run.evaluate for run in row.runs], read).values()] for row in rows]
+    return [own[-1] for own in found if own]
 
 
 def _range(estimates: Sequence[Estimate]) -> str:
     """`+20.7 (+10.3 to +31.1)`, or of several variants `+0.0 to +20.7`."""
     if len(estimates) == 1:
         return cell.with_interval(estimates[0])
-    means = [one.mean for one in estimates]
-    return cell.between((min(means), max(means)))
+    means = sorted(one.mean for one in estimates)
+    return " to ".join(dict.fromkeys(cell.signed(100 * one) for one in (means[0], means[-1])))
 
 
 def _change(rows: Sequence[Row], share: Callable[[Result], float]) -> str:
@@ -97,47 +140,3 @@ def _change(rows: Sequence[Row], share: Callable[[Result], float]) -> str:
     before = [share(one) for run in runs for one in run.results("expert").values()]
     after = [share(one) for run in runs for one in run.results(run.final_model).values()]
     return cell.change(fmean(before), fmean(after))
-
-
-def _prompt(rows: Sequence[Row]) -> tuple[str, str]:
-    def over_rows(read: Callable[[Gains], PairedGain | Shrinkage | None]) -> list[Estimate]:
-        found = [[*pooled([run.evaluate for run in row.runs], read).values()] for row in rows]
-        return [own[-1] for own in found if own]
-
-    best, less = over_rows(lambda one: one.best_prompt), over_rows(lambda one: one.shrinkage)
-    if not best:
-        return "no", "one prompt"
-    seen = f"{len(rows[0].runs[0].prompts)} prompts: {_range(best)} between each model's best"
-    seen += f", smaller by {_range(less)}" if less else ""
-    return "yes" if len(best) == len(rows) else "partly", seen
-
-
-def _form(rows: Sequence[Row]) -> tuple[str, str]:
-    found = [parts_of([run.evaluate for run in row.runs]) for row in rows]
-    if all(found):
-        parts = [[*own.values()][-1] for own in found]
-        latent, form = ([getattr(one, part) for one in parts] for part in PARTS[1:])
-        return "yes", f"latent {_range(latent)}, format {_range(form)}"
-    boxed = _change(rows, lambda one: (one.boxed or 0) / one.total)
-    strict = _change(rows, lambda one: one.strict_accuracy or 0)
-    return "partly", f"boxed {boxed} %, strictly correct {strict} %"
-
-
-def _seeds(rows: Sequence[Row]) -> tuple[str, str]:
-    gains = [row.gain for row in rows if row.gain]
-    fewest = min(one.seeds for one in gains)
-    tested = "yes" if fewest >= _MIN_SEEDS else "no" if fewest == 1 else "partly"
-    seen = f"{fewest} seed{'s' if fewest > 1 else ''}"
-    if len(gains) == 1 and gains[0].seeds_ci95:
-        seen += f", {cell.between(gains[0].seeds_ci95)} over seeds"
-    return tested, seen
-
-
-def _amateur(rows: Sequence[Row]) -> tuple[str, str]:
-    ours = [row for row in rows if row.setup.method == "lightreasoner"]
-    others = [row for row in rows if row.setup.method in _CONTROLS]
-    if not ours or not others:
-        return "no", ABSENT
-    compared = {"LightReasoner": ours, "controls": others}
-    gains = {name: [row.gain for row in own if row.gain] for name, own in compared.items()}
-    return "partly", ", ".join(f"{name} {_range(own)}" for name, own in gains.items())

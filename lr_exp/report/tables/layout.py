@@ -37,18 +37,8 @@ def tables_of(sweep: Sweep, prefix: str) -> tuple[list[Table], Pairs]:
     """
     main = sweep.table if sweep.table in _MAIN_TABLES else "results"
     accuracies = "expertise_gap" if main == "expertise_gap" else "results"
-    order = dict.fromkeys(
-        [
-            main,
-            accuracies,
-            "explanations",
-            "decomposition",
-            "prompts",
-            "answers",
-            "efficiency",
-            "kl_profile",
-        ]
-    )
+    shared = ("explanations", "decomposition", "prompts", "answers", "efficiency", "kl_profile")
+    order = dict.fromkeys([main, accuracies, *shared])
     made = [
         _MAIN_TABLES[kind](sweep, prefix if kind == main else f"{prefix}_{kind}") for kind in order
     ]
