@@ -7,11 +7,21 @@ import pytest
 
 import lr_exp
 from lr_exp.report.__main__ import main as report
-from lr_exp.report.analyse.prompts import average_gain, gains, halves_of, with_best_prompt
+from lr_exp.report.analyse import prompts
+from lr_exp.report.analyse.pooled import pooled
+from lr_exp.report.analyse.prompts import (
+    between_best_prompts,
+    gains,
+    halves_of,
+    with_best_prompt,
+)
+from lr_exp.report.read.summary import EvaluateSummary
 from tests.support.run_folders import write_run
 
 FIRST, SECOND = False, True
-HALVES = np.array([FIRST, FIRST, SECOND, SECOND])
+HALVES = np.array([[FIRST, FIRST, SECOND, SECOND]])  # one way
+
+NONE = {"won": 0, "lost": 0}
 
 
 def correct(*right: int) -> np.ndarray:
@@ -28,8 +38,14 @@ def test_each_half_is_scored_with_the_prompt_that_is_best_on_the_other_half():
     best, chosen = with_best_prompt(by_prompt, HALVES)
     assert chosen == ["plain", "chat"]
     assert best.tolist() == [[1, 0, 0, 0]]
+    two_ways = np.array([*HALVES, [FIRST, SECOND, SECOND, SECOND]])
+    best, chosen = with_best_prompt(by_prompt, two_ways)
+    # The second way asks question 0 with plain, which is best on the other three, and these with
+    # chat, which wins the tie on question 0.
+    assert sorted(chosen) == ["chat", "plain"]
+    assert best.tolist() == [[1, 0.5, 0, 0]]
     tied = {"chat": correct(1, 0, 1, 0), "plain": correct(0, 1, 0, 1)}
-    assert with_best_prompt(tied, HALVES)[1] == ["chat", "chat"]  # the headline's
+    assert with_best_prompt(tied, HALVES)[1] == ["chat"]  # the headline's
 
 
 def test_a_gain_that_another_prompt_also_brings_vanishes_between_the_best_prompts():
@@ -43,19 +59,71 @@ def test_a_gain_that_another_prompt_also_brings_vanishes_between_the_best_prompt
     assert found.same_prompt.ci95 == pytest.approx((0.8602, 1.0), abs=1e-4)
     assert found.best_prompt is not None
     assert (found.best_prompt.gain, found.best_prompt.won) == (0, 0)
-    assert found.best_prompt.expert_prompts == ["plain", "plain"]
-    assert found.best_prompt.tuned_prompts == ["chat", "chat"]
+    assert found.best_prompt.expert_prompts == ["plain"]
+    assert found.best_prompt.tuned_prompts == ["chat"]
     low, high = found.best_prompt.ci95
     assert low < 0 < high
-    assert average_gain([found.same_prompt, found.best_prompt]).mean == 0.5
+    assert found.shrinkage is not None
+    assert found.shrinkage.gain == 1
+    assert found.shrinkage.ci95 == pytest.approx((0.8602, 1.0), abs=1e-4)
     assert gains({"chat": nothing}, {"chat": everything}, ids).best_prompt is None  # of one prompt
+
+
+def test_a_resample_repeats_the_choice_of_the_prompt():
+    by_prompt = {"chat": correct(1, 1, 0, 0), "plain": correct(0, 0, 1, 1)}
+    # Question 0 four times: its half is asked with the first prompt, because the other half is
+    # empty and all prompts tie. Questions 0 and 2 twice: each half takes the other's wrong prompt.
+    drawn = np.array([[1, 1, 1, 1], [4, 0, 0, 0], [2, 0, 2, 0]])
+    assert prompts._best_scores(by_prompt, HALVES, drawn).tolist() == [0, 1, 0]
+    assert prompts._best_scores(by_prompt, HALVES[:, ::-1], drawn).tolist() == [0, 1, 0]
+
+
+def test_the_interval_between_best_prompts_includes_the_choice():
+    """Equally good prompts, chosen once and with a fixed choice: 90 % of the intervals held."""
+    rng = np.random.default_rng(0)
+    covered = {"gain": 0, "shrinkage": 0}
+    for trial in range(200):
+        easy = rng.random(100)  # of each question, for both models
+        expert, tuned = (
+            {name: (rng.random((1, 100)) < (easy + shift) / 2) * 1.0 for name in "abc"}
+            for shift in (0.5, 0.9)
+        )
+        best = between_best_prompts(expert, tuned, [f"{trial}/{n}" for n in range(100)])
+        for name, truth in (("gain", 0.2), ("shrinkage", 0.0)):
+            low, high = getattr(best, name).ci95
+            covered[name] += low <= truth <= high
+    assert covered["gain"] >= 186
+    assert covered["shrinkage"] >= 186
+
+
+def test_gains_of_several_seeds_have_a_t_interval_over_seeds():
+    """By hand: seeds gain 0.2 and 0.4, so 0.3 with a standard error of 0.1 and t = 12.706."""
+    results = {"g": {"accuracy": 0.5, "correct": 5, "total": 10}}
+    evaluations = [
+        EvaluateSummary.model_validate(
+            {
+                "expert": results,
+                "tuned": results,
+                "gains": {"g": {"same_prompt": {"gain": g, "ci95": [low, high], **NONE}}},
+            }
+        )
+        for g, low, high in ((0.2, 0.1, 0.3), (0.4, 0.1, 0.5))
+    ]
+    found = pooled(evaluations, lambda one: one.same_prompt)
+    assert [*found] == ["g"]  # one benchmark has no average
+    assert found["g"].question_ci95 == pytest.approx((0.1, 0.4))
+    assert (found["g"].mean, found["g"].questions) == (pytest.approx(0.3), 10)
+    assert found["g"].seeds_ci95 == pytest.approx((0.3 - 1.2706, 0.3 + 1.2706))
+    assert pooled(evaluations, lambda one: one.best_prompt) == {}
 
 
 def test_the_halves_depend_on_the_question_alone_and_have_similar_sizes():
     ids = [f"q/{n}" for n in range(1000)]
     halves = halves_of(ids)
-    assert 430 < halves.sum() < 570
-    assert (halves_of(ids[::-1]) == halves[::-1]).all()
+    assert halves.shape == (8, 1000)
+    assert ((halves.sum(axis=1) > 430) & (halves.sum(axis=1) < 570)).all()
+    assert 430 < (halves[0] == halves[1]).sum() < 570  # the ways are independent
+    assert (halves_of(ids[::-1]) == halves[:, ::-1]).all()
 
 
 def test_the_report_and_the_frame_have_every_prompt(tmp_path):
@@ -76,6 +144,9 @@ def test_the_report_and_the_frame_have_every_prompt(tmp_path):
         "plain": 0,
         "best of each": 0,
     }
+    smaller_by = {name: row["smaller_by"] for name, row in rows.items()}
+    assert smaller_by == {"chat": "", "plain": "", "best of each": "100.0"}
+    assert float(rows["best of each"]["smaller_by_low"]) > 0
     assert "Gains by prompt" in (tmp_path / "report" / "report.md").read_text("utf-8")
     answers = lr_exp.read_answers(tmp_path)
     shares = answers.groupby(["prompt", "who"])["correct"].mean().to_dict()

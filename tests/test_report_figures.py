@@ -232,6 +232,53 @@ def test_gains_are_in_the_order_of_the_settings_with_their_counts(tmp_path):
     assert whiskers == pytest.approx([widths[0], widths[1], widths[0]])
 
 
+def part(gain: float) -> dict:
+    return {"gain": gain, "ci95": [gain - 0.1, gain + 0.2], "won": 0, "lost": 0}
+
+
+def forced(strict: float, latent: float) -> dict:
+    """The gains of a benchmark with forced answers."""
+    parts = {"strict": strict, "latent": latent, "format": strict - latent}
+    made = {**{name: part(gain) for name, gain in parts.items()}, "won_from": {}, "lost_to": {}}
+    return {"same_prompt": part(strict), "decomposition": made}
+
+
+def test_parts_of_a_gain_are_stacked_and_negative_ones_go_below_0(tmp_path):
+    right = {name: [1, 1, 0, 1] for name in ("svamp", "gsm8k", "math500")}
+    gains = {"svamp": forced(0.5, 0.3), "gsm8k": forced(0.2, 0.4), "math500": forced(-0.4, -0.1)}
+    run = _whole_run(tmp_path / "run", before=right, after=right, evaluate__gains=gains)
+    figure = _drawn(run, "gain_parts")
+    (axes,) = figure.mpl_figure.axes
+    labels = [text.get_text() for text in axes.get_yticklabels()]
+    assert labels[0] == "SVAMP\ncut 0.0 → 0.0 %"
+    assert labels[-1] == "AVG\ncut 0.0 → 0.0 %"
+    ends = [sorted((bar.get_x(), bar.get_x() + bar.get_width())) for bar in axes.patches]
+    latent = [(0, 30), (0, 40), (-10, 0), (0, 20)]
+    form = [(30, 50), (-20, 0), (-40, -10), (-10, 0)]
+    assert ends == [pytest.approx(pair) for pair in (*latent, *form)]
+    *_, strict = axes.containers
+    assert strict[0].get_xdata().tolist() == pytest.approx([50, 20, -40, 10])
+    segments = [[end[0] for end in one] for one in strict[2][0].get_segments()]
+    assert segments[:3] == [pytest.approx(pair) for pair in ((40, 70), (10, 40), (-50, -20))]
+    assert figure.caption.startswith("Of the strict gain of +10.0 (+4.2 to +21.5) points, +20.0 ")
+    # A sweep has a bar for each row, of its average over benchmarks.
+    for seed, gain in enumerate((0.5, 0.3)):
+        write_run(
+            tmp_path / "sweep" / str(seed),
+            seed=seed,
+            before=right,
+            after=right,
+            evaluate__gains=dict.fromkeys(right, forced(gain, 0.2)),
+        )
+    (figure,) = [one for one in _all_figures(tmp_path / "sweep") if one.name == "gain_parts"]
+    (axes,) = figure.mpl_figure.axes
+    assert [text.get_text() for text in axes.get_yticklabels()] == [
+        "LightReasoner\ncut 0.0 → 0.0 %"
+    ]
+    assert [bar.get_width() for bar in axes.patches] == pytest.approx([20, 20])
+    assert figure.caption.startswith("LightReasoner: Of the strict gain of +40.0 (")
+
+
 def test_figures_fit_a_journal_s_width_with_legible_text(tmp_path):
     from matplotlib.backends.backend_agg import FigureCanvasAgg
 
@@ -239,7 +286,14 @@ def test_figures_fit_a_journal_s_width_with_legible_text(tmp_path):
     figures = [
         *_all_figures(everything(tmp_path / "all")),
         *draw_run(_whole_run(tmp_path / "run")),
-        *draw_run(_whole_run(tmp_path / "long", before=long, after=long)),
+        *draw_run(
+            _whole_run(
+                tmp_path / "long",
+                before=long,
+                after=long,
+                evaluate__gains=dict.fromkeys(long, forced(0.5, 0.6)),
+            )
+        ),
     ]
     assert len(figures) >= 15
     for figure in figures:

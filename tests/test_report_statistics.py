@@ -70,6 +70,14 @@ def test_difference_is_paired_by_question():
         paired.difference(_of("11", "10"), _of("11", "10", "00"))
 
 
+def test_holm_multiplies_by_the_number_of_remaining_tests():
+    # 3 x 0.01; 2 x 0.03; 1 x 0.04, which is not below the one before.
+    assert paired.holm([0.01, 0.04, 0.03]) == pytest.approx([0.03, 0.06, 0.06])
+    assert paired.holm([0.9, 0.001, 0.6]) == pytest.approx([1.0, 0.003, 1.0])
+    assert paired.holm([0.2]) == [0.2]
+    assert paired.holm([]) == []
+
+
 def test_majority_needs_more_than_half_of_the_seeds():
     assert paired.majority(_of("110", "100")).tolist() == [True, False, False]
     assert paired.majority(_of("110", "100", "010")).tolist() == [True, True, False]

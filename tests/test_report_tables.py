@@ -16,8 +16,9 @@ from lr_exp.config.settings import (
     Settings,
 )
 from lr_exp.report import published
+from lr_exp.report.__main__ import main
 from lr_exp.report.analyse.rows import sweeps
-from lr_exp.report.names import ABSENT, Setup
+from lr_exp.report.names import ABSENT, AVERAGE, Setup
 from lr_exp.report.read.runs import find_runs
 from lr_exp.report.tables.accuracy import accuracy_table
 from lr_exp.report.tables.alpha_beta import alpha_beta_table
@@ -396,3 +397,29 @@ def test_wide_tables_are_split_for_the_terminal_and_zero_is_never_negative():
     assert all(f" {i}.0 ± 0.5" in shown for i in range(12))
     assert shown.count("LightReasoner") == 2
     assert "\x1b" not in plain_table(_nasty_table())
+
+
+def test_p_values_are_corrected_for_the_rows_of_the_table(tmp_path):
+    """Five rows: three methods against the baseline, two of them against LightReasoner."""
+    before = {"micro_add": [0] * 12}
+    right = {"lightreasoner": 12, "no_contrast": 4, "random_steps": 7}
+    for method, count in right.items():
+        after = {"micro_add": [1] * count + [0] * (12 - count)}
+        write_run(tmp_path / method, method=method, before=before, after=after)
+    assert main([str(tmp_path)]) == 0
+    with (tmp_path / "report" / "results_significance.csv").open(encoding="utf-8") as file:
+        rows = [row for row in csv.DictReader(file) if row["benchmark"] == AVERAGE]
+    shown = [row for row in rows if row["p_holm"]]
+    against = {(row["variant"], row["against"]) for row in rows if not row["p_holm"]}
+    assert len(shown) == 5
+    assert against == {("random steps", "without contrast")}
+    p_values = sorted((float(row["p_mean"]), float(row["p_holm"])) for row in shown)
+    assert [p for p, _ in p_values] == pytest.approx(
+        [2 / 2**12, 2 / 2**8, 2 / 2**7, 2 / 2**5, 2 / 2**4], abs=0.01
+    )
+    expected, lowest = [], 0.0
+    for factor, (p, _) in zip((5, 4, 3, 2, 1), p_values, strict=True):
+        lowest = max(lowest, factor * p)
+        expected.append(lowest)
+    assert [corrected for _, corrected in p_values] == pytest.approx(expected)
+    assert "p (Holm)" in (tmp_path / "report" / "report.md").read_text("utf-8")

@@ -5,7 +5,7 @@ No weights are loaded here.
 
 import logging
 import platform
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property
 from importlib.metadata import version
@@ -15,7 +15,7 @@ from typing import Any
 
 from lr_exp import __version__
 from lr_exp.config.method import Method
-from lr_exp.config.settings import Settings
+from lr_exp.config.settings import PromptSettings, Settings
 from lr_exp.data.benchmarks import load_benchmark, load_shots
 from lr_exp.data.questions import (
     Question,
@@ -25,7 +25,7 @@ from lr_exp.data.questions import (
     select_questions,
 )
 from lr_exp.data.streaming import streamed_questions
-from lr_exp.errors import UserError
+from lr_exp.errors import UserError, warn_once
 from lr_exp.evaluator import grade
 from lr_exp.evaluator.prompts import examples_of, question_text
 from lr_exp.models import devices, early_exit, loading, locating, prompt_forms, prompts
@@ -214,21 +214,41 @@ class Inputs:
         if self.needs_amateur:
             _ = self.shared
             early_exit.check_drop_layers(self.amateur)
-        self._check_words()
+        sampled, evaluated = {}, {}
+        if self.settings.learns_from_questions:
+            sampled = {f"data={self.settings.data.name}": self.questions}
+        if "evaluate" in self.settings.stages:
+            evaluated = {f"benchmark {one}": own for one, own in self.benchmark_questions.items()}
+        self._check_words(sampled, self._amateur_scores)
+        self._check_words(evaluated, self.settings.evaluates_amateur)
+        self._check_stop_strings(self._form, sampled)
+        for form in self._forms:
+            self._check_stop_strings(form, evaluated)
 
-    def _check_words(self) -> None:
+    def _check_words(self, asked: Mapping[str, Sequence[Question]], with_amateur: bool) -> None:
         """Warns, once a model and data set, of many words that the model has no tokens for."""
-        settings, read = self.settings, {}
-        if settings.learns_from_questions:
-            read[f"data={settings.data.name}"] = self.questions, self._amateur_scores
-        if "evaluate" in settings.stages:
-            for name, questions in self.benchmark_questions.items():
-                read[f"benchmark {name}"] = questions, settings.evaluates_amateur
-        for data, (questions, with_amateur) in read.items():
+        for data, questions in asked.items():
             texts = [question_text(question) for question in islice(questions, _CHECKED_QUESTIONS)]
             for source in [self.expert, *([self.amateur] if with_amateur else [])]:
                 model, tokenizer = f"{source.role} {source.name}", self._tokenizers[source.role]
                 warn_of_unknown_tokens(model, data, tokenizer, texts)
+
+    def _check_stop_strings(
+        self, form: PromptSettings, asked: Mapping[str, Sequence[Question]]
+    ) -> None:
+        """Warns, once a form and data set, of questions that contain a stop string of the form."""
+        form = prompts.form_for(self.expert_tokenizer, Prompt(form=form))
+        for data, questions in asked.items() if form.stop else ():
+            texts = ((question.id, question_text(question)) for question in questions)
+            found = [name for name, text in texts if any(stop in text for stop in form.stop)]
+            if found:
+                stops = " or ".join(map(repr, form.stop))
+                message = (
+                    f"prompt {form.name}: {len(found):,} of {len(questions):,} questions of {data} "
+                    f"contain the stop string {stops}, such as {found[0]}; answers that quote it "
+                    "end there. Use another prompt, or change its `stop`."
+                )
+                warn_once(log, "%s", message)
 
     @cached_property
     def lora_targets(self) -> list[str] | None:

@@ -10,9 +10,8 @@ from statistics import mean
 
 from lr_exp.errors import printable
 from lr_exp.report.analyse.paired import Estimate, accuracy_from_counts, average
-from lr_exp.report.analyse.prompts import average_gain
+from lr_exp.report.analyse.pooled import parts_of, pooled
 from lr_exp.report.read.summary import (
-    Decomposition,
     DistillSummary,
     EvaluateSummary,
     Gap,
@@ -22,6 +21,7 @@ from lr_exp.report.read.summary import (
     Summary,
 )
 from lr_exp.report.tables import cell
+from lr_exp.report.tables.decomposition import in_words
 from lr_exp.report.tables.formats import one_line, plain_table
 from lr_exp.report.tables.table import Column, table_of, text_column
 from lr_exp.store.run_folder import PAGE
@@ -150,8 +150,8 @@ def _accuracies(evaluate: EvaluateSummary) -> list[str]:
     lines = [plain_table(table_of("", "", columns, [])), _sentence("answers", _answers(evaluate))]
     if evaluate.prompts and len(evaluate.prompts) > 1:
         lines.append(_sentence("prompts", _prompts(evaluate)))
-    if parts := [one.decomposition for one in (evaluate.gains or {}).values() if one.decomposition]:
-        lines.append(_sentence("made of", _made_of(parts)))
+    if parts := [*parts_of([evaluate]).values()]:
+        lines.append(_sentence("made of", in_words(parts[-1])))
     if evaluate.samples is not None:
         lines.append(_sentence("samples", _samples(evaluate.samples)))
     points = "; gain in points" if after else ""
@@ -166,30 +166,16 @@ def _prompts(evaluate: EvaluateSummary) -> str:
     shown = []
     for name, prompt in (evaluate.prompts or {}).items():
         both = (own.values() for own in (prompt.expert, prompt.tuned) if own)
-        means = [100 * mean(one.accuracy for one in own) for own in both]
-        gain = f" ({cell.signed(means[1] - means[0])})" if len(means) == 2 else ""
-        shown.append(f"{one_line(name)} {' → '.join(f'{one:.1f}' for one in means)}{gain}")
-    best = [own.best_prompt for own in (evaluate.gains or {}).values() if own.best_prompt]
-    if not best:
-        return ", ".join(shown)
-    found = average_gain(best)
-    return (
-        f"{', '.join(shown)}; between the best prompts of each: {cell.signed(100 * found.mean)} "
-        f"({cell.between(found.ci95)})"
-    )
-
-
-def _made_of(parts: list[Decomposition]) -> str:
-    """The parts of the average gain."""
-    strict, latent, form = (
-        average_gain([getattr(one, name) for one in parts])
-        for name in ("strict", "latent", "format")
-    )
-    return (
-        f"strict gain {cell.signed(100 * strict.mean)} ({cell.between(strict.ci95)}): latent "
-        f"{cell.signed(100 * latent.mean)} ({cell.between(latent.ci95)}), format "
-        f"{cell.signed(100 * form.mean)} ({cell.between(form.ci95)})"
-    )
+        means = [mean(one.accuracy for one in own) for own in both]
+        gain = f" ({cell.signed(100 * (means[1] - means[0]))})" if len(means) == 2 else ""
+        shown.append(f"{one_line(name)} {cell.change(*means)}{gain}")
+    best = [*pooled([evaluate], lambda one: one.best_prompt).values()]
+    less = [*pooled([evaluate], lambda one: one.shrinkage).values()]
+    text = ", ".join(shown)
+    if best and less:
+        text += f"; between the best prompts of each: {cell.with_interval(best[-1])}, smaller by "
+        text += cell.with_interval(less[-1])
+    return text
 
 
 def _samples(found: Samples) -> str:
@@ -209,8 +195,7 @@ def _answers(evaluate: EvaluateSummary) -> str:
     models = [list(own.values()) for own in (evaluate.expert, evaluate.tuned) if own]
 
     def shares(count: Callable[[Result], float | None]) -> str:
-        of = [mean((count(one) or 0) / one.total for one in own) for own in models]
-        return " → ".join(f"{100 * share:.1f}" for share in of)
+        return cell.change(*(mean((count(one) or 0) / one.total for one in own) for own in models))
 
     parts = {
         "cut off": shares(lambda one: one.truncated),

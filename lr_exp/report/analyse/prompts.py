@@ -1,18 +1,35 @@
 """Gains between the best prompts of each model, chosen and scored on different questions."""
 
 import hashlib
+from collections import Counter
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from itertools import product
 
 import numpy as np
 from numpy.typing import NDArray
 
-from lr_exp.report.analyse.paired import Correct, Estimate, average, difference
-from lr_exp.report.read.summary import Gains, PairedGain
+from lr_exp.report.analyse.paired import Z95, Correct, Estimate, difference
+from lr_exp.report.read.summary import Gains, PairedGain, Shrinkage
+
+RESAMPLES = 500  # of the bootstrap over questions
+
+
+@dataclass(frozen=True)
+class BestPrompts:
+    """Both models with the prompts that are best for them; see `with_best_prompt`."""
+
+    expert: Correct
+    tuned: Correct
+    gain: Estimate
+    shrinkage: Estimate  # the gain with the headline prompt minus this one
+    chosen: dict[str, list[str]]  # the fields of `PairedGain`
 
 
 def halves_of(ids: Sequence[str]) -> NDArray[np.bool_]:
-    """(questions,): whether a question is in the second half, by a hash of its id."""
-    return np.array([hashlib.sha256(one.encode()).digest()[0] % 2 == 1 for one in ids], dtype=bool)
+    """(8, questions): whether a question is in the second half, in 8 ways, by bits of its hash."""
+    first_bytes = b"".join(hashlib.sha256(one.encode()).digest()[:1] for one in ids)
+    return np.unpackbits(np.frombuffer(first_bytes, np.uint8)).reshape(-1, 8).T == 1
 
 
 def with_best_prompt(
@@ -24,19 +41,69 @@ def with_best_prompt(
 
     Args:
         by_prompt: correctness, (seeds, questions), by prompt. The first one wins a tie.
-        halves: (questions,), see `halves_of`.
+        halves: (ways, questions), see `halves_of`.
 
     Returns:
-        Correctness, (seeds, questions), and the prompts chosen for the first and the second half.
+        Correctness, (seeds, questions), averaged over the ways to halve the questions, and the
+        prompts that were chosen, the most frequent first.
     """
-    best = next(iter(by_prompt.values())).copy()
-    chosen = []
-    for half in (False, True):
-        other, own = halves != half, halves == half
-        name = max(by_prompt, key=lambda one: by_prompt[one][:, other].sum())
-        best[:, own] = by_prompt[name][:, own]
-        chosen.append(name)
-    return best, chosen
+    best, chosen = np.zeros_like(next(iter(by_prompt.values()))), Counter[str]()
+    for second, half in product(halves, (False, True)):
+        own = second == half
+        name = max(by_prompt, key=lambda one: by_prompt[one][:, ~own].sum())
+        best[:, own] += by_prompt[name][:, own] / len(halves)
+        chosen[name] += 1
+    return best, [name for name, _ in chosen.most_common()]
+
+
+def between_best_prompts(
+    expert: Mapping[str, Correct], tuned: Mapping[str, Correct], ids: Sequence[str]
+) -> BestPrompts:
+    """The gain between best prompts, from both models' correctness by prompt, the headline first.
+
+    The choice of the prompts depends on the questions too, which the interval of a fixed difference
+    leaves out. A bootstrap over questions repeats the choice, and the interval over questions is at
+    least 1.96 of its standard errors to each side.
+    """
+    halves, count, headline = halves_of(ids), len(ids), next(iter(expert))
+    before, expert_prompts = with_best_prompt(expert, halves)
+    after, tuned_prompts = with_best_prompt(tuned, halves)
+    same = tuned[headline] - expert[headline]
+    drawn = np.random.default_rng(0).multinomial(count, np.full(count, 1 / count), RESAMPLES)
+    gains = _best_scores(tuned, halves, drawn) - _best_scores(expert, halves, drawn)
+    shrunk = drawn @ same.mean(axis=0) / count - gains
+    gain = _widened(difference(after, before), gains)
+    shrinkage = _widened(difference(same, after - before), shrunk)
+    chosen = {"expert_prompts": expert_prompts, "tuned_prompts": tuned_prompts}
+    return BestPrompts(before, after, gain, shrinkage, chosen)
+
+
+def _best_scores(
+    by_prompt: Mapping[str, Correct], halves: NDArray[np.bool_], drawn: NDArray[np.int64]
+) -> NDArray[np.float64]:
+    """(resamples,): the accuracy of `with_best_prompt`, seeds averaged, in each resample.
+
+    Args:
+        drawn: (resamples, questions), how often each question was drawn.
+    """
+    correct = np.array([own.mean(axis=0) for own in by_prompt.values()]).T
+    scores = np.zeros(len(drawn))
+    for second in halves:
+        parts = [(drawn * own) @ correct for own in (~second, second)]  # (resamples, prompts)
+        for own, other in (parts, parts[::-1]):
+            scores += own[np.arange(len(drawn)), other.argmax(axis=1)]
+    return scores / len(halves) / drawn.shape[1]
+
+
+def _widened(found: Estimate, resampled: NDArray[np.float64]) -> Estimate:
+    """An estimate whose interval over questions is at least as wide as the bootstrap's."""
+    low, high = found.question_ci95
+    more = max(0.0, Z95 * float(resampled.std(ddof=1)) - (high - low) / 2)
+    return replace(
+        found,
+        question_variance=max(found.question_variance, float(resampled.var(ddof=1))),
+        question_ci95=(max(-1.0, low - more), min(1.0, high + more)),
+    )
 
 
 def gains(expert: Mapping[str, Correct], tuned: Mapping[str, Correct], ids: Sequence[str]) -> Gains:
@@ -45,20 +112,19 @@ def gains(expert: Mapping[str, Correct], tuned: Mapping[str, Correct], ids: Sequ
     same = paired_gain(tuned[headline], expert[headline])
     if len(expert) == 1:
         return Gains(same_prompt=same)
-    halves = halves_of(ids)
-    before, expert_prompts = with_best_prompt(expert, halves)
-    after, tuned_prompts = with_best_prompt(tuned, halves)
-    best = paired_gain(after, before, expert_prompts=expert_prompts, tuned_prompts=tuned_prompts)
-    return Gains(same_prompt=same, best_prompt=best)
+    best = between_best_prompts(expert, tuned, ids)
+    return Gains(
+        same_prompt=same,
+        best_prompt=paired_gain(best.tuned, best.expert, best.gain, **best.chosen),
+        shrinkage=Shrinkage(gain=best.shrinkage.mean, ci95=[*best.shrinkage.ci95]),
+    )
 
 
-def average_gain(found: Sequence[PairedGain]) -> Estimate:
-    """The mean gain over benchmarks."""
-    return average([Estimate((one.gain,), 0, 0.0, (one.ci95[0], one.ci95[1])) for one in found])
-
-
-def paired_gain(ours: Correct, theirs: Correct, **prompts: list[str]) -> PairedGain:
-    """The difference with its interval, and the questions won and lost."""
-    found, shifts = difference(ours, theirs), (ours - theirs).mean(axis=0)
-    won, lost = int((shifts > 0).sum()), int((shifts < 0).sum())
+def paired_gain(
+    ours: Correct, theirs: Correct, found: Estimate | None = None, **prompts: list[str]
+) -> PairedGain:
+    """The difference, or another estimate of it, and the questions won and lost."""
+    found = found or difference(ours, theirs)
+    shifts = (ours - theirs).mean(axis=0)
+    won, lost = int((shifts > 0.5).sum()), int((shifts < -0.5).sum())
     return PairedGain(gain=found.mean, ci95=[*found.ci95], won=won, lost=lost, **prompts)

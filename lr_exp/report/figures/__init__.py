@@ -2,6 +2,7 @@
 
 from lr_exp.report.analyse.rows import Sweep
 from lr_exp.report.figures.figure import Figure
+from lr_exp.report.figures.gain_parts import gain_parts, gain_parts_by_row
 from lr_exp.report.figures.run import gain_by_benchmark, kept_by_position, training_curves
 from lr_exp.report.figures.steps import lorenz_curve, lorenz_curves
 from lr_exp.report.figures.style import STYLE, styled
@@ -11,8 +12,9 @@ from lr_exp.report.read.runs import Run
 
 __all__ = ["STYLE", "Figure", "draw_run", "draw_sweep"]
 
-_OF_RUN = (gain_by_benchmark, lorenz_curve, kept_by_position, training_curves)
+_OF_RUN = (gain_by_benchmark, gain_parts, lorenz_curve, kept_by_position, training_curves)
 _OF_SWEEP = (
+    gain_parts_by_row,
     lorenz_curves,
     gain_against_gap,
     ablation_radar,

@@ -74,6 +74,12 @@ def run_page(folder: Path, found: Found) -> str:
         broken = str(reason)
     sections = [
         results,
+        section(
+            "explanations",
+            "Explanations",
+            "tables_and_figures.html",
+            tables=[table for table in tables if table.name.endswith("explanations")],
+        ),
         _reader(run, trajectories, broken),
         section(
             "divergence",
@@ -231,7 +237,7 @@ def _results(
         "tables_and_figures.html",
         first_tables=[table] if table else [],
         last_is_sum=table is not None and len(table.rows) > 1,
-        figures=_named(figures, "gain_by_benchmark"),
+        figures=_named(figures, "gain_by_benchmark", "gain_parts"),
         tables=[*([gap] if gap else []), *beside],
         remarks=remarks if table else ["Nothing was evaluated.", *remarks],
     )

@@ -196,10 +196,17 @@ class PairedGain(_Part):
     ci95: list[Number]
     won: Count  # questions that only the tuned expert answered correctly
     lost: Count  # questions that only the untuned expert answered correctly
-    # Of the best prompts: those that were chosen for the first and for the second half of the
-    # questions, each on the other half.
+    # Of the best prompts: those that were chosen for a half of the questions on the other half, for
+    # one of the ways to halve them; the most frequent first.
     expert_prompts: list[str] | None = None
     tuned_prompts: list[str] | None = None
+
+
+class Shrinkage(_Part):
+    """The gain at the same prompt minus the gain between the best prompts."""
+
+    gain: Number
+    ci95: list[Number]
 
 
 class Decomposition(_Part):
@@ -219,6 +226,7 @@ class Gains(_Part):
 
     same_prompt: PairedGain  # both with the headline prompt
     best_prompt: PairedGain | None = None  # each model with its own best prompt
+    shrinkage: Shrinkage | None = None
     decomposition: Decomposition | None = None  # with the headline prompt
 
 

@@ -4,13 +4,7 @@ from lr_exp.report.analyse.costs import mean
 from lr_exp.report.analyse.rows import Row, Sweep
 from lr_exp.report.read.summary import Result
 from lr_exp.report.tables import cell
-from lr_exp.report.tables.table import (
-    Column,
-    Table,
-    label_columns,
-    setup_record,
-    table_of,
-)
+from lr_exp.report.tables.table import Line, Table, table_by_benchmark
 
 _TITLES = {  # by key of `Result.numbers`; shares are shown in percent
     "accuracy": "accuracy",
@@ -34,20 +28,12 @@ _ABOUT = (
 def answers_table(sweep: Sweep, name: str) -> Table | None:
     """One row per variant and benchmark; None if nothing was evaluated."""
     lines = [
-        (row, benchmark, numbers)
+        Line(row, benchmark, {_TITLES[key]: cell.number(numbers[key]) for key in _TITLES}, numbers)
         for row in sweep.rows
         for benchmark in sweep.benchmarks
         if (numbers := _numbers(row, benchmark))
     ]
-    if not lines:
-        return None
-    columns = label_columns([row for row, *_ in lines], [benchmark for _, benchmark, *_ in lines])
-    columns += [
-        (Column(title), [cell.number(numbers[key]) for *_, numbers in lines])
-        for key, title in _TITLES.items()
-    ]
-    records = [setup_record(row) | {"benchmark": one} | numbers for row, one, numbers in lines]
-    return table_of(name, "How the answers were read", columns, records, [_ABOUT])
+    return table_by_benchmark(name, "How the answers were read", lines, _ABOUT)
 
 
 def _numbers(row: Row, benchmark: str) -> dict[str, float | None]:

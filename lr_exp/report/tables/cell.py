@@ -19,6 +19,18 @@ def points(estimate: Estimate | None) -> str:
     return ABSENT if estimate is None else f"{signed(100 * estimate.mean)} ± {_distance(estimate)}"
 
 
+def with_interval(estimate: Estimate | None) -> str:
+    """A difference of shares and its 95 % interval, `+11.8 (+10.9 to +12.7)`."""
+    if estimate is None:
+        return ABSENT
+    return f"{signed(100 * estimate.mean)} ({between(estimate.ci95)})"
+
+
+def change(*shares: float) -> str:
+    """`42.5 → 54.2`, in percent."""
+    return " → ".join(f"{100 * share:.1f}" for share in shares)
+
+
 def _distance(estimate: Estimate) -> str:
     """In points; `0.03` where one decimal would be 0.0."""
     distance = 100 * max(abs(end - estimate.mean) for end in estimate.ci95)

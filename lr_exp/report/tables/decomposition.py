@@ -2,69 +2,72 @@
 
 from collections.abc import Mapping
 
+from lr_exp.report.analyse.paired import Estimate
+from lr_exp.report.analyse.pooled import PARTS, Parts, parts_by_row
 from lr_exp.report.analyse.rows import Sweep
 from lr_exp.report.names import ABSENT
-from lr_exp.report.read.summary import PairedGain
 from lr_exp.report.tables import cell
-from lr_exp.report.tables.table import (
-    Column,
-    Table,
-    label_columns,
-    setup_record,
-    table_of,
-    text_column,
-)
+from lr_exp.report.tables.table import Line, Table, estimate_record, table_by_benchmark
 
-_PARTS = ("strict", "latent", "format")
 _ABOUT = (
-    "In points, with 95 % intervals. Strict: correct, boxed and finished. Latent: the gain with "
-    "forced answers, where an answer that was cut off or has no box is asked once for its final "
-    "answer. Format: the rest, which comes from ending answers and boxing them. Cut-off answers "
-    "make the latent accuracy before too low: check with twice evaluator.max_new_tokens. The last "
-    "two columns describe the questions won and lost, and attribute nothing."
+    "In points, with 95 % intervals over questions and, with several seeds, over seeds (Student's "
+    "t). Strict: correct, boxed and finished. Latent: the gain with forced answers, where an "
+    "answer that was cut off or has no box is asked once for its final answer. Format: the rest, "
+    "which comes from ending answers and boxing them. Cut off: untuned → tuned; such answers make "
+    "the latent accuracy before too low, and so the latent part too large: check with twice "
+    "evaluator.max_new_tokens. The last two columns describe the questions won and lost, summed "
+    "over seeds, and attribute nothing."
 )
+_NAMES = {"strict": "the gain", "latent": "the latent part", "format": "the format part"}
 
 
 def decomposition_table(sweep: Sweep, name: str) -> Table | None:
-    """One row per run and benchmark; None if no answer was forced."""
-    found = [
-        (row, run, benchmark, gains.decomposition)
-        for row in sweep.rows
-        if not row.is_baseline
-        for run in row.runs
-        for benchmark, gains in (run.evaluate.gains or {}).items()
-        if gains.decomposition
+    """One row per variant and benchmark, with their average; None if no answer was forced."""
+    lines = [
+        Line(row, benchmark, _cells(parts), _record(parts))
+        for row, by_benchmark in parts_by_row(sweep)
+        for benchmark, parts in by_benchmark.items()
     ]
-    if not found:
-        return None
-    columns = label_columns([row for row, *_ in found], [benchmark for *_, benchmark, _ in found])
-    columns.insert(-1, text_column("seed", [str(run.seed) for _, run, *_ in found]))
-    columns += [
-        (Column(part), [_points(getattr(parts, part)) for *_, parts in found]) for part in _PARTS
-    ]
-    shares = [latent_share(parts.strict, parts.latent) for *_, parts in found]
-    columns.append((Column("latent share, %"), [cell.number(share, ".0f") for share in shares]))
-    columns.append(text_column("won from", [_counts(parts.won_from) for *_, parts in found]))
-    columns.append(text_column("lost to", [_counts(parts.lost_to) for *_, parts in found]))
-    records = [
-        setup_record(row)
-        | {"seed": run.seed, "benchmark": benchmark}
-        | {part: cell.scaled(getattr(parts, part).gain) for part in _PARTS}
-        | {f"{part}_low": cell.scaled(getattr(parts, part).ci95[0]) for part in _PARTS}
-        | {f"{part}_high": cell.scaled(getattr(parts, part).ci95[1]) for part in _PARTS}
-        for row, run, benchmark, parts in found
-    ]
-    return table_of(name, "What the gain is made of", columns, records, [_ABOUT])
+    texts = ("won from", "lost to")
+    return table_by_benchmark(name, "What the gain is made of", lines, _ABOUT, texts)
 
 
-def latent_share(strict: PairedGain, latent: PairedGain) -> float | None:
+def _cells(parts: Parts) -> dict[str, str]:
+    return {part: cell.with_interval(getattr(parts, part)) for part in PARTS} | {
+        "latent share, %": cell.number(latent_share(parts.strict, parts.latent), ".0f"),
+        "cut off, %": cell.change(*parts.cut_off),
+        "n": f"{parts.strict.questions:,}",
+        "seeds": str(parts.strict.seeds),
+        "won from": _counts(parts.won_from),
+        "lost to": _counts(parts.lost_to),
+    }
+
+
+def _record(parts: Parts) -> dict[str, float | None]:
+    before, after = map(cell.scaled, parts.cut_off)
+    record = {"n": parts.strict.questions, "cut_off_before": before, "cut_off_after": after}
+    for part in PARTS:
+        record |= estimate_record(part, getattr(parts, part))
+    return record
+
+
+def in_words(parts: Parts) -> str:
+    """One sentence: the parts, and whose intervals include 0."""
+    strict, latent, form = (cell.with_interval(getattr(parts, part)) for part in PARTS)
+    text = f"Of the strict gain of {strict} points, {latent} are latent and {form} format"
+    unsure = [name for part, name in _NAMES.items() if _has_zero(getattr(parts, part))]
+    if unsure:
+        text += f"; 0 is in the interval of {' and of '.join(unsure)}"
+    return f"{text}."
+
+
+def latent_share(strict: Estimate, latent: Estimate) -> float | None:
     """The latent part in percent of the gain; None if the gain's interval includes 0."""
-    low, high = strict.ci95
-    return None if low <= 0 <= high else 100 * latent.gain / strict.gain
+    return None if _has_zero(strict) else 100 * latent.mean / strict.mean
 
 
-def _points(one: PairedGain) -> str:
-    return f"{cell.signed(100 * one.gain)} ({cell.between((one.ci95[0], one.ci95[1]))})"
+def _has_zero(one: Estimate) -> bool:
+    return one.ci95[0] <= 0 <= one.ci95[1]
 
 
 def _counts(counts: Mapping[str, int]) -> str:

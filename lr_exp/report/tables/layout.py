@@ -10,6 +10,7 @@ from lr_exp.report.tables.alpha_beta import alpha_beta_table
 from lr_exp.report.tables.answers import answers_table
 from lr_exp.report.tables.decomposition import decomposition_table
 from lr_exp.report.tables.efficiency import efficiency_table
+from lr_exp.report.tables.explanations import explanations_table
 from lr_exp.report.tables.gap import gap_table, pair_gap_table
 from lr_exp.report.tables.kl_profile import kl_profile_table
 from lr_exp.report.tables.prompts import prompts_table
@@ -25,6 +26,7 @@ _MAIN_TABLES: dict[str, Callable[[Sweep, str], Table | None]] = {
     "samples": samples_table,
     "prompts": prompts_table,
     "answers": answers_table,
+    "explanations": explanations_table,
     "efficiency": efficiency_table,
     "kl_profile": kl_profile_table,
 }
@@ -37,8 +39,8 @@ def tables_of(sweep: Sweep, prefix: str) -> tuple[list[Table], Pairs]:
     """
     main = sweep.table if sweep.table in _MAIN_TABLES else "results"
     accuracies = "expertise_gap" if main == "expertise_gap" else "results"
-    shared = ("decomposition", "samples", "prompts", "answers", "efficiency", "kl_profile")
-    order = dict.fromkeys([main, accuracies, *shared])
+    shared = ("explanations", "decomposition", "samples", "prompts", "answers", "efficiency")
+    order = dict.fromkeys([main, accuracies, *shared, "kl_profile"])
     made = [
         _MAIN_TABLES[kind](sweep, prefix if kind == main else f"{prefix}_{kind}") for kind in order
     ]

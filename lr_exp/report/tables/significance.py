@@ -3,7 +3,7 @@
 from dataclasses import asdict
 
 from lr_exp.report.analyse.compare import Pairs
-from lr_exp.report.analyse.paired import FLIPS
+from lr_exp.report.analyse.paired import FLIPS, holm
 from lr_exp.report.names import method_label
 from lr_exp.report.tables import cell
 from lr_exp.report.tables.table import (
@@ -24,7 +24,8 @@ EXPLANATION = (
     "weights questions equally where AVG weights benchmarks equally, so the two can disagree. "
     "p (mean of seeds) is a two-sided paired permutation test of the shown difference, with "
     f"{FLIPS:,} random sign flips of each question's difference averaged over seeds. Neither "
-    "accounts for variation between seeds. No correction for multiple tests."
+    "accounts for variation between seeds. p (Holm) is p (mean of seeds) with Holm's correction "
+    "for the number of rows in this table; the other two are not corrected for multiple tests."
 )
 _REFERENCE = method_label("lightreasoner")  # the label of an expert's only such row
 
@@ -41,6 +42,7 @@ def significance_table(pairs: Pairs, name: str) -> Table | None:
         if not pair.theirs.is_baseline and _REFERENCE in (pair.ours.label, pair.theirs.label)
     ]
     overall = [pair.overall for pair in shown]
+    corrected = dict(zip(overall, holm([one.p_mean for one in overall]), strict=True))
     columns = [
         *label_columns([pair.ours for pair in shown]),
         text_column("against", [pair.theirs.label for pair in shown]),
@@ -51,6 +53,7 @@ def significance_table(pairs: Pairs, name: str) -> Table | None:
         (Column("lost"), [f"{one.lost:,}" for one in overall]),
         (Column("p (majority of seeds)"), [cell.p_value(one.p_majority) for one in overall]),
         (Column("p (mean of seeds)"), [cell.p_value(one.p_mean) for one in overall]),
+        (Column("p (Holm)"), [cell.p_value(corrected[one]) for one in overall]),
     ]
     records = [
         {
@@ -59,6 +62,7 @@ def significance_table(pairs: Pairs, name: str) -> Table | None:
             "against_expert": pair.theirs.setup.expert,
             "against": pair.theirs.label,
             **asdict(comparison),
+            "p_holm": corrected.get(comparison),  # of the rows in the table
             **estimate_record("difference", comparison.difference),
         }
         for pair in pairs.pairs

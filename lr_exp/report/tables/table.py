@@ -73,6 +73,30 @@ def label_columns(rows: Sequence[Row], benchmarks: Sequence[str] | None = None) 
     return [*columns, text_column("benchmark", map(benchmark_label, benchmarks))]
 
 
+@dataclass(frozen=True)
+class Line:
+    """A variant's line in a table with one line per benchmark."""
+
+    row: Row
+    benchmark: str
+    cells: dict[str, str]  # by column title
+    record: dict[str, Any]  # for the CSV file
+
+
+def table_by_benchmark(
+    name: str, title: str, lines: Sequence[Line], about: str, texts: Sequence[str] = ()
+) -> Table | None:
+    """A table of lines; None if there are none. `texts` are the titles of text columns."""
+    if not lines:
+        return None
+    columns = label_columns([one.row for one in lines], [one.benchmark for one in lines])
+    for key in dict.fromkeys(key for one in lines for key in one.cells):
+        cells = [one.cells.get(key, ABSENT) for one in lines]
+        columns.append((Column(key, is_text=key in texts), cells))
+    records = [setup_record(one.row) | {"benchmark": one.benchmark} | one.record for one in lines]
+    return table_of(name, title, columns, records, [about])
+
+
 def with_published(
     title: str, cells: Iterable[str], rows: Sequence[Row], key: str, form: str = ".1f"
 ) -> list[Filled]:

@@ -1,0 +1,115 @@
+"""Which explanations of a gain a report tests: nothing counts as tested that was not."""
+
+import csv
+from pathlib import Path
+from typing import Any
+
+from lr_exp.report.__main__ import main
+from lr_exp.report.page import write_run_page
+from tests.support.run_folders import result, write_run
+
+PART = {"ci95": [0.1, 0.3], "won": 2, "lost": 0}
+
+
+def explanations(folder: Path) -> dict[str, tuple[str, str]]:
+    """The verdict and what was seen, by explanation."""
+    assert main([str(folder)]) == 0
+    with (folder / "report" / "results_explanations.csv").open(encoding="utf-8") as file:
+        rows = [*csv.DictReader(file)]
+    return {row["explanation"]: (row["tested here"], row["seen"]) for row in rows}
+
+
+def gains(best: float, latent: float, form: float) -> dict[str, Any]:
+    """Gains of a run on one benchmark, with several prompts and forced answers."""
+    parts = {"strict": latent + form, "latent": latent, "format": form}
+    return {
+        "same_prompt": {"gain": 0.5, **PART},
+        "best_prompt": {"gain": best, **PART},
+        "shrinkage": {"gain": 0.5 - best, "ci95": [0.2, 0.4]},
+        "decomposition": {name: {"gain": gain, **PART} for name, gain in parts.items()}
+        | {"won_from": {}, "lost_to": {}},
+    }
+
+
+def test_a_plain_run_tests_almost_nothing(tmp_path):
+    cut = {"truncated": 1, "boxed": 2, "strict_accuracy": 0.25}
+    write_run(
+        tmp_path / "run",
+        before={"gsm8k": [0, 0, 0, 1]},
+        after={"gsm8k": [1, 1, 0, 1]},
+        evaluate__expert={"gsm8k": {**result(1, 4), **cut}},
+    )
+    found = explanations(tmp_path)
+    assert found["the prompt"] == ("no", "one prompt")
+    assert found["ending and boxing answers"] == (
+        "partly",
+        "boxed 50.0 → 0.0 %, strictly correct 25.0 → 0.0 %",
+    )
+    assert found["the token limit"] == ("partly", "25.0 → 0.0 % of the answers cut off")
+    assert found["answers that the expert could sample already"][0] == "no"
+    assert found["luck of the seed"] == ("no", "1 seed")
+    assert found["benchmarks in the training data"] == ("no", "0 of 1 benchmarks are generated")
+    assert found["any sharpening, without the amateur"] == ("no", "–")  # noqa: RUF001
+    assert found["learning rate and budget"] == ("no", "100 optimizer steps at 0.0001")
+    assert found["this pair of models only"] == ("no", "1 pair")
+    text = write_run_page(tmp_path / "run").read_text("utf-8")
+    assert "What could explain this gain" in text
+    assert "evaluator.max_new_tokens=4096" in text
+
+
+def test_a_sweep_tests_what_its_runs_vary(tmp_path):
+    before = {"micro_add": [0, 0, 0, 0], "svamp": [0, 0, 0, 0]}
+    after = {"micro_add": [1, 1, 0, 0], "svamp": [1, 1, 0, 0]}
+    controls = {"no_contrast": [1, 0, 0, 0], "random_steps": [0, 0, 0, 0]}
+    for seed in range(3):
+        shared: dict[str, Any] = {"seed": seed, "before": before}
+        of_run = gains(0.2 + 0.1 * seed, 0.4, 0.1)
+        write_run(
+            tmp_path / f"ours {seed}",
+            after=after,
+            prompts={"plain": (before, after)},
+            evaluate__gains=dict.fromkeys(before, of_run),
+            **shared,
+        )
+        for method, right in controls.items():
+            of_control = dict.fromkeys(before, gains(0.9, 0.9, 0.0))
+            write_run(
+                tmp_path / f"{method} {seed}",
+                method=method,
+                after=dict.fromkeys(before, right),
+                prompts={"plain": (before, after)},
+                evaluate__gains=of_control,
+                **shared,
+            )
+    found = explanations(tmp_path)
+    verdict, seen = found["the prompt"]
+    assert verdict == "yes"
+    # LightReasoner's alone: the seeds' gains of 0.2, 0.3 and 0.4, and what is missing to 0.5.
+    assert seen.startswith("2 prompts: +30.0 (")
+    assert ") between each model's best, smaller by +20.0 (" in seen
+    verdict, seen = found["ending and boxing answers"]
+    assert (verdict, seen.count("(")) == ("yes", 2)
+    assert seen.startswith("latent +40.0 (")
+    assert ", format +10.0 (" in seen
+    assert found["the token limit"] == ("yes", "0.0 → 0.0 % of the answers cut off")
+    assert found["luck of the seed"] == ("yes", "3 seeds")
+    assert found["benchmarks in the training data"] == ("partly", "1 of 2 benchmarks are generated")
+    verdict, seen = found["any sharpening, without the amateur"]
+    assert verdict == "partly"
+    assert seen.startswith("LightReasoner +50.0 (")
+    assert seen.endswith("), controls +0.0 to +25.0")
+
+
+def test_two_pairs_and_two_seeds_are_tested_in_part(tmp_path):
+    for amateur in ("micro", "micro_master"):
+        for seed in range(2):
+            write_run(tmp_path / f"{amateur} {seed}", amateur=amateur, seed=seed)
+    found = explanations(tmp_path)
+    assert found["this pair of models only"] == ("partly", "2 pairs")
+    assert found["luck of the seed"] == ("partly", "2 seeds")
+
+
+def test_without_a_gain_there_is_nothing_to_explain(tmp_path):
+    write_run(tmp_path / "run", evaluate=None)
+    assert main([str(tmp_path)]) == 0
+    assert not (tmp_path / "report" / "results_explanations.csv").exists()
