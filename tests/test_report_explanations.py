@@ -113,3 +113,21 @@ def test_without_a_gain_there_is_nothing_to_explain(tmp_path):
     write_run(tmp_path / "run", evaluate=None)
     assert main([str(tmp_path)]) == 0
     assert not (tmp_path / "report" / "results_explanations.csv").exists()
+
+
+def test_samples_of_the_untuned_expert_are_counted_over_runs(tmp_path):
+    share = {"share": 0.5, "stderr": 0.1, "ci95": [0.2, 0.8], "total": 4}
+    sampled = {"avg": share, "pass_at": {"1": share, "2": share}, "maj": share}
+    for seed, had_right in enumerate((3, 1)):
+        covered = {"won": 4, "had_right": had_right, "both_wrong": 0, "both_wrong_had_right": 0}
+        samples = {
+            "samples": 2,
+            "temperature": 1.0,
+            "expert": {"gsm8k": sampled},
+            "coverage": {"gsm8k": covered},
+        }
+        write_run(tmp_path / str(seed), seed=seed, evaluate__samples=samples)
+    assert explanations(tmp_path)["answers that the expert could sample already"] == (
+        "yes",
+        "the untuned expert has a correct sample for 4 of 8 (50 %) questions won",
+    )
