@@ -29,6 +29,7 @@ def addresses(tmp_path: Path, *overrides: str) -> dict[str, str]:
                 "adapter": {"digest": recipe.address},
                 "answers": {"questions": 1, "finished": 1},
                 "grades": {"accuracy": 0, "correct": 0, "total": 1, "stderr": 0},
+                "forced": {"accuracy": 0},
             }.get(recipe.stage, {"digest": recipe.address})
             if recipe.stage == "adapter":  # answers are addressed by what is in its files
                 (tmp_path / ADAPTER).mkdir(exist_ok=True)
@@ -44,7 +45,8 @@ def addresses(tmp_path: Path, *overrides: str) -> dict[str, str]:
     tuned = distilling.make_adapter(context, sampling.select_steps(context, trajectories, steps))
     for model in (None, tuned):
         evaluating.evaluate_benchmark(context, inputs.benchmarks[0], model)
-    made.pop("grades")  # follow from the answers
+    for stage in ("grades", "forced"):  # follow from the answers
+        made.pop(stage)
     return made
 
 
