@@ -54,7 +54,7 @@ def test_a_plain_run_tests_almost_nothing(tmp_path):
     assert found["this pair of models only"] == ("no", "1 pair")
     text = write_run_page(tmp_path / "run").read_text("utf-8")
     assert "What could explain this gain" in text
-    assert "evaluator.max_new_tokens=4096" in text
+    assert "twice evaluator.max_new_tokens" in text
 
 
 def test_a_sweep_tests_what_its_runs_vary(tmp_path):
