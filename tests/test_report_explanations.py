@@ -46,7 +46,7 @@ def test_a_plain_run_tests_almost_nothing(tmp_path):
         "boxed 50.0 → 0.0 %, strictly correct 25.0 → 0.0 %",
     )
     assert found["the token limit"] == ("partly", "25.0 → 0.0 % of the answers cut off")
-    assert found["answers that the expert could sample already"][0] == "no"
+    assert found["answers that the expert samples already"][0] == "no"
     assert found["luck of the seed"] == ("no", "1 seed")
     assert found["benchmarks in the training data"] == ("no", "0 of 1 benchmarks are generated")
     assert found["any sharpening, without the amateur"] == ("no", "–")  # noqa: RUF001

@@ -23,7 +23,7 @@ _HOW = {  # to test each explanation
     "the prompt": "evaluator.prompts=[chat,none,plain]",
     "ending and boxing answers": "evaluator.force_answer=true",
     "the token limit": "twice evaluator.max_new_tokens",
-    "answers that the expert could sample already": "several samples of each answer (pass@k)",
+    "answers that the expert samples already": "several samples of the untuned expert (pass@k)",
     "luck of the seed": "-m seed=0,1,2",
     "benchmarks in the training data": "benchmarks=[random_calculation]",
     "any sharpening, without the amateur": "the methods no_contrast, selective_ce, random_steps "
