@@ -385,8 +385,6 @@ def test_no_module_has_unsafe_code():
     modules = [*ROOT.glob("lr_exp/**/*.py"), *ROOT.glob("bench/**/*.py")]
     assert len(modules) > 70
     found = {str(path.relative_to(ROOT)): unsafe(path.read_text("utf-8")) for path in modules}
-    for command in ("list", "dashboard"):  # each runs the one module that it names
-        assert len(found.pop(f"lr_exp/{command}.py")) == 1
     # Imports the built-in choices and the module that the user names: see SECURITY.md.
     allowed = found.pop("lr_exp/pipeline/method.py")
     assert set(allowed) == {"importlib.import_module("}

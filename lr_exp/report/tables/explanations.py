@@ -19,6 +19,18 @@ _ABOUT = (
     "rows are about it alone."
 )
 _TITLES = ("explanation", "tested here", "seen", "how to test it")
+_HOW = {  # to test each explanation
+    "the prompt": "evaluator.prompts=[chat,none,plain]",
+    "ending and boxing answers": "evaluator.force_answer=true",
+    "the token limit": "twice evaluator.max_new_tokens",
+    "answers that the expert samples already": "evaluator.samples=8 evaluator.temperature=0.7",
+    "luck of the seed": "-m seed=0,1,2",
+    "benchmarks in the training data": "benchmarks=[random_calculation]",
+    "any sharpening, without the amateur": "the methods no_contrast, selective_ce, random_steps "
+    "and entropy_steps in the same sweep",
+    "learning rate and budget": "distiller.learning_rate and distiller.steps, for each method",
+    "this pair of models only": "other values of expert and amateur",
+}
 _OURS = "lightreasoner"
 _CONTROLS = ("no_contrast", "selective_ce", "random_steps", "entropy_steps")
 _MIN_SEEDS = 3
@@ -30,65 +42,25 @@ def explanations_table(sweep: Sweep, name: str) -> Table | None:
     if not every:
         return None
     rows = [row for row in every if row.setup.method == _OURS] or every
-    settings = rows[0].runs[0].settings
-    limit = settings.get("evaluator", {}).get("max_new_tokens", 0)
     cut_off = _change(rows, lambda one: one.truncated / one.total)
+    is_complete = cut_off == cell.change(0, 0)
     seeds = min(len(row.seeds) for row in rows)
-    generated = [is_generated(benchmark) for benchmark in sweep.benchmarks]
-    ours, controls = (
-        [row.gain for row in every if row.gain and row.setup.method in methods]
-        for methods in ([_OURS], _CONTROLS)
-    )
-    is_compared = bool(ours and controls)
-    budget = settings.get("distiller", {})
-    pairs = {(row.setup.expert, row.setup.amateur) for row in every if row.setup.amateur}
-    lines = [
-        ("the prompt", *_prompt(rows), "evaluator.prompts=[chat,none,plain]"),
-        ("ending and boxing answers", *_form(rows), "evaluator.force_answer=true"),
-        (
-            "the token limit",
-            "yes" if cut_off == cell.change(0, 0) else "partly",
-            f"{cut_off} % of the answers cut off",
-            f"evaluator.max_new_tokens={2 * limit}",
-        ),
-        (
-            "answers that the expert could sample already",
-            *_sampled(rows),
-            "evaluator.samples=8 evaluator.temperature=0.7",
-        ),
-        (
-            "luck of the seed",
-            "yes" if seeds >= _MIN_SEEDS else "partly" if seeds > 1 else "no",
-            f"{seeds} seed{'s' if seeds > 1 else ''}",
-            "-m seed=0,1,2",
-        ),
-        (
-            "benchmarks in the training data",
-            _tested(sum(generated), len(generated)),
-            f"{sum(generated)} of {len(generated)} benchmarks are generated",
-            "benchmarks=[random_calculation]",
-        ),
-        (
-            "any sharpening, without the amateur",
-            "partly" if is_compared else "no",
-            f"LightReasoner {_range(ours)}, controls {_range(controls)}" if is_compared else ABSENT,
-            f"the methods {', '.join(_CONTROLS)} in the same sweep",
-        ),
-        (
-            "learning rate and budget",
-            "no",
-            f"{budget.get('steps')} optimizer steps at {budget.get('learning_rate')}",
-            "distiller.learning_rate, distiller.steps, for each method compared",
-        ),
-        (
-            "this pair of models only",
-            "partly" if len(pairs) > 1 else "no",
-            f"{max(1, len(pairs))} pair{'s' if len(pairs) > 1 else ''}",
-            "expert=…, amateur=…",
-        ),
+    generated, total = sum(map(is_generated, sweep.benchmarks)), len(sweep.benchmarks)
+    budget = rows[0].runs[0].settings.get("distiller", {})
+    pairs = len({(row.setup.expert, row.setup.amateur) for row in every if row.setup.amateur})
+    found = [
+        _prompt(rows),
+        _form(rows),
+        ("yes" if is_complete else "partly", f"{cut_off} % of the answers cut off"),
+        _sampled(rows),
+        (_tested(seeds - 1, _MIN_SEEDS - 1), f"{seeds} seed{'s' if seeds > 1 else ''}"),
+        (_tested(generated, total), f"{generated} of {total} benchmarks are generated"),
+        _amateur(every),
+        ("no", f"{budget.get('steps')} optimizer steps at {budget.get('learning_rate')}"),
+        ("partly", f"{pairs} pairs") if pairs > 1 else ("no", "1 pair"),
     ]
-    cells = zip(*lines, strict=True)
-    columns = [text_column(*one) for one in zip(_TITLES, cells, strict=True)]
+    lines = [(one, *seen, how) for (one, how), seen in zip(_HOW.items(), found, strict=True)]
+    columns = [text_column(*one) for one in zip(_TITLES, zip(*lines, strict=True), strict=True)]
     records: list[dict[str, Any]] = [dict(zip(_TITLES, line, strict=True)) for line in lines]
     return table_of(name, "What could explain this gain", columns, records, [_ABOUT])
 
@@ -113,6 +85,16 @@ def _form(rows: Sequence[Row]) -> tuple[str, str]:
     return "partly", f"boxed {boxed} %, strictly correct {strict} %"
 
 
+def _amateur(rows: Sequence[Row]) -> tuple[str, str]:
+    ours, controls = (
+        [row.gain for row in rows if row.gain and row.setup.method in methods]
+        for methods in ([_OURS], _CONTROLS)
+    )
+    if not ours or not controls:
+        return "no", ABSENT
+    return "partly", f"LightReasoner {_range(ours)}, controls {_range(controls)}"
+
+
 def _sampled(rows: Sequence[Row]) -> tuple[str, str]:
     runs = [run for row in rows for run in row.runs]
     sampled = [one.coverage for run in runs if (one := run.evaluate.samples) and one.coverage]
@@ -125,7 +107,7 @@ def _sampled(rows: Sequence[Row]) -> tuple[str, str]:
 
 
 def _tested(count: int, total: int) -> str:
-    return "no" if count == 0 else "yes" if count == total else "partly"
+    return "no" if count == 0 else "yes" if count >= total else "partly"
 
 
 def _pooled(
