@@ -236,7 +236,7 @@ print(*warnings, sep="\n")
 # | | tail | multi-token labels | gap | verdict |
 # |---|---|---|---|---|
 # | `micro` | clear | some, towards the careful way | positive | use it |
-# | `micro_near` | thinner | a few, towards the careful way | positive | works, less well |
+# | `micro_near` | clear | a few, towards the careful way | positive | works, less well |
 # | `micro_peer` | none | none | not distinguishable from 0 | nothing to learn |
 # | `micro_early_exit` | thin | none | positive | labels repeat the expert |
 # | `micro_master` | thin | nearly all, towards the careless way | **negative** | do not use it |
