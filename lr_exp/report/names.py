@@ -104,5 +104,5 @@ def is_micro(*names: str | None) -> bool:
 
 
 def is_generated(benchmark: str) -> bool:
-    """Whether a benchmark's questions are generated, so that no training data can hold them."""
+    """Whether a benchmark's questions are generated; short ones may still be in training data."""
     return benchmark.startswith(("micro_", "random_calculation"))

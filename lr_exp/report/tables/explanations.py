@@ -16,7 +16,8 @@ _ABOUT = (
     "Yes: tested by these runs. Partly: they show a part of it. No: they say nothing about it, so "
     "it may explain the gain. Gains are in points, averaged over benchmarks, with 95 % intervals; "
     "of several variants, the lowest and the highest. With LightReasoner in the table, the first "
-    "rows are about it alone."
+    "rows are about it alone. Each model's best prompts are chosen for each seed here, and for all "
+    "seeds together in the table of prompts."
 )
 _TITLES = ("explanation", "tested here", "seen", "how to test it")
 _HOW = {  # to test each explanation
@@ -27,7 +28,8 @@ _HOW = {  # to test each explanation
     "luck of the seed": "-m seed=0,1,2",
     "benchmarks in the training data": "benchmarks=[random_calculation]",
     "any sharpening, without the amateur": "the methods no_contrast, selective_ce, random_steps "
-    "and entropy_steps in the same sweep",
+    "and entropy_steps in the same sweep: each leaves the amateur out of the label or the "
+    "selection, none out of both",
     "learning rate and budget": "distiller.learning_rate and distiller.steps, for each method",
     "this pair of models only": "other values of expert and amateur",
 }
@@ -54,7 +56,11 @@ def explanations_table(sweep: Sweep, name: str) -> Table | None:
         ("yes" if is_complete else "partly", f"{cut_off} % of the answers cut off"),
         _sampled(rows),
         (_tested(seeds - 1, _MIN_SEEDS - 1), f"{seeds} seed{'s' if seeds > 1 else ''}"),
-        (_tested(generated, total), f"{generated} of {total} benchmarks are generated"),
+        (
+            "partly" if generated else "no",
+            f"{generated} of {total} benchmarks are generated; what the models were trained on "
+            "is not checked",
+        ),
         _amateur(every),
         ("no", f"{budget.get('steps')} optimizer steps at {budget.get('learning_rate')}"),
         ("partly", f"{pairs} pairs") if pairs > 1 else ("no", "1 pair"),
