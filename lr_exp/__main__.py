@@ -5,6 +5,7 @@
 """
 
 import errno
+import gc
 import shlex
 import signal
 import sys
@@ -126,6 +127,9 @@ class Program:
             from lr_exp.pipeline.run import run  # imports torch
             from lr_exp.report import terminal  # imports pandas
 
+            if not gc.isenabled():  # the program's first run
+                gc.freeze()  # imported objects stay
+                gc.enable()
             summary = run(settings, folder, self._folders)
             if not multirun:
                 _show(f"{terminal.summary_table(summary)}\n{terminal.results_lines(folder)}")
@@ -294,4 +298,5 @@ def _show(text: str) -> None:
 
 if __name__ == "__main__":
     errors.guard_tracebacks()
+    gc.disable()  # until everything is imported: collections meanwhile take a second
     sys.exit(main())
