@@ -42,16 +42,12 @@ def load_tokenizer(source: ModelSource) -> Any:
 
     Raises UserError: the tokenizer cannot be loaded.
     """
-    from transformers import AutoTokenizer
-
     if source.init == "random" and not has_tokenizer(source.folder):
         from lr_exp.models.random_models import byte_tokenizer
 
         return byte_tokenizer()
     try:
-        tokenizer = AutoTokenizer.from_pretrained(
-            source.folder, **_source_options(source), **_model_type(source)
-        )
+        tokenizer = _pretrained_tokenizer(source)
         pin_date(tokenizer, source.prompt_date)
         if source.control_tokens:
             allow_control_tokens(tokenizer)
@@ -60,21 +56,26 @@ def load_tokenizer(source: ModelSource) -> Any:
     return tokenizer
 
 
-def _model_type(source: ModelSource) -> dict[str, Any]:
-    """The model's type alone, as the `config` of a tokenizer whose own files name its class.
+def _pretrained_tokenizer(source: ModelSource) -> Any:
+    """The tokenizer that `AutoTokenizer` returns, with fewer imports if its files name its class.
 
-    Else the library imports the model's config class and with it `torch.distributed` and
-    `torch._dynamo`, which takes a second in a run that loads no model.
+    From a folder alone, the library imports the model's config class and with it
+    `torch.distributed` and `torch._dynamo`: a second in a run that loads no model.
     """
-    from transformers import PreTrainedConfig
+    from transformers import PreTrainedConfig, PreTrainedTokenizerFast
 
-    path = source.folder / "tokenizer_config.json"
-    tokenizer = json.loads(path.read_text("utf-8")) if path.is_file() else {}
-    if source.gguf_file or "tokenizer_class" not in tokenizer or "auto_map" in tokenizer:
-        return {}
-    kind = read_config(source).get("model_type")
-    facts = {"model_type": kind, "name_or_path": str(source.folder)}
-    return {"config": PreTrainedConfig.from_dict(facts)}
+    options, path = _source_options(source), source.folder / "tokenizer_config.json"
+    facts = json.loads(path.read_text("utf-8")) if path.is_file() else {}
+    if not source.gguf_file and "tokenizer_class" in facts and "auto_map" not in facts:
+        kind = read_config(source).get("model_type")
+        # The micro world's case. With another model type, another class may replace this one.
+        if (kind, facts["tokenizer_class"]) == ("llama", "TokenizersBackend"):
+            return PreTrainedTokenizerFast.from_pretrained(source.folder)
+        known = {"model_type": kind, "name_or_path": str(source.folder)}
+        options["config"] = PreTrainedConfig.from_dict(known)
+    from transformers import AutoTokenizer
+
+    return AutoTokenizer.from_pretrained(source.folder, **options)
 
 
 def load(source: ModelSource, *, device: str, dtype: str) -> LanguageModel:
