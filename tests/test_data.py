@@ -159,6 +159,13 @@ def test_jsonl_errors_name_the_line(tmp_path, content, message):
     assert "\n" not in str(caught.value)
 
 
+def test_a_source_is_read_only_as_far_as_needed(tmp_path):
+    source = jsonl(tmp_path, '{"question": "One?"}\n{"question": "Two?"}\n[1]')
+    assert [one.text for one in load_questions(source, 2, hub_root=None)] == ["One?", "Two?"]
+    with pytest.raises(UserError, match="line 3"):
+        load_questions(source, 3, hub_root=None)
+
+
 def test_questions_from_python():
     given = [
         "One?",

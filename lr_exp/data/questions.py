@@ -59,9 +59,11 @@ def write_questions(questions: Iterable[Question], folder: Path) -> dict[str, An
     return {"count": count, **fingerprints}
 
 
-def load_questions(source: SourceSettings, *, hub_root: str | None) -> list[Question]:
-    """All questions of `source` in its order; see `iterate_questions`."""
-    return list(iterate_questions(source, hub_root=hub_root, streaming=False))
+def load_questions(
+    source: SourceSettings, count: int | None = None, *, hub_root: str | None
+) -> list[Question]:
+    """The first `count` questions of `source`, or all; see `iterate_questions`."""
+    return list(islice(iterate_questions(source, hub_root=hub_root, streaming=False), count))
 
 
 def questions_of(given: Sequence[Question | str | Mapping[str, Any]]) -> list[Question]:

@@ -139,7 +139,7 @@ class Inputs:
     def benchmark_questions(self) -> dict[str, list[Question]]:
         """Each benchmark's first questions."""
         count, root = self.settings.evaluator.max_examples, self.settings.hub_root
-        return {one.name: load_questions(one, hub_root=root)[:count] for one in self.benchmarks}
+        return {one.name: load_questions(one, count, hub_root=root) for one in self.benchmarks}
 
     @cached_property
     def prompt(self) -> Prompt:
