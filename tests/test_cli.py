@@ -1,5 +1,6 @@
 """The command line: starts fast, reports mistakes in one line, and every preset is valid."""
 
+import gc
 import importlib
 import json
 import logging
@@ -44,7 +45,7 @@ INFO = [
     ("lr_exp.dashboard", "--help", "--offline"),
 ]
 START = f"""
-import runpy, sys
+import gc, runpy, sys
 for module, words, _ in {INFO}:
     sys.argv = [module, *words.split()]
     try:
@@ -55,9 +56,13 @@ heavy = "torch transformers datasets pandas matplotlib wandb wandb_workspaces"
 print("heavy:", sorted({{*heavy.split()}} & {{*sys.modules}}))
 import lr_exp.data, lr_exp.evaluator.grade  # may import torch
 assert "datasets" not in sys.modules
-import lr_exp.pipeline.run  # a run that finds everything in the store trains and decodes nothing
-training = sorted({{"peft", "accelerate", "scipy", "sympy"}} & {{*sys.modules}})
-assert not training, training
+assert not gc.isenabled()  # until a run starts
+# A run that finds everything in the store trains, decodes and draws nothing.
+import lr_exp.pipeline.run, lr_exp.report.page
+from lr_exp.models import loading, locating
+loading.load_tokenizer(locating.locate(lr_exp.compose("experiment=demo").expert, "expert"))
+needless = {{"peft", "accelerate", "scipy", "sympy", "matplotlib", "transformers.models.auto"}}
+assert not needless & {{*sys.modules}}, needless & {{*sys.modules}}
 """
 
 
@@ -69,6 +74,22 @@ def test_info_options_and_the_list_import_nothing_heavy(tmp_path):
     assert done.stdout.splitlines()[-1] == "heavy: []"
     assert all(says in done.stdout for _, _, says in INFO)
     assert list(tmp_path.iterdir()) == []  # no run folder
+
+
+def test_garbage_is_collected_during_runs_although_not_before(program, monkeypatch):
+    collects: list[bool] = []
+
+    def run(*_: object) -> None:
+        collects.append(gc.isenabled())
+        raise UserError("stop here")
+
+    monkeypatch.setattr("lr_exp.pipeline.run.run", run)
+    gc.disable()
+    try:
+        assert program("experiment=demo").error == "error: stop here"
+        assert (collects, gc.isenabled()) == ([True], True)
+    finally:
+        gc.enable()
 
 
 def test_help_is_the_programs_not_hydras_and_shows_the_values_of_the_command(program):

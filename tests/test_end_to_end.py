@@ -2,6 +2,7 @@
 
 import json
 import random
+import re
 from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
@@ -124,12 +125,17 @@ def test_a_second_run_reuses_everything_and_gives_the_same_results(first, monkey
     monkeypatch.setattr(
         "lr_exp.models.loading.load", lambda *_, **__: pytest.fail("a model was loaded")
     )
-    again = go(tmp_path, "again")
+    monkeypatch.setattr("lr_exp.report.figures.draw_run", lambda _: pytest.fail("was drawn again"))
+    again = go(tmp_path, "again", figures=True)
     assert again["sample"]["reused"]
     assert again["distill"]["reused"]
     assert results(again) == results(summary)
     lines = [(tmp_path / name / "metrics.jsonl").read_text() for name in ("run", "again")]
     assert lines[0] == lines[1]  # the record is whole although nothing was trained
+    pages = [(tmp_path / name / "report.html").read_text("utf-8") for name in ("run", "again")]
+    images = [re.findall(r'src="(data:image[^"]*)', page) for page in pages]
+    assert images[0] == images[1]
+    assert len(images[0]) >= 8  # of four figures, in two colour schemes
 
 
 def test_no_step_above_beta_ends_the_run_without_training(first, caplog):

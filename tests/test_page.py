@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from lr_exp.report.__main__ import main
-from lr_exp.report.figures import draw_run
+from lr_exp.report.figures import images_of
 from lr_exp.report.figures.style import INK, MUTED, PAPER
 from lr_exp.report.page import render, write_run_page
 from lr_exp.report.page.sweep_page import short_names
@@ -563,7 +563,7 @@ def test_a_large_sweep_stays_small_and_links_its_runs(tmp_path):
 
 
 def test_figures_beyond_the_page_s_size_are_left_out_with_a_note(run):
-    figures = draw_run(find_runs(run).runs[0])
+    figures = images_of(find_runs(run).runs[0])
     shown, notes = render.figures_that_fit(figures, 60_000)
     assert 0 < len(shown) < len(figures)
     assert "figures are only in files" in notes[0]

@@ -12,7 +12,7 @@ from coloraide import Color
 from lr_exp.report import page
 from lr_exp.report.analyse.paired import wilson
 from lr_exp.report.analyse.rows import sweeps
-from lr_exp.report.figures import STYLE, Figure, draw_run, draw_sweep
+from lr_exp.report.figures import STYLE, Figure, draw_run, draw_sweep, images_of
 from lr_exp.report.figures.style import (
     COLOURS,
     FAINT,
@@ -26,6 +26,7 @@ from lr_exp.report.figures.style import (
 )
 from lr_exp.report.names import METHODS
 from lr_exp.report.read.runs import Run, find_runs
+from lr_exp.store import Store
 from tests.support.run_folders import everything, write_metrics, write_run
 
 SCHEMES = ("light", "dark")
@@ -299,7 +300,7 @@ def test_figures_fit_a_journal_s_width_with_legible_text(tmp_path):
     for figure in figures:
         root = ET.fromstring(figure.svg)  # noqa: S314  made right here
         assert root.get("width") in ("252pt", "504pt"), figure.name
-        assert (root.get("width") == "504pt") == figure.is_wide
+        assert (root.get("width") == "504pt") == figure.image.is_wide
         sizes = [float(size) for size in re.findall(rb"font(?:-size)?: ?([\d.]+)px", figure.svg)]
         assert sizes
         assert min(sizes) >= 7, figure.name
@@ -323,6 +324,34 @@ def test_figures_fit_a_journal_s_width_with_legible_text(tmp_path):
         assert not bars or "95 % intervals" in figure.caption, figure.name
 
 
+def test_figures_are_read_from_the_store_until_their_data_or_the_code_change(tmp_path, monkeypatch):
+    store, run = Store(tmp_path / "store"), _whole_run(tmp_path / "run")
+    drawn = images_of(run)
+    assert images_of(run, store) == drawn
+    with monkeypatch.context() as patch:
+        patch.setattr("lr_exp.report.figures.draw_run", lambda _: pytest.fail("drawn again"))
+        second = {f"{part}__reused": True for part in ("sample", "distill", "evaluate")}
+        assert images_of(_whole_run(tmp_path / "second", **second), store) == drawn
+    after = {name: [0, 1, 1, 1] for name in ("gsm8k", "math500", "micro_add")}
+    changed = images_of(_whole_run(tmp_path / "changed", after=after), store)
+    assert changed[0].svg != drawn[0].svg
+    assert changed[1:] == drawn[1:]
+    write_metrics(run.folder, {1: 0.5, 50: 0.4, 100: 0.1})
+    trained = images_of(run, store)
+    assert [one.name for one, two in zip(trained, drawn, strict=True) if one != two] == names(run)[
+        -1:
+    ]
+    monkeypatch.setattr("lr_exp.report.figures.VERSION", 0)
+    monkeypatch.setattr("lr_exp.report.figures.draw_run", lambda _: [])
+    assert images_of(run, store) == []
+
+
+def test_figures_are_drawn_where_the_store_cannot_be_written(tmp_path):
+    store, run = Store(tmp_path / "store"), _whole_run(tmp_path / "run")
+    (tmp_path / "store" / "figures").write_text("a file in place of the folder")
+    assert images_of(run, store) == images_of(run)
+
+
 def test_a_page_does_not_render_pngs(tmp_path):
     """Rendering a PNG for each figure would dominate a page's cost."""
     run = _whole_run(tmp_path)
@@ -335,7 +364,7 @@ def test_a_page_does_not_render_pngs(tmp_path):
 def test_dark_figures_change_colours_but_neither_names_nor_heat_maps(tmp_path):
     right = {INK.light: [0, 1, 1, 0]}  # a benchmark named like a colour
     run = _whole_run(tmp_path / "run", before=right, after=right, answers=False)
-    dark = _drawn(run, "gain_by_benchmark").dark_svg.decode()
+    dark = _drawn(run, "gain_by_benchmark").image.dark_svg
     assert f">{INK.light}<" in dark
     assert f"fill: {INK.dark}" in dark
     assert f"fill: {PAPER.dark}" in dark
@@ -346,8 +375,8 @@ def test_dark_figures_change_colours_but_neither_names_nor_heat_maps(tmp_path):
             folder = tmp_path / "map" / f"{alpha} {beta}"
             write_run(folder, alpha=alpha, beta=beta, sweep="alpha_beta", after=after)
     (heat_map,) = [one for one in _all_figures(tmp_path / "map") if one.name == "map"]
-    for svg in (heat_map.svg, heat_map.dark_svg):
-        cells = re.findall(r'<text style="([^"]*)"[^>]*>(\d+\.\d)</text>', svg.decode())
+    for svg in (heat_map.image.svg, heat_map.image.dark_svg):
+        cells = re.findall(r'<text style="([^"]*)"[^>]*>(\d+\.\d)</text>', svg)
         shown = {value: style for style, value in cells}
         assert "fill: #fefefe" in shown["50.0"]  # the darkest
         assert "fill: #010101" in shown["100.0"]

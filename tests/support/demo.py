@@ -1,6 +1,7 @@
 """Small demo runs in this process."""
 
 import json
+from importlib import import_module
 from pathlib import Path
 
 import pytest
@@ -31,7 +32,8 @@ def settings_for(tmp_path: Path, *overrides: str):
 
 def skip_figures(patch: pytest.MonkeyPatch) -> None:
     """Omits the figures of runs' pages, which take a second to draw."""
-    patch.setattr("lr_exp.report.figures._OF_RUN", ())
+    module = import_module("lr_exp.report.page.run_page")  # whose name a function also has
+    patch.setattr(module, "images_of", lambda *_: [])
 
 
 def go(tmp_path: Path, folder: str, *overrides: str, figures: bool = False) -> dict:

@@ -1,7 +1,10 @@
 """The report's figures. Only drawing imports matplotlib."""
 
+from importlib.metadata import version
+
+from lr_exp.errors import UserError
 from lr_exp.report.analyse.rows import Sweep
-from lr_exp.report.figures.figure import Figure
+from lr_exp.report.figures.figure import Figure, Image
 from lr_exp.report.figures.gain_parts import gain_parts, gain_parts_by_row
 from lr_exp.report.figures.run import gain_by_benchmark, kept_by_position, training_curves
 from lr_exp.report.figures.steps import lorenz_curve, lorenz_curves
@@ -9,9 +12,13 @@ from lr_exp.report.figures.style import STYLE, styled
 from lr_exp.report.figures.sweep import ablation_radar, alpha_beta_map, cost_bars, gain_against_gap
 from lr_exp.report.figures.training import accuracy_by_step, entropy_by_step
 from lr_exp.report.read.runs import Run
+from lr_exp.store import Recipe, Store, digest
 
-__all__ = ["STYLE", "Figure", "draw_run", "draw_sweep"]
+__all__ = ["STYLE", "Figure", "Image", "draw_run", "draw_sweep", "images_of"]
 
+VERSION = 1  # increase it when a run's figure changes, or its title, caption or colours
+_PLACES = {"store", "wandb", "artifact", "reused"}  # where results come from and go to
+_NEVER_DRAWN = dict.fromkeys(["settings", "sample", "distill", "evaluate"], _PLACES)
 _OF_RUN = (gain_by_benchmark, gain_parts, lorenz_curve, kept_by_position, training_curves)
 _OF_SWEEP = (
     gain_parts_by_row,
@@ -29,6 +36,19 @@ def draw_run(run: Run) -> list[Figure]:
     """Every figure for which the run, finished or not, has the data."""
     with styled():
         return [figure for draw in _OF_RUN if (figure := draw(run))]
+
+
+def images_of(run: Run, store: Store | None = None) -> list[Image]:
+    """The images of `draw_run`; from the store, if it has those of the same summary and metrics."""
+    if store is None:
+        return [figure.image for figure in draw_run(run)]
+    data = digest([run.summary.model_dump(exclude=_NEVER_DRAWN), run.metrics()[0]])
+    recipe = Recipe("figures", VERSION, {"data": data}, {"matplotlib": version("matplotlib")})
+    try:
+        made = store.make(recipe, lambda _: {"images": [*map(vars, images_of(run))]})
+    except UserError:  # the store is not writable
+        return images_of(run)
+    return [Image(**one) for one in made.facts["images"]]
 
 
 def draw_sweep(sweep: Sweep) -> list[Figure]:

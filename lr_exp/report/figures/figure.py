@@ -12,11 +12,27 @@ from typing import Any
 from lr_exp.report.analyse.paired import Estimate
 from lr_exp.report.figures.style import COLOURS, DOUBLE, SINGLE, styled
 
-_DARK = {colour.light.encode(): colour.dark.encode() for colour in COLOURS}
-_COLOUR_VALUE = re.compile(rb"(?<=: )#[0-9a-f]{6}\b")  # of a style property
+_DARK = {colour.light: colour.dark for colour in COLOURS}
+_COLOUR_VALUE = re.compile(r"(?<=: )#[0-9a-f]{6}\b")  # of a style property
 _LINE_CHARS = 50  # of a legend's label, as fits in a figure of one column
 _MAX_COLUMN_CHARS = 24  # a legend with a longer label has half the columns
 _LEGEND_LINE_HEIGHT = 0.17  # inches
+
+
+@dataclass(frozen=True)
+class Image:
+    """A drawn figure, as a page shows it."""
+
+    name: str
+    title: str
+    caption: str
+    svg: str
+    is_wide: bool  # whether it spans two columns
+
+    @property
+    def dark_svg(self) -> str:
+        """The SVG file in the palette's dark scheme."""
+        return _COLOUR_VALUE.sub(lambda match: _DARK.get(match[0], match[0]), self.svg)
 
 
 @dataclass(frozen=True)
@@ -32,20 +48,15 @@ class Figure:
     def svg(self) -> bytes:
         return self._file("svg", {"Date": None, "Creator": None})
 
-    @property
-    def dark_svg(self) -> bytes:
-        """The SVG file in the palette's dark scheme."""
-        return _COLOUR_VALUE.sub(lambda match: _DARK.get(match[0], match[0]), self.svg)
-
     @cached_property
     def png(self) -> bytes:
         """At 300 dpi."""
         return self._file("png", {"Software": None})
 
     @property
-    def is_wide(self) -> bool:
-        """Whether it spans two columns."""
-        return self.mpl_figure.get_figwidth() > SINGLE
+    def image(self) -> Image:
+        is_wide = bool(self.mpl_figure.get_figwidth() > SINGLE)
+        return Image(self.name, self.title, self.caption, self.svg.decode("utf-8"), is_wide)
 
     def _file(self, kind: str, metadata: dict[str, None]) -> bytes:
         buffer = io.BytesIO()

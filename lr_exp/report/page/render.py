@@ -16,7 +16,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from lr_exp.errors import printable
-from lr_exp.report.figures import Figure
+from lr_exp.report.figures import Image
 
 _SCRIPTS = ("page.js", "reader.js", "answers.js")
 
@@ -57,8 +57,8 @@ def page(
 
 
 def figures_that_fit(
-    figures: Sequence[Figure], max_bytes: int
-) -> tuple[dict[str, Figure], list[str]]:
+    figures: Sequence[Image], max_bytes: int
+) -> tuple[dict[str, Image], list[str]]:
     """The first figures whose images take at most `max_bytes`, and a note on the others."""
     sizes = [len(_data_uri(figure.svg)) + len(_data_uri(figure.dark_svg)) for figure in figures]
     fits = zip(figures, accumulate(sizes), strict=True)
@@ -81,8 +81,8 @@ def _digest(content: str) -> str:
     return base64.b64encode(hashlib.sha256(content.encode()).digest()).decode()
 
 
-def _data_uri(svg: bytes) -> str:
-    return f"data:image/svg+xml;base64,{base64.b64encode(svg).decode()}"
+def _data_uri(svg: str) -> str:
+    return f"data:image/svg+xml;base64,{base64.b64encode(svg.encode()).decode()}"
 
 
 _ENVIRONMENT = Environment(

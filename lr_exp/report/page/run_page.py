@@ -13,7 +13,7 @@ from lr_exp.report import names
 from lr_exp.report.analyse.comparable import flat, machine
 from lr_exp.report.analyse.rows import Sweep, sweeps
 from lr_exp.report.document import MICRO, reading_notes
-from lr_exp.report.figures import Figure, draw_run
+from lr_exp.report.figures import Image, images_of
 from lr_exp.report.page.accuracy_change import AccuracyChange, accuracy_change
 from lr_exp.report.page.answers import OUTCOMES, read_pairs
 from lr_exp.report.page.render import Section, figures_that_fit, page, render, section
@@ -25,6 +25,7 @@ from lr_exp.report.tables import cell
 from lr_exp.report.tables.gap import pair_gap_table
 from lr_exp.report.tables.layout import tables_of
 from lr_exp.report.tables.table import PUBLISHED, Column, Table, table_of, text_column
+from lr_exp.store import Store
 from lr_exp.store.run_folder import TRAJECTORIES
 
 _MAX_IMAGE_BYTES = 600_000  # of all figures
@@ -41,15 +42,13 @@ _LOGGED = {  # in metrics.jsonl
     "learning_rate": ("learning rate", ".2e"),
 }
 _Tile = tuple[str, str, str, str]  # a headline number: label, value, unit, detail
-
-
 _BESIDE = tuple(f"results_{kind}" for kind in ("decomposition", "samples", "prompts", "answers"))
 
 
-def run_page(folder: Path, found: Found) -> str:
+def run_page(folder: Path, found: Found, store: Store | None = None) -> str:
     """The page of the run in `folder`; `found` is what this folder itself contains."""
     run = next(iter(found.every), None) or Unfinished(folder, folder.resolve().name)
-    figures, omitted = figures_that_fit(draw_run(run), _MAX_IMAGE_BYTES)
+    figures, omitted = figures_that_fit(images_of(run, store), _MAX_IMAGE_BYTES)
     tables: list[Table] = []
     tiles: list[_Tile] = []
     results = settings = None
@@ -110,7 +109,7 @@ def run_page(folder: Path, found: Found) -> str:
     )
 
 
-def _named(figures: dict[str, Figure], *wanted: str) -> list[Figure]:
+def _named(figures: dict[str, Image], *wanted: str) -> list[Image]:
     return [figures[name] for name in wanted if name in figures]
 
 
@@ -221,7 +220,7 @@ def _results(
     sweep: Sweep,
     tables: list[Table],
     table: Table | None,
-    figures: dict[str, Figure],
+    figures: dict[str, Image],
     remarks: list[str],
 ) -> Section | None:
     beside = [

@@ -21,15 +21,15 @@ def sweep_page(title: str, found: Found, sweeps: Sequence[SweepSection], out: Pa
     counts = f"{found.counts} and {len(found.unfinished):,} unfinished runs."
     status = [("Note:", note) for note in found.notes]
     head = render("head.html", status=status, choices={"runs": counts}, tiles=[])
-    every_figure = [figure for sweep in sweeps for figure in sweep.figures]
-    shown, omitted = figures_that_fit(every_figure, _MAX_IMAGE_BYTES)
+    images = [figure.image for sweep in sweeps for figure in sweep.figures]
+    shown, omitted = figures_that_fit(images, _MAX_IMAGE_BYTES)
     sections = [
         section(
             f"sweep-{index}",
             one.sweep.name or NO_SWEEP,
             "tables_and_figures.html",
             first_tables=one.tables[:2],
-            figures=[figure for figure in one.figures if figure.name in shown],
+            figures=[shown[figure.name] for figure in one.figures if figure.name in shown],
             tables=one.tables[2:],
             remarks=[*one.sweep.warnings, *dict.fromkeys(one.sweep.notes), *one.refused],
         )
