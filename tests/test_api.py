@@ -122,6 +122,7 @@ def test_it_composes_inside_another_hydra_program(tmp_path):
         assert hydra.compose("config").mine == 7  # the caller's program is unchanged
 
 
+@pytest.mark.integration
 def test_a_run_reuses_the_sample_and_prints_nothing(finished, sample, capsys):
     folder, summary = finished
     assert summary.to_dict() == json.loads((folder / "summary.json").read_text("utf-8"))
@@ -210,6 +211,7 @@ def test_labels_cover_the_tokens_that_alpha_keeps(sample, place):
     assert other.labels.tokens.map(len).sum() < sample.labels.tokens.map(len).sum()
 
 
+@pytest.mark.integration
 def test_what_is_sampled_is_what_the_run_trains_on(place):
     """A run with the same settings reuses the supervision."""
     settings = lr_exp.compose(
@@ -245,6 +247,7 @@ def test_a_sample_needs_two_models(words, message, place):
         lr_exp.sample(settings)
 
 
+@pytest.mark.integration
 def test_runs_and_answers_as_tables(finished):
     folder, _ = finished
     runs = lr_exp.read_runs(folder.parent)
@@ -301,6 +304,7 @@ def described_in(function) -> set[str]:
     return {*named} - {"expert", "tuned", "read_runs"}
 
 
+@pytest.mark.integration
 def test_an_output_with_any_line_separator_is_one_answer(finished, place):
     """A model may write U+2028 or U+0085, at which Python's splitlines splits."""
     folder, _ = finished
@@ -318,6 +322,7 @@ def test_an_output_with_any_line_separator_is_one_answer(finished, place):
         lr_exp.read_answers(copy)
 
 
+@pytest.mark.integration
 def test_a_run_that_trained_nothing_stays_where_it_was(place):
     words = (*SMALL, "beta=50", "benchmarks=[micro_plain]", f"store={place / 'store'}")
     lr_exp.run_experiment(lr_exp.compose(*words), place / "nothing")

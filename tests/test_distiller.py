@@ -96,6 +96,7 @@ def test_training_lowers_the_loss_and_reports_it(tmp_path):
     assert not (tmp_path / "checkpoints").exists()
 
 
+@pytest.mark.integration
 def test_the_expert_is_left_as_it_was(tmp_path):
     """A LoRA layer that stayed behind would be evaluated as the expert before tuning."""
     expert = load_micro()
@@ -107,6 +108,7 @@ def test_the_expert_is_left_as_it_was(tmp_path):
     assert [name for name, _ in expert.model.named_modules()] == names
 
 
+@pytest.mark.integration
 def test_plain_peft_loads_the_adapter_and_plain_transformers_the_merged_model(tmp_path):
     train(tmp_path)
     base = AutoModelForCausalLM.from_pretrained(micro_source().folder, dtype=torch.float32)
@@ -173,6 +175,7 @@ def test_a_resumed_training_ends_with_the_same_bytes(whole, tmp_path, last, monk
     check_same_training(whole, tmp_path)
 
 
+@pytest.mark.integration
 def test_every_pass_draws_its_own_dropout_whatever_was_drawn_before(tmp_path, monkeypatch):
     """Then it does not depend on which process computes a pass, nor on where a run was resumed."""
     pass_losses, seeds = trainer.pass_losses, []
@@ -249,6 +252,7 @@ def _history(folder, **changes):
     return read_history(folder)
 
 
+@pytest.mark.integration
 def test_the_logged_entropy_is_a_mean_in_nats(tmp_path):
     settings = replace(SETTINGS, steps=1, batch_size=a_supervision().kept, lora_dropout=0.0)
     (entry,) = _history(tmp_path, **vars(settings))

@@ -474,9 +474,11 @@ def answers() -> Iterator[Case]:
 # The tests ---------------------------------------------------------------------------------------
 
 PROGRAMS = {"report": report_main, "grade": grade.main, "store": store_main}
+FILES = [*models(), *DATA, *RECORD_FILES, *PLACES, *answers()]
 CASES = [
     *(Case(words, says) for words, says in SETTINGS.items()),
-    *(*models(), *DATA, *RECORD_FILES, *PLACES, *answers()),
+    *(one for one in FILES if one.program != "run"),
+    *(pytest.param(one, marks=pytest.mark.integration) for one in FILES if one.program == "run"),
 ]
 
 

@@ -107,6 +107,7 @@ def test_every_table_of_the_paper_has_a_sweep_and_a_miniature():
         assert len([word for word in words if word.startswith("seed=")]) >= 3
 
 
+@pytest.mark.integration
 def test_the_sweeps_have_the_cells_that_their_headers_describe():
     pairs = {(s.expert.name, s.amateur.name) for s in of_first_seed("expertise_gap")}
     small = ["qwen_0_5b", "qwen_1_5b", "qwen_math_1_5b_instruct"]
