@@ -331,6 +331,7 @@ def test_figures_are_read_from_the_store_until_their_data_or_the_code_change(tmp
     with monkeypatch.context() as patch:
         patch.setattr("lr_exp.report.figures.draw_run", lambda _: pytest.fail("drawn again"))
         second = {f"{part}__reused": True for part in ("sample", "distill", "evaluate")}
+        second["provenance__device_name"] = "another machine"
         assert images_of(_whole_run(tmp_path / "second", **second), store) == drawn
     after = {name: [0, 1, 1, 1] for name in ("gsm8k", "math500", "micro_add")}
     changed = images_of(_whole_run(tmp_path / "changed", after=after), store)

@@ -17,8 +17,8 @@ from lr_exp.store import Recipe, Store, digest
 __all__ = ["STYLE", "Figure", "Image", "draw_run", "draw_sweep", "images_of"]
 
 VERSION = 1  # increase it when a run's figure changes, or its title, caption or colours
-_PLACES = {"store", "wandb", "artifact", "reused"}  # where results come from and go to
-_NEVER_DRAWN = dict.fromkeys(["settings", "sample", "distill", "evaluate"], _PLACES)
+_PLACES = {"store", "wandb", "artifact", "reused", "device_name"}  # where results come from or go
+_NEVER_DRAWN = dict.fromkeys(["provenance", "settings", "sample", "distill", "evaluate"], _PLACES)
 _OF_RUN = (gain_by_benchmark, gain_parts, lorenz_curve, kept_by_position, training_curves)
 _OF_SWEEP = (
     gain_parts_by_row,
