@@ -342,7 +342,9 @@ def test_figures_are_read_from_the_store_until_their_data_or_the_code_change(tmp
     assert [one.name for one, two in zip(trained, drawn, strict=True) if one != two] == names(run)[
         -1:
     ]
-    monkeypatch.setattr("lr_exp.report.figures.VERSION", 0)
+    (tmp_path / "code").mkdir()
+    (tmp_path / "code" / "another.py").touch()
+    monkeypatch.setattr("lr_exp.report.figures._CODE", tmp_path / "code")
     monkeypatch.setattr("lr_exp.report.figures.draw_run", lambda _: [])
     assert images_of(run, store) == []
 

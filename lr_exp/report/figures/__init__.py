@@ -1,6 +1,7 @@
 """The report's figures. Only drawing imports matplotlib."""
 
 from importlib.metadata import version
+from pathlib import Path
 
 from lr_exp.errors import UserError
 from lr_exp.report.analyse.rows import Sweep
@@ -12,11 +13,11 @@ from lr_exp.report.figures.style import STYLE, styled
 from lr_exp.report.figures.sweep import ablation_radar, alpha_beta_map, cost_bars, gain_against_gap
 from lr_exp.report.figures.training import accuracy_by_step, entropy_by_step
 from lr_exp.report.read.runs import Run
-from lr_exp.store import Recipe, Store, digest
+from lr_exp.store import Recipe, Store, digest, file_digest
 
 __all__ = ["STYLE", "Figure", "Image", "draw_run", "draw_sweep", "images_of"]
 
-VERSION = 1  # increase it when a run's figure changes, or its title, caption or colours
+_CODE = Path(__file__).parents[1]  # all of `report`, which determines the figures
 _PLACES = {"store", "wandb", "artifact", "reused", "device_name"}  # where results come from or go
 _NEVER_DRAWN = dict.fromkeys(["provenance", "settings", "sample", "distill", "evaluate"], _PLACES)
 _OF_RUN = (gain_by_benchmark, gain_parts, lorenz_curve, kept_by_position, training_curves)
@@ -43,7 +44,9 @@ def images_of(run: Run, store: Store | None = None) -> list[Image]:
     if store is None:
         return [figure.image for figure in draw_run(run)]
     data = digest([run.summary.model_dump(exclude=_NEVER_DRAWN), run.metrics()[0]])
-    recipe = Recipe("figures", VERSION, {"data": data}, {"matplotlib": version("matplotlib")})
+    code = digest([file_digest(path) for path in (STYLE, *sorted(_CODE.rglob("*.py")))])
+    settings = {"code": code, "matplotlib": version("matplotlib")}
+    recipe = Recipe("figures", 1, {"data": data}, settings)
     try:
         made = store.make(recipe, lambda _: {"images": [*map(vars, images_of(run))]})
     except UserError:  # the store is not writable
