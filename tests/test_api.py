@@ -210,21 +210,6 @@ def test_labels_cover_the_tokens_that_alpha_keeps(sample, place):
     assert other.labels.tokens.map(len).sum() < sample.labels.tokens.map(len).sum()
 
 
-def test_what_is_sampled_is_what_the_run_trains_on(place):
-    """A run with the same settings reuses the supervision."""
-    settings = lr_exp.compose(
-        *SMALL, "alpha=0.5", "beta=0.8", "stages=[sample]", f"store={place / 'store'}"
-    )
-    sample = lr_exp.sample(settings)
-    made = {path.name for path in (place / "store" / "supervision").iterdir()}
-    summary = lr_exp.run_experiment(settings, place / "sampled")
-    assert {path.name for path in (place / "store" / "supervision").iterdir()} == made
-    assert Path(summary.sample.artifact).name in made
-    sampled = summary.sample.to_dict()
-    assert {name: sampled[name] for name in sample.facts} == sample.facts
-    assert (sample.labels.kl_nats > 0.8).all()
-
-
 def test_a_pair_without_a_kept_step_has_empty_labels_of_the_same_columns(settings, sample, place):
     peers = lr_exp.sample(lr_exp.compose(*SMALL, "beta=50", f"store={place / 'store'}"))
     assert peers.facts["kept"] == len(peers.labels) == 0

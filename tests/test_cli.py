@@ -19,14 +19,13 @@ from lr_exp.config.composition import conf_dir
 from lr_exp.config.options import option_files
 from lr_exp.config.settings import (
     AmateurSettings,
-    BenchmarkSettings,
     DataSettings,
     DistillerSettings,
     EvaluatorSettings,
     ExpertSettings,
     SamplerSettings,
+    ServerSettings,
     Settings,
-    WandbSettings,
 )
 from lr_exp.data.benchmarks import load_benchmark
 from lr_exp.errors import UserError
@@ -138,6 +137,7 @@ def test_an_invalid_run_folder_is_one_line_and_a_bug_keeps_its_traceback(program
 NAN = math.nan
 
 OUTSIDE = {
+    ServerSettings: {"concurrency": (0,), "timeout": (0.0, NAN), "attempts": (0,)},
     Settings: {"alpha": (0.0, -0.1, 1.5, NAN), "beta": (-1.0, NAN), "seed": (-1, 2**32)},
     SamplerSettings: {
         "max_new_tokens": (0, -1),
@@ -149,17 +149,19 @@ OUTSIDE = {
         "steps": (0, -5),
         "batch_size": (0,),
         "tokens_per_pass": (0,),
-        "learning_rate": (0.0, -1e-5, NAN),
+        "learning_rate": (0.0, -1e-5, math.inf, NAN),
         "warmup_steps": (-1,),
         "weight_decay": (-0.1, NAN),
         "max_grad_norm": (0.0, NAN),
-        "lora_r": (0,),
+        "lora_r": (0, 2**16 + 1),
         "lora_alpha": (0,),
         "lora_dropout": (-0.1, 1.0, NAN),
         "log_every": (0,),
         "checkpoint_every": (0,),
     },
-    EvaluatorSettings: {"max_examples": (0,), "max_new_tokens": (0,), "batch_size": (0,)},
+    EvaluatorSettings: {
+        **dict.fromkeys(("max_examples", "max_new_tokens", "batch_size", "samples"), (0,)),
+    },
 }
 
 
@@ -180,12 +182,10 @@ def test_values_out_of_range_are_refused_by_name(kind):
     "make",
     [
         lambda: DataSettings(name="x", format="micro", count=0),
-        lambda: BenchmarkSettings(name="x", format="gsm8k", answer="numbr"),
         lambda: Settings(prompt_date="today"),
         lambda: Settings(prompt_date="2025-02-30"),
         lambda: DistillerSettings(order="step"),
         lambda: EvaluatorSettings(num_fewshot=0),
-        lambda: WandbSettings(mode="on"),
     ],
 )
 def test_invalid_options_and_counts(make):

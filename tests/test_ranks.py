@@ -33,17 +33,18 @@ WORDS = [
     "data.count=7",
     "sampler.batch_size=2",
     "sampler.max_new_tokens=48",
+    "distiller.steps=4",
     "benchmarks=[micro_add]",
     "evaluator.max_examples=5",
     "evaluator.batch_size=2",
-    "evaluator.max_new_tokens=24",
+    "evaluator.max_new_tokens=8",
 ]
 PLACES = ["store=store", "hydra.run.dir=run"]
 # Optional outputs and stages, so that the comparison covers them.
 ALL = [
     *WORDS,
     "data.streaming=true",
-    "distiller.snapshot_every=4",
+    "distiller.snapshot_every=2",
     "distiller.merge=true",
     "evaluator.decoder=contrastive",
     "evaluator.gap=sampled",
