@@ -284,16 +284,6 @@ def test_values_that_ranks_compare(tmp_path):
     assert None not in [*machine.values(), *files.values()]
 
 
-def test_one_process_works_without_a_process_group():
-    assert (distributed.rank(), distributed.world_size()) == (0, 1)
-    assert distributed.is_rank0()
-    assert not distributed.is_distributed()
-    taken = []
-    distributed.distribute_jobs([1, 2], lambda job: 2 * job, lambda *pair: taken.append(pair))
-    assert taken == [(1, 2), (2, 4)]
-    assert distributed.peer_lost_error() is None
-
-
 @pytest.mark.integration
 def test_a_hydra_launcher_cannot_be_combined_with_torchrun(program, monkeypatch):
     monkeypatch.setattr(environment, "_environment", environment._Environment(0, 2, 0, 2))
