@@ -206,12 +206,14 @@ def test_locations_do_not_change_the_run_id(place, first, tmp_path):
         "sampler.export=there.jsonl",
         "distiller.checkpoint_every=4",
         "distiller.merge=true",
-        "data.streaming=true",
         "server.url=http://localhost:1",
         "server.concurrency=2",
         "server.attempts=2",
     ):
         assert cell(place, override).id == first[0].run["run_id"], override
+    # A stopped run is resumed that now reads the same questions from a stream.
+    words = [("data.max_questions=null", f"data.streaming={on}") for on in ("false", "true")]
+    assert len({cell(place, *word).id for word in words}) == 1
 
 
 @pytest.mark.parametrize(
