@@ -21,6 +21,7 @@ from lr_exp.data.questions import (
 )
 from lr_exp.data.sources import GENERATED
 from lr_exp.errors import UserError
+from lr_exp.micro.world import generate_problems
 from tests.support.files import one_line_error
 from tests.support.hub import COUNTS, HUB, ROOT, mirror, needs_hub
 
@@ -243,6 +244,14 @@ def test_ids_do_not_count_dropped_rows_of_a_folder_in_hub_layout(tmp_path, capfd
     answered = [(f"g/validation/{i}", str(i)) for i in range(3)]
     assert [(question.id, question.answer) for question in questions] == answered
     assert capfd.readouterr() == ("", "")  # no progress bars for a local folder
+
+
+def test_micro_questions_come_from_the_generator():
+    settings = DataSettings(name="m", format="micro", configs=["micro_add"], split="train", count=2)
+    problem = generate_problems("micro_add", 2, 0, "train")[1]
+    assert load_questions(settings, hub_root=None)[1] == Question(
+        "m/train/1", problem.question, problem.answer, problem.solution
+    )
 
 
 @pytest.mark.parametrize("depth", [1, 3])
