@@ -47,10 +47,6 @@ class Outcome:
         store = self.folder.parent / "store"
         return sorted(path.parent.parent.name for path in store.rglob("manifest.json"))
 
-    @property
-    def has_summary(self) -> bool:
-        return (self.folder / "summary.json").exists()
-
 
 @pytest.fixture(autouse=True)
 def no_process_in_unit_tests(

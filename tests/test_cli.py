@@ -20,14 +20,13 @@ from lr_exp.config.composition import conf_dir
 from lr_exp.config.options import option_files
 from lr_exp.config.settings import (
     AmateurSettings,
-    BenchmarkSettings,
     DataSettings,
     DistillerSettings,
     EvaluatorSettings,
     ExpertSettings,
     SamplerSettings,
+    ServerSettings,
     Settings,
-    WandbSettings,
 )
 from lr_exp.data.benchmarks import load_benchmark
 from lr_exp.errors import UserError
@@ -159,6 +158,7 @@ def test_an_invalid_run_folder_is_one_line_and_a_bug_keeps_its_traceback(program
 NAN = math.nan
 
 OUTSIDE = {
+    ServerSettings: {"concurrency": (0,), "timeout": (0.0, NAN), "attempts": (0,)},
     Settings: {"alpha": (0.0, -0.1, 1.5, NAN), "beta": (-1.0, NAN), "seed": (-1, 2**32)},
     SamplerSettings: {
         "max_new_tokens": (0, -1),
@@ -170,17 +170,19 @@ OUTSIDE = {
         "steps": (0, -5),
         "batch_size": (0,),
         "tokens_per_pass": (0,),
-        "learning_rate": (0.0, -1e-5, NAN),
+        "learning_rate": (0.0, -1e-5, math.inf, NAN),
         "warmup_steps": (-1,),
         "weight_decay": (-0.1, NAN),
         "max_grad_norm": (0.0, NAN),
-        "lora_r": (0,),
+        "lora_r": (0, 2**16 + 1),
         "lora_alpha": (0,),
         "lora_dropout": (-0.1, 1.0, NAN),
         "log_every": (0,),
         "checkpoint_every": (0,),
     },
-    EvaluatorSettings: {"max_examples": (0,), "max_new_tokens": (0,), "batch_size": (0,)},
+    EvaluatorSettings: {
+        **dict.fromkeys(("max_examples", "max_new_tokens", "batch_size", "samples"), (0,)),
+    },
 }
 
 
@@ -201,12 +203,10 @@ def test_values_out_of_range_are_refused_by_name(kind):
     "make",
     [
         lambda: DataSettings(name="x", format="micro", count=0),
-        lambda: BenchmarkSettings(name="x", format="gsm8k", answer="numbr"),
         lambda: Settings(prompt_date="today"),
         lambda: Settings(prompt_date="2025-02-30"),
         lambda: DistillerSettings(order="step"),
         lambda: EvaluatorSettings(num_fewshot=0),
-        lambda: WandbSettings(mode="on"),
     ],
 )
 def test_invalid_options_and_counts(make):
@@ -248,21 +248,19 @@ def names_of(group: str) -> list[str]:
 
 # One option of each group at a time, since composing takes a tenth of a second.
 GROUPS = ("expert", "amateur", "data", "method")
-PRESETS = [
-    *map(list, zip_longest(*map(names_of, GROUPS))),
-    *([word] for word in names_of("experiment")),
-]
+PRESETS = [*map(list, zip_longest(*map(names_of, GROUPS)))]
 
 
 @pytest.mark.integration
 @pytest.mark.parametrize("words", PRESETS, ids=str)
 def test_every_preset_composes_to_valid_settings(words):
+    """For experiments see test_list."""
     words = [word for word in words if word]
     required = ["data.path=FILE"] if any(word.startswith("data=") for word in words) else []
     settings = compose(*words, *required)
     for word in words:
         group, _, option = word.partition("=")
-        assert group == "experiment" or getattr(settings, group).name == option
+        assert getattr(settings, group).name == option
     for name in settings.benchmarks:
         load_benchmark(name, [conf_dir()])
 

@@ -24,32 +24,22 @@ def decode(model, prompts, **changes):
     return decode_with([prompted(model, prompts, **changes)], greedy, max_new_tokens=12)
 
 
-def test_a_batch_equals_separate_prompts():
-    model = double_model()
-    together = decode(model, PROMPTS)
-    assert together == [decode(model, [prompt])[0] for prompt in PROMPTS]
-
-
-def test_equals_generate_with_a_clean_config():
-    model = double_model()
-    config = GenerationConfig(do_sample=False, max_new_tokens=12, pad_token_id=0)
-    for prompt in PROMPTS:
-        ids = torch.tensor([prompt])
-        model.generation_config = GenerationConfig()
-        expected = model.generate(
-            ids, attention_mask=torch.ones_like(ids), generation_config=config
-        )[0, len(prompt) :]
-        assert decode(model, [prompt])[0].token_ids == expected.tolist()
-
-
-def test_a_hidden_generation_config_does_not_leak_in():
+def test_a_batch_equals_generate_with_a_clean_config():
     """The published loop used the repository's temperature and penalties."""
     model = double_model()
-    before = decode(model, PROMPTS)
+    config = GenerationConfig(do_sample=False, max_new_tokens=12, pad_token_id=0)
+    model.generation_config = GenerationConfig()
+    expected = []
+    for prompt in PROMPTS:
+        ids = torch.tensor([prompt])
+        mask = torch.ones_like(ids)
+        generated = model.generate(ids, attention_mask=mask, generation_config=config)
+        expected.append(generated[0, len(prompt) :].tolist())
     model.generation_config = GenerationConfig(
         do_sample=True, temperature=5.0, top_p=0.3, repetition_penalty=9.0
     )
-    assert decode(model, PROMPTS) == before
+    assert [one.token_ids for one in decode(model, PROMPTS)] == expected
+    assert decode(model, PROMPTS) == [decode(model, [prompt])[0] for prompt in PROMPTS]
 
 
 def test_rows_that_stop_leave_the_others_unchanged():

@@ -102,11 +102,6 @@ def test_failed_requests_are_retried(kind, outcome):
         assert not server.failures
 
 
-def test_a_stalled_request_is_retried():
-    with serving(fake(failures=["ok", "stall"])) as server:
-        assert ask(server, requests(40, 41), timeout=0.3) == expected(40, 41)
-
-
 @pytest.mark.parametrize(
     ("outcome", "reason"),
     [

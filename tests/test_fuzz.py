@@ -226,9 +226,9 @@ def summary(tmp_path_factory) -> dict[str, Any]:
 
 
 def key_paths(value: Any, parent: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
-    """The paths to all values nested in a value."""
+    """The paths to all values nested in a value; of a list, to its first two."""
     paths = []
-    for key, child in value.items() if isinstance(value, dict) else enumerate(value):
+    for key, child in value.items() if isinstance(value, dict) else enumerate(value[:2]):
         paths.append((*parent, key))
         if isinstance(child, dict | list):
             paths += key_paths(child, (*parent, key))

@@ -81,30 +81,29 @@ def greedy(expert, **changes) -> list[Decoded]:
     return single_decoding(expert, PROMPTS, **arguments).decode(0, range(len(PROMPTS)), 0)
 
 
-@pytest.mark.parametrize("batch_size", [1, 4, 5])
-def test_contrastive_decoding_equals_the_plain_loop(pair, batch_size):
+def test_contrastive_decoding_equals_the_plain_loop(pair):
     expected = plainly(*pair)
     assert expected != greedy(pair[0])  # otherwise the test is vacuous
-    assert contrast(*pair, batch_size=batch_size) == expected
+    for batch_size in (1, 4, 5):
+        assert contrast(*pair, batch_size=batch_size) == expected
 
 
-@pytest.mark.parametrize("batch_size", [1, 4, 5])
-def test_rows_that_end_leave_the_others_unchanged(pair, batch_size):
+def test_rows_that_end_leave_the_others_unchanged(pair):
     """The same rows are removed from both models' caches, more than once."""
     expert, amateur = pair
     free = contrast(expert, amateur)
     stops = (free[0].token_ids[2], free[1].token_ids[5], free[2].token_ids[9])
     expert = replace(expert, stop_ids=stops)
-    ended = contrast(expert, amateur, batch_size=batch_size)
-    assert ended == plainly(expert, amateur)
+    ended = plainly(expert, amateur)
     assert len({len(answer.token_ids) for answer in ended}) >= 3
     assert sum(answer.finished for answer in ended) >= 3
     assert all(answer.token_ids[-1] in stops for answer in ended if answer.finished)
+    for batch_size in (1, 4, 5):
+        assert contrast(expert, amateur, batch_size=batch_size) == ended
 
 
-@pytest.mark.parametrize("batch_size", [1, 5])
 @pytest.mark.parametrize("ends", [False, True])
-def test_the_amateur_skips_ids_that_are_not_shared(pair, batch_size, ends):
+def test_the_amateur_skips_ids_that_are_not_shared(pair, ends):
     """Reused control ids in an answer (R1's end of thought) are other tokens in the amateur."""
     expert, amateur = pair
     used = {token for answer in greedy(expert) for token in answer.token_ids}
@@ -116,7 +115,8 @@ def test_the_amateur_skips_ids_that_are_not_shared(pair, batch_size, ends):
     pairs = [pair for answer in expected for pair in pairwise(answer.token_ids)]
     assert any(first not in shared and second in shared for first, second in pairs)
     assert any(answer.finished for answer in expected) == ends
-    assert contrast(expert, amateur, shared, batch_size=batch_size) == expected
+    for batch_size in (1, 5):
+        assert contrast(expert, amateur, shared, batch_size=batch_size) == expected
 
 
 def test_an_amateur_with_fewer_rows_never_reads_beyond_them(pair):
@@ -129,14 +129,6 @@ def test_an_amateur_with_fewer_rows_never_reads_beyond_them(pair):
     ]
     assert any(token >= 25 for answer in expected for token in answer.token_ids)
     assert contrast(expert, amateur, shared, amateur_prompts=prompts) == expected
-
-
-def test_an_end_token_that_is_not_shared_ends_the_answer(pair):
-    expert, amateur = pair
-    end = greedy(expert)[0].token_ids[0]
-    expert = replace(expert, stop_ids=(end,))
-    outputs = contrast(expert, amateur, SharedVocabulary(50, excluded=(end,)))
-    assert outputs[0] == Decoded([end], finished=True)
 
 
 def test_both_models_contexts_are_limits(pair):

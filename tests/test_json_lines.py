@@ -5,7 +5,7 @@ import gzip
 import pytest
 
 from lr_exp.data.json_lines import read_json_lines
-from lr_exp.errors import UserError
+from tests.support.files import one_line_error
 
 LINES = '\ufeff{"a": 1.50}\r\n\n{"a": "two\u2028"}\n'.encode()
 
@@ -34,7 +34,5 @@ def test_lines_are_read_plain_or_compressed_whatever_the_name(tmp_path, compress
 def test_errors_name_the_file_and_the_line(tmp_path, content, says):
     path = tmp_path / "q.jsonl"
     path.write_bytes(content)
-    with pytest.raises(UserError) as raised:
+    with one_line_error(path, says):
         list(read_json_lines(path))
-    assert str(raised.value).startswith(f"{path}")
-    assert says in str(raised.value)

@@ -13,6 +13,7 @@ from lr_exp import list as listing
 from lr_exp.api import compose
 from lr_exp.config.composition import conf_dir
 from lr_exp.config.options import option_files, read_option
+from lr_exp.data.benchmarks import load_benchmark
 from lr_exp.list import KINDS, main
 from lr_exp.report import published
 from tests.support.hub import COUNTS
@@ -124,6 +125,8 @@ def test_experiments_choose_what_hydra_composes(name):
     listed = rows("experiments")[name]
     for group in ("expert", "amateur", "data", "method"):
         assert listed[group] == getattr(composed, group).name
+    for benchmark in composed.benchmarks:
+        load_benchmark(benchmark, [CONF])
 
 
 def hours(cost):

@@ -262,7 +262,7 @@ def test_where_no_answer_is_right_nothing_is_trained_until_references_change(pro
     """Without drawing an answer again."""
     text = "Tom has 11 pens. Tom buys 12 more. Then Tom finds 13 more. How many pens does Tom have?"
     row = {"question": text, "answer": "-7"}
-    changes = ["method=rejection_sft", "data.answer=number"]
+    changes = ["method=rejection_sft", "data.answer=number", "evaluator.max_new_tokens=8"]
     before = summary_of(program(*own_questions(tmp_path, row), *changes))
     assert "None of the 4 sampled answers" in before["stopped"]
     assert "distill" not in before
@@ -274,25 +274,9 @@ def test_where_no_answer_is_right_nothing_is_trained_until_references_change(pro
     assert (after["verified"]["drawn"], after["verified"]["right"]) == (4, 4)
 
 
-@pytest.mark.parametrize(
-    ("name", "expected"), [("gt_sft", "has none"), ("rejection_sft", "no reference answer")]
-)
-def test_data_without_what_a_method_needs_is_an_error(program, tmp_path, name, expected):
-    outcome = program(*own_questions(tmp_path, {"question": "q"}), f"method={name}")
-    assert expected in outcome.error
-    assert "jsonl/1" in outcome.error
-    assert outcome.finished == []
-
-
-def test_an_export_of_steps_without_divergences_is_an_error(program, tmp_path):
-    outcome = program(*SMALL, "method=upft", f"sampler.export={tmp_path / 'out.jsonl'}")
-    assert "measures no divergence" in outcome.error
-    assert not (tmp_path / "out.jsonl").exists()
-
-
 @pytest.mark.integration
 def test_snapshots_are_adapters_of_shorter_trainings_and_are_evaluated(program, tmp_path):
-    words = (*SMALL, "distiller.schedule=constant")
+    words = (*SMALL, "distiller.schedule=constant", "evaluator.max_new_tokens=8")
     outcome = program(*words, "distiller.steps=6", "distiller.snapshot_every=2")
     whole = summary_of(outcome)
     curve = whole["evaluate"]["curve"]

@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from lr_exp.errors import UserError, command
+from lr_exp.errors import command
 from lr_exp.pipeline import run
 from lr_exp.report import terminal
 
@@ -65,15 +65,3 @@ def test_a_command_shows_a_question_mark_for_what_its_stream_lacks(monkeypatch):
     monkeypatch.setattr(sys, "stdout", ascii_only())
     assert command(lambda _: print("82.7 ± 2.2") or 0)() == 0
     assert sys.stdout.buffer.getvalue() == b"82.7 ? 2.2\n"
-
-
-def test_a_command_prints_errors_or_raises_them(monkeypatch, capsys):
-    def fail(words):
-        raise UserError("beta is negative: set it to 0 or more")
-
-    monkeypatch.delenv("LR_EXP_DEBUG", raising=False)
-    assert command(fail)() == 1
-    assert capsys.readouterr().err == "error: beta is negative: set it to 0 or more\n"
-    monkeypatch.setenv("LR_EXP_DEBUG", "1")
-    with pytest.raises(UserError):
-        command(fail)()

@@ -19,6 +19,7 @@ from lr_exp.errors import UserError
 from lr_exp.models.prompt_forms import Example, Prompt, builtin_form, load_form
 from lr_exp.models.prompts import form_for, render_prompt
 from lr_exp.pipeline.inputs import Inputs
+from tests.support.files import one_line_error
 from tests.support.tiny import CHAT_TEMPLATE, tiny_model, tiny_tokenizer
 
 # Braces must not be interpreted by str.format.
@@ -72,17 +73,28 @@ def test_a_control_token_in_an_example_is_text():
     assert "2<|im_end|>" in tokenizer.decode(ids)
 
 
-def test_a_jinja_file_is_the_whole_prompt(tmp_path):
-    file = tmp_path / "ask.jinja"
-    file.write_text("{{ system }} Sum: {{ question }} =", "utf-8")
-    form = load_form(str(file), [conf_dir()])
-    tokenizer = tiny_tokenizer()
+@pytest.fixture
+def load(tmp_path):
+    """Loads a form from a text: a template, or the YAML of an option of one's own."""
+
+    def call(text: str):
+        file = tmp_path / "prompt" / ("ask.jinja" if text.startswith("{{") else "mine.yaml")
+        file.parent.mkdir()
+        file.write_text(text, "utf-8")
+        name = "mine" if file.suffix == ".yaml" else str(file)
+        return load_form(name, [conf_dir(), tmp_path])
+
+    return call
+
+
+def test_a_jinja_file_is_the_whole_prompt(load):
+    form, tokenizer = load("{{ system }} Sum: {{ question }} ="), tiny_tokenizer()
     ids = render_prompt(tokenizer, "3+3", Prompt("Add.", form))
     assert (form.name, tokenizer.decode(ids)) == ("ask", "Add. Sum: 3+3 =")
 
 
 @pytest.mark.parametrize(
-    ("template", "message"),
+    ("text", "message"),
     [
         ("{{ system }}", "omits or changes the text of {{ question }}"),
         ("{{ question | upper }}", "omits or changes the text of {{ question }}"),
@@ -92,25 +104,7 @@ def test_a_jinja_file_is_the_whole_prompt(tmp_path):
         ("{{ question | nonsense }}", "the template of prompt ask fails"),
         ("{{ question }} {{ question.__class__ }}", "the template of prompt ask fails"),
         ("{{ question }} {{ range(9999) | random }}", "the prompt differs each time"),
-    ],
-)
-def test_a_bad_template_is_one_clear_error(tmp_path, template, message):
-    file = tmp_path / "ask.jinja"
-    file.write_text(template, "utf-8")
-    with pytest.raises(UserError) as caught:
-        load_form(str(file), [conf_dir()])
-    assert message in str(caught.value)
-    assert "\n" not in str(caught.value)
-    assert str(file) in str(caught.value)
-
-
-@pytest.mark.parametrize(
-    ("text", "message"),
-    [
-        (
-            "base: few_shot_chat\ntemplate: '{{ question }}'",
-            "omits or changes the text of the exam",
-        ),
+        ("base: few_shot_chat\ntemplate: '{{ question }}'", "omits or changes the text of the ex"),
         ("base: few_shot_chta", "unknown form 'few_shot_chta'. Did you mean 'few_shot_chat'"),
         ("base: [plain]", "unknown form"),
         ("base: mine", "extends itself"),
@@ -118,38 +112,25 @@ def test_a_bad_template_is_one_clear_error(tmp_path, template, message):
         ("base: plain\nstop: ['']", "an empty text would end every answer"),
     ],
 )
-def test_a_bad_form_of_ones_own_is_one_clear_error(tmp_path, text, message):
-    folder = tmp_path / "prompt"
-    folder.mkdir()
-    (folder / "mine.yaml").write_text(f"{text}\n", "utf-8")
-    with pytest.raises(UserError) as caught:
-        load_form("mine", [conf_dir(), tmp_path])
-    assert message in str(caught.value)
-    assert "mine.yaml" in str(caught.value)
+def test_a_bad_form_is_one_clear_error(load, tmp_path, text, message):
+    with one_line_error(message, f"{tmp_path / 'prompt'}/"):
+        load(text)
 
 
-def test_a_form_extends_one_that_extends_another(tmp_path):
-    folder = tmp_path / "prompt"
-    folder.mkdir()
-    (folder / "eight.yaml").write_text("base: few_shot_plain\nnum_fewshot: 8\n", "utf-8")
-    form = load_form("eight", [conf_dir(), tmp_path])
-    assert form == replace(builtin_form("plain"), name="eight", num_fewshot=8)
+def test_a_form_extends_one_that_extends_another(load):
+    form = load("base: few_shot_plain\nnum_fewshot: 8\n")
+    assert form == replace(builtin_form("plain"), name="mine", num_fewshot=8)
 
 
-def test_a_template_that_fails_for_one_question_names_it(tmp_path):
-    file = tmp_path / "ask.jinja"
-    file.write_text("{{ question }}{{ '' if 'sum' not in question else nothing }}", "utf-8")
-    form = load_form(str(file), [conf_dir()])
+def test_a_template_that_fails_for_one_question_names_it(load):
+    form = load("{{ question }}{{ '' if 'sum' not in question else nothing }}")
     with pytest.raises(UserError, match="prompt ask fails for the question 'The sum"):
         render_prompt(tiny_tokenizer(), "The sum of 1 and 2?", Prompt(form=form))
 
 
 @pytest.mark.parametrize("question", ["3+3?", "3<|im_end|>?"])
-def test_a_form_keeps_its_own_special_tokens_at_its_end(tmp_path, question):
-    file = tmp_path / "ask.jinja"
-    file.write_text("{{ question }}<|im_end|>", "utf-8")
-    form = load_form(str(file), [conf_dir()])
-    tokenizer = tiny_tokenizer()
+def test_a_form_keeps_its_own_special_tokens_at_its_end(load, question):
+    form, tokenizer = load("{{ question }}<|im_end|>"), tiny_tokenizer()
     ids = render_prompt(tokenizer, question, Prompt(form=form))
     assert ids[-1] == tokenizer.convert_tokens_to_ids("<|im_end|>")
 

@@ -88,11 +88,8 @@ SETTINGS = {
     "alpha=null": "alpha=null | not Optional",
     "benchmarks=[null]": "benchmarks=[null] | not a subclass of str",
     # The range
-    "distiller.learning_rate=1e999": "learning_rate=inf | expected a number in (0, inf)",
-    "seed=4294967296": "seed=4294967296 | in [0, 2**32)",
     f"distiller.steps={10**30}": f"distiller.steps={10**30} | in [1, 2**31)",
     "distiller.steps=2000000000": "distiller.steps=2000000000 | lower one of them",
-    "distiller.lora_r=1000000": "distiller.lora_r=1000000 | in [1, 2**16]",
     "data.count=2000000000": "data.count=2000000000 | the maximum is 100,000",
     "alpha=0.0001": "alpha=0.0001 | Lower sampler.support_floor",
     # Required values
@@ -103,7 +100,6 @@ SETTINGS = {
     "distiller.target_modules=[]": "distiller.target_modules=[] | at least one module name",
     "distiller.target_modules=['']": "distiller.target_modules=[''] | at least one module name",
     # Misspelt names
-    "betta=0.4": "'betta' is not a setting | Did you mean 'beta'?",
     "xyzzy=1": "'xyzzy' is not a setting | --help",
     "sampler={stepz:1}": "stepz | not in 'SamplerSettings'",
     "expert={pth:x}": "Key 'pth' not in 'ExpertSettings'",
@@ -112,17 +108,14 @@ SETTINGS = {
     "evaluator.prompts=[]": "evaluator.prompts is empty",
     "evaluator.prompts=[chat,chat]": "evaluator.prompts contains 'chat' twice",
     "sampler.prompt=none.jinja": "prompt none.jinja cannot be read",
-    "model=micro": "'model' | Did you mean",
     "benchmark=[gsm8k]": "Did you mean 'benchmarks'?",
     "expert=micr": "expert=micr: no such option | Did you mean 'micro'?",
     "method=lightreasoner,no_contrst": "Did you mean 'no_contrast'?",
-    "data=gsm8": "Did you mean 'gsm8k'?",
     "benchmarks=[micro_ad]": "'micro_ad' | Did you mean 'micro_add'?",
     "stages=[sampel]": "'sampel' | Did you mean 'sample'?",
     "wandb.mode=ofline": "Did you mean 'offline'?",
     "dtype=bfloat": "Did you mean 'bfloat16'?",
     "distiller.schedule=linaer": "Did you mean 'linear'?",
-    "method.select=kl_above_bta": "Did you mean 'kl_above_beta'?",
     "device=gpu": "device=gpu | use auto, cpu, cuda or cuda:N",
     "device=meta": "device=meta | use auto, cpu, cuda",
     "hydra.rn.dir=x": "Key 'rn' not in 'HydraConf'",
@@ -133,7 +126,6 @@ SETTINGS = {
     "expert.path=${amateur.path} amateur.path=${expert.path}": "path: Recursive | by a value",
     "store=${oc.env:LR_EXP_NOT_SET}": "store: | by a value",
     # Samples
-    "evaluator.samples=0": "evaluator.samples=0 | in [1, 2**31)",
     "evaluator.samples=8": "evaluator.samples=8 with evaluator.temperature=0 | =0.7",
     "evaluator.temperature=1": "evaluator.samples=1 with evaluator.temperature=1 | or neither",
     "evaluator.samples=8 evaluator.temperature=-1": "temperature=-1.0 | in [0, inf)",
@@ -146,10 +138,6 @@ SETTINGS = {
     "sampler.engine=sglang": "sampler.engine='sglang' is not known",
     "evaluator.engine=vllm evaluator.gap=greedy": "evaluator.gap=greedy",
     "evaluator.engine=vllm evaluator.decoder=contrastive": "decoder=contrastive",
-    "server.url=here": "server.url='here'",
-    "server.concurrency=0": "server.concurrency=0 is out of range",
-    "server.timeout=0": "server.timeout=0",
-    "server.attempts=0": "server.attempts=0",
     # Overrides
     "stages=[sample,sample]": "'sample' twice | remove one",
     "benchmarks=[micro_add,micro_add]": "'micro_add' twice | remove one",
@@ -332,7 +320,6 @@ DATA = [
     Case(MINE, "{here}/q.jsonl: no such file | Set data.path"),
     Case(MINE, "{here}/q.jsonl | Set data.path to a JSON Lines file", folder("q.jsonl")),
     Case(MINE, "{here}/q.jsonl: no questions | Write one JSON object", text("q.jsonl", "")),
-    Case(MINE, "line 1: not JSON | Write one object a line", raw("q.jsonl", b"\x00" * 100)),
     Case(f"{MINE} method=rejection_sft", "question jsonl/1 has no | verifies answers", UNSOLVED),
     Case(f"{MINE} method=gt_sft", "jsonl/1 | choose other data or another method", UNSOLVED),
     Case("data=gsm8k hub_root={here}/no", "hub_root={here}/no | leave hub_root unset"),
@@ -340,6 +327,7 @@ DATA = [
     Case("data=svamp data.path=null", "`path` is missing | Set data.path"),
     Case("data=parquet data.path={here}/x", "x: no such file or folder. Set data.path"),
     Case("data=lr_samples data.path=x data.streaming=true", "data.streaming | lr_samples"),
+    Case("method=upft sampler.export={here}/out.jsonl", "measures no divergence"),
 ]
 
 
@@ -362,14 +350,11 @@ RECORD_FILES = [
     Case(STEPS, UNREADABLE),
     Case(STEPS, UNREADABLE, folder("r.jsonl")),
     Case(STEPS, "data.path={here}/r.jsonl is empty | one kept step", text("r.jsonl", "\n")),
-    Case(STEPS, "r.jsonl, line 1: not UTF-8 | Save the file as", raw("r.jsonl", b"\x93NUMPY\xff")),
-    Case(STEPS, "r.jsonl, line 2: not an object", lines("r.jsonl", RECORD, [RECORD])),
 ]
 
 # The second line of a file of records, or what it changes in a sound record; `...` removes a key.
 RECORD_LINES: list[tuple[object, str]] = [
     ('{"prompt_id": "', ": not JSON | Write one object a line"),
-    ('{"step": 1, "step": 2}', ": the key 'step' occurs twice | Keep one"),
     ({"weights": ...}, " lacks 'weights' | a record has prompt_id"),
     ({"step": "1"}, ": 'step' is str | must be a whole number"),
     ({"step": True}, ": 'step' is bool | must be a whole number"),
@@ -549,44 +534,3 @@ def test_half_a_character_in_an_answer_is_graded(tmp_path, capsys):
     (graded,) = (tmp_path / "b.jsonl").read_text("utf-8").splitlines()
     assert json.loads(graded)["correct"] is True
     assert "1 of 1 correct" in capsys.readouterr().out
-
-
-# Folders and stores that are used again ----------------------------------------------------------
-
-
-@pytest.fixture
-def distil(program, tmp_path) -> Callable[..., Any]:
-    """Distils a record; returns the run's outcome."""
-
-    def run(*words: str, record: dict[str, Any] = RECORD, start: bytes = b"") -> Any:
-        path = tmp_path / "r.jsonl"
-        path.write_bytes(start + json.dumps(record).encode() + b"\n")
-        small = ("distiller.steps=1", "distiller.batch_size=1", "stages=[distill]")
-        outcome = program(*MICRO, "data=lr_samples", f"data.path={path}", *small, *words)
-        assert outcome.status == 0, outcome.err
-        assert outcome.has_summary
-        return outcome
-
-    return run
-
-
-@pytest.mark.integration
-@pytest.mark.parametrize(
-    ("record", "start"), [(RECORD, b""), (RECORD | IDS, b"\xef\xbb\xbf")], ids=["published", "ours"]
-)
-def test_sound_records_are_distilled(distil, record, start):
-    """With and without the ids of our own exports, and a byte order mark."""
-    assert distil(record=record, start=start).finished == ["adapter", "records"]
-
-
-@pytest.mark.integration
-def test_a_used_folder_gets_its_own_adapter_and_keeps_no_old_summary(distil, program, tmp_path):
-    """The earlier run's files would be taken for this one's."""
-    adapters = []
-    for seed in (0, 1):
-        folder = distil(f"seed={seed}").folder
-        summary = json.loads((folder / "summary.json").read_text("utf-8"))
-        adapters.append((folder / "adapter").resolve())
-        assert str(adapters[-1]).startswith(summary["distill"]["artifact"])
-    assert adapters[0] != adapters[1]
-    assert not program(*MICRO, f"expert.path={tmp_path}").has_summary

@@ -3,7 +3,6 @@
 import errno
 import json
 import logging
-import multiprocessing
 import os
 import time
 from dataclasses import replace
@@ -186,26 +185,19 @@ def test_a_damaged_artifact_is_set_aside_and_made_again(tmp_path, damage, caplog
     assert store.make(RECIPE, must_not_build).reused
 
 
-def build_until_killed(root):
-    def build(folder):
-        (folder / "shard").write_text("x")
-        time.sleep(60)
+def test_the_seconds_of_a_killed_attempt_count(tmp_path, monkeypatch):
+    """Up to its last write. That its lock is free is in test_store_locks."""
 
-    Store(root).make(RECIPE, build)
+    def killed(folder):
+        shard = folder / "shard"
+        shard.write_text("x")
+        os.utime(shard, (time.time() + 10, time.time() + 10))  # as if it had built for 10 s
+        raise KeyboardInterrupt
 
-
-@pytest.mark.integration
-def test_a_killed_owner_leaves_no_lock_and_its_seconds_count(tmp_path):
-    """The lock file of a killed run blocked every later run, and its build time was lost."""
-    fork = multiprocessing.get_context("fork")
-    process = fork.Process(target=build_until_killed, args=[tmp_path])
-    process.start()
-    shard = tmp_path / "stage" / f"{RECIPE.address}.part" / "shard"
-    while not shard.exists():
-        time.sleep(0.02)
-    os.utime(shard, (time.time() + 10, time.time() + 10))  # as if it had built for 10 s
-    process.kill()
-    process.join(10)
+    with monkeypatch.context() as patch:
+        patch.setattr(artifacts._Clock, "__exit__", lambda *_: None)
+        with pytest.raises(KeyboardInterrupt):
+            Store(tmp_path).make(RECIPE, killed)
     made = Store(tmp_path).make(RECIPE, build_hello)
     assert (made.folder / "shard").read_text() == "x"
     assert 9 < made.seconds < 40

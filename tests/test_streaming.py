@@ -9,11 +9,10 @@ import pyarrow.parquet as pq
 import pytest
 
 from lr_exp.api import compose, read_questions
-from lr_exp.config.composition import conf_dir
 from lr_exp.config.settings import DataSettings
 from lr_exp.data import questions as question_files
 from lr_exp.data import streaming
-from lr_exp.data.lazy import in_blocks, repeated
+from lr_exp.data.lazy import in_blocks
 from lr_exp.data.questions import (
     Question,
     StoredQuestions,
@@ -26,19 +25,14 @@ from lr_exp.data.streaming import streamed_questions
 from lr_exp.errors import UserError
 from lr_exp.inference import generation
 from lr_exp.models.prompt_forms import Prompt
-from lr_exp.pipeline.identity import identity_of
-from lr_exp.pipeline.inputs import Inputs
-from lr_exp.pipeline.outcome import choices
 from lr_exp.sampler import references, rollout, select
 from lr_exp.sampler.supervision import (
-    Supervision,
     read_answers,
     read_supervision,
-    write_supervision,
 )
 from lr_exp.store import Store
 from lr_exp.store.shards import read_shards, shard_number, shard_path, shard_paths
-from tests.support.files import summary_of
+from tests.support.files import one_line_error, summary_of
 from tests.support.hub import mirror
 from tests.support.methods import method
 from tests.support.sampling import sample, selected, write_answers
@@ -124,14 +118,6 @@ def test_a_block_is_made_once_while_reads_stay_close():
     assert made == [0, 1, 2]
     assert found[0] == 0
     assert made == [0, 1, 2, 0]
-
-
-def test_repeated_items_equal_the_list():
-    listed = [item for item in "abc" for _ in range(4)]
-    found = repeated("abc", 4)
-    assert (list(found), found[-1], found[3:5], len(found)) == (listed, "c", ["a", "b"], 12)
-    with pytest.raises(IndexError):
-        found[12]
 
 
 class Stopped(Exception):  # noqa: N818 - simulates a kill
@@ -266,9 +252,8 @@ def test_a_hub_data_set_is_addressed_by_its_commit_and_read_once(tmp_path, hub):
 
 def test_an_unreachable_hub_is_one_line(tmp_path, hub):
     hub.error = ConnectionError("no route\nto the hub")
-    with pytest.raises(UserError, match=r"openai/gsm8k: .*no route to the hub.*hub_root") as caught:
+    with one_line_error("openai/gsm8k: ", "no route to the hub", "hub_root"):
         streamed_questions(gsm8k(), hub_root=None, store=Store(tmp_path / "store"))
-    assert "\n" not in str(caught.value)
 
 
 # Parquet
@@ -312,17 +297,11 @@ BAD_COLUMNS = [  # the others are as in JSON Lines, see test_data
 ]
 
 
-def check_error(path: Path, folder: Path, message: str) -> None:
-    with pytest.raises(UserError) as caught:
-        streamed_questions(parquet(path), hub_root=None, store=Store(folder / "store"))
-    assert message in str(caught.value)
-    assert path.name in str(caught.value)
-    assert "\n" not in str(caught.value)
-
-
 @pytest.mark.parametrize(("columns", "message"), BAD_COLUMNS)
 def test_errors_in_rows_are_one_line_that_names_the_row(tmp_path, columns, message):
-    check_error(write_parquet(tmp_path / "mine.parquet", **columns), tmp_path, message)
+    path = write_parquet(tmp_path / "mine.parquet", **columns)
+    with one_line_error("mine.parquet", message):
+        streamed_questions(parquet(path), hub_root=None, store=Store(tmp_path / "store"))
 
 
 @pytest.mark.parametrize(
@@ -338,7 +317,8 @@ def test_errors_in_rows_are_one_line_that_names_the_row(tmp_path, columns, messa
 def test_unreadable_files_are_one_line_errors(tmp_path, damage, message):
     path = write_parquet(tmp_path / "x.parquet", question=[f"Question {i}?" for i in range(5000)])
     damage(path)
-    check_error(path, tmp_path, message)
+    with one_line_error("x.parquet", message):
+        streamed_questions(parquet(path), hub_root=None, store=Store(tmp_path / "store"))
 
 
 def zero_pages(path: Path) -> None:
@@ -461,12 +441,6 @@ def test_solutions_are_written_shard_by_shard(tmp_path, monkeypatch, count):
     assert facts["answers"] == len(rows) == count
 
 
-def test_nothing_kept_is_an_empty_file(tmp_path):
-    assert write_supervision([], tmp_path) == Supervision([]).digest()
-    assert list(read_supervision(tmp_path)) == []
-    assert Supervision.load(tmp_path).kept == 0
-
-
 # Whole runs
 
 SMALL = (
@@ -504,18 +478,6 @@ def test_a_streamed_run_equals_the_listed_run(tmp_path, program, method):
     assert again["sample"]["questions"] == 16
     if export:
         assert len(file.read_text("utf-8").splitlines()) == again["sample"]["kept"] > 0
-
-
-def test_streaming_does_not_change_the_cell(tmp_path):
-    """So a tracker resumes a stopped run that now reads the same questions as a list."""
-    words = (*SMALL, f"store={tmp_path / 'store'}", "device=cpu")
-
-    def cell(*more):
-        settings = compose(*words, *more)
-        return identity_of(settings, Inputs(settings, [conf_dir()]), choices(settings)).id
-
-    assert cell("data.streaming=false") == cell("data.streaming=true")
-    assert cell("data.streaming=true", "data.max_questions=9") != cell("data.streaming=true")
 
 
 def test_a_stream_takes_the_first_questions_whatever_the_seed(tmp_path):

@@ -171,7 +171,6 @@ def test_the_same_sweep_with_fewer_cells_keeps_the_others_results(program):
             "expert.path=a_b_c,benchmarks=_x,y_-8aa842916f57",
         ),
         (["+sweep=ablation"], "cell"),
-        (["../../up"], ".._.._up-b8e0bcb52326"),
     ],
 )
 def test_a_cells_folder_is_named_by_its_choices(overrides, name):

@@ -1,13 +1,28 @@
-"""Reads and writes JSON files, and runs Python in another process."""
+"""Reads and writes JSON files, runs Python in another process, and checks error messages."""
 
 import json
 import subprocess
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import pytest
+
+from lr_exp.errors import UserError
+
 ROOT = Path(__file__).parents[2]
+
+
+@contextmanager
+def one_line_error(*parts: object) -> Iterator[None]:
+    """Expects a UserError whose message is one line and has these parts."""
+    with pytest.raises(UserError) as caught:
+        yield
+    assert "\n" not in str(caught.value)
+    for part in parts:
+        assert str(part) in str(caught.value)
 
 
 def read_lines(path: Path) -> list[Any]:
