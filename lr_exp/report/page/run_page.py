@@ -15,7 +15,7 @@ from lr_exp.report.analyse.rows import Sweep, sweeps
 from lr_exp.report.document import MICRO, reading_notes
 from lr_exp.report.figures import Figure, draw_run
 from lr_exp.report.page.accuracy_change import AccuracyChange, accuracy_change
-from lr_exp.report.page.answers import OUTCOMES, read_pairs
+from lr_exp.report.page.answers import read_pairs
 from lr_exp.report.page.render import Section, figures_that_fit, page, render, section
 from lr_exp.report.page.trajectories import DamagedError, Trajectories, read_trajectories
 from lr_exp.report.read.json_file import is_number
@@ -286,7 +286,7 @@ def _answers(run: Run) -> Section | None:
         return None
     pairs = read_pairs(run)
     damage = " ".join(pairs.missing) or "The expert and the tuned expert share no benchmark."
-    questions = sum(sum(counts.values()) for counts in pairs.counts.values())
+    questions = sum(counts.total() for counts in pairs.counts.values())
     shown = (
         f"Counts cover all {questions:,} questions. This page holds {len(pairs.shown):,} of "
         "them, evenly spaced within each outcome of each benchmark."
@@ -298,8 +298,7 @@ def _answers(run: Run) -> Section | None:
         damage="" if pairs.counts else damage,
         table=pairs.table,
         remarks=[shown, *pairs.missing],
-        filter_labels={outcome: outcome.capitalize() for outcome in OUTCOMES},
-        data=pairs.data,
+        groups=pairs.groups,
     )
 
 
