@@ -101,8 +101,3 @@ def benchmark_label(name: str) -> str:
 def is_micro(*names: str | None) -> bool:
     """Whether any of the models or benchmarks belongs to the micro world."""
     return any(name is not None and name.startswith("micro") for name in names)
-
-
-def is_generated(benchmark: str) -> bool:
-    """Whether a benchmark's questions are generated; short ones may still be in training data."""
-    return benchmark.startswith(("micro_", "random_calculation"))

@@ -3,7 +3,7 @@
 import textwrap
 from collections.abc import Mapping
 
-from lr_exp.report.analyse.pooled import Parts, parts_by_row, parts_of
+from lr_exp.report.analyse.pooled import Parts, overall, parts_by_row, parts_of
 from lr_exp.report.analyse.rows import Sweep
 from lr_exp.report.figures.figure import Figure, legend_below, panel_grid, whiskers
 from lr_exp.report.figures.style import BLUE, FAINT, GOLD, INK, MUTED
@@ -32,9 +32,9 @@ def gain_parts_by_row(sweep: Sweep) -> Figure | None:
     """A bar per row, of the average over benchmarks; a few rows are also described in words."""
     several = len({row.setup.expert for row in sweep.rows}) > 1
     labelled = {
-        row.full_label if several else row.label: [*parts.values()][-1]
-        for row, parts in parts_by_row(sweep)
-        if parts.keys() >= {*sweep.benchmarks}
+        row.full_label if several else row.label: parts
+        for row, by_benchmark in parts_by_row(sweep)
+        if (parts := overall(by_benchmark, sweep.benchmarks))
     }
     if not 0 < len(labelled) <= _MAX_BARS:
         return None

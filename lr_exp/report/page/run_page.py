@@ -3,6 +3,7 @@
 A missing or damaged file affects only its own section, which says so in one line.
 """
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,7 @@ import numpy as np
 
 from lr_exp.progress import duration
 from lr_exp.report import names
-from lr_exp.report.analyse.comparable import flat, machine
+from lr_exp.report.analyse.comparable import flat, grouped, machine
 from lr_exp.report.analyse.rows import Sweep, sweeps
 from lr_exp.report.document import MICRO, reading_notes
 from lr_exp.report.figures import Figure, draw_run
@@ -24,7 +25,7 @@ from lr_exp.report.read.runs import Found
 from lr_exp.report.tables import cell
 from lr_exp.report.tables.gap import pair_gap_table
 from lr_exp.report.tables.layout import tables_of
-from lr_exp.report.tables.table import PUBLISHED, Column, Table, table_of, text_column
+from lr_exp.report.tables.table import Column, Table, table_of, text_column
 from lr_exp.store.run_folder import TRAJECTORIES
 
 _MAX_IMAGE_BYTES = 600_000  # of all figures
@@ -41,9 +42,6 @@ _LOGGED = {  # in metrics.jsonl
     "learning_rate": ("learning rate", ".2e"),
 }
 _Tile = tuple[str, str, str, str]  # a headline number: label, value, unit, detail
-
-
-_BESIDE = tuple(f"results_{kind}" for kind in ("decomposition", "samples", "prompts", "answers"))
 
 
 def run_page(folder: Path, found: Found) -> str:
@@ -63,8 +61,8 @@ def run_page(folder: Path, found: Found) -> str:
         remarks = [*pairs.refused, *dict.fromkeys(sweep.notes)]
         results = _results(sweep, tables, change.table, figures, remarks)
         settings = _settings(run)
-    profile = [table for table in tables if table.name.endswith("kl_profile")]
-    costs = [_transposed(table) for table in tables if table.name.endswith("efficiency")]
+    in_sections = grouped(tables, lambda table: table.section)
+    profile = in_sections.get("divergence", [])
     is_scored = profile or run.sample.histogram
     log, damage = _training_log(run)
     trajectories, broken = None, ""
@@ -78,7 +76,7 @@ def run_page(folder: Path, found: Found) -> str:
             "explanations",
             "Explanations",
             "tables_and_figures.html",
-            tables=[table for table in tables if table.name.endswith("explanations")],
+            tables=in_sections.get("explanations", []),
         ),
         _reader(run, trajectories, broken),
         section(
@@ -97,7 +95,12 @@ def run_page(folder: Path, found: Found) -> str:
             tables=log,
         ),
         _answers(run),
-        section("cost", "Cost", "tables_and_figures.html", tables=costs),
+        section(
+            "cost",
+            "Cost",
+            "tables_and_figures.html",
+            tables=[*map(_transposed, in_sections.get("cost", []))],
+        ),
         settings,
     ]
     label = f"{_method_label(run)}: expert {run.expert or 'unknown'}"
@@ -224,12 +227,7 @@ def _results(
     figures: dict[str, Figure],
     remarks: list[str],
 ) -> Section | None:
-    beside = [
-        one
-        for one in tables
-        if one.name == "results" and any(column.title == PUBLISHED for column in one.columns)
-    ]
-    beside += [one for one in tables if one.name in _BESIDE]
+    beside = [one for one in tables if one.section == "results"]
     gap = pair_gap_table(sweep, "gap")
     return section(
         "results",
@@ -311,7 +309,7 @@ def _transposed(table: Table) -> Table:
     columns = [Column("", is_text=True), Column(row[0] if named else "")]
     pairs = zip(table.columns[named:], row[named:], strict=True)
     rows = [[column.full_title, cell] for column, cell in pairs if cell]
-    return Table(table.name, table.title, columns, rows, table.records, table.notes)
+    return replace(table, columns=columns, rows=rows)
 
 
 def _settings(run: Run) -> Section | None:

@@ -55,7 +55,8 @@ def kl_profile_table(sweep: Sweep, name: str) -> Table | None:
         for key, value in {"steps": pair.steps, **pair.means}.items()
     ]
     notes = ["Over all scored steps of all seeds together; expert / amateur.", *differences]
-    return table_of(name, "Divergence of the pairs", columns, records, notes)
+    title = "Divergence of the pairs"
+    return table_of(name, title, columns, records, notes, "divergence")
 
 
 def _number(key: str, value: float | None) -> str:
