@@ -12,10 +12,10 @@ import numpy as np
 from lr_exp.progress import duration
 from lr_exp.report import names
 from lr_exp.report.analyse.comparable import flat, grouped, machine
-from lr_exp.report.analyse.rows import Sweep, sweeps
+from lr_exp.report.analyse.rows import sweeps
 from lr_exp.report.document import MICRO, reading_notes
 from lr_exp.report.figures import Figure, draw_run
-from lr_exp.report.page.accuracy_change import AccuracyChange, accuracy_change
+from lr_exp.report.page.accuracy_change import Change, accuracy_change_table, accuracy_changes
 from lr_exp.report.page.answers import read_pairs
 from lr_exp.report.page.render import Section, figures_that_fit, page, render, section
 from lr_exp.report.page.trajectories import DamagedError, Trajectories, read_trajectories
@@ -56,10 +56,21 @@ def run_page(folder: Path, found: Found) -> str:
         (sweep,) = sweeps(found)
         tables, pairs = tables_of(sweep, "results")
         notes = reading_notes(found, tables)
-        change = accuracy_change(sweep, pairs)
-        tiles = _accuracy_tiles(change)
-        remarks = [*pairs.refused, *dict.fromkeys(sweep.notes)]
-        results = _results(sweep, tables, change.table, figures, remarks)
+        changes = accuracy_changes(sweep, pairs)
+        tiles = _accuracy_tiles(changes)
+        table = accuracy_change_table(changes)
+        gap = pair_gap_table(sweep, "gap")
+        nothing = [] if table else ["Nothing was evaluated."]
+        results = section(
+            "results",
+            "Results",
+            "tables_and_figures.html",
+            first_tables=[table] if table else [],
+            last_is_sum=len(changes) > 1,
+            figures=_named(figures, "gain_by_benchmark", "gain_parts"),
+            tables=[*([gap] if gap else []), *(one for one in tables if one.section == "results")],
+            remarks=[*nothing, *pairs.refused, *dict.fromkeys(sweep.notes)],
+        )
         settings = _settings(run)
     in_sections = grouped(tables, lambda table: table.section)
     profile = in_sections.get("divergence", [])
@@ -203,42 +214,20 @@ def _tiles(run: Run) -> list[_Tile]:
     return tiles
 
 
-def _accuracy_tiles(change: AccuracyChange) -> list[_Tile]:
-    before, after = (row.average if row else None for row in (change.before, change.after))
+def _accuracy_tiles(changes: dict[str, Change]) -> list[_Tile]:
+    if not changes:
+        return []
+    *others, (name, change) = changes.items()
+    before, after, gain = change.before, change.after, change.gain
     if before is None:
         return []
-    count = len(change.benchmarks)
-    scope = f"average of {count} benchmarks" if count > 1 else "".join(change.benchmarks)
-    if after is None:
-        return [("Accuracy", f"{100 * before.mean:.1f}", " %", scope)]
-    accuracies = f"{100 * before.mean:.1f} → {100 * after.mean:.1f}"
+    accuracies = " → ".join(f"{100 * one.mean:.1f}" for one in (before, after) if one)
+    scope = f"average of {len(others)} benchmarks" if others else name
     tiles = [("Accuracy", accuracies, " %", scope)]
-    gain = change.gain(change.benchmarks)
     if gain is not None:
         detail = f"95 % interval: {cell.between(gain.ci95)}"
         tiles.append(("Gain", cell.signed(100 * gain.mean), " points", detail))
     return tiles
-
-
-def _results(
-    sweep: Sweep,
-    tables: list[Table],
-    table: Table | None,
-    figures: dict[str, Figure],
-    remarks: list[str],
-) -> Section | None:
-    beside = [one for one in tables if one.section == "results"]
-    gap = pair_gap_table(sweep, "gap")
-    return section(
-        "results",
-        "Results",
-        "tables_and_figures.html",
-        first_tables=[table] if table else [],
-        last_is_sum=table is not None and len(table.rows) > 1,
-        figures=_named(figures, "gain_by_benchmark", "gain_parts"),
-        tables=[*([gap] if gap else []), *beside],
-        remarks=remarks if table else ["Nothing was evaluated.", *remarks],
-    )
 
 
 def _reader(run: Run, shown: Trajectories | None, damage: str) -> Section | None:

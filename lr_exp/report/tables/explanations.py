@@ -20,6 +20,21 @@ _ABOUT = (
     "rows are about it alone."
 )
 _TITLES = ("explanation", "tested here", "seen", "how to test it")
+_HOW = {  # to test each explanation
+    "the prompt": "evaluator.prompts=[chat,none,plain]",
+    "ending and boxing answers": "evaluator.force_answer=true",
+    "the token limit": "twice evaluator.max_new_tokens",
+    "answers that the expert samples already": "evaluator.samples=8 evaluator.temperature=0.7",
+    "luck of the seed": "-m seed=0,1,2",
+    "benchmarks in the training data": "benchmarks=[random_calculation]",
+    "any sharpening, without the amateur": "the methods no_contrast, selective_ce, random_steps "
+    "and entropy_steps in the same sweep: each leaves the amateur out of the label or the "
+    "selection, none out of both",
+    "the expert's second choice, whatever the amateur says": "a control whose label is the "
+    "expert's runner-up token, in the same sweep",
+    "learning rate and budget": "distiller.learning_rate and distiller.steps, for each method",
+    "this pair of models only": "other values of expert and amateur",
+}
 _OURS = "lightreasoner"
 _CONTROLS = ("no_contrast", "selective_ce", "random_steps", "entropy_steps")
 _MIN_SEEDS = 3
@@ -32,40 +47,32 @@ def explanations_table(sweep: Sweep, name: str) -> Table | None:
     if not every:
         return None
     rows = [row for row in every if row.setup.method == _OURS] or every
-    lines = [
-        ("the prompt", *_prompt(rows, sweep.benchmarks), "evaluator.prompts=[chat,none,plain]"),
+    cut_off = _change(rows, lambda one: one.truncated / one.total)
+    seeds = min(len(row.seeds) for row in rows)
+    generated = {name for run in sweep.runs for name in run.evaluate.generated or ()}
+    total = len(sweep.benchmarks)
+    budget = rows[0].runs[0].settings.get("distiller", {})
+    pairs = len({(row.setup.expert, row.setup.amateur) for row in every if row.setup.amateur})
+    found = [
+        _prompt(rows, sweep.benchmarks),
+        _form(rows, sweep.benchmarks),
         (
-            "ending and boxing answers",
-            *_form(rows, sweep.benchmarks),
-            "evaluator.force_answer=true",
+            "yes" if cut_off == cell.change(0, 0) else "partly",
+            f"{cut_off} % of the answers cut off",
         ),
-        ("the token limit", *_token_limit(rows), "twice evaluator.max_new_tokens"),
+        _sampled(rows),
+        (_tested(seeds - 1, _MIN_SEEDS - 1), f"{seeds} seed{'s' if seeds > 1 else ''}"),
         (
-            "answers that the expert samples already",
-            *_sampled(rows),
-            "evaluator.samples=8 evaluator.temperature=0.7",
+            "partly" if generated else "no",
+            f"{len(generated)} of {total} benchmarks are generated; what the models were trained "
+            "on is not checked",
         ),
-        ("luck of the seed", *_seeds(rows), "-m seed=0,1,2"),
-        ("benchmarks in the training data", *_generated(sweep), "benchmarks=[random_calculation]"),
-        (
-            "any sharpening, without the amateur",
-            *_amateur(every),
-            "the methods no_contrast, selective_ce, random_steps and entropy_steps in the same "
-            "sweep: each leaves the amateur out of the label or the selection, none out of both",
-        ),
-        (
-            "the expert's second choice, whatever the amateur says",
-            "no",
-            "the label may only move probability to the expert's runner-up token",
-            "a control with the expert's runner-up token as the label, in the same sweep",
-        ),
-        (
-            "learning rate and budget",
-            *_budget(rows[0]),
-            "distiller.learning_rate and distiller.steps, for each method",
-        ),
-        ("this pair of models only", *_pairs(every), "other values of expert and amateur"),
+        _amateur(every),
+        ("no", ABSENT),
+        ("no", f"{budget.get('steps')} optimizer steps at {budget.get('learning_rate')}"),
+        ("partly", f"{pairs} pairs") if pairs > 1 else ("no", "1 pair"),
     ]
+    lines = [(one, *seen, how) for (one, how), seen in zip(_HOW.items(), found, strict=True)]
     columns = [text_column(*one) for one in zip(_TITLES, zip(*lines, strict=True), strict=True)]
     records: list[dict[str, Any]] = [dict(zip(_TITLES, line, strict=True)) for line in lines]
     title = "What could explain this gain"
@@ -97,12 +104,6 @@ def _form(rows: Sequence[Row], benchmarks: Sequence[str]) -> _Seen:
     return "partly", f"boxed {boxed} %, strictly correct {strict} %"
 
 
-def _token_limit(rows: Sequence[Row]) -> _Seen:
-    cut_off = _change(rows, lambda one: one.truncated / one.total)
-    is_complete = cut_off == cell.change(0, 0)
-    return "yes" if is_complete else "partly", f"{cut_off} % of the answers cut off"
-
-
 def _sampled(rows: Sequence[Row]) -> _Seen:
     runs = [run for row in rows for run in row.runs]
     sampled = [one.coverage for run in runs if (one := run.evaluate.samples) and one.coverage]
@@ -114,21 +115,6 @@ def _sampled(rows: Sequence[Row]) -> _Seen:
     return _tested(len(sampled), len(runs)), seen
 
 
-def _seeds(rows: Sequence[Row]) -> _Seen:
-    seeds = min(len(row.seeds) for row in rows)
-    return _tested(seeds - 1, _MIN_SEEDS - 1), f"{seeds} seed{'s' if seeds > 1 else ''}"
-
-
-def _generated(sweep: Sweep) -> _Seen:
-    known = {name for run in sweep.runs for name in run.evaluate.generated or ()}
-    count = len(known & {*sweep.benchmarks})
-    return (
-        "partly" if count else "no",
-        f"{count} of {len(sweep.benchmarks)} benchmarks are generated; what the models were "
-        "trained on is not checked",
-    )
-
-
 def _amateur(rows: Sequence[Row]) -> _Seen:
     ours, controls = (
         [row.gain for row in rows if row.gain and row.setup.method in methods]
@@ -137,16 +123,6 @@ def _amateur(rows: Sequence[Row]) -> _Seen:
     if not ours or not controls:
         return "no", ABSENT
     return "partly", f"LightReasoner {_range(ours)}, controls {_range(controls)}"
-
-
-def _budget(row: Row) -> _Seen:
-    chosen = row.runs[0].settings.get("distiller", {})
-    return "no", f"{chosen.get('steps')} optimizer steps at {chosen.get('learning_rate')}"
-
-
-def _pairs(rows: Sequence[Row]) -> _Seen:
-    pairs = len({(row.setup.expert, row.setup.amateur) for row in rows if row.setup.amateur})
-    return ("partly", f"{pairs} pairs") if pairs > 1 else ("no", "1 pair")
 
 
 def _tested(count: int, total: int) -> str:
