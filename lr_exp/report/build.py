@@ -69,9 +69,8 @@ def _shown(found: Found, sections: Sequence[Section]) -> str:
         for table in [*section.tables[:1], *others]:
             title = f"{one_line(sweep.name or 'results')}: {table.title}"
             lines += [title, "", plain_table(table), *map(one_line, table.notes[:1]), ""]
-        notes = [*sweep.warnings, *dict.fromkeys(sweep.notes)]
-        # plain_table drops remarks if the table is too wide
-        notes += [
+        notes = sweep.all_notes
+        notes += [  # plain_table shows no remarks
             f"{row.label}: {cell.remark(row.remarks)}"
             for row in sweep.rows
             if row.runs and row.remarks

@@ -98,8 +98,7 @@ def _unfinished(found: Found) -> list[str]:
 def _section(section: Section) -> list[str]:
     sweep = section.sweep
     parts = [f"## {markdown_text(sweep.name or NO_SWEEP)}", _what_ran(sweep)]
-    notes = [*sweep.warnings, *dict.fromkeys(sweep.notes)]
-    if notes:
+    if notes := sweep.all_notes:
         parts.append(_list(map(markdown_text, notes)))
     for table in section.tables:
         files = (f"{table.name}.{kind}" for kind in ("csv", "tex"))

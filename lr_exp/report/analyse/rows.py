@@ -1,6 +1,6 @@
 """Groups runs into the rows of a table: runs that differ only in their seed form one row."""
 
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from dataclasses import astuple, dataclass, field, replace
 
 from lr_exp.report import published
@@ -82,6 +82,11 @@ class Sweep:
         return [f"Warning: {text} ({'; '.join(rows)})" for text, rows in names.items()]
 
     @property
+    def all_notes(self) -> list[str]:
+        """Warnings and notes, each once."""
+        return [*self.warnings, *dict.fromkeys(self.notes)]
+
+    @property
     def table(self) -> str:
         """The name of its main table: that of the paper's sweep that it repeats, if any."""
         return (self.name or "results").removeprefix("micro_")
@@ -159,11 +164,11 @@ def _baseline_setup(run: Run) -> Setup:
 def _variants(runs: Sequence[Run], failed: Sequence[Failed], notes: list[str]) -> list[Row]:
     """One row per setup, with all its seeds."""
     tuning = [run for run in runs if run.results("tuned") or run.summary.distill or run.stopped]
-    groups = grouped(tuning, _setup)
+    groups = grouped(tuning, setup_of)
     failures: dict[Setup, list[Failed]] = {}
     rows = []
     for run in failed:
-        setup = _setup(run)
+        setup = setup_of(run)
         if run.is_damaged and setup not in groups:
             # Its saved settings include choices that its method does not read.
             matches = [known for known in groups if _agrees(known, setup)]
@@ -173,7 +178,7 @@ def _variants(runs: Sequence[Run], failed: Sequence[Failed], notes: list[str]) -
         elif run.expert or run.overrides:
             rows.append(_row_of_unknown(run))
     for setup in dict.fromkeys([*groups, *failures]):
-        label = ", ".join([setup.label, setup.expert, *_listed(setup, _CHOICES)])
+        label = ", ".join([setup.label, setup.expert, *setup.listed(*_CHOICES)])
         own = groups.get(setup, [])
         notes += comparable.check_row(label, own)
         kept = comparable.one_per_seed(label, own, notes)
@@ -213,7 +218,7 @@ def _variant(setup: Setup, runs: Sequence[Run], failed: Sequence[Failed]) -> Row
     )
 
 
-def _setup(run: Run | Failed) -> Setup:
+def setup_of(run: Run | Failed) -> Setup:
     expert = run.expert or _UNKNOWN
     numbers = run.alpha, run.beta
     return Setup(expert, run.method, run.amateur, run.data, *numbers, run.decoder, run.prompt)
@@ -236,15 +241,4 @@ def _label(setup: Setup, rows: Sequence[Row]) -> str:
     varied = [
         key for key in _CHOICES if len({getattr(other, key) for other in siblings} - {None}) > 1
     ]
-    return ", ".join([setup.label, *_listed(setup, varied)])
-
-
-def _listed(setup: Setup, keys: Collection[str]) -> list[str]:
-    """`amateur micro`, `data gsm8k`, ...; choices that no stage read are left out."""
-    signs = {"alpha": "α", "beta": "β"}  # noqa: RUF001
-    values = {key: getattr(setup, key) for key in _CHOICES if key in keys}
-    return [
-        f"{signs[key]} {value:g}" if key in signs else f"{key} {value}"
-        for key, value in values.items()
-        if value is not None
-    ]
+    return ", ".join([setup.label, *setup.listed(*varied)])

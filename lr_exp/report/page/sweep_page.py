@@ -31,7 +31,7 @@ def sweep_page(title: str, found: Found, sweeps: Sequence[SweepSection], out: Pa
             first_tables=one.tables[:2],
             figures=[figure for figure in one.figures if figure.name in shown],
             tables=one.tables[2:],
-            remarks=[*one.sweep.warnings, *dict.fromkeys(one.sweep.notes), *one.refused],
+            remarks=[*one.sweep.all_notes, *one.refused],
         )
         for index, one in enumerate(sweeps)
     ]

@@ -42,8 +42,8 @@ def kl_profile_table(sweep: Sweep, name: str) -> Table | None:
     columns.append((Column(PUBLISHED), [ABSENT, ABSENT, *marked]))
     records = [
         {
-            "expert": pair.expert,
-            "amateur": pair.amateur,
+            "expert": pair.setup.expert,
+            "amateur": pair.setup.amateur,
             "methods": " ".join(method or "imported records" for method in pair.methods),
             "quantity": key,
             "value": value,
