@@ -9,7 +9,7 @@ from lr_exp.report.analyse.accuracies import Results, average_of, gain_of, read_
 from lr_exp.report.analyse.comparable import grouped
 from lr_exp.report.analyse.paired import Estimate
 from lr_exp.report.names import BASELINE, Setup
-from lr_exp.report.read.run import Failed, Run
+from lr_exp.report.read.run import Incomplete, Run
 from lr_exp.report.read.runs import Found
 
 _UNKNOWN = "unknown expert"
@@ -66,7 +66,7 @@ class Sweep:
 
     name: str | None
     runs: list[Run]
-    failed: list[Failed]
+    failed: list[Incomplete]
     rows: list[Row]
     benchmarks: list[str]
     notes: list[str]
@@ -108,7 +108,7 @@ def sweeps(found: Found) -> list[Sweep]:
     ]
 
 
-def _sweep(name: str | None, runs: list[Run], failed: list[Failed]) -> Sweep:
+def _sweep(name: str | None, runs: list[Run], failed: list[Incomplete]) -> Sweep:
     notes = comparable.check_sweep(runs)
     for of_expert in grouped(runs, lambda run: run.expert).values():
         comparable.check_expert(of_expert)
@@ -161,11 +161,11 @@ def _baseline_setup(run: Run) -> Setup:
     return Setup(run.expert, BASELINE, amateur=amateur, alpha=alpha, decoder=run.decoder)
 
 
-def _variants(runs: Sequence[Run], failed: Sequence[Failed], notes: list[str]) -> list[Row]:
+def _variants(runs: Sequence[Run], failed: Sequence[Incomplete], notes: list[str]) -> list[Row]:
     """One row per setup, with all its seeds."""
     tuning = [run for run in runs if run.results("tuned") or run.summary.distill or run.stopped]
     groups = grouped(tuning, setup_of)
-    failures: dict[Setup, list[Failed]] = {}
+    failures: dict[Setup, list[Incomplete]] = {}
     rows = []
     for run in failed:
         setup = setup_of(run)
@@ -192,7 +192,7 @@ def _agrees(known: Setup, configured: Setup) -> bool:
     return known.method == configured.method and all(own in (None, set_) for own, set_ in choices)
 
 
-def _variant(setup: Setup, runs: Sequence[Run], failed: Sequence[Failed]) -> Row:
+def _variant(setup: Setup, runs: Sequence[Run], failed: Sequence[Incomplete]) -> Row:
     """The row of one setup; a failed run is ignored if the same seed also finished."""
     measured = [run for run in runs if run.results(run.final_model)]
     counted = measured or runs  # without evaluation, a row has only costs
@@ -218,13 +218,13 @@ def _variant(setup: Setup, runs: Sequence[Run], failed: Sequence[Failed]) -> Row
     )
 
 
-def setup_of(run: Run | Failed) -> Setup:
+def setup_of(run: Run) -> Setup:
     expert = run.expert or _UNKNOWN
     numbers = run.alpha, run.beta
     return Setup(expert, run.method, run.amateur, run.data, *numbers, run.decoder, run.prompt)
 
 
-def _row_of_unknown(failed: Failed) -> Row:
+def _row_of_unknown(failed: Incomplete) -> Row:
     expert = failed.expert or failed.override("expert") or _UNKNOWN
     return Row(
         Setup(expert, failed.method or "unknown method"),

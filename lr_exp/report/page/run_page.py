@@ -20,7 +20,7 @@ from lr_exp.report.page.answers import read_pairs
 from lr_exp.report.page.render import Section, figures_that_fit, page, render, section
 from lr_exp.report.page.trajectories import DamagedError, Trajectories, read_trajectories
 from lr_exp.report.read.json_file import is_number
-from lr_exp.report.read.run import Failed, Run, Unfinished
+from lr_exp.report.read.run import Incomplete, Run
 from lr_exp.report.read.runs import Found
 from lr_exp.report.tables import cell
 from lr_exp.report.tables.gap import pair_gap_table
@@ -35,6 +35,11 @@ _UNFINISHED = (
     "It is still running or was interrupted: it wrote neither a summary nor an error. Run the same "
     "command again to resume it."
 )
+_HEADINGS = {
+    "failed": "This run failed:",
+    "damaged": "This run's record is damaged:",
+    "unfinished": "This run has not finished.",
+}
 _LOGGED = {  # in metrics.jsonl
     "loss": ("loss (nats)", ".4f"),
     "entropy": ("entropy (nats)", ".4f"),
@@ -46,7 +51,7 @@ _Tile = tuple[str, str, str, str]  # a headline number: label, value, unit, deta
 
 def run_page(folder: Path, found: Found) -> str:
     """The page of the run in `folder`; `found` is what this folder itself contains."""
-    run = next(iter(found.every), None) or Unfinished(folder, folder.resolve().name)
+    run = next(iter(found.every), None) or Incomplete(folder, folder.resolve().name, "unfinished")
     figures, omitted = figures_that_fit(draw_run(run), _MAX_IMAGE_BYTES)
     tables: list[Table] = []
     tiles: list[_Tile] = []
@@ -139,13 +144,11 @@ def _method_label(run: Run) -> str:
 def _status(run: Run) -> list[tuple[str, str]]:
     """How the run ended, its warnings and what is missing: pairs of a heading and a text."""
     lines = []
-    if isinstance(run, Failed):
-        heading = "This run's record is damaged:" if run.is_damaged else "This run failed:"
-        lines.append((heading, run.error))
-    if isinstance(run, Unfinished):
-        lines.append(("This run has not finished.", _UNFINISHED))
-    if isinstance(run, Failed | Unfinished) and run.overrides:
-        lines.append(("Command-line overrides:", " ".join(run.overrides)))
+    if isinstance(run, Incomplete):
+        why = _UNFINISHED if run.outcome == "unfinished" else run.error
+        lines.append((_HEADINGS[run.outcome], why))
+        if run.overrides:
+            lines.append(("Command-line overrides:", " ".join(run.overrides)))
     if run.stopped:
         says_so = "nothing was trained" in run.stopped.lower()
         heading = "Stopped after sampling:" if says_so else "Nothing was trained:"
