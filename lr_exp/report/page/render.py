@@ -34,7 +34,9 @@ def render(template: str, **values: Any) -> Markup:
     return Markup(_ENVIRONMENT.get_template(template).render(values))  # noqa: S704  escaped inside
 
 
-def section(key: str, title: str, template: str, **values: Any) -> Section | None:
+def section(
+    key: str, title: str, template: str = "tables_and_figures.html", **values: Any
+) -> Section | None:
     """A section from a template; None if all its values are empty."""
     return Section(key, title, render(template, **values)) if any(values.values()) else None
 

@@ -69,7 +69,6 @@ def run_page(folder: Path, found: Found) -> str:
         results = section(
             "results",
             "Results",
-            "tables_and_figures.html",
             first_tables=[table] if table else [],
             last_is_sum=len(changes) > 1,
             figures=_named(figures, "gain_by_benchmark", "gain_parts"),
@@ -88,35 +87,23 @@ def run_page(folder: Path, found: Found) -> str:
         broken = str(reason)
     sections = [
         results,
-        section(
-            "explanations",
-            "Explanations",
-            "tables_and_figures.html",
-            tables=in_sections.get("explanations", []),
-        ),
+        section("explanations", "Explanations", tables=in_sections.get("explanations", [])),
         _reader(run, trajectories, broken),
         section(
             "divergence",
             "Where the models diverge" if is_scored else "Which steps were kept",
-            "tables_and_figures.html",
             figures=_named(figures, "lorenz_curve", "kept_by_position"),
             tables=[*profile, *([trajectories.kinds] if trajectories else [])],
         ),
         section(
             "training",
             "Training",
-            "tables_and_figures.html",
             damage=damage,
             figures=_named(figures, "training_curves"),
             tables=log,
         ),
         _answers(run),
-        section(
-            "cost",
-            "Cost",
-            "tables_and_figures.html",
-            tables=[*map(_transposed, in_sections.get("cost", []))],
-        ),
+        section("cost", "Cost", tables=[*map(_transposed, in_sections.get("cost", []))]),
         settings,
     ]
     label = f"{_method_label(run)}: expert {run.expert or 'unknown'}"

@@ -27,7 +27,6 @@ def sweep_page(title: str, found: Found, sweeps: Sequence[SweepSection], out: Pa
         section(
             f"sweep-{index}",
             one.sweep.name or NO_SWEEP,
-            "tables_and_figures.html",
             first_tables=one.tables[:2],
             figures=[figure for figure in one.figures if figure.name in shown],
             tables=one.tables[2:],

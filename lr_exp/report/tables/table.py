@@ -90,7 +90,6 @@ class Line:
     benchmark: str
     cells: dict[str, str]  # by column title
     record: dict[str, Any]  # for the CSV file
-    labels: dict[str, str] = field(default_factory=dict)  # shown before the benchmark, by title
 
 
 def table_by_benchmark(
@@ -100,15 +99,10 @@ def table_by_benchmark(
     if not lines:
         return None
     columns = label_columns([one.row for one in lines], [one.benchmark for one in lines])
-    for key in lines[0].labels:
-        columns.insert(-1, text_column(key, [one.labels[key] for one in lines]))
     for key in dict.fromkeys(key for one in lines for key in one.cells):
         cells = [one.cells.get(key, ABSENT) for one in lines]
         columns.append((Column(key, is_text=key in texts), cells))
-    records = [
-        setup_record(one.row) | one.labels | {"benchmark": one.benchmark} | one.record
-        for one in lines
-    ]
+    records = [setup_record(one.row) | {"benchmark": one.benchmark} | one.record for one in lines]
     return table_of(name, title, columns, records, [about], "results")
 
 
