@@ -186,7 +186,7 @@ def test_the_table_has_pass_at_k_of_the_untuned_beside_pass_at_1_of_the_tuned(tm
         *("won, covered", "both wrong, covered"),
     ]
     first, second = (row[1:] for row in table.rows)
-    assert first[:3] == ["0", "micro_add", "0.7"]
+    assert first[:3] == ["micro_add", "0", "0.7"]
     assert first[3].startswith("25.0 ± ")  # 1 of 4
     assert first[4:7] == ["30.0 ± 20.0", "70.0 ± 20.0", "25.0 ± 20.0"]
     assert first[7].startswith("75.0 ± ")
