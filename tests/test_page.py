@@ -226,7 +226,7 @@ def test_each_figure_has_an_image_for_light_and_one_for_dark_screens(page):
 
 def test_hostile_text_is_shown_harmlessly(tmp_path):
     page = page_of_run(write_hostile_run(tmp_path / "run"))
-    assert len(page.all("script")) == 3  # two with data, and the page's own
+    assert len(page.all("script")) == 2  # one with data, and the page's own
     assert not re.search("[\x00-\x08\x0b-\x1f\u202a-\u202e\u2066-\u2069\u2028\u2029]", page.source)
     assert "<img src=x onerror=alert(1)>" in page.words  # as text
     assert r"\u202e" in page.words
@@ -235,7 +235,7 @@ def test_hostile_text_is_shown_harmlessly(tmp_path):
     assert r"\x1b[31m\x00\u202eright" in shown["tokens"][0]
     assert r"\ud800" in shown["tokens"][0]
     assert r"\u202eabc" in shown["tokens"]
-    assert "taken" in page.data("answers-data")["pairs"][0]["before"]["output"]
+    assert "taken" in page.section("answers").words
     for blob in re.findall(r"<script type=[^>]*>(.*?)</script>", page.source, re.DOTALL):
         assert not set(blob) & set("<>&\u2028\u2029")
     # Figures are images, in which no script runs; their text is escaped as well.
@@ -478,11 +478,9 @@ def test_outcomes_are_counted_over_all_answers(tmp_path):
     after = {"micro_add": [1] * 50 + [0] * 10 + [1] * 30 + [0] * 10, "micro_plain": [1, 0]}
     run = write_run(tmp_path / "run", before=before, after=after)
     page = page_of_run(run)
-    data = page.data("answers-data")
-    assert data["counts"] == {
-        "micro_add": {"won": 50, "lost": 10, "both right": 30, "both wrong": 10},
-        "micro_plain": {"won": 0, "lost": 1, "both right": 1, "both wrong": 0},
-    }
+    lines = {"micro_add": "100 50 10 30 10", "micro_plain": "2 0 1 1 0"}  # after all questions
+    for name, counts in lines.items():
+        assert f"{name} {counts}" in page.section("answers").words
     assert "all 102 50 11 31 10" in page.words
     # The first table has the same counts, with a test.
     line = r"([-+][\d.]+) ([-+][\d.]+) to ([-+][\d.]+) (\d+) (\d+) (< 0.0001|[\d.]+) (\d+)"
@@ -497,17 +495,20 @@ def test_outcomes_are_counted_over_all_answers(tmp_path):
         assert float(low) <= float(gain) <= float(high)
     assert f"95 % interval: {low} to {high}" in page.words
 
-    shown = [pair["outcome"] for pair in data["pairs"] if pair["benchmark"] == "micro_add"]
-    counts = {outcome: shown.count(outcome) for outcome in data["counts"]["micro_add"]}
-    assert counts == {"won": 12, "lost": 10, "both right": 12, "both wrong": 10}
-    numbers = [int(pair["id"].split("/")[1]) for pair in data["pairs"] if pair["outcome"] == "won"]
-    assert numbers[0] == 0  # evenly spaced
-    assert numbers[-1] > 40
-    for pair in data["pairs"]:
-        number = int(pair["id"].split("/")[1])
-        assert pair["before"]["correct"] == bool(before[pair["benchmark"]][number])
-        assert pair["after"]["correct"] == bool(after[pair["benchmark"]][number])
-    shown_note = f"Counts cover all 102 questions. This page holds {len(data['pairs'])} of them"
+    shown = page.section("answers")
+    assert shown.inside("summary") == [
+        *("micro_add, won: 12 of 50", "micro_add, lost: 10 of 10"),
+        *("micro_add, both right: 12 of 30", "micro_add, both wrong: 10 of 10"),
+        *("micro_plain, lost: 1 of 1", "micro_plain, both right: 1 of 1"),
+    ]
+    names = [text.split("/") for text in shown.inside("bdi") if "/" in text]
+    won = [int(number) for _, number in names[:12]]
+    assert won[0] == 0  # evenly spaced
+    assert won[-1] > 40
+    verdicts = [text[0] == "✓" for text in shown.inside("span") if text[:1] in ("✓", "✗")]
+    for (name, number), *found in zip(names, verdicts[::2], verdicts[1::2], strict=True):
+        assert found == [bool(right[name][int(number)]) for right in (before, after)]
+    shown_note = f"Counts cover all 102 questions. This page holds {len(names)} of them"
     assert shown_note in page.words
 
 
@@ -533,9 +534,9 @@ def test_a_large_run_s_page_stays_small(tmp_path):
     shown = Page(page.read_text(encoding="utf-8"))
     assert len(shown.data("reader-data")["answers"]) == 5
     assert "Long answers are truncated (5 of those shown)." in shown.words
-    pairs = shown.data("answers-data")["pairs"]
-    assert 0 < len(pairs) < 8 * 2 * 12
-    assert all(len(pair["before"]["output"]) <= 3_000 for pair in pairs)
+    outputs = [text for text in shown.section("answers").inside("span") if "é" in text]
+    assert 0 < len(outputs) < 2 * 8 * 2 * 12
+    assert all(len(text) <= 3_000 for text in outputs)
     assert "more are in summary.json" in shown.words
 
 

@@ -7,7 +7,7 @@ import pytest
 
 import lr_exp
 from lr_exp.report.__main__ import main as report
-from lr_exp.report.analyse import prompts
+from lr_exp.report.analyse import prompts as best_prompts
 from lr_exp.report.analyse.pooled import pooled
 from lr_exp.report.analyse.prompts import (
     between_best_prompts,
@@ -74,8 +74,8 @@ def test_a_resample_repeats_the_choice_of_the_prompt():
     # Question 0 four times: its half is asked with the first prompt, because the other half is
     # empty and all prompts tie. Questions 0 and 2 twice: each half takes the other's wrong prompt.
     drawn = np.array([[1, 1, 1, 1], [4, 0, 0, 0], [2, 0, 2, 0]])
-    assert prompts._best_scores(by_prompt, HALVES, drawn).tolist() == [0, 1, 0]
-    assert prompts._best_scores(by_prompt, HALVES[:, ::-1], drawn).tolist() == [0, 1, 0]
+    assert best_prompts._best_scores(by_prompt, HALVES, drawn).tolist() == [0, 1, 0]
+    assert best_prompts._best_scores(by_prompt, HALVES[:, ::-1], drawn).tolist() == [0, 1, 0]
 
 
 def test_the_interval_between_best_prompts_includes_the_choice():
@@ -152,3 +152,29 @@ def test_the_report_and_the_frame_have_every_prompt(tmp_path):
     shares = answers.groupby(["prompt", "who"])["correct"].mean().to_dict()
     assert shares[("chat", "expert")] == 0
     assert shares[("plain", "expert")] == shares[("chat", "tuned")] == 1
+
+
+def test_the_table_of_explanations_has_the_gain_of_the_table_of_prompts(tmp_path):
+    """Prompts are chosen over all seeds together; each seed alone would prefer another one."""
+    drawn = np.random.default_rng(0).integers(0, 2, (6, 2, 12)).tolist()
+    before, plain, *tuned = (
+        dict(zip(("micro_add", "micro_plain"), right, strict=True)) for right in drawn
+    )
+    for seed in (0, 1):
+        after, plain_after = tuned[2 * seed : 2 * seed + 2]
+        run, prompts = tmp_path / f"run {seed}", {"plain": (plain, plain_after)}
+        write_run(run, seed=seed, before=before, after=after, prompts=prompts)
+    assert report([str(tmp_path)]) == 0
+    rows: dict[str, list[dict[str, str]]] = {}
+    for kind in ("prompts", "explanations"):
+        with (tmp_path / "report" / f"results_{kind}.csv").open(encoding="utf-8") as file:
+            rows[kind] = [*csv.DictReader(file)]
+    best = next(
+        row
+        for row in rows["prompts"]
+        if (row["benchmark"], row["asked_with"]) == ("AVG", "best of each")
+    )
+    seen = next(row["seen"] for row in rows["explanations"] if row["explanation"] == "the prompt")
+    gain, less = float(best["gain"]), float(best["smaller_by"])
+    assert seen.startswith(f"2 prompts: {gain:+.1f} (")
+    assert f"smaller by {less:+.1f} (" in seen

@@ -181,13 +181,13 @@ def test_the_table_has_pass_at_k_of_the_untuned_beside_pass_at_1_of_the_tuned(tm
     table = samples_table(sweep, "name")
     assert table is not None
     assert [column.title for column in table.columns] == [
-        *("variant", "seed", "benchmark", "T"),
+        *("variant", "benchmark", "seed", "T"),
         *(f"untuned {name}" for name in ("greedy", "avg@8", "pass@8", "maj@8")),
         *(f"tuned {name}" for name in ("greedy", "avg@8", "pass@8", "maj@8")),
         *("won, covered", "both wrong, covered"),
     ]
     first, second = (row[1:] for row in table.rows)
-    assert first[:3] == ["0", "micro_add", "0.7"]
+    assert first[:3] == ["micro_add", "0", "0.7"]
     assert first[3].startswith("25.0 ± ")  # 1 of 4
     assert first[4:7] == ["30.0 ± 20.0", "70.0 ± 20.0", "25.0 ± 20.0"]
     assert first[7].startswith("75.0 ± ")
@@ -245,6 +245,7 @@ def graded(place: Path, who: str) -> list[dict]:
 @pytest.mark.integration
 def test_the_summary_is_true_to_the_sampled_answers(measured):
     place, summary = measured
+    assert summary["evaluate"]["generated"] == ["micro_add"]
     found = summary["evaluate"]["samples"]
     assert [*found] == ["samples", "temperature", "expert", "tuned", "coverage", "seconds"]
     drawn = {}

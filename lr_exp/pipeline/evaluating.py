@@ -18,6 +18,7 @@ from lr_exp import distributed
 from lr_exp.config.settings import BenchmarkSettings
 from lr_exp.data.lazy import repeated
 from lr_exp.data.questions import Question, fingerprint, prompts_fingerprint
+from lr_exp.data.sources import GENERATED
 from lr_exp.evaluator import answer, forcing, grade, votes
 from lr_exp.evaluator.aggregate import aggregate
 from lr_exp.pipeline.context import RunContext
@@ -78,6 +79,7 @@ def evaluate_models(
                 link(place, evaluation.graded.folder / _ANSWERS_FILE)
         prompts[form] = results
     extra: dict[str, Any] = {}  # a part that was not measured has no key in the file
+    generated = [one.name for one in context.inputs.benchmarks if one.format in GENERATED]
     if tuned is not None:
         extra["gains"] = {name: _gains(models) for name, models in made.items()}
     if tuned is not None and (snapshots := tuned.snapshots()):
@@ -97,6 +99,7 @@ def evaluate_models(
         prompts={form: PromptResults(**results) for form, results in prompts.items()},
         seconds=sum(evaluation.seconds for evaluation in done),
         reused=all(evaluation.reused for evaluation in done),
+        generated=generated,
         **extra,
     )
 

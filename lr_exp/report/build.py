@@ -61,17 +61,16 @@ def write(report: Report, out: Path) -> None:
 
 
 def _shown(found: Found, sections: Sequence[Section]) -> str:
-    """The main table of each sweep and that of samples, notes and the runs without results."""
+    """The main table of each sweep, others for the terminal, notes and runs without results."""
     lines = []
     for section in sections:
         sweep = section.sweep
-        sampled = [table for table in section.tables[1:] if table.name.endswith("_samples")]
-        for table in [*section.tables[:1], *sampled]:
+        others = [table for table in section.tables[1:] if table.in_terminal]
+        for table in [*section.tables[:1], *others]:
             title = f"{one_line(sweep.name or 'results')}: {table.title}"
             lines += [title, "", plain_table(table), *map(one_line, table.notes[:1]), ""]
-        notes = [*sweep.warnings, *dict.fromkeys(sweep.notes)]
-        # plain_table drops remarks if the table is too wide
-        notes += [
+        notes = sweep.all_notes
+        notes += [  # plain_table shows no remarks
             f"{row.label}: {cell.remark(row.remarks)}"
             for row in sweep.rows
             if row.runs and row.remarks

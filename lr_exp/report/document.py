@@ -10,7 +10,7 @@ from lr_exp.report.names import NO_SWEEP, is_micro
 from lr_exp.report.read.runs import Found
 from lr_exp.report.read.summary import ModelProvenance
 from lr_exp.report.tables.formats import markdown_table, markdown_text
-from lr_exp.report.tables.table import PUBLISHED, Table
+from lr_exp.report.tables.table import Table
 
 _PLUS_MINUS = (
     "± is the wider side of the 95 % interval of an accuracy (pass@1 in %) or a gain. Over "
@@ -73,7 +73,7 @@ def document(title: str, found: Found, sections: Sequence[Section]) -> str:
 def reading_notes(found: Found, tables: Sequence[Table]) -> list[str]:
     """Explanations that apply to the tables of this report."""
     lines = [_PLUS_MINUS, _GAIN]
-    if any(column.title == PUBLISHED for table in tables for column in table.columns):
+    if any(table.has_published for table in tables):
         lines.append(_PUBLISHED)
     if any(is_micro(run.expert, run.amateur, *run.benchmarks) for run in found.runs):
         lines.append(MICRO)
@@ -98,8 +98,7 @@ def _unfinished(found: Found) -> list[str]:
 def _section(section: Section) -> list[str]:
     sweep = section.sweep
     parts = [f"## {markdown_text(sweep.name or NO_SWEEP)}", _what_ran(sweep)]
-    notes = [*sweep.warnings, *dict.fromkeys(sweep.notes)]
-    if notes:
+    if notes := sweep.all_notes:
         parts.append(_list(map(markdown_text, notes)))
     for table in section.tables:
         files = (f"{table.name}.{kind}" for kind in ("csv", "tex"))

@@ -67,6 +67,16 @@ class Setup:
             return label
         return f"{label} + {self.decoder} decoding"
 
+    def listed(self, *names: str) -> list[str]:
+        """`amateur micro`, `data gsm8k`, ...; choices that no stage read are left out."""
+        signs = {"alpha": "α", "beta": "β"}  # noqa: RUF001
+        values = {name: getattr(self, name) for name in names}
+        return [
+            f"{signs[name]} {value:g}" if name in signs else f"{name} {value}"
+            for name, value in values.items()
+            if value is not None
+        ]
+
     @property
     def order(self) -> tuple[object, ...]:
         """Sort key: the order of the paper's tables."""
@@ -101,8 +111,3 @@ def benchmark_label(name: str) -> str:
 def is_micro(*names: str | None) -> bool:
     """Whether any of the models or benchmarks belongs to the micro world."""
     return any(name is not None and name.startswith("micro") for name in names)
-
-
-def is_generated(benchmark: str) -> bool:
-    """Whether a benchmark's questions are generated; short ones may still be in training data."""
-    return benchmark.startswith(("micro_", "random_calculation"))

@@ -1,14 +1,17 @@
 """Gains over the seeds of a row, from the summaries of its runs."""
 
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import fmean
+from typing import TypeVar
 
 from lr_exp.report.analyse.paired import Z95, Estimate, average
 from lr_exp.report.analyse.rows import Row, Sweep
 from lr_exp.report.names import AVERAGE
 from lr_exp.report.read.summary import EvaluateSummary, Gains, PairedGain, Shrinkage
+
+T = TypeVar("T")
 
 PARTS = ("strict", "latent", "format")
 Evaluations = Sequence[EvaluateSummary]
@@ -76,6 +79,11 @@ def parts_of(evaluations: Evaluations) -> dict[str, Parts]:
         lost_to = sum((Counter(one.lost_to) for one in made), Counter())
         found[name] = Parts(strict[name], latent[name], form[name], cut_off, won_from, lost_to)
     return found
+
+
+def overall(found: Mapping[str, T], benchmarks: Collection[str]) -> T | None:
+    """The average, or the only benchmark's value; None if a benchmark is missing."""
+    return [*found.values()][-1] if found and found.keys() >= {*benchmarks} else None
 
 
 def parts_by_row(sweep: Sweep) -> list[tuple[Row, dict[str, Parts]]]:

@@ -6,8 +6,8 @@ from typing import Any
 
 from lr_exp.report import published
 from lr_exp.report.analyse.comparable import grouped
-from lr_exp.report.analyse.rows import Sweep
-from lr_exp.report.names import AMATEURS, EXPERTS, Setup, method_label, rank
+from lr_exp.report.analyse.rows import Sweep, setup_of
+from lr_exp.report.names import AMATEURS, Setup, method_label, rank
 from lr_exp.report.read.runs import Run
 from lr_exp.report.read.summary import Histogram, SampleSummary
 
@@ -29,9 +29,7 @@ class Profile:
     """All scored token positions of a pair, over its seeds."""
 
     label: str  # unique in the sweep
-    expert: str
-    amateur: str | None
-    prompt: str | None
+    setup: Setup  # of the first run
     methods: tuple[str | None, ...]  # that share these token positions
     seeds: int
     steps: int
@@ -58,10 +56,9 @@ def profiles(sweep: Sweep) -> list[Profile]:
     labels = [profile.label for profile in made]
     for i, profile in enumerate(made):
         if labels.count(profile.label) > 1:
-            asked = f", prompt {profile.prompt}" if profile.prompt else ""
-            methods = ", ".join(map(method_label, profile.methods))
-            made[i] = replace(profile, label=f"{profile.label} ({methods}{asked})")
-    return sorted(made, key=lambda p: (rank(p.expert, EXPERTS), rank(p.amateur, AMATEURS)))
+            shared = [*map(method_label, profile.methods), *profile.setup.listed("prompt")]
+            made[i] = replace(profile, label=f"{profile.label} ({', '.join(shared)})")
+    return sorted(made, key=lambda one: (one.setup.order[0], rank(one.setup.amateur, AMATEURS)))
 
 
 def _pair(run: Run) -> tuple[str | None, ...]:
@@ -85,23 +82,20 @@ def profile_of(runs: Sequence[Run]) -> Profile:
     seeds = [own[0].sample for own in grouped(runs, lambda run: run.seed).values()]
     histograms = [sample.histogram for sample in seeds if sample.histogram]
     settings = runs[0].settings
-    setup = Setup(runs[0].expert, runs[0].method, runs[0].amateur, runs[0].data)
+    setup = setup_of(runs[0])
     first = next((run for run in runs if run.sample.loss_histogram), runs[0])
     choices = first.method, first.alpha, first.beta
     same = [run.sample for run in runs if (run.method, run.alpha, run.beta) == choices]
-    numbers = {"α": first.alpha, "β": first.beta}  # noqa: RUF001
-    shown = [f"{sign} {value:g}" for sign, value in numbers.items() if value is not None]
+    selection = [method_label(first.method), *setup_of(first).listed("alpha", "beta")]
     return Profile(
-        f"{runs[0].expert} / {runs[0].amateur}",
-        runs[0].expert,
-        runs[0].amateur,
-        runs[0].prompt,
+        f"{setup.expert} / {setup.amateur}",
+        setup,
         tuple(dict.fromkeys(run.method for run in runs)),
         len(seeds),
         sum(sample.steps or 0 for sample in seeds),
         {key: _pooled(seeds, key) for key in MEANS},
         _added(histograms),
-        ", ".join([method_label(first.method), *shown]),
+        ", ".join(selection),
         first.settings.get("method", {}).get("select") == _BY_BETA,
         _added([sample.loss_histogram for sample in same if sample.loss_histogram]),
         _pooled(same, "kept_share"),

@@ -3,15 +3,20 @@
 import hashlib
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from itertools import product
 
 import numpy as np
 from numpy.typing import NDArray
 
-from lr_exp.report.analyse.paired import Z95, Correct, Estimate, difference
+from lr_exp.report.analyse.accuracies import read_graded
+from lr_exp.report.analyse.paired import Z95, Correct, Estimate, accuracy, average, difference
+from lr_exp.report.names import AVERAGE
+from lr_exp.report.read.run import AnswersMissingError, Run
 from lr_exp.report.read.summary import Gains, PairedGain, Shrinkage
 
+BEST = "best of each"  # in place of a prompt: each model's own best one
 RESAMPLES = 500  # of the bootstrap over questions
 
 
@@ -24,6 +29,16 @@ class BestPrompts:
     gain: Estimate
     shrinkage: Estimate  # the gain with the headline prompt minus this one
     chosen: dict[str, list[str]]  # the fields of `PairedGain`
+
+
+@dataclass(frozen=True)
+class PromptGain:
+    """Accuracies with a prompt before and after tuning."""
+
+    before: Estimate
+    after: Estimate
+    gain: Estimate
+    smaller_by: Estimate | None = None  # of BEST: the gain with the headline prompt minus `gain`
 
 
 def halves_of(ids: Sequence[str]) -> NDArray[np.bool_]:
@@ -103,6 +118,53 @@ def _widened(found: Estimate, resampled: NDArray[np.float64]) -> Estimate:
         found,
         question_variance=max(found.question_variance, float(resampled.var(ddof=1))),
         question_ci95=(max(-1.0, low - more), min(1.0, high + more)),
+    )
+
+
+def gains_by_prompt(
+    runs: Sequence[Run], benchmarks: Sequence[str]
+) -> dict[str, dict[str, PromptGain]]:
+    """The gains of a row with several prompts, by benchmark, then their average, and by prompt.
+
+    The last prompt is BEST, chosen over all seeds of the row together. A benchmark without all
+    graded answers is left out, and the average with it.
+    """
+    found = {}
+    if len(runs[0].prompts) > 1:
+        for benchmark in benchmarks:
+            # The list of runs says which answers are missing.
+            with suppress(AnswersMissingError, KeyError):
+                found[benchmark] = _gains_on(runs, benchmark)
+    if 1 < len(found) == len(benchmarks):
+        every = [*found.values()]
+        found[AVERAGE] = {prompt: _mean([one[prompt] for one in every]) for prompt in every[0]}
+    return found
+
+
+def _gains_on(runs: Sequence[Run], benchmark: str) -> dict[str, PromptGain]:
+    prompts = runs[0].prompts
+    same = [run for run in runs if run.prompts == prompts]
+    of_models = [(run, "expert") for run in same], [(run, run.final_model) for run in same]
+    graded = [{one: read_graded(own, benchmark, one) for one in prompts} for own in of_models]
+    expert, tuned = ({prompt: one.correct for prompt, one in own.items()} for own in graded)
+    best = between_best_prompts(expert, tuned, graded[0][prompts[0]].ids)
+    found = {
+        one: PromptGain(
+            accuracy(expert[one]), accuracy(tuned[one]), difference(tuned[one], expert[one])
+        )
+        for one in prompts
+    }
+    found[BEST] = PromptGain(accuracy(best.expert), accuracy(best.tuned), best.gain, best.shrinkage)
+    return found
+
+
+def _mean(of_benchmarks: Sequence[PromptGain]) -> PromptGain:
+    less = [one.smaller_by for one in of_benchmarks if one.smaller_by]
+    return PromptGain(
+        average([one.before for one in of_benchmarks]),
+        average([one.after for one in of_benchmarks]),
+        average([one.gain for one in of_benchmarks]),
+        average(less) if less else None,
     )
 
 

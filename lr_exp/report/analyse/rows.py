@@ -1,6 +1,6 @@
 """Groups runs into the rows of a table: runs that differ only in their seed form one row."""
 
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from dataclasses import astuple, dataclass, field, replace
 
 from lr_exp.report import published
@@ -9,7 +9,7 @@ from lr_exp.report.analyse.accuracies import Results, average_of, gain_of, read_
 from lr_exp.report.analyse.comparable import grouped
 from lr_exp.report.analyse.paired import Estimate
 from lr_exp.report.names import BASELINE, Setup
-from lr_exp.report.read.run import Failed, Run
+from lr_exp.report.read.run import Incomplete, Run
 from lr_exp.report.read.runs import Found
 
 _UNKNOWN = "unknown expert"
@@ -66,7 +66,7 @@ class Sweep:
 
     name: str | None
     runs: list[Run]
-    failed: list[Failed]
+    failed: list[Incomplete]
     rows: list[Row]
     benchmarks: list[str]
     notes: list[str]
@@ -80,6 +80,11 @@ class Sweep:
                 for text in run.warnings:
                     names.setdefault(text, {})[row.full_label] = None
         return [f"Warning: {text} ({'; '.join(rows)})" for text, rows in names.items()]
+
+    @property
+    def all_notes(self) -> list[str]:
+        """Warnings and notes, each once."""
+        return [*self.warnings, *dict.fromkeys(self.notes)]
 
     @property
     def table(self) -> str:
@@ -103,7 +108,7 @@ def sweeps(found: Found) -> list[Sweep]:
     ]
 
 
-def _sweep(name: str | None, runs: list[Run], failed: list[Failed]) -> Sweep:
+def _sweep(name: str | None, runs: list[Run], failed: list[Incomplete]) -> Sweep:
     notes = comparable.check_sweep(runs)
     for of_expert in grouped(runs, lambda run: run.expert).values():
         comparable.check_expert(of_expert)
@@ -156,14 +161,14 @@ def _baseline_setup(run: Run) -> Setup:
     return Setup(run.expert, BASELINE, amateur=amateur, alpha=alpha, decoder=run.decoder)
 
 
-def _variants(runs: Sequence[Run], failed: Sequence[Failed], notes: list[str]) -> list[Row]:
+def _variants(runs: Sequence[Run], failed: Sequence[Incomplete], notes: list[str]) -> list[Row]:
     """One row per setup, with all its seeds."""
     tuning = [run for run in runs if run.results("tuned") or run.summary.distill or run.stopped]
-    groups = grouped(tuning, _setup)
-    failures: dict[Setup, list[Failed]] = {}
+    groups = grouped(tuning, setup_of)
+    failures: dict[Setup, list[Incomplete]] = {}
     rows = []
     for run in failed:
-        setup = _setup(run)
+        setup = setup_of(run)
         if run.is_damaged and setup not in groups:
             # Its saved settings include choices that its method does not read.
             matches = [known for known in groups if _agrees(known, setup)]
@@ -173,7 +178,7 @@ def _variants(runs: Sequence[Run], failed: Sequence[Failed], notes: list[str]) -
         elif run.expert or run.overrides:
             rows.append(_row_of_unknown(run))
     for setup in dict.fromkeys([*groups, *failures]):
-        label = ", ".join([setup.label, setup.expert, *_listed(setup, _CHOICES)])
+        label = ", ".join([setup.label, setup.expert, *setup.listed(*_CHOICES)])
         own = groups.get(setup, [])
         notes += comparable.check_row(label, own)
         kept = comparable.one_per_seed(label, own, notes)
@@ -187,7 +192,7 @@ def _agrees(known: Setup, configured: Setup) -> bool:
     return known.method == configured.method and all(own in (None, set_) for own, set_ in choices)
 
 
-def _variant(setup: Setup, runs: Sequence[Run], failed: Sequence[Failed]) -> Row:
+def _variant(setup: Setup, runs: Sequence[Run], failed: Sequence[Incomplete]) -> Row:
     """The row of one setup; a failed run is ignored if the same seed also finished."""
     measured = [run for run in runs if run.results(run.final_model)]
     counted = measured or runs  # without evaluation, a row has only costs
@@ -213,13 +218,13 @@ def _variant(setup: Setup, runs: Sequence[Run], failed: Sequence[Failed]) -> Row
     )
 
 
-def _setup(run: Run | Failed) -> Setup:
+def setup_of(run: Run) -> Setup:
     expert = run.expert or _UNKNOWN
     numbers = run.alpha, run.beta
     return Setup(expert, run.method, run.amateur, run.data, *numbers, run.decoder, run.prompt)
 
 
-def _row_of_unknown(failed: Failed) -> Row:
+def _row_of_unknown(failed: Incomplete) -> Row:
     expert = failed.expert or failed.override("expert") or _UNKNOWN
     return Row(
         Setup(expert, failed.method or "unknown method"),
@@ -236,15 +241,4 @@ def _label(setup: Setup, rows: Sequence[Row]) -> str:
     varied = [
         key for key in _CHOICES if len({getattr(other, key) for other in siblings} - {None}) > 1
     ]
-    return ", ".join([setup.label, *_listed(setup, varied)])
-
-
-def _listed(setup: Setup, keys: Collection[str]) -> list[str]:
-    """`amateur micro`, `data gsm8k`, ...; choices that no stage read are left out."""
-    signs = {"alpha": "α", "beta": "β"}  # noqa: RUF001
-    values = {key: getattr(setup, key) for key in _CHOICES if key in keys}
-    return [
-        f"{signs[key]} {value:g}" if key in signs else f"{key} {value}"
-        for key, value in values.items()
-        if value is not None
-    ]
+    return ", ".join([setup.label, *setup.listed(*varied)])

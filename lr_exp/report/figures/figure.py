@@ -10,7 +10,7 @@ from functools import cached_property
 from typing import Any
 
 from lr_exp.report.analyse.paired import Estimate
-from lr_exp.report.figures.style import COLOURS, DOUBLE, SINGLE, styled
+from lr_exp.report.figures.style import COLOURS, DOUBLE, FAINT, SINGLE, styled
 
 _DARK = {colour.light: colour.dark for colour in COLOURS}
 _COLOUR_VALUE = re.compile(r"(?<=: )#[0-9a-f]{6}\b")  # of a style property
@@ -81,6 +81,15 @@ def panel_grid(
     for empty in panels[count:]:
         empty.set_visible(False)
     return mpl_figure, list(panels[:count])
+
+
+def label_rows(axes: Any, labels: Sequence[str], title: str) -> None:
+    """Labels horizontal rows, the first on top, on an axis with this title."""
+    axes.set_yticks(range(len(labels)), labels)
+    axes.set_ylim(len(labels) - 0.5, -0.5)
+    axes.grid(axis="x", color=FAINT.light)
+    axes.tick_params(axis="y", length=0)
+    axes.set_xlabel(title)
 
 
 def whiskers(estimates: Sequence[Estimate]) -> list[list[float]]:

@@ -3,10 +3,10 @@
 import textwrap
 from collections.abc import Mapping
 
-from lr_exp.report.analyse.pooled import Parts, parts_by_row, parts_of
+from lr_exp.report.analyse.pooled import Parts, overall, parts_by_row, parts_of
 from lr_exp.report.analyse.rows import Sweep
-from lr_exp.report.figures.figure import Figure, legend_below, panel_grid, whiskers
-from lr_exp.report.figures.style import BLUE, FAINT, GOLD, INK, MUTED
+from lr_exp.report.figures.figure import Figure, label_rows, legend_below, panel_grid, whiskers
+from lr_exp.report.figures.style import BLUE, GOLD, INK, MUTED
 from lr_exp.report.names import benchmark_label
 from lr_exp.report.read.runs import Run
 from lr_exp.report.tables import cell
@@ -32,9 +32,9 @@ def gain_parts_by_row(sweep: Sweep) -> Figure | None:
     """A bar per row, of the average over benchmarks; a few rows are also described in words."""
     several = len({row.setup.expert for row in sweep.rows}) > 1
     labelled = {
-        row.full_label if several else row.label: [*parts.values()][-1]
-        for row, parts in parts_by_row(sweep)
-        if parts.keys() >= {*sweep.benchmarks}
+        row.full_label if several else row.label: parts
+        for row, by_benchmark in parts_by_row(sweep)
+        if (parts := overall(by_benchmark, sweep.benchmarks))
     }
     if not 0 < len(labelled) <= _MAX_BARS:
         return None
@@ -67,11 +67,7 @@ def _figure(labelled: Mapping[str, Parts], about: str) -> Figure:
         f"{textwrap.fill(label, _LABEL_CHARS)}\ncut {cell.change(*one.cut_off)} %"
         for label, one in labelled.items()
     ]
-    axes.set_yticks(places, labels)
-    axes.set_ylim(len(parts) - 0.5, -0.5)
-    axes.grid(axis="x", color=FAINT.light)
-    axes.tick_params(axis="y", length=0)
-    axes.set_xlabel("gain in strict accuracy (points)")
+    label_rows(axes, labels, "gain in strict accuracy (points)")
     legend_below(mpl_figure, drawn)
     return Figure(
         "gain_parts", "What the gain is made of", f"{about} {_CAPTION}".strip(), mpl_figure

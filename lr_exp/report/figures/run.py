@@ -6,8 +6,8 @@ from typing import Any
 import numpy as np
 
 from lr_exp.report.analyse import paired
-from lr_exp.report.figures.figure import Figure, legend_below, panel_grid, whiskers
-from lr_exp.report.figures.style import FAINT, GREY, MUTED, method_look
+from lr_exp.report.figures.figure import Figure, label_rows, legend_below, panel_grid, whiskers
+from lr_exp.report.figures.style import GREY, MUTED, method_look
 from lr_exp.report.names import benchmark_label
 from lr_exp.report.read.json_file import is_number
 from lr_exp.report.read.runs import Run
@@ -123,12 +123,8 @@ def gain_by_benchmark(run: Run) -> Figure | None:
         ends = [100 * results[name].accuracy for results in (before, after)]
         axes.plot(ends, [y - 0.13, y + 0.13], color=MUTED.light, linewidth=0.8, zorder=2)
     labels = [f"{benchmark_label(name)}\n(n = {after[name].total:,})" for name in names]
-    axes.set_yticks(range(len(names)), labels)
-    axes.set_ylim(len(names) - 0.5, -0.5)
+    label_rows(axes, labels, "accuracy (%)")
     axes.set_xlim(-3, 103)
-    axes.grid(axis="x", color=FAINT.light)
-    axes.tick_params(axis="y", length=0)
-    axes.set_xlabel("accuracy (%)")
     legend_below(mpl_figure, drawn)
     title = "Accuracy before and after, by benchmark"
     return Figure("gain_by_benchmark", title, _GAIN_CAPTION, mpl_figure)

@@ -24,59 +24,60 @@ _UNPAIRED = "pass@1 in % ± the wider side of its 95 % interval over the questio
 
 
 @dataclass(frozen=True)
-class AccuracyChange:
-    """The rows of the untuned expert and of the tuned one, where they were evaluated."""
+class Change:
+    """The change on one benchmark, or on the average of all; None where it was not measured."""
 
-    before: Row | None
-    after: Row | None
-    benchmarks: Sequence[str]
-    compared: dict[str, Comparison]  # by benchmark; empty without both rows' graded answers
-
-    def gain(self, benchmarks: Sequence[str]) -> Estimate | None:
-        """Gain in the average over `benchmarks`; None where one of them was not measured."""
-        if self.before is None or self.after is None:
-            return None
-        return accuracies.gain_of(self.after.results, self.before.results, benchmarks)
-
-    @property
-    def table(self) -> Table | None:
-        """One row per benchmark; None where nothing was evaluated."""
-        rows = [self._line(benchmark_label(name), name, [name]) for name in self.benchmarks]
-        if len(rows) > 1:
-            rows.append(self._line(AVERAGE, AVERAGE, self.benchmarks))
-        if all(row[-1] == ABSENT for row in rows):
-            return None
-        names, *numbers = map(list, zip(*rows, strict=True))
-        titles = ("before", "after", "gain", "95 % interval", "won", "lost", "p", "questions")
-        columns = [text_column("benchmark", names), *zip(map(Column, titles), numbers, strict=True)]
-        note = _PAIRED if self.compared else _UNPAIRED
-        return table_of("results", "Accuracy before and after", columns, [], [note])
-
-    def _line(self, label: str, key: str, benchmarks: Sequence[str]) -> list[str]:
-        before, after = (
-            accuracies.average_of(row.results, benchmarks) if row else None
-            for row in (self.before, self.after)
-        )
-        known, gain = after or before, self.gain(benchmarks)
-        cells = [label, cell.percent(before), cell.percent(after)]
-        cells += [cell.signed(100 * gain.mean), cell.between(gain.ci95)] if gain else [ABSENT] * 2
-        compared = self.compared.get(key)
-        if compared is None:
-            cells += [ABSENT] * 3
-        else:
-            cells += [f"{compared.won:,}", f"{compared.lost:,}", cell.p_value(compared.p_majority)]
-        return [*cells, f"{known.questions:,}" if known else ABSENT]
+    before: Estimate | None
+    after: Estimate | None
+    gain: Estimate | None
+    compared: Comparison | None  # only if both models' graded answers are available
 
 
-def accuracy_change(sweep: Sweep, pairs: Pairs) -> AccuracyChange:
-    """The change in a sweep of one run."""
+def accuracy_changes(sweep: Sweep, pairs: Pairs) -> dict[str, Change]:
+    """The changes of a sweep of one run, by benchmark; of several, the last is their average."""
     before = next((row for row in sweep.rows if row.is_baseline), None)
-    tuned = (row for row in sweep.rows if not row.is_baseline and row.runs)
-    after = next((row for row in tuned if not row.runs[0].stopped), None)
+    after = next((row for row in sweep.rows if not row.is_baseline and row.trained_count), None)
     compared = {
         one.benchmark: one
         for pair in pairs.pairs
         if pair.ours is after and pair.theirs is before
         for one in pair.comparisons
     }
-    return AccuracyChange(before, after, sweep.benchmarks, compared)
+
+    def mean(row: Row | None, names: Sequence[str]) -> Estimate | None:
+        return accuracies.average_of(row.results, names) if row else None
+
+    scopes = {name: [name] for name in sweep.benchmarks}
+    if len(scopes) > 1:
+        scopes[AVERAGE] = sweep.benchmarks
+    return {
+        key: Change(
+            mean(before, names),
+            mean(after, names),
+            accuracies.gain_of(after.results, before.results, names) if after and before else None,
+            compared.get(key),
+        )
+        for key, names in scopes.items()
+    }
+
+
+def accuracy_change_table(changes: dict[str, Change]) -> Table | None:
+    """None where nothing was evaluated."""
+    every = [*changes.values()]
+    gains, tests = [one.gain for one in every], [one.compared for one in every]
+    known = [one.after or one.before for one in every]
+    if not any(known):
+        return None
+    columns = [
+        text_column("benchmark", map(benchmark_label, changes)),
+        (Column("before"), [cell.percent(one.before) for one in every]),
+        (Column("after"), [cell.percent(one.after) for one in every]),
+        (Column("gain"), [cell.signed(100 * one.mean) if one else ABSENT for one in gains]),
+        (Column("95 % interval"), [cell.between(one and one.ci95) for one in gains]),
+        (Column("won"), [f"{one.won:,}" if one else ABSENT for one in tests]),
+        (Column("lost"), [f"{one.lost:,}" if one else ABSENT for one in tests]),
+        (Column("p"), [cell.p_value(one.p_majority) if one else ABSENT for one in tests]),
+        (Column("questions"), [f"{one.questions:,}" if one else ABSENT for one in known]),
+    ]
+    note = _PAIRED if any(tests) else _UNPAIRED
+    return table_of("results", "Accuracy before and after", columns, [], [note])

@@ -4,12 +4,12 @@ Counts cover all questions; a page shows a bounded number of them.
 """
 
 import json
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from string import ascii_uppercase
 from typing import Any, TypeVar
 
-from lr_exp.errors import printable
 from lr_exp.report.analyse.comparable import grouped
 from lr_exp.report.names import benchmark_label
 from lr_exp.report.read.run import WHO, AnswersMissingError, Run
@@ -23,8 +23,6 @@ _OUTCOMES = {  # by correctness before and after
     (True, True): "both right",
     (False, False): "both wrong",
 }
-OUTCOMES = tuple(_OUTCOMES.values())
-
 _MAX_SHOWN = 12  # per benchmark and outcome
 _MAX_OUTPUT_CHARS = 3_000
 _MAX_QUESTION_CHARS = 2_000
@@ -35,27 +33,34 @@ _MAX_BYTES = 400_000  # of all pairs as JSON
 class AnswerPairs:
     """The benchmarks that both the expert and the tuned expert answered."""
 
-    counts: dict[str, dict[str, int]]  # by benchmark and outcome, over all questions
-    shown: list[dict[str, Any]]  # some of the pairs, as the page's script reads them
+    counts: dict[str, Counter[str]]  # by benchmark and outcome, over all questions
+    shown: list[dict[str, Any]]  # some of the pairs, as the template reads them
     missing: list[str]  # why a benchmark was left out
 
     @property
-    def data(self) -> dict[str, Any]:
-        """For the page's script."""
-        labels = {name: benchmark_label(name) for name in self.counts}
-        return {"labels": labels, "counts": self.counts, "pairs": self.shown}
+    def groups(self) -> dict[str, list[dict[str, Any]]]:
+        """The shown pairs, by a title such as `GSM8K, won: 12 of 31`."""
+        groups: dict[str, list[dict[str, Any]]] = {}
+        for name, counts in self.counts.items():
+            for outcome in _OUTCOMES.values():
+                place = {"benchmark": name, "outcome": outcome}
+                if pairs := [pair for pair in self.shown if place.items() <= pair.items()]:
+                    shown = f"{len(pairs):,} of {counts[outcome]:,}"
+                    groups[f"{benchmark_label(name)}, {outcome}: {shown}"] = pairs
+        return groups
 
     @property
     def table(self) -> Table:
         lines = dict(self.counts)
         if len(lines) > 1:
-            every = self.counts.values()
-            lines["all"] = {name: sum(counts[name] for counts in every) for name in OUTCOMES}
-        totals = [f"{sum(counts.values()):,}" for counts in lines.values()]
+            lines["all"] = sum(self.counts.values(), Counter())
         columns = [
             text_column("benchmark", map(benchmark_label, lines)),
-            (Column("questions"), totals),
-            *((Column(name), [f"{own[name]:,}" for own in lines.values()]) for name in OUTCOMES),
+            (Column("questions"), [f"{own.total():,}" for own in lines.values()]),
+            *(
+                (Column(outcome), [f"{own[outcome]:,}" for own in lines.values()])
+                for outcome in _OUTCOMES.values()
+            ),
         ]
         note = "Won: only the tuned expert is right. Lost: only the untuned expert is right."
         return table_of("answers", "Won and lost", columns, [], [note])
@@ -71,14 +76,17 @@ def read_pairs(run: Run) -> AnswerPairs:
             except AnswersMissingError as reason:
                 missing.append(f"{name}: {reason}.")
                 continue
-            every = list(outcomes.values())
-            counts[name] = {outcome: every.count(outcome) for outcome in OUTCOMES}
+            counts[name] = Counter(outcomes.values())
             shown += _pairs(run, name, outcomes)
     limit = _MAX_SHOWN
-    while limit and len(json.dumps(shown, ensure_ascii=False).encode()) > _MAX_BYTES:
+    while limit and _bytes(shown) > _MAX_BYTES:
         limit = limit * 2 // 3
         shown = _spaced_by(shown, lambda pair: (pair["benchmark"], pair["outcome"]), limit)
     return AnswerPairs(counts, shown, missing)
+
+
+def _bytes(pairs: Sequence[dict[str, Any]]) -> int:
+    return len(json.dumps(pairs, ensure_ascii=False).encode(errors="replace"))
 
 
 def _outcomes(run: Run, benchmark: str) -> dict[str, str]:
@@ -97,7 +105,7 @@ def _pairs(run: Run, benchmark: str, outcomes: dict[str, str]) -> list[dict[str,
         {
             "benchmark": benchmark,
             "outcome": outcomes[key],
-            "id": printable(key),
+            "id": key,
             "question": _question(before[key]),
             "reference": _text(before[key].get("reference"), _MAX_QUESTION_CHARS),
             "before": _side(before[key]),
@@ -127,7 +135,7 @@ def _question(record: dict[str, Any]) -> str | None:
 def _side(record: dict[str, Any]) -> dict[str, Any]:
     output = str(record.get("output") or "")
     return {
-        "output": _text(output, _MAX_OUTPUT_CHARS),
+        "output": output[:_MAX_OUTPUT_CHARS],
         "cut": len(output) > _MAX_OUTPUT_CHARS,
         "finished": bool(record.get("finished", True)),
         "extracted": _text(record.get("extracted"), _MAX_QUESTION_CHARS),
@@ -136,4 +144,4 @@ def _side(record: dict[str, Any]) -> dict[str, Any]:
 
 
 def _text(value: Any, max_chars: int) -> str | None:
-    return None if value is None else printable(str(value)[:max_chars])
+    return None if value is None else str(value)[:max_chars]

@@ -1,7 +1,32 @@
+'use strict';
+
 // The trajectory reader: one sampled answer at a time, token by token.
+// Text is only ever added as text nodes, so model output is never parsed as markup.
+
+const count = (number) => number.toLocaleString('en-US');
+
+const make = (name, properties, ...children) => {
+  const element = Object.assign(document.createElement(name), properties);
+  element.append(...children);
+  return element;
+};
+
+// Text that may be written from right to left, kept from reordering its neighbours.
+const isolated = (text) => make('bdi', {}, text);
+
+const labelled = (label, value) => make('span', {}, `${label} `, make('b', {}, isolated(value)));
+
+// j and k page everywhere in the section, arrows only where they have no other meaning.
+const PAGE_KEYS = { j: 1, k: -1, ArrowRight: 1, ArrowLeft: -1 };
 
 const startReader = (root) => {
-  const data = readData('reader-data');
+  const data = JSON.parse(document.getElementById('reader-data').textContent);
+  // The elements that this script fills, by their data-is attribute.
+  const elements = [...root.querySelectorAll('[data-is]')];
+  const slots = Object.fromEntries(elements.map((element) => [element.dataset.is, element]));
+  let filter = 'all';
+  let entries = []; // the answers that match the filter
+  let entry = 0; // the index of the one on show
   let answer = null; // the answer on show
   let matching = []; // its steps that match the filter
   let pinned = 0; // the step that the panel returns to after hovering
@@ -27,7 +52,7 @@ const startReader = (root) => {
     missed: (step) =>
       step.isWrong && !step.kept && step.candidates?.some(([, expert]) => expert >= data.confident),
   };
-  const entriesOf = (filter) => answers.filter((item) => item.steps.some(tests[filter]));
+  const entriesOf = (name) => answers.filter((item) => item.steps.some(tests[name]));
 
   // ── texts ──
 
@@ -72,17 +97,23 @@ const startReader = (root) => {
     slots.highest.textContent = nats(highest);
   };
 
-  const showAnswer = (shown, filter) => {
+  const showAnswer = () => {
     const hadFocus = slots.tokens.contains(document.activeElement);
-    answer = shown;
+    answer = entries[entry];
     matching = answer.steps.filter(tests[filter]);
     slots.question.textContent = answer.question;
-    fillFacts(
-      slots.verdict,
-      ...outcomeOf(answer.correct, answer.predicted, answer.finished),
+    slots.question.scrollTop = slots.verdict.scrollTop = 0;
+    const facts = [
+      answer.correct !== null &&
+        make('span', { className: answer.correct ? 'right' : 'wrong' }, answer.correct ? '✓ right' : '✗ wrong'),
+      answer.predicted === null
+        ? answer.correct !== null && 'no answer extracted'
+        : labelled('extracted answer', answer.predicted),
+      answer.finished === false && 'stopped by the length limit',
       answer.reference !== null && labelled('reference', answer.reference),
       isolated(answer.id ?? ''),
-    );
+    ];
+    slots.verdict.replaceChildren(...facts.filter(Boolean).flatMap((fact) => [' · ', fact]).slice(1));
     if (data.scored) fillStrip();
     slots.tokens.replaceChildren(...answer.steps.map(tokenElement));
     const [length, kept, moving, differing] = ['all', 'kept', 'moving', 'differ'].map((name) =>
@@ -165,8 +196,49 @@ const startReader = (root) => {
     select(moves[key]()?.index);
   };
 
-  const browser = new Browser(root, entriesOf, showAnswer);
-  const { slots } = browser;
+  // ── filtering and paging ──
+
+  const render = () => {
+    slots.entry.hidden = entries.length === 0;
+    slots.empty.hidden = entries.length > 0;
+    slots.position.textContent = `${entries.length && count(entry + 1)} of ${count(entries.length)}`;
+    root.querySelectorAll('[data-go]').forEach((button) => {
+      button.disabled = !entries[entry + Number(button.dataset.go)];
+    });
+    if (entries.length > 0) showAnswer();
+  };
+
+  // Keeps the current answer if it matches the new filter.
+  const choose = (chosen) => {
+    filter = chosen;
+    entries = entriesOf(filter);
+    entry = Math.max(0, entries.indexOf(answer));
+    root.querySelectorAll('[data-filter]').forEach((button) => {
+      button.ariaPressed = String(button.dataset.filter === filter);
+    });
+    render();
+  };
+
+  const go = (offset) => {
+    if (!entries[entry + offset]) return;
+    entry += offset;
+    render();
+  };
+
+  root.addEventListener('click', ({ target }) => {
+    const button = target.closest('button')?.dataset ?? {};
+    if (button.filter) choose(button.filter);
+    if (button.go) go(Number(button.go));
+  });
+  document.addEventListener('keydown', (event) => {
+    const { key, target } = event;
+    if (!PAGE_KEYS[key] || event.defaultPrevented || event.altKey || event.ctrlKey || event.metaKey) return;
+    if (key.startsWith('Arrow') && target.closest('.scroll, .frame')) return;
+    const isTop = target === document.body || target.id === 'content';
+    if (!isTop && !root.closest('section').contains(target)) return;
+    event.preventDefault();
+    go(PAGE_KEYS[key]);
+  });
   slots.tokens.addEventListener('focusin', ({ target }) => {
     pin(Number(target.dataset.step));
     // On a narrow screen the panel covers the lower edge; the style sheet sets the margin.
@@ -182,11 +254,12 @@ const startReader = (root) => {
     select([...slots.strip.children].indexOf(target)),
   );
 
-  browser.fillCounts((filter) => {
-    const steps = answers.flatMap((item) => item.steps.filter(tests[filter]));
-    return `${count(entriesOf(filter).length)} · ${count(steps.length)} steps`;
+  root.querySelectorAll('[data-count]').forEach((element) => {
+    const test = element.dataset.count;
+    const steps = answers.flatMap((item) => item.steps.filter(tests[test]));
+    element.textContent = `${count(entriesOf(test).length)} · ${count(steps.length)} steps`;
   });
-  browser.choose('all');
+  choose(filter);
 };
 
 document.querySelectorAll('#the-reader').forEach(startReader);

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.resources import files
 from itertools import accumulate
+from os.path import commonprefix
 from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
@@ -17,8 +18,6 @@ from markupsafe import Markup
 
 from lr_exp.errors import printable
 from lr_exp.report.figures import Image
-
-_SCRIPTS = ("page.js", "reader.js", "answers.js")
 
 
 @dataclass(frozen=True)
@@ -35,7 +34,9 @@ def render(template: str, **values: Any) -> Markup:
     return Markup(_ENVIRONMENT.get_template(template).render(values))  # noqa: S704  escaped inside
 
 
-def section(key: str, title: str, template: str, **values: Any) -> Section | None:
+def section(
+    key: str, title: str, template: str = "tables_and_figures.html", **values: Any
+) -> Section | None:
     """A section from a template; None if all its values are empty."""
     return Section(key, title, render(template, **values)) if any(values.values()) else None
 
@@ -52,7 +53,7 @@ def page(
         sections=[section for section in sections if section],
         notes=notes,
         style=_read_file("page.css"),
-        script="\n".join(map(_read_file, _SCRIPTS)),
+        script=_read_file("reader.js"),
     )
 
 
@@ -94,4 +95,4 @@ _ENVIRONMENT = Environment(
     lstrip_blocks=True,
 )
 _ENVIRONMENT.policies["json.dumps_kwargs"] = {"ensure_ascii": False, "separators": (",", ":")}
-_ENVIRONMENT.filters |= {"digest": _digest, "data_uri": _data_uri}
+_ENVIRONMENT.filters |= {"digest": _digest, "data_uri": _data_uri, "common_prefix": commonprefix}

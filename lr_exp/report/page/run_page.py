@@ -3,6 +3,7 @@
 A missing or damaged file affects only its own section, which says so in one line.
 """
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,21 +11,21 @@ import numpy as np
 
 from lr_exp.progress import duration
 from lr_exp.report import names
-from lr_exp.report.analyse.comparable import flat, machine
-from lr_exp.report.analyse.rows import Sweep, sweeps
+from lr_exp.report.analyse.comparable import flat, grouped, machine
+from lr_exp.report.analyse.rows import sweeps
 from lr_exp.report.document import MICRO, reading_notes
 from lr_exp.report.figures import Image, images_of
-from lr_exp.report.page.accuracy_change import AccuracyChange, accuracy_change
-from lr_exp.report.page.answers import OUTCOMES, read_pairs
+from lr_exp.report.page.accuracy_change import Change, accuracy_change_table, accuracy_changes
+from lr_exp.report.page.answers import read_pairs
 from lr_exp.report.page.render import Section, figures_that_fit, page, render, section
 from lr_exp.report.page.trajectories import DamagedError, Trajectories, read_trajectories
 from lr_exp.report.read.json_file import is_number
-from lr_exp.report.read.run import Failed, Run, Unfinished
+from lr_exp.report.read.run import Incomplete, Run
 from lr_exp.report.read.runs import Found
 from lr_exp.report.tables import cell
 from lr_exp.report.tables.gap import pair_gap_table
 from lr_exp.report.tables.layout import tables_of
-from lr_exp.report.tables.table import PUBLISHED, Column, Table, table_of, text_column
+from lr_exp.report.tables.table import Column, Table, table_of, text_column
 from lr_exp.store import Store
 from lr_exp.store.run_folder import TRAJECTORIES
 
@@ -35,6 +36,11 @@ _UNFINISHED = (
     "It is still running or was interrupted: it wrote neither a summary nor an error. Run the same "
     "command again to resume it."
 )
+_HEADINGS = {
+    "failed": "This run failed:",
+    "damaged": "This run's record is damaged:",
+    "unfinished": "This run has not finished.",
+}
 _LOGGED = {  # in metrics.jsonl
     "loss": ("loss (nats)", ".4f"),
     "entropy": ("entropy (nats)", ".4f"),
@@ -42,12 +48,11 @@ _LOGGED = {  # in metrics.jsonl
     "learning_rate": ("learning rate", ".2e"),
 }
 _Tile = tuple[str, str, str, str]  # a headline number: label, value, unit, detail
-_BESIDE = tuple(f"results_{kind}" for kind in ("decomposition", "samples", "prompts", "answers"))
 
 
 def run_page(folder: Path, found: Found, store: Store | None = None) -> str:
     """The page of the run in `folder`; `found` is what this folder itself contains."""
-    run = next(iter(found.every), None) or Unfinished(folder, folder.resolve().name)
+    run = next(iter(found.every), None) or Incomplete(folder, folder.resolve().name, "unfinished")
     figures, omitted = figures_that_fit(images_of(run, store), _MAX_IMAGE_BYTES)
     tables: list[Table] = []
     tiles: list[_Tile] = []
@@ -57,13 +62,23 @@ def run_page(folder: Path, found: Found, store: Store | None = None) -> str:
         (sweep,) = sweeps(found)
         tables, pairs = tables_of(sweep, "results")
         notes = reading_notes(found, tables)
-        change = accuracy_change(sweep, pairs)
-        tiles = _accuracy_tiles(change)
-        remarks = [*pairs.refused, *dict.fromkeys(sweep.notes)]
-        results = _results(sweep, tables, change.table, figures, remarks)
+        changes = accuracy_changes(sweep, pairs)
+        tiles = _accuracy_tiles(changes)
+        table = accuracy_change_table(changes)
+        gap = pair_gap_table(sweep, "gap")
+        nothing = [] if table else ["Nothing was evaluated."]
+        results = section(
+            "results",
+            "Results",
+            first_tables=[table] if table else [],
+            last_is_sum=len(changes) > 1,
+            figures=_named(figures, "gain_by_benchmark", "gain_parts"),
+            tables=[*([gap] if gap else []), *(one for one in tables if one.section == "results")],
+            remarks=[*nothing, *pairs.refused, *dict.fromkeys(sweep.notes)],
+        )
         settings = _settings(run)
-    profile = [table for table in tables if table.name.endswith("kl_profile")]
-    costs = [_transposed(table) for table in tables if table.name.endswith("efficiency")]
+    in_sections = grouped(tables, lambda table: table.section)
+    profile = in_sections.get("divergence", [])
     is_scored = profile or run.sample.histogram
     log, damage = _training_log(run)
     trajectories, broken = None, ""
@@ -73,30 +88,23 @@ def run_page(folder: Path, found: Found, store: Store | None = None) -> str:
         broken = str(reason)
     sections = [
         results,
-        section(
-            "explanations",
-            "Explanations",
-            "tables_and_figures.html",
-            tables=[table for table in tables if table.name.endswith("explanations")],
-        ),
+        section("explanations", "Explanations", tables=in_sections.get("explanations", [])),
         _reader(run, trajectories, broken),
         section(
             "divergence",
             "Where the models diverge" if is_scored else "Which steps were kept",
-            "tables_and_figures.html",
             figures=_named(figures, "lorenz_curve", "kept_by_position"),
             tables=[*profile, *([trajectories.kinds] if trajectories else [])],
         ),
         section(
             "training",
             "Training",
-            "tables_and_figures.html",
             damage=damage,
             figures=_named(figures, "training_curves"),
             tables=log,
         ),
         _answers(run),
-        section("cost", "Cost", "tables_and_figures.html", tables=costs),
+        section("cost", "Cost", tables=[*map(_transposed, in_sections.get("cost", []))]),
         settings,
     ]
     label = f"{_method_label(run)}: expert {run.expert or 'unknown'}"
@@ -124,13 +132,11 @@ def _method_label(run: Run) -> str:
 def _status(run: Run) -> list[tuple[str, str]]:
     """How the run ended, its warnings and what is missing: pairs of a heading and a text."""
     lines = []
-    if isinstance(run, Failed):
-        heading = "This run's record is damaged:" if run.is_damaged else "This run failed:"
-        lines.append((heading, run.error))
-    if isinstance(run, Unfinished):
-        lines.append(("This run has not finished.", _UNFINISHED))
-    if isinstance(run, Failed | Unfinished) and run.overrides:
-        lines.append(("Command-line overrides:", " ".join(run.overrides)))
+    if isinstance(run, Incomplete):
+        why = _UNFINISHED if run.outcome == "unfinished" else run.error
+        lines.append((_HEADINGS[run.outcome], why))
+        if run.overrides:
+            lines.append(("Command-line overrides:", " ".join(run.overrides)))
     if run.stopped:
         says_so = "nothing was trained" in run.stopped.lower()
         heading = "Stopped after sampling:" if says_so else "Nothing was trained:"
@@ -199,47 +205,20 @@ def _tiles(run: Run) -> list[_Tile]:
     return tiles
 
 
-def _accuracy_tiles(change: AccuracyChange) -> list[_Tile]:
-    before, after = (row.average if row else None for row in (change.before, change.after))
+def _accuracy_tiles(changes: dict[str, Change]) -> list[_Tile]:
+    if not changes:
+        return []
+    *others, (name, change) = changes.items()
+    before, after, gain = change.before, change.after, change.gain
     if before is None:
         return []
-    count = len(change.benchmarks)
-    scope = f"average of {count} benchmarks" if count > 1 else "".join(change.benchmarks)
-    if after is None:
-        return [("Accuracy", f"{100 * before.mean:.1f}", " %", scope)]
-    accuracies = f"{100 * before.mean:.1f} → {100 * after.mean:.1f}"
+    accuracies = " → ".join(f"{100 * one.mean:.1f}" for one in (before, after) if one)
+    scope = f"average of {len(others)} benchmarks" if others else name
     tiles = [("Accuracy", accuracies, " %", scope)]
-    gain = change.gain(change.benchmarks)
     if gain is not None:
         detail = f"95 % interval: {cell.between(gain.ci95)}"
         tiles.append(("Gain", cell.signed(100 * gain.mean), " points", detail))
     return tiles
-
-
-def _results(
-    sweep: Sweep,
-    tables: list[Table],
-    table: Table | None,
-    figures: dict[str, Image],
-    remarks: list[str],
-) -> Section | None:
-    beside = [
-        one
-        for one in tables
-        if one.name == "results" and any(column.title == PUBLISHED for column in one.columns)
-    ]
-    beside += [one for one in tables if one.name in _BESIDE]
-    gap = pair_gap_table(sweep, "gap")
-    return section(
-        "results",
-        "Results",
-        "tables_and_figures.html",
-        first_tables=[table] if table else [],
-        last_is_sum=table is not None and len(table.rows) > 1,
-        figures=_named(figures, "gain_by_benchmark", "gain_parts"),
-        tables=[*([gap] if gap else []), *beside],
-        remarks=remarks if table else ["Nothing was evaluated.", *remarks],
-    )
 
 
 def _reader(run: Run, shown: Trajectories | None, damage: str) -> Section | None:
@@ -285,7 +264,7 @@ def _answers(run: Run) -> Section | None:
         return None
     pairs = read_pairs(run)
     damage = " ".join(pairs.missing) or "The expert and the tuned expert share no benchmark."
-    questions = sum(sum(counts.values()) for counts in pairs.counts.values())
+    questions = sum(counts.total() for counts in pairs.counts.values())
     shown = (
         f"Counts cover all {questions:,} questions. This page holds {len(pairs.shown):,} of "
         "them, evenly spaced within each outcome of each benchmark."
@@ -297,8 +276,7 @@ def _answers(run: Run) -> Section | None:
         damage="" if pairs.counts else damage,
         table=pairs.table,
         remarks=[shown, *pairs.missing],
-        filter_labels={outcome: outcome.capitalize() for outcome in OUTCOMES},
-        data=pairs.data,
+        groups=pairs.groups,
     )
 
 
@@ -311,7 +289,7 @@ def _transposed(table: Table) -> Table:
     columns = [Column("", is_text=True), Column(row[0] if named else "")]
     pairs = zip(table.columns[named:], row[named:], strict=True)
     rows = [[column.full_title, cell] for column, cell in pairs if cell]
-    return Table(table.name, table.title, columns, rows, table.records, table.notes)
+    return replace(table, columns=columns, rows=rows)
 
 
 def _settings(run: Run) -> Section | None:

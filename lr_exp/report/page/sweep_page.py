@@ -9,7 +9,7 @@ from lr_exp.report.document import Section as SweepSection
 from lr_exp.report.document import reading_notes
 from lr_exp.report.names import NO_SWEEP, method_label
 from lr_exp.report.page.render import figures_that_fit, page, render, section
-from lr_exp.report.read.run import Failed, Run, Unfinished
+from lr_exp.report.read.run import Incomplete, Run
 from lr_exp.report.read.runs import Found
 from lr_exp.store.run_folder import PAGE
 
@@ -27,11 +27,10 @@ def sweep_page(title: str, found: Found, sweeps: Sequence[SweepSection], out: Pa
         section(
             f"sweep-{index}",
             one.sweep.name or NO_SWEEP,
-            "tables_and_figures.html",
             first_tables=one.tables[:2],
             figures=[shown[figure.name] for figure in one.figures if figure.name in shown],
             tables=one.tables[2:],
-            remarks=[*one.sweep.warnings, *dict.fromkeys(one.sweep.notes), *one.refused],
+            remarks=[*one.sweep.all_notes, *one.refused],
         )
         for index, one in enumerate(sweeps)
     ]
@@ -45,11 +44,11 @@ def sweep_page(title: str, found: Found, sweeps: Sequence[SweepSection], out: Pa
     return page(f"Report: {title}", "Sweep report", head, sections, notes)
 
 
-def _summary(run: Run | Failed | Unfinished) -> str:
+def _summary(run: Run) -> str:
     """What a finished run is, why another one failed, or what it left."""
-    if isinstance(run, Failed):
-        return run.error
-    if isinstance(run, Unfinished):
+    if isinstance(run, Incomplete):
+        if run.outcome != "unfinished":
+            return run.error
         left = f"neither a summary nor an error: {run.has}; run the same command again to resume"
         return f"{left} ({' '.join(run.overrides)})" if run.overrides else left
     words = [method_label(run.method) if run.method else None, run.expert, run.amateur]

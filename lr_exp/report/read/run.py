@@ -148,13 +148,27 @@ def _is_training(entry: dict[str, Any]) -> bool:
     return is_plottable and entry.get("family") == "distill"
 
 
-class _Incomplete(Run):
-    """A run without a usable summary: `known` is what other files record of it."""
+class Incomplete(Run):
+    """A run without a usable summary: `known` is what other files record of it.
 
-    def __init__(self, folder: Path, name: str, known: dict[str, Any]) -> None:
+    Its outcome is `failed`; `damaged` if its summary.json or failed.json cannot be read; or
+    `unfinished` if it has neither, because it is still running or was killed.
+    """
+
+    def __init__(
+        self, folder: Path, name: str, outcome: str, error: str = "", known: Any = None
+    ) -> None:
+        """`known` is by default what the run's settings record."""
+        known = _saved_settings(folder) if known is None else known
+        self.outcome = outcome
+        self.error = error  # or why a file cannot be read
         self.overrides: tuple[str, ...] = tuple(known.get("overrides", ()))
         parts = {"evaluate": EvaluateSummary(decoder=self.override("evaluator.decoder"))}
         super().__init__(folder, name, Summary.model_construct(None, **_UNKNOWN | parts | known))
+
+    @property
+    def is_damaged(self) -> bool:
+        return self.outcome == "damaged"
 
     @property
     def existing_files(self) -> tuple[str, ...]:
@@ -162,36 +176,14 @@ class _Incomplete(Run):
         shown = (METRICS, TRAJECTORIES, ANSWERS)
         return tuple(name for name in shown if (self.folder / name).exists())
 
-    def override(self, key: str) -> str | None:
-        """The value of `key` on the command line; None if it was not set there."""
-        return dict(word.split("=", 1) for word in self.overrides if "=" in word).get(key)
-
-
-class Failed(_Incomplete):
-    """A run that ended in an error, or whose summary.json or failed.json cannot be read."""
-
-    def __init__(
-        self, folder: Path, name: str, error: str, record: dict[str, Any] | None = None
-    ) -> None:
-        """`record` is what the run recorded of itself; None if that cannot be read."""
-        super().__init__(folder, name, _saved_settings(folder) if record is None else record)
-        self.error = error
-        self.is_damaged = record is None
-        self.outcome = "damaged" if self.is_damaged else "failed"
-
-
-class Unfinished(_Incomplete):
-    """A run without summary or error: still running, or killed."""
-
-    outcome = "unfinished"
-
-    def __init__(self, folder: Path, name: str) -> None:
-        super().__init__(folder, name, _saved_settings(folder))
-
     @property
     def has(self) -> str:
         """`has metrics.jsonl, answers`."""
         return f"has {', '.join(self.existing_files) or 'no results'}"
+
+    def override(self, key: str) -> str | None:
+        """The value of `key` on the command line; None if it was not set there."""
+        return dict(word.split("=", 1) for word in self.overrides if "=" in word).get(key)
 
 
 def has_started(folder: Path, files: list[str]) -> bool:
@@ -199,19 +191,18 @@ def has_started(folder: Path, files: list[str]) -> bool:
     return METRICS in files or TRAJECTORIES in files or "expert" in _saved_settings(folder)
 
 
-def read_failed(folder: Path, name: str) -> Failed:
+def read_failed(folder: Path, name: str) -> Incomplete:
     """A run with a `failed.json`; if that cannot be read, the reason becomes the error."""
     try:
         record = read_json(folder / FAILED)
         error = " ".join(str(record["error"]).split())
     except (OSError, ValueError, KeyError, TypeError) as reason:
-        return Failed(
-            folder, name, f"failed, and its {FAILED} cannot be read ({reason_of(reason)})"
-        )
+        damage = f"failed, and its {FAILED} cannot be read ({reason_of(reason)})"
+        return Incomplete(folder, name, "damaged", damage)
     known = _valid(record)
     if "expert" not in record:  # the run's settings are not valid
         known = _saved_settings(folder) | known
-    return Failed(folder, name, error, known)
+    return Incomplete(folder, name, "failed", error, known)
 
 
 def _saved_settings(folder: Path) -> dict[str, Any]:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from lr_exp.errors import UserError
 from lr_exp.report.read.json_file import read_json, reason_of
-from lr_exp.report.read.run import Failed, Run, Unfinished, has_started, read_failed
+from lr_exp.report.read.run import Incomplete, Run, has_started, read_failed
 from lr_exp.report.read.summary import parse_summary
 from lr_exp.store.run_folder import FAILED, SUMMARY
 
@@ -18,8 +18,8 @@ class Found:
     """All runs below a folder."""
 
     runs: list[Run]
-    failed: list[Failed]
-    unfinished: list[Unfinished]
+    failed: list[Incomplete]
+    unfinished: list[Incomplete]
     notes: list[str]
 
     @property
@@ -69,11 +69,11 @@ def scan_folder(folder: Path, *, recursive: bool = True) -> Found:
                     f"{SUMMARY} cannot be read ({reason_of(error)}). Run the same command again: "
                     "it rewrites the file."
                 )
-                found.failed.append(Failed(place, name, reason))
+                found.failed.append(Incomplete(place, name, "damaged", reason))
         elif newest == FAILED:
             found.failed.append(read_failed(place, name))
         elif has_started(place, files):
-            found.unfinished.append(Unfinished(place, name))
+            found.unfinished.append(Incomplete(place, name, "unfinished"))
         if len(ends) > 1:
             found.notes.append(
                 f"{name} has both {SUMMARY} and {FAILED}: the newer one, {newest}, is used."

@@ -293,6 +293,8 @@ class EvaluateSummary(_Part):
     gap: Gap | None = None
     gap_seconds: Seconds | None = None
     samples: Samples | None = None
+    # Benchmarks with generated questions; short ones may still be in training data.
+    generated: list[str] | None = None
 
 
 class ModelProvenance(_Part):

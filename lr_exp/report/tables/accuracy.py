@@ -1,6 +1,7 @@
 """Accuracy of every variant on every benchmark, beside the published numbers."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 from lr_exp.report.analyse.paired import Estimate
@@ -38,7 +39,12 @@ def accuracy_table(sweep: Sweep, name: str) -> Table | None:
     records = [record for row in rows for record in result_records(row, sweep.benchmarks)]
     title = _TITLES.get(sweep.table, "Results")
     notes = result_notes(rows, sweep.benchmarks)
-    return table_of(name, title, columns, records, notes)
+    return beside_published(table_of(name, title, columns, records, notes))
+
+
+def beside_published(table: Table) -> Table:
+    """The table with its section: a run's page has its measured numbers in a table of its own."""
+    return replace(table, section="results") if table.has_published else table
 
 
 def evaluated_rows(sweep: Sweep) -> list[Row]:

@@ -72,4 +72,4 @@ def efficiency_table(sweep: Sweep, name: str) -> Table | None:
         *([_PAPERS_PROBLEMS] if any("solved" in row.published for row in beside) else []),
         *notes_on_rows(beside),
     ]
-    return table_of(name, "Efficiency", columns, records, notes)
+    return table_of(name, "Efficiency", columns, records, notes, "cost")

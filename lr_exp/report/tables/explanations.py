@@ -5,10 +5,11 @@ from statistics import fmean
 from typing import Any
 
 from lr_exp.report.analyse.paired import Estimate
-from lr_exp.report.analyse.pooled import pooled
+from lr_exp.report.analyse.pooled import overall, parts_of
+from lr_exp.report.analyse.prompts import BEST, gains_by_prompt
 from lr_exp.report.analyse.rows import Row, Sweep
-from lr_exp.report.names import ABSENT, is_generated
-from lr_exp.report.read.summary import Gains, PairedGain, Result, Shrinkage
+from lr_exp.report.names import ABSENT
+from lr_exp.report.read.summary import Result
 from lr_exp.report.tables import cell
 from lr_exp.report.tables.table import Table, table_of, text_column
 
@@ -16,8 +17,7 @@ _ABOUT = (
     "Yes: tested by these runs. Partly: they show a part of it. No: they say nothing about it, so "
     "it may explain the gain. Gains are in points, averaged over benchmarks, with 95 % intervals; "
     "of several variants, the lowest and the highest. With LightReasoner in the table, the first "
-    "rows are about it alone. Each model's best prompts are chosen for each seed here, and for all "
-    "seeds together in the table of prompts."
+    "rows are about it alone."
 )
 _TITLES = ("explanation", "tested here", "seen", "how to test it")
 _HOW = {  # to test each explanation
@@ -30,12 +30,15 @@ _HOW = {  # to test each explanation
     "any sharpening, without the amateur": "the methods no_contrast, selective_ce, random_steps "
     "and entropy_steps in the same sweep: each leaves the amateur out of the label or the "
     "selection, none out of both",
+    "the expert's second choice, whatever the amateur says": "a control whose label is the "
+    "expert's runner-up token, in the same sweep",
     "learning rate and budget": "distiller.learning_rate and distiller.steps, for each method",
     "this pair of models only": "other values of expert and amateur",
 }
 _OURS = "lightreasoner"
 _CONTROLS = ("no_contrast", "selective_ce", "random_steps", "entropy_steps")
 _MIN_SEEDS = 3
+_Seen = tuple[str, str]  # whether it is tested, and what the runs show
 
 
 def explanations_table(sweep: Sweep, name: str) -> Table | None:
@@ -45,63 +48,63 @@ def explanations_table(sweep: Sweep, name: str) -> Table | None:
         return None
     rows = [row for row in every if row.setup.method == _OURS] or every
     cut_off = _change(rows, lambda one: one.truncated / one.total)
-    is_complete = cut_off == cell.change(0, 0)
     seeds = min(len(row.seeds) for row in rows)
-    generated, total = sum(map(is_generated, sweep.benchmarks)), len(sweep.benchmarks)
+    generated = {name for run in sweep.runs for name in run.evaluate.generated or ()}
+    total = len(sweep.benchmarks)
     budget = rows[0].runs[0].settings.get("distiller", {})
     pairs = len({(row.setup.expert, row.setup.amateur) for row in every if row.setup.amateur})
     found = [
-        _prompt(rows),
-        _form(rows),
-        ("yes" if is_complete else "partly", f"{cut_off} % of the answers cut off"),
+        _prompt(rows, sweep.benchmarks),
+        _form(rows, sweep.benchmarks),
+        (
+            "yes" if cut_off == cell.change(0, 0) else "partly",
+            f"{cut_off} % of the answers cut off",
+        ),
         _sampled(rows),
         (_tested(seeds - 1, _MIN_SEEDS - 1), f"{seeds} seed{'s' if seeds > 1 else ''}"),
         (
             "partly" if generated else "no",
-            f"{generated} of {total} benchmarks are generated; what the models were trained on "
-            "is not checked",
+            f"{len(generated)} of {total} benchmarks are generated; what the models were trained "
+            "on is not checked",
         ),
         _amateur(every),
+        ("no", ABSENT),
         ("no", f"{budget.get('steps')} optimizer steps at {budget.get('learning_rate')}"),
         ("partly", f"{pairs} pairs") if pairs > 1 else ("no", "1 pair"),
     ]
     lines = [(one, *seen, how) for (one, how), seen in zip(_HOW.items(), found, strict=True)]
     columns = [text_column(*one) for one in zip(_TITLES, zip(*lines, strict=True), strict=True)]
     records: list[dict[str, Any]] = [dict(zip(_TITLES, line, strict=True)) for line in lines]
-    return table_of(name, "What could explain this gain", columns, records, [_ABOUT])
+    title = "What could explain this gain"
+    return table_of(name, title, columns, records, [_ABOUT], section="explanations")
 
 
-def _prompt(rows: Sequence[Row]) -> tuple[str, str]:
-    best = _pooled(rows, lambda one: one.best_prompt)
-    less = _pooled(rows, lambda one: one.shrinkage)
-    if not best:
+def _prompt(rows: Sequence[Row], benchmarks: Sequence[str]) -> _Seen:
+    if len(rows[0].runs[0].prompts) < 2:
         return "no", "one prompt"
-    seen = f"{len(rows[0].runs[0].prompts)} prompts: {_range(best)} between each model's best"
-    return _tested(len(best), len(rows)), seen + (f", smaller by {_range(less)}" if less else "")
+    by_prompt = (overall(gains_by_prompt(row.runs, benchmarks), benchmarks) for row in rows)
+    best = [found[BEST] for found in by_prompt if found]
+    seen = f"{len(rows[0].runs[0].prompts)} prompts"
+    if best:
+        less = _range([one.smaller_by for one in best if one.smaller_by])
+        seen += (
+            f": {_range([one.gain for one in best])} between each model's best, smaller by {less}"
+        )
+    return _tested(len(best), len(rows)), seen
 
 
-def _form(rows: Sequence[Row]) -> tuple[str, str]:
-    latent = _pooled(rows, lambda one: one.decomposition and one.decomposition.latent)
-    form = _pooled(rows, lambda one: one.decomposition and one.decomposition.format)
-    if latent:
-        tested = _tested(len(latent), len(rows))
-        return tested, f"latent {_range(latent)}, format {_range(form)}"
+def _form(rows: Sequence[Row], benchmarks: Sequence[str]) -> _Seen:
+    by_row = (overall(parts_of([run.evaluate for run in row.runs]), benchmarks) for row in rows)
+    if found := [parts for parts in by_row if parts]:
+        latent, form = ([getattr(one, part) for one in found] for part in ("latent", "format"))
+        seen = f"latent {_range(latent)}, format {_range(form)}"
+        return _tested(len(found), len(rows)), seen
     boxed = _change(rows, lambda one: (one.boxed or 0) / one.total)
     strict = _change(rows, lambda one: one.strict_accuracy or 0)
     return "partly", f"boxed {boxed} %, strictly correct {strict} %"
 
 
-def _amateur(rows: Sequence[Row]) -> tuple[str, str]:
-    ours, controls = (
-        [row.gain for row in rows if row.gain and row.setup.method in methods]
-        for methods in ([_OURS], _CONTROLS)
-    )
-    if not ours or not controls:
-        return "no", ABSENT
-    return "partly", f"LightReasoner {_range(ours)}, controls {_range(controls)}"
-
-
-def _sampled(rows: Sequence[Row]) -> tuple[str, str]:
+def _sampled(rows: Sequence[Row]) -> _Seen:
     runs = [run for row in rows for run in row.runs]
     sampled = [one.coverage for run in runs if (one := run.evaluate.samples) and one.coverage]
     if not sampled:
@@ -112,16 +115,18 @@ def _sampled(rows: Sequence[Row]) -> tuple[str, str]:
     return _tested(len(sampled), len(runs)), seen
 
 
+def _amateur(rows: Sequence[Row]) -> _Seen:
+    ours, controls = (
+        [row.gain for row in rows if row.gain and row.setup.method in methods]
+        for methods in ([_OURS], _CONTROLS)
+    )
+    if not ours or not controls:
+        return "no", ABSENT
+    return "partly", f"LightReasoner {_range(ours)}, controls {_range(controls)}"
+
+
 def _tested(count: int, total: int) -> str:
     return "no" if count == 0 else "yes" if count >= total else "partly"
-
-
-def _pooled(
-    rows: Sequence[Row], read: Callable[[Gains], PairedGain | Shrinkage | None]
-) -> list[Estimate]:
-    """The average over benchmarks of each row that has it."""
-    found = [[*pooled([run.evaluate for run in row.runs], read).values()] for row in rows]
-    return [own[-1] for own in found if own]
 
 
 def _range(estimates: Sequence[Estimate]) -> str:

@@ -11,6 +11,7 @@ from lr_exp.report.published import GAP_BENCHMARK
 from lr_exp.report.read.runs import Run
 from lr_exp.report.tables import cell
 from lr_exp.report.tables.accuracy import (
+    beside_published,
     evaluated_rows,
     result_columns,
     result_notes,
@@ -72,7 +73,7 @@ def gap_table(sweep: Sweep, name: str) -> Table | None:
         about = ["The expertise gap itself was not measured (evaluator.gap)."]
     about += dict.fromkeys(note for gap in gaps if gap for note in gap.notes)
     notes = [*about, *result_notes(rows, sweep.benchmarks)]
-    return table_of(name, "Expertise gap", columns, records, notes)
+    return beside_published(table_of(name, "Expertise gap", columns, records, notes))
 
 
 def pair_gap_table(sweep: Sweep, name: str) -> Table | None:

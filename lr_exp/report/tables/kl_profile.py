@@ -42,8 +42,8 @@ def kl_profile_table(sweep: Sweep, name: str) -> Table | None:
     columns.append((Column(PUBLISHED), [ABSENT, ABSENT, *marked]))
     records = [
         {
-            "expert": pair.expert,
-            "amateur": pair.amateur,
+            "expert": pair.setup.expert,
+            "amateur": pair.setup.amateur,
             "methods": " ".join(method or "imported records" for method in pair.methods),
             "quantity": key,
             "value": value,
@@ -55,7 +55,8 @@ def kl_profile_table(sweep: Sweep, name: str) -> Table | None:
         for key, value in {"steps": pair.steps, **pair.means}.items()
     ]
     notes = ["Over all scored steps of all seeds together; expert / amateur.", *differences]
-    return table_of(name, "Divergence of the pairs", columns, records, notes)
+    title = "Divergence of the pairs"
+    return table_of(name, title, columns, records, notes, "divergence")
 
 
 def _number(key: str, value: float | None) -> str:

@@ -1,5 +1,6 @@
 """Sampled answers: avg@k, pass@k and maj@k, and which won questions the untuned expert covers."""
 
+from dataclasses import replace
 from typing import Any
 
 from lr_exp.report.analyse.paired import Estimate, accuracy_from_counts
@@ -33,12 +34,14 @@ def samples_table(sweep: Sweep, name: str) -> Table | None:
         if (sampled := run.evaluate.samples)
         for benchmark in sampled.expert
     ]
-    return table_by_benchmark(name, "Sampled answers", lines, _ABOUT)
+    table = table_by_benchmark(name, "Sampled answers", lines, _ABOUT, ("seed",))
+    return table and replace(table, in_terminal=True)
 
 
 def _line(row: Row, run: Run, sampled: Samples, benchmark: str) -> Line:
-    cells = {"T": f"{sampled.temperature:g}"}
-    record: dict[str, Any] = {"k": sampled.samples, "temperature": sampled.temperature}
+    cells = {"seed": str(run.seed), "T": f"{sampled.temperature:g}"}
+    record: dict[str, Any] = {"seed": run.seed, "k": sampled.samples}
+    record["temperature"] = sampled.temperature
     for key, estimate in _estimates(run, sampled, benchmark).items():
         record |= estimate_record(key, estimate)
         if key.endswith(("_greedy", f"_at_{sampled.samples}")):
@@ -48,7 +51,7 @@ def _line(row: Row, run: Run, sampled: Samples, benchmark: str) -> Line:
         cells["won, covered"] = cell.part_of(covered.had_right, covered.won)
         wrong = covered.both_wrong_had_right, covered.both_wrong
         cells["both wrong, covered"] = cell.part_of(*wrong)
-    return Line(row, benchmark, cells, record, {"seed": str(run.seed)})
+    return Line(row, benchmark, cells, record)
 
 
 def _estimates(run: Run, sampled: Samples, benchmark: str) -> dict[str, Estimate]:

@@ -37,6 +37,13 @@ class Table:
     rows: list[list[str]]
     records: list[dict[str, Any]]
     notes: list[str] = field(default_factory=list)
+    section: str | None = None  # of a run's page; None: only in the report of a sweep
+    in_terminal: bool = False  # shown there also where it is not the sweep's main table
+
+    @property
+    def has_published(self) -> bool:
+        """Whether it has numbers of the paper."""
+        return any(column.title == PUBLISHED for column in self.columns)
 
 
 Filled = tuple[Column, list[str]]  # a column and its cells
@@ -48,11 +55,13 @@ def table_of(
     columns: Sequence[Filled],
     records: list[dict[str, Any]],
     notes: Sequence[str] = (),
+    section: str | None = None,
 ) -> Table:
     """A table from its columns, without those that are empty in every row."""
     filled = [one for one in columns if any(text not in (ABSENT, "") for text in one[1])]
     rows = [list(row) for row in zip(*(cells for _, cells in filled), strict=True)]
-    return Table(name, title, [column for column, _ in filled], rows, records, list(notes))
+    shown = [column for column, _ in filled]
+    return Table(name, title, shown, rows, records, list(notes), section)
 
 
 def text_column(title: str, cells: Iterable[str]) -> Filled:
@@ -81,7 +90,6 @@ class Line:
     benchmark: str
     cells: dict[str, str]  # by column title
     record: dict[str, Any]  # for the CSV file
-    labels: dict[str, str] = field(default_factory=dict)  # shown before the benchmark, by title
 
 
 def table_by_benchmark(
@@ -91,16 +99,11 @@ def table_by_benchmark(
     if not lines:
         return None
     columns = label_columns([one.row for one in lines], [one.benchmark for one in lines])
-    for key in lines[0].labels:
-        columns.insert(-1, text_column(key, [one.labels[key] for one in lines]))
     for key in dict.fromkeys(key for one in lines for key in one.cells):
         cells = [one.cells.get(key, ABSENT) for one in lines]
         columns.append((Column(key, is_text=key in texts), cells))
-    records = [
-        setup_record(one.row) | one.labels | {"benchmark": one.benchmark} | one.record
-        for one in lines
-    ]
-    return table_of(name, title, columns, records, [about])
+    records = [setup_record(one.row) | {"benchmark": one.benchmark} | one.record for one in lines]
+    return table_of(name, title, columns, records, [about], "results")
 
 
 def with_published(
