@@ -187,6 +187,11 @@ class Inputs:
                 found[form.name][benchmark.name] = prompt
         return found
 
+    @property
+    def headline(self) -> str:
+        """The name of the first form in `evaluator.prompts`."""
+        return next(iter(self.prompts))
+
     @cached_property
     def shared(self) -> SharedVocabulary:
         """The token ids that both models share, checked before weights are loaded."""
