@@ -14,7 +14,7 @@ from safetensors.torch import load_file
 
 from lr_exp.distiller import distill
 from lr_exp.distiller.adapter_files import read_history
-from lr_exp.distiller.batches import BatchDataset, assign_passes, plan_batches
+from lr_exp.distiller.batches import assign_passes, batches_of, plan_batches
 from tests.support.distilling import KilledError, a_supervision, train
 from tests.support.distilling_on_ranks import CASES, MANY, STOP, train_all
 from tests.support.forked import on_ranks, start
@@ -73,7 +73,7 @@ def test_the_cases_cover_uneven_numbers_of_passes():
     plan = plan_batches(supervision, batch_size=8, steps=MANY.steps, order="trajectories", seed=0)
 
     def counts(name):
-        batches = BatchDataset(supervision, plan, tokens_per_pass=CASES[name].tokens_per_pass)
+        batches = batches_of(supervision, plan, CASES[name].tokens_per_pass)
         return [len(batches[step]["passes"]) for step in range(MANY.steps)]
 
     assert max(counts("ddp")) >= 3

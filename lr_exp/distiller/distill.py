@@ -5,10 +5,11 @@ import json
 import logging
 import shutil
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from statistics import fmean
 from typing import Any, cast
 
 import torch
@@ -28,7 +29,7 @@ from transformers.trainer_callback import TrainerState
 from lr_exp import distributed
 from lr_exp.config.settings import DistillerSettings
 from lr_exp.distiller.adapter_files import ADAPTER, HISTORY, SNAPSHOTS, read_snapshots
-from lr_exp.distiller.batches import BatchDataset, plan_batches, tokens_read
+from lr_exp.distiller.batches import batches_of, plan_batches, tokens_read
 from lr_exp.distiller.lora import lora_layers
 from lr_exp.distiller.sharding import shard
 from lr_exp.distiller.trainer import ContrastTrainer
@@ -90,7 +91,7 @@ def distill(
         seed=seed,
     )
     size = pass_size(settings.tokens_per_pass, torch.device(device).type, packs=expert.packs)
-    batches = BatchDataset(supervision, plan, tokens_per_pass=size)
+    batches = batches_of(supervision, plan, size)
     if distributed.is_distributed() and distributed.is_rank0():
         _warn_of_idle_ranks(batches)
     set_seed(seed)
@@ -108,7 +109,7 @@ def distill(
         trainer = ContrastTrainer(
             model=model,
             args=_arguments(settings, checkpoints, seed, device),
-            train_dataset=batches,
+            train_dataset=cast(Any, batches),  # torch needs only its length and items
             callbacks=[report, _Snapshots(folder / SNAPSHOTS, settings.snapshot_every)],
             loss=training.loss,
             vocabulary_size=expert.vocabulary_size,
@@ -225,14 +226,13 @@ def _tidy(folder: Path, history: list[dict[str, float]], base: Path) -> None:
     shutil.rmtree(folder / _CHECKPOINTS, ignore_errors=True)
 
 
-def _warn_of_idle_ranks(batches: BatchDataset) -> None:
+def _warn_of_idle_ranks(batches: Sequence[dict[str, Any]]) -> None:
     """Warns where some ranks would idle in many optimizer steps.
 
     Passes are not split further, because dropout is drawn for each pass and must not depend on the
     number of ranks.
     """
-    first = range(min(_CHECKED_STEPS, len(batches)))
-    passes = sum(len(batches[index]["passes"]) for index in first) / len(first)
+    passes = fmean(len(batch["passes"]) for batch in batches[:_CHECKED_STEPS])
     if passes < distributed.world_size():
         log.warning(
             "distill: an optimizer step has %.1f passes for %d ranks, so that some wait for the "
@@ -265,20 +265,12 @@ def _with_lora(expert: LanguageModel, settings: DistillerSettings) -> PeftModel:
         return get_peft_model(expert.model, config)  # type: ignore[return-value]
 
 
-class _ArgumentsOfOtherRanks(TrainingArguments):
-    """The arguments of all ranks but rank 0, which write nothing."""
-
-    @property
-    def should_save(self) -> bool:
-        return False
-
-
 def _arguments(
     settings: DistillerSettings, checkpoints: Path, seed: int, device: str
 ) -> TrainingArguments:
     # Checkpoints fall on logged steps, so that resuming loses no part of a logged mean.
     logs_between = max(1, round(settings.checkpoint_every / settings.log_every))
-    arguments = (TrainingArguments if distributed.is_rank0() else _ArgumentsOfOtherRanks)(
+    arguments = TrainingArguments(
         output_dir=str(checkpoints),
         max_steps=settings.steps,
         per_device_train_batch_size=1,  # a dataset item is an optimizer step

@@ -76,7 +76,7 @@ class _Pass:
 
 
 class ContrastTrainer(Trainer):
-    """A Trainer whose dataset item is one optimizer step (see `batches.BatchDataset`).
+    """A Trainer whose dataset item is one optimizer step (see `batches.build_batch`).
 
     The loss of an optimizer step is the mean over its kept steps, however they are divided into
     passes and ranks. Logs have `loss`, `grad_norm`, `learning_rate` and `entropy` (nats, mean over
