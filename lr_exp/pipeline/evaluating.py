@@ -17,7 +17,7 @@ import numpy as np
 from lr_exp import distributed
 from lr_exp.config.settings import BenchmarkSettings
 from lr_exp.data.lazy import repeated
-from lr_exp.data.questions import Question, fingerprint, prompts_fingerprint
+from lr_exp.data.questions import fingerprint, prompts_fingerprint
 from lr_exp.evaluator import answer, forcing, grade, votes
 from lr_exp.evaluator.aggregate import aggregate
 from lr_exp.evaluator.answer import Sampling
@@ -209,7 +209,7 @@ def evaluate_benchmark(
     """Evaluates one model on one benchmark. The grades of several answers have votes."""
     run, tuned, sampling = context.inputs, variant.tuned, variant.sampling
     questions = run.benchmark_questions[benchmark.name]
-    answers = _answers(context, benchmark, questions, variant)
+    answers = _answers(context, benchmark, variant)
     recipe = Recipe(
         "grades",
         grade.VERSION,
@@ -235,7 +235,7 @@ def evaluate_benchmark(
     is_snapshot = tuned is not None and tuned.step is not None
     forces = run.settings.evaluator.force_answer and variant.form == run.headline
     if forces and variant.decoder is None and not is_snapshot:
-        forced = _forced(context, benchmark, questions, variant, answers, grades)
+        forced = _forced(context, benchmark, variant, answers, grades)
         facts = facts | {"forced_accuracy": forced.facts["accuracy"]}
     result = Result.model_validate(facts)
     if variant.decoder is None:
@@ -259,7 +259,6 @@ def _write_lines(folder: Path, records: Sequence[dict[str, Any]]) -> None:
 def _forced(
     context: RunContext,
     benchmark: BenchmarkSettings,
-    questions: Sequence[Question],
     variant: Variant,
     answers: Artifact,
     grades: Artifact,
@@ -272,6 +271,7 @@ def _forced(
     recipe = Recipe("forced", forcing.VERSION, inputs, {**settings, **environment})
 
     def build(folder: Path) -> dict[str, Any]:
+        questions = context.inputs.benchmark_questions[benchmark.name]
         outputs, graded = read_by_index(answers.folder), _lines(grades)
         chosen = [
             (question, output["token_ids"])
@@ -298,14 +298,10 @@ def _forced(
     return context.make(recipe, build, together=True)
 
 
-def _answers(
-    context: RunContext,
-    benchmark: BenchmarkSettings,
-    questions: Sequence[Question],
-    variant: Variant,
-) -> Artifact:
+def _answers(context: RunContext, benchmark: BenchmarkSettings, variant: Variant) -> Artifact:
     run, models, evaluator = context.inputs, context.models, context.inputs.settings.evaluator
-    tuned, decoder = variant.tuned, variant.decoder or evaluator.decoder
+    questions, tuned = run.benchmark_questions[benchmark.name], variant.tuned
+    decoder = variant.decoder or evaluator.decoder
     prompt = run.prompts[variant.form][benchmark.name]
     limits = {"max_new_tokens": evaluator.max_new_tokens, "batch_size": evaluator.batch_size}
     settings: dict[str, Any] = {**limits, "decoder": decoder}

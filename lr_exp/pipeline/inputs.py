@@ -46,7 +46,7 @@ _CHECKED_QUESTIONS = 100  # of each data set, for words without tokens
 
 def versions() -> dict[str, str]:
     """Versions that results depend on, this package's first."""
-    packages = (*MODEL_PACKAGES, "peft", "accelerate", "datasets", *GRADING_PACKAGES)
+    packages = (*MODEL_PACKAGES, "peft", "datasets", *GRADING_PACKAGES)
     return {
         "lr_exp": __version__,
         "python": platform.python_version(),
