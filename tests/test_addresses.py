@@ -44,7 +44,8 @@ def addresses(tmp_path: Path, *overrides: str) -> dict[str, str]:
     steps = sampling.score_trajectories(context, trajectories)
     tuned = distilling.make_adapter(context, sampling.select_steps(context, trajectories, steps))
     for model in (None, tuned):
-        evaluating.evaluate_benchmark(context, inputs.benchmarks[0], model)
+        variant = evaluating.Variant(inputs.headline, model)
+        evaluating.evaluate_benchmark(context, inputs.benchmarks[0], variant)
     for stage in ("grades", "forced"):  # follow from the answers
         made.pop(stage)
     return made

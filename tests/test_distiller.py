@@ -192,23 +192,13 @@ def test_a_loss_that_is_not_finite_ends_the_training(tmp_path):
 
 
 @pytest.mark.integration
-@pytest.mark.parametrize(
-    ("name", "damage"),
-    [
-        *(("adapter_model.safetensors", "cut"), ("trainer_state.json", "cut")),
-        *(("optimizer.pt", "cut"), ("scheduler.pt", "gone")),
-    ],
-)
-def test_a_damaged_checkpoint_is_deleted_and_not_used(whole, tmp_path, name, damage, caplog):
+def test_a_damaged_checkpoint_is_deleted_and_not_used(whole, tmp_path, caplog):
     """It would end every later attempt of the same command."""
     interrupt(tmp_path, 5)
-    path = max((tmp_path / "checkpoints").iterdir()) / name
-    if damage == "cut":
-        path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
-    else:
-        path.unlink()
+    path = max((tmp_path / "checkpoints").iterdir())
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
     train(tmp_path)
-    assert "is damaged and was deleted" in caplog.text
+    assert f"{path.name} is damaged and was deleted" in caplog.text
     check_same_training(whole, tmp_path)
 
 

@@ -12,9 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from safetensors.torch import load_file
 
-from lr_exp.distiller import distill
-from lr_exp.distiller.adapter_files import read_history
-from lr_exp.distiller.batches import BatchDataset, assign_passes, plan_batches
+from lr_exp.distiller.adapter_files import ADAPTER, read_history, read_snapshots
+from lr_exp.distiller.batches import assign_passes, batches_of, plan_batches
 from tests.support.distilling import KilledError, a_supervision, train
 from tests.support.distilling_on_ranks import CASES, MANY, STOP, train_all
 from tests.support.forked import on_ranks, start
@@ -60,8 +59,8 @@ def assert_same_training(first: Path, second: Path) -> None:
     assert [entry["step"] for entry in history] == [entry["step"] for entry in expected]
     for a, b in zip(history, expected, strict=True):
         assert a == pytest.approx(b, rel=1e-5)
-    assert_same_adapter(first / distill.ADAPTER, second / distill.ADAPTER)
-    snapshots, expected = distill.read_snapshots(first), distill.read_snapshots(second)
+    assert_same_adapter(first / ADAPTER, second / ADAPTER)
+    snapshots, expected = read_snapshots(first), read_snapshots(second)
     assert [step for step, _ in snapshots] == [step for step, _ in expected] == [3]
     for (_, a), (_, b) in zip(snapshots, expected, strict=True):
         assert_same_adapter(a, b)
@@ -73,7 +72,7 @@ def test_the_cases_cover_uneven_numbers_of_passes():
     plan = plan_batches(supervision, batch_size=8, steps=MANY.steps, order="trajectories", seed=0)
 
     def counts(name):
-        batches = BatchDataset(supervision, plan, tokens_per_pass=CASES[name].tokens_per_pass)
+        batches = batches_of(supervision, plan, CASES[name].tokens_per_pass)
         return [len(batches[step]["passes"]) for step in range(MANY.steps)]
 
     assert max(counts("ddp")) >= 3

@@ -204,8 +204,8 @@ def test_both_models_get_the_whole_prompt_in_their_own_templates(tmp_path, on_di
     """
     expert, amateur = on_disk
     shared = SharedVocabulary(TOKENS)
-    models = {"decoder": "contrastive", "amateur": amateur, "shared": shared}
-    facts, outputs = ask(expert, tmp_path, **models, prompt=FEW_SHOT)
+    contrast = answer.Contrast(amateur, shared, 0.2)
+    facts, outputs = ask(expert, tmp_path, contrast=contrast, prompt=FEW_SHOT)
     assert facts["questions"] == len(QUESTIONS)
     assert [row["question_id"] for row in outputs] == [question.id for question in QUESTIONS]
     for question, row in zip(QUESTIONS, outputs, strict=True):
@@ -226,19 +226,15 @@ def test_the_amateurs_context_is_checked_before_decoding(tmp_path, on_disk):
     expert, amateur = on_disk
     small = replace(amateur, context=20, name="small")
     with pytest.raises(ValueError, match="small has a context of 20"):
-        ask(expert, tmp_path, decoder="contrastive", amateur=small, shared=SharedVocabulary(TOKENS))
+        ask(expert, tmp_path, contrast=answer.Contrast(small, SharedVocabulary(TOKENS), alpha=0.2))
 
 
-def test_the_decoder_setting(tmp_path, on_disk):
+def test_sampled_answers_differ_from_greedy_ones_and_are_reproducible(tmp_path, on_disk):
     expert, _ = on_disk
     plain = ask(expert, tmp_path / "greedy")
-    sampled = ask(expert, tmp_path / "sampled", decoder="sampled")
+    sampled = ask(expert, tmp_path / "sampled", sampling=answer.Sampling())
     assert sampled[1] != plain[1]
-    assert ask(expert, tmp_path / "again", decoder="sampled") == sampled
-    with pytest.raises(ValueError, match="needs an amateur"):
-        ask(expert, tmp_path / "none", decoder="contrastive")
-    with pytest.raises(ValueError, match="beam"):
-        ask(expert, tmp_path / "none", decoder="beam")
+    assert ask(expert, tmp_path / "again", sampling=answer.Sampling()) == sampled
 
 
 def draw(expert, folder, **changes):

@@ -105,7 +105,7 @@ def test_dependencies_are_what_the_package_imports():
         for module in modules
         for package in installed.get(module, [module])
     }
-    assert declared - used == {"accelerate"}  # transformers' trainer needs it
+    assert declared <= used
     assert used - declared - extras == {
         *("huggingface-hub", "tokenizers"),  # come with transformers
         *("latex2sympy2-extended", "sympy"),  # with math-verify

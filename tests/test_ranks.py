@@ -273,15 +273,19 @@ def test_a_sweep_continues_after_cells_that_fail_on_all_ranks(tmp_path):
     assert [path.name for path in other.iterdir() if path.suffix != ".jsonl"] == []
 
 
-def test_values_that_ranks_compare(tmp_path):
+def test_values_that_ranks_compare(tmp_path, monkeypatch):
+    compared = {}
+    monkeypatch.setattr(distributed, "is_distributed", lambda: True)
+    monkeypatch.setattr(distributed, "check_same", compared.update)
     settings = settings_for(tmp_path)
-    machine = rank_checks._machine(Inputs(settings, [conf_dir()]), {"peft": "1.0"})
-    assert machine["version of peft"] == "1.0"
-    files = rank_checks._files(Inputs(settings, [conf_dir()]))
-    assert {"benchmark micro_add", "benchmark micro_plain"} <= {*files}
-    compared = [files[name] for name in ("expert", "amateur", "data", "questions")]
-    assert len({*compared, machine["code of lr_exp"]}) == 5
-    assert None not in [*machine.values(), *files.values()]
+    Path(settings.store).mkdir(exist_ok=True)
+    rank_checks.check_machines(Inputs(settings, [conf_dir()]), {"peft": "1.0"})
+    rank_checks.check_files(Inputs(settings, [conf_dir()]))
+    assert compared["version of peft"] == "1.0"
+    assert {"benchmark micro_add", "benchmark micro_plain"} <= {*compared}
+    names = ("expert", "amateur", "data", "questions", "code of lr_exp")
+    assert len({compared[name] for name in names}) == 5
+    assert None not in compared.values()
 
 
 @pytest.mark.integration

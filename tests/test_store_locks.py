@@ -12,7 +12,8 @@ import pytest
 from lr_exp import distributed
 from lr_exp.pipeline.outcome import FolderInUseError, only_writer
 from lr_exp.store import Recipe, Store
-from lr_exp.store.inventory import find_damaged, list_entries, prune
+from lr_exp.store.artifacts import problem_of
+from lr_exp.store.inventory import list_entries, prune
 from lr_exp.store.locks import locked
 from tests.support.demo import contents
 
@@ -59,7 +60,7 @@ def test_one_of_four_processes_builds_for_all(tmp_path, file_system):
     assert sorted(reused for _, reused, _ in made) == [False, True, True, True]
     assert len({builder for _, _, builder in made}) == 1
     assert [entry.state for entry in list_entries(tmp_path)] == ["finished"]
-    assert find_damaged(tmp_path) == []
+    assert problem_of(tmp_path / RECIPE.stage / RECIPE.address, RECIPE.address) is None
 
 
 def test_a_held_lock_excludes_others(tmp_path, file_system, caplog):

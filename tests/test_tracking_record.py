@@ -82,7 +82,7 @@ def test_a_resumed_training_logs_its_whole_curve_once(place, first, monkeypatch)
     train, overrides = ContrastTrainer.training_step, ("seed=1", "stages=[sample,distill]")
 
     def stop(self, *args, **kwargs):
-        if self.state.global_step == 5:
+        if self.step == 5:
             raise RuntimeError("stopped")
         return train(self, *args, **kwargs)
 

@@ -496,11 +496,6 @@ class Settings(_Checked, key=""):
         return learns and not self.imports_records
 
     @property
-    def reads_stream(self) -> bool:
-        """Whether the questions to sample from are read as a stream."""
-        return self.learns_from_questions and self.data.streaming
-
-    @property
     def evaluates_amateur(self) -> bool:
         """Whether the evaluation reads the amateur."""
         compares = self.evaluator.decoder == "contrastive" or self.evaluator.gap is not None

@@ -10,8 +10,8 @@ import numpy as np
 import torch
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
-from torch.utils.data import Dataset
 
+from lr_exp.data.lazy import Lazy
 from lr_exp.models.packing import groups_within, pack
 from lr_exp.sampler.supervision import Supervision
 
@@ -55,31 +55,22 @@ def _stream(supervision: Supervision, order: str, rng: random.Random) -> Iterato
                 yield KeptStep(trajectory, unit - int(ends[trajectory] - counts[trajectory]))
 
 
-class BatchDataset(Dataset[dict[str, Any]]):
-    """Item i holds the packed passes and sparse targets of optimizer step i.
-
-    An item is `{"passes": [...], "kept_steps": int}`; each pass holds `input_ids` and
-    `position_ids` `(1, tokens)`, `read_at` `(kept,)`, `target_ids` int64 and `target_weights`
-    fp32 `(kept, support)`.
-    """
-
-    def __init__(
-        self, supervision: Supervision, plan: list[list[KeptStep]], *, tokens_per_pass: int
-    ) -> None:
-        self._supervision, self._plan = supervision, plan
-        self._tokens_per_pass = tokens_per_pass
-
-    def __len__(self) -> int:
-        return len(self._plan)
-
-    def __getitem__(self, index: int) -> dict[str, Any]:
-        return build_batch(self._supervision, self._plan[index], self._tokens_per_pass)
+def batches_of(
+    supervision: Supervision, plan: list[list[KeptStep]], tokens_per_pass: int
+) -> Lazy[dict[str, Any]]:
+    """The batch of each optimizer step of the plan, see `build_batch`."""
+    return Lazy(len(plan), lambda step: build_batch(supervision, plan[step], tokens_per_pass))
 
 
 def build_batch(
     supervision: Supervision, steps: list[KeptStep], tokens_per_pass: int
 ) -> dict[str, Any]:
-    """The packed passes that compute the loss of these kept steps, each exactly once."""
+    """The packed passes that compute the loss of these kept steps, each exactly once.
+
+    A batch is `{"passes": [...], "kept_steps": int}`; each pass holds `input_ids` and
+    `position_ids` `(1, tokens)`, `read_at` `(kept,)`, `target_ids` int64 and `target_weights`
+    fp32 `(kept, support)`.
+    """
     rows = []  # (trajectory, its kept steps of this batch)
     # Kept steps of one answer share its prefix. In a small supervision a batch may hold one twice.
     for index, group in groupby(sorted(steps), lambda step: step.trajectory):

@@ -1,4 +1,4 @@
-"""A Hugging Face Trainer that trains on packed passes with sparse targets.
+"""Trains an adapter on packed passes with sparse targets, one batch for each optimizer step.
 
 Each pass seeds its own dropout from the run's seed, the optimizer step and the pass's number, so
 that dropout depends neither on earlier passes nor on ranks, and checkpoints store no generator.
@@ -12,24 +12,37 @@ a step.
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from operator import itemgetter
-from typing import Any
+from pathlib import Path
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
-from torch.utils.data import Dataset, Sampler, SequentialSampler
-from transformers import Trainer
+from torch.nn.utils import clip_grad_norm_
+from transformers import get_scheduler
 
 from lr_exp import contrast, distributed
+from lr_exp.config.settings import DistillerSettings
 from lr_exp.distiller.batches import assign_passes, halves
 from lr_exp.errors import UserError
 from lr_exp.inference.memory import free_memory, is_out_of_memory
 from lr_exp.models.packing import Pack, read_logits
-from lr_exp.store import digest
+from lr_exp.store import digest, open_atomically
 
 log = logging.getLogger(__name__)
 
-Loss = Callable[[Tensor, Tensor, Tensor], Tensor]
+Loss = Callable[[Tensor, Tensor, Tensor], Tensor]  # see `losses`
+
+
+@dataclass(frozen=True)
+class Training:
+    """What a training needs besides the distiller's settings."""
+
+    loss: Loss
+    seed: int
+    device: str
+    base_location: str  # the base model that the adapter's config names ...
+    base_revision: str | None  # ... and its hub commit
+    on_log: Callable[[int, dict[str, float]], None]  # optimizer step, metrics
 
 
 def pass_losses(
@@ -75,64 +88,131 @@ class _Pass:
         return [_Pass((*self.number, half), part) for half, part in enumerate(parts)]
 
 
-class ContrastTrainer(Trainer):
-    """A Trainer whose dataset item is one optimizer step (see `batches.BatchDataset`).
+class _StepMetrics(NamedTuple):
+    loss: Tensor  # mean over the kept steps, in nats
+    entropies: float  # the sum over the kept steps, in nats
+    kept_steps: int
+    grad_norm: Tensor  # before clipping
+    learning_rate: float
+
+
+class ContrastTrainer:
+    """Trains the weights of a model that need a gradient.
 
     The loss of an optimizer step is the mean over its kept steps, however they are divided into
-    passes and ranks. Logs have `loss`, `grad_norm`, `learning_rate` and `entropy` (nats, mean over
-    the kept steps since the last log), the same on every rank.
+    passes and ranks, and is the same on every rank.
     """
 
     def __init__(
-        self, *args: Any, loss: Loss, vocabulary_size: int, sharded: bool = False, **kwargs: Any
+        self,
+        model: torch.nn.Module,
+        settings: DistillerSettings,
+        training: Training,
+        *,
+        vocabulary_size: int,
+        sharded: bool,
     ) -> None:
         """Args:
         vocabulary_size: how many of the model's rows have a token.
         sharded: whether the model is sharded over the ranks (see `sharding`).
         """
-        super().__init__(*args, data_collator=itemgetter(0), **kwargs)  # of one item
-        self._loss, self._vocabulary_size, self._sharded = loss, vocabulary_size, sharded
-        self._entropy_sum, self._entropy_count = 0.0, 0
+        self.step = 0  # optimizer steps done
+        self.history: list[dict[str, float]] = []  # what `log` has returned
+        self._model, self._max_grad_norm = model, settings.max_grad_norm
+        self._loss, self._seed, self._device = training.loss, training.seed, training.device
+        self._vocabulary_size, self._sharded = vocabulary_size, sharded
+        self._tuned = {name: one for name, one in model.named_parameters() if one.requires_grad}
+        self._optimizer = torch.optim.AdamW(
+            self._tuned.values(),
+            lr=settings.learning_rate,
+            weight_decay=settings.weight_decay,
+            fused=True,
+        )
+        self._scheduler = get_scheduler(
+            settings.schedule,
+            self._optimizer,
+            num_warmup_steps=settings.warmup_steps,
+            num_training_steps=settings.steps,
+        )
         self._halvings = 0  # how often passes are split because memory ran out
+        self._unlogged: list[_StepMetrics] = []  # of the optimizer steps since the last log
 
-    def _get_train_sampler(self, train_dataset: Dataset[Any] | None = None) -> Sampler[int]:
-        dataset = self.train_dataset if train_dataset is None else train_dataset
-        return SequentialSampler(dataset)  # the plan is already shuffled  # type: ignore[arg-type]
+    def save(self, path: Path) -> None:
+        """Writes a checkpoint, right after `log`: the means of the next one are not in it."""
+        state = {
+            "step": self.step,
+            "history": self.history,
+            "weights": {name: one.detach() for name, one in self._tuned.items()},
+            "optimizer": self._optimizer.state_dict(),
+            "scheduler": self._scheduler.state_dict(),
+        }
+        with open_atomically(path) as file:
+            torch.save(state, file)
 
-    def training_step(
-        self,
-        model: torch.nn.Module,
-        inputs: dict[str, Any],
-        num_items_in_batch: Tensor | int | None = None,
-    ) -> Tensor:
-        model.train()
-        batch: dict[str, Any] = self._prepare_inputs(inputs)  # on the device
-        passes = [_Pass((number,), content) for number, content in enumerate(batch["passes"])]
+    def load(self, path: Path) -> None:
+        """Continues from a checkpoint, which any number of ranks may have written."""
+        state = read_checkpoint(path)
+        self.step, self.history = state["step"], state["history"]
+        self._optimizer.load_state_dict(state["optimizer"])
+        self._scheduler.load_state_dict(state["scheduler"])
+        with torch.no_grad():
+            for name, weight in self._tuned.items():
+                weight.copy_(state["weights"][name])
+
+    def training_step(self, batch: dict[str, Any]) -> None:
+        """Makes an optimizer step on a batch, see `batches.build_batch`."""
+        self._model.train()
+        passes = [
+            _Pass((number,), {name: one.to(self._device) for name, one in content.items()})
+            for number, content in enumerate(batch["passes"])
+        ]
         kept_steps = batch["kept_steps"]
         if self._sharded:
-            result = self._in_lockstep(model, passes, kept_steps)
+            result = self._in_lockstep(passes, kept_steps)
         else:
             mine = self._share(passes)[distributed.rank()]
             # An error on one rank must reach the others, which wait for its gradients.
             result = distributed.run_on_all_ranks(
-                lambda: self._accumulate_splitting_on_oom(model, mine, kept_steps)
+                lambda: self._accumulate_splitting_on_oom(mine, kept_steps)
             )
-        total, entropies = _summed_over_ranks(model, *result)
-        self._entropy_sum += entropies
-        self._entropy_count += kept_steps
-        if not torch.isfinite(total):
+        loss, entropies = _summed_over_ranks([*self._tuned.values()], *result)
+        if not torch.isfinite(loss):
             raise distributed.SharedError(
-                f"the loss is {total.item()} at optimizer step {self.state.global_step + 1}: lower "
+                f"the loss is {loss.item()} at optimizer step {self.step + 1}: lower "
                 "distiller.learning_rate, or try dtype=float32."
             )
-        return total
+        norm = clip_grad_norm_(self._tuned.values(), self._max_grad_norm)
+        learning_rate = float(self._scheduler.get_last_lr()[0])
+        self._unlogged.append(_StepMetrics(loss, entropies, kept_steps, norm, learning_rate))
+        self._optimizer.step()
+        self._scheduler.step()
+        self._optimizer.zero_grad()
+        self.step += 1
+
+    def log(self) -> dict[str, float]:
+        """The metrics since the last call, which are added to the history.
+
+        `loss` and `entropy` (nats) are means; `grad_norm` (before clipping) and `learning_rate` are
+        of the last optimizer step.
+        """
+        steps, last = self._unlogged, self._unlogged[-1]
+        entry = {
+            "step": self.step,
+            "loss": float(sum(one.loss for one in steps)) / len(steps),
+            "entropy": sum(one.entropies for one in steps) / sum(one.kept_steps for one in steps),
+            "grad_norm": last.grad_norm.item(),
+            "learning_rate": last.learning_rate,
+        }
+        self._unlogged.clear()
+        self.history.append(entry)
+        return entry
 
     def _share(self, passes: list[_Pass]) -> list[list[_Pass]]:
         shared = assign_passes([one.tokens for one in passes], distributed.world_size())
         return [[passes[index] for index in share] for share in shared]
 
     def _accumulate_splitting_on_oom(
-        self, model: torch.nn.Module, passes: list[_Pass], kept_steps: int
+        self, passes: list[_Pass], kept_steps: int
     ) -> tuple[Tensor, float]:
         """Like `_accumulate`, but splits the passes in half and retries when memory runs out.
 
@@ -142,7 +222,7 @@ class ContrastTrainer(Trainer):
             passes = [half for one in passes for half in one.split()]
         while True:
             try:
-                return self._accumulate(model, passes, kept_steps)
+                return self._accumulate(passes, kept_steps)
             except (RuntimeError, MemoryError) as error:
                 if not is_out_of_memory(error):
                     raise
@@ -160,12 +240,10 @@ class ContrastTrainer(Trainer):
                     )
             self._halvings += 1
             passes = smaller
-            model.zero_grad()  # of the failed attempt
+            self._optimizer.zero_grad()  # of the failed attempt
             free_memory()
 
-    def _in_lockstep(
-        self, model: torch.nn.Module, passes: list[_Pass], kept_steps: int
-    ) -> tuple[Tensor, float]:
+    def _in_lockstep(self, passes: list[_Pass], kept_steps: int) -> tuple[Tensor, float]:
         """Like `_accumulate`, but with the same number of passes on every rank.
 
         Ranks that share a sharded model compute each pass together. One with fewer passes repeats
@@ -176,7 +254,7 @@ class ContrastTrainer(Trainer):
         mine = shared[distributed.rank()]
         mine = mine + [spare] * (max(map(len, shared)) - len(mine))
         try:
-            return self._accumulate(model, mine, kept_steps)
+            return self._accumulate(mine, kept_steps)
         except (RuntimeError, MemoryError) as error:
             if not is_out_of_memory(error):
                 distributed.check_peers()  # a collective call inside the layers may have failed
@@ -186,18 +264,18 @@ class ContrastTrainer(Trainer):
                 "cannot be split; lower distiller.tokens_per_pass or sampler.max_new_tokens."
             ) from error
 
-    def _accumulate(
-        self, model: torch.nn.Module, passes: list[_Pass], kept_steps: int
-    ) -> tuple[Tensor, float]:
+    def _accumulate(self, passes: list[_Pass], kept_steps: int) -> tuple[Tensor, float]:
         """The passes' share of the mean loss over kept steps, and the sum of their entropies."""
-        total, entropy = torch.zeros((), device=self.args.device), 0.0
+        total, entropy = torch.zeros((), device=self._device), 0.0
         for one in passes:
             self._seed_dropout(one.number)
-            losses, entropies = pass_losses(model, one.content, self._vocabulary_size, self._loss)
+            losses, entropies = pass_losses(
+                self._model, one.content, self._vocabulary_size, self._loss
+            )
             # The sum over passes divided by the number of kept steps in the batch: the division
             # into passes has no effect.
             loss = one.weight * losses.sum() / kept_steps
-            self.accelerator.backward(loss)
+            loss.backward()
             total += loss.detach()
             entropy += one.weight * float(entropies.sum())
         return total, entropy
@@ -206,32 +284,21 @@ class ContrastTrainer(Trainer):
         """Seeds torch for a pass of this optimizer step, on every device."""
         # Hashed because a CPU generator uses only the low 32 bits of its seed, which must differ
         # between neighboring optimizer steps and seeds.
-        place = [self.args.seed, self.state.global_step, *number]
+        place = [self._seed, self.step, *number]
         torch.manual_seed(int(digest(place)[:16], 16))
 
-    def _save_rng_state(self, output_dir: str) -> None:
-        pass  # every pass is seeded
 
-    def _load_rng_state(self, checkpoint: str | None) -> None:
-        pass
-
-    def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
-        if "loss" in logs and self._entropy_count:
-            logs["entropy"] = self._entropy_sum / self._entropy_count
-            self._entropy_sum, self._entropy_count = 0.0, 0
-        super().log(logs, start_time)
-
-    def floating_point_ops(self, inputs: dict[str, Any]) -> int:
-        return 0  # the Trainer's estimate assumes one padded batch a step
+def read_checkpoint(path: Path) -> dict[str, Any]:
+    """What `ContrastTrainer.save` wrote; no code in the file is run."""
+    return torch.load(path, map_location="cpu", weights_only=True)
 
 
 def _summed_over_ranks(
-    model: torch.nn.Module, total: Tensor, entropies: float
+    tuned: list[torch.nn.Parameter], total: Tensor, entropies: float
 ) -> tuple[Tensor, float]:
-    """Both summed over the ranks; sums the model's gradients in place."""
+    """Both summed over the ranks; sums the gradients of the tuned weights in place."""
     if not distributed.is_distributed():
         return total, entropies
-    tuned = [parameter for parameter in model.parameters() if parameter.requires_grad]
     has_one = total.new_tensor([float(parameter.grad is not None) for parameter in tuned])
     for parameter in tuned:
         if parameter.grad is None:  # no pass of this rank used it

@@ -4,8 +4,9 @@ Outputs are stored ungraded, so that they can be graded again without the model.
 """
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import pyarrow as pa
 
@@ -34,6 +35,23 @@ COLUMNS = [
 ]
 
 
+@dataclass(frozen=True)
+class Sampling:
+    """Sampled answers to each question, instead of a greedy one; see `single_decoding`."""
+
+    samples: int = 1
+    temperature: float = 1.0
+    seed: int = 0
+
+
+class Contrast(NamedTuple):
+    """What contrastive decoding needs besides the expert."""
+
+    amateur: LanguageModel  # asked in the same form, with its own chat template
+    shared: SharedVocabulary
+    alpha: float  # the plausibility threshold
+
+
 def answer(
     questions: Sequence[Question],
     language_model: LanguageModel,
@@ -43,25 +61,19 @@ def answer(
     prompt: Prompt,
     max_new_tokens: int,
     batch_size: int,
-    decoder: str = "greedy",
-    samples: int = 1,
-    temperature: float = 1.0,
-    seed: int = 0,
-    alpha: float = 0.2,
-    amateur: LanguageModel | None = None,
-    shared: SharedVocabulary | None = None,
+    sampling: Sampling | None = None,
+    contrast: Contrast | None = None,
     generate: Generate | None = None,
 ) -> dict[str, Any]:
     """Writes one shard of outputs per batch to `folder`; existing shards are kept.
 
+    Decoding is greedy without `sampling` and `contrast`, which exclude each other.
+
     Args:
-        decoder: greedy, contrastive or sampled.
-        samples: sampled answers to each question. The index of a row is its question's index times
-            `samples` plus the sample's number.
-        temperature, seed: of the samples; see `single_decoding`.
-        alpha, amateur, shared: for contrastive decoding only; alpha is the plausibility threshold.
-            The amateur is asked in the same form, with its own chat template.
-        generate: an inference engine to use instead of the model's own decoding.
+        sampling: the index of a row is its question's index times `samples` plus the sample's
+            number.
+        generate: an inference engine to use instead of the model's own decoding, which is not
+            contrastive.
 
     Returns:
         Counts: `questions` (each counted `samples` times), `tokens` generated, `finished` (ended by
@@ -72,36 +84,30 @@ def answer(
         ids = [question.id for question in questions]
         return render_prompts(reader, ids, [*map(question_text, questions)], prompt)
 
-    if generate is not None and decoder == "contrastive":
-        raise ValueError("an engine does not support decoder 'contrastive'")
-    prompts, stop = render(language_model), form_for(language_model.tokenizer, prompt).stop
-    if samples > 1:
-        prompts, questions = repeated(prompts, samples), repeated(questions, samples)
-    if decoder in ("greedy", "sampled"):
-        decoding = single_decoding(
-            language_model,
-            prompts,
-            max_new_tokens=max_new_tokens,
-            temperature=temperature if decoder == "sampled" else 0.0,
-            seed=seed,
-            stop=stop,
-            generate=generate,
-        )
-    elif decoder == "contrastive":
-        if amateur is None or shared is None:
-            raise ValueError("contrastive decoding needs an amateur and the shared vocabulary")
+    stop = form_for(language_model.tokenizer, prompt).stop
+    samples = sampling.samples if sampling else 1
+    prompts, questions = repeated(render(language_model), samples), repeated(questions, samples)
+    if contrast is not None:
         decoding = contrastive_decoding(
             language_model,
-            amateur,
+            contrast.amateur,
             prompts,
-            render(amateur),
-            shared=shared,
-            alpha=alpha,
+            render(contrast.amateur),
+            shared=contrast.shared,
+            alpha=contrast.alpha,
             max_new_tokens=max_new_tokens,
             stop=stop,
         )
     else:
-        raise ValueError(f"unknown decoder {decoder!r}: use greedy, contrastive or sampled")
+        decoding = single_decoding(
+            language_model,
+            prompts,
+            max_new_tokens=max_new_tokens,
+            temperature=sampling.temperature if sampling else 0.0,
+            seed=sampling.seed if sampling else 0,
+            stop=stop,
+            generate=generate,
+        )
 
     def row(index: int, decoded: Decoded) -> dict[str, Any]:
         ids = decoded.token_ids

@@ -234,7 +234,8 @@ def decode_into_shards(
         for index, answer in zip(batch, decoded, strict=True):
             counts = {"tokens": len(answer.token_ids), "finished": answer.finished}
             rows.append({**row(index, answer), "index": index, **counts})
-        return encoded(rows, schema), sum(one["tokens"] for one in rows)
+        table = pa.Table.from_pylist(rows, schema=schema)
+        return encoded(table), sum(one["tokens"] for one in rows)
 
     with (
         Progress(

@@ -47,19 +47,15 @@ def locate(settings: ModelSettings, role: str) -> ModelSource:
     Raises UserError: there is no model, its weights, config or tokenizer are missing, or its
     weights are pickles.
     """
-    path, packaged = settings.path, None
-    if path is None and (packaged := _in_package(settings)) is None:
-        path = settings.fallback_path
-    if packaged is not None:
-        folder, gguf_file, revision = packaged
-    elif path is not None:
-        folder, gguf_file, revision = _on_disk(path, role) or _on_hub(path, settings, role)
-    else:
+    paths = (settings.path, _path_in_package(settings), settings.fallback_path)
+    path = next((one for one in paths if one is not None), None)
+    if path is None:
         absent = f", and the package {settings.package!r} has no {settings.package_path!r}"
         raise UserError(
             f"{role}={settings.name}: {role}.path is not set{absent if settings.package else ''}; "
             f"set {role}.path."
         )
+    folder, gguf_file, revision = _on_disk(path, role) or _on_hub(path, settings, role)
     if gguf_file is None:
         _check_folder(folder, role, settings.init)
     if settings.init == "random":
@@ -75,7 +71,7 @@ def locate(settings: ModelSettings, role: str) -> ModelSource:
     return ModelSource(
         role=role,
         name=settings.name,
-        location=path if revision and path else str((folder / (gguf_file or "")).resolve()),
+        location=path if revision else str((folder / (gguf_file or "")).resolve()),
         folder=folder,
         gguf_file=gguf_file,
         trust_remote_code=settings.trust_remote_code,
@@ -149,15 +145,11 @@ def has_tokenizer(folder: Path) -> bool:
 
 
 def read_config(source: ModelSource) -> dict[str, Any]:
-    """The parsed config.json; empty if it is unreadable, which loading reports."""
-    try:
-        config = json.loads((source.folder / "config.json").read_text("utf-8"))
-    except (OSError, ValueError):
-        return {}
-    return config if isinstance(config, dict) else {}
+    """The parsed config.json, which `locate` has checked."""
+    return json.loads((source.folder / "config.json").read_text("utf-8"))
 
 
-def _in_package(settings: ModelSettings) -> tuple[Path, str | None, None] | None:
+def _path_in_package(settings: ModelSettings) -> str | None:
     if settings.package is None or settings.package_path is None:
         return None
     try:
@@ -167,9 +159,7 @@ def _in_package(settings: ModelSettings) -> tuple[Path, str | None, None] | None
     if spec is None or spec.origin is None:
         return None
     location = Path(spec.origin).parent / settings.package_path
-    if location.is_file():
-        return location.parent, location.name, None
-    return (location, None, None) if location.is_dir() else None
+    return str(location) if location.exists() else None
 
 
 def _on_disk(path: str, role: str) -> tuple[Path, str | None, None] | None:

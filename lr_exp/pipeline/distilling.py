@@ -81,7 +81,8 @@ def make_adapter(context: RunContext, supervision: Artifact) -> Tuned:
         context.log("distill", step, {**metrics, "tuned_tokens": step * settings.batch_size})
 
     def build(folder: Path) -> dict[str, Any]:
-        from lr_exp.distiller.distill import Training, distill, is_sharded  # imports peft
+        from lr_exp.distiller.distill import distill, is_sharded  # imports peft
+        from lr_exp.distiller.trainer import Training
 
         models = context.models
         training = Training(

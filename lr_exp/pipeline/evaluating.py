@@ -17,10 +17,11 @@ import numpy as np
 from lr_exp import distributed
 from lr_exp.config.settings import BenchmarkSettings
 from lr_exp.data.lazy import repeated
-from lr_exp.data.questions import Question, fingerprint, prompts_fingerprint
+from lr_exp.data.questions import fingerprint, prompts_fingerprint
 from lr_exp.data.sources import GENERATED
 from lr_exp.evaluator import answer, forcing, grade, votes
 from lr_exp.evaluator.aggregate import aggregate
+from lr_exp.evaluator.answer import Sampling
 from lr_exp.pipeline.context import RunContext
 from lr_exp.pipeline.distilling import Tuned
 from lr_exp.pipeline.inputs import GRADING_PACKAGES
@@ -46,6 +47,23 @@ from lr_exp.store.shards import read_by_index
 from lr_exp.tracking import Tracker
 
 _ANSWERS_FILE = "answers.jsonl"
+
+
+@dataclass(frozen=True)
+class Variant:
+    """A model and how it answers a benchmark."""
+
+    form: str  # the name of the prompt's form
+    tuned: Tuned | None = None  # the adapter of the expert; None for an untuned model
+    who: str = "expert"  # or, without an adapter, "amateur"
+    # greedy, contrastive or sampled; None is `evaluator.decoder`, and only then is the result
+    # logged as a point of the accuracy curve.
+    decoder: str | None = None
+    sampling: Sampling | None = None  # of the decoder "sampled"
+
+    @property
+    def adapter(self) -> Path | None:
+        return self.tuned.adapter if self.tuned else None
 
 
 @dataclass(frozen=True)
@@ -85,7 +103,7 @@ def evaluate_models(
     if tuned is not None and (snapshots := tuned.snapshots()):
         extra["curve"], extra["curve_seconds"] = [], 0.0
         for snapshot in snapshots:
-            evaluations = _evaluate_all(context, snapshot)
+            evaluations = _evaluate_all(context, snapshot, context.inputs.headline)
             accuracies = {name: one.result for name, one in evaluations.items()}
             extra["curve"].append(CurvePoint(step=snapshot.step or 0, results=accuracies))
             extra["curve_seconds"] += sum(one.seconds for one in evaluations.values())
@@ -104,11 +122,9 @@ def evaluate_models(
     )
 
 
-def _evaluate_all(
-    context: RunContext, tuned: Tuned | None, form: str | None = None
-) -> dict[str, Evaluation]:
-    benchmarks = context.inputs.benchmarks
-    return {one.name: evaluate_benchmark(context, one, tuned, form=form) for one in benchmarks}
+def _evaluate_all(context: RunContext, tuned: Tuned | None, form: str) -> dict[str, Evaluation]:
+    benchmarks, variant = context.inputs.benchmarks, Variant(form, tuned)
+    return {one.name: evaluate_benchmark(context, one, variant) for one in benchmarks}
 
 
 def _gains(models: dict[str, dict[str, Evaluation]]) -> Gains:
@@ -145,7 +161,9 @@ def _gap(context: RunContext, decoder: str) -> tuple[Gap, float]:
     """Expert and amateur on the first benchmark, and the seconds that took."""
     benchmark = context.inputs.benchmarks[0]
     measured = {
-        who: evaluate_benchmark(context, benchmark, who=who, decoder=decoder)
+        who: evaluate_benchmark(
+            context, benchmark, Variant(context.inputs.headline, who=who, decoder=decoder)
+        )
         for who in ("expert", "amateur")
     }
     results = {who: {benchmark.name: one.result} for who, one in measured.items()}
@@ -164,56 +182,37 @@ def _samples(
         made: the greedy evaluations by benchmark, model and prompt.
     """
     run, evaluator = context.inputs, context.inputs.settings.evaluator
-    sampling = {"samples": evaluator.samples, "temperature": evaluator.temperature}
+    sampling = Sampling(evaluator.samples, evaluator.temperature, run.settings.seed)
     results: dict[str, dict[str, SampledResult]] = {who: {} for who in variants}
     covered, seconds = {}, 0.0
     for benchmark in run.benchmarks:
-        name, drawn = benchmark.name, {}
+        name, answered = benchmark.name, {}
         for who, adapter in variants.items():
-            found = evaluate_benchmark(
-                context, benchmark, adapter, decoder="sampled", seed=run.settings.seed, **sampling
-            )
+            variant = Variant(run.headline, adapter, decoder="sampled", sampling=sampling)
+            found = evaluate_benchmark(context, benchmark, variant)
             seconds += found.seconds
             place = folder / answers_file(f"{who}_samples", name, None)
             link(place, found.graded.folder / _ANSWERS_FILE)
-            drawn[who] = by_question(_lines(found.graded), evaluator.samples)
-            result = results[who][name] = sampled_result(drawn[who], evaluator.pass_at_counts)
+            answered[who] = by_question(_lines(found.graded), sampling.samples)
+            result = results[who][name] = sampled_result(answered[who], evaluator.pass_at_counts)
             shares = {key: one.share for key, one in result.by_name.items()}
             context.log(f"eval/{name}", run.settings.distiller.steps if adapter else 0, shares)
         if "tuned" in variants:
             headline = (next(iter(made[name][who].values())) for who in ("expert", "tuned"))
             before, after = (_lines(greedy.graded) for greedy in headline)
-            covered[name] = coverage(before, after, drawn["expert"])
+            covered[name] = coverage(before, after, answered["expert"])
+    drawn = {"samples": sampling.samples, "temperature": sampling.temperature, "seconds": seconds}
     extra = {"coverage": covered} if covered else {}
-    return Samples.model_validate({**sampling, **results, **extra, "seconds": seconds})
+    return Samples.model_validate({**drawn, **results, **extra})
 
 
 def evaluate_benchmark(
-    context: RunContext,
-    benchmark: BenchmarkSettings,
-    tuned: Tuned | None = None,
-    *,
-    who: str = "expert",
-    form: str | None = None,
-    decoder: str | None = None,
-    **sampling: Any,
+    context: RunContext, benchmark: BenchmarkSettings, variant: Variant
 ) -> Evaluation:
-    """Evaluates one model on one benchmark.
-
-    Args:
-        tuned: the adapter of the expert; None for an untuned model.
-        who: "expert" or, without an adapter, "amateur".
-        form: the name of the prompt's form; None is the headline.
-        decoder: greedy, contrastive or sampled; None is `evaluator.decoder`, and only then is
-            the result logged as a point of the accuracy curve.
-        sampling: of several sampled answers: `samples`, `temperature` and `seed`, see
-            `answer.answer`. Their grades have votes.
-    """
-    questions = context.inputs.benchmark_questions[benchmark.name]
-    headline = next(iter(context.inputs.prompts))
-    form = form or headline
-    answers = _answers(context, benchmark, questions, tuned, who, form, decoder, sampling)
-    samples = sampling.get("samples", 1)
+    """Evaluates one model on one benchmark. The grades of several answers have votes."""
+    run, tuned, sampling = context.inputs, variant.tuned, variant.sampling
+    questions = run.benchmark_questions[benchmark.name]
+    answers = _answers(context, benchmark, variant)
     recipe = Recipe(
         "grades",
         grade.VERSION,
@@ -226,6 +225,7 @@ def evaluate_benchmark(
     )
 
     def build(folder: Path) -> dict[str, Any]:
+        samples = sampling.samples if sampling else 1
         asked, outputs = repeated(questions, samples), read_by_index(answers.folder)
         graded = grade.grade_all(asked, outputs, benchmark.answer)
         if samples > 1:
@@ -236,15 +236,15 @@ def evaluate_benchmark(
     grades = context.make(recipe, build)
     facts, forced = grades.facts, None
     is_snapshot = tuned is not None and tuned.step is not None
-    forces = context.inputs.settings.evaluator.force_answer and form == headline
-    if forces and decoder is None and not is_snapshot:
-        forced = _forced(context, benchmark, tuned, form, answers, grades)
+    forces = run.settings.evaluator.force_answer and variant.form == run.headline
+    if forces and variant.decoder is None and not is_snapshot:
+        forced = _forced(context, benchmark, variant, answers, grades)
         facts = facts | {"forced_accuracy": forced.facts["accuracy"]}
     result = Result.model_validate(facts)
-    if who == "expert" and decoder is None:  # the gap is not a point of the curve
-        trained = (tuned.step or context.inputs.settings.distiller.steps) if tuned else 0
-        family = f"eval/{benchmark.name}" + (f"/{form}" if form != headline else "")
-        context.log(family, trained, result.numbers)
+    if variant.decoder is None:
+        trained = (tuned.step or run.settings.distiller.steps) if tuned else 0
+        part = "" if variant.form == run.headline else f"/{variant.form}"
+        context.log(f"eval/{benchmark.name}{part}", trained, result.numbers)
     return Evaluation(
         result,
         seconds=answers.seconds + grades.seconds + (forced.seconds if forced else 0.0),
@@ -262,71 +262,57 @@ def _write_lines(folder: Path, records: Sequence[dict[str, Any]]) -> None:
 def _forced(
     context: RunContext,
     benchmark: BenchmarkSettings,
-    tuned: Tuned | None,
-    form: str,
+    variant: Variant,
     answers: Artifact,
     grades: Artifact,
 ) -> Artifact:
     """The forced answers of the expert, and their grades."""
-    run, evaluator = context.inputs, context.inputs.settings.evaluator
+    evaluator = context.inputs.settings.evaluator
     settings = {"forced_text": evaluator.forced_text, "batch_size": evaluator.batch_size}
     inputs = {"answers": answers.address, "grades": grades.address}
     environment = context.models.generation_environment("evaluator")
     recipe = Recipe("forced", forcing.VERSION, inputs, {**settings, **environment})
 
     def build(folder: Path) -> dict[str, Any]:
+        questions = context.inputs.benchmark_questions[benchmark.name]
         outputs, graded = read_by_index(answers.folder), _lines(grades)
-        asked = run.benchmark_questions[benchmark.name]
         chosen = [
             (question, output["token_ids"])
-            for question, output, line in zip(asked, outputs, graded, strict=True)
+            for question, output, line in zip(questions, outputs, graded, strict=True)
             if not has_format(line)
         ]
-        questions, token_ids = [one for one, _ in chosen], [ids for _, ids in chosen]
+        asked, token_ids = [one for one, _ in chosen], [ids for _, ids in chosen]
         if chosen:
-            adapter = tuned.adapter if tuned else None
-            with context.models.generating("evaluator", adapter) as (model, generate):
+            with context.models.generating("evaluator", variant.adapter) as (model, generate):
                 forcing.force(
-                    questions,
+                    asked,
                     token_ids,
                     model,
                     folder,
                     name=f"{benchmark.name} (forced)",
-                    prompt=run.prompts[form][benchmark.name],
+                    prompt=context.inputs.prompts[variant.form][benchmark.name],
                     generate=generate,
                     **settings,
                 )
-        forced = forcing.grade_forced(questions, folder, benchmark.answer)
+        forced = forcing.grade_forced(asked, folder, benchmark.answer)
         distributed.run_on_rank0(lambda: _write_lines(folder, forced))
         return {"forced": len(forced), "accuracy": fmean(forced_correct(graded, forced))}
 
     return context.make(recipe, build, together=True)
 
 
-def _answers(
-    context: RunContext,
-    benchmark: BenchmarkSettings,
-    questions: Sequence[Question],
-    tuned: Tuned | None,
-    who: str,
-    form: str,
-    decoder: str | None,
-    sampling: dict[str, Any],
-) -> Artifact:
-    run = context.inputs
-    evaluator = run.settings.evaluator
-    decoder = decoder or evaluator.decoder
-    source = run.amateur if who == "amateur" else run.expert
-    prompt = run.prompts[form][benchmark.name]
-    settings: dict[str, Any] = {
-        "max_new_tokens": evaluator.max_new_tokens,
-        "batch_size": evaluator.batch_size,
-        "decoder": decoder,
-        **sampling,
-    }
+def _answers(context: RunContext, benchmark: BenchmarkSettings, variant: Variant) -> Artifact:
+    run, models, evaluator = context.inputs, context.models, context.inputs.settings.evaluator
+    questions, tuned = run.benchmark_questions[benchmark.name], variant.tuned
+    decoder = variant.decoder or evaluator.decoder
+    prompt = run.prompts[variant.form][benchmark.name]
+    limits = {"max_new_tokens": evaluator.max_new_tokens, "batch_size": evaluator.batch_size}
+    settings: dict[str, Any] = {**limits, "decoder": decoder}
+    if variant.sampling is not None:
+        settings |= asdict(variant.sampling)
     inputs: dict[str, Any] = {
         "questions": prompts_fingerprint(questions),
-        "model": source.fingerprint,
+        "model": (run.amateur if variant.who == "amateur" else run.expert).fingerprint,
         "adapter": tuned.digest if tuned else None,
         "benchmark": [benchmark.name, benchmark.version],
     }
@@ -334,23 +320,33 @@ def _answers(
         inputs |= {"amateur": run.amateur.fingerprint, "shared": asdict(run.shared)}
         settings["alpha"] = run.settings.alpha
     environment = run.machine  # no engine runs the amateur
-    if who == "expert":
-        environment = context.models.generation_environment("evaluator")
+    if variant.who == "expert":
+        environment = models.generation_environment("evaluator")
     identity = {"prompt": prompt.identity, **settings, **environment}
     recipe = Recipe("answers", answer.VERSION, inputs, identity)
-    name = who if tuned is None else "tuned"
+    shown = ["tuned" if tuned else variant.who]
     if tuned is not None and tuned.step is not None:
-        name = f"tuned, step {tuned.step}"
-    suffix = f", {form}" if len(run.prompts) > 1 else ""
-    suffix += "" if decoder == "greedy" else f", {decoder}"
+        shown.append(f"step {tuned.step}")
+    if len(run.prompts) > 1:
+        shown.append(variant.form)
+    if decoder != "greedy":
+        shown.append(decoder)
 
     def build(folder: Path) -> dict[str, Any]:
-        pair = {}
+        contrast = None
         if decoder == "contrastive":
-            pair = {"amateur": context.models.amateur(), "shared": run.shared}
-        adapter = tuned.adapter if tuned else None
-        options = {"prompt": prompt, "name": f"{benchmark.name} ({name}{suffix})", **settings}
-        with context.models.generating("evaluator", adapter, who) as (model, generate):
-            return answer.answer(questions, model, folder, generate=generate, **options, **pair)
+            contrast = answer.Contrast(models.amateur(), run.shared, run.settings.alpha)
+        with models.generating("evaluator", variant.adapter, variant.who) as (model, generate):
+            return answer.answer(
+                questions,
+                model,
+                folder,
+                name=f"{benchmark.name} ({', '.join(shown)})",
+                prompt=prompt,
+                sampling=variant.sampling,
+                contrast=contrast,
+                generate=generate,
+                **limits,
+            )
 
     return context.make(recipe, build, together=True)

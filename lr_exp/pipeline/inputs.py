@@ -46,7 +46,7 @@ _CHECKED_QUESTIONS = 100  # of each data set, for words without tokens
 
 def versions() -> dict[str, str]:
     """Versions that results depend on, this package's first."""
-    packages = (*MODEL_PACKAGES, "peft", "accelerate", "datasets", *GRADING_PACKAGES)
+    packages = (*MODEL_PACKAGES, "peft", "datasets", *GRADING_PACKAGES)
     return {
         "lr_exp": __version__,
         "python": platform.python_version(),
@@ -187,6 +187,11 @@ class Inputs:
                 found[form.name][benchmark.name] = prompt
         return found
 
+    @property
+    def headline(self) -> str:
+        """The name of the first form in `evaluator.prompts`."""
+        return next(iter(self.prompts))
+
     @cached_property
     def shared(self) -> SharedVocabulary:
         """The token ids that both models share, checked before weights are loaded."""
@@ -201,24 +206,24 @@ class Inputs:
 
     def check(self) -> None:
         """Reads every input, so that a bad one fails before a model is loaded."""
+        sampled: dict[str, Sequence[Question]] = {}
+        evaluated: dict[str, Sequence[Question]] = {}
         if self.settings.sampler.export is not None:
             _check_export(self.settings.sampler.export)
         _ = self.expert, self.method
         if "evaluate" in self.settings.stages:
             _ = self.prompts
             for benchmark in self.benchmarks:
-                grade.check_references(self.benchmark_questions[benchmark.name], benchmark.answer)
+                asked = self.benchmark_questions[benchmark.name]
+                grade.check_references(asked, benchmark.answer)
+                evaluated[f"benchmark {benchmark.name}"] = asked
         if self.settings.learns_from_questions:
             _ = self.prompt
             self._check_method()
+            sampled[f"data={self.settings.data.name}"] = self.questions
         if self.needs_amateur:
             _ = self.shared
             early_exit.check_drop_layers(self.amateur)
-        sampled, evaluated = {}, {}
-        if self.settings.learns_from_questions:
-            sampled = {f"data={self.settings.data.name}": self.questions}
-        if "evaluate" in self.settings.stages:
-            evaluated = {f"benchmark {one}": own for one, own in self.benchmark_questions.items()}
         self._check_words(sampled, self._amateur_scores)
         self._check_words(evaluated, self.settings.evaluates_amateur)
         self._check_stop_strings(self._form, sampled)

@@ -3,7 +3,6 @@
 import contextlib
 import os
 from pathlib import Path
-from typing import Any
 
 from lr_exp import distributed
 from lr_exp.errors import UserError
@@ -15,7 +14,16 @@ def check_machines(inputs: Inputs, installed: dict[str, str]) -> None:
     """Raises UserError where a rank has other versions, another device or another store."""
     if not distributed.is_distributed():
         return
-    distributed.check_same(_machine(inputs, installed))
+    package = Path(__file__).resolve().parents[1]
+    code = {str(path.relative_to(package)): file_digest(path) for path in package.rglob("*.py")}
+    distributed.check_same(
+        {
+            "device (a process without a GPU needs device=cpu)": inputs.device.partition(":")[0],
+            "precision": inputs.dtype,
+            "code of lr_exp": digest(code),  # two checkouts may have the same version
+            **{f"version of {name}": value for name, value in installed.items()},
+        }
+    )
     _check_store(Path(inputs.settings.store))
 
 
@@ -23,7 +31,10 @@ def check_files(inputs: Inputs) -> None:
     """Raises UserError where ranks see different models or questions, or one has no question."""
     if not distributed.is_distributed():
         return
-    distributed.check_same(_files(inputs))
+    found = inputs.fingerprints()
+    benchmarks = found.pop("benchmarks")
+    named = {f"benchmark {name}": value for name, value in benchmarks.items()}
+    distributed.check_same(found | named)
     settings, count = inputs.settings, distributed.world_size()
     if "sample" not in settings.stages or settings.imports_records:
         return
@@ -35,48 +46,25 @@ def check_files(inputs: Inputs) -> None:
         )
 
 
-def _machine(inputs: Inputs, installed: dict[str, str]) -> dict[str, Any]:
-    return {
-        "device (a process without a GPU needs device=cpu)": inputs.device.partition(":")[0],
-        "precision": inputs.dtype,
-        "code of lr_exp": _code_digest(),
-        **{f"version of {name}": value for name, value in installed.items()},
-    }
-
-
-def _files(inputs: Inputs) -> dict[str, Any]:
-    found = inputs.fingerprints()
-    benchmarks = found.pop("benchmarks")
-    return found | {f"benchmark {name}": value for name, value in benchmarks.items()}
-
-
-def _code_digest() -> str:
-    """Of this package's files, since two checkouts may have the same version."""
-    package = Path(__file__).resolve().parents[1]
-    files = package.rglob("*.py")
-    return digest({str(path.relative_to(package)): file_digest(path) for path in files})
-
-
 def _check_store(root: Path) -> None:
     """Raises UserError where a rank does not see the store of rank 0."""
 
-    def create() -> str | None:
-        name = f".seen-{os.urandom(8).hex()}"
-        with contextlib.suppress(OSError):  # a read-only store
-            (root / name).touch()
-            return name
-        return None
+    def create() -> Path:
+        place = root / f".seen-{os.urandom(8).hex()}"
+        with contextlib.suppress(OSError):
+            place.touch()
+        return place if place.exists() else root  # which may be read-only
 
     def check() -> None:
-        if name is not None and not (root / name).exists():
+        if not place.exists():
             raise UserError(
                 f"the store {root} is not that of rank 0: set store= to a folder that all hosts "
                 "share."
             )
 
-    name = distributed.run_on_rank0(create)
+    place = distributed.run_on_rank0(create)
     try:
         distributed.run_on_all_ranks(check)
     finally:
-        if name is not None and distributed.is_rank0():
-            (root / name).unlink(missing_ok=True)
+        if place != root and distributed.is_rank0():
+            place.unlink(missing_ok=True)

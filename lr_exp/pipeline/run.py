@@ -66,7 +66,7 @@ def _run(settings: Settings, folder: Path, conf_dirs: Sequence[Path]) -> Summary
     distributed.join(inputs.device)
     installed = versions()
     check_machines(inputs, installed)
-    if distributed.is_distributed() and settings.reads_stream:
+    if distributed.is_distributed() and settings.learns_from_questions and settings.data.streaming:
         _ = inputs.questions  # a collective call, which must not run inside `run_on_all_ranks`
     distributed.run_on_all_ranks(inputs.check)
     check_files(inputs)

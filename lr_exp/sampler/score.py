@@ -4,7 +4,7 @@ One teacher-forced pass of each model over the generated ids gives the distribut
 positions of an answer. They are reduced to the step table, which depends on neither alpha nor beta.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -57,9 +57,6 @@ SCHEMA = pa.schema(
         ("amateur_top_amateur", pa.list_(pa.float32())),
     ]
 )
-
-_SUPPORT = ("support_ids", "support_expert", "support_amateur")
-_MEASURES = tuple(name for name in SCHEMA.names[3:] if name not in _SUPPORT)
 
 _AMATEUR_TOP = 4
 
@@ -149,12 +146,13 @@ def score(
             for row in read_shard(path)
             if (steps := scored_length(row["token_ids"], shared))
         ]
-        rows = batch.run(
+        tables = batch.run(
             answers,
             lambda group, _: _score_group(group, expert, amateur, shared, support_floor),
             size=lambda answer: answer.size,
         )
-        return encoded(rows, SCHEMA), len(rows)
+        table = pa.concat_tables([SCHEMA.empty_table(), *tables]).combine_chunks()
+        return encoded(table), table.num_rows
 
     found = sum(sizes[name] for name in done)
     with (
@@ -215,17 +213,17 @@ def _score_group(
     amateur: LanguageModel,
     shared: SharedVocabulary,
     floor: float,
-) -> list[dict[str, Any]]:
-    """The step-table rows of these answers, from one pass of each model."""
+) -> list[pa.Table]:
+    """The step table of these answers in parts, from one pass of each model."""
     expert_logits, amateur_logits = _next_token_logits(group, expert, amateur)
     places = [(answer.row, step) for answer in group for step in range(answer.steps)]
     chunk = _CPU_CHUNK if expert_logits.device.type == "cpu" else _GPU_CHUNK
-    rows: list[dict[str, Any]] = []
+    tables = []
     for start in range(0, len(places), chunk):
         steps = slice(start, start + chunk)
         scores = score_steps(expert_logits[steps], amateur_logits[steps], shared, floor)
-        rows += _rows(places[steps], scores, expert, amateur)
-    return rows
+        tables.append(_step_table(places[steps], scores, expert, amateur))
+    return tables
 
 
 def _amateur_prompt(amateur: LanguageModel, row: dict[str, Any], prompt: Prompt) -> list[int]:
@@ -264,13 +262,13 @@ def _packed(prompts: list[list[int]], group: Sequence[_Answer]) -> Pack:
     return pack(rows, reads)
 
 
-def _rows(
+def _step_table(
     places: list[tuple[dict[str, Any], int]],
     scores: dict[str, Tensor],
     expert: LanguageModel,
     amateur: LanguageModel,
-) -> Iterator[dict[str, Any]]:
-    """The step-table rows of positions (each a trajectory and a step) from their scores."""
+) -> pa.Table:
+    """The step table of positions (each a trajectory and a step) from their scores."""
     models = {"expert_entropy": f"expert {expert.name}", "kl": f"amateur {amateur.name}"}
     for measure, who in models.items():
         finite = torch.isfinite(scores[measure])
@@ -281,12 +279,11 @@ def _rows(
                 f"{step} of the answer to question {row['question_id']}: its weights are damaged, "
                 "or the precision is too low; try dtype=float32."
             )
-    ends = torch.bincount(scores["support_rows"], minlength=len(places)).cumsum(0).tolist()
-    columns = {name: values.tolist() for name, values in scores.items()}
-    start = 0
-    for place, ((row, step), end) in enumerate(zip(places, ends, strict=True)):
-        measures = {name: columns[name][place] for name in _MEASURES}
-        support = {name: columns[name][start:end] for name in _SUPPORT}
-        answer = {"index": row["index"], "step": step, "token_id": row["token_ids"][step]}
-        yield {**answer, **measures, **support}
-        start = end
+    counts = torch.bincount(scores["support_rows"], minlength=len(places)).tolist()
+    columns: dict[str, list[Any]] = {name: values.tolist() for name, values in scores.items()}
+    for name in ("support_ids", "support_expert", "support_amateur"):
+        columns[name] = [part.tolist() for part in scores[name].cpu().split(counts)]
+    columns["index"] = [row["index"] for row, _ in places]
+    columns["step"] = [step for _, step in places]
+    columns["token_id"] = [row["token_ids"][step] for row, step in places]
+    return pa.Table.from_pydict({name: columns[name] for name in SCHEMA.names}, schema=SCHEMA)

@@ -13,7 +13,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from lr_exp.errors import UserError, command, guard_tracebacks, printable
-from lr_exp.store.inventory import Entry, find_damaged, find_unreferenced, list_entries, prune
+from lr_exp.store.artifacts import problem_of
+from lr_exp.store.inventory import Entry, find_unreferenced, list_entries, prune
 
 
 @command
@@ -37,26 +38,20 @@ def main(words: Sequence[str] | None = None) -> int:
             add("runs", type=Path, nargs="+", help="run folders whose artifacts are kept")
             add("--yes", action="store_true", help="delete them; otherwise they are only listed")
     args = parser.parse_args(words)
-    if args.command == "list":
-        return _list(args.store)
-    if args.command == "verify":
-        return _verify(args.store)
-    return _prune(args.store, args.runs, args.yes)
-
-
-def _entries(root: Path) -> list[Entry]:
-    """The store's artifacts; raises UserError for a folder that is not a store."""
-    entries = list_entries(root)
+    root, entries = args.store, list_entries(args.store)
     if not entries and any(root.iterdir()) and not any(root.glob("*/*.lock")):
         raise UserError(
             f"{root} is not a store: it holds no artifacts (STAGE/ADDRESS). Set --store to the "
             "store's folder."
         )
-    return entries
+    if args.command == "list":
+        return _list(entries)
+    if args.command == "verify":
+        return _verify(entries)
+    return _prune(root, args.runs, args.yes)
 
 
-def _list(root: Path) -> int:
-    entries = _entries(root)
+def _list(entries: Sequence[Entry]) -> int:
     _print_table(entries)
     counts = Counter(entry.state for entry in entries)
     states = ", ".join(f"{count:,} {state}" for state, count in sorted(counts.items()))
@@ -64,20 +59,19 @@ def _list(root: Path) -> int:
     return 0
 
 
-def _verify(root: Path) -> int:
-    entries = _entries(root)
-    damaged = find_damaged(root)
-    for entry, problem in damaged:
-        print(printable(f"{entry.name}: {problem}"))
-    checked = sum(entry.state in ("finished", "damaged") for entry in entries)
-    print(f"{checked - len(damaged):,} intact artifacts, {len(damaged):,} damaged")
+def _verify(entries: Sequence[Entry]) -> int:
+    checked = [entry for entry in entries if entry.state in ("finished", "damaged")]
+    found = [(entry.name, problem_of(entry.folder, entry.address)) for entry in checked]
+    damaged = [(name, problem) for name, problem in found if problem is not None]
+    for name, problem in damaged:
+        print(printable(f"{name}: {problem}"))
+    print(f"{len(checked) - len(damaged):,} intact artifacts, {len(damaged):,} damaged")
     if damaged:
         print("The next run that needs a damaged artifact builds it again.")
     return 1 if damaged else 0
 
 
 def _prune(root: Path, runs: Sequence[Path], delete: bool) -> int:
-    _entries(root)
     entries = find_unreferenced(root, runs)
     if delete:
         entries = prune(entries, runs)

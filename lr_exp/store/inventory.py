@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from lr_exp.errors import UserError
-from lr_exp.store.artifacts import MANIFEST, problem_of
+from lr_exp.store.artifacts import MANIFEST
 from lr_exp.store.files import write_atomically
 from lr_exp.store.locks import locked
 from lr_exp.store.run_folder import SUMMARY
@@ -59,13 +59,6 @@ def list_entries(root: Path) -> list[Entry]:
         modified = datetime.fromtimestamp(newest, UTC)
         found.append(Entry(folder.parent.name, address, folder, state, size, modified))
     return found
-
-
-def find_damaged(root: Path) -> list[tuple[Entry, str]]:
-    """Artifacts that do not match their manifest, each with what is wrong."""
-    checked = [entry for entry in list_entries(root) if entry.state in ("finished", "damaged")]
-    problems = [(entry, problem_of(entry.folder, entry.address)) for entry in checked]
-    return [(entry, problem) for entry, problem in problems if problem is not None]
 
 
 def record_reference(run_folder: Path, name: str) -> None:

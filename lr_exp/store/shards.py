@@ -14,39 +14,33 @@ from lr_exp.store import write_atomically
 
 
 def shard_path(folder: Path, number: int) -> Path:
-    """Path of a shard."""
     return folder / f"shard-{number:06d}.parquet"
 
 
 def shard_number(path: Path) -> int:
-    """Number of the shard at a path."""
     return int(path.stem.rpartition("-")[2])
 
 
 def write_shard(folder: Path, number: int, rows: list[dict[str, Any]], schema: pa.Schema) -> None:
-    """Writes rows as one shard."""
-    write_encoded(folder, number, encoded(rows, schema))
+    write_encoded(folder, number, encoded(pa.Table.from_pylist(rows, schema=schema)))
 
 
-def encoded(rows: list[dict[str, Any]], schema: pa.Schema) -> bytes:
-    """Rows encoded as a shard's bytes, so that another process can write them."""
+def encoded(table: pa.Table) -> bytes:
+    """The content of a shard, so that another process can write it."""
     buffer = pa.BufferOutputStream()
-    pq.write_table(pa.Table.from_pylist(rows, schema=schema), buffer)
+    pq.write_table(table, buffer)
     return buffer.getvalue().to_pybytes()
 
 
 def write_encoded(folder: Path, number: int, content: bytes) -> None:
-    """Writes bytes returned by `encoded` as one shard."""
     write_atomically(shard_path(folder, number), content)
 
 
 def read_shard(path: Path) -> list[dict[str, Any]]:
-    """Rows of one shard."""
     return pq.ParquetFile(path).read().to_pylist()
 
 
 def count_rows(path: Path) -> int:
-    """Number of rows of a shard, from its metadata."""
     return pq.ParquetFile(path).metadata.num_rows
 
 

@@ -28,8 +28,6 @@ _SERVER.set_forkserver_preload(
         "lr_exp.report.page",
         "hydra._internal.utils",
         "peft",
-        "accelerate",
-        "transformers.trainer",
         "transformers.models.llama.modeling_llama",
         "matplotlib.figure",
         "torch.distributed",
