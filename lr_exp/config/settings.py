@@ -239,9 +239,6 @@ class MethodSettings(_Checked, key="method."):
     select: str = "kl_above_beta"  # the token positions to keep: a step rule
     target: str = "contrast"  # what the student learns at a kept position
     loss: str = "kl"
-    # A prompt form for self-distillation: the expert answers and teaches under it, and learns under
-    # sampler.prompt, where it also takes the amateur's place.
-    teacher_prompt: str | None = None
     # Passes over all kept positions for which distiller.batch_size is raised, if it is too low.
     epochs: Annotated[float | None, "(0, inf)"] = None
     # A Python module (dotted name or .py file) that registers choices of your own.

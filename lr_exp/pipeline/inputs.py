@@ -73,8 +73,7 @@ class Inputs:
         self._form = prompt_forms.load_form(settings.sampler.prompt, conf_dirs)
         names = settings.evaluator.prompts
         self._forms = [prompt_forms.load_form(name, conf_dirs) for name in names]
-        teacher = settings.method.teacher_prompt
-        self._teacher_form = None if teacher is None else prompt_forms.load_form(teacher, conf_dirs)
+        self._conf_dirs = conf_dirs
         self.device = devices.resolve_device(settings.device)
         self.dtype = devices.resolve_dtype(settings.dtype, self.device)
 
@@ -96,7 +95,7 @@ class Inputs:
 
     @cached_property
     def amateur(self) -> locating.ModelSource:
-        if self._teacher_form is not None:
+        if self.method.reads("teacher_prompt"):  # the expert under the sampler's prompt
             self._tokenizers["amateur"] = self.expert_tokenizer
             return replace(self.expert, role="amateur")
         return self._as_used(locating.locate_amateur(self.settings.amateur, self.expert))
@@ -155,12 +154,13 @@ class Inputs:
     def teacher_prompt(self) -> Prompt:
         """How the expert is asked the sampler's questions: as the student, unless the method says.
 
-        `method.teacher_prompt` is read with the evaluation's system prompt.
+        A form in `method.teacher_prompt` has the evaluation's system prompt.
         """
-        if self._teacher_form is None:
+        if not self.method.reads("teacher_prompt"):
             return self.prompt
+        form = prompt_forms.load_form(self.method.parameters["teacher_prompt"], self._conf_dirs)
         system = self.settings.evaluator.system_prompt
-        return self._sampled(self._teacher_form, system, "method.teacher_prompt")
+        return self._sampled(form, system, "method.teacher_prompt")
 
     @cached_property
     def evaluation_prompt(self) -> Prompt:

