@@ -13,7 +13,8 @@ from lr_exp.report.read.run import Failed, Run
 from lr_exp.report.read.runs import Found
 
 _UNKNOWN = "unknown expert"
-_CHOICES = ("amateur", "data", "prompt", "alpha", "beta")  # may differ between a variant's rows
+_NUMBERS = {"alpha": "α", "beta": "β", "learning_rate": "learning rate"}  # noqa: RUF001
+_CHOICES = ("amateur", "data", "prompt", *_NUMBERS)  # may differ between a variant's rows
 
 
 @dataclass(frozen=True)
@@ -215,8 +216,17 @@ def _variant(setup: Setup, runs: Sequence[Run], failed: Sequence[Failed]) -> Row
 
 def _setup(run: Run | Failed) -> Setup:
     expert = run.expert or _UNKNOWN
-    numbers = run.alpha, run.beta
-    return Setup(expert, run.method, run.amateur, run.data, *numbers, run.decoder, run.prompt)
+    return Setup(
+        expert,
+        run.method,
+        run.amateur,
+        run.data,
+        run.alpha,
+        run.beta,
+        run.decoder,
+        run.prompt,
+        run.learning_rate,
+    )
 
 
 def _row_of_unknown(failed: Failed) -> Row:
@@ -241,10 +251,9 @@ def _label(setup: Setup, rows: Sequence[Row]) -> str:
 
 def _listed(setup: Setup, keys: Collection[str]) -> list[str]:
     """`amateur micro`, `data gsm8k`, ...; choices that no stage read are left out."""
-    signs = {"alpha": "α", "beta": "β"}  # noqa: RUF001
     values = {key: getattr(setup, key) for key in _CHOICES if key in keys}
     return [
-        f"{signs[key]} {value:g}" if key in signs else f"{key} {value}"
+        f"{_NUMBERS[key]} {value:g}" if key in _NUMBERS else f"{key} {value}"
         for key, value in values.items()
         if value is not None
     ]

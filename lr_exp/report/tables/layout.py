@@ -8,6 +8,7 @@ from lr_exp.report.analyse.rows import Sweep
 from lr_exp.report.tables.accuracy import accuracy_table
 from lr_exp.report.tables.alpha_beta import alpha_beta_table
 from lr_exp.report.tables.answers import answers_table
+from lr_exp.report.tables.controls import controls_table
 from lr_exp.report.tables.decomposition import decomposition_table
 from lr_exp.report.tables.efficiency import efficiency_table
 from lr_exp.report.tables.explanations import explanations_table
@@ -21,6 +22,7 @@ from lr_exp.report.tables.table import Table
 _MAIN_TABLES: dict[str, Callable[[Sweep, str], Table | None]] = {
     "expertise_gap": gap_table,
     "alpha_beta": alpha_beta_table,
+    "controls": controls_table,
     "results": accuracy_table,
     "decomposition": decomposition_table,
     "samples": samples_table,
@@ -39,7 +41,15 @@ def tables_of(sweep: Sweep, prefix: str) -> tuple[list[Table], Pairs]:
     """
     main = sweep.table if sweep.table in _MAIN_TABLES else "results"
     accuracies = "expertise_gap" if main == "expertise_gap" else "results"
-    shared = ("explanations", "decomposition", "samples", "prompts", "answers", "efficiency")
+    shared = (
+        "controls",
+        "explanations",
+        "decomposition",
+        "samples",
+        "prompts",
+        "answers",
+        "efficiency",
+    )
     order = dict.fromkeys([main, accuracies, *shared, "kl_profile"])
     made = [
         _MAIN_TABLES[kind](sweep, prefix if kind == main else f"{prefix}_{kind}") for kind in order
