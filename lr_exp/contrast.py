@@ -75,6 +75,35 @@ def soft_label(score: Tensor, mask: Tensor) -> Tensor:
     return score.masked_fill(~mask, -math.inf).softmax(-1)
 
 
+def weights_entropy_nats(weights: Tensor) -> Tensor:
+    """Shannon entropy `(...)` in nats of weights `(..., support)` that sum to 1; some may be 0."""
+    return -torch.xlogy(weights, weights).sum(-1)
+
+
+def with_entropy(log_probs: Tensor, mask: Tensor, entropy: Tensor) -> Tensor:
+    """The distribution proportional to p^s on the mask whose exponent s >= 0 gives this entropy.
+
+    Args:
+        log_probs: `(n, support)` log p; values outside the mask are ignored.
+        mask: `(n, support)` bool, at least one True in each row.
+        entropy: `(n,)` in nats, at most the log of the number of tokens in the mask. Where it is
+            below that of s -> inf, the result is that limit: several tokens share the highest p.
+
+    Returns:
+        `(n, support)` weights that sum to 1, exactly 0 outside the mask, in the dtype of log_probs.
+    """
+    # The entropy falls as s grows. Halving the interval of s / (1 + s) converges for every s; fp64,
+    # because s is large where two tokens are almost equally probable.
+    scaled = log_probs.double() - log_probs.double().amax(-1, keepdim=True)
+    low, high = torch.zeros_like(scaled[:, :1]), torch.ones_like(scaled[:, :1])
+    for _ in range(60):
+        middle = (low + high) / 2
+        weights = soft_label(scaled * middle / (1 - middle), mask)
+        too_flat = weights_entropy_nats(weights)[:, None] > entropy.double()[:, None]
+        low, high = torch.where(too_flat, middle, low), torch.where(too_flat, high, middle)
+    return soft_label(scaled * low / (1 - low), mask).to(log_probs.dtype)
+
+
 def distillation_loss(
     student_log_probs: Tensor, target_ids: Tensor, target_weights: Tensor
 ) -> Tensor:

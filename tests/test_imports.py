@@ -25,7 +25,8 @@ LAYERS = (
     ("sampler", "evaluator"),
     ("distiller", "tracking"),
     ("pipeline",),
-    ("api", "list", "dashboard", "__main__"),
+    ("api",),
+    ("audit", "list", "dashboard", "__main__"),
 )
 LEVEL = {name: level for level, names in enumerate(LAYERS) for name in names}
 ALIASES = {"__init__"}  # re-exports

@@ -13,7 +13,7 @@ from lr_exp.micro.tokenizer import build_tokenizer
 from lr_exp.models.prompt_forms import Prompt
 from lr_exp.pipeline.context import LoadedModels
 from lr_exp.pipeline.inputs import Inputs
-from lr_exp.sampler.references import keep_verified, write_solutions
+from lr_exp.sampler.references import keep_chosen, write_solutions
 from lr_exp.store.shards import read_shards
 from tests.support.demo import settings_for
 from tests.support.files import read_lines, summary_of, write_lines
@@ -183,7 +183,7 @@ def test_right_finished_answers_are_kept_once(tmp_path):
         asked.append(index)
         return text.endswith("2")
 
-    facts = keep_verified(source, tiny_tokenizer(), is_right, out, samples=3)
+    facts = keep_chosen(source, tiny_tokenizer(), is_right, out, samples=3)
     assert [row["index"] for row in read_shards(out)] == [0, 2, 6]
     assert facts == {"answers": 3, "drawn": 7, "right": 4, "solved": 2}
     assert asked == [0, 1, 2, 4, 5, 6]  # an answer that was cut off is not even graded

@@ -417,7 +417,7 @@ def test_duplicate_answers_are_recognized_across_windows(tmp_path, monkeypatch):
     source.mkdir()
     out.mkdir()
     write_answers(source, [(question, "2", True) for question in "aaabbba"])
-    facts = references.keep_verified(source, tiny_tokenizer(), lambda *_: True, out, samples=3)
+    facts = references.keep_chosen(source, tiny_tokenizer(), lambda *_: True, out, samples=3)
     # Question 1 has answers 3 to 5, in two windows; question 2 is separate despite its text.
     assert [row["index"] for row in read_shards(out)] == [0, 3, 6]
     assert facts == {"answers": 3, "drawn": 7, "right": 7, "solved": 3}

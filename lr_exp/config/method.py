@@ -40,9 +40,9 @@ class Choice:
 
     @cached_property
     def parameters(self) -> dict[str, inspect.Parameter]:
-        """The keyword-only arguments, by name."""
-        found = inspect.signature(self.function).parameters
-        return {name: one for name, one in found.items() if one.kind is one.KEYWORD_ONLY}
+        """The keyword-only arguments, by name without a final underscore (`lambda_`)."""
+        found = inspect.signature(self.function).parameters.values()
+        return {one.name.removesuffix("_"): one for one in found if one.kind is one.KEYWORD_ONLY}
 
     @cached_property
     def source(self) -> str | None:
@@ -60,7 +60,8 @@ class BoundChoice:
     arguments: dict[str, Any]
 
     def __call__(self, *args: Any) -> Any:
-        return self.choice.function(*args, **self.arguments)
+        names = {name: one.name for name, one in self.choice.parameters.items()}
+        return self.choice.function(*args, **{names[n]: v for n, v in self.arguments.items()})
 
 
 @dataclass(frozen=True)

@@ -16,3 +16,12 @@ from lr_exp.config.method import register
 def kl(student_log_probs: Tensor, target_ids: Tensor, target_weights: Tensor) -> Tensor:
     """KL(target || student), Eq. 7-8; for a hard label it is the cross-entropy."""
     return contrast.distillation_loss(student_log_probs, target_ids, target_weights)
+
+
+@register("loss")
+def entropy_min(student_log_probs: Tensor, target_ids: Tensor, target_weights: Tensor) -> Tensor:
+    """Entropy minimization (arXiv 2505.15134): the student's own entropy over the vocabulary.
+
+    The gradient passes through both factors of - sum_a pi(a) log pi(a).
+    """
+    return contrast.entropy_nats(student_log_probs)

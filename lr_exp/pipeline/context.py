@@ -94,6 +94,8 @@ class LoadedModels:
     def pair(self) -> tuple[LanguageModel, LanguageModel]:
         """Expert and amateur, to score with. The amateur is not cached."""
         expert, amateur = self.expert(), self._inputs.amateur
+        if amateur.fingerprint == self._inputs.expert.fingerprint:
+            return expert, expert
         if amateur.drop_layers:
             return expert, early_exit.early_exit(expert, amateur.drop_layers, amateur.name)
         return expert, self._load(amateur)

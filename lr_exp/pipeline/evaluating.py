@@ -42,7 +42,7 @@ from lr_exp.report.read.summary import (
     Samples,
 )
 from lr_exp.store import Artifact, Recipe, write_atomically
-from lr_exp.store.run_folder import answers_file
+from lr_exp.store.run_folder import answers_file, forced_file
 from lr_exp.store.shards import read_by_index
 from lr_exp.tracking import Tracker
 
@@ -95,6 +95,8 @@ def evaluate_models(
                 tracker.artifact(evaluation.graded, benchmark=name, who=who, prompt=form)
                 place = folder / answers_file(who, name, form if prompts else None)
                 link(place, evaluation.graded.folder / _ANSWERS_FILE)
+                if evaluation.forced is not None:
+                    link(folder / forced_file(who, name), evaluation.forced.folder / _ANSWERS_FILE)
         prompts[form] = results
     extra: dict[str, Any] = {}  # a part that was not measured has no key in the file
     generated = [one.name for one in context.inputs.benchmarks if one.format in GENERATED]

@@ -73,6 +73,7 @@ class Inputs:
         self._form = prompt_forms.load_form(settings.sampler.prompt, conf_dirs)
         names = settings.evaluator.prompts
         self._forms = [prompt_forms.load_form(name, conf_dirs) for name in names]
+        self._conf_dirs = conf_dirs
         self.device = devices.resolve_device(settings.device)
         self.dtype = devices.resolve_dtype(settings.dtype, self.device)
 
@@ -94,6 +95,9 @@ class Inputs:
 
     @cached_property
     def amateur(self) -> locating.ModelSource:
+        if self.method.reads("teacher_prompt"):  # the expert under the sampler's prompt
+            self._tokenizers["amateur"] = self.expert_tokenizer
+            return replace(self.expert, role="amateur")
         return self._as_used(locating.locate_amateur(self.settings.amateur, self.expert))
 
     def _as_used(self, source: locating.ModelSource) -> locating.ModelSource:
@@ -143,26 +147,49 @@ class Inputs:
 
     @cached_property
     def prompt(self) -> Prompt:
-        """How the sampler asks its questions.
+        """How the student and the amateur are asked the sampler's questions."""
+        return self._sampled(self._form, self.settings.sampler.system_prompt, "sampler.prompt")
 
-        Worked examples are questions of the source that are not sampled from.
+    @cached_property
+    def teacher_prompt(self) -> Prompt:
+        """How the expert is asked the sampler's questions: as the student, unless the method says.
+
+        A form in `method.teacher_prompt` has the evaluation's system prompt.
         """
-        form, data = self._form, self.settings.data
+        if not self.method.reads("teacher_prompt"):
+            return self.prompt
+        form = prompt_forms.load_form(self.method.parameters["teacher_prompt"], self._conf_dirs)
+        system = self.settings.evaluator.system_prompt
+        return self._sampled(form, system, "method.teacher_prompt")
+
+    @cached_property
+    def evaluation_prompt(self) -> Prompt:
+        """The first of `evaluator.prompts`, for the sampler's questions."""
+        system = self.settings.evaluator.system_prompt
+        return self._sampled(self._forms[0], system, "evaluator.prompts")
+
+    def _sampled(self, form: PromptSettings, system: str, key: str) -> Prompt:
+        """A prompt for the sampler's questions; worked examples are other questions of the source.
+
+        Args:
+            key: of the form's name, for errors.
+        """
+        data = self.settings.data
         shots: list[Question] = []
         if form.num_fewshot and data.streaming:
             raise UserError(
-                f"sampler.prompt={form.name} needs worked examples, which data.streaming=true does "
+                f"{key}={form.name} needs worked examples, which data.streaming=true does "
                 "not read: choose another prompt, or remove data.streaming."
             )
         if form.num_fewshot:
             shots = select_examples(self._data_source, form.num_fewshot, self.questions)
         if len(shots) < form.num_fewshot:
             raise UserError(
-                f"sampler.prompt={form.name} needs {form.num_fewshot} questions with answers as "
+                f"{key}={form.name} needs {form.num_fewshot} questions with answers as "
                 f"examples, and data={data.name} has {len(shots)} besides those to sample from: "
                 "lower data.max_questions, or choose another prompt."
             )
-        return Prompt(self.settings.sampler.system_prompt, form, examples_of(shots))
+        return Prompt(system, form, examples_of(shots))
 
     @cached_property
     def prompts(self) -> dict[str, dict[str, Prompt]]:
@@ -218,7 +245,7 @@ class Inputs:
                 grade.check_references(asked, benchmark.answer)
                 evaluated[f"benchmark {benchmark.name}"] = asked
         if self.settings.learns_from_questions:
-            _ = self.prompt
+            _ = self.prompt, self.teacher_prompt
             self._check_method()
             sampled[f"data={self.settings.data.name}"] = self.questions
         if self.needs_amateur:

@@ -10,6 +10,7 @@ from typing import Any
 from lr_exp import distributed
 from lr_exp.errors import UserError
 from lr_exp.evaluator import grade
+from lr_exp.models.prompts import render_prompt
 from lr_exp.pipeline.context import RunContext
 from lr_exp.pipeline.inputs import RENDERING_PACKAGES, Inputs
 from lr_exp.pipeline.trajectories import Trajectories
@@ -107,17 +108,26 @@ def score_trajectories(context: RunContext, trajectories: Artifact) -> Artifact:
 
 def select_steps(context: RunContext, trajectories: Artifact, steps: Artifact | None) -> Artifact:
     """Selects steps and targets from the step table or, without one, from the trajectories."""
-    method = context.inputs.method
+    inputs, method = context.inputs, context.inputs.method
+    # Set only for a student with another prompt than the expert, so that other addresses stay.
+    student = {}
+    if inputs.teacher_prompt is not inputs.prompt:
+        student = {"prompt": inputs.prompt.identity, "expert": inputs.expert.fingerprint}
     recipe = Recipe(
         "supervision",
         select.VERSION,
         {"trajectories": trajectories.address, "steps": steps.address if steps else None},
-        method.identity("select", "target"),
+        {**method.identity("select", "target"), **student},
     )
+
+    def ask(question: str) -> list[int]:
+        return render_prompt(inputs.expert_tokenizer, question, inputs.prompt)
 
     def build(folder: Path) -> dict[str, Any]:
         table = steps.folder if steps else None
-        return select.write(trajectories.folder, table, method, folder)
+        return select.write(
+            trajectories.folder, table, method, folder, student_prompt=ask if student else None
+        )
 
     return context.make(recipe, build, stage="sample")
 
@@ -169,7 +179,7 @@ def _sample_for_page(
     names = {
         "method": method.name,
         "expert": settings.expert.name,
-        "amateur": settings.amateur.name if steps else None,
+        "amateur": inputs.amateur.name if steps else None,
         "beta": settings.beta if method.reads("beta") else None,
     }
     return names | reading.sample_for_display(

@@ -10,13 +10,21 @@ from typing import Annotated, Any
 
 from lr_exp.config.method import register
 from lr_exp.data.questions import fingerprint, prompts_fingerprint
+from lr_exp.errors import UserError
 from lr_exp.evaluator import grade
+from lr_exp.evaluator.extract import extract
 from lr_exp.evaluator.prompts import worked_answer
 from lr_exp.models import locating
+from lr_exp.models.prompt_forms import Prompt
 from lr_exp.pipeline.context import RunContext
 from lr_exp.pipeline.inputs import GRADING_PACKAGES, RENDERING_PACKAGES
 from lr_exp.sampler import references, rollout
 from lr_exp.store import Artifact, Recipe
+
+# Parameters of sampled answers.
+Count = Annotated[int, "[1, 2147483647]"]
+Temperature = Annotated[float, "(0, inf)"]
+TopP = Annotated[float, "(0, 1]"]
 
 
 @dataclass(frozen=True)
@@ -41,29 +49,80 @@ def expert_greedy(context: RunContext) -> Trajectories:
     return Trajectories(_generated(context, "rollout", settings))
 
 
+@register("trajectories")
+def expert_prompted(context: RunContext, *, teacher_prompt: str) -> Trajectories:
+    """Self-distillation: as `expert_greedy`, but under a prompt form of the teacher.
+
+    The expert's distributions are those under `teacher_prompt`; the expert under `sampler.prompt`
+    takes the amateur's place and is the student.
+    """
+    return expert_greedy(context)
+
+
+@register("trajectories")
+def expert_sampled(
+    context: RunContext,
+    *,
+    samples: Count = 4,
+    temperature: Temperature = 1.0,
+    top_p: TopP = 1.0,
+    max_new_tokens: Count = 2048,
+) -> Trajectories:
+    """Sampled answers, right or wrong; `samples` are drawn for each question.
+
+    `sampler.max_new_tokens` does not apply to sampled answers.
+    """
+    drawn = _sampled(context, samples, temperature, top_p, max_new_tokens)
+    return Trajectories(drawn, answers_per_question=samples)
+
+
 @register("trajectories", needs=("references",))
 def expert_verified(
     context: RunContext,
     *,
-    samples: Annotated[int, "[1, 2147483647]"] = 4,
-    temperature: Annotated[float, "(0, inf)"] = 1.0,
-    top_p: Annotated[float, "(0, 1]"] = 1.0,
-    max_new_tokens: Annotated[int, "[1, 2147483647]"] = 2048,
+    samples: Count = 4,
+    temperature: Temperature = 1.0,
+    top_p: TopP = 1.0,
+    max_new_tokens: Count = 2048,
 ) -> Trajectories:
-    """Rejection sampling: full sampled answers, of which those that equal the reference are kept.
+    """Rejection sampling: full sampled answers that equal the reference."""
+    drawn = _sampled(context, samples, temperature, top_p, max_new_tokens)
+    chosen = _chosen(context, drawn, samples, "verified", right=True)
+    return Trajectories(chosen, drawn, samples)
 
-    `samples` are drawn for each question; `sampler.max_new_tokens` does not apply.
+
+@register("trajectories")
+def expert_formatted(
+    context: RunContext,
+    *,
+    samples: Count = 4,
+    temperature: Temperature = 1.0,
+    top_p: TopP = 1.0,
+    max_new_tokens: Count = 2048,
+    last_sentence: bool = False,
+) -> Trajectories:
+    """Full sampled answers under the evaluation's prompt that end and have a box, right or wrong.
+
+    With `last_sentence` only the tokens from the sentence with the last box on are learned from.
     """
-    settings = {
-        "max_new_tokens": max_new_tokens,
-        "batch_size": context.inputs.settings.sampler.batch_size,
-        "samples": samples,
-        "temperature": temperature,
-        "top_p": top_p,
-        "seed": context.inputs.settings.seed,
-    }
-    drawn = _generated(context, "sampled", settings)
-    return Trajectories(_verified(context, drawn, samples), drawn, samples)
+    prompt = context.inputs.evaluation_prompt
+    drawn = _sampled(context, samples, temperature, top_p, max_new_tokens, prompt)
+    return _formatted(context, drawn, samples, right=None, last_sentence=last_sentence)
+
+
+@register("trajectories", needs=("references",))
+def expert_formatted_wrong(
+    context: RunContext,
+    *,
+    samples: Count = 4,
+    temperature: Temperature = 1.0,
+    top_p: TopP = 1.0,
+    max_new_tokens: Count = 2048,
+) -> Trajectories:
+    """Those of `expert_formatted` that differ from the reference."""
+    prompt = context.inputs.evaluation_prompt
+    drawn = _sampled(context, samples, temperature, top_p, max_new_tokens, prompt)
+    return _formatted(context, drawn, samples, right=False)
 
 
 @register("trajectories", needs=("solutions",))
@@ -74,7 +133,10 @@ def human_solution(context: RunContext) -> Trajectories:
         "solutions",
         references.VERSION,
         {"questions": fingerprint(inputs.questions), "expert": inputs.expert.fingerprint},
-        {"prompt": inputs.prompt.identity, **{name: version(name) for name in RENDERING_PACKAGES}},
+        {
+            "prompt": inputs.teacher_prompt.identity,
+            **{name: version(name) for name in RENDERING_PACKAGES},
+        },
     )
 
     def build(folder: Path) -> dict[str, Any]:
@@ -84,22 +146,70 @@ def human_solution(context: RunContext) -> Trajectories:
             inputs.expert_tokenizer,
             folder,
             context=locating.config_context(inputs.expert),
-            prompt=inputs.prompt,
+            prompt=inputs.teacher_prompt,
         )
 
     artifact = context.make(recipe, build, stage="sample")
     return Trajectories(artifact, by_expert=False)
 
 
-def _generated(context: RunContext, stage: str, settings: dict[str, Any]) -> Artifact:
+def _sampled(
+    context: RunContext,
+    samples: int,
+    temperature: float,
+    top_p: float,
+    max_new_tokens: int,
+    prompt: Prompt | None = None,
+) -> Artifact:
+    """The artifact of sampled answers; `prompt` None is the teacher's."""
+    settings = {
+        "max_new_tokens": max_new_tokens,
+        "batch_size": context.inputs.settings.sampler.batch_size,
+        "samples": samples,
+        "temperature": temperature,
+        "top_p": top_p,
+        "seed": context.inputs.settings.seed,
+    }
+    return _generated(context, "sampled", settings, prompt)
+
+
+def _formatted(
+    context: RunContext,
+    drawn: Artifact,
+    samples: int,
+    *,
+    right: bool | None,
+    last_sentence: bool = False,
+) -> Trajectories:
+    """The drawn answers that end and have a box; see `_chosen`.
+
+    Raises UserError: there is none.
+    """
+    made = _chosen(
+        context, drawn, samples, "formatted", right=right, boxed=True, last_sentence=last_sentence
+    )
+    if not made.facts["answers"]:
+        raise UserError(
+            f"method={context.inputs.method.name}: none of the {drawn.facts['answers']} sampled "
+            f"answers {'is wrong, ' if right is False else ''}ends and has a box, so there is no "
+            "format to learn. Raise method.samples or method.max_new_tokens, or choose another "
+            "prompt as the first of evaluator.prompts."
+        )
+    return Trajectories(made, drawn, samples)
+
+
+def _generated(
+    context: RunContext, stage: str, settings: dict[str, Any], prompt: Prompt | None = None
+) -> Artifact:
     """The artifact of answers that are generated with these settings."""
     inputs = context.inputs
+    prompt = prompt or inputs.teacher_prompt
     recipe = Recipe(
         stage,
         rollout.VERSION,
         {"questions": prompts_fingerprint(inputs.questions), "expert": inputs.expert.fingerprint},
         {
-            "prompt": inputs.prompt.identity,
+            "prompt": prompt.identity,
             **settings,
             **context.models.generation_environment("sampler"),
         },
@@ -107,33 +217,57 @@ def _generated(context: RunContext, stage: str, settings: dict[str, Any]) -> Art
 
     def build(folder: Path) -> dict[str, Any]:
         with context.models.generating("sampler") as (expert, generate):
-            options = {"prompt": inputs.prompt, "generate": generate, **settings}
+            options = {"prompt": prompt, "generate": generate, **settings}
             return rollout.roll_out(inputs.questions, expert, folder, **options)
 
     return context.make(recipe, build, stage="sample", together=True)
 
 
-def _verified(context: RunContext, drawn: Artifact, samples: int) -> Artifact:
-    """The sampled answers that equal the reference."""
+def _chosen(
+    context: RunContext,
+    drawn: Artifact,
+    samples: int,
+    stage: str,
+    *,
+    right: bool | None,
+    boxed: bool = False,
+    last_sentence: bool = False,
+) -> Artifact:
+    """The sampled answers that ended.
+
+    Args:
+        right: whether they equal the reference; None for both.
+        boxed: only those that were read from a box.
+        last_sentence: see `references.keep_chosen`.
+    """
     inputs = context.inputs
     kind = inputs.settings.data.answer
+    settings = {"kind": kind, "grading": grade.VERSION}
+    if stage != "verified":  # whose addresses stay the same
+        settings |= {"right": right, "boxed": boxed, "last_sentence": last_sentence}
     recipe = Recipe(
-        "verified",
+        stage,
         references.VERSION,
         {
             "answers": drawn.address,
             "questions": fingerprint(inputs.questions),  # with their references
             **{name: version(name) for name in GRADING_PACKAGES},
         },
-        {"kind": kind, "grading": grade.VERSION},
+        settings,
     )
 
-    def is_right(index: int, text: str) -> bool:
+    def choose(index: int, text: str) -> bool:
         question = inputs.questions[index // samples]
-        return grade.grade_answer(text, question.answer or "", kind, question.choices).correct
+        if boxed and extract(text, kind, question.choices).rule != "box":
+            return False
+        if right is None:
+            return True
+        graded = grade.grade_answer(text, question.answer or "", kind, question.choices)
+        return graded.correct == right
 
     def build(folder: Path) -> dict[str, Any]:
         tokenizer = inputs.expert_tokenizer
-        return references.keep_verified(drawn.folder, tokenizer, is_right, folder, samples=samples)
+        options = {"samples": samples, "last_sentence": last_sentence}
+        return references.keep_chosen(drawn.folder, tokenizer, choose, folder, **options)
 
     return context.make(recipe, build, stage="sample")

@@ -17,6 +17,20 @@ METHODS = {
     "selective_ce": "selective CE (top KL)",
     "random_steps": "random steps",
     "entropy_steps": "entropy steps",
+    "truncated_expert": "expert's own distribution",
+    "extrapolation": "extrapolation, λ = 1.25",
+    "extrapolation_2": "extrapolation, λ = 2",
+    "amateur_alone": "amateur alone",
+    "sharpened": "sharpened expert",
+    "permuted_amateur": "permuted amateur",
+    "uniform_amateur": "uniform amateur",
+    "runner_up": "expert's second choice",
+    "entropy_min": "entropy minimization",
+    "entropy_min_sampled": "entropy minimization, all tokens",
+    "format_only": "format only",
+    "format_tokens": "format tokens only",
+    "format_wrong": "format only, wrong answers",
+    "prompt_distillation": "prompt distillation",
 }
 BENCHMARKS = {
     "gsm8k": "GSM8K",
@@ -55,6 +69,7 @@ class Setup:
     beta: float | None = None
     decoder: str = "greedy"
     prompt: str | None = None  # of the sampler
+    learning_rate: float | None = None
 
     @property
     def label(self) -> str:
@@ -69,7 +84,7 @@ class Setup:
 
     def listed(self, *names: str) -> list[str]:
         """`amateur micro`, `data gsm8k`, ...; choices that no stage read are left out."""
-        signs = {"alpha": "α", "beta": "β"}  # noqa: RUF001
+        signs = {"alpha": "α", "beta": "β", "learning_rate": "learning rate"}  # noqa: RUF001
         values = {name: getattr(self, name) for name in names}
         return [
             f"{signs[name]} {value:g}" if name in signs else f"{name} {value}"
@@ -89,6 +104,7 @@ class Setup:
             rank(self.amateur, AMATEURS),
             self.alpha or 0.0,
             self.beta or 0.0,
+            self.learning_rate or 0.0,
         )
 
 

@@ -1,9 +1,11 @@
-"""Trajectories that need references: human solutions, and sampled answers that were verified.
+"""Trajectories made from texts and from other trajectories: human solutions, chosen answers.
 
 Both have the columns of a rollout.
 """
 
 import logging
+import re
+from bisect import bisect_left
 from collections.abc import Callable, Iterable
 from itertools import islice
 from pathlib import Path
@@ -25,6 +27,7 @@ log = logging.getLogger(__name__)
 VERSION = 1
 
 _SHARD = WINDOW  # rows; a shard's answers are of one window, as a rollout's are
+_SENTENCE_END = re.compile(r"[.!?]\s+|\n")
 _SCHEMA = pa.schema([("index", pa.int32()), *COLUMNS])
 
 
@@ -86,32 +89,36 @@ def write_solutions(
     return facts
 
 
-def keep_verified(
+def keep_chosen(
     answers: Path,
     tokenizer: Any,
-    is_right: Callable[[int, str], bool],
+    choose: Callable[[int, str], bool],
     folder: Path,
     *,
     samples: int,
+    last_sentence: bool = False,
 ) -> dict[str, Any]:
-    """Copies the answers that are finished and right, without repeats of the same answer.
+    """Copies the answers that are finished and chosen, without repeats of the same answer.
 
     Args:
         answers: folder of `rollout.roll_out` with samples.
-        is_right: takes an answer's index and text.
+        choose: takes an answer's index and text.
         samples: answers to each question.
+        last_sentence: the answers begin at the sentence with their last box; what precedes it
+            becomes part of the prompt.
 
     Returns:
-        Facts: `answers` (kept), `drawn`, `right` (with repeats), `solved` questions.
+        Facts: `answers` (kept), `drawn`, `right` (chosen, with repeats), `solved` (questions with a
+        chosen answer).
     """
     drawn = right = kept = solved = begun = 0
-    seen: dict[int, set[tuple[int, ...]]] = {}  # right answers so far, by question
+    seen: dict[int, set[tuple[int, ...]]] = {}  # chosen answers so far, by question
     for number, path in enumerate(shard_paths(answers)):
         rows = []
         for row in read_shard(path):
             drawn += 1
             text = text_of(tokenizer, row["token_ids"])
-            if not row["finished"] or not is_right(row["index"], text):
+            if not row["finished"] or not choose(row["index"], text):
                 continue
             right += 1
             question, ids = row["index"] // samples, tuple(row["token_ids"])
@@ -125,6 +132,19 @@ def keep_verified(
                 continue
             known.add(ids)
             kept += 1
+            if last_sentence:
+                start = _last_sentence(tokenizer, row["token_ids"], text)
+                row["prompt_ids"] = [*row["prompt_ids"], *ids[:start]]
+                row["token_ids"] = row["token_ids"][start:]
             rows.append({name: row[name] for name in _SCHEMA.names})
         write_shard(folder, number, rows, _SCHEMA)
     return {"answers": kept, "drawn": drawn, "right": right, "solved": solved}
+
+
+def _last_sentence(tokenizer: Any, token_ids: list[int], text: str) -> int:
+    """The index of the token that begins the sentence with the last box in the answer's text."""
+    before = text[: text.rfind("\\boxed")]
+    end = max((match.end() for match in _SENTENCE_END.finditer(before)), default=0)
+    # The token that completes the sentence before belongs to it.
+    places = range(len(token_ids))
+    return bisect_left(places, end, key=lambda n: len(text_of(tokenizer, token_ids[:n])))

@@ -5,7 +5,7 @@ whatever the number of questions.
 """
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from itertools import groupby
 from operator import itemgetter
 from pathlib import Path
@@ -27,37 +27,54 @@ from lr_exp.store.shards import read_shard, shard_paths
 VERSION = 6
 
 
-def write(trajectories: Path, steps: Path | None, method: Method, folder: Path) -> dict[str, Any]:
+def write(
+    trajectories: Path,
+    steps: Path | None,
+    method: Method,
+    folder: Path,
+    *,
+    student_prompt: Callable[[str], list[int]] | None = None,
+) -> dict[str, Any]:
     """Applies the method's step rule (Eq. 3) and target (Eq. 4-6); writes the supervision.
 
     Args:
         trajectories, steps: folders of the rollout's and of the step table's shards, which have
             the same numbers; steps is None for methods that read no column of the table.
         method: its alpha is at or above the table's floor.
+        student_prompt: renders a question's prompt for the student; None for the expert's prompt.
 
     Returns:
         Facts: those of `Counts.profile`, and the supervision's `digest`.
     """
     counts = Counts(scored=steps is not None)
-    digest = write_supervision(_supervised(trajectories, steps, method, counts), folder)
+    supervised = _supervised(trajectories, steps, method, counts, student_prompt)
+    digest = write_supervision(supervised, folder)
     return {**counts.profile(), "digest": digest}
 
 
 def _supervised(
-    trajectories: Path, steps: Path | None, method: Method, counts: Counts
+    trajectories: Path,
+    steps: Path | None,
+    method: Method,
+    counts: Counts,
+    student_prompt: Callable[[str], list[int]] | None,
 ) -> Iterator[pa.Table]:
     """The supervision of all answers with a kept position, in the questions' order.
 
     The batches of one window of questions are complete before those of the next begin
     (`generation.batches_by_length`), so only one window is held, as Arrow tables.
     """
-    shards = _supervised_shards(trajectories, steps, method, counts)
+    shards = _supervised_shards(trajectories, steps, method, counts, student_prompt)
     for _, parts in groupby(shards, key=lambda part: part["index"][0].as_py() // WINDOW):
         yield pa.concat_tables(parts).sort_by("index").combine_chunks()
 
 
 def _supervised_shards(
-    trajectories: Path, steps: Path | None, method: Method, counts: Counts
+    trajectories: Path,
+    steps: Path | None,
+    method: Method,
+    counts: Counts,
+    student_prompt: Callable[[str], list[int]] | None,
 ) -> Iterator[pa.Table]:
     """The supervision of each shard with a kept position."""
     shards = shard_paths(trajectories)
@@ -69,6 +86,9 @@ def _supervised_shards(
         if keep.any():
             table = _positions(columns, step_shard, method.target)
             rows = table.filter(pa.array(keep)).to_pylist()
+            if student_prompt is not None:
+                for answer in answers.values():
+                    answer["prompt_ids"] = student_prompt(answer["question"])
             by_answer = groupby(rows, itemgetter("index"))
             made = [_supervise(answers[i], list(kept), method.target) for i, kept in by_answer]
             labels = (label for one in made for label in one.labels)
@@ -91,7 +111,7 @@ def _supervise(
     answer: dict[str, Any], rows: list[dict[str, Any]], target: BoundChoice
 ) -> SupervisedTrajectory:
     """The kept positions of an answer with their targets, which are empty without a target."""
-    names = ("token_id", *target.choice.columns)
+    names = (*POSITION, *target.choice.columns)
     result = target({name: _as_tensor([row[name] for row in rows]) for name in names})
     empty = torch.empty(len(rows), 0)
     ids, weights = (empty, empty) if result is None else result

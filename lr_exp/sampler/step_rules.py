@@ -58,6 +58,17 @@ def entropy_top(steps: Columns, *, beta: float) -> Keep:
     return _highest(steps, steps["expert_entropy"], count)
 
 
+@register("select", columns=("kl", "expert_entropy"), compares_all=True)
+def kl_to_uniform_top(steps: Columns, *, beta: float) -> Keep:
+    """As many positions as `kl_above_beta` keeps, those with the highest KL to a uniform amateur.
+
+    That divergence is log V - H(expert) for V tokens in the vocabulary, so they are the positions
+    with the lowest expert entropy. A threshold of beta would keep almost every position.
+    """
+    count = int(kl_above_beta(steps, beta=beta).sum())
+    return _highest(steps, -steps["expert_entropy"], count)
+
+
 def _by_question(steps: Columns) -> NDArray[np.intp]:
     """Indices by question and position: the table's own order depends on the batch size."""
     return np.lexsort((steps["step"], steps["index"]))

@@ -11,6 +11,11 @@ PAGE = "report.html"
 LOCK = ".lock"  # held by the process that writes to the folder
 
 
+def forced_file(who: str, benchmark: str) -> PurePath:
+    """The path of graded forced answers, to the headline prompt, in a run's folder."""
+    return PurePath("forced", who, f"{benchmark}.jsonl")
+
+
 def answers_file(who: str, benchmark: str, prompt: str | None) -> PurePath:
     """The path of graded answers in a run's folder; `prompt` is None for the headline prompt."""
     return PurePath(ANSWERS, who, prompt or "", f"{benchmark}.jsonl")

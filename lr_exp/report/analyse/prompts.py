@@ -48,7 +48,9 @@ def halves_of(ids: Sequence[str]) -> NDArray[np.bool_]:
 
 
 def with_best_prompt(
-    by_prompt: Mapping[str, Correct], halves: NDArray[np.bool_]
+    by_prompt: Mapping[str, Correct],
+    halves: NDArray[np.bool_],
+    values: Mapping[str, Correct] | None = None,
 ) -> tuple[Correct, list[str]]:
     """One model's answers, to each half with the prompt that is best on the other half.
 
@@ -57,16 +59,18 @@ def with_best_prompt(
     Args:
         by_prompt: correctness, (seeds, questions), by prompt. The first one wins a tie.
         halves: (ways, questions), see `halves_of`.
+        values: returned in place of the correctness, by prompt.
 
     Returns:
-        Correctness, (seeds, questions), averaged over the ways to halve the questions, and the
+        Values, (seeds, questions), averaged over the ways to halve the questions, and the
         prompts that were chosen, the most frequent first.
     """
-    best, chosen = np.zeros_like(next(iter(by_prompt.values()))), Counter[str]()
+    values = by_prompt if values is None else values
+    best, chosen = np.zeros_like(next(iter(values.values()))), Counter[str]()
     for second, half in product(halves, (False, True)):
         own = second == half
         name = max(by_prompt, key=lambda one: by_prompt[one][:, ~own].sum())
-        best[:, own] += by_prompt[name][:, own] / len(halves)
+        best[:, own] += values[name][:, own] / len(halves)
         chosen[name] += 1
     return best, [name for name, _ in chosen.most_common()]
 
@@ -80,10 +84,10 @@ def between_best_prompts(
     leaves out. A bootstrap over questions repeats the choice, and the interval over questions is at
     least 1.96 of its standard errors to each side.
     """
-    halves, count, headline = halves_of(ids), len(ids), next(iter(expert))
+    halves, count = halves_of(ids), len(ids)
     before, expert_prompts = with_best_prompt(expert, halves)
     after, tuned_prompts = with_best_prompt(tuned, halves)
-    same = tuned[headline] - expert[headline]
+    same = next(iter(tuned.values())) - next(iter(expert.values()))
     drawn = np.random.default_rng(0).multinomial(count, np.full(count, 1 / count), RESAMPLES)
     gains = _best_scores(tuned, halves, drawn) - _best_scores(expert, halves, drawn)
     shrunk = drawn @ same.mean(axis=0) / count - gains

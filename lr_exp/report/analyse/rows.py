@@ -13,7 +13,8 @@ from lr_exp.report.read.run import Incomplete, Run
 from lr_exp.report.read.runs import Found
 
 _UNKNOWN = "unknown expert"
-_CHOICES = ("amateur", "data", "prompt", "alpha", "beta")  # may differ between a variant's rows
+# May differ between a variant's rows.
+_CHOICES = ("amateur", "data", "prompt", "alpha", "beta", "learning_rate")
 
 
 @dataclass(frozen=True)
@@ -220,8 +221,17 @@ def _variant(setup: Setup, runs: Sequence[Run], failed: Sequence[Incomplete]) ->
 
 def setup_of(run: Run) -> Setup:
     expert = run.expert or _UNKNOWN
-    numbers = run.alpha, run.beta
-    return Setup(expert, run.method, run.amateur, run.data, *numbers, run.decoder, run.prompt)
+    return Setup(
+        expert,
+        run.method,
+        run.amateur,
+        run.data,
+        run.alpha,
+        run.beta,
+        run.decoder,
+        run.prompt,
+        run.learning_rate,
+    )
 
 
 def _row_of_unknown(failed: Incomplete) -> Row:

@@ -21,6 +21,7 @@ from lr_exp.store.run_folder import (
     SUMMARY,
     TRAJECTORIES,
     answers_file,
+    forced_file,
 )
 
 WHO = ("expert", "tuned")
@@ -58,6 +59,9 @@ class Run:
         self.seed = summary.seed
         self.sweep = summary.sweep
         self.settings = summary.settings
+        # Of the training; None where nothing was trained.
+        tuning = self.settings.get("distiller", {}) if summary.distill else {}
+        self.learning_rate: float | None = tuning.get("learning_rate")
         self.provenance = summary.provenance or Provenance()
         self.sample = summary.sample or SampleSummary()
         self.distill = summary.distill or DistillSummary()
@@ -116,6 +120,21 @@ class Run:
                 f"{result.correct} of {result.total}. {_REWRITE}"
             )
         return records
+
+    def forced_records(self, who: str, benchmark: str) -> list[dict[str, Any]] | None:
+        """The graded forced answers; None if none were forced. Raises as `records`."""
+        place = forced_file(who, benchmark)
+        if not self.settings.get("evaluator", {}).get("force_answer"):
+            return None
+        try:
+            return [
+                record | {"id": str(record["id"])}
+                for record in read_json_lines(self.folder / place)
+            ]
+        except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
+            raise AnswersMissingError(
+                f"{self.name}/{place} cannot be read ({reason_of(error)}). {_REWRITE}"
+            ) from error
 
     def answers(self, who: str, benchmark: str, prompt: str | None = None) -> dict[str, float]:
         """Correctness of each question, in [0, 1], by question id. Raises as `records`."""

@@ -8,6 +8,7 @@ from lr_exp.report.analyse.rows import Sweep
 from lr_exp.report.tables.accuracy import accuracy_table
 from lr_exp.report.tables.alpha_beta import alpha_beta_table
 from lr_exp.report.tables.answers import answers_table
+from lr_exp.report.tables.controls import controls_table
 from lr_exp.report.tables.decomposition import decomposition_table
 from lr_exp.report.tables.efficiency import efficiency_table
 from lr_exp.report.tables.explanations import explanations_table
@@ -22,14 +23,16 @@ _MAIN_TABLES: dict[str, Callable[[Sweep, str], Table | None]] = {
     "expertise_gap": gap_table,
     "alpha_beta": alpha_beta_table,
     "results": accuracy_table,
+    "controls": controls_table,
+    "explanations": explanations_table,
     "decomposition": decomposition_table,
     "samples": samples_table,
     "prompts": prompts_table,
     "answers": answers_table,
-    "explanations": explanations_table,
     "efficiency": efficiency_table,
     "kl_profile": kl_profile_table,
 }
+_OWN = ("expertise_gap", "alpha_beta", "results")  # not in every sweep
 
 
 def tables_of(sweep: Sweep, prefix: str) -> tuple[list[Table], Pairs]:
@@ -39,8 +42,8 @@ def tables_of(sweep: Sweep, prefix: str) -> tuple[list[Table], Pairs]:
     """
     main = sweep.table if sweep.table in _MAIN_TABLES else "results"
     accuracies = "expertise_gap" if main == "expertise_gap" else "results"
-    shared = ("explanations", "decomposition", "samples", "prompts", "answers", "efficiency")
-    order = dict.fromkeys([main, accuracies, *shared, "kl_profile"])
+    shared = [kind for kind in _MAIN_TABLES if kind not in _OWN]
+    order = dict.fromkeys([main, accuracies, *shared])
     made = [
         _MAIN_TABLES[kind](sweep, prefix if kind == main else f"{prefix}_{kind}") for kind in order
     ]

@@ -1,0 +1,82 @@
+"""Audits the labels of a run: does the label's token lead to a right answer more often?
+
+python -m lr_exp.audit [--out FOLDER] [--positions N] [--samples K] OVERRIDE ...
+
+The overrides are those of the run (`experiment=demo`), whose answers and scores are reused from the
+store. Nothing is trained: answers are continued from the label's most probable token and from the
+expert's, at kept positions, and graded. A run that was stopped resumes.
+"""
+
+import argparse
+import json
+import sys
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated
+
+from lr_exp.config.settings import check_value
+from lr_exp.errors import UserError, command, guard_tracebacks, printable, redact
+
+_COUNT = Annotated[int, "[1, 1000000]"]
+_BUDGET = {  # options: the values that they take, and what they are
+    "positions": (_COUNT, "of each kind, one of each question at most"),
+    "samples": (_COUNT, "continuations from each token"),
+    "temperature": (Annotated[float, "(0, inf)"], "of the continuations"),
+    "max_new_tokens": (_COUNT, "of a continuation"),
+}
+
+
+def _flag(name: str) -> str:
+    return f"--{name.replace('_', '-')}"
+
+
+@command
+def main(words: Sequence[str] | None = None) -> int:
+    """Writes and prints the audit."""
+    from lr_exp.api import compose
+    from lr_exp.audit.continuations import Budget, audit
+    from lr_exp.audit.figure import audit_figure
+    from lr_exp.audit.table import audit_table
+    from lr_exp.report.tables.formats import csv_text, one_line, plain_table
+    from lr_exp.store import write_atomically
+
+    parser = argparse.ArgumentParser(
+        prog="python -m lr_exp.audit",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("overrides", nargs="*", metavar="OVERRIDE", help="settings of the run")
+    parser.add_argument("--out", type=Path, default=Path("runs/audit"), metavar="FOLDER")
+    for name, default in asdict(Budget()).items():
+        about = f"{_BUDGET[name][1]} (default: {default})"
+        parser.add_argument(_flag(name), type=type(default), default=default, help=about)
+    chosen = parser.parse_args(words)
+    budget = {
+        name: check_value(_flag(name), getattr(chosen, name), hint)
+        for name, (hint, _) in _BUDGET.items()
+    }
+    records = audit(compose(*chosen.overrides), Budget(**budget))
+    table, figure = audit_table(records, "audit"), audit_figure(records)
+    lines = "".join(json.dumps(record, ensure_ascii=False) + "\n" for record in records)
+    files = {
+        "audit.jsonl": lines.encode(),
+        "audit.csv": csv_text(table).encode(),
+        "audit.png": figure.png,
+        "audit.svg": figure.svg,
+    }
+    try:
+        chosen.out.mkdir(parents=True, exist_ok=True)
+        for name, content in files.items():
+            write_atomically(chosen.out / name, content)
+    except OSError as error:
+        raise UserError(f"--out {chosen.out} cannot be written to ({error.strerror}).") from error
+    shown = [table.title, "", plain_table(table), *map(one_line, table.notes), ""]
+    print(printable(redact("\n".join(shown))))
+    print(printable(redact(f"Audit: {', '.join(files)} in {chosen.out}")))
+    return 0
+
+
+if __name__ == "__main__":
+    guard_tracebacks()
+    sys.exit(main())

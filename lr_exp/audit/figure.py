@@ -1,0 +1,37 @@
+"""The audit of the labels, by divergence and by position in the answer."""
+
+from lr_exp.audit.table import Records, groups, shift
+from lr_exp.report.figures.figure import Figure, legend_below, panel_grid, whiskers
+from lr_exp.report.figures.style import BLUE, GREY, MUTED
+
+_PANELS = {"KL ": "divergence", "token ": "position in the answer"}
+
+
+def audit_figure(records: Records) -> Figure:
+    """The difference at moving and confirming positions, with 95 % intervals."""
+    mpl_figure, panels = panel_grid(2, 2, 2.6, sharey=True)
+    found, drawn = groups(records), {}
+    for axes, (prefix, title) in zip(panels, _PANELS.items(), strict=True):
+        labels = list(dict.fromkeys(what for _, what in found if what.startswith(prefix)))
+        for kind, hue, offset in (("moving", BLUE, -0.1), ("confirming", GREY, 0.1)):
+            own = [(n, shift(found[kind, w])) for n, w in enumerate(labels) if (kind, w) in found]
+            drawn[kind] = axes.errorbar(
+                [place + offset for place, _ in own],
+                [100 * one.mean for _, one in own],
+                yerr=whiskers([one for _, one in own]),
+                color=hue.light,
+                linestyle="",
+                marker="o",
+                elinewidth=1,
+            )
+        axes.axhline(0, color=MUTED.light, linewidth=0.8)
+        axes.set_xticks(range(len(labels)), [one.removeprefix(prefix) for one in labels])
+        axes.tick_params(axis="x", rotation=30)
+        axes.set_title(title)
+    panels[0].set_ylabel("right answers: label's minus\nexpert's token (points)")
+    legend_below(mpl_figure, drawn)
+    caption = (
+        "The share of right answers continued from the label's most probable token minus that "
+        "from the expert's, with 95 % intervals over questions."
+    )
+    return Figure("audit", "Audit of the labels", caption, mpl_figure)

@@ -1,0 +1,119 @@
+"""The audit of the labels: which positions are continued, from which tokens, and the table."""
+
+import json
+
+import numpy as np
+import pytest
+
+import lr_exp
+from lr_exp.audit.__main__ import main
+from lr_exp.audit.continuations import Position, _choose
+from lr_exp.audit.figure import audit_figure
+from lr_exp.audit.table import audit_table, groups, shift
+
+OVERRIDES = ("experiment=demo", "data.max_questions=8", "sampler.batch_size=40")
+
+
+def record(**changed) -> dict:
+    return {
+        "question_id": "q",
+        "answer": 0,
+        "step": 3,
+        "kl": 0.7,
+        "moving": True,
+        "label_token": " more",
+        "expert_token": ";",
+        "trajectory": "wrong",
+        "right_from_label": 3,
+        "right_from_expert": 1,
+        "samples": 4,
+        **changed,
+    }
+
+
+def position(answer: int, step: int, *, moving: bool) -> Position:
+    return Position(answer, f"q/{answer}", step, 1.0, moving, [1, 2], [2], (5, 6))
+
+
+def test_differences_are_paired_by_position_worked_by_hand():
+    # Shifts of 1/2, 0 and -1/4: won 0.5, lost 0.25 of n = 3.
+    records = [
+        record(),
+        record(right_from_label=1),
+        record(right_from_label=0, step=20, kl=5.0, label_token=" 7"),  # noqa: S106,
+    ]
+    found = shift(records)
+    assert found.mean == pytest.approx(0.25 / 3)
+    p, q = 1.5 / 5, 1.25 / 5
+    half = 1.96 * np.sqrt((p + q - (p - q) ** 2) / 5)
+    assert found.ci95 == pytest.approx((p - q - half, p - q + half))
+    table = audit_table([*records, record(moving=False, trajectory="cut off")], "audit")
+    rows = {tuple(row[:2]): row[2:] for row in table.rows}
+    assert rows["moving", "all"][:3] == ["3", "33.3", "25.0"]
+    assert rows["moving", "KL 4 and more nats"][:3] == ["1", "0.0", "25.0"]
+    assert rows["moving", "token 16 to 32"][0] == "1"
+    assert rows["moving", "label's token: digits"][0] == "1"
+    assert rows["confirming", "trajectory cut off"][:3] == ["1", "75.0", "25.0"]
+    assert [what for kind, what in groups(records) if what.startswith("KL")] == [
+        "KL 0.5 to 1 nats",
+        "KL 4 and more nats",
+    ]
+
+
+def test_a_question_gives_one_position_of_each_kind():
+    kept = [position(n // 4, n % 4, moving=n % 2 == 0) for n in range(40)]
+    chosen = _choose(kept, 6, 0, question_of=lambda one: one.answer)
+    for moving in (True, False):
+        answers = [one.answer for one in chosen if one.moving == moving]
+        assert len(answers) == len({*answers}) == 6
+    assert _choose(kept, 6, 0, question_of=lambda one: one.answer) == chosen
+    assert _choose(kept, 6, 1, question_of=lambda one: one.answer) != chosen
+    assert len(_choose(kept, 6, 0, question_of=lambda one: 0)) == 2
+
+
+@pytest.mark.integration
+def test_the_label_of_the_micro_world_leads_to_right_answers(tmp_path, capsys):
+    store = f"store={tmp_path / 'store'}"
+    out = tmp_path / "audit"
+    budget = ("--positions", "8", "--samples", "2", "--max-new-tokens", "64")
+    assert main(["--out", str(out), *budget, *OVERRIDES, store]) == 0
+    records = [json.loads(line) for line in (out / "audit.jsonl").read_text().splitlines()]
+    moving = [one for one in records if one["moving"]]
+    confirming = [one for one in records if not one["moving"]]
+    assert {one["label_token"] for one in moving} == {" (note 1)"}
+    assert all(one["label_token"] != one["expert_token"] for one in moving)
+    assert all(one["label_token"] == one["expert_token"] for one in confirming)
+    assert shift(moving).mean > 0.3
+    assert "Audit of the labels" in capsys.readouterr().out
+    # The sampled answers and scores are those of the run.
+    sample = lr_exp.sample(lr_exp.compose(*OVERRIDES, store))
+    for one in records:
+        step = sample.steps[(sample.steps.question_id == one["question_id"])].iloc[one["step"]]
+        assert step.kept
+        assert step.kl_nats == pytest.approx(one["kl"])
+        assert step.expert_top1 == one["expert_token"]
+    first = (out / "audit.csv").read_bytes()
+    assert main(["--out", str(out), *budget, *OVERRIDES, store]) == 0
+    assert (out / "audit.csv").read_bytes() == first
+    assert audit_figure(records).png.startswith(b"\x89PNG")
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--samples", "0"], "--samples=0 is out of range"),
+        (["method=no_contrast"], "method=no_contrast has no soft label"),
+        (["method=entropy_min"], "method=entropy_min has no soft label"),
+    ],
+)
+def test_an_audit_without_labels_is_an_error(tmp_path, capsys, words, message):
+    assert main([*words, *OVERRIDES, f"store={tmp_path}"]) == 1
+    assert message in capsys.readouterr().err
+
+
+def test_an_audit_without_references_is_an_error(tmp_path, capsys):
+    questions = tmp_path / "q.jsonl"
+    questions.write_text('{"question": "Tom has 11 pens. How many pens does Tom have?"}\n')
+    words = [*OVERRIDES, "data=jsonl", f"data.path={questions}", f"store={tmp_path / 'store'}"]
+    assert main(words) == 1
+    assert "has no reference answer" in capsys.readouterr().err
