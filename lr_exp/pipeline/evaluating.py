@@ -310,6 +310,7 @@ def _answers(context: RunContext, benchmark: BenchmarkSettings, variant: Variant
     prompt = run.prompts[variant.form][benchmark.name]
     limits = {"max_new_tokens": evaluator.max_new_tokens, "batch_size": evaluator.batch_size}
     settings: dict[str, Any] = {**limits, "decoder": decoder}
+    sampling = variant.sampling or (Sampling() if decoder == "sampled" else None)
     if variant.sampling is not None:
         settings |= asdict(variant.sampling)
     inputs: dict[str, Any] = {
@@ -345,7 +346,7 @@ def _answers(context: RunContext, benchmark: BenchmarkSettings, variant: Variant
                 folder,
                 name=f"{benchmark.name} ({', '.join(shown)})",
                 prompt=prompt,
-                sampling=variant.sampling,
+                sampling=sampling,
                 contrast=contrast,
                 generate=generate,
                 **limits,

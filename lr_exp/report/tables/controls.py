@@ -23,9 +23,9 @@ _ABOUT = (
     "does not show that two methods are equal: see the interval."
 )
 _COSTS = {
-    "tuned_tokens": "tokens tuned",
-    "generated_tokens": "tokens generated",
-    "tokens_read": "tokens read in training",
+    "tuned_tokens": ("tokens tuned", ",.0f"),
+    "tokens_read": ("tokens read in training", ",.0f"),
+    "flops": ("FLOPs", ".2e"),
 }
 
 
@@ -49,8 +49,8 @@ def controls_table(sweep: Sweep, name: str) -> Table | None:
         column("p (Holm)", lambda one: ABSENT if one.p_holm is None else cell.p_value(one.p_holm)),
         column("learning rates", lambda one: ", ".join(one.rates)),
         *(
-            (Column(title), [cell.number(one[key], ",.0f") for one in measured])
-            for key, title in _COSTS.items()
+            (Column(title), [cell.number(one[key], form) for one in measured])
+            for key, (title, form) in _COSTS.items()
         ),
         column("seeds", lambda one: str(one.same_prompt.seeds)),
         column("n", lambda one: f"{one.same_prompt.questions:,}"),
