@@ -197,7 +197,7 @@ def test_an_invalid_control_names_its_key(choices, message):
 
 ANSWERS = [
     ("a", r"One. Two\nThus 2 is \boxed{2}.", True),
-    ("a", r"So \boxed{1}! It is \boxed{3}", True),
+    ("a", r"So \boxed{1}! It is \fbox{3}", True),
     ("b", r"\boxed{4}", False),
 ]
 
@@ -214,7 +214,7 @@ def test_only_the_sentence_with_the_last_box_is_learned(tmp_path):
     assert facts == {"answers": 2, "drawn": 3, "right": 2, "solved": 1}
     rows = [*read_shards(out)]
     learned = [tokenizer.decode(row["token_ids"], skip_special_tokens=True) for row in rows]
-    assert learned == [r"Thus 2 is \boxed{2}.", r"It is \boxed{3}"]
+    assert learned == [r"Thus 2 is \boxed{2}.", r"It is \fbox{3}"]
     for row, (_, text, _) in zip(rows, answers, strict=False):
         read = tokenizer.decode(row["prompt_ids"][2:])
         assert read + tokenizer.decode(row["token_ids"], skip_special_tokens=True) == text

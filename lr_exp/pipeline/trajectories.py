@@ -3,7 +3,7 @@
 A choice takes the run's context and returns `Trajectories`; it makes its artifacts in the store.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Annotated, Any
@@ -44,9 +44,8 @@ class Trajectories:
 @register("trajectories")
 def expert_greedy(context: RunContext) -> Trajectories:
     """The expert's greedy answers, their first `sampler.max_new_tokens` tokens."""
-    sampler = context.inputs.settings.sampler
-    settings = {"max_new_tokens": sampler.max_new_tokens, "batch_size": sampler.batch_size}
-    return Trajectories(_generated(context, "rollout", settings))
+    settings = {"max_new_tokens": context.inputs.settings.sampler.max_new_tokens}
+    return Trajectories(_generated(context, "rollout", settings, context.inputs.teacher_prompt))
 
 
 @register("trajectories")
@@ -72,8 +71,8 @@ def expert_sampled(
 
     `sampler.max_new_tokens` does not apply to sampled answers.
     """
-    drawn = _sampled(context, samples, temperature, top_p, max_new_tokens)
-    return Trajectories(drawn, answers_per_question=samples)
+    prompt = context.inputs.teacher_prompt
+    return _sampled(context, prompt, samples, temperature, top_p, max_new_tokens)
 
 
 @register("trajectories", needs=("references",))
@@ -86,9 +85,9 @@ def expert_verified(
     max_new_tokens: Count = 2048,
 ) -> Trajectories:
     """Rejection sampling: full sampled answers that equal the reference."""
-    drawn = _sampled(context, samples, temperature, top_p, max_new_tokens)
-    chosen = _chosen(context, drawn, samples, "verified", right=True)
-    return Trajectories(chosen, drawn, samples)
+    prompt = context.inputs.teacher_prompt
+    drawn = _sampled(context, prompt, samples, temperature, top_p, max_new_tokens)
+    return _chosen(context, drawn, "verified", right=True)
 
 
 @register("trajectories")
@@ -106,8 +105,8 @@ def expert_formatted(
     With `last_sentence` only the tokens from the sentence with the last box on are learned from.
     """
     prompt = context.inputs.evaluation_prompt
-    drawn = _sampled(context, samples, temperature, top_p, max_new_tokens, prompt)
-    return _formatted(context, drawn, samples, right=None, last_sentence=last_sentence)
+    drawn = _sampled(context, prompt, samples, temperature, top_p, max_new_tokens)
+    return _chosen(context, drawn, "formatted", last_sentence=last_sentence)
 
 
 @register("trajectories", needs=("references",))
@@ -121,8 +120,8 @@ def expert_formatted_wrong(
 ) -> Trajectories:
     """Those of `expert_formatted` that differ from the reference."""
     prompt = context.inputs.evaluation_prompt
-    drawn = _sampled(context, samples, temperature, top_p, max_new_tokens, prompt)
-    return _formatted(context, drawn, samples, right=False)
+    drawn = _sampled(context, prompt, samples, temperature, top_p, max_new_tokens)
+    return _chosen(context, drawn, "formatted", right=False)
 
 
 @register("trajectories", needs=("solutions",))
@@ -153,57 +152,12 @@ def human_solution(context: RunContext) -> Trajectories:
     return Trajectories(artifact, by_expert=False)
 
 
-def _sampled(
-    context: RunContext,
-    samples: int,
-    temperature: float,
-    top_p: float,
-    max_new_tokens: int,
-    prompt: Prompt | None = None,
-) -> Artifact:
-    """The artifact of sampled answers; `prompt` None is the teacher's."""
-    settings = {
-        "max_new_tokens": max_new_tokens,
-        "batch_size": context.inputs.settings.sampler.batch_size,
-        "samples": samples,
-        "temperature": temperature,
-        "top_p": top_p,
-        "seed": context.inputs.settings.seed,
-    }
-    return _generated(context, "sampled", settings, prompt)
-
-
-def _formatted(
-    context: RunContext,
-    drawn: Artifact,
-    samples: int,
-    *,
-    right: bool | None,
-    last_sentence: bool = False,
-) -> Trajectories:
-    """The drawn answers that end and have a box; see `_chosen`.
-
-    Raises UserError: there is none.
-    """
-    made = _chosen(
-        context, drawn, samples, "formatted", right=right, boxed=True, last_sentence=last_sentence
-    )
-    if not made.facts["answers"]:
-        raise UserError(
-            f"method={context.inputs.method.name}: none of the {drawn.facts['answers']} sampled "
-            f"answers {'is wrong, ' if right is False else ''}ends and has a box, so there is no "
-            "format to learn. Raise method.samples or method.max_new_tokens, or choose another "
-            "prompt as the first of evaluator.prompts."
-        )
-    return Trajectories(made, drawn, samples)
-
-
 def _generated(
-    context: RunContext, stage: str, settings: dict[str, Any], prompt: Prompt | None = None
+    context: RunContext, stage: str, settings: dict[str, Any], prompt: Prompt
 ) -> Artifact:
-    """The artifact of answers that are generated with these settings."""
+    """The expert's answers under a prompt, generated with these settings."""
     inputs = context.inputs
-    prompt = prompt or inputs.teacher_prompt
+    settings = {**settings, "batch_size": inputs.settings.sampler.batch_size}
     recipe = Recipe(
         stage,
         rollout.VERSION,
@@ -223,28 +177,47 @@ def _generated(
     return context.make(recipe, build, stage="sample", together=True)
 
 
+def _sampled(
+    context: RunContext,
+    prompt: Prompt,
+    samples: int,
+    temperature: float,
+    top_p: float,
+    max_new_tokens: int,
+) -> Trajectories:
+    settings = {
+        "max_new_tokens": max_new_tokens,
+        "samples": samples,
+        "temperature": temperature,
+        "top_p": top_p,
+        "seed": context.inputs.settings.seed,
+    }
+    answers = _generated(context, "sampled", settings, prompt)
+    return Trajectories(answers, answers_per_question=samples)
+
+
 def _chosen(
     context: RunContext,
-    drawn: Artifact,
-    samples: int,
+    sampled: Trajectories,
     stage: str,
     *,
-    right: bool | None,
-    boxed: bool = False,
+    right: bool | None = None,
     last_sentence: bool = False,
-) -> Artifact:
-    """The sampled answers that ended.
+) -> Trajectories:
+    """The sampled answers that ended; at the stage `formatted`, those that also have a box.
 
     Args:
         right: whether they equal the reference; None for both.
-        boxed: only those that were read from a box.
         last_sentence: see `references.keep_chosen`.
+
+    Raises UserError: none has a box.
     """
-    inputs = context.inputs
-    kind = inputs.settings.data.answer
-    settings = {"kind": kind, "grading": grade.VERSION}
-    if stage != "verified":  # whose addresses stay the same
-        settings |= {"right": right, "boxed": boxed, "last_sentence": last_sentence}
+    inputs, drawn = context.inputs, sampled.artifact
+    kind, boxed, samples = (
+        inputs.settings.data.answer,
+        stage == "formatted",
+        sampled.answers_per_question,
+    )
     recipe = Recipe(
         stage,
         references.VERSION,
@@ -253,7 +226,7 @@ def _chosen(
             "questions": fingerprint(inputs.questions),  # with their references
             **{name: version(name) for name in GRADING_PACKAGES},
         },
-        settings,
+        {"kind": kind, "grading": grade.VERSION, "right": right, "last_sentence": last_sentence},
     )
 
     def choose(index: int, text: str) -> bool:
@@ -270,4 +243,12 @@ def _chosen(
         options = {"samples": samples, "last_sentence": last_sentence}
         return references.keep_chosen(drawn.folder, tokenizer, choose, folder, **options)
 
-    return context.make(recipe, build, stage="sample")
+    made = context.make(recipe, build, stage="sample")
+    if boxed and not made.facts["answers"]:
+        raise UserError(
+            f"method={inputs.method.name}: none of the {drawn.facts['answers']} sampled answers "
+            f"{'is wrong, ' if right is False else ''}ends and has a box, so there is no format to "
+            "learn. Raise method.samples or method.max_new_tokens, or choose another prompt as the "
+            "first of evaluator.prompts."
+        )
+    return replace(sampled, artifact=made, drawn=drawn)
