@@ -35,7 +35,7 @@ def sweep_of(folder):
 
 
 def by_method(folder) -> dict[str, Control]:
-    return {one.rows[0].setup.method: one for one in controls(sweep_of(folder))}
+    return {one.method: one for one in controls(sweep_of(folder))}
 
 
 def test_each_method_is_compared_at_its_own_best_learning_rate(tmp_path):
@@ -51,13 +51,16 @@ def test_each_method_is_compared_at_its_own_best_learning_rate(tmp_path):
         "sharpened": ["0.0001"],
         "runner_up": ["0.001"],
     }
-    assert [one.same_prompt.mean for one in found.values()] == [1, 0.25, 1]
-    assert found["lightreasoner"].against is None
-    assert [found[name].against.mean for name in ("sharpened", "runner_up")] == [-0.75, 0]
+    assert [one.gain.mean for one in found.values()] == [1, 0.25, 1]
+    assert found["lightreasoner"].against_lightreasoner is None
+    assert [found[name].against_lightreasoner.mean for name in ("sharpened", "runner_up")] == [
+        -0.75,
+        0,
+    ]
     # No sign flip of 30 lost questions sums to as much; equal answers have p = 1.
     assert found["sharpened"].p_holm == pytest.approx(2 / 10_001)
     assert found["runner_up"].p_holm == 1
-    low, high = found["runner_up"].against.ci95
+    low, high = found["runner_up"].against_lightreasoner.ci95
     assert low < 0 < high
 
 
@@ -68,7 +71,7 @@ def test_choosing_among_learning_rates_that_teach_nothing_gains_nothing(tmp_path
         right = draw.integers(2, size=N).tolist()
         write(tmp_path, "lightreasoner", rate, right)
         write(tmp_path, "sharpened", rate, right)
-    gain = by_method(tmp_path)["lightreasoner"].same_prompt.mean
+    gain = by_method(tmp_path)["lightreasoner"].gain.mean
     assert abs(gain - 0.5) < 0.05
 
 

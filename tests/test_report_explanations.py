@@ -102,6 +102,20 @@ def test_a_sweep_tests_what_its_runs_vary(tmp_path):
     assert seen.endswith("), controls +0.0 to +25.0")
 
 
+def test_the_runner_up_and_learning_rates_are_tested_in_part(tmp_path):
+    for method, rate in (("lightreasoner", 1e-4), ("lightreasoner", 1e-3), ("runner_up", 1e-4)):
+        distiller = {"steps": 100, "learning_rate": rate}
+        write_run(tmp_path / f"{method} {rate}", method=method, settings__distiller=distiller)
+    found = explanations(tmp_path)
+    verdict, seen = found["the expert's second choice, whatever the amateur says"]
+    assert verdict == "partly"
+    assert seen.startswith("LightReasoner +50.0, controls +50.0 (")
+    assert found["learning rate and budget"] == (
+        "partly",
+        "100 optimizer steps at 2 learning rates",
+    )
+
+
 def test_two_pairs_and_two_seeds_are_tested_in_part(tmp_path):
     for amateur in ("micro", "micro_master"):
         for seed in range(2):

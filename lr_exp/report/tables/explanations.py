@@ -1,6 +1,6 @@
 """Which explanations of a gain the runs test, and which they do not."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from statistics import fmean
 from typing import Any
 
@@ -27,16 +27,16 @@ _HOW = {  # to test each explanation
     "answers that the expert samples already": "evaluator.samples=8 evaluator.temperature=0.7",
     "luck of the seed": "-m seed=0,1,2",
     "benchmarks in the training data": "benchmarks=[random_calculation]",
-    "any sharpening, without the amateur": "the methods no_contrast, selective_ce, random_steps "
-    "and entropy_steps in the same sweep: each leaves the amateur out of the label or the "
-    "selection, none out of both",
-    "the expert's second choice, whatever the amateur says": "a control whose label is the "
-    "expert's runner-up token, in the same sweep",
+    "any sharpening, without the amateur": "the methods no_contrast, selective_ce, random_steps, "
+    "entropy_steps and uniform_amateur in the same sweep: each leaves the amateur out of the label "
+    "or the selection, uniform_amateur out of both",
+    "the expert's second choice, whatever the amateur says": "the method runner_up in the same "
+    "sweep",
     "learning rate and budget": "distiller.learning_rate and distiller.steps, for each method",
     "this pair of models only": "other values of expert and amateur",
 }
 _OURS = "lightreasoner"
-_CONTROLS = ("no_contrast", "selective_ce", "random_steps", "entropy_steps")
+_CONTROLS = ("no_contrast", "selective_ce", "random_steps", "entropy_steps", "uniform_amateur")
 _MIN_SEEDS = 3
 _Seen = tuple[str, str]  # whether it is tested, and what the runs show
 
@@ -52,6 +52,8 @@ def explanations_table(sweep: Sweep, name: str) -> Table | None:
     generated = {name for run in sweep.runs for name in run.evaluate.generated or ()}
     total = len(sweep.benchmarks)
     budget = rows[0].runs[0].settings.get("distiller", {})
+    rates = {row.setup.learning_rate for row in rows}
+    tried = f"{len(rates)} learning rates" if len(rates) > 1 else budget.get("learning_rate")
     pairs = len({(row.setup.expert, row.setup.amateur) for row in every if row.setup.amateur})
     found = [
         _prompt(rows, sweep.benchmarks),
@@ -67,9 +69,9 @@ def explanations_table(sweep: Sweep, name: str) -> Table | None:
             f"{len(generated)} of {total} benchmarks are generated; what the models were trained "
             "on is not checked",
         ),
-        _amateur(every),
-        ("no", ABSENT),
-        ("no", f"{budget.get('steps')} optimizer steps at {budget.get('learning_rate')}"),
+        _against(every, _CONTROLS),
+        _against(every, ("runner_up",)),
+        ("partly" if len(rates) > 1 else "no", f"{budget.get('steps')} optimizer steps at {tried}"),
         ("partly", f"{pairs} pairs") if pairs > 1 else ("no", "1 pair"),
     ]
     lines = [(one, *seen, how) for (one, how), seen in zip(_HOW.items(), found, strict=True)]
@@ -115,10 +117,10 @@ def _sampled(rows: Sequence[Row]) -> _Seen:
     return _tested(len(sampled), len(runs)), seen
 
 
-def _amateur(rows: Sequence[Row]) -> _Seen:
+def _against(rows: Sequence[Row], methods: Collection[str]) -> _Seen:
     ours, controls = (
-        [row.gain for row in rows if row.gain and row.setup.method in methods]
-        for methods in ([_OURS], _CONTROLS)
+        [row.gain for row in rows if row.gain and row.setup.method in own]
+        for own in ([_OURS], methods)
     )
     if not ours or not controls:
         return "no", ABSENT
