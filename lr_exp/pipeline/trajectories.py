@@ -21,10 +21,7 @@ from lr_exp.pipeline.inputs import GRADING_PACKAGES, RENDERING_PACKAGES
 from lr_exp.sampler import references, rollout
 from lr_exp.store import Artifact, Recipe
 
-# Parameters of sampled answers.
 Count = Annotated[int, "[1, 2147483647]"]
-Temperature = Annotated[float, "(0, inf)"]
-TopP = Annotated[float, "(0, 1]"]
 
 
 @dataclass(frozen=True)
@@ -63,64 +60,40 @@ def expert_sampled(
     context: RunContext,
     *,
     samples: Count = 4,
-    temperature: Temperature = 1.0,
-    top_p: TopP = 1.0,
+    temperature: Annotated[float, "(0, inf)"] = 1.0,
+    top_p: Annotated[float, "(0, 1]"] = 1.0,
     max_new_tokens: Count = 2048,
 ) -> Trajectories:
     """Sampled answers, right or wrong; `samples` are drawn for each question.
 
     `sampler.max_new_tokens` does not apply to sampled answers.
     """
-    prompt = context.inputs.teacher_prompt
-    return _sampled(context, prompt, samples, temperature, top_p, max_new_tokens)
+    sampling = {"temperature": temperature, "top_p": top_p, "max_new_tokens": max_new_tokens}
+    return _sampled(context, context.inputs.teacher_prompt, samples=samples, **sampling)
 
 
-@register("trajectories", needs=("references",))
-def expert_verified(
-    context: RunContext,
-    *,
-    samples: Count = 4,
-    temperature: Temperature = 1.0,
-    top_p: TopP = 1.0,
-    max_new_tokens: Count = 2048,
-) -> Trajectories:
+@register("trajectories", needs=("references",), like=expert_sampled)
+def expert_verified(context: RunContext, **sampling: Any) -> Trajectories:
     """Rejection sampling: full sampled answers that equal the reference."""
-    prompt = context.inputs.teacher_prompt
-    drawn = _sampled(context, prompt, samples, temperature, top_p, max_new_tokens)
-    return _chosen(context, drawn, "verified", right=True)
+    return _chosen(context, expert_sampled(context, **sampling), "verified", right=True)
 
 
-@register("trajectories")
+@register("trajectories", like=expert_sampled)
 def expert_formatted(
-    context: RunContext,
-    *,
-    samples: Count = 4,
-    temperature: Temperature = 1.0,
-    top_p: TopP = 1.0,
-    max_new_tokens: Count = 2048,
-    last_sentence: bool = False,
+    context: RunContext, *, last_sentence: bool = False, **sampling: Any
 ) -> Trajectories:
     """Full sampled answers under the evaluation's prompt that end and have a box, right or wrong.
 
     With `last_sentence` only the tokens from the sentence with the last box on are learned from.
     """
-    prompt = context.inputs.evaluation_prompt
-    drawn = _sampled(context, prompt, samples, temperature, top_p, max_new_tokens)
+    drawn = _sampled(context, context.inputs.evaluation_prompt, **sampling)
     return _chosen(context, drawn, "formatted", last_sentence=last_sentence)
 
 
-@register("trajectories", needs=("references",))
-def expert_formatted_wrong(
-    context: RunContext,
-    *,
-    samples: Count = 4,
-    temperature: Temperature = 1.0,
-    top_p: TopP = 1.0,
-    max_new_tokens: Count = 2048,
-) -> Trajectories:
+@register("trajectories", needs=("references",), like=expert_sampled)
+def expert_formatted_wrong(context: RunContext, **sampling: Any) -> Trajectories:
     """Those of `expert_formatted` that differ from the reference."""
-    prompt = context.inputs.evaluation_prompt
-    drawn = _sampled(context, prompt, samples, temperature, top_p, max_new_tokens)
+    drawn = _sampled(context, context.inputs.evaluation_prompt, **sampling)
     return _chosen(context, drawn, "formatted", right=False)
 
 
@@ -177,21 +150,8 @@ def _generated(
     return context.make(recipe, build, stage="sample", together=True)
 
 
-def _sampled(
-    context: RunContext,
-    prompt: Prompt,
-    samples: int,
-    temperature: float,
-    top_p: float,
-    max_new_tokens: int,
-) -> Trajectories:
-    settings = {
-        "max_new_tokens": max_new_tokens,
-        "samples": samples,
-        "temperature": temperature,
-        "top_p": top_p,
-        "seed": context.inputs.settings.seed,
-    }
+def _sampled(context: RunContext, prompt: Prompt, *, samples: int, **sampling: Any) -> Trajectories:
+    settings = {"samples": samples, **sampling, "seed": context.inputs.settings.seed}
     answers = _generated(context, "sampled", settings, prompt)
     return Trajectories(answers, answers_per_question=samples)
 

@@ -123,8 +123,8 @@ def _control(rows: list[Row], seeds: list[int], benchmarks: Sequence[str]) -> Co
         own = gains.get(name, [])
         return average(own) if len(own) == len(benchmarks) else None
 
-    optional = {name: mean(name) for name in ("gain_best_prompts", "latent", "format")}
-    return Control(rows, [*rates], accuracies, average(gains["gain"]), **optional)
+    best, latent, form = (mean(name) for name in ("gain_best_prompts", "latent", "format"))
+    return Control(rows, [*rates], accuracies, average(gains["gain"]), best, latent, form)
 
 
 def _answers(sources: Sequence[tuple[Run, str]], benchmark: str) -> _Answers:
