@@ -21,8 +21,10 @@ from lr_exp.pipeline.context import RunContext
 from lr_exp.pipeline.inputs import Inputs
 from lr_exp.sampler.supervision import Supervision
 from lr_exp.store import Store
+from lr_exp.store.shards import read_shards
 from tests.support.demo import go, results, settings_for
 from tests.support.files import read_lines
+from tests.support.sampling import load_micro
 
 pytestmark = pytest.mark.integration
 
@@ -207,3 +209,20 @@ def test_tuned_answers_are_those_of_plain_peft_and_belong_to_their_questions(fir
             assert record["output"] == text
             outputs[who].append(record["output"])
     assert outputs["tuned"] != outputs["expert"]  # tuning shows
+
+
+@pytest.mark.integration
+def test_flops_are_those_of_the_tokens_that_the_models_read(tmp_path):
+    summary = go(tmp_path, "run", "stages=[sample,distill]")
+    expert, amateur = (
+        sum(one.numel() for one in load_micro(name).model.parameters())
+        for name in ("expert", "micro")
+    )
+    store = tmp_path / "store"
+    rows = [row for path in store.glob("rollout/*") for row in read_shards(path)]
+    prompts = sum(len(row["prompt_ids"]) for row in rows)
+    answers = sum(len(row["token_ids"]) for row in rows)
+    assert answers == summary["sample"]["generated_tokens"]
+    read = prompts + answers
+    assert summary["sample"]["flops"] == 2 * expert * read + 2 * (expert + amateur) * read
+    assert summary["distill"]["flops"] == 4 * expert * summary["distill"]["tokens_read"]

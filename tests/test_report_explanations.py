@@ -99,21 +99,21 @@ def test_a_sweep_tests_what_its_runs_vary(tmp_path):
     verdict, seen = found["any sharpening, without the amateur"]
     assert verdict == "partly"
     assert seen.startswith("LightReasoner +50.0 (")
-    assert seen.endswith("), controls +0.0 to +25.0")
+    assert "; without contrast +25.0 (" in seen
+    assert "; random steps +0.0 (" in seen
 
 
-def test_the_runner_up_and_learning_rates_are_tested_in_part(tmp_path):
-    for method, rate in (("lightreasoner", 1e-4), ("lightreasoner", 1e-3), ("runner_up", 1e-4)):
-        distiller = {"steps": 100, "learning_rate": rate}
-        write_run(tmp_path / f"{method} {rate}", method=method, settings__distiller=distiller)
+def test_a_control_at_several_learning_rates_tests_an_explanation(tmp_path):
+    for method in ("lightreasoner", "runner_up"):
+        for rate in (1e-4, 1e-3):
+            tuning = {"steps": 100, "learning_rate": rate}
+            write_run(tmp_path / f"{method} {rate}", method=method, settings__distiller=tuning)
     found = explanations(tmp_path)
     verdict, seen = found["the expert's second choice, whatever the amateur says"]
-    assert verdict == "partly"
-    assert seen.startswith("LightReasoner +50.0, controls +50.0 (")
-    assert found["learning rate and budget"] == (
-        "partly",
-        "100 optimizer steps at 2 learning rates",
-    )
+    assert (verdict, seen) == ("yes", "LightReasoner +50.0; expert's second choice +50.0")
+    assert found["what the expert does with another prompt"][0] == "no"
+    expected = ("partly", "100 optimizer steps at 0.0001, 0.001")
+    assert found["learning rate and budget"] == expected
 
 
 def test_two_pairs_and_two_seeds_are_tested_in_part(tmp_path):

@@ -3,7 +3,7 @@
 import json
 from pathlib import Path
 
-VERSION = 3  # of the training's code; part of the artifact's address
+VERSION = 4  # of the training's code; part of the artifact's address
 
 ADAPTER = "adapter"
 HISTORY = "history.jsonl"

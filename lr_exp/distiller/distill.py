@@ -59,7 +59,8 @@ def distill(
 
     Returns:
         Facts: `optimizer_steps`, `batch_size`, `tuned_tokens` (kept steps trained, repeats
-        counted), `kept_steps` (distinct ones), `tokens_read` (by passes), `final_loss`.
+        counted), `kept_steps` (distinct ones), `tokens_read` (by passes), `flops` (without the
+        gradients of the few tuned weights), `final_loss`.
     """
     seed, device = training.seed, training.device
     distributed.run_identically(lambda: _check_lengths(supervision, expert))
@@ -74,6 +75,8 @@ def distill(
     batches = batches_of(supervision, plan, size)
     if distributed.is_distributed() and distributed.is_rank0():
         _warn_of_idle_ranks(batches)
+    read = tokens_read(supervision, plan)
+    flops = expert.forward_flops(read)
     set_seed(seed)
     model = distributed.run_identically(lambda: _with_lora(expert, settings))
     try:
@@ -104,7 +107,8 @@ def distill(
         "batch_size": settings.batch_size,
         "tuned_tokens": settings.steps * settings.batch_size,
         "kept_steps": supervision.kept,
-        "tokens_read": tokens_read(supervision, plan),
+        "tokens_read": read,
+        "flops": 2 * (flops or 0.0),  # forward, and as many for the gradients of activations
         "final_loss": trainer.history[-1]["loss"],  # mean of the steps since the log before it
     }
 

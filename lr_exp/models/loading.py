@@ -34,6 +34,15 @@ class LanguageModel:
     packs: bool = True  # see `probing.probe`
     caches: bool = True
 
+    def forward_flops(self, tokens: int) -> float | None:
+        """Floating-point operations of reading tokens: 2 per parameter and token.
+
+        Attention, which depends on lengths, is left out. None without weights.
+        """
+        if self.model is None:
+            return None
+        return 2.0 * tokens * sum(one.numel() for one in self.model.parameters())
+
 
 def load_tokenizer(source: ModelSource) -> Any:
     """The model's tokenizer, whose chat template prints `source.prompt_date` as today's date.

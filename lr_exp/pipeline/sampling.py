@@ -53,10 +53,12 @@ def make_supervision(context: RunContext, folder: Path) -> tuple[Artifact, Sampl
     stages = {**made, "supervision": supervision}
     generated = [made[name].facts["tokens"] for name in _GENERATING_STAGES if name in made]
     by_models = [made[name] for name in _MODEL_STAGES if name in made]
+    flops = [artifact.facts["flops"] for artifact in by_models]
     peaks = [artifact.facts["peak_memory_bytes"] for artifact in made.values()]
     facts: dict[str, Any] = {"questions": len(inputs.questions)} if made else {}
     facts |= supervision.facts | {
         "generated_tokens": sum(generated) if made else None,
+        "flops": None if not made or None in flops else sum(flops),
         "seconds": sum(artifact.seconds for artifact in stages.values()),
         "seconds_by_stage": {name: artifact.seconds for name, artifact in stages.items()},
         "peak_memory_bytes": max(peaks, default=None),

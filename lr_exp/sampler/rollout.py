@@ -6,6 +6,7 @@ from typing import Any
 
 import pyarrow as pa
 
+from lr_exp import distributed
 from lr_exp.data.lazy import in_blocks, repeated
 from lr_exp.data.questions import Question, StoredQuestions
 from lr_exp.inference.decoding import Decoded
@@ -13,8 +14,9 @@ from lr_exp.inference.generation import WINDOW, decode_into_shards, render_promp
 from lr_exp.models.loading import LanguageModel
 from lr_exp.models.prompt_forms import Prompt
 from lr_exp.models.prompts import form_for
+from lr_exp.store.shards import count_items
 
-VERSION = 2
+VERSION = 3
 
 COLUMNS = [
     ("question_id", pa.string()),
@@ -44,8 +46,8 @@ def roll_out(
         decoding: of `single_decoding`: `max_new_tokens`, `generate` and those of samples.
 
     Returns:
-        Facts: `questions`, `tokens` generated, `finished` (ended by a stop token), and `answers` if
-        they are samples.
+        Facts: `questions`, `tokens` generated, `finished` (ended by a stop token), `flops` (None if
+        an engine generates), and `answers` if they are samples.
     """
     prompts, asked = _prompts(questions, expert, prompt), questions
     if samples is not None:
@@ -70,7 +72,8 @@ def roll_out(
     )
     if samples is not None:
         facts |= {"questions": len(questions), "answers": facts["questions"]}
-    return facts
+    read = distributed.run_on_rank0(lambda: count_items(folder, "prompt_ids", "token_ids"))
+    return {**facts, "flops": expert.forward_flops(read)}
 
 
 def _prompts(

@@ -26,6 +26,7 @@ from lr_exp.models.vocabulary import SharedVocabulary
 from lr_exp.progress import Progress
 from lr_exp.sampler.step_table import read_columns
 from lr_exp.store.shards import (
+    count_items,
     count_rows,
     encoded,
     read_shard,
@@ -34,7 +35,7 @@ from lr_exp.store.shards import (
     write_encoded,
 )
 
-VERSION = 3
+VERSION = 4
 
 SCHEMA = pa.schema(
     [
@@ -127,7 +128,7 @@ def score(
     Resumes from finished shards. The ranks divide the shards; rank 0 writes.
 
     Returns:
-        Facts: `steps`.
+        Facts: `steps`, and `flops` of both models (an early exit counts as a model of its own).
 
     Raises UserError: logits are not finite, or a trajectory does not fit in memory.
     """
@@ -166,7 +167,14 @@ def score(
 
         missing = (path for path in shards if path.name not in done)
         distributed.distribute_jobs(missing, measure, keep)
-    return {"steps": distributed.run_on_rank0(lambda: sum(map(count_rows, shard_paths(folder))))}
+    steps, prompts = distributed.run_on_rank0(
+        lambda: (
+            sum(map(count_rows, shard_paths(folder))),
+            count_items(trajectories, "prompt_ids"),
+        )
+    )
+    flops = [model.forward_flops(prompts + steps) or 0.0 for model in (expert, amateur)]
+    return {"steps": steps, "flops": sum(flops)}
 
 
 def scored_length(token_ids: list[int], shared: SharedVocabulary) -> int:

@@ -23,8 +23,8 @@ def costs(runs: Sequence[Run]) -> dict[str, float | None]:
     Those of `stage_costs`; `sampling_seconds`, `tuning_seconds` and their sum in `hours`;
     `evaluation_seconds` of expert and tuned expert; `problems` and, for rejection SFT, how many
     were `solved`; `generated_tokens`, `tuned_tokens`; distinct `kept_steps`, the
-    `passes` over them and the `tokens_read` in training; `peak_memory_gib` of sampling and tuning,
-    the maximum over seeds.
+    `passes` over them and the `tokens_read` in training; `flops` of sampling, scoring and tuning;
+    `peak_memory_gib` of sampling and tuning, the maximum over seeds.
     """
 
     def over(read: Callable[[Run], Any]) -> float | None:
@@ -32,6 +32,8 @@ def costs(runs: Sequence[Run]) -> dict[str, float | None]:
 
     sampling = over(lambda run: run.sample.seconds)
     tuning = over(lambda run: 0 if run.stopped else run.distill.seconds)
+    sampling_flops = over(lambda run: run.sample.flops)
+    flops = over(lambda run: 0 if run.stopped else run.distill.flops)
     parts = [part for run in runs for part in (run.sample, run.distill)]
     memory = max((part.peak_memory_bytes or 0 for part in parts), default=0)
     return {
@@ -47,6 +49,7 @@ def costs(runs: Sequence[Run]) -> dict[str, float | None]:
         "kept_steps": over(lambda run: run.distill.kept_steps),
         "passes": over(lambda run: run.distill.passes),
         "tokens_read": over(lambda run: run.distill.tokens_read),
+        "flops": None if sampling_flops is None or flops is None else sampling_flops + flops,
         "peak_memory_gib": memory / 2**30 if memory else None,
     }
 

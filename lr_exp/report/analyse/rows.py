@@ -170,6 +170,10 @@ def _variants(runs: Sequence[Run], failed: Sequence[Incomplete], notes: list[str
     rows = []
     for run in failed:
         setup = setup_of(run)
+        variant = setup.expert, setup.method
+        rates = {one.learning_rate for one in groups if (one.expert, one.method) == variant}
+        if setup.learning_rate is None and len(rates) == 1:  # not on the command line
+            setup = replace(setup, learning_rate=rates.pop())
         if run.is_damaged and setup not in groups:
             # Its saved settings include choices that its method does not read.
             matches = [known for known in groups if _agrees(known, setup)]
@@ -188,7 +192,9 @@ def _variants(runs: Sequence[Run], failed: Sequence[Incomplete], notes: list[str
 
 
 def _agrees(known: Setup, configured: Setup) -> bool:
-    """Whether every choice of `known` is None or as configured."""
+    """Whether every choice of `known` is None or as configured; a learning rate may be unknown."""
+    if configured.learning_rate is None:
+        known = replace(known, learning_rate=None)
     choices = zip(astuple(known), astuple(configured), strict=True)
     return known.method == configured.method and all(own in (None, set_) for own, set_ in choices)
 

@@ -59,9 +59,10 @@ class Run:
         self.seed = summary.seed
         self.sweep = summary.sweep
         self.settings = summary.settings
-        # Of the training; None where nothing was trained.
-        tuning = self.settings.get("distiller", {}) if summary.distill else {}
-        self.learning_rate: float | None = tuning.get("learning_rate")
+        # Of the training; None where none was requested.
+        tuning = summary.distill or summary.stopped
+        distiller = self.settings.get("distiller", {}) if tuning else {}
+        self.learning_rate: float | None = distiller.get("learning_rate")
         self.provenance = summary.provenance or Provenance()
         self.sample = summary.sample or SampleSummary()
         self.distill = summary.distill or DistillSummary()
@@ -183,6 +184,9 @@ class Incomplete(Run):
         self.overrides: tuple[str, ...] = tuple(known.get("overrides", ()))
         parts = {"evaluate": EvaluateSummary(decoder=self.override("evaluator.decoder"))}
         super().__init__(folder, name, Summary.model_construct(None, **_UNKNOWN | parts | known))
+        with suppress(ValueError):
+            rate = self.override("distiller.learning_rate")
+            self.learning_rate = None if rate is None else float(rate)
 
     @property
     def is_damaged(self) -> bool:

@@ -97,6 +97,7 @@ class SampleSummary(_Part):
     amateur_entropy_mean: Number | None = None  # nats
     histogram: Histogram | None = None
     generated_tokens: Count | None = None
+    flops: Annotated[Number, Field(ge=0)] | None = None  # of generating and scoring
     seconds: Seconds | None = None
     seconds_by_stage: dict[str, Seconds] | None = None
     peak_memory_bytes: Bytes | None = None
@@ -122,6 +123,7 @@ class DistillSummary(_Part):
     kept_steps: Count | None = None  # distinct token positions in the supervision
     passes: Seconds | None = None  # over the kept steps: tuned_tokens / kept_steps
     tokens_read: Count | None = None  # by the passes through the model
+    flops: Annotated[Number, Field(ge=0)] | None = None
     final_loss: Annotated[float, Field(strict=True)] | None = None  # nats; NaN if diverged
     peak_memory_bytes: Bytes | None = None
     seconds: Seconds | None = None

@@ -30,9 +30,9 @@ _TITLES = {  # by field of `Control`
     "against_lightreasoner": f"against {method_label(REFERENCE)}",
 }
 _COSTS = {
-    "tuned_tokens": "tokens tuned",
-    "generated_tokens": "tokens generated",
-    "tokens_read": "tokens read in training",
+    "tuned_tokens": ("tokens tuned", ",.0f"),
+    "tokens_read": ("tokens read in training", ",.0f"),
+    "flops": ("FLOPs", ".2e"),
 }
 
 
@@ -53,8 +53,8 @@ def controls_table(sweep: Sweep, name: str) -> Table | None:
         (Column("learning rates"), [", ".join(one.rates) for one in found]),
     ]
     columns += [
-        (Column(title), [cell.number(one[key], ",.0f") for one in measured])
-        for key, title in _COSTS.items()
+        (Column(title), [cell.number(one[key], form) for one in measured])
+        for key, (title, form) in _COSTS.items()
     ]
     columns += [
         (Column("seeds"), [str(one.gain.seeds) for one in found]),

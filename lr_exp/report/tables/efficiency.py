@@ -17,7 +17,9 @@ from lr_exp.report.tables.table import (
 _ABOUT = (
     "Seconds, tokens and problems are means over seeds; the time of a reused result is "
     "that of the run that computed it. Evaluation covers expert and tuned expert and is "
-    "not part of the total. Peak memory is the maximum of sampling and tuning over runs. "
+    "not part of the total. FLOPs of sampling, scoring and tuning: 2 per parameter and token "
+    "read, 4 where gradients are computed, without attention. Peak memory is the maximum of "
+    "sampling and tuning over runs. "
     "Times on different machines are not comparable."
 )
 _PAPERS_MACHINE = "Published times are for one H200 GPU without an inference engine."
@@ -33,9 +35,10 @@ _TITLES = {
     "kept_steps": "distinct kept steps",
     "passes": "passes over them",
     "tokens_read": "tokens read in training",
+    "flops": "FLOPs",
     "peak_memory_gib": "peak memory (GiB)",
 }
-_FORMS = {"hours": ".3g", "peak_memory_gib": ".2f", "passes": ",.1f"}
+_FORMS = {"hours": ".3g", "flops": ".2e", "peak_memory_gib": ".2f", "passes": ",.1f"}
 
 
 def efficiency_table(sweep: Sweep, name: str) -> Table | None:

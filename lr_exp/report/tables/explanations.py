@@ -1,14 +1,15 @@
 """Which explanations of a gain the runs test, and which they do not."""
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Sequence
 from statistics import fmean
 from typing import Any
 
+from lr_exp.report.analyse.comparable import grouped
 from lr_exp.report.analyse.paired import Estimate
 from lr_exp.report.analyse.pooled import overall, parts_of
 from lr_exp.report.analyse.prompts import BEST, gains_by_prompt
 from lr_exp.report.analyse.rows import Row, Sweep
-from lr_exp.report.names import ABSENT
+from lr_exp.report.names import ABSENT, method_label
 from lr_exp.report.read.summary import Result
 from lr_exp.report.tables import cell
 from lr_exp.report.tables.table import Table, table_of, text_column
@@ -27,16 +28,28 @@ _HOW = {  # to test each explanation
     "answers that the expert samples already": "evaluator.samples=8 evaluator.temperature=0.7",
     "luck of the seed": "-m seed=0,1,2",
     "benchmarks in the training data": "benchmarks=[random_calculation]",
-    "any sharpening, without the amateur": "the methods no_contrast, selective_ce, random_steps, "
-    "entropy_steps and uniform_amateur in the same sweep: each leaves the amateur out of the label "
-    "or the selection, uniform_amateur out of both",
-    "the expert's second choice, whatever the amateur says": "the method runner_up in the same "
-    "sweep",
+    "any sharpening, without the amateur": "+sweep=controls: sharpened, truncated_expert",
+    "the expert's second choice, whatever the amateur says": "+sweep=controls: runner_up",
+    "the form of the expert's own answers": "+sweep=controls: format_only, format_wrong",
+    "what the expert does with another prompt": "+sweep=controls: prompt_distillation",
     "learning rate and budget": "distiller.learning_rate and distiller.steps, for each method",
     "this pair of models only": "other values of expert and amateur",
 }
 _OURS = "lightreasoner"
-_CONTROLS = ("no_contrast", "selective_ce", "random_steps", "entropy_steps", "uniform_amateur")
+_CONTROLS = (  # methods that test an explanation, in the order of the rows
+    (
+        "sharpened",
+        "truncated_expert",
+        "entropy_min",
+        "no_contrast",
+        "selective_ce",
+        "random_steps",
+        "entropy_steps",
+    ),
+    ("runner_up",),
+    ("format_only", "format_tokens", "format_wrong"),
+    ("prompt_distillation",),
+)
 _MIN_SEEDS = 3
 _Seen = tuple[str, str]  # whether it is tested, and what the runs show
 
@@ -52,8 +65,6 @@ def explanations_table(sweep: Sweep, name: str) -> Table | None:
     generated = {name for run in sweep.runs for name in run.evaluate.generated or ()}
     total = len(sweep.benchmarks)
     budget = rows[0].runs[0].settings.get("distiller", {})
-    rates = {row.setup.learning_rate for row in rows}
-    tried = f"{len(rates)} learning rates" if len(rates) > 1 else budget.get("learning_rate")
     pairs = len({(row.setup.expert, row.setup.amateur) for row in every if row.setup.amateur})
     found = [
         _prompt(rows, sweep.benchmarks),
@@ -69,9 +80,11 @@ def explanations_table(sweep: Sweep, name: str) -> Table | None:
             f"{len(generated)} of {total} benchmarks are generated; what the models were trained "
             "on is not checked",
         ),
-        _against(every, _CONTROLS),
-        _against(every, ("runner_up",)),
-        ("partly" if len(rates) > 1 else "no", f"{budget.get('steps')} optimizer steps at {tried}"),
+        *(_control(every, methods) for methods in _CONTROLS),
+        (
+            "partly" if len(_rates(rows)) > 1 else "no",
+            f"{budget.get('steps')} optimizer steps at {', '.join(_rates(rows))}",
+        ),
         ("partly", f"{pairs} pairs") if pairs > 1 else ("no", "1 pair"),
     ]
     lines = [(one, *seen, how) for (one, how), seen in zip(_HOW.items(), found, strict=True)]
@@ -117,14 +130,25 @@ def _sampled(rows: Sequence[Row]) -> _Seen:
     return _tested(len(sampled), len(runs)), seen
 
 
-def _against(rows: Sequence[Row], methods: Collection[str]) -> _Seen:
+def _control(rows: Sequence[Row], methods: Sequence[str]) -> _Seen:
+    """The gains of LightReasoner and of controls; a control at one learning rate tests a part."""
     ours, controls = (
-        [row.gain for row in rows if row.gain and row.setup.method in own]
-        for own in ([_OURS], methods)
+        [row for row in rows if row.setup.method in chosen] for chosen in ([_OURS], methods)
     )
     if not ours or not controls:
         return "no", ABSENT
-    return "partly", f"LightReasoner {_range(ours)}, controls {_range(controls)}"
+    by_method = grouped([*ours, *controls], lambda row: row.setup.method)
+    tested = all(len(_rates(own)) > 1 for own in by_method.values())
+    seen = (
+        f"{method_label(method)} {_range([row.gain for row in own if row.gain])}"
+        for method, own in by_method.items()
+    )
+    return "yes" if tested else "partly", "; ".join(seen)
+
+
+def _rates(rows: Sequence[Row]) -> list[str]:
+    rates = {row.setup.learning_rate for row in rows if row.setup.learning_rate is not None}
+    return [f"{rate:g}" for rate in sorted(rates)]
 
 
 def _tested(count: int, total: int) -> str:
