@@ -193,6 +193,18 @@ def test_an_invalid_control_names_its_key(choices, message):
         method(**choices)
 
 
+def test_all_sampled_answers_have_the_same_parameters():
+    """One function declares them; a choice that is `like` it can have others too."""
+    names = ("expert_sampled", "expert_verified", "expert_formatted_wrong")
+    found = [method(trajectories=name, parameters={"samples": 3}) for name in names]
+    assert {one.parameters["samples"] for one in found} == {3}
+    assert len({frozenset(one.parameters) for one in found}) == 1
+    more = method(trajectories="expert_formatted").parameters
+    assert more.keys() - found[0].parameters == {"last_sentence"}
+    with pytest.raises(UserError, match=r"method\.samples=0 .*\[1,"):
+        method(trajectories="expert_verified", parameters={"samples": 0})
+
+
 # Answers that end and have a box ------------------------------------------------------------------
 
 ANSWERS = [

@@ -7,6 +7,7 @@ import pytest
 
 from lr_exp.report.analyse.controls import Control, controls
 from lr_exp.report.analyse.rows import sweeps
+from lr_exp.report.read.run import AnswersMissingError
 from lr_exp.report.read.runs import find_runs
 from lr_exp.report.tables.controls import controls_table
 from lr_exp.store.run_folder import answers_file, forced_file
@@ -117,6 +118,17 @@ def test_the_parts_of_a_gain_are_those_of_the_chosen_learning_rate(tmp_path):
     assert row["latent"].startswith("+0.0 (-")
     assert row["format"].startswith("+50.0 (")
     assert table.records[1]["p_holm"] == 1
+
+
+def test_damaged_forced_answers_are_missing_answers(tmp_path):
+    forced = {"force_answer": True, "max_new_tokens": 2048, "decoder": "greedy"}
+    write(tmp_path, "lightreasoner", 1e-4, NOTHING, settings__evaluator=forced)
+    (run,) = find_runs(tmp_path).runs
+    place = run.folder / forced_file("tuned", "micro_add")
+    place.parent.mkdir(parents=True)
+    place.write_text('{"id": "micro_add/0"}\n')
+    with pytest.raises(AnswersMissingError, match=r"forced.* cannot be read"):
+        run.forced_records("tuned", "micro_add")
 
 
 def test_a_sweep_with_one_learning_rate_has_no_such_table(tmp_path):

@@ -1,7 +1,7 @@
 """Runs, finished or not: their folder, their summary and their other files."""
 
 from contextlib import suppress
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any
 
 from lr_exp.errors import map_strings, printable
@@ -124,7 +124,7 @@ class Run:
         is_forced = self.settings.get("evaluator", {}).get("force_answer")
         return self._records_in(forced_file(who, benchmark)) if is_forced else None
 
-    def _records_in(self, place: str) -> list[dict[str, Any]]:
+    def _records_in(self, place: PurePath) -> list[dict[str, Any]]:
         """The records in a file of answers, each with `id` as a text and `correct` as a bool."""
         try:
             return [
