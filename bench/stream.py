@@ -210,7 +210,8 @@ def _time_by_size(
 
 
 def _moment(pid: int, store: Path) -> Moment:
-    parts = sorted(store.glob("*/*.part"), key=lambda path: STAGES.index(path.parent.name))
+    parts = [path for path in store.glob("*/*.part") if path.parent.name in STAGES]
+    parts.sort(key=lambda path: STAGES.index(path.parent.name))
     stage = parts[-1].parent.name if parts else ""
     try:
         written = sum(path.stat().st_size for path in parts[-1].iterdir()) if parts else 0

@@ -261,6 +261,7 @@ def test_several_answers_per_question(tmp_path, on_disk):
         "answers": 3 * len(QUESTIONS),
         "tokens": sum(len(row["token_ids"]) for row in rows),
         "finished": sum(row["finished"] for row in rows),
+        "flops": expert.forward_flops(sum(len(r["prompt_ids"] + r["token_ids"]) for r in rows)),
     }
     for index, row in enumerate(rows):
         question = QUESTIONS[index // 3]

@@ -70,6 +70,7 @@ def label(settings) -> tuple:
         settings.alpha,
         settings.beta,
         settings.evaluator.decoder,
+        settings.distiller.learning_rate,
     )
 
 

@@ -49,22 +49,23 @@ def check_files(inputs: Inputs) -> None:
 def _check_store(root: Path) -> None:
     """Raises UserError where a rank does not see the store of rank 0."""
 
-    def create() -> Path:
-        place = root / f".seen-{os.urandom(8).hex()}"
-        with contextlib.suppress(OSError):
-            place.touch()
-        return place if place.exists() else root  # which may be read-only
+    def create() -> str | None:
+        name = f".seen-{os.urandom(8).hex()}"
+        with contextlib.suppress(OSError):  # a read-only store
+            (root / name).touch()
+            return name
+        return None
 
     def check() -> None:
-        if not place.exists():
+        if name is not None and not (root / name).exists():
             raise UserError(
                 f"the store {root} is not that of rank 0: set store= to a folder that all hosts "
                 "share."
             )
 
-    place = distributed.run_on_rank0(create)
+    name = distributed.run_on_rank0(create)
     try:
         distributed.run_on_all_ranks(check)
     finally:
-        if place != root and distributed.is_rank0():
-            place.unlink(missing_ok=True)
+        if name is not None and distributed.is_rank0():
+            (root / name).unlink(missing_ok=True)

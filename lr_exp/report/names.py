@@ -17,6 +17,8 @@ METHODS = {
     "selective_ce": "selective CE (top KL)",
     "random_steps": "random steps",
     "entropy_steps": "entropy steps",
+}
+CONTROLS = {
     "truncated_expert": "expert's own distribution",
     "extrapolation": "extrapolation, λ = 1.25",
     "extrapolation_2": "extrapolation, λ = 2",
@@ -98,7 +100,7 @@ class Setup:
         return (
             rank(self.expert, EXPERTS),
             rank(self.decoder, DECODERS),
-            rank(self.method, tuple(METHODS)),
+            rank(self.method, (*METHODS, *CONTROLS)),
             rank(self.data, ()),
             rank(self.prompt, ()),
             rank(self.amateur, AMATEURS),
@@ -117,7 +119,7 @@ def rank(name: str | None, order: tuple[str, ...]) -> tuple[int, str]:
 
 def method_label(method: str | None) -> str:
     """The label of a method; None is imported records."""
-    return METHODS.get(method, method) if method else "imported records"
+    return (METHODS | CONTROLS).get(method, method) if method else "imported records"
 
 
 def benchmark_label(name: str) -> str:

@@ -32,7 +32,7 @@ def contrast(
     a: Annotated[float, "[-100, 100]"] = 1.0,
     b: Annotated[float, "[-100, 100]"] = 1.0,
     mix: Annotated[float, "(0, 1]"] = 1.0,
-    clip: Annotated[float, "(0, inf]"] = math.inf,
+    clip: Annotated[float | None, "(0, inf)"] = None,
 ) -> Target:
     """Weights proportional to expert^a / amateur^b on the plausible tokens.
 
@@ -40,11 +40,13 @@ def contrast(
     distribution on the mask, a=0 and b=1 the inverse of the amateur's.
 
     Args:
-        clip: bound on the absolute value of log(expert / amateur), in nats.
+        clip: bound on the absolute value of log(expert / amateur), in nats; None for no bound.
         mix: share of this target; the rest is the expert's distribution over its support.
     """
     expert, mask = steps["support_expert"], _mask(steps, alpha)
-    score = equations.contrast_score(expert, steps["support_amateur"]).clamp(-clip, clip)
+    score = equations.contrast_score(expert, steps["support_amateur"])
+    if clip is not None:
+        score = score.clamp(-clip, clip)
     # expert^a / amateur^b is expert^(a-b) (expert / amateur)^b.
     label = equations.soft_label((a - b) * expert + b * score, mask)
     return steps["support_ids"], mix * label + (1 - mix) * expert.softmax(-1)

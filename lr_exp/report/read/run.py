@@ -62,7 +62,8 @@ class Run:
         # Of the training; None where none was requested.
         tuning = summary.distill or summary.stopped
         distiller = self.settings.get("distiller", {}) if tuning else {}
-        self.learning_rate: float | None = distiller.get("learning_rate")
+        rate = distiller.get("learning_rate")
+        self.learning_rate = float(rate) if is_number(rate) else None
         self.provenance = summary.provenance or Provenance()
         self.sample = summary.sample or SampleSummary()
         self.distill = summary.distill or DistillSummary()
@@ -185,8 +186,7 @@ class Incomplete(Run):
         parts = {"evaluate": EvaluateSummary(decoder=self.override("evaluator.decoder"))}
         super().__init__(folder, name, Summary.model_construct(None, **_UNKNOWN | parts | known))
         with suppress(ValueError):
-            rate = self.override("distiller.learning_rate")
-            self.learning_rate = None if rate is None else float(rate)
+            self.learning_rate = float(self.override("distiller.learning_rate") or "")
 
     @property
     def is_damaged(self) -> bool:
