@@ -1,6 +1,7 @@
 """The audit of the labels: which positions are continued, from which tokens, and the table."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -32,7 +33,7 @@ def record(**changed) -> dict:
 
 
 def position(answer: int, step: int, *, moving: bool) -> Position:
-    return Position(answer, f"q/{answer}", step, 1.0, moving, [1, 2], [2], (5, 6))
+    return Position(answer, f"q/{answer}", step, 1.0, moving, [1, 2], 1, (5, 6))
 
 
 def test_differences_are_paired_by_position_worked_by_hand():
@@ -62,13 +63,13 @@ def test_differences_are_paired_by_position_worked_by_hand():
 
 def test_a_question_gives_one_position_of_each_kind():
     kept = [position(n // 4, n % 4, moving=n % 2 == 0) for n in range(40)]
-    chosen = _choose(kept, 6, 0, question_of=lambda one: one.answer)
+    chosen = _choose(kept, 6, 0)
     for moving in (True, False):
         answers = [one.answer for one in chosen if one.moving == moving]
         assert len(answers) == len({*answers}) == 6
-    assert _choose(kept, 6, 0, question_of=lambda one: one.answer) == chosen
-    assert _choose(kept, 6, 1, question_of=lambda one: one.answer) != chosen
-    assert len(_choose(kept, 6, 0, question_of=lambda one: 0)) == 2
+    assert _choose(kept, 6, 0) == chosen
+    assert _choose(kept, 6, 1) != chosen
+    assert len(_choose([replace(one, question_id="q") for one in kept], 6, 0)) == 2
 
 
 @pytest.mark.integration
@@ -117,3 +118,13 @@ def test_an_audit_without_references_is_an_error(tmp_path, capsys):
     words = [*OVERRIDES, "data=jsonl", f"data.path={questions}", f"store={tmp_path / 'store'}"]
     assert main(words) == 1
     assert "has no reference answer" in capsys.readouterr().err
+
+
+@pytest.mark.integration
+def test_chosen_answers_can_be_audited(tmp_path, capsys):
+    """They have all ended, so that nothing records which of them did."""
+    words = ["--positions", "2", "--samples", "1", "--max-new-tokens", "8", *OVERRIDES]
+    words += [f"store={tmp_path / 'store'}", "--out", str(tmp_path / "audit")]
+    words += ["method.trajectories=expert_verified", "method.max_new_tokens=80"]
+    assert main(words) == 0
+    assert "trajectory right" in capsys.readouterr().out

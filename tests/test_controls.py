@@ -193,11 +193,23 @@ def test_an_invalid_control_names_its_key(choices, message):
         method(**choices)
 
 
+def test_all_sampled_answers_have_the_same_parameters():
+    """One function declares them; a choice that is `like` it can have others too."""
+    names = ("expert_sampled", "expert_verified", "expert_formatted_wrong")
+    found = [method(trajectories=name, parameters={"samples": 3}) for name in names]
+    assert {one.parameters["samples"] for one in found} == {3}
+    assert len({frozenset(one.parameters) for one in found}) == 1
+    more = method(trajectories="expert_formatted").parameters
+    assert more.keys() - found[0].parameters == {"last_sentence"}
+    with pytest.raises(UserError, match=r"method\.samples=0 .*\[1,"):
+        method(trajectories="expert_verified", parameters={"samples": 0})
+
+
 # Answers that end and have a box ------------------------------------------------------------------
 
 ANSWERS = [
     ("a", r"One. Two\nThus 2 is \boxed{2}.", True),
-    ("a", r"So \boxed{1}! It is \boxed{3}", True),
+    ("a", r"So \boxed{1}! It is \fbox{3}", True),
     ("b", r"\boxed{4}", False),
 ]
 
@@ -214,7 +226,7 @@ def test_only_the_sentence_with_the_last_box_is_learned(tmp_path):
     assert facts == {"answers": 2, "drawn": 3, "right": 2, "solved": 1}
     rows = [*read_shards(out)]
     learned = [tokenizer.decode(row["token_ids"], skip_special_tokens=True) for row in rows]
-    assert learned == [r"Thus 2 is \boxed{2}.", r"It is \boxed{3}"]
+    assert learned == [r"Thus 2 is \boxed{2}.", r"It is \fbox{3}"]
     for row, (_, text, _) in zip(rows, answers, strict=False):
         read = tokenizer.decode(row["prompt_ids"][2:])
         assert read + tokenizer.decode(row["token_ids"], skip_special_tokens=True) == text

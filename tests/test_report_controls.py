@@ -7,6 +7,7 @@ import pytest
 
 from lr_exp.report.analyse.controls import Control, controls
 from lr_exp.report.analyse.rows import sweeps
+from lr_exp.report.read.run import AnswersMissingError
 from lr_exp.report.read.runs import find_runs
 from lr_exp.report.tables.controls import controls_table
 from lr_exp.store.run_folder import answers_file, forced_file
@@ -35,7 +36,7 @@ def sweep_of(folder):
 
 
 def by_method(folder) -> dict[str, Control]:
-    return {one.rows[0].setup.method: one for one in controls(sweep_of(folder))}
+    return {one.method: one for one in controls(sweep_of(folder))}
 
 
 def test_each_method_is_compared_at_its_own_best_learning_rate(tmp_path):
@@ -51,13 +52,16 @@ def test_each_method_is_compared_at_its_own_best_learning_rate(tmp_path):
         "sharpened": ["0.0001"],
         "runner_up": ["0.001"],
     }
-    assert [one.same_prompt.mean for one in found.values()] == [1, 0.25, 1]
-    assert found["lightreasoner"].against is None
-    assert [found[name].against.mean for name in ("sharpened", "runner_up")] == [-0.75, 0]
+    assert [one.gain.mean for one in found.values()] == [1, 0.25, 1]
+    assert found["lightreasoner"].against_lightreasoner is None
+    assert [found[name].against_lightreasoner.mean for name in ("sharpened", "runner_up")] == [
+        -0.75,
+        0,
+    ]
     # No sign flip of 30 lost questions sums to as much; equal answers have p = 1.
     assert found["sharpened"].p_holm == pytest.approx(2 / 10_001)
     assert found["runner_up"].p_holm == 1
-    low, high = found["runner_up"].against.ci95
+    low, high = found["runner_up"].against_lightreasoner.ci95
     assert low < 0 < high
 
 
@@ -68,7 +72,7 @@ def test_choosing_among_learning_rates_that_teach_nothing_gains_nothing(tmp_path
         right = draw.integers(2, size=N).tolist()
         write(tmp_path, "lightreasoner", rate, right)
         write(tmp_path, "sharpened", rate, right)
-    gain = by_method(tmp_path)["lightreasoner"].same_prompt.mean
+    gain = by_method(tmp_path)["lightreasoner"].gain.mean
     assert abs(gain - 0.5) < 0.05
 
 
@@ -114,6 +118,17 @@ def test_the_parts_of_a_gain_are_those_of_the_chosen_learning_rate(tmp_path):
     assert row["latent"].startswith("+0.0 (-")
     assert row["format"].startswith("+50.0 (")
     assert table.records[1]["p_holm"] == 1
+
+
+def test_damaged_forced_answers_are_missing_answers(tmp_path):
+    forced = {"force_answer": True, "max_new_tokens": 2048, "decoder": "greedy"}
+    write(tmp_path, "lightreasoner", 1e-4, NOTHING, settings__evaluator=forced)
+    (run,) = find_runs(tmp_path).runs
+    place = run.folder / forced_file("tuned", "micro_add")
+    place.parent.mkdir(parents=True)
+    place.write_text('{"id": "micro_add/0"}\n')
+    with pytest.raises(AnswersMissingError, match=r"forced.* cannot be read"):
+        run.forced_records("tuned", "micro_add")
 
 
 def test_a_sweep_with_one_learning_rate_has_no_such_table(tmp_path):

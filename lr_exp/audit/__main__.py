@@ -51,7 +51,7 @@ def main(words: Sequence[str] | None = None) -> int:
     for name, default in asdict(Budget()).items():
         about = f"{_BUDGET[name][1]} (default: {default})"
         parser.add_argument(_flag(name), type=type(default), default=default, help=about)
-    chosen = parser.parse_args(words)
+    chosen = parser.parse_intermixed_args(words)
     budget = {
         name: check_value(_flag(name), getattr(chosen, name), hint)
         for name, (hint, _) in _BUDGET.items()

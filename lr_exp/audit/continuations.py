@@ -4,15 +4,15 @@ The paper's core claim is that a label prefers tokens that lead to right answers
 is tested without training.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 
-from lr_exp.config.options import option_folders
 from lr_exp.config.settings import Settings
 from lr_exp.data.questions import Question
 from lr_exp.errors import UserError
@@ -22,14 +22,18 @@ from lr_exp.models.prompts import form_for
 from lr_exp.models.vocabulary import text_of
 from lr_exp.pipeline.context import RunContext
 from lr_exp.pipeline.inputs import Inputs
+from lr_exp.pipeline.interactive import context_of
 from lr_exp.pipeline.sampling import score_trajectories, select_steps
+from lr_exp.report.analyse.samples import by_question
 from lr_exp.sampler.profile import effect_of
 from lr_exp.sampler.supervision import read_supervision
-from lr_exp.store import Artifact, Recipe, Store
+from lr_exp.store import Artifact, Recipe
 from lr_exp.store.shards import read_by_index, read_shards
 
-VERSION = 1
+VERSION = 2
 ARMS = ("label", "expert")  # whose most probable token an answer is continued from
+
+_RECORDED = ("question_id", "answer", "step", "kl", "moving")
 
 
 @dataclass(frozen=True)
@@ -52,7 +56,7 @@ class Position:
     kl: float  # nats
     moving: bool  # the label's most probable token is not the expert's
     prefix: list[int]  # prompt and answer up to the position
-    generated: list[int]  # the part of the prefix that the expert generated
+    prompt_length: int  # of the prefix
     tokens: tuple[int, int]  # of ARMS
 
 
@@ -73,10 +77,8 @@ def audit(settings: Settings, budget: Budget) -> list[dict[str, Any]]:
 
     Raises UserError: the method has no label, or a question has no reference answer.
     """
-    settings = replace(settings, stages=["sample"])
-    store = Store(settings.store)
-    context = RunContext(Inputs(settings, option_folders(settings.config_dirs), store), store)
-    inputs = context.inputs
+    context = context_of(replace(settings, stages=["sample"]))
+    inputs, tokenizer = context.inputs, context.inputs.expert_tokenizer
     if not inputs.method.target.choice.columns:
         raise UserError(
             f"method={inputs.method.name} has no soft label: choose a method with one, such as "
@@ -87,87 +89,61 @@ def audit(settings: Settings, budget: Budget) -> list[dict[str, Any]]:
     trajectories = inputs.method.trajectories(context)
     steps = score_trajectories(context, trajectories.artifact)
     supervision = select_steps(context, trajectories.artifact, steps)
-    per_question = trajectories.answers_per_question
-    special = {*inputs.expert_tokenizer.all_special_ids}
-    chosen = _choose(
-        [one for one in _kept(steps.folder, supervision.folder) if not special & {*one.tokens}],
-        budget.positions,
-        settings.seed,
-        question_of=lambda one: one.answer // per_question,
-    )
+    special = {*tokenizer.all_special_ids}
+    kept = [one for one in _kept(steps.folder, supervision.folder) if not special & {*one.tokens}]
+    chosen = _choose(kept, budget.positions, settings.seed)
     if not chosen:
         raise UserError("no kept position can be audited: lower beta, or use more questions.")
-    continued = read_by_index(_continue(context, supervision, chosen, budget).folder)
     answers = {row["index"]: row for row in read_shards(trajectories.artifact.folder)}
+    continued = read_by_index(_continue(context, supervision, chosen, budget).folder)
+    arms = by_question(continued, budget.samples)
     records = []
-    for place, one in enumerate(chosen):
-        question = inputs.questions[one.answer // per_question]
-        own = continued[place * 2 * budget.samples :][: 2 * budget.samples]
-        arms = own[: budget.samples], own[budget.samples :]
-        right = [
-            sum(
-                _is_right(inputs, question, [*one.generated, token, *row["token_ids"]])
-                for row in arm
-            )
-            for token, arm in zip(one.tokens, arms, strict=True)
-        ]
-        answer = answers[one.answer]["token_ids"]
-        is_cut = answers[one.answer]["finished"] is False
-        ended = "right" if _is_right(inputs, question, answer) else "wrong"
-        names = [text_of(inputs.expert_tokenizer, [token], special=True) for token in one.tokens]
-        records.append(
-            {
-                "question_id": one.question_id,
-                "answer": one.answer,
-                "step": one.step,
-                "kl": one.kl,
-                "moving": one.moving,
-                **{f"{arm}_token": name for arm, name in zip(ARMS, names, strict=True)},
-                "trajectory": "cut off" if is_cut else ended,
-                **{f"right_from_{arm}": count for arm, count in zip(ARMS, right, strict=True)},
-                "samples": budget.samples,
-            }
-        )
+    for one, *drawn in zip(chosen, arms[::2], arms[1::2], strict=True):
+        question = inputs.questions[one.answer // trajectories.answers_per_question]
+        is_right = partial(_is_right, inputs, question)
+        answer = answers[one.answer]
+        ended = "right" if is_right(answer["token_ids"]) else "wrong"
+        # Chosen answers have all ended, so that their rows do not say so.
+        record = {name: getattr(one, name) for name in _RECORDED} | {
+            "trajectory": "cut off" if answer.get("finished") is False else ended,
+            "samples": budget.samples,
+        }
+        for arm, token, rows in zip(ARMS, one.tokens, drawn, strict=True):
+            start = [*one.prefix[one.prompt_length :], token]
+            record[f"{arm}_token"] = text_of(tokenizer, [token], special=True)
+            record[f"right_from_{arm}"] = sum(is_right([*start, *row["token_ids"]]) for row in rows)
+        records.append(record)
     return records
 
 
 def _kept(steps: Path, supervision: Path) -> Iterator[Position]:
     """The kept positions of a run, in the order of the answers."""
-    scores: dict[int, dict[int, dict[str, Any]]] = {}  # rows of the step table, by answer and step
-    for row in read_shards(steps):
-        scores.setdefault(row["index"], {})[row["step"]] = row
+    scores = {(row["index"], row["step"]): row for row in read_shards(steps)}
     for answer in read_supervision(supervision):
         for place, (step, label) in enumerate(zip(answer.steps, answer.labels, strict=True)):
-            row = scores[answer.index][step]
-            moving = effect_of(label, row).is_moving
-            prefix = answer.input_ids[: answer.read_at(place) + 1]
-            top = max(label, key=lambda token: label[token]) if moving else row["expert_top1"]
+            row = scores[answer.index, step]
+            expert, moving = row["expert_top1"], effect_of(label, row).is_moving
             yield Position(
-                answer.index,
-                answer.question_id,
-                step,
-                row["kl"],
-                moving,
-                prefix,
-                prefix[answer.prompt_length :],
-                (top, row["expert_top1"]),
+                answer=answer.index,
+                question_id=answer.question_id,
+                step=step,
+                kl=row["kl"],
+                moving=moving,
+                prefix=answer.input_ids[: answer.read_at(place) + 1],
+                prompt_length=answer.prompt_length,
+                tokens=(max(label, key=lambda token: label[token]) if moving else expert, expert),
             )
 
 
-def _choose(
-    kept: Sequence[Position],
-    count: int,
-    seed: int,
-    question_of: Callable[[Position], int],
-) -> list[Position]:
+def _choose(kept: Sequence[Position], count: int, seed: int) -> list[Position]:
     """Up to `count` moving and as many confirming positions, at most one of each per question."""
     draw = np.random.default_rng(seed)
     chosen: list[Position] = []
     for moving in (True, False):
-        own: dict[int, Position] = {}
+        own: dict[str, Position] = {}
         for place in draw.permutation(len(kept)):
             if kept[place].moving == moving:
-                own.setdefault(question_of(kept[place]), kept[place])
+                own.setdefault(kept[place].question_id, kept[place])
         chosen += [*own.values()][:count]
     return chosen
 
@@ -184,37 +160,34 @@ def _continue(
         for _ in range(budget.samples)
     ]
     settings = {
-        **asdict(budget),
-        "batch_size": inputs.settings.sampler.batch_size,
+        "max_new_tokens": budget.max_new_tokens,
+        "temperature": budget.temperature,
         "seed": inputs.settings.seed,
-        **context.models.generation_environment("sampler"),
     }
+    batch_size = inputs.settings.sampler.batch_size
     recipe = Recipe(
         "audit",
         VERSION,
         {"supervision": supervision.address, "expert": inputs.expert.fingerprint},
-        settings,
+        {
+            **asdict(budget),
+            **settings,
+            "batch_size": batch_size,
+            **context.models.generation_environment("sampler"),
+        },
     )
 
     def build(folder: Path) -> dict[str, Any]:
         with context.models.generating("sampler") as (expert, generate):
-            decoding = single_decoding(
-                expert,
-                prompts,
-                max_new_tokens=budget.max_new_tokens,
-                temperature=budget.temperature,
-                seed=inputs.settings.seed,
-                stop=form_for(expert.tokenizer, inputs.teacher_prompt).stop,
-                generate=generate,
-            )
+            stop = form_for(expert.tokenizer, inputs.prompt).stop
             return decode_into_shards(
                 prompts,
-                decoding,
+                single_decoding(expert, prompts, stop=stop, generate=generate, **settings),
                 folder,
                 [("token_ids", pa.list_(pa.int32()))],
                 lambda _, decoded: {"token_ids": decoded.token_ids},
                 name="audit",
-                batch_size=inputs.settings.sampler.batch_size,
+                batch_size=batch_size,
             )
 
     return context.make(recipe, build, stage="sample", together=True)

@@ -1,9 +1,12 @@
 """The audit of the labels: is the label's token followed by a right answer more often?"""
 
+import math
 from collections.abc import Mapping, Sequence
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
+import pandas as pd
 
 from lr_exp.report.analyse.paired import Correct, Estimate, accuracy, difference
 from lr_exp.report.page.trajectories import token_kinds
@@ -24,38 +27,31 @@ _ABOUT = (
 )
 
 
-def groups(records: Records) -> dict[tuple[str, str], list[Mapping[str, Any]]]:
+def groups(records: Records) -> dict[tuple[str, str], Records]:
     """The positions by kind (`moving`, `confirming`) and by what they have in common."""
-    found: dict[tuple[str, str], list[Mapping[str, Any]]] = {}
-    for one in sorted(records, key=lambda one: not one["moving"]):
-        kind = "moving" if one["moving"] else "confirming"
-        (token,) = token_kinds([one["label_token"]], "")
-        for what in (
-            "all",
-            f"trajectory {one['trajectory']}",
-            f"KL {_interval(one['kl'], _KL_EDGES)} nats",
-            f"token {_interval(one['step'], _STEP_EDGES)}",
-            f"label's token: {token}",
-        ):
-            found.setdefault((kind, what), []).append(one)
-    order = {"all": 0, "trajectory": 1, "KL": 2, "token": 3, "label's": 4}
-
-    def key(name: tuple[str, str]) -> tuple[object, ...]:
-        own = found[name][0]
-        size = {"KL": own["kl"], "token": own["step"]}.get(name[1].split()[0], 0)
-        return name[0] != "moving", order[name[1].split()[0]], size, name[1]
-
-    return {name: found[name] for name in sorted(found, key=key)}
+    frame: Any = pd.DataFrame(records)
+    kinds = [token_kinds([token], "")[0] for token in frame["label_token"]]
+    criteria = [
+        pd.Series("all", index=frame.index),
+        "trajectory " + frame["trajectory"],
+        _binned(frame["kl"], "KL {} nats", _KL_EDGES),
+        _binned(frame["step"], "token {}", _STEP_EDGES),
+        "label's token: " + pd.Series(kinds),
+    ]
+    return {
+        (kind, str(what)): own.to_dict("records")
+        for kind, of_kind in (("moving", frame["moving"]), ("confirming", ~frame["moving"]))
+        for criterion in criteria
+        for what, own in frame[of_kind].groupby(criterion, observed=True)
+    }
 
 
-def _interval(value: float, edges: Sequence[float]) -> str:
-    """`0.5 to 1`, `below 0.5` or `4 and more`."""
-    place = int(np.searchsorted(edges, value, side="right"))
-    if place == 0:
-        return f"below {edges[0]:g}"
-    if place == len(edges):
-        return f"{edges[-1]:g} and more"
-    return f"{edges[place - 1]:g} to {edges[place]:g}"
+def _binned(values: Any, form: str, edges: Sequence[float]) -> Any:
+    """Ordered categories `0.5 to 1`, `below 0.5` or `4 and more`, each in `form`."""
+    between = [f"{low:g} to {high:g}" for low, high in pairwise(edges)]
+    names = [f"below {edges[0]:g}", *between, f"{edges[-1]:g} and more"]
+    bins = [-math.inf, *edges, math.inf]
+    return pd.cut(values, bins, right=False, labels=[form.format(name) for name in names])
 
 
 def shares(records: Records) -> tuple[Correct, Correct]:
@@ -75,27 +71,22 @@ def shift(records: Records) -> Estimate:
 def audit_table(records: Records, name: str) -> Table:
     """One row per kind of position and group of them."""
     found = groups(records)
-    both = [shares(own) for own in found.values()]
-    shifts = [shift(own) for own in found.values()]
+    measured = [(*map(accuracy, shares(own)), shift(own)) for own in found.values()]
     columns = [
         text_column("positions", [kind for kind, _ in found]),
         text_column("of these", [what for _, what in found]),
         (Column("n"), [f"{len(own):,}" for own in found.values()]),
-        (Column("right, label's token"), [f"{100 * label.mean():.1f}" for label, _ in both]),
-        (Column("right, expert's token"), [f"{100 * expert.mean():.1f}" for _, expert in both]),
-        (Column("difference"), [cell.with_interval(one) for one in shifts]),
+        (Column("right, label's token"), [f"{100 * one.mean:.1f}" for one, _, _ in measured]),
+        (Column("right, expert's token"), [f"{100 * one.mean:.1f}" for _, one, _ in measured]),
+        (Column("difference"), [cell.with_interval(one) for _, _, one in measured]),
     ]
     rows = [
-        {
-            "positions": kind,
-            "of_these": what,
-            "n": len(own),
-            **estimate_record("right_label", accuracy(label)),
-            **estimate_record("right_expert", accuracy(expert)),
-            **estimate_record("difference", one),
-        }
-        for ((kind, what), own), (label, expert), one in zip(
-            found.items(), both, shifts, strict=True
+        {"positions": kind, "of_these": what, "n": len(own)}
+        | estimate_record("right_label", label)
+        | estimate_record("right_expert", expert)
+        | estimate_record("difference", change)
+        for ((kind, what), own), (label, expert, change) in zip(
+            found.items(), measured, strict=True
         )
     ]
     return table_of(name, "Audit of the labels", columns, rows, [_ABOUT])

@@ -37,11 +37,13 @@ class Choice:
     columns: tuple[str, ...]  # of the step table, besides POSITION
     needs: tuple[str, ...]  # of: references, solutions, target
     compares_all: bool  # a step rule that ranks or draws among all positions of the run
+    like: Callable[..., Any] | None  # another choice whose parameters this one has as well
 
     @cached_property
     def parameters(self) -> dict[str, inspect.Parameter]:
         """The keyword-only arguments, by name without a final underscore (`lambda_`)."""
-        found = inspect.signature(self.function).parameters.values()
+        functions = [one for one in (self.like, self.function) if one is not None]
+        found = [one for each in functions for one in inspect.signature(each).parameters.values()]
         return {one.name.removesuffix("_"): one for one in found if one.kind is one.KEYWORD_ONLY}
 
     @cached_property
@@ -115,7 +117,12 @@ registry: dict[tuple[str, str], Choice] = {}  # by kind and name
 
 
 def register(
-    kind: str, *, columns: Iterable[str] = (), needs: Iterable[str] = (), compares_all: bool = False
+    kind: str,
+    *,
+    columns: Iterable[str] = (),
+    needs: Iterable[str] = (),
+    compares_all: bool = False,
+    like: Callable[..., Any] | None = None,
 ) -> Callable[[F], F]:
     """Registers the decorated function as a choice, under its own name without a final underscore.
 
@@ -125,6 +132,7 @@ def register(
         columns: of the step table. Any makes the run score the trajectories with both models.
         needs: `references` or `solutions` (of the questions), `target` (of a loss).
         compares_all: a step rule that needs all positions of the run at once, not only a shard's.
+        like: a choice of the same kind; its parameters are passed to the function as well.
 
     Raises:
         ValueError: the kind is unknown, or the name is that of a built-in choice.
@@ -137,7 +145,7 @@ def register(
         taken = registry.get((kind, name))
         if taken and taken.source is None and not _is_ours(function):
             raise ValueError(f"{kind} {name!r} is a choice of lr_exp: use another name")
-        declared = (tuple(columns), tuple(needs), compares_all)
+        declared = (tuple(columns), tuple(needs), compares_all, like)
         registry[kind, name] = Choice(kind, name, function, *declared)
         return function
 

@@ -6,8 +6,9 @@ answer.
 
 import json
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from importlib.metadata import version
+from itertools import product
 from pathlib import Path
 from statistics import fmean
 from typing import Any
@@ -59,7 +60,7 @@ class Variant:
     # greedy, contrastive or sampled; None is `evaluator.decoder`, and only then is the result
     # logged as a point of the accuracy curve.
     decoder: str | None = None
-    sampling: Sampling | None = None  # of the decoder "sampled"
+    sampling: Sampling = field(default_factory=Sampling)  # of the decoder "sampled"
 
     @property
     def adapter(self) -> Path | None:
@@ -75,83 +76,77 @@ class Evaluation:
     forced: Artifact | None  # the same for forced answers
 
 
+Evaluations = dict[str, Evaluation]  # by benchmark
+Made = dict[tuple[str, str], Evaluations]  # by prompt, the headline first, and model
+
+
 def evaluate_models(
     context: RunContext, tuned: Tuned | None, tracker: Tracker, folder: Path
 ) -> EvaluateSummary:
     """Evaluates the expert and, if there is one, the tuned expert on all benchmarks and prompts."""
-    evaluator = context.inputs.settings.evaluator
-    done: list[Evaluation] = []
-    prompts: dict[str, dict[str, Results]] = {}
-    made: dict[str, dict[str, dict[str, Evaluation]]] = {}  # by benchmark, model and prompt
-    variants: dict[str, Tuned | None] = {"expert": None} | ({"tuned": tuned} if tuned else {})
-    for form in context.inputs.prompts:
-        results: dict[str, Results] = {}
-        for who, adapter in variants.items():
-            evaluations = _evaluate_all(context, adapter, form)
-            done += evaluations.values()
-            results[who] = {name: one.result for name, one in evaluations.items()}
-            for name, evaluation in evaluations.items():
-                made.setdefault(name, {}).setdefault(who, {})[form] = evaluation
-                tracker.artifact(evaluation.graded, benchmark=name, who=who, prompt=form)
-                place = folder / answers_file(who, name, form if prompts else None)
-                link(place, evaluation.graded.folder / _ANSWERS_FILE)
-                if evaluation.forced is not None:
-                    link(folder / forced_file(who, name), evaluation.forced.folder / _ANSWERS_FILE)
-        prompts[form] = results
+    run, evaluator = context.inputs, context.inputs.settings.evaluator
+    models: dict[str, Tuned | None] = {"expert": None} | ({"tuned": tuned} if tuned else {})
+    made: Made = {}
+    for form, (who, adapter) in product(run.prompts, models.items()):
+        made[form, who] = _evaluate_all(context, adapter, form)
+        for name, one in made[form, who].items():
+            tracker.artifact(one.graded, benchmark=name, who=who, prompt=form)
+            place = answers_file(who, name, None if form == run.headline else form)
+            link(folder / place, one.graded.folder / _ANSWERS_FILE)
+            if one.forced is not None:
+                link(folder / forced_file(who, name), one.forced.folder / _ANSWERS_FILE)
     extra: dict[str, Any] = {}  # a part that was not measured has no key in the file
-    generated = [one.name for one in context.inputs.benchmarks if one.format in GENERATED]
     if tuned is not None:
-        extra["gains"] = {name: _gains(models) for name, models in made.items()}
+        extra["gains"] = {one.name: _gains(made, one.name) for one in run.benchmarks}
     if tuned is not None and (snapshots := tuned.snapshots()):
         extra["curve"], extra["curve_seconds"] = [], 0.0
         for snapshot in snapshots:
-            evaluations = _evaluate_all(context, snapshot, context.inputs.headline)
-            accuracies = {name: one.result for name, one in evaluations.items()}
-            extra["curve"].append(CurvePoint(step=snapshot.step or 0, results=accuracies))
+            evaluations = _evaluate_all(context, snapshot, run.headline)
+            extra["curve"].append(
+                CurvePoint(step=snapshot.step or 0, results=_results(evaluations))
+            )
             extra["curve_seconds"] += sum(one.seconds for one in evaluations.values())
-    if evaluator.gap is not None and context.inputs.benchmarks:
+    if evaluator.gap is not None and run.benchmarks:
         extra["gap"], extra["gap_seconds"] = _gap(context, evaluator.gap)
-    if evaluator.samples > 1 and context.inputs.benchmarks:
-        extra["samples"] = _samples(context, variants, made, folder)
+    if evaluator.samples > 1 and run.benchmarks:
+        extra["samples"] = _samples(context, models, made, folder)
+    done = [one for own in made.values() for one in own.values()]
+    results = {form: {who: _results(made[form, who]) for who in models} for form in run.prompts}
     return EvaluateSummary(
         decoder=evaluator.decoder,
-        **next(iter(prompts.values())),
-        prompts={form: PromptResults(**results) for form, results in prompts.items()},
-        seconds=sum(evaluation.seconds for evaluation in done),
-        reused=all(evaluation.reused for evaluation in done),
-        generated=generated,
+        **results[run.headline],
+        prompts={form: PromptResults(**own) for form, own in results.items()},
+        seconds=sum(one.seconds for one in done),
+        reused=all(one.reused for one in done),
+        generated=[one.name for one in run.benchmarks if one.format in GENERATED],
         **extra,
     )
 
 
-def _evaluate_all(context: RunContext, tuned: Tuned | None, form: str) -> dict[str, Evaluation]:
+def _evaluate_all(context: RunContext, tuned: Tuned | None, form: str) -> Evaluations:
     benchmarks, variant = context.inputs.benchmarks, Variant(form, tuned)
     return {one.name: evaluate_benchmark(context, one, variant) for one in benchmarks}
 
 
-def _gains(models: dict[str, dict[str, Evaluation]]) -> Gains:
-    """The gains on a benchmark, from the evaluations by model and prompt."""
-    graded = {
-        who: {form: _lines(one.graded) for form, one in by_prompt.items()}
-        for who, by_prompt in models.items()
-    }
-    correct = {
-        who: {
-            form: np.array([[line["correct"] for line in lines]], dtype=float)
-            for form, lines in by_prompt.items()
-        }
-        for who, by_prompt in graded.items()
-    }
-    headline, lines = next(iter(graded["expert"].items()))
-    found = gains(correct["expert"], correct["tuned"], [line["id"] for line in lines])
-    forced = [models[who][headline].forced for who in ("expert", "tuned")]
-    if forced[0] is None or forced[1] is None:
-        return found
-    before, after = (
-        (graded[who][headline], _lines(one))
-        for who, one in (("expert", forced[0]), ("tuned", forced[1]))
+def _results(evaluations: Evaluations) -> Results:
+    return {name: one.result for name, one in evaluations.items()}
+
+
+def _gains(made: Made, benchmark: str) -> Gains:
+    headline, _ = next(iter(made))
+    graded: dict[str, dict[str, list[dict[str, Any]]]] = {"expert": {}, "tuned": {}}
+    for (form, who), own in made.items():
+        graded[who][form] = _lines(own[benchmark].graded)
+    expert, tuned = (
+        {form: np.array([[one["correct"] for one in own]], float) for form, own in by_form.items()}
+        for by_form in graded.values()
     )
-    return found.model_copy(update={"decomposition": decompose(before, after)})
+    found = gains(expert, tuned, [line["id"] for line in graded["expert"][headline]])
+    forced = {who: made[headline, who][benchmark].forced for who in graded}
+    parts = [(graded[who][headline], _lines(one)) for who, one in forced.items() if one is not None]
+    if len(parts) < len(graded):
+        return found
+    return found.model_copy(update={"decomposition": decompose(*parts)})
 
 
 def _lines(made: Artifact) -> list[dict[str, Any]]:
@@ -173,23 +168,20 @@ def _gap(context: RunContext, decoder: str) -> tuple[Gap, float]:
 
 
 def _samples(
-    context: RunContext,
-    variants: dict[str, Tuned | None],
-    made: dict[str, dict[str, dict[str, Evaluation]]],
-    folder: Path,
+    context: RunContext, models: dict[str, Tuned | None], made: Made, folder: Path
 ) -> Samples:
     """Several sampled answers of each model to each question, with the headline prompt.
 
     Args:
-        made: the greedy evaluations by benchmark, model and prompt.
+        made: the evaluations without sampling.
     """
     run, evaluator = context.inputs, context.inputs.settings.evaluator
     sampling = Sampling(evaluator.samples, evaluator.temperature, run.settings.seed)
-    results: dict[str, dict[str, SampledResult]] = {who: {} for who in variants}
+    results: dict[str, dict[str, SampledResult]] = {who: {} for who in models}
     covered, seconds = {}, 0.0
     for benchmark in run.benchmarks:
         name, answered = benchmark.name, {}
-        for who, adapter in variants.items():
+        for who, adapter in models.items():
             variant = Variant(run.headline, adapter, decoder="sampled", sampling=sampling)
             found = evaluate_benchmark(context, benchmark, variant)
             seconds += found.seconds
@@ -199,20 +191,24 @@ def _samples(
             result = results[who][name] = sampled_result(answered[who], evaluator.pass_at_counts)
             shares = {key: one.share for key, one in result.by_name.items()}
             context.log(f"eval/{name}", run.settings.distiller.steps if adapter else 0, shares)
-        if "tuned" in variants:
-            headline = (next(iter(made[name][who].values())) for who in ("expert", "tuned"))
-            before, after = (_lines(greedy.graded) for greedy in headline)
+        if "tuned" in models:
+            greedy = (made[run.headline, who][name].graded for who in ("expert", "tuned"))
+            before, after = map(_lines, greedy)
             covered[name] = coverage(before, after, answered["expert"])
-    drawn = {"samples": sampling.samples, "temperature": sampling.temperature, "seconds": seconds}
-    extra = {"coverage": covered} if covered else {}
-    return Samples.model_validate({**drawn, **results, **extra})
+    return Samples(
+        samples=sampling.samples,
+        temperature=sampling.temperature,
+        seconds=seconds,
+        **results,
+        **({"coverage": covered} if covered else {}),
+    )
 
 
 def evaluate_benchmark(
     context: RunContext, benchmark: BenchmarkSettings, variant: Variant
 ) -> Evaluation:
     """Evaluates one model on one benchmark. The grades of several answers have votes."""
-    run, tuned, sampling = context.inputs, variant.tuned, variant.sampling
+    run, tuned, samples = context.inputs, variant.tuned, variant.sampling.samples
     questions = run.benchmark_questions[benchmark.name]
     answers = _answers(context, benchmark, variant)
     recipe = Recipe(
@@ -227,7 +223,6 @@ def evaluate_benchmark(
     )
 
     def build(folder: Path) -> dict[str, Any]:
-        samples = sampling.samples if sampling else 1
         asked, outputs = repeated(questions, samples), read_by_index(answers.folder)
         graded = grade.grade_all(asked, outputs, benchmark.answer)
         if samples > 1:
@@ -310,9 +305,9 @@ def _answers(context: RunContext, benchmark: BenchmarkSettings, variant: Variant
     prompt = run.prompts[variant.form][benchmark.name]
     limits = {"max_new_tokens": evaluator.max_new_tokens, "batch_size": evaluator.batch_size}
     settings: dict[str, Any] = {**limits, "decoder": decoder}
-    sampling = variant.sampling or (Sampling() if decoder == "sampled" else None)
-    if variant.sampling is not None:
-        settings |= asdict(variant.sampling)
+    sampling = variant.sampling if decoder == "sampled" else None
+    if sampling is not None:
+        settings |= asdict(sampling)
     inputs: dict[str, Any] = {
         "questions": prompts_fingerprint(questions),
         "model": (run.amateur if variant.who == "amateur" else run.expert).fingerprint,

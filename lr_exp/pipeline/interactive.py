@@ -114,7 +114,7 @@ def load_pair(settings: Settings) -> Pair:
 
     Raises UserError: a model is missing or damaged, or the vocabularies do not match.
     """
-    context = _context(settings)
+    context = context_of(settings)
     shared = context.inputs.shared
     expert, amateur = context.models.pair()
     return Pair(expert, amateur, shared, settings, context.inputs.prompt)
@@ -139,7 +139,7 @@ def sample(
             f"data={settings.data.name} holds kept steps only, without the other tokens: choose a "
             "data set of questions."
         )
-    context = _context(replace(settings, stages=["sample"]))
+    context = context_of(replace(settings, stages=["sample"]))
     if questions is not None:
         context.inputs.questions = questions_of(questions)  # are not read from the source then
     if not context.inputs.method.needs_amateur:
@@ -162,7 +162,8 @@ def sample(
     return Sample([_answer(row, tokenizer) for row in rows], frame, labels, facts)
 
 
-def _context(settings: Settings) -> RunContext:
+def context_of(settings: Settings) -> RunContext:
+    """Of a run with these settings, in its store; logs no metrics."""
     store = Store(settings.store)
     return RunContext(Inputs(settings, option_folders(settings.config_dirs), store), store)
 

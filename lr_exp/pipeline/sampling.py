@@ -3,6 +3,7 @@
 import json
 import logging
 from dataclasses import asdict
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -111,24 +112,21 @@ def score_trajectories(context: RunContext, trajectories: Artifact) -> Artifact:
 def select_steps(context: RunContext, trajectories: Artifact, steps: Artifact | None) -> Artifact:
     """Selects steps and targets from the step table or, without one, from the trajectories."""
     inputs, method = context.inputs, context.inputs.method
-    # Set only for a student with another prompt than the expert, so that other addresses stay.
-    student = {}
-    if inputs.teacher_prompt is not inputs.prompt:
-        student = {"prompt": inputs.prompt.identity, "expert": inputs.expert.fingerprint}
+    identity, student_prompt = method.identity("select", "target"), None
+    if inputs.teacher_prompt is not inputs.prompt:  # the student's replaces the expert's
+        identity |= {"prompt": inputs.prompt.identity, "expert": inputs.expert.fingerprint}
+        student_prompt = partial(render_prompt, inputs.expert_tokenizer, prompt=inputs.prompt)
     recipe = Recipe(
         "supervision",
         select.VERSION,
         {"trajectories": trajectories.address, "steps": steps.address if steps else None},
-        {**method.identity("select", "target"), **student},
+        identity,
     )
-
-    def ask(question: str) -> list[int]:
-        return render_prompt(inputs.expert_tokenizer, question, inputs.prompt)
 
     def build(folder: Path) -> dict[str, Any]:
         table = steps.folder if steps else None
         return select.write(
-            trajectories.folder, table, method, folder, student_prompt=ask if student else None
+            trajectories.folder, table, method, folder, student_prompt=student_prompt
         )
 
     return context.make(recipe, build, stage="sample")

@@ -3,7 +3,7 @@
 A choice takes the run's context and returns `Trajectories`; it makes its artifacts in the store.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Annotated, Any
@@ -21,10 +21,7 @@ from lr_exp.pipeline.inputs import GRADING_PACKAGES, RENDERING_PACKAGES
 from lr_exp.sampler import references, rollout
 from lr_exp.store import Artifact, Recipe
 
-# Parameters of sampled answers.
 Count = Annotated[int, "[1, 2147483647]"]
-Temperature = Annotated[float, "(0, inf)"]
-TopP = Annotated[float, "(0, 1]"]
 
 
 @dataclass(frozen=True)
@@ -44,9 +41,8 @@ class Trajectories:
 @register("trajectories")
 def expert_greedy(context: RunContext) -> Trajectories:
     """The expert's greedy answers, their first `sampler.max_new_tokens` tokens."""
-    sampler = context.inputs.settings.sampler
-    settings = {"max_new_tokens": sampler.max_new_tokens, "batch_size": sampler.batch_size}
-    return Trajectories(_generated(context, "rollout", settings))
+    settings = {"max_new_tokens": context.inputs.settings.sampler.max_new_tokens}
+    return Trajectories(_generated(context, "rollout", settings, context.inputs.teacher_prompt))
 
 
 @register("trajectories")
@@ -64,65 +60,41 @@ def expert_sampled(
     context: RunContext,
     *,
     samples: Count = 4,
-    temperature: Temperature = 1.0,
-    top_p: TopP = 1.0,
+    temperature: Annotated[float, "(0, inf)"] = 1.0,
+    top_p: Annotated[float, "(0, 1]"] = 1.0,
     max_new_tokens: Count = 2048,
 ) -> Trajectories:
     """Sampled answers, right or wrong; `samples` are drawn for each question.
 
     `sampler.max_new_tokens` does not apply to sampled answers.
     """
-    drawn = _sampled(context, samples, temperature, top_p, max_new_tokens)
-    return Trajectories(drawn, answers_per_question=samples)
+    sampling = {"temperature": temperature, "top_p": top_p, "max_new_tokens": max_new_tokens}
+    return _sampled(context, context.inputs.teacher_prompt, samples=samples, **sampling)
 
 
-@register("trajectories", needs=("references",))
-def expert_verified(
-    context: RunContext,
-    *,
-    samples: Count = 4,
-    temperature: Temperature = 1.0,
-    top_p: TopP = 1.0,
-    max_new_tokens: Count = 2048,
-) -> Trajectories:
+@register("trajectories", needs=("references",), like=expert_sampled)
+def expert_verified(context: RunContext, **sampling: Any) -> Trajectories:
     """Rejection sampling: full sampled answers that equal the reference."""
-    drawn = _sampled(context, samples, temperature, top_p, max_new_tokens)
-    chosen = _chosen(context, drawn, samples, "verified", right=True)
-    return Trajectories(chosen, drawn, samples)
+    return _chosen(context, expert_sampled(context, **sampling), "verified", right=True)
 
 
-@register("trajectories")
+@register("trajectories", like=expert_sampled)
 def expert_formatted(
-    context: RunContext,
-    *,
-    samples: Count = 4,
-    temperature: Temperature = 1.0,
-    top_p: TopP = 1.0,
-    max_new_tokens: Count = 2048,
-    last_sentence: bool = False,
+    context: RunContext, *, last_sentence: bool = False, **sampling: Any
 ) -> Trajectories:
     """Full sampled answers under the evaluation's prompt that end and have a box, right or wrong.
 
     With `last_sentence` only the tokens from the sentence with the last box on are learned from.
     """
-    prompt = context.inputs.evaluation_prompt
-    drawn = _sampled(context, samples, temperature, top_p, max_new_tokens, prompt)
-    return _formatted(context, drawn, samples, right=None, last_sentence=last_sentence)
+    drawn = _sampled(context, context.inputs.evaluation_prompt, **sampling)
+    return _chosen(context, drawn, "formatted", last_sentence=last_sentence)
 
 
-@register("trajectories", needs=("references",))
-def expert_formatted_wrong(
-    context: RunContext,
-    *,
-    samples: Count = 4,
-    temperature: Temperature = 1.0,
-    top_p: TopP = 1.0,
-    max_new_tokens: Count = 2048,
-) -> Trajectories:
+@register("trajectories", needs=("references",), like=expert_sampled)
+def expert_formatted_wrong(context: RunContext, **sampling: Any) -> Trajectories:
     """Those of `expert_formatted` that differ from the reference."""
-    prompt = context.inputs.evaluation_prompt
-    drawn = _sampled(context, samples, temperature, top_p, max_new_tokens, prompt)
-    return _formatted(context, drawn, samples, right=False)
+    drawn = _sampled(context, context.inputs.evaluation_prompt, **sampling)
+    return _chosen(context, drawn, "formatted", right=False)
 
 
 @register("trajectories", needs=("solutions",))
@@ -153,57 +125,12 @@ def human_solution(context: RunContext) -> Trajectories:
     return Trajectories(artifact, by_expert=False)
 
 
-def _sampled(
-    context: RunContext,
-    samples: int,
-    temperature: float,
-    top_p: float,
-    max_new_tokens: int,
-    prompt: Prompt | None = None,
-) -> Artifact:
-    """The artifact of sampled answers; `prompt` None is the teacher's."""
-    settings = {
-        "max_new_tokens": max_new_tokens,
-        "batch_size": context.inputs.settings.sampler.batch_size,
-        "samples": samples,
-        "temperature": temperature,
-        "top_p": top_p,
-        "seed": context.inputs.settings.seed,
-    }
-    return _generated(context, "sampled", settings, prompt)
-
-
-def _formatted(
-    context: RunContext,
-    drawn: Artifact,
-    samples: int,
-    *,
-    right: bool | None,
-    last_sentence: bool = False,
-) -> Trajectories:
-    """The drawn answers that end and have a box; see `_chosen`.
-
-    Raises UserError: there is none.
-    """
-    made = _chosen(
-        context, drawn, samples, "formatted", right=right, boxed=True, last_sentence=last_sentence
-    )
-    if not made.facts["answers"]:
-        raise UserError(
-            f"method={context.inputs.method.name}: none of the {drawn.facts['answers']} sampled "
-            f"answers {'is wrong, ' if right is False else ''}ends and has a box, so there is no "
-            "format to learn. Raise method.samples or method.max_new_tokens, or choose another "
-            "prompt as the first of evaluator.prompts."
-        )
-    return Trajectories(made, drawn, samples)
-
-
 def _generated(
-    context: RunContext, stage: str, settings: dict[str, Any], prompt: Prompt | None = None
+    context: RunContext, stage: str, settings: dict[str, Any], prompt: Prompt
 ) -> Artifact:
-    """The artifact of answers that are generated with these settings."""
+    """The expert's answers under a prompt, generated with these settings."""
     inputs = context.inputs
-    prompt = prompt or inputs.teacher_prompt
+    settings = {**settings, "batch_size": inputs.settings.sampler.batch_size}
     recipe = Recipe(
         stage,
         rollout.VERSION,
@@ -223,28 +150,34 @@ def _generated(
     return context.make(recipe, build, stage="sample", together=True)
 
 
+def _sampled(context: RunContext, prompt: Prompt, *, samples: int, **sampling: Any) -> Trajectories:
+    settings = {"samples": samples, **sampling, "seed": context.inputs.settings.seed}
+    answers = _generated(context, "sampled", settings, prompt)
+    return Trajectories(answers, answers_per_question=samples)
+
+
 def _chosen(
     context: RunContext,
-    drawn: Artifact,
-    samples: int,
+    sampled: Trajectories,
     stage: str,
     *,
-    right: bool | None,
-    boxed: bool = False,
+    right: bool | None = None,
     last_sentence: bool = False,
-) -> Artifact:
-    """The sampled answers that ended.
+) -> Trajectories:
+    """The sampled answers that ended; at the stage `formatted`, those that also have a box.
 
     Args:
         right: whether they equal the reference; None for both.
-        boxed: only those that were read from a box.
         last_sentence: see `references.keep_chosen`.
+
+    Raises UserError: none has a box.
     """
-    inputs = context.inputs
-    kind = inputs.settings.data.answer
-    settings = {"kind": kind, "grading": grade.VERSION}
-    if stage != "verified":  # whose addresses stay the same
-        settings |= {"right": right, "boxed": boxed, "last_sentence": last_sentence}
+    inputs, drawn = context.inputs, sampled.artifact
+    kind, boxed, samples = (
+        inputs.settings.data.answer,
+        stage == "formatted",
+        sampled.answers_per_question,
+    )
     recipe = Recipe(
         stage,
         references.VERSION,
@@ -253,7 +186,7 @@ def _chosen(
             "questions": fingerprint(inputs.questions),  # with their references
             **{name: version(name) for name in GRADING_PACKAGES},
         },
-        settings,
+        {"kind": kind, "grading": grade.VERSION, "right": right, "last_sentence": last_sentence},
     )
 
     def choose(index: int, text: str) -> bool:
@@ -270,4 +203,12 @@ def _chosen(
         options = {"samples": samples, "last_sentence": last_sentence}
         return references.keep_chosen(drawn.folder, tokenizer, choose, folder, **options)
 
-    return context.make(recipe, build, stage="sample")
+    made = context.make(recipe, build, stage="sample")
+    if boxed and not made.facts["answers"]:
+        raise UserError(
+            f"method={inputs.method.name}: none of the {drawn.facts['answers']} sampled answers "
+            f"{'is wrong, ' if right is False else ''}ends and has a box, so there is no format to "
+            "learn. Raise method.samples or method.max_new_tokens, or choose another prompt as the "
+            "first of evaluator.prompts."
+        )
+    return replace(sampled, artifact=made, drawn=drawn)

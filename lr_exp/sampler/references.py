@@ -13,6 +13,7 @@ from typing import Any
 
 import pyarrow as pa
 
+from lr_exp.data.formats import boxes
 from lr_exp.data.questions import Question
 from lr_exp.errors import UserError
 from lr_exp.inference.generation import WINDOW
@@ -24,7 +25,7 @@ from lr_exp.store.shards import read_shard, shard_paths, write_shard
 
 log = logging.getLogger(__name__)
 
-VERSION = 1
+VERSION = 2
 
 _SHARD = WINDOW  # rows; a shard's answers are of one window, as a rollout's are
 _SENTENCE_END = re.compile(r"[.!?]\s+|\n")
@@ -117,33 +118,32 @@ def keep_chosen(
         rows = []
         for row in read_shard(path):
             drawn += 1
-            text = text_of(tokenizer, row["token_ids"])
-            if not row["finished"] or not choose(row["index"], text):
+            index, ids = row["index"], row["token_ids"]
+            text = text_of(tokenizer, ids)
+            if not row["finished"] or not choose(index, text):
                 continue
             right += 1
-            question, ids = row["index"] // samples, tuple(row["token_ids"])
+            question = index // samples
             # Shards are written window by window: earlier questions are complete.
-            first = row["index"] // WINDOW * WINDOW // samples
+            first = index // WINDOW * WINDOW // samples
             if first != begun:
                 seen, begun = {q: known for q, known in seen.items() if q >= first}, first
             solved += question not in seen
             known = seen.setdefault(question, set())
-            if ids in known:
+            if tuple(ids) in known:
                 continue
-            known.add(ids)
+            known.add(tuple(ids))
             kept += 1
-            if last_sentence:
-                start = _last_sentence(tokenizer, row["token_ids"], text)
-                row["prompt_ids"] = [*row["prompt_ids"], *ids[:start]]
-                row["token_ids"] = row["token_ids"][start:]
-            rows.append({name: row[name] for name in _SCHEMA.names})
+            start = _last_sentence(tokenizer, ids, text) if last_sentence else 0
+            prompt_ids = [*row["prompt_ids"], *ids[:start]]
+            rows.append(row | {"prompt_ids": prompt_ids, "token_ids": ids[start:]})
         write_shard(folder, number, rows, _SCHEMA)
     return {"answers": kept, "drawn": drawn, "right": right, "solved": solved}
 
 
 def _last_sentence(tokenizer: Any, token_ids: list[int], text: str) -> int:
     """The index of the token that begins the sentence with the last box in the answer's text."""
-    before = text[: text.rfind("\\boxed")]
+    before = text[: boxes(text)[-1][0]]
     end = max((match.end() for match in _SENTENCE_END.finditer(before)), default=0)
     # The token that completes the sentence before belongs to it.
     places = range(len(token_ids))

@@ -47,29 +47,16 @@ def write(
         Facts: those of `Counts.profile`, and the supervision's `digest`.
     """
     counts = Counts(scored=steps is not None)
-    supervised = _supervised(trajectories, steps, method, counts, student_prompt)
-    digest = write_supervision(supervised, folder)
+    shards = _supervised(trajectories, steps, method, counts, student_prompt)
+    # The batches of one window of questions are complete before those of the next begin
+    # (`generation.batches_by_length`), so only one window is held, as Arrow tables.
+    windows = groupby(shards, key=lambda part: part["index"][0].as_py() // WINDOW)
+    in_order = (pa.concat_tables(own).sort_by("index").combine_chunks() for _, own in windows)
+    digest = write_supervision(in_order, folder)
     return {**counts.profile(), "digest": digest}
 
 
 def _supervised(
-    trajectories: Path,
-    steps: Path | None,
-    method: Method,
-    counts: Counts,
-    student_prompt: Callable[[str], list[int]] | None,
-) -> Iterator[pa.Table]:
-    """The supervision of all answers with a kept position, in the questions' order.
-
-    The batches of one window of questions are complete before those of the next begin
-    (`generation.batches_by_length`), so only one window is held, as Arrow tables.
-    """
-    shards = _supervised_shards(trajectories, steps, method, counts, student_prompt)
-    for _, parts in groupby(shards, key=lambda part: part["index"][0].as_py() // WINDOW):
-        yield pa.concat_tables(parts).sort_by("index").combine_chunks()
-
-
-def _supervised_shards(
     trajectories: Path,
     steps: Path | None,
     method: Method,

@@ -29,25 +29,29 @@ class Control:
 
     rows: list[Row]  # one per learning rate
     rates: list[str]  # that were chosen
-    same_prompt: Estimate
-    best_prompt: Estimate | None  # None with a single prompt
+    accuracies: dict[str, Correct]  # of the tuned expert, by benchmark
+    gain: Estimate  # with the same prompt
+    gain_best_prompts: Estimate | None  # None with a single prompt
     latent: Estimate | None  # None where no answers were forced; see `Decomposition`
     format: Estimate | None
-    accuracies: dict[str, Correct]  # of the tuned expert, by benchmark
     # This method minus LightReasoner, and the p-value of the permutation test with Holm's
     # correction for the number of methods; None for LightReasoner.
-    against: Estimate | None = None
+    against_lightreasoner: Estimate | None = None
     p_holm: float | None = None
+
+    @property
+    def method(self) -> str | None:
+        return self.rows[0].setup.method
 
 
 @dataclass(frozen=True)
 class _Answers:
     """One model's answers to a benchmark, (seeds, questions) each."""
 
+    ids: tuple[str, ...]
     by_prompt: dict[str, Correct]  # the headline first
-    # To the headline prompt, with forced answers; None where none were forced.
-    strict: Correct | None
-    forced: Correct | None
+    # Of the answers to the headline prompt; without keys where none were forced.
+    parts: dict[str, Correct]
 
 
 def controls(sweep: Sweep) -> list[Control]:
@@ -78,67 +82,53 @@ def _seeds(rows: Sequence[Row]) -> list[int]:
 
 def _control(rows: list[Row], seeds: list[int], benchmarks: Sequence[str]) -> Control | None:
     """None where graded answers are missing; the list of runs says which."""
-    runs = {f"{_rate(row):g}": [run for run in row.runs if run.seed in seeds] for row in rows}
-    gains: dict[str, list[Estimate]] = {"same": [], "best": [], "latent": [], "format": []}
+    runs = {
+        f"{row.setup.learning_rate or 0:g}": [run for run in row.runs if run.seed in seeds]
+        for row in rows
+    }
+    gains: dict[str, list[Estimate]] = {}
     rates: dict[str, None] = {}
     accuracies = {}
     for benchmark in benchmarks:
         try:
-            sources = [(run, "expert") for run in next(iter(runs.values()))]
-            before, ids = _answers(sources, benchmark)
+            before = _answers([(run, "expert") for run in next(iter(runs.values()))], benchmark)
             after = {
-                rate: _answers([(run, run.final_model) for run in own], benchmark)[0]
+                rate: _answers([(run, run.final_model) for run in own], benchmark)
                 for rate, own in runs.items()
             }
         except AnswersMissingError:
             return None
-        headline = next(iter(before.by_prompt))
+        headline, ids = next(iter(before.by_prompt)), before.ids
         scores = {rate: one.by_prompt[headline] for rate, one in after.items()}
         same = between_best_prompts({headline: before.by_prompt[headline]}, scores, ids)
-        gains["same"].append(same.gain)
+        found = {"gain": same.gain}
         accuracies[benchmark] = same.tuned
-        halves = halves_of(ids)
-        rates |= dict.fromkeys(with_best_prompt(scores, halves)[1])
+        rates |= dict.fromkeys(same.chosen["tuned_prompts"])
         if len(before.by_prompt) > 1:
             candidates = {
                 f"{rate}, {prompt}": correct
                 for rate, one in after.items()
                 for prompt, correct in one.by_prompt.items()
             }
-            gains["best"].append(between_best_prompts(before.by_prompt, candidates, ids).gain)
-        strict = {rate: one.strict for rate, one in after.items() if one.strict is not None}
-        forced = {rate: one.forced for rate, one in after.items() if one.forced is not None}
-        if before.strict is None or before.forced is None or len(forced) < len(after):
-            continue
-        latent = with_best_prompt(scores, halves, forced)[0]
-        rest = with_best_prompt(scores, halves, strict)[0] - latent
-        gains["latent"].append(difference(latent, before.forced))
-        gains["format"].append(difference(rest, before.strict - before.forced))
+            best = between_best_prompts(before.by_prompt, candidates, ids)
+            found["gain_best_prompts"] = best.gain
+        for part, untuned in before.parts.items():
+            if all(part in one.parts for one in after.values()):
+                own = {rate: one.parts[part] for rate, one in after.items()}
+                found[part] = difference(with_best_prompt(scores, halves_of(ids), own)[0], untuned)
+        for name, one in found.items():
+            gains.setdefault(name, []).append(one)
 
     def mean(name: str) -> Estimate | None:
-        return average(gains[name]) if len(gains[name]) == len(benchmarks) else None
+        own = gains.get(name, [])
+        return average(own) if len(own) == len(benchmarks) else None
 
-    return Control(
-        rows,
-        [*rates],
-        average(gains["same"]),
-        mean("best"),
-        mean("latent"),
-        mean("format"),
-        accuracies,
-    )
+    best, latent, form = (mean(name) for name in ("gain_best_prompts", "latent", "format"))
+    return Control(rows, [*rates], accuracies, average(gains["gain"]), best, latent, form)
 
 
-def _rate(row: Row) -> float:
-    return row.setup.learning_rate or 0.0
-
-
-def _answers(
-    sources: Sequence[tuple[Run, str]], benchmark: str
-) -> tuple[_Answers, tuple[str, ...]]:
-    """The answers, and the questions' ids in their order."""
-    prompts = sources[0][0].prompts
-    graded = {prompt: read_graded(sources, benchmark, prompt) for prompt in prompts}
+def _answers(sources: Sequence[tuple[Run, str]], benchmark: str) -> _Answers:
+    graded = {prompt: read_graded(sources, benchmark, prompt) for prompt in sources[0][0].prompts}
     ids = next(iter(graded.values())).ids
     strict, forced = [], []
     for run, who in sources:
@@ -147,35 +137,29 @@ def _answers(
             own = [records[key] for key in ids]
             strict.append([is_strict(one) for one in own])
             forced.append(forced_correct(own, made))
-    is_complete = len(forced) == len(sources)
-    return _Answers(
-        {prompt: one.correct for prompt, one in graded.items()},
-        np.array(strict, dtype=float) if is_complete else None,
-        np.array(forced, dtype=float) if is_complete else None,
-    ), ids
+    by_prompt = {prompt: one.correct for prompt, one in graded.items()}
+    if len(forced) < len(sources):
+        return _Answers(ids, by_prompt, {})
+    latent = np.array(forced, dtype=float)
+    return _Answers(ids, by_prompt, {"latent": latent, "format": np.array(strict) - latent})
 
 
 def _against_reference(found: list[Control]) -> list[Control]:
-    reference = next((one for one in found if one.rows[0].setup.method == REFERENCE), None)
+    reference = next((one for one in found if one.method == REFERENCE), None)
     if reference is None:
         return []
     others = [one for one in found if one is not reference]
-    shifts = [
-        {name: own - reference.accuracies[name] for name, own in one.accuracies.items()}
+    pairs = [
+        [(own, reference.accuracies[name]) for name, own in one.accuracies.items()]
         for one in others
     ]
     p_values = [
-        sign_flips(np.concatenate([own.mean(axis=0) / own.shape[1] for own in shift.values()]))
-        for shift in shifts
+        sign_flips(np.concatenate([(a - b).mean(axis=0) / a.shape[1] for a, b in own]))
+        for own in pairs
     ]
-    compared = [
-        replace(
-            one,
-            against=average(
-                [difference(one.accuracies[n], reference.accuracies[n]) for n in one.accuracies]
-            ),
-            p_holm=p,
-        )
-        for one, p in zip(others, holm(p_values), strict=True)
+    estimates = [average([difference(*one) for one in own]) for own in pairs]
+    compared = zip(others, estimates, holm(p_values), strict=True)
+    return [
+        reference,
+        *(replace(one, against_lightreasoner=shift, p_holm=p) for one, shift, p in compared),
     ]
-    return [reference, *compared]

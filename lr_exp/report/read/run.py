@@ -1,7 +1,7 @@
 """Runs, finished or not: their folder, their summary and their other files."""
 
 from contextlib import suppress
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any
 
 from lr_exp.errors import map_strings, printable
@@ -94,7 +94,7 @@ class Run:
         return list(dict.fromkeys([*requested, *self.results("expert"), *self.results("tuned")]))
 
     def records(self, who: str, benchmark: str, prompt: str | None = None) -> list[dict[str, Any]]:
-        """The graded answers of `expert` or `tuned` to a prompt, as they stand in the file.
+        """The graded answers of `expert` or `tuned` to a prompt, in the order of the file.
 
         Raises AnswersMissingError if the file does not exist or does not match the summary.
         """
@@ -103,34 +103,33 @@ class Run:
         for what, given in (("benchmark", benchmark), ("prompt", prompt)):
             if given and (given != Path(given).name or given.startswith(".")):
                 raise AnswersMissingError(f"{given!r} is not a valid {what} name")
-        path, name = self.folder / place, f"{self.name}/{place}"
-        if not path.exists():
+        if not (self.folder / place).exists():
             raise AnswersMissingError(
-                f"{name} is missing or is a dangling link into a deleted store. {_REWRITE}"
+                f"{self.name}/{place} is missing or is a dangling link into a deleted store. "
+                f"{_REWRITE}"
             )
-        try:
-            records = [record | {"id": str(record["id"])} for record in read_json_lines(path)]
-            correct = sum(bool(record["correct"]) for record in records)
-        except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
-            raise AnswersMissingError(
-                f"{name} cannot be read ({reason_of(error)}). {_REWRITE}"
-            ) from error
-        result = self.results(who, prompt)[benchmark]
+        records = self._records_in(place)
+        correct, result = (
+            sum(one["correct"] for one in records),
+            self.results(who, prompt)[benchmark],
+        )
         if (correct, len(records)) != (result.correct, result.total):
             raise AnswersMissingError(
-                f"{name} has {correct} of {len(records)} correct answers, but {SUMMARY} has "
-                f"{result.correct} of {result.total}. {_REWRITE}"
+                f"{self.name}/{place} has {correct} of {len(records)} correct answers, but "
+                f"{SUMMARY} has {result.correct} of {result.total}. {_REWRITE}"
             )
         return records
 
     def forced_records(self, who: str, benchmark: str) -> list[dict[str, Any]] | None:
         """The graded forced answers; None if none were forced. Raises as `records`."""
-        place = forced_file(who, benchmark)
-        if not self.settings.get("evaluator", {}).get("force_answer"):
-            return None
+        is_forced = self.settings.get("evaluator", {}).get("force_answer")
+        return self._records_in(forced_file(who, benchmark)) if is_forced else None
+
+    def _records_in(self, place: PurePath) -> list[dict[str, Any]]:
+        """The records in a file of answers, each with `id` as a text and `correct` as a bool."""
         try:
             return [
-                record | {"id": str(record["id"])}
+                record | {"id": str(record["id"]), "correct": bool(record["correct"])}
                 for record in read_json_lines(self.folder / place)
             ]
         except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
@@ -142,7 +141,7 @@ class Run:
         """Correctness of each question, in [0, 1], by question id. Raises as `records`."""
         graded: dict[str, list[bool]] = {}
         for record in self.records(who, benchmark, prompt):
-            graded.setdefault(record["id"], []).append(bool(record["correct"]))
+            graded.setdefault(record["id"], []).append(record["correct"])
         return {key: sum(values) / len(values) for key, values in graded.items()}
 
     def metrics(self) -> tuple[list[dict[str, Any]], str | None]:

@@ -1,8 +1,8 @@
 """What else could explain LightReasoner's gain: its controls, in one table."""
 
-from collections.abc import Callable
+from typing import Any
 
-from lr_exp.report.analyse.controls import REFERENCE, Control, controls
+from lr_exp.report.analyse.controls import REFERENCE, controls
 from lr_exp.report.analyse.costs import costs
 from lr_exp.report.analyse.rows import Sweep
 from lr_exp.report.names import ABSENT, method_label
@@ -22,6 +22,13 @@ _ABOUT = (
     "equals LightReasoner explains its gain at least as well as contrast; a large p-value alone "
     "does not show that two methods are equal: see the interval."
 )
+_TITLES = {  # by field of `Control`
+    "gain": "gain",
+    "gain_best_prompts": "gain, best prompts",
+    "latent": "latent",
+    "format": "format",
+    "against_lightreasoner": f"against {method_label(REFERENCE)}",
+}
 _COSTS = {
     "tuned_tokens": ("tokens tuned", ",.0f"),
     "tokens_read": ("tokens read in training", ",.0f"),
@@ -34,41 +41,31 @@ def controls_table(sweep: Sweep, name: str) -> Table | None:
     found = controls(sweep)
     if not found:
         return None
-
-    def column(title: str, text: Callable[[Control], str]) -> tuple[Column, list[str]]:
-        return Column(title), [text(one) for one in found]
-
     measured = [costs([run for row in one.rows for run in row.runs]) for one in found]
-    columns = [
-        text_column("method", [method_label(one.rows[0].setup.method) for one in found]),
-        column("gain", lambda one: cell.with_interval(one.same_prompt)),
-        column("gain, best prompts", lambda one: cell.with_interval(one.best_prompt)),
-        column("latent", lambda one: cell.with_interval(one.latent)),
-        column("format", lambda one: cell.with_interval(one.format)),
-        column(f"against {method_label(REFERENCE)}", lambda one: cell.with_interval(one.against)),
-        column("p (Holm)", lambda one: ABSENT if one.p_holm is None else cell.p_value(one.p_holm)),
-        column("learning rates", lambda one: ", ".join(one.rates)),
-        *(
-            (Column(title), [cell.number(one[key], form) for one in measured])
-            for key, (title, form) in _COSTS.items()
-        ),
-        column("seeds", lambda one: str(one.same_prompt.seeds)),
-        column("n", lambda one: f"{one.same_prompt.questions:,}"),
+    columns = [text_column("method", [method_label(one.method) for one in found])]
+    columns += [
+        (Column(title), [cell.with_interval(getattr(one, key)) for one in found])
+        for key, title in _TITLES.items()
     ]
-    records = [
-        {
-            "method": one.rows[0].setup.method,
-            **estimate_record("gain", one.same_prompt),
-            **estimate_record("gain_best_prompts", one.best_prompt),
-            **estimate_record("latent", one.latent),
-            **estimate_record("format", one.format),
-            **estimate_record("against_lightreasoner", one.against),
-            "p_holm": one.p_holm,
-            "learning_rates": " ".join(one.rates),
-            **{key: cost[key] for key in _COSTS},
-            "seeds": one.same_prompt.seeds,
-            "n": one.same_prompt.questions,
-        }
-        for one, cost in zip(found, measured, strict=True)
+    p_values = [ABSENT if one.p_holm is None else cell.p_value(one.p_holm) for one in found]
+    columns += [
+        (Column("p (Holm)"), p_values),
+        (Column("learning rates"), [", ".join(one.rates) for one in found]),
     ]
+    columns += [
+        (Column(title), [cell.number(one[key], form) for one in measured])
+        for key, (title, form) in _COSTS.items()
+    ]
+    columns += [
+        (Column("seeds"), [str(one.gain.seeds) for one in found]),
+        (Column("n"), [f"{one.gain.questions:,}" for one in found]),
+    ]
+    records = []
+    for one, cost in zip(found, measured, strict=True):
+        record: dict[str, Any] = {"method": one.method}
+        for key in _TITLES:
+            record |= estimate_record(key, getattr(one, key))
+        record |= {"p_holm": one.p_holm, "learning_rates": " ".join(one.rates)}
+        record |= {key: cost[key] for key in _COSTS}
+        records.append(record | {"seeds": one.gain.seeds, "n": one.gain.questions})
     return table_of(name, "Controls", columns, records, [_ABOUT])
