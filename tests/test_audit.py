@@ -8,7 +8,7 @@ import pytest
 
 import lr_exp
 from lr_exp.audit.__main__ import main
-from lr_exp.audit.continuations import Position, _choose
+from lr_exp.audit.continuations import KINDS, Position, _choose
 from lr_exp.audit.figure import audit_figure
 from lr_exp.audit.table import audit_table, groups, shift
 
@@ -21,23 +21,24 @@ def record(**changed) -> dict:
         "answer": 0,
         "step": 3,
         "kl": 0.7,
-        "moving": True,
+        "kind": "moving",
         "label_token": " more",
         "expert_token": ";",
         "trajectory": "wrong",
         "right_from_label": 3,
         "right_from_expert": 1,
         "samples": 4,
+        "cut_off": 2,
         **changed,
     }
 
 
-def position(answer: int, step: int, *, moving: bool) -> Position:
-    return Position(answer, f"q/{answer}", step, 1.0, moving, [1, 2], 1, (5, 6))
+def position(answer: int, step: int, kind: str) -> Position:
+    return Position(answer, f"q/{answer}", step, 1.0, kind, [1, 2], 1, (5, 6))
 
 
 def test_differences_are_paired_by_position_worked_by_hand():
-    # Shifts of 1/2, 0 and -1/4: won 0.5, lost 0.25 of n = 3.
+    # Shifts of 1/2, 0 and -1/4.
     records = [
         record(),
         record(right_from_label=1),
@@ -45,10 +46,10 @@ def test_differences_are_paired_by_position_worked_by_hand():
     ]
     found = shift(records)
     assert found.mean == pytest.approx(0.25 / 3)
-    p, q = 1.5 / 5, 1.25 / 5
-    half = 1.96 * np.sqrt((p + q - (p - q) ** 2) / 5)
-    assert found.ci95 == pytest.approx((p - q - half, p - q + half))
-    table = audit_table([*records, record(moving=False, trajectory="cut off")], "audit")
+    # With 1 and -1 added, the mean is 0.05 and the mean square (1/4 + 1/16 + 2) / 5 = 0.4625.
+    half = 1.96 * np.sqrt((0.4625 - 0.05**2) / 5)
+    assert found.ci95 == pytest.approx((0.05 - half, 0.05 + half))
+    table = audit_table([*records, record(kind="confirming", trajectory="cut off")], "audit")
     rows = {tuple(row[:2]): row[2:] for row in table.rows}
     assert rows["moving", "all"][:3] == ["3", "33.3", "25.0"]
     assert rows["moving", "KL 4 and more nats"][:3] == ["1", "0.0", "25.0"]
@@ -62,14 +63,14 @@ def test_differences_are_paired_by_position_worked_by_hand():
 
 
 def test_a_question_gives_one_position_of_each_kind():
-    kept = [position(n // 4, n % 4, moving=n % 2 == 0) for n in range(40)]
+    kept = [position(n // 6, n % 6, KINDS[n % 3]) for n in range(60)]
     chosen = _choose(kept, 6, 0)
-    for moving in (True, False):
-        answers = [one.answer for one in chosen if one.moving == moving]
+    for kind in KINDS:
+        answers = [one.answer for one in chosen if one.kind == kind]
         assert len(answers) == len({*answers}) == 6
     assert _choose(kept, 6, 0) == chosen
     assert _choose(kept, 6, 1) != chosen
-    assert len(_choose([replace(one, question_id="q") for one in kept], 6, 0)) == 2
+    assert len(_choose([replace(one, question_id="q") for one in kept], 6, 0)) == 3
 
 
 @pytest.mark.integration
@@ -79,12 +80,14 @@ def test_the_label_of_the_micro_world_leads_to_right_answers(tmp_path, capsys):
     budget = ("--positions", "8", "--samples", "2", "--max-new-tokens", "64")
     assert main(["--out", str(out), *budget, *OVERRIDES, store]) == 0
     records = [json.loads(line) for line in (out / "audit.jsonl").read_text().splitlines()]
-    moving = [one for one in records if one["moving"]]
-    confirming = [one for one in records if not one["moving"]]
+    moving, confirming, second = ([one for one in records if one["kind"] == kind] for kind in KINDS)
     assert {one["label_token"] for one in moving} == {" (note 1)"}
     assert all(one["label_token"] != one["expert_token"] for one in moving)
     assert all(one["label_token"] == one["expert_token"] for one in confirming)
+    assert second
+    assert all(one["label_token"] != one["expert_token"] for one in second)
     assert shift(moving).mean > 0.3
+    assert shift(second).mean < 0.1
     assert "Audit of the labels" in capsys.readouterr().out
     # The sampled answers and scores are those of the run.
     sample = lr_exp.sample(lr_exp.compose(*OVERRIDES, store))

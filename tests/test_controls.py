@@ -4,6 +4,7 @@ Four tokens, two models, alpha 0.2: the mask holds tokens 0, 1 and 2.
 """
 
 import math
+from collections import Counter
 
 import pytest
 import torch
@@ -125,22 +126,21 @@ def test_an_entropy_of_zero_gives_the_most_probable_token():
     torch.testing.assert_close(result, torch.tensor([[1.0, 0, 0]] * 2))
 
 
-def test_permuting_twice_is_the_identity_and_moves_only_plausible_tokens():
+def test_permuting_keeps_the_values_and_moves_only_plausible_tokens():
     steps = random_table()
     once = permute_plausible(steps, 0.2, seed=3)
     mask = contrast.plausible(steps["support_expert"], 0.2)
     assert torch.equal(once[~mask], steps["support_amateur"][~mask])
     assert torch.equal(once.sort(-1).values, steps["support_amateur"].sort(-1).values)
-    twice = permute_plausible({**steps, "support_amateur": once}, 0.2, seed=3)
-    assert torch.equal(twice, steps["support_amateur"])
 
 
-def test_half_of_all_pairs_exchange_their_values_whatever_the_other_positions():
-    rows = 2000
-    steps = table([[0.6, 0.39, 0.005, 0.005]] * rows, [[0.7, 0.2, 0.05, 0.05]] * rows)
+def test_every_permutation_of_a_mask_is_equally_likely_whatever_the_other_positions():
+    rows = 3000
+    steps = table([[0.4, 0.3, 0.29, 0.01]] * rows, [[0.4, 0.3, 0.2, 0.1]] * rows)
     permuted = permute_plausible(steps, 0.2, seed=0)
-    changed = permuted[:, 0] != steps["support_amateur"][:, 0]
-    assert 0.45 < changed.float().mean() < 0.55
+    orders = Counter(tuple(row) for row in permuted[:, :3].argsort().tolist())
+    assert len(orders) == 6
+    assert min(orders.values()) > 400  # of 500 expected
     part = {name: column[7:9] for name, column in steps.items()}
     assert torch.equal(permute_plausible(part, 0.2, seed=0), permuted[7:9])
     assert not torch.equal(permute_plausible(steps, 0.2, seed=1), permuted)
@@ -246,7 +246,8 @@ def test_format_methods_learn_sampled_answers_with_a_box(program):
     every = summary_of(program(*words, "method=format_only"))["sample"]
     part = summary_of(program(*words, "method=format_tokens"))["sample"]
     wrong = summary_of(program(*words, "method=format_wrong"))["sample"]
-    assert every["generated_tokens"] == part["generated_tokens"] > every["kept"]
+    assert every["generated_tokens"] == part["generated_tokens"]
+    assert every["kept"] == every["generated_tokens"]  # every answer ends with a box, repeats too
     assert 0 < part["kept"] < every["kept"]
     assert 0 < wrong["answers"] < every["answers"]
 

@@ -4,6 +4,7 @@ The paper's core claim is that a label prefers tokens that lead to right answers
 is tested without training.
 """
 
+import logging
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import partial
@@ -30,17 +31,20 @@ from lr_exp.sampler.supervision import read_supervision
 from lr_exp.store import Artifact, Recipe
 from lr_exp.store.shards import read_by_index, read_shards
 
-VERSION = 2
-ARMS = ("label", "expert")  # whose most probable token an answer is continued from
+log = logging.getLogger(__name__)
 
-_RECORDED = ("question_id", "answer", "step", "kl", "moving")
+VERSION = 3
+ARMS = ("label", "expert")  # whose token an answer is continued from
+KINDS = ("moving", "confirming", "second choice")
+
+_RECORDED = ("question_id", "answer", "step", "kl", "kind")
 
 
 @dataclass(frozen=True)
 class Budget:
     """How much is continued."""
 
-    positions: int = 200  # of each kind, moving and confirming
+    positions: int = 200  # of each of KINDS
     samples: int = 8  # continuations from each token
     temperature: float = 1.0
     max_new_tokens: int = 512
@@ -54,7 +58,7 @@ class Position:
     question_id: str
     step: int  # tokens generated before it
     kl: float  # nats
-    moving: bool  # the label's most probable token is not the expert's
+    kind: str  # of KINDS
     prefix: list[int]  # prompt and answer up to the position
     prompt_length: int  # of the prefix
     tokens: tuple[int, int]  # of ARMS
@@ -63,17 +67,19 @@ class Position:
 def audit(settings: Settings, budget: Budget) -> list[dict[str, Any]]:
     """Continues answers at sampled positions; reuses what the store has of a run.
 
-    Each question gives one moving and one confirming position at most, so that positions are
-    independent. At a confirming position both tokens are the same: the difference there shows the
-    noise of the measurement.
+    At a *moving* position the label's most probable token is not the expert's. At a *confirming*
+    one both are the same, and the difference shows the noise of the measurement. *Second choice* is
+    a confirming position with the expert's second token in the place of the label's: what leaving
+    the first choice does where the amateur does not ask for it. Each question gives one position of
+    a kind at most, so that those of a kind are independent.
 
     Args:
         settings: of a run; see `compose`.
 
     Returns:
-        For each position: `question_id`, `answer`, `step`, `kl`, `moving`, `label_token` and
+        For each position: `question_id`, `answer`, `step`, `kl`, `kind`, `label_token` and
         `expert_token` (texts), `trajectory` (`right`, `wrong` or `cut off`), `right_from_label` and
-        `right_from_expert` (of `samples`).
+        `right_from_expert` (of `samples`), and `cut_off` (continuations, of twice as many).
 
     Raises UserError: the method has no label, or a question has no reference answer.
     """
@@ -90,7 +96,11 @@ def audit(settings: Settings, budget: Budget) -> list[dict[str, Any]]:
     steps = score_trajectories(context, trajectories.artifact)
     supervision = select_steps(context, trajectories.artifact, steps)
     special = {*tokenizer.all_special_ids}
-    kept = [one for one in _kept(steps.folder, supervision.folder) if not special & {*one.tokens}]
+    every = [*_kept(steps.folder, supervision.folder)]
+    kept = [one for one in every if not special & {*one.tokens}]
+    if len(kept) < len(every):
+        count = f"{len(every) - len(kept):,} of {len(every):,}"
+        log.warning("audit: %s positions where an answer ends are left out", count)
     chosen = _choose(kept, budget.positions, settings.seed)
     if not chosen:
         raise UserError("no kept position can be audited: lower beta, or use more questions.")
@@ -107,6 +117,7 @@ def audit(settings: Settings, budget: Budget) -> list[dict[str, Any]]:
         record = {name: getattr(one, name) for name in _RECORDED} | {
             "trajectory": "cut off" if answer.get("finished") is False else ended,
             "samples": budget.samples,
+            "cut_off": sum(not row["finished"] for rows in drawn for row in rows),
         }
         for arm, token, rows in zip(ARMS, one.tokens, drawn, strict=True):
             start = [*one.prefix[one.prompt_length :], token]
@@ -122,27 +133,34 @@ def _kept(steps: Path, supervision: Path) -> Iterator[Position]:
     for answer in read_supervision(supervision):
         for place, (step, label) in enumerate(zip(answer.steps, answer.labels, strict=True)):
             row = scores[answer.index, step]
-            expert, moving = row["expert_top1"], effect_of(label, row).is_moving
-            yield Position(
-                answer=answer.index,
-                question_id=answer.question_id,
-                step=step,
-                kl=row["kl"],
-                moving=moving,
-                prefix=answer.input_ids[: answer.read_at(place) + 1],
-                prompt_length=answer.prompt_length,
-                tokens=(max(label, key=lambda token: label[token]) if moving else expert, expert),
-            )
+            first = row["expert_top1"]
+            tokens = {"confirming": first}
+            if effect_of(label, row).is_moving:
+                tokens = {"moving": max(label, key=lambda token: label[token])}
+            elif len(row["support_ids"]) > 1:
+                ranked = sorted(zip(row["support_expert"], row["support_ids"], strict=True))
+                tokens["second choice"] = ranked[-2][1]
+            for kind, token in tokens.items():
+                yield Position(
+                    answer=answer.index,
+                    question_id=answer.question_id,
+                    step=step,
+                    kl=row["kl"],
+                    kind=kind,
+                    prefix=answer.input_ids[: answer.read_at(place) + 1],
+                    prompt_length=answer.prompt_length,
+                    tokens=(token, first),
+                )
 
 
 def _choose(kept: Sequence[Position], count: int, seed: int) -> list[Position]:
-    """Up to `count` moving and as many confirming positions, at most one of each per question."""
+    """Up to `count` positions of each kind, at most one of each per question."""
     draw = np.random.default_rng(seed)
     chosen: list[Position] = []
-    for moving in (True, False):
+    for kind in KINDS:
         own: dict[str, Position] = {}
         for place in draw.permutation(len(kept)):
-            if kept[place].moving == moving:
+            if kept[place].kind == kind:
                 own.setdefault(kept[place].question_id, kept[place])
         chosen += [*own.values()][:count]
     return chosen

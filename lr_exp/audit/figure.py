@@ -1,19 +1,21 @@
 """The audit of the labels, by divergence and by position in the answer."""
 
+from lr_exp.audit.continuations import KINDS
 from lr_exp.audit.table import Records, groups, shift
 from lr_exp.report.figures.figure import Figure, legend_below, panel_grid, whiskers
-from lr_exp.report.figures.style import BLUE, GREY, MUTED
+from lr_exp.report.figures.style import BLUE, GREY, MUTED, VERMILION
 
+_HUES = dict(zip(KINDS, (BLUE, GREY, VERMILION), strict=True))
 _PANELS = {"KL ": "divergence", "token ": "position in the answer"}
 
 
 def audit_figure(records: Records) -> Figure:
-    """The difference at moving and confirming positions, with 95 % intervals."""
+    """The difference at each kind of position, with 95 % intervals."""
     mpl_figure, panels = panel_grid(2, 2, 2.6, sharey=True)
     found, drawn = groups(records), {}
     for axes, (prefix, title) in zip(panels, _PANELS.items(), strict=True):
         labels = list(dict.fromkeys(what for _, what in found if what.startswith(prefix)))
-        for kind, hue, offset in (("moving", BLUE, -0.1), ("confirming", GREY, 0.1)):
+        for (kind, hue), offset in zip(_HUES.items(), (-0.15, 0, 0.15), strict=True):
             own = [(n, shift(found[kind, w])) for n, w in enumerate(labels) if (kind, w) in found]
             drawn[kind] = axes.errorbar(
                 [place + offset for place, _ in own],
@@ -31,7 +33,8 @@ def audit_figure(records: Records) -> Figure:
     panels[0].set_ylabel("right answers: label's minus\nexpert's token (points)")
     legend_below(mpl_figure, drawn)
     caption = (
-        "The share of right answers continued from the label's most probable token minus that "
-        "from the expert's, with 95 % intervals over questions."
+        "The share of right answers continued from the label's most probable token (second "
+        "choice: from the expert's second one) minus that from the expert's first, with 95 % "
+        "intervals over questions."
     )
     return Figure("audit", "Audit of the labels", caption, mpl_figure)

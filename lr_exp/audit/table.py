@@ -2,13 +2,15 @@
 
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from itertools import pairwise
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from lr_exp.report.analyse.paired import Correct, Estimate, accuracy, difference
+from lr_exp.audit.continuations import KINDS
+from lr_exp.report.analyse.paired import Z95, Correct, Estimate, accuracy, difference
 from lr_exp.report.page.trajectories import token_kinds
 from lr_exp.report.tables import cell
 from lr_exp.report.tables.table import Column, Table, estimate_record, table_of, text_column
@@ -22,13 +24,14 @@ _ABOUT = (
     "expert's, sampled several times; right: the share of continuations with the right answer, in "
     "%. Each question gives one position of a kind at most, so the 95 % intervals are over "
     "questions. Moving: the label's token is not the expert's. Confirming: both are the same, and "
-    "the difference shows the noise of the measurement. The difference is that of one token with "
+    "the difference shows the noise of the measurement. Second choice: confirming positions, with "
+    "the expert's second token in place of the label's. The difference is that of one token with "
     "the untuned expert before and after it, not that of a tuned expert."
 )
 
 
 def groups(records: Records) -> dict[tuple[str, str], Records]:
-    """The positions by kind (`moving`, `confirming`) and by what they have in common."""
+    """The positions by kind (`continuations.KINDS`) and by what they have in common."""
     frame: Any = pd.DataFrame(records)
     kinds = [token_kinds([token], "")[0] for token in frame["label_token"]]
     criteria = [
@@ -40,9 +43,9 @@ def groups(records: Records) -> dict[tuple[str, str], Records]:
     ]
     return {
         (kind, str(what)): own.to_dict("records")
-        for kind, of_kind in (("moving", frame["moving"]), ("confirming", ~frame["moving"]))
+        for kind in KINDS
         for criterion in criteria
-        for what, own in frame[of_kind].groupby(criterion, observed=True)
+        for what, own in frame[frame["kind"] == kind].groupby(criterion, observed=True)
     }
 
 
@@ -64,8 +67,16 @@ def shares(records: Records) -> tuple[Correct, Correct]:
 
 
 def shift(records: Records) -> Estimate:
-    """The difference of the shares: label's token minus expert's token."""
-    return difference(*shares(records))
+    """The difference of the shares: label's token minus expert's token.
+
+    The interval is that of `paired.difference`, with the variance of shares: two positions, one
+    won and one lost by all continuations, are added, so that its width is never 0.
+    """
+    label, expert = shares(records)
+    found = difference(label, expert)
+    added = np.append(label - expert, (1.0, -1.0))
+    half = Z95 * added.std() / math.sqrt(len(added))
+    return replace(found, question_ci95=(added.mean() - half, added.mean() + half))
 
 
 def audit_table(records: Records, name: str) -> Table:
@@ -89,4 +100,7 @@ def audit_table(records: Records, name: str) -> Table:
             found.items(), measured, strict=True
         )
     ]
-    return table_of(name, "Audit of the labels", columns, rows, [_ABOUT])
+    cut_off = sum(one["cut_off"] for one in records)
+    total = 2 * sum(one["samples"] for one in records)
+    note = f"Continuations that reached the token limit: {cell.part_of(cut_off, total)}."
+    return table_of(name, "Audit of the labels", columns, rows, [_ABOUT, note])

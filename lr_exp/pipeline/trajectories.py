@@ -200,7 +200,8 @@ def _chosen(
 
     def build(folder: Path) -> dict[str, Any]:
         tokenizer = inputs.expert_tokenizer
-        options = {"samples": samples, "last_sentence": last_sentence}
+        # Wrong answers repeat more often, so that fewer of them were left without repeats.
+        options = {"samples": samples, "repeats": boxed, "last_sentence": last_sentence}
         return references.keep_chosen(drawn.folder, tokenizer, choose, folder, **options)
 
     made = context.make(recipe, build, stage="sample")

@@ -97,14 +97,16 @@ def keep_chosen(
     folder: Path,
     *,
     samples: int,
+    repeats: bool = False,
     last_sentence: bool = False,
 ) -> dict[str, Any]:
-    """Copies the answers that are finished and chosen, without repeats of the same answer.
+    """Copies the answers that are finished and chosen.
 
     Args:
         answers: folder of `rollout.roll_out` with samples.
         choose: takes an answer's index and text.
         samples: answers to each question.
+        repeats: whether repeats of an answer to a question are kept.
         last_sentence: the answers begin at the sentence with their last box; what precedes it
             becomes part of the prompt.
 
@@ -130,7 +132,7 @@ def keep_chosen(
                 seen, begun = {q: known for q, known in seen.items() if q >= first}, first
             solved += question not in seen
             known = seen.setdefault(question, set())
-            if tuple(ids) in known:
+            if tuple(ids) in known and not repeats:
                 continue
             known.add(tuple(ids))
             kept += 1

@@ -112,18 +112,15 @@ def none(steps: Columns) -> None:
 def permute_plausible(steps: Columns, alpha: float, seed: int) -> Tensor:
     """The amateur's log-probabilities `(n, support)`, permuted within each position's mask.
 
-    The plausible tokens are paired at random, and each pair exchanges its values with probability
-    1/2: half of all masks of two tokens stay as they are, as under a random permutation. The seed
-    and the position determine the permutation, which is its own inverse.
+    All permutations are equally likely, that which changes nothing included. The seed and the
+    position determine it.
     """
     amateur = steps["support_amateur"].clone()
     positions = zip(steps["index"].tolist(), steps["step"].tolist(), strict=True)
     for row, mask, position in zip(amateur, _mask(steps, alpha), positions, strict=True):
-        draw = np.random.default_rng((seed, *position))
-        places = torch.from_numpy(draw.permutation(mask.nonzero()[:, 0].numpy()))
-        pairs = places[: len(places) // 2 * 2].view(-1, 2)
-        pairs = pairs[torch.from_numpy(draw.random(len(pairs)) < 0.5)]
-        row[pairs] = row[pairs.flip(-1)]
+        places = mask.nonzero()[:, 0]
+        order = np.random.default_rng((seed, *position)).permutation(len(places))
+        row[places] = row[places[torch.from_numpy(order)]]
     return amateur
 
 

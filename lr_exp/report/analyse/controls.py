@@ -1,5 +1,6 @@
 """Methods at the learning rate that is best on other questions, compared with LightReasoner."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
@@ -8,14 +9,7 @@ import numpy as np
 from lr_exp.report.analyse.accuracies import read_graded
 from lr_exp.report.analyse.comparable import grouped
 from lr_exp.report.analyse.decomposition import forced_correct, is_strict
-from lr_exp.report.analyse.paired import (
-    Correct,
-    Estimate,
-    average,
-    difference,
-    holm,
-    sign_flips,
-)
+from lr_exp.report.analyse.paired import Z95, Correct, Estimate, average, difference, holm
 from lr_exp.report.analyse.prompts import between_best_prompts, halves_of, with_best_prompt
 from lr_exp.report.analyse.rows import Row, Sweep
 from lr_exp.report.read.run import AnswersMissingError, Run
@@ -29,19 +23,26 @@ class Control:
 
     rows: list[Row]  # one per learning rate
     rates: list[str]  # that were chosen
-    accuracies: dict[str, Correct]  # of the tuned expert, by benchmark
+    # Of the tuned expert with the headline prompt, by benchmark and rate, and the questions' ids.
+    scores: dict[str, tuple[dict[str, Correct], tuple[str, ...]]]
     gain: Estimate  # with the same prompt
     gain_best_prompts: Estimate | None  # None with a single prompt
     latent: Estimate | None  # None where no answers were forced; see `Decomposition`
     format: Estimate | None
-    # This method minus LightReasoner, and the p-value of the permutation test with Holm's
-    # correction for the number of methods; None for LightReasoner.
+    # This method minus LightReasoner, and the p-value of `t_test` with Holm's correction for the
+    # number of methods; None for LightReasoner, and no p-value with one seed.
     against_lightreasoner: Estimate | None = None
     p_holm: float | None = None
 
     @property
     def method(self) -> str | None:
         return self.rows[0].setup.method
+
+    @property
+    def at_edge(self) -> bool:
+        """Whether the lowest or highest learning rate was chosen: a better one may lie beyond."""
+        tried = rates_of(self.rows)
+        return not {tried[0], tried[-1]}.isdisjoint(self.rates)
 
 
 @dataclass(frozen=True)
@@ -59,20 +60,45 @@ def controls(sweep: Sweep) -> list[Control]:
 
     It is one if LightReasoner and another method were trained at several learning rates. The rate
     is chosen as a prompt is: for each half of the questions, by the accuracy on the other half.
+    Methods with other learning rates or seeds than LightReasoner are left out.
     """
     trained = [row for row in sweep.rows if not row.is_baseline and row.runs]
     groups = [*grouped(trained, lambda row: replace(row.setup, learning_rate=None)).values()]
     reference = [own for own in groups if own[0].setup.method == REFERENCE and len(own) > 1]
     if len(reference) != 1 or len(groups) == 1:
         return []
-    expert, seeds = reference[0][0].setup.expert, _seeds(reference[0])
+    (ours,) = reference
+    expert, seeds, tried = ours[0].setup.expert, _seeds(ours), rates_of(ours)
     found = [
         control
         for own in groups
-        if own[0].setup.expert == expert and _seeds(own) == seeds
+        if (own[0].setup.expert, _seeds(own), rates_of(own)) == (expert, seeds, tried)
         if (control := _control(own, seeds, sweep.benchmarks)) is not None
     ]
     return _against_reference(found)
+
+
+def rates_of(rows: Sequence[Row]) -> list[str]:
+    """The learning rates of these rows, ascending."""
+    return [f"{rate:g}" for rate in sorted(row.setup.learning_rate or 0.0 for row in rows)]
+
+
+def t_test(difference: Estimate) -> float | None:
+    """The two-sided p-value of a difference over questions and seeds; None with one seed.
+
+    Student's t, whose degrees of freedom are Satterthwaite's for both variances. The variance over
+    questions is that of their 95 % interval, which is never 0.
+    """
+    from scipy.special import stdtr
+
+    if difference.seeds == 1:
+        return None
+    low, high = difference.question_ci95
+    parts = ((high - low) / 2 / Z95) ** 2, difference.seed_variance
+    freedom = sum(parts) ** 2 / (
+        parts[0] ** 2 / (difference.questions - 1) + parts[1] ** 2 / (difference.seeds - 1)
+    )
+    return float(2 * stdtr(freedom, -abs(difference.mean) / math.sqrt(sum(parts))))
 
 
 def _seeds(rows: Sequence[Row]) -> list[int]:
@@ -82,13 +108,10 @@ def _seeds(rows: Sequence[Row]) -> list[int]:
 
 def _control(rows: list[Row], seeds: list[int], benchmarks: Sequence[str]) -> Control | None:
     """None where graded answers are missing; the list of runs says which."""
-    runs = {
-        f"{row.setup.learning_rate or 0:g}": [run for run in row.runs if run.seed in seeds]
-        for row in rows
-    }
+    runs = {rates_of([row])[0]: [run for run in row.runs if run.seed in seeds] for row in rows}
     gains: dict[str, list[Estimate]] = {}
     rates: dict[str, None] = {}
-    accuracies = {}
+    all_scores = {}
     for benchmark in benchmarks:
         try:
             before = _answers([(run, "expert") for run in next(iter(runs.values()))], benchmark)
@@ -102,7 +125,7 @@ def _control(rows: list[Row], seeds: list[int], benchmarks: Sequence[str]) -> Co
         scores = {rate: one.by_prompt[headline] for rate, one in after.items()}
         same = between_best_prompts({headline: before.by_prompt[headline]}, scores, ids)
         found = {"gain": same.gain}
-        accuracies[benchmark] = same.tuned
+        all_scores[benchmark] = scores, ids
         rates |= dict.fromkeys(same.chosen["tuned_prompts"])
         if len(before.by_prompt) > 1:
             candidates = {
@@ -124,7 +147,7 @@ def _control(rows: list[Row], seeds: list[int], benchmarks: Sequence[str]) -> Co
         return average(own) if len(own) == len(benchmarks) else None
 
     best, latent, form = (mean(name) for name in ("gain_best_prompts", "latent", "format"))
-    return Control(rows, [*rates], accuracies, average(gains["gain"]), best, latent, form)
+    return Control(rows, [*rates], all_scores, average(gains["gain"]), best, latent, form)
 
 
 def _answers(sources: Sequence[tuple[Run, str]], benchmark: str) -> _Answers:
@@ -149,16 +172,18 @@ def _against_reference(found: list[Control]) -> list[Control]:
     if reference is None:
         return []
     others = [one for one in found if one is not reference]
-    pairs = [
-        [(own, reference.accuracies[name]) for name, own in one.accuracies.items()]
+    shifts = [
+        average(
+            [
+                between_best_prompts(reference.scores[name][0], own, ids).gain
+                for name, (own, ids) in one.scores.items()
+            ]
+        )
         for one in others
     ]
-    p_values = [
-        sign_flips(np.concatenate([(a - b).mean(axis=0) / a.shape[1] for a, b in own]))
-        for own in pairs
-    ]
-    estimates = [average([difference(*one) for one in own]) for own in pairs]
-    compared = zip(others, estimates, holm(p_values), strict=True)
+    p_values = [p for shift in shifts if (p := t_test(shift)) is not None]
+    corrected = holm(p_values) if len(p_values) == len(shifts) else [None] * len(shifts)
+    compared = zip(others, shifts, corrected, strict=True)
     return [
         reference,
         *(replace(one, against_lightreasoner=shift, p_holm=p) for one, shift, p in compared),

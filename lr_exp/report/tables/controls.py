@@ -13,14 +13,16 @@ _ABOUT = (
     "Gains over the untuned expert in points, averaged over benchmarks, with 95 % intervals over "
     "questions and, with several seeds, over seeds (Student's t). Each half of the questions is "
     "reported at the learning rate that is best on the other half; averages over 8 ways to halve "
-    "the questions; of the intervals, those of the first two gains include this choice. Best "
-    "prompts: each model is asked with the prompt, and at the learning rate, that is best on the "
-    "other half. Latent: the gain with forced answers; format: the rest of the gain in strict "
-    "accuracy (correct, boxed and finished). Against LightReasoner: the difference of the tuned "
-    "experts, and the p-value of a two-sided paired permutation test of that difference, averaged "
-    "over seeds, with Holm's correction for the number of methods in this table. A method that "
-    "equals LightReasoner explains its gain at least as well as contrast; a large p-value alone "
-    "does not show that two methods are equal: see the interval."
+    "the questions. The rate is chosen with the seeds that are reported, which favours methods "
+    "whose seeds differ much, by a point or two. Best prompts: each model is asked with the "
+    "prompt, and at the learning rate, that is best on the other half. Latent: the gain with "
+    "forced answers; format: the rest of the gain in strict accuracy (correct, boxed and "
+    "finished). Against LightReasoner: the difference of the tuned experts. All intervals but "
+    "those of latent and format include the choice of the rate. p: t-test of that difference over "
+    "questions and seeds, with Holm's correction for the number of methods in this table; none "
+    "with one seed. A method whose interval against LightReasoner includes 0 is not told apart "
+    "from it, which may be because both labels prefer the same tokens. Methods with equal tokens "
+    "tuned may have seen different numbers of questions."
 )
 _TITLES = {  # by field of `Control`
     "gain": "gain",
@@ -68,4 +70,17 @@ def controls_table(sweep: Sweep, name: str) -> Table | None:
         record |= {"p_holm": one.p_holm, "learning_rates": " ".join(one.rates)}
         record |= {key: cost[key] for key in _COSTS}
         records.append(record | {"seeds": one.gain.seeds, "n": one.gain.questions})
-    return table_of(name, "Controls", columns, records, [_ABOUT])
+    notes = [_ABOUT]
+    if edge := [method_label(one.method) for one in found if one.at_edge]:
+        notes.append(
+            f"At the lowest or highest learning rate that was tried: {', '.join(edge)}. A better "
+            "one may lie beyond."
+        )
+    shown = {one.method for one in found}
+    trained = {row.setup.method for row in sweep.rows if not row.is_baseline}
+    if missing := [method_label(one) for one in trained - shown]:
+        notes.append(
+            "Left out, with other seeds or learning rates or without answers: "
+            f"{', '.join(sorted(missing))}."
+        )
+    return table_of(name, "Controls", columns, records, notes)
