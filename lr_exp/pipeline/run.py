@@ -96,7 +96,9 @@ def _run(settings: Settings, folder: Path, conf_dirs: Sequence[Path]) -> Summary
             log_sampling(tracker, sample, supervision)
             if distributed.is_rank0():
                 log_trajectories(tracker, folder / TRAJECTORIES)
-            warnings = _warn(diagnose_pair(sample.to_dict()))
+            # Under another prompt the expert itself takes the amateur's place: that is no pair.
+            is_pair = not inputs.method.reads("teacher_prompt")
+            warnings = _warn(diagnose_pair(sample.to_dict()) if is_pair else [])
             if sample.kept == 0 and "distill" in settings.stages:
                 stopped = why_nothing_is_kept(inputs, sample)
                 log.warning(stopped)
