@@ -10,8 +10,9 @@ expert's, at kept positions, and graded. A run that was stopped resumes.
 import argparse
 import json
 import sys
+import textwrap
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Annotated
 
@@ -47,7 +48,9 @@ def main(words: Sequence[str] | None = None) -> int:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("overrides", nargs="*", metavar="OVERRIDE", help="settings of the run")
-    parser.add_argument("--out", type=Path, default=Path("runs/audit"), metavar="FOLDER")
+    out = Path("runs/audit")
+    what = f"folder of the audit's files (default: {out})"
+    parser.add_argument("--out", type=Path, default=out, metavar="FOLDER", help=what)
     for name, default in asdict(Budget()).items():
         about = f"{_BUDGET[name][1]} (default: {default})"
         parser.add_argument(_flag(name), type=type(default), default=default, help=about)
@@ -71,9 +74,12 @@ def main(words: Sequence[str] | None = None) -> int:
             write_atomically(chosen.out / name, content)
     except OSError as error:
         raise UserError(f"--out {chosen.out} cannot be written to ({error.strerror}).") from error
-    shown = [table.title, "", plain_table(table), *map(one_line, table.notes), ""]
-    print(printable(redact("\n".join(shown))))
-    print(printable(redact(f"Audit: {', '.join(files)} in {chosen.out}")))
+    short = replace(table, rows=[row for row in table.rows if row[1] == "all"])
+    notes = [textwrap.fill(one_line(note), 80) for note in table.notes]
+    print(printable(redact("\n".join([table.title, "", plain_table(short), *notes, ""]))))
+    print(
+        printable(redact(f"By divergence, position and token: {', '.join(files)} in {chosen.out}"))
+    )
     return 0
 
 

@@ -99,8 +99,10 @@ def audit(settings: Settings, budget: Budget) -> list[dict[str, Any]]:
     every = [*_kept(steps.folder, supervision.folder)]
     kept = [one for one in every if not special & {*one.tokens}]
     if len(kept) < len(every):
-        count = f"{len(every) - len(kept):,} of {len(every):,}"
-        log.warning("audit: %s positions where an answer ends are left out", count)
+        places = {(one.answer, one.step) for one in every}
+        ending = {(one.answer, one.step) for one in every if special & {*one.tokens}}
+        count = f"{len(ending):,} of {len(places):,}"
+        log.info("audit: %s kept positions with a token that ends the answer are left out", count)
     chosen = _choose(kept, budget.positions, settings.seed)
     if not chosen:
         raise UserError("no kept position can be audited: lower beta, or use more questions.")

@@ -12,6 +12,7 @@ import numpy as np
 import torch
 
 from lr_exp import distributed, progress
+from lr_exp.config.method import Method
 from lr_exp.config.settings import Settings
 from lr_exp.pipeline.context import RunContext
 from lr_exp.pipeline.distilling import settings_for_epochs, tune_expert
@@ -21,7 +22,7 @@ from lr_exp.pipeline.inputs import Inputs, versions
 from lr_exp.pipeline.outcome import choices, clear, write_page
 from lr_exp.pipeline.rank_checks import check_files, check_machines
 from lr_exp.pipeline.sampling import make_supervision, why_nothing_is_kept
-from lr_exp.report.read.summary import Provenance, RecordedSettings, Summary
+from lr_exp.report.read.summary import Provenance, RecordedSettings, SampleSummary, Summary
 from lr_exp.sampler.diagnostics import diagnose_pair, diagnose_training
 from lr_exp.store import Store, write_atomically
 from lr_exp.store.inventory import record_reference
@@ -96,9 +97,7 @@ def _run(settings: Settings, folder: Path, conf_dirs: Sequence[Path]) -> Summary
             log_sampling(tracker, sample, supervision)
             if distributed.is_rank0():
                 log_trajectories(tracker, folder / TRAJECTORIES)
-            # Under another prompt the expert itself takes the amateur's place: that is no pair.
-            is_pair = not inputs.method.reads("teacher_prompt")
-            warnings = _warn(diagnose_pair(sample.to_dict()) if is_pair else [])
+            warnings = _warn(_pair_warnings(inputs.method, sample))
             if sample.kept == 0 and "distill" in settings.stages:
                 stopped = why_nothing_is_kept(inputs, sample)
                 log.warning(stopped)
@@ -134,6 +133,16 @@ def _run(settings: Settings, folder: Path, conf_dirs: Sequence[Path]) -> Summary
         # `Store.make` waits for the other ranks, which write no page.
         write_page(folder, None if distributed.is_distributed() else store)
     return summary
+
+
+def _pair_warnings(method: Method, sample: SampleSummary) -> list[str]:
+    """The warnings about the pair that apply to the method."""
+    if method.reads("teacher_prompt"):  # the expert itself takes the amateur's place
+        return []
+    profile, target = sample.to_dict(), method.target
+    if target.choice.name == "sharpened" or target.arguments.get("b") == 0:
+        profile["choice"] = None  # labels in the expert's own order move it nowhere
+    return diagnose_pair(profile)
 
 
 def _warn(warnings: list[str], logged: Sequence[str] = ()) -> list[str]:
