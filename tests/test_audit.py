@@ -130,4 +130,4 @@ def test_chosen_answers_can_be_audited(tmp_path, capsys):
     words += [f"store={tmp_path / 'store'}", "--out", str(tmp_path / "audit")]
     words += ["method.trajectories=expert_verified", "method.max_new_tokens=80"]
     assert main(words) == 0
-    assert "trajectory right" in capsys.readouterr().out
+    assert "trajectory right" in (tmp_path / "audit" / "audit.csv").read_text()
