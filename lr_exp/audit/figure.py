@@ -3,14 +3,19 @@
 from lr_exp.audit.continuations import KINDS
 from lr_exp.audit.table import Records, groups, shift
 from lr_exp.report.figures.figure import Figure, legend_below, panel_grid, whiskers
-from lr_exp.report.figures.style import BLUE, GREY, MUTED, VERMILION
+from lr_exp.report.figures.style import BLUE, GREY, MUTED, VERMILION, styled
 
 _HUES = dict(zip(KINDS, (BLUE, GREY, VERMILION), strict=True))
-_PANELS = {"KL ": "divergence", "token ": "position in the answer"}
+_PANELS = {"KL ": "divergence (nats)", "token ": "tokens before the position"}
 
 
 def audit_figure(records: Records) -> Figure:
     """The difference at each kind of position, with 95 % intervals."""
+    with styled():
+        return _figure(records)
+
+
+def _figure(records: Records) -> Figure:
     mpl_figure, panels = panel_grid(2, 2, 2.6, sharey=True)
     found, drawn = groups(records), {}
     for axes, (prefix, title) in zip(panels, _PANELS.items(), strict=True):
@@ -27,9 +32,9 @@ def audit_figure(records: Records) -> Figure:
                 elinewidth=1,
             )
         axes.axhline(0, color=MUTED.light, linewidth=0.8)
-        axes.set_xticks(range(len(labels)), [one.removeprefix(prefix) for one in labels])
-        axes.tick_params(axis="x", rotation=30)
-        axes.set_title(title)
+        short = [one.removeprefix(prefix).removesuffix(" nats") for one in labels]
+        axes.set_xticks(range(len(labels)), [one.replace(" and ", "\nand ") for one in short])
+        axes.set_xlabel(title)
     panels[0].set_ylabel("right answers: label's minus\nexpert's token (points)")
     legend_below(mpl_figure, drawn)
     caption = (
