@@ -113,8 +113,12 @@ def rows(kind: str, folders: Folders) -> list[Facts]:
     """The facts of every option of a kind, sorted by name; raises UserError for an invalid file."""
     found = []
     group = KINDS[kind].group
-    for name, path in option_files(folders, group).items():
+    files = option_files(folders, group)
+    for name, path in files.items():
         content = _read(path)
+        for other in content.get("defaults", []):  # of the same group: the keys that it inherits
+            if isinstance(other, str) and other in files:
+                content = {**_read(files[other]), **content}
         what = content[ABOUT].get("description", "")
         found.append({"name": name, **_facts(group, content, folders), "what": what})
     return found

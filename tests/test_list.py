@@ -146,3 +146,12 @@ def test_published_costs_are_the_papers():
     assert hours(sweeps["efficiency"]) == pytest.approx(sum(expected), abs=0.06)
     assert sweeps["kl_profile"] is None  # nothing is trained
     assert sweeps["alpha_beta"] is None  # not the paper's settings
+
+
+def test_a_method_that_extends_another_lists_the_choices_that_it_inherits():
+    listed = {row["name"]: row for row in listing.rows("methods", [conf_dir()])}
+    inherited = ("trajectories", "select", "target")
+    for key in inherited:
+        assert listed["extrapolation_2"][key] == listed["extrapolation"][key]
+    assert listed["format_wrong"]["trajectories"] == "expert_formatted_wrong"
+    assert listed["format_wrong"]["target"] == "token"
