@@ -73,7 +73,9 @@ def load_form(name: str, folders: Sequence[Path]) -> PromptSettings:
         try:
             form = PromptSettings(chat=False, template=path.read_text("utf-8"))
         except (OSError, UnicodeDecodeError) as error:
-            raise UserError(f"prompt {name} cannot be read ({first_line(error)}).") from error
+            raise UserError(
+                f"prompt {name} cannot be read ({first_line(error)}): give the path of a text file."
+            ) from error
     elif name in files:
         path = files[name]
         form = load_option(PromptSettings, path, _values(path, files, ()))
@@ -111,9 +113,10 @@ def render_form(prompt: Prompt, question: str) -> str:
     try:
         return _template(prompt.form.template).render(values)
     except Exception as error:  # filters and operators raise any
+        asked = "a test question" if question in _PROBES else f"the question {question[:60]!r}"
         raise UserError(
-            f"the template of prompt {prompt.form.name} fails for the question "
-            f"{question[:60]!r} ({type(error).__name__}: {first_line(error)}): correct it."
+            f"the template of prompt {prompt.form.name} fails for {asked} "
+            f"({type(error).__name__}: {first_line(error)}): correct it."
         ) from error
 
 
