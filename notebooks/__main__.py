@@ -59,6 +59,7 @@ def execute(path: Path) -> NotebookNode:
             kernel_name="python3",
             timeout=_CELL_TIMEOUT_SECONDS,
             record_timing=False,
+            coalesce_streams=True,  # printed text may arrive in any number of parts
             resources={"metadata": {"path": folder}},
         )
         # With sockets in the folder, other users of the machine cannot connect to the kernel.
