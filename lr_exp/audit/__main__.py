@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Annotated
 
 from lr_exp.config.settings import check_value
-from lr_exp.errors import UserError, command, guard_tracebacks, printable, redact
+from lr_exp.errors import command, guard_tracebacks, printable, redact
 
 _COUNT = Annotated[int, "[1, 1000000]"]
 _BUDGET = {  # options: the values that they take, and what they are
@@ -39,8 +39,8 @@ def main(words: Sequence[str] | None = None) -> int:
     from lr_exp.audit.continuations import Budget, audit
     from lr_exp.audit.figure import audit_figure
     from lr_exp.audit.table import audit_table
+    from lr_exp.report.build import Report, write
     from lr_exp.report.tables.formats import csv_text, one_line, plain_table
-    from lr_exp.store import write_atomically
 
     parser = argparse.ArgumentParser(
         prog="python -m lr_exp.audit",
@@ -68,18 +68,12 @@ def main(words: Sequence[str] | None = None) -> int:
         "audit.png": figure.png,
         "audit.svg": figure.svg,
     }
-    try:
-        chosen.out.mkdir(parents=True, exist_ok=True)
-        for name, content in files.items():
-            write_atomically(chosen.out / name, content)
-    except OSError as error:
-        raise UserError(f"--out {chosen.out} cannot be written to ({error.strerror}).") from error
     short = replace(table, rows=[row for row in table.rows if row[1] == "all"])
     notes = [textwrap.fill(one_line(note), 80) for note in table.notes]
-    print(printable(redact("\n".join([table.title, "", plain_table(short), *notes, ""]))))
-    print(
-        printable(redact(f"By divergence, position and token: {', '.join(files)} in {chosen.out}"))
-    )
+    where = f"By divergence, position and token: {', '.join(files)} in {chosen.out}"
+    report = Report(files, "\n".join([table.title, "", plain_table(short), *notes, "", where]))
+    write(report, chosen.out)
+    print(printable(redact(report.shown)))
     return 0
 
 

@@ -15,6 +15,7 @@ import numpy as np
 import pyarrow as pa
 
 from lr_exp.config.settings import Settings
+from lr_exp.data.lazy import repeated
 from lr_exp.data.questions import Question
 from lr_exp.errors import UserError
 from lr_exp.evaluator import grade
@@ -173,12 +174,8 @@ def _continue(
 ) -> Artifact:
     """Sampled continuations: of each position first those from the label's token."""
     inputs = context.inputs
-    prompts = [
-        [*one.prefix, token]
-        for one in chosen
-        for token in one.tokens
-        for _ in range(budget.samples)
-    ]
+    starts = [[*one.prefix, token] for one in chosen for token in one.tokens]
+    prompts = repeated(starts, budget.samples)
     settings = {
         "max_new_tokens": budget.max_new_tokens,
         "temperature": budget.temperature,
