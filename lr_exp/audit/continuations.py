@@ -213,5 +213,4 @@ def _continue(
 def _is_right(inputs: Inputs, question: Question, token_ids: Sequence[int]) -> bool:
     """Whether an answer equals the question's reference."""
     text = text_of(inputs.expert_tokenizer, token_ids)
-    kind = inputs.settings.data.answer
-    return grade.grade_answer(text, question.answer or "", kind, question.choices).correct
+    return grade.grade_question(text, question, inputs.settings.data.answer).correct

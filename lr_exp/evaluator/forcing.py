@@ -12,7 +12,7 @@ import pyarrow as pa
 
 from lr_exp.data.formats import boxes
 from lr_exp.data.questions import Question
-from lr_exp.evaluator.grade import grade_answer
+from lr_exp.evaluator.grade import grade_question
 from lr_exp.evaluator.prompts import question_text
 from lr_exp.inference.engines import Generate
 from lr_exp.inference.generation import decode_into_shards, render_prompts, single_decoding
@@ -76,8 +76,6 @@ def grade_forced(questions: Sequence[Question], folder: Path, kind: str) -> list
     for question, row in zip(questions, read_by_index(folder), strict=True):
         found = boxes(row["text"])
         text = row["text"][: found[0][1] + 1] if found else row["text"]
-        correct = bool(found) and (
-            grade_answer(text, question.answer or "", kind, question.choices).correct
-        )
+        correct = bool(found) and grade_question(text, question, kind).correct
         records.append({"id": question.id, "text": text, "correct": correct})
     return records

@@ -39,6 +39,11 @@ def grade_answer(output: str, reference: str, kind: str, choices: Sequence[str] 
     return Grade(extracted, verify(extracted, reference, kind, choices), rule)
 
 
+def grade_question(output: str, question: Question, kind: str) -> Grade:
+    """Grades an output against the question's reference; see `grade_answer`."""
+    return grade_answer(output, question.answer or "", kind, question.choices)
+
+
 def check_references(questions: Sequence[Question], kind: str) -> None:
     """Raises UserError for the first missing or invalid reference. Call it before generation."""
     for question in questions:
@@ -72,13 +77,12 @@ def grade_all(
     for question, output in zip(questions, outputs, strict=True):
         if output["question_id"] != question.id:
             raise ValueError(f"expected the output of {question.id}, got {output['question_id']}")
-        reference = question.answer or ""
-        grade = grade_answer(output["output"], reference, kind, question.choices)
+        grade = grade_question(output["output"], question, kind)
         record = {
             "id": question.id,
             "question": question.text,
             "choices": list(question.choices),
-            "reference": reference,
+            "reference": question.answer,  # was checked
             "kind": kind,
         }
         generated = {name: output[name] for name in ("output", "tokens", "finished")}

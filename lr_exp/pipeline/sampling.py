@@ -169,9 +169,8 @@ def _sample_for_page(
         question = inputs.questions[index // trajectories.answers_per_question]
         if question.answer is None or not trajectories.by_expert:
             return None
-        kind = settings.data.answer
         try:
-            graded = grade.grade_answer(text, question.answer, kind, question.choices)
+            graded = grade.grade_question(text, question, settings.data.answer)
         except UserError:  # the reference is broken
             return None
         return reading.Verdict(question.answer, graded.extracted, graded.correct)

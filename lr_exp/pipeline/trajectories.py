@@ -195,8 +195,7 @@ def _chosen(
             return False
         if right is None:
             return True
-        graded = grade.grade_answer(text, question.answer or "", kind, question.choices)
-        return graded.correct == right
+        return grade.grade_question(text, question, kind).correct == right
 
     def build(folder: Path) -> dict[str, Any]:
         tokenizer = inputs.expert_tokenizer
