@@ -76,7 +76,8 @@ def distill(
     if distributed.is_distributed() and distributed.is_rank0():
         _warn_of_idle_ranks(batches)
     read = tokens_read(supervision, plan)
-    flops = expert.forward_flops(read)
+    # Forward, and as many for the gradients of activations; without LoRA's own weights.
+    flops = 2 * expert.forward_flops(read)
     set_seed(seed)
     model = distributed.run_identically(lambda: _with_lora(expert, settings))
     try:
@@ -108,7 +109,7 @@ def distill(
         "tuned_tokens": settings.steps * settings.batch_size,
         "kept_steps": supervision.kept,
         "tokens_read": read,
-        "flops": 2 * (flops or 0.0),  # forward, and as many for the gradients of activations
+        "flops": flops,
         "final_loss": trainer.history[-1]["loss"],  # mean of the steps since the log before it
     }
 

@@ -34,13 +34,11 @@ class LanguageModel:
     packs: bool = True  # see `probing.probe`
     caches: bool = True
 
-    def forward_flops(self, tokens: int) -> float | None:
+    def forward_flops(self, tokens: int) -> float:
         """Floating-point operations of reading tokens: 2 per parameter and token.
 
-        Attention, which depends on lengths, is left out. None without weights.
+        Attention, which depends on lengths, is left out.
         """
-        if self.model is None:
-            return None
         return 2.0 * tokens * sum(one.numel() for one in self.model.parameters())
 
 

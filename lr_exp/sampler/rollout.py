@@ -72,7 +72,9 @@ def roll_out(
     )
     if samples is not None:
         facts |= {"questions": len(questions), "answers": facts["questions"]}
-    read = distributed.run_on_rank0(lambda: count_items(folder, "prompt_ids", "token_ids"))
+    if expert.model is None:
+        return {**facts, "flops": None}
+    read = distributed.run_on_rank0(lambda: count_items(folder, "prompt_ids")) + facts["tokens"]
     return {**facts, "flops": expert.forward_flops(read)}
 
 

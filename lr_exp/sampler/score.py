@@ -173,8 +173,8 @@ def score(
             count_items(trajectories, "prompt_ids"),
         )
     )
-    flops = [model.forward_flops(prompts + steps) or 0.0 for model in (expert, amateur)]
-    return {"steps": steps, "flops": sum(flops)}
+    flops = sum(model.forward_flops(prompts + steps) for model in (expert, amateur))
+    return {"steps": steps, "flops": flops}
 
 
 def scored_length(token_ids: list[int], shared: SharedVocabulary) -> int:

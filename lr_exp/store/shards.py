@@ -44,11 +44,10 @@ def count_rows(path: Path) -> int:
     return pq.ParquetFile(path).metadata.num_rows
 
 
-def count_items(folder: Path, *columns: str) -> int:
-    """The items of all lists in these columns, such as token ids."""
-    tables = (pq.ParquetFile(path).read([*columns]) for path in shard_paths(folder))
-    chunks = (chunk for table in tables for name in columns for chunk in table[name].chunks)
-    return sum(len(chunk.flatten()) for chunk in chunks)
+def count_items(folder: Path, column: str) -> int:
+    """The items of all lists in a column, such as token ids."""
+    columns = (pq.ParquetFile(path).read([column])[column] for path in shard_paths(folder))
+    return sum(len(chunk.flatten()) for one in columns for chunk in one.chunks)
 
 
 def shard_paths(folder: Path) -> list[Path]:
