@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from lr_exp.report.analyse.controls import Control, controls, t_test
+from lr_exp.report.analyse.controls import Control, controls
+from lr_exp.report.analyse.paired import t_test
 from lr_exp.report.analyse.rows import sweeps
 from lr_exp.report.read.run import AnswersMissingError
 from lr_exp.report.read.runs import find_runs

@@ -82,7 +82,7 @@ def grade_all(
             "id": question.id,
             "question": question.text,
             "choices": list(question.choices),
-            "reference": question.answer,  # was checked
+            "reference": question.answer,  # not None: checked above
             "kind": kind,
         }
         generated = {name: output[name] for name in ("output", "tokens", "finished")}

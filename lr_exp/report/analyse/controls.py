@@ -1,6 +1,5 @@
 """Methods at the learning rate that is best on other questions, compared with LightReasoner."""
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
@@ -9,7 +8,7 @@ import numpy as np
 from lr_exp.report.analyse.accuracies import read_graded
 from lr_exp.report.analyse.comparable import grouped
 from lr_exp.report.analyse.decomposition import forced_correct, is_strict
-from lr_exp.report.analyse.paired import Z95, Correct, Estimate, average, difference, holm
+from lr_exp.report.analyse.paired import Correct, Estimate, average, difference, holm, t_test
 from lr_exp.report.analyse.prompts import between_best_prompts, halves_of, with_best_prompt
 from lr_exp.report.analyse.rows import Row, Sweep
 from lr_exp.report.read.run import AnswersMissingError, Run
@@ -81,24 +80,6 @@ def controls(sweep: Sweep) -> list[Control]:
 def rates_of(rows: Sequence[Row]) -> list[str]:
     """The learning rates of these rows, ascending."""
     return [f"{rate:g}" for rate in sorted(row.setup.learning_rate or 0.0 for row in rows)]
-
-
-def t_test(difference: Estimate) -> float | None:
-    """The two-sided p-value of a difference over questions and seeds; None with one seed.
-
-    Student's t, whose degrees of freedom are Satterthwaite's for both variances. The variance over
-    questions is that of their 95 % interval, which is never 0.
-    """
-    from scipy.special import stdtr
-
-    if difference.seeds == 1:
-        return None
-    low, high = difference.question_ci95
-    parts = ((high - low) / 2 / Z95) ** 2, difference.seed_variance
-    freedom = sum(parts) ** 2 / (
-        parts[0] ** 2 / (difference.questions - 1) + parts[1] ** 2 / (difference.seeds - 1)
-    )
-    return float(2 * stdtr(freedom, -abs(difference.mean) / math.sqrt(sum(parts))))
 
 
 def _seeds(rows: Sequence[Row]) -> list[int]:

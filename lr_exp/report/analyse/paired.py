@@ -185,6 +185,24 @@ def mcnemar(won: int, lost: int) -> float:
     return min(1.0, 2 * tail / 2**trials)
 
 
+def t_test(difference: Estimate) -> float | None:
+    """The two-sided p-value of a difference over questions and seeds; None with one seed.
+
+    Student's t, whose degrees of freedom are Satterthwaite's for both variances. The variance over
+    questions is that of their 95 % interval, which is never 0.
+    """
+    from scipy.special import stdtr
+
+    if difference.seeds == 1:
+        return None
+    low, high = difference.question_ci95
+    parts = ((high - low) / 2 / Z95) ** 2, difference.seed_variance
+    freedom = sum(parts) ** 2 / (
+        parts[0] ** 2 / (difference.questions - 1) + parts[1] ** 2 / (difference.seeds - 1)
+    )
+    return float(2 * stdtr(freedom, -abs(difference.mean) / math.sqrt(sum(parts))))
+
+
 def holm(p_values: Sequence[float]) -> list[float]:
     """Holm's corrected p-values: the k-th smallest of m times m - k + 1, not below the one before.
 
