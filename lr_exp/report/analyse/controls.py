@@ -7,7 +7,7 @@ import numpy as np
 
 from lr_exp.report.analyse.accuracies import read_graded
 from lr_exp.report.analyse.comparable import grouped
-from lr_exp.report.analyse.decomposition import forced_correct, is_strict
+from lr_exp.report.analyse.decomposition import strict_and_forced
 from lr_exp.report.analyse.paired import Correct, Estimate, average, difference, holm, t_test
 from lr_exp.report.analyse.prompts import between_best_prompts, halves_of, with_best_prompt
 from lr_exp.report.analyse.rows import Row, Sweep
@@ -134,18 +134,16 @@ def _control(rows: list[Row], seeds: list[int], benchmarks: Sequence[str]) -> Co
 def _answers(sources: Sequence[tuple[Run, str]], benchmark: str) -> _Answers:
     graded = {prompt: read_graded(sources, benchmark, prompt) for prompt in sources[0][0].prompts}
     ids = next(iter(graded.values())).ids
-    strict, forced = [], []
+    both = []
     for run, who in sources:
         if (made := run.forced_records(who, benchmark)) is not None:
             records = {one["id"]: one for one in run.records(who, benchmark)}
-            own = [records[key] for key in ids]
-            strict.append([is_strict(one) for one in own])
-            forced.append(forced_correct(own, made))
+            both.append(strict_and_forced([records[key] for key in ids], made))
     by_prompt = {prompt: one.correct for prompt, one in graded.items()}
-    if len(forced) < len(sources):
+    if len(both) < len(sources):
         return _Answers(ids, by_prompt, {})
-    latent = np.array(forced, dtype=float)
-    return _Answers(ids, by_prompt, {"latent": latent, "format": np.array(strict) - latent})
+    strict, forced = np.array(both, dtype=float).swapaxes(0, 1)
+    return _Answers(ids, by_prompt, {"latent": forced, "format": strict - forced})
 
 
 def _against_reference(found: list[Control]) -> list[Control]:

@@ -29,6 +29,11 @@ def fault(graded: Mapping[str, Any]) -> str:
     return "unboxed" if graded["finished"] else "cut off"
 
 
+def strict_and_forced(graded: Records, forced: Records) -> tuple[list[bool], list[bool]]:
+    """Strict correctness of each answer, and its correctness with forced answers."""
+    return [is_strict(one) for one in graded], forced_correct(graded, forced)
+
+
 def forced_correct(graded: Records, forced: Records) -> list[bool]:
     """Correctness of each answer, of the forced one where there is one."""
     by_id = {one["id"]: one["correct"] for one in forced}
@@ -44,11 +49,7 @@ def decompose(before: tuple[Records, Records], after: tuple[Records, Records]) -
         before, after: a model's graded and forced answers to the same questions.
     """
     (strict_0, forced_0), (strict_1, forced_1) = (
-        (
-            np.array([[is_strict(one) for one in graded]], dtype=float),
-            np.array([forced_correct(graded, forced)], dtype=float),
-        )
-        for graded, forced in (before, after)
+        np.array(strict_and_forced(*one), dtype=float)[:, None] for one in (before, after)
     )
     pairs = [*zip(before[0], after[0], strict=True)]
     won = [old for old, new in pairs if is_strict(new) and not is_strict(old)]
