@@ -12,6 +12,8 @@ import torch
 from lr_exp import contrast
 from lr_exp.errors import UserError
 from lr_exp.micro.tokenizer import build_tokenizer
+from lr_exp.pipeline.run import _pair_warnings
+from lr_exp.report.read.summary import Gap, Result, SampleSummary
 from lr_exp.sampler.references import keep_chosen
 from lr_exp.sampler.targets import permute_plausible
 from lr_exp.store.shards import read_shards
@@ -275,3 +277,27 @@ def test_prompt_distillation_teaches_the_experts_other_prompt(tmp_path):
     assert summary["sample"]["kl_mean"] > 0  # the two prompts differ
     with pytest.raises(UserError, match=r"method\.teacher_prompt=chat gives the same prompts"):
         go(tmp_path, "same", *words, "method.teacher_prompt=chat", "evaluator.system_prompt=''")
+
+
+GAP = Gap(
+    decoder="greedy",
+    expert={"micro_add": Result(accuracy=0.9, correct=900, total=1000)},
+    amateur={"micro_add": Result(accuracy=0.1, correct=100, total=1000)},
+)
+
+
+@pytest.mark.parametrize("gap", [None, GAP])
+def test_labels_that_keep_the_experts_order_are_no_reason_to_change_the_amateur(gap):
+    sample = SampleSummary(steps=10_000, kept=1_000, choice=500, moving_of_kept=0.0)
+    of = {
+        name: _pair_warnings(method(target=target, parameters=parameters), sample, gap)
+        for name, target, parameters in (
+            ("contrast", "contrast", {}),
+            ("expert", "contrast", {"b": 0}),
+            ("sharpened", "sharpened", {}),
+        )
+    }
+    assert [len(found) for found in of.values()] == [1, 0, 0]
+    assert "labels hardly move the expert" in of["contrast"][0]
+    prompted = method(trajectories="expert_prompted", parameters={"teacher_prompt": "plain"})
+    assert _pair_warnings(prompted, sample, gap) == []

@@ -22,7 +22,7 @@ from lr_exp.pipeline.inputs import Inputs, versions
 from lr_exp.pipeline.outcome import choices, clear, write_page
 from lr_exp.pipeline.rank_checks import check_files, check_machines
 from lr_exp.pipeline.sampling import make_supervision, why_nothing_is_kept
-from lr_exp.report.read.summary import Provenance, RecordedSettings, SampleSummary, Summary
+from lr_exp.report.read.summary import Gap, Provenance, RecordedSettings, SampleSummary, Summary
 from lr_exp.sampler.diagnostics import diagnose_pair, diagnose_training
 from lr_exp.store import Store, write_atomically
 from lr_exp.store.inventory import record_reference
@@ -112,8 +112,7 @@ def _run(settings: Settings, folder: Path, conf_dirs: Sequence[Path]) -> Summary
             evaluate = evaluate_models(context, tuned, tracker, folder)
             log_evaluation(tracker, evaluate)
             if evaluate.gap is not None:
-                profile = sample.to_dict() if sample else {}
-                found = diagnose_pair(profile, evaluate.gap.to_dict())
+                found = _pair_warnings(inputs.method, sample, evaluate.gap)
                 warnings = [*_warn(found, warnings or []), *repeats]
         parts = {
             "sample": sample,
@@ -135,14 +134,16 @@ def _run(settings: Settings, folder: Path, conf_dirs: Sequence[Path]) -> Summary
     return summary
 
 
-def _pair_warnings(method: Method, sample: SampleSummary) -> list[str]:
-    """The warnings about the pair that apply to the method."""
+def _pair_warnings(
+    method: Method, sample: SampleSummary | None, gap: Gap | None = None
+) -> list[str]:
+    """The warnings about the pair that apply to the method; more is known with the gap."""
     if method.reads("teacher_prompt"):  # the expert itself takes the amateur's place
         return []
-    profile, target = sample.to_dict(), method.target
+    profile, target = sample.to_dict() if sample else {}, method.target
     if target.choice.name == "sharpened" or target.arguments.get("b") == 0:
         profile["choice"] = None  # labels in the expert's own order move it nowhere
-    return diagnose_pair(profile)
+    return diagnose_pair(profile, gap.to_dict() if gap else None)
 
 
 def _warn(warnings: list[str], logged: Sequence[str] = ()) -> list[str]:
