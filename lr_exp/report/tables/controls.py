@@ -20,9 +20,9 @@ _ABOUT = (
     "finished). Against LightReasoner: the difference of the tuned experts. All intervals but "
     "those of latent and format include the choice of the rate. p: t-test of that difference over "
     "questions and seeds, with Holm's correction for the number of methods in this table; none "
-    "with one seed. A method whose interval against LightReasoner includes 0 is not told apart "
-    "from it, which may be because both labels prefer the same tokens. Methods with equal tokens "
-    "tuned may have seen different numbers of questions."
+    "with one seed. If a method's interval against LightReasoner includes 0, these runs do "
+    "not distinguish the two, possibly because their labels prefer the same tokens. Methods with "
+    "equal tokens tuned may have seen different numbers of questions."
 )
 _TITLES = {  # by field of `Control`
     "gain": "gain",
