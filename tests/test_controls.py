@@ -202,7 +202,7 @@ def test_all_sampled_answers_have_the_same_parameters():
     assert {one.parameters["samples"] for one in found} == {3}
     assert len({frozenset(one.parameters) for one in found}) == 1
     more = method(trajectories="expert_formatted").parameters
-    assert more.keys() - found[0].parameters == {"last_sentence"}
+    assert more.keys() - found[0].parameters == {"last_sentence", "boxed"}
     with pytest.raises(UserError, match=r"method\.samples=0 .*\[1,"):
         method(trajectories="expert_verified", parameters={"samples": 0})
 
@@ -258,6 +258,9 @@ def test_format_methods_learn_sampled_answers_with_a_box(program):
 def test_no_answer_to_learn_the_format_from_is_an_error(program):
     words = ("experiment=micro_tables", *SMALL, "method=format_only", "method.max_new_tokens=5")
     assert "none of the 48 sampled answers ends and has a box" in program(*words).error
+    assert "none of the 48 sampled answers ends, so" in program(*words, "method.boxed=false").error
+    both = ("method.boxed=false", "method.last_sentence=true")
+    assert "needs method.boxed=true" in program(*words, *both).error
 
 
 @pytest.mark.integration

@@ -80,21 +80,24 @@ def expert_verified(context: RunContext, **sampling: Any) -> Trajectories:
 
 @register("trajectories", like=expert_sampled)
 def expert_formatted(
-    context: RunContext, *, last_sentence: bool = False, **sampling: Any
+    context: RunContext, *, last_sentence: bool = False, boxed: bool = True, **sampling: Any
 ) -> Trajectories:
     """Full sampled answers under the evaluation's prompt that end and have a box, right or wrong.
 
     With `last_sentence` only the tokens from the sentence with the last box on are learned from.
+    Without `boxed`, all answers that end: for models that write no box.
     """
+    if last_sentence and not boxed:
+        raise UserError("method.last_sentence=true needs method.boxed=true: it starts at a box.")
     drawn = _sampled(context, context.inputs.evaluation_prompt, **sampling)
-    return _chosen(context, drawn, "formatted", last_sentence=last_sentence)
+    return _chosen(context, drawn, "formatted", last_sentence=last_sentence, boxed=boxed)
 
 
 @register("trajectories", needs=("references",), like=expert_sampled)
 def expert_formatted_wrong(context: RunContext, **sampling: Any) -> Trajectories:
-    """Those of `expert_formatted` that differ from the reference."""
+    """Those of `expert_formatted` with a box that differ from the reference."""
     drawn = _sampled(context, context.inputs.evaluation_prompt, **sampling)
-    return _chosen(context, drawn, "formatted", right=False)
+    return _chosen(context, drawn, "formatted", right=False, boxed=True)
 
 
 @register("trajectories", needs=("solutions",))
@@ -163,21 +166,19 @@ def _chosen(
     *,
     right: bool | None = None,
     last_sentence: bool = False,
+    boxed: bool = False,
 ) -> Trajectories:
-    """The sampled answers that ended; at the stage `formatted`, those that also have a box.
+    """The sampled answers that ended.
 
     Args:
         right: whether they equal the reference; None for both.
         last_sentence: see `references.keep_chosen`.
+        boxed: only those that have a box.
 
-    Raises UserError: none has a box.
+    Raises UserError: the stage is `formatted` and no answer is left.
     """
     inputs, drawn = context.inputs, sampled.artifact
-    kind, boxed, samples = (
-        inputs.settings.data.answer,
-        stage == "formatted",
-        sampled.answers_per_question,
-    )
+    kind, samples = inputs.settings.data.answer, sampled.answers_per_question
     recipe = Recipe(
         stage,
         references.VERSION,
@@ -186,7 +187,13 @@ def _chosen(
             "questions": fingerprint(inputs.questions),  # with their references
             **{name: version(name) for name in GRADING_PACKAGES},
         },
-        {"kind": kind, "grading": grade.VERSION, "right": right, "last_sentence": last_sentence},
+        {
+            "kind": kind,
+            "grading": grade.VERSION,
+            "right": right,
+            "last_sentence": last_sentence,
+            "boxed": boxed,
+        },
     )
 
     def choose(index: int, text: str) -> bool:
@@ -200,15 +207,16 @@ def _chosen(
     def build(folder: Path) -> dict[str, Any]:
         tokenizer = inputs.expert_tokenizer
         # Wrong answers repeat more often, so that fewer of them were left without repeats.
-        options = {"samples": samples, "repeats": boxed, "last_sentence": last_sentence}
+        repeats = stage == "formatted"
+        options = {"samples": samples, "repeats": repeats, "last_sentence": last_sentence}
         return references.keep_chosen(drawn.folder, tokenizer, choose, folder, **options)
 
     made = context.make(recipe, build, stage="sample")
-    if boxed and not made.facts["answers"]:
+    if stage == "formatted" and not made.facts["answers"]:
         raise UserError(
             f"method={inputs.method.name}: none of the {drawn.facts['answers']} sampled answers "
-            f"{'is wrong, ' if right is False else ''}ends and has a box, so there is no format to "
-            "learn. Raise method.samples or method.max_new_tokens, or choose another prompt as the "
-            "first of evaluator.prompts."
+            f"{'is wrong, ' if right is False else ''}ends{' and has a box' if boxed else ''}, so "
+            "there is no format to learn. Raise method.samples or method.max_new_tokens, or choose "
+            "another prompt as the first of evaluator.prompts."
         )
     return replace(sampled, artifact=made, drawn=drawn)
