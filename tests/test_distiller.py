@@ -85,7 +85,7 @@ def test_training_lowers_the_loss_and_reports_it(tmp_path):
     assert seen[-1][1]["loss"] < seen[0][1]["loss"]
     assert {"loss", "entropy", "grad_norm", "learning_rate"} <= seen[0][1].keys()
     assert [entry["step"] for entry in read_history(tmp_path)] == [1, 2, 3, 4, 5, 6]
-    assert not (tmp_path / "checkpoints").exists()
+    assert not (tmp_path / "checkpoint.pt").exists()
 
 
 @pytest.mark.integration
@@ -182,17 +182,6 @@ def test_a_loss_that_is_not_finite_ends_the_training(tmp_path):
     expert.model.lm_head.weight.data[0] = float("inf")
     with pytest.raises(UserError, match="the loss is"):
         train(tmp_path, expert)
-
-
-@pytest.mark.integration
-def test_a_damaged_checkpoint_is_deleted_and_not_used(whole, tmp_path, caplog):
-    """It would end every later attempt of the same command."""
-    interrupt(tmp_path, 5)
-    path = max((tmp_path / "checkpoints").iterdir())
-    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
-    train(tmp_path)
-    assert f"{path.name} is damaged and was deleted" in caplog.text
-    check_same_training(whole, tmp_path)
 
 
 @pytest.mark.integration

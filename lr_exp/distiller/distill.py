@@ -1,12 +1,8 @@
 """LoRA tuning of the expert on supervision, to an adapter folder."""
 
-import errno
 import json
-import logging
-import shutil
 from collections.abc import Sequence
 from pathlib import Path
-from statistics import fmean
 from typing import Any, cast
 
 import torch
@@ -19,21 +15,15 @@ from lr_exp.distiller.adapter_files import ADAPTER, HISTORY, SNAPSHOTS
 from lr_exp.distiller.batches import batches_of, plan_batches, tokens_read
 from lr_exp.distiller.lora import lora_layers
 from lr_exp.distiller.sharding import shard
-from lr_exp.distiller.trainer import ContrastTrainer, Training, read_checkpoint
-from lr_exp.errors import UserError, first_line
+from lr_exp.distiller.trainer import ContrastTrainer, Training
+from lr_exp.errors import UserError
 from lr_exp.models.loading import LanguageModel
 from lr_exp.models.packing import pass_size
 from lr_exp.progress import Progress
 from lr_exp.sampler.supervision import Supervision
 from lr_exp.store import write_atomically
 
-log = logging.getLogger(__name__)
-
-_CHECKPOINTS = "checkpoints"
-_KEPT_CHECKPOINTS = 2  # a power cut may damage the newest
-_CHECKED_STEPS = 10  # optimizer steps whose passes are counted
-# The checkpoint may be intact but is unreadable right now.
-_TRANSIENT = (errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EACCES, errno.EIO, errno.ESTALE)
+_CHECKPOINT = "checkpoint.pt"
 
 
 def distill(
@@ -68,8 +58,6 @@ def distill(
     )
     size = pass_size(settings.tokens_per_pass, torch.device(device).type, packs=expert.packs)
     batches = batches_of(supervision, plan, size)
-    if distributed.is_distributed() and distributed.is_rank0():
-        _warn_of_idle_ranks(batches)
     read = tokens_read(supervision, plan)
     # Forward, and as many for the gradients of activations; without LoRA's own weights.
     flops = 2 * expert.forward_flops(read)
@@ -94,7 +82,7 @@ def distill(
             _save_adapter(model, folder / ADAPTER, Path(training.base_location))
             history = "".join(json.dumps(entry) + "\n" for entry in trainer.history)
             write_atomically(folder / HISTORY, history)
-            shutil.rmtree(folder / _CHECKPOINTS, ignore_errors=True)
+            (folder / _CHECKPOINT).unlink(missing_ok=True)
     finally:
         if not is_sharded(settings):  # a sharded model is discarded as a whole
             model.unload().eval()  # training left it with its dropout on
@@ -118,13 +106,12 @@ def _train(
     training: Training,
 ) -> None:
     """Trains on all batches, from the last checkpoint on; logs the metrics before it, too."""
-    checkpoints, base = folder / _CHECKPOINTS, Path(training.base_location)
+    checkpoint, base = folder / _CHECKPOINT, Path(training.base_location)
     # Checkpoints fall on logged steps, so that resuming loses no part of a logged mean.
     logs_between = max(1, round(settings.checkpoint_every / settings.log_every))
-    last = distributed.run_on_rank0(lambda: _last_checkpoint(checkpoints))
-    if last is not None:
-        trainer.load(last)
-        distributed.all_gather(None)  # rank 0 may delete it once every rank has read it
+    found = distributed.run_on_rank0(lambda: checkpoint if checkpoint.exists() else None)
+    if found is not None:
+        distributed.run_on_all_ranks(lambda: trainer.load(found))
     for entry in trainer.history:
         training.on_log(int(entry["step"]), entry)
     progress = Progress(
@@ -144,24 +131,7 @@ def _train(
                 training.on_log(step, entry)
             is_due = step % (logs_between * settings.log_every) == 0
             if is_due and not is_last and distributed.is_rank0():
-                checkpoints.mkdir(exist_ok=True)
-                trainer.save(checkpoints / f"step-{step:08d}.pt")
-                for old in sorted(checkpoints.glob("*.pt"))[:-_KEPT_CHECKPOINTS]:
-                    old.unlink()
-
-
-def _last_checkpoint(checkpoints: Path) -> Path | None:
-    """The newest checkpoint that is intact; damaged ones would fail every attempt: deletes them."""
-    for path in sorted(checkpoints.glob("*.pt"), reverse=True):
-        try:
-            read_checkpoint(path)
-            return path
-        except Exception as error:  # torch raises various ones for a damaged file
-            if isinstance(error, MemoryError) or getattr(error, "errno", None) in _TRANSIENT:
-                raise  # temporarily unreadable, not damaged
-            log.warning("distill: %s is damaged and was deleted (%s)", path.name, first_line(error))
-            path.unlink()
-    return None
+                trainer.save(checkpoint)
 
 
 def is_sharded(settings: DistillerSettings) -> bool:
@@ -186,22 +156,6 @@ def _save_adapter(model: PeftModel, folder: Path, base: Path) -> None:
         )
     else:
         readme.unlink(missing_ok=True)
-
-
-def _warn_of_idle_ranks(batches: Sequence[dict[str, Any]]) -> None:
-    """Warns where some ranks would idle in many optimizer steps.
-
-    Passes are not split further, because dropout is drawn for each pass and must not depend on the
-    number of ranks.
-    """
-    passes = fmean(len(batch["passes"]) for batch in batches[:_CHECKED_STEPS])
-    if passes < distributed.world_size():
-        log.warning(
-            "distill: an optimizer step has %.1f passes for %d ranks, so that some wait for the "
-            "others; lower distiller.tokens_per_pass or raise distiller.batch_size.",
-            passes,
-            distributed.world_size(),
-        )
 
 
 def _check_lengths(supervision: Supervision, expert: LanguageModel) -> None:
