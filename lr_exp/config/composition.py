@@ -21,7 +21,6 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import InterpolationResolutionError, OmegaConfBaseException, ValidationError
 
-from lr_exp.config.help_page import help_page
 from lr_exp.config.options import ABOUT, GROUPS, option_files, option_folders
 from lr_exp.config.options import conf_dir as conf_dir
 from lr_exp.config.settings import MethodSettings, Settings, expected
@@ -36,14 +35,13 @@ _MAX_SWEEP_VALUES = 10_000  # of one override
 
 
 def register() -> None:
-    """Registers the schema of every YAML file and override, and the resolvers of `config.yaml`."""
+    """Registers the schema of every YAML file and override, and a resolver of `config.yaml`."""
     schema = OmegaConf.structured(Settings)
     OmegaConf.set_struct(schema.method, False)  # parameters of choices are further keys
     for node in ("", *_DESCRIBED):
         OmegaConf.update(schema, f"{node}.{ABOUT}".lstrip("."), {}, force_add=True)
     ConfigStore.instance().store(name="settings", node=schema)
     OmegaConf.register_new_resolver("cell_folder", cell_folder, replace=True)
-    OmegaConf.register_new_resolver("help_page", help_page, replace=True)
 
 
 def cell_folder(overrides: Sequence[str]) -> str:
