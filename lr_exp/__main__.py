@@ -11,6 +11,7 @@ import signal
 import sys
 from collections.abc import Sequence
 from contextlib import ExitStack, suppress
+from importlib.metadata import version
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -23,10 +24,9 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from lr_exp import distributed, errors, progress
+from lr_exp import __version__, distributed, errors, progress
 from lr_exp.config import cells, composition
 from lr_exp.config.composition import one_line_message, parse_flags
-from lr_exp.config.help_page import version_line
 from lr_exp.config.launchers import check_launcher, explain_launcher_error, stop_jobs
 from lr_exp.config.options import option_folders
 from lr_exp.config.settings import Settings
@@ -56,7 +56,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if not distributed.is_rank0() and any(word.startswith(_INFO_OPTIONS) for word in arguments):
         return 0  # rank 0 prints it
     if "--version" in arguments:
-        _show(version_line())
+        _show(_version_line())
         return 0
     cells.prepare()
     program = Program(arguments)
@@ -195,8 +195,6 @@ class Program:
         self._folders = option_folders(composition.config_dirs(self._arguments))
         if not flags.shell_completion:  # its words, as in `install=bash`, are no overrides
             composition.check_overrides(flags.overrides, self._folders)
-            given = {word: composition.round_range(word) for word in flags.overrides}
-            self._arguments = [given.get(word, word) for word in self._arguments]
         check_launcher(self._arguments)
 
     def _call_hydra(self, scratch: str) -> None:
@@ -274,6 +272,12 @@ class Program:
         if repeat or message not in self._errors:
             errors.print_error(message)
             self._errors += [message, redact(one_line_message(error))]  # as in `Outcome.error`
+
+
+def _version_line() -> str:
+    """The versions of this package and of those that results depend on, without importing them."""
+    packages = ", ".join(f"{name} {version(name)}" for name in ("torch", "transformers", "peft"))
+    return f"lr_exp {__version__}, {packages}, Python {sys.version.split()[0]}"
 
 
 def _save_composed(config: DictConfig, folder: Path) -> None:

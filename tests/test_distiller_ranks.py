@@ -26,7 +26,7 @@ def trained(tmp_path_factory):
     """Folder of the runs on one process (`alone/NAME`) and on two (`rank-0/NAME`)."""
     folder = tmp_path_factory.mktemp("ranks")
     (folder / "alone").mkdir()
-    for name in ("ddp", "ddp-one-pass", "tight"):
+    for name in ("ddp", "ddp-one-pass"):
         train(folder / "alone" / name, settings=CASES[name])
     (folder / "rank-0").mkdir()
     with pytest.raises(KilledError):
@@ -82,7 +82,7 @@ def test_the_cases_cover_uneven_numbers_of_passes():
 
 @pytest.mark.parametrize("name", CASES)
 def test_two_ranks_train_like_one(trained, name):
-    """Also with dropout, and where a rank has no pass. In "tight", rank 1 splits all passes."""
+    """Also with dropout, and where a rank has no pass."""
     alone = trained / "alone" / name.replace("fsdp", "ddp")  # one process shards nothing
     assert_same_training(trained / "rank-0" / name, alone)
 
@@ -112,19 +112,12 @@ def test_all_ranks_return_the_same_and_hold_half_of_the_sharded_weights(results)
 
 
 def test_an_error_of_one_rank_ends_the_training_on_all(results):
-    """A sharded pass cannot be split on one rank: the others would wait in its collective calls."""
     for name in ("infinite", "no-memory"):
         assert results[0][name] == results[1][name]
     assert "the loss is" in results[0]["infinite"]
     assert "sampler.max_new_tokens" in results[0]["no-memory"]
     assert "rank 1" in results[0]["no-memory"]
     assert all("distiller.tokens_per_pass" in result["no-memory-sharded"] for result in results)
-
-
-def test_idle_ranks_are_reported_once(trained):
-    stderr = (trained / "stderr").read_text("utf-8")
-    assert stderr.count("an optimizer step has 1.0 passes for 2 ranks") == 2  # ddp and fsdp
-    assert stderr.count("passes for 2 ranks") == 2
 
 
 @given(lengths=st.lists(st.integers(1, 50), max_size=12), count=st.integers(1, 5))

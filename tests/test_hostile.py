@@ -23,7 +23,7 @@ import torch
 
 from lr_exp import errors
 from lr_exp.config.composition import cell_folder
-from lr_exp.errors import MASK, known_secrets, printable, redact
+from lr_exp.errors import MASK, UserError, known_secrets, printable, redact
 from lr_exp.evaluator.grade import grade_answer
 from lr_exp.report.__main__ import main as report
 from lr_exp.report.read.run import AnswersMissingError
@@ -313,12 +313,12 @@ def test_code_in_a_checkpoint_is_not_run(stopped_training, tmp_path):
     """It is pickled; only tensors and numbers are read from it."""
     folder, marker = tmp_path / "address.part", tmp_path / "marker"
     shutil.copytree(stopped_training, folder)
-    checkpoint = max((folder / "checkpoints").iterdir())
+    checkpoint = folder / "checkpoint.pt"
     torch.save(Bomb(marker), checkpoint)
-    shutil.copy(checkpoint, tmp_path / "copy")
-    train(folder)  # from the checkpoint before
+    with pytest.raises(UserError, match="delete it to train from the start"):
+        train(folder)
     assert not marker.exists()
-    torch.load(tmp_path / "copy", weights_only=False)
+    torch.load(checkpoint, weights_only=False)
     assert marker.exists()
 
 

@@ -239,18 +239,6 @@ def test_launchers_that_cannot_work_are_errors_before_the_launch(program, monkey
     assert list(outcome.folder.glob("*")) == []
 
 
-@pytest.mark.parametrize("given", ["word", "environment"])
-def test_a_cluster_that_does_not_answer_is_reported_at_once(given, program, monkeypatch):
-    monkeypatch.setattr(launchers, "distribution", lambda name: name)
-    address = "127.0.0.1:9"
-    monkeypatch.setenv("RAY_ADDRESS", "" if given == "word" else address)
-    word = address if given == "word" else "auto"
-    words = ("experiment=demo", "hydra/launcher=ray", f"hydra.launcher.ray.init.address={word}")
-    outcome = program(*words, flags=["-m"])
-    assert address in outcome.error
-    assert "no Ray cluster answers there" in outcome.error
-
-
 # Failures of the libraries ----------------------------------------------------------------------
 
 

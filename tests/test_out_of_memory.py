@@ -1,6 +1,5 @@
 """Limits of the machine: out-of-memory errors, GPUs without bfloat16, missing attentions."""
 
-import itertools
 import json
 import logging
 from dataclasses import replace
@@ -12,8 +11,6 @@ from lr_exp.config.options import conf_dir
 from lr_exp.config.settings import ModelSettings, Settings
 from lr_exp.data.questions import Question
 from lr_exp.distiller import trainer
-from lr_exp.distiller.adapter_files import read_history
-from lr_exp.distiller.batches import build_batch, halves
 from lr_exp.errors import UserError
 from lr_exp.inference.decoding import decode
 from lr_exp.inference.generation import single_decoding
@@ -25,11 +22,6 @@ from lr_exp.pipeline.inputs import Inputs
 from lr_exp.sampler import rollout, score
 from lr_exp.store.shards import read_shards, shard_paths
 from tests.support.distilling import (
-    SETTINGS,
-    a_supervision,
-    every_step,
-    packed_losses,
-    precise_model,
     train,
 )
 from tests.support.tiny import TOKENS, load_folder, tiny_model
@@ -182,55 +174,14 @@ def test_a_single_trajectory_that_does_not_fit_raises_with_advice(tmp_path, pair
 # Training ----------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("seed", range(4))
-def test_a_split_pass_has_the_same_losses(seed):
-    model, supervision = precise_model(), a_supervision(seed=seed)
-    (whole,) = build_batch(supervision, every_step(supervision), 10_000)["passes"]
-    expected = packed_losses(model, {"passes": [whole]})
-    passes = [whole]
-    while True:
-        smaller = [half for one in passes for half in halves(one)]
-        if len(smaller) == len(passes):
-            break
-        passes = smaller
-        losses = packed_losses(model, {"passes": passes})
-        assert torch.allclose(losses, expected, rtol=0, atol=1e-9)
-    assert len(passes) == supervision.kept  # one kept step each
-
-
 @pytest.mark.integration
 @pytest.mark.parametrize("error", ERRORS)
-def test_training_that_runs_out_of_memory_splits_its_passes(tmp_path, monkeypatch, caplog, error):
-    """Also if the error comes after other passes have accumulated gradients."""
-    without_dropout = replace(SETTINGS, lora_dropout=0.0)
-    train(tmp_path / "whole", settings=without_dropout)
-    pass_losses, tried = trainer.pass_losses, []
-
-    def tight(model, batch, *given):
-        tried.append(len(batch["read_at"]))
-        if tried[-1] > 3:
-            raise error
-        return pass_losses(model, batch, *given)
-
-    monkeypatch.setattr(trainer, "pass_losses", tight)
-    train(tmp_path / "tight", settings=without_dropout)
-    assert max(tried) > 3
-    assert any(small <= 3 < large for small, large in itertools.pairwise(tried))
-    whole, split = (read_history(tmp_path / name) for name in ("whole", "tight"))
-    for first, second in zip(whole, split, strict=True):
-        assert first == pytest.approx(second, rel=1e-3)
-        assert first["loss"] == pytest.approx(second["loss"], rel=1e-4)
-    (warning,) = [line for line in warnings_of(caplog) if "memory" in line]
-    assert "distiller.tokens_per_pass" in warning
-
-
-@pytest.mark.integration
-def test_a_single_kept_step_that_does_not_fit_raises_with_advice(tmp_path, monkeypatch):
+def test_a_pass_that_does_not_fit_raises_with_advice(tmp_path, monkeypatch, error):
     def never(*_):
-        raise ERRORS[0]
+        raise error
 
     monkeypatch.setattr(trainer, "pass_losses", never)
-    with pytest.raises(UserError, match=r"distill: .*sampler\.max_new_tokens"):
+    with pytest.raises(UserError, match=r"distill: a pass of \d+ tokens .*tokens_per_pass"):
         train(tmp_path)
 
 

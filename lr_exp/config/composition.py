@@ -9,19 +9,17 @@ import re
 import shlex
 import typing
 from collections.abc import Iterator, Mapping, Sequence
-from decimal import Decimal
 from pathlib import Path
 from typing import Any, NoReturn, cast
 
 from hydra._internal.utils import get_args_parser
 from hydra.core.config_store import ConfigStore
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.core.override_parser.types import ChoiceSweep, Override, RangeSweep, Sweep, ValueType
+from hydra.core.override_parser.types import ChoiceSweep, Override, Sweep, ValueType
 from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import InterpolationResolutionError, OmegaConfBaseException, ValidationError
 
-from lr_exp.config.help_page import help_page
 from lr_exp.config.options import ABOUT, GROUPS, option_files, option_folders
 from lr_exp.config.options import conf_dir as conf_dir
 from lr_exp.config.settings import MethodSettings, Settings, expected
@@ -32,18 +30,16 @@ from lr_exp.store import digest
 _NOT_IN_FOLDER = ("sweep=", "store=", "hub_root=", "device=", "server.url=", "wandb.", "hydra.")
 _DESCRIBED = ("expert", "amateur", "data", "method")  # groups whose files may have `about`
 _MAX_FOLDER_BYTES = 120  # file systems allow 255
-_MAX_SWEEP_VALUES = 10_000  # of one override
 
 
 def register() -> None:
-    """Registers the schema of every YAML file and override, and the resolvers of `config.yaml`."""
+    """Registers the schema of every YAML file and override, and a resolver of `config.yaml`."""
     schema = OmegaConf.structured(Settings)
     OmegaConf.set_struct(schema.method, False)  # parameters of choices are further keys
     for node in ("", *_DESCRIBED):
         OmegaConf.update(schema, f"{node}.{ABOUT}".lstrip("."), {}, force_add=True)
     ConfigStore.instance().store(name="settings", node=schema)
     OmegaConf.register_new_resolver("cell_folder", cell_folder, replace=True)
-    OmegaConf.register_new_resolver("help_page", help_page, replace=True)
 
 
 def cell_folder(overrides: Sequence[str]) -> str:
@@ -123,7 +119,7 @@ def check_overrides(overrides: Sequence[str], folders: Sequence[Path] = ()) -> N
 def parse_override(word: str) -> Override:
     """Parses an override such as `key=value`.
 
-    Raises UserError if the word is not a valid override, or sweeps over too many values.
+    Raises UserError if the word is not a valid override.
     """
     shown = repr(word) if len(word) <= _MAX_FOLDER_BYTES else f"{word[:_MAX_FOLDER_BYTES]!r}..."
     try:
@@ -137,11 +133,6 @@ def parse_override(word: str) -> Override:
         reason = first_line(error)
         raise UserError(f"{shown} is not an override: {_repair(word)} ({reason}).") from error
     sweep = override.value()
-    if isinstance(sweep, RangeSweep):  # Hydra would build a list of all values
-        start, stop, step = (float(end or 0) for end in (sweep.start, sweep.stop, sweep.step))
-        if abs(stop - start) > _MAX_SWEEP_VALUES * abs(step):
-            limit = f"more than {_MAX_SWEEP_VALUES:,} values"
-            raise UserError(f"{shown} sweeps over {limit}: shorten the range.")
     if isinstance(sweep, ChoiceSweep) and any(isinstance(one, Sweep) for one in sweep.list):
         raise UserError(f"{shown}: a range cannot be one of several values: list its values.")
     return override
@@ -157,21 +148,6 @@ def _repair(word: str) -> str:
     except HydraException:
         return "write key=value"
     return f"quote its value, as in {shlex.quote(quoted)}"
-
-
-def round_range(word: str) -> str:
-    """Replaces `range(0.1,0.4,0.1)` in an override by its values, which Hydra does not round."""
-    override = parse_override(word)
-    sweep = override.value()
-    if not isinstance(sweep, RangeSweep) or sweep.shuffle:
-        return word
-    values = [Decimal(str(end or 0)) for end in (sweep.start, sweep.stop, sweep.step)]
-    start, stop, step = values
-    count = math.ceil((stop - start) / step)
-    if count < 1 or all(value == value.to_integral() for value in values):
-        return word
-    rounded = [str(float(start + number * step)) for number in range(count)]
-    return f"{word.partition('=')[0]}={','.join(rounded)}"
 
 
 def count_cells(arguments: Sequence[str], params: Mapping[str, Any]) -> int | None:

@@ -1,9 +1,7 @@
 """Checks of Hydra's launchers before they start, and explanations of their errors."""
 
-import os
 import shutil
 import signal
-import socket
 from collections.abc import Sequence
 from contextlib import suppress
 from importlib.metadata import PackageNotFoundError, distribution
@@ -25,13 +23,12 @@ _EXPLANATIONS = {
     "temporary folder (usually /tmp/ray) on the head node.",
 }
 _SLURM_PROGRAMS = ("sbatch", "srun", "sacct", "scontrol")
-_RAY_TIMEOUT = 10  # seconds
 
 
 def check_launcher(arguments: Sequence[str]) -> None:
     """Raises UserError if the command line's launcher cannot work.
 
-    Its extra, queue or cluster may be missing, or the command a single run, which Hydra runs here.
+    Its extra or queue may be missing, or the command a single run, which Hydra runs here.
     """
     name = _last_value(arguments, "hydra/launcher=", "basic")
     if name not in _LAUNCHERS:
@@ -64,8 +61,6 @@ def check_launcher(arguments: Sequence[str]) -> None:
                 "start the sweep on a node that can submit jobs, or use hydra/launcher=joblib for "
                 "this machine."
             )
-    if name == "ray":
-        _check_ray(_last_value(arguments, "hydra.launcher.ray.init.address=", "local"))
 
 
 def stop_jobs(arguments: Sequence[str]) -> str:
@@ -99,23 +94,6 @@ def explain_launcher_error(error: Exception) -> str | None:
         if library in libraries:
             return f"{message.format(reason)} Run the same command again to resume."
     return None
-
-
-def _check_ray(address: str) -> None:
-    """Raises UserError if no cluster listens; Ray would wait for minutes, then exit the process."""
-    key = "hydra.launcher.ray.init.address"
-    if address in ("auto", "null"):
-        address, key = os.environ.get("RAY_ADDRESS", ""), "RAY_ADDRESS"
-    host, _, port = address.removeprefix("ray://").rpartition(":")
-    if not host or not port.isdigit():
-        return  # Ray starts or finds a cluster itself
-    try:
-        socket.create_connection((host.strip("[]"), int(port)), timeout=_RAY_TIMEOUT).close()
-    except (OSError, OverflowError) as error:
-        raise UserError(
-            f"{key}={address}: no Ray cluster answers there ({error}): start one with `ray start "
-            "--head`, or remove the address to start one on this machine."
-        ) from error
 
 
 def _last_value(arguments: Sequence[str], key: str, default: str) -> str:

@@ -16,12 +16,6 @@ def read_history(folder: Path) -> list[dict[str, float]]:
     return [json.loads(line) for line in lines]
 
 
-def read_base(folder: Path) -> str:
-    """The location of the model that the adapter of a finished artifact was trained on."""
-    config = json.loads((folder / ADAPTER / "adapter_config.json").read_text("utf-8"))
-    return config["base_model_name_or_path"]
-
-
 def read_snapshots(folder: Path) -> list[tuple[int, Path]]:
     """Optimizer steps and adapter folders of the snapshots of an artifact, in order."""
     folders = sorted((folder / SNAPSHOTS).glob("step-*"))

@@ -8,7 +8,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
 from lr_exp.data.lazy import Lazy
@@ -119,32 +118,3 @@ def assign_passes(lengths: Sequence[int], count: int) -> list[list[int]]:
         by_rank[rank].append(index)
         tokens[rank] += lengths[index]
     return [sorted(passes) for passes in by_rank]
-
-
-def halves(one_pass: dict[str, Tensor]) -> list[dict[str, Tensor]]:
-    """Splits a pass into two that need less memory, with the same losses in the same order.
-
-    It is split between two sequences, or between two kept steps of a single sequence; a pass with
-    one kept step is returned whole.
-    """
-    starts = (one_pass["position_ids"][0] == 0).nonzero().squeeze(-1).tolist()
-    reads = one_pass["read_at"]
-    if len(starts) > 1:
-        second = border = starts[len(starts) // 2]
-        kept = int((reads < border).sum())
-    elif len(reads) > 1:
-        kept = len(reads) // 2
-        # The second half needs the whole prefix, the first no token after its last kept step.
-        second, border = 0, int(reads[kept - 1]) + 1
-    else:
-        return [one_pass]
-    return [
-        _part(one_pass, slice(0, border), slice(0, kept)),
-        _part(one_pass, slice(second, None), slice(kept, None)),
-    ]
-
-
-def _part(one_pass: dict[str, Tensor], tokens: slice, kept: slice) -> dict[str, Tensor]:
-    rows = {name: one_pass[name][:, tokens] for name in ("input_ids", "position_ids")}
-    targets = {name: one_pass[name][kept] for name in ("target_ids", "target_weights")}
-    return {**rows, "read_at": one_pass["read_at"][kept] - tokens.start, **targets}

@@ -1,21 +1,13 @@
 """LoRA tuning of the expert on supervision, to an adapter folder."""
 
-import errno
 import json
-import logging
-import shutil
-import warnings
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
-from statistics import fmean
 from typing import Any, cast
 
 import torch
 from peft import LoraConfig, PeftModel, TaskType, get_peft_model
-from peft.tuners.tuners_utils import BaseTunerLayer
-from torch import Tensor
-from transformers import GenerationConfig, set_seed
+from transformers import set_seed
 
 from lr_exp import distributed
 from lr_exp.config.settings import DistillerSettings
@@ -23,22 +15,15 @@ from lr_exp.distiller.adapter_files import ADAPTER, HISTORY, SNAPSHOTS
 from lr_exp.distiller.batches import batches_of, plan_batches, tokens_read
 from lr_exp.distiller.lora import lora_layers
 from lr_exp.distiller.sharding import shard
-from lr_exp.distiller.trainer import ContrastTrainer, Training, read_checkpoint
-from lr_exp.errors import UserError, first_line
+from lr_exp.distiller.trainer import ContrastTrainer, Training
+from lr_exp.errors import UserError
 from lr_exp.models.loading import LanguageModel
 from lr_exp.models.packing import pass_size
-from lr_exp.models.probing import PROBE, same_but_for_rounding
 from lr_exp.progress import Progress
 from lr_exp.sampler.supervision import Supervision
 from lr_exp.store import write_atomically
 
-log = logging.getLogger(__name__)
-
-_CHECKPOINTS = "checkpoints"
-_KEPT_CHECKPOINTS = 2  # a power cut may damage the newest
-_CHECKED_STEPS = 10  # optimizer steps whose passes are counted
-# The checkpoint may be intact but is unreadable right now.
-_TRANSIENT = (errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EACCES, errno.EIO, errno.ESTALE)
+_CHECKPOINT = "checkpoint.pt"
 
 
 def distill(
@@ -73,8 +58,6 @@ def distill(
     )
     size = pass_size(settings.tokens_per_pass, torch.device(device).type, packs=expert.packs)
     batches = batches_of(supervision, plan, size)
-    if distributed.is_distributed() and distributed.is_rank0():
-        _warn_of_idle_ranks(batches)
     read = tokens_read(supervision, plan)
     # Forward, and as many for the gradients of activations; without LoRA's own weights.
     flops = 2 * expert.forward_flops(read)
@@ -99,7 +82,7 @@ def distill(
             _save_adapter(model, folder / ADAPTER, Path(training.base_location))
             history = "".join(json.dumps(entry) + "\n" for entry in trainer.history)
             write_atomically(folder / HISTORY, history)
-            shutil.rmtree(folder / _CHECKPOINTS, ignore_errors=True)
+            (folder / _CHECKPOINT).unlink(missing_ok=True)
     finally:
         if not is_sharded(settings):  # a sharded model is discarded as a whole
             model.unload().eval()  # training left it with its dropout on
@@ -123,13 +106,12 @@ def _train(
     training: Training,
 ) -> None:
     """Trains on all batches, from the last checkpoint on; logs the metrics before it, too."""
-    checkpoints, base = folder / _CHECKPOINTS, Path(training.base_location)
+    checkpoint, base = folder / _CHECKPOINT, Path(training.base_location)
     # Checkpoints fall on logged steps, so that resuming loses no part of a logged mean.
     logs_between = max(1, round(settings.checkpoint_every / settings.log_every))
-    last = distributed.run_on_rank0(lambda: _last_checkpoint(checkpoints))
-    if last is not None:
-        trainer.load(last)
-        distributed.all_gather(None)  # rank 0 may delete it once every rank has read it
+    found = distributed.run_on_rank0(lambda: checkpoint if checkpoint.exists() else None)
+    if found is not None:
+        distributed.run_on_all_ranks(lambda: trainer.load(found))
     for entry in trainer.history:
         training.on_log(int(entry["step"]), entry)
     progress = Progress(
@@ -149,24 +131,7 @@ def _train(
                 training.on_log(step, entry)
             is_due = step % (logs_between * settings.log_every) == 0
             if is_due and not is_last and distributed.is_rank0():
-                checkpoints.mkdir(exist_ok=True)
-                trainer.save(checkpoints / f"step-{step:08d}.pt")
-                for old in sorted(checkpoints.glob("*.pt"))[:-_KEPT_CHECKPOINTS]:
-                    old.unlink()
-
-
-def _last_checkpoint(checkpoints: Path) -> Path | None:
-    """The newest checkpoint that is intact; damaged ones would fail every attempt: deletes them."""
-    for path in sorted(checkpoints.glob("*.pt"), reverse=True):
-        try:
-            read_checkpoint(path)
-            return path
-        except Exception as error:  # torch raises various ones for a damaged file
-            if isinstance(error, MemoryError) or getattr(error, "errno", None) in _TRANSIENT:
-                raise  # temporarily unreadable, not damaged
-            log.warning("distill: %s is damaged and was deleted (%s)", path.name, first_line(error))
-            path.unlink()
-    return None
+                trainer.save(checkpoint)
 
 
 def is_sharded(settings: DistillerSettings) -> bool:
@@ -176,58 +141,7 @@ def is_sharded(settings: DistillerSettings) -> bool:
 
 def attach_adapter(expert: LanguageModel, adapter: Path) -> PeftModel:
     """The expert with a saved adapter, as plain `peft` loads it. `unload()` takes it off again."""
-    with _tied_heads_accepted():
-        model = PeftModel.from_pretrained(expert.model, str(adapter), is_trainable=False)
-    return model.eval()
-
-
-def merge(expert: LanguageModel, adapter: Path, folder: Path) -> None:
-    """Writes the expert with the adapter merged in, as a model folder plain `transformers` loads.
-
-    The expert's weights are used up: load it for this alone.
-
-    Raises UserError: the written model differs from the expert with its adapter.
-    """
-    tuned = attach_adapter(expert, adapter)
-    expected = _probe_logits(tuned)
-    _untie_tuned_head(tuned)
-    merged: Any = tuned.merge_and_unload()
-    merged.generation_config = GenerationConfig(
-        eos_token_id=list(expert.stop_ids), pad_token_id=expert.tokenizer.pad_token_id
-    )
-    merged.save_pretrained(folder)
-    expert.tokenizer.save_pretrained(folder)
-    kind, dtype, expert.model = type(merged), merged.dtype, None
-    del tuned, merged  # one model in memory at a time
-    written = _probe_logits(kind.from_pretrained(folder, dtype=dtype).eval())
-    if not same_but_for_rounding(expected, written, dtype):
-        raise UserError(
-            f"distiller.merge: the merged model of {expert.name} does not give the tuned expert's "
-            "distributions. Set distiller.merge=false and use the adapter, or set dtype=float32."
-        )
-
-
-@contextmanager
-def _tied_heads_accepted() -> Iterator[None]:
-    """Hides peft's warning about tuned output layers that are tied: `merge` unties them."""
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message="Model has `tie_word_embeddings=True`")
-        yield
-
-
-@torch.no_grad()
-def _probe_logits(model: Any) -> Tensor:
-    return model(input_ids=torch.tensor([PROBE]), use_cache=False).logits[0]
-
-
-def _untie_tuned_head(tuned: PeftModel) -> None:
-    """Gives a tuned output layer its own weight, as merging would also change tied embeddings."""
-    base: Any = tuned.get_base_model()
-    head, embedding = base.get_output_embeddings(), base.get_input_embeddings()
-    if isinstance(head, BaseTunerLayer) and head.get_base_layer().weight is embedding.weight:
-        head.get_base_layer().weight = torch.nn.Parameter(embedding.weight.detach().clone())
-        for config in (base.config, base.config.get_text_config()):
-            config.tie_word_embeddings = False
+    return PeftModel.from_pretrained(expert.model, str(adapter), is_trainable=False).eval()
 
 
 def _save_adapter(model: PeftModel, folder: Path, base: Path) -> None:
@@ -242,22 +156,6 @@ def _save_adapter(model: PeftModel, folder: Path, base: Path) -> None:
         )
     else:
         readme.unlink(missing_ok=True)
-
-
-def _warn_of_idle_ranks(batches: Sequence[dict[str, Any]]) -> None:
-    """Warns where some ranks would idle in many optimizer steps.
-
-    Passes are not split further, because dropout is drawn for each pass and must not depend on the
-    number of ranks.
-    """
-    passes = fmean(len(batch["passes"]) for batch in batches[:_CHECKED_STEPS])
-    if passes < distributed.world_size():
-        log.warning(
-            "distill: an optimizer step has %.1f passes for %d ranks, so that some wait for the "
-            "others; lower distiller.tokens_per_pass or raise distiller.batch_size.",
-            passes,
-            distributed.world_size(),
-        )
 
 
 def _check_lengths(supervision: Supervision, expert: LanguageModel) -> None:
@@ -279,5 +177,4 @@ def _with_lora(expert: LanguageModel, settings: DistillerSettings) -> PeftModel:
         bias="none",
         **lora_layers(expert.model, settings.target_modules),
     )
-    with _tied_heads_accepted():
-        return get_peft_model(expert.model, config)  # type: ignore[return-value]
+    return get_peft_model(expert.model, config)  # type: ignore[return-value]

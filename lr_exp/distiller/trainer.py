@@ -22,9 +22,9 @@ from transformers import get_scheduler
 
 from lr_exp import contrast, distributed
 from lr_exp.config.settings import DistillerSettings
-from lr_exp.distiller.batches import assign_passes, halves
-from lr_exp.errors import UserError
-from lr_exp.inference.memory import free_memory, is_out_of_memory
+from lr_exp.distiller.batches import assign_passes
+from lr_exp.errors import UserError, first_line
+from lr_exp.inference.memory import is_out_of_memory
 from lr_exp.models.packing import Pack, read_logits
 from lr_exp.store import digest, open_atomically
 
@@ -70,22 +70,15 @@ def pass_losses(
 
 @dataclass(frozen=True)
 class _Pass:
-    """A pass or a part of one, with the number that seeds its dropout."""
+    """A pass, with the number that seeds its dropout."""
 
-    number: tuple[int, ...]  # in the optimizer step; halves append their number
+    number: int  # in the optimizer step
     content: dict[str, Tensor]
     weight: float = 1.0  # 0: computed only because the other ranks compute a pass
 
     @property
     def tokens(self) -> int:
         return self.content["input_ids"].numel()
-
-    def split(self) -> list["_Pass"]:
-        """Two halves, or itself if it has one kept step."""
-        parts = halves(self.content)
-        if len(parts) == 1:
-            return [self]
-        return [_Pass((*self.number, half), part) for half, part in enumerate(parts)]
 
 
 class _StepMetrics(NamedTuple):
@@ -134,7 +127,6 @@ class ContrastTrainer:
             num_warmup_steps=settings.warmup_steps,
             num_training_steps=settings.steps,
         )
-        self._halvings = 0  # how often passes are split because memory ran out
         self._unlogged: list[_StepMetrics] = []  # of the optimizer steps since the last log
 
     def save(self, path: Path) -> None:
@@ -163,18 +155,16 @@ class ContrastTrainer:
         """Makes an optimizer step on a batch, see `batches.build_batch`."""
         self._model.train()
         passes = [
-            _Pass((number,), {name: one.to(self._device) for name, one in content.items()})
+            _Pass(number, {name: one.to(self._device) for name, one in content.items()})
             for number, content in enumerate(batch["passes"])
         ]
         kept_steps = batch["kept_steps"]
+        mine = self._share(passes)
         if self._sharded:
-            result = self._in_lockstep(passes, kept_steps)
+            result = self._accumulate(mine, kept_steps)
         else:
-            mine = self._share(passes)[distributed.rank()]
             # An error on one rank must reach the others, which wait for its gradients.
-            result = distributed.run_on_all_ranks(
-                lambda: self._accumulate_splitting_on_oom(mine, kept_steps)
-            )
+            result = distributed.run_on_all_ranks(lambda: self._accumulate(mine, kept_steps))
         loss, entropies = _summed_over_ranks([*self._tuned.values()], *result)
         if not torch.isfinite(loss):
             raise distributed.SharedError(
@@ -207,90 +197,64 @@ class ContrastTrainer:
         self.history.append(entry)
         return entry
 
-    def _share(self, passes: list[_Pass]) -> list[list[_Pass]]:
+    def _share(self, passes: list[_Pass]) -> list[_Pass]:
+        """The passes that this rank computes.
+
+        Ranks that share a sharded model compute each pass together: one with fewer passes repeats
+        the shortest with weight 0.
+        """
         shared = assign_passes([one.tokens for one in passes], distributed.world_size())
-        return [[passes[index] for index in share] for share in shared]
-
-    def _accumulate_splitting_on_oom(
-        self, passes: list[_Pass], kept_steps: int
-    ) -> tuple[Tensor, float]:
-        """Like `_accumulate`, but splits the passes in half and retries when memory runs out.
-
-        Loss and gradients stay the same except for dropout.
-        """
-        for _ in range(self._halvings):
-            passes = [half for one in passes for half in one.split()]
-        while True:
-            try:
-                return self._accumulate(passes, kept_steps)
-            except (RuntimeError, MemoryError) as error:
-                if not is_out_of_memory(error):
-                    raise
-                smaller = [half for one in passes for half in one.split()]
-                if len(smaller) == len(passes):
-                    raise UserError(
-                        "distill: not even one kept step fits in memory; lower "
-                        "sampler.max_new_tokens (its whole prefix is read), or use a smaller model "
-                        "or dtype=bfloat16."
-                    ) from error
-                if not self._halvings:
-                    log.warning(
-                        "distill: a pass does not fit in memory and is split; lower "
-                        "distiller.tokens_per_pass to avoid the failed attempts."
-                    )
-            self._halvings += 1
-            passes = smaller
-            self._optimizer.zero_grad()  # of the failed attempt
-            free_memory()
-
-    def _in_lockstep(self, passes: list[_Pass], kept_steps: int) -> tuple[Tensor, float]:
-        """Like `_accumulate`, but with the same number of passes on every rank.
-
-        Ranks that share a sharded model compute each pass together. One with fewer passes repeats
-        the shortest with weight 0, and no rank can split its own.
-        """
-        shared = self._share(passes)
-        spare = replace(min(passes, key=lambda one: one.tokens), weight=0.0)
-        mine = shared[distributed.rank()]
-        mine = mine + [spare] * (max(map(len, shared)) - len(mine))
-        try:
-            return self._accumulate(mine, kept_steps)
-        except (RuntimeError, MemoryError) as error:
-            if not is_out_of_memory(error):
-                distributed.check_peers()  # a collective call inside the layers may have failed
-                raise
-            raise UserError(
-                "distill: a pass does not fit in memory, and with distiller.parallel=fsdp it "
-                "cannot be split; lower distiller.tokens_per_pass or sampler.max_new_tokens."
-            ) from error
+        mine = [passes[index] for index in shared[distributed.rank()]]
+        if self._sharded:
+            spare = replace(min(passes, key=lambda one: one.tokens), weight=0.0)
+            mine += [spare] * (max(map(len, shared)) - len(mine))
+        return mine
 
     def _accumulate(self, passes: list[_Pass], kept_steps: int) -> tuple[Tensor, float]:
         """The passes' share of the mean loss over kept steps, and the sum of their entropies."""
         total, entropy = torch.zeros((), device=self._device), 0.0
         for one in passes:
             self._seed_dropout(one.number)
-            losses, entropies = pass_losses(
-                self._model, one.content, self._vocabulary_size, self._loss
-            )
-            # The sum over passes divided by the number of kept steps in the batch: the division
-            # into passes has no effect.
-            loss = one.weight * losses.sum() / kept_steps
-            loss.backward()
+            try:
+                losses, entropies = pass_losses(
+                    self._model, one.content, self._vocabulary_size, self._loss
+                )
+                # The sum over passes divided by the number of kept steps in the batch: the division
+                # into passes has no effect.
+                loss = one.weight * losses.sum() / kept_steps
+                loss.backward()
+            except (RuntimeError, MemoryError) as error:
+                if not is_out_of_memory(error):
+                    distributed.check_peers()  # a sharded model's collective call may have failed
+                    raise
+                raise UserError(
+                    f"distill: a pass of {one.tokens} tokens does not fit in memory; lower "
+                    "distiller.tokens_per_pass or, as a whole prefix is read, "
+                    "sampler.max_new_tokens, or use a smaller model or dtype=bfloat16."
+                ) from error
             total += loss.detach()
             entropy += one.weight * float(entropies.sum())
         return total, entropy
 
-    def _seed_dropout(self, number: tuple[int, ...]) -> None:
+    def _seed_dropout(self, number: int) -> None:
         """Seeds torch for a pass of this optimizer step, on every device."""
         # Hashed because a CPU generator uses only the low 32 bits of its seed, which must differ
         # between neighboring optimizer steps and seeds.
-        place = [self._seed, self.step, *number]
+        place = [self._seed, self.step, number]
         torch.manual_seed(int(digest(place)[:16], 16))
 
 
 def read_checkpoint(path: Path) -> dict[str, Any]:
-    """What `ContrastTrainer.save` wrote; no code in the file is run."""
-    return torch.load(path, map_location="cpu", weights_only=True)
+    """What `ContrastTrainer.save` wrote; no code in the file is run.
+
+    Raises UserError: the file is damaged.
+    """
+    try:
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # torch raises various ones
+        raise UserError(
+            f"{path} cannot be read ({first_line(error)}): delete it to train from the start."
+        ) from error
 
 
 def _summed_over_ranks(

@@ -3,7 +3,6 @@
 The `*_decoding` functions return the ways to decode a batch; `decode_into_shards` runs one of them.
 """
 
-import logging
 from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -15,7 +14,7 @@ import pyarrow.parquet as pq
 import torch
 
 from lr_exp import distributed
-from lr_exp.errors import UserError, warn_once
+from lr_exp.errors import UserError
 from lr_exp.inference.cpu_linear import prepacked_linear
 from lr_exp.inference.decoding import Decoded, PromptedModel, StopStrings, decode
 from lr_exp.inference.engines import Generate, Request
@@ -28,8 +27,6 @@ from lr_exp.models.vocabulary import SharedVocabulary
 from lr_exp.progress import Progress
 from lr_exp.store import digest
 from lr_exp.store.shards import count_rows, encoded, shard_number, shard_paths, write_encoded
-
-log = logging.getLogger(__name__)
 
 _ADVICE = (
     "lower the stage's max_new_tokens (sampler.max_new_tokens, evaluator.max_new_tokens), or use "
@@ -217,15 +214,6 @@ def decode_into_shards(
     found = distributed.run_on_rank0(
         lambda: {shard_number(path): count_rows(path) for path in shard_paths(folder)}
     )
-    if len(prompts) / batch_size <= distributed.world_size() - 1:
-        warn_once(
-            log,
-            "%d questions in batches of %d make fewer batches than the %d processes, so some will "
-            "be idle; lower sampler.batch_size or evaluator.batch_size.",
-            len(prompts),
-            batch_size,
-            distributed.world_size(),
-        )
 
     def decode_job(job: tuple[int, list[int]]) -> tuple[bytes, int]:
         number, batch = job

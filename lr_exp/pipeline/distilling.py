@@ -1,6 +1,5 @@
 """The stage `distill`: from supervision to an adapter, with the recipe of its artifact."""
 
-import logging
 import math
 from dataclasses import dataclass, replace
 from importlib.metadata import version
@@ -8,16 +7,12 @@ from pathlib import Path
 from typing import Any
 
 from lr_exp.config.settings import DistillerSettings, identity_settings
-from lr_exp.distiller.adapter_files import ADAPTER, VERSION, read_base, read_history, read_snapshots
-from lr_exp.models import loading
-from lr_exp.models.locating import ModelSource
+from lr_exp.distiller.adapter_files import ADAPTER, VERSION, read_history, read_snapshots
 from lr_exp.pipeline.context import RunContext
 from lr_exp.pipeline.outcome import link
 from lr_exp.report.read.summary import DistillSummary
 from lr_exp.sampler.supervision import Supervision
 from lr_exp.store import Artifact, Recipe, digest, file_digest
-
-log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -54,10 +49,6 @@ def tune_expert(
         "reused": artifact.reused,
         "artifact": str(artifact.folder),
     }
-    if context.inputs.settings.distiller.merge:
-        merged = _merge(context, tuned)
-        link(folder / "merged", merged.folder)
-        summary["merged"] = str(merged.folder)
     return tuned, DistillSummary.model_validate(summary)
 
 
@@ -100,22 +91,9 @@ def make_adapter(context: RunContext, supervision: Artifact) -> Tuned:
     artifact = context.make(recipe, build, stage="distill", together=True)
     history = read_history(artifact.folder)
     if artifact.reused:
-        _check_base(artifact, inputs.expert)
         for entry in history:  # is logged, too
             log(int(entry["step"]), entry)
     return Tuned(artifact, artifact.folder / ADAPTER, history)
-
-
-def _check_base(artifact: Artifact, expert: ModelSource) -> None:
-    """Warns where a reused adapter names a base that has been moved."""
-    base = read_base(artifact.folder)
-    if expert.revision is None and not Path(base).exists():
-        log.warning(
-            "the reused adapter's config names its base as %s, which does not exist any more; "
-            "load the adapter on %s, which has the same files",
-            base,
-            expert.location,
-        )
 
 
 def settings_for_epochs(context: RunContext, supervision: Artifact) -> DistillerSettings:
@@ -125,23 +103,3 @@ def settings_for_epochs(context: RunContext, supervision: Artifact) -> Distiller
         return settings
     needed = math.ceil(epochs * supervision.facts["kept"] / settings.steps)
     return replace(settings, batch_size=max(settings.batch_size, needed))
-
-
-def _merge(context: RunContext, tuned: Tuned) -> Artifact:
-    """The expert with the adapter merged in, as a model folder."""
-    recipe = Recipe(
-        "merged",
-        VERSION,
-        {"adapter": tuned.artifact.address, "expert": context.inputs.expert.fingerprint},
-        context.inputs.machine,
-    )
-
-    def build(folder: Path) -> dict[str, Any]:
-        from lr_exp.distiller.distill import merge  # imports peft
-
-        # Merging changes weights in place, so it gets a copy, in the CPU's memory.
-        copy = loading.load(context.inputs.expert, device="cpu", dtype=context.inputs.dtype)
-        merge(copy, tuned.adapter, folder)
-        return {}
-
-    return context.make(recipe, build)

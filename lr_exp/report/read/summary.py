@@ -129,7 +129,6 @@ class DistillSummary(_Part):
     seconds: Seconds | None = None
     reused: Flag | None = None
     artifact: str | None = None  # folder
-    merged: str | None = None  # folder of the merged model
 
 
 class Result(_Part):
