@@ -23,7 +23,6 @@ from lr_exp.report.read.json_file import is_number
 from lr_exp.report.read.run import Incomplete, Run
 from lr_exp.report.read.runs import Found
 from lr_exp.report.tables import cell
-from lr_exp.report.tables.gap import pair_gap_table
 from lr_exp.report.tables.layout import tables_of
 from lr_exp.report.tables.table import Column, Table, table_of, text_column
 from lr_exp.store import Store
@@ -65,7 +64,6 @@ def run_page(folder: Path, found: Found, store: Store | None = None) -> str:
         changes = accuracy_changes(sweep, pairs)
         tiles = _accuracy_tiles(changes)
         table = accuracy_change_table(changes)
-        gap = pair_gap_table(sweep, "gap")
         nothing = [] if table else ["Nothing was evaluated."]
         results = section(
             "results",
@@ -73,7 +71,7 @@ def run_page(folder: Path, found: Found, store: Store | None = None) -> str:
             first_tables=[table] if table else [],
             last_is_sum=len(changes) > 1,
             figures=_named(figures, "gain_by_benchmark", "gain_parts"),
-            tables=[*([gap] if gap else []), *(one for one in tables if one.section == "results")],
+            tables=[one for one in tables if one.section == "results"],
             remarks=[*nothing, *pairs.refused, *dict.fromkeys(sweep.notes)],
         )
         settings = _settings(run)
