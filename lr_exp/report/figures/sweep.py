@@ -25,7 +25,6 @@ _MAP_CAPTION = (
     "was kept."
 )
 _COLOUR_MAP = "cividis"  # from dark to pale, also without full colour vision
-_ON_DARK, _ON_PALE = "#fefefe", "#010101"  # text on the cells, the same in both colour schemes
 _MIN_RANGE = 1.0  # points that the colour scale spans, so that noise does not look like a peak
 _RADAR_CAPTION = "Accuracy in % on each benchmark (spokes). Error bars show 95 % intervals."
 _MIN_SPOKES = 3
@@ -93,7 +92,7 @@ def gain_against_gap(sweep: Sweep) -> Figure | None:
         return f"{setup.expert} / {setup.amateur}{method}"
 
     mpl_figure, (axes,) = panel_grid(1, 1, 2.4)
-    axes.axhline(0, color=MUTED.light, linewidth=0.8, linestyle="--", zorder=0)
+    axes.axhline(0, color=MUTED, linewidth=0.8, linestyle="--", zorder=0)
     drawn = {}
     for number, (name, own) in enumerate(grouped(points, label).items()):
         look = variant_look(own[0][0].setup.method, number)
@@ -169,7 +168,7 @@ def _map_panel(axes: Any, cells: pd.DataFrame, low: float, high: float) -> Any:
     alphas, betas = list(grid.index), list(grid.columns)
     for alpha, beta, accuracy, label in cells.itertuples(index=False, name=None):
         place = betas.index(beta) + 0.5, alphas.index(alpha) + 0.5
-        colour = _ON_DARK if accuracy < low + 0.45 * (high - low) else _ON_PALE
+        colour = "w" if accuracy < low + 0.45 * (high - low) else "k"
         axes.text(*place, label, ha="center", va="center", color=colour)
     axes.set_xticks([j + 0.5 for j in range(len(betas))], [f"{beta:g}" for beta in betas])
     axes.set_yticks([i + 0.5 for i in range(len(alphas))], [f"{alpha:g}" for alpha in alphas])
