@@ -18,10 +18,10 @@ from lr_exp.config.settings import (
 from lr_exp.report import published
 from lr_exp.report.__main__ import main
 from lr_exp.report.analyse.rows import sweeps
+from lr_exp.report.figures.sweep import alpha_beta_map
 from lr_exp.report.names import ABSENT, AVERAGE, Setup
 from lr_exp.report.read.runs import find_runs
 from lr_exp.report.tables.accuracy import accuracy_table
-from lr_exp.report.tables.alpha_beta import alpha_beta_table
 from lr_exp.report.tables.cell import signed
 from lr_exp.report.tables.efficiency import efficiency_table
 from lr_exp.report.tables.formats import (
@@ -159,7 +159,9 @@ def test_settings_that_differ_from_the_papers_are_listed(method, changed, expect
     ],
 )
 def test_models_that_are_not_the_papers_have_no_published_column(tmp_path, choices):
-    write_run(tmp_path / "0", **choices)
+    same = {"gsm8k": result(1, 2)}
+    gap = {"decoder": "greedy", "expert": same, "amateur": same}
+    write_run(tmp_path / "0", **choices, evaluate__gap=gap)
     for layout in (accuracy_table, gap_table, efficiency_table, kl_profile_table):
         assert "published" not in markdown_table(_make(tmp_path, layout)), layout
 
@@ -252,7 +254,7 @@ def test_failed_cells_are_marked_and_have_no_numbers(tmp_path):
     assert (rows[-1]["accuracy"], rows[-1]["remark"]) == ("", "failed: out of memory")
 
 
-def test_the_gap_table_puts_the_expert_alone_last(tmp_path):
+def test_gaps_are_in_descending_order_beside_the_published_ones(tmp_path):
     right = {name: [0, 1] for name in [*SEVEN[:4], "mmlu_stem"]}
     for amateur, correct in (("qwen_math_1_5b_instruct", 9), ("qwen_0_5b", 1)):
         choices = _papers("lightreasoner", amateur, before=right, after=right)
@@ -260,13 +262,11 @@ def test_the_gap_table_puts_the_expert_alone_last(tmp_path):
         gap["amateur"] = {"gsm8k": result(correct, 10)}
         write_run(tmp_path / amateur, **choices, evaluate__gap=gap)
     table = _make(tmp_path, gap_table)
-    amateurs = ["qwen_0_5b", "qwen_math_1_5b_instruct", "none (expert only)"]
-    assert _column(table, "amateur") == amateurs
-    assert [cell.split(" ")[0] for cell in _column(table, "gap")] == ["+30.0", "-50.0", ABSENT]
-    assert _column(table, "gap published") == ["+38.2", "-42.3", ABSENT]
-    assert _column(table, "AVG published") == ["68.1", "53.2", "52.7"]
-    assert table.notes[0].startswith("Gap: the expert's accuracy minus the amateur's on GSM8K")
-    assert "greedy" in table.notes[0]
+    assert _column(table, "amateur") == ["qwen_0_5b", "qwen_math_1_5b_instruct"]
+    assert [cell.split(" ")[0] for cell in _column(table, "gap")] == ["+30.0", "-50.0"]
+    assert _column(table, "gap published") == ["+38.2", "-42.3"]
+    assert _column(table, "decoding") == ["greedy", "greedy"]
+    assert _column(_make(tmp_path, accuracy_table), "AVG published") == ["52.7", "68.1", "53.2"]
 
 
 def test_efficiency_averages_seeds_and_adds_sampling_to_tuning(tmp_path):
@@ -313,7 +313,7 @@ def test_tuning_that_did_not_happen_took_no_time(tmp_path):
     assert _column(table, "remark") == ["1 of 2 seeds: nothing trained: No step."]
 
 
-def test_alpha_and_beta_are_a_grid_whose_cells_name_missing_seeds(tmp_path):
+def test_the_map_of_alpha_and_beta_names_missing_seeds(tmp_path):
     stopped = {"after": {}, "distill": None, "stopped": "No step.", "sample__kept_share": 0.0}
     choices = {"expert": "micro", "method": "lightreasoner", "amateur": "micro", "alpha": 0.2}
     choices |= {"data": "micro"}
@@ -324,16 +324,14 @@ def test_alpha_and_beta_are_a_grid_whose_cells_name_missing_seeds(tmp_path):
         write_failed(tmp_path / f"failed {seed}", "no memory", seed=seed, beta=1.6, **choices)
     write_failed(tmp_path / "failed", "no memory", seed=3, beta=0.1, **choices)
     write_run(tmp_path / "best", alpha=0.3, beta=0.8, after={"micro_add": [1, 1, 1, 1]})
-    table = _make(tmp_path, alpha_beta_table)
-    assert _column(table, "alpha") == ["0.2", "0.3"]
-    assert _column(table, "beta 0.8")[1] == "100.0 ± 49.0 (+75.0), kept 20.0%"
-    assert _column(table, "beta 0.4")[1] == ABSENT
-    cells = {title: _column(table, f"beta {title}")[0] for title in ("0.1", "0.4", "0.8", "1.6")}
-    assert cells["0.1"].endswith("kept 20.0%, 3/4 seeds")
-    assert cells["0.4"].startswith("41.7 ± ")  # 0.75, 0.25, 0.25
-    assert cells["0.4"].endswith("kept 6.7%, 1/3 seeds trained")
-    assert cells["0.8"].endswith("(+0.0), kept 0.0%, 0/3 seeds trained")
-    assert cells["1.6"] == "failed"
+    figure = _make(tmp_path, lambda sweep, _: alpha_beta_map(sweep))
+    texts = [text.get_text().splitlines() for text in figure.mpl_figure.axes[0].texts]
+    assert texts == [
+        ["75.0", "kept 20.0%", "3/4 seeds"],
+        ["41.7", "kept 6.7%", "1/3 trained"],  # 0.75, 0.25, 0.25
+        ["25.0", "kept 0.0%", "0/3 trained"],
+        ["100.0", "kept 20.0%"],
+    ]
     seeds = _column(_make(tmp_path, accuracy_table), "seeds")
     assert seeds == [ABSENT, "3/4", "3", "3", "seed 0, seed 1, seed 2", "1"]
 

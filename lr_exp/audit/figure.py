@@ -26,12 +26,12 @@ def _figure(records: Records) -> Figure:
                 [place + offset for place, _ in own],
                 [100 * one.mean for _, one in own],
                 yerr=whiskers([one for _, one in own]),
-                color=hue.light,
+                color=hue,
                 linestyle="",
                 marker="o",
                 elinewidth=1,
             )
-        axes.axhline(0, color=MUTED.light, linewidth=0.8)
+        axes.axhline(0, color=MUTED, linewidth=0.8)
         short = [one.removeprefix(prefix).removesuffix(" nats") for one in labels]
         axes.set_xticks(range(len(labels)), [one.replace(" and ", "\nand ") for one in short])
         axes.set_xlabel(title)

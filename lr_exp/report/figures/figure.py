@@ -2,7 +2,6 @@
 
 import io
 import math
-import re
 import textwrap
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -10,10 +9,8 @@ from functools import cached_property
 from typing import Any
 
 from lr_exp.report.analyse.paired import Estimate
-from lr_exp.report.figures.style import COLOURS, DOUBLE, FAINT, SINGLE, styled
+from lr_exp.report.figures.style import DOUBLE, FAINT, SINGLE, styled
 
-_DARK = {colour.light: colour.dark for colour in COLOURS}
-_COLOUR_VALUE = re.compile(r"(?<=: )#[0-9a-f]{6}\b")  # of a style property
 _LINE_CHARS = 50  # of a legend's label, as fits in a figure of one column
 _MAX_COLUMN_CHARS = 24  # a legend with a longer label has half the columns
 _LEGEND_LINE_HEIGHT = 0.17  # inches
@@ -28,11 +25,6 @@ class Image:
     caption: str
     svg: str
     is_wide: bool  # whether it spans two columns
-
-    @property
-    def dark_svg(self) -> str:
-        """The SVG file in the palette's dark scheme."""
-        return _COLOUR_VALUE.sub(lambda match: _DARK.get(match[0], match[0]), self.svg)
 
 
 @dataclass(frozen=True)
@@ -87,7 +79,7 @@ def label_rows(axes: Any, labels: Sequence[str], title: str) -> None:
     """Labels horizontal rows, the first on top, on an axis with this title."""
     axes.set_yticks(range(len(labels)), labels)
     axes.set_ylim(len(labels) - 0.5, -0.5)
-    axes.grid(axis="x", color=FAINT.light)
+    axes.grid(axis="x", color=FAINT)
     axes.tick_params(axis="y", length=0)
     axes.set_xlabel(title)
 

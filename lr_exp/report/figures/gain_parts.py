@@ -50,19 +50,19 @@ def _figure(labelled: Mapping[str, Parts], about: str) -> Figure:
     form = [100 * one.format.mean for one in parts]
     starts = [one if one * other > 0 else 0.0 for one, other in zip(latent, form, strict=True)]
     drawn = {
-        "latent": axes.barh(places, latent, color=BLUE.light, height=0.6),
-        "format": axes.barh(places, form, left=starts, color=GOLD.light, height=0.6),
+        "latent": axes.barh(places, latent, color=BLUE, height=0.6),
+        "format": axes.barh(places, form, left=starts, color=GOLD, height=0.6),
         "strict gain": axes.errorbar(
             [100 * one.strict.mean for one in parts],
             places,
             xerr=whiskers([one.strict for one in parts]),
-            color=INK.light,
+            color=INK,
             linestyle="",
             marker="|",
             elinewidth=1,
         ),
     }
-    axes.axvline(0, color=MUTED.light, linewidth=0.8)
+    axes.axvline(0, color=MUTED, linewidth=0.8)
     labels = [
         f"{textwrap.fill(label, _LABEL_CHARS)}\ncut {cell.change(*one.cut_off)} %"
         for label, one in labelled.items()

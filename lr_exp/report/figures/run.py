@@ -54,7 +54,7 @@ def kept_by_position(run: Run) -> Figure | None:
     )
     upper.set_ylim(bottom=0)
     upper.set_ylabel("kept steps (%)")
-    lower.stairs(steps, edges, color=GREY.light, fill=True)
+    lower.stairs(steps, edges, color=GREY, fill=True)
     lower.set_ylim(bottom=0)
     lower.set_xlim(0, edges[-1])
     lower.yaxis.set_major_formatter(lambda count, _: f"{count:,.0f}")
@@ -101,7 +101,7 @@ def gain_by_benchmark(run: Run) -> Figure | None:
         return None
     mpl_figure, (axes,) = panel_grid(1, 1, 0.34 * len(names) + 0.8)
     look = method_look(run.method)
-    hollow: dict[str, Any] = {"color": GREY.light, "marker": "o", "markerfacecolor": "w"}
+    hollow: dict[str, Any] = {"color": GREY, "marker": "o", "markerfacecolor": "w"}
     filled: dict[str, Any] = {"color": look.colour, "marker": look.marker}
     drawn = {}
     for results, label, shift, style in (
@@ -121,7 +121,7 @@ def gain_by_benchmark(run: Run) -> Figure | None:
         )
     for y, name in enumerate(names):
         ends = [100 * results[name].accuracy for results in (before, after)]
-        axes.plot(ends, [y - 0.13, y + 0.13], color=MUTED.light, linewidth=0.8, zorder=2)
+        axes.plot(ends, [y - 0.13, y + 0.13], color=MUTED, linewidth=0.8, zorder=2)
     labels = [f"{benchmark_label(name)}\n(n = {after[name].total:,})" for name in names]
     label_rows(axes, labels, "accuracy (%)")
     axes.set_xlim(-3, 103)

@@ -35,16 +35,16 @@ def _curves(every: Sequence[Profile]) -> Figure | None:
     mpl_figure, panels = panel_grid(len(shown), across, 1.9, 0.4, sharex=True, sharey=True)
     drawn = {}
     for axes, profile in zip(panels, shown, strict=True):
-        axes.plot([0, 100], [0, 100], color=MUTED.light, linewidth=0.8, linestyle=":")
+        axes.plot([0, 100], [0, 100], color=MUTED, linewidth=0.8, linestyle=":")
         lines = {
             "divergence D": (profile.histogram, BLUE, "-"),
             "loss before training": (profile.loss, GOLD, "--"),
         }
         for label, (histogram, colour, line) in lines.items():
             if histogram and any(histogram.nats or ()):
-                (drawn[label],) = axes.plot(*_lorenz(histogram), color=colour.light, linestyle=line)
+                (drawn[label],) = axes.plot(*_lorenz(histogram), color=colour, linestyle=line)
         if profile.kept and profile.by_threshold:
-            axes.axvline(100 * (1 - profile.kept), color=INK.light, linewidth=0.8, linestyle="--")
+            axes.axvline(100 * (1 - profile.kept), color=INK, linewidth=0.8, linestyle="--")
         title = f"{profile.label} · {profile.selection}"
         title = f"{textwrap.fill(title, _TITLE_CHARS)}\n{_shares(profile)}"
         axes.set_title(title, loc="right", fontsize=7.5, pad=2)

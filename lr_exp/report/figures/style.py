@@ -1,9 +1,9 @@
 """The style of all figures: sizes, and a fixed colour, line and marker for each method.
 
-Every colour has a value for white paper and one for a dark screen, each with a contrast of at least
-3:1 (text 4.5:1). Methods of one table differ by at least 9 in CIEDE2000, also as seen without red,
-green or blue cones; methods of different tables that are closer differ in line and marker.
-Importing this module does not import matplotlib.
+Every colour has a contrast of at least 3:1 on white (text 4.5:1). Methods of one table differ by at
+least 9 in CIEDE2000, also as seen without red, green or blue cones; methods of different tables
+that are closer differ in line and marker. A page inverts figures on a dark screen. Importing this
+module does not import matplotlib.
 """
 
 from collections.abc import Iterator
@@ -16,30 +16,22 @@ SINGLE = 3.5  # inches: one column of a journal
 DOUBLE = 7.0  # inches: two columns
 
 
-@dataclass(frozen=True)
-class Colour:
-    """A colour for each scheme."""
+PAPER = "#ffffff"
+INK = "#16181d"  # text
+MUTED = "#5f6368"  # axes and secondary text
+FAINT = "#d5d9de"  # grid lines and background areas
 
-    light: str  # on white, as in print: #rrggbb
-    dark: str  # on PAPER's dark value
-
-
-PAPER = Colour("#ffffff", "#14171c")
-INK = Colour("#16181d", "#e8eaed")  # text
-MUTED = Colour("#5f6368", "#9aa0a6")  # axes and secondary text
-FAINT = Colour("#d5d9de", "#363b42")  # grid lines and background areas
-
-GREY = Colour("#777777", "#9aa0a7")
-BLUE = Colour("#0072b2", "#56abf6")
-ROSE = Colour("#cc79a7", "#b2517e")
-TEAL = Colour("#225555", "#a3eade")
-VERMILION = Colour("#cc3311", "#f06351")
-INDIGO = Colour("#332288", "#8665e7")
-BROWN = Colour("#42150a", "#eebca2")
-GOLD = Colour("#c98200", "#c6a222")
-SKY = Colour("#2f9bd6", "#2d77ac")
-CRIMSON = Colour("#a50026", "#dd1c4c")
-PLUM = Colour("#882e72", "#eac6ef")
+GREY = "#777777"
+BLUE = "#0072b2"
+ROSE = "#cc79a7"
+TEAL = "#225555"
+VERMILION = "#cc3311"
+INDIGO = "#332288"
+BROWN = "#42150a"
+GOLD = "#c98200"
+SKY = "#2f9bd6"
+CRIMSON = "#a50026"
+PLUM = "#882e72"
 
 HUES = (GREY, BLUE, ROSE, TEAL, VERMILION, INDIGO, BROWN, GOLD, SKY, CRIMSON, PLUM)
 
@@ -50,14 +42,9 @@ Line = str | tuple[float, tuple[float, ...]]  # a matplotlib line style
 class Look:
     """The style of one line, bar or point."""
 
-    hue: Colour
+    colour: str  # #rrggbb
     line: Line
     marker: str
-
-    @property
-    def colour(self) -> str:
-        """#rrggbb, on white."""
-        return self.hue.light
 
 
 _METHODS: dict[str | None, Look] = {
@@ -94,23 +81,12 @@ def variant_look(method: str | None, number: int) -> Look:
     first = method_look(method)
     line = _LINES[(_LINES.index(first.line) + number) % len(_LINES)]
     marker = _MARKERS[(_MARKERS.index(first.marker) + number) % len(_MARKERS)]
-    return Look(_shades(first.hue)[number % len(_INK_SHARES)], line, marker)
+    return Look(_with_ink(first.colour, _INK_SHARES[number % len(_INK_SHARES)]), line, marker)
 
 
-def _shades(hue: Colour) -> list[Colour]:
-    """The colour and its mixtures with ink, each with more contrast than the last."""
-    return [
-        Colour(_mix(hue.light, INK.light, share), _mix(hue.dark, INK.dark, share))
-        for share in _INK_SHARES
-    ]
-
-
-def _mix(colour: str, other: str, share: float) -> str:
-    pairs = zip(bytes.fromhex(colour[1:]), bytes.fromhex(other[1:]), strict=True)
+def _with_ink(colour: str, share: float) -> str:
+    pairs = zip(bytes.fromhex(colour[1:]), bytes.fromhex(INK[1:]), strict=True)
     return "#" + bytes(round(a + share * (b - a)) for a, b in pairs).hex()
-
-
-COLOURS = (PAPER, INK, MUTED, FAINT, *(shade for hue in HUES for shade in _shades(hue)))
 
 
 @contextmanager

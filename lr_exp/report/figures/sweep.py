@@ -1,18 +1,18 @@
 """Figures of a sweep; each drawing function returns None where the sweep lacks the data."""
 
 import math
+from dataclasses import replace
 from typing import Any
 
 import pandas as pd
 
 from lr_exp.report.analyse.comparable import grouped
-from lr_exp.report.analyse.costs import HOUR, costs
+from lr_exp.report.analyse.costs import HOUR, costs, mean
 from lr_exp.report.analyse.gaps import PairGap, measured_gap
 from lr_exp.report.analyse.rows import Row, Sweep
 from lr_exp.report.figures.figure import Figure, legend_below, panel_grid, whiskers
 from lr_exp.report.figures.style import MUTED, method_look, variant_look
 from lr_exp.report.names import ABSENT, benchmark_label, method_label
-from lr_exp.report.tables.alpha_beta import grid_rows
 
 _COST_CAPTION = "Sampling plus tuning time, sampled problems and tuned tokens of each method."
 _MAX_BARS = 30
@@ -20,9 +20,11 @@ _GAIN_CAPTION = (
     "Gain in average accuracy over the untuned expert (dashed line at 0) against the pair's "
     "expertise gap (expert minus amateur accuracy). Error bars show 95 % intervals over questions."
 )
-_MAP_CAPTION = "Average accuracy in % for each α (rows) and β (columns)."  # noqa: RUF001
+_MAP_CAPTION = (
+    "Average accuracy in % for each α (rows) and β (columns), and the share of scored steps that "  # noqa: RUF001
+    "was kept."
+)
 _COLOUR_MAP = "cividis"  # from dark to pale, also without full colour vision
-_ON_DARK, _ON_PALE = "#fefefe", "#010101"  # text on the cells, the same in both colour schemes
 _MIN_RANGE = 1.0  # points that the colour scale spans, so that noise does not look like a peak
 _RADAR_CAPTION = "Accuracy in % on each benchmark (spokes). Error bars show 95 % intervals."
 _MIN_SPOKES = 3
@@ -90,7 +92,7 @@ def gain_against_gap(sweep: Sweep) -> Figure | None:
         return f"{setup.expert} / {setup.amateur}{method}"
 
     mpl_figure, (axes,) = panel_grid(1, 1, 2.4)
-    axes.axhline(0, color=MUTED.light, linewidth=0.8, linestyle="--", zorder=0)
+    axes.axhline(0, color=MUTED, linewidth=0.8, linestyle="--", zorder=0)
     drawn = {}
     for number, (name, own) in enumerate(grouped(points, label).items()):
         look = variant_look(own[0][0].setup.method, number)
@@ -116,7 +118,9 @@ def _measure(gap: PairGap) -> tuple[str, str]:
 
 def alpha_beta_map(sweep: Sweep) -> Figure | None:
     """One panel per pair and method with at least two values of both alpha and beta."""
-    grids = {setup: _cells(rows) for setup, rows in grid_rows(sweep).items()}
+    trained = [row for row in sweep.rows if not row.is_baseline]
+    by_setup = grouped(trained, lambda row: replace(row.setup, alpha=None, beta=None))
+    grids = {setup: _cells(rows) for setup, rows in by_setup.items()}
     grids = {
         setup: cells
         for setup, cells in grids.items()
@@ -143,8 +147,14 @@ def _cells(rows: list[Row]) -> pd.DataFrame:
     for row in rows:
         if row.average and None not in (row.setup.alpha, row.setup.beta):
             value = 100 * row.average.mean
-            seeds = f"\n{len(row.seeds)}/{row.seed_count} seeds" if row.missing_seeds else ""
-            records.append((row.setup.alpha, row.setup.beta, value, f"{value:.1f}{seeds}"))
+            lines = [f"{value:.1f}"]
+            if (kept := mean([run.sample.kept_share for run in row.runs])) is not None:
+                lines.append(f"kept {kept:.1%}")
+            if row.missing_seeds:
+                lines.append(f"{len(row.seeds)}/{row.seed_count} seeds")
+            if row.trained_count < len(row.runs):
+                lines.append(f"{row.trained_count}/{len(row.runs)} trained")
+            records.append((row.setup.alpha, row.setup.beta, value, "\n".join(lines)))
     return pd.DataFrame(records, columns=["alpha", "beta", "accuracy", "label"])
 
 
@@ -158,7 +168,7 @@ def _map_panel(axes: Any, cells: pd.DataFrame, low: float, high: float) -> Any:
     alphas, betas = list(grid.index), list(grid.columns)
     for alpha, beta, accuracy, label in cells.itertuples(index=False, name=None):
         place = betas.index(beta) + 0.5, alphas.index(alpha) + 0.5
-        colour = _ON_DARK if accuracy < low + 0.45 * (high - low) else _ON_PALE
+        colour = "w" if accuracy < low + 0.45 * (high - low) else "k"
         axes.text(*place, label, ha="center", va="center", color=colour)
     axes.set_xticks([j + 0.5 for j in range(len(betas))], [f"{beta:g}" for beta in betas])
     axes.set_yticks([i + 0.5 for i in range(len(alphas))], [f"{alpha:g}" for alpha in alphas])

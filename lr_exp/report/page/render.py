@@ -9,7 +9,6 @@ import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.resources import files
-from itertools import accumulate
 from os.path import commonprefix
 from typing import Any
 
@@ -17,7 +16,6 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from lr_exp.errors import printable
-from lr_exp.report.figures import Image
 
 
 @dataclass(frozen=True)
@@ -55,19 +53,6 @@ def page(
         style=_read_file("page.css"),
         script=_read_file("reader.js"),
     )
-
-
-def figures_that_fit(
-    figures: Sequence[Image], max_bytes: int
-) -> tuple[dict[str, Image], list[str]]:
-    """The first figures whose images take at most `max_bytes`, and a note on the others."""
-    sizes = [len(_data_uri(figure.svg)) + len(_data_uri(figure.dark_svg)) for figure in figures]
-    fits = zip(figures, accumulate(sizes), strict=True)
-    shown = {figure.name: figure for figure, total in fits if total <= max_bytes}
-    omitted = len(figures) - len(shown)
-    figures_are = "1 figure is" if omitted == 1 else f"{omitted} figures are"
-    note = f"To keep this page small, {figures_are} only in files beside it."
-    return shown, [note] if omitted else []
 
 
 def _read_file(name: str) -> str:

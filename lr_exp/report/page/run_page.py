@@ -17,19 +17,17 @@ from lr_exp.report.document import MICRO, reading_notes
 from lr_exp.report.figures import Image, images_of
 from lr_exp.report.page.accuracy_change import Change, accuracy_change_table, accuracy_changes
 from lr_exp.report.page.answers import read_pairs
-from lr_exp.report.page.render import Section, figures_that_fit, page, render, section
+from lr_exp.report.page.render import Section, page, render, section
 from lr_exp.report.page.trajectories import DamagedError, Trajectories, read_trajectories
 from lr_exp.report.read.json_file import is_number
 from lr_exp.report.read.run import Incomplete, Run
 from lr_exp.report.read.runs import Found
 from lr_exp.report.tables import cell
-from lr_exp.report.tables.gap import pair_gap_table
 from lr_exp.report.tables.layout import tables_of
 from lr_exp.report.tables.table import Column, Table, table_of, text_column
 from lr_exp.store import Store
 from lr_exp.store.run_folder import TRAJECTORIES
 
-_MAX_IMAGE_BYTES = 600_000  # of all figures
 _MAX_WARNINGS, _MAX_WARNING_CHARS = 20, 2_000
 _MAX_LOG_ENTRIES = 12
 _UNFINISHED = (
@@ -53,7 +51,7 @@ _Tile = tuple[str, str, str, str]  # a headline number: label, value, unit, deta
 def run_page(folder: Path, found: Found, store: Store | None = None) -> str:
     """The page of the run in `folder`; `found` is what this folder itself contains."""
     run = next(iter(found.every), None) or Incomplete(folder, folder.resolve().name, "unfinished")
-    figures, omitted = figures_that_fit(images_of(run, store), _MAX_IMAGE_BYTES)
+    figures = {figure.name: figure for figure in images_of(run, store)}
     tables: list[Table] = []
     tiles: list[_Tile] = []
     results = settings = None
@@ -65,7 +63,6 @@ def run_page(folder: Path, found: Found, store: Store | None = None) -> str:
         changes = accuracy_changes(sweep, pairs)
         tiles = _accuracy_tiles(changes)
         table = accuracy_change_table(changes)
-        gap = pair_gap_table(sweep, "gap")
         nothing = [] if table else ["Nothing was evaluated."]
         results = section(
             "results",
@@ -73,7 +70,7 @@ def run_page(folder: Path, found: Found, store: Store | None = None) -> str:
             first_tables=[table] if table else [],
             last_is_sum=len(changes) > 1,
             figures=_named(figures, "gain_by_benchmark", "gain_parts"),
-            tables=[*([gap] if gap else []), *(one for one in tables if one.section == "results")],
+            tables=[one for one in tables if one.section == "results"],
             remarks=[*nothing, *pairs.refused, *dict.fromkeys(sweep.notes)],
         )
         settings = _settings(run)
@@ -113,7 +110,7 @@ def run_page(folder: Path, found: Found, store: Store | None = None) -> str:
         "Run report",
         render("head.html", status=_status(run), choices=_choices(run), tiles=tiles + _tiles(run)),
         sections,
-        [*notes, *omitted],
+        notes,
     )
 
 

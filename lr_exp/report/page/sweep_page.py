@@ -8,12 +8,10 @@ from urllib.parse import quote
 from lr_exp.report.document import Section as SweepSection
 from lr_exp.report.document import reading_notes
 from lr_exp.report.names import NO_SWEEP, method_label
-from lr_exp.report.page.render import figures_that_fit, page, render, section
+from lr_exp.report.page.render import page, render, section
 from lr_exp.report.read.run import Incomplete, Run
 from lr_exp.report.read.runs import Found
 from lr_exp.store.run_folder import PAGE
-
-_MAX_IMAGE_BYTES = 1_800_000  # of all figures
 
 
 def sweep_page(title: str, found: Found, sweeps: Sequence[SweepSection], out: Path) -> str:
@@ -21,14 +19,12 @@ def sweep_page(title: str, found: Found, sweeps: Sequence[SweepSection], out: Pa
     counts = f"{found.counts} and {len(found.unfinished):,} unfinished runs."
     status = [("Note:", note) for note in found.notes]
     head = render("head.html", status=status, choices={"runs": counts}, tiles=[])
-    images = [figure.image for sweep in sweeps for figure in sweep.figures]
-    shown, omitted = figures_that_fit(images, _MAX_IMAGE_BYTES)
     sections = [
         section(
             f"sweep-{index}",
             one.sweep.name or NO_SWEEP,
             first_tables=one.tables[:2],
-            figures=[shown[figure.name] for figure in one.figures if figure.name in shown],
+            figures=[figure.image for figure in one.figures],
             tables=one.tables[2:],
             remarks=[*one.sweep.all_notes, *one.refused],
         )
@@ -40,7 +36,7 @@ def sweep_page(title: str, found: Found, sweeps: Sequence[SweepSection], out: Pa
         for run, name in zip(found.every, short, strict=True)
     ]
     sections.append(section("runs", "Runs", "runs.html", rows=rows))
-    notes = [*reading_notes(found, [table for one in sweeps for table in one.tables]), *omitted]
+    notes = reading_notes(found, [table for one in sweeps for table in one.tables])
     return page(f"Report: {title}", "Sweep report", head, sections, notes)
 
 

@@ -32,27 +32,19 @@ _TITLES = {
 
 def accuracy_table(sweep: Sweep, name: str) -> Table | None:
     """Rows are variants, columns benchmarks; None if nothing was evaluated."""
-    rows = evaluated_rows(sweep)
+    # Rows without an accuracy have a remark on why.
+    rows = [row for row in sweep.rows if row.results.accuracies or row.remark]
     if not rows:
         return None
-    columns = [*label_columns(rows), *result_columns(rows, sweep.benchmarks)]
-    records = [record for row in rows for record in result_records(row, sweep.benchmarks)]
+    columns = [*label_columns(rows), *_columns(rows, sweep.benchmarks)]
+    records = [record for row in rows for record in _records(row, sweep.benchmarks)]
     title = _TITLES.get(sweep.table, "Results")
-    notes = result_notes(rows, sweep.benchmarks)
-    return beside_published(table_of(name, title, columns, records, notes))
-
-
-def beside_published(table: Table) -> Table:
-    """The table with its section: a run's page has its measured numbers in a table of its own."""
+    table = table_of(name, title, columns, records, _notes(rows, sweep.benchmarks))
+    # A run's page has its measured numbers in a table of its own.
     return replace(table, section="results") if table.has_published else table
 
 
-def evaluated_rows(sweep: Sweep) -> list[Row]:
-    """Rows with an accuracy, or with a remark on why they have none."""
-    return [row for row in sweep.rows if row.results.accuracies or row.remark]
-
-
-def result_columns(rows: Sequence[Row], benchmarks: list[str]) -> list[Filled]:
+def _columns(rows: Sequence[Row], benchmarks: list[str]) -> list[Filled]:
     """Accuracies, measured and published, with average, gain, n, seeds and remark."""
     columns: list[Filled] = []
     for name in [*benchmarks, AVERAGE]:
@@ -87,7 +79,7 @@ def _seeds(row: Row) -> str:
     return f"{len(row.seeds)}/{row.seed_count}" if row.missing_seeds else str(len(row.seeds))
 
 
-def result_records(row: Row, benchmarks: list[str]) -> list[dict[str, Any]]:
+def _records(row: Row, benchmarks: list[str]) -> list[dict[str, Any]]:
     """One record per benchmark and one for the average, in percent and points."""
     differences = "; ".join(row.paper_differences)
     records = [
@@ -106,7 +98,7 @@ def result_records(row: Row, benchmarks: list[str]) -> list[dict[str, Any]]:
     return records or [setup_record(row)]
 
 
-def result_notes(rows: Sequence[Row], benchmarks: Sequence[str]) -> list[str]:
+def _notes(rows: Sequence[Row], benchmarks: Sequence[str]) -> list[str]:
     """Number of questions of each benchmark, and settings that differ from the paper's."""
     counted = []
     for name in benchmarks:

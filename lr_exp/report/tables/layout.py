@@ -6,23 +6,21 @@ from collections.abc import Callable
 from lr_exp.report.analyse.compare import Pairs, compare
 from lr_exp.report.analyse.rows import Sweep
 from lr_exp.report.tables.accuracy import accuracy_table
-from lr_exp.report.tables.alpha_beta import alpha_beta_table
 from lr_exp.report.tables.answers import answers_table
 from lr_exp.report.tables.controls import controls_table
 from lr_exp.report.tables.decomposition import decomposition_table
 from lr_exp.report.tables.efficiency import efficiency_table
 from lr_exp.report.tables.explanations import explanations_table
-from lr_exp.report.tables.gap import gap_table, pair_gap_table
+from lr_exp.report.tables.gap import gap_table
 from lr_exp.report.tables.kl_profile import kl_profile_table
 from lr_exp.report.tables.prompts import prompts_table
 from lr_exp.report.tables.samples import samples_table
 from lr_exp.report.tables.significance import significance_table
 from lr_exp.report.tables.table import Table
 
-_MAIN_TABLES: dict[str, Callable[[Sweep, str], Table | None]] = {
-    "expertise_gap": gap_table,
-    "alpha_beta": alpha_beta_table,
+_TABLES: dict[str, Callable[[Sweep, str], Table | None]] = {
     "results": accuracy_table,
+    "gap": gap_table,
     "controls": controls_table,
     "explanations": explanations_table,
     "decomposition": decomposition_table,
@@ -32,7 +30,6 @@ _MAIN_TABLES: dict[str, Callable[[Sweep, str], Table | None]] = {
     "efficiency": efficiency_table,
     "kl_profile": kl_profile_table,
 }
-_OWN = ("expertise_gap", "alpha_beta", "results")  # not in every sweep
 
 
 def tables_of(sweep: Sweep, prefix: str) -> tuple[list[Table], Pairs]:
@@ -40,15 +37,11 @@ def tables_of(sweep: Sweep, prefix: str) -> tuple[list[Table], Pairs]:
 
     The main table comes first and has the name `prefix`; the others have a suffix.
     """
-    main = sweep.table if sweep.table in _MAIN_TABLES else "results"
-    accuracies = "expertise_gap" if main == "expertise_gap" else "results"
-    shared = [kind for kind in _MAIN_TABLES if kind not in _OWN]
-    order = dict.fromkeys([main, accuracies, *shared])
+    main = sweep.table if sweep.table in _TABLES else "results"
     made = [
-        _MAIN_TABLES[kind](sweep, prefix if kind == main else f"{prefix}_{kind}") for kind in order
+        _TABLES[kind](sweep, prefix if kind == main else f"{prefix}_{kind}")
+        for kind in dict.fromkeys([main, *_TABLES])
     ]
-    if main != "expertise_gap":
-        made.append(pair_gap_table(sweep, f"{prefix}_pair_gap"))
     pairs = compare(sweep)
     # Directly after the main table, whose claims it supports.
     made.insert(1, significance_table(pairs, f"{prefix}_significance"))
