@@ -14,6 +14,7 @@ from lr_exp.config.settings import (
     SamplerSettings,
     Settings,
 )
+from lr_exp.data.questions import Question
 from lr_exp.errors import UserError
 from lr_exp.models.prompt_forms import Example, Prompt, builtin_form, load_form
 from lr_exp.models.prompts import form_for, render_prompt
@@ -192,3 +193,24 @@ def test_forms_that_do_not_go_together_are_an_error(tmp_path, monkeypatch, chang
 def test_too_few_questions_for_the_samplers_examples_are_an_error(tmp_path):
     with pytest.raises(UserError, match=r"has 1 besides those to sample from: lower data"):
         _ = inputs(tmp_path, count=8, prompt="few_shot_chat").prompt
+
+
+def test_questions_with_a_stop_string_give_one_warning_per_form_and_data(tmp_path, caplog):
+    (tmp_path / "prompt").mkdir()
+    (tmp_path / "prompt" / "asks.yaml").write_text("base: plain\nstop: ['8?', '+ 9']\n", "utf-8")
+    usual = inputs(tmp_path)
+    usual.settings.stages = ["evaluate"]
+    usual.settings.evaluator = EvaluatorSettings(prompts=["chat", "asks"])
+    found = Inputs(usual.settings, [conf_dir(), tmp_path])
+    found.benchmarks = usual.benchmarks
+    texts = ["What is 1 + 2?", "What is 3 + 8?", "What is 4 + 9?", "What is 9 + 8?"]
+    found.benchmark_questions = {
+        "sums": [Question(f"sums/{n}", text, "0") for n, text in enumerate(texts)]
+    }
+    for _ in range(2):
+        found.check()
+    messages = [record.getMessage() for record in caplog.records]
+    assert [one for one in messages if "stop string" in one] == [
+        "prompt asks: 3 of 4 questions of benchmark sums contain the stop string '8?' or '+ 9', "
+        "such as sums/1; answers that quote it end there. Use another prompt, or change its `stop`."
+    ]

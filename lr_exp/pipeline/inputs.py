@@ -25,7 +25,7 @@ from lr_exp.data.questions import (
     select_questions,
 )
 from lr_exp.data.streaming import streamed_questions
-from lr_exp.errors import UserError
+from lr_exp.errors import UserError, warn_once
 from lr_exp.evaluator import grade
 from lr_exp.evaluator.prompts import examples_of, question_text
 from lr_exp.models import devices, early_exit, loading, locating, prompt_forms, prompts
@@ -258,6 +258,9 @@ class Inputs:
             early_exit.check_drop_layers(self.amateur)
         self._check_words(sampled, self._amateur_scores)
         self._check_words(evaluated, self.settings.evaluates_amateur)
+        self._check_stop_strings(self._form, sampled)
+        for form in self._forms:
+            self._check_stop_strings(form, evaluated)
 
     def _teacher_asks_alike(self) -> bool:
         """Whether the first question has the same prompt for teacher and student."""
@@ -275,6 +278,23 @@ class Inputs:
             for source in [self.expert, *([self.amateur] if with_amateur else [])]:
                 model, tokenizer = f"{source.role} {source.name}", self._tokenizers[source.role]
                 warn_of_unknown_tokens(model, data, tokenizer, texts)
+
+    def _check_stop_strings(
+        self, form: PromptSettings, asked: Mapping[str, Sequence[Question]]
+    ) -> None:
+        """Warns, once a form and data set, of questions that contain a stop string of the form."""
+        form = prompts.form_for(self.expert_tokenizer, Prompt(form=form))
+        for data, questions in asked.items() if form.stop else ():
+            texts = ((question.id, question_text(question)) for question in questions)
+            found = [name for name, text in texts if any(stop in text for stop in form.stop)]
+            if found:
+                stops = " or ".join(map(repr, form.stop))
+                message = (
+                    f"prompt {form.name}: {len(found):,} of {len(questions):,} questions of {data} "
+                    f"contain the stop string {stops}, such as {found[0]}; answers that quote it "
+                    "end there. Use another prompt, or change its `stop`."
+                )
+                warn_once(log, "%s", message)
 
     @cached_property
     def lora_targets(self) -> list[str] | None:
