@@ -195,6 +195,8 @@ class Program:
         self._folders = option_folders(composition.config_dirs(self._arguments))
         if not flags.shell_completion:  # its words, as in `install=bash`, are no overrides
             composition.check_overrides(flags.overrides, self._folders)
+            given = {word: composition.round_range(word) for word in flags.overrides}
+            self._arguments = [given.get(word, word) for word in self._arguments]
         check_launcher(self._arguments)
 
     def _call_hydra(self, scratch: str) -> None:

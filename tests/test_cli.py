@@ -340,6 +340,24 @@ def test_the_words_of_shell_completion_are_no_overrides(words, monkeypatch):
     assert called == [words.split()[1:]]
 
 
+@pytest.mark.parametrize(
+    ("word", "rounded"),
+    [
+        ("beta=range(0.1,0.4,0.1)", "beta=0.1,0.2,0.3"),
+        ("+method.mix=range(0.5,0.1,-0.2)", "+method.mix=0.5,0.3"),
+        (
+            "distiller.learning_rate=range(1e-5,4e-5,1e-5)",
+            "distiller.learning_rate=1e-05,2e-05,3e-05",
+        ),
+        ("beta=range(0.5,0.1,0.1)", "beta=range(0.5,0.1,0.1)"),  # empty, which Hydra reports
+        ("seed=range(1,3)", "seed=range(1,3)"),
+        ("beta=0.1,0.2", "beta=0.1,0.2"),
+    ],
+)
+def test_ranges_have_the_values_that_users_expect(word, rounded):
+    assert composition.round_range(word) == rounded
+
+
 def test_cells_print_debugging_messages_of_this_package_and_each_warning_once(monkeypatch):
     monkeypatch.setattr(logging.getLogger(), "level", logging.DEBUG)  # as hydra.verbose=true does
     cells.prepare()

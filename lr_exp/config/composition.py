@@ -9,13 +9,14 @@ import re
 import shlex
 import typing
 from collections.abc import Iterator, Mapping, Sequence
+from decimal import Decimal
 from pathlib import Path
 from typing import Any, NoReturn, cast
 
 from hydra._internal.utils import get_args_parser
 from hydra.core.config_store import ConfigStore
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.core.override_parser.types import ChoiceSweep, Override, Sweep, ValueType
+from hydra.core.override_parser.types import ChoiceSweep, Override, RangeSweep, Sweep, ValueType
 from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import InterpolationResolutionError, OmegaConfBaseException, ValidationError
@@ -30,6 +31,7 @@ from lr_exp.store import digest
 _NOT_IN_FOLDER = ("sweep=", "store=", "hub_root=", "device=", "server.url=", "wandb.", "hydra.")
 _DESCRIBED = ("expert", "amateur", "data", "method")  # groups whose files may have `about`
 _MAX_FOLDER_BYTES = 120  # file systems allow 255
+_MAX_SWEEP_VALUES = 10_000  # of one override
 
 
 def register() -> None:
@@ -119,7 +121,7 @@ def check_overrides(overrides: Sequence[str], folders: Sequence[Path] = ()) -> N
 def parse_override(word: str) -> Override:
     """Parses an override such as `key=value`.
 
-    Raises UserError if the word is not a valid override.
+    Raises UserError if the word is not a valid override, or sweeps over too many values.
     """
     shown = repr(word) if len(word) <= _MAX_FOLDER_BYTES else f"{word[:_MAX_FOLDER_BYTES]!r}..."
     try:
@@ -133,6 +135,11 @@ def parse_override(word: str) -> Override:
         reason = first_line(error)
         raise UserError(f"{shown} is not an override: {_repair(word)} ({reason}).") from error
     sweep = override.value()
+    if isinstance(sweep, RangeSweep):  # Hydra would build a list of all values
+        start, stop, step = (float(end or 0) for end in (sweep.start, sweep.stop, sweep.step))
+        if abs(stop - start) > _MAX_SWEEP_VALUES * abs(step):
+            limit = f"more than {_MAX_SWEEP_VALUES:,} values"
+            raise UserError(f"{shown} sweeps over {limit}: shorten the range.")
     if isinstance(sweep, ChoiceSweep) and any(isinstance(one, Sweep) for one in sweep.list):
         raise UserError(f"{shown}: a range cannot be one of several values: list its values.")
     return override
@@ -148,6 +155,21 @@ def _repair(word: str) -> str:
     except HydraException:
         return "write key=value"
     return f"quote its value, as in {shlex.quote(quoted)}"
+
+
+def round_range(word: str) -> str:
+    """Replaces `range(0.1,0.4,0.1)` in an override by its values, which Hydra does not round."""
+    override = parse_override(word)
+    sweep = override.value()
+    if not isinstance(sweep, RangeSweep) or sweep.shuffle:
+        return word
+    values = [Decimal(str(end or 0)) for end in (sweep.start, sweep.stop, sweep.step)]
+    start, stop, step = values
+    count = math.ceil((stop - start) / step)
+    if count < 1 or all(value == value.to_integral() for value in values):
+        return word
+    rounded = [str(float(start + number * step)) for number in range(count)]
+    return f"{word.partition('=')[0]}={','.join(rounded)}"
 
 
 def count_cells(arguments: Sequence[str], params: Mapping[str, Any]) -> int | None:
