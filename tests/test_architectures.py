@@ -66,7 +66,7 @@ def test_every_stage_equals_plain_passes(name, dtype, tmp_path):
     if name == "rwkv":  # its library code cannot compute gradients
         return
     model = check_training(expert, dtype)
-    check_adapter(model, expert, source, tmp_path, dtype)
+    check_adapter_and_merge(model, expert, source, tmp_path, dtype)
 
 
 def logits_of(model, ids):
@@ -142,8 +142,8 @@ def check_training(expert, dtype):
     return model
 
 
-def check_adapter(model, expert, source, folder, dtype):
-    """Plain peft gives the tuned model's logits."""
+def check_adapter_and_merge(model, expert, source, folder, dtype):
+    """Plain peft and transformers give the tuned model's logits."""
     ids = render_prompt(expert.tokenizer, "2+2?")
     expected = logits_of(model.eval(), ids)
     model.save_pretrained(str(folder / "adapter"), save_embedding_layers=False)
@@ -153,3 +153,6 @@ def check_adapter(model, expert, source, folder, dtype):
     assert not agree(logits_of(base, ids), expected, precise)
     peft = PeftModel.from_pretrained(base, str(folder / "adapter")).eval()
     assert agree(logits_of(peft, ids), expected, precise)
+    distill.merge(expert, folder / "adapter", folder / "merged")
+    merged = AutoModelForCausalLM.from_pretrained(folder / "merged", dtype=getattr(torch, dtype))
+    assert agree(logits_of(merged.eval(), ids), expected, precise)

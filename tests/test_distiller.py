@@ -8,7 +8,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from peft import AutoPeftModelForCausalLM, PeftModel
-from transformers import AutoModelForCausalLM
+from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from lr_exp.distiller import distill, trainer
 from lr_exp.distiller.adapter_files import read_history
@@ -101,7 +101,7 @@ def test_the_expert_is_left_as_it_was(tmp_path):
 
 
 @pytest.mark.integration
-def test_plain_peft_loads_the_adapter(tmp_path):
+def test_plain_peft_loads_the_adapter_and_plain_transformers_the_merged_model(tmp_path):
     train(tmp_path)
     base = AutoModelForCausalLM.from_pretrained(micro_source().folder, dtype=torch.float32)
     before = logits_of(base)
@@ -113,6 +113,13 @@ def test_plain_peft_loads_the_adapter(tmp_path):
     config = json.loads((tmp_path / distill.ADAPTER / "adapter_config.json").read_text("utf-8"))
     assert sorted(config["target_modules"]) == ["q_proj", "v_proj"]
     assert (config["r"], config["lora_alpha"], config["lora_dropout"]) == (8, 16, 0.05)
+
+    distill.merge(load_micro(), tmp_path / distill.ADAPTER, tmp_path / "merged")
+    merged = AutoModelForCausalLM.from_pretrained(tmp_path / "merged", dtype=torch.float32).eval()
+    assert torch.allclose(logits_of(merged), after, atol=1e-4)
+    tokenizer = AutoTokenizer.from_pretrained(tmp_path / "merged")
+    assert tokenizer.chat_template
+    assert merged.generation_config.eos_token_id == list(load_micro().stop_ids)
 
 
 def test_an_adapter_of_a_gguf_file_says_how_to_load_its_base(tmp_path):

@@ -161,7 +161,7 @@ _KEYS = """
 alpha beta seed stages benchmarks store hub_root device attention experiment nowhere sweep
 expert expert.path expert.name expert.reused_ids amateur amateur.drop_layers method method.share
 data data.path data.max_questions data.configs sampler sampler.batch_size sampler.export
-distiller.target_modules wandb.tags sampler.prompt evaluator.prompts
+distiller.target_modules distiller.merge wandb.tags sampler.prompt evaluator.prompts
 """
 _ODD_VALUES = """
 null ??? true nan inf 1e999 [] {} [null] {a:1} ${beta} ${nowhere} ${oc.env:NOWHERE} ${ $ ' "

@@ -45,6 +45,7 @@ ALL = [
     *WORDS,
     "data.streaming=true",
     "distiller.snapshot_every=2",
+    "distiller.merge=true",
     "evaluator.decoder=contrastive",
     "evaluator.gap=sampled",
 ]
@@ -154,8 +155,9 @@ def test_two_ranks_produce_the_same_files_as_one_process(alone, tmp_path):
     for part in ("expert", "tuned", "curve", "gap"):
         assert two["evaluate"][part] == one["evaluate"][part]
     assert (tmp_path / "kept.jsonl").read_bytes() == (one_folder / "kept.jsonl").read_bytes()
-    places = [f / "run/adapter/adapter_model.safetensors" for f in (one_folder, tmp_path)]
-    torch.testing.assert_close(*map(load_file, places), rtol=1e-4, atol=1e-5)
+    merged = [load_file(f / "run" / "merged" / "model.safetensors") for f in (one_folder, tmp_path)]
+    for name, weight in merged[0].items():
+        torch.testing.assert_close(merged[1][name], weight, rtol=1e-4, atol=1e-5)
 
     # Output and files come from rank 0 alone.
     assert err.count("micro_add (expert, contrastive): 5 questions") == 1

@@ -84,7 +84,7 @@ SETTINGS = {
     "evaluator.max_examples=all": "expected an integer in [1, 2**31) or null",
     "stages=sample": "error: stages=sample ( | expected a list, as [a,b]",
     "sampler=3": "error: sampler=3 ( | subclass of SamplerSettings",
-    "wandb.artifacts=perhaps": "artifacts=perhaps | not a valid bool | expected true or false",
+    "distiller.merge=perhaps": "merge=perhaps | not a valid bool | expected true or false",
     "alpha=null": "alpha=null | not Optional",
     "benchmarks=[null]": "benchmarks=[null] | not a subclass of str",
     # The range

@@ -205,6 +205,7 @@ def test_locations_do_not_change_the_run_id(place, first, tmp_path):
         f"hub_root={tmp_path}",
         "sampler.export=there.jsonl",
         "distiller.checkpoint_every=4",
+        "distiller.merge=true",
         "server.url=http://localhost:1",
         "server.concurrency=2",
         "server.attempts=2",

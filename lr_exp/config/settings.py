@@ -314,6 +314,7 @@ class DistillerSettings(_Checked, key="distiller."):
     log_every: Annotated[int, COUNT] = 10  # optimizer steps between logged metrics
     # Optimizer steps between checkpoints, rounded to a multiple of log_every.
     checkpoint_every: Annotated[int, COUNT] = _neutral(10)
+    merge: bool = _neutral(False)  # also save the expert with the adapter merged in
 
     def __post_init__(self) -> None:
         super().__post_init__()

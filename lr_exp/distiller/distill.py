@@ -1,13 +1,17 @@
 """LoRA tuning of the expert on supervision, to an adapter folder."""
 
 import json
-from collections.abc import Sequence
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, cast
 
 import torch
 from peft import LoraConfig, PeftModel, TaskType, get_peft_model
-from transformers import set_seed
+from peft.tuners.tuners_utils import BaseTunerLayer
+from torch import Tensor
+from transformers import GenerationConfig, set_seed
 
 from lr_exp import distributed
 from lr_exp.config.settings import DistillerSettings
@@ -19,6 +23,7 @@ from lr_exp.distiller.trainer import ContrastTrainer, Training
 from lr_exp.errors import UserError
 from lr_exp.models.loading import LanguageModel
 from lr_exp.models.packing import pass_size
+from lr_exp.models.probing import PROBE, same_but_for_rounding
 from lr_exp.progress import Progress
 from lr_exp.sampler.supervision import Supervision
 from lr_exp.store import write_atomically
@@ -141,7 +146,58 @@ def is_sharded(settings: DistillerSettings) -> bool:
 
 def attach_adapter(expert: LanguageModel, adapter: Path) -> PeftModel:
     """The expert with a saved adapter, as plain `peft` loads it. `unload()` takes it off again."""
-    return PeftModel.from_pretrained(expert.model, str(adapter), is_trainable=False).eval()
+    with _tied_heads_accepted():
+        model = PeftModel.from_pretrained(expert.model, str(adapter), is_trainable=False)
+    return model.eval()
+
+
+def merge(expert: LanguageModel, adapter: Path, folder: Path) -> None:
+    """Writes the expert with the adapter merged in, as a model folder plain `transformers` loads.
+
+    The expert's weights are used up: load it for this alone.
+
+    Raises UserError: the written model differs from the expert with its adapter.
+    """
+    tuned = attach_adapter(expert, adapter)
+    expected = _probe_logits(tuned)
+    _untie_tuned_head(tuned)
+    merged: Any = tuned.merge_and_unload()
+    merged.generation_config = GenerationConfig(
+        eos_token_id=list(expert.stop_ids), pad_token_id=expert.tokenizer.pad_token_id
+    )
+    merged.save_pretrained(folder)
+    expert.tokenizer.save_pretrained(folder)
+    kind, dtype, expert.model = type(merged), merged.dtype, None
+    del tuned, merged  # one model in memory at a time
+    written = _probe_logits(kind.from_pretrained(folder, dtype=dtype).eval())
+    if not same_but_for_rounding(expected, written, dtype):
+        raise UserError(
+            f"distiller.merge: the merged model of {expert.name} does not give the tuned expert's "
+            "distributions. Set distiller.merge=false and use the adapter, or set dtype=float32."
+        )
+
+
+@contextmanager
+def _tied_heads_accepted() -> Iterator[None]:
+    """Hides peft's warning about tuned output layers that are tied: `merge` unties them."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Model has `tie_word_embeddings=True`")
+        yield
+
+
+@torch.no_grad()
+def _probe_logits(model: Any) -> Tensor:
+    return model(input_ids=torch.tensor([PROBE]), use_cache=False).logits[0]
+
+
+def _untie_tuned_head(tuned: PeftModel) -> None:
+    """Gives a tuned output layer its own weight, as merging would also change tied embeddings."""
+    base: Any = tuned.get_base_model()
+    head, embedding = base.get_output_embeddings(), base.get_input_embeddings()
+    if isinstance(head, BaseTunerLayer) and head.get_base_layer().weight is embedding.weight:
+        head.get_base_layer().weight = torch.nn.Parameter(embedding.weight.detach().clone())
+        for config in (base.config, base.config.get_text_config()):
+            config.tie_word_embeddings = False
 
 
 def _save_adapter(model: PeftModel, folder: Path, base: Path) -> None:
@@ -177,4 +233,5 @@ def _with_lora(expert: LanguageModel, settings: DistillerSettings) -> PeftModel:
         bias="none",
         **lora_layers(expert.model, settings.target_modules),
     )
-    return get_peft_model(expert.model, config)  # type: ignore[return-value]
+    with _tied_heads_accepted():
+        return get_peft_model(expert.model, config)  # type: ignore[return-value]

@@ -8,6 +8,7 @@ from typing import Any
 
 from lr_exp.config.settings import DistillerSettings, identity_settings
 from lr_exp.distiller.adapter_files import ADAPTER, VERSION, read_history, read_snapshots
+from lr_exp.models import loading
 from lr_exp.pipeline.context import RunContext
 from lr_exp.pipeline.outcome import link
 from lr_exp.report.read.summary import DistillSummary
@@ -49,6 +50,10 @@ def tune_expert(
         "reused": artifact.reused,
         "artifact": str(artifact.folder),
     }
+    if context.inputs.settings.distiller.merge:
+        merged = _merge(context, tuned)
+        link(folder / "merged", merged.folder)
+        summary["merged"] = str(merged.folder)
     return tuned, DistillSummary.model_validate(summary)
 
 
@@ -103,3 +108,23 @@ def settings_for_epochs(context: RunContext, supervision: Artifact) -> Distiller
         return settings
     needed = math.ceil(epochs * supervision.facts["kept"] / settings.steps)
     return replace(settings, batch_size=max(settings.batch_size, needed))
+
+
+def _merge(context: RunContext, tuned: Tuned) -> Artifact:
+    """The expert with the adapter merged in, as a model folder."""
+    recipe = Recipe(
+        "merged",
+        VERSION,
+        {"adapter": tuned.artifact.address, "expert": context.inputs.expert.fingerprint},
+        context.inputs.machine,
+    )
+
+    def build(folder: Path) -> dict[str, Any]:
+        from lr_exp.distiller.distill import merge  # imports peft
+
+        # Merging changes weights in place, so it gets a copy, in the CPU's memory.
+        copy = loading.load(context.inputs.expert, device="cpu", dtype=context.inputs.dtype)
+        merge(copy, tuned.adapter, folder)
+        return {}
+
+    return context.make(recipe, build)

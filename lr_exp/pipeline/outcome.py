@@ -77,7 +77,7 @@ def clear(folder: Path) -> None:
                 (folder / name).replace(folder / f"previous.{name}")
     for name in (FAILED, TRAJECTORIES, PAGE):
         (folder / name).unlink(missing_ok=True)
-    links = [folder / "adapter", *(folder / ANSWERS).rglob("*.jsonl")]
+    links = [folder / "adapter", folder / "merged", *(folder / ANSWERS).rglob("*.jsonl")]
     for link in links:
         if link.is_symlink():
             link.unlink()

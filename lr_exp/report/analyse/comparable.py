@@ -18,6 +18,7 @@ _IGNORED = {
     "data.streaming",  # provenance has the questions
     "device",  # in provenance; gives a note
     "distiller.learning_rate",
+    "distiller.merge",
     "distiller.snapshot_every",
     "dtype",  # in provenance, where `auto` is resolved
     "evaluator.decoder",

@@ -129,6 +129,7 @@ class DistillSummary(_Part):
     seconds: Seconds | None = None
     reused: Flag | None = None
     artifact: str | None = None  # folder
+    merged: str | None = None  # folder of the merged model
 
 
 class Result(_Part):
