@@ -317,7 +317,7 @@ QUESTION = {"question": "Ana owns 9 coins. Ana finds 7 more. How many does Ana h
 MINE = "data=jsonl data.path={here}/q.jsonl stages=[sample]"
 UNSOLVED = lines("q.jsonl", QUESTION)
 DATA = [
-    Case(MINE, "{here}/q.jsonl: no such file | Set data.path"),
+    Case(MINE, "{here}/q.jsonl: cannot be read (No such file"),
     Case(MINE, "{here}/q.jsonl | Set data.path to a JSON Lines file", folder("q.jsonl")),
     Case(MINE, "{here}/q.jsonl: no questions | Write one JSON object", text("q.jsonl", "")),
     Case(f"{MINE} method=rejection_sft", "question jsonl/1 has no | verifies answers", UNSOLVED),
@@ -325,8 +325,7 @@ DATA = [
     Case("data=gsm8k hub_root={here}/no", "hub_root={here}/no | leave hub_root unset"),
     Case("data=gsm8k hub_root={here}/x", "hub_root={here}/x | leave hub_root un", text("x", "")),
     Case("data=svamp data.path=null", "`path` is missing | Set data.path"),
-    Case("data=parquet data.path={here}/x", "x: no such file or folder. Set data.path"),
-    Case("data=lr_samples data.path=x data.streaming=true", "data.streaming | lr_samples"),
+    Case("data=parquet data.path={here}/x", "x: cannot be read as Parquet | Set data.path"),
     Case("method=upft sampler.export={here}/out.jsonl", "measures no divergence"),
 ]
 
