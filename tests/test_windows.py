@@ -58,15 +58,13 @@ def test_selection_keeps_one_window_of_rows_in_memory(tmp_path, monkeypatch, sam
     assert parts == [(4, 3), (4, 5), (4, 6)]
 
 
-def test_duplicate_answers_are_recognized_across_windows(tmp_path, monkeypatch):
-    """Earlier windows are dropped, except for a question that continues in the next one."""
-    monkeypatch.setattr(references, "WINDOW", 4)
+def test_duplicate_answers_are_recognized(tmp_path):
     source, out = (tmp_path / name for name in ("in", "out"))
     source.mkdir()
     out.mkdir()
     write_answers(source, [(question, "2", True) for question in "aaabbba"])
     facts = references.keep_chosen(source, tiny_tokenizer(), lambda *_: True, out, samples=3)
-    # Question 1 has answers 3 to 5, in two windows; question 2 is separate despite its text.
+    # Question 1 has answers 3 to 5; question 2 is separate despite its text.
     assert [row["index"] for row in read_shards(out)] == [0, 3, 6]
     assert facts == {"answers": 3, "drawn": 7, "right": 7, "solved": 3}
 
