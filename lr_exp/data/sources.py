@@ -13,7 +13,7 @@ from lr_exp.config.settings import DataSettings, SourceSettings
 from lr_exp.data.formats import FORMATS, Question, read_jsonl
 from lr_exp.data.json_lines import read_json_lines
 from lr_exp.data.random_calculation import random_calculations
-from lr_exp.errors import UserError, did_you_mean
+from lr_exp.errors import UserError, did_you_mean, first_line
 
 _FILE_FORMATS = ("jsonl", "parquet")
 GENERATED = ("micro", "random_calculation")
@@ -102,7 +102,7 @@ def _parquet_rows(source: SourceSettings) -> Iterator[tuple[int, str, Mapping[st
             table = pq.ParquetFile(file).read()
         except (pa.ArrowException, OSError, ValueError) as error:
             raise UserError(
-                f"{file}: cannot be read as Parquet ({short_reason(error, 200)}). Set "
+                f"{file}: cannot be read as Parquet ({first_line(error)}). Set "
                 f"{_key(source, 'path')} to a Parquet file or a folder of them."
             ) from error
         for row, values in enumerate(table.to_pylist(), 1):
@@ -161,7 +161,7 @@ def _hub_rows(source: SourceSettings, hub_root: str | None) -> Iterator[Any]:
             raise UserError(
                 f"{_where(source)}: split {source.split} of {path}"
                 f"{f' ({config})' if config else ''} cannot be read "
-                f"({short_reason(error, 300)}). Check {', '.join(keys)} and the connection to "
+                f"({first_line(error)}). Check {', '.join(keys)} and the connection to "
                 "the hub, or set hub_root to a folder that holds the data set."
             ) from error
 
@@ -195,8 +195,3 @@ def _where(source: SourceSettings) -> str:
 
 def _key(source: SourceSettings, field: str) -> str:
     return f"data.{field}" if isinstance(source, DataSettings) else f"`{field}` in its YAML"
-
-
-def short_reason(error: Exception, max_length: int) -> str:
-    """An error's message on one line, or its type if it has none."""
-    return " ".join(str(error).split())[:max_length].rstrip(".") or type(error).__name__
