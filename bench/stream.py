@@ -1,4 +1,4 @@
-"""Measures time, memory and disk of sampling from a stream of 100,000 questions.
+"""Measures time, memory and disk of sampling 100,000 questions.
 
     python -m bench.stream [--questions N] [--max-new-tokens N] [--out FILE]
 
@@ -25,8 +25,8 @@ from bench.machine import describe
 from lr_exp.micro.world import iter_problems
 from lr_exp.store.shards import count_rows, shard_paths
 
-STAGES = ("questions", "rollout", "score", "supervision")
-_IN_ONE_FILE = ("questions", "supervision")
+STAGES = ("rollout", "score", "supervision")
+_IN_ONE_FILE = ("supervision",)
 _SHARES = (1 / 8, 1 / 4, 1 / 2, 1)  # of all questions
 _FAMILY = "micro_add"
 _ROW_GROUP = 8192

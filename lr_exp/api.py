@@ -81,10 +81,7 @@ def run_experiment(settings: Settings, folder: str | Path) -> "Summary":
 
 
 def read_questions(settings: Settings) -> Sequence["Question"]:
-    """The questions that a run with these settings learns from: `id`, `text`, optional `answer`.
-
-    With `data.streaming` they are read on access, from a file in the store.
-    """
+    """The questions that a run with these settings learns from: `id`, `text`, optional `answer`."""
     from lr_exp.pipeline.inputs import Inputs
 
     return Inputs(settings, option_folders(settings.config_dirs)).questions

@@ -197,7 +197,7 @@ def test_the_papers_run_with_random_weights_of_a_tiny_geometry(tmp_path, capsys)
 
 
 @pytest.mark.integration
-def test_progress_and_memory_of_a_streamed_run(tmp_path, capsys):
+def test_progress_and_memory_of_a_long_run(tmp_path, capsys):
     words = ["--questions", "24", "--max-new-tokens", "4", "--batch-size", "4", "--threads", "1"]
     out = tmp_path / "tables" / "stream.md"
     assert (

@@ -2,7 +2,10 @@
 
 import re
 from dataclasses import replace
+from pathlib import Path
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -16,6 +19,7 @@ from lr_exp.data.questions import (
     Question,
     fingerprint,
     load_questions,
+    prompts_fingerprint,
     questions_of,
     select_questions,
 )
@@ -199,7 +203,7 @@ BAD_SOURCES = [
     ({"format": "gsm8"}, "Did you mean 'gsm8k'"),
     ({"format": "lr_samples"}, "format lr_samples holds contrastive samples"),
     ({"format": "jsonl"}, "Set data.path"),
-    ({"format": "jsonl", "path": "none.jsonl"}, "none.jsonl: no such file. Set data.path"),
+    ({"format": "jsonl", "path": "none.jsonl"}, "none.jsonl: cannot be read (No such file"),
     ({"format": "gsm8k", "path": "none"}, "none is not a folder. hub_root="),
     ({"format": "gsm8k", "path": "empty"}, "Check data.path, data.configs, data.split"),
     ({"format": "gsm8k", "path": "asdiv", "split": "dev"}, "data.configs, data.split"),
@@ -386,3 +390,88 @@ def test_hub_training_questions():
     assert len(questions) == 7473
     assert not any("<<" in (question.solution or "") for question in questions)
     assert all((question.answer or "").lstrip("-").isdigit() for question in questions)
+
+
+# Parquet
+
+
+def write_parquet(path: Path, **columns) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    pq.write_table(pa.table(columns), path)
+    return path
+
+
+def parquet(path: Path, **settings) -> DataSettings:
+    return DataSettings(name="parquet", format="parquet", path=str(path), **settings)
+
+
+def test_files_of_a_folder_are_read_in_order_of_their_paths(tmp_path):
+    write_parquet(tmp_path / "b.parquet", question=["3"], answer=["c"])
+    write_parquet(tmp_path / "a.parquet", question=["1", " 2 "], solution=["s", None], x=[1, 2])
+    write_parquet(tmp_path / "below" / "a.parquet", question=["4"])
+    (tmp_path / "notes.txt").write_text("no")
+    assert load_questions(parquet(tmp_path), hub_root=None) == [
+        Question("parquet/1", "1", None, "s"),
+        Question("parquet/2", "2", None, None),
+        Question("parquet/3", "3", "c", None),
+        Question("parquet/4", "4", None, None),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("answers", "read"),
+    [
+        *((pa.array([5, None]), ["5", None]), (pa.array([12.5, 4.0]), ["12.5", "4.0"])),
+        (pa.array(["1/2", None]), ["1/2", None]),
+        (pa.array(["x", "y"]).dictionary_encode(), ["x", "y"]),
+    ],
+)
+def test_answers_may_be_strings_or_numbers(tmp_path, answers, read):
+    path = write_parquet(tmp_path / "x.parquet", question=["1", "2"], answer=answers)
+    assert [q.answer for q in load_questions(parquet(path), hub_root=None)] == read
+
+
+BAD_COLUMNS = [  # the others are as in JSON Lines, see test_data
+    ({"prompt": ["Q"], "id": [1]}, "row 1: no `question`; the keys are: id, prompt"),
+    ({"question": ["Q", None]}, "row 2: `question` must be a non-empty string"),
+    ({"question": ["Q"], "answer": [["1"]]}, "row 1: `answer` must be a string or a number"),
+    ({"question": ["Q"], "answer": [float("nan")]}, "row 1: `answer` is not a finite number"),
+    ({"question": pa.array([], pa.string())}, "no questions in it"),
+]
+
+
+@pytest.mark.parametrize(("columns", "message"), BAD_COLUMNS)
+def test_errors_in_rows_are_one_line_that_names_the_row(tmp_path, columns, message):
+    path = write_parquet(tmp_path / "mine.parquet", **columns)
+    with one_line_error("mine.parquet", message):
+        load_questions(parquet(path), hub_root=None)
+
+
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        (lambda path: path.unlink(), "cannot be read as Parquet"),
+        (lambda path: (path.unlink(), path.mkdir()), "no questions in it"),
+        (lambda path: path.write_bytes(b"PAR1 no table PAR1"), "cannot be read as Parquet"),
+        (lambda path: path.write_bytes(path.read_bytes()[:-20]), "cannot be read as Parquet"),
+        (lambda path: zero_pages(path), "x.parquet"),
+    ],
+)
+def test_unreadable_files_are_one_line_errors(tmp_path, damage, message):
+    path = write_parquet(tmp_path / "x.parquet", question=[f"Question {i}?" for i in range(5000)])
+    damage(path)
+    with one_line_error("x.parquet", message):
+        load_questions(parquet(path), hub_root=None)
+
+
+def zero_pages(path: Path) -> None:
+    content = bytearray(path.read_bytes())
+    content[40:4000] = bytes(3960)
+    path.write_bytes(content)
+
+
+def test_fingerprints_are_the_same_as_in_earlier_versions():
+    """They are part of the addresses of everything in a store."""
+    questions = [Question("a", "t \u00e9", "1", None, ("x", "y")), Question("b", "u")]
+    found = [of(questions)[:8] for of in (fingerprint, prompts_fingerprint)]
+    assert found == ["ebaf8471", "7aeaf9e7"]

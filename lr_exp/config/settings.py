@@ -188,18 +188,8 @@ class SourceSettings(_Checked, key="source."):
 class DataSettings(SourceSettings, key="data."):
     """The questions to sample from; only some methods read their answers."""
 
-    # The first N of a seeded shuffle, or of a streamed source as it is; null: all, in order.
+    # The first N of a seeded shuffle; null: all, in order.
     max_questions: Annotated[int | None, COUNT] = None
-    # For millions of questions: maps a file in the store into memory. Results are the same.
-    streaming: bool = _neutral(False)
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if self.streaming and self.format == "lr_samples":
-            raise UserError(
-                "data.streaming=true streams questions, but data=lr_samples holds kept steps: "
-                "remove data.streaming."
-            )
 
 
 @dataclass

@@ -9,9 +9,6 @@ from typing import Any
 
 from lr_exp.errors import UserError
 
-# Incremented when a reader or a generator produces different questions, to stream them again.
-READERS_VERSION = 1
-
 MMLU_STEM_SUBJECTS = {
     "abstract_algebra",
     "astronomy",
@@ -182,6 +179,8 @@ def _read_mmlu_stem(row: Mapping[str, Any], where: str) -> Question | None:
 def read_jsonl(row: Mapping[str, Any], where: str) -> Question:
     """Reads `question`, and optional `answer` (string or number) and `solution`."""
     question, answer, solution = (row.get(key) for key in ("question", "answer", "solution"))
+    if isinstance(answer, float):
+        answer = Decimal(repr(answer))
     if "question" not in row:
         columns = ", ".join(sorted(row)) or "none"
         raise UserError(f"no `question`; the keys are: {columns}. Rename the right one.")

@@ -1,7 +1,6 @@
 """Sequences whose items are created on access."""
 
 from collections.abc import Callable, Sequence
-from functools import lru_cache
 from typing import Any, Generic, TypeVar
 
 T = TypeVar("T")
@@ -19,16 +18,6 @@ class Lazy(Sequence[T], Generic[T]):
     def __getitem__(self, index: Any) -> Any:
         numbers = range(self._count)[index]
         return self._make(numbers) if isinstance(numbers, int) else [*map(self._make, numbers)]
-
-
-def in_blocks(count: int, size: int, make: Callable[[int], Sequence[T]]) -> Lazy[T]:
-    """A sequence created in blocks of `size` items, of which the last two used ones are cached.
-
-    Reading in order, or nearly in order, creates each block once. `make` returns the block of a
-    number, from 0; always the same one.
-    """
-    block = lru_cache(maxsize=2)(make)
-    return Lazy(count, lambda index: block(index // size)[index % size])
 
 
 def repeated(items: Sequence[T], times: int) -> Lazy[T]:

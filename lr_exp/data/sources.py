@@ -1,7 +1,7 @@
 """Reads questions from hub data sets, their mirrors, JSON Lines, Parquet and generators."""
 
 import itertools
-from collections.abc import Generator, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -13,19 +13,14 @@ from lr_exp.config.settings import DataSettings, SourceSettings
 from lr_exp.data.formats import FORMATS, Question, read_jsonl
 from lr_exp.data.json_lines import read_json_lines
 from lr_exp.data.random_calculation import random_calculations
-from lr_exp.errors import UserError, did_you_mean
-from lr_exp.store import file_digest
+from lr_exp.errors import UserError, did_you_mean, first_line
 
 _FILE_FORMATS = ("jsonl", "parquet")
-_COLUMNS = ("question", "answer", "solution")  # of a Parquet file
-_BATCH_ROWS = 1024
 GENERATED = ("micro", "random_calculation")
 _MAX_GENERATED = 100_000  # questions; searching a small family for more would take hours
 
 
-def iterate_questions(
-    source: SourceSettings, *, hub_root: str | None, streaming: bool
-) -> Generator[Question]:
+def iterate_questions(source: SourceSettings, *, hub_root: str | None) -> Iterator[Question]:
     """Yields the questions of `source` in its order.
 
     Their ids are `<name>/<split>/<index>`, where the index counts the kept rows from 0, so that a
@@ -34,7 +29,6 @@ def iterate_questions(
 
     Args:
         hub_root: folder that holds data sets under their hub ids; None reads from the hub.
-        streaming: reads a hub data set row by row instead of downloading it first.
 
     Raises:
         UserError: the source cannot be read; the message names the setting to change.
@@ -53,23 +47,10 @@ def iterate_questions(
         return _file_questions(source)
     if source.format in GENERATED:
         return _row_questions(source, _generated_rows(source))
-    return _row_questions(source, _hub_rows(source, hub_root, streaming=streaming))
+    return _row_questions(source, _hub_rows(source, hub_root))
 
 
-def local_digests(source: SourceSettings, *, hub_root: str | None) -> dict[str, str] | None:
-    """The sha256 of a local source's files by their names in it; None for a source on the hub."""
-    if source.format in _FILE_FORMATS:
-        path, files = _file_path(source), _source_files(source)
-    else:
-        path = Path(_hub_path(source, hub_root))
-        if not path.exists():
-            return None
-        files = _visible_files(path) if path.is_dir() else [path]
-    names = [file.relative_to(path).as_posix() if file != path else file.name for file in files]
-    return dict(zip(names, map(file_digest, files), strict=True))
-
-
-def _row_questions(source: SourceSettings, rows: Iterator[Any]) -> Generator[Question]:
+def _row_questions(source: SourceSettings, rows: Iterator[Any]) -> Iterator[Question]:
     count = 0
     for row in rows:
         where = f"{source.name}/{source.split}/{count}"
@@ -92,11 +73,11 @@ def _row_questions(source: SourceSettings, rows: Iterator[Any]) -> Generator[Que
         )
 
 
-def _file_questions(source: SourceSettings) -> Generator[Question]:
+def _file_questions(source: SourceSettings) -> Iterator[Question]:
     number = 0
     if source.format == "jsonl":
-        (path,) = _source_files(source)
-        rows = read_json_lines(path, parse_float=Decimal)  # keeps an answer's digits as written
+        # Decimals keep an answer's digits as written.
+        rows = read_json_lines(_file_path(source), parse_float=Decimal)
     else:
         rows = _parquet_rows(source)
     for number, where, row in rows:
@@ -112,39 +93,20 @@ def _file_questions(source: SourceSettings) -> Generator[Question]:
 
 
 def _parquet_rows(source: SourceSettings) -> Iterator[tuple[int, str, Mapping[str, Any]]]:
-    """Yields the number (over all files), place and `_COLUMNS` of each row."""
+    """Yields the number (over all files, in the order of their paths) and place of each row."""
+    path = _file_path(source)
+    files = sorted(path.rglob("*.parquet")) if path.is_dir() else [path]
     numbers = itertools.count(1)
-    for path in _source_files(source):
+    for file in files:
         try:
-            file = pq.ParquetFile(path)
-            names = file.schema_arrow.names
-            columns = [name for name in _COLUMNS if name in names]
-            if "question" in names:
-                batches = file.iter_batches(_BATCH_ROWS, columns=columns)
-                rows = itertools.chain.from_iterable(map(_rows_with_decimals, batches))
-                for row, values in enumerate(rows, 1):
-                    yield next(numbers), f"{path}, row {row}", values
-                continue
+            table = pq.ParquetFile(file).read()
         except (pa.ArrowException, OSError, ValueError) as error:
             raise UserError(
-                f"{path}: cannot be read as Parquet ({short_reason(error, 200)}). Write the file "
-                "again."
+                f"{file}: cannot be read as Parquet ({first_line(error)}). Set "
+                f"{_key(source, 'path')} to a Parquet file or a folder of them."
             ) from error
-        raise UserError(
-            f"{path}: no column `question`; the columns are: {', '.join(sorted(names)) or 'none'}. "
-            "Rename the column that holds the questions."
-        )
-
-
-def _rows_with_decimals(batch: pa.RecordBatch) -> Iterator[dict[str, Any]]:
-    """Rows of a batch; a float becomes the shortest decimal: 0.1, not 0.10000000149011612."""
-    floats = {field.name for field in batch.schema if pa.types.is_floating(field.type)}
-    schema = pa.schema(
-        [field.with_type(pa.string()) if field.name in floats else field for field in batch.schema]
-    )
-    for row in batch.cast(schema).to_pylist():
-        numbers = {name: row[name] for name in floats if row[name] is not None}
-        yield row | {name: Decimal(repr(float(number))) for name, number in numbers.items()}
+        for row, values in enumerate(table.to_pylist(), 1):
+            yield next(numbers), f"{file}, row {row}", values
 
 
 def _generated_rows(source: SourceSettings) -> Iterator[Mapping[str, Any]]:
@@ -176,7 +138,7 @@ def _generated_rows(source: SourceSettings) -> Iterator[Mapping[str, Any]]:
         raise UserError(f"{_where(source)}: {error}") from error
 
 
-def _hub_rows(source: SourceSettings, hub_root: str | None, *, streaming: bool) -> Iterator[Any]:
+def _hub_rows(source: SourceSettings, hub_root: str | None) -> Iterator[Any]:
     import datasets  # slow: takes a second
 
     path = _hub_path(source, hub_root)
@@ -192,7 +154,6 @@ def _hub_rows(source: SourceSettings, hub_root: str | None, *, streaming: bool) 
                 config,
                 split=source.split,
                 revision=None if is_local else source.revision,
-                streaming=streaming,
             )
         # Errors of httpx, fsspec, pyarrow and the hub client have no common base class.
         except Exception as error:
@@ -200,33 +161,9 @@ def _hub_rows(source: SourceSettings, hub_root: str | None, *, streaming: bool) 
             raise UserError(
                 f"{_where(source)}: split {source.split} of {path}"
                 f"{f' ({config})' if config else ''} cannot be read "
-                f"({short_reason(error, 300)}). Check {', '.join(keys)} and the connection to "
+                f"({first_line(error)}). Check {', '.join(keys)} and the connection to "
                 "the hub, or set hub_root to a folder that holds the data set."
             ) from error
-
-
-def _source_files(source: SourceSettings) -> list[Path]:
-    """The source's JSON Lines file, or its Parquet files sorted by path."""
-    path, key = _file_path(source), _key(source, "path")
-    if source.format == "jsonl" and not path.is_file():
-        raise UserError(f"{path}: no such file. Set {key} to a JSON Lines file.")
-    if not path.exists():
-        raise UserError(f"{path}: no such file or folder. Set {key} to a Parquet file or folder.")
-    if path.is_file():
-        return [path]
-    files = _visible_files(path, "*.parquet")
-    if not files:
-        raise UserError(
-            f"{path}: no file in this folder ends in .parquet. Set {key} to a Parquet file or to a "
-            "folder of Parquet files."
-        )
-    return files
-
-
-def _visible_files(folder: Path, pattern: str = "*") -> list[Path]:
-    """Files in and below a folder, sorted; hidden ones belong to git and the hub's client."""
-    files = sorted(path for path in folder.rglob(pattern) if path.is_file())
-    return [path for path in files if "/." not in f"/{path.relative_to(folder).as_posix()}"]
 
 
 def _file_path(source: SourceSettings) -> Path:
@@ -258,8 +195,3 @@ def _where(source: SourceSettings) -> str:
 
 def _key(source: SourceSettings, field: str) -> str:
     return f"data.{field}" if isinstance(source, DataSettings) else f"`{field}` in its YAML"
-
-
-def short_reason(error: Exception, max_length: int) -> str:
-    """An error's message on one line, or its type if it has none."""
-    return " ".join(str(error).split())[:max_length].rstrip(".") or type(error).__name__

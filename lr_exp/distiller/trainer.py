@@ -142,8 +142,16 @@ class ContrastTrainer:
             torch.save(state, file)
 
     def load(self, path: Path) -> None:
-        """Continues from a checkpoint, which any number of ranks may have written."""
-        state = read_checkpoint(path)
+        """Continues from a checkpoint, which any number of ranks may have written.
+
+        Raises UserError: the file is damaged. No code in it is run.
+        """
+        try:
+            state = torch.load(path, map_location="cpu", weights_only=True)
+        except Exception as error:  # torch raises various ones
+            raise UserError(
+                f"{path} cannot be read ({first_line(error)}): delete it to train from the start."
+            ) from error
         self.step, self.history = state["step"], state["history"]
         self._optimizer.load_state_dict(state["optimizer"])
         self._scheduler.load_state_dict(state["scheduler"])
@@ -242,19 +250,6 @@ class ContrastTrainer:
         # between neighboring optimizer steps and seeds.
         place = [self._seed, self.step, number]
         torch.manual_seed(int(digest(place)[:16], 16))
-
-
-def read_checkpoint(path: Path) -> dict[str, Any]:
-    """What `ContrastTrainer.save` wrote; no code in the file is run.
-
-    Raises UserError: the file is damaged.
-    """
-    try:
-        return torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # torch raises various ones
-        raise UserError(
-            f"{path} cannot be read ({first_line(error)}): delete it to train from the start."
-        ) from error
 
 
 def _summed_over_ranks(

@@ -53,24 +53,17 @@ def batches_by_length(
 ) -> Iterator[tuple[int, list[int]]]:
     """Numbered batches of prompt indices, sorted by length (longest first) within windows.
 
-    Reads the prompts window by window, and skips windows whose batches are all excluded, so
-    `prompts` can be lazy.
-
     Args:
         without: numbers of batches to exclude.
     """
     number = 0
     for start in range(0, len(prompts), WINDOW):
         window = range(start, min(start + WINDOW, len(prompts)))
-        numbers = range(number, number + -(-len(window) // batch_size))
-        number = numbers.stop
-        if all(batch in without for batch in numbers):
-            continue
-        lengths = {index: len(prompts[index]) for index in window}
-        ordered = sorted(window, key=lambda index: (-lengths[index], index))
-        for position, batch in enumerate(numbers):
-            if batch not in without:
-                yield batch, ordered[position * batch_size : (position + 1) * batch_size]
+        ordered = sorted(window, key=lambda index: (-len(prompts[index]), index))
+        for first in range(0, len(ordered), batch_size):
+            if number not in without:
+                yield number, ordered[first : first + batch_size]
+            number += 1
 
 
 def render_prompts(
@@ -196,8 +189,7 @@ def decode_into_shards(
     decoded in parts but still written as one shard.
 
     Args:
-        prompts: token ids; their lengths determine the batches. Read window by window, and again
-            when their batch is decoded.
+        prompts: token ids; their lengths determine the batches.
         decoder: must be deterministic for a given batch.
         columns, row: columns in addition to `index`, `tokens` (number generated, including the stop
             token) and `finished` (ended by a stop token), and a function that returns their values

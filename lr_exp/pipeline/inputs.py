@@ -24,7 +24,6 @@ from lr_exp.data.questions import (
     select_examples,
     select_questions,
 )
-from lr_exp.data.streaming import streamed_questions
 from lr_exp.errors import UserError, warn_once
 from lr_exp.evaluator import grade
 from lr_exp.evaluator.prompts import examples_of, question_text
@@ -32,7 +31,7 @@ from lr_exp.models import devices, early_exit, loading, locating, prompt_forms, 
 from lr_exp.models.prompt_forms import Prompt
 from lr_exp.models.vocabulary import SharedVocabulary, shared_vocabulary, warn_of_unknown_tokens
 from lr_exp.pipeline.method import method_of
-from lr_exp.store import Store, digest, file_digest
+from lr_exp.store import digest, file_digest
 
 log = logging.getLogger(__name__)
 
@@ -57,17 +56,13 @@ def versions() -> dict[str, str]:
 class Inputs:
     """A run's inputs, each read on first use."""
 
-    def __init__(
-        self, settings: Settings, conf_dirs: Sequence[Path], store: Store | None = None
-    ) -> None:
+    def __init__(self, settings: Settings, conf_dirs: Sequence[Path]) -> None:
         """Reads the benchmarks' settings and the prompts' forms; everything else on first use.
 
         Args:
             conf_dirs: the folders of the YAML groups; see `option_folders`.
-            store: where a streamed source's questions go; None for the settings' own.
         """
         self.settings = settings
-        self._store = store
         self._tokenizers: dict[str, Any] = {}  # by role, of the models found so far
         self.benchmarks = [load_benchmark(name, conf_dirs) for name in settings.benchmarks]
         self._form = prompt_forms.load_form(settings.sampler.prompt, conf_dirs)
@@ -121,22 +116,13 @@ class Inputs:
 
     @cached_property
     def _data_source(self) -> Sequence[Question]:
-        """All questions of the source; of a stream only those that are used."""
-        if self.settings.data.streaming:
-            return self.questions
+        """All questions of the source."""
         return load_questions(self.settings.data, hub_root=self.settings.hub_root)
 
     @cached_property
     def questions(self) -> Sequence[Question]:
-        """The questions to learn from, chosen by the seed.
-
-        With `data.streaming` they are the first ones, in a file that is mapped into memory:
-        iterate over them and never make a list.
-        """
+        """The questions to learn from, chosen by the seed."""
         settings = self.settings
-        if settings.data.streaming:
-            store = self._store or Store(settings.store)
-            return streamed_questions(settings.data, hub_root=settings.hub_root, store=store)
         return select_questions(self._data_source, settings.data.max_questions, settings.seed)
 
     @cached_property
@@ -176,11 +162,6 @@ class Inputs:
         """
         data = self.settings.data
         shots: list[Question] = []
-        if form.num_fewshot and data.streaming:
-            raise UserError(
-                f"{key}={form.name} needs worked examples, which data.streaming=true does "
-                "not read: choose another prompt, or remove data.streaming."
-            )
         if form.num_fewshot:
             shots = select_examples(self._data_source, form.num_fewshot, self.questions)
         if len(shots) < form.num_fewshot:

@@ -164,8 +164,8 @@ def sample(
 
 def context_of(settings: Settings) -> RunContext:
     """Of a run with these settings, in its store; logs no metrics."""
-    store = Store(settings.store)
-    return RunContext(Inputs(settings, option_folders(settings.config_dirs), store), store)
+    inputs = Inputs(settings, option_folders(settings.config_dirs))
+    return RunContext(inputs, Store(settings.store))
 
 
 def _answer(row: dict[str, Any], tokenizer: Any) -> Answer:

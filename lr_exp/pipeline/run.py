@@ -62,19 +62,17 @@ def _run(settings: Settings, folder: Path, conf_dirs: Sequence[Path]) -> Summary
     random.seed(settings.seed)
     np.random.seed(settings.seed)
     torch.manual_seed(settings.seed)
-    on_use = partial(record_reference, folder)
-    inputs = Inputs(settings, conf_dirs, Store(settings.store, on_use=on_use))
+    store = Store(settings.store, on_use=partial(record_reference, folder))
+    inputs = Inputs(settings, conf_dirs)
     distributed.join(inputs.device)
     installed = versions()
     check_machines(inputs, installed)
-    if distributed.is_distributed() and settings.learns_from_questions and settings.data.streaming:
-        _ = inputs.questions  # a collective call, which must not run inside `run_on_all_ranks`
     distributed.run_on_all_ranks(inputs.check)
     check_files(inputs)
     wandb = replace(settings.wandb, group=settings.wandb.group or settings.sweep)
     reported = choices(settings)
     identity = identity_of(settings, inputs, reported)
-    store = Store(settings.store, on_use=on_use, maker=identity.id)
+    store.maker = identity.id
     provenance = inputs.provenance()
     shown = {"cell": reported, "provenance": provenance, "versions": installed}
     with Tracker(folder, wandb, settings.to_dict() | shown, identity) as tracker:

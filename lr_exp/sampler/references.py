@@ -114,7 +114,7 @@ def keep_chosen(
         Facts: `answers` (kept), `drawn`, `right` (chosen, with repeats), `solved` (questions with a
         chosen answer).
     """
-    drawn = right = kept = solved = begun = 0
+    drawn = right = kept = solved = 0
     seen: dict[int, set[tuple[int, ...]]] = {}  # chosen answers so far, by question
     for number, path in enumerate(shard_paths(answers)):
         rows = []
@@ -126,10 +126,6 @@ def keep_chosen(
                 continue
             right += 1
             question = index // samples
-            # Shards are written window by window: earlier questions are complete.
-            first = index // WINDOW * WINDOW // samples
-            if first != begun:
-                seen, begun = {q: known for q, known in seen.items() if q >= first}, first
             solved += question not in seen
             known = seen.setdefault(question, set())
             if tuple(ids) in known and not repeats:

@@ -7,10 +7,10 @@ from typing import Any
 import pyarrow as pa
 
 from lr_exp import distributed
-from lr_exp.data.lazy import in_blocks, repeated
-from lr_exp.data.questions import Question, StoredQuestions
+from lr_exp.data.lazy import repeated
+from lr_exp.data.questions import Question
 from lr_exp.inference.decoding import Decoded
-from lr_exp.inference.generation import WINDOW, decode_into_shards, render_prompts, single_decoding
+from lr_exp.inference.generation import decode_into_shards, render_prompts, single_decoding
 from lr_exp.models.loading import LanguageModel
 from lr_exp.models.prompt_forms import Prompt
 from lr_exp.models.prompts import form_for
@@ -49,7 +49,9 @@ def roll_out(
         Facts: `questions`, `tokens` generated, `finished` (ended by a stop token), `flops` (None if
         an engine generates), and `answers` if they are samples.
     """
-    prompts, asked = _prompts(questions, expert, prompt), questions
+    ids, texts = [one.id for one in questions], [one.text for one in questions]
+    prompts: Sequence[list[int]] = render_prompts(expert, ids, texts, prompt)
+    asked = questions
     if samples is not None:
         prompts, asked = repeated(prompts, samples), repeated(questions, samples)
 
@@ -76,23 +78,3 @@ def roll_out(
         return {**facts, "flops": None}
     read = distributed.run_on_rank0(lambda: count_items(folder, "prompt_ids")) + facts["tokens"]
     return {**facts, "flops": expert.forward_flops(read)}
-
-
-def _prompts(
-    questions: Sequence[Question], expert: LanguageModel, prompt: Prompt
-) -> Sequence[list[int]]:
-    """Each question's prompt; raises UserError where one exceeds the context.
-
-    Prompts of stored questions are rendered window by window, because millions do not fit in
-    memory: a question that is too long then stops the run when its window is reached.
-    """
-
-    def rendered(part: Sequence[Question]) -> list[list[int]]:
-        ids, texts = [q.id for q in part], [q.text for q in part]
-        return render_prompts(expert, ids, texts, prompt)
-
-    if not isinstance(questions, StoredQuestions):
-        return rendered(questions)
-    return in_blocks(
-        len(questions), WINDOW, lambda n: rendered(questions[n * WINDOW : (n + 1) * WINDOW])
-    )

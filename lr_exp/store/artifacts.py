@@ -64,19 +64,14 @@ class Artifact:
 class Store:
     """A folder of artifacts. Several runs may use it at the same time."""
 
-    def __init__(
-        self,
-        root: str | Path,
-        on_use: Callable[[str], None] = lambda name: None,
-        maker: str | None = None,
-    ) -> None:
+    def __init__(self, root: str | Path, on_use: Callable[[str], None] = lambda name: None) -> None:
         """Opens the store and creates its folder; raises UserError if it cannot.
 
         Args:
             on_use: called with `stage/address` of each artifact before it is looked up or built.
-            maker: id of the run, recorded as `made_by` in the artifacts that it builds.
         """
-        self.root, self.maker, self._on_use = Path(root), maker, on_use
+        self.root, self._on_use = Path(root), on_use
+        self.maker: str | None = None  # id of the run, which built artifacts record as `made_by`
         if not distributed.is_rank0():
             return
         try:

@@ -39,7 +39,7 @@ _ADAPTER_PATHS = {
 
 # Of the check whether the server's token ids mean the expert's tokens: ids spread over the whole
 # vocabulary, and texts in several scripts.
-_SPREAD_IDS = 96
+_SPREAD_IDS = 48
 _TEXTS = (
     "The answer is \\boxed{3.14}, so 7 * 8 = 56.\n\n\tdef f(x):  return x",
     "Grüße, naïve café «Привет» 你好世界 こんにちは مرحبا नमस्ते 🙂",
@@ -119,20 +119,24 @@ class ServerEngine:
         (`pipeline.sampling`).
         """
         url = self._endpoint.url
-        difference = _find_difference(expert.tokenizer, dialect.detokenize)
-        if difference is None:
-            log.warning(
-                "server.url=%s has no /detokenize endpoint, so whether it serves %s is checked "
-                "only when its answers are scored.",
-                url,
-                expert.name,
-            )
-        elif difference:
-            raise UserError(
-                f"server.url={url} serves {dialect.model!r}, whose token ids differ from those of "
-                f"the expert {expert.name}: {difference}. Serve the expert there, or set "
-                "expert.path or server.model to matching models."
-            )
+        for token_id in _probe_ids(expert.tokenizer):
+            theirs = dialect.detokenize([token_id])
+            ours = text_of(expert.tokenizer, [token_id], special=True)
+            if theirs is None:
+                log.warning(
+                    "server.url=%s has no /detokenize endpoint, so whether it serves %s is checked "
+                    "only when its answers are scored.",
+                    url,
+                    expert.name,
+                )
+                return
+            if theirs.strip() != ours.strip():  # some tokenizers strip a leading space
+                raise UserError(
+                    f"server.url={url} serves {dialect.model!r}, whose token ids differ from those "
+                    f"of the expert {expert.name}: id {token_id} is {theirs!r} there and {ours!r} "
+                    "here. Serve the expert there, or set expert.path or server.model to matching "
+                    "models."
+                )
 
     @contextmanager
     def _served_model(self, adapter: Path | None) -> Iterator[str]:
@@ -239,28 +243,3 @@ def _probe_ids(tokenizer: Any) -> list[int]:
         ids += tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"]
     texts = {token_id: text_of(tokenizer, [token_id], special=True) for token_id in ids}
     return [token_id for token_id, text in texts.items() if text and _REPLACEMENT not in text]
-
-
-def _find_difference(tokenizer: Any, read: Callable[[Sequence[int]], str | None]) -> str | None:
-    """Describes the first id that the engine reads differently; "" if there is none.
-
-    Args:
-        read: the engine's detokenizer; if it returns None (unsupported), so does this function.
-    """
-    ids = _probe_ids(tokenizer)
-    theirs = read(ids)
-    if theirs is None:
-        return None
-    if _same_text(theirs, text_of(tokenizer, ids, special=True)):
-        return ""
-    for token_id in ids:
-        theirs, ours = read([token_id]), text_of(tokenizer, [token_id], special=True)
-        if theirs is not None and not _same_text(theirs, ours):
-            return f"id {token_id} is {theirs!r} there and {ours!r} here"
-    # All tokens agree; only joining them differs (spaces between words), which does no harm.
-    return ""
-
-
-def _same_text(first: str, second: str) -> bool:
-    """Whether two texts are equal up to outer whitespace; some tokenizers strip a leading space."""
-    return first.strip() == second.strip()

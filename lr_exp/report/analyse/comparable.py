@@ -15,7 +15,6 @@ _IGNORED = {
     "alpha",
     "benchmarks",  # the evaluated ones are compared
     "beta",
-    "data.streaming",  # provenance has the questions
     "device",  # in provenance; gives a note
     "distiller.learning_rate",
     "distiller.merge",
