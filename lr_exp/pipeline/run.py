@@ -104,6 +104,9 @@ def _run(settings: Settings, folder: Path, conf_dirs: Sequence[Path]) -> Summary
         if "distill" in settings.stages and supervision and supervision.facts["kept"]:
             trained = settings_for_epochs(context, supervision)
             kept, tokens = supervision.facts["kept"], trained.steps * trained.batch_size
+            if trained.batch_answers is not None:
+                drawn = trained.steps * trained.batch_answers
+                tokens = round(kept * drawn / supervision.facts["answers"])
             repeats = _warn(diagnose_training(kept, tokens))
             warnings = [*(warnings or []), *repeats]
             tuned, distill = tune_expert(context, supervision, folder)
