@@ -12,10 +12,9 @@ from lr_exp.report.tables.table import Column, Table, estimate_record, table_of,
 _ABOUT = (
     "Gains over the untuned expert in points, averaged over benchmarks, with 95 % intervals over "
     "questions and, with several seeds, over seeds (Student's t). Each half of the questions is "
-    "reported at the learning rate that is best on the other half; averages over 8 ways to halve "
-    "the questions. The rate is chosen with the seeds that are reported, which favours methods "
-    "whose seeds differ much, by a point or two. Best prompts: each model is asked with the "
-    "prompt, and at the learning rate, that is best on the other half. Latent: the gain with "
+    "reported at the learning rate that is best on the other half, and each seed at the rate of "
+    "the other seeds; averages over 8 ways to halve the questions. Best prompts: each model is "
+    "asked with the prompt, and at the learning rate, that is best on the other half. Latent: the gain with "
     "forced answers; format: the rest of the gain in strict accuracy (correct, boxed and "
     "finished). Against LightReasoner: the difference of the tuned experts. All intervals but "
     "those of latent and format include the choice of the rate. p: t-test of that difference over "
