@@ -146,7 +146,13 @@ def _pair_warnings(
     profile, target = sample.to_dict() if sample else {}, method.target
     if target.choice.name == "sharpened" or target.arguments.get("b") == 0:
         profile["choice"] = None  # labels in the expert's own order move it nowhere
-    return diagnose_pair(profile, gap.to_dict() if gap else None)
+    found = diagnose_pair(profile, gap.to_dict() if gap else None)
+    if sample and sample.kept and sample.choice == sample.moving == 0 and method.reads("alpha"):
+        found.append(
+            "Every label is the expert's own first choice alone: no other token is plausible at "
+            "any kept step. Lower alpha."
+        )
+    return found
 
 
 def _warn(warnings: list[str], logged: Sequence[str] = ()) -> list[str]:
