@@ -8,9 +8,11 @@ import pytest
 
 import lr_exp
 from lr_exp.audit.__main__ import main
-from lr_exp.audit.continuations import KINDS, Position, _choose
-from lr_exp.audit.figure import audit_figure
-from lr_exp.audit.table import audit_table, groups, shift
+from lr_exp.audit.continuations import Position, _choose
+from lr_exp.report.page import write_run_page
+from lr_exp.report.page.audit_figure import audit_figure
+from lr_exp.report.page.audit_table import KINDS, audit_table, groups, shift
+from tests.support.run_folders import write_run
 
 OVERRIDES = ("experiment=demo", "data.max_questions=8", "sampler.batch_size=40")
 
@@ -27,6 +29,7 @@ def record(**changed) -> dict:
         "trajectory": "wrong",
         "right_from_label": 3,
         "right_from_expert": 1,
+        "supervision": "of-this-run",
         "samples": 4,
         "cut_off": 2,
         **changed,
@@ -121,6 +124,26 @@ def test_an_audit_without_references_is_an_error(tmp_path, capsys):
     words = [*OVERRIDES, "data=jsonl", f"data.path={questions}", f"store={tmp_path / 'store'}"]
     assert main(words) == 1
     assert "has no reference answer" in capsys.readouterr().err
+
+
+def test_the_runs_page_shows_the_audit_of_its_own_labels(tmp_path):
+    folder = write_run(tmp_path / "0", sample__supervision="of-this-run")
+    records = [record(), record(kind="confirming", step=130)]
+
+    def page(text: str) -> str:
+        (folder / "audit.jsonl").write_text(text)
+        return write_run_page(folder).read_text("utf-8")
+
+    lines = [json.dumps(one) + "\n" for one in records]
+    shown = page("".join(lines))
+    assert "128 and more" in shown
+    assert "confirming" in shown
+    assert shown.count("Audit of the labels") > shown.count("cannot be shown") == 0
+    other = "cannot be shown: its labels are not those of this run"
+    assert other in page("".join(lines).replace("of-this-run", "of-another"))
+    assert "audit.jsonl cannot be shown" in page(lines[0][:40])
+    (folder / "audit.jsonl").unlink()
+    assert "Audit of the labels" not in write_run_page(folder).read_text("utf-8")
 
 
 @pytest.mark.integration

@@ -304,3 +304,12 @@ def test_labels_that_keep_the_experts_order_are_no_reason_to_change_the_amateur(
     assert "labels hardly move the expert" in of["contrast"][0]
     prompted = method(trajectories="expert_prompted", parameters={"teacher_prompt": "plain"})
     assert _pair_warnings(prompted, sample, gap) == []
+
+
+def test_a_mask_of_one_token_everywhere_is_a_warning():
+    alone = SampleSummary(steps=10_000, kept=1_000, choice=0, moving=0)
+    (warning,) = _pair_warnings(method(target="contrast"), alone)
+    assert "no other token is plausible" in warning
+    assert _pair_warnings(method(target="token"), alone) == []  # the target has no mask
+    second = alone.model_copy(update={"moving": 100})  # one token each, but not the expert's
+    assert _pair_warnings(method(target="runner_up"), second) == []

@@ -1,6 +1,7 @@
 """Batches of kept steps, adapters and resuming. For the loss see test_equal_to_published."""
 
 import json
+import math
 from dataclasses import replace
 
 import pytest
@@ -10,6 +11,7 @@ from hypothesis import strategies as st
 from peft import AutoPeftModelForCausalLM, PeftModel
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
+from lr_exp.config.settings import DistillerSettings
 from lr_exp.distiller import distill, trainer
 from lr_exp.distiller.adapter_files import read_history
 from lr_exp.distiller.batches import build_batch, plan_batches, tokens_read
@@ -47,7 +49,8 @@ def test_every_optimizer_step_takes_exactly_its_kept_steps_each_equally_often(
     answers, batch_size, steps, order, seed
 ):
     supervision = a_supervision(answers, seed)
-    plan = plan_batches(supervision, batch_size=batch_size, steps=steps, order=order, seed=seed)
+    settings = DistillerSettings(batch_size=batch_size, steps=steps, order=order)
+    plan = plan_batches(supervision, settings, seed)
     assert [len(batch) for batch in plan] == [batch_size] * steps
     used = [step for batch in plan for step in batch]
     counts = [used.count(step) for step in every_step(supervision)]
@@ -55,16 +58,67 @@ def test_every_optimizer_step_takes_exactly_its_kept_steps_each_equally_often(
     assert max(counts) - min(counts) <= 1
     passes = [one for b in plan for one in build_batch(supervision, b, 10_000)["passes"]]
     assert tokens_read(supervision, plan) == sum(one["input_ids"].shape[1] for one in passes)
-    again = plan_batches(supervision, batch_size=batch_size, steps=steps, order=order, seed=seed)
+    again = plan_batches(supervision, settings, seed)
     assert plan == again
 
 
 def test_another_seed_shuffles_differently():
     one, two = (
-        plan_batches(a_supervision(), batch_size=4, steps=5, order="steps", seed=seed)
+        plan_batches(a_supervision(), DistillerSettings(batch_size=4, steps=5, order="steps"), seed)
         for seed in (0, 1)
     )
     assert one != two
+
+
+def test_at_equal_work_methods_read_the_same_answers_in_the_same_order():
+    """Each answer once in a pass of three optimizer steps, whichever of its steps are kept."""
+    every = a_supervision().trajectories
+    some = [_with_steps(one, place % 3) for place, one in enumerate(every)]  # 0, 1 or 2 of them
+    settings = DistillerSettings(batch_answers=2, steps=6, batch_size=1)
+    plans = [plan_batches(Supervision(own), settings, 7) for own in (every, some)]
+    first, second = ([[*dict.fromkeys(s.trajectory for s in b)] for b in plan] for plan in plans)
+    for one_pass in (first[:3], first[3:]):
+        assert sorted(answer for batch in one_pass for answer in batch) == [*range(6)]
+    assert second == [[answer for answer in batch if answer % 3] for batch in first]
+    for plan, own in zip(plans, (every, some), strict=True):
+        for batch in plan:
+            answers = dict.fromkeys(step.trajectory for step in batch)
+            assert len(batch) == sum(len(own[answer].steps) for answer in answers)
+
+
+def _with_steps(trajectory, count):
+    names = ("steps", "kl", "target_ids", "target_weights")
+    return replace(trajectory, **{name: getattr(trajectory, name)[:count] for name in names})
+
+
+def test_an_optimizer_step_without_a_kept_step_is_an_error():
+    one, *others = a_supervision().trajectories
+    supervision = Supervision([one, *(_with_steps(other, 0) for other in others)])
+    with pytest.raises(UserError, match=r"batch_answers=1: optimizer step \d has no kept"):
+        plan_batches(supervision, DistillerSettings(batch_answers=1, steps=6), 0)
+
+
+@pytest.mark.integration
+def test_at_equal_work_the_loss_is_the_mean_over_the_kept_steps_of_the_batch(tmp_path):
+    """And not a mean over answers of their means."""
+    settings = replace(SETTINGS, batch_answers=2, lora_dropout=0.0, learning_rate=1e-9)
+    facts = train(tmp_path, settings=settings)
+    model = load_micro().model
+    plan = plan_batches(a_supervision(), settings, 0)
+    for batch, entry in zip(plan, read_history(tmp_path), strict=True):
+        own = []
+        for step in batch:
+            answer = a_supervision().trajectories[step.trajectory]
+            with torch.no_grad():
+                prefix = torch.tensor([answer.input_ids[: answer.read_at(step.index) + 1]])
+                student = model(prefix).logits[0, -1].log_softmax(-1)
+            label = answer.labels[step.index].items()
+            own.append(
+                sum(weight * (math.log(weight) - student[one].item()) for one, weight in label)
+            )
+        assert entry["loss"] == pytest.approx(sum(own) / len(own), rel=1e-4)
+    tuned = sum(map(len, plan))
+    assert facts["tuned_tokens"] == read_history(tmp_path)[-1]["tuned_tokens"] == tuned
 
 
 # Adapters --------------------------------------------------------------------------------------
@@ -240,4 +294,4 @@ def test_the_logged_entropy_is_a_mean_in_nats(tmp_path):
 
 def test_an_empty_supervision_is_an_error_not_an_endless_loop():
     with pytest.raises(ValueError, match="without a kept step"):
-        plan_batches(Supervision([]), batch_size=1, steps=1, order="steps", seed=0)
+        plan_batches(Supervision([]), DistillerSettings(), 0)

@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 from peft import LoraConfig, get_peft_model
 
 from bench import plain
+from lr_exp.config.settings import DistillerSettings
 from lr_exp.data.questions import Question
 from lr_exp.distiller.batches import build_batch, plan_batches
 from lr_exp.inference import cpu_linear
@@ -175,7 +176,8 @@ def test_an_optimizer_steps_loss_and_gradient_are_those_of_the_published_loop(
     model = precise_model()
     parameters = list(model.parameters())
     supervision = a_supervision(answers, seed)
-    plan = plan_batches(supervision, batch_size=batch_size, steps=2, order=order, seed=seed)
+    settings = DistillerSettings(batch_size=batch_size, steps=2, order=order)
+    plan = plan_batches(supervision, settings, seed)
     for steps in plan:
         batch = build_batch(supervision, steps, tokens_per_pass)
         ours = packed_losses(model, batch).sum() / batch["kept_steps"]

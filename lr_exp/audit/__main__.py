@@ -4,7 +4,8 @@ python -m lr_exp.audit [--out FOLDER] [--positions N] [--samples K] OVERRIDE ...
 
 The overrides are those of the run (`experiment=demo`), whose answers and scores are reused from the
 store. Nothing is trained: answers are continued from the label's most probable token and from the
-expert's, at kept positions, and graded. A run that was stopped resumes.
+expert's, at kept positions, and graded. An audit that was stopped resumes. With `--out` the run's
+folder, the table and the figure are also on the run's page.
 """
 
 import argparse
@@ -37,10 +38,12 @@ def main(words: Sequence[str] | None = None) -> int:
     """Writes and prints the audit."""
     from lr_exp.api import compose
     from lr_exp.audit.continuations import Budget, audit
-    from lr_exp.audit.figure import audit_figure
-    from lr_exp.audit.table import audit_table
     from lr_exp.report.build import Report, write
+    from lr_exp.report.page import write_run_page
+    from lr_exp.report.page.audit_figure import audit_figure
+    from lr_exp.report.page.audit_table import audit_table
     from lr_exp.report.tables.formats import csv_text, one_line, plain_table
+    from lr_exp.store.run_folder import AUDIT, SUMMARY
 
     parser = argparse.ArgumentParser(
         prog="python -m lr_exp.audit",
@@ -49,7 +52,7 @@ def main(words: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("overrides", nargs="*", metavar="OVERRIDE", help="settings of the run")
     out = Path("runs/audit")
-    what = f"folder of the audit's files (default: {out})"
+    what = f"folder of the audit's files; a run's own also shows them (default: {out})"
     parser.add_argument("--out", type=Path, default=out, metavar="FOLDER", help=what)
     for name, default in asdict(Budget()).items():
         about = f"{_BUDGET[name][1]} (default: {default})"
@@ -63,7 +66,7 @@ def main(words: Sequence[str] | None = None) -> int:
     table, figure = audit_table(records, "audit"), audit_figure(records)
     lines = "".join(json.dumps(record, ensure_ascii=False) + "\n" for record in records)
     files = {
-        "audit.jsonl": lines.encode(),
+        AUDIT: lines.encode(),
         "audit.csv": csv_text(table).encode(),
         "audit.png": figure.png,
         "audit.svg": figure.svg,
@@ -73,6 +76,8 @@ def main(words: Sequence[str] | None = None) -> int:
     where = f"By divergence, position and token: {', '.join(files)} in {chosen.out}"
     report = Report(files, "\n".join([table.title, "", plain_table(short), *notes, "", where]))
     write(report, chosen.out)
+    if (chosen.out / SUMMARY).exists():
+        write_run_page(chosen.out)
     print(printable(redact(report.shown)))
     return 0
 

@@ -27,6 +27,7 @@ from lr_exp.pipeline.inputs import Inputs
 from lr_exp.pipeline.interactive import context_of
 from lr_exp.pipeline.sampling import score_trajectories, select_steps
 from lr_exp.report.analyse.samples import by_question
+from lr_exp.report.page.audit_table import KINDS
 from lr_exp.sampler.profile import effect_of
 from lr_exp.sampler.supervision import read_supervision
 from lr_exp.store import Artifact, Recipe
@@ -36,7 +37,6 @@ log = logging.getLogger(__name__)
 
 VERSION = 3
 ARMS = ("label", "expert")  # whose token an answer is continued from
-KINDS = ("moving", "confirming", "second choice")
 
 _RECORDED = ("question_id", "answer", "step", "kl", "kind")
 
@@ -80,7 +80,8 @@ def audit(settings: Settings, budget: Budget) -> list[dict[str, Any]]:
     Returns:
         For each position: `question_id`, `answer`, `step`, `kl`, `kind`, `label_token` and
         `expert_token` (texts), `trajectory` (`right`, `wrong` or `cut off`), `right_from_label` and
-        `right_from_expert` (of `samples`), and `cut_off` (continuations, of twice as many).
+        `right_from_expert` (of `samples`), `cut_off` (continuations, of twice as many), and
+        `supervision`, the digest of the labels.
 
     Raises UserError: the method has no label, or a question has no reference answer.
     """
@@ -119,6 +120,7 @@ def audit(settings: Settings, budget: Budget) -> list[dict[str, Any]]:
         # Chosen answers have all ended, so that their rows do not say so.
         record = {name: getattr(one, name) for name in _RECORDED} | {
             "trajectory": "cut off" if answer.get("finished") is False else ended,
+            "supervision": supervision.facts["digest"],
             "samples": budget.samples,
             "cut_off": sum(not row["finished"] for rows in drawn for row in rows),
         }
@@ -204,6 +206,7 @@ def _continue(
                 [("token_ids", pa.list_(pa.int32()))],
                 lambda _, decoded: {"token_ids": decoded.token_ids},
                 name="audit",
+                unit="continuation",
                 batch_size=batch_size,
             )
 

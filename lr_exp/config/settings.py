@@ -279,6 +279,9 @@ class DistillerSettings(_Checked, key="distiller."):
 
     steps: Annotated[int, COUNT] = 1000  # optimizer steps
     batch_size: Annotated[int, COUNT] = 16  # kept steps per optimizer step
+    # Equal work: an optimizer step takes all kept steps of this many answers instead. Which answers
+    # does not depend on the steps that a method keeps.
+    batch_answers: Annotated[int | None, COUNT] = None
     learning_rate: Annotated[float, "(0, inf)"] = 5e-5
     # Optimizer steps between adapter snapshots, each of which is evaluated.
     snapshot_every: Annotated[int | None, COUNT] = None
@@ -313,6 +316,11 @@ class DistillerSettings(_Checked, key="distiller."):
             raise UserError(
                 f"distiller.target_modules={self.target_modules}: write at least one module name, "
                 "and no empty one."
+            )
+        if self.batch_answers is not None and self.order == "steps":
+            raise UserError(
+                "distiller.order=steps draws kept steps one by one, and distiller.batch_answers "
+                "takes those of whole answers: remove one of them."
             )
         total = self.steps * self.batch_size
         if total > _MAX_TUNED_STEPS:

@@ -3,14 +3,17 @@
 import random
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from itertools import groupby
+from itertools import groupby, islice
 from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch.nn.utils.rnn import pad_sequence
 
+from lr_exp.config.settings import DistillerSettings
 from lr_exp.data.lazy import Lazy
+from lr_exp.errors import UserError
 from lr_exp.models.packing import groups_within, pack
 from lr_exp.sampler.supervision import Supervision
 
@@ -23,40 +26,60 @@ class KeptStep:
     index: int
 
 
-def plan_batches(
-    supervision: Supervision, *, batch_size: int, steps: int, order: str, seed: int
-) -> list[list[KeptStep]]:
+Plan = list[list[KeptStep]]  # of each optimizer step
+
+
+def plan_batches(supervision: Supervision, settings: DistillerSettings, seed: int) -> Plan:
     """The kept steps of every optimizer step, fixed by the seed before training starts.
 
     Batches are filled from passes over all kept steps, each in a new order, so that each is used
     equally often (to within one). With `order` "trajectories" answers are shuffled and a batch
     takes neighboring kept steps, which share prefixes; with "steps" the kept steps are shuffled.
+
+    With `batch_answers` a batch takes all kept steps of that many answers. The answers of each
+    batch depend on the seed and the number of answers alone, not on which steps are kept; one
+    without a kept step takes its place and is not read.
+
+    Raises UserError: with `batch_answers`, an optimizer step without a kept step.
     """
     if supervision.kept == 0:
         raise ValueError("a supervision without a kept step cannot fill a batch")
-    stream = _stream(supervision, order, random.Random(seed))
-    return [[next(stream) for _ in range(batch_size)] for _ in range(steps)]
+    counts, rng, answers = supervision.kept_counts, random.Random(seed), settings.batch_answers
+    if answers is not None:
+        drawn = _passes([*range(len(counts))], rng)
+        plan = [
+            [step for one in islice(drawn, answers) for step in _steps_of(one, counts)]
+            for _ in range(settings.steps)
+        ]
+        if [] in plan:
+            raise UserError(
+                f"distiller.batch_answers={answers}: optimizer step {plan.index([]) + 1} has no "
+                "kept step. Raise distiller.batch_answers, or choose a method that keeps more."
+            )
+        return plan
+    if settings.order == "trajectories":
+        drawn = _passes(np.flatnonzero(counts).tolist(), rng)
+        stream = (step for one in drawn for step in _steps_of(one, counts))
+    else:
+        ends = np.cumsum(counts)
+        drawn = _passes([*range(supervision.kept)], rng)
+        places = ((int(np.searchsorted(ends, one, side="right")), one) for one in drawn)
+        stream = (KeptStep(place, one - int(ends[place] - counts[place])) for place, one in places)
+    return [[*islice(stream, settings.batch_size)] for _ in range(settings.steps)]
 
 
-def _stream(supervision: Supervision, order: str, rng: random.Random) -> Iterator[KeptStep]:
-    counts = supervision.kept_counts
-    ends = np.cumsum(counts)
-    # Answers or kept steps, by number: there can be millions.
-    units = list(range(len(counts) if order == "trajectories" else supervision.kept))
+def _passes(units: list[int], rng: random.Random) -> Iterator[int]:
+    """Endless passes over answers or kept steps, by number: there can be millions."""
     while True:
         rng.shuffle(units)
-        for unit in units:
-            if order == "trajectories":
-                for index in range(int(counts[unit])):
-                    yield KeptStep(unit, index)
-            else:
-                trajectory = int(np.searchsorted(ends, unit, side="right"))
-                yield KeptStep(trajectory, unit - int(ends[trajectory] - counts[trajectory]))
+        yield from units
 
 
-def batches_of(
-    supervision: Supervision, plan: list[list[KeptStep]], tokens_per_pass: int
-) -> Lazy[dict[str, Any]]:
+def _steps_of(trajectory: int, counts: NDArray[np.int64]) -> list[KeptStep]:
+    return [KeptStep(trajectory, index) for index in range(int(counts[trajectory]))]
+
+
+def batches_of(supervision: Supervision, plan: Plan, tokens_per_pass: int) -> Lazy[dict[str, Any]]:
     """The batch of each optimizer step of the plan, see `build_batch`."""
     return Lazy(len(plan), lambda step: build_batch(supervision, plan[step], tokens_per_pass))
 
@@ -92,7 +115,7 @@ def build_batch(
     return {"passes": passes, "kept_steps": len(steps)}
 
 
-def tokens_read(supervision: Supervision, plan: list[list[KeptStep]]) -> int:
+def tokens_read(supervision: Supervision, plan: Plan) -> int:
     """How many tokens the passes of all batches read: each prefix up to its last kept step."""
     lengths, starts = supervision.prefix_lengths, np.cumsum(supervision.kept_counts)
     starts -= supervision.kept_counts

@@ -48,19 +48,13 @@ def distill(
         expert: on the training's device; where it `is_sharded`, a copy of its own on the CPU.
 
     Returns:
-        Facts: `optimizer_steps`, `batch_size`, `tuned_tokens` (kept steps trained, repeats
-        counted), `kept_steps` (distinct ones), `tokens_read` (by passes), `flops` (without the
-        gradients of the few tuned weights), `final_loss`.
+        Facts: `optimizer_steps`, `batch_size` (None with `batch_answers`), `tuned_tokens` (kept
+        steps trained, repeats counted), `kept_steps` (distinct ones), `tokens_read` (by passes),
+        `flops` (without the gradients of the few tuned weights), `final_loss`.
     """
     seed, device = training.seed, training.device
     distributed.run_identically(lambda: _check_lengths(supervision, expert))
-    plan = plan_batches(
-        supervision,
-        batch_size=settings.batch_size,
-        steps=settings.steps,
-        order=settings.order,
-        seed=seed,
-    )
+    plan = distributed.run_identically(lambda: plan_batches(supervision, settings, seed))
     size = pass_size(settings.tokens_per_pass, torch.device(device).type, packs=expert.packs)
     batches = batches_of(supervision, plan, size)
     read = tokens_read(supervision, plan)
@@ -93,8 +87,8 @@ def distill(
             model.unload().eval()  # training left it with its dropout on
     return {
         "optimizer_steps": settings.steps,
-        "batch_size": settings.batch_size,
-        "tuned_tokens": settings.steps * settings.batch_size,
+        "batch_size": settings.batch_size if settings.batch_answers is None else None,
+        "tuned_tokens": sum(map(len, plan)),
         "kept_steps": supervision.kept,
         "tokens_read": read,
         "flops": flops,
@@ -124,8 +118,9 @@ def _train(
     )
     with progress:
         for index in range(trainer.step, settings.steps):
-            trainer.training_step(batches[index])
-            progress.add(also=settings.batch_size)
+            batch = batches[index]
+            trainer.training_step(batch)
+            progress.add(also=batch["kept_steps"])
             step, is_last = index + 1, index + 1 == settings.steps
             every = settings.snapshot_every
             if every and step % every == 0 and not is_last and distributed.is_rank0():

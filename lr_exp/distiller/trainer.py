@@ -191,15 +191,17 @@ class ContrastTrainer:
         """The metrics since the last call, which are added to the history.
 
         `loss` and `entropy` (nats) are means; `grad_norm` (before clipping) and `learning_rate` are
-        of the last optimizer step.
+        of the last optimizer step. `tuned_tokens` are the kept steps trained since the start.
         """
         steps, last = self._unlogged, self._unlogged[-1]
+        kept = sum(one.kept_steps for one in steps)
         entry = {
             "step": self.step,
             "loss": float(sum(one.loss for one in steps)) / len(steps),
-            "entropy": sum(one.entropies for one in steps) / sum(one.kept_steps for one in steps),
+            "entropy": sum(one.entropies for one in steps) / kept,
             "grad_norm": last.grad_norm.item(),
             "learning_rate": last.learning_rate,
+            "tuned_tokens": kept + (self.history[-1]["tuned_tokens"] if self.history else 0),
         }
         self._unlogged.clear()
         self.history.append(entry)

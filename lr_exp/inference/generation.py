@@ -181,6 +181,7 @@ def decode_into_shards(
     *,
     name: str,
     batch_size: int,
+    unit: str = "question",
 ) -> dict[str, Any]:
     """Decodes every prompt and writes one shard per batch; existing shards are kept.
 
@@ -194,7 +195,7 @@ def decode_into_shards(
         columns, row: columns in addition to `index`, `tokens` (number generated, including the stop
             token) and `finished` (ended by a stop token), and a function that returns their values
             for a prompt's index and answer.
-        name: label of the progress bar.
+        name, unit: label of the progress bar, and what it counts.
 
     Returns:
         Totals: `questions`, `tokens` generated, `finished` (ended by a stop token).
@@ -218,9 +219,7 @@ def decode_into_shards(
         return encoded(table), sum(one["tokens"] for one in rows)
 
     with (
-        Progress(
-            name, len(prompts), "question", found=sum(found.values()), also="token"
-        ) as progress,
+        Progress(name, len(prompts), unit, found=sum(found.values()), also="token") as progress,
         prepacked_linear(*decoder.models, copy_shared=True),
     ):
 

@@ -74,7 +74,7 @@ def make_adapter(context: RunContext, supervision: Artifact) -> Tuned:
     )
 
     def log(step: int, metrics: dict[str, float]) -> None:
-        context.log("distill", step, {**metrics, "tuned_tokens": step * settings.batch_size})
+        context.log("distill", step, metrics)
 
     def build(folder: Path) -> dict[str, Any]:
         from lr_exp.distiller.distill import distill, is_sharded  # imports peft
@@ -104,7 +104,7 @@ def make_adapter(context: RunContext, supervision: Artifact) -> Tuned:
 def settings_for_epochs(context: RunContext, supervision: Artifact) -> DistillerSettings:
     """The distiller's settings, with a batch size that allows the method's epochs."""
     settings, epochs = context.inputs.settings.distiller, context.inputs.method.epochs
-    if epochs is None or context.inputs.settings.imports_records:
+    if epochs is None or settings.batch_answers or context.inputs.settings.imports_records:
         return settings
     needed = math.ceil(epochs * supervision.facts["kept"] / settings.steps)
     return replace(settings, batch_size=max(settings.batch_size, needed))

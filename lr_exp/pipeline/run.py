@@ -102,6 +102,9 @@ def _run(settings: Settings, folder: Path, conf_dirs: Sequence[Path]) -> Summary
         if "distill" in settings.stages and supervision and supervision.facts["kept"]:
             trained = settings_for_epochs(context, supervision)
             kept, tokens = supervision.facts["kept"], trained.steps * trained.batch_size
+            if trained.batch_answers is not None:
+                drawn = trained.steps * trained.batch_answers
+                tokens = round(kept * drawn / supervision.facts["answers"])
             repeats = _warn(diagnose_training(kept, tokens))
             warnings = [*(warnings or []), *repeats]
             tuned, distill = tune_expert(context, supervision, folder)
@@ -141,7 +144,13 @@ def _pair_warnings(
     profile, target = sample.to_dict() if sample else {}, method.target
     if target.choice.name == "sharpened" or target.arguments.get("b") == 0:
         profile["choice"] = None  # labels in the expert's own order move it nowhere
-    return diagnose_pair(profile, gap.to_dict() if gap else None)
+    found = diagnose_pair(profile, gap.to_dict() if gap else None)
+    if sample and sample.kept and sample.choice == sample.moving == 0 and method.reads("alpha"):
+        found.append(
+            "Every label is the expert's own first choice alone: no other token is plausible at "
+            "any kept step. Lower alpha."
+        )
+    return found
 
 
 def _warn(warnings: list[str], logged: Sequence[str] = ()) -> list[str]:

@@ -87,6 +87,7 @@ def profile(supervision: Supervision) -> dict[str, Any]:
     kl = [value for trajectory in supervision.trajectories for value in trajectory.kl]
     return {
         "questions": len({trajectory.question for trajectory in supervision.trajectories}),
+        "answers": len(supervision.trajectories),
         "steps": None,
         "kept": supervision.kept,
         "kl_mean": None,

@@ -24,7 +24,7 @@ from lr_exp.sampler.step_table import Columns, kept_by_shard
 from lr_exp.sampler.supervision import SupervisedTrajectory, as_table, write_supervision
 from lr_exp.store.shards import read_shard, shard_paths
 
-VERSION = 6
+VERSION = 7
 
 
 def write(
@@ -63,26 +63,28 @@ def _supervised(
     counts: Counts,
     student_prompt: Callable[[str], list[int]] | None,
 ) -> Iterator[pa.Table]:
-    """The supervision of each shard with a kept position."""
+    """The supervision of each shard."""
     shards = shard_paths(trajectories)
     step_shards = [None] * len(shards) if steps is None else shard_paths(steps)
     masks = kept_by_shard(trajectories, steps, method.select)
     for shard, step_shard, (columns, keep) in zip(shards, step_shards, masks, strict=True):
         answers = {row["index"]: row for row in read_shard(shard)}
         counts.add(len(answers), columns, keep)
-        if keep.any():
-            table = _positions(columns, step_shard, method.target)
-            rows = table.filter(pa.array(keep)).to_pylist()
-            if student_prompt is not None:
-                for answer in answers.values():
-                    answer["prompt_ids"] = student_prompt(answer["question"])
-            by_answer = groupby(rows, itemgetter("index"))
-            made = [_supervise(answers[i], list(kept), method.target) for i, kept in by_answer]
-            labels = (label for one in made for label in one.labels)
-            for label, row in zip(labels, rows, strict=True):
-                if label and step_shard is not None:
-                    counts.add_label(label, row)
-            yield as_table(made)
+        if not answers:
+            continue
+        table = _positions(columns, step_shard, method.target)
+        rows = table.filter(pa.array(keep)).to_pylist()
+        if student_prompt is not None:
+            for answer in answers.values():
+                answer["prompt_ids"] = student_prompt(answer["question"])
+        by_answer = {i: list(kept) for i, kept in groupby(rows, itemgetter("index"))}
+        made = [_supervise(answers[i], kept, method.target) for i, kept in by_answer.items()]
+        labels = (label for one in made for label in one.labels)
+        for label, row in zip(labels, rows, strict=True):
+            if label and step_shard is not None:
+                counts.add_label(label, row)
+        others = answers.keys() - by_answer.keys()  # without a kept position
+        yield as_table([*made, *(_supervise(answers[i], [], method.target) for i in others)])
 
 
 def _positions(columns: Columns, step_shard: Path | None, target: BoundChoice) -> pa.Table:
@@ -99,7 +101,9 @@ def _supervise(
 ) -> SupervisedTrajectory:
     """The kept positions of an answer with their targets, which are empty without a target."""
     names = (*POSITION, *target.choice.columns)
-    result = target({name: _as_tensor([row[name] for row in rows]) for name in names})
+    result = None
+    if rows:
+        result = target({name: _as_tensor([row[name] for row in rows]) for name in names})
     empty = torch.empty(len(rows), 0)
     ids, weights = (empty, empty) if result is None else result
     nonzero = [row > 0 for row in weights]
@@ -107,7 +111,7 @@ def _supervise(
     return SupervisedTrajectory(
         question_id=answer["question_id"],
         question=answer["question"],
-        input_ids=[*prompt, *answer["token_ids"][: rows[-1]["step"]]],
+        input_ids=[*prompt, *answer["token_ids"][: rows[-1]["step"] if rows else 0]],
         prompt_length=len(prompt),
         steps=[row["step"] for row in rows],
         kl=[row["kl"] for row in rows],

@@ -58,7 +58,7 @@ def controls(sweep: Sweep) -> list[Control]:
     """All methods that share LightReasoner's expert and seeds; empty if the sweep is no comparison.
 
     It is one if LightReasoner and another method were trained at several learning rates. The rate
-    is chosen as a prompt is: for each half of the questions, by the accuracy on the other half.
+    is chosen as a prompt is: by the accuracy on the other half of the questions and other seeds.
     Methods with other learning rates or seeds than LightReasoner are left out.
     """
     trained = [row for row in sweep.rows if not row.is_baseline and row.runs]

@@ -54,7 +54,8 @@ def with_best_prompt(
 ) -> tuple[Correct, list[str]]:
     """One model's answers, to each half with the prompt that is best on the other half.
 
-    A prompt chosen on the questions that it is then scored on would look better than it is.
+    A prompt chosen on the questions that it is then scored on would look better than it is, and so
+    would one chosen on the seed: of several seeds, each is scored with the choice of the others.
 
     Args:
         by_prompt: correctness, (seeds, questions), by prompt. The first one wins a tie.
@@ -67,12 +68,18 @@ def with_best_prompt(
     """
     values = by_prompt if values is None else values
     best, chosen = np.zeros_like(next(iter(values.values()))), Counter[str]()
-    for second, half in product(halves, (False, True)):
+    for seed, second, half in product(range(len(best)), halves, (False, True)):
         own = second == half
-        name = max(by_prompt, key=lambda one: by_prompt[one][:, ~own].sum())
-        best[:, own] += values[name][:, own] / len(halves)
+        tried = {name: _others(one, seed)[:, ~own].sum() for name, one in by_prompt.items()}
+        name = max(tried, key=lambda one: tried[one])
+        best[seed, own] += values[name][seed, own] / len(halves)
         chosen[name] += 1
     return best, [name for name, _ in chosen.most_common()]
+
+
+def _others(values: Correct, seed: int) -> Correct:
+    """The rows of all other seeds; the only one where there is one."""
+    return values if len(values) == 1 else np.delete(values, seed, axis=0)
 
 
 def between_best_prompts(
@@ -100,18 +107,19 @@ def between_best_prompts(
 def _best_scores(
     by_prompt: Mapping[str, Correct], halves: NDArray[np.bool_], drawn: NDArray[np.int64]
 ) -> NDArray[np.float64]:
-    """(resamples,): the accuracy of `with_best_prompt`, seeds averaged, in each resample.
+    """(resamples,): the accuracy of `with_best_prompt`, averaged over seeds, in each resample.
 
     Args:
         drawn: (resamples, questions), how often each question was drawn.
     """
-    correct = np.array([own.mean(axis=0) for own in by_prompt.values()]).T
-    scores = np.zeros(len(drawn))
-    for second in halves:
-        parts = [(drawn * own) @ correct for own in (~second, second)]  # (resamples, prompts)
-        for own, other in (parts, parts[::-1]):
-            scores += own[np.arange(len(drawn)), other.argmax(axis=1)]
-    return scores / len(halves) / drawn.shape[1]
+    seeds, scores = len(next(iter(by_prompt.values()))), np.zeros(len(drawn))
+    for seed in range(seeds):
+        scored = np.array([one[seed] for one in by_prompt.values()]).T
+        tried = np.array([_others(one, seed).mean(axis=0) for one in by_prompt.values()]).T
+        for own in (*halves, *~halves):
+            chosen = ((drawn * ~own) @ tried).argmax(axis=1)  # (resamples,) indices of prompts
+            scores += ((drawn * own) @ scored)[np.arange(len(drawn)), chosen]
+    return scores / len(halves) / seeds / drawn.shape[1]
 
 
 def _widened(found: Estimate, resampled: NDArray[np.float64]) -> Estimate:
@@ -130,7 +138,7 @@ def gains_by_prompt(
 ) -> dict[str, dict[str, PromptGain]]:
     """The gains of a row with several prompts, by benchmark, then their average, and by prompt.
 
-    The last prompt is BEST, chosen over all seeds of the row together. A benchmark without all
+    The last prompt is BEST, chosen for each seed on the others. A benchmark without all
     graded answers is left out, and the average with it.
     """
     found = {}

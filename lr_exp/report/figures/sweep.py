@@ -14,7 +14,10 @@ from lr_exp.report.figures.figure import Figure, legend_below, panel_grid, whisk
 from lr_exp.report.figures.style import MUTED, method_look, variant_look
 from lr_exp.report.names import ABSENT, benchmark_label, method_label
 
-_COST_CAPTION = "Sampling plus tuning time, sampled problems and tuned tokens of each method."
+_COST_CAPTION = (
+    "Sampling plus tuning time, sampled problems and tuned tokens of each method: means over "
+    "seeds, with lines from the lowest to the highest seed."
+)
 _MAX_BARS = 30
 _GAIN_CAPTION = (
     "Gain in average accuracy over the untuned expert (dashed line at 0) against the pair's "
@@ -48,9 +51,16 @@ def cost_bars(sweep: Sweep) -> Figure | None:
     mpl_figure, all_axes = panel_grid(3, 3, 0.22 * len(rows) + 0.9, sharey=True)
     for axes, (title, key, unit) in zip(all_axes, panels, strict=True):
         values = [spent[key] for _, spent in rows]
+        widths = [unit * (value or 0) for value in values]
+        seeds = [[unit * (costs([run])[key] or 0) for run in row.runs] for row, _ in rows]
         bars = axes.barh(
             range(len(rows)),
-            [unit * (value or 0) for value in values],
+            widths,
+            xerr=[
+                [w - min(own) for w, own in zip(widths, seeds, strict=True)],
+                [max(own) - w for w, own in zip(widths, seeds, strict=True)],
+            ],
+            error_kw={"elinewidth": 0.8, "ecolor": MUTED},
             color=[method_look(row.setup.method).colour for row, _ in rows],
             height=0.7,
         )

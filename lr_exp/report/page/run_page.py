@@ -17,16 +17,18 @@ from lr_exp.report.document import MICRO, reading_notes
 from lr_exp.report.figures import Image, images_of
 from lr_exp.report.page.accuracy_change import Change, accuracy_change_table, accuracy_changes
 from lr_exp.report.page.answers import read_pairs
+from lr_exp.report.page.audit_figure import audit_figure
+from lr_exp.report.page.audit_table import audit_table
 from lr_exp.report.page.render import Section, page, render, section
 from lr_exp.report.page.trajectories import DamagedError, Trajectories, read_trajectories
-from lr_exp.report.read.json_file import is_number
+from lr_exp.report.read.json_file import is_number, read_json_lines, reason_of
 from lr_exp.report.read.run import Incomplete, Run
 from lr_exp.report.read.runs import Found
 from lr_exp.report.tables import cell
 from lr_exp.report.tables.layout import tables_of
 from lr_exp.report.tables.table import Column, Table, table_of, text_column
 from lr_exp.store import Store
-from lr_exp.store.run_folder import TRAJECTORIES
+from lr_exp.store.run_folder import AUDIT, TRAJECTORIES
 
 _MAX_WARNINGS, _MAX_WARNING_CHARS = 20, 2_000
 _MAX_LOG_ENTRIES = 12
@@ -100,6 +102,7 @@ def run_page(folder: Path, found: Found, store: Store | None = None) -> str:
             figures=_named(figures, "training_curves"),
             tables=log,
         ),
+        _audit(run),
         _answers(run),
         section("cost", "Cost", tables=[*map(_transposed, in_sections.get("cost", []))]),
         settings,
@@ -254,6 +257,22 @@ def _training_log(run: Run) -> tuple[list[Table], str | None]:
         [f"{len(entries)} of {len(logged):,} log entries."] if len(entries) < len(logged) else []
     )
     return [table_of("training", "Training log", columns, [], notes)], damage
+
+
+def _audit(run: Run) -> Section | None:
+    """The audit of the run's labels, if there is one in its folder."""
+    path, damage, figures, tables = run.folder / AUDIT, "", [], []
+    if not path.exists():
+        return None
+    try:
+        records = [*read_json_lines(path)]
+        if {one["supervision"] for one in records} != {run.sample.supervision}:
+            raise ValueError("its labels are not those of this run")
+        tables, figures = [audit_table(records, "audit")], [audit_figure(records).image]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        damage = f"{AUDIT} cannot be shown: {reason_of(error)}."
+    title = "Audit of the labels"
+    return section("audit", title, damage=damage, figures=figures, tables=tables)
 
 
 def _answers(run: Run) -> Section | None:

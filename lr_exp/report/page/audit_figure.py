@@ -1,9 +1,8 @@
 """The audit of the labels, by divergence and by position in the answer."""
 
-from lr_exp.audit.continuations import KINDS
-from lr_exp.audit.table import Records, groups, shift
 from lr_exp.report.figures.figure import Figure, legend_below, panel_grid, whiskers
 from lr_exp.report.figures.style import BLUE, GREY, MUTED, VERMILION, styled
+from lr_exp.report.page.audit_table import KINDS, Records, groups, shift
 
 _HUES = dict(zip(KINDS, (BLUE, GREY, VERMILION), strict=True))
 _PANELS = {"KL ": "divergence (nats)", "token ": "tokens before the position"}

@@ -9,12 +9,12 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from lr_exp.audit.continuations import KINDS
 from lr_exp.report.analyse.paired import Z95, Correct, Estimate, accuracy, difference
 from lr_exp.report.page.trajectories import token_kinds
 from lr_exp.report.tables import cell
 from lr_exp.report.tables.table import Column, Table, estimate_record, table_of, text_column
 
+KINDS = ("moving", "confirming", "second choice")  # of positions; see `continuations.audit`
 Records = Sequence[Mapping[str, Any]]  # of `continuations.audit`
 
 _KL_EDGES = (0.5, 1.0, 2.0, 4.0)  # nats
@@ -31,7 +31,7 @@ _ABOUT = (
 
 
 def groups(records: Records) -> dict[tuple[str, str], Records]:
-    """The positions by kind (`continuations.KINDS`) and by what they have in common."""
+    """The positions by kind and by what they have in common."""
     frame: Any = pd.DataFrame(records)
     kinds = [token_kinds([token], "")[0] for token in frame["label_token"]]
     criteria = [
