@@ -258,11 +258,15 @@ def test_the_gap_table_puts_the_expert_alone_last(tmp_path):
         choices = _papers("lightreasoner", amateur, before=right, after=right)
         gap = {"decoder": "greedy", "expert": {"gsm8k": result(4, 10)}}
         gap["amateur"] = {"gsm8k": result(correct, 10)}
+        if correct == 1:
+            nats = {"expert": -0.5, "amateur": -0.75, "difference": 0.25, "ci95": [0.2, 0.3]}
+            gap["nats"] = {"solutions": 10, **nats}
         write_run(tmp_path / amateur, **choices, evaluate__gap=gap)
     table = _make(tmp_path, gap_table)
     amateurs = ["qwen_0_5b", "qwen_math_1_5b_instruct", "none (expert only)"]
     assert _column(table, "amateur") == amateurs
     assert [cell.split(" ")[0] for cell in _column(table, "gap")] == ["+30.0", "-50.0", ABSENT]
+    assert _column(table, "gap, nats/token") == ["+0.250 ± 0.050", ABSENT, ABSENT]
     assert _column(table, "gap published") == ["+38.2", "-42.3", ABSENT]
     assert _column(table, "AVG published") == ["68.1", "53.2", "52.7"]
     assert table.notes[0].startswith("Gap: the expert's accuracy minus the amateur's on GSM8K")

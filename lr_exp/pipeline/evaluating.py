@@ -23,11 +23,13 @@ from lr_exp.data.sources import GENERATED
 from lr_exp.evaluator import answer, forcing, grade, votes
 from lr_exp.evaluator.aggregate import aggregate
 from lr_exp.evaluator.answer import Sampling
+from lr_exp.evaluator.prompts import worked_answer
 from lr_exp.pipeline.context import RunContext
 from lr_exp.pipeline.distilling import Tuned
 from lr_exp.pipeline.inputs import GRADING_PACKAGES
 from lr_exp.pipeline.outcome import link
 from lr_exp.report.analyse.decomposition import decompose, forced_correct, has_format
+from lr_exp.report.analyse.paired import Z95
 from lr_exp.report.analyse.prompts import gains
 from lr_exp.report.analyse.samples import by_question, coverage, sampled_result
 from lr_exp.report.read.json_file import read_json_lines
@@ -36,12 +38,14 @@ from lr_exp.report.read.summary import (
     EvaluateSummary,
     Gains,
     Gap,
+    Nats,
     PromptResults,
     Result,
     Results,
     SampledResult,
     Samples,
 )
+from lr_exp.sampler import references, score
 from lr_exp.store import Artifact, Recipe, write_atomically
 from lr_exp.store.run_folder import answers_file, forced_file
 from lr_exp.store.shards import read_by_index
@@ -164,7 +168,44 @@ def _gap(context: RunContext, decoder: str) -> tuple[Gap, float]:
         for who in ("expert", "amateur")
     }
     results = {who: {benchmark.name: one.result} for who, one in measured.items()}
-    return Gap(decoder=decoder, **results), sum(one.seconds for one in measured.values())
+    scored, seconds = _scored_solutions(context, benchmark)
+    seconds += sum(one.seconds for one in measured.values())
+    return Gap(decoder=decoder, nats=scored, **results), seconds
+
+
+def _scored_solutions(
+    context: RunContext, benchmark: BenchmarkSettings
+) -> tuple[Nats | None, float]:
+    """Expert and amateur on the benchmark's solutions, if it has several, and the seconds."""
+    run = context.inputs
+    questions = [one for one in run.benchmark_questions[benchmark.name] if one.solution]
+    if len(questions) < 2:
+        return None, 0.0
+    prompt = run.prompts[run.headline][benchmark.name]
+    inputs = {
+        "questions": fingerprint(questions),
+        **{who.role: who.fingerprint for who in (run.expert, run.amateur)},
+        "shared": asdict(run.shared),
+    }
+    settings = {"prompt": prompt.identity, "solutions": references.VERSION, **run.machine}
+
+    def build(folder: Path) -> dict[str, Any]:
+        expert, amateur = context.models.pair()
+        options = {"context": expert.context, "prompt": prompt}
+        solutions = questions, map(worked_answer, questions), expert.tokenizer, folder
+        distributed.run_on_rank0(lambda: references.write_solutions(*solutions, **options))
+        pair = expert, amateur, run.shared
+        nats = [score.mean_log_likelihoods(row, *pair, prompt) for row in read_by_index(folder)]
+        expert_mean, amateur_mean = np.mean(nats, axis=0).tolist()
+        shifts = np.subtract(*np.transpose(nats))
+        mean, half = float(shifts.mean()), Z95 * float(shifts.std(ddof=1)) / len(shifts) ** 0.5
+        means = {"expert": expert_mean, "amateur": amateur_mean, "difference": mean}
+        return {"solutions": len(nats), **means, "ci95": [mean - half, mean + half]}
+
+    recipe = Recipe("solution_nats", score.VERSION, inputs, settings)
+    made = context.make(recipe, build, together=True)
+    facts = {name: made.facts[name] for name in Nats.model_fields}
+    return Nats(**facts), made.seconds
 
 
 def _samples(

@@ -17,6 +17,7 @@ from lr_exp import __version__
 from lr_exp.config.method import Method
 from lr_exp.config.settings import PromptSettings, Settings
 from lr_exp.data.benchmarks import load_benchmark, load_shots
+from lr_exp.data.noise import with_noise
 from lr_exp.data.questions import (
     Question,
     fingerprint,
@@ -137,7 +138,14 @@ class Inputs:
         if settings.data.streaming:
             store = self._store or Store(settings.store)
             return streamed_questions(settings.data, hub_root=settings.hub_root, store=store)
-        return select_questions(self._data_source, settings.data.max_questions, settings.seed)
+        data, seed = settings.data, settings.seed
+        chosen = select_questions(self._data_source, data.max_questions, seed)
+        if data.noise is None:
+            return chosen
+        noisy = with_noise(chosen, self._data_source, data.noise, data.noise_share, seed)
+        changed = sum(one != other for one, other in zip(chosen, noisy, strict=True))
+        log.info("data.noise=%s: %d of %d questions are changed", data.noise, changed, len(noisy))
+        return noisy
 
     @cached_property
     def benchmark_questions(self) -> dict[str, list[Question]]:

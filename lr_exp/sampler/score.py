@@ -201,6 +201,23 @@ def answer_logits(
     return shared.restrict(expert_logits), shared.restrict(amateur_logits)
 
 
+def mean_log_likelihoods(
+    row: dict[str, Any],
+    expert: LanguageModel,
+    amateur: LanguageModel,
+    shared: SharedVocabulary,
+    prompt: Prompt,
+) -> tuple[float, float]:
+    """Both models' mean log-probability of a trajectory's scored tokens, in nats per token."""
+    tokens = torch.tensor(row["token_ids"][: scored_length(row["token_ids"], shared)])
+    columns = torch.searchsorted(shared.ids(), tokens)[:, None]
+    expert_nats, amateur_nats = (
+        contrast.log_probs(logits).gather(-1, columns.to(logits.device)).mean().item()
+        for logits in answer_logits(row, expert, amateur, shared, prompt)
+    )
+    return expert_nats, amateur_nats
+
+
 @dataclass(frozen=True)
 class _Answer:
     """A trajectory to score, with the amateur's prompt."""

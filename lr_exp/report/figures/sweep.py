@@ -1,8 +1,10 @@
 """Figures of a sweep; each drawing function returns None where the sweep lacks the data."""
 
 import math
+from dataclasses import replace
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from lr_exp.report.analyse.comparable import grouped
@@ -11,15 +13,22 @@ from lr_exp.report.analyse.gaps import PairGap, measured_gap
 from lr_exp.report.analyse.rows import Row, Sweep
 from lr_exp.report.figures.figure import Figure, legend_below, panel_grid, whiskers
 from lr_exp.report.figures.style import MUTED, method_look, variant_look
-from lr_exp.report.names import ABSENT, benchmark_label, method_label
+from lr_exp.report.names import ABSENT, SWEPT, benchmark_label, method_label
 from lr_exp.report.tables.alpha_beta import grid_rows
 
 _COST_CAPTION = "Sampling plus tuning time, sampled problems and tuned tokens of each method."
 _MAX_BARS = 30
 _GAIN_CAPTION = (
     "Gain in average accuracy over the untuned expert (dashed line at 0) against the pair's "
-    "expertise gap (expert minus amateur accuracy). Error bars show 95 % intervals over questions."
+    "expertise gap: expert minus amateur accuracy, and expert minus amateur mean log-likelihood of "
+    "reference solutions. Error bars show 95 % intervals over questions."
 )
+_SETTING_CAPTION = (
+    "Gain in average accuracy over the untuned expert (dashed line at 0). Error bars show 95 % "
+    "intervals over questions and seeds."
+)
+_MIN_NUMBERS = 3  # values of a setting that make a line
+_LOG_RATIO = 8  # between the largest and the smallest, for a logarithmic axis
 _MAP_CAPTION = "Average accuracy in % for each α (rows) and β (columns)."  # noqa: RUF001
 _COLOUR_MAP = "cividis"  # from dark to pale, also without full colour vision
 _ON_DARK, _ON_PALE = "#fefefe", "#010101"  # text on the cells, the same in both colour schemes
@@ -72,6 +81,7 @@ def _short(value: float) -> str:
 
 
 def gain_against_gap(sweep: Sweep) -> Figure | None:
+    """A panel by accuracy and, if reference solutions were scored, one by log-likelihood."""
     points = [
         (row, gap)
         for row in sweep.rows
@@ -82,32 +92,74 @@ def gain_against_gap(sweep: Sweep) -> Figure | None:
     if len(points) < 2:
         return None
     benchmark, decoder = _measure(points[0][1])
-    has_methods = len({row.setup.method for row, _ in points}) > 1
-
-    def label(point: tuple[Row, PairGap]) -> str:
-        setup = point[0].setup
-        method = f", {method_label(setup.method)}" if has_methods else ""
-        return f"{setup.expert} / {setup.amateur}{method}"
-
-    mpl_figure, (axes,) = panel_grid(1, 1, 2.4)
-    axes.axhline(0, color=MUTED.light, linewidth=0.8, linestyle="--", zorder=0)
-    drawn = {}
-    for number, (name, own) in enumerate(grouped(points, label).items()):
-        look = variant_look(own[0][0].setup.method, number)
-        drawn[name] = axes.errorbar(
-            [100 * gap.difference.mean for _, gap in own],
-            [100 * row.gain.mean for row, _ in own if row.gain],
-            xerr=whiskers([gap.difference for _, gap in own]),
-            yerr=whiskers([row.gain for row, _ in own if row.gain]),
-            color=look.colour,
-            marker=look.marker,
-            linestyle="",
-            elinewidth=0.8,
-        )
-    axes.set_xlabel(f"expertise gap on {benchmark_label(benchmark)}, {decoder} (points)")
-    axes.set_ylabel("gain of the average (points)")
-    legend_below(mpl_figure, drawn)
+    title, gaps = f"expertise gap on {benchmark_label(benchmark)}", [gap for _, gap in points]
+    shares = [(gap.difference.mean, *gap.difference.ci95) for gap in gaps]
+    panels = {f"{title}, {decoder} (points)": 100 * np.array(shares)}
+    nats = [(gap.nats.difference, *gap.nats.ci95) for gap in gaps if gap.nats]
+    if len(nats) == len(gaps):
+        panels[f"{title} (nats per token)"] = np.array(nats)
+    mpl_figure = _drawn_gains([row for row, _ in points], panels)
     return Figure("gain_against_gap", "Gain against expertise gap", _GAIN_CAPTION, mpl_figure)
+
+
+def gain_by_setting(sweep: Sweep) -> Figure | None:
+    """Lines over the number of `SWEPT` that differs between rows; None if several do."""
+    rows = [row for row in sweep.rows if row.gain and row.setup.swept]
+    keys = {key for row in rows for key, value in row.setup.swept if not isinstance(value, str)}
+    rows = [row for row in rows if keys <= {*dict(row.setup.swept)}]
+    numbers = [dict(row.setup.swept)[key] for row in rows for key in keys]
+    if len(keys) != 1 or len({*numbers}) < _MIN_NUMBERS:
+        return None
+    for i, row in enumerate(rows):  # the number is not part of a line's label
+        swept = tuple((key, value) for key, value in row.setup.swept if key not in keys)
+        rows[i] = replace(row, setup=replace(row.setup, swept=swept))
+    title, ticks = SWEPT[keys.pop()], sorted(map(float, {*numbers}))
+    values = np.repeat(np.array(numbers, float)[:, None], 3, axis=1)
+    mpl_figure = _drawn_gains(rows, {title: values}, line=True)
+    (axes,) = mpl_figure.axes
+    if ticks[0] > 0 and ticks[-1] >= _LOG_RATIO * ticks[0]:
+        axes.set_xscale("log")
+    axes.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
+    axes.minorticks_off()
+    return Figure("gain_by_setting", f"Gain by {title}", _SETTING_CAPTION, mpl_figure)
+
+
+def _drawn_gains(rows: list[Row], panels: dict[str, Any], *, line: bool = False) -> Any:
+    """The gains of rows against values, of which each has an interval.
+
+    Args:
+        panels: values `(rows, 3)` with their lower and upper ends, by the title of their axis.
+        line: whether to connect rows with the same label.
+    """
+    has_methods = len({row.setup.method for row in rows}) > 1
+
+    def label(index: int) -> str:
+        setup = rows[index].setup
+        method = [method_label(setup.method)] if has_methods else []
+        return ", ".join([f"{setup.expert} / {setup.amateur}", *method, *setup.listed("swept")])
+
+    mpl_figure, all_axes = panel_grid(len(panels), len(panels), 2.4, sharey=True)
+    drawn = {}
+    for axes, (title, values) in zip(all_axes, panels.items(), strict=True):
+        axes.axhline(0, color=MUTED.light, linewidth=0.8, linestyle="--", zorder=0)
+        for number, (name, own) in enumerate(grouped(range(len(rows)), label).items()):
+            look = variant_look(rows[own[0]].setup.method, number)
+            gains = [gain for i in own if (gain := rows[i].gain)]
+            x, low, high = values[own].T
+            drawn[name] = axes.errorbar(
+                x,
+                [100 * gain.mean for gain in gains],
+                xerr=[x - low, high - x],
+                yerr=whiskers(gains),
+                color=look.colour,
+                marker=look.marker,
+                linestyle=look.line if line else "",
+                elinewidth=0.8,
+            )
+        axes.set_xlabel(title)
+    all_axes[0].set_ylabel("gain of the average (points)")
+    legend_below(mpl_figure, drawn)
+    return mpl_figure
 
 
 def _measure(gap: PairGap) -> tuple[str, str]:

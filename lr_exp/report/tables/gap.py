@@ -57,6 +57,7 @@ def gap_table(sweep: Sweep, name: str) -> Table | None:
         *([variants] if has_methods else []),
         (Column("amateur alone"), [cell.percent(gap.amateur if gap else None) for gap in gaps]),
         *with_published("gap", differences, rows, papers, "+.1f"),
+        (Column("gap, nats/token"), list(map(_nats, gaps))),
         *result_columns(rows, sweep.benchmarks),
     ]
     records = [
@@ -101,6 +102,7 @@ def pair_gap_table(sweep: Sweep, name: str) -> Table | None:
         (Column("expert alone"), [cell.percent(gap.expert) for *_, gap in measured]),
         (Column("amateur alone"), [cell.percent(gap.amateur) for *_, gap in measured]),
         (Column("gap"), [cell.points(gap.difference) for *_, gap in measured]),
+        (Column("gap, nats/token"), [_nats(gap) for *_, gap in measured]),
         (Column("n"), [f"{gap.expert.questions:,}" for *_, gap in measured]),
     ]
     records = [
@@ -118,10 +120,18 @@ def _models(run: Run) -> tuple[str, str]:
     return run.expert, run.amateur or configured or ABSENT
 
 
+def _nats(gap: PairGap | None) -> str:
+    """`+0.123 ± 0.004`: the expert's log-likelihood of reference solutions minus the amateur's."""
+    if gap is None or gap.nats is None:
+        return ABSENT
+    return f"{gap.nats.difference:+.3f} ± {gap.nats.ci95[1] - gap.nats.difference:.3f}"
+
+
 def _record(gap: PairGap | None) -> dict[str, Any]:
     return {
         "gap_benchmark": gap.benchmark if gap else None,
         "gap_decoder": gap.decoder if gap else None,
         **estimate_record("amateur_accuracy", gap and gap.amateur, "amateur_stderr"),
         **estimate_record("gap", gap and gap.difference),
+        "gap_nats": gap.nats.difference if gap and gap.nats else None,
     }

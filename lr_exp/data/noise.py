@@ -1,0 +1,90 @@
+"""Noise in a share of the questions to learn from (`data.noise`); references stay as they are."""
+
+import math
+import random
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from itertools import combinations
+
+from lr_exp.data.formats import Question
+from lr_exp.errors import UserError
+
+_WORD = re.compile(r"[A-Za-z]{4,}")
+_WORDS_PER_TYPO = 5
+_NUMBER = re.compile(r"\d+(?:,\d{3})*(?:\.\d+)?")
+# At least three words, so that `Mr. Lee has two cats.` is one sentence.
+_FIRST_SENTENCE = re.compile(r"\S+(?:\s+\S+){2,}?(?<=[.!?])(?=\s)")
+_BREAK = re.compile(r"(?<=[.!?])\s+")  # before a sentence that is not the first
+
+
+def with_noise(
+    questions: Sequence[Question], source: Sequence[Question], kind: str, share: float, seed: int
+) -> list[Question]:
+    """The questions, each changed with the probability `share`.
+
+    The seed and a question's id alone decide whether it is changed; those of a smaller share are
+    also among those of a larger one.
+
+    Args:
+        source: all questions of the data set, for `irrelevant`.
+        kind: `irrelevant` inserts the first sentence of another question before the last sentence;
+            `typos` exchanges two neighbouring letters inside one in five words of at least four
+            letters, and of one word at least; `numbers` exchanges two different numbers. A question
+            without such words or numbers stays as it is.
+
+    Raises UserError: `irrelevant`, and no other question begins with a sentence before its last.
+    """
+    openings = list(dict.fromkeys(filter(None, (_opening(one.text) for one in source))))
+    change: Callable[[str, random.Random], str] = {
+        "irrelevant": lambda text, rng: _insert(text, openings, rng),
+        "typos": _mistype,
+        "numbers": _exchange_numbers,
+    }[kind]
+    changed = []
+    for question in questions:
+        rng = random.Random(f"{seed}/{question.id}")
+        is_noisy = rng.random() < share
+        changed.append(replace(question, text=change(question.text, rng)) if is_noisy else question)
+    return changed
+
+
+def _opening(text: str) -> str | None:
+    found = _FIRST_SENTENCE.match(text)
+    return found and found[0]
+
+
+def _insert(text: str, openings: Sequence[str], rng: random.Random) -> str:
+    own = _opening(text)
+    if not openings or openings == [own]:
+        raise UserError(
+            "data.noise=irrelevant inserts the first sentence of another question, but no other "
+            "question has a sentence before its last: choose data.noise=typos or numbers."
+        )
+    drawn = rng.randrange(len(openings))
+    other = openings[drawn if openings[drawn] != own else drawn - 1]  # all of them differ
+    end = max((found.end() for found in _BREAK.finditer(text)), default=0)
+    return f"{text[:end]}{other} {text[end:]}"
+
+
+def _mistype(text: str, rng: random.Random) -> str:
+    letters = list(text)
+    words = [
+        [at for at in range(word.start() + 1, word.end() - 2) if text[at] != text[at + 1]]
+        for word in _WORD.finditer(text)
+    ]
+    words = [places for places in words if places]
+    for places in rng.sample(words, math.ceil(len(words) / _WORDS_PER_TYPO)):
+        at = rng.choice(places)
+        letters[at : at + 2] = letters[at + 1], letters[at]
+    return "".join(letters)
+
+
+def _exchange_numbers(text: str, rng: random.Random) -> str:
+    numbers = list(_NUMBER.finditer(text))
+    pairs = [pair for pair in combinations(numbers, 2) if pair[0][0] != pair[1][0]]
+    if not pairs:
+        return text
+    left, right = rng.choice(pairs)
+    between = text[left.end() : right.start()]
+    return f"{text[: left.start()]}{right[0]}{between}{left[0]}{text[right.end() :]}"
