@@ -115,4 +115,4 @@ def test_finding_sentences_takes_linear_time():
     long = " ".join(["word"] * 100_000)
     assert noise._opening(long) is None
     assert noise._opening(f"{long}. End.") == f"{long}."
-    assert re.fullmatch(r"[a-z ]+", noise._mistype(long, random.Random(0)))
+    assert re.fullmatch(r"[a-z ]+", noise._mistype(long, random.Random(0), []))

@@ -312,7 +312,7 @@ def test_gains_are_drawn_by_the_number_that_a_sweep_varies(tmp_path):
         assert bars[0].get_ydata().tolist() == [25, 50, 75]
         assert bars[0].get_linestyle() != "None"
     labels = [text.get_text() for text in figure.mpl_figure.legends[0].get_texts()]
-    assert labels == ["micro / micro, noise numbers", "micro / micro, noise typos"]
+    assert labels == ["micro / micro, numbers", "micro / micro, typos"]
     assert (axes.get_xlabel(), axes.get_xscale()) == ("answer tokens", "log")
     for kind in ("typos", "numbers"):
         shutil.rmtree(tmp_path / f"9 {kind}")

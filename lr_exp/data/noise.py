@@ -3,7 +3,7 @@
 import math
 import random
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from itertools import combinations
 
@@ -21,31 +21,24 @@ _BREAK = re.compile(r"(?<=[.!?])\s+")  # before a sentence that is not the first
 def with_noise(
     questions: Sequence[Question], source: Sequence[Question], kind: str, share: float, seed: int
 ) -> list[Question]:
-    """The questions, each changed with the probability `share`.
+    """The questions, each changed with the probability `share`, which the seed and its id decide.
 
-    The seed and a question's id alone decide whether it is changed; those of a smaller share are
-    also among those of a larger one.
+    `irrelevant` inserts the first sentence of another question before the last one; `typos`
+    exchanges two inner letters in one word of five, of at least four letters; `numbers` exchanges
+    two different numbers. A question without such words or numbers stays as it is.
 
     Args:
         source: all questions of the data set, for `irrelevant`.
-        kind: `irrelevant` inserts the first sentence of another question before the last sentence;
-            `typos` exchanges two neighbouring letters inside one in five words of at least four
-            letters, and of one word at least; `numbers` exchanges two different numbers. A question
-            without such words or numbers stays as it is.
 
     Raises UserError: `irrelevant`, and no other question begins with a sentence before its last.
     """
     openings = list(dict.fromkeys(filter(None, (_opening(one.text) for one in source))))
-    change: Callable[[str, random.Random], str] = {
-        "irrelevant": lambda text, rng: _insert(text, openings, rng),
-        "typos": _mistype,
-        "numbers": _exchange_numbers,
-    }[kind]
     changed = []
     for question in questions:
         rng = random.Random(f"{seed}/{question.id}")
-        is_noisy = rng.random() < share
-        changed.append(replace(question, text=change(question.text, rng)) if is_noisy else question)
+        is_noisy = rng.random() < share  # a larger share changes the same questions and more
+        text = _KINDS[kind](question.text, rng, openings) if is_noisy else question.text
+        changed.append(replace(question, text=text))
     return changed
 
 
@@ -54,7 +47,7 @@ def _opening(text: str) -> str | None:
     return found and found[0]
 
 
-def _insert(text: str, openings: Sequence[str], rng: random.Random) -> str:
+def _insert(text: str, rng: random.Random, openings: Sequence[str]) -> str:
     own = _opening(text)
     if not openings or openings == [own]:
         raise UserError(
@@ -67,7 +60,7 @@ def _insert(text: str, openings: Sequence[str], rng: random.Random) -> str:
     return f"{text[:end]}{other} {text[end:]}"
 
 
-def _mistype(text: str, rng: random.Random) -> str:
+def _mistype(text: str, rng: random.Random, _: Sequence[str]) -> str:
     letters = list(text)
     words = [
         [at for at in range(word.start() + 1, word.end() - 2) if text[at] != text[at + 1]]
@@ -80,7 +73,7 @@ def _mistype(text: str, rng: random.Random) -> str:
     return "".join(letters)
 
 
-def _exchange_numbers(text: str, rng: random.Random) -> str:
+def _exchange_numbers(text: str, rng: random.Random, _: Sequence[str]) -> str:
     numbers = list(_NUMBER.finditer(text))
     pairs = [pair for pair in combinations(numbers, 2) if pair[0][0] != pair[1][0]]
     if not pairs:
@@ -88,3 +81,6 @@ def _exchange_numbers(text: str, rng: random.Random) -> str:
     left, right = rng.choice(pairs)
     between = text[left.end() : right.start()]
     return f"{text[: left.start()]}{right[0]}{between}{left[0]}{text[right.end() :]}"
+
+
+_KINDS = {"irrelevant": _insert, "typos": _mistype, "numbers": _exchange_numbers}

@@ -142,10 +142,7 @@ class Inputs:
         chosen = select_questions(self._data_source, data.max_questions, seed)
         if data.noise is None:
             return chosen
-        noisy = with_noise(chosen, self._data_source, data.noise, data.noise_share, seed)
-        changed = sum(one != other for one, other in zip(chosen, noisy, strict=True))
-        log.info("data.noise=%s: %d of %d questions are changed", data.noise, changed, len(noisy))
-        return noisy
+        return with_noise(chosen, self._data_source, data.noise, data.noise_share, seed)
 
     @cached_property
     def benchmark_questions(self) -> dict[str, list[Question]]:

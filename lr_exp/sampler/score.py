@@ -207,15 +207,14 @@ def mean_log_likelihoods(
     amateur: LanguageModel,
     shared: SharedVocabulary,
     prompt: Prompt,
-) -> tuple[float, float]:
-    """Both models' mean log-probability of a trajectory's scored tokens, in nats per token."""
+) -> list[float]:
+    """The expert's and the amateur's mean log-probability of a trajectory's tokens, in nats."""
     tokens = torch.tensor(row["token_ids"][: scored_length(row["token_ids"], shared)])
     columns = torch.searchsorted(shared.ids(), tokens)[:, None]
-    expert_nats, amateur_nats = (
+    return [
         contrast.log_probs(logits).gather(-1, columns.to(logits.device)).mean().item()
         for logits in answer_logits(row, expert, amateur, shared, prompt)
-    )
-    return expert_nats, amateur_nats
+    ]
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,6 @@
 """Figures of a sweep; each drawing function returns None where the sweep lacks the data."""
 
 import math
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -28,7 +27,6 @@ _SETTING_CAPTION = (
     "intervals over questions and seeds."
 )
 _MIN_NUMBERS = 3  # values of a setting that make a line
-_LOG_RATIO = 8  # between the largest and the smallest, for a logarithmic axis
 _MAP_CAPTION = "Average accuracy in % for each α (rows) and β (columns)."  # noqa: RUF001
 _COLOUR_MAP = "cividis"  # from dark to pale, also without full colour vision
 _ON_DARK, _ON_PALE = "#fefefe", "#010101"  # text on the cells, the same in both colour schemes
@@ -104,39 +102,27 @@ def gain_against_gap(sweep: Sweep) -> Figure | None:
 
 def gain_by_setting(sweep: Sweep) -> Figure | None:
     """Lines over the number of `SWEPT` that differs between rows; None if several do."""
-    rows = [row for row in sweep.rows if row.gain and row.setup.swept]
-    keys = {key for row in rows for key, value in row.setup.swept if not isinstance(value, str)}
-    rows = [row for row in rows if keys <= {*dict(row.setup.swept)}]
-    numbers = [dict(row.setup.swept)[key] for row in rows for key in keys]
+    rows = [row for row in sweep.rows if row.gain]
+    points = [(row, *pair) for row in rows for pair in row.setup.swept if pair[1] != str(pair[1])]
+    keys, numbers = {key for _, key, _ in points}, [float(number) for *_, number in points]
     if len(keys) != 1 or len({*numbers}) < _MIN_NUMBERS:
         return None
-    for i, row in enumerate(rows):  # the number is not part of a line's label
-        swept = tuple((key, value) for key, value in row.setup.swept if key not in keys)
-        rows[i] = replace(row, setup=replace(row.setup, swept=swept))
-    title, ticks = SWEPT[keys.pop()], sorted(map(float, {*numbers}))
-    values = np.repeat(np.array(numbers, float)[:, None], 3, axis=1)
-    mpl_figure = _drawn_gains(rows, {title: values}, line=True)
-    (axes,) = mpl_figure.axes
-    if ticks[0] > 0 and ticks[-1] >= _LOG_RATIO * ticks[0]:
-        axes.set_xscale("log")
-    axes.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
-    axes.minorticks_off()
+    title, values = SWEPT[keys.pop()], np.array([numbers] * 3).T
+    mpl_figure = _drawn_gains([row for row, *_ in points], {title: values}, line=True)
+    if min(numbers) > 0:
+        mpl_figure.axes[0].set_xscale("log")
     return Figure("gain_by_setting", f"Gain by {title}", _SETTING_CAPTION, mpl_figure)
 
 
 def _drawn_gains(rows: list[Row], panels: dict[str, Any], *, line: bool = False) -> Any:
-    """The gains of rows against values, of which each has an interval.
-
-    Args:
-        panels: values `(rows, 3)` with their lower and upper ends, by the title of their axis.
-        line: whether to connect rows with the same label.
-    """
+    """Gains against values with the ends of their intervals, `(rows, 3)`, by the axis' title."""
     has_methods = len({row.setup.method for row in rows}) > 1
 
     def label(index: int) -> str:
         setup = rows[index].setup
-        method = [method_label(setup.method)] if has_methods else []
-        return ", ".join([f"{setup.expert} / {setup.amateur}", *method, *setup.listed("swept")])
+        texts = [method_label(setup.method)] if has_methods else []
+        texts += [value for _, value in setup.swept if isinstance(value, str)]
+        return ", ".join([f"{setup.expert} / {setup.amateur}", *texts])
 
     mpl_figure, all_axes = panel_grid(len(panels), len(panels), 2.4, sharey=True)
     drawn = {}
