@@ -371,7 +371,7 @@ def test_settings_that_a_sweep_varies_are_rows_in_ascending_order(tmp_path):
                 tmp_path / f"{number} {seed}",
                 seed=seed,
                 settings__sampler__max_new_tokens=tokens,
-                sample__questions=20,
+                sample__histogram={"bin_nats": 0.1, "counts": [number, 1]},
                 **noise,
             )
     overrides = ["sampler.max_new_tokens=32", "data.noise=numbers", "data.noise_share=0.25"]
@@ -387,8 +387,12 @@ def test_settings_that_a_sweep_varies_are_rows_in_ascending_order(tmp_path):
         (f"{name}noise typos, noisy share 0.5, answer tokens 32", (0, 1), ()),
         (f"{name}noise typos, noisy share 0.5, answer tokens 512", (0, 1), ()),
     ]
-    # Other token positions are not pooled with these.
-    assert [profile.seeds for profile in profiles(sweep)] == [2]
+    # Each has token positions of its own.
+    made = {profile.label: (profile.seeds, profile.histogram.counts) for profile in profiles(sweep)}
+    assert made == {
+        f"micro / micro ({label})": (2, [2 * number, 2])
+        for label, number in zip((row[0] for row in found), (3, 2, 1, 0), strict=True)
+    }
 
 
 def test_all_questions_are_labelled_with_their_number(tmp_path):

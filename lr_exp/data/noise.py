@@ -10,8 +10,9 @@ from itertools import combinations
 from lr_exp.data.formats import Question
 from lr_exp.errors import UserError
 
-_WORD = re.compile(r"[A-Za-z]{4,}")
-_WORDS_PER_TYPO = 5
+# Two different letters between other letters of their word.
+_INNER_PAIR = re.compile(r"(?<=[A-Za-z])([A-Za-z])(?!\1)[A-Za-z](?=[A-Za-z])")
+_PAIRS_PER_TYPO = 8  # about one word in six has a typo
 _NUMBER = re.compile(r"\d+(?:,\d{3})*(?:\.\d+)?")
 # At least three words, so that `Mr. Lee has two cats.` is one sentence.
 _FIRST_SENTENCE = re.compile(r"\S+(?:\s+\S+){2,}?(?<=[.!?])(?=\s)")
@@ -24,8 +25,8 @@ def with_noise(
     """The questions, each changed with the probability `share`, which the seed and its id decide.
 
     `irrelevant` inserts the first sentence of another question before the last one; `typos`
-    exchanges two inner letters in one word of five, of at least four letters; `numbers` exchanges
-    two different numbers. A question without such words or numbers stays as it is.
+    exchanges neighboring letters inside about one word in six; `numbers` exchanges two different
+    numbers. A question without such words or numbers stays as it is.
 
     Args:
         source: all questions of the data set, for `irrelevant`.
@@ -61,14 +62,8 @@ def _insert(text: str, rng: random.Random, openings: Sequence[str]) -> str:
 
 
 def _mistype(text: str, rng: random.Random, _: Sequence[str]) -> str:
-    letters = list(text)
-    words = [
-        [at for at in range(word.start() + 1, word.end() - 2) if text[at] != text[at + 1]]
-        for word in _WORD.finditer(text)
-    ]
-    words = [places for places in words if places]
-    for places in rng.sample(words, math.ceil(len(words) / _WORDS_PER_TYPO)):
-        at = rng.choice(places)
+    letters, pairs = list(text), [found.start() for found in _INNER_PAIR.finditer(text)]
+    for at in rng.sample(pairs, math.ceil(len(pairs) / _PAIRS_PER_TYPO)):
         letters[at : at + 2] = letters[at + 1], letters[at]
     return "".join(letters)
 
