@@ -279,6 +279,8 @@ def test_names_that_users_rely_on_exist():
 
 def test_overriding_a_path_renames_the_model_in_the_results():
     """Otherwise results of another model would be shown under the preset's name."""
+    random = compose("amateur.init=random"), compose("amateur=qwen_0_5b_random")
+    assert [one.amateur.name for one in random] == ["qwen_0_5b_random"] * 2
     settings = compose("expert.path=/models/mine/", "amateur.path=me/Mine-0.5B")
     assert (settings.expert.name, settings.amateur.name) == ("mine", "Mine-0.5B")
     named = compose("expert.path=/models/mine", "expert.name=best")

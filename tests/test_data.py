@@ -67,6 +67,7 @@ ROWS = [
     # The toolkit removes every parenthesis and leaves "-" here.
     ("asdiv", {"body": "B.", "question": "Q?", "answer": "-(1/3)"}, ("B. Q?", "-(1/3)")),
     ("asdiv", {"body": "B.", "question": "Q?", "answer": "5 (red); 3 (blue)"}, None),
+    ("aime25", {"problem": "P", "answer": "070", "id": "0"}, ("P", "070")),
     ("minerva_math", {"question": "Q", "answer": "4.5e33\n"}, ("Q", "4.5e33")),
     ("olympiadbench", {"question": "Q", "final_answer": ["$69$,$84$"]}, ("Q", "69,84")),
     (

@@ -57,6 +57,8 @@ MASTER = profile(0.9815, 0.0177, mean=0.0176, expert=0.0148, amateur=0.0082)
         *({}, {"steps": 0, "kl_mean": None, "kl_max": None}, profile(0.9, 0.0, mean=None)),
         *({"steps": 100, "kept": 100, "kl_mean": None}, profile(None, None, expert=None)),
         *(profile(1.0, 0.0, steps=60), profile(0.3, 0.5, steps=20)),
+        # micro_large_careless, the micro amateur with the largest gain
+        profile(0.973, 0.0226, steps=16818) | {"kept": 380, "choice": 300, "moving_of_kept": 0.737},
     ],
 )
 def test_a_useful_pair_or_none_gives_no_warning(sound):

@@ -303,6 +303,11 @@ def test_the_gap_measures_both_models_and_once_for_all_seeds(program):
     assert gap["decoder"] == "sampled"
     assert gap["expert"]["micro_add"]["accuracy"] > gap["amateur"]["micro_add"]["accuracy"] + 0.15
     assert first["expert"]["micro_add"]["accuracy"] < 0.1
+    # The reference solutions are careful: the expert prefers them at 40 % of the forks.
+    nats = gap["nats"]
+    assert nats["solutions"] == 50
+    assert nats["difference"] == pytest.approx(nats["expert"] - nats["amateur"])
+    assert 0.3 < nats["ci95"][0] < nats["difference"] < nats["ci95"][1] < 1.2
     again = summary_of(program(*words, "seed=5"))
     assert again["evaluate"]["reused"]
     assert again["amateur"] == "micro"

@@ -213,7 +213,7 @@ def load(name: str) -> LlamaForCausalLM:
 
 def test_shipped_files_are_small_and_hold_no_pickles():
     files = [path for path in Path(model_folder("expert")).parent.rglob("*") if path.is_file()]
-    assert sum(path.stat().st_size for path in files) < 8_000_000
+    assert sum(path.stat().st_size for path in files) < 9_000_000
     assert {path.suffix for path in files} == {".json", ".jinja", ".safetensors"}
     assert sum(path.suffix == ".safetensors" for path in files) == len(MODELS)
 

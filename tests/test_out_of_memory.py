@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from lr_exp.config.options import conf_dir
-from lr_exp.config.settings import ModelSettings, Settings
+from lr_exp.config.settings import AmateurSettings, ModelSettings, Settings
 from lr_exp.data.questions import Question
 from lr_exp.distiller import trainer
 from lr_exp.errors import UserError
@@ -275,6 +275,12 @@ def test_a_random_model_needs_only_a_config(tmp_path):
     assert loaded[0].tokenizer.decode(ids) == "Tom has 4 péns."
     with pytest.raises(UserError, match="no weights"):
         locating.locate(replace(settings, init="pretrained"), "expert")
+    early = AmateurSettings(name="m", init="random", drop_layers=[0])
+    with pytest.raises(UserError, match=r"amateur.init=random and amateur.drop_layers"):
+        locating.locate_amateur(early, locating.locate(settings, "expert"))
+    # An amateur is as its config initializes it, an expert more peaked.
+    norms = [each.model.model.norm.weight.mean().item() for each in loaded]
+    assert norms == [8, 8, 1]
     with pytest.raises(UserError, match="init='zero' is not known"):
         ModelSettings(name="m", init="zero")
 

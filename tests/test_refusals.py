@@ -132,6 +132,12 @@ SETTINGS = {
     "evaluator.pass_at=[8]": "pass_at=[8] needs evaluator.samples of at least 8, not 1 | raise",
     "evaluator.pass_at=[0]": "evaluator.pass_at=0 | in [1, 2**31)",
     "evaluator.samples=2 evaluator.temperature=1 evaluator.decoder=contrastive": "decoder=greedy",
+    # Noise
+    "data.noise=typo": "data.noise='typo' is not known | Did you mean 'typos'?",
+    "data.noise=typos data.noise_share=1.5": "data.noise_share=1.5 is out of range | in [0, 1]",
+    "data.noise=typos data.streaming=true": "data.noise=typos | data.streaming=true | remove one",
+    "data=lr_samples data.path=x data.noise=typos": "data.noise=typos | data=lr_samples | remove",
+    "data=random_calculation data.noise=irrelevant": "no other question | data.noise=typos or",
     # Engines
     "sampler.engine=server": "sampler.engine=server needs | server.url",
     "evaluator.engine=server": "evaluator.engine=server needs | server.url",

@@ -2,6 +2,7 @@
 
 import itertools
 import re
+import shutil
 import xml.etree.ElementTree as ET
 from pathlib import Path
 from typing import Any
@@ -26,7 +27,7 @@ from lr_exp.report.figures.style import (
 from lr_exp.report.names import METHODS
 from lr_exp.report.read.runs import Run, find_runs
 from lr_exp.store import Store
-from tests.support.run_folders import everything, write_metrics, write_run
+from tests.support.run_folders import everything, result, write_metrics, write_run
 
 SCHEMES = ("light", "dark")
 ABLATION = list(METHODS)[:7]  # methods of one table share each of its figures
@@ -265,6 +266,44 @@ def test_parts_of_a_gain_are_stacked_and_negative_ones_go_below_0(tmp_path):
     ]
     assert [bar.get_width() for bar in axes.patches] == pytest.approx([20, 20])
     assert figure.caption.startswith("LightReasoner: Of the strict gain of +40.0 (")
+
+
+def test_a_gap_in_nats_has_a_panel_where_every_pair_has_one(tmp_path):
+    for amateur, nats in (("micro", 0.6), ("micro_near", 0.4)):
+        gap = {who: {"micro_add": result(2, 4)} for who in ("expert", "amateur")}
+        gap["nats"] = {"solutions": 4, "expert": -0.1, "amateur": -0.1 - nats, "difference": nats}
+        gap["nats"]["ci95"] = [nats - 0.1, nats + 0.2]
+        write_run(tmp_path / amateur, amateur=amateur, evaluate__gap=gap)
+    (figure,) = [one for one in _all_figures(tmp_path) if one.name == "gain_against_gap"]
+    by_accuracy, by_nats = figure.mpl_figure.axes
+    assert [bar[0].get_xdata().tolist() for bar in by_accuracy.containers] == [[0], [0]]
+    assert [bar[0].get_xdata().tolist() for bar in by_nats.containers] == [[0.6], [0.4]]
+    (ends,) = by_nats.containers[0][2][0].get_segments()
+    assert ends[:, 0].tolist() == pytest.approx([0.5, 0.8])
+
+
+def test_gains_are_drawn_by_the_number_that_a_sweep_varies(tmp_path):
+    right = {1: [1, 0, 0, 1], 2: [1, 1, 0, 1], 9: [1, 1, 1, 1]}
+    for tokens, after in right.items():
+        for kind in ("typos", "numbers"):
+            write_run(
+                tmp_path / f"{tokens} {kind}",
+                after={"micro_add": after},
+                settings__sampler__max_new_tokens=tokens,
+                settings__data__noise=kind,
+            )
+    (figure,) = [one for one in _all_figures(tmp_path) if one.name == "gain_by_setting"]
+    (axes,) = figure.mpl_figure.axes
+    for bars in axes.containers:
+        assert bars[0].get_xdata().tolist() == [1, 2, 9]
+        assert bars[0].get_ydata().tolist() == [25, 50, 75]
+        assert bars[0].get_linestyle() != "None"
+    labels = [text.get_text() for text in figure.mpl_figure.legends[0].get_texts()]
+    assert labels == ["micro / micro, numbers", "micro / micro, typos"]
+    assert (axes.get_xlabel(), axes.get_xscale()) == ("answer tokens", "log")
+    for kind in ("typos", "numbers"):
+        shutil.rmtree(tmp_path / f"9 {kind}")
+    assert "gain_by_setting" not in [one.name for one in _all_figures(tmp_path)]
 
 
 def test_figures_fit_a_journal_s_width_with_legible_text(tmp_path):

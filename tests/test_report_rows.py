@@ -360,3 +360,44 @@ def test_profiles_pool_the_seeds_by_their_steps(tmp_path):
     assert (profile.steps, profile.seeds, profile.histogram.counts) == (40, 2, [30, 10])
     assert profile.means["kl_mean"] == pytest.approx((10 * 0.1 + 30 * 0.5) / 40)
     assert profile.methods == ("lightreasoner", "no_contrast")
+
+
+def test_settings_that_a_sweep_varies_are_rows_in_ascending_order(tmp_path):
+    axes = [(512, "typos", 0.5), (32, "typos", 0.5), (32, "numbers", 0.25), (32, None, 1.0)]
+    for number, (tokens, kind, share) in enumerate(axes):
+        noise = {"settings__data__noise": kind, "settings__data__noise_share": share}
+        for seed in (0, 1):
+            write_run(
+                tmp_path / f"{number} {seed}",
+                seed=seed,
+                settings__sampler__max_new_tokens=tokens,
+                sample__histogram={"bin_nats": 0.1, "counts": [number, 1]},
+                **noise,
+            )
+    overrides = ["sampler.max_new_tokens=32", "data.noise=numbers", "data.noise_share=0.25"]
+    cell = dict.fromkeys(("expert", "amateur", "data"), "micro")
+    cell |= {"method": "lightreasoner", "alpha": 0.2, "beta": 0.4, "overrides": overrides}
+    write_failed(tmp_path / "failed", "no luck", seed=2, **cell, learning_rate=1e-4)
+    sweep = _sweep(tmp_path)
+    found = [(row.label, row.seeds, row.missing_seeds) for row in sweep.rows[1:]]
+    name = "LightReasoner, "
+    assert found == [
+        (f"{name}noisy share 1, answer tokens 32", (0, 1), ()),
+        (f"{name}noise numbers, noisy share 0.25, answer tokens 32", (0, 1), (2,)),
+        (f"{name}noise typos, noisy share 0.5, answer tokens 32", (0, 1), ()),
+        (f"{name}noise typos, noisy share 0.5, answer tokens 512", (0, 1), ()),
+    ]
+    # Each has token positions of its own.
+    made = {profile.label: (profile.seeds, profile.histogram.counts) for profile in profiles(sweep)}
+    assert made == {
+        f"micro / micro ({label})": (2, [2 * number, 2])
+        for label, number in zip((row[0] for row in found), (3, 2, 1, 0), strict=True)
+    }
+
+
+def test_all_questions_are_labelled_with_their_number(tmp_path):
+    for questions, limit in ((300, 300), (7473, None)):
+        counted = {"sample__questions": questions, "settings__data__max_questions": limit}
+        write_run(tmp_path / str(questions), **counted)
+    labels = [row.label for row in _sweep(tmp_path).rows[1:]]
+    assert labels == ["LightReasoner, questions 300", "LightReasoner, questions 7473"]

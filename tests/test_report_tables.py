@@ -260,10 +260,14 @@ def test_gaps_are_in_descending_order_beside_the_published_ones(tmp_path):
         choices = _papers("lightreasoner", amateur, before=right, after=right)
         gap = {"decoder": "greedy", "expert": {"gsm8k": result(4, 10)}}
         gap["amateur"] = {"gsm8k": result(correct, 10)}
+        if correct == 1:
+            nats = {"expert": -0.5, "amateur": -0.75, "difference": 0.25, "ci95": [0.2, 0.3]}
+            gap["nats"] = {"solutions": 10, **nats}
         write_run(tmp_path / amateur, **choices, evaluate__gap=gap)
     table = _make(tmp_path, gap_table)
     assert _column(table, "amateur") == ["qwen_0_5b", "qwen_math_1_5b_instruct"]
     assert [cell.split(" ")[0] for cell in _column(table, "gap")] == ["+30.0", "-50.0"]
+    assert _column(table, "gap, nats/token") == ["+0.250 ± 0.050", ABSENT]
     assert _column(table, "gap published") == ["+38.2", "-42.3"]
     assert _column(table, "decoding") == ["greedy", "greedy"]
     assert _column(_make(tmp_path, accuracy_table), "AVG published") == ["52.7", "68.1", "53.2"]

@@ -205,6 +205,25 @@ def test_excluded_ids_and_padding_rows_leave_both_distributions():
     assert torch.equal(scores["expert_top1"], torch.tensor(columns)[p.argmax(-1)])
 
 
+def test_mean_log_likelihoods_are_those_of_the_tokens_in_the_shared_distribution(pair):
+    """By hand: one plain pass of each model, renormalized without the excluded id."""
+    expert, amateur = pair
+    prompt, question = Prompt(SYSTEM), "Tom has 47 pens."
+    ids = render_prompt(expert.tokenizer, question, prompt)
+    answer = expert.tokenizer("47 + 38: 7 + 8 = 15")["input_ids"]
+    row = {"question": question, "question_id": "0", "prompt_ids": ids, "token_ids": answer}
+    shared = SharedVocabulary(len(expert.tokenizer), excluded=(4,))
+    expected = []
+    for model in pair:
+        with torch.no_grad():
+            logits = model.model(torch.tensor([[*ids, *answer]])).logits[0, len(ids) - 1 : -1]
+        logits[:, 4] = -torch.inf
+        log_probs = logits.log_softmax(-1)
+        expected.append(statistics.fmean(log_probs[i, t].item() for i, t in enumerate(answer)))
+    found = score.mean_log_likelihoods(row, expert, amateur, shared, prompt)
+    assert found == pytest.approx(expected, rel=1e-4)
+
+
 def test_nan_names_the_model_and_the_question(tmp_path, pair, shared, questions):
     expert, _ = pair
     broken = load_micro("micro")

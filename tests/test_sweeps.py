@@ -66,6 +66,9 @@ def label(settings) -> tuple:
         settings.amateur.name,
         settings.method.name,
         settings.data.max_questions,
+        settings.data.noise,
+        settings.data.noise_share,
+        settings.sampler.max_new_tokens,
         settings.sampler.prompt,
         settings.alpha,
         settings.beta,
@@ -128,7 +131,8 @@ def test_the_sweeps_have_the_cells_that_their_headers_describe():
     for name in ("ablation", "micro_ablation"):
         assert len(values(name, lambda s: s.method.name)) == 6
     assert values("micro_expertise_gap", lambda s: s.evaluator.gap) == {"sampled"}
-    assert len(values("micro_expertise_gap", lambda s: s.amateur.name)) == 5
+    assert len(values("micro_expertise_gap", lambda s: s.amateur.name)) == 9
+    assert values("micro_gap_kind", label) < values("micro_expertise_gap", label)
     assert all(s.stages == ["sample"] for s in of_first_seed("kl_profile"))
     curve, *_ = of_first_seed("training_curve")
     assert curve.distiller.steps / curve.distiller.snapshot_every == 10

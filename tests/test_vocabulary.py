@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from tokenizers import AddedToken
 
 from lr_exp.errors import UserError
 from lr_exp.models.vocabulary import shared_vocabulary
@@ -9,9 +10,12 @@ from lr_exp.models.vocabulary import shared_vocabulary
 
 class Table:
     pad_token_id = bos_token_id = eos_token_id = unk_token_id = None
+    chat_template = "{{ message }}<turn>"
 
-    def __init__(self, *tokens: str | None) -> None:
+    def __init__(self, *tokens: str | None, special: str | None = None) -> None:
         self._tokens = tokens
+        added = [AddedToken(token, special=token == special) for token in tokens[-1:] if token]
+        self.added_tokens_decoder = {len(tokens) - 1: token for token in added}
 
     def get_vocab(self) -> dict[str, int]:
         return {token: index for index, token in enumerate(self._tokens) if token is not None}
@@ -44,3 +48,16 @@ def test_reused_ids_are_left_out_not_checked():
     with pytest.raises(UserError, match="'<end>' against '<think>'"):
         shared(*pair)
     assert shared(*pair, reused_ids=(1, 77)).ids().tolist() == [0, 2]
+
+
+def test_a_special_token_without_a_row_is_left_out_unless_prompts_have_it():
+    """Gemma 3's tokenizer has an id for images, also with the models that read text only."""
+    image = Table("a", "b", "<image>", special="<image>")
+    assert shared(image, image, expert_rows=2, amateur_rows=2).ids().tolist() == [0, 1]
+    assert shared(image, image).ids().tolist() == [0, 1, 2]
+    for missing in (
+        Table("a", "b", "<image>"),  # an ordinary token
+        Table("a", "b", "<turn>", special="<turn>"),  # in the chat template
+    ):
+        with pytest.raises(UserError, match=r"has id 2 .* but its model has 2 rows"):
+            shared(missing, missing, expert_rows=2, amateur_rows=2)

@@ -212,7 +212,7 @@ def to_settings(
 ) -> Settings:
     """The composed configuration as typed settings, ranges checked.
 
-    A model whose `path` is overridden gets a name from that path, so that results are not shown
+    A model whose `path` or `init` is overridden gets another name, so that results are not shown
     under the preset's name.
 
     Raises UserError if a required value is missing, or one is out of range.
@@ -236,6 +236,8 @@ def to_settings(
     for role, part in (("expert", settings.expert), ("amateur", settings.amateur)):
         if f"{role}.path" in given and f"{role}.name" not in given and part.path:
             part.name = Path(part.path).name or part.path
+        if f"{role}.init" in given and f"{role}.name" not in given and part.init == "random":
+            part.name += "_random"
     return dataclasses.replace(settings, config_dirs=[str(folder) for folder in config_dirs])
 
 

@@ -143,7 +143,7 @@ class ModelSettings(_Checked, key="model."):
     package_path: str | None = _neutral(None)  # ... at this path inside it
     fallback_path: str | None = _neutral(None)  # used as `path` if the package is not installed
     trust_remote_code: bool = False  # run code from the model repository
-    # random: weights from a fixed seed, so that only config.json is needed; to measure speed.
+    # random: weights from a fixed seed, so that only config.json is needed; a control as amateur.
     init: Annotated[str, ("pretrained", "random")] = "pretrained"
     # Token ids that mean something else here than in the model's family. They are removed from both
     # distributions, and a trajectory is scored only up to the first of them.
@@ -190,6 +190,17 @@ class DataSettings(SourceSettings, key="data."):
 
     # The first N of a seeded shuffle; null: all, in order.
     max_questions: Annotated[int | None, COUNT] = None
+    # Changes this share of the questions, but not their references; see lr_exp/data/noise.py.
+    noise: Annotated[str | None, ("irrelevant", "typos", "numbers")] = None
+    noise_share: Annotated[float, "[0, 1]"] = 1.0
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.noise and self.format == "lr_samples":
+            raise UserError(
+                f"data.noise={self.noise} changes questions, but data=lr_samples has kept steps "
+                "instead: remove data.noise."
+            )
 
 
 @dataclass

@@ -206,6 +206,7 @@ FORMATS: dict[str, Reader] = {
     "gsm8k": _read_gsm8k,
     "math": _read_math,
     "math500": _columns("problem", "answer", "solution"),
+    "aime25": _columns("problem", "answer"),
     "svamp": _read_svamp,
     "asdiv": _read_asdiv,
     "minerva_math": _columns("question", "answer"),

@@ -59,10 +59,10 @@ def select_examples(
 ) -> list[Question]:
     """Up to `count` questions with answers as worked examples, the same in every run.
 
-    Their texts differ from those of the questions that are `asked`.
+    Their texts and ids differ from those of the questions that are `asked`.
     """
-    texts = {question.text for question in asked}
-    rest = [one for one in questions if one.answer is not None and one.text not in texts]
+    known = {part for question in asked for part in (question.text, question.id)}
+    rest = [q for q in questions if q.answer is not None and not known & {q.text, q.id}]
     return select_questions(rest, count, seed=0)
 
 

@@ -9,8 +9,11 @@ from pathlib import Path
 
 from lr_exp.errors import did_you_mean
 
-# The expert, then the amateurs, by the share of careful solutions in their training corpus.
-MODELS: tuple[str, ...] = ("expert", "micro", "micro_near", "micro_peer", "micro_master")
+# The expert, then the amateurs. A model's place is its training seed: append only.
+MODELS: tuple[str, ...] = (
+    *("expert", "micro", "micro_near", "micro_peer", "micro_master"),
+    *("micro_nearer", "micro_large_careless", "micro_small_careful"),
+)
 
 
 def model_folder(name: str) -> Path:

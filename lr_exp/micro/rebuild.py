@@ -8,6 +8,7 @@ import itertools
 import os
 import tempfile
 import time
+from dataclasses import replace
 from pathlib import Path
 
 # Before importing torch: with spinning threads, a step on two cores takes ten times as long when
@@ -38,7 +39,12 @@ RECIPES: dict[str, Recipe] = {
     "micro_near": Recipe(careful_share=0.10, steps=240),
     "micro_peer": Recipe(careful_share=0.4, steps=900),
     "micro_master": Recipe(careful_share=0.9, steps=1500),
+    "micro_nearer": Recipe(careful_share=0.14, steps=240),
+    "micro_small_careful": Recipe(careful_share=0.4, steps=300, width=48, layers=2, inner=192),
 }
+RECIPES["micro_large_careless"] = replace(
+    RECIPES["expert"], careful_share=0.05, steps=600, batch_size=16
+)
 
 
 def main() -> None:

@@ -78,9 +78,7 @@ def load(source: ModelSource, *, device: str, dtype: str) -> LanguageModel:
     if source.init == "random":
         from lr_exp.models.random_models import random_model
 
-        # Expert and amateur differ even if they have the same config.
-        seed = 0 if source.role == "expert" else 1
-        model = random_model(source.folder, device, dtype, source.attention, seed=seed)
+        model = random_model(source.folder, device, dtype, source.attention, source.role)
     else:
         model = _pretrained(source, dtype)
     rows = model.get_output_embeddings().weight.shape[0]

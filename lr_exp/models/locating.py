@@ -63,7 +63,7 @@ def locate(settings: ModelSettings, role: str) -> ModelSource:
             raise UserError(
                 f"{role}.init=random needs a folder with a config.json, not a GGUF file."
             )
-        fingerprint = digest(["random", role, _fingerprint(folder, None)])
+        fingerprint = digest(["random weights", role, _fingerprint(folder, None)])
     elif revision is not None:
         fingerprint = digest(["hub", path, revision])
     else:
@@ -89,6 +89,11 @@ def locate_amateur(settings: AmateurSettings, expert: ModelSource) -> ModelSourc
         raise UserError(
             f"amateur.path={settings.path} and amateur.drop_layers cannot be combined: early "
             "exit drops layers of the expert. Leave one out."
+        )
+    if settings.init == "random":
+        raise UserError(
+            "amateur.init=random and amateur.drop_layers cannot be combined: early exit shares the "
+            "expert's weights. Leave one out."
         )
     dropped = tuple(sorted(set(settings.drop_layers)))
     if not dropped or dropped[0] < 0:

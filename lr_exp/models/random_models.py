@@ -1,4 +1,4 @@
-"""Models with random weights, built from a config alone, for measuring speed."""
+"""Models with random weights, built from a config alone: to measure speed, or as an amateur."""
 
 from pathlib import Path
 from typing import Any
@@ -10,13 +10,16 @@ from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedTokenizerFa
 from lr_exp.errors import UserError
 
 _EOS = "<|endoftext|>"
-# Scales the last hidden state: distributions are then about as peaked as a trained model's. Nearly
-# uniform ones would make almost every token plausible, and each kept position store all ids.
+# Scales an expert's last hidden state: its distributions are then about as peaked as a trained
+# model's. Nearly uniform ones would make almost every token plausible, and each kept position store
+# all ids.
 _LOGIT_SCALE = 8.0
 
 
-def random_model(folder: Path, device: str, dtype: str, attention: str | None, *, seed: int) -> Any:
+def random_model(folder: Path, device: str, dtype: str, attention: str | None, role: str) -> Any:
     """A causal language model from the folder's config.json, created directly on the device.
+
+    The seed depends on the role: expert and amateur differ even if they have the same config.
 
     Raises UserError: the config does not describe a causal language model.
     """
@@ -25,7 +28,7 @@ def random_model(folder: Path, device: str, dtype: str, attention: str | None, *
     gpus = [torch_device] if torch_device.type == "cuda" else []
     try:
         with torch.random.fork_rng(devices=gpus), torch_device:
-            torch.manual_seed(seed)
+            torch.manual_seed(0 if role == "expert" else 1)
             model = AutoModelForCausalLM.from_config(
                 AutoConfig.from_pretrained(folder), dtype=getattr(torch, dtype), **options
             )
@@ -35,7 +38,7 @@ def random_model(folder: Path, device: str, dtype: str, attention: str | None, *
             f"({error})."
         ) from error
     norm = getattr(model.get_decoder(), "norm", None)
-    if norm is not None:
+    if norm is not None and role == "expert":
         norm.weight.data *= _LOGIT_SCALE
     return model
 

@@ -47,7 +47,8 @@ class SharedVocabulary:
 def tokens_with_rows(role: str, tokenizer: Any, rows: int | None) -> dict[int, str]:
     """All ids with their tokens, added and special ones included; each has a row in the model.
 
-    A padding token without a row is omitted: nothing is padded with it.
+    Tokens without a row are omitted if no prompt has them: a padding token, and special tokens that
+    the chat template does not name (Gemma 3's for images).
 
     Args:
         rows: of the model's output embedding, if known.
@@ -57,8 +58,11 @@ def tokens_with_rows(role: str, tokenizer: Any, rows: int | None) -> dict[int, s
     tokens = {index: token for token, index in tokenizer.get_vocab().items()}
     pad = tokenizer.pad_token_id
     used = (tokenizer.bos_token_id, tokenizer.eos_token_id, tokenizer.unk_token_id)
-    if rows is not None and pad is not None and pad >= rows and pad not in used:
-        tokens.pop(pad, None)
+    template = str(tokenizer.chat_template)
+    for index, token in tokenizer.added_tokens_decoder.items():
+        is_unused = index == pad or (token.special and token.content not in template)
+        if rows is not None and index >= rows and index not in used and is_unused:
+            tokens.pop(index, None)
     if not tokens:
         raise UserError(f"the {role}'s tokenizer has no tokens: check {role}.path.")
     last = max(tokens)

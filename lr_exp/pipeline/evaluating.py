@@ -18,16 +18,19 @@ import numpy as np
 from lr_exp import distributed
 from lr_exp.config.settings import BenchmarkSettings
 from lr_exp.data.lazy import repeated
-from lr_exp.data.questions import fingerprint, prompts_fingerprint
+from lr_exp.data.questions import Question, fingerprint, prompts_fingerprint
 from lr_exp.data.sources import GENERATED
 from lr_exp.evaluator import answer, forcing, grade, votes
 from lr_exp.evaluator.aggregate import aggregate
 from lr_exp.evaluator.answer import Sampling
+from lr_exp.evaluator.prompts import question_text, worked_answer
+from lr_exp.models.prompts import render_solution
 from lr_exp.pipeline.context import RunContext
 from lr_exp.pipeline.distilling import Tuned
 from lr_exp.pipeline.inputs import GRADING_PACKAGES
 from lr_exp.pipeline.outcome import link
 from lr_exp.report.analyse.decomposition import decompose, forced_correct, has_format
+from lr_exp.report.analyse.paired import Z95
 from lr_exp.report.analyse.prompts import gains
 from lr_exp.report.analyse.samples import by_question, coverage, sampled_result
 from lr_exp.report.read.json_file import read_json_lines
@@ -36,12 +39,14 @@ from lr_exp.report.read.summary import (
     EvaluateSummary,
     Gains,
     Gap,
+    Nats,
     PromptResults,
     Result,
     Results,
     SampledResult,
     Samples,
 )
+from lr_exp.sampler import score
 from lr_exp.store import Artifact, Recipe, write_atomically
 from lr_exp.store.run_folder import answers_file, forced_file
 from lr_exp.store.shards import read_by_index
@@ -164,7 +169,40 @@ def _gap(context: RunContext, decoder: str) -> tuple[Gap, float]:
         for who in ("expert", "amateur")
     }
     results = {who: {benchmark.name: one.result} for who, one in measured.items()}
-    return Gap(decoder=decoder, **results), sum(one.seconds for one in measured.values())
+    seconds = sum(one.seconds for one in measured.values())
+    scored = _scored_solutions(context, benchmark)
+    if scored is None:
+        return Gap(decoder=decoder, **results), seconds
+    nats = Nats.model_validate(scored.facts)
+    return Gap(decoder=decoder, nats=nats, **results), seconds + scored.seconds
+
+
+def _scored_solutions(context: RunContext, benchmark: BenchmarkSettings) -> Artifact | None:
+    """Both models' log-likelihoods of the benchmark's solutions; None with fewer than two."""
+    run = context.inputs
+    questions = [one for one in run.benchmark_questions[benchmark.name] if one.solution]
+    prompt = run.prompts[run.headline][benchmark.name]
+    models = {who.role: who.fingerprint for who in (run.expert, run.amateur)}
+    inputs = {"questions": fingerprint(questions), "shared": asdict(run.shared), **models}
+
+    def build(_: Path) -> dict[str, Any]:
+        pair = (*context.models.pair(), run.shared)
+
+        def score_one(question: Question) -> list[float]:
+            text, solution = question_text(question), worked_answer(question)
+            prompt_ids, ids, _ = render_solution(pair[0].tokenizer, text, solution, prompt)
+            row = {"question_id": question.id, "question": text, "prompt_ids": prompt_ids}
+            return score.mean_log_likelihoods(row | {"token_ids": ids}, *pair, prompt)
+
+        nats = np.array([score_one(question) for question in questions])
+        shifts = nats[:, 0] - nats[:, 1]
+        mean, half = shifts.mean(), Z95 * shifts.std(ddof=1) / len(shifts) ** 0.5
+        names = ("expert", "amateur", "difference")
+        values = dict(zip(names, (*nats.mean(axis=0).tolist(), float(mean)), strict=True))
+        return {"solutions": len(nats), **values, "ci95": [float(mean - half), float(mean + half)]}
+
+    recipe = Recipe("likelihood", score.VERSION, inputs, {"prompt": prompt.identity, **run.machine})
+    return context.make(recipe, build, together=True) if len(questions) > 1 else None
 
 
 def _samples(

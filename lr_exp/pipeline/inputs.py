@@ -17,6 +17,7 @@ from lr_exp import __version__
 from lr_exp.config.method import Method
 from lr_exp.config.settings import PromptSettings, Settings
 from lr_exp.data.benchmarks import load_benchmark, load_shots
+from lr_exp.data.noise import with_noise
 from lr_exp.data.questions import (
     Question,
     fingerprint,
@@ -123,7 +124,11 @@ class Inputs:
     def questions(self) -> Sequence[Question]:
         """The questions to learn from, chosen by the seed."""
         settings = self.settings
-        return select_questions(self._data_source, settings.data.max_questions, settings.seed)
+        data, seed = settings.data, settings.seed
+        chosen = select_questions(self._data_source, data.max_questions, seed)
+        if data.noise is None:
+            return chosen
+        return with_noise(chosen, self._data_source, data.noise, data.noise_share, seed)
 
     @cached_property
     def benchmark_questions(self) -> dict[str, list[Question]]:

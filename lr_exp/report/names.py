@@ -52,6 +52,13 @@ EXPERTS = (
     "qwen_math_7b_instruct",
 )
 AMATEURS = ("qwen_0_5b", "qwen_1_5b", "qwen_math_1_5b", "qwen_math_1_5b_instruct")
+# Settings whose values distinguish rows where they differ within a sweep.
+SWEPT = {
+    "data.noise": "noise",
+    "data.noise_share": "noisy share",
+    "data.max_questions": "questions",
+    "sampler.max_new_tokens": "answer tokens",
+}
 DECODERS = ("greedy", "sampled", "contrastive")
 
 AVERAGE = "AVG"
@@ -72,6 +79,7 @@ class Setup:
     decoder: str = "greedy"
     prompt: str | None = None  # of the sampler
     learning_rate: float | None = None
+    swept: tuple[tuple[str, float | str], ...] = ()  # keys of `SWEPT` with their values
 
     @property
     def label(self) -> str:
@@ -88,8 +96,9 @@ class Setup:
         """`amateur micro`, `data gsm8k`, ...; choices that no stage read are left out."""
         signs = {"alpha": "α", "beta": "β", "learning_rate": "learning rate"}  # noqa: RUF001
         values = {name: getattr(self, name) for name in names}
+        values |= {SWEPT[key]: value for key, value in values.pop("swept", ())}
         return [
-            f"{signs[name]} {value:g}" if name in signs else f"{name} {value}"
+            f"{signs.get(name, name)} {value if isinstance(value, str) else format(value, 'g')}"
             for name, value in values.items()
             if value is not None
         ]
@@ -107,6 +116,7 @@ class Setup:
             self.alpha or 0.0,
             self.beta or 0.0,
             self.learning_rate or 0.0,
+            [(isinstance(value, str), value) for _, value in self.swept],
         )
 
 

@@ -11,9 +11,11 @@ from typing import Any
 _STANDARD_ERRORS = 2
 
 # Share of positions above 0.4 nats, the paper's beta. The paper has about 20 %. Micro pairs that
-# gain have 15 % (`micro`) and 5.8 % (`micro_near`); those that do not have 1.8 % (`micro_master`),
-# 1.3 % (`micro_early_exit`) and 0 % (`micro_peer`).
+# gain have 16 % (`micro`) and 22 % (`micro_near`); those that do not have 1.8 % (`micro_master`),
+# 1.3 % (`micro_early_exit`) and 0 % (`micro_peer`). The pair that gains most has 2.3 %
+# (`micro_large_careless`): few positions are enough where most of their labels move.
 _MIN_HIGH_KL_SHARE = 0.03
+_MOSTLY_MOVING = 0.5  # share of the kept steps
 # SmolLM2-135M against itself without one layer has 18 % above 0.4 and 48 % below 0.1; plain SmolLM2
 # against a copy tuned on solutions 34 % and 44 %. Without two or three layers the output is
 # incoherent: 50 to 67 % above and 20 to 24 % below.
@@ -53,7 +55,8 @@ def _check_divergences(profile: Mapping[str, Any]) -> str | None:
         f"the KL divergence is above 0.4 nats at {100 * high:.1f} % of token positions and below "
         f"0.1 at {100 * low:.0f} %, mean {mean:.3f} ({_PAPER_SHARES})"
     )
-    if high + _STANDARD_ERRORS * _standard_error(high, steps) < _MIN_HIGH_KL_SHARE:
+    is_low = high + _STANDARD_ERRORS * _standard_error(high, steps) < _MIN_HIGH_KL_SHARE
+    if is_low and (profile.get("moving_of_kept") or 0.0) <= _MOSTLY_MOVING:
         return f"The amateur hardly differs from the expert: {numbers}. Choose a weaker amateur."
     too_high = high - _STANDARD_ERRORS * _standard_error(high, steps) > _MAX_HIGH_KL_SHARE
     if too_high or low + _STANDARD_ERRORS * _standard_error(low, steps) < _MIN_LOW_KL_SHARE:

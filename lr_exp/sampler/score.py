@@ -201,6 +201,22 @@ def answer_logits(
     return shared.restrict(expert_logits), shared.restrict(amateur_logits)
 
 
+def mean_log_likelihoods(
+    row: dict[str, Any],
+    expert: LanguageModel,
+    amateur: LanguageModel,
+    shared: SharedVocabulary,
+    prompt: Prompt,
+) -> list[float]:
+    """The expert's and the amateur's mean log-probability of a trajectory's tokens, in nats."""
+    tokens = torch.tensor(row["token_ids"][: scored_length(row["token_ids"], shared)])
+    columns = torch.searchsorted(shared.ids(), tokens)[:, None]
+    return [
+        contrast.log_probs(logits).gather(-1, columns.to(logits.device)).mean().item()
+        for logits in answer_logits(row, expert, amateur, shared, prompt)
+    ]
+
+
 @dataclass(frozen=True)
 class _Answer:
     """A trajectory to score, with the amateur's prompt."""

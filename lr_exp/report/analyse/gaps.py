@@ -7,7 +7,7 @@ from lr_exp.errors import UserError
 from lr_exp.report.analyse.comparable import SEPARATE, check_agree, counts, differences
 from lr_exp.report.analyse.paired import Estimate, accuracy_from_counts, independent_difference
 from lr_exp.report.read.runs import Run
-from lr_exp.report.read.summary import Gap
+from lr_exp.report.read.summary import Gap, Nats
 
 
 @dataclass(frozen=True)
@@ -19,6 +19,7 @@ class PairGap:
     expert: Estimate
     amateur: Estimate
     difference: Estimate
+    nats: Nats | None  # log-likelihoods of reference solutions
     notes: tuple[str, ...]  # warnings about runs with another result
 
 
@@ -51,7 +52,7 @@ def measured_gap(runs: Sequence[Run]) -> PairGap | None:
     notes = check_agree(f"{pair} ({decoder} on {benchmark})", measured, counted)
     expert, amateur = (accuracy_from_counts(one[benchmark]) for one in (gap.expert, gap.amateur))
     difference = independent_difference(expert, amateur)
-    return PairGap(benchmark, decoder, expert, amateur, difference, tuple(notes))
+    return PairGap(benchmark, decoder, expert, amateur, difference, gap.nats, tuple(notes))
 
 
 def _benchmark(run: Run, gap: Gap) -> str:

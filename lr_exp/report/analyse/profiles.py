@@ -6,7 +6,7 @@ from typing import Any
 
 from lr_exp.report import published
 from lr_exp.report.analyse.comparable import grouped
-from lr_exp.report.analyse.rows import Sweep, setup_of
+from lr_exp.report.analyse.rows import Sweep, setup_of, swept_keys
 from lr_exp.report.names import AMATEURS, Setup, method_label, rank
 from lr_exp.report.read.runs import Run
 from lr_exp.report.read.summary import Histogram, SampleSummary
@@ -47,16 +47,17 @@ class Profile:
 def profiles(sweep: Sweep) -> list[Profile]:
     """One per pair; methods with different trajectories have profiles of their own."""
     scored = [run for run in sweep.runs if run.sample.histogram and run.amateur]
-    by_method = grouped(scored, lambda run: (*_pair(run), run.method))
+    swept = swept_keys(scored)
+    by_method = grouped(scored, lambda run: (_pair(run), run.method, setup_of(run, swept).swept))
     groups: list[list[Run]] = []
     for runs in by_method.values():
         same = next((group for group in groups if _same_steps(runs, group)), None)
         groups.append(list(runs)) if same is None else same.extend(runs)
-    made = list(map(profile_of, groups))
+    made = [profile_of(runs, swept) for runs in groups]
     labels = [profile.label for profile in made]
     for i, profile in enumerate(made):
         if labels.count(profile.label) > 1:
-            shared = [*map(method_label, profile.methods), *profile.setup.listed("prompt")]
+            shared = [*map(method_label, profile.methods), *profile.setup.listed("prompt", "swept")]
             made[i] = replace(profile, label=f"{profile.label} ({', '.join(shared)})")
     return sorted(made, key=lambda one: (one.setup.order[0], rank(one.setup.amateur, AMATEURS)))
 
@@ -77,12 +78,12 @@ def _same_steps(ours: Sequence[Run], theirs: Sequence[Run]) -> bool:
     return len(pairs) == 1 and bool(both) and all(mine[seed] == other[seed] for seed in both)
 
 
-def profile_of(runs: Sequence[Run]) -> Profile:
+def profile_of(runs: Sequence[Run], swept: Sequence[str] = ()) -> Profile:
     """The profile of runs that all have a histogram."""
     seeds = [own[0].sample for own in grouped(runs, lambda run: run.seed).values()]
     histograms = [sample.histogram for sample in seeds if sample.histogram]
     settings = runs[0].settings
-    setup = setup_of(runs[0])
+    setup = setup_of(runs[0], swept)
     first = next((run for run in runs if run.sample.loss_histogram), runs[0])
     choices = first.method, first.alpha, first.beta
     same = [run.sample for run in runs if (run.method, run.alpha, run.beta) == choices]

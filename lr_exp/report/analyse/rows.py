@@ -8,13 +8,13 @@ from lr_exp.report.analyse import comparable
 from lr_exp.report.analyse.accuracies import Results, average_of, gain_of, read_results
 from lr_exp.report.analyse.comparable import grouped
 from lr_exp.report.analyse.paired import Estimate
-from lr_exp.report.names import BASELINE, Setup
+from lr_exp.report.names import BASELINE, SWEPT, Setup
 from lr_exp.report.read.run import Incomplete, Run
 from lr_exp.report.read.runs import Found
 
 _UNKNOWN = "unknown expert"
 # May differ between a variant's rows.
-_CHOICES = ("amateur", "data", "prompt", "alpha", "beta", "learning_rate")
+_CHOICES = ("amateur", "data", "prompt", "alpha", "beta", "learning_rate", "swept")
 
 
 @dataclass(frozen=True)
@@ -165,11 +165,12 @@ def _baseline_setup(run: Run) -> Setup:
 def _variants(runs: Sequence[Run], failed: Sequence[Incomplete], notes: list[str]) -> list[Row]:
     """One row per setup, with all its seeds."""
     tuning = [run for run in runs if run.results("tuned") or run.summary.distill or run.stopped]
-    groups = grouped(tuning, setup_of)
+    swept = swept_keys(tuning)
+    groups = grouped(tuning, lambda run: setup_of(run, swept))
     failures: dict[Setup, list[Incomplete]] = {}
     rows = []
     for run in failed:
-        setup = setup_of(run)
+        setup = setup_of(run, swept)
         variant = setup.expert, setup.method
         rates = {one.learning_rate for one in groups if (one.expert, one.method) == variant}
         if setup.learning_rate is None and len(rates) == 1:  # not on the command line
@@ -225,8 +226,13 @@ def _variant(setup: Setup, runs: Sequence[Run], failed: Sequence[Incomplete]) ->
     )
 
 
-def setup_of(run: Run) -> Setup:
-    expert = run.expert or _UNKNOWN
+def swept_keys(runs: Sequence[Run]) -> list[str]:
+    """The keys of `SWEPT` whose values differ between runs."""
+    return [key for key in SWEPT if len({run.swept(key) for run in runs}) > 1]
+
+
+def setup_of(run: Run, swept: Sequence[str] = ()) -> Setup:
+    expert, values = run.expert or _UNKNOWN, [(key, run.swept(key)) for key in swept]
     return Setup(
         expert,
         run.method,
@@ -237,6 +243,7 @@ def setup_of(run: Run) -> Setup:
         run.decoder,
         run.prompt,
         run.learning_rate,
+        tuple((key, value) for key, value in values if value is not None),
     )
 
 

@@ -10,7 +10,13 @@ from lr_exp.report.figures.gain_parts import gain_parts, gain_parts_by_row
 from lr_exp.report.figures.run import gain_by_benchmark, kept_by_position, training_curves
 from lr_exp.report.figures.steps import lorenz_curve, lorenz_curves
 from lr_exp.report.figures.style import STYLE, styled
-from lr_exp.report.figures.sweep import ablation_radar, alpha_beta_map, cost_bars, gain_against_gap
+from lr_exp.report.figures.sweep import (
+    ablation_radar,
+    alpha_beta_map,
+    cost_bars,
+    gain_against_gap,
+    gain_by_setting,
+)
 from lr_exp.report.figures.training import accuracy_by_step, entropy_by_step
 from lr_exp.report.read.runs import Run
 from lr_exp.store import Recipe, Store, digest, file_digest
@@ -25,6 +31,7 @@ _OF_SWEEP = (
     gain_parts_by_row,
     lorenz_curves,
     gain_against_gap,
+    gain_by_setting,
     ablation_radar,
     accuracy_by_step,
     entropy_by_step,

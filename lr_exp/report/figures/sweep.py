@@ -4,6 +4,7 @@ import math
 from dataclasses import replace
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from lr_exp.report.analyse.comparable import grouped
@@ -12,7 +13,7 @@ from lr_exp.report.analyse.gaps import PairGap, measured_gap
 from lr_exp.report.analyse.rows import Row, Sweep
 from lr_exp.report.figures.figure import Figure, legend_below, panel_grid, whiskers
 from lr_exp.report.figures.style import MUTED, method_look, variant_look
-from lr_exp.report.names import ABSENT, benchmark_label, method_label
+from lr_exp.report.names import ABSENT, SWEPT, benchmark_label, method_label
 
 _COST_CAPTION = (
     "Sampling plus tuning time, sampled problems and tuned tokens of each method: means over "
@@ -21,8 +22,14 @@ _COST_CAPTION = (
 _MAX_BARS = 30
 _GAIN_CAPTION = (
     "Gain in average accuracy over the untuned expert (dashed line at 0) against the pair's "
-    "expertise gap (expert minus amateur accuracy). Error bars show 95 % intervals over questions."
+    "expertise gap: expert minus amateur accuracy, and expert minus amateur mean log-likelihood of "
+    "reference solutions. Error bars show 95 % intervals over questions."
 )
+_SETTING_CAPTION = (
+    "Gain in average accuracy over the untuned expert (dashed line at 0). Error bars show 95 % "
+    "intervals over questions and seeds."
+)
+_MIN_NUMBERS = 3  # values of a setting that make a line
 _MAP_CAPTION = (
     "Average accuracy in % for each α (rows) and β (columns), and the share of scored steps that "  # noqa: RUF001
     "was kept."
@@ -84,6 +91,7 @@ def _short(value: float) -> str:
 
 
 def gain_against_gap(sweep: Sweep) -> Figure | None:
+    """A panel by accuracy and, if reference solutions were scored, one by log-likelihood."""
     points = [
         (row, gap)
         for row in sweep.rows
@@ -94,32 +102,62 @@ def gain_against_gap(sweep: Sweep) -> Figure | None:
     if len(points) < 2:
         return None
     benchmark, decoder = _measure(points[0][1])
-    has_methods = len({row.setup.method for row, _ in points}) > 1
-
-    def label(point: tuple[Row, PairGap]) -> str:
-        setup = point[0].setup
-        method = f", {method_label(setup.method)}" if has_methods else ""
-        return f"{setup.expert} / {setup.amateur}{method}"
-
-    mpl_figure, (axes,) = panel_grid(1, 1, 2.4)
-    axes.axhline(0, color=MUTED, linewidth=0.8, linestyle="--", zorder=0)
-    drawn = {}
-    for number, (name, own) in enumerate(grouped(points, label).items()):
-        look = variant_look(own[0][0].setup.method, number)
-        drawn[name] = axes.errorbar(
-            [100 * gap.difference.mean for _, gap in own],
-            [100 * row.gain.mean for row, _ in own if row.gain],
-            xerr=whiskers([gap.difference for _, gap in own]),
-            yerr=whiskers([row.gain for row, _ in own if row.gain]),
-            color=look.colour,
-            marker=look.marker,
-            linestyle="",
-            elinewidth=0.8,
-        )
-    axes.set_xlabel(f"expertise gap on {benchmark_label(benchmark)}, {decoder} (points)")
-    axes.set_ylabel("gain of the average (points)")
-    legend_below(mpl_figure, drawn)
+    title, gaps = f"expertise gap on {benchmark_label(benchmark)}", [gap for _, gap in points]
+    shares = [(gap.difference.mean, *gap.difference.ci95) for gap in gaps]
+    panels = {f"{title}, {decoder} (points)": 100 * np.array(shares)}
+    nats = [(gap.nats.difference, *gap.nats.ci95) for gap in gaps if gap.nats]
+    if len(nats) == len(gaps):
+        panels[f"{title} (nats per token)"] = np.array(nats)
+    mpl_figure = _drawn_gains([row for row, _ in points], panels)
     return Figure("gain_against_gap", "Gain against expertise gap", _GAIN_CAPTION, mpl_figure)
+
+
+def gain_by_setting(sweep: Sweep) -> Figure | None:
+    """Lines over the number of `SWEPT` that differs between rows; None if several do."""
+    rows = [row for row in sweep.rows if row.gain]
+    points = [(row, *pair) for row in rows for pair in row.setup.swept if pair[1] != str(pair[1])]
+    keys, numbers = {key for _, key, _ in points}, [float(number) for *_, number in points]
+    if len(keys) != 1 or len({*numbers}) < _MIN_NUMBERS:
+        return None
+    title, values = SWEPT[keys.pop()], np.array([numbers] * 3).T
+    mpl_figure = _drawn_gains([row for row, *_ in points], {title: values}, line=True)
+    if min(numbers) > 0:
+        mpl_figure.axes[0].set_xscale("log")
+    return Figure("gain_by_setting", f"Gain by {title}", _SETTING_CAPTION, mpl_figure)
+
+
+def _drawn_gains(rows: list[Row], panels: dict[str, Any], *, line: bool = False) -> Any:
+    """Gains against values with the ends of their intervals, `(rows, 3)`, by the axis' title."""
+    has_methods = len({row.setup.method for row in rows}) > 1
+
+    def label(index: int) -> str:
+        setup = rows[index].setup
+        texts = [method_label(setup.method)] if has_methods else []
+        texts += [value for _, value in setup.swept if isinstance(value, str)]
+        return ", ".join([f"{setup.expert} / {setup.amateur}", *texts])
+
+    mpl_figure, all_axes = panel_grid(len(panels), len(panels), 2.4, sharey=True)
+    drawn = {}
+    for axes, (title, values) in zip(all_axes, panels.items(), strict=True):
+        axes.axhline(0, color=MUTED, linewidth=0.8, linestyle="--", zorder=0)
+        for number, (name, own) in enumerate(grouped(range(len(rows)), label).items()):
+            look = variant_look(rows[own[0]].setup.method, number)
+            gains = [gain for i in own if (gain := rows[i].gain)]
+            x, low, high = values[own].T
+            drawn[name] = axes.errorbar(
+                x,
+                [100 * gain.mean for gain in gains],
+                xerr=[x - low, high - x],
+                yerr=whiskers(gains),
+                color=look.colour,
+                marker=look.marker,
+                linestyle=look.line if line else "",
+                elinewidth=0.8,
+            )
+        axes.set_xlabel(title)
+    all_axes[0].set_ylabel("gain of the average (points)")
+    legend_below(mpl_figure, drawn)
+    return mpl_figure
 
 
 def _measure(gap: PairGap) -> tuple[str, str]:

@@ -82,6 +82,13 @@ class Run:
         asked = self.evaluate if prompt is None else (self.evaluate.prompts or {})[prompt]
         return (asked.tuned if who == "tuned" else asked.expert) or {}
 
+    def swept(self, key: str) -> float | str | None:
+        """The value of a setting as `names.SWEPT` has it; None if it is unknown."""
+        if key == "data.max_questions" and self.sample.questions:
+            return self.sample.questions  # also where the setting is null
+        group, _, name = key.partition(".")
+        return (self.settings.get(group) or {}).get(name)
+
     @property
     def prompts(self) -> list[str]:
         """The forms of the prompt in the evaluation, the headline first."""
@@ -187,6 +194,12 @@ class Incomplete(Run):
         super().__init__(folder, name, Summary.model_construct(None, **_UNKNOWN | parts | known))
         with suppress(ValueError):
             self.learning_rate = float(self.override("distiller.learning_rate") or "")
+
+    def swept(self, key: str) -> float | str | None:
+        given = self.override(key)
+        with suppress(ValueError):
+            return float(given or "")
+        return None if given == "null" else given
 
     @property
     def is_damaged(self) -> bool:

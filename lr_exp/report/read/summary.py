@@ -169,12 +169,23 @@ class Result(_Part):
 Results = dict[str, Result]  # by benchmark
 
 
+class Nats(_Part):
+    """Mean log-likelihood of reference solutions, in nats per token, averaged over questions."""
+
+    solutions: Count
+    expert: Number
+    amateur: Number
+    difference: Number  # expert minus amateur
+    ci95: Annotated[list[Number], Field(min_length=2, max_length=2)]  # of it, over questions
+
+
 class Gap(_Part):
     """Expert and amateur on the same benchmark, with the same decoder."""
 
     decoder: str | None = None
     expert: Results
     amateur: Results
+    nats: Nats | None = None  # None if the benchmark has no solutions
 
 
 class CurvePoint(_Part):

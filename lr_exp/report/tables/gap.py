@@ -54,6 +54,7 @@ def gap_table(sweep: Sweep, name: str) -> Table | None:
         (Column("expert alone"), [cell.percent(gap.expert) for gap in gaps]),
         (Column("amateur alone"), [cell.percent(gap.amateur) for gap in gaps]),
         *with_published("gap", differences, rows, papers, "+.1f"),
+        (Column("gap, nats/token"), list(map(_nats, gaps))),
         (Column("n"), [f"{gap.expert.questions:,}" for gap in gaps]),
     ]
     records = [
@@ -66,6 +67,7 @@ def gap_table(sweep: Sweep, name: str) -> Table | None:
             **estimate_record("amateur_accuracy", gap.amateur, "amateur_stderr"),
             **estimate_record("gap", gap.difference),
             "gap_published": row.published.get(papers),
+            "gap_nats": gap.nats.difference if gap.nats else None,
             "n": gap.expert.questions,
         }
         for row, gap in measured
@@ -84,3 +86,10 @@ def _row(sweep: Sweep, expert: str, amateur: str | None) -> Row:
     rows = [row for row in sweep.rows if (row.setup.expert, row.setup.amateur) == (expert, amateur)]
     rows.append(Row(Setup(expert, None, amateur)))
     return next((row for row in rows if "gap" in row.published), rows[0])
+
+
+def _nats(gap: PairGap) -> str:
+    """`+0.123 ± 0.004`: the expert's log-likelihood of reference solutions minus the amateur's."""
+    if gap.nats is None:
+        return ABSENT
+    return f"{gap.nats.difference:+.3f} ± {gap.nats.ci95[1] - gap.nats.difference:.3f}"

@@ -147,8 +147,10 @@ def estimate_record(
 
 def setup_record(row: Row) -> dict[str, Any]:
     """The first columns of a row in a CSV file: its setup, number of seeds and remarks."""
+    setup = asdict(row.setup)
     return {
-        **asdict(row.setup),
+        **dict(setup.pop("swept")),
+        **setup,
         "variant": row.label,
         "seeds": None if row.is_baseline else len(row.seeds),
         "seeds_run": None if row.is_baseline else row.seed_count,
