@@ -5,9 +5,10 @@ from types import SimpleNamespace
 
 import pytest
 
-from lr_exp.calibration.__main__ import METHODS, main
+from lr_exp.calibration.__main__ import main
 from lr_exp.calibration.planted import PLANTED
 from lr_exp.calibration.recovery import oracle, recovery_table, states_answer
+from lr_exp.calibration.running import METHODS
 from lr_exp.report.analyse.paired import Estimate
 
 BOX = "\\boxed{85}"
