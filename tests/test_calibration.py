@@ -6,9 +6,8 @@ from types import SimpleNamespace
 import pytest
 
 from lr_exp.calibration.__main__ import main
-from lr_exp.calibration.planted import PLANTED
+from lr_exp.calibration.planted import METHODS, PLANTED
 from lr_exp.calibration.recovery import oracle, recovery_table, states_answer
-from lr_exp.calibration.running import METHODS
 from lr_exp.report.analyse.paired import Estimate
 
 BOX = "\\boxed{85}"
@@ -75,9 +74,10 @@ def test_a_planted_value_outside_the_interval_is_marked():
 
     parts = {"latent": around(0.5), "format": around(0.0)}
     true = {"latent": around(0.56), "format": around(0.049)}
-    table = recovery_table({("carry", "sharpened"): (parts, true)}, "calibration")
+    table = recovery_table({("carry", "sharpened"): (parts, true)})
     assert [row[-2:] for row in table.rows] == [["+56.0", "NO"], ["+4.9", "yes"]]
-    assert table.notes[0].startswith("Oracle inside the interval: 1 of 2 (50 %).")
+    counts = "1 of 2 (50 %); questions: 50, seeds: 1."
+    assert table.notes[0] == f"Oracle inside the interval: {counts}"
     assert table.records[0]["inside"] is False
     assert table.records[0]["measured_low"] == 45.0
 
@@ -87,6 +87,7 @@ def test_a_planted_value_outside_the_interval_is_marked():
     [
         (["--jobs", "0"], "--jobs=0 is out of range"),
         (["evaluator.max_exampels=5"], "evaluator.max_exampels"),
+        (["evaluator.force_answer=false"], "a calibration needs all stages"),
     ],
 )
 def test_bad_input_is_one_error(tmp_path, capsys, words, message):

@@ -10,14 +10,13 @@ expert's, at kept positions, and graded. A run that was stopped resumes.
 import argparse
 import json
 import sys
-import textwrap
 from collections.abc import Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Annotated
 
 from lr_exp.config.settings import check_value
-from lr_exp.errors import command, guard_tracebacks, printable, redact
+from lr_exp.errors import command, guard_tracebacks
 
 _COUNT = Annotated[int, "[1, 1000000]"]
 _BUDGET = {  # options: the values that they take, and what they are
@@ -39,8 +38,7 @@ def main(words: Sequence[str] | None = None) -> int:
     from lr_exp.audit.continuations import Budget, audit
     from lr_exp.audit.figure import audit_figure
     from lr_exp.audit.table import audit_table
-    from lr_exp.report.build import Report, write
-    from lr_exp.report.tables.formats import csv_text, one_line, plain_table
+    from lr_exp.report.build import write_and_print
 
     parser = argparse.ArgumentParser(
         prog="python -m lr_exp.audit",
@@ -62,18 +60,8 @@ def main(words: Sequence[str] | None = None) -> int:
     records = audit(compose(*chosen.overrides), Budget(**budget))
     table, figure = audit_table(records, "audit"), audit_figure(records)
     lines = "".join(json.dumps(record, ensure_ascii=False) + "\n" for record in records)
-    files = {
-        "audit.jsonl": lines.encode(),
-        "audit.csv": csv_text(table).encode(),
-        "audit.png": figure.png,
-        "audit.svg": figure.svg,
-    }
     short = replace(table, rows=[row for row in table.rows if row[1] == "all"])
-    notes = [textwrap.fill(one_line(note), 80) for note in table.notes]
-    where = f"By divergence, position and token: {', '.join(files)} in {chosen.out}"
-    report = Report(files, "\n".join([table.title, "", plain_table(short), *notes, "", where]))
-    write(report, chosen.out)
-    print(printable(redact(report.shown)))
+    write_and_print(table, figure, chosen.out, short, jsonl=lines)
     return 0
 
 

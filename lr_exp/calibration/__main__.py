@@ -8,26 +8,23 @@ Planted models that the store lacks are trained first. The overrides are those o
 
 import argparse
 import sys
-import textwrap
 from collections.abc import Sequence
 from itertools import product
 from pathlib import Path
 from typing import Annotated, Any
 
-from lr_exp.config.settings import check_value
-from lr_exp.errors import command, guard_tracebacks, printable, redact
+from lr_exp.config.settings import STAGES, check_value
+from lr_exp.errors import UserError, command, guard_tracebacks
 
 
 @command
 def main(words: Sequence[str] | None = None) -> int:
     """Writes and prints the calibration."""
     from lr_exp.api import compose
-    from lr_exp.calibration.planted import PLANTED
+    from lr_exp.calibration.planted import BENCHMARK, EXPERIMENT, METHODS, PLANTED, run_all
     from lr_exp.calibration.recovery import measured, oracle, recovery_figure, recovery_table
-    from lr_exp.calibration.running import BENCHMARK, EXPERIMENT, METHODS, run_all
-    from lr_exp.report.build import Report, write
+    from lr_exp.report.build import write_and_print
     from lr_exp.report.read.runs import find_runs
-    from lr_exp.report.tables.formats import csv_text, one_line, plain_table
 
     parser = argparse.ArgumentParser(
         prog="python -m lr_exp.calibration",
@@ -42,25 +39,24 @@ def main(words: Sequence[str] | None = None) -> int:
     parser.add_argument("--jobs", type=int, default=2, help="processes (default: 2)")
     chosen = parser.parse_intermixed_args(words)
     check_value("--jobs", chosen.jobs, Annotated[int, "[1, 1000]"])
-    store = compose(EXPERIMENT, *chosen.overrides).store  # also checks the overrides
-    cells = [*product(PLANTED, METHODS, dict.fromkeys(chosen.seeds))]
-    folders = [chosen.out / expert / method / f"seed_{seed}" for expert, method, seed in cells]
-    run_all(cells, folders, (EXPERIMENT, *chosen.overrides), store, chosen.jobs)
+    settings = compose(EXPERIMENT, *chosen.overrides)
+    evaluator, is_whole = settings.evaluator, {*settings.stages} == {*STAGES}
+    if not (is_whole and evaluator.force_answer and len(evaluator.prompts) > 1):
+        raise UserError(
+            "a calibration needs all stages, evaluator.force_answer=true and several "
+            "evaluator.prompts: leave them as in experiment=calibration."
+        )
+    cells = product(PLANTED, METHODS, dict.fromkeys(chosen.seeds))
+    folders = {one: chosen.out / one[0] / one[1] / f"seed_{one[2]}" for one in cells}
+    overrides = (EXPERIMENT, *chosen.overrides, f"benchmarks=[{BENCHMARK}]")
+    run_all(folders, overrides, settings.store, chosen.jobs)
     runs: dict[tuple[str, str], list[Any]] = {}
-    for (expert, method, _), folder in zip(cells, folders, strict=True):
-        runs.setdefault((expert, method), []).extend(find_runs(folder).runs)
+    for (*key, _), folder in folders.items():
+        runs.setdefault((key[0], key[1]), []).extend(find_runs(folder).runs)
+    if stopped := [run for own in runs.values() for run in own if run.stopped]:
+        raise UserError(f"{stopped[0].folder}: nothing was trained: {stopped[0].stopped}")
     found = {key: (measured(own, BENCHMARK), oracle(own, BENCHMARK)) for key, own in runs.items()}
-    table, figure = recovery_table(found, "calibration"), recovery_figure(found)
-    files = {
-        "calibration.csv": csv_text(table).encode(),
-        "calibration.png": figure.png,
-        "calibration.svg": figure.svg,
-    }
-    notes = [textwrap.fill(one_line(note), 80) for note in table.notes]
-    shown = [table.title, "", plain_table(table), *notes, "", f"{', '.join(files)} in {chosen.out}"]
-    report = Report(files, "\n".join(shown))
-    write(report, chosen.out)
-    print(printable(redact(report.shown)))
+    write_and_print(recovery_table(found), recovery_figure(found), chosen.out)
     return 0
 
 

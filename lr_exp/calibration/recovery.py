@@ -1,7 +1,7 @@
 """What the report measures of planted causes, beside what the texts of the answers say."""
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, cast
 
 import numpy as np
@@ -14,9 +14,10 @@ from lr_exp.report.figures.figure import Figure, legend_below, panel_grid, whisk
 from lr_exp.report.figures.style import HUES, MUTED, styled
 from lr_exp.report.read.run import Run
 from lr_exp.report.tables import cell
-from lr_exp.report.tables.table import Column, Table, estimate_record, table_of, text_column
+from lr_exp.report.tables.table import Column, Table, estimate_record
 
-Parts = dict[str, Estimate]
+PARTS = ("latent", "format", "prompt")
+Parts = dict[str, Estimate]  # by PARTS
 # By expert and method: what the report measures, and what the oracle says.
 Found = Mapping[tuple[str, str], tuple[Parts, Parts]]
 
@@ -35,38 +36,25 @@ def states_answer(graded: Mapping[str, Any]) -> bool:
     The number at the end of an answer that was cut off may lack digits, so it is ignored.
     """
     text = graded["output"] + ("\n" if graded["finished"] else "")
-    stated = re.findall(r", so (\d+)\D", text)
-    return stated[-1:] == [graded["reference"]]
+    return re.findall(r", so (\d+)\D", text)[-1:] == [graded["reference"]]
 
 
 def oracle(runs: Sequence[Run], benchmark: str) -> Parts:
     """The parts of the gain of runs that differ in their seed, from the texts of their answers."""
+
+    def shares(who: str, test: Callable[[Any], bool], prompt: str) -> Correct:
+        graded = [run.records(who, benchmark, prompt) for run in runs]
+        return np.array([[test(one) for one in own] for own in graded], dtype=float)
+
     headline, *_ = prompts = runs[0].prompts
-    stated: dict[str, dict[str, Correct]] = {"before": {}, "after": {}}
-    unstated: dict[str, Correct] = {}  # strict accuracy minus the share of right statements
-    for when, by_prompt in stated.items():
-        for prompt in prompts:
-            graded = [
-                run.records("expert" if when == "before" else run.final_model, benchmark, prompt)
-                for run in runs
-            ]
-            by_prompt[prompt] = _table(graded, states_answer)
-            if prompt == headline:
-                unstated[when] = _table(graded, is_strict) - by_prompt[prompt]
-    # What a model states with its best prompt more often than with the headline.
-    hidden = {
-        when: max(by_prompt.values(), key=np.mean) - by_prompt[headline]
-        for when, by_prompt in stated.items()
-    }
-    return {
-        "latent": difference(stated["after"][headline], stated["before"][headline]),
-        "format": difference(unstated["after"], unstated["before"]),
-        "prompt": difference(hidden["before"], hidden["after"]),
-    }
-
-
-def _table(graded: Sequence[Sequence[Mapping[str, Any]]], test: Any) -> Correct:
-    return np.array([[test(one) for one in own] for own in graded], dtype=float)
+    stated, form, hidden = [], [], []
+    for who in ("tuned", "expert"):
+        by_prompt = [shares(who, states_answer, prompt) for prompt in prompts]
+        stated.append(by_prompt[0])
+        form.append(shares(who, is_strict, headline) - by_prompt[0])
+        hidden.append(by_prompt[0] - max(by_prompt, key=np.mean))
+    values = (stated, form, hidden)
+    return {part: difference(*own) for part, own in zip(PARTS, values, strict=True)}
 
 
 def measured(runs: Sequence[Run], benchmark: str) -> Parts:
@@ -76,45 +64,39 @@ def measured(runs: Sequence[Run], benchmark: str) -> Parts:
     return {"latent": parts.latent, "format": parts.format, "prompt": cast(Estimate, shrinkage)}
 
 
-def recovery_table(found: Found, name: str) -> Table:
+def recovery_table(found: Found) -> Table:
     """One row per expert, method and part."""
-    rows = [
-        (expert, method, part, own, planted[part])
-        for (expert, method), (report, planted) in found.items()
-        for part, own in report.items()
-    ]
-    inside = [own.ci95[0] <= true.mean <= own.ci95[1] for *_, own, true in rows]
-    columns = [
-        text_column("expert", [row[0] for row in rows]),
-        text_column("method", [row[1] for row in rows]),
-        text_column("part", [row[2] for row in rows]),
-        (Column("measured"), [cell.with_interval(row[3]) for row in rows]),
-        (Column("oracle"), [cell.signed(100 * row[4].mean) for row in rows]),
-        text_column("inside", ["yes" if one else "NO" for one in inside]),
-    ]
-    records = [
-        {"expert": expert, "method": method, "part": part}
-        | {"n": own.questions, "seeds": own.seeds, "inside": is_inside}
-        | estimate_record("measured", own)
-        | estimate_record("oracle", true)
-        for (expert, method, part, own, true), is_inside in zip(rows, inside, strict=True)
-    ]
-    first = rows[0][3]
-    counts = f"Oracle inside the interval: {cell.part_of(sum(inside), len(inside))}."
-    note = f"{counts} {first.questions} questions, {first.seeds} seeds."
-    return table_of(name, "Calibration: planted causes", columns, records, [note, _ABOUT])
+    cells, records = [], []
+    for (expert, method), (report, planted) in found.items():
+        for part, own in report.items():
+            true, (low, high) = planted[part], own.ci95
+            is_inside = low <= true.mean <= high
+            numbers = [cell.with_interval(own), cell.signed(100 * true.mean)]
+            cells.append([expert, method, part, *numbers, "yes" if is_inside else "NO"])
+            records.append(
+                {"expert": expert, "method": method, "part": part, "inside": is_inside}
+                | {"n": own.questions, "seeds": own.seeds}
+                | estimate_record("measured", own)
+                | estimate_record("oracle", true)
+            )
+    titles = ("expert", "method", "part", "measured", "oracle", "inside")
+    columns = [Column(one, is_text=one not in ("measured", "oracle")) for one in titles]
+    inside = cell.part_of(sum(one["inside"] for one in records), len(records))
+    counts = f"questions: {records[0]['n']}, seeds: {records[0]['seeds']}"
+    notes = [f"Oracle inside the interval: {inside}; {counts}.", _ABOUT]
+    return Table("calibration", "Calibration", columns, cells, records, notes)
 
 
 def recovery_figure(found: Found) -> Figure:
     """A panel per part: measured against oracle, with 95 % intervals and the diagonal."""
-    experts = list(dict.fromkeys(expert for expert, _ in found))
+    experts = dict.fromkeys(expert for expert, _ in found)
     with styled():
         mpl_figure, panels = panel_grid(3, 3, 2.4, sharey=True)
-        drawn = {}
-        for axes, part in zip(panels, ("latent", "format", "prompt"), strict=True):
+        drawn: dict[str, Any] = {}
+        for axes, part in zip(panels, PARTS, strict=True):
             axes.axline((0, 0), slope=1, color=MUTED.light, linewidth=0.8)
             for hue, marker, name in zip(HUES[1:], "osD^v", experts, strict=False):
-                both = [pair for (expert, _), pair in found.items() if expert == name]
+                both = [own for (expert, _), own in found.items() if expert == name]
                 pairs = [(own[part], true[part]) for own, true in both]
                 drawn[name] = axes.errorbar(
                     [100 * true.mean for _, true in pairs],
@@ -130,4 +112,4 @@ def recovery_figure(found: Found) -> Figure:
         panels[0].set_ylabel("measured (points)")
         legend_below(mpl_figure, drawn)
     caption = "Each point is a method. Whiskers show 95 % intervals over questions and seeds."
-    return Figure("calibration", "Measured against planted causes", caption, mpl_figure)
+    return Figure("calibration", "Measured and planted causes", caption, mpl_figure)
