@@ -5,9 +5,12 @@ from types import SimpleNamespace
 
 import pytest
 
+from lr_exp.calibration import planted
 from lr_exp.calibration.__main__ import main
 from lr_exp.calibration.planted import METHODS, PLANTED
 from lr_exp.calibration.recovery import oracle, recovery_table, states_answer
+from lr_exp.micro import model_folder
+from lr_exp.micro.training import Recipe
 from lr_exp.report.analyse.paired import Estimate
 
 BOX = "\\boxed{85}"
@@ -94,6 +97,22 @@ def test_bad_input_is_one_error(tmp_path, capsys, words, message):
     assert main(["--out", str(tmp_path / "out"), *words]) == 1
     assert message in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
+
+
+def test_a_planted_model_is_trained_once_and_depends_on_its_corpus(tmp_path, monkeypatch):
+    def short(behaviours, **_):
+        return Recipe(behaviours, steps=2, batch_size=2)
+
+    monkeypatch.setattr(planted, "Training", short)
+    stores = [str(tmp_path / "one"), str(tmp_path / "other")]
+    first, second = (planted.build(one, "prompt", "amateur") for one in stores)
+    weights = [(one / "model.safetensors").read_bytes() for one in (first, second)]
+    assert weights[0] == weights[1]
+    assert first.parent.name == second.parent.name
+    assert planted.build(stores[0], "null", "amateur") != first
+    assert planted.build(stores[0], "carry", "expert") == model_folder("expert")
+    monkeypatch.setattr(planted, "train", None)  # would fail
+    assert planted.build(stores[0], "prompt", "amateur") == first
 
 
 @pytest.mark.slow
