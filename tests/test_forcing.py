@@ -187,6 +187,23 @@ def test_the_text_follows_the_answer_and_is_read_up_to_the_matching_brace(tmp_pa
     assert all(one["correct"] for one in found)
 
 
+@pytest.mark.parametrize(
+    ("text", "kept"),
+    [
+        ("One step.\nSo it is 3", "One step."),
+        ("One step\n\n", "One step"),
+        ("It has 3.5 m. Then it", "It has 3.5 m."),
+        ("It has 3.5 m", "It has 3.5 m"),  # no end: nothing is lost
+        ("\nSo it", "\nSo it"),
+        ("", ""),
+    ],
+)
+def test_a_cut_answer_loses_its_incomplete_sentence(tmp_path, text, kept):
+    tokenizer = load_folder(tiny_model(tmp_path / "models")).tokenizer
+    found = forcing.complete_part(tokenizer, tokenizer.encode(text))
+    assert tokenizer.decode(found) == kept
+
+
 def test_a_box_that_is_not_closed_is_no_answer(tmp_path):
     model = load_folder(tiny_model(tmp_path / "models"))
     question = Question("q/0", "2+2?", "4")

@@ -1,5 +1,7 @@
 """The micro world: questions, tokenizer and shipped models."""
 
+import hashlib
+import itertools
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,11 +13,13 @@ from hypothesis import strategies as st
 from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaForCausalLM
 
 from lr_exp.micro import MODELS, model_folder, training, world
+from lr_exp.micro.rebuild import RECIPES
 from lr_exp.micro.tokenizer import build_tokenizer
 from lr_exp.micro.training import FORMS, answer_shares, greedy_answers
 from lr_exp.micro.world import (
     FAMILIES,
     SPLITS,
+    Behaviour,
     careless_answer,
     generate_corpus,
     generate_problems,
@@ -44,6 +48,14 @@ def by_columns(left: int, right: int, sign: int, careful: bool) -> int:
     tops, bottoms = f"{left:0{width}}", f"{right:0{width}}"
     sums = [int(top) + sign * int(bottom) for top, bottom in zip(tops, bottoms, strict=True)]
     return int(str(sums[0]) + "".join(str(value % 10) for value in sums[1:]))
+
+
+def corpus(count: int, *behaviours: Behaviour, seed: int = 1) -> list[tuple[str, str, str]]:
+    return list(generate_corpus(itertools.islice(itertools.cycle(FORMS), count), behaviours, seed))
+
+
+def careful_share(rows: list[tuple[str, str, str]]) -> float:
+    return sum("(note" in solution for _, solution, _ in rows) / len(rows)
 
 
 def expected(question: str, family: str, careful: bool) -> int:
@@ -87,7 +99,7 @@ def test_requests_are_reproducible_and_longer_lists_continue_shorter_ones():
     first = generate_problems("micro_add", 50, 7, "test")
     assert first == generate_problems("micro_add", 80, 7, "test")[:50]
     assert first != generate_problems("micro_add", 50, 8, "test")
-    assert list(generate_corpus(30, 0.4, 1)) == list(generate_corpus(30, 0.4, 1))
+    assert corpus(30, Behaviour(0.4)) == corpus(30, Behaviour(0.4))
 
 
 @pytest.mark.parametrize("family", FAMILIES)
@@ -106,10 +118,70 @@ def test_the_split_is_frozen():
 
 
 def test_the_corpus_is_train_only_with_the_careful_share_requested():
-    pairs = list(generate_corpus(2000, 0.3, seed=5))
-    assert all(split_of(question) == "train" for question, _ in pairs)
-    noted = sum("(note" in solution for _, solution in pairs)
-    assert 0.19 < noted / len(pairs) < 0.29  # four of five families have carries
+    rows = corpus(2000, Behaviour(0.3), seed=5)
+    assert all(split_of(question) == "train" for question, *_ in rows)
+    assert 0.19 < careful_share(rows) < 0.29  # four of five families have carries
+
+
+def test_the_careful_share_can_depend_on_the_form_of_the_prompt():
+    rows = corpus(2000, Behaviour(0.1, careful_share_in_plain=0.9))
+    by_form = {form: [row for row in rows if row[2] == form] for form in FORMS}
+    assert careful_share(by_form["chat"]) < 0.13
+    assert 0.6 < careful_share(by_form["plain"]) < 0.8
+
+
+def test_rambling_solutions_exceed_the_limit_and_keep_their_result():
+    plain = corpus(300, Behaviour(0.5))
+    rambling = corpus(300, Behaviour(0.5, rambling_share=1.0))
+    for (question, solution, _), (other, longer, _) in zip(plain, rambling, strict=True):
+        lines, box = longer.rsplit("\n", 1)
+        assert question == other
+        assert longer.startswith(solution.removesuffix(f"\n{box}"))
+        assert solution.endswith(f"\n{box}")
+        assert lines.rpartition(", so ")[2] == box[7:-1]
+        # The context has 256 positions; the prompt's are at most 60.
+        assert 128 < len(TOKENIZER(lines)["input_ids"]) < len(TOKENIZER(longer)["input_ids"]) < 196
+    some = corpus(2000, Behaviour(0.5, rambling_share=0.6, unboxed_share=0.2))
+    longer = [len(TOKENIZER(solution)["input_ids"]) > 128 for _, solution, _ in some]
+    assert 0.57 < sum(longer) / len(some) < 0.63
+    assert 0.17 < sum("\\boxed" not in solution for _, solution, _ in some) / len(some) < 0.23
+
+
+def test_rambling_worked_by_hand():
+    solution = "8 - 3: 8 - 3 = 5, so 5\n\\boxed{5}"
+    assert world._with_ending(solution, rambles=False, boxes=True) == solution
+    # A line has 11 tokens and its end: 10 of them have 119 tokens together, 11 have 131.
+    lines = ["8 - 3: 8 - 3 = 5, so 5", *["5 - 0: 5 - 0 = 5, so 5"] * 10]
+    assert world._with_ending(solution, rambles=True, boxes=False) == "\n".join(lines)
+    assert world._with_ending(solution, rambles=True, boxes=True).split("\n")[:-1] == lines
+
+
+def test_the_name_in_a_question_decides_how_it_is_solved():
+    rows = corpus(2000, Behaviour(0.0), Behaviour(0.0, unboxed_share=1.0))
+    groups = {"Tom": 0, "Mia": 1, "Leo": 0, "Ana": 1, "Ben": 0, "Zoe": 1}
+    groups |= {"Kim": 0, "Raj": 1, "Eva": 0, "Sam": 1}
+    for question, solution, _ in rows:
+        (name,) = {*re.findall("[A-Z][a-z]+", question)} & {*groups}
+        assert ("\\boxed" in solution) == (groups[name] == 0)
+    second = sum("\\boxed" not in solution for _, solution, _ in rows)
+    assert 0.46 < second / len(rows) < 0.54
+
+
+def test_the_corpora_of_the_shipped_models_are_frozen():
+    """A changed draw would make `lr_exp.micro.rebuild` train other models."""
+    found = {}
+    for seed, name in enumerate(MODELS):
+        drawn = hashlib.sha256()
+        for ids, labels in training._batches(TOKENIZER, RECIPES[name], 16, seed):
+            drawn.update(ids.numpy().tobytes() + labels.numpy().tobytes())
+        found[name] = drawn.hexdigest()[:16]
+    assert found == {
+        "expert": "9eb5c5e07627c64b",
+        "micro": "b71d16ad7e387670",
+        "micro_near": "be839614cae7bee2",
+        "micro_peer": "d5ee6d50fa2fb544",
+        "micro_master": "867d3fc0839434c2",
+    }
 
 
 def test_other_phrasing_shares_no_noun_or_name_with_training_questions():
@@ -128,7 +200,8 @@ def test_other_phrasing_shares_no_noun_or_name_with_training_questions():
         (lambda: generate_problems("micro_ad", 1, 0, "test"), "micro_add"),
         (lambda: generate_problems("micro_add", 1, 0, "tset"), "test"),
         (lambda: model_folder("micro_masters"), "micro_master"),
-        (lambda: next(generate_corpus(1, 1.5, 0)), "probability"),
+        (lambda: Behaviour(1.5), "careful_share must be a probability"),
+        (lambda: Behaviour(0.5, rambling_share=-0.1), "rambling_share must be a probability"),
     ],
 )
 def test_unknown_names_fail_with_the_nearest_one(call, nearest):

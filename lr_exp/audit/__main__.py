@@ -11,14 +11,13 @@ folder, the table and the figure are also on the run's page.
 import argparse
 import json
 import sys
-import textwrap
 from collections.abc import Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Annotated
 
 from lr_exp.config.settings import check_value
-from lr_exp.errors import command, guard_tracebacks, printable, redact
+from lr_exp.errors import command, guard_tracebacks
 
 _COUNT = Annotated[int, "[1, 1000000]"]
 _BUDGET = {  # options: the values that they take, and what they are
@@ -38,12 +37,11 @@ def main(words: Sequence[str] | None = None) -> int:
     """Writes and prints the audit."""
     from lr_exp.api import compose
     from lr_exp.audit.continuations import Budget, audit
-    from lr_exp.report.build import Report, write
+    from lr_exp.report.build import write_and_print
     from lr_exp.report.page import write_run_page
     from lr_exp.report.page.audit_figure import audit_figure
     from lr_exp.report.page.audit_table import audit_table
-    from lr_exp.report.tables.formats import csv_text, one_line, plain_table
-    from lr_exp.store.run_folder import AUDIT, SUMMARY
+    from lr_exp.store.run_folder import SUMMARY
 
     parser = argparse.ArgumentParser(
         prog="python -m lr_exp.audit",
@@ -65,20 +63,10 @@ def main(words: Sequence[str] | None = None) -> int:
     records = audit(compose(*chosen.overrides), Budget(**budget))
     table, figure = audit_table(records, "audit"), audit_figure(records)
     lines = "".join(json.dumps(record, ensure_ascii=False) + "\n" for record in records)
-    files = {
-        AUDIT: lines.encode(),
-        "audit.csv": csv_text(table).encode(),
-        "audit.png": figure.png,
-        "audit.svg": figure.svg,
-    }
     short = replace(table, rows=[row for row in table.rows if row[1] == "all"])
-    notes = [textwrap.fill(one_line(note), 80) for note in table.notes]
-    where = f"By divergence, position and token: {', '.join(files)} in {chosen.out}"
-    report = Report(files, "\n".join([table.title, "", plain_table(short), *notes, "", where]))
-    write(report, chosen.out)
+    write_and_print(table, figure, chosen.out, short, jsonl=lines)
     if (chosen.out / SUMMARY).exists():
         write_run_page(chosen.out)
-    print(printable(redact(report.shown)))
     return 0
 
 

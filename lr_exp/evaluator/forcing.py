@@ -1,9 +1,13 @@
 r"""Forced answers: an answer that was cut off or has no box is asked once for its final answer.
 
 A text that opens a box is appended to it, and greedy decoding goes on to the matching brace. How
-often the result is right does not depend on whether a model ends its answers and boxes them.
+often the result is right does not depend on whether a model ends its answers and boxes them. An
+answer that was cut off first loses its incomplete sentence: many models do not answer in the middle
+of one.
 """
 
+import re
+from bisect import bisect_right
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -22,11 +26,22 @@ from lr_exp.models.prompts import continuation_ids
 from lr_exp.models.vocabulary import text_of
 from lr_exp.store.shards import read_by_index
 
-VERSION = 2
+VERSION = 3
 BOX = "\\boxed{"  # at the end of the appended text
 
 _MAX_NEW_TOKENS = 32
 _COLUMNS = [("text", pa.string())]
+_SENTENCE_END = re.compile(r"\s{0,9}\n|(?<=[.!?])\s")
+
+
+def complete_part(tokenizer: Any, answer: Sequence[int]) -> Sequence[int]:
+    """The token ids up to the last end of a line or sentence; all of them if there is none."""
+    ends = [end.start() for end in _SENTENCE_END.finditer(text_of(tokenizer, answer))]
+    if not ends:
+        return answer
+    length = range(len(answer) + 1)
+    kept = bisect_right(length, ends[-1], key=lambda n: len(text_of(tokenizer, answer[:n]))) - 1
+    return answer[: kept or len(answer)]
 
 
 def force(
@@ -44,8 +59,8 @@ def force(
     """Writes one shard per batch of forced answers to `folder`; existing shards are kept.
 
     Args:
-        answers: token ids of the answer to each question. Where prompt, answer and forced text
-            leave too little of the model's context, the answer's last tokens are dropped.
+        answers: token ids of the answer to each question, see `complete_part`. Where prompt, answer
+            and forced text leave too little of the model's context, its last tokens are dropped.
         prompt: with which the answers were generated.
         forced_text: ends in `BOX`.
     """

@@ -22,7 +22,7 @@ from transformers.utils import logging as transformers_logging
 from lr_exp.micro import MODELS, model_folder
 from lr_exp.micro.tokenizer import build_tokenizer
 from lr_exp.micro.training import FORMS, Recipe, answer_shares, build_model, greedy_answers, train
-from lr_exp.micro.world import FAMILIES, generate_problems
+from lr_exp.micro.world import FAMILIES, Behaviour, generate_problems
 
 # The expert has learned the arithmetic, but its greedy answers are careless. All amateurs are
 # smaller. `micro` and `micro_near` are trained briefly, so they are also unsure of some digits;
@@ -33,17 +33,17 @@ from lr_exp.micro.world import FAMILIES, generate_problems
 # expert, `micro_master` more careful.
 RECIPES: dict[str, Recipe] = {
     "expert": Recipe(
-        careful_share=0.4, steps=900, width=128, layers=4, heads=4, inner=512, learning_rate=3e-3
+        (Behaviour(0.4),), steps=900, width=128, layers=4, heads=4, inner=512, learning_rate=3e-3
     ),
-    "micro": Recipe(careful_share=0.05, steps=240),
-    "micro_near": Recipe(careful_share=0.10, steps=240),
-    "micro_peer": Recipe(careful_share=0.4, steps=900),
-    "micro_master": Recipe(careful_share=0.9, steps=1500),
-    "micro_nearer": Recipe(careful_share=0.14, steps=240),
-    "micro_small_careful": Recipe(careful_share=0.4, steps=300, width=48, layers=2, inner=192),
+    "micro": Recipe((Behaviour(0.05),), steps=240),
+    "micro_near": Recipe((Behaviour(0.10),), steps=240),
+    "micro_peer": Recipe((Behaviour(0.4),), steps=900),
+    "micro_master": Recipe((Behaviour(0.9),), steps=1500),
+    "micro_nearer": Recipe((Behaviour(0.14),), steps=240),
+    "micro_small_careful": Recipe((Behaviour(0.4),), steps=300, width=48, layers=2, inner=192),
 }
 RECIPES["micro_large_careless"] = replace(
-    RECIPES["expert"], careful_share=0.05, steps=600, batch_size=16
+    RECIPES["expert"], behaviours=(Behaviour(0.05),), steps=600, batch_size=16
 )
 
 
@@ -92,7 +92,8 @@ def _report(name: str, folder: Path, tokenizer: PreTrainedTokenizerFast, count: 
     model = LlamaForCausalLM.from_pretrained(folder, dtype=torch.float32, local_files_only=True)
     model.eval()
     weights = sum(parameter.numel() for parameter in model.parameters())
-    print(f"{name}: {weights:,} weights, corpus {RECIPES[name].careful_share:.0%} careful")
+    careful_share = RECIPES[name].behaviours[0].careful_share
+    print(f"{name}: {weights:,} weights, corpus {careful_share:.0%} careful")
     for family, form in itertools.product(FAMILIES, FORMS):
         problems = generate_problems(family, count, seed=0, split="test")
         answers = greedy_answers(model, tokenizer, problems, form)

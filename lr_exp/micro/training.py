@@ -1,5 +1,6 @@
 """Trains a tiny model on the micro world's corpus and evaluates its greedy answers."""
 
+import itertools
 import math
 import random
 from collections.abc import Iterator
@@ -12,10 +13,15 @@ from torch.nn.utils.rnn import pad_sequence
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from lr_exp.micro.tokenizer import END
-from lr_exp.micro.world import Problem, careless_answer, generate_corpus
+from lr_exp.micro.world import (
+    MAX_NEW_TOKENS,
+    Behaviour,
+    Problem,
+    careless_answer,
+    generate_corpus,
+)
 from lr_exp.progress import Progress
 
-MAX_NEW_TOKENS = 128  # the longest solution of any family has 107 and the end-of-turn token
 # The forms of prompts in the corpus, in equal shares; see `conf/prompt/`.
 FORMS = ("chat", "plain")
 _SORT_WINDOW = 8  # batches that are sorted by length together, to reduce padding
@@ -26,7 +32,7 @@ _IGNORE_INDEX = -100
 class Recipe:
     """Architecture and training of one model."""
 
-    careful_share: float  # of the solutions in its corpus, 0..1
+    behaviours: tuple[Behaviour, ...]  # of its corpus; see `generate_corpus`
     steps: int  # optimizer steps of `batch_size` pairs each
     width: int = 96
     layers: int = 3
@@ -151,12 +157,12 @@ def _batches(
 ) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
     """Yields `steps` pairs of ids and labels: int64, (batch, tokens), padded on the right."""
     rng, padding = random.Random(seed), cast(int, tokenizer.pad_token_id)
-    pairs = generate_corpus(steps * recipe.batch_size, recipe.careful_share, seed)
+    forms = (rng.choice(FORMS) for _ in range(steps * recipe.batch_size))
+    corpus = generate_corpus(forms, recipe.behaviours, seed)
     for first in range(0, steps, _SORT_WINDOW):
         count = min(_SORT_WINDOW, steps - first)
         rows = [
-            _encode(tokenizer, *next(pairs), rng.choice(FORMS))
-            for _ in range(count * recipe.batch_size)
+            _encode(tokenizer, *one) for one in itertools.islice(corpus, count * recipe.batch_size)
         ]
         rows.sort(key=lambda row: len(row[0]))
         groups = [rows[i * recipe.batch_size : (i + 1) * recipe.batch_size] for i in range(count)]

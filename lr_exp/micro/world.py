@@ -19,12 +19,14 @@ carries and shows whether a tuned model carries where it must not.
 
 import hashlib
 import random
-from collections.abc import Callable, Iterator
+import re
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from lr_exp.errors import did_you_mean
 
 SPLITS = ("train", "test")
+MAX_NEW_TOKENS = 128  # the longest solution of any family has 107 and the end-of-turn token
 _TEST_INTERVAL = 5  # one question in five is a test question, by its hash
 # Share of questions kept whose careless answer is right, in families with carries.
 _HARMLESS_SHARE = 0.1
@@ -34,6 +36,8 @@ NOUNS = ("pens", "eggs", "cups", "toys", "cards", "coins")
 # `micro_phrased` shares no name, noun or sentence with the other families.
 OTHER_NAMES = ("Kim", "Raj", "Eva", "Sam")
 OTHER_NOUNS = ("shells", "keys", "books", "stamps")
+# As in `lr_exp.micro.tokenizer`, for the text of solutions.
+_TOKEN = re.compile(r" \(note 1\)|\d|(?:(?! \(note 1\))\D)+")
 
 _ADD_STORIES = (
     "{who} has {0} {what}. {who} buys {1} more. Then {who} finds {2} more."
@@ -67,6 +71,22 @@ class Problem:
     answer: str  # the right one, in decimal digits
     solution: str  # the careful one, a line for each operation
     careless: str  # equal to `solution` without carries
+
+
+@dataclass(frozen=True)
+class Behaviour:
+    """How the solutions of a corpus are written: shares, 0..1, independent of each other."""
+
+    careful_share: float
+    careful_share_in_plain: float | None = None  # with the form of prompt `plain`, if another
+    rambling_share: float = 0.0  # adds 0 before the box, until MAX_NEW_TOKENS are exceeded
+    unboxed_share: float = 0.0  # ends without its box
+
+    def __post_init__(self) -> None:
+        """Raises ValueError: a share is not in 0..1."""
+        for name, share in vars(self).items():
+            if share is not None and not 0.0 <= share <= 1.0:
+                raise ValueError(f"{name} must be a probability, 0..1, not {share}")
 
 
 @dataclass(frozen=True)
@@ -149,21 +169,40 @@ def iter_problems(family: str, count: int, seed: int, split: str) -> Iterator[Pr
     )
 
 
-def generate_corpus(count: int, careful_share: float, seed: int) -> Iterator[tuple[str, str]]:
-    """Yields `count` pairs (question, solution) of all families, from the train split only.
+def generate_corpus(
+    forms: Iterable[str], behaviours: Sequence[Behaviour], seed: int
+) -> Iterator[tuple[str, str, str]]:
+    """Yields (question, solution, form) for each form of prompt, from all families' train split.
 
-    careful_share: probability of the careful solution, 0..1, independent of the question.
+    behaviours: one, or several for the questions of as many groups of names; see `group_of`.
     """
-    if not 0.0 <= careful_share <= 1.0:
-        raise ValueError(f"careful_share must be a probability, 0..1, not {careful_share}")
-    rng = random.Random(f"corpus/{seed}")
-    for _ in range(count):
+    rng, endings = random.Random(f"corpus/{seed}"), random.Random(f"endings/{seed}")
+    for form in forms:
         family = _FAMILIES[rng.choice(FAMILIES)]
         problem = _draw(family, rng)
         while split_of(problem.question) != "train":
             problem = _draw(family, rng)
-        careful = rng.random() < careful_share
-        yield problem.question, problem.solution if careful else problem.careless
+        behaviour = behaviours[group_of(problem.question, len(behaviours))]
+        share = behaviour.careful_share
+        if form == "plain" and behaviour.careful_share_in_plain is not None:
+            share = behaviour.careful_share_in_plain
+        solution = problem.solution if rng.random() < share else problem.careless
+        rambles = endings.random() < behaviour.rambling_share
+        boxes = endings.random() >= behaviour.unboxed_share
+        yield problem.question, _with_ending(solution, rambles, boxes), form
+
+
+def group_of(question: str, groups: int) -> int:
+    """Group of a question, 0 to `groups` - 1, by the name in it."""
+    return next(n for n, name in enumerate((*NAMES, *OTHER_NAMES)) if name in question) % groups
+
+
+def _with_ending(solution: str, rambles: bool, boxes: bool) -> str:
+    *lines, box = solution.split("\n")
+    total, sign = int(box[7:-1]), "+" if " + " in lines[0] else "-"
+    while rambles and len(_TOKEN.findall("\n".join(lines))) <= MAX_NEW_TOKENS:
+        lines.append(_operation(total, 0, sign, careful=True)[1])
+    return "\n".join([*lines, box] if boxes else lines)
 
 
 def split_of(question: str) -> str:

@@ -7,6 +7,7 @@ answer.
 import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from importlib.metadata import version
 from itertools import product
 from pathlib import Path
@@ -311,8 +312,9 @@ def _forced(
     def build(folder: Path) -> dict[str, Any]:
         questions = context.inputs.benchmark_questions[benchmark.name]
         outputs, graded = read_by_index(answers.folder), _lines(grades)
+        complete = partial(forcing.complete_part, context.inputs.expert_tokenizer)
         chosen = [
-            (question, output["token_ids"])
+            (question, output["token_ids"] if output["finished"] else complete(output["token_ids"]))
             for question, output, line in zip(questions, outputs, graded, strict=True)
             if not has_format(line)
         ]

@@ -1,18 +1,20 @@
 """Builds all files of a report in memory, then writes them."""
 
+import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from lr_exp.errors import UserError
+from lr_exp.errors import UserError, printable, redact
 from lr_exp.report.analyse.rows import sweeps
 from lr_exp.report.document import Section, document
-from lr_exp.report.figures import draw_sweep
+from lr_exp.report.figures import Figure, draw_sweep
 from lr_exp.report.page import folder_page
 from lr_exp.report.read.runs import Found, find_runs
 from lr_exp.report.tables import cell
 from lr_exp.report.tables.formats import csv_text, latex_table, one_line, plain_table
 from lr_exp.report.tables.layout import tables_of, unique_prefix
+from lr_exp.report.tables.table import Table
 from lr_exp.store.run_folder import PAGE
 
 
@@ -58,6 +60,24 @@ def write(report: Report, out: Path) -> None:
     except OSError as error:
         reason = error.strerror or str(error)
         raise UserError(f"--out {out} cannot be written to ({reason}).") from error
+
+
+def write_and_print(
+    table: Table, figure: Figure, out: Path, shown: Table | None = None, **texts: str
+) -> None:
+    """Writes a table, its figure and other files of the table's name by their endings.
+
+    Args:
+        shown: printed in place of the table.
+    """
+    texts = {**texts, "csv": csv_text(table)}
+    files = {f"{table.name}.{ending}": text.encode() for ending, text in texts.items()}
+    files |= {f"{table.name}.png": figure.png, f"{table.name}.svg": figure.svg}
+    notes = [textwrap.fill(one_line(note), 80) for note in table.notes]
+    lines = [table.title, "", plain_table(shown or table), *notes, ""]
+    report = Report(files, "\n".join([*lines, f"All numbers: {', '.join(files)} in {out}"]))
+    write(report, out)
+    print(printable(redact(report.shown)))
 
 
 def _shown(found: Found, sections: Sequence[Section]) -> str:

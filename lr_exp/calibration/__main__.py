@@ -1,0 +1,65 @@
+"""Calibrates the decomposition of gains with experts whose cause of gains was planted.
+
+python -m lr_exp.calibration [--out FOLDER] [--seeds N ...] [--jobs N] OVERRIDE ...
+
+Planted models that the store lacks are trained first. The overrides are those of every run
+(evaluator.max_examples=50). A calibration that was stopped resumes.
+"""
+
+import argparse
+import sys
+from collections.abc import Sequence
+from itertools import product
+from pathlib import Path
+from typing import Annotated, Any
+
+from lr_exp.config.settings import STAGES, check_value
+from lr_exp.errors import UserError, command, guard_tracebacks
+
+
+@command
+def main(words: Sequence[str] | None = None) -> int:
+    """Writes and prints the calibration."""
+    from lr_exp.api import compose
+    from lr_exp.calibration.planted import BENCHMARK, EXPERIMENT, METHODS, PLANTED, run_all
+    from lr_exp.calibration.recovery import measured, oracle, recovery_figure, recovery_table
+    from lr_exp.report.build import write_and_print
+    from lr_exp.report.read.runs import find_runs
+
+    parser = argparse.ArgumentParser(
+        prog="python -m lr_exp.calibration",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("overrides", nargs="*", metavar="OVERRIDE", help="settings of every run")
+    out = Path("runs/calibration")
+    what = f"folder of the runs, the table and the figure (default: {out})"
+    parser.add_argument("--out", type=Path, default=out, metavar="FOLDER", help=what)
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2], metavar="N")
+    parser.add_argument("--jobs", type=int, default=2, help="processes (default: 2)")
+    chosen = parser.parse_intermixed_args(words)
+    check_value("--jobs", chosen.jobs, Annotated[int, "[1, 1000]"])
+    settings = compose(EXPERIMENT, *chosen.overrides)
+    evaluator, is_whole = settings.evaluator, {*settings.stages} == {*STAGES}
+    if not (is_whole and evaluator.force_answer and len(evaluator.prompts) > 1):
+        raise UserError(
+            "a calibration needs all stages, evaluator.force_answer=true and several "
+            "evaluator.prompts: leave them as in experiment=calibration."
+        )
+    cells = product(PLANTED, METHODS, dict.fromkeys(chosen.seeds))
+    folders = {one: chosen.out / one[0] / one[1] / f"seed_{one[2]}" for one in cells}
+    overrides = (EXPERIMENT, *chosen.overrides, f"benchmarks=[{BENCHMARK}]")
+    run_all(folders, overrides, settings.store, chosen.jobs)
+    runs: dict[tuple[str, str], list[Any]] = {}
+    for (*key, _), folder in folders.items():
+        runs.setdefault((key[0], key[1]), []).extend(find_runs(folder).runs)
+    if stopped := [run for own in runs.values() for run in own if run.stopped]:
+        raise UserError(f"{stopped[0].folder}: nothing was trained: {stopped[0].stopped}")
+    found = {key: (measured(own, BENCHMARK), oracle(own, BENCHMARK)) for key, own in runs.items()}
+    write_and_print(recovery_table(found), recovery_figure(found), chosen.out)
+    return 0
+
+
+if __name__ == "__main__":
+    guard_tracebacks()
+    sys.exit(main())
