@@ -135,7 +135,6 @@ SETTINGS = {
     # Noise
     "data.noise=typo": "data.noise='typo' is not known | Did you mean 'typos'?",
     "data.noise=typos data.noise_share=1.5": "data.noise_share=1.5 is out of range | in [0, 1]",
-    "data.noise=typos data.streaming=true": "data.noise=typos | data.streaming=true | remove one",
     "data=lr_samples data.path=x data.noise=typos": "data.noise=typos | data=lr_samples | remove",
     "data=random_calculation data.noise=irrelevant": "no other question | data.noise=typos or",
     # Engines
