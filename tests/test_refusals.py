@@ -157,6 +157,7 @@ SETTINGS = {
     "--frobnicate": "unrecognized arguments: --frobnicate | --help",
     "--cfg=jb": "invalid choice: 'jb'",
     "seed=1,2": "seed | To sweep over it, add --multirun",
+    "seed=range(0,1000000000000)": "seed=range | shorten the range",
     "evaluator.prompts=[few_shot_plain]": "4 few-shot examples of micro_add | no split",
     "+sweep=micro_ablation": "starts several runs | python -m lr_exp -m +sweep=micro_ablation",
     "expert.name='caf\udce9'": "is not UTF-8 text",
