@@ -94,7 +94,7 @@ def recovery_figure(found: Found) -> Figure:
         mpl_figure, panels = panel_grid(3, 3, 2.4, sharey=True)
         drawn: dict[str, Any] = {}
         for axes, part in zip(panels, PARTS, strict=True):
-            axes.axline((0, 0), slope=1, color=MUTED.light, linewidth=0.8)
+            axes.axline((0, 0), slope=1, color=MUTED, linewidth=0.8)
             for hue, marker, name in zip(HUES[1:], "osD^v", experts, strict=False):
                 both = [own for (expert, _), own in found.items() if expert == name]
                 pairs = [(own[part], true[part]) for own, true in both]
@@ -103,7 +103,7 @@ def recovery_figure(found: Found) -> Figure:
                     [100 * own.mean for own, _ in pairs],
                     xerr=whiskers([true for _, true in pairs]),
                     yerr=whiskers([own for own, _ in pairs]),
-                    color=hue.light,
+                    color=hue,
                     linestyle="",
                     marker=marker,
                     elinewidth=0.8,
