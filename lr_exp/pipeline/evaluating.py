@@ -169,12 +169,11 @@ def _gap(context: RunContext, decoder: str) -> tuple[Gap, float]:
         for who in ("expert", "amateur")
     }
     results = {who: {benchmark.name: one.result} for who, one in measured.items()}
-    seconds = sum(one.seconds for one in measured.values())
-    scored = _scored_solutions(context, benchmark)
-    if scored is None:
-        return Gap(decoder=decoder, **results), seconds
+    gap, seconds = Gap(decoder=decoder, **results), sum(one.seconds for one in measured.values())
+    if (scored := _scored_solutions(context, benchmark)) is None:
+        return gap, seconds
     nats = Nats.model_validate(scored.facts)
-    return Gap(decoder=decoder, nats=nats, **results), seconds + scored.seconds
+    return gap.model_copy(update={"nats": nats}), seconds + scored.seconds
 
 
 def _scored_solutions(context: RunContext, benchmark: BenchmarkSettings) -> Artifact | None:
