@@ -36,7 +36,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m lr_exp.dashboard",
         description="Builds two W&B pages for a project's runs: a workspace (sampling, "
-        "distillation, evaluation by benchmark, trajectories, system) and a report with the "
+        "distillation, evaluation by benchmark, system) and a report with the "
         "paper's tables and figures. With a W&B login the pages are saved there; otherwise their "
         "specifications are written to files.",
         epilog=_EPILOG,

@@ -106,9 +106,8 @@ def test_a_run_logs_what_the_panels_read(record):
                     assert record.in_summary(key) == "number", title
     assert axes == {x for x in pages.AXIS_TITLES if "/" in x}
     assert len(forms) == 4
-    for table in ("eval/before_after", "sample/trajectories"):
-        assert record.in_summary(table) == "table-file"
-        assert any(table in json.dumps(panel) for panel in drawn())
+    assert record.in_summary("eval/before_after") == "table-file"
+    assert any("eval/before_after" in json.dumps(panel) for panel in drawn())
 
 
 def test_every_axis_has_a_title_and_every_listed_sweep_exists():
@@ -135,7 +134,7 @@ def test_the_workspace_has_its_sections_colours_and_recorded_columns(place, reco
             assert key in record.config[group]
     section = specification(page)["spec"]["section"]
     names = [bank["name"] for bank in section["panelBankConfig"]["sections"]]
-    assert names == ["Sampling", "Distillation", "Evaluation", "Trajectories", "System"]
+    assert names == ["Sampling", "Distillation", "Evaluation", "System"]
     (runset,) = section["runSets"]
     assert runset["grouping"] == [{"section": "config", "name": "cell.value.method"}]
     ((key, colour),) = section["customRunColors"].items()
@@ -152,7 +151,7 @@ def grids(contents: pages.Contents) -> list[Any]:
 
 def test_a_report_has_a_section_for_each_sweep_in_the_methods_colours():
     paper = pages.PAPER
-    *sections, trajectories = grids(paper)
+    sections = grids(paper)
     assert len(sections) == len(paper.sweeps) == 9
     for sweep, grid in zip(paper.sweeps, sections, strict=True):
         (runset,) = grid["runSets"]
@@ -164,7 +163,6 @@ def test_a_report_has_a_section_for_each_sweep_in_the_methods_colours():
             (key,) = (key for key in colours if key.endswith(f":{method}"))
             assert colours[key] == method_look(method).colour
             assert key.startswith(runset["id"])
-    assert "sample/trajectories" in json.dumps(trajectories)
 
 
 def test_panels_of_a_report_do_not_overlap():

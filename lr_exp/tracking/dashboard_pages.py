@@ -123,7 +123,6 @@ _GRADIENT = _line(
 )
 _MEAN_GAIN = _bars("Mean accuracy gain over benchmarks", _ACCURACY, "eval/mean_gain")
 _BEFORE_AFTER = wr.WeavePanelSummaryTable(table_name="eval/before_after")
-_TRAJECTORIES = wr.WeavePanelSummaryTable(table_name="sample/trajectories")
 
 
 def _accuracies(benchmarks: Sequence[str]) -> list[Any]:
@@ -154,7 +153,6 @@ def workspace_panels(benchmarks: Sequence[str]) -> dict[str, list[Any]]:
             _line("Loss by tuned tokens", "distill/loss", tokens, "nats per kept step"),
         ],
         "Evaluation": [_MEAN_GAIN, _BEFORE_AFTER, *accuracies, *curves],
-        "Trajectories": [_TRAJECTORIES],
         "System": [
             _system("CPU and GPU utilization", r"(cpu|gpu\.\d+\.gpu)", "%"),
             _system("Threads", r"proc\.cpu\.threads", "threads"),
@@ -192,7 +190,7 @@ def make_workspace(contents: Contents, entity: str, project: str) -> Any:
     )
     sections = []
     for name, panels in workspace_panels(contents.benchmarks).items():
-        layout = ws.SectionLayoutSettings(columns=1 if name == "Trajectories" else 3, rows=2)
+        layout = ws.SectionLayoutSettings(columns=3, rows=2)
         sections.append(ws.Section(name=name, panels=panels, is_open=True, layout_settings=layout))
     return ws.Workspace(
         entity=entity,
@@ -226,8 +224,6 @@ def make_report(contents: Contents, entity: str, project: str, *, saved: bool) -
         blocks += _heading(sweep)
         panels = report_panels(sweep, contents.benchmarks)
         blocks.append(_panel_grid(sweep, panels, contents.methods, source))
-    blocks.append(wr.H2("Answers token by token"))
-    blocks.append(_panel_grid(None, [_TRAJECTORIES], contents.methods, source))
     return wr.Report(
         entity=entity,
         project=project,
