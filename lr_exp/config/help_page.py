@@ -64,7 +64,7 @@ other programs (each with --help):
   python -m lr_exp.report FOLDER           tables and figures of all runs in a folder
   python -m lr_exp.audit OVERRIDE ...      are a run's labels followed by right answers more often?
   python -m lr_exp.store list              lists, verifies and prunes finished stages
-  python -m lr_exp.dashboard [DIR]         a W&B workspace and report of your runs
+  python -m lr_exp.dashboard [DIR]         a W&B workspace of your runs
   python -m lr_exp.evaluator.grade FILE    grades saved answers again, without a model
 
 results: summary.json, report.html, metrics.jsonl, adapter/ and answers/ in the run's folder,
