@@ -17,7 +17,7 @@ from lr_exp.report.page.accuracy_change import Change, accuracy_change_table, ac
 from lr_exp.report.page.answers import read_pairs
 from lr_exp.report.page.render import Section, page, render, section
 from lr_exp.report.page.trajectories import DamagedError, Trajectories, read_trajectories
-from lr_exp.report.read.run import Incomplete, Run
+from lr_exp.report.read.run import Incomplete, Run, read_unfinished
 from lr_exp.report.read.runs import Found
 from lr_exp.report.tables import cell
 from lr_exp.report.tables.layout import tables_of
@@ -40,7 +40,7 @@ _Tile = tuple[str, str, str, str]  # a headline number: label, value, unit, deta
 
 def run_page(folder: Path, found: Found, store: Store | None = None) -> str:
     """The page of the run in `folder`; `found` is what this folder itself contains."""
-    run = next(iter(found.every), None) or Incomplete(folder, folder.resolve().name, "unfinished")
+    run = next(iter(found.every), None) or read_unfinished(folder, folder.resolve().name)
     figures = {figure.name: figure for figure in images_of(run, store)}
     tables: list[Table] = []
     tiles: list[_Tile] = []
