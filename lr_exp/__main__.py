@@ -33,7 +33,7 @@ from lr_exp.config.settings import Settings
 from lr_exp.distributed import Stopped
 from lr_exp.errors import UserError, is_debugging, printable, redact
 from lr_exp.models.devices import choose_gpu
-from lr_exp.pipeline.outcome import FolderInUseError, choices, clear, only_writer, record_failure
+from lr_exp.pipeline.outcome import FolderInUseError, clear, only_writer, record_failure
 
 # Errors that a user can fix. OSError: a folder that cannot be made, a full disk.
 _USER_ERRORS = (UserError, HydraException, OmegaConfBaseException, OSError)
@@ -165,10 +165,7 @@ class Program:
         if exits_alone:
             distributed.report_failure(cause, reason)
         if distributed.is_rank0() and not isinstance(cause, FolderInUseError):
-            known: dict[str, Any] = {}  # if empty, reports read the choices from .hydra/
-            with suppress(UserError):  # the method is not valid
-                known = choices(settings) if settings else {}
-            record_failure(reason, known, overrides, folder)
+            record_failure(reason, settings, overrides, folder)
         if isinstance(error, Stopped):
             raise error
         is_shown = distributed.is_rank0() or exits_alone

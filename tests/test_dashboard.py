@@ -1,12 +1,10 @@
-"""W&B pages: a real run logs every metric that the panels read; files without a login."""
+"""The W&B workspace: a real run logs every metric that the panels read; a file without a login."""
 
 import json
 import re
 import sys
 import warnings
-from collections import Counter
 from collections.abc import Iterator
-from itertools import product
 from typing import Any
 
 import pytest
@@ -17,17 +15,13 @@ with warnings.catch_warnings():  # it uses pydantic 1 syntax
     import wandb_workspaces.reports.v2
     import wandb_workspaces.workspaces  # noqa: F401
 
-from lr_exp.config.composition import conf_dir
 from lr_exp.dashboard import main
-from lr_exp.errors import UserError
 from lr_exp.report.figures.style import method_look
-from lr_exp.report.names import METHODS
-from lr_exp.tracking import dashboard_pages as pages
+from lr_exp.tracking import workspace
 from tests.support.recorded import Record, alone
 
 BENCHMARKS = ("micro_add", "micro_plain")
-SWEEPS = (*pages.SWEEPS, *(f"micro_{name}" for name in pages.SWEEPS), None)
-EVERYTHING = pages.Contents(BENCHMARKS, ("lightreasoner",), SWEEPS)
+EVERYTHING = workspace.Contents(BENCHMARKS, ("lightreasoner",))
 
 
 @pytest.fixture(scope="module")
@@ -65,13 +59,8 @@ def configs(value: Any) -> Iterator[dict[str, Any]]:
 
 
 def drawn() -> list[dict[str, Any]]:
-    """The panels of both pages, as W&B receives them."""
-    made = (
-        pages.make_workspace(EVERYTHING, "someone", "a_project"),
-        pages.make_report(EVERYTHING, "someone", "a_project", saved=False),
-    )
-    found = {json.dumps(one): one for page in made for one in configs(specification(page))}
-    return list(found.values())
+    """The panels, as W&B receives them."""
+    return [*configs(specification(workspace.make_workspace(EVERYTHING, "someone", "a_project")))]
 
 
 @pytest.mark.integration
@@ -104,27 +93,24 @@ def test_a_run_logs_what_the_panels_read(record):
                     assert isinstance(record.config[group][name], int | float), title
                 else:
                     assert record.in_summary(key) == "number", title
-    assert axes == {x for x in pages.AXIS_TITLES if "/" in x}
+    assert axes == {x for x in workspace.AXIS_TITLES if "/" in x}
     assert len(forms) == 4
-    for table in ("eval/before_after", "sample/trajectories"):
-        assert record.in_summary(table) == "table-file"
-        assert any(table in json.dumps(panel) for panel in drawn())
+    assert record.in_summary("eval/before_after") == "table-file"
+    assert any("eval/before_after" in json.dumps(panel) for panel in drawn())
 
 
-def test_every_axis_has_a_title_and_every_listed_sweep_exists():
+def test_every_axis_has_a_title():
     for panel in drawn():
         if panel["viewType"] in ("Run History Line Plot", "Bar Chart"):
             assert panel.get("xAxisTitle"), panel
             assert panel.get("yAxisTitle"), panel
-    known = {path.stem for path in (conf_dir() / "sweep").glob("*.yaml")}
-    assert {sweep.removeprefix("micro_") for sweep in known} >= {*pages.SWEEPS}
 
 
 @pytest.mark.integration
 def test_the_workspace_has_its_sections_colours_and_recorded_columns(place, record):
-    contents = pages.contents_of(place / "runs")
-    assert contents == pages.Contents(BENCHMARKS, ("lightreasoner",), ("a_sweep",))
-    page = pages.make_workspace(contents, "someone", "a_project")
+    contents = workspace.contents_of(place / "runs")
+    assert contents == EVERYTHING
+    page = workspace.make_workspace(contents, "someone", "a_project")
     for column in page.runset_settings.pinned_columns:
         kind, _, name = column.partition(":")
         if kind == "summary":
@@ -135,67 +121,13 @@ def test_the_workspace_has_its_sections_colours_and_recorded_columns(place, reco
             assert key in record.config[group]
     section = specification(page)["spec"]["section"]
     names = [bank["name"] for bank in section["panelBankConfig"]["sections"]]
-    assert names == ["Sampling", "Distillation", "Evaluation", "Trajectories", "System"]
+    assert names == ["Sampling", "Distillation", "Evaluation", "Comparison", "System"]
     (runset,) = section["runSets"]
     assert runset["grouping"] == [{"section": "config", "name": "cell.value.method"}]
     ((key, colour),) = section["customRunColors"].items()
     assert colour == method_look("lightreasoner").colour
     assert "lightreasoner" in key
     assert "cell.value.method" in key
-
-
-def grids(contents: pages.Contents) -> list[Any]:
-    page = pages.make_report(contents, "someone", "p", saved=False)
-    blocks = specification(page)["spec"]["blocks"]
-    return [block["metadata"] for block in blocks if block["type"] == "panel-grid"]
-
-
-def test_a_report_has_a_section_for_each_sweep_in_the_methods_colours():
-    paper = pages.PAPER
-    *sections, trajectories = grids(paper)
-    assert len(sections) == len(paper.sweeps) == 9
-    for sweep, grid in zip(paper.sweeps, sections, strict=True):
-        (runset,) = grid["runSets"]
-        assert f'"{sweep}"' in json.dumps(runset["filters"])
-        assert runset["grouping"] == [{"section": "config", "name": "cell.value.method"}]
-        colours = grid["customRunColors"]
-        assert len(colours) == len(paper.methods) == len(METHODS) - 1
-        for method in paper.methods:
-            (key,) = (key for key in colours if key.endswith(f":{method}"))
-            assert colours[key] == method_look(method).colour
-            assert key.startswith(runset["id"])
-    assert "sample/trajectories" in json.dumps(trajectories)
-
-
-def test_panels_of_a_report_do_not_overlap():
-    for grid in grids(EVERYTHING):
-        cells = Counter(
-            (box["x"] + right, box["y"] + down)
-            for box in (panel["layout"] for panel in grid["panelBankSectionConfig"]["panels"])
-            for right, down in product(range(box["w"]), range(box["h"]))
-        )
-        assert set(cells.values()) == {1}
-
-
-def test_published_numbers_are_labelled_and_never_next_to_micro_runs():
-    for sweep in SWEEPS:
-        text = pages.published_table(sweep)
-        if text is not None:
-            assert text.startswith("**Published** (arXiv 2510.07962")
-            assert not (sweep or "").startswith("micro")
-    assert re.search(r"\| LightReasoner +\| 70\.6 +\|", pages.published_table("ablation") or "")
-    assert re.search(r"\| 0\.6 +\|", pages.published_table("kl_profile") or "")
-    micro_contents = pages.Contents(BENCHMARKS, ("lightreasoner",), ("micro_ablation",))
-    micro = json.dumps(specification(pages.make_report(micro_contents, "", "p", saved=False)))
-    assert "**Published**" not in micro
-    assert "(micro world)" in micro
-
-
-def test_a_sweep_name_cannot_inject_a_filter():
-    """wandb-workspaces inserts the name into an expression without escaping it."""
-    injected = pages.Contents(BENCHMARKS, (), ("a' or Metric('State') == 'failed",))
-    with pytest.raises(UserError, match="cannot be used in a W&B filter"):
-        pages.make_report(injected, "", "p", saved=False)
 
 
 @pytest.mark.integration
@@ -207,7 +139,7 @@ def test_a_sweep_name_cannot_inject_a_filter():
         (["--offline"], None, "then repeat this command without --offline."),
     ],
 )
-def test_pages_that_are_not_saved_are_written_to_files_with_matching_advice(
+def test_a_workspace_that_is_not_saved_is_written_with_matching_advice(
     place, tmp_path, monkeypatch, capsys, words, variable, advice
 ):
     if variable or words:  # despite a login
@@ -219,10 +151,9 @@ def test_pages_that_are_not_saved_are_written_to_files_with_matching_advice(
     assert "workspace.json" in first
     assert second.startswith("Nothing was sent to W&B.")
     assert second.endswith(advice)
-    for name in ("workspace", "report"):
-        text = (tmp_path / "out" / f"{name}.json").read_text("utf-8")
-        assert "eval/micro_add/tuned" in text
-        json.loads(text)
+    text = (tmp_path / "out" / "workspace.json").read_text("utf-8")
+    assert "eval/micro_add/tuned" in text
+    json.loads(text)
 
 
 class Api:
@@ -255,7 +186,7 @@ def test_an_inaccessible_project_is_a_one_line_error(login, capsys, words, messa
 
 
 @pytest.mark.integration
-def test_with_a_login_both_pages_are_saved(login, monkeypatch, capsys):
+def test_with_a_login_the_workspace_is_saved(login, monkeypatch, capsys):
     saved = []
 
     class Page:
@@ -264,18 +195,15 @@ def test_with_a_login_both_pages_are_saved(login, monkeypatch, capsys):
         def save(self) -> "Page":
             return self
 
-    def make(contents: Any, entity: str, project: str, **options: Any) -> Page:
-        saved.append((entity, project, options))
+    def make(contents: Any, entity: str, project: str) -> Page:
+        saved.append((entity, project))
         return Page()
 
-    monkeypatch.setattr(pages, "make_workspace", make)
-    monkeypatch.setattr(pages, "make_report", make)
+    monkeypatch.setattr(workspace, "make_workspace", make)
     monkeypatch.setenv("WANDB_PROJECT", "there")
     assert main([]) == 0
-    assert saved == [("someone", "there", {}), ("someone", "there", {"saved": True})]
-    assert capsys.readouterr().out.splitlines() == [
-        f"{p}: {Page.url}" for p in ("workspace", "report")
-    ]
+    assert saved == [("someone", "there")]
+    assert capsys.readouterr().out == f"workspace: {Page.url}\n"
 
 
 def test_a_missing_extra_and_no_runs_are_one_line_errors(tmp_path, monkeypatch, capsys):

@@ -144,7 +144,7 @@ def test_a_folder_without_finished_runs_is_reported(tmp_path, call):
     failed = {"expert": "micro", "method": "neither", "sweep": "mine", "seed": 1}
     write_failed(tmp_path / "0", "no\nmemory", **failed)
     write_metrics(tmp_path / "1", {1: 0.5, 2: 0.4})
-    write_hydra(tmp_path / "2<b>", **{"overrides.yaml": "- seed=7\n"})
+    write_hydra(tmp_path / "2<b>", "- seed=7\n")
     status, out, err = call(tmp_path)
     assert (status, err) == (0, "")
     assert "failed: 0: no memory" in out

@@ -17,7 +17,6 @@ from lr_exp.pipeline.identity import identity_of
 from lr_exp.pipeline.inputs import Inputs
 from lr_exp.pipeline.outcome import choices
 from lr_exp.sampler import rollout, score, select
-from lr_exp.tracking.log_results import TRAJECTORY_COLUMNS
 from tests.support.files import read_lines
 from tests.support.recorded import Record, alone, go, settings_for
 
@@ -176,21 +175,6 @@ def test_the_job_type_lists_the_stages_that_ran(place, first):
     assert record.run["display_name"] == "micro seed=0"  # without unused choices
     assert cell(place, "wandb.name=mine").name == "mine"
     assert record.artifacts == {}  # another run made the grades; W&B declares inputs online only
-
-
-def test_the_trajectory_table_has_one_row_per_token(place, first):
-    record, _ = first
-    path = place / "runs" / "one" / "trajectories.json"
-    trajectories = json.loads(path.read_text("utf-8"))
-    (path,) = record.files.glob("media/table/sample/trajectories_*.table.json")
-    table = json.loads(path.read_text("utf-8"))
-    assert tuple(table["columns"]) == TRAJECTORY_COLUMNS
-    assert len(table["data"]) == sum(len(answer["token"]) for answer in trajectories["answers"])
-    by_name = [dict(zip(TRAJECTORY_COLUMNS, row, strict=True)) for row in table["data"]]
-    kept = [row for row in by_name if row["kept"]]
-    assert kept
-    assert all(row["kl (nats)"] > 0.4 and row["label"] for row in kept)
-    assert all(row["label"] is None for row in by_name if not row["kept"])
 
 
 def cell(place: Path, *overrides: str, **options: str):

@@ -418,7 +418,7 @@ class WandbSettings(_Checked, key="wandb."):
     name: str | None = None  # null: $WANDB_NAME, else made of the method, models and other choices
     tags: list[str] = field(default_factory=list)
     # Upload supervision, adapter and graded answers as artifacts: texts of questions and answers,
-    # and the adapter's weights. Tables contain some texts in either case.
+    # and the adapter's weights.
     artifacts: bool = True
 
 

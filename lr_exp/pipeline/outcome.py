@@ -83,9 +83,19 @@ def clear(folder: Path) -> None:
             link.unlink()
 
 
-def record_failure(error: str, choices: dict[str, Any], overrides: list[str], folder: Path) -> None:
-    """Writes `failed.json`, which reports read, and the page. `error` is one line."""
-    record = {"error": error, **choices, "overrides": overrides}
+def record_failure(
+    error: str, settings: Settings | None, overrides: list[str], folder: Path
+) -> None:
+    """Writes `failed.json` (`Failure`) and the page. `error` is one line."""
+    record: dict[str, Any] = {"error": error, "overrides": overrides}
+    with contextlib.suppress(UserError):  # the method is not valid
+        if settings:
+            trains = "distill" in settings.stages
+            record |= {
+                **choices(settings),
+                "decoder": settings.evaluator.decoder if "evaluate" in settings.stages else None,
+                "learning_rate": settings.distiller.learning_rate if trains else None,
+            }
     with contextlib.suppress(OSError):  # the error itself is what matters
         folder.mkdir(parents=True, exist_ok=True)
         write_atomically(folder / FAILED, json.dumps(record, indent=2, ensure_ascii=False) + "\n")

@@ -26,13 +26,12 @@ from lr_exp.report.read.summary import Gap, Provenance, RecordedSettings, Sample
 from lr_exp.sampler.diagnostics import diagnose_pair, diagnose_training
 from lr_exp.store import Store, write_atomically
 from lr_exp.store.inventory import record_reference
-from lr_exp.store.run_folder import SUMMARY, TRAJECTORIES
+from lr_exp.store.run_folder import SUMMARY
 from lr_exp.tracking import Tracker
 from lr_exp.tracking.log_results import (
     log_evaluation,
     log_headlines,
     log_sampling,
-    log_trajectories,
 )
 
 log = logging.getLogger(__name__)
@@ -93,8 +92,6 @@ def _run(settings: Settings, folder: Path, conf_dirs: Sequence[Path]) -> Summary
         if "sample" in settings.stages or "distill" in settings.stages:
             supervision, sample = make_supervision(context, folder)
             log_sampling(tracker, sample, supervision)
-            if distributed.is_rank0():
-                log_trajectories(tracker, folder / TRAJECTORIES)
             warnings = _warn(_pair_warnings(inputs.method, sample))
             if sample.kept == 0 and "distill" in settings.stages:
                 stopped = why_nothing_is_kept(inputs, sample)

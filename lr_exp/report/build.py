@@ -81,12 +81,11 @@ def write_and_print(
 
 
 def _shown(found: Found, sections: Sequence[Section]) -> str:
-    """The main table of each sweep, others for the terminal, notes and runs without results."""
+    """The main table of each sweep, its notes and runs without results."""
     lines = []
     for section in sections:
         sweep = section.sweep
-        others = [table for table in section.tables[1:] if table.in_terminal]
-        for table in [*section.tables[:1], *others]:
+        for table in section.tables[:1]:
             title = f"{one_line(sweep.name or 'results')}: {table.title}"
             lines += [title, "", plain_table(table), *map(one_line, table.notes[:1]), ""]
         notes = sweep.all_notes

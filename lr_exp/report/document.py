@@ -7,6 +7,7 @@ from lr_exp.report.analyse.comparable import machine
 from lr_exp.report.analyse.rows import Sweep
 from lr_exp.report.figures import Figure
 from lr_exp.report.names import NO_SWEEP, is_micro
+from lr_exp.report.read.run import Incomplete
 from lr_exp.report.read.runs import Found
 from lr_exp.report.read.summary import ModelProvenance
 from lr_exp.report.tables.formats import markdown_table, markdown_text
@@ -36,6 +37,7 @@ _PUBLISHED = (
     "number of questions and answers behind the paper's SFT is our interpretation. A published "
     "average is shown only if it is over the same benchmarks."
 )
+_UNFINISHED = "Unfinished (neither a summary nor an error; the same command resumes the run):"
 MICRO = (
     "Numbers of the micro world (names with micro) show the mechanism on tiny models; the paper "
     "has no numbers to compare them with."
@@ -61,7 +63,8 @@ def document(title: str, found: Found, sections: Sequence[Section]) -> str:
     parts = [
         f"# Report: {markdown_text(title)}",
         f"{found.counts} and {len(found.unfinished)} unfinished runs.",
-        *_unfinished(found),
+        *_listed("Failed:", [f"{run.name}: {run.error}" for run in found.failed]),
+        *_listed(_UNFINISHED, [_left(run) for run in found.unfinished]),
         *map(markdown_text, found.notes),
         "## How to read the tables",
         _list(reading),
@@ -84,15 +87,14 @@ def _list(lines: Iterable[str]) -> str:
     return "\n".join(f"- {line}" for line in lines)
 
 
-def _unfinished(found: Found) -> list[str]:
-    if not found.unfinished:
-        return []
-    lines = [
-        markdown_text("; ".join(filter(None, [f"{run.name}: {run.has}", " ".join(run.overrides)])))
-        for run in found.unfinished
-    ]
-    about = "Unfinished (neither a summary nor an error; the same command resumes the run):"
-    return [about, _list(lines)]
+def _listed(heading: str, lines: Iterable[str]) -> list[str]:
+    """A heading and a list, each line once; empty without lines."""
+    texts = list(dict.fromkeys(map(markdown_text, lines)))
+    return [heading, _list(texts)] if texts else []
+
+
+def _left(run: Incomplete) -> str:
+    return "; ".join(filter(None, [f"{run.name}: {run.has}", " ".join(run.overrides)]))
 
 
 def _section(section: Section) -> list[str]:
@@ -109,17 +111,13 @@ def _section(section: Section) -> list[str]:
             f"Files: {', '.join(f'[{name}]({name})' for name in files)}",
         ]
     parts += map(markdown_text, section.refused)
-    errors = [(run.name, run.error) for run in sweep.failed]
     stopped = [
-        (f"{row.label}, seed {run.seed}", run.stopped)
+        f"{row.label}, seed {run.seed}: {run.stopped}"
         for row in sweep.rows
         for run in row.runs
         if run.stopped and not row.is_baseline
     ]
-    lists = {"Failed runs": errors, "Runs in which nothing was trained": stopped}
-    for title, reasons in lists.items():
-        lines = [f"{markdown_text(name)}: {markdown_text(reason)}" for name, reason in reasons]
-        parts += [f"### {title}", _list(dict.fromkeys(lines))] if lines else []
+    parts += _listed("### Runs in which nothing was trained", stopped)
     if section.figures:
         parts.append("### Figures")
         for figure in section.figures:
@@ -140,7 +138,7 @@ def _what_ran(sweep: Sweep) -> str:
 
     versions = [key for key in (machines[0] if machines else ()) if key.endswith(" version")]
     facts = {
-        "runs": f"{len(runs)} finished, {len(sweep.failed)} failed",
+        "finished runs": str(len(runs)),
         "experts": listed(_model(run.expert, run.provenance.expert) for run in runs),
         "amateurs": listed(_model(run.amateur, run.provenance.amateur) for run in runs),
         "questions": listed(run.data for run in runs),

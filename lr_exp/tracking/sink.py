@@ -19,11 +19,6 @@ class RunIdentity:
 class Sink:
     """Records nothing: for runs without a tracking service, and as the base of `WandbSink`."""
 
-    @property
-    def records_media(self) -> bool:
-        """Whether curves and tables are recorded."""
-        return False
-
     # Metrics that are not finite are passed as None; the points of a curve are (x, y).
     def log(self, family: str, step: int, metrics: Mapping[str, float | None]) -> None: ...
     def curve(self, name: str, axis: str, points: Sequence[tuple[float, float]]) -> None: ...

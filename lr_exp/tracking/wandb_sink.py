@@ -96,10 +96,6 @@ class WandbSink(Sink):
         self._thread = threading.Thread(target=self._work, name="wandb-sink", daemon=True)
         self._thread.start()
 
-    @property
-    def records_media(self) -> bool:
-        return not self._failed
-
     # Values are copied before they are queued, since the caller may change them.
 
     def log(self, family: str, step: int, metrics: Mapping[str, float | None]) -> None:

@@ -144,7 +144,8 @@ def write_metrics(folder: Path, entropies: dict[int, float]) -> None:
 def write_failed(folder: Path, error: str, **choices: Any) -> Path:
     names = ("expert", "amateur", "method", "data", "alpha", "beta", "seed", "sweep")
     folder.mkdir(parents=True)
-    record = {"error": error, **dict.fromkeys(names), "overrides": [], **choices}
+    record = {"error": error, **dict.fromkeys(names), "learning_rate": 1e-4, "overrides": []}
+    record |= choices
     (folder / "failed.json").write_text(json.dumps(record), encoding="utf-8")
     return folder
 
@@ -178,19 +179,9 @@ SAMPLES = {
 }
 
 
-HYDRA = {
-    "config.yaml": (
-        "expert: {name: micro, path: null}\namateur: {name: micro}\ndata: {name: micro}\n"
-        "method: {name: lightreasoner}\nalpha: 0.2\nbeta: 0.4\nseed: 3\nsweep: mine\n"
-    ),
-    "overrides.yaml": "- seed=3\n- +sweep=mine\n",
-}
-
-
-def write_hydra(folder: Path, **files: str) -> Path:
+def write_hydra(folder: Path, overrides: str = "- seed=3\n- +sweep=mine\n") -> Path:
     (folder / ".hydra").mkdir(parents=True)
-    for name, text in {**HYDRA, **files}.items():
-        (folder / ".hydra" / name).write_text(text, encoding="utf-8")
+    (folder / ".hydra" / "overrides.yaml").write_text(overrides, encoding="utf-8")
     return folder
 
 

@@ -9,12 +9,12 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.special import bdtr, stdtr, stdtrit
 
 from lr_exp.report.read.summary import Result
 
 FLIPS = 10_000
 Z95 = 1.96  # standard errors from the mean to the end of a 95 % interval
-_T95 = (12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262)  # Student's t, 1 to 9 df
 
 Correct = NDArray[np.float64]  # (seeds, questions), in [0, 1]
 Interval = tuple[float, float]
@@ -67,10 +67,8 @@ class Estimate:
 
 
 def student_t95(freedom: int) -> float:
-    """The 97.5 % quantile of Student's t; above 9 degrees of freedom to within 0.003."""
-    if freedom <= len(_T95):
-        return _T95[freedom - 1]
-    return Z95 + 2.372 / freedom + 2.82 / freedom**2
+    """The 97.5 % quantile of Student's t."""
+    return float(stdtrit(freedom, 0.975))
 
 
 def wilson(share: float, count: float) -> Interval:
@@ -177,12 +175,7 @@ def mcnemar(won: int, lost: int) -> float:
 
     X is binomial with won + lost trials of probability 1/2.
     """
-    trials = won + lost
-    ways = tail = 1  # of exactly k, and of at most k successes: integers, which cannot overflow
-    for k in range(min(won, lost)):
-        ways = ways * (trials - k) // (k + 1)
-        tail += ways
-    return min(1.0, 2 * tail / 2**trials)
+    return min(1.0, 2 * float(bdtr(min(won, lost), won + lost, 0.5)))
 
 
 def t_test(difference: Estimate) -> float | None:
@@ -191,8 +184,6 @@ def t_test(difference: Estimate) -> float | None:
     Student's t, whose degrees of freedom are Satterthwaite's for both variances. The variance over
     questions is that of their 95 % interval, which is never 0.
     """
-    from scipy.special import stdtr
-
     if difference.seeds == 1:
         return None
     low, high = difference.question_ci95

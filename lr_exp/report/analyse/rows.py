@@ -1,7 +1,7 @@
 """Groups runs into the rows of a table: runs that differ only in their seed form one row."""
 
 from collections.abc import Sequence
-from dataclasses import astuple, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 
 from lr_exp.report import published
 from lr_exp.report.analyse import comparable
@@ -12,7 +12,6 @@ from lr_exp.report.names import BASELINE, SWEPT, Setup
 from lr_exp.report.read.run import Incomplete, Run
 from lr_exp.report.read.runs import Found
 
-_UNKNOWN = "unknown expert"
 # May differ between a variant's rows.
 _CHOICES = ("amateur", "data", "prompt", "alpha", "beta", "learning_rate", "swept")
 
@@ -67,7 +66,6 @@ class Sweep:
 
     name: str | None
     runs: list[Run]
-    failed: list[Incomplete]
     rows: list[Row]
     benchmarks: list[str]
     notes: list[str]
@@ -98,12 +96,13 @@ def sweeps(found: Found) -> list[Sweep]:
 
     Raises UserError if runs of one table cannot be compared.
     """
-    names = {run.sweep for run in [*found.runs, *found.failed]}
+    failed = [run for run in found.failed if run.expert]  # others have no row
+    names = {run.sweep for run in [*found.runs, *failed]}
     return [
         _sweep(
             name,
             [run for run in found.runs if run.sweep == name],
-            [run for run in found.failed if run.sweep == name],
+            [run for run in failed if run.sweep == name],
         )
         for name in sorted(names, key=lambda name: name or "")
     ]
@@ -118,7 +117,7 @@ def _sweep(name: str | None, runs: list[Run], failed: list[Incomplete]) -> Sweep
     rows = [*_baselines(runs, notes), *_variants(runs, failed, notes)]
     rows.sort(key=lambda row: row.setup.order)
     rows = [_completed(row, rows, benchmarks) for row in rows]
-    return Sweep(name, runs, failed, rows, benchmarks, notes)
+    return Sweep(name, runs, rows, benchmarks, notes)
 
 
 def _completed(row: Row, rows: Sequence[Row], benchmarks: Sequence[str]) -> Row:
@@ -131,7 +130,7 @@ def _completed(row: Row, rows: Sequence[Row], benchmarks: Sequence[str]) -> Row:
     is_papers = bool(row.runs) and published.has_papers_models(row.setup, settings)
     return replace(
         row,
-        label=row.label or _label(row.setup, rows),
+        label=_label(row.setup, rows),
         average=average_of(row.results, benchmarks),
         gain=gain,
         published=published.numbers(row.setup, benchmarks) if is_papers else {},
@@ -167,22 +166,8 @@ def _variants(runs: Sequence[Run], failed: Sequence[Incomplete], notes: list[str
     tuning = [run for run in runs if run.results("tuned") or run.summary.distill or run.stopped]
     swept = swept_keys(tuning)
     groups = grouped(tuning, lambda run: setup_of(run, swept))
-    failures: dict[Setup, list[Incomplete]] = {}
+    failures = grouped(failed, lambda run: setup_of(run, swept))
     rows = []
-    for run in failed:
-        setup = setup_of(run, swept)
-        variant = setup.expert, setup.method
-        rates = {one.learning_rate for one in groups if (one.expert, one.method) == variant}
-        if setup.learning_rate is None and len(rates) == 1:  # not on the command line
-            setup = replace(setup, learning_rate=rates.pop())
-        if run.is_damaged and setup not in groups:
-            # Its saved settings include choices that its method does not read.
-            matches = [known for known in groups if _agrees(known, setup)]
-            setup = matches[0] if len(matches) == 1 else setup
-        if run.expert and (run.method or setup in groups):
-            failures.setdefault(setup, []).append(run)
-        elif run.expert or run.overrides:
-            rows.append(_row_of_unknown(run))
     for setup in dict.fromkeys([*groups, *failures]):
         label = ", ".join([setup.label, setup.expert, *setup.listed(*_CHOICES)])
         own = groups.get(setup, [])
@@ -190,14 +175,6 @@ def _variants(runs: Sequence[Run], failed: Sequence[Incomplete], notes: list[str
         kept = comparable.one_per_seed(label, own, notes)
         rows.append(_variant(setup, kept, failures.get(setup, [])))
     return rows
-
-
-def _agrees(known: Setup, configured: Setup) -> bool:
-    """Whether every choice of `known` is None or as configured; a learning rate may be unknown."""
-    if configured.learning_rate is None:
-        known = replace(known, learning_rate=None)
-    choices = zip(astuple(known), astuple(configured), strict=True)
-    return known.method == configured.method and all(own in (None, set_) for own, set_ in choices)
 
 
 def _variant(setup: Setup, runs: Sequence[Run], failed: Sequence[Incomplete]) -> Row:
@@ -232,9 +209,9 @@ def swept_keys(runs: Sequence[Run]) -> list[str]:
 
 
 def setup_of(run: Run, swept: Sequence[str] = ()) -> Setup:
-    expert, values = run.expert or _UNKNOWN, [(key, run.swept(key)) for key in swept]
+    values = [(key, run.swept(key)) for key in swept]
     return Setup(
-        expert,
+        run.expert,
         run.method,
         run.amateur,
         run.data,
@@ -244,16 +221,6 @@ def setup_of(run: Run, swept: Sequence[str] = ()) -> Setup:
         run.prompt,
         run.learning_rate,
         tuple((key, value) for key, value in values if value is not None),
-    )
-
-
-def _row_of_unknown(failed: Incomplete) -> Row:
-    expert = failed.expert or failed.override("expert") or _UNKNOWN
-    return Row(
-        Setup(expert, failed.method or "unknown method"),
-        label=" ".join(failed.overrides) or failed.name,
-        remarks=(f"{failed.outcome}: {failed.error}",),
-        missing_seeds=(failed.seed,),
     )
 
 

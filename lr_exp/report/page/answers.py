@@ -13,7 +13,6 @@ from typing import Any, TypeVar
 from lr_exp.report.analyse.comparable import grouped
 from lr_exp.report.names import benchmark_label
 from lr_exp.report.read.run import WHO, AnswersMissingError, Run
-from lr_exp.report.tables.table import Column, Table, table_of, text_column
 
 T = TypeVar("T")
 
@@ -48,22 +47,6 @@ class AnswerPairs:
                     shown = f"{len(pairs):,} of {counts[outcome]:,}"
                     groups[f"{benchmark_label(name)}, {outcome}: {shown}"] = pairs
         return groups
-
-    @property
-    def table(self) -> Table:
-        lines = dict(self.counts)
-        if len(lines) > 1:
-            lines["all"] = sum(self.counts.values(), Counter())
-        columns = [
-            text_column("benchmark", map(benchmark_label, lines)),
-            (Column("questions"), [f"{own.total():,}" for own in lines.values()]),
-            *(
-                (Column(outcome), [f"{own[outcome]:,}" for own in lines.values()])
-                for outcome in _OUTCOMES.values()
-            ),
-        ]
-        note = "Won: only the tuned expert is right. Lost: only the untuned expert is right."
-        return table_of("answers", "Won and lost", columns, [], [note])
 
 
 def read_pairs(run: Run) -> AnswerPairs:

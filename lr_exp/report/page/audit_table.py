@@ -10,7 +10,6 @@ import numpy as np
 import pandas as pd
 
 from lr_exp.report.analyse.paired import Z95, Correct, Estimate, accuracy, difference
-from lr_exp.report.page.trajectories import token_kinds
 from lr_exp.report.tables import cell
 from lr_exp.report.tables.table import Column, Table, estimate_record, table_of, text_column
 
@@ -19,6 +18,7 @@ Records = Sequence[Mapping[str, Any]]  # of `continuations.audit`
 
 _KL_EDGES = (0.5, 1.0, 2.0, 4.0)  # nats
 _STEP_EDGES = (16, 32, 64, 128)  # tokens
+_OPERATORS = set("+-*/=<>^×÷−·")  # noqa: RUF001
 _ABOUT = (
     "At each position the answer was continued from the label's most probable token and from the "
     "expert's, sampled several times; right: the share of continuations with the right answer, in "
@@ -33,13 +33,12 @@ _ABOUT = (
 def groups(records: Records) -> dict[tuple[str, str], Records]:
     """The positions by kind and by what they have in common."""
     frame: Any = pd.DataFrame(records)
-    kinds = [token_kinds([token], "")[0] for token in frame["label_token"]]
     criteria = [
         pd.Series("all", index=frame.index),
         "trajectory " + frame["trajectory"],
         _binned(frame["kl"], "KL {} nats", _KL_EDGES),
         _binned(frame["step"], "token {}", _STEP_EDGES),
-        "label's token: " + pd.Series(kinds),
+        "label's token: " + frame["label_token"].map(_token_kind),
     ]
     return {
         (kind, str(what)): own.to_dict("records")
@@ -47,6 +46,15 @@ def groups(records: Records) -> dict[tuple[str, str], Records]:
         for criterion in criteria
         for what, own in frame[frame["kind"] == kind].groupby(criterion, observed=True)
     }
+
+
+def _token_kind(token: str) -> str:
+    bare = token.strip()
+    if any(sign.isdigit() for sign in bare):
+        return "digits"
+    if any(sign.isalpha() for sign in bare) and not bare.startswith(("\\", "<|")):
+        return "words"
+    return "operators" if bare and set(bare) <= _OPERATORS else "punctuation and format"
 
 
 def _binned(values: Any, form: str, edges: Sequence[float]) -> Any:

@@ -7,8 +7,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from lr_exp.progress import duration
 from lr_exp.report import names
 from lr_exp.report.analyse.comparable import flat, grouped, machine
@@ -21,17 +19,16 @@ from lr_exp.report.page.audit_figure import audit_figure
 from lr_exp.report.page.audit_table import audit_table
 from lr_exp.report.page.render import Section, page, render, section
 from lr_exp.report.page.trajectories import DamagedError, Trajectories, read_trajectories
-from lr_exp.report.read.json_file import is_number, read_json_lines, reason_of
-from lr_exp.report.read.run import Incomplete, Run
+from lr_exp.report.read.json_file import read_json_lines, reason_of
+from lr_exp.report.read.run import Incomplete, Run, read_unfinished
 from lr_exp.report.read.runs import Found
 from lr_exp.report.tables import cell
 from lr_exp.report.tables.layout import tables_of
-from lr_exp.report.tables.table import Column, Table, table_of, text_column
+from lr_exp.report.tables.table import Column, Table
 from lr_exp.store import Store
 from lr_exp.store.run_folder import AUDIT, TRAJECTORIES
 
 _MAX_WARNINGS, _MAX_WARNING_CHARS = 20, 2_000
-_MAX_LOG_ENTRIES = 12
 _UNFINISHED = (
     "It is still running or was interrupted: it wrote neither a summary nor an error. Run the same "
     "command again to resume it."
@@ -41,18 +38,12 @@ _HEADINGS = {
     "damaged": "This run's record is damaged:",
     "unfinished": "This run has not finished.",
 }
-_LOGGED = {  # in metrics.jsonl
-    "loss": ("loss (nats)", ".4f"),
-    "entropy": ("entropy (nats)", ".4f"),
-    "grad_norm": ("gradient norm", ".3f"),
-    "learning_rate": ("learning rate", ".2e"),
-}
 _Tile = tuple[str, str, str, str]  # a headline number: label, value, unit, detail
 
 
 def run_page(folder: Path, found: Found, store: Store | None = None) -> str:
     """The page of the run in `folder`; `found` is what this folder itself contains."""
-    run = next(iter(found.every), None) or Incomplete(folder, folder.resolve().name, "unfinished")
+    run = next(iter(found.every), None) or read_unfinished(folder, folder.resolve().name)
     figures = {figure.name: figure for figure in images_of(run, store)}
     tables: list[Table] = []
     tiles: list[_Tile] = []
@@ -79,7 +70,6 @@ def run_page(folder: Path, found: Found, store: Store | None = None) -> str:
     in_sections = grouped(tables, lambda table: table.section)
     profile = in_sections.get("divergence", [])
     is_scored = profile or run.sample.histogram
-    log, damage = _training_log(run)
     trajectories, broken = None, ""
     try:
         trajectories = read_trajectories(run.folder)
@@ -93,14 +83,13 @@ def run_page(folder: Path, found: Found, store: Store | None = None) -> str:
             "divergence",
             "Where the models diverge" if is_scored else "Which steps were kept",
             figures=_named(figures, "lorenz_curve", "kept_by_position"),
-            tables=[*profile, *([trajectories.kinds] if trajectories else [])],
+            tables=profile,
         ),
         section(
             "training",
             "Training",
-            damage=damage,
+            damage=run.metrics()[1],
             figures=_named(figures, "training_curves"),
-            tables=log,
         ),
         _audit(run),
         _answers(run),
@@ -241,24 +230,6 @@ def _reader(run: Run, shown: Trajectories | None, damage: str) -> Section | None
     )
 
 
-def _training_log(run: Run) -> tuple[list[Table], str | None]:
-    """Evenly spaced log entries, first and last included, and why the others cannot be read."""
-    logged, damage = run.metrics()
-    if not logged:
-        return [], damage
-    places = np.linspace(0, len(logged) - 1, min(len(logged), _MAX_LOG_ENTRIES))
-    entries = [logged[round(place)] for place in places]
-    columns = [text_column("optimizer step", [f"{entry['step']:,}" for entry in entries])]
-    for key, (title, form) in _LOGGED.items():
-        values = [entry.get(key) for entry in entries]
-        cells = [cell.number(value if is_number(value) else None, form) for value in values]
-        columns.append((Column(title), cells))
-    notes = (
-        [f"{len(entries)} of {len(logged):,} log entries."] if len(entries) < len(logged) else []
-    )
-    return [table_of("training", "Training log", columns, [], notes)], damage
-
-
 def _audit(run: Run) -> Section | None:
     """The audit of the run's labels, if there is one in its folder."""
     path, damage, figures, tables = run.folder / AUDIT, "", [], []
@@ -290,7 +261,6 @@ def _answers(run: Run) -> Section | None:
         "Answers before and after",
         "answers.html",
         damage="" if pairs.counts else damage,
-        table=pairs.table,
         remarks=[shown, *pairs.missing],
         groups=pairs.groups,
     )

@@ -3,8 +3,6 @@
 The file may have been edited or truncated, so it is validated.
 """
 
-import re
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, Self
 
@@ -12,23 +10,16 @@ from pydantic import BaseModel, Field, model_validator
 
 from lr_exp.report.read.json_file import read_json, reason_of
 from lr_exp.report.read.summary import Count, Flag, Number, Seconds, Share
-from lr_exp.report.tables import cell
-from lr_exp.report.tables.table import Column, Table, table_of, text_column
 from lr_exp.store.run_folder import TRAJECTORIES as FILE
 
 _SHADES = (0.05, 0.1, 0.2, 0.4, 0.8, 1.6, 3.2)  # nats: lower edges of the shades
 _CONFIDENT = 0.9  # minimum top-1 probability of a confident expert
 _MAX_FILE_BYTES = 1_400_000  # a run writes at most 1,000,000, or one answer
-_ROUNDING_NATS = 1e-4  # of divergences in the file
 
 _NUMBERING = (
     "A step is one generated token. Steps are numbered from 1 on this page and from 0 in the run's "
     "files and in error messages."
 )
-
-_KINDS = ("copied from the question", "digits", "operators", "words", "punctuation and format")
-_OPERATORS = set("+-*/=<>^×÷−·")  # noqa: RUF001
-_WORD = re.compile(r"\d+(?:[.,]\d+)*|[^\W\d_]+")
 
 _Bit = Annotated[int, Field(strict=True, ge=0, le=1)]
 _Nats = Seconds  # any finite number from 0
@@ -103,21 +94,13 @@ class Trajectories(BaseModel):
 
     @property
     def about(self) -> str:
-        """The meaning of shades and marks, with the threshold β if the kept steps match it."""
+        """The meaning of shades and marks."""
         if not self.is_scored:
             return "No step was compared with an amateur. Kept steps are underlined."
-        shaded = (
+        return (
             "Each token is shaded by the divergence D = KL(expert ‖ amateur) of the models' "
-            "next-token distributions at that step."
+            "next-token distributions at that step. Kept steps are underlined."
         )
-        beta = self.beta
-        steps = [pair for one in self.answers for pair in zip(one.kl, one.kept, strict=True)]
-        if beta is not None and all(
-            (kept == 1) == ((kl or 0) > beta) or abs((kl or 0) - beta) < _ROUNDING_NATS
-            for kl, kept in steps
-        ):
-            return f"{shaded} Steps with D > β = {beta:g} nats are kept and underlined."
-        return f"{shaded} Kept steps are underlined."
 
     @property
     def remarks(self) -> list[str]:
@@ -134,29 +117,6 @@ class Trajectories(BaseModel):
         return [shown, _NUMBERING, *([truncated] if cut else []), *([missed] if has_missed else [])]
 
     @property
-    def kinds(self) -> Table:
-        """The shown tokens, the kept and the moving ones by kind."""
-        found: dict[str, list[tuple[bool, bool]]] = {kind: [] for kind in _KINDS}
-        for answer in self.answers:
-            kinds = token_kinds([self.tokens[i] for i in answer.token], answer.question or "")
-            for kind, kept, moving in zip(kinds, answer.kept, answer.moving, strict=True):
-                found[kind].append((kept == 1, moving == 1))
-        kept = {kind: sum(one for one, _ in steps) for kind, steps in found.items()}
-        every = sum(kept.values())
-        columns = [
-            text_column("kind", found),
-            (Column("tokens"), [f"{len(steps):,}" for steps in found.values()]),
-            (Column("kept"), [f"{kept[kind]:,}" for kind in found]),
-            (
-                Column("% of the kept"),
-                [cell.number(100 * kept[k] / every if every else None) for k in found],
-            ),
-            (Column("moving"), [f"{sum(one for _, one in steps):,}" for steps in found.values()]),
-        ]
-        note = "Of the answers in the trajectory reader. Copied: a number or word of the question."
-        return table_of("kinds", "Kept tokens by kind", columns, [], [note])
-
-    @property
     def filter_labels(self) -> dict[str, str]:
         """The filters whose data the answers have."""
         labels = {"all": "All", "kept": "Kept"}
@@ -168,31 +128,6 @@ class Trajectories(BaseModel):
             labels["wrong"] = "Wrong answers"
             labels["missed"] = "Confident, not kept"
         return labels
-
-
-def token_kinds(texts: Sequence[str], question: str) -> list[str]:
-    """The kind of each token of an answer.
-
-    A token is copied if the whole number or word that it belongs to is in the question.
-    """
-    known = set(_WORD.findall(question))
-    whole = "".join(texts)
-    word_at = {place: m[0] for m in _WORD.finditer(whole) for place in range(*m.span())}
-    kinds, end = [], 0
-    for text in texts:
-        word = word_at.get(end + len(text) - len(text.lstrip()))
-        end += len(text)
-        bare = text.strip()
-        if bare and word in known:
-            kinds.append("copied from the question")
-        elif any(sign.isdigit() for sign in bare):
-            kinds.append("digits")
-        elif any(sign.isalpha() for sign in bare) and not bare.startswith(("\\", "<|")):
-            kinds.append("words")
-        else:
-            is_operator = bare != "" and set(bare) <= _OPERATORS
-            kinds.append("operators" if is_operator else "punctuation and format")
-    return kinds
 
 
 def read_trajectories(folder: Path) -> Trajectories | None:

@@ -4,11 +4,12 @@ from contextlib import suppress
 from pathlib import Path, PurePath
 from typing import Any
 
-from lr_exp.errors import map_strings, printable
+from lr_exp.errors import printable
 from lr_exp.report.read.json_file import is_number, read_json, read_json_lines, reason_of
 from lr_exp.report.read.summary import (
     DistillSummary,
     EvaluateSummary,
+    Failure,
     Provenance,
     Results,
     SampleSummary,
@@ -26,9 +27,7 @@ from lr_exp.store.run_folder import (
 
 WHO = ("expert", "tuned")
 _REWRITE = "Run the same command again to rewrite the answers"
-_NAMES = ("expert", "amateur", "method", "data", "prompt", "sweep")
-_NUMBERS = ("alpha", "beta", "seed")
-_UNKNOWN: dict[str, Any] = {**dict.fromkeys((*_NAMES, *_NUMBERS)), "settings": {}}
+_OVERRIDES = ".hydra/overrides.yaml"
 _MAX_YAML_BYTES = 2**20
 
 
@@ -182,28 +181,20 @@ class Incomplete(Run):
     `unfinished` if it has neither, because it is still running or was killed.
     """
 
-    def __init__(
-        self, folder: Path, name: str, outcome: str, error: str = "", known: Any = None
-    ) -> None:
-        """`known` is by default what the run's settings record."""
-        known = _saved_settings(folder) if known is None else known
+    def __init__(self, folder: Path, name: str, outcome: str, known: Failure) -> None:
         self.outcome = outcome
-        self.error = error  # or why a file cannot be read
-        self.overrides: tuple[str, ...] = tuple(known.get("overrides", ()))
-        parts = {"evaluate": EvaluateSummary(decoder=self.override("evaluator.decoder"))}
-        super().__init__(folder, name, Summary.model_construct(None, **_UNKNOWN | parts | known))
-        with suppress(ValueError):
-            self.learning_rate = float(self.override("distiller.learning_rate") or "")
+        self.error = " ".join(known.error.split())  # or why a file cannot be read
+        self.overrides = known.overrides or _saved_overrides(folder)
+        choices = known.model_dump(exclude={"error", "overrides", "decoder", "learning_rate"})
+        parts = {"settings": {}, "evaluate": EvaluateSummary(decoder=known.decoder)}
+        super().__init__(folder, name, Summary.model_construct(None, **choices, **parts))
+        self.learning_rate = known.learning_rate
 
     def swept(self, key: str) -> float | str | None:
-        given = self.override(key)
+        given = dict(word.partition("=")[::2] for word in self.overrides).get(key)
         with suppress(ValueError):
             return float(given or "")
         return None if given == "null" else given
-
-    @property
-    def is_damaged(self) -> bool:
-        return self.outcome == "damaged"
 
     @property
     def existing_files(self) -> tuple[str, ...]:
@@ -216,63 +207,37 @@ class Incomplete(Run):
         """`has metrics.jsonl, answers`."""
         return f"has {', '.join(self.existing_files) or 'no results'}"
 
-    def override(self, key: str) -> str | None:
-        """The value of `key` on the command line; None if it was not set there."""
-        return dict(word.split("=", 1) for word in self.overrides if "=" in word).get(key)
-
 
 def has_started(folder: Path, files: list[str]) -> bool:
     """Whether a run started in a folder that has neither a summary nor an error."""
-    return METRICS in files or TRAJECTORIES in files or "expert" in _saved_settings(folder)
+    return METRICS in files or TRAJECTORIES in files or (folder / _OVERRIDES).exists()
+
+
+def read_unfinished(folder: Path, name: str) -> Incomplete:
+    """A run without an outcome; its trajectories have its choices."""
+    known = Failure()
+    with suppress(OSError, ValueError):
+        known = Failure.model_validate(read_json(folder / TRAJECTORIES))
+    return Incomplete(folder, name, "unfinished", known)
 
 
 def read_failed(folder: Path, name: str) -> Incomplete:
     """A run with a `failed.json`; if that cannot be read, the reason becomes the error."""
     try:
-        record = read_json(folder / FAILED)
-        error = " ".join(str(record["error"]).split())
-    except (OSError, ValueError, KeyError, TypeError) as reason:
+        known = Failure.model_validate(read_json(folder / FAILED))
+    except (OSError, ValueError) as reason:
         damage = f"failed, and its {FAILED} cannot be read ({reason_of(reason)})"
-        return Incomplete(folder, name, "damaged", damage)
-    known = _valid(record)
-    if "expert" not in record:  # the run's settings are not valid
-        known = _saved_settings(folder) | known
-    return Incomplete(folder, name, "failed", error, known)
+        return Incomplete(folder, name, "damaged", Failure(error=damage))
+    return Incomplete(folder, name, "failed", known)
 
 
-def _saved_settings(folder: Path) -> dict[str, Any]:
-    """The settings that Hydra saved before the run started, or else those of its trajectories."""
-    record: dict[str, Any] = {}
-    with suppress(OSError, ValueError):
-        record = _valid(read_json(folder / TRAJECTORIES))
-    config = _read_yaml(folder / ".hydra" / "config.yaml")
-    if isinstance(config, dict):
-        values = {key: config.get(key) for key in (*_NAMES, *_NUMBERS)}
-        record |= _valid(
-            {key: v.get("name") if isinstance(v, dict) else v for key, v in values.items()}
-        )
-    return record | _valid({"overrides": _read_yaml(folder / ".hydra" / "overrides.yaml")})
-
-
-def _read_yaml(path: Path) -> Any:
-    """The content of a file, or None. YAML values may contain themselves: do not recurse."""
+def _saved_overrides(folder: Path) -> list[str]:
+    """The command line that Hydra saved before the run started."""
     import yaml
 
+    path, words = folder / _OVERRIDES, []
     with suppress(OSError, ValueError, TypeError, RecursionError, yaml.YAMLError):
         if path.is_file() and path.stat().st_size <= _MAX_YAML_BYTES:
-            return yaml.safe_load(path.read_bytes())
-    return None
-
-
-def _valid(record: Any) -> dict[str, Any]:
-    """The known keys whose values have the right type, with control characters escaped."""
-    if not isinstance(record, dict):
-        return {}
-    valid: dict[str, Any] = {
-        key: record[key] for key in _NAMES if isinstance(record.get(key), str) and record[key]
-    }
-    valid |= {key: record[key] for key in _NUMBERS if is_number(record.get(key))}
-    overrides = record.get("overrides")
-    if isinstance(overrides, list):
-        valid["overrides"] = [word for word in overrides if isinstance(word, str)]
-    return map_strings(valid, printable)
+            words = yaml.safe_load(path.read_bytes())
+    every = words if isinstance(words, list) else []
+    return [printable(one) for one in every if isinstance(one, str)]

@@ -6,8 +6,8 @@ from pathlib import Path
 
 from lr_exp.errors import UserError
 from lr_exp.report.read.json_file import read_json, reason_of
-from lr_exp.report.read.run import Incomplete, Run, has_started, read_failed
-from lr_exp.report.read.summary import parse_summary
+from lr_exp.report.read.run import Incomplete, Run, has_started, read_failed, read_unfinished
+from lr_exp.report.read.summary import Failure, parse_summary
 from lr_exp.store.run_folder import FAILED, SUMMARY
 
 _NOT_SEARCHED = {"store", "report", "wandb", ".hydra"}
@@ -25,7 +25,7 @@ class Found:
     @property
     def counts(self) -> str:
         """`6 finished, 1 failed`, and the number of damaged runs, if any."""
-        damaged = sum(run.is_damaged for run in self.failed)
+        damaged = sum(run.outcome == "damaged" for run in self.failed)
         counts = f"{len(self.runs):,} finished, {len(self.failed) - damaged:,} failed"
         return f"{counts}, {damaged:,} damaged" if damaged else counts
 
@@ -44,7 +44,7 @@ def find_runs(folder: Path, *, finished: bool = True) -> Found:
     found = scan_folder(folder)
     # A damaged summary alone makes no report; it is an error to fix.
     shown = found.unfinished or [
-        run for run in found.failed if not run.is_damaged or run.existing_files
+        run for run in found.failed if run.outcome == "failed" or run.existing_files
     ]
     if not found.runs and (finished or not shown):
         raise UserError(_no_finished_run(folder, found))
@@ -69,11 +69,11 @@ def scan_folder(folder: Path, *, recursive: bool = True) -> Found:
                     f"{SUMMARY} cannot be read ({reason_of(error)}). Run the same command again: "
                     "it rewrites the file."
                 )
-                found.failed.append(Incomplete(place, name, "damaged", reason))
+                found.failed.append(Incomplete(place, name, "damaged", Failure(error=reason)))
         elif newest == FAILED:
             found.failed.append(read_failed(place, name))
         elif has_started(place, files):
-            found.unfinished.append(Incomplete(place, name, "unfinished"))
+            found.unfinished.append(read_unfinished(place, name))
         if len(ends) > 1:
             found.notes.append(
                 f"{name} has both {SUMMARY} and {FAILED}: the newer one, {newest}, is used."

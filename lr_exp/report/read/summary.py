@@ -387,6 +387,24 @@ class Summary(_Part):
         return json.dumps(self.to_dict(), indent=2, ensure_ascii=False) + "\n"
 
 
+class Failure(_Part):
+    """`failed.json`: the error, and the choices as in `Summary`, None where unknown."""
+
+    error: str = ""
+    overrides: list[str] = []
+    method: str | None = None
+    expert: str | None = None
+    amateur: str | None = None
+    data: str | None = None
+    prompt: str | None = None
+    alpha: Number | None = None
+    beta: Number | None = None
+    seed: Seed | None = None
+    sweep: str | None = None
+    decoder: str | None = None
+    learning_rate: Number | None = None
+
+
 def parse_summary(value: Any) -> Summary:
     """Validates the content of a `summary.json`.
 

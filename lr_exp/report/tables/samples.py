@@ -1,6 +1,5 @@
 """Sampled answers: avg@k, pass@k and maj@k, and which won questions the untuned expert covers."""
 
-from dataclasses import replace
 from typing import Any
 
 from lr_exp.report.analyse.paired import Estimate, accuracy_from_counts
@@ -34,8 +33,7 @@ def samples_table(sweep: Sweep, name: str) -> Table | None:
         if (sampled := run.evaluate.samples)
         for benchmark in sampled.expert
     ]
-    table = table_by_benchmark(name, "Sampled answers", lines, _ABOUT, ("seed",))
-    return table and replace(table, in_terminal=True)
+    return table_by_benchmark(name, "Sampled answers", lines, _ABOUT, ("seed",))
 
 
 def _line(row: Row, run: Run, sampled: Samples, benchmark: str) -> Line:

@@ -38,7 +38,6 @@ class Table:
     records: list[dict[str, Any]]
     notes: list[str] = field(default_factory=list)
     section: str | None = None  # of a run's page; None: only in the report of a sweep
-    in_terminal: bool = False  # shown there also where it is not the sweep's main table
 
     @property
     def has_published(self) -> bool:
