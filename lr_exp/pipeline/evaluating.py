@@ -169,7 +169,8 @@ def _gap(context: RunContext, decoder: str) -> tuple[Gap, float]:
         for who in ("expert", "amateur")
     }
     results = {who: {benchmark.name: one.result} for who, one in measured.items()}
-    gap, seconds = Gap(decoder=decoder, **results), sum(one.seconds for one in measured.values())
+    gap = Gap(decoder=decoder, expert=results["expert"], amateur=results["amateur"])
+    seconds = sum(one.seconds for one in measured.values())
     if (scored := _scored_solutions(context, benchmark)) is None:
         return gap, seconds
     nats = Nats.model_validate(scored.facts)
