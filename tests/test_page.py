@@ -16,7 +16,6 @@ import pytest
 
 from lr_exp.report.__main__ import main
 from lr_exp.report.page import write_run_page
-from lr_exp.report.page.sweep_page import short_names
 from lr_exp.report.page.trajectories import DamagedError, read_trajectories
 from tests.support.run_folders import result, write_failed, write_metrics, write_run
 from tests.support.trajectories_file import (
@@ -352,28 +351,11 @@ def test_a_sweep_s_runs_are_named_by_their_differences(tmp_path):
     table = page.section("runs")
     assert table.inside("th")[:3] == ["state", "run", "summary"]
     assert table.inside("td")[0] == "finished"
-    assert [cell["title"] for cell in table.all("th") if cell.get("scope") == "row"] == full
-    assert table.inside("bdi")[:2] == ["beta=0.2", full[0]]
+    assert table.inside("bdi")[::2] == full
     # An unreadable summary counts as damaged, not as failed.
     assert "1 finished, 0 failed, 1 damaged and 0 unfinished runs." in page.words
     assert table.inside("td").count("damaged") == 1
     assert "failed" not in table.inside("td")
-
-
-@pytest.mark.parametrize(
-    ("names", "short"),
-    [
-        (["a=1,b=_2,3_,c=4", "a=2,b=_2,3_,c=4"], ["a=1", "a=2"]),
-        (["m=x,d=_-0f3", "m=x,d=_-1a2"], ["d=_-0f3", "d=_-1a2"]),  # a digest alone differs
-        (["x/a=1,b=2", "y/a=1,b=2", "y/a=2,b=2"], ["x/a=1", "y/a=1", "y/a=2"]),
-        (["x/a=1", "y/a=1"], ["x", "y"]),
-        (["a=1,b=2"], ["a=1,b=2"]),
-        (["a=1", "a=1,b=2"], ["a=1", "a=1,b=2"]),  # the first would be empty
-        (["a,b", "b,a"], ["a,b", "b,a"]),
-    ],
-)
-def test_short_names(names, short):
-    assert short_names(names) == short
 
 
 def test_the_program_writes_pages_of_failed_and_unfinished_runs(tmp_path, capsys):
