@@ -268,11 +268,11 @@ def test_runs_and_answers_as_tables(finished):
     failed.mkdir()
     record = {"error": "no such model", "beta": 0.8, "seed": 1, "method": "lightreasoner"}
     (failed / "failed.json").write_text(json.dumps(record))
-    # An unfinished run is a row with its choices.
-    going_on = folder.parent / "three" / ".hydra"
-    going_on.mkdir(parents=True)
-    composed = {"expert": {"name": "micro"}, "method": {"name": "lightreasoner"}, "seed": 3}
-    (going_on / "config.yaml").write_text(json.dumps(composed))
+    # An unfinished run is a row with its choices, once it has sampled.
+    going_on = folder.parent / "three"
+    going_on.mkdir()
+    sampled = {"expert": "micro", "method": "lightreasoner", "seed": 3}
+    (going_on / "trajectories.json").write_text(json.dumps(sampled))
     table = lr_exp.read_runs(folder.parent)
     last, unfinished = table.iloc[-2], table.iloc[-1]
     assert (last.run, last.error, last.beta) == ("two", "no such model", 0.8)

@@ -16,7 +16,6 @@ import pytest
 
 from lr_exp.report.__main__ import main
 from lr_exp.report.page import write_run_page
-from lr_exp.report.page.sweep_page import short_names
 from lr_exp.report.page.trajectories import DamagedError, read_trajectories
 from tests.support.run_folders import result, write_failed, write_metrics, write_run
 from tests.support.trajectories_file import (
@@ -232,14 +231,13 @@ def test_hostile_text_is_shown_harmlessly(tmp_path):
     assert any("</svg><script>" in (one.text or "") for one in named.images[0].iter())
 
 
-def test_lists_what_a_run_of_some_stages_lacks(tmp_path):
+def test_a_run_that_only_evaluated_has_no_other_sections(tmp_path):
     run = write_run(tmp_path / "run", method=None, amateur=None, evaluate__tuned={}, answers=False)
     change_summary(run, distill=None, sample=None, stages=["evaluate"])
     page = page_of_run(run)
-    assert "Missing: sampling (no divergences); tuning (no training curves)" in page.words
-    assert "requested stages: evaluate" in page.words
     assert "25.0 ± 44.9" in page.words
     assert "after" not in page.inside("th")
+    assert page.inside("h2") == ["Results", "Settings and provenance"]
     assert 'id="reader-data"' not in page.source
     change_summary(run, evaluate=None)
     assert "Nothing was evaluated." in page_of_run(run).words
@@ -269,7 +267,6 @@ def test_an_unfinished_run_shows_its_files(tmp_path):
     for expected in (
         "LightReasoner: expert micro, amateur micro",
         "This run has not finished. It is still running or was interrupted",
-        "Missing: everything that summary.json holds",
     ):
         assert expected in page.words
     assert page.inside("h2") == ["Trajectory reader", "Training"]
@@ -278,7 +275,7 @@ def test_an_unfinished_run_shows_its_files(tmp_path):
     assert len(page.data("reader-data")["answers"]) == 2
     (tmp_path / "run" / "trajectories.json").unlink()
     os.mkfifo(tmp_path / "run" / "trajectories.json")  # reading a pipe would block
-    assert "no trajectories.json" in page_of_run(tmp_path / "run").words
+    assert page_of_run(tmp_path / "run").inside("h2") == ["Training"]
 
 
 def test_imported_records_are_not_reported_as_missing(tmp_path):
@@ -352,28 +349,11 @@ def test_a_sweep_s_runs_are_named_by_their_differences(tmp_path):
     table = page.section("runs")
     assert table.inside("th")[:3] == ["state", "run", "summary"]
     assert table.inside("td")[0] == "finished"
-    assert [cell["title"] for cell in table.all("th") if cell.get("scope") == "row"] == full
-    assert table.inside("bdi")[:2] == ["beta=0.2", full[0]]
+    assert table.inside("bdi")[::2] == full
     # An unreadable summary counts as damaged, not as failed.
     assert "1 finished, 0 failed, 1 damaged and 0 unfinished runs." in page.words
     assert table.inside("td").count("damaged") == 1
     assert "failed" not in table.inside("td")
-
-
-@pytest.mark.parametrize(
-    ("names", "short"),
-    [
-        (["a=1,b=_2,3_,c=4", "a=2,b=_2,3_,c=4"], ["a=1", "a=2"]),
-        (["m=x,d=_-0f3", "m=x,d=_-1a2"], ["d=_-0f3", "d=_-1a2"]),  # a digest alone differs
-        (["x/a=1,b=2", "y/a=1,b=2", "y/a=2,b=2"], ["x/a=1", "y/a=1", "y/a=2"]),
-        (["x/a=1", "y/a=1"], ["x", "y"]),
-        (["a=1,b=2"], ["a=1,b=2"]),
-        (["a=1", "a=1,b=2"], ["a=1", "a=1,b=2"]),  # the first would be empty
-        (["a,b", "b,a"], ["a,b", "b,a"]),
-    ],
-)
-def test_short_names(names, short):
-    assert short_names(names) == short
 
 
 def test_the_program_writes_pages_of_failed_and_unfinished_runs(tmp_path, capsys):

@@ -119,7 +119,7 @@ def _method_label(run: Run) -> str:
 
 
 def _status(run: Run) -> list[tuple[str, str]]:
-    """How the run ended, its warnings and what is missing: pairs of a heading and a text."""
+    """How the run ended and its warnings: pairs of a heading and a text."""
     lines = []
     if isinstance(run, Incomplete):
         why = _UNFINISHED if run.outcome == "unfinished" else run.error
@@ -132,23 +132,7 @@ def _status(run: Run) -> list[tuple[str, str]]:
         lines.append((heading, run.stopped))
     warnings = run.warnings[:_MAX_WARNINGS]
     lines += [("Warning:", warning[:_MAX_WARNING_CHARS]) for warning in warnings]
-    missing = "; ".join(_missing(run))
-    return [*lines, ("Missing:", f"{missing}.")] if missing else lines
-
-
-def _missing(run: Run) -> list[str]:
-    """The stages whose results the page lacks, and the stages that were requested."""
-    if run.outcome != "finished":
-        return ["everything that summary.json holds (accuracies, costs, settings)"]
-    summary = run.summary
-    lacks = {
-        "sampling (no divergences)": summary.sample is None,
-        "tuning (no training curves)": summary.distill is None and not run.stopped,
-        "evaluation (no accuracies)": summary.evaluate is None,
-    }
-    missing = [what for what, is_missing in lacks.items() if is_missing]
-    stages = f"requested stages: {', '.join(summary.stages or ['unknown'])}"
-    return [*missing, stages] if missing else []
+    return lines
 
 
 def _choices(run: Run) -> dict[str, str | None]:
@@ -211,13 +195,9 @@ def _accuracy_tiles(changes: dict[str, Change]) -> list[_Tile]:
 
 
 def _reader(run: Run, shown: Trajectories | None, damage: str) -> Section | None:
-    note = f"There is no {TRAJECTORIES} in the run's folder."
+    note = "" if run.summary.sample is None else f"There is no {TRAJECTORIES} in the run's folder."
     if shown is not None:
         note = "" if shown.answers else "No answer was sampled."
-    elif run.outcome != "finished":
-        note = f"There is no {TRAJECTORIES} in the run's folder: it is written after sampling."
-    elif run.summary.sample is None:
-        note = ""  # the status lists sampling as missing
     elif run.is_imported:
         note = "This run used imported records and sampled no answers, so there are none to show."
     return section(

@@ -30,11 +30,7 @@ def sweep_page(title: str, found: Found, sweeps: Sequence[SweepSection], out: Pa
         )
         for index, one in enumerate(sweeps)
     ]
-    short = short_names([run.name for run in found.every])
-    rows = [
-        {"run": run, "short_name": name, "summary": _summary(run), "link": _link(run, out)}
-        for run, name in zip(found.every, short, strict=True)
-    ]
+    rows = [{"run": run, "summary": _summary(run), "link": _link(run, out)} for run in found.every]
     sections.append(section("runs", "Runs", "runs.html", rows=rows))
     notes = reading_notes(found, [table for one in sweeps for table in one.tables])
     return page(f"Report: {title}", "Sweep report", head, sections, notes)
@@ -59,18 +55,3 @@ def _link(run: Run, out: Path) -> str | None:
         return None
     relative = os.path.relpath(path.resolve(), out.resolve())
     return "./" + quote(relative.replace(os.sep, "/"))
-
-
-def short_names(names: Sequence[str]) -> list[str]:
-    """Each name without the parts common to all; the full names where these would not be unique.
-
-    Names look like `method=neither,seed=0`, with or without parent folders.
-    """
-    split = [[folder.split(",") for folder in name.split("/")] for name in names]
-    common = set.intersection(*({part for own in name for part in own} for name in split))
-    short = []
-    for name in split:
-        folders = [",".join(part for part in own if part not in common) for own in name]
-        short.append("/".join(filter(None, folders)))
-    is_clear = len(names) > 1 and all(short) and len(set(short)) == len(set(names))
-    return short if is_clear else list(names)

@@ -71,26 +71,16 @@ def _no_formula(value: object) -> object:
 def latex_table(table: Table) -> str:
     r"""A `tabular` for `\input`; needs `\usepackage{booktabs}`."""
     columns = table.columns
-    under = {column.under for column in columns}
-    headings = [
-        [_compatible(c.under or c.title) for c in columns],
-        [c.title if c.under else "ours" if c.title in under else "" for c in columns],
-    ]
     frame = pd.DataFrame([[_compatible(cell) for cell in row] for row in table.rows])
-    frame.columns = pd.MultiIndex.from_arrays(headings) if any(under) else headings[0]
+    frame.columns = [_compatible(column.full_title) for column in columns]
     style = frame.style.hide(axis="index")
     style.format_index(escape="latex", axis="columns").format(_shielded, escape="latex")
     text = style.to_latex(
         column_format="".join("l" if column.is_text else "r" for column in columns),
         hrules=True,
-        multicol_align="c",
     )
     text = text.translate(_LATEX).encode("ascii", "replace").decode()
-    lines = [r"% \usepackage{booktabs}", *text.splitlines()]
-    pairs = [i for i, c in enumerate(columns) if c.under and c.under == columns[i - 1].title]
-    if pairs:
-        lines.insert(4, " ".join(rf"\cmidrule(lr){{{i}-{i + 1}}}" for i in pairs))
-    return "\n".join(lines) + "\n"
+    return "\n".join([r"% \usepackage{booktabs}", *text.splitlines()]) + "\n"
 
 
 def _compatible(text: str) -> str:
