@@ -181,6 +181,9 @@ def test_the_corpora_of_the_shipped_models_are_frozen():
         "micro_near": "be839614cae7bee2",
         "micro_peer": "d5ee6d50fa2fb544",
         "micro_master": "867d3fc0839434c2",
+        "micro_nearer": "3ab6cf41ec96ce57",
+        "micro_small_careful": "826873bc3404a52e",
+        "micro_large_careless": "2a655461d94a8e1e",
     }
 
 

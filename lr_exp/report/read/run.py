@@ -86,7 +86,8 @@ class Run:
         if key == "data.max_questions" and self.sample.questions:
             return self.sample.questions  # also where the setting is null
         group, _, name = key.partition(".")
-        return (self.settings.get(group) or {}).get(name)
+        value = (self.settings.get(group) or {}).get(name)
+        return value if isinstance(value, float | int | str) else None
 
     @property
     def prompts(self) -> list[str]:
