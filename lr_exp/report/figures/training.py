@@ -25,7 +25,6 @@ _ENTROPY_CAPTION = (
     "Methods train on different tokens, so compare the shapes of the lines, not their levels. "
     "Seeds that trained nothing are left out."
 )
-_MAX_LINES_BEFORE_SPLIT = 6  # beyond it, each alpha has its own panel
 _MAX_LINES, _MAX_PANELS = 10, 9
 _MAX_COLUMNS = 3
 
@@ -102,33 +101,22 @@ def _entropies(row: Row) -> _Band:
 def _drawn(
     sweep: Sweep, read: Callable[[Row], _Band], ylabel: str, *, with_markers: bool
 ) -> Any | None:
-    """One panel per expert, or per expert and alpha if there are many lines.
-
-    None without lines of at least two points, or with too many.
-    """
+    """One panel per expert; None without lines of at least two points, or with too many."""
     bands = [(row, read(row)) for row in sweep.rows if not row.is_baseline]
     bands = [(row, band) for row, band in bands if len(band) > 1]
     by_expert = grouped(bands, lambda one: one[0].setup.expert)
-    is_split = max(map(len, by_expert.values()), default=0) > _MAX_LINES_BEFORE_SPLIT
-
-    def alpha(row: Row) -> str:
-        """The part of the label that becomes a panel's title."""
-        named = f", α {row.setup.alpha:g}" if row.setup.alpha is not None else ""  # noqa: RUF001
-        return named if is_split and named in row.label else ""
-
-    by_panel = grouped(bands, lambda one: one[0].setup.expert + alpha(one[0]))
-    count = len(by_panel)
-    if not 0 < count <= _MAX_PANELS or max(map(len, by_panel.values())) > _MAX_LINES:
+    count = len(by_expert)
+    if not 0 < count <= _MAX_PANELS or max(map(len, by_expert.values())) > _MAX_LINES:
         return None
     mpl_figure, panels = panel_grid(count, min(count, _MAX_COLUMNS), 2.1, sharey=True)
     drawn = {}
-    for axes, (title, own) in zip(panels, by_panel.items(), strict=True):
+    for axes, (title, own) in zip(panels, by_expert.items(), strict=True):
         for variants in grouped(own, lambda one: one[0].setup.method).values():
             for number, (row, band) in enumerate(variants):
                 look, steps = variant_look(row.setup.method, number), list(band)
                 mean, low, high = np.array(list(band.values())).T
                 axes.fill_between(steps, low, high, color=look.colour, alpha=0.15, linewidth=0)
-                (drawn[row.label.replace(alpha(row), "")],) = axes.plot(
+                (drawn[row.label],) = axes.plot(
                     steps,
                     mean,
                     color=look.colour,
