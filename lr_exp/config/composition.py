@@ -238,7 +238,8 @@ def to_settings(
     for role, part in (("expert", settings.expert), ("amateur", settings.amateur)):
         if f"{role}.path" in given and f"{role}.name" not in given and part.path:
             part.name = Path(part.path).name or part.path
-    return dataclasses.replace(settings, config_dirs=[str(folder) for folder in config_dirs])
+    folders = [str(folder) for folder in config_dirs]
+    return dataclasses.replace(settings, config_dirs=folders, overrides=list(overrides))
 
 
 def _as_settings(config: DictConfig) -> DictConfig:

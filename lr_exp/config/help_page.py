@@ -19,6 +19,7 @@ reasoning are worth reinforcing, and the expert is tuned on those.
 
 usage: python -m lr_exp [OPTION=VALUE ...]       one run
        python -m lr_exp -m [OPTION=V1,V2 ...]    a run for each combination
+       python -m lr_exp --from-run FOLDER [...]  a run with an earlier run's options
 
   python -m lr_exp experiment=demo                         the method in a minute, offline
   python -m lr_exp expert=qwen_math_7b beta=0.4            the paper's run with its larger expert
