@@ -1,9 +1,10 @@
-"""The program: `python -m lr_exp [overrides]`, multirun with `-m`.
+"""The program: `python -m lr_exp [overrides]`, multirun with `-m`, again with `--from-run RUN`.
 
 `Program.run` checks the command line and calls Hydra, which composes the settings and calls
 `Program.run_cell` once, or for each cell of a sweep. With torchrun, every rank does all of it.
 """
 
+import argparse
 import errno
 import gc
 import shlex
@@ -33,6 +34,7 @@ from lr_exp.config.settings import Settings
 from lr_exp.distributed import Stopped
 from lr_exp.errors import UserError, is_debugging, printable, redact
 from lr_exp.models.devices import choose_gpu
+from lr_exp.pipeline.origin import arguments_of
 from lr_exp.pipeline.outcome import FolderInUseError, clear, only_writer, record_failure
 
 # Errors that a user can fix. OSError: a folder that cannot be made, a full disk.
@@ -82,6 +84,7 @@ class Program:
     def run(self) -> int:
         """Runs the command line; returns the exit status."""
         try:
+            self._repeat_run()
             self._check_arguments()
             composition.register()
             with TemporaryDirectory() as scratch:
@@ -180,6 +183,17 @@ class Program:
         if exits_alone:
             raise SystemExit(1) from error  # torchrun then ends the other ranks
         return reason
+
+    def _repeat_run(self) -> None:
+        """Replaces `--from-run RUN` by the arguments of that run."""
+        flag = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
+        flag.add_argument("--from-run", type=Path)
+        try:
+            found, given = flag.parse_known_args(self._arguments)
+        except argparse.ArgumentError as error:
+            raise UserError("--from-run needs the folder of a run.") from error
+        if found.from_run is not None:
+            self._arguments = arguments_of(found.from_run, given)
 
     def _check_arguments(self) -> None:
         """Raises UserError if an argument is not valid; adds the user's folders of options."""

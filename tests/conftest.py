@@ -59,6 +59,9 @@ def no_process_in_unit_tests(
     if any(request.node.get_closest_marker(name) for name in ("integration", "slow")):
         return
 
+    from lr_exp.pipeline.origin import origin
+
+    origin()  # reads the code's commit once in a process
     start = subprocess.Popen.__init__
 
     def refuse(self: subprocess.Popen, arguments: object, *rest: object, **named: object) -> None:

@@ -238,7 +238,8 @@ def to_settings(
             part.name = Path(part.path).name or part.path
         if f"{role}.init" in given and f"{role}.name" not in given and part.init == "random":
             part.name += "_random"
-    return dataclasses.replace(settings, config_dirs=[str(folder) for folder in config_dirs])
+    folders = [str(folder) for folder in config_dirs]
+    return dataclasses.replace(settings, config_dirs=folders, overrides=list(overrides))
 
 
 def _as_settings(config: DictConfig) -> DictConfig:

@@ -456,6 +456,10 @@ class Settings(_Checked, key=""):
     config_dirs: list[str] = field(
         default_factory=list, metadata={**_NEUTRAL, "omegaconf_ignore": True}
     )
+    # The overrides that the settings were composed from. Not a key either.
+    overrides: list[str] = field(
+        default_factory=list, metadata={**_NEUTRAL, "omegaconf_ignore": True}
+    )
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -32,6 +32,7 @@ from lr_exp.models import devices, early_exit, loading, locating, prompt_forms, 
 from lr_exp.models.prompt_forms import Prompt
 from lr_exp.models.vocabulary import SharedVocabulary, shared_vocabulary, warn_of_unknown_tokens
 from lr_exp.pipeline.method import method_of
+from lr_exp.pipeline.origin import origin
 from lr_exp.store import digest, file_digest
 
 log = logging.getLogger(__name__)
@@ -354,6 +355,7 @@ class Inputs:
             return {"path": source.location, **facts}
 
         return {
+            **origin(),
             **self.fingerprints(),
             "expert": of_model(self.expert),
             "amateur": of_model(self.amateur) if self.needs_amateur else None,

@@ -28,6 +28,7 @@ _IGNORED = {
     "hub_root",
     "prompt_date",  # in the models' fingerprints, where a template prints it
     "config_dirs",
+    "overrides",
     "sampler.export",
     "sampler.prompt",
     "seed",

@@ -3,6 +3,7 @@
 A missing or damaged file affects only its own section, which says so in one line.
 """
 
+import shlex
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -262,6 +263,8 @@ def _settings(run: Run) -> Section | None:
     provenance = flat(run.provenance.to_dict()) | {
         f"{name} version": value for name, value in (run.summary.versions or {}).items()
     }
+    words = ["python", "-m", "lr_exp", *run.settings.get("overrides", [])]
+    provenance |= {"command": shlex.join(words)}
     provenance |= {"sample.artifact": run.sample.artifact, "distill.artifact": run.distill.artifact}
     return section(
         "settings",

@@ -317,7 +317,12 @@ class ModelProvenance(_Part):
 
 
 class Provenance(_Part):
-    """Digests of the models and questions, and the machine."""
+    """The code, digests of the models and questions, and the machine."""
+
+    commit: str | None = None  # of the code, if it is in a git repository
+    modified: Flag | None = None  # whether files of the package differ from the commit
+    started: str | None = None  # UTC, ISO 8601
+    host: str | None = None  # operating system, architecture and number of cores
 
     expert: ModelProvenance | None = None
     amateur: ModelProvenance | None = None
@@ -354,6 +359,8 @@ class RecordedSettings(TypedDict, total=False):
     stages: list[str]
     sweep: str | None
     alpha: Number | None
+    config_dirs: list[str]
+    overrides: list[str]
 
 
 class Summary(_Part):
