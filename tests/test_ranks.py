@@ -117,13 +117,16 @@ def test_an_error_of_one_rank_is_raised_on_all_and_they_stay_in_step(results):
         )
         assert "No space left on device" in errors["disk"]
         assert errors["jobs"] == "no prompt fits"
+        assert errors["store"].startswith(f"rank 1 on {HOST}: the store ")
+        assert errors["store"].endswith("set store= to a folder that all hosts share.")
     assert results[0]["reached"] == [0, 1, 2]
+    assert results[0]["leftover files"] == []
 
 
 @pytest.mark.integration
 def test_when_rank_0_fails_alone_the_others_exit(results):
     kind, message = results[0]["rank 0 fails alone"]
-    assert kind == "RuntimeError"
+    assert kind == "OSError"
     assert "No space left on device" in message
     for result in results[1:]:
         kind, message = result["rank 0 fails alone"]
@@ -162,6 +165,7 @@ def test_two_ranks_produce_the_same_files_as_one_process(alone, tmp_path):
     assert sorted(path.name for path in (tmp_path / "run").iterdir()) == sorted(
         [*(path.name for path in (one_folder / "run").iterdir()), ".hydra", ".lock"]
     )
+    assert not list((tmp_path / "store").rglob(".seen-*"))
     metrics = (tmp_path / "run" / "metrics.jsonl").read_text("utf-8")
     assert metrics.count('"family": "distill"') == len(losses(tmp_path))
 

@@ -44,6 +44,7 @@ def primitives(folder: Path) -> None:
 
     from lr_exp import distributed
     from lr_exp.errors import UserError
+    from lr_exp.pipeline import rank_checks
     from lr_exp.store import Recipe, Store
 
     distributed.join("cpu")
@@ -86,6 +87,7 @@ def primitives(folder: Path) -> None:
         yield from []
         raise UserError("no prompt fits")
 
+    own_store = Store(folder / f"store-{distributed.rank()}")
     reached: list[int] = []
     on_all, on_first = distributed.run_on_all_ranks, distributed.run_on_rank0
     together = distributed.run_collectively
@@ -105,7 +107,10 @@ def primitives(folder: Path) -> None:
             )
         ),
         "jobs": error_of(distributed.distribute_jobs, broken_jobs(), print, print),
+        "store": error_of(rank_checks._check_store, own_store.root),
     }
+    rank_checks._check_store(Store(folder / "store").root)
+    results["leftover files"] = [str(path) for path in folder.glob("store*/.seen-*")]
     results["reached"] = reached
     results["after errors"] = distributed.all_gather(distributed.rank())  # still in lockstep
 
