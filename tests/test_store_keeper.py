@@ -1,4 +1,4 @@
-"""`python -m lr_exp.store`: listing, verifying, pruning; read-only disks."""
+"""`python -m lr_exp.store`: listing, verifying, pruning; full and read-only disks."""
 
 import errno
 from pathlib import Path
@@ -139,7 +139,36 @@ def test_prune_refuses_a_folder_without_runs(filled, call, tmp_path):
     assert all((root / name).exists() for name in names)
 
 
-# Read-only disks ---------------------------------------------------------------------------------
+# Full and read-only disks ------------------------------------------------------------------------
+
+
+FULL = {
+    "system": OSError(errno.ENOSPC, "No space left on device", "shard-000001.tmp"),
+    "quota": OSError(errno.EDQUOT, "Disk quota exceeded", "shard-000001.tmp"),
+    "safetensors": RuntimeError("I/O error: No space left on device (os error 28)"),
+    "other": OSError(errno.EIO, "Input/output error"),
+}
+
+
+@pytest.mark.parametrize("error", FULL.values(), ids=FULL)
+def test_a_full_disk_is_a_user_error_and_finished_files_stay(tmp_path, error):
+    """Another error of the disk is not reported as a full one."""
+    is_other = error is FULL["other"]
+    store = Store(tmp_path)
+    finished = put(store, 1)
+
+    def build(folder: Path) -> dict:
+        if not (folder / "first").exists():
+            (folder / "first").write_text("done")
+            raise error
+        return {"found": (folder / "first").read_text()}
+
+    kind, message = (OSError, "Input/output") if is_other else (UserError, "full.*store=")
+    with pytest.raises(kind, match=message) as caught:
+        store.make(recipe(2), build)
+    assert caught.value is error or caught.value.__cause__ is error
+    assert (tmp_path / finished / "data.txt").exists()
+    assert store.make(recipe(2), build).facts == {"found": "done"}  # resumed
 
 
 def test_find_writes_nothing(tmp_path):

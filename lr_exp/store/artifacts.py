@@ -19,7 +19,7 @@ from typing import Any
 
 from lr_exp import distributed
 from lr_exp.errors import UserError
-from lr_exp.store.files import digest, file_digest, write_atomically
+from lr_exp.store.files import digest, file_digest, is_disk_full, write_atomically
 from lr_exp.store.locks import locked
 
 log = logging.getLogger(__name__)
@@ -113,7 +113,8 @@ class Store:
                 Otherwise rank 0 builds and the others wait.
 
         Raises:
-            UserError: the store is not readable or not writable.
+            UserError: the store is not readable or not writable, or its disk is full. Finished
+                files are kept.
         """
         if together:
             return distributed.run_collectively(lambda build: self._make(recipe, build), build)
@@ -137,7 +138,17 @@ class Store:
             if found is not None:
                 return found
             _set_aside(folder, problem_of(folder, recipe.address))
-            return self._build(recipe, build, part, folder)
+            try:
+                return self._build(recipe, build, part, folder)
+            except Exception as error:
+                cause = error.__cause__ if isinstance(error, distributed.SharedError) else error
+                if isinstance(cause, UserError | None) or not is_disk_full(cause, self.root):
+                    raise
+                raise UserError(
+                    f"the disk of the store {self.root} is full; {recipe.stage} was not written. "
+                    "Free some space (see python -m lr_exp.store --help) or set store= to a folder "
+                    "on another disk. Finished work is kept: run the same command again to resume."
+                ) from error
 
     def _build(
         self, recipe: Recipe, build: Callable[[Path], dict[str, Any]], part: Path, folder: Path

@@ -1,13 +1,18 @@
 """Atomic file writes and digests."""
 
+import errno
 import hashlib
 import json
 import os
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, BinaryIO
+
+_DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
+_MIN_FREE_BYTES = 1 << 20
 
 
 def digest(value: Any) -> str:
@@ -46,3 +51,15 @@ def open_atomically(path: Path) -> Iterator[BinaryIO]:
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def is_disk_full(error: BaseException, folder: Path) -> bool:
+    """Whether a full disk caused an error, however the library reports it."""
+    if isinstance(error, OSError) and error.errno is not None:
+        return error.errno in _DISK_FULL
+    if "No space left on device" in str(error):
+        return True
+    try:  # some libraries only report that writing failed
+        return shutil.disk_usage(folder).free < _MIN_FREE_BYTES
+    except OSError:
+        return False
