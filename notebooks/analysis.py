@@ -170,7 +170,7 @@ with lr_exp.style.styled():
         axes.plot(
             BETAS,
             [100 * estimate.by_seed[number] for estimate in by_beta],
-            color=lr_exp.style.MUTED.light,
+            color=lr_exp.style.MUTED,
             marker="x",
             linestyle="",
             label="each seed" if number == 0 else None,

@@ -30,7 +30,7 @@ AMATEURS = {
     "micro_master": "trained on 90 %, better than the expert",
     "micro_early_exit": "the expert without the third of its four layers",
 }
-COLOURS = [hue.light for hue in lr_exp.style.HUES[1:]]
+COLOURS = lr_exp.style.HUES[1:]
 STYLES = dict(zip(AMATEURS, zip(COLOURS, ("-", "--", ":", "-.", "-"), strict=False), strict=True))
 samples = {name: lr_exp.sample(lr_exp.compose(*BASE, f"amateur={name}")) for name in AMATEURS}
 

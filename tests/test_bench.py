@@ -179,7 +179,8 @@ def test_memory_and_scaling_are_measured_in_children():
     assert row["seconds"] > 0 <= row["bytes"]
     options = {"pair": "micro", "data": None, "new_tokens": 4}
     assert child.sampling(**options, side="plain", rows=2)["bytes"] >= 0
-    assert child.training(**options, side="ours", batch_size=2, kept=2)["bytes"] >= 0
+    # The process can also give some pages back.
+    assert child.training(**options, side="ours", batch_size=2, kept=2)["bytes"] > -(2**20)
 
 
 @pytest.mark.integration

@@ -60,7 +60,7 @@ assert not gc.isenabled()  # until a run starts
 import lr_exp.pipeline.run, lr_exp.report.page
 from lr_exp.models import loading, locating
 loading.load_tokenizer(locating.locate(lr_exp.compose("experiment=demo").expert, "expert"))
-needless = {{"peft", "scipy", "matplotlib"}}
+needless = {{"peft", "matplotlib"}}
 assert not needless & {{*sys.modules}}, needless & {{*sys.modules}}
 """
 
