@@ -176,10 +176,10 @@ def test_memory_and_scaling_are_measured_in_children():
     bench = parts.Bench(sizes, None, 1)
     (row,) = parts.scaling(bench, "micro")
     assert row["questions"] == 2
-    assert row["seconds"] > 0 <= row["bytes"]
+    assert row["seconds"] > 0
     options = {"pair": "micro", "data": None, "new_tokens": 4}
-    assert child.sampling(**options, side="plain", rows=2)["bytes"] >= 0
     # The process can also give some pages back.
+    assert child.sampling(**options, side="plain", rows=2)["bytes"] > -(2**20)
     assert child.training(**options, side="ours", batch_size=2, kept=2)["bytes"] > -(2**20)
 
 
