@@ -192,7 +192,8 @@ class Incomplete(Run):
         self.learning_rate = known.learning_rate
 
     def swept(self, key: str) -> float | str | None:
-        given = dict(word.partition("=")[::2] for word in self.overrides).get(key)
+        parts = (word.partition("=") for word in self.overrides)
+        given = {name: value for name, _, value in parts}.get(key)
         with suppress(ValueError):
             return float(given or "")
         return None if given == "null" else given
