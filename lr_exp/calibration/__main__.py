@@ -47,7 +47,9 @@ def main(words: Sequence[str] | None = None) -> int:
             "evaluator.prompts: leave them as in experiment=calibration."
         )
     cells = product(PLANTED, METHODS, dict.fromkeys(chosen.seeds))
-    folders = {one: chosen.out / one[0] / one[1] / f"seed_{one[2]}" for one in cells}
+    folders: dict[tuple[str, str, int], Path] = {
+        one: chosen.out / one[0] / one[1] / f"seed_{one[2]}" for one in cells
+    }
     overrides = (EXPERIMENT, *chosen.overrides, f"benchmarks=[{BENCHMARK}]")
     run_all(folders, overrides, settings.store, chosen.jobs)
     runs: dict[tuple[str, str], list[Any]] = {}
