@@ -24,7 +24,9 @@ from lr_exp.store import Recipe, Store, digest, file_digest
 __all__ = ["STYLE", "Figure", "Image", "draw_run", "draw_sweep", "images_of"]
 
 _CODE = Path(__file__).parents[1]  # all of `report`, which determines the figures
-_PLACES = {"store", "wandb", "artifact", "reused", "device_name"}  # where results come from or go
+# Where results come from or go, and when.
+_PLACES = {"store", "wandb", "artifact", "reused", "device_name", "overrides"}
+_PLACES |= {"commit", "modified", "started", "host"}
 _NEVER_DRAWN = dict.fromkeys(["provenance", "settings", "sample", "distill", "evaluate"], _PLACES)
 _OF_RUN = (gain_by_benchmark, gain_parts, lorenz_curve, kept_by_position, training_curves)
 _OF_SWEEP = (
