@@ -12,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaForCausalLM
 
+from lr_exp.config.settings import ModelSettings
 from lr_exp.micro import MODELS, model_folder, training, world
 from lr_exp.micro.rebuild import RECIPES
 from lr_exp.micro.tokenizer import build_tokenizer
@@ -25,6 +26,8 @@ from lr_exp.micro.world import (
     generate_problems,
     split_of,
 )
+from lr_exp.models.loading import load_tokenizer
+from lr_exp.models.locating import locate
 from lr_exp.models.prompt_forms import Prompt, builtin_form
 from lr_exp.models.prompts import render_solution
 
@@ -268,6 +271,19 @@ def test_chat_template_ends_turns_and_ignores_the_system():
     assert prompt == "<|user|>Tom has 3 pens.<|end|><|assistant|>"
     assert full == prompt + "\\boxed{3}<|end|>"
     assert TOKENIZER(full)["input_ids"][-1] == TOKENIZER.eos_token_id
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_the_shipped_tokenizers_load_as_with_auto_tokenizer(name):
+    """They are loaded without it, since its imports take a third of a second."""
+    settings = ModelSettings(name=name, path=str(model_folder(name)))
+    loaded = load_tokenizer(locate(settings, "expert"))
+    usual = AutoTokenizer.from_pretrained(model_folder(name))
+    assert type(loaded) is type(usual)
+    assert loaded.backend_tokenizer.to_str() == usual.backend_tokenizer.to_str()
+    kept = {*vars(usual)} - {"_tokenizer", "init_kwargs"}
+    assert {key: vars(loaded)[key] for key in kept} == {key: vars(usual)[key] for key in kept}
+    assert loaded.init_kwargs == usual.init_kwargs
 
 
 def test_the_shipped_tokenizers_match_the_code():

@@ -1,11 +1,18 @@
 """Loads models and tokenizers and checks them."""
 
+import json
 import logging
 from dataclasses import dataclass
 from typing import Any
 
 from lr_exp.errors import UserError, first_line, warn_once
-from lr_exp.models.locating import ModelSource, config_number, context_limit, has_tokenizer
+from lr_exp.models.locating import (
+    ModelSource,
+    config_number,
+    context_limit,
+    has_tokenizer,
+    read_config,
+)
 from lr_exp.models.prompts import allow_control_tokens, pin_date, stop_token_ids
 from lr_exp.models.vocabulary import tokens_with_rows
 
@@ -46,16 +53,36 @@ def load_tokenizer(source: ModelSource) -> Any:
         from lr_exp.models.random_models import byte_tokenizer
 
         return byte_tokenizer()
-    from transformers import AutoTokenizer
-
     try:
-        tokenizer = AutoTokenizer.from_pretrained(source.folder, **_source_options(source))
+        tokenizer = _pretrained_tokenizer(source)
         pin_date(tokenizer, source.prompt_date)
         if source.control_tokens:
             allow_control_tokens(tokenizer)
     except Exception as error:  # each format fails with its own exceptions
         raise _not_loadable("tokenizer", source, error) from error
     return tokenizer
+
+
+def _pretrained_tokenizer(source: ModelSource) -> Any:
+    """The tokenizer that `AutoTokenizer` returns, with fewer imports if its files name its class.
+
+    From a folder alone, the library imports the model's config class and with it
+    `torch.distributed` and `torch._dynamo`: a second in a run that loads no model.
+    """
+    from transformers import PreTrainedConfig, PreTrainedTokenizerFast
+
+    options, path = _source_options(source), source.folder / "tokenizer_config.json"
+    facts = json.loads(path.read_text("utf-8")) if path.is_file() else {}
+    if not source.gguf_file and "tokenizer_class" in facts and "auto_map" not in facts:
+        kind = read_config(source).get("model_type")
+        # The micro world's case. With another model type, another class may replace this one.
+        if (kind, facts["tokenizer_class"]) == ("llama", "TokenizersBackend"):
+            return PreTrainedTokenizerFast.from_pretrained(source.folder)
+        known = {"model_type": kind, "name_or_path": str(source.folder)}
+        options["config"] = PreTrainedConfig.from_dict(known)
+    from transformers import AutoTokenizer
+
+    return AutoTokenizer.from_pretrained(source.folder, **options)
 
 
 def load(source: ModelSource, *, device: str, dtype: str) -> LanguageModel:
