@@ -34,7 +34,6 @@ from lr_exp.config.settings import Settings
 from lr_exp.distributed import Stopped
 from lr_exp.errors import UserError, is_debugging, printable, redact
 from lr_exp.models.devices import choose_gpu
-from lr_exp.pipeline.origin import arguments_of
 from lr_exp.pipeline.outcome import FolderInUseError, clear, only_writer, record_failure
 
 # Errors that a user can fix. OSError: a folder that cannot be made, a full disk.
@@ -193,6 +192,8 @@ class Program:
         except argparse.ArgumentError as error:
             raise UserError("--from-run needs the folder of a run.") from error
         if found.from_run is not None:
+            from lr_exp.pipeline.origin import arguments_of  # imports pydantic
+
             self._arguments = arguments_of(found.from_run, given)
 
     def _check_arguments(self) -> None:
