@@ -45,8 +45,7 @@ def compose(*overrides: str, config_dir: str | Path | None = None) -> Settings:
     composition.check_overrides(overrides, folders)
     _check_is_one_run(overrides)
     try:
-        quoted = ["'file://{}'".format(str(path).replace("'", r"\'")) for path in folders[1:]]
-        search = [f"hydra.searchpath=[{','.join(quoted)}]"] if quoted else []
+        search = composition.search_path(folders[1:])
         with _initialized_hydra(folders[0]):
             config = hydra.compose("config", [*overrides, *search])
         return composition.to_settings(config, overrides, folders[1:])

@@ -87,6 +87,12 @@ def config_dirs(arguments: Sequence[str]) -> list[str]:
     return [*given, *(path for path in searched if os.path.isdir(path))]
 
 
+def search_path(folders: Sequence[str | Path]) -> list[str]:
+    """The override that adds folders of options to Hydra's search path; none without folders."""
+    quoted = ["'file://{}'".format(str(path).replace("'", r"\'")) for path in folders]
+    return [f"hydra.searchpath=[{','.join(quoted)}]"] if quoted else []
+
+
 def check_overrides(overrides: Sequence[str], folders: Sequence[Path] = ()) -> None:
     """Raises UserError, which names the nearest valid key or option, unless all overrides exist.
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import lr_exp
-from lr_exp.config.composition import parse_flags, parse_override
+from lr_exp.config.composition import parse_flags, parse_override, search_path
 from lr_exp.errors import UserError, first_line
 from lr_exp.report.read.json_file import read_json
 from lr_exp.report.read.summary import parse_summary
@@ -71,8 +71,6 @@ def arguments_of(run: Path, given: Sequence[str]) -> list[str]:
     recorded = [
         word for word in overrides if parse_override(word).get_key_element() not in replaced
     ]
-    searched = ",".join(f"'file://{folder}'" for folder in settings.get("config_dirs", []))
     # A cell of a sweep is repeated as a sweep of one cell.
     multirun = ["-m"] if any(word.startswith("+sweep=") for word in recorded) else []
-    folders = [f"hydra.searchpath=[{searched}]"] if searched else []
-    return [*multirun, *recorded, *folders, *given]
+    return [*multirun, *recorded, *search_path(settings.get("config_dirs", [])), *given]
