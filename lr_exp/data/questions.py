@@ -55,14 +55,14 @@ def select_questions(
 
 
 def select_examples(
-    questions: Iterable[Question], count: int, asked: Iterable[Question]
+    questions: Iterable[Question], count: int, excluded: Iterable[Question]
 ) -> list[Question]:
     """Up to `count` questions with answers as worked examples, the same in every run.
 
-    Their texts and ids differ from those of the questions that are `asked`.
+    None has the text or the id of an `excluded` question.
     """
-    known = {part for question in asked for part in (question.text, question.id)}
-    rest = [q for q in questions if q.answer is not None and not known & {q.text, q.id}]
+    used = {value for question in excluded for value in (question.text, question.id)}
+    rest = [q for q in questions if q.answer is not None and not used & {q.text, q.id}]
     return select_questions(rest, count, seed=0)
 
 
