@@ -25,8 +25,10 @@ __all__ = ["STYLE", "Figure", "Image", "draw_run", "draw_sweep", "images_of"]
 
 _CODE = Path(__file__).parents[1]  # all of `report`, which determines the figures
 # Where results come from or go, and when.
-_PLACES = {"store", "wandb", "artifact", "reused", "device_name", "overrides"}
-_PLACES |= {"commit", "modified", "started", "host"}
+_PLACES = {
+    *("store", "wandb", "artifact", "reused", "device_name"),
+    *("commit", "host", "modified", "overrides", "started"),
+}
 _NEVER_DRAWN = dict.fromkeys(["provenance", "settings", "sample", "distill", "evaluate"], _PLACES)
 _OF_RUN = (gain_by_benchmark, gain_parts, lorenz_curve, kept_by_position, training_curves)
 _OF_SWEEP = (
