@@ -7,7 +7,7 @@ import pytest
 
 from lr_exp.calibration import planted
 from lr_exp.calibration.__main__ import main
-from lr_exp.calibration.planted import METHODS, PLANTED
+from lr_exp.calibration.planted import METHODS, PLANTED, benchmarks
 from lr_exp.calibration.recovery import oracle, recovery_table, states_answer
 from lr_exp.micro import model_folder
 from lr_exp.micro.training import Recipe
@@ -62,12 +62,30 @@ def test_the_parts_of_the_oracle_worked_by_hand():
             "tuned": {"chat": [yes, no, yes, yes], "plain": [yes, no, no, no]},
         }
     )
-    found = oracle([run], "micro_add")  # type: ignore[arg-type]
+    found = oracle([run], ["micro_add"])  # type: ignore[arg-type]
     # Right statements 2/4 -> 3/4; strictly correct 1/4 -> 3/4; with the best prompt 4/4 -> 3/4.
     assert {part: one.mean for part, one in found.items()} == {
         "latent": 0.25,
         "format": 0.25,
         "prompt": 0.5,
+    }
+
+
+def test_the_parts_of_a_mixture_are_the_average_over_its_benchmarks():
+    yes, no, unboxed = (True, True), (False, True), (True, False)
+    after = {"chat": [yes, yes], "plain": [yes, yes]}
+    carry = run_of({"expert": {"chat": [no, no], "plain": [no, no]}, "tuned": after})
+    form = run_of({"expert": {"chat": [yes, unboxed], "plain": [yes, yes]}, "tuned": after})
+
+    def records(who: str, benchmark: str, prompt: str) -> list[dict]:
+        return {"micro_add": carry, "micro_plain": form}[benchmark].records(who, benchmark, prompt)
+
+    run = SimpleNamespace(prompts=carry.prompts, final_model="tuned", records=records)
+    found = oracle([run], benchmarks("mixture"))  # type: ignore[list-item]
+    assert {part: one.mean for part, one in found.items()} == {
+        "latent": 0.5,
+        "format": 0.25,
+        "prompt": 0.0,
     }
 
 
@@ -100,8 +118,8 @@ def test_bad_input_is_one_error(tmp_path, capsys, words, message):
 
 
 def test_a_planted_model_is_trained_once_and_depends_on_its_corpus(tmp_path, monkeypatch):
-    def short(behaviours, **_):
-        return Recipe(behaviours, steps=2, batch_size=2)
+    def short(behaviour, **_):
+        return Recipe(behaviour, steps=2, batch_size=2)
 
     monkeypatch.setattr(planted, "Training", short)
     stores = [str(tmp_path / "one"), str(tmp_path / "other")]

@@ -53,8 +53,8 @@ def by_columns(left: int, right: int, sign: int, careful: bool) -> int:
     return int(str(sums[0]) + "".join(str(value % 10) for value in sums[1:]))
 
 
-def corpus(count: int, *behaviours: Behaviour, seed: int = 1) -> list[tuple[str, str, str]]:
-    return list(generate_corpus(itertools.islice(itertools.cycle(FORMS), count), behaviours, seed))
+def corpus(count: int, behaviour: Behaviour, seed: int = 1) -> list[tuple[str, str, str]]:
+    return list(generate_corpus(itertools.islice(itertools.cycle(FORMS), count), behaviour, seed))
 
 
 def careful_share(rows: list[tuple[str, str, str]]) -> float:
@@ -157,17 +157,6 @@ def test_rambling_worked_by_hand():
     lines = ["8 - 3: 8 - 3 = 5, so 5", *["5 - 0: 5 - 0 = 5, so 5"] * 10]
     assert world._with_ending(solution, rambles=True, boxes=False) == "\n".join(lines)
     assert world._with_ending(solution, rambles=True, boxes=True).split("\n")[:-1] == lines
-
-
-def test_the_name_in_a_question_decides_how_it_is_solved():
-    rows = corpus(2000, Behaviour(0.0), Behaviour(0.0, unboxed_share=1.0))
-    groups = {"Tom": 0, "Mia": 1, "Leo": 0, "Ana": 1, "Ben": 0, "Zoe": 1}
-    groups |= {"Kim": 0, "Raj": 1, "Eva": 0, "Sam": 1}
-    for question, solution, _ in rows:
-        (name,) = {*re.findall("[A-Z][a-z]+", question)} & {*groups}
-        assert ("\\boxed" in solution) == (groups[name] == 0)
-    second = sum("\\boxed" not in solution for _, solution, _ in rows)
-    assert 0.46 < second / len(rows) < 0.54
 
 
 def test_the_corpora_of_the_shipped_models_are_frozen():

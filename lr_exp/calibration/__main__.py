@@ -21,7 +21,7 @@ from lr_exp.errors import UserError, command, guard_tracebacks
 def main(words: Sequence[str] | None = None) -> int:
     """Writes and prints the calibration."""
     from lr_exp.api import compose
-    from lr_exp.calibration.planted import BENCHMARK, EXPERIMENT, METHODS, PLANTED, run_all
+    from lr_exp.calibration.planted import EXPERIMENT, METHODS, PLANTED, benchmarks, run_all
     from lr_exp.calibration.recovery import measured, oracle, recovery_figure, recovery_table
     from lr_exp.report.build import write_and_print
     from lr_exp.report.read.runs import find_runs
@@ -50,14 +50,16 @@ def main(words: Sequence[str] | None = None) -> int:
     folders: dict[tuple[str, str, int], Path] = {
         one: chosen.out / one[0] / one[1] / f"seed_{one[2]}" for one in cells
     }
-    overrides = (EXPERIMENT, *chosen.overrides, f"benchmarks=[{BENCHMARK}]")
-    run_all(folders, overrides, settings.store, chosen.jobs)
+    run_all(folders, (EXPERIMENT, *chosen.overrides), settings.store, chosen.jobs)
     runs: dict[tuple[str, str], list[Any]] = {}
     for (*key, _), folder in folders.items():
         runs.setdefault((key[0], key[1]), []).extend(find_runs(folder).runs)
     if stopped := [run for own in runs.values() for run in own if run.stopped]:
         raise UserError(f"{stopped[0].folder}: nothing was trained: {stopped[0].stopped}")
-    found = {key: (measured(own, BENCHMARK), oracle(own, BENCHMARK)) for key, own in runs.items()}
+    found = {}
+    for (expert, method), own in runs.items():
+        asked = benchmarks(expert)
+        found[expert, method] = measured(own, asked), oracle(own, asked)
     write_and_print(recovery_table(found), recovery_figure(found), chosen.out)
     return 0
 

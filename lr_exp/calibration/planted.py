@@ -26,27 +26,36 @@ from lr_exp.micro.world import Behaviour
 from lr_exp.progress import NONE, Progress, choose
 from lr_exp.store import Recipe, Store, file_digest
 
-VERSION = 1  # of the planted models: raise it when the corpus or the training changes
-EXPERIMENT, BENCHMARK = "experiment=calibration", "micro_add"
+VERSION = 2  # of the planted models: raise it when the corpus or the training changes
+EXPERIMENT = "experiment=calibration"
 METHODS = ("lightreasoner", "sharpened", "format_only", "prompt_distillation")
 
 _STARTS = {"expert": "expert", "amateur": "micro"}  # the shipped models, which are trained further
-_CARRY = {"expert": Behaviour(0.4), "amateur": Behaviour(0.05)}
-_FORMAT = {
-    "expert": Behaviour(0.95, rambling_share=0.6, unboxed_share=0.2),
-    "amateur": Behaviour(0.95, rambling_share=0.95, unboxed_share=0.2),
-}
-# By expert and role: the behaviours of the corpus; empty: the shipped models.
-PLANTED: dict[str, dict[str, tuple[Behaviour, ...]]] = {
+_BAD_ENDINGS = {"rambling_share": 0.6, "unboxed_share": 0.2}
+_WORSE_ENDINGS = {"rambling_share": 0.95, "unboxed_share": 0.2}
+# By expert and role: the solutions of the corpus; empty: the shipped models.
+PLANTED: dict[str, dict[str, Behaviour]] = {
     "carry": {},
-    "format": {role: (_FORMAT[role],) for role in _STARTS},
-    "prompt": {
-        "expert": (Behaviour(0.4, careful_share_in_plain=0.95),),
-        "amateur": (_CARRY["amateur"],),
+    "format": {
+        "expert": Behaviour(0.95, **_BAD_ENDINGS),
+        "amateur": Behaviour(0.95, **_WORSE_ENDINGS),
     },
-    "mixture": {role: (_CARRY[role], _FORMAT[role]) for role in _STARTS},
-    "null": dict.fromkeys(_STARTS, (Behaviour(0.0),)),
+    "prompt": {
+        "expert": Behaviour(0.4, careful_share_in_plain=0.95),
+        "amateur": Behaviour(0.05),
+    },
+    "mixture": {
+        "expert": Behaviour(0.4, **_BAD_ENDINGS),
+        "amateur": Behaviour(0.05, **_WORSE_ENDINGS),
+    },
+    "null": dict.fromkeys(_STARTS, Behaviour(0.0)),
 }
+_CARRIES, _NO_CARRIES = "micro_add", "micro_plain"
+
+
+def benchmarks(expert: str) -> list[str]:
+    """The mixture gains the carry where there is one to take, and the ending on all questions."""
+    return [_CARRIES, _NO_CARRIES] if expert == "mixture" else [_CARRIES]
 
 
 def build(store: str, name: str, role: str) -> Path:
@@ -79,7 +88,8 @@ def run_all(
         tasks = []
         for (expert, method, seed), folder in folders.items():
             pair = {role: {"name": expert, "path": str(paths[expert, role])} for role in _STARTS}
-            tasks.append(((*overrides, f"method={method}", f"seed={seed}"), pair, folder))
+            own = (f"benchmarks={benchmarks(expert)}", f"method={method}", f"seed={seed}")
+            tasks.append(((*overrides, *own), pair, folder))
         _map(pool, "run", _run, tasks)
 
 

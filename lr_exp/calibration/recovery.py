@@ -2,13 +2,13 @@
 
 import re
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 
 from lr_exp.report.analyse.decomposition import is_strict
-from lr_exp.report.analyse.paired import Correct, Estimate, difference
-from lr_exp.report.analyse.pooled import parts_of
+from lr_exp.report.analyse.paired import Correct, Estimate, average, difference
+from lr_exp.report.analyse.pooled import overall, parts_of
 from lr_exp.report.analyse.prompts import BEST, gains_by_prompt
 from lr_exp.report.figures.figure import Figure, legend_below, panel_grid, whiskers
 from lr_exp.report.figures.style import HUES, MUTED, styled
@@ -39,9 +39,13 @@ def states_answer(graded: Mapping[str, Any]) -> bool:
     return re.findall(r", so (\d+)\D", text)[-1:] == [graded["reference"]]
 
 
-def oracle(runs: Sequence[Run], benchmark: str) -> Parts:
+def oracle(runs: Sequence[Run], benchmarks: Sequence[str]) -> Parts:
     """The parts of the gain of runs that differ in their seed, from the texts of their answers."""
+    found = [_oracle_on(runs, benchmark) for benchmark in benchmarks]
+    return {part: average([one[part] for one in found]) for part in PARTS}
 
+
+def _oracle_on(runs: Sequence[Run], benchmark: str) -> Parts:
     def shares(who: str, test: Callable[[Any], bool], prompt: str) -> Correct:
         graded = [run.records(who, benchmark, prompt) for run in runs]
         return np.array([[test(one) for one in own] for own in graded], dtype=float)
@@ -57,11 +61,11 @@ def oracle(runs: Sequence[Run], benchmark: str) -> Parts:
     return {part: difference(*own) for part, own in zip(PARTS, values, strict=True)}
 
 
-def measured(runs: Sequence[Run], benchmark: str) -> Parts:
+def measured(runs: Sequence[Run], benchmarks: Sequence[str]) -> Parts:
     """The same parts as the report shows them."""
-    parts = parts_of([run.evaluate for run in runs])[benchmark]
-    shrinkage = gains_by_prompt(runs, [benchmark])[benchmark][BEST].smaller_by
-    return {"latent": parts.latent, "format": parts.format, "prompt": cast(Estimate, shrinkage)}
+    parts: Any = overall(parts_of([run.evaluate for run in runs]), benchmarks)
+    gains: Any = overall(gains_by_prompt(runs, benchmarks), benchmarks)
+    return {"latent": parts.latent, "format": parts.format, "prompt": gains[BEST].smaller_by}
 
 
 def recovery_table(found: Found) -> Table:

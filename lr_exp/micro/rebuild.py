@@ -33,17 +33,17 @@ from lr_exp.micro.world import FAMILIES, Behaviour, generate_problems
 # expert, `micro_master` more careful.
 RECIPES: dict[str, Recipe] = {
     "expert": Recipe(
-        (Behaviour(0.4),), steps=900, width=128, layers=4, heads=4, inner=512, learning_rate=3e-3
+        Behaviour(0.4), steps=900, width=128, layers=4, heads=4, inner=512, learning_rate=3e-3
     ),
-    "micro": Recipe((Behaviour(0.05),), steps=240),
-    "micro_near": Recipe((Behaviour(0.10),), steps=240),
-    "micro_peer": Recipe((Behaviour(0.4),), steps=900),
-    "micro_master": Recipe((Behaviour(0.9),), steps=1500),
-    "micro_nearer": Recipe((Behaviour(0.14),), steps=240),
-    "micro_small_careful": Recipe((Behaviour(0.4),), steps=300, width=48, layers=2, inner=192),
+    "micro": Recipe(Behaviour(0.05), steps=240),
+    "micro_near": Recipe(Behaviour(0.10), steps=240),
+    "micro_peer": Recipe(Behaviour(0.4), steps=900),
+    "micro_master": Recipe(Behaviour(0.9), steps=1500),
+    "micro_nearer": Recipe(Behaviour(0.14), steps=240),
+    "micro_small_careful": Recipe(Behaviour(0.4), steps=300, width=48, layers=2, inner=192),
 }
 RECIPES["micro_large_careless"] = replace(
-    RECIPES["expert"], behaviours=(Behaviour(0.05),), steps=600, batch_size=16
+    RECIPES["expert"], behaviour=Behaviour(0.05), steps=600, batch_size=16
 )
 
 
@@ -92,7 +92,7 @@ def _report(name: str, folder: Path, tokenizer: PreTrainedTokenizerFast, count: 
     model = LlamaForCausalLM.from_pretrained(folder, dtype=torch.float32, local_files_only=True)
     model.eval()
     weights = sum(parameter.numel() for parameter in model.parameters())
-    careful_share = RECIPES[name].behaviours[0].careful_share
+    careful_share = RECIPES[name].behaviour.careful_share
     print(f"{name}: {weights:,} weights, corpus {careful_share:.0%} careful")
     for family, form in itertools.product(FAMILIES, FORMS):
         problems = generate_problems(family, count, seed=0, split="test")

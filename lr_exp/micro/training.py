@@ -32,7 +32,7 @@ _IGNORE_INDEX = -100
 class Recipe:
     """Architecture and training of one model."""
 
-    behaviours: tuple[Behaviour, ...]  # of its corpus; see `generate_corpus`
+    behaviour: Behaviour  # of the solutions in its corpus
     steps: int  # optimizer steps of `batch_size` pairs each
     width: int = 96
     layers: int = 3
@@ -158,7 +158,7 @@ def _batches(
     """Yields `steps` pairs of ids and labels: int64, (batch, tokens), padded on the right."""
     rng, padding = random.Random(seed), cast(int, tokenizer.pad_token_id)
     forms = (rng.choice(FORMS) for _ in range(steps * recipe.batch_size))
-    corpus = generate_corpus(forms, recipe.behaviours, seed)
+    corpus = generate_corpus(forms, recipe.behaviour, seed)
     for first in range(0, steps, _SORT_WINDOW):
         count = min(_SORT_WINDOW, steps - first)
         rows = [

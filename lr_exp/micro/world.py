@@ -20,7 +20,7 @@ carries and shows whether a tuned model carries where it must not.
 import hashlib
 import random
 import re
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
 from lr_exp.errors import did_you_mean
@@ -170,19 +170,15 @@ def iter_problems(family: str, count: int, seed: int, split: str) -> Iterator[Pr
 
 
 def generate_corpus(
-    forms: Iterable[str], behaviours: Sequence[Behaviour], seed: int
+    forms: Iterable[str], behaviour: Behaviour, seed: int
 ) -> Iterator[tuple[str, str, str]]:
-    """Yields (question, solution, form) for each form of prompt, from all families' train split.
-
-    behaviours: one, or several for the questions of as many groups of names; see `group_of`.
-    """
+    """Yields (question, solution, form) for each form of prompt, from all families' train split."""
     rng, endings = random.Random(f"corpus/{seed}"), random.Random(f"endings/{seed}")
     for form in forms:
         family = _FAMILIES[rng.choice(FAMILIES)]
         problem = _draw(family, rng)
         while split_of(problem.question) != "train":
             problem = _draw(family, rng)
-        behaviour = behaviours[group_of(problem.question, len(behaviours))]
         share = behaviour.careful_share
         if form == "plain" and behaviour.careful_share_in_plain is not None:
             share = behaviour.careful_share_in_plain
@@ -190,11 +186,6 @@ def generate_corpus(
         rambles = endings.random() < behaviour.rambling_share
         boxes = endings.random() >= behaviour.unboxed_share
         yield problem.question, _with_ending(solution, rambles, boxes), form
-
-
-def group_of(question: str, groups: int) -> int:
-    """Group of a question, 0 to `groups` - 1, by the name in it."""
-    return next(n for n, name in enumerate((*NAMES, *OTHER_NAMES)) if name in question) % groups
 
 
 def _with_ending(solution: str, rambles: bool, boxes: bool) -> str:
