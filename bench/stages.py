@@ -166,6 +166,7 @@ def train(
             DistillerSettings(
                 steps=steps + 1,
                 batch_size=batch_size,
+                order="trajectories",
                 log_every=1,
                 checkpoint_every=steps + 1,
                 tokens_per_pass=tokens_per_pass,

@@ -3,6 +3,8 @@
 import json
 import math
 from dataclasses import replace
+from types import SimpleNamespace
+from typing import Any, cast
 
 import pytest
 import torch
@@ -17,6 +19,7 @@ from lr_exp.distiller.adapter_files import read_history
 from lr_exp.distiller.batches import build_batch, plan_batches, tokens_read
 from lr_exp.distiller.trainer import ContrastTrainer
 from lr_exp.errors import UserError
+from lr_exp.pipeline.distilling import settings_for_epochs
 from lr_exp.sampler.supervision import Supervision
 from tests.support.distilling import (
     SETTINGS,
@@ -70,11 +73,29 @@ def test_another_seed_shuffles_differently():
     assert one != two
 
 
+def test_methods_with_epochs_train_on_whole_answers_as_often_as_they_ask():
+    """250 kept steps of which each optimizer step of 10 must take 25, whatever `order` says."""
+
+    def batches(epochs: float | None, order: str) -> tuple[int, str]:
+        distiller = DistillerSettings(steps=10, batch_size=16, order=order)
+        settings = SimpleNamespace(distiller=distiller, imports_records=False)
+        inputs = SimpleNamespace(settings=settings, method=SimpleNamespace(epochs=epochs))
+        found = settings_for_epochs(
+            cast(Any, SimpleNamespace(inputs=inputs)),
+            cast(Any, SimpleNamespace(facts={"kept": 250})),
+        )
+        return found.batch_size, found.order
+
+    assert batches(1, "steps") == (25, "trajectories")
+    assert batches(0.2, "trajectories") == (16, "trajectories")
+    assert batches(None, "steps") == (16, "steps")
+
+
 def test_at_equal_work_methods_read_the_same_answers_in_the_same_order():
     """Each answer once in a pass of three optimizer steps, whichever of its steps are kept."""
     every = a_supervision().trajectories
     some = [_with_steps(one, place % 3) for place, one in enumerate(every)]  # 0, 1 or 2 of them
-    settings = DistillerSettings(batch_answers=2, steps=6, batch_size=1)
+    settings = DistillerSettings(batch_answers=2, steps=6, batch_size=1, order="trajectories")
     plans = [plan_batches(Supervision(own), settings, 7) for own in (every, some)]
     first, second = ([[*dict.fromkeys(s.trajectory for s in b)] for b in plan] for plan in plans)
     for one_pass in (first[:3], first[3:]):
@@ -95,7 +116,9 @@ def test_an_optimizer_step_without_a_kept_step_is_an_error():
     one, *others = a_supervision().trajectories
     supervision = Supervision([one, *(_with_steps(other, 0) for other in others)])
     with pytest.raises(UserError, match=r"batch_answers=1: optimizer step \d has no kept"):
-        plan_batches(supervision, DistillerSettings(batch_answers=1, steps=6), 0)
+        plan_batches(
+            supervision, DistillerSettings(batch_answers=1, steps=6, order="trajectories"), 0
+        )
 
 
 @pytest.mark.integration

@@ -306,9 +306,10 @@ class DistillerSettings(_Checked, key="distiller."):
     # Linear layers with LoRA weights, by the last part of their names. null: q_proj and v_proj, or
     # those that stand for them in this architecture (GPT-2: c_attn).
     target_modules: list[str] | None = None
-    # trajectories: a batch holds kept steps of the same trajectories, which share forward passes;
-    # steps: every kept step is drawn separately, as in the published code (slower).
-    order: Annotated[str, ("trajectories", "steps")] = "trajectories"
+    # steps: every kept step is drawn separately, as in the published code; trajectories: a batch
+    # holds kept steps of the same trajectories, which share forward passes (up to 9 times faster).
+    # Methods with `epochs` train on whole trajectories, as supervised fine-tuning does.
+    order: Annotated[str, ("steps", "trajectories")] = "steps"
     # Tokens packed into one forward pass (memory). Devices share an optimizer step's passes: if
     # it has fewer passes than there are devices, lower this or raise batch_size.
     tokens_per_pass: Annotated[int, COUNT] = 1024
@@ -330,8 +331,8 @@ class DistillerSettings(_Checked, key="distiller."):
             )
         if self.batch_answers is not None and self.order == "steps":
             raise UserError(
-                "distiller.order=steps draws kept steps one by one, and distiller.batch_answers "
-                "takes those of whole answers: remove one of them."
+                "distiller.batch_answers takes the kept steps of whole answers: set "
+                "distiller.order=trajectories, or remove distiller.batch_answers."
             )
         total = self.steps * self.batch_size
         if total > _MAX_TUNED_STEPS:

@@ -32,6 +32,7 @@ HUB_IDS = {
 _TUNING = {
     "distiller.steps": 1000,
     "distiller.batch_size": 16,
+    "distiller.order": "steps",
     "distiller.learning_rate": 5e-5,
     "distiller.lora_r": 8,
     "distiller.lora_alpha": 16,

@@ -62,7 +62,13 @@ def packed_losses(model, batch) -> torch.Tensor:
 
 
 SETTINGS = DistillerSettings(
-    steps=6, batch_size=8, learning_rate=1e-2, log_every=1, checkpoint_every=2, tokens_per_pass=64
+    steps=6,
+    batch_size=8,
+    learning_rate=1e-2,
+    order="trajectories",
+    log_every=1,
+    checkpoint_every=2,
+    tokens_per_pass=64,
 )
 
 
