@@ -154,6 +154,9 @@ class ModelSettings(_Checked, key="model."):
 class ExpertSettings(ModelSettings, key="expert."):
     """The stronger model, which is sampled from, tuned and evaluated."""
 
+    # The folder of a LoRA adapter (PEFT), which is merged into the model before the run.
+    adapter: str | None = _neutral(None)
+
 
 @dataclass
 class AmateurSettings(ModelSettings, key="amateur."):

@@ -31,6 +31,7 @@ from lr_exp.evaluator.prompts import examples_of, question_text
 from lr_exp.models import devices, early_exit, loading, locating, prompt_forms, prompts
 from lr_exp.models.prompt_forms import Prompt
 from lr_exp.models.vocabulary import SharedVocabulary, shared_vocabulary, warn_of_unknown_tokens
+from lr_exp.pipeline.adapted import with_adapter
 from lr_exp.pipeline.method import method_of
 from lr_exp.pipeline.origin import origin
 from lr_exp.store import digest, file_digest
@@ -88,7 +89,11 @@ class Inputs:
 
     @cached_property
     def expert(self) -> locating.ModelSource:
-        return self._as_used(locating.locate(self.settings.expert, "expert"))
+        source = locating.locate(self.settings.expert, "expert")
+        if (adapter := self.settings.expert.adapter) is not None:
+            source = replace(source, prompt_date=self.settings.prompt_date)
+            source = with_adapter(source, adapter, self.settings.store, self.machine)
+        return self._as_used(source)
 
     @cached_property
     def amateur(self) -> locating.ModelSource:
