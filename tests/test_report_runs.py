@@ -146,8 +146,8 @@ def test_without_a_finished_run_the_error_counts_the_others(tmp_path):
 def test_answers_are_read_by_id_and_checked_against_the_summary(tmp_path):
     folder = write_run(tmp_path / "0", after={"micro_add": [1, 0, 1]})
     run = find_runs(tmp_path).runs[0]
-    right = {"micro_add/0": 1.0, "micro_add/1": 0.0, "micro_add/2": 1.0}
-    assert run.answers("tuned", "micro_add") == right
+    right = {key: one["correct"] for key, one in run.answers("tuned", "micro_add").items()}
+    assert right == {"micro_add/0": True, "micro_add/1": False, "micro_add/2": True}
     path = folder / "answers" / "tuned" / "micro_add.jsonl"
     one = '{"id": "micro_add/0", "correct": true}\n'
     for content, message in (

@@ -1,4 +1,4 @@
-"""The command `python -m lr_exp.report DIR`: tables and figures of the runs below a folder."""
+"""The command `python -m lr_exp.report DIR ...`: tables and figures of runs, or a comparison."""
 
 import argparse
 import sys
@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from lr_exp.errors import command, guard_tracebacks, printable, redact
+from lr_exp.store.run_folder import PAGE
 
 
 @command
@@ -13,18 +14,31 @@ def main(words: Sequence[str] | None = None) -> int:
     """Writes and prints the report."""
     parser = argparse.ArgumentParser(
         prog="python -m lr_exp.report",
-        description="Tables and figures of all runs below a folder, beside the published numbers.",
+        description="Tables and figures of all runs below a folder, beside the published numbers. "
+        "With several folders of single runs: their answers compared with those of the first, "
+        "question by question.",
     )
-    parser.add_argument("folder", type=Path, metavar="DIR", help="folder of a run or a sweep")
-    parser.add_argument("--out", type=Path, help="folder of the report (default: DIR/report)")
+    what = "folder of a run or a sweep; several: folders of single runs to compare"
+    parser.add_argument("folders", nargs="+", type=Path, metavar="DIR", help=what)
+    default = "default: DIR/report, or DIR/comparison of the first"
+    parser.add_argument("--out", type=Path, help=f"folder of the report ({default})")
+    what = "only the runs with this setting, such as method=lightreasoner (several: all of them)"
+    parser.add_argument(
+        "--where", nargs="+", default=[], metavar="KEY=VALUE", help=what, action="extend"
+    )
     chosen = parser.parse_args(words)
-    from lr_exp.report.build import build, write
+    first, *others = chosen.folders
+    from lr_exp.report.build import build, build_comparison, write
 
-    out = chosen.out or chosen.folder / "report"
-    report = build(chosen.folder, out)
+    out = chosen.out or first / ("comparison" if others else "report")
+    report = (
+        build_comparison(chosen.folders, chosen.where)
+        if others
+        else build(first, out, chosen.where)
+    )
     write(report, out)
     print(printable(redact(report.shown)))
-    where = f"Report: {out / 'report.md'} and report.html ({len(report.files)} files in {out})"
+    where = f"Report: {out / PAGE} ({len(report.files)} files in {out})"
     print(printable(redact(where)))
     return 0
 

@@ -10,6 +10,7 @@ from lr_exp.report.analyse.rows import sweeps
 from lr_exp.report.document import Section, document
 from lr_exp.report.figures import Figure, draw_sweep
 from lr_exp.report.page import folder_page
+from lr_exp.report.page.comparison import compare_folders
 from lr_exp.report.read.runs import Found, find_runs
 from lr_exp.report.tables import cell
 from lr_exp.report.tables.formats import csv_text, latex_table, one_line, plain_table
@@ -26,13 +27,17 @@ class Report:
     shown: str
 
 
-def build(folder: Path, out: Path | None = None) -> Report:
+def build(folder: Path, out: Path | None = None, where: Sequence[str] = ()) -> Report:
     """Builds the report of all runs below `folder`, finished or not.
 
     Its links depend on `out`, the folder where it will be written, by default `folder/report`.
+
+    Args:
+        where: `KEY=VALUE` that finished runs must have; others are left out.
+
     Raises UserError if the folder or its runs cannot be reported.
     """
-    found = find_runs(folder, finished=False)
+    found = find_runs(folder, where, finished=False)
     sections: list[Section] = []
     files: dict[str, bytes] = {}
     prefixes: set[str] = set()
@@ -49,6 +54,18 @@ def build(folder: Path, out: Path | None = None) -> Report:
     files["report.md"] = document(folder.resolve().name, found, sections).encode()
     files[PAGE] = folder_page(folder, found, sections, out or folder / "report").encode()
     return Report(files, _shown(found, sections))
+
+
+def build_comparison(folders: Sequence[Path], where: Sequence[str] = ()) -> Report:
+    """Builds the comparison of single runs with the first, one for each folder."""
+    results, settings, text = compare_folders(folders, where)
+    files = {PAGE: text.encode()}
+    for table in (results, settings):
+        files[f"{table.name}.csv"] = csv_text(table).encode()
+        files[f"{table.name}.tex"] = latex_table(table).encode()
+    notes = [textwrap.fill(one_line(note), 80) for note in results.notes]
+    shown = [plain_table(results), *notes, settings.title, plain_table(settings)]
+    return Report(files, "\n\n".join(shown))
 
 
 def write(report: Report, out: Path) -> None:

@@ -84,4 +84,6 @@ def read_graded(
             raise AnswersMissingError(
                 f"{run.name} and {sources[0][0].name} answered different questions of {benchmark}"
             )
-    return Graded(ids, np.array([[own[key] for key in ids] for own in answers], dtype=float))
+    return Graded(
+        ids, np.array([[own[key]["correct"] for key in ids] for own in answers], dtype=float)
+    )

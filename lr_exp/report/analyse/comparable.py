@@ -4,7 +4,7 @@ from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from typing import Any, TypeVar
 
 from lr_exp.errors import UserError
-from lr_exp.report.read.runs import Run
+from lr_exp.report.read.run import Run, flat
 from lr_exp.report.read.summary import Results
 
 T = TypeVar("T")
@@ -188,17 +188,6 @@ def machine(run: Run) -> dict[str, str]:
     versions = {f"{name} version": value for name, value in (run.summary.versions or {}).items()}
     device = {"device_name": run.provenance.device_name, "dtype": run.provenance.dtype}
     return versions | {key: value for key, value in device.items() if value is not None}
-
-
-def flat(settings: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Nested settings by their dotted keys."""
-    items: dict[str, Any] = {}
-    for key, value in settings.items():
-        if isinstance(value, dict):
-            items |= flat(value, f"{prefix}{key}.")
-        else:
-            items[prefix + key] = value
-    return items
 
 
 def _identity(run: Run) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""Pairs of graded answers before and after tuning, grouped by outcome.
+"""Pairs of graded answers of two models to the same questions, grouped by outcome.
 
 Counts cover all questions; a page shows a bounded number of them.
 """
@@ -12,11 +12,12 @@ from typing import Any, TypeVar
 
 from lr_exp.report.analyse.comparable import grouped
 from lr_exp.report.names import benchmark_label
-from lr_exp.report.read.run import WHO, AnswersMissingError, Run
+from lr_exp.report.read.run import Answers, AnswersMissingError, Run, shared_questions
 
 T = TypeVar("T")
+Model = tuple[Run, str]  # with `expert` or `tuned`
 
-_OUTCOMES = {  # by correctness before and after
+_OUTCOMES = {  # by correctness of the first and the second model
     (False, True): "won",
     (True, False): "lost",
     (True, True): "both right",
@@ -30,7 +31,7 @@ _MAX_BYTES = 400_000  # of all pairs as JSON
 
 @dataclass(frozen=True)
 class AnswerPairs:
-    """The benchmarks that both the expert and the tuned expert answered."""
+    """The benchmarks that both models answered."""
 
     counts: dict[str, Counter[str]]  # by benchmark and outcome, over all questions
     shown: list[dict[str, Any]]  # some of the pairs, as the template reads them
@@ -49,18 +50,25 @@ class AnswerPairs:
         return groups
 
 
-def read_pairs(run: Run) -> AnswerPairs:
-    """The run's pairs of answers; as many of them are shown as fit into the page."""
+def read_pairs(before: Model, after: Model) -> AnswerPairs:
+    """Pairs of answers to the same questions; as many of them are shown as fit into the page."""
     counts, shown, missing = {}, [], []
-    for name in run.results("expert"):
-        if name in run.results("tuned"):
+    (first, who), (other, whose) = before, after
+    for name in first.results(who):
+        if name in other.results(whose):
             try:
-                outcomes = _outcomes(run, name)
+                answers = first.answers(who, name), other.answers(whose, name)
             except AnswersMissingError as reason:
                 missing.append(f"{name}: {reason}.")
                 continue
+            outcomes = {
+                key: _OUTCOMES[answers[0][key]["correct"], answers[1][key]["correct"]]
+                for key in shared_questions(*answers)
+            }
+            if len(outcomes) < max(map(len, answers)):
+                missing.append(f"{name}: only the {len(outcomes):,} common questions are shown.")
             counts[name] = Counter(outcomes.values())
-            shown += _pairs(run, name, outcomes)
+            shown += _pairs(*answers, name, outcomes)
     limit = _MAX_SHOWN
     while limit and _bytes(shown) > _MAX_BYTES:
         limit = limit * 2 // 3
@@ -72,18 +80,9 @@ def _bytes(pairs: Sequence[dict[str, Any]]) -> int:
     return len(json.dumps(pairs, ensure_ascii=False).encode(errors="replace"))
 
 
-def _outcomes(run: Run, benchmark: str) -> dict[str, str]:
-    """Outcome by question id."""
-    before, after = (run.answers(who, benchmark) for who in WHO)
-    if before.keys() != after.keys():
-        raise AnswersMissingError("the expert and the tuned expert answered different questions")
-    return {key: _OUTCOMES[before[key] > 0.5, after[key] > 0.5] for key in before}
-
-
-def _pairs(run: Run, benchmark: str, outcomes: dict[str, str]) -> list[dict[str, Any]]:
-    before, after = (  # the first record of each question
-        {record["id"]: record for record in reversed(run.records(who, benchmark))} for who in WHO
-    )
+def _pairs(
+    before: Answers, after: Answers, benchmark: str, outcomes: dict[str, str]
+) -> list[dict[str, Any]]:
     return [
         {
             "benchmark": benchmark,

@@ -10,7 +10,7 @@ from typing import Any
 
 from lr_exp.progress import duration
 from lr_exp.report import names
-from lr_exp.report.analyse.comparable import flat, grouped, machine
+from lr_exp.report.analyse.comparable import grouped, machine
 from lr_exp.report.analyse.rows import sweeps
 from lr_exp.report.document import MICRO, reading_notes
 from lr_exp.report.figures import Image, images_of
@@ -21,7 +21,7 @@ from lr_exp.report.page.audit_table import audit_table
 from lr_exp.report.page.render import Section, page, render, section
 from lr_exp.report.page.trajectories import DamagedError, Trajectories, read_trajectories
 from lr_exp.report.read.json_file import read_json_lines, reason_of
-from lr_exp.report.read.run import Incomplete, Run, read_unfinished
+from lr_exp.report.read.run import Incomplete, Run, flat, read_unfinished
 from lr_exp.report.read.runs import Found
 from lr_exp.report.tables import cell
 from lr_exp.report.tables.layout import tables_of
@@ -230,7 +230,7 @@ def _audit(run: Run) -> Section | None:
 def _answers(run: Run) -> Section | None:
     if not run.results("tuned"):
         return None
-    pairs = read_pairs(run)
+    pairs = read_pairs((run, "expert"), (run, "tuned"))
     damage = " ".join(pairs.missing) or "The expert and the tuned expert share no benchmark."
     questions = sum(counts.total() for counts in pairs.counts.values())
     shown = (
@@ -242,6 +242,7 @@ def _answers(run: Run) -> Section | None:
         "Answers before and after",
         "answers.html",
         damage="" if pairs.counts else damage,
+        titles=["Before: untuned expert", "After: tuned expert"],
         remarks=[shown, *pairs.missing],
         groups=pairs.groups,
     )

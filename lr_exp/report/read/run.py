@@ -1,5 +1,6 @@
 """Runs, finished or not: their folder, their summary and their other files."""
 
+from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path, PurePath
 from typing import Any
@@ -29,6 +30,9 @@ WHO = ("expert", "tuned")
 _REWRITE = "Run the same command again to rewrite the answers"
 _OVERRIDES = ".hydra/overrides.yaml"
 _MAX_YAML_BYTES = 2**20
+
+
+Answers = dict[str, dict[str, Any]]  # graded answers by question id
 
 
 class AnswersMissingError(Exception):
@@ -144,12 +148,9 @@ class Run:
                 f"{self.name}/{place} cannot be read ({reason_of(error)}). {_REWRITE}"
             ) from error
 
-    def answers(self, who: str, benchmark: str, prompt: str | None = None) -> dict[str, float]:
-        """Correctness of each question, in [0, 1], by question id. Raises as `records`."""
-        graded: dict[str, list[bool]] = {}
-        for record in self.records(who, benchmark, prompt):
-            graded.setdefault(record["id"], []).append(record["correct"])
-        return {key: sum(values) / len(values) for key, values in graded.items()}
+    def answers(self, who: str, benchmark: str, prompt: str | None = None) -> Answers:
+        """The graded answers by question id. Raises as `records`."""
+        return {record["id"]: record for record in self.records(who, benchmark, prompt)}
 
     def metrics(self) -> tuple[list[dict[str, Any]], str | None]:
         """The logged training metrics in order, and why the rest of the file cannot be read."""
@@ -208,6 +209,30 @@ class Incomplete(Run):
     def has(self) -> str:
         """`has metrics.jsonl, answers`."""
         return f"has {', '.join(self.existing_files) or 'no results'}"
+
+
+def flat(settings: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested settings by their dotted keys."""
+    items: dict[str, Any] = {}
+    for key, value in settings.items():
+        if isinstance(value, dict):
+            items |= flat(value, f"{prefix}{key}.")
+        else:
+            items[prefix + key] = value
+    return items
+
+
+def shared_questions(one: Answers, other: Answers) -> list[str]:
+    """The ids of the questions in both, in the order of the first.
+
+    The same id stands for another question if the question, its choices or its reference differ.
+    """
+    names = ("question", "choices", "reference")
+    return [
+        key
+        for key, own in one.items()
+        if key in other and all(own.get(name) == other[key].get(name) for name in names)
+    ]
 
 
 def has_started(folder: Path, files: list[str]) -> bool:

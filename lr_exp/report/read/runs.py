@@ -1,12 +1,14 @@
 """Finds the runs below a folder."""
 
 import os
+from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from lr_exp.errors import UserError
+from lr_exp.errors import UserError, did_you_mean
 from lr_exp.report.read.json_file import read_json, reason_of
-from lr_exp.report.read.run import Incomplete, Run, has_started, read_failed, read_unfinished
+from lr_exp.report.read.run import Incomplete, Run, flat, has_started, read_failed, read_unfinished
 from lr_exp.report.read.summary import Failure, parse_summary
 from lr_exp.store.run_folder import FAILED, SUMMARY
 
@@ -34,14 +36,24 @@ class Found:
         return [*self.runs, *self.failed, *self.unfinished]
 
 
-def find_runs(folder: Path, *, finished: bool = True) -> Found:
+def find_runs(folder: Path, where: Sequence[str] = (), *, finished: bool = True) -> Found:
     """Every run below `folder`, sorted by folder name.
+
+    Args:
+        where: `KEY=VALUE` that a run must have, a choice (`method`) or a setting by its dotted
+            name; runs without it, failed and unfinished ones are left out.
 
     Raises UserError if the folder does not exist, or has no run (`finished`: no finished run).
     """
     if not folder.is_dir():
         raise UserError(f"{folder} is not a folder: give the folder of a run or of a sweep.")
     found = scan_folder(folder)
+    if where and found.runs:
+        kept = [run for run in found.runs if all(_has(run, one) for one in where)]
+        if not kept:
+            raise UserError(f"{folder}: none of its runs has {' and '.join(where)}.")
+        note = f"Only the {len(kept):,} of {len(found.runs):,} runs with {' and '.join(where)}."
+        found = Found(kept, [], [], [*found.notes, note])
     # A damaged summary alone makes no report; it is an error to fix.
     shown = found.unfinished or [
         run for run in found.failed if run.outcome == "failed" or run.existing_files
@@ -51,12 +63,33 @@ def find_runs(folder: Path, *, finished: bool = True) -> Found:
     return found
 
 
+def _has(run: Run, condition: str) -> bool:
+    """Whether a run has a value, given as `KEY=VALUE`."""
+    key, _, wanted = condition.partition("=")
+    choices = ("method", "expert", "amateur", "data", "prompt", "alpha", "beta", "seed", "sweep")
+    values = flat(run.settings) | {name: getattr(run, name) for name in choices}
+    if not wanted or key not in values:
+        known = did_you_mean(key, values)
+        raise UserError(f"--where {condition}: {run.name} has no setting {key!r}.{known}")
+    value = "null" if values[key] is None else str(values[key])
+    with suppress(ValueError):
+        return float(value) == float(wanted)
+    return value.lower() == wanted.lower()
+
+
 def scan_folder(folder: Path, *, recursive: bool = True) -> Found:
     """The runs in a folder and, if `recursive`, in its subfolders; possibly none."""
-    found = Found([], [], [], [])
-    for root, below, files in os.walk(folder):
-        below[:] = sorted(set(below) - _NOT_SEARCHED) if recursive else []
+    found, seen = Found([], [], [], []), {folder.resolve()}
+    for root, below, files in os.walk(folder, followlinks=True):
         place = Path(root)
+        # A link may lead to a folder that is found without it: real folders come first.
+        folders = [place / one for one in sorted({*below} - _NOT_SEARCHED) if recursive]
+        below.clear()
+        for one in sorted(folders, key=Path.is_symlink):
+            if (target := one.resolve()) not in seen:
+                seen.add(target)
+                below.append(one.name)
+        below.sort()
         name = str(place.relative_to(folder)) if place != folder else folder.resolve().name
         # A run deletes the file of its earlier outcome, so having both is an accident.
         ends = [end for end in (SUMMARY, FAILED) if end in files]

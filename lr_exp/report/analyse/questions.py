@@ -1,0 +1,127 @@
+"""Compares single runs with the first of them, question by question."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from string import ascii_uppercase
+
+import numpy as np
+
+from lr_exp.errors import UserError
+from lr_exp.report.analyse import paired
+from lr_exp.report.analyse.comparable import machine
+from lr_exp.report.analyse.paired import Estimate
+from lr_exp.report.names import AVERAGE
+from lr_exp.report.read.run import Run, flat, shared_questions
+from lr_exp.report.read.runs import find_runs
+
+_NOT_COMPARED = ("overrides", "store", "hub_root", "config_dirs", "wandb.")
+
+
+@dataclass(frozen=True)
+class Side:
+    """A run, and which of its two models is compared: the tuned expert if it has one."""
+
+    label: str  # A, B, ...
+    place: Path
+    run: Run
+    who: str
+
+    @property
+    def facts(self) -> dict[str, str]:
+        """Settings, models, versions and the machine by name."""
+        run = self.run
+        models = {"expert": run.provenance.expert, "amateur": run.provenance.amateur}
+        found = {
+            f"{role}'s content": (one.fingerprint or "")[:12] for role, one in models.items() if one
+        }
+        found |= {"model compared": self.who, "code": run.provenance.commit, **machine(run)}
+        settings = flat(run.settings).items()
+        found |= {key: one for key, one in settings if not key.startswith(_NOT_COMPARED)}
+        return {key: str(value) for key, value in found.items()}
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Two runs on the questions of a benchmark that both answered."""
+
+    benchmark: str  # or AVERAGE
+    first: float  # accuracies, in [0, 1]
+    other: float
+    difference: Estimate
+    won: int  # questions that only the other run answered correctly
+    lost: int
+    unshared: int = 0  # question ids without a common question
+
+    @property
+    def p(self) -> float:
+        """Of McNemar's exact test."""
+        return paired.mcnemar(self.won, self.lost)
+
+
+def sides_of(folders: Sequence[Path], where: Sequence[str]) -> list[Side]:
+    """One run for each folder. Raises UserError: a folder has none or several, or is repeated."""
+    sides: list[Side] = []
+    for label, folder in zip(ascii_uppercase, folders, strict=False):
+        runs = find_runs(folder, where).runs
+        if len(runs) > 1:
+            raise UserError(
+                f"{folder} contains {len(runs)} finished runs. To compare runs question by "
+                f"question, give the folder of each, such as {runs[0].folder}, or choose one "
+                "with --where KEY=VALUE."
+            )
+        run = runs[0]
+        if any(run.folder.resolve() == one.run.folder.resolve() for one in sides):
+            raise UserError(f"{folder} is given twice: give different runs.")
+        who = "tuned" if run.results("tuned") else "expert"
+        sides.append(Side(label, folder, run, who))
+    if len(folders) > len(sides):
+        raise UserError(f"{len(folders)} runs are given; at most {len(sides)} can be compared.")
+    return sides
+
+
+def compare(first: Side, other: Side) -> list[Comparison]:
+    """One comparison per common benchmark, then their average.
+
+    Raises UserError: the runs have no question in common. Raises AnswersMissingError.
+    """
+    found = []
+    for benchmark in first.run.results(first.who):
+        if benchmark not in other.run.results(other.who):
+            continue
+        theirs, ours = (one.run.answers(one.who, benchmark) for one in (first, other))
+        shared = shared_questions(theirs, ours)
+        if not shared:
+            continue
+        right = [
+            np.array([[own[key]["correct"] for key in shared]], dtype=float)
+            for own in (theirs, ours)
+        ]
+        found.append(
+            Comparison(
+                benchmark,
+                *(float(one.mean()) for one in right),
+                paired.difference(right[1], right[0]),
+                *paired.won_and_lost(right[1], right[0]),
+                unshared=len(theirs.keys() | ours.keys()) - len(shared),
+            )
+        )
+    if not found:
+        raise UserError(
+            f"{first.place} and {other.place} have no question in common: compare runs on the "
+            "same benchmarks."
+        )
+    if len(found) > 1:
+        means = (sum(getattr(one, key) for one in found) / len(found) for key in ("first", "other"))
+        total = (sum(getattr(one, key) for one in found) for key in ("won", "lost"))
+        average = paired.average([one.difference for one in found])
+        found.append(Comparison(AVERAGE, *means, average, *total))
+    return found
+
+
+def differing_facts(sides: Sequence[Side]) -> dict[str, list[str]]:
+    """The facts in which the runs differ: their values, one for each run."""
+    facts = [side.facts for side in sides]
+    names = dict.fromkeys(key for own in facts for key in own)
+    found = {key: [own.get(key, "") for own in facts] for key in names}
+    return {key: values for key, values in found.items() if len({*values}) > 1}

@@ -1,0 +1,113 @@
+"""`python -m lr_exp.report RUN RUN`: runs compared question by question; filters and links."""
+
+import csv
+import json
+
+import pytest
+
+from lr_exp.report.__main__ import main
+from lr_exp.store.run_folder import answers_file
+from tests.support.run_folders import write_run
+
+
+def rows_of(folder):
+    with (folder / "comparison.csv").open() as file:
+        return [*csv.DictReader(file)]
+
+
+def rename_question(folder, benchmark, number, question):
+    """Another question behind the same id."""
+    path = folder / answers_file("tuned", benchmark, None)
+    lines = [json.loads(line) for line in path.read_text().splitlines()]
+    lines[number]["question"] = question
+    path.write_text("".join(json.dumps(line) + "\n" for line in lines))
+
+
+def test_two_runs_worked_by_hand(tmp_path, capsys):
+    """Of micro_add's four common questions, B alone answers two and A alone one."""
+    one = write_run(tmp_path / "one", after={"micro_add": [1, 0, 0, 1, 1], "micro_long": [0, 0]})
+    two = write_run(
+        tmp_path / "two",
+        method="sharpened",
+        after={"micro_add": [0, 1, 1, 1, 0], "micro_long": [0, 1]},
+        settings__distiller={"steps": 200},
+    )
+    rename_question(two, "micro_add", 4, "What is 2 + 2?")
+    assert main([str(one), str(two)]) == 0
+    shown = capsys.readouterr().out
+    assert max(len(line) for line in shown.splitlines() if str(tmp_path) not in line) <= 80
+    add, long, average = rows_of(one / "comparison")
+    assert (add["questions"], add["won"], add["lost"]) == ("4", "2", "1")
+    assert (add["first_accuracy"], add["other_accuracy"]) == ("50.0", "75.0")
+    assert float(add["difference"]) == 25.0
+    assert float(add["difference_low"]) < 0 < float(add["difference_high"])
+    assert float(add["p"]) == 1.0
+    assert (long["won"], long["lost"], average["won"]) == ("1", "0", "3")
+    assert float(average["difference"]) == (25.0 + 50.0) / 2
+    assert "left out are 1 questions that are not the same" in " ".join(shown.split())
+    with (one / "comparison" / "settings.csv").open() as file:
+        differing = {row["setting"]: (row["A"], row["B"]) for row in csv.DictReader(file)}
+    assert differing["distiller.steps"] == ("100", "200")
+    assert differing["method.name"] == ("lightreasoner", "sharpened")
+    assert "store" not in differing
+    page = (one / "comparison" / "report.html").read_text()
+    assert "A and B side by side" in page
+    assert page.count('class="pair"') == 6
+
+
+def test_a_run_that_only_evaluates_is_compared_by_its_expert(tmp_path, capsys):
+    one = write_run(tmp_path / "one", after={"micro_add": [1, 1, 0]}, before={"micro_add": [0] * 3})
+    two = write_run(tmp_path / "two", before={"micro_add": [1, 1, 0]}, after={})
+    assert main([str(one), str(two), "--out", str(tmp_path / "out")]) == 0
+    (row,) = rows_of(tmp_path / "out")
+    assert (row["won"], row["lost"]) == ("0", "0")
+    assert "untuned expert" in " ".join(capsys.readouterr().out.split())
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["one", "other"], "have no question in common: compare runs on the same benchmarks"),
+        (["one", "one"], "is given twice: give different runs"),
+        (["one", "sweep"], "contains 2 finished runs. To compare runs question by question, give"),
+        (["one", "nowhere"], "is not a folder"),
+        (["sweep", "--where", "seed=7"], "none of its runs has seed=7"),
+        (["sweep", "--where", "sed=7"], "has no setting 'sed'. Did you mean 'seed'?"),
+        (["sweep", "--where", "seed"], "--where seed: "),
+    ],
+)
+def test_bad_input_is_one_error(tmp_path, capsys, monkeypatch, words, message):
+    monkeypatch.chdir(tmp_path)
+    write_run(tmp_path / "one")
+    write_run(tmp_path / "other", before={"micro_long": [1]}, after={"micro_long": [1]})
+    for seed in (0, 1):
+        write_run(tmp_path / "sweep" / f"{seed}", seed=seed)
+    assert main(words) == 1
+    (error,) = capsys.readouterr().err.splitlines()
+    assert message in error
+    assert not (tmp_path / "one" / "comparison").exists()
+
+
+def test_a_filter_takes_some_of_a_folder_s_runs(tmp_path, capsys):
+    """The folder mixes two numbers of optimizer steps, which no row can share."""
+    for seed in (0, 1):
+        write_run(tmp_path / f"long-{seed}", seed=seed, settings__distiller__steps=1000)
+        write_run(tmp_path / f"short-{seed}", seed=seed)
+    assert main([str(tmp_path)]) == 1
+    assert "distiller.steps" in capsys.readouterr().err
+    assert main([str(tmp_path), "--where", "distiller.steps=1000"]) == 0
+    assert "runs: 2 finished" in capsys.readouterr().out
+    assert main([str(tmp_path), "--where", "distiller.steps=1000", "seed=1"]) == 0
+    assert "runs: 1 finished" in capsys.readouterr().out
+    page = (tmp_path / "report" / "report.html").read_text()
+    assert "Only the 1 of 4 runs with distiller.steps=1000 and seed=1." in page
+
+
+def test_linked_runs_are_found_once(tmp_path, capsys):
+    write_run(tmp_path / "runs" / "0")
+    write_run(tmp_path / "elsewhere" / "1", seed=1)
+    (tmp_path / "runs" / "linked").symlink_to(tmp_path / "elsewhere")
+    (tmp_path / "runs" / "latest").symlink_to(tmp_path / "runs" / "0")
+    (tmp_path / "runs" / "0" / "circle").symlink_to(tmp_path / "runs")
+    assert main([str(tmp_path / "runs")]) == 0
+    assert "runs: 2 finished" in capsys.readouterr().out
