@@ -79,8 +79,8 @@ def _results(sides: Sequence[Side]) -> Table:
         )
         if one.unshared:
             notes.append(
-                f"{name}, {pair}: left out are {one.unshared:,} questions that are not the same, or "
-                "not answered, in the other run."
+                f"{name}, {pair}: left out are {one.unshared:,} questions that are not the same, "
+                "or not answered, in the other run."
             )
     notes.append(
         "Won: only the later run is right. The interval (95 %, points) is over questions: it does "
