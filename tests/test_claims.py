@@ -386,7 +386,11 @@ def test_a_plan_quotes_the_cost_of_its_sweep(capsys, monkeypatch):
     assert "--seeds=0 is out of range" in capsys.readouterr().err
 
 
-def test_worlds_are_columns(tmp_path):
-    write(tmp_path, 60, sweep="micro_ablation")
+def test_settings_that_differ_from_the_papers_are_listed(tmp_path):
+    choices = {"expert": "qwen_math_1_5b", "amateur": "qwen_0_5b", "data": "gsm8k"}
+    gsm8k = {"gsm8k": [0, 1]}
+    write_run(tmp_path / "run", sweep="main_results", before=gsm8k, after=gsm8k, **choices)
     table = judged(read_claims(SHIPPED), [tmp_path])
     assert [column.title for column in table.columns] == ["claim", *WORLDS.values()]
+    assert any("data.max_questions is 20 (paper: 1000)" in note for note in table.notes)
+    assert any("if all 1 true values" in note for note in table.notes)

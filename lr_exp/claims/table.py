@@ -11,7 +11,7 @@ from lr_exp.report.analyse.rows import sweeps
 from lr_exp.report.names import ABSENT
 from lr_exp.report.read.runs import Found, find_runs
 from lr_exp.report.tables.cell import signed
-from lr_exp.report.tables.table import Table, table_of, text_column
+from lr_exp.report.tables.table import Table, notes_on_rows, table_of, text_column
 
 RULE = (
     "Supported: the whole 95 % interval of the estimate is where the claim needs it. Refuted: none "
@@ -52,7 +52,7 @@ def judged(claims: Mapping[str, Claim], folders: Sequence[Path]) -> Table:
         lines += [[name, *verdicts.values()], *numbers]
     heads = ("claim", *WORLDS.values())
     columns = [text_column(head, [line[i] for line in lines]) for i, head in enumerate(heads)]
-    count = sum(one["value"] is not None for one in records)
+    count = sum(one["low"] != one["high"] for one in records)  # without exact counts
     commands = [f"{sweep} ({', '.join(names)})" for sweep, names in missing.items()]
     notes = [
         *(f"{name}: {one.claim} ({one.source}; {one.needs})" for name, one in claims.items()),
@@ -72,6 +72,7 @@ def judged(claims: Mapping[str, Claim], folders: Sequence[Path]) -> Table:
             ).items()
         ),
         *(note for sweep in known.values() for note in sweep.all_notes),
+        *notes_on_rows(row for sweep in known.values() for row in sweep.rows if row.published),
     ]
     return table_of("claims", "Claims", columns, records, notes)
 
