@@ -26,7 +26,7 @@ LAYERS = (
     ("distiller", "tracking"),
     ("pipeline",),
     ("api",),
-    ("audit", "calibration", "list", "dashboard", "__main__"),
+    ("audit", "calibration", "claims", "list", "dashboard", "__main__"),
 )
 LEVEL = {name: level for level, names in enumerate(LAYERS) for name in names}
 ALIASES = {"__init__"}  # re-exports

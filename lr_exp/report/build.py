@@ -80,16 +80,17 @@ def write(report: Report, out: Path) -> None:
 
 
 def write_and_print(
-    table: Table, figure: Figure, out: Path, shown: Table | None = None, **texts: str
+    table: Table, figure: Figure | None, out: Path, shown: Table | None = None, **texts: str
 ) -> None:
-    """Writes a table, its figure and other files of the table's name by their endings.
+    """Writes a table, its figure, if any, and other files of the table's name by their endings.
 
     Args:
         shown: printed in place of the table.
     """
     texts = {**texts, "csv": csv_text(table)}
     files = {f"{table.name}.{ending}": text.encode() for ending, text in texts.items()}
-    files |= {f"{table.name}.png": figure.png, f"{table.name}.svg": figure.svg}
+    if figure is not None:
+        files |= {f"{table.name}.png": figure.png, f"{table.name}.svg": figure.svg}
     notes = [textwrap.fill(one_line(note), 80) for note in table.notes]
     lines = [table.title, "", plain_table(shown or table), *notes, ""]
     report = Report(files, "\n".join([*lines, f"All numbers: {', '.join(files)} in {out}"]))

@@ -1,0 +1,84 @@
+"""The table of claims: a verdict for the micro world and one for real models."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from lr_exp.claims.declared import WORLDS, Claim
+from lr_exp.claims.judge import NO_RUNS, NOT_JUDGED, Finding, judge, overall
+from lr_exp.errors import UserError
+from lr_exp.report.analyse.comparable import grouped
+from lr_exp.report.analyse.rows import sweeps
+from lr_exp.report.names import ABSENT
+from lr_exp.report.read.runs import Found, find_runs
+from lr_exp.report.tables.cell import signed
+from lr_exp.report.tables.table import Table, notes_on_rows, table_of, text_column
+
+RULE = (
+    "Supported: the whole 95 % interval of the estimate is where the claim needs it. Refuted: none "
+    "of it is. Underpowered: a part of it is. A claim is about every expert of its sweep: one "
+    "refutes it, and all must support it."
+)
+_CHANCE = 0.025  # of an interval that lies on one side of the true value
+
+
+def judged(claims: Mapping[str, Claim], folders: Sequence[Path]) -> Table:
+    """Each claim with its verdicts, then its numbers for each expert.
+
+    Raises UserError if there are no runs that a claim is about, or they cannot be reported.
+    """
+    wanted = {sweep for claim in claims.values() for sweep in claim.sweeps.values()}
+    every = [find_runs(folder) for folder in folders]
+    runs = [run for found in every for run in found.runs if run.sweep in wanted]
+    failed = [run for found in every for run in found.failed if run.sweep in wanted]
+    if not runs:
+        where = ", ".join(map(str, folders))
+        listed = ", ".join(sorted(wanted))
+        raise UserError(f"no claim can be judged: {where} has no finished run of {listed}.")
+    known = {sweep.name: sweep for sweep in sweeps(Found(runs, failed, [], []))}
+    lines, records = [], []
+    missing: dict[str, list[str]] = {}  # claims without runs, by sweep
+    for name, claim in claims.items():
+        verdicts, numbers = dict.fromkeys(WORLDS, ABSENT), []
+        for world, sweep in claim.sweeps.items():
+            found = judge(claim, world, known[sweep]) if sweep in known else []
+            verdicts[world] = overall(found)
+            if verdicts[world] == NO_RUNS:
+                missing.setdefault(sweep, []).append(name)
+            for one in found:
+                cells = dict.fromkeys(WORLDS, "") | {world: _text(claim, one)}
+                numbers.append([f"of {one.expert}", *cells.values()])
+                about = {"claim": name, "world": WORLDS[world], "sweep": sweep}
+                records.append(about | vars(one) | {"needs": claim.needs})
+        lines += [[name, *verdicts.values()], *numbers]
+    heads = ("claim", *WORLDS.values())
+    columns = [text_column(head, [line[i] for line in lines]) for i, head in enumerate(heads)]
+    count = sum(one["low"] != one["high"] for one in records)  # without exact counts
+    commands = [f"{sweep} ({', '.join(names)})" for sweep, names in missing.items()]
+    notes = [
+        *(f"{name}: {one.claim} ({one.source}; {one.needs})" for name, one in claims.items()),
+        f"{RULE} Intervals are not corrected for their number: if all {count} true values lay at "
+        f"the end of what their claims need, {count * _CHANCE:.1f} would be supported by chance, "
+        "and as many refuted.",
+        *(
+            [f"No runs of {', '.join(commands)}: python -m lr_exp -m +sweep=NAME"]
+            if missing
+            else []
+        ),
+        *(
+            f"Not judged: {', '.join(one['claim'] for one in own)} of {expert}: {reason}."
+            for (expert, reason), own in grouped(
+                (one for one in records if one["verdict"] == NOT_JUDGED),
+                lambda one: (one["expert"], one["reason"]),
+            ).items()
+        ),
+        *(note for sweep in known.values() for note in sweep.all_notes),
+        *notes_on_rows(row for sweep in known.values() for row in sweep.rows if row.published),
+    ]
+    return table_of("claims", "Claims", columns, records, notes)
+
+
+def _text(claim: Claim, one: Finding) -> str:
+    """`+11.8 (+10.9 to +12.7)` in points, or `8.31 (7.9 to 8.72)` in percent."""
+    numbers = [value for value in (one.value, one.low, one.high) if value is not None]
+    shown = [f"{value:.3g}" if claim.kind == "ratio" else signed(value) for value in numbers]
+    return "{} ({} to {})".format(*shown) if shown else ABSENT
