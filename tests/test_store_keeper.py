@@ -1,6 +1,7 @@
 """`python -m lr_exp.store`: listing, verifying, pruning; full and read-only disks."""
 
 import errno
+import re
 from pathlib import Path
 
 import pytest
@@ -10,10 +11,13 @@ from lr_exp.store import MANIFEST, Recipe, Store
 from lr_exp.store.__main__ import main
 from lr_exp.store.inventory import (
     REFERENCES,
+    RUNS,
     find_unreferenced,
     list_entries,
     prune,
     record_reference,
+    record_run,
+    users,
 )
 
 
@@ -115,6 +119,40 @@ def test_prune_keeps_artifacts_that_a_run_uses(filled, call):
     assert "2 artifacts" in out
     assert [(root / name).exists() for name in names] == [True, False, False]
     assert "; 1 kept" in out
+
+
+def test_list_and_prune_name_the_runs_that_use_an_artifact(filled, call, tmp_path, monkeypatch):
+    """A second run in another folder uses the first two artifacts; a third one was deleted."""
+    root, run, names = filled
+    monkeypatch.chdir(tmp_path)
+    other = tmp_path / "elsewhere" / "two"
+    other.mkdir(parents=True)
+    (other / "summary.json").write_text('{"method": "sharpened"}')
+    for name in names[:2]:
+        record_reference(other, name)
+    for folder in (run, other, other, tmp_path / "deleted"):
+        record_run(root, folder)
+    assert (root / RUNS).read_text().count("\n") == 3
+    lines = call(root, "list")[1].splitlines()
+    used, address = {}, ""
+    for line in lines[:-1]:
+        if line.startswith("  "):
+            used[address].append(line.strip())
+        else:
+            address = line.split()[1]
+            used[address] = []
+    first, second, third = (used[name.partition("/")[2]] for name in names)
+    assert first == ["no method recorded, runs/one", "sharpened, elsewhere/two"]
+    assert (second, third) == (["sharpened, elsewhere/two"], [])
+    lost = r"1 artifacts, 2\.\d KiB: sharpened, elsewhere/two"
+    assert re.search(f"Another run would lose {lost}", call(root, "prune", run)[1])
+    assert "Another run" not in call(root, "prune", tmp_path)[1]
+    assert re.search(f"Another run loses {lost}", call(root, "prune", run, "--yes")[1])
+
+
+def test_a_store_that_cannot_be_written_to_does_not_stop_a_run(tmp_path):
+    record_run(tmp_path / "missing", tmp_path)
+    assert users(tmp_path / "missing") == {}
 
 
 def test_prune_keeps_unfinished_artifacts_of_runs_and_deletes_damaged_ones(filled, call):

@@ -25,7 +25,7 @@ from lr_exp.pipeline.sampling import make_supervision, why_nothing_is_kept
 from lr_exp.report.read.summary import Gap, Provenance, RecordedSettings, SampleSummary, Summary
 from lr_exp.sampler.diagnostics import diagnose_pair, diagnose_training
 from lr_exp.store import Store, write_atomically
-from lr_exp.store.inventory import record_reference
+from lr_exp.store.inventory import record_reference, record_run
 from lr_exp.store.run_folder import SUMMARY
 from lr_exp.tracking import Tracker
 from lr_exp.tracking.log_results import (
@@ -62,6 +62,8 @@ def _run(settings: Settings, folder: Path, conf_dirs: Sequence[Path]) -> Summary
     np.random.seed(settings.seed)
     torch.manual_seed(settings.seed)
     store = Store(settings.store, on_use=partial(record_reference, folder))
+    if distributed.is_rank0():
+        record_run(store.root, folder)
     inputs = Inputs(settings, conf_dirs)
     distributed.join(inputs.device)
     installed = versions()

@@ -1,20 +1,26 @@
 """Inspect and clean up the artifact store.
 
-python -m lr_exp.store list                 list artifacts with their sizes
+python -m lr_exp.store list                 list artifacts with their sizes and runs
 python -m lr_exp.store verify               check every file against its checksum
-python -m lr_exp.store prune RUNS …         list artifacts that no run below RUNS uses
+python -m lr_exp.store prune RUNS …         list artifacts that no run below RUNS uses, and what
+                                            other runs would lose
 python -m lr_exp.store prune RUNS … --yes   delete them
 """
 
 import argparse
+import json
 import sys
 from collections import Counter
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 
 from lr_exp.errors import UserError, command, guard_tracebacks, printable
 from lr_exp.store.artifacts import problem_of
-from lr_exp.store.inventory import Entry, find_unreferenced, list_entries, prune
+from lr_exp.store.inventory import RUNS, Entry, find_unreferenced, list_entries, prune, users
+from lr_exp.store.run_folder import FAILED, SUMMARY
+
+_SHOWN_RUNS = 3  # of each artifact
 
 
 @command
@@ -28,7 +34,7 @@ def main(words: Sequence[str] | None = None) -> int:
     parser.add_argument("--store", type=Path, default=Path("runs/store"), help="(%(default)s)")
     commands = parser.add_subparsers(dest="command", required=True)
     for name, what in (
-        ("list", "list artifacts with their sizes"),
+        ("list", "list artifacts with their sizes and runs"),
         ("verify", "check every file against its checksum"),
         ("prune", "delete artifacts that no run uses"),
     ):
@@ -39,20 +45,27 @@ def main(words: Sequence[str] | None = None) -> int:
             add("--yes", action="store_true", help="delete them; otherwise they are only listed")
     args = parser.parse_args(words)
     root, entries = args.store, list_entries(args.store)
-    if not entries and any(root.iterdir()) and not any(root.glob("*/*.lock")):
+    is_used = (root / RUNS).exists() or any(root.glob("*/*.lock"))
+    if not entries and any(root.iterdir()) and not is_used:
         raise UserError(
             f"{root} is not a store: it holds no artifacts (STAGE/ADDRESS). Set --store to the "
             "store's folder."
         )
     if args.command == "list":
-        return _list(entries)
+        return _list(root, entries)
     if args.command == "verify":
         return _verify(entries)
     return _prune(root, args.runs, args.yes)
 
 
-def _list(entries: Sequence[Entry]) -> int:
-    _print_table(entries)
+def _list(root: Path, entries: Sequence[Entry]) -> int:
+    known = users(root)
+    for entry in entries:
+        _print_table([entry])
+        runs = [run for run, names in known.items() if entry.name in names]
+        more = [f"{len(runs) - _SHOWN_RUNS:,} more"] if len(runs) > _SHOWN_RUNS else []
+        for text in (*map(_described, runs[:_SHOWN_RUNS]), *more):
+            print(printable(f"    {text}"))
     counts = Counter(entry.state for entry in entries)
     states = ", ".join(f"{count:,} {state}" for state, count in sorted(counts.items()))
     print(f"{_size(sum(entry.bytes for entry in entries))} in {states or 'no artifacts'}")
@@ -73,6 +86,16 @@ def _verify(entries: Sequence[Entry]) -> int:
 
 def _prune(root: Path, runs: Sequence[Path], delete: bool) -> int:
     entries = find_unreferenced(root, runs)
+    sizes = {entry.name: entry.bytes for entry in entries if entry.state != "set aside"}
+    given = [one.resolve() for one in runs]
+    for run, names in users(root).items():
+        lost = names & sizes.keys()
+        if lost and not any(run.is_relative_to(one) for one in given):
+            size = _size(sum(map(sizes.__getitem__, lost)))
+            verb = "loses" if delete else "would lose"
+            print(
+                printable(f"Another run {verb} {len(lost):,} artifacts, {size}: {_described(run)}")
+            )
     if delete:
         entries = prune(entries, runs)
     _print_table(entries)
@@ -88,6 +111,17 @@ def _print_table(entries: Sequence[Entry]) -> None:
         modified = entry.modified.astimezone().strftime("%Y-%m-%d %H:%M")
         stage, size = printable(entry.stage), _size(entry.bytes)
         print(f"{stage:<12} {entry.address}  {size:>10}  {modified}  {entry.state}")
+
+
+def _described(run: Path) -> str:
+    """`lightreasoner, runs/demo`, with the run's folder relative to this one if it is below it."""
+    method = None
+    for name in (SUMMARY, FAILED):
+        with suppress(OSError, ValueError, AttributeError):
+            method = method or json.loads((run / name).read_text("utf-8")).get("method")
+    here = Path.cwd()
+    place = run.relative_to(here) if run.is_relative_to(here) else run
+    return f"{method or 'no method recorded'}, {place}"
 
 
 def _size(count: float) -> str:

@@ -3,6 +3,7 @@
 import re
 import shutil
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -13,6 +14,7 @@ from lr_exp.store.files import write_atomically
 from lr_exp.store.locks import locked
 from lr_exp.store.run_folder import SUMMARY
 
+RUNS = "runs.txt"  # in the store: absolute folders of the runs that use it, one per line
 REFERENCES = "artifacts.txt"  # in a run's folder: names of the artifacts it requested, one per line
 _ADDRESS = re.compile(r"[0-9a-f]{24}")
 _NAME = re.compile(r"[a-z_]+/[0-9a-f]{24}")
@@ -59,6 +61,29 @@ def list_entries(root: Path) -> list[Entry]:
         modified = datetime.fromtimestamp(newest, UTC)
         found.append(Entry(folder.parent.name, address, folder, state, size, modified))
     return found
+
+
+def record_run(root: Path, run_folder: Path) -> None:
+    """Records that a run uses a store, if it can be written to, for `users`."""
+    line, path = f"{run_folder.resolve()}\n", root / RUNS
+    with suppress(OSError):
+        known = path.read_text("utf-8").splitlines() if path.exists() else []
+        if line.strip() not in known:
+            with path.open("a", encoding="utf-8") as file:
+                file.write(line)
+
+
+def users(root: Path) -> dict[Path, set[str]]:
+    """The artifacts of each run that used the store and still exists, by the run's folder."""
+    with suppress(OSError, UnicodeDecodeError):
+        folders = [Path(line) for line in (root / RUNS).read_text("utf-8").splitlines()]
+        return {one: _names_in(one / REFERENCES) for one in folders if (one / REFERENCES).exists()}
+    return {}
+
+
+def _names_in(path: Path) -> set[str]:
+    lines = path.read_bytes().decode("utf-8", "replace").splitlines()
+    return {line for line in lines if _NAME.fullmatch(line)}
 
 
 def record_reference(run_folder: Path, name: str) -> None:
