@@ -1,4 +1,12 @@
-"""The command `python -m lr_exp.dashboard [DIR]`: builds a W&B workspace for a project's runs."""
+"""Build a W&B workspace for a project's runs: sampling, distillation, evaluation, comparison.
+
+python -m lr_exp.dashboard --offline        write the workspace to runs/dashboard
+python -m lr_exp.dashboard runs/ablation    build it for the runs in this folder
+python -m lr_exp.dashboard --entity TEAM --project PROJECT
+
+With a W&B login it is saved there as a new view; existing ones never change. Otherwise its
+specification is written to a file.
+"""
 
 import argparse
 import json
@@ -8,39 +16,22 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from lr_exp.errors import UserError, command, first_line, guard_tracebacks, printable, redact
+from lr_exp.errors import (
+    UserError,
+    command,
+    first_line,
+    guard_tracebacks,
+    parser_of,
+    printable,
+    redact,
+)
 from lr_exp.tracking.wandb_sink import DEFAULT_PROJECT
-
-_EPILOG = """
-examples:
-  python -m lr_exp.dashboard --offline        write the workspace to runs/dashboard
-  python -m lr_exp.dashboard runs/ablation    build it for the runs in this folder
-  python -m lr_exp.dashboard --entity TEAM --project PROJECT
-
-Each call with a login saves a new workspace view. Existing ones never change.
-"""
 
 
 @command
 def main(words: Sequence[str] | None = None) -> int:
     """Saves the workspace in W&B or writes it to a file."""
-    arguments = _parser().parse_args(words)
-    if action := _required_action(arguments):
-        _write(arguments, action)
-    else:
-        _save(arguments)
-    return 0
-
-
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="python -m lr_exp.dashboard",
-        description="Builds a W&B workspace for a project's runs: sampling, distillation, "
-        "evaluation by benchmark, comparison, system. With a W&B login it is saved there; "
-        "otherwise its specification is written to a file.",
-        epilog=_EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    parser = parser_of("lr_exp.dashboard", __doc__)
     add = parser.add_argument
     what = "show the benchmarks and methods of these runs (default: the paper's)"
     add("folder", type=Path, metavar="DIR", nargs="?", help=what)
@@ -50,7 +41,12 @@ def _parser() -> argparse.ArgumentParser:
     add("--entity", default=os.environ.get("WANDB_ENTITY"), help=what)
     add("--out", type=Path, help="output folder for the file (default: DIR/dashboard)")
     add("--offline", action="store_true", help="write a file even if there is a login")
-    return parser
+    arguments = parser.parse_args(words)
+    if action := _required_action(arguments):
+        _write(arguments, action)
+    else:
+        _save(arguments)
+    return 0
 
 
 def _required_action(arguments: argparse.Namespace) -> str | None:

@@ -1,5 +1,6 @@
 """Errors that a user can fix, printed on one line, without secrets or control sequences."""
 
+import argparse
 import contextlib
 import difflib
 import functools
@@ -143,6 +144,12 @@ def print_error(error: BaseException | str) -> str:
 def is_debugging() -> bool:
     """Whether errors that a user can fix are raised instead of printed."""
     return os.environ.get("LR_EXP_DEBUG") == "1"
+
+
+def parser_of(module: str, about: str | None) -> argparse.ArgumentParser:
+    """A parser for `python -m MODULE`; `about`, the module's docstring, is its help as written."""
+    layout = argparse.RawDescriptionHelpFormatter
+    return argparse.ArgumentParser(f"python -m {module}", description=about, formatter_class=layout)
 
 
 def command(main: Callable[[Sequence[str] | None], int]) -> Callable[..., int]:
