@@ -150,10 +150,7 @@ def _hub_rows(source: SourceSettings, hub_root: str | None) -> Iterator[Any]:
     for config in source.configs or [None]:
         try:
             yield from datasets.load_dataset(
-                path,
-                config,
-                split=source.split,
-                revision=None if is_local else source.revision,
+                path, config, split=source.split, revision=None if is_local else source.revision
             )
         # Errors of httpx, fsspec, pyarrow and the hub client have no common base class.
         except Exception as error:

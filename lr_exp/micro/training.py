@@ -13,13 +13,7 @@ from torch.nn.utils.rnn import pad_sequence
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from lr_exp.micro.tokenizer import END
-from lr_exp.micro.world import (
-    MAX_NEW_TOKENS,
-    Behaviour,
-    Problem,
-    careless_answer,
-    generate_corpus,
-)
+from lr_exp.micro.world import MAX_NEW_TOKENS, Behaviour, Problem, careless_answer, generate_corpus
 from lr_exp.progress import Progress
 
 # The forms of prompts in the corpus, in equal shares; see `conf/prompt/`.

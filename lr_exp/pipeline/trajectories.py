@@ -138,11 +138,7 @@ def _generated(
         stage,
         rollout.VERSION,
         {"questions": prompts_fingerprint(inputs.questions), "expert": inputs.expert.fingerprint},
-        {
-            "prompt": prompt.identity,
-            **settings,
-            **context.models.generation_environment("sampler"),
-        },
+        {"prompt": prompt.identity, **settings, **context.models.generation_environment("sampler")},
     )
 
     def build(folder: Path) -> dict[str, Any]:
