@@ -194,9 +194,6 @@ def test_other_phrasing_shares_no_noun_or_name_with_training_questions():
     [
         (lambda: generate_problems("micro_ad", 1, 0, "test"), "micro_add"),
         (lambda: generate_problems("micro_add", 1, 0, "tset"), "test"),
-        (lambda: model_folder("micro_masters"), "micro_master"),
-        (lambda: Behaviour(1.5), "careful_share must be a probability"),
-        (lambda: Behaviour(0.5, rambling_share=-0.1), "rambling_share must be a probability"),
     ],
 )
 def test_unknown_names_fail_with_the_nearest_one(call, nearest):

@@ -82,12 +82,6 @@ class Behaviour:
     rambling_share: float = 0.0  # adds 0 before the box, until MAX_NEW_TOKENS are exceeded
     unboxed_share: float = 0.0  # ends without its box
 
-    def __post_init__(self) -> None:
-        """Raises ValueError: a share is not in 0..1."""
-        for name, share in vars(self).items():
-            if share is not None and not 0.0 <= share <= 1.0:
-                raise ValueError(f"{name} must be a probability, 0..1, not {share}")
-
 
 @dataclass(frozen=True)
 class _Family:
