@@ -1,7 +1,8 @@
 """Finds the token ids on which two models can be compared."""
 
 import logging
-from collections.abc import Iterable
+from bisect import bisect_right
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -82,6 +83,13 @@ def text_of(tokenizer: Any, token_ids: Iterable[int], *, special: bool = False) 
     return tokenizer.decode(
         ids, skip_special_tokens=not special, clean_up_tokenization_spaces=False
     )
+
+
+def count_within(tokenizer: Any, token_ids: Sequence[int], characters: int) -> int:
+    """How many of the first token ids have a text of at most this length together."""
+    counts = range(len(token_ids) + 1)
+    found = bisect_right(counts, characters, key=lambda n: len(text_of(tokenizer, token_ids[:n])))
+    return found - 1
 
 
 def warn_of_unknown_tokens(model: str, data: str, tokenizer: Any, texts: Iterable[str]) -> None:

@@ -4,7 +4,6 @@ Both have the columns of a rollout.
 """
 
 import re
-from bisect import bisect_left
 from collections.abc import Callable, Iterable
 from itertools import islice
 from pathlib import Path
@@ -18,7 +17,7 @@ from lr_exp.errors import UserError
 from lr_exp.inference.generation import WINDOW
 from lr_exp.models.prompt_forms import Prompt
 from lr_exp.models.prompts import render_solution
-from lr_exp.models.vocabulary import text_of
+from lr_exp.models.vocabulary import count_within, text_of
 from lr_exp.sampler.rollout import COLUMNS
 from lr_exp.store.shards import read_shard, shard_paths, write_shard
 
@@ -130,5 +129,4 @@ def _last_sentence(tokenizer: Any, token_ids: list[int], text: str) -> int:
     before = text[: boxes(text)[-1][0]]
     end = max((match.end() for match in _SENTENCE_END.finditer(before)), default=0)
     # The token that completes the sentence before belongs to it.
-    places = range(len(token_ids))
-    return bisect_left(places, end, key=lambda n: len(text_of(tokenizer, token_ids[:n])))
+    return count_within(tokenizer, token_ids, end - 1) + 1
