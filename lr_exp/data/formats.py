@@ -9,25 +9,13 @@ from typing import Any
 
 from lr_exp.errors import UserError
 
-MMLU_STEM_SUBJECTS = {
-    "abstract_algebra",
-    "astronomy",
-    "computer_security",
-    "conceptual_physics",
-    "electrical_engineering",
-    "elementary_mathematics",
-    "machine_learning",
-    "college_biology",
-    "college_chemistry",
-    "college_computer_science",
-    "college_mathematics",
-    "college_physics",
-    "high_school_biology",
-    "high_school_chemistry",
-    "high_school_computer_science",
-    "high_school_mathematics",
-    "high_school_physics",
-    "high_school_statistics",
+_MMLU_STEM_SUBJECTS = {
+    *("abstract_algebra", "astronomy", "computer_security", "conceptual_physics"),
+    *("electrical_engineering", "elementary_mathematics", "machine_learning"),
+    *("college_biology", "college_chemistry", "college_computer_science"),
+    *("college_mathematics", "college_physics"),
+    *("high_school_biology", "high_school_chemistry", "high_school_computer_science"),
+    *("high_school_mathematics", "high_school_physics", "high_school_statistics"),
 }
 LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
 
@@ -168,7 +156,7 @@ def _read_olympiadbench(row: Mapping[str, Any], where: str) -> Question:
 
 def _read_mmlu_stem(row: Mapping[str, Any], where: str) -> Question | None:
     """Drops rows of other subjects; turns the answer's index into its letter."""
-    if _column(row, "subject", where) not in MMLU_STEM_SUBJECTS:
+    if _column(row, "subject", where) not in _MMLU_STEM_SUBJECTS:
         return None
     choices = tuple(str(choice).strip() for choice in _column(row, "choices", where))
     answer = _column(row, "answer", where)
