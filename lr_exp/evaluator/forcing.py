@@ -26,7 +26,6 @@ from lr_exp.models.vocabulary import count_within, text_of
 from lr_exp.store.shards import read_by_index
 
 VERSION = 3
-BOX = "\\boxed{"  # at the end of the appended text
 
 _MAX_NEW_TOKENS = 32
 _COLUMNS = [("text", pa.string())]
@@ -52,13 +51,13 @@ def force(
     batch_size: int,
     generate: Generate | None = None,
 ) -> None:
-    """Writes one shard per batch of forced answers to `folder`; existing shards are kept.
+    r"""Writes one shard per batch of forced answers to `folder`; existing shards are kept.
 
     Args:
         answers: token ids of the answer to each question, see `complete_part`. Where prompt, answer
             and forced text leave too little of the model's context, its last tokens are dropped.
         prompt: with which the answers were generated.
-        forced_text: ends in `BOX`.
+        forced_text: ends in `\boxed{`.
     """
     forced_ids = continuation_ids(language_model.tokenizer, forced_text)
     ids, texts = [one.id for one in questions], [*map(question_text, questions)]

@@ -36,15 +36,14 @@ _ROUNDING = 1e-3  # nats; rounding can make a divergence slightly negative
 _MAX_NUMBER = 1e30  # of a weight or a divergence, to fit in 32-bit floats
 
 
-def export_records(trajectories: Iterable[SupervisedTrajectory], tokenizer: Any, path: Path) -> int:
-    """Writes every kept step as one line; returns how many."""
+def export_records(
+    trajectories: Iterable[SupervisedTrajectory], tokenizer: Any, path: Path
+) -> None:
+    """Writes every kept step as one line."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    count = 0
     with open_atomically(path) as file:
         for record in _records(trajectories, tokenizer):
             file.write((json.dumps(record, ensure_ascii=False) + "\n").encode("utf-8"))
-            count += 1
-    return count
 
 
 def import_records(
