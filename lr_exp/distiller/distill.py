@@ -15,8 +15,9 @@ from transformers import GenerationConfig, set_seed
 
 from lr_exp import distributed
 from lr_exp.config.settings import DistillerSettings
+from lr_exp.data.lazy import Lazy
 from lr_exp.distiller.adapter_files import ADAPTER, HISTORY, SNAPSHOTS
-from lr_exp.distiller.batches import batches_of, plan_batches, tokens_read
+from lr_exp.distiller.batches import build_batch, plan_batches, tokens_read
 from lr_exp.distiller.lora import lora_layers
 from lr_exp.distiller.sharding import shard
 from lr_exp.distiller.trainer import ContrastTrainer, Training
@@ -56,7 +57,7 @@ def distill(
     distributed.run_identically(lambda: _check_lengths(supervision, expert))
     plan = distributed.run_identically(lambda: plan_batches(supervision, settings, seed))
     size = pass_size(settings.tokens_per_pass, torch.device(device).type, packs=expert.packs)
-    batches = batches_of(supervision, plan, size)
+    batches = Lazy(len(plan), lambda step: build_batch(supervision, plan[step], size))
     read = tokens_read(supervision, plan)
     # Forward, and as many for the gradients of activations; without LoRA's own weights.
     flops = 2 * expert.forward_flops(read)
