@@ -173,7 +173,8 @@ def _sample_for_page(
             graded = grade.grade_question(text, question, settings.data.answer)
         except UserError:  # the reference is broken
             return None
-        return reading.Verdict(question.answer, graded.extracted, graded.correct)
+        found = {"predicted": graded.extracted, "correct": graded.correct}
+        return {"reference": question.answer, **found}
 
     names = {
         "method": method.name,

@@ -7,7 +7,6 @@ import heapq
 import json
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -39,13 +38,7 @@ _COLUMNS = (
     "candidates",
 )
 Label = dict[int, float]  # weight by token id
-
-
-@dataclass(frozen=True)
-class Verdict:
-    reference: str
-    predicted: str | None
-    correct: bool
+Verdict = dict[str, Any]  # of an answer: `reference`, `predicted`, `correct`
 
 
 def sample_for_display(
@@ -113,7 +106,7 @@ def _choose(
         (row, verdict(row["index"], text_of(tokenizer, row["token_ids"])))
         for row in _rows(trajectories, heapq.nsmallest(_POOL, indices))
     ]
-    missed = [i for i, (_, one) in enumerate(graded) if one and not one.correct]
+    missed = [i for i, (_, one) in enumerate(graded) if one and not one["correct"]]
     others = [i for i in range(len(graded)) if i not in missed]
     # Right and wrong answers, where there are both.
     few = missed[: max(_MAX_WRONG, _MAX_ANSWERS - len(others))]
@@ -173,7 +166,7 @@ def _answer(
     answer: dict[str, Any] = {
         "id": row["question_id"],
         "question": row["question"],
-        **(vars(verdict) if verdict else dict.fromkeys(("reference", "predicted", "correct"))),
+        **(verdict or dict.fromkeys(("reference", "predicted", "correct"))),
         "finished": row.get("finished"),
         "tokens_total": len(row["token_ids"]),
     }
