@@ -42,15 +42,15 @@ def main(words: Sequence[str] | None = None) -> int:
     add("--out", type=Path, help="output folder for the file (default: DIR/dashboard)")
     add("--offline", action="store_true", help="write a file even if there is a login")
     arguments = parser.parse_args(words)
-    if action := _required_action(arguments):
-        _write(arguments, action)
-    else:
+    if _can_save(arguments.offline):
         _save(arguments)
+    else:
+        _write(arguments)
     return 0
 
 
-def _required_action(arguments: argparse.Namespace) -> str | None:
-    """What the user has to do before the workspace can be saved in W&B; None if nothing."""
+def _can_save(offline: bool) -> bool:
+    """Whether there is a login; raises UserError if the extra is not installed."""
     try:
         import wandb
         import wandb_workspaces.workspaces  # noqa: F401
@@ -58,15 +58,10 @@ def _required_action(arguments: argparse.Namespace) -> str | None:
         raise UserError(
             "wandb-workspaces is not installed: pip install 'lr_exp[dashboard]'"
         ) from error
-
-    if arguments.offline:
-        return "repeat this command without --offline"
-    if (mode := os.environ.get("WANDB_MODE")) in ("offline", "disabled"):
-        return f"unset WANDB_MODE={mode} and repeat this command"
+    if offline or os.environ.get("WANDB_MODE") in ("offline", "disabled"):
+        return False
     wandb.setup(wandb.Settings(silent=True))
-    if not wandb.login(prompt=False, verify=False):
-        return "run `wandb login` and repeat this command"
-    return None
+    return wandb.login(prompt=False, verify=False)
 
 
 def _save(arguments: argparse.Namespace) -> None:
@@ -93,7 +88,7 @@ def _save(arguments: argparse.Namespace) -> None:
         ) from error
 
 
-def _write(arguments: argparse.Namespace, required_action: str) -> None:
+def _write(arguments: argparse.Namespace) -> None:
     """Writes the specification that W&B would receive, and prints how to save it there."""
     page = _workspace(arguments, arguments.entity or "")
     spec = page._to_model().model_dump(mode="json", by_alias=True, exclude_none=True)
@@ -102,8 +97,8 @@ def _write(arguments: argparse.Namespace, required_action: str) -> None:
     path.write_text(json.dumps(spec, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
     print(printable(redact(f"Wrote the specification of a W&B workspace to {path}.")))
     print(
-        "Nothing was sent to W&B. To save it there, upload runs that were recorded offline "
-        f"with `wandb sync`, then {required_action}."
+        "Nothing was sent to W&B. To save it there, upload runs that were recorded offline with "
+        "`wandb sync`, and repeat this command with a login, without WANDB_MODE and --offline."
     )
 
 

@@ -127,15 +127,10 @@ def test_the_workspace_has_its_sections_colours_and_recorded_columns(place, reco
 
 @pytest.mark.integration
 @pytest.mark.parametrize(
-    ("words", "variable", "advice"),
-    [
-        ([], None, "then run `wandb login` and repeat this command."),
-        ([], "offline", "then unset WANDB_MODE=offline and repeat this command."),
-        (["--offline"], None, "then repeat this command without --offline."),
-    ],
+    ("words", "variable"), [([], None), ([], "offline"), (["--offline"], None)]
 )
-def test_a_workspace_that_is_not_saved_is_written_with_matching_advice(
-    place, tmp_path, monkeypatch, capsys, words, variable, advice
+def test_a_workspace_that_is_not_saved_is_written_with_advice(
+    place, tmp_path, monkeypatch, capsys, words, variable
 ):
     if variable or words:  # despite a login
         monkeypatch.setenv("WANDB_API_KEY", "0" * 40)
@@ -145,7 +140,7 @@ def test_a_workspace_that_is_not_saved_is_written_with_matching_advice(
     first, second = capsys.readouterr().out.splitlines()
     assert "workspace.json" in first
     assert second.startswith("Nothing was sent to W&B.")
-    assert second.endswith(advice)
+    assert second.endswith("with a login, without WANDB_MODE and --offline.")
     text = (tmp_path / "out" / "workspace.json").read_text("utf-8")
     assert "eval/micro_add/tuned" in text
     json.loads(text)
