@@ -53,8 +53,7 @@ class Engine(Protocol):
 
         The expert's own weights are not used.
 
-        Raises:
-            UserError: the engine's model has another vocabulary, or it does not support adapters.
+        Raises UserError: the engine's model has another vocabulary, or it takes no adapters.
         """
         ...
 
