@@ -30,7 +30,6 @@ from lr_exp.tracking.wandb_sink import DEFAULT_PROJECT
 
 @command
 def main(words: Sequence[str] | None = None) -> int:
-    """Saves the workspace in W&B or writes it to a file."""
     parser = parser_of("lr_exp.dashboard", __doc__)
     add = parser.add_argument
     what = "show the benchmarks and methods of these runs (default: the paper's)"

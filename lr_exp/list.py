@@ -125,7 +125,6 @@ def rows(kind: str, folders: Folders) -> list[Facts]:
 
 @command
 def main(argv: Sequence[str] | None = None) -> int:
-    """Prints the requested kinds."""
     parser = parser_of("lr_exp.list", __doc__)
     parser.add_argument("kinds", nargs="*", metavar="KIND", help=", ".join(KINDS))
     parser.add_argument("--config-dir", metavar="DIR", help="a folder of your own options")

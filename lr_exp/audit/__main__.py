@@ -33,7 +33,6 @@ def _flag(name: str) -> str:
 
 @command
 def main(words: Sequence[str] | None = None) -> int:
-    """Writes and prints the audit."""
     from lr_exp.api import compose
     from lr_exp.audit.continuations import Budget, audit
     from lr_exp.report.build import write_and_print

@@ -63,8 +63,7 @@ def check_value(key: str, value: Any, hint: Any) -> Any:
         hint: a type. `Annotated[float, "(0, 1]"]` limits a number to an interval, `Annotated[str,
             ("a", "b")]` a text to options.
 
-    Raises:
-        UserError: the value has another type, or is not in the interval or among the options.
+    Raises UserError: the value has another type, or is not in the interval or among the options.
     """
     kind, allowed, optional = _parts(hint)
     origin = get_origin(kind) or kind

@@ -29,8 +29,6 @@ _SURROGATE = re.compile(r"[\ud800-\udfff]")
 
 @dataclass(frozen=True)
 class Question:
-    """One question."""
-
     id: str  # stable within its source, e.g. `gsm8k/test/17`
     text: str
     answer: str | None = None  # the reference answer: `1234`, `\\frac{1}{2}`, `B`

@@ -30,8 +30,7 @@ def iterate_questions(source: SourceSettings, *, hub_root: str | None) -> Iterat
     Args:
         hub_root: folder that holds data sets under their hub ids; None reads from the hub.
 
-    Raises:
-        UserError: the source cannot be read; the message names the setting to change.
+    Raises UserError: the source cannot be read; the message names the setting to change.
     """
     if source.format == "lr_samples":
         raise UserError(

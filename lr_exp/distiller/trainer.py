@@ -102,13 +102,9 @@ class ContrastTrainer:
         settings: DistillerSettings,
         training: Training,
         *,
-        vocabulary_size: int,
-        sharded: bool,
+        vocabulary_size: int,  # how many of the model's rows have a token
+        sharded: bool,  # over the ranks, see `sharding`
     ) -> None:
-        """Args:
-        vocabulary_size: how many of the model's rows have a token.
-        sharded: whether the model is sharded over the ranks (see `sharding`).
-        """
         self.step = 0  # optimizer steps done
         self.history: list[dict[str, float]] = []  # what `log` has returned
         self._model, self._max_grad_norm = model, settings.max_grad_norm

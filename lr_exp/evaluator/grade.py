@@ -30,10 +30,7 @@ class Grade:
 
 
 def grade_answer(output: str, reference: str, kind: str, choices: Sequence[str] = ()) -> Grade:
-    """Grades one output. An output without an answer is wrong.
-
-    Raises UserError for an invalid reference.
-    """
+    """Grades one output; one without an answer is wrong. Raises UserError: an invalid reference."""
     extracted, rule = extract(output, kind, choices)
     return Grade(extracted, verify(extracted, reference, kind, choices), rule)
 
@@ -123,7 +120,6 @@ def _regrade(record: dict[str, Any], where: str) -> dict[str, Any]:
 
 @command
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Prints accuracy, its 95 % interval and counts."""
     parser = parser_of("lr_exp.evaluator.grade", __doc__)
     parser.add_argument("answers", type=Path, help="JSON Lines file, one answer per line")
     parser.add_argument("--out", type=Path, help="write the regraded records to this file")

@@ -51,11 +51,7 @@ class BatchDecoder:
 def batches_by_length(
     prompts: Sequence[Sequence[int]], batch_size: int, without: Collection[int] = ()
 ) -> Iterator[tuple[int, list[int]]]:
-    """Numbered batches of prompt indices, sorted by length (longest first) within windows.
-
-    Args:
-        without: numbers of batches to exclude.
-    """
+    """Numbered batches, `without` some, of indices: the longest prompts of a window come first."""
     number = 0
     for start in range(0, len(prompts), WINDOW):
         window = range(start, min(start + WINDOW, len(prompts)))

@@ -70,10 +70,7 @@ def train(
     seed: int,
     title: str,
 ) -> None:
-    """Trains in place with the cross-entropy of the solution's tokens and the end of the turn.
-
-    steps: optimizer steps, the recipe's or a scaled number of them.
-    """
+    """Trains in place with the cross-entropy of the solution's tokens and the end of the turn."""
     torch.manual_seed(seed)
     model.train()
     optimizer = torch.optim.AdamW(
@@ -115,10 +112,7 @@ def greedy_answers(
     form: str = "chat",
     batch_size: int = 250,
 ) -> list[str]:
-    r"""The model's greedy answer to each question; "" without ``\boxed{...}``.
-
-    form: of the prompts, one of `FORMS`.
-    """
+    r"""The model's greedy answer to each question; "" without ``\boxed{...}``."""
     answers = []
     for start in range(0, len(problems), batch_size):
         chunk = problems[start : start + batch_size]

@@ -182,11 +182,7 @@ def _control_token_starts(tokenizer: Any) -> re.Pattern[str]:
 
 
 def _encode(tokenizer: Any, text: str, mark: str, chat: bool) -> list[int]:
-    """Token ids of a text without its marks; no token reaches across a mark.
-
-    Args:
-        chat: the text has the special tokens of a chat template.
-    """
+    """Token ids of a text without its marks, which no token reaches across."""
     first, *others = text.split(mark)
     ids = list(tokenizer(first, add_special_tokens=not chat, verbose=False)["input_ids"])
     if not chat:  # the text continues, so it has no end token

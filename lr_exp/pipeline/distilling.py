@@ -58,7 +58,6 @@ def tune_expert(
 
 
 def make_adapter(context: RunContext, supervision: Artifact) -> Tuned:
-    """Trains an adapter on the supervision."""
     inputs, settings = context.inputs, settings_for_epochs(context, supervision)
     recipe = Recipe(
         "adapter",

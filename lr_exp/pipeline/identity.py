@@ -24,9 +24,7 @@ def identity_of(settings: Settings, inputs: Inputs, choices: Mapping[str, Any]) 
     fingerprints of models, questions and benchmarks, versions of the stages' code, device and
     precision. So a repeated command is the same run, also in another folder. The sweep is part of
     it, since a run belongs to one group, and so is a setting that the method does not read, since
-    each cell of a sweep is a run.
-
-    choices: see `outcome.choices`.
+    each cell of a sweep is a run. For `choices` see `outcome.choices`.
     """
     stages = [stage for stage in STAGES if stage in settings.stages]  # in the order of execution
     determining = identity_settings(settings)

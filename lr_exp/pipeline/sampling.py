@@ -133,7 +133,6 @@ def select_steps(context: RunContext, trajectories: Artifact, steps: Artifact | 
 
 
 def _import_records(context: RunContext) -> Artifact:
-    """Imports kept steps from a file in the published form."""
     inputs = context.inputs
     path = Path(inputs.settings.data.path or "").expanduser()
     settings = {

@@ -39,11 +39,8 @@ def write_solutions(
 ) -> dict[str, Any]:
     """Writes each question's worked solution, one of `texts`, as a trajectory.
 
-    Args:
-        context: the expert's limit on prompt and answer together, or None.
-
-    Returns:
-        Facts: `answers`, `tokens`, `cut_off` (solutions cut at the limit).
+    `context` limits prompt and answer together. Returns facts: `answers`, `tokens`, `cut_off`
+    (solutions cut at the limit).
 
     Raises UserError: a solution that the tokenizer has no tokens for.
     """

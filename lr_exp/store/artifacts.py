@@ -65,10 +65,9 @@ class Store:
     """A folder of artifacts. Several runs may use it at the same time."""
 
     def __init__(self, root: str | Path, on_use: Callable[[str], None] = lambda name: None) -> None:
-        """Opens the store and creates its folder; raises UserError if it cannot.
+        """Creates the folder; raises UserError if it cannot.
 
-        Args:
-            on_use: called with `stage/address` of each artifact before it is looked up or built.
+        `on_use` is called with `stage/address` of each artifact before it is looked up or built.
         """
         self.root, self._on_use = Path(root), on_use
         self.maker: str | None = None  # id of the run, which built artifacts record as `made_by`
@@ -112,9 +111,8 @@ class Store:
             together: all ranks call `build` with the same folder, and only rank 0 may write to it.
                 Otherwise rank 0 builds and the others wait.
 
-        Raises:
-            UserError: the store is not readable or not writable, or its disk is full. Finished
-                files are kept.
+        Raises UserError: the store is not readable or not writable, or its disk is full. Finished
+        files are kept.
         """
         if together:
             return distributed.run_collectively(lambda build: self._make(recipe, build), build)

@@ -74,7 +74,6 @@ def _gain_by(what: str, x: Any) -> Any:  # scatter plots have no axis titles
 
 
 def workspace_panels(benchmarks: Sequence[str]) -> dict[str, list[Any]]:
-    """The panels of the workspace by section."""
     step, tokens, nats = "distill/step", "distill/tuned_tokens", "nats per kept step"
     names = {benchmark: benchmark_label(benchmark) for benchmark in benchmarks}
     differ, agree = "sample/kl_mean_other_top1", "sample/kl_mean_same_top1"
