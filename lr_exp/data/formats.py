@@ -39,12 +39,6 @@ class Question:
 Reader = Callable[[Mapping[str, Any], str], Question | None]
 
 
-def last_boxed(text: str) -> str | None:
-    """Content of the last of `boxes`, without spaces around it; None if there is none."""
-    found = boxes(text)
-    return text[slice(*found[-1])].strip() if found else None
-
-
 def boxes(text: str) -> list[tuple[int, int]]:
     r"""Spans of the contents of the last balanced, non-empty `\boxed{...}` and `\fbox{...}`.
 
@@ -123,7 +117,9 @@ def _read_gsm8k(row: Mapping[str, Any], where: str) -> Question:
 def _read_math(row: Mapping[str, Any], where: str) -> Question:
     """The answer is the last box of the solution; None if there is none."""
     solution = _text(row, "solution", where)
-    return Question(where, _text(row, "problem", where), last_boxed(solution), solution)
+    found = boxes(solution)
+    answer = solution[slice(*found[-1])].strip() if found else None
+    return Question(where, _text(row, "problem", where), answer, solution)
 
 
 def _read_svamp(row: Mapping[str, Any], where: str) -> Question:

@@ -73,12 +73,12 @@ def _row_questions(source: SourceSettings, rows: Iterator[Any]) -> Iterator[Ques
 
 
 def _file_questions(source: SourceSettings) -> Iterator[Question]:
-    number = 0
+    number, path = 0, Path(_required_path(source)).expanduser()
     if source.format == "jsonl":
         # Decimals keep an answer's digits as written.
-        rows = read_json_lines(_file_path(source), parse_float=Decimal)
+        rows = read_json_lines(path, parse_float=Decimal)
     else:
-        rows = _parquet_rows(source)
+        rows = _parquet_rows(path, _key(source, "path"))
     for number, where, row in rows:
         try:
             yield read_jsonl(row, f"{source.name}/{number}")
@@ -91,9 +91,8 @@ def _file_questions(source: SourceSettings) -> Iterator[Question]:
         )
 
 
-def _parquet_rows(source: SourceSettings) -> Iterator[tuple[int, str, Mapping[str, Any]]]:
+def _parquet_rows(path: Path, key: str) -> Iterator[tuple[int, str, Mapping[str, Any]]]:
     """Yields the number (over all files, in the order of their paths) and place of each row."""
-    path = _file_path(source)
     files = sorted(path.rglob("*.parquet")) if path.is_dir() else [path]
     numbers = itertools.count(1)
     for file in files:
@@ -101,8 +100,8 @@ def _parquet_rows(source: SourceSettings) -> Iterator[tuple[int, str, Mapping[st
             table = pq.ParquetFile(file).read()
         except (pa.ArrowException, OSError, ValueError) as error:
             raise UserError(
-                f"{file}: cannot be read as Parquet ({first_line(error)}). Set "
-                f"{_key(source, 'path')} to a Parquet file or a folder of them."
+                f"{file}: cannot be read as Parquet ({first_line(error)}). Set {key} to a Parquet "
+                "file or a folder of them."
             ) from error
         for row, values in enumerate(table.to_pylist(), 1):
             yield next(numbers), f"{file}, row {row}", values
@@ -160,10 +159,6 @@ def _hub_rows(source: SourceSettings, hub_root: str | None) -> Iterator[Any]:
                 f"({first_line(error)}). Check {', '.join(keys)} and the connection to "
                 "the hub, or set hub_root to a folder that holds the data set."
             ) from error
-
-
-def _file_path(source: SourceSettings) -> Path:
-    return Path(_required_path(source)).expanduser()
 
 
 def _hub_path(source: SourceSettings, hub_root: str | None) -> str:
