@@ -134,11 +134,10 @@ def print_exception(error: BaseException | None) -> None:
     print(_traceback(error), end="", file=sys.stderr, flush=True)
 
 
-def print_error(error: BaseException | str) -> str:
-    """Prints `error: MESSAGE` on one line to stderr, redacted; returns the message."""
+def print_error(error: BaseException | str) -> None:
+    """Prints `error: MESSAGE` on one line to stderr, redacted."""
     text = printable(redact(" ".join(str(error).split())))
     print(f"error: {text}", file=sys.stderr, flush=True)
-    return text
 
 
 def is_debugging() -> bool:

@@ -191,7 +191,6 @@ def decode_into_shards(
         columns, row: columns in addition to `index`, `tokens` (number generated, including the stop
             token) and `finished` (ended by a stop token), and a function that returns their values
             for a prompt's index and answer.
-        name, unit: label of the progress bar, and what it counts.
 
     Returns:
         Totals: `questions`, `tokens` generated, `finished` (ended by a stop token).

@@ -53,9 +53,8 @@ def sample_for_display(
     """A sample of answers with all their positions, as JSON.
 
     Args:
-        trajectories, steps, supervision: folders of the answers' shards, of the step table, if
-            there is one, and of the kept steps.
-        tokenizer: the expert's.
+        trajectories, steps, supervision: folders of the answers, of the step table, if there is
+            one, and of the kept steps.
         alpha: the mask's threshold; None for a method without a mask.
         verdict: grades an answer by its index and text; None without a reference.
 
@@ -63,11 +62,9 @@ def sample_for_display(
         `answers_total` and `chosen` (which of them are included, in words), `tokens` (distinct
         texts, which positions refer to by index) and `answers`. In an answer, each of these lists
         has one entry per generated token: `token`, `kl`, `expert_entropy`, `amateur_entropy`
-        (nats), `kept`, `same_top1` (0 or 1), `mask_size` (tokens), `moving` (0 or 1: whether a
-        label moves the expert, see `effect_of`) and `candidates`; None at
-        positions that were not scored. A candidate is `[token, expert's probability, amateur's
-        probability, in the mask (0 or 1), weight in the soft label]`, the weight at kept steps
-        only.
+        (nats), `kept`, `same_top1` (0 or 1), `mask_size` (tokens), `moving` (0 or 1, see
+        `effect_of`) and `candidates`; None where nothing was scored. A candidate is `[token,
+        expert's probability, amateur's, in the mask (0 or 1), weight at kept steps]`.
     """
     total, chosen = _choose(trajectories, tokenizer, verdict)
     scored: dict[int, dict[int, dict[str, Any]]] = {row["index"]: {} for row, _ in chosen}
