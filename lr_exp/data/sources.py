@@ -21,14 +21,11 @@ _MAX_GENERATED = 100_000  # questions; searching a small family for more would t
 
 
 def iterate_questions(source: SourceSettings, *, hub_root: str | None) -> Iterator[Question]:
-    """Yields the questions of `source` in its order.
+    """Yields the questions of `source` in its order; data sets of the hub from `hub_root`, if set.
 
     Their ids are `<name>/<split>/<index>`, where the index counts the kept rows from 0, so that a
     copy of the source without the dropped rows has the same ids; `<name>/<line number>` for JSON
     Lines and `<name>/<row number>` over all files for Parquet, both from 1.
-
-    Args:
-        hub_root: folder that holds data sets under their hub ids; None reads from the hub.
 
     Raises UserError: the source cannot be read; the message names the setting to change.
     """

@@ -57,9 +57,6 @@ def contrastive(shared: SharedVocabulary, alpha: float) -> Strategy:
     and the amateur's logits and normalizes both over the shared ids. Ties go to the token that the
     expert finds more probable. If the expert's top token is not a shared id, it is chosen: such
     control tokens have no contrast score, and without them some answers would never end.
-
-    Args:
-        alpha: in (0, 1]; 1 is the expert's greedy choice.
     """
     ids = shared.ids()
     is_shared = torch.zeros(shared.size, dtype=torch.bool)

@@ -46,13 +46,10 @@ class SharedVocabulary:
 
 
 def tokens_with_rows(role: str, tokenizer: Any, rows: int | None) -> dict[int, str]:
-    """All ids with their tokens, added and special ones included; each has a row in the model.
+    """All ids with their tokens, added and special ones included; each has one of the model's rows.
 
     Tokens without a row are omitted if no prompt has them: a padding token, and special tokens that
-    the chat template does not name (Gemma 3's for images).
-
-    Args:
-        rows: of the model's output embedding, if known.
+    the chat template does not name (Gemma 3's for images). Without `rows`, none is omitted.
 
     Raises UserError: the tokenizer has no tokens, or another token without a row.
     """

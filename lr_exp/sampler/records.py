@@ -59,10 +59,7 @@ def import_records(
 ) -> Supervision:
     """Reads kept steps in the published form.
 
-    Args:
-        tokenizer: the expert's; renders prompts and tokenizes prefixes of records without ids.
-        prompt: how those records ask their questions.
-        vocabulary_size: target ids must be below it.
+    The expert's `tokenizer` and `prompt` read records without ids; ids are below `vocabulary_size`.
 
     Raises UserError: the file is missing or empty, or a line is not a valid record.
     """
