@@ -50,8 +50,7 @@ _INFO_OPTIONS = ("--help", "-h", "--hydra-help", "--version", "--cfg", "-c", "--
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs the program with these arguments, or with those of this process.
 
-    Returns:
-        The exit status: 0, 1 after an error that was printed, or 128 plus a signal's number.
+    Returns the exit status: 0, 1 after an error that was printed, or 128 plus a signal's number.
     """
     arguments = list(sys.argv[1:] if argv is None else argv)
     if not distributed.is_rank0() and any(word.startswith(_INFO_OPTIONS) for word in arguments):

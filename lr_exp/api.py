@@ -36,8 +36,7 @@ def compose(*overrides: str, config_dir: str | Path | None = None) -> Settings:
         overrides: as on the command line: "beta=0.2".
         config_dir: a folder of your own options, as `--config-dir`.
 
-    Raises:
-        UserError: a key or an option does not exist, or a value is missing or out of range.
+    Raises UserError: a key or an option does not exist, or a value is missing or out of range.
     """
     composition.register()
     own = [] if config_dir is None else [Path(config_dir).expanduser()]

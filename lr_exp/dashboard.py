@@ -1,4 +1,12 @@
-"""The command `python -m lr_exp.dashboard [DIR]`: builds a W&B workspace for a project's runs."""
+"""Build a W&B workspace for a project's runs: sampling, distillation, evaluation, comparison.
+
+python -m lr_exp.dashboard --offline        write the workspace to runs/dashboard
+python -m lr_exp.dashboard runs/ablation    build it for the runs in this folder
+python -m lr_exp.dashboard --entity TEAM --project PROJECT
+
+With a W&B login it is saved there as a new view; existing ones never change. Otherwise its
+specification is written to a file.
+"""
 
 import argparse
 import json
@@ -8,39 +16,21 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from lr_exp.errors import UserError, command, first_line, guard_tracebacks, printable, redact
+from lr_exp.errors import (
+    UserError,
+    command,
+    first_line,
+    guard_tracebacks,
+    parser_of,
+    printable,
+    redact,
+)
 from lr_exp.tracking.wandb_sink import DEFAULT_PROJECT
-
-_EPILOG = """
-examples:
-  python -m lr_exp.dashboard --offline        write the workspace to runs/dashboard
-  python -m lr_exp.dashboard runs/ablation    build it for the runs in this folder
-  python -m lr_exp.dashboard --entity TEAM --project PROJECT
-
-Each call with a login saves a new workspace view. Existing ones never change.
-"""
 
 
 @command
 def main(words: Sequence[str] | None = None) -> int:
-    """Saves the workspace in W&B or writes it to a file."""
-    arguments = _parser().parse_args(words)
-    if action := _required_action(arguments):
-        _write(arguments, action)
-    else:
-        _save(arguments)
-    return 0
-
-
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="python -m lr_exp.dashboard",
-        description="Builds a W&B workspace for a project's runs: sampling, distillation, "
-        "evaluation by benchmark, comparison, system. With a W&B login it is saved there; "
-        "otherwise its specification is written to a file.",
-        epilog=_EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    parser = parser_of("lr_exp.dashboard", __doc__)
     add = parser.add_argument
     what = "show the benchmarks and methods of these runs (default: the paper's)"
     add("folder", type=Path, metavar="DIR", nargs="?", help=what)
@@ -50,11 +40,16 @@ def _parser() -> argparse.ArgumentParser:
     add("--entity", default=os.environ.get("WANDB_ENTITY"), help=what)
     add("--out", type=Path, help="output folder for the file (default: DIR/dashboard)")
     add("--offline", action="store_true", help="write a file even if there is a login")
-    return parser
+    arguments = parser.parse_args(words)
+    if _can_save(arguments.offline):
+        _save(arguments)
+    else:
+        _write(arguments)
+    return 0
 
 
-def _required_action(arguments: argparse.Namespace) -> str | None:
-    """What the user has to do before the workspace can be saved in W&B; None if nothing."""
+def _can_save(offline: bool) -> bool:
+    """Whether there is a login; raises UserError if the extra is not installed."""
     try:
         import wandb
         import wandb_workspaces.workspaces  # noqa: F401
@@ -62,15 +57,10 @@ def _required_action(arguments: argparse.Namespace) -> str | None:
         raise UserError(
             "wandb-workspaces is not installed: pip install 'lr_exp[dashboard]'"
         ) from error
-
-    if arguments.offline:
-        return "repeat this command without --offline"
-    if (mode := os.environ.get("WANDB_MODE")) in ("offline", "disabled"):
-        return f"unset WANDB_MODE={mode} and repeat this command"
+    if offline or os.environ.get("WANDB_MODE") in ("offline", "disabled"):
+        return False
     wandb.setup(wandb.Settings(silent=True))
-    if not wandb.login(prompt=False, verify=False):
-        return "run `wandb login` and repeat this command"
-    return None
+    return wandb.login(prompt=False, verify=False)
 
 
 def _save(arguments: argparse.Namespace) -> None:
@@ -97,7 +87,7 @@ def _save(arguments: argparse.Namespace) -> None:
         ) from error
 
 
-def _write(arguments: argparse.Namespace, required_action: str) -> None:
+def _write(arguments: argparse.Namespace) -> None:
     """Writes the specification that W&B would receive, and prints how to save it there."""
     page = _workspace(arguments, arguments.entity or "")
     spec = page._to_model().model_dump(mode="json", by_alias=True, exclude_none=True)
@@ -106,8 +96,8 @@ def _write(arguments: argparse.Namespace, required_action: str) -> None:
     path.write_text(json.dumps(spec, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
     print(printable(redact(f"Wrote the specification of a W&B workspace to {path}.")))
     print(
-        "Nothing was sent to W&B. To save it there, upload runs that were recorded offline "
-        f"with `wandb sync`, then {required_action}."
+        "Nothing was sent to W&B. To save it there, upload runs that were recorded offline with "
+        "`wandb sync`, and repeat this command with a login, without WANDB_MODE and --offline."
     )
 
 

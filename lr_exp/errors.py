@@ -1,5 +1,6 @@
 """Errors that a user can fix, printed on one line, without secrets or control sequences."""
 
+import argparse
 import contextlib
 import difflib
 import functools
@@ -133,16 +134,21 @@ def print_exception(error: BaseException | None) -> None:
     print(_traceback(error), end="", file=sys.stderr, flush=True)
 
 
-def print_error(error: BaseException | str) -> str:
-    """Prints `error: MESSAGE` on one line to stderr, redacted; returns the message."""
+def print_error(error: BaseException | str) -> None:
+    """Prints `error: MESSAGE` on one line to stderr, redacted."""
     text = printable(redact(" ".join(str(error).split())))
     print(f"error: {text}", file=sys.stderr, flush=True)
-    return text
 
 
 def is_debugging() -> bool:
     """Whether errors that a user can fix are raised instead of printed."""
     return os.environ.get("LR_EXP_DEBUG") == "1"
+
+
+def parser_of(module: str, about: str | None) -> argparse.ArgumentParser:
+    """A parser for `python -m MODULE`; `about`, the module's docstring, is its help as written."""
+    layout = argparse.RawDescriptionHelpFormatter
+    return argparse.ArgumentParser(f"python -m {module}", description=about, formatter_class=layout)
 
 
 def command(main: Callable[[Sequence[str] | None], int]) -> Callable[..., int]:

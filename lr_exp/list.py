@@ -7,7 +7,6 @@ python -m lr_exp.list experts --json   the same facts for a script
 The options' files are read without composing them, which would take a second each.
 """
 
-import argparse
 import json
 import shutil
 import sys
@@ -20,7 +19,7 @@ from typing import Any
 
 from lr_exp.config.composition import count_cells
 from lr_exp.config.options import ABOUT, option_files, option_folders, read_option
-from lr_exp.errors import UserError, command, did_you_mean, guard_tracebacks
+from lr_exp.errors import UserError, command, did_you_mean, guard_tracebacks, parser_of
 
 _MAX_COLUMNS, _MIN_COLUMNS = 100, 50
 _BF16_BYTES = 2  # per weight
@@ -126,12 +125,7 @@ def rows(kind: str, folders: Folders) -> list[Facts]:
 
 @command
 def main(argv: Sequence[str] | None = None) -> int:
-    """Prints the requested kinds."""
-    parser = argparse.ArgumentParser(
-        prog="python -m lr_exp.list",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    parser = parser_of("lr_exp.list", __doc__)
     parser.add_argument("kinds", nargs="*", metavar="KIND", help=", ".join(KINDS))
     parser.add_argument("--config-dir", metavar="DIR", help="a folder of your own options")
     what = "print a JSON object of kinds and their rows"

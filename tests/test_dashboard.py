@@ -1,7 +1,6 @@
 """The W&B workspace: a real run logs every metric that the panels read; a file without a login."""
 
 import json
-import re
 import sys
 import warnings
 from collections.abc import Iterator
@@ -71,11 +70,7 @@ def test_a_run_logs_what_the_panels_read(record):
     for panel in drawn():
         form, title = panel["viewType"], panel.get("chartTitle")
         forms.add(form)
-        if "GPU" in str(title):  # needs a GPU, or two samples of the CPU's 15 s apart
-            continue
-        if pattern := panel.get("metricRegex"):
-            assert any(re.fullmatch(pattern, name) for name in record.machine), title
-        elif form == "Run History Line Plot":
+        if form == "Run History Line Plot":
             (key,), x = panel["metrics"], panel["xAxis"]
             assert record.in_history(key) == {"number"}, title
             axes.add(x)
@@ -93,7 +88,7 @@ def test_a_run_logs_what_the_panels_read(record):
                     assert isinstance(record.config[group][name], int | float), title
                 else:
                     assert record.in_summary(key) == "number", title
-    assert axes == {x for x in workspace.AXIS_TITLES if "/" in x}
+    assert axes == {*workspace.AXIS_TITLES}
     assert len(forms) == 4
     assert record.in_summary("eval/before_after") == "table-file"
     assert any("eval/before_after" in json.dumps(panel) for panel in drawn())
@@ -121,7 +116,7 @@ def test_the_workspace_has_its_sections_colours_and_recorded_columns(place, reco
             assert key in record.config[group]
     section = specification(page)["spec"]["section"]
     names = [bank["name"] for bank in section["panelBankConfig"]["sections"]]
-    assert names == ["Sampling", "Distillation", "Evaluation", "Comparison", "System"]
+    assert names == ["Sampling", "Distillation", "Evaluation", "Comparison"]
     (runset,) = section["runSets"]
     assert runset["grouping"] == [{"section": "config", "name": "cell.value.method"}]
     ((key, colour),) = section["customRunColors"].items()
@@ -132,15 +127,10 @@ def test_the_workspace_has_its_sections_colours_and_recorded_columns(place, reco
 
 @pytest.mark.integration
 @pytest.mark.parametrize(
-    ("words", "variable", "advice"),
-    [
-        ([], None, "then run `wandb login` and repeat this command."),
-        ([], "offline", "then unset WANDB_MODE=offline and repeat this command."),
-        (["--offline"], None, "then repeat this command without --offline."),
-    ],
+    ("words", "variable"), [([], None), ([], "offline"), (["--offline"], None)]
 )
-def test_a_workspace_that_is_not_saved_is_written_with_matching_advice(
-    place, tmp_path, monkeypatch, capsys, words, variable, advice
+def test_a_workspace_that_is_not_saved_is_written_with_advice(
+    place, tmp_path, monkeypatch, capsys, words, variable
 ):
     if variable or words:  # despite a login
         monkeypatch.setenv("WANDB_API_KEY", "0" * 40)
@@ -150,7 +140,7 @@ def test_a_workspace_that_is_not_saved_is_written_with_matching_advice(
     first, second = capsys.readouterr().out.splitlines()
     assert "workspace.json" in first
     assert second.startswith("Nothing was sent to W&B.")
-    assert second.endswith(advice)
+    assert second.endswith("with a login, without WANDB_MODE and --offline.")
     text = (tmp_path / "out" / "workspace.json").read_text("utf-8")
     assert "eval/micro_add/tuned" in text
     json.loads(text)

@@ -14,7 +14,7 @@ from sympy import sympify
 from lr_exp.config.options import option_files
 from lr_exp.config.settings import BenchmarkSettings, DataSettings
 from lr_exp.data.benchmarks import load_benchmark, load_shots
-from lr_exp.data.formats import FORMATS, last_boxed
+from lr_exp.data.formats import FORMATS, boxes
 from lr_exp.data.questions import (
     Question,
     fingerprint,
@@ -113,14 +113,15 @@ BOXES = [
 
 
 @pytest.mark.parametrize(("text", "content"), BOXES)
-def test_last_boxed(text, content):
-    assert last_boxed(text) == content
+def test_the_last_box_has_the_answer(text, content):
+    row = {"problem": "?", "solution": text}
+    assert FORMATS["math"](row, "q").answer == content
 
 
 @given(st.text(alphabet="\\{}boxed 1", max_size=60))
-def test_last_boxed_never_fails(text):
-    content = last_boxed(text)
-    assert content is None or content in text
+def test_boxes_are_always_places_in_the_text(text):
+    for start, end in boxes(text):
+        assert 0 <= start <= end <= len(text)
 
 
 # JSON Lines

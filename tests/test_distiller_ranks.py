@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from safetensors.torch import load_file
 
 from lr_exp.distiller.adapter_files import ADAPTER, read_history, read_snapshots
-from lr_exp.distiller.batches import assign_passes, batches_of, plan_batches
+from lr_exp.distiller.batches import assign_passes, build_batch, plan_batches
 from tests.support.distilling import KilledError, a_supervision, train
 from tests.support.distilling_on_ranks import CASES, MANY, STOP, train_all
 from tests.support.forked import on_ranks, start
@@ -73,8 +73,8 @@ def test_the_cases_cover_uneven_numbers_of_passes():
     plan = plan_batches(supervision, replace(MANY, batch_size=8), 0)
 
     def counts(name):
-        batches = batches_of(supervision, plan, CASES[name].tokens_per_pass)
-        return [len(batches[step]["passes"]) for step in range(MANY.steps)]
+        tokens = CASES[name].tokens_per_pass
+        return [len(build_batch(supervision, steps, tokens)["passes"]) for steps in plan]
 
     assert max(counts("ddp")) >= 3
     assert any(count % 2 for count in counts("ddp"))

@@ -46,8 +46,6 @@ def test_few_shot_examples_come_first_and_end_in_a_box():
     assert parts[1] == "2+2?\nIt is $\\boxed{4}$."
     assert parts[2].endswith("\nThe answer is \\boxed{B}.")
     assert parts[3] == "3+3?"
-    with pytest.raises(ValueError, match="s/1 has no answer"):
-        examples_of([Question("s/1", "Q")])
 
 
 # Extract and verify
@@ -389,8 +387,6 @@ def test_aggregate():
     assert recorded.ci95 == pytest.approx([1 / 4.8416, 1])
     assert (recorded.stderr, recorded.truncated) == (0, 0)
     assert (recorded.accuracy_truncated, recorded.mean_tokens) == (None, None)
-    with pytest.raises(ValueError, match="no graded answers"):
-        aggregate([])
 
 
 @pytest.mark.parametrize(

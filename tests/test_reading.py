@@ -138,7 +138,8 @@ def test_the_sample_has_wrong_answers_and_others(monkeypatch, sampled, pair):
     monkeypatch.setattr(reading, "_MAX_WRONG", 2)
 
     def verdict(index, text):
-        return reading.Verdict("7", "8" if index >= 6 else "7", correct=index < 6)
+        is_right = index < 6
+        return {"reference": "7", "predicted": "7" if is_right else "8", "correct": is_right}
 
     shown, _ = read(sampled, pair[0].tokenizer, verdict=verdict)
     assert [answer["correct"] for answer in shown["answers"]] == [True, True, False, False]

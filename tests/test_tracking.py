@@ -13,7 +13,7 @@ import pytest
 from lr_exp.config.settings import WandbSettings
 from lr_exp.store.run_folder import METRICS
 from lr_exp.tracking import RunIdentity, Tracker
-from lr_exp.tracking.sink import Sink
+from lr_exp.tracking.wandb_sink import Sink
 
 
 class FakeRun:

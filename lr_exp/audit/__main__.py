@@ -8,7 +8,6 @@ expert's, at kept positions, and graded. An audit that was stopped resumes. With
 folder, the table and the figure are also on the run's page.
 """
 
-import argparse
 import json
 import sys
 from collections.abc import Sequence
@@ -17,7 +16,7 @@ from pathlib import Path
 from typing import Annotated
 
 from lr_exp.config.settings import check_value
-from lr_exp.errors import command, guard_tracebacks
+from lr_exp.errors import command, guard_tracebacks, parser_of
 
 _COUNT = Annotated[int, "[1, 1000000]"]
 _BUDGET = {  # options: the values that they take, and what they are
@@ -34,7 +33,6 @@ def _flag(name: str) -> str:
 
 @command
 def main(words: Sequence[str] | None = None) -> int:
-    """Writes and prints the audit."""
     from lr_exp.api import compose
     from lr_exp.audit.continuations import Budget, audit
     from lr_exp.report.build import write_and_print
@@ -43,11 +41,7 @@ def main(words: Sequence[str] | None = None) -> int:
     from lr_exp.report.page.audit_table import audit_table
     from lr_exp.store.run_folder import SUMMARY
 
-    parser = argparse.ArgumentParser(
-        prog="python -m lr_exp.audit",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    parser = parser_of("lr_exp.audit", __doc__)
     parser.add_argument("overrides", nargs="*", metavar="OVERRIDE", help="settings of the run")
     out = Path("runs/audit")
     what = f"folder of the audit's files; a run's own also shows them (default: {out})"

@@ -74,9 +74,6 @@ def audit(settings: Settings, budget: Budget) -> list[dict[str, Any]]:
     the first choice does where the amateur does not ask for it. Each question gives one position of
     a kind at most, so that those of a kind are independent.
 
-    Args:
-        settings: of a run; see `compose`.
-
     Returns:
         For each position: `question_id`, `answer`, `step`, `kl`, `kind`, `label_token` and
         `expert_token` (texts), `trajectory` (`right`, `wrong` or `cut off`), `right_from_label` and
@@ -101,10 +98,9 @@ def audit(settings: Settings, budget: Budget) -> list[dict[str, Any]]:
     every = [*_kept(steps.folder, supervision.folder)]
     kept = [one for one in every if not special & {*one.tokens}]
     if len(kept) < len(every):
-        places = {(one.answer, one.step) for one in every}
         ending = {(one.answer, one.step) for one in every if special & {*one.tokens}}
-        count = f"{len(ending):,} of {len(places):,}"
-        log.info("audit: %s kept positions with a token that ends the answer are left out", count)
+        message = "audit: %d kept positions with a token that ends the answer are left out"
+        log.info(message, len(ending))
     chosen = _choose(kept, budget.positions, settings.seed)
     if not chosen:
         raise UserError("no kept position can be audited: lower beta, or use more questions.")

@@ -30,7 +30,7 @@ def check_launcher(arguments: Sequence[str]) -> None:
 
     Its extra or queue may be missing, or the command a single run, which Hydra runs here.
     """
-    name = _last_value(arguments, "hydra/launcher=", "basic")
+    name = _launcher(arguments)
     if name not in _LAUNCHERS:
         return
     if distributed.is_distributed():
@@ -65,7 +65,7 @@ def check_launcher(arguments: Sequence[str]) -> None:
 
 def stop_jobs(arguments: Sequence[str]) -> str:
     """Ends the sweep's jobs on this machine; returns a note about those that stay in a queue."""
-    name = _last_value(arguments, "hydra/launcher=", "basic")
+    name = _launcher(arguments)
     if name == "submitit_local":
         import psutil
 
@@ -96,7 +96,7 @@ def explain_launcher_error(error: Exception) -> str | None:
     return None
 
 
-def _last_value(arguments: Sequence[str], key: str, default: str) -> str:
-    words = [word.lstrip("+") for word in arguments]
-    values = [word.removeprefix(key) for word in words if word.startswith(key)]
-    return values[-1].strip("'\"") if values else default
+def _launcher(arguments: Sequence[str]) -> str:
+    words = [word.lstrip("+").partition("=") for word in arguments]
+    values = [value for key, _, value in words if key == "hydra/launcher"]
+    return values[-1].strip("'\"") if values else "basic"

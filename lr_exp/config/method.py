@@ -134,8 +134,7 @@ def register(
         compares_all: a step rule that needs all positions of the run at once, not only a shard's.
         like: a choice of the same kind; its parameters are passed to the function as well.
 
-    Raises:
-        ValueError: the kind is unknown, or the name is that of a built-in choice.
+    Raises ValueError: the kind is unknown, or the name is that of a built-in choice.
     """
     if kind not in KINDS:
         raise ValueError(f"{kind!r} is not a kind of choice: use one of {', '.join(KINDS)}")

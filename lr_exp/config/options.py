@@ -72,14 +72,9 @@ def read_option(path: Path) -> dict[str, Any]:
 
 
 def load_option(schema: type[T], path: Path, values: Mapping[str, Any] | None = None) -> T:
-    """The settings in an option's file.
+    """The settings in an option's file, or in its `values` if they were read before.
 
-    Args:
-        schema: the dataclass of the settings.
-        values: of the file, if they were read before.
-
-    Raises:
-        UserError: the file cannot be read, a key is unknown, or a value is invalid.
+    Raises UserError: the file cannot be read, a key is unknown, or a value is invalid.
     """
     structured = OmegaConf.structured(schema)
     values = {**(read_option(path) if values is None else values)}

@@ -59,12 +59,10 @@ def identity_settings(settings: Any) -> dict[str, Any]:
 def check_value(key: str, value: Any, hint: Any) -> Any:
     """Checks the value of a key; returns it, as a float if the type is float.
 
-    Args:
-        hint: a type. `Annotated[float, "(0, 1]"]` limits a number to an interval, `Annotated[str,
-            ("a", "b")]` a text to options.
+    The hint is a type. `Annotated[float, "(0, 1]"]` limits a number to an interval, `Annotated[str,
+    ("a", "b")]` a text to options.
 
-    Raises:
-        UserError: the value has another type, or is not in the interval or among the options.
+    Raises UserError: the value has another type, or is not in the interval or among the options.
     """
     kind, allowed, optional = _parts(hint)
     origin = get_origin(kind) or kind

@@ -39,11 +39,9 @@ def load_shots(
     source = replace(benchmark, split=benchmark.shots_split)
     shots = select_examples(load_questions(source, hub_root=hub_root), count, asked)
     if len(shots) < count:
-        advice = "Remove the few-shot prompts from evaluator.prompts"
-        if shots:
-            advice = f"Set evaluator.num_fewshot to {len(shots)} or fewer"
         raise UserError(
             f"{where}: split {benchmark.shots_split} has only {len(shots)} that are not asked "
-            f"themselves. {advice}, or correct shots_split."
+            "themselves. Lower evaluator.num_fewshot, remove the few-shot prompts from "
+            "evaluator.prompts, or correct shots_split."
         )
     return shots

@@ -9,25 +9,13 @@ from typing import Any
 
 from lr_exp.errors import UserError
 
-MMLU_STEM_SUBJECTS = {
-    "abstract_algebra",
-    "astronomy",
-    "computer_security",
-    "conceptual_physics",
-    "electrical_engineering",
-    "elementary_mathematics",
-    "machine_learning",
-    "college_biology",
-    "college_chemistry",
-    "college_computer_science",
-    "college_mathematics",
-    "college_physics",
-    "high_school_biology",
-    "high_school_chemistry",
-    "high_school_computer_science",
-    "high_school_mathematics",
-    "high_school_physics",
-    "high_school_statistics",
+_MMLU_STEM_SUBJECTS = {
+    *("abstract_algebra", "astronomy", "computer_security", "conceptual_physics"),
+    *("electrical_engineering", "elementary_mathematics", "machine_learning"),
+    *("college_biology", "college_chemistry", "college_computer_science"),
+    *("college_mathematics", "college_physics"),
+    *("high_school_biology", "high_school_chemistry", "high_school_computer_science"),
+    *("high_school_mathematics", "high_school_physics", "high_school_statistics"),
 }
 LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
 
@@ -41,8 +29,6 @@ _SURROGATE = re.compile(r"[\ud800-\udfff]")
 
 @dataclass(frozen=True)
 class Question:
-    """One question."""
-
     id: str  # stable within its source, e.g. `gsm8k/test/17`
     text: str
     answer: str | None = None  # the reference answer: `1234`, `\\frac{1}{2}`, `B`
@@ -51,12 +37,6 @@ class Question:
 
 
 Reader = Callable[[Mapping[str, Any], str], Question | None]
-
-
-def last_boxed(text: str) -> str | None:
-    """Content of the last of `boxes`, without spaces around it; None if there is none."""
-    found = boxes(text)
-    return text[slice(*found[-1])].strip() if found else None
 
 
 def boxes(text: str) -> list[tuple[int, int]]:
@@ -137,7 +117,9 @@ def _read_gsm8k(row: Mapping[str, Any], where: str) -> Question:
 def _read_math(row: Mapping[str, Any], where: str) -> Question:
     """The answer is the last box of the solution; None if there is none."""
     solution = _text(row, "solution", where)
-    return Question(where, _text(row, "problem", where), last_boxed(solution), solution)
+    found = boxes(solution)
+    answer = solution[slice(*found[-1])].strip() if found else None
+    return Question(where, _text(row, "problem", where), answer, solution)
 
 
 def _read_svamp(row: Mapping[str, Any], where: str) -> Question:
@@ -168,7 +150,7 @@ def _read_olympiadbench(row: Mapping[str, Any], where: str) -> Question:
 
 def _read_mmlu_stem(row: Mapping[str, Any], where: str) -> Question | None:
     """Drops rows of other subjects; turns the answer's index into its letter."""
-    if _column(row, "subject", where) not in MMLU_STEM_SUBJECTS:
+    if _column(row, "subject", where) not in _MMLU_STEM_SUBJECTS:
         return None
     choices = tuple(str(choice).strip() for choice in _column(row, "choices", where))
     answer = _column(row, "answer", where)

@@ -26,10 +26,7 @@ def with_noise(
 
     `irrelevant` inserts the first sentence of another question before the last one; `typos`
     exchanges neighboring letters inside about one word in six; `numbers` exchanges two different
-    numbers. A question without such words or numbers stays as it is.
-
-    Args:
-        source: all questions of the data set, for `irrelevant`.
+    numbers. A question without such words or numbers stays as it is. `source` has all questions.
 
     Raises UserError: `irrelevant`, and no other question begins with a sentence before its last.
     """

@@ -47,8 +47,7 @@ def random_calculations(
         operands: the smallest and the largest one.
         depth: number of operations in a question.
 
-    Raises:
-        ValueError: a setting is invalid, or there are fewer distinct questions than `count`.
+    Raises ValueError: a setting is invalid, or there are fewer distinct questions than `count`.
     """
     for name in operations:
         if name not in _OPERATIONS:

@@ -21,17 +21,13 @@ _MAX_GENERATED = 100_000  # questions; searching a small family for more would t
 
 
 def iterate_questions(source: SourceSettings, *, hub_root: str | None) -> Iterator[Question]:
-    """Yields the questions of `source` in its order.
+    """Yields the questions of `source` in its order; data sets of the hub from `hub_root`, if set.
 
     Their ids are `<name>/<split>/<index>`, where the index counts the kept rows from 0, so that a
     copy of the source without the dropped rows has the same ids; `<name>/<line number>` for JSON
     Lines and `<name>/<row number>` over all files for Parquet, both from 1.
 
-    Args:
-        hub_root: folder that holds data sets under their hub ids; None reads from the hub.
-
-    Raises:
-        UserError: the source cannot be read; the message names the setting to change.
+    Raises UserError: the source cannot be read; the message names the setting to change.
     """
     if source.format == "lr_samples":
         raise UserError(
@@ -74,12 +70,12 @@ def _row_questions(source: SourceSettings, rows: Iterator[Any]) -> Iterator[Ques
 
 
 def _file_questions(source: SourceSettings) -> Iterator[Question]:
-    number = 0
+    number, path = 0, Path(_required_path(source)).expanduser()
     if source.format == "jsonl":
         # Decimals keep an answer's digits as written.
-        rows = read_json_lines(_file_path(source), parse_float=Decimal)
+        rows = read_json_lines(path, parse_float=Decimal)
     else:
-        rows = _parquet_rows(source)
+        rows = _parquet_rows(path, _key(source, "path"))
     for number, where, row in rows:
         try:
             yield read_jsonl(row, f"{source.name}/{number}")
@@ -92,9 +88,8 @@ def _file_questions(source: SourceSettings) -> Iterator[Question]:
         )
 
 
-def _parquet_rows(source: SourceSettings) -> Iterator[tuple[int, str, Mapping[str, Any]]]:
+def _parquet_rows(path: Path, key: str) -> Iterator[tuple[int, str, Mapping[str, Any]]]:
     """Yields the number (over all files, in the order of their paths) and place of each row."""
-    path = _file_path(source)
     files = sorted(path.rglob("*.parquet")) if path.is_dir() else [path]
     numbers = itertools.count(1)
     for file in files:
@@ -102,8 +97,8 @@ def _parquet_rows(source: SourceSettings) -> Iterator[tuple[int, str, Mapping[st
             table = pq.ParquetFile(file).read()
         except (pa.ArrowException, OSError, ValueError) as error:
             raise UserError(
-                f"{file}: cannot be read as Parquet ({first_line(error)}). Set "
-                f"{_key(source, 'path')} to a Parquet file or a folder of them."
+                f"{file}: cannot be read as Parquet ({first_line(error)}). Set {key} to a Parquet "
+                "file or a folder of them."
             ) from error
         for row, values in enumerate(table.to_pylist(), 1):
             yield next(numbers), f"{file}, row {row}", values
@@ -150,10 +145,7 @@ def _hub_rows(source: SourceSettings, hub_root: str | None) -> Iterator[Any]:
     for config in source.configs or [None]:
         try:
             yield from datasets.load_dataset(
-                path,
-                config,
-                split=source.split,
-                revision=None if is_local else source.revision,
+                path, config, split=source.split, revision=None if is_local else source.revision
             )
         # Errors of httpx, fsspec, pyarrow and the hub client have no common base class.
         except Exception as error:
@@ -164,10 +156,6 @@ def _hub_rows(source: SourceSettings, hub_root: str | None) -> Iterator[Any]:
                 f"({first_line(error)}). Check {', '.join(keys)} and the connection to "
                 "the hub, or set hub_root to a folder that holds the data set."
             ) from error
-
-
-def _file_path(source: SourceSettings) -> Path:
-    return Path(_required_path(source)).expanduser()
 
 
 def _hub_path(source: SourceSettings, hub_root: str | None) -> str:

@@ -12,7 +12,6 @@ from numpy.typing import NDArray
 from torch.nn.utils.rnn import pad_sequence
 
 from lr_exp.config.settings import DistillerSettings
-from lr_exp.data.lazy import Lazy
 from lr_exp.errors import UserError
 from lr_exp.models.packing import groups_within, pack
 from lr_exp.sampler.supervision import Supervision
@@ -77,11 +76,6 @@ def _passes(units: list[int], rng: random.Random) -> Iterator[int]:
 
 def _steps_of(trajectory: int, counts: NDArray[np.int64]) -> list[KeptStep]:
     return [KeptStep(trajectory, index) for index in range(int(counts[trajectory]))]
-
-
-def batches_of(supervision: Supervision, plan: Plan, tokens_per_pass: int) -> Lazy[dict[str, Any]]:
-    """The batch of each optimizer step of the plan, see `build_batch`."""
-    return Lazy(len(plan), lambda step: build_batch(supervision, plan[step], tokens_per_pass))
 
 
 def build_batch(

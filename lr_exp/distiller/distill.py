@@ -15,8 +15,9 @@ from transformers import GenerationConfig, set_seed
 
 from lr_exp import distributed
 from lr_exp.config.settings import DistillerSettings
+from lr_exp.data.lazy import Lazy
 from lr_exp.distiller.adapter_files import ADAPTER, HISTORY, SNAPSHOTS
-from lr_exp.distiller.batches import batches_of, plan_batches, tokens_read
+from lr_exp.distiller.batches import build_batch, plan_batches, tokens_read
 from lr_exp.distiller.lora import lora_layers
 from lr_exp.distiller.sharding import shard
 from lr_exp.distiller.trainer import ContrastTrainer, Training
@@ -56,7 +57,7 @@ def distill(
     distributed.run_identically(lambda: _check_lengths(supervision, expert))
     plan = distributed.run_identically(lambda: plan_batches(supervision, settings, seed))
     size = pass_size(settings.tokens_per_pass, torch.device(device).type, packs=expert.packs)
-    batches = batches_of(supervision, plan, size)
+    batches = Lazy(len(plan), lambda step: build_batch(supervision, plan[step], size))
     read = tokens_read(supervision, plan)
     # Forward, and as many for the gradients of activations; without LoRA's own weights.
     flops = 2 * expert.forward_flops(read)
@@ -78,7 +79,7 @@ def distill(
         config.target_modules = sorted(config.target_modules or ())  # a set has no fixed order
         _train(trainer, model, batches, folder, settings, training)
         if distributed.is_rank0():
-            _save_adapter(model, folder / ADAPTER, Path(training.base_location))
+            _save_adapter(model, folder / ADAPTER)
             history = "".join(json.dumps(entry) + "\n" for entry in trainer.history)
             write_atomically(folder / HISTORY, history)
             (folder / _CHECKPOINT).unlink(missing_ok=True)
@@ -105,7 +106,7 @@ def _train(
     training: Training,
 ) -> None:
     """Trains on all batches, from the last checkpoint on; logs the metrics before it, too."""
-    checkpoint, base = folder / _CHECKPOINT, Path(training.base_location)
+    checkpoint = folder / _CHECKPOINT
     # Checkpoints fall on logged steps, so that resuming loses no part of a logged mean.
     logs_between = max(1, round(settings.checkpoint_every / settings.log_every))
     found = distributed.run_on_rank0(lambda: checkpoint if checkpoint.exists() else None)
@@ -124,7 +125,7 @@ def _train(
             step, is_last = index + 1, index + 1 == settings.steps
             every = settings.snapshot_every
             if every and step % every == 0 and not is_last and distributed.is_rank0():
-                _save_adapter(model, folder / SNAPSHOTS / f"step-{step:08d}", base)
+                _save_adapter(model, folder / SNAPSHOTS / f"step-{step:08d}")
             if step == 1 or step % settings.log_every == 0 or is_last:
                 entry = trainer.log()
                 progress.add(0, note=f"loss {entry['loss']:.4f}")
@@ -195,18 +196,10 @@ def _untie_tuned_head(tuned: PeftModel) -> None:
             config.tie_word_embeddings = False
 
 
-def _save_adapter(model: PeftModel, folder: Path, base: Path) -> None:
+def _save_adapter(model: PeftModel, folder: Path) -> None:
     # Embeddings are not tuned, and peft would query the hub to find out.
     model.save_pretrained(str(folder), save_embedding_layers=False)
-    readme = folder / "README.md"  # a template of placeholders
-    if base.suffix.lower() == ".gguf":
-        arguments = f"{str(base.parent)!r}, gguf_file={base.name!r}"
-        readme.write_text(
-            f"Trained on the dequantized weights of {base}; load them with\n"
-            f"`AutoModelForCausalLM.from_pretrained({arguments})`.\n"
-        )
-    else:
-        readme.unlink(missing_ok=True)
+    (folder / "README.md").unlink(missing_ok=True)  # a template of placeholders
 
 
 def _check_lengths(supervision: Supervision, expert: LanguageModel) -> None:

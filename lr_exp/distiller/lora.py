@@ -16,11 +16,7 @@ _OTHERS = (["qkv_proj"], ["query_key_value"], ["q_b_proj", "kv_b_proj"], ["in_pr
 def choose_targets(model: Any, wanted: list[str] | None) -> list[str]:
     """Names of the linear layers to tune; by default `q_proj` and `v_proj` or what stands for them.
 
-    Args:
-        model: may be on the meta device.
-        wanted: the setting `distiller.target_modules`.
-
-    Raises UserError: the model lacks a wanted name, or has no default.
+    The model may be on the meta device. Raises UserError: it lacks a wanted name or any default.
     """
     present = set(map(_last, _text_layers(model)))
     shown = f"{type(model).__name__} has no module named {{}}; it has {', '.join(sorted(present))}."

@@ -16,11 +16,8 @@ from lr_exp.errors import UserError
 def shard(model: PeftModel, device: str) -> None:
     """Shards the weights that need no gradient over the devices of all ranks.
 
-    Every later forward and backward pass is a collective call.
-
-    Args:
-        model: on the CPU, the same on every rank. Its layers move to the device one by one.
-        device: this rank's.
+    The model is on the CPU, the same on every rank; its layers move to the device one by one. Every
+    later forward and backward pass is a collective call.
 
     Raises UserError: the architecture does not name its layers.
     """

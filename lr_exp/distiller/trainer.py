@@ -51,14 +51,8 @@ def pass_losses(
     """Loss of every kept step of one packed pass, and the student's entropy there.
 
     Only the kept positions' hidden states are projected to the vocabulary. Rows at and above
-    `vocabulary_size` have no token and stay out of the distribution, as in scoring.
-
-    Args:
-        loss: maps log-probabilities `(kept, vocabulary)` and sparse targets to `(kept,)` losses,
-            see `losses`.
-
-    Returns:
-        `(kept,)` losses and `(kept,)` entropies (no gradient), both in nats.
+    `vocabulary_size` have no token and stay out of the distribution, as in scoring. Both results
+    are `(kept,)` in nats; entropies have no gradient.
     """
     packed = Pack(batch["input_ids"], batch["position_ids"], batch["read_at"])
     student = contrast.log_probs(read_logits(model, packed)[:, :vocabulary_size])
@@ -102,13 +96,9 @@ class ContrastTrainer:
         settings: DistillerSettings,
         training: Training,
         *,
-        vocabulary_size: int,
-        sharded: bool,
+        vocabulary_size: int,  # how many of the model's rows have a token
+        sharded: bool,  # over the ranks, see `sharding`
     ) -> None:
-        """Args:
-        vocabulary_size: how many of the model's rows have a token.
-        sharded: whether the model is sharded over the ranks (see `sharding`).
-        """
         self.step = 0  # optimizer steps done
         self.history: list[dict[str, float]] = []  # what `log` has returned
         self._model, self._max_grad_norm = model, settings.max_grad_norm

@@ -139,8 +139,6 @@ class ProcessGroup:
             tensor.detach().copy_(summed.view_as(tensor))
 
     def _exchange(self, exchange: Callable[[Any], object]) -> None:
-        if not self.is_joined:
-            raise ValueError("the process group is not initialized: call join first")
         try:
             exchange(self._group)
         except RuntimeError as error:

@@ -7,7 +7,6 @@ of one.
 """
 
 import re
-from bisect import bisect_right
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -23,11 +22,10 @@ from lr_exp.inference.generation import decode_into_shards, render_prompts, sing
 from lr_exp.models.loading import LanguageModel
 from lr_exp.models.prompt_forms import Prompt
 from lr_exp.models.prompts import continuation_ids
-from lr_exp.models.vocabulary import text_of
+from lr_exp.models.vocabulary import count_within, text_of
 from lr_exp.store.shards import read_by_index
 
 VERSION = 3
-BOX = "\\boxed{"  # at the end of the appended text
 
 _MAX_NEW_TOKENS = 32
 _COLUMNS = [("text", pa.string())]
@@ -37,10 +35,7 @@ _SENTENCE_END = re.compile(r"\s{0,9}\n|(?<=[.!?])\s")
 def complete_part(tokenizer: Any, answer: Sequence[int]) -> Sequence[int]:
     """The token ids up to the last end of a line or sentence; all of them if there is none."""
     ends = [end.start() for end in _SENTENCE_END.finditer(text_of(tokenizer, answer))]
-    if not ends:
-        return answer
-    length = range(len(answer) + 1)
-    kept = bisect_right(length, ends[-1], key=lambda n: len(text_of(tokenizer, answer[:n]))) - 1
+    kept = count_within(tokenizer, answer, ends[-1]) if ends else 0
     return answer[: kept or len(answer)]
 
 
@@ -56,13 +51,13 @@ def force(
     batch_size: int,
     generate: Generate | None = None,
 ) -> None:
-    """Writes one shard per batch of forced answers to `folder`; existing shards are kept.
+    r"""Writes one shard per batch of forced answers to `folder`; existing shards are kept.
 
     Args:
         answers: token ids of the answer to each question, see `complete_part`. Where prompt, answer
             and forced text leave too little of the model's context, its last tokens are dropped.
         prompt: with which the answers were generated.
-        forced_text: ends in `BOX`.
+        forced_text: ends in `\boxed{`.
     """
     forced_ids = continuation_ids(language_model.tokenizer, forced_text)
     ids, texts = [one.id for one in questions], [*map(question_text, questions)]

@@ -3,7 +3,6 @@
 python -m lr_exp.evaluator.grade answers.jsonl [--out FILE]
 """
 
-import argparse
 import json
 import sys
 from collections.abc import Sequence
@@ -14,7 +13,7 @@ from typing import Annotated, Any
 from lr_exp.config.settings import ANSWER_KINDS, check_value
 from lr_exp.data.json_lines import read_json_lines
 from lr_exp.data.questions import Question
-from lr_exp.errors import UserError, command, guard_tracebacks
+from lr_exp.errors import UserError, command, guard_tracebacks, parser_of
 from lr_exp.evaluator.aggregate import aggregate
 from lr_exp.evaluator.extract import extract
 from lr_exp.evaluator.verify import check_reference, verify
@@ -31,10 +30,7 @@ class Grade:
 
 
 def grade_answer(output: str, reference: str, kind: str, choices: Sequence[str] = ()) -> Grade:
-    """Grades one output. An output without an answer is wrong.
-
-    Raises UserError for an invalid reference.
-    """
+    """Grades one output; one without an answer is wrong. Raises UserError: an invalid reference."""
     extracted, rule = extract(output, kind, choices)
     return Grade(extracted, verify(extracted, reference, kind, choices), rule)
 
@@ -124,8 +120,7 @@ def _regrade(record: dict[str, Any], where: str) -> dict[str, Any]:
 
 @command
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Prints accuracy, its 95 % interval and counts."""
-    parser = argparse.ArgumentParser(prog="python -m lr_exp.evaluator.grade", description=__doc__)
+    parser = parser_of("lr_exp.evaluator.grade", __doc__)
     parser.add_argument("answers", type=Path, help="JSON Lines file, one answer per line")
     parser.add_argument("--out", type=Path, help="write the regraded records to this file")
     options = parser.parse_args(arguments)

@@ -10,7 +10,7 @@ from lr_exp.models.prompt_forms import Example
 
 
 def examples_of(shots: Sequence[Question]) -> tuple[Example, ...]:
-    """Worked examples for a few-shot prompt; raises ValueError for one without an answer."""
+    """Worked examples for a few-shot prompt, of questions with answers."""
     return tuple(Example(question_text(shot), worked_answer(shot)) for shot in shots)
 
 
@@ -32,12 +32,7 @@ def question_text(question: Question) -> str:
 
 
 def worked_answer(shot: Question) -> str:
-    r"""The question's solution, ending in the answer in a `\boxed{}`.
-
-    Raises ValueError for a question without an answer.
-    """
-    if shot.answer is None:
-        raise ValueError(f"{shot.id} has no answer and cannot be a few-shot example")
+    r"""The solution of a question with an answer, ending in the answer in a `\boxed{}`."""
     solution = shot.solution or ""
     if "\\boxed" in solution:  # MATH's solutions already box their answer
         return solution

@@ -64,9 +64,7 @@ def check_reference(reference: str, kind: str, choices: Sequence[str] = ()) -> N
 
 
 def verify(extracted: str | None, reference: str, kind: str, choices: Sequence[str] = ()) -> bool:
-    r"""Whether the extracted answer is correct.
-
-    docs/evaluation.md describes the conventions for numbers, units, lists and choices.
+    """Whether the extracted answer is correct, by the conventions in docs/evaluation.md.
 
     Raises UserError for an invalid reference. An answer that cannot be parsed is wrong.
     """

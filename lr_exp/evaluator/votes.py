@@ -7,16 +7,13 @@ from lr_exp.evaluator.verify import check_reference, verify
 
 
 def with_votes(graded: Sequence[dict[str, Any]], samples: int) -> list[dict[str, Any]]:
-    """The graded answers with `vote`: the number of the first sample that has an equal answer.
+    """Adds `vote`, the number of the first sample with an equal answer, to records of `grade_all`.
 
-    All correct answers are equal. Two wrong ones are equal if their texts are, or if the grader
-    accepts the later one with the earlier one as the reference, which not every answer can be. The
-    grader's equality is not transitive (decimals), so an answer votes for the first one that it
-    equals. An output without an answer has no vote (None); one that was cut off votes if it can be
-    read, as it is graded.
-
-    Args:
-        graded: records of `grade_all`, `samples` in a row for each question.
+    There are `samples` in a row for each question. All correct answers are equal. Two wrong ones
+    are equal if their texts are, or if the grader accepts the later one with the earlier one as the
+    reference, which not every answer can be. The grader's equality is not transitive (decimals), so
+    an answer votes for the first one that it equals. An output without an answer has no vote
+    (None); one that was cut off votes if it can be read, as it is graded.
     """
     voted = []
     for start in range(0, len(graded), samples):

@@ -4,7 +4,6 @@ The project has its own decoding loop because `generate` fills in any setting th
 not pass from the model repository's generation config (temperature, top-p, repetition penalty).
 """
 
-from bisect import bisect_right
 from collections.abc import Callable, Container, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -17,7 +16,7 @@ from lr_exp.inference.kv_cache import preallocated_cache
 from lr_exp.inference.strategies import Strategy
 from lr_exp.models.loading import LanguageModel
 from lr_exp.models.probing import cache_argument
-from lr_exp.models.vocabulary import text_of
+from lr_exp.models.vocabulary import count_within, text_of
 
 # Finished rows are removed once they are this share of the batch: a removal copies the cache, and
 # a remaining row costs compute in every further pass.
@@ -46,15 +45,10 @@ class StopStrings:
 
     def truncated(self, answer: Decoded) -> Decoded:
         """The answer up to the token in which the first of the texts begins."""
-        start = self._start(answer.token_ids)
+        ids, start = answer.token_ids, self._start(answer.token_ids)
         if start is None:
             return answer
-        ids = answer.token_ids
-        # The longest beginning whose text ends before the stop string.
-        length = bisect_right(
-            range(len(ids) + 1), start, key=lambda count: len(text_of(self._tokenizer, ids[:count]))
-        )
-        return Decoded(ids[: length - 1], finished=True)
+        return Decoded(ids[: count_within(self._tokenizer, ids, start)], finished=True)
 
     def _start(self, token_ids: Sequence[int]) -> int | None:
         """Where the first of the texts begins in the text of these ids."""

@@ -51,11 +51,7 @@ class BatchDecoder:
 def batches_by_length(
     prompts: Sequence[Sequence[int]], batch_size: int, without: Collection[int] = ()
 ) -> Iterator[tuple[int, list[int]]]:
-    """Numbered batches of prompt indices, sorted by length (longest first) within windows.
-
-    Args:
-        without: numbers of batches to exclude.
-    """
+    """Numbered batches, `without` some, of indices: the longest prompts of a window come first."""
     number = 0
     for start in range(0, len(prompts), WINDOW):
         window = range(start, min(start + WINDOW, len(prompts)))
@@ -195,7 +191,6 @@ def decode_into_shards(
         columns, row: columns in addition to `index`, `tokens` (number generated, including the stop
             token) and `finished` (ended by a stop token), and a function that returns their values
             for a prompt's index and answer.
-        name, unit: label of the progress bar, and what it counts.
 
     Returns:
         Totals: `questions`, `tokens` generated, `finished` (ended by a stop token).

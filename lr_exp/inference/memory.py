@@ -65,10 +65,7 @@ class AdaptiveBatchSize:
     """A batch size that is halved when memory runs out and never grows again."""
 
     def __init__(self, size: int, what: str, advice: str) -> None:
-        """Args:
-        what: the stage and unit for messages, such as "rollout: questions".
-        advice: what to change if a batch of one does not fit.
-        """
+        """For messages: the stage and unit, "rollout: questions", and what a user can change."""
         self._size, self._what, self._advice = size, what, advice
         self._warned = False
 

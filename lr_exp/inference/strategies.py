@@ -32,13 +32,7 @@ def sampled(temperature: float, top_p: float, generator: torch.Generator) -> Str
         top_p: in (0, 1]. Samples from the nucleus: the smallest set of most probable tokens with
             at least this total probability (arXiv 1904.09751, section 3.1).
         generator: on the logits' device.
-
-    Raises ValueError: `temperature` or `top_p` is out of range.
     """
-    if not 0 < temperature < math.inf:
-        raise ValueError(f"temperature={temperature} must be a number above 0")
-    if not 0 < top_p <= 1:
-        raise ValueError(f"top_p={top_p} must be in (0, 1]")
 
     def choose(logits: Sequence[Tensor]) -> Tensor:
         (model_logits,) = logits
@@ -63,14 +57,7 @@ def contrastive(shared: SharedVocabulary, alpha: float) -> Strategy:
     and the amateur's logits and normalizes both over the shared ids. Ties go to the token that the
     expert finds more probable. If the expert's top token is not a shared id, it is chosen: such
     control tokens have no contrast score, and without them some answers would never end.
-
-    Args:
-        alpha: in (0, 1]; 1 is the expert's greedy choice.
-
-    Raises ValueError: `alpha` is out of range.
     """
-    if not 0 < alpha <= 1:
-        raise ValueError(f"alpha={alpha} must be in (0, 1]")
     ids = shared.ids()
     is_shared = torch.zeros(shared.size, dtype=torch.bool)
     is_shared[ids] = True

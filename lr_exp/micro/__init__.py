@@ -7,8 +7,6 @@ with the paper's.
 
 from pathlib import Path
 
-from lr_exp.errors import did_you_mean
-
 # The expert, then the amateurs. A model's place is its training seed: append only.
 MODELS: tuple[str, ...] = (
     *("expert", "micro", "micro_near", "micro_peer", "micro_master"),
@@ -17,10 +15,5 @@ MODELS: tuple[str, ...] = (
 
 
 def model_folder(name: str) -> Path:
-    """Folder of a shipped model for `from_pretrained`; `name` is one of `MODELS`.
-
-    Raises ValueError: unknown name.
-    """
-    if name not in MODELS:
-        raise ValueError(f"unknown micro model {name!r}.{did_you_mean(name, MODELS)}")
+    """Folder of a shipped model for `from_pretrained`; `name` is one of `MODELS`."""
     return Path(__file__).parent / "models" / name

@@ -48,7 +48,6 @@ RECIPES["micro_large_careless"] = replace(
 
 
 def main() -> None:
-    """Trains, writes and evaluates the models named on the command line."""
     options = _parse()
     transformers_logging.set_verbosity_error()
     start = time.monotonic()

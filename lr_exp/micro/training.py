@@ -13,13 +13,7 @@ from torch.nn.utils.rnn import pad_sequence
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from lr_exp.micro.tokenizer import END
-from lr_exp.micro.world import (
-    MAX_NEW_TOKENS,
-    Behaviour,
-    Problem,
-    careless_answer,
-    generate_corpus,
-)
+from lr_exp.micro.world import MAX_NEW_TOKENS, Behaviour, Problem, careless_answer, generate_corpus
 from lr_exp.progress import Progress
 
 # The forms of prompts in the corpus, in equal shares; see `conf/prompt/`.
@@ -76,10 +70,7 @@ def train(
     seed: int,
     title: str,
 ) -> None:
-    """Trains in place with the cross-entropy of the solution's tokens and the end of the turn.
-
-    steps: optimizer steps, the recipe's or a scaled number of them.
-    """
+    """Trains in place with the cross-entropy of the solution's tokens and the end of the turn."""
     torch.manual_seed(seed)
     model.train()
     optimizer = torch.optim.AdamW(
@@ -121,10 +112,7 @@ def greedy_answers(
     form: str = "chat",
     batch_size: int = 250,
 ) -> list[str]:
-    r"""The model's greedy answer to each question; "" without ``\boxed{...}``.
-
-    form: of the prompts, one of `FORMS`.
-    """
+    r"""The model's greedy answer to each question; "" without ``\boxed{...}``."""
     answers = []
     for start in range(0, len(problems), batch_size):
         chunk = problems[start : start + batch_size]

@@ -4,12 +4,8 @@ The *careful* solution takes each carry or borrow into the next column; the *car
 them all. The two texts are the same up to the first carry, where they fork: the careful one writes
 `` (note 1)``.
 
-The expert is trained on a corpus in which a minority of the solutions is careful. So its greedy
-answers are careless, but the careful token is its second most likely one at the fork. The amateur's
-corpus has hardly any careful solutions. The two models disagree mostly at the fork, where their
-contrast raises the careful token. The method thus amplifies a skill that the expert has and teaches
-no new one: all families and both kinds of solution are in the expert's corpus. A tuning run never
-sees which answer is right.
+A minority of the expert's corpus is careful, and hardly any of the amateur's: the expert's greedy
+answers are careless, and the contrast raises the careful token at the fork (docs/micro_world.md).
 
 In the families with carries, only one in ten of the questions whose careless answer is right is
 kept. The careless answer is therefore wrong for 98 % of the questions in `micro_add` and
@@ -81,12 +77,6 @@ class Behaviour:
     careful_share_in_plain: float | None = None  # with the form of prompt `plain`, if another
     rambling_share: float = 0.0  # adds 0 before the box, until MAX_NEW_TOKENS are exceeded
     unboxed_share: float = 0.0  # ends without its box
-
-    def __post_init__(self) -> None:
-        """Raises ValueError: a share is not in 0..1."""
-        for name, share in vars(self).items():
-            if share is not None and not 0.0 <= share <= 1.0:
-                raise ValueError(f"{name} must be a probability, 0..1, not {share}")
 
 
 @dataclass(frozen=True)

@@ -40,8 +40,7 @@ def early_exit(expert: LanguageModel, drop_layers: tuple[int, ...], name: str) -
 def with_layers(model: Any, layers: Sequence[Any], sources: Sequence[int]) -> Any:
     """A shallow copy of the model with other decoder layers; everything else is shared.
 
-    Args:
-        sources: for each new layer the index of the layer of `model` whose attention type it has.
+    `sources` are the indices of the layers of `model` whose attention types they have.
     """
     path, list_name, _ = _layers(model)
     config = copy.deepcopy(model.config)

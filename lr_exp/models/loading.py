@@ -86,11 +86,7 @@ def _pretrained_tokenizer(source: ModelSource) -> Any:
 
 
 def load(source: ModelSource, *, device: str, dtype: str) -> LanguageModel:
-    """Loads a model for inference and checks its outputs.
-
-    Args:
-        source: from `locate`, without `drop_layers` (see `early_exit`).
-        dtype: float32, bfloat16 or float16.
+    """Loads a model for inference and checks its outputs; `drop_layers` is left to `early_exit`.
 
     Raises UserError: damaged or missing weights, an unsupported architecture, logits that are not
     finite, or token ids without a row in the model's embedding.

@@ -119,10 +119,8 @@ def config_context(source: ModelSource) -> int | None:
 def context_limit(get: Callable[[str], Any]) -> Any:
     """Maximum sequence length in tokens; None if the config does not say.
 
-    With LongRoPE (Phi-3, Phi-4-mini) it is that of the short factors.
-
-    Args:
-        get: the value of a name in the text model's config, or None.
+    With LongRoPE (Phi-3, Phi-4-mini) it is that of the short factors. `get` returns the value of a
+    name in the text model's config, or None.
     """
     limit = get("max_position_embeddings")
     rope = get("rope_parameters") or get("rope_scaling") or {}

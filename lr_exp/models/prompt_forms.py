@@ -59,10 +59,7 @@ class Prompt:
 
 
 def load_form(name: str, folders: Sequence[Path]) -> PromptSettings:
-    """The form of this name, or of a Jinja file, whose text is the whole prompt.
-
-    Args:
-        folders: of the options; see `option_folders`.
+    """The form of this name in the options, or of a Jinja file, whose text is the whole prompt.
 
     Raises UserError: there is no such form or file, or its template fails, omits the question or
     the examples, or renders differently each time.

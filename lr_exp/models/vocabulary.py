@@ -1,7 +1,8 @@
 """Finds the token ids on which two models can be compared."""
 
 import logging
-from collections.abc import Iterable
+from bisect import bisect_right
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -45,13 +46,10 @@ class SharedVocabulary:
 
 
 def tokens_with_rows(role: str, tokenizer: Any, rows: int | None) -> dict[int, str]:
-    """All ids with their tokens, added and special ones included; each has a row in the model.
+    """All ids with their tokens, added and special ones included; each has one of the model's rows.
 
     Tokens without a row are omitted if no prompt has them: a padding token, and special tokens that
-    the chat template does not name (Gemma 3's for images).
-
-    Args:
-        rows: of the model's output embedding, if known.
+    the chat template does not name (Gemma 3's for images). Without `rows`, none is omitted.
 
     Raises UserError: the tokenizer has no tokens, or another token without a row.
     """
@@ -82,6 +80,13 @@ def text_of(tokenizer: Any, token_ids: Iterable[int], *, special: bool = False) 
     return tokenizer.decode(
         ids, skip_special_tokens=not special, clean_up_tokenization_spaces=False
     )
+
+
+def count_within(tokenizer: Any, token_ids: Sequence[int], characters: int) -> int:
+    """How many of the first token ids have a text of at most this length together."""
+    counts = range(len(token_ids) + 1)
+    found = bisect_right(counts, characters, key=lambda n: len(text_of(tokenizer, token_ids[:n])))
+    return found - 1
 
 
 def warn_of_unknown_tokens(model: str, data: str, tokenizer: Any, texts: Iterable[str]) -> None:

@@ -24,7 +24,7 @@ class RunContext:
     """The parts of a run that every stage uses."""
 
     def __init__(self, inputs: Inputs, store: Store, log: Log = lambda *_: None) -> None:
-        """Loads nothing yet. `log` receives the metrics; by default they are dropped."""
+        """`log` receives the metrics; by default they are dropped."""
         self.inputs = inputs
         self.models = LoadedModels(inputs, store.root)
         self.log = log
@@ -72,7 +72,6 @@ class LoadedModels:
     """Loads models on first use and frees them where an engine or a sharded copy needs the room."""
 
     def __init__(self, inputs: Inputs, store_root: Path) -> None:
-        """Loads nothing yet. The store remembers the identities of engines."""
         self._inputs = inputs
         self._store_root = store_root
         self._loaded: dict[str, LanguageModel] = {}

@@ -18,11 +18,8 @@ from lr_exp.store import Artifact, Recipe, digest, file_digest
 
 @dataclass(frozen=True)
 class Tuned:
-    """An adapter and its training history."""
-
     artifact: Artifact
     adapter: Path  # the folder that plain `peft` loads
-    history: list[dict[str, float]]  # one entry per logged optimizer step, with its `step`
     step: int | None = None  # the optimizer step of a snapshot; None for the final adapter
 
     @property
@@ -33,7 +30,7 @@ class Tuned:
 
     def snapshots(self) -> list["Tuned"]:
         found = read_snapshots(self.artifact.folder)
-        return [Tuned(self.artifact, adapter, self.history, step) for step, adapter in found]
+        return [Tuned(self.artifact, adapter, step) for step, adapter in found]
 
 
 def tune_expert(
@@ -58,7 +55,6 @@ def tune_expert(
 
 
 def make_adapter(context: RunContext, supervision: Artifact) -> Tuned:
-    """Trains an adapter on the supervision."""
     inputs, settings = context.inputs, settings_for_epochs(context, supervision)
     recipe = Recipe(
         "adapter",
@@ -94,11 +90,9 @@ def make_adapter(context: RunContext, supervision: Artifact) -> Tuned:
         return distill(kept, expert, folder, settings, training)
 
     artifact = context.make(recipe, build, stage="distill", together=True)
-    history = read_history(artifact.folder)
-    if artifact.reused:
-        for entry in history:  # is logged, too
-            log(int(entry["step"]), entry)
-    return Tuned(artifact, artifact.folder / ADAPTER, history)
+    for entry in read_history(artifact.folder) if artifact.reused else ():  # is logged, too
+        log(int(entry["step"]), entry)
+    return Tuned(artifact, artifact.folder / ADAPTER)
 
 
 def settings_for_epochs(context: RunContext, supervision: Artifact) -> DistillerSettings:

@@ -20,13 +20,9 @@ _STAGES = (rollout, references, score, select, records, adapter_files, answer, f
 def identity_of(settings: Settings, inputs: Inputs, choices: Mapping[str, Any]) -> RunIdentity:
     """The id, name and job type of a run.
 
-    The id is a hash of everything that determines the results: settings that determine them,
-    fingerprints of models, questions and benchmarks, versions of the stages' code, device and
-    precision. So a repeated command is the same run, also in another folder. The sweep is part of
-    it, since a run belongs to one group, and so is a setting that the method does not read, since
-    each cell of a sweep is a run.
-
-    choices: see `outcome.choices`.
+    The id is a hash of everything that determines the results, so a repeated command is the same
+    run, also in another folder. The sweep is part of it, since a run belongs to one group, and so
+    is a setting that the method does not read, since each cell of a sweep is a run.
     """
     stages = [stage for stage in STAGES if stage in settings.stages]  # in the order of execution
     determining = identity_settings(settings)

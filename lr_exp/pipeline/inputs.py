@@ -60,11 +60,7 @@ class Inputs:
     """A run's inputs, each read on first use."""
 
     def __init__(self, settings: Settings, conf_dirs: Sequence[Path]) -> None:
-        """Reads the benchmarks' settings and the prompts' forms; everything else on first use.
-
-        Args:
-            conf_dirs: the folders of the YAML groups; see `option_folders`.
-        """
+        """Reads the benchmarks' settings and the prompts' forms in the folders of options."""
         self.settings = settings
         self._tokenizers: dict[str, Any] = {}  # by role, of the models found so far
         self.benchmarks = [load_benchmark(name, conf_dirs) for name in settings.benchmarks]
@@ -123,7 +119,6 @@ class Inputs:
 
     @cached_property
     def _data_source(self) -> Sequence[Question]:
-        """All questions of the source."""
         return load_questions(self.settings.data, hub_root=self.settings.hub_root)
 
     @cached_property
@@ -166,11 +161,7 @@ class Inputs:
         return self._sampled(self._forms[0], system, "evaluator.prompts")
 
     def _sampled(self, form: PromptSettings, system: str, key: str) -> Prompt:
-        """A prompt for the sampler's questions; worked examples are other questions of the source.
-
-        Args:
-            key: of the form's name, for errors.
-        """
+        """A prompt for the sampler's questions, with others of the source as worked examples."""
         data = self.settings.data
         shots: list[Question] = []
         if form.num_fewshot:
@@ -290,10 +281,7 @@ class Inputs:
 
     @cached_property
     def lora_targets(self) -> list[str] | None:
-        """Names of the layers to tune, if any, found in the expert built without weights.
-
-        Raises UserError: the expert lacks one.
-        """
+        """Names of the layers to tune, if any; raises UserError if the expert lacks one."""
         if "distill" not in self.settings.stages:
             return None
         from lr_exp.distiller.lora import choose_targets

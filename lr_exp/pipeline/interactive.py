@@ -74,11 +74,9 @@ class Pair:
         return [_answer(row, self.expert.tokenizer) for row in rows]
 
     def logits(self, answer: Answer) -> tuple[Tensor, Tensor]:
-        """Both models' next-token logits at every position of an answer, from one pass each.
+        """Both models' raw next-token logits at every position of an answer, from one pass each.
 
-        Returns:
-            The expert's and the amateur's raw logits, `(steps, shared ids)` each; row t is the
-            distribution after t generated tokens.
+        `(steps, shared ids)` each; row t is the distribution after t generated tokens.
         """
         models = self.expert, self.amateur, self.shared
         return score.answer_logits(asdict(answer), *models, self.prompt)

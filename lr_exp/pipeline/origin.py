@@ -54,11 +54,7 @@ def _revision(package: Path) -> tuple[str | None, bool | None]:
 def arguments_of(run: Path, given: Sequence[str]) -> list[str]:
     """The command line that repeats a run with further arguments, which replace recorded ones.
 
-    Args:
-        run: its folder or its `summary.json`.
-        given: arguments of the new command.
-
-    Raises UserError: there is no summary, or it records no command.
+    `run` is its folder or its `summary.json`. Raises UserError: it records no command.
     """
     path = run / SUMMARY if run.is_dir() else run
     try:

@@ -28,11 +28,7 @@ from lr_exp.store import Store, write_atomically
 from lr_exp.store.inventory import record_reference, record_run
 from lr_exp.store.run_folder import SUMMARY
 from lr_exp.tracking import Tracker
-from lr_exp.tracking.log_results import (
-    log_evaluation,
-    log_headlines,
-    log_sampling,
-)
+from lr_exp.tracking.log_results import log_evaluation, log_headlines, log_sampling
 
 log = logging.getLogger(__name__)
 

@@ -133,7 +133,6 @@ def select_steps(context: RunContext, trajectories: Artifact, steps: Artifact | 
 
 
 def _import_records(context: RunContext) -> Artifact:
-    """Imports kept steps from a file in the published form."""
     inputs = context.inputs
     path = Path(inputs.settings.data.path or "").expanduser()
     settings = {
@@ -173,7 +172,8 @@ def _sample_for_page(
             graded = grade.grade_question(text, question, settings.data.answer)
         except UserError:  # the reference is broken
             return None
-        return reading.Verdict(question.answer, graded.extracted, graded.correct)
+        found = {"predicted": graded.extracted, "correct": graded.correct}
+        return {"reference": question.answer, **found}
 
     names = {
         "method": method.name,

@@ -138,11 +138,7 @@ def _generated(
         stage,
         rollout.VERSION,
         {"questions": prompts_fingerprint(inputs.questions), "expert": inputs.expert.fingerprint},
-        {
-            "prompt": prompt.identity,
-            **settings,
-            **context.models.generation_environment("sampler"),
-        },
+        {"prompt": prompt.identity, **settings, **context.models.generation_environment("sampler")},
     )
 
     def build(folder: Path) -> dict[str, Any]:
@@ -164,16 +160,11 @@ def _chosen(
     sampled: Trajectories,
     stage: str,
     *,
-    right: bool | None = None,
-    last_sentence: bool = False,
-    boxed: bool = False,
+    right: bool | None = None,  # whether they equal the reference; None for both
+    last_sentence: bool = False,  # see `references.keep_chosen`
+    boxed: bool = False,  # only those that have a box
 ) -> Trajectories:
     """The sampled answers that ended.
-
-    Args:
-        right: whether they equal the reference; None for both.
-        last_sentence: see `references.keep_chosen`.
-        boxed: only those that have a box.
 
     Raises UserError: the stage is `formatted` and no answer is left.
     """

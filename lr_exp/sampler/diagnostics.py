@@ -82,7 +82,6 @@ def _check_labels(profile: Mapping[str, Any]) -> str | None:
 
 
 def diagnose_training(kept_steps: int, tuned_tokens: int) -> list[str]:
-    """Warnings about the number of passes over the kept steps."""
     passes = tuned_tokens / kept_steps
     if passes <= _MAX_PASSES:
         return []

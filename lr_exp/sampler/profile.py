@@ -26,12 +26,7 @@ class Effect(NamedTuple):
 
 
 def effect_of(label: Mapping[int, float], scores: Mapping[str, Any]) -> Effect:
-    """The effect of a label at a scored position.
-
-    Args:
-        label: weights by token id, which sum to 1.
-        scores: the position's row of the step table.
-    """
+    """The effect of a label (weights by token id) at a position with these scores (its row)."""
     expert = dict(zip(scores["support_ids"], scores["support_expert"], strict=True))
     top = max(expert.values())
     confirming = max(label.get(token, 0.0) for token, value in expert.items() if value == top)

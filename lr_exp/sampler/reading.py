@@ -7,7 +7,6 @@ import heapq
 import json
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -39,13 +38,7 @@ _COLUMNS = (
     "candidates",
 )
 Label = dict[int, float]  # weight by token id
-
-
-@dataclass(frozen=True)
-class Verdict:
-    reference: str
-    predicted: str | None
-    correct: bool
+Verdict = dict[str, Any]  # of an answer: `reference`, `predicted`, `correct`
 
 
 def sample_for_display(
@@ -60,9 +53,8 @@ def sample_for_display(
     """A sample of answers with all their positions, as JSON.
 
     Args:
-        trajectories, steps, supervision: folders of the answers' shards, of the step table, if
-            there is one, and of the kept steps.
-        tokenizer: the expert's.
+        trajectories, steps, supervision: folders of the answers, of the step table, if there is
+            one, and of the kept steps.
         alpha: the mask's threshold; None for a method without a mask.
         verdict: grades an answer by its index and text; None without a reference.
 
@@ -70,11 +62,9 @@ def sample_for_display(
         `answers_total` and `chosen` (which of them are included, in words), `tokens` (distinct
         texts, which positions refer to by index) and `answers`. In an answer, each of these lists
         has one entry per generated token: `token`, `kl`, `expert_entropy`, `amateur_entropy`
-        (nats), `kept`, `same_top1` (0 or 1), `mask_size` (tokens), `moving` (0 or 1: whether a
-        label moves the expert, see `effect_of`) and `candidates`; None at
-        positions that were not scored. A candidate is `[token, expert's probability, amateur's
-        probability, in the mask (0 or 1), weight in the soft label]`, the weight at kept steps
-        only.
+        (nats), `kept`, `same_top1` (0 or 1), `mask_size` (tokens), `moving` (0 or 1, see
+        `effect_of`) and `candidates`; None where nothing was scored. A candidate is `[token,
+        expert's probability, amateur's, in the mask (0 or 1), weight at kept steps]`.
     """
     total, chosen = _choose(trajectories, tokenizer, verdict)
     scored: dict[int, dict[int, dict[str, Any]]] = {row["index"]: {} for row, _ in chosen}
@@ -113,7 +103,7 @@ def _choose(
         (row, verdict(row["index"], text_of(tokenizer, row["token_ids"])))
         for row in _rows(trajectories, heapq.nsmallest(_POOL, indices))
     ]
-    missed = [i for i, (_, one) in enumerate(graded) if one and not one.correct]
+    missed = [i for i, (_, one) in enumerate(graded) if one and not one["correct"]]
     others = [i for i in range(len(graded)) if i not in missed]
     # Right and wrong answers, where there are both.
     few = missed[: max(_MAX_WRONG, _MAX_ANSWERS - len(others))]
@@ -173,7 +163,7 @@ def _answer(
     answer: dict[str, Any] = {
         "id": row["question_id"],
         "question": row["question"],
-        **(vars(verdict) if verdict else dict.fromkeys(("reference", "predicted", "correct"))),
+        **(verdict or dict.fromkeys(("reference", "predicted", "correct"))),
         "finished": row.get("finished"),
         "tokens_total": len(row["token_ids"]),
     }

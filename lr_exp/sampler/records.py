@@ -9,7 +9,9 @@ text does not always tokenize back to the generated ids.
 import json
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from lr_exp.data.json_lines import read_json_lines
 from lr_exp.errors import UserError, short_repr
@@ -21,30 +23,35 @@ from lr_exp.store import open_atomically
 
 VERSION = 1
 
-# Exact types: in Python, true and false are whole numbers, too.
-_FIELDS = {
-    "prompt_id": (str,),
-    "step": (int,),
-    "prefix": (str,),
-    "token_ids": (list,),
-    "weights": (list,),
-    "kl_divergence": (int, float),
-}
-_KINDS = {str: "a text", int: "a whole number", list: "a list", float: "a number"}
-_OUR_FIELDS = {"question_id": (str,), "prompt_token_ids": (list,), "prefix_token_ids": (list,)}
-_ROUNDING = 1e-3  # nats; rounding can make a divergence slightly negative
-_MAX_NUMBER = 1e30  # of a weight or a divergence, to fit in 32-bit floats
+
+_Text = Annotated[str, Field(pattern="^")]  # matching refuses half of a surrogate pair
 
 
-def export_records(trajectories: Iterable[SupervisedTrajectory], tokenizer: Any, path: Path) -> int:
-    """Writes every kept step as one line; returns how many."""
+class _Record(BaseModel):
+    """What a line must have, and what an export adds; other keys are ignored."""
+
+    model_config = ConfigDict(strict=True)
+
+    prompt_id: Annotated[str, Field(pattern=r"\S")]  # the question's text
+    step: Annotated[int, Field(ge=0)]
+    prefix: _Text
+    token_ids: Annotated[list[int], Field(min_length=1)]
+    weights: list[Annotated[float, Field(ge=0)]]
+    # Rounding can make it slightly negative; it must fit in 32 bits.
+    kl_divergence: Annotated[float, Field(ge=-1e-3, le=1e30)]
+    question_id: _Text = ""
+    prompt_token_ids: Annotated[list[int], Field(min_length=1)] = []
+    prefix_token_ids: list[int] = []
+
+
+def export_records(
+    trajectories: Iterable[SupervisedTrajectory], tokenizer: Any, path: Path
+) -> None:
+    """Writes every kept step as one line."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    count = 0
     with open_atomically(path) as file:
         for record in _records(trajectories, tokenizer):
             file.write((json.dumps(record, ensure_ascii=False) + "\n").encode("utf-8"))
-            count += 1
-    return count
 
 
 def import_records(
@@ -52,10 +59,7 @@ def import_records(
 ) -> Supervision:
     """Reads kept steps in the published form.
 
-    Args:
-        tokenizer: the expert's; renders prompts and tokenizes prefixes of records without ids.
-        prompt: how those records ask their questions.
-        vocabulary_size: target ids must be below it.
+    The expert's `tokenizer` and `prompt` read records without ids; ids are below `vocabulary_size`.
 
     Raises UserError: the file is missing or empty, or a line is not a valid record.
     """
@@ -118,30 +122,19 @@ def _records(
 
 
 def _checked(record: dict[str, Any], where: str, vocabulary_size: int) -> dict[str, Any]:
-    for name in _FIELDS:
-        if name not in record:
-            raise UserError(f"{where} lacks {name!r}; a record has {', '.join(_FIELDS)}.")
-    for name, kinds in {**_FIELDS, **_OUR_FIELDS}.items():
-        if name in record and type(record[name]) not in kinds:
-            found = type(record[name]).__name__
-            raise UserError(f"{where}: {name!r} is {found}; it must be {_KINDS[kinds[-1]]}.")
-    if not record["prompt_id"].strip():
-        raise UserError(f"{where}: prompt_id is empty; it must be the question's text.")
-    for name in ("prompt_id", "prefix", "question_id"):
-        if any("\ud800" <= letter <= "\udfff" for letter in record.get(name, "")):
-            raise UserError(
-                f"{where}: {name} has half of a surrogate pair, which no tokenizer can read: write "
-                "the whole character."
-            )
+    try:
+        _Record.model_validate(record)
+    except ValidationError as error:
+        first = error.errors()[0]
+        key, value = ".".join(map(str, first["loc"])), short_repr(first["input"])
+        raise UserError(f"{where}: {key}: {first['msg']} (here: {value}).") from error
     ids, weights = record["token_ids"], record["weights"]
-    if not ids or len(ids) != len(weights):
+    if len(ids) != len(weights):
         raise UserError(
-            f"{where} has {len(ids)} token_ids and {len(weights)} weights: it needs at least one "
-            "id, and one weight per id."
+            f"{where} has {len(ids)} token_ids and {len(weights)} weights: write one weight per id."
         )
     for name in ("token_ids", "prompt_token_ids", "prefix_token_ids"):
-        valid = range(vocabulary_size)
-        wrong = [i for i in record.get(name, []) if type(i) is not int or i not in valid]
+        wrong = [i for i in record.get(name, []) if not 0 <= i < vocabulary_size]
         if wrong:
             raise UserError(
                 f"{where}: {name} has {short_repr(wrong[0])}, but the expert's ids are 0 to "
@@ -150,26 +143,14 @@ def _checked(record: dict[str, Any], where: str, vocabulary_size: int) -> dict[s
             )
     if len(set(ids)) != len(ids):
         raise UserError(f"{where}: token_ids has the same token twice; add up its weights.")
-    bad = [weight for weight in weights if not _is_number(weight) or weight < 0]
-    if bad or abs(sum(weights) - 1) > 1e-3:
-        found = short_repr(bad[0]) if bad else f"{sum(weights):.4f}"
-        raise UserError(f"{where}: weights must be 0 or more and sum to 1, not {found}.")
-    if record.get("prompt_token_ids") == []:
-        raise UserError(f"{where}: prompt_token_ids is empty; a prompt has at least one token.")
-    divergence = record["kl_divergence"]
-    if record["step"] < 0 or not _is_number(divergence) or divergence < -_ROUNDING:
-        raise UserError(f"{where}: step must be 0 or more and kl_divergence finite and 0 or more.")
+    if abs(sum(weights) - 1) > 1e-3:
+        raise UserError(f"{where}: weights must sum to 1, not {sum(weights):.4g}.")
     if "prefix_token_ids" in record and len(record["prefix_token_ids"]) != record["step"]:
         raise UserError(
             f"{where}: step is {short_repr(record['step'])}, but there are "
             f"{len(record['prefix_token_ids'])} prefix_token_ids: both must be equal."
         )
     return record
-
-
-def _is_number(value: Any) -> bool:
-    """Whether it is a finite number that fits in 32 bits."""
-    return type(value) in (int, float) and -_MAX_NUMBER < value < _MAX_NUMBER
 
 
 def _trajectories(steps: list[dict[str, Any]], name: str) -> Iterator[SupervisedTrajectory]:

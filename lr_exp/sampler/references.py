@@ -3,9 +3,7 @@
 Both have the columns of a rollout.
 """
 
-import logging
 import re
-from bisect import bisect_left
 from collections.abc import Callable, Iterable
 from itertools import islice
 from pathlib import Path
@@ -19,11 +17,9 @@ from lr_exp.errors import UserError
 from lr_exp.inference.generation import WINDOW
 from lr_exp.models.prompt_forms import Prompt
 from lr_exp.models.prompts import render_solution
-from lr_exp.models.vocabulary import text_of
+from lr_exp.models.vocabulary import count_within, text_of
 from lr_exp.sampler.rollout import COLUMNS
 from lr_exp.store.shards import read_shard, shard_paths, write_shard
-
-log = logging.getLogger(__name__)
 
 VERSION = 2
 
@@ -43,27 +39,21 @@ def write_solutions(
 ) -> dict[str, Any]:
     """Writes each question's worked solution, one of `texts`, as a trajectory.
 
-    Args:
-        context: the expert's limit on prompt and answer together, or None.
-
-    Returns:
-        Facts: `answers`, `tokens`, `cut_off` (solutions cut at the limit).
+    `context` limits prompt and answer together. Returns facts: `answers`, `tokens`, `cut_off`
+    (solutions cut at the limit).
 
     Raises UserError: a solution that the tokenizer has no tokens for.
     """
     facts = {"answers": 0, "tokens": 0, "cut_off": 0}
-    separate = 0  # answers that were not read as one text with their prompts
 
     def row(index: int, question: Question, text: str) -> dict[str, Any]:
-        prompt_ids, ids, as_one = render_solution(tokenizer, question.text, text, prompt)
+        prompt_ids, ids = render_solution(tokenizer, question.text, text, prompt)
         if tokenizer.unk_token_id is not None and tokenizer.unk_token_id in ids:
             raise UserError(
                 f"question {question.id}: the expert's tokenizer has no token for part of its "
                 "solution. Remove the question, or choose a method that does not train on human "
                 "solutions."
             )
-        nonlocal separate
-        separate += not as_one
         room = len(ids) if context is None else max(context - len(prompt_ids), 0)
         facts["answers"] += 1
         facts["tokens"] += len(ids[:room])
@@ -79,14 +69,6 @@ def write_solutions(
     rows = (row(i, *pair) for i, pair in enumerate(zip(questions, texts, strict=True)))
     for number, shard in enumerate(iter(lambda: list(islice(rows, _SHARD)), [])):
         write_shard(folder, number, shard, _SCHEMA)
-    if separate:
-        log.warning(
-            "%d of %d solutions (%.1f%%) have other tokens after their prompts than in one text, "
-            "in which a token covers the end of the prompt and the start of the solution.",
-            separate,
-            facts["answers"],
-            100 * separate / facts["answers"],
-        )
     return facts
 
 
@@ -144,5 +126,4 @@ def _last_sentence(tokenizer: Any, token_ids: list[int], text: str) -> int:
     before = text[: boxes(text)[-1][0]]
     end = max((match.end() for match in _SENTENCE_END.finditer(before)), default=0)
     # The token that completes the sentence before belongs to it.
-    places = range(len(token_ids))
-    return bisect_left(places, end, key=lambda n: len(text_of(tokenizer, token_ids[:n])))
+    return count_within(tokenizer, token_ids, end - 1) + 1

@@ -39,7 +39,6 @@ def roll_out(
     """Writes the expert's answers, one shard for each batch, and resumes from finished shards.
 
     Args:
-        expert: without weights where an engine generates.
         batch_size: answers in a batch; another size draws other samples.
         samples: sampled answers to each question; None for one greedy answer. The index of a row is
             its question's index times `samples` plus the sample's number.

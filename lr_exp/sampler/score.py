@@ -168,10 +168,7 @@ def score(
         missing = (path for path in shards if path.name not in done)
         distributed.distribute_jobs(missing, measure, keep)
     steps, prompts = distributed.run_on_rank0(
-        lambda: (
-            sum(map(count_rows, shard_paths(folder))),
-            count_items(trajectories, "prompt_ids"),
-        )
+        lambda: (sum(map(count_rows, shard_paths(folder))), count_items(trajectories, "prompt_ids"))
     )
     flops = sum(model.forward_flops(prompts + steps) for model in (expert, amateur))
     return {"steps": steps, "flops": flops}

@@ -63,7 +63,6 @@ def _supervised(
     counts: Counts,
     student_prompt: Callable[[str], list[int]] | None,
 ) -> Iterator[pa.Table]:
-    """The supervision of each shard."""
     shards = shard_paths(trajectories)
     step_shards = [None] * len(shards) if steps is None else shard_paths(steps)
     masks = kept_by_shard(trajectories, steps, method.select)

@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 
-from lr_exp.errors import UserError, command, guard_tracebacks, printable
+from lr_exp.errors import UserError, command, guard_tracebacks, parser_of, printable
 from lr_exp.store.artifacts import problem_of
 from lr_exp.store.inventory import RUNS, Entry, find_unreferenced, list_entries, prune, users
 from lr_exp.store.run_folder import FAILED, SUMMARY
@@ -26,19 +26,11 @@ _SHOWN_RUNS = 3  # of each artifact
 @command
 def main(words: Sequence[str] | None = None) -> int:
     """Runs a command line; returns 1 if an artifact is damaged, else 0."""
-    parser = argparse.ArgumentParser(
-        prog="python -m lr_exp.store",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    parser = parser_of("lr_exp.store", __doc__)
     parser.add_argument("--store", type=Path, default=Path("runs/store"), help="(%(default)s)")
     commands = parser.add_subparsers(dest="command", required=True)
-    for name, what in (
-        ("list", "list artifacts with their sizes and runs"),
-        ("verify", "check every file against its checksum"),
-        ("prune", "delete artifacts that no run uses"),
-    ):
-        add = commands.add_parser(name, help=what).add_argument
+    for name in ("list", "verify", "prune"):
+        add = commands.add_parser(name).add_argument
         add("--store", type=Path, default=argparse.SUPPRESS, help="before or after the command")
         if name == "prune":
             add("runs", type=Path, nargs="+", help="run folders whose artifacts are kept")

@@ -12,7 +12,7 @@ import shutil
 import stat
 import time
 from collections.abc import Callable
-from contextlib import nullcontext, suppress
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -65,10 +65,9 @@ class Store:
     """A folder of artifacts. Several runs may use it at the same time."""
 
     def __init__(self, root: str | Path, on_use: Callable[[str], None] = lambda name: None) -> None:
-        """Opens the store and creates its folder; raises UserError if it cannot.
+        """Creates the folder; raises UserError if it cannot.
 
-        Args:
-            on_use: called with `stage/address` of each artifact before it is looked up or built.
+        `on_use` is called with `stage/address` of each artifact before it is looked up or built.
         """
         self.root, self._on_use = Path(root), on_use
         self.maker: str | None = None  # id of the run, which built artifacts record as `made_by`
@@ -112,9 +111,8 @@ class Store:
             together: all ranks call `build` with the same folder, and only rank 0 may write to it.
                 Otherwise rank 0 builds and the others wait.
 
-        Raises:
-            UserError: the store is not readable or not writable, or its disk is full. Finished
-                files are kept.
+        Raises UserError: the store is not readable or not writable, or its disk is full. Finished
+        files are kept.
         """
         if together:
             return distributed.run_collectively(lambda build: self._make(recipe, build), build)
@@ -158,11 +156,16 @@ class Store:
         (part / MANIFEST).unlink(missing_ok=True)
         for path in part.rglob("*.tmp"):  # of killed processes
             path.unlink(missing_ok=True)
-        clock = _Clock(part / ".seconds")
-        with clock:
+        clock, began = part / ".seconds", time.perf_counter() - _seconds_so_far(part / ".seconds")
+        write_atomically(clock, str(time.perf_counter() - began))
+        try:
             facts = build(part)
-        mode = stat.S_IMODE(clock.path.stat().st_mode)
-        clock.path.unlink()
+        finally:
+            seconds = time.perf_counter() - began
+            with suppress(OSError):  # the disk may be full: the build's own error matters
+                write_atomically(clock, str(seconds))
+        mode = stat.S_IMODE(clock.stat().st_mode)
+        clock.unlink()
         files = {}
         for path in sorted(path for path in part.rglob("*") if path.is_file()):
             status = path.stat()
@@ -172,7 +175,7 @@ class Store:
             name = str(path.relative_to(part))
             files[name] = {"sha256": file_digest(path), "bytes": status.st_size}
         manifest = {**vars(recipe), "address": recipe.address, "facts": facts}
-        manifest |= {"seconds": clock.seconds, "made_by": self.maker, "files": files}
+        manifest |= {"seconds": seconds, "made_by": self.maker, "files": files}
         write_atomically(part / MANIFEST, json.dumps(manifest, indent=1, ensure_ascii=False))
         try:
             part.rename(folder)
@@ -194,28 +197,13 @@ class Store:
         )
 
 
-class _Clock:
-    """Build time in seconds, summed over interrupted attempts in a file next to the built ones.
-
-    For an attempt that was killed, the time until its last write counts.
-    """
-
-    def __init__(self, path: Path) -> None:
-        self.path, self.seconds = path, 0.0
-        with suppress(OSError, ValueError):
-            self.seconds = float(path.read_text("utf-8"))
-            newest = max(entry.stat().st_mtime for entry in path.parent.rglob("*"))
-            self.seconds += newest - path.stat().st_mtime
-
-    def __enter__(self) -> None:
-        write_atomically(self.path, str(self.seconds))
-        self._start = time.perf_counter()
-
-    def __exit__(self, kind: object, *_: object) -> None:
-        self.seconds += time.perf_counter() - self._start
-        # After a failed build (the disk may be full) the build's own error matters.
-        with suppress(OSError) if kind else nullcontext():
-            write_atomically(self.path, str(self.seconds))
+def _seconds_so_far(clock: Path) -> float:
+    """Build time of interrupted attempts; of one that was killed, the time until its last write."""
+    try:
+        newest = max(entry.stat().st_mtime for entry in clock.parent.rglob("*"))
+        return float(clock.read_text("utf-8")) + newest - clock.stat().st_mtime
+    except (OSError, ValueError):
+        return 0.0
 
 
 def _set_aside(folder: Path, problem: str | None) -> None:

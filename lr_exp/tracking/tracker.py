@@ -9,8 +9,7 @@ from typing import Any
 from lr_exp.config.settings import WandbSettings
 from lr_exp.store import Artifact
 from lr_exp.store.run_folder import METRICS
-from lr_exp.tracking.sink import RunIdentity
-from lr_exp.tracking.wandb_sink import start_wandb
+from lr_exp.tracking.wandb_sink import RunIdentity, start_wandb
 
 
 class Tracker:

@@ -13,6 +13,7 @@ import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -24,7 +25,6 @@ from lr_exp.errors import first_line, map_strings, printable
 from lr_exp.store import MANIFEST, Artifact
 from lr_exp.store.run_folder import METRICS
 from lr_exp.tracking.metric_names import CURVES, STEP_AXES, SUMMARIES, step_axis
-from lr_exp.tracking.sink import RunIdentity, Sink
 
 log = logging.getLogger(__name__)
 
@@ -38,6 +38,27 @@ DEFAULT_PROJECT = "lr_exp"
 _ARTIFACT_TYPES = {"adapter": "model", "grades": "answers"}
 _SKIPPED_FOLDERS = ("snapshots",)  # copies of the adapter during training
 _REDUCE = {"min": min, "max": max, "last": operator.itemgetter(-1)}
+
+
+@dataclass(frozen=True)
+class RunIdentity:
+    """Identifies a run in W&B."""
+
+    id: str
+    name: str
+    job_type: str
+
+
+class Sink:
+    """Records nothing: for runs without W&B, and as the base of `WandbSink`."""
+
+    # Metrics that are not finite are passed as None; the points of a curve are (x, y).
+    def log(self, family: str, step: int, metrics: Mapping[str, float | None]) -> None: ...
+    def curve(self, name: str, axis: str, points: Sequence[tuple[float, float]]) -> None: ...
+    def table(self, name: str, columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> None: ...
+    def summarize(self, values: Mapping[str, Any]) -> None: ...
+    def artifact(self, artifact: Artifact, metadata: Mapping[str, Any]) -> None: ...
+    def close(self, failed: bool) -> None: ...
 
 
 def start_wandb(

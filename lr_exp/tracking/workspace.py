@@ -50,7 +50,6 @@ AXIS_TITLES = {
     "eval/step": "optimizer steps",  # the untrained expert is at 0
     KL_AXIS: "KL between expert and amateur (nats; the last bin is open-ended)",
     POSITION_AXIS: "token position",
-    "RelativeTime(Process)": "time since the start",
 }
 _ACCURACY = "accuracy (0 to 1)"
 
@@ -58,12 +57,6 @@ _ACCURACY = "accuracy (0 to 1)"
 def _line(title: str, metric: str, x: str, unit: str, **shown: Any) -> Any:
     titles = {"title": title, "title_x": AXIS_TITLES[x], "title_y": unit}
     return wr.LinePlot(**titles, x=x, y=[metric], max_runs_to_show=_MAX_RUNS, **shown)
-
-
-def _system(title: str, pattern: str, unit: str) -> Any:
-    x = "RelativeTime(Process)"
-    titles = {"title": title, "title_x": AXIS_TITLES[x], "title_y": unit}
-    return wr.LinePlot(**titles, x=x, metric_regex=f"system/{pattern}")
 
 
 def _bars(title: str, unit: str, *metrics: str) -> Any:
@@ -81,7 +74,6 @@ def _gain_by(what: str, x: Any) -> Any:  # scatter plots have no axis titles
 
 
 def workspace_panels(benchmarks: Sequence[str]) -> dict[str, list[Any]]:
-    """The panels of the workspace by section."""
     step, tokens, nats = "distill/step", "distill/tuned_tokens", "nats per kept step"
     names = {benchmark: benchmark_label(benchmark) for benchmark in benchmarks}
     differ, agree = "sample/kl_mean_other_top1", "sample/kl_mean_same_top1"
@@ -128,12 +120,6 @@ def workspace_panels(benchmarks: Sequence[str]) -> dict[str, list[Any]]:
             _gain_by("expert minus amateur accuracy", wr.SummaryMetric("eval/gap")),
             _gain_by("beta (nats)", wr.Config("cell.beta")),
             _gain_by("alpha", wr.Config("cell.alpha")),
-        ],
-        "System": [
-            _system("CPU and GPU utilization", r"(cpu|gpu\.\d+\.gpu)", "%"),
-            _system("Threads", r"proc\.cpu\.threads", "threads"),
-            _system("Process memory", r"proc\.memory\.rssMB", "MB"),
-            _system("GPU memory", r"gpu\.\d+\.memoryAllocatedBytes", "bytes"),
         ],
     }
 

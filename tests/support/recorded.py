@@ -117,11 +117,6 @@ class Record:
         return _kind(self.summary, name)
 
     @property
-    def machine(self) -> set[str]:
-        """Names of W&B's system metrics, as its pages name them."""
-        return {f"system/{name}" for row in self.of("stats") for name in row["item"]}
-
-    @property
     def artifacts(self) -> dict[str, dict[str, Any]]:
         """Finished stages by name, without the artifacts that W&B makes of tables."""
         rows = self.of("artifact")

@@ -53,8 +53,7 @@ class Engine(Protocol):
 
         The expert's own weights are not used.
 
-        Raises:
-            UserError: the engine's model has another vocabulary, or it does not support adapters.
+        Raises UserError: the engine's model has another vocabulary, or it takes no adapters.
         """
         ...
 
@@ -82,10 +81,7 @@ def truncated(token_ids: Sequence[int], stop_ids: Sequence[int], max_new_tokens:
 
 
 def last_known_identity(engine: Engine, path: Path) -> dict[str, Any]:
-    """The engine's identity, saved to `path`; the saved one if the server does not respond.
-
-    With it, stored answers are found even after their server was stopped.
-    """
+    """The engine's identity, saved to `path`; the saved one after the server was stopped."""
     try:
         identity = engine.identity
     except UnreachableError as error:

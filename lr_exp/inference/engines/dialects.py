@@ -23,8 +23,7 @@ class Completions:
     def complete(self, request: Request) -> Decoded:
         """The continuation of a prompt; it may end at a stop token of the server's own.
 
-        Raises:
-            UnreachableError, UserError: the request failed or was rejected.
+        Raises UnreachableError, UserError: the request failed or was rejected.
         """
 
         def read(response: Response) -> Decoded:

@@ -51,11 +51,9 @@ class ServerEngine:
     """A server at `server.url`."""
 
     def __init__(self, settings: ServerSettings) -> None:
-        if settings.url is None:
-            raise UserError("server.url is required: add server.url=http://HOST:PORT.")
         self._settings = settings
         self._endpoint = Endpoint(
-            settings.url,
+            str(settings.url),  # which `Settings` requires with this engine
             timeout=settings.timeout,
             attempts=settings.attempts,
             connections=settings.concurrency,
@@ -87,7 +85,6 @@ class ServerEngine:
 
     @contextmanager
     def open(self, expert: LanguageModel, adapter: Path | None = None) -> Iterator[Generate]:
-        """See `Engine.open`."""
         dialect = self._dialect(expert)
         self._check_vocabulary(dialect, expert)
         with self._served_model(adapter) as model:
