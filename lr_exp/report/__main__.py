@@ -19,12 +19,13 @@ def main(words: Sequence[str] | None = None) -> int:
     parser.add_argument("--out", type=Path, help="folder of the report (default: DIR/report)")
     chosen = parser.parse_args(words)
     from lr_exp.report.build import build, write
+    from lr_exp.store.run_folder import PAGE
 
     out = chosen.out or chosen.folder / "report"
     report = build(chosen.folder, out)
     write(report, out)
     print(printable(redact(report.shown)))
-    where = f"Report: {out / 'report.md'} and report.html ({len(report.files)} files in {out})"
+    where = f"Report: {out / PAGE} ({len(report.files)} files in {out})"
     print(printable(redact(where)))
     return 0
 

@@ -12,12 +12,12 @@ from lr_exp.progress import duration
 from lr_exp.report import names
 from lr_exp.report.analyse.comparable import flat, grouped, machine
 from lr_exp.report.analyse.rows import sweeps
-from lr_exp.report.document import MICRO, reading_notes
 from lr_exp.report.figures import Image, images_of
 from lr_exp.report.page.accuracy_change import Change, accuracy_change_table, accuracy_changes
 from lr_exp.report.page.answers import read_pairs
 from lr_exp.report.page.audit_figure import audit_figure
 from lr_exp.report.page.audit_table import audit_table
+from lr_exp.report.page.reading_notes import MICRO, reading_notes
 from lr_exp.report.page.render import Section, page, render, section
 from lr_exp.report.page.trajectories import DamagedError, Trajectories, read_trajectories
 from lr_exp.report.read.json_file import read_json_lines, reason_of
@@ -101,7 +101,9 @@ def run_page(folder: Path, found: Found, store: Store | None = None) -> str:
     return page(
         f"{label}, amateur {run.amateur}" if run.amateur else label,
         "Run report",
-        render("head.html", status=_status(run), choices=_choices(run), tiles=tiles + _tiles(run)),
+        render(
+            "head.html", status=_status(run), choices=choices_of(run), tiles=tiles + _tiles(run)
+        ),
         sections,
         notes,
     )
@@ -136,7 +138,7 @@ def _status(run: Run) -> list[tuple[str, str]]:
     return lines
 
 
-def _choices(run: Run) -> dict[str, str | None]:
+def choices_of(run: Run) -> dict[str, str | None]:
     """The choices that produced the results; None where unknown."""
     versions = run.summary.versions or {}
     packages = [name for name in ("lr_exp", "torch", "transformers") if name in versions]

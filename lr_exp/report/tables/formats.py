@@ -1,10 +1,9 @@
-"""Formats tables as Markdown, CSV, LaTeX and plain text.
+"""Formats tables as CSV, LaTeX and plain text.
 
 Names and errors come from users and models. Escaping keeps them from becoming markup, spreadsheet
 formulas, LaTeX commands or terminal control sequences.
 """
 
-import re
 import unicodedata
 from collections.abc import Callable, Sequence
 
@@ -17,10 +16,6 @@ from lr_exp.report.tables.table import PUBLISHED, REMARK, Table
 tabulate.MIN_PADDING = 0  # headings need no more space than cells
 WIDTH = 100  # characters; wider plain tables are split
 
-# Emphasis, code, links, cells and formulas in Markdown; underscores within words are harmless.
-_INLINE = re.compile(r"[\\`*\[\]|~$]|(?<![A-Za-z0-9])_|_(?![A-Za-z0-9])")
-# Headings, quotations, lists and rules at the start of a line.
-_BLOCK = re.compile(r"^((?:\d+(?=[.)](?:\s|$)))?)([#>=.)]|[-+](?![0-9]))")
 # The last four are full-width forms of the first four, which some spreadsheets treat alike.
 _FORMULA = ("=", "+", "-", "@", "\t", "\r", "\uff1d", "\uff0b", "\uff0d", "\uff20")
 # What Styler does not escape; other letters outside ASCII lose their accents.
@@ -41,17 +36,6 @@ _LATEX = str.maketrans(
 def one_line(text: str) -> str:
     """Text without line breaks, with control characters and lone surrogates escaped."""
     return printable(" ".join(text.split()))
-
-
-def markdown_text(text: str) -> str:
-    """Text escaped for Markdown and HTML, at any place in a line."""
-    safe = one_line(text).replace("&", "&amp;").replace("<", "&lt;")
-    return _BLOCK.sub(r"\1\\\2", _INLINE.sub(r"\\\g<0>", safe))
-
-
-def markdown_table(table: Table) -> str:
-    """A pipe table."""
-    return _aligned(table, range(len(table.columns)), "pipe", markdown_text)
 
 
 def csv_text(table: Table) -> str:
