@@ -1,21 +1,15 @@
 """Figures of one run; each drawing function returns None where the run lacks the data."""
 
 import math
-from typing import Any
 
 import numpy as np
 
 from lr_exp.report.analyse import paired
-from lr_exp.report.figures.figure import Figure, label_rows, legend_below, panel_grid, whiskers
-from lr_exp.report.figures.style import GREY, MUTED, method_look
-from lr_exp.report.names import benchmark_label
+from lr_exp.report.figures.figure import Figure, panel_grid
+from lr_exp.report.figures.style import GREY, method_look
 from lr_exp.report.read.json_file import is_number
 from lr_exp.report.read.runs import Run
 
-_GAIN_CAPTION = (
-    "Accuracy (pass@1 in %) on each benchmark before and after tuning. Whiskers show 95 % "
-    "intervals over the n questions (Wilson)."
-)
 _TRAINING_CAPTION = (
     "Training metrics by optimizer step. Student entropy is the mean entropy of the tuned model's "
     "next-token distribution at the tokens trained on; 0 means that it predicts a single token."
@@ -92,39 +86,3 @@ def training_curves(run: Run) -> Figure | None:
     panels[-1].set_xlabel("optimizer step")
     mpl_figure.align_ylabels()
     return Figure("training_curves", "Training", _TRAINING_CAPTION, mpl_figure)
-
-
-def gain_by_benchmark(run: Run) -> Figure | None:
-    before, after = run.results("expert"), run.results("tuned")
-    names = [name for name in run.benchmarks if name in before and name in after]
-    if not names:
-        return None
-    mpl_figure, (axes,) = panel_grid(1, 1, 0.34 * len(names) + 0.8)
-    look = method_look(run.method)
-    hollow: dict[str, Any] = {"color": GREY, "marker": "o", "markerfacecolor": "w"}
-    filled: dict[str, Any] = {"color": look.colour, "marker": look.marker}
-    drawn = {}
-    for results, label, shift, style in (
-        (before, "before", -0.13, hollow),
-        (after, "after", 0.13, filled),
-    ):
-        shares = [paired.accuracy_from_counts(results[name]) for name in names]
-        drawn[label] = axes.errorbar(
-            [100 * share.mean for share in shares],
-            [y + shift for y in range(len(names))],
-            xerr=whiskers(shares),
-            linestyle="",
-            elinewidth=1,
-            label=label,
-            zorder=3,
-            **style,
-        )
-    for y, name in enumerate(names):
-        ends = [100 * results[name].accuracy for results in (before, after)]
-        axes.plot(ends, [y - 0.13, y + 0.13], color=MUTED, linewidth=0.8, zorder=2)
-    labels = [f"{benchmark_label(name)}\n(n = {after[name].total:,})" for name in names]
-    label_rows(axes, labels, "accuracy (%)")
-    axes.set_xlim(-3, 103)
-    legend_below(mpl_figure, drawn)
-    title = "Accuracy before and after, by benchmark"
-    return Figure("gain_by_benchmark", title, _GAIN_CAPTION, mpl_figure)

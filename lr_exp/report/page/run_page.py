@@ -63,7 +63,7 @@ def run_page(folder: Path, found: Found, store: Store | None = None) -> str:
             "Results",
             first_tables=[table] if table else [],
             last_is_sum=len(changes) > 1,
-            figures=_named(figures, "gain_by_benchmark", "gain_parts"),
+            figures=_named(figures, "gain_parts"),
             tables=[one for one in tables if one.section == "results"],
             remarks=[*nothing, *pairs.refused, *dict.fromkeys(sweep.notes)],
         )
