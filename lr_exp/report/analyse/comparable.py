@@ -10,45 +10,23 @@ from lr_exp.report.read.summary import Results
 T = TypeVar("T")
 K = TypeVar("K", bound=Hashable)
 
-# Settings that do not change results, or that are part of a row's label.
 _IGNORED = {
-    "alpha",
-    "benchmarks",  # the evaluated ones are compared
-    "beta",
-    "device",  # in provenance; gives a note
-    "distiller.learning_rate",
-    "distiller.merge",
-    "distiller.snapshot_every",
-    "dtype",  # in provenance, where `auto` is resolved
-    "evaluator.decoder",
-    "evaluator.gap",
-    "evaluator.pass_at",
-    "evaluator.samples",
-    "evaluator.temperature",
-    "hub_root",
+    # In the label of a row.
+    *("alpha", "beta", "seed", "distiller.learning_rate", "evaluator.decoder", "sampler.prompt"),
+    # They do not change the results that a row has.
+    *("benchmarks", "distiller.merge", "distiller.snapshot_every", "evaluator.gap"),
+    *("evaluator.pass_at", "evaluator.samples", "evaluator.temperature", "sampler.export"),
+    *("config_dirs", "hub_root", "overrides", "stages", "store", "sweep"),
+    *("server.attempts", "server.concurrency", "server.timeout", "server.url"),
+    # In the provenance, where `auto` is resolved; another device gives a note.
+    *("device", "dtype"),
     "prompt_date",  # in the models' fingerprints, where a template prints it
-    "config_dirs",
-    "overrides",
-    "sampler.export",
-    "sampler.prompt",
-    "seed",
-    "server.attempts",
-    "server.concurrency",
-    "server.timeout",
-    "server.url",
-    "stages",
-    "store",
-    "sweep",
 }
 # They change at most rounding, and give a note.
 _RESOURCES = {
-    "distiller.checkpoint_every",
-    "distiller.log_every",
-    "distiller.parallel",
-    "distiller.tokens_per_pass",
-    "evaluator.batch_size",
-    "sampler.batch_size",
-    "sampler.tokens_per_pass",
+    *("distiller.checkpoint_every", "distiller.log_every", "distiller.parallel"),
+    *("distiller.tokens_per_pass", "sampler.tokens_per_pass"),
+    *("evaluator.batch_size", "sampler.batch_size"),
 }
 _MODEL_PLACE = {"path", "revision", "package", "package_path", "fallback_path"}
 SEPARATE = "Report the runs' folders separately"
