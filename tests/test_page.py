@@ -70,7 +70,7 @@ def test_shows_the_summary(page):
     for expected in (
         "LightReasoner: expert micro, amateur micro",
         *("50.0 → 62.5 %", "+12.5 points"),  # micro_add 25 to 75, micro_plain 75 to 50
-        "20.0 % 200 of 1,000 steps",
+        "20.0 % (200 of 1,000)",
         "micro_add 25.0 ± 44.9 75.0 ± 44.9 +50.0 -26.3 to +93.0 2 0",
         "micro_plain 75.0 ± 44.9 50.0 ± 35.0 -25.0 -71.7 to +38.3 0 1",
         "Warning: The gap is tiny.",

@@ -39,7 +39,6 @@ _HEADINGS = {
     "damaged": "This run's record is damaged:",
     "unfinished": "This run has not finished.",
 }
-_Tile = tuple[str, str, str, str]  # a headline number: label, value, unit, detail
 
 
 def run_page(folder: Path, found: Found, store: Store | None = None) -> str:
@@ -47,7 +46,7 @@ def run_page(folder: Path, found: Found, store: Store | None = None) -> str:
     run = next(iter(found.every), None) or read_unfinished(folder, folder.resolve().name)
     figures = {figure.name: figure for figure in images_of(run, store)}
     tables: list[Table] = []
-    tiles: list[_Tile] = []
+    changes: dict[str, Change] = {}
     results = settings = None
     notes = [MICRO] if names.is_micro(run.expert, run.amateur) else []
     if found.runs:
@@ -55,7 +54,6 @@ def run_page(folder: Path, found: Found, store: Store | None = None) -> str:
         tables, pairs = tables_of(sweep, "results")
         notes = reading_notes(found, tables)
         changes = accuracy_changes(sweep, pairs)
-        tiles = _accuracy_tiles(changes)
         table = accuracy_change_table(changes)
         nothing = [] if table else ["Nothing was evaluated."]
         results = section(
@@ -101,9 +99,7 @@ def run_page(folder: Path, found: Found, store: Store | None = None) -> str:
     return page(
         f"{label}, amateur {run.amateur}" if run.amateur else label,
         "Run report",
-        render(
-            "head.html", status=_status(run), choices=choices_of(run), tiles=tiles + _tiles(run)
-        ),
+        render("head.html", status=_status(run), facts=_numbers(run, changes) | choices_of(run)),
         sections,
         notes,
     )
@@ -159,42 +155,31 @@ def choices_of(run: Run) -> dict[str, str | None]:
     }
 
 
-def _tiles(run: Run) -> list[_Tile]:
-    tiles = []
+def _numbers(run: Run, changes: dict[str, Change]) -> dict[str, str]:
+    """The headline numbers."""
+    numbers = {}
+    for name, change in [*changes.items()][-1:]:  # the average, or the only benchmark
+        scope = f"average of {len(changes) - 1} benchmarks" if len(changes) > 1 else name
+        if change.before is not None:
+            shares = cell.change(*(one.mean for one in (change.before, change.after) if one))
+            numbers["accuracy"] = f"{shares} % ({scope})"
+        if change.gain is not None:
+            gain, interval = cell.signed(100 * change.gain.mean), cell.between(change.gain.ci95)
+            numbers["gain"] = f"{gain} points (95 % interval: {interval})"
     sample, distill = run.sample, run.distill
     if sample.steps:
         kept = sample.kept or 0
-        detail = f"{kept:,} of {sample.steps:,} steps"
-        if sample.moving is not None:
-            detail += f", {sample.moving:,} of them moving"
-        tiles.append(("Steps kept", f"{100 * kept / sample.steps:.1f}", " %", detail))
+        moving = "" if sample.moving is None else f", {sample.moving:,} of them moving"
+        share = f"{100 * kept / sample.steps:.1f} %"
+        numbers["steps kept"] = f"{share} ({kept:,} of {sample.steps:,}{moving})"
     if distill.tuned_tokens:
-        steps = distill.optimizer_steps
-        detail = f"in {steps:,} optimizer steps" if steps else ""
-        if distill.passes is not None:
-            detail += f", {distill.passes:,.1f} passes over {distill.kept_steps:,} kept steps"
-        tiles.append(("Tuned tokens", f"{distill.tuned_tokens:,}", "", detail))
+        numbers["tuned tokens"] = f"{distill.tuned_tokens:,}"
+        if distill.passes and distill.kept_steps:
+            passes = f"{distill.passes:,.1f} passes over {distill.kept_steps:,} kept steps"
+            numbers["tuned tokens"] += f" ({passes})"
     if sample.seconds is not None and distill.seconds is not None:
-        detail = "from the store" if sample.reused and distill.reused else ""
-        seconds = duration(sample.seconds + distill.seconds)
-        tiles.append(("Sampling and tuning time", seconds, "", detail))
-    return tiles
-
-
-def _accuracy_tiles(changes: dict[str, Change]) -> list[_Tile]:
-    if not changes:
-        return []
-    *others, (name, change) = changes.items()
-    before, after, gain = change.before, change.after, change.gain
-    if before is None:
-        return []
-    accuracies = " → ".join(f"{100 * one.mean:.1f}" for one in (before, after) if one)
-    scope = f"average of {len(others)} benchmarks" if others else name
-    tiles = [("Accuracy", accuracies, " %", scope)]
-    if gain is not None:
-        detail = f"95 % interval: {cell.between(gain.ci95)}"
-        tiles.append(("Gain", cell.signed(100 * gain.mean), " points", detail))
-    return tiles
+        numbers["sampling and tuning"] = duration(sample.seconds + distill.seconds)
+    return numbers
 
 
 def _reader(run: Run, shown: Trajectories | None, damage: str) -> Section | None:

@@ -32,12 +32,12 @@ def sweep_page(title: str, found: Found, sweeps: Sequence[SweepSection], out: Pa
     """The whole page, whose links are relative to its folder `out`."""
     counts = f"{found.counts} and {len(found.unfinished):,} unfinished runs."
     status = [("Note:", note) for note in found.notes]
-    choices: dict[str, dict[str, None]] = {"runs": {counts: None}}
+    facts: dict[str, dict[str, None]] = {"runs": {counts: None}}
     for run in found.runs:
         for key, value in choices_of(run).items():
-            choices.setdefault(key, {}).update({value: None} if value else {})
-    listed = {key: ", ".join(values) for key, values in choices.items()}
-    head = render("head.html", status=status, choices=listed, tiles=[])
+            facts.setdefault(key, {}).update({value: None} if value else {})
+    listed = {key: ", ".join(values) for key, values in facts.items()}
+    head = render("head.html", status=status, facts=listed)
     sections = [
         section(
             f"sweep-{index}",
