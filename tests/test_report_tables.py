@@ -348,11 +348,11 @@ def _nasty_table() -> Table:
 
 def test_latex_commands_are_escaped():
     heading, _, line = latex_table(_nasty_table()).splitlines()[3:6]
-    assert heading == r"variant & AVG \\"
-    assert r"\textbackslash input\{a\}" in line
+    assert heading.split() == ["variant", "&", "AVG", r"\\"]
+    assert r"\textbackslash{}input\{a\}" in line
     assert r"100\%" in line
     assert r"\$x\_1\$" in line
-    assert r"$<$script$>$" in line
+    assert r"\ensuremath{<}script\ensuremath{>}" in line
     assert line.endswith(r"& 1.0 $\pm$ 0.5 \\")
     assert line.isascii()
 
@@ -360,13 +360,14 @@ def test_latex_commands_are_escaped():
 def test_latex_labels_published_columns():
     columns = [Column("variant", is_text=True), Column("AVG"), Column("published", under="AVG")]
     table = Table("t", "T", columns, [["[x]", "1", "2"]], [])
-    assert latex_table(table).splitlines() == [
+    lines = latex_table(table).splitlines()
+    assert [" ".join(line.split()) for line in lines] == [
         r"% \usepackage{booktabs}",
         r"\begin{tabular}{lrr}",
         r"\toprule",
         r"variant & AVG & AVG published \\",
         r"\midrule",
-        r"{[x]} & 1 & 2 \\",  # braces: a line break would read [x] as its argument
+        r"{[}x] & 1 & 2 \\",  # braces: a line break would read [x] as its argument
         r"\bottomrule",
         r"\end{tabular}",
     ]
