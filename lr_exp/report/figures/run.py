@@ -1,12 +1,10 @@
 """Figures of one run; each drawing function returns None where the run lacks the data."""
 
-import math
-
 import numpy as np
 
 from lr_exp.report.analyse import paired
 from lr_exp.report.figures.figure import Figure, panel_grid
-from lr_exp.report.figures.style import GREY, method_look
+from lr_exp.report.figures.style import method_look
 from lr_exp.report.read.json_file import is_number
 from lr_exp.report.read.runs import Run
 
@@ -14,7 +12,6 @@ _TRAINING_CAPTION = (
     "Training metrics by optimizer step. Student entropy is the mean entropy of the tuned model's "
     "next-token distribution at the tokens trained on; 0 means that it predicts a single token."
 )
-_MAX_POSITION_BINS = 40  # beyond it, neighbouring bins are merged
 _CURVES = {  # in metrics.jsonl
     "loss": "loss\n(nats)",
     "entropy": "student entropy\n(nats)",
@@ -27,17 +24,14 @@ def kept_by_position(run: Run) -> Figure | None:
     counts = run.sample.by_position
     if not counts or not any(counts.steps) or counts.kept == counts.steps:
         return None  # a flat line at 100 %
-    merged = math.ceil(len(counts.steps) / _MAX_POSITION_BINS)
-    starts = range(0, len(counts.steps), merged)
-    steps, kept = (np.add.reduceat(of_bins, starts) for of_bins in (counts.steps, counts.kept))
-    edges = counts.bin_tokens * merged * np.arange(len(steps) + 1)
+    steps, kept = np.array(counts.steps), np.array(counts.kept)
     known = np.flatnonzero(steps)
     share = 100 * kept[known] / steps[known]
     low, high = 100 * np.array([paired.wilson(kept[i] / steps[i], steps[i]) for i in known]).T
     look = method_look(run.method)
-    mpl_figure, (upper, lower) = panel_grid(2, 1, 1.35, sharex=True, height_ratios=(2.2, 1))
-    upper.errorbar(
-        (edges[:-1] + edges[1:])[known] / 2,
+    mpl_figure, (axes,) = panel_grid(1, 1, 2)
+    axes.errorbar(
+        counts.bin_tokens * (known + 0.5),
         share,
         yerr=[share - low, high - share],
         color=look.colour,
@@ -46,21 +40,14 @@ def kept_by_position(run: Run) -> Figure | None:
         elinewidth=0.8,
         clip_on=False,  # keeps the marker of a share of 0 whole
     )
-    upper.set_ylim(bottom=0)
-    upper.set_ylabel("kept steps (%)")
-    lower.stairs(steps, edges, color=GREY, fill=True)
-    lower.set_ylim(bottom=0)
-    lower.set_xlim(0, edges[-1])
-    lower.yaxis.set_major_formatter(lambda count, _: f"{count:,.0f}")
-    lower.yaxis.get_major_locator().set_params(nbins=3)
-    is_scored = run.sample.histogram is not None  # against an amateur
-    lower.set_ylabel("scored\nsteps" if is_scored else "steps")
-    lower.set_xlabel("position in the answer (tokens)")
-    mpl_figure.align_ylabels()
+    axes.set_ylim(bottom=0)
+    axes.set_xlim(0, counts.bin_tokens * len(steps))
+    axes.set_ylabel("kept steps (%)")
+    axes.set_xlabel("position in the answer (tokens)")
+    scored = "scored " if run.sample.histogram else ""  # against an amateur
     caption = (
-        f"Share of {'scored ' if is_scored else ''}steps that were kept, by the token's position "
-        "in its answer. Whiskers show 95 % intervals (Wilson). Below: the number of steps at "
-        "these positions. The last bin includes all later positions."
+        f"Share of {scored}steps that were kept, by the token's position in its answer. Whiskers "
+        "show 95 % intervals (Wilson). The last bin includes all later positions."
     )
     return Figure("kept_by_position", "Kept steps by position in the answer", caption, mpl_figure)
 
