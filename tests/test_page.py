@@ -12,9 +12,10 @@ from typing import Any
 
 import pytest
 
+from lr_exp.errors import UserError
 from lr_exp.report.__main__ import main
 from lr_exp.report.page import write_run_page
-from lr_exp.report.page.trajectories import DamagedError, read_trajectories
+from lr_exp.report.page.trajectories import read_trajectories
 from tests.support.html_page import Page
 from tests.support.run_folders import result, write_failed, write_metrics, write_run
 from tests.support.trajectories_file import (
@@ -334,7 +335,7 @@ UNREADABLE = ['{"version": 1, "tok', "", "[1, 2]", "[" * 100_000, " " * 2**21]
 def test_invalid_trajectories_are_refused(tmp_path, old, new, message):
     path = write_trajectories(tmp_path)
     path.write_text(path.read_text().replace(old, new) if old else new)
-    with pytest.raises(DamagedError, match=message):
+    with pytest.raises(UserError, match=message):
         read_trajectories(tmp_path)
 
 

@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from lr_exp.errors import UserError
 from lr_exp.progress import duration
 from lr_exp.report import names
 from lr_exp.report.analyse.comparable import flat, grouped, machine
@@ -19,7 +20,7 @@ from lr_exp.report.page.audit_figure import audit_figure
 from lr_exp.report.page.audit_table import audit_table
 from lr_exp.report.page.reading_notes import MICRO, reading_notes
 from lr_exp.report.page.render import Section, page, render, section
-from lr_exp.report.page.trajectories import DamagedError, Trajectories, read_trajectories
+from lr_exp.report.page.trajectories import read_trajectories
 from lr_exp.report.read.json_file import read_json_lines, reason_of
 from lr_exp.report.read.run import Incomplete, Run, read_unfinished
 from lr_exp.report.read.runs import Found
@@ -69,15 +70,10 @@ def run_page(folder: Path, found: Found, store: Store | None = None) -> str:
     in_sections = grouped(tables, lambda table: table.section)
     profile = in_sections.get("divergence", [])
     is_scored = profile or run.sample.histogram
-    trajectories, broken = None, ""
-    try:
-        trajectories = read_trajectories(run.folder)
-    except DamagedError as reason:
-        broken = str(reason)
     sections = [
         results,
         section("explanations", "Explanations", tables=in_sections.get("explanations", [])),
-        _reader(run, trajectories, broken),
+        _reader(run),
         section(
             "divergence",
             "Where the models diverge" if is_scored else "Which steps were kept",
@@ -182,7 +178,12 @@ def _numbers(run: Run, changes: dict[str, Change]) -> dict[str, str]:
     return numbers
 
 
-def _reader(run: Run, shown: Trajectories | None, damage: str) -> Section | None:
+def _reader(run: Run) -> Section | None:
+    shown, damage = None, ""
+    try:
+        shown = read_trajectories(run.folder)
+    except UserError as reason:
+        damage = str(reason)
     note = "" if run.summary.sample is None else f"There is no {TRAJECTORIES} in the run's folder."
     if shown is not None:
         note = "" if shown.answers else "No answer was sampled."
