@@ -3,18 +3,14 @@
 Counts cover all questions; a page shows a bounded number of them.
 """
 
-import json
 from collections import Counter
-from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from string import ascii_uppercase
-from typing import Any, TypeVar
+from typing import Any
 
 from lr_exp.report.analyse.comparable import grouped
 from lr_exp.report.names import benchmark_label
 from lr_exp.report.read.run import WHO, AnswersMissingError, Run
-
-T = TypeVar("T")
 
 _OUTCOMES = {  # by correctness before and after
     (False, True): "won",
@@ -22,10 +18,9 @@ _OUTCOMES = {  # by correctness before and after
     (True, True): "both right",
     (False, False): "both wrong",
 }
-_MAX_SHOWN = 12  # per benchmark and outcome
+_MAX_SHOWN = 144  # pairs, and at most 12 of a benchmark and outcome
 _MAX_OUTPUT_CHARS = 3_000
 _MAX_QUESTION_CHARS = 2_000
-_MAX_BYTES = 400_000  # of all pairs as JSON
 
 
 @dataclass(frozen=True)
@@ -50,26 +45,19 @@ class AnswerPairs:
 
 
 def read_pairs(run: Run) -> AnswerPairs:
-    """The run's pairs of answers; as many of them are shown as fit into the page."""
+    """The run's pairs of answers; fewer of each benchmark are shown if there are several."""
     counts, shown, missing = {}, [], []
-    for name in run.results("expert"):
-        if name in run.results("tuned"):
-            try:
-                outcomes = _outcomes(run, name)
-            except AnswersMissingError as reason:
-                missing.append(f"{name}: {reason}.")
-                continue
-            counts[name] = Counter(outcomes.values())
-            shown += _pairs(run, name, outcomes)
-    limit = _MAX_SHOWN
-    while limit and _bytes(shown) > _MAX_BYTES:
-        limit = limit * 2 // 3
-        shown = _spaced_by(shown, lambda pair: (pair["benchmark"], pair["outcome"]), limit)
+    names = [name for name in run.results("expert") if name in run.results("tuned")]
+    for name in names:
+        try:
+            outcomes = _outcomes(run, name)
+        except AnswersMissingError as reason:
+            missing.append(f"{name}: {reason}.")
+            continue
+        counts[name] = Counter(outcomes.values())
+        limit = max(1, min(12, _MAX_SHOWN // len(names) // len(_OUTCOMES)))
+        shown += _pairs(run, name, outcomes, limit)
     return AnswerPairs(counts, shown, missing)
-
-
-def _bytes(pairs: Sequence[dict[str, Any]]) -> int:
-    return len(json.dumps(pairs, ensure_ascii=False).encode(errors="replace"))
 
 
 def _outcomes(run: Run, benchmark: str) -> dict[str, str]:
@@ -80,7 +68,13 @@ def _outcomes(run: Run, benchmark: str) -> dict[str, str]:
     return {key: _OUTCOMES[before[key] > 0.5, after[key] > 0.5] for key in before}
 
 
-def _pairs(run: Run, benchmark: str, outcomes: dict[str, str]) -> list[dict[str, Any]]:
+def _pairs(run: Run, benchmark: str, outcomes: dict[str, str], limit: int) -> list[dict[str, Any]]:
+    """At most `limit` pairs of each outcome, evenly spaced."""
+    keys = [
+        own[number * len(own) // min(limit, len(own))]
+        for own in grouped(outcomes, outcomes.__getitem__).values()
+        for number in range(min(limit, len(own)))
+    ]
     before, after = (  # the first record of each question
         {record["id"]: record for record in reversed(run.records(who, benchmark))} for who in WHO
     )
@@ -94,16 +88,7 @@ def _pairs(run: Run, benchmark: str, outcomes: dict[str, str]) -> list[dict[str,
             "before": _side(before[key]),
             "after": _side(after[key]),
         }
-        for key in _spaced_by(list(outcomes), outcomes.__getitem__, _MAX_SHOWN)
-    ]
-
-
-def _spaced_by(items: Sequence[T], group: Callable[[T], Any], limit: int) -> list[T]:
-    """At most `limit` items of each group, evenly spaced."""
-    return [
-        own[number * len(own) // min(limit, len(own))]
-        for own in grouped(items, group).values()
-        for number in range(min(limit, len(own)))
+        for key in keys
     ]
 
 
