@@ -59,16 +59,9 @@ def check_sweep(runs: Sequence[Run]) -> list[str]:
         raise UserError(
             f"the histograms of divergences have {found['bins']}: they cannot be added. {RERUN}"
         )
-    seen: dict[str, dict[str, str]] = {}  # a run's name by value, by key
-    for run in runs:
-        for key, value in machine(run).items():
-            seen.setdefault(key, {}).setdefault(str(value), run.name)
     return [
-        f"Warning: {key} differs within this table: "
-        + " and ".join(f"{value} in {name}" for value, name in values.items())
-        + ". Results may differ for that reason."
-        for key, values in seen.items()
-        if len(values) > 1
+        f"Warning: {key} differs within this table: {values}. Results may differ for that reason."
+        for key, values in differences(runs, machine).items()
     ]
 
 
