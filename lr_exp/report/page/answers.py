@@ -3,12 +3,10 @@
 Counts cover all questions; a page shows a bounded number of them.
 """
 
-from collections import Counter
 from dataclasses import dataclass
 from string import ascii_uppercase
 from typing import Any
 
-from lr_exp.report.analyse.comparable import grouped
 from lr_exp.report.names import benchmark_label
 from lr_exp.report.read.run import WHO, AnswersMissingError, Run
 
@@ -25,28 +23,20 @@ _MAX_QUESTION_CHARS = 2_000
 
 @dataclass(frozen=True)
 class AnswerPairs:
-    """The benchmarks that both the expert and the tuned expert answered."""
+    """The questions that both the expert and the tuned expert answered."""
 
-    counts: dict[str, Counter[str]]  # by benchmark and outcome, over all questions
-    shown: list[dict[str, Any]]  # some of the pairs, as the template reads them
+    questions: int
+    groups: dict[str, list[dict[str, Any]]]  # some, evenly spaced, by `GSM8K, won: 12 of 31`
     missing: list[str]  # why a benchmark was left out
 
     @property
-    def groups(self) -> dict[str, list[dict[str, Any]]]:
-        """The shown pairs, by a title such as `GSM8K, won: 12 of 31`."""
-        groups: dict[str, list[dict[str, Any]]] = {}
-        for name, counts in self.counts.items():
-            for outcome in _OUTCOMES.values():
-                place = {"benchmark": name, "outcome": outcome}
-                if pairs := [pair for pair in self.shown if place.items() <= pair.items()]:
-                    shown = f"{len(pairs):,} of {counts[outcome]:,}"
-                    groups[f"{benchmark_label(name)}, {outcome}: {shown}"] = pairs
-        return groups
+    def shown(self) -> int:
+        return sum(map(len, self.groups.values()))
 
 
 def read_pairs(run: Run) -> AnswerPairs:
     """The run's pairs of answers; fewer of each benchmark are shown if there are several."""
-    counts, shown, missing = {}, [], []
+    questions, groups, missing = 0, {}, []
     names = [name for name in run.results("expert") if name in run.results("tuned")]
     for name in names:
         try:
@@ -54,10 +44,19 @@ def read_pairs(run: Run) -> AnswerPairs:
         except AnswersMissingError as reason:
             missing.append(f"{name}: {reason}.")
             continue
-        counts[name] = Counter(outcomes.values())
+        questions += len(outcomes)
+        before, after = (  # the first record of each question
+            {one["id"]: one for one in reversed(run.records(who, name))} for who in WHO
+        )
         limit = max(1, min(12, _MAX_SHOWN // len(names) // len(_OUTCOMES)))
-        shown += _pairs(run, name, outcomes, limit)
-    return AnswerPairs(counts, shown, missing)
+        for outcome in _OUTCOMES.values():
+            keys = [key for key, one in outcomes.items() if one == outcome]
+            count = min(limit, len(keys))
+            spaced = [keys[i * len(keys) // count] for i in range(count)]
+            if spaced:
+                title = f"{benchmark_label(name)}, {outcome}: {count:,} of {len(keys):,}"
+                groups[title] = [_pair(before[key], after[key]) for key in spaced]
+    return AnswerPairs(questions, groups, missing)
 
 
 def _outcomes(run: Run, benchmark: str) -> dict[str, str]:
@@ -68,28 +67,14 @@ def _outcomes(run: Run, benchmark: str) -> dict[str, str]:
     return {key: _OUTCOMES[before[key] > 0.5, after[key] > 0.5] for key in before}
 
 
-def _pairs(run: Run, benchmark: str, outcomes: dict[str, str], limit: int) -> list[dict[str, Any]]:
-    """At most `limit` pairs of each outcome, evenly spaced."""
-    keys = [
-        own[number * len(own) // min(limit, len(own))]
-        for own in grouped(outcomes, outcomes.__getitem__).values()
-        for number in range(min(limit, len(own)))
-    ]
-    before, after = (  # the first record of each question
-        {record["id"]: record for record in reversed(run.records(who, benchmark))} for who in WHO
-    )
-    return [
-        {
-            "benchmark": benchmark,
-            "outcome": outcomes[key],
-            "id": key,
-            "question": _question(before[key]),
-            "reference": _text(before[key].get("reference"), _MAX_QUESTION_CHARS),
-            "before": _side(before[key]),
-            "after": _side(after[key]),
-        }
-        for key in keys
-    ]
+def _pair(before: dict[str, Any], after: dict[str, Any]) -> dict[str, Any]:
+    return {
+        "id": before["id"],
+        "question": _question(before),
+        "reference": _text(before.get("reference"), _MAX_QUESTION_CHARS),
+        "before": _side(before),
+        "after": _side(after),
+    }
 
 
 def _question(record: dict[str, Any]) -> str | None:

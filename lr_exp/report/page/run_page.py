@@ -220,16 +220,15 @@ def _answers(run: Run) -> Section | None:
         return None
     pairs = read_pairs(run)
     damage = " ".join(pairs.missing) or "The expert and the tuned expert share no benchmark."
-    questions = sum(counts.total() for counts in pairs.counts.values())
     shown = (
-        f"Counts cover all {questions:,} questions. This page holds {len(pairs.shown):,} of "
+        f"Counts cover all {pairs.questions:,} questions. This page holds {pairs.shown:,} of "
         "them, evenly spaced within each outcome of each benchmark."
     )
     return section(
         "answers",
         "Answers before and after",
         "answers.html",
-        damage="" if pairs.counts else damage,
+        damage="" if pairs.questions else damage,
         remarks=[shown, *pairs.missing],
         groups=pairs.groups,
     )
