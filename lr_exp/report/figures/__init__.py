@@ -7,8 +7,7 @@ from lr_exp.errors import UserError
 from lr_exp.report.analyse.rows import Sweep
 from lr_exp.report.figures.figure import Figure, Image
 from lr_exp.report.figures.gain_parts import gain_parts, gain_parts_by_row
-from lr_exp.report.figures.run import kept_by_position, training_curves
-from lr_exp.report.figures.steps import lorenz_curve, lorenz_curves
+from lr_exp.report.figures.steps import kept_by_position, lorenz_curve, lorenz_curves
 from lr_exp.report.figures.style import STYLE, styled
 from lr_exp.report.figures.sweep import (
     ablation_radar,
@@ -17,7 +16,7 @@ from lr_exp.report.figures.sweep import (
     gain_against_gap,
     gain_by_setting,
 )
-from lr_exp.report.figures.training import accuracy_by_step, entropy_by_step
+from lr_exp.report.figures.training import accuracy_by_step, entropy_by_step, training_curves
 from lr_exp.report.read.runs import Run
 from lr_exp.store import Recipe, Store, digest, file_digest
 
