@@ -41,8 +41,7 @@ def write_whole_run(folder: Path) -> Path:
     """A finished run with all files."""
     before = {"micro_add": [0, 0, 0, 1], "micro_plain": [1, 1, 1, 0]}
     after = {"micro_add": [1, 1, 0, 1], "micro_plain": [1, 1, 0, 0]}
-    by_position = {"bin_tokens": 8, "steps": [600, 400], "kept": [150, 50]}
-    extra = {"warnings": ["The gap is tiny."], "sample__by_position": by_position}
+    extra = {"warnings": ["The gap is tiny."]}
     # A gain compares with the expert under the same decoder.
     write_run(folder, before=before, after=after, decoder="sampled", **extra)
     write_metrics(folder, {1: 0.5, 50: 0.4, 100: 0.3})
@@ -94,8 +93,7 @@ def test_shows_the_summary(page):
         "Settings and provenance",
     ]
     assert "published" not in page.words.lower()
-    diverge = ["Divergence and loss are in few steps", "Kept steps by position in the answer"]
-    assert page.section("divergence").inside("strong") == diverge
+    assert page.section("divergence").inside("strong") == ["Divergence and loss are in few steps"]
     assert page.section("training").inside("strong") == ["Training"]
     shown = page.data("reader-data")
     assert shown["answers"][0]["kl"] == [1.25, 0.01, None]
@@ -234,26 +232,20 @@ def test_imported_records_are_not_reported_as_missing(tmp_path):
 
 
 def test_without_an_amateur_the_page_does_not_mention_divergences(tmp_path):
-    by_position = {"bin_tokens": 8, "steps": [600, 400], "kept": [600, 400]}
     sample: dict[str, Any] = {"questions": 20, "steps": 1000, "kept": 1000}
     alone = {"method": "gt_sft", "amateur": None, "alpha": None, "beta": None}
-    run = write_run(tmp_path / "run", **alone, sample=sample | {"by_position": by_position})
+    run = write_run(tmp_path / "run", **alone, sample=sample)
     write_trajectories(run, UNSCORED, alpha=None, beta=None, amateur=None, method="gt_sft")
     page = page_of_run(run)
     assert "Where the models diverge" not in page.words
-    assert "Kept steps by position in the answer" not in page.words  # a flat line at 100 %
     for unexpected in ("scored", "D in nats", "Top-1 differs", "Wrong answers"):
         assert unexpected not in page.words, unexpected
     assert (page.data("reader-data")["scored"], page.data("reader-data")["amateur"]) == (0, 0)
-    # Graded answers can be filtered for wrong ones. The positions of kept steps are shown once some
-    # steps were not kept, scored or not.
+    # Graded answers can be filtered for wrong ones.
     write_trajectories(run, UNSCORED | {"correct": True}, alpha=None, beta=None)
-    change_summary(run, sample=sample | {"by_position": by_position | {"kept": [600, 100]}})
     page = page_of_run(run)
     assert "Wrong answers" in page.words
     assert "Top-1 differs" not in page.words
-    assert "Which steps were kept" in page.words
-    assert "Share of steps that were kept" in page.words
 
 
 def test_shows_the_pair_s_expertise_gap_with_the_results(tmp_path):

@@ -31,7 +31,6 @@ from tests.support.run_folders import everything, result, write_metrics, write_r
 SCHEMES = ("light", "dark")
 ABLATION = list(METHODS)[:7]  # methods of one table share each of its figures
 BASELINES = ["baseline", "lightreasoner", *list(METHODS)[7:]]
-BY_POSITION = {"bin_tokens": 8, "steps": [40, 30, 3], "kept": [10, 2, 0]}
 
 
 def contrast(one: str, other: str) -> float:
@@ -141,7 +140,7 @@ def _drawn(run: Run, name: str) -> Figure:
 def _whole_run(folder: Path, **changed: Any) -> Run:
     benchmarks = {name: [0, 0, 1, 1] for name in ("gsm8k", "math500", "micro_add")}
     graded: dict[str, Any] = {"before": benchmarks, "after": benchmarks} | changed
-    write_run(folder / "0", sample__by_position=BY_POSITION, **graded)
+    write_run(folder / "0", **graded)
     write_metrics(folder / "0", {1: 0.5, 50: 0.4, 100: 0.3})
     return _run(folder)
 
@@ -150,12 +149,12 @@ def names(run: Run) -> list[str]:
     return [figure.name for figure in draw_run(run)]
 
 
-def test_a_run_has_three_figures_and_each_is_left_out_without_its_data(tmp_path):
-    whole = ["lorenz_curve", "kept_by_position", "training_curves"]
+def test_a_run_has_two_figures_and_each_is_left_out_without_its_data(tmp_path):
+    whole = ["lorenz_curve", "training_curves"]
     assert names(_whole_run(tmp_path / "all")) == whole
     write_run(tmp_path / "old" / "0")
     assert names(_run(tmp_path / "old")) == ["lorenz_curve"]
-    nothing = {"histogram": {"bin_nats": 0.1, "counts": [0, 0]}, "steps": 0, "by_position": None}
+    nothing = {"histogram": {"bin_nats": 0.1, "counts": [0, 0]}, "steps": 0}
     write_run(tmp_path / "none" / "0", sample=nothing, evaluate=None, distill=None)
     assert draw_run(_run(tmp_path / "none")) == []
     one = write_run(tmp_path / "one" / "0", sample=None, evaluate__tuned={})
@@ -193,13 +192,6 @@ def test_lorenz_curves_of_divergence_and_loss(tmp_path):
     assert loss.get_xydata().tolist() == [[0, 0], [98, 0], [98, 0], [100, 100]]
     assert kept.get_xdata()[0] == pytest.approx(85)
     assert axes.get_title("right").endswith("\n80 % below 0.1 nat · 15 % kept · 2.0 % moving")
-
-
-def test_kept_shares_are_drawn_by_position(tmp_path):
-    (axes,) = _drawn(_whole_run(tmp_path), "kept_by_position").mpl_figure.axes
-    (line,) = [x for x in axes.lines if len(x.get_xdata()) == 3 and x.get_linestyle() == "-"]
-    assert line.get_xdata().tolist() == [4, 12, 20]
-    assert line.get_ydata().tolist() == pytest.approx([25, 100 / 15, 0])
 
 
 def part(gain: float) -> dict:
@@ -303,7 +295,7 @@ def test_figures_fit_a_journal_s_width_with_legible_text(tmp_path):
             )
         ),
     ]
-    assert len(figures) >= 15
+    assert len(figures) >= 14
     for figure in figures:
         root = ET.fromstring(figure.svg)  # noqa: S314  made right here
         assert root.get("width") in ("252pt", "504pt"), figure.name

@@ -7,7 +7,7 @@ from lr_exp.errors import UserError
 from lr_exp.report.analyse.rows import Sweep
 from lr_exp.report.figures.figure import Figure, Image
 from lr_exp.report.figures.gain_parts import gain_parts, gain_parts_by_row
-from lr_exp.report.figures.steps import kept_by_position, lorenz_curve, lorenz_curves
+from lr_exp.report.figures.steps import lorenz_curve, lorenz_curves
 from lr_exp.report.figures.style import STYLE, styled
 from lr_exp.report.figures.sweep import (
     ablation_radar,
@@ -29,7 +29,7 @@ _PLACES = {
     *("commit", "host", "modified", "overrides", "started"),
 }
 _NEVER_DRAWN = dict.fromkeys(["provenance", "settings", "sample", "distill", "evaluate"], _PLACES)
-_OF_RUN = (gain_parts, lorenz_curve, kept_by_position, training_curves)
+_OF_RUN = (gain_parts, lorenz_curve, training_curves)
 _OF_SWEEP = (
     gain_parts_by_row,
     lorenz_curves,

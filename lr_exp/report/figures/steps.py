@@ -1,15 +1,14 @@
-"""Which token positions hold the divergence and the loss (Lorenz curves), and which are kept."""
+"""Lorenz curves: how few token positions hold the divergence and the loss, a panel per pair."""
 
 import textwrap
 from collections.abc import Sequence
 
 import numpy as np
 
-from lr_exp.report.analyse import paired
 from lr_exp.report.analyse.profiles import Profile, profile_of, profiles
 from lr_exp.report.analyse.rows import Sweep
 from lr_exp.report.figures.figure import Figure, legend_below, panel_grid
-from lr_exp.report.figures.style import BLUE, GOLD, INK, MUTED, method_look
+from lr_exp.report.figures.style import BLUE, GOLD, INK, MUTED
 from lr_exp.report.read.runs import Run
 from lr_exp.report.read.summary import Histogram
 
@@ -81,35 +80,3 @@ def _shares(profile: Profile) -> str:
     }
     known = {of: 100 * one for of, one in shares.items() if one is not None}
     return " · ".join(f"{one:.{0 if one >= 10 else 1}f} % {of}" for of, one in known.items())
-
-
-def kept_by_position(run: Run) -> Figure | None:
-    counts = run.sample.by_position
-    if not counts or not any(counts.steps) or counts.kept == counts.steps:
-        return None  # a flat line at 100 %
-    steps, kept = np.array(counts.steps), np.array(counts.kept)
-    known = np.flatnonzero(steps)
-    share = 100 * kept[known] / steps[known]
-    low, high = 100 * np.array([paired.wilson(kept[i] / steps[i], steps[i]) for i in known]).T
-    look = method_look(run.method)
-    mpl_figure, (axes,) = panel_grid(1, 1, 2)
-    axes.errorbar(
-        counts.bin_tokens * (known + 0.5),
-        share,
-        yerr=[share - low, high - share],
-        color=look.colour,
-        marker=look.marker,
-        linewidth=1,
-        elinewidth=0.8,
-        clip_on=False,  # keeps the marker of a share of 0 whole
-    )
-    axes.set_ylim(bottom=0)
-    axes.set_xlim(0, counts.bin_tokens * len(steps))
-    axes.set_ylabel("kept steps (%)")
-    axes.set_xlabel("position in the answer (tokens)")
-    scored = "scored " if run.sample.histogram else ""  # against an amateur
-    caption = (
-        f"Share of {scored}steps that were kept, by the token's position in its answer. Whiskers "
-        "show 95 % intervals (Wilson). The last bin includes all later positions."
-    )
-    return Figure("kept_by_position", "Kept steps by position in the answer", caption, mpl_figure)

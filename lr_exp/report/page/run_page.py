@@ -68,17 +68,15 @@ def run_page(folder: Path, found: Found, store: Store | None = None) -> str:
         )
         settings = _settings(run)
     in_sections = grouped(tables, lambda table: table.section)
-    profile = in_sections.get("divergence", [])
-    is_scored = profile or run.sample.histogram
     sections = [
         results,
         section("explanations", "Explanations", tables=in_sections.get("explanations", [])),
         _reader(run),
         section(
             "divergence",
-            "Where the models diverge" if is_scored else "Which steps were kept",
-            figures=_named(figures, "lorenz_curve", "kept_by_position"),
-            tables=profile,
+            "Where the models diverge",
+            figures=_named(figures, "lorenz_curve"),
+            tables=in_sections.get("divergence", []),
         ),
         section(
             "training",
