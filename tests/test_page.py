@@ -341,13 +341,13 @@ def test_a_damaged_file_affects_only_its_own_section(run):
     page = page_of_run(run)
     assert "trajectories.json cannot be read (" in page.section("reader").words
     assert 'id="reader-data"' not in page.source
-    assert "metrics.jsonl is damaged at line 4; only the lines before it are shown." in page.words
+    assert "metrics.jsonl cannot be read at line 4 (" in page.words
     assert len(page.section("training").images) == 1
     assert "has 0 of 4 correct answers, but summary.json has 3 of 4" in page.words
     assert "micro_plain.jsonl is missing" in page.words
     assert "+50.0" in page.section("results").words  # from the summary
     (run / "metrics.jsonl").write_bytes(b"\xff\n")
-    assert "metrics.jsonl cannot be read ('utf-8' codec" in page_of_run(run).words
+    assert "metrics.jsonl cannot be read at line 1 ('utf-8' codec" in page_of_run(run).words
 
 
 def test_outcomes_are_counted_over_all_answers(tmp_path):

@@ -167,7 +167,6 @@ def of_expert(**changed: object) -> dict[str, object]:
     return {"expert": {"micro_add": result | changed}}
 
 
-NO_STEPS = {"histogram": {"bin_nats": 0.1, "counts": [1]}}
 BY_POSITION: list[object] = [
     [],
     {"bin_tokens": 0, "steps": [1], "kept": [1]},
@@ -186,7 +185,6 @@ BY_POSITION: list[object] = [
         ("seed", True, "seed should be an integer"),
         ("alpha", "0.2", "alpha should be a number"),
         ("settings", None, "settings should be a JSON object, not None"),
-        ("sample", NO_STEPS, "sample: steps should be a number"),
         ("evaluate", [1], "evaluate should be a JSON object"),
         ("evaluate", of_expert(accuracy=math.nan), "accuracy should be a finite number, not nan"),
         ("evaluate", of_expert(total=10**400), "evaluate.expert.micro_add.total should be"),
