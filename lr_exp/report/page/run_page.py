@@ -245,19 +245,19 @@ def _transposed(table: Table) -> Table:
 
 
 def _settings(run: Run) -> Section | None:
-    provenance = flat(run.provenance.to_dict()) | {
-        f"{name} version": value for name, value in (run.summary.versions or {}).items()
+    versions = run.summary.versions or {}
+    provenance = {
+        **flat(run.provenance.to_dict()),
+        **{f"{name} version": value for name, value in versions.items()},
+        "command": shlex.join(["python", "-m", "lr_exp", *run.settings.get("overrides", [])]),
+        "sample.artifact": run.sample.artifact,
+        "distill.artifact": run.distill.artifact,
     }
-    words = ["python", "-m", "lr_exp", *run.settings.get("overrides", [])]
-    provenance |= {"command": shlex.join(words)}
-    provenance |= {"sample.artifact": run.sample.artifact, "distill.artifact": run.distill.artifact}
-    return section(
-        "settings",
-        "Settings and provenance",
-        "settings.html",
-        settings={key: _as_word(value) for key, value in flat(run.settings).items()},
-        provenance={key: _as_word(value) for key, value in provenance.items() if value},
-    )
+    tables = {
+        "Settings": {key: _as_word(value) for key, value in flat(run.settings).items()},
+        "Provenance": {key: _as_word(value) for key, value in provenance.items() if value},
+    }
+    return section("settings", "Settings and provenance", "settings.html", tables=tables)
 
 
 def _as_word(value: Any) -> str:
