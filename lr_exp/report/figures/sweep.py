@@ -170,9 +170,7 @@ def alpha_beta_map(sweep: Sweep) -> Figure | None:
     by_setup = grouped(trained, lambda row: replace(row.setup, alpha=None, beta=None))
     grids = {setup: _cells(rows) for setup, rows in by_setup.items()}
     grids = {
-        setup: cells
-        for setup, cells in grids.items()
-        if min(len(set(cells["alpha"])), len(set(cells["beta"]))) > 1
+        setup: own for setup, own in grids.items() if own[["alpha", "beta"]].nunique().min() > 1
     }
     if not grids:
         return None
@@ -231,16 +229,12 @@ def ablation_radar(sweep: Sweep) -> Figure | None:
     """One panel per expert, for experts with one row per method, since colours mark methods."""
     if len(sweep.benchmarks) < _MIN_SPOKES:
         return None
-    panels = {}
-    for expert in dict.fromkeys(row.setup.expert for row in sweep.rows):
-        rows = [
-            row
-            for row in sweep.rows
-            if row.setup.expert == expert and row.average and row.setup.decoder == "greedy"
-        ]
-        methods = [row.setup.method for row in rows]
-        if len(rows) >= 2 and len(set(methods)) == len(methods):
-            panels[expert] = rows
+    drawable = [row for row in sweep.rows if row.average and row.setup.decoder == "greedy"]
+    panels = {
+        expert: rows
+        for expert, rows in grouped(drawable, lambda row: row.setup.expert).items()
+        if 1 < len(rows) == len({row.setup.method for row in rows})
+    }
     if not panels:
         return None
     polar = {"projection": "polar"}
