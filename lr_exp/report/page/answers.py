@@ -29,10 +29,6 @@ class AnswerPairs:
     groups: dict[str, list[dict[str, Any]]]  # some, evenly spaced, by `GSM8K, won: 12 of 31`
     missing: list[str]  # why a benchmark was left out
 
-    @property
-    def shown(self) -> int:
-        return sum(map(len, self.groups.values()))
-
 
 def read_pairs(run: Run) -> AnswerPairs:
     """The run's pairs of answers; fewer of each benchmark are shown if there are several."""

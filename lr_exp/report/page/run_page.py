@@ -218,8 +218,9 @@ def _answers(run: Run) -> Section | None:
         return None
     pairs = read_pairs(run)
     damage = " ".join(pairs.missing) or "The expert and the tuned expert share no benchmark."
+    count = sum(map(len, pairs.groups.values()))
     shown = (
-        f"Counts cover all {pairs.questions:,} questions. This page holds {pairs.shown:,} of "
+        f"Counts cover all {pairs.questions:,} questions. This page holds {count:,} of "
         "them, evenly spaced within each outcome of each benchmark."
     )
     return section(
