@@ -31,13 +31,12 @@ class SweepSection:
 def sweep_page(title: str, found: Found, sweeps: Sequence[SweepSection], out: Path) -> str:
     """The whole page, whose links are relative to its folder `out`."""
     counts = f"{found.counts} and {len(found.unfinished):,} unfinished runs."
-    status = [("Note:", note) for note in found.notes]
     facts: dict[str, dict[str, None]] = {"runs": {counts: None}}
     for run in found.runs:
         for key, value in choices_of(run).items():
             facts.setdefault(key, {}).update({value: None} if value else {})
     listed = {key: ", ".join(values) for key, values in facts.items()}
-    head = render("head.html", status=status, facts=listed)
+    head = render("head.html", status=[], facts=listed)
     sections = [
         section(
             f"sweep-{index}",

@@ -20,7 +20,6 @@ class Found:
     runs: list[Run]
     failed: list[Incomplete]
     unfinished: list[Incomplete]
-    notes: list[str]
 
     @property
     def counts(self) -> str:
@@ -53,12 +52,12 @@ def find_runs(folder: Path, *, finished: bool = True) -> Found:
 
 def scan_folder(folder: Path, *, recursive: bool = True) -> Found:
     """The runs in a folder and, if `recursive`, in its subfolders; possibly none."""
-    found = Found([], [], [], [])
+    found = Found([], [], [])
     for root, below, files in os.walk(folder):
         below[:] = sorted(set(below) - _NOT_SEARCHED) if recursive else []
         place = Path(root)
         name = str(place.relative_to(folder)) if place != folder else folder.resolve().name
-        # A run deletes the file of its earlier outcome, so having both is an accident.
+        # A run deletes the file of its earlier outcome. If both exist, the newer one counts.
         ends = [end for end in (SUMMARY, FAILED) if end in files]
         newest = max(ends, key=lambda end: (place / end).lstat().st_mtime_ns, default=None)
         if newest == SUMMARY:
@@ -74,10 +73,6 @@ def scan_folder(folder: Path, *, recursive: bool = True) -> Found:
             found.failed.append(read_failed(place, name))
         elif has_started(place, files):
             found.unfinished.append(read_unfinished(place, name))
-        if len(ends) > 1:
-            found.notes.append(
-                f"{name} has both {SUMMARY} and {FAILED}: the newer one, {newest}, is used."
-            )
     return found
 
 
