@@ -120,9 +120,7 @@ def _status(run: Run) -> list[tuple[str, str]]:
         if run.overrides:
             lines.append(("Command-line overrides:", " ".join(run.overrides)))
     if run.stopped:
-        says_so = "nothing was trained" in run.stopped.lower()
-        heading = "Stopped after sampling:" if says_so else "Nothing was trained:"
-        lines.append((heading, run.stopped))
+        lines.append(("Stopped after sampling:", run.stopped))
     warnings = run.warnings[:_MAX_WARNINGS]
     lines += [("Warning:", warning[:_MAX_WARNING_CHARS]) for warning in warnings]
     return lines
