@@ -168,7 +168,9 @@ def alpha_beta_map(sweep: Sweep) -> Figure | None:
     by_setup = grouped(trained, lambda row: replace(row.setup, alpha=None, beta=None))
     grids = {setup: _cells(rows) for setup, rows in by_setup.items()}
     grids = {
-        setup: own for setup, own in grids.items() if own[["alpha", "beta"]].nunique().min() > 1
+        setup: cells
+        for setup, cells in grids.items()
+        if min(len({*cells["alpha"]}), len({*cells["beta"]})) > 1
     }
     if not grids:
         return None
