@@ -13,7 +13,7 @@ from lr_exp.progress import duration
 from lr_exp.report import names
 from lr_exp.report.analyse.comparable import flat, grouped, machine
 from lr_exp.report.analyse.rows import sweeps
-from lr_exp.report.figures import Image, images_of
+from lr_exp.report.figures import images_of
 from lr_exp.report.page.accuracy_change import Change, accuracy_change_table, accuracy_changes
 from lr_exp.report.page.answers import read_pairs
 from lr_exp.report.page.audit_figure import audit_figure
@@ -45,7 +45,7 @@ _HEADINGS = {
 def run_page(folder: Path, found: Found, store: Store | None = None) -> str:
     """The page of the run in `folder`; `found` is what this folder itself contains."""
     run = next(iter(found.every), None) or read_unfinished(folder, folder.resolve().name)
-    figures = {figure.name: figure for figure in images_of(run, store)}
+    figures = grouped(images_of(run, store), lambda figure: figure.name)
     tables: list[Table] = []
     changes: dict[str, Change] = {}
     results = settings = None
@@ -62,7 +62,7 @@ def run_page(folder: Path, found: Found, store: Store | None = None) -> str:
             "Results",
             first_tables=[table] if table else [],
             last_is_sum=len(changes) > 1,
-            figures=_named(figures, "gain_parts"),
+            figures=figures.get("gain_parts", []),
             tables=[one for one in tables if one.section == "results"],
             remarks=[*nothing, *pairs.refused, *dict.fromkeys(sweep.notes)],
         )
@@ -75,14 +75,14 @@ def run_page(folder: Path, found: Found, store: Store | None = None) -> str:
         section(
             "divergence",
             "Where the models diverge",
-            figures=_named(figures, "lorenz_curve"),
+            figures=figures.get("lorenz_curve", []),
             tables=in_sections.get("divergence", []),
         ),
         section(
             "training",
             "Training",
             damage=run.metrics()[1],
-            figures=_named(figures, "training_curves"),
+            figures=figures.get("training_curves", []),
         ),
         _audit(run),
         _answers(run),
@@ -97,10 +97,6 @@ def run_page(folder: Path, found: Found, store: Store | None = None) -> str:
         sections,
         notes,
     )
-
-
-def _named(figures: dict[str, Image], *wanted: str) -> list[Image]:
-    return [figures[name] for name in wanted if name in figures]
 
 
 def _method_label(run: Run) -> str:
