@@ -143,23 +143,16 @@ def test_filters_show_the_counts_of_the_file(tab, recorded):
         "kept": [sum(one["kept"]) for one in answers],
         "differ": [one["same_top1"].count(0) for one in answers],
         "wrong": [len(one["token"]) for one in wrong],
-        # Steps of wrong answers that were not kept although the expert is confident.
-        "missed": [_missed(one) for one in wrong],
     }
     for name, steps in matching.items():
         assert tab.count(name) == f"{sum(map(bool, steps))} · {sum(steps):,} steps"
-    for name in ("kept", "differ", "missed"):
+    for name in ("kept", "differ"):
         tab.filter(name)
         assert tab.position.endswith(f" of {sum(map(bool, matching[name]))}")
         shown = next(one for one in answers if tab.text(".verdict").endswith(f" {one['id']}"))
         of_shown = {"kept": sum(shown["kept"]), "differ": shown["same_top1"].count(0)}
         bright = tab.page.locator(".tokens .t:not(.dim)").count()
-        assert bright == (of_shown | {"missed": _missed(shown)})[name] > 0
-
-
-def _missed(answer: dict[str, Any]) -> int:
-    tops = [max((c[1] for c in step), default=0) for step in answer["candidates"]]
-    return sum(top >= 0.9 and not kept for top, kept in zip(tops, answer["kept"], strict=True))
+        assert bright == of_shown[name] > 0
 
 
 def test_an_answer_is_shown_token_by_token(tab, recorded):

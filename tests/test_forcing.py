@@ -17,6 +17,7 @@ from lr_exp.report.analyse.paired import Estimate
 from lr_exp.report.analyse.pooled import parts_of
 from lr_exp.report.read.summary import Decomposition, EvaluateSummary
 from lr_exp.report.tables.decomposition import in_words, latent_share
+from tests.support.html_page import Page
 from tests.support.run_folders import write_run
 from tests.support.tiny import TURN_END, load_folder, tiny_model
 
@@ -139,8 +140,8 @@ def test_the_table_has_one_row_per_variant_and_benchmark_over_its_seeds(tmp_path
         ("75.0", "50.0", "25.0")
     }
     assert [(row["n"], row["seeds"]) for row in rows.values()] == [("4", "3")] * 2 + [("8", "3")]
-    text = (tmp_path / "report" / "report.md").read_text("utf-8")
-    assert re.search(r"micro_add *\| *\+75.0 .*\| *0.0 → 0.0 \| *4 \| *3 \|", text)
+    page = Page((tmp_path / "report" / "report.html").read_text("utf-8"))
+    assert re.search(r"micro_add \+75.0 [^→]* 0.0 → 0.0 4 3 ", page.words)
 
 
 @pytest.mark.parametrize(

@@ -270,7 +270,7 @@ def test_a_summary_with_a_value_of_another_type_is_reported_or_gives_a_user_erro
         except Exception as error:
             raise AssertionError(f"{kind} at {key_path}") from error
         else:
-            assert "report.md" in report.files
+            assert "report.html" in report.files
     assert len(messages) > 5
     assert all(str(path) in message for message in messages.values()), messages
 

@@ -171,7 +171,7 @@ def test_the_report_and_the_frame_have_every_prompt(tmp_path):
     smaller_by = {name: row["smaller_by"] for name, row in rows.items()}
     assert smaller_by == {"chat": "", "plain": "", "best of each": "100.0"}
     assert float(rows["best of each"]["smaller_by_low"]) > 0
-    assert "Gains by prompt" in (tmp_path / "report" / "report.md").read_text("utf-8")
+    assert "Gains by prompt" in (tmp_path / "report" / "report.html").read_text("utf-8")
     answers = lr_exp.read_answers(tmp_path)
     shares = answers.groupby(["prompt", "who"])["correct"].mean().to_dict()
     assert shares[("chat", "expert")] == 0

@@ -100,7 +100,7 @@ def test_a_filter_takes_some_of_a_folder_s_runs(tmp_path, capsys):
     assert main([str(tmp_path), "--where", "distiller.steps=1000", "seed=1"]) == 0
     assert "runs: 1 finished" in capsys.readouterr().out
     page = (tmp_path / "report" / "report.html").read_text()
-    assert "Only the 1 of 4 runs with distiller.steps=1000 and seed=1." in page
+    assert "1 finished, 0 failed, only with distiller.steps=1000 and seed=1" in page
 
 
 def test_linked_runs_are_found_once(tmp_path, capsys):

@@ -11,7 +11,6 @@ import pytest
 from coloraide import Color
 
 from lr_exp.report import page
-from lr_exp.report.analyse.paired import wilson
 from lr_exp.report.analyse.rows import sweeps
 from lr_exp.report.figures import STYLE, Figure, draw_run, draw_sweep, images_of
 from lr_exp.report.figures.style import (
@@ -32,7 +31,6 @@ from tests.support.run_folders import everything, result, write_metrics, write_r
 SCHEMES = ("light", "dark")
 ABLATION = list(METHODS)[:7]  # methods of one table share each of its figures
 BASELINES = ["baseline", "lightreasoner", *list(METHODS)[7:]]
-BY_POSITION = {"bin_tokens": 8, "steps": [40, 30, 3], "kept": [10, 2, 0]}
 
 
 def contrast(one: str, other: str) -> float:
@@ -142,7 +140,7 @@ def _drawn(run: Run, name: str) -> Figure:
 def _whole_run(folder: Path, **changed: Any) -> Run:
     benchmarks = {name: [0, 0, 1, 1] for name in ("gsm8k", "math500", "micro_add")}
     graded: dict[str, Any] = {"before": benchmarks, "after": benchmarks} | changed
-    write_run(folder / "0", sample__by_position=BY_POSITION, **graded)
+    write_run(folder / "0", **graded)
     write_metrics(folder / "0", {1: 0.5, 50: 0.4, 100: 0.3})
     return _run(folder)
 
@@ -151,12 +149,12 @@ def names(run: Run) -> list[str]:
     return [figure.name for figure in draw_run(run)]
 
 
-def test_a_run_has_four_figures_and_each_is_left_out_without_its_data(tmp_path):
-    whole = ["gain_by_benchmark", "lorenz_curve", "kept_by_position", "training_curves"]
+def test_a_run_has_two_figures_and_each_is_left_out_without_its_data(tmp_path):
+    whole = ["lorenz_curve", "training_curves"]
     assert names(_whole_run(tmp_path / "all")) == whole
     write_run(tmp_path / "old" / "0")
-    assert names(_run(tmp_path / "old")) == ["gain_by_benchmark", "lorenz_curve"]
-    nothing = {"histogram": {"bin_nats": 0.1, "counts": [0, 0]}, "steps": 0, "by_position": None}
+    assert names(_run(tmp_path / "old")) == ["lorenz_curve"]
+    nothing = {"histogram": {"bin_nats": 0.1, "counts": [0, 0]}, "steps": 0}
     write_run(tmp_path / "none" / "0", sample=nothing, evaluate=None, distill=None)
     assert draw_run(_run(tmp_path / "none")) == []
     one = write_run(tmp_path / "one" / "0", sample=None, evaluate__tuned={})
@@ -194,31 +192,6 @@ def test_lorenz_curves_of_divergence_and_loss(tmp_path):
     assert loss.get_xydata().tolist() == [[0, 0], [98, 0], [98, 0], [100, 100]]
     assert kept.get_xdata()[0] == pytest.approx(85)
     assert axes.get_title("right").endswith("\n80 % below 0.1 nat · 15 % kept · 2.0 % moving")
-
-
-def test_kept_shares_are_drawn_with_errors_and_counts(tmp_path):
-    upper, lower = _drawn(_whole_run(tmp_path), "kept_by_position").mpl_figure.axes
-    (line,) = [x for x in upper.lines if len(x.get_xdata()) == 3 and x.get_linestyle() == "-"]
-    assert line.get_xdata().tolist() == [4, 12, 20]
-    assert line.get_ydata().tolist() == pytest.approx([25, 100 / 15, 0])
-    assert lower.patches[0].get_data().values.tolist() == [40, 30, 3]
-
-
-def test_gains_are_in_the_order_of_the_settings_with_their_counts(tmp_path):
-    right = {name: [1, 1, 0, 1] for name in ("svamp", "gsm8k", "math500")}
-    run = _whole_run(tmp_path, before=right, after={**right, "gsm8k": [1, 1, 1, 1]})
-    (axes,) = _drawn(run, "gain_by_benchmark").mpl_figure.axes
-    labels = [text.get_text() for text in axes.get_yticklabels()]
-    assert labels == ["SVAMP\n(n = 4)", "GSM8K\n(n = 4)", "MATH-500\n(n = 4)"]
-    top, bottom = axes.get_ylim()
-    assert top > bottom  # the first benchmark is on top
-    drawn = {one.get_label(): one for one in axes.containers}
-    assert drawn["before"][0].get_xdata().tolist() == [75, 75, 75]
-    assert drawn["after"][0].get_xdata().tolist() == [75, 100, 75]
-    assert drawn["after"][0].get_color() == method_look("lightreasoner").colour
-    whiskers = [end[0] - start[0] for start, end in drawn["after"][2][0].get_segments()]
-    widths = [100 * (high - low) for low, high in (wilson(0.75, 4), wilson(1, 4))]
-    assert whiskers == pytest.approx([widths[0], widths[1], widths[0]])
 
 
 def part(gain: float) -> dict:
@@ -322,7 +295,7 @@ def test_figures_fit_a_journal_s_width_with_legible_text(tmp_path):
             )
         ),
     ]
-    assert len(figures) >= 15
+    assert len(figures) >= 14
     for figure in figures:
         root = ET.fromstring(figure.svg)  # noqa: S314  made right here
         assert root.get("width") in ("252pt", "504pt"), figure.name
@@ -360,10 +333,10 @@ def test_figures_are_read_from_the_store_until_their_data_or_the_code_change(tmp
         second = {f"{part}__reused": True for part in ("sample", "distill", "evaluate")}
         second["provenance__device_name"] = "another machine"
         assert images_of(_whole_run(tmp_path / "second", **second), store) == drawn
-    after = {name: [0, 1, 1, 1] for name in ("gsm8k", "math500", "micro_add")}
-    changed = images_of(_whole_run(tmp_path / "changed", after=after), store)
-    assert changed[0].svg != drawn[0].svg
-    assert changed[1:] == drawn[1:]
+    gains = {"gsm8k": forced(0.5, 0.3)}
+    changed = images_of(_whole_run(tmp_path / "changed", evaluate__gains=gains), store)
+    assert changed[0].name == "gain_parts"
+    assert changed[1:] == drawn
     write_metrics(run.folder, {1: 0.5, 50: 0.4, 100: 0.1})
     trained = images_of(run, store)
     assert [one.name for one, two in zip(trained, drawn, strict=True) if one != two] == names(run)[

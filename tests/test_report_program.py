@@ -16,6 +16,7 @@ from lr_exp.report.analyse.rows import sweeps
 from lr_exp.report.build import build
 from lr_exp.report.figures.training import accuracy_curve
 from lr_exp.report.read.runs import find_runs
+from tests.support.html_page import Page
 from tests.support.run_folders import (
     BETTER,
     THREE,
@@ -44,6 +45,10 @@ def call(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) ->
     return run
 
 
+def _page(folder: Path) -> Page:
+    return Page((folder / "report.html").read_text("utf-8"))
+
+
 @pytest.mark.integration
 def test_makes_all_files_and_says_where(tmp_path, call):
     first = build(everything(tmp_path / "runs")).files  # a second report is the same
@@ -51,7 +56,7 @@ def test_makes_all_files_and_says_where(tmp_path, call):
     assert (status, err) == (0, "")
     made = tmp_path / "runs" / "report"
     assert {path.name: path.read_bytes() for path in made.iterdir()} == first
-    assert str(made / "report.md") in out
+    assert str(made / "report.html") in out
     assert "LightReasoner" in out
     names = {path.name for path in made.iterdir()}
     for table in ("micro_ablation", "alpha_beta", "micro_expertise_gap"):
@@ -65,10 +70,9 @@ def test_makes_all_files_and_says_where(tmp_path, call):
     drawn = {f"{table}_{name}" for table, names in figures.items() for name in names.split()}
     assert {name.removesuffix(".png") for name in names if name.endswith(".png")} == drawn
     assert {name.removesuffix(".svg") for name in names if name.endswith(".svg")} == drawn
-    text = (made / "report.md").read_text()
-    linked = re.findall(r"\]\(([^)]+)\)", text)
-    assert set(linked) <= names
-    assert {f"{name}.png" for name in drawn} <= set(linked)
+    linked = {link["href"] or "" for link in _page(made).all("a")}
+    files = {name for name in names if name.endswith((".csv", ".tex"))}
+    assert {name for name in linked if not name.startswith("#")} == files
     for name in drawn:
         assert (made / f"{name}.png").read_bytes().startswith(b"\x89PNG")
         # Axes have labels, and text is stored as text.
@@ -88,22 +92,21 @@ def test_report_can_be_read_alone(tmp_path, call):
     assert status == 0
     assert "damaged: 4: summary.json cannot be read (Expecting" in out
     assert "runs: 2 finished, 1 failed, 1 damaged, 1 unfinished" in out
-    text = (tmp_path / "out" / "report.md").read_text()
+    text = _page(tmp_path / "out").words
     for expected in (
-        "# Report: runs",
+        "Report: runs",
         "2 finished, 1 failed, 1 damaged and 1 unfinished runs.",
-        "- 4: summary.json cannot be read (Expecting",
+        "4 summary.json cannot be read (Expecting",
         "± is the wider side of the 95 % interval",
         "exact two-sided McNemar",
-        "seeds: 0, 1",
-        "machine: a CPU",
+        "seed 0, 1 ",
+        "machine a CPU",
         "torch 2.13.0",
         "mechanism on tiny models",
         "Questions: micro_add 4.",
-        "2: CUDA &lt;b>out&lt;/b> of memory",
+        "2 CUDA <b>out</b> of memory",
     ):
         assert expected in text, expected
-    assert "<b>" not in text
     assert "published" not in text.lower()
     assert "unknown" not in text
 
@@ -113,9 +116,8 @@ def test_several_sweeps_have_a_heading_and_files_each(tmp_path, call):
     write_run(tmp_path / "b", sweep="my sweep/../x", after={"micro_add": [1, 1, 1, 1]})
     write_run(tmp_path / "c", sweep=None)
     assert call(tmp_path)[0] == 0
-    text = (tmp_path / "report" / "report.md").read_text()
-    headings = [line for line in text.splitlines() if line.startswith("## ")]
-    assert headings[1:] == ["## Results", "## ablation", "## my sweep/../x"]
+    headings = _page(tmp_path / "report").inside("h2")
+    assert headings == ["Results", "ablation", "my sweep/../x", "Runs"]
     names = {path.name for path in (tmp_path / "report").iterdir()}
     assert {"ablation.csv", "my_sweep_x.csv", "results.csv"} <= names
     assert "100" in (tmp_path / "report" / "my_sweep_x.csv").read_text()
@@ -149,10 +151,12 @@ def test_a_folder_without_finished_runs_is_reported(tmp_path, call):
     assert (status, err) == (0, "")
     assert "failed: 0: no memory" in out
     assert "runs: 0 finished, 1 failed, 2 unfinished" in out
-    text = (tmp_path / "report" / "report.md").read_text()
+    text = _page(tmp_path / "report").words
     assert "0 finished, 1 failed and 2 unfinished runs." in text
-    assert "- 1: has metrics.jsonl\n- 2&lt;b>: has no results; seed=7\n" in text
-    assert "| both removed | seed 1 | failed: no memory |" in text.replace("  ", " ")
+    assert "1 neither a summary nor an error: has metrics.jsonl; run the same" in text
+    assert "2<b> neither a summary nor an error: has no results; run the same command" in text
+    assert "again to resume (seed=7)" in text
+    assert "both removed seed 1 failed: no memory" in text
     shutil.rmtree(tmp_path / "0")
     status, out, _ = call(tmp_path)
     assert (status, "runs: 0 finished, 0 failed, 2 unfinished" in out) == (0, True)
@@ -164,10 +168,10 @@ def test_gaps_that_disagree_cost_their_table_not_the_report(tmp_path, call):
         gap = {who: {"micro_add": result(n, 4)} for who, n in right.items()}
         write_run(tmp_path / method, method=method, sweep="micro_ablation", evaluate__gap=gap)
     assert call(tmp_path)[0] == 0
-    text = (tmp_path / "report" / "report.md").read_text()
-    (section,) = re.findall(r"### Expertise gap\n(.*?)\nFiles:", text, re.DOTALL)
-    assert "Not shown: the expertise gap of micro and micro (greedy on micro_add)" in section
-    assert "| micro" not in section
+    text = _page(tmp_path / "report").words
+    table = "Expertise gap Accuracy in % "  # a title and a note without a row between them
+    assert table in text
+    assert "Not shown: the expertise gap of micro and micro (greedy on micro_add)" in text
 
 
 def test_a_sweep_with_only_failures_has_a_section(tmp_path, call):
@@ -177,11 +181,11 @@ def test_a_sweep_with_only_failures_has_a_section(tmp_path, call):
     for sweep in ("micro_alpha_beta", "micro_expertise_gap"):
         write_failed(tmp_path / sweep, "no memory", **{**failed, "sweep": sweep, "beta": 0.4})
     assert call(tmp_path)[0] == 0
-    text = (tmp_path / "report" / "report.md").read_text()
-    section = text[text.index("## micro_baselines") :]
-    assert "| both removed | seed 1 | failed: no memory |" in section
-    assert "Questions: ." not in text
-    assert "was not measured" not in text
+    page = _page(tmp_path / "report")
+    assert page.inside("h2")[2] == "micro_baselines"
+    assert "both removed seed 1 failed: no memory" in page.section("sweep-2").words
+    assert "Questions: ." not in page.words
+    assert "was not measured" not in page.words
 
 
 def test_seeds_in_which_nothing_was_trained_are_in_curves_and_lists(tmp_path, call):
@@ -194,8 +198,8 @@ def test_seeds_in_which_nothing_was_trained_are_in_curves_and_lists(tmp_path, ca
     means = {step: one.mean for step, one in accuracy_curve(row, section.benchmarks).items()}
     assert means == {0: 0.5, 50: 0.75, 100: 0.625}  # the second seed stays at 0.5
     assert call(tmp_path)[0] == 0
-    text = (tmp_path / "report" / "report.md").read_text()
-    assert "- LightReasoner, seed 1: No step." in text
+    text = _page(tmp_path / "report").words
+    assert "seed 1; stopped: No step." in text
     assert "1 of 2 seeds: nothing trained: No step." in text
     # A row with seeds that trained nothing is drawn and compared like any other.
     made = {path.name for path in (tmp_path / "report").glob("*.png")}
@@ -238,5 +242,4 @@ def test_a_closed_pipe_ends_the_program_quietly_and_it_imports_no_torch(tmp_path
         check=False,
     )
     assert (done.returncode, done.stderr) == (0, "")
-    for name in ("report.md", "report.html"):
-        assert (tmp_path / "runs" / "report" / name).exists()
+    assert (tmp_path / "runs" / "report" / "report.html").exists()

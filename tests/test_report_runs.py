@@ -31,7 +31,7 @@ def test_finds_runs_failures_and_unfinished_folders_but_not_the_store(tmp_path):
 
 
 @pytest.mark.parametrize("newer", ["summary.json", "failed.json"])
-def test_of_a_summary_and_a_failure_the_newer_counts_with_a_note(tmp_path, newer):
+def test_of_a_summary_and_a_failure_the_newer_counts(tmp_path, newer):
     write_run(tmp_path / "0")
     write_run(tmp_path / "1", seed=1)
     (tmp_path / "0" / "failed.json").write_text('{"error": "no memory"}')
@@ -40,8 +40,6 @@ def test_of_a_summary_and_a_failure_the_newer_counts_with_a_note(tmp_path, newer
     found = find_runs(tmp_path)
     assert len(found.runs) == (2 if newer == "summary.json" else 1)
     assert len(found.failed) == (0 if newer == "summary.json" else 1)
-    (note,) = found.notes
-    assert note == f"0 has both summary.json and failed.json: the newer one, {newer}, is used."
 
 
 @pytest.mark.parametrize(
@@ -167,7 +165,6 @@ def of_expert(**changed: object) -> dict[str, object]:
     return {"expert": {"micro_add": result | changed}}
 
 
-NO_STEPS = {"histogram": {"bin_nats": 0.1, "counts": [1]}}
 BY_POSITION: list[object] = [
     [],
     {"bin_tokens": 0, "steps": [1], "kept": [1]},
@@ -186,7 +183,6 @@ BY_POSITION: list[object] = [
         ("seed", True, "seed should be an integer"),
         ("alpha", "0.2", "alpha should be a number"),
         ("settings", None, "settings should be a JSON object, not None"),
-        ("sample", NO_STEPS, "sample: steps should be a number"),
         ("evaluate", [1], "evaluate should be a JSON object"),
         ("evaluate", of_expert(accuracy=math.nan), "accuracy should be a finite number, not nan"),
         ("evaluate", of_expert(total=10**400), "evaluate.expert.micro_add.total should be"),

@@ -215,7 +215,6 @@ def test_the_report_and_the_page_show_the_table(tmp_path):
         page = run_page(folder, find_runs(folder))
         report = build(tmp_path)
     assert "won, covered" in page
-    assert "won, covered" in report.files["report.md"].decode()
     assert "1 of 2 (50 %)" in report.files["report.html"].decode()
     assert "results_samples.tex" in report.files
     line = "untuned pass@8 70.0 %, a correct one for 1 of 2 (50 %) questions won"

@@ -112,7 +112,7 @@ def _measured(name: str, folder: Path) -> dict[str, tuple[float, float | None]]:
     runs = [run for run in scan_folder(folder).runs if run.sweep == name]
     pairs = [
         pair
-        for sweep in sweeps(Found(runs, [], [], []))
+        for sweep in sweeps(Found(runs, [], []))
         for pair in compare(sweep).pairs
         if pair.ours.setup.expert == pair.theirs.setup.expert
     ]

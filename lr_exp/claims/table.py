@@ -34,7 +34,7 @@ def judged(claims: Mapping[str, Claim], folders: Sequence[Path]) -> Table:
         where = ", ".join(map(str, folders))
         listed = ", ".join(sorted(wanted))
         raise UserError(f"no claim can be judged: {where} has no finished run of {listed}.")
-    known = {sweep.name: sweep for sweep in sweeps(Found(runs, failed, [], []))}
+    known = {sweep.name: sweep for sweep in sweeps(Found(runs, failed, []))}
     lines, records = [], []
     missing: dict[str, list[str]] = {}  # claims without runs, by sweep
     for name, claim in claims.items():

@@ -7,10 +7,10 @@ from pathlib import Path
 
 from lr_exp.errors import UserError, printable, redact
 from lr_exp.report.analyse.rows import sweeps
-from lr_exp.report.document import Section, document
 from lr_exp.report.figures import Figure, draw_sweep
 from lr_exp.report.page import folder_page
 from lr_exp.report.page.comparison import compare_folders
+from lr_exp.report.page.sweep_page import SweepSection
 from lr_exp.report.read.runs import Found, find_runs
 from lr_exp.report.tables import cell
 from lr_exp.report.tables.formats import csv_text, latex_table, one_line, plain_table
@@ -38,20 +38,19 @@ def build(folder: Path, out: Path | None = None, where: Sequence[str] = ()) -> R
     Raises UserError if the folder or its runs cannot be reported.
     """
     found = find_runs(folder, where, finished=False)
-    sections: list[Section] = []
+    sections: list[SweepSection] = []
     files: dict[str, bytes] = {}
     prefixes: set[str] = set()
     for sweep in sweeps(found):
         prefix = unique_prefix(sweep.name, prefixes)
         tables, pairs = tables_of(sweep, prefix)
         figures = [replace(one, name=f"{prefix}_{one.name}") for one in draw_sweep(sweep)]
-        sections.append(Section(sweep, tables, figures, pairs.refused))
+        sections.append(SweepSection(sweep, tables, figures, pairs.refused))
         for table in tables:
             files[f"{table.name}.csv"] = csv_text(table).encode()
             files[f"{table.name}.tex"] = latex_table(table).encode()
         for figure in figures:
             files[f"{figure.name}.png"], files[f"{figure.name}.svg"] = figure.png, figure.svg
-    files["report.md"] = document(folder.resolve().name, found, sections).encode()
     files[PAGE] = folder_page(folder, found, sections, out or folder / "report").encode()
     return Report(files, _shown(found, sections))
 
@@ -98,7 +97,7 @@ def write_and_print(
     print(printable(redact(report.shown)))
 
 
-def _shown(found: Found, sections: Sequence[Section]) -> str:
+def _shown(found: Found, sections: Sequence[SweepSection]) -> str:
     """The main table of each sweep, its notes and runs without results."""
     lines = []
     for section in sections:

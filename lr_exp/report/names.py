@@ -86,8 +86,7 @@ class Setup:
         """`LightReasoner`, `contrastive decoding`, ..."""
         if self.decoder == "contrastive" and self.method == BASELINE:
             return "contrastive decoding"
-        method = self.method
-        label = method_label(method) if method else f"supervision from {self.data}"
+        label = method_label(self.method) if self.method else f"supervision from {self.data}"
         if self.decoder == "greedy":
             return label
         return f"{label} + {self.decoder} decoding"

@@ -10,45 +10,23 @@ from lr_exp.report.read.summary import Results
 T = TypeVar("T")
 K = TypeVar("K", bound=Hashable)
 
-# Settings that do not change results, or that are part of a row's label.
 _IGNORED = {
-    "alpha",
-    "benchmarks",  # the evaluated ones are compared
-    "beta",
-    "device",  # in provenance; gives a note
-    "distiller.learning_rate",
-    "distiller.merge",
-    "distiller.snapshot_every",
-    "dtype",  # in provenance, where `auto` is resolved
-    "evaluator.decoder",
-    "evaluator.gap",
-    "evaluator.pass_at",
-    "evaluator.samples",
-    "evaluator.temperature",
-    "hub_root",
+    # In the label of a row.
+    *("alpha", "beta", "seed", "distiller.learning_rate", "evaluator.decoder", "sampler.prompt"),
+    # They do not change the results that a row has.
+    *("benchmarks", "distiller.merge", "distiller.snapshot_every", "evaluator.gap"),
+    *("evaluator.pass_at", "evaluator.samples", "evaluator.temperature", "sampler.export"),
+    *("config_dirs", "hub_root", "overrides", "stages", "store", "sweep"),
+    *("server.attempts", "server.concurrency", "server.timeout", "server.url"),
+    # In the provenance, where `auto` is resolved; another device gives a note.
+    *("device", "dtype"),
     "prompt_date",  # in the models' fingerprints, where a template prints it
-    "config_dirs",
-    "overrides",
-    "sampler.export",
-    "sampler.prompt",
-    "seed",
-    "server.attempts",
-    "server.concurrency",
-    "server.timeout",
-    "server.url",
-    "stages",
-    "store",
-    "sweep",
 }
 # They change at most rounding, and give a note.
 _RESOURCES = {
-    "distiller.checkpoint_every",
-    "distiller.log_every",
-    "distiller.parallel",
-    "distiller.tokens_per_pass",
-    "evaluator.batch_size",
-    "sampler.batch_size",
-    "sampler.tokens_per_pass",
+    *("distiller.checkpoint_every", "distiller.log_every", "distiller.parallel"),
+    *("distiller.tokens_per_pass", "sampler.tokens_per_pass"),
+    *("evaluator.batch_size", "sampler.batch_size"),
 }
 _MODEL_PLACE = {"path", "revision", "package", "package_path", "fallback_path"}
 SEPARATE = "Report the runs' folders separately"
@@ -81,16 +59,9 @@ def check_sweep(runs: Sequence[Run]) -> list[str]:
         raise UserError(
             f"the histograms of divergences have {found['bins']}: they cannot be added. {RERUN}"
         )
-    seen: dict[str, dict[str, str]] = {}  # a run's name by value, by key
-    for run in runs:
-        for key, value in machine(run).items():
-            seen.setdefault(key, {}).setdefault(str(value), run.name)
     return [
-        f"Warning: {key} differs within this table: "
-        + " and ".join(f"{value} in {name}" for value, name in values.items())
-        + ". Results may differ for that reason."
-        for key, values in seen.items()
-        if len(values) > 1
+        f"Warning: {key} differs within this table: {values}. Results may differ for that reason."
+        for key, values in differences(runs, machine).items()
     ]
 
 

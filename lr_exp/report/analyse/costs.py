@@ -8,28 +8,19 @@ from lr_exp.report.read.runs import Run
 HOUR = 3600.0  # seconds
 
 
-def stage_costs(runs: Sequence[Run]) -> dict[str, float | None]:
-    """`STAGE_seconds` of each stage of sampling that one of the runs has; see `costs`."""
-    stages = dict.fromkeys(stage for run in runs for stage in run.sample.seconds_by_stage or {})
-    return {
-        f"{stage}_seconds": mean([(run.sample.seconds_by_stage or {}).get(stage) for run in runs])
-        for stage in stages
-    }
-
-
 def costs(runs: Sequence[Run]) -> dict[str, float | None]:
     """Means over the seeds of a row, including reused artifacts; None if no run has the number.
 
-    Those of `stage_costs`; `sampling_seconds`, `tuning_seconds` and their sum in `hours`;
-    `evaluation_seconds` of expert and tuned expert; `problems` and, for rejection SFT, how many
-    were `solved`; `generated_tokens`, `tuned_tokens`; distinct `kept_steps`, the
-    `passes` over them and the `tokens_read` in training; `flops` of sampling, scoring and tuning;
-    `peak_memory_gib` of sampling and tuning, the maximum over seeds.
+    First `STAGE_seconds` of each stage of sampling that one of the runs has. `hours` is the sum of
+    sampling and tuning, and `flops` that of sampling, scoring and tuning; `solved` is of rejection
+    SFT; `peak_memory_gib` of sampling and tuning is the maximum over seeds.
     """
 
     def over(read: Callable[[Run], Any]) -> float | None:
         return mean([read(run) for run in runs])
 
+    by_stage = [run.sample.seconds_by_stage or {} for run in runs]
+    stages = dict.fromkeys(stage for one in by_stage for stage in one)
     sampling = over(lambda run: run.sample.seconds)
     tuning = over(lambda run: 0 if run.stopped else run.distill.seconds)
     sampling_flops = over(lambda run: run.sample.flops)
@@ -37,7 +28,7 @@ def costs(runs: Sequence[Run]) -> dict[str, float | None]:
     parts = [part for run in runs for part in (run.sample, run.distill)]
     memory = max((part.peak_memory_bytes or 0 for part in parts), default=0)
     return {
-        **stage_costs(runs),
+        **{f"{stage}_seconds": mean([one.get(stage) for one in by_stage]) for stage in stages},
         "sampling_seconds": sampling,
         "tuning_seconds": tuning,
         "hours": None if sampling is None or tuning is None else (sampling + tuning) / HOUR,

@@ -209,7 +209,6 @@ def swept_keys(runs: Sequence[Run]) -> list[str]:
 
 
 def setup_of(run: Run, swept: Sequence[str] = ()) -> Setup:
-    values = [(key, run.swept(key)) for key in swept]
     return Setup(
         run.expert,
         run.method,
@@ -220,7 +219,7 @@ def setup_of(run: Run, swept: Sequence[str] = ()) -> Setup:
         run.decoder,
         run.prompt,
         run.learning_rate,
-        tuple((key, value) for key, value in values if value is not None),
+        tuple((key, value) for key in swept if (value := run.swept(key)) is not None),
     )
 
 

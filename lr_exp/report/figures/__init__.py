@@ -7,7 +7,6 @@ from lr_exp.errors import UserError
 from lr_exp.report.analyse.rows import Sweep
 from lr_exp.report.figures.figure import Figure, Image
 from lr_exp.report.figures.gain_parts import gain_parts, gain_parts_by_row
-from lr_exp.report.figures.run import gain_by_benchmark, kept_by_position, training_curves
 from lr_exp.report.figures.steps import lorenz_curve, lorenz_curves
 from lr_exp.report.figures.style import STYLE, styled
 from lr_exp.report.figures.sweep import (
@@ -17,7 +16,7 @@ from lr_exp.report.figures.sweep import (
     gain_against_gap,
     gain_by_setting,
 )
-from lr_exp.report.figures.training import accuracy_by_step, entropy_by_step
+from lr_exp.report.figures.training import accuracy_by_step, entropy_by_step, training_curves
 from lr_exp.report.read.runs import Run
 from lr_exp.store import Recipe, Store, digest, file_digest
 
@@ -30,7 +29,7 @@ _PLACES = {
     *("commit", "host", "modified", "overrides", "started"),
 }
 _NEVER_DRAWN = dict.fromkeys(["provenance", "settings", "sample", "distill", "evaluate"], _PLACES)
-_OF_RUN = (gain_by_benchmark, gain_parts, lorenz_curve, kept_by_position, training_curves)
+_OF_RUN = (gain_parts, lorenz_curve, training_curves)
 _OF_SWEEP = (
     gain_parts_by_row,
     lorenz_curves,

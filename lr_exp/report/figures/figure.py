@@ -9,7 +9,7 @@ from functools import cached_property
 from typing import Any
 
 from lr_exp.report.analyse.paired import Estimate
-from lr_exp.report.figures.style import DOUBLE, FAINT, SINGLE, styled
+from lr_exp.report.figures.style import DOUBLE, SINGLE, styled
 
 _LINE_CHARS = 50  # of a legend's label, as fits in a figure of one column
 _MAX_COLUMN_CHARS = 24  # a legend with a longer label has half the columns
@@ -73,15 +73,6 @@ def panel_grid(
     for empty in panels[count:]:
         empty.set_visible(False)
     return mpl_figure, list(panels[:count])
-
-
-def label_rows(axes: Any, labels: Sequence[str], title: str) -> None:
-    """Labels horizontal rows, the first on top, on an axis with this title."""
-    axes.set_yticks(range(len(labels)), labels)
-    axes.set_ylim(len(labels) - 0.5, -0.5)
-    axes.grid(axis="x", color=FAINT)
-    axes.tick_params(axis="y", length=0)
-    axes.set_xlabel(title)
 
 
 def whiskers(estimates: Sequence[Estimate]) -> list[list[float]]:

@@ -5,8 +5,8 @@ from collections.abc import Mapping
 
 from lr_exp.report.analyse.pooled import Parts, overall, parts_by_row, parts_of
 from lr_exp.report.analyse.rows import Sweep
-from lr_exp.report.figures.figure import Figure, label_rows, legend_below, panel_grid, whiskers
-from lr_exp.report.figures.style import BLUE, GOLD, INK, MUTED
+from lr_exp.report.figures.figure import Figure, legend_below, panel_grid, whiskers
+from lr_exp.report.figures.style import BLUE, FAINT, GOLD, INK, MUTED
 from lr_exp.report.names import benchmark_label
 from lr_exp.report.read.runs import Run
 from lr_exp.report.tables import cell
@@ -67,7 +67,11 @@ def _figure(labelled: Mapping[str, Parts], about: str) -> Figure:
         f"{textwrap.fill(label, _LABEL_CHARS)}\ncut {cell.change(*one.cut_off)} %"
         for label, one in labelled.items()
     ]
-    label_rows(axes, labels, "gain in strict accuracy (points)")
+    axes.set_yticks(places, labels)
+    axes.set_ylim(len(parts) - 0.5, -0.5)  # the first one on top
+    axes.grid(axis="x", color=FAINT)
+    axes.tick_params(axis="y", length=0)
+    axes.set_xlabel("gain in strict accuracy (points)")
     legend_below(mpl_figure, drawn)
     return Figure(
         "gain_parts", "What the gain is made of", f"{about} {_CAPTION}".strip(), mpl_figure

@@ -15,7 +15,6 @@ STYLE = Path(__file__).with_name("paper.mplstyle")
 SINGLE = 3.5  # inches: one column of a journal
 DOUBLE = 7.0  # inches: two columns
 
-
 PAPER = "#ffffff"
 INK = "#16181d"  # text
 MUTED = "#5f6368"  # axes and secondary text

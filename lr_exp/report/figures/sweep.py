@@ -60,13 +60,11 @@ def cost_bars(sweep: Sweep) -> Figure | None:
         values = [spent[key] for _, spent in rows]
         widths = [unit * (value or 0) for value in values]
         seeds = [[unit * (costs([run])[key] or 0) for run in row.runs] for row, _ in rows]
+        lowest, highest = np.array([(min(own), max(own)) for own in seeds]).T
         bars = axes.barh(
             range(len(rows)),
             widths,
-            xerr=[
-                [w - min(own) for w, own in zip(widths, seeds, strict=True)],
-                [max(own) - w for w, own in zip(widths, seeds, strict=True)],
-            ],
+            xerr=[widths - lowest, highest - widths],
             error_kw={"elinewidth": 0.8, "ecolor": MUTED},
             color=[method_look(row.setup.method).colour for row, _ in rows],
             height=0.7,
@@ -172,7 +170,7 @@ def alpha_beta_map(sweep: Sweep) -> Figure | None:
     grids = {
         setup: cells
         for setup, cells in grids.items()
-        if min(len(set(cells["alpha"])), len(set(cells["beta"]))) > 1
+        if min(len({*cells["alpha"]}), len({*cells["beta"]})) > 1
     }
     if not grids:
         return None
@@ -231,16 +229,12 @@ def ablation_radar(sweep: Sweep) -> Figure | None:
     """One panel per expert, for experts with one row per method, since colours mark methods."""
     if len(sweep.benchmarks) < _MIN_SPOKES:
         return None
-    panels = {}
-    for expert in dict.fromkeys(row.setup.expert for row in sweep.rows):
-        rows = [
-            row
-            for row in sweep.rows
-            if row.setup.expert == expert and row.average and row.setup.decoder == "greedy"
-        ]
-        methods = [row.setup.method for row in rows]
-        if len(rows) >= 2 and len(set(methods)) == len(methods):
-            panels[expert] = rows
+    drawable = [row for row in sweep.rows if row.average and row.setup.decoder == "greedy"]
+    panels = {
+        expert: rows
+        for expert, rows in grouped(drawable, lambda row: row.setup.expert).items()
+        if 1 < len(rows) == len({row.setup.method for row in rows})
+    }
     if not panels:
         return None
     polar = {"projection": "polar"}
@@ -280,9 +274,7 @@ def _radar_panel(axes: Any, rows: list[Row], benchmarks: list[str]) -> dict[str,
     axes.set_xticks(angles, [benchmark_label(name) for name in benchmarks])
     for text, angle in zip(axes.get_xticklabels(), angles, strict=True):
         side = math.sin(angle)
-        text.set_horizontalalignment(
-            "center" if abs(side) < 0.1 else "left" if side > 0 else "right"
-        )
+        text.set_ha("center" if abs(side) < 0.1 else "left" if side > 0 else "right")
     axes.tick_params(axis="x", pad=1)
     axes.grid(linewidth=0.4)
     axes.spines["polar"].set_linewidth(0.4)

@@ -1,4 +1,4 @@
-"""Accuracy and student entropy during training, by optimizer step."""
+"""Training metrics of a run, and accuracy and student entropy of a sweep, by optimizer step."""
 
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -10,10 +10,21 @@ from lr_exp.report.analyse.comparable import grouped
 from lr_exp.report.analyse.paired import Estimate
 from lr_exp.report.analyse.rows import Row, Sweep
 from lr_exp.report.figures.figure import Figure, legend_below, panel_grid
-from lr_exp.report.figures.style import variant_look
+from lr_exp.report.figures.style import method_look, variant_look
+from lr_exp.report.read.json_file import is_number
 from lr_exp.report.read.runs import Run
 from lr_exp.report.read.summary import Results
 
+_TRAINING_CAPTION = (
+    "Training metrics by optimizer step. Student entropy is the mean entropy of the tuned model's "
+    "next-token distribution at the tokens trained on; 0 means that it predicts a single token."
+)
+_CURVES = {  # in metrics.jsonl
+    "loss": "loss\n(nats)",
+    "entropy": "student entropy\n(nats)",
+    "grad_norm": "gradient norm",
+    "learning_rate": "learning rate",
+}
 _ACCURACY_CAPTION = (
     "Average accuracy by optimizer step; step 0 is the untuned expert. For a seed that trained "
     "nothing, the untuned expert's accuracy is used at every step. Bands show 95 % intervals "
@@ -29,6 +40,29 @@ _MAX_LINES, _MAX_PANELS = 10, 9
 _MAX_COLUMNS = 3
 
 _Band = dict[int, tuple[float, float, float]]  # mean and both ends by optimizer step
+
+
+def training_curves(run: Run) -> Figure | None:
+    entries = sorted(run.metrics()[0], key=lambda entry: entry["step"])
+    curves = {
+        key: {one["step"]: one[key] for one in entries if is_number(one.get(key))}
+        for key in _CURVES
+    }
+    curves = {key: values for key, values in curves.items() if len(values) > 1}
+    if not curves:
+        return None
+    mpl_figure, panels = panel_grid(len(curves), 1, 0.95, 0.35, sharex=True)
+    colour = method_look(run.method).colour
+    for axes, (key, values) in zip(panels, curves.items(), strict=True):
+        axes.plot(list(values), list(values.values()), color=colour)
+        axes.set_ylim(bottom=min(0.0, *values.values()))
+        axes.set_ylabel(_CURVES[key])
+        axes.yaxis.get_major_locator().set_params(nbins=4)
+        axes.ticklabel_format(axis="y", scilimits=(-3, 4), useMathText=False)
+    panels[-1].set_xlim(left=0)
+    panels[-1].set_xlabel("optimizer step")
+    mpl_figure.align_ylabels()
+    return Figure("training_curves", "Training", _TRAINING_CAPTION, mpl_figure)
 
 
 def accuracy_by_step(sweep: Sweep) -> Figure | None:

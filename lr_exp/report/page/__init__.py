@@ -3,9 +3,8 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from lr_exp.report.document import Section
 from lr_exp.report.page.run_page import run_page
-from lr_exp.report.page.sweep_page import sweep_page
+from lr_exp.report.page.sweep_page import SweepSection, sweep_page
 from lr_exp.report.read.runs import Found, scan_folder
 from lr_exp.store import Store
 from lr_exp.store.files import write_atomically
@@ -24,7 +23,7 @@ def write_run_page(folder: Path, store: Store | None = None) -> Path:
     return path
 
 
-def folder_page(folder: Path, found: Found, sections: Sequence[Section], out: Path) -> str:
+def folder_page(folder: Path, found: Found, sections: Sequence[SweepSection], out: Path) -> str:
     """The run page if `folder` itself is the only run found, else the sweep page."""
     own = scan_folder(folder, recursive=False)
     if len(own.every) == len(found.every) == 1:

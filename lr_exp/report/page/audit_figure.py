@@ -8,13 +8,9 @@ _HUES = dict(zip(KINDS, (BLUE, GREY, VERMILION), strict=True))
 _PANELS = {"KL ": "divergence (nats)", "token ": "tokens before the position"}
 
 
+@styled()
 def audit_figure(records: Records) -> Figure:
     """The difference at each kind of position, with 95 % intervals."""
-    with styled():
-        return _figure(records)
-
-
-def _figure(records: Records) -> Figure:
     mpl_figure, panels = panel_grid(2, 2, 2.6, sharey=True)
     found, drawn = groups(records), {}
     for axes, (prefix, title) in zip(panels, _PANELS.items(), strict=True):

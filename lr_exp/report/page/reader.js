@@ -48,9 +48,6 @@ const startReader = (root) => {
     moving: (step) => step.moving === 1, // the label prefers another token than the expert
     differ: (step) => step.same_top1 === 0,
     wrong: (step) => step.isWrong,
-    // The expert is confident in a wrong answer, so selection by divergence misses the step.
-    missed: (step) =>
-      step.isWrong && !step.kept && step.candidates?.some(([, expert]) => expert >= data.confident),
   };
   const entriesOf = (name) => answers.filter((item) => item.steps.some(tests[name]));
 

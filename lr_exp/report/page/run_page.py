@@ -8,18 +8,19 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from lr_exp.errors import UserError
 from lr_exp.progress import duration
 from lr_exp.report import names
 from lr_exp.report.analyse.comparable import grouped, machine
 from lr_exp.report.analyse.rows import sweeps
-from lr_exp.report.document import MICRO, reading_notes
-from lr_exp.report.figures import Image, images_of
+from lr_exp.report.figures import images_of
 from lr_exp.report.page.accuracy_change import Change, accuracy_change_table, accuracy_changes
 from lr_exp.report.page.answers import read_pairs
 from lr_exp.report.page.audit_figure import audit_figure
 from lr_exp.report.page.audit_table import audit_table
+from lr_exp.report.page.reading_notes import MICRO, reading_notes
 from lr_exp.report.page.render import Section, page, render, section
-from lr_exp.report.page.trajectories import DamagedError, Trajectories, read_trajectories
+from lr_exp.report.page.trajectories import read_trajectories
 from lr_exp.report.read.json_file import read_json_lines, reason_of
 from lr_exp.report.read.run import Incomplete, Run, flat, read_unfinished
 from lr_exp.report.read.runs import Found
@@ -39,15 +40,14 @@ _HEADINGS = {
     "damaged": "This run's record is damaged:",
     "unfinished": "This run has not finished.",
 }
-_Tile = tuple[str, str, str, str]  # a headline number: label, value, unit, detail
 
 
 def run_page(folder: Path, found: Found, store: Store | None = None) -> str:
     """The page of the run in `folder`; `found` is what this folder itself contains."""
     run = next(iter(found.every), None) or read_unfinished(folder, folder.resolve().name)
-    figures = {figure.name: figure for figure in images_of(run, store)}
+    figures = grouped(images_of(run, store), lambda figure: figure.name)
     tables: list[Table] = []
-    tiles: list[_Tile] = []
+    changes: dict[str, Change] = {}
     results = settings = None
     notes = [MICRO] if names.is_micro(run.expert, run.amateur) else []
     if found.runs:
@@ -55,7 +55,6 @@ def run_page(folder: Path, found: Found, store: Store | None = None) -> str:
         tables, pairs = tables_of(sweep, "results")
         notes = reading_notes(found, tables)
         changes = accuracy_changes(sweep, pairs)
-        tiles = _accuracy_tiles(changes)
         table = accuracy_change_table(changes)
         nothing = [] if table else ["Nothing was evaluated."]
         results = section(
@@ -63,34 +62,27 @@ def run_page(folder: Path, found: Found, store: Store | None = None) -> str:
             "Results",
             first_tables=[table] if table else [],
             last_is_sum=len(changes) > 1,
-            figures=_named(figures, "gain_by_benchmark", "gain_parts"),
+            figures=figures.get("gain_parts", []),
             tables=[one for one in tables if one.section == "results"],
             remarks=[*nothing, *pairs.refused, *dict.fromkeys(sweep.notes)],
         )
         settings = _settings(run)
     in_sections = grouped(tables, lambda table: table.section)
-    profile = in_sections.get("divergence", [])
-    is_scored = profile or run.sample.histogram
-    trajectories, broken = None, ""
-    try:
-        trajectories = read_trajectories(run.folder)
-    except DamagedError as reason:
-        broken = str(reason)
     sections = [
         results,
         section("explanations", "Explanations", tables=in_sections.get("explanations", [])),
-        _reader(run, trajectories, broken),
+        _reader(run),
         section(
             "divergence",
-            "Where the models diverge" if is_scored else "Which steps were kept",
-            figures=_named(figures, "lorenz_curve", "kept_by_position"),
-            tables=profile,
+            "Where the models diverge",
+            figures=figures.get("lorenz_curve", []),
+            tables=in_sections.get("divergence", []),
         ),
         section(
             "training",
             "Training",
             damage=run.metrics()[1],
-            figures=_named(figures, "training_curves"),
+            figures=figures.get("training_curves", []),
         ),
         _audit(run),
         _answers(run),
@@ -101,14 +93,10 @@ def run_page(folder: Path, found: Found, store: Store | None = None) -> str:
     return page(
         f"{label}, amateur {run.amateur}" if run.amateur else label,
         "Run report",
-        render("head.html", status=_status(run), choices=_choices(run), tiles=tiles + _tiles(run)),
+        render("head.html", status=_status(run), facts=_numbers(run, changes) | choices_of(run)),
         sections,
         notes,
     )
-
-
-def _named(figures: dict[str, Image], *wanted: str) -> list[Image]:
-    return [figures[name] for name in wanted if name in figures]
 
 
 def _method_label(run: Run) -> str:
@@ -128,15 +116,13 @@ def _status(run: Run) -> list[tuple[str, str]]:
         if run.overrides:
             lines.append(("Command-line overrides:", " ".join(run.overrides)))
     if run.stopped:
-        says_so = "nothing was trained" in run.stopped.lower()
-        heading = "Stopped after sampling:" if says_so else "Nothing was trained:"
-        lines.append((heading, run.stopped))
+        lines.append(("Stopped after sampling:", run.stopped))
     warnings = run.warnings[:_MAX_WARNINGS]
     lines += [("Warning:", warning[:_MAX_WARNING_CHARS]) for warning in warnings]
     return lines
 
 
-def _choices(run: Run) -> dict[str, str | None]:
+def choices_of(run: Run) -> dict[str, str | None]:
     """The choices that produced the results; None where unknown."""
     versions = run.summary.versions or {}
     packages = [name for name in ("lr_exp", "torch", "transformers") if name in versions]
@@ -157,45 +143,39 @@ def _choices(run: Run) -> dict[str, str | None]:
     }
 
 
-def _tiles(run: Run) -> list[_Tile]:
-    tiles = []
+def _numbers(run: Run, changes: dict[str, Change]) -> dict[str, str]:
+    """The headline numbers."""
+    numbers = {}
+    for name, change in [*changes.items()][-1:]:  # the average, or the only benchmark
+        scope = f"average of {len(changes) - 1} benchmarks" if len(changes) > 1 else name
+        if change.before is not None:
+            shares = cell.change(*(one.mean for one in (change.before, change.after) if one))
+            numbers["accuracy"] = f"{shares} % ({scope})"
+        if change.gain is not None:
+            gain, interval = cell.signed(100 * change.gain.mean), cell.between(change.gain.ci95)
+            numbers["gain"] = f"{gain} points (95 % interval: {interval})"
     sample, distill = run.sample, run.distill
     if sample.steps:
         kept = sample.kept or 0
-        detail = f"{kept:,} of {sample.steps:,} steps"
-        if sample.moving is not None:
-            detail += f", {sample.moving:,} of them moving"
-        tiles.append(("Steps kept", f"{100 * kept / sample.steps:.1f}", " %", detail))
+        moving = "" if sample.moving is None else f", {sample.moving:,} of them moving"
+        share = f"{100 * kept / sample.steps:.1f} %"
+        numbers["steps kept"] = f"{share} ({kept:,} of {sample.steps:,}{moving})"
     if distill.tuned_tokens:
-        steps = distill.optimizer_steps
-        detail = f"in {steps:,} optimizer steps" if steps else ""
-        if distill.passes is not None:
-            detail += f", {distill.passes:,.1f} passes over {distill.kept_steps:,} kept steps"
-        tiles.append(("Tuned tokens", f"{distill.tuned_tokens:,}", "", detail))
+        numbers["tuned tokens"] = f"{distill.tuned_tokens:,}"
+        if distill.passes and distill.kept_steps:
+            passes = f"{distill.passes:,.1f} passes over {distill.kept_steps:,} kept steps"
+            numbers["tuned tokens"] += f" ({passes})"
     if sample.seconds is not None and distill.seconds is not None:
-        detail = "from the store" if sample.reused and distill.reused else ""
-        seconds = duration(sample.seconds + distill.seconds)
-        tiles.append(("Sampling and tuning time", seconds, "", detail))
-    return tiles
+        numbers["sampling and tuning"] = duration(sample.seconds + distill.seconds)
+    return numbers
 
 
-def _accuracy_tiles(changes: dict[str, Change]) -> list[_Tile]:
-    if not changes:
-        return []
-    *others, (name, change) = changes.items()
-    before, after, gain = change.before, change.after, change.gain
-    if before is None:
-        return []
-    accuracies = " → ".join(f"{100 * one.mean:.1f}" for one in (before, after) if one)
-    scope = f"average of {len(others)} benchmarks" if others else name
-    tiles = [("Accuracy", accuracies, " %", scope)]
-    if gain is not None:
-        detail = f"95 % interval: {cell.between(gain.ci95)}"
-        tiles.append(("Gain", cell.signed(100 * gain.mean), " points", detail))
-    return tiles
-
-
-def _reader(run: Run, shown: Trajectories | None, damage: str) -> Section | None:
+def _reader(run: Run) -> Section | None:
+    shown, damage = None, ""
+    try:
+        shown = read_trajectories(run.folder)
+    except UserError as reason:
+        damage = str(reason)
     note = "" if run.summary.sample is None else f"There is no {TRAJECTORIES} in the run's folder."
     if shown is not None:
         note = "" if shown.answers else "No answer was sampled."
@@ -232,16 +212,16 @@ def _answers(run: Run) -> Section | None:
         return None
     pairs = read_pairs((run, "expert"), (run, "tuned"))
     damage = " ".join(pairs.missing) or "The expert and the tuned expert share no benchmark."
-    questions = sum(counts.total() for counts in pairs.counts.values())
+    count = sum(map(len, pairs.groups.values()))
     shown = (
-        f"Counts cover all {questions:,} questions. This page holds {len(pairs.shown):,} of "
+        f"Counts cover all {pairs.questions:,} questions. This page holds {count:,} of "
         "them, evenly spaced within each outcome of each benchmark."
     )
     return section(
         "answers",
         "Answers before and after",
         "answers.html",
-        damage="" if pairs.counts else damage,
+        damage="" if pairs.questions else damage,
         titles=["Before: untuned expert", "After: tuned expert"],
         remarks=[shown, *pairs.missing],
         groups=pairs.groups,
@@ -261,19 +241,19 @@ def _transposed(table: Table) -> Table:
 
 
 def _settings(run: Run) -> Section | None:
-    provenance = flat(run.provenance.to_dict()) | {
-        f"{name} version": value for name, value in (run.summary.versions or {}).items()
+    versions = run.summary.versions or {}
+    provenance = {
+        **flat(run.provenance.to_dict()),
+        **{f"{name} version": value for name, value in versions.items()},
+        "command": shlex.join(["python", "-m", "lr_exp", *run.settings.get("overrides", [])]),
+        "sample.artifact": run.sample.artifact,
+        "distill.artifact": run.distill.artifact,
     }
-    words = ["python", "-m", "lr_exp", *run.settings.get("overrides", [])]
-    provenance |= {"command": shlex.join(words)}
-    provenance |= {"sample.artifact": run.sample.artifact, "distill.artifact": run.distill.artifact}
-    return section(
-        "settings",
-        "Settings and provenance",
-        "settings.html",
-        settings={key: _as_word(value) for key, value in flat(run.settings).items()},
-        provenance={key: _as_word(value) for key, value in provenance.items() if value},
-    )
+    tables = {
+        "Settings": {key: _as_word(value) for key, value in flat(run.settings).items()},
+        "Provenance": {key: _as_word(value) for key, value in provenance.items() if value},
+    }
+    return section("settings", "Settings and provenance", "settings.html", tables=tables)
 
 
 def _as_word(value: Any) -> str:

@@ -2,23 +2,41 @@
 
 import os
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import quote
 
-from lr_exp.report.document import Section as SweepSection
-from lr_exp.report.document import reading_notes
+from lr_exp.report.analyse.rows import Sweep
+from lr_exp.report.figures import Figure
 from lr_exp.report.names import NO_SWEEP, method_label
+from lr_exp.report.page.reading_notes import reading_notes
 from lr_exp.report.page.render import page, render, section
+from lr_exp.report.page.run_page import choices_of
 from lr_exp.report.read.run import Incomplete, Run
 from lr_exp.report.read.runs import Found
+from lr_exp.report.tables.table import Table
 from lr_exp.store.run_folder import PAGE
+
+
+@dataclass(frozen=True)
+class SweepSection:
+    """A sweep with its tables and figures."""
+
+    sweep: Sweep
+    tables: list[Table]  # the sweep's own first
+    figures: list[Figure]
+    refused: list[str]  # why rows were not compared
 
 
 def sweep_page(title: str, found: Found, sweeps: Sequence[SweepSection], out: Path) -> str:
     """The whole page, whose links are relative to its folder `out`."""
     counts = f"{found.counts} and {len(found.unfinished):,} unfinished runs."
-    status = [("Note:", note) for note in found.notes]
-    head = render("head.html", status=status, choices={"runs": counts}, tiles=[])
+    facts: dict[str, dict[str, None]] = {"runs": {counts: None}}
+    for run in found.runs:
+        for key, value in choices_of(run).items():
+            facts.setdefault(key, {}).update({value: None} if value else {})
+    listed = {key: ", ".join(values) for key, values in facts.items()}
+    head = render("head.html", status=[], facts=listed)
     sections = [
         section(
             f"sweep-{index}",
@@ -26,6 +44,7 @@ def sweep_page(title: str, found: Found, sweeps: Sequence[SweepSection], out: Pa
             first_tables=one.tables[:2],
             figures=[figure.image for figure in one.figures],
             tables=one.tables[2:],
+            files_linked=True,
             remarks=[*one.sweep.all_notes, *one.refused],
         )
         for index, one in enumerate(sweeps)

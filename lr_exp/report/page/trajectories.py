@@ -8,12 +8,12 @@ from typing import Annotated, Any, Self
 
 from pydantic import BaseModel, Field, model_validator
 
+from lr_exp.errors import UserError
 from lr_exp.report.read.json_file import read_json, reason_of
 from lr_exp.report.read.summary import Count, Flag, Number, Seconds, Share
 from lr_exp.store.run_folder import TRAJECTORIES as FILE
 
 _SHADES = (0.05, 0.1, 0.2, 0.4, 0.8, 1.6, 3.2)  # nats: lower edges of the shades
-_CONFIDENT = 0.9  # minimum top-1 probability of a confident expert
 _MAX_FILE_BYTES = 1_400_000  # a run writes at most 1,000,000, or one answer
 
 _NUMBERING = (
@@ -54,10 +54,6 @@ class _Answer(BaseModel):
         return self
 
 
-class DamagedError(Exception):
-    """The file exists but cannot be shown; the message says why."""
-
-
 class Trajectories(BaseModel):
     """Sampled answers, token by token."""
 
@@ -90,7 +86,7 @@ class Trajectories(BaseModel):
         """For the page's script."""
         recorded = self.model_dump(include={"alpha", "beta", "tokens", "answers"})
         flags = {"scored": self.is_scored, "amateur": self.has_amateur}
-        return recorded | flags | {"shades": _SHADES, "confident": _CONFIDENT}
+        return recorded | flags | {"shades": _SHADES}
 
     @property
     def about(self) -> str:
@@ -109,12 +105,7 @@ class Trajectories(BaseModel):
         shown = f"{count:,} {'answer is' if count == 1 else 'answers are'} shown: {self.chosen}."
         cut = sum(len(answer.token) < answer.tokens_total for answer in self.answers)
         truncated = f"Long answers are truncated ({cut:,} of those shown)."
-        missed = (
-            "Confident, not kept: steps of wrong answers that were not kept although the expert's "
-            f"top-1 probability is at least {_CONFIDENT}."
-        )
-        has_missed = "missed" in self.filter_labels
-        return [shown, _NUMBERING, *([truncated] if cut else []), *([missed] if has_missed else [])]
+        return [shown, _NUMBERING, *([truncated] if cut else [])]
 
     @property
     def filter_labels(self) -> dict[str, str]:
@@ -126,19 +117,18 @@ class Trajectories(BaseModel):
             labels["differ"] = "Top-1 differs"
         if any(answer.correct is not None for answer in self.answers):
             labels["wrong"] = "Wrong answers"
-            labels["missed"] = "Confident, not kept"
         return labels
 
 
 def read_trajectories(folder: Path) -> Trajectories | None:
-    """A run's recorded answers; None without the file. Raises DamagedError if damaged."""
+    """A run's recorded answers; None without the file. Raises UserError if damaged."""
     path = folder / FILE
     if not path.is_file():  # reading a pipe would block
         return None
     try:
         return Trajectories.model_validate(read_json(path, _MAX_FILE_BYTES))
     except (OSError, ValueError) as error:
-        raise DamagedError(
+        raise UserError(
             f"{FILE} cannot be read ({reason_of(error)}). Run the same command again: it rewrites "
             "the file."
         ) from error

@@ -161,11 +161,9 @@ class Run:
         try:
             entries += map(dict, read_json_lines(path))
             damage = None
-        except (OSError, UnicodeDecodeError) as error:
-            damage = f"{METRICS} cannot be read ({reason_of(error)})."
-        except (ValueError, TypeError, RecursionError):
-            place = f"line {len(entries) + 1}"
-            damage = f"{METRICS} is damaged at {place}; only the lines before it are shown."
+        except (OSError, ValueError, TypeError, RecursionError) as error:
+            place = f"{METRICS} cannot be read at line {len(entries) + 1} ({reason_of(error)})"
+            damage = f"{place}; only the lines before it are shown."
         return [entry for entry in entries if _is_training(entry)], damage
 
 

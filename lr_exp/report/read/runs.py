@@ -22,14 +22,15 @@ class Found:
     runs: list[Run]
     failed: list[Incomplete]
     unfinished: list[Incomplete]
-    notes: list[str]
+    where: tuple[str, ...] = ()  # conditions of which all runs without them are left out
 
     @property
     def counts(self) -> str:
-        """`6 finished, 1 failed`, and the number of damaged runs, if any."""
+        """`6 finished, 1 failed`, the number of damaged runs, if any, and the conditions."""
         damaged = sum(run.outcome == "damaged" for run in self.failed)
         counts = f"{len(self.runs):,} finished, {len(self.failed) - damaged:,} failed"
-        return f"{counts}, {damaged:,} damaged" if damaged else counts
+        counts += f", {damaged:,} damaged" if damaged else ""
+        return f"{counts}, only with {' and '.join(self.where)}" if self.where else counts
 
     @property
     def every(self) -> list[Run]:
@@ -52,8 +53,7 @@ def find_runs(folder: Path, where: Sequence[str] = (), *, finished: bool = True)
         kept = [run for run in found.runs if all(_has(run, one) for one in where)]
         if not kept:
             raise UserError(f"{folder}: none of its runs has {' and '.join(where)}.")
-        note = f"Only the {len(kept):,} of {len(found.runs):,} runs with {' and '.join(where)}."
-        found = Found(kept, [], [], [*found.notes, note])
+        found = Found(kept, [], [], tuple(where))
     # A damaged summary alone makes no report; it is an error to fix.
     shown = found.unfinished or [
         run for run in found.failed if run.outcome == "failed" or run.existing_files
@@ -79,7 +79,7 @@ def _has(run: Run, condition: str) -> bool:
 
 def scan_folder(folder: Path, *, recursive: bool = True) -> Found:
     """The runs in a folder and, if `recursive`, in its subfolders; possibly none."""
-    found, seen = Found([], [], [], []), {folder.resolve()}
+    found, seen = Found([], [], []), {folder.resolve()}
     for root, below, files in os.walk(folder, followlinks=True):
         place = Path(root)
         # A link may lead to a folder that is found without it: real folders come first.
@@ -91,7 +91,7 @@ def scan_folder(folder: Path, *, recursive: bool = True) -> Found:
                 below.append(one.name)
         below.sort()
         name = str(place.relative_to(folder)) if place != folder else folder.resolve().name
-        # A run deletes the file of its earlier outcome, so having both is an accident.
+        # A run deletes the file of its earlier outcome. If both exist, the newer one counts.
         ends = [end for end in (SUMMARY, FAILED) if end in files]
         newest = max(ends, key=lambda end: (place / end).lstat().st_mtime_ns, default=None)
         if newest == SUMMARY:
@@ -107,10 +107,6 @@ def scan_folder(folder: Path, *, recursive: bool = True) -> Found:
             found.failed.append(read_failed(place, name))
         elif has_started(place, files):
             found.unfinished.append(read_unfinished(place, name))
-        if len(ends) > 1:
-            found.notes.append(
-                f"{name} has both {SUMMARY} and {FAILED}: the newer one, {newest}, is used."
-            )
     return found
 
 

@@ -107,12 +107,6 @@ class SampleSummary(_Part):
     export: str | None = None  # file of records in the published format
     verified: Verified | None = None
 
-    @model_validator(mode="after")
-    def _check_histogram(self) -> Self:
-        if self.histogram is not None and self.steps is None:
-            raise ValueError("steps should be a number where there is a histogram")
-        return self
-
 
 class DistillSummary(_Part):
     """The tuned adapter. Seconds and memory are those of the run that trained it."""

@@ -1,6 +1,6 @@
 """The cost of each method: time by stage, problems, tokens and memory, beside its gain."""
 
-from lr_exp.report.analyse.costs import costs, stage_costs
+from lr_exp.report.analyse.costs import costs
 from lr_exp.report.analyse.rows import Sweep
 from lr_exp.report.tables import cell
 from lr_exp.report.tables.accuracy import seeds_and_remarks
@@ -49,8 +49,9 @@ def efficiency_table(sweep: Sweep, name: str) -> Table | None:
     measured = [costs(row.runs) for row in rows]
     beside = [row for row in rows if "hours" in row.published]
     columns = label_columns(rows)
-    stages = [key for row in rows for key in stage_costs(row.runs)]  # of any row come first
-    for key in dict.fromkeys([*stages, *measured[0]]):
+    always = costs([]).keys()
+    stages = [key for one in measured for key in one if key not in always]  # come first
+    for key in dict.fromkeys([*stages, *always]):
         title = _TITLES.get(key) or key.replace("_seconds", " (s)")
         form = _FORMS.get(key) or (".1f" if key.endswith("_seconds") else ",.0f")
         cells = [cell.number(one.get(key), form) for one in measured]

@@ -1,4 +1,4 @@
-"""Formats tables as Markdown, CSV, LaTeX and plain text.
+"""Formats tables as CSV, LaTeX and plain text.
 
 Names and errors come from users and models. Escaping keeps them from becoming markup, spreadsheet
 formulas, LaTeX commands or terminal control sequences.
@@ -17,41 +17,17 @@ from lr_exp.report.tables.table import PUBLISHED, REMARK, Table
 tabulate.MIN_PADDING = 0  # headings need no more space than cells
 WIDTH = 100  # characters; wider plain tables are split
 
-# Emphasis, code, links, cells and formulas in Markdown; underscores within words are harmless.
-_INLINE = re.compile(r"[\\`*\[\]|~$]|(?<![A-Za-z0-9])_|_(?![A-Za-z0-9])")
-# Headings, quotations, lists and rules at the start of a line.
-_BLOCK = re.compile(r"^((?:\d+(?=[.)](?:\s|$)))?)([#>=.)]|[-+](?![0-9]))")
 # The last four are full-width forms of the first four, which some spreadsheets treat alike.
 _FORMULA = ("=", "+", "-", "@", "\t", "\r", "\uff1d", "\uff0b", "\uff0d", "\uff20")
-# What Styler does not escape; other letters outside ASCII lose their accents.
+# What tabulate does not escape; other letters outside ASCII lose their accents.
 _LATEX = str.maketrans(
-    {
-        "±": r"$\pm$",
-        "α": r"$\alpha$",  # noqa: RUF001
-        "β": r"$\beta$",
-        "–": "--",  # noqa: RUF001
-        "<": "$<$",
-        ">": "$>$",
-        "|": "$|$",
-        '"': "''",
-    }
+    {"±": r"$\pm$", "α": r"$\alpha$", "β": r"$\beta$", "–": "--", "|": "$|$", '"': "''"}  # noqa: RUF001
 )
 
 
 def one_line(text: str) -> str:
     """Text without line breaks, with control characters and lone surrogates escaped."""
     return printable(" ".join(text.split()))
-
-
-def markdown_text(text: str) -> str:
-    """Text escaped for Markdown and HTML, at any place in a line."""
-    safe = one_line(text).replace("&", "&amp;").replace("<", "&lt;")
-    return _BLOCK.sub(r"\1\\\2", _INLINE.sub(r"\\\g<0>", safe))
-
-
-def markdown_table(table: Table) -> str:
-    """A pipe table."""
-    return _aligned(table, range(len(table.columns)), "pipe", markdown_text)
 
 
 def csv_text(table: Table) -> str:
@@ -70,28 +46,16 @@ def _no_formula(value: object) -> object:
 
 def latex_table(table: Table) -> str:
     r"""A `tabular` for `\input`; needs `\usepackage{booktabs}`."""
-    columns = table.columns
-    frame = pd.DataFrame([[_compatible(cell) for cell in row] for row in table.rows])
-    frame.columns = [_compatible(column.full_title) for column in columns]
-    style = frame.style.hide(axis="index")
-    style.format_index(escape="latex", axis="columns").format(_shielded, escape="latex")
-    text = style.to_latex(
-        column_format="".join("l" if column.is_text else "r" for column in columns),
-        hrules=True,
-    )
-    text = text.translate(_LATEX).encode("ascii", "replace").decode()
-    return "\n".join([r"% \usepackage{booktabs}", *text.splitlines()]) + "\n"
+    text = _aligned(table, range(len(table.columns)), "latex_booktabs", _compatible)
+    # In braces, for the line break before it would read a row's first `[` or `*` as its argument.
+    text = re.sub(r"^ *([\[*])", r"{\1}", text.translate(_LATEX), flags=re.MULTILINE)
+    return f"% \\usepackage{{booktabs}}\n{text.encode('ascii', 'replace').decode()}\n"
 
 
 def _compatible(text: str) -> str:
     """On one line, with compatible letters for full-width forms, ligatures and accents."""
     letters = unicodedata.normalize("NFKD", one_line(text))
     return "".join(letter for letter in letters if not unicodedata.combining(letter))
-
-
-def _shielded(cell: str) -> str:
-    r"""A cell, in braces if the preceding `\\` would read it as an argument."""
-    return f"{{{cell}}}" if cell.startswith(("[", "*")) else cell
 
 
 def plain_table(table: Table) -> str:

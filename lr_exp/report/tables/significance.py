@@ -34,13 +34,13 @@ def significance_table(pairs: Pairs, name: str) -> Table | None:
     """None if no two rows could be compared."""
     if not pairs.pairs:
         return None
-    same_expert = [p for p in pairs.pairs if p.ours.setup.expert == p.theirs.setup.expert]
-    shown = [pair for pair in same_expert if pair.theirs.is_baseline]
-    shown += [
+    shown = [
         pair
-        for pair in same_expert
-        if not pair.theirs.is_baseline and _REFERENCE in (pair.ours.label, pair.theirs.label)
+        for pair in pairs.pairs
+        if pair.ours.setup.expert == pair.theirs.setup.expert
+        and (pair.theirs.is_baseline or _REFERENCE in (pair.ours.label, pair.theirs.label))
     ]
+    shown.sort(key=lambda pair: not pair.theirs.is_baseline)
     overall = [pair.overall for pair in shown]
     corrected = dict(zip(overall, holm([one.p_mean for one in overall]), strict=True))
     columns = [
