@@ -43,9 +43,7 @@ def compare_folders(folders: Sequence[Path], where: Sequence[str] = ()) -> tuple
                 groups=pairs.groups,
             )
         )
-    head = render(
-        "head.html", status=[], choices={one.label: _title(one) for one in sides}, tiles=[]
-    )
+    head = render("head.html", status=[], facts={one.label: _title(one) for one in sides})
     return results, settings, page("Comparison of runs", "Runs compared", head, sections, [])
 
 
