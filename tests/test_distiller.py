@@ -199,13 +199,14 @@ def test_plain_peft_loads_the_adapter_and_plain_transformers_the_merged_model(tm
     assert merged.generation_config.eos_token_id == list(load_micro().stop_ids)
 
 
-def test_an_adapter_of_a_gguf_file_names_the_file(tmp_path):
+def test_an_adapter_of_a_gguf_file_says_how_to_load_its_base(tmp_path):
     """It named the repository of the unquantized model, which has other weights."""
     train(tmp_path, base_location="/models/m.Q4_1.gguf", settings=replace(SETTINGS, steps=1))
     adapter = tmp_path / distill.ADAPTER
     config = json.loads((adapter / "adapter_config.json").read_text("utf-8"))
     assert config["base_model_name_or_path"] == "/models/m.Q4_1.gguf"
-    assert not (adapter / "README.md").exists()
+    note = (adapter / "README.md").read_text("utf-8")
+    assert "from_pretrained('/models', gguf_file='m.Q4_1.gguf')" in note
 
 
 @pytest.fixture(scope="module")

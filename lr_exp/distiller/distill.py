@@ -79,7 +79,7 @@ def distill(
         config.target_modules = sorted(config.target_modules or ())  # a set has no fixed order
         _train(trainer, model, batches, folder, settings, training)
         if distributed.is_rank0():
-            _save_adapter(model, folder / ADAPTER)
+            _save_adapter(model, folder / ADAPTER, Path(training.base_location))
             history = "".join(json.dumps(entry) + "\n" for entry in trainer.history)
             write_atomically(folder / HISTORY, history)
             (folder / _CHECKPOINT).unlink(missing_ok=True)
@@ -106,7 +106,7 @@ def _train(
     training: Training,
 ) -> None:
     """Trains on all batches, from the last checkpoint on; logs the metrics before it, too."""
-    checkpoint = folder / _CHECKPOINT
+    checkpoint, base = folder / _CHECKPOINT, Path(training.base_location)
     # Checkpoints fall on logged steps, so that resuming loses no part of a logged mean.
     logs_between = max(1, round(settings.checkpoint_every / settings.log_every))
     found = distributed.run_on_rank0(lambda: checkpoint if checkpoint.exists() else None)
@@ -125,7 +125,7 @@ def _train(
             step, is_last = index + 1, index + 1 == settings.steps
             every = settings.snapshot_every
             if every and step % every == 0 and not is_last and distributed.is_rank0():
-                _save_adapter(model, folder / SNAPSHOTS / f"step-{step:08d}")
+                _save_adapter(model, folder / SNAPSHOTS / f"step-{step:08d}", base)
             if step == 1 or step % settings.log_every == 0 or is_last:
                 entry = trainer.log()
                 progress.add(0, note=f"loss {entry['loss']:.4f}")
@@ -196,10 +196,18 @@ def _untie_tuned_head(tuned: PeftModel) -> None:
             config.tie_word_embeddings = False
 
 
-def _save_adapter(model: PeftModel, folder: Path) -> None:
+def _save_adapter(model: PeftModel, folder: Path, base: Path) -> None:
     # Embeddings are not tuned, and peft would query the hub to find out.
     model.save_pretrained(str(folder), save_embedding_layers=False)
-    (folder / "README.md").unlink(missing_ok=True)  # a template of placeholders
+    readme = folder / "README.md"  # a template of placeholders
+    if base.suffix.lower() == ".gguf":
+        arguments = f"{str(base.parent)!r}, gguf_file={base.name!r}"
+        readme.write_text(
+            f"Trained on the dequantized weights of {base}; load them with\n"
+            f"`AutoModelForCausalLM.from_pretrained({arguments})`.\n"
+        )
+    else:
+        readme.unlink(missing_ok=True)
 
 
 def _check_lengths(supervision: Supervision, expert: LanguageModel) -> None:
