@@ -238,8 +238,9 @@ def test_the_corpus_has_the_prompts_of_the_program(form):
     """A model that was trained on other token ids would be asked in a form it has never seen."""
     problem = generate_problems("micro_add", 1, seed=4, split="train")[0]
     prompt = Prompt(form=builtin_form(form))
-    ids, answer = render_solution(TOKENIZER, problem.question, problem.solution, prompt)
+    ids, answer, as_one = render_solution(TOKENIZER, problem.question, problem.solution, prompt)
     trained, labels = training._encode(TOKENIZER, problem.question, problem.solution, form)
+    assert as_one
     assert trained.tolist() == ids + answer
     assert [label for label in labels.tolist() if label >= 0] == answer
     assert TOKENIZER.unk_token_id not in trained

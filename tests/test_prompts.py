@@ -145,7 +145,7 @@ def test_no_text_changes_the_turns_of_a_chat(name, chat, question, solution):
     def turns(ids):
         return [token for token in ids if token in controls]
 
-    prompt, answer = render_solution(tokenizer, question, solution, Prompt(question))
+    prompt, answer, as_one = render_solution(tokenizer, question, solution, Prompt(question))
     assert prompt == render_prompt(tokenizer, question, Prompt(question))
     assert turns(prompt) == turns(render_prompt(tokenizer, "2+2?", Prompt("Think.")))
     assert turns(answer) == [tokenizer.convert_tokens_to_ids(TURN_END)]
@@ -153,12 +153,13 @@ def test_no_text_changes_the_turns_of_a_chat(name, chat, question, solution):
     text = tokenizer.apply_chat_template(messages, add_generation_prompt=True, tokenize=False)
     assert same_text(name, text_of(tokenizer, prompt), text)
     assert same_text(name, text_of(tokenizer, prompt + answer), text + solution + TURN_END)
+    assert as_one
 
 
 @given(st.sampled_from(sorted(PLAIN_TOKENIZERS)), TEXTS, TEXTS)
 def test_a_plain_prompt_has_no_control_token_but_a_start(name, question, solution):
     tokenizer = PLAIN_TOKENIZERS[name]
-    prompt, answer = render_solution(tokenizer, question, solution)
+    prompt, answer, as_one = render_solution(tokenizer, question, solution)
     start = [tokenizer.bos_token_id] if name == "adds BOS" else []
     assert prompt[: len(start)] == start
     assert not {*tokenizer.all_special_ids} & {*prompt[len(start) :], *answer[:-1]}
@@ -166,6 +167,7 @@ def test_a_plain_prompt_has_no_control_token_but_a_start(name, question, solutio
     opening = "" if solution.startswith((" ", "\n")) else " "
     text = f"Question: {question}\nAnswer:{opening}{solution}"
     assert text_of(tokenizer, [*prompt[len(start) :], *answer[:-1]]).lstrip(" ") == text
+    assert as_one or solution.startswith("\n")
 
 
 @given(st.sampled_from(sorted(KINDS)), ORDINARY)
@@ -208,18 +210,19 @@ def test_the_setting_reaches_the_tokenizer(tmp_path):
 
 def test_a_solution_starts_with_one_space_or_the_white_space_of_the_template():
     tokenizer = llama_2_tokenizer()
-    _, answer = render_solution(tokenizer, "2+2?", "4")
+    _, answer, _ = render_solution(tokenizer, "2+2?", "4")
     assert tokenizer.convert_ids_to_tokens(answer) == ["\u2581", "4", "</s>"]
     tokenizer = tiny_tokenizer(chat_template=MISTRAL)
-    prompt, answer = render_solution(tokenizer, "2+2?", "4")
+    prompt, answer, _ = render_solution(tokenizer, "2+2?", "4")
     assert tokenizer.decode(prompt + answer) == f"[INST] 2+2? [/INST] 4{TURN_END}"
 
 
-def test_a_solution_whose_start_merges_with_the_prompt_keeps_its_text(tmp_path):
+def test_a_solution_whose_start_merges_with_the_prompt_is_reported(tmp_path, caplog):
     tokenizer = merging_tokenizer()
     questions = [Question("q/0", "2+2?", solution=text) for text in ("4", "\n4")]
     texts = [question.solution for question in questions]
     write_solutions(questions, texts, tokenizer, tmp_path, prompt=Prompt(), context=None)
+    assert "1 of 2 solutions (50.0%)" in caplog.text
     rows = [row for path in shard_paths(tmp_path) for row in read_shard(path)]
     for row, text in zip(rows, texts, strict=True):
         assert tokenizer.decode(row["token_ids"], skip_special_tokens=True) == text

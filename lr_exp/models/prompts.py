@@ -104,8 +104,8 @@ def render_prompt(tokenizer: Any, question: str, prompt: Prompt | None = None) -
 
 def render_solution(
     tokenizer: Any, question: str, solution: str, prompt: Prompt | None = None
-) -> tuple[list[int], list[int]]:
-    """Token ids of a prompt, and of a given answer to it with the end token.
+) -> tuple[list[int], list[int], bool]:
+    """Token ids of a prompt and of a given answer to it, including the end token.
 
     Prompt and answer have the tokens of their text read as one. If a token of that text would cover
     the end of the prompt and the start of the answer, the answer is encoded separately.
@@ -113,6 +113,9 @@ def render_solution(
     Without a chat template the answer starts with a space, as after `Answer:`, and in a chat
     template with the white space that the template puts there. If a chat template opens a thinking
     block (R1-Distill's `<think>`), the answer is placed inside it unchanged.
+
+    Returns:
+        The prompt's ids, the answer's ids, and whether the text was read as one.
     """
     mark, (question, solution), prompt = _marked(tokenizer, prompt, question, solution)
     chat = prompt.form.chat
@@ -123,14 +126,15 @@ def render_solution(
     text = _prompt_text(tokenizer, question, prompt)
     prompt_ids = _encode(tokenizer, text, mark, chat)
     whole = _encode(tokenizer, text + solution, mark, chat)
-    if whole[: len(prompt_ids)] == prompt_ids:
+    as_one = whole[: len(prompt_ids)] == prompt_ids
+    if as_one:
         ids = whole[len(prompt_ids) :]
     else:
         ids = [i for piece in solution.split(mark) for i in continuation_ids(tokenizer, piece)]
     ends = _end_of_turn(tokenizer) if chat else []
     if not ends and tokenizer.eos_token_id is not None:
         ends = [tokenizer.eos_token_id]
-    return prompt_ids, ids + ends
+    return prompt_ids, ids + ends, as_one
 
 
 def _prompt_text(tokenizer: Any, question: str, prompt: Prompt) -> str:

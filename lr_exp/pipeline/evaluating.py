@@ -192,7 +192,7 @@ def _scored_solutions(context: RunContext, benchmark: BenchmarkSettings) -> Arti
 
         def score_one(question: Question) -> list[float]:
             text, solution = question_text(question), worked_answer(question)
-            prompt_ids, ids = render_solution(pair[0].tokenizer, text, solution, prompt)
+            prompt_ids, ids, _ = render_solution(pair[0].tokenizer, text, solution, prompt)
             row = {"question_id": question.id, "question": text, "prompt_ids": prompt_ids}
             return score.mean_log_likelihoods(row | {"token_ids": ids}, *pair, prompt)
 

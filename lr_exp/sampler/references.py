@@ -3,6 +3,7 @@
 Both have the columns of a rollout.
 """
 
+import logging
 import re
 from collections.abc import Callable, Iterable
 from itertools import islice
@@ -20,6 +21,8 @@ from lr_exp.models.prompts import render_solution
 from lr_exp.models.vocabulary import count_within, text_of
 from lr_exp.sampler.rollout import COLUMNS
 from lr_exp.store.shards import read_shard, shard_paths, write_shard
+
+log = logging.getLogger(__name__)
 
 VERSION = 2
 
@@ -45,15 +48,18 @@ def write_solutions(
     Raises UserError: a solution that the tokenizer has no tokens for.
     """
     facts = {"answers": 0, "tokens": 0, "cut_off": 0}
+    separate = 0  # answers that were not read as one text with their prompts
 
     def row(index: int, question: Question, text: str) -> dict[str, Any]:
-        prompt_ids, ids = render_solution(tokenizer, question.text, text, prompt)
+        prompt_ids, ids, as_one = render_solution(tokenizer, question.text, text, prompt)
         if tokenizer.unk_token_id is not None and tokenizer.unk_token_id in ids:
             raise UserError(
                 f"question {question.id}: the expert's tokenizer has no token for part of its "
                 "solution. Remove the question, or choose a method that does not train on human "
                 "solutions."
             )
+        nonlocal separate
+        separate += not as_one
         room = len(ids) if context is None else max(context - len(prompt_ids), 0)
         facts["answers"] += 1
         facts["tokens"] += len(ids[:room])
@@ -69,6 +75,14 @@ def write_solutions(
     rows = (row(i, *pair) for i, pair in enumerate(zip(questions, texts, strict=True)))
     for number, shard in enumerate(iter(lambda: list(islice(rows, _SHARD)), [])):
         write_shard(folder, number, shard, _SCHEMA)
+    if separate:
+        log.warning(
+            "%d of %d solutions (%.1f%%) have other tokens after their prompts than in one text, "
+            "in which a token covers the end of the prompt and the start of the solution.",
+            separate,
+            facts["answers"],
+            100 * separate / facts["answers"],
+        )
     return facts
 
 
