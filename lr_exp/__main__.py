@@ -7,6 +7,7 @@
 import argparse
 import errno
 import gc
+import os
 import shlex
 import signal
 import sys
@@ -124,6 +125,9 @@ class Program:
                     f"+sweep={settings.sweep} starts several runs: add -m, as in python -m lr_exp "
                     f"-m +sweep={settings.sweep}."
                 )
+            if multirun and settings.sweep is None:  # a sweep file's name is the group otherwise
+                group = settings.wandb.group or os.environ.get("WANDB_RUN_GROUP")
+                settings.wandb.group = group or folder.parent.name
             choose_gpu(settings)
             from lr_exp.pipeline.run import run  # imports torch
             from lr_exp.report import terminal  # imports pandas
@@ -262,6 +266,9 @@ class Program:
                 f"\n{table}\n\ncells: {len(outcomes) - len(failed)} finished, {len(failed)} failed"
                 f"\nReport: python -m lr_exp.report {shlex.quote(sweep)}"
             )
+            offline = "*/wandb/offline-run-*"
+            if [*outcomes[0].folder.parent.glob(offline)]:
+                _show(f"W&B: upload all: wandb sync {shlex.quote(sweep)}/{offline}")
         for cell in failed:
             if cell.error not in self._errors:  # printed among others' lines, or in a job's log
                 line = printable(f"failed: {cell.folder.name}: {cell.error}")

@@ -117,6 +117,22 @@ def test_version_names_what_results_depend_on(program):
     assert "Python 3." in line
 
 
+def test_a_plain_sweep_is_a_group_and_one_command_uploads_it(program, monkeypatch):
+    words = ("experiment=demo", "data.count=4", "stages=[sample]", "beta=0.2,0.4")
+    folder = program("--help").folder
+    for cell in ("beta=0.2", "beta=0.4"):  # as W&B leaves them behind offline
+        (folder / f"{cell},experiment=demo" / "wandb" / "offline-run-1").mkdir(parents=True)
+    outcome = program(*words, flags=["-m"])
+    assert outcome.status == 0
+    assert "W&B: upload all: wandb sync run/*/wandb/offline-run-*" in outcome.out
+    summaries = [json.loads(path.read_text()) for path in folder.glob("*/summary.json")]
+    assert [one["settings"]["wandb"]["group"] for one in summaries] == ["run", "run"]
+    monkeypatch.setenv("WANDB_RUN_GROUP", "mine")
+    program(*words, flags=["-m"])
+    summaries = [json.loads(path.read_text()) for path in folder.glob("*/summary.json")]
+    assert [one["settings"]["wandb"]["group"] for one in summaries] == ["mine", "mine"]
+
+
 # Mistakes --------------------------------------------------------------------------------------
 
 

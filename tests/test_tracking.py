@@ -181,12 +181,14 @@ def test_variables_of_wandb_apply_where_no_setting_does(tmp_path, monkeypatch, s
     for name, value in (("PROJECT", "p"), ("NAME", "n"), ("DIR", tmp_path / "d")):
         monkeypatch.setenv(f"WANDB_{name}", str(value))
     tracker(tmp_path).close()
-    tracker(tmp_path, project="P", name="N", entity="E", group="G", tags=["t"]).close()
-    names = ("project", "name", "dir", "entity", "group", "tags", "id")
+    given = {"project": "P", "name": "N", "entity": "E", "group": "G", "tags": ["t"], "notes": "A"}
+    tracker(tmp_path, **given).close()
+    names = ("project", "name", "dir", "entity", "group", "tags", "notes", "id")
     default, variables, settings = ([call[name] for name in names] for call in service.calls)
-    assert default == ["lr_exp", "a name", str(tmp_path), None, None, None, "id"]
-    assert variables == ["p", "n", str(tmp_path / "d"), None, None, None, "id"]  # None: wandb's
-    assert settings == ["P", "N", str(tmp_path / "d"), "E", "G", ["t"], "id"]
+    assert default == ["lr_exp", "a name", str(tmp_path), None, None, None, None, "id"]
+    # None: W&B reads its own variables.
+    assert variables == ["p", "n", str(tmp_path / "d"), None, None, None, None, "id"]
+    assert settings == ["P", "N", str(tmp_path / "d"), "E", "G", ["t"], "A", "id"]
 
 
 def test_a_service_that_does_not_respond_turns_the_run_offline(tmp_path, service, caplog):

@@ -416,9 +416,10 @@ class WandbSettings(_Checked, key="wandb."):
     mode: Annotated[str, ("auto", "online", "offline", "disabled")] = "auto"
     project: str | None = None  # null: $WANDB_PROJECT, else lr_exp
     entity: str | None = None
-    group: str | None = None
+    group: str | None = None  # null: $WANDB_RUN_GROUP, else the sweep's name or, with -m, folder
     name: str | None = None  # null: $WANDB_NAME, else made of the method, models and other choices
     tags: list[str] = field(default_factory=list)
+    notes: str | None = None
     # Upload supervision, adapter and graded answers as artifacts: texts of questions and answers,
     # and the adapter's weights.
     artifacts: bool = True

@@ -1,6 +1,7 @@
 """One run, from settings to `summary.json`."""
 
 import logging
+import os
 import random
 from collections.abc import Sequence
 from dataclasses import replace
@@ -66,7 +67,8 @@ def _run(settings: Settings, folder: Path, conf_dirs: Sequence[Path]) -> Summary
     check_machines(inputs, installed)
     distributed.run_on_all_ranks(inputs.check)
     check_files(inputs)
-    wandb = replace(settings.wandb, group=settings.wandb.group or settings.sweep)
+    group = settings.wandb.group or os.environ.get("WANDB_RUN_GROUP") or settings.sweep
+    wandb = replace(settings.wandb, group=group)
     reported = choices(settings)
     identity = identity_of(settings, inputs, reported)
     store.maker = identity.id

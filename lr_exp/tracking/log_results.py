@@ -62,9 +62,10 @@ def log_headlines(tracker: Tracker, summary: Summary) -> None:
     if evaluated.gap is not None:
         (expert,), (amateur,) = evaluated.gap.expert.values(), evaluated.gap.amateur.values()
         flat["eval/gap"] = expert.accuracy - amateur.accuracy
-    gains = [value for name, value in flat.items() if name.endswith("/gain")]
-    if gains:
-        flat["eval/mean_gain"] = sum(gains) / len(gains)  # unweighted over benchmarks
+    for key in ("accuracy", "gain"):  # means are unweighted over benchmarks
+        values = [value for name, value in flat.items() if name.endswith(f"/{key}")]
+        if values:
+            flat[f"eval/mean_{key}"] = sum(values) / len(values)
     stages = {"sample": summary.sample, "distill": summary.distill, "eval": summary.evaluate}
     flat |= {f"{name}/seconds": s.seconds for name, s in stages.items() if s is not None}
     tracker.wandb.summarize({**flat, "peak_memory_bytes": summary.peak_memory_bytes})

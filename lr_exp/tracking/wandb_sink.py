@@ -86,6 +86,7 @@ def start_wandb(
         "group": settings.group,
         "name": settings.name or os.environ.get("WANDB_NAME") or identity.name,
         "tags": list(settings.tags) or None,
+        "notes": settings.notes,
         "dir": str(Path(os.environ.get("WANDB_DIR") or folder).resolve()),
         "config": config,
         "reinit": "finish_previous",  # the runs of a multirun share a process
