@@ -74,10 +74,10 @@ def test_another_seed_shuffles_differently():
 
 
 def test_methods_with_epochs_train_on_whole_answers_as_often_as_they_ask():
-    """250 kept steps of which each optimizer step of 10 must take 25, whatever `order` says."""
+    """250 kept steps, of which each of 10 optimizer steps must take 25 for one epoch."""
 
-    def batches(epochs: float | None, order: str) -> tuple[int, str]:
-        distiller = DistillerSettings(steps=10, batch_size=16, order=order)
+    def batches(epochs: float | None, order: str | None, **more: int) -> tuple[int, str | None]:
+        distiller = DistillerSettings(steps=10, batch_size=16, order=order, **more)
         settings = SimpleNamespace(distiller=distiller, imports_records=False)
         inputs = SimpleNamespace(settings=settings, method=SimpleNamespace(epochs=epochs))
         found = settings_for_epochs(
@@ -86,9 +86,12 @@ def test_methods_with_epochs_train_on_whole_answers_as_often_as_they_ask():
         )
         return found.batch_size, found.order
 
-    assert batches(1, "steps") == (25, "trajectories")
-    assert batches(0.2, "trajectories") == (16, "trajectories")
-    assert batches(None, "steps") == (16, "steps")
+    assert batches(1, None) == (25, "trajectories")
+    assert batches(1, "steps") == (25, "steps")
+    assert batches(0.2, None) == (16, "trajectories")
+    assert batches(None, None) == (16, "steps")
+    assert batches(None, "trajectories") == (16, "trajectories")
+    assert batches(None, None, batch_answers=4) == (16, "trajectories")
 
 
 def test_at_equal_work_methods_read_the_same_answers_in_the_same_order():

@@ -492,6 +492,7 @@ def test_a_reports_csv_has_no_formula(hostile_report):
 def test_a_reports_page_and_latex_show_names_as_text(hostile_report):
     folder, _ = hostile_report
     page = Page((folder / "report.html").read_text("utf-8"))
+    assert printable(page.source) == page.source
     assert all(image["src"].startswith("data:") for image in page.all("img"))
     assert "<img" in page.words
     linked = {link["href"] or "" for link in page.all("a")}

@@ -72,8 +72,8 @@ def test_a_run_that_only_evaluates_is_compared_by_its_expert(tmp_path, capsys):
         (["one", "sweep"], "contains 2 finished runs. To compare runs question by question, give"),
         (["one", "nowhere"], "is not a folder"),
         (["sweep", "--where", "seed=7"], "none of its runs has seed=7"),
-        (["sweep", "--where", "sed=7"], "has no setting 'sed'. Did you mean 'seed'?"),
-        (["sweep", "--where", "seed"], "--where seed: "),
+        (["sweep", "--where", "sed=7"], "no run has this setting. Did you mean 'seed'?"),
+        (["sweep", "--where", "seed"], "seed"),
     ],
 )
 def test_bad_input_is_one_error(tmp_path, capsys, monkeypatch, words, message):
@@ -97,10 +97,13 @@ def test_a_filter_takes_some_of_a_folder_s_runs(tmp_path, capsys):
     assert "distiller.steps" in capsys.readouterr().err
     assert main([str(tmp_path), "--where", "distiller.steps=1000"]) == 0
     assert "runs: 2 finished" in capsys.readouterr().out
+    assert main([str(tmp_path), "--where", "distiller.learning_rate=1e-4"]) == 1  # all of them
+    assert main([str(tmp_path), "--where", "benchmarks=[micro_add]", "distiller.steps=100"]) == 0
+    capsys.readouterr()
     assert main([str(tmp_path), "--where", "distiller.steps=1000", "seed=1"]) == 0
     assert "runs: 1 finished" in capsys.readouterr().out
     page = (tmp_path / "report" / "report.html").read_text()
-    assert "1 finished, 0 failed, only with distiller.steps=1000 and seed=1" in page
+    assert "1 finished with distiller.steps=1000 and seed=1" in page
 
 
 def test_linked_runs_are_found_once(tmp_path, capsys):

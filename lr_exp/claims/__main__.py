@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
-from lr_exp.errors import command, guard_tracebacks
+from lr_exp.errors import UserError, command, guard_tracebacks
 
 
 @command
@@ -41,7 +41,12 @@ def main(words: Sequence[str] | None = None) -> int:
     claims = read_claims(chosen.claims)
     for key in ("questions", "seeds"):
         check_value(f"--{key}", getattr(chosen, key), Annotated[int | None, "[1, 2**16]"])
-    if chosen.runs[0] == "plan" and len(chosen.runs) == 2:
+    plans = chosen.runs[0] == "plan"
+    if plans and len(chosen.runs) != 2:
+        raise UserError("plan takes the name of one sweep, as in plan micro_ablation.")
+    if not plans and (chosen.questions or chosen.seeds):
+        raise UserError("--questions and --seeds are options of plan.")
+    if plans:
         from lr_exp.claims.plan import plan
 
         print(plan(chosen.runs[1], claims, chosen.questions, chosen.seeds))

@@ -309,8 +309,9 @@ class DistillerSettings(_Checked, key="distiller."):
     target_modules: list[str] | None = None
     # steps: every kept step is drawn separately, as in the published code; trajectories: a batch
     # holds kept steps of the same trajectories, which share forward passes (up to 9 times faster).
-    # Methods with `epochs` train on whole trajectories, as supervised fine-tuning does.
-    order: Annotated[str, ("steps", "trajectories")] = "steps"
+    # null: steps; trajectories for methods with `epochs`, as in supervised fine-tuning, and with
+    # batch_answers.
+    order: Annotated[str | None, ("steps", "trajectories")] = None
     # Tokens packed into one forward pass (memory). Devices share an optimizer step's passes: if
     # it has fewer passes than there are devices, lower this or raise batch_size.
     tokens_per_pass: Annotated[int, COUNT] = 1024
@@ -332,8 +333,8 @@ class DistillerSettings(_Checked, key="distiller."):
             )
         if self.batch_answers is not None and self.order == "steps":
             raise UserError(
-                "distiller.batch_answers takes the kept steps of whole answers: set "
-                "distiller.order=trajectories, or remove distiller.batch_answers."
+                "distiller.batch_answers takes the kept steps of whole answers: remove it, or "
+                "distiller.order=steps."
             )
         total = self.steps * self.batch_size
         if total > _MAX_TUNED_STEPS:

@@ -168,8 +168,8 @@ def merge(expert: LanguageModel, adapter: Path, folder: Path) -> None:
     written = _probe_logits(kind.from_pretrained(folder, dtype=dtype).eval())
     if not same_but_for_rounding(expected, written, dtype):
         raise UserError(
-            f"distiller.merge: the merged model of {expert.name} does not give the tuned expert's "
-            "distributions. Set distiller.merge=false and use the adapter, or set dtype=float32."
+            f"The model of {expert.name} with the adapter merged in does not give the same "
+            "distributions as with the adapter attached: set dtype=float32, or do not merge."
         )
 
 

@@ -15,15 +15,25 @@ VERSION = 1  # of the merged models: raise it when merging changes
 _CONFIG, _WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
 
 
-def with_adapter(source: ModelSource, adapter: str, store: str, machine: dict[str, str]) -> Any:
+def with_adapter(
+    source: ModelSource, adapter: str, store: Store, machine: dict[str, str]
+) -> tuple[ModelSource, dict[str, str]]:
     """The expert with an adapter in PEFT's format merged in, as a model folder in the store.
+
+    Also returns facts of the merged model: the base, its commit and the adapter's digest.
 
     Raises UserError: the folder has no LoRA adapter in safetensors, or one of another base.
     """
     folder = Path(adapter).expanduser()
     config = _read_config(folder)
-    base = str(config.pop("base_model_name_or_path", None) or "")
-    config.pop("revision", None)
+    base, revision = (config.pop(key, None) for key in ("base_model_name_or_path", "revision"))
+    known = _name(base or "") == _name(source.location), revision == source.revision
+    if not all(known) and (not known[0] or (revision and source.revision)):
+        raise UserError(
+            f"expert.adapter={folder} was trained for {_place(base, revision)}, not for "
+            f"{_place(source.location, source.revision)}. If they are the same model, correct "
+            f"base_model_name_or_path and revision in its {_CONFIG}."
+        )
     tuned = digest([config, file_digest(folder / _WEIGHTS)])
     inputs = {"expert": source.fingerprint, "adapter": tuned, "prompt_date": source.prompt_date}
 
@@ -31,7 +41,7 @@ def with_adapter(source: ModelSource, adapter: str, store: str, machine: dict[st
         from lr_exp.distiller.distill import merge  # imports peft
 
         expert = loading.load(source, device="cpu", dtype=machine["dtype"])
-        _check_base(expert.model, source, folder, base)
+        _check_weights(expert.model, source, folder)
         try:
             merge(expert, folder, target)
         except UserError:
@@ -43,9 +53,20 @@ def with_adapter(source: ModelSource, adapter: str, store: str, machine: dict[st
             ) from error
         return {}
 
-    found = Store(store).make(Recipe("started", VERSION, inputs, machine), build)
+    found = store.make_here(Recipe("adapted", VERSION, inputs, machine), build)
     merged = locate(ExpertSettings(name=source.name, path=str(found.folder)), source.role)
-    return replace(merged, trust_remote_code=source.trust_remote_code)
+    facts = {"base": _place(source.location, source.revision), "adapter": tuned}
+    return replace(merged, trust_remote_code=source.trust_remote_code), facts
+
+
+def _place(location: str | None, revision: str | None) -> str:
+    return (location or "an unknown base") + (f" at {revision}" if revision else "")
+
+
+def _name(location: str) -> str:
+    """The model's name in a hub id or a path, also of the hub's cache (models--OWNER--NAME)."""
+    cached = [part for part in Path(location).parts if part.startswith("models--")]
+    return cached[0].rpartition("--")[2] if cached else Path(location).name
 
 
 def _read_config(folder: Path) -> dict[str, Any]:
@@ -66,8 +87,8 @@ def _read_config(folder: Path) -> dict[str, Any]:
     return config
 
 
-def _check_base(model: Any, source: ModelSource, folder: Path, base: str) -> None:
-    """Raises UserError: the adapter's weights or the name of its base do not fit the model."""
+def _check_weights(model: Any, source: ModelSource, folder: Path) -> None:
+    """Raises UserError: the names or shapes of the adapter's weights do not fit the model."""
     from peft import LoraConfig, get_peft_model, get_peft_model_state_dict, load_peft_weights
 
     given = _shapes(load_peft_weights(str(folder), device="cpu"))
@@ -75,22 +96,19 @@ def _check_base(model: Any, source: ModelSource, folder: Path, base: str) -> Non
     config.base_model_name_or_path = None  # peft would warn of another spelling
     try:
         peft_model: Any = get_peft_model(model, config)
-        wanted = _shapes(get_peft_model_state_dict(peft_model))
-        peft_model.unload()
-        names = sorted({*given, *wanted})
-        differing = [name for name in names if given.get(name) != wanted.get(name)]
-        reason = ""
-        if differing:
-            has, needs = (one.get(differing[0], "absent") for one in (given, wanted))
-            reason = f"{differing[0]} is {has}, expected {needs}"
     except ValueError as error:  # peft finds none of the adapter's layers
-        reason = first_line(error)
-    if reason or Path(base).name != Path(source.location).name:
-        shown = reason or "its weights would fit, so correct the name if it is the same model"
         raise UserError(
-            f"expert.adapter={folder} was trained for {base or 'an unknown base'} "
-            f"(base_model_name_or_path in {_CONFIG}), not for {source.location}: {shown}."
-        )
+            f"expert.adapter={folder} does not fit {source.location}: {first_line(error)}"
+        ) from error
+    wanted = _shapes(get_peft_model_state_dict(peft_model))
+    peft_model.unload()
+    for name in sorted({*given, *wanted}):
+        has, needs = (one.get(name, "absent") for one in (given, wanted))
+        if has != needs:
+            raise UserError(
+                f"expert.adapter={folder} does not fit {source.location}: {name} is {has}, "
+                f"expected {needs}."
+            )
 
 
 def _shapes(weights: dict[str, Any]) -> dict[str, tuple[int, ...]]:

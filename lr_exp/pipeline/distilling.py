@@ -96,12 +96,14 @@ def make_adapter(context: RunContext, supervision: Artifact) -> Tuned:
 
 
 def settings_for_epochs(context: RunContext, supervision: Artifact) -> DistillerSettings:
-    """The distiller's settings, with batches of whole answers that allow the method's epochs."""
+    """The distiller's settings, with the order and a batch size that allow the method's epochs."""
     settings, epochs = context.inputs.settings.distiller, context.inputs.method.epochs
+    by_steps = epochs is None and settings.batch_answers is None
+    settings = replace(settings, order=settings.order or ("steps" if by_steps else "trajectories"))
     if epochs is None or settings.batch_answers or context.inputs.settings.imports_records:
         return settings
     needed = math.ceil(epochs * supervision.facts["kept"] / settings.steps)
-    return replace(settings, batch_size=max(settings.batch_size, needed), order="trajectories")
+    return replace(settings, batch_size=max(settings.batch_size, needed))
 
 
 def _merge(context: RunContext, tuned: Tuned) -> Artifact:

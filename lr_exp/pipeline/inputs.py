@@ -1,6 +1,6 @@
 """The inputs of a run: method, models, questions and benchmarks, found and checked.
 
-No weights are loaded here.
+Weights are loaded only to merge `expert.adapter` into the expert.
 """
 
 import logging
@@ -34,7 +34,7 @@ from lr_exp.models.vocabulary import SharedVocabulary, shared_vocabulary, warn_o
 from lr_exp.pipeline.adapted import with_adapter
 from lr_exp.pipeline.method import method_of
 from lr_exp.pipeline.origin import origin
-from lr_exp.store import digest, file_digest
+from lr_exp.store import Store, digest, file_digest
 
 log = logging.getLogger(__name__)
 
@@ -59,9 +59,15 @@ def versions() -> dict[str, str]:
 class Inputs:
     """A run's inputs, each read on first use."""
 
-    def __init__(self, settings: Settings, conf_dirs: Sequence[Path]) -> None:
-        """Reads the benchmarks' settings and the prompts' forms in the folders of options."""
-        self.settings = settings
+    def __init__(
+        self, settings: Settings, conf_dirs: Sequence[Path], store: Store | None = None
+    ) -> None:
+        """Reads the benchmarks' settings and the prompts' forms in the folders of options.
+
+        With `expert.adapter` the expert is read from the run's store (None: the settings').
+        """
+        self.settings, self._store = settings, store
+        self._adapted: dict[str, str] = {}  # facts of the expert with `expert.adapter`
         self._tokenizers: dict[str, Any] = {}  # by role, of the models found so far
         self.benchmarks = [load_benchmark(name, conf_dirs) for name in settings.benchmarks]
         self._form = prompt_forms.load_form(settings.sampler.prompt, conf_dirs)
@@ -87,8 +93,15 @@ class Inputs:
     def expert(self) -> locating.ModelSource:
         source = locating.locate(self.settings.expert, "expert")
         if (adapter := self.settings.expert.adapter) is not None:
+            if "server" in (self.settings.sampler.engine, self.settings.evaluator.engine):
+                raise UserError(
+                    "expert.adapter is merged into the expert here, but engine=server uses the "
+                    "server's model: run with another engine, or serve a merged model and set "
+                    "expert.path to its folder."
+                )
             source = replace(source, prompt_date=self.settings.prompt_date)
-            source = with_adapter(source, adapter, self.settings.store, self.machine)
+            store = self._store or Store(self.settings.store)
+            source, self._adapted = with_adapter(source, adapter, store, self.machine)
         return self._as_used(source)
 
     @cached_property
@@ -350,7 +363,7 @@ class Inputs:
         return {
             **origin(),
             **self.fingerprints(),
-            "expert": of_model(self.expert),
+            "expert": of_model(self.expert) | self._adapted,
             "amateur": of_model(self.amateur) if self.needs_amateur else None,
             "device": self.device,
             "device_name": devices.device_name(self.device),

@@ -31,7 +31,8 @@ def choices(settings: Settings) -> dict[str, Any]:
     compared = scored or settings.evaluates_amateur
     return {
         "method": method.name if learns else None,
-        "expert": settings.expert.name,
+        # Another model than the expert of this name, in all tables.
+        "expert": settings.expert.name + ("+adapter" if settings.expert.adapter else ""),
         "amateur": settings.amateur.name if compared else None,
         "data": settings.data.name,
         "prompt": Path(settings.sampler.prompt).stem if learns else None,

@@ -61,7 +61,7 @@ def _run(settings: Settings, folder: Path, conf_dirs: Sequence[Path]) -> Summary
     store = Store(settings.store, on_use=partial(record_reference, folder))
     if distributed.is_rank0():
         record_run(store.root, folder)
-    inputs = Inputs(settings, conf_dirs)
+    inputs = Inputs(settings, conf_dirs, store)
     distributed.join(inputs.device)
     installed = versions()
     check_machines(inputs, installed)

@@ -27,19 +27,17 @@ def main(words: Sequence[str] | None = None) -> int:
         "--where", nargs="+", default=[], metavar="KEY=VALUE", help=what, action="extend"
     )
     chosen = parser.parse_args(words)
+    conditions = map(parse_override, chosen.where)
+    where = {one.key_or_group: one.value() for one in conditions}
     first, *others = chosen.folders
     from lr_exp.report.build import build, build_comparison, write
 
     out = chosen.out or first / ("comparison" if others else "report")
-    report = (
-        build_comparison(chosen.folders, chosen.where)
-        if others
-        else build(first, out, chosen.where)
-    )
+    report = build_comparison(chosen.folders, where) if others else build(first, out, where)
     write(report, out)
     print(printable(redact(report.shown)))
-    where = f"Report: {out / PAGE} ({len(report.files)} files in {out})"
-    print(printable(redact(where)))
+    place = f"Report: {out / PAGE} ({len(report.files)} files in {out})"
+    print(printable(redact(place)))
     return 0
 
 

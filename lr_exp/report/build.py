@@ -1,9 +1,10 @@
 """Builds all files of a report in memory, then writes them."""
 
 import textwrap
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from lr_exp.errors import UserError, printable, redact
 from lr_exp.report.analyse.rows import sweeps
@@ -27,13 +28,13 @@ class Report:
     shown: str
 
 
-def build(folder: Path, out: Path | None = None, where: Sequence[str] = ()) -> Report:
+def build(folder: Path, out: Path | None = None, where: Mapping[str, Any] | None = None) -> Report:
     """Builds the report of all runs below `folder`, finished or not.
 
     Its links depend on `out`, the folder where it will be written, by default `folder/report`.
 
     Args:
-        where: `KEY=VALUE` that finished runs must have; others are left out.
+        where: values of settings that finished runs must have; others are left out.
 
     Raises UserError if the folder or its runs cannot be reported.
     """
@@ -55,7 +56,7 @@ def build(folder: Path, out: Path | None = None, where: Sequence[str] = ()) -> R
     return Report(files, _shown(found, sections))
 
 
-def build_comparison(folders: Sequence[Path], where: Sequence[str] = ()) -> Report:
+def build_comparison(folders: Sequence[Path], where: Mapping[str, Any] | None = None) -> Report:
     """Builds the comparison of single runs with the first, one for each folder."""
     results, settings, text = compare_folders(folders, where)
     files = {PAGE: text.encode()}

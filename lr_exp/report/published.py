@@ -67,7 +67,9 @@ def has_papers_models(setup: Setup, settings: Mapping[str, Any]) -> bool:
     """Whether the models in a run's settings are the paper's checkpoints of these names."""
     for role, name in (("expert", setup.expert), ("amateur", setup.amateur)):
         model = settings.get(role) or {}
-        replaced = model.get("init", "pretrained") != "pretrained" or model.get("drop_layers")
+        replaced = model.get("init", "pretrained") != "pretrained" or any(
+            map(model.get, ("drop_layers", "adapter"))
+        )
         if name is not None and (replaced or model.get("path") != HUB_IDS.get(name, "")):
             return False
     return True
@@ -91,8 +93,8 @@ def differing(wanted: Mapping[str, Any], settings: Mapping[str, Any]) -> tuple[s
     for name, papers in wanted.items():
         group, _, key = name.partition(".")
         value = (settings.get(group) or {}).get(key, papers)
-        if key == "target_modules" and value is None:
-            continue  # the paper's, in the paper's models
+        if key in ("target_modules", "order") and value is None:
+            continue  # the paper's, in the paper's models; of supervised fine-tuning, whole answers
         if value != papers:
             differences.append(f"{name} is {_shown(value)} (paper: {_shown(papers)})")
     return tuple(differences)

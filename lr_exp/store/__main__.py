@@ -55,7 +55,7 @@ def _list(root: Path, entries: Sequence[Entry]) -> int:
     for entry in entries:
         _print_table([entry])
         runs = [run for run, names in known.items() if entry.name in names]
-        more = [f"{len(runs) - _SHOWN_RUNS:,} more"] if len(runs) > _SHOWN_RUNS else []
+        more = [f"and {len(runs) - _SHOWN_RUNS:,} more runs"] if len(runs) > _SHOWN_RUNS else []
         for text in (*map(_described, runs[:_SHOWN_RUNS]), *more):
             print(printable(f"    {text}"))
     counts = Counter(entry.state for entry in entries)

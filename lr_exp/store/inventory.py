@@ -66,7 +66,7 @@ def list_entries(root: Path) -> list[Entry]:
 def record_run(root: Path, run_folder: Path) -> None:
     """Records that a run uses a store, if it can be written to, for `users`."""
     line, path = f"{run_folder.resolve()}\n", root / RUNS
-    with suppress(OSError):
+    with suppress(OSError, UnicodeError):
         known = path.read_text("utf-8").splitlines() if path.exists() else []
         if line.strip() not in known:
             with path.open("a", encoding="utf-8") as file:
@@ -74,16 +74,16 @@ def record_run(root: Path, run_folder: Path) -> None:
 
 
 def users(root: Path) -> dict[Path, set[str]]:
-    """The artifacts of each run that used the store and still exists, by the run's folder."""
-    with suppress(OSError, UnicodeDecodeError):
-        folders = [Path(line) for line in (root / RUNS).read_text("utf-8").splitlines()]
-        return {one: _names_in(one / REFERENCES) for one in folders if (one / REFERENCES).exists()}
-    return {}
-
-
-def _names_in(path: Path) -> set[str]:
-    lines = path.read_bytes().decode("utf-8", "replace").splitlines()
-    return {line for line in lines if _NAME.fullmatch(line)}
+    """The artifacts of each run that used the store and can be read, by the run's folder."""
+    folders: list[str] = []
+    with suppress(OSError):
+        folders = (root / RUNS).read_text("utf-8", "replace").splitlines()
+    found = {}
+    for folder in map(Path, folders):
+        with suppress(OSError):  # a run that was deleted, or that another user keeps private
+            lines = (folder / REFERENCES).read_text("utf-8", "replace").splitlines()
+            found[folder] = {line for line in lines if _NAME.fullmatch(line)}
+    return found
 
 
 def record_reference(run_folder: Path, name: str) -> None:

@@ -28,7 +28,7 @@ _RESOURCES = {
     *("distiller.tokens_per_pass", "sampler.tokens_per_pass"),
     *("evaluator.batch_size", "sampler.batch_size"),
 }
-_MODEL_PLACE = {"path", "revision", "package", "package_path", "fallback_path"}
+_MODEL_PLACE = {"path", "revision", "package", "package_path", "fallback_path", "adapter"}
 SEPARATE = "Report the runs' folders separately"
 RERUN = f"{SEPARATE}, or rerun one of the runs."
 _REMEDY = (

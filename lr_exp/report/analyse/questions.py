@@ -1,9 +1,10 @@
 """Compares single runs with the first of them, question by question."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from string import ascii_uppercase
+from typing import Any
 
 import numpy as np
 
@@ -15,7 +16,8 @@ from lr_exp.report.names import AVERAGE
 from lr_exp.report.read.run import Run, flat, shared_questions
 from lr_exp.report.read.runs import find_runs
 
-_NOT_COMPARED = ("overrides", "store", "hub_root", "config_dirs", "wandb.")
+# Of the pair of runs rather than of their results, or listed under another name.
+_NOT_COMPARED = ("overrides", "store", "hub_root", "config_dirs", "wandb.", "provenance.started")
 
 
 @dataclass(frozen=True)
@@ -29,16 +31,11 @@ class Side:
 
     @property
     def facts(self) -> dict[str, str]:
-        """Settings, models, versions and the machine by name."""
+        """Settings, digests of models, data and prompts, versions and the machine by name."""
         run = self.run
-        models = {"expert": run.provenance.expert, "amateur": run.provenance.amateur}
-        found = {
-            f"{role}'s content": (one.fingerprint or "")[:12] for role, one in models.items() if one
-        }
-        found |= {"model compared": self.who, "code": run.provenance.commit, **machine(run)}
-        settings = flat(run.settings).items()
-        found |= {key: one for key, one in settings if not key.startswith(_NOT_COMPARED)}
-        return {key: str(value) for key, value in found.items()}
+        found = {"model compared": self.who, **machine(run), **flat(run.settings)}
+        found |= flat(run.provenance.to_dict(), "provenance.")
+        return {key: str(one) for key, one in found.items() if not key.startswith(_NOT_COMPARED)}
 
 
 @dataclass(frozen=True)
@@ -59,7 +56,7 @@ class Comparison:
         return paired.mcnemar(self.won, self.lost)
 
 
-def sides_of(folders: Sequence[Path], where: Sequence[str]) -> list[Side]:
+def sides_of(folders: Sequence[Path], where: Mapping[str, Any] | None) -> list[Side]:
     """One run for each folder. Raises UserError: a folder has none or several, or is repeated."""
     sides: list[Side] = []
     for label, folder in zip(ascii_uppercase, folders, strict=False):

@@ -18,9 +18,10 @@ _OUTCOMES = {  # by correctness of the first and the second model
     (True, True): "both right",
     (False, False): "both wrong",
 }
-_MAX_SHOWN = 144  # pairs, and at most 12 of a benchmark and outcome
-_MAX_OUTPUT_CHARS = 3_000
-_MAX_QUESTION_CHARS = 2_000
+# They bound a page's size, also where a character takes three bytes.
+_MAX_SHOWN = 96  # pairs, and at most 12 of a benchmark and outcome
+_MAX_OUTPUT_CHARS = 2_000
+_MAX_QUESTION_CHARS = 1_000
 
 
 @dataclass(frozen=True)
@@ -48,7 +49,7 @@ def read_pairs(before: Model, after: Model) -> AnswerPairs:
             for key in shared_questions(*answers)
         }
         if len(outcomes) < max(map(len, answers)):
-            missing.append(f"{name}: only the {len(outcomes):,} common questions are shown.")
+            missing.append(f"{name}: {len(outcomes):,} questions are common to both.")
         questions += len(outcomes)
         limit = max(1, min(12, _MAX_SHOWN // len(names) // len(_OUTCOMES)))
         for outcome in _OUTCOMES.values():

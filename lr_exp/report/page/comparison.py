@@ -1,22 +1,28 @@
 """Tables and a page that compare single runs, with the answers side by side."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from itertools import takewhile
 from pathlib import Path
+from typing import Any
 
 from lr_exp.errors import UserError
 from lr_exp.report.analyse import paired
 from lr_exp.report.analyse.questions import Side, compare, differing_facts, sides_of
-from lr_exp.report.names import AVERAGE, benchmark_label, method_label
+from lr_exp.report.names import AVERAGE, benchmark_label, is_micro, method_label
 from lr_exp.report.page.answers import read_pairs
+from lr_exp.report.page.reading_notes import MICRO
 from lr_exp.report.page.render import page, render, section
 from lr_exp.report.read.run import AnswersMissingError
 from lr_exp.report.tables import cell
 from lr_exp.report.tables.table import Column, Table, estimate_record
 
 _MAX_VALUE_CHARS = 24  # in the table; the CSV file has all
+_SHARED_CHARS = 4  # shown before the first difference
 
 
-def compare_folders(folders: Sequence[Path], where: Sequence[str] = ()) -> tuple[Table, Table, str]:
+def compare_folders(
+    folders: Sequence[Path], where: Mapping[str, Any] | None = None
+) -> tuple[Table, Table, str]:
     """The table of the comparison, that of differing settings, and the page.
 
     Raises UserError: the folders are not those of single runs, or the runs cannot be compared.
@@ -43,24 +49,28 @@ def compare_folders(folders: Sequence[Path], where: Sequence[str] = ()) -> tuple
                 groups=pairs.groups,
             )
         )
+    notes = [MICRO] if any(is_micro(one.run.expert, *one.run.benchmarks) for one in sides) else []
     head = render("head.html", status=[], facts={one.label: _title(one) for one in sides})
-    return results, settings, page("Comparison of runs", "Runs compared", head, sections, [])
+    return results, settings, page("Comparison of runs", "Runs compared", head, sections, notes)
 
 
 def _title(side: Side) -> str:
     run = side.run
     method = method_label(run.method) if run.method and side.who == "tuned" else "untuned expert"
-    return f"{side.label}: {side.place} ({method}, {run.expert}, seed {run.seed})"
+    decoder = "" if run.decoder == "greedy" else f", {run.decoder} decoding"
+    return f"{side.label}: {side.place} ({method}{decoder}, {run.expert}, seed {run.seed})"
 
 
 def _results(sides: Sequence[Side]) -> Table:
     first, *others = sides
     found = [(other, one) for other in others for one in compare(first, other)]
     tested = [one for _, one in found if one.benchmark != AVERAGE]
-    adjusted = iter(paired.holm([one.p for one in tested]))
+    adjusted = paired.holm([one.p for one in tested])
+    corrected = dict(zip(map(id, tested), adjusted, strict=True))
     rows, records, notes = [], [], [_title(side) for side in sides]
     for other, one in found:
-        p = "" if one.benchmark == AVERAGE else cell.p_value(next(adjusted))
+        holm = corrected.get(id(one))
+        p = "" if holm is None else cell.p_value(holm)
         shares = cell.change(one.first, one.other)
         counts = (one.difference.questions, one.won, one.lost)
         questions, *won_lost = (f"{count:,}" for count in counts)
@@ -72,7 +82,7 @@ def _results(sides: Sequence[Side]) -> Table:
             {"first": str(first.place), "other": str(other.place), "benchmark": one.benchmark}
             | {"questions": one.difference.questions, "won": one.won, "lost": one.lost}
             | {"first_accuracy": 100 * one.first, "other_accuracy": 100 * one.other}
-            | {"p": None if one.benchmark == AVERAGE else one.p}
+            | {"p": None if holm is None else one.p, "p_holm": holm}
             | estimate_record("difference", one.difference)
         )
         if one.unshared:
@@ -86,16 +96,32 @@ def _results(sides: Sequence[Side]) -> Table:
         f"{len(tested)} tests of this table."
     )
     titles = ("runs", "benchmark", "n", "right, %", "difference", "won", "lost")
-    columns = [Column(title, is_text=title in ("runs", "benchmark")) for title in (*titles, "p")]
+    columns = [
+        Column(title, is_text=title in ("runs", "benchmark")) for title in (*titles, "p (Holm)")
+    ]
     return Table("comparison", "Question by question", columns, rows, records, notes)
 
 
 def _settings(sides: Sequence[Side]) -> Table:
     found = differing_facts(sides)
     columns = [Column(one, is_text=True) for one in ("differs", *(side.label for side in sides))]
-    rows = [[key, *(value[:_MAX_VALUE_CHARS] for value in own)] for key, own in found.items()]
+    rows = [[key, *_shortened(own)] for key, own in found.items()]
     labels = [side.label for side in sides]
     records = [
         {"setting": key, **dict(zip(labels, own, strict=True))} for key, own in found.items()
     ]
     return Table("settings", "What differs between the runs", columns, rows, records)
+
+
+def _shortened(values: Sequence[str]) -> list[str]:
+    """The values, or the parts of long ones in which they begin to differ."""
+    start = 0
+    if max(map(len, values)) > _MAX_VALUE_CHARS:
+        alike = (len({*chars}) == 1 for chars in zip(*values, strict=False))
+        start = max(0, sum(takewhile(bool, alike)) - _SHARED_CHARS)
+    ends = [value[start:] for value in values]
+    return [
+        ("…" if start else "")
+        + (end if len(end) <= _MAX_VALUE_CHARS else f"{end[: _MAX_VALUE_CHARS - 1]}…")
+        for end in ends
+    ]

@@ -166,7 +166,9 @@ def _numbers(run: Run, changes: dict[str, Change]) -> dict[str, str]:
             passes = f"{distill.passes:,.1f} passes over {distill.kept_steps:,} kept steps"
             numbers["tuned tokens"] += f" ({passes})"
     if sample.seconds is not None and distill.seconds is not None:
-        numbers["sampling and tuning"] = duration(sample.seconds + distill.seconds)
+        stored = [name for name, one in (("sampling", sample), ("tuning", distill)) if one.reused]
+        note = f" ({' and '.join(stored)} from the store)" if stored else ""
+        numbers["sampling and tuning"] = duration(sample.seconds + distill.seconds) + note
     return numbers
 
 

@@ -31,16 +31,12 @@ class SweepSection:
 def sweep_page(title: str, found: Found, sweeps: Sequence[SweepSection], out: Path) -> str:
     """The whole page, whose links are relative to its folder `out`."""
     counts = f"{found.counts} and {len(found.unfinished):,} unfinished runs."
-    facts: dict[str, dict[str, None]] = {"runs": {counts: None}}
-    for run in found.runs:
-        for key, value in choices_of(run).items():
-            facts.setdefault(key, {}).update({value: None} if value else {})
-    listed = {key: ", ".join(values) for key, values in facts.items()}
-    head = render("head.html", status=[], facts=listed)
+    head = render("head.html", status=[], facts={"runs": counts})
     sections = [
         section(
             f"sweep-{index}",
             one.sweep.name or NO_SWEEP,
+            head=render("head.html", status=[], facts=_facts(one.sweep.runs)),
             first_tables=one.tables[:2],
             figures=[figure.image for figure in one.figures],
             tables=one.tables[2:],
@@ -53,6 +49,21 @@ def sweep_page(title: str, found: Found, sweeps: Sequence[SweepSection], out: Pa
     sections.append(section("runs", "Runs", "runs.html", rows=rows))
     notes = reading_notes(found, [table for one in sweeps for table in one.tables])
     return page(f"Report: {title}", "Sweep report", head, sections, notes)
+
+
+def _facts(runs: Sequence[Run]) -> dict[str, str]:
+    """What a sweep's runs used, each value once: the models with the start of their digests."""
+    facts: dict[str, dict[str, None]] = {}
+    for run in runs:
+        models = {"expert": run.provenance.expert, "amateur": run.provenance.amateur}
+        digests = {
+            role: f"{getattr(run, role)} ({model.fingerprint[:12]})"
+            for role, model in models.items()
+            if model and model.fingerprint and getattr(run, role)
+        }
+        for key, value in (choices_of(run) | digests).items():
+            facts.setdefault(key, {}).update({value: None} if value else {})
+    return {key: ", ".join(values) for key, values in facts.items()}
 
 
 def _summary(run: Run) -> str:

@@ -1,10 +1,10 @@
 """Finds the runs below a folder."""
 
 import os
-from collections.abc import Sequence
-from contextlib import suppress
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from lr_exp.errors import UserError, did_you_mean
 from lr_exp.report.read.json_file import read_json, reason_of
@@ -22,27 +22,30 @@ class Found:
     runs: list[Run]
     failed: list[Incomplete]
     unfinished: list[Incomplete]
-    where: tuple[str, ...] = ()  # conditions of which all runs without them are left out
+    where: str = ""  # the conditions of those that are shown, such as `seed=1 and method=upft`
 
     @property
     def counts(self) -> str:
         """`6 finished, 1 failed`, the number of damaged runs, if any, and the conditions."""
+        if self.where:
+            return f"{len(self.runs):,} finished with {self.where}"
         damaged = sum(run.outcome == "damaged" for run in self.failed)
         counts = f"{len(self.runs):,} finished, {len(self.failed) - damaged:,} failed"
-        counts += f", {damaged:,} damaged" if damaged else ""
-        return f"{counts}, only with {' and '.join(self.where)}" if self.where else counts
+        return f"{counts}, {damaged:,} damaged" if damaged else counts
 
     @property
     def every(self) -> list[Run]:
         return [*self.runs, *self.failed, *self.unfinished]
 
 
-def find_runs(folder: Path, where: Sequence[str] = (), *, finished: bool = True) -> Found:
+def find_runs(
+    folder: Path, where: Mapping[str, Any] | None = None, *, finished: bool = True
+) -> Found:
     """Every run below `folder`, sorted by folder name.
 
     Args:
-        where: `KEY=VALUE` that a run must have, a choice (`method`) or a setting by its dotted
-            name; runs without it, failed and unfinished ones are left out.
+        where: values that a run must have, of a choice (`method`) or a setting by its dotted name;
+            other runs, failed and unfinished ones are left out.
 
     Raises UserError if the folder does not exist, or has no run (`finished`: no finished run).
     """
@@ -50,10 +53,12 @@ def find_runs(folder: Path, where: Sequence[str] = (), *, finished: bool = True)
         raise UserError(f"{folder} is not a folder: give the folder of a run or of a sweep.")
     found = scan_folder(folder)
     if where and found.runs:
-        kept = [run for run in found.runs if all(_has(run, one) for one in where)]
+        shown, kept = " and ".join(f"{key}={value}" for key, value in where.items()), found.runs
+        for key, value in where.items():
+            kept = _with(kept, key, value)
         if not kept:
-            raise UserError(f"{folder}: none of its runs has {' and '.join(where)}.")
-        found = Found(kept, [], [], tuple(where))
+            raise UserError(f"{folder}: none of its runs has {shown}.")
+        found = Found(kept, [], [], shown)
     # A damaged summary alone makes no report; it is an error to fix.
     shown = found.unfinished or [
         run for run in found.failed if run.outcome == "failed" or run.existing_files
@@ -63,18 +68,15 @@ def find_runs(folder: Path, where: Sequence[str] = (), *, finished: bool = True)
     return found
 
 
-def _has(run: Run, condition: str) -> bool:
-    """Whether a run has a value, given as `KEY=VALUE`."""
-    key, _, wanted = condition.partition("=")
+def _with(runs: Sequence[Run], key: str, wanted: Any) -> list[Run]:
+    """The runs with a value of a choice or setting."""
     choices = ("method", "expert", "amateur", "data", "prompt", "alpha", "beta", "seed", "sweep")
-    values = flat(run.settings) | {name: getattr(run, name) for name in choices}
-    if not wanted or key not in values:
-        known = did_you_mean(key, values)
-        raise UserError(f"--where {condition}: {run.name} has no setting {key!r}.{known}")
-    value = "null" if values[key] is None else str(values[key])
-    with suppress(ValueError):
-        return float(value) == float(wanted)
-    return value.lower() == wanted.lower()
+    values = [flat(run.settings) | {one: getattr(run, one) for one in choices} for run in runs]
+    known = {name for own in values for name in own}
+    if runs and key not in known:
+        raise UserError(f"--where {key}: no run has this setting.{did_you_mean(key, known)}")
+    pairs = zip(runs, values, strict=True)
+    return [run for run, own in pairs if key in own and own[key] == wanted]
 
 
 def scan_folder(folder: Path, *, recursive: bool = True) -> Found:

@@ -308,6 +308,8 @@ class ModelProvenance(_Part):
     path: str | None = None
     revision: str | None = None
     fingerprint: str | None = None
+    base: str | None = None  # with `expert.adapter`: the model that it was merged into
+    adapter: str | None = None  # its digest
 
 
 class Provenance(_Part):
