@@ -27,11 +27,11 @@ def main(words: Sequence[str] | None = None) -> int:
         "--where", nargs="+", default=[], metavar="KEY=VALUE", help=what, action="extend"
     )
     chosen = parser.parse_args(words)
-    conditions = map(parse_override, chosen.where)
-    where = {one.key_or_group: one.value() for one in conditions}
-    first, *others = chosen.folders
+    from lr_exp.config.composition import parse_override
     from lr_exp.report.build import build, build_comparison, write
 
+    where = {one.key_or_group: one.value() for one in map(parse_override, chosen.where)}
+    first, *others = chosen.folders
     out = chosen.out or first / ("comparison" if others else "report")
     report = build_comparison(chosen.folders, where) if others else build(first, out, where)
     write(report, out)
