@@ -8,7 +8,7 @@ from urllib.parse import quote
 
 from lr_exp.report.analyse.rows import Sweep
 from lr_exp.report.figures import Figure
-from lr_exp.report.names import NO_SWEEP, method_label
+from lr_exp.report.names import method_label
 from lr_exp.report.page.reading_notes import reading_notes
 from lr_exp.report.page.render import page, render, section
 from lr_exp.report.page.run_page import choices_of
@@ -36,11 +36,11 @@ def sweep_page(title: str, found: Found, sweeps: Sequence[SweepSection], out: Pa
         for key, value in choices_of(run).items():
             facts.setdefault(key, {}).update({value: None} if value else {})
     listed = {key: ", ".join(values) for key, values in facts.items()}
-    head = render("head.html", status=[], facts=listed)
+    head = render("head.html", status=[("Bundle:", note) for note in found.notes], facts=listed)
     sections = [
         section(
             f"sweep-{index}",
-            one.sweep.name or NO_SWEEP,
+            one.sweep.title,
             first_tables=one.tables[:2],
             figures=[figure.image for figure in one.figures],
             tables=one.tables[2:],
