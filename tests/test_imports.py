@@ -26,7 +26,8 @@ LAYERS = (
     ("distiller", "tracking"),
     ("pipeline",),
     ("api",),
-    ("audit", "calibration", "claims", "list", "dashboard", "__main__"),
+    ("audit", "bundle", "calibration", "claims", "list", "dashboard"),
+    ("__main__",),
 )
 LEVEL = {name: level for level, names in enumerate(LAYERS) for name in names}
 ALIASES = {"__init__"}  # re-exports
@@ -49,6 +50,9 @@ def imported(path: Path) -> set[str]:
 
 
 def part(path: Path) -> str:
+    """The package of a file; the commands of packages are entry points as the program is."""
+    if path.stem == "__main__":
+        return path.stem
     return path.relative_to(ROOT).parts[0].removesuffix(".py")
 
 

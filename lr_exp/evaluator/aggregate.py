@@ -22,7 +22,7 @@ def aggregate(records: Sequence[dict[str, Any]]) -> Result:
     finished = [one for one in records if one.get("finished", True)]
     cut = [one for one in records if not one.get("finished", True)]
     rules = Counter(one["rule"] for one in records)
-    tokens = [one["tokens"] for one in records if "tokens" in one]
+    tokens = [one["tokens"] for one in records if one.get("tokens") is not None]
     correct = sum(one["correct"] for one in records)
     accuracy = correct / total
     return Result(

@@ -104,6 +104,8 @@ _KEYS = {
     "kind": Annotated[str, ANSWER_KINDS],
     "output": str,
     "choices": list[str] | None,
+    "tokens": Annotated[int | None, "[0, 2**31)"],
+    "finished": bool | None,
 }
 
 

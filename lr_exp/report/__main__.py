@@ -3,7 +3,9 @@
 import argparse
 import sys
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 from lr_exp.errors import command, guard_tracebacks, printable, redact
 from lr_exp.store.run_folder import PAGE
@@ -18,22 +20,29 @@ def main(words: Sequence[str] | None = None) -> int:
         "With several folders of single runs: their answers compared with those of the first, "
         "question by question.",
     )
-    what = "folder of a run or a sweep; several: folders of single runs to compare"
+    what = "folder of a run or a sweep, or a bundle; several: folders of single runs to compare"
     parser.add_argument("folders", nargs="+", type=Path, metavar="DIR", help=what)
-    default = "default: DIR/report, or DIR/comparison of the first"
+    default = "default: DIR/report, of a bundle without .zip, or DIR/comparison of the first"
     parser.add_argument("--out", type=Path, help=f"folder of the report ({default})")
     what = "only the runs with this setting, such as method=lightreasoner (several: all of them)"
     parser.add_argument(
         "--where", nargs="+", default=[], metavar="KEY=VALUE", help=what, action="extend"
     )
     chosen = parser.parse_args(words)
+    from lr_exp.bundle.read import read_bundle
     from lr_exp.config.composition import parse_override
     from lr_exp.report.build import build, build_comparison, write
+    from lr_exp.report.read.runs import BUNDLE
 
     where = {one.key_or_group: one.value() for one in map(parse_override, chosen.where)}
     first, *others = chosen.folders
-    out = chosen.out or first / ("comparison" if others else "report")
-    report = build_comparison(chosen.folders, where) if others else build(first, out, where)
+    folder = first.with_suffix("") if first.name.endswith(BUNDLE) else first
+    out = chosen.out or folder / ("comparison" if others else "report")
+    with TemporaryDirectory(prefix="lr_exp_bundles_") as unpacked:
+        if others:
+            report = build_comparison(chosen.folders, where)
+        else:
+            report = build(first, out, where, partial(read_bundle, Path(unpacked)))
     write(report, out)
     print(printable(redact(report.shown)))
     place = f"Report: {out / PAGE} ({len(report.files)} files in {out})"

@@ -12,7 +12,7 @@ from lr_exp.report.figures import Figure, draw_sweep
 from lr_exp.report.page import folder_page
 from lr_exp.report.page.comparison import compare_folders
 from lr_exp.report.page.sweep_page import SweepSection
-from lr_exp.report.read.runs import Found, find_runs
+from lr_exp.report.read.runs import Found, ReadBundle, find_runs
 from lr_exp.report.tables import cell
 from lr_exp.report.tables.formats import csv_text, latex_table, one_line, plain_table
 from lr_exp.report.tables.layout import tables_of, unique_prefix
@@ -28,22 +28,28 @@ class Report:
     shown: str
 
 
-def build(folder: Path, out: Path | None = None, where: Mapping[str, Any] | None = None) -> Report:
+def build(
+    folder: Path,
+    out: Path | None = None,
+    where: Mapping[str, Any] | None = None,
+    read_bundle: ReadBundle | None = None,
+) -> Report:
     """Builds the report of all runs below `folder`, finished or not.
 
     Its links depend on `out`, the folder where it will be written, by default `folder/report`.
 
     Args:
         where: values of settings that finished runs must have; others are left out.
+        read_bundle: see `find_runs`.
 
     Raises UserError if the folder or its runs cannot be reported.
     """
-    found = find_runs(folder, where, finished=False)
+    found = find_runs(folder, where, finished=False, read_bundle=read_bundle)
     sections: list[SweepSection] = []
     files: dict[str, bytes] = {}
     prefixes: set[str] = set()
     for sweep in sweeps(found):
-        prefix = unique_prefix(sweep.name, prefixes)
+        prefix = unique_prefix((sweep.name or "results") + sweep.mark, prefixes)
         tables, pairs = tables_of(sweep, prefix)
         figures = [replace(one, name=f"{prefix}_{one.name}") for one in draw_sweep(sweep)]
         sections.append(SweepSection(sweep, tables, figures, pairs.refused))
@@ -103,8 +109,9 @@ def _shown(found: Found, sections: Sequence[SweepSection]) -> str:
     lines = []
     for section in sections:
         sweep = section.sweep
+        name = one_line((sweep.name or "results") + sweep.mark)
         for table in section.tables[:1]:
-            title = f"{one_line(sweep.name or 'results')}: {table.title}"
+            title = f"{name}: {table.title}"
             lines += [title, "", plain_table(table), *map(one_line, table.notes[:1]), ""]
         notes = sweep.all_notes
         notes += [  # plain_table shows no remarks
@@ -115,4 +122,5 @@ def _shown(found: Found, sections: Sequence[SweepSection]) -> str:
         lines += [*map(one_line, notes), *([""] if notes else [])]
     lines += [f"{run.outcome}: {one_line(run.name)}: {one_line(run.error)}" for run in found.failed]
     unfinished = f", {len(found.unfinished)} unfinished" if found.unfinished else ""
+    lines += map(one_line, found.notes)
     return "\n".join([*lines, f"runs: {found.counts}{unfinished}"])

@@ -8,7 +8,7 @@ from lr_exp.report.analyse import comparable
 from lr_exp.report.analyse.accuracies import Results, average_of, gain_of, read_results
 from lr_exp.report.analyse.comparable import grouped
 from lr_exp.report.analyse.paired import Estimate
-from lr_exp.report.names import BASELINE, SWEPT, Setup
+from lr_exp.report.names import BASELINE, NO_SWEEP, SWEPT, Setup
 from lr_exp.report.read.run import Incomplete, Run
 from lr_exp.report.read.runs import Found
 
@@ -34,6 +34,7 @@ class Row:
     missing_seeds: tuple[int | None, ...] = ()  # seeds without results; None if unknown
     published: dict[str, float] = field(default_factory=dict)  # the paper's numbers
     paper_differences: tuple[str, ...] = ()  # settings that differ from the paper's
+    mark: str = ""  # of its runs, at the end of the label
 
     @property
     def is_baseline(self) -> bool:
@@ -62,13 +63,18 @@ class Row:
 
 @dataclass(frozen=True)
 class Sweep:
-    """The runs of one sweep and their rows."""
+    """The runs of one sweep and their rows. Runs of a bundle are a sweep of their own."""
 
     name: str | None
     runs: list[Run]
     rows: list[Row]
     benchmarks: list[str]
     notes: list[str]
+    mark: str = ""  # of its runs
+
+    @property
+    def title(self) -> str:
+        return f"{self.name or NO_SWEEP}{self.mark}"
 
     @property
     def warnings(self) -> list[str]:
@@ -97,18 +103,19 @@ def sweeps(found: Found) -> list[Sweep]:
     Raises UserError if runs of one table cannot be compared.
     """
     failed = [run for run in found.failed if run.expert]  # others have no row
-    names = {run.sweep for run in [*found.runs, *failed]}
+    names = {(run.sweep, run.mark) for run in [*found.runs, *failed]}
     return [
         _sweep(
             name,
-            [run for run in found.runs if run.sweep == name],
-            [run for run in failed if run.sweep == name],
+            mark,
+            [run for run in found.runs if (run.sweep, run.mark) == (name, mark)],
+            [run for run in failed if (run.sweep, run.mark) == (name, mark)],
         )
-        for name in sorted(names, key=lambda name: name or "")
+        for name, mark in sorted(names, key=lambda one: (one[0] or "", one[1]))
     ]
 
 
-def _sweep(name: str | None, runs: list[Run], failed: list[Incomplete]) -> Sweep:
+def _sweep(name: str | None, mark: str, runs: list[Run], failed: list[Incomplete]) -> Sweep:
     notes = comparable.check_sweep(runs)
     for of_expert in grouped(runs, lambda run: run.expert).values():
         comparable.check_expert(of_expert)
@@ -116,11 +123,11 @@ def _sweep(name: str | None, runs: list[Run], failed: list[Incomplete]) -> Sweep
     benchmarks = [b for b in benchmarks if any(b in run.results("expert") for run in runs)]
     rows = [*_baselines(runs, notes), *_variants(runs, failed, notes)]
     rows.sort(key=lambda row: row.setup.order)
-    rows = [_completed(row, rows, benchmarks) for row in rows]
-    return Sweep(name, runs, rows, benchmarks, notes)
+    rows = [_completed(row, rows, benchmarks, mark) for row in rows]
+    return Sweep(name, runs, rows, benchmarks, notes, mark)
 
 
-def _completed(row: Row, rows: Sequence[Row], benchmarks: Sequence[str]) -> Row:
+def _completed(row: Row, rows: Sequence[Row], benchmarks: Sequence[str], mark: str) -> Row:
     """The row with what depends on the other rows or on the paper."""
     # The untuned expert with greedy decoding, whichever decoder the row uses.
     greedy = Setup(row.setup.expert, BASELINE)
@@ -130,7 +137,8 @@ def _completed(row: Row, rows: Sequence[Row], benchmarks: Sequence[str]) -> Row:
     is_papers = bool(row.runs) and published.has_papers_models(row.setup, settings)
     return replace(
         row,
-        label=_label(row.setup, rows),
+        label=f"{_label(row.setup, rows)}{mark}",
+        mark=mark,
         average=average_of(row.results, benchmarks),
         gain=gain,
         published=published.numbers(row.setup, benchmarks) if is_papers else {},

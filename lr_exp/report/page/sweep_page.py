@@ -8,7 +8,7 @@ from urllib.parse import quote
 
 from lr_exp.report.analyse.rows import Sweep
 from lr_exp.report.figures import Figure
-from lr_exp.report.names import NO_SWEEP, method_label
+from lr_exp.report.names import method_label
 from lr_exp.report.page.reading_notes import reading_notes
 from lr_exp.report.page.render import page, render, section
 from lr_exp.report.page.run_page import choices_of
@@ -31,11 +31,12 @@ class SweepSection:
 def sweep_page(title: str, found: Found, sweeps: Sequence[SweepSection], out: Path) -> str:
     """The whole page, whose links are relative to its folder `out`."""
     counts = f"{found.counts} and {len(found.unfinished):,} unfinished runs."
-    head = render("head.html", status=[], facts={"runs": counts})
+    status = [("Bundle:", note) for note in found.notes]
+    head = render("head.html", status=status, facts={"runs": counts})
     sections = [
         section(
             f"sweep-{index}",
-            one.sweep.name or NO_SWEEP,
+            one.sweep.title,
             head=render("head.html", status=[], facts=_facts(one.sweep.runs)),
             first_tables=one.tables[:2],
             figures=[figure.image for figure in one.figures],

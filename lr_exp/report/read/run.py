@@ -47,6 +47,7 @@ class Run:
     """
 
     outcome = "finished"
+    mark = ""  # in titles and labels of somebody else's results: `, bundle NAME`
 
     def __init__(self, folder: Path, name: str, summary: Summary) -> None:
         self.folder = folder

@@ -1,16 +1,19 @@
 """Finds the runs below a folder."""
 
 import os
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from lr_exp.errors import UserError, did_you_mean
+from lr_exp.errors import UserError, did_you_mean, printable
 from lr_exp.report.read.json_file import read_json, reason_of
 from lr_exp.report.read.run import Incomplete, Run, flat, has_started, read_failed, read_unfinished
 from lr_exp.report.read.summary import Failure, parse_summary
 from lr_exp.store.run_folder import FAILED, SUMMARY
+
+BUNDLE = ".bundle.zip"  # how the name of a bundle ends
+ReadBundle = Callable[[Path, str], tuple[list[Run], str]]  # of a path and a name: runs and a note
 
 _NOT_SEARCHED = {"store", "report", "wandb", ".hydra"}
 
@@ -23,6 +26,8 @@ class Found:
     failed: list[Incomplete]
     unfinished: list[Incomplete]
     where: str = ""  # the conditions of those that are shown, such as `seed=1 and method=upft`
+    bundles: list[Path] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)  # one for each bundle that was read
 
     @property
     def counts(self) -> str:
@@ -39,26 +44,43 @@ class Found:
 
 
 def find_runs(
-    folder: Path, where: Mapping[str, Any] | None = None, *, finished: bool = True
+    folder: Path,
+    where: Mapping[str, Any] | None = None,
+    *,
+    finished: bool = True,
+    read_bundle: ReadBundle | None = None,
 ) -> Found:
     """Every run below `folder`, sorted by folder name.
 
     Args:
         where: values that a run must have, of a choice (`method`) or a setting by its dotted name;
             other runs, failed and unfinished ones are left out.
+        read_bundle: reads the bundles below `folder`, which may itself be one; None ignores them.
+            It raises UserError for a bundle that cannot be used, which is listed as damaged.
 
     Raises UserError if the folder does not exist, or has no run (`finished`: no finished run).
     """
-    if not folder.is_dir():
+    is_bundle = read_bundle is not None and folder.name.endswith(BUNDLE) and folder.is_file()
+    if not is_bundle and not folder.is_dir():
         raise UserError(f"{folder} is not a folder: give the folder of a run or of a sweep.")
-    found = scan_folder(folder)
+    found = Found([], [], [], bundles=[folder]) if is_bundle else scan_folder(folder)
+    if read_bundle is not None:
+        for path in found.bundles:
+            name = printable(path.name if is_bundle else str(path.relative_to(folder)))
+            try:
+                runs, note = read_bundle(path, name)
+            except UserError as error:
+                found.failed.append(Incomplete(path, name, "damaged", Failure(error=str(error))))
+            else:
+                found.runs.extend(runs)
+                found.notes.append(note)
     if where and found.runs:
         shown, kept = " and ".join(f"{key}={value}" for key, value in where.items()), found.runs
         for key, value in where.items():
             kept = _with(kept, key, value)
         if not kept:
             raise UserError(f"{folder}: none of its runs has {shown}.")
-        found = Found(kept, [], [], shown)
+        found = Found(kept, [], [], shown, notes=found.notes)
     # A damaged summary alone makes no report; it is an error to fix.
     shown = found.unfinished or [
         run for run in found.failed if run.outcome == "failed" or run.existing_files
@@ -92,6 +114,7 @@ def scan_folder(folder: Path, *, recursive: bool = True) -> Found:
                 seen.add(target)
                 below.append(one.name)
         below.sort()
+        found.bundles.extend(place / one for one in sorted(files) if one.endswith(BUNDLE))
         name = str(place.relative_to(folder)) if place != folder else folder.resolve().name
         # A run deletes the file of its earlier outcome. If both exist, the newer one counts.
         ends = [end for end in (SUMMARY, FAILED) if end in files]

@@ -38,7 +38,10 @@ def significance_table(pairs: Pairs, name: str) -> Table | None:
         pair
         for pair in pairs.pairs
         if pair.ours.setup.expert == pair.theirs.setup.expert
-        and (pair.theirs.is_baseline or _REFERENCE in (pair.ours.label, pair.theirs.label))
+        and (
+            pair.theirs.is_baseline
+            or _REFERENCE + pair.ours.mark in (pair.ours.label, pair.theirs.label)
+        )
     ]
     shown.sort(key=lambda pair: not pair.theirs.is_baseline)
     overall = [pair.overall for pair in shown]
