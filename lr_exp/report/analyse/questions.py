@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from statistics import fmean
 from string import ascii_uppercase
 from typing import Any
 
@@ -90,29 +91,25 @@ def compare(first: Side, other: Side) -> list[Comparison]:
         shared = shared_questions(theirs, ours)
         if not shared:
             continue
-        right = [
+        before, after = (
             np.array([[own[key]["correct"] for key in shared]], dtype=float)
             for own in (theirs, ours)
-        ]
-        found.append(
-            Comparison(
-                benchmark,
-                *(float(one.mean()) for one in right),
-                paired.difference(right[1], right[0]),
-                *paired.won_and_lost(right[1], right[0]),
-                unshared=len(theirs.keys() | ours.keys()) - len(shared),
-            )
         )
+        won, lost = paired.won_and_lost(after, before)
+        unshared = len(theirs.keys() | ours.keys()) - len(shared)
+        first_share, other_share = float(before.mean()), float(after.mean())
+        shift = paired.difference(after, before)
+        found.append(Comparison(benchmark, first_share, other_share, shift, won, lost, unshared))
     if not found:
         raise UserError(
             f"{first.place} and {other.place} have no question in common: compare runs on the "
             "same benchmarks."
         )
     if len(found) > 1:
-        means = (sum(getattr(one, key) for one in found) / len(found) for key in ("first", "other"))
-        total = (sum(getattr(one, key) for one in found) for key in ("won", "lost"))
+        first_share, other_share = fmean(c.first for c in found), fmean(c.other for c in found)
         average = paired.average([one.difference for one in found])
-        found.append(Comparison(AVERAGE, *means, average, *total))
+        won, lost = sum(one.won for one in found), sum(one.lost for one in found)
+        found.append(Comparison(AVERAGE, first_share, other_share, average, won, lost))
     return found
 
 
