@@ -79,7 +79,7 @@ def test_the_trajectories_on_the_page_are_those_of_the_summary(first):
     assert sum(by_position["steps"]) == sample["steps"]
     assert sum(by_position["kept"]) == sample["kept"]
     page = (tmp_path / "run" / "report.html").read_text("utf-8")
-    assert f"{sample['kept']:,} of {sample['steps']:,} steps" in page
+    assert f"({sample['kept']:,} of {sample['steps']:,}" in page
 
 
 def test_a_warning_about_the_pair_is_in_the_log_the_summary_and_the_page(first, caplog):
@@ -137,7 +137,7 @@ def test_a_second_run_reuses_everything_and_gives_the_same_results(first, monkey
     pages = [(tmp_path / name / "report.html").read_text("utf-8") for name in ("run", "again")]
     images = [re.findall(r'src="(data:image[^"]*)', page) for page in pages]
     assert images[0] == images[1]
-    assert len(images[0]) >= 4
+    assert len(images[0]) >= 3
 
 
 def test_no_step_above_beta_ends_the_run_without_training(first, caplog):

@@ -10,6 +10,7 @@ from lr_exp.api import compose
 from lr_exp.config.composition import conf_dir
 from lr_exp.pipeline.run import run
 from lr_exp.store import MANIFEST
+from lr_exp.store.inventory import RUNS
 
 SMALL = [
     "experiment=demo",
@@ -49,11 +50,11 @@ def results(summary: dict) -> dict:
 
 
 def contents(folder: Path) -> dict[str, bytes]:
-    """Every artifact's files but the manifest, which holds seconds."""
+    """Every artifact's files but the manifest, which holds seconds, and the list of runs."""
     return {
         str(path.relative_to(folder)): path.read_bytes()
         for path in sorted(folder.rglob("*"))
-        if path.is_file() and path.name != MANIFEST and path.suffix != ".lock"
+        if path.is_file() and path.name not in (MANIFEST, RUNS) and path.suffix != ".lock"
     }
 
 
