@@ -50,15 +50,19 @@ def compare_folders(
             )
         )
     notes = [MICRO] if any(is_micro(one.run.expert, *one.run.benchmarks) for one in sides) else []
-    head = render("head.html", status=[], facts={one.label: _title(one) for one in sides})
+    head = render("head.html", status=[], facts={one.label: _described(one) for one in sides})
     return results, settings, page("Comparison of runs", "Runs compared", head, sections, notes)
 
 
 def _title(side: Side) -> str:
+    return f"{side.label}: {_described(side)}"
+
+
+def _described(side: Side) -> str:
     run = side.run
     method = method_label(run.method) if run.method and side.who == "tuned" else "untuned expert"
     decoder = "" if run.decoder == "greedy" else f", {run.decoder} decoding"
-    return f"{side.label}: {side.place} ({method}{decoder}, {run.expert}, seed {run.seed})"
+    return f"{side.place} ({method}{decoder}, {run.expert}, seed {run.seed})"
 
 
 def _results(sides: Sequence[Side]) -> Table:
