@@ -6,7 +6,6 @@ Planted models that the store lacks are trained first. The overrides are those o
 (evaluator.max_examples=50). A calibration that was stopped resumes.
 """
 
-import argparse
 import sys
 from collections.abc import Sequence
 from itertools import product
@@ -14,7 +13,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 from lr_exp.config.settings import STAGES, check_value
-from lr_exp.errors import UserError, command, guard_tracebacks
+from lr_exp.errors import UserError, command, guard_tracebacks, parser_of
 
 
 @command
@@ -26,11 +25,7 @@ def main(words: Sequence[str] | None = None) -> int:
     from lr_exp.report.build import write_and_print
     from lr_exp.report.read.runs import find_runs
 
-    parser = argparse.ArgumentParser(
-        prog="python -m lr_exp.calibration",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    parser = parser_of("lr_exp.calibration", __doc__)
     parser.add_argument("overrides", nargs="*", metavar="OVERRIDE", help="settings of every run")
     out = Path("runs/calibration")
     what = f"folder of the runs, the table and the figure (default: {out})"

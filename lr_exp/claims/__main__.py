@@ -4,14 +4,13 @@ python -m lr_exp.claims RUNS ...       supported, refuted or underpowered, with 
 python -m lr_exp.claims plan SWEEP     what a sweep can detect, and what it costs
 """
 
-import argparse
 import sys
 import textwrap
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
-from lr_exp.errors import UserError, command, guard_tracebacks
+from lr_exp.errors import UserError, command, guard_tracebacks, parser_of
 
 
 @command
@@ -22,11 +21,7 @@ def main(words: Sequence[str] | None = None) -> int:
     from lr_exp.config.settings import check_value
     from lr_exp.report.build import write_and_print
 
-    parser = argparse.ArgumentParser(
-        prog="python -m lr_exp.claims",
-        description=f"{__doc__}\n{textwrap.fill(RULE, 80)}",
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    parser = parser_of("lr_exp.claims", f"{__doc__}\n{textwrap.fill(RULE, 80)}")
     parser.add_argument("runs", nargs="+", metavar="RUNS", help="folders of sweeps")
     what = "other claims, in the form of the package's (docs/claims.md)"
     parser.add_argument("--claims", type=Path, default=SHIPPED, metavar="FILE", help=what)

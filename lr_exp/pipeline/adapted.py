@@ -27,8 +27,8 @@ def with_adapter(
     folder = Path(adapter).expanduser()
     config = _read_config(folder)
     base, revision = (config.pop(key, None) for key in ("base_model_name_or_path", "revision"))
-    known = _name(base or "") == _name(source.location), revision == source.revision
-    if not all(known) and (not known[0] or (revision and source.revision)):
+    is_same = _name(base or "") == _name(source.location)
+    if not is_same or (revision and source.revision and revision != source.revision):
         raise UserError(
             f"expert.adapter={folder} was trained for {_place(base, revision)}, not for "
             f"{_place(source.location, source.revision)}. If they are the same model, correct "

@@ -115,14 +115,11 @@ class Store:
         files are kept.
         """
         if together:
-            return distributed.run_collectively(lambda build: self._make(recipe, build), build)
-        return distributed.run_on_rank0(lambda: self._make(recipe, build))
+            return distributed.run_collectively(lambda build: self.make_here(recipe, build), build)
+        return distributed.run_on_rank0(lambda: self.make_here(recipe, build))
 
     def make_here(self, recipe: Recipe, build: Callable[[Path], dict[str, Any]]) -> Artifact:
         """As `make`, without communication: ranks that call it wait for the one that builds."""
-        return self._make(recipe, build)
-
-    def _make(self, recipe: Recipe, build: Callable[[Path], dict[str, Any]]) -> Artifact:
         found = self._find(recipe)  # before locking: a read-only store must work, too
         if found is not None:
             return found

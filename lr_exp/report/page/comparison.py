@@ -69,11 +69,10 @@ def _results(sides: Sequence[Side]) -> Table:
     first, *others = sides
     found = [(other, one) for other in others for one in compare(first, other)]
     tested = [one for _, one in found if one.benchmark != AVERAGE]
-    adjusted = paired.holm([one.p for one in tested])
-    corrected = dict(zip(map(id, tested), adjusted, strict=True))
+    adjusted = iter(paired.holm([one.p for one in tested]))
     rows, records, notes = [], [], [_title(side) for side in sides]
     for other, one in found:
-        holm = corrected.get(id(one))
+        holm = None if one.benchmark == AVERAGE else next(adjusted)
         p = "" if holm is None else cell.p_value(holm)
         shares = cell.change(one.first, one.other)
         counts = (one.difference.questions, one.won, one.lost)
