@@ -15,6 +15,7 @@ import torch
 
 import lr_exp
 from tests.support.files import one_line_error, read_lines, run_python, summary_of
+from tests.support.trajectories_file import write_compressed
 
 SMALL = (
     "experiment=demo",
@@ -273,7 +274,7 @@ def test_runs_and_answers_as_tables(finished):
     going_on = folder.parent / "three"
     going_on.mkdir()
     sampled = {"expert": "micro", "method": "lightreasoner", "seed": 3}
-    (going_on / "trajectories.json").write_text(json.dumps(sampled))
+    write_compressed(going_on / "trajectories.json.gz", json.dumps(sampled))
     table = lr_exp.read_runs(folder.parent)
     last, unfinished = table.iloc[-2], table.iloc[-1]
     assert (last.run, last.error, last.beta) == ("two", "no such model", 0.8)

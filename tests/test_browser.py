@@ -23,6 +23,7 @@ from tests.support.trajectories_file import (
     ANSWER,
     TOKENS,
     UNSCORED,
+    read_compressed,
     write_hostile_run,
     write_trajectories,
 )
@@ -126,7 +127,7 @@ def tab(demo: Path, open_page: Open) -> Tab:
 
 @pytest.fixture
 def recorded(demo: Path) -> dict[str, Any]:
-    return json.loads((demo / "trajectories.json").read_text())
+    return json.loads(read_compressed(demo / "trajectories.json.gz"))
 
 
 def visible(text: str) -> str:

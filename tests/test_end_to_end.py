@@ -25,6 +25,7 @@ from lr_exp.store.shards import read_shards
 from tests.support.demo import go, results, settings_for
 from tests.support.files import read_lines
 from tests.support.sampling import load_micro
+from tests.support.trajectories_file import read_compressed
 
 pytestmark = pytest.mark.integration
 
@@ -64,7 +65,7 @@ def test_the_summary_is_complete_and_true_to_the_files(first):
 def test_the_trajectories_on_the_page_are_those_of_the_summary(first):
     """All 24 are shown, so their tokens are the summary's steps, and their marks what it kept."""
     tmp_path, summary = first
-    shown = json.loads((tmp_path / "run" / "trajectories.json").read_text("utf-8"))
+    shown = json.loads(read_compressed(tmp_path / "run" / "trajectories.json.gz"))
     assert (shown["answers_total"], shown["chosen"]) == (24, "all 24 answers")
     for key in ("method", "expert", "amateur", "alpha", "beta"):
         assert shown[key] == summary[key]
@@ -114,7 +115,7 @@ def test_a_failed_run_renames_earlier_numbers_and_deletes_the_earlier_page(tmp_p
     """Earlier results must neither be lost by a mistake nor be taken for those of this run."""
     folder = tmp_path / "run"
     folder.mkdir()
-    for name in ("summary.json", "metrics.jsonl", "report.html", "trajectories.json"):
+    for name in ("summary.json", "metrics.jsonl", "report.html", "trajectories.json.gz"):
         (folder / name).write_text("earlier", "utf-8")
     with pytest.raises(UserError):
         go(tmp_path, "run", "expert.path=/nowhere")

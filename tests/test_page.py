@@ -23,6 +23,8 @@ from tests.support.trajectories_file import (
     NASTY,
     UNSCORED,
     change_answers,
+    read_compressed,
+    write_compressed,
     write_hostile_run,
     write_trajectories,
 )
@@ -138,7 +140,7 @@ def test_loads_nothing_and_runs_only_its_own_script(page):
     assert allowed("script-src", script)
     assert "innerHTML" not in script
     assert "eval(" not in script
-    others = [a for a in page.all("script") if a.get("type") != "application/json"]
+    others = [a for a in page.all("script") if a.get("type") != "application/gzip"]
     assert len(others) == 1
     for name, attributes in page.elements:
         assert name not in ("iframe", "object", "embed", "link", "base", "form", "svg")
@@ -207,14 +209,14 @@ def test_an_unfinished_run_shows_its_files(tmp_path):
     assert len(page.section("training").images) == 1
     assert len(page.section("training").images) == 1
     assert len(page.data("reader-data")["answers"]) == 2
-    (tmp_path / "run" / "trajectories.json").unlink()
-    os.mkfifo(tmp_path / "run" / "trajectories.json")  # reading a pipe would block
+    (tmp_path / "run" / "trajectories.json.gz").unlink()
+    os.mkfifo(tmp_path / "run" / "trajectories.json.gz")  # reading a pipe would block
     assert page_of_run(tmp_path / "run").inside("h2") == ["Training"]
 
 
 def test_imported_records_are_not_reported_as_missing(tmp_path):
     run = write_run(tmp_path / "run", method=None, amateur=None)
-    assert "There is no trajectories.json in the run's folder." in page_of_run(run).words
+    assert "There is no trajectories.json.gz in the run's folder." in page_of_run(run).words
     settings = json.loads((run / "summary.json").read_text())["settings"]
     settings |= {"data": {"name": "lr_samples", "format": "lr_samples"}}
     sample = {"questions": 3, "steps": None, "kept": 9, "kl_mean": None, "kl_max": 2.0}
@@ -314,25 +316,33 @@ UNREADABLE = ['{"version": 1, "tok', "", "[1, 2]", "[" * 100_000, " " * 2**21]
         ("0.6,", "6.0,", r"answers\[0\]"),  # a probability
         ('"token": [0', '"token": [99', "a token id is not below the length"),
         ("[3, 0.3", "[9, 0.3", "a token id is not below the length"),  # a candidate's token
-        *((None, text, r"trajectories\.json cannot be read \(") for text in UNREADABLE),
+        *((None, text, r"trajectories\.json\.gz cannot be read \(") for text in UNREADABLE),
     ],
 )
 def test_invalid_trajectories_are_refused(tmp_path, old, new, message):
     path = write_trajectories(tmp_path)
-    path.write_text(path.read_text().replace(old, new) if old else new)
+    write_compressed(path, read_compressed(path).replace(old, new) if old else new)
     with pytest.raises(UserError, match=message):
         read_trajectories(tmp_path)
 
 
+@pytest.mark.parametrize("change", [lambda content: content[:-9], lambda _: b"{}"])
+def test_trajectories_that_are_not_a_whole_gzip_file_are_refused(tmp_path, change):
+    path = write_trajectories(tmp_path)
+    path.write_bytes(change(path.read_bytes()))
+    with pytest.raises(UserError, match=r"trajectories\.json\.gz cannot be read \(.*gzip"):
+        read_trajectories(tmp_path)
+
+
 def test_a_damaged_file_affects_only_its_own_section(run):
-    (run / "trajectories.json").write_text("[1, 2]")
+    write_compressed(run / "trajectories.json.gz", "[1, 2]")
     with (run / "metrics.jsonl").open("a") as file:
         file.write('{"family": "dist\n')
     place = run / "answers" / "tuned" / "micro_add.jsonl"
     place.write_text(place.read_text().replace("true", "false"))
     (run / "answers" / "expert" / "micro_plain.jsonl").unlink()
     page = page_of_run(run)
-    assert "trajectories.json cannot be read (" in page.section("reader").words
+    assert "trajectories.json.gz cannot be read (" in page.section("reader").words
     assert 'id="reader-data"' not in page.source
     assert "metrics.jsonl cannot be read at line 4 (" in page.words
     assert len(page.section("training").images) == 1
@@ -398,7 +408,7 @@ def test_a_large_run_s_page_stays_small(tmp_path):
     columns = {name: ANSWER[name][:1] * length for name in ANSWER if isinstance(ANSWER[name], list)}
     long = {**ANSWER, **columns, "tokens_total": 9_000, "candidates": [candidates] * length}
     path = write_trajectories(run, *[long] * 5, tokens=["tokeñ" * 100] * 8)
-    assert 1_200_000 < path.stat().st_size < 1_400_000  # as large as a file can be
+    assert 1_200_000 < len(read_compressed(path)) < 1_400_000  # as large as a file can be
     write_metrics(run, {step: 0.5 + step % 7 for step in range(5_000)})
     started = time.process_time()
     page = write_run_page(run)

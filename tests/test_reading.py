@@ -1,4 +1,4 @@
-"""`trajectories.json` shows the tokens, scores and labels that the stages used."""
+"""`trajectories.json.gz` shows the tokens, scores and labels that the stages used."""
 
 import json
 import math

@@ -14,6 +14,7 @@ from lr_exp.report.read.runs import find_runs
 from lr_exp.report.read.summary import parse_summary
 from lr_exp.store.run_folder import SUMMARY
 from tests.support.run_folders import write_failed, write_hydra, write_metrics, write_run
+from tests.support.trajectories_file import write_compressed
 
 
 def test_finds_runs_failures_and_unfinished_folders_but_not_the_store(tmp_path):
@@ -97,9 +98,10 @@ def test_overrides_of_an_unfinished_run_are_read_from_hydras_file(tmp_path):
     write_hydra(tmp_path / "0")
     (one,) = find_runs(tmp_path, finished=False).unfinished
     assert (one.overrides, one.existing_files) == (["seed=3", "+sweep=mine"], ())
-    (tmp_path / "0" / "trajectories.json").write_text('{"expert": "micro", "seed": 3}')
+    sampled = '{"expert": "micro", "seed": 3}'
+    write_compressed(tmp_path / "0" / "trajectories.json.gz", sampled)
     (one,) = find_runs(tmp_path, finished=False).unfinished
-    assert (one.expert, one.seed, one.existing_files) == ("micro", 3, ("trajectories.json",))
+    assert (one.expert, one.seed, one.existing_files) == ("micro", 3, ("trajectories.json.gz",))
 
 
 @pytest.mark.parametrize(

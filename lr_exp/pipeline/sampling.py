@@ -1,5 +1,6 @@
 """The stage `sample`: from questions to supervision, each step with the recipe of its artifact."""
 
+import gzip
 import json
 import logging
 from dataclasses import asdict
@@ -44,8 +45,8 @@ def make_supervision(context: RunContext, folder: Path) -> tuple[Artifact, Sampl
             made["score"] = steps = score_trajectories(context, trajectories.artifact)
         supervision = select_steps(context, trajectories.artifact, steps)
         if distributed.is_rank0():
-            shown = _sample_for_page(context, trajectories, steps, supervision)
-            write_atomically(folder / TRAJECTORIES, json.dumps(shown, ensure_ascii=True))
+            shown = json.dumps(_sample_for_page(context, trajectories, steps, supervision))
+            write_atomically(folder / TRAJECTORIES, gzip.compress(shown.encode(), mtime=0))
     export = inputs.settings.sampler.export
     if export is not None:
         kept, tokenizer = read_supervision(supervision.folder), inputs.expert_tokenizer

@@ -5,7 +5,7 @@ from pathlib import PurePath
 SUMMARY = "summary.json"  # all headline numbers; written last
 FAILED = "failed.json"  # instead of the summary, after an error
 METRICS = "metrics.jsonl"  # one logged record a line
-TRAJECTORIES = "trajectories.json"  # a few sampled answers, token by token, for people to read
+TRAJECTORIES = "trajectories.json.gz"  # a few sampled answers, token by token, for pages
 AUDIT = "audit.jsonl"  # audited positions, if `python -m lr_exp.audit` wrote them
 ANSWERS = "answers"  # folder of all graded answers; see `answers_file`
 PAGE = "report.html"

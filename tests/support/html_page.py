@@ -1,6 +1,7 @@
 """Parses `report.html`."""
 
 import base64
+import gzip
 import json
 import re
 import xml.etree.ElementTree as ET
@@ -55,7 +56,7 @@ class Page(HTMLParser):
     def data(self, identifier: str) -> Any:
         match = re.search(rf'id="{identifier}">(.*?)</script>', self.source, re.DOTALL)
         assert match, identifier
-        return json.loads(match.group(1))
+        return json.loads(gzip.decompress(base64.b64decode(match.group(1))))
 
     def section(self, key: str) -> "Page":
         match = re.search(rf'<section id="{key}".*?</section>', self.source, re.DOTALL)

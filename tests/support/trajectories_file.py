@@ -1,5 +1,6 @@
-"""Writes `trajectories.json`, with hostile text to put into it."""
+"""Writes `trajectories.json.gz`, with hostile text to put into it."""
 
+import gzip
 import json
 from pathlib import Path
 from typing import Any
@@ -52,7 +53,7 @@ NASTY = (
 
 
 def write_trajectories(folder: Path, *answers: dict[str, Any], **changed: Any) -> Path:
-    """Writes a run's `trajectories.json`; two answers by default."""
+    """Writes a run's `trajectories.json.gz`; two answers by default."""
     right = ANSWER | {"id": "q/1", "correct": True, "predicted": "12", "kept": [0, 0, 0]}
     content = {
         "version": 1,
@@ -68,9 +69,16 @@ def write_trajectories(folder: Path, *answers: dict[str, Any], **changed: Any) -
         **changed,
     }
     folder.mkdir(parents=True, exist_ok=True)
-    path = folder / "trajectories.json"
-    path.write_text(json.dumps(content), encoding="utf-8")
+    return write_compressed(folder / "trajectories.json.gz", json.dumps(content))
+
+
+def write_compressed(path: Path, text: str) -> Path:
+    path.write_bytes(gzip.compress(text.encode()))
     return path
+
+
+def read_compressed(path: Path) -> str:
+    return gzip.decompress(path.read_bytes()).decode()
 
 
 def write_hostile_run(folder: Path, **changed: Any) -> Path:

@@ -19,8 +19,14 @@ const labelled = (label, value) => make('span', {}, `${label} `, make('b', {}, i
 // j and k page everywhere in the section, arrows only where they have no other meaning.
 const PAGE_KEYS = { j: 1, k: -1, ArrowRight: 1, ArrowLeft: -1 };
 
-const startReader = (root) => {
-  const data = JSON.parse(document.getElementById('reader-data').textContent);
+// JSON that is compressed with gzip and encoded in base64.
+const readData = (encoded) => {
+  const bytes = Uint8Array.from(atob(encoded), (sign) => sign.charCodeAt(0));
+  const stream = new Blob([bytes]).stream().pipeThrough(new DecompressionStream('gzip'));
+  return new Response(stream).json();
+};
+
+const startReader = (root, data) => {
   // The elements that this script fills, by their data-is attribute.
   const elements = [...root.querySelectorAll('[data-is]')];
   const slots = Object.fromEntries(elements.map((element) => [element.dataset.is, element]));
@@ -259,4 +265,6 @@ const startReader = (root) => {
   choose(filter);
 };
 
-document.querySelectorAll('#the-reader').forEach(startReader);
+document.querySelectorAll('#the-reader').forEach(async (root) => {
+  startReader(root, await readData(document.getElementById('reader-data').textContent));
+});

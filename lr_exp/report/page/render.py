@@ -5,7 +5,9 @@ content security policy allows only the page's own style and script, and images 
 """
 
 import base64
+import gzip
 import hashlib
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.resources import files
@@ -67,6 +69,12 @@ def _digest(content: str) -> str:
     return base64.b64encode(hashlib.sha256(content.encode()).digest()).decode()
 
 
+def _gzipped(data: Any) -> str:
+    """JSON in gzip in base64: a fifth of the size, and no character that HTML gives a meaning."""
+    content = json.dumps(data, separators=(",", ":")).encode()
+    return base64.b64encode(gzip.compress(content, mtime=0)).decode()
+
+
 def _data_uri(svg: str) -> str:
     return f"data:image/svg+xml;base64,{base64.b64encode(svg.encode()).decode()}"
 
@@ -79,5 +87,9 @@ _ENVIRONMENT = Environment(
     trim_blocks=True,
     lstrip_blocks=True,
 )
-_ENVIRONMENT.policies["json.dumps_kwargs"] = {"ensure_ascii": False, "separators": (",", ":")}
-_ENVIRONMENT.filters |= {"digest": _digest, "data_uri": _data_uri, "common_prefix": commonprefix}
+_ENVIRONMENT.filters |= {
+    "digest": _digest,
+    "data_uri": _data_uri,
+    "gzipped": _gzipped,
+    "common_prefix": commonprefix,
+}

@@ -1,6 +1,8 @@
 """Reads JSON files that may have been edited, truncated or replaced."""
 
+import gzip
 import json
+import zlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, TypeGuard
@@ -18,16 +20,23 @@ _MAX_SHOWN = 40  # characters of an invalid value in an error message
 def read_json(path: Path, max_bytes: int = _MAX_BYTES) -> Any:
     """The content of a file, with control characters and lone surrogates in its strings escaped.
 
+    A file whose name ends in `.gz` is decompressed.
+
     Raises:
         OSError: the file cannot be read.
         ValueError: it is too large or too deeply nested, or holds no JSON. The message says which.
     """
     if not path.is_file():
         raise OSError(_NOT_A_FILE)
-    if path.stat().st_size > max_bytes:
+    try:
+        with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as file:
+            content = file.read(max_bytes + 1)
+    except (EOFError, zlib.error) as error:
+        raise ValueError(f"it is not a complete gzip file: {error}") from error
+    if len(content) > max_bytes:
         raise ValueError(f"it is larger than {max_bytes:,} bytes")
     try:
-        value = json.loads(path.read_bytes().decode("utf-8"))
+        value = json.loads(content.decode("utf-8"))
         if _is_too_deep(value):
             raise RecursionError
     except UnicodeDecodeError as error:
