@@ -5,7 +5,7 @@ is tested without training.
 """
 
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -35,7 +35,7 @@ from lr_exp.store.shards import read_by_index, read_shards
 
 log = logging.getLogger(__name__)
 
-VERSION = 3
+VERSION = 4
 ARMS = ("label", "expert")  # whose token an answer is continued from
 
 _RECORDED = ("question_id", "answer", "step", "kl", "kind")
@@ -70,9 +70,9 @@ def audit(settings: Settings, budget: Budget) -> list[dict[str, Any]]:
 
     At a *moving* position the label's most probable token is not the expert's. At a *confirming*
     one both are the same, and the difference shows the noise of the measurement. *Second choice* is
-    a confirming position with the expert's second token in the place of the label's: what leaving
-    the first choice does where the amateur does not ask for it. Each question gives one position of
-    a kind at most, so that those of a kind are independent.
+    a confirming position with the expert's second plausible token in the place of the label's, if
+    there is one: what leaving the first choice does where the label does not ask for it. Each
+    question gives one position of a kind at most, so that those of a kind are independent.
 
     Returns:
         For each position: `question_id`, `answer`, `step`, `kl`, `kind`, `label_token` and
@@ -134,14 +134,7 @@ def _kept(steps: Path, supervision: Path) -> Iterator[Position]:
     for answer in read_supervision(supervision):
         for place, (step, label) in enumerate(zip(answer.steps, answer.labels, strict=True)):
             row = scores[answer.index, step]
-            first = row["expert_top1"]
-            tokens = {"confirming": first}
-            if effect_of(label, row).is_moving:
-                tokens = {"moving": max(label, key=lambda token: label[token])}
-            elif len(row["support_ids"]) > 1:
-                ranked = sorted(zip(row["support_expert"], row["support_ids"], strict=True))
-                tokens["second choice"] = ranked[-2][1]
-            for kind, token in tokens.items():
+            for kind, token in first_tokens(label, row).items():
                 yield Position(
                     answer=answer.index,
                     question_id=answer.question_id,
@@ -150,8 +143,19 @@ def _kept(steps: Path, supervision: Path) -> Iterator[Position]:
                     kind=kind,
                     prefix=answer.input_ids[: answer.read_at(place) + 1],
                     prompt_length=answer.prompt_length,
-                    tokens=(token, first),
+                    tokens=(token, row["expert_top1"]),
                 )
+
+
+def first_tokens(label: Mapping[int, float], scores: Mapping[str, Any]) -> dict[str, int]:
+    """The tokens to continue from at a position, by its kinds, from its label and its scores."""
+    if effect_of(label, scores).is_moving:
+        return {"moving": max(label, key=lambda token: label[token])}
+    tokens = {"confirming": scores["expert_top1"]}
+    if len(label) > 1:  # its tokens are the plausible ones
+        expert = dict(zip(scores["support_ids"], scores["support_expert"], strict=True))
+        tokens["second choice"] = sorted(label, key=lambda token: expert[token])[-2]
+    return tokens
 
 
 def _choose(kept: Sequence[Position], count: int, seed: int) -> list[Position]:
