@@ -36,7 +36,8 @@ SMALL = (
 
 
 def settings_for(store: Path, *overrides: str, sweep: str = "a_sweep") -> Settings:
-    return replace(compose(*SMALL, f"store={store}", *overrides), sweep=sweep)
+    words = (*SMALL, f"store={store}", f"wandb.group={sweep}", *overrides)  # as the program's
+    return replace(compose(*words), sweep=sweep)
 
 
 def go(folder: Path, store: Path, *overrides: str) -> dict[str, Any]:
