@@ -167,6 +167,28 @@ def test_artifacts_reference_the_files_in_the_store(place, first):
     }
 
 
+def test_a_table_has_the_answers_of_both_models(place, first):
+    record, summary = first
+    assert record.in_summary("eval/answers") == "table-file"
+    table = json.loads((record.files / record.summary["eval/answers.path"]).read_text("utf-8"))
+    rows = [dict(zip(table["columns"], row, strict=True)) for row in table["data"]]
+    changed = [row["correct before"] != row["correct after"] for row in rows]
+    for name in ("micro_add", "micro_plain"):
+        own = {row["id"]: row for row in rows if row["benchmark"] == name}
+        for when, who in (("before", "expert"), ("after", "tuned")):
+            graded = read_lines(place / "runs" / "one" / "answers" / who / f"{name}.jsonl")
+            assert len(own) == len(graded) == 12
+            for line in graded:
+                row = own[line["id"]]
+                assert (row["question"], row["reference"]) == (line["question"], line["reference"])
+                for key in ("output", "correct", "finished"):
+                    assert row[f"{key} {when}"] == line[key]
+        gains = summary["evaluate"]["gains"][name]["same_prompt"]
+        first_ones, changed = changed[:12], changed[12:]
+        assert sum(first_ones) == gains["won"] + gains["lost"]
+        assert first_ones == sorted(first_ones, reverse=True)
+
+
 def test_the_job_type_lists_the_stages_that_ran(place, first):
     go(place / "evaluated", place / "store", "stages=[evaluate]", "evaluator.gap=null")
     record = Record(place / "evaluated")

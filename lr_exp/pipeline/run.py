@@ -105,7 +105,7 @@ def _run(settings: Settings, folder: Path, conf_dirs: Sequence[Path]) -> Summary
             tracker.artifact(tuned.artifact)
         if "evaluate" in settings.stages:
             evaluate = evaluate_models(context, tuned, tracker, folder)
-            log_evaluation(tracker, evaluate)
+            log_evaluation(tracker, evaluate, folder)
             if evaluate.gap is not None:
                 found = _pair_warnings(inputs.method, sample, evaluate.gap)
                 warnings = [*_warn(found, warnings or []), *repeats]
