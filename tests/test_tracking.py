@@ -193,6 +193,15 @@ def test_variables_of_wandb_apply_where_no_setting_does(tmp_path, monkeypatch, s
     assert settings == ["P", "N", str(tmp_path / "d"), "E", "G", ["t"], "A", "id"]
 
 
+def test_the_agent_of_a_wandb_sweep_owns_the_runs_id(tmp_path, monkeypatch, service):
+    """It has created the run in W&B before it starts the program."""
+    tracker(tmp_path).close()
+    monkeypatch.setenv("WANDB_SWEEP_ID", "a_sweep")
+    tracker(tmp_path).close()
+    plain, of_agent = service.calls
+    assert plain.keys() - of_agent.keys() == {"id", "resume"}
+
+
 def test_a_service_that_does_not_respond_turns_the_run_offline(tmp_path, service, caplog):
     service.has_login, service.refuses = True, ("online",)
     with tracker(tmp_path) as sink:

@@ -256,7 +256,10 @@ class WandbSink(Sink):
             finish_timeout=FINISH_TIMEOUT_SECONDS,
             finish_timeout_raises=True,
         )
-        run = self._wandb.init(mode=mode, resume=resume, settings=settings, **self._options)
+        options = {**self._options, "resume": resume}
+        if os.environ.get("WANDB_SWEEP_ID"):  # an agent of `wandb sweep` chose the run's id
+            del options["id"], options["resume"]
+        run = self._wandb.init(mode=mode, settings=settings, **options)
         for axis in (*STEP_AXES.values(), *CURVES.values()):
             run.define_metric(axis, hidden=True, summary="none")
         for family, axis in STEP_AXES.items():
