@@ -125,9 +125,9 @@ class Program:
                     f"+sweep={settings.sweep} starts several runs: add -m, as in python -m lr_exp "
                     f"-m +sweep={settings.sweep}."
                 )
-            if multirun and settings.sweep is None:  # a sweep file's name is the group otherwise
+            if multirun:  # its runs are a group in W&B
                 group = settings.wandb.group or os.environ.get("WANDB_RUN_GROUP")
-                settings.wandb.group = group or folder.parent.name
+                settings.wandb.group = group or settings.sweep or folder.parent.name
             choose_gpu(settings)
             from lr_exp.pipeline.run import run  # imports torch
             from lr_exp.report import terminal  # imports pandas

@@ -133,6 +133,26 @@ def test_a_plain_sweep_is_a_group_and_one_command_uploads_it(program, monkeypatc
     assert [one["settings"]["wandb"]["group"] for one in summaries] == ["mine", "mine"]
 
 
+@pytest.mark.parametrize(
+    ("variable", "setting", "group"),
+    [("", "null", "micro_kl_profile"), ("mine", "null", "mine"), ("mine", "ours", "ours")],
+)
+def test_the_group_of_a_sweep_is_its_name_by_default(
+    program, monkeypatch, variable, setting, group
+):
+    groups: list[str | None] = []
+
+    def run(settings, *_: object) -> None:
+        groups.append(settings.wandb.group)
+        raise UserError("stop here")
+
+    monkeypatch.setattr("lr_exp.pipeline.run.run", run)
+    monkeypatch.setenv("WANDB_RUN_GROUP", variable)
+    words = ("+sweep=micro_kl_profile", "amateur=micro", "seed=0", f"wandb.group={setting}")
+    program(*words, flags=["-m"])
+    assert groups == [group]
+
+
 # Mistakes --------------------------------------------------------------------------------------
 
 

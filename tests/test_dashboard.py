@@ -90,8 +90,9 @@ def test_a_run_logs_what_the_panels_read(record):
                     assert record.in_summary(key) == "number", title
     assert axes == {*workspace.AXIS_TITLES}
     assert len(forms) == 4
-    assert record.in_summary("eval/before_after") == "table-file"
-    assert any("eval/before_after" in json.dumps(panel) for panel in drawn())
+    for table in ("eval/before_after", "eval/answers"):
+        assert record.in_summary(table) == "table-file"
+        assert any(table in json.dumps(panel) for panel in drawn())
 
 
 def test_every_axis_has_a_title():

@@ -11,9 +11,11 @@ from types import SimpleNamespace
 import pytest
 
 from lr_exp.config.settings import WandbSettings
-from lr_exp.store.run_folder import METRICS
-from lr_exp.tracking import RunIdentity, Tracker
+from lr_exp.report.read.summary import EvaluateSummary, Result
+from lr_exp.store.run_folder import METRICS, answers_file
+from lr_exp.tracking import RunIdentity, Tracker, log_results
 from lr_exp.tracking.wandb_sink import Sink
+from tests.support.files import write_lines
 
 
 class FakeRun:
@@ -191,6 +193,15 @@ def test_variables_of_wandb_apply_where_no_setting_does(tmp_path, monkeypatch, s
     assert settings == ["P", "N", str(tmp_path / "d"), "E", "G", ["t"], "A", "id"]
 
 
+def test_the_agent_of_a_wandb_sweep_owns_the_runs_id(tmp_path, monkeypatch, service):
+    """It has created the run in W&B before it starts the program."""
+    tracker(tmp_path).close()
+    monkeypatch.setenv("WANDB_SWEEP_ID", "a_sweep")
+    tracker(tmp_path).close()
+    plain, of_agent = service.calls
+    assert plain.keys() - of_agent.keys() == {"id", "resume"}
+
+
 def test_a_service_that_does_not_respond_turns_the_run_offline(tmp_path, service, caplog):
     service.has_login, service.refuses = True, ("online",)
     with tracker(tmp_path) as sink:
@@ -244,3 +255,55 @@ def test_a_failed_run_is_closed_as_failed(tmp_path, service):
     with pytest.raises(RuntimeError), tracker(tmp_path):
         raise RuntimeError("out of memory")
     assert service.run.exit_code == 1
+
+
+def write_answers(folder, who, *answers):
+    """Graded answers of a run: (output, whether it is correct)."""
+    same = {"reference": "\x1b[31m", "kind": "math", "tokens": 1, "extracted": None, "rule": None}
+    lines = [
+        same
+        | {"id": f"q{number}", "question": f"{number}?", "finished": number != 2}
+        | {"output": output, "correct": correct}
+        for number, (output, correct) in enumerate(answers)
+    ]
+    write_lines(folder / answers_file(who, "gsm8k", None), lines)
+
+
+EVALUATED = EvaluateSummary(
+    expert={"gsm8k": Result(accuracy=0.5, correct=2, total=4)},
+    tuned={"gsm8k": Result(accuracy=0.5, correct=2, total=4)},
+)
+
+
+def test_a_table_shows_answers_as_text_and_changed_ones_first(tmp_path, monkeypatch, service):
+    """Bounded: a table of all answers has megabytes, and W&B shows 10,000 rows."""
+    service.Table = lambda columns, data: [dict(zip(columns, row, strict=True)) for row in data]
+    monkeypatch.setattr(log_results, "_MAX_QUESTIONS", 3)
+    html, code = "<script>alert(1)</script>", "a\x1b[31m\u202eb"
+    write_answers(tmp_path, "expert", ("4", True), ("4", True), (html, False), ("1", False))
+    write_answers(tmp_path, "tuned", ("4", True), ("5", False), (code, False), ("x" * 9000, True))
+    with tracker(tmp_path) as sink:
+        log_results.log_evaluation(sink, EVALUATED, tmp_path)
+    _, logged = service.run.logged
+    lost, won, same = logged["eval/answers"]  # and not the last
+    assert [lost["id"], won["id"], same["id"]] == ["q1", "q3", "q0"]
+    assert lost == {
+        **{"benchmark": "gsm8k", "id": "q1", "question": "1?", "reference": "\\x1b[31m"},
+        **{"output before": "4", "output after": "5", "correct before": True},
+        **{"correct after": False, "finished before": True, "finished after": True},
+    }
+    assert len(won["output after"]) == 2000
+    monkeypatch.setattr(log_results, "_MAX_QUESTIONS", 4)
+    with tracker(tmp_path) as sink:
+        log_results.log_evaluation(sink, EVALUATED, tmp_path)
+    *_, wrong = service.run.logged[-1]["eval/answers"]
+    assert (wrong["output before"], wrong["output after"]) == (html, "a\\x1b[31m\\u202eb")
+    assert not wrong["finished before"]
+
+
+def test_without_artifacts_no_answers_are_sent(tmp_path, service):
+    service.Table = lambda columns, data: data
+    with tracker(tmp_path, artifacts=False) as sink:
+        log_results.log_evaluation(sink, EVALUATED, tmp_path)  # there are no answers to read
+    (logged,) = service.run.logged
+    assert logged.keys() == {"eval/before_after"}

@@ -9,6 +9,7 @@ import pytest
 
 import lr_exp
 from lr_exp.config.composition import conf_dir
+from lr_exp.config.settings import WandbSettings
 from lr_exp.distiller import adapter_files
 from lr_exp.distiller.trainer import ContrastTrainer
 from lr_exp.evaluator import answer, forcing, grade
@@ -17,6 +18,7 @@ from lr_exp.pipeline.identity import identity_of
 from lr_exp.pipeline.inputs import Inputs
 from lr_exp.pipeline.outcome import choices
 from lr_exp.sampler import rollout, score, select
+from lr_exp.tracking import RunIdentity, Tracker
 from tests.support.files import read_lines
 from tests.support.recorded import Record, alone, go, settings_for
 
@@ -165,6 +167,60 @@ def test_artifacts_reference_the_files_in_the_store(place, first):
     assert graded == {
         (name, who) for name in ("micro_add", "micro_plain") for who in ("expert", "tuned")
     }
+
+
+def test_a_table_has_the_answers_of_both_models(place, first):
+    record, summary = first
+    assert record.in_summary("eval/answers") == "table-file"
+    table = json.loads((record.files / record.summary["eval/answers.path"]).read_text("utf-8"))
+    rows = [dict(zip(table["columns"], row, strict=True)) for row in table["data"]]
+    changed = [row["correct before"] != row["correct after"] for row in rows]
+    for name in ("micro_add", "micro_plain"):
+        own = {row["id"]: row for row in rows if row["benchmark"] == name}
+        for when, who in (("before", "expert"), ("after", "tuned")):
+            graded = read_lines(place / "runs" / "one" / "answers" / who / f"{name}.jsonl")
+            assert len(own) == len(graded) == 12
+            for line in graded:
+                row = own[line["id"]]
+                assert (row["question"], row["reference"]) == (line["question"], line["reference"])
+                for key in ("output", "correct", "finished"):
+                    assert row[f"{key} {when}"] == line[key]
+        gains = summary["evaluate"]["gains"][name]["same_prompt"]
+        first_ones, changed = changed[:12], changed[12:]
+        assert sum(first_ones) == gains["won"] + gains["lost"]
+        assert first_ones == sorted(first_ones, reverse=True)
+
+
+VARIABLES = {
+    **{"MODE": "offline", "PROJECT": "a_project", "ENTITY": "a_team", "RUN_GROUP": "a_group"},
+    **{"NAME": "a name", "TAGS": "one,two", "NOTES": "some notes"},
+}
+OF_AGENT = {"SWEEP_ID": "a_sweep", "RUN_ID": "an_id"}
+
+
+@pytest.mark.parametrize(("more", "run_id"), [({}, "i"), (OF_AGENT, "an_id")])
+def test_a_record_has_what_wandbs_variables_say(place, tmp_path, monkeypatch, more, run_id):
+    """An agent of a W&B sweep determines the run's id."""
+    import wandb
+
+    for name, value in {**VARIABLES, **more, "DIR": str(tmp_path / "there")}.items():
+        monkeypatch.setenv(f"WANDB_{name}", value)
+    wandb.teardown()  # it reads the variables once in a process
+    try:
+        with Tracker(tmp_path, WandbSettings(), {"alpha": 0.2}, RunIdentity("i", "n", "j")):
+            pass
+    finally:
+        wandb.teardown()
+    record = Record(tmp_path / "there").run
+    assert record["project"] == "a_project"
+    assert record["entity"] == "a_team"
+    assert record["run_group"] == "a_group"
+    assert record["display_name"] == "a name"
+    assert record["tags"] == ["one", "two"]
+    assert record["notes"] == "some notes"
+    assert record.get("sweep_id") == more.get("SWEEP_ID")
+    assert record["run_id"] == run_id
+    assert record["job_type"] == "j"
 
 
 def test_the_job_type_lists_the_stages_that_ran(place, first):

@@ -421,8 +421,8 @@ class WandbSettings(_Checked, key="wandb."):
     name: str | None = None  # null: $WANDB_NAME, else made of the method, models and other choices
     tags: list[str] = field(default_factory=list)
     notes: str | None = None
-    # Upload supervision, adapter and graded answers as artifacts: texts of questions and answers,
-    # and the adapter's weights.
+    # Upload supervision, adapter and graded answers as artifacts, and a table of answers: texts of
+    # questions and answers, and the adapter's weights.
     artifacts: bool = True
 
 

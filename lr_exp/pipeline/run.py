@@ -1,7 +1,6 @@
 """One run, from settings to `summary.json`."""
 
 import logging
-import os
 import random
 from collections.abc import Sequence
 from dataclasses import replace
@@ -67,14 +66,12 @@ def _run(settings: Settings, folder: Path, conf_dirs: Sequence[Path]) -> Summary
     check_machines(inputs, installed)
     distributed.run_on_all_ranks(inputs.check)
     check_files(inputs)
-    group = settings.wandb.group or os.environ.get("WANDB_RUN_GROUP") or settings.sweep
-    wandb = replace(settings.wandb, group=group)
     reported = choices(settings)
     identity = identity_of(settings, inputs, reported)
     store.maker = identity.id
     provenance = inputs.provenance()
     shown = {"cell": reported, "provenance": provenance, "versions": installed}
-    with Tracker(folder, wandb, settings.to_dict() | shown, identity) as tracker:
+    with Tracker(folder, settings.wandb, settings.to_dict() | shown, identity) as tracker:
         context = RunContext(inputs, store, tracker.log)
         recorded = settings.to_dict()
         recorded["method"] |= inputs.method.parameters
@@ -108,7 +105,7 @@ def _run(settings: Settings, folder: Path, conf_dirs: Sequence[Path]) -> Summary
             tracker.artifact(tuned.artifact)
         if "evaluate" in settings.stages:
             evaluate = evaluate_models(context, tuned, tracker, folder)
-            log_evaluation(tracker, evaluate)
+            log_evaluation(tracker, evaluate, folder)
             if evaluate.gap is not None:
                 found = _pair_warnings(inputs.method, sample, evaluate.gap)
                 warnings = [*_warn(found, warnings or []), *repeats]

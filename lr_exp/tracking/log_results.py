@@ -1,11 +1,18 @@
 """Logs the results of each stage: curves, tables and headline numbers."""
 
+from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
+from lr_exp.report.analyse.answer_pairs import changed_first
+from lr_exp.report.read.json_file import read_json_lines
 from lr_exp.report.read.summary import EvaluateSummary, SampleSummary, Summary
 from lr_exp.store import Artifact
+from lr_exp.store.run_folder import answers_file
 from lr_exp.tracking.metric_names import KEPT_PROFILE, KL_AXIS, KL_PROFILE, POSITION_AXIS
 from lr_exp.tracking.tracker import Tracker
+
+_MAX_QUESTIONS = 100  # of each benchmark in the table of answers; W&B shows at most 10,000 rows
 
 
 def log_sampling(tracker: Tracker, sampled: SampleSummary, supervision: Artifact) -> None:
@@ -26,8 +33,8 @@ def log_sampling(tracker: Tracker, sampled: SampleSummary, supervision: Artifact
         tracker.wandb.curve(KEPT_PROFILE, POSITION_AXIS, points)
 
 
-def log_evaluation(tracker: Tracker, evaluated: EvaluateSummary) -> None:
-    """Logs a table of accuracies before and after training, if there was any training."""
+def log_evaluation(tracker: Tracker, evaluated: EvaluateSummary, folder: Path) -> None:
+    """Logs tables of results before and after training, if any; `folder` is the run's."""
     if (tuned := evaluated.tuned) is None:
         return
     results = [
@@ -39,6 +46,23 @@ def log_evaluation(tracker: Tracker, evaluated: EvaluateSummary) -> None:
     columns = ("benchmark", "when", *names)
     rows = [(name, when, *map(numbers.get, names)) for name, when, numbers in results]
     tracker.wandb.table("eval/before_after", columns, rows)
+    if tracker.wandb.records_texts:
+        _log_answers(tracker, list(tuned), folder)
+
+
+def _log_answers(tracker: Tracker, benchmarks: Sequence[str], folder: Path) -> None:
+    """Logs a row for each question; if there are too many, first those that were won or lost."""
+    facts, sides = ("id", "question", "reference"), ("before", "after")
+    shown = ("output", "correct", "finished")  # not finished: cut off at the token limit
+    rows = []
+    for name in benchmarks:
+        paths = (folder / answers_file(who, name, None) for who in ("expert", "tuned"))
+        expert, tuned = map(read_json_lines, paths)
+        for one in changed_first(expert, tuned, _MAX_QUESTIONS):
+            answers = [one[side][key] for key in shown for side in sides]
+            rows.append([name, *map(one.get, facts), *answers])
+    columns = ("benchmark", *facts, *(f"{key} {side}" for key in shown for side in sides))
+    tracker.wandb.table("eval/answers", columns, rows)
 
 
 def log_headlines(tracker: Tracker, summary: Summary) -> None:

@@ -52,6 +52,8 @@ class RunIdentity:
 class Sink:
     """Records nothing: for runs without W&B, and as the base of `WandbSink`."""
 
+    records_texts = False  # of questions and answers, and weights
+
     # Metrics that are not finite are passed as None; the points of a curve are (x, y).
     def log(self, family: str, step: int, metrics: Mapping[str, float | None]) -> None: ...
     def curve(self, name: str, axis: str, points: Sequence[tuple[float, float]]) -> None: ...
@@ -97,12 +99,10 @@ def start_wandb(
 class WandbSink(Sink):
     """Queues calls for a W&B run; only `close` waits for W&B. A failed call turns the sink off."""
 
-    def __init__(
-        self, wandb: Any, mode: str, options: dict[str, Any], records_artifacts: bool
-    ) -> None:
+    def __init__(self, wandb: Any, mode: str, options: dict[str, Any], records_texts: bool) -> None:
         """Starts a run with these options of `wandb.init`; `auto` is online if there is a login."""
         self._wandb, self._mode, self._options = wandb, mode, options
-        self._records_artifacts = records_artifacts
+        self.records_texts = records_texts
         self._began = time.monotonic()
         self._run_folder: str | None = None  # of W&B, quoted for a shell
         self._offline_reason: str | None = None  # why a run that should be online is not
@@ -141,7 +141,7 @@ class WandbSink(Sink):
         self._call(lambda run: run.summary.update(headlines))
 
     def artifact(self, artifact: Artifact, metadata: Mapping[str, Any]) -> None:
-        if self._records_artifacts:
+        if self.records_texts:
             self._call(lambda run: self._add_artifact(run, artifact, metadata))
 
     def close(self, failed: bool) -> None:
@@ -256,7 +256,10 @@ class WandbSink(Sink):
             finish_timeout=FINISH_TIMEOUT_SECONDS,
             finish_timeout_raises=True,
         )
-        run = self._wandb.init(mode=mode, resume=resume, settings=settings, **self._options)
+        options = {**self._options, "resume": resume}
+        if os.environ.get("WANDB_SWEEP_ID"):  # an agent of `wandb sweep` chose the run's id
+            del options["id"], options["resume"]
+        run = self._wandb.init(mode=mode, settings=settings, **options)
         for axis in (*STEP_AXES.values(), *CURVES.values()):
             run.define_metric(axis, hidden=True, summary="none")
         for family, axis in STEP_AXES.items():

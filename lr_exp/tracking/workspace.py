@@ -96,6 +96,7 @@ def workspace_panels(benchmarks: Sequence[str]) -> dict[str, list[Any]]:
         "Evaluation": [
             _bars("Mean accuracy gain over benchmarks", _ACCURACY, "eval/mean_gain"),
             wr.WeavePanelSummaryTable(table_name="eval/before_after"),
+            wr.WeavePanelSummaryTable(table_name="eval/answers"),
             *(
                 _bars(
                     f"{label}: accuracy before and after",

@@ -1,6 +1,7 @@
 """Records a small micro-world run with W&B offline and reads the record with wandb's own reader."""
 
 import json
+import os
 import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -36,7 +37,8 @@ SMALL = (
 
 
 def settings_for(store: Path, *overrides: str, sweep: str = "a_sweep") -> Settings:
-    return replace(compose(*SMALL, f"store={store}", *overrides), sweep=sweep)
+    words = (*SMALL, f"store={store}", f"wandb.group={sweep}", *overrides)  # as the program's
+    return replace(compose(*words), sweep=sweep)
 
 
 def go(folder: Path, store: Path, *overrides: str) -> dict[str, Any]:
@@ -47,8 +49,8 @@ def go(folder: Path, store: Path, *overrides: str) -> dict[str, Any]:
 def alone(place: Path) -> Iterator[None]:
     """Hides the W&B login, server and folders of the user who runs the tests."""
     with pytest.MonkeyPatch.context() as patch:
-        for name in ("MODE", "API_KEY", "IDENTITY_TOKEN_FILE", "RUN_ID", "RESUME", "RUN_GROUP"):
-            patch.delenv(f"WANDB_{name}", raising=False)
+        for name in [name for name in os.environ if name.startswith("WANDB_")]:
+            patch.delenv(name)
         patch.setenv("NETRC", str(place / "netrc"))
         for name in ("CACHE_DIR", "CONFIG_DIR"):
             patch.setenv(f"WANDB_{name}", str(place / name.lower()))

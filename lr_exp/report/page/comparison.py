@@ -7,9 +7,9 @@ from typing import Any
 
 from lr_exp.errors import UserError
 from lr_exp.report.analyse import paired
+from lr_exp.report.analyse.answer_pairs import read_pairs
 from lr_exp.report.analyse.questions import Side, compare, differing_facts, sides_of
 from lr_exp.report.names import AVERAGE, benchmark_label, is_micro, method_label
-from lr_exp.report.page.answers import read_pairs
 from lr_exp.report.page.reading_notes import MICRO
 from lr_exp.report.page.render import page, render, section
 from lr_exp.report.read.run import AnswersMissingError

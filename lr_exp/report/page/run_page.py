@@ -11,11 +11,11 @@ from typing import Any
 from lr_exp.errors import UserError
 from lr_exp.progress import duration
 from lr_exp.report import names
+from lr_exp.report.analyse.answer_pairs import read_pairs
 from lr_exp.report.analyse.comparable import grouped, machine
 from lr_exp.report.analyse.rows import sweeps
 from lr_exp.report.figures import images_of
 from lr_exp.report.page.accuracy_change import Change, accuracy_change_table, accuracy_changes
-from lr_exp.report.page.answers import read_pairs
 from lr_exp.report.page.audit_figure import audit_figure
 from lr_exp.report.page.audit_table import audit_table
 from lr_exp.report.page.reading_notes import MICRO, reading_notes

@@ -1,9 +1,11 @@
 """Pairs of graded answers of two models to the same questions, grouped by outcome.
 
-Counts cover all questions; a page shows a bounded number of them.
+Counts cover all questions; a bounded number of them is shown, with bounded texts.
 """
 
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from itertools import starmap
 from string import ascii_uppercase
 from typing import Any
 
@@ -11,6 +13,7 @@ from lr_exp.report.names import benchmark_label
 from lr_exp.report.read.run import AnswersMissingError, Run, shared_questions
 
 Model = tuple[Run, str]  # with `expert` or `tuned`
+Records = Iterable[dict[str, Any]]  # graded answers, in the order of the questions
 
 _OUTCOMES = {  # by correctness of the first and the second model
     (False, True): "won",
@@ -60,6 +63,13 @@ def read_pairs(before: Model, after: Model) -> AnswerPairs:
                 title = f"{benchmark_label(name)}, {outcome}: {count:,} of {len(keys):,}"
                 groups[title] = [_pair(*(one[key] for one in answers)) for key in spaced]
     return AnswerPairs(questions, groups, missing)
+
+
+def changed_first(before: Records, after: Records, count: int) -> Iterator[dict[str, Any]]:
+    """At most `count` pairs of answers to the same questions: first won or lost, then others."""
+    both = zip(before, after, strict=True)
+    ordered = sorted(both, key=lambda one: one[0]["correct"] == one[1]["correct"])
+    return starmap(_pair, ordered[:count])
 
 
 def _pair(before: dict[str, Any], after: dict[str, Any]) -> dict[str, Any]:
