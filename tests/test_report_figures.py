@@ -12,7 +12,7 @@ from coloraide import Color
 
 from lr_exp.report import page
 from lr_exp.report.analyse.rows import sweeps
-from lr_exp.report.figures import STYLE, Figure, draw_run, draw_sweep, images_of
+from lr_exp.report.figures import STYLE, Figure, draw_run, draw_sweep
 from lr_exp.report.figures.style import (
     FAINT,
     HUES,
@@ -25,7 +25,6 @@ from lr_exp.report.figures.style import (
 )
 from lr_exp.report.names import METHODS
 from lr_exp.report.read.runs import Run, find_runs
-from lr_exp.store import Store
 from tests.support.run_folders import everything, result, write_metrics, write_run
 
 SCHEMES = ("light", "dark")
@@ -299,7 +298,7 @@ def test_figures_fit_a_journal_s_width_with_legible_text(tmp_path):
     for figure in figures:
         root = ET.fromstring(figure.svg)  # noqa: S314  made right here
         assert root.get("width") in ("252pt", "504pt"), figure.name
-        assert (root.get("width") == "504pt") == figure.image.is_wide
+        assert (root.get("width") == "504pt") == figure.is_wide
         sizes = [float(size) for size in re.findall(rb"font(?:-size)?: ?([\d.]+)px", figure.svg)]
         assert sizes
         assert min(sizes) >= 7, figure.name
@@ -322,37 +321,6 @@ def test_figures_fit_a_journal_s_width_with_legible_text(tmp_path):
         ]
         explained = any(one in figure.caption for one in ("95 % intervals", "to the highest seed"))
         assert not bars or explained, figure.name
-
-
-def test_figures_are_read_from_the_store_until_their_data_or_the_code_change(tmp_path, monkeypatch):
-    store, run = Store(tmp_path / "store"), _whole_run(tmp_path / "run")
-    drawn = images_of(run)
-    assert images_of(run, store) == drawn
-    with monkeypatch.context() as patch:
-        patch.setattr("lr_exp.report.figures.draw_run", lambda _: pytest.fail("drawn again"))
-        second = {f"{part}__reused": True for part in ("sample", "distill", "evaluate")}
-        second["provenance__device_name"] = "another machine"
-        assert images_of(_whole_run(tmp_path / "second", **second), store) == drawn
-    gains = {"gsm8k": forced(0.5, 0.3)}
-    changed = images_of(_whole_run(tmp_path / "changed", evaluate__gains=gains), store)
-    assert changed[0].name == "gain_parts"
-    assert changed[1:] == drawn
-    write_metrics(run.folder, {1: 0.5, 50: 0.4, 100: 0.1})
-    trained = images_of(run, store)
-    assert [one.name for one, two in zip(trained, drawn, strict=True) if one != two] == names(run)[
-        -1:
-    ]
-    (tmp_path / "code").mkdir()
-    (tmp_path / "code" / "another.py").touch()
-    monkeypatch.setattr("lr_exp.report.figures._CODE", tmp_path / "code")
-    monkeypatch.setattr("lr_exp.report.figures.draw_run", lambda _: [])
-    assert images_of(run, store) == []
-
-
-def test_figures_are_drawn_where_the_store_cannot_be_written(tmp_path):
-    store, run = Store(tmp_path / "store"), _whole_run(tmp_path / "run")
-    (tmp_path / "store" / "figures").write_text("a file in place of the folder")
-    assert images_of(run, store) == images_of(run)
 
 
 def test_a_page_does_not_render_pngs(tmp_path):

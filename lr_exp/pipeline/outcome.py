@@ -13,7 +13,7 @@ from lr_exp import distributed
 from lr_exp.config.settings import Settings
 from lr_exp.errors import UserError, first_line
 from lr_exp.pipeline.method import method_of
-from lr_exp.store import Store, write_atomically
+from lr_exp.store import write_atomically
 from lr_exp.store.locks import locked
 from lr_exp.store.run_folder import ANSWERS, FAILED, LOCK, METRICS, PAGE, SUMMARY, TRAJECTORIES
 
@@ -103,12 +103,12 @@ def record_failure(
         write_page(folder)
 
 
-def write_page(folder: Path, store: Store | None = None) -> None:
+def write_page(folder: Path) -> None:
     """Writes the run's page. An error in it is logged: the results are already written."""
     from lr_exp.report.page import write_run_page
 
     try:
-        write_run_page(folder, store)
+        write_run_page(folder)
     except Exception as error:
         log.warning("%s was not written: %s", PAGE, first_line(error))
 

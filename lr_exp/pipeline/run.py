@@ -124,8 +124,7 @@ def _run(settings: Settings, folder: Path, conf_dirs: Sequence[Path]) -> Summary
         log_headlines(tracker, summary)
     write_atomically(folder / SUMMARY, summary.to_json())
     if distributed.is_rank0():
-        # `Store.make` waits for the other ranks, which write no page.
-        write_page(folder, None if distributed.is_distributed() else store)
+        write_page(folder)
     return summary
 
 

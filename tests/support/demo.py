@@ -34,7 +34,7 @@ def settings_for(tmp_path: Path, *overrides: str):
 def skip_figures(patch: pytest.MonkeyPatch) -> None:
     """Omits the figures of runs' pages, which take a second to draw."""
     module = import_module("lr_exp.report.page.run_page")  # whose name a function also has
-    patch.setattr(module, "images_of", lambda *_: [])
+    patch.setattr(module, "draw_run", lambda *_: [])
 
 
 def go(tmp_path: Path, folder: str, *overrides: str, figures: bool = False) -> dict:

@@ -17,17 +17,6 @@ _LEGEND_LINE_HEIGHT = 0.17  # inches
 
 
 @dataclass(frozen=True)
-class Image:
-    """A drawn figure, as a page shows it."""
-
-    name: str
-    title: str
-    caption: str
-    svg: str
-    is_wide: bool  # whether it spans two columns
-
-
-@dataclass(frozen=True)
 class Figure:
     """A figure with its title and caption. Files are rendered on first access."""
 
@@ -46,9 +35,9 @@ class Figure:
         return self._file("png", {"Software": None})
 
     @property
-    def image(self) -> Image:
-        is_wide = bool(self.mpl_figure.get_figwidth() > SINGLE)
-        return Image(self.name, self.title, self.caption, self.svg.decode("utf-8"), is_wide)
+    def is_wide(self) -> bool:
+        """Whether it spans two columns."""
+        return bool(self.mpl_figure.get_figwidth() > SINGLE)
 
     def _file(self, kind: str, metadata: dict[str, None]) -> bytes:
         buffer = io.BytesIO()

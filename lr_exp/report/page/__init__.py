@@ -6,20 +6,19 @@ from pathlib import Path
 from lr_exp.report.page.run_page import run_page
 from lr_exp.report.page.sweep_page import SweepSection, sweep_page
 from lr_exp.report.read.runs import Found, scan_folder
-from lr_exp.store import Store
 from lr_exp.store.files import write_atomically
 from lr_exp.store.run_folder import PAGE
 
 
-def write_run_page(folder: Path, store: Store | None = None) -> Path:
-    """Writes `folder/report.html` from the run's files and the store's figures; returns its path.
+def write_run_page(folder: Path) -> Path:
+    """Writes `folder/report.html` from the run's files; returns its path.
 
     Raises:
         UserError: the run's summary cannot be read.
         OSError: the page cannot be written.
     """
     path = folder / PAGE
-    write_atomically(path, run_page(folder, scan_folder(folder, recursive=False), store))
+    write_atomically(path, run_page(folder, scan_folder(folder, recursive=False)))
     return path
 
 

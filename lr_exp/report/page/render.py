@@ -75,8 +75,8 @@ def _gzipped(data: Any) -> str:
     return base64.b64encode(gzip.compress(content, mtime=0)).decode()
 
 
-def _data_uri(svg: str) -> str:
-    return f"data:image/svg+xml;base64,{base64.b64encode(svg.encode()).decode()}"
+def _data_uri(svg: bytes) -> str:
+    return f"data:image/svg+xml;base64,{base64.b64encode(svg).decode()}"
 
 
 _ENVIRONMENT = Environment(

@@ -14,7 +14,7 @@ from lr_exp.report import names
 from lr_exp.report.analyse.answer_pairs import read_pairs
 from lr_exp.report.analyse.comparable import grouped, machine
 from lr_exp.report.analyse.rows import sweeps
-from lr_exp.report.figures import images_of
+from lr_exp.report.figures import draw_run
 from lr_exp.report.page.accuracy_change import Change, accuracy_change_table, accuracy_changes
 from lr_exp.report.page.audit_figure import audit_figure
 from lr_exp.report.page.audit_table import audit_table
@@ -27,7 +27,6 @@ from lr_exp.report.read.runs import Found
 from lr_exp.report.tables import cell
 from lr_exp.report.tables.layout import tables_of
 from lr_exp.report.tables.table import Column, Table
-from lr_exp.store import Store
 from lr_exp.store.run_folder import AUDIT, TRAJECTORIES
 
 _MAX_WARNINGS, _MAX_WARNING_CHARS = 20, 2_000
@@ -42,10 +41,10 @@ _HEADINGS = {
 }
 
 
-def run_page(folder: Path, found: Found, store: Store | None = None) -> str:
+def run_page(folder: Path, found: Found) -> str:
     """The page of the run in `folder`; `found` is what this folder itself contains."""
     run = next(iter(found.every), None) or read_unfinished(folder, folder.resolve().name)
-    figures = grouped(images_of(run, store), lambda figure: figure.name)
+    figures = grouped(draw_run(run), lambda figure: figure.name)
     tables: list[Table] = []
     changes: dict[str, Change] = {}
     results = settings = None
@@ -202,7 +201,7 @@ def _audit(run: Run) -> Section | None:
         records = [*read_json_lines(path)]
         if {one["supervision"] for one in records} != {run.sample.supervision}:
             raise ValueError("its labels are not those of this run")
-        tables, figures = [audit_table(records, "audit")], [audit_figure(records).image]
+        tables, figures = [audit_table(records, "audit")], [audit_figure(records)]
     except (OSError, ValueError, KeyError, TypeError) as error:
         damage = f"{AUDIT} cannot be shown: {reason_of(error)}."
     title = "Audit of the labels"

@@ -39,7 +39,7 @@ def sweep_page(title: str, found: Found, sweeps: Sequence[SweepSection], out: Pa
             one.sweep.title,
             head=render("head.html", status=[], facts=_facts(one.sweep.runs)),
             first_tables=one.tables[:2],
-            figures=[figure.image for figure in one.figures],
+            figures=one.figures,
             tables=one.tables[2:],
             files_linked=True,
             remarks=[*one.sweep.all_notes, *one.refused],
