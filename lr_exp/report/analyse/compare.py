@@ -1,13 +1,12 @@
 """Significance tests between all rows that answered the same questions."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
 from lr_exp.report.analyse import paired
-from lr_exp.report.analyse.accuracies import difference_of
+from lr_exp.report.analyse.accuracies import Results, difference_of
 from lr_exp.report.analyse.comparable import grouped
 from lr_exp.report.analyse.paired import Estimate
 from lr_exp.report.analyse.rows import Row, Sweep
@@ -57,34 +56,32 @@ def compare(sweep: Sweep) -> Pairs:
     if len(groups) > 1:
         listed = "; ".join(", ".join(row.full_label for row in rows) for rows in groups)
         refused.append(f"These groups answered different questions and are not compared: {listed}.")
-    return Pairs([pair for rows in groups for pair in _pairs(rows)], refused)
+    pairs = [
+        Pair(ours, theirs, comparisons(ours.results, theirs.results))
+        for rows in groups
+        for number, ours in enumerate(rows)
+        for theirs in rows[:number]
+    ]
+    return Pairs(pairs, refused)
 
 
 def _questions(row: Row) -> tuple[tuple[str, tuple[str, ...]], ...]:
     return tuple((name, row.results.graded[name].ids) for name in sorted(row.results.graded))
 
 
-def _pairs(rows: Sequence[Row]) -> list[Pair]:
-    """All pairs of rows with the same benchmarks and questions."""
-    correct = {
-        name: [row.results.graded[name].correct for row in rows] for name in rows[0].results.graded
-    }
-    pairs = []
-    for j, ours in enumerate(rows):
-        for i, theirs in enumerate(rows[:j]):
-            shifts = [
-                of_rows[j].mean(axis=0) - of_rows[i].mean(axis=0) for of_rows in correct.values()
-            ]
-            counts = [paired.won_and_lost(of_rows[j], of_rows[i]) for of_rows in correct.values()]
-            gains = [difference_of(ours.results, theirs.results, name) for name in correct]
-            comparisons = list(map(_comparison, correct, counts, shifts, gains))
-            # In the average, benchmarks weigh equally, whatever their number of questions.
-            questions = sum(map(len, shifts))
-            weighted = [shift * questions / (len(shift) * len(shifts)) for shift in shifts]
-            total = sum(won for won, _ in counts), sum(lost for _, lost in counts)
-            average = np.concatenate(weighted), paired.average(gains)
-            pairs.append(Pair(ours, theirs, [*comparisons, _comparison(AVERAGE, total, *average)]))
-    return pairs
+def comparisons(ours: Results, theirs: Results) -> list[Comparison]:
+    """One per benchmark, then AVG, of the graded answers of both to the same questions."""
+    both = [(ours.graded[name].correct, own.correct) for name, own in theirs.graded.items()]
+    shifts = [mine.mean(axis=0) - other.mean(axis=0) for mine, other in both]
+    counts = [paired.won_and_lost(*one) for one in both]
+    gains = [difference_of(ours, theirs, name) for name in theirs.graded]
+    # In the average, benchmarks weigh equally, whatever their number of questions.
+    questions = sum(map(len, shifts))
+    weighted = [shift * questions / (len(shift) * len(shifts)) for shift in shifts]
+    total = sum(won for won, _ in counts), sum(lost for _, lost in counts)
+    average = np.concatenate(weighted), paired.average(gains)
+    by_benchmark = map(_comparison, theirs.graded, counts, shifts, gains)
+    return [*by_benchmark, _comparison(AVERAGE, total, *average)]
 
 
 def _comparison(

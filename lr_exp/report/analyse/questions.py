@@ -10,15 +10,18 @@ from typing import Any
 import numpy as np
 
 from lr_exp.errors import UserError
-from lr_exp.report.analyse import paired
+from lr_exp.report.analyse.accuracies import Graded, Results
 from lr_exp.report.analyse.comparable import machine
-from lr_exp.report.analyse.paired import Estimate
+from lr_exp.report.analyse.compare import Comparison, comparisons
 from lr_exp.report.names import AVERAGE
 from lr_exp.report.read.run import Run, flat, shared_questions
 from lr_exp.report.read.runs import find_runs
 
 # Of the pair of runs rather than of their results, or listed under another name.
-_NOT_COMPARED = ("overrides", "store", "hub_root", "config_dirs", "wandb.", "provenance.started")
+_NOT_COMPARED = (
+    *("overrides", "store", "hub_root", "config_dirs", "wandb."),
+    *("provenance.started", "provenance.device_name"),
+)
 
 
 @dataclass(frozen=True)
@@ -40,21 +43,12 @@ class Side:
 
 
 @dataclass(frozen=True)
-class Comparison:
-    """Two runs on the questions of a benchmark that both answered."""
+class RunComparison(Comparison):
+    """The other run against the first one, on the questions that both answered."""
 
-    benchmark: str  # or AVERAGE
     first: float  # accuracies, in [0, 1]
     other: float
-    difference: Estimate
-    won: int  # questions that only the other run answered correctly
-    lost: int
-    unshared: int = 0  # question ids without a common question
-
-    @property
-    def p(self) -> float:
-        """Of McNemar's exact test."""
-        return paired.mcnemar(self.won, self.lost)
+    unshared: int  # question ids without a common question
 
 
 def sides_of(folders: Sequence[Path], where: Mapping[str, Any] | None) -> list[Side]:
@@ -78,39 +72,42 @@ def sides_of(folders: Sequence[Path], where: Mapping[str, Any] | None) -> list[S
     return sides
 
 
-def compare(first: Side, other: Side) -> list[Comparison]:
-    """One comparison per common benchmark, then their average.
+def compare(first: Side, other: Side) -> list[RunComparison]:
+    """One comparison per common benchmark; of several, the last is their average.
 
     Raises UserError: the runs have no question in common. Raises AnswersMissingError.
     """
-    found = []
+    theirs, ours = Results(), Results()
+    unshared = {}
     for benchmark in first.run.results(first.who):
         if benchmark not in other.run.results(other.who):
             continue
-        theirs, ours = (one.run.answers(one.who, benchmark) for one in (first, other))
-        shared = shared_questions(theirs, ours)
-        if not shared:
-            continue
-        before, after = (
-            np.array([[own[key]["correct"] for key in shared]], dtype=float)
-            for own in (theirs, ours)
-        )
-        won, lost = paired.won_and_lost(after, before)
-        unshared = len(theirs.keys() | ours.keys()) - len(shared)
-        first_share, other_share = float(before.mean()), float(after.mean())
-        shift = paired.difference(after, before)
-        found.append(Comparison(benchmark, first_share, other_share, shift, won, lost, unshared))
-    if not found:
+        answers = [one.run.answers(one.who, benchmark) for one in (first, other)]
+        if shared := tuple(shared_questions(*answers)):
+            for results, own in zip((theirs, ours), answers, strict=True):
+                correct = np.array([[own[key]["correct"] for key in shared]], dtype=float)
+                results.graded[benchmark] = Graded(shared, correct)
+            unshared[benchmark] = len(answers[0].keys() | answers[1].keys()) - len(shared)
+    if not unshared:
         raise UserError(
             f"{first.place} and {other.place} have no question in common: compare runs on the "
             "same benchmarks."
         )
-    if len(found) > 1:
-        first_share, other_share = fmean(c.first for c in found), fmean(c.other for c in found)
-        average = paired.average([one.difference for one in found])
-        won, lost = sum(one.won for one in found), sum(one.lost for one in found)
-        found.append(Comparison(AVERAGE, first_share, other_share, average, won, lost))
-    return found
+
+    def share(results: Results, benchmark: str) -> float:
+        names = unshared if benchmark == AVERAGE else [benchmark]
+        return fmean(results.graded[name].correct.mean() for name in names)
+
+    return [
+        RunComparison(
+            **vars(one),
+            first=share(theirs, one.benchmark),
+            other=share(ours, one.benchmark),
+            unshared=unshared.get(one.benchmark, 0),
+        )
+        for one in comparisons(ours, theirs)
+        if one.benchmark in unshared or len(unshared) > 1
+    ]
 
 
 def differing_facts(sides: Sequence[Side]) -> dict[str, list[str]]:

@@ -69,7 +69,7 @@ def _results(sides: Sequence[Side]) -> Table:
     first, *others = sides
     found = [(other, one) for other in others for one in compare(first, other)]
     tested = [one for _, one in found if one.benchmark != AVERAGE]
-    adjusted = iter(paired.holm([one.p for one in tested]))
+    adjusted = iter(paired.holm([one.p_majority for one in tested]))
     rows, records, notes = [], [], [_title(side) for side in sides]
     for other, one in found:
         holm = None if one.benchmark == AVERAGE else next(adjusted)
@@ -85,7 +85,7 @@ def _results(sides: Sequence[Side]) -> Table:
             {"first": str(first.place), "other": str(other.place), "benchmark": one.benchmark}
             | {"questions": one.difference.questions, "won": one.won, "lost": one.lost}
             | {"first_accuracy": 100 * one.first, "other_accuracy": 100 * one.other}
-            | {"p": None if holm is None else one.p, "p_holm": holm}
+            | {"p": None if holm is None else one.p_majority, "p_holm": holm}
             | estimate_record("difference", one.difference)
         )
         if one.unshared:
