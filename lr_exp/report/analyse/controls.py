@@ -22,8 +22,6 @@ class Control:
 
     rows: list[Row]  # one per learning rate
     rates: list[str]  # that were chosen
-    # Of the tuned expert with the headline prompt, by benchmark and rate, and the questions' ids.
-    scores: dict[str, tuple[dict[str, Correct], tuple[str, ...]]]
     gain: Estimate  # with the same prompt
     gain_best_prompts: Estimate | None  # None with a single prompt
     latent: Estimate | None  # None where no answers were forced; see `Decomposition`
@@ -44,14 +42,8 @@ class Control:
         return not {tried[0], tried[-1]}.isdisjoint(self.rates)
 
 
-@dataclass(frozen=True)
-class _Answers:
-    """One model's answers to a benchmark, (seeds, questions) each."""
-
-    ids: tuple[str, ...]
-    by_prompt: dict[str, Correct]  # the headline first
-    # Of the answers to the headline prompt; without keys where none were forced.
-    parts: dict[str, Correct]
+# Correctness of the tuned expert's answers to the headline prompt, by benchmark and learning rate.
+_Scores = dict[str, dict[str, Correct]]
 
 
 def controls(sweep: Sweep) -> list[Control]:
@@ -68,13 +60,23 @@ def controls(sweep: Sweep) -> list[Control]:
         return []
     (ours,) = reference
     expert, seeds, tried = ours[0].setup.expert, _seeds(ours), rates_of(ours)
-    found = [
-        control
+    first = _control(ours, seeds, sweep.benchmarks, {})
+    if first is None:
+        return []
+    lightreasoner, scores = first
+    others = [
+        made[0]
         for own in groups
-        if (own[0].setup.expert, _seeds(own), rates_of(own)) == (expert, seeds, tried)
-        if (control := _control(own, seeds, sweep.benchmarks)) is not None
+        if own is not ours
+        and (own[0].setup.expert, _seeds(own), rates_of(own)) == (expert, seeds, tried)
+        and (made := _control(own, seeds, sweep.benchmarks, scores)) is not None
     ]
-    return _against_reference(found)
+    tested = (t_test(one.against_lightreasoner) for one in others if one.against_lightreasoner)
+    p_values = [p for p in tested if p is not None]
+    if len(p_values) == len(others):
+        pairs = zip(others, holm(p_values), strict=True)
+        others = [replace(one, p_holm=p) for one, p in pairs]
+    return [lightreasoner, *others]
 
 
 def rates_of(rows: Sequence[Row]) -> list[str]:
@@ -87,38 +89,46 @@ def _seeds(rows: Sequence[Row]) -> list[int]:
     return sorted(set.intersection(*({run.seed for run in row.runs} for row in rows)))
 
 
-def _control(rows: list[Row], seeds: list[int], benchmarks: Sequence[str]) -> Control | None:
-    """None where graded answers are missing; the list of runs says which."""
+def _control(
+    rows: list[Row], seeds: list[int], benchmarks: Sequence[str], reference: _Scores
+) -> tuple[Control, _Scores] | None:
+    """A method and its scores; None where graded answers are missing (the list of runs says which).
+
+    Args:
+        reference: LightReasoner's scores; empty for LightReasoner itself.
+    """
     runs = {rates_of([row])[0]: [run for run in row.runs if run.seed in seeds] for row in rows}
     gains: dict[str, list[Estimate]] = {}
     rates: dict[str, None] = {}
-    all_scores = {}
+    all_scores: _Scores = {}
     for benchmark in benchmarks:
         try:
-            before = _answers([(run, "expert") for run in next(iter(runs.values()))], benchmark)
+            sources = [(run, "expert") for run in next(iter(runs.values()))]
+            before, untuned_parts, ids = _answers(sources, benchmark)
             after = {
                 rate: _answers([(run, run.final_model) for run in own], benchmark)
                 for rate, own in runs.items()
             }
         except AnswersMissingError:
             return None
-        headline, ids = next(iter(before.by_prompt)), before.ids
-        scores = {rate: one.by_prompt[headline] for rate, one in after.items()}
-        same = between_best_prompts({headline: before.by_prompt[headline]}, scores, ids)
+        headline = next(iter(before))
+        scores = {rate: by_prompt[headline] for rate, (by_prompt, _, _) in after.items()}
+        same = between_best_prompts({headline: before[headline]}, scores, ids)
         found = {"gain": same.gain}
-        all_scores[benchmark] = scores, ids
+        all_scores[benchmark] = scores
         rates |= dict.fromkeys(same.chosen["tuned_prompts"])
-        if len(before.by_prompt) > 1:
+        if reference:
+            found["against"] = between_best_prompts(reference[benchmark], scores, ids).gain
+        if len(before) > 1:
             candidates = {
                 f"{rate}, {prompt}": correct
-                for rate, one in after.items()
-                for prompt, correct in one.by_prompt.items()
+                for rate, (by_prompt, _, _) in after.items()
+                for prompt, correct in by_prompt.items()
             }
-            best = between_best_prompts(before.by_prompt, candidates, ids)
-            found["gain_best_prompts"] = best.gain
-        for part, untuned in before.parts.items():
-            if all(part in one.parts for one in after.values()):
-                own = {rate: one.parts[part] for rate, one in after.items()}
+            found["gain_best_prompts"] = between_best_prompts(before, candidates, ids).gain
+        for part, untuned in untuned_parts.items():
+            if all(part in parts for _, parts, _ in after.values()):
+                own = {rate: parts[part] for rate, (_, parts, _) in after.items()}
                 found[part] = difference(with_best_prompt(scores, halves_of(ids), own)[0], untuned)
         for name, one in found.items():
             gains.setdefault(name, []).append(one)
@@ -127,43 +137,28 @@ def _control(rows: list[Row], seeds: list[int], benchmarks: Sequence[str]) -> Co
         own = gains.get(name, [])
         return average(own) if len(own) == len(benchmarks) else None
 
-    best, latent, form = (mean(name) for name in ("gain_best_prompts", "latent", "format"))
-    return Control(rows, [*rates], all_scores, average(gains["gain"]), best, latent, form)
+    others = (mean(name) for name in ("gain_best_prompts", "latent", "format", "against"))
+    return Control(rows, [*rates], average(gains["gain"]), *others), all_scores
 
 
-def _answers(sources: Sequence[tuple[Run, str]], benchmark: str) -> _Answers:
+def _answers(
+    sources: Sequence[tuple[Run, str]], benchmark: str
+) -> tuple[dict[str, Correct], dict[str, Correct], tuple[str, ...]]:
+    """One model's answers to a benchmark.
+
+    Returns:
+        Correctness, (seeds, questions), by prompt, the headline first; the same of the parts of
+        strict accuracy with the headline prompt, empty where no answers were forced; the
+        questions' ids.
+    """
     graded = {prompt: read_graded(sources, benchmark, prompt) for prompt in sources[0][0].prompts}
     ids = next(iter(graded.values())).ids
+    by_prompt = {prompt: one.correct for prompt, one in graded.items()}
     both = []
     for run, who in sources:
-        if (made := run.forced_records(who, benchmark)) is not None:
-            records = {one["id"]: one for one in run.records(who, benchmark)}
-            both.append(strict_and_forced([records[key] for key in ids], made))
-    by_prompt = {prompt: one.correct for prompt, one in graded.items()}
-    if len(both) < len(sources):
-        return _Answers(ids, by_prompt, {})
+        if (made := run.forced_records(who, benchmark)) is None:
+            return by_prompt, {}, ids
+        records = run.answers(who, benchmark)
+        both.append(strict_and_forced([records[key] for key in ids], made))
     strict, forced = np.array(both, dtype=float).swapaxes(0, 1)
-    return _Answers(ids, by_prompt, {"latent": forced, "format": strict - forced})
-
-
-def _against_reference(found: list[Control]) -> list[Control]:
-    reference = next((one for one in found if one.method == REFERENCE), None)
-    if reference is None:
-        return []
-    others = [one for one in found if one is not reference]
-    shifts = [
-        average(
-            [
-                between_best_prompts(reference.scores[name][0], own, ids).gain
-                for name, (own, ids) in one.scores.items()
-            ]
-        )
-        for one in others
-    ]
-    p_values = [p for shift in shifts if (p := t_test(shift)) is not None]
-    corrected = holm(p_values) if len(p_values) == len(shifts) else [None] * len(shifts)
-    compared = zip(others, shifts, corrected, strict=True)
-    return [
-        reference,
-        *(replace(one, against_lightreasoner=shift, p_holm=p) for one, shift, p in compared),
-    ]
+    return by_prompt, {"latent": forced, "format": strict - forced}, ids
