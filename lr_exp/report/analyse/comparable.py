@@ -98,10 +98,15 @@ def one_per_seed(label: str, runs: Sequence[Run], notes: list[str]) -> list[Run]
 
     Raises UserError if two runs of one seed have different results.
     """
+
+    def outcome(run: Run) -> dict[str, str]:
+        ended = {"training": "stopped" if run.stopped else "finished"}
+        return ended | counts(run.results(run.final_model))
+
     kept = []
     for seed, own in sorted(grouped(runs, lambda run: run.seed).items()):
         fullest = max(own, key=lambda run: len(run.results(run.final_model)))
-        if found := differences([fullest, *own], _outcome):
+        if found := differences([fullest, *own], outcome):
             raise UserError(
                 f"{label}: seed {seed} was run twice with different results: "
                 f"{_listed(found, '')}. Remove one of the folders, or report them separately."
@@ -189,11 +194,6 @@ def _identity(run: Run) -> dict[str, Any]:
         if key not in ignored and not key.startswith(groups)
     }
     return settings | {key: value for key, value in measured.items() if value is not None}
-
-
-def _outcome(run: Run) -> dict[str, str]:
-    ended = {"training": "stopped" if run.stopped else "finished"}
-    return ended | counts(run.results(run.final_model))
 
 
 def counts(results: Results) -> dict[str, str]:

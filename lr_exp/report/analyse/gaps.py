@@ -7,7 +7,7 @@ from lr_exp.errors import UserError
 from lr_exp.report.analyse.comparable import SEPARATE, check_agree, counts, differences
 from lr_exp.report.analyse.paired import Estimate, accuracy_from_counts, independent_difference
 from lr_exp.report.read.runs import Run
-from lr_exp.report.read.summary import Gap, Nats
+from lr_exp.report.read.summary import Nats, Results
 
 
 @dataclass(frozen=True)
@@ -31,33 +31,27 @@ def measured_gap(runs: Sequence[Run]) -> PairGap | None:
 
     Raises UserError if runs on one machine disagree, or used different decoders or benchmarks.
     """
-    gaps = {run.name: run.evaluate.gap for run in runs if run.evaluate.gap}
-    measured = [run for run in runs if run.name in gaps]
+    measured = [run for run in runs if run.evaluate.gap]
     if not measured:
         return None
     pair = f"the expertise gap of {measured[0].expert} and {measured[0].amateur}"
-
-    def way(run: Run) -> dict[str, str]:
-        gap = gaps[run.name]
-        return {"way": f"{gap.decoder or 'greedy'} on {_benchmark(run, gap)}"}
-
-    def counted(run: Run) -> dict[str, str]:
-        models = {"expert": gaps[run.name].expert, "amateur": gaps[run.name].amateur}
-        return {who: counts(results)[benchmark] for who, results in models.items()}
-
-    if found := differences(measured, way):
+    decoder, benchmark, results = _results(measured[0])
+    if found := differences(measured, lambda run: {"way": " on ".join(_results(run)[:2])}):
         raise UserError(f"{pair} was measured in different ways: {found['way']}. {SEPARATE}.")
-    gap = gaps[measured[0].name]
-    benchmark, decoder = _benchmark(measured[0], gap), gap.decoder or "greedy"
-    notes = check_agree(f"{pair} ({decoder} on {benchmark})", measured, counted)
-    expert, amateur = (accuracy_from_counts(one[benchmark]) for one in (gap.expert, gap.amateur))
+    what = f"{pair} ({decoder} on {benchmark})"
+    notes = check_agree(what, measured, lambda run: counts(_results(run)[2]))
+    expert, amateur = map(accuracy_from_counts, results.values())
     difference = independent_difference(expert, amateur)
-    return PairGap(benchmark, decoder, expert, amateur, difference, gap.nats, tuple(notes))
+    gap = measured[0].evaluate.gap
+    nats = gap.nats if gap else None
+    return PairGap(benchmark, decoder, expert, amateur, difference, nats, tuple(notes))
 
 
-def _benchmark(run: Run, gap: Gap) -> str:
-    """The first benchmark of the settings that both models were measured on."""
+def _results(run: Run) -> tuple[str, str, Results]:
+    """The decoder, the first benchmark of the settings with both models' results, and these."""
+    gap = run.evaluate.gap
     for name in run.benchmarks:
-        if name in gap.expert and name in gap.amateur:
-            return name
+        if gap and name in gap.expert and name in gap.amateur:
+            results = {"expert": gap.expert[name], "amateur": gap.amateur[name]}
+            return gap.decoder or "greedy", name, results
     raise UserError(f"{run.name}: evaluate.gap has no benchmark that both models answered.")

@@ -1,7 +1,7 @@
 """Groups runs into the rows of a table: runs that differ only in their seed form one row."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 
 from lr_exp.report import published
 from lr_exp.report.analyse import comparable
@@ -77,19 +77,15 @@ class Sweep:
         return f"{self.name or NO_SWEEP}{self.mark}"
 
     @property
-    def warnings(self) -> list[str]:
-        """The runs' warnings about pairs of models, with the rows that they apply to."""
+    def all_notes(self) -> list[str]:
+        """The runs' warnings about pairs of models, with their rows, then notes, each once."""
         names: dict[str, dict[str, None]] = {}
         for row in self.rows:
             for run in () if row.is_baseline else row.runs:
                 for text in run.warnings:
                     names.setdefault(text, {})[row.full_label] = None
-        return [f"Warning: {text} ({'; '.join(rows)})" for text, rows in names.items()]
-
-    @property
-    def all_notes(self) -> list[str]:
-        """Warnings and notes, each once."""
-        return [*self.warnings, *dict.fromkeys(self.notes)]
+        warnings = [f"Warning: {text} ({'; '.join(rows)})" for text, rows in names.items()]
+        return [*warnings, *dict.fromkeys(self.notes)]
 
     @property
     def table(self) -> str:
@@ -103,19 +99,13 @@ def sweeps(found: Found) -> list[Sweep]:
     Raises UserError if runs of one table cannot be compared.
     """
     failed = [run for run in found.failed if run.expert]  # others have no row
-    names = {(run.sweep, run.mark) for run in [*found.runs, *failed]}
-    return [
-        _sweep(
-            name,
-            mark,
-            [run for run in found.runs if (run.sweep, run.mark) == (name, mark)],
-            [run for run in failed if (run.sweep, run.mark) == (name, mark)],
-        )
-        for name, mark in sorted(names, key=lambda one: (one[0] or "", one[1]))
-    ]
+    named = grouped([*found.runs, *failed], lambda run: (run.sweep or "", run.mark))
+    return [_sweep(name or None, mark, named[name, mark]) for name, mark in sorted(named)]
 
 
-def _sweep(name: str | None, mark: str, runs: list[Run], failed: list[Incomplete]) -> Sweep:
+def _sweep(name: str | None, mark: str, every: list[Run]) -> Sweep:
+    failed = [run for run in every if isinstance(run, Incomplete)]
+    runs = [run for run in every if not isinstance(run, Incomplete)]
     notes = comparable.check_sweep(runs)
     for of_expert in grouped(runs, lambda run: run.expert).values():
         comparable.check_expert(of_expert)
@@ -217,18 +207,9 @@ def swept_keys(runs: Sequence[Run]) -> list[str]:
 
 
 def setup_of(run: Run, swept: Sequence[str] = ()) -> Setup:
-    return Setup(
-        run.expert,
-        run.method,
-        run.amateur,
-        run.data,
-        run.alpha,
-        run.beta,
-        run.decoder,
-        run.prompt,
-        run.learning_rate,
-        tuple((key, value) for key in swept if (value := run.swept(key)) is not None),
-    )
+    choices = {one.name: getattr(run, one.name) for one in fields(Setup) if one.name != "swept"}
+    known = ((key, run.swept(key)) for key in swept)
+    return Setup(**choices, swept=tuple((key, value) for key, value in known if value is not None))
 
 
 def _label(setup: Setup, rows: Sequence[Row]) -> str:
