@@ -53,11 +53,7 @@ def build(
         tables, pairs = tables_of(sweep, prefix)
         figures = [replace(one, name=f"{prefix}_{one.name}") for one in draw_sweep(sweep)]
         sections.append(SweepSection(sweep, tables, figures, pairs.refused))
-        for table in tables:
-            files[f"{table.name}.csv"] = csv_text(table).encode()
-            files[f"{table.name}.tex"] = latex_table(table).encode()
-        for figure in figures:
-            files[f"{figure.name}.png"], files[f"{figure.name}.svg"] = figure.png, figure.svg
+        files |= _files(tables, figures)
     files[PAGE] = folder_page(folder, found, sections, out or folder / "report").encode()
     return Report(files, _shown(found, sections))
 
@@ -65,10 +61,7 @@ def build(
 def build_comparison(folders: Sequence[Path], where: Mapping[str, Any] | None = None) -> Report:
     """Builds the comparison of single runs with the first, one for each folder."""
     results, settings, text = compare_folders(folders, where)
-    files = {PAGE: text.encode()}
-    for table in (results, settings):
-        files[f"{table.name}.csv"] = csv_text(table).encode()
-        files[f"{table.name}.tex"] = latex_table(table).encode()
+    files = {PAGE: text.encode(), **_files([results, settings])}
     notes = [textwrap.fill(one_line(note), 80) for note in results.notes]
     shown = [plain_table(results), *notes, settings.title, plain_table(settings)]
     return Report(files, "\n\n".join(shown))
@@ -95,13 +88,22 @@ def write_and_print(
     """
     texts = {**texts, "csv": csv_text(table)}
     files = {f"{table.name}.{ending}": text.encode() for ending, text in texts.items()}
-    if figure is not None:
-        files |= {f"{table.name}.png": figure.png, f"{table.name}.svg": figure.svg}
+    files |= _files([], [figure] if figure else [])
     notes = [textwrap.fill(one_line(note), 80) for note in table.notes]
     lines = [table.title, "", plain_table(shown or table), *notes, ""]
     report = Report(files, "\n".join([*lines, f"All numbers: {', '.join(files)} in {out}"]))
     write(report, out)
     print(printable(redact(report.shown)))
+
+
+def _files(tables: Sequence[Table], figures: Sequence[Figure] = ()) -> dict[str, bytes]:
+    files: dict[str, bytes] = {}
+    for table in tables:
+        files[f"{table.name}.csv"] = csv_text(table).encode()
+        files[f"{table.name}.tex"] = latex_table(table).encode()
+    for figure in figures:
+        files[f"{figure.name}.png"], files[f"{figure.name}.svg"] = figure.png, figure.svg
+    return files
 
 
 def _shown(found: Found, sections: Sequence[SweepSection]) -> str:
