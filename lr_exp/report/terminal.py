@@ -14,7 +14,6 @@ from lr_exp.report.analyse.pooled import parts_of, pooled
 from lr_exp.report.read.summary import (
     DistillSummary,
     EvaluateSummary,
-    Gap,
     Result,
     Samples,
     SampleSummary,
@@ -157,8 +156,7 @@ def _accuracies(evaluate: EvaluateSummary) -> list[str]:
     points = "; gain in points" if after else ""
     decoded = "" if evaluate.decoder == "greedy" else f"{evaluate.decoder} decoding, "
     about = "pass@1 in % ± the wider side of its 95 % interval"
-    lines.append(f"{about}{points}; {decoded}{_cost(evaluate)}")
-    return lines if evaluate.gap is None else [*lines, _gap(evaluate.gap)]
+    return [*lines, f"{about}{points}; {decoded}{_cost(evaluate)}"]
 
 
 def _prompts(evaluate: EvaluateSummary) -> str:
@@ -207,12 +205,3 @@ def _answers(evaluate: EvaluateSummary) -> str:
         del parts["without an answer"]
     hint = " (evaluator.max_new_tokens)" if any(one.truncated for one in chain(*models)) else ""
     return ", ".join(f"{name} {value} %" for name, value in parts.items()) + hint
-
-
-def _gap(gap: Gap) -> str:
-    (benchmark, expert), *_ = gap.expert.items()
-    ours, theirs = accuracy_from_counts(expert), accuracy_from_counts(gap.amateur[benchmark])
-    return (
-        f"gap on {one_line(benchmark)} ({gap.decoder}): expert {cell.percent(ours)}, amateur "
-        f"{cell.percent(theirs)}: {cell.signed(100 * (ours.mean - theirs.mean))}"
-    )

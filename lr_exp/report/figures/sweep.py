@@ -9,7 +9,7 @@ import pandas as pd
 
 from lr_exp.report.analyse.comparable import grouped
 from lr_exp.report.analyse.costs import HOUR, costs, mean
-from lr_exp.report.analyse.gaps import PairGap, measured_gap
+from lr_exp.report.analyse.gaps import measured_gap
 from lr_exp.report.analyse.rows import Row, Sweep
 from lr_exp.report.figures.figure import Figure, legend_below, panel_grid, whiskers
 from lr_exp.report.figures.style import MUTED, method_look, variant_look
@@ -96,11 +96,13 @@ def gain_against_gap(sweep: Sweep) -> Figure | None:
         if row.gain and not row.is_baseline and (gap := measured_gap(row.runs))
     ]
     # Gaps on other benchmarks or with other decoders do not belong on the same axis.
-    points = [point for point in points if _measure(point[1]) == _measure(points[0][1])]
+    points = next(
+        iter(grouped(points, lambda one: (one[1].benchmark, one[1].decoder)).values()), []
+    )
     if len(points) < 2:
         return None
-    benchmark, decoder = _measure(points[0][1])
-    title, gaps = f"expertise gap on {benchmark_label(benchmark)}", [gap for _, gap in points]
+    gaps = [gap for _, gap in points]
+    decoder, title = gaps[0].decoder, f"expertise gap on {benchmark_label(gaps[0].benchmark)}"
     shares = [(gap.difference.mean, *gap.difference.ci95) for gap in gaps]
     panels = {f"{title}, {decoder} (points)": 100 * np.array(shares)}
     nats = [(gap.nats.difference, *gap.nats.ci95) for gap in gaps if gap.nats]
@@ -156,10 +158,6 @@ def _drawn_gains(rows: list[Row], panels: dict[str, Any], *, line: bool = False)
     all_axes[0].set_ylabel("gain of the average (points)")
     legend_below(mpl_figure, drawn)
     return mpl_figure
-
-
-def _measure(gap: PairGap) -> tuple[str, str]:
-    return gap.benchmark, gap.decoder
 
 
 def alpha_beta_map(sweep: Sweep) -> Figure | None:
