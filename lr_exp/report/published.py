@@ -113,14 +113,14 @@ def numbers(setup: Setup, benchmarks: Sequence[str]) -> dict[str, float]:
     GAP_BENCHMARK and `gain` of AVG in points; `hours`, `problems`, `solved` and `tuned_tokens`.
     """
     found: dict[str, float] = {}
-    if not _is_papers(setup):
+    if setup.decoder != "greedy" or setup.amateur not in (None, *AMATEURS):
         return found
-    for table in _TABLES:
-        for row in _read(table):
-            if (row["expert"], row["method"]) != (setup.expert, setup.method):
-                continue
-            if row["amateur"] not in ("", setup.amateur):
-                continue
+    choices = zip((setup.data, setup.alpha, setup.beta), (_DATA, _ALPHA, _BETA), strict=True)
+    if setup.method != BASELINE and any(own not in (None, papers) for own, papers in choices):
+        return found
+    for row in (row for table in _TABLES for row in _read(table)):
+        same = (row["expert"], row["method"]) == (setup.expert, setup.method)
+        if same and row["amateur"] in ("", setup.amateur):
             known = {key: float(row[key]) for key in row.keys() - _KEYS if row[key]}
             average = known.pop("average", None)
             found |= known
@@ -129,17 +129,6 @@ def numbers(setup: Setup, benchmarks: Sequence[str]) -> dict[str, float]:
     if set(benchmarks) != _GAIN_BENCHMARKS:
         found.pop("gain", None)
     return found
-
-
-def _is_papers(setup: Setup) -> bool:
-    """Whether every choice that the run made is the paper's."""
-    if setup.decoder != "greedy" or setup.amateur not in (None, *AMATEURS):
-        return False
-    return setup.method == BASELINE or (
-        setup.data in (None, _DATA)
-        and setup.alpha in (None, _ALPHA)
-        and setup.beta in (None, _BETA)
-    )
 
 
 def has_pair(setup: Setup) -> bool:

@@ -121,10 +121,8 @@ class Run:
                 f"{_REWRITE}"
             )
         records = self._records_in(place)
-        correct, result = (
-            sum(one["correct"] for one in records),
-            self.results(who, prompt)[benchmark],
-        )
+        correct = sum(one["correct"] for one in records)
+        result = self.results(who, prompt)[benchmark]
         if (correct, len(records)) != (result.correct, result.total):
             raise AnswersMissingError(
                 f"{self.name}/{place} has {correct} of {len(records)} correct answers, but "

@@ -36,27 +36,19 @@ def accuracy_table(sweep: Sweep, name: str) -> Table | None:
     rows = [row for row in sweep.rows if row.results.accuracies or row.remark]
     if not rows:
         return None
-    columns = [*label_columns(rows), *_columns(rows, sweep.benchmarks)]
+    columns = label_columns(rows)
+    for key in [*sweep.benchmarks, AVERAGE]:
+        cells = [cell.percent(_measured(row, sweep.benchmarks)[key]) for row in rows]
+        columns += with_published(benchmark_label(key), cells, rows, key)
+    columns.append((Column("gain"), [cell.points(row.gain) for row in rows]))
+    totals = [sum(one.questions for one in row.results.accuracies.values()) for row in rows]
+    columns.append((Column("n"), [str(total or ABSENT) for total in totals]))
+    columns += seeds_and_remarks(rows)
     records = [record for row in rows for record in _records(row, sweep.benchmarks)]
     title = _TITLES.get(sweep.table, "Results")
     table = table_of(name, title, columns, records, _notes(rows, sweep.benchmarks))
     # A run's page has its measured numbers in a table of its own.
     return replace(table, section="results") if table.has_published else table
-
-
-def _columns(rows: Sequence[Row], benchmarks: list[str]) -> list[Filled]:
-    """Accuracies, measured and published, with average, gain, n, seeds and remark."""
-    columns: list[Filled] = []
-    for name in [*benchmarks, AVERAGE]:
-        cells = [cell.percent(_measured(row, benchmarks)[name]) for row in rows]
-        columns += with_published(benchmark_label(name), cells, rows, name)
-    totals = [sum(one.questions for one in row.results.accuracies.values()) for row in rows]
-    return [
-        *columns,
-        (Column("gain"), [cell.points(row.gain) for row in rows]),
-        (Column("n"), [str(total or ABSENT) for total in totals]),
-        *seeds_and_remarks(rows),
-    ]
 
 
 def _measured(row: Row, benchmarks: list[str]) -> dict[str, Estimate | None]:

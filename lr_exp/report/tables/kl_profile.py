@@ -31,13 +31,9 @@ def kl_profile_table(sweep: Sweep, name: str) -> Table | None:
         for key in MEANS
     ]
     columns = [text_column("", ["scored steps", "seeds", *MEANS.values()])]
-    columns += [
-        (
-            Column(pair.label),
-            [f"{pair.steps:,}", str(pair.seeds), *(_number(key, pair.means[key]) for key in MEANS)],
-        )
-        for pair in pairs
-    ]
+    for pair in pairs:
+        means = [_number(key, pair.means[key]) for key in MEANS]
+        columns.append((Column(pair.label), [f"{pair.steps:,}", str(pair.seeds), *means]))
     marked = [cell.asterisked(text, differences) for text in papers]
     columns.append((Column(PUBLISHED), [ABSENT, ABSENT, *marked]))
     records = [

@@ -1,9 +1,7 @@
 """Accuracies and gains by prompt, and between each model's best prompt."""
 
-from typing import Any
-
 from lr_exp.report.analyse.prompts import PromptGain, gains_by_prompt
-from lr_exp.report.analyse.rows import Sweep
+from lr_exp.report.analyse.rows import Row, Sweep
 from lr_exp.report.tables import cell
 from lr_exp.report.tables.table import Line, Table, estimate_record, table_by_benchmark
 
@@ -17,10 +15,18 @@ _ABOUT = (
 )
 
 
+_SHOWN = {  # by field of `PromptGain`: title, text, and name in the CSV file
+    "before": ("expert", cell.percent, "accuracy_before"),
+    "after": ("tuned", cell.percent, "accuracy_after"),
+    "gain": ("gain", cell.points, "gain"),
+    "smaller_by": ("smaller by", cell.with_interval, "smaller_by"),
+}
+
+
 def prompts_table(sweep: Sweep, name: str) -> Table | None:
     """One row per variant, benchmark and prompt; None if all runs have a single prompt."""
     lines = [
-        Line(row, benchmark, _cells(prompt, found), _record(prompt, found))
+        _line(row, benchmark, prompt, found)
         for row in sweep.rows
         if not row.is_baseline and row.runs
         for benchmark, by_prompt in gains_by_prompt(row.runs, sweep.benchmarks).items()
@@ -29,21 +35,10 @@ def prompts_table(sweep: Sweep, name: str) -> Table | None:
     return table_by_benchmark(name, "Gains by prompt", lines, _ABOUT, ("prompt",))
 
 
-def _cells(prompt: str, found: PromptGain) -> dict[str, str]:
-    return {
-        "prompt": prompt,
-        "expert": cell.percent(found.before),
-        "tuned": cell.percent(found.after),
-        "gain": cell.points(found.gain),
-        "smaller by": cell.with_interval(found.smaller_by),
-    }
-
-
-def _record(prompt: str, found: PromptGain) -> dict[str, Any]:
-    return {
-        "asked_with": prompt,
-        **estimate_record("accuracy_before", found.before),
-        **estimate_record("accuracy_after", found.after),
-        **estimate_record("gain", found.gain),
-        **estimate_record("smaller_by", found.smaller_by),
-    }
+def _line(row: Row, benchmark: str, prompt: str, found: PromptGain) -> Line:
+    cells, record = {"prompt": prompt}, {"asked_with": prompt}
+    for field, (title, text, key) in _SHOWN.items():
+        estimate = getattr(found, field)
+        cells[title] = text(estimate)
+        record |= estimate_record(key, estimate)
+    return Line(row, benchmark, cells, record)
