@@ -80,8 +80,8 @@ def controls(sweep: Sweep) -> list[Control]:
 
 
 def rates_of(rows: Sequence[Row]) -> list[str]:
-    """The learning rates of these rows, ascending."""
-    return [f"{rate:g}" for rate in sorted(row.setup.learning_rate or 0.0 for row in rows)]
+    """The learning rates of these rows, each once, ascending."""
+    return [f"{rate:g}" for rate in sorted({row.setup.learning_rate or 0.0 for row in rows})]
 
 
 def _seeds(rows: Sequence[Row]) -> list[int]:

@@ -171,13 +171,8 @@ def _gains_on(runs: Sequence[Run], benchmark: str) -> dict[str, PromptGain]:
 
 
 def _mean(of_benchmarks: Sequence[PromptGain]) -> PromptGain:
-    less = [one.smaller_by for one in of_benchmarks if one.smaller_by]
-    return PromptGain(
-        average([one.before for one in of_benchmarks]),
-        average([one.after for one in of_benchmarks]),
-        average([one.gain for one in of_benchmarks]),
-        average(less) if less else None,
-    )
+    by_field = {key: [getattr(one, key) for one in of_benchmarks] for key in vars(of_benchmarks[0])}
+    return PromptGain(**{key: average(own) for key, own in by_field.items() if None not in own})
 
 
 def gains(expert: Mapping[str, Correct], tuned: Mapping[str, Correct], ids: Sequence[str]) -> Gains:

@@ -33,14 +33,6 @@ class Side:
     run: Run
     who: str
 
-    @property
-    def facts(self) -> dict[str, str]:
-        """Settings, digests of models, data and prompts, versions and the machine by name."""
-        run = self.run
-        found = {"model compared": self.who, **machine(run), **flat(run.settings)}
-        found |= flat(run.provenance.to_dict(), "provenance.")
-        return {key: str(one) for key, one in found.items() if not key.startswith(_NOT_COMPARED)}
-
 
 @dataclass(frozen=True)
 class RunComparison(Comparison):
@@ -111,8 +103,15 @@ def compare(first: Side, other: Side) -> list[RunComparison]:
 
 
 def differing_facts(sides: Sequence[Side]) -> dict[str, list[str]]:
-    """The facts in which the runs differ: their values, one for each run."""
-    facts = [side.facts for side in sides]
-    names = dict.fromkeys(key for own in facts for key in own)
-    found = {key: [own.get(key, "") for own in facts] for key in names}
+    """The facts in which the runs differ, by name: their values, one for each run.
+
+    Settings, digests of models, data and prompts, versions and the machine.
+    """
+    facts = [
+        {"model compared": side.who, **machine(side.run), **flat(side.run.settings)}
+        | flat(side.run.provenance.to_dict(), "provenance.")
+        for side in sides
+    ]
+    names = dict.fromkeys(key for own in facts for key in own if not key.startswith(_NOT_COMPARED))
+    found = {key: [str(own.get(key, "")) for own in facts] for key in names}
     return {key: values for key, values in found.items() if len({*values}) > 1}

@@ -5,6 +5,7 @@ from statistics import fmean
 from typing import Any
 
 from lr_exp.report.analyse.comparable import grouped
+from lr_exp.report.analyse.controls import rates_of
 from lr_exp.report.analyse.paired import Estimate
 from lr_exp.report.analyse.pooled import overall, parts_of
 from lr_exp.report.analyse.prompts import BEST, gains_by_prompt
@@ -82,8 +83,8 @@ def explanations_table(sweep: Sweep, name: str) -> Table | None:
         ),
         *(_control(every, methods) for methods in _CONTROLS),
         (
-            "partly" if len(_rates(rows)) > 1 else "no",
-            f"{budget.get('steps')} optimizer steps at {', '.join(_rates(rows))}",
+            "partly" if len(rates_of(rows)) > 1 else "no",
+            f"{budget.get('steps')} optimizer steps at {', '.join(rates_of(rows))}",
         ),
         ("partly", f"{pairs} pairs") if pairs > 1 else ("no", "1 pair"),
     ]
@@ -138,17 +139,12 @@ def _control(rows: Sequence[Row], methods: Sequence[str]) -> _Seen:
     if not ours or not controls:
         return "no", ABSENT
     by_method = grouped([*ours, *controls], lambda row: row.setup.method)
-    tested = all(len(_rates(own)) > 1 for own in by_method.values())
+    tested = all(len(rates_of(own)) > 1 for own in by_method.values())
     seen = (
         f"{method_label(method)} {_range([row.gain for row in own if row.gain])}"
         for method, own in by_method.items()
     )
     return "yes" if tested else "partly", "; ".join(seen)
-
-
-def _rates(rows: Sequence[Row]) -> list[str]:
-    rates = {row.setup.learning_rate for row in rows if row.setup.learning_rate is not None}
-    return [f"{rate:g}" for rate in sorted(rates)]
 
 
 def _tested(count: int, total: int) -> str:
