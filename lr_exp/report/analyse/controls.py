@@ -137,8 +137,10 @@ def _control(
         own = gains.get(name, [])
         return average(own) if len(own) == len(benchmarks) else None
 
-    others = (mean(name) for name in ("gain_best_prompts", "latent", "format", "against"))
-    return Control(rows, [*rates], average(gains["gain"]), *others), all_scores
+    names = ("gain_best_prompts", "latent", "format", "against")
+    best, latent, form, against = map(mean, names)
+    gain = average(gains["gain"])
+    return Control(rows, [*rates], gain, best, latent, form, against), all_scores
 
 
 def _answers(

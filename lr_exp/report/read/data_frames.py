@@ -7,7 +7,6 @@ import pandas as pd
 
 from lr_exp.report.read.run import WHO, AnswersMissingError, Run
 from lr_exp.report.read.runs import find_runs
-from lr_exp.report.read.summary import Result
 
 _CHOICES = ("sweep", "method", "expert", "amateur", "data", "prompt", "alpha", "beta", "seed")
 _ANSWER_KEYS = {  # columns of an answer, and their keys in the file of answers
@@ -87,23 +86,19 @@ def _results(run: Run) -> list[dict[str, Any]]:
     for stage, part in stages.items():
         whole |= {f"{stage}_seconds": part.seconds, f"{stage}_reused": part.reused}
     whole["error"] = None
-    return [_accuracies(run, name) | whole for name in run.benchmarks or [None]]
-
-
-def _accuracies(run: Run, benchmark: str | None) -> dict[str, Any]:
-    before, after = (run.results(who).get(benchmark or "") for who in ("expert", run.final_model))
-    known = before or after
-    return {
-        "benchmark": benchmark,
-        "questions": known.total if known else None,
-        **(_numbers(before, "before") | _numbers(after, "after")),
-        "gain": after.accuracy - before.accuracy if before and after else None,
-    }
-
-
-def _numbers(result: Result | None, when: str) -> dict[str, float | None]:
-    empty = dict.fromkeys(("accuracy", "stderr"))
-    return {f"{k}_{when}": v for k, v in (empty | (result.numbers if result else {})).items()}
+    rows = []
+    for benchmark in run.benchmarks or [None]:
+        models = {"before": "expert", "after": run.final_model}
+        results = {when: run.results(who).get(benchmark or "") for when, who in models.items()}
+        before, after = results.values()
+        known = before or after
+        row = {"benchmark": benchmark, "questions": known.total if known else None}
+        for when, one in results.items():
+            numbers = {"accuracy": None, "stderr": None} | (one.numbers if one else {})
+            row |= {f"{name}_{when}": value for name, value in numbers.items()}
+        row["gain"] = after.accuracy - before.accuracy if before and after else None
+        rows.append(row | whole)
+    return rows
 
 
 def _answer_rows(run: Run, who: str, benchmark: str, prompt: str) -> list[dict[str, Any]]:

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 
 from lr_exp.report.analyse.paired import Estimate
 from lr_exp.report.analyse.pooled import PARTS, Parts, parts_by_row
-from lr_exp.report.analyse.rows import Sweep
+from lr_exp.report.analyse.rows import Row, Sweep
 from lr_exp.report.names import ABSENT
 from lr_exp.report.tables import cell
 from lr_exp.report.tables.table import Line, Table, estimate_record, table_by_benchmark
@@ -24,7 +24,7 @@ _NAMES = {"strict": "the gain", "latent": "the latent part", "format": "the form
 def decomposition_table(sweep: Sweep, name: str) -> Table | None:
     """One row per variant and benchmark, with their average; None if no answer was forced."""
     lines = [
-        Line(row, benchmark, _cells(parts), _record(parts))
+        _line(row, benchmark, parts)
         for row, by_benchmark in parts_by_row(sweep)
         for benchmark, parts in by_benchmark.items()
     ]
@@ -32,8 +32,14 @@ def decomposition_table(sweep: Sweep, name: str) -> Table | None:
     return table_by_benchmark(name, "What the gain is made of", lines, _ABOUT, texts)
 
 
-def _cells(parts: Parts) -> dict[str, str]:
-    return {part: cell.with_interval(getattr(parts, part)) for part in PARTS} | {
+def _line(row: Row, benchmark: str, parts: Parts) -> Line:
+    before, after = map(cell.scaled, parts.cut_off)
+    cells: dict[str, str] = {}
+    record = {"n": parts.strict.questions, "cut_off_before": before, "cut_off_after": after}
+    for part in PARTS:
+        cells[part] = cell.with_interval(getattr(parts, part))
+        record |= estimate_record(part, getattr(parts, part))
+    cells |= {
         "latent share, %": cell.number(latent_share(parts.strict, parts.latent), ".0f"),
         "cut off, %": cell.change(*parts.cut_off),
         "n": f"{parts.strict.questions:,}",
@@ -41,14 +47,7 @@ def _cells(parts: Parts) -> dict[str, str]:
         "won from": _counts(parts.won_from),
         "lost to": _counts(parts.lost_to),
     }
-
-
-def _record(parts: Parts) -> dict[str, float | None]:
-    before, after = map(cell.scaled, parts.cut_off)
-    record = {"n": parts.strict.questions, "cut_off_before": before, "cut_off_after": after}
-    for part in PARTS:
-        record |= estimate_record(part, getattr(parts, part))
-    return record
+    return Line(row, benchmark, cells, record)
 
 
 def in_words(parts: Parts) -> str:

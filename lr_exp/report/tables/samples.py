@@ -40,7 +40,14 @@ def _line(row: Row, run: Run, sampled: Samples, benchmark: str) -> Line:
     cells = {"seed": str(run.seed), "T": f"{sampled.temperature:g}"}
     record: dict[str, Any] = {"seed": run.seed, "k": sampled.samples}
     record["temperature"] = sampled.temperature
-    for key, estimate in _estimates(run, sampled, benchmark).items():
+    estimates: dict[str, Estimate] = {}  # `untuned_greedy`, `untuned_avg_at_8`, ..., `tuned_greedy`
+    models = {"untuned": ("expert", sampled.expert), "tuned": ("tuned", sampled.tuned or {})}
+    for name, (who, results) in models.items():
+        if greedy := run.results(who).get(benchmark):
+            estimates[f"{name}_greedy"] = accuracy_from_counts(greedy)
+        if own := results.get(benchmark):
+            estimates |= {f"{name}_{key}": estimate_of(one) for key, one in own.by_name.items()}
+    for key, estimate in estimates.items():
         record |= estimate_record(key, estimate)
         if key.endswith(("_greedy", f"_at_{sampled.samples}")):
             cells[key.replace("_at_", "@").replace("_", " ")] = cell.percent(estimate)
@@ -50,15 +57,3 @@ def _line(row: Row, run: Run, sampled: Samples, benchmark: str) -> Line:
         wrong = covered.both_wrong_had_right, covered.both_wrong
         cells["both wrong, covered"] = cell.part_of(*wrong)
     return Line(row, benchmark, cells, record)
-
-
-def _estimates(run: Run, sampled: Samples, benchmark: str) -> dict[str, Estimate]:
-    """By name: `untuned_greedy`, `untuned_avg_at_8`, `untuned_pass_at_4`, `tuned_greedy`, ..."""
-    found: dict[str, Estimate] = {}
-    models = {"untuned": ("expert", sampled.expert), "tuned": ("tuned", sampled.tuned or {})}
-    for name, (who, results) in models.items():
-        if greedy := run.results(who).get(benchmark):
-            found[f"{name}_greedy"] = accuracy_from_counts(greedy)
-        if own := results.get(benchmark):
-            found |= {f"{name}_{key}": estimate_of(one) for key, one in own.by_name.items()}
-    return found
