@@ -1,6 +1,6 @@
 """Runs, finished or not: their folder, their summary and their other files."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path, PurePath
 from typing import Any
@@ -15,6 +15,7 @@ from lr_exp.report.read.summary import (
     Results,
     SampleSummary,
     Summary,
+    parse_summary,
 )
 from lr_exp.store.run_folder import (
     ANSWERS,
@@ -232,9 +233,26 @@ def shared_questions(one: Answers, other: Answers) -> list[str]:
     ]
 
 
-def has_started(folder: Path, files: list[str]) -> bool:
-    """Whether a run started in a folder that has neither a summary nor an error."""
-    return METRICS in files or TRAJECTORIES in files or (folder / _OVERRIDES).exists()
+def read_run(folder: Path, name: str, files: Sequence[str]) -> Run | None:
+    """The run in a folder with these files, finished or not; None if none started there."""
+    # A run deletes the file of its earlier outcome. If both exist, the newer one counts.
+    ends = [end for end in (SUMMARY, FAILED) if end in files]
+    newest = max(ends, key=lambda end: (folder / end).lstat().st_mtime_ns, default=None)
+    if newest is None:
+        has_started = METRICS in files or TRAJECTORIES in files or (folder / _OVERRIDES).exists()
+        return read_unfinished(folder, name) if has_started else None
+    try:
+        content = read_json(folder / newest)
+        if newest == SUMMARY:
+            return Run(folder, name, parse_summary(content))
+        return Incomplete(folder, name, "failed", Failure.model_validate(content))
+    except (OSError, ValueError) as error:
+        reason = f"{newest} cannot be read ({reason_of(error)})"
+        if newest == SUMMARY:
+            reason += ". Run the same command again: it rewrites the file."
+        else:
+            reason = f"failed, and its {reason}"
+        return Incomplete(folder, name, "damaged", Failure(error=reason))
 
 
 def read_unfinished(folder: Path, name: str) -> Incomplete:
@@ -243,16 +261,6 @@ def read_unfinished(folder: Path, name: str) -> Incomplete:
     with suppress(OSError, ValueError):
         known = Failure.model_validate(read_json(folder / TRAJECTORIES))
     return Incomplete(folder, name, "unfinished", known)
-
-
-def read_failed(folder: Path, name: str) -> Incomplete:
-    """A run with a `failed.json`; if that cannot be read, the reason becomes the error."""
-    try:
-        known = Failure.model_validate(read_json(folder / FAILED))
-    except (OSError, ValueError) as reason:
-        damage = f"failed, and its {FAILED} cannot be read ({reason_of(reason)})"
-        return Incomplete(folder, name, "damaged", Failure(error=damage))
-    return Incomplete(folder, name, "failed", known)
 
 
 def _saved_overrides(folder: Path) -> list[str]:

@@ -7,10 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from lr_exp.errors import UserError, did_you_mean, printable
-from lr_exp.report.read.json_file import read_json, reason_of
-from lr_exp.report.read.run import Incomplete, Run, flat, has_started, read_failed, read_unfinished
-from lr_exp.report.read.summary import Failure, parse_summary
-from lr_exp.store.run_folder import FAILED, SUMMARY
+from lr_exp.report.read.run import Incomplete, Run, flat, read_run
+from lr_exp.report.read.summary import Failure
+from lr_exp.store.run_folder import SUMMARY
 
 BUNDLE = ".bundle.zip"  # how the name of a bundle ends
 ReadBundle = Callable[[Path, str], tuple[list[Run], str]]  # of a path and a name: runs and a note
@@ -116,22 +115,11 @@ def scan_folder(folder: Path, *, recursive: bool = True) -> Found:
         below.sort()
         found.bundles.extend(place / one for one in sorted(files) if one.endswith(BUNDLE))
         name = str(place.relative_to(folder)) if place != folder else folder.resolve().name
-        # A run deletes the file of its earlier outcome. If both exist, the newer one counts.
-        ends = [end for end in (SUMMARY, FAILED) if end in files]
-        newest = max(ends, key=lambda end: (place / end).lstat().st_mtime_ns, default=None)
-        if newest == SUMMARY:
-            try:
-                found.runs.append(Run(place, name, parse_summary(read_json(place / SUMMARY))))
-            except (OSError, ValueError) as error:
-                reason = (
-                    f"{SUMMARY} cannot be read ({reason_of(error)}). Run the same command again: "
-                    "it rewrites the file."
-                )
-                found.failed.append(Incomplete(place, name, "damaged", Failure(error=reason)))
-        elif newest == FAILED:
-            found.failed.append(read_failed(place, name))
-        elif has_started(place, files):
-            found.unfinished.append(read_unfinished(place, name))
+        run = read_run(place, name, files)
+        if isinstance(run, Incomplete):
+            (found.unfinished if run.outcome == "unfinished" else found.failed).append(run)
+        elif run is not None:
+            found.runs.append(run)
     return found
 
 
