@@ -77,6 +77,13 @@ class Sweep:
         return f"{self.name or NO_SWEEP}{self.mark}"
 
     @property
+    def best(self) -> list[Row]:
+        """The row with the highest average of each expert that has several."""
+        measured = [(row.average.mean, row) for row in self.rows if row.average]
+        by_expert = grouped(measured, lambda pair: pair[1].setup.expert).values()
+        return [max(own, key=lambda pair: pair[0])[1] for own in by_expert if len(own) > 1]
+
+    @property
     def all_notes(self) -> list[str]:
         """The runs' warnings about pairs of models, with their rows, then notes, each once."""
         names: dict[str, dict[str, None]] = {}

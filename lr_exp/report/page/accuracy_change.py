@@ -1,7 +1,7 @@
 """The first table of a run's page: accuracy before and after tuning, with intervals and tests."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from lr_exp.report.analyse import accuracies
 from lr_exp.report.analyse.compare import Comparison, Pairs
@@ -80,4 +80,5 @@ def accuracy_change_table(changes: dict[str, Change]) -> Table | None:
         (Column("questions"), [f"{one.questions:,}" if one else ABSENT for one in known]),
     ]
     note = _PAIRED if any(tests) else _UNPAIRED
-    return table_of("results", "Accuracy before and after", columns, [], [note])
+    table = table_of("results", "Accuracy before and after", columns, [], [note])
+    return replace(table, bold=frozenset({len(changes) - 1} if len(changes) > 1 else ()))

@@ -60,7 +60,6 @@ def run_page(folder: Path, found: Found) -> str:
             "results",
             "Results",
             first_tables=[table] if table else [],
-            last_is_sum=len(changes) > 1,
             figures=figures.get("gain_parts", []),
             tables=[one for one in tables if one.section == "results"],
             remarks=[*nothing, *pairs.refused, *dict.fromkeys(sweep.notes)],

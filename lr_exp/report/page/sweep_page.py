@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import quote
 
+from lr_exp.progress import duration
+from lr_exp.report.analyse.costs import HOUR, costs
 from lr_exp.report.analyse.rows import Sweep
 from lr_exp.report.figures import Figure
 from lr_exp.report.names import method_label
@@ -14,6 +16,7 @@ from lr_exp.report.page.render import page, render, section
 from lr_exp.report.page.run_page import choices_of
 from lr_exp.report.read.run import Incomplete, Run
 from lr_exp.report.read.runs import Found
+from lr_exp.report.tables import cell
 from lr_exp.report.tables.table import Table
 from lr_exp.store.run_folder import PAGE
 
@@ -37,7 +40,7 @@ def sweep_page(title: str, found: Found, sweeps: Sequence[SweepSection], out: Pa
         section(
             f"sweep-{index}",
             one.sweep.title,
-            head=render("head.html", status=[], facts=_facts(one.sweep.runs)),
+            head=render("head.html", status=[], facts=_facts(one.sweep)),
             first_tables=one.tables[:2],
             figures=one.figures,
             tables=one.tables[2:],
@@ -52,17 +55,26 @@ def sweep_page(title: str, found: Found, sweeps: Sequence[SweepSection], out: Pa
     return page(f"Report: {title}", "Sweep report", head, sections, notes)
 
 
-def _facts(runs: Sequence[Run]) -> dict[str, str]:
-    """What a sweep's runs used, each value once: the models with the start of their digests."""
+def _facts(sweep: Sweep) -> dict[str, str]:
+    """The best rows, the mean cost of a run and what runs used, each value once."""
     facts: dict[str, dict[str, None]] = {}
-    for run in runs:
+    for row in sweep.best:
+        gain = f", gain {cell.with_interval(row.gain)} points" if row.gain else ""
+        text = f"{row.full_label}: {cell.percent(row.average)} %{gain}"
+        facts.setdefault("highest average (bold)", {})[text] = None
+    spent = costs([run for run in sweep.runs if not run.stopped])
+    if spent["hours"] and spent["tuned_tokens"]:
+        time = duration(HOUR * spent["hours"])
+        text = f"{spent['tuned_tokens']:,.0f} tuned tokens, {time} of sampling and tuning"
+        facts["mean cost of a run"] = {text: None}
+    for run in sweep.runs:
         models = {"expert": run.provenance.expert, "amateur": run.provenance.amateur}
         digests = {
             role: f"{getattr(run, role)} ({model.fingerprint[:12]})"
             for role, model in models.items()
             if model and model.fingerprint and getattr(run, role)
         }
-        for key, value in (choices_of(run) | digests).items():
+        for key, value in (choices_of(run) | digests | {"sweep": None}).items():  # it is the title
             facts.setdefault(key, {}).update({value: None} if value else {})
     return {key: ", ".join(values) for key, values in facts.items()}
 

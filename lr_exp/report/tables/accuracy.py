@@ -47,8 +47,10 @@ def accuracy_table(sweep: Sweep, name: str) -> Table | None:
     records = [record for row in rows for record in _records(row, sweep.benchmarks)]
     title = _TITLES.get(sweep.table, "Results")
     table = table_of(name, title, columns, records, _notes(rows, sweep.benchmarks))
+    best = sweep.best
+    bold = frozenset(number for number, row in enumerate(rows) if row in best)
     # A run's page has its measured numbers in a table of its own.
-    return replace(table, section="results") if table.has_published else table
+    return replace(table, section="results" if table.has_published else None, bold=bold)
 
 
 def _measured(row: Row, benchmarks: list[str]) -> dict[str, Estimate | None]:

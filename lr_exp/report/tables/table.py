@@ -38,6 +38,7 @@ class Table:
     records: list[dict[str, Any]]
     notes: list[str] = field(default_factory=list)
     section: str | None = None  # of a run's page; None: only in the report of a sweep
+    bold: frozenset[int] = frozenset()  # rows that a page shows in bold
 
     @property
     def has_published(self) -> bool:
