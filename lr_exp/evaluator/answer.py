@@ -114,6 +114,4 @@ def answer(
         text = text_of(language_model.tokenizer, ids)
         return {"question_id": questions[index].id, "output": text, "token_ids": ids}
 
-    return decode_into_shards(
-        prompts, decoding, folder, COLUMNS, row, name=name, batch_size=batch_size
-    )
+    return decode_into_shards(decoding, folder, COLUMNS, row, name=name, batch_size=batch_size)

@@ -77,7 +77,7 @@ def force(
     def row(index: int, decoded: Any) -> dict[str, Any]:
         return {"text": forced_text + text_of(language_model.tokenizer, decoded.token_ids)}
 
-    decode_into_shards(prompts, decoding, folder, _COLUMNS, row, name=name, batch_size=batch_size)
+    decode_into_shards(decoding, folder, _COLUMNS, row, name=name, batch_size=batch_size)
 
 
 def grade_forced(questions: Sequence[Question], folder: Path, kind: str) -> list[dict[str, Any]]:

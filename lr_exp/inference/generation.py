@@ -40,8 +40,9 @@ WINDOW = 1024
 
 @dataclass(frozen=True)
 class BatchDecoder:
-    """A way to decode a batch, and the models that it runs."""
+    """Prompts, a way to decode a batch of them, and the models that it runs."""
 
+    prompts: Sequence[Sequence[int]]  # token ids; their lengths determine the batches
     models: tuple[Any, ...]
     # Takes the batch's shard number, the indices of its prompts, and the offset of this part in the
     # shard (if the batch was split to fit in memory); returns the answers in this order.
@@ -114,7 +115,7 @@ def single_decoding(
         def decode_batch(number: int, batch: Sequence[int], start: int) -> list[Decoded]:
             return [ends.truncated(one) for one in generate([request(i) for i in batch])]
 
-        return BatchDecoder((), decode_batch)
+        return BatchDecoder(prompts, (), decode_batch)
 
     def strategy(number: int, start: int) -> Strategy:
         if not temperature:
@@ -160,16 +161,16 @@ def _decoding(
     ends = StopStrings(readers[0].language_model.tokenizer, stop)
 
     def decode_batch(number: int, batch: Sequence[int], start: int) -> list[Decoded]:
-        models = [replace(one, prompts=[one.prompts[i] for i in batch]) for one in readers]
+        own = [replace(one, prompts=[one.prompts[i] for i in batch]) for one in readers]
         chosen = strategy(number, start)
-        answers = decode(models, chosen, max_new_tokens=max_new_tokens, is_end=ends.end)
+        answers = decode(own, chosen, max_new_tokens=max_new_tokens, is_end=ends.end)
         return [ends.truncated(one) for one in answers]
 
-    return BatchDecoder(tuple(one.language_model.model for one in readers), decode_batch)
+    models = tuple(one.language_model.model for one in readers)
+    return BatchDecoder(readers[0].prompts, models, decode_batch)
 
 
 def decode_into_shards(
-    prompts: Sequence[Sequence[int]],
     decoder: BatchDecoder,
     folder: Path,
     columns: Sequence[tuple[str, pa.DataType]],
@@ -186,7 +187,6 @@ def decode_into_shards(
     decoded in parts but still written as one shard.
 
     Args:
-        prompts: token ids; their lengths determine the batches.
         decoder: must be deterministic for a given batch.
         columns, row: columns in addition to `index`, `tokens` (number generated, including the stop
             token) and `finished` (ended by a stop token), and a function that returns their values
@@ -213,8 +213,9 @@ def decode_into_shards(
         table = pa.Table.from_pylist(rows, schema=schema)
         return encoded(table), sum(one["tokens"] for one in rows)
 
+    total, done = len(decoder.prompts), sum(found.values())
     with (
-        Progress(name, len(prompts), unit, found=sum(found.values()), also="token") as progress,
+        Progress(name, total, unit, found=done, also="token") as progress,
         prepacked_linear(*decoder.models, copy_shared=True),
     ):
 
@@ -223,16 +224,13 @@ def decode_into_shards(
             write_encoded(folder, number, content)
             progress.add(len(batch), also=tokens)
 
-        jobs = batches_by_length(prompts, batch_size, found)
+        jobs = batches_by_length(decoder.prompts, batch_size, found)
         distributed.distribute_jobs(jobs, decode_job, save)
     return distributed.run_on_rank0(lambda: _totals(folder))
 
 
 def _totals(folder: Path) -> dict[str, int]:
-    questions = tokens = finished = 0
-    for path in shard_paths(folder):
-        columns = pq.ParquetFile(path).read(["tokens", "finished"])
-        questions += columns.num_rows
-        tokens += int(columns["tokens"].to_numpy().sum())
-        finished += int(columns["finished"].to_numpy().sum())
-    return {"questions": questions, "tokens": tokens, "finished": finished}
+    names = ["tokens", "finished"]
+    table = pa.concat_tables(pq.ParquetFile(path).read(names) for path in shard_paths(folder))
+    counts = {name: int(table[name].to_numpy().sum()) for name in names}
+    return {"questions": table.num_rows, **counts}

@@ -63,7 +63,6 @@ def roll_out(
         }
 
     facts = decode_into_shards(
-        prompts,
         single_decoding(expert, prompts, stop=form_for(expert.tokenizer, prompt).stop, **decoding),
         folder,
         COLUMNS,
