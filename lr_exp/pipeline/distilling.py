@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import dataclass, replace
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -69,8 +70,7 @@ def make_adapter(context: RunContext, supervision: Artifact) -> Tuned:
         },
     )
 
-    def log(step: int, metrics: dict[str, float]) -> None:
-        context.log("distill", step, metrics)
+    log = partial(context.log, "distill")
 
     def build(folder: Path) -> dict[str, Any]:
         from lr_exp.distiller.distill import distill, is_sharded  # imports peft
