@@ -188,13 +188,13 @@ def _scored_solutions(context: RunContext, benchmark: BenchmarkSettings) -> Arti
     inputs = {"questions": fingerprint(questions), "shared": asdict(run.shared), **models}
 
     def build(_: Path) -> dict[str, Any]:
-        pair = (*context.models.pair(), run.shared)
+        pair = context.models.pair()
 
         def score_one(question: Question) -> list[float]:
             text, solution = question_text(question), worked_answer(question)
-            prompt_ids, ids, _ = render_solution(pair[0].tokenizer, text, solution, prompt)
+            prompt_ids, ids, _ = render_solution(pair.expert.tokenizer, text, solution, prompt)
             row = {"question_id": question.id, "question": text, "prompt_ids": prompt_ids}
-            return score.mean_log_likelihoods(row | {"token_ids": ids}, *pair, prompt)
+            return score.mean_log_likelihoods(row | {"token_ids": ids}, pair, prompt)
 
         nats = np.array([score_one(question) for question in questions])
         shifts = nats[:, 0] - nats[:, 1]

@@ -20,7 +20,7 @@ from lr_exp.config.options import option_folders
 from lr_exp.config.settings import Settings
 from lr_exp.data.questions import Question, questions_of
 from lr_exp.errors import UserError
-from lr_exp.models.loading import LanguageModel
+from lr_exp.models.loading import LanguageModel, ModelPair
 from lr_exp.models.prompt_forms import Prompt
 from lr_exp.models.vocabulary import SharedVocabulary, text_of
 from lr_exp.pipeline.context import RunContext
@@ -78,8 +78,8 @@ class Pair:
 
         `(steps, shared ids)` each; row t is the distribution after t generated tokens.
         """
-        models = self.expert, self.amateur, self.shared
-        return score.answer_logits(asdict(answer), *models, self.prompt)
+        pair = ModelPair(self.expert, self.amateur, self.shared)
+        return score.answer_logits(asdict(answer), pair, self.prompt)
 
     def texts(self, token_ids: Iterable[int]) -> list[str]:
         """Each token's text, decoded alone."""
@@ -113,9 +113,8 @@ def load_pair(settings: Settings) -> Pair:
     Raises UserError: a model is missing or damaged, or the vocabularies do not match.
     """
     context = context_of(settings)
-    shared = context.inputs.shared
-    expert, amateur = context.models.pair()
-    return Pair(expert, amateur, shared, settings, context.inputs.prompt)
+    _ = context.inputs.shared  # is checked before weights are loaded
+    return Pair(*context.models.pair(), settings, context.inputs.prompt)
 
 
 def sample(

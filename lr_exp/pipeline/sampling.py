@@ -91,8 +91,8 @@ def score_trajectories(context: RunContext, trajectories: Artifact) -> Artifact:
     )
 
     def build(folder: Path) -> dict[str, Any]:
-        models = (*context.models.pair(), inputs.shared)
-        return score.score(trajectories.folder, *models, folder, prompt=inputs.prompt, **settings)
+        pair = context.models.pair()
+        return score.score(trajectories.folder, pair, folder, prompt=inputs.prompt, **settings)
 
     steps = context.make(recipe, build, stage="sample", together=True)
     by_engine = sampler.engine != "transformers" and trajectories.stage == "rollout"
