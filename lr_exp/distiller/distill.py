@@ -77,7 +77,7 @@ def distill(
         config.base_model_name_or_path = training.base_location
         config.revision = training.base_revision
         config.target_modules = sorted(config.target_modules or ())  # a set has no fixed order
-        _train(trainer, model, batches, folder, settings, training)
+        _train(trainer, model, batches, folder)
         if distributed.is_rank0():
             _save_adapter(model, folder / ADAPTER, Path(training.base_location))
             history = "".join(json.dumps(entry) + "\n" for entry in trainer.history)
@@ -98,14 +98,10 @@ def distill(
 
 
 def _train(
-    trainer: ContrastTrainer,
-    model: PeftModel,
-    batches: Sequence[dict[str, Any]],
-    folder: Path,
-    settings: DistillerSettings,
-    training: Training,
+    trainer: ContrastTrainer, model: PeftModel, batches: Sequence[dict[str, Any]], folder: Path
 ) -> None:
     """Trains on all batches, from the last checkpoint on; logs the metrics before it, too."""
+    settings, training = trainer.settings, trainer.training
     checkpoint, base = folder / _CHECKPOINT, Path(training.base_location)
     # Checkpoints fall on logged steps, so that resuming loses no part of a logged mean.
     logs_between = max(1, round(settings.checkpoint_every / settings.log_every))

@@ -101,8 +101,8 @@ class ContrastTrainer:
     ) -> None:
         self.step = 0  # optimizer steps done
         self.history: list[dict[str, float]] = []  # what `log` has returned
-        self._model, self._max_grad_norm = model, settings.max_grad_norm
-        self._loss, self._seed, self._device = training.loss, training.seed, training.device
+        self.settings, self.training = settings, training
+        self._model, self._device = model, training.device
         self._vocabulary_size, self._sharded = vocabulary_size, sharded
         self._tuned = {name: one for name, one in model.named_parameters() if one.requires_grad}
         self._optimizer = torch.optim.AdamW(
@@ -169,7 +169,7 @@ class ContrastTrainer:
                 f"the loss is {loss.item()} at optimizer step {self.step + 1}: lower "
                 "distiller.learning_rate, or try dtype=float32."
             )
-        norm = clip_grad_norm_(self._tuned.values(), self._max_grad_norm)
+        norm = clip_grad_norm_(self._tuned.values(), self.settings.max_grad_norm)
         learning_rate = float(self._scheduler.get_last_lr()[0])
         self._unlogged.append(_StepMetrics(loss, entropies, kept_steps, norm, learning_rate))
         self._optimizer.step()
@@ -217,7 +217,7 @@ class ContrastTrainer:
             self._seed_dropout(one.number)
             try:
                 losses, entropies = pass_losses(
-                    self._model, one.content, self._vocabulary_size, self._loss
+                    self._model, one.content, self._vocabulary_size, self.training.loss
                 )
                 # The sum over passes divided by the number of kept steps in the batch: the division
                 # into passes has no effect.
@@ -240,7 +240,7 @@ class ContrastTrainer:
         """Seeds torch for a pass of this optimizer step, on every device."""
         # Hashed because a CPU generator uses only the low 32 bits of its seed, which must differ
         # between neighboring optimizer steps and seeds.
-        place = [self._seed, self.step, number]
+        place = [self.training.seed, self.step, number]
         torch.manual_seed(int(digest(place)[:16], 16))
 
 
