@@ -3,7 +3,6 @@
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +12,7 @@ from lr_exp.inference.engines import Engine, Generate, last_known_identity
 from lr_exp.inference.memory import free_memory, peak_memory_bytes, reset_peak_memory
 from lr_exp.models import early_exit, loading, locating
 from lr_exp.models.loading import LanguageModel, ModelPair
-from lr_exp.pipeline.inputs import RENDERING_PACKAGES, Inputs
+from lr_exp.pipeline.inputs import RENDERING_PACKAGES, Inputs, versions_of
 from lr_exp.store import Artifact, Recipe, Store, digest
 
 Build = Callable[[Path], dict[str, Any]]  # fills a folder, returns facts
@@ -159,7 +158,7 @@ class LoadedModels:
                 lambda: last_known_identity(engine, remembered)
             )
         # Prompts are rendered here, whatever generates.
-        return identities[part] | {name: version(name) for name in RENDERING_PACKAGES}
+        return identities[part] | versions_of(RENDERING_PACKAGES)
 
     def _engine(self, part: str) -> Engine | None:
         """The engine of a part of the settings; None for the model itself."""

@@ -8,7 +8,6 @@ import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from functools import partial
-from importlib.metadata import version
 from itertools import product
 from pathlib import Path
 from statistics import fmean
@@ -28,7 +27,7 @@ from lr_exp.evaluator.prompts import question_text, worked_answer
 from lr_exp.models.prompts import render_solution
 from lr_exp.pipeline.context import RunContext
 from lr_exp.pipeline.distilling import Tuned
-from lr_exp.pipeline.inputs import GRADING_PACKAGES
+from lr_exp.pipeline.inputs import GRADING_PACKAGES, versions_of
 from lr_exp.pipeline.outcome import link
 from lr_exp.report.analyse.decomposition import decompose, forced_correct, has_format
 from lr_exp.report.analyse.paired import Z95
@@ -253,7 +252,7 @@ def evaluate_benchmark(
         {
             "answers": answers.address,
             "questions": fingerprint(questions),  # their references
-            **{name: version(name) for name in GRADING_PACKAGES},
+            **versions_of(GRADING_PACKAGES),
         },
         {"kind": benchmark.answer, "version": benchmark.version},
     )

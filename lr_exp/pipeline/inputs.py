@@ -5,7 +5,7 @@ Weights are loaded only to merge `expert.adapter` into the expert.
 
 import logging
 import platform
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property
 from importlib.metadata import version
@@ -46,14 +46,15 @@ GRADING_PACKAGES = ("math-verify", "latex2sympy2_extended", "sympy")
 _CHECKED_QUESTIONS = 100  # of each data set, for words without tokens
 
 
+def versions_of(packages: Iterable[str]) -> dict[str, str]:
+    return {name: version(name) for name in packages}
+
+
 def versions() -> dict[str, str]:
     """Versions that results depend on, this package's first."""
     packages = (*MODEL_PACKAGES, "peft", "datasets", *GRADING_PACKAGES)
-    return {
-        "lr_exp": __version__,
-        "python": platform.python_version(),
-        **{name: version(name) for name in packages},
-    }
+    ours = {"lr_exp": __version__, "python": platform.python_version()}
+    return ours | versions_of(packages)
 
 
 class Inputs:
@@ -379,7 +380,7 @@ class Inputs:
             "dtype": self.dtype,
             # Only where it is set, so that other addresses stay the same.
             **({"attention": chosen} if chosen else {}),
-            **{name: version(name) for name in MODEL_PACKAGES},
+            **versions_of(MODEL_PACKAGES),
         }
 
 
