@@ -20,10 +20,9 @@ from lr_exp.inference.decoding import Decoded, PromptedModel, StopStrings, decod
 from lr_exp.inference.engines import Generate, Request
 from lr_exp.inference.memory import AdaptiveBatchSize
 from lr_exp.inference.strategies import Strategy, contrastive, greedy, sampled
-from lr_exp.models.loading import LanguageModel
+from lr_exp.models.loading import LanguageModel, ModelPair
 from lr_exp.models.prompt_forms import Prompt
 from lr_exp.models.prompts import render_prompt
-from lr_exp.models.vocabulary import SharedVocabulary
 from lr_exp.progress import Progress
 from lr_exp.store import digest
 from lr_exp.store.shards import count_rows, encoded, shard_number, shard_paths, write_encoded
@@ -130,12 +129,10 @@ def single_decoding(
 
 
 def contrastive_decoding(
-    expert: LanguageModel,
-    amateur: LanguageModel,
+    pair: ModelPair,
     prompts: Sequence[Sequence[int]],
     amateur_prompts: Sequence[Sequence[int]],
     *,
-    shared: SharedVocabulary,
     alpha: float,
     max_new_tokens: int,
     stop: Sequence[str] = (),
@@ -146,8 +143,9 @@ def contrastive_decoding(
     because they are different tokens in its vocabulary, or missing from it. The expert's stop
     tokens end an answer.
     """
-    readers = [PromptedModel(expert, prompts), PromptedModel(amateur, amateur_prompts, shared)]
-    strategy = contrastive(shared, alpha)
+    amateur = PromptedModel(pair.amateur, amateur_prompts, pair.shared)
+    readers = [PromptedModel(pair.expert, prompts), amateur]
+    strategy = contrastive(pair.shared, alpha)
     return _decoding(readers, lambda *_: strategy, max_new_tokens, stop)
 
 

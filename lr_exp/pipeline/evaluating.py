@@ -22,7 +22,7 @@ from lr_exp.data.questions import Question, fingerprint, prompts_fingerprint
 from lr_exp.data.sources import GENERATED
 from lr_exp.evaluator import answer, forcing, grade, votes
 from lr_exp.evaluator.aggregate import aggregate
-from lr_exp.evaluator.answer import Sampling
+from lr_exp.evaluator.answer import GREEDY, Sampling
 from lr_exp.evaluator.prompts import question_text, worked_answer
 from lr_exp.models.prompts import render_solution
 from lr_exp.pipeline.context import RunContext
@@ -341,8 +341,8 @@ def _answers(context: RunContext, benchmark: BenchmarkSettings, variant: Variant
     prompt = run.prompts[variant.form][benchmark.name]
     limits = {"max_new_tokens": evaluator.max_new_tokens, "batch_size": evaluator.batch_size}
     settings: dict[str, Any] = {**limits, "decoder": decoder}
-    sampling = variant.sampling if decoder == "sampled" else None
-    if sampling is not None:
+    sampling = variant.sampling if decoder == "sampled" else GREEDY
+    if decoder == "sampled":
         settings |= asdict(sampling)
     inputs: dict[str, Any] = {
         "questions": prompts_fingerprint(questions),
