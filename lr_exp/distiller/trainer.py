@@ -214,7 +214,10 @@ class ContrastTrainer:
         """The passes' share of the mean loss over kept steps, and the sum of their entropies."""
         total, entropy = torch.zeros((), device=self._device), 0.0
         for one in passes:
-            self._seed_dropout(one.number)
+            # The dropout's seed is hashed because a CPU generator uses only its low 32 bits, which
+            # must differ between neighboring optimizer steps and seeds.
+            place = [self.training.seed, self.step, one.number]
+            torch.manual_seed(int(digest(place)[:16], 16))
             try:
                 losses, entropies = pass_losses(
                     self._model, one.content, self._vocabulary_size, self.training.loss
@@ -235,13 +238,6 @@ class ContrastTrainer:
             total += loss.detach()
             entropy += one.weight * float(entropies.sum())
         return total, entropy
-
-    def _seed_dropout(self, number: int) -> None:
-        """Seeds torch for a pass of this optimizer step, on every device."""
-        # Hashed because a CPU generator uses only the low 32 bits of its seed, which must differ
-        # between neighboring optimizer steps and seeds.
-        place = [self.training.seed, self.step, number]
-        torch.manual_seed(int(digest(place)[:16], 16))
 
 
 def _summed_over_ranks(
