@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 import torch
 
 from lr_exp import distributed
@@ -25,7 +24,14 @@ from lr_exp.models.prompt_forms import Prompt
 from lr_exp.models.prompts import render_prompt
 from lr_exp.progress import Progress
 from lr_exp.store import digest
-from lr_exp.store.shards import count_rows, encoded, shard_number, shard_paths, write_encoded
+from lr_exp.store.shards import (
+    count_rows,
+    encoded,
+    read_table,
+    shard_number,
+    shard_paths,
+    write_encoded,
+)
 
 _ADVICE = (
     "lower the stage's max_new_tokens (sampler.max_new_tokens, evaluator.max_new_tokens), or use "
@@ -228,7 +234,6 @@ def decode_into_shards(
 
 
 def _totals(folder: Path) -> dict[str, int]:
-    names = ["tokens", "finished"]
-    table = pa.concat_tables(pq.ParquetFile(path).read(names) for path in shard_paths(folder))
-    counts = {name: int(table[name].to_numpy().sum()) for name in names}
+    table = read_table(shard_paths(folder), ["tokens", "finished"])
+    counts = {name: int(table[name].to_numpy().sum()) for name in table.column_names}
     return {"questions": table.num_rows, **counts}

@@ -11,8 +11,6 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-import pyarrow as pa
-import pyarrow.parquet as pq
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -30,7 +28,7 @@ from lr_exp.sampler import rollout, score
 from lr_exp.sampler.step_table import kept_by_shard
 from lr_exp.sampler.supervision import SupervisedTrajectory, read_supervision
 from lr_exp.store import Store
-from lr_exp.store.shards import read_by_index, shard_paths
+from lr_exp.store.shards import read_by_index, read_table, shard_paths
 
 _ARTIFACT_FACTS = ("digest", "peak_memory_bytes")  # facts that describe no sample
 
@@ -177,8 +175,7 @@ def _step_frame(
     places: Mapping[int, int],
     tokenizer: Any,
 ) -> pd.DataFrame:
-    table = pa.concat_tables(pq.ParquetFile(path).read() for path in shard_paths(folder))
-    scores = table.to_pandas()
+    scores = read_table(shard_paths(folder)).to_pandas()
     answers = scores["index"].map(places)
     frame = pd.DataFrame(
         {

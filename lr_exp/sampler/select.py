@@ -13,7 +13,6 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 import torch
 from torch import Tensor
 
@@ -22,7 +21,7 @@ from lr_exp.inference.generation import WINDOW
 from lr_exp.sampler.profile import SCORES, Counts
 from lr_exp.sampler.step_table import Columns, kept_by_shard
 from lr_exp.sampler.supervision import SupervisedTrajectory, as_table, write_supervision
-from lr_exp.store.shards import read_shard, shard_paths
+from lr_exp.store.shards import read_shard, read_table, shard_paths
 
 VERSION = 7
 
@@ -88,9 +87,8 @@ def _supervised(
 
 def _positions(columns: Columns, step_shard: Path | None, target: BoundChoice) -> pa.Table:
     if step_shard is not None:
-        return pq.ParquetFile(step_shard).read(
-            list(dict.fromkeys((*POSITION, "kl", *SCORES, *target.choice.columns)))
-        )
+        names = dict.fromkeys((*POSITION, "kl", *SCORES, *target.choice.columns))
+        return read_table([step_shard], [*names])
     not_scored = np.full(len(columns["step"]), math.nan, dtype=np.float32)
     return pa.table({**columns, "kl": not_scored})
 
