@@ -5,6 +5,7 @@ Outputs are stored ungraded, so that they can be graded again without the model.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -82,11 +83,7 @@ def answer(
         Counts: `questions` (each counted `samples` times), `tokens` generated, `finished` (ended by
         a stop token).
     """
-
-    def render(reader: LanguageModel) -> list[list[int]]:
-        ids = [question.id for question in questions]
-        return render_prompts(reader, ids, [*map(question_text, questions)], prompt)
-
+    render = partial(render_prompts, questions=questions, prompt=prompt, text=question_text)
     samples = sampling.samples
     prompts, questions = repeated(render(language_model), samples), repeated(questions, samples)
     stop = form_for(language_model.tokenizer, prompt).stop

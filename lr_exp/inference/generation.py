@@ -3,7 +3,7 @@
 The `*_decoding` functions return the ways to decode a batch; `decode_into_shards` runs one of them.
 """
 
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -13,6 +13,7 @@ import pyarrow as pa
 import torch
 
 from lr_exp import distributed
+from lr_exp.data.questions import Question
 from lr_exp.errors import UserError
 from lr_exp.inference.cpu_linear import prepacked_linear
 from lr_exp.inference.decoding import Decoded, PromptedModel, StopStrings, decode
@@ -69,21 +70,27 @@ def batches_by_length(
 
 
 def render_prompts(
-    language_model: LanguageModel, ids: Sequence[str], texts: Sequence[str], prompt: Prompt
+    language_model: LanguageModel,
+    questions: Iterable[Question],
+    prompt: Prompt,
+    text: Callable[[Question], str],
 ) -> list[list[int]]:
-    """Token ids of each prompt; raises UserError, on all ranks, if one fills the context."""
+    """Token ids of each question's prompt, which shows its `text`.
 
-    def render(question_id: str, text: str) -> list[int]:
-        rendered = render_prompt(language_model.tokenizer, text, prompt)
+    Raises UserError, on all ranks, if one fills the context.
+    """
+
+    def render(question: Question) -> list[int]:
+        rendered = render_prompt(language_model.tokenizer, text(question), prompt)
         if language_model.context is not None and len(rendered) >= language_model.context:
             raise UserError(
-                f"question {question_id}: its prompt has {len(rendered)} tokens, but "
+                f"question {question.id}: its prompt has {len(rendered)} tokens, but "
                 f"{language_model.name} has a context of {language_model.context}: shorten or "
                 "remove the question."
             )
         return rendered
 
-    return distributed.run_identically(lambda: list(map(render, ids, texts)))
+    return distributed.run_identically(lambda: list(map(render, questions)))
 
 
 def single_decoding(
