@@ -250,7 +250,7 @@ class MethodSettings(_Checked):
 class ServerSettings(_Checked):
     """The server of the engine `server`; the variable LR_EXP_API_KEY holds its key."""
 
-    url: str | None = _neutral(None)  # http://HOST:PORT, with or without /v1
+    url: str | None = _neutral(None)  # http://HOST:PORT/PATH, with or without /v1
     model: str | None = None  # the expert's name there; null: the only model that it lists
     concurrency: Annotated[int, "[1, 4096]"] = _neutral(32)  # requests at once
     timeout: Annotated[float, "(0, 86400]"] = _neutral(600.0)  # seconds without a response
