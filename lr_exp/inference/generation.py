@@ -25,14 +25,7 @@ from lr_exp.models.prompt_forms import Prompt
 from lr_exp.models.prompts import render_prompt
 from lr_exp.progress import Progress
 from lr_exp.store import digest
-from lr_exp.store.shards import (
-    count_rows,
-    encoded,
-    read_table,
-    shard_number,
-    shard_paths,
-    write_encoded,
-)
+from lr_exp.store.shards import encoded, read_table, shard_paths, shard_sizes, write_encoded
 
 _ADVICE = (
     "lower the stage's max_new_tokens (sampler.max_new_tokens, evaluator.max_new_tokens), or use "
@@ -210,9 +203,7 @@ def decode_into_shards(
     """
     schema = pa.schema([*_COLUMNS, *columns])
     adaptive = AdaptiveBatchSize(batch_size, f"{name}: questions", _ADVICE)
-    found = distributed.run_on_rank0(
-        lambda: {shard_number(path): count_rows(path) for path in shard_paths(folder)}
-    )
+    found = distributed.run_on_rank0(lambda: shard_sizes(folder))
 
     def decode_job(job: tuple[int, list[int]]) -> tuple[bytes, int]:
         number, batch = job

@@ -27,11 +27,11 @@ from lr_exp.progress import Progress
 from lr_exp.sampler.step_table import read_columns
 from lr_exp.store.shards import (
     count_items,
-    count_rows,
     encoded,
     read_shard,
-    shard_number,
+    shard_path,
     shard_paths,
+    shard_sizes,
     write_encoded,
 )
 
@@ -131,16 +131,12 @@ def score(
     device = next(expert.model.parameters()).device.type
     size = pass_size(tokens_per_pass, device, packs=expert.packs and amateur.packs)
     batch = AdaptiveBatchSize(size, "score: tokens of a pass", _ADVICE)
-    shards, finished = distributed.run_on_rank0(
-        lambda: (shard_paths(trajectories), shard_paths(folder))
-    )
-    sizes = {path.name: count_rows(path) for path in shards}
-    done = {path.name for path in finished}
+    sizes, done = distributed.run_on_rank0(lambda: (shard_sizes(trajectories), shard_sizes(folder)))
 
-    def measure(path: Path) -> tuple[bytes, int]:
+    def measure(number: int) -> tuple[bytes, int]:
         answers = [
             _Answer(row, _amateur_prompt(amateur, row, prompt), steps)
-            for row in read_shard(path)
+            for row in read_shard(shard_path(trajectories, number))
             if (steps := scored_length(row["token_ids"], shared))
         ]
         tables = batch.run(
@@ -151,20 +147,20 @@ def score(
         table = pa.concat_tables([SCHEMA.empty_table(), *tables]).combine_chunks()
         return encoded(table), table.num_rows
 
-    found = sum(sizes[name] for name in done)
+    found = sum(sizes[number] for number in done)
     with (
         Progress("score", sum(sizes.values()), "answer", found=found, also="token") as progress,
         prepacked_linear(expert.model, amateur.model),
     ):
 
-        def keep(path: Path, measured: tuple[bytes, int]) -> None:
-            write_encoded(folder, shard_number(path), measured[0])
-            progress.add(sizes[path.name], also=measured[1])
+        def keep(number: int, measured: tuple[bytes, int]) -> None:
+            write_encoded(folder, number, measured[0])
+            progress.add(sizes[number], also=measured[1])
 
-        missing = (path for path in shards if path.name not in done)
+        missing = (number for number in sizes if number not in done)
         distributed.distribute_jobs(missing, measure, keep)
     steps, prompts = distributed.run_on_rank0(
-        lambda: (sum(map(count_rows, shard_paths(folder))), count_items(trajectories, "prompt_ids"))
+        lambda: (sum(shard_sizes(folder).values()), count_items(trajectories, "prompt_ids"))
     )
     flops = sum(model.forward_flops(prompts + steps) for model in (expert, amateur))
     return {"steps": steps, "flops": flops}

@@ -45,8 +45,10 @@ def read_table(paths: Iterable[Path], columns: list[str] | None = None) -> pa.Ta
     return pa.concat_tables(pq.ParquetFile(path).read(columns) for path in paths)
 
 
-def count_rows(path: Path) -> int:
-    return pq.ParquetFile(path).metadata.num_rows
+def shard_sizes(folder: Path) -> dict[int, int]:
+    """The number of rows of each shard, by its number."""
+    paths = shard_paths(folder)
+    return {shard_number(path): pq.ParquetFile(path).metadata.num_rows for path in paths}
 
 
 def count_items(folder: Path, column: str) -> int:
