@@ -50,8 +50,10 @@ def export_records(
     """Writes every kept step as one line."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with open_atomically(path) as file:
-        for record in _records(trajectories, tokenizer):
-            file.write((json.dumps(record, ensure_ascii=False) + "\n").encode("utf-8"))
+        for trajectory in trajectories:
+            for kept in range(len(trajectory.steps)):
+                record = _record(trajectory, kept, tokenizer)
+                file.write((json.dumps(record, ensure_ascii=False) + "\n").encode("utf-8"))
 
 
 def import_records(
@@ -97,26 +99,21 @@ def profile(supervision: Supervision) -> dict[str, Any]:
     }
 
 
-def _records(
-    trajectories: Iterable[SupervisedTrajectory], tokenizer: Any
-) -> Iterator[dict[str, Any]]:
-    for trajectory in trajectories:
-        prompt = trajectory.input_ids[: trajectory.prompt_length]
-        for kept, step in enumerate(trajectory.steps):
-            prefix = trajectory.input_ids[len(prompt) : len(prompt) + step]
-            ids = trajectory.target_ids[kept]
-            yield {
-                "prompt_id": trajectory.question,
-                "step": step,
-                "prefix": text_of(tokenizer, prefix, special=True),
-                "tokens": [text_of(tokenizer, [token], special=True) for token in ids],
-                "token_ids": ids,
-                "weights": trajectory.target_weights[kept],
-                "kl_divergence": trajectory.kl[kept],
-                "question_id": trajectory.question_id,
-                "prompt_token_ids": prompt,
-                "prefix_token_ids": prefix,
-            }
+def _record(trajectory: SupervisedTrajectory, kept: int, tokenizer: Any) -> dict[str, Any]:
+    length, step = trajectory.prompt_length, trajectory.steps[kept]
+    prefix, ids = trajectory.input_ids[length : length + step], trajectory.target_ids[kept]
+    return {
+        "prompt_id": trajectory.question,
+        "step": step,
+        "prefix": text_of(tokenizer, prefix, special=True),
+        "tokens": [text_of(tokenizer, [token], special=True) for token in ids],
+        "token_ids": ids,
+        "weights": trajectory.target_weights[kept],
+        "kl_divergence": trajectory.kl[kept],
+        "question_id": trajectory.question_id,
+        "prompt_token_ids": trajectory.input_ids[:length],
+        "prefix_token_ids": prefix,
+    }
 
 
 def _checked(content: dict[str, Any], where: str, vocabulary_size: int) -> _Record:
