@@ -1,6 +1,5 @@
 """LoRA tuning of the expert on supervision, to an adapter folder."""
 
-import json
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -27,7 +26,7 @@ from lr_exp.models.packing import pass_size
 from lr_exp.models.probing import PROBE, same_but_for_rounding
 from lr_exp.progress import Progress
 from lr_exp.sampler.supervision import Supervision
-from lr_exp.store import write_atomically
+from lr_exp.store import json_lines, write_atomically
 
 _CHECKPOINT = "checkpoint.pt"
 
@@ -80,8 +79,7 @@ def distill(
         _train(trainer, model, batches, folder)
         if distributed.is_rank0():
             _save_adapter(model, folder / ADAPTER, Path(training.base_location))
-            history = "".join(json.dumps(entry) + "\n" for entry in trainer.history)
-            write_atomically(folder / HISTORY, history)
+            write_atomically(folder / HISTORY, json_lines(trainer.history))
             (folder / _CHECKPOINT).unlink(missing_ok=True)
     finally:
         if not is_sharded(settings):  # a sharded model is discarded as a whole

@@ -4,8 +4,6 @@ Answers and grades are separate artifacts, so that a corrected reference or grad
 answer.
 """
 
-import json
-from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from functools import partial
 from itertools import product
@@ -47,7 +45,7 @@ from lr_exp.report.read.summary import (
     Samples,
 )
 from lr_exp.sampler import score
-from lr_exp.store import Artifact, Recipe, write_atomically
+from lr_exp.store import Artifact, Recipe, json_lines, write_atomically
 from lr_exp.store.run_folder import answers_file, forced_file
 from lr_exp.store.shards import read_by_index
 from lr_exp.tracking import Tracker
@@ -262,7 +260,7 @@ def evaluate_benchmark(
         graded = grade.grade_all(asked, outputs, benchmark.answer)
         if samples > 1:
             graded = votes.with_votes(graded, samples)
-        _write_lines(folder, graded)
+        write_atomically(folder / _ANSWERS_FILE, json_lines(graded))
         return aggregate(graded).to_dict()
 
     grades = context.make(recipe, build)
@@ -284,11 +282,6 @@ def evaluate_benchmark(
         graded=grades,
         forced=forced,
     )
-
-
-def _write_lines(folder: Path, records: Sequence[dict[str, Any]]) -> None:
-    lines = (json.dumps(line, ensure_ascii=False) + "\n" for line in records)
-    write_atomically(folder / _ANSWERS_FILE, "".join(lines))
 
 
 def _forced(
@@ -328,7 +321,8 @@ def _forced(
                     **settings,
                 )
         forced = forcing.grade_forced(asked, folder, benchmark.answer)
-        distributed.run_on_rank0(lambda: _write_lines(folder, forced))
+        path, lines = folder / _ANSWERS_FILE, json_lines(forced)
+        distributed.run_on_rank0(lambda: write_atomically(path, lines))
         return {"forced": len(forced), "accuracy": fmean(forced_correct(graded, forced))}
 
     return context.make(recipe, build, together=True)
