@@ -8,14 +8,13 @@ expert's, at kept positions, and graded. An audit that was stopped resumes. With
 folder, the table and the figure are also on the run's page.
 """
 
-import sys
 from collections.abc import Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Annotated
 
 from lr_exp.config.settings import check_value
-from lr_exp.errors import command, guard_tracebacks, parser_of
+from lr_exp.errors import command, parser_of, run_program
 
 _COUNT = Annotated[int, "[1, 1000000]"]
 _BUDGET = {  # options: the values that they take, and what they are
@@ -64,5 +63,4 @@ def main(words: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    guard_tracebacks()
-    sys.exit(main())
+    run_program(main)

@@ -3,7 +3,6 @@
 python -m lr_exp.evaluator.grade answers.jsonl [--out FILE]
 """
 
-import sys
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -12,7 +11,7 @@ from typing import Annotated, Any
 from lr_exp.config.settings import ANSWER_KINDS, check_value
 from lr_exp.data.json_lines import read_json_lines
 from lr_exp.data.questions import Question
-from lr_exp.errors import UserError, command, guard_tracebacks, parser_of
+from lr_exp.errors import UserError, command, parser_of, run_program
 from lr_exp.evaluator.aggregate import aggregate
 from lr_exp.evaluator.extract import extract
 from lr_exp.evaluator.verify import check_reference, verify
@@ -145,5 +144,4 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    guard_tracebacks()
-    sys.exit(main())
+    run_program(main)
