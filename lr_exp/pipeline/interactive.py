@@ -11,7 +11,6 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
 from torch import Tensor
 
 from lr_exp.config.options import option_folders
@@ -151,7 +150,8 @@ def sample(
     masks = kept_by_shard(trajectories.folder, steps.folder, context.inputs.method.select)
     kept = np.concatenate([keep for _, keep in masks])
     places = {row["index"]: place for place, row in enumerate(rows)}
-    frame = _step_frame(steps.folder, kept, rows, places, tokenizer)
+    scores = read_table(shard_paths(steps.folder)).to_pandas().assign(kept=kept)
+    frame = _step_frame(scores, rows, places, tokenizer)
     labels = _label_frame(read_supervision(selected.folder), places, tokenizer)
     facts = {name: fact for name, fact in selected.facts.items() if name not in _ARTIFACT_FACTS}
     return Sample([_answer(row, tokenizer) for row in rows], frame, labels, facts)
@@ -169,14 +169,9 @@ def _answer(row: dict[str, Any], tokenizer: Any) -> Answer:
 
 
 def _step_frame(
-    folder: Path,
-    kept: NDArray[np.bool_],
-    rows: list[dict[str, Any]],
-    places: Mapping[int, int],
-    tokenizer: Any,
+    scores: pd.DataFrame, rows: list[dict[str, Any]], places: Mapping[int, int], tokenizer: Any
 ) -> pd.DataFrame:
-    scores = read_table(shard_paths(folder)).to_pandas()
-    answers = scores["index"].map(places)
+    answers = [places[index] for index in scores["index"]]
     frame = pd.DataFrame(
         {
             "answer": answers,
@@ -184,7 +179,7 @@ def _step_frame(
             "step": scores["step"],
             "token": _texts(tokenizer, scores["token_id"]),
             "kl_nats": scores["kl"],
-            "kept": kept,
+            "kept": scores["kept"],
             "expert_entropy_nats": scores["expert_entropy"],
             "amateur_entropy_nats": scores["amateur_entropy"],
             "expert_top1": _texts(tokenizer, scores["expert_top1"]),
