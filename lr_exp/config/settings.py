@@ -35,6 +35,7 @@ _TYPES: dict[Any, str] = {
 
 REQUIRED: Any = "???"  # in Hydra: the user or a preset must set it
 _NEUTRAL = {"neutral": True}
+_NOT_A_KEY = {**_NEUTRAL, "omegaconf_ignore": True}
 
 
 def _neutral(default: Any) -> Any:
@@ -454,13 +455,9 @@ class Settings(_Checked):
     hub_root: str | None = _neutral(None)  # a folder that mirrors hub data sets by their ids
     store: str = _neutral("runs/store")
     # Folders of the user's own options. Not a key: --config-dir and `compose(config_dir=)` set it.
-    config_dirs: list[str] = field(
-        default_factory=list, metadata={**_NEUTRAL, "omegaconf_ignore": True}
-    )
+    config_dirs: list[str] = field(default_factory=list, metadata=_NOT_A_KEY)
     # The overrides that the settings were composed from. Not a key either.
-    overrides: list[str] = field(
-        default_factory=list, metadata={**_NEUTRAL, "omegaconf_ignore": True}
-    )
+    overrides: list[str] = field(default_factory=list, metadata=_NOT_A_KEY)
 
     def __post_init__(self) -> None:
         super().__post_init__()
