@@ -105,9 +105,8 @@ def evaluate_models(
         extra["curve"], extra["curve_seconds"] = [], 0.0
         for snapshot in snapshots:
             evaluations = _evaluate_all(context, snapshot, run.headline)
-            extra["curve"].append(
-                CurvePoint(step=snapshot.step or 0, results=_results(evaluations))
-            )
+            point = CurvePoint(step=snapshot.step or 0, results=_results(evaluations))
+            extra["curve"].append(point)
             extra["curve_seconds"] += sum(one.seconds for one in evaluations.values())
     if evaluator.gap is not None and run.benchmarks:
         extra["gap"], extra["gap_seconds"] = _gap(context, evaluator.gap)
