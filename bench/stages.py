@@ -162,15 +162,15 @@ def train(
             supervision,
             pair.expert,
             Path(folder),
-            DistillerSettings(
-                steps=steps + 1,
-                batch_size=batch_size,
-                order="trajectories",
-                log_every=1,
-                checkpoint_every=steps + 1,
-                tokens_per_pass=tokens_per_pass,
-            ),
             distill.Training(
+                DistillerSettings(
+                    steps=steps + 1,
+                    batch_size=batch_size,
+                    order="trajectories",
+                    log_every=1,
+                    checkpoint_every=steps + 1,
+                    tokens_per_pass=tokens_per_pass,
+                ),
                 loss=_lightreasoner(BETA).loss,
                 seed=0,
                 device=device,
